@@ -1,0 +1,155 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/identity/agent"
+	"github.com/hauberk-mesh/hauberk/internal/logging"
+	"github.com/hauberk-mesh/hauberk/internal/version"
+	"github.com/hauberk-mesh/hauberk/sidecar"
+	"github.com/hauberk-mesh/hauberk/sidecar/config"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// options are the flags. A flag wins over the environment.
+type options struct {
+	bootstrap, stateDir, tokenFile, token, node   string
+	admin, adminSocket, metrics, ready, readyFile string
+	accessLog, accessLogFormat                    string
+	logLevel, logFormat                           string
+
+	drainTime, warmUp time.Duration
+}
+
+func parse(args []string, env func(string) (string, bool)) (*options, error) {
+	o := &options{}
+	f := flag.NewFlagSet("hauberk-sidecar", flag.ContinueOnError)
+	f.Usage = func() {
+		fmt.Fprint(f.Output(), usage)
+		f.PrintDefaults()
+	}
+	f.StringVar(&o.bootstrap, "bootstrap", "", "Envoy bootstrap `file`, YAML or JSON")
+	f.StringVar(&o.stateDir, "state-dir", "", "`directory` for identity and the last configuration, mode 0700")
+	f.StringVar(&o.tokenFile, "token-file", "", "`file` with the join token; needed once")
+	f.StringVar(&o.node, "node", "", "`name` of this node; the token's by default")
+	f.StringVar(&o.admin, "admin", "127.0.0.1:15000", "loopback `address` of the admin interface, read only; off for none")
+	f.StringVar(&o.adminSocket, "admin-socket", "", "`path` of the admin socket that takes changes; STATE-DIR/admin.sock by default")
+	f.StringVar(&o.metrics, "metrics", "127.0.0.1:15020", "`address` of the metrics; off for none")
+	f.StringVar(&o.ready, "ready", "127.0.0.1:15021", "`address` of the readiness probe; off for none")
+	f.StringVar(&o.readyFile, "ready-file", "", "`file` to write when ready")
+	f.StringVar(&o.accessLog, "access-log", "off", "access log `path` of listeners that have none of their own")
+	f.StringVar(&o.accessLogFormat, "access-log-format", "text", "`format` of that log: text or json")
+	f.DurationVar(&o.drainTime, "drain-time", 30*time.Second, "how long connections may finish at the end")
+	f.DurationVar(&o.warmUp, "warm-up", 15*time.Second, "how long a new listener waits for its routes and clusters")
+	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
+	if err := f.Parse(args); err != nil {
+		return nil, err
+	}
+	if f.NArg() > 0 {
+		return nil, fmt.Errorf("unexpected argument %q", f.Arg(0))
+	}
+	given := map[string]bool{}
+	f.Visit(func(fl *flag.Flag) { given[fl.Name] = true })
+	var err error
+	f.VisitAll(func(fl *flag.Flag) {
+		name := "HAUBERK_" + strings.ToUpper(strings.ReplaceAll(fl.Name, "-", "_"))
+		if v, ok := env(name); ok && !given[fl.Name] {
+			if e := f.Set(fl.Name, v); e != nil && err == nil {
+				err = fmt.Errorf("%s=%q: %w", name, v, e)
+			}
+		}
+	})
+	o.token, _ = env("HAUBERK_TOKEN")
+	for _, a := range []*string{&o.admin, &o.metrics, &o.ready} {
+		if *a == "off" {
+			*a = ""
+		}
+	}
+	return o, err
+}
+
+func (o *options) log() (*slog.Logger, *slog.LevelVar, error) {
+	return logging.New(os.Stderr, o.logFormat, o.logLevel)
+}
+
+// sidecar turns the flags into the sidecar's configuration; it binds nothing.
+func (o *options) sidecar() (*sidecar.Config, error) {
+	log, level, err := o.log()
+	if err != nil {
+		return nil, err
+	}
+	cfg := &sidecar.Config{
+		Node: o.node, StateDir: o.stateDir, Admin: o.admin, AdminSocket: o.adminSocket, Metrics: o.metrics, Ready: o.ready,
+		DrainTime: o.drainTime, WarmUp: o.warmUp, Version: version.Version, Log: log, Level: level,
+	}
+	if o.bootstrap != "" {
+		if cfg.Bootstrap, err = config.LoadBootstrap(o.bootstrap); err != nil {
+			return nil, err
+		}
+		if cfg.Bootstrap.Admin != "" && o.admin == "127.0.0.1:15000" {
+			cfg.Admin = cfg.Bootstrap.Admin
+		}
+	}
+	if cfg.AccessLog, err = o.accessLogs(); err != nil {
+		return nil, err
+	}
+	if o.stateDir != "" || o.bootstrap == "" {
+		if cfg.Agent, err = o.agent(log); err != nil {
+			return nil, err
+		}
+		if cfg.AdminSocket == "" {
+			cfg.AdminSocket = o.stateDir + "/admin.sock"
+		}
+	}
+	return cfg, nil
+}
+
+func (o *options) accessLogs() (*telemetry.AccessLogConfig, error) {
+	if o.accessLog == "off" || o.accessLog == "" {
+		return nil, nil
+	}
+	l := &telemetry.AccessLogConfig{Path: o.accessLog}
+	switch o.accessLogFormat {
+	case "text":
+	case "json":
+		l.JSON = true
+	default:
+		return nil, fmt.Errorf("--access-log-format %q: want text or json", o.accessLogFormat)
+	}
+	return l, nil
+}
+
+// agent configures the host's identity. The state directory may hold it already,
+// so there need not be a token.
+func (o *options) agent(log *slog.Logger) (*agent.Config, error) {
+	if o.stateDir == "" {
+		return nil, errors.New("--state-dir is needed: the node's key and identity live there")
+	}
+	if err := os.MkdirAll(o.stateDir, 0o700); err != nil {
+		return nil, fmt.Errorf("--state-dir: %w", err)
+	}
+	token := o.token
+	if o.tokenFile != "" {
+		b, err := os.ReadFile(o.tokenFile)
+		if err != nil {
+			return nil, fmt.Errorf("--token-file: %w", err)
+		}
+		token = string(b)
+	}
+	return &agent.Config{StateDir: o.stateDir, Token: strings.TrimSpace(token), Version: version.Version, Logger: log}, nil
+}
+
+func text(a net.Addr) string {
+	if a == nil {
+		return "off"
+	}
+	return a.String()
+}

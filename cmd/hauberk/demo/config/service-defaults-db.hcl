@@ -1,0 +1,4 @@
+# The database speaks its own protocol, and speaks first.
+Kind     = "service-defaults"
+Name     = "db"
+Protocol = "tcp"

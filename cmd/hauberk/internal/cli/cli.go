@@ -1,0 +1,86 @@
+// Package cli is what all commands share: where the control plane is, how to
+// print, and how an error becomes an exit code.
+package cli
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hauberk-mesh/hauberk/cmd/hauberk/client"
+	"github.com/hauberk-mesh/hauberk/cmd/hauberk/internal/output"
+	"github.com/hauberk-mesh/hauberk/internal/version"
+)
+
+// Env is handed to every command.
+type Env struct {
+	Out, Err io.Writer
+	In       io.Reader
+	Address  string
+	Format   output.Format
+	// OperatorTLS makes the configuration for an https address from the
+	// operator's SVID directory.
+	OperatorTLS func() (*tls.Config, error)
+}
+
+// Client connects to the control plane the flags name.
+func (e *Env) Client() (*client.Client, error) {
+	var cfg *tls.Config
+	if len(e.Address) > 6 && e.Address[:6] == "https:" {
+		var err error
+		if cfg, err = e.OperatorTLS(); err != nil {
+			return nil, err
+		}
+	}
+	return client.New(e.Address, cfg)
+}
+
+// Print prints v as JSON, or calls table.
+func (e *Env) Print(v any, table func(io.Writer) error) error {
+	if e.Format == "json" {
+		return output.JSON(e.Out, v)
+	}
+	return table(e.Out)
+}
+
+// Root assembles the command tree.
+func Root(env *Env, children ...*cobra.Command) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "hauberk",
+		Short: "operate a Hauberk service mesh",
+		Long: "hauberk operates a Hauberk service mesh.\n\n" +
+			"Exit codes: 0 yes or done, 1 no (denied, unhealthy, refused), 2 could not tell or could not do.",
+		Version:       version.String(),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetOut(env.Out)
+	root.SetErr(env.Err)
+	env.Format = "table"
+	f := root.PersistentFlags()
+	f.StringVar(&env.Address, "address", client.DefaultAddress(), "control plane to ask: unix:///path or https://host:port (env "+client.AddressEnv+")")
+	f.VarP(&env.Format, "output", "o", "table or json")
+	root.AddCommand(children...)
+	return root
+}
+
+// Execute runs the tree and returns the exit code.
+func Execute(root *cobra.Command, args []string) int {
+	root.SetArgs(args)
+	err := root.Execute()
+	if err == nil {
+		return output.OK
+	}
+	var exit *output.ExitError
+	if errors.As(err, &exit) {
+		if exit.Message != "" {
+			fmt.Fprintln(root.ErrOrStderr(), exit.Message)
+		}
+		return exit.Code
+	}
+	fmt.Fprintln(root.ErrOrStderr(), "hauberk:", err)
+	return output.Failed
+}

@@ -1,0 +1,31 @@
+// Command hauberk operates a Hauberk service mesh.
+package main
+
+import (
+	"os"
+
+	"github.com/hauberk-mesh/hauberk/cmd/hauberk/ca"
+	"github.com/hauberk-mesh/hauberk/cmd/hauberk/demo"
+	"github.com/hauberk-mesh/hauberk/cmd/hauberk/identity"
+	"github.com/hauberk-mesh/hauberk/cmd/hauberk/intention"
+	"github.com/hauberk-mesh/hauberk/cmd/hauberk/internal/cli"
+	"github.com/hauberk-mesh/hauberk/cmd/hauberk/run"
+	"github.com/hauberk-mesh/hauberk/cmd/hauberk/sidecar"
+	"github.com/hauberk-mesh/hauberk/cmd/hauberk/status"
+	"github.com/hauberk-mesh/hauberk/cmd/hauberk/token"
+)
+
+func main() {
+	env := &cli.Env{Out: os.Stdout, Err: os.Stderr, In: os.Stdin, OperatorTLS: cli.OperatorTLS}
+	root := cli.Root(env,
+		demo.Command(env),
+		status.Command(env),
+		intention.Command(env),
+		identity.Command(env),
+		sidecar.Command(env),
+		run.Command(env),
+		token.Command(env),
+		ca.Command(env),
+	)
+	os.Exit(cli.Execute(root, os.Args[1:]))
+}

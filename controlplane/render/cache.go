@@ -1,0 +1,234 @@
+package render
+
+import (
+	"slices"
+
+	"github.com/hauberk-mesh/hauberk/controlplane/catalog"
+	"github.com/hauberk-mesh/hauberk/controlplane/compile"
+	"github.com/hauberk-mesh/hauberk/xds/resource"
+)
+
+// Cache gives the result of the last rendering again while its inputs are the
+// same objects, and the same *resource.Resource while the bytes are the same,
+// so that a change costs what it touches and all clients of a kind share one
+// body. It is owned by one goroutine.
+type Cache struct {
+	// sweep counts Begin; an entry not used since is dropped by End.
+	sweep     uint64
+	chains    memo[chainKey, chainInput, *Chain]
+	endpoints memo[endpointsKey, endpointsInput, endpointsOutput]
+	outbounds memo[outboundKey, outboundInput, listenerOutput]
+	inbounds  memo[inboundKey, inboundInput, *Inbound]
+	listeners memo[listenerKey, []*Inbound, listenerOutput]
+}
+
+// NewCache returns an empty cache.
+func NewCache() *Cache {
+	c := &Cache{}
+	c.chains.init(func(a, b chainInput) bool { return a == b })
+	c.endpoints.init(endpointsInput.same)
+	c.outbounds.init(func(a, b outboundInput) bool { return a == b })
+	c.inbounds.init(func(a, b inboundInput) bool { return a == b })
+	c.listeners.init(slices.Equal[[]*Inbound])
+	return c
+}
+
+type memo[K comparable, In, Out any] struct {
+	entries map[K]*remembered[In, Out]
+	same    func(a, b In) bool
+}
+
+type remembered[In, Out any] struct {
+	in   In
+	out  Out
+	err  error
+	used uint64
+}
+
+func (m *memo[K, In, Out]) init(same func(a, b In) bool) {
+	m.entries, m.same = map[K]*remembered[In, Out]{}, same
+}
+
+// get returns what is remembered for the same inputs, or makes it anew. make
+// gets the previous result, to take over what did not change.
+func (m *memo[K, In, Out]) get(now uint64, key K, in In, make func(old Out) (Out, error)) (Out, error) {
+	e, ok := m.entries[key]
+	if ok && m.same(e.in, in) {
+		e.used = now
+		return e.out, e.err
+	}
+	if !ok {
+		e = &remembered[In, Out]{}
+		m.entries[key] = e
+	}
+	e.in, e.used = in, now
+	e.out, e.err = make(e.out)
+	return e.out, e.err
+}
+
+func (m *memo[K, In, Out]) drop(now uint64) {
+	for k, e := range m.entries {
+		if e.used < now {
+			delete(m.entries, k)
+		}
+	}
+}
+
+// Begin starts a sweep: what is not asked for until End is dropped.
+func (c *Cache) Begin() { c.sweep++ }
+
+// End finishes a sweep.
+func (c *Cache) End() {
+	c.chains.drop(c.sweep)
+	c.endpoints.drop(c.sweep)
+	c.outbounds.drop(c.sweep)
+	c.inbounds.drop(c.sweep)
+	c.listeners.drop(c.sweep)
+}
+
+// Len is the number of remembered results.
+func (c *Cache) Len() int {
+	return len(c.chains.entries) + len(c.endpoints.entries) + len(c.outbounds.entries) +
+		len(c.inbounds.entries) + len(c.listeners.entries)
+}
+
+// intern returns old when it is the same resource, so that readers compare
+// pointers and bodies are shared over time.
+func intern(old, r *resource.Resource) *resource.Resource {
+	if old == nil || r == nil || old.Version != r.Version || old.Name != r.Name || old.Type != r.Type || !slices.Equal(old.Refs, r.Refs) {
+		return r
+	}
+	return old
+}
+
+type chainKey struct {
+	client        Client
+	service       catalog.Name
+	customization string
+}
+
+type chainInput struct {
+	env   *Environment
+	chain *compile.Chain
+}
+
+// Chain is NewChain, remembered.
+func (c *Cache) Chain(env *Environment, client Client, chain *compile.Chain) (*Chain, error) {
+	key := chainKey{client, chain.Service, chain.Customization}
+	return c.chains.get(c.sweep, key, chainInput{env, chain}, func(old *Chain) (*Chain, error) {
+		out, err := NewChain(env, client, chain)
+		if err != nil {
+			return nil, err
+		}
+		if old != nil {
+			had := map[resource.Ref]*resource.Resource{}
+			for _, r := range old.Resources {
+				had[resource.Ref{Type: r.Type, Name: r.Name}] = r
+			}
+			for i, r := range out.Resources {
+				out.Resources[i] = intern(had[resource.Ref{Type: r.Type, Name: r.Name}], r)
+			}
+		}
+		return out, nil
+	})
+}
+
+// endpointsKey is the name of the resource, which is that of the target: two
+// chains that lead to one target share its endpoints.
+type endpointsKey struct {
+	service catalog.Name
+	subset  string
+}
+
+type endpointsInput struct {
+	env         *Environment
+	filter      string
+	onlyPassing bool
+	instances   []*catalog.Instance
+}
+
+func (a endpointsInput) same(b endpointsInput) bool {
+	return a.env == b.env && a.filter == b.filter && a.onlyPassing == b.onlyPassing && slices.Equal(a.instances, b.instances)
+}
+
+type endpointsOutput struct {
+	resource *resource.Resource
+	problems []Problem
+}
+
+// Endpoints is the function of that name, remembered.
+func (c *Cache) Endpoints(env *Environment, t *compile.Target, instances []*catalog.Instance) (*resource.Resource, []Problem, error) {
+	in := endpointsInput{env, t.Filter, t.OnlyPassing, instances}
+	out, err := c.endpoints.get(c.sweep, endpointsKey{t.Service, t.Subset}, in, func(old endpointsOutput) (endpointsOutput, error) {
+		r, problems, err := Endpoints(env, t, instances)
+		return endpointsOutput{intern(old.resource, r), problems}, err
+	})
+	return out.resource, out.problems, err
+}
+
+type outboundKey struct {
+	client   Client
+	instance catalog.InstanceKey
+	index    int
+}
+
+type outboundInput struct {
+	env      *Environment
+	instance *catalog.Instance
+	chain    *Chain
+}
+
+type listenerOutput struct {
+	resource *resource.Resource
+	problems []Problem
+}
+
+// Outbound is the function of that name, remembered.
+func (c *Cache) Outbound(env *Environment, client Client, inst *catalog.Instance, u Upstream, chain *Chain) (*resource.Resource, []Problem, error) {
+	key := outboundKey{client, inst.Key(), u.Index}
+	out, err := c.outbounds.get(c.sweep, key, outboundInput{env, inst, chain}, func(old listenerOutput) (listenerOutput, error) {
+		r, problems, err := Outbound(env, client, inst, u, chain)
+		return listenerOutput{intern(old.resource, r), problems}, err
+	})
+	return out.resource, out.problems, err
+}
+
+type inboundKey struct {
+	client   Client
+	instance catalog.InstanceKey
+}
+
+type inboundInput struct {
+	env *Environment
+	w   Workload
+}
+
+// Inbound is NewInbound, remembered.
+func (c *Cache) Inbound(env *Environment, client Client, w Workload) (*Inbound, error) {
+	return c.inbounds.get(c.sweep, inboundKey{client, w.Instance.Key()}, inboundInput{env, w}, func(old *Inbound) (*Inbound, error) {
+		out, err := NewInbound(env, client, w)
+		if err == nil && old != nil {
+			out.Cluster = intern(old.Cluster, out.Cluster)
+		}
+		return out, err
+	})
+}
+
+type listenerKey struct {
+	client Client
+	node   string
+	host   string
+	port   int
+	// first tells the listeners of narrowed views apart from the whole one.
+	first catalog.InstanceKey
+}
+
+// InboundListener is the function of that name, remembered by node.
+func (c *Cache) InboundListener(client Client, node string, first catalog.InstanceKey, chains []*Inbound) (*resource.Resource, []Problem, error) {
+	key := listenerKey{client, node, chains[0].Host, chains[0].Port, first}
+	out, err := c.listeners.get(c.sweep, key, chains, func(old listenerOutput) (listenerOutput, error) {
+		r, problems, err := InboundListener(chains)
+		return listenerOutput{intern(old.resource, r), problems}, err
+	})
+	return out.resource, out.problems, err
+}

@@ -1,0 +1,154 @@
+package render
+
+import (
+	"fmt"
+
+	"github.com/hauberk-mesh/hauberk/controlplane/catalog"
+	"github.com/hauberk-mesh/hauberk/controlplane/compile"
+	"github.com/hauberk-mesh/hauberk/xds/names"
+	"github.com/hauberk-mesh/hauberk/xds/resource"
+)
+
+// Chain is a rendered discovery chain: what an outbound listener leads to,
+// except the endpoints, which change more often and are rendered apart.
+type Chain struct {
+	Service  catalog.Name
+	Protocol string
+	// Resources are its clusters and, for an HTTP protocol, its routes.
+	Resources []*resource.Resource
+	// RouteName is the route configuration's; empty for tcp.
+	RouteName string
+	// Legs are where connections of a tcp chain go; empty for HTTP.
+	Legs []Leg
+	// Targets are those whose endpoints the clusters need.
+	Targets []*compile.Target
+	// Withheld is why the client gets nothing of the chain; empty when it does.
+	Withheld string
+	Problems []Problem
+}
+
+// Leg is a weighted cluster of a tcp chain.
+type Leg struct {
+	Cluster string
+	Weight  uint32 // of 10000
+}
+
+type chainBuilder struct {
+	env    *Environment
+	client Client
+	chain  *compile.Chain
+	out    *Chain
+}
+
+// NewChain renders a chain for a kind of client. The error is a match or value
+// that no client would take; a caller keeps the last good chain then, for a
+// route that is left out lets its requests fall through to the next one.
+func NewChain(env *Environment, client Client, chain *compile.Chain) (*Chain, error) {
+	b := &chainBuilder{env: env, client: client, chain: chain, out: &Chain{Service: chain.Service, Protocol: chain.Protocol}}
+	if chain.Protocol == "http2" || chain.Protocol == "grpc" {
+		where := fmt.Sprintf("service-defaults/%s Protocol", chain.Service.Service)
+		if b.lacks(names.CapHTTP2, where, chain.Protocol+" needs HTTP/2, which this sidecar does not speak: callers get no listener for it; upgrade the sidecar or use http") {
+			b.out.Withheld = b.out.Problems[0].Reason
+			return b.out, nil
+		}
+	}
+	if err := b.clusters(); err != nil {
+		return nil, fmt.Errorf("render %s: %w", chain.Service, err)
+	}
+	if compile.IsHTTP(chain.Protocol) {
+		if err := b.routes(); err != nil {
+			return nil, fmt.Errorf("render %s: %w", chain.Service, err)
+		}
+	} else {
+		b.legs()
+	}
+	b.out.Problems = SortProblems(b.out.Problems)
+	return b.out, nil
+}
+
+func (b *chainBuilder) clusters() error {
+	for _, id := range sortedKeys(b.chain.Targets) {
+		t := b.chain.Targets[id]
+		c, err := b.targetCluster(t)
+		if err != nil {
+			return err
+		}
+		b.out.Resources = append(b.out.Resources, c)
+		b.out.Targets = append(b.out.Targets, t)
+	}
+	for _, id := range sortedKeys(b.chain.Resolvers) {
+		r := b.chain.Resolvers[id]
+		if len(r.Failover) == 0 {
+			continue
+		}
+		c, err := b.failoverCluster(r)
+		if err != nil {
+			return err
+		}
+		b.out.Resources = append(b.out.Resources, c)
+	}
+	return nil
+}
+
+// legs are those of a tcp chain's only route.
+func (b *chainBuilder) legs() {
+	for _, s := range b.chain.Routes[len(b.chain.Routes)-1].Splits {
+		if s.Weight > 0 {
+			b.out.Legs = append(b.out.Legs, Leg{Cluster: b.splitCluster(s), Weight: s.Weight})
+		}
+	}
+}
+
+// clusterName is the SNI, with the caller's customization in front: clusters of
+// callers that ask for nothing of their own are shared.
+func (b *chainBuilder) clusterName(t *compile.Target) string {
+	return b.customized(b.env.ClusterName(t.Subset, t.Service))
+}
+
+func (b *chainBuilder) customized(name string) string {
+	if b.chain.Customization == "" {
+		return name
+	}
+	return b.chain.Customization + "~" + name
+}
+
+// splitCluster is what a leg ends in: the target's cluster, or the aggregate
+// that knows what to try after it.
+func (b *chainBuilder) splitCluster(s compile.Split) string {
+	r := b.chain.Resolvers[s.Resolver]
+	name := b.clusterName(b.chain.Targets[r.Target])
+	if len(r.Failover) > 0 {
+		return names.Failover(name)
+	}
+	return name
+}
+
+func (b *chainBuilder) problem(path, format string, args ...any) {
+	b.out.Problems = append(b.out.Problems, Problem{
+		Service: b.chain.Service.Service, Path: path, Reason: fmt.Sprintf(format, args...),
+	})
+}
+
+// lacks reports a feature the client cannot honour, and that it is so.
+func (b *chainBuilder) lacks(capability, path, reason string) bool {
+	if b.client.Can(capability) {
+		return false
+	}
+	b.problem(path, "%s", reason)
+	return true
+}
+
+// CheckChain says what of a chain no client of any kind would take, so that a
+// caller can treat it like a chain that does not compile.
+func CheckChain(chain *compile.Chain) error {
+	if !compile.IsHTTP(chain.Protocol) {
+		return nil
+	}
+	b := &chainBuilder{env: &Environment{}, client: Client{Dialect: Envoy}, chain: chain, out: &Chain{}}
+	for i := range chain.Routes {
+		if _, err := b.route(&chain.Routes[i]); err != nil {
+			return fmt.Errorf("%s: %w", chain.Routes[i].Origin, err)
+		}
+	}
+	return nil
+}

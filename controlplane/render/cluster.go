@@ -1,0 +1,248 @@
+package render
+
+import (
+	"fmt"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	aggregatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/aggregate/v3"
+	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"github.com/hashicorp/consul/api"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/hauberk-mesh/hauberk/controlplane/compile"
+	"github.com/hauberk-mesh/hauberk/xds/names"
+	"github.com/hauberk-mesh/hauberk/xds/resource"
+)
+
+// The circuit breakers where service-defaults says nothing: no bound that real
+// traffic meets, but for retries, which are what a bound is for.
+const (
+	unlimited  = 1 << 20
+	maxRetries = 1 << 10
+
+	upstreamIdleTimeout = time.Hour
+
+	httpOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+)
+
+// targetCluster renders one target of a chain.
+func (b *chainBuilder) targetCluster(t *compile.Target) (*resource.Resource, error) {
+	edsName := b.env.ClusterName(t.Subset, t.Service)
+	name := b.clusterName(t)
+	id, err := b.env.ServiceID(t.Service)
+	if err != nil {
+		return nil, err
+	}
+	socket, err := b.env.upstreamTLS(edsName, id, t.Protocol)
+	if err != nil {
+		return nil, err
+	}
+	c := &clusterv3.Cluster{
+		Name:                 name,
+		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
+		EdsClusterConfig:     &clusterv3.Cluster_EdsClusterConfig{EdsConfig: adsSource(), ServiceName: edsName},
+		ConnectTimeout:       duration(t.ConnectTimeout),
+		CircuitBreakers:      breakers(t.Limits),
+		CommonLbConfig:       noPanic(),
+		TransportSocket:      socket,
+	}
+	b.loadBalancing(c, t)
+	b.outlier(c, t)
+	if c.TypedExtensionProtocolOptions, err = protocolOptions(t.Protocol); err != nil {
+		return nil, err
+	}
+	return resource.New(name, c, resource.Ref{Type: resource.EndpointType, Name: edsName})
+}
+
+// failoverCluster tries the target's cluster, then those of its failover
+// targets, each while it has a healthy host.
+func (b *chainBuilder) failoverCluster(r *compile.Resolver) (*resource.Resource, error) {
+	members := []string{b.clusterName(b.chain.Targets[r.Target])}
+	for _, id := range r.Failover {
+		members = append(members, b.clusterName(b.chain.Targets[id]))
+	}
+	config, err := toAny(&aggregatev3.ClusterConfig{Clusters: members})
+	if err != nil {
+		return nil, err
+	}
+	c := &clusterv3.Cluster{
+		Name: names.Failover(members[0]),
+		ClusterDiscoveryType: &clusterv3.Cluster_ClusterType{ClusterType: &clusterv3.Cluster_CustomClusterType{
+			Name: "envoy.clusters.aggregate", TypedConfig: config,
+		}},
+		ConnectTimeout: duration(r.ConnectTimeout),
+		LbPolicy:       clusterv3.Cluster_CLUSTER_PROVIDED,
+		// The router asks the aggregate's own breakers, not its members'.
+		CircuitBreakers: breakers(nil),
+	}
+	var refs []resource.Ref
+	for _, m := range members {
+		refs = append(refs, resource.Ref{Type: resource.ClusterType, Name: m})
+	}
+	return resource.New(c.Name, c, refs...)
+}
+
+func noPanic() *clusterv3.Cluster_CommonLbConfig {
+	return &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{Value: 0}}
+}
+
+func breakers(l *api.UpstreamLimits) *clusterv3.CircuitBreakers {
+	limit := func(set *int) *wrapperspb.UInt32Value {
+		if set != nil && *set >= 0 {
+			return u32(*set)
+		}
+		return u32(unlimited)
+	}
+	if l == nil {
+		l = &api.UpstreamLimits{}
+	}
+	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
+		Priority:           corev3.RoutingPriority_DEFAULT,
+		MaxConnections:     limit(l.MaxConnections),
+		MaxPendingRequests: limit(l.MaxPendingRequests),
+		MaxRequests:        limit(l.MaxConcurrentRequests),
+		MaxRetries:         u32(maxRetries),
+	}}}
+}
+
+func (b *chainBuilder) loadBalancing(c *clusterv3.Cluster, t *compile.Target) {
+	lb := t.LoadBalancer
+	if lb == nil {
+		return
+	}
+	where := fmt.Sprintf("service-resolver/%s LoadBalancer.Policy", t.Service.Service)
+	switch lb.Policy {
+	case "", "round_robin":
+	case "random":
+		c.LbPolicy = clusterv3.Cluster_RANDOM
+	case "least_request":
+		c.LbPolicy = clusterv3.Cluster_LEAST_REQUEST
+		if cfg := lb.LeastRequestConfig; cfg != nil && cfg.ChoiceCount >= 2 {
+			c.LbConfig = &clusterv3.Cluster_LeastRequestLbConfig_{LeastRequestLbConfig: &clusterv3.Cluster_LeastRequestLbConfig{
+				ChoiceCount: wrapperspb.UInt32(cfg.ChoiceCount),
+			}}
+		}
+	case "ring_hash":
+		if b.lacks(names.CapRingHash, where, "ring_hash: this sidecar cannot, so round_robin applies and nothing is sticky; upgrade it") {
+			return
+		}
+		c.LbPolicy = clusterv3.Cluster_RING_HASH
+		if cfg := lb.RingHashConfig; cfg != nil {
+			ring := &clusterv3.Cluster_RingHashLbConfig{}
+			if cfg.MinimumRingSize > 0 {
+				ring.MinimumRingSize = wrapperspb.UInt64(cfg.MinimumRingSize)
+			}
+			if cfg.MaximumRingSize > 0 {
+				ring.MaximumRingSize = wrapperspb.UInt64(cfg.MaximumRingSize)
+			}
+			c.LbConfig = &clusterv3.Cluster_RingHashLbConfig_{RingHashLbConfig: ring}
+		}
+	case "maglev":
+		if b.lacks(names.CapMaglev, where, "maglev: this sidecar cannot, so round_robin applies and nothing is sticky; upgrade it") {
+			return
+		}
+		c.LbPolicy = clusterv3.Cluster_MAGLEV
+	default:
+		b.problem(where, "%q is not a policy; round_robin applies; use random, round_robin, least_request, ring_hash or maglev", lb.Policy)
+	}
+}
+
+// outlier renders passive health checking only where it is asked for, and then
+// by consecutive failures only: Envoy's success-rate ejection, for which Consul
+// has no setting, is written off.
+func (b *chainBuilder) outlier(c *clusterv3.Cluster, t *compile.Target) {
+	p := t.PassiveHealthCheck
+	if p == nil {
+		return
+	}
+	where := fmt.Sprintf("UpstreamConfig for %s PassiveHealthCheck", t.Service.Service)
+	if b.lacks(names.CapOutlierDetection, where, "this sidecar cannot eject hosts by what they answer; upgrade it") {
+		return
+	}
+	o := &clusterv3.OutlierDetection{EnforcingSuccessRate: u32(0)}
+	if p.Interval > 0 {
+		o.Interval = duration(p.Interval)
+	}
+	if p.MaxFailures > 0 {
+		o.Consecutive_5Xx = wrapperspb.UInt32(p.MaxFailures)
+	}
+	if p.Consecutive5xx != nil {
+		o.Consecutive_5Xx = wrapperspb.UInt32(*p.Consecutive5xx)
+	}
+	if p.EnforcingConsecutive5xx != nil {
+		o.EnforcingConsecutive_5Xx = wrapperspb.UInt32(min(*p.EnforcingConsecutive5xx, 100))
+	}
+	if p.MaxEjectionPercent != nil {
+		o.MaxEjectionPercent = wrapperspb.UInt32(min(*p.MaxEjectionPercent, 100))
+	}
+	if p.BaseEjectionTime != nil && *p.BaseEjectionTime > 0 {
+		o.BaseEjectionTime = duration(*p.BaseEjectionTime)
+	}
+	if b.client.Dialect == Envoy {
+		if p.ConsecutiveGatewayFailure != nil {
+			o.ConsecutiveGatewayFailure = wrapperspb.UInt32(*p.ConsecutiveGatewayFailure)
+		}
+		if p.EnforcingConsecutiveGatewayFailure != nil {
+			o.EnforcingConsecutiveGatewayFailure = wrapperspb.UInt32(min(*p.EnforcingConsecutiveGatewayFailure, 100))
+		}
+	} else if p.ConsecutiveGatewayFailure != nil || p.EnforcingConsecutiveGatewayFailure != nil {
+		b.problem(where+".ConsecutiveGatewayFailure", "only Envoy counts gateway failures apart; use Consecutive5xx")
+	}
+	c.OutlierDetection = o
+}
+
+// protocolOptions says what an upstream of a protocol speaks; nothing for tcp.
+func protocolOptions(protocol string) (map[string]*anypb.Any, error) {
+	if !compile.IsHTTP(protocol) {
+		return nil, nil
+	}
+	explicit := &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{}
+	if protocol == "http" {
+		explicit.ProtocolConfig = &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
+			HttpProtocolOptions: &corev3.Http1ProtocolOptions{},
+		}
+	} else {
+		explicit.ProtocolConfig = &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
+			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
+		}
+	}
+	any, err := toAny(&upstreamhttpv3.HttpProtocolOptions{
+		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: duration(upstreamIdleTimeout)},
+		UpstreamProtocolOptions:   &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: explicit},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return map[string]*anypb.Any{httpOptions: any}, nil
+}
+
+// localApp renders the cluster of a workload's own application.
+func localApp(name string, address *corev3.Address, c workloadConfig) (*resource.Resource, error) {
+	options, err := protocolOptions(c.protocol)
+	if err != nil {
+		return nil, err
+	}
+	var limits api.UpstreamLimits
+	if c.maxConnections > 0 {
+		limits.MaxConnections = &c.maxConnections
+	}
+	return resource.New(name, &clusterv3.Cluster{
+		Name:                 name,
+		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
+		ConnectTimeout:       duration(c.connectTimeout),
+		LoadAssignment: &endpointv3.ClusterLoadAssignment{
+			ClusterName: name,
+			Endpoints: []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{{
+				HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: address}},
+			}}}},
+		},
+		CircuitBreakers:               breakers(&limits),
+		CommonLbConfig:                noPanic(),
+		TypedExtensionProtocolOptions: options,
+	})
+}

@@ -1,0 +1,311 @@
+package render
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"github.com/hashicorp/consul/api"
+
+	"github.com/hauberk-mesh/hauberk/controlplane/catalog"
+	"github.com/hauberk-mesh/hauberk/controlplane/compile"
+	"github.com/hauberk-mesh/hauberk/xds/names"
+	"github.com/hauberk-mesh/hauberk/xds/resource"
+)
+
+// denyEveryone is an identity nobody is ever issued: /hauberk/ is reserved. A
+// client that cannot evaluate RBAC demands it of its peers, so that every
+// handshake fails.
+const denyEveryone = "/hauberk/none/deny-all"
+
+// Inbound is one workload's part of an inbound listener.
+type Inbound struct {
+	Host string
+	Port int
+	// ID is the workload's SPIFFE ID, Registration that of its proxy.
+	ID, Registration, Service string
+	// Protocol is what the filter chain speaks. A chain that denies everyone
+	// before the first byte speaks tcp.
+	Protocol string
+	Chain    *listenerv3.FilterChain
+	// Cluster is the workload's own application.
+	Cluster *resource.Resource
+	// Rules are the authorization that the chain carries; nil where the client
+	// cannot evaluate any.
+	Rules    *Rules
+	logs     accessLogs
+	Problems []Problem
+}
+
+// Workload is what an inbound filter chain is made of.
+type Workload struct {
+	Instance *catalog.Instance
+	// Authorization is nil when it could not be compiled and never was; then
+	// Denied says why, and the chain denies everyone.
+	Authorization *compile.Authorization
+	Denied        string
+	// Defaults is the service's own service-defaults entry, or nil.
+	Defaults *api.ServiceConfigEntry
+}
+
+type inboundBuilder struct {
+	env    *Environment
+	client Client
+	w      Workload
+	config workloadConfig
+	out    *Inbound
+}
+
+// NewInbound renders a workload's inbound filter chain and the cluster of its
+// application. Without a Chain in the result the client gets none, and Problems
+// say why; peers' connections are then refused for want of a matching chain.
+func NewInbound(env *Environment, client Client, w Workload) (*Inbound, error) {
+	inst := w.Instance
+	id, err := env.ServiceID(inst.Service)
+	if err != nil {
+		return nil, err
+	}
+	b := &inboundBuilder{env: env, client: client, w: w, out: &Inbound{
+		ID: id, Registration: inst.ID, Service: inst.Service.Service,
+	}}
+	protocol := "tcp"
+	if w.Authorization != nil {
+		protocol = w.Authorization.Protocol
+	}
+	var problems []Problem
+	b.config, problems = readWorkloadConfig(env, inst, w.Defaults, protocol)
+	b.out.Host, b.out.Port = b.config.bindHost, b.config.bindPort
+	b.out.Problems = append(b.out.Problems, problems...)
+	b.out.logs, problems = accessLogging(env, client, inst.ID, inst.Proxy.AccessLogs)
+	b.out.Problems = append(b.out.Problems, problems...)
+	if err := b.build(); err != nil {
+		return nil, fmt.Errorf("render inbound of %s: %w", inst.ID, err)
+	}
+	for i := range b.out.Problems {
+		b.out.Problems[i].Service = inst.Service.Service
+	}
+	return b.out, nil
+}
+
+func (b *inboundBuilder) problem(path, format string, args ...any) {
+	b.out.Problems = append(b.out.Problems, Problem{Path: b.w.Instance.ID + " " + path, Reason: fmt.Sprintf(format, args...)})
+}
+
+func (b *inboundBuilder) build() error {
+	if err := bindable(b.out.Host, b.out.Port); err != nil {
+		b.problem("Proxy.Config.bind_address", "the address cannot be listened on: %v; nothing is accepted for the workload; set bind_address and bind_port", err)
+		return nil
+	}
+	name, address, ok := b.application()
+	if !ok {
+		b.problem("Proxy.LocalServicePort", "%d is not a port; nothing is accepted for the workload; set it, or LocalServiceSocketPath", b.w.Instance.Proxy.LocalServicePort)
+		return nil
+	}
+	rules, deny, err := b.authorization()
+	if err != nil {
+		return err
+	}
+	if deny {
+		// Denied before the first byte: that is the same for every protocol.
+		b.config.protocol = "tcp"
+	} else if p := b.config.protocol; (p == "http2" || p == "grpc") && !b.client.Can(names.CapHTTP2) {
+		b.problem("protocol", "%s needs HTTP/2, which this sidecar does not speak; nothing is accepted for the workload; upgrade the sidecar or use http", p)
+		return nil
+	}
+	b.out.Protocol, b.out.Rules = b.config.protocol, rules
+	if b.out.Cluster, err = localApp(name, address, b.config); err != nil {
+		return err
+	}
+	b.out.Chain, err = b.chain(rules)
+	return err
+}
+
+// application is where the workload listens on its own host.
+func (b *inboundBuilder) application() (name string, address *corev3.Address, ok bool) {
+	p := b.w.Instance.Proxy
+	if path := p.LocalServiceSocketPath; path != "" {
+		return "local_app:unix:" + path, pipeAddress(path, 0), strings.HasPrefix(path, "/")
+	}
+	host := p.LocalServiceAddress
+	if host == "" {
+		host = "127.0.0.1"
+	}
+	return names.LocalApp(host, p.LocalServicePort), socketAddress(host, p.LocalServicePort), bindable(host, p.LocalServicePort) == nil
+}
+
+// authorization gives the rules to render, and whether they deny everyone. A
+// client without RBAC gets nil rules and a denying TLS context.
+func (b *inboundBuilder) authorization() (*Rules, bool, error) {
+	if !b.client.Can(names.CapRBAC) {
+		b.problem("authorization", "this sidecar does not announce %s, so it accepts nobody for the workload; upgrade it", names.CapRBAC)
+		return nil, true, nil
+	}
+	if b.w.Authorization == nil {
+		b.problem("authorization", "everyone is denied: %s", b.w.Denied)
+		return denyAll("denied: " + b.w.Denied), true, nil
+	}
+	rules, err := NewRules(b.env.TrustDomain, b.config.protocol, b.w.Authorization)
+	if err != nil {
+		b.problem("authorization", "everyone is denied: %v", err)
+		return denyAll("denied: " + err.Error()), true, nil
+	}
+	return rules, false, nil
+}
+
+func (b *inboundBuilder) chain(rules *Rules) (*listenerv3.FilterChain, error) {
+	inst := b.w.Instance
+	filters, err := b.filters(rules)
+	if err != nil {
+		return nil, err
+	}
+	var peers []string
+	if rules == nil {
+		peers = []string{"spiffe://" + b.env.TrustDomain + denyEveryone}
+	}
+	socket, err := b.env.downstreamTLS(b.out.ID, b.config.protocol, peers...)
+	if err != nil {
+		return nil, err
+	}
+	return &listenerv3.FilterChain{
+		Name: inst.ID,
+		FilterChainMatch: &listenerv3.FilterChainMatch{
+			ServerNames:       serverNames(b.env.ClusterName("", inst.Service)),
+			TransportProtocol: "tls",
+		},
+		Filters:         filters,
+		TransportSocket: socket,
+		Metadata: hauberkMetadata(map[string]string{
+			"workload": b.out.ID, "service": inst.Service.Service, "direction": "inbound",
+		}),
+	}, nil
+}
+
+func (b *inboundBuilder) filters(rules *Rules) ([]*listenerv3.Filter, error) {
+	var out []*listenerv3.Filter
+	if n := b.config.maxConnections; n > 0 {
+		if b.client.Can(names.CapConnectionLimit) {
+			f, err := connectionLimit(b.stat(), n)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, f)
+		} else {
+			b.problem("max_inbound_connections", "this sidecar limits the connections to the application, not those from peers; upgrade it")
+		}
+	}
+	if compile.IsHTTP(b.config.protocol) {
+		f, err := b.http(rules)
+		if err != nil {
+			return nil, err
+		}
+		return append(out, f), nil
+	}
+	rbac, err := networkRBAC(rules)
+	if err != nil {
+		return nil, err
+	}
+	out = append(out, rbac...)
+	idle := idleConnection
+	if b.config.idleTimeout > 0 {
+		idle = b.config.idleTimeout
+	}
+	f, err := tcpProxy(b.stat(), []Leg{{Cluster: b.out.Cluster.Name, Weight: 10000}}, b.out.logs.filter, 1, idle)
+	if err != nil {
+		return nil, err
+	}
+	return append(out, f), nil
+}
+
+func (b *inboundBuilder) stat() string { return "inbound." + b.out.Service }
+
+// http has one inline route, to the application. Without a configured timeout
+// it has none: the caller's route bounds a request, and must be able to allow
+// it more than a default would here.
+func (b *inboundBuilder) http(rules *Rules) (*listenerv3.Filter, error) {
+	rbac, err := httpRBAC(rules)
+	if err != nil {
+		return nil, err
+	}
+	idle := max(streamIdleTimeout, b.config.requestTimeout)
+	if b.config.idleTimeout > 0 {
+		idle = b.config.idleTimeout
+	}
+	origin := "inbound of " + b.out.Service
+	m := manager{
+		stat:         b.stat(),
+		filters:      rbac,
+		logs:         b.out.logs.filter,
+		maxHeadersKB: b.config.maxHeadersKB,
+		forward:      hcmv3.HttpConnectionManager_APPEND_FORWARD,
+		forwardURI:   true,
+		routes: &routev3.RouteConfiguration{
+			Name: "inbound/" + b.out.Registration,
+			VirtualHosts: []*routev3.VirtualHost{{
+				Name:    b.out.Service,
+				Domains: []string{"*"},
+				Routes: []*routev3.Route{{
+					Name:  origin,
+					Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+					Action: &routev3.Route_Route{Route: &routev3.RouteAction{
+						ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: b.out.Cluster.Name},
+						Timeout:          duration(b.config.requestTimeout),
+						IdleTimeout:      duration(idle),
+						RetryPolicy:      localRetries(),
+					}},
+					Metadata: hauberkMetadata(map[string]string{"origin": origin}),
+				}},
+			}},
+		},
+	}
+	if b.env.http.sanitizeXFCC {
+		m.forward, m.forwardURI = hcmv3.HttpConnectionManager_SANITIZE, false
+	}
+	return b.env.httpManager(m)
+}
+
+// InboundListener puts the chains of workloads that share a host address into
+// its one mTLS listener. Two instances of one service cannot be told apart by
+// SNI: the first by registration id is served and the other is reported.
+func InboundListener(chains []*Inbound) (*resource.Resource, []Problem, error) {
+	chains = slices.SortedFunc(slices.Values(chains), func(a, b *Inbound) int { return cmp.Compare(a.Registration, b.Registration) })
+	name := names.Inbound(chains[0].Host, chains[0].Port)
+	facts := map[string]string{"direction": "inbound"}
+	l := &listenerv3.Listener{
+		Name:                   name,
+		Address:                socketAddress(chains[0].Host, chains[0].Port),
+		TrafficDirection:       corev3.TrafficDirection_INBOUND,
+		ListenerFilters:        []*listenerv3.ListenerFilter{tlsInspector},
+		ListenerFiltersTimeout: duration(inspectTimeout),
+		AccessLog:              chains[0].logs.listener,
+	}
+	var problems []Problem
+	var refs []resource.Ref
+	first := map[string]string{}
+	for _, c := range chains {
+		if other, dup := first[c.ID]; dup {
+			problems = append(problems, Problem{Service: c.Service, Path: c.Registration + " Proxy.Config.bind_port",
+				Reason: fmt.Sprintf("%s is another instance of the service on %s:%d; this one accepts nothing; give it another port", other, c.Host, c.Port)})
+			continue
+		}
+		first[c.ID] = c.Registration
+		l.FilterChains = append(l.FilterChains, c.Chain)
+		refs = append(refs, resource.Ref{Type: resource.ClusterType, Name: c.Cluster.Name})
+	}
+	if len(l.FilterChains) == 1 {
+		// A listener of one workload carries its facts itself; of several, each
+		// filter chain does.
+		facts["workload"], facts["service"] = chains[0].ID, chains[0].Service
+	}
+	l.Metadata = hauberkMetadata(facts)
+	r, err := resource.New(name, l, refs...)
+	if err != nil {
+		return nil, problems, err
+	}
+	r.Urgent = true
+	return r, problems, nil
+}

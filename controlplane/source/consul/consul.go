@@ -1,0 +1,287 @@
+// Package consul is a source that watches a Consul agent with blocking queries.
+//
+// There are few watches and all proxies share them: one for the list of
+// services, one for the mesh endpoints of each, one for each kind of config
+// entry. Over HTTPS they share a few HTTP/2 connections; over plain HTTP each
+// holds one, and the agent refuses the 201st, so there what is over a limit is
+// polled.
+//
+// "200 OK, nothing" is often a lie: an ACL that filters answers so, and so does a
+// cache. A filtered answer is an error here, never a fact.
+package consul
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"github.com/hauberk-mesh/hauberk/controlplane/catalog"
+	"github.com/hauberk-mesh/hauberk/controlplane/source"
+)
+
+// Config says which agent to watch. Address, token and TLS come from Consul's
+// own CONSUL_* variables unless API is set.
+type Config struct {
+	API *api.Config
+	// Wait bounds one blocking query; 5 minutes when zero.
+	Wait   time.Duration
+	Logger *slog.Logger
+}
+
+const (
+	defaultWait = 5 * time.Minute
+	// plainHTTPWatches leaves room below the agent's limit of 200 connections.
+	plainHTTPWatches = 150
+	// pollEvery is how often a service without a watch is read.
+	pollEvery = 10 * time.Second
+	// maxConnsPerHost bounds the connections that HTTP/2 multiplexes over.
+	maxConnsPerHost = 24
+)
+
+// Source watches one Consul agent. It implements source.Source and
+// source.Confirmer.
+type Source struct {
+	client *api.Client
+	where  string
+	secure bool
+	token  bool
+	wait   time.Duration
+	log    *slog.Logger
+
+	updates chan source.Update
+
+	mu     sync.Mutex
+	status source.Status
+	lost   bool // the agent did not answer; the next answer says Reconnected
+	dc     string
+	allow  bool // the default that was delivered last
+	// watching counts the services that hold a blocking query.
+	watching int
+	services map[string]context.CancelFunc
+}
+
+var (
+	_ source.Source    = (*Source)(nil)
+	_ source.Confirmer = (*Source)(nil)
+)
+
+// New makes a source. It makes no connection.
+func New(cfg Config) (*Source, error) {
+	conf := cfg.API
+	if conf == nil {
+		conf = api.DefaultConfig()
+	}
+	s := &Source{
+		wait: cfg.Wait, log: cfg.Logger,
+		updates: make(chan source.Update), services: map[string]context.CancelFunc{},
+		where: conf.Address, token: conf.Token != "" || conf.TokenFile != "",
+	}
+	if s.wait <= 0 {
+		s.wait = defaultWait
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	s.secure = conf.Scheme == "https" || strings.HasPrefix(conf.Address, "https://")
+	if s.secure && conf.Transport != nil {
+		conf.Transport.MaxConnsPerHost = maxConnsPerHost
+	}
+	var err error
+	if s.client, err = api.NewClient(conf); err != nil {
+		return nil, fmt.Errorf("consul: %w", err)
+	}
+	s.status = source.Status{Kind: "consul", Where: s.where, Errors: map[string]string{}}
+	return s, nil
+}
+
+// Status implements source.Source.
+func (s *Source) Status() source.Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.status
+	st.Errors = make(map[string]string, len(s.status.Errors))
+	for k, v := range s.status.Errors {
+		st.Errors[k] = v
+	}
+	return st
+}
+
+// Run implements source.Source. A token that lacks a rule ends it at once: what
+// the control plane would not see could be the entry that denies.
+func (s *Source) Run(ctx context.Context, sink source.Sink) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+
+	full, marks, err := s.firstSync(ctx)
+	if err != nil {
+		return err
+	}
+	if err := sink.Update(ctx, *full); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.status.Synced = true
+	s.allow = *full.DefaultAllow
+	s.mu.Unlock()
+
+	for _, kind := range catalog.Kinds {
+		wg.Go(func() { s.watchKind(ctx, kind, marks.kinds[kind]) })
+	}
+	wg.Go(func() { s.watchPolicy(ctx) })
+	wg.Go(func() { s.watchServices(ctx, &wg, marks) })
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case u := <-s.updates:
+			if err := sink.Update(ctx, u); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// send queues an update for the one goroutine that talks to the sink.
+func (s *Source) send(ctx context.Context, u source.Update) {
+	select {
+	case s.updates <- u:
+	case <-ctx.Done():
+	}
+}
+
+// firstSync reads everything once, retrying what waiting can mend.
+func (s *Source) firstSync(ctx context.Context) (*source.Update, *marks, error) {
+	retry := newBackoff()
+	for {
+		u, m, err := s.readAll(ctx)
+		if err == nil {
+			return u, m, nil
+		}
+		var refused *RefusedError
+		if errors.As(err, &refused) || ctx.Err() != nil {
+			return nil, nil, err
+		}
+		s.problem("consul", err)
+		s.log.Warn("consul is not ready", "err", err)
+		if !retry.wait(ctx) {
+			return nil, nil, ctx.Err()
+		}
+	}
+}
+
+// RefusedError says that the token may not read what is needed, and which rule
+// it lacks.
+type RefusedError struct{ Missing, Where string }
+
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("consul: the token may not read %s; its policy needs: %s", e.Where, e.Missing)
+}
+
+// The rules of a policy that lets the control plane see everything it must.
+const (
+	serviceRule = `service_prefix "" { policy = "read" intentions = "read" }`
+	nodeRule    = `node_prefix "" { policy = "read" }`
+	catalogRule = serviceRule + " and " + nodeRule
+)
+
+// check turns a filtered answer, or one that a missing token empties, into an
+// error.
+func (s *Source) check(what, rule string, meta *api.QueryMeta) error {
+	if meta == nil {
+		return nil
+	}
+	if meta.ResultsFilteredByACLs {
+		return &RefusedError{Missing: rule, Where: what}
+	}
+	// Without a token Consul does not even say that it filtered.
+	if !s.token && meta.DefaultACLPolicy == "deny" {
+		return &RefusedError{Missing: rule, Where: what + " without a token (set CONSUL_HTTP_TOKEN or CONSUL_HTTP_TOKEN_FILE)"}
+	}
+	return nil
+}
+
+// asRefusal names the rule when Consul refuses outright.
+func asRefusal(what, rule string, err error) error {
+	var st api.StatusError
+	if errors.As(err, &st) && st.Code == http.StatusForbidden {
+		return &RefusedError{Missing: rule, Where: what}
+	}
+	return fmt.Errorf("consul: %s: %w", what, err)
+}
+
+// problem records why something is stale; answered takes it back.
+func (s *Source) problem(what string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status.Errors[what] = err.Error()
+	var refused *RefusedError
+	if !errors.As(err, &refused) {
+		s.lost = true
+	}
+}
+
+// answered notes a good answer and tells whether it is the first after a loss.
+func (s *Source) answered(what string, index uint64) (reconnected bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.status.Errors, what)
+	delete(s.status.Errors, "consul")
+	s.status.LastSuccess = time.Now()
+	s.status.Index = max(s.status.Index, index)
+	reconnected, s.lost = s.lost, false
+	return reconnected
+}
+
+// watchPolicy asks now and then what happens where no intention matches: no
+// config entry says it, and nothing wakes a query for it.
+func (s *Source) watchPolicy(ctx context.Context) {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		allow, err := s.defaultAllow(ctx)
+		if err != nil {
+			if ctx.Err() == nil {
+				s.problem("default policy", err)
+			}
+			continue
+		}
+		s.answered("default policy", 0)
+		if s.setPolicy(allow) {
+			s.send(ctx, source.Update{DefaultAllow: &allow, Received: time.Now()})
+		}
+	}
+}
+
+// setPolicy notes the default and tells whether it is another.
+func (s *Source) setPolicy(allow bool) (changed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	changed, s.allow = s.allow != allow, allow
+	return changed
+}
+
+// defaultAllow asks about two services that nobody has named. A wildcard
+// intention answers for them; then the default never applies either.
+func (s *Source) defaultAllow(ctx context.Context) (bool, error) {
+	const nobody = "hauberk-probe-c3b1f0a2"
+	allowed, _, err := s.client.Connect().IntentionCheck(&api.IntentionCheck{Source: nobody, Destination: nobody},
+		(&api.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return false, asRefusal("the default intention policy", serviceRule, err)
+	}
+	return allowed, nil
+}

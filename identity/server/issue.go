@@ -1,0 +1,186 @@
+package server
+
+import (
+	"context"
+	"errors"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/hauberk-mesh/hauberk/identity/ca"
+	"github.com/hauberk-mesh/hauberk/identity/identityv1"
+	"github.com/hauberk-mesh/hauberk/identity/spiffe"
+	"github.com/hauberk-mesh/hauberk/identity/token"
+)
+
+// Join implements identityv1.IdentityServer.
+func (s *Server) Join(_ context.Context, r *identityv1.JoinRequest) (*identityv1.JoinResponse, error) {
+	if err := s.limits.join(); err != nil {
+		return nil, err
+	}
+	if td := r.GetTrustDomain(); td != "" && td != s.cfg.TrustDomain.Name() {
+		return nil, status.Errorf(codes.FailedPrecondition, "this control plane is of the trust domain %s, not of %q", s.cfg.TrustDomain, td)
+	}
+	// Whatever can fail without the token is tried first: the token is gone once
+	// it is used.
+	key, err := identityv1.CSRKey(r.GetCsr())
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	if _, err := s.ca.Pin(); err != nil {
+		return nil, s.notSigning(err)
+	}
+	tok, err := s.tokens.Consume(r.GetTokenId(), r.GetSecret())
+	if err != nil {
+		s.log.Warn("join refused", "token", r.GetTokenId(), "err", err)
+		return nil, status.Errorf(codes.PermissionDenied, "%v", err)
+	}
+	rec := token.Node{
+		Role: tok.Role, Name: tok.Name, Permitted: tok.Permitted, Key: key,
+		Joined: s.now(), JoinedAt: s.cfg.ControlPlane,
+	}
+	if rec, err = s.record(rec); err != nil {
+		return nil, err
+	}
+	id, err := identityv1.ID(s.cfg.TrustDomain, rec.Role, rec.Name)
+	if err != nil {
+		return nil, status.Error(codes.Internal, err.Error())
+	}
+	chain, err := s.sign(r.GetCsr(), id, rec.Name)
+	if err != nil {
+		return nil, err
+	}
+	s.log.Info("joined", "peer", id.String(), "token", tok.ID)
+	reply := &identityv1.JoinResponse{
+		ServerTime: identityv1.Time(s.now()), Chain: chain, Bundles: s.bundles(),
+		ControlPlanes: s.peers.wire(false), Record: identityv1.NewRecord(rec),
+	}
+	if rec.Role == token.RoleControlPlane {
+		reply.State = s.state()
+	}
+	return reply, nil
+}
+
+// record stores what a token grants. A token made before a ban does not lift it.
+func (s *Server) record(rec token.Node) (token.Node, error) {
+	old, ok := s.nodes.Get(rec.Role, rec.Name)
+	if ok && old.Banned {
+		return token.Node{}, status.Errorf(codes.PermissionDenied, "%s %q is banned: %s", rec.Role, rec.Name, old.BanReason)
+	}
+	rec.Revision = old.Revision
+	stored, err := s.nodes.Put(rec)
+	if err != nil {
+		s.log.Error("storing a record failed", "peer", rec.Name, "err", err)
+		return token.Node{}, status.Errorf(codes.Internal, "the record of %s %q could not be stored", rec.Role, rec.Name)
+	}
+	return stored, nil
+}
+
+// Renew implements identityv1.IdentityServer.
+func (s *Server) Renew(ctx context.Context, r *identityv1.RenewRequest) (*identityv1.RenewResponse, error) {
+	who, ok := PeerFrom(ctx)
+	if !ok {
+		return nil, errNobody
+	}
+	if err := s.limits.caller(who.ID.String()); err != nil {
+		return nil, err
+	}
+	key, err := identityv1.CSRKey(r.GetCsr())
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	if _, err := s.ca.Pin(); err != nil {
+		return nil, s.notSigning(err)
+	}
+	rec, err := s.nodes.Update(who.role(), who.Name, func(rec *token.Node) error {
+		switch {
+		case rec.Banned:
+			return status.Errorf(codes.PermissionDenied, "%s is banned: %s", who.ID, rec.BanReason)
+		case rec.Key == key:
+			// The CSR is the proof, whatever key the SVID has.
+		case rec.Key == who.Key:
+			rec.Key = key
+			s.auth.rekeyed(who, key)
+		default:
+			return status.Errorf(codes.PermissionDenied, "neither this certificate of %s nor its request has the key on record: it joined again elsewhere", who.ID)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, asStatus(err)
+	}
+	chain, err := s.sign(r.GetCsr(), who.ID, who.Name)
+	if err != nil {
+		return nil, err
+	}
+	return &identityv1.RenewResponse{ServerTime: identityv1.Time(s.now()), Chain: chain, Record: identityv1.NewRecord(rec)}, nil
+}
+
+// IssueWorkload implements identityv1.IdentityServer.
+func (s *Server) IssueWorkload(ctx context.Context, r *identityv1.IssueWorkloadRequest) (*identityv1.IssueWorkloadResponse, error) {
+	who, ok := PeerFrom(ctx)
+	if !ok {
+		return nil, errNobody
+	}
+	if err := s.limits.caller(who.ID.String()); err != nil {
+		return nil, err
+	}
+	id, err := spiffe.Parse(r.GetSpiffeId())
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	rec, ok := s.nodes.Get(token.RoleNode, who.Name)
+	if !ok || !permits(rec, id.ID) {
+		s.log.Warn("workload SVID refused", "peer", who.ID.String(), "src_id", id.ID.String())
+		return nil, status.Errorf(codes.PermissionDenied, "node %q may not be %s: its record does not permit it (hauberk token create fixes what a node may be)", who.Name, id.ID)
+	}
+	if _, err := identityv1.CSRKey(r.GetCsr()); err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	chain, err := s.sign(r.GetCsr(), id.ID, who.Name)
+	if err != nil {
+		return nil, err
+	}
+	return &identityv1.IssueWorkloadResponse{ServerTime: identityv1.Time(s.now()), Chain: chain}, nil
+}
+
+// permits says whether a record names the ID. Reserved IDs and those of other
+// trust domains are nobody's workload, whatever a record says.
+func permits(rec token.Node, id spiffeid.ID) bool {
+	if rec.Banned || spiffe.Reserved(id) {
+		return false
+	}
+	for _, p := range rec.Permitted {
+		if p.ID == id {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Server) sign(csr []byte, id spiffeid.ID, node string) ([][]byte, error) {
+	issued, err := s.ca.Issue(ca.Request{CSR: csr, ID: id, Node: node})
+	if err != nil {
+		s.log.Error("signing failed", "src_id", id.String(), "err", err)
+		return nil, status.Errorf(codes.Unavailable, "no SVID for %s: %v", id, err)
+	}
+	return identityv1.Chain(issued.Chain), nil
+}
+
+func (s *Server) notSigning(err error) error {
+	return status.Errorf(codes.Unavailable, "control plane %q does not sign yet, its signer is not in every bundle: use another one meanwhile (%v)", s.cfg.ControlPlane, err)
+}
+
+// errNobody is returned where the service was registered on a server without the
+// Authenticator.
+var errNobody = status.Error(codes.Unauthenticated, "this method requires a client certificate")
+
+// asStatus keeps a status that an error wraps.
+func asStatus(err error) error {
+	var st interface{ GRPCStatus() *status.Status }
+	if errors.As(err, &st) {
+		return st.GRPCStatus().Err()
+	}
+	return status.Error(codes.Internal, err.Error())
+}

@@ -1,0 +1,312 @@
+package server
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	cryptorand "crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/identity/identityv1"
+	"github.com/hauberk-mesh/hauberk/identity/svid"
+	"github.com/hauberk-mesh/hauberk/identity/token"
+	"github.com/hauberk-mesh/hauberk/identity/trust"
+)
+
+// openSelf gets the SVID that the control plane's port presents: from the own CA
+// when it signs; else, for a control plane that is being admitted, from the state
+// directory or with the token.
+func (s *Server) openSelf(ctx context.Context) error {
+	if _, err := s.ca.Pin(); err == nil {
+		return s.renewSelf()
+	}
+	own, err := s.loadSelf()
+	if err == nil {
+		s.setSelf(own)
+		return nil
+	}
+	if s.cfg.JoinToken == "" {
+		return fmt.Errorf("the signer of control plane %q has not been admitted yet, and it has no SVID (%w): give it a token that a running control plane made (hauberk token create --role controlplane --name %s)",
+			s.cfg.ControlPlane, err, s.cfg.ControlPlane)
+	}
+	return s.join(ctx)
+}
+
+// join uses the token of the role control plane.
+func (s *Server) join(ctx context.Context) error {
+	t, err := token.Parse(s.cfg.JoinToken)
+	if err != nil {
+		return err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), cryptorand.Reader)
+	if err != nil {
+		return err
+	}
+	joined, err := identityv1.JoinWith(ctx, t, s.cfg.TrustDomain, key)
+	if err != nil {
+		return err
+	}
+	if joined.SVID.ID != s.id {
+		return fmt.Errorf("the token is for %s, this control plane is %s: make one with --role controlplane --name %s", joined.SVID.ID, s.id, s.cfg.ControlPlane)
+	}
+	if err := s.mergeState(joined.Reply.GetState()); err != nil {
+		return err
+	}
+	if err := s.storeSelf(joined.SVID); err != nil {
+		return err
+	}
+	s.setSelf(joined.SVID)
+	s.log.Info("joined the other control planes", "src_id", s.id.String())
+	return nil
+}
+
+// setSelf publishes the own SVID with the bundles of this moment.
+func (s *Server) setSelf(own *svid.SVID) {
+	s.self.Lock()
+	defer s.self.Unlock()
+	s.setSnapshot(own)
+}
+
+// setSnapshot is called with self held.
+func (s *Server) setSnapshot(own *svid.SVID) {
+	next := &svid.Snapshot{
+		SVIDs:   map[string]*svid.SVID{own.ID.String(): own},
+		Default: own.ID.String(),
+		Bundles: map[string]*svid.Anchors{s.cfg.TrustDomain.Name(): s.ca.Bundle().Anchors()},
+	}
+	s.source.Set(next)
+}
+
+func (s *Server) ownSVID() *svid.SVID {
+	own, _ := s.source.Snapshot().Own("")
+	return own
+}
+
+// renewSelf makes the next own SVID with the own signer. The one that another
+// control plane made is not needed again.
+func (s *Server) renewSelf() error {
+	own, err := s.ca.Self(s.id, 0)
+	if err != nil {
+		return fmt.Errorf("own SVID: %w", err)
+	}
+	s.setSelf(own)
+	if err := os.Remove(s.selfPath()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// keepSelf keeps the bundle of the own snapshot current, renews the own SVID at
+// half its life, and takes one of the own signer as soon as that signs.
+func (s *Server) keepSelf(ctx context.Context) {
+	signer := ""
+	if pin, err := s.ca.Pin(); err == nil {
+		signer = pin.String()
+	}
+	for {
+		changed := s.ca.Changed()
+		own := s.ownSVID()
+		due := renewAt(own)
+		pin, err := s.ca.Pin()
+		switch signs := err == nil; {
+		case signs && (pin.String() != signer || !s.now().Before(due)):
+			if err := s.renewSelf(); err != nil {
+				s.log.Error("renewing the own SVID failed", "err", err)
+				break
+			}
+			signer = pin.String()
+			due = renewAt(s.ownSVID())
+		case !signs && !s.now().Before(due):
+			if err := s.renewAtPeer(ctx); err != nil {
+				s.log.Error("renewing the own SVID at another control plane failed", "err", err)
+				break
+			}
+			due = renewAt(s.ownSVID())
+		case s.ca.Bundle().Sequence != s.source.Snapshot().Bundles[s.cfg.TrustDomain.Name()].Sequence:
+			s.setSelf(own)
+		}
+		// A failure is tried again within a minute; the SVID still has half its life.
+		wait := min(max(due.Sub(s.now()), 5*time.Second)+rand.N(5*time.Second), time.Minute)
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-changed:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+func renewAt(own *svid.SVID) time.Time {
+	leaf := own.Leaf()
+	return leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) / 2)
+}
+
+// renewAtPeer is for a control plane whose signer does not sign yet.
+func (s *Server) renewAtPeer(ctx context.Context) error {
+	own := s.ownSVID()
+	csr, err := identityv1.NewCSR(own.Key)
+	if err != nil {
+		return err
+	}
+	var failures []error
+	for _, p := range s.peers.list() {
+		if p.ID == s.id.String() {
+			continue
+		}
+		err := s.atPeer(ctx, p, func(ctx context.Context, client identityv1.IdentityClient) error {
+			reply, err := client.Renew(ctx, &identityv1.RenewRequest{Csr: csr})
+			if err != nil {
+				return err
+			}
+			chain, err := identityv1.ParseChain(reply.GetChain())
+			if err != nil {
+				return err
+			}
+			next, err := svid.New(chain, own.Key)
+			if err != nil {
+				return err
+			}
+			if err := identityv1.Check(next, s.ca.Bundle(), s.id, identityv1.Skew(reply.GetServerTime(), s.now())); err != nil {
+				return err
+			}
+			s.setSelf(next)
+			return s.storeSelf(next)
+		})
+		if err == nil {
+			return nil
+		}
+		failures = append(failures, err)
+	}
+	return errors.Join(append(failures, errors.New("no other control plane renewed it"))...)
+}
+
+func (s *Server) selfPath() string { return filepath.Join(s.cfg.Dir, "controlplane.pem") }
+
+// storeSelf keeps an SVID that another control plane made, key and chain in one
+// file of mode 0600, so that a restart before the own signer signs needs no new
+// token.
+func (s *Server) storeSelf(own *svid.SVID) error {
+	der, err := x509.MarshalPKCS8PrivateKey(own.Key)
+	if err != nil {
+		return err
+	}
+	data := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	for _, c := range own.Chain {
+		data = append(data, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
+	}
+	return writeFile(s.selfPath(), data)
+}
+
+func (s *Server) loadSelf() (*svid.SVID, error) {
+	data, err := os.ReadFile(s.selfPath())
+	if err != nil {
+		return nil, err
+	}
+	block, rest := pem.Decode(data)
+	if block == nil || block.Type != "PRIVATE KEY" {
+		return nil, fmt.Errorf("%s does not begin with a private key", s.selfPath())
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.selfPath(), err)
+	}
+	key, ok := parsed.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("%s: %T is not a P-256 key", s.selfPath(), parsed)
+	}
+	var chain []*x509.Certificate
+	for {
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", s.selfPath(), err)
+		}
+		chain = append(chain, c)
+	}
+	own, err := svid.New(chain, key)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.selfPath(), err)
+	}
+	if err := identityv1.Check(own, s.ca.Bundle(), s.id, 0); err != nil {
+		return nil, fmt.Errorf("%s: %w", s.selfPath(), err)
+	}
+	return own, nil
+}
+
+// keepHouse prepares and activates the own signers, and drops what has expired.
+func (s *Server) keepHouse(ctx context.Context) {
+	const tick = time.Second
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	pruned := time.Time{}
+	for {
+		s.publishSigners()
+		if err := s.rotateSigner(); err != nil {
+			s.log.Error("rotating the own signer failed", "err", err)
+		}
+		if now := s.now(); now.Sub(pruned) > time.Hour {
+			pruned = now
+			if err := s.tokens.Prune(); err != nil {
+				s.log.Error("removing expired tokens failed", "err", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// rotateSigner prepares the next own signer at half the life of the active one,
+// and activates a prepared one when everybody verifies with it: at once when
+// none signs yet, else at two thirds of the active one's life, so that its
+// certificate has been in every bundle for long.
+func (s *Server) rotateSigner() error {
+	var active, prepared *trust.Signer
+	for _, own := range s.ca.Signers() {
+		switch own.State {
+		case trust.Active:
+			active = &own
+		case trust.Prepared:
+			prepared = &own
+		}
+	}
+	now := s.now()
+	if active != nil {
+		life := active.NotAfter.Sub(active.Certificate.NotBefore)
+		if prepared == nil {
+			if now.Before(active.Certificate.NotBefore.Add(life / 2)) {
+				return nil
+			}
+			next, err := s.ca.Prepare()
+			if err == nil {
+				s.log.Info("next signer prepared", "signer", next.ID)
+			}
+			return err
+		}
+		if now.Before(active.Certificate.NotBefore.Add(life / 3 * 2)) {
+			return nil
+		}
+	}
+	if prepared == nil || !s.isPublished(prepared.ID) {
+		return nil
+	}
+	if err := s.ca.Activate(prepared.ID); err != nil {
+		return err
+	}
+	s.log.Info("signer active", "signer", prepared.ID)
+	return nil
+}

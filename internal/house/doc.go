@@ -1,0 +1,2 @@
+// Package house holds the rules of the house; they are its tests.
+package house

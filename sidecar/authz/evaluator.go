@@ -1,0 +1,231 @@
+package authz
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// The names of decisions that no policy made.
+const (
+	DefaultDeny  = "default deny"
+	DefaultAllow = "default allow"
+)
+
+// Request is what rules see of a request; *message.Request implements it. The
+// value of ":path" must be exactly the path that will be forwarded. Several fields
+// of one name are joined with commas, as Envoy does before it matches.
+type Request interface {
+	Header(lower string) (value string, ok bool)
+}
+
+// Peer is the connection that a decision is about, its addresses parsed once.
+type Peer struct {
+	Info *stream.Info
+	// Direct is the address at the other end of the connection; Remote is the
+	// client's, which a trusted hop may have named.
+	Direct, Remote netip.Addr
+	// Destination is the original one where a firewall redirected the connection.
+	Destination netip.AddrPort
+}
+
+// NewPeer describes a connection. An invalid destination falls back to the
+// connection's local address.
+func NewPeer(info *stream.Info, destination netip.AddrPort) Peer {
+	p := Peer{Info: info, Destination: destination}
+	p.Direct = addrPort(info.Remote).Addr()
+	p.Remote = p.Direct
+	if !p.Destination.IsValid() {
+		p.Destination = addrPort(info.Local)
+	}
+	p.Destination = netip.AddrPortFrom(p.Destination.Addr().Unmap(), p.Destination.Port())
+	return p
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	var ap netip.AddrPort
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		ap = a.AddrPort()
+	case *net.UDPAddr:
+		ap = a.AddrPort()
+	}
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
+
+// Decision is the verdict and its reason.
+type Decision struct {
+	Allowed bool
+	// Rule is the policy that decided, DefaultDeny or DefaultAllow; empty when
+	// there are no filters.
+	Rule string
+	// Filter is the stat prefix of the filter that decided.
+	Filter string
+	// Logged is set when a policy of a LOG filter matched.
+	Logged bool
+	// ShadowDenied tells that shadow rules would have denied, and ShadowRule
+	// which; ShadowRule is empty when there are no shadow rules.
+	ShadowDenied bool
+	ShadowRule   string
+
+	counter, shadow *telemetry.Counter
+}
+
+// Count adds the decision to hauberk_authz_decisions_total.
+func (d Decision) Count(s telemetry.Shard) {
+	d.counter.Inc(s)
+	d.shadow.Inc(s)
+}
+
+// Level says what rules of a filter can see.
+type Level uint8
+
+// The levels.
+const (
+	// Connection rules see addresses and identities; a rule about headers or the
+	// path is refused, because it could never hold.
+	Connection Level = iota
+	// Exchange rules see the request too.
+	Exchange
+)
+
+// CounterFor interns the counter of one rule's decisions;
+// (*telemetry.Metrics).AuthzCounter is one.
+type CounterFor func(shadow, allowed bool, rule string) *telemetry.Counter
+
+// Evaluator decides over a list of RBAC filters. Immutable. A nil Evaluator
+// allows everything: nothing was configured.
+type Evaluator struct {
+	level   Level
+	filters []filter
+}
+
+type filter struct {
+	name          string
+	rules, shadow *ruleSet
+}
+
+type ruleSet struct {
+	action   Action
+	policies []policy
+	// unmatched counts what no policy matched.
+	unmatched *telemetry.Counter
+}
+
+type policy struct {
+	name        string
+	permissions []matcher
+	principals  []matcher
+	counter     *telemetry.Counter
+}
+
+// Compile checks and compiles filters. count may be nil. Errors name the filter,
+// the policy and the field.
+func Compile(filters []NetworkFilter, level Level, count CounterFor) (*Evaluator, error) {
+	if len(filters) == 0 {
+		return nil, nil
+	}
+	if count == nil {
+		count = func(bool, bool, string) *telemetry.Counter { return nil }
+	}
+	e := &Evaluator{level: level, filters: make([]filter, len(filters))}
+	for i, f := range filters {
+		c := compiler{level: level, count: count}
+		rules, err := c.ruleSet(f.Rules, false)
+		if err != nil {
+			return nil, fmt.Errorf("authz: filter %d (%s): rules: %w", i, f.StatPrefix, err)
+		}
+		shadow, err := c.ruleSet(f.Shadow, true)
+		if err != nil {
+			return nil, fmt.Errorf("authz: filter %d (%s): shadow rules: %w", i, f.StatPrefix, err)
+		}
+		e.filters[i] = filter{f.StatPrefix, rules, shadow}
+	}
+	return e, nil
+}
+
+// CheckConn decides over a connection. An evaluator of the Exchange level must not
+// be asked: it denies, because its rules need a request.
+func (e *Evaluator) CheckConn(p *Peer) Decision {
+	if e == nil {
+		return Decision{Allowed: true}
+	}
+	if e.level == Exchange {
+		return Decision{Rule: DefaultDeny}
+	}
+	return e.check(&input{peer: p})
+}
+
+// CheckRequest decides over a request. It allocates nothing.
+func (e *Evaluator) CheckRequest(p *Peer, r Request) Decision {
+	if e == nil {
+		return Decision{Allowed: true}
+	}
+	return e.check(&input{peer: p, req: r})
+}
+
+// input is what matchers look at.
+type input struct {
+	peer *Peer
+	req  Request
+}
+
+func (e *Evaluator) check(in *input) Decision {
+	d := Decision{Allowed: true, Rule: DefaultAllow}
+	for i := range e.filters {
+		f := &e.filters[i]
+		if f.shadow != nil {
+			f.shadow.shadowInto(in, &d)
+		}
+		if f.rules == nil {
+			continue
+		}
+		p := f.rules.match(in)
+		switch {
+		case f.rules.action == Log:
+			d.Logged = d.Logged || p != nil
+		case f.rules.action == Allow && p == nil:
+			d.Allowed, d.Rule, d.Filter, d.counter = false, DefaultDeny, f.name, f.rules.unmatched
+			return d
+		case f.rules.action == Deny && p != nil:
+			d.Allowed, d.Rule, d.Filter, d.counter = false, p.name, f.name, p.counter
+			return d
+		case f.rules.action == Allow:
+			d.Rule, d.Filter, d.counter = p.name, f.name, p.counter
+		case d.Rule == DefaultAllow:
+			d.Filter, d.counter = f.name, f.rules.unmatched
+		}
+	}
+	return d
+}
+
+func (r *ruleSet) shadowInto(in *input, d *Decision) {
+	if d.ShadowDenied {
+		return
+	}
+	p := r.match(in)
+	switch {
+	case r.action == Allow && p == nil:
+		d.ShadowDenied, d.ShadowRule, d.shadow = true, DefaultDeny, r.unmatched
+	case r.action == Deny && p != nil:
+		d.ShadowDenied, d.ShadowRule, d.shadow = true, p.name, p.counter
+	case p != nil:
+		d.ShadowRule, d.shadow = p.name, p.counter
+	case d.ShadowRule == "":
+		d.ShadowRule, d.shadow = DefaultAllow, r.unmatched
+	}
+}
+
+// match returns the first policy, in order of name, that matches.
+func (r *ruleSet) match(in *input) *policy {
+	for i := range r.policies {
+		p := &r.policies[i]
+		if anyOf(p.permissions, in) && anyOf(p.principals, in) {
+			return p
+		}
+	}
+	return nil
+}

@@ -1,0 +1,126 @@
+package authz
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+type kind uint8
+
+const (
+	kindAny kind = iota
+	kindAnd
+	kindOr
+	kindNot
+	kindHeader
+	kindURLPath
+	kindDestination
+	kindPort
+	kindSNI
+	kindAuthenticated
+	kindPeerName
+	kindDirect
+	kindRemote
+)
+
+// matcher is a compiled permission or principal. A tree of values with a switch
+// costs neither an allocation nor an indirect call per node.
+type matcher struct {
+	kind   kind
+	sub    []matcher
+	str    *stringMatcher
+	header *headerMatcher
+	prefix netip.Prefix
+	lo, hi uint32 // port in [lo, hi)
+}
+
+func anyOf(ms []matcher, in *input) bool {
+	for i := range ms {
+		if ms[i].match(in) {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *matcher) match(in *input) bool {
+	switch m.kind {
+	case kindAny:
+		return true
+	case kindAnd:
+		for i := range m.sub {
+			if !m.sub[i].match(in) {
+				return false
+			}
+		}
+		return true
+	case kindOr:
+		return anyOf(m.sub, in)
+	case kindNot:
+		return !m.sub[0].match(in)
+	case kindHeader:
+		return m.header.match(in.req)
+	case kindURLPath:
+		path, ok := in.req.Header(":path")
+		return ok && m.str.match(trimQuery(path))
+	case kindDestination:
+		return m.prefix.Contains(in.peer.Destination.Addr())
+	case kindPort:
+		port := uint32(in.peer.Destination.Port())
+		return port >= m.lo && port < m.hi
+	case kindSNI:
+		return m.str.match(in.peer.Info.SNI)
+	case kindAuthenticated:
+		return in.peer.Info.PeerID != ""
+	case kindPeerName:
+		id := in.peer.Info.PeerID
+		return id != "" && m.str.match(id)
+	case kindDirect:
+		return m.prefix.Contains(in.peer.Direct)
+	case kindRemote:
+		return m.prefix.Contains(in.peer.Remote)
+	}
+	return false
+}
+
+// trimQuery cuts a path at its query or fragment.
+func trimQuery(path string) string {
+	if i := strings.IndexAny(path, "?#"); i >= 0 {
+		return path[:i]
+	}
+	return path
+}
+
+// headerMatcher is Envoy's HeaderMatcher. A header that is absent matches only
+// what asks for its absence (present_match, inverted one way or the other): every
+// other matcher, inverted or not, does not match it, unless it is to be taken for
+// an empty one.
+type headerMatcher struct {
+	name           string
+	str            *stringMatcher
+	lo, hi         int64
+	isRange        bool
+	present        bool // wanted presence, when neither str nor isRange is set
+	invert         bool
+	missingAsEmpty bool
+}
+
+func (h *headerMatcher) match(r Request) bool {
+	value, ok := r.Header(h.name)
+	presence := h.str == nil && !h.isRange
+	if !ok && !h.missingAsEmpty {
+		return presence && h.present == h.invert
+	}
+	var matched bool
+	switch {
+	case h.str != nil:
+		matched = h.str.match(value)
+	case h.isRange:
+		n, err := strconv.ParseInt(value, 10, 64)
+		matched = err == nil && n >= h.lo && n < h.hi
+	default:
+		matched = h.present
+	}
+	return matched != h.invert
+}

@@ -1,0 +1,302 @@
+package sidecar
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/hauberk-mesh/hauberk/identity/agent"
+	"github.com/hauberk-mesh/hauberk/identity/svid"
+	"github.com/hauberk-mesh/hauberk/sidecar/admin"
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/drain"
+	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
+	"github.com/hauberk-mesh/hauberk/sidecar/listener"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+	"github.com/hauberk-mesh/hauberk/xds/client"
+	"github.com/hauberk-mesh/hauberk/xds/client/cache"
+	"github.com/hauberk-mesh/hauberk/xds/names"
+)
+
+// Sidecar is a data plane process, or one of several in a test.
+type Sidecar struct {
+	// Set by Build.
+	cfg       Config
+	log       *slog.Logger
+	identity  svid.Source
+	agent     *agent.Agent
+	metrics   *telemetry.Metrics
+	logs      *telemetry.Logs
+	timers    *hcm.Timers
+	clusters  *cluster.Manager
+	listeners *listener.Manager
+	tls       *tlsProvider
+	state     *state
+	admin     *admin.Server
+	trigger   *drain.Trigger
+	watcher   *drain.Watcher
+	quit      context.CancelFunc
+	quitting  context.Context
+	close     sync.Once
+
+	mu     sync.Mutex
+	client *client.Client // nil before there is a node identity
+}
+
+// Build checks the configuration and binds everything but the listeners that
+// carry traffic, which need identity and configuration first.
+func Build(cfg Config) (_ *Sidecar, err error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	s := &Sidecar{cfg: cfg, log: cfg.Log.With("component", "sidecar"), identity: cfg.Identity, metrics: telemetry.NewMetrics()}
+	s.quitting, s.quit = context.WithCancel(context.Background())
+	s.trigger, s.watcher = drain.New()
+	s.logs = telemetry.NewLogs(s.metrics)
+	s.timers = hcm.NewTimers()
+	defer func() {
+		if err != nil {
+			_ = s.Close()
+		}
+	}()
+	if cfg.Agent != nil {
+		if s.agent, err = agent.Build(*cfg.Agent); err != nil {
+			return nil, err
+		}
+		s.identity = s.agent
+	}
+	s.tls = newTLSProvider(s.quitting, s.identity, cfg.Log)
+	s.clusters = cluster.NewManager(cluster.Options{TLS: s.tls, Metrics: s.metrics, Log: cfg.Log})
+	routes := newRoutes()
+	h := &handlers{clusters: s.clusters, routes: routes, logs: s.logs, metrics: s.metrics, timers: s.timers, log: cfg.Log}
+	s.listeners = listener.NewManager(listener.Options{
+		NewHandler: h.build, TLS: s.tls, Metrics: s.metrics, Logs: s.logs, Log: cfg.Log, Drain: s.watcher, DrainTime: cfg.DrainTime,
+	})
+	s.state = newState(&state{
+		log: s.log, listeners: s.listeners, clusters: s.clusters, routes: routes, accessLog: cfg.AccessLog,
+		metrics: s.metrics, warmUp: cfg.WarmUp, wanted: s.want,
+	})
+	if cfg.Bootstrap != nil {
+		if err = s.state.load(cfg.Bootstrap); err != nil {
+			return nil, err
+		}
+	}
+	s.metrics.BuildInfo.With(cfg.Version, goVersion()).Set(1)
+	s.metrics.ProcessStart.With().Set(float64(time.Now().Unix()))
+	s.admin, err = admin.Listen(admin.Options{
+		Admin: cfg.Admin, Socket: cfg.AdminSocket, Metrics: cfg.Metrics, Ready: cfg.Ready,
+		View: (*view)(s), Level: cfg.Level, Log: cfg.Log,
+	})
+	return s, err
+}
+
+// want asks the agent for the identities that listeners name. It never takes a
+// wish back: connections of a removed listener still drain with its identity.
+func (s *Sidecar) want(ids []string) {
+	if s.agent == nil || len(ids) == 0 {
+		return
+	}
+	var out []spiffeid.ID
+	for _, id := range ids {
+		if parsed, err := spiffeid.FromString(id); err == nil {
+			out = append(out, parsed)
+		}
+	}
+	s.agent.Want(out...)
+}
+
+// Run serves until ctx ends, then drains, at most for the drain time. It returns
+// early for what waiting cannot mend.
+func (s *Sidecar) Run(ctx context.Context) error {
+	work, stop := context.WithCancel(s.quitting)
+	defer stop()
+	var wg sync.WaitGroup
+	failed := make(chan error, 1)
+	fail := func(err error) {
+		if err != nil && work.Err() == nil {
+			select {
+			case failed <- err:
+			default:
+			}
+		}
+	}
+	wg.Go(func() { fail(s.admin.Serve(work)) })
+	if s.agent != nil {
+		wg.Go(func() { fail(s.agent.Run(work)) })
+	}
+	wg.Go(func() { fail(s.discover(work)) })
+	if s.identity != nil {
+		wg.Go(func() { s.watchIdentity(work) })
+	}
+	wg.Go(func() { s.watchExposure(work) })
+	var err error
+	select {
+	case <-ctx.Done():
+		err = s.drain()
+	case <-s.quitting.Done():
+	case err = <-failed:
+	}
+	stop()
+	wg.Wait()
+	return err
+}
+
+// drain lets what is under way finish. The streams of the control plane and the
+// renewal of identities go on meanwhile.
+func (s *Sidecar) drain() error {
+	s.log.Info("draining", "limit", s.cfg.DrainTime)
+	s.metrics.Draining.With().Set(1)
+	s.trigger.Drain(time.Now().Add(s.cfg.DrainTime))
+	return s.settle(s.quitting, s.cfg.DrainTime, func() int { return len(s.listeners.Conns()) })
+}
+
+// settle waits until there are no connections, for a bounded time.
+func (s *Sidecar) settle(ctx context.Context, limit time.Duration, left func() int) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for left() > 0 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			s.log.Warn("drain ended with connections open", "connections", left())
+			return nil
+		}
+	}
+	return nil
+}
+
+// discover keeps the stream to a control plane.
+func (s *Sidecar) discover(ctx context.Context) error {
+	servers, err := s.servers(ctx)
+	if err != nil || len(servers) == 0 {
+		return err
+	}
+	node := s.node()
+	var store *cache.Cache
+	if s.cfg.StateDir != "" {
+		if store, err = openCache(s.cfg.StateDir, node.ID); err != nil {
+			return err
+		}
+	}
+	c, err := client.New(client.Config{
+		Servers: servers, Node: node, Handler: s.state, Cache: store, Log: s.cfg.Log,
+		SotW: s.cfg.Bootstrap != nil && s.cfg.Bootstrap.ADS != nil && !s.cfg.Bootstrap.ADS.Delta,
+	})
+	if err != nil {
+		return err
+	}
+	s.state.follow(c)
+	s.mu.Lock()
+	s.client = c
+	s.mu.Unlock()
+	return c.Run(ctx)
+}
+
+// capabilities are what this build can honour; the control plane withholds the
+// rest.
+var capabilities = []string{names.CapRBAC, names.CapOutlierDetection}
+
+func (s *Sidecar) node() client.Node {
+	n := client.Node{ID: s.cfg.Node, Version: s.cfg.Version, Features: capabilities}
+	if b := s.cfg.Bootstrap; b != nil {
+		n.Cluster, n.Region, n.Zone, n.SubZone = b.Node.Cluster, b.Node.Region, b.Node.Zone, b.Node.SubZone
+		n.Metadata = b.Node.Metadata
+		n.Features = slices.Concat(capabilities, b.Node.Features)
+		if n.ID == "" {
+			n.ID = b.Node.ID
+		}
+	}
+	if n.ID == "" && s.agent != nil {
+		n.ID = path.Base(s.agent.NodeID().Path())
+	}
+	return n
+}
+
+// openCache opens the configuration cache under a secret of its own, which never
+// leaves the state directory.
+func openCache(dir, node string) (*cache.Cache, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	file := filepath.Join(dir, "config-cache.key")
+	secret, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(secret) != 32 {
+		// A short key is what a crash while writing leaves; the cache under it
+		// could not be read either.
+		secret = make([]byte, 32)
+		_, _ = rand.Read(secret)
+		err = os.WriteFile(file, secret, 0o600)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("configuration cache: %w", err)
+	}
+	return cache.Open(filepath.Join(dir, "config-cache"), node, secret)
+}
+
+// Addrs tells where the sidecar listens now.
+func (s *Sidecar) Addrs() Addrs {
+	a := Addrs{AdminSocket: s.cfg.AdminSocket, Listeners: s.listeners.Addrs()}
+	bound := s.admin.Addrs()
+	a.Admin, a.Metrics, a.Ready = bound.Admin, bound.Metrics, bound.Ready
+	return a
+}
+
+// IDs are the SPIFFE IDs that the sidecar holds, sorted.
+func (s *Sidecar) IDs() []string {
+	set := map[string]bool{}
+	for _, snap := range s.tls.sources() {
+		for id := range snap.SVIDs {
+			set[id] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(set))
+}
+
+// Quit ends Run at once.
+func (s *Sidecar) Quit() { s.quit() }
+
+// Close releases everything. Run must have ended.
+func (s *Sidecar) Close() error {
+	var errs []error
+	s.close.Do(func() {
+		s.quit()
+		if s.state != nil {
+			s.state.stop()
+		}
+		if s.listeners != nil {
+			errs = append(errs, s.listeners.Close())
+		}
+		if s.clusters != nil {
+			errs = append(errs, s.clusters.Close())
+		}
+		if s.admin != nil {
+			errs = append(errs, s.admin.Close())
+		}
+		if s.tls != nil {
+			s.tls.wait()
+		}
+		if s.agent != nil {
+			errs = append(errs, s.agent.Close())
+		}
+		s.timers.Close()
+		s.logs.Close()
+	})
+	return errors.Join(errs...)
+}
+
+// Ready tells whether traffic can be served, and if not, why.
+func (s *Sidecar) Ready() (bool, string) { return (*view)(s).Ready() }

@@ -1,0 +1,145 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// dial makes a connection for the pool, handshake included, within the connect
+// timeout.
+func (p *pool) dial(ctx context.Context, s telemetry.Shard) (*Conn, error) {
+	h := p.host
+	cfg := h.cluster.cfg.Load()
+	ctx, cancel := context.WithTimeout(ctx, cfg.connectTimeout)
+	defer cancel()
+	h.connects.Add(1)
+	start := time.Now()
+	st, kind, err := p.open(ctx, cfg)
+	m := h.cluster.metrics
+	if err != nil {
+		if errors.Is(err, context.Canceled) {
+			kind = Canceled
+		} else if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
+			kind = ConnectTimeout
+		}
+		if m != nil {
+			countFailure(m, s, kind, err)
+		}
+		return nil, &Error{Kind: kind, Cluster: h.cluster.name, Host: h.key, Err: err}
+	}
+	if m != nil {
+		m.ConnectOK.Inc(s)
+		m.ConnectDuration.Observe(s, time.Since(start))
+	}
+	c := &Conn{Stream: st, pool: p, generation: cfg.tlsGeneration, uses: 1}
+	c.Exchanger, _ = st.(stream.Exchanger)
+	c.prober, _ = st.(stream.Prober)
+	return c, nil
+}
+
+func countFailure(m *telemetry.ClusterMetrics, s telemetry.Shard, kind Kind, err error) {
+	switch {
+	case kind == ConnectTimeout:
+		m.ConnectTimeout.Inc(s)
+	case kind == TLSFailure:
+		m.ConnectTLS.Inc(s)
+		m.TLSFailure("handshake")
+	case errors.Is(err, syscall.ECONNREFUSED):
+		m.ConnectRefused.Inc(s)
+	default:
+		m.ConnectError.Inc(s)
+	}
+}
+
+func (p *pool) open(ctx context.Context, cfg *settings) (stream.Stream, Kind, error) {
+	h := p.host
+	nc, err := h.cluster.m.dial(ctx, h.network, h.address)
+	if err != nil {
+		return nil, ConnectRefused, err
+	}
+	conn, ok := nc.(stream.Conn)
+	if !ok {
+		_ = nc.Close()
+		return nil, ConnectRefused, fmt.Errorf("dialer returned a %T, which is not a socket", nc)
+	}
+	if cfg.TLS == nil {
+		st, err := stream.NewSocket(conn, nil)
+		if err != nil {
+			_ = conn.Close()
+			return nil, ConnectRefused, err
+		}
+		return st, 0, nil
+	}
+	st, err := p.handshake(ctx, conn, cfg)
+	if err != nil {
+		_ = conn.Close()
+		return nil, TLSFailure, err
+	}
+	return st, 0, nil
+}
+
+// handshake runs on a goroutine of its own: it needs a deep stack, which the
+// goroutine that serves the downstream would keep.
+func (p *pool) handshake(ctx context.Context, conn stream.Conn, cfg *settings) (*stream.TLS, error) {
+	type result struct {
+		st  *stream.TLS
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		tc, own, err := p.host.cluster.m.opts.TLS.ClientTLS(p.source, cfg.Name, cfg.TLS)
+		if err != nil {
+			done <- result{nil, err}
+			return
+		}
+		st, err := stream.ClientTLS(conn, tc)
+		if err == nil {
+			err = st.Handshake(ctx)
+		}
+		if err == nil {
+			st.SetOwnID(own)
+		}
+		done <- result{st, err}
+	}()
+	r := <-done // bounded by ctx, which ends the handshake
+	return r.st, r.err
+}
+
+// Open makes a connection of its own to a host of the cluster, for a byte stream:
+// it is never pooled, and Close ends it. Hosts in avoid are taken only when there
+// is no other. The error is an *Error; with a host in it, the attempt was counted
+// against the host.
+func (c *Cluster) Open(ctx context.Context, source string, avoid []*Host, s telemetry.Shard) (*Conn, error) {
+	h, err := c.Pick(avoid)
+	if err != nil {
+		return nil, err
+	}
+	own := h.cluster
+	p := h.pool(source)
+	limit := own.cfg.Load().Limits.MaxConnections
+	if n := own.conns.Add(1); limit > 0 && n > int64(limit) {
+		own.conns.Add(-1)
+		if own.metrics != nil {
+			own.metrics.OverflowConnections.Inc(s)
+		}
+		return nil, &Error{Kind: OverflowConnections, Cluster: own.name, Host: h.key}
+	}
+	p.mu.Lock()
+	p.dialing++
+	p.mu.Unlock()
+	conn, err := p.dialReserved(ctx, s)
+	if err != nil {
+		h.Report(OutcomeConnect)
+		return nil, err
+	}
+	conn.condemned.Store(true) // Release would close it too
+	h.Report(200)
+	return conn, nil
+}

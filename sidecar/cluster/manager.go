@@ -1,0 +1,288 @@
+package cluster
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// TLSProvider turns the secret names of an upstream TLS context into a
+// configuration. It is asked for each connection, not for each request, so that a
+// rotated certificate is used from the next handshake on.
+type TLSProvider interface {
+	// ClientTLS returns the configuration for one handshake with a host of a
+	// cluster, opened for the workload source (a SPIFFE ID, which the secret name
+	// "default" means). ownID is the identity that will be presented, "" for none.
+	// The configuration verifies t.PeerIDs.
+	ClientTLS(source, cluster string, t *TLS) (cfg *tls.Config, ownID string, err error)
+}
+
+// Resolver resolves the names of StrictDNS clusters; *net.Resolver is one.
+type Resolver interface {
+	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
+}
+
+// Options are a Manager's collaborators.
+type Options struct {
+	TLS      TLSProvider // nil refuses clusters with TLS
+	Metrics  *telemetry.Metrics
+	Log      *slog.Logger // slog.Default when nil
+	Resolver Resolver     // net.DefaultResolver when nil
+	// Dial opens a transport connection; a net.Dialer's DialContext when nil. The
+	// result must be a stream.Conn.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// Manager owns the clusters. Reads take no lock.
+type Manager struct {
+	opts Options
+	log  *slog.Logger
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	ctx  context.Context
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+
+	mu    sync.Mutex // serialises writers
+	seed  maphash.Seed
+	table [tableShards]atomic.Pointer[map[string]*Cluster]
+}
+
+// tableShards keeps the copies that an update makes short with 10,000 clusters.
+const tableShards = 256
+
+// NewManager starts a manager; Close ends it.
+func NewManager(opts Options) *Manager {
+	m := &Manager{opts: opts, log: opts.Log, dial: opts.Dial, seed: maphash.MakeSeed()}
+	if m.log == nil {
+		m.log = slog.Default()
+	}
+	m.log = m.log.With("component", "cluster")
+	if m.dial == nil {
+		m.dial = (&net.Dialer{}).DialContext
+	}
+	if m.opts.Resolver == nil {
+		m.opts.Resolver = net.DefaultResolver
+	}
+	empty := map[string]*Cluster{}
+	for i := range m.table {
+		m.table[i].Store(&empty)
+	}
+	m.ctx, m.stop = context.WithCancel(context.Background())
+	m.wg.Go(m.sweep)
+	return m
+}
+
+// Close closes every pooled connection and ends the manager's goroutines.
+// Exchanges in flight keep their connection until they finish.
+func (m *Manager) Close() error {
+	m.mu.Lock()
+	m.stop()
+	m.mu.Unlock()
+	for _, c := range m.All() {
+		m.Remove(c.name)
+	}
+	m.wg.Wait()
+	return nil
+}
+
+func (m *Manager) shard(name string) *atomic.Pointer[map[string]*Cluster] {
+	return &m.table[maphash.String(m.seed, name)%tableShards]
+}
+
+// Get returns a cluster by name, nil when there is none.
+func (m *Manager) Get(name string) *Cluster { return (*m.shard(name).Load())[name] }
+
+// All returns the clusters sorted by name.
+func (m *Manager) All() []*Cluster {
+	var all []*Cluster
+	for i := range m.table {
+		all = slices.AppendSeq(all, maps.Values(*m.table[i].Load()))
+	}
+	slices.SortFunc(all, func(a, b *Cluster) int { return strings.Compare(a.name, b.name) })
+	return all
+}
+
+func (m *Manager) store(name string, c *Cluster) {
+	p := m.shard(name)
+	next := maps.Clone(*p.Load())
+	if c == nil {
+		delete(next, name)
+	} else {
+		next[name] = c
+	}
+	p.Store(&next)
+}
+
+// Update adds a cluster or changes it. A changed cluster keeps its identity: its
+// hosts, connections and counters stay, except that connections of another TLS
+// context are not used for new requests.
+func (m *Manager) Update(cfg *Config) error {
+	if err := m.validate(cfg); err != nil {
+		return fmt.Errorf("cluster %s: %w", cfg.Name, err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ctx.Err() != nil {
+		return fmt.Errorf("cluster %s: manager is closed", cfg.Name)
+	}
+	c := m.Get(cfg.Name)
+	fresh := c == nil
+	if fresh {
+		c = newCluster(m, cfg)
+	}
+	c.apply(cfg, fresh)
+	if fresh {
+		m.store(cfg.Name, c)
+	}
+	return nil
+}
+
+func (m *Manager) validate(cfg *Config) error {
+	switch {
+	case cfg.Name == "":
+		return errors.New("a cluster needs a name")
+	case cfg.Type == Aggregate && len(cfg.Aggregate) == 0:
+		return errors.New("an aggregate cluster needs at least one cluster")
+	case cfg.Type != Aggregate && len(cfg.Aggregate) != 0:
+		return errors.New("only an aggregate cluster lists clusters")
+	case cfg.Type == StrictDNS && cfg.Endpoints == nil:
+		return errors.New("a strict DNS cluster needs endpoints to resolve")
+	case cfg.TLS != nil && m.opts.TLS == nil:
+		return errors.New("TLS is configured and there is no source of certificates")
+	case cfg.LB > Random:
+		return fmt.Errorf("unknown load-balancing policy %d", cfg.LB)
+	case cfg.Type > Aggregate:
+		return fmt.Errorf("unknown cluster type %d", cfg.Type)
+	}
+	if cfg.Type == Static {
+		return checkAddresses(cfg.Endpoints)
+	}
+	return nil
+}
+
+// Remove forgets a cluster. Exchanges in flight finish; idle connections close.
+func (m *Manager) Remove(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if c := m.Get(name); c != nil {
+		m.store(name, nil)
+		c.remove()
+	}
+}
+
+// SetEndpoints replaces the endpoints of every EDS cluster that asks for the
+// assignment's name. Hosts that stay keep their connections and counters.
+func (m *Manager) SetEndpoints(a *Assignment) error {
+	if err := checkAddresses(a); err != nil {
+		return fmt.Errorf("endpoints of %s: %w", a.Cluster, err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	// The usual case first: the cluster that has the assignment's own name.
+	if c := m.Get(a.Cluster); c != nil && c.wants(a.Cluster) {
+		c.setEndpoints(a)
+	}
+	for _, c := range m.services(a.Cluster) {
+		if c.name != a.Cluster {
+			c.setEndpoints(a)
+		}
+	}
+	return nil
+}
+
+// services returns the EDS clusters whose service name differs from their own.
+func (m *Manager) services(service string) []*Cluster {
+	var out []*Cluster
+	for i := range m.table {
+		for _, c := range *m.table[i].Load() {
+			if cfg := c.Config(); cfg.ServiceName == service && c.name != service && cfg.Type == EDS {
+				out = append(out, c)
+			}
+		}
+	}
+	return out
+}
+
+// CloseConns closes the upstream connections, idle and in use, that match: a
+// withdrawn identity or a lost trust anchor ends them at once. source is the
+// workload a connection was opened for. It returns how many were closed.
+func (m *Manager) CloseConns(match func(source string, info *stream.Info) bool) int {
+	n := 0
+	for _, c := range m.All() {
+		for _, h := range c.hosts() {
+			n += h.closeMatching(match)
+		}
+	}
+	return n
+}
+
+// checkAddresses refuses endpoints that could never be dialled. Names are
+// resolved only for StrictDNS.
+func checkAddresses(a *Assignment) error {
+	if a == nil {
+		return nil
+	}
+	for i, l := range a.Localities {
+		for j, e := range l.Endpoints {
+			at := fmt.Sprintf("localities[%d].endpoints[%d]", i, j)
+			if e.Pipe != "" {
+				if e.Host != "" {
+					return fmt.Errorf("%s: has both a pipe and an address", at)
+				}
+				continue
+			}
+			if _, err := netip.ParseAddr(e.Host); err != nil {
+				return fmt.Errorf("%s: address %q is not an IP address, which only a strict DNS cluster may have", at, e.Host)
+			}
+			if e.Port < 1 || e.Port > 65535 {
+				return fmt.Errorf("%s: port %d is not between 1 and 65535", at, e.Port)
+			}
+		}
+	}
+	return nil
+}
+
+// sweep does what time brings: idle connections end, ejected hosts come back.
+func (m *Manager) sweep() {
+	const tick = time.Second
+	t := time.NewTicker(tick)
+	defer t.Stop()
+	for {
+		select {
+		case <-m.ctx.Done():
+			return
+		case <-t.C:
+		}
+		now := monotonic()
+		for i := range m.table {
+			for _, c := range *m.table[i].Load() {
+				c.tick(now)
+			}
+		}
+	}
+}
+
+// clockBase lies so far back that the clock is positive in a synctest bubble too,
+// where time begins in 2000: 0 and negative numbers have meanings of their own.
+var clockBase = time.Now().Add(-50 * 365 * 24 * time.Hour)
+
+// monotonic is the time in nanoseconds since some moment.
+func monotonic() int64 { return int64(time.Since(clockBase)) }
+
+func sameTLS(a, b *TLS) bool { return reflect.DeepEqual(a, b) }

@@ -1,0 +1,321 @@
+package cluster
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// pool holds the connections to one host that were opened for one source
+// identity. An idle connection needs no goroutine: it is looked at before it is
+// used again, and once a second by the manager.
+type pool struct {
+	host   *Host
+	source string
+
+	mu sync.Mutex
+	// idle is used from its end, so that surplus connections grow old.
+	idle    []*Conn
+	all     map[*Conn]struct{}
+	dialing int
+	waiting []*waiter
+}
+
+// waiter is a request that waits for a connection because the limit is reached.
+// It is sent a connection, or nil to try again.
+type waiter struct{ ready chan *Conn }
+
+// Conn is an upstream connection. It is a stream; its owner either gives it back
+// with Release or ends it with Close.
+type Conn struct {
+	stream.Stream
+	// Exchanger is the stream's faster way, nil when it has none.
+	Exchanger stream.Exchanger
+
+	pool       *pool
+	prober     stream.Prober
+	generation uint64 // of the TLS context that verified the peer
+	idleSince  int64
+	uses       uint64
+	closed     atomic.Bool
+	// condemned: in use when it was found to be unwanted, not to be pooled.
+	condemned atomic.Bool
+}
+
+// Host is the connection's host.
+func (c *Conn) Host() *Host { return c.pool.host }
+
+// Source is the workload the connection was opened for.
+func (c *Conn) Source() string { return c.pool.source }
+
+// Reused tells whether an exchange was made on the connection before; the peer
+// may close such a connection just when a request is sent on it.
+func (c *Conn) Reused() bool { return c.uses > 1 }
+
+// Gone tells whether the peer has closed the connection.
+func (c *Conn) Gone() bool { return c.prober != nil && c.prober.Gone() }
+
+// Acquire returns a connection to the host for the workload source: an idle one,
+// a new one, or, at the connection limit, one that another exchange gives back.
+// ctx is asked for only when it has to wait. s is the caller's counter shard.
+func (h *Host) Acquire(ctx func() (context.Context, context.CancelFunc), source string, s telemetry.Shard) (*Conn, error) {
+	p := h.pool(source)
+	if c := p.takeIdle(); c != nil {
+		return c, nil
+	}
+	return p.connect(ctx, s)
+}
+
+// takeIdle returns the idle connection used last, if it is still good.
+func (p *pool) takeIdle() *Conn {
+	for {
+		p.mu.Lock()
+		n := len(p.idle)
+		if n == 0 {
+			p.mu.Unlock()
+			return nil
+		}
+		c := p.idle[n-1]
+		p.idle[n-1] = nil
+		p.idle = p.idle[:n-1]
+		p.mu.Unlock()
+		// A peer that closed, or spoke without being asked (which would be taken
+		// for the answer to the next request), is not used again.
+		if c.generation == p.host.cluster.cfg.Load().tlsGeneration && c.quiet() {
+			c.uses++
+			return c
+		}
+		_ = c.Close()
+	}
+}
+
+func (c *Conn) quiet() bool { return c.prober == nil || c.prober.Quiet() }
+
+func (p *pool) connect(ctxOf func() (context.Context, context.CancelFunc), s telemetry.Shard) (*Conn, error) {
+	ctx, cancel := ctxOf()
+	defer cancel()
+	c := p.host.cluster
+	limits := c.cfg.Load().Limits
+	n := c.pending.Add(1)
+	defer c.pending.Add(-1)
+	if limits.MaxPendingRequests > 0 && n > int64(limits.MaxPendingRequests) {
+		if c.metrics != nil {
+			c.metrics.OverflowPending.Inc(s)
+		}
+		return nil, &Error{Kind: OverflowPending, Cluster: c.name, Host: p.host.key}
+	}
+	for {
+		conn, w := p.reserve(limits.MaxConnections, s)
+		if conn != nil {
+			return conn, nil
+		}
+		if w == nil {
+			return p.dialReserved(ctx, s)
+		}
+		select {
+		case conn := <-w.ready:
+			if conn != nil {
+				conn.uses++
+				return conn, nil
+			}
+		case <-ctx.Done():
+			p.giveUp(w)
+			return nil, &Error{Kind: Canceled, Cluster: c.name, Host: p.host.key, Err: context.Cause(ctx)}
+		}
+	}
+}
+
+// reserve takes an idle connection, the right to dial (nil, nil), or a place in
+// the queue. A host without any connection may always have one, as in Envoy, so
+// that no host starves at the limit.
+func (p *pool) reserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
+	c := p.host.cluster
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := c.conns.Add(1)
+	if limit <= 0 || n <= int64(limit) || len(p.all)+p.dialing == 0 {
+		p.dialing++
+		return nil, nil
+	}
+	c.conns.Add(-1)
+	if k := len(p.idle); k > 0 {
+		// One came back meanwhile.
+		conn := p.idle[k-1]
+		p.idle = p.idle[:k-1]
+		conn.uses++
+		return conn, nil
+	}
+	if c.metrics != nil {
+		c.metrics.OverflowConnections.Inc(s)
+	}
+	w := &waiter{ready: make(chan *Conn, 1)}
+	p.waiting = append(p.waiting, w)
+	return nil, w
+}
+
+// giveUp leaves the queue. What was handed over meanwhile goes on to the next.
+func (p *pool) giveUp(w *waiter) {
+	p.mu.Lock()
+	i := slices.Index(p.waiting, w)
+	if i >= 0 {
+		p.waiting = slices.Delete(p.waiting, i, i+1)
+	}
+	p.mu.Unlock()
+	if i >= 0 {
+		return
+	}
+	if conn := <-w.ready; conn != nil {
+		conn.Release()
+	} else {
+		p.wake()
+	}
+}
+
+// wake lets the first waiter try again. p.mu is not held.
+func (p *pool) wake() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.waiting) > 0 {
+		w := p.waiting[0]
+		p.waiting = p.waiting[1:]
+		w.ready <- nil
+	}
+}
+
+func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard) (*Conn, error) {
+	conn, err := p.dial(ctx, s)
+	p.mu.Lock()
+	p.dialing--
+	if err == nil {
+		p.all[conn] = struct{}{}
+	}
+	p.mu.Unlock()
+	if err != nil {
+		p.host.cluster.conns.Add(-1)
+		p.wake()
+		return nil, err
+	}
+	p.host.conns.Add(1)
+	if m := p.host.cluster.metrics; m != nil {
+		m.ConnectionsOpen.Add(s, 1)
+	}
+	return conn, nil
+}
+
+// Release gives the connection back after an exchange that left it clean: the
+// next request may use it.
+func (c *Conn) Release() {
+	p := c.pool
+	if c.condemned.Load() || !p.host.usable() || c.generation != p.host.cluster.cfg.Load().tlsGeneration {
+		_ = c.Close()
+		return
+	}
+	c.idleSince = monotonic()
+	p.mu.Lock()
+	if len(p.waiting) > 0 {
+		w := p.waiting[0]
+		p.waiting = p.waiting[1:]
+		w.ready <- c
+		p.mu.Unlock()
+		return
+	}
+	p.idle = append(p.idle, c)
+	p.mu.Unlock()
+	// The host may have been retired between the look and the append.
+	if !p.host.usable() {
+		p.closeIdle()
+	}
+}
+
+// Close ends the connection.
+func (c *Conn) Close() error {
+	if c.closed.Swap(true) {
+		return nil
+	}
+	p := c.pool
+	p.mu.Lock()
+	delete(p.all, c)
+	p.mu.Unlock()
+	p.host.conns.Add(-1)
+	p.host.cluster.conns.Add(-1)
+	if m := p.host.cluster.metrics; m != nil {
+		m.ConnectionsOpen.Add(0, -1)
+	}
+	err := c.Stream.Close()
+	p.wake()
+	return err
+}
+
+func (p *pool) idleCount() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.idle)
+}
+
+func (p *pool) closeIdle() {
+	p.mu.Lock()
+	idle := p.idle
+	p.idle = nil
+	p.mu.Unlock()
+	for _, c := range idle {
+		_ = c.Close()
+	}
+}
+
+// sweep closes idle connections that are too old or that the peer has left.
+func (p *pool) sweep(now, limit int64) {
+	const settled = 1e9 // younger ones are about to be used or swept next time
+	p.mu.Lock()
+	// Release appends, so the oldest are in front.
+	n := 0
+	for n < len(p.idle) && now-p.idle[n].idleSince > settled {
+		n++
+	}
+	if n == 0 {
+		p.mu.Unlock()
+		return
+	}
+	old := slices.Clone(p.idle[:n])
+	p.idle = slices.Delete(p.idle, 0, n)
+	p.mu.Unlock()
+
+	keep := old[:0]
+	for _, c := range old {
+		if now-c.idleSince > limit || !c.quiet() {
+			_ = c.Close()
+		} else {
+			keep = append(keep, c)
+		}
+	}
+	if len(keep) == 0 {
+		return
+	}
+	p.mu.Lock()
+	p.idle = slices.Insert(p.idle, 0, keep...)
+	p.mu.Unlock()
+	if !p.host.usable() {
+		p.closeIdle()
+	}
+}
+
+// closeMatching closes connections in use too; their readers see the end.
+func (p *pool) closeMatching(match func(source string, info *stream.Info) bool) int {
+	p.mu.Lock()
+	var found []*Conn
+	for c := range p.all {
+		if match(p.source, c.Info()) {
+			found = append(found, c)
+		}
+	}
+	p.idle = slices.DeleteFunc(p.idle, func(c *Conn) bool { return slices.Contains(found, c) })
+	p.mu.Unlock()
+	for _, c := range found {
+		c.condemned.Store(true)
+		_ = c.Close()
+	}
+	return len(found)
+}

@@ -1,0 +1,82 @@
+package config
+
+//lint:file-ignore SA1019 deprecated fields are in many configurations, and mean what they meant
+
+import (
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	accesslogfilev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
+	accesslogstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// envoyFormat is Envoy's documented default, for logs that name no format.
+const envoyFormat = `[%START_TIME%] "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" ` +
+	`%RESPONSE_CODE% %RESPONSE_FLAGS% %BYTES_RECEIVED% %BYTES_SENT% %DURATION% ` +
+	`%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% "%REQ(X-FORWARDED-FOR)%" "%REQ(USER-AGENT)%" ` +
+	`"%REQ(X-REQUEST-ID)%" "%REQ(:AUTHORITY)%" "%UPSTREAM_HOST%"` + "\n"
+
+func (d *decoder) accessLogs(ms []*accesslogv3.AccessLog, path string) ([]telemetry.AccessLogConfig, error) {
+	var out []telemetry.AccessLogConfig
+	for i, m := range ms {
+		l, err := d.accessLog(m, at(path, i))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, *l)
+	}
+	return out, nil
+}
+
+func (d *decoder) accessLog(m *accesslogv3.AccessLog, path string) (*telemetry.AccessLogConfig, error) {
+	here := path + ".typed_config"
+	out := &telemetry.AccessLogConfig{Format: envoyFormat}
+	var format *corev3.SubstitutionFormatString
+	switch c := d.unpacked[m.GetTypedConfig()].(type) {
+	case *accesslogfilev3.FileAccessLog:
+		out.Path, format = c.GetPath(), c.GetLogFormat()
+		if c.GetFormat() != "" {
+			out.Format = c.GetFormat()
+		}
+	case *accesslogstreamv3.StdoutAccessLog:
+		out.Path, format = "/dev/stdout", c.GetLogFormat()
+	case *accesslogstreamv3.StderrAccessLog:
+		out.Path, format = "/dev/stderr", c.GetLogFormat()
+	default:
+		return nil, fail(path, "access log %q has no typed_config", m.GetName())
+	}
+	if format == nil {
+		return out, nil
+	}
+	here += ".log_format"
+	switch f := format.GetFormat().(type) {
+	case *corev3.SubstitutionFormatString_TextFormat:
+		out.Format = f.TextFormat
+	case *corev3.SubstitutionFormatString_TextFormatSource:
+		if f.TextFormatSource.GetFilename() != "" {
+			return nil, fail(here+".text_format_source.filename", "unsupported; write the format into inline_string")
+		}
+		out.Format = inline(f.TextFormatSource)
+	case *corev3.SubstitutionFormatString_JsonFormat:
+		out.JSON, out.Format, out.Fields = true, "", map[string]string{}
+		for k, v := range f.JsonFormat.GetFields() {
+			s, ok := v.AsInterface().(string)
+			if !ok {
+				return nil, fail(under(here+".json_format", k), "only strings are supported as values")
+			}
+			out.Fields[k] = s
+		}
+	default:
+		return nil, fail(here, "has no format")
+	}
+	return out, nil
+}
+
+// inline returns the data of a source that is not a file.
+func inline(s *corev3.DataSource) string {
+	if b := s.GetInlineBytes(); len(b) > 0 {
+		return string(b)
+	}
+	return s.GetInlineString()
+}

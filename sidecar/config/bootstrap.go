@@ -1,0 +1,258 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/listener"
+	"github.com/hauberk-mesh/hauberk/xds/names"
+)
+
+// Bootstrap is an Envoy bootstrap file.
+type Bootstrap struct {
+	Node      Node
+	Listeners []*listener.Config
+	Clusters  []*cluster.Config
+	// ADS is where further resources come from; nil for a static bootstrap.
+	ADS *ADS
+	// Agent is where the secrets of "hauberk_agent" come from, if the bootstrap
+	// has a static cluster of that name: a Unix socket.
+	Agent string
+	// Admin is the address of the admin listener, host:port; empty for none.
+	Admin string
+}
+
+// Node is who the sidecar says it is.
+type Node struct {
+	ID, Cluster           string
+	Region, Zone, SubZone string
+	Metadata              map[string]any
+	Features              []string
+}
+
+// ADS is an aggregated discovery service.
+type ADS struct {
+	// Cluster is the static cluster's name; Addresses its endpoints, host:port
+	// or "unix:" and a path.
+	Cluster   string
+	Addresses []string
+	// TLS is nil for plaintext.
+	TLS *cluster.TLS
+	// Delta selects the incremental protocol.
+	Delta bool
+	// Listeners and Clusters say which of them are discovered.
+	Listeners, Clusters bool
+}
+
+// decodeBootstrap turns a parsed bootstrap into plain structs.
+func decodeBootstrap(m *bootstrapv3.Bootstrap) (*Bootstrap, error) {
+	d, err := check(m)
+	if err != nil {
+		return nil, err
+	}
+	out := &Bootstrap{Node: node(m.GetNode())}
+	if d.secrets, err = staticSecrets(m.GetStaticResources().GetSecrets()); err != nil {
+		return nil, err
+	}
+	if a := m.GetAdmin().GetAddress(); a != nil {
+		network, addr, err := d.address(a, "admin.address")
+		if err != nil {
+			return nil, err
+		}
+		if network != "tcp" {
+			return nil, fail("admin.address", "must be a TCP address; what changes anything has a Unix socket of its own")
+		}
+		out.Admin = addr
+	}
+	if err := d.dynamic(m.GetDynamicResources(), out); err != nil {
+		return nil, err
+	}
+	if err := d.staticClusters(m.GetStaticResources().GetClusters(), out); err != nil {
+		return nil, err
+	}
+	for i, l := range m.GetStaticResources().GetListeners() {
+		c, err := d.listener(l)
+		if err != nil {
+			return nil, fmt.Errorf("static_resources.listeners[%d] (%q): %w", i, l.GetName(), err)
+		}
+		if slices.ContainsFunc(out.Listeners, func(o *listener.Config) bool { return o.Name == c.Name }) {
+			return nil, fail(at("static_resources.listeners", i)+".name", "%q is the name of another listener", c.Name)
+		}
+		out.Listeners = append(out.Listeners, c)
+	}
+	return out, out.references()
+}
+
+func node(m *corev3.Node) Node {
+	return Node{
+		ID: m.GetId(), Cluster: m.GetCluster(), Metadata: m.GetMetadata().AsMap(), Features: m.GetClientFeatures(),
+		Region: m.GetLocality().GetRegion(), Zone: m.GetLocality().GetZone(), SubZone: m.GetLocality().GetSubZone(),
+	}
+}
+
+func staticSecrets(ms []*tlsv3.Secret) (map[string]*secret, error) {
+	out := map[string]*secret{}
+	for i, m := range ms {
+		path := at("static_resources.secrets", i)
+		var s *secret
+		var err error
+		switch {
+		case m.GetTlsCertificate() != nil:
+			s, err = certificateFiles(m.GetTlsCertificate(), path+".tls_certificate")
+		case m.GetValidationContext() != nil:
+			s, err = validationFiles(m.GetValidationContext(), true, path+".validation_context")
+		default:
+			err = fail(path, "needs tls_certificate or validation_context")
+		}
+		if err != nil {
+			return nil, err
+		}
+		if m.GetName() == "" || out[m.GetName()] != nil {
+			return nil, fail(path+".name", "%q is empty or the name of another secret", m.GetName())
+		}
+		out[m.GetName()] = s
+	}
+	return out, nil
+}
+
+func (d *decoder) dynamic(m *bootstrapv3.Bootstrap_DynamicResources, out *Bootstrap) error {
+	if m == nil {
+		return nil
+	}
+	api := m.GetAdsConfig()
+	if api == nil {
+		return fail("dynamic_resources.ads_config", "is missing; resources come from an aggregated stream only")
+	}
+	ads1 := &ADS{}
+	var err error
+	if ads1.Cluster, ads1.Delta, err = grpcCluster(api, "dynamic_resources.ads_config"); err != nil {
+		return err
+	}
+	if c := m.GetLdsConfig(); c != nil {
+		ads1.Listeners = true
+		if err := ads(c, "dynamic_resources.lds_config"); err != nil {
+			return err
+		}
+	}
+	if c := m.GetCdsConfig(); c != nil {
+		ads1.Clusters = true
+		if err := ads(c, "dynamic_resources.cds_config"); err != nil {
+			return err
+		}
+	}
+	if !ads1.Listeners || !ads1.Clusters {
+		return fail("dynamic_resources", "needs lds_config and cds_config, both ads")
+	}
+	out.ADS = ads1
+	return nil
+}
+
+// staticClusters reads the clusters. Those that only carry gRPC to a control
+// plane or to the host's agent are not part of the data path.
+func (d *decoder) staticClusters(ms []*clusterv3.Cluster, out *Bootstrap) error {
+	seen := map[string]bool{}
+	for i, m := range ms {
+		d.grpcOnly = m.GetName() == names.AgentCluster || (out.ADS != nil && m.GetName() == out.ADS.Cluster)
+		c, err := d.cluster(m)
+		if err != nil {
+			return fmt.Errorf("static_resources.clusters[%d] (%q): %w", i, m.GetName(), err)
+		}
+		path := at("static_resources.clusters", i)
+		if c.Name == "" || seen[c.Name] {
+			return fail(path+".name", "%q is empty or the name of another cluster", c.Name)
+		}
+		seen[c.Name] = true
+		switch {
+		case c.Name == names.AgentCluster:
+			if out.Agent, err = agentSocket(c, path); err != nil {
+				return err
+			}
+		case d.grpcOnly:
+			if out.ADS.Addresses, err = targets(c, path); err != nil {
+				return err
+			}
+			out.ADS.TLS = c.TLS
+		default:
+			out.Clusters = append(out.Clusters, c)
+		}
+	}
+	d.grpcOnly = false
+	if out.ADS != nil && !seen[out.ADS.Cluster] {
+		return fail("dynamic_resources.ads_config.grpc_services[0].envoy_grpc.cluster_name",
+			"there is no static cluster %q", out.ADS.Cluster)
+	}
+	return nil
+}
+
+// targets lists a gRPC cluster's endpoints as grpc dials them.
+func targets(c *cluster.Config, path string) ([]string, error) {
+	var out []string
+	if c.Endpoints != nil {
+		for _, l := range c.Endpoints.Localities {
+			for _, e := range l.Endpoints {
+				if e.Pipe != "" {
+					out = append(out, "unix:"+e.Pipe)
+					continue
+				}
+				out = append(out, net.JoinHostPort(e.Host, strconv.Itoa(e.Port)))
+			}
+		}
+	}
+	if len(out) == 0 {
+		return nil, fail(path+".load_assignment", "has no endpoints")
+	}
+	return out, nil
+}
+
+func agentSocket(c *cluster.Config, path string) (string, error) {
+	t, err := targets(c, path)
+	if err != nil {
+		return "", err
+	}
+	if len(t) != 1 || len(t[0]) < 5 || t[0][:5] != "unix:" {
+		return "", fail(path+".load_assignment", "the agent is one Unix socket; use one endpoint with a pipe address")
+	}
+	return t[0][5:], nil
+}
+
+// references checks that a static bootstrap names only what it has. What a
+// control plane may still bring is not checked.
+func (b *Bootstrap) references() error {
+	if b.ADS != nil {
+		return nil
+	}
+	have := map[string]bool{}
+	for _, c := range b.Clusters {
+		have[c.Name] = true
+	}
+	for _, c := range b.Clusters {
+		if c.Type == cluster.EDS {
+			return fmt.Errorf("static_resources.clusters (%q): type is EDS, but there is no dynamic_resources.ads_config", c.Name)
+		}
+		for _, n := range c.Aggregate {
+			if !have[n] {
+				return fmt.Errorf("static_resources.clusters (%q): cluster_type.typed_config.clusters: there is no cluster %q", c.Name, n)
+			}
+		}
+	}
+	for _, l := range b.Listeners {
+		r := ListenerRefs(l)
+		for _, n := range r.Routes {
+			return fmt.Errorf("static_resources.listeners (%q): rds names %q, but there is no dynamic_resources.ads_config", l.Name, n)
+		}
+		for _, n := range r.Clusters {
+			if !have[n] {
+				return fmt.Errorf("static_resources.listeners (%q): there is no cluster %q", l.Name, n)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,233 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"sigs.k8s.io/yaml"
+)
+
+func golden(t *testing.T, file string, v any) {
+	t.Helper()
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(v); err != nil {
+		t.Fatal(err)
+	}
+	if *update {
+		if err := os.WriteFile(file, b.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(string(want), b.String()); d != "" {
+		t.Errorf("%s:\n%s", file, d)
+	}
+}
+
+// withoutAbsent drops what JSON would show of fields that are not set, so that
+// a golden file says what was read.
+func withoutAbsent(t *testing.T, v any) any {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tree any
+	if err := json.Unmarshal(b, &tree); err != nil {
+		t.Fatal(err)
+	}
+	return prune(tree)
+}
+
+func prune(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		for k, e := range v {
+			e = prune(e)
+			if e == nil || e == "" || e == false || e == 0.0 {
+				delete(v, k)
+				continue
+			}
+			v[k] = e
+		}
+		if len(v) == 0 {
+			return nil
+		}
+	case []any:
+		for i := range v {
+			v[i] = prune(v[i])
+		}
+	}
+	return v
+}
+
+func TestBootstraps(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			b, err := LoadBootstrap(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			golden(t, strings.TrimSuffix(file, ".yaml")+".golden.json", withoutAbsent(t, b))
+
+			// JSON is the same file.
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			j, err := yaml.YAMLToJSON(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again, err := ParseBootstrap(j)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(withoutAbsent(t, b), withoutAbsent(t, again)); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+// Each case changes one place of static.yaml and gives the whole error.
+func TestBootstrapRefuses(t *testing.T) {
+	text, err := os.ReadFile("testdata/static.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ name, old, new, want string }{
+		{"unknown field", "  - name: in\n", "  - name: in\n    adress: {}\n",
+			`static_resources.listeners[0].adress: unknown field "adress"`},
+		{"unsupported field", "  - name: in\n", "  - name: in\n    freebind: true\n",
+			`static_resources.listeners[0].freebind: unsupported; remove the field`},
+		{"unsupported field with advice", "  - name: in\n", "  - name: in\n    use_original_dst: true\n",
+			`static_resources.listeners[0].use_original_dst: unsupported; remove the field: use the listener filter envoy.filters.listener.original_dst`},
+		{"wrong type of value", "connect_timeout: 1s", "connect_timeout: soon",
+			`static_resources.clusters[0].connect_timeout: invalid google.protobuf.Duration value "soon"`},
+		{"wrong enum", "lb_policy: LEAST_REQUEST", "lb_policy: MOST",
+			`static_resources.clusters[1].lb_policy: invalid value for enum field lbPolicy: "MOST"`},
+		{"unsupported enum", "lb_policy: LEAST_REQUEST", "lb_policy: MAGLEV",
+			`static_resources.clusters[1] ("app2"): lb_policy: is MAGLEV; use ROUND_ROBIN, LEAST_REQUEST or RANDOM`},
+		{"duplicate key", "    connect_timeout: 1s\n", "    connect_timeout: 1s\n    connect_timeout: 2s\n",
+			`line 115: key "connect_timeout" already set in map`},
+		{"syntax", "node:\n", "node: [\n", `line 3: did not find expected`},
+		{"unknown filter", `name: router
+            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}`,
+			`name: envoy.filters.http.lua
+            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua}`,
+			`static_resources.listeners[0].filter_chains[0].filters[1].typed_config.http_filters[1]: unsupported extension "envoy.filters.http.lua" (type envoy.extensions.filters.http.lua.v3.Lua); remove it`},
+		{"filter in the wrong place", `"@type": type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC
+          stat_prefix: net`, `"@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC
+          rules_stat_prefix: net`,
+			`static_resources.listeners[0].filter_chains[0].filters[0]: unsupported filter "rbac" (type envoy.extensions.filters.http.rbac.v3.RBAC); remove it`},
+		{"validation", "num_retries: 2, retry_back_off: {base_interval: 0.025s}", "num_retries: 2, retry_back_off: {base_interval: 0s}",
+			`BaseInterval`},
+		{"no such cluster", "cluster: db\n", "cluster: nodb\n", `static_resources.listeners ("db"): there is no cluster "nodb"`},
+		{"no such secret", "sni: db.default.dc1.internal.td\n        common_tls_context:\n          tls_params: {tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_3}\n          tls_certificate_sds_secret_configs: [{name: own}]",
+			"common_tls_context:\n          tls_certificate_sds_secret_configs: [{name: other}]",
+			`tls_certificate_sds_secret_configs[0].name: there is no static secret "other"; name one, or add an sds_config`},
+		{"inline key", "{filename: /certs/tls.key}", "{inline_string: secret}",
+			`static_resources.secrets[0].tls_certificate.private_key: only filename is supported for certificates and keys`},
+		{"no SPIFFE ID", `spiffe://td/ns/default/dc/dc1/svc/db`, `db.example.com`,
+			`static_resources.clusters[3] ("db1"): transport_socket.typed_config.common_tls_context.validation_context.match_typed_subject_alt_names[0].matcher.exact: "db.example.com" is not a SPIFFE ID`},
+		{"old TLS", "tls_minimum_protocol_version: TLSv1_3", "tls_minimum_protocol_version: TLSv1_1",
+			`transport_socket.typed_config.common_tls_context.tls_params.tls_minimum_protocol_version: is TLSv1_1; use TLSv1_2 or TLSv1_3`},
+		{"request rule in a network filter", "permissions: [{any: true}]\n                principals: [{authenticated", "permissions: [{url_path: {path: {exact: /}}}]\n                principals: [{authenticated",
+			`static_resources.listeners[0] ("in"): filter_chains[0].filters[0].typed_config.rules.policies["no-evil"].permissions[0].url_path: a network filter sees no request; use the HTTP RBAC filter`},
+		{"EDS without ADS", "  - name: app\n    connect_timeout", "  - name: eds\n    type: EDS\n    eds_cluster_config: {eds_config: {ads: {}, resource_api_version: V3}}\n  - name: app\n    connect_timeout",
+			`static_resources.clusters ("eds"): type is EDS, but there is no dynamic_resources.ads_config`},
+		{"framing header", "key: x-leg", "key: Transfer-Encoding", `"Transfer-Encoding" frames the message and cannot be changed`},
+		{"HTTP/2", "explicit_http_config: {http_protocol_options: {}}", "explicit_http_config: {http2_protocol_options: {}}",
+			`explicit_http_config.http2_protocol_options: HTTP/2 is not implemented; use http_protocol_options`},
+		{"foreign workload on a chain", "      filter_chain_match: {server_names", "      metadata: {filter_metadata: {hauberk: {workload: spiffe://td/evil}}}\n      filter_chain_match: {server_names",
+			`is "spiffe://td/evil", which is not the certificate that the chain presents`},
+		{"names in a static cluster", "address: 127.0.0.1, port_value: 8080", "address: localhost, port_value: 8080",
+			`static_resources.clusters[0] ("app"): load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address: "localhost" is not an IP address; names need type STRICT_DNS`},
+		{"two directions", "direction: inbound", "direction: outbound", `is "outbound", but traffic_direction is INBOUND`},
+		{"retry condition", "connect-failure,reset", "connect-failure,cancelled,reset", `retry_policy.retry_on: unsupported condition "cancelled"`},
+		{"same name twice", "  - name: db\n    address", "  - name: in\n    address", `static_resources.listeners[1].name: "in" is the name of another listener`},
+		{"alpn", "alpn_protocols: [http/1.1]", "alpn_protocols: [h2, http/1.1]", `offers "h2", which the HTTP connection manager does not speak`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if !strings.Contains(string(text), c.old) {
+				t.Fatalf("the file has no %q", c.old)
+			}
+			_, err := ParseBootstrap([]byte(strings.Replace(string(text), c.old, c.new, 1)))
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got  %v\nwant %s", err, c.want)
+			}
+			if err != nil && strings.Contains(err.Error(), "\n") {
+				t.Errorf("more than a line: %q", err)
+			}
+		})
+	}
+}
+
+func TestBootstrapIsNamed(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "b.yaml")
+	if err := os.WriteFile(file, []byte("nodes: {}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := LoadBootstrap(file)
+	if want := regexp.MustCompile(`b\.yaml: nodes: unknown field "nodes"$`); err == nil || !want.MatchString(err.Error()) {
+		t.Error(err)
+	}
+	if _, err := LoadBootstrap(file + "x"); err == nil || !strings.Contains(err.Error(), "no such file") {
+		t.Error(err)
+	}
+	for _, empty := range []string{"", "null", "[]", "3", "# nothing\n"} {
+		if _, err := ParseBootstrap([]byte(empty)); err == nil {
+			t.Errorf("%q was accepted", empty)
+		}
+	}
+}
+
+func TestPathAt(t *testing.T) {
+	j := []byte(`{"a":{"b":[1,{"c":2},[3,4]],"d":5},"e":6}`)
+	for text, want := range map[string]string{
+		`{"a"`: "", `"a"`: "a", `"b"`: "a.b", `1,`: "a.b[0]", `"c"`: "a.b[1].c", `2}`: "a.b[1].c", `4]`: "a.b[2][1]", `"d"`: "a.d", `5}`: "a.d", `"e"`: "e", `6}`: "e",
+	} {
+		if got := pathAt(j, bytes.Index(j, []byte(text))); got != want {
+			t.Errorf("%s is at %q, want %q", text, got, want)
+		}
+	}
+}
+
+func FuzzParseBootstrap(f *testing.F) {
+	files, _ := filepath.Glob("testdata/*.yaml")
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+		if j, err := yaml.YAMLToJSON(b); err == nil {
+			f.Add(j)
+		}
+	}
+	f.Add([]byte("a: &a [*a]"))
+	f.Add([]byte(`{"static_resources":{"listeners":[{"name":"x","address":{"pipe":{"path":"/x"}},"filter_chains":[{}]}]}}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		out, err := ParseBootstrap(b)
+		if (out == nil) == (err == nil) {
+			t.Errorf("%v, %v", out, err)
+		}
+	})
+}

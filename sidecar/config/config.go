@@ -1,0 +1,90 @@
+package config
+
+import (
+	"fmt"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/listener"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+)
+
+// Listener decodes a marshalled envoy.config.listener.v3.Listener.
+func Listener(b []byte) (*listener.Config, error) {
+	m := &listenerv3.Listener{}
+	if err := proto.Unmarshal(b, m); err != nil {
+		return nil, fmt.Errorf("listener: %w", err)
+	}
+	return decodeListener(m, nil)
+}
+
+// Cluster decodes a marshalled envoy.config.cluster.v3.Cluster.
+func Cluster(b []byte) (*cluster.Config, error) {
+	m := &clusterv3.Cluster{}
+	if err := proto.Unmarshal(b, m); err != nil {
+		return nil, fmt.Errorf("cluster: %w", err)
+	}
+	return decodeCluster(m, nil)
+}
+
+// Route decodes a marshalled envoy.config.route.v3.RouteConfiguration.
+func Route(b []byte) (*route.Config, error) {
+	m := &routev3.RouteConfiguration{}
+	if err := proto.Unmarshal(b, m); err != nil {
+		return nil, fmt.Errorf("route configuration: %w", err)
+	}
+	d, err := check(m)
+	if err == nil {
+		var c *route.Config
+		if c, err = d.routeConfig(m, ""); err == nil {
+			return c, nil
+		}
+	}
+	return nil, fmt.Errorf("route configuration %q: %w", m.GetName(), err)
+}
+
+// Assignment decodes a marshalled
+// envoy.config.endpoint.v3.ClusterLoadAssignment of an EDS cluster.
+func Assignment(b []byte) (*cluster.Assignment, error) {
+	m := &endpointv3.ClusterLoadAssignment{}
+	if err := proto.Unmarshal(b, m); err != nil {
+		return nil, fmt.Errorf("cluster load assignment: %w", err)
+	}
+	d, err := check(m)
+	if err == nil {
+		var a *cluster.Assignment
+		if a, err = d.assignment(m, "", false); err == nil {
+			return a, nil
+		}
+	}
+	return nil, fmt.Errorf("cluster load assignment %q: %w", m.GetClusterName(), err)
+}
+
+func decodeListener(m *listenerv3.Listener, secrets map[string]*secret) (*listener.Config, error) {
+	d, err := check(m)
+	if err == nil {
+		d.secrets = secrets
+		var c *listener.Config
+		if c, err = d.listener(m); err == nil {
+			return c, nil
+		}
+	}
+	return nil, fmt.Errorf("listener %q: %w", m.GetName(), err)
+}
+
+func decodeCluster(m *clusterv3.Cluster, secrets map[string]*secret) (*cluster.Config, error) {
+	d, err := check(m)
+	if err == nil {
+		d.secrets = secrets
+		var c *cluster.Config
+		if c, err = d.cluster(m); err == nil {
+			return c, nil
+		}
+	}
+	return nil, fmt.Errorf("cluster %q: %w", m.GetName(), err)
+}

@@ -1,0 +1,70 @@
+package config
+
+import "google.golang.org/protobuf/reflect/protoreflect"
+
+func init() {
+	declare("TLS", map[protoreflect.FullName]*rules{
+		"envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext": {
+			use: "common_tls_context require_client_certificate ocsp_staple_policy",
+			ignore: map[string]string{
+				"disable_stateless_session_resumption": ticketReason,
+				"disable_stateful_session_resumption":  ticketReason,
+				"session_timeout":                      ticketReason,
+			},
+		},
+		"envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext": {
+			use:    "common_tls_context sni",
+			ignore: map[string]string{"max_session_keys": ticketReason},
+		},
+		"envoy.extensions.transport_sockets.tls.v3.CommonTlsContext": {
+			use: "tls_params tls_certificates tls_certificate_sds_secret_configs validation_context " +
+				"validation_context_sds_secret_config combined_validation_context alpn_protocols",
+			instead: map[string]string{"key_log": "session keys are never written down"},
+		},
+		"envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext": {
+			use: "default_validation_context validation_context_sds_secret_config",
+		},
+		"envoy.extensions.transport_sockets.tls.v3.TlsParameters": {
+			use: "tls_minimum_protocol_version tls_maximum_protocol_version cipher_suites",
+		},
+		"envoy.extensions.transport_sockets.tls.v3.TlsCertificate": {
+			use: "certificate_chain private_key",
+			ignore: map[string]string{
+				"watched_directory": "files are always watched",
+			},
+		},
+		"envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext": {
+			use: "trusted_ca match_typed_subject_alt_names trust_chain_verification",
+			ignore: map[string]string{
+				"watched_directory": "files are always watched",
+			},
+			instead: map[string]string{
+				"match_subject_alt_names":   "use match_typed_subject_alt_names with san_type URI",
+				"allow_expired_certificate": "expired certificates are always refused",
+			},
+		},
+		"envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher": {use: "san_type matcher"},
+		"envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig":       {use: "name sds_config"},
+		"envoy.extensions.transport_sockets.tls.v3.Secret":                {use: "name tls_certificate validation_context"},
+		"envoy.config.core.v3.DataSource": {
+			use: "filename inline_string inline_bytes",
+		},
+	})
+	declare("Configuration sources", map[protoreflect.FullName]*rules{
+		"envoy.config.core.v3.ConfigSource": {
+			use: "ads api_config_source resource_api_version",
+			ignore: map[string]string{
+				"initial_fetch_timeout": "a listener waits for what it names as long as the sidecar's warm-up limit says",
+			},
+		},
+		"envoy.config.core.v3.AggregatedConfigSource": {},
+		"envoy.config.core.v3.ApiConfigSource": {
+			use: "api_type transport_api_version grpc_services",
+			ignore: map[string]string{
+				"set_node_on_first_message_only": "the node is always sent once a stream",
+			},
+		},
+		"envoy.config.core.v3.GrpcService":           {use: "envoy_grpc", ignore: map[string]string{"timeout": "streams to the control plane have their own deadlines"}},
+		"envoy.config.core.v3.GrpcService.EnvoyGrpc": {use: "cluster_name"},
+	})
+}

@@ -1,0 +1,210 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"sigs.k8s.io/yaml"
+)
+
+// maxBootstrap bounds a bootstrap file; YAML aliases could make more of it.
+const maxBootstrap = 8 << 20
+
+// LoadBootstrap reads an Envoy bootstrap in YAML or JSON. An error names the
+// file and the field.
+func LoadBootstrap(file string) (*Bootstrap, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("bootstrap: %w", err)
+	}
+	out, err := ParseBootstrap(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return out, nil
+}
+
+// ParseBootstrap reads an Envoy bootstrap in YAML or JSON.
+func ParseBootstrap(b []byte) (*Bootstrap, error) {
+	if len(b) > maxBootstrap {
+		return nil, fmt.Errorf("is longer than %d bytes", maxBootstrap)
+	}
+	// Strict: a key that is there twice would silently lose one of its values.
+	j, err := yaml.YAMLToJSONStrict(b)
+	if err != nil {
+		text := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "yaml: "), "unmarshal errors:\n  ")
+		return nil, errors.New(strings.ReplaceAll(text, "\n  ", "; "))
+	}
+	if bytes.Equal(bytes.TrimSpace(j), []byte("null")) {
+		return nil, errors.New("is empty")
+	}
+	var tree any
+	if err := json.Unmarshal(j, &tree); err != nil {
+		return nil, err
+	}
+	if _, ok := tree.(map[string]any); !ok {
+		return nil, errors.New("is not a mapping of bootstrap fields")
+	}
+	if err := knownTypes(tree, ""); err != nil {
+		return nil, err
+	}
+	// Indented, so that a position in an error is a line of one field.
+	if j, err = json.MarshalIndent(tree, "", " "); err != nil {
+		return nil, err
+	}
+	m := &bootstrapv3.Bootstrap{}
+	if err := (protojson.UnmarshalOptions{Resolver: resolver{}}).Unmarshal(j, m); err != nil {
+		return nil, locate(j, err)
+	}
+	return decodeBootstrap(m)
+}
+
+// resolver knows the extensions of the table and nothing else.
+type resolver struct{}
+
+func (resolver) FindMessageByName(n protoreflect.FullName) (protoreflect.MessageType, error) {
+	if !slices.Contains(extensionTypes(), n) {
+		return nil, protoregistry.NotFound
+	}
+	return protoregistry.GlobalTypes.FindMessageByName(n)
+}
+
+func (r resolver) FindMessageByURL(url string) (protoreflect.MessageType, error) {
+	return r.FindMessageByName(protoreflect.FullName(url[strings.LastIndexByte(url, '/')+1:]))
+}
+
+func (resolver) FindExtensionByName(protoreflect.FullName) (protoreflect.ExtensionType, error) {
+	return nil, protoregistry.NotFound
+}
+
+func (resolver) FindExtensionByNumber(protoreflect.FullName, protoreflect.FieldNumber) (protoreflect.ExtensionType, error) {
+	return nil, protoregistry.NotFound
+}
+
+// knownTypes looks for extensions that nothing implements, before the JSON
+// decoder does: it knows the path and the extension's name.
+func knownTypes(v any, path string) error {
+	switch v := v.(type) {
+	case []any:
+		for i, e := range v {
+			if err := knownTypes(e, at(path, i)); err != nil {
+				return err
+			}
+		}
+	case map[string]any:
+		if tc, ok := v["typed_config"].(map[string]any); ok {
+			if err := knownType(tc, path, v["name"]); err != nil {
+				return err
+			}
+		}
+		if err := knownType(v, path, nil); err != nil {
+			return err
+		}
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			if err := knownTypes(v[k], under(path, k)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func knownType(v map[string]any, path string, name any) error {
+	url, ok := v["@type"].(string)
+	if !ok {
+		return nil
+	}
+	t := protoreflect.FullName(url[strings.LastIndexByte(url, '/')+1:])
+	if slices.Contains(extensionTypes(), t) {
+		return nil
+	}
+	if n, ok := name.(string); ok {
+		return fail(path, "unsupported extension %q (type %s); remove it", n, t)
+	}
+	return fail(path, "unsupported extension type %q; remove it", string(t))
+}
+
+var position = regexp.MustCompile(`\(line (\d+):(\d+)\): `)
+
+// locate replaces the position in the JSON decoder's error by the field there.
+func locate(j []byte, err error) error {
+	text := strings.TrimPrefix(strings.ReplaceAll(err.Error(), "\u00a0", " "), "proto: ")
+	m := position.FindStringSubmatch(text)
+	if m == nil {
+		return errors.New(strings.TrimPrefix(text, "syntax error "))
+	}
+	line, _ := strconv.Atoi(m[1])
+	column, _ := strconv.Atoi(m[2])
+	offset := 0
+	for range line - 1 {
+		offset += bytes.IndexByte(j[offset:], '\n') + 1
+	}
+	reason := strings.TrimPrefix(position.ReplaceAllString(text, ""), "syntax error ")
+	return fail(pathAt(j, offset+column-1), "%s", reason)
+}
+
+// pathAt returns the path of the value or key at an offset of a JSON text.
+func pathAt(j []byte, offset int) string {
+	type frame struct {
+		array bool
+		index int
+		key   string
+		value bool // the key has been read
+	}
+	var stack []frame
+	path := func() string {
+		p := ""
+		for i, f := range stack {
+			switch {
+			case f.array:
+				p = at(p, f.index)
+			case f.key != "" && (f.value || i == len(stack)-1):
+				p = under(p, f.key)
+			}
+		}
+		return p
+	}
+	dec := json.NewDecoder(bytes.NewReader(j))
+	for {
+		tok, err := dec.Token()
+		if err != nil {
+			return path()
+		}
+		if d, ok := tok.(json.Delim); ok && (d == '}' || d == ']') {
+			stack = stack[:len(stack)-1]
+		} else if n := len(stack); n > 0 && !stack[n-1].array && !stack[n-1].value {
+			stack[n-1].key, stack[n-1].value = tok.(string), true
+			if int(dec.InputOffset()) > offset {
+				return path()
+			}
+			continue
+		} else {
+			if int(dec.InputOffset()) > offset {
+				return path()
+			}
+			if ok {
+				stack = append(stack, frame{array: d == '['})
+				continue
+			}
+		}
+		if n := len(stack); n > 0 {
+			if stack[n-1].array {
+				stack[n-1].index++
+			} else {
+				stack[n-1].value = false
+			}
+		}
+	}
+}

@@ -1,0 +1,171 @@
+package config
+
+import (
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
+)
+
+func (d *decoder) connectionManager(m *hcmv3.HttpConnectionManager, path string) (*hcm.Config, error) {
+	switch m.GetCodecType() {
+	case hcmv3.HttpConnectionManager_AUTO, hcmv3.HttpConnectionManager_HTTP1:
+	default:
+		return nil, fail(path+".codec_type", "is %s; use HTTP1 or AUTO: HTTP/2 and HTTP/3 are not implemented", m.GetCodecType())
+	}
+	out := &hcm.Config{
+		StatPrefix:          m.GetStatPrefix(),
+		MaxRequestHeadersKB: int(m.GetMaxRequestHeadersKb().GetValue()),
+		MergeSlashes:        m.GetMergeSlashes(),
+		NormalizePath:       m.GetNormalizePath().GetValue(),
+		UseRemoteAddress:    m.GetUseRemoteAddress().GetValue(),
+		SkipXFFAppend:       m.GetSkipXffAppend(),
+		SetClientCertURI:    m.GetSetCurrentClientCertDetails().GetUri(),
+		GenerateRequestID:   true,
+	}
+	if g := m.GetGenerateRequestId(); g != nil {
+		out.GenerateRequestID = g.GetValue()
+	}
+	for _, step := range []func(*hcmv3.HttpConnectionManager, *hcm.Config, string) error{
+		d.hcmRoutes, d.hcmFilters, hcmEnums, hcmServerName, hcmTimeouts, hcmProtocol,
+	} {
+		if err := step(m, out, path); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	out.AccessLog, err = d.accessLogs(m.GetAccessLog(), path+".access_log")
+	return out, err
+}
+
+func (d *decoder) hcmRoutes(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err error) {
+	switch {
+	case m.GetRds() != nil:
+		if out.RouteName = m.GetRds().GetRouteConfigName(); out.RouteName == "" {
+			return fail(path+".rds.route_config_name", "is empty")
+		}
+		return ads(m.GetRds().GetConfigSource(), path+".rds.config_source")
+	case m.GetRouteConfig() != nil:
+		out.Routes, err = d.routeConfig(m.GetRouteConfig(), path+".route_config")
+		return err
+	}
+	return fail(path, "needs rds or route_config")
+}
+
+// hcmFilters reads RBAC filters and then the router.
+func (d *decoder) hcmFilters(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) error {
+	routed := false
+	for i, f := range m.GetHttpFilters() {
+		here := at(path+".http_filters", i)
+		if routed {
+			return fail(here, "follows the router, which must be last")
+		}
+		switch c := d.unpacked[f.GetTypedConfig()].(type) {
+		case *httprbacv3.RBAC:
+			rbac, err := d.httpRBAC(c, here+".typed_config")
+			if err != nil {
+				return err
+			}
+			out.RBAC = append(out.RBAC, *rbac)
+		case *routerv3.Router:
+			routed = true
+		default:
+			return fail(here, "filter %q has no typed_config", f.GetName())
+		}
+	}
+	if !routed {
+		return fail(path+".http_filters", "must end in the router filter")
+	}
+	return nil
+}
+
+func hcmEnums(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) error {
+	switch m.GetPathWithEscapedSlashesAction() {
+	case hcmv3.HttpConnectionManager_IMPLEMENTATION_SPECIFIC_DEFAULT, hcmv3.HttpConnectionManager_KEEP_UNCHANGED:
+		out.EscapedSlashes = hcm.KeepEscaped
+	case hcmv3.HttpConnectionManager_REJECT_REQUEST:
+		out.EscapedSlashes = hcm.RejectEscaped
+	case hcmv3.HttpConnectionManager_UNESCAPE_AND_REDIRECT:
+		out.EscapedSlashes = hcm.UnescapeAndRedirect
+	case hcmv3.HttpConnectionManager_UNESCAPE_AND_FORWARD:
+		out.EscapedSlashes = hcm.UnescapeAndForward
+	default:
+		return fail(path+".path_with_escaped_slashes_action", "unknown value %d", m.GetPathWithEscapedSlashesAction())
+	}
+	switch m.GetForwardClientCertDetails() {
+	case hcmv3.HttpConnectionManager_SANITIZE:
+		out.ForwardClientCert = hcm.Sanitize
+	case hcmv3.HttpConnectionManager_FORWARD_ONLY:
+		out.ForwardClientCert = hcm.ForwardOnly
+	case hcmv3.HttpConnectionManager_APPEND_FORWARD:
+		out.ForwardClientCert = hcm.AppendForward
+	case hcmv3.HttpConnectionManager_SANITIZE_SET:
+		out.ForwardClientCert = hcm.SanitizeSet
+	case hcmv3.HttpConnectionManager_ALWAYS_FORWARD_ONLY:
+		out.ForwardClientCert = hcm.AlwaysForwardOnly
+	default:
+		return fail(path+".forward_client_cert_details", "unknown value %d", m.GetForwardClientCertDetails())
+	}
+	return nil
+}
+
+// hcmServerName: Envoy overwrites the upstream's Server header, with "envoy"
+// where nothing is configured.
+func hcmServerName(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) error {
+	switch m.GetServerHeaderTransformation() {
+	case hcmv3.HttpConnectionManager_OVERWRITE:
+		out.ServerName = m.GetServerName()
+		if out.ServerName == "" {
+			out.ServerName = "envoy"
+		}
+	case hcmv3.HttpConnectionManager_PASS_THROUGH:
+		if m.GetServerName() != "" {
+			return fail(path+".server_name", "has no effect with PASS_THROUGH; remove it")
+		}
+	default:
+		return fail(path+".server_header_transformation", "is %s; use OVERWRITE or PASS_THROUGH", m.GetServerHeaderTransformation())
+	}
+	return nil
+}
+
+func hcmTimeouts(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err error) {
+	if out.StreamIdleTimeout, err = timeout(m.GetStreamIdleTimeout(), path+".stream_idle_timeout"); err != nil {
+		return err
+	}
+	if out.RequestTimeout, err = duration(m.GetRequestTimeout(), path+".request_timeout"); err != nil {
+		return err
+	}
+	out.RequestHeadersTimeout, err = duration(m.GetRequestHeadersTimeout(), path+".request_headers_timeout")
+	return err
+}
+
+func hcmProtocol(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err error) {
+	common := m.GetCommonHttpProtocolOptions()
+	here := path + ".common_http_protocol_options"
+	if out.IdleTimeout, err = timeout(common.GetIdleTimeout(), here+".idle_timeout"); err != nil {
+		return err
+	}
+	out.MaxHeaders = int(common.GetMaxHeadersCount().GetValue())
+	switch common.GetHeadersWithUnderscoresAction() {
+	case corev3.HttpProtocolOptions_ALLOW:
+		out.UnderscoreNames = hcm.AllowUnderscores
+	case corev3.HttpProtocolOptions_REJECT_REQUEST:
+		out.UnderscoreNames = hcm.RejectUnderscores
+	case corev3.HttpProtocolOptions_DROP_HEADER:
+		out.UnderscoreNames = hcm.DropUnderscores
+	default:
+		return fail(here+".headers_with_underscores_action", "unknown value %d", common.GetHeadersWithUnderscoresAction())
+	}
+	h1 := m.GetHttpProtocolOptions()
+	out.AcceptHTTP10 = h1.GetAcceptHttp_10()
+	return absoluteURL(h1, path+".http_protocol_options")
+}
+
+func absoluteURL(h1 *corev3.Http1ProtocolOptions, path string) error {
+	if a := h1.GetAllowAbsoluteUrl(); a != nil && !a.GetValue() {
+		return fail(path+".allow_absolute_url", "absolute-form targets are always understood (RFC 9112 3.2.2); remove the field")
+	}
+	return nil
+}

@@ -1,0 +1,275 @@
+package config
+
+import (
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
+	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	netrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
+	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/listener"
+	"github.com/hauberk-mesh/hauberk/sidecar/tcp"
+)
+
+func (d *decoder) listener(m *listenerv3.Listener) (*listener.Config, error) {
+	out := &listener.Config{Name: m.GetName()}
+	if out.Name == "" {
+		return nil, fail("name", "is empty; a listener is updated by its name")
+	}
+	var err error
+	if out.Network, out.Address, err = d.address(m.GetAddress(), "address"); err != nil {
+		return nil, err
+	}
+	if m.GetBindToPort() != nil && !m.GetBindToPort().GetValue() {
+		return nil, fail("bind_to_port", "only true is supported")
+	}
+	if err := listenerFacts(out, m); err != nil {
+		return nil, err
+	}
+	if err := d.listenerFilters(out, m.GetListenerFilters()); err != nil {
+		return nil, err
+	}
+	if out.FilterChainTimeout, err = timeout(m.GetListenerFiltersTimeout(), "listener_filters_timeout"); err != nil {
+		return nil, err
+	}
+	if out.AccessLog, err = d.accessLogs(m.GetAccessLog(), "access_log"); err != nil {
+		return nil, err
+	}
+	for i, fc := range m.GetFilterChains() {
+		chain, err := d.filterChain(fc, at("filter_chains", i))
+		if err != nil {
+			return nil, err
+		}
+		out.Chains = append(out.Chains, *chain)
+	}
+	if fc := m.GetDefaultFilterChain(); fc != nil {
+		if fc.GetFilterChainMatch() != nil {
+			return nil, fail("default_filter_chain.filter_chain_match", "the default chain takes what no other matches; remove the field")
+		}
+		if out.Default, err = d.filterChain(fc, "default_filter_chain"); err != nil {
+			return nil, err
+		}
+	}
+	if len(out.Chains) == 0 && out.Default == nil {
+		return nil, fail("filter_chains", "is empty; a listener needs at least one")
+	}
+	return out, nil
+}
+
+// listenerFacts reads what Hauberk's control plane says about the listener. The
+// direction also comes from Envoy's own field; the two must not differ, because
+// the workload's identity depends on it.
+func listenerFacts(out *listener.Config, m *listenerv3.Listener) error {
+	path := "metadata"
+	f, err := facts(m.GetMetadata(), path)
+	if err != nil {
+		return err
+	}
+	switch m.GetTrafficDirection() {
+	case corev3.TrafficDirection_INBOUND:
+		out.Direction = listener.Inbound
+	case corev3.TrafficDirection_OUTBOUND:
+		out.Direction = listener.Outbound
+	}
+	for k, v := range f {
+		here := path + `.filter_metadata["hauberk"].` + k
+		switch k {
+		case "workload":
+			out.Workload = v
+		case "service":
+			out.Service = v
+		case "upstream":
+			out.Upstream = v
+		case "direction":
+			dir := map[string]listener.Direction{"inbound": listener.Inbound, "outbound": listener.Outbound}[v]
+			if dir == listener.Unspecified {
+				return fail(here, "is %q; use inbound or outbound", v)
+			}
+			if out.Direction != listener.Unspecified && out.Direction != dir {
+				return fail(here, "is %q, but traffic_direction is %s", v, m.GetTrafficDirection())
+			}
+			out.Direction = dir
+		default:
+			return fail(here, "unsupported; remove the field")
+		}
+	}
+	return nil
+}
+
+func (d *decoder) listenerFilters(out *listener.Config, filters []*listenerv3.ListenerFilter) error {
+	for i, f := range filters {
+		switch d.unpacked[f.GetTypedConfig()].(type) {
+		case *tlsinspectorv3.TlsInspector:
+			out.TLSInspector = true
+		case *originaldstv3.OriginalDst:
+			out.OriginalDst = true
+		default:
+			return fail(at("listener_filters", i), "filter %q has no typed_config", f.GetName())
+		}
+	}
+	return nil
+}
+
+func (d *decoder) filterChain(m *listenerv3.FilterChain, path string) (*listener.FilterChain, error) {
+	out := &listener.FilterChain{Name: m.GetName()}
+	match, err := d.chainMatch(m.GetFilterChainMatch(), path+".filter_chain_match")
+	if err != nil {
+		return nil, err
+	}
+	out.Match = *match
+	if ts := m.GetTransportSocket(); ts != nil {
+		ctx, ok := extension[*tlsv3.DownstreamTlsContext](d, ts.GetTypedConfig())
+		if !ok {
+			return nil, fail(path+".transport_socket", "a listener takes a DownstreamTlsContext")
+		}
+		if out.TLS, err = d.downstreamTLS(ctx, path+".transport_socket.typed_config"); err != nil {
+			return nil, err
+		}
+	}
+	if err := d.networkFilters(out, m.GetFilters(), path+".filters"); err != nil {
+		return nil, err
+	}
+	if err := chainFacts(out, m.GetMetadata(), path+".metadata"); err != nil {
+		return nil, err
+	}
+	if out.HTTP != nil && out.TLS != nil {
+		for _, p := range out.TLS.ALPN {
+			if p != "http/1.1" {
+				return nil, fail(path+".transport_socket.typed_config.common_tls_context.alpn_protocols",
+					"offers %q, which the HTTP connection manager does not speak; offer http/1.1", p)
+			}
+		}
+	}
+	return out, nil
+}
+
+// chainFacts checks what Hauberk's control plane says about a chain. A chain's
+// workload is the one that its certificate names; another one beside it would
+// be a lie to whoever reads it.
+func chainFacts(c *listener.FilterChain, m *corev3.Metadata, path string) error {
+	f, err := facts(m, path)
+	if err != nil {
+		return err
+	}
+	for k, v := range f {
+		here := path + `.filter_metadata["hauberk"].` + k
+		switch k {
+		case "workload":
+			if c.TLS == nil || c.TLS.Certificate != v {
+				return fail(here, "is %q, which is not the certificate that the chain presents", v)
+			}
+		case "service", "direction":
+		default:
+			return fail(here, "unsupported; remove the field")
+		}
+	}
+	return nil
+}
+
+// networkFilters reads RBAC filters and then one terminal filter.
+func (d *decoder) networkFilters(out *listener.FilterChain, filters []*listenerv3.Filter, path string) error {
+	if len(filters) == 0 {
+		return fail(path, "is empty; a chain ends in an HTTP connection manager or a TCP proxy")
+	}
+	for i, f := range filters {
+		here := at(path, i) + ".typed_config"
+		last := i == len(filters)-1
+		var err error
+		switch c := d.unpacked[f.GetTypedConfig()].(type) {
+		case *netrbacv3.RBAC:
+			if last {
+				return fail(at(path, i), "is last, but is not a terminal filter; end in an HTTP connection manager or a TCP proxy")
+			}
+			rbac, err := d.networkRBAC(c, here)
+			if err != nil {
+				return err
+			}
+			out.RBAC = append(out.RBAC, *rbac)
+			continue
+		case *hcmv3.HttpConnectionManager:
+			out.HTTP, err = d.connectionManager(c, here)
+		case *tcpproxyv3.TcpProxy:
+			out.TCP, err = d.tcpProxy(c, here)
+		default:
+			return fail(at(path, i), "filter %q has no typed_config", f.GetName())
+		}
+		if err != nil {
+			return err
+		}
+		if !last {
+			return fail(at(path, i), "is a terminal filter, but is not the last")
+		}
+	}
+	return nil
+}
+
+func (d *decoder) chainMatch(m *listenerv3.FilterChainMatch, path string) (*listener.Match, error) {
+	out := &listener.Match{
+		DestinationPort:      uint16(m.GetDestinationPort().GetValue()),
+		TransportProtocol:    m.GetTransportProtocol(),
+		ApplicationProtocols: m.GetApplicationProtocols(),
+	}
+	switch out.TransportProtocol {
+	case "", "tls", "raw_buffer":
+	default:
+		return nil, fail(path+".transport_protocol", "is %q; use tls or raw_buffer", out.TransportProtocol)
+	}
+	switch m.GetSourceType() {
+	case listenerv3.FilterChainMatch_SAME_IP_OR_LOOPBACK:
+		out.SourceType = listener.SameIPOrLoopback
+	case listenerv3.FilterChainMatch_EXTERNAL:
+		out.SourceType = listener.External
+	}
+	var err error
+	if out.Destination, err = prefixes(m.GetPrefixRanges(), path+".prefix_ranges"); err != nil {
+		return nil, err
+	}
+	if out.DirectSource, err = prefixes(m.GetDirectSourcePrefixRanges(), path+".direct_source_prefix_ranges"); err != nil {
+		return nil, err
+	}
+	if out.Source, err = prefixes(m.GetSourcePrefixRanges(), path+".source_prefix_ranges"); err != nil {
+		return nil, err
+	}
+	for _, p := range m.GetSourcePorts() {
+		out.SourcePorts = append(out.SourcePorts, uint16(p))
+	}
+	for i, n := range m.GetServerNames() {
+		// A wildcard is "*." and a suffix of whole labels; "*" alone is not one.
+		rest := strings.TrimPrefix(n, "*.")
+		if rest == "" || strings.Contains(rest, "*") {
+			return nil, fail(at(path+".server_names", i), "%q: use a name or *. and a suffix", n)
+		}
+		out.ServerNames = append(out.ServerNames, strings.ToLower(n))
+	}
+	return out, nil
+}
+
+func (d *decoder) tcpProxy(m *tcpproxyv3.TcpProxy, path string) (*tcp.Config, error) {
+	out := &tcp.Config{
+		StatPrefix:         m.GetStatPrefix(),
+		Cluster:            m.GetCluster(),
+		MaxConnectAttempts: int(m.GetMaxConnectAttempts().GetValue()),
+	}
+	total := uint64(0)
+	for _, w := range m.GetWeightedClusters().GetClusters() {
+		out.Weighted = append(out.Weighted, tcp.WeightedCluster{Cluster: w.GetName(), Weight: w.GetWeight()})
+		total += uint64(w.GetWeight())
+	}
+	if out.Cluster == "" && total == 0 {
+		return nil, fail(path, "names no cluster")
+	}
+	if total > 1<<32-1 {
+		return nil, fail(path+".weighted_clusters", "the weights add up to more than 4294967295")
+	}
+	var err error
+	if out.IdleTimeout, err = optional(m.GetIdleTimeout(), path+".idle_timeout"); err != nil {
+		return nil, err
+	}
+	out.AccessLog, err = d.accessLogs(m.GetAccessLog(), path+".access_log")
+	return out, err
+}

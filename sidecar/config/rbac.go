@@ -1,0 +1,208 @@
+package config
+
+//lint:file-ignore SA1019 deprecated fields are in many configurations, and mean what they meant
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
+	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	netrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/authz"
+)
+
+// maxRuleDepth bounds the nesting of a rule, which is evaluated recursively.
+const maxRuleDepth = 32
+
+// level is the kind of filter a rule is in: a network filter sees no request.
+type level bool
+
+const (
+	connectionLevel level = false
+	requestLevel    level = true
+)
+
+func (d *decoder) networkRBAC(m *netrbacv3.RBAC, path string) (*authz.NetworkFilter, error) {
+	return rbacFilter(m.GetStatPrefix(), m.GetRules(), m.GetShadowRules(), connectionLevel, path)
+}
+
+func (d *decoder) httpRBAC(m *httprbacv3.RBAC, path string) (*authz.HTTPFilter, error) {
+	return rbacFilter(m.GetRulesStatPrefix(), m.GetRules(), m.GetShadowRules(), requestLevel, path)
+}
+
+func rbacFilter(prefix string, enforced, shadow *rbacv3.RBAC, l level, path string) (*authz.NetworkFilter, error) {
+	out := &authz.NetworkFilter{StatPrefix: prefix}
+	var err error
+	if out.Rules, err = l.rules(enforced, path+".rules"); err != nil {
+		return nil, err
+	}
+	out.Shadow, err = l.rules(shadow, path+".shadow_rules")
+	return out, err
+}
+
+func (l level) rules(m *rbacv3.RBAC, path string) (*authz.Rules, error) {
+	if m == nil {
+		return nil, nil
+	}
+	out := &authz.Rules{}
+	switch m.GetAction() {
+	case rbacv3.RBAC_ALLOW:
+		out.Action = authz.Allow
+	case rbacv3.RBAC_DENY:
+		out.Action = authz.Deny
+	case rbacv3.RBAC_LOG:
+		out.Action = authz.Log
+	default:
+		return nil, fail(path+".action", "unknown value %d", m.GetAction())
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.GetPolicies())) {
+		here := path + ".policies[" + strconv.Quote(name) + "]"
+		src := m.GetPolicies()[name]
+		p := authz.Policy{Name: name}
+		var err error
+		if p.Permissions, err = l.permissions(src.GetPermissions(), here+".permissions", 0); err != nil {
+			return nil, err
+		}
+		if p.Principals, err = l.principals(src.GetPrincipals(), here+".principals", 0); err != nil {
+			return nil, err
+		}
+		out.Policies = append(out.Policies, p)
+	}
+	return out, nil
+}
+
+func (l level) permissions(ms []*rbacv3.Permission, path string, depth int) ([]authz.Permission, error) {
+	out := make([]authz.Permission, len(ms))
+	for i, m := range ms {
+		if err := l.permission(m, &out[i], at(path, i), depth); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func (l level) permission(m *rbacv3.Permission, out *authz.Permission, path string, depth int) (err error) {
+	if depth > maxRuleDepth {
+		return fail(path, "is nested more than %d deep", maxRuleDepth)
+	}
+	switch r := m.GetRule().(type) {
+	case *rbacv3.Permission_Any:
+		if !r.Any {
+			return fail(path+".any", "only true is allowed")
+		}
+		out.Any = true
+	case *rbacv3.Permission_AndRules:
+		out.And, err = l.permissions(r.AndRules.GetRules(), path+".and_rules.rules", depth+1)
+	case *rbacv3.Permission_OrRules:
+		out.Or, err = l.permissions(r.OrRules.GetRules(), path+".or_rules.rules", depth+1)
+	case *rbacv3.Permission_NotRule:
+		out.Not = &authz.Permission{}
+		err = l.permission(r.NotRule, out.Not, path+".not_rule", depth+1)
+	case *rbacv3.Permission_Header:
+		if err := l.request(path + ".header"); err != nil {
+			return err
+		}
+		out.Header, err = headerMatch(r.Header, path+".header")
+	case *rbacv3.Permission_UrlPath:
+		if err := l.request(path + ".url_path"); err != nil {
+			return err
+		}
+		out.URLPath, err = stringMatch(r.UrlPath.GetPath(), path+".url_path.path")
+	case *rbacv3.Permission_DestinationIp:
+		p, err := prefix(r.DestinationIp, path+".destination_ip")
+		if err != nil {
+			return err
+		}
+		out.Destination = &p
+	case *rbacv3.Permission_DestinationPort:
+		if r.DestinationPort == 0 {
+			return fail(path+".destination_port", "0 is no port")
+		}
+		out.Port = uint16(r.DestinationPort)
+	case *rbacv3.Permission_DestinationPortRange:
+		lo, hi := r.DestinationPortRange.GetStart(), r.DestinationPortRange.GetEnd()
+		if lo < 0 || lo >= hi || hi > 65535 {
+			return fail(path+".destination_port_range", "[%d, %d) is not a range of ports up to 65535", lo, hi)
+		}
+		out.PortRange = &[2]uint16{uint16(lo), uint16(hi)}
+	case *rbacv3.Permission_RequestedServerName:
+		out.SNI, err = stringMatch(r.RequestedServerName, path+".requested_server_name")
+	default:
+		return fail(path, "has no rule")
+	}
+	return err
+}
+
+// request refuses what needs a request in a filter that has none: Envoy would
+// let such a rule silently never match.
+func (l level) request(path string) error {
+	if l == requestLevel {
+		return nil
+	}
+	return fail(path, "a network filter sees no request; use the HTTP RBAC filter")
+}
+
+func (l level) principals(ms []*rbacv3.Principal, path string, depth int) ([]authz.Principal, error) {
+	out := make([]authz.Principal, len(ms))
+	for i, m := range ms {
+		if err := l.principal(m, &out[i], at(path, i), depth); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func (l level) principal(m *rbacv3.Principal, out *authz.Principal, path string, depth int) (err error) {
+	if depth > maxRuleDepth {
+		return fail(path, "is nested more than %d deep", maxRuleDepth)
+	}
+	switch id := m.GetIdentifier().(type) {
+	case *rbacv3.Principal_Any:
+		if !id.Any {
+			return fail(path+".any", "only true is allowed")
+		}
+		out.Any = true
+	case *rbacv3.Principal_AndIds:
+		out.And, err = l.principals(id.AndIds.GetIds(), path+".and_ids.ids", depth+1)
+	case *rbacv3.Principal_OrIds:
+		out.Or, err = l.principals(id.OrIds.GetIds(), path+".or_ids.ids", depth+1)
+	case *rbacv3.Principal_NotId:
+		out.Not = &authz.Principal{}
+		err = l.principal(id.NotId, out.Not, path+".not_id", depth+1)
+	case *rbacv3.Principal_Authenticated_:
+		out.Authenticated = true
+		if n := id.Authenticated.GetPrincipalName(); n != nil {
+			out.Name, err = stringMatch(n, path+".authenticated.principal_name")
+		}
+	case *rbacv3.Principal_SourceIp:
+		err = source(id.SourceIp, &out.Source, path+".source_ip")
+	case *rbacv3.Principal_RemoteIp:
+		err = source(id.RemoteIp, &out.Source, path+".remote_ip")
+	case *rbacv3.Principal_DirectRemoteIp:
+		err = source(id.DirectRemoteIp, &out.DirectSource, path+".direct_remote_ip")
+	case *rbacv3.Principal_Header:
+		if err := l.request(path + ".header"); err != nil {
+			return err
+		}
+		out.Header, err = headerMatch(id.Header, path+".header")
+	case *rbacv3.Principal_UrlPath:
+		if err := l.request(path + ".url_path"); err != nil {
+			return err
+		}
+		out.URLPath, err = stringMatch(id.UrlPath.GetPath(), path+".url_path.path")
+	default:
+		return fail(path, "has no identifier")
+	}
+	return err
+}
+
+func source(r *corev3.CidrRange, out **netip.Prefix, path string) error {
+	p, err := prefix(r, path)
+	*out = &p
+	return err
+}

@@ -1,0 +1,68 @@
+package config
+
+import (
+	"slices"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/listener"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+)
+
+// Refs are the names of other resources, each once, sorted.
+type Refs struct {
+	Clusters, Routes []string
+}
+
+// ListenerRefs returns what a listener names itself.
+func ListenerRefs(l *listener.Config) Refs {
+	var r Refs
+	add := func(c *listener.FilterChain) {
+		if c.TCP != nil {
+			if c.TCP.Cluster != "" {
+				r.Clusters = append(r.Clusters, c.TCP.Cluster)
+			} else {
+				for _, w := range c.TCP.Weighted {
+					r.Clusters = append(r.Clusters, w.Cluster)
+				}
+			}
+		}
+		if c.HTTP != nil {
+			if c.HTTP.Routes != nil {
+				r.Clusters = append(r.Clusters, RouteClusters(c.HTTP.Routes)...)
+			} else {
+				r.Routes = append(r.Routes, c.HTTP.RouteName)
+			}
+		}
+	}
+	for i := range l.Chains {
+		add(&l.Chains[i])
+	}
+	if l.Default != nil {
+		add(l.Default)
+	}
+	return Refs{Clusters: unique(r.Clusters), Routes: unique(r.Routes)}
+}
+
+// RouteClusters returns the clusters a route configuration names.
+func RouteClusters(c *route.Config) []string {
+	var out []string
+	for i := range c.VirtualHosts {
+		for j := range c.VirtualHosts[i].Routes {
+			f := c.VirtualHosts[i].Routes[j].Forward
+			switch {
+			case f == nil:
+			case f.Cluster != "":
+				out = append(out, f.Cluster)
+			default:
+				for _, w := range f.Weighted {
+					out = append(out, w.Cluster)
+				}
+			}
+		}
+	}
+	return unique(out)
+}
+
+func unique(names []string) []string {
+	slices.Sort(names)
+	return slices.Compact(names)
+}

@@ -1,0 +1,161 @@
+package config
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// FieldError says what is wrong with one field. Path is as in the resource's
+// JSON form, with proto field names.
+type FieldError struct {
+	Path   string
+	Reason string
+}
+
+func (e *FieldError) Error() string {
+	if e.Path == "" {
+		return e.Reason
+	}
+	return e.Path + ": " + e.Reason
+}
+
+func fail(path, format string, args ...any) error {
+	return &FieldError{Path: path, Reason: fmt.Sprintf(format, args...)}
+}
+
+// under appends a field to a path.
+func under(path, field string) string {
+	if path == "" {
+		return field
+	}
+	return path + "." + field
+}
+
+func at(path string, i int) string { return path + "[" + strconv.Itoa(i) + "]" }
+
+// checker walks a resource against the table. It keeps the extensions that it
+// unpacked, so that the decoder does not do it again.
+type checker struct {
+	unpacked map[*anypb.Any]proto.Message
+}
+
+// message checks m and everything below it.
+func (c *checker) message(m protoreflect.Message, path string) error {
+	name := m.Descriptor().FullName()
+	if opaque[name] {
+		return nil
+	}
+	if len(m.GetUnknown()) > 0 {
+		return fail(path, "%s has fields that this version does not know; the sender is newer, or the bytes are damaged", name)
+	}
+	rules, ok := fields[name]
+	if !ok {
+		return fail(path, "unsupported: %s", name)
+	}
+	var err error
+	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		err = c.field(rules, m, fd, v, under(path, string(fd.Name())))
+		return err == nil
+	})
+	return err
+}
+
+func (c *checker) field(rules *rules, m protoreflect.Message, fd protoreflect.FieldDescriptor, v protoreflect.Value, path string) error {
+	switch rules.of(fd.Name()) {
+	case noEffect:
+		return nil
+	case unsupported:
+		return fail(path, "unsupported; remove the field%s", rules.hint(fd.Name()))
+	}
+	if fd.IsMap() {
+		if fd.MapValue().Message() == nil {
+			return nil
+		}
+		var err error
+		v.Map().Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {
+			err = c.value(m, fd, v.Message(), path+"["+strconv.Quote(k.String())+"]")
+			return err == nil
+		})
+		return err
+	}
+	if fd.Message() == nil {
+		return nil
+	}
+	if fd.IsList() {
+		for i := range v.List().Len() {
+			if err := c.value(m, fd, v.List().Get(i).Message(), at(path, i)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return c.value(m, fd, v.Message(), path)
+}
+
+func (c *checker) value(parent protoreflect.Message, fd protoreflect.FieldDescriptor, m protoreflect.Message, path string) error {
+	if a, ok := m.Interface().(*anypb.Any); ok {
+		return c.extension(parent, fd, a, path)
+	}
+	return c.message(m, path)
+}
+
+// extension unpacks an Any whose type is listed for the field it is in.
+func (c *checker) extension(parent protoreflect.Message, fd protoreflect.FieldDescriptor, a *anypb.Any, path string) error {
+	point, ok := extensions[fd.FullName()]
+	if !ok {
+		return fail(path, "unsupported: extensions are not taken here")
+	}
+	url := a.GetTypeUrl()
+	name := protoreflect.FullName(url[strings.LastIndexByte(url, '/')+1:])
+	t, ok := point.types[name]
+	if !ok {
+		who := strconv.Quote(string(name))
+		if nf := parent.Descriptor().Fields().ByName("name"); nf != nil && nf.Kind() == protoreflect.StringKind {
+			if n := parent.Get(nf).String(); n != "" {
+				who = strconv.Quote(n) + " (type " + string(name) + ")"
+			}
+		}
+		return fail(strings.TrimSuffix(path, "."+string(fd.Name())), "unsupported %s %s; remove it", point.noun, who)
+	}
+	m := t()
+	if err := proto.Unmarshal(a.GetValue(), m); err != nil {
+		return fail(path, "cannot decode %s: %v", name, err)
+	}
+	if v, ok := m.(interface{ ValidateAll() error }); ok {
+		if err := v.ValidateAll(); err != nil {
+			return fail(path, "%v", err)
+		}
+	}
+	c.unpacked[a] = m
+	return c.message(m.ProtoReflect(), path)
+}
+
+// check validates a whole resource and returns a decoder for it.
+func check(m proto.Message) (*decoder, error) {
+	c := &checker{unpacked: map[*anypb.Any]proto.Message{}}
+	if err := c.message(m.ProtoReflect(), ""); err != nil {
+		return nil, err
+	}
+	// After the walk: an unsupported field is the better message of the two.
+	if v, ok := m.(interface{ ValidateAll() error }); ok {
+		if err := v.ValidateAll(); err != nil {
+			return nil, err
+		}
+	}
+	return &decoder{unpacked: c.unpacked}, nil
+}
+
+// decoder turns a checked resource into plain structs. Each of its methods
+// still refuses values that the data path cannot honour.
+type decoder struct {
+	unpacked map[*anypb.Any]proto.Message
+	// secrets are the static secrets of a bootstrap.
+	secrets map[string]*secret
+	// grpcOnly allows what only a control-plane cluster may have.
+	grpcOnly bool
+}

@@ -1,0 +1,200 @@
+package config
+
+import (
+	"encoding/json"
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/xds/names"
+)
+
+// never stands for "no timeout" where a zero duration of the data path means
+// its default. It is longer than any process lives and still adds to a time.
+const never = 10 * 365 * 24 * time.Hour
+
+// timeout reads a duration where absent means the data path's default, and an
+// explicit zero that there is no limit.
+func timeout(d *durationpb.Duration, path string) (time.Duration, error) {
+	v, err := duration(d, path)
+	if d != nil && err == nil && v == 0 {
+		v = never
+	}
+	return v, err
+}
+
+// duration reads a duration; absent is zero.
+func duration(d *durationpb.Duration, path string) (time.Duration, error) {
+	if d == nil {
+		return 0, nil
+	}
+	if err := d.CheckValid(); err != nil {
+		return 0, fail(path, "%v", err)
+	}
+	v := d.AsDuration()
+	if v < 0 {
+		return 0, fail(path, "must not be negative")
+	}
+	return min(v, never), nil
+}
+
+// optional reads a duration where absence matters.
+func optional(d *durationpb.Duration, path string) (*time.Duration, error) {
+	if d == nil {
+		return nil, nil
+	}
+	v, err := duration(d, path)
+	return &v, err
+}
+
+// extension returns what the check unpacked from an Any.
+func extension[T proto.Message](d *decoder, a *anypb.Any) (T, bool) {
+	m, ok := d.unpacked[a].(T)
+	return m, ok
+}
+
+// address reads a socket address or a Unix socket's path.
+func (d *decoder) address(a *corev3.Address, path string) (network, addr string, err error) {
+	if p := a.GetPipe(); p != nil {
+		return "unix", p.GetPath(), nil
+	}
+	host, port, err := d.hostPort(a, path)
+	if err != nil {
+		return "", "", err
+	}
+	if _, err := netip.ParseAddr(host); err != nil {
+		return "", "", fail(path+".socket_address.address", "%q is not an IP address", host)
+	}
+	return "tcp", net.JoinHostPort(host, strconv.Itoa(port)), nil
+}
+
+func (d *decoder) hostPort(a *corev3.Address, path string) (string, int, error) {
+	s := a.GetSocketAddress()
+	if s == nil {
+		return "", 0, fail(path, "a socket_address is needed")
+	}
+	if s.GetProtocol() != corev3.SocketAddress_TCP {
+		return "", 0, fail(path+".socket_address.protocol", "only TCP is supported")
+	}
+	if s.GetAddress() == "" {
+		return "", 0, fail(path+".socket_address.address", "is empty")
+	}
+	return s.GetAddress(), int(s.GetPortValue()), nil
+}
+
+// prefixes reads CIDR ranges.
+func prefixes(ranges []*corev3.CidrRange, path string) ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for i, r := range ranges {
+		p, err := prefix(r, at(path, i))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+func prefix(r *corev3.CidrRange, path string) (netip.Prefix, error) {
+	ip, err := netip.ParseAddr(r.GetAddressPrefix())
+	if err != nil {
+		return netip.Prefix{}, fail(path+".address_prefix", "%q is not an IP address", r.GetAddressPrefix())
+	}
+	p, err := ip.Prefix(int(r.GetPrefixLen().GetValue()))
+	if err != nil {
+		return netip.Prefix{}, fail(path+".prefix_len", "%d is too long for %s", r.GetPrefixLen().GetValue(), ip)
+	}
+	return p, nil
+}
+
+// ads checks that a resource is to come from the aggregated stream.
+func ads(c *corev3.ConfigSource, path string) error {
+	if c.GetAds() == nil {
+		return fail(path, "only ads is supported")
+	}
+	return apiVersion(c, path)
+}
+
+func apiVersion(c *corev3.ConfigSource, path string) error {
+	if v := c.GetResourceApiVersion(); v != corev3.ApiVersion_V3 {
+		return fail(path+".resource_api_version", "is %s; only V3 is supported", v)
+	}
+	return nil
+}
+
+// grpcCluster returns the cluster that a gRPC configuration source names, and
+// whether the incremental protocol is used.
+func grpcCluster(a *corev3.ApiConfigSource, path string) (name string, delta bool, err error) {
+	switch a.GetApiType() {
+	case corev3.ApiConfigSource_GRPC:
+	case corev3.ApiConfigSource_DELTA_GRPC:
+		delta = true
+	default:
+		return "", false, fail(path+".api_type", "is %s; use GRPC or DELTA_GRPC", a.GetApiType())
+	}
+	if v := a.GetTransportApiVersion(); v != corev3.ApiVersion_V3 {
+		return "", false, fail(path+".transport_api_version", "is %s; only V3 is supported", v)
+	}
+	if n := len(a.GetGrpcServices()); n != 1 {
+		return "", false, fail(path+".grpc_services", "has %d elements; exactly one is needed", n)
+	}
+	name = a.GetGrpcServices()[0].GetEnvoyGrpc().GetClusterName()
+	if name == "" {
+		return "", false, fail(path+".grpc_services[0].envoy_grpc.cluster_name", "is empty")
+	}
+	return name, delta, nil
+}
+
+// facts returns Hauberk's own metadata of a resource.
+func facts(m *corev3.Metadata, path string) (map[string]string, error) {
+	s := m.GetFilterMetadata()[names.MetadataNamespace]
+	if s == nil {
+		return nil, nil
+	}
+	path += ".filter_metadata[" + strconv.Quote(names.MetadataNamespace) + "]"
+	out := map[string]string{}
+	for k, v := range s.GetFields() {
+		str, ok := v.AsInterface().(string)
+		if !ok {
+			b, _ := json.Marshal(v.AsInterface())
+			return nil, fail(under(path, k), "is %s, not a string", b)
+		}
+		out[k] = str
+	}
+	return out, nil
+}
+
+// stringMatch reads a StringMatcher.
+func stringMatch(m *matcherv3.StringMatcher, path string) (*route.StringMatch, error) {
+	out := &route.StringMatch{IgnoreCase: m.GetIgnoreCase()}
+	switch p := m.GetMatchPattern().(type) {
+	case *matcherv3.StringMatcher_Exact:
+		out.Exact = &p.Exact
+	case *matcherv3.StringMatcher_Prefix:
+		out.Prefix = &p.Prefix
+	case *matcherv3.StringMatcher_Suffix:
+		out.Suffix = &p.Suffix
+	case *matcherv3.StringMatcher_Contains:
+		out.Contains = &p.Contains
+	case *matcherv3.StringMatcher_SafeRegex:
+		re, err := route.Regex(p.SafeRegex.GetRegex())
+		if err != nil {
+			return nil, fail(path+".safe_regex", "%v", err)
+		}
+		if m.GetIgnoreCase() {
+			return nil, fail(path+".ignore_case", "does not apply to safe_regex; write (?i) into the expression")
+		}
+		out.Regex = re
+	default:
+		return nil, fail(path, "has no pattern")
+	}
+	return out, nil
+}

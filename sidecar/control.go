@@ -1,0 +1,158 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"strings"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/config"
+	"github.com/hauberk-mesh/hauberk/sidecar/listener"
+	"github.com/hauberk-mesh/hauberk/xds/client"
+	"github.com/hauberk-mesh/hauberk/xds/resource"
+)
+
+func goVersion() string { return runtime.Version() }
+
+// servers are the control planes: those given, those of the agent, or the one
+// that the bootstrap names. It waits for the agent's first identity.
+func (s *Sidecar) servers(ctx context.Context) ([]client.Server, error) {
+	switch {
+	case len(s.cfg.Servers) > 0:
+		return s.cfg.Servers, nil
+	case s.cfg.Bootstrap != nil && s.cfg.Bootstrap.ADS != nil:
+		return s.adsServers(s.cfg.Bootstrap.ADS)
+	case s.agent == nil:
+		return nil, nil
+	}
+	select {
+	case <-s.agent.Ready():
+	case <-ctx.Done():
+		return nil, nil
+	}
+	return []client.Server{{
+		Name: "control plane",
+		Dial: func(context.Context) (grpc.ClientConnInterface, error) { return client.Shared(s.agent.Conn()), nil },
+	}}, nil
+}
+
+// adsServers dials a foreign management server, or a control plane with
+// certificates from files. Plaintext is for a server on the same host only.
+func (s *Sidecar) adsServers(ads *config.ADS) ([]client.Server, error) {
+	var out []client.Server
+	for _, addr := range ads.Addresses {
+		if ads.TLS == nil && !local(addr) {
+			return nil, fmt.Errorf("cluster %q: %s is not on this host and has no transport_socket; configuration is not taken in plaintext over a network", ads.Cluster, addr)
+		}
+		out = append(out, client.Server{Name: addr, Dial: func(context.Context) (grpc.ClientConnInterface, error) {
+			creds := insecure.NewCredentials()
+			if ads.TLS != nil {
+				cfg, _, err := s.tls.ClientTLS("", ads.Cluster, ads.TLS)
+				if err != nil {
+					return nil, err
+				}
+				cfg.NextProtos = []string{"h2"}
+				creds = credentials.NewTLS(cfg)
+			}
+			target := addr
+			if !strings.HasPrefix(addr, "unix:") {
+				target = "passthrough:///" + addr
+			}
+			return grpc.NewClient(target, grpc.WithTransportCredentials(creds))
+		}})
+	}
+	return out, nil
+}
+
+func local(addr string) bool {
+	if strings.HasPrefix(addr, "unix:") {
+		return true
+	}
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// follow makes the client the one that is asked for what resources name. Names
+// that were noted before are asked for now.
+func (s *state) follow(c subscriber) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sub = c
+	for _, cfg := range s.clusterConfigs {
+		if cfg.Type == cluster.EDS {
+			c.Subscribe(resource.EndpointType, edsName(cfg))
+		}
+	}
+	for name := range s.routeNames {
+		c.Subscribe(resource.RouteType, name)
+	}
+}
+
+// load takes the static resources of a bootstrap. Nothing is waited for: a
+// static resource names static resources, or those that discovery brings.
+func (s *state) load(b *config.Bootstrap) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for _, c := range b.Clusters {
+		s.static[c.Name] = true
+		if err := s.setCluster(c); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	var now []*listener.Config
+	for _, l := range b.Listeners {
+		s.static[l.Name] = true
+		if s.want(l) {
+			now = append(now, l)
+		}
+	}
+	s.wantWorkloads()
+	for _, err := range s.replace(nil, now) {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// stop ends every wait.
+func (s *state) stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name := range s.warming {
+		s.cool(name)
+	}
+}
+
+// pending says what is not in force yet, for people; empty when all is.
+func (s *state) pending() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []string
+	for name := range s.warming {
+		out = append(out, "listener "+name+" waits for routes or clusters")
+	}
+	for name, err := range s.failed {
+		if s.inForce[name] == nil {
+			out = append(out, "listener "+name+": "+err.Error())
+		}
+	}
+	return out
+}
+
+// named are the workloads that listeners in force name.
+func (s *state) named() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.workloads()
+}

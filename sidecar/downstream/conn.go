@@ -1,0 +1,176 @@
+// Package downstream is an accepted connection as the terminal filters see it:
+// who is at its ends, which listener and filter chain it came through, what it is
+// authorized for now, and whether it is to be drained. The listener makes and
+// owns it; the HTTP connection manager and the TCP proxy serve it.
+package downstream
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/authz"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// Handler serves connections until they end: a filter chain's terminal filter.
+type Handler interface {
+	// ServeStream returns when the connection is finished. The context ends when
+	// the listener must end; a connection closed by itself shows as an error of its
+	// stream. The listener closes the stream after ServeStream returns.
+	ServeStream(ctx context.Context, c *Conn)
+}
+
+// Drainer is told once that its connection is to finish. Drain must not block: a
+// handler that waits for the next request sets a read deadline in the past, one
+// that is busy looks at Conn.Draining when it is done.
+type Drainer interface {
+	Drain()
+}
+
+// Facts are what the listener knows of a connection. Immutable.
+type Facts struct {
+	ID     uint64
+	Stream stream.Stream
+	Info   *stream.Info
+	// Abort, when set, resets the transport without a word and without waiting:
+	// closing TLS properly waits for a peer that does not read.
+	Abort func()
+
+	Listener, Chain string
+	Direction       telemetry.Direction
+	// Workload is the SPIFFE ID whose listener this is, Service its service and
+	// Upstream, outbound, the service that the listener leads to.
+	Workload, Service, Upstream string
+	// Destination is where the client wanted to go: the original destination where
+	// a firewall redirected the connection, otherwise the local address.
+	Destination netip.AddrPort
+	Accepted    time.Time
+
+	// Shard is the one this connection counts on.
+	Shard telemetry.Shard
+	// Metrics are the service's handles and PeerMetrics those of the verified peer.
+	Metrics     *telemetry.ServiceMetrics
+	PeerMetrics *telemetry.PeerMetrics
+	// AuthzPeer is the connection as authorization sees it.
+	AuthzPeer authz.Peer
+	// Decision is what the network filters decided when it was accepted.
+	Decision authz.Decision
+}
+
+// Conn is one connection. Facts never change; authorization and drain state do.
+type Conn struct {
+	Facts
+
+	requestAuthz atomic.Pointer[authz.Evaluator]
+	draining     atomic.Bool
+	ended        atomic.Pointer[Ending]
+
+	mu      sync.Mutex
+	drainer Drainer
+}
+
+// Ending is why the sidecar, not the peer, ended a connection.
+type Ending struct {
+	Flags  telemetry.Flags
+	Reason string // a few words without spaces, for %CONNECTION_TERMINATION_DETAILS%
+	Rule   string // the policy that decided, if one did
+}
+
+// New returns the connection of these facts. request decides over its requests;
+// nil allows all.
+func New(f Facts, request *authz.Evaluator) *Conn {
+	c := &Conn{Facts: f}
+	c.requestAuthz.Store(request)
+	return c
+}
+
+// CheckRequest decides over a request by the rules that apply now: after a
+// listener update they are the new ones, also for connections older than it.
+func (c *Conn) CheckRequest(r authz.Request) authz.Decision {
+	d := c.requestAuthz.Load().CheckRequest(&c.AuthzPeer, r)
+	d.Count(c.Shard)
+	return d
+}
+
+// SetRequestAuthz replaces the rules for requests.
+func (c *Conn) SetRequestAuthz(e *authz.Evaluator) { c.requestAuthz.Store(e) }
+
+// Draining reports whether the connection is to end after what it is doing now.
+func (c *Conn) Draining() bool { return c.draining.Load() }
+
+// OnDrain registers who is told of a drain; at once when it has begun. nil
+// unregisters.
+func (c *Conn) OnDrain(d Drainer) {
+	c.mu.Lock()
+	c.drainer = d
+	c.mu.Unlock()
+	if d != nil && c.draining.Load() {
+		d.Drain()
+	}
+}
+
+// StartDrain asks the handler to finish.
+func (c *Conn) StartDrain() {
+	if c.draining.Swap(true) {
+		return
+	}
+	c.mu.Lock()
+	d := c.drainer
+	c.mu.Unlock()
+	if d != nil {
+		d.Drain()
+	}
+}
+
+// End closes the connection and records why; the first reason stays. Where policy
+// ends it the transport is reset, so that one peer cannot delay the next.
+func (c *Conn) End(e Ending) {
+	c.ended.CompareAndSwap(nil, &e)
+	if e.Flags&telemetry.FlagPolicyClosed != 0 && c.Abort != nil {
+		c.Abort()
+		return
+	}
+	_ = c.Stream.Close()
+}
+
+// Ended says why the sidecar closed the connection, nil when it did not.
+func (c *Conn) Ended() *Ending { return c.ended.Load() }
+
+// NewRecord returns a record with everything that is known of the connection;
+// the caller adds the exchange and releases it.
+func (c *Conn) NewRecord() *telemetry.Record {
+	r := telemetry.NewRecord()
+	r.Start = c.Accepted
+	r.Direction, r.Listener, r.Chain = c.Direction, c.Listener, c.Chain
+	r.Workload, r.Service, r.ConnectionID = c.Workload, c.Service, c.ID
+	info := c.Info
+	r.DownstreamRemote, r.DownstreamDirect, r.DownstreamLocal = info.Remote, info.Remote, info.Local
+	r.PeerID, r.OwnID = info.PeerID, info.OwnID
+	r.TLSVersion, r.CipherSuite, r.SNI = info.TLSVersion, info.CipherSuite, info.SNI
+	r.Denied, r.Rule = !c.Decision.Allowed, c.Decision.Rule
+	r.ShadowDenied, r.ShadowRule = c.Decision.ShadowDenied, c.Decision.ShadowRule
+	if e := c.ended.Load(); e != nil {
+		r.Flags |= e.Flags
+		r.ConnectionTermination = e.Reason
+		if e.Rule != "" {
+			r.Denied, r.Rule = true, e.Rule
+		}
+	}
+	return r
+}
+
+// Authorize puts a decision over a request into its record.
+func Authorize(r *telemetry.Record, d authz.Decision) {
+	r.Denied = !d.Allowed
+	if d.Rule != "" {
+		r.Rule = d.Rule
+	}
+	r.ShadowDenied, r.ShadowRule = d.ShadowDenied, d.ShadowRule
+	if !d.Allowed {
+		r.Flags |= telemetry.FlagUnauthorized
+	}
+}

@@ -1,0 +1,101 @@
+package sidecar
+
+import (
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
+	"github.com/hauberk-mesh/hauberk/sidecar/listener"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/tcp"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// routes are the route tables by name. A connection manager keeps the slot of
+// its name and loads the table for each request: one atomic load, no lock.
+type routes struct {
+	mu    sync.Mutex
+	slots map[string]*atomic.Pointer[route.Table]
+}
+
+func newRoutes() *routes { return &routes{slots: map[string]*atomic.Pointer[route.Table]{}} }
+
+func (r *routes) slot(name string) *atomic.Pointer[route.Table] {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.slots[name]
+	if s == nil {
+		s = &atomic.Pointer[route.Table]{}
+		r.slots[name] = s
+	}
+	return s
+}
+
+func (r *routes) get(name string) *route.Table { return r.slot(name).Load() }
+
+func (r *routes) set(name string, t *route.Table) { r.slot(name).Store(t) }
+
+// forget drops a name. Connections that drain keep the slot, and its table.
+func (r *routes) forget(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.slots, name)
+}
+
+// all returns the tables, for people.
+func (r *routes) all() map[string]*route.Config {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := map[string]*route.Config{}
+	for name, s := range r.slots {
+		if t := s.Load(); t != nil {
+			out[name] = t.Config()
+		}
+	}
+	return out
+}
+
+// handlers builds the terminal filters of filter chains.
+type handlers struct {
+	clusters *cluster.Manager
+	routes   *routes
+	logs     *telemetry.Logs
+	metrics  *telemetry.Metrics
+	timers   *hcm.Timers
+	log      *slog.Logger
+}
+
+func (h *handlers) build(_ *listener.Config, c *listener.FilterChain) (downstream.Handler, error) {
+	if c.TCP != nil {
+		return tcp.New(c.TCP, tcp.Options{Clusters: h.clusters, Logs: h.logs, Metrics: h.metrics, Log: h.log})
+	}
+	o := hcm.Options{Clusters: h.clusters, Logs: h.logs, Metrics: h.metrics, Timers: h.timers, Log: h.log}
+	if c.HTTP.Routes == nil {
+		o.Routes = h.routes.slot(c.HTTP.RouteName).Load
+	}
+	return hcm.New(c.HTTP, o)
+}
+
+// workloadsOf are the SPIFFE IDs that a listener needs an SVID for.
+func workloadsOf(l *listener.Config) []string {
+	var out []string
+	if l.Workload != "" {
+		out = append(out, l.Workload)
+	}
+	each := func(c *listener.FilterChain) {
+		if c.TLS != nil && strings.HasPrefix(c.TLS.Certificate, "spiffe://") {
+			out = append(out, c.TLS.Certificate)
+		}
+	}
+	for i := range l.Chains {
+		each(&l.Chains[i])
+	}
+	if l.Default != nil {
+		each(l.Default)
+	}
+	return out
+}

@@ -1,0 +1,77 @@
+package hcm
+
+import "sync"
+
+// buffer is a window of bytes that were read and not used yet: b[r:w].
+type buffer struct {
+	b    []byte
+	r, w int
+}
+
+func (b *buffer) bytes() []byte { return b.b[b.r:b.w] }
+func (b *buffer) len() int      { return b.w - b.r }
+
+func (b *buffer) consume(n int) {
+	if b.r += n; b.r == b.w {
+		b.r, b.w = 0, 0
+	}
+}
+
+// space returns room to read into, at least one byte: it moves what is unused to
+// the front, then grows.
+func (b *buffer) space() []byte {
+	if b.w < len(b.b) {
+		return b.b[b.w:]
+	}
+	if b.r > 0 {
+		b.w = copy(b.b, b.b[b.r:b.w])
+		b.r = 0
+		return b.b[b.w:]
+	}
+	next := make([]byte, max(firstBuffer, 2*len(b.b)))
+	b.w = copy(next, b.b[:b.w])
+	b.b = next
+	return b.b[b.w:]
+}
+
+const (
+	// firstBuffer is what an exchange begins with; requests rarely have more.
+	firstBuffer = 4 << 10
+	// upstreamBuffer takes a TLS record or an ordinary response at once.
+	upstreamBuffer = 16 << 10
+	// keepBuffer is the most that an exchange keeps in the pool.
+	keepBuffer = 64 << 10
+)
+
+// upstreamBuffers are lent while a response is read, not while it is waited for.
+var upstreamBuffers = sync.Pool{New: func() any { return new([upstreamBuffer]byte) }}
+
+// responseBuffer is a buffer whose memory comes from the pool.
+type responseBuffer struct {
+	buffer
+	lent *[upstreamBuffer]byte
+}
+
+// TakeBuffer implements stream.Buffers.
+func (b *responseBuffer) TakeBuffer() []byte {
+	if b.b == nil {
+		b.lent = upstreamBuffers.Get().(*[upstreamBuffer]byte)
+		b.b = b.lent[:]
+	}
+	return b.space()
+}
+
+// DropBuffer implements stream.Buffers.
+func (b *responseBuffer) DropBuffer() {
+	if b.w == 0 {
+		b.release()
+	}
+}
+
+// release gives the memory back; whatever was unused is lost.
+func (b *responseBuffer) release() {
+	if b.lent != nil {
+		upstreamBuffers.Put(b.lent)
+	}
+	*b = responseBuffer{}
+}

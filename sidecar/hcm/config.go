@@ -1,0 +1,75 @@
+// Package hcm is the HTTP connection manager: it drives a codec, runs filters,
+// routes each request and carries the exchange with the upstream.
+package hcm
+
+import (
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/authz"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// Config is
+// envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.
+type Config struct {
+	StatPrefix string
+	// Exactly one of RouteName (RDS) and Routes (inline).
+	RouteName string
+	Routes    *route.Config
+	// RBAC filters run in order before the router.
+	RBAC      []authz.HTTPFilter
+	AccessLog []telemetry.AccessLogConfig
+
+	IdleTimeout           time.Duration // connection without a request, 1 h when 0
+	StreamIdleTimeout     time.Duration // 5 min when 0
+	RequestTimeout        time.Duration // whole request received, 0 for none
+	RequestHeadersTimeout time.Duration // 0 for none
+	MaxRequestHeadersKB   int           // 60 when 0
+	MaxHeaders            int           // 100 when 0
+
+	NormalizePath, MergeSlashes bool
+	EscapedSlashes              EscapedSlashes
+	UnderscoreNames             UnderscoreNames
+	ForwardClientCert           ForwardClientCert
+	// SetClientCertURI adds the peer's URI SAN to x-forwarded-client-cert.
+	SetClientCertURI  bool
+	UseRemoteAddress  bool
+	SkipXFFAppend     bool
+	GenerateRequestID bool
+	ServerName        string // "envoy" semantics; empty leaves the upstream's
+	AcceptHTTP10      bool
+}
+
+// EscapedSlashes is what happens to %2F and %5C in a path.
+type EscapedSlashes uint8
+
+// Envoy's PathWithEscapedSlashesAction values.
+const (
+	KeepEscaped EscapedSlashes = iota
+	RejectEscaped
+	UnescapeAndRedirect
+	UnescapeAndForward
+)
+
+// UnderscoreNames is what happens to header names with underscores.
+type UnderscoreNames uint8
+
+// Envoy's HeadersWithUnderscoresAction values.
+const (
+	AllowUnderscores UnderscoreNames = iota
+	RejectUnderscores
+	DropUnderscores
+)
+
+// ForwardClientCert is what happens to x-forwarded-client-cert.
+type ForwardClientCert uint8
+
+// Envoy's ForwardClientCertDetails values.
+const (
+	Sanitize ForwardClientCert = iota
+	ForwardOnly
+	AppendForward
+	SanitizeSet
+	AlwaysForwardOnly
+)

@@ -1,0 +1,190 @@
+package hcm
+
+// pathVerdict is what becomes of a request after its path was looked at.
+type pathVerdict uint8
+
+const (
+	pathKept pathVerdict = iota
+	pathChanged
+	pathRejected
+	pathRedirect
+)
+
+// pathRules are the connection manager's options on paths.
+type pathRules struct {
+	normalize, merge bool
+	slashes          EscapedSlashes
+}
+
+// plain tells that nothing in the path can concern any rule: the usual case,
+// decided in one pass.
+func (r *pathRules) plain(path string) bool {
+	for i := 0; i < len(path); i++ {
+		switch path[i] {
+		case '%', '\\':
+			return false
+		case '/':
+			if i+1 < len(path) && (path[i+1] == '/' || path[i+1] == '.') {
+				return false
+			}
+		case '?':
+			return true
+		}
+	}
+	return true
+}
+
+// apply rewrites path into dst in Envoy's order: escaped slashes, normalisation,
+// merging. What authorization and routing see is exactly what is forwarded.
+func (r *pathRules) apply(dst []byte, path string) ([]byte, pathVerdict) {
+	if path == "*" || r.plain(path) {
+		return dst, pathKept
+	}
+	end := 0
+	for end < len(path) && path[end] != '?' {
+		end++
+	}
+	start := len(dst)
+	dst, verdict := r.escapes(dst, path[:end])
+	if verdict == pathRejected {
+		return dst, verdict
+	}
+	if r.normalize {
+		dst = removeDots(dst, start)
+	}
+	if r.merge {
+		dst = mergeSlashes(dst, start)
+	}
+	if string(dst[start:]) == path[:end] {
+		return dst, pathKept
+	}
+	return append(dst, path[end:]...), max(verdict, pathChanged)
+}
+
+// escapes copies a path and treats percent-encoding (RFC 3986 6.2.2) and
+// backslashes.
+func (r *pathRules) escapes(dst []byte, path string) ([]byte, pathVerdict) {
+	verdict := pathKept
+	for i := 0; i < len(path); i++ {
+		c := path[i]
+		if c == '\\' && r.normalize {
+			c = '/'
+		}
+		if c != '%' {
+			dst = append(dst, c)
+			continue
+		}
+		b, ok := unhex(path, i+1)
+		if !ok {
+			if r.normalize {
+				return dst, pathRejected
+			}
+			dst = append(dst, c)
+			continue
+		}
+		switch {
+		case (b == '/' || b == '\\') && r.slashes != KeepEscaped:
+			switch r.slashes {
+			case RejectEscaped:
+				return dst, pathRejected
+			case UnescapeAndRedirect:
+				verdict = pathRedirect
+			}
+			if b == '\\' && r.normalize {
+				b = '/'
+			}
+			dst = append(dst, b)
+		case r.normalize && b == 0:
+			return dst, pathRejected
+		case r.normalize && unreserved(b):
+			dst = append(dst, b)
+		case r.normalize:
+			dst = append(dst, '%', upper(path[i+1]), upper(path[i+2]))
+		default:
+			dst = append(dst, path[i:i+3]...)
+		}
+		i += 2
+	}
+	return dst, verdict
+}
+
+// removeDots is remove_dot_segments (RFC 3986 5.2.4) in place, from start.
+func removeDots(b []byte, start int) []byte {
+	out := start
+	for i := start; i < len(b); {
+		// b[i] is a slash, or the first byte.
+		end := i + 1
+		for end < len(b) && b[end] != '/' {
+			end++
+		}
+		segment := b[i:end]
+		last := end == len(b)
+		switch {
+		case len(segment) == 2 && segment[1] == '.':
+			if last {
+				b[out] = '/'
+				out++
+			}
+		case len(segment) == 3 && segment[1] == '.' && segment[2] == '.':
+			for out > start {
+				out--
+				if b[out] == '/' {
+					break
+				}
+			}
+			if last {
+				b[out] = '/'
+				out++
+			}
+		default:
+			out += copy(b[out:], segment)
+		}
+		i = end
+	}
+	if out == start {
+		b[out] = '/'
+		out++
+	}
+	return b[:out]
+}
+
+func mergeSlashes(b []byte, start int) []byte {
+	out := start
+	for i := start; i < len(b); i++ {
+		if b[i] == '/' && out > start && b[out-1] == '/' {
+			continue
+		}
+		b[out] = b[i]
+		out++
+	}
+	return b[:out]
+}
+
+func unhex(s string, i int) (byte, bool) {
+	if i+1 >= len(s) {
+		return 0, false
+	}
+	hi, lo := hexDigit(s[i]), hexDigit(s[i+1])
+	return hi<<4 | lo, hi < 16 && lo < 16
+}
+
+func hexDigit(c byte) byte {
+	switch {
+	case c >= '0' && c <= '9':
+		return c - '0'
+	case c|0x20 >= 'a' && c|0x20 <= 'f':
+		return c | 0x20 - 'a' + 10
+	}
+	return 255
+}
+
+func upper(c byte) byte {
+	if c >= 'a' && c <= 'f' {
+		return c - 0x20
+	}
+	return c
+}
+
+func unreserved(c byte) bool {
+	return c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '.' || c == '_' || c == '~'
+}

@@ -1,0 +1,77 @@
+package hcm
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestPathRules(t *testing.T) {
+	all := pathRules{normalize: true, merge: true}
+	for _, tc := range []struct {
+		rules    pathRules
+		in, want string // want "" keeps, "!" rejects, ">" and a path redirects
+	}{
+		{all, "/", ""}, {all, "/a/b?c=../d", ""}, {all, "*", ""},
+		{all, "/a/./b", "/a/b"}, {all, "/a/../b", "/b"}, {all, "/a/b/..", "/a/"}, {all, "/a/.", "/a/"}, {all, "/..", "/"}, {all, "/../../x", "/x"},
+		{all, "//a///b", "/a/b"}, {all, "/a//../b", "/a/b"}, {all, "/.a/..b/c.", ""}, {all, "/...", ""},
+		{all, "/%41%62", "/Ab"}, {all, "/%7euser", "/~user"}, {all, "/%2e%2E/x", "/x"}, {all, "/%c3%a9", "/%C3%A9"}, {all, "/%20", ""},
+		{all, "/a\\..\\b", "/b"}, {all, "/a%2fb", "/a%2Fb"}, {all, "/a?%zz", ""},
+		{all, "/%", "!"}, {all, "/%4", "!"}, {all, "/%4g", "!"}, {all, "/%00", "!"},
+		{pathRules{}, "/a/../b//c/%41%zz", ""},
+		{pathRules{merge: true}, "/a//b", "/a/b"}, {pathRules{merge: true}, "/a/../b", ""},
+		{pathRules{normalize: true}, "/a//b", ""},
+		{pathRules{slashes: RejectEscaped}, "/a%2Fb", "!"}, {pathRules{slashes: RejectEscaped}, "/a%5cb", "!"}, {pathRules{slashes: RejectEscaped}, "/a?b=%2F", ""},
+		{pathRules{slashes: UnescapeAndForward}, "/a%2Fb", "/a/b"}, {pathRules{slashes: UnescapeAndForward, normalize: true}, "/a%2F..%2fb", "/b"},
+		{pathRules{slashes: UnescapeAndForward, normalize: true}, "/a%5c..%5Cb?q", "/b?q"},
+		{pathRules{slashes: UnescapeAndRedirect}, "/a%2Fb?q", ">/a/b?q"},
+	} {
+		out, verdict := tc.rules.apply(nil, tc.in)
+		got := string(out)
+		switch verdict {
+		case pathKept:
+			got = ""
+		case pathRejected:
+			got = "!"
+		case pathRedirect:
+			got = ">" + got
+		}
+		if got != tc.want {
+			t.Errorf("%+v %q: got %q, want %q", tc.rules, tc.in, got, tc.want)
+		}
+	}
+}
+
+// FuzzPath: what was normalised is normal, and holds nothing that an origin could
+// read as another path.
+func FuzzPath(f *testing.F) {
+	for _, p := range []string{"/a/../b", "/%2e%2e/x", "//", "/a\\..\\b", "/%41?x", "/..%2f"} {
+		f.Add(p)
+	}
+	f.Fuzz(func(t *testing.T, path string) {
+		// Other bytes do not pass the parser.
+		if !strings.HasPrefix(path, "/") || strings.ContainsFunc(path, func(r rune) bool { return r <= 0x20 || r >= 0x7f }) {
+			return
+		}
+		rules := pathRules{normalize: true, merge: true, slashes: RejectEscaped}
+		out, verdict := rules.apply(nil, path)
+		if verdict == pathRejected {
+			return
+		}
+		got := string(out)
+		if verdict == pathKept {
+			got = path
+		}
+		if again, v := rules.apply(nil, got); v != pathKept {
+			t.Fatalf("%q became %q, and that %q", path, got, again)
+		}
+		p, _, _ := strings.Cut(got, "?")
+		for _, seg := range strings.Split(p, "/") {
+			if seg == "." || seg == ".." {
+				t.Fatalf("%q became %q", path, got)
+			}
+		}
+		if !strings.HasPrefix(p, "/") || strings.Contains(p, "//") || strings.ContainsAny(p, "\\") {
+			t.Fatalf("%q became %q", path, got)
+		}
+	})
+}

@@ -1,0 +1,200 @@
+package hcm
+
+import (
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Timers are the timeouts of many connections. Arming one is an atomic store: no
+// timer of the runtime, no context and no deadline on a socket is touched unless a
+// timeout really passes. One goroutine looks at them when the earliest is due.
+type Timers struct {
+	wakeAt atomic.Int64 // when the goroutine looks again
+	kick   chan struct{}
+	done   chan struct{}
+	wg     sync.WaitGroup
+
+	mu      sync.Mutex
+	entries []*timer
+}
+
+// fired marks a timer whose owner was woken and has not noticed yet.
+const fired = -1
+
+// timer is one connection's. at is when it is due, 0 when it is not armed.
+type timer struct {
+	at    atomic.Int64
+	owner timed
+	ts    *Timers
+	index int
+	// mu is held while the owner is woken, so that the owner can wait until that
+	// is over before it goes on.
+	mu sync.Mutex
+}
+
+// timed owns a timer. Both methods are called on the timers' goroutine.
+type timed interface {
+	// due says whether the time has come; if not, when to look again (0: never).
+	due(now int64) (yes bool, next int64)
+	// wake interrupts whatever the owner waits for.
+	wake()
+}
+
+// NewTimers starts the goroutine; Close ends it.
+func NewTimers() *Timers {
+	ts := &Timers{kick: make(chan struct{}, 1), done: make(chan struct{})}
+	ts.wakeAt.Store(math.MaxInt64)
+	ts.wg.Go(ts.run)
+	return ts
+}
+
+// Close ends the timers; what is armed does not fire any more.
+func (ts *Timers) Close() {
+	close(ts.done)
+	ts.wg.Wait()
+}
+
+func (ts *Timers) add(t *timer) {
+	t.ts = ts
+	ts.mu.Lock()
+	t.index = len(ts.entries)
+	ts.entries = append(ts.entries, t)
+	ts.mu.Unlock()
+}
+
+func (ts *Timers) remove(t *timer) {
+	ts.mu.Lock()
+	last := len(ts.entries) - 1
+	ts.entries[t.index] = ts.entries[last]
+	ts.entries[t.index].index = t.index
+	ts.entries[last] = nil
+	ts.entries = ts.entries[:last]
+	ts.mu.Unlock()
+	// A wake that is under way ends before the owner goes.
+	t.at.Store(0)
+	t.settle()
+}
+
+// settle returns when no wake is under way.
+func (t *timer) settle() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+}
+
+// set arms the timer, or disarms it with 0, and tells whether it had fired since
+// it was last set. Only the owner calls it.
+func (t *timer) set(at int64) (hadFired bool) {
+	if t.at.Swap(at) == fired {
+		hadFired = true
+		t.settle()
+	}
+	t.ts.soon(at)
+	return hadFired
+}
+
+// hasten brings an armed timer forward; anyone may call it.
+func (t *timer) hasten(at int64) {
+	for {
+		cur := t.at.Load()
+		if cur <= 0 || cur <= at {
+			return
+		}
+		if t.at.CompareAndSwap(cur, at) {
+			t.ts.soon(at)
+			return
+		}
+	}
+}
+
+func (ts *Timers) soon(at int64) {
+	if at > 0 && at < ts.wakeAt.Load() {
+		select {
+		case ts.kick <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (ts *Timers) run() {
+	t := time.NewTimer(time.Hour)
+	defer t.Stop()
+	for {
+		select {
+		case <-ts.done:
+			return
+		case <-ts.kick:
+		case <-t.C:
+		}
+		// Whoever arms from here on either is seen by the scan or kicks: wakeAt
+		// is raised before the scan starts.
+		ts.wakeAt.Store(math.MaxInt64)
+		now := monotonic()
+		next := ts.scan(now)
+		ts.wakeAt.Store(next)
+		// Armed between scan and store: look again.
+		if again := ts.earliest(); again < next {
+			next = again
+			ts.wakeAt.Store(next)
+		}
+		if next == math.MaxInt64 {
+			t.Reset(time.Hour)
+		} else {
+			t.Reset(time.Duration(max(0, next-monotonic())))
+		}
+	}
+}
+
+// scan fires what is due and returns when the next is.
+func (ts *Timers) scan(now int64) int64 {
+	next := int64(math.MaxInt64)
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	for _, t := range ts.entries {
+		at := t.at.Load()
+		if at > 0 && at <= now {
+			at = t.fire(at, now)
+		}
+		if at > 0 {
+			next = min(next, at)
+		}
+	}
+	return next
+}
+
+func (ts *Timers) earliest() int64 {
+	next := int64(math.MaxInt64)
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	for _, t := range ts.entries {
+		if at := t.at.Load(); at > 0 {
+			next = min(next, at)
+		}
+	}
+	return next
+}
+
+func (t *timer) fire(at, now int64) int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	yes, next := t.owner.due(now)
+	if !yes {
+		t.at.CompareAndSwap(at, next)
+		return t.at.Load()
+	}
+	if t.at.CompareAndSwap(at, fired) {
+		t.owner.wake()
+	}
+	return 0
+}
+
+// clockBase lies so far back that the clock is positive in a synctest bubble too,
+// where time begins in 2000: 0 and negative numbers have meanings of their own.
+var clockBase = time.Now().Add(-50 * 365 * 24 * time.Hour)
+
+// monotonic is the time in nanoseconds since some moment.
+func monotonic() int64 { return int64(time.Since(clockBase)) }
+
+// monotonicOf is the same clock's reading of a time that has one.
+func monotonicOf(t time.Time) int64 { return int64(t.Sub(clockBase)) }

@@ -1,0 +1,73 @@
+package hcm
+
+import (
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// alarm is an owner that counts its wakes.
+type alarm struct {
+	until atomic.Int64
+	woken atomic.Int32
+}
+
+func (a *alarm) due(now int64) (bool, int64) { return now >= a.until.Load(), a.until.Load() }
+func (a *alarm) wake()                       { a.woken.Add(1) }
+
+func TestTimers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ts := NewTimers()
+		defer ts.Close()
+		a, b := &alarm{}, &alarm{}
+		ta, tb := &timer{owner: a}, &timer{owner: b}
+		ts.add(ta)
+		ts.add(tb)
+		arm := func(tm *timer, d time.Duration) bool {
+			at := monotonic() + int64(d)
+			tm.owner.(*alarm).until.Store(at)
+			return tm.set(at)
+		}
+		arm(ta, time.Hour)
+		arm(tb, 50*time.Millisecond)
+		time.Sleep(49 * time.Millisecond)
+		synctest.Wait()
+		if b.woken.Load() != 0 {
+			t.Error("woken before its time")
+		}
+		time.Sleep(2 * time.Millisecond)
+		synctest.Wait()
+		if b.woken.Load() != 1 || a.woken.Load() != 0 {
+			t.Errorf("woken %d and %d times", b.woken.Load(), a.woken.Load())
+		}
+		if !arm(tb, time.Hour) || arm(tb, time.Hour) {
+			t.Error("the owner was not told, or told twice, that it fired")
+		}
+		// What the owner put off does not wake it; what is brought forward does.
+		arm(ta, 10*time.Millisecond)
+		a.until.Store(monotonic() + int64(time.Second))
+		time.Sleep(100 * time.Millisecond)
+		synctest.Wait()
+		if a.woken.Load() != 0 {
+			t.Error("woken though it was put off")
+		}
+		soon := monotonic() + int64(20*time.Millisecond)
+		b.until.Store(soon)
+		tb.hasten(soon)
+		time.Sleep(30 * time.Millisecond)
+		synctest.Wait()
+		if b.woken.Load() != 2 {
+			t.Error("brought forward and not woken")
+		}
+		arm(ta, 10*time.Millisecond)
+		ta.set(0)
+		ts.remove(ta)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if a.woken.Load() != 0 {
+			t.Error("disarmed and woken")
+		}
+		ts.remove(tb)
+	})
+}

@@ -1,0 +1,219 @@
+package http1
+
+import (
+	"errors"
+	"strconv"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+)
+
+// ErrUnwritable is a message that holds what may not go on the wire: a filter or
+// a configured header put a control character or an invalid name into it.
+var ErrUnwritable = errors.New("http1: message holds an invalid field")
+
+// RequestOptions are what a request's head says of the connection.
+type RequestOptions struct {
+	Framing Framing // NoBody, Length or Chunked
+	Close   bool
+}
+
+// AppendRequest writes a request's head.
+func AppendRequest(dst []byte, r *message.Request, o RequestOptions) ([]byte, error) {
+	if !all(r.Method, isToken) || r.Method == "" || !all(r.Path, isTarget) || r.Path == "" || !validHost(r.Authority) {
+		return dst, ErrUnwritable
+	}
+	dst = append(dst, r.Method...)
+	dst = append(dst, ' ')
+	dst = append(dst, r.Path...)
+	dst = append(dst, " HTTP/1.1\r\n"...)
+	f := &r.Fields
+	if !f.Has(message.Host) {
+		dst = appendField(dst, "Host", r.Authority)
+	}
+	framed := false
+	for i := range f.Slots() {
+		name, value, ok := f.At(i)
+		if !ok {
+			continue
+		}
+		switch f.IDAt(i) {
+		case message.Host:
+			value = r.Authority
+		case message.ContentLength:
+			if framed = o.Framing == Length || o.Framing == NoBody; !framed {
+				continue
+			}
+			dst = appendLength(dst, name, r.ContentLength)
+			continue
+		case message.TransferEncoding, message.Connection, message.Upgrade, message.TE, message.Trailer,
+			message.KeepAlive, message.ProxyConnection, message.Expect, message.Fake:
+			continue
+		default:
+			if !f.Checked(i) && !writable(name, value) {
+				return dst, ErrUnwritable
+			}
+		}
+		dst = appendField(dst, name, value)
+	}
+	switch {
+	case o.Framing == Chunked:
+		dst = append(dst, "Transfer-Encoding: chunked\r\n"...)
+	case o.Framing == Length && !framed:
+		dst = appendLength(dst, "Content-Length", r.ContentLength)
+	}
+	if r.AcceptTrailers {
+		dst = append(dst, "TE: trailers\r\n"...)
+	}
+	if r.ExpectContinue {
+		dst = append(dst, "Expect: 100-continue\r\n"...)
+	}
+	switch {
+	case o.Close && r.AcceptTrailers:
+		dst = append(dst, "Connection: close, TE\r\n"...)
+	case o.Close:
+		dst = append(dst, "Connection: close\r\n"...)
+	case r.AcceptTrailers:
+		dst = append(dst, "Connection: TE\r\n"...)
+	}
+	return append(dst, '\r', '\n'), nil
+}
+
+// ResponseOptions are what a response's head says of the connection.
+type ResponseOptions struct {
+	// Framing is NoBody, Length, Chunked, or UntilClose for an HTTP/1.0 client.
+	Framing Framing
+	// KnownLength writes Content-Length though no body follows (HEAD, 304).
+	KnownLength bool
+	Close       bool
+	// KeepAlive says "Connection: keep-alive", which HTTP/1.0 clients wait for.
+	KeepAlive bool
+}
+
+// AppendResponse writes a response's head.
+func AppendResponse(dst []byte, r *message.Response, o ResponseOptions) ([]byte, error) {
+	if r.Status < 100 || r.Status > 599 || !writableValue(r.Reason) {
+		return dst, ErrUnwritable
+	}
+	dst = append(dst, "HTTP/1.1 "...)
+	dst = append(dst, byte('0'+r.Status/100), byte('0'+r.Status/10%10), byte('0'+r.Status%10), ' ')
+	if r.Reason == "" {
+		dst = append(dst, Reason(r.Status)...)
+	} else {
+		dst = append(dst, r.Reason...)
+	}
+	dst = append(dst, '\r', '\n')
+	f := &r.Fields
+	framed := false
+	length := o.Framing == Length || o.KnownLength
+	for i := range f.Slots() {
+		name, value, ok := f.At(i)
+		if !ok {
+			continue
+		}
+		switch f.IDAt(i) {
+		case message.ContentLength:
+			if length && !framed {
+				dst = appendLength(dst, name, r.ContentLength)
+				framed = true
+			}
+			continue
+		case message.TransferEncoding, message.Connection, message.Upgrade, message.Trailer, message.KeepAlive,
+			message.ProxyConnection, message.Fake:
+			continue
+		}
+		if !f.Checked(i) && !writable(name, value) {
+			return dst, ErrUnwritable
+		}
+		dst = appendField(dst, name, value)
+	}
+	switch {
+	case o.Framing == Chunked:
+		dst = append(dst, "Transfer-Encoding: chunked\r\n"...)
+	case length && !framed:
+		dst = appendLength(dst, "Content-Length", r.ContentLength)
+	}
+	switch {
+	case o.Close:
+		dst = append(dst, "Connection: close\r\n"...)
+	case o.KeepAlive:
+		dst = append(dst, "Connection: keep-alive\r\n"...)
+	}
+	return append(dst, '\r', '\n'), nil
+}
+
+// AppendContinue writes the interim response 100.
+func AppendContinue(dst []byte) []byte { return append(dst, "HTTP/1.1 100 Continue\r\n\r\n"...) }
+
+// AppendChunk writes data as one chunk; empty data writes nothing.
+func AppendChunk(dst, data []byte) []byte {
+	if len(data) == 0 {
+		return dst
+	}
+	dst = AppendChunkHead(dst, len(data))
+	dst = append(dst, data...)
+	return append(dst, '\r', '\n')
+}
+
+// AppendChunkHead writes the size line of a chunk, for data that goes out apart.
+func AppendChunkHead(dst []byte, n int) []byte {
+	dst = strconv.AppendInt(dst, int64(n), 16)
+	return append(dst, '\r', '\n')
+}
+
+// AppendLastChunk ends a chunked body; trailers may be nil.
+func AppendLastChunk(dst []byte, trailers *message.Fields) ([]byte, error) {
+	dst = append(dst, '0', '\r', '\n')
+	if trailers != nil {
+		for i := range trailers.Slots() {
+			name, value, ok := trailers.At(i)
+			if !ok || trailerUse(trailers.IDAt(i)) != forward {
+				continue
+			}
+			if !trailers.Checked(i) && !writable(name, value) {
+				return dst, ErrUnwritable
+			}
+			dst = appendField(dst, name, value)
+		}
+	}
+	return append(dst, '\r', '\n'), nil
+}
+
+func appendField(dst []byte, name, value string) []byte {
+	dst = append(dst, name...)
+	dst = append(dst, ':', ' ')
+	dst = append(dst, value...)
+	return append(dst, '\r', '\n')
+}
+
+func appendLength(dst []byte, name string, n int64) []byte {
+	dst = append(dst, name...)
+	dst = append(dst, ':', ' ')
+	dst = strconv.AppendInt(dst, n, 10)
+	return append(dst, '\r', '\n')
+}
+
+func writable(name, value string) bool {
+	return name != "" && all(name, isToken) && writableValue(value)
+}
+
+func writableValue(v string) bool { return all(v, isValue) }
+
+// Reason is the phrase of a status code (RFC 9110 15).
+func Reason(status int) string {
+	if r := reasons[status]; r != "" {
+		return r
+	}
+	return "Unknown"
+}
+
+var reasons = [600]string{
+	100: "Continue", 101: "Switching Protocols", 103: "Early Hints",
+	200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 206: "Partial Content",
+	301: "Moved Permanently", 302: "Found", 303: "See Other", 304: "Not Modified", 307: "Temporary Redirect", 308: "Permanent Redirect",
+	400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
+	408: "Request Timeout", 409: "Conflict", 411: "Length Required", 413: "Content Too Large", 414: "URI Too Long",
+	417: "Expectation Failed", 421: "Misdirected Request", 425: "Too Early", 426: "Upgrade Required",
+	429: "Too Many Requests", 431: "Request Header Fields Too Large",
+	500: "Internal Server Error", 501: "Not Implemented", 502: "Bad Gateway", 503: "Service Unavailable",
+	504: "Gateway Timeout", 505: "HTTP Version Not Supported",
+}

@@ -1,0 +1,87 @@
+package sidecar
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/identity/svid"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+)
+
+// watchIdentity acts on what an identity change takes away. New handshakes read
+// the new snapshot by themselves; an established connection whose identity is
+// withdrawn has to be found and closed.
+func (s *Sidecar) watchIdentity(ctx context.Context) {
+	old := &svid.Snapshot{}
+	for {
+		changed := s.identity.Changed()
+		now := s.identity.Snapshot()
+		s.identityChanged(old, now)
+		old = now
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Sidecar) identityChanged(old, now *svid.Snapshot) {
+	for id, own := range now.SVIDs {
+		s.metrics.SVIDNotAfter.With(id).Set(float64(own.Leaf().NotAfter.Unix()))
+		if before := old.SVIDs[id]; before != nil && before.Leaf().SerialNumber.Cmp(own.Leaf().SerialNumber) != 0 {
+			s.metrics.Rotations.With("svid", "ok").Inc(0)
+		}
+	}
+	for id := range old.SVIDs {
+		if now.SVIDs[id] != nil {
+			continue
+		}
+		s.metrics.SVIDNotAfter.Delete(id)
+		in := s.listeners.CloseConns(func(workload string, info *stream.Info) bool {
+			return workload == id || info.OwnID == id
+		}, "identity_withdrawn")
+		out := s.clusters.CloseConns(func(source string, info *stream.Info) bool {
+			return source == id || info.OwnID == id
+		})
+		s.log.Warn("identity withdrawn", "src_id", id, "connections_closed", in+out)
+	}
+	for td, before := range old.Bundles {
+		if after := now.Bundles[td]; after != nil && len(after.Certificates) > 0 {
+			if before.Sequence != after.Sequence {
+				s.metrics.Rotations.With("bundle", "ok").Inc(0)
+			}
+			continue
+		}
+		if len(before.Certificates) == 0 {
+			continue
+		}
+		prefix := "spiffe://" + td + "/"
+		in := s.listeners.CloseConns(func(_ string, info *stream.Info) bool {
+			return strings.HasPrefix(info.PeerID, prefix)
+		}, "trust_withdrawn")
+		out := s.clusters.CloseConns(func(_ string, info *stream.Info) bool { return strings.HasPrefix(info.PeerID, prefix) })
+		s.log.Warn("trust domain is no longer trusted", "peer", td, "connections_closed", in+out)
+	}
+}
+
+// missing are the identities that listeners name and nobody has issued.
+func (s *Sidecar) missing() []string {
+	if s.identity == nil {
+		return nil
+	}
+	snap := s.identity.Snapshot()
+	var out []string
+	for _, id := range s.state.named() {
+		own := snap.SVIDs[id]
+		switch {
+		case own == nil:
+			out = append(out, "no SVID for "+id)
+		case time.Now().After(own.Leaf().NotAfter):
+			out = append(out, fmt.Sprintf("the SVID of %s expired at %s", id, own.Leaf().NotAfter.UTC().Format(time.RFC3339)))
+		}
+	}
+	return out
+}

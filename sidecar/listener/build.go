@@ -1,0 +1,206 @@
+package listener
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/authz"
+	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// snapshot is a listener's configuration, compiled. It is immutable but for its
+// reference count: the listener holds one reference, each connection another.
+type snapshot struct {
+	cfg     *Config
+	tree    matchTree
+	log     *telemetry.Log
+	chains  []*chain
+	inspect bool
+	anyTLS  bool
+	timeout time.Duration
+	refs    atomic.Int64
+}
+
+// chain is a filter chain, compiled.
+type chain struct {
+	cfg     *FilterChain
+	index   int // -1 for the default chain
+	tls     *tls.Config
+	ownID   string
+	network *authz.Evaluator
+	request *authz.Evaluator
+	handler downstream.Handler
+	log     *telemetry.Log
+
+	workload, service string
+	metrics           *telemetry.ServiceMetrics
+}
+
+func (c *chain) label() string {
+	switch {
+	case c.cfg.Name != "":
+		return fmt.Sprintf("%q", c.cfg.Name)
+	case c.index < 0:
+		return "default_filter_chain"
+	}
+	return fmt.Sprintf("filter_chains[%d]", c.index)
+}
+
+// http tells whether the chain serves requests.
+func (c *chain) http() bool { return c.cfg.HTTP != nil }
+
+// inspectorTimeout is Envoy's default for listener filters.
+const inspectorTimeout = 15 * time.Second
+
+// compile builds a snapshot. On error nothing stays open.
+func (m *Manager) compile(cfg *Config) (_ *snapshot, err error) {
+	s := &snapshot{cfg: cfg, inspect: cfg.TLSInspector, timeout: cfg.FilterChainTimeout}
+	s.refs.Store(1)
+	if s.timeout <= 0 {
+		s.timeout = inspectorTimeout
+	}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if cfg.Name == "" {
+		return nil, errors.New("the listener has no name")
+	}
+	if len(cfg.Chains) == 0 && cfg.Default == nil {
+		return nil, errors.New("the listener has no filter chain")
+	}
+	if cfg.Network == "udp" {
+		return nil, errors.New("a UDP listener has no byte streams to serve")
+	}
+	if s.log, err = m.opts.Logs.Open(cfg.AccessLog); err != nil {
+		return nil, err
+	}
+	s.tree.root = &node{}
+	for i := range cfg.Chains {
+		c, err := m.compileChain(s, &cfg.Chains[i], i)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.tree.root.insert(0, &c.cfg.Match, c); err != nil {
+			return nil, err
+		}
+		match := &c.cfg.Match
+		s.inspect = s.inspect || len(match.ServerNames) > 0 || match.TransportProtocol != "" || len(match.ApplicationProtocols) > 0
+	}
+	if cfg.Default != nil {
+		if s.tree.fallback, err = m.compileChain(s, cfg.Default, -1); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// compileChain builds a chain and adds it to s, which closes it.
+func (m *Manager) compileChain(s *snapshot, cfg *FilterChain, index int) (_ *chain, err error) {
+	c := &chain{cfg: cfg, index: index}
+	s.chains = append(s.chains, c)
+	fail := func(err error) (*chain, error) { return nil, fmt.Errorf("filter chain %s: %w", c.label(), err) }
+
+	if (cfg.HTTP == nil) == (cfg.TCP == nil) {
+		return fail(errors.New("exactly one of HTTP and TCP must be the terminal filter"))
+	}
+	if cfg.TLS != nil {
+		s.anyTLS = true
+		if m.opts.TLS == nil {
+			return fail(errors.New("TLS is configured and there is no source of certificates"))
+		}
+		if c.tls, c.ownID, err = m.opts.TLS.ServerTLS(s.cfg.Workload, s.cfg.Name, cfg.TLS); err != nil {
+			return fail(err)
+		}
+	}
+	var counter authz.CounterFor
+	if m.opts.Metrics != nil {
+		counter = m.opts.Metrics.AuthzCounter
+	}
+	if c.network, err = authz.Compile(cfg.RBAC, authz.Connection, counter); err != nil {
+		return fail(err)
+	}
+	logs := []telemetry.AccessLogConfig{}
+	if cfg.HTTP != nil {
+		logs = cfg.HTTP.AccessLog
+		if c.request, err = authz.Compile(cfg.HTTP.RBAC, authz.Exchange, counter); err != nil {
+			return fail(err)
+		}
+	} else {
+		logs = append(logs, cfg.TCP.AccessLog...)
+	}
+	// What the listener logs too would be there twice.
+	logs = slices.DeleteFunc(slices.Clone(logs), func(l telemetry.AccessLogConfig) bool {
+		return slices.ContainsFunc(s.cfg.AccessLog, func(o telemetry.AccessLogConfig) bool { return reflect.DeepEqual(l, o) })
+	})
+	if c.log, err = m.opts.Logs.Open(logs); err != nil {
+		return fail(err)
+	}
+	if c.handler, err = m.opts.NewHandler(s.cfg, cfg); err != nil {
+		return fail(err)
+	}
+	c.identify(s.cfg)
+	if m.opts.Metrics != nil {
+		c.metrics = m.opts.Metrics.Service(telemetry.Direction(s.cfg.Direction), c.service)
+	}
+	return c, nil
+}
+
+// identify finds whose chain it is. Workloads of a host share the inbound
+// listener: there a chain belongs to the identity that its certificate names.
+func (c *chain) identify(l *Config) {
+	c.workload, c.service = l.Workload, l.Service
+	if t := c.cfg.TLS; t != nil && strings.HasPrefix(t.Certificate, "spiffe://") && t.Certificate != l.Workload {
+		c.workload, c.service = t.Certificate, telemetry.PeerName(t.Certificate)
+	}
+	if c.service == "" {
+		c.service = l.Name // a foreign listener names no service
+	}
+}
+
+// admits repeats what the handshake requires of a peer, for connections older
+// than the chain.
+func (c *chain) admits(info *stream.Info) bool {
+	t := c.cfg.TLS
+	if t == nil {
+		return true
+	}
+	if !info.TLS || t.RequireClientCertificate && info.PeerID == "" {
+		return false
+	}
+	if len(t.PeerIDs) == 0 {
+		return true
+	}
+	for _, id := range t.PeerIDs {
+		if id == info.PeerID {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *snapshot) release() {
+	if s.refs.Add(-1) == 0 {
+		s.close()
+	}
+}
+
+func (s *snapshot) close() {
+	for _, c := range s.chains {
+		if closer, ok := c.handler.(io.Closer); ok {
+			_ = closer.Close()
+		}
+		c.log.Close()
+	}
+	s.log.Close()
+}

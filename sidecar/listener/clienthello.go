@@ -1,0 +1,227 @@
+package listener
+
+import (
+	"errors"
+	"strings"
+)
+
+// maxClientHello bounds what the inspector looks at. A hello with post-quantum key
+// shares is about 1.8 KB.
+const maxClientHello = 16 << 10
+
+var (
+	// errNotTLS means that the bytes are no ClientHello.
+	errNotTLS = errors.New("not a TLS ClientHello")
+	// errMoreHello means that what is there is the beginning of one.
+	errMoreHello = errors.New("ClientHello is incomplete")
+	// errBadHello means that it began as one and broke the format.
+	errBadHello = errors.New("malformed ClientHello")
+)
+
+// clientHello is what a filter chain is chosen by.
+type clientHello struct {
+	serverName string // lower case
+	alpn       []string
+}
+
+// parseClientHello reads a ClientHello from the first bytes of a connection (RFC
+// 8446 4.1.2 and 5.1, RFC 6066 3, RFC 7301 3.1). The message may be spread over
+// several records.
+func parseClientHello(b []byte) (clientHello, error) {
+	message, err := firstMessage(b)
+	if err != nil {
+		return clientHello{}, err
+	}
+	r := reader{message}
+	if !r.skip(2 + 32) { // legacy_version, random
+		return clientHello{}, errBadHello
+	}
+	_, ok1 := r.vector8()  // legacy_session_id
+	_, ok2 := r.vector16() // cipher_suites
+	_, ok3 := r.vector8()  // legacy_compression_methods
+	if !ok1 || !ok2 || !ok3 {
+		return clientHello{}, errBadHello
+	}
+	if len(r.b) == 0 {
+		return clientHello{}, nil // TLS 1.2 without extensions
+	}
+	extensions, ok := r.vector16()
+	if !ok || len(r.b) != 0 {
+		return clientHello{}, errBadHello
+	}
+	return parseExtensions(extensions)
+}
+
+// firstMessage joins the payload of handshake records until the first message is
+// whole, and returns its body.
+func firstMessage(b []byte) ([]byte, error) {
+	const (
+		recordHeader, messageHeader = 5, 4
+		handshakeRecord             = 22
+		clientHelloMessage          = 1
+		maxRecord                   = 1 << 14
+	)
+	var joined []byte
+	for {
+		if len(b) > 0 && b[0] != handshakeRecord || len(b) > 1 && b[1] != 3 {
+			return nil, errNotTLS
+		}
+		if len(b) < recordHeader {
+			return nil, errMoreHello
+		}
+		n := int(b[3])<<8 | int(b[4])
+		if n == 0 || n > maxRecord {
+			return nil, errBadHello
+		}
+		part := b[recordHeader:min(len(b), recordHeader+n)]
+		if joined == nil && len(part) > 0 && part[0] != clientHelloMessage {
+			return nil, errNotTLS
+		}
+		joined = append(joined, part...)
+		if len(joined) >= messageHeader {
+			size := int(joined[1])<<16 | int(joined[2])<<8 | int(joined[3])
+			if size > maxClientHello {
+				return nil, errBadHello
+			}
+			if len(joined) >= messageHeader+size {
+				return joined[messageHeader : messageHeader+size], nil
+			}
+		}
+		if len(part) < n {
+			return nil, errMoreHello
+		}
+		b = b[recordHeader+n:]
+	}
+}
+
+func parseExtensions(b []byte) (clientHello, error) {
+	const serverName, alpn = 0, 16
+	var hello clientHello
+	seen := [2]bool{}
+	for r := (reader{b}); len(r.b) > 0; {
+		kind, ok := r.uint16()
+		body, ok2 := r.vector16()
+		if !ok || !ok2 {
+			return clientHello{}, errBadHello
+		}
+		var err error
+		switch kind {
+		case serverName:
+			if seen[0] {
+				return clientHello{}, errBadHello
+			}
+			seen[0] = true
+			hello.serverName, err = parseServerName(body)
+		case alpn:
+			if seen[1] {
+				return clientHello{}, errBadHello
+			}
+			seen[1] = true
+			hello.alpn, err = parseALPN(body)
+		}
+		if err != nil {
+			return clientHello{}, err
+		}
+	}
+	return hello, nil
+}
+
+func parseServerName(b []byte) (string, error) {
+	const hostName = 0
+	r := reader{b}
+	list, ok := r.vector16()
+	if !ok || len(r.b) != 0 {
+		return "", errBadHello
+	}
+	name := ""
+	for r := (reader{list}); len(r.b) > 0; {
+		kind, ok := r.uint8()
+		value, ok2 := r.vector16()
+		if !ok || !ok2 || len(value) == 0 {
+			return "", errBadHello
+		}
+		if kind == hostName {
+			if name != "" {
+				return "", errBadHello
+			}
+			for _, c := range value {
+				if c <= ' ' || c >= 0x7f {
+					return "", errBadHello
+				}
+			}
+			name = strings.ToLower(string(value))
+		}
+	}
+	return name, nil
+}
+
+func parseALPN(b []byte) ([]string, error) {
+	r := reader{b}
+	list, ok := r.vector16()
+	if !ok || len(r.b) != 0 || len(list) == 0 {
+		return nil, errBadHello
+	}
+	var out []string
+	for r := (reader{list}); len(r.b) > 0; {
+		p, ok := r.vector8()
+		if !ok || len(p) == 0 {
+			return nil, errBadHello
+		}
+		out = append(out, string(p))
+	}
+	return out, nil
+}
+
+// reader reads TLS presentation language.
+type reader struct{ b []byte }
+
+func (r *reader) skip(n int) bool {
+	if len(r.b) < n {
+		return false
+	}
+	r.b = r.b[n:]
+	return true
+}
+
+func (r *reader) uint8() (int, bool) {
+	if len(r.b) < 1 {
+		return 0, false
+	}
+	v := int(r.b[0])
+	r.b = r.b[1:]
+	return v, true
+}
+
+func (r *reader) uint16() (int, bool) {
+	if len(r.b) < 2 {
+		return 0, false
+	}
+	v := int(r.b[0])<<8 | int(r.b[1])
+	r.b = r.b[2:]
+	return v, true
+}
+
+func (r *reader) take(n int) ([]byte, bool) {
+	if len(r.b) < n {
+		return nil, false
+	}
+	v := r.b[:n]
+	r.b = r.b[n:]
+	return v, true
+}
+
+func (r *reader) vector8() ([]byte, bool) {
+	n, ok := r.uint8()
+	if !ok {
+		return nil, false
+	}
+	return r.take(n)
+}
+
+func (r *reader) vector16() ([]byte, bool) {
+	n, ok := r.uint16()
+	if !ok {
+		return nil, false
+	}
+	return r.take(n)
+}

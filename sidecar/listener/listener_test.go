@@ -1,0 +1,289 @@
+package listener
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/authz"
+	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+	"github.com/hauberk-mesh/hauberk/sidecar/tcp"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// echo serves a connection by sending back what comes.
+type echo struct{}
+
+func (echo) ServeStream(_ context.Context, c *downstream.Conn) {
+	_, _ = io.Copy(struct{ io.Writer }{c.Stream}, struct{ io.Reader }{c.Stream})
+}
+
+func newTestManager(t *testing.T, with func(*Options)) *Manager {
+	t.Helper()
+	o := Options{
+		NewHandler: func(*Config, *FilterChain) (downstream.Handler, error) { return echo{}, nil },
+		Metrics:    telemetry.NewMetrics(),
+	}
+	if with != nil {
+		with(&o)
+	}
+	m := NewManager(o)
+	t.Cleanup(func() { _ = m.Close() })
+	return m
+}
+
+func echoConfig(name string, rbac ...authz.NetworkFilter) *Config {
+	return &Config{Name: name, Network: "tcp", Address: "127.0.0.1:0",
+		Chains: []FilterChain{{Name: "c", RBAC: rbac, TCP: &tcp.Config{Cluster: "x"}}}}
+}
+
+func denyAll() authz.NetworkFilter {
+	return authz.NetworkFilter{StatPrefix: "test", Rules: &authz.Rules{Action: authz.Deny, Policies: []authz.Policy{{
+		Name: "nobody", Permissions: []authz.Permission{{Any: true}}, Principals: []authz.Principal{{Any: true}}}}}}
+}
+
+func dial(t *testing.T, m *Manager, name string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", m.Addrs()[name].String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	return c
+}
+
+func roundTrip(c net.Conn) error {
+	if _, err := c.Write([]byte("ping")); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(c, make([]byte, 4))
+	return err
+}
+
+func mustApply(t *testing.T, m *Manager, cfg *Config) {
+	t.Helper()
+	if err := m.Apply(cfg); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestUpdateKeepsSocketAndConnections(t *testing.T) {
+	m := newTestManager(t, nil)
+	mustApply(t, m, echoConfig("l"))
+	before := m.Addrs()["l"].String()
+	c := dial(t, m, "l")
+	if err := roundTrip(c); err != nil {
+		t.Fatal(err)
+	}
+	mustApply(t, m, echoConfig("l"))
+	if after := m.Addrs()["l"].String(); after != before {
+		t.Errorf("address %s became %s", before, after)
+	}
+	if err := roundTrip(c); err != nil {
+		t.Errorf("the connection ended: %v", err)
+	}
+}
+
+func TestNewDenyClosesLiveConnection(t *testing.T) {
+	m := newTestManager(t, nil)
+	mustApply(t, m, echoConfig("l"))
+	c := dial(t, m, "l")
+	if err := roundTrip(c); err != nil {
+		t.Fatal(err)
+	}
+	mustApply(t, m, echoConfig("l", denyAll()))
+	if err := roundTrip(c); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the denied connection lives: %v", err)
+	}
+	if err := roundTrip(dial(t, m, "l")); err == nil {
+		t.Error("a new connection is served")
+	}
+}
+
+func TestWithdrawnIdentityClosesConnections(t *testing.T) {
+	m := newTestManager(t, nil)
+	cfg := echoConfig("l")
+	cfg.Workload = "spiffe://td/ns/default/dc/dc1/svc/api"
+	mustApply(t, m, cfg)
+	c := dial(t, m, "l")
+	if err := roundTrip(c); err != nil {
+		t.Fatal(err)
+	}
+	never := func(string, *stream.Info) bool { return false }
+	if n := m.CloseConns(never, "other"); n != 0 {
+		t.Errorf("closed %d of another identity", n)
+	}
+	if n := m.CloseConns(func(w string, _ *stream.Info) bool { return w == cfg.Workload }, "withdrawn"); n != 1 {
+		t.Errorf("closed %d", n)
+	}
+	if err := roundTrip(c); err == nil {
+		t.Error("the connection lives")
+	}
+	// A handshake that began before the withdrawal is covered; a later one is not.
+	if _, yes := m.withdrawnSince(0, cfg.Workload, &stream.Info{}); !yes {
+		t.Error("an overtaken handshake is not covered")
+	}
+	if err := roundTrip(dial(t, m, "l")); err != nil {
+		t.Errorf("a connection after the withdrawal: %v", err)
+	}
+}
+
+func TestRemoveDrainsThenCloses(t *testing.T) {
+	m := newTestManager(t, func(o *Options) { o.DrainTime = 50 * time.Millisecond })
+	mustApply(t, m, echoConfig("l"))
+	c := dial(t, m, "l")
+	if err := roundTrip(c); err != nil {
+		t.Fatal(err)
+	}
+	addr := m.Addrs()["l"].String()
+	m.Remove("l")
+	if n, err := net.Dial("tcp", addr); err == nil {
+		_ = n.Close()
+		t.Error("a removed listener accepts")
+	}
+	if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the connection outlives the drain time: %v", err)
+	}
+}
+
+func TestReplaceHandsTheSocketOver(t *testing.T) {
+	m := newTestManager(t, nil)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	_ = l.Close()
+	old, next := echoConfig("old"), echoConfig("new")
+	old.Address, next.Address = addr, addr
+	mustApply(t, m, old)
+	var inUse *AddressInUseError
+	if err := m.Apply(next); !errors.As(err, &inUse) || !strings.Contains(err.Error(), `"old"`) {
+		t.Errorf("two listeners of one address: %v", err)
+	}
+	c := dial(t, m, "old")
+	if err := roundTrip(c); err != nil {
+		t.Fatal(err)
+	}
+	if failed := m.Replace([]string{"old"}, []*Config{next}); len(failed) > 0 {
+		t.Fatal(failed)
+	}
+	if err := roundTrip(dial(t, m, "new")); err != nil {
+		t.Error(err)
+	}
+	if err := roundTrip(c); err != nil {
+		t.Errorf("the old connection: %v", err)
+	}
+}
+
+func TestFailedApplyKeepsWhatWas(t *testing.T) {
+	m := newTestManager(t, nil)
+	mustApply(t, m, echoConfig("l"))
+	bad := echoConfig("l")
+	bad.Chains = append(bad.Chains, bad.Chains[0])
+	if err := m.Apply(bad); err == nil || !strings.Contains(err.Error(), "match the same connections") {
+		t.Errorf("got %v", err)
+	}
+	if err := roundTrip(dial(t, m, "l")); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPortInUseNamesTheHolder(t *testing.T) {
+	held, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	m := newTestManager(t, nil)
+	cfg := echoConfig("l")
+	cfg.Address = held.Addr().String()
+	err = m.Apply(cfg)
+	if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), cfg.Address) || !strings.Contains(err.Error(), "process") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestCloseDoesNotWaitForASilentPeer(t *testing.T) {
+	m := newTestManager(t, nil)
+	cfg := echoConfig("l")
+	cfg.TLSInspector = true
+	mustApply(t, m, cfg)
+	dial(t, m, "l")
+	began := time.Now()
+	_ = m.Close()
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("Close took %v", took)
+	}
+}
+
+func TestInspectorLeavesTheBytes(t *testing.T) {
+	m := newTestManager(t, nil)
+	cfg := echoConfig("l")
+	cfg.TLSInspector = true
+	cfg.Chains[0].Match.ServerNames = []string{"a.example"}
+	mustApply(t, m, cfg)
+	c := dial(t, m, "l")
+	hello := helloBytes(t, "a.example")
+	// In two parts: the inspector waits for the second.
+	_, _ = c.Write(hello[:10])
+	time.Sleep(20 * time.Millisecond)
+	_, _ = c.Write(hello[10:])
+	got := make([]byte, len(hello))
+	if _, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, hello) {
+		t.Errorf("%v; the bytes differ: %v", err, !bytes.Equal(got, hello))
+	}
+	if err := roundTrip(dial(t, m, "l")); err == nil {
+		t.Error("a connection without a chain is served")
+	}
+}
+
+func TestSocketsAreInheritedAndStaleOnesRemoved(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	a := NewSockets(nil)
+	s, err := a.Listen("l", "unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := s.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = s.Close()
+	b := NewSockets(nil, Inherited{Owner: "l", Network: "unix", Address: path, File: f})
+	s, err = b.Listen("l", "unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatalf("the inherited socket: %v", err)
+	}
+	_ = c.Close()
+	s.stream.(*net.UnixListener).SetUnlinkOnClose(false)
+	_ = s.Close() // leaves a stale file
+	if s, err = b.Listen("l", "unix", path); err != nil {
+		t.Fatalf("a stale file: %v", err)
+	}
+	_ = s.Close()
+	if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Listen("l", "unix", path); err == nil || !strings.Contains(err.Error(), "not a socket") {
+		t.Errorf("a file that is no socket: %v", err)
+	}
+}

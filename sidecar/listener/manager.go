@@ -1,0 +1,372 @@
+package listener
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/drain"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// TLSProvider turns the secret names of a downstream TLS context into a
+// configuration. It is asked once for each filter chain that is applied; the
+// configuration itself takes the current certificate and trust bundle at each
+// handshake, and verifies t.RequireClientCertificate and t.PeerIDs.
+type TLSProvider interface {
+	// ServerTLS returns the configuration and the SPIFFE ID it presents. workload
+	// is the listener's, which the secret name "default" means.
+	ServerTLS(workload, listener string, t *TLS) (cfg *tls.Config, ownID string, err error)
+}
+
+// Options are a Manager's collaborators.
+type Options struct {
+	// NewHandler builds the terminal filter of a chain: the HTTP connection manager
+	// or the TCP proxy. A handler that is an io.Closer is closed when neither the
+	// listener nor a connection uses its chain any more.
+	NewHandler func(*Config, *FilterChain) (downstream.Handler, error)
+	TLS        TLSProvider        // nil refuses chains with TLS
+	Metrics    *telemetry.Metrics // nil counts nothing
+	Logs       *telemetry.Logs    // made when nil
+	Log        *slog.Logger       // slog.Default when nil
+	Sockets    *Sockets           // made when nil
+	// Drain is the process's: when it starts, every connection, also a new one, is
+	// asked to finish, and at its deadline all are closed.
+	Drain *drain.Watcher
+	// DrainTime is how long the connections of a removed listener may go on; 10
+	// minutes when 0, as in Envoy.
+	DrainTime time.Duration
+	// HandshakeTimeout is 10 s when 0.
+	HandshakeTimeout time.Duration
+}
+
+// Manager owns the listeners and their connections.
+type Manager struct {
+	opts    Options
+	log     *slog.Logger
+	ownLogs bool
+	limit   *rate.Limiter // of messages about single connections
+
+	ctx  context.Context
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+
+	// apply serialises changes of configuration.
+	apply sync.Mutex
+
+	mu        sync.Mutex
+	listeners map[string]*listener
+	// gone are removed listeners that still have connections.
+	gone map[*listener]struct{}
+	// withdrawals of the recent past, for handshakes that they overtook.
+	withdrawals []withdrawal
+	generation  uint64
+	nextID      uint64
+}
+
+// withdrawal is a call of CloseConns.
+type withdrawal struct {
+	generation uint64
+	at         time.Time
+	match      func(workload string, info *stream.Info) bool
+	reason     string
+}
+
+// NewManager starts a manager; Close ends it.
+func NewManager(opts Options) *Manager {
+	m := &Manager{opts: opts, log: opts.Log, listeners: map[string]*listener{}, gone: map[*listener]struct{}{},
+		limit: rate.NewLimiter(10, 20)}
+	if m.log == nil {
+		m.log = slog.Default()
+	}
+	m.log = m.log.With("component", "listener")
+	if m.opts.Logs == nil {
+		m.opts.Logs, m.ownLogs = telemetry.NewLogs(opts.Metrics), true
+	}
+	if m.opts.Sockets == nil {
+		m.opts.Sockets = NewSockets(m.log)
+	}
+	if m.opts.DrainTime <= 0 {
+		m.opts.DrainTime = 10 * time.Minute
+	}
+	if m.opts.HandshakeTimeout <= 0 {
+		m.opts.HandshakeTimeout = 10 * time.Second
+	}
+	m.ctx, m.stop = context.WithCancel(context.Background())
+	m.wg.Go(m.watchExpiry)
+	if opts.Drain != nil {
+		m.wg.Go(m.watchDrain)
+	}
+	return m
+}
+
+// Apply adds a listener or changes it. A change keeps the socket, unless the
+// address changed, and every connection; established connections go on with what
+// they started with, except for authorization, which is decided anew at once. When
+// Apply fails, what was in force stays.
+func (m *Manager) Apply(cfg *Config) error {
+	return m.Replace(nil, []*Config{cfg})[cfg.Name]
+}
+
+// Remove stops a listener; its connections drain.
+func (m *Manager) Remove(name string) { m.Replace([]string{name}, nil) }
+
+// Replace removes and applies listeners as one change: a listener that takes the
+// address of a removed one takes its socket too, and no connection attempt fails
+// in between. It returns what failed, by name.
+func (m *Manager) Replace(remove []string, add []*Config) map[string]error {
+	m.apply.Lock()
+	defer m.apply.Unlock()
+	failed := map[string]error{}
+	var removed []*listener
+	for _, name := range remove {
+		if slices.ContainsFunc(add, func(c *Config) bool { return c.Name == name }) {
+			continue
+		}
+		if l := m.take(name); l != nil {
+			l.stopAccepting()
+			removed = append(removed, l)
+		}
+	}
+	for _, cfg := range add {
+		if err := m.applyOne(cfg, removed); err != nil {
+			failed[cfg.Name] = fmt.Errorf("listener %s: %w", cfg.Name, err)
+		}
+	}
+	for _, l := range removed {
+		l.retire()
+	}
+	m.countListeners()
+	return failed
+}
+
+// take removes a listener from the table and puts it among those that drain.
+func (m *Manager) take(name string) *listener {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l := m.listeners[name]
+	if l != nil {
+		delete(m.listeners, name)
+		m.gone[l] = struct{}{}
+	}
+	return l
+}
+
+func (m *Manager) applyOne(cfg *Config, removed []*listener) error {
+	if m.ctx.Err() != nil {
+		return errors.New("the listener manager is closed")
+	}
+	next, err := m.compile(cfg)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	l := m.listeners[cfg.Name]
+	m.mu.Unlock()
+	if l != nil {
+		return l.update(next)
+	}
+	l = newListener(m, cfg.Name)
+	if err := l.bind(cfg, removed); err != nil {
+		next.release()
+		return err
+	}
+	l.current = next
+	m.mu.Lock()
+	m.listeners[cfg.Name] = l
+	m.mu.Unlock()
+	l.startAccepting()
+	m.log.Info("listener added", "listener", cfg.Name, "address", l.addr().String(), "service", cfg.Service)
+	return nil
+}
+
+func (m *Manager) countListeners() {
+	if m.opts.Metrics == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.opts.Metrics.ListenersActive.With("active").Set(float64(len(m.listeners)))
+	m.opts.Metrics.ListenersActive.With("draining").Set(float64(len(m.gone)))
+}
+
+// Addrs tells where listeners are bound, by name.
+func (m *Manager) Addrs() map[string]net.Addr {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := make(map[string]net.Addr, len(m.listeners))
+	for name, l := range m.listeners {
+		out[name] = l.addr()
+	}
+	return out
+}
+
+// Configs are the configurations in force, sorted by name.
+func (m *Manager) Configs() []*Config {
+	var out []*Config
+	for _, l := range m.all() {
+		l.mu.Lock()
+		if !l.removed {
+			out = append(out, l.current.cfg)
+		}
+		l.mu.Unlock()
+	}
+	slices.SortFunc(out, func(a, b *Config) int { return cmpString(a.Name, b.Name) })
+	return out
+}
+
+func cmpString(a, b string) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// Conns are the established connections, also those of removed listeners.
+func (m *Manager) Conns() []*downstream.Conn {
+	var out []*downstream.Conn
+	for _, l := range m.all() {
+		for _, t := range l.established() {
+			out = append(out, t.conn)
+		}
+	}
+	slices.SortFunc(out, func(a, b *downstream.Conn) int { return int(int64(a.ID) - int64(b.ID)) })
+	return out
+}
+
+// all are the listeners, removed ones with connections included.
+func (m *Manager) all() []*listener {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := slices.Collect(maps.Values(m.listeners))
+	return slices.AppendSeq(out, maps.Keys(m.gone))
+}
+
+// Recheck decides authorization anew for every connection and closes those that
+// are denied now; it returns how many. Apply does this for the listener that
+// changed.
+func (m *Manager) Recheck() int {
+	n := 0
+	for _, l := range m.all() {
+		n += l.recheck()
+	}
+	return n
+}
+
+// CloseConns closes the connections that match at once, among them those whose
+// handshake ends just now: a withdrawn identity or a lost trust anchor. workload is
+// the listener's. It returns how many were closed; reason is a word for logs.
+func (m *Manager) CloseConns(match func(workload string, info *stream.Info) bool, reason string) int {
+	now := time.Now()
+	m.mu.Lock()
+	m.generation++
+	m.withdrawals = slices.DeleteFunc(m.withdrawals, func(w withdrawal) bool {
+		return now.Sub(w.at) > 2*m.opts.HandshakeTimeout
+	})
+	m.withdrawals = append(m.withdrawals, withdrawal{m.generation, now, match, reason})
+	m.mu.Unlock()
+	n := 0
+	for _, l := range m.all() {
+		for _, t := range l.established() {
+			if match(t.conn.Workload, t.conn.Info) {
+				l.closeByPolicy(t, reason, "")
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// withdrawnSince tells whether a withdrawal after a generation covers a peer.
+func (m *Manager) withdrawnSince(generation uint64, workload string, info *stream.Info) (reason string, yes bool) {
+	m.mu.Lock()
+	recent := slices.Clone(m.withdrawals)
+	m.mu.Unlock()
+	for _, w := range recent {
+		if w.generation > generation && w.match(workload, info) {
+			return w.reason, true
+		}
+	}
+	return "", false
+}
+
+func (m *Manager) currentGeneration() (generation, id uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.nextID++
+	return m.generation, m.nextID
+}
+
+// Close stops all listeners, closes all connections and waits until everything
+// that serves them has ended.
+func (m *Manager) Close() error {
+	m.apply.Lock()
+	defer m.apply.Unlock()
+	m.stop()
+	for _, l := range m.all() {
+		l.stopAccepting()
+		l.closeAll(downstream.Ending{Flags: telemetry.FlagDraining, Reason: "shutdown"})
+		l.shut()
+	}
+	m.wg.Wait()
+	m.opts.Sockets.CloseInherited()
+	if m.ownLogs {
+		m.opts.Logs.Close()
+	}
+	return nil
+}
+
+// watchDrain carries the process's drain to the connections.
+func (m *Manager) watchDrain() {
+	select {
+	case <-m.ctx.Done():
+		return
+	case <-m.opts.Drain.Done():
+	}
+	for _, l := range m.all() {
+		for _, t := range l.established() {
+			t.conn.StartDrain()
+		}
+	}
+	m.closeAtDeadline()
+}
+
+// closeAtDeadline looks at the deadline again each second, because a second drain
+// call may bring it forward.
+func (m *Manager) closeAtDeadline() {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		wait := time.Second
+		if deadline := m.opts.Drain.Deadline(); !deadline.IsZero() {
+			if wait = time.Until(deadline); wait <= 0 {
+				break
+			}
+		}
+		if wait < time.Second {
+			tick.Reset(wait)
+		}
+		select {
+		case <-m.ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+	for _, l := range m.all() {
+		l.closeAll(downstream.Ending{Flags: telemetry.FlagDraining, Reason: "drain_deadline"})
+	}
+}

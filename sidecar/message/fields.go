@@ -1,0 +1,322 @@
+// Package message is the one model of an HTTP message for all versions of the
+// protocol: fields in the order and case received, bodies that are pulled, and
+// trailers. A message is reused for one exchange after another and allocates
+// nothing once it has grown to the traffic's size.
+package message
+
+import "unsafe"
+
+// Fields is a list of header (or trailer) fields in order. Bytes live in one
+// arena; a mutation appends to it and never moves what was handed out.
+//
+// Strings returned by Fields alias the arena: they are valid until Reset and
+// must be cloned to be kept longer. The zero value is ready.
+type Fields struct {
+	arena []byte
+	list  []field
+	// present has a bit for each id that may be in the list: most lookups are
+	// for fields that are not there, and end at this bit.
+	present uint64
+	live    int
+}
+
+type field struct {
+	nameOff, nameLen uint32
+	valOff, valLen   uint32
+	id               ID
+	dead             bool
+	// checked fields came through a parser's validation; the serialiser
+	// validates the others, so that no filter can inject a line.
+	checked bool
+}
+
+// The ids fit one word; a compile error here asks for a second.
+const _ = uint(64 - numIDs)
+
+// Reset empties the list and keeps its memory. Memory beyond what ordinary
+// messages need is given back.
+func (f *Fields) Reset() {
+	const keepArena, keepFields = 16 << 10, 128
+	if cap(f.arena) > keepArena {
+		f.arena = nil
+	}
+	if cap(f.list) > keepFields {
+		f.list = nil
+	}
+	f.arena, f.list = f.arena[:0], f.list[:0]
+	f.present, f.live = 0, 0
+}
+
+// Len is the number of fields.
+func (f *Fields) Len() int { return f.live }
+
+// Slots is the bound of the index that At takes.
+func (f *Fields) Slots() int { return len(f.list) }
+
+// At returns the field in slot i; ok is false for a slot whose field was
+// removed.
+//
+//	for i := range f.Slots() {
+//		if name, value, ok := f.At(i); ok { … }
+//	}
+func (f *Fields) At(i int) (name, value string, ok bool) {
+	e := &f.list[i]
+	if e.dead {
+		return "", "", false
+	}
+	return f.str(e.nameOff, e.nameLen), f.str(e.valOff, e.valLen), true
+}
+
+// IDAt returns the id of the field in slot i.
+func (f *Fields) IDAt(i int) ID { return f.list[i].id }
+
+// Checked tells whether the field in slot i went through a parser's validation.
+func (f *Fields) Checked(i int) bool { return f.list[i].checked }
+
+// Has tells whether a well-known field is present.
+func (f *Fields) Has(id ID) bool { return f.present&(1<<id) != 0 }
+
+// Find returns the slot of the first field with id at or after slot from, or -1.
+func (f *Fields) Find(id ID, from int) int {
+	if f.present&(1<<id) == 0 {
+		return -1
+	}
+	for i := from; i < len(f.list); i++ {
+		if f.list[i].id == id && !f.list[i].dead {
+			return i
+		}
+	}
+	return -1
+}
+
+// ByID returns the first value of a well-known field.
+func (f *Fields) ByID(id ID) (value string, ok bool) {
+	if i := f.Find(id, 0); i >= 0 {
+		e := &f.list[i]
+		return f.str(e.valOff, e.valLen), true
+	}
+	return "", false
+}
+
+// Get returns the first value of the field with a lower-case name.
+func (f *Fields) Get(lower string) (value string, ok bool) {
+	if i := f.find(lower, 0); i >= 0 {
+		e := &f.list[i]
+		return f.str(e.valOff, e.valLen), true
+	}
+	return "", false
+}
+
+// Joined returns all values of a field, separated by commas, as RFC 9110 5.3
+// lets a recipient combine them and Envoy's matchers see them.
+func (f *Fields) Joined(lower string) (value string, ok bool) {
+	first := f.find(lower, 0)
+	if first < 0 {
+		return "", false
+	}
+	next := f.find(lower, first+1)
+	e := f.list[first]
+	if next < 0 {
+		return f.str(e.valOff, e.valLen), true
+	}
+	start := len(f.arena)
+	f.arena = append(f.arena, f.arena[e.valOff:e.valOff+e.valLen]...)
+	for ; next >= 0; next = f.find(lower, next+1) {
+		e = f.list[next]
+		f.arena = append(f.arena, ',')
+		f.arena = append(f.arena, f.arena[e.valOff:e.valOff+e.valLen]...)
+	}
+	return f.str(uint32(start), uint32(len(f.arena)-start)), true
+}
+
+// find returns the slot of the first field with the name at or after from.
+func (f *Fields) find(lower string, from int) int {
+	id := IDOf(lower)
+	if id != Other && id != XEnvoyOther && id != Fake {
+		return f.Find(id, from)
+	}
+	if f.present&(1<<id) == 0 {
+		return -1
+	}
+	for i := from; i < len(f.list); i++ {
+		e := &f.list[i]
+		if e.id == id && !e.dead && int(e.nameLen) == len(lower) &&
+			EqualFold(f.str(e.nameOff, e.nameLen), lower) {
+			return i
+		}
+	}
+	return -1
+}
+
+// Add appends a field. Name and value are copied; an invalid one is refused
+// when the message is serialised.
+func (f *Fields) Add(name, value string) {
+	nameOff := uint32(len(f.arena))
+	f.arena = append(f.arena, name...)
+	valOff := uint32(len(f.arena))
+	f.arena = append(f.arena, value...)
+	f.append(field{
+		nameOff: nameOff, nameLen: uint32(len(name)), valOff: valOff, valLen: uint32(len(value)), id: IDOf(name),
+	})
+}
+
+// AddBytes is Add for a value in a buffer.
+func (f *Fields) AddBytes(name string, value []byte) { f.Add(name, View(value)) }
+
+// AddID appends a well-known field under its lower-case name.
+func (f *Fields) AddID(id ID, value string) {
+	f.Add(idNames[id], value)
+}
+
+// Set replaces the first field with a lower-case name, in its place and under
+// the name it was received with, and removes the others; it appends when there
+// is none.
+func (f *Fields) Set(lower, value string) {
+	i := f.find(lower, 0)
+	if i < 0 {
+		f.Add(lower, value)
+		return
+	}
+	for j := f.find(lower, i+1); j >= 0; j = f.find(lower, j+1) {
+		f.kill(j)
+	}
+	f.SetAt(i, value)
+}
+
+// SetID is Set for a well-known field.
+func (f *Fields) SetID(id ID, value string) { f.Set(idNames[id], value) }
+
+// SetBytes is Set for a value in a buffer.
+func (f *Fields) SetBytes(lower string, value []byte) { f.Set(lower, View(value)) }
+
+// SetAt replaces the value in slot i.
+func (f *Fields) SetAt(i int, value string) {
+	off := uint32(len(f.arena))
+	f.arena = append(f.arena, value...)
+	e := &f.list[i]
+	e.valOff, e.valLen, e.checked = off, uint32(len(value)), false
+}
+
+// Del removes every field with a lower-case name and tells how many there were.
+func (f *Fields) Del(lower string) int {
+	n := 0
+	for i := f.find(lower, 0); i >= 0; i = f.find(lower, i+1) {
+		f.kill(i)
+		n++
+	}
+	if n > 0 {
+		f.recount()
+	}
+	return n
+}
+
+// DelName is Del for a name in any case.
+func (f *Fields) DelName(name string) {
+	id := IDOf(name)
+	for i := range f.list {
+		e := &f.list[i]
+		if e.id == id && !e.dead && equalNames(f.str(e.nameOff, e.nameLen), name) {
+			f.kill(i)
+		}
+	}
+	f.recount()
+}
+
+// DelID removes every field with a well-known id; for XEnvoyOther the whole class.
+func (f *Fields) DelID(id ID) {
+	if !f.Has(id) {
+		return
+	}
+	for i := f.Find(id, 0); i >= 0; i = f.Find(id, i+1) {
+		f.kill(i)
+	}
+	f.present &^= 1 << id
+}
+
+// DelAt removes the field in slot i.
+func (f *Fields) DelAt(i int) {
+	if !f.list[i].dead {
+		f.kill(i)
+		f.recount()
+	}
+}
+
+// CopyFrom replaces the content by a copy of src.
+func (f *Fields) CopyFrom(src *Fields) {
+	f.arena = append(f.arena[:0], src.arena...)
+	f.list = append(f.list[:0], src.list...)
+	f.present, f.live = src.present, src.live
+}
+
+// Store copies s into the arena and returns the copy, for values that must
+// live as long as the message.
+func (f *Fields) Store(s string) string {
+	off := len(f.arena)
+	f.arena = append(f.arena, s...)
+	return f.str(uint32(off), uint32(len(s)))
+}
+
+// Store2 is Store of two strings joined.
+func (f *Fields) Store2(a, b string) string {
+	off := len(f.arena)
+	f.arena = append(append(f.arena, a...), b...)
+	return f.str(uint32(off), uint32(len(a)+len(b)))
+}
+
+// The parser's side: it notes fields by their offsets in the head it reads,
+// then loads the head into the still empty arena in one copy.
+
+// Note appends a validated field by offsets into the head that Load will bring.
+func (f *Fields) Note(id ID, nameOff, nameLen, valOff, valLen int) {
+	f.append(field{
+		nameOff: uint32(nameOff), nameLen: uint32(nameLen),
+		valOff: uint32(valOff), valLen: uint32(valLen), id: id, checked: true,
+	})
+}
+
+// Load copies the head that the noted offsets refer to. The arena must be empty.
+func (f *Fields) Load(head []byte) { f.arena = append(f.arena[:0], head...) }
+
+// Span returns n loaded bytes from off, as Fields returns all its strings.
+func (f *Fields) Span(off, n int) string { return f.str(uint32(off), uint32(n)) }
+
+func (f *Fields) append(e field) {
+	f.list = append(f.list, e)
+	f.present |= 1 << e.id
+	f.live++
+}
+
+func equalNames(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := 0; i < len(a); i++ {
+		x, y := a[i], b[i]
+		if x != y && (x|0x20 != y|0x20 || x|0x20 < 'a' || x|0x20 > 'z') {
+			return false
+		}
+	}
+	return true
+}
+
+func (f *Fields) kill(i int) {
+	f.list[i].dead = true
+	f.live--
+}
+
+func (f *Fields) recount() {
+	f.present = 0
+	for i := range f.list {
+		if !f.list[i].dead {
+			f.present |= 1 << f.list[i].id
+		}
+	}
+}
+
+func (f *Fields) str(off, n uint32) string {
+	return View(f.arena[off : off+n])
+}
+
+// View looks at bytes as a string without copying: the string changes when the
+// bytes do, so it must not outlive them.
+func View(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

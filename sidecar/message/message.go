@@ -1,0 +1,198 @@
+package message
+
+// Version is a version of the protocol.
+type Version uint8
+
+// The versions.
+const (
+	HTTP11 Version = iota
+	HTTP10
+	HTTP2
+	HTTP3
+)
+
+// String returns the version as access logs write it.
+func (v Version) String() string {
+	return [...]string{"HTTP/1.1", "HTTP/1.0", "HTTP/2", "HTTP/3"}[v]
+}
+
+// UnknownLength is the ContentLength of a body whose end its framing tells.
+const UnknownLength = -1
+
+// Request is a request. Its strings alias Fields' arena, with its lifetime.
+type Request struct {
+	Method string
+	// Scheme is "http" or "https": what the client's side of the connection was.
+	Scheme string
+	// Authority is the host the client named (Host or :authority), port included.
+	Authority string
+	// Path is the path with the query; "*" for OPTIONS; empty for CONNECT.
+	Path    string
+	Version Version
+	// Fields has no hop-by-hop fields left; what they said is in the members
+	// below. Host and Content-Length stay where they were received, for their
+	// place and case and for whoever looks at them; Authority and ContentLength
+	// decide what is sent.
+	Fields Fields
+	// ContentLength is the body's length, 0 without a body, UnknownLength when
+	// its framing tells.
+	ContentLength int64
+	// Body is nil without a body.
+	Body Body
+	// ExpectContinue: the client waits for 100 before it sends the body.
+	ExpectContinue bool
+	// AcceptTrailers: the client sent "TE: trailers".
+	AcceptTrailers bool
+	// Upgrade is the protocol the client asks to switch to ("websocket"), from
+	// Upgrade or an extended CONNECT; empty for none.
+	Upgrade string
+	// Close: the client wants the connection closed after this exchange.
+	Close bool
+}
+
+// Reset prepares for the next message and keeps the memory.
+func (r *Request) Reset() {
+	f := r.Fields
+	f.Reset()
+	*r = Request{Fields: f}
+}
+
+// Header returns the value of a field or pseudo-header by lower-case name, as
+// matchers see it: several fields of a name are joined with commas, and "host"
+// is ":authority".
+func (r *Request) Header(lower string) (value string, ok bool) {
+	if lower == "" {
+		return "", false
+	}
+	switch lower {
+	case ":authority", "host":
+		return r.Authority, r.Authority != ""
+	case ":path":
+		return r.Path, r.Path != ""
+	case ":method":
+		return r.Method, true
+	case ":scheme":
+		return r.Scheme, r.Scheme != ""
+	}
+	return r.Fields.Joined(lower)
+}
+
+// SetPath replaces path and query; the value is copied.
+func (r *Request) SetPath(path string) { r.Path = r.Fields.Store(path) }
+
+// SetAuthority replaces the authority; the value is copied.
+func (r *Request) SetAuthority(a string) { r.Authority = r.Fields.Store(a) }
+
+// PathOnly is the path without query, as authorization sees it.
+func (r *Request) PathOnly() string {
+	p, _ := SplitPath(r.Path)
+	return p
+}
+
+// SplitPath cuts a path at its query; query is without the question mark.
+func SplitPath(path string) (p, query string) {
+	for i := 0; i < len(path); i++ {
+		if path[i] == '?' {
+			return path[:i], path[i+1:]
+		}
+	}
+	return path, ""
+}
+
+// Idempotent tells whether the method may be sent twice (RFC 9110 9.2.2).
+func (r *Request) Idempotent() bool {
+	switch r.Method {
+	case "GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE":
+		return true
+	}
+	return false
+}
+
+// Response is a response. Its strings alias Fields' arena, with its lifetime.
+type Response struct {
+	Status int
+	// Reason is the phrase of HTTP/1, empty elsewhere.
+	Reason  string
+	Version Version
+	// Fields has no hop-by-hop fields left; Content-Length stays to be seen,
+	// ContentLength decides what is sent.
+	Fields Fields
+	// ContentLength is as announced, also where there is no body (HEAD, 304);
+	// UnknownLength when not.
+	ContentLength int64
+	// Body is nil without a body.
+	Body Body
+	// Close: the sender closes the connection after this exchange.
+	Close bool
+	// Upgrade is the protocol switched to with 101.
+	Upgrade string
+}
+
+// Reset prepares for the next message and keeps the memory.
+func (r *Response) Reset() {
+	f := r.Fields
+	f.Reset()
+	*r = Response{Fields: f}
+}
+
+// Header returns the value of a field, or ":status", as matchers see it.
+func (r *Response) Header(lower string) (value string, ok bool) {
+	if lower == ":status" {
+		if r.Status < 100 || r.Status > 999 {
+			return "", false
+		}
+		digits := [3]byte{byte('0' + r.Status/100), byte('0' + r.Status/10%10), byte('0' + r.Status%10)}
+		return r.Fields.Store(View(digits[:])), true
+	}
+	return r.Fields.Joined(lower)
+}
+
+// Body is a body to be pulled: whoever does not call Next exerts back-pressure
+// down to the peer. It has one reader.
+type Body interface {
+	// Next returns the next bytes; it waits for them. They are valid until the
+	// next call. last is set with the final bytes, or on their own with none;
+	// after that only Trailers may be called.
+	Next() (chunk []byte, last bool, err error)
+	// Ready tells whether Next would return without waiting.
+	Ready() bool
+	// Trailers are the fields after the body; nil for none. They are known once
+	// Next has returned last.
+	Trailers() *Fields
+}
+
+// HeaderValue returns the n-th value of a field by lower-case name; pseudo-headers
+// have one. It is how access logs read a request.
+func (r *Request) HeaderValue(lower string, n int) (value string, ok bool) {
+	if lower == "host" || lower != "" && lower[0] == ':' {
+		if n > 0 {
+			return "", false
+		}
+		return r.Header(lower)
+	}
+	return r.Fields.HeaderValue(lower, n)
+}
+
+// HeaderValue returns the n-th value of a field by lower-case name.
+func (r *Response) HeaderValue(lower string, n int) (value string, ok bool) {
+	if lower == ":status" {
+		if n > 0 {
+			return "", false
+		}
+		return r.Header(lower)
+	}
+	return r.Fields.HeaderValue(lower, n)
+}
+
+// HeaderValue returns the n-th value of a field by lower-case name.
+func (f *Fields) HeaderValue(lower string, n int) (value string, ok bool) {
+	i := f.find(lower, 0)
+	for ; i >= 0 && n > 0; n-- {
+		i = f.find(lower, i+1)
+	}
+	if i < 0 {
+		return "", false
+	}
+	_, value, _ = f.At(i)
+	return value, true
+}

@@ -1,0 +1,123 @@
+package message
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestIDs(t *testing.T) {
+	for id := ID(1); id < numIDs; id++ {
+		name := id.String()
+		if name == "" {
+			continue
+		}
+		for _, n := range []string{name, strings.ToUpper(name)} {
+			if got := IDOf(n); got != id {
+				t.Errorf("%s has id %d, not %d: the hash collides, search new factors", n, got, id)
+			}
+		}
+	}
+	for name, want := range map[string]ID{
+		"": Other, "x": Other, "hos": Other, "x-envoy-anything": XEnvoyOther, "X-Envoy-Retry-On": XEnvoyOther, ":path": Fake, "x-envoy": Other,
+	} {
+		if got := IDOf(name); got != want {
+			t.Errorf("%q: %d, want %d", name, got, want)
+		}
+	}
+}
+
+func list(f *Fields) string {
+	var b strings.Builder
+	for i := range f.Slots() {
+		if n, v, ok := f.At(i); ok {
+			b.WriteString(n + "=" + v + ";")
+		}
+	}
+	return b.String()
+}
+
+func TestFields(t *testing.T) {
+	var f Fields
+	f.Add("Accept", "a")
+	f.Add("X-Two", "1")
+	f.Add("x-two", "2")
+	f.Add("Cookie", "c")
+	if v, ok := f.Get("x-two"); !ok || v != "1" {
+		t.Errorf("%q %v", v, ok)
+	}
+	if v, _ := f.Joined("x-two"); v != "1,2" {
+		t.Errorf("%q", v)
+	}
+	if v, ok := f.HeaderValue("x-two", 1); !ok || v != "2" {
+		t.Errorf("%q %v", v, ok)
+	}
+	if _, ok := f.HeaderValue("x-two", 2); ok {
+		t.Error("there is no third value")
+	}
+	old, _ := f.Get("accept")
+	f.Set("accept", strings.Repeat("b", 100000))
+	if old != "a" {
+		t.Errorf("a mutation moved what was handed out: %q", old)
+	}
+	f.Set("accept", "b")
+	f.Set("x-two", "3")
+	f.Set("new", "n")
+	if got := list(&f); got != "Accept=b;X-Two=3;Cookie=c;new=n;" {
+		t.Error(got)
+	}
+	if f.Len() != 4 || f.Del("x-two") != 1 || f.Del("x-two") != 0 || f.Len() != 3 {
+		t.Error("Del or Len")
+	}
+	f.DelID(Cookie)
+	if f.Has(Cookie) || !f.Has(Accept) {
+		t.Error("Has")
+	}
+	f.Add("Other-One", "1")
+	f.DelName("OTHER-ONE")
+	if got := list(&f); got != "Accept=b;new=n;" {
+		t.Error(got)
+	}
+	var g Fields
+	g.CopyFrom(&f)
+	f.Reset()
+	if got := list(&g); got != "Accept=b;new=n;" || f.Len() != 0 || f.Has(Accept) {
+		t.Error(got)
+	}
+}
+
+func TestRequestHeader(t *testing.T) {
+	r := &Request{Method: "GET", Path: "/a?b", Authority: "h", Scheme: "http"}
+	r.Fields.Add("Host", "ignored")
+	for name, want := range map[string]string{":method": "GET", ":path": "/a?b", ":authority": "h", "host": "h", ":scheme": "http"} {
+		if v, ok := r.Header(name); !ok || v != want {
+			t.Errorf("%s: %q", name, v)
+		}
+	}
+	if r.PathOnly() != "/a" {
+		t.Error(r.PathOnly())
+	}
+	resp := &Response{Status: 404}
+	if v, _ := resp.Header(":status"); v != "404" {
+		t.Error(v)
+	}
+	if !r.Idempotent() || (&Request{Method: "POST"}).Idempotent() {
+		t.Error("Idempotent")
+	}
+}
+
+func TestResetKeepsLittle(t *testing.T) {
+	var r Request
+	r.Fields.Add("x", strings.Repeat("y", 1<<20))
+	r.Reset()
+	if cap(r.Fields.arena) != 0 {
+		t.Errorf("%d bytes kept", cap(r.Fields.arena))
+	}
+	if n := testing.AllocsPerRun(100, func() {
+		r.Reset()
+		r.Fields.Add("Accept", "a")
+		r.Fields.Set("accept", "b")
+		r.Fields.Del("accept")
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

@@ -1,0 +1,368 @@
+package route
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+)
+
+func ptr[T any](v T) *T { return &v }
+
+func request(method, authority, path string, headers ...string) *message.Request {
+	r := &message.Request{Method: method, Scheme: "http", Authority: authority, Path: path}
+	for i := 0; i < len(headers); i += 2 {
+		r.Fields.Add(headers[i], headers[i+1])
+	}
+	return r
+}
+
+func to(cluster string, m Match) Route {
+	return Route{Name: cluster, Match: m, Forward: &Forward{Cluster: cluster}}
+}
+
+func compile(t testing.TB, c *Config) *Table {
+	t.Helper()
+	table, err := Compile(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table
+}
+
+func TestDomains(t *testing.T) {
+	var hosts []VirtualHost
+	for _, d := range []string{"*", "api.example.com", "*.example.com", "*-bar.foo.com", "*.foo.com", "www.*", "www.example.*", "api.example.com:8443"} {
+		hosts = append(hosts, VirtualHost{Name: d, Domains: []string{d}, Routes: []Route{to(d, Match{Prefix: ptr("/")})}})
+	}
+	table := compile(t, &Config{Name: "r", VirtualHosts: hosts})
+	for authority, want := range map[string]string{
+		"api.example.com":                     "api.example.com",
+		"API.Example.Com":                     "api.example.com",
+		"api.example.com:8443":                "api.example.com:8443",
+		"api.example.com:80":                  "*", // Envoy too compares the port
+		"x.example.com":                       "*.example.com",
+		".example.com":                        "*", // a wildcard stands for at least one byte
+		"baz-bar.foo.com":                     "*-bar.foo.com",
+		"-bar.foo.com":                        "*.foo.com",
+		"www.example.org":                     "www.example.*",
+		"www.other.org":                       "www.*",
+		"www.":                                "*",
+		"":                                    "*",
+		"elsewhere":                           "*",
+		strings.Repeat("A", 300) + ".foo.com": "*.foo.com",
+	} {
+		if got := table.Select(request("GET", authority, "/"), 0).Cluster; got != want {
+			t.Errorf("%q goes to %q, want %q", authority, got, want)
+		}
+	}
+}
+
+func TestNoHostNoRoute(t *testing.T) {
+	table := compile(t, &Config{Name: "r", VirtualHosts: []VirtualHost{{
+		Name: "a", Domains: []string{"a"}, Routes: []Route{to("a", Match{Path: ptr("/a")})},
+	}}})
+	if s := table.Select(request("GET", "b", "/a"), 0); s.Route != nil || s.VirtualHost != nil {
+		t.Errorf("selected %+v for an unknown host", s)
+	}
+	if s := table.Select(request("GET", "a", "/b"), 0); s.Route != nil || s.VirtualHost == nil {
+		t.Errorf("selected %+v for an unknown path", s)
+	}
+}
+
+func TestMatch(t *testing.T) {
+	exact := func(s string) *StringMatch { return &StringMatch{Exact: &s} }
+	re := func(s string) *StringMatch {
+		r, err := Regex(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &StringMatch{Regex: r}
+	}
+	path, err := Regex("/a.*b|/x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		m    Match
+		req  *message.Request
+		want bool
+	}{
+		{"prefix", Match{Prefix: ptr("/api")}, request("GET", "h", "/apix"), true},
+		{"prefix with query", Match{Prefix: ptr("/api")}, request("GET", "h", "/ap?i"), false},
+		{"prefix, other case", Match{Prefix: ptr("/api")}, request("GET", "h", "/API"), false},
+		{"prefix, any case", Match{Prefix: ptr("/api"), CaseInsensitive: true}, request("GET", "h", "/API/x"), true},
+		{"path", Match{Path: ptr("/a")}, request("GET", "h", "/a?b=c"), true},
+		{"path, fragment", Match{Path: ptr("/a")}, request("GET", "h", "/a#f?x"), true},
+		{"path longer", Match{Path: ptr("/a")}, request("GET", "h", "/ab"), false},
+		{"separated prefix itself", Match{PathSeparatedPrefix: ptr("/a")}, request("GET", "h", "/a?x"), true},
+		{"separated prefix below", Match{PathSeparatedPrefix: ptr("/a")}, request("GET", "h", "/a/b"), true},
+		{"separated prefix beside", Match{PathSeparatedPrefix: ptr("/a")}, request("GET", "h", "/ab"), false},
+		{"regex whole", Match{Regex: path}, request("GET", "h", "/a/b?q"), true},
+		{"regex second alternative is anchored too", Match{Regex: path}, request("GET", "h", "/xy"), false},
+		{"regex not part", Match{Regex: path}, request("GET", "h", "/a/bc"), false},
+		{"asterisk form", Match{Prefix: ptr("/")}, request("OPTIONS", "h", "*"), false},
+		{"connect has no path", Match{Regex: path}, request("CONNECT", "h", ""), false},
+		{"method", Match{Prefix: ptr("/"), Headers: []HeaderMatch{{Name: ":method", Value: exact("POST")}}}, request("POST", "h", "/"), true},
+		{"other method", Match{Prefix: ptr("/"), Headers: []HeaderMatch{{Name: ":method", Value: exact("POST")}}}, request("GET", "h", "/"), false},
+		{"header", Match{Prefix: ptr("/"), Headers: []HeaderMatch{{Name: "x-v", Value: re("[0-9]+")}}}, request("GET", "h", "/", "X-V", "12"), true},
+		{"header regex is whole", Match{Prefix: ptr("/"), Headers: []HeaderMatch{{Name: "x-v", Value: re("[0-9]+")}}}, request("GET", "h", "/", "X-V", "12a"), false},
+		{"all headers", Match{Prefix: ptr("/"), Headers: []HeaderMatch{{Name: "a", Present: ptr(true)}, {Name: "b", Present: ptr(true)}}}, request("GET", "h", "/", "a", "1"), false},
+		{"joined values", Match{Prefix: ptr("/"), Headers: []HeaderMatch{{Name: "x-v", Value: exact("1,2")}}}, request("GET", "h", "/", "x-v", "1", "x-v", "2"), true},
+		{"missing", Match{Prefix: ptr("/"), Headers: []HeaderMatch{{Name: "x-v", Value: exact("")}}}, request("GET", "h", "/"), false},
+		{"missing, inverted", Match{Prefix: ptr("/"), Headers: []HeaderMatch{{Name: "x-v", Value: exact("1"), Invert: true}}}, request("GET", "h", "/"), false},
+		{"missing as empty, inverted", Match{Prefix: ptr("/"), Headers: []HeaderMatch{{Name: "x-v", Value: exact("1"), Invert: true, MissingAsEmpty: true}}}, request("GET", "h", "/"), true},
+		{"absent asked", Match{Prefix: ptr("/"), Headers: []HeaderMatch{{Name: "x-v", Present: ptr(false)}}}, request("GET", "h", "/"), true},
+		{"present inverted", Match{Prefix: ptr("/"), Headers: []HeaderMatch{{Name: "x-v", Present: ptr(true), Invert: true}}}, request("GET", "h", "/", "x-v", "1"), false},
+		{"range", Match{Prefix: ptr("/"), Headers: []HeaderMatch{{Name: "x-v", Range: &[2]int64{-10, 0}}}}, request("GET", "h", "/", "x-v", "-1"), true},
+		{"range end", Match{Prefix: ptr("/"), Headers: []HeaderMatch{{Name: "x-v", Range: &[2]int64{-10, 0}}}}, request("GET", "h", "/", "x-v", "0"), false},
+		{"range, no number", Match{Prefix: ptr("/"), Headers: []HeaderMatch{{Name: "x-v", Range: &[2]int64{-10, 10}}}}, request("GET", "h", "/", "x-v", "somenumber"), false},
+		{"query", Match{Prefix: ptr("/"), Query: []QueryMatch{{Name: "v", Value: exact("2")}}}, request("GET", "h", "/?u=1&v=2"), true},
+		{"query first wins", Match{Prefix: ptr("/"), Query: []QueryMatch{{Name: "v", Value: exact("2")}}}, request("GET", "h", "/?v=1&v=2"), false},
+		{"query name is whole", Match{Prefix: ptr("/"), Query: []QueryMatch{{Name: "v", Present: ptr(true)}}}, request("GET", "h", "/?vv=1"), false},
+		{"query present without value", Match{Prefix: ptr("/"), Query: []QueryMatch{{Name: "v", Present: ptr(true)}}}, request("GET", "h", "/?v"), true},
+		{"query absent asked", Match{Prefix: ptr("/"), Query: []QueryMatch{{Name: "v", Present: ptr(false)}}}, request("GET", "h", "/?v"), false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			table := compile(t, &Config{VirtualHosts: []VirtualHost{{Domains: []string{"*"}, Routes: []Route{to("c", c.m)}}}})
+			if got := table.Select(c.req, 0).Route != nil; got != c.want {
+				t.Errorf("matched %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+func TestStringMatch(t *testing.T) {
+	for _, c := range []struct {
+		m    StringMatch
+		s    string
+		want bool
+	}{
+		{StringMatch{}, "", false},
+		{StringMatch{Exact: ptr("Ab")}, "ab", false},
+		{StringMatch{Exact: ptr("Ab"), IgnoreCase: true}, "aB", true},
+		{StringMatch{Exact: ptr("k"), IgnoreCase: true}, "\u212a", false},
+		{StringMatch{Prefix: ptr("ab")}, "abc", true},
+		{StringMatch{Prefix: ptr("ab")}, "a", false},
+		{StringMatch{Suffix: ptr("bc")}, "abc", true},
+		{StringMatch{Suffix: ptr("BC"), IgnoreCase: true}, "abc", true},
+		{StringMatch{Suffix: ptr("abc")}, "bc", false},
+		{StringMatch{Contains: ptr("b")}, "abc", true},
+		{StringMatch{Contains: ptr("BC"), IgnoreCase: true}, "abcd", true},
+		{StringMatch{Contains: ptr("bd")}, "abcd", false},
+	} {
+		if got := c.m.Match(c.s); got != c.want {
+			t.Errorf("%+v on %q: %v", c.m, c.s, got)
+		}
+	}
+}
+
+// A pattern that this package did not anchor must still match whole values.
+var foreign = []*regexp.Regexp{
+	regexp.MustCompile(`spiffe://td/web`), regexp.MustCompile(`^spiffe://td/web`), regexp.MustCompile(`spiffe://td/(x|web)`),
+}
+
+func TestForeignRegexIsAnchored(t *testing.T) {
+	for _, re := range foreign {
+		m := StringMatch{Regex: re}
+		if m.Match("spiffe://td/web/evil") || !m.Match("spiffe://td/web") {
+			t.Errorf("%s is not anchored", re)
+		}
+	}
+	if _, err := Regex("a)|(b"); err == nil {
+		t.Error("an unbalanced group compiled")
+	}
+}
+
+func TestSplit(t *testing.T) {
+	legs := []WeightedCluster{{Cluster: "a", Weight: 90}, {Cluster: "none"}, {Cluster: "b", Weight: 10}}
+	table := compile(t, &Config{VirtualHosts: []VirtualHost{{Domains: []string{"*"}, Routes: []Route{{
+		Match: Match{Prefix: ptr("/")}, Forward: &Forward{Weighted: legs},
+	}}}}})
+	got := map[string]int{}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	req := request("GET", "h", "/")
+	const n = 100_000
+	for range n {
+		s := table.Select(req, rnd.Uint64())
+		if s.Leg == nil || s.Leg.Cluster != s.Cluster {
+			t.Fatalf("selected %+v", s)
+		}
+		got[s.Cluster]++
+	}
+	// Five standard deviations of a binomial distribution.
+	if d := got["b"] - n/10; d < -475 || d > 475 || got["none"] != 0 {
+		t.Errorf("split %v", got)
+	}
+	for _, edge := range []uint64{0, 1<<32 - 1, 1<<64 - 1} {
+		if table.Select(req, edge).Cluster == "" {
+			t.Errorf("random %d chose no leg", edge)
+		}
+	}
+}
+
+func TestShare(t *testing.T) {
+	table := compile(t, &Config{VirtualHosts: []VirtualHost{{Domains: []string{"*"}, Routes: []Route{
+		to("some", Match{Prefix: ptr("/"), RuntimeFraction: 250_000}), to("rest", Match{Prefix: ptr("/")}),
+	}}}})
+	rnd := rand.New(rand.NewPCG(3, 4))
+	some := 0
+	for range 100_000 {
+		if table.Select(request("GET", "h", "/"), rnd.Uint64()).Cluster == "some" {
+			some++
+		}
+	}
+	if some < 24_300 || some > 25_700 {
+		t.Errorf("%d of 100000, want a quarter", some)
+	}
+}
+
+func TestRetryInheritance(t *testing.T) {
+	own, host := &RetryPolicy{NumRetries: 1}, &RetryPolicy{NumRetries: 2}
+	table := compile(t, &Config{VirtualHosts: []VirtualHost{{Domains: []string{"*"}, Retry: host, Routes: []Route{
+		{Match: Match{Path: ptr("/own")}, Forward: &Forward{Cluster: "a", Retry: own}},
+		to("a", Match{Prefix: ptr("/")}),
+	}}}})
+	if table.Select(request("GET", "h", "/own"), 0).Retry != own || table.Select(request("GET", "h", "/"), 0).Retry != host {
+		t.Error("wrong retry policy")
+	}
+}
+
+func TestCompileRefuses(t *testing.T) {
+	ok := []Route{to("c", Match{Prefix: ptr("/")})}
+	for want, c := range map[string]*Config{
+		"has no domains":          {VirtualHosts: []VirtualHost{{Name: "x", Routes: ok}}},
+		"more than one place":     {VirtualHosts: []VirtualHost{{Domains: []string{"a"}, Routes: ok}, {Domains: []string{"A"}, Routes: ok}}},
+		`domain "*" is in more`:   {VirtualHosts: []VirtualHost{{Domains: []string{"*", "*"}, Routes: ok}}},
+		"one asterisk":            {VirtualHosts: []VirtualHost{{Domains: []string{"a*b"}, Routes: ok}}},
+		"one asterisk, first":     {VirtualHosts: []VirtualHost{{Domains: []string{"*a*"}, Routes: ok}}},
+		"a domain is empty":       {VirtualHosts: []VirtualHost{{Domains: []string{""}, Routes: ok}}},
+		"exactly one of prefix":   {VirtualHosts: []VirtualHost{{Domains: []string{"*"}, Routes: []Route{to("c", Match{})}}}},
+		"exactly one of route":    {VirtualHosts: []VirtualHost{{Domains: []string{"*"}, Routes: []Route{{Match: Match{Prefix: ptr("/")}}}}}},
+		"weights of a split must": {VirtualHosts: []VirtualHost{{Domains: []string{"*"}, Routes: []Route{{Match: Match{Prefix: ptr("/")}, Forward: &Forward{}}}}}},
+	} {
+		if _, err := Compile(c); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want an error with %q", err, want)
+		}
+	}
+}
+
+// The index must select what a scan would, whatever the table looks like.
+func TestIndexAgreesWithScan(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(5, 6))
+	segment := func() string { return string(rune('a' + rnd.IntN(3))) }
+	path := func() string {
+		p := ""
+		for range rnd.IntN(4) {
+			p += "/" + segment()
+		}
+		return p + "/"[:rnd.IntN(2)]
+	}
+	for range 300 {
+		var routes []Route
+		for i := range indexFrom + rnd.IntN(40) {
+			p, m := path(), Match{}
+			switch rnd.IntN(5) {
+			case 0:
+				m.Path = &p
+			case 1:
+				m.Prefix = &p
+			case 2:
+				m.PathSeparatedPrefix = &p
+			case 3:
+				m.Prefix, m.CaseInsensitive = &p, true
+			case 4:
+				m.Regex, _ = Regex(p + "[ab]?")
+			}
+			if rnd.IntN(3) == 0 {
+				m.Headers = []HeaderMatch{{Name: "x-a", Present: ptr(true)}}
+			}
+			routes = append(routes, to(fmt.Sprint(i), m))
+		}
+		indexed := compile(t, &Config{VirtualHosts: []VirtualHost{{Domains: []string{"*"}, Routes: routes}}})
+		scanned := compile(t, &Config{VirtualHosts: []VirtualHost{{Domains: []string{"*"}, Routes: routes}}})
+		if indexed.any.index == nil {
+			t.Fatal("no index")
+		}
+		scanned.any.index = nil
+		for range 50 {
+			req := request("GET", "h", path())
+			if rnd.IntN(2) == 0 {
+				req.Fields.Add("x-a", "1")
+			}
+			if a, b := indexed.Select(req, 0).Cluster, scanned.Select(req, 0).Cluster; a != b {
+				t.Fatalf("%q: index selects %q, scan %q", req.Path, a, b)
+			}
+		}
+	}
+}
+
+func TestDeepNestingIsScanned(t *testing.T) {
+	var routes []Route
+	for i := range maxNested + 2 {
+		routes = append(routes, to(fmt.Sprint(i), Match{Prefix: ptr(strings.Repeat("/a", i))}))
+	}
+	table := compile(t, &Config{VirtualHosts: []VirtualHost{{Domains: []string{"*"}, Routes: routes}}})
+	if got := table.Select(request("GET", "h", strings.Repeat("/a", 40)), 0).Cluster; got != "0" {
+		t.Errorf("selected %q", got)
+	}
+}
+
+func TestAppendPath(t *testing.T) {
+	re, _ := Regex("/a/.*")
+	for _, c := range []struct {
+		m               Match
+		rewrite, in, to string
+	}{
+		{Match{Prefix: ptr("/api/")}, "/", "/api/v1?x=1", "/v1?x=1"},
+		{Match{Prefix: ptr("/api")}, "", "/api/v1", "/api/v1"},
+		{Match{Path: ptr("/a")}, "/b", "/a?x", "/b?x"},
+		{Match{PathSeparatedPrefix: ptr("/a")}, "/b", "/a/c", "/b/c"},
+		{Match{Regex: re}, "/b", "/a/c?x", "/b?x"},
+	} {
+		r := Route{Match: c.m, Forward: &Forward{Cluster: "c", PrefixRewrite: c.rewrite}}
+		if got := string(r.AppendPath(nil, c.in)); got != c.to {
+			t.Errorf("%q becomes %q, want %q", c.in, got, c.to)
+		}
+	}
+}
+
+func typical(n int) *Config {
+	var routes []Route
+	for i := range n - 1 {
+		m := Match{Prefix: ptr(fmt.Sprintf("/service-%d/", i))}
+		if i%4 == 1 {
+			m.Headers = []HeaderMatch{{Name: "x-canary", Value: &StringMatch{Exact: ptr("true")}}}
+		}
+		routes = append(routes, to("c", m))
+	}
+	routes = append(routes, to("last", Match{Prefix: ptr("/")}))
+	return &Config{VirtualHosts: []VirtualHost{{Domains: []string{"*"}, Routes: routes}}}
+}
+
+func TestSelectDoesNotAllocate(t *testing.T) {
+	for _, n := range []int{1, 8, 1000} {
+		table := compile(t, typical(n))
+		req := request("GET", "API.example.com", "/service-5/x?y=1", "x-canary", "true")
+		if a := testing.AllocsPerRun(100, func() { table.Select(req, 7) }); a != 0 {
+			t.Errorf("%d routes: %v allocations", n, a)
+		}
+	}
+}
+
+func BenchmarkSelect(b *testing.B) {
+	for _, n := range []int{1, 8, 20, 1000, 10000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			table := compile(b, typical(n))
+			req := request("GET", "api.example.com", fmt.Sprintf("/service-%d/items?page=1", n*2/3), "x-canary", "false", "accept", "*/*")
+			b.ReportAllocs()
+			for b.Loop() {
+				table.Select(req, 7)
+			}
+		})
+	}
+}

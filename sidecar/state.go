@@ -1,0 +1,519 @@
+package sidecar
+
+import (
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/config"
+	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
+	"github.com/hauberk-mesh/hauberk/sidecar/listener"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+	"github.com/hauberk-mesh/hauberk/xds/client"
+	"github.com/hauberk-mesh/hauberk/xds/resource"
+)
+
+// subscriber is the part of the xDS client that applying resources needs.
+type subscriber interface {
+	Subscribe(typeURL string, names ...string)
+	Unsubscribe(typeURL string, names ...string)
+}
+
+// replacer is the part of the listener manager that applying resources needs.
+type replacer interface {
+	Replace(remove []string, add []*listener.Config) map[string]error
+}
+
+// nobody is the subscriber of a static bootstrap.
+type nobody struct{}
+
+func (nobody) Subscribe(string, ...string)   {}
+func (nobody) Unsubscribe(string, ...string) {}
+
+// state is what the sidecar has been told, and how far that is in force. It is
+// the xDS client's Handler. A resource is decoded and checked whole before
+// anything changes, so what is rejected leaves the last good one in force.
+type state struct {
+	log       *slog.Logger
+	listeners replacer
+	clusters  *cluster.Manager
+	routes    *routes
+	accessLog *telemetry.AccessLogConfig
+	metrics   *telemetry.Metrics
+	warmUp    time.Duration
+	// wanted is called with every workload that a listener names.
+	wanted func(ids []string)
+
+	mu  sync.Mutex
+	sub subscriber
+	// what has been accepted
+	clusterConfigs map[string]*cluster.Config
+	assignments    map[string]*cluster.Assignment
+	wants          map[string]*listener.Config
+	static         map[string]bool // names of the bootstrap's resources
+	routeNames     map[string]bool // subscribed
+	// leaving are clusters that are gone but still named by something in force.
+	leaving map[string]bool
+	// inForce are listeners as applied; warming are those that still wait.
+	inForce  map[string]*listener.Config
+	warming  map[string]*warming
+	failed   map[string]error
+	draining bool // no inbound listener may come back
+}
+
+type warming struct {
+	cfg   *listener.Config
+	timer *time.Timer
+}
+
+func newState(s *state) *state {
+	s.clusterConfigs, s.assignments = map[string]*cluster.Config{}, map[string]*cluster.Assignment{}
+	s.wants, s.static, s.leaving = map[string]*listener.Config{}, map[string]bool{}, map[string]bool{}
+	s.inForce, s.warming, s.failed = map[string]*listener.Config{}, map[string]*warming{}, map[string]error{}
+	if s.routes == nil {
+		s.routes = newRoutes()
+	}
+	s.sub, s.routeNames = nobody{}, map[string]bool{}
+	return s
+}
+
+// Apply implements client.Handler.
+func (s *state) Apply(u client.Update) map[string]error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	errs := map[string]error{}
+	switch u.Type {
+	case resource.ClusterType:
+		s.applyClusters(u, errs)
+	case resource.EndpointType:
+		s.applyEndpoints(u, errs)
+	case resource.RouteType:
+		s.applyRoutes(u, errs)
+	case resource.ListenerType:
+		s.applyListeners(u, errs)
+	}
+	s.warmed()
+	s.sweep()
+	result := "ack"
+	if len(errs) > 0 {
+		result = "nack"
+	}
+	kind := shortType(u.Type)
+	s.metrics.XDSUpdates.With(kind, result).Inc(0)
+	s.metrics.ConfigTimestamp.With(kind).Set(float64(time.Now().Unix()))
+	return errs
+}
+
+func shortType(url string) string {
+	switch url {
+	case resource.ClusterType:
+		return "cluster"
+	case resource.EndpointType:
+		return "endpoints"
+	case resource.RouteType:
+		return "routes"
+	case resource.ListenerType:
+		return "listener"
+	}
+	return "other"
+}
+
+func (s *state) applyClusters(u client.Update, errs map[string]error) {
+	for _, r := range u.Upserts {
+		if s.static[r.Name] {
+			errs[r.Name] = fmt.Errorf("the bootstrap has a static cluster of this name")
+			continue
+		}
+		cfg, err := config.Cluster(r.Body.GetValue())
+		if err == nil {
+			err = s.setCluster(cfg)
+		}
+		if err != nil {
+			errs[r.Name] = err
+		}
+	}
+	for _, name := range u.Removed {
+		if cfg := s.clusterConfigs[name]; cfg != nil && !s.static[name] {
+			// It goes when nothing in force names it any more: between two
+			// responses a listener may still send requests to it.
+			s.leaving[name] = true
+		}
+	}
+}
+
+// setCluster puts a cluster in force, with the endpoints that are known.
+func (s *state) setCluster(cfg *cluster.Config) error {
+	if err := s.clusters.Update(cfg); err != nil {
+		return err
+	}
+	old := s.clusterConfigs[cfg.Name]
+	s.clusterConfigs[cfg.Name] = cfg
+	delete(s.leaving, cfg.Name)
+	if old != nil && old.Type == cluster.EDS && (cfg.Type != cluster.EDS || edsName(old) != edsName(cfg)) {
+		s.forgetEndpoints(edsName(old))
+	}
+	if cfg.Type == cluster.EDS {
+		s.sub.Subscribe(resource.EndpointType, edsName(cfg))
+		if a := s.assignments[edsName(cfg)]; a != nil {
+			return s.clusters.SetEndpoints(a)
+		}
+	}
+	return nil
+}
+
+func edsName(c *cluster.Config) string {
+	if c.ServiceName != "" {
+		return c.ServiceName
+	}
+	return c.Name
+}
+
+// forgetEndpoints drops a subscription that no cluster needs any more.
+func (s *state) forgetEndpoints(name string) {
+	for _, c := range s.clusterConfigs {
+		if c.Type == cluster.EDS && edsName(c) == name {
+			return
+		}
+	}
+	delete(s.assignments, name)
+	s.sub.Unsubscribe(resource.EndpointType, name)
+}
+
+// applyEndpoints: that an assignment is gone changes nothing. Endpoints go with
+// their cluster, or by an assignment that says so.
+func (s *state) applyEndpoints(u client.Update, errs map[string]error) {
+	for _, r := range u.Upserts {
+		a, err := config.Assignment(r.Body.GetValue())
+		if err == nil {
+			a.Cluster = r.Name
+			err = s.clusters.SetEndpoints(a)
+		}
+		if err != nil {
+			errs[r.Name] = err
+			continue
+		}
+		s.assignments[r.Name] = a
+	}
+}
+
+// applyRoutes: as with endpoints, routes go with the listener that names them.
+func (s *state) applyRoutes(u client.Update, errs map[string]error) {
+	for _, r := range u.Upserts {
+		cfg, err := config.Route(r.Body.GetValue())
+		if err == nil {
+			err = hcm.CheckFormats(cfg)
+		}
+		var table *route.Table
+		if err == nil {
+			table, err = route.Compile(cfg)
+		}
+		if err != nil {
+			errs[r.Name] = err
+			continue
+		}
+		s.routes.set(r.Name, table)
+	}
+}
+
+func (s *state) applyListeners(u client.Update, errs map[string]error) {
+	for _, name := range u.Removed {
+		if !s.static[name] {
+			delete(s.wants, name)
+			s.cool(name)
+		}
+	}
+	var now []*listener.Config
+	for _, r := range u.Upserts {
+		if s.static[r.Name] {
+			errs[r.Name] = fmt.Errorf("the bootstrap has a static listener of this name")
+			continue
+		}
+		cfg, err := config.Listener(r.Body.GetValue())
+		if err != nil {
+			errs[r.Name] = err
+			continue
+		}
+		if s.want(cfg) {
+			now = append(now, cfg)
+		}
+	}
+	s.wantWorkloads()
+	for name, err := range s.replace(s.gone(u.Removed), now) {
+		if s.wants[name] != nil {
+			errs[name] = err
+			s.restore(name)
+		}
+	}
+}
+
+// gone are the names that are in force and not wanted.
+func (s *state) gone(removed []string) []string {
+	var out []string
+	for _, name := range removed {
+		if s.inForce[name] != nil && s.wants[name] == nil {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// restore takes a rejected listener back to the one in force.
+func (s *state) restore(name string) {
+	if old := s.inForce[name]; old != nil {
+		s.wants[name] = old
+		return
+	}
+	delete(s.wants, name)
+}
+
+// want notes a listener and tells whether it can be applied at once. Otherwise
+// it waits, for a bounded time, for the routes and clusters that it names.
+func (s *state) want(cfg *listener.Config) bool {
+	if s.accessLog != nil {
+		addAccessLog(cfg, *s.accessLog)
+	}
+	if s.draining && cfg.Direction == listener.Inbound {
+		return false
+	}
+	s.wants[cfg.Name] = cfg
+	for _, n := range config.ListenerRefs(cfg).Routes {
+		s.routeNames[n] = true
+		s.sub.Subscribe(resource.RouteType, n)
+	}
+	s.cool(cfg.Name)
+	if s.ready(cfg) {
+		return true
+	}
+	w := &warming{cfg: cfg}
+	w.timer = time.AfterFunc(s.warmUp, func() { s.expire(w) })
+	s.warming[cfg.Name] = w
+	return false
+}
+
+// addAccessLog gives the sidecar's own access log to chains that have none.
+func addAccessLog(cfg *listener.Config, l telemetry.AccessLogConfig) {
+	own := []telemetry.AccessLogConfig{l}
+	if len(cfg.AccessLog) == 0 {
+		cfg.AccessLog = own
+	}
+	each := func(c *listener.FilterChain) {
+		if c.HTTP != nil && len(c.HTTP.AccessLog) == 0 {
+			c.HTTP.AccessLog = own
+		}
+		if c.TCP != nil && len(c.TCP.AccessLog) == 0 {
+			c.TCP.AccessLog = own
+		}
+	}
+	for i := range cfg.Chains {
+		each(&cfg.Chains[i])
+	}
+	if cfg.Default != nil {
+		each(cfg.Default)
+	}
+}
+
+// cool ends the waiting of a listener.
+func (s *state) cool(name string) {
+	if w := s.warming[name]; w != nil {
+		w.timer.Stop()
+		delete(s.warming, name)
+	}
+}
+
+// ready tells whether what a listener names is there. One that is in force
+// already waits for new routes only: its authorization must not wait for
+// clusters.
+func (s *state) ready(cfg *listener.Config) bool {
+	refs := config.ListenerRefs(cfg)
+	for _, n := range refs.Routes {
+		t := s.routes.get(n)
+		if t == nil {
+			return false
+		}
+		refs.Clusters = append(refs.Clusters, config.RouteClusters(t.Config())...)
+	}
+	if s.inForce[cfg.Name] != nil {
+		return true
+	}
+	for _, n := range refs.Clusters {
+		if !s.clusterReady(n, 0) {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *state) clusterReady(name string, depth int) bool {
+	c := s.clusterConfigs[name]
+	switch {
+	case c == nil:
+		return false
+	case c.Type == cluster.EDS:
+		return s.assignments[edsName(c)] != nil
+	case c.Type == cluster.Aggregate && depth < 8:
+		for _, n := range c.Aggregate {
+			if !s.clusterReady(n, depth+1) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// warmed applies the listeners whose wait is over.
+func (s *state) warmed() {
+	var now []*listener.Config
+	for name, w := range s.warming {
+		if s.ready(w.cfg) {
+			s.cool(name)
+			now = append(now, w.cfg)
+		}
+	}
+	s.late(now)
+}
+
+// late applies listeners outside of the response that brought them, where it is
+// too late to reject them.
+func (s *state) late(now []*listener.Config) {
+	slices.SortFunc(now, func(a, b *listener.Config) int {
+		if a.Name < b.Name {
+			return -1
+		}
+		return 1
+	})
+	for name, err := range s.replace(nil, now) {
+		s.log.Error("listener could not be applied", "listener", name, "err", err)
+		s.restore(name)
+	}
+}
+
+func (s *state) expire(w *warming) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.warming[w.cfg.Name] != w {
+		return
+	}
+	s.cool(w.cfg.Name)
+	s.log.Warn("listener starts without all routes and clusters that it names", "listener", w.cfg.Name, "waited", s.warmUp)
+	s.late([]*listener.Config{w.cfg})
+}
+
+// replace changes the listeners in force as one step.
+func (s *state) replace(remove []string, add []*listener.Config) map[string]error {
+	if len(remove) == 0 && len(add) == 0 {
+		return nil
+	}
+	errs := s.listeners.Replace(remove, add)
+	for _, name := range remove {
+		delete(s.inForce, name)
+		delete(s.failed, name)
+	}
+	for _, cfg := range add {
+		if err := errs[cfg.Name]; err != nil {
+			s.failed[cfg.Name] = err
+			continue
+		}
+		delete(s.failed, cfg.Name)
+		s.inForce[cfg.Name] = cfg
+	}
+	return errs
+}
+
+// wantWorkloads tells which identities the listeners need.
+func (s *state) wantWorkloads() {
+	if s.wanted != nil {
+		s.wanted(s.workloads())
+	}
+}
+
+// workloads are the SPIFFE IDs that listeners name, sorted.
+func (s *state) workloads() []string {
+	set := map[string]bool{}
+	for _, l := range s.wants {
+		for _, id := range workloadsOf(l) {
+			set[id] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(set))
+}
+
+// sweep drops what nothing names any more: leaving clusters and routes.
+func (s *state) sweep() {
+	usedRoutes := map[string]bool{}
+	used := map[string]bool{}
+	for _, set := range []map[string]*listener.Config{s.inForce, s.wants} {
+		for _, l := range set {
+			refs := config.ListenerRefs(l)
+			for _, n := range refs.Clusters {
+				used[n] = true
+			}
+			for _, n := range refs.Routes {
+				usedRoutes[n] = true
+			}
+		}
+	}
+	s.sweepRoutes(usedRoutes, used)
+	if len(s.leaving) == 0 {
+		return
+	}
+	for name, c := range s.clusterConfigs {
+		if !s.leaving[name] {
+			for _, n := range c.Aggregate {
+				used[n] = true
+			}
+		}
+	}
+	for name := range s.leaving {
+		if used[name] {
+			continue
+		}
+		cfg := s.clusterConfigs[name]
+		s.clusters.Remove(name)
+		delete(s.leaving, name)
+		delete(s.clusterConfigs, name)
+		if cfg.Type == cluster.EDS {
+			s.forgetEndpoints(edsName(cfg))
+		}
+	}
+}
+
+func (s *state) sweepRoutes(usedRoutes, used map[string]bool) {
+	for name := range s.routeNames {
+		t := s.routes.get(name)
+		if usedRoutes[name] {
+			if t != nil {
+				for _, n := range config.RouteClusters(t.Config()) {
+					used[n] = true
+				}
+			}
+			continue
+		}
+		delete(s.routeNames, name)
+		s.routes.forget(name)
+		s.sub.Unsubscribe(resource.RouteType, name)
+	}
+}
+
+// drainInbound stops what peers come in through; outbound listeners go on.
+func (s *state) drainInbound() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.draining = true
+	var names []string
+	for name, l := range s.inForce {
+		if l.Direction == listener.Inbound {
+			names = append(names, name)
+		}
+	}
+	for name, w := range s.warming {
+		if w.cfg.Direction == listener.Inbound {
+			s.cool(name)
+		}
+	}
+	s.replace(names, nil)
+}

@@ -1,0 +1,47 @@
+// Package stream is the seam between protocols and transports: an upstream is
+// something one opens and gets a duplex stream from. TCP, TCP with TLS, an
+// HTTP/2 stream and a QUIC stream are implementations; nothing above sees a
+// net.Conn.
+package stream
+
+import (
+	"io"
+	"net"
+	"time"
+)
+
+// Stream is a duplex byte stream. Read and Write may run concurrently with each
+// other; Close may be called from anywhere, more than once, and ends both.
+type Stream interface {
+	io.Reader
+	io.Writer
+	// CloseWrite tells the peer that no more bytes follow (TCP FIN after TLS
+	// close_notify); reading goes on.
+	CloseWrite() error
+	Close() error
+	SetDeadline(time.Time) error
+	SetReadDeadline(time.Time) error
+	SetWriteDeadline(time.Time) error
+	Info() *Info
+}
+
+// Info says between whom a stream runs. It is set when the stream is opened or
+// accepted and immutable afterwards.
+type Info struct {
+	// Local and Remote are the transport addresses.
+	Local, Remote net.Addr
+	// OwnID and PeerID are the SPIFFE IDs proven by the handshake; empty on
+	// plaintext.
+	OwnID, PeerID string
+	// PeerCertHash is the SHA-256 of the peer's certificate in hexadecimal, as
+	// x-forwarded-client-cert names it.
+	PeerCertHash string
+	// PeerNotAfter is when the peer's certificate expires; zero on plaintext.
+	PeerNotAfter time.Time
+	// TLS is set when the transport is encrypted; TLSVersion and CipherSuite
+	// are crypto/tls's numbers, SNI what the client sent, ALPN what was chosen.
+	TLS         bool
+	TLSVersion  uint16
+	CipherSuite uint16
+	SNI, ALPN   string
+}

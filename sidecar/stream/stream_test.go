@@ -1,0 +1,291 @@
+package stream
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"math/big"
+	"net"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func tcpPair(t testing.TB) (a, b *net.TCPConn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		c, err := l.Accept()
+		if err == nil {
+			b = c.(*net.TCPConn)
+		}
+	})
+	c, err := net.Dial("tcp", l.Addr().String())
+	wg.Wait()
+	if err != nil || b == nil {
+		t.Fatal(err)
+	}
+	a = c.(*net.TCPConn)
+	t.Cleanup(func() { _ = a.Close(); _ = b.Close() })
+	return a, b
+}
+
+func socketPair(t testing.TB) (s *Socket, peer *net.TCPConn) {
+	a, b := tcpPair(t)
+	s, err := NewSocket(a, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, b
+}
+
+const clientID = "spiffe://td/ns/default/dc/dc1/svc/web"
+
+func certificate(t testing.TB, id string) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, _ := url.Parse(id)
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), URIs: []*url.URL{u}}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// tlsPair returns two TLS streams that talk to each other; server is the one under
+// test.
+func tlsPair(t testing.TB) (server, client *TLS) {
+	t.Helper()
+	a, b := tcpPair(t)
+	cert := certificate(t, clientID)
+	server, err := ServerTLS(a, nil, &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAnyClientCert, SessionTicketsDisabled: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err = ClientTLS(b, &tls.Config{Certificates: []tls.Certificate{cert}, InsecureSkipVerify: true, ServerName: "api.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := client.Handshake(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := server.Handshake(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	wg.Wait()
+	return server, client
+}
+
+// lender counts what it lends.
+type lender struct {
+	buf         []byte
+	taken, drop int
+}
+
+func (l *lender) TakeBuffer() []byte { l.taken++; return l.buf }
+func (l *lender) DropBuffer()        { l.drop++ }
+
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for range 400 {
+		if ok() {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Fatal(what)
+}
+
+func TestSocketReadReady(t *testing.T) {
+	s, peer := socketPair(t)
+	l := &lender{buf: make([]byte, 64)}
+	go func() {
+		time.Sleep(20 * time.Millisecond)
+		_, _ = peer.Write([]byte("hello"))
+	}()
+	n, err := s.ReadReady(l)
+	if err != nil || string(l.buf[:n]) != "hello" {
+		t.Fatalf("%q %v", l.buf[:n], err)
+	}
+	if l.taken != l.drop+1 || l.drop == 0 {
+		t.Errorf("taken %d times, dropped %d: it waited with a buffer", l.taken, l.drop)
+	}
+	_ = s.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+	if _, err := s.ReadReady(l); !IsTimeout(err) {
+		t.Errorf("past the deadline: %v", err)
+	}
+	_ = s.SetReadDeadline(time.Time{})
+	_ = peer.CloseWrite()
+	if _, err := s.ReadReady(l); err != io.EOF {
+		t.Errorf("at the end: %v", err)
+	}
+	_ = s.Close()
+	if _, err := s.ReadReady(l); err == nil {
+		t.Error("a closed socket was read")
+	}
+}
+
+func TestExchange(t *testing.T) {
+	s, peer := socketPair(t)
+	big := strings.Repeat("x", 8<<20) // more than the kernel takes at once
+	for _, out := range []string{"ping", big} {
+		go func() {
+			_, _ = io.ReadFull(peer, make([]byte, len(out)))
+			_, _ = peer.Write([]byte("pong"))
+		}()
+		l := &lender{buf: make([]byte, 64)}
+		written, n, err := s.Exchange([]byte(out), l)
+		if err != nil || written != len(out) || string(l.buf[:n]) != "pong" {
+			t.Fatalf("wrote %d of %d, read %q: %v", written, len(out), l.buf[:n], err)
+		}
+	}
+	_ = peer.SetLinger(0)
+	_ = peer.Close()
+	eventually(t, "the reset did not arrive", s.Gone)
+	written, _, err := s.Exchange([]byte("ping"), &lender{buf: make([]byte, 8)})
+	if err == nil || written != 0 {
+		t.Errorf("on a dead connection: wrote %d, %v", written, err)
+	}
+}
+
+// TestExchangeFindsEarlyAnswer: an answer that is there before the wait begins does
+// not get lost between the poller's edges.
+func TestExchangeFindsEarlyAnswer(t *testing.T) {
+	s, peer := socketPair(t)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		buf := make([]byte, 64)
+		for {
+			if _, err := peer.Read(buf); err != nil {
+				return
+			}
+			_, _ = peer.Write([]byte("pong"))
+		}
+	}()
+	_ = s.SetDeadline(time.Now().Add(20 * time.Second))
+	l := &lender{buf: make([]byte, 64)}
+	for i := range 5000 {
+		if _, n, err := s.Exchange([]byte("ping"), l); err != nil || n != 4 {
+			t.Fatalf("%d: %d %v", i, n, err)
+		}
+	}
+	_ = s.Close()
+	<-done
+}
+
+func TestSocketQuietAndGone(t *testing.T) {
+	s, peer := socketPair(t)
+	if !s.Quiet() || s.Gone() {
+		t.Error("a silent peer")
+	}
+	_, _ = peer.Write([]byte("x"))
+	eventually(t, "bytes that wait were not seen", func() bool { return !s.Quiet() })
+	if s.Gone() {
+		t.Error("a peer that spoke is not gone")
+	}
+	_ = peer.Close()
+	eventually(t, "a FIN behind bytes was not seen", s.Gone)
+}
+
+func TestTLSInfo(t *testing.T) {
+	server, _ := tlsPair(t)
+	i := server.Info()
+	if i.PeerID != clientID || !i.TLS || i.TLSVersion != tls.VersionTLS13 || i.SNI != "api.example" || len(i.PeerCertHash) != 64 || i.PeerNotAfter.IsZero() {
+		t.Errorf("%+v", i)
+	}
+}
+
+func TestTLSReadReady(t *testing.T) {
+	server, client := tlsPair(t)
+	for _, msg := range []string{"x", "hello", strings.Repeat("long", 1000)} {
+		l := &lender{buf: make([]byte, 8192)}
+		go func() {
+			time.Sleep(10 * time.Millisecond)
+			_, _ = client.Write([]byte(msg))
+		}()
+		got := ""
+		for len(got) < len(msg) {
+			n, err := server.ReadReady(l)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got += string(l.buf[:n])
+		}
+		if got != msg || l.drop == 0 {
+			t.Errorf("%d of %d bytes, dropped %d", len(got), len(msg), l.drop)
+		}
+	}
+	// What a small buffer left is found without waiting.
+	_, _ = client.Write([]byte("abcdef"))
+	l := &lender{buf: make([]byte, 2)}
+	for _, want := range []string{"ab", "cd", "ef"} {
+		n, err := server.ReadReady(l)
+		if err != nil || string(l.buf[:n]) != want {
+			t.Fatalf("%q %v", l.buf[:n], err)
+		}
+	}
+	_ = client.CloseWrite()
+	if _, err := server.ReadReady(l); err != io.EOF {
+		t.Errorf("at the end: %v", err)
+	}
+}
+
+func TestTLSQuiet(t *testing.T) {
+	server, client := tlsPair(t)
+	if !server.Quiet() {
+		t.Error("a silent peer")
+	}
+	// Two records in one segment: the second stays inside of crypto/tls, where no
+	// look at the socket finds it.
+	raw := client.raw.Conn.(*net.TCPConn)
+	_ = raw.SetNoDelay(false)
+	buf := make([]byte, 64)
+	for range 50 {
+		_, _ = client.Write([]byte("first"))
+		_, _ = client.Write([]byte("second"))
+		time.Sleep(2 * time.Millisecond)
+		n, err := server.Read(buf)
+		if err != nil || string(buf[:n]) != "first" {
+			t.Fatalf("%q %v", buf[:n], err)
+		}
+		if server.Quiet() {
+			t.Fatal("a record that waits inside of TLS was not seen")
+		}
+		// The byte that the look took is not lost.
+		n, _ = io.ReadFull(server, buf[:6])
+		if string(buf[:n]) != "second" {
+			t.Fatalf("%q", buf[:n])
+		}
+		if !server.Quiet() {
+			t.Fatal("nothing is left, and it is not quiet")
+		}
+	}
+	_ = client.Close()
+	eventually(t, "the end was not seen", server.Gone)
+	if server.Quiet() {
+		t.Error("a closed peer is not quiet")
+	}
+}

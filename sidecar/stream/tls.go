@@ -1,0 +1,281 @@
+package stream
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net"
+	"syscall"
+	"time"
+)
+
+// TLS is a stream over TLS on a socket.
+type TLS struct {
+	tls  *tls.Conn
+	raw  *recordConn
+	info *Info
+	// one holds the byte that woke a waiting reader until it is delivered, and
+	// full tells that tls.Conn may hold more of what was last decrypted.
+	one  [1]byte
+	have bool
+	full bool
+}
+
+// ServerTLS and ClientTLS wrap a socket; Handshake must follow. prefix are bytes
+// that an inspector read already.
+func ServerTLS(c Conn, prefix []byte, cfg *tls.Config) (*TLS, error) {
+	return newTLS(c, prefix, func(nc net.Conn) *tls.Conn { return tls.Server(nc, cfg) })
+}
+
+// ClientTLS is ServerTLS for the other side.
+func ClientTLS(c Conn, cfg *tls.Config) (*TLS, error) {
+	return newTLS(c, nil, func(nc net.Conn) *tls.Conn { return tls.Client(nc, cfg) })
+}
+
+func newTLS(c Conn, prefix []byte, wrap func(net.Conn) *tls.Conn) (*TLS, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	rc := &recordConn{Conn: c, raw: raw, prefix: prefix}
+	rc.tryRead, rc.tryPeek = rc.readNow, rc.peekNow
+	return &TLS{tls: wrap(rc), raw: rc}, nil
+}
+
+// Handshake completes the handshake and the Info, to which the caller may have
+// added nothing yet. It grows the stack: a server lets it run on a goroutine of
+// its own and serves the connection on a fresh one.
+func (t *TLS) Handshake(ctx context.Context) error {
+	if err := t.tls.HandshakeContext(ctx); err != nil {
+		return err
+	}
+	t.info = tlsInfo(t.tls, t.raw)
+	return nil
+}
+
+func tlsInfo(c *tls.Conn, raw net.Conn) *Info {
+	st := c.ConnectionState()
+	i := &Info{
+		Local: raw.LocalAddr(), Remote: raw.RemoteAddr(),
+		TLS: true, TLSVersion: st.Version, CipherSuite: st.CipherSuite, SNI: st.ServerName, ALPN: st.NegotiatedProtocol,
+	}
+	if len(st.PeerCertificates) > 0 {
+		leaf := st.PeerCertificates[0]
+		i.PeerNotAfter = leaf.NotAfter
+		sum := sha256.Sum256(leaf.Raw)
+		i.PeerCertHash = hex.EncodeToString(sum[:])
+		if len(leaf.URIs) == 1 {
+			i.PeerID = leaf.URIs[0].String()
+		}
+	}
+	return i
+}
+
+// SetOwnID notes the identity presented, which crypto/tls does not tell. It is
+// called before the stream is handed on.
+func (t *TLS) SetOwnID(id string) { t.info.OwnID = id }
+
+// State is the handshake's result.
+func (t *TLS) State() tls.ConnectionState { return t.tls.ConnectionState() }
+
+// Read implements Stream.
+func (t *TLS) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if t.have {
+		p[0] = t.one[0]
+		t.have = false
+		return 1, nil
+	}
+	n, err := t.tls.Read(p)
+	t.full = n == len(p)
+	return n, err
+}
+
+// ReadReady implements ReadyReader: the wait is for a first byte, which needs no
+// buffer; the rest of its record is then there without waiting.
+func (t *TLS) ReadReady(in Buffers) (int, error) {
+	if !t.have && !t.full {
+		in.DropBuffer()
+		n, err := t.tls.Read(t.one[:])
+		if n == 0 {
+			if err == nil {
+				err = io.ErrNoProgress
+			}
+			return 0, err
+		}
+		t.have, t.full = true, true
+	}
+	buf := in.TakeBuffer()
+	if !t.have {
+		return t.Read(buf)
+	}
+	buf[0] = t.one[0]
+	t.have = false
+	if len(buf) == 1 {
+		return 1, nil
+	}
+	n, err := t.readNow(buf[1:])
+	if err != nil && err != errWouldBlock {
+		return 1, nil // the next read reports it
+	}
+	return 1 + n, nil
+}
+
+// readNow reads what has been decrypted, or arrived, and does not wait.
+func (t *TLS) readNow(p []byte) (int, error) {
+	t.raw.nowait = true
+	n, err := t.tls.Read(p)
+	t.raw.nowait = false
+	t.full = n == len(p)
+	return n, err
+}
+
+// Write implements Stream.
+func (t *TLS) Write(p []byte) (int, error) { return t.tls.Write(p) }
+
+// CloseWrite implements Stream: close_notify, then FIN.
+func (t *TLS) CloseWrite() error {
+	if err := t.tls.CloseWrite(); err != nil {
+		return err
+	}
+	return t.raw.CloseWrite()
+}
+
+// Close implements Stream.
+func (t *TLS) Close() error { return t.tls.Close() }
+
+// SetDeadline implements Stream.
+func (t *TLS) SetDeadline(d time.Time) error { return t.tls.SetDeadline(d) }
+
+// SetReadDeadline implements Stream.
+func (t *TLS) SetReadDeadline(d time.Time) error { return t.tls.SetReadDeadline(d) }
+
+// SetWriteDeadline implements Stream.
+func (t *TLS) SetWriteDeadline(d time.Time) error { return t.tls.SetWriteDeadline(d) }
+
+// Info implements Stream.
+func (t *TLS) Info() *Info { return t.info }
+
+// Quiet implements Prober. Bytes that wait at the socket may be a record that
+// means nothing to us (a key update): TLS reads it before we judge.
+func (t *TLS) Quiet() bool {
+	if t.have {
+		return false
+	}
+	if !t.raw.leftover && t.raw.quiet() {
+		return true
+	}
+	n, err := t.readNow(t.one[:])
+	t.have = n > 0
+	return n == 0 && err == errWouldBlock
+}
+
+// Gone implements Prober.
+func (t *TLS) Gone() bool { return gone(t.raw.raw) }
+
+// recordConn is the socket below a tls.Conn. It can refuse to wait, and knows
+// whether it delivered more than one whole record at once, in which case
+// tls.Conn holds ciphertext that no poll of the socket would show.
+type recordConn struct {
+	Conn
+	raw    syscall.RawConn
+	prefix []byte
+	nowait bool
+	// leftover: the last read ended elsewhere than at the end of the one
+	// record it completed. need is what is missing of the current record,
+	// header counts the bytes of its header seen, size its length so far.
+	leftover bool
+	need     int
+	header   int
+	size     int
+
+	// The callbacks are made once; the rest is their state.
+	tryRead, tryPeek func(fd uintptr)
+
+	one   [1]byte
+	buf   []byte
+	n     int
+	errno syscall.Errno
+}
+
+// wouldBlock is temporary in net.Error's sense, so that crypto/tls does not take
+// it for the end of the connection.
+type wouldBlock struct{}
+
+func (wouldBlock) Error() string   { return "nothing to read" }
+func (wouldBlock) Timeout() bool   { return true }
+func (wouldBlock) Temporary() bool { return true }
+
+var errWouldBlock error = wouldBlock{}
+
+func (c *recordConn) Read(p []byte) (int, error) {
+	if len(c.prefix) > 0 {
+		n := copy(p, c.prefix)
+		c.prefix = c.prefix[n:]
+		c.track(p[:n])
+		return n, nil
+	}
+	if !c.nowait {
+		n, err := c.Conn.Read(p)
+		c.track(p[:n])
+		return n, err
+	}
+	c.buf = p
+	err := c.raw.Control(c.tryRead)
+	c.buf = nil
+	switch {
+	case err != nil:
+		return 0, err
+	case c.errno == syscall.EAGAIN:
+		return 0, errWouldBlock
+	case c.errno != 0:
+		return 0, fmt.Errorf("read %v: %w", c.RemoteAddr(), c.errno)
+	case c.n == 0:
+		return 0, io.EOF
+	}
+	c.track(p[:c.n])
+	return c.n, nil
+}
+
+func (c *recordConn) readNow(fd uintptr) { c.n, c.errno = recv(fd, c.buf, syscall.MSG_DONTWAIT) }
+
+func (c *recordConn) peekNow(fd uintptr) {
+	c.n, c.errno = recv(fd, c.one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+}
+
+func (c *recordConn) quiet() bool {
+	err := c.raw.Control(c.tryPeek)
+	return err == nil && c.errno == syscall.EAGAIN
+}
+
+// track follows the record boundaries (RFC 8446 5.1: type, version, length).
+func (c *recordConn) track(p []byte) {
+	ended := 0
+	for len(p) > 0 {
+		if c.header < 5 {
+			switch c.header {
+			case 3:
+				c.size = int(p[0]) << 8
+			case 4:
+				c.size |= int(p[0])
+				c.need = c.size
+			}
+			c.header++
+			p = p[1:]
+		} else {
+			n := min(c.need, len(p))
+			c.need -= n
+			p = p[n:]
+		}
+		if c.header == 5 && c.need == 0 {
+			c.header = 0
+			ended++
+		}
+	}
+	c.leftover = c.header != 0 || ended != 1
+}

@@ -1,0 +1,179 @@
+package tcp
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// upstream runs serve for each connection to a cluster named "up".
+func upstream(t *testing.T, serve func(*net.TCPConn)) *cluster.Manager {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			serve(c.(*net.TCPConn))
+			_ = c.Close()
+		}
+	}()
+	m := clusterAt(t, l.Addr().(*net.TCPAddr).Port)
+	t.Cleanup(func() { _ = l.Close(); <-done })
+	return m
+}
+
+func clusterAt(t *testing.T, port int) *cluster.Manager {
+	t.Helper()
+	m := cluster.NewManager(cluster.Options{})
+	t.Cleanup(func() { _ = m.Close() })
+	err := m.Update(&cluster.Config{Name: "up", Endpoints: &cluster.Assignment{Cluster: "up", Localities: []cluster.Locality{{
+		Endpoints: []cluster.Endpoint{{Host: "127.0.0.1", Port: port}}}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// serve runs the proxy for one connection and returns the client's end; the log
+// line is complete when done is closed.
+func serve(t *testing.T, cfg Config, m *cluster.Manager) (client *net.TCPConn, line func() string) {
+	t.Helper()
+	logs := telemetry.NewLogs(nil)
+	path := filepath.Join(t.TempDir(), "log")
+	cfg.AccessLog = []telemetry.AccessLogConfig{{Path: path,
+		Format: "%RESPONSE_FLAGS% %BYTES_RECEIVED% %BYTES_SENT% %UPSTREAM_CLUSTER% %CONNECTION_TERMINATION_DETAILS%"}}
+	p, err := New(&cfg, Options{Clusters: m, Logs: logs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = l.Close()
+	s, err := stream.NewSocket(server.(*net.TCPConn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := downstream.New(downstream.Facts{Stream: s, Info: s.Info(), Accepted: time.Now()}, nil)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		p.ServeStream(t.Context(), conn)
+		_ = s.Close()
+	}()
+	t.Cleanup(func() { _ = c.Close(); _ = s.Close(); <-done; _ = p.Close(); logs.Close() })
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	return c.(*net.TCPConn), func() string {
+		<-done
+		logs.Flush()
+		b, _ := os.ReadFile(path)
+		return strings.TrimSpace(string(b))
+	}
+}
+
+func TestHalfCloseBothWays(t *testing.T) {
+	none := time.Duration(0)
+	for name, idle := range map[string]*time.Duration{"with idle timeout": nil, "without, spliced": &none} {
+		t.Run(name, func(t *testing.T) {
+			// The upstream answers only when it has seen the end of what was sent.
+			m := upstream(t, func(c *net.TCPConn) {
+				b, _ := io.ReadAll(c)
+				_, _ = c.Write(b)
+			})
+			client, line := serve(t, Config{Cluster: "up", IdleTimeout: idle}, m)
+			sent := bytes.Repeat([]byte("0123456789abcdef"), 1<<16) // 1 MiB
+			if _, err := client.Write(sent); err != nil {
+				t.Fatal(err)
+			}
+			if err := client.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			got, err := io.ReadAll(client)
+			if err != nil || !bytes.Equal(got, sent) {
+				t.Fatalf("%d bytes of %d, %v", len(got), len(sent), err)
+			}
+			if want := "- 1048576 1048576 up -"; line() != want {
+				t.Errorf("log %q, want %q", line(), want)
+			}
+		})
+	}
+}
+
+func TestIdleTimeoutClosesBothEnds(t *testing.T) {
+	idle := 50 * time.Millisecond
+	m := upstream(t, func(c *net.TCPConn) { _, _ = io.ReadAll(c) })
+	client, line := serve(t, Config{Cluster: "up", IdleTimeout: &idle}, m)
+	if _, err := client.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
+		t.Errorf("got %v", err)
+	}
+	if !strings.HasSuffix(line(), "idle_timeout") {
+		t.Errorf("log %q", line())
+	}
+}
+
+func TestFailuresHaveFlags(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	_ = l.Close()
+	for _, tc := range []struct{ cluster, want string }{{"up", "UF"}, {"missing", "NC"}} {
+		client, line := serve(t, Config{Cluster: tc.cluster, MaxConnectAttempts: 2}, clusterAt(t, port))
+		if _, err := client.Read(make([]byte, 1)); err == nil {
+			t.Error("the connection is served")
+		}
+		if !strings.HasPrefix(line(), tc.want+" 0 0") {
+			t.Errorf("log %q, want %s", line(), tc.want)
+		}
+	}
+}
+
+func TestWeights(t *testing.T) {
+	p, err := New(&Config{Weighted: []WeightedCluster{{"a", 90}, {"b", 10}, {"never", 0}}}, Options{Clusters: clusterAt(t, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := map[string]int{}
+	for range 10_000 {
+		count[p.pick()]++
+	}
+	// Six standard deviations of a binomial with p = 0.1.
+	if b := count["b"]; b < 820 || b > 1180 || count["never"] > 0 {
+		t.Errorf("%v", count)
+	}
+	if _, err := New(&Config{}, Options{Clusters: clusterAt(t, 1)}); err == nil {
+		t.Error("a proxy without a cluster was accepted")
+	}
+}

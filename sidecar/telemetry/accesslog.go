@@ -1,0 +1,90 @@
+package telemetry
+
+import (
+	"fmt"
+	"sync"
+)
+
+// Log is the access logs of one filter chain. A nil Log takes nothing.
+type Log struct {
+	entries []logEntry
+}
+
+type logEntry struct {
+	format *Format
+	file   *logFile
+}
+
+var lines = sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }}
+
+// Logs opens access logs and owns the files behind them: all logs of one path
+// share one writer. Safe for concurrent use.
+type Logs struct {
+	written, dropped, failed *Counter
+
+	mu     sync.Mutex
+	files  map[string]*logFile
+	closed bool
+}
+
+// NewLogs returns an owner of log files; m may be nil.
+func NewLogs(m *Metrics) *Logs {
+	l := &Logs{files: map[string]*logFile{}}
+	if m != nil {
+		l.written = m.AccessLogLines.With("written")
+		l.dropped = m.AccessLogLines.With("dropped")
+		l.failed = m.AccessLogLines.With("failed")
+	}
+	return l
+}
+
+// Open compiles formats and opens files. With no configs it returns nil, which
+// logs nothing. The Log must be closed when no connection uses it any more.
+func (l *Logs) Open(configs []AccessLogConfig) (*Log, error) {
+	if len(configs) == 0 {
+		return nil, nil
+	}
+	out := &Log{}
+	for i, c := range configs {
+		format, err := CompileAccessLog(c)
+		if err != nil {
+			out.Close()
+			return nil, fmt.Errorf("telemetry: access log %d: %w", i, err)
+		}
+		file, err := l.file(c.Path)
+		if err != nil {
+			out.Close()
+			return nil, fmt.Errorf("telemetry: access log %d: %w", i, err)
+		}
+		out.entries = append(out.entries, logEntry{format, file})
+	}
+	return out, nil
+}
+
+// Log formats a record and hands the line to the writers. It never blocks: a
+// line for which there is no room is dropped and counted.
+func (l *Log) Log(r *Record) {
+	if l == nil {
+		return
+	}
+	buf := lines.Get().(*[]byte)
+	for i := range l.entries {
+		line := l.entries[i].format.Append((*buf)[:0], r)
+		l.entries[i].file.write(line)
+		*buf = line
+	}
+	if cap(*buf) <= maxLine {
+		lines.Put(buf)
+	}
+}
+
+// Close gives the files back. Lines already taken are still written.
+func (l *Log) Close() {
+	if l == nil {
+		return
+	}
+	for _, e := range l.entries {
+		e.file.release()
+	}
+	l.entries = nil
+}

@@ -1,0 +1,15 @@
+// Package telemetry counts and logs what passes through the data path at no
+// price to it: sharded counters merged at scrape, access logs written by a
+// goroutine of their own.
+package telemetry
+
+// AccessLogConfig is one access log.
+type AccessLogConfig struct {
+	// Path is a file, "/dev/stdout" or "/dev/stderr".
+	Path string
+	// JSON selects one object per line with the operators of Fields; otherwise
+	// Format is a text format, Envoy's operators, Hauberk's default when empty.
+	JSON   bool
+	Format string
+	Fields map[string]string
+}

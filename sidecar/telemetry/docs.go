@@ -1,0 +1,37 @@
+package telemetry
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Markdown documents every metric, access-log operator and flag: it is
+// docs/METRICS.md.
+func Markdown() string {
+	var b strings.Builder
+	b.WriteString("# Metrics and access logs of the sidecar\n\n" +
+		"Made from the code by `go test ./sidecar/telemetry -run Docs -update`; do not edit.\n\n## Metrics\n\n" +
+		"The label `peer` is the verified service name of the other side, `none` on plaintext, `other` for an identity that is no service, " +
+		"`overflow` beyond 256 peers of a service. No label has a value that a peer can invent.\n\n" +
+		"| name | type | labels | meaning |\n|---|---|---|---|\n")
+	for _, d := range NewMetrics().Registry.Families() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", d.Name, d.Kind, strings.Join(d.Labels, ", "), d.Help)
+	}
+	b.WriteString("\n## Access-log operators\n\nIn text `%OPERATOR%`, `%OPERATOR(ARGUMENT)%`, `%OPERATOR(ARGUMENT):LENGTH%`; `%%` is a percent sign. " +
+		"What has no value is `-`, in JSON null. An unknown operator is refused.\n\n| operator | argument | meaning |\n|---|---|---|\n")
+	for _, o := range OperatorDocs() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", o.Name, o.Argument, o.Help)
+	}
+	b.WriteString("\n## Flags\n\n| flag | meaning |\n|---|---|\n")
+	for _, f := range FlagDocs() {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", f.Name, f.Help)
+	}
+	b.WriteString("\n## Default formats\n\nText:\n\n```\n" + DefaultTextFormat + "\n```\n\nJSON:\n\n| field | value |\n|---|---|\n")
+	fields := DefaultJSONFields()
+	for _, k := range slices.Sorted(maps.Keys(fields)) {
+		fmt.Fprintf(&b, "| `%s` | `%s` |\n", k, fields[k])
+	}
+	return b.String()
+}

@@ -1,0 +1,215 @@
+package telemetry
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+)
+
+const (
+	// maxPending bounds the lines that wait for a writer; beyond it they drop.
+	maxPending = 1 << 20
+	// maxLine bounds one line, and the buffers kept in the pool.
+	maxLine = 64 << 10
+)
+
+// logFile is one writer with a goroutine of its own. Lines collect in one buffer
+// while the goroutine writes the other, so that a slow disk costs the data path a
+// copy and nothing else.
+type logFile struct {
+	owner *Logs
+	path  string
+
+	mu      sync.Mutex
+	wake    *sync.Cond
+	pending []byte
+	lines   uint64
+	refs    int
+	closed  bool
+	reopen  bool
+	flushed *sync.Cond
+	writing bool
+
+	out    io.Writer
+	closer io.Closer
+	done   chan struct{}
+}
+
+func (l *Logs) file(path string) (*logFile, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil, errors.New("access logs are closed")
+	}
+	if f := l.files[path]; f != nil {
+		f.refs++
+		return f, nil
+	}
+	f := &logFile{owner: l, path: path, refs: 1, done: make(chan struct{})}
+	f.wake, f.flushed = sync.NewCond(&f.mu), sync.NewCond(&f.mu)
+	if err := f.open(); err != nil {
+		return nil, err
+	}
+	l.files[path] = f
+	go f.run()
+	return f, nil
+}
+
+func (f *logFile) open() error {
+	switch f.path {
+	case "":
+		return errors.New("path is empty; use /dev/stdout for standard output")
+	case "/dev/stdout":
+		f.out = os.Stdout
+		return nil
+	case "/dev/stderr":
+		f.out = os.Stderr
+		return nil
+	}
+	file, err := os.OpenFile(f.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
+	if err != nil {
+		return fmt.Errorf("cannot open %s: %w", f.path, err)
+	}
+	f.out, f.closer = file, file
+	return nil
+}
+
+// write takes a copy of the line.
+func (f *logFile) write(line []byte) {
+	f.mu.Lock()
+	if f.closed || len(f.pending)+len(line) > maxPending {
+		f.mu.Unlock()
+		f.owner.dropped.Inc(0)
+		return
+	}
+	f.pending = append(f.pending, line...)
+	f.lines++
+	f.mu.Unlock()
+	f.wake.Signal()
+}
+
+func (f *logFile) run() {
+	defer close(f.done)
+	var spare []byte
+	for {
+		f.mu.Lock()
+		for len(f.pending) == 0 && !f.closed && !f.reopen {
+			f.wake.Wait()
+		}
+		chunk, n, reopen, closed := f.pending, f.lines, f.reopen, f.closed
+		f.pending, f.lines, f.reopen, f.writing = spare[:0], 0, false, true
+		f.mu.Unlock()
+
+		// The chunk came before the request to reopen, and belongs to the old file.
+		f.flush(chunk, n)
+		if reopen {
+			f.swap()
+		}
+		spare = chunk
+		if cap(spare) > maxLine {
+			spare = nil // a burst is no reason to keep the memory
+		}
+		f.mu.Lock()
+		f.writing = false
+		f.flushed.Broadcast()
+		f.mu.Unlock()
+		if closed {
+			if f.closer != nil {
+				_ = f.closer.Close()
+			}
+			return
+		}
+	}
+}
+
+func (f *logFile) flush(chunk []byte, n uint64) {
+	if len(chunk) == 0 {
+		return
+	}
+	if _, err := f.out.Write(chunk); err != nil {
+		f.owner.failed.Add(0, n)
+		return
+	}
+	f.owner.written.Add(0, n)
+}
+
+// swap opens the path anew; the old file stays when that fails.
+func (f *logFile) swap() {
+	old := f.closer
+	if err := f.open(); err != nil {
+		f.owner.failed.Inc(0)
+		return
+	}
+	if old != nil {
+		_ = old.Close()
+	}
+}
+
+func (f *logFile) release() {
+	l := f.owner
+	l.mu.Lock()
+	f.refs--
+	last := f.refs == 0
+	if last {
+		delete(l.files, f.path)
+	}
+	l.mu.Unlock()
+	if last {
+		f.stop()
+	}
+}
+
+func (f *logFile) stop() {
+	f.mu.Lock()
+	f.closed = true
+	f.mu.Unlock()
+	f.wake.Signal()
+}
+
+// Reopen opens every log file anew, for log rotation. It returns at once.
+func (l *Logs) Reopen() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, f := range l.files {
+		f.mu.Lock()
+		f.reopen = true
+		f.mu.Unlock()
+		f.wake.Signal()
+	}
+}
+
+// Flush waits until all lines taken so far are written.
+func (l *Logs) Flush() {
+	l.mu.Lock()
+	files := make([]*logFile, 0, len(l.files))
+	for _, f := range l.files {
+		files = append(files, f)
+	}
+	l.mu.Unlock()
+	for _, f := range files {
+		f.mu.Lock()
+		for len(f.pending) > 0 || f.writing || f.reopen {
+			f.flushed.Wait()
+		}
+		f.mu.Unlock()
+	}
+}
+
+// Close writes what is left, closes every file and waits for it. Logs still open
+// drop what they get afterwards.
+func (l *Logs) Close() {
+	l.mu.Lock()
+	l.closed = true
+	files := make([]*logFile, 0, len(l.files))
+	for _, f := range l.files {
+		files = append(files, f)
+	}
+	clear(l.files)
+	l.mu.Unlock()
+	for _, f := range files {
+		f.stop()
+		<-f.done
+	}
+}

@@ -1,0 +1,203 @@
+package telemetry
+
+import (
+	"sync"
+	"time"
+)
+
+// requestBounds are the buckets of every duration histogram: a sidecar adds tens
+// of microseconds, an application takes up to a minute.
+var requestBounds = []time.Duration{
+	100 * time.Microsecond, 250 * time.Microsecond, 500 * time.Microsecond,
+	time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond,
+	10 * time.Millisecond, 25 * time.Millisecond, 50 * time.Millisecond,
+	100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond,
+	time.Second, 2500 * time.Millisecond, 5 * time.Second,
+	10 * time.Second, 30 * time.Second, 60 * time.Second,
+}
+
+// Metrics is everything a sidecar counts. The families are fixed here so that
+// one list documents them; handles are interned per service, peer and cluster.
+type Metrics struct {
+	Registry *Registry
+
+	requests        *CounterVec
+	requestDuration *HistogramVec
+	connections     *CounterVec
+	connectionsOpen *GaugeVec
+	bytes           *CounterVec
+
+	authzDecisions *CounterVec
+	authzShadow    *CounterVec
+
+	tlsHandshakes   *CounterVec
+	tlsDuration     *HistogramVec
+	refused         *CounterVec
+	policyClosed    *CounterVec
+	accepts         *CounterVec
+	acceptErrors    *CounterVec
+	expiredCertConn *CounterVec
+
+	upstreamRequests     *CounterVec
+	upstreamConnections  *CounterVec
+	upstreamOpen         *GaugeVec
+	upstreamConnect      *HistogramVec
+	upstreamRetries      *CounterVec
+	upstreamOverflow     *CounterVec
+	upstreamBytes        *CounterVec
+	upstreamEndpoints    *GaugeVec
+	upstreamEjections    *CounterVec
+	upstreamNoHealthy    *CounterVec
+	upstreamTLSFailures  *CounterVec
+	upstreamPoolReplaced *CounterVec
+
+	// AccessLogLines counts lines by result: "written", "dropped" (the ring was
+	// full) and "failed" (the file could not be written).
+	AccessLogLines *CounterVec
+	// ProtocolErrors counts messages refused by a codec, by side ("downstream",
+	// "upstream") and reason.
+	ProtocolErrors *CounterVec
+
+	// For the assembly: configuration and identity.
+	BuildInfo            *GaugeVec // version
+	XDSUpdates           *CounterVec
+	XDSConnected         *GaugeVec
+	ConfigTimestamp      *GaugeVec
+	SVIDNotAfter         *GaugeVec
+	Rotations            *CounterVec
+	ListenersActive      *GaugeVec
+	Draining             *GaugeVec
+	ProcessStart         *GaugeVec
+	ConfigCacheOperation *CounterVec
+
+	mu       sync.Mutex
+	services map[serviceKey]*ServiceMetrics
+	clusters map[string]*ClusterMetrics
+}
+
+type serviceKey struct {
+	direction Direction
+	service   string
+}
+
+// NewMetrics returns the metrics of one sidecar process.
+func NewMetrics() *Metrics {
+	r := NewRegistry()
+	m := &Metrics{
+		Registry: r,
+		services: map[serviceKey]*ServiceMetrics{},
+		clusters: map[string]*ClusterMetrics{},
+
+		requests:        r.Counter("hauberk_requests_total", "Requests answered, by verified peer service, status code and response flags.", "direction", "service", "peer", "code", "flags"),
+		requestDuration: r.Histogram("hauberk_request_duration_seconds", "Time from the first byte of a request to the last byte of its response.", requestBounds, "direction", "service", "peer"),
+		connections:     r.Counter("hauberk_connections_total", "Downstream connections that passed the handshake and authorization.", "direction", "service", "peer"),
+		connectionsOpen: r.Gauge("hauberk_connections_open", "Downstream connections that are open now.", "direction", "service", "peer"),
+		bytes:           r.Counter("hauberk_bytes_total", "Body bytes of requests and responses and all bytes of plain connections, by flow: received from or sent to the downstream.", "direction", "service", "peer", "flow"),
+
+		authzDecisions: r.Counter("hauberk_authz_decisions_total", "Authorization decisions, by the rule that decided.", "decision", "rule"),
+		authzShadow:    r.Counter("hauberk_authz_shadow_decisions_total", "What shadow rules would have decided.", "decision", "rule"),
+
+		tlsHandshakes:   r.Counter("hauberk_tls_handshakes_total", "Downstream TLS handshakes, by result and the reason of a failure.", "result", "reason"),
+		tlsDuration:     r.Histogram("hauberk_tls_handshake_duration_seconds", "Time of completed downstream TLS handshakes.", requestBounds),
+		refused:         r.Counter("hauberk_connections_refused_total", "Downstream connections refused before any filter ran, by reason.", "listener", "reason"),
+		policyClosed:    r.Counter("hauberk_connections_closed_total", "Established connections that the sidecar closed, by reason.", "listener", "reason"),
+		accepts:         r.Counter("hauberk_listener_accepts_total", "Connections accepted.", "listener"),
+		acceptErrors:    r.Counter("hauberk_listener_accept_errors_total", "Failed accept calls, by reason.", "listener", "reason"),
+		expiredCertConn: r.Counter("hauberk_peer_certificates_expired_total", "Open connections whose peer certificate expired, by what was done.", "listener", "action"),
+
+		upstreamRequests:     r.Counter("hauberk_upstream_requests_total", "Attempts to send a request upstream, by status class (\"2xx\"), or \"none\" without an answer.", "cluster", "code_class"),
+		upstreamConnections:  r.Counter("hauberk_upstream_connections_total", "Upstream connections attempted, by result: ok, refused, timeout, tls or error.", "cluster", "result"),
+		upstreamOpen:         r.Gauge("hauberk_upstream_connections_open", "Upstream connections that are open now.", "cluster"),
+		upstreamConnect:      r.Histogram("hauberk_upstream_connect_duration_seconds", "Time to connect upstream, TLS included.", requestBounds, "cluster"),
+		upstreamRetries:      r.Counter("hauberk_upstream_retries_total", "Retries, by result: success, failure, overflow (no budget) or limit.", "cluster", "result"),
+		upstreamOverflow:     r.Counter("hauberk_upstream_overflow_total", "Requests and connections refused by a circuit breaker, by limit: connections, pending, requests or retries.", "cluster", "limit"),
+		upstreamBytes:        r.Counter("hauberk_upstream_bytes_total", "Bytes exchanged with upstreams, by flow: received or sent.", "cluster", "flow"),
+		upstreamEndpoints:    r.Gauge("hauberk_upstream_endpoints", "Endpoints of a cluster, by state: healthy, unhealthy, draining, degraded or ejected.", "cluster", "state"),
+		upstreamEjections:    r.Counter("hauberk_upstream_ejections_total", "Endpoints ejected by outlier detection.", "cluster"),
+		upstreamNoHealthy:    r.Counter("hauberk_upstream_no_healthy_total", "Requests and connections that found no healthy endpoint.", "cluster"),
+		upstreamTLSFailures:  r.Counter("hauberk_upstream_tls_failures_total", "Failed upstream TLS handshakes, by reason.", "cluster", "reason"),
+		upstreamPoolReplaced: r.Counter("hauberk_upstream_pools_replaced_total", "Connection pools replaced because the cluster's configuration changed.", "cluster"),
+
+		AccessLogLines: r.Counter("hauberk_access_log_lines_total", "Access log lines, by result: written, dropped (the writer was behind) or failed.", "result"),
+		ProtocolErrors: r.Counter("hauberk_protocol_errors_total", "Messages refused because they break the protocol, by side and reason.", "side", "reason"),
+
+		BuildInfo:            r.Gauge("hauberk_build_info", "Always 1; the labels say what is running.", "version", "go_version"),
+		XDSUpdates:           r.Counter("hauberk_xds_updates_total", "Discovery responses, by resource type and result: ack or nack.", "type", "result"),
+		XDSConnected:         r.Gauge("hauberk_xds_connected", "1 while the stream to the control plane is up."),
+		ConfigTimestamp:      r.Gauge("hauberk_config_applied_timestamp_seconds", "When configuration of a type was last applied.", "type"),
+		SVIDNotAfter:         r.Gauge("hauberk_svid_not_after_timestamp_seconds", "When an own X.509 SVID expires.", "spiffe_id"),
+		Rotations:            r.Counter("hauberk_rotations_total", "Renewals of SVIDs and trust bundles, by result: ok or failed.", "kind", "result"),
+		ListenersActive:      r.Gauge("hauberk_listeners", "Listeners, by state: active, warming, draining or failed.", "state"),
+		Draining:             r.Gauge("hauberk_draining", "1 while the process drains."),
+		ProcessStart:         r.Gauge("hauberk_process_start_timestamp_seconds", "When the process started."),
+		ConfigCacheOperation: r.Counter("hauberk_config_cache_operations_total", "Reads and writes of the on-disk configuration cache, by result: ok or failed.", "operation", "result"),
+	}
+	return m
+}
+
+// AuthzCounter is the counter of one rule's decisions; authz.Compile interns it.
+func (m *Metrics) AuthzCounter(shadow, allowed bool, rule string) *Counter {
+	decision := "deny"
+	if allowed {
+		decision = "allow"
+	}
+	if shadow {
+		return m.authzShadow.With(decision, rule)
+	}
+	return m.authzDecisions.With(decision, rule)
+}
+
+// Retain forgets the series of services, clusters, listeners and rules that no
+// configuration names any more. A nil function keeps everything of its kind.
+func (m *Metrics) Retain(service, cluster, listener, rule func(string) bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for k := range m.services {
+		if service != nil && !service(k.service) {
+			delete(m.services, k)
+		}
+	}
+	for k := range m.clusters {
+		if cluster != nil && !cluster(k) {
+			delete(m.clusters, k)
+		}
+	}
+	m.Registry.mu.Lock()
+	families := m.Registry.families
+	m.Registry.mu.Unlock()
+	for _, f := range families {
+		for label, keep := range map[string]func(string) bool{"service": service, "cluster": cluster, "listener": listener, "rule": rule} {
+			if keep != nil {
+				f.deleteWhere(label, func(v string) bool { return !keep(v) })
+			}
+		}
+	}
+}
+
+// Accepted counts a connection that a listener took.
+func (m *Metrics) Accepted(listener string) { m.accepts.With(listener).Add(NextShard(), 1) }
+
+// Handshake counts a downstream TLS handshake; reason is empty for "ok".
+func (m *Metrics) Handshake(result, reason string) {
+	m.tlsHandshakes.With(result, reason).Add(NextShard(), 1)
+}
+
+// Refused counts a downstream connection that no filter saw.
+func (m *Metrics) Refused(listener, reason string) {
+	m.refused.With(listener, reason).Add(NextShard(), 1)
+}
+
+// PolicyClosed counts an established connection that the sidecar closed.
+func (m *Metrics) PolicyClosed(listener, reason string) {
+	m.policyClosed.With(listener, reason).Add(NextShard(), 1)
+}
+
+// AcceptFailed counts a failed accept call; reason is one of a few fixed words.
+func (m *Metrics) AcceptFailed(listener, reason string) {
+	m.acceptErrors.With(listener, reason).Inc(0)
+}
+
+// PeerExpired counts an open connection whose peer certificate expired.
+func (m *Metrics) PeerExpired(listener, action string) {
+	m.expiredCertConn.With(listener, action).Inc(0)
+}

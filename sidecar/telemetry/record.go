@@ -1,0 +1,139 @@
+package telemetry
+
+import (
+	"net"
+	"sync"
+	"time"
+)
+
+// Direction of the traffic, seen from the workload.
+type Direction uint8
+
+// The directions.
+const (
+	Unspecified Direction = iota
+	Inbound
+	Outbound
+)
+
+func (d Direction) String() string {
+	switch d {
+	case Inbound:
+		return "inbound"
+	case Outbound:
+		return "outbound"
+	}
+	return "unspecified"
+}
+
+// Headers gives access to the headers of one message; *message.Request and
+// *message.Response implement it. lower is a lower-case name, pseudo-headers
+// (":method", ":path", ":authority", ":scheme", ":status") included. Several fields
+// of one name are joined with commas. The string is read at once and never kept.
+type Headers interface {
+	Header(lower string) (value string, ok bool)
+}
+
+// Record is what is known of one finished request, or of one finished connection
+// that carried no requests. Access logs are written from it. A Record belongs to
+// the goroutine that got it; a sink keeps nothing of it after Log returns.
+type Record struct {
+	Start    time.Time
+	Duration time.Duration
+	// UpstreamDuration is from the first byte sent upstream to the first byte of
+	// the answer; negative when there was no answer.
+	UpstreamDuration time.Duration
+
+	// The listener's facts.
+	Direction                Direction
+	Listener, Chain          string
+	Workload, Service        string
+	ConnectionID             uint64
+	ConnectionTermination    string // why the sidecar ended the connection
+	TransportFailure         string // why the downstream handshake failed
+	UpstreamTransportFailure string
+
+	// The downstream connection. PeerID and OwnID were proven by the handshake.
+	DownstreamRemote, DownstreamLocal net.Addr
+	// DownstreamDirect differs from DownstreamRemote when a trusted hop named the client.
+	DownstreamDirect        net.Addr
+	PeerID, OwnID           string
+	TLSVersion, CipherSuite uint16
+	SNI                     string
+
+	// The request. Protocol is empty for a plain connection.
+	Protocol                    string
+	RequestHeaders              Headers
+	ResponseHeaders             Headers
+	Code                        int // 0 when no response began
+	CodeDetails                 string
+	Flags                       Flags
+	BytesReceived, BytesSent    int64 // bodies, or all bytes of a plain connection
+	VirtualHost, Route, Cluster string
+
+	// The upstream that answered, or the last one that was tried.
+	UpstreamHost, UpstreamLocal net.Addr
+	UpstreamPeerID              string
+	UpstreamOwnID               string
+	UpstreamTLSVersion          uint16
+	// Attempts is how many upstream attempts were made; retries are one less.
+	Attempts int
+
+	// Authorization. Rule is the policy that decided, "" when nothing was asked.
+	Denied bool
+	Rule   string
+	// ShadowDenied and ShadowRule tell what shadow rules would have decided.
+	ShadowDenied bool
+	ShadowRule   string
+}
+
+var records = sync.Pool{New: func() any { return new(Record) }}
+
+// NewRecord takes an empty record from the pool.
+func NewRecord() *Record {
+	r := records.Get().(*Record)
+	r.UpstreamDuration = -1
+	return r
+}
+
+// Release empties the record and gives it back.
+func (r *Record) Release() {
+	*r = Record{}
+	records.Put(r)
+}
+
+// SourceID is the SPIFFE ID of who asked: the peer inbound, the workload outbound.
+func (r *Record) SourceID() string {
+	if r.Direction == Outbound {
+		if r.UpstreamOwnID != "" {
+			return r.UpstreamOwnID
+		}
+		return r.Workload
+	}
+	return r.PeerID
+}
+
+// DestinationID is the SPIFFE ID of who was asked: the workload inbound, the
+// verified upstream outbound.
+func (r *Record) DestinationID() string {
+	if r.Direction == Outbound {
+		return r.UpstreamPeerID
+	}
+	if r.OwnID != "" {
+		return r.OwnID
+	}
+	return r.Workload
+}
+
+// Retries is the number of attempts after the first.
+func (r *Record) Retries() int {
+	if r.Attempts > 1 {
+		return r.Attempts - 1
+	}
+	return 0
+}
+
+// Sink takes finished records. *Log implements it; a nil *Log takes nothing.
+type Sink interface {
+	Log(*Record)
+}

@@ -1,0 +1,237 @@
+package telemetry
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var update = flag.Bool("update", false, "write docs/METRICS.md")
+
+type headers map[string]string
+
+func (h headers) Header(lower string) (string, bool) { v, ok := h[lower]; return v, ok }
+
+func sample() *Record {
+	return &Record{
+		Start: time.Date(2026, 1, 2, 3, 4, 5, 678_000_000, time.UTC), Duration: 1500 * time.Millisecond,
+		Direction: Inbound, Protocol: "HTTP/1.1", Code: 403, Flags: FlagUnauthorized | FlagDownstreamTermination,
+		PeerID: "spiffe://td/ns/default/dc/dc1/svc/web", Denied: true, Rule: "default deny", Attempts: 3,
+		DownstreamRemote: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 5},
+		RequestHeaders:   headers{":method": "GET", ":path": "/a\" b\r\nfake", "x": "abcdef"},
+	}
+}
+
+func TestFormat(t *testing.T) {
+	for _, tc := range []struct{ format, want string }{
+		{"%START_TIME%", "2026-01-02T03:04:05.678Z"},
+		{"%START_TIME(%Y/%m/%d %H:%M:%E3S %s %3f %%)%", "2026/01/02 03:04:05.678 1767323045 678 %"},
+		{"%REQ(:METHOD)% %REQ(NONE?X):3% %RESP(Y)%", "GET abc -"},
+		{`"%REQ(:PATH)%"`, `"/a\" b\x0d\x0afake"`},
+		{"%RESPONSE_CODE% %RESPONSE_FLAGS% %DURATION%", "403 DC,UAEX 1500"},
+		{"%DOWNSTREAM_REMOTE_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %DOWNSTREAM_REMOTE_PORT%", "127.0.0.1:5 127.0.0.1 5"},
+		{"%HAUBERK_SRC_ID% %HAUBERK_DECISION% %HAUBERK_RULE% %HAUBERK_RETRIES%", "spiffe://td/ns/default/dc/dc1/svc/web deny default deny 2"},
+		{"100%%", "100%"},
+	} {
+		f, err := ParseFormat(tc.format)
+		if err != nil {
+			t.Errorf("%s: %v", tc.format, err)
+			continue
+		}
+		if got := string(f.Append(nil, sample())); got != tc.want {
+			t.Errorf("%s: got %q, want %q", tc.format, got, tc.want)
+		}
+	}
+}
+
+func TestFormatRefuses(t *testing.T) {
+	for _, format := range []string{"%NO_SUCH%", "%REQ%", "%REQ()%", "%REQ(?x)%", "%DURATION(x)%", "%DURATION:3%", "% x", "%REQ(x", "%START_TIME(%Q)%", "%REQ(x):0%", "50% of"} {
+		if _, err := ParseFormat(format); err == nil {
+			t.Errorf("%s was accepted", format)
+		}
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	text, err := CompileAccessLog(AccessLogConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if line := text.Append(nil, sample()); bytes.Count(line, []byte("\n")) != 1 {
+		t.Errorf("not one line: %q", line)
+	}
+	f, err := CompileAccessLog(AccessLogConfig{JSON: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got map[string]any
+	if err := json.Unmarshal(f.Append(nil, sample()), &got); err != nil {
+		t.Fatal(err)
+	}
+	if got["code"] != 403.0 || got["path"] != "/a\" b\r\nfake" || got["upstream"] != nil || got["rule"] != "default deny" {
+		t.Errorf("got %v", got)
+	}
+}
+
+func FuzzAccessLogIsOneLine(f *testing.F) {
+	f.Add("\r\n", "\"\\")
+	f.Add("\x80\xff\u2028", "\x00")
+	text, err1 := CompileAccessLog(AccessLogConfig{Format: `"%REQ(A)%" %REQ(B):5%`})
+	object, err2 := CompileAccessLog(AccessLogConfig{JSON: true, Fields: map[string]string{"a": "%REQ(A)%", "b": "x%REQ(B)%y"}})
+	if err1 != nil || err2 != nil {
+		f.Fatal(err1, err2)
+	}
+	f.Fuzz(func(t *testing.T, a, b string) {
+		r := &Record{RequestHeaders: headers{"a": a, "b": b}}
+		line := text.Append(nil, r)
+		if bytes.ContainsAny(line[:len(line)-1], "\r\n") {
+			t.Errorf("%q", line)
+		}
+		if !json.Valid(object.Append(nil, r)) {
+			t.Errorf("%q", object.Append(nil, r))
+		}
+	})
+}
+
+// everySeries makes one series of each family.
+func everySeries(m *Metrics) {
+	p := m.Service(Inbound, "api").Peer("web")
+	p.Request(NextShard(), 200, 0, time.Millisecond)
+	p.ConnectionOpened(0)
+	c := m.Cluster("c")
+	c.Answered(0, 503)
+	c.TLSFailure("verify")
+	for _, f := range m.Registry.families {
+		labels := make([]string, len(f.Labels))
+		for i := range labels {
+			labels[i] = "x\"\n\\"
+		}
+		switch f.Kind {
+		case CounterKind:
+			(&CounterVec{f}).With(labels...).Inc(0)
+		case GaugeKind:
+			(&GaugeVec{f}).With(labels...).Set(1)
+		case HistogramKind:
+			(&HistogramVec{f}).With(labels...).Observe(0, time.Second)
+		}
+	}
+}
+
+func TestExpositionPassesPromlint(t *testing.T) {
+	m := NewMetrics()
+	everySeries(m)
+	var out bytes.Buffer
+	if err := m.Registry.WritePrometheus(&out); err != nil {
+		t.Fatal(err)
+	}
+	problems, err := promlint.New(&out).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
+
+func TestBounds(t *testing.T) {
+	m := NewMetrics()
+	s := m.Service(Inbound, "api")
+	for i := range maxPeers + 50 {
+		s.Peer(fmt.Sprint(i))
+	}
+	if n := len(*s.peers.Load()); n > maxPeers+1 {
+		t.Errorf("%d peers", n)
+	}
+	p := s.Peer("0")
+	for code := 100; code < 600; code++ {
+		p.Request(0, code, 0, 0)
+	}
+	if n := len(*p.results.Load()); n > maxPeerResults || p.overflow.Value() == 0 {
+		t.Errorf("%d results, %d in overflow", n, p.overflow.Value())
+	}
+	if n := testing.AllocsPerRun(100, func() { s.Peer("0").Request(1, 200, 0, time.Millisecond) }); n != 0 {
+		t.Errorf("%v allocations a request", n)
+	}
+}
+
+func TestPeerName(t *testing.T) {
+	for id, want := range map[string]string{
+		"": PeerNone, "spiffe://td/ns/default/dc/dc1/svc/web": "web", "spiffe://td/hauberk/node/n": PeerOther,
+		"spiffe://td/x/svc/web": PeerOther, "https://td/ns/a/dc/b/svc/web": PeerOther, "spiffe://td/ns/a/dc/b/svc/": PeerOther,
+	} {
+		if got := PeerName(id); got != want {
+			t.Errorf("%s: got %s", id, got)
+		}
+	}
+}
+
+func TestRetainForgets(t *testing.T) {
+	m := NewMetrics()
+	m.Service(Inbound, "gone").Peer("x")
+	m.Service(Inbound, "kept").Peer("x")
+	m.Retain(func(s string) bool { return s == "kept" }, nil, nil, nil)
+	var out bytes.Buffer
+	_ = m.Registry.WritePrometheus(&out)
+	if s := out.String(); strings.Contains(s, `"gone"`) || !strings.Contains(s, `"kept"`) {
+		t.Error(s)
+	}
+}
+
+func TestAccessLogWritesReopensAndDrops(t *testing.T) {
+	m := NewMetrics()
+	logs := NewLogs(m)
+	path := filepath.Join(t.TempDir(), "log")
+	l, err := logs.Open([]AccessLogConfig{{Path: path, Format: "%RESPONSE_CODE%"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Log(sample())
+	logs.Flush()
+	if err := os.Rename(path, path+".1"); err != nil {
+		t.Fatal(err)
+	}
+	logs.Reopen()
+	logs.Flush()
+	l.Log(sample())
+	logs.Close()
+	for _, p := range []string{path, path + ".1"} {
+		if b, err := os.ReadFile(p); err != nil || string(b) != "403\n" {
+			t.Errorf("%s: %q %v", p, b, err)
+		}
+	}
+	l.Log(sample())
+	l.Close()
+	if w, d := logs.written.Value(), logs.dropped.Value(); w != 2 || d != 1 {
+		t.Errorf("written %d, dropped %d", w, d)
+	}
+}
+
+// docs/METRICS.md is made from the code; go test -run Docs -update writes it.
+func TestDocs(t *testing.T) {
+	path := filepath.Join("..", "..", "docs", "METRICS.md")
+	want := Markdown()
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(path)
+	if err != nil || string(got) != want {
+		t.Errorf("docs/METRICS.md is not up to date (%v): go test ./sidecar/telemetry -run Docs -update", err)
+	}
+}

@@ -1,0 +1,211 @@
+package sidecar
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/identity/svid"
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/listener"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+	"github.com/hauberk-mesh/hauberk/xds/client"
+)
+
+// view is the sidecar as its admin interface shows and changes it.
+type view Sidecar
+
+// Ready tells whether traffic can be served, and if not, why.
+func (v *view) Ready() (bool, string) {
+	s := (*Sidecar)(v)
+	if s.watcher.Draining() {
+		return false, "draining"
+	}
+	var why []string
+	if s.agent != nil {
+		select {
+		case <-s.agent.Ready():
+		default:
+			return false, "waiting for the node's identity"
+		}
+	}
+	if s.discovers() {
+		st := s.status()
+		if !st.Synced && !st.FromCache {
+			return false, "waiting for the first configuration" + because(st.LastError)
+		}
+	}
+	why = append(why, s.missing()...)
+	why = append(why, s.state.pending()...)
+	if len(why) > 0 {
+		slices.Sort(why)
+		return false, strings.Join(why, "; ")
+	}
+	return true, "ready"
+}
+
+func because(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return ": " + reason
+}
+
+// discovers tells whether configuration comes from a control plane.
+func (s *Sidecar) discovers() bool {
+	b := s.cfg.Bootstrap
+	return len(s.cfg.Servers) > 0 || s.agent != nil || b != nil && b.ADS != nil
+}
+
+func (s *Sidecar) status() client.Status {
+	s.mu.Lock()
+	c := s.client
+	s.mu.Unlock()
+	if c == nil {
+		return client.Status{}
+	}
+	return c.Status()
+}
+
+// ConfigDump is everything in force. Certificates and keys are in it by name
+// only.
+func (v *view) ConfigDump() any {
+	s := (*Sidecar)(v)
+	clusters := []*cluster.Config{}
+	for _, c := range s.clusters.All() {
+		clusters = append(clusters, c.Config())
+	}
+	return map[string]any{
+		"version": s.cfg.Version, "node": s.node(), "xds": s.status(), "pending": s.state.pending(),
+		"listeners": s.listeners.Configs(), "clusters": clusters, "routes": s.state.routes.all(),
+	}
+}
+
+type clusterView struct {
+	Name  string              `json:"name"`
+	Hosts []cluster.HostStats `json:"hosts"`
+}
+
+// Clusters is the state of every endpoint.
+func (v *view) Clusters() any {
+	out := []clusterView{}
+	for _, c := range v.clusters.All() {
+		out = append(out, clusterView{c.Name(), c.Stats()})
+	}
+	return out
+}
+
+type certView struct {
+	ID        string    `json:"id"`
+	Serial    string    `json:"serial"`
+	NotBefore time.Time `json:"not_before"`
+	NotAfter  time.Time `json:"not_after"`
+	DaysLeft  int       `json:"days_left"`
+}
+
+// Certs are the own identities and the trust anchors; never keys.
+func (v *view) Certs() any {
+	own, anchors := []certView{}, map[string][]certView{}
+	for _, snap := range v.tls.sources() {
+		for _, id := range slices.Sorted(maps.Keys(snap.SVIDs)) {
+			own = append(own, describe(id, snap.SVIDs[id].Leaf().SerialNumber.Text(16), snap.SVIDs[id].Leaf().NotBefore, snap.SVIDs[id].Leaf().NotAfter))
+		}
+		addAnchors(anchors, snap)
+	}
+	return map[string]any{"svids": own, "trust_bundles": anchors}
+}
+
+func addAnchors(to map[string][]certView, snap *svid.Snapshot) {
+	for td, b := range snap.Bundles {
+		for _, c := range b.Certificates {
+			to[td] = append(to[td], describe("spiffe://"+td, c.SerialNumber.Text(16), c.NotBefore, c.NotAfter))
+		}
+	}
+}
+
+func describe(id, serial string, from, to time.Time) certView {
+	return certView{id, serial, from, to, int(math.Floor(time.Until(to).Hours() / 24))}
+}
+
+type listenerView struct {
+	Name        string `json:"name"`
+	Address     string `json:"address"`
+	Workload    string `json:"workload,omitempty"`
+	Service     string `json:"service,omitempty"`
+	Upstream    string `json:"upstream,omitempty"`
+	Direction   string `json:"direction"`
+	Connections int    `json:"connections"`
+}
+
+// Listeners are the bound addresses.
+func (v *view) Listeners() any {
+	open := map[string]int{}
+	for _, c := range v.listeners.Conns() {
+		open[c.Listener]++
+	}
+	addrs := v.listeners.Addrs()
+	out := []listenerView{}
+	for _, l := range v.listeners.Configs() {
+		lv := listenerView{
+			Name: l.Name, Workload: l.Workload, Service: l.Service, Upstream: l.Upstream,
+			Direction: telemetry.Direction(l.Direction).String(), Connections: open[l.Name],
+		}
+		if a := addrs[l.Name]; a != nil {
+			lv.Address = a.String()
+		}
+		out = append(out, lv)
+	}
+	return out
+}
+
+// WriteMetrics writes Prometheus text.
+func (v *view) WriteMetrics(w io.Writer) error {
+	connected := 0.0
+	if (*Sidecar)(v).status().Connected {
+		connected = 1
+	}
+	v.metrics.XDSConnected.With().Set(connected)
+	return v.metrics.Registry.WritePrometheus(w)
+}
+
+// Drain finishes what is under way: of the inbound side, or of all.
+func (v *view) Drain(ctx context.Context, inbound bool, wait time.Duration) error {
+	s := (*Sidecar)(v)
+	if wait <= 0 || wait > s.cfg.DrainTime {
+		wait = s.cfg.DrainTime
+	}
+	if !inbound {
+		s.metrics.Draining.With().Set(1)
+		s.trigger.Drain(time.Now().Add(wait))
+		return s.settle(ctx, wait, func() int { return len(s.listeners.Conns()) })
+	}
+	s.state.drainInbound()
+	return s.settle(ctx, wait, func() int {
+		n := 0
+		for _, c := range s.listeners.Conns() {
+			if c.Direction == telemetry.Direction(listener.Inbound) {
+				n++
+			}
+		}
+		return n
+	})
+}
+
+// Quit ends the process.
+func (v *view) Quit() { v.quit() }
+
+// ReopenLogs opens the access logs again, after they were rotated.
+func (v *view) ReopenLogs() { v.logs.Reopen() }
+
+// String describes what the sidecar is doing in a line.
+func (v *view) String() string {
+	ok, why := v.Ready()
+	b, _ := json.Marshal(why)
+	return fmt.Sprintf("ready=%v reason=%s", ok, b)
+}

@@ -1,0 +1,190 @@
+package client
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/xds/resource"
+)
+
+// handle gives a response to the Handler and queues the answer.
+func (c *Client) handle(srv Server, a *answer) {
+	c.mu.Lock()
+	ts := c.typeLocked(a.url)
+	if !ts.requested {
+		// Any answer would read as a subscription.
+		c.mu.Unlock()
+		c.log.Warn("response of a type that was not asked for ignored", "peer", srv.Name, "type", a.url)
+		return
+	}
+	u := ts.update(a)
+	asked := maps.Clone(ts.sentNames)
+	c.mu.Unlock()
+
+	errs := maps.Clone(a.bad)
+	if u.Full || len(u.Upserts)+len(u.Removed) > 0 {
+		for n, err := range c.cfg.Handler.Apply(u) {
+			if err != nil && slices.ContainsFunc(u.Upserts, func(r *resource.Resource) bool { return r.Name == n }) {
+				errs[n] = err
+			}
+		}
+	}
+
+	c.mu.Lock()
+	bad := ts.record(u, errs)
+	ts.nonce = a.nonce
+	answer := reply{nonce: a.nonce, nack: describe(errs)}
+	if len(errs) == 0 {
+		ts.sotwVersion = a.version
+		ts.verdict(nil)
+	} else {
+		answer.notBefore = time.Now().Add(ts.verdict(bad))
+	}
+	ts.replies = append(ts.replies, answer)
+	ts.complete = ts.complete || !a.partial
+	if c.cfg.SotW {
+		ts.answeredAll(asked)
+	}
+	c.status.LastUpdate = time.Now()
+	c.status.FromCache = false
+	c.checkSyncedLocked()
+	c.mu.Unlock()
+	if len(errs) > 0 {
+		c.log.Error("configuration rejected", "peer", srv.Name, "type", a.url, "err", describe(errs))
+	}
+	select {
+	case c.save <- struct{}{}:
+	default:
+	}
+}
+
+// update reduces a response to what concerns this subscription. Resources that
+// are not wanted (any more) are neither errors nor news.
+func (ts *typeState) update(a *answer) Update {
+	u := Update{Type: a.url, Full: a.full}
+	present := map[string]struct{}{}
+	for _, r := range a.resources {
+		present[r.Name] = struct{}{}
+		if !ts.wants(r.Name) || a.bad[r.Name] != nil {
+			continue
+		}
+		// The same pointer for the same content lets the Handler skip it.
+		if old := ts.accepted[r.Name]; old != nil && old.Version == r.Version {
+			r = old
+		}
+		u.Upserts = append(u.Upserts, r)
+	}
+	for n := range a.bad {
+		present[n] = struct{}{}
+	}
+	for _, n := range a.removed {
+		if ts.wants(n) {
+			u.Removed = append(u.Removed, n)
+		}
+	}
+	if a.full {
+		for n := range ts.accepted {
+			if _, ok := present[n]; !ok {
+				u.Removed = append(u.Removed, n)
+			}
+		}
+		slices.Sort(u.Removed)
+	}
+	return u
+}
+
+// record keeps the verdict and returns the rejected versions.
+func (ts *typeState) record(u Update, errs map[string]error) map[string]string {
+	bad := map[string]string{}
+	if u.Full {
+		clear(ts.rejected)
+	}
+	for n, err := range errs {
+		bad[n] = ""
+		if ts.wants(n) && !strings.HasPrefix(n, unnamed) {
+			ts.rejected[n] = err.Error()
+			delete(ts.absent, n)
+		}
+	}
+	for _, r := range u.Upserts {
+		if errs[r.Name] != nil {
+			bad[r.Name] = r.Version
+			continue
+		}
+		delete(ts.rejected, r.Name)
+		delete(ts.absent, r.Name)
+		// The Handler may have dropped the name while it applied it.
+		if ts.wants(r.Name) {
+			ts.accepted[r.Name] = r
+		}
+	}
+	for _, n := range u.Removed {
+		delete(ts.accepted, n)
+		delete(ts.rejected, n)
+		if _, named := ts.names[n]; named {
+			ts.absent[n] = struct{}{}
+		}
+	}
+	return bad
+}
+
+// answeredAll notes, in state of the world, that a response answers every name
+// that had been asked for: what it does not carry does not exist.
+func (ts *typeState) answeredAll(asked map[string]struct{}) {
+	for n := range asked {
+		if _, named := ts.names[n]; named && ts.accepted[n] == nil && ts.rejected[n] == "" {
+			ts.absent[n] = struct{}{}
+		}
+	}
+}
+
+// load applies the cache. What the Handler rejects, or does not ask for, is as
+// if it had not been cached.
+func (c *Client) load() {
+	if c.cfg.Cache == nil {
+		return
+	}
+	st, err := c.cfg.Cache.Load()
+	if err != nil {
+		if !noCache(err) {
+			c.log.Error("cached configuration refused, starting without", "err", err)
+		}
+		return
+	}
+	byType := map[string][]*resource.Resource{}
+	for _, r := range st.Resources {
+		byType[r.Type] = append(byType[r.Type], r)
+	}
+	applied := 0
+	for _, url := range resource.PushOrder {
+		c.mu.Lock()
+		ts := c.typeLocked(url)
+		u := ts.update(&answer{url: url, resources: byType[url], full: true})
+		c.mu.Unlock()
+		u.Cached = true
+		if len(u.Upserts) == 0 {
+			continue
+		}
+		errs := c.cfg.Handler.Apply(u)
+		c.mu.Lock()
+		for _, r := range u.Upserts {
+			if errs[r.Name] == nil && ts.wants(r.Name) {
+				ts.accepted[r.Name] = r
+				applied++
+			}
+		}
+		c.mu.Unlock()
+		if len(errs) > 0 {
+			c.log.Error("part of the cached configuration rejected", "type", url, "err", describe(errs))
+		}
+	}
+	c.mu.Lock()
+	c.status.FromCache, c.status.CachedAt = applied > 0, st.Saved
+	c.mu.Unlock()
+	c.log.Info("cached configuration applied", "resources", applied, "sequence", st.Sequence, "age", time.Since(st.Saved).Round(time.Second))
+}
+
+func noCache(err error) bool { return errors.Is(err, errNone) }

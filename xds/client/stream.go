@@ -1,0 +1,166 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc"
+)
+
+const (
+	// answerTimeout bounds the wait for the first response of a stream, so
+	// that a control plane that accepts streams and does not answer is left
+	// for another.
+	answerTimeout = 20 * time.Second
+	dialTimeout   = 10 * time.Second
+	// maxMessage is far above gRPC's 4 MiB: a state-of-the-world list cannot
+	// be split.
+	maxMessage = 64 << 20
+)
+
+// wire is a stream of either protocol.
+type wire interface {
+	recv() (*answer, error)
+	// request sends the type's subscription changes and reply. It returns
+	// the message's error and is called with Client.mu held; sending does
+	// not block beyond gRPC's flow control of requests, which are small.
+	request(ts *typeState, first bool) error
+}
+
+// stream runs one stream to its end and reports whether it was ever answered.
+func (c *Client) stream(ctx context.Context, srv Server) (answered bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	dctx, dcancel := context.WithTimeout(ctx, dialTimeout)
+	conn, err := srv.Dial(dctx)
+	dcancel()
+	if err != nil {
+		return false, fmt.Errorf("connect: %w", err)
+	}
+	if conn == nil {
+		return false, errors.New("connect: there is no connection yet")
+	}
+	if closer, ok := conn.(io.Closer); ok {
+		defer closer.Close()
+	}
+	w, err := c.open(ctx, conn)
+	if err != nil {
+		return false, fmt.Errorf("open discovery stream: %w", err)
+	}
+	c.mu.Lock()
+	for _, ts := range c.order {
+		ts.begin()
+	}
+	c.mu.Unlock()
+
+	in := make(chan *answer)
+	ended := make(chan error, 1)
+	go func() {
+		for {
+			a, err := w.recv()
+			if err != nil {
+				ended <- err
+				return
+			}
+			select {
+			case in <- a:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	unanswered := time.NewTimer(answerTimeout)
+	defer unanswered.Stop()
+	later := time.NewTimer(time.Hour)
+	defer later.Stop()
+	first := true
+	for {
+		wait, err := c.flush(w, &first)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return answered, err
+		}
+		// io.EOF from a send: the reason comes from the receiver.
+		later.Stop()
+		if wait > 0 {
+			later.Reset(wait)
+		}
+		select {
+		case a := <-in:
+			if !answered {
+				answered = true
+				unanswered.Stop()
+				c.connected(srv, a)
+			}
+			c.handle(srv, a)
+		case err := <-ended:
+			if errors.Is(err, io.EOF) {
+				err = errors.New("the control plane ended the stream")
+			}
+			return answered, err
+		case <-unanswered.C:
+			return false, fmt.Errorf("no answer within %v", answerTimeout)
+		case <-c.wake:
+		case <-later.C:
+		case <-ctx.Done():
+			return answered, ctx.Err()
+		}
+	}
+}
+
+func (c *Client) open(ctx context.Context, conn grpc.ClientConnInterface) (wire, error) {
+	ads := discoveryv3.NewAggregatedDiscoveryServiceClient(conn)
+	if c.cfg.SotW {
+		s, err := ads.StreamAggregatedResources(ctx, grpc.MaxCallRecvMsgSize(maxMessage))
+		if err != nil {
+			return nil, err
+		}
+		return &sotwWire{stream: s, client: c}, nil
+	}
+	s, err := ads.DeltaAggregatedResources(ctx, grpc.MaxCallRecvMsgSize(maxMessage))
+	if err != nil {
+		return nil, err
+	}
+	return &deltaWire{stream: s, client: c}, nil
+}
+
+func (c *Client) connected(srv Server, a *answer) {
+	c.mu.Lock()
+	c.status.Connected, c.status.Server, c.status.Since = true, srv.Name, time.Now()
+	c.status.Identifier = a.identifier
+	c.mu.Unlock()
+	c.log.Info("control plane connected", "peer", srv.Name, "identifier", a.identifier)
+}
+
+// flush sends what is owed, clusters first, and returns how long the earliest
+// delayed answer still waits.
+func (c *Client) flush(w wire, first *bool) (wait time.Duration, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	for _, ts := range c.order {
+		sub, unsub := ts.pendingNames()
+		changed := len(sub)+len(unsub) > 0
+		for changed || len(ts.replies) > 0 {
+			// A changed subscription carries a delayed NACK with it: on its
+			// own it would read as an ACK. A newer reply releases it too.
+			if !changed && len(ts.replies) == 1 {
+				if d := ts.replies[0].notBefore.Sub(now); d > 0 {
+					if wait == 0 || d < wait {
+						wait = d
+					}
+					break
+				}
+			}
+			if err := w.request(ts, *first); err != nil {
+				return 0, err
+			}
+			*first, changed = false, false
+			ts.asked()
+		}
+	}
+	return wait, nil
+}

@@ -1,0 +1,185 @@
+package client
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	spb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/hauberk-mesh/hauberk/xds/resource"
+)
+
+// answer is one response of either protocol. bad are resources that could not
+// even be read, by name or position.
+type answer struct {
+	url        string
+	nonce      string
+	version    string
+	identifier string
+	resources  []*resource.Resource
+	removed    []string
+	bad        map[string]error
+	// full: resources is the complete list of the type. partial: more follows.
+	full, partial bool
+
+	seen map[string]struct{}
+}
+
+type deltaWire struct {
+	stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
+	client *Client
+}
+
+func (w *deltaWire) request(ts *typeState, first bool) error {
+	m := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: ts.url}
+	if first {
+		m.Node = w.client.node
+	}
+	m.ResourceNamesSubscribe, m.ResourceNamesUnsubscribe = ts.pendingNames()
+	if !ts.requested {
+		// Only what was accepted: what was rejected must come again.
+		m.InitialResourceVersions = make(map[string]string, len(ts.accepted))
+		for n, r := range ts.accepted {
+			m.InitialResourceVersions[n] = r.Version
+		}
+		// The oldest form of the wildcard is understood by every server.
+		if legacyWildcard(ts.url) && slices.Equal(m.ResourceNamesSubscribe, []string{wildcard}) {
+			m.ResourceNamesSubscribe = nil
+		}
+	}
+	if r := ts.oldest(); r != nil {
+		m.ResponseNonce, m.ErrorDetail = r.nonce, r.status()
+	}
+	return w.stream.Send(m)
+}
+
+func legacyWildcard(url string) bool {
+	return url == resource.ListenerType || url == resource.ClusterType
+}
+
+func (w *deltaWire) recv() (*answer, error) {
+	m, err := w.stream.Recv()
+	if err != nil {
+		return nil, err
+	}
+	a := &answer{
+		url: m.GetTypeUrl(), nonce: m.GetNonce(), version: m.GetSystemVersionInfo(),
+		identifier: m.GetControlPlane().GetIdentifier(), removed: m.GetRemovedResources(),
+		partial: strings.HasSuffix(m.GetSystemVersionInfo(), resource.PartialSuffix), bad: map[string]error{},
+	}
+	for i, r := range m.GetResources() {
+		a.add(i, r.GetName(), r.GetVersion(), r.GetResource())
+	}
+	return a, nil
+}
+
+type sotwWire struct {
+	stream discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesClient
+	client *Client
+}
+
+func (w *sotwWire) request(ts *typeState, first bool) error {
+	m := &discoveryv3.DiscoveryRequest{TypeUrl: ts.url, VersionInfo: ts.sotwVersion, ResponseNonce: ts.nonce}
+	if first {
+		m.Node = w.client.node
+	}
+	m.ResourceNames = slices.Sorted(maps.Keys(ts.names))
+	if ts.wildcard && (len(ts.names) > 0 || !legacyWildcard(ts.url)) {
+		m.ResourceNames = append(m.ResourceNames, wildcard)
+	}
+	if r := ts.oldest(); r != nil {
+		m.ResponseNonce, m.ErrorDetail = r.nonce, r.status()
+	}
+	return w.stream.Send(m)
+}
+
+func (w *sotwWire) recv() (*answer, error) {
+	m, err := w.stream.Recv()
+	if err != nil {
+		return nil, err
+	}
+	a := &answer{
+		url: m.GetTypeUrl(), nonce: m.GetNonce(), version: m.GetVersionInfo(),
+		identifier: m.GetControlPlane().GetIdentifier(), full: legacyWildcard(m.GetTypeUrl()), bad: map[string]error{},
+	}
+	for i, body := range m.GetResources() {
+		if body.MessageIs(&discoveryv3.Resource{}) {
+			var r discoveryv3.Resource
+			if err := proto.Unmarshal(body.GetValue(), &r); err != nil {
+				a.bad[fmt.Sprintf("%s%d]", unnamed, i)] = err
+				continue
+			}
+			a.add(i, r.GetName(), r.GetVersion(), r.GetResource())
+			continue
+		}
+		name, err := resource.NameOf(body)
+		if err != nil {
+			a.bad[fmt.Sprintf("%s%d]", unnamed, i)] = err
+			continue
+		}
+		a.add(i, name, "", body)
+	}
+	return a, nil
+}
+
+func (a *answer) add(i int, name, version string, body *anypb.Any) {
+	switch {
+	case name == "":
+		a.bad[fmt.Sprintf("%s%d]", unnamed, i)] = errors.New("has no name")
+	case body.GetTypeUrl() != a.url:
+		a.bad[name] = fmt.Errorf("resource: type %q in a response of type %q", body.GetTypeUrl(), a.url)
+	case a.has(name):
+		a.bad[name] = errors.New("resource: appears twice in one response")
+	default:
+		a.resources = append(a.resources, resource.Received(name, version, body))
+	}
+}
+
+func (a *answer) has(name string) bool {
+	if _, ok := a.seen[name]; ok {
+		return true
+	}
+	if a.seen == nil {
+		a.seen = map[string]struct{}{}
+	}
+	a.seen[name] = struct{}{}
+	return false
+}
+
+func (r *reply) status() *spb.Status {
+	if r.nack == "" {
+		return nil
+	}
+	return &spb.Status{Code: int32(codes.InvalidArgument), Message: r.nack}
+}
+
+// unnamed begins the position that stands for the name of a resource without.
+const unnamed = "resources["
+
+// maxDetail bounds a NACK's text: it travels in one message and ends in logs.
+const maxDetail = 8 << 10
+
+// describe joins rejections as "name: path: reason".
+func describe(errs map[string]error) string {
+	var b strings.Builder
+	names := slices.Sorted(maps.Keys(errs))
+	for i, n := range names {
+		line := fmt.Sprintf("%s: %v", n, errs[n])
+		if b.Len() > 0 && b.Len()+len(line) > maxDetail {
+			fmt.Fprintf(&b, "; and %d more", len(names)-i)
+			break
+		}
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		b.WriteString(line[:min(len(line), maxDetail)])
+	}
+	return strings.ToValidUTF8(b.String(), "?")
+}

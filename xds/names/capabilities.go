@@ -1,0 +1,38 @@
+package names
+
+// What a client says of itself in its xDS node. A sidecar lists the features it
+// can honour in node.client_features; what it does not list is withheld from
+// its resources and reported, and authorization that it cannot honour becomes a
+// deny.
+const (
+	// UserAgent is node.user_agent_name of our own sidecar.
+	UserAgent = "hauberk-sidecar"
+	// EnvoyUserAgent is Envoy's. An Envoy announces nothing and can everything.
+	EnvoyUserAgent = "envoy"
+
+	// MetadataWorkloads and MetadataEntitled are keys of node.metadata, each a
+	// list of strings that narrows the client's view: to workloads with these
+	// registration ids, and to workloads with these SPIFFE IDs. They never
+	// widen what the node's join record permits.
+	MetadataWorkloads = "hauberk.workloads"
+	MetadataEntitled  = "hauberk.entitled"
+
+	// CapabilityPrefix starts the name of every capability.
+	CapabilityPrefix = "hauberk.cap."
+
+	// CapRBAC is the network and HTTP RBAC filters. Without it every inbound
+	// filter chain denies.
+	CapRBAC = "hauberk.cap.rbac"
+	// CapHTTP2 is HTTP/2 on both sides, which http2 and grpc services need.
+	CapHTTP2 = "hauberk.cap.http2"
+	// CapRingHash and CapMaglev are the consistent-hash load balancers.
+	CapRingHash = "hauberk.cap.ring_hash"
+	CapMaglev   = "hauberk.cap.maglev"
+	// CapOutlierDetection is passive health checking.
+	CapOutlierDetection = "hauberk.cap.outlier_detection"
+	// CapConnectionLimit is the connection_limit network filter.
+	CapConnectionLimit = "hauberk.cap.connection_limit"
+	// CapListenerLog is access logging by the listener itself, of connections
+	// that no filter chain matched.
+	CapListenerLog = "hauberk.cap.listener_log"
+)
