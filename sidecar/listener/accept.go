@@ -79,11 +79,13 @@ func (l *listener) serve(c net.Conn) {
 		_ = c.Close()
 		return
 	}
-	l.run(t)
+	l.run(t, a.chain.handler)
 }
 
-// run serves a registered connection and takes it off the register.
-func (l *listener) run(t *tracked) {
+// run serves a registered connection and takes it off the register. The handler
+// is that of the snapshot serve holds: an update may give t another chain from
+// the moment it is registered.
+func (l *listener) run(t *tracked, handler downstream.Handler) {
 	ctx, cancel := context.WithCancel(l.ctx)
 	// Whoever ends the listener's context ends its connections.
 	stop := context.AfterFunc(ctx, func() { _ = t.conn.Stream.Close() })
@@ -102,7 +104,7 @@ func (l *listener) run(t *tracked) {
 		l.mu.Unlock()
 	}()
 	t.conn.PeerMetrics.ConnectionOpened(t.conn.Shard)
-	t.chain.handler.ServeStream(ctx, t.conn)
+	handler.ServeStream(ctx, t.conn)
 }
 
 // arrival is a connection on its way to its handler.
