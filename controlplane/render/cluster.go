@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/hauberk-mesh/hauberk/controlplane/catalog/opaque"
 	"github.com/hauberk-mesh/hauberk/controlplane/compile"
 	"github.com/hauberk-mesh/hauberk/xds/names"
 	"github.com/hauberk-mesh/hauberk/xds/resource"
@@ -222,19 +223,19 @@ func protocolOptions(protocol string) (map[string]*anypb.Any, error) {
 }
 
 // localApp renders the cluster of a workload's own application.
-func localApp(name string, address *corev3.Address, c workloadConfig) (*resource.Resource, error) {
-	options, err := protocolOptions(c.protocol)
+func localApp(name string, address *corev3.Address, c opaque.Proxy) (*resource.Resource, error) {
+	options, err := protocolOptions(c.Protocol)
 	if err != nil {
 		return nil, err
 	}
 	var limits api.UpstreamLimits
-	if c.maxConnections > 0 {
-		limits.MaxConnections = &c.maxConnections
+	if c.MaxConnections > 0 {
+		limits.MaxConnections = &c.MaxConnections
 	}
 	return resource.New(name, &clusterv3.Cluster{
 		Name:                 name,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
-		ConnectTimeout:       duration(c.connectTimeout),
+		ConnectTimeout:       duration(c.ConnectTimeout),
 		LoadAssignment: &endpointv3.ClusterLoadAssignment{
 			ClusterName: name,
 			Endpoints: []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{{

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -73,7 +72,6 @@ func NewEnvironment(snap *catalog.Snapshot) (*Environment, error) {
 	e.readMesh(mesh)
 	if pd, ok := snap.Entries[proxyDefaultsKey].(*api.ProxyConfigEntry); ok {
 		e.proxyDefaults = pd
-		e.checkProxyDefaults(pd)
 	}
 	return e, nil
 }
@@ -141,22 +139,6 @@ func (e *Environment) readNormalization(n *api.RequestNormalizationMeshConfig) {
 	}
 }
 
-// checkProxyDefaults reports what proxy-defaults asks for and nobody gets.
-func (e *Environment) checkProxyDefaults(pd *api.ProxyConfigEntry) {
-	const where = "proxy-defaults/global"
-	e.Problems = append(e.Problems, unknownProxyConfig(where+" Config", pd.Config)...)
-	e.Problems = append(e.Problems, unsupportedMode(where, pd.Mode, pd.MutualTLSMode, pd.MeshGateway, pd.Expose)...)
-	for i, x := range pd.EnvoyExtensions {
-		e.problem(fmt.Sprintf("%s EnvoyExtensions[%d]", where, i), "extension %q is not supported; remove it", x.Name)
-	}
-	if pd.FailoverPolicy != nil && !slices.Contains([]string{"", "sequential"}, pd.FailoverPolicy.Mode) {
-		e.problem(where+" FailoverPolicy.Mode", "%q is not supported; failover is sequential", pd.FailoverPolicy.Mode)
-	}
-	if pd.PrioritizeByLocality != nil && !slices.Contains([]string{"", "none"}, pd.PrioritizeByLocality.Mode) {
-		e.problem(where+" PrioritizeByLocality.Mode", "%q is not supported; all instances of a target have one priority", pd.PrioritizeByLocality.Mode)
-	}
-}
-
 // ServiceID returns the SPIFFE ID of a service.
 func (e *Environment) ServiceID(n catalog.Name) (string, error) {
 	if n.Peer != "" || (n.Partition != "" && n.Partition != catalog.DefaultPartition) {
@@ -172,17 +154,6 @@ func (e *Environment) ServiceID(n catalog.Name) (string, error) {
 // ClusterName returns the name and SNI of a service or subset.
 func (e *Environment) ClusterName(subset string, n catalog.Name) string {
 	return names.Cluster(subset, n.Service, n.Namespace, n.Partition, n.Datacenter, e.TrustDomain)
-}
-
-// config merges the layers of opaque proxy configuration, the later ones win.
-func config(layers ...map[string]any) map[string]any {
-	out := map[string]any{}
-	for _, l := range layers {
-		for k, v := range l {
-			out[strings.ToLower(k)] = v
-		}
-	}
-	return out
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

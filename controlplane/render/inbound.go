@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"github.com/hauberk-mesh/hauberk/controlplane/catalog"
+	"github.com/hauberk-mesh/hauberk/controlplane/catalog/opaque"
 	"github.com/hauberk-mesh/hauberk/controlplane/compile"
 	"github.com/hauberk-mesh/hauberk/xds/names"
 	"github.com/hauberk-mesh/hauberk/xds/resource"
@@ -57,7 +58,7 @@ type inboundBuilder struct {
 	env    *Environment
 	client Client
 	w      Workload
-	config workloadConfig
+	config opaque.Proxy
 	out    *Inbound
 }
 
@@ -79,7 +80,7 @@ func NewInbound(env *Environment, client Client, w Workload) (*Inbound, error) {
 	}
 	var problems []Problem
 	b.config, problems = readWorkloadConfig(env, inst, w.Defaults, protocol)
-	b.out.Host, b.out.Port = b.config.bindHost, b.config.bindPort
+	b.out.Host, b.out.Port = b.config.BindAddress, b.config.BindPort
 	b.out.Problems = append(b.out.Problems, problems...)
 	b.out.logs, problems = accessLogging(env, client, inst.ID, inst.Proxy.AccessLogs)
 	b.out.Problems = append(b.out.Problems, problems...)
@@ -112,12 +113,12 @@ func (b *inboundBuilder) build() error {
 	}
 	if deny {
 		// Denied before the first byte: that is the same for every protocol.
-		b.config.protocol = "tcp"
-	} else if p := b.config.protocol; (p == "http2" || p == "grpc") && !b.client.Can(names.CapHTTP2) {
+		b.config.Protocol = "tcp"
+	} else if p := b.config.Protocol; (p == "http2" || p == "grpc") && !b.client.Can(names.CapHTTP2) {
 		b.problem("protocol", "%s needs HTTP/2, which this sidecar does not speak; nothing is accepted for the workload; upgrade the sidecar or use http", p)
 		return nil
 	}
-	b.out.Protocol, b.out.Rules = b.config.protocol, rules
+	b.out.Protocol, b.out.Rules = b.config.Protocol, rules
 	if b.out.Cluster, err = localApp(name, address, b.config); err != nil {
 		return err
 	}
@@ -149,7 +150,7 @@ func (b *inboundBuilder) authorization() (*Rules, bool, error) {
 		b.problem("authorization", "everyone is denied: %s", b.w.Denied)
 		return denyAll("denied: " + b.w.Denied), true, nil
 	}
-	rules, err := NewRules(b.env.TrustDomain, b.config.protocol, b.w.Authorization)
+	rules, err := NewRules(b.env.TrustDomain, b.config.Protocol, b.w.Authorization)
 	if err != nil {
 		b.problem("authorization", "everyone is denied: %v", err)
 		return denyAll("denied: " + err.Error()), true, nil
@@ -167,7 +168,7 @@ func (b *inboundBuilder) chain(rules *Rules) (*listenerv3.FilterChain, error) {
 	if rules == nil {
 		peers = []string{"spiffe://" + b.env.TrustDomain + denyEveryone}
 	}
-	socket, err := b.env.downstreamTLS(b.out.ID, b.config.protocol, peers...)
+	socket, err := b.env.downstreamTLS(b.out.ID, b.config.Protocol, peers...)
 	if err != nil {
 		return nil, err
 	}
@@ -187,7 +188,7 @@ func (b *inboundBuilder) chain(rules *Rules) (*listenerv3.FilterChain, error) {
 
 func (b *inboundBuilder) filters(rules *Rules) ([]*listenerv3.Filter, error) {
 	var out []*listenerv3.Filter
-	if n := b.config.maxConnections; n > 0 {
+	if n := b.config.MaxConnections; n > 0 {
 		if b.client.Can(names.CapConnectionLimit) {
 			f, err := connectionLimit(b.stat(), n)
 			if err != nil {
@@ -198,7 +199,7 @@ func (b *inboundBuilder) filters(rules *Rules) ([]*listenerv3.Filter, error) {
 			b.problem("max_inbound_connections", "this sidecar limits the connections to the application, not those from peers; upgrade it")
 		}
 	}
-	if compile.IsHTTP(b.config.protocol) {
+	if compile.IsHTTP(b.config.Protocol) {
 		f, err := b.http(rules)
 		if err != nil {
 			return nil, err
@@ -211,8 +212,8 @@ func (b *inboundBuilder) filters(rules *Rules) ([]*listenerv3.Filter, error) {
 	}
 	out = append(out, rbac...)
 	idle := idleConnection
-	if b.config.idleTimeout > 0 {
-		idle = b.config.idleTimeout
+	if b.config.IdleTimeout > 0 {
+		idle = b.config.IdleTimeout
 	}
 	f, err := tcpProxy(b.stat(), []Leg{{Cluster: b.out.Cluster.Name, Weight: 10000}}, b.out.logs.filter, 1, idle)
 	if err != nil {
@@ -231,16 +232,16 @@ func (b *inboundBuilder) http(rules *Rules) (*listenerv3.Filter, error) {
 	if err != nil {
 		return nil, err
 	}
-	idle := max(streamIdleTimeout, b.config.requestTimeout)
-	if b.config.idleTimeout > 0 {
-		idle = b.config.idleTimeout
+	idle := max(streamIdleTimeout, b.config.RequestTimeout)
+	if b.config.IdleTimeout > 0 {
+		idle = b.config.IdleTimeout
 	}
 	origin := "inbound of " + b.out.Service
 	m := manager{
 		stat:         b.stat(),
 		filters:      rbac,
 		logs:         b.out.logs.filter,
-		maxHeadersKB: b.config.maxHeadersKB,
+		maxHeadersKB: b.config.MaxHeadersKB,
 		forward:      hcmv3.HttpConnectionManager_APPEND_FORWARD,
 		forwardURI:   true,
 		routes: &routev3.RouteConfiguration{
@@ -253,7 +254,7 @@ func (b *inboundBuilder) http(rules *Rules) (*listenerv3.Filter, error) {
 					Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
 					Action: &routev3.Route_Route{Route: &routev3.RouteAction{
 						ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: b.out.Cluster.Name},
-						Timeout:          duration(b.config.requestTimeout),
+						Timeout:          duration(b.config.RequestTimeout),
 						IdleTimeout:      duration(idle),
 						RetryPolicy:      localRetries(),
 					}},

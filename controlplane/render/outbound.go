@@ -1,15 +1,15 @@
 package render
 
 import (
+	"cmp"
 	"fmt"
-	"strconv"
-	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	"github.com/hashicorp/consul/api"
 
 	"github.com/hauberk-mesh/hauberk/controlplane/catalog"
+	"github.com/hauberk-mesh/hauberk/controlplane/catalog/opaque"
 	"github.com/hauberk-mesh/hauberk/controlplane/compile"
 	"github.com/hauberk-mesh/hauberk/xds/names"
 	"github.com/hauberk-mesh/hauberk/xds/resource"
@@ -28,74 +28,33 @@ type Upstream struct {
 	spec      *api.Upstream
 }
 
-// Upstreams reads the upstreams of a workload. What cannot be rendered is left
-// out and reported, and its listener does not exist.
+// Upstreams reads the upstreams of a workload, whose registration package
+// validate let through.
 func Upstreams(inst *catalog.Instance, datacenter string) ([]Upstream, []Problem) {
 	if inst.Proxy == nil {
 		return nil, nil
 	}
 	var out []Upstream
 	var problems []Problem
-	taken := map[string]int{}
 	for i := range inst.Proxy.Upstreams {
 		u := &inst.Proxy.Upstreams[i]
+		if u.CentrallyConfigured {
+			continue // settings without a listener, for transparent proxies
+		}
 		up := Upstream{Index: i, Path: fmt.Sprintf("%s Proxy.Upstreams[%d]", inst.ID, i), spec: u}
-		report := func(field, format string, args ...any) {
-			problems = append(problems, Problem{Service: inst.Service.Service, Path: up.Path + "." + field, Reason: fmt.Sprintf(format, args...)})
-		}
-		if field, reason := refuseUpstream(u); field != "" {
-			report(field, "%s", reason)
-			continue
-		}
-		if first, dup := taken[up.bindKey()]; dup {
-			report("LocalBindPort", "Upstreams[%d] has the same local address; it gets no listener; give it another", first)
-			continue
-		}
-		taken[up.bindKey()] = i
-		up.Name = inst.Service.Global().In(u.Datacenter)
+		up.Name = inst.Service.Global().In(cmp.Or(u.Datacenter, datacenter))
 		up.Name.Service = u.DestinationName
-		if u.Datacenter == "" {
-			up.Name.Datacenter = datacenter
+		up.Name.Namespace = cmp.Or(u.DestinationNamespace, up.Name.Namespace)
+		up.Name.Partition = cmp.Or(u.DestinationPartition, up.Name.Partition)
+		own, bad := opaque.ReadUpstream(u.Config)
+		up.Overrides = compile.Overrides(own)
+		for _, p := range opaqueProblems(up.Path+".Config", bad) {
+			p.Service = inst.Service.Service
+			problems = append(problems, p)
 		}
-		if u.DestinationNamespace != "" {
-			up.Name.Namespace = u.DestinationNamespace
-		}
-		if u.DestinationPartition != "" {
-			up.Name.Partition = u.DestinationPartition
-		}
-		if u.MeshGateway.Mode != api.MeshGatewayModeDefault && u.MeshGateway.Mode != api.MeshGatewayModeNone {
-			report("MeshGateway.Mode", "mesh gateways are not supported; instances of other datacenters are dialled directly")
-		}
-		up.Overrides = upstreamOverrides(u.Config, report)
 		out = append(out, up)
 	}
 	return out, problems
-}
-
-// refuseUpstream names the field because of which an upstream gets no listener.
-func refuseUpstream(u *api.Upstream) (field, reason string) {
-	switch {
-	case u.DestinationType != "" && u.DestinationType != api.UpstreamDestTypeService:
-		return "DestinationType", fmt.Sprintf("%q is not supported, only services are; it gets no listener", u.DestinationType)
-	case u.DestinationPeer != "":
-		return "DestinationPeer", "peers are not supported; it gets no listener"
-	case u.DestinationPort != "":
-		return "DestinationPort", "named ports are not supported; it gets no listener"
-	case u.DestinationName == "" || u.DestinationName == catalog.Wildcard:
-		return "DestinationName", "must be the name of a service; it gets no listener"
-	case u.LocalBindSocketPath != "":
-		if !strings.HasPrefix(u.LocalBindSocketPath, "/") {
-			return "LocalBindSocketPath", fmt.Sprintf("%q is not an absolute path; it gets no listener", u.LocalBindSocketPath)
-		}
-		if _, err := socketMode(u.LocalBindSocketMode); err != nil {
-			return "LocalBindSocketMode", fmt.Sprintf("%v; it gets no listener", err)
-		}
-	default:
-		if err := bindable(localHost(u), u.LocalBindPort); err != nil {
-			return "LocalBindPort", fmt.Sprintf("the local address cannot be bound: %v; it gets no listener", err)
-		}
-	}
-	return "", ""
 }
 
 func localHost(u *api.Upstream) string {
@@ -105,41 +64,20 @@ func localHost(u *api.Upstream) string {
 	return u.LocalBindAddress
 }
 
-// socketMode reads an octal file mode; zero leaves the umask to decide.
-func socketMode(s string) (uint32, error) {
-	if s == "" {
-		return 0, nil
-	}
-	n, err := strconv.ParseUint(s, 8, 32)
-	if err != nil || n > 0o777 {
-		return 0, fmt.Errorf("%q is not an octal file mode such as 0600", s)
-	}
-	return uint32(n), nil
-}
+// ownerOnly is the mode of the sockets that upstreams listen on. Our sidecar
+// makes no others, and is told none.
+const ownerOnly = 0o600
 
-func (u *Upstream) bindKey() string {
-	if u.spec.LocalBindSocketPath != "" {
-		return u.spec.LocalBindSocketPath
-	}
-	return localHost(u.spec) + " " + strconv.Itoa(u.spec.LocalBindPort)
-}
-
-// address is where the upstream listens. Our sidecar makes its sockets 0600 and
-// takes no other mode.
-func (u *Upstream) address(client Client) (*corev3.Address, []Problem) {
+// address is where the upstream listens.
+func (u *Upstream) address(client Client) *corev3.Address {
 	path := u.spec.LocalBindSocketPath
-	if path == "" {
-		return socketAddress(localHost(u.spec), u.spec.LocalBindPort), nil
+	switch {
+	case path == "":
+		return socketAddress(localHost(u.spec), u.spec.LocalBindPort)
+	case client.Dialect == Envoy:
+		return pipeAddress(path, ownerOnly)
 	}
-	mode, _ := socketMode(u.spec.LocalBindSocketMode) // checked by refuseUpstream
-	if client.Dialect == Envoy {
-		return pipeAddress(path, mode), nil
-	}
-	if mode != 0 && mode != 0o600 {
-		return pipeAddress(path, 0), []Problem{{Path: u.Path + ".LocalBindSocketMode",
-			Reason: fmt.Sprintf("%s is refused by this sidecar: its sockets have mode 0600; run the application as the sidecar's user", u.spec.LocalBindSocketMode)}}
-	}
-	return pipeAddress(path, 0), nil
+	return pipeAddress(path, 0)
 }
 
 func (u *Upstream) listenerName(inst *catalog.Instance) string {
@@ -172,11 +110,9 @@ func Outbound(env *Environment, client Client, inst *catalog.Instance, u Upstrea
 		return nil, problems, err
 	}
 	name := u.listenerName(inst)
-	address, more := u.address(client)
-	problems = append(problems, more...)
 	r, err := resource.New(name, &listenerv3.Listener{
 		Name:             name,
-		Address:          address,
+		Address:          u.address(client),
 		TrafficDirection: corev3.TrafficDirection_OUTBOUND,
 		AccessLog:        logs.listener,
 		FilterChains:     []*listenerv3.FilterChain{{Name: u.Name.Service, Filters: []*listenerv3.Filter{filter}}},

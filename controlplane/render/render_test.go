@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"github.com/hauberk-mesh/hauberk/controlplane/catalog"
+	"github.com/hauberk-mesh/hauberk/controlplane/catalog/opaque"
 	"github.com/hauberk-mesh/hauberk/controlplane/compile"
 	"github.com/hauberk-mesh/hauberk/xds/names"
 	"github.com/hauberk-mesh/hauberk/xds/resource"
@@ -279,30 +280,12 @@ func TestWorkloadConfig(t *testing.T) {
 	inst := &catalog.Instance{ID: "api-1", Address: "10.0.0.1", Port: 20000, Proxy: &api.AgentServiceConnectProxyConfig{
 		Config: map[string]any{"local_connect_timeout_ms": float64(300), "bind_port": "x", "Local_Idle_Timeout_Ms": 1000}}}
 	c, problems := readWorkloadConfig(env, inst, &api.ServiceConfigEntry{LocalConnectTimeoutMs: 200, LocalRequestTimeoutMs: 700, MaxInboundConnections: 9}, "tcp")
-	want := workloadConfig{protocol: "tcp", bindHost: "10.0.0.1", bindPort: 20000, connectTimeout: 300 * time.Millisecond,
-		requestTimeout: 700 * time.Millisecond, idleTimeout: time.Second, maxConnections: 9}
+	want := opaque.Proxy{Protocol: "tcp", BindAddress: "10.0.0.1", BindPort: 20000, ConnectTimeout: 300 * time.Millisecond,
+		RequestTimeout: 700 * time.Millisecond, IdleTimeout: time.Second, MaxConnections: 9}
 	if c != want {
 		t.Errorf("have %+v\nwant %+v", c, want)
 	}
 	if len(problems) != 1 || problems[0].Path != "api-1 Proxy.Config.bind_port" {
 		t.Errorf("problems %v", problems)
-	}
-}
-
-func TestUpstreamConfig(t *testing.T) {
-	var problems []string
-	o := upstreamOverrides(map[string]any{
-		"connect_timeout_ms":   250,
-		"limits":               map[string]any{"max_connections": 3, "MaxPendingRequests": "4"},
-		"passive_health_check": []map[string]any{{"interval": "3s", "max_failures": 2}},
-		"protocol":             "http",
-		"colour":               "red",
-	}, func(field, format string, args ...any) { problems = append(problems, field) })
-	if o.ConnectTimeout != 250*time.Millisecond || *o.Limits.MaxConnections != 3 || *o.Limits.MaxPendingRequests != 4 ||
-		o.PassiveHealthCheck.Interval != 3*time.Second || o.PassiveHealthCheck.MaxFailures != 2 {
-		t.Errorf("%+v", o)
-	}
-	if !slices.Equal(problems, []string{"Config.colour", "Config.protocol"}) {
-		t.Errorf("problems %q", problems)
 	}
 }

@@ -139,7 +139,6 @@ func (b *builder) inbound(inst *catalog.Instance) *render.Inbound {
 	b.out.used.auths[inst.Service] = true
 	defaults := b.w.defaults(inst.Service)
 	b.out.stamps = append(b.out.stamps, &auth.stamp)
-	b.mine(render.CheckInstance(inst, defaults))
 	w := render.Workload{Instance: inst, Authorization: auth.auth, Defaults: defaults}
 	if auth.problem != nil {
 		b.everyones([]render.Problem{*auth.problem})

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/hauberk-mesh/hauberk/controlplane/catalog"
+	"github.com/hauberk-mesh/hauberk/controlplane/catalog/validate"
 	"github.com/hauberk-mesh/hauberk/controlplane/render"
 	"github.com/hauberk-mesh/hauberk/xds/names"
 	"github.com/hauberk-mesh/hauberk/xds/resource"
@@ -68,6 +69,11 @@ func (g goldenInstance) instance() *catalog.Instance {
 	if g.Proxy != nil && g.Proxy.DestinationServiceName == "" {
 		g.Proxy.DestinationServiceName = g.Service
 	}
+	if g.Proxy != nil && g.Problem == "" {
+		if err := validate.Proxy(g.Proxy); err != nil { // as every source does
+			g.Problem = err.Error()
+		}
+	}
 	return &catalog.Instance{
 		Service: catalog.NewName("dc1", g.Service), ID: g.ID, Node: g.Node, Address: g.Address, Port: g.Port,
 		PassingWeight: w, WarningWeight: w, Health: g.Health, Proxy: g.Proxy, Problem: g.Problem,
@@ -106,6 +112,10 @@ func TestGolden(t *testing.T) {
 			snap := newSnapshot()
 			if s["entries"] != "" {
 				for _, e := range decodeEntries(t, s["entries"]) {
+					if err := validate.Validate(e); err != nil { // as every source does
+						snap.Broken[catalog.KeyOf(e)] = err.Error()
+						continue
+					}
 					snap.Entries[catalog.KeyOf(e)] = e
 				}
 			}

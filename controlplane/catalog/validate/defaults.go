@@ -6,15 +6,9 @@ import (
 	"strings"
 
 	"github.com/hashicorp/consul/api"
-)
 
-// proxyConfigKeys are the keys of opaque proxy configuration that mean
-// something to the control plane.
-var proxyConfigKeys = map[string]bool{
-	"protocol": true, "bind_address": true, "bind_port": true,
-	"local_connect_timeout_ms": true, "local_request_timeout_ms": true, "local_idle_timeout_ms": true,
-	"max_inbound_connections": true, "max_request_headers_kb": true,
-}
+	"github.com/hauberk-mesh/hauberk/controlplane/catalog/opaque"
+)
 
 func (c *checker) proxyDefaults(e *api.ProxyConfigEntry) {
 	if e.Name != "" && e.Name != api.ProxyConfigGlobal {
@@ -90,8 +84,8 @@ func (c *checker) limits(path string, l *api.UpstreamLimits) {
 		{"MaxPendingRequests", l.MaxPendingRequests},
 		{"MaxConcurrentRequests", l.MaxConcurrentRequests},
 	} {
-		if f.v != nil && (*f.v < 0 || *f.v > math.MaxInt32) {
-			c.add(path+f.name, "%d: use 0 to %d", *f.v, math.MaxInt32)
+		if f.v != nil && (*f.v < 1 || *f.v > math.MaxInt32) {
+			c.add(path+f.name, "%d: use 1 to %d; 0 would refuse everything", *f.v, math.MaxInt32)
 		}
 	}
 	c.not(l.PassiveHealthCheck != nil, path+"PassiveHealthCheck", "set it beside Limits, not inside")
@@ -152,28 +146,14 @@ func (c *checker) mutualTLS(path string, m api.MutualTLSMode) {
 	}
 }
 
-func (c *checker) accessLogs(path string, a *api.AccessLogsConfig) {
-	c.not(a != nil && *a != api.AccessLogsConfig{}, path, "access logs are configured at the sidecar; remove it")
-}
-
 // proxyConfig checks the keys of opaque configuration.
 func (c *checker) proxyConfig(path string, config map[string]any) {
-	for _, k := range sortedKeys(config) {
-		lower := strings.ToLower(k)
-		switch {
-		case proxyConfigKeys[lower]:
-		case strings.HasPrefix(lower, "envoy_"):
-			c.add(path+"."+k, "escape hatches into Envoy's configuration are not supported; remove it")
-		default:
-			c.add(path+"."+k, "unknown key; known are %s", strings.Join(sortedKeys(proxyConfigKeys), ", "))
-		}
-	}
-	if v, ok := config["protocol"]; ok {
-		s, isString := v.(string)
-		if !isString {
-			c.add(path+".protocol", "want a string, have %v", v)
-			return
-		}
-		c.protocol(path+".protocol", s)
+	_, problems := opaque.ReadProxy(config)
+	c.opaque(path, problems)
+}
+
+func (c *checker) opaque(path string, problems []opaque.Problem) {
+	for _, p := range problems {
+		c.add(path+"."+p.Key, "%s", p.Reason)
 	}
 }

@@ -3,8 +3,11 @@ package validate
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 
 	"github.com/hashicorp/consul/api"
+
+	"github.com/hauberk-mesh/hauberk/controlplane/catalog/opaque"
 )
 
 // Proxy reports what the control plane cannot do of a connect-proxy
@@ -15,8 +18,9 @@ func Proxy(p *api.AgentServiceConnectProxyConfig) error {
 	c.proxyConfig("Config", p.Config)
 	c.shape("", p.Mode, p.TransparentProxy, p.MeshGateway, p.Expose, p.EnvoyExtensions)
 	c.accessLogs("AccessLogs", p.AccessLogs)
-	c.not(p.LocalServiceSocketPath != "", "LocalServiceSocketPath", "local services on Unix sockets are not supported; use LocalServicePort")
+	c.socketPath("LocalServiceSocketPath", p.LocalServiceSocketPath)
 	c.not(len(p.LocalServicePorts) > 0, "LocalServicePorts", "several ports are not supported; use LocalServicePort")
+	c.not(p.LocalServiceSocketPath != "" && p.LocalServicePort > 0, "LocalServicePort", "an application listens on a port or on a socket; remove one")
 	if p.LocalServicePort < 0 || p.LocalServicePort > 65535 {
 		c.add("LocalServicePort", "%d is not a port", p.LocalServicePort)
 	}
@@ -28,8 +32,11 @@ func Proxy(p *api.AgentServiceConnectProxyConfig) error {
 		}
 		path := fmt.Sprintf("Upstreams[%d].", i)
 		c.upstream(path, u)
-		bind := fmt.Sprintf("%s:%d", orLoopback(u.LocalBindAddress), u.LocalBindPort)
-		c.not(binds[bind], path+"LocalBindPort", bind+" is taken by an earlier upstream")
+		field, bind := "LocalBindSocketPath", u.LocalBindSocketPath
+		if bind == "" {
+			field, bind = "LocalBindPort", fmt.Sprintf("%s:%d", orLoopback(u.LocalBindAddress), u.LocalBindPort)
+		}
+		c.not(binds[bind], path+field, bind+" is taken by an earlier upstream")
 		binds[bind] = true
 	}
 	return c.err()
@@ -49,8 +56,23 @@ func (c *checker) upstream(path string, u *api.Upstream) {
 		path+"DestinationType", fmt.Sprintf("%q is not supported; use service", u.DestinationType))
 	c.not(u.DestinationPeer != "", path+"DestinationPeer", "peers are not supported; remove it")
 	c.not(u.DestinationPort != "", path+"DestinationPort", "several ports of one service are not supported; remove it")
-	c.not(u.LocalBindSocketPath != "" || u.LocalBindSocketMode != "", path+"LocalBindSocketPath", "upstreams on Unix sockets are not supported; use LocalBindPort")
 	c.meshGateway(path+"MeshGateway.Mode", u.MeshGateway)
+	c.localBind(path, u)
+	_, problems := opaque.ReadUpstream(u.Config)
+	c.opaque(path+"Config", problems)
+}
+
+// localBind checks where an upstream listens: a Unix socket, or else an address.
+func (c *checker) localBind(path string, u *api.Upstream) {
+	if u.LocalBindSocketPath != "" {
+		c.socketPath(path+"LocalBindSocketPath", u.LocalBindSocketPath)
+		c.not(u.LocalBindPort != 0, path+"LocalBindPort", "an upstream listens on a port or on a socket; remove one")
+		if m := u.LocalBindSocketMode; m != "" && m != "0600" && m != "600" {
+			c.add(path+"LocalBindSocketMode", "%q: sidecars make their sockets 0600; run the application as the sidecar's user", m)
+		}
+		return
+	}
+	c.not(u.LocalBindSocketMode != "", path+"LocalBindSocketMode", "has a meaning only with LocalBindSocketPath; remove it")
 	if u.LocalBindPort < 1 || u.LocalBindPort > 65535 {
 		c.add(path+"LocalBindPort", "%d is not a port", u.LocalBindPort)
 	}
@@ -59,7 +81,17 @@ func (c *checker) upstream(path string, u *api.Upstream) {
 			c.add(path+"LocalBindAddress", "%q is not an IP address", u.LocalBindAddress)
 		}
 	}
-	for _, k := range sortedKeys(u.Config) {
-		c.add(path+"Config."+k, "settings of one upstream come from service-defaults UpstreamConfig.Overrides; move it there")
+}
+
+// maxSocketPath is sockaddr_un.sun_path without its terminating zero.
+const maxSocketPath = 107
+
+func (c *checker) socketPath(path, socket string) {
+	switch {
+	case socket == "":
+	case !filepath.IsAbs(socket):
+		c.add(path, "%q is not an absolute path", socket)
+	case len(socket) > maxSocketPath:
+		c.add(path, "%q is longer than the %d bytes a Unix socket's path may have", socket, maxSocketPath)
 	}
 }

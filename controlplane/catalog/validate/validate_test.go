@@ -41,6 +41,7 @@ func TestRefused(t *testing.T) {
 		}
 		return e
 	}
+	logs := func(a api.AccessLogsConfig) api.ConfigEntry { return &api.ProxyConfigEntry{AccessLogs: &a} }
 	for want, e := range map[string]api.ConfigEntry{
 		"Namespace:":          sd(func(e *api.ServiceConfigEntry) { e.Namespace = "x" }),
 		"Partition:":          sd(func(e *api.ServiceConfigEntry) { e.Partition = "x" }),
@@ -64,9 +65,20 @@ func TestRefused(t *testing.T) {
 		"UpstreamConfig.Defaults.PassiveHealthCheck.MaxEjectionPercent:": sd(func(e *api.ServiceConfigEntry) {
 			e.UpstreamConfig = &api.UpstreamConfiguration{Defaults: &api.UpstreamConfig{PassiveHealthCheck: &api.PassiveHealthCheck{MaxEjectionPercent: ptr(uint32(101))}}}
 		}),
-		"Config.envoy_public_listener_json:":          &api.ProxyConfigEntry{Config: map[string]any{"envoy_public_listener_json": "{}"}},
-		"Config.bogus: unknown":                       &api.ProxyConfigEntry{Config: map[string]any{"bogus": 1}},
-		"AccessLogs:":                                 &api.ProxyConfigEntry{AccessLogs: &api.AccessLogsConfig{Enabled: true}},
+		"Config.envoy_public_listener_json:": &api.ProxyConfigEntry{Config: map[string]any{"envoy_public_listener_json": "{}"}},
+		"Config.bogus: unknown":              &api.ProxyConfigEntry{Config: map[string]any{"bogus": 1}},
+		"Config.bind_port: want":             &api.ProxyConfigEntry{Config: map[string]any{"bind_port": "x"}},
+		"Config.protocol: bogus":             &api.ProxyConfigEntry{Config: map[string]any{"protocol": "bogus"}},
+		"Config.bind_address: \"x\" is not":  &api.ProxyConfigEntry{Config: map[string]any{"bind_address": "x"}},
+		"AccessLogs.Path: \"x\" is not":      logs(api.AccessLogsConfig{Type: api.FileLogSinkType, Path: "x"}),
+		"AccessLogs.Path: has":               logs(api.AccessLogsConfig{Path: "/x"}),
+		"AccessLogs.Type:":                   logs(api.AccessLogsConfig{Type: "syslog"}),
+		"AccessLogs.TextFormat: only":        logs(api.AccessLogsConfig{TextFormat: "x", JSONFormat: "{}"}),
+		"AccessLogs.JSONFormat: not":         logs(api.AccessLogsConfig{JSONFormat: "x"}),
+		"AccessLogs.JSONFormat.a: only":      logs(api.AccessLogsConfig{JSONFormat: `{"a":1}`}),
+		"UpstreamConfig.Defaults.Limits.MaxConnections: 0": sd(func(e *api.ServiceConfigEntry) {
+			e.UpstreamConfig = &api.UpstreamConfiguration{Defaults: &api.UpstreamConfig{Limits: &api.UpstreamLimits{MaxConnections: ptr(0)}}}
+		}),
 		"Routes[0].Match.HTTP.PathExact: only":        route(&api.ServiceRouteHTTPMatch{PathExact: "/", PathPrefix: "/"}, nil),
 		"Routes[0].Match.HTTP.PathRegex:":             route(&api.ServiceRouteHTTPMatch{PathRegex: "("}, nil),
 		"Routes[0].Match.HTTP.Header[0]: one":         route(&api.ServiceRouteHTTPMatch{Header: []api.ServiceRouteHTTPMatchHeader{{Name: "x"}}}, nil),
@@ -119,6 +131,7 @@ func TestAccepted(t *testing.T) {
 	for _, e := range []api.ConfigEntry{
 		&api.ServiceConfigEntry{Name: "api", Protocol: "HTTP", TransparentProxy: &api.TransparentProxyConfig{}, Namespace: "default"},
 		&api.ProxyConfigEntry{Name: "global", Config: map[string]any{"protocol": "grpc"}, TransparentProxy: &api.TransparentProxyConfig{}},
+		&api.ProxyConfigEntry{Name: "global", AccessLogs: &api.AccessLogsConfig{Enabled: true, Type: api.FileLogSinkType, Path: "/x", JSONFormat: `{"a":"%PROTOCOL%"}`}},
 		&api.ServiceRouterConfigEntry{Name: "api", Routes: []api.ServiceRoute{{}}},
 		&api.ServiceSplitterConfigEntry{Name: "api", Splits: []api.ServiceSplit{{Weight: 33.33, ServiceSubset: "a"}, {Weight: 33.33, ServiceSubset: "b"}, {Weight: 33.34}}},
 		&api.ServiceResolverConfigEntry{Name: "api", ConnectTimeout: time.Second, Redirect: &api.ServiceResolverRedirect{Datacenter: "dc2"}},
@@ -136,12 +149,28 @@ func TestProxy(t *testing.T) {
 		return &api.AgentServiceConnectProxyConfig{DestinationServiceName: "api", LocalServicePort: 1,
 			Upstreams: []api.Upstream{{DestinationName: "db", LocalBindPort: 9191}}}
 	}
-	if err := Proxy(ok()); err != nil {
-		t.Error(err)
+	more := ok()
+	more.LocalServicePort, more.LocalServiceSocketPath = 0, "/run/api.sock"
+	more.Config = map[string]any{"local_connect_timeout_ms": float64(100), "Bind_Port": "8000"}
+	more.Upstreams[0].Config = map[string]any{"connect_timeout_ms": 10, "limits": map[string]any{"max_connections": 3}}
+	more.Upstreams = append(more.Upstreams, api.Upstream{DestinationName: "web", LocalBindSocketPath: "/run/web.sock", LocalBindSocketMode: "0600"})
+	for _, p := range []*api.AgentServiceConnectProxyConfig{ok(), more} {
+		if err := Proxy(p); err != nil {
+			t.Error(err)
+		}
 	}
 	for want, f := range map[string]func(*api.AgentServiceConnectProxyConfig){
-		"DestinationServiceName":            func(p *api.AgentServiceConnectProxyConfig) { p.DestinationServiceName = "" },
-		"LocalServiceSocketPath":            func(p *api.AgentServiceConnectProxyConfig) { p.LocalServiceSocketPath = "/x" },
+		"DestinationServiceName": func(p *api.AgentServiceConnectProxyConfig) { p.DestinationServiceName = "" },
+		"LocalServiceSocketPath": func(p *api.AgentServiceConnectProxyConfig) { p.LocalServiceSocketPath = "x" },
+		"LocalServicePort":       func(p *api.AgentServiceConnectProxyConfig) { p.LocalServiceSocketPath = "/x" },
+		"Upstreams[0].LocalBindSocketPath": func(p *api.AgentServiceConnectProxyConfig) {
+			p.Upstreams[0].LocalBindPort, p.Upstreams[0].LocalBindSocketPath = 0, "x"
+		},
+		"Upstreams[0].LocalBindSocketMode": func(p *api.AgentServiceConnectProxyConfig) { p.Upstreams[0].LocalBindSocketMode = "0600" },
+		"Upstreams[0].Config.limits": func(p *api.AgentServiceConnectProxyConfig) {
+			p.Upstreams[0].Config = map[string]any{"limits": map[string]any{"max_connections": 0}}
+		},
+		"Upstreams[0].Config.colour":        func(p *api.AgentServiceConnectProxyConfig) { p.Upstreams[0].Config = map[string]any{"colour": "red"} },
 		"Config.envoy_bootstrap_json_tpl":   func(p *api.AgentServiceConnectProxyConfig) { p.Config = map[string]any{"envoy_bootstrap_json_tpl": ""} },
 		"Upstreams[0].DestinationPeer":      func(p *api.AgentServiceConnectProxyConfig) { p.Upstreams[0].DestinationPeer = "x" },
 		"Upstreams[0].DestinationType":      func(p *api.AgentServiceConnectProxyConfig) { p.Upstreams[0].DestinationType = "prepared_query" },

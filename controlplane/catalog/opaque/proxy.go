@@ -1,0 +1,121 @@
+package opaque
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Proxy is the Config of a proxy. Zero values are unset.
+type Proxy struct {
+	Protocol       string
+	BindAddress    string
+	BindPort       int
+	ConnectTimeout time.Duration
+	RequestTimeout time.Duration
+	IdleTimeout    time.Duration
+	MaxConnections int
+	MaxHeadersKB   int
+}
+
+// The keys of a proxy's Config, as Consul spells them.
+const (
+	Protocol            = "protocol"
+	BindAddress         = "bind_address"
+	BindPort            = "bind_port"
+	LocalConnectTimeout = "local_connect_timeout_ms"
+	LocalRequestTimeout = "local_request_timeout_ms"
+	LocalIdleTimeout    = "local_idle_timeout_ms"
+	MaxConnections      = "max_inbound_connections"
+	MaxHeadersKB        = "max_request_headers_kb"
+)
+
+var proxyKeys = []string{Protocol, BindAddress, BindPort, LocalConnectTimeout, LocalRequestTimeout,
+	LocalIdleTimeout, MaxConnections, MaxHeadersKB}
+
+// Protocols are what a service may speak.
+var Protocols = []string{"tcp", "http", "http2", "grpc"}
+
+// maxHeadersKB is the most that Envoy accepts: 8 MiB of request headers.
+const maxHeadersKB = 8192
+
+// Merge puts layers of proxy configuration on top of each other: the later ones
+// win, whatever the spelling of a key.
+func Merge(layers ...map[string]any) map[string]any {
+	out := map[string]any{}
+	for _, l := range layers {
+		for k, v := range l {
+			out[strings.ToLower(k)] = v
+		}
+	}
+	return out
+}
+
+// ReadProxy reads a proxy's Config. A key with a problem counts as unset.
+func ReadProxy(config map[string]any) (Proxy, []Problem) {
+	var out Proxy
+	var problems []Problem
+	for _, k := range sortedKeys(config) {
+		if config[k] == nil {
+			continue
+		}
+		if err := out.set(strings.ToLower(k), config[k]); err != nil {
+			problems = append(problems, Problem{k, err.Error()})
+		}
+	}
+	return out, problems
+}
+
+func (p *Proxy) set(key string, v any) (err error) {
+	switch key {
+	case Protocol:
+		p.Protocol, err = protocol(v)
+	case BindAddress:
+		p.BindAddress, err = address(v)
+	case BindPort:
+		p.BindPort, err = count(v, 65535)
+	case LocalConnectTimeout:
+		p.ConnectTimeout, err = milliseconds(v)
+	case LocalRequestTimeout:
+		p.RequestTimeout, err = milliseconds(v)
+	case LocalIdleTimeout:
+		p.IdleTimeout, err = milliseconds(v)
+	case MaxConnections:
+		p.MaxConnections, err = count(v, math.MaxInt32)
+	case MaxHeadersKB:
+		p.MaxHeadersKB, err = count(v, maxHeadersKB)
+	default:
+		if strings.HasPrefix(key, "envoy_") {
+			return fmt.Errorf("escape hatches into Envoy's configuration are not supported; remove it")
+		}
+		return fmt.Errorf("unknown key; known are %s", strings.Join(proxyKeys, ", "))
+	}
+	return err
+}
+
+func protocol(v any) (string, error) {
+	s, ok := v.(string)
+	if s = strings.ToLower(s); !ok || s != "" && !slices.Contains(Protocols, s) {
+		return "", fmt.Errorf("%v: want %s", v, strings.Join(Protocols, ", "))
+	}
+	return s, nil
+}
+
+func address(v any) (string, error) {
+	s, ok := v.(string)
+	if !ok {
+		return "", fmt.Errorf("want a string, have %v", v)
+	}
+	if _, err := netip.ParseAddr(s); s != "" && err != nil {
+		return "", fmt.Errorf("%q is not an IP address", s)
+	}
+	return s, nil
+}
+
+func milliseconds(v any) (time.Duration, error) {
+	n, err := count(v, math.MaxInt32)
+	return time.Duration(n) * time.Millisecond, err
+}

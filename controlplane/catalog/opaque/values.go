@@ -1,0 +1,91 @@
+// Package opaque reads the free-form maps of Consul's configuration: the Config
+// of proxies and of upstreams. The gate (package validate) and the renderer use
+// the same readers, so what the gate lets through is what takes effect.
+package opaque
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Problem is one key that cannot be used.
+type Problem struct {
+	// Key is the key as it was written.
+	Key string
+	// Reason is a sentence fragment that says what is wrong and what to do.
+	Reason string
+}
+
+// wholeNumber takes what JSON, HCL and YAML decoders make of one.
+func wholeNumber(v any) (int, error) {
+	switch n := v.(type) {
+	case int:
+		return n, nil
+	case int64:
+		return int(n), nil
+	case uint64:
+		if n <= math.MaxInt {
+			return int(n), nil
+		}
+	case float64:
+		if n == math.Trunc(n) && math.Abs(n) < 1<<53 {
+			return int(n), nil
+		}
+	case json.Number:
+		i, err := n.Int64()
+		return int(i), err
+	case string:
+		return strconv.Atoi(n)
+	}
+	return 0, fmt.Errorf("%v is not a whole number", v)
+}
+
+// fields walks an opaque map in order, with each key in lower case and without
+// the separators in which spellings differ (MaxFailures, max_failures).
+func fields(v any, each func(key string, v any) error) error {
+	m, ok := v.(map[string]any)
+	if list, isList := v.([]map[string]any); isList && len(list) == 1 {
+		m, ok = list[0], true // what HCL makes of a block
+	}
+	if !ok {
+		return fmt.Errorf("want an object, have %v", v)
+	}
+	for _, k := range sortedKeys(m) {
+		if err := each(strings.ReplaceAll(strings.ToLower(k), "_", ""), m[k]); err != nil {
+			return fmt.Errorf("%s: %w", k, err)
+		}
+	}
+	return nil
+}
+
+func count(v any, limit int) (int, error) {
+	n, err := wholeNumber(v)
+	if err != nil || n < 0 || n > limit {
+		return 0, fmt.Errorf("want a whole number from 0 to %d, have %v", limit, v)
+	}
+	return n, nil
+}
+
+// span reads a duration: "10s", or nanoseconds as Consul's API sends them.
+func span(v any) (time.Duration, error) {
+	if s, ok := v.(string); ok {
+		d, err := time.ParseDuration(s)
+		if err != nil || d < 0 {
+			return 0, fmt.Errorf("%q is not a duration such as 10s", s)
+		}
+		return d, nil
+	}
+	n, err := wholeNumber(v)
+	if err != nil || n < 0 {
+		return 0, fmt.Errorf("want a duration such as 10s, have %v", v)
+	}
+	return time.Duration(n), nil
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
