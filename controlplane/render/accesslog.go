@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/hauberk-mesh/hauberk/xds/logformat"
 	"github.com/hauberk-mesh/hauberk/xds/names"
 )
 
@@ -40,7 +41,7 @@ func accessLogging(env *Environment, client Client, registration string, own *ap
 	if c == nil || !c.Enabled {
 		return accessLogs{}, nil
 	}
-	file, err := logFile(c)
+	file, err := logFile(client, c)
 	if err != nil {
 		return accessLogs{}, []Problem{{Path: where + err.path, Reason: err.reason + "; nothing is logged"}}
 	}
@@ -61,9 +62,36 @@ func accessLogging(env *Environment, client Client, registration string, own *ap
 	return out, nil
 }
 
+// checkFormat refuses the formats that our sidecar would: with its listener
+// refused, later changes of authorization would not reach it. What Envoy knows
+// beyond that is Envoy's.
+func checkFormat(client Client, c *api.AccessLogsConfig) *logError {
+	if client.Dialect == Envoy {
+		return nil
+	}
+	if _, err := logformat.Parse(c.TextFormat); err != nil {
+		return &logError{".TextFormat", err.Error()}
+	}
+	var fields map[string]string
+	if c.JSONFormat != "" {
+		if err := json.Unmarshal([]byte(c.JSONFormat), &fields); err != nil {
+			return &logError{".JSONFormat", "not a JSON object of strings: " + err.Error()}
+		}
+	}
+	for _, k := range sortedKeys(fields) {
+		if _, err := logformat.Parse(fields[k]); err != nil {
+			return &logError{".JSONFormat." + k, err.Error()}
+		}
+	}
+	return nil
+}
+
 type logError struct{ path, reason string }
 
-func logFile(c *api.AccessLogsConfig) (*accesslogv3.AccessLog, *logError) {
+func logFile(client Client, c *api.AccessLogsConfig) (*accesslogv3.AccessLog, *logError) {
+	if err := checkFormat(client, c); err != nil {
+		return nil, err
+	}
 	f := &filelogv3.FileAccessLog{}
 	switch c.Type {
 	case api.DefaultLogSinkType, api.StdOutLogSinkType:

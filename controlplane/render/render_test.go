@@ -289,3 +289,30 @@ func TestWorkloadConfig(t *testing.T) {
 		t.Errorf("problems %v", problems)
 	}
 }
+
+// TestAccessLogFormats: a format that our sidecar would refuse is withheld and
+// reported, since a refused listener would keep its old authorization too.
+func TestAccessLogFormats(t *testing.T) {
+	env := environment(t)
+	for path, logs := range map[string]api.AccessLogsConfig{
+		"":                                {Enabled: true, DisableListenerLogs: true, TextFormat: "%PROTOCOL%"},
+		"x Proxy.AccessLogs.TextFormat":   {Enabled: true, TextFormat: "%CEL(x)%"},
+		"x Proxy.AccessLogs.JSONFormat.a": {Enabled: true, JSONFormat: `{"a":"%REQ%"}`},
+		"x Proxy.AccessLogs.JSONFormat":   {Enabled: true, JSONFormat: `{"a":1}`},
+	} {
+		out, problems := accessLogging(env, Client{}, "x", &logs)
+		if path == "" {
+			if len(problems) > 0 || len(out.filter) != 1 {
+				t.Errorf("%v %v", out, problems)
+			}
+			continue
+		}
+		if len(problems) != 1 || problems[0].Path != path || len(out.filter) > 0 {
+			t.Errorf("%s: %v, logs %v", path, problems, out)
+		}
+	}
+	envoy := Client{Dialect: Envoy}
+	if out, problems := accessLogging(env, envoy, "x", &api.AccessLogsConfig{Enabled: true, TextFormat: "%CEL(x)%"}); len(problems) > 0 || len(out.filter) != 1 {
+		t.Errorf("Envoy: %v %v", out, problems)
+	}
+}

@@ -2,9 +2,12 @@ package telemetry
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"unicode/utf8"
+
+	"github.com/hauberk-mesh/hauberk/xds/logformat"
 )
 
 // DefaultTextFormat is the text of an access log that names no format. Whatever a
@@ -116,6 +119,42 @@ func compileJSON(fields map[string]string) (*Format, error) {
 		f.fields = append(f.fields, jsonField{string(key), ops})
 	}
 	return f, nil
+}
+
+// parse compiles the pieces of a format.
+func parse(text string) ([]op, error) {
+	pieces, err := logformat.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	ops := make([]op, len(pieces))
+	for i, p := range pieces {
+		if p.Name == "" {
+			ops[i] = op{literal: p.Literal}
+			continue
+		}
+		if ops[i], err = operator(p); err != nil {
+			return nil, err
+		}
+	}
+	return ops, nil
+}
+
+func operator(p logformat.Piece) (op, error) {
+	for i := range operators {
+		d := &operators[i]
+		if d.Name != p.Name {
+			continue
+		}
+		out := op{value: d.value, max: p.Max, number: logformat.Operators[p.Name] == logformat.Number}
+		if d.withArgument == nil {
+			return out, nil
+		}
+		var err error
+		out.value, err = d.withArgument(p.Argument)
+		return out, err
+	}
+	return op{}, fmt.Errorf("access log format: operator %%%s%% has no value here", p.Name)
 }
 
 // ParseFormat compiles a text with %OPERATORS%. An unknown operator is refused.

@@ -2,13 +2,12 @@ package telemetry
 
 import (
 	"crypto/tls"
-	"errors"
 	"net"
 	"net/netip"
 	"os"
 	"strconv"
-	"strings"
-	"time"
+
+	"github.com/hauberk-mesh/hauberk/xds/logformat"
 )
 
 // OperatorDoc is one row of the documentation.
@@ -18,10 +17,8 @@ type valueFunc = func(dst []byte, r *Record) []byte
 
 type operatorDef struct {
 	OperatorDoc
-	number        bool
-	value         valueFunc
-	needsArgument bool
-	withArgument  func(argument string) (valueFunc, error)
+	value        valueFunc
+	withArgument func(argument string) (valueFunc, error)
 }
 
 // OperatorDocs lists the operators of access-log formats.
@@ -39,7 +36,7 @@ func text(name, help string, get func(*Record) string) operatorDef {
 }
 
 func number(name, help string, get func(*Record) int64) operatorDef {
-	return operatorDef{OperatorDoc: OperatorDoc{Name: name, Help: help}, number: true,
+	return operatorDef{OperatorDoc: OperatorDoc{Name: name, Help: help},
 		value: func(dst []byte, r *Record) []byte { return strconv.AppendInt(dst, get(r), 10) }}
 }
 
@@ -54,7 +51,7 @@ func host(name, help string, get func(*Record) net.Addr) operatorDef {
 }
 
 func header(name, help string, get func(*Record) Headers) operatorDef {
-	return operatorDef{OperatorDoc: OperatorDoc{Name: name, Argument: "NAME?ALTERNATIVE", Help: help}, needsArgument: true,
+	return operatorDef{OperatorDoc: OperatorDoc{Name: name, Argument: "NAME?ALTERNATIVE", Help: help},
 		withArgument: func(argument string) (valueFunc, error) { return headerValue(argument, get) }}
 }
 
@@ -119,7 +116,7 @@ var operators = []operatorDef{
 	number("HAUBERK_RETRIES", "Upstream attempts after the first.", func(r *Record) int64 { return int64(r.Retries()) }),
 	text("HAUBERK_VIRTUAL_HOST", "Virtual host that matched.", func(r *Record) string { return r.VirtualHost }),
 	text("HAUBERK_FAILURE", "Why a handshake or connection failed, on either side.", (*Record).failure),
-	{OperatorDoc: OperatorDoc{Name: "HAUBERK_UPSTREAM_DURATION", Help: "Milliseconds that the upstream took to begin its answer."}, number: true,
+	{OperatorDoc: OperatorDoc{Name: "HAUBERK_UPSTREAM_DURATION", Help: "Milliseconds that the upstream took to begin its answer."},
 		value: func(dst []byte, r *Record) []byte {
 			if r.UpstreamDuration < 0 {
 				return dst
@@ -158,9 +155,9 @@ func (r *Record) failure() string {
 }
 
 func headerValue(argument string, get func(*Record) Headers) (valueFunc, error) {
-	first, second, both := strings.Cut(strings.ToLower(argument), "?")
-	if first == "" || both && second == "" {
-		return nil, errors.New("a header name is empty")
+	first, second, err := logformat.HeaderNames(argument)
+	if err != nil {
+		return nil, err
 	}
 	return func(dst []byte, r *Record) []byte {
 		h := get(r)
@@ -168,7 +165,7 @@ func headerValue(argument string, get func(*Record) Headers) (valueFunc, error) 
 			return dst
 		}
 		v, ok := h.Header(first)
-		if !ok && both {
+		if !ok && second != "" {
 			v, _ = h.Header(second)
 		}
 		return append(dst, v...)
@@ -229,36 +226,15 @@ func timeValue(argument string) (valueFunc, error) {
 	if argument == "" {
 		return func(dst []byte, r *Record) []byte { return r.Start.UTC().AppendFormat(dst, rfc3339Millis) }, nil
 	}
-	parts, err := strftime(argument)
+	parts, err := logformat.ParseTime(argument)
 	if err != nil {
 		return nil, err
 	}
 	return func(dst []byte, r *Record) []byte {
 		t := r.Start.UTC()
 		for i := range parts {
-			dst = parts[i].append(dst, t)
+			dst = parts[i].Append(dst, t)
 		}
 		return dst
 	}, nil
-}
-
-// timePart is a literal, a layout of package time, seconds since 1970, or digits
-// of the fraction.
-type timePart struct {
-	literal, layout string
-	epoch           bool
-	fraction        int
-}
-
-func (p *timePart) append(dst []byte, t time.Time) []byte {
-	switch {
-	case p.layout != "":
-		return t.AppendFormat(dst, p.layout)
-	case p.epoch:
-		return strconv.AppendInt(dst, t.Unix(), 10)
-	case p.fraction > 0:
-		digits := strconv.Itoa(1_000_000_000 + t.Nanosecond())[1:]
-		return append(dst, digits[:p.fraction]...)
-	}
-	return append(dst, p.literal...)
 }

@@ -14,6 +14,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	"go.uber.org/goleak"
+
+	"github.com/hauberk-mesh/hauberk/xds/logformat"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -233,5 +235,26 @@ func TestDocs(t *testing.T) {
 	got, err := os.ReadFile(path)
 	if err != nil || string(got) != want {
 		t.Errorf("docs/METRICS.md is not up to date (%v): go test ./sidecar/telemetry -run Docs -update", err)
+	}
+}
+
+// TestOperatorsOfTheGrammar: the grammar's operators are those that have values,
+// and each takes what the grammar says.
+func TestOperatorsOfTheGrammar(t *testing.T) {
+	have := map[string]bool{}
+	for _, o := range operators {
+		have[o.Name] = true
+		kind, ok := logformat.Operators[o.Name]
+		if !ok {
+			t.Errorf("%s is not in the grammar", o.Name)
+		}
+		if takes := kind == logformat.Header || kind == logformat.Time; takes != (o.withArgument != nil) {
+			t.Errorf("%s: the grammar's kind %d, with an argument %t", o.Name, kind, o.withArgument != nil)
+		}
+	}
+	for name := range logformat.Operators {
+		if !have[name] {
+			t.Errorf("%s has no value", name)
+		}
 	}
 }

@@ -1,4 +1,7 @@
-package telemetry
+// Package logformat is the grammar of access-log formats, as Envoy's v3 API
+// writes them: literals and %OPERATORS%. The control plane checks with it what
+// the sidecar compiles with it, so that no format it sends is refused.
+package logformat
 
 import (
 	"fmt"
@@ -6,14 +9,24 @@ import (
 	"strings"
 )
 
-// parse cuts a format into literals and operators: %NAME%, %NAME(ARGUMENT)%,
-// %NAME(ARGUMENT):LENGTH%, and %% for a percent sign.
-func parse(text string) ([]op, error) {
-	var ops []op
+// Piece is a literal or an operator.
+type Piece struct {
+	Literal string
+	// Name of the operator, empty for a literal.
+	Name, Argument string
+	// Max is the longest value kept, in bytes; 0 for all.
+	Max int
+}
+
+// Parse cuts a format into literals and operators: %NAME%, %NAME(ARGUMENT)%,
+// %NAME(ARGUMENT):LENGTH%, and %% for a percent sign. An unknown operator, or
+// one with an argument that does not fit, is an error that names it.
+func Parse(text string) ([]Piece, error) {
+	var pieces []Piece
 	literal := ""
 	flush := func() {
 		if literal != "" {
-			ops = append(ops, op{literal: literal})
+			pieces = append(pieces, Piece{Literal: literal})
 			literal = ""
 		}
 	}
@@ -35,15 +48,15 @@ func parse(text string) ([]op, error) {
 			return nil, err
 		}
 		flush()
-		ops = append(ops, o)
+		pieces = append(pieces, o)
 		text = rest
 	}
 	flush()
-	return ops, nil
+	return pieces, nil
 }
 
 // parseOperator reads one operator; text starts after its percent sign.
-func parseOperator(text string) (o op, rest string, err error) {
+func parseOperator(text string) (o Piece, rest string, err error) {
 	n := 0
 	for n < len(text) && (text[n] == '_' || 'A' <= text[n] && text[n] <= 'Z' || '0' <= text[n] && text[n] <= '9') {
 		n++
@@ -75,14 +88,10 @@ func parseOperator(text string) (o op, rest string, err error) {
 	if !strings.HasPrefix(rest, "%") {
 		return o, "", fmt.Errorf("access log format: %%%s has no closing %%", name)
 	}
-	o, err = operator(name, argument, hasArgument)
-	if limit > 0 && err == nil {
-		if o.number {
-			return o, "", fmt.Errorf("access log format: %%%s%% is a number and takes no length", name)
-		}
-		o.max = limit
+	if err := check(name, argument, hasArgument, limit); err != nil {
+		return o, "", err
 	}
-	return o, rest[1:], err
+	return Piece{Name: name, Argument: argument, Max: limit}, rest[1:], nil
 }
 
 // closingParen finds the parenthesis that ends an argument: the first one that
@@ -103,30 +112,6 @@ func closingParen(s string) int {
 		}
 	}
 	return -1
-}
-
-func operator(name, argument string, hasArgument bool) (op, error) {
-	for i := range operators {
-		d := &operators[i]
-		if d.Name != name {
-			continue
-		}
-		if d.withArgument == nil {
-			if hasArgument {
-				return op{}, fmt.Errorf("access log format: %%%s%% takes no argument", name)
-			}
-			return op{value: d.value, number: d.number}, nil
-		}
-		if argument == "" && d.needsArgument {
-			return op{}, fmt.Errorf("access log format: %%%s%% needs an argument in parentheses", name)
-		}
-		value, err := d.withArgument(argument)
-		if err != nil {
-			return op{}, fmt.Errorf("access log format: %%%s(%s)%%: %w", name, argument, err)
-		}
-		return op{value: value}, nil
-	}
-	return op{}, fmt.Errorf("access log format: operator %%%s%% is unknown; docs/METRICS.md lists the operators", name)
 }
 
 func clip(s string) string {
