@@ -150,8 +150,14 @@ func (c *core) considerGone(ts *typeState, name string, has, must bool) {
 		ts.gone = append(ts.gone, name)
 	case has:
 		// State of the world cannot take back a route or assignment; the
-		// client drops it when nothing names it. It keeps what it holds.
-		if must {
+		// client drops it when nothing names it. It keeps what it holds, and
+		// is told that again when it waits for it: a cluster whose change is
+		// on its way warms until then, and may yet be back to stay.
+		h := ts.held[name]
+		switch {
+		case must && h.res != nil:
+			ts.due = append(ts.due, h.res)
+		case must:
 			delete(ts.must, name)
 			ts.answer = true
 		}

@@ -449,6 +449,34 @@ func TestClusterOnItsWayOutIsNotReady(t *testing.T) {
 	})
 }
 
+// A cluster whose change is on its way goes from the view and comes back: the
+// client, which warms the changed cluster, still gets its endpoints.
+func TestClusterThatReturnsWhileItsChangeIsOnItsWayGetsItsEndpoints(t *testing.T) {
+	both(t, func(t *testing.T, delta bool) {
+		p := synced(t, delta, mesh())
+		p.view(with(mesh(), ep("b", "2"))...)
+		endpoints := p.next()
+		changed := with(mesh(), ep("b", "2"), cl("a", "2"))
+		p.view(changed...)
+		clusters := p.next()
+		p.view(without(without(changed, cds, "a"), eds, "a")...)
+		p.next()
+		p.ack(endpoints...)
+		after := p.next()
+		p.view(changed...)
+		p.ack(clusters...)
+		after = append(after, p.settle()...)
+		for _, r := range after {
+			for _, u := range r.upserts {
+				if r.url == eds && u.Name == "a" {
+					return
+				}
+			}
+		}
+		t.Fatal("no endpoints of a were sent after its change")
+	})
+}
+
 func TestRetriedListenersAreNotHeldAgain(t *testing.T) {
 	p := synced(t, true, mesh())
 	p.view(with(mesh(), cl("c", "1"), ls("x", "1", toCluster("c")), ls("y", "1", toCluster("c")))...)
