@@ -21,6 +21,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/identity/spiffe"
 	"github.com/hauberk-mesh/hauberk/identity/token"
 	"github.com/hauberk-mesh/hauberk/identity/trust"
+	"github.com/hauberk-mesh/hauberk/xds/ads"
 	"github.com/hauberk-mesh/hauberk/xds/names"
 	"github.com/hauberk-mesh/hauberk/xds/resource"
 )
@@ -137,16 +138,23 @@ func workloads(n token.Node) []string {
 	return out
 }
 
+// session finds a node's session, with its resources.
+func (a *apiServer) session(node string) (ads.SessionStatus, bool) {
+	for _, s := range a.s.ads.Sessions() {
+		if nodeOf(s) == node {
+			return a.s.ads.Session(s.ID)
+		}
+	}
+	return ads.SessionStatus{}, false
+}
+
 func (a *apiServer) resources(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("name")
 	var types []string
 	if t := r.URL.Query().Get("type"); t != "" {
 		types = strings.Split(t, ",")
 	}
-	for _, s := range a.s.ads.Sessions() {
-		if nodeOf(s) != name {
-			continue
-		}
+	if s, ok := a.session(name); ok {
 		held := map[[2]string]*resource.Resource{}
 		if list, ok := a.s.ads.Held(s.ID); ok {
 			for _, res := range list {

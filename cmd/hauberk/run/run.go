@@ -290,6 +290,7 @@ func (r *runner) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	r.awaitUpstreams(ctx)
 	r.log.Info("sidecar ready", "service", r.service)
 	if r.app, err = r.startApp(); err != nil {
 		return err
@@ -317,6 +318,25 @@ func (r *runner) start(ctx context.Context) error {
 	}
 	r.log.Info("in the mesh", "service", r.service, "application", r.reg.App.String())
 	return nil
+}
+
+// upstreamGrace is how long the application's start waits for its upstreams. One
+// that the control plane refuses to configure must not keep it down for ever.
+const upstreamGrace = 10 * time.Second
+
+// awaitUpstreams waits until what the application may call at once is there.
+func (r *runner) awaitUpstreams(ctx context.Context) {
+	if len(r.reg.Upstreams) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, min(upstreamGrace, r.startTimeout))
+	defer cancel()
+	err := process.Poll(ctx, r.sidecar.proc, 20*time.Millisecond, func(ctx context.Context) error {
+		return r.sidecar.serves(ctx, r.reg.Upstreams)
+	})
+	if err != nil {
+		r.log.Warn("the application starts without all of its upstreams; `hauberk status` tells why", "service", r.service, "err", err)
+	}
 }
 
 // takeDown undoes start as far as it got. It has its own bounds, because the

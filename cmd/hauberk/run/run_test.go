@@ -1,10 +1,11 @@
 package run
 
 import (
-	"encoding/json"
 	"os"
-	"path/filepath"
 	"testing"
+
+	"github.com/hauberk-mesh/hauberk/controlplane/catalog"
+	"github.com/hauberk-mesh/hauberk/controlplane/source/files"
 )
 
 func TestParseUpstream(t *testing.T) {
@@ -41,30 +42,28 @@ func TestFilesRegistry(t *testing.T) {
 	dir := t.TempDir()
 	f := &filesRegistry{dir: dir}
 	r := &registration{Service: "api", ID: "api-1", Node: "n1", App: hostPort{"127.0.0.1", 9001}, Mesh: hostPort{"127.0.0.1", 21000}}
-	weight := func() int {
-		b, err := os.ReadFile(filepath.Join(dir, "run-api-1.json"))
+	// health is what the control plane makes of the directory.
+	health := func() catalog.Health {
+		t.Helper()
+		set, err := files.Load(dir)
 		if err != nil {
-			t.Fatal(err)
+			t.Fatalf("the files source refuses what is written: %v", err)
 		}
-		var doc struct {
-			Service struct {
-				Connect struct {
-					SidecarService struct {
-						Weights struct{ Passing int }
-					} `json:"sidecar_service"`
+		for _, instances := range set.Instances {
+			for _, i := range instances {
+				if i.ID == "api-1-sidecar-proxy" {
+					return i.Health
 				}
 			}
 		}
-		if err := json.Unmarshal(b, &doc); err != nil {
-			t.Fatal(err)
-		}
-		return doc.Service.Connect.SidecarService.Weights.Passing
+		t.Fatal("the instance is not there")
+		return 0
 	}
-	if err := f.Announce(t.Context(), r); err != nil || weight() != 0 {
-		t.Fatalf("announce: %v, weight %d, want 0", err, weight())
+	if err := f.Announce(t.Context(), r); err != nil || health() != catalog.Critical {
+		t.Fatalf("announce: %v, %v, want critical", err, health())
 	}
-	if err := f.Ready(t.Context(), r); err != nil || weight() != 1 {
-		t.Fatalf("ready: %v, weight %d, want 1", err, weight())
+	if err := f.Ready(t.Context(), r); err != nil || health() != catalog.Passing {
+		t.Fatalf("ready: %v, %v, want passing", err, health())
 	}
 	if err := f.Withdraw(t.Context(), r); err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package run
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -111,23 +112,56 @@ func (s *sidecar) alive() bool {
 	}
 }
 
-// drain has the sidecar finish what peers have sent and refuse what is new,
-// while the application can still call its upstreams.
-func (s *sidecar) drain(limit time.Duration) error {
-	ctx, cancel := context.WithTimeout(context.Background(), limit+5*time.Second)
-	defer cancel()
-	client := &http.Client{Transport: &http.Transport{
+// admin is a client of the sidecar's Unix socket.
+func (s *sidecar) admin() *http.Client {
+	return &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", s.socket)
 		},
 	}}
+}
+
+// serves says, by an error, which of the upstreams has no listener yet.
+func (s *sidecar) serves(ctx context.Context, upstreams []upstream) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/listeners", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := s.admin().Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	var listeners []struct {
+		Address string `json:"address"`
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&listeners); err != nil {
+		return fmt.Errorf("sidecar's listeners: %w", err)
+	}
+	open := map[string]bool{}
+	for _, l := range listeners {
+		open[l.Address] = true
+	}
+	for _, u := range upstreams {
+		if !open[u.Bind.String()] {
+			return fmt.Errorf("upstream %s has no listener on %s yet", u.Service, u.Bind)
+		}
+	}
+	return nil
+}
+
+// drain has the sidecar finish what peers have sent and refuse what is new,
+// while the application can still call its upstreams.
+func (s *sidecar) drain(limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit+5*time.Second)
+	defer cancel()
 	url := "http://localhost/drain?inbound&wait=" + limit.String()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, nil)
 	if err != nil {
 		return err
 	}
-	resp, err := client.Do(req)
+	resp, err := s.admin().Do(req)
 	if err != nil {
 		return err
 	}

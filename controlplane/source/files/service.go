@@ -247,7 +247,9 @@ func (l *loader) checkCommon(st *stanza, what string, reg *api.AgentServiceRegis
 		{reg.Namespace != "" && reg.Namespace != catalog.DefaultNamespace, "namespace", "namespaces are not supported; remove it"},
 		{reg.Partition != "" && reg.Partition != catalog.DefaultPartition, "partition", "partitions are not supported; remove it"},
 		{reg.Port < 0 || reg.Port > 65535, "port", fmt.Sprintf("%d is not a port", reg.Port)},
-		{reg.Weights.Passing < 1 || reg.Weights.Passing > 65535, "weights.passing", fmt.Sprintf("%d: use 1 to 65535", reg.Weights.Passing)},
+		// Consul takes no 0 here. Files have no checks, so it is how an instance is
+		// registered before it may be used.
+		{reg.Weights.Passing < 0 || reg.Weights.Passing > 65535, "weights.passing", fmt.Sprintf("%d: use 0 to 65535; 0 keeps peers away", reg.Weights.Passing)},
 		{reg.Weights.Warning < 0 || reg.Weights.Warning > 65535, "weights.warning", fmt.Sprintf("%d: use 0 to 65535", reg.Weights.Warning)},
 	} {
 		if f.bad {
