@@ -44,8 +44,8 @@ type Config struct {
 // Workload is one identity that this node may hold.
 type Workload struct {
 	ID spiffeid.ID
-	// Selectors say who may ask for it on the host socket; all must hold. An
-	// identity without one is for the node's own sidecar alone.
+	// Selectors say who may ask for it on the host socket; all must hold. For an
+	// identity without one the host's own configuration says it, or nobody may.
 	Selectors []string
 }
 

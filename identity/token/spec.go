@@ -4,12 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/hauberk-mesh/hauberk/identity/selector"
 	"github.com/hauberk-mesh/hauberk/identity/spiffe"
 	"github.com/hauberk-mesh/hauberk/identity/trust"
 )
@@ -49,8 +48,9 @@ const (
 type Permit struct {
 	ID spiffeid.ID
 	// Selectors, each "kind=value" (uid=1001, gid=1001, unit=web.service), all
-	// of which a caller of the host socket must match. Without one the identity
-	// is for the node's own sidecar and is not served on that socket.
+	// of which a caller of the host socket must match. Without one the host's
+	// own configuration says who may ask for the identity; where that names
+	// nobody either, it is for the node's own sidecar alone.
 	Selectors []string
 }
 
@@ -118,31 +118,9 @@ func checkPermit(td spiffeid.TrustDomain, p Permit) error {
 	if spiffe.Reserved(p.ID) {
 		return fmt.Errorf("permitted ID %s is under /hauberk/, which is reserved: a node gets its own identity by its name", p.ID)
 	}
-	for _, s := range p.Selectors {
-		if err := checkSelector(s); err != nil {
-			return fmt.Errorf("permitted ID %s: %w", p.ID, err)
-		}
-	}
-	return nil
-}
-
-// checkSelector refuses at minting what the host socket could not match later.
-// What a process runs is not among the kinds: it can exec another program
-// behind an open connection.
-func checkSelector(s string) error {
-	kind, value, _ := strings.Cut(s, "=")
-	switch kind {
-	case "uid", "gid":
-		n, err := strconv.ParseUint(value, 10, 32)
-		if err != nil || strconv.FormatUint(n, 10) != value || n == 1<<32-1 {
-			return fmt.Errorf("selector %q: write the number of a user or group, as in %s=1001", s, kind)
-		}
-	case "unit":
-		if value == "" || strings.ContainsAny(value, "/\x00\n") || !strings.HasSuffix(value, ".service") && !strings.HasSuffix(value, ".scope") {
-			return fmt.Errorf("selector %q: write the name of a systemd service or scope, as in unit=web.service", s)
-		}
-	default:
-		return fmt.Errorf("selector %q: kind %q is not known, use uid, gid or unit", s, kind)
+	// Refused at minting: what the host socket could not match later.
+	if _, err := selector.ParseSet(p.Selectors); err != nil {
+		return fmt.Errorf("permitted ID %s: %w", p.ID, err)
 	}
 	return nil
 }
