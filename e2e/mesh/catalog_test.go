@@ -43,9 +43,7 @@ func TestInstancesComeAndGo(t *testing.T) {
 	if err := m.catalog.Agent().DisableServiceMaintenance("api-a"); err != nil {
 		t.Fatal(err)
 	}
-	// Consul tells of it only when the alias check behind the sidecar runs again;
-	// docs/STATUS.md has the bar that this misses.
-	t.Logf("maintenance ends: %v", web.answers(90*second, "api", "/", 200, "api-a"))
+	t.Logf("maintenance ends: %v", web.answers(second, "api", "/", 200, "api-a"))
 
 	if err := m.catalog.Agent().ServiceDeregister(a.id); err != nil {
 		t.Fatal(err)

@@ -1,8 +1,8 @@
 // Package consul is a source that watches a Consul agent with blocking queries.
 //
 // There are few watches and all proxies share them: one for the list of
-// services, one for the mesh endpoints of each, one for each kind of config
-// entry. Over HTTPS they share a few HTTP/2 connections; over plain HTTP each
+// services, one for what is registered under each name, one for each kind of
+// config entry. Over HTTPS they share a few HTTP/2 connections; over plain HTTP each
 // holds one, and the agent refuses the 201st, so there what is over a limit is
 // polled.
 //
@@ -56,6 +56,7 @@ type Source struct {
 	log    *slog.Logger
 
 	updates chan source.Update
+	reports chan report
 
 	mu     sync.Mutex
 	status source.Status
@@ -64,7 +65,9 @@ type Source struct {
 	allow  bool // the default that was delivered last
 	// watching counts the services that hold a blocking query.
 	watching int
-	services map[string]context.CancelFunc
+	services map[string]*serviceWatch
+	// mended is closed when the agent answers again after a loss.
+	mended chan struct{}
 }
 
 var (
@@ -80,7 +83,8 @@ func New(cfg Config) (*Source, error) {
 	}
 	s := &Source{
 		wait: cfg.Wait, log: cfg.Logger,
-		updates: make(chan source.Update), services: map[string]context.CancelFunc{},
+		updates: make(chan source.Update), reports: make(chan report),
+		services: map[string]*serviceWatch{}, mended: make(chan struct{}),
 		where: conf.Address, token: conf.Token != "" || conf.TokenFile != "",
 	}
 	if s.wait <= 0 {
@@ -146,6 +150,14 @@ func (s *Source) Run(ctx context.Context, sink source.Sink) error {
 			if err := sink.Update(ctx, u); err != nil {
 				return err
 			}
+		case r := <-s.reports:
+			u, news := s.take(marks.directory, r)
+			if !news {
+				continue
+			}
+			if err := sink.Update(ctx, u); err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -172,7 +184,7 @@ func (s *Source) firstSync(ctx context.Context) (*source.Update, *marks, error) 
 		}
 		s.problem("consul", err)
 		s.log.Warn("consul is not ready", "err", err)
-		if !retry.wait(ctx) {
+		if !retry.wait(ctx, nil) {
 			return nil, nil, ctx.Err()
 		}
 	}
@@ -238,7 +250,25 @@ func (s *Source) answered(what string, index uint64) (reconnected bool) {
 	s.status.LastSuccess = time.Now()
 	s.status.Index = max(s.status.Index, index)
 	reconnected, s.lost = s.lost, false
+	if reconnected {
+		close(s.mended)
+		s.mended = make(chan struct{})
+	}
 	return reconnected
+}
+
+// wentBack notes that the server is not the one it was: its index is lower.
+func (s *Source) wentBack() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lost = true
+}
+
+// recovery is closed when the agent answers again.
+func (s *Source) recovery() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mended
 }
 
 // watchPolicy asks now and then what happens where no intention matches: no

@@ -3,7 +3,7 @@ package consul
 import (
 	"context"
 	"errors"
-	"slices"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -11,7 +11,6 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/controlplane/catalog"
 	"github.com/hauberk-mesh/hauberk/controlplane/source"
-	"github.com/hauberk-mesh/hauberk/controlplane/source/instance"
 )
 
 // marks are where the watches go on after the first full read.
@@ -19,15 +18,16 @@ type marks struct {
 	list     uint64
 	services map[string]uint64
 	kinds    map[string]*kindState
+	// directory becomes Run's.
+	directory *directory
 }
 
 // readAll reads the whole catalog once.
 func (s *Source) readAll(ctx context.Context) (*source.Update, *marks, error) {
 	u := &source.Update{
 		Full: true, Received: time.Now(),
-		Instances: map[catalog.Name][]*catalog.Instance{},
-		Origins:   map[catalog.EntryKey]string{},
-		Broken:    map[catalog.EntryKey]string{},
+		Origins: map[catalog.EntryKey]string{},
+		Broken:  map[catalog.EntryKey]string{},
 	}
 	m := &marks{services: map[string]uint64{}, kinds: map[string]*kindState{}}
 	dc, err := s.datacenter(ctx)
@@ -40,17 +40,17 @@ func (s *Source) readAll(ctx context.Context) (*source.Update, *marks, error) {
 		return nil, nil, err
 	}
 	m.list = index
+	m.directory = newDirectory(dc, s.log)
 	for name := range names {
-		list, index, err := s.endpoints(ctx, name, &api.QueryOptions{AllowStale: true})
+		entries, index, err := s.entries(ctx, name, &api.QueryOptions{AllowStale: true})
 		if err != nil {
 			return nil, nil, err
 		}
 		m.services[name] = index
-		if len(list) > 0 {
-			u.Instances[catalog.NewName(dc, name)] = list
-		}
+		m.directory.put(name, entries)
 		u.Index = max(u.Index, index)
 	}
+	u.Instances, _ = m.directory.update(m.directory.names(), true)
 	for _, kind := range catalog.Kinds {
 		st := &kindState{}
 		change, err := s.readKind(ctx, kind, st, 0)
@@ -75,8 +75,8 @@ func (s *Source) readAll(ctx context.Context) (*source.Update, *marks, error) {
 	return u, m, nil
 }
 
-// datacenter is the agent's own. Reading it from a list of datacenters would
-// need no rule but not say which is ours, so the catalog's nodes tell.
+// datacenter is the agent's own: a catalog that is asked for no other lists the
+// nodes of that one.
 func (s *Source) datacenter(ctx context.Context) (string, error) {
 	s.mu.Lock()
 	dc := s.dc
@@ -111,6 +111,52 @@ func (s *Source) listServices(ctx context.Context, index uint64) (map[string][]s
 	return names, meta.LastIndex, nil
 }
 
+// report is what one watch has read, on its way to Run's goroutine.
+type report struct {
+	watch       *serviceWatch
+	entries     []*api.ServiceEntry
+	gone        []string // of the list's watch: names that are no longer there
+	reconnected bool
+	received    time.Time
+	index       uint64
+}
+
+// serviceWatch is the watch of one name.
+type serviceWatch struct {
+	name string
+	stop context.CancelFunc
+}
+
+// take makes an update of a report. What a watch read that was stopped meanwhile
+// is old: its name is gone, or has another watch.
+func (s *Source) take(d *directory, r report) (source.Update, bool) {
+	var concerned []string
+	switch {
+	case r.watch == nil:
+		for _, name := range r.gone {
+			concerned = append(concerned, d.drop(name)...)
+		}
+	case s.current(r.watch):
+		concerned = d.put(r.watch.name, r.entries)
+	}
+	u := source.Update{Reconnected: r.reconnected, Received: r.received, Index: r.index}
+	u.Instances, u.DeletedServices = d.update(concerned, r.reconnected)
+	return u, r.reconnected || len(u.Instances)+len(u.DeletedServices) > 0
+}
+
+func (s *Source) current(w *serviceWatch) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.services[w.name] == w
+}
+
+func (s *Source) report(ctx context.Context, r report) {
+	select {
+	case s.reports <- r:
+	case <-ctx.Done():
+	}
+}
+
 // watchServices follows the list and keeps one watch for each name on it.
 func (s *Source) watchServices(ctx context.Context, wg *sync.WaitGroup, m *marks) {
 	for name, index := range m.services {
@@ -125,22 +171,21 @@ func (s *Source) watchServices(ctx context.Context, wg *sync.WaitGroup, m *marks
 		reconnected := s.answered("services", next)
 		gone := s.reconcile(ctx, wg, names)
 		if reconnected || len(gone) > 0 {
-			s.send(ctx, source.Update{DeletedServices: gone, Reconnected: reconnected, Received: time.Now(), Index: next})
+			s.report(ctx, report{gone: gone, reconnected: reconnected, received: time.Now(), index: next})
 		}
 		return next, nil
 	})
 }
 
 // reconcile starts watches for new names and stops those of names that are gone.
-func (s *Source) reconcile(ctx context.Context, wg *sync.WaitGroup, names map[string][]string) []catalog.Name {
+func (s *Source) reconcile(ctx context.Context, wg *sync.WaitGroup, names map[string][]string) (gone []string) {
 	s.mu.Lock()
-	var gone []catalog.Name
-	for name, stop := range s.services {
+	for name, w := range s.services {
 		if _, ok := names[name]; !ok {
-			stop()
+			w.stop()
 			delete(s.services, name)
 			delete(s.status.Errors, "service "+name)
-			gone = append(gone, catalog.NewName(s.dc, name))
+			gone = append(gone, name)
 		}
 	}
 	var fresh []string
@@ -158,8 +203,9 @@ func (s *Source) reconcile(ctx context.Context, wg *sync.WaitGroup, names map[st
 
 func (s *Source) startService(ctx context.Context, wg *sync.WaitGroup, name string, index uint64) {
 	ctx, stop := context.WithCancel(ctx)
+	w := &serviceWatch{name: name, stop: stop}
 	s.mu.Lock()
-	s.services[name] = stop
+	s.services[name] = w
 	blocking := s.secure || s.watching < plainHTTPWatches
 	if blocking {
 		s.watching++
@@ -174,137 +220,60 @@ func (s *Source) startService(ctx context.Context, wg *sync.WaitGroup, name stri
 				s.mu.Unlock()
 			}
 		}()
-		s.watchService(ctx, name, index, blocking)
+		s.watchService(ctx, w, index, blocking)
 	})
 }
 
-func (s *Source) watchService(ctx context.Context, name string, index uint64, blocking bool) {
-	what := "service " + name
-	var known, sent bool
-	var last []*catalog.Instance
+func (s *Source) watchService(ctx context.Context, w *serviceWatch, index uint64, blocking bool) {
+	what := "service " + w.name
+	known := index > 0
 	s.loop(ctx, what, index, func(ctx context.Context, index uint64) (uint64, error) {
 		opts := s.query(ctx, index)
 		if !blocking && known {
 			opts.WaitIndex, opts.WaitTime = 0, 0
-			if err := pause(ctx, pollEvery); err != nil {
+			if err := pause(ctx, pollEvery-rand.N(pollEvery/5)); err != nil {
 				return 0, err
 			}
 		}
-		list, next, err := s.endpoints(ctx, name, opts)
+		entries, next, err := s.entries(ctx, w.name, opts)
 		if err != nil {
 			return 0, err
 		}
 		known = true
-		reconnected := s.answered(what, next)
-		// An index that moved is no proof of a change, nor one that did not of
-		// none: the answers are compared.
-		if sent && !reconnected && sameReport(last, list) {
-			return next, nil
-		}
-		sent, last = true, list
-		s.mu.Lock()
-		dc := s.dc
-		s.mu.Unlock()
-		s.send(ctx, source.Update{
-			Instances:   map[catalog.Name][]*catalog.Instance{catalog.NewName(dc, name): list},
-			Reconnected: reconnected, Received: time.Now(), Index: next,
-		})
+		s.report(ctx, report{watch: w, entries: entries, reconnected: s.answered(what, next), received: time.Now(), index: next})
 		return next, nil
 	})
 }
 
-// sameReport is equality that includes how far a report can be believed: the
-// store's guards wait for that to change.
-func sameReport(a, b []*catalog.Instance) bool {
-	return catalog.EqualInstances(a, b) && slices.EqualFunc(a, b, func(x, y *catalog.Instance) bool {
-		return x.Evidence == y.Evidence
-	})
-}
-
-// endpoints reads the mesh endpoints of a service.
-func (s *Source) endpoints(ctx context.Context, name string, opts *api.QueryOptions) ([]*catalog.Instance, uint64, error) {
+// entries reads what is registered under a name: applications, or sidecars.
+func (s *Source) entries(ctx context.Context, name string, opts *api.QueryOptions) ([]*api.ServiceEntry, uint64, error) {
 	what := "service " + name
-	entries, meta, err := s.client.Health().Connect(name, "", false, opts.WithContext(ctx))
+	entries, meta, err := s.client.Health().Service(name, "", false, opts.WithContext(ctx))
 	if err != nil {
 		return nil, 0, asRefusal(what, catalogRule, err)
 	}
 	if err := s.check(what, catalogRule, meta); err != nil {
 		return nil, 0, err
 	}
-	dc, err := s.datacenter(ctx)
-	if err != nil {
-		return nil, 0, err
-	}
-	parents, err := s.parents(ctx, name, entries)
-	if err != nil {
-		return nil, 0, err
-	}
-	var out []*catalog.Instance
-	for _, e := range entries {
-		dropMerged(e)
-		i, err := instance.FromEntry(catalog.NewName(dc, name), e, parents[parentKey(e)])
-		if err != nil {
-			// One that cannot be an endpoint is none; the others are.
-			s.log.Warn("instance left out", "service", name, "err", err)
-			continue
-		}
-		out = append(out, i)
-	}
-	catalog.SortInstances(out)
-	return out, meta.LastIndex, nil
+	return entries, meta.LastIndex, nil
 }
 
-type nodeService struct{ node, id string }
-
-func parentKey(e *api.ServiceEntry) nodeService {
-	if e.Service == nil || e.Node == nil || e.Service.Proxy == nil {
-		return nodeService{}
+// Confirm implements source.Confirmer: un-indexed reads that the leader answers.
+func (s *Source) Confirm(ctx context.Context, service catalog.Name) ([]*catalog.Instance, error) {
+	what := "service " + service.Service
+	sidecars, meta, err := s.client.Health().Connect(service.Service, "", false, (&api.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return nil, asRefusal(what, catalogRule, err)
 	}
-	return nodeService{e.Node.Node, e.Service.Proxy.DestinationServiceID}
-}
-
-// parents reads the applications behind sidecars: Consul gives a sidecar
-// neither their weights nor, but for a failing alias, their maintenance mode.
-func (s *Source) parents(ctx context.Context, name string, sidecars []*api.ServiceEntry) (map[nodeService]*api.ServiceEntry, error) {
+	if err := s.check(what, catalogRule, meta); err != nil {
+		return nil, err
+	}
 	if len(sidecars) == 0 {
 		return nil, nil
 	}
-	entries, meta, err := s.client.Health().Service(name, "", false, (&api.QueryOptions{AllowStale: true}).WithContext(ctx))
+	applications, _, err := s.entries(ctx, service.Service, &api.QueryOptions{})
 	if err != nil {
-		return nil, asRefusal("service "+name, catalogRule, err)
-	}
-	if err := s.check("service "+name, catalogRule, meta); err != nil {
 		return nil, err
 	}
-	out := make(map[nodeService]*api.ServiceEntry, len(entries))
-	for _, e := range entries {
-		if e.Node != nil && e.Service != nil {
-			out[nodeService{e.Node.Node, e.Service.ID}] = e
-		}
-	}
-	return out, nil
-}
-
-// Confirm implements source.Confirmer: an un-indexed read that the leader
-// answers.
-func (s *Source) Confirm(ctx context.Context, service catalog.Name) ([]*catalog.Instance, error) {
-	list, _, err := s.endpoints(ctx, service.Service, &api.QueryOptions{})
-	return list, err
-}
-
-// mergedKeys are what a Consul agent copies from config entries into the
-// registrations of its services, to spare Envoy's configuration the look-up. The
-// entries themselves are compiled here, so the copies are taken out again: they
-// would be settings twice, and stale ones after a change.
-var mergedKeys = []string{"protocol", "connect_timeout_ms", "limits", "passive_health_check", "mesh_gateway"}
-
-func dropMerged(e *api.ServiceEntry) {
-	if e.Service == nil || e.Service.Proxy == nil {
-		return
-	}
-	for i := range e.Service.Proxy.Upstreams {
-		for _, k := range mergedKeys {
-			delete(e.Service.Proxy.Upstreams[i].Config, k)
-		}
-	}
+	return assemble(service, sidecars, applications, s.log), nil
 }

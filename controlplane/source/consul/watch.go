@@ -49,16 +49,18 @@ func (s *Source) loop(ctx context.Context, what string, index uint64, read func(
 			}
 			// Whatever was missed meanwhile is read without waiting.
 			index = 0
-			if !retry.wait(ctx) {
+			if !retry.wait(ctx, s.recovery()) {
 				return
 			}
 			continue
 		}
-		retry = newBackoff()
+		retry.reset()
 		switch {
 		case next == 0:
 			index = 1
 		case next < index:
+			// Another server, or one that was restored from a snapshot.
+			s.wentBack()
 			index = 0
 		default:
 			index = next
@@ -67,15 +69,42 @@ func (s *Source) loop(ctx context.Context, what string, index uint64, read func(
 }
 
 // backoff is full jitter, exponential, bounded.
-type backoff struct{ limit time.Duration }
+type backoff struct {
+	limit time.Duration
+	// hurried is when a recovery last cut a wait short.
+	hurried time.Time
+}
 
-func newBackoff() *backoff { return &backoff{limit: 100 * time.Millisecond} }
+const (
+	firstBackoff = 100 * time.Millisecond
+	mostBackoff  = 5 * time.Second
+)
 
-// wait returns false when ctx ended.
-func (b *backoff) wait(ctx context.Context) bool {
-	d := 20*time.Millisecond + rand.N(b.limit)
-	b.limit = min(2*b.limit, 5*time.Second)
-	return pause(ctx, d) == nil
+func newBackoff() *backoff { return &backoff{limit: firstBackoff} }
+
+func (b *backoff) reset() { b.limit = firstBackoff }
+
+// wait returns false when ctx ended. Once another watch has an answer again this
+// one need not wait out its time; at most once a second, because one that keeps
+// failing while the others do not must not follow their pace.
+func (b *backoff) wait(ctx context.Context, recovered <-chan struct{}) bool {
+	timer := time.NewTimer(20*time.Millisecond + rand.N(b.limit))
+	defer timer.Stop()
+	b.limit = min(2*b.limit, mostBackoff)
+	if time.Since(b.hurried) < time.Second {
+		recovered = nil
+	}
+	select {
+	case <-timer.C:
+		return true
+	case <-recovered:
+		b.reset()
+		b.hurried = time.Now()
+		// All watches wake at once; the agent need not serve them at once.
+		return pause(ctx, rand.N(firstBackoff)) == nil
+	case <-ctx.Done():
+		return false
+	}
 }
 
 func pause(ctx context.Context, d time.Duration) error {
