@@ -4,6 +4,7 @@
 package consultest
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -33,6 +34,12 @@ type Options struct {
 	Dir string
 	// ACL turns on ACLs with default deny; ManagementToken is then set.
 	ACL bool
+	// HTTPS adds a listener that demands client certificates; HTTPSConfig is a
+	// client's configuration for it.
+	HTTPS bool
+	// ClientLimit is the number of connections one client may hold, as Consul
+	// limits it in production to 200; 1000 when zero.
+	ClientLimit int
 	// Progress is told when a binary has to be built; may be nil.
 	Progress io.Writer
 }
@@ -75,10 +82,13 @@ func (s *Server) configure() error {
 		return err
 	}
 	var err error
-	if s.ports, err = freePorts("http", "server", "serf_lan", "serf_wan", "grpc"); err != nil {
+	if s.ports, err = freePorts("http", "https", "server", "serf_lan", "serf_wan", "grpc"); err != nil {
 		return err
 	}
-	ports := map[string]int{"dns": -1, "https": -1}
+	if !s.opts.HTTPS {
+		s.ports["https"] = -1
+	}
+	ports := map[string]int{"dns": -1}
 	for k, v := range s.ports {
 		ports[k] = v
 	}
@@ -95,7 +105,15 @@ func (s *Server) configure() error {
 		"performance":          map[string]any{"raft_multiplier": 1, "leave_drain_time": "10ms"},
 		"log_level":            "warn",
 		"disable_update_check": true,
-		"limits":               map[string]any{"http_max_conns_per_client": 1000},
+		"limits":               map[string]any{"http_max_conns_per_client": cmp.Or(s.opts.ClientLimit, 1000)},
+	}
+	if s.opts.HTTPS {
+		if err := s.writeTLS(); err != nil {
+			return err
+		}
+		cfg["tls"] = map[string]any{"https": map[string]any{
+			"ca_file": s.path("ca.pem"), "cert_file": s.path("server.pem"), "key_file": s.path("server-key.pem"), "verify_incoming": true,
+		}}
 	}
 	if s.opts.ACL {
 		cfg["primary_datacenter"] = "dc1"
@@ -133,6 +151,9 @@ func freePorts(names ...string) (map[string]int, error) {
 
 // HTTPAddr is host:port of the HTTP API.
 func (s *Server) HTTPAddr() string { return fmt.Sprintf("127.0.0.1:%d", s.ports["http"]) }
+
+// HTTPSAddr is host:port of the HTTP API over TLS.
+func (s *Server) HTTPSAddr() string { return fmt.Sprintf("127.0.0.1:%d", s.ports["https"]) }
 
 // Restart starts the server, with its data if it ran before, and waits until it
 // has a leader.

@@ -16,7 +16,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -93,13 +92,10 @@ func New(cfg Config) (*Source, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	s.secure = conf.Scheme == "https" || strings.HasPrefix(conf.Address, "https://")
-	if s.secure && conf.Transport != nil {
-		conf.Transport.MaxConnsPerHost = maxConnsPerHost
-	}
+	s.secure = overTLS(conf)
 	var err error
-	if s.client, err = api.NewClient(conf); err != nil {
-		return nil, fmt.Errorf("consul: %w", err)
+	if s.client, err = newClient(conf); err != nil {
+		return nil, err
 	}
 	s.status = source.Status{Kind: "consul", Where: s.where, Errors: map[string]string{}}
 	return s, nil

@@ -33,12 +33,18 @@ type world struct {
 
 func startConsul(t *testing.T, acl bool) *consultest.Server {
 	t.Helper()
+	return startConsulWith(t, consultest.Options{ACL: acl})
+}
+
+func startConsulWith(t *testing.T, opts consultest.Options) *consultest.Server {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "hauberk-consul")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	s, err := consultest.Start(t.Context(), consultest.Options{Dir: dir, ACL: acl, Progress: os.Stderr})
+	opts.Dir, opts.Progress = dir, os.Stderr
+	s, err := consultest.Start(t.Context(), opts)
 	if err != nil {
 		t.Fatal(err)
 	}
