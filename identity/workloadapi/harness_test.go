@@ -205,3 +205,13 @@ func me() string { return selector.Selector{Kind: selector.UID, Number: uint32(o
 func notMe() string {
 	return selector.Selector{Kind: selector.UID, Number: uint32(os.Geteuid()) + 1}.String()
 }
+
+// entries writes a file of workloads.
+func entries(t *testing.T, text string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "workloads.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}

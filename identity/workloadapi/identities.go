@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -20,6 +21,7 @@ import (
 
 // identities are what one caller gets at one moment.
 type identities struct {
+	granted []granted // never empty; held or not
 	own     []own
 	pending []string // entitled to, but not held by the agent
 	bundles map[string]*svid.Anchors
@@ -50,7 +52,7 @@ func (s *Server) identitiesOf(c *Caller, w *world) (*identities, error) {
 		}
 		return nil, status.Errorf(codes.PermissionDenied, "no identity issued: no entry of this host is for %s", c)
 	}
-	out := &identities{bundles: map[string]*svid.Anchors{}}
+	out := &identities{granted: granted, bundles: map[string]*svid.Anchors{}}
 	for name, b := range w.snapshot.Bundles {
 		// One without an anchor verifies nothing and is not handed out.
 		if len(b.Certificates) > 0 {
@@ -86,8 +88,8 @@ func (i *identities) errPending() error {
 }
 
 // find returns the SVID with the ID.
-func (i *identities) find(id string) (own, bool) {
-	n := slices.IndexFunc(i.own, func(o own) bool { return o.ID.String() == id })
+func (i *identities) find(id spiffeid.ID) (own, bool) {
+	n := slices.IndexFunc(i.own, func(o own) bool { return o.ID == id })
 	if n < 0 {
 		return own{}, false
 	}

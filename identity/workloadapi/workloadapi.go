@@ -21,6 +21,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	secretv3 "github.com/envoyproxy/go-control-plane/envoy/service/secret/v3"
 	workloadv1 "github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
@@ -150,6 +151,7 @@ func Build(cfg Config) (_ *Server, err error) {
 // schemas; it has no way to call one.
 func (s *Server) register() {
 	workloadv1.RegisterSpiffeWorkloadAPIServer(s.grpc, &workloadServer{s: s})
+	secretv3.RegisterSecretDiscoveryServiceServer(s.grpc, &secretServer{s: s})
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	if s.cfg.Register != nil {
 		s.cfg.Register(s.grpc)

@@ -3,6 +3,7 @@ package workloadapi
 import (
 	"context"
 	"errors"
+	"io"
 	"time"
 
 	workloadv1 "github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
@@ -112,4 +113,12 @@ func ending(ctx context.Context) error {
 		return status.Error(codes.Canceled, "the call was ended")
 	}
 	return status.FromContextError(ctx.Err()).Err()
+}
+
+// endOf is how a stream ends whose caller has closed its side, or gone.
+func endOf(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
 }
