@@ -166,8 +166,8 @@ func TestFileIsReadAgain(t *testing.T) {
 	src.permit(t, "web")
 	src.issue(t, "web")
 	file := entries(t, "workloads: []")
-	s := serve(t, Config{Source: src, Workloads: file})
-	_, err := s.fetch(t, withHeader(limited(t))).Recv()
+	s := serve(t, Config{Source: src, Workloads: file}, func(s *Server) { s.interval = 20 * time.Millisecond })
+	_, err := s.svids(t)
 	wantCode(t, "no entry", err, codes.PermissionDenied, "no entry")
 	replace := func(text string, mode os.FileMode) {
 		t.Helper()
@@ -197,7 +197,7 @@ func TestFileIsReadAgain(t *testing.T) {
 	}
 	replace("workloads: [{service: web, selectors: ["+me()+"]}]", 0o644)
 	eventually("the new entry", func() bool { return len(s.world.Load().grants) == 1 })
-	m, err := s.fetch(t, withHeader(limited(t))).Recv()
+	m, err := s.svids(t)
 	if err != nil || len(m.GetSvids()) != 1 {
 		t.Fatal(err)
 	}
@@ -209,7 +209,7 @@ func TestFileIsReadAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually("the refusal of a file that is gone", func() bool { return strings.Contains(s.log.String(), "no such file") })
-	if m, err = s.fetch(t, withHeader(limited(t))).Recv(); err != nil || len(m.GetSvids()) != 1 {
+	if m, err = s.svids(t); err != nil || len(m.GetSvids()) != 1 {
 		t.Errorf("the last good entries are not in force: %v", err)
 	}
 	replace("workloads: []", 0o644)

@@ -70,7 +70,7 @@ func pinByNumber(cred *unix.Ucred, accepted time.Duration) (int, error) {
 	}
 	started, err := startTime(cred.Pid)
 	if err == nil && started > accepted {
-		err = fmt.Errorf("its number belongs to a process that started after it connected")
+		err = errors.New("its number belongs to a process that started after it connected")
 	}
 	if err == nil {
 		err = sameUser(cred)
@@ -81,17 +81,38 @@ func pinByNumber(cred *unix.Ucred, accepted time.Duration) (int, error) {
 	return fd, nil
 }
 
-// sameUser compares with the owner of /proc/PID, which is the effective user of
-// the process, or root for one that may not be traced.
+// sameUser compares with the effective user that the process has now.
 func sameUser(cred *unix.Ucred) error {
-	var st unix.Stat_t
-	if err := unix.Stat("/proc/"+strconv.Itoa(int(cred.Pid)), &st); err != nil {
+	b, err := readProc(cred.Pid, "status")
+	if err != nil {
 		return fmt.Errorf("the caller has ended: %w", err)
 	}
-	if st.Uid != cred.Uid && st.Uid != 0 {
-		return fmt.Errorf("its number belongs to a process of user %d", st.Uid)
+	uid, err := parseUser(b)
+	if err != nil {
+		return err
+	}
+	if uid != cred.Uid {
+		return fmt.Errorf("its number belongs to a process of user %d", uid)
 	}
 	return nil
+}
+
+// parseUser reads the effective user in proc_pid_status(5). The program's name
+// stands above it, with newlines escaped by the kernel.
+func parseUser(status []byte) (uint32, error) {
+	for line := range bytes.Lines(status) {
+		rest, ok := bytes.CutPrefix(line, []byte("Uid:"))
+		if !ok {
+			continue
+		}
+		if f := bytes.Fields(rest); len(f) == 4 {
+			if n, err := strconv.ParseUint(string(f[1]), 10, 32); err == nil {
+				return uint32(n), nil
+			}
+		}
+		break
+	}
+	return 0, errors.New("the user of the process cannot be read")
 }
 
 // now is the time since boot.

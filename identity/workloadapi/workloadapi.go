@@ -101,7 +101,10 @@ type Server struct {
 	peers  *peers
 	file   *entryFile
 	world  atomic.Pointer[world]
-	reads  peerReader
+	// What tests replace.
+	reads    peerReader
+	patience time.Duration
+	interval time.Duration
 
 	mu       sync.Mutex // serialises look
 	problems []string   // those logged already
@@ -128,7 +131,7 @@ func Build(cfg Config) (_ *Server, err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, log: cfg.Log.With("component", "hostsocket"), use: newUsage(cfg.Limits), peers: newPeers(), reads: kernel{}}
+	s := &Server{cfg: cfg, log: cfg.Log.With("component", "hostsocket"), use: newUsage(cfg.Limits), peers: newPeers(), reads: kernel{}, patience: pendingWait, interval: entryInterval}
 	if s.file, err = openEntryFile(cfg.Workloads); err != nil {
 		return nil, err
 	}

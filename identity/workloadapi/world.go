@@ -172,7 +172,7 @@ func (s *Server) setHealth(w *world) {
 
 // follow keeps the world current until ctx ends.
 func (s *Server) follow(ctx context.Context) {
-	tick := time.NewTicker(entryInterval)
+	tick := time.NewTicker(s.interval)
 	defer tick.Stop()
 	for {
 		changed := s.cfg.Source.Changed()

@@ -76,7 +76,7 @@ func (s *Server) each(ctx context.Context, method string, look func(*identities)
 	if !ok {
 		return status.Error(codes.Internal, "the caller is not known")
 	}
-	patience := time.NewTimer(pendingWait)
+	patience := time.NewTimer(s.patience)
 	defer patience.Stop()
 	var last fingerprint
 	sent, waited := false, false
