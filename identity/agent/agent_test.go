@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 
+	"github.com/hauberk-mesh/hauberk/identity/identityv1"
 	"github.com/hauberk-mesh/hauberk/identity/server"
 	"github.com/hauberk-mesh/hauberk/identity/spiffe"
 	"github.com/hauberk-mesh/hauberk/identity/token"
@@ -253,5 +254,27 @@ func TestMoveToTheSecondControlPlane(t *testing.T) {
 			t.Fatalf("the agent did not move: %+v", a.Status())
 		}
 		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// Whoever waits for Ready may use the connection at once: no call fails for want
+// of the node's SVID.
+func TestReadyMeansConnected(t *testing.T) {
+	dir := t.TempDir()
+	cp := startControlPlane(t, "one", filepath.Join(dir, "cp"), "", "127.0.0.1:0")
+	a, _ := startAgent(t, Config{StateDir: filepath.Join(dir, "agent"), Token: cp.mint(t, token.RoleNode, "n1", "web")})
+	select {
+	case <-a.Ready():
+	case <-time.After(15 * time.Second):
+		t.Fatal("not ready in time")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	defer cancel()
+	stream, err := identityv1.NewIdentityClient(a.Conn()).WatchTrust(ctx, &identityv1.WatchTrustRequest{})
+	if err == nil {
+		_, err = stream.Recv()
+	}
+	if err != nil {
+		t.Errorf("the first call after Ready: %v", err)
 	}
 }

@@ -78,7 +78,11 @@ func Build(cfg Config) (*Agent, error) {
 	if a.conn, err = newConnection(a); err != nil {
 		return nil, errors.Join(err, a.state.close())
 	}
-	a.conn.setAddresses(a.allAddresses())
+	// Without an SVID to present, an attempt to connect fails, and calls fail
+	// with it until a later one succeeds. The join sets the addresses then.
+	if a.joined() {
+		a.conn.setAddresses(a.allAddresses())
+	}
 	return a, nil
 }
 
@@ -107,6 +111,7 @@ func (a *Agent) load() error {
 	}
 	if a.cfg.MemoryKeys {
 		a.publish()
+		a.announce()
 		return nil
 	}
 	held_, err := a.state.workloads()
@@ -117,6 +122,7 @@ func (a *Agent) load() error {
 		a.workloads[v.ID] = &held{svid: v}
 	}
 	a.publish()
+	a.announce()
 	return nil
 }
 
@@ -138,7 +144,8 @@ func (a *Agent) Run(ctx context.Context) error {
 }
 
 // Ready is closed once the node SVID and a trust bundle are held, from the state
-// directory or newly joined.
+// directory or newly joined, and Conn can present the one and verify by the
+// other.
 func (a *Agent) Ready() <-chan struct{} { return a.ready }
 
 // Close releases the state directory and the connection. Run must have ended.
@@ -212,15 +219,22 @@ func (a *Agent) poke() {
 	}
 }
 
+// joined reports whether a node SVID is held that has not expired.
+func (a *Agent) joined() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.node != nil && time.Now().Before(a.node.Leaf().NotAfter)
+}
+
 // ensureJoined joins unless a usable node SVID is held. An expired one cannot be
 // renewed; then only a token helps.
 func (a *Agent) ensureJoined(ctx context.Context) error {
+	if a.joined() {
+		return nil
+	}
 	a.mu.Lock()
 	node := a.node
 	a.mu.Unlock()
-	if node != nil && time.Now().Before(node.Leaf().NotAfter) {
-		return nil
-	}
 	if a.cfg.Token == "" {
 		if node != nil {
 			return fmt.Errorf("agent: the SVID of %s expired at %s: join again with a new token (hauberk token create)", node.ID, node.Leaf().NotAfter.Format(time.RFC3339))
@@ -267,6 +281,7 @@ func (a *Agent) takeJoin(j *identityv1.Joined) error {
 	}
 	a.publish()
 	a.conn.setAddresses(a.allAddresses())
+	a.announce()
 	a.log.Info("joined", "id", j.SVID.ID.String())
 	return nil
 }

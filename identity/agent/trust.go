@@ -121,7 +121,13 @@ func (a *Agent) publish() {
 		s.Bundles[name] = b.Anchors()
 	}
 	a.holder.Set(s)
-	if !a.isReady && a.node != nil && len(a.bundles) > 0 {
+}
+
+// announce closes ready once what it promises is published.
+func (a *Agent) announce() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.isReady && a.node != nil && time.Now().Before(a.node.Leaf().NotAfter) && len(a.bundles) > 0 {
 		a.isReady = true
 		close(a.ready)
 	}
@@ -175,6 +181,7 @@ func (a *Agent) followTrust(ctx context.Context) error {
 			a.log.Warn("this host's clock differs from the control plane's: set the clock", "skew", skew.Round(time.Second).String())
 		}
 		a.publish()
+		a.announce()
 		a.conn.setAddresses(a.allAddresses())
 		a.poke()
 	}
