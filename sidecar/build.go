@@ -102,8 +102,7 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 	return s, err
 }
 
-// want asks the agent for the identities that listeners name. It never takes a
-// wish back: connections of a removed listener still drain with its identity.
+// want asks the agent for the identities that listeners name.
 func (s *Sidecar) want(ids []string) {
 	if s.agent == nil || len(ids) == 0 {
 		return

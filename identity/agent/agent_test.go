@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -276,5 +277,25 @@ func TestReadyMeansConnected(t *testing.T) {
 	}
 	if err != nil {
 		t.Errorf("the first call after Ready: %v", err)
+	}
+}
+
+// A wish stands: what a removed listener named is still renewed while its
+// connections drain, and nobody's wish takes back another's.
+func TestWantAdds(t *testing.T) {
+	a, err := Build(Config{StateDir: filepath.Join(t.TempDir(), "agent"), Workloads: []spiffeid.ID{serviceID("web")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	a.record = &Record{Workloads: []Workload{{ID: serviceID("web")}, {ID: serviceID("job")}, {ID: serviceID("db")}}}
+	a.Want(serviceID("job"), serviceID("elsewhere"))
+	a.Want(serviceID("job"))
+	a.Want()
+	if got := a.due(); !slices.Equal(got, []spiffeid.ID{serviceID("web"), serviceID("job")}) {
+		t.Errorf("held are %v", got)
+	}
+	if len(a.wanted) != 3 {
+		t.Errorf("wanted are %v", a.wanted)
 	}
 }

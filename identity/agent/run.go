@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -193,12 +194,23 @@ func (a *Agent) Key() crypto.Signer { return a.key }
 // Ready its calls fail with Unavailable, or wait under WaitForReady.
 func (a *Agent) Conn() grpc.ClientConnInterface { return a.conn.grpc }
 
-// Want replaces Config.Workloads.
+// Want adds to Config.Workloads, for good: the SVID of a removed listener is
+// renewed as long as its connections may drain, and those who share an agent do
+// not take back each other's wishes. The node's record bounds what is held.
 func (a *Agent) Want(ids ...spiffeid.ID) {
 	a.mu.Lock()
-	a.wanted = ids
+	before := len(a.wanted)
+	wanted := slices.Clone(a.wanted)
+	for _, id := range ids {
+		if !slices.Contains(wanted, id) {
+			wanted = append(wanted, id)
+		}
+	}
+	a.wanted = wanted
 	a.mu.Unlock()
-	a.poke()
+	if len(wanted) > before {
+		a.poke()
+	}
 }
 
 // SetReport replaces what the control plane is told of this host.
