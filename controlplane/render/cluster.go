@@ -25,6 +25,10 @@ import (
 const (
 	unlimited  = 1 << 20
 	maxRetries = 1 << 10
+	// Retries may be a fifth of the requests. The fraction of a second in which
+	// an instance is gone and not yet known to be must fit into minRetries.
+	retryPercent = 20
+	minRetries   = 100
 
 	upstreamIdleTimeout = time.Hour
 
@@ -48,7 +52,7 @@ func (b *chainBuilder) targetCluster(t *compile.Target) (*resource.Resource, err
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
 		EdsClusterConfig:     &clusterv3.Cluster_EdsClusterConfig{EdsConfig: adsSource(), ServiceName: edsName},
 		ConnectTimeout:       duration(t.ConnectTimeout),
-		CircuitBreakers:      breakers(t.Limits),
+		CircuitBreakers:      breakers(b.client, t.Limits),
 		CommonLbConfig:       noPanic(),
 		TransportSocket:      socket,
 	}
@@ -79,7 +83,7 @@ func (b *chainBuilder) failoverCluster(r *compile.Resolver) (*resource.Resource,
 		ConnectTimeout: duration(r.ConnectTimeout),
 		LbPolicy:       clusterv3.Cluster_CLUSTER_PROVIDED,
 		// The router asks the aggregate's own breakers, not its members'.
-		CircuitBreakers: breakers(nil),
+		CircuitBreakers: breakers(b.client, nil),
 	}
 	var refs []resource.Ref
 	for _, m := range members {
@@ -92,7 +96,7 @@ func noPanic() *clusterv3.Cluster_CommonLbConfig {
 	return &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{Value: 0}}
 }
 
-func breakers(l *api.UpstreamLimits) *clusterv3.CircuitBreakers {
+func breakers(client Client, l *api.UpstreamLimits) *clusterv3.CircuitBreakers {
 	limit := func(set *int) *wrapperspb.UInt32Value {
 		if set != nil && *set >= 0 {
 			return u32(*set)
@@ -102,13 +106,21 @@ func breakers(l *api.UpstreamLimits) *clusterv3.CircuitBreakers {
 	if l == nil {
 		l = &api.UpstreamLimits{}
 	}
-	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
+	out := &clusterv3.CircuitBreakers_Thresholds{
 		Priority:           corev3.RoutingPriority_DEFAULT,
 		MaxConnections:     limit(l.MaxConnections),
 		MaxPendingRequests: limit(l.MaxPendingRequests),
 		MaxRequests:        limit(l.MaxConcurrentRequests),
-		MaxRetries:         u32(maxRetries),
-	}}}
+	}
+	if client.Can(names.CapRetries) {
+		out.RetryBudget = &clusterv3.CircuitBreakers_Thresholds_RetryBudget{
+			BudgetPercent:       &typev3.Percent{Value: retryPercent},
+			MinRetryConcurrency: u32(minRetries),
+		}
+	} else {
+		out.MaxRetries = u32(maxRetries)
+	}
+	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{out}}
 }
 
 func (b *chainBuilder) loadBalancing(c *clusterv3.Cluster, t *compile.Target) {
@@ -223,7 +235,7 @@ func protocolOptions(protocol string) (map[string]*anypb.Any, error) {
 }
 
 // localApp renders the cluster of a workload's own application.
-func localApp(name string, address *corev3.Address, c opaque.Proxy) (*resource.Resource, error) {
+func localApp(client Client, name string, address *corev3.Address, c opaque.Proxy) (*resource.Resource, error) {
 	options, err := protocolOptions(c.Protocol)
 	if err != nil {
 		return nil, err
@@ -242,7 +254,7 @@ func localApp(name string, address *corev3.Address, c opaque.Proxy) (*resource.R
 				HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: address}},
 			}}}},
 		},
-		CircuitBreakers:               breakers(&limits),
+		CircuitBreakers:               breakers(client, &limits),
 		CommonLbConfig:                noPanic(),
 		TypedExtensionProtocolOptions: options,
 	})

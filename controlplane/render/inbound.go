@@ -119,7 +119,7 @@ func (b *inboundBuilder) build() error {
 		return nil
 	}
 	b.out.Protocol, b.out.Rules = b.config.Protocol, rules
-	if b.out.Cluster, err = localApp(name, address, b.config); err != nil {
+	if b.out.Cluster, err = localApp(b.client, name, address, b.config); err != nil {
 		return err
 	}
 	b.out.Chain, err = b.chain(rules)

@@ -42,9 +42,14 @@ func localRetries() *routev3.RetryPolicy {
 	}
 }
 
-// defaultRetries is the policy of every outbound route that declares nothing.
+// defaultRetries is the policy of every outbound route that declares nothing:
+// what the upstream has not seen, and, where the client can tell them apart,
+// idempotent requests that it may have seen.
 func defaultRetries(client Client) *routev3.RetryPolicy {
 	p := localRetries()
+	if client.Dialect != Envoy && client.Can(names.CapRetries) {
+		p.RetryOn += "," + names.RetryResetIdempotent
+	}
 	if client.Dialect == Envoy {
 		// Our sidecar avoids the hosts it tried without being told.
 		p.RetryHostPredicate = []*routev3.RetryPolicy_RetryHostPredicate{{
@@ -64,7 +69,8 @@ func (b *chainBuilder) retries(r *compile.Route) *routev3.RetryPolicy {
 	if d == nil || d.NumRetries == 0 && !d.RetryOnConnectFailure && len(d.RetryOnStatusCodes) == 0 && len(d.RetryOn) == 0 {
 		return p
 	}
-	on := slices.Clone(safeRetries)
+	on := strings.Split(p.RetryOn, ",")
+	own := len(on)
 	for _, condition := range d.RetryOn {
 		condition = strings.ToLower(strings.TrimSpace(condition))
 		if b.retryCondition(r, condition) && !slices.Contains(on, condition) {
@@ -79,7 +85,7 @@ func (b *chainBuilder) retries(r *compile.Route) *routev3.RetryPolicy {
 	switch {
 	case d.NumRetries > 0:
 		p.NumRetries = wrapperspb.UInt32(d.NumRetries)
-	case len(on) > len(safeRetries):
+	case len(on) > own:
 		p.NumRetries = u32(declaredRetryCount)
 	}
 	return p

@@ -192,6 +192,7 @@ type workload struct {
 	accessLog string
 	reg       *consulapi.AgentServiceRegistration
 	ready     string
+	crash     func() // ends the application and its connections
 }
 
 type spec struct {
@@ -229,6 +230,7 @@ func (m *mesh) register(s spec) *workload {
 		m.t.Fatal(err)
 	}
 	w.app = ln.Addr().String()
+	w.crash = func() { ln.Close() }
 	m.t.Cleanup(func() { ln.Close() })
 	if s.tcp != nil {
 		go func() {
@@ -247,7 +249,8 @@ func (m *mesh) register(s spec) *workload {
 		}
 		srv := &http.Server{Handler: h}
 		go func() { _ = srv.Serve(ln) }()
-		m.t.Cleanup(func() { srv.Close() })
+		w.crash = func() { srv.Close() }
+		m.t.Cleanup(w.crash)
 	}
 	meshPort := freePort(m.t)
 	w.mesh = net.JoinHostPort("127.0.0.1", strconv.Itoa(meshPort))

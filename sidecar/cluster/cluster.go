@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -183,22 +184,19 @@ func (c *Cluster) StartRequest(s telemetry.Shard) bool {
 // EndRequest takes a request off the count.
 func (c *Cluster) EndRequest() { c.requests.Add(-1) }
 
-// Retries are limited to this share of the active requests, but never below
-// this many, so that a failing upstream is not hit several times as hard.
-const (
-	retryBudgetPercent = 20
-	retryBudgetMin     = 3
-)
-
-// StartRetry counts a concurrent retry against the budget and the limit; false
+// StartRetry counts a concurrent retry against the budget or the limit; false
 // refuses it. The caller of a true result calls EndRetry.
 func (c *Cluster) StartRetry(s telemetry.Shard) bool {
 	n := c.retries.Add(1)
-	budget := max(retryBudgetMin, c.requests.Load()*retryBudgetPercent/100)
-	if limit := c.cfg.Load().Limits.MaxRetries; limit > 0 {
-		budget = min(budget, int64(limit))
+	limits := &c.cfg.Load().Limits
+	most := int64(math.MaxInt64)
+	switch b := limits.RetryBudget; {
+	case b != nil:
+		most = max(int64(b.MinConcurrency), int64(float64(c.requests.Load())*b.Percent/100))
+	case limits.MaxRetries > 0:
+		most = int64(limits.MaxRetries)
 	}
-	if n > budget {
+	if n > most {
 		c.retries.Add(-1)
 		if c.metrics != nil {
 			c.metrics.OverflowRetries.Inc(s)

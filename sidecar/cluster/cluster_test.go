@@ -439,20 +439,20 @@ func TestLimits(t *testing.T) {
 }
 
 func TestRetryBudget(t *testing.T) {
-	c := mustUpdate(t, newManager(t, Options{}), &Config{Name: "c"})
+	c := mustUpdate(t, newManager(t, Options{}), &Config{Name: "c", Limits: Limits{MaxRetries: 1, RetryBudget: &RetryBudget{Percent: 20, MinConcurrency: 3}}})
 	take := func() (n int) {
 		for c.StartRetry(0) {
 			n++
 		}
 		return n
 	}
-	if n := take(); n != retryBudgetMin {
+	if n := take(); n != 3 {
 		t.Errorf("%d retries without traffic", n)
 	}
 	for range 100 {
 		c.StartRequest(0)
 	}
-	if n := take() + retryBudgetMin; n != 20 {
+	if n := take() + 3; n != 20 {
 		t.Errorf("%d retries of 100 requests", n)
 	}
 	mustUpdate(t, c.m, &Config{Name: "c", Limits: Limits{MaxRetries: 2}})

@@ -80,6 +80,16 @@ type FileTLS struct {
 // Limits are circuit breakers: more than these at once are refused.
 type Limits struct {
 	MaxConnections, MaxPendingRequests, MaxRequests, MaxRetries int
+	// RetryBudget, when set, stands in for MaxRetries, as it does in Envoy.
+	RetryBudget *RetryBudget
+}
+
+// RetryBudget limits concurrent retries to a share of the active requests, so
+// that a failing upstream is not hit several times as hard.
+type RetryBudget struct {
+	Percent float64
+	// MinConcurrency retries are allowed however few requests there are.
+	MinConcurrency int
 }
 
 // Outlier is passive health checking. Counts of 0 are not counted; enforcing

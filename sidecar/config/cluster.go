@@ -148,8 +148,30 @@ func breakers(m *clusterv3.Cluster, out *cluster.Config) error {
 			}
 			*l.to = int(l.v.GetValue())
 		}
+		var err error
+		if out.Limits.RetryBudget, err = retryBudget(t.GetRetryBudget(), here+".retry_budget"); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// retryBudget has Envoy's defaults: 20 %, and 3 at least.
+func retryBudget(m *clusterv3.CircuitBreakers_Thresholds_RetryBudget, path string) (*cluster.RetryBudget, error) {
+	if m == nil {
+		return nil, nil
+	}
+	out := &cluster.RetryBudget{Percent: 20, MinConcurrency: 3}
+	if p := m.GetBudgetPercent(); p != nil {
+		if v := p.GetValue(); !(v >= 0 && v <= 100) {
+			return nil, fail(path+".budget_percent", "%v is not a percentage", v)
+		}
+		out.Percent = p.GetValue()
+	}
+	if n := m.GetMinRetryConcurrency(); n != nil {
+		out.MinConcurrency = int(n.GetValue())
+	}
+	return out, nil
 }
 
 func outlier(m *clusterv3.Cluster, out *cluster.Config) error {

@@ -34,11 +34,12 @@ func init() {
 		"envoy.type.v3.Percent":                                {use: "value"},
 		"envoy.config.cluster.v3.CircuitBreakers":              {use: "thresholds"},
 		"envoy.config.cluster.v3.CircuitBreakers.Thresholds": {
-			use: "priority max_connections max_pending_requests max_requests max_retries",
+			use: "priority max_connections max_pending_requests max_requests max_retries retry_budget",
 			ignore: map[string]string{
 				"track_remaining": "admin shows what is in use",
 			},
 		},
+		"envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget": {use: "budget_percent min_retry_concurrency"},
 		"envoy.config.cluster.v3.OutlierDetection": {
 			use: "consecutive_5xx interval base_ejection_time max_ejection_percent enforcing_consecutive_5xx " +
 				"enforcing_success_rate enforcing_consecutive_gateway_failure enforcing_failure_percentage",

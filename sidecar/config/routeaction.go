@@ -7,6 +7,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/xds/names"
 )
 
 // mutator is a message with Envoy's four fields of header mutations.
@@ -108,6 +109,8 @@ var retryConditions = map[string]route.RetryOn{
 	"refused-stream":         route.RetryRefusedStream,
 	"retriable-4xx":          route.RetryRetriable4xx,
 	"retriable-status-codes": route.RetryStatusCodes,
+
+	names.RetryResetIdempotent: route.RetryResetIdempotent,
 }
 
 func retryPolicy(m *routev3.RetryPolicy, path string) (*route.RetryPolicy, error) {

@@ -157,6 +157,8 @@ func TestRetries(t *testing.T) {
 		{"listed status", policy(route.RetryStatusCodes, 1), "GET", "", 1, "418", 200, 2, "retries=1"},
 		{"reset", policy(route.RetryReset, 1), "GET", "", 1, "close", 200, 2, "retries=1"},
 		{"reset is not connect failure", policy(route.RetryConnectFailure, 1), "GET", "", 1, "close", 503, 1, "503 UC"},
+		{"reset of an idempotent request", policy(route.RetryResetIdempotent, 1), "PUT", "hello", 1, "close", 200, 2, "retries=1"},
+		{"reset of a POST", policy(route.RetryResetIdempotent, 1), "POST", "hello", 1, "close", 503, 1, "503 UC"},
 		{"no policy", nil, "GET", "", 1, "close", 503, 1, "503 UC"},
 		{"idempotent only: POST", &route.RetryPolicy{On: route.Retry5xx, NumRetries: 1, IdempotentOnly: true}, "POST", "x", 1, "503", 503, 1, "retries=0"},
 		{"idempotent only: PUT", &route.RetryPolicy{On: route.Retry5xx, NumRetries: 1, IdempotentOnly: true, BackOffBase: 1}, "PUT", "x", 1, "503", 200, 2, "retries=1"},

@@ -54,6 +54,9 @@ func (x *exchange) wantsRetry(p *route.RetryPolicy, o outcome) bool {
 	case o == reset && !x.wrote:
 		return p.On&(route.RetryResetBeforeRequest|route.RetryRefusedStream) != 0 || anyFailure
 	}
+	if o == reset && p.On&route.RetryResetIdempotent != 0 && x.req.Idempotent() {
+		return true
+	}
 	if p.IdempotentOnly && !x.req.Idempotent() {
 		return false
 	}

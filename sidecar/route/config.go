@@ -119,6 +119,8 @@ const (
 	RetryGatewayError
 	RetryRetriable4xx
 	RetryStatusCodes
+	// RetryResetIdempotent is ours: RetryReset for idempotent methods only.
+	RetryResetIdempotent
 )
 
 // HashPolicy is one input of a consistent-hash load balancer.

@@ -35,4 +35,12 @@ const (
 	// CapListenerLog is access logging by the listener itself, of connections
 	// that no filter chain matched.
 	CapListenerLog = "hauberk.cap.listener_log"
+	// CapRetries is retry budgets, and the condition RetryResetIdempotent.
+	CapRetries = "hauberk.cap.retries"
+
+	// RetryResetIdempotent, in a route's retry_on, retries a request that was
+	// sent and met a reset before any response, when its method is idempotent
+	// (RFC 9110 9.2.2). Envoy has no such condition: its "reset" sends a POST
+	// twice, too.
+	RetryResetIdempotent = "reset-idempotent"
 )
