@@ -24,7 +24,10 @@ require (
 	sigs.k8s.io/yaml v1.6.0
 )
 
-require github.com/go-viper/mapstructure/v2 v2.5.0 // indirect
+require (
+	github.com/Microsoft/go-winio v0.6.2 // indirect
+	github.com/go-viper/mapstructure/v2 v2.5.0 // indirect
+)
 
 require (
 	cel.dev/expr v0.25.3 // indirect
