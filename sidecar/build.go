@@ -19,6 +19,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/identity/agent"
 	"github.com/hauberk-mesh/hauberk/identity/svid"
+	"github.com/hauberk-mesh/hauberk/identity/workloadapi"
 	"github.com/hauberk-mesh/hauberk/sidecar/admin"
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/drain"
@@ -37,6 +38,7 @@ type Sidecar struct {
 	log       *slog.Logger
 	identity  svid.Source
 	agent     *agent.Agent
+	host      *workloadapi.Server // nil without a host socket
 	metrics   *telemetry.Metrics
 	logs      *telemetry.Logs
 	timers    *hcm.Timers
@@ -77,6 +79,9 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 		}
 		s.identity = s.agent
 	}
+	if err = s.buildHostSocket(); err != nil {
+		return nil, err
+	}
 	s.tls = newTLSProvider(s.quitting, s.identity, cfg.Log)
 	s.clusters = cluster.NewManager(cluster.Options{TLS: s.tls, Metrics: s.metrics, Log: cfg.Log})
 	routes := newRoutes()
@@ -116,6 +121,17 @@ func (s *Sidecar) want(ids []string) {
 	s.agent.Want(out...)
 }
 
+// buildHostSocket binds the socket on which other processes get their identities.
+func (s *Sidecar) buildHostSocket() (err error) {
+	if s.cfg.HostSocket == nil {
+		return nil
+	}
+	cfg := *s.cfg.HostSocket
+	cfg.Source, cfg.Want, cfg.Log = s.agent, s.agent.Want, s.cfg.Log
+	s.host, err = workloadapi.Build(cfg)
+	return err
+}
+
 // Run serves until ctx ends, then drains, at most for the drain time. It returns
 // early for what waiting cannot mend.
 func (s *Sidecar) Run(ctx context.Context) error {
@@ -134,6 +150,9 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	wg.Go(func() { fail(s.admin.Serve(work)) })
 	if s.agent != nil {
 		wg.Go(func() { fail(s.agent.Run(work)) })
+	}
+	if s.host != nil {
+		wg.Go(func() { fail(s.host.Run(work)) })
 	}
 	wg.Go(func() { fail(s.discover(work)) })
 	if s.identity != nil {
@@ -250,6 +269,9 @@ func openCache(dir, node string) (*cache.Cache, error) {
 func (s *Sidecar) Addrs() Addrs {
 	a := Addrs{AdminSocket: s.cfg.AdminSocket, Listeners: s.listeners.Addrs()}
 	bound := s.admin.Addrs()
+	if s.host != nil {
+		a.HostSocket = s.host.Addr().String()
+	}
 	a.Admin, a.Metrics, a.Ready = bound.Admin, bound.Metrics, bound.Ready
 	return a
 }
@@ -287,6 +309,9 @@ func (s *Sidecar) Close() error {
 		}
 		if s.tls != nil {
 			s.tls.wait()
+		}
+		if s.host != nil {
+			errs = append(errs, s.host.Close())
 		}
 		if s.agent != nil {
 			errs = append(errs, s.agent.Close())

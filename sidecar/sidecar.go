@@ -14,6 +14,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/identity/agent"
 	"github.com/hauberk-mesh/hauberk/identity/svid"
+	"github.com/hauberk-mesh/hauberk/identity/workloadapi"
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 	"github.com/hauberk-mesh/hauberk/xds/client"
@@ -27,6 +28,9 @@ type Config struct {
 	// Agent joins the mesh: it gives identity, and the connection to the control
 	// planes.
 	Agent *agent.Config
+	// HostSocket offers the agent's identities to other processes of the host;
+	// nil for none. Its source is the Agent, which it needs.
+	HostSocket *workloadapi.Config
 	// Identity and Servers stand in for the agent's.
 	Identity svid.Source
 	Servers  []client.Server
@@ -58,6 +62,9 @@ func (c *Config) complete() error {
 	if c.Bootstrap == nil && c.Agent == nil && len(c.Servers) == 0 {
 		return errors.New("there is neither a control plane nor a bootstrap file")
 	}
+	if c.HostSocket != nil && c.Agent == nil {
+		return errors.New("the host socket needs an agent: there is none without a state directory")
+	}
 	if c.DrainTime <= 0 {
 		c.DrainTime = defaultDrain
 	}
@@ -77,5 +84,6 @@ func (c *Config) complete() error {
 type Addrs struct {
 	Admin, Metrics, Ready net.Addr // nil when off
 	AdminSocket           string
+	HostSocket            string // empty when off
 	Listeners             map[string]net.Addr
 }

@@ -57,6 +57,11 @@ func TestRefusals(t *testing.T) {
 		{"no such file", []string{"--bootstrap", filepath.Join(dir, "none.yaml")}},
 		{`bad.yaml: nodes: unknown field "nodes"`, []string{"--bootstrap", write("bad.yaml", "nodes: {}\n")}},
 		{"--token-file: open", []string{"--state-dir", dir, "--token-file", filepath.Join(dir, "none")}},
+		{"--workloads needs --socket", []string{"--state-dir", dir, "--workloads", "/x"}},
+		{`--socket-mode "rw": want octal`, []string{"--state-dir", dir, "--socket", "/x", "--socket-mode", "rw"}},
+		{`--socket-mode "01777": want octal`, []string{"--state-dir", dir, "--socket", "/x", "--socket-mode", "01777"}},
+		{"--socket needs --state-dir", []string{"--bootstrap", write("static.yaml", "node: {id: x}\n"), "--socket", "/x"}},
+		{"host socket: the path run/agent.sock is relative", []string{"--state-dir", filepath.Join(dir, "state"), "--socket", "run/agent.sock"}},
 		{"must be a loopback address", []string{"--bootstrap", write("ok.yaml", "node: {id: x}\n"), "--admin", "0.0.0.0:0"}},
 	} {
 		err := run(append(append([]string{}, quiet...), c.args...))

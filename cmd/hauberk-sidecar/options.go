@@ -4,13 +4,16 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/identity/agent"
+	"github.com/hauberk-mesh/hauberk/identity/workloadapi"
 	"github.com/hauberk-mesh/hauberk/internal/logging"
 	"github.com/hauberk-mesh/hauberk/internal/version"
 	"github.com/hauberk-mesh/hauberk/sidecar"
@@ -24,6 +27,7 @@ type options struct {
 	admin, adminSocket, metrics, ready, readyFile string
 	accessLog, accessLogFormat                    string
 	logLevel, logFormat                           string
+	socket, socketMode, workloads                 string
 
 	drainTime, warmUp time.Duration
 }
@@ -38,6 +42,9 @@ func parse(args []string, env func(string) (string, bool)) (*options, error) {
 	f.StringVar(&o.bootstrap, "bootstrap", "", "Envoy bootstrap `file`, YAML or JSON")
 	f.StringVar(&o.stateDir, "state-dir", "", "`directory` for identity and the last configuration, mode 0700")
 	f.StringVar(&o.tokenFile, "token-file", "", "`file` with the join token; needed once")
+	f.StringVar(&o.socket, "socket", "", "`path` of the host socket, where other processes of this host get their identities; none by default")
+	f.StringVar(&o.socketMode, "socket-mode", "0666", "`mode` of the host socket; who gets what is decided by who calls")
+	f.StringVar(&o.workloads, "workloads", "", "`file` that says which identities are for which processes, besides the node's record")
 	f.StringVar(&o.node, "node", "", "`name` of this node; the token's by default")
 	f.StringVar(&o.admin, "admin", "127.0.0.1:15000", "loopback `address` of the admin interface, read only; off for none")
 	f.StringVar(&o.adminSocket, "admin-socket", "", "`path` of the admin socket that takes changes; STATE-DIR/admin.sock by default")
@@ -98,6 +105,12 @@ func (o *options) sidecar() (*sidecar.Config, error) {
 			cfg.Admin = cfg.Bootstrap.Admin
 		}
 	}
+	if cfg.HostSocket, err = o.hostSocket(); err != nil {
+		return nil, err
+	}
+	if cfg.HostSocket != nil && o.stateDir == "" {
+		return nil, errors.New("--socket needs --state-dir: it serves the identities that the node's agent keeps there")
+	}
 	if cfg.AccessLog, err = o.accessLogs(); err != nil {
 		return nil, err
 	}
@@ -145,6 +158,21 @@ func (o *options) agent(log *slog.Logger) (*agent.Config, error) {
 		token = string(b)
 	}
 	return &agent.Config{StateDir: o.stateDir, Token: strings.TrimSpace(token), Version: version.Version, Logger: log}, nil
+}
+
+// hostSocket configures the host socket; nil when it is off.
+func (o *options) hostSocket() (*workloadapi.Config, error) {
+	if o.socket == "" {
+		if o.workloads != "" {
+			return nil, errors.New("--workloads needs --socket: it says who gets what there")
+		}
+		return nil, nil
+	}
+	mode, err := strconv.ParseUint(o.socketMode, 8, 32)
+	if err != nil || mode == 0 || mode > 0o777 {
+		return nil, fmt.Errorf("--socket-mode %q: want octal permissions such as 0666", o.socketMode)
+	}
+	return &workloadapi.Config{Socket: o.socket, Mode: fs.FileMode(mode), Workloads: o.workloads}, nil
 }
 
 func text(a net.Addr) string {

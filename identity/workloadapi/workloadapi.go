@@ -23,6 +23,7 @@ import (
 
 	secretv3 "github.com/envoyproxy/go-control-plane/envoy/service/secret/v3"
 	workloadv1 "github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
@@ -53,6 +54,9 @@ type Config struct {
 	// addition to the selectors of the node's record; empty for none. See
 	// ParseEntries.
 	Workloads string
+	// Want is told the SPIFFE IDs that some process of this host may ask for, so
+	// that the source holds them; nil where it holds every one anyway.
+	Want func(...spiffeid.ID)
 	// Register adds other services to the socket. Their handlers find the
 	// attested caller with CallerFromContext.
 	Register func(grpc.ServiceRegistrar)

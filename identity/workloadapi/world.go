@@ -145,10 +145,15 @@ func (s *Server) look() {
 	case record.Banned:
 		next.why = "this node is banned: " + record.BanReason
 	}
+	var ids []spiffeid.ID
 	for _, g := range next.grants {
+		ids = append(ids, g.id)
 		for _, a := range g.to {
 			next.needsUnit = next.needsUnit || a.set.Needs(selector.Unit)
 		}
+	}
+	if s.cfg.Want != nil && len(ids) > 0 {
+		s.cfg.Want(ids...)
 	}
 	for _, p := range problems {
 		if !slices.Contains(s.problems, p) {
