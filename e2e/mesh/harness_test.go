@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -39,6 +40,7 @@ type mesh struct {
 	catalog *consulapi.Client
 	cp      *proc
 	cpArgs  []string
+	cpID    string
 	api     *client.Client
 }
 
@@ -50,6 +52,12 @@ type proc struct {
 }
 
 func newMesh(t *testing.T) *mesh {
+	t.Helper()
+	return newMeshWith(t)
+}
+
+// newMeshWith adds flags of the control plane.
+func newMeshWith(t *testing.T, flags ...string) *mesh {
 	t.Helper()
 	bin := os.Getenv("HAUBERK_BIN")
 	if bin == "" {
@@ -70,7 +78,7 @@ func newMesh(t *testing.T) *mesh {
 	m.entry(&consulapi.ServiceIntentionsConfigEntry{Kind: consulapi.ServiceIntentions, Name: "*",
 		Sources: []*consulapi.SourceIntention{{Name: "*", Action: consulapi.IntentionActionDeny}}})
 	m.entry(&consulapi.ProxyConfigEntry{Kind: consulapi.ProxyDefaults, Name: "global", Config: map[string]any{"protocol": "http"}})
-	m.startControlPlane("cp1")
+	m.startControlPlane("cp1", flags...)
 	return m
 }
 
@@ -80,6 +88,7 @@ func (m *mesh) startControlPlane(id string, extra ...string) {
 	m.cpArgs = append([]string{"run", "--trust-domain", trustDomain, "--id", id, "--source", "consul",
 		"--state-dir", filepath.Join(m.dir, id), "--xds-address", fmt.Sprintf("127.0.0.1:%d", freePort(m.t)),
 		"--api-address", "127.0.0.1:0", "--socket", sock}, extra...)
+	m.cpID = id
 	c, err := client.New("unix://"+sock, nil)
 	if err != nil {
 		m.t.Fatal(err)
@@ -91,7 +100,7 @@ func (m *mesh) startControlPlane(id string, extra ...string) {
 // runControlPlane starts the control plane as it was configured, again perhaps.
 func (m *mesh) runControlPlane() {
 	m.t.Helper()
-	m.cp = m.start("controlplane", "hauberk-controlplane", m.cpArgs...)
+	m.cp = m.start("controlplane-"+m.cpID, "hauberk-controlplane", m.cpArgs...)
 	m.eventually(20*time.Second, "the control plane is in sync", func() error {
 		var st api.Status
 		if err := m.api.Get(m.t.Context(), api.StatusPath, &st); err != nil {
@@ -329,6 +338,23 @@ func (w *workload) awaitReady() {
 		}
 		return nil
 	})
+}
+
+// admin reads from the admin socket of the workload's sidecar.
+func (w *workload) admin(path string, to any) {
+	w.m.t.Helper()
+	socket := w.args[slices.Index(w.args, "--admin-socket")+1]
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}}
+	resp, err := c.Get("http://localhost" + path)
+	if err != nil {
+		w.m.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(to); err != nil {
+		w.m.t.Fatalf("%s of %s: %v", path, w.id, err)
+	}
 }
 
 // workload registers a service instance and starts a sidecar of its own.

@@ -32,11 +32,15 @@ func startLoad(w *workload) *load {
 	l.wg.Go(func() {
 		tick := time.NewTicker(2 * time.Millisecond)
 		defer tick.Stop()
-		for n := 0; ; n++ {
+		began := time.Now()
+		for n := 0; ; {
 			select {
 			case <-l.stop:
 				return
 			case <-tick.C:
+			}
+			// A tick that came late sends what is due since the last.
+			for due := int(time.Since(began) / (2 * time.Millisecond)); n < due; n++ {
 				l.wg.Go(func() { l.one(client, n) })
 			}
 		}
