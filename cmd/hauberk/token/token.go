@@ -50,8 +50,9 @@ func create(env *cli.Env) *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&req.Node, "node", "", "name of the node that may join")
 	f.StringVar(&req.Role, "role", "node", "node, controlplane or operator")
-	f.StringSliceVar(&req.Services, "service", nil, "service the node may be; with selectors for the host socket: api@uid=1001")
-	f.StringSliceVar(&req.Workloads, "workload", nil, "whole SPIFFE ID the node may be, likewise")
+	// Not a slice that is split at commas: these part the selectors of one service.
+	f.StringArrayVar(&req.Services, "service", nil, "service the node may be, repeatable; with selectors for the host socket: api@uid=1001,unit=api.service")
+	f.StringArrayVar(&req.Workloads, "workload", nil, "whole SPIFFE ID the node may be, likewise")
 	f.DurationVar(&req.TTL, "ttl", 10*time.Minute, "how long the token is valid")
 	f.StringSliceVar(&req.Addresses, "control-plane", nil, "address the node should reach a control plane at (default: this one's)")
 	if err := cmd.MarkFlagRequired("node"); err != nil {
