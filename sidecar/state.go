@@ -26,6 +26,7 @@ type subscriber interface {
 
 // replacer is the part of the listener manager that applying resources needs.
 type replacer interface {
+	Available(*listener.Config) error
 	Replace(remove []string, add []*listener.Config) map[string]error
 }
 
@@ -235,6 +236,10 @@ func (s *state) applyListeners(u client.Update, errs map[string]error) {
 		}
 		cfg, err := config.Listener(r.Body.GetValue())
 		if err != nil {
+			errs[r.Name] = err
+			continue
+		}
+		if err := s.listeners.Available(cfg); err != nil {
 			errs[r.Name] = err
 			continue
 		}

@@ -33,7 +33,10 @@ type fakeListeners struct {
 	inForce map[string]*listener.Config
 	steps   []string
 	fail    map[string]error
+	taken   map[string]error
 }
+
+func (f *fakeListeners) Available(c *listener.Config) error { return f.taken[c.Name] }
 
 func (f *fakeListeners) Replace(remove []string, add []*listener.Config) map[string]error {
 	errs := map[string]error{}
@@ -250,6 +253,12 @@ func TestRejectedResourceLeavesTheLastGood(t *testing.T) {
 	errs = r.Apply(client.Update{Type: resource.ListenerType, Upserts: []*resource.Resource{tcpListener(t, "l", "c", corev3.TrafficDirection_OUTBOUND)}})
 	if errs["l"] == nil {
 		t.Error("a listener that cannot be bound was accepted")
+	}
+	// Even one that would still wait for its cluster.
+	r.l.taken = map[string]error{"new": errors.New("address in use")}
+	errs = r.Apply(client.Update{Type: resource.ListenerType, Upserts: []*resource.Resource{tcpListener(t, "new", "absent", corev3.TrafficDirection_OUTBOUND)}})
+	if errs["new"] == nil || len(r.warming) > 0 {
+		t.Errorf("a listener whose address is taken was accepted: %v, warming %v", errs, r.warming)
 	}
 	badCluster := res(t, "c", &clusterv3.Cluster{Name: "c", LbPolicy: clusterv3.Cluster_MAGLEV})
 	if errs := r.Apply(client.Update{Type: resource.ClusterType, Upserts: []*resource.Resource{badCluster}}); errs["c"] == nil {

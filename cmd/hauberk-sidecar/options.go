@@ -155,7 +155,9 @@ func (o *options) agent(log *slog.Logger) (*agent.Config, error) {
 		if err != nil {
 			return nil, fmt.Errorf("--token-file: %w", err)
 		}
-		token = string(b)
+		if token = strings.TrimSpace(string(b)); token == "" {
+			return nil, fmt.Errorf("--token-file %s: the file is empty; make a token with `hauberk token create`", o.tokenFile)
+		}
 	}
 	return &agent.Config{StateDir: o.stateDir, Token: strings.TrimSpace(token), Version: version.Version, Logger: log}, nil
 }

@@ -52,8 +52,10 @@ type Config struct {
 	APIHostnames []string
 
 	LeafTTL, SignerTTL time.Duration
-	Version            string
-	Log                *slog.Logger
+	// Now is the clock of identities; time.Now when nil.
+	Now     func() time.Time
+	Version string
+	Log     *slog.Logger
 }
 
 // Server is one control plane. Build binds, Run serves.
@@ -100,6 +102,7 @@ func (s *Server) build(ctx context.Context) error {
 		JoinToken:    s.cfg.JoinToken,
 		LeafTTL:      s.cfg.LeafTTL,
 		SignerTTL:    s.cfg.SignerTTL,
+		Now:          s.cfg.Now,
 		Log:          s.log.With("component", "identity"),
 	})
 	if err != nil {

@@ -42,6 +42,7 @@ type mesh struct {
 	cpArgs  []string
 	cpID    string
 	api     *client.Client
+	files   string // the directory of the files source; then there is no Consul
 }
 
 type proc struct {
@@ -85,7 +86,7 @@ func newMeshWith(t *testing.T, flags ...string) *mesh {
 func (m *mesh) startControlPlane(id string, extra ...string) {
 	m.t.Helper()
 	sock := filepath.Join(m.dir, id+".sock")
-	m.cpArgs = append([]string{"run", "--trust-domain", trustDomain, "--id", id, "--source", "consul",
+	m.cpArgs = append([]string{"run", "--trust-domain", trustDomain, "--id", id,
 		"--state-dir", filepath.Join(m.dir, id), "--xds-address", fmt.Sprintf("127.0.0.1:%d", freePort(m.t)),
 		"--api-address", "127.0.0.1:0", "--socket", sock}, extra...)
 	m.cpID = id
@@ -123,7 +124,10 @@ func (m *mesh) start(name, program string, args ...string) *proc {
 	defer f.Close()
 	p.cmd = exec.Command(filepath.Join(m.bin, program), args...)
 	p.cmd.Stdout, p.cmd.Stderr = f, f
-	p.cmd.Env = append(os.Environ(), "CONSUL_HTTP_ADDR="+m.consul.HTTPAddr())
+	p.cmd.Env = os.Environ()
+	if m.consul != nil {
+		p.cmd.Env = append(p.cmd.Env, "CONSUL_HTTP_ADDR="+m.consul.HTTPAddr())
+	}
 	if err := p.cmd.Start(); err != nil {
 		m.t.Fatal(err)
 	}
@@ -285,7 +289,9 @@ func (m *mesh) register(s spec) *workload {
 			Checks: consulapi.AgentServiceChecks{{Name: "application", AliasService: s.id}},
 		}},
 	}
-	if err := m.catalog.Agent().ServiceRegister(w.reg); err != nil {
+	if m.files != "" {
+		m.stanza(w)
+	} else if err := m.catalog.Agent().ServiceRegister(w.reg); err != nil {
 		m.t.Fatal(err)
 	}
 	return w

@@ -17,6 +17,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/identity/svid"
 	"github.com/hauberk-mesh/hauberk/identity/token"
 	"github.com/hauberk-mesh/hauberk/identity/trust"
+	"github.com/hauberk-mesh/hauberk/identity/verify"
 )
 
 // Agent keeps a host's identities. It is a svid.Source.
@@ -264,7 +265,10 @@ func (a *Agent) ensureJoined(ctx context.Context) error {
 			return a.takeJoin(joined)
 		}
 		var refused *identityv1.RefusedError
-		if errors.As(err, &refused) {
+		var clocks *verify.TimeError
+		if errors.As(err, &refused) || errors.As(err, &clocks) {
+			// Waiting mends neither; a clock that is set later does when the
+			// supervisor starts this again.
 			return fmt.Errorf("agent: %w", err)
 		}
 		a.log.Warn("cannot join yet", "err", err)

@@ -40,7 +40,7 @@ func (r Role) ID(td spiffeid.TrustDomain, name string) (spiffeid.ID, error) {
 // to a host, not long enough to be found there.
 const (
 	DefaultTTL = 10 * time.Minute
-	MinTTL     = time.Minute
+	MinTTL     = time.Second
 	MaxTTL     = 24 * time.Hour
 )
 

@@ -111,7 +111,7 @@ func loopback(addr string) error {
 func (s *Server) tcp(what, addr string, h http.Handler) (net.Addr, error) {
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
-		return nil, fmt.Errorf("%s listener: %w", what, err)
+		return nil, fmt.Errorf("%s listener: %w; choose another address, port 0 takes a free one", what, err)
 	}
 	s.add(ln, h)
 	return ln.Addr(), nil

@@ -152,6 +152,9 @@ func locate(j []byte, err error) error {
 		offset += bytes.IndexByte(j[offset:], '\n') + 1
 	}
 	reason := strings.TrimPrefix(position.ReplaceAllString(text, ""), "syntax error ")
+	if strings.HasPrefix(reason, "unknown field") {
+		reason += "; remove it, or correct its name: Envoy's v3 API has none such here"
+	}
 	return fail(pathAt(j, offset+column-1), "%s", reason)
 }
 

@@ -69,7 +69,7 @@ func (e *AddressInUseError) Error() string {
 	if e.Holder == "" {
 		return fmt.Sprintf("address %s %s is in use by another process; stop it or choose another address", e.Network, e.Address)
 	}
-	return fmt.Sprintf("address %s %s is in use by %s", e.Network, e.Address, e.Holder)
+	return fmt.Sprintf("address %s %s is in use by %s; stop it or choose another address", e.Network, e.Address, e.Holder)
 }
 
 // Unwrap lets errors.Is find EADDRINUSE.

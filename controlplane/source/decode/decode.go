@@ -155,7 +155,7 @@ func (d *decoder) unknown(n *Node, key, path string, fields fieldSet) {
 	if d.mode == Server && n.zero() {
 		return
 	}
-	hint := ""
+	hint := "; remove it"
 	if near := fields.nearest(key); near != "" {
 		hint = "; did you mean " + near + "?"
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -82,6 +83,9 @@ func Load(dir string) (*Set, error) {
 // and, in a mounted Kubernetes ConfigMap, the directories behind the links.
 func list(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("directory %s does not exist; make it, or name another with --files-dir", dir)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,59 @@
+package listener
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func TestAvailable(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	s := NewSockets(slog.New(slog.DiscardHandler))
+	own, err := s.Listen("l", "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
+	free, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	free.Close()
+	for address, want := range map[string]string{
+		taken.Addr().String():  "is in use by process",
+		free.Addr().String():   "",
+		"127.0.0.1:0":          "",
+		"192.0.2.1:80":         "cannot assign requested address",
+		"host:80":              "unable to parse IP",
+		"[::ffff:127.0.0.1]:0": "",
+	} {
+		err := s.available("tcp", address)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", address, err, want)
+		}
+	}
+	if err := s.available("tcp", taken.Addr().String()); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("%v is not EADDRINUSE", err)
+	}
+	// Asking takes nothing.
+	if l, err := net.Listen("tcp", free.Addr().String()); err != nil {
+		t.Error(err)
+	} else {
+		l.Close()
+	}
+	fixed, err := s.Listen("m", "tcp", free.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fixed.Close()
+	if err := s.available("tcp", free.Addr().String()); err != nil {
+		t.Errorf("an address that a listener here has: %v", err)
+	}
+}
