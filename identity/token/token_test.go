@@ -287,7 +287,7 @@ func TestSpec(t *testing.T) {
 		"no name":               {func(s *Spec) { s.Name = "" }, "empty"},
 		"bad name":              {func(s *Spec) { s.Name = "a/b" }, "'/' is not allowed"},
 		"long name":             {func(s *Spec) { s.Name = strings.Repeat("x", 201) }, "at most 200"},
-		"too short":             {func(s *Spec) { s.TTL = time.Second }, "not between"},
+		"too short":             {func(s *Spec) { s.TTL = time.Millisecond }, "not between"},
 		"negative":              {func(s *Spec) { s.TTL = -time.Hour }, "not between"},
 		"too long":              {func(s *Spec) { s.TTL = 25 * time.Hour }, "not between"},
 		"no address":            {func(s *Spec) { s.Addresses = nil }, "no address"},

@@ -186,7 +186,7 @@ func TestBootstrapIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := LoadBootstrap(file)
-	if want := regexp.MustCompile(`b\.yaml: nodes: unknown field "nodes"$`); err == nil || !want.MatchString(err.Error()) {
+	if want := regexp.MustCompile(`b\.yaml: nodes: unknown field "nodes"; remove it`); err == nil || !want.MatchString(err.Error()) {
 		t.Error(err)
 	}
 	if _, err := LoadBootstrap(file + "x"); err == nil || !strings.Contains(err.Error(), "no such file") {
