@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -221,7 +222,12 @@ func TestFileMustBeUsableAtTheStart(t *testing.T) {
 	if err := os.Chmod(open, 0o646); err != nil {
 		t.Fatal(err)
 	}
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for file, want := range map[string]string{
+		pipe:                                  "not a regular file",
 		entries(t, "workload: []"):            "workload: unknown key",
 		open:                                  "others could give themselves an identity",
 		filepath.Join(t.TempDir(), "missing"): "no such file",

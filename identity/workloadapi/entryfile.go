@@ -39,7 +39,8 @@ func (f *entryFile) reload() (changed bool, err error) {
 	if f.path == "" {
 		return false, nil
 	}
-	in, err := os.Open(f.path)
+	// O_NONBLOCK: to open a named pipe would wait for its writer.
+	in, err := os.OpenFile(f.path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		f.seen = nil
 		return false, fmt.Errorf("workloads: %w", err)

@@ -163,6 +163,10 @@ func (kernel) cgroup(pid int32) ([]byte, error) { return readProc(pid, "cgroup")
 const maxProc = 64 << 10
 
 func readProc(pid int32, file string) ([]byte, error) {
+	// A /proc of another PID namespace has other processes under these numbers.
+	if self, err := os.Readlink("/proc/self"); err != nil || self != strconv.Itoa(os.Getpid()) {
+		return nil, errors.Join(errors.New("/proc is not of the agent's own PID namespace"), err)
+	}
 	f, err := os.Open("/proc/" + strconv.Itoa(int(pid)) + "/" + file)
 	if err != nil {
 		return nil, err

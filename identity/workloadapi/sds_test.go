@@ -426,6 +426,13 @@ func TestStreamRefusesWhatItDoesNotServe(t *testing.T) {
 	}
 	_, err = x.Recv()
 	wantCode(t, "another type", err, codes.InvalidArgument, "only type.googleapis.com")
+	// The reason for long names still fits into a trailer.
+	var long []string
+	for range 4 {
+		long = append(long, strings.Repeat(string(rune('\x01'+len(long))), maxName))
+	}
+	_, err = s.sotw(t, long...).Recv()
+	wantCode(t, "long names that are none", err, codes.PermissionDenied, "; and 1 more")
 	many := make([]string, maxNames+1)
 	for n := range many {
 		many[n] = id("x") + strings.Repeat("y", n)

@@ -62,7 +62,7 @@ func (i *identities) secret(name string) (secret, error) {
 	id, err := spiffeid.FromString(name)
 	switch {
 	case err != nil:
-		return secret{}, fmt.Errorf("%q is no name of a secret here: ask for %s, %s, %s, a SPIFFE ID or spiffe://TRUST-DOMAIN", name, DefaultSecret, RootSecret, AllSecret)
+		return secret{}, fmt.Errorf("%q is no name of a secret here: ask for %s, %s, %s, a SPIFFE ID or spiffe://TRUST-DOMAIN", short(name), DefaultSecret, RootSecret, AllSecret)
 	case id.Path() == "":
 		return i.bundle(name, id.TrustDomain().Name())
 	}
@@ -91,7 +91,7 @@ func (i *identities) may(id spiffeid.ID) bool {
 // certificate is an SVID with its key.
 func (i *identities) certificate(name string, id spiffeid.ID) (secret, error) {
 	if !i.may(id) {
-		return secret{}, fmt.Errorf("no entry of this host gives %s to this caller", id)
+		return secret{}, fmt.Errorf("no entry of this host gives %s to this caller", short(id.String()))
 	}
 	o, ok := i.find(id)
 	if !ok {
@@ -125,7 +125,7 @@ func (i *identities) bundle(name, td string) (secret, error) {
 		if td == i.granted[0].id.TrustDomain().Name() {
 			return secret{}, errPendingSecret
 		}
-		return secret{}, fmt.Errorf("this host trusts no anchor of %s", td)
+		return secret{}, fmt.Errorf("this host trusts no anchor of %s", short(td))
 	}
 	version := (&identities{bundles: map[string]*svid.Anchors{td: b}}).fingerprint()
 	return pack(name, version, "bundle of "+td, &tlsv3.Secret{
@@ -196,4 +196,13 @@ func (i *identities) everything() []string {
 		out = append(out, tdID(td))
 	}
 	return out
+}
+
+// short bounds what a caller's own words add to an error: it travels in trailers,
+// which clients bound.
+func short(s string) string {
+	if len(s) > 300 {
+		return s[:300] + "…"
+	}
+	return s
 }
