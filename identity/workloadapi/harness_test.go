@@ -178,8 +178,27 @@ func socketDir(t *testing.T) string {
 	return dir
 }
 
+// settle waits until the server has seen what the source holds.
+func (s *server) settle(t *testing.T) {
+	t.Helper()
+	limit := time.After(within)
+	for {
+		w := s.world.Load()
+		if w.snapshot == s.cfg.Source.Snapshot() && w.record == s.cfg.Source.Record() {
+			return
+		}
+		select {
+		case <-w.changed:
+		case <-limit:
+			t.Fatal("the server does not see what its source holds")
+		}
+	}
+}
+
+// dial connects to a server that has seen what the source holds.
 func (s *server) dial(t *testing.T) *grpc.ClientConn {
 	t.Helper()
+	s.settle(t)
 	c, err := grpc.NewClient("unix://"+s.path, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)

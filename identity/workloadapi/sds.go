@@ -288,6 +288,6 @@ func (c *call) log(a answer) {
 		c.s.log.Info("served", "method", c.method, "caller", c.caller.String(), "secrets", a.describe())
 	}
 	for _, r := range a.refused {
-		c.s.log.Info("refused", "method", c.method, "caller", c.caller.String(), "secret", clip(r.name), "reason", clip(r.reason))
+		c.s.log.Info("refused", "method", c.method, "caller", c.caller.String(), "secret", short(r.name), "reason", clip(r.reason))
 	}
 }

@@ -433,6 +433,9 @@ func TestStreamRefusesWhatItDoesNotServe(t *testing.T) {
 	}
 	_, err = s.sotw(t, long...).Recv()
 	wantCode(t, "long names that are none", err, codes.PermissionDenied, "; and 1 more")
+	if n := len(err.Error()); n > 8<<10 {
+		t.Errorf("the reason has %d bytes", n)
+	}
 	many := make([]string, maxNames+1)
 	for n := range many {
 		many[n] = id("x") + strings.Repeat("y", n)
@@ -441,4 +444,60 @@ func TestStreamRefusesWhatItDoesNotServe(t *testing.T) {
 	wantCode(t, "too many names", err, codes.ResourceExhausted, "may ask for")
 	_, err = s.sotw(t, strings.Repeat("x", maxName+1)).Recv()
 	wantCode(t, "a long name", err, codes.InvalidArgument, "bytes")
+}
+
+// A request that answers an earlier response than the last is out of date, also
+// in what it asks for.
+func TestStaleNonce(t *testing.T) {
+	c := &call{sub: newSubscription()}
+	for _, x := range []struct {
+		nonce, name string
+		taken       bool
+	}{
+		{"9", "first", true}, // of an earlier stream
+		{"", "before the first response", true},
+		{"1", "unknown", false},
+	} {
+		if err := c.request(&discoveryv3.DiscoveryRequest{ResponseNonce: x.nonce, ResourceNames: []string{x.name}}); err != nil {
+			t.Fatal(err)
+		}
+		if c.sub.names[x.name] != x.taken {
+			t.Errorf("nonce %q: %v", x.nonce, c.sub.names)
+		}
+	}
+	first, second := c.nextNonce(), c.nextNonce()
+	for nonce, taken := range map[string]bool{first: false, "": false, second: true} {
+		if err := c.request(&discoveryv3.DiscoveryRequest{ResponseNonce: nonce, ResourceNames: []string{"x" + nonce}}); err != nil {
+			t.Fatal(err)
+		}
+		if c.sub.names["x"+nonce] != taken {
+			t.Errorf("nonce %q after %q: %v", nonce, second, c.sub.names)
+		}
+	}
+}
+
+// Only a first request without names is for everything.
+func TestNoNames(t *testing.T) {
+	c := &call{sub: newSubscription()}
+	ask := func(names ...string) {
+		t.Helper()
+		if err := c.request(&discoveryv3.DiscoveryRequest{ResourceNames: names}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ask(); !c.sub.all {
+		t.Error("not everything")
+	}
+	if ask(); !c.sub.all {
+		t.Error("everything, acknowledged, is no longer everything")
+	}
+	if ask("a", wildcard); !c.sub.all || !c.sub.names["a"] {
+		t.Error("everything, and a name")
+	}
+	if ask("a"); c.sub.all {
+		t.Error("everything was left out, and stayed")
+	}
+	if ask(); c.sub.all || len(c.sub.names) != 0 {
+		t.Error("nothing became everything")
+	}
 }

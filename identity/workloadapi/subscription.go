@@ -141,7 +141,7 @@ func (a answer) denied() error {
 			text += fmt.Sprintf("; and %d more", len(a.refused)-n)
 			break
 		}
-		text += fmt.Sprintf("; %s: %s", r.name, r.reason)
+		text += fmt.Sprintf("; %s: %s", short(r.name), r.reason)
 	}
 	return status.Error(codes.PermissionDenied, text)
 }

@@ -126,6 +126,7 @@ func TestOnlyTheMatchingUserIsServed(t *testing.T) {
 		return
 	}
 	src.permit(t, "web uid=4001", "db uid=4002 gid=4002", "everyone")
+	s.settle(t)
 	for _, c := range []struct {
 		uid, gid uint32
 		want     string
@@ -171,6 +172,9 @@ func TestStreamFollowsWithdrawal(t *testing.T) {
 	src.permit(t, "web "+me())
 	stream = s.fetch(t, withHeader(limited(t)))
 	want(id("web"))
+	// A change of what others get is no change for this caller.
+	src.permit(t, "web "+me(), "db "+notMe())
+	s.settle(t)
 	src.setRecord(&agent.Record{Node: "n1", Banned: true, BanReason: "stolen", Workloads: src.Record().Workloads})
 	_, err = stream.Recv()
 	wantCode(t, "banned", err, codes.PermissionDenied, "this node is banned: stolen")
@@ -228,6 +232,7 @@ func TestBundles(t *testing.T) {
 	wantCode(t, "a caller without an identity", err, codes.PermissionDenied, "no identity issued")
 
 	src.permit(t, "web "+me())
+	s.settle(t)
 	if stream, err = api.FetchX509Bundles(withHeader(limited(t)), &workloadv1.X509BundlesRequest{}); err != nil {
 		t.Fatal(err)
 	}
@@ -245,6 +250,7 @@ func TestBundles(t *testing.T) {
 	}
 	// A renewal is no change of bundles: had it been sent, it would come first.
 	src.issue(t, "web")
+	s.settle(t)
 	src.more = nil
 	src.publish()
 	if got = recv(); len(got) != 1 {

@@ -16,6 +16,7 @@ import (
 
 // world is everything that an answer depends on besides the caller. Immutable.
 type world struct {
+	record   *agent.Record // nil before the join
 	snapshot *svid.Snapshot
 	grants   []grant
 	// why there is nothing to give to anybody; empty when there is.
@@ -136,7 +137,7 @@ func (s *Server) look() {
 	defer s.mu.Unlock()
 	next := &world{changed: make(chan struct{})}
 	record := s.cfg.Source.Record()
-	next.snapshot = s.cfg.Source.Snapshot()
+	next.record, next.snapshot = record, s.cfg.Source.Snapshot()
 	var problems []string
 	next.grants, problems = grants(record, s.file.entries)
 	switch {
