@@ -29,6 +29,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/xds/client"
 	"github.com/hauberk-mesh/hauberk/xds/client/cache"
 	"github.com/hauberk-mesh/hauberk/xds/names"
+	"github.com/hauberk-mesh/hauberk/xds/relay"
 )
 
 // Sidecar is a data plane process, or one of several in a test.
@@ -127,6 +128,7 @@ func (s *Sidecar) buildHostSocket() (err error) {
 		return nil
 	}
 	cfg := *s.cfg.HostSocket
+	cfg.Register = relay.OnHostSocket(s.agent.Conn(), s.cfg.Log).Register
 	cfg.Source, cfg.Want, cfg.Log = s.agent, s.agent.Want, s.cfg.Log
 	s.host, err = workloadapi.Build(cfg)
 	return err

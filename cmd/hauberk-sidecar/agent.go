@@ -13,6 +13,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/identity/agent"
 	"github.com/hauberk-mesh/hauberk/identity/workloadapi"
 	"github.com/hauberk-mesh/hauberk/internal/version"
+	"github.com/hauberk-mesh/hauberk/xds/relay"
 )
 
 // runAgent keeps the host's identities without a data plane, and offers them on
@@ -66,6 +67,7 @@ func buildHost(o *options, log *slog.Logger) (*host, error) {
 	}
 	if socket != nil {
 		socket.Source, socket.Log = h.agent, log
+		socket.Register = relay.OnHostSocket(h.agent.Conn(), log).Register
 		if h.socket, err = workloadapi.Build(*socket); err != nil {
 			return nil, errors.Join(err, h.close())
 		}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/cmd/hauberk/ca"
 	"github.com/hauberk-mesh/hauberk/cmd/hauberk/demo"
+	"github.com/hauberk-mesh/hauberk/cmd/hauberk/envoy"
 	"github.com/hauberk-mesh/hauberk/cmd/hauberk/identity"
 	"github.com/hauberk-mesh/hauberk/cmd/hauberk/intention"
 	"github.com/hauberk-mesh/hauberk/cmd/hauberk/internal/cli"
@@ -26,6 +27,7 @@ func main() {
 		run.Command(env),
 		token.Command(env),
 		ca.Command(env),
+		envoy.Command(env),
 	)
 	os.Exit(cli.Execute(root, os.Args[1:]))
 }

@@ -116,13 +116,19 @@ func (m *mesh) runControlPlane() {
 
 func (m *mesh) start(name, program string, args ...string) *proc {
 	m.t.Helper()
+	return m.startProgram(name, filepath.Join(m.bin, program), args...)
+}
+
+// startProgram starts one that may not be ours.
+func (m *mesh) startProgram(name, program string, args ...string) *proc {
+	m.t.Helper()
 	p := &proc{name: name, done: make(chan struct{}), log: filepath.Join(m.dir, name+".log")}
 	f, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	defer f.Close()
-	p.cmd = exec.Command(filepath.Join(m.bin, program), args...)
+	p.cmd = exec.Command(program, args...)
 	p.cmd.Stdout, p.cmd.Stderr = f, f
 	p.cmd.Env = os.Environ()
 	if m.consul != nil {
