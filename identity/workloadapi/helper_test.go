@@ -38,6 +38,9 @@ func helper() {
 	case "heir":
 		heir()
 		return
+	case "wait": // until it is told to go on
+		_, err := io.Copy(io.Discard, os.Stdin)
+		must(err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
@@ -91,7 +94,8 @@ func as(t *testing.T, uid, gid uint32, socket string) string {
 	}
 	cmd := exec.CommandContext(ctx, copied)
 	cmd.Dir = "/"
-	cmd.Env = []string{helperEnv + "=" + socket}
+	// The race detector would sleep a second at each exit.
+	cmd.Env = []string{helperEnv + "=" + socket, "GORACE=atexit_sleep_ms=0"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid}}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -124,7 +128,7 @@ func leave() {
 	exe, err := os.Executable()
 	must(err)
 	cmd := exec.Command(exe)
-	cmd.Env = append(os.Environ(), helperMode+"=heir")
+	cmd.Env = append(os.Environ(), helperMode+"=heir", "GORACE=atexit_sleep_ms=0")
 	cmd.ExtraFiles = []*os.File{f}
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	must(cmd.Start())
