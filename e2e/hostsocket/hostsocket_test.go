@@ -5,7 +5,9 @@ package hostsocket
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -223,6 +225,8 @@ func testHostSocket(t *testing.T, command string) {
 	w.eventually("the identities of this process", want(socket, id("local"), id("web")))
 	t.Logf("first SVIDs after %s", time.Since(began).Round(time.Millisecond))
 
+	testFetchCommand(t, w, socket)
+
 	// The socket is served; a second agent says by whom.
 	again := exec.Command(filepath.Join(w.bin, "hauberk-sidecar"), "agent", "--state-dir", filepath.Join(w.dir, "state2"), "--socket", socket)
 	out, err := again.CombinedOutput()
@@ -251,6 +255,39 @@ func testHostSocket(t *testing.T, command string) {
 		if strings.Contains(p.text(), secret) {
 			t.Errorf("the log holds %q", secret)
 		}
+	}
+}
+
+// testFetchCommand: what an operator sees of the same, and takes into files.
+func testFetchCommand(t *testing.T, w *world, socket string) {
+	t.Helper()
+	dir := filepath.Join(w.dir, "files-of-svids")
+	out, err := w.hauberk("identity", "fetch", "--socket", socket, "--write", dir, "--output", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []struct {
+		SPIFFEID string `json:"spiffe_id"`
+		Hint     string `json:"hint"`
+	}
+	if err := json.Unmarshal([]byte(out), &got); err != nil || len(got) != 2 || got[0].SPIFFEID != id("local") || got[0].Hint != "second" || got[1].SPIFFEID != id("web") {
+		t.Errorf("%s: %v", out, err)
+	}
+	if strings.Contains(out, "PRIVATE") {
+		t.Error("a key is printed")
+	}
+	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "svid.1.pem"), filepath.Join(dir, "svid.1.key"))
+	if err != nil || pair.Leaf.URIs[0].String() != id("web") {
+		t.Errorf("the files: %v", err)
+	}
+	if info, err := os.Stat(filepath.Join(dir, "svid.1.key")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the key's file: %v %v", info.Mode(), err)
+	}
+	if out, err := w.hauberk("identity", "show", filepath.Join(dir, "svid.1.pem")); err != nil {
+		t.Errorf("the SVID is not valid to the control plane: %v: %s", err, out)
+	}
+	if _, err := w.hauberk("identity", "fetch", "--socket", socket+".none"); err == nil || !strings.Contains(err.Error(), "exit status 2") {
+		t.Errorf("no socket: %v", err)
 	}
 }
 
@@ -297,6 +334,9 @@ func TestBanEndsStreams(t *testing.T) {
 	}
 	cancel()
 	<-done
+	if _, err := w.hauberk("identity", "fetch", "--socket", socket); err == nil || !strings.Contains(err.Error(), "exit status 1") || !strings.Contains(err.Error(), "banned") {
+		t.Errorf("hauberk identity fetch on a banned node: %v", err)
+	}
 	if ids, err := fetch(socket); status.Code(err) != codes.PermissionDenied {
 		t.Errorf("a banned node serves %v, %v", ids, err)
 	}

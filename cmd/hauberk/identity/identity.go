@@ -30,7 +30,7 @@ import (
 // Command returns `hauberk identity`.
 func Command(env *cli.Env) *cobra.Command {
 	cmd := &cobra.Command{Use: "identity", Short: "inspect identities"}
-	cmd.AddCommand(show(env))
+	cmd.AddCommand(show(env), fetch(env))
 	return cmd
 }
 
