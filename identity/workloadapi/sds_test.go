@@ -138,10 +138,10 @@ func TestSecretsThatAreNotTheCallers(t *testing.T) {
 		"rootca":                              "no name of a secret",
 		"spiffe://" + td + "/../web":          "no name of a secret",
 	} {
-		m, err := fetched(t, s, name)
+		_, err := fetched(t, s, name)
 		wantCode(t, name, err, codes.PermissionDenied, want)
 		// With a name that is the caller's, that one is answered and this one named.
-		m, err = fetched(t, s, name, DefaultSecret)
+		m, err := fetched(t, s, name, DefaultSecret)
 		if err != nil || !slices.Equal(names(t, m.GetResources()), []string{DefaultSecret}) {
 			t.Fatalf("%q: %v", name, err)
 		}

@@ -91,8 +91,12 @@ func (l *Limits) complete() error {
 	return nil
 }
 
-// handshakeTimeout bounds how long a connection may stay without HTTP/2.
-const handshakeTimeout = 5 * time.Second
+const (
+	// handshakeTimeout bounds how long a connection may stay without HTTP/2.
+	handshakeTimeout = 5 * time.Second
+	// buffer is each way's, per connection. Most carry some kilobytes an hour.
+	buffer = 4 << 10
+)
 
 // Server is the host socket. Build binds it, Run serves it.
 type Server struct {
@@ -148,6 +152,7 @@ func Build(cfg Config) (_ *Server, err error) {
 		grpc.Creds(attestor{s}),
 		grpc.ConnectionTimeout(handshakeTimeout), grpc.WaitForHandlers(true),
 		grpc.MaxConcurrentStreams(uint32(cfg.Limits.StreamsPerUser)),
+		grpc.ReadBufferSize(buffer), grpc.WriteBufferSize(buffer), grpc.SharedWriteBuffer(true),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(s.unary), grpc.ChainStreamInterceptor(s.stream))
 	s.register()
