@@ -246,6 +246,18 @@ func TestPinByNumber(t *testing.T) {
 	}
 }
 
+// The same end to end, on a kernel that is made to look like an old one.
+func TestOldKernel(t *testing.T) {
+	src := newSource(t)
+	src.permit(t, "web "+me(), "db "+notMe())
+	src.issue(t, "web", "db")
+	s := serve(t, Config{Source: src}, func(s *Server) { s.reads = kernel{old: true} })
+	m, err := s.svids(t)
+	if err != nil || len(m.GetSvids()) != 1 || m.GetSvids()[0].GetSpiffeId() != id("web") {
+		t.Errorf("%v %v", m, err)
+	}
+}
+
 func TestCallersThatCannotBeAttested(t *testing.T) {
 	src := newSource(t)
 	src.permit(t, "web "+me())

@@ -13,12 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kernel is the peerReader of this machine.
-type kernel struct{}
+// kernel is the peerReader of this machine. As an old one it is from before Linux
+// 6.5, whatever it is.
+type kernel struct{ old bool }
 
 // peer asks for the credentials that the kernel recorded at connect(2), and for
 // the very process that called it.
-func (kernel) peer(c *net.UnixConn) (process, error) {
+func (k kernel) peer(c *net.UnixConn) (process, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return process{}, err
@@ -28,7 +29,9 @@ func (kernel) peer(c *net.UnixConn) (process, error) {
 	var credErr, fdErr error
 	if err := raw.Control(func(s uintptr) {
 		cred, credErr = unix.GetsockoptUcred(int(s), unix.SOL_SOCKET, unix.SO_PEERCRED)
-		fd, fdErr = unix.GetsockoptInt(int(s), unix.SOL_SOCKET, unix.SO_PEERPIDFD)
+		if fdErr = unix.ENOPROTOOPT; !k.old {
+			fd, fdErr = unix.GetsockoptInt(int(s), unix.SOL_SOCKET, unix.SO_PEERPIDFD)
+		}
 	}); err != nil {
 		return process{}, err
 	}
