@@ -29,7 +29,6 @@ import (
 	"github.com/hauberk-mesh/hauberk/xds/client"
 	"github.com/hauberk-mesh/hauberk/xds/client/cache"
 	"github.com/hauberk-mesh/hauberk/xds/names"
-	"github.com/hauberk-mesh/hauberk/xds/relay"
 )
 
 // Sidecar is a data plane process, or one of several in a test.
@@ -120,18 +119,6 @@ func (s *Sidecar) want(ids []string) {
 		}
 	}
 	s.agent.Want(out...)
-}
-
-// buildHostSocket binds the socket on which other processes get their identities.
-func (s *Sidecar) buildHostSocket() (err error) {
-	if s.cfg.HostSocket == nil {
-		return nil
-	}
-	cfg := *s.cfg.HostSocket
-	cfg.Register = relay.OnHostSocket(s.agent.Conn(), s.cfg.Log).Register
-	cfg.Source, cfg.Want, cfg.Log = s.agent, s.agent.Want, s.cfg.Log
-	s.host, err = workloadapi.Build(cfg)
-	return err
 }
 
 // Run serves until ctx ends, then drains, at most for the drain time. It returns

@@ -43,6 +43,7 @@ func (callerInfo) AuthType() string { return "unix-peer" }
 func (a attestor) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, caller, err := a.attest(raw)
 	if err != nil {
+		a.s.cfg.Observer.Refused()
 		a.s.log.Warn("connection refused", "reason", err)
 		return nil, nil, err
 	}

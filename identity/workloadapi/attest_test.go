@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -342,7 +343,7 @@ func TestLimits(t *testing.T) {
 
 // One user's connections do not count for another.
 func TestLimitsArePerUser(t *testing.T) {
-	u := newUsage(Limits{Connections: 3, ConnectionsPerUser: 2, StreamsPerUser: 1})
+	u := newUsage(Limits{Connections: 3, ConnectionsPerUser: 2, StreamsPerUser: 1}, func(int) {})
 	var releases []func()
 	take := func(uid uint32, want bool) {
 		t.Helper()
@@ -421,5 +422,58 @@ func TestHealthAndReflection(t *testing.T) {
 		if !strings.Contains(" "+strings.Join(got, " ")+" ", " "+want+" ") {
 			t.Errorf("%s is not among %v", want, got)
 		}
+	}
+}
+
+// counts is an Observer.
+type counts struct {
+	mu      sync.Mutex
+	open    int
+	refused int
+	ended   map[string]int
+}
+
+func (c *counts) Connections(open int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.open = open
+}
+
+func (c *counts) Refused() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refused++
+}
+
+func (c *counts) Ended(method, code string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended[method+" "+code]++
+}
+
+func TestObserver(t *testing.T) {
+	src := newSource(t)
+	src.permit(t, "web "+me())
+	src.issue(t, "web")
+	c := &counts{ended: map[string]int{}}
+	s := serve(t, Config{Source: src, Observer: c, Limits: Limits{Connections: 1}})
+	stream := s.fetch(t, withHeader(limited(t)))
+	if _, err := stream.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.svids(t); err == nil {
+		t.Error("a second connection")
+	}
+	c.mu.Lock()
+	if c.open != 1 || c.refused < 1 || len(c.ended) != 0 {
+		t.Errorf("%+v", c)
+	}
+	c.mu.Unlock()
+	src.permit(t)
+	_, err := stream.Recv()
+	wantCode(t, "withdrawn", err, codes.PermissionDenied, "")
+	s.stop()
+	if c.open != 0 || c.ended["/SpiffeWorkloadAPI/FetchX509SVID PermissionDenied"] != 1 {
+		t.Errorf("%+v", c)
 	}
 }

@@ -17,6 +17,7 @@ import (
 // usage counts what each user holds, so that one cannot keep others out.
 type usage struct {
 	limits Limits
+	open   func(int) // told of each change of connections, in order
 
 	mu          sync.Mutex
 	connections int
@@ -25,7 +26,9 @@ type usage struct {
 
 type held struct{ connections, streams int }
 
-func newUsage(l Limits) *usage { return &usage{limits: l, users: map[uint32]*held{}} }
+func newUsage(l Limits, open func(int)) *usage {
+	return &usage{limits: l, open: open, users: map[uint32]*held{}}
+}
 
 // connection counts one, until the function it returns is called.
 func (u *usage) connection(uid uint32) (func(), error) {
@@ -41,11 +44,13 @@ func (u *usage) connection(uid uint32) (func(), error) {
 	}
 	u.connections++
 	h.connections++
+	u.open(u.connections)
 	return func() {
 		u.mu.Lock()
 		defer u.mu.Unlock()
 		u.connections--
 		h.connections--
+		u.open(u.connections)
 		u.settle(uid)
 	}, nil
 }
@@ -95,7 +100,8 @@ func (s *Server) admit(ctx context.Context, method string) (func(), error) {
 	return s.use.stream(c.UID)
 }
 
-func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (reply any, err error) {
+	defer func() { s.cfg.Observer.Ended(info.FullMethod, status.Code(err).String()) }()
 	done, err := s.admit(ctx, info.FullMethod)
 	if err != nil {
 		return nil, err
@@ -104,7 +110,8 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	return next(ctx, req)
 }
 
-func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
+	defer func() { s.cfg.Observer.Ended(info.FullMethod, status.Code(err).String()) }()
 	done, err := s.admit(ss.Context(), info.FullMethod)
 	if err != nil {
 		return err

@@ -62,8 +62,30 @@ type Config struct {
 	Register func(grpc.ServiceRegistrar)
 	// Limits bound what callers can make the agent hold.
 	Limits Limits
-	Log    *slog.Logger
+	// Observer counts; nil for none.
+	Observer Observer
+	Log      *slog.Logger
 }
+
+// Observer counts what happens on the socket. It is called concurrently and must
+// not block.
+type Observer interface {
+	// Connections is told how many are open.
+	Connections(open int)
+	// Refused is told of each connection that could not be attested or was one
+	// too many.
+	Refused()
+	// Ended is told of each call that ended: its full method, which is one of
+	// those registered, and its gRPC code.
+	Ended(method, code string)
+}
+
+// unobserved is the Observer of a socket that nobody counts.
+type unobserved struct{}
+
+func (unobserved) Connections(int)      {}
+func (unobserved) Refused()             {}
+func (unobserved) Ended(string, string) {}
 
 // Limits bound what callers can make the agent hold. Zero takes the default.
 type Limits struct {
@@ -139,7 +161,10 @@ func Build(cfg Config) (_ *Server, err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, log: cfg.Log.With("component", "hostsocket"), use: newUsage(cfg.Limits), peers: newPeers(), reads: kernel{}, patience: pendingWait, interval: entryInterval}
+	if cfg.Observer == nil {
+		cfg.Observer = unobserved{}
+	}
+	s := &Server{cfg: cfg, log: cfg.Log.With("component", "hostsocket"), use: newUsage(cfg.Limits, cfg.Observer.Connections), peers: newPeers(), reads: kernel{}, patience: pendingWait, interval: entryInterval}
 	if s.file, err = openEntryFile(cfg.Workloads); err != nil {
 		return nil, err
 	}

@@ -69,6 +69,9 @@ type Metrics struct {
 	Draining             *GaugeVec
 	ProcessStart         *GaugeVec
 	ConfigCacheOperation *CounterVec
+	HostConnections      *GaugeVec
+	HostRefused          *CounterVec
+	HostCalls            *CounterVec
 
 	mu       sync.Mutex
 	services map[serviceKey]*ServiceMetrics
@@ -131,6 +134,9 @@ func NewMetrics() *Metrics {
 		Draining:             r.Gauge("hauberk_draining", "1 while the process drains."),
 		ProcessStart:         r.Gauge("hauberk_process_start_timestamp_seconds", "When the process started."),
 		ConfigCacheOperation: r.Counter("hauberk_config_cache_operations_total", "Reads and writes of the on-disk configuration cache, by result: ok or failed.", "operation", "result"),
+		HostConnections:      r.Gauge("hauberk_host_socket_connections_open", "Connections to the host socket that are open now."),
+		HostRefused:          r.Counter("hauberk_host_socket_connections_refused_total", "Connections to the host socket whose caller could not be attested, or that were one too many."),
+		HostCalls:            r.Counter("hauberk_host_socket_calls_total", "Calls on the host socket that ended, by method and gRPC code.", "method", "code"),
 	}
 	return m
 }
