@@ -38,6 +38,10 @@ e2e: build ## run whole-system suites against the real Consul and Envoy (root)
 demo: build ## a mesh on loopback in one terminal; CONSUL=1 for a real Consul, DEMO_ONCE=1 for scripts
 	@CONSUL=$(CONSUL) $(BIN)/hauberk demo
 
+.PHONY: bench
+bench: build ## CPU per request beside HAProxy, Envoy and nginx, in one run; BENCH='-jobs plain -c 64 -rounds 9'
+	@$(GO) build -o $(BIN)/bench ./e2e/bench && HAUBERK_SIDECAR=$(abspath $(BIN))/hauberk-sidecar $(BIN)/bench $(BENCH)
+
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck
 	@out=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard '*.go')); if [ -n "$$out" ]; then echo "not gofmt-ed:"; echo "$$out"; exit 1; fi
