@@ -10,6 +10,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/cmd/hauberk/identity"
 	"github.com/hauberk-mesh/hauberk/cmd/hauberk/intention"
 	"github.com/hauberk-mesh/hauberk/cmd/hauberk/internal/cli"
+	"github.com/hauberk-mesh/hauberk/cmd/hauberk/login"
 	"github.com/hauberk-mesh/hauberk/cmd/hauberk/run"
 	"github.com/hauberk-mesh/hauberk/cmd/hauberk/sidecar"
 	"github.com/hauberk-mesh/hauberk/cmd/hauberk/status"
@@ -28,6 +29,8 @@ func main() {
 		token.Command(env),
 		ca.Command(env),
 		envoy.Command(env),
+		login.Command(env),
+		login.Logout(env),
 	)
 	os.Exit(cli.Execute(root, os.Args[1:]))
 }

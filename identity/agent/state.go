@@ -39,6 +39,9 @@ type heldSVID struct {
 	Key []byte `json:"key,omitempty"`
 }
 
+// ErrInUse says that another agent has the state directory.
+var ErrInUse = statedir.ErrInUse
+
 // state is the directory.
 type state struct {
 	dir  string

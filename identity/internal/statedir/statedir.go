@@ -175,12 +175,15 @@ func Lock(dir string) (*os.File, error) {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		_ = f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%s is in use by another process", dir)
+			return nil, fmt.Errorf("%s %w", dir, ErrInUse)
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
 	return f, nil
 }
+
+// ErrInUse says that another process has the directory.
+var ErrInUse = errors.New("is in use by another process")
 
 // LockName is the name of the lock's file.
 const LockName = "lock"

@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -23,15 +24,16 @@ type Env struct {
 	Format   output.Format
 	// OperatorTLS makes the configuration for an https address from the
 	// operator's SVID directory.
-	OperatorTLS func() (*tls.Config, error)
+	OperatorTLS func(context.Context) (*tls.Config, error)
 }
 
 // Client connects to the control plane the flags name.
 func (e *Env) Client() (*client.Client, error) {
+	ctx := context.Background() // it bounds itself
 	var cfg *tls.Config
 	if len(e.Address) > 6 && e.Address[:6] == "https:" {
 		var err error
-		if cfg, err = e.OperatorTLS(); err != nil {
+		if cfg, err = e.OperatorTLS(ctx); err != nil {
 			return nil, err
 		}
 	}
