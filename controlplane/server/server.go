@@ -41,7 +41,8 @@ type Config struct {
 	Datacenter string
 
 	// XDSAddress serves xDS and identity; Advertise is where nodes reach it,
-	// the bound address when empty.
+	// the bound address when empty, or an address of this host's where that
+	// names none.
 	XDSAddress string
 	Advertise  []string
 	// APIAddress serves authorised reads, metrics and health over TLS; Socket
@@ -110,7 +111,11 @@ func (s *Server) build(ctx context.Context) error {
 	}
 	advertise := s.cfg.Advertise
 	if len(advertise) == 0 {
-		advertise = []string{s.xds.Addr().String()}
+		own, err := net.InterfaceAddrs()
+		if err != nil {
+			return fmt.Errorf("control plane: this host's addresses: %w; set --advertise", err)
+		}
+		advertise = []string{reachable(s.xds.Addr(), own)}
 	}
 	if err := s.identity.SetAddresses(advertise); err != nil {
 		return fmt.Errorf("control plane: advertised addresses: %w", err)
