@@ -26,7 +26,7 @@ import (
 
 // exposureInterval is how often listening sockets are looked at: often enough for
 // a person who just restarted an application.
-const exposureInterval = 15 * time.Second
+const exposureInterval = 5 * time.Second
 
 // watchExposure reports applications that can be reached around the sidecar: a
 // port that also listens beyond loopback needs neither identity nor permission.
@@ -38,9 +38,9 @@ func (s *Sidecar) watchExposure(ctx context.Context) {
 	defer tick.Stop()
 	told := ""
 	for {
-		r := s.exposure()
-		if now := strings.Join(r.Warnings, "; "); now != told {
-			for _, w := range r.Warnings {
+		r, exposed := s.exposure()
+		if now := strings.Join(exposed, "; "); now != told {
+			for _, w := range exposed {
 				s.log.Warn(w)
 			}
 			told = now
@@ -54,12 +54,13 @@ func (s *Sidecar) watchExposure(ctx context.Context) {
 	}
 }
 
-func (s *Sidecar) exposure() agent.Report {
-	var r agent.Report
+// exposure is what the control plane is told of the host's applications, which
+// makes its own warnings of it, and what the log here says.
+func (s *Sidecar) exposure() (r agent.Report, exposed []string) {
 	sockets, err := listening()
 	if err != nil {
 		r.Warnings = append(r.Warnings, "listening sockets cannot be read: "+err.Error())
-		return r
+		return r, r.Warnings
 	}
 	for id, app := range s.state.applications() {
 		parsed, err := spiffeid.FromString(id)
@@ -73,16 +74,16 @@ func (s *Sidecar) exposure() agent.Report {
 			}
 			w.Listening = append(w.Listening, l.String())
 			if app.Addr().IsLoopback() && !l.Addr().IsLoopback() {
-				r.Warnings = append(r.Warnings, "the application of "+w.Service+" listens on "+l.String()+
+				exposed = append(exposed, "the application of "+w.Service+" listens on "+l.String()+
 					", so it can be reached without mTLS and intentions; have it listen on 127.0.0.1")
 			}
 		}
 		slices.Sort(w.Listening)
 		r.Workloads = append(r.Workloads, w)
 	}
-	slices.Sort(r.Warnings)
+	slices.Sort(exposed)
 	slices.SortFunc(r.Workloads, func(a, b agent.WorkloadReport) int { return strings.Compare(a.ID.String(), b.ID.String()) })
-	return r
+	return r, exposed
 }
 
 // applications are the addresses that inbound chains forward to, by workload.

@@ -22,8 +22,9 @@ func Command(env *cli.Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "show the control plane, services, sidecars and problems",
-		Long:  "Shows the mesh on one screen. Exit code 1 when there is a problem or a sidecar is not in sync.",
-		Args:  cobra.NoArgs,
+		Long: "Shows the mesh on one screen. Exit code 1 when there is a problem or a sidecar is\n" +
+			"not in sync; a warning, as of an application that can be reached beside its sidecar, is none.",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := env.Client()
 			if err != nil {
@@ -103,7 +104,7 @@ func printProblems(w io.Writer, st *api.Status) error {
 			say("sidecar "+s.Node, s.Why)
 		}
 		for _, e := range s.Exposed {
-			say("sidecar "+s.Node, e)
+			fmt.Fprintf(w, "warning: sidecar %s: %s\n", s.Node, e)
 		}
 	}
 	keys := make([]string, 0, len(st.Source.Errors))
