@@ -197,21 +197,22 @@ func (a *arrival) open(c stream.Conn, info *stream.Info) (stream.Stream, error) 
 	// it runs on one of its own.
 	ctx, cancel := context.WithTimeout(a.l.ctx, a.l.m.opts.HandshakeTimeout)
 	defer cancel()
+	began := time.Now()
 	done := make(chan error, 1)
 	go func() { done <- t.Handshake(ctx) }()
 	if err := <-done; err != nil {
 		reason := handshakeReason(err)
-		a.countHandshake("failed", reason)
+		a.countHandshake("failed", reason, 0, 0)
 		return nil, a.refuse(info, telemetry.FlagTLSFailure, reason, err)
 	}
-	a.countHandshake("ok", "")
+	a.countHandshake("ok", "", t.Info().TLSVersion, time.Since(began))
 	t.SetOwnID(a.chain.ownID)
 	return t, nil
 }
 
-func (a *arrival) countHandshake(result, reason string) {
+func (a *arrival) countHandshake(result, reason string, version uint16, took time.Duration) {
 	if m := a.l.m.opts.Metrics; m != nil {
-		m.Handshake(result, reason)
+		m.Handshake(result, reason, version, took)
 	}
 }
 

@@ -142,6 +142,44 @@ func TestWithdrawnIdentityClosesConnections(t *testing.T) {
 	}
 }
 
+// TestExpiredPeerCertificate: it is told once, and the connection of a protocol
+// without requests goes on.
+func TestExpiredPeerCertificate(t *testing.T) {
+	m := newTestManager(t, nil)
+	mustApply(t, m, echoConfig("l"))
+	c := dial(t, m, "l")
+	if err := roundTrip(c); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range m.all() {
+		for _, tr := range l.established() {
+			tr.conn.Info.PeerNotAfter = time.Now().Add(-time.Second)
+		}
+	}
+	told := map[uint64]bool{}
+	for range 3 {
+		m.expire(time.Now(), told)
+	}
+	if len(told) != 1 {
+		t.Errorf("%d connections told of, want 1", len(told))
+	}
+	var out strings.Builder
+	_ = m.opts.Metrics.Registry.WritePrometheus(&out)
+	if want := `hauberk_peer_certificates_expired_total{listener="l",action="logged"} 1`; !strings.Contains(out.String(), want) {
+		t.Errorf("no %s in\n%s", want, out.String())
+	}
+	if err := roundTrip(c); err != nil {
+		t.Errorf("a TCP connection was ended: %v", err)
+	}
+	_ = c.Close()
+	for end := time.Now().Add(5 * time.Second); len(told) > 0 && time.Now().Before(end); {
+		m.expire(time.Now(), told)
+	}
+	if len(told) > 0 {
+		t.Error("what has ended is remembered")
+	}
+}
+
 func TestRemoveDrainsThenCloses(t *testing.T) {
 	m := newTestManager(t, func(o *Options) { o.DrainTime = 50 * time.Millisecond })
 	mustApply(t, m, echoConfig("l"))

@@ -80,6 +80,8 @@ func TestMutualTLS(t *testing.T) {
 	_ = m.opts.Metrics.Registry.WritePrometheus(&out)
 	for _, want := range []string{
 		`hauberk_connections_refused_total{listener="in",reason="plaintext"} 1`,
+		`hauberk_tls_handshakes_total{result="ok",reason="",version="TLSv1.3"} 2`,
+		`hauberk_tls_handshake_duration_seconds_count 2`,
 		`hauberk_authz_decisions_total{decision="deny",rule="default deny"} 1`,
 		`hauberk_authz_decisions_total{decision="allow",rule="web may"} 1`,
 	} {

@@ -100,7 +100,7 @@ func NewMetrics() *Metrics {
 		authzDecisions: r.Counter("hauberk_authz_decisions_total", "Authorization decisions, by the rule that decided.", "decision", "rule"),
 		authzShadow:    r.Counter("hauberk_authz_shadow_decisions_total", "What shadow rules would have decided.", "decision", "rule"),
 
-		tlsHandshakes:   r.Counter("hauberk_tls_handshakes_total", "Downstream TLS handshakes, by result and the reason of a failure.", "result", "reason"),
+		tlsHandshakes:   r.Counter("hauberk_tls_handshakes_total", "Downstream TLS handshakes, by result, the version that was agreed on and the reason of a failure.", "result", "reason", "version"),
 		tlsDuration:     r.Histogram("hauberk_tls_handshake_duration_seconds", "Time of completed downstream TLS handshakes.", requestBounds),
 		refused:         r.Counter("hauberk_connections_refused_total", "Downstream connections refused before any filter ran, by reason.", "listener", "reason"),
 		policyClosed:    r.Counter("hauberk_connections_closed_total", "Established connections that the sidecar closed, by reason.", "listener", "reason"),
@@ -184,8 +184,15 @@ func (m *Metrics) Retain(service, cluster, listener, rule func(string) bool) {
 func (m *Metrics) Accepted(listener string) { m.accepts.With(listener).Add(NextShard(), 1) }
 
 // Handshake counts a downstream TLS handshake; reason is empty for "ok".
-func (m *Metrics) Handshake(result, reason string) {
-	m.tlsHandshakes.With(result, reason).Add(NextShard(), 1)
+//
+// version is of package crypto/tls, 0 where none was agreed on; took is counted
+// for completed handshakes.
+func (m *Metrics) Handshake(result, reason string, version uint16, took time.Duration) {
+	shard := NextShard()
+	m.tlsHandshakes.With(result, reason, tlsVersion(version)).Add(shard, 1)
+	if reason == "" {
+		m.tlsDuration.With().Observe(shard, took)
+	}
 }
 
 // Refused counts a downstream connection that no filter saw.
