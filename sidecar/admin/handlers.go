@@ -27,6 +27,8 @@ POST /drain[?inbound][&wait=DURATION]
 POST /quit
 POST /logging?level=debug|info|warn|error
 POST /reopen_logs
+POST /cpuprofiler?time=DURATION    a CPU profile for go tool pprof
+GET /memory                        allocations and memory of the runtime
 `
 
 // hostCheck refuses requests for another host: a web page that a browser on this
@@ -152,6 +154,8 @@ func changes(o Options) http.Handler {
 		}
 		_, _ = fmt.Fprintf(w, "level %s\n", level)
 	})
+	mux.HandleFunc("POST /cpuprofiler", cpuProfile)
+	mux.HandleFunc("GET /memory", memory)
 	mux.HandleFunc("POST /reopen_logs", func(w http.ResponseWriter, _ *http.Request) {
 		o.View.ReopenLogs()
 		_, _ = io.WriteString(w, "reopened\n")
