@@ -6,7 +6,7 @@ BIN       ?= bin
 VERSION   ?= 0.1.0-dev
 LDFLAGS   := -s -w -X github.com/hauberk-mesh/hauberk/internal/version.Version=$(VERSION)
 PROGRAMS  := hauberk hauberk-controlplane hauberk-sidecar
-E2E_PKGS  := ./e2e/consultest ./controlplane/source/consul ./xds/bootstrap ./xds/ads ./identity/workloadapi ./e2e/hostsocket ./e2e/mesh
+E2E_PKGS  := ./e2e/consultest ./controlplane/source/consul ./xds/bootstrap ./xds/ads ./identity/workloadapi ./e2e/hostsocket ./e2e/mesh ./e2e/bench
 FUZZTIME  ?= 60s
 
 .PHONY: help
@@ -39,8 +39,8 @@ demo: build ## a mesh on loopback in one terminal; CONSUL=1 for a real Consul, D
 	@CONSUL=$(CONSUL) $(BIN)/hauberk demo
 
 .PHONY: bench
-bench: build ## CPU per request beside HAProxy, Envoy and nginx, in one run; BENCH='-jobs plain -c 64 -rounds 9'
-	@$(GO) build -o $(BIN)/bench ./e2e/bench && HAUBERK_SIDECAR=$(abspath $(BIN))/hauberk-sidecar $(BIN)/bench $(BENCH)
+bench: build ## CPU per request beside HAProxy, Envoy and nginx, in one run; JOBS=plain C=64 BENCH_TIME=1s, BENCH='-rounds 9 -json FILE'
+	@$(GO) build -o $(BIN)/bench ./e2e/bench && HAUBERK_SIDECAR=$(abspath $(BIN))/hauberk-sidecar $(BIN)/bench $(if $(JOBS),-jobs $(JOBS)) $(if $(C),-c $(C)) $(if $(BENCH_TIME),-time $(BENCH_TIME)) $(BENCH)
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck

@@ -28,13 +28,18 @@ type contender struct {
 
 func contenders() []contender {
 	return []contender{
-		{"hauberk", "plain mtls2", func(b *bench, h hop) (*process, error) {
-			return b.launch(h, b.hauberk, []string{"GOMAXPROCS=1"}, "envoy.yaml", envoyFile(b, h), "run", "--admin", "off", "--metrics", "off", "--ready", "off", "--bootstrap")
+		{"hauberk", "plain mtls1 mtls2", func(b *bench, h hop) (*process, error) {
+			socket := b.file("admin-" + strings.ReplaceAll(h.listen, ":", "-"))
+			p, err := b.launch(h, b.hauberk, []string{"GOMAXPROCS=1"}, "envoy.yaml", envoyFile(b, h), "run", "--admin", "off", "--admin-socket", socket, "--metrics", "off", "--ready", "off", "--bootstrap")
+			if err == nil {
+				p.admin = socket
+			}
+			return p, err
 		}},
-		{"haproxy", "plain mtls2", func(b *bench, h hop) (*process, error) {
+		{"haproxy", "plain mtls1 mtls2", func(b *bench, h hop) (*process, error) {
 			return b.launch(h, b.haproxy, nil, "haproxy.cfg", haproxyFile(b, h), "-db", "-f")
 		}},
-		{"envoy", "plain mtls2", func(b *bench, h hop) (*process, error) {
+		{"envoy", "plain mtls1 mtls2", func(b *bench, h hop) (*process, error) {
 			return b.launch(h, b.envoy, nil, "envoy.yaml", envoyFile(b, h), "--use-dynamic-base-id", "--concurrency", "1", "-l", "error", "-c")
 		}},
 		{"nginx", "plain", func(b *bench, h hop) (*process, error) {

@@ -3,6 +3,7 @@ package main
 import (
 	"flag"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httputil"
@@ -27,10 +28,10 @@ type bench struct {
 }
 
 func main() {
-	jobs := flag.String("jobs", "plain,mtls2", "jobs: plain (one hop), mtls2 (two hops with mTLS between)")
+	jobs := flag.String("jobs", "plain,mtls1,mtls2", "jobs: plain (one hop), mtls1 (one hop, mTLS to an HAProxy that is not measured), mtls2 (two hops with mTLS between)")
 	conns := flag.String("c", "4,64", "numbers of connections")
 	rounds := flag.Int("rounds", 5, "paired rounds")
-	each := flag.Duration("time", 2*time.Second, "measured time of each run")
+	each := flag.Duration("time", 1500*time.Millisecond, "measured time of each run")
 	out := flag.String("json", "", "`file` for the figures")
 	reverse := flag.String("reverseproxy", "", "run httputil.ReverseProxy on this address (used by the program itself)")
 	upstream := flag.String("upstream", "", "where -reverseproxy leads")
@@ -48,8 +49,8 @@ func main() {
 		b.conns = append(b.conns, n)
 	}
 	for _, j := range b.jobs {
-		if j != "plain" && j != "mtls2" {
-			fail(fmt.Errorf("-jobs %q: known are plain and mtls2", j))
+		if j != "plain" && j != "mtls1" && j != "mtls2" {
+			fail(fmt.Errorf("-jobs %q: known are plain, mtls1 and mtls2", j))
 		}
 	}
 	fail(b.run(*out))
@@ -115,7 +116,9 @@ type measured struct {
 	// CPU per request of each round, in microseconds over all hops.
 	CPU []float64 `json:"cpu_us"`
 	// Rate is the closed loop's, requests a second.
-	Rate      []float64     `json:"rate"`
+	Rate []float64 `json:"rate"`
+	// Allocs per request of each round, over all hops; only of Hauberk.
+	Allocs    []float64     `json:"allocs,omitempty"`
 	P50       time.Duration `json:"p50_ns"`
 	P99       time.Duration `json:"p99_ns"`
 	OpenRate  float64       `json:"open_loop_rate"`
@@ -124,6 +127,7 @@ type measured struct {
 
 	entry string
 	procs []*process
+	aids  []*process // do a part of the job that is not measured
 }
 
 // cell measures one. without names contenders to leave out.
@@ -131,7 +135,7 @@ func (b *bench) cell(job string, n int, without ...string) (*cell, error) {
 	c := &cell{Job: job, Connections: n}
 	defer func() {
 		for _, m := range c.Contenders {
-			for _, p := range m.procs {
+			for _, p := range slices.Concat(m.procs, m.aids) {
 				p.stop()
 			}
 		}
@@ -181,6 +185,19 @@ func (b *bench) assemble(x contender, job string, m *measured) error {
 	switch job {
 	case "plain":
 		hops = []hop{{name: "web"}}
+	case "mtls1":
+		// The other end is the same for all and not measured.
+		hops = []hop{{name: "web", tlsOut: true, peer: apiID}}
+		end := hop{name: "api", tlsIn: true, peer: webID, upstream: next}
+		var err error
+		if end.listen, err = freeAddr(); err != nil {
+			return err
+		}
+		p, err := b.launch(end, b.haproxy, nil, "haproxy.cfg", haproxyFile(b, end), "-db", "-f")
+		if err != nil {
+			return err
+		}
+		m.aids, next = append(m.aids, p), end.listen
 	case "mtls2":
 		hops = []hop{{name: "web", tlsOut: true, peer: apiID}, {name: "api", tlsIn: true, peer: webID}}
 	}
@@ -202,16 +219,22 @@ func (b *bench) assemble(x contender, job string, m *measured) error {
 
 func (b *bench) closed(m *measured, n int) error {
 	var cpu, seen int64
-	measure := func(begin bool) {
-		var ns int64
+	var allocs float64
+	clock := func() (ns int64) {
 		for _, p := range m.procs {
 			ns += p.cpu()
 		}
+		return ns
+	}
+	// Asking for allocations costs CPU: it is done outside of the clock's readings.
+	measure := func(begin bool) {
 		if begin {
-			cpu, seen = ns, b.origin.requests.Load()
+			allocs = m.allocs()
+			cpu, seen = clock(), b.origin.requests.Load()
 			return
 		}
-		cpu, seen = ns-cpu, b.origin.requests.Load()-seen
+		cpu, seen = clock()-cpu, b.origin.requests.Load()-seen
+		allocs = m.allocs() - allocs
 	}
 	r, err := closedLoop(m.entry, n, 300*time.Millisecond, b.time, measure)
 	if err != nil {
@@ -226,6 +249,12 @@ func (b *bench) closed(m *measured, n int) error {
 		return fmt.Errorf("%d requests answered, the origin saw %d", r.requests, seen)
 	}
 	m.CPU = append(m.CPU, float64(cpu)/1000/float64(r.requests))
+	if m.procs[0].admin != "" {
+		if math.IsNaN(allocs) {
+			return fmt.Errorf("the admin socket does not tell of allocations; %s", m.procs[0].log.String())
+		}
+		m.Allocs = append(m.Allocs, allocs/float64(r.requests))
+	}
 	m.Rate = append(m.Rate, float64(r.requests)/r.took.Seconds())
 	return nil
 }

@@ -16,10 +16,11 @@ import (
 
 // process is one proxy under test.
 type process struct {
-	cmd  *exec.Cmd
-	log  bytes.Buffer
-	done chan struct{}
-	pids []int // of the family; known after the first look
+	cmd   *exec.Cmd
+	log   bytes.Buffer
+	done  chan struct{}
+	admin string // socket that tells of allocations, empty without one
+	pids  []int  // of the family; known after the first look
 }
 
 // launch starts a program and waits until it accepts connections.

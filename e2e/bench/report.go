@@ -63,9 +63,9 @@ func (c *cell) of(name string) *measured {
 func (c *cell) print(out io.Writer) {
 	fmt.Fprintf(out, "\n%s, %d connections, HTTP/1.1, 1 KB answers; latency at %.0f requests/s\n", c.Job, c.Connections, c.Contenders[0].OpenRate)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "CONTENDER\tCPU µs/req\tREQ/S\tP50\tP99\tRESIDENT\tANONYMOUS\t")
+	fmt.Fprintln(w, "CONTENDER\tCPU µs/req\tALLOCS/req\tREQ/S\tP50\tP99\tRESIDENT\tANONYMOUS\t")
 	for _, m := range c.Contenders {
-		fmt.Fprintf(w, "%s\t%.1f\t%.0f\t%s\t%s\t%.0f MB\t%.0f MB\t\n", m.Name, median(m.CPU), median(m.Rate),
+		fmt.Fprintf(w, "%s\t%.1f\t%s\t%.0f\t%s\t%s\t%.0f MB\t%.0f MB\t\n", m.Name, median(m.CPU), m.allocsText(), median(m.Rate),
 			m.P50.Round(time.Microsecond), m.P99.Round(time.Microsecond), float64(m.Resident)/(1<<20), float64(m.Anonymous)/(1<<20))
 	}
 	w.Flush()
