@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -45,7 +46,7 @@ func newAuthority(t *testing.T) *authority {
 	a.key = a.newKey()
 	a.cert = a.sign(&x509.Certificate{
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-		URIs: []*url.URL{{Scheme: "spiffe", Host: "td"}},
+		URIs: []*url.URL{{Scheme: "spiffe", Host: "td"}}, Subject: pkix.Name{CommonName: "ca"},
 	}, a.key, "ca")
 	return a
 }

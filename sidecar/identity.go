@@ -3,6 +3,7 @@ package sidecar
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -53,6 +54,7 @@ func (s *Sidecar) identityChanged(old, now *svid.Snapshot) {
 			if before.Sequence != after.Sequence {
 				s.metrics.Rotations.With("bundle", "ok").Inc(0)
 			}
+			s.signersWithdrawn(td, before, after)
 			continue
 		}
 		if len(before.Certificates) == 0 {
@@ -65,6 +67,30 @@ func (s *Sidecar) identityChanged(old, now *svid.Snapshot) {
 		out := s.clusters.CloseConns(func(_ string, info *stream.Info) bool { return strings.HasPrefix(info.PeerID, prefix) })
 		s.log.Warn("trust domain is no longer trusted", "peer", td, "connections_closed", in+out)
 	}
+}
+
+// signersWithdrawn closes the connections that peers opened with SVIDs of signers
+// which a bundle no longer has. A certificate that has expired meanwhile is
+// another matter: its signer may have been retired for just that, and expiry
+// ends no TCP connection.
+func (s *Sidecar) signersWithdrawn(td string, before, after *svid.Anchors) {
+	gone := map[string]bool{}
+	for _, c := range before.Certificates {
+		if !slices.ContainsFunc(after.Certificates, c.Equal) {
+			gone[string(c.SubjectKeyId)] = true
+		}
+	}
+	if len(gone) == 0 {
+		return
+	}
+	prefix, now := "spiffe://"+td+"/", time.Now()
+	// A peer whose chain does not say who signed it may be of any of them.
+	match := func(_ string, info *stream.Info) bool {
+		return strings.HasPrefix(info.PeerID, prefix) && info.PeerNotAfter.After(now) && (info.PeerSigner == "" || gone[info.PeerSigner])
+	}
+	in := s.listeners.CloseConns(match, "signer_withdrawn")
+	out := s.clusters.CloseConns(func(source string, info *stream.Info) bool { return match(source, info) })
+	s.log.Warn("a signer is no longer trusted", "peer", td, "signers", len(gone), "connections_closed", in+out)
 }
 
 // missing are the identities that listeners name and nobody has issued.

@@ -38,6 +38,10 @@ type Info struct {
 	PeerCertHash string
 	// PeerNotAfter is when the peer's certificate expires; zero on plaintext.
 	PeerNotAfter time.Time
+	// PeerSigner is the key identifier of the anchor that the peer's chain leads
+	// to (RFC 5280 4.2.1.1), as its last certificate names it; empty where it
+	// names none, and on plaintext.
+	PeerSigner string
 	// TLS is set when the transport is encrypted; TLSVersion and CipherSuite
 	// are crypto/tls's numbers, SNI what the client sent, ALPN what was chosen.
 	TLS         bool

@@ -65,6 +65,7 @@ func tlsInfo(c *tls.Conn, raw net.Conn) *Info {
 	if len(st.PeerCertificates) > 0 {
 		leaf := st.PeerCertificates[0]
 		i.PeerNotAfter = leaf.NotAfter
+		i.PeerSigner = string(st.PeerCertificates[len(st.PeerCertificates)-1].AuthorityKeyId)
 		sum := sha256.Sum256(leaf.Raw)
 		i.PeerCertHash = hex.EncodeToString(sum[:])
 		if len(leaf.URIs) == 1 {

@@ -1,0 +1,47 @@
+package sidecar
+
+import (
+	"crypto/x509"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/identity/svid"
+)
+
+// TestWithdrawnSignerClosesConnections: those that its SVIDs opened, at both ends,
+// and no others.
+func TestWithdrawnSignerClosesConnections(t *testing.T) {
+	a, other := newAuthority(t), newAuthority(t)
+	for _, s := range []string{"web", "api", "db"} {
+		a.issue(s)
+	}
+	srv := run(t, server(a, application(t), echo(t)))
+	web := run(t, caller(a, "web", srv.Addrs().Listeners["in"]))
+	open := func() net.Conn {
+		c, err := net.Dial("tcp", web.Addrs().Listeners["db"].String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		if got, err := say(c, "hello"); err != nil || got != "hello\n" {
+			t.Fatalf("%q %v", got, err)
+		}
+		return c
+	}
+	bundle := func(seq uint64, certs ...*x509.Certificate) *svid.Snapshot {
+		return &svid.Snapshot{Bundles: map[string]*svid.Anchors{"td": svid.NewAnchors(seq, certs)}}
+	}
+	for name, end := range map[string]*Sidecar{"inbound": srv, "outbound": web} {
+		c := open()
+		end.identityChanged(bundle(1, a.cert, other.cert), bundle(2, a.cert))
+		if got, err := say(c, "still"); err != nil || got != "still\n" {
+			t.Fatalf("%s: another signer was withdrawn: %q %v", name, got, err)
+		}
+		end.identityChanged(bundle(2, a.cert, other.cert), bundle(3, other.cert))
+		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		if got, err := say(c, "late"); err == nil {
+			t.Errorf("%s: the connection lives: %q", name, got)
+		}
+	}
+}
