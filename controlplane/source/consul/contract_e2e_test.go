@@ -254,7 +254,7 @@ func TestTokens(t *testing.T) {
 	if err := w.source("").Run(ctx, sourcetest.NewRecorder(t)); err == nil || !strings.Contains(err.Error(), "token") {
 		t.Errorf("without a token: %v", err)
 	}
-	p, tok := token(`service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }`)
+	p, tok := token(serviceRule + "\n" + nodeRule)
 	s := w.source(tok)
 	r := sourcetest.Start(t, s)
 	whole := func(s sourcetest.State) bool {
@@ -279,6 +279,31 @@ func TestTokens(t *testing.T) {
 		return false
 	})
 	r.Never("a loss", 3*time.Second, func(s sourcetest.State) bool { return !whole(s) })
+
+	// The rule comes back: so does everything, with what was written meanwhile.
+	p.Rules = serviceRule + "\n" + nodeRule
+	_, _, err = w.client.ACL().PolicyUpdate(p, nil)
+	w.must(err)
+	r.Until("what was written meanwhile", func(s sourcetest.State) bool {
+		return whole(s) && s.Entries[catalog.Entry(api.ServiceIntentions, "db")] != nil
+	})
+	sourcetest.UntilStatus(t, s, "no error", func(st source.Status) bool { return len(st.Errors) == 0 })
+
+	// The token is deleted: everything stays, and the status says why it is old.
+	self, _, err := w.client.ACL().TokenReadSelf(&api.QueryOptions{Token: tok})
+	w.must(err)
+	_, err = w.client.ACL().TokenDelete(self.AccessorID, nil)
+	w.must(err)
+	w.PutService("web", 21002)
+	sourcetest.UntilStatus(t, s, "the refusal", func(st source.Status) bool {
+		for _, e := range st.Errors {
+			if strings.Contains(e, "the token may not read") {
+				return true
+			}
+		}
+		return false
+	})
+	r.Never("a loss", 2*time.Second, func(s sourcetest.State) bool { return !whole(s) })
 }
 
 // TestDefaultFollowsTheWildcard: while `* -> *` allows, it answers for the
