@@ -4,6 +4,8 @@ package main
 import (
 	"os"
 
+	"github.com/spf13/cobra"
+
 	"github.com/hauberk-mesh/hauberk/cmd/hauberk/ca"
 	"github.com/hauberk-mesh/hauberk/cmd/hauberk/demo"
 	"github.com/hauberk-mesh/hauberk/cmd/hauberk/envoy"
@@ -19,7 +21,11 @@ import (
 
 func main() {
 	env := &cli.Env{Out: os.Stdout, Err: os.Stderr, In: os.Stdin, OperatorTLS: cli.OperatorTLS}
-	root := cli.Root(env,
+	os.Exit(cli.Execute(root(env), os.Args[1:]))
+}
+
+func root(env *cli.Env) *cobra.Command {
+	return cli.Root(env,
 		demo.Command(env),
 		status.Command(env),
 		intention.Command(env),
@@ -32,5 +38,4 @@ func main() {
 		login.Command(env),
 		login.Logout(env),
 	)
-	os.Exit(cli.Execute(root, os.Args[1:]))
 }

@@ -344,7 +344,7 @@ func (a *apiServer) ca(w http.ResponseWriter, _ *http.Request) {
 // backup sends the private state. It is made in a file first, so that a failure
 // half-way is an error and not a short archive.
 func (a *apiServer) backup(w http.ResponseWriter, _ *http.Request) {
-	f, err := os.CreateTemp(a.s.cfg.StateDir, ".backup-*")
+	f, err := os.CreateTemp(a.s.cfg.StateDir, ".tmp-backup-*") // a name that no backup holds
 	if err != nil {
 		fail(w, http.StatusInternalServerError, err.Error())
 		return

@@ -114,7 +114,7 @@ func build(ctx context.Context, cfg Config) (_ *Server, err error) {
 		return nil, err
 	}
 	if s.ca, err = ca.OpenOrCreate(ca.Config{
-		Dir: filepath.Join(cfg.Dir, "ca"), TrustDomain: cfg.TrustDomain, ControlPlane: cfg.ControlPlane,
+		Dir: cfg.Dir, TrustDomain: cfg.TrustDomain, ControlPlane: cfg.ControlPlane,
 		Joining: cfg.JoinToken != "", SignerTTL: cfg.SignerTTL, LeafTTL: cfg.LeafTTL, Log: cfg.Log, Now: cfg.Now,
 	}); err != nil {
 		return nil, err
