@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -244,7 +245,7 @@ func (a *apiServer) mintToken(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, "token request: "+err.Error())
 		return
 	}
-	spec, err := a.tokenSpec(&req)
+	spec, err := a.tokenSpec(r.Context(), &req)
 	if err != nil {
 		fail(w, http.StatusBadRequest, err.Error())
 		return
@@ -257,20 +258,39 @@ func (a *apiServer) mintToken(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, api.TokenReply{Token: t.Reveal(), ID: rec.ID, Node: rec.Name, Expires: rec.Expires})
 }
 
-func (a *apiServer) tokenSpec(req *api.TokenRequest) (token.Spec, error) {
+// syncPatience is how long a request waits for a catalog that has just been
+// started: less than a person minds.
+const syncPatience = 5 * time.Second
+
+// datacenter is part of a service's name. The catalog knows it once it is in sync.
+func (a *apiServer) datacenter(ctx context.Context) (string, error) {
+	if a.s.cfg.Datacenter != "" {
+		return a.s.cfg.Datacenter, nil
+	}
+	cur := a.s.store.Current()
+	if cur == nil {
+		sub := a.s.store.Subscribe()
+		defer sub.Close()
+		ctx, cancel := context.WithTimeout(ctx, syncPatience)
+		defer cancel()
+		if _, err := sub.Next(ctx); err != nil {
+			return "", errors.New("the catalog is not in sync yet, so the datacenter is not known; `hauberk status` says why; try again, or give a whole --workload id")
+		}
+		cur = a.s.store.Current()
+	}
+	return cur.Snapshot.Datacenter, nil
+}
+
+func (a *apiServer) tokenSpec(ctx context.Context, req *api.TokenRequest) (token.Spec, error) {
 	spec := token.Spec{Role: token.Role(req.Role), Name: req.Node, TTL: req.TTL, Addresses: req.Addresses}
 	if spec.Role == "" {
 		spec.Role = token.RoleNode
 	}
-	cur := a.s.store.Current()
 	for _, s := range req.Services {
 		service, selectors := cutSelectors(s)
-		if cur == nil && a.s.cfg.Datacenter == "" {
-			return spec, errors.New("the catalog is not in sync yet, so the datacenter is not known; try again, or give a whole --workload id")
-		}
-		dc := a.s.cfg.Datacenter
-		if cur != nil {
-			dc = cur.Snapshot.Datacenter
+		dc, err := a.datacenter(ctx)
+		if err != nil {
+			return spec, err
 		}
 		id, err := spiffe.ForService(a.s.cfg.TrustDomain, catalog.DefaultNamespace, dc, service)
 		if err != nil {
