@@ -56,6 +56,10 @@ fuzz: ## fuzz every parser, FUZZTIME each
 	    echo "== $$f $$t"; $(GO) test ./$$(dirname $$f) -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) || exit 1; \
 	  done; done
 
+.PHONY: mutate
+mutate: ## take each defence of docs/security.md out in turn: its test must fail
+	$(GO) test -tags mutate -count=1 -timeout 20m -run TestDefencesAreTested -v ./internal/house
+
 .PHONY: generate
 generate: ## regenerate code from .proto files (needs protoc)
 	$(GO) generate ./...

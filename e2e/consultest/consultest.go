@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,6 +19,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/internal/ports"
 )
 
 // Version is the Consul that the e2e/tools module pins.
@@ -132,19 +133,12 @@ func (s *Server) configure() error {
 // freePorts picks loopback ports that differ.
 func freePorts(names ...string) (map[string]int, error) {
 	out := map[string]int{}
-	var open []net.Listener
-	defer func() {
-		for _, l := range open {
-			l.Close()
-		}
-	}()
 	for _, n := range names {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		p, err := ports.Free("127.0.0.1")
 		if err != nil {
 			return nil, err
 		}
-		open = append(open, l)
-		out[n] = l.Addr().(*net.TCPAddr).Port
+		out[n] = p
 	}
 	return out, nil
 }

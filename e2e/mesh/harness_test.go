@@ -26,6 +26,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/cmd/hauberk/client"
 	"github.com/hauberk-mesh/hauberk/controlplane/server/api"
 	"github.com/hauberk-mesh/hauberk/e2e/consultest"
+	"github.com/hauberk-mesh/hauberk/internal/ports"
 )
 
 const trustDomain = "e2e.mesh"
@@ -225,12 +226,11 @@ type spec struct {
 
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	p, err := ports.Free("127.0.0.1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return p
 }
 
 // echoName answers with the instance's id.

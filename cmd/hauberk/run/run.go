@@ -29,6 +29,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/cmd/hauberk/internal/output"
 	"github.com/hauberk-mesh/hauberk/cmd/hauberk/internal/process"
 	"github.com/hauberk-mesh/hauberk/internal/logging"
+	"github.com/hauberk-mesh/hauberk/internal/ports"
 )
 
 type options struct {
@@ -275,7 +276,7 @@ func ends(s os.Signal) bool {
 
 func (r *runner) start(ctx context.Context) error {
 	if r.reg.Mesh.Port == 0 {
-		port, err := freePort(r.reg.Mesh.Host)
+		port, err := ports.Free(r.reg.Mesh.Host)
 		if err != nil {
 			return err
 		}
@@ -369,13 +370,4 @@ func (r *runner) pause(d time.Duration) {
 	case <-timer.C:
 	case <-r.app.Done:
 	}
-}
-
-func freePort(host string) (int, error) {
-	ln, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
-	if err != nil {
-		return 0, fmt.Errorf("no free port on %s: %w", host, err)
-	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port, nil
 }

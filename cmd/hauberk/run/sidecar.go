@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/cmd/hauberk/internal/process"
+	"github.com/hauberk-mesh/hauberk/internal/ports"
 )
 
 // sidecar is the running hauberk-sidecar and how to talk to it.
@@ -45,7 +46,7 @@ func (r *runner) startSidecar(ctx context.Context) (*sidecar, error) {
 	if err := os.MkdirAll(r.stateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("sidecar state: %w", err)
 	}
-	port, err := freePort("127.0.0.1")
+	port, err := ports.Free("127.0.0.1")
 	if err != nil {
 		return nil, err
 	}
