@@ -90,6 +90,8 @@ type Store struct {
 	now func() time.Time
 	// mu orders Consume with Revoke and Prune.
 	mu sync.Mutex
+	// create stores a token's use, durably and only once. Tests replace it.
+	create func(path string, data []byte) error
 }
 
 // OpenStore opens the folder, which it creates 0700. now may be nil.
@@ -103,7 +105,7 @@ func OpenStore(dir string, td spiffeid.TrustDomain, now func() time.Time) (*Stor
 	if err := statedir.Clean(dir); err != nil {
 		return nil, fmt.Errorf("token: %w", err)
 	}
-	return &Store{dir: dir, td: td, now: now}, nil
+	return &Store{dir: dir, td: td, now: now, create: statedir.CreateFile}, nil
 }
 
 // Create mints a token. It is on disk before it is returned.
@@ -167,7 +169,7 @@ func (s *Store) Consume(id string, secret []byte) (Record, error) {
 	if err != nil {
 		return Record{}, fmt.Errorf("token %s: %w", id, err)
 	}
-	switch err := statedir.CreateFile(s.path(id, usedExt), data); {
+	switch err := s.create(s.path(id, usedExt), data); {
 	case errors.Is(err, fs.ErrExist):
 		// Another process was faster.
 		return Record{}, &Error{ID: id, Err: ErrUsed}

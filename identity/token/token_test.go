@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -249,6 +250,12 @@ func TestConsumeOnce(t *testing.T) {
 func TestConsumeNeedsTheDisk(t *testing.T) {
 	s, dir, c := store(t)
 	tok, _ := create(t, s, spec())
+	create := s.create
+	s.create = func(string, []byte) error { return syscall.ENOSPC }
+	if _, err := s.Consume(tok.ID, tok.Secret()); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("consumed on a full disk: %v", err)
+	}
+	s.create = create
 	if err := os.Mkdir(filepath.Join(dir, tok.ID+usedExt), 0o700); err != nil {
 		t.Fatal(err)
 	}
