@@ -24,9 +24,10 @@ type exchange struct {
 	ctx context.Context
 	dog *watchdog
 
-	client client
-	h1     http1Client // the client when it speaks HTTP/1
-	req    message.Request
+	client  client
+	h1      http1Client // the client when it speaks HTTP/1
+	req     *message.Request
+	request message.Request // what req points to when the client speaks HTTP/1
 
 	// The request's body. complete: all of it was read from the client. keep:
 	// payload holds all that was read so far, so that it can be sent again.
@@ -73,7 +74,7 @@ type exchange struct {
 
 var exchanges = sync.Pool{New: func() any {
 	x := new(exchange)
-	x.resp = &x.response
+	x.req, x.resp = &x.request, &x.response
 	x.attempt.init(x)
 	return x
 }}
@@ -86,6 +87,7 @@ func newExchange(m *Manager, d *downstream.Conn, ctx context.Context) *exchange 
 
 // release gives the exchange back to the pool.
 func (x *exchange) release() {
+	x.req = &x.request
 	x.next()
 	x.h1.release()
 	x.d, x.ctx, x.dog, x.client, x.formats = nil, nil, nil, nil, nil
@@ -154,7 +156,7 @@ func (x *exchange) admit() bool {
 		return false
 	}
 	x.identifyClient()
-	d := x.d.CheckRequest(&x.req)
+	d := x.d.CheckRequest(x.req)
 	x.decided, x.decision = true, d
 	if !d.Allowed {
 		x.flags |= telemetry.FlagUnauthorized
@@ -189,7 +191,7 @@ func (x *exchange) route() bool {
 		x.localReply(&reply{status: 404, details: "route_configuration_not_received"})
 		return false
 	}
-	x.sel = table.Select(&x.req, rand.Uint64())
+	x.sel = table.Select(x.req, rand.Uint64())
 	x.formats = x.m.formatsOf(table)
 	r := x.sel.Route
 	switch {
@@ -278,7 +280,7 @@ func (x *exchange) record() *telemetry.Record {
 		x.rec = r
 		r.Start = x.start
 		r.Protocol = x.req.Version.String()
-		r.RequestHeaders = &x.req
+		r.RequestHeaders = x.req
 		if x.decided {
 			downstream.Authorize(r, x.decision)
 		}

@@ -60,8 +60,8 @@ func requestFraming(r *message.Request) http1.Framing {
 // first bytes of the answer, in the same call where the stream can.
 func (u *http1Upstream) send(a *attempt) (err error) {
 	x := a.x
-	u.reqBody = requestFraming(&x.req)
-	u.out, err = http1.AppendRequest(u.out[:0], &x.req, http1.RequestOptions{Framing: u.reqBody})
+	u.reqBody = requestFraming(x.req)
+	u.out, err = http1.AppendRequest(u.out[:0], x.req, http1.RequestOptions{Framing: u.reqBody})
 	if err != nil {
 		return err
 	}
