@@ -63,6 +63,7 @@ type exchange struct {
 	xfcc       string // this hop's element of x-forwarded-client-cert
 	decided    bool
 	decision   authz.Decision
+	tunnel     bool // the client asks to switch protocols, and may
 	local      bool // the answer is our own
 	closeAfter bool // an HTTP/1 connection ends with this exchange
 	responded  bool // bytes of the response are on the wire
@@ -118,7 +119,7 @@ func (x *exchange) next() {
 	x.ntried, x.attempts, x.retrying = 0, 0, nil
 	x.received, x.sent = 0, 0
 	x.flags, x.status, x.details = 0, 0, ""
-	x.decided, x.local, x.closeAfter, x.responded, x.staleRetried = false, false, false, false, false
+	x.decided, x.tunnel, x.local, x.closeAfter, x.responded, x.staleRetried = false, false, false, false, false, false
 	x.decision = authz.Decision{}
 	x.sel, x.cluster = route.Selected{}, nil
 	if cap(x.store) > keepBuffer {
@@ -148,7 +149,7 @@ func (x *exchange) serve() {
 // admit runs everything that can answer without an upstream. It is true when the
 // request is to be forwarded.
 func (x *exchange) admit() bool {
-	if x.req.Method == "CONNECT" || x.req.Upgrade != "" {
+	if x.wantsTunnel() && !x.allowTunnel() {
 		x.localReply(&reply{status: 403, details: "upgrade_failed", close: x.req.Method == "CONNECT"})
 		return false
 	}
