@@ -108,7 +108,7 @@ func TestBalance(t *testing.T) {
 		{"weights", Config{}, []string{"10.0.0.1 weight=3", "10.0.0.2 weight=1"}, map[string]int{"10.0.0.1": 75, "10.0.0.2": 25}},
 		{"far apart weights", Config{}, []string{"10.0.0.1 weight=99", "10.0.0.2 weight=1"}, map[string]int{"10.0.0.1": 99, "10.0.0.2": 1}},
 		{"random", Config{LB: Random}, []string{"10.0.0.1", "10.0.0.2"}, map[string]int{"10.0.0.1": 50, "10.0.0.2": 50}},
-		{"random weights", Config{LB: Random}, []string{"10.0.0.1 weight=3", "10.0.0.2 weight=1"}, map[string]int{"10.0.0.1": 75, "10.0.0.2": 25}},
+		{"random has no weights, as in Envoy", Config{LB: Random}, []string{"10.0.0.1 weight=3", "10.0.0.2 weight=1"}, map[string]int{"10.0.0.1": 50, "10.0.0.2": 50}},
 		{"least request, idle", Config{LB: LeastRequest}, []string{"10.0.0.1", "10.0.0.2"}, map[string]int{"10.0.0.1": 50, "10.0.0.2": 50}},
 		{"unhealthy and draining get none", Config{PanicThreshold: &none}, []string{"10.0.0.1", "10.0.0.2 unhealthy", "10.0.0.3 draining"}, map[string]int{"10.0.0.1": 100}},
 		{"none healthy", Config{PanicThreshold: &none}, []string{"10.0.0.1 unhealthy"}, map[string]int{"none": 100}},

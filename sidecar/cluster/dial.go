@@ -20,6 +20,7 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard) (*Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, cfg.connectTimeout)
 	defer cancel()
 	h.connects.Add(1)
+	h.cluster.trafficked.Store(true)
 	start := time.Now()
 	st, kind, err := p.open(ctx, cfg)
 	m := h.cluster.metrics
@@ -38,7 +39,7 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard) (*Conn, error) {
 		m.ConnectOK.Inc(s)
 		m.ConnectDuration.Observe(s, time.Since(start))
 	}
-	c := &Conn{Stream: st, pool: p, generation: cfg.tlsGeneration, uses: 1}
+	c := &Conn{Stream: st, pool: p, generation: cfg.tlsGeneration, uses: 1, until: cfg.lifetime()}
 	c.Exchanger, _ = st.(stream.Exchanger)
 	c.prober, _ = st.(stream.Prober)
 	return c, nil
@@ -60,7 +61,7 @@ func countFailure(m *telemetry.ClusterMetrics, s telemetry.Shard, kind Kind, err
 
 func (p *pool) open(ctx context.Context, cfg *settings) (stream.Stream, Kind, error) {
 	h := p.host
-	nc, err := h.cluster.m.dial(ctx, h.network, h.address)
+	nc, err := h.connect(ctx, cfg)
 	if err != nil {
 		return nil, ConnectRefused, err
 	}
@@ -69,7 +70,8 @@ func (p *pool) open(ctx context.Context, cfg *settings) (stream.Stream, Kind, er
 		_ = nc.Close()
 		return nil, ConnectRefused, fmt.Errorf("dialer returned a %T, which is not a socket", nc)
 	}
-	if cfg.TLS == nil {
+	t := h.tls(cfg)
+	if t == nil {
 		st, err := stream.NewSocket(conn, nil)
 		if err != nil {
 			_ = conn.Close()
@@ -77,7 +79,7 @@ func (p *pool) open(ctx context.Context, cfg *settings) (stream.Stream, Kind, er
 		}
 		return st, 0, nil
 	}
-	st, err := p.handshake(ctx, conn, cfg)
+	st, err := p.handshake(ctx, conn, cfg.Name, t)
 	if err != nil {
 		_ = conn.Close()
 		return nil, TLSFailure, err
@@ -87,14 +89,14 @@ func (p *pool) open(ctx context.Context, cfg *settings) (stream.Stream, Kind, er
 
 // handshake runs on a goroutine of its own: it needs a deep stack, which the
 // goroutine that serves the downstream would keep.
-func (p *pool) handshake(ctx context.Context, conn stream.Conn, cfg *settings) (*stream.TLS, error) {
+func (p *pool) handshake(ctx context.Context, conn stream.Conn, name string, t *TLS) (*stream.TLS, error) {
 	type result struct {
 		st  *stream.TLS
 		err error
 	}
 	done := make(chan result, 1)
 	go func() {
-		tc, own, err := p.host.cluster.m.opts.TLS.ClientTLS(p.source, cfg.Name, cfg.TLS)
+		tc, own, err := p.host.cluster.m.opts.TLS.ClientTLS(p.source, name, t)
 		if err != nil {
 			done <- result{nil, err}
 			return
@@ -117,7 +119,12 @@ func (p *pool) handshake(ctx context.Context, conn stream.Conn, cfg *settings) (
 // is no other. The error is an *Error; with a host in it, the attempt was counted
 // against the host.
 func (c *Cluster) Open(ctx context.Context, source string, avoid []*Host, s telemetry.Shard) (*Conn, error) {
-	h, err := c.Pick(avoid)
+	return c.OpenFor(ctx, source, &PickContext{Avoid: avoid}, s)
+}
+
+// OpenFor is Open with all that the choice of a host may depend on.
+func (c *Cluster) OpenFor(ctx context.Context, source string, pc *PickContext, s telemetry.Shard) (*Conn, error) {
+	h, err := c.PickFor(pc)
 	if err != nil {
 		return nil, err
 	}

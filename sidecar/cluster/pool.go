@@ -41,6 +41,7 @@ type Conn struct {
 	generation uint64 // of the TLS context that verified the peer
 	idleSince  int64
 	uses       uint64
+	until      int64 // when it has lived long enough, 0 for never
 	closed     atomic.Bool
 	// condemned: in use when it was found to be unwanted, not to be pooled.
 	condemned atomic.Bool
@@ -210,7 +211,8 @@ func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard) (*Conn, erro
 // next request may use it.
 func (c *Conn) Release() {
 	p := c.pool
-	if c.condemned.Load() || !p.host.usable() || c.generation != p.host.cluster.cfg.Load().tlsGeneration {
+	cfg := p.host.cluster.cfg.Load()
+	if c.condemned.Load() || !p.host.usable() || c.generation != cfg.tlsGeneration || c.spent(cfg) {
 		_ = c.Close()
 		return
 	}
@@ -285,7 +287,7 @@ func (p *pool) sweep(now, limit int64) {
 
 	keep := old[:0]
 	for _, c := range old {
-		if now-c.idleSince > limit || !c.quiet() {
+		if now-c.idleSince > limit || c.until > 0 && now >= c.until || !c.quiet() {
 			_ = c.Close()
 		} else {
 			keep = append(keep, c)
