@@ -102,7 +102,7 @@ func (a *attempt) run() outcome {
 	if p := x.sel.Retry; p != nil && p.PerTryTimeout > 0 {
 		a.until = min(x.deadline, monotonic()+int64(p.PerTryTimeout))
 	}
-	conn, err := h.Acquire(a.dial, x.d.Workload, x.d.Shard)
+	conn, err := h.Acquire(a.dial, x.d.Workload, x.req.Version == message.HTTP2, x.d.Shard)
 	if err != nil {
 		h.End()
 		own.EndRequest()

@@ -194,6 +194,9 @@ func (h *http1Client) head(x *exchange, more bool) (err error) {
 	if h.c.d.Draining() || !x.requestRead() && !(x.local && h.discardable(x)) {
 		x.closeAfter = true
 	}
+	if !x.req.AcceptTrailers {
+		resp.Fields.DelID(message.Trailer)
+	}
 	h.out, err = http1.AppendResponse(h.out[:0], resp, http1.ResponseOptions{
 		Framing: h.respFraming,
 		// HEAD and 304 tell the length that a body would have had.

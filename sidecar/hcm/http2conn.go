@@ -2,11 +2,16 @@ package hcm
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"runtime/debug"
 	"sync/atomic"
+	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
 // http2Conn is one downstream connection that speaks HTTP/2. Each of its streams is
@@ -23,7 +28,7 @@ type http2Conn struct {
 	idleSince atomic.Int64
 }
 
-// serveHTTP2 serves a connection until it is over; prefix is what was read of it.
+// serveHTTP2 serves a connection until it is over.
 func (m *Manager) serveHTTP2(ctx context.Context, d *downstream.Conn) {
 	c := &http2Conn{m: m, d: d, ctx: ctx, xfcc: clientCertElement(m.cfg, d.Info)}
 	c.sc = http2.NewServer(d.Stream, m.http2, c)
@@ -36,6 +41,36 @@ func (m *Manager) serveHTTP2(ctx context.Context, d *downstream.Conn) {
 	d.OnDrain(nil)
 	m.timers.remove(&c.timer)
 	c.note(err)
+}
+
+// speaksHTTP2 decides by configuration and ALPN, before a byte was read.
+func (m *Manager) speaksHTTP2(info *stream.Info) bool {
+	return m.cfg.Codec == CodecHTTP2 || m.cfg.Codec == CodecAuto && info.ALPN == "h2"
+}
+
+// http2Config is the codec's configuration with the manager's own limits.
+func (m *Manager) http2Config() (*http2.Config, error) {
+	c := http2.Default()
+	if m.cfg.HTTP2 != nil {
+		own := *m.cfg.HTTP2
+		c = &own
+	}
+	c.Limits = m.limits
+	c.Underscores = http1.Underscores(m.cfg.UnderscoreNames)
+	c.HeaderTimeout = time.Duration(m.headersTimeout)
+	if err := c.Validate(); err != nil {
+		return nil, fmt.Errorf("hcm: %w", err)
+	}
+	return c, nil
+}
+
+// http2Fault is the word for what a peer did wrong.
+func http2Fault(err error) (reason string, ok bool) {
+	var e *http2.ConnError
+	if errors.As(err, &e) && e.Err == nil && !e.Remote {
+		return e.Reason, true
+	}
+	return "", false
 }
 
 // note counts a connection that broke the protocol.

@@ -68,10 +68,11 @@ func (u *http2Upstream) head(a *attempt) error {
 		a.firstAt = monotonic()
 	}
 	a.resp.Body = nil
+	bodiless := a.x.req.Method == "HEAD" || a.resp.Status == 304 || a.resp.Status == 204
 	switch {
-	case !end && a.resp.Status >= 200:
+	case !end && a.resp.Status >= 200 && !bodiless:
 		a.resp.Body = u
-	case end && a.resp.ContentLength < 0 && a.x.req.Method != "HEAD" && a.resp.Status >= 200 && a.resp.Status != 304:
+	case end && a.resp.ContentLength < 0 && !bodiless && a.resp.Status >= 200:
 		a.resp.ContentLength = 0
 	}
 	if x := a.x; x.tunnel && x.req.Upgrade != "" && a.resp.Status == 200 && !end {
