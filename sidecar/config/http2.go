@@ -1,8 +1,6 @@
 package config
 
 import (
-	"time"
-
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -69,9 +67,6 @@ func http2KeepAlive(k *corev3.KeepaliveSettings, path string) (out http2.Keepali
 	out.Jitter = 0.15 // Envoy's
 	if j := k.GetIntervalJitter(); j != nil {
 		out.Jitter = j.GetValue() / 100
-	}
-	if out.Interval > 0 && out.Interval < time.Millisecond {
-		return out, fail(path+".interval", "is shorter than a millisecond")
 	}
 	return out, nil
 }

@@ -58,6 +58,9 @@ func (m *Manager) http2Config() (*http2.Config, error) {
 	c.Limits = m.limits
 	c.Underscores = http1.Underscores(m.cfg.UnderscoreNames)
 	c.HeaderTimeout = time.Duration(m.headersTimeout)
+	if mm := m.metrics; mm != nil {
+		c.OnGlitch = func(g http2.Glitch) { mm.ProtocolErrors.With("downstream", "http2_"+g.String()).Inc(0) }
+	}
 	if err := c.Validate(); err != nil {
 		return nil, fmt.Errorf("hcm: %w", err)
 	}
