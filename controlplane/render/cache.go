@@ -103,6 +103,7 @@ func intern(old, r *resource.Resource) *resource.Resource {
 
 type chainKey struct {
 	client        Client
+	caller        caller
 	service       catalog.Name
 	customization string
 }
@@ -113,10 +114,10 @@ type chainInput struct {
 }
 
 // Chain is NewChain, remembered.
-func (c *Cache) Chain(env *Environment, client Client, chain *compile.Chain) (*Chain, error) {
-	key := chainKey{client, chain.Service, chain.Customization}
+func (c *Cache) Chain(env *Environment, client Client, source catalog.Name, chain *compile.Chain) (*Chain, error) {
+	key := chainKey{client, callerOf(client, source), chain.Service, chain.Customization}
 	return c.chains.get(c.sweep, key, chainInput{env, chain}, func(old *Chain) (*Chain, error) {
-		out, err := NewChain(env, client, chain)
+		out, err := NewChain(env, client, source, chain)
 		if err != nil {
 			return nil, err
 		}

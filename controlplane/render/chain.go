@@ -36,15 +36,37 @@ type Leg struct {
 type chainBuilder struct {
 	env    *Environment
 	client Client
-	chain  *compile.Chain
-	out    *Chain
+	caller caller
+	// certificate is the SDS name of the caller's certificate.
+	certificate string
+	chain       *compile.Chain
+	out         *Chain
 }
 
-// NewChain renders a chain for a kind of client. The error is a match or value
-// that no client would take; a caller keeps the last good chain then, for a
-// route that is left out lets its requests fall through to the next one.
-func NewChain(env *Environment, client Client, chain *compile.Chain) (*Chain, error) {
-	b := &chainBuilder{env: env, client: client, chain: chain, out: &Chain{Service: chain.Service, Protocol: chain.Protocol}}
+// caller is the workload that a chain's clusters dial as. It is zero for our
+// own sidecar, which proves the identity of the listener that a connection came
+// through and keys its pools by it, so that all callers share a cluster. An
+// Envoy has one certificate a cluster, hence one cluster a caller.
+type caller struct{ service, namespace string }
+
+func callerOf(client Client, source catalog.Name) caller {
+	if client.Dialect != Envoy {
+		return caller{}
+	}
+	return caller{source.Service, source.Namespace}
+}
+
+// NewChain renders a chain for a kind of client and the workload that calls.
+// The error is a match or value that no client would take; a caller keeps the
+// last good chain then, for a route that is left out lets its requests fall
+// through to the next one.
+func NewChain(env *Environment, client Client, source catalog.Name, chain *compile.Chain) (*Chain, error) {
+	b := &chainBuilder{env: env, client: client, caller: callerOf(client, source), chain: chain,
+		out: &Chain{Service: chain.Service, Protocol: chain.Protocol}}
+	var err error
+	if b.certificate, err = b.secretName(source); err != nil {
+		return nil, fmt.Errorf("render %s: %w", chain.Service, err)
+	}
 	if chain.Protocol == "http2" || chain.Protocol == "grpc" {
 		where := fmt.Sprintf("service-defaults/%s Protocol", chain.Service.Service)
 		if b.lacks(names.CapHTTP2, where, chain.Protocol+" needs HTTP/2, which this sidecar does not speak: callers get no listener for it; upgrade the sidecar or use http") {
@@ -99,17 +121,28 @@ func (b *chainBuilder) legs() {
 	}
 }
 
+// secretName is the SDS name of the certificate that the chain's clusters show.
+func (b *chainBuilder) secretName(source catalog.Name) (string, error) {
+	if b.caller == (caller{}) {
+		return names.DefaultSecret, nil
+	}
+	return b.env.ServiceID(source)
+}
+
 // clusterName is the SNI, with the caller's customization in front: clusters of
-// callers that ask for nothing of their own are shared.
+// callers that ask for nothing of their own are shared, where the client can.
 func (b *chainBuilder) clusterName(t *compile.Target) string {
 	return b.customized(b.env.ClusterName(t.Subset, t.Service))
 }
 
 func (b *chainBuilder) customized(name string) string {
-	if b.chain.Customization == "" {
-		return name
+	if b.chain.Customization != "" {
+		name = b.chain.Customization + "~" + name
 	}
-	return b.chain.Customization + "~" + name
+	if b.caller != (caller{}) {
+		name = names.CalledBy(name, b.caller.service, b.caller.namespace)
+	}
+	return name
 }
 
 // splitCluster is what a leg ends in: the target's cluster, or the aggregate

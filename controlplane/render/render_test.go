@@ -209,11 +209,11 @@ func TestPureAndShared(t *testing.T) {
 		return c
 	}
 	env, cache := environment(t), NewCache()
-	first, err := cache.Chain(env, Client{}, compiled())
+	first, err := cache.Chain(env, Client{}, catalog.NewName("dc1", "web"), compiled())
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := cache.Chain(env, Client{}, compiled())
+	again, err := cache.Chain(env, Client{}, catalog.NewName("dc1", "web"), compiled())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,7 +239,7 @@ func TestUpstreamTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := NewChain(environment(t), Client{}, chain)
+	out, err := NewChain(environment(t), Client{}, catalog.NewName("dc1", "web"), chain)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -125,8 +125,9 @@ func commonTLS(s tlsSettings, certificate string, peers []string, alpn []string)
 	}
 }
 
-// upstreamTLS dials as the workload whose listener the connection came through.
-func (e *Environment) upstreamTLS(sni, peer, protocol string) (*corev3.TransportSocket, error) {
+// upstreamTLS proves the identity named by certificate to a peer with one exact
+// SPIFFE ID.
+func (e *Environment) upstreamTLS(sni, certificate, peer, protocol string) (*corev3.TransportSocket, error) {
 	var alpn []string
 	switch protocol {
 	case "http":
@@ -135,7 +136,7 @@ func (e *Environment) upstreamTLS(sni, peer, protocol string) (*corev3.Transport
 		alpn = []string{"h2"}
 	}
 	return transportSocket(&tlsv3.UpstreamTlsContext{
-		CommonTlsContext: commonTLS(e.outgoing, names.DefaultSecret, []string{peer}, alpn),
+		CommonTlsContext: commonTLS(e.outgoing, certificate, []string{peer}, alpn),
 		Sni:              sni,
 		MaxSessionKeys:   u32(0),
 	})

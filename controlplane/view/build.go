@@ -178,7 +178,7 @@ func (b *builder) outbound(inst *catalog.Instance) {
 		if overrides.problem != nil {
 			b.everyones([]render.Problem{*overrides.problem})
 		}
-		chain, err := b.w.cache.Chain(b.w.env, b.client.Kind, compiled)
+		chain, err := b.w.cache.Chain(b.w.env, b.client.Kind, inst.Service, compiled)
 		if err != nil {
 			b.failed(up.Name.Service, err)
 			continue

@@ -352,6 +352,41 @@ func TestTwoWorkloadsShareAListenerAndClusters(t *testing.T) {
 	}
 }
 
+// TestAnEnvoyDialsAsEachOfItsWorkloads: it has one certificate a cluster, so
+// each caller has clusters and routes of its own, named by its SPIFFE ID. Our
+// sidecar shares them.
+func TestAnEnvoyDialsAsEachOfItsWorkloads(t *testing.T) {
+	h := newHarness(t, &api.ServiceConfigEntry{Kind: api.ServiceDefaults, Name: "db", Protocol: "http"},
+		&api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: "db",
+			Failover: map[string]api.ServiceResolverFailover{"*": {Datacenters: []string{"dc2"}}}})
+	h.setInstances("db", inst("db", "n9", 20000))
+	h.setInstances("a", inst("a", "n1", 20000, "db"))
+	other := inst("b", "n1", 20000, "db")
+	other.Proxy.LocalServicePort, other.Proxy.Upstreams[0].LocalBindPort = 9001, 7999
+	h.setInstances("b", other)
+	client := mesh("n1", "a", "b")
+	client.Kind = render.Client{Dialect: render.Envoy}
+	s := h.m.Open(client).Current()
+	sni := names.Cluster("", "db", "default", "default", "dc1", testDomain)
+	for _, service := range []string{"a", "b"} {
+		name := names.CalledBy(sni, service, "default")
+		r := s.Get(resource.ClusterType, name)
+		if r == nil || s.Get(resource.RouteType, "outbound/"+name) == nil || s.Get(resource.ClusterType, names.Failover(name)) == nil {
+			t.Fatalf("%s has no cluster, failover or route of its own: %v", service, slices.Sorted(maps.Keys(s.ByType[resource.ClusterType])))
+		}
+		text := string(r.Body.Value)
+		if !strings.Contains(text, idOf(service)) {
+			t.Errorf("%s's cluster does not ask for its certificate: %q", service, text)
+		}
+		if len(r.Refs) != 1 || r.Refs[0].Name != sni || !strings.Contains(text, sni) {
+			t.Errorf("%s's endpoints and SNI are not the plain ones: %v", service, r.Refs)
+		}
+	}
+	if len(h.m.NodeProblems("n1")) > 0 {
+		t.Errorf("problems: %v", h.m.NodeProblems("n1"))
+	}
+}
+
 func TestCloseAndRun(t *testing.T) {
 	h := newHarness(t)
 	h.setInstances("api", inst("api", "n2", 20000))

@@ -12,7 +12,9 @@ import (
 // Well-known secret names, as SPIRE's SDS serves them.
 const (
 	// DefaultSecret is the certificate of the workload that opens the
-	// connection: for a listener's traffic, that listener's workload.
+	// connection: for a listener's traffic, that listener's workload. Only our
+	// own sidecar can tell; to others the host socket serves it while they have
+	// one identity, so their resources name secrets by SPIFFE ID.
 	DefaultSecret = "default"
 	// RootSecret is the trust bundle of the own trust domain.
 	RootSecret = "ROOTCA"
@@ -52,6 +54,17 @@ func Cluster(subset, service, namespace, partition, datacenter, trustDomain stri
 
 // Failover names the aggregate cluster that tries cluster first.
 func Failover(cluster string) string { return "failover~" + cluster }
+
+// CalledBy names the cluster, or the route configuration, of one caller where a
+// client has one for each: "@" and the service, which no other part of a name
+// can hold.
+func CalledBy(name, service, namespace string) string {
+	name += "@" + service
+	if namespace != "" && namespace != "default" {
+		name += "@" + namespace
+	}
+	return name
+}
 
 // LocalApp names the cluster of a workload's own application.
 func LocalApp(host string, port int) string {
