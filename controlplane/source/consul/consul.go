@@ -93,11 +93,11 @@ func New(cfg Config) (*Source, error) {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	s.secure = overTLS(conf)
+	s.status = source.Status{Kind: "consul", Where: s.where, Errors: map[string]string{}}
 	var err error
-	if s.client, err = newClient(conf); err != nil {
+	if s.client, err = newClient(conf, s.tokenFile); err != nil {
 		return nil, err
 	}
-	s.status = source.Status{Kind: "consul", Where: s.where, Errors: map[string]string{}}
 	return s, nil
 }
 
@@ -234,6 +234,22 @@ func (s *Source) problem(what string, err error) {
 	var refused *RefusedError
 	if !errors.As(err, &refused) {
 		s.lost = true
+	}
+}
+
+// tokenFile notes that the token file cannot be read, or can be again. The
+// agent is not lost by that: the token that was read last still serves.
+func (s *Source) tokenFile(err error) {
+	if err != nil {
+		s.log.Warn("the token file cannot be read; the last token stands", "err", err)
+	} else {
+		s.log.Info("the token file can be read again")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.status.Errors, source.ConcernTokenFile)
+	if err != nil {
+		s.status.Errors[source.ConcernTokenFile] = err.Error() + "; the last token stands: write the file again, readable for this user"
 	}
 }
 

@@ -125,6 +125,9 @@ type report struct {
 type serviceWatch struct {
 	name string
 	stop context.CancelFunc
+	// blocking is set while it holds one of the connections that may block.
+	// Source.mu guards it.
+	blocking bool
 }
 
 // take makes an update of a report. What a watch read that was stopped meanwhile
@@ -206,30 +209,45 @@ func (s *Source) startService(ctx context.Context, wg *sync.WaitGroup, name stri
 	w := &serviceWatch{name: name, stop: stop}
 	s.mu.Lock()
 	s.services[name] = w
-	blocking := s.secure || s.watching < plainHTTPWatches
-	if blocking {
-		s.watching++
-	}
 	s.mu.Unlock()
+	s.mayBlock(w) // in the order of starting
 	wg.Go(func() {
 		defer func() {
 			stop()
-			if blocking {
-				s.mu.Lock()
-				s.watching--
-				s.mu.Unlock()
-			}
+			s.release(w)
 		}()
-		s.watchService(ctx, w, index, blocking)
+		s.watchService(ctx, w, index)
 	})
 }
 
-func (s *Source) watchService(ctx context.Context, w *serviceWatch, index uint64, blocking bool) {
+// mayBlock reports whether a watch may hold a connection in a blocking query:
+// always over TLS, and over plain HTTP while the agent allows more. What may
+// not is polled, and asks again before each poll.
+func (s *Source) mayBlock(w *serviceWatch) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !w.blocking && (s.secure || s.watching < plainHTTPWatches) {
+		w.blocking = true
+		s.watching++
+	}
+	return w.blocking
+}
+
+func (s *Source) release(w *serviceWatch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w.blocking {
+		w.blocking = false
+		s.watching--
+	}
+}
+
+func (s *Source) watchService(ctx context.Context, w *serviceWatch, index uint64) {
 	what := "service " + w.name
 	known := index > 0
 	s.loop(ctx, what, index, func(ctx context.Context, index uint64) (uint64, error) {
 		opts := s.query(ctx, index)
-		if !blocking && known {
+		if known && !s.mayBlock(w) {
 			opts.WaitIndex, opts.WaitTime = 0, 0
 			if err := pause(ctx, pollEvery-rand.N(pollEvery/5)); err != nil {
 				return 0, err
