@@ -3,6 +3,8 @@ package render
 import (
 	"fmt"
 
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+
 	"github.com/hauberk-mesh/hauberk/controlplane/catalog"
 	"github.com/hauberk-mesh/hauberk/controlplane/compile"
 	"github.com/hauberk-mesh/hauberk/xds/names"
@@ -14,10 +16,10 @@ import (
 type Chain struct {
 	Service  catalog.Name
 	Protocol string
-	// Resources are its clusters and, for an HTTP protocol, its routes.
+	// Resources are its clusters.
 	Resources []*resource.Resource
-	// RouteName is the route configuration's; empty for tcp.
-	RouteName string
+	// routes are those of an HTTP protocol, without a name; nil for tcp.
+	routes *routev3.RouteConfiguration
 	// Legs are where connections of a tcp chain go; empty for HTTP.
 	Legs []Leg
 	// Targets are those whose endpoints the clusters need.

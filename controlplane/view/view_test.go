@@ -371,7 +371,7 @@ func TestAnEnvoyDialsAsEachOfItsWorkloads(t *testing.T) {
 	for _, service := range []string{"a", "b"} {
 		name := names.CalledBy(sni, service, "default")
 		r := s.Get(resource.ClusterType, name)
-		if r == nil || s.Get(resource.RouteType, "outbound/"+name) == nil || s.Get(resource.ClusterType, names.Failover(name)) == nil {
+		if r == nil || s.Get(resource.RouteType, names.Routes(sni, service, "default")) == nil || s.Get(resource.ClusterType, names.Failover(name)) == nil {
 			t.Fatalf("%s has no cluster, failover or route of its own: %v", service, slices.Sorted(maps.Keys(s.ByType[resource.ClusterType])))
 		}
 		text := string(r.Body.Value)
@@ -442,6 +442,31 @@ func TestCallersWithOverrides(t *testing.T) {
 	}
 	if refs := s.Get(resource.ClusterType, own).Refs; len(refs) != 1 || refs[0].Name != plain {
 		t.Errorf("the own cluster does not share the endpoints: %v", refs)
+	}
+}
+
+// TestRoutesKeepTheirName: connections that are open look their routes up by
+// name, so what a caller asks of its upstream may not change it.
+func TestRoutesKeepTheirName(t *testing.T) {
+	h := newHarness(t, &api.ServiceConfigEntry{Kind: api.ServiceDefaults, Name: "api", Protocol: "http"})
+	h.setInstances("api", inst("api", "n9", 20000))
+	h.setInstances("web", inst("web", "n1", 20000, "api"))
+	h.setInstances("cron", inst("cron", "n1", 20001, "api"))
+	v := h.m.Open(mesh("n1", "web", "cron"))
+	before := v.Current()
+	h.setEntry(&api.ServiceConfigEntry{Kind: api.ServiceDefaults, Name: "web",
+		UpstreamConfig: &api.UpstreamConfiguration{Defaults: &api.UpstreamConfig{ConnectTimeoutMs: 250}}})
+	after := v.Current()
+	if fmt.Sprintf("%p", before.ByType[resource.ListenerType]) != fmt.Sprintf("%p", after.ByType[resource.ListenerType]) {
+		t.Error("a listener changed")
+	}
+	plain := names.Cluster("", "api", "default", "default", "dc1", testDomain)
+	for caller, changes := range map[string]bool{"web": true, "cron": false} {
+		name := names.Routes(plain, caller, "default")
+		b, a := before.Get(resource.RouteType, name), after.Get(resource.RouteType, name)
+		if b == nil || a == nil || (b != a) != changes {
+			t.Errorf("routes of %s: before %v, after %v, change is %v", caller, b, a, changes)
+		}
 	}
 }
 

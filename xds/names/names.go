@@ -55,9 +55,15 @@ func Cluster(subset, service, namespace, partition, datacenter, trustDomain stri
 // Failover names the aggregate cluster that tries cluster first.
 func Failover(cluster string) string { return "failover~" + cluster }
 
-// CalledBy names the cluster, or the route configuration, of one caller where a
-// client has one for each: "@" and the service, which no other part of a name
-// can hold.
+// Routes names the route configuration by which a service calls another, whose
+// cluster is named cluster. It stays the same whatever the caller's settings
+// are: connections that are open look their routes up by it.
+func Routes(cluster, service, namespace string) string {
+	return "outbound/" + CalledBy(cluster, service, namespace)
+}
+
+// CalledBy names a cluster of one caller where a client has one for each: "@"
+// and the service, which no other part of a name can hold.
 func CalledBy(name, service, namespace string) string {
 	name += "@" + service
 	if namespace != "" && namespace != "default" {

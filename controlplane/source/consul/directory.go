@@ -188,7 +188,7 @@ func assemble(service catalog.Name, endpoints, applications []*api.ServiceEntry,
 		if e.Node != nil && e.Service != nil && e.Service.Proxy != nil {
 			parent = parents[nodeService{e.Node.Node, e.Service.Proxy.DestinationServiceID}]
 		}
-		i, err := instance.FromEntry(service, dropMerged(e), parent)
+		i, err := instance.FromEntry(service, e, parent)
 		if err != nil {
 			// One that cannot be an endpoint is none; the others are.
 			log.Warn("instance left out", "service", service.Service, "err", err)
@@ -198,21 +198,4 @@ func assemble(service catalog.Name, endpoints, applications []*api.ServiceEntry,
 	}
 	catalog.SortInstances(out)
 	return out
-}
-
-// mergedKeys are what a Consul agent copies from config entries into the
-// registrations of its services, to spare Envoy's configuration the look-up. The
-// entries themselves are compiled here, so the copies are taken out again: they
-// would be settings twice, and stale ones after a change.
-var mergedKeys = []string{"protocol", "connect_timeout_ms", "limits", "passive_health_check", "mesh_gateway"}
-
-func dropMerged(e *api.ServiceEntry) *api.ServiceEntry {
-	if e.Service != nil && e.Service.Proxy != nil {
-		for i := range e.Service.Proxy.Upstreams {
-			for _, k := range mergedKeys {
-				delete(e.Service.Proxy.Upstreams[i].Config, k)
-			}
-		}
-	}
-	return e
 }

@@ -85,8 +85,8 @@ func TestDirectory(t *testing.T) {
 	if have := line(instances, nil); have != "api: api-1-sidecar-proxy/passing/1" {
 		t.Errorf("in full: %s", have)
 	}
-	if list := instances[catalog.NewName("dc1", "api")]; len(list) != 1 || len(list[0].Proxy.Upstreams[0].Config) != 0 {
-		t.Errorf("merged keys stay: %+v", list)
+	if list := instances[catalog.NewName("dc1", "api")]; len(list) != 1 || list[0].Problem != "" || len(list[0].Proxy.Upstreams[0].Config) != 1 {
+		t.Errorf("what an agent merges into a registration is refused, or lost: %+v", list)
 	}
 }
 
