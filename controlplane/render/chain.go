@@ -5,6 +5,8 @@ import (
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
+	"github.com/hashicorp/consul/api"
+
 	"github.com/hauberk-mesh/hauberk/controlplane/catalog"
 	"github.com/hauberk-mesh/hauberk/controlplane/compile"
 	"github.com/hauberk-mesh/hauberk/xds/names"
@@ -22,6 +24,8 @@ type Chain struct {
 	routes *routev3.RouteConfiguration
 	// Legs are where connections of a tcp chain go; empty for HTTP.
 	Legs []Leg
+	// HashSource: connections of a tcp chain are balanced by their source address.
+	HashSource bool
 	// Targets are those whose endpoints the clusters need.
 	Targets []*compile.Target
 	// Withheld is why the client gets nothing of the chain; empty when it does.
@@ -93,6 +97,9 @@ func NewChain(env *Environment, client Client, source catalog.Name, chain *compi
 func (b *chainBuilder) clusters() error {
 	for _, id := range sortedKeys(b.chain.Targets) {
 		t := b.chain.Targets[id]
+		if dc := t.Service.Datacenter; dc != b.env.Datacenter {
+			b.problem("target "+id, "services of datacenter %q are not known here, only those of %q, so it has no instances; let the entry lead elsewhere", dc, b.env.Datacenter)
+		}
 		c, err := b.targetCluster(t)
 		if err != nil {
 			return err
@@ -116,9 +123,32 @@ func (b *chainBuilder) clusters() error {
 
 // legs are those of a tcp chain's only route.
 func (b *chainBuilder) legs() {
-	for _, s := range b.chain.Routes[len(b.chain.Routes)-1].Splits {
+	r := &b.chain.Routes[len(b.chain.Routes)-1]
+	for _, s := range r.Splits {
 		if s.Weight > 0 {
 			b.out.Legs = append(b.out.Legs, Leg{Cluster: b.splitCluster(s), Weight: s.Weight})
+		}
+	}
+	resolver := "service-resolver/" + b.chain.Targets[r.Splits[0].Resolver].Service.Service
+	if r.RequestTimeout > 0 {
+		b.problem(resolver+" RequestTimeout", "a tcp service has no requests, so it has no effect; remove it, or set the service's Protocol")
+	}
+	b.hashConnections(resolver+" LoadBalancer.", r.LoadBalancer)
+}
+
+// hashConnections keeps what a hash policy can mean for a connection: its
+// source address.
+func (b *chainBuilder) hashConnections(path string, lb *api.LoadBalancer) {
+	if lb == nil || lb.Policy == "ring_hash" && !b.client.Can(names.CapRingHash) || lb.Policy == "maglev" && !b.client.Can(names.CapMaglev) {
+		return // reported with the cluster
+	}
+	for i, p := range lb.HashPolicies {
+		where := fmt.Sprintf("%sHashPolicies[%d]", path, i)
+		switch {
+		case !p.SourceIP:
+			b.problem(where+".Field", "connections of a tcp service have no %s, so it has no effect; use SourceIP, or set the service's Protocol", p.Field)
+		case !b.lacks(names.CapConnectionHash, where+".SourceIP", "this sidecar cannot hash the connections of a tcp service, so nothing is sticky; upgrade it"):
+			b.out.HashSource = true
 		}
 	}
 }

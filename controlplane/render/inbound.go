@@ -215,7 +215,7 @@ func (b *inboundBuilder) filters(rules *Rules) ([]*listenerv3.Filter, error) {
 	if b.config.IdleTimeout > 0 {
 		idle = b.config.IdleTimeout
 	}
-	f, err := tcpProxy(b.stat(), []Leg{{Cluster: b.out.Cluster.Name, Weight: 10000}}, b.out.logs.filter, 1, idle)
+	f, err := tcpProxy(relay{stat: b.stat(), legs: []Leg{{Cluster: b.out.Cluster.Name, Weight: 10000}}, logs: b.out.logs.filter, tries: 1, idle: idle})
 	if err != nil {
 		return nil, err
 	}

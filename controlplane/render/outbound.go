@@ -118,7 +118,7 @@ func Outbound(env *Environment, client Client, inst *catalog.Instance, u Upstrea
 		for _, l := range chain.Legs {
 			refs = append(refs, resource.Ref{Type: resource.ClusterType, Name: l.Cluster})
 		}
-		filter, err = tcpProxy(stat, chain.Legs, logs.filter, tcpConnectTries, idleConnection)
+		filter, err = tcpProxy(relay{stat: stat, legs: chain.Legs, logs: logs.filter, tries: tcpConnectTries, idle: idleConnection, hashSource: chain.HashSource})
 	}
 	if err != nil {
 		return nil, problems, err

@@ -66,7 +66,12 @@ func (e *Environment) readTLS(path string, c *api.MeshDirectionalTLSConfig) tlsS
 		}
 		s.ciphers = append(s.ciphers, name)
 	}
-	if len(s.ciphers) == 0 {
+	switch {
+	case len(s.ciphers) > 0:
+	case len(c.CipherSuites) > 0:
+		s.tls12 = false
+		e.problem(path+".CipherSuites", "none of the list is accepted, so TLSv1_3 is the oldest that is; add a suite that is")
+	default:
 		for _, k := range sortedKeys(aeadSuites) {
 			s.ciphers = append(s.ciphers, aeadSuites[k])
 		}

@@ -130,6 +130,18 @@ func subjects() []subject {
 					Redirect: &api.ServiceResolverRedirect{Service: "backup", ServiceSubset: "v1", Datacenter: "dc2"}}
 			},
 		}},
+		{name: "service-resolver of a tcp service", partly: true, silent: silent(nil), examples: []func() any{
+			func() any {
+				return &api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: "db", ConnectTimeout: time.Second, RequestTimeout: 2 * time.Second,
+					LoadBalancer: &api.LoadBalancer{Policy: "maglev", HashPolicies: []api.HashPolicy{{SourceIP: true}, {Field: "header", FieldValue: "x"}}}}
+			},
+		}},
+		{name: "service-defaults of a tcp service", partly: true, silent: silent(map[string]string{"Protocol": "the default"}), examples: []func() any{
+			func() any {
+				return &api.ServiceConfigEntry{Kind: api.ServiceDefaults, Name: "web", Protocol: "tcp",
+					MaxInboundConnections: 7, LocalConnectTimeoutMs: 70, LocalRequestTimeoutMs: 71, MaxRequestHeadersKB: ptr(uint32(72))}
+			},
+		}},
 		{name: api.ServiceIntentions, silent: silent(map[string]string{
 			"Sources[].Precedence": "computed from the names", "Sources[].Description": note, "Sources[].LegacyID": bookkeeping,
 			"Sources[].LegacyMeta": note, "Sources[].LegacyCreateTime": bookkeeping, "Sources[].LegacyUpdateTime": bookkeeping,

@@ -358,7 +358,8 @@ func TestTwoWorkloadsShareAListenerAndClusters(t *testing.T) {
 func TestAnEnvoyDialsAsEachOfItsWorkloads(t *testing.T) {
 	h := newHarness(t, &api.ServiceConfigEntry{Kind: api.ServiceDefaults, Name: "db", Protocol: "http"},
 		&api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: "db",
-			Failover: map[string]api.ServiceResolverFailover{"*": {Datacenters: []string{"dc2"}}}})
+			Failover: map[string]api.ServiceResolverFailover{"*": {Service: "spare"}}},
+		&api.ServiceConfigEntry{Kind: api.ServiceDefaults, Name: "spare", Protocol: "http"})
 	h.setInstances("db", inst("db", "n9", 20000))
 	h.setInstances("a", inst("a", "n1", 20000, "db"))
 	other := inst("b", "n1", 20000, "db")
@@ -467,6 +468,20 @@ func TestRoutesKeepTheirName(t *testing.T) {
 		if b == nil || a == nil || (b != a) != changes {
 			t.Errorf("routes of %s: before %v, after %v, change is %v", caller, b, a, changes)
 		}
+	}
+}
+
+// TestOtherDatacentersAreReported: a chain may lead where nothing is known of,
+// as in Consul; that its target has nobody is said.
+func TestOtherDatacentersAreReported(t *testing.T) {
+	h := newHarness(t, &api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: "api",
+		Failover: map[string]api.ServiceResolverFailover{"*": {Datacenters: []string{"dc2"}}}})
+	h.setInstances("web", inst("web", "n1", 20000, "api"))
+	h.m.Open(mesh("n1", "web"))
+	if !slices.ContainsFunc(h.m.NodeProblems("n1"), func(p render.Problem) bool {
+		return p.Service == "api" && strings.Contains(p.String(), "dc2")
+	}) {
+		t.Errorf("problems: %v", h.m.NodeProblems("n1"))
 	}
 }
 
