@@ -4,6 +4,8 @@ package mesh
 
 import (
 	"fmt"
+	"net"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -101,3 +103,39 @@ func TestUpstreamConfig(t *testing.T) {
 }
 
 func number(n int) *int { return &n }
+
+// TestApplicationMoves: an application that goes to another port takes the
+// connections of its peers with it; they are its sidecar's, and stay open.
+func TestApplicationMoves(t *testing.T) {
+	m := newMesh(t)
+	m.allow("web", "api")
+	api := m.workload(spec{id: "api-1", service: "api"})
+	web := m.workload(spec{id: "web-1", service: "web", upstreams: []string{"api"}})
+	web.answers(5*second, "api", "/", 200, "api-1")
+
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	moved := &http.Server{Handler: echoName("moved")}
+	go func() { _ = moved.Serve(ln) }()
+	t.Cleanup(func() { moved.Close() })
+	port := ln.Addr().(*net.TCPAddr).Port
+	api.reg.Port, api.reg.Connect.SidecarService.Proxy.LocalServicePort = port, port
+	if err := m.catalog.Agent().ServiceRegister(api.reg); err != nil {
+		t.Fatal(err)
+	}
+	requests := 0
+	took := m.eventually(5*second, "the application is reached at its new port", func() error {
+		requests++
+		code, body, err := web.get("api", "/")
+		if err != nil || code != 200 {
+			t.Fatalf("request %d: %d %q %v", requests, code, body, err)
+		}
+		if body != "moved" {
+			return fmt.Errorf("answered by %s", body)
+		}
+		return nil
+	})
+	t.Logf("after %v, %d requests, none failed", took, requests)
+}

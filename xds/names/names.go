@@ -72,10 +72,10 @@ func CalledBy(name, service, namespace string) string {
 	return name
 }
 
-// LocalApp names the cluster of a workload's own application.
-func LocalApp(host string, port int) string {
-	return "local_app:" + net.JoinHostPort(host, strconv.Itoa(port))
-}
+// LocalApp names the cluster of a workload's own application, which keeps its
+// name when the application moves to another port: connections that are open
+// route to it.
+func LocalApp(workloadID string) string { return "local_app:" + workloadID }
 
 // Inbound names the mTLS listener of a host address.
 func Inbound(host string, port int) string {
