@@ -103,7 +103,7 @@ const ConcernTokenFile = "token file"
 
 // concerns are the kinds of what an error of a Consul source concerns: a key of
 // Errors is one of them, or begins with it.
-var concerns = []string{"config entries", "consul", "default policy", "entry", "service", "services", ConcernTokenFile}
+var concerns = []string{"config entries", "consul", "default policy", "entry", "instance", "service", "services", ConcernTokenFile}
 
 // Concerns counts the problems by kind, for metrics; a kind without any is
 // there too. Everything of a files source is of the kind "file".

@@ -65,6 +65,8 @@ type Source struct {
 	// watching counts the services that hold a blocking query.
 	watching int
 	services map[string]*serviceWatch
+	// unusable are the instances in the status, by service.
+	unusable map[string]map[string]string
 	// mended is closed when the agent answers again after a loss.
 	mended chan struct{}
 }
@@ -83,7 +85,7 @@ func New(cfg Config) (*Source, error) {
 	s := &Source{
 		wait: cfg.Wait, log: cfg.Logger,
 		updates: make(chan source.Update), reports: make(chan report),
-		services: map[string]*serviceWatch{}, mended: make(chan struct{}),
+		services: map[string]*serviceWatch{}, unusable: map[string]map[string]string{}, mended: make(chan struct{}),
 		where: conf.Address, token: conf.Token != "" || conf.TokenFile != "",
 	}
 	if s.wait <= 0 {

@@ -40,7 +40,7 @@ func (s *Source) readAll(ctx context.Context) (*source.Update, *marks, error) {
 		return nil, nil, err
 	}
 	m.list = index
-	m.directory = newDirectory(dc, s.log)
+	m.directory = newDirectory(dc)
 	for name := range names {
 		entries, index, err := s.entries(ctx, name, &api.QueryOptions{AllowStale: true})
 		if err != nil {
@@ -51,6 +51,7 @@ func (s *Source) readAll(ctx context.Context) (*source.Update, *marks, error) {
 		u.Index = max(u.Index, index)
 	}
 	u.Instances, _ = m.directory.update(m.directory.names(), true)
+	s.noteUnusable(m.directory, m.directory.names())
 	for _, kind := range catalog.Kinds {
 		st := &kindState{}
 		change, err := s.readKind(ctx, kind, st, 0)
@@ -144,7 +145,31 @@ func (s *Source) take(d *directory, r report) (source.Update, bool) {
 	}
 	u := source.Update{Reconnected: r.reconnected, Received: r.received, Index: r.index}
 	u.Instances, u.DeletedServices = d.update(concerned, r.reconnected)
+	s.noteUnusable(d, concerned)
 	return u, r.reconnected || len(u.Instances)+len(u.DeletedServices) > 0
+}
+
+// noteUnusable brings the status up to date with the directory.
+func (s *Source) noteUnusable(d *directory, services []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, service := range services {
+		now := d.unusable[service]
+		for key := range s.unusable[service] {
+			if _, still := now[key]; !still {
+				delete(s.status.Errors, key)
+			}
+		}
+		for key, reason := range now {
+			if s.status.Errors[key] != reason {
+				s.log.Warn("instance left out", "service", service, "instance", key, "err", reason)
+			}
+			s.status.Errors[key] = reason
+		}
+		if s.unusable[service] = now; len(now) == 0 {
+			delete(s.unusable, service)
+		}
+	}
 }
 
 func (s *Source) current(w *serviceWatch) bool {
@@ -293,5 +318,6 @@ func (s *Source) Confirm(ctx context.Context, service catalog.Name) ([]*catalog.
 	if err != nil {
 		return nil, err
 	}
-	return assemble(service, sidecars, applications, s.log), nil
+	list, _ := assemble(service, sidecars, applications)
+	return list, nil
 }
