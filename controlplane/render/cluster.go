@@ -43,7 +43,7 @@ func (b *chainBuilder) targetCluster(t *compile.Target) (*resource.Resource, err
 	if err != nil {
 		return nil, err
 	}
-	socket, err := b.env.upstreamTLS(edsName, id, t.Protocol)
+	socket, err := b.env.upstreamTLS(edsName, b.certificate, id, t.Protocol)
 	if err != nil {
 		return nil, err
 	}
