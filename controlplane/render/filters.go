@@ -114,6 +114,7 @@ type manager struct {
 	maxHeadersKB int
 	forward      hcmv3.HttpConnectionManager_ForwardClientCertDetails
 	forwardURI   bool
+	http2        bool // the client speaks it, and switches protocols
 }
 
 func (e *Environment) httpManager(m manager) (*listenerv3.Filter, error) {
@@ -147,6 +148,10 @@ func (e *Environment) httpManager(m manager) (*listenerv3.Filter, error) {
 	}
 	if m.forwardURI {
 		out.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Uri: true}
+	}
+	if m.http2 {
+		out.Http2ProtocolOptions = http2Terms()
+		out.UpgradeConfigs = []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}}
 	}
 	if m.routes != nil {
 		out.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: m.routes}

@@ -168,7 +168,7 @@ func (b *inboundBuilder) chain(rules *Rules) (*listenerv3.FilterChain, error) {
 	if rules == nil {
 		peers = []string{"spiffe://" + b.env.TrustDomain + denyEveryone}
 	}
-	socket, err := b.env.downstreamTLS(b.out.ID, b.config.Protocol, peers...)
+	socket, err := b.env.downstreamTLS(b.out.ID, meshProtocol(b.config.Protocol, b.client), peers...)
 	if err != nil {
 		return nil, err
 	}
@@ -244,6 +244,7 @@ func (b *inboundBuilder) http(rules *Rules) (*listenerv3.Filter, error) {
 		maxHeadersKB: b.config.MaxHeadersKB,
 		forward:      hcmv3.HttpConnectionManager_APPEND_FORWARD,
 		forwardURI:   true,
+		http2:        b.client.Can(names.CapHTTP2),
 		routes: &routev3.RouteConfiguration{
 			Name: "inbound/" + b.out.Registration,
 			VirtualHosts: []*routev3.VirtualHost{{

@@ -113,7 +113,7 @@ func Outbound(env *Environment, client Client, inst *catalog.Instance, u Upstrea
 	if compile.IsHTTP(chain.Protocol) {
 		routes := env.routeName(inst.Service, chain.Service)
 		refs = append(refs, resource.Ref{Type: resource.RouteType, Name: routes})
-		filter, err = env.httpManager(manager{stat: stat, routeName: routes, logs: logs.filter})
+		filter, err = env.httpManager(manager{stat: stat, routeName: routes, logs: logs.filter, http2: client.Can(names.CapHTTP2)})
 	} else {
 		for _, l := range chain.Legs {
 			refs = append(refs, resource.Ref{Type: resource.ClusterType, Name: l.Cluster})

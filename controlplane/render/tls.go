@@ -139,6 +139,8 @@ func (e *Environment) upstreamTLS(sni, certificate, peer, protocol string) (*cor
 		alpn = []string{"http/1.1"}
 	case "http2", "grpc":
 		alpn = []string{"h2"}
+	case negotiated:
+		alpn = []string{"h2", "http/1.1"}
 	}
 	return transportSocket(&tlsv3.UpstreamTlsContext{
 		CommonTlsContext: commonTLS(e.outgoing, certificate, []string{peer}, alpn),
@@ -152,7 +154,7 @@ func (e *Environment) downstreamTLS(workload, protocol string, peers ...string) 
 	switch protocol {
 	case "http":
 		alpn = []string{"http/1.1"}
-	case "http2", "grpc":
+	case "http2", "grpc", negotiated:
 		alpn = []string{"h2", "http/1.1"}
 	}
 	return transportSocket(&tlsv3.DownstreamTlsContext{
