@@ -158,4 +158,6 @@ type decoder struct {
 	secrets map[string]*secret
 	// grpcOnly allows what only a control-plane cluster may have.
 	grpcOnly bool
+	// maxDirectBody is the route configuration's bound for direct responses.
+	maxDirectBody int
 }

@@ -26,7 +26,9 @@ const (
 	brokeProtocol // the response was refused
 	timedOut      // the route's timeout
 	tryTimedOut   // the attempt's
+	tryIdle       // nothing moved for the attempt's idle timeout
 	idleTimedOut  // the stream's
+	lifeOver      // the exchange's longest duration
 	clientGone
 	clientBroke // the request's body was refused
 	unwritable
@@ -95,10 +97,11 @@ func (a *attempt) run() outcome {
 		return overflow
 	}
 	h.Begin()
-	a.until = x.deadline
-	if p := x.sel.Retry; p != nil && p.PerTryTimeout > 0 {
-		a.until = min(x.deadline, monotonic()+int64(p.PerTryTimeout))
+	a.until = min(x.deadline, x.lifeEnd)
+	if t := x.timeouts.PerTry; t > 0 {
+		a.until = min(a.until, monotonic()+int64(t))
 	}
+	x.prepareAttempt(h.Hostname())
 	conn, err := h.Acquire(a.dial, x.d.Workload, x.d.Shard)
 	if err != nil {
 		h.End()
@@ -170,10 +173,22 @@ func (a *attempt) connectFailure(err error) outcome {
 
 // expired tells whose deadline the attempt reached.
 func (a *attempt) expired() outcome {
-	if a.until < a.x.deadline {
-		return tryTimedOut
+	switch a.until {
+	case a.x.lifeEnd:
+		return lifeOver
+	case a.x.deadline:
+		return timedOut
 	}
-	return timedOut
+	return tryTimedOut
+}
+
+// idle is how long nothing may move in the attempt, 0 for ever.
+func (a *attempt) idle() int64 {
+	idle, try := a.x.idleTimeout(), int64(a.x.timeouts.PerTryIdle)
+	if try > 0 && (idle == 0 || try < idle) {
+		return try
+	}
+	return idle
 }
 
 // send writes the request and reads the response's head.
@@ -184,7 +199,7 @@ func (a *attempt) send() outcome {
 	a.resp.Reset()
 	a.sentAt, a.firstAt = monotonic(), 0
 	a.wrote = false
-	x.dog.await(a.sentAt, a.until, x.idleTimeout(), true)
+	x.dog.await(a.sentAt, a.until, a.idle(), true)
 	if err := a.up.send(a); err != nil {
 		return a.broken(err)
 	}
@@ -245,6 +260,9 @@ func (a *attempt) broken(err error) outcome {
 	case causeHard:
 		return a.expired()
 	case causeIdle:
+		if a.idle() != x.idleTimeout() {
+			return tryIdle
+		}
 		return idleTimedOut
 	case causeGone:
 		return clientGone
@@ -274,7 +292,7 @@ func (a *attempt) report(o outcome) {
 		if !a.stale || o == brokeProtocol {
 			a.host.Report(cluster.OutcomeReset)
 		}
-	case timedOut, tryTimedOut:
+	case timedOut, tryTimedOut, tryIdle:
 		a.host.Report(cluster.OutcomeTimeout)
 	default:
 		return

@@ -25,6 +25,7 @@ type Config struct {
 	StreamIdleTimeout     time.Duration // 5 min when 0
 	RequestTimeout        time.Duration // whole request received, 0 for none
 	RequestHeadersTimeout time.Duration // 0 for none
+	MaxStreamDuration     time.Duration // whole exchange, 0 for none; a route may have its own
 	MaxRequestHeadersKB   int           // 60 when 0
 	MaxHeaders            int           // 100 when 0
 

@@ -2,7 +2,6 @@ package hcm
 
 import (
 	"context"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -40,7 +39,14 @@ type exchange struct {
 	response message.Response // what resp points to
 
 	sel      route.Selected
-	formats  *formats
+	routed   bool // there was a table to select from
+	timeouts route.Timeouts
+	asker    route.Client
+	hash     uint64
+	hashed   bool
+	cookies  []*route.CookieHash // that the response has to set
+	original string              // the authority before it is rewritten
+	keepUpTo int                 // bytes of the body that are kept
 	cluster  *cluster.Cluster
 	attempt  attempt
 	tried    [8]*cluster.Host
@@ -48,7 +54,9 @@ type exchange struct {
 	attempts int
 	// staleRetried: the one retry that needs no policy was used.
 	staleRetried bool
+	afterTimeout bool             // the last attempt's own time was over
 	deadline     int64            // of the whole response, noDeadline for none
+	lifeEnd      int64            // of the whole exchange, noDeadline for none
 	retrying     *cluster.Cluster // holds a place in its retry budget
 
 	// What is to be told of the exchange.
@@ -75,6 +83,7 @@ var exchanges = sync.Pool{New: func() any {
 	x := new(exchange)
 	x.resp = &x.response
 	x.attempt.init(x)
+	x.forgetRoute()
 	return x
 }}
 
@@ -88,7 +97,7 @@ func newExchange(m *Manager, d *downstream.Conn, ctx context.Context) *exchange 
 func (x *exchange) release() {
 	x.next()
 	x.h1.release()
-	x.d, x.ctx, x.dog, x.client, x.formats = nil, nil, nil, nil, nil
+	x.d, x.ctx, x.dog, x.client = nil, nil, nil, nil
 	exchanges.Put(x)
 }
 
@@ -116,9 +125,10 @@ func (x *exchange) next() {
 	x.ntried, x.attempts, x.retrying = 0, 0, nil
 	x.received, x.sent = 0, 0
 	x.flags, x.status, x.details = 0, 0, ""
-	x.decided, x.local, x.closeAfter, x.responded, x.staleRetried = false, false, false, false, false
+	x.decided, x.local, x.closeAfter, x.responded = false, false, false, false
+	x.staleRetried, x.afterTimeout = false, false
 	x.decision = authz.Decision{}
-	x.sel, x.cluster = route.Selected{}, nil
+	x.forgetRoute()
 	if cap(x.store) > keepBuffer {
 		x.store = nil
 	}
@@ -154,6 +164,7 @@ func (x *exchange) admit() bool {
 		return false
 	}
 	x.identifyClient()
+	x.selectRoute()
 	d := x.d.CheckRequest(&x.req)
 	x.decided, x.decision = true, d
 	if !d.Allowed {
@@ -161,7 +172,7 @@ func (x *exchange) admit() bool {
 		x.localReply(&reply{status: 403, body: "RBAC: access denied", details: "rbac_access_denied"})
 		return false
 	}
-	return x.route()
+	return x.act()
 }
 
 // normalizePath applies the path rules; it answers when they refuse.
@@ -177,37 +188,6 @@ func (x *exchange) normalizePath() bool {
 		return false
 	case pathChanged:
 		x.req.SetPath(message.View(out))
-	}
-	return true
-}
-
-// route selects what is to be done and answers redirects and direct responses.
-func (x *exchange) route() bool {
-	table := x.m.routes()
-	if table == nil {
-		x.flags |= telemetry.FlagNoRoute
-		x.localReply(&reply{status: 404, details: "route_configuration_not_received"})
-		return false
-	}
-	x.sel = table.Select(&x.req, rand.Uint64())
-	x.formats = x.m.formatsOf(table)
-	r := x.sel.Route
-	switch {
-	case r == nil:
-		x.flags |= telemetry.FlagNoRoute
-		x.localReply(&reply{status: 404, details: "route_not_found"})
-		return false
-	case r.Redirect != nil:
-		x.localReply(&reply{status: redirectStatus(r.Redirect), details: "direct_response", location: x.redirectLocation(r)})
-		return false
-	case r.Direct != nil:
-		x.localReply(&reply{status: r.Direct.Status, body: string(r.Direct.Body), details: "direct_response"})
-		return false
-	}
-	if x.cluster = x.m.clusters.Get(x.sel.Cluster); x.cluster == nil {
-		x.flags |= telemetry.FlagNoCluster
-		x.localReply(&reply{status: 503, details: "cluster_not_found"})
-		return false
 	}
 	return true
 }

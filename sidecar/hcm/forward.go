@@ -1,8 +1,6 @@
 package hcm
 
 import (
-	"strconv"
-
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
@@ -20,16 +18,12 @@ func (x *exchange) forward() {
 		return
 	}
 	x.mutateRequest()
-	fw := x.sel.Route.Forward
 	x.deadline = noDeadline
-	if fw.Timeout > 0 {
-		if x.complete {
-			x.deadline = x.startMono + int64(fw.Timeout)
-			if x.req.Body != nil {
-				x.deadline = monotonic() + int64(fw.Timeout)
-			}
+	if t := int64(x.timeouts.Total); t > 0 && x.complete {
+		x.deadline = x.startMono + t
+		if x.req.Body != nil {
+			x.deadline = monotonic() + t
 		}
-		x.addTimeoutHeader(int64(fw.Timeout))
 	}
 	for {
 		x.attempts++
@@ -51,21 +45,15 @@ func (x *exchange) forward() {
 	}
 }
 
-// addTimeoutHeader tells the upstream how long an answer is of use.
-func (x *exchange) addTimeoutHeader(timeout int64) {
-	x.scratch = strconv.AppendInt(x.scratch[:0], timeout/1e6, 10)
-	x.req.Fields.SetBytes("x-envoy-expected-rq-timeout-ms", x.scratch)
-}
-
 // pullBody reads a small body of known length as a whole: then the exchange stays
 // on one goroutine, and every attempt can send the same.
 func (x *exchange) pullBody() bool {
 	if x.complete || x.req.ContentLength < 0 || x.req.ContentLength > replayLimit || x.req.ExpectContinue {
 		return true
 	}
-	hard := int64(noDeadline)
+	hard := x.lifeEnd
 	if x.m.requestTimeout > 0 {
-		hard = x.startMono + x.m.requestTimeout
+		hard = min(hard, x.startMono+x.m.requestTimeout)
 	}
 	x.dog.await(monotonic(), hard, x.idleTimeout(), false)
 	have := len(x.store)
@@ -85,6 +73,10 @@ func (x *exchange) pullBody() bool {
 			return false
 		}
 		if x.timedOut(err) {
+			if x.dog.cause.Load() == causeHard && hard == x.lifeEnd {
+				x.fail(lifeOver)
+				return false
+			}
 			if x.dog.cause.Load() == causeIdle {
 				x.flags |= telemetry.FlagStreamIdleTimeout
 			}
@@ -95,6 +87,7 @@ func (x *exchange) pullBody() bool {
 		return false
 	}
 	x.payload = x.store[:have]
+	x.keep = x.keep && have <= x.keepUpTo
 	return true
 }
 
@@ -173,6 +166,12 @@ func (x *exchange) fail(o outcome) {
 	case tryTimedOut:
 		x.flags |= telemetry.FlagUpstreamRequestTimeout
 		r.status, r.body, r.details = 504, "upstream request timeout", "upstream_per_try_timeout"
+	case tryIdle:
+		x.flags |= telemetry.FlagUpstreamRequestTimeout
+		r.status, r.body, r.details = 504, "upstream request timeout", "upstream_per_try_idle_timeout"
+	case lifeOver:
+		x.flags |= telemetry.FlagDurationTimeout
+		r.status, r.body, r.details = 408, "downstream duration timeout", "max_duration_timeout"
 	case idleTimedOut:
 		x.flags |= telemetry.FlagStreamIdleTimeout
 		r.status, r.body, r.details = 504, "stream timeout", "stream_idle_timeout"

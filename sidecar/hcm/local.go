@@ -1,9 +1,6 @@
 package hcm
 
 import (
-	"net"
-	"strconv"
-
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -71,12 +68,3 @@ func (x *exchange) localReply(r *reply) {
 	}
 	x.flush()
 }
-
-func stripPort(host string) string {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		return h
-	}
-	return host
-}
-
-func joinPort(host string, port int) string { return host + ":" + strconv.Itoa(port) }

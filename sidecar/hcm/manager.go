@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -50,17 +48,10 @@ type Manager struct {
 	streamIdle     int64
 	requestTimeout int64
 	headersTimeout int64
+	maxDuration    time.Duration
 	serverName     string
 
-	formats atomic.Pointer[formats]
-	build   sync.Mutex // of formats
-	date    atomic.Pointer[dateLine]
-}
-
-// formats are the header values of a route table that hold operators.
-type formats struct {
-	table *route.Table
-	byAdd map[*route.HeaderAdd]*telemetry.Format
+	date atomic.Pointer[dateLine]
 }
 
 var _ downstream.Handler = (*Manager)(nil)
@@ -78,7 +69,7 @@ func New(cfg *Config, o Options) (*Manager, error) {
 		idle:           int64(orDefault(cfg.IdleTimeout, time.Hour)),
 		streamIdle:     int64(orDefault(cfg.StreamIdleTimeout, 5*time.Minute)),
 		requestTimeout: int64(cfg.RequestTimeout), headersTimeout: int64(cfg.RequestHeadersTimeout),
-		serverName: cfg.ServerName,
+		maxDuration: cfg.MaxStreamDuration, serverName: cfg.ServerName,
 	}
 	if m.log == nil {
 		m.log = slog.Default()
@@ -93,11 +84,6 @@ func New(cfg *Config, o Options) (*Manager, error) {
 		m.routes = func() *route.Table { return table }
 	case o.Routes == nil:
 		return nil, errors.New("hcm: there are neither inline routes nor a source of them")
-	}
-	if cfg.Routes != nil {
-		if err := CheckFormats(cfg.Routes); err != nil {
-			return nil, fmt.Errorf("hcm: %w", err)
-		}
 	}
 	if len(cfg.AccessLog) > 0 {
 		if o.Logs == nil {
@@ -138,67 +124,6 @@ func (m *Manager) ServeStream(ctx context.Context, d *downstream.Conn) {
 	c.serve()
 	d.OnDrain(nil)
 	c.end()
-}
-
-// CheckFormats refuses a route configuration whose header values hold operators
-// that do not exist. A source of tables calls it before it hands out a table.
-func CheckFormats(c *route.Config) error {
-	_, err := compileFormats(c)
-	return err
-}
-
-func compileFormats(c *route.Config) (map[*route.HeaderAdd]*telemetry.Format, error) {
-	out := map[*route.HeaderAdd]*telemetry.Format{}
-	var failed error
-	each := func(where string, h *route.HeaderMutations) {
-		for _, adds := range [][]route.HeaderAdd{h.RequestAdd, h.ResponseAdd} {
-			for i := range adds {
-				if !strings.Contains(adds[i].Value, "%") {
-					continue
-				}
-				f, err := telemetry.ParseFormat(adds[i].Value)
-				if err != nil && failed == nil {
-					failed = fmt.Errorf("%s: header %s: %w", where, adds[i].Name, err)
-				}
-				out[&adds[i]] = f
-			}
-		}
-	}
-	for i := range c.VirtualHosts {
-		vh := &c.VirtualHosts[i]
-		each("virtual host "+vh.Name, &vh.Headers)
-		for j := range vh.Routes {
-			r := &vh.Routes[j]
-			where := fmt.Sprintf("virtual host %s route %d", vh.Name, j)
-			each(where, &r.Headers)
-			if r.Forward != nil {
-				for k := range r.Forward.Weighted {
-					each(where, &r.Forward.Weighted[k].Headers)
-				}
-			}
-		}
-	}
-	return out, failed
-}
-
-// formatsOf returns the compiled formats of a table, compiling them when the table
-// is new.
-func (m *Manager) formatsOf(t *route.Table) *formats {
-	if f := m.formats.Load(); f != nil && f.table == t {
-		return f
-	}
-	m.build.Lock()
-	defer m.build.Unlock()
-	if f := m.formats.Load(); f != nil && f.table == t {
-		return f
-	}
-	byAdd, err := compileFormats(t.Config())
-	if err != nil {
-		m.log.Error("route table with an invalid header format", "err", err)
-	}
-	f := &formats{table: t, byAdd: byAdd}
-	m.formats.Store(f)
-	return f
 }
 
 // dateLine is the Date of one second, made once in it.

@@ -74,6 +74,10 @@ func (x *exchange) bodyBroken(err error) {
 	switch o {
 	case timedOut, tryTimedOut:
 		x.abort(telemetry.FlagUpstreamRequestTimeout, "response_timeout")
+	case tryIdle:
+		x.abort(telemetry.FlagUpstreamRequestTimeout, "upstream_per_try_idle_timeout")
+	case lifeOver:
+		x.abort(telemetry.FlagDurationTimeout, "max_duration_timeout")
 	case idleTimedOut:
 		x.abort(telemetry.FlagStreamIdleTimeout, "stream_idle_timeout")
 	case clientGone:

@@ -50,7 +50,6 @@ type Forward struct {
 	Hedge    *HedgePolicy
 	Hash     []HashPolicy
 	Mirrors  []Mirror
-	Upgrades []Upgrade
 }
 
 // StreamDuration is Envoy's MaxStreamDuration. A nil field is not set, 0 is no
@@ -58,15 +57,6 @@ type Forward struct {
 type StreamDuration struct {
 	Max, GRPCMax *time.Duration
 	GRPCOffset   time.Duration
-}
-
-// Upgrade says whether a route takes an upgrade ("websocket", "CONNECT"); it
-// overrides the connection manager's list.
-type Upgrade struct {
-	Type    string // lower case
-	Enabled bool
-	// Terminate sends the payload of CONNECT as raw TCP instead of CONNECT.
-	Terminate bool
 }
 
 // WeightedCluster is a leg of a split.
@@ -84,10 +74,10 @@ type Mirror struct {
 	// One of the two names the cluster.
 	Cluster, ClusterHeader string
 	Share                  Share
-	// KeepHost leaves the authority as it is; otherwise "-shadow" is appended to it.
-	KeepHost bool
-	// HostRewrite stands in for the authority, before "-shadow".
+	// HostRewrite stands in for the authority; without it "-shadow" is appended to
+	// the request's own, unless KeepHost is set.
 	HostRewrite string
+	KeepHost    bool
 	Mutations   []HeaderMutation
 }
 

@@ -60,14 +60,12 @@ func (m Mirrored) Cluster(req *message.Request) string {
 // Change turns a copy of the request into what the mirror gets.
 func (m Mirrored) Change(req *message.Request, facts Facts, scratch *[]byte) {
 	m.m.headers.Apply(&req.Fields, facts, scratch)
-	host := req.Authority
-	if m.m.config.HostRewrite != "" {
-		host = m.m.config.HostRewrite
+	switch {
+	case m.m.config.HostRewrite != "":
+		req.SetAuthority(m.m.config.HostRewrite)
+	case !m.m.config.KeepHost && req.Authority != "":
+		req.SetAuthority(shadow(req.Authority))
 	}
-	if !m.m.config.KeepHost && host != "" {
-		host = shadow(host)
-	}
-	req.SetAuthority(host)
 }
 
 // shadow marks an authority as a mirror's, before its port.

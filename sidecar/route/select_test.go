@@ -234,8 +234,7 @@ func TestMirroredRequest(t *testing.T) {
 		{Mirror{}, "api:80", "api-shadow:80"},
 		{Mirror{}, "api", "api-shadow"},
 		{Mirror{KeepHost: true}, "api", "api"},
-		{Mirror{HostRewrite: "other"}, "api", "other-shadow"},
-		{Mirror{HostRewrite: "other", KeepHost: true}, "api", "other"},
+		{Mirror{HostRewrite: "other"}, "api", "other"},
 	} {
 		c.m.Cluster, c.m.Share = "m", All
 		c.m.Mutations = []HeaderMutation{{Remove: "x-gone"}, {Add: &HeaderAdd{Name: "x-new", Value: "1"}}}
