@@ -245,7 +245,7 @@ func (d *decoder) protocol(m *clusterv3.Cluster, out *cluster.Config) error {
 		}
 		common := o.GetCommonHttpProtocolOptions()
 		path = `typed_extension_protocol_options["` + key + `"].common_http_protocol_options`
-		if common.GetMaxHeadersCount() != nil || common.GetHeadersWithUnderscoresAction() != 0 {
+		if common.GetMaxHeadersCount() != nil || common.GetHeadersWithUnderscoresAction() != 0 || common.GetMaxStreamDuration() != nil {
 			return fail(path, "only idle_timeout has a meaning for an upstream")
 		}
 		var err error

@@ -85,7 +85,7 @@ func init() {
 			use: "cluster cluster_header weighted_clusters cluster_not_found_response_code prefix_rewrite regex_rewrite " +
 				"path_rewrite_policy path_rewrite host_rewrite_literal auto_host_rewrite host_rewrite_header host_rewrite_path_regex " +
 				"host_rewrite append_x_forwarded_host timeout idle_timeout retry_policy request_mirror_policies priority hash_policy " +
-				"max_grpc_timeout grpc_timeout_offset max_stream_duration",
+				"max_grpc_timeout grpc_timeout_offset max_stream_duration upgrade_configs",
 			ignore: map[string]string{
 				"include_vh_rate_limits": "there are no rate limits of virtual hosts",
 			},
@@ -101,6 +101,10 @@ func init() {
 		"envoy.config.route.v3.RouteAction.RequestMirrorPolicy": {
 			use:    "cluster cluster_header runtime_fraction disable_shadow_host_suffix_append request_headers_mutations host_rewrite_literal",
 			ignore: map[string]string{"trace_sampled": "there is no tracing"},
+		},
+		"envoy.config.route.v3.RouteAction.UpgradeConfig": {
+			use:     "upgrade_type enabled",
+			instead: map[string]string{"connect_config": "CONNECT is passed on to the upstream as CONNECT"},
 		},
 		"envoy.config.route.v3.RouteAction.MaxStreamDuration": {
 			use: "max_stream_duration grpc_timeout_header_max grpc_timeout_header_offset",

@@ -1,12 +1,17 @@
 package config
 
 import (
+	"strings"
+
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
 func (d *decoder) connectionManager(m *hcmv3.HttpConnectionManager, path string) (*hcm.Config, error) {
@@ -29,7 +34,7 @@ func (d *decoder) connectionManager(m *hcmv3.HttpConnectionManager, path string)
 		out.GenerateRequestID = g.GetValue()
 	}
 	for _, step := range []func(*hcmv3.HttpConnectionManager, *hcm.Config, string) error{
-		d.hcmRoutes, d.hcmFilters, hcmEnums, hcmServerName, hcmTimeouts, hcmProtocol,
+		d.hcmRoutes, d.hcmFilters, hcmEnums, hcmServerName, hcmTimeouts, hcmProtocol, hcmUpgrades,
 	} {
 		if err := step(m, out, path); err != nil {
 			return nil, err
@@ -134,6 +139,9 @@ func hcmTimeouts(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (
 	if out.StreamIdleTimeout, err = timeout(m.GetStreamIdleTimeout(), path+".stream_idle_timeout"); err != nil {
 		return err
 	}
+	if out.MaxStreamDuration, err = duration(m.GetCommonHttpProtocolOptions().GetMaxStreamDuration(), path+".common_http_protocol_options.max_stream_duration"); err != nil {
+		return err
+	}
 	if out.RequestTimeout, err = duration(m.GetRequestTimeout(), path+".request_timeout"); err != nil {
 		return err
 	}
@@ -161,6 +169,30 @@ func hcmProtocol(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (
 	h1 := m.GetHttpProtocolOptions()
 	out.AcceptHTTP10 = h1.GetAcceptHttp_10()
 	return absoluteURL(h1, path+".http_protocol_options")
+}
+
+func hcmUpgrades(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) error {
+	for i, u := range m.GetUpgradeConfigs() {
+		if err := addUpgrade(&out.Upgrades, u.GetUpgradeType(), u.GetEnabled(), at(path+".upgrade_configs", i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func addUpgrade(list *[]route.Upgrade, kind string, enabled *wrapperspb.BoolValue, path string) error {
+	here := path + ".upgrade_type"
+	_, twice := route.Allows(*list, kind)
+	switch {
+	case kind == "":
+		return fail(here, "is empty")
+	case strings.EqualFold(kind, "h2c"):
+		return fail(here, "h2c is never offered onward: what follows would be out of sight")
+	case twice:
+		return fail(here, "%s is configured twice", kind)
+	}
+	*list = append(*list, route.Upgrade{Type: kind, Disabled: enabled != nil && !enabled.GetValue()})
+	return nil
 }
 
 func absoluteURL(h1 *corev3.Http1ProtocolOptions, path string) error {

@@ -51,6 +51,11 @@ func (d *decoder) forward(m *routev3.RouteAction, template *route.Template, path
 	if out.Hash, err = hashPolicies(m.GetHashPolicy(), path+".hash_policy"); err != nil {
 		return nil, err
 	}
+	for i, u := range m.GetUpgradeConfigs() {
+		if err = addUpgrade(&out.Upgrades, u.GetUpgradeType(), u.GetEnabled(), at(path+".upgrade_configs", i)); err != nil {
+			return nil, err
+		}
+	}
 	out.Mirrors, err = mirrors(m.GetRequestMirrorPolicies(), path+".request_mirror_policies")
 	return out, err
 }

@@ -203,7 +203,7 @@ func (a *attempt) send() outcome {
 	if err := a.up.send(a); err != nil {
 		return a.broken(err)
 	}
-	if !x.complete {
+	if !x.complete && !x.tunnel {
 		x.startPump(a.up)
 	}
 	return a.readHead()
@@ -218,7 +218,7 @@ func (a *attempt) readHead() outcome {
 		if err := a.up.head(a); err != nil {
 			return a.broken(err)
 		}
-		if a.resp.Status >= 200 {
+		if a.resp.Status >= 200 || a.x.switched() {
 			a.report(responded)
 			return responded
 		}

@@ -40,6 +40,8 @@ type Config struct {
 	GenerateRequestID bool
 	ServerName        string // "envoy" semantics; empty leaves the upstream's
 	AcceptHTTP10      bool
+	// Upgrades are the protocols that a request may switch to, "CONNECT" among them.
+	Upgrades []route.Upgrade
 }
 
 // EscapedSlashes is what happens to %2F and %5C in a path.

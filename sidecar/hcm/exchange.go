@@ -23,9 +23,10 @@ type exchange struct {
 	ctx context.Context
 	dog *watchdog
 
-	client client
-	h1     http1Client // the client when it speaks HTTP/1
-	req    message.Request
+	client  client
+	h1      http1Client // the client when it speaks HTTP/1
+	req     *message.Request
+	request message.Request // what req points to when the client speaks HTTP/1
 
 	// The request's body. complete: all of it was read from the client. keep:
 	// payload holds all that was read so far, so that it can be sent again.
@@ -70,6 +71,7 @@ type exchange struct {
 	xfcc       string // this hop's element of x-forwarded-client-cert
 	decided    bool
 	decision   authz.Decision
+	tunnel     bool // the client asks to switch protocols, and may
 	local      bool // the answer is our own
 	closeAfter bool // an HTTP/1 connection ends with this exchange
 	responded  bool // bytes of the response are on the wire
@@ -81,7 +83,7 @@ type exchange struct {
 
 var exchanges = sync.Pool{New: func() any {
 	x := new(exchange)
-	x.resp = &x.response
+	x.req, x.resp = &x.request, &x.response
 	x.attempt.init(x)
 	x.forgetRoute()
 	return x
@@ -95,6 +97,7 @@ func newExchange(m *Manager, d *downstream.Conn, ctx context.Context) *exchange 
 
 // release gives the exchange back to the pool.
 func (x *exchange) release() {
+	x.req = &x.request
 	x.next()
 	x.h1.release()
 	x.d, x.ctx, x.dog, x.client = nil, nil, nil, nil
@@ -125,7 +128,7 @@ func (x *exchange) next() {
 	x.ntried, x.attempts, x.retrying = 0, 0, nil
 	x.received, x.sent = 0, 0
 	x.flags, x.status, x.details = 0, 0, ""
-	x.decided, x.local, x.closeAfter, x.responded = false, false, false, false
+	x.decided, x.tunnel, x.local, x.closeAfter, x.responded = false, false, false, false, false
 	x.staleRetried, x.afterTimeout = false, false
 	x.decision = authz.Decision{}
 	x.forgetRoute()
@@ -156,16 +159,16 @@ func (x *exchange) serve() {
 // admit runs everything that can answer without an upstream. It is true when the
 // request is to be forwarded.
 func (x *exchange) admit() bool {
-	if x.req.Method == "CONNECT" || x.req.Upgrade != "" {
-		x.localReply(&reply{status: 403, details: "upgrade_failed", close: x.req.Method == "CONNECT"})
-		return false
-	}
 	if !x.normalizePath() {
 		return false
 	}
 	x.identifyClient()
 	x.selectRoute()
-	d := x.d.CheckRequest(&x.req)
+	if x.wantsTunnel() && !x.allowTunnel() {
+		x.localReply(&reply{status: 403, details: "upgrade_failed", close: x.req.Method == "CONNECT"})
+		return false
+	}
+	d := x.d.CheckRequest(x.req)
 	x.decided, x.decision = true, d
 	if !d.Allowed {
 		x.flags |= telemetry.FlagUnauthorized
@@ -258,7 +261,7 @@ func (x *exchange) record() *telemetry.Record {
 		x.rec = r
 		r.Start = x.start
 		r.Protocol = x.req.Version.String()
-		r.RequestHeaders = &x.req
+		r.RequestHeaders = x.req
 		if x.decided {
 			downstream.Authorize(r, x.decision)
 		}

@@ -90,6 +90,9 @@ func (h *http1Client) Next() (data []byte, last bool, err error) {
 			if err == nil {
 				err = io.ErrNoProgress
 			}
+			if h.framing == http1.UntilClose && isEOF(err) {
+				return nil, true, nil
+			}
 			return nil, false, err
 		}
 		h.in.w += n
@@ -138,6 +141,13 @@ func (h *http1Client) fill(p []byte) (n int, last bool, err error) {
 	return n, last, err
 }
 
+// tunnel implements client.
+func (h *http1Client) tunnel(x *exchange) {
+	h.framing = http1.UntilClose
+	h.decoder.Start(http1.UntilClose, 0, h.c.m.limits)
+	x.req.Body, x.req.ContentLength = h, message.UnknownLength
+}
+
 // Trailers implements message.Body.
 func (h *http1Client) Trailers() *message.Fields {
 	if h.framing != http1.Chunked || h.trailers.Len() == 0 {
@@ -165,7 +175,11 @@ func (h *http1Client) interim(x *exchange) error {
 func (h *http1Client) head(x *exchange, more bool) (err error) {
 	resp := x.resp
 	http10 := x.req.Version == message.HTTP10
+	upgrade := ""
 	switch {
+	case x.switched():
+		h.respFraming, upgrade = http1.UntilClose, resp.Upgrade
+		x.closeAfter = true
 	case !more:
 		h.respFraming = http1.NoBody
 	case resp.ContentLength >= 0:
@@ -184,7 +198,7 @@ func (h *http1Client) head(x *exchange, more bool) (err error) {
 		Framing: h.respFraming,
 		// HEAD and 304 tell the length that a body would have had.
 		KnownLength: !more && resp.ContentLength >= 0 && resp.Status != 204 && resp.Status >= 200,
-		Close:       x.closeAfter, KeepAlive: http10 && !x.closeAfter,
+		Close:       x.closeAfter && !x.switched(), KeepAlive: http10 && !x.closeAfter, Upgrade: upgrade,
 	})
 	return err
 }

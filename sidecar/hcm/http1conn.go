@@ -69,7 +69,7 @@ func (c *http1Conn) readHead() (http1.Framing, bool) {
 	for {
 		if c.x != nil && c.x.h1.in.len() > 0 {
 			h := &c.x.h1
-			n, framing, err := h.parser.Parse(h.in.bytes(), &c.x.req)
+			n, framing, err := h.parser.Parse(h.in.bytes(), c.x.req)
 			if err != nil {
 				c.begin()
 				c.refuse(err)
@@ -161,7 +161,7 @@ func (c *http1Conn) DropBuffer() {
 // on.
 func (c *http1Conn) handle(framing http1.Framing) bool {
 	x := c.x
-	x.h1.start(framing, &x.req)
+	x.h1.start(framing, x.req)
 	x.closeAfter = x.req.Close
 	x.serve()
 	if !x.complete && !x.closeAfter {

@@ -60,8 +60,14 @@ func requestFraming(r *message.Request) http1.Framing {
 // first bytes of the answer, in the same call where the stream can.
 func (u *http1Upstream) send(a *attempt) (err error) {
 	x := a.x
-	u.reqBody = requestFraming(&x.req)
-	u.out, err = http1.AppendRequest(u.out[:0], &x.req, http1.RequestOptions{Framing: u.reqBody})
+	u.reqBody = requestFraming(x.req)
+	o := http1.RequestOptions{Framing: u.reqBody}
+	if x.tunnel {
+		// What follows the head is not HTTP, and waits for the answer.
+		u.reqBody = http1.UntilClose
+		o = http1.RequestOptions{Framing: http1.NoBody, Upgrade: x.req.Upgrade}
+	}
+	u.out, err = http1.AppendRequest(u.out[:0], x.req, o)
 	if err != nil {
 		return err
 	}
@@ -104,7 +110,10 @@ func (u *http1Upstream) head(a *attempt) error {
 				u.in.consume(n)
 				u.parser.Reset()
 				a.resp.Body = nil
-				if a.resp.Status >= 200 {
+				if a.resp.Status == 101 && a.x.switched() {
+					framing = http1.UntilClose
+				}
+				if a.resp.Status >= 200 || framing != http1.NoBody {
 					u.framing = framing
 					u.decoder.Start(framing, a.resp.ContentLength, u.limits)
 					if framing != http1.NoBody {
@@ -197,10 +206,12 @@ func (u *http1Upstream) write(p []byte, last bool, trailers *message.Fields) (er
 		}
 		p = u.out
 	}
-	if len(p) == 0 {
-		return nil
+	if len(p) > 0 {
+		_, err = u.c.Write(p)
 	}
-	_, err = u.c.Write(p)
+	if last && u.reqBody == http1.UntilClose && err == nil {
+		err = u.c.CloseWrite()
+	}
 	return err
 }
 

@@ -69,7 +69,9 @@ func (x *exchange) runPump(p *pump, up upstream) {
 		}
 		if last {
 			x.complete = true
-			x.startResponseClock()
+			if !x.tunnel {
+				x.startResponseClock()
+			}
 			return
 		}
 	}

@@ -14,6 +14,10 @@ func (x *exchange) relay() {
 	x.addServiceTime()
 	x.mutateResponse()
 	x.finishHeaders()
+	if x.switched() {
+		x.relayTunnel()
+		return
+	}
 	body := x.resp.Body
 	if x.client.head(x, body != nil) != nil {
 		x.endUpstream(false)

@@ -54,14 +54,14 @@ func (x *exchange) wantsRetry(p *route.RetryPolicy, o outcome) bool {
 	case o == reset && !x.attempt.wrote:
 		f = route.ResetUnsent
 	}
-	return p.RetriesFailure(f, o == reset && x.req.Idempotent()) && p.Admits(&x.req)
+	return p.RetriesFailure(f, o == reset && x.req.Idempotent()) && p.Admits(x.req)
 }
 
 // retryResponse decides over another attempt after a response that is not good
 // enough; the response is then dropped.
 func (x *exchange) retryResponse() bool {
 	p := x.sel.Retry
-	if p == nil || x.responded || !p.RetriesResponse(x.resp) || !x.replayable() || !p.Admits(&x.req) || !x.mayRetry(p) {
+	if p == nil || x.responded || !p.RetriesResponse(x.resp) || !x.replayable() || !p.Admits(x.req) || !x.mayRetry(p) {
 		return false
 	}
 	wait, asked := p.RateLimitedBackOff(x.resp, time.Now())

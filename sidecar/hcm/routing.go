@@ -17,7 +17,7 @@ func (x *exchange) selectRoute() {
 		return
 	}
 	x.asker = route.Client{Info: x.d.Info, Addr: x.d.AuthzPeer.Remote}
-	x.sel = table.Select(&x.req, &x.asker, rand.Uint64())
+	x.sel = table.Select(x.req, &x.asker, rand.Uint64())
 	if limit, ok := x.sel.BufferLimit(); ok {
 		x.keepUpTo = int(min(limit, maxKept))
 		x.keep = x.keep && len(x.payload) <= x.keepUpTo
@@ -53,7 +53,7 @@ func (x *exchange) act() bool {
 		return false
 	case r.Redirect != nil:
 		proto, _ := x.req.Fields.ByID(message.XForwardedProto)
-		x.localReply(&reply{status: redirectStatus(r.Redirect), details: "direct_response", location: r.Location(&x.req, proto)})
+		x.localReply(&reply{status: redirectStatus(r.Redirect), details: "direct_response", location: r.Location(x.req, proto)})
 		return false
 	case r.Direct != nil:
 		x.answerDirectly(r.Direct)
@@ -64,7 +64,7 @@ func (x *exchange) act() bool {
 		x.localReply(&reply{status: notFoundStatus(r.Forward), details: "cluster_not_found"})
 		return false
 	}
-	if most := r.Forward.MaxDuration(&x.req, x.m.maxDuration); most > 0 {
+	if most := r.Forward.MaxDuration(x.req, x.m.maxDuration); most > 0 {
 		x.lifeEnd = x.startMono + int64(most)
 	}
 	return true
@@ -103,16 +103,16 @@ func (x *exchange) mutateRequest() {
 	fw := x.sel.Route.Forward
 	if len(fw.Hash) > 0 {
 		x.asker.Remote, x.asker.Local = route.AddrPort(x.d.Info.Remote), route.AddrPort(x.d.Info.Local)
-		x.hash, x.hashed, x.cookies = fw.Hash64(&x.req, &x.asker, x.cookies)
+		x.hash, x.hashed, x.cookies = fw.Hash64(x.req, &x.asker, x.cookies)
 	}
-	x.timeouts = x.sel.Timeouts(&x.req)
+	x.timeouts = x.sel.Timeouts(x.req)
 	x.sel.MutateRequest(&x.req.Fields, x, &x.scratch)
 	x.original = x.req.Authority
 	var host, path [512]byte
-	if b, changed := x.sel.AppendHost(host[:0], &x.req, x, &x.scratch); changed {
+	if b, changed := x.sel.AppendHost(host[:0], x.req, x, &x.scratch); changed {
 		x.rewriteHost(message.View(b))
 	}
-	if b, changed := x.sel.AppendPath(path[:0], &x.req, x, &x.scratch); changed {
+	if b, changed := x.sel.AppendPath(path[:0], x.req, x, &x.scratch); changed {
 		x.req.Fields.SetID(message.XEnvoyOriginalPath, x.req.Path)
 		x.req.SetPath(message.View(b))
 	}

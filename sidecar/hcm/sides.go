@@ -13,6 +13,8 @@ type client interface {
 	// fill reads bytes of the body into p, at least one unless it returns last or
 	// an error. It stands in for Next where the body is wanted in one piece.
 	fill(p []byte) (n int, last bool, err error)
+	// tunnel makes the body whatever the client sends from here on (RFC 9110 7.8, 9.3.6).
+	tunnel(x *exchange)
 	// interim passes a 1xx response on (RFC 9110 15.2).
 	interim(x *exchange) error
 	// head begins the response in x.resp; more tells whether a body follows. What
@@ -37,9 +39,9 @@ type upstream interface {
 	head(a *attempt) error
 	// write passes on another piece of the request's body, with last its end.
 	write(p []byte, last bool, trailers *message.Fields) error
-	// writeFailed makes a write that waits fail.
+	// stopWriting makes a write that waits fail.
 	stopWriting()
-	// failReading makes whoever waits for the answer look at the pump.
+	// stopReading makes whoever waits for the answer look at the pump.
 	stopReading()
 	// clean tells whether the exchange on the connection has ended so that
 	// another may begin there.

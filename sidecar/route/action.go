@@ -2,6 +2,7 @@ package route
 
 import (
 	"regexp"
+	"strings"
 	"time"
 )
 
@@ -50,6 +51,7 @@ type Forward struct {
 	Hedge    *HedgePolicy
 	Hash     []HashPolicy
 	Mirrors  []Mirror
+	Upgrades []Upgrade // before the connection manager's
 }
 
 // StreamDuration is Envoy's MaxStreamDuration. A nil field is not set, 0 is no
@@ -57,6 +59,24 @@ type Forward struct {
 type StreamDuration struct {
 	Max, GRPCMax *time.Duration
 	GRPCOffset   time.Duration
+}
+
+// Upgrade allows a protocol to be switched to, "CONNECT" among them, or takes back
+// what a wider configuration allows. Types are compared without case.
+type Upgrade struct {
+	Type     string
+	Disabled bool
+}
+
+// Allows tells whether a list lets a protocol be switched to; said is false when it
+// does not mention it.
+func Allows(list []Upgrade, kind string) (allowed, said bool) {
+	for i := range list {
+		if strings.EqualFold(list[i].Type, kind) {
+			return !list[i].Disabled, true
+		}
+	}
+	return false, false
 }
 
 // WeightedCluster is a leg of a split.
