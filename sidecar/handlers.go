@@ -67,13 +67,15 @@ type handlers struct {
 	metrics  *telemetry.Metrics
 	timers   *hcm.Timers
 	log      *slog.Logger
+	// cluster is what the node says it belongs to.
+	cluster string
 }
 
 func (h *handlers) build(_ *listener.Config, c *listener.FilterChain) (downstream.Handler, error) {
 	if c.TCP != nil {
 		return tcp.New(c.TCP, tcp.Options{Clusters: h.clusters, Logs: h.logs, Metrics: h.metrics, Log: h.log})
 	}
-	o := hcm.Options{Clusters: h.clusters, Logs: h.logs, Metrics: h.metrics, Timers: h.timers, Log: h.log}
+	o := hcm.Options{Clusters: h.clusters, Logs: h.logs, Metrics: h.metrics, Timers: h.timers, Log: h.log, ServiceCluster: h.cluster}
 	if c.HTTP.Routes == nil {
 		o.Routes = h.routes.slot(c.HTTP.RouteName).Load
 	}

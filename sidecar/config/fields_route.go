@@ -21,7 +21,8 @@ func init() {
 	declare("Routes", map[protoreflect.FullName]*rules{
 		"envoy.config.route.v3.RouteConfiguration": {
 			use: "name virtual_hosts most_specific_header_mutations_wins ignore_port_in_host_matching " +
-				"ignore_path_parameters_in_path_matching request_mirror_policies max_direct_response_body_size_bytes" + headerMutations,
+				"ignore_path_parameters_in_path_matching request_mirror_policies max_direct_response_body_size_bytes " +
+				"typed_per_filter_config" + headerMutations,
 			ignore: map[string]string{
 				"validate_clusters": "a route to a cluster that is not there answers 503",
 				"metadata":          metaReason,
@@ -34,7 +35,7 @@ func init() {
 		},
 		"envoy.config.route.v3.VirtualHost": {
 			use: "name domains routes require_tls retry_policy include_request_attempt_count include_attempt_count_in_response " +
-				"include_is_timeout_retry_header request_mirror_policies" + headerMutations + bufferLimits,
+				"include_is_timeout_retry_header request_mirror_policies cors typed_per_filter_config" + headerMutations + bufferLimits,
 			ignore: map[string]string{
 				"metadata":         metaReason,
 				"virtual_clusters": "metrics have no label for them",
@@ -42,7 +43,7 @@ func init() {
 			instead: map[string]string{"rate_limits": rateLimitsHint, "matcher": "use routes"},
 		},
 		"envoy.config.route.v3.Route": {
-			use: "name match route redirect direct_response metadata" + headerMutations + bufferLimits,
+			use: "name match route redirect direct_response metadata typed_per_filter_config" + headerMutations + bufferLimits,
 			ignore: map[string]string{
 				"decorator":   "it names spans; there is no tracing",
 				"tracing":     "there is no tracing",
@@ -85,7 +86,7 @@ func init() {
 			use: "cluster cluster_header weighted_clusters cluster_not_found_response_code prefix_rewrite regex_rewrite " +
 				"path_rewrite_policy path_rewrite host_rewrite_literal auto_host_rewrite host_rewrite_header host_rewrite_path_regex " +
 				"host_rewrite append_x_forwarded_host timeout idle_timeout retry_policy request_mirror_policies priority hash_policy " +
-				"max_grpc_timeout grpc_timeout_offset max_stream_duration upgrade_configs",
+				"max_grpc_timeout grpc_timeout_offset max_stream_duration upgrade_configs cors",
 			ignore: map[string]string{
 				"include_vh_rate_limits": "there are no rate limits of virtual hosts",
 			},
@@ -116,7 +117,7 @@ func init() {
 				"total_weight":       "the weights are added up, as in Envoy",
 			},
 		},
-		"envoy.config.route.v3.WeightedCluster.ClusterWeight": {use: "name cluster_header weight host_rewrite_literal" + headerMutations},
+		"envoy.config.route.v3.WeightedCluster.ClusterWeight": {use: "name cluster_header weight host_rewrite_literal typed_per_filter_config" + headerMutations},
 		"envoy.config.route.v3.RetryPolicy": {
 			use: "retry_on num_retries per_try_timeout per_try_idle_timeout retriable_status_codes retriable_headers " +
 				"retriable_request_headers retry_back_off rate_limited_retry_back_off retry_host_predicate",

@@ -4,8 +4,6 @@ import (
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
-	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -57,33 +55,6 @@ func (d *decoder) hcmRoutes(m *hcmv3.HttpConnectionManager, out *hcm.Config, pat
 		return err
 	}
 	return fail(path, "needs rds or route_config")
-}
-
-// hcmFilters reads RBAC filters and then the router.
-func (d *decoder) hcmFilters(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) error {
-	routed := false
-	for i, f := range m.GetHttpFilters() {
-		here := at(path+".http_filters", i)
-		if routed {
-			return fail(here, "follows the router, which must be last")
-		}
-		switch c := d.unpacked[f.GetTypedConfig()].(type) {
-		case *httprbacv3.RBAC:
-			rbac, err := d.httpRBAC(c, here+".typed_config")
-			if err != nil {
-				return err
-			}
-			out.RBAC = append(out.RBAC, *rbac)
-		case *routerv3.Router:
-			routed = true
-		default:
-			return fail(here, "filter %q has no typed_config", f.GetName())
-		}
-	}
-	if !routed {
-		return fail(path+".http_filters", "must end in the router filter")
-	}
-	return nil
 }
 
 func hcmEnums(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) error {

@@ -24,6 +24,9 @@ func (d *decoder) routeConfig(m *routev3.RouteConfiguration, path string) (*rout
 	if out.Mirrors, err = mirrors(m.GetRequestMirrorPolicies(), under(path, "request_mirror_policies")); err != nil {
 		return nil, err
 	}
+	if out.Filters, err = d.filterOverrides(m.GetTypedPerFilterConfig(), under(path, "typed_per_filter_config")); err != nil {
+		return nil, err
+	}
 	d.maxDirectBody = maxDirectBody
 	if n := m.GetMaxDirectResponseBodySizeBytes(); n != nil {
 		d.maxDirectBody = int(min(n.GetValue(), directBodyCap))
@@ -67,6 +70,12 @@ func (d *decoder) virtualHost(m *routev3.VirtualHost, path string) (*route.Virtu
 	if out.BufferLimit, err = bufferLimit(m, path); err != nil {
 		return nil, err
 	}
+	if out.Filters, err = d.filterOverrides(m.GetTypedPerFilterConfig(), path+".typed_per_filter_config"); err != nil {
+		return nil, err
+	}
+	if out.Filters, err = deprecatedCORS(m.GetCors(), out.Filters, path+".cors"); err != nil {
+		return nil, err
+	}
 	for i, r := range m.GetRoutes() {
 		rt, err := d.route(r, at(path+".routes", i))
 		if err != nil {
@@ -96,6 +105,12 @@ func (d *decoder) route(m *routev3.Route, path string) (*route.Route, error) {
 		return nil, err
 	}
 	if out.BufferLimit, err = bufferLimit(m, path); err != nil {
+		return nil, err
+	}
+	if out.Filters, err = d.filterOverrides(m.GetTypedPerFilterConfig(), path+".typed_per_filter_config"); err != nil {
+		return nil, err
+	}
+	if out.Filters, err = deprecatedCORS(m.GetRoute().GetCors(), out.Filters, path+".route.cors"); err != nil {
 		return nil, err
 	}
 	switch a := m.GetAction().(type) {

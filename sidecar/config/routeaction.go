@@ -94,6 +94,9 @@ func (d *decoder) weightedClusters(m *routev3.WeightedCluster, out *route.Forwar
 		if leg.Headers, err = mutations(c, here); err != nil {
 			return err
 		}
+		if leg.Filters, err = d.filterOverrides(c.GetTypedPerFilterConfig(), here+".typed_per_filter_config"); err != nil {
+			return err
+		}
 		total += uint64(leg.Weight)
 		out.Weighted = append(out.Weighted, leg)
 	}

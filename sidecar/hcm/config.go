@@ -17,7 +17,8 @@ type Config struct {
 	// Exactly one of RouteName (RDS) and Routes (inline).
 	RouteName string
 	Routes    *route.Config
-	// RBAC filters run in order before the router.
+	// Filters run in order before the router; RBAC are those of them that are RBAC.
+	Filters   []HTTPFilter
 	RBAC      []authz.HTTPFilter
 	AccessLog []telemetry.AccessLogConfig
 

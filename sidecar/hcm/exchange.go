@@ -8,6 +8,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
@@ -39,8 +40,8 @@ type exchange struct {
 	resp     *message.Response
 	response message.Response // what resp points to
 
+	table    *route.Table
 	sel      route.Selected
-	routed   bool // there was a table to select from
 	timeouts route.Timeouts
 	asker    route.Client
 	hash     uint64
@@ -48,6 +49,16 @@ type exchange struct {
 	cookies  []*route.CookieHash // that the response has to set
 	original string              // the authority before it is rewritten
 	keepUpTo int                 // bytes of the body that are kept
+
+	// The filters that were asked, what they see, and what they keep.
+	asked      uint64
+	fctx       filter.Context
+	states     []filter.State
+	rules      *authz.Evaluator
+	levels     [4][]route.FilterOverride
+	overridden bool // levels has anything
+	binding    *binding
+
 	cluster  *cluster.Cluster
 	attempt  attempt
 	tried    [8]*cluster.Host
@@ -168,14 +179,7 @@ func (x *exchange) admit() bool {
 		x.localReply(&reply{status: 403, details: "upgrade_failed", close: x.req.Method == "CONNECT"})
 		return false
 	}
-	d := x.d.CheckRequest(x.req)
-	x.decided, x.decision = true, d
-	if !d.Allowed {
-		x.flags |= telemetry.FlagUnauthorized
-		x.localReply(&reply{status: 403, body: "RBAC: access denied", details: "rbac_access_denied"})
-		return false
-	}
-	return x.act()
+	return x.runFilters() && x.act()
 }
 
 // normalizePath applies the path rules; it answers when they refuse.
@@ -250,6 +254,7 @@ func (x *exchange) finish() {
 		x.rec.Release()
 		x.rec = nil
 	}
+	x.endFilters()
 }
 
 // record fills in what is known so far: for the access log, and for header values

@@ -51,10 +51,7 @@ func (x *exchange) pullBody() bool {
 	if x.complete || x.req.ContentLength < 0 || x.req.ContentLength > replayLimit || x.req.ExpectContinue {
 		return true
 	}
-	hard := x.lifeEnd
-	if x.m.requestTimeout > 0 {
-		hard = min(hard, x.startMono+x.m.requestTimeout)
-	}
+	hard := x.receiveBy()
 	x.dog.await(monotonic(), hard, x.idleTimeout(), false)
 	have := len(x.store)
 	x.store = grow(x.store, int(x.req.ContentLength))
@@ -62,33 +59,47 @@ func (x *exchange) pullBody() bool {
 		n, last, err := x.client.fill(x.store[have:])
 		have += n
 		x.received += int64(n)
-		if err == nil {
-			x.complete = last
-			continue
-		}
-		x.closeAfter = true
-		if status, reason, ok := refusal(err); ok {
-			x.flags |= telemetry.FlagDownstreamProtocolError
-			x.localReply(&reply{status: status, details: reason, close: true})
+		if err != nil {
+			x.bodyFailed(err, hard)
 			return false
 		}
-		if x.timedOut(err) {
-			if x.dog.cause.Load() == causeHard && hard == x.lifeEnd {
-				x.fail(lifeOver)
-				return false
-			}
-			if x.dog.cause.Load() == causeIdle {
-				x.flags |= telemetry.FlagStreamIdleTimeout
-			}
-			x.localReply(&reply{status: 408, body: "request timeout", details: "request_overall_timeout", close: true})
-			return false
-		}
-		x.clientLeft()
-		return false
+		x.complete = last
 	}
 	x.payload = x.store[:have]
 	x.keep = x.keep && have <= x.keepUpTo
 	return true
+}
+
+// receiveBy is until when the whole request must be here.
+func (x *exchange) receiveBy() int64 {
+	if x.m.requestTimeout > 0 {
+		return min(x.lifeEnd, x.startMono+x.m.requestTimeout)
+	}
+	return x.lifeEnd
+}
+
+// bodyFailed answers a request whose body did not come whole; hard was the time for
+// it.
+func (x *exchange) bodyFailed(err error, hard int64) {
+	x.closeAfter = true
+	if status, reason, ok := refusal(err); ok {
+		x.flags |= telemetry.FlagDownstreamProtocolError
+		x.localReply(&reply{status: status, details: reason, close: true})
+		return
+	}
+	if !x.timedOut(err) {
+		x.clientLeft()
+		return
+	}
+	cause := x.dog.cause.Load()
+	if cause == causeHard && hard == x.lifeEnd {
+		x.fail(lifeOver)
+		return
+	}
+	if cause == causeIdle {
+		x.flags |= telemetry.FlagStreamIdleTimeout
+	}
+	x.localReply(&reply{status: 408, body: "request timeout", details: "request_overall_timeout", close: true})
 }
 
 // refusal tells how a message that its codec refused is answered.

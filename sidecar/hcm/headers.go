@@ -18,7 +18,7 @@ func (x *exchange) identifyClient() {
 	// Control headers would let a client choose timeouts and retries; the
 	// informational ones are kept from a peer that proved to be part of the mesh.
 	if f.Has(message.XEnvoyOther) {
-		f.DelID(message.XEnvoyOther)
+		x.dropControls(f)
 	}
 	f.DelID(message.XEnvoyInternal)
 	f.DelID(message.XEnvoyOverloaded)
@@ -44,6 +44,21 @@ func (x *exchange) identifyClient() {
 		f.AddBytes("x-request-id", x.scratch)
 	}
 	x.forwardClientCert()
+}
+
+// dropControls removes control headers. Those that choose faults stay where the
+// configuration asks for them.
+func (x *exchange) dropControls(f *message.Fields) {
+	if !x.m.chain.faultHeaders {
+		f.DelID(message.XEnvoyOther)
+		return
+	}
+	const faults = "x-envoy-fault-"
+	for i := f.Find(message.XEnvoyOther, 0); i >= 0; i = f.Find(message.XEnvoyOther, i+1) {
+		if name, _, _ := f.At(i); len(name) < len(faults) || !message.EqualFold(name[:len(faults)], faults) {
+			f.DelAt(i)
+		}
+	}
 }
 
 func (x *exchange) appendForwardedFor(a net.Addr) {

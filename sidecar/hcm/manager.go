@@ -24,6 +24,8 @@ type Options struct {
 	// Logs opens the access logs; needed when there are any.
 	Logs    *telemetry.Logs
 	Metrics *telemetry.Metrics
+	// ServiceCluster is the cluster that this node says it belongs to.
+	ServiceCluster string
 	// Timers are shared by all managers of a process; made when nil.
 	Timers *Timers
 	Log    *slog.Logger // slog.Default when nil
@@ -38,6 +40,7 @@ type Manager struct {
 	metrics  *telemetry.Metrics
 	log      *slog.Logger
 	access   *telemetry.Log
+	chain    *chain
 	timers   *Timers
 	ownTimer bool
 
@@ -75,11 +78,18 @@ func New(cfg *Config, o Options) (*Manager, error) {
 		m.log = slog.Default()
 	}
 	m.log = m.log.With("component", "hcm")
+	var err error
+	if m.chain, err = m.newChain(cfg, o); err != nil {
+		return nil, fmt.Errorf("hcm: %w", err)
+	}
 	switch {
 	case cfg.Routes != nil:
 		table, err := route.Compile(cfg.Routes)
 		if err != nil {
 			return nil, fmt.Errorf("hcm: %w", err)
+		}
+		if b := m.chain.bind(table); b.err != nil {
+			return nil, fmt.Errorf("hcm: %w", b.err)
 		}
 		m.routes = func() *route.Table { return table }
 	case o.Routes == nil:

@@ -12,12 +12,17 @@ import (
 
 // selectRoute finds what is to be done with the request.
 func (x *exchange) selectRoute() {
-	table := x.m.routes()
-	if x.routed = table != nil; !x.routed {
+	x.table = x.m.routes()
+	if x.table == nil {
 		return
 	}
 	x.asker = route.Client{Info: x.d.Info, Addr: x.d.AuthzPeer.Remote}
-	x.sel = table.Select(x.req, &x.asker, rand.Uint64())
+	x.sel = x.table.Select(x.req, &x.asker, rand.Uint64())
+	if r := x.sel.Route; r != nil && r.Forward != nil {
+		if most := r.Forward.MaxDuration(x.req, x.m.maxDuration); most > 0 {
+			x.lifeEnd = x.startMono + int64(most)
+		}
+	}
 	if limit, ok := x.sel.BufferLimit(); ok {
 		x.keepUpTo = int(min(limit, maxKept))
 		x.keep = x.keep && len(x.payload) <= x.keepUpTo
@@ -29,7 +34,7 @@ const maxKept = 64 << 20
 
 // forgetRoute prepares for the next request's.
 func (x *exchange) forgetRoute() {
-	x.sel, x.routed, x.cluster, x.timeouts = route.Selected{}, false, nil, route.Timeouts{}
+	x.table, x.sel, x.cluster, x.timeouts = nil, route.Selected{}, nil, route.Timeouts{}
 	x.asker, x.hash, x.hashed, x.original = route.Client{}, 0, false, ""
 	x.keepUpTo, x.lifeEnd = replayLimit, noDeadline
 	clear(x.cookies)
@@ -40,7 +45,7 @@ func (x *exchange) forgetRoute() {
 func (x *exchange) act() bool {
 	r := x.sel.Route
 	switch {
-	case !x.routed:
+	case x.table == nil:
 		x.flags |= telemetry.FlagNoRoute
 		x.localReply(&reply{status: 404, details: "route_configuration_not_received"})
 		return false
@@ -63,9 +68,6 @@ func (x *exchange) act() bool {
 		x.flags |= telemetry.FlagNoCluster
 		x.localReply(&reply{status: notFoundStatus(r.Forward), details: "cluster_not_found"})
 		return false
-	}
-	if most := r.Forward.MaxDuration(x.req, x.m.maxDuration); most > 0 {
-		x.lifeEnd = x.startMono + int64(most)
 	}
 	return true
 }

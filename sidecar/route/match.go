@@ -40,7 +40,7 @@ func (m *matcher) pathMatches(e *entry) bool {
 	case isRegex:
 		return m.path != "" && fullMatch(e.route.Match.Regex, m.path)
 	case isTemplate:
-		return m.path != "" && e.route.Match.Template.re.MatchString(m.path)
+		return m.path != "" && e.route.Match.Template.Match(m.path)
 	case isConnect:
 		return isConnectRequest(m.req)
 	}

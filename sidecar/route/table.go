@@ -427,6 +427,47 @@ func (s *Selected) MutateResponse(f *message.Fields, facts Facts, scratch *[]byt
 	}
 }
 
+// Overrides are the configurations of HTTP filters that apply, the most specific
+// level first; any is false when there are none.
+func (s *Selected) Overrides() (levels [4][]FilterOverride, any bool) {
+	if s.host == nil {
+		return levels, false
+	}
+	if s.Leg != nil {
+		levels[0] = s.Leg.Filters
+	}
+	if s.Route != nil {
+		levels[1] = s.Route.Filters
+	}
+	levels[2], levels[3] = s.VirtualHost.Filters, s.table.config.Filters
+	return levels, len(levels[0])+len(levels[1])+len(levels[2])+len(levels[3]) > 0
+}
+
+// EachOverride visits every configuration of an HTTP filter in the table.
+func (t *Table) EachOverride(visit func(where string, o *FilterOverride)) {
+	each := func(where string, list []FilterOverride) {
+		for i := range list {
+			visit(where, &list[i])
+		}
+	}
+	each("route configuration "+t.config.Name, t.config.Filters)
+	for i := range t.config.VirtualHosts {
+		vh := &t.config.VirtualHosts[i]
+		each("virtual host "+vh.Name, vh.Filters)
+		for j := range vh.Routes {
+			r := &vh.Routes[j]
+			where := fmt.Sprintf("virtual host %s route %d", vh.Name, j)
+			each(where, r.Filters)
+			if r.Forward == nil {
+				continue
+			}
+			for k := range r.Forward.Weighted {
+				each(where, r.Forward.Weighted[k].Filters)
+			}
+		}
+	}
+}
+
 // BufferLimit bounds the part of a body that is kept for retries and mirrors;
 // false when the routes say nothing.
 func (s *Selected) BufferLimit() (uint64, bool) {

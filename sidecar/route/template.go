@@ -55,6 +55,9 @@ func NewTemplate(text string) (*Template, error) {
 	return &Template{text, re}, nil
 }
 
+// Match tells whether a path without query matches.
+func (t *Template) Match(path string) bool { return t.re.MatchString(path) }
+
 // String is the template as configured.
 func (t *Template) String() string { return t.text }
 
