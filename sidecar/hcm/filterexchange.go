@@ -37,8 +37,12 @@ func (x *exchange) Wait(d time.Duration) bool {
 
 // ReadBody implements filter.Exchange.
 func (x *exchange) ReadBody(limit int) (whole bool, v filter.Verdict) {
-	if x.complete || x.tunnel {
-		return x.tunnel || len(x.payload) <= limit, filter.Continue
+	switch {
+	case x.tunnel:
+		return true, filter.Continue
+	case x.complete:
+		x.measureBody()
+		return len(x.payload) <= limit, filter.Continue
 	}
 	if x.req.ExpectContinue {
 		x.resp.Reset()
@@ -69,10 +73,15 @@ func (x *exchange) ReadBody(limit int) (whole bool, v filter.Verdict) {
 		x.complete = last
 	}
 	x.payload, x.keep = x.store, len(x.store) <= x.keepUpTo
-	if x.req.ContentLength < 0 && x.req.Body.Trailers() == nil {
+	x.measureBody()
+	return true, filter.Continue
+}
+
+// measureBody: a body that is whole has a length; with trailers it stays in chunks.
+func (x *exchange) measureBody() {
+	if x.req.Body != nil && x.req.ContentLength < 0 && x.req.Body.Trailers() == nil {
 		x.req.ContentLength = int64(len(x.payload))
 	}
-	return true, filter.Continue
 }
 
 // Draining implements filter.Exchange.

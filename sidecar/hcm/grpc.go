@@ -11,7 +11,7 @@ import (
 func (x *exchange) answerGRPC(status int, body string) {
 	x.status = 200
 	x.resp.Status = 200
-	x.resp.ContentLength = message.UnknownLength
+	x.resp.ContentLength = 0
 	f := &x.resp.Fields
 	f.SetID(message.ContentType, "application/grpc")
 	x.scratch = strconv.AppendInt(x.scratch[:0], int64(status), 10)

@@ -13,6 +13,7 @@ func (x *exchange) relay() {
 	x.status, x.details = x.resp.Status, "via_upstream"
 	x.addServiceTime()
 	x.mutateResponse()
+	x.filterResponse()
 	x.finishHeaders()
 	if x.switched() {
 		x.relayTunnel()
