@@ -11,7 +11,9 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -53,6 +55,7 @@ type Manager struct {
 	headersTimeout int64
 	maxDuration    time.Duration
 	serverName     string
+	http2          *http2.Config
 
 	date atomic.Pointer[dateLine]
 }
@@ -105,6 +108,9 @@ func New(cfg *Config, o Options) (*Manager, error) {
 		}
 		m.access = log
 	}
+	if m.http2, err = m.http2Config(); err != nil {
+		return nil, err
+	}
 	if m.timers == nil {
 		m.timers, m.ownTimer = NewTimers(), true
 	}
@@ -129,11 +135,19 @@ func orDefault(d, or time.Duration) time.Duration {
 
 // ServeStream implements downstream.Handler.
 func (m *Manager) ServeStream(ctx context.Context, d *downstream.Conn) {
+	if m.speaksHTTP2(d.Info) {
+		m.serveHTTP2(ctx, d, d.Stream)
+		return
+	}
 	c := newHTTP1Conn(ctx, m, d)
 	d.OnDrain(c)
 	c.serve()
 	d.OnDrain(nil)
+	preface := c.preface
 	c.end()
+	if preface != nil {
+		m.serveHTTP2(ctx, d, stream.WithPrefix(d.Stream, preface))
+	}
 }
 
 // dateLine is the Date of one second, made once in it.
