@@ -85,7 +85,7 @@ func init() {
 		"envoy.config.route.v3.RouteAction": {
 			use: "cluster cluster_header weighted_clusters cluster_not_found_response_code prefix_rewrite regex_rewrite " +
 				"path_rewrite_policy path_rewrite host_rewrite_literal auto_host_rewrite host_rewrite_header host_rewrite_path_regex " +
-				"host_rewrite append_x_forwarded_host timeout idle_timeout retry_policy request_mirror_policies priority hash_policy " +
+				"host_rewrite append_x_forwarded_host metadata_match timeout idle_timeout retry_policy request_mirror_policies priority hash_policy " +
 				"max_grpc_timeout grpc_timeout_offset max_stream_duration upgrade_configs cors",
 			ignore: map[string]string{
 				"include_vh_rate_limits": "there are no rate limits of virtual hosts",
@@ -117,7 +117,7 @@ func init() {
 				"total_weight":       "the weights are added up, as in Envoy",
 			},
 		},
-		"envoy.config.route.v3.WeightedCluster.ClusterWeight": {use: "name cluster_header weight host_rewrite_literal typed_per_filter_config" + headerMutations},
+		"envoy.config.route.v3.WeightedCluster.ClusterWeight": {use: "name cluster_header weight metadata_match host_rewrite_literal typed_per_filter_config" + headerMutations},
 		"envoy.config.route.v3.RetryPolicy": {
 			use: "retry_on num_retries per_try_timeout per_try_idle_timeout retriable_status_codes retriable_headers " +
 				"retriable_request_headers retry_back_off rate_limited_retry_back_off retry_host_predicate",

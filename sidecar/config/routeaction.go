@@ -22,9 +22,14 @@ const defaultRouteTimeout = 15 * time.Second
 // for another kind.
 func (d *decoder) forward(m *routev3.RouteAction, template *route.Template, path string) (*route.Forward, error) {
 	out := &route.Forward{Timeout: defaultRouteTimeout, AppendForwardedHost: m.GetAppendXForwardedHost()}
-	if m.GetPriority() != corev3.RoutingPriority_DEFAULT {
-		return nil, fail(path+".priority", "only DEFAULT is supported")
+	switch m.GetPriority() {
+	case corev3.RoutingPriority_DEFAULT:
+	case corev3.RoutingPriority_HIGH:
+		out.HighPriority = true
+	default:
+		return nil, fail(path+".priority", "unknown value %d", m.GetPriority())
 	}
+	out.Metadata = subsetMetadata(m.GetMetadataMatch())
 	switch m.GetClusterNotFoundResponseCode() {
 	case routev3.RouteAction_SERVICE_UNAVAILABLE:
 	case routev3.RouteAction_NOT_FOUND:
@@ -85,7 +90,7 @@ func (d *decoder) weightedClusters(m *routev3.WeightedCluster, out *route.Forwar
 		here := at(path+".clusters", i)
 		leg := route.WeightedCluster{
 			Cluster: c.GetName(), ClusterHeader: strings.ToLower(c.GetClusterHeader()), Weight: c.GetWeight().GetValue(),
-			HostRewrite: c.GetHostRewriteLiteral(),
+			HostRewrite: c.GetHostRewriteLiteral(), Metadata: subsetMetadata(c.GetMetadataMatch()),
 		}
 		if (leg.Cluster == "") == (leg.ClusterHeader == "") {
 			return fail(here+".name", "exactly one of name and cluster_header must be set")
@@ -105,6 +110,11 @@ func (d *decoder) weightedClusters(m *routev3.WeightedCluster, out *route.Forwar
 	}
 	out.WeightHeader, out.WeightByHash = strings.ToLower(m.GetHeaderName()), m.GetUseHashPolicy().GetValue()
 	return nil
+}
+
+// subsetMetadata is what Envoy's subset load balancer looks at.
+func subsetMetadata(m *corev3.Metadata) map[string]any {
+	return m.GetFilterMetadata()["envoy.lb"].AsMap()
 }
 
 // pathRewrite reads the one rewrite of the path that a route may have.

@@ -87,19 +87,33 @@ func (a *attempt) dialContext() (context.Context, context.CancelFunc) {
 // run sends the request once. With responded, the response's head is there and the
 // connection is still held; otherwise everything was given back.
 func (a *attempt) run() outcome {
+	if o := a.choose(); o != responded {
+		return o
+	}
+	return a.try()
+}
+
+// choose picks a host and counts the request there; responded says that it did.
+func (a *attempt) choose() outcome {
 	x := a.x
-	h, err := x.cluster.Pick(x.tried[:x.ntried])
+	x.pick.Avoid = x.tried[:x.ntried]
+	h, err := x.cluster.PickFor(&x.pick)
 	if err != nil {
 		return noHost
 	}
 	a.host = h
 	x.noteTried(h)
 	a.remote = h.Addr()
-	own := h.Cluster()
-	if !own.StartRequest(x.d.Shard) {
+	if !h.Cluster().StartRequestAt(x.priority(), x.d.Shard) {
 		return overflow
 	}
 	h.Begin()
+	return responded
+}
+
+// try sends the request to the host that was chosen.
+func (a *attempt) try() outcome {
+	x, h := a.x, a.host
 	a.until = min(x.deadline, x.lifeEnd)
 	if t := x.timeouts.PerTry; t > 0 {
 		a.until = min(a.until, monotonic()+int64(t))
@@ -107,8 +121,7 @@ func (a *attempt) run() outcome {
 	x.prepareAttempt(h.Hostname())
 	conn, err := h.Acquire(a.dial, x.d.Workload, x.req.Version == message.HTTP2, x.d.Shard)
 	if err != nil {
-		h.End()
-		own.EndRequest()
+		a.leaveHost()
 		return a.connectFailure(err)
 	}
 	o := a.exchange(conn)
@@ -119,6 +132,23 @@ func (a *attempt) run() outcome {
 	a.drop(false)
 	x.stopPump()
 	return o
+}
+
+// leaveHost takes the request off the host's counts.
+func (a *attempt) leaveHost() {
+	a.host.End()
+	a.host.Cluster().EndRequestAt(a.x.priority())
+}
+
+// countBytes adds the last attempt's bytes to its cluster's.
+func (a *attempt) countBytes() {
+	if a.host == nil {
+		return
+	}
+	if m := a.host.Cluster().Metrics(); m != nil {
+		m.BytesSent.Add(a.x.d.Shard, uint64(a.sent))
+		m.BytesReceived.Add(a.x.d.Shard, uint64(a.received))
+	}
 }
 
 // exchange makes conn the attempt's connection, sends the request on it and reads the
@@ -151,8 +181,7 @@ func (a *attempt) drop(clean bool) {
 	dog.upstream.Store(nil)
 	a.up.leave(clean)
 	a.up = nil
-	a.host.End()
-	a.host.Cluster().EndRequest()
+	a.leaveHost()
 }
 
 func (a *attempt) connectFailure(err error) outcome {

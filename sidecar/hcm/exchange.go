@@ -38,15 +38,12 @@ type exchange struct {
 	keep     bool
 	pump     *pump // reads and sends what is not in payload, nil without need
 
-	resp     *message.Response
-	response message.Response // what resp points to
+	resp *message.Response
 
 	table    *route.Table
 	sel      route.Selected
 	timeouts route.Timeouts
 	asker    route.Client
-	hash     uint64
-	hashed   bool
 	cookies  []*route.CookieHash // that the response has to set
 	original string              // the authority before it is rewritten
 	keepUpTo int                 // bytes of the body that are kept
@@ -61,7 +58,8 @@ type exchange struct {
 	binding    *binding
 
 	cluster  *cluster.Cluster
-	attempt  attempt
+	attempt  *attempt
+	pick     cluster.PickContext
 	tried    [8]*cluster.Host
 	ntried   int
 	attempts int
@@ -95,7 +93,7 @@ type exchange struct {
 
 var exchanges = sync.Pool{New: func() any {
 	x := new(exchange)
-	x.req, x.resp = &x.request, &x.response
+	x.req, x.resp, x.attempt = &x.request, new(message.Response), new(attempt)
 	x.attempt.init(x)
 	x.forgetRoute()
 	return x
@@ -131,7 +129,7 @@ func (x *exchange) next() {
 	x.used = false
 	x.resetRequest()
 	x.h1.next()
-	x.response.Reset()
+	x.resp.Reset()
 	x.attempt.reset()
 	x.payload, x.complete, x.keep, x.pump = nil, false, false, nil
 	for i := range x.ntried {
@@ -242,12 +240,7 @@ func (x *exchange) finish() {
 	}
 	d.PeerMetrics.Request(d.Shard, x.status, x.flags, took)
 	d.PeerMetrics.Bytes(d.Shard, x.received, x.sent)
-	if a := &x.attempt; a.host != nil {
-		if m := a.host.Cluster().Metrics(); m != nil {
-			m.BytesSent.Add(d.Shard, uint64(a.sent))
-			m.BytesReceived.Add(d.Shard, uint64(a.received))
-		}
-	}
+	x.attempt.countBytes()
 	if x.m.access != nil {
 		r := x.record()
 		r.Duration = took
@@ -288,7 +281,7 @@ func (x *exchange) record() *telemetry.Record {
 		}
 		r.Cluster = x.sel.Cluster
 	}
-	a := &x.attempt
+	a := x.attempt
 	r.UpstreamHost, r.UpstreamLocal = a.remote, a.local
 	r.UpstreamPeerID, r.UpstreamOwnID, r.UpstreamTLSVersion = a.peer, a.own, a.tls
 	r.UpstreamTransportFailure = a.failure

@@ -2,6 +2,7 @@ package hcm
 
 import (
 	"fmt"
+	"maps"
 	"sync"
 	"sync/atomic"
 
@@ -70,7 +71,47 @@ func (l *link) is(name string) bool { return name == l.name || l.alias != "" && 
 type binding struct {
 	table    *route.Table
 	compiled map[*route.FilterOverride]any
-	err      error
+	// subsets are what routes and their legs ask of endpoints' metadata.
+	subsets map[subsetKey]*cluster.MetadataMatch
+	err     error
+}
+
+type subsetKey struct {
+	forward *route.Forward
+	leg     *route.WeightedCluster
+}
+
+// subset is what the selected route asks of endpoints' metadata, nil for nothing.
+func (b *binding) subset(s *route.Selected) *cluster.MetadataMatch {
+	return b.subsets[subsetKey{s.Route.Forward, s.Leg}]
+}
+
+// addSubsets: a leg's metadata is merged over its route's.
+func (b *binding) addSubsets(c *route.Config) {
+	for i := range c.VirtualHosts {
+		for j := range c.VirtualHosts[i].Routes {
+			f := c.VirtualHosts[i].Routes[j].Forward
+			if f == nil {
+				continue
+			}
+			b.addSubset(subsetKey{f, nil}, f.Metadata)
+			for k := range f.Weighted {
+				leg := &f.Weighted[k]
+				all := maps.Clone(f.Metadata)
+				if all == nil {
+					all = map[string]any{}
+				}
+				maps.Copy(all, leg.Metadata)
+				b.addSubset(subsetKey{f, leg}, all)
+			}
+		}
+	}
+}
+
+func (b *binding) addSubset(k subsetKey, fields map[string]any) {
+	if m := cluster.NewMetadataMatch(fields); m != nil {
+		b.subsets[k] = m
+	}
 }
 
 func (m *Manager) newChain(cfg *Config, o Options) (*chain, error) {
@@ -153,7 +194,8 @@ func (c *chain) bind(t *route.Table) *binding {
 	if b := c.binding.Load(); b != nil && b.table == t {
 		return b
 	}
-	b := &binding{table: t, compiled: map[*route.FilterOverride]any{}}
+	b := &binding{table: t, compiled: map[*route.FilterOverride]any{}, subsets: map[subsetKey]*cluster.MetadataMatch{}}
+	b.addSubsets(t.Config())
 	t.EachOverride(func(where string, o *route.FilterOverride) {
 		for i := range c.links {
 			if l := &c.links[i]; l.is(o.Name) && o.Config != nil && b.err == nil {

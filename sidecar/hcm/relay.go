@@ -108,7 +108,7 @@ func (x *exchange) abort(f telemetry.Flags, details string) {
 
 // endUpstream finishes with the upstream; whole says that the response came whole.
 func (x *exchange) endUpstream(whole bool) {
-	clean := whole && x.requestRead() && (x.pump == nil || x.pump.upErr == nil) && x.attempt.up.clean(&x.attempt)
+	clean := whole && x.requestRead() && (x.pump == nil || x.pump.upErr == nil) && x.attempt.up.clean(x.attempt)
 	x.stopPump()
 	x.attempt.drop(clean)
 }

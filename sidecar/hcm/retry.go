@@ -85,7 +85,7 @@ func (x *exchange) mayRetry(p *route.RetryPolicy) bool {
 	if x.retrying == nil {
 		// The cluster of the host: an aggregate has no requests of its own.
 		own := x.attempt.host.Cluster()
-		if !own.StartRetry(shard) {
+		if !own.StartRetryAt(x.priority(), shard) {
 			x.flags |= telemetry.FlagUpstreamOverflow
 			return false
 		}
@@ -116,7 +116,7 @@ func (x *exchange) endRetry(good bool) {
 	if x.retrying == nil {
 		return
 	}
-	x.retrying.EndRetry()
+	x.retrying.EndRetryAt(x.priority())
 	if m := x.retrying.Metrics(); m != nil {
 		if good {
 			m.RetrySuccess.Inc(x.d.Shard)

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
@@ -35,7 +36,7 @@ const maxKept = 64 << 20
 // forgetRoute prepares for the next request's.
 func (x *exchange) forgetRoute() {
 	x.table, x.sel, x.cluster, x.timeouts = nil, route.Selected{}, nil, route.Timeouts{}
-	x.asker, x.hash, x.hashed, x.original = route.Client{}, 0, false, ""
+	x.asker, x.pick, x.original = route.Client{}, cluster.PickContext{}, ""
 	x.keepUpTo, x.lifeEnd = replayLimit, noDeadline
 	clear(x.cookies)
 	x.cookies = x.cookies[:0]
@@ -103,10 +104,7 @@ func (x *exchange) Record() *telemetry.Record { return x.record() }
 // runs once, before the first attempt.
 func (x *exchange) mutateRequest() {
 	fw := x.sel.Route.Forward
-	if len(fw.Hash) > 0 {
-		x.asker.Remote, x.asker.Local = route.AddrPort(x.d.Info.Remote), route.AddrPort(x.d.Info.Local)
-		x.hash, x.hashed, x.cookies = fw.Hash64(x.req, &x.asker, x.cookies)
-	}
+	x.place(fw)
 	x.timeouts = x.sel.Timeouts(x.req)
 	x.sel.MutateRequest(&x.req.Fields, x, &x.scratch)
 	x.original = x.req.Authority
@@ -118,6 +116,27 @@ func (x *exchange) mutateRequest() {
 		x.req.Fields.SetID(message.XEnvoyOriginalPath, x.req.Path)
 		x.req.SetPath(message.View(b))
 	}
+}
+
+// place settles what the choice of a host depends on, before anything is rewritten.
+// Only where hosts are chosen by the hash is one made, and with it cookies.
+func (x *exchange) place(fw *route.Forward) {
+	x.pick.Destination, x.pick.Request = x.d.Destination, x.req
+	if len(fw.Metadata) > 0 || x.sel.Leg != nil && len(x.sel.Leg.Metadata) > 0 {
+		x.pick.Metadata = x.m.chain.bind(x.table).subset(&x.sel)
+	}
+	if c := x.cluster.Config(); len(fw.Hash) > 0 && (c.LB == cluster.RingHash || c.LB == cluster.Maglev || c.Type == cluster.Aggregate) {
+		x.asker.Remote, x.asker.Local = route.AddrPort(x.d.Info.Remote), route.AddrPort(x.d.Info.Local)
+		x.pick.Hash, x.pick.HasHash, x.cookies = fw.Hash64(x.req, &x.asker, x.cookies)
+	}
+}
+
+// priority is whose limits apply.
+func (x *exchange) priority() cluster.Priority {
+	if r := x.sel.Route; r != nil && r.Forward != nil && r.Forward.HighPriority {
+		return cluster.HighPriority
+	}
+	return cluster.DefaultPriority
 }
 
 // rewriteHost replaces the authority and keeps the original for whoever asks.

@@ -47,6 +47,11 @@ type Forward struct {
 	MaxGRPCTimeout    *time.Duration
 	GRPCTimeoutOffset time.Duration
 
+	// HighPriority lets the cluster's limits for high priority apply.
+	HighPriority bool
+	// Metadata selects endpoints by their "envoy.lb" metadata, values as JSON decodes
+	// them; empty for all.
+	Metadata map[string]any
 	Retry    *RetryPolicy
 	Hedge    *HedgePolicy
 	Hash     []HashPolicy
@@ -86,6 +91,7 @@ type WeightedCluster struct {
 	Weight                 uint32
 	Headers                HeaderMutations
 	HostRewrite            string
+	Metadata               map[string]any // over the route's
 	Filters                []FilterOverride
 }
 
