@@ -86,6 +86,9 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 	s.clusters = cluster.NewManager(cluster.Options{TLS: s.tls, Metrics: s.metrics, Log: cfg.Log})
 	routes := newRoutes()
 	h := &handlers{clusters: s.clusters, routes: routes, logs: s.logs, metrics: s.metrics, timers: s.timers, log: cfg.Log}
+	if cfg.Bootstrap != nil {
+		h.cluster = cfg.Bootstrap.Node.Cluster
+	}
 	s.listeners = listener.NewManager(listener.Options{
 		NewHandler: h.build, TLS: s.tls, Metrics: s.metrics, Logs: s.logs, Log: cfg.Log, Drain: s.watcher, DrainTime: cfg.DrainTime,
 	})

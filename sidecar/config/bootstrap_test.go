@@ -161,7 +161,7 @@ func TestBootstrapRefuses(t *testing.T) {
 		{"names in a static cluster", "address: 127.0.0.1, port_value: 8080", "address: localhost, port_value: 8080",
 			`static_resources.clusters[0] ("app"): load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address: "localhost" is not an IP address; names need type STRICT_DNS`},
 		{"two directions", "direction: inbound", "direction: outbound", `is "outbound", but traffic_direction is INBOUND`},
-		{"retry condition", "connect-failure,reset", "connect-failure,cancelled,reset", `retry_policy.retry_on: unsupported condition "cancelled"`},
+		{"retry condition", "connect-failure,reset", "connect-failure,sometimes,reset", `retry_policy.retry_on: unsupported condition "sometimes"`},
 		{"same name twice", "  - name: db\n    address", "  - name: in\n    address", `static_resources.listeners[1].name: "in" is the name of another listener`},
 		{"alpn", "alpn_protocols: [http/1.1]", "alpn_protocols: [h3, http/1.1]", `offers "h3", which the HTTP connection manager does not speak`},
 	} {

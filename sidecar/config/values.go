@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/xds/names"
@@ -53,6 +54,15 @@ func optional(d *durationpb.Duration, path string) (*time.Duration, error) {
 	}
 	v, err := duration(d, path)
 	return &v, err
+}
+
+// boolean reads a flag where absence matters.
+func boolean(b *wrapperspb.BoolValue) *bool {
+	if b == nil {
+		return nil
+	}
+	v := b.GetValue()
+	return &v
 }
 
 // extension returns what the check unpacked from an Any.

@@ -86,7 +86,7 @@ func (x *exchange) remember(data []byte) {
 	if !x.keep {
 		return
 	}
-	if len(x.store)+len(data) > replayLimit {
+	if len(x.store)+len(data) > x.keepUpTo {
 		x.keep = false
 		return
 	}
@@ -97,8 +97,8 @@ func (x *exchange) remember(data []byte) {
 // startResponseClock: the route's timeout begins when the request has been received
 // as a whole.
 func (x *exchange) startResponseClock() {
-	if t := x.sel.Route.Forward.Timeout; t > 0 {
-		x.dog.bound(monotonic() + int64(t))
+	if t := x.timeouts.Total; t > 0 {
+		x.dog.bound(min(monotonic()+int64(t), x.lifeEnd))
 	}
 }
 

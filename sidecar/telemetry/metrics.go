@@ -67,6 +67,10 @@ type Metrics struct {
 	// "upstream") and reason.
 	ProtocolErrors *CounterVec
 
+	// FilterEvents counts what HTTP filters did, by the filter's name in the chain
+	// and event ("delay", "rate_limited").
+	FilterEvents *CounterVec
+
 	// For the assembly: configuration and identity.
 	BuildInfo            *GaugeVec // version
 	XDSUpdates           *CounterVec
@@ -138,6 +142,8 @@ func NewMetrics() *Metrics {
 
 		AccessLogLines: r.Counter("hauberk_access_log_lines_total", "Access log lines, by result: written, dropped (the writer was behind) or failed.", "result"),
 		ProtocolErrors: r.Counter("hauberk_protocol_errors_total", "Messages refused because they break the protocol, by side and reason.", "side", "reason"),
+
+		FilterEvents: r.Counter("hauberk_http_filter_events_total", "What HTTP filters did, by the filter's name and event: delay, abort and overflow of faults; enabled, ok, rate_limited and enforced of local rate limits; origin_valid and origin_invalid of CORS.", "filter", "event"),
 
 		BuildInfo:            r.Gauge("hauberk_build_info", "Always 1; the labels say what is running.", "version", "go_version"),
 		XDSUpdates:           r.Counter("hauberk_xds_updates_total", "Discovery responses, by resource type and result: ack or nack.", "type", "result"),
