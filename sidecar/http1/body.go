@@ -20,6 +20,7 @@ type BodyDecoder struct {
 	extensions int
 	limits     Limits
 	trailer    trailerParser
+	refused    error
 }
 
 type chunkState uint8
@@ -43,6 +44,7 @@ func (d *BodyDecoder) Start(f Framing, length int64, l Limits) {
 		d.left = 0 // of a chunk that has not begun
 	}
 	d.trailer.reset()
+	d.refused = nil
 	if f == NoBody {
 		d.state = bodyDone
 	}
@@ -60,7 +62,9 @@ func (d *BodyDecoder) Left() int64 { return d.left }
 // Decode looks at buf, the input from where the last call stopped. data is a part
 // of buf and n is how much was consumed; with neither, more input is needed. done
 // is set with the body's last byte or after it. Trailer fields are put into
-// trailers once they are complete; they must then fit into one buf.
+// trailers once they are complete; they must then fit into one buf. An error stays:
+// looking again, where the state is in the middle of what was refused, must not find
+// another meaning in the same bytes.
 func (d *BodyDecoder) Decode(buf []byte, trailers *message.Fields) (data []byte, n int, done bool, err error) {
 	switch d.framing {
 	case Length:
@@ -74,6 +78,9 @@ func (d *BodyDecoder) Decode(buf []byte, trailers *message.Fields) (data []byte,
 		return buf, len(buf), false, nil
 	case NoBody:
 		return nil, 0, true, nil
+	}
+	if d.refused != nil {
+		return nil, 0, false, d.refused
 	}
 	for n < len(buf) && d.state != bodyDone {
 		switch d.state {
@@ -93,12 +100,14 @@ func (d *BodyDecoder) Decode(buf []byte, trailers *message.Fields) (data []byte,
 		case chunkTrailer:
 			k, err := d.trailer.parse(buf[n:], d.limits, trailers)
 			if err != nil || k == 0 {
+				d.refused = err
 				return nil, n, false, err
 			}
 			n += k
 			d.state = bodyDone
 		default:
 			if err := d.control(buf[n]); err != nil {
+				d.refused = err
 				return nil, n, false, err
 			}
 			n++
@@ -211,7 +220,7 @@ func (p *trailerParser) parse(buf []byte, l Limits, f *message.Fields) (n int, e
 		if end >= limit {
 			return 0, ErrTrailersTooLarge
 		}
-		if end == p.line || buf[end-1] != '\r' {
+		if end == p.line || bytes.IndexByte(buf[p.line:end], '\r') != end-1-p.line {
 			return 0, ErrLineEnd
 		}
 		empty := end-1 == p.line

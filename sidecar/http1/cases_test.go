@@ -225,6 +225,8 @@ var requestCases = []testCase{
 	{"9112 5.2 in trailers", post + "Transfer-Encoding: chunked\r\n\r\n0\r\nX: 1\r\n 2\r\n\r\n", "folded_field"},
 	{"9112 2.2 in trailers", post + "Transfer-Encoding: chunked\r\n\r\n0\r\nX: 1\n\r\n", "bad_line_end"},
 	{"9110 5.5 in trailers", post + "Transfer-Encoding: chunked\r\n\r\n0\r\nX: \x00\r\n\r\n", "bad_field_value"},
+	{"9112 2.2 in trailers: bare CR", post + "Transfer-Encoding: chunked\r\n\r\n0\r\nX: 1\rHost: x\r\n\r\n", "bad_line_end"},
+	{"9112 2.2 in trailers: bare CR, unfinished", post + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\r\n", "bad_line_end"},
 	{"request in the trailers", post + "Transfer-Encoding: chunked\r\n\r\n0\r\nGET /admin HTTP/1.1\r\n\r\n", "bad_field_name"},
 	// Connection, Expect, Upgrade.
 	{"9110 7.6.1", get + host + "Connection: close\r\n" + end, ""},

@@ -151,6 +151,43 @@ func TestResponseCases(t *testing.T) {
 	}
 }
 
+// TestErrorsStay: a body that was refused stays refused, however often it is looked
+// at again: who only asks whether there is something to read does not repair it.
+func TestErrorsStay(t *testing.T) {
+	seen := 0
+	for i, tc := range requestCases {
+		for _, step := range steps {
+			var p RequestParser
+			p.Configure(Limits{}, AllowUnderscores)
+			var r message.Request
+			n, framing, err := p.Parse([]byte(tc.raw), &r)
+			if err != nil || framing != Chunked || tc.want == "" {
+				continue
+			}
+			var d BodyDecoder
+			var trailers message.Fields
+			d.Start(framing, 0, Limits{}.WithDefaults())
+			for end := min(n+step, len(tc.raw)); err == nil && end <= len(tc.raw); {
+				var used int
+				_, used, _, err = d.Decode([]byte(tc.raw[n:end]), &trailers)
+				if n += used; used == 0 || n == end {
+					end += max(1, min(step, len(tc.raw)-end))
+				}
+			}
+			for _, again := range []string{tc.raw[n:], tc.raw, "", "0\r\n\r\n", "\r\n"} {
+				data, used, done, err2 := d.Decode([]byte(again), &trailers)
+				if len(data) > 0 || used > 0 || done || err2 != err || err == nil {
+					t.Errorf("case %d (%s) step %d: %v, then %q %d %v %v", i, tc.cite, step, err, data, used, done, err2)
+				}
+			}
+			seen++
+		}
+	}
+	if seen < 100 {
+		t.Errorf("only %d bodies were refused", seen)
+	}
+}
+
 // TestAgainstNetHTTP: whatever we take, net/http takes to mean the same.
 func TestAgainstNetHTTP(t *testing.T) {
 	for _, tc := range requestCases {

@@ -179,7 +179,7 @@ func (s *Sidecar) bootstrap(origin string, listeners []Listener) string {
     filter_chains:
     - filters:
       - name: hcm
-        typed_config: {"@type": %snetwork.http_connection_manager.v3.HttpConnectionManager, stat_prefix: in%s,
+        typed_config: {"@type": %snetwork.http_connection_manager.v3.HttpConnectionManager, stat_prefix: in, generate_request_id: false%s,
           access_log: [{name: file, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: %s,
             log_format: {text_format_source: {inline_string: "%%RESPONSE_CODE%% %%RESPONSE_CODE_DETAILS%%\n"}}}}],
           http_filters: [%s{name: router, typed_config: {"@type": %shttp.router.v3.Router}}],
