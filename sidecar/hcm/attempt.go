@@ -249,7 +249,8 @@ func (a *attempt) broken(err error) outcome {
 	case causeGone:
 		return clientGone
 	}
-	if p := x.pump; p != nil && p.ended() {
+	if p := x.pump; p != nil && p.gaveUp.Load() {
+		<-p.done
 		if p.refused != nil {
 			return clientBroke
 		}

@@ -13,6 +13,9 @@ type pump struct {
 	done chan struct{}
 	// last is set when the body's end was read: what remains is one write.
 	last atomic.Bool
+	// gaveUp is set before the wait for a response is interrupted: done is closed
+	// right after.
+	gaveUp atomic.Bool
 
 	// Valid once done is closed.
 	refused   error // the body broke the protocol
@@ -46,8 +49,10 @@ func (x *exchange) runPump(p *pump, up upstream) {
 			} else {
 				p.clientErr = true
 			}
-			// Whoever waits for the response learns that none is to be waited for.
-			defer up.stopReading()
+			// Whoever waits for the response learns that none is to be waited for. The
+			// connection is the attempt's until done is closed.
+			p.gaveUp.Store(true)
+			up.stopReading()
 			return
 		}
 		x.received += int64(len(data))

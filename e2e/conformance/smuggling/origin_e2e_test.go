@@ -3,12 +3,14 @@
 package smuggling
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // origin records what reaches it. It does not parse requests: it answers when what it
@@ -22,6 +24,8 @@ type origin struct {
 	wrong   error
 	ended   bool // the case is over
 	strays  []string
+	halves  int           // connections with a message that is not whole
+	settled chan struct{} // gets a token when a half has ended
 }
 
 func newOrigin(t *testing.T) *origin {
@@ -30,7 +34,7 @@ func newOrigin(t *testing.T) *origin {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &origin{addr: l.Addr().String()}
+	o := &origin{addr: l.Addr().String(), settled: make(chan struct{}, 100)}
 	t.Cleanup(func() { _ = l.Close() })
 	go func() {
 		for {
@@ -54,6 +58,18 @@ func (o *origin) expect(want []string, partial string) {
 func (o *origin) verdict() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.partial != "" {
+		// The connection with the message that never ends has to end.
+		o.mu.Unlock()
+		select {
+		case <-o.settled:
+		case <-time.After(patience):
+		}
+		o.mu.Lock()
+		if o.halves > 0 && o.wrong == nil {
+			o.wrong = errors.New("the connection with half a message stays open")
+		}
+	}
 	o.ended = true
 	if o.wrong == nil && len(o.want) > 0 {
 		return fmt.Errorf("the origin did not see %q", o.want[0])
@@ -64,6 +80,15 @@ func (o *origin) verdict() error {
 func (o *origin) serve(c net.Conn) {
 	defer c.Close()
 	var seen []byte
+	half := false
+	defer func() {
+		if half {
+			o.mu.Lock()
+			o.halves--
+			o.mu.Unlock()
+			o.settled <- struct{}{}
+		}
+	}()
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := c.Read(buf)
@@ -71,7 +96,7 @@ func (o *origin) serve(c net.Conn) {
 			return
 		}
 		seen = append(seen, buf[:n]...)
-		answer := o.look(string(seen))
+		answer := o.look(string(seen), &half)
 		if answer == "" {
 			continue
 		}
@@ -83,7 +108,7 @@ func (o *origin) serve(c net.Conn) {
 }
 
 // look judges what was seen of a message, and answers it when it is whole.
-func (o *origin) look(seen string) (answer string) {
+func (o *origin) look(seen string, half *bool) (answer string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	got, ok := normal(seen)
@@ -100,6 +125,10 @@ func (o *origin) look(seen string) (answer string) {
 		return "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 	case len(o.want) > 0 && strings.HasPrefix(must(o.want[0]), got):
 	case len(o.want) == 0 && o.partial != "" && strings.HasPrefix(must(o.partial), got):
+		if !*half {
+			*half = true
+			o.halves++
+		}
 	default:
 		o.wrong = fmt.Errorf("the origin saw %q", seen)
 		if len(o.want) > 0 {

@@ -180,6 +180,9 @@ func (h *hostile) reused(c *testCase) error {
 // failed reads a refusal of the sidecar's own.
 func failed(r *bufio.Reader, status int, method string) error {
 	resp, err := http.ReadResponse(r, &http.Request{Method: method})
+	for err == nil && resp.StatusCode < 200 {
+		resp, err = http.ReadResponse(r, &http.Request{Method: method})
+	}
 	if err != nil {
 		return err
 	}
