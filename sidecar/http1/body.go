@@ -26,8 +26,14 @@ type BodyDecoder struct {
 type chunkState uint8
 
 const (
-	chunkSize chunkState = iota
-	chunkExtension
+	chunkSize      chunkState = iota
+	extensionName             // behind ";": a token must begin
+	extensionRest             // of the name
+	extensionValue            // behind "=": a token or a quoted string must begin
+	extensionToken            // rest of a token as the value
+	extensionQuote            // within a quoted string
+	extensionSlash            // behind a backslash in it
+	extensionEnd              // behind a quoted string
 	chunkSizeLF
 	chunkData
 	chunkDataCR
@@ -129,6 +135,9 @@ func (d *BodyDecoder) peekEnd(rest []byte, trailers *message.Fields) (int, bool)
 
 // control takes one byte outside of chunk data (RFC 9112 7.1).
 func (d *BodyDecoder) control(c byte) error {
+	if d.state >= extensionName && d.state <= extensionEnd {
+		return d.extension(c)
+	}
 	switch d.state {
 	case chunkSize:
 		switch {
@@ -141,25 +150,13 @@ func (d *BodyDecoder) control(c byte) error {
 		case d.digits == 0:
 			return ErrChunkSize
 		case c == ';':
-			d.state = chunkExtension
+			d.state = extensionName
 			return nil
 		case c == '\r':
 			d.state = chunkSizeLF
 			return nil
 		}
 		return ErrChunkSize
-	case chunkExtension:
-		if c == '\r' {
-			d.state = chunkSizeLF
-			return nil
-		}
-		if d.extensions++; d.extensions > maxExtensionBytes {
-			return ErrExtensionsTooLong
-		}
-		if class[c]&isValue == 0 {
-			return ErrChunkExtension
-		}
-		return nil
 	case chunkSizeLF:
 		if c != '\n' {
 			return ErrLineEnd
@@ -185,6 +182,41 @@ func (d *BodyDecoder) control(c byte) error {
 		return nil
 	}
 	return ErrChunkSize
+}
+
+// extension takes one byte of the chunk extensions: *( ";" name [ "=" value ] ) with a
+// token for the name and a token or a quoted string for the value (RFC 9112 7.1.1),
+// without the whitespace that nobody may generate.
+func (d *BodyDecoder) extension(c byte) error {
+	if d.extensions++; d.extensions > maxExtensionBytes {
+		return ErrExtensionsTooLong
+	}
+	token := class[c]&isToken != 0
+	begun := d.state == extensionRest || d.state == extensionToken || d.state == extensionEnd
+	switch {
+	case d.state == extensionQuote && c == '"':
+		d.state = extensionEnd
+	case d.state == extensionQuote && c == '\\':
+		d.state = extensionSlash
+	case (d.state == extensionQuote || d.state == extensionSlash) && class[c]&isValue != 0:
+		d.state = extensionQuote
+	case begun && c == '\r':
+		d.state = chunkSizeLF
+	case begun && c == ';':
+		d.state = extensionName
+	case d.state == extensionRest && c == '=':
+		d.state = extensionValue
+	case d.state == extensionValue && c == '"':
+		d.state = extensionQuote
+	case d.state == extensionValue && token:
+		d.state = extensionToken
+	case d.state == extensionName && token:
+		d.state = extensionRest
+	case (d.state == extensionRest || d.state == extensionToken) && token:
+	default:
+		return ErrChunkExtension
+	}
+	return nil
 }
 
 func hexValue(c byte) int64 {
