@@ -86,6 +86,9 @@ func (p *pool) open(ctx context.Context, cfg *settings, want protocol) (stream.S
 		return st, 0, nil
 	}
 	st, err := p.handshake(ctx, conn, cfg.Name, t, want.alpn(cfg))
+	if err == nil {
+		err = want.agreed(cfg, st.Info())
+	}
 	if err != nil {
 		_ = conn.Close()
 		return nil, TLSFailure, err

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync/atomic"
 
@@ -38,6 +39,18 @@ func (p protocol) settle(cfg *settings, info *stream.Info) bool {
 		return info.ALPN == "h2"
 	}
 	return p == protocolHTTP2
+}
+
+// agreed refuses a server that chose, by ALPN, what will not be spoken: each side
+// would take the other's bytes for something else.
+func (p protocol) agreed(cfg *settings, info *stream.Info) error {
+	switch {
+	case p == protocolBytes || cfg.HTTP.Protocol == SpeakAuto:
+		return nil
+	case p == protocolHTTP1 && info.ALPN == "h2", p == protocolHTTP2 && info.ALPN == "http/1.1":
+		return fmt.Errorf("the server chose %q by ALPN, and another protocol is configured", info.ALPN)
+	}
+	return nil
 }
 
 // multiplexed are the connections of a pool that carry several streams at once.
@@ -109,7 +122,18 @@ func (p *pool) connectShared(ctxOf func() (context.Context, context.CancelFunc),
 		return nil, &Error{Kind: OverflowPending, Cluster: c.name, Host: p.host.key}
 	}
 	for {
+		seen := p.multiplexed.conns.Load()
+		if conn := p.takeShared(); conn != nil {
+			if conn.HTTP2.Free() > 1 {
+				p.roomFreed() // for the next that waits
+			}
+			return conn, nil
+		}
 		p.mu.Lock()
+		if p.multiplexed.conns.Load() != seen {
+			p.mu.Unlock()
+			continue // one was made meanwhile
+		}
 		wait := p.multiplexed.dialing
 		mine := wait == nil && p.admits(limits.MaxConnections, s)
 		if mine {
@@ -134,12 +158,6 @@ func (p *pool) connectShared(ctxOf func() (context.Context, context.CancelFunc),
 		}
 		if p.multiplexed.http1.Load() && c.cfg.Load().HTTP.Protocol == SpeakAuto {
 			return p.connect(ctxOf, s)
-		}
-		if conn := p.takeShared(); conn != nil {
-			if conn.HTTP2.Free() > 1 {
-				p.roomFreed() // for the next that waits
-			}
-			return conn, nil
 		}
 	}
 }
@@ -229,30 +247,9 @@ func (p *pool) drainShared(match func(*Conn) bool) {
 // http2 are the codec's terms.
 func (h *HTTP) http2() *http2.Config {
 	c := http2.Default()
-	o := &h.HTTP2
-	set := func(to *uint32, v uint32) {
-		if v != 0 {
-			*to = v
-		}
-	}
-	setInt := func(to *int, v uint32) {
-		if v != 0 {
-			*to = int(v)
-		}
-	}
-	set(&c.HeaderTableSize, o.HeaderTableSize)
-	set(&c.MaxConcurrentStreams, o.MaxConcurrentStreams)
-	set(&c.StreamWindow, o.InitialStreamWindow)
-	set(&c.ConnWindow, o.InitialConnectionWindow)
-	setInt(&c.MaxOutboundFrames, o.MaxOutboundFrames)
-	setInt(&c.MaxOutboundControlFrames, o.MaxOutboundControlFrames)
-	setInt(&c.MaxEmptyFrames, o.MaxEmptyInboundFrames)
-	setInt(&c.MaxPriorityPerStream, o.MaxInboundPriorityFrames)
-	setInt(&c.MaxWindowUpdatesPerData, o.MaxInboundWindowUpdates)
-	c.MalformedEndsConnection = !o.StreamErrorOnInvalid
-	c.AllowConnect = o.AllowConnect
-	c.Keepalive = http2.Keepalive{
-		Interval: o.KeepAliveInterval, Timeout: o.KeepAliveTimeout, Jitter: o.KeepAliveJitterPercent / 100, Idle: o.KeepAliveConnectionIdle,
+	if h.HTTP2 != nil {
+		own := *h.HTTP2
+		c = &own
 	}
 	if h.MaxResponseHeaders > 0 {
 		c.Limits.Fields = h.MaxResponseHeaders

@@ -61,6 +61,11 @@ const (
 	CodecHTTP2
 )
 
+// Speaks tells whether a connection on which ALPN agreed on a protocol can be served.
+func (c Codec) Speaks(alpn string) bool {
+	return alpn == "h2" && c != CodecHTTP1 || alpn == "http/1.1" && c != CodecHTTP2
+}
+
 // Upgrade allows a protocol to be switched to, or takes back what a wider
 // configuration allows. Types are compared without case.
 type Upgrade struct {

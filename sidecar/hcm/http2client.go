@@ -76,11 +76,6 @@ func (h *http2Client) interim(x *exchange) error {
 
 // head implements client.
 func (h *http2Client) head(x *exchange, more bool) error {
-	if x.switched() && x.resp.Status == 101 {
-		x.resp.Status = 200 // RFC 8441 5
-		x.status = 200
-		x.resp.Fields.Del("sec-websocket-accept")
-	}
 	err := h.WriteHead(x.resp, !more)
 	if err == nil {
 		x.responded = true // it cannot be taken back

@@ -70,13 +70,10 @@ func (u *http2Upstream) head(a *attempt) error {
 	a.resp.Body = nil
 	bodiless := a.x.req.Method == "HEAD" || a.resp.Status == 304 || a.resp.Status == 204
 	switch {
-	case !end && a.resp.Status >= 200 && !bodiless:
+	case !end && (a.resp.Status >= 200 && !bodiless || a.resp.Status == 101):
 		a.resp.Body = u
 	case end && a.resp.ContentLength < 0 && !bodiless && a.resp.Status >= 200:
 		a.resp.ContentLength = 0
-	}
-	if x := a.x; x.tunnel && x.req.Upgrade != "" && a.resp.Status == 200 && !end {
-		a.resp.Status, a.resp.Upgrade = 101, x.req.Upgrade // RFC 8441 5
 	}
 	return nil
 }

@@ -77,7 +77,7 @@ type Config struct {
 
 	// OnGlitch, if set, is told of every glitch, and of what ended a connection for
 	// abuse. It is called by the connection's reader: it counts, and returns.
-	OnGlitch func(Glitch)
+	OnGlitch func(Glitch) `json:"-"`
 }
 
 // Setting is a SETTINGS parameter.

@@ -1,6 +1,7 @@
 package http2
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -138,31 +139,38 @@ func (c *conn) wakeReader() { _ = c.s.SetReadDeadline(past) }
 
 var past = time.Unix(1, 0)
 
-// closedStreams remembers the latest streams that are over: a frame on one that we
-// reset was on its way, one on a stream that the peer ended is an error (RFC 9113 5.1).
+// closedStreams remembers the latest streams that are over, those that we reset apart:
+// a frame on one of these was on its way, one on a stream that the peer ended is an
+// error (RFC 9113 5.1).
 type closedStreams struct {
-	ids [32]uint32
-	at  uint8
+	ours    []uint32 // grows to maxOurs, then goes round
+	oursAt  int
+	peers   [8]uint32
+	peersAt uint8
 }
 
-const peerEnded = 1 << 31
+const maxOurs = 256
 
 func (l *closedStreams) add(id uint32, byPeer bool) {
-	if byPeer {
-		id |= peerEnded
+	switch {
+	case byPeer:
+		l.peers[l.peersAt&7] = id
+		l.peersAt++
+	case len(l.ours) < maxOurs:
+		l.ours = append(l.ours, id)
+	default:
+		l.ours[l.oursAt%maxOurs] = id
+		l.oursAt++
 	}
-	l.ids[l.at&31] = id
-	l.at++
 }
 
-// find tells how a stream ended; known is false for one that is forgotten.
+// find tells how a stream ended; known is false for one that is forgotten, or that was
+// skipped.
 func (l *closedStreams) find(id uint32) (byPeer, known bool) {
-	for _, v := range l.ids {
-		if v&maxStreamID == id {
-			return v&peerEnded != 0, true
-		}
+	if slices.Contains(l.peers[:], id) {
+		return true, true
 	}
-	return false, false
+	return false, slices.Contains(l.ours, id)
 }
 
 // idle tells whether a stream has not begun (RFC 9113 5.1.1).

@@ -317,16 +317,20 @@ func (c *conn) dataStart(h *frameHeader, p []byte) (n int, err *ConnError) {
 	return n, nil
 }
 
-// lateFrame treats a frame on a stream that is over (RFC 9113 5.1).
+// lateFrame treats a frame on a stream that is over (RFC 9113 5.1). The lock is held.
 func (c *conn) lateFrame(id uint32, data bool) *ConnError {
 	byPeer, known := c.closed.find(id)
 	switch {
 	case known && !byPeer:
 		return nil // on its way when we reset the stream
-	case !data && known:
+	case known && data:
+		return c.streamError(id, nil, StreamClosed, GlitchClosedStream, "data_after_end")
+	case known:
 		return connError(StreamClosed, "headers_after_end")
+	case c.server != nil && !data:
+		return connError(ProtocolError, "stream_id_not_rising") // RFC 9113 5.1.1
 	}
-	return c.streamError(id, nil, StreamClosed, GlitchClosedStream, "frame_after_end")
+	return c.glitch(GlitchClosedStream)
 }
 
 // dataPayload takes what has arrived of a DATA frame and returns how much that was.
