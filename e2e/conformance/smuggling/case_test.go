@@ -29,6 +29,14 @@ type testCase struct {
 	origin   []string // >O messages that the origin sees
 	partial  bool     // the last of them is the most it may see of a message that never ends
 	seen     string   // >C what the client sees of a response
+	frames   []frame  // H> D> T> of an HTTP/2 client
+}
+
+// frame is one of HEADERS (H), DATA (D) and trailers (T). Fields of a block are
+// separated by " | ".
+type frame struct {
+	kind byte
+	text string
 }
 
 // cites is what every case must name.
@@ -110,6 +118,11 @@ func (r *reader) line(n int, line string) error {
 		return r.append(&c.client, raw)
 	case "O>":
 		return r.append(&c.reply, raw)
+	case "H>", "D>", "T>":
+		v, err := r.bytes(raw)
+		c.frames = append(c.frames, frame{line[0], v})
+		r.last = &c.frames[len(c.frames)-1].text
+		return err
 	case ">O":
 		return r.append(&c.origin, raw)
 	case ">C":
@@ -160,6 +173,10 @@ func (c *testCase) verdict(words []string) error {
 		}
 		c.statuses = append(c.statuses, n)
 		words = words[1:]
+	}
+	if len(c.frames) > 0 && len(words) == 1 && words[0] == "malformed" {
+		c.conn = words[0]
+		return nil
 	}
 	if len(c.statuses) == 0 || len(words) == 0 || !slices.Contains([]string{"open", "closed", "broken"}, words[0]) {
 		return fmt.Errorf("a verdict is a status, and open, closed or broken")

@@ -16,18 +16,18 @@ const atLeast = 300
 
 // TestCorpus: every case is whole, and there are as many as promised.
 func TestCorpus(t *testing.T) {
-	requests, responses := load(t, "requests"), load(t, "responses")
-	if n := len(requests) + len(responses); n < atLeast {
+	requests, responses, http2 := load(t, "requests"), load(t, "responses"), load(t, "http2")
+	if n := len(requests) + len(responses) + len(http2); n < atLeast {
 		t.Errorf("%d cases, fewer than %d", n, atLeast)
 	}
 	names := map[string]string{}
-	for _, c := range slices.Concat(requests, responses) {
+	for _, c := range slices.Concat(requests, responses, http2) {
 		key := filepath.Dir(c.where) + "/" + c.class + ": " + c.name
 		if other, ok := names[key]; ok {
 			t.Errorf("%s has the name of %s", c.where, other)
 		}
 		names[key] = c.where
-		if c.cite == "" || len(c.statuses) == 0 {
+		if c.cite == "" || len(c.statuses) == 0 && c.conn != "malformed" {
 			t.Errorf("%s: a case cites what it is about and has a verdict", c.where)
 		}
 	}
@@ -48,7 +48,12 @@ func TestCorpus(t *testing.T) {
 			t.Errorf("%s: a response has bytes; one that passes has what is seen and what becomes of the connection, one that does not has a reason", c.where)
 		}
 	}
-	t.Logf("%d requests, %d responses", len(requests), len(responses))
+	for _, c := range http2 {
+		if len(c.frames) == 0 || len(c.origin) != seenWhole(c) {
+			t.Errorf("%s: a case of HTTP/2 has frames, and the origin sees %d messages of it", c.where, seenWhole(c))
+		}
+	}
+	t.Logf("%d requests, %d responses, %d requests of HTTP/2", len(requests), len(responses), len(http2))
 }
 
 // seenWhole is how many messages the origin is to see, with a partial one.
