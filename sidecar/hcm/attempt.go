@@ -29,6 +29,7 @@ const (
 	timedOut      // the route's timeout
 	tryTimedOut   // the attempt's
 	idleTimedOut  // the stream's
+	tooSlow       // the request was not received as a whole in time
 	clientGone
 	clientBroke // the request's body was refused
 	unwritable
@@ -113,8 +114,8 @@ func (a *attempt) run() outcome {
 		return o
 	}
 	a.report(o)
+	x.stopPump() // it holds the connection
 	a.drop(false)
-	x.stopPump()
 	return o
 }
 
@@ -195,7 +196,11 @@ func (a *attempt) send() outcome {
 	// Where the body is here already, nobody waits for 100.
 	x.req.ExpectContinue = x.req.ExpectContinue && !x.complete
 	a.sentAt, a.firstAt = monotonic(), 0
-	x.dog.await(a.sentAt, a.until, x.idleTimeout(), true)
+	hard := a.until
+	if !x.complete {
+		hard = min(hard, x.receiveBy())
+	}
+	x.dog.await(a.sentAt, hard, x.idleTimeout(), true)
 	if err := a.up.send(a); err != nil {
 		return a.broken(err)
 	}
@@ -276,6 +281,9 @@ func (a *attempt) broken(err error) outcome {
 	x.dog.calm()
 	switch cause {
 	case causeHard:
+		if !x.requestRead() && monotonic() >= x.receiveBy() {
+			return tooSlow
+		}
 		return a.expired()
 	case causeIdle:
 		return idleTimedOut

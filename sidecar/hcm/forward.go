@@ -64,11 +64,7 @@ func (x *exchange) pullBody() bool {
 	if x.complete || x.req.ContentLength < 0 || x.req.ContentLength > replayLimit || x.req.ExpectContinue {
 		return true
 	}
-	hard := int64(noDeadline)
-	if x.m.requestTimeout > 0 {
-		hard = x.startMono + x.m.requestTimeout
-	}
-	x.dog.await(monotonic(), hard, x.idleTimeout(), false)
+	x.dog.await(monotonic(), x.receiveBy(), x.idleTimeout(), false)
 	have := len(x.store)
 	x.store = grow(x.store, int(x.req.ContentLength))
 	for !x.complete {
@@ -89,7 +85,8 @@ func (x *exchange) pullBody() bool {
 			if x.dog.cause.Load() == causeIdle {
 				x.flags |= telemetry.FlagStreamIdleTimeout
 			}
-			x.localReply(&reply{status: 408, body: "request timeout", details: "request_overall_timeout", close: true})
+			slow := tooSlowReply
+			x.localReply(&slow)
 			return false
 		}
 		x.clientLeft()
@@ -97,6 +94,18 @@ func (x *exchange) pullBody() bool {
 	}
 	x.payload = x.store[:have]
 	return true
+}
+
+// tooSlowReply is for a request that is not whole in time.
+var tooSlowReply = reply{status: 408, body: "request timeout", details: "request_overall_timeout", close: true}
+
+// receiveBy is until when the whole request has to be there. What follows an upgrade is
+// no part of it.
+func (x *exchange) receiveBy() int64 {
+	if x.m.requestTimeout <= 0 || x.tunnel {
+		return noDeadline
+	}
+	return x.startMono + x.m.requestTimeout
 }
 
 // refusal tells how a message that its codec refused is answered.
@@ -180,6 +189,8 @@ func (x *exchange) fail(o outcome) {
 	case tryTimedOut:
 		x.flags |= telemetry.FlagUpstreamRequestTimeout
 		r.status, r.body, r.details = 504, "upstream request timeout", "upstream_per_try_timeout"
+	case tooSlow:
+		r = tooSlowReply
 	case idleTimedOut:
 		x.flags |= telemetry.FlagStreamIdleTimeout
 		r.status, r.body, r.details = 504, "stream timeout", "stream_idle_timeout"

@@ -100,11 +100,13 @@ func (x *exchange) remember(data []byte) {
 }
 
 // startResponseClock: the route's timeout begins when the request has been received
-// as a whole.
+// as a whole, and what bounded that ends.
 func (x *exchange) startResponseClock() {
+	until := x.attempt.until
 	if t := x.sel.Route.Forward.Timeout; t > 0 {
-		x.dog.bound(monotonic() + int64(t))
+		until = min(until, monotonic()+int64(t))
 	}
+	x.dog.bound(until)
 }
 
 // settlePump gives a body that was read to its end the moment that its last write

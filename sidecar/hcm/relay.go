@@ -76,6 +76,8 @@ func (x *exchange) bodyBroken(err error) {
 	switch o {
 	case timedOut, tryTimedOut:
 		x.abort(telemetry.FlagUpstreamRequestTimeout, "response_timeout")
+	case tooSlow:
+		x.abort(0, tooSlowReply.details)
 	case idleTimedOut:
 		x.abort(telemetry.FlagStreamIdleTimeout, "stream_idle_timeout")
 	case clientGone:

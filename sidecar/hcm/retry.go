@@ -22,7 +22,7 @@ func (x *exchange) retryFailure(o outcome) bool {
 		return false
 	}
 	switch o {
-	case noHost, overflow, timedOut, idleTimedOut, clientGone, clientBroke, unwritable:
+	case noHost, overflow, timedOut, idleTimedOut, tooSlow, clientGone, clientBroke, unwritable:
 		return false
 	}
 	// A pooled connection that its peer had closed: the request was not refused for
