@@ -18,7 +18,7 @@ const (
 	unfelt  = 2 * time.Second // on two cores that the attackers use too
 	crowd   = 300
 	idlers  = 4000
-	perIdle = 6 * kb
+	perIdle = 12 * kb
 )
 
 // drip sends text byte by byte until it is not taken any more.
@@ -68,7 +68,7 @@ func TestSlowBodies(t *testing.T) {
 					go drip(c, tc.text, 50*time.Millisecond)
 					began := time.Now()
 					err := refused(c, 408)
-					if took := time.Since(began); err == nil && (took < 1500*time.Millisecond || took > 6*time.Second) {
+					if took := time.Since(began); err == nil && (took < 800*time.Millisecond || took > 5*time.Second) {
 						err = fmt.Errorf("the body was waited for %v", took)
 					}
 					return err

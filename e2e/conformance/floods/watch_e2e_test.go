@@ -24,7 +24,7 @@ type field struct {
 }
 
 // timeouts are short enough for a test, and otherwise what an operator would set.
-const timeouts = "request_headers_timeout: 1s, request_timeout: 2s, stream_idle_timeout: 3s"
+const timeouts = "request_headers_timeout: 1s, request_timeout: 1s, stream_idle_timeout: 2s"
 
 func newField(t *testing.T, origin, options string) *field {
 	f := &field{t: t, addr: bed.Addr(t)}
