@@ -143,10 +143,12 @@ func (a *attempt) exchange(conn *cluster.Conn) outcome {
 // drop gives the attempt's connection back; clean says that the exchange on it
 // ended so that another may begin.
 func (a *attempt) drop(clean bool) {
-	// The watchdog must not see the connection any more when another exchange has it.
+	// The watchdog must not see the connection any more when another exchange has it:
+	// disarmed, it interrupts nothing, and armed again it does not know it.
 	dog := a.x.dog
-	dog.await(max(a.firstAt, dog.lastActive.Load()), noDeadline, a.x.idleTimeout(), false)
+	dog.calm()
 	dog.upstream.Store(nil)
+	dog.await(max(a.firstAt, dog.lastActive.Load()), noDeadline, a.x.idleTimeout(), false)
 	a.up.leave(clean)
 	a.up = nil
 	a.host.End()

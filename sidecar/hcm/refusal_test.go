@@ -103,3 +103,25 @@ func TestRequestTimeoutOfStreamedBodies(t *testing.T) {
 		t.Errorf("%d", resp.StatusCode)
 	}
 }
+
+// TestTimeoutsOfManyAtOnce: an interruption that comes while the attempt gives its
+// connection back finds either the connection or nothing (for the race detector).
+func TestTimeoutsOfManyAtOnce(t *testing.T) {
+	b := newBed(t, rawOrigin(t, func(_ int, _ net.Conn, r *bufio.Reader) { _, _ = io.Copy(io.Discard, r) }))
+	b.cfg.StreamIdleTimeout = 50 * time.Millisecond
+	b.start()
+	for range 5 {
+		var all []*testClient
+		for range 100 {
+			c := b.dial()
+			c.send(simpleGet)
+			all = append(all, c)
+		}
+		for _, c := range all {
+			if resp, _ := c.answer("GET"); resp.StatusCode != 504 {
+				t.Fatal(resp.StatusCode)
+			}
+			_ = c.Close()
+		}
+	}
+}
