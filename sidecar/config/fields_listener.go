@@ -98,7 +98,8 @@ func init() {
 			use: "uri",
 		},
 		"envoy.config.core.v3.HttpProtocolOptions": {
-			use: "idle_timeout max_headers_count headers_with_underscores_action",
+			use: "idle_timeout max_headers_count headers_with_underscores_action max_connection_duration " +
+				"max_connection_duration_jitter max_requests_per_connection",
 		},
 		"envoy.config.core.v3.Http1ProtocolOptions": {
 			use: "accept_http_10 allow_absolute_url",

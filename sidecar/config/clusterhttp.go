@@ -1,0 +1,190 @@
+package config
+
+import (
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+)
+
+// protocolOptionsKey is the name Envoy gives the HTTP options of a cluster.
+const protocolOptionsKey = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+// upstreamHTTP is what the old fields and the typed options have in common.
+type upstreamHTTP struct {
+	protocol   cluster.Protocol
+	common     *corev3.HttpProtocolOptions
+	http1      *corev3.Http1ProtocolOptions
+	http2      *corev3.Http2ProtocolOptions
+	commonPath string
+	path       string // of what chooses the protocol
+	paths      [2]string
+}
+
+// protocol reads how HTTP is spoken: by the typed options or, without them, by the
+// cluster's own fields, which are deprecated and in many bootstraps.
+func (d *decoder) protocol(m *clusterv3.Cluster, out *cluster.Config) error {
+	u, err := d.typedHTTP(m)
+	if err != nil {
+		return err
+	}
+	legacy := legacyHTTP(m)
+	switch {
+	case u == nil:
+		//lint:ignore SA1019 deprecated, and in many bootstraps
+		if legacy.http1 != nil && legacy.http2 != nil && m.GetProtocolSelection() == clusterv3.Cluster_USE_CONFIGURED_PROTOCOL {
+			return fail("protocol_selection", "HTTP/1 and HTTP/2 options together need USE_DOWNSTREAM_PROTOCOL")
+		}
+		u = legacy
+	case legacy.common != nil || legacy.http1 != nil || legacy.http2 != nil || legacy.protocol != cluster.SpeakHTTP1:
+		return fail("typed_extension_protocol_options", "the cluster's own HTTP options are set too; use one of them")
+	}
+	//lint:ignore SA1019 deprecated, and in many bootstraps
+	if n := m.GetMaxRequestsPerConnection(); n != nil {
+		out.HTTP.MaxRequestsPerConnection = int(n.GetValue())
+	}
+	return d.upstreamHTTP(u, out)
+}
+
+func legacyHTTP(m *clusterv3.Cluster) *upstreamHTTP {
+	u := &upstreamHTTP{
+		//lint:ignore SA1019 deprecated, and in many bootstraps
+		common: m.GetCommonHttpProtocolOptions(), http1: m.GetHttpProtocolOptions(), http2: m.GetHttp2ProtocolOptions(),
+		commonPath: "common_http_protocol_options", path: "protocol_selection",
+		paths: [2]string{"http_protocol_options", "http2_protocol_options"},
+	}
+	//lint:ignore SA1019 deprecated, and in many bootstraps
+	switch {
+	case m.GetProtocolSelection() == clusterv3.Cluster_USE_DOWNSTREAM_PROTOCOL:
+		u.protocol = cluster.SpeakDownstream
+	case u.http2 != nil:
+		u.protocol, u.path = cluster.SpeakHTTP2, "http2_protocol_options"
+	}
+	return u
+}
+
+func (d *decoder) typedHTTP(m *clusterv3.Cluster) (*upstreamHTTP, error) {
+	var u *upstreamHTTP
+	for key, a := range m.GetTypedExtensionProtocolOptions() {
+		path := `typed_extension_protocol_options["` + key + `"]`
+		if key != protocolOptionsKey {
+			return nil, fail(path, "unsupported; remove it")
+		}
+		o, ok := extension[*upstreamhttpv3.HttpProtocolOptions](d, a)
+		if !ok {
+			return nil, fail(path, "has no value")
+		}
+		u = &upstreamHTTP{common: o.GetCommonHttpProtocolOptions(), commonPath: path + ".common_http_protocol_options"}
+		switch p := o.GetUpstreamProtocolOptions().(type) {
+		case *upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_:
+			u.http1, u.http2 = p.ExplicitHttpConfig.GetHttpProtocolOptions(), p.ExplicitHttpConfig.GetHttp2ProtocolOptions()
+			u.path = path + ".explicit_http_config"
+			if u.http2 != nil {
+				u.protocol, u.path = cluster.SpeakHTTP2, u.path+".http2_protocol_options"
+			}
+			path += ".explicit_http_config"
+		case *upstreamhttpv3.HttpProtocolOptions_UseDownstreamProtocolConfig:
+			path += ".use_downstream_protocol_config"
+			u.protocol, u.path = cluster.SpeakDownstream, path
+			u.http1, u.http2 = p.UseDownstreamProtocolConfig.GetHttpProtocolOptions(), p.UseDownstreamProtocolConfig.GetHttp2ProtocolOptions()
+		case *upstreamhttpv3.HttpProtocolOptions_AutoConfig:
+			path += ".auto_config"
+			u.protocol, u.path = cluster.SpeakAuto, path
+			u.http1, u.http2 = p.AutoConfig.GetHttpProtocolOptions(), p.AutoConfig.GetHttp2ProtocolOptions()
+		}
+		u.paths = [2]string{path + ".http_protocol_options", path + ".http2_protocol_options"}
+	}
+	return u, nil
+}
+
+func (d *decoder) upstreamHTTP(u *upstreamHTTP, out *cluster.Config) error {
+	// The pools speak HTTP/1. Only the cluster of a control plane may ask for
+	// HTTP/2, which is what gRPC needs.
+	if u.protocol != cluster.SpeakHTTP1 && !d.grpcOnly {
+		return fail(u.path, "HTTP/2 is not implemented; use http_protocol_options")
+	}
+	out.HTTP.Protocol = u.protocol
+	if err := only(u.http1, u.paths[0], "has no meaning for an upstream; leave it empty"); err != nil {
+		return err
+	}
+	if err := http2Options(u.http2, &out.HTTP.HTTP2, u.paths[1]); err != nil {
+		return err
+	}
+	return commonHTTP(u.common, out, u.commonPath)
+}
+
+func commonHTTP(m *corev3.HttpProtocolOptions, out *cluster.Config, path string) error {
+	if err := only(m, path, "has no meaning for an upstream", "idle_timeout", "max_connection_duration",
+		"max_connection_duration_jitter", "max_requests_per_connection"); err != nil {
+		return err
+	}
+	var err error
+	if out.IdleTimeout, err = timeout(m.GetIdleTimeout(), path+".idle_timeout"); err != nil {
+		return err
+	}
+	if out.HTTP.MaxConnectionDuration, err = duration(m.GetMaxConnectionDuration(), path+".max_connection_duration"); err != nil {
+		return err
+	}
+	if j := m.GetMaxConnectionDurationJitter(); j != nil {
+		if err := percentage(j, path+".max_connection_duration_jitter"); err != nil {
+			return err
+		}
+		out.HTTP.MaxConnectionJitter = j.GetValue()
+	}
+	if n := m.GetMaxRequestsPerConnection(); n != nil {
+		out.HTTP.MaxRequestsPerConnection = int(n.GetValue())
+	}
+	return nil
+}
+
+func http2Options(m *corev3.Http2ProtocolOptions, out *cluster.HTTP2, path string) error {
+	if m == nil {
+		return nil
+	}
+	for _, f := range []struct {
+		v  *wrapperspb.UInt32Value
+		to *uint32
+	}{
+		{m.GetHpackTableSize(), &out.HeaderTableSize}, {m.GetMaxConcurrentStreams(), &out.MaxConcurrentStreams},
+		{m.GetInitialStreamWindowSize(), &out.InitialStreamWindow},
+		{m.GetInitialConnectionWindowSize(), &out.InitialConnectionWindow},
+		{m.GetMaxOutboundFrames(), &out.MaxOutboundFrames}, {m.GetMaxOutboundControlFrames(), &out.MaxOutboundControlFrames},
+		{m.GetMaxConsecutiveInboundFramesWithEmptyPayload(), &out.MaxEmptyInboundFrames},
+		{m.GetMaxInboundPriorityFramesPerStream(), &out.MaxInboundPriorityFrames},
+		{m.GetMaxInboundWindowUpdateFramesPerDataFrameSent(), &out.MaxInboundWindowUpdates},
+	} {
+		*f.to = f.v.GetValue()
+	}
+	//lint:ignore SA1019 deprecated, and still taken by Envoy
+	out.StreamErrorOnInvalid, out.AllowConnect = m.GetStreamErrorOnInvalidHttpMessaging(), m.GetAllowConnect()
+	if o := m.GetOverrideStreamErrorOnInvalidHttpMessage(); o != nil {
+		out.StreamErrorOnInvalid = o.GetValue()
+	}
+	k := m.GetConnectionKeepalive()
+	path += ".connection_keepalive"
+	for _, f := range []struct {
+		d    *durationpb.Duration
+		to   *time.Duration
+		name string
+	}{
+		{k.GetInterval(), &out.KeepAliveInterval, ".interval"}, {k.GetTimeout(), &out.KeepAliveTimeout, ".timeout"},
+		{k.GetConnectionIdleInterval(), &out.KeepAliveConnectionIdle, ".connection_idle_interval"},
+	} {
+		var err error
+		if *f.to, err = duration(f.d, path+f.name); err != nil {
+			return err
+		}
+	}
+	if k != nil {
+		out.KeepAliveJitterPercent = 15 // Envoy's default
+		if j := k.GetIntervalJitter(); j != nil {
+			out.KeepAliveJitterPercent = j.GetValue()
+		}
+	}
+	return nil
+}
