@@ -173,6 +173,15 @@ func (c *Cluster) pickCriteria(x *subsetIndex, s *settings, m *MetadataMatch, p 
 	if m == nil {
 		return c.pickFallback(x, s, s.Subsets.Fallback, p)
 	}
+	if sub := x.byText[m.text]; sub != nil && !s.Subsets.AllowRedundant {
+		c.countSubset(subsetSelected)
+		return sub.choose(s, p)
+	}
+	return c.pickElsewhere(x, s, m, p)
+}
+
+// pickElsewhere follows the policies for criteria that no subset has as they are.
+func (c *Cluster) pickElsewhere(x *subsetIndex, s *settings, m *MetadataMatch, p pick) *Host {
 	var space [keySpace]byte
 	sub, sel := x.byText[m.text], x.selectorOf(m.keys)
 	if s.Subsets.AllowRedundant {
