@@ -124,6 +124,13 @@ func (k *checker) run(ctx context.Context) {
 	}
 }
 
+// unreadyPause is the time until the next try of a check that could not be made.
+const unreadyPause = time.Second
+
+// unready is a check that says nothing of the host: there is no certificate to
+// make it with, because no workload uses the cluster yet or its SVID has not come.
+type unready struct{ error }
+
 // verdict is what came of one check. The zero value passes.
 type verdict struct {
 	err error // nil passes
@@ -132,6 +139,7 @@ type verdict struct {
 	network, retriable bool
 	timeout            bool
 	degraded, exclude  bool
+	unready            bool
 }
 
 func failed(err error) verdict { return verdict{err: err} }
@@ -160,7 +168,9 @@ func (k *checker) once(ctx context.Context) verdict {
 		defer cancel()
 		conn, err := k.connect(dial, s)
 		if err != nil {
-			return unanswered(err)
+			v := unanswered(err)
+			v.unready = errors.As(err, &unready{})
+			return v
 		}
 		k.conn, k.generation = conn, s.tlsGeneration
 	}
@@ -200,15 +210,20 @@ func (k *checker) connect(ctx context.Context, s *settings) (stream.Stream, erro
 	if k.cfg.SocketMatch != nil {
 		probe.socket = s.socketMatching(k.cfg.SocketMatch)
 	}
-	if t := probe.tls(s); t != nil && len(k.cfg.ALPN) > 0 {
-		own := *t
-		own.ALPN = k.cfg.ALPN
-		probe.socket = &SocketMatch{TLS: &own}
-	}
 	m := k.h.cluster.m
 	source := ""
 	if m.opts.Source != nil {
 		source = m.opts.Source(k.h.cluster.name)
+	}
+	if t := probe.tls(s); t != nil {
+		if len(k.cfg.ALPN) > 0 {
+			own := *t
+			own.ALPN = k.cfg.ALPN
+			probe.socket = &SocketMatch{TLS: &own}
+		}
+		if _, _, err := m.opts.TLS.ClientTLS(source, k.h.cluster.name, t); err != nil {
+			return nil, unready{err}
+		}
 	}
 	st, _, err := m.openCheck(ctx, &pool{host: probe, source: source}, s)
 	return st, err
@@ -254,6 +269,13 @@ func (c *Cluster) checkDone(k *checker, v verdict) time.Duration {
 	defer c.mu.Unlock()
 	if c.checks[k.h] != k {
 		return k.cfg.Interval // stopped meanwhile
+	}
+	if v.unready {
+		if k.h.check.lastError == "" {
+			c.m.log.Warn("health check cannot be made yet", "cluster", c.name, "host", k.h.key, "err", v.err)
+		}
+		k.h.check.lastError = v.err.Error()
+		return unreadyPause
 	}
 	k.h.check.attempts++
 	var t transition

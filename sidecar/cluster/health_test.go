@@ -3,6 +3,7 @@ package cluster
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -473,7 +475,7 @@ func TestTCPCheck(t *testing.T) {
 // A check goes over the socket and with the identity that requests would use.
 func TestCheckSocket(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := NewManager(Options{TLS: noTLS{}, Source: func(cluster string) string { return "spiffe://td/" + cluster }})
+		m := NewManager(Options{TLS: &someTLS{}, Source: func(cluster string) string { return "spiffe://td/" + cluster }})
 		defer m.Close()
 		type seen struct {
 			source string
@@ -501,6 +503,35 @@ func TestCheckSocket(t *testing.T) {
 		mustUpdate(t, m, &next)
 		if s := <-got; s.tls.SNI != "check" || len(s.tls.ALPN) != 1 || len(strict.ALPN) != 0 {
 			t.Errorf("%+v", s.tls)
+		}
+	})
+}
+
+// someTLS has certificates, once it is ready.
+type someTLS struct{ err atomic.Pointer[error] }
+
+func (p *someTLS) ClientTLS(string, string, *TLS) (*tls.Config, string, error) {
+	if err := p.err.Load(); err != nil {
+		return nil, "", *err
+	}
+	return &tls.Config{}, "spiffe://td/web", nil
+}
+
+// A check that cannot be made says nothing of the host.
+func TestCheckWaitsForIdentity(t *testing.T) {
+	inBubble(t, func(t *testing.T, m *Manager, s *checkedHosts) {
+		p, none := &someTLS{}, errors.New("no SVID yet")
+		p.err.Store(&none)
+		m.opts.TLS = p
+		s.say("10.0.0.1:80", status(200))
+		c := mustUpdate(t, m, &Config{Name: "c", TLS: &TLS{SNI: "x"}, HealthCheck: every(&HTTPCheck{Path: "/"}), Endpoints: hosts("c", "10.0.0.1")})
+		wait(3500 * time.Millisecond)
+		if got := c.Stats()[0]; got.Check != "pending" || got.CheckAttempts != 0 || got.CheckError != "no SVID yet" {
+			t.Errorf("without identity: %+v", got)
+		}
+		p.err.Store(nil)
+		if wait(time.Second); c.Stats()[0].Check != "passing" {
+			t.Errorf("with identity: %+v", c.Stats()[0])
 		}
 	})
 }
