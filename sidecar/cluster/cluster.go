@@ -59,6 +59,9 @@ type settings struct {
 	// tlsGeneration is a new number with each change of a TLS context: a connection
 	// is pooled only under the context that verified its peer.
 	tlsGeneration uint64
+	// subsetPicks and invalidDestinations count for the clusters that need them.
+	subsetPicks         [3]*telemetry.Counter
+	invalidDestinations *telemetry.Counter
 }
 
 // hashes tells whether hosts are chosen by a hash of the request.
@@ -119,6 +122,12 @@ func newSettings(m *Manager, cfg *Config) *settings {
 // apply puts a configuration in force. The manager's lock is held.
 func (c *Cluster) apply(cfg *Config, fresh bool) {
 	s := newSettings(c.m, cfg)
+	if cfg.Subsets != nil {
+		s.subsetPicks = c.metrics.SubsetPicks()
+	}
+	if cfg.OriginalDst.Header != "" {
+		s.invalidDestinations = c.metrics.InvalidDestinations()
+	}
 	if cfg.Type == OriginalDestination && c.destinations == nil {
 		c.destinations = newDestinations(c)
 	}

@@ -67,8 +67,8 @@ func (d *destinations) pick(s *settings, pc *PickContext) *Host {
 		if v, ok := pc.Request.HeaderValue(name, 0); ok {
 			if a, err := netip.ParseAddrPort(v); err == nil {
 				to = a
-			} else if d.c.metrics != nil {
-				d.c.metrics.InvalidDestination.Inc(0)
+			} else {
+				s.invalidDestinations.Inc(0)
 			}
 		}
 	}

@@ -114,10 +114,10 @@ func TestSubsetHealth(t *testing.T) {
 	if got := reached(c, map[string]any{"v": "2"}); got != "3" {
 		t.Errorf("in panic reached %s", got)
 	}
-	if n := c.metrics.SubsetPicks[0].Value(); n == 0 {
+	if n := c.metrics.SubsetPicks()[0].Value(); n == 0 {
 		t.Error("the choice was not counted")
 	}
-	if reached(c, nil); c.metrics.SubsetPicks[1].Value() == 0 {
+	if reached(c, nil); c.metrics.SubsetPicks()[1].Value() == 0 {
 		t.Error("the fallback was not counted")
 	}
 	// Criteria hold for another attempt too.
