@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -62,6 +63,7 @@ type settings struct {
 	// subsetPicks and invalidDestinations count for the clusters that need them.
 	subsetPicks         [3]*telemetry.Counter
 	invalidDestinations *telemetry.Counter
+	http2               *http2.Config
 }
 
 // hashes tells whether hosts are chosen by a hash of the request.
@@ -100,6 +102,7 @@ func newSettings(m *Manager, cfg *Config) *settings {
 	s := &settings{
 		Config: cfg, connectTimeout: cfg.ConnectTimeout, idleTimeout: int64(cfg.IdleTimeout),
 		choices: cfg.ChoiceCount, bias: 1, panicPercent: 50, tlsGeneration: 1, dial: dialer(m, cfg),
+		http2: cfg.HTTP.http2(),
 	}
 	if s.connectTimeout <= 0 {
 		s.connectTimeout = 5 * time.Second

@@ -1,6 +1,10 @@
 package cluster
 
-import "time"
+import (
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
+)
 
 // HTTP is how HTTP is spoken to the hosts
 // (envoy.extensions.upstreams.http.v3.HttpProtocolOptions). Zero durations and
@@ -16,7 +20,9 @@ type HTTP struct {
 	// MaxResponseHeaders and MaxResponseHeaderKB bound a response's head.
 	MaxResponseHeaders, MaxResponseHeaderKB int
 	MaxStreamDuration                       time.Duration
-	HTTP2                                   HTTP2
+	// HTTP2 are the codec's terms; nil is http2.Default. The limits above apply to
+	// it too.
+	HTTP2 *http2.Config
 }
 
 // Protocol is what is spoken to the hosts.
@@ -29,22 +35,3 @@ const (
 	SpeakAuto       // what ALPN agrees on, HTTP/1 without TLS
 	SpeakDownstream // what the client speaks
 )
-
-// HTTP2 are the options of HTTP/2 connections; 0 is the default of the codec.
-type HTTP2 struct {
-	HeaderTableSize          uint32
-	MaxConcurrentStreams     uint32
-	InitialStreamWindow      uint32
-	InitialConnectionWindow  uint32
-	MaxOutboundFrames        uint32
-	MaxOutboundControlFrames uint32
-	MaxEmptyInboundFrames    uint32
-	MaxInboundPriorityFrames uint32
-	MaxInboundWindowUpdates  uint32
-	StreamErrorOnInvalid     bool // reset the stream, not the connection
-	AllowConnect             bool
-	KeepAliveInterval        time.Duration // PING after this; 0 for none
-	KeepAliveTimeout         time.Duration
-	KeepAliveJitterPercent   float64
-	KeepAliveConnectionIdle  time.Duration // PING before a stream after this long without one
-}

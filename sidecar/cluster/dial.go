@@ -8,13 +8,14 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // dial makes a connection for the pool, handshake included, within the connect
 // timeout.
-func (p *pool) dial(ctx context.Context, s telemetry.Shard) (*Conn, error) {
+func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (*Conn, error) {
 	h := p.host
 	cfg := h.cluster.cfg.Load()
 	ctx, cancel := context.WithTimeout(ctx, cfg.connectTimeout)
@@ -22,7 +23,7 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard) (*Conn, error) {
 	h.connects.Add(1)
 	h.cluster.trafficked.Store(true)
 	start := time.Now()
-	st, kind, err := p.open(ctx, cfg)
+	st, kind, err := p.open(ctx, cfg, want)
 	m := h.cluster.metrics
 	if err != nil {
 		if errors.Is(err, context.Canceled) {
@@ -39,7 +40,12 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard) (*Conn, error) {
 		m.ConnectOK.Inc(s)
 		m.ConnectDuration.Observe(s, time.Since(start))
 	}
-	c := &Conn{Stream: st, pool: p, generation: cfg.tlsGeneration, uses: 1, until: cfg.lifetime()}
+	c := &Conn{Stream: st, pool: p, generation: cfg.tlsGeneration, until: cfg.lifetime()}
+	c.uses.Store(1)
+	if want.settle(cfg, st.Info()) {
+		c.HTTP2 = http2.NewClient(st, cfg.http2)
+		return c, nil
+	}
 	c.Exchanger, _ = st.(stream.Exchanger)
 	c.prober, _ = st.(stream.Prober)
 	return c, nil
@@ -59,7 +65,7 @@ func countFailure(m *telemetry.ClusterMetrics, s telemetry.Shard, kind Kind, err
 	}
 }
 
-func (p *pool) open(ctx context.Context, cfg *settings) (stream.Stream, Kind, error) {
+func (p *pool) open(ctx context.Context, cfg *settings, want protocol) (stream.Stream, Kind, error) {
 	h := p.host
 	nc, err := h.connect(ctx, cfg)
 	if err != nil {
@@ -79,7 +85,10 @@ func (p *pool) open(ctx context.Context, cfg *settings) (stream.Stream, Kind, er
 		}
 		return st, 0, nil
 	}
-	st, err := p.handshake(ctx, conn, cfg.Name, t)
+	st, err := p.handshake(ctx, conn, cfg.Name, t, want.alpn(cfg))
+	if err == nil {
+		err = want.agreed(cfg, st.Info())
+	}
 	if err != nil {
 		_ = conn.Close()
 		return nil, TLSFailure, err
@@ -89,7 +98,7 @@ func (p *pool) open(ctx context.Context, cfg *settings) (stream.Stream, Kind, er
 
 // handshake runs on a goroutine of its own: it needs a deep stack, which the
 // goroutine that serves the downstream would keep.
-func (p *pool) handshake(ctx context.Context, conn stream.Conn, name string, t *TLS) (*stream.TLS, error) {
+func (p *pool) handshake(ctx context.Context, conn stream.Conn, name string, t *TLS, alpn []string) (*stream.TLS, error) {
 	type result struct {
 		st  *stream.TLS
 		err error
@@ -100,6 +109,9 @@ func (p *pool) handshake(ctx context.Context, conn stream.Conn, name string, t *
 		if err != nil {
 			done <- result{nil, err}
 			return
+		}
+		if len(tc.NextProtos) == 0 {
+			tc.NextProtos = alpn
 		}
 		st, err := stream.ClientTLS(conn, tc)
 		if err == nil {
@@ -141,7 +153,7 @@ func (c *Cluster) OpenFor(ctx context.Context, source string, pc *PickContext, s
 	p.mu.Lock()
 	p.dialing++
 	p.mu.Unlock()
-	conn, err := p.dialReserved(ctx, s)
+	conn, err := p.dialReserved(ctx, s, protocolBytes)
 	if err != nil {
 		h.Report(OutcomeConnect)
 		return nil, err

@@ -219,7 +219,7 @@ func (h *Host) pool(source string) *pool {
 			return p
 		}
 	}
-	p := &pool{host: h, source: source, all: map[*Conn]struct{}{}}
+	p := &pool{host: h, source: source, all: map[*Conn]struct{}{}, multiplexed: multiplexed{freed: make(chan struct{}, 1)}}
 	next := append(slices.Clone(pools), p)
 	h.pools.Store(&next)
 	return p

@@ -91,7 +91,9 @@ func NewManager(opts Options) *Manager {
 	for i := range m.table {
 		m.table[i].Store(&empty)
 	}
-	m.openCheck = func(ctx context.Context, p *pool, s *settings) (stream.Stream, Kind, error) { return p.open(ctx, s) }
+	m.openCheck = func(ctx context.Context, p *pool, s *settings) (stream.Stream, Kind, error) {
+		return p.open(ctx, s, protocolHTTP1)
+	}
 	if opts.Metrics != nil {
 		opts.Metrics.UpstreamRemaining.Collect(func(emit func(value float64, labels ...string)) {
 			for _, c := range m.All() {

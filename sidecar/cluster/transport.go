@@ -62,7 +62,7 @@ func (h *Host) retireConns() {
 // spent tells whether a connection has lived or served as long as it may.
 func (c *Conn) spent(s *settings) bool {
 	o := &s.HTTP
-	return o.MaxRequestsPerConnection > 0 && c.uses >= uint64(o.MaxRequestsPerConnection) ||
+	return o.MaxRequestsPerConnection > 0 && c.uses.Load() >= uint64(o.MaxRequestsPerConnection) ||
 		c.until > 0 && monotonic() >= c.until
 }
 

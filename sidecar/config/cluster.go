@@ -28,7 +28,7 @@ func (d *decoder) cluster(m *clusterv3.Cluster) (*cluster.Config, error) {
 		return nil, err
 	}
 	for _, step := range []func(*clusterv3.Cluster, *cluster.Config) error{
-		d.discovery, d.balancing, breakers, outlier, d.protocol, d.sockets, d.healthCheck, connection,
+		d.discovery, d.balancing, breakers, outlier, d.sockets, d.protocol, d.healthCheck, connection,
 	} {
 		if err := step(m, out); err != nil {
 			return nil, err

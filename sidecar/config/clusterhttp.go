@@ -1,13 +1,11 @@
 package config
 
 import (
-	"time"
+	"slices"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
-	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 )
@@ -48,7 +46,7 @@ func (d *decoder) protocol(m *clusterv3.Cluster, out *cluster.Config) error {
 	if n := m.GetMaxRequestsPerConnection(); n != nil {
 		out.HTTP.MaxRequestsPerConnection = int(n.GetValue())
 	}
-	return d.upstreamHTTP(u, out)
+	return upstreamProtocol(u, out)
 }
 
 func legacyHTTP(m *clusterv3.Cluster) *upstreamHTTP {
@@ -102,20 +100,26 @@ func (d *decoder) typedHTTP(m *clusterv3.Cluster) (*upstreamHTTP, error) {
 	return u, nil
 }
 
-func (d *decoder) upstreamHTTP(u *upstreamHTTP, out *cluster.Config) error {
-	// The pools speak HTTP/1. Only the cluster of a control plane may ask for
-	// HTTP/2, which is what gRPC needs.
-	if u.protocol != cluster.SpeakHTTP1 && !d.grpcOnly {
-		return fail(u.path, "HTTP/2 is not implemented; use http_protocol_options")
+func upstreamProtocol(u *upstreamHTTP, out *cluster.Config) error {
+	if u.protocol == cluster.SpeakAuto && !usesTLS(out) {
+		return fail(u.path, "needs a transport_socket with TLS: ALPN decides, and there is none without")
 	}
 	out.HTTP.Protocol = u.protocol
 	if err := only(u.http1, u.paths[0], "has no meaning for an upstream; leave it empty"); err != nil {
 		return err
 	}
-	if err := http2Options(u.http2, &out.HTTP.HTTP2, u.paths[1]); err != nil {
-		return err
+	// Without options too: absent fields have Envoy's defaults.
+	if u.protocol != cluster.SpeakHTTP1 || u.http2 != nil {
+		var err error
+		if out.HTTP.HTTP2, err = http2Options(u.http2, u.paths[1]); err != nil {
+			return err
+		}
 	}
 	return commonHTTP(u.common, out, u.commonPath)
+}
+
+func usesTLS(c *cluster.Config) bool {
+	return c.TLS != nil || slices.ContainsFunc(c.Sockets, func(s cluster.SocketMatch) bool { return s.TLS != nil })
 }
 
 func commonHTTP(m *corev3.HttpProtocolOptions, out *cluster.Config, path string) error {
@@ -138,53 +142,6 @@ func commonHTTP(m *corev3.HttpProtocolOptions, out *cluster.Config, path string)
 	}
 	if n := m.GetMaxRequestsPerConnection(); n != nil {
 		out.HTTP.MaxRequestsPerConnection = int(n.GetValue())
-	}
-	return nil
-}
-
-func http2Options(m *corev3.Http2ProtocolOptions, out *cluster.HTTP2, path string) error {
-	if m == nil {
-		return nil
-	}
-	for _, f := range []struct {
-		v  *wrapperspb.UInt32Value
-		to *uint32
-	}{
-		{m.GetHpackTableSize(), &out.HeaderTableSize}, {m.GetMaxConcurrentStreams(), &out.MaxConcurrentStreams},
-		{m.GetInitialStreamWindowSize(), &out.InitialStreamWindow},
-		{m.GetInitialConnectionWindowSize(), &out.InitialConnectionWindow},
-		{m.GetMaxOutboundFrames(), &out.MaxOutboundFrames}, {m.GetMaxOutboundControlFrames(), &out.MaxOutboundControlFrames},
-		{m.GetMaxConsecutiveInboundFramesWithEmptyPayload(), &out.MaxEmptyInboundFrames},
-		{m.GetMaxInboundPriorityFramesPerStream(), &out.MaxInboundPriorityFrames},
-		{m.GetMaxInboundWindowUpdateFramesPerDataFrameSent(), &out.MaxInboundWindowUpdates},
-	} {
-		*f.to = f.v.GetValue()
-	}
-	//lint:ignore SA1019 deprecated, and still taken by Envoy
-	out.StreamErrorOnInvalid, out.AllowConnect = m.GetStreamErrorOnInvalidHttpMessaging(), m.GetAllowConnect()
-	if o := m.GetOverrideStreamErrorOnInvalidHttpMessage(); o != nil {
-		out.StreamErrorOnInvalid = o.GetValue()
-	}
-	k := m.GetConnectionKeepalive()
-	path += ".connection_keepalive"
-	for _, f := range []struct {
-		d    *durationpb.Duration
-		to   *time.Duration
-		name string
-	}{
-		{k.GetInterval(), &out.KeepAliveInterval, ".interval"}, {k.GetTimeout(), &out.KeepAliveTimeout, ".timeout"},
-		{k.GetConnectionIdleInterval(), &out.KeepAliveConnectionIdle, ".connection_idle_interval"},
-	} {
-		var err error
-		if *f.to, err = duration(f.d, path+f.name); err != nil {
-			return err
-		}
-	}
-	if k != nil {
-		out.KeepAliveJitterPercent = 15 // Envoy's default
-		if j := k.GetIntervalJitter(); j != nil {
-			out.KeepAliveJitterPercent = j.GetValue()
-		}
 	}
 	return nil
 }

@@ -151,15 +151,6 @@ func declareUpstreamHTTP() {
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig": {
 			use: "http_protocol_options http2_protocol_options",
 		},
-		"envoy.config.core.v3.Http2ProtocolOptions": {
-			use: "hpack_table_size max_concurrent_streams initial_stream_window_size initial_connection_window_size " +
-				"allow_connect max_outbound_frames max_outbound_control_frames " +
-				"max_consecutive_inbound_frames_with_empty_payload max_inbound_priority_frames_per_stream " +
-				"max_inbound_window_update_frames_per_data_frame_sent stream_error_on_invalid_http_messaging " +
-				"override_stream_error_on_invalid_http_message connection_keepalive",
-			ignore: map[string]string{"use_oghttp2_codec": "there is one codec"},
-		},
-		"envoy.config.core.v3.KeepaliveSettings": {use: "interval timeout interval_jitter connection_idle_interval"},
 	})
 }
 
