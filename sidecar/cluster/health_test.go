@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/textproto"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -52,7 +53,7 @@ func (s *checkedHosts) times(addr string) []time.Duration {
 	return s.asked[addr]
 }
 
-func (s *checkedHosts) open(_ context.Context, p *pool, _ *settings) (stream.Stream, Kind, error) {
+func (s *checkedHosts) open(_ context.Context, p *pool, _ *settings, _ protocol) (stream.Stream, Kind, error) {
 	addr := p.host.target.Load().address
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -482,7 +483,7 @@ func TestCheckSocket(t *testing.T) {
 			tls    *TLS
 		}
 		got := make(chan seen, 10)
-		m.openCheck = func(_ context.Context, p *pool, s *settings) (stream.Stream, Kind, error) {
+		m.openCheck = func(_ context.Context, p *pool, s *settings, _ protocol) (stream.Stream, Kind, error) {
 			got <- seen{p.source, p.host.tls(s)}
 			return nil, ConnectRefused, errors.New("no")
 		}
@@ -493,15 +494,15 @@ func TestCheckSocket(t *testing.T) {
 			HealthCheck: check, Endpoints: hosts("c", "10.0.0.1"),
 		}
 		mustUpdate(t, m, cfg)
-		if s := <-got; s.source != "spiffe://td/c" || s.tls != plain {
+		if s := <-got; s.source != "spiffe://td/c" || s.tls.SNI != "cluster" || !slices.Equal(s.tls.ALPN, []string{"http/1.1"}) {
 			t.Errorf("%+v", s)
 		}
 		other := *check
-		other.SocketMatch, other.ALPN = map[string]any{"for": "check"}, []string{"http/1.1"}
+		other.SocketMatch, other.ALPN = map[string]any{"for": "check"}, []string{"a", "b"}
 		next := *cfg
 		next.HealthCheck = &other
 		mustUpdate(t, m, &next)
-		if s := <-got; s.tls.SNI != "check" || len(s.tls.ALPN) != 1 || len(strict.ALPN) != 0 {
+		if s := <-got; s.tls.SNI != "check" || len(s.tls.ALPN) != 2 || len(strict.ALPN) != 0 {
 			t.Errorf("%+v", s.tls)
 		}
 	})
