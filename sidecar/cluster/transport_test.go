@@ -188,6 +188,29 @@ func TestPrioritiesOfLimits(t *testing.T) {
 	}
 }
 
+// TestHostLimit: the connections to a host are limited, beside those of the cluster.
+func TestHostLimit(t *testing.T) {
+	s := newServer(t)
+	c := mustUpdate(t, newManager(t, Options{}), &Config{Name: "c", Endpoints: hosts("c", s.addr), Limits: Limits{MaxConnections: 10, MaxHostConnections: 2}})
+	a, b := acquire(t, c, "web"), acquire(t, c, "web")
+	if _, err := a.Host().Acquire(withTimeout(30*time.Millisecond), "web", false, 0); err == nil {
+		t.Error("a third connection was opened where two may be")
+	}
+	if _, err := c.Open(t.Context(), "web", nil, 0); err == nil {
+		t.Error("so was a byte stream's")
+	}
+	// A workload that has none to the host always gets one, as in Envoy.
+	other := acquire(t, c, "api")
+	_ = other.Close()
+	_ = b.Close()
+	again := acquire(t, c, "web")
+	_ = again.Close()
+	_ = a.Close()
+	if c.conns.Load() != 0 || a.Host().conns.Load() != 0 {
+		t.Errorf("%d and %d connections are counted", c.conns.Load(), a.Host().conns.Load())
+	}
+}
+
 func TestDNSFamilies(t *testing.T) {
 	v4, v6 := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")
 	both := []netip.Addr{v4, v6}

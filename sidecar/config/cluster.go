@@ -251,6 +251,27 @@ func breakers(m *clusterv3.Cluster, out *cluster.Config) error {
 			return err
 		}
 	}
+	return hostBreaker(m.GetCircuitBreakers(), out)
+}
+
+// hostBreaker reads the limit of connections to each host.
+func hostBreaker(m *clusterv3.CircuitBreakers, out *cluster.Config) error {
+	const path = "circuit_breakers.per_host_thresholds"
+	for i, t := range m.GetPerHostThresholds() {
+		here := at(path, i)
+		if err := only(t, here, "unsupported; a host's limit is max_connections", "max_connections", "priority"); err != nil {
+			return err
+		}
+		switch {
+		case i > 0:
+			return fail(here, "there is one already")
+		case t.GetPriority() != corev3.RoutingPriority_DEFAULT:
+			return fail(here+".priority", "connections are shared by both priorities; use DEFAULT")
+		case t.GetMaxConnections() != nil && t.GetMaxConnections().GetValue() == 0:
+			return fail(here+".max_connections", "0 would refuse everything; use at least 1")
+		}
+		out.Limits.MaxHostConnections = int(t.GetMaxConnections().GetValue())
+	}
 	return nil
 }
 

@@ -77,6 +77,8 @@ func TestClusterFields(t *testing.T) {
 			`{"LB":2,"Subsets":{"Selectors":[{"Keys":["v"],"SingleHost":false,"Fallback":0,"FallbackKeys":null}],"Fallback":2,"Default":{},"LocalityWeighted":false,"ScaleLocality":false,"PanicAny":false,"ListAsAny":false,"FallbackList":false,"AllowRedundant":true}}`},
 		"breakers": {"", "circuit_breakers: {thresholds: [{max_connections: 5, track_remaining: true}, {priority: HIGH, max_requests: 6, retry_budget: {min_retry_concurrency: 1}}]}\n",
 			`{"Limits":{"MaxConnections":5,"MaxPendingRequests":1024,"MaxRequests":1024,"MaxRetries":3,"RetryBudget":null,"TrackRemaining":true,"MaxHostConnections":0},"HighLimits":{"MaxConnections":1024,"MaxPendingRequests":1024,"MaxRequests":6,"MaxRetries":3,"RetryBudget":{"Percent":20,"MinConcurrency":1},"TrackRemaining":false,"MaxHostConnections":0}}`},
+		"host breaker": {"", "circuit_breakers: {per_host_thresholds: [{max_connections: 5}]}\n",
+			`{"Limits":{"MaxConnections":1024,"MaxPendingRequests":1024,"MaxRequests":1024,"MaxRetries":3,"RetryBudget":null,"TrackRemaining":false,"MaxHostConnections":5}}`},
 		"host health": {"", "ignore_health_on_host_removal: true\nclose_connections_on_host_health_failure: true\n", `{"DropRemoved":true,"CloseOnFailure":true}`},
 		"connections": {"", "upstream_bind_config: {source_address: {address: 127.0.0.9, port_value: 0}}\nupstream_connection_options: {tcp_keepalive: {keepalive_probes: 3, keepalive_time: 20, keepalive_interval: 4}}\nmax_requests_per_connection: 7\ncommon_http_protocol_options: {idle_timeout: 9s, max_connection_duration: 60s, max_connection_duration_jitter: {value: 10}}\n",
 			`{"Source":"127.0.0.9","TCP":{"Idle":20000000000,"Interval":4000000000,"Probes":3},"IdleTimeout":9000000000,"HTTP":{"Protocol":0,"MaxConnectionDuration":60000000000,"MaxConnectionJitter":10,"MaxRequestsPerConnection":7}}`},
@@ -200,6 +202,14 @@ func TestHealthCheckFields(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	grpc, err := clusterOf(t, oneEndpoint+"http2_protocol_options: {}\n"+aCheck+"  grpc_health_check: {service_name: echo, authority: api, initial_metadata: [{header: {key: x-a, value: b}}]}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantGRPC := &cluster.GRPCCheck{Service: "echo", Authority: "api", Metadata: []cluster.CheckHeader{{Name: "x-a", Value: "b", Append: true}}}
+	if diff := cmp.Diff(wantGRPC, grpc.HealthCheck.GRPC); diff != "" {
+		t.Error(diff)
+	}
 	if diff := cmp.Diff(&cluster.TCPCheck{Send: []byte{0, 255}, Receive: [][]byte{{1}}}, got.HealthCheck.TCP); diff != "" {
 		t.Error(diff)
 	}
@@ -265,23 +275,23 @@ func TestClusterRefused(t *testing.T) {
 		"subset locality":   {oneEndpoint + "lb_subset_config: {locality_weight_aware: true, subset_selectors: [{keys: [a]}]}\n", "locality_weight_aware: needs common_lb_config"},
 		"override":          {oneEndpoint + "common_lb_config: {override_host_status: {}}\n", "common_lb_config.override_host_status: unsupported"},
 		"breaker twice":     {oneEndpoint + "circuit_breakers: {thresholds: [{priority: HIGH}, {priority: HIGH}]}\n", "thresholds[1]: there is one for this priority already"},
-		"per host":          {oneEndpoint + "circuit_breakers: {per_host_thresholds: [{max_connections: 1}]}\n", "per_host_thresholds: unsupported"},
 		"pools":             {oneEndpoint + "circuit_breakers: {thresholds: [{max_connection_pools: 1}]}\n", "max_connection_pools: unsupported"},
 		"outlier times":     {oneEndpoint + "outlier_detection: {max_ejection_time: 1s}\n", "outlier_detection.max_ejection_time: is below base_ejection_time"},
 		"monitors":          {oneEndpoint + "outlier_detection: {detect_degraded_hosts: true}\n", "detect_degraded_hosts: unsupported"},
 		"two checks":        {oneEndpoint + "health_checks:\n- {timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}}\n- {timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}}\n", "health_checks[1]: a cluster has one health check"},
 		"no threshold":      {oneEndpoint + "health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 0, healthy_threshold: 1, tcp_health_check: {}}]\n", "health_checks[0]: thresholds must be at least 1"},
-		"grpc check":        {oneEndpoint + aCheck + "  grpc_health_check: {}\n", "health_checks[0].grpc_health_check: unsupported"},
 		"event log":         {oneEndpoint + aCheck + "  event_log_path: /x\n  tcp_health_check: {}\n", "event_log_path: unsupported"},
 		"aggregate check":   {aggregateType + aCheck + "  tcp_health_check: {}\n", "health_checks[0]: the cluster has no endpoints of its own"},
-		"check codec":       {http("codec_client_type: HTTP2"), "codec_client_type: is HTTP2"},
+		"check codec":       {http("codec_client_type: HTTP3"), "codec_client_type: is HTTP3"},
+		"grpc check":        {oneEndpoint + aCheck + "  grpc_health_check: {}\n", "grpc_health_check: needs a cluster that speaks HTTP/2"},
+		"host pending":      {oneEndpoint + "circuit_breakers: {per_host_thresholds: [{max_pending_requests: 1}]}\n", "per_host_thresholds[0].max_pending_requests: unsupported"},
+		"host priority":     {oneEndpoint + "circuit_breakers: {per_host_thresholds: [{priority: HIGH, max_connections: 1}]}\n", "per_host_thresholds[0].priority: connections are shared"},
 		"check body":        {http("send: {text: \"00\"}"), "http_health_check.send: method METHOD_UNSPECIFIED has no body"},
 		"check receive":     {http("response_buffer_size: 1, receive: [{text: \"0000\"}]"), "response_buffer_size: is less"},
 		"check status":      {http("expected_statuses: [{start: 200, end: 700}]"), "expected_statuses[0]: [200, 700)"},
 		"check header":      {http("request_headers_to_add: [{header: {key: x, value: \"%PROTOCOL%\"}}]"), "operators are not supported"},
 		"check host":        {http("request_headers_to_add: [{header: {key: Host, value: x}}]"), `"Host" cannot be set here`},
 		"check hex":         {oneEndpoint + aCheck + "  tcp_health_check: {send: {text: zz}}\n", "is not hexadecimal"},
-		"check alpn":        {oneEndpoint + aCheck + "  tls_options: {alpn_protocols: [h2]}\n  tcp_health_check: {}\n", "tls_options.alpn_protocols[0]"},
 		"bind port":         {oneEndpoint + "upstream_bind_config: {source_address: {address: 127.0.0.1, port_value: 5}}\n", "source_address.port_value: one port"},
 		"freebind":          {oneEndpoint + "upstream_bind_config: {freebind: true}\n", "upstream_bind_config.freebind: unsupported"},
 		"auto":              {oneEndpoint + httpOptions + "    auto_config: {}\n", "auto_config: needs a transport_socket with TLS"},

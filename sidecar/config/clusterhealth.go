@@ -46,11 +46,6 @@ func (d *decoder) healthCheck(m *clusterv3.Cluster, out *cluster.Config) error {
 	if s := h.GetTransportSocketMatchCriteria(); s != nil {
 		c.SocketMatch = s.AsMap()
 	}
-	for i, p := range c.ALPN {
-		if p != "http/1.1" {
-			return fail(at(path+".tls_options.alpn_protocols", i), "%q cannot be spoken; offer http/1.1", p)
-		}
-	}
 	if err := checkTimes(h, c, path); err != nil {
 		return err
 	}
@@ -63,8 +58,14 @@ func (d *decoder) healthCheck(m *clusterv3.Cluster, out *cluster.Config) error {
 		if c.TCP.Send, err = payload(k.TcpHealthCheck.GetSend(), path+".tcp_health_check.send"); err == nil {
 			c.TCP.Receive, err = payloads(k.TcpHealthCheck.GetReceive(), path+".tcp_health_check.receive")
 		}
+	case *corev3.HealthCheck_GrpcHealthCheck_:
+		if out.HTTP.Protocol == cluster.SpeakHTTP1 {
+			return fail(path+".grpc_health_check", "needs a cluster that speaks HTTP/2; set its protocol options")
+		}
+		c.GRPC = &cluster.GRPCCheck{Service: k.GrpcHealthCheck.GetServiceName(), Authority: k.GrpcHealthCheck.GetAuthority()}
+		c.GRPC.Metadata, err = checkHeaders(k.GrpcHealthCheck.GetInitialMetadata(), path+".grpc_health_check.initial_metadata")
 	default:
-		err = fail(path, "has no http_health_check and no tcp_health_check")
+		err = fail(path, "has no http_health_check, tcp_health_check or grpc_health_check")
 	}
 	out.HealthCheck = c
 	return err
@@ -106,8 +107,12 @@ const defaultCheckBody = 1024
 
 func httpCheck(m *corev3.HealthCheck_HttpHealthCheck, path string) (*cluster.HTTPCheck, error) {
 	out := &cluster.HTTPCheck{Host: m.GetHost(), Path: m.GetPath(), BodyLimit: defaultCheckBody}
-	if m.GetCodecClientType() != typev3.CodecClientType_HTTP1 {
-		return nil, fail(path+".codec_client_type", "is %s; only HTTP1 is supported", m.GetCodecClientType())
+	switch m.GetCodecClientType() {
+	case typev3.CodecClientType_HTTP1:
+	case typev3.CodecClientType_HTTP2:
+		out.HTTP2 = true
+	default:
+		return nil, fail(path+".codec_client_type", "is %s; use HTTP1 or HTTP2", m.GetCodecClientType())
 	}
 	if m.GetMethod() != corev3.RequestMethod_METHOD_UNSPECIFIED {
 		out.Method = m.GetMethod().String()

@@ -72,8 +72,7 @@ func init() {
 		"envoy.config.core.v3.TcpKeepalive":                 {use: "keepalive_probes keepalive_time keepalive_interval"},
 		"envoy.type.v3.Percent":                             {use: "value"},
 		"envoy.config.cluster.v3.CircuitBreakers": {
-			use:     "thresholds",
-			instead: map[string]string{"per_host_thresholds": "use thresholds, which limit the cluster"},
+			use: "thresholds per_host_thresholds",
 		},
 		"envoy.config.cluster.v3.CircuitBreakers.Thresholds": {
 			use: "priority max_connections max_pending_requests max_requests max_retries retry_budget track_remaining",
@@ -112,15 +111,14 @@ func declareHealthChecks() {
 	declare("Health checks", map[protoreflect.FullName]*rules{
 		"envoy.config.core.v3.HealthCheck": {
 			use: "timeout interval initial_jitter interval_jitter interval_jitter_percent unhealthy_threshold " +
-				"healthy_threshold reuse_connection http_health_check tcp_health_check no_traffic_interval " +
+				"healthy_threshold reuse_connection http_health_check tcp_health_check grpc_health_check no_traffic_interval " +
 				"no_traffic_healthy_interval unhealthy_interval unhealthy_edge_interval healthy_edge_interval " +
 				"always_log_health_check_failures always_log_health_check_success tls_options " +
 				"transport_socket_match_criteria",
 			ignore: map[string]string{"name": "the log names the cluster"},
 			instead: map[string]string{
 				"alt_port":            "use an endpoint's health_check_config.port_value",
-				"grpc_health_check":   "use http_health_check or tcp_health_check",
-				"custom_health_check": "use http_health_check or tcp_health_check",
+				"custom_health_check": "use http_health_check, tcp_health_check or grpc_health_check",
 				"event_log_path":      eventReason, "event_logger": eventReason, "event_service": eventReason,
 			},
 		},
@@ -128,9 +126,10 @@ func declareHealthChecks() {
 			use: "host path send receive response_buffer_size request_headers_to_add request_headers_to_remove " +
 				"expected_statuses retriable_statuses codec_client_type service_name_matcher method",
 		},
-		"envoy.config.core.v3.HealthCheck.TcpHealthCheck": {use: "send receive"},
-		"envoy.config.core.v3.HealthCheck.Payload":        {use: "text binary"},
-		"envoy.config.core.v3.HealthCheck.TlsOptions":     {use: "alpn_protocols"},
+		"envoy.config.core.v3.HealthCheck.TcpHealthCheck":  {use: "send receive"},
+		"envoy.config.core.v3.HealthCheck.GrpcHealthCheck": {use: "service_name authority initial_metadata"},
+		"envoy.config.core.v3.HealthCheck.Payload":         {use: "text binary"},
+		"envoy.config.core.v3.HealthCheck.TlsOptions":      {use: "alpn_protocols"},
 	})
 }
 
