@@ -2,6 +2,7 @@ package config
 
 import (
 	"encoding/json"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -311,5 +312,26 @@ func TestClusterRefused(t *testing.T) {
 				t.Errorf("got %v\nwant %s", err, tc.want)
 			}
 		})
+	}
+}
+
+// TestDocumentedCluster reads the example of docs/clusters.md.
+func TestDocumentedCluster(t *testing.T) {
+	b, err := os.ReadFile("../../docs/clusters.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), "```yaml\n")
+	example, _, ok := strings.Cut(rest, "```")
+	if !ok {
+		t.Fatal("the page has no example")
+	}
+	out, err := ParseBootstrap([]byte("static_resources:\n  " + strings.ReplaceAll(example, "\n", "\n  ")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := out.Clusters[0]
+	if c.Type != cluster.StrictDNS || c.LB != cluster.LeastRequest || c.HealthCheck.HTTP.Path != "/healthz" || !c.Limits.TrackRemaining {
+		t.Errorf("%+v", c)
 	}
 }

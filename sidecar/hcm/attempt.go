@@ -86,7 +86,10 @@ func (a *attempt) dialContext() (context.Context, context.CancelFunc) {
 // connection is still held; otherwise everything was given back.
 func (a *attempt) run() outcome {
 	x := a.x
-	h, err := x.cluster.Pick(x.tried[:x.ntried])
+	pick := cluster.PickContext{
+		Avoid: x.tried[:x.ntried], Request: x.req, Destination: cluster.Redirected(x.d.Destination, x.d.Info),
+	}
+	h, err := x.cluster.PickFor(&pick)
 	if err != nil {
 		return noHost
 	}
