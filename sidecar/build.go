@@ -83,7 +83,10 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 		return nil, err
 	}
 	s.tls = newTLSProvider(s.quitting, s.identity, cfg.Log)
-	s.clusters = cluster.NewManager(cluster.Options{TLS: s.tls, Metrics: s.metrics, Log: cfg.Log})
+	s.clusters = cluster.NewManager(cluster.Options{
+		TLS: s.tls, Metrics: s.metrics, Log: cfg.Log,
+		Source: func(name string) string { return s.state.checkSource(name) },
+	})
 	routes := newRoutes()
 	h := &handlers{clusters: s.clusters, routes: routes, logs: s.logs, metrics: s.metrics, timers: s.timers, log: cfg.Log}
 	if cfg.Bootstrap != nil {

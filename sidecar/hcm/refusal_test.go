@@ -108,9 +108,9 @@ func TestRequestTimeoutOfStreamedBodies(t *testing.T) {
 // connection back finds either the connection or nothing (for the race detector).
 func TestTimeoutsOfManyAtOnce(t *testing.T) {
 	b := newBed(t, rawOrigin(t, func(_ int, _ net.Conn, r *bufio.Reader) { _, _ = io.Copy(io.Discard, r) }))
-	b.cfg.StreamIdleTimeout = 50 * time.Millisecond
+	b.cfg.StreamIdleTimeout = 200 * time.Millisecond
 	b.start()
-	for range 5 {
+	for range 3 {
 		var all []*testClient
 		for range 100 {
 			c := b.dial()
