@@ -46,6 +46,9 @@ var mutations = []struct {
 	{"a withdrawn signer", "sidecar/identity.go", "s.signersWithdrawn(td, before, after)", "", "sidecar", "TestWithdrawnSignerClosesConnections"},
 	{"an expired certificate", "sidecar/listener/listener.go", "if info.PeerNotAfter.IsZero() || now.Before(info.PeerNotAfter) {", "if true {", "sidecar/listener", "TestExpiredPeerCertificate"},
 	{"an authentic cache", "xds/client/cache/cache.go", "append(header(), c.owner...))\n	if err != nil {", "append(header(), c.owner...))\n	if false {", "xds/client/cache", "TestEveryByteCounts"},
+	{"a refused body", "sidecar/http1/body.go", "if d.refused != nil {", "if false {", "sidecar/http1", "TestErrorsStay"},
+	{"malformed bodies before the origin", "sidecar/hcm/exchange.go", "if _, _, ok := refusal(err); ok {\n				return err\n			}", "", "sidecar/hcm", "TestBodyRefusedBeforeItIsForwarded"},
+	{"bodies in time", "sidecar/hcm/attempt.go", "hard = min(hard, x.receiveBy())", "", "sidecar/hcm", "TestRequestTimeoutOfStreamedBodies"},
 	{"the Workload API's header", "identity/workloadapi/limits.go", "if v := md.Get(headerName); len(v) != 1 || v[0] != headerValue {", "if v := md.Get(headerName); len(v) > 9 {", "identity/workloadapi", "TestHeaderIsNeeded"},
 }
 
