@@ -2,7 +2,13 @@ package http2
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"strings"
@@ -141,8 +147,8 @@ func echo(s *Stream) {
 func ok(s *Stream) {
 	var resp message.Response
 	resp.Status = 200
-	resp.ContentLength = 2
-	if s.WriteHead(&resp, false) == nil && s.WriteData([]byte("ok"), true) == nil {
+	resp.ContentLength = 5
+	if s.WriteHead(&resp, false) == nil && s.WriteData([]byte("fine\n"), true) == nil {
 		_ = s.Flush()
 	}
 }
@@ -210,4 +216,19 @@ func eventually(t testing.TB, what string, f func() bool) {
 		case <-tick.C:
 		}
 	}
+}
+
+// selfSigned is a certificate for 127.0.0.1.
+func selfSigned(t testing.TB) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }

@@ -43,7 +43,7 @@ func (s *Stream) waitToSend(size int) (n int, err error) {
 	waited := false
 	defer func() {
 		if waited {
-			c.senders.remove(s)
+			s.leaveQueue()
 			c.wakeSender()
 		}
 	}()
@@ -63,11 +63,15 @@ func (s *Stream) waitToSend(size int) (n int, err error) {
 			c.flush(true)
 			continue
 		}
-		waited = true
-		if size == 0 || s.sendWin > 0 {
-			s.needsRoomOnly = size == 0
+		switch {
+		case size == 0:
+			c.heads.push(s)
+		case s.sendWin > 0:
 			c.senders.push(s)
+		case waited:
+			c.wakeSender() // instead of this one
 		}
+		waited = true
 		s.wcond.Wait()
 	}
 }
@@ -79,6 +83,9 @@ func (s *Stream) WriteData(p []byte, end bool) error {
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if s.noContent && len(p) > 0 {
+		return ErrUnwritable
+	}
 	for len(p) > 0 {
 		n, err := s.waitToSend(len(p))
 		if err != nil {
@@ -155,6 +162,7 @@ func (s *Stream) WriteHead(r *message.Response, end bool) error {
 	s.endHeaders(o, start, end)
 	if status >= 200 {
 		c.opened++
+		s.noContent = s.req.Method == "HEAD" || status == 204 || status == 304
 	}
 	return nil
 }

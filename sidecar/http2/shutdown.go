@@ -16,7 +16,7 @@ func (c *conn) finish(err *ConnError) error {
 	c.fail(err)
 	err = c.err // the first counts
 	c.keeper.stop()
-	gone := err.Err != nil || c.cut
+	gone := err.Err != nil || err == errPeerLeft || c.cut
 	if !gone && (c.server == nil || !c.server.final) {
 		o := c.out()
 		o.b = appendGoAway(o.b, c.lastServed, err.Code, err.Reason)
@@ -47,7 +47,7 @@ func (c *conn) finish(err *ConnError) error {
 	c.mu.Unlock()
 	c.in.r = c.in.w
 	c.in.DropBuffer()
-	if err == errDrained || errors.Is(err, ErrClosed) {
+	if err == errDrained || err == errPeerLeft || errors.Is(err, ErrClosed) {
 		return nil
 	}
 	return err
