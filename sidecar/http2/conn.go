@@ -87,8 +87,8 @@ func (c *conn) init(s stream.Stream, cfg *Config) {
 	c.streams = make(map[uint32]*Stream)
 	c.sendWin, c.peerWindow = initialWindow, initialWindow
 	c.recvWin = int64(cfg.ConnWindow)
-	c.keeper.c = c
 	c.idleSince = time.Now()
+	c.keeper.c, c.keeper.lastRead = c, c.idleSince
 }
 
 // announce appends our SETTINGS, and the connection's window beyond the default.
