@@ -178,14 +178,10 @@ func TestFloods(t *testing.T) {
 			bounded(t, srv.addr, 1<<20, func() {
 				r = rawClient(t, srv.addr)
 				f.do(r)
-				eventually(t, "the end", func() bool {
-					srv.mu.Lock()
-					defer srv.mu.Unlock()
-					return len(srv.errs) > 0
-				})
+				_ = srv.ended()
 			})
 			var ce *ConnError
-			if err := srv.errs[0]; !errors.As(err, &ce) || ce.Code != EnhanceYourCalm || ce.Err != nil {
+			if err := srv.ended(); !errors.As(err, &ce) || ce.Code != EnhanceYourCalm || ce.Err != nil {
 				t.Errorf("the connection ended with %v", err)
 			}
 			if n[f.class].Load() == 0 {
@@ -286,14 +282,10 @@ func TestUnreadAnswers(t *testing.T) {
 		})
 		r.headers(1, false, post...)
 		r.write(ping, 1_000_000)
-		eventually(t, "the end", func() bool {
-			srv.mu.Lock()
-			defer srv.mu.Unlock()
-			return len(srv.errs) > 0
-		})
+		_ = srv.ended()
 	})
 	if n[GlitchOutboundFrames].Load() == 0 {
-		t.Errorf("the connection ended with %v", srv.errs[0])
+		t.Errorf("the connection ended with %v", srv.ended())
 	}
 }
 

@@ -86,6 +86,25 @@ func serve(t testing.TB, cfg *Config, h handlerFunc) *server {
 	return s
 }
 
+// conn is the i-th connection that was accepted.
+func (s *server) conn(i int) *ServerConn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conns[i]
+}
+
+// ended is how the connection ended that ended first.
+func (s *server) ended() error {
+	eventually(s.t, "the connection's end", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.errs) > 0
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.errs[0]
+}
+
 // dialClient connects our client to an address.
 func dialClient(t testing.TB, addr string, cfg *Config) *ClientConn {
 	t.Helper()

@@ -62,7 +62,7 @@ func TestDrainIsTwoPhase(t *testing.T) {
 	r.get(1)
 	r.wantStatus(1, "200")
 	r.next(xhttp2.FrameData)
-	srv.conns[0].Drain()
+	srv.conn(0).Drain()
 	if g := r.next(xhttp2.FrameGoAway).(*xhttp2.GoAwayFrame); g.LastStreamID != maxStreamID || g.ErrCode != 0 {
 		t.Errorf("first %v", g)
 	}
