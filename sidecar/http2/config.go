@@ -79,6 +79,9 @@ type Config struct {
 	// BufferBytes is how much may wait to be written before those who write wait.
 	BufferBytes int
 
+	// Workers, if set, run the handlers of a server's streams.
+	Workers *Workers
+
 	// OnGlitch, if set, is told of every glitch, and of what ended a connection for
 	// abuse. It is called by the connection's reader: it counts, and returns.
 	OnGlitch func(Glitch)

@@ -187,7 +187,11 @@ func (sc *ServerConn) start() {
 		}
 		s.begun = true
 		sc.running++
-		go s.runner()
+		if ws := sc.cfg.Workers; ws != nil {
+			ws.serve(s)
+		} else {
+			go s.runner()
+		}
 	}
 	sc.freshEnd = nil
 }
