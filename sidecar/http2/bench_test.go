@@ -276,3 +276,33 @@ func BenchmarkBulk(b *testing.B) {
 		s.Close()
 	}
 }
+
+// TestNoAllocations: a unary exchange, both sides of it, allocates nothing once the
+// pools are filled; through a proxy neither.
+func TestNoAllocations(t *testing.T) {
+	if raceEnabled {
+		return // the pools drop things at random then
+	}
+	workers := func() *Config {
+		cfg := Default()
+		cfg.Workers = NewWorkers()
+		t.Cleanup(cfg.Workers.Close)
+		return cfg
+	}
+	origin := serve(t, workers(), unary())
+	for name, addr := range map[string]string{
+		"direct": origin.addr,
+		"relay":  serve(t, workers(), unaryRelay(dialClient(t, origin.addr, nil))).addr,
+	} {
+		cc := dialClient(t, addr, nil)
+		req := unaryRequest()
+		var resp message.Response
+		if allocs := testing.AllocsPerRun(2000, func() {
+			if err := unaryCall(cc, req, &resp); err != nil {
+				t.Fatal(err)
+			}
+		}); allocs >= 1 {
+			t.Errorf("%s: %v allocations", name, allocs)
+		}
+	}
+}

@@ -269,6 +269,7 @@ func (s *Stream) ReadHead(r *message.Response) (end bool, err error) {
 }
 
 // Close gives the stream back on the client's side, and resets it when it is not over.
+// No other call may be under way, and none may follow.
 // A server's stream is given back when its handler returns.
 func (s *Stream) Close() {
 	c := s.c

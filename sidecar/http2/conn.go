@@ -22,10 +22,10 @@ type conn struct {
 	in              input
 	preface         string // of the client, as far as it has not arrived
 	dec             decoder
-	head            head
+	head            *head  // while a block is decoded
 	block           []byte // a head's fragments, while CONTINUATION is expected
 	blockOf         frameHeader
-	dependsOnItself bool // what the head's priority said (RFC 9113 5.3.1 was 7540's)
+	dependsOnItself bool // the head's priority names its own stream (RFC 7540 5.3.1)
 	pieces          int  // CONTINUATIONs
 	skip            int  // bytes of a frame that is ignored
 	data            dataFrame
@@ -52,7 +52,7 @@ type conn struct {
 
 	peerWindow int64     // initial window of new streams
 	senders    sendQueue // DATA, waiting for the connection's window or for room
-	heads      sendQueue // anything else, waiting for room
+	others     sendQueue // anything else, waiting for room
 
 	lastPeer   uint32 // the peer's last stream
 	lastServed uint32 // the last that got a handler
@@ -81,7 +81,6 @@ func (c *conn) init(s stream.Stream, cfg *Config) {
 	c.try, _ = s.(stream.TryWriter)
 	c.settled.L = &c.mu
 	c.w.drain = c.drainOut
-	c.head.cfg = cfg
 	c.dec.init(cfg.HeaderTableSize, cfg.MaxFieldBytes)
 	c.enc.init(cfg.HeaderTableSize, cfg.Huffman)
 	c.streams = make(map[uint32]*Stream)
@@ -269,7 +268,7 @@ func (c *conn) wakeSender() {
 	if !c.room() {
 		return
 	}
-	if s := c.heads.first; s != nil {
+	if s := c.others.first; s != nil {
 		s.leaveQueue()
 		s.wcond.Signal()
 	}

@@ -251,3 +251,37 @@ func selfSigned(t testing.TB) tls.Certificate {
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
+
+// serveTLS is serve over TLS, with h2 negotiated.
+func serveTLS(t testing.TB, cfg *Config, h Handler) (addr string) {
+	t.Helper()
+	tcfg := &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}, NextProtos: []string{"h2"}, SessionTicketsDisabled: true}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				s, err := stream.ServerTLS(c.(*net.TCPConn), nil, tcfg)
+				if err != nil || s.Handshake(ctx) != nil {
+					_ = c.Close()
+					return
+				}
+				_ = NewServer(s, cfg, h).Serve(ctx)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		cancel()
+		wg.Wait()
+	})
+	return l.Addr().String()
+}

@@ -36,6 +36,10 @@ func (s *Stream) sendError() error {
 	return nil
 }
 
+// turn is how many bytes a stream may send before others that wait for the same window
+// or buffer go on.
+const turn = 64 << 10
+
 // waitToSend waits until the stream may append size bytes of DATA, or with size 0 a
 // frame that flow control does not count. It returns how many.
 func (s *Stream) waitToSend(size int) (n int, err error) {
@@ -55,8 +59,12 @@ func (s *Stream) waitToSend(size int) (n int, err error) {
 		if size == 0 && room {
 			return 0, nil
 		}
-		if room && s.sendWin > 0 && c.sendWin > 0 {
-			return int(min(int64(size), s.sendWin, c.sendWin, maxFrameSize)), nil
+		// Who has had a turn lets those go first that wait for one.
+		yield := s.turn >= turn && c.senders.first != nil
+		if room && s.sendWin > 0 && c.sendWin > 0 && !yield {
+			n = int(min(int64(size), s.sendWin, c.sendWin, maxFrameSize))
+			s.turn += n
+			return n, nil
 		}
 		if c.w.pending() > 0 && !c.w.writing && !c.cut {
 			s.unflushed = false
@@ -65,9 +73,13 @@ func (s *Stream) waitToSend(size int) (n int, err error) {
 		}
 		switch {
 		case size == 0:
-			c.heads.push(s)
+			c.others.push(s)
 		case s.sendWin > 0:
+			s.turn = 0
 			c.senders.push(s)
+			if yield {
+				c.wakeSender()
+			}
 		case waited:
 			c.wakeSender() // instead of this one
 		}

@@ -46,6 +46,7 @@ type Stream struct {
 
 	// Sending.
 	sendWin      int64
+	turn         int  // sent since it last waited
 	noContent    bool // the response has none (HEAD, 204, 304)
 	queue        *sendQueue
 	qprev, qnext *Stream
