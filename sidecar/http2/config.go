@@ -80,11 +80,11 @@ type Config struct {
 	BufferBytes int
 
 	// Workers, if set, run the handlers of a server's streams.
-	Workers *Workers
+	Workers *Workers `json:"-"`
 
 	// OnGlitch, if set, is told of every glitch, and of what ended a connection for
 	// abuse. It is called by the connection's reader: it counts, and returns.
-	OnGlitch func(Glitch)
+	OnGlitch func(Glitch) `json:"-"`
 }
 
 // Setting is a SETTINGS parameter.

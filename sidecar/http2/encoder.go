@@ -76,7 +76,7 @@ var (
 	// notSent are the fields that the message model keeps elsewhere, or that HTTP/2 does
 	// not have (RFC 9113 8.2.2).
 	notSent = setOf(message.Host, message.Connection, message.KeepAlive, message.ProxyConnection,
-		message.TransferEncoding, message.Upgrade, message.TE, message.Trailer, message.HTTP2Settings, message.Expect,
+		message.TransferEncoding, message.Upgrade, message.TE, message.HTTP2Settings, message.Expect,
 		message.ContentLength, message.Fake)
 )
 

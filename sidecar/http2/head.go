@@ -213,7 +213,7 @@ func (h *head) special(id message.ID, v span) (keep bool) {
 		}
 		h.trailers = true
 		return false
-	case message.HTTP2Settings, message.Trailer, message.ProxyAuthenticate, message.ProxyAuthorization:
+	case message.HTTP2Settings, message.ProxyAuthenticate, message.ProxyAuthorization:
 		return false
 	case message.Expect:
 		if h.expect || string(h.bytes(v)) != "100-continue" {

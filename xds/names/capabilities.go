@@ -25,9 +25,17 @@ const (
 	CapRBAC = "hauberk.cap.rbac"
 	// CapHTTP2 is HTTP/2 on both sides, which http2 and grpc services need.
 	CapHTTP2 = "hauberk.cap.http2"
+	// CapTunnel is byte streams as CONNECT streams of one connection between
+	// sidecars, agreed on by ALPN.
+	CapTunnel = "hauberk.cap.tunnel"
+	// TunnelALPN is that agreement.
+	TunnelALPN = "hauberk-tcp"
 	// CapRingHash and CapMaglev are the consistent-hash load balancers.
 	CapRingHash = "hauberk.cap.ring_hash"
 	CapMaglev   = "hauberk.cap.maglev"
+	// CapConnectionHash is hash_policy in tcp_proxy: consistent hashing of
+	// connections by their source address.
+	CapConnectionHash = "hauberk.cap.connection_hash"
 	// CapOutlierDetection is passive health checking.
 	CapOutlierDetection = "hauberk.cap.outlier_detection"
 	// CapConnectionLimit is the connection_limit network filter.
