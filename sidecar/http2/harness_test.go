@@ -88,6 +88,11 @@ func serve(t testing.TB, cfg *Config, h handlerFunc) *server {
 
 // conn is the i-th connection that was accepted.
 func (s *server) conn(i int) *ServerConn {
+	eventually(s.t, "a connection", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.conns) > i
+	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.conns[i]
