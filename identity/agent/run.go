@@ -70,6 +70,9 @@ func Build(cfg Config) (*Agent, error) {
 		a.log = slog.New(slog.DiscardHandler)
 	}
 	a.log = a.log.With("component", "agent")
+	if a.cfg.StaleAfter == 0 {
+		a.cfg.StaleAfter = DefaultStaleAfter
+	}
 	var err error
 	if a.state, err = openState(cfg.StateDir); err != nil {
 		return nil, err
@@ -141,6 +144,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer cancel()
 	wg.Go(func() { a.watchTrust(ctx) })
 	wg.Go(func() { a.reportLoop(ctx) })
+	wg.Go(func() { a.watchAge(ctx) })
 	a.keep(ctx)
 	return ctx.Err()
 }
