@@ -74,7 +74,9 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 		}
 	}()
 	if cfg.Agent != nil {
-		if s.agent, err = agent.Build(*cfg.Agent); err != nil {
+		own := *cfg.Agent
+		own.StaleAfter = cfg.StaleAfter
+		if s.agent, err = agent.Build(own); err != nil {
 			return nil, err
 		}
 		s.identity = s.agent
@@ -98,6 +100,8 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 			return nil, err
 		}
 	}
+	s.metrics.TrustAge.Collect(s.trustAge)
+	s.metrics.ConfigAge.Collect(s.configAge)
 	s.metrics.BuildInfo.With(cfg.Version, goVersion()).Set(1)
 	s.metrics.ProcessStart.With().Set(float64(time.Now().Unix()))
 	s.admin, err = admin.Listen(admin.Options{
@@ -148,6 +152,7 @@ func (s *Sidecar) Run(ctx context.Context) error {
 		wg.Go(func() { s.watchIdentity(work) })
 	}
 	wg.Go(func() { s.watchExposure(work) })
+	wg.Go(func() { s.watchAge(work) })
 	var err error
 	select {
 	case <-ctx.Done():

@@ -2,61 +2,66 @@ package agent
 
 import (
 	"bytes"
-	"context"
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/identity/token"
 )
 
-// TestAgedTrustIsAlarmed: once, with its age and what it means, and once more
-// when it is over.
+// TestAgedTrustIsAlarmed in the agent's log, in its status and in what it reports.
 func TestAgedTrustIsAlarmed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var log bytes.Buffer
-		a := &Agent{cfg: Config{StaleAfter: 5 * time.Minute}, log: slog.New(slog.NewTextHandler(&log, nil)), addresses: []string{"cp.example:15012"}}
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		heard := func() {
-			a.mu.Lock()
-			defer a.mu.Unlock()
-			a.status.LastContact = time.Now()
+	dir := t.TempDir()
+	cp := startControlPlane(t, "one", filepath.Join(dir, "cp"), "", "127.0.0.1:0")
+	var log lines
+	// Everything is stale after no time, so the first look warns.
+	a, _ := startAgent(t, Config{StateDir: filepath.Join(dir, "agent"), Token: cp.mint(t, token.RoleNode, "n1", "web"),
+		StaleAfter: time.Nanosecond, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	await(t, a, "the identity", func() bool { return a.holds(serviceID("web")) })
+	a.SetReport(Report{Warnings: []string{"another"}})
+	var reported []string
+	for end := time.Now().Add(15 * time.Second); len(reported) < 2; {
+		if time.Now().After(end) {
+			t.Fatalf("reported: %q", reported)
 		}
-		go a.watchAge(ctx)
-		pass := func(d time.Duration) string {
-			<-time.After(d)
-			synctest.Wait()
-			defer log.Reset()
-			return log.String()
+		<-time.After(5 * time.Millisecond)
+		for _, r := range cp.Reports() {
+			reported = r.Warnings
 		}
-		if got := pass(time.Hour); got != "" || a.Status().Stale != "" {
-			t.Fatalf("before there is any trust data: %q", got)
-		}
-		heard()
-		if got := pass(5*time.Minute - time.Second); got != "" || a.Status().Stale != "" {
-			t.Fatalf("too early: %q", got)
-		}
-		got := pass(time.Minute)
-		for _, want := range []string{"level=WARN", "of 5m", "stay in use", "ban or a withdrawn signer", "cp.example:15012"} {
+	}
+	status := a.Status().Stale
+	for where, got := range map[string]string{"status": status, "log": log.String(), "report": strings.Join(reported, " ")} {
+		for _, want := range []string{"trust bundles and this node's record: last confirmed", "kept in use", "a ban or a withdrawn signer", cp.addr} {
 			if !strings.Contains(got, want) {
-				t.Errorf("the warning lacks %q: %q", want, got)
+				t.Errorf("the %s lacks %q: %q", where, want, got)
 			}
 		}
-		if st := a.Status(); !strings.Contains(st.Stale, "of 5m59s ago") {
-			t.Errorf("status: %+v", st)
-		}
-		if got := pass(time.Hour); got != "" {
-			t.Errorf("warned again: %q", got)
-		}
-		heard()
-		if got := pass(time.Minute); !strings.Contains(got, "current again") || a.Status().Stale != "" {
-			t.Errorf("the end of it: %q", got)
-		}
-	})
+	}
+	// Old, and in use.
+	if !a.holds(serviceID("web")) || len(a.Snapshot().Bundles) != 1 {
+		t.Error("stale trust data was dropped")
+	}
+}
+
+// lines is a log that may be read while it is written.
+type lines struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 // TestAgeOfTrust: each message of a control plane makes it new, and a restart

@@ -37,7 +37,7 @@ type Config struct {
 	// needs a control plane before the workloads have an identity again.
 	MemoryKeys bool
 	// StaleAfter is the age of the trust data from which it is warned of;
-	// DefaultStaleAfter when zero. Old data stays in use.
+	// stale.After when zero. Old data stays in use.
 	StaleAfter time.Duration
 	// Version is reported to the control plane.
 	Version string

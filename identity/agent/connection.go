@@ -126,7 +126,7 @@ func (a *Agent) sendReport(ctx context.Context) error {
 	a.mu.Lock()
 	r := a.report
 	warnings := r.Warnings
-	if w := a.staleTrustLocked(time.Now()); w != "" {
+	if w := a.trustLocked().Warning(a.cfg.StaleAfter, time.Now()); w != "" {
 		warnings = append(slices.Clone(warnings), w)
 	}
 	a.mu.Unlock()

@@ -72,6 +72,37 @@ func TestSidecarStartsFromItsCache(t *testing.T) {
 	})
 }
 
+// TestAgeOfTheConfiguration: current while connected, then as old as the end of
+// the stream, and after a restart as old as the cache.
+func TestAgeOfTheConfiguration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "config.cache")
+		p := newPlane(t, "cp1", ads.New(ads.Config{Provider: newBoard(mesh()...)}))
+		m := newMirror()
+		c, stop := run(t, m, Config{Servers: []Server{p.server()}, Cache: openCache(t, path)})
+		if st := c.Status(); !st.AsOf.IsZero() {
+			t.Fatalf("before there is any: %v", st.AsOf)
+		}
+		<-c.Synced()
+		time.Sleep(time.Hour)
+		if st := c.Status(); !st.AsOf.Equal(time.Now()) {
+			t.Fatalf("connected for an hour: %v old", time.Since(st.AsOf))
+		}
+		p.stop()
+		time.Sleep(time.Hour)
+		if st := c.Status(); time.Since(st.AsOf).Round(time.Second) != time.Hour {
+			t.Fatalf("away for an hour: %v old", time.Since(st.AsOf))
+		}
+		stop()
+		time.Sleep(time.Hour)
+		c, _ = run(t, newMirror(), Config{Servers: []Server{nowhere}, Cache: openCache(t, path)})
+		synctest.Wait()
+		if st := c.Status(); !st.AsOf.Equal(st.CachedAt) || time.Since(st.AsOf) < 3*time.Hour-time.Minute {
+			t.Fatalf("from a cache of %v: %v old", st.CachedAt, time.Since(st.AsOf))
+		}
+	})
+}
+
 func TestCachedVersionsAreNotSentAgain(t *testing.T) {
 	protocols(t, func(t *testing.T, sotw bool) {
 		synctest.Test(t, func(t *testing.T) {
