@@ -47,14 +47,16 @@ func (s *Sidecar) watchAge(ctx context.Context) {
 }
 
 func (s *Sidecar) configAge(emit func(value float64, labels ...string)) {
-	if age, ok := s.configuration().Age(time.Now()); ok {
+	now := time.Now() // before what is current says so
+	if age, ok := s.configuration().Age(now); ok {
 		emit(age.Seconds())
 	}
 }
 
 func (s *Sidecar) trustAge(emit func(value float64, labels ...string)) {
+	now := time.Now()
 	for source, k := range s.trust() {
-		if age, ok := k.Age(time.Now()); ok {
+		if age, ok := k.Age(now); ok {
 			emit(age.Seconds(), source)
 		}
 	}
