@@ -62,6 +62,12 @@ func (a *apiServer) status(w http.ResponseWriter, _ *http.Request) {
 	for _, p := range a.s.views.Problems() {
 		st.Problems = append(st.Problems, api.Problem{Where: problemPlace(p.Node, p.Service), What: p.Path + ": " + p.Reason})
 	}
+	now := time.Now() // before what is current says so
+	for _, k := range a.s.kept() {
+		if w := k.Warning(a.s.cfg.StaleAfter, now); w != "" {
+			st.Warnings = append(st.Warnings, api.Problem{Where: "control plane", What: w})
+		}
+	}
 	writeJSON(w, http.StatusOK, st)
 }
 

@@ -107,6 +107,9 @@ func printProblems(w io.Writer, st *api.Status) error {
 			fmt.Fprintf(w, "warning: sidecar %s: %s\n", s.Node, e)
 		}
 	}
+	for _, p := range st.Warnings {
+		fmt.Fprintf(w, "warning: %s: %s\n", p.Where, p.What)
+	}
 	keys := make([]string, 0, len(st.Source.Errors))
 	for k := range st.Source.Errors {
 		keys = append(keys, k)
