@@ -46,7 +46,7 @@ func Command(env *cli.Env) *cobra.Command {
 }
 
 func healthy(st *api.Status) bool {
-	if len(st.Problems) > 0 || !st.Source.Synced {
+	if len(st.Problems) > 0 || !st.Source.Synced || len(st.Source.Errors) > 0 {
 		return false
 	}
 	for _, s := range st.Sidecars {
