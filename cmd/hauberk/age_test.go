@@ -86,7 +86,7 @@ func TestStaleCatalogIsAlarmed(t *testing.T) {
 	if age, _ := gauge(t, cp, "hauberk_catalog_age_seconds"); age <= 0 {
 		t.Errorf("the age is %v", age)
 	}
-	if out, _, code := b.run("status"); code != 1 || without(out, "problem: source", "api        tcp       1/1") != "" {
+	if out, _, code := b.run("status"); code != 1 || without(out, "problem: source", "api      tcp       1/1") != "" {
 		t.Errorf("exit %d\n%s", code, out)
 	}
 	write(api)
