@@ -43,6 +43,7 @@ type Sidecar struct {
 	logs      *telemetry.Logs
 	timers    *hcm.Timers
 	clusters  *cluster.Manager
+	sockets   *listener.Sockets
 	listeners *listener.Manager
 	tls       *tlsProvider
 	state     *state
@@ -88,8 +89,10 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 	s.clusters = cluster.NewManager(cluster.Options{TLS: s.tls, Metrics: s.metrics, Log: cfg.Log})
 	routes := newRoutes()
 	h := &handlers{clusters: s.clusters, routes: routes, logs: s.logs, metrics: s.metrics, timers: s.timers, log: cfg.Log}
+	s.sockets = listener.NewSockets(cfg.Log, cfg.Inherited...)
 	s.listeners = listener.NewManager(listener.Options{
 		NewHandler: h.build, TLS: s.tls, Metrics: s.metrics, Logs: s.logs, Log: cfg.Log, Drain: s.watcher, DrainTime: cfg.DrainTime,
+		Sockets: s.sockets,
 	})
 	s.state = newState(&state{
 		log: s.log, listeners: s.listeners, clusters: s.clusters, routes: routes, accessLog: cfg.AccessLog,
@@ -315,6 +318,10 @@ func (s *Sidecar) Close() error {
 	})
 	return errors.Join(errs...)
 }
+
+// CloseInherited closes the inherited sockets that no listener has taken. Call it
+// when the sidecar is ready: clients that connect to one would wait for ever.
+func (s *Sidecar) CloseInherited() { s.sockets.CloseInherited() }
 
 // Ready tells whether traffic can be served, and if not, why.
 func (s *Sidecar) Ready() (bool, string) { return (*view)(s).Ready() }

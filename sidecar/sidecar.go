@@ -17,6 +17,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/identity/workloadapi"
 	"github.com/hauberk-mesh/hauberk/internal/stale"
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
+	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 	"github.com/hauberk-mesh/hauberk/xds/client"
 )
@@ -52,9 +53,13 @@ type Config struct {
 	// StaleAfter is the age of configuration and trust data from which it is
 	// warned of; stale.After when 0.
 	StaleAfter time.Duration
-	Version    string
-	Log        *slog.Logger
-	Level      *slog.LevelVar
+	// Inherited are listening sockets that another process opened, systemd for
+	// one. A listener that is configured for the address of one takes it. The
+	// sidecar owns their files.
+	Inherited []listener.Inherited
+	Version   string
+	Log       *slog.Logger
+	Level     *slog.LevelVar
 }
 
 const (

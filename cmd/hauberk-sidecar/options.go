@@ -19,6 +19,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/internal/version"
 	"github.com/hauberk-mesh/hauberk/sidecar"
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
+	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -106,6 +107,9 @@ func (o *options) sidecar() (*sidecar.Config, error) {
 		if cfg.Bootstrap.Admin != "" && o.admin == "127.0.0.1:15000" {
 			cfg.Admin = cfg.Bootstrap.Admin
 		}
+	}
+	if cfg.Inherited, err = listener.InheritFromEnviron(os.Getenv); err != nil {
+		return nil, err
 	}
 	if cfg.HostSocket, err = o.hostSocket(); err != nil {
 		return nil, err
