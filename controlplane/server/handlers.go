@@ -101,12 +101,16 @@ func (a *apiServer) sidecars() []api.Sidecar {
 		seen[x.Node] = true
 		out = append(out, x)
 	}
+	heard := map[string]time.Time{}
+	for _, r := range a.s.identity.Reports() {
+		heard[r.Node] = r.Received
+	}
 	for name, n := range records {
 		if seen[name] {
 			continue
 		}
 		x := api.Sidecar{Node: name, Workloads: workloads(n), State: "away", Types: map[string]api.TypeState{},
-			Why: "joined " + ago(n.Joined) + ", not connected here"}
+			Why: "joined " + ago(n.Joined) + ", not connected here, last heard " + ago(heard[name])}
 		if n.Banned {
 			x.State, x.Why = "banned", n.BanReason
 		}
