@@ -14,6 +14,7 @@ type http1Upstream struct {
 	c       *cluster.Conn
 	dog     *watchdog
 	reqBody http1.Framing
+	key     string // of a WebSocket handshake that is ours
 	out     []byte
 
 	in       responseBuffer
@@ -25,6 +26,7 @@ type http1Upstream struct {
 	limits   http1.Limits
 }
 
+// hold makes u the attempt's side on c.
 func (u *http1Upstream) hold(c *cluster.Conn, a *attempt) {
 	u.c, u.dog = c, a.x.dog
 	if u.limits != a.x.m.upstreamLimits {
@@ -37,6 +39,7 @@ func (u *http1Upstream) hold(c *cluster.Conn, a *attempt) {
 
 // next prepares for the next exchange.
 func (u *http1Upstream) next() {
+	u.key = ""
 	if u.framing == http1.Chunked {
 		u.trailers.Reset()
 	}
@@ -56,6 +59,9 @@ func requestFraming(r *message.Request) http1.Framing {
 	return http1.Chunked
 }
 
+// open implements upstream: a connection is a stream.
+func (u *http1Upstream) open(*attempt) error { return nil }
+
 // send implements upstream. When it has the whole request it also waits for the
 // first bytes of the answer, in the same call where the stream can.
 func (u *http1Upstream) send(a *attempt) (err error) {
@@ -65,6 +71,9 @@ func (u *http1Upstream) send(a *attempt) (err error) {
 	if x.tunnel {
 		// What follows the head is not HTTP, and waits for the answer.
 		u.reqBody = http1.UntilClose
+		if u.key == "" {
+			u.key = offerWebSocket(x.req)
+		}
 		o = http1.RequestOptions{Framing: http1.NoBody, Upgrade: x.req.Upgrade}
 	}
 	u.out, err = http1.AppendRequest(u.out[:0], x.req, o)
@@ -112,6 +121,9 @@ func (u *http1Upstream) head(a *attempt) error {
 				a.resp.Body = nil
 				if a.resp.Status == 101 && a.x.switched() {
 					framing = http1.UntilClose
+					if err := checkWebSocket(u.key, a.x.req, a.resp); err != nil {
+						return err
+					}
 				}
 				if a.resp.Status >= 200 || framing != http1.NoBody {
 					u.framing = framing
@@ -233,8 +245,6 @@ func (u *http1Upstream) leave(clean bool) {
 	u.in.release()
 	u.piece = piece{}
 }
-
-func (u *http1Upstream) conn() *cluster.Conn { return u.c }
 
 func (u *http1Upstream) interrupt()   { _ = u.c.SetDeadline(past) }
 func (u *http1Upstream) resume()      { _ = u.c.SetDeadline(time.Time{}) }
