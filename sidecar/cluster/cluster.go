@@ -63,16 +63,12 @@ type settings struct {
 	// tlsGeneration is a new number with each change of a TLS context: a connection
 	// is pooled only under the context that verified its peer.
 	tlsGeneration uint64
-<<<<<<< HEAD
 	// subsetPicks and invalidDestinations count for the clusters that need them.
 	subsetPicks         [3]*telemetry.Counter
 	invalidDestinations *telemetry.Counter
 	http2               *http2.Config
-=======
-	http2         *http2.Config
 	// tunnels: byte streams share connections with hosts that can do that.
 	tunnels bool
->>>>>>> main
 }
 
 // hashes tells whether hosts are chosen by a hash of the request.
