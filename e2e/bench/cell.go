@@ -241,7 +241,7 @@ func (b *bench) closed(m *measured, s setting) (keep func(), err error) {
 		cpu, seen = clock()-cpu, m.origin.served.Load()-seen
 		allocs = m.allocs() - allocs
 	}
-	r, err := s.job.load.closed(m.target, s.conns, 300*time.Millisecond, b.time, measure)
+	r, err := s.job.load.closed(m.target, s.conns, b.warm, b.time, measure)
 	if err != nil {
 		return nil, err
 	}
@@ -270,6 +270,9 @@ func (b *bench) closed(m *measured, s setting) (keep func(), err error) {
 
 // progress is one line on a terminal's standard error, overwritten by the next.
 func (b *bench) progress(format string, args ...any) {
+	if b.quiet {
+		return
+	}
 	fmt.Fprintf(os.Stderr, "\r%-70s\r", "")
 	fmt.Fprintf(os.Stderr, format, args...)
 }

@@ -16,9 +16,11 @@ type bench struct {
 	hauberk, haproxy, envoy, nginx string
 
 	rounds, retries int
-	time, settle    time.Duration
+	warm, time      time.Duration
+	settle          time.Duration
 	noise           float64
 	without         []string // contenders left out
+	quiet           bool     // no progress
 }
 
 func main() {
@@ -33,6 +35,7 @@ func main() {
 	features := flag.String("features", "on", "on, off or on,off, with -jobs")
 	full := flag.Bool("full", false, "every job with all sizes (about an hour)")
 	flag.IntVar(&b.rounds, "rounds", 5, "paired rounds")
+	flag.DurationVar(&b.warm, "warm", 300*time.Millisecond, "time before each run is measured")
 	flag.DurationVar(&b.time, "time", 800*time.Millisecond, "measured time of each run")
 	flag.DurationVar(&b.settle, "settle", 2*time.Second, "rest before memory is read")
 	flag.Float64Var(&b.noise, "noise", 0.05, "share of the machine that other work may have during a run")

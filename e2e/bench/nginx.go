@@ -23,7 +23,7 @@ func nginxFile(b *bench, h hop) string {
 	}
 	var more strings.Builder
 	for i := range h.extra.clusters {
-		fmt.Fprintf(&more, "  upstream extra-%d { server %s; keepalive 1024; }\n  server { listen %s; server_name extra-%d.bench;\n", i, unused, h.listen, i)
+		fmt.Fprintf(&more, "  upstream extra-%d { server %s; keepalive 16; }\n  server { listen %s; server_name extra-%d.bench;\n", i, unused, h.listen, i)
 		for r := range h.extra.perHost() {
 			fmt.Fprintf(&more, "    location /part-%d/ { proxy_pass http://extra-%d; }\n", r, i)
 		}
