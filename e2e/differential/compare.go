@@ -1,0 +1,176 @@
+package differential
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// observation is all that is compared of one case, by field.
+type observation map[string]string
+
+const absent = "(absent)"
+
+// observe flattens what was seen. Names of header fields do not depend on case,
+// and values of one name keep their order.
+func observe(out *outcome, upstream []seen, log []map[string]any, p *place) observation {
+	o := observation{}
+	for i, m := range out.responses {
+		o.message(numbered("response", i), m)
+	}
+	o["end"] = out.end
+	if out.tcp != "" {
+		o["tcp"] = out.tcp
+	}
+	for i, s := range upstream {
+		name := numbered("upstream", i)
+		o[name+".origin"] = s.Origin
+		o.message(name, s.Message)
+	}
+	for i, line := range log {
+		for k, v := range line {
+			o[numbered("log", i)+"."+k] = text(v)
+		}
+	}
+	for k, v := range o {
+		o[k] = p.normalize(v)
+	}
+	return o
+}
+
+func numbered(name string, i int) string {
+	if i == 0 {
+		return name
+	}
+	return fmt.Sprintf("%s[%d]", name, i)
+}
+
+func text(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return "-"
+	case string:
+		if v == "" {
+			return "-"
+		}
+		return v
+	}
+	b, _ := json.Marshal(v)
+	return string(b)
+}
+
+func (o observation) message(name string, m *Message) {
+	o[name+".start"] = m.Start
+	o[name+".framing"] = m.Framing
+	o[name+".body"] = m.Body
+	if m.Broken != "" {
+		o[name+".broken"] = m.Broken
+	}
+	o.fields(name+".header.", m.Headers)
+	o.fields(name+".trailer.", m.Trailers)
+	var order []string
+	for _, h := range m.Headers {
+		order = append(order, strings.ToLower(h.Name))
+	}
+	o[name+".order"] = strings.Join(order, " ")
+}
+
+func (o observation) fields(prefix string, fields []Header) {
+	for _, h := range fields {
+		k := prefix + strings.ToLower(h.Name)
+		v := Normal(h)
+		if before, ok := o[k]; ok {
+			v = before + " | " + v
+		}
+		o[k] = v
+	}
+}
+
+var (
+	uuid  = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	digit = regexp.MustCompile(`^[0-9]+$`)
+	date  = regexp.MustCompile(`^[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT$`)
+)
+
+// Normalisations are what is not compared to the letter, and why.
+var Normalisations = []struct{ What, How, Why string }{
+	{"names of header fields", "without regard to case", "RFC 9110 5.1; Envoy writes them in lower case, the sidecar as they came"},
+	{"order of header fields", "values of one name keep theirs; names among each other are not compared", "RFC 9110 5.3; each program puts its own fields elsewhere"},
+	{"`date`", "a date or none", "the clock"},
+	{"`x-request-id`", "a UUID, or what the client sent", "random"},
+	{"`x-envoy-upstream-service-time`", "a number or none", "the clock"},
+	{"ports", "by the name of the listener or origin", "each program has its own"},
+}
+
+// Normal is the value of a header field as it is compared.
+func Normal(h Header) string {
+	switch strings.ToLower(h.Name) {
+	case "date":
+		if date.MatchString(h.Value) {
+			return "(a date)"
+		}
+	case "x-request-id":
+		if uuid.MatchString(h.Value) {
+			return "(a UUID)"
+		}
+	case "x-envoy-upstream-service-time":
+		if digit.MatchString(h.Value) {
+			return "(a number)"
+		}
+	}
+	return h.Value
+}
+
+// normalize puts names in place of ports.
+func (p *place) normalize(v string) string {
+	for name, port := range p.origins.ports {
+		v = strings.ReplaceAll(v, fmt.Sprintf("127.0.0.1:%d", port), "("+name+")")
+	}
+	for name, port := range p.ports {
+		v = strings.ReplaceAll(v, fmt.Sprintf("127.0.0.1:%d", port), "(listener "+name+")")
+	}
+	return v
+}
+
+// notCompared are fields that are kept for the eye only.
+func notCompared(field string) bool { return strings.HasSuffix(field, ".order") }
+
+// differences lists the fields in which two observations differ.
+func differences(envoy, hauberk observation) (out []Difference) {
+	all := maps.Clone(envoy)
+	maps.Copy(all, hauberk)
+	get := func(o observation, k string) string {
+		if v, ok := o[k]; ok {
+			return v
+		}
+		return absent
+	}
+	for _, k := range slices.Sorted(maps.Keys(all)) {
+		if e, h := get(envoy, k), get(hauberk, k); e != h && !notCompared(k) {
+			out = append(out, Difference{Field: k, Envoy: e, Hauberk: h})
+		}
+	}
+	return out
+}
+
+// Verdict is what is wrong with a case: differences that it does not name, and
+// named ones that are not there (any more).
+func verdict(found, named []Difference) (unexpected, gone []Difference) {
+	same := func(a Difference) func(Difference) bool {
+		return func(b Difference) bool { return a.Field == b.Field && a.Envoy == b.Envoy && a.Hauberk == b.Hauberk }
+	}
+	for _, d := range found {
+		if !slices.ContainsFunc(named, same(d)) {
+			unexpected = append(unexpected, d)
+		}
+	}
+	for _, d := range named {
+		if !slices.ContainsFunc(found, same(d)) {
+			gone = append(gone, d)
+		}
+	}
+	return unexpected, gone
+}

@@ -1,0 +1,186 @@
+package differential
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"time"
+)
+
+// seen is one request as an origin got it.
+type seen struct {
+	Origin string
+	*Message
+}
+
+// origins are the servers behind one of the two programs. They record requests
+// and answer as the case says.
+type origins struct {
+	ports map[string]int
+	lns   []net.Listener
+
+	mu     sync.Mutex
+	seen   []seen
+	script []Answer
+	held   []chan struct{}
+}
+
+// originNames are the addresses that a bootstrap may name. Nothing listens on refused.
+var originNames = []string{"origin", "other", "third"}
+
+func startOrigins() (*origins, error) {
+	o := &origins{ports: map[string]int{}}
+	for _, name := range originNames {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		o.lns = append(o.lns, ln)
+		o.ports[name] = ln.Addr().(*net.TCPAddr).Port
+		go o.accept(name, ln)
+	}
+	// A socket that is bound and does not listen refuses, and keeps its port.
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	o.ports["refused"] = ln.Addr().(*net.TCPAddr).Port
+	return o, ln.Close()
+}
+
+func (o *origins) close() {
+	for _, ln := range o.lns {
+		ln.Close()
+	}
+	o.reset(nil)
+}
+
+// reset begins a case.
+func (o *origins) reset(script []Answer) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.seen, o.script = nil, script
+	for _, h := range o.held {
+		close(h)
+	}
+	o.held = nil
+}
+
+func (o *origins) requests() []seen {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return append([]seen(nil), o.seen...)
+}
+
+func (o *origins) accept(name string, ln net.Listener) {
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			o.serve(name, c)
+		}()
+	}
+}
+
+// arrive records a request and takes the answer that is its turn.
+func (o *origins) arrive(name string, m *Message) (Answer, int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.seen = append(o.seen, seen{name, m})
+	var a Answer
+	if len(o.script) > 0 {
+		a, o.script = o.script[0], o.script[1:]
+	}
+	return a, len(o.seen) - 1
+}
+
+// hold waits for the end of the case.
+func (o *origins) hold() {
+	h := make(chan struct{})
+	o.mu.Lock()
+	o.held = append(o.held, h)
+	o.mu.Unlock()
+	<-h
+}
+
+func (o *origins) serve(name string, c net.Conn) {
+	r := bufio.NewReader(c)
+	if first, err := r.Peek(4); err != nil || string(first) == "tcp " {
+		o.echo(name, c, r)
+		return
+	}
+	for {
+		m, err := readHead(r)
+		if err != nil {
+			return
+		}
+		a, i := o.arrive(name, m)
+		if expect, ok := m.get("expect"); ok && strings.EqualFold(expect, "100-continue") && !a.Early {
+			if _, err := io.WriteString(c, "HTTP/1.1 100 Continue\r\n\r\n"); err != nil {
+				return
+			}
+		}
+		if !a.Early {
+			body := *m
+			body.readBody(r, false)
+			o.mu.Lock()
+			if i < len(o.seen) && o.seen[i].Message == m {
+				o.seen[i].Message = &body
+			}
+			o.mu.Unlock()
+			if body.Broken != "" {
+				return
+			}
+		}
+		time.Sleep(time.Duration(a.Delay))
+		if _, err := io.WriteString(c, a.bytesFor(name)); err != nil {
+			return
+		}
+		if a.Early && a.End == "" {
+			m.readBody(r, false)
+		}
+		switch a.End {
+		case "close":
+			return
+		case "reset":
+			_ = c.(*net.TCPConn).SetLinger(0)
+			return
+		case "hang":
+			o.hold()
+			return
+		}
+	}
+}
+
+// bytesFor is the answer of an origin, which says its name.
+func (a *Answer) bytesFor(name string) string {
+	if a.Raw != "" {
+		return a.Raw
+	}
+	b := a.bytes()
+	if line, rest, ok := strings.Cut(b, "\r\n"); ok && !strings.HasPrefix(line, "HTTP/1.1 1") {
+		return line + "\r\nX-Origin: " + name + "\r\n" + rest
+	}
+	return b
+}
+
+// echo answers lines of plain TCP: "tcp close" ends the connection.
+func (o *origins) echo(name string, c net.Conn, r *bufio.Reader) {
+	for {
+		line, err := r.ReadString('\n')
+		if line != "" {
+			o.arrive(name, &Message{Start: strings.TrimSpace(line), Framing: "none"})
+		}
+		if err != nil || strings.HasPrefix(line, "tcp close") {
+			return
+		}
+		if _, err := io.WriteString(c, name+" says "+line); err != nil {
+			return
+		}
+	}
+}

