@@ -78,11 +78,10 @@ func init() {
 				"server_name server_header_transformation max_request_headers_kb stream_idle_timeout request_timeout " +
 				"request_headers_timeout access_log use_remote_address skip_xff_append generate_request_id " +
 				"forward_client_cert_details set_current_client_cert_details normalize_path merge_slashes " +
-				"path_with_escaped_slashes_action",
+				"path_with_escaped_slashes_action upgrade_configs",
 			instead: map[string]string{
 				"http2_protocol_options": "HTTP/2 is not implemented",
 				"http3_protocol_options": "HTTP/3 is not implemented",
-				"upgrade_configs":        "upgrades are not implemented",
 				"scoped_routes":          "use rds or route_config",
 			},
 		},
@@ -96,6 +95,10 @@ func init() {
 		},
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails": {
 			use: "uri",
+		},
+		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig": {
+			use:     "upgrade_type enabled",
+			instead: map[string]string{"filters": "upgrades pass the connection manager's filters"},
 		},
 		"envoy.config.core.v3.HttpProtocolOptions": {
 			use: "idle_timeout max_headers_count headers_with_underscores_action",

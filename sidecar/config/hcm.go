@@ -1,6 +1,9 @@
 package config
 
 import (
+	"slices"
+	"strings"
+
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
@@ -29,7 +32,7 @@ func (d *decoder) connectionManager(m *hcmv3.HttpConnectionManager, path string)
 		out.GenerateRequestID = g.GetValue()
 	}
 	for _, step := range []func(*hcmv3.HttpConnectionManager, *hcm.Config, string) error{
-		d.hcmRoutes, d.hcmFilters, hcmEnums, hcmServerName, hcmTimeouts, hcmProtocol,
+		d.hcmRoutes, d.hcmFilters, hcmEnums, hcmServerName, hcmTimeouts, hcmProtocol, hcmUpgrades,
 	} {
 		if err := step(m, out, path); err != nil {
 			return nil, err
@@ -161,6 +164,24 @@ func hcmProtocol(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (
 	h1 := m.GetHttpProtocolOptions()
 	out.AcceptHTTP10 = h1.GetAcceptHttp_10()
 	return absoluteURL(h1, path+".http_protocol_options")
+}
+
+func hcmUpgrades(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) error {
+	for i, u := range m.GetUpgradeConfigs() {
+		here := at(path+".upgrade_configs", i) + ".upgrade_type"
+		switch t := strings.ToLower(u.GetUpgradeType()); {
+		case t == "":
+			return fail(here, "is empty")
+		case t == "h2c":
+			return fail(here, "h2c is never offered onward: what follows would be out of sight")
+		case slices.ContainsFunc(out.Upgrades, func(o hcm.Upgrade) bool { return strings.EqualFold(o.Type, t) }):
+			return fail(here, "%s is configured twice", u.GetUpgradeType())
+		}
+		out.Upgrades = append(out.Upgrades, hcm.Upgrade{
+			Type: u.GetUpgradeType(), Disabled: u.GetEnabled() != nil && !u.GetEnabled().GetValue(),
+		})
+	}
+	return nil
 }
 
 func absoluteURL(h1 *corev3.Http1ProtocolOptions, path string) error {

@@ -39,6 +39,15 @@ type Config struct {
 	GenerateRequestID bool
 	ServerName        string // "envoy" semantics; empty leaves the upstream's
 	AcceptHTTP10      bool
+	// Upgrades are the protocols that a request may switch to, "CONNECT" among them.
+	Upgrades []Upgrade
+}
+
+// Upgrade allows a protocol to be switched to, or takes back what a wider
+// configuration allows. Types are compared without case.
+type Upgrade struct {
+	Type     string
+	Disabled bool
 }
 
 // EscapedSlashes is what happens to %2F and %5C in a path.

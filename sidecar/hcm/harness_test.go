@@ -163,13 +163,13 @@ func (b *bed) start() *bed {
 }
 
 // client is one raw connection to the bed.
-type client struct {
+type testClient struct {
 	t testing.TB
 	net.Conn
 	r *bufio.Reader
 }
 
-func (b *bed) dial() *client {
+func (b *bed) dial() *testClient {
 	b.t.Helper()
 	nc, err := net.Dial("tcp", b.addr)
 	if err != nil {
@@ -177,10 +177,10 @@ func (b *bed) dial() *client {
 	}
 	_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
 	b.t.Cleanup(func() { _ = nc.Close() })
-	return &client{b.t, nc, bufio.NewReader(nc)}
+	return &testClient{b.t, nc, bufio.NewReader(nc)}
 }
 
-func (c *client) send(s string) {
+func (c *testClient) send(s string) {
 	c.t.Helper()
 	if _, err := io.WriteString(c.Conn, s); err != nil {
 		c.t.Fatal(err)
@@ -188,7 +188,7 @@ func (c *client) send(s string) {
 }
 
 // answer reads one response. The body is read whole.
-func (c *client) answer(method string) (*http.Response, string) {
+func (c *testClient) answer(method string) (*http.Response, string) {
 	c.t.Helper()
 	resp, err := http.ReadResponse(c.r, &http.Request{Method: method})
 	if err != nil {
@@ -202,7 +202,7 @@ func (c *client) answer(method string) (*http.Response, string) {
 }
 
 // do sends a request and returns the response.
-func (c *client) do(raw string) (*http.Response, string) {
+func (c *testClient) do(raw string) (*http.Response, string) {
 	c.t.Helper()
 	c.send(raw)
 	method, _, _ := strings.Cut(raw, " ")
@@ -210,7 +210,7 @@ func (c *client) do(raw string) (*http.Response, string) {
 }
 
 // closed fails unless the server ends the connection.
-func (c *client) closed() {
+func (c *testClient) closed() {
 	c.t.Helper()
 	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
 	if b, err := c.r.ReadByte(); err != io.EOF {

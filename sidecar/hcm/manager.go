@@ -133,7 +133,7 @@ func orDefault(d, or time.Duration) time.Duration {
 
 // ServeStream implements downstream.Handler.
 func (m *Manager) ServeStream(ctx context.Context, d *downstream.Conn) {
-	c := newConn(ctx, m, d)
+	c := newHTTP1Conn(ctx, m, d)
 	d.OnDrain(c)
 	c.serve()
 	d.OnDrain(nil)

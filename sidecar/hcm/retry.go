@@ -21,7 +21,7 @@ func (x *exchange) replayable() bool {
 // retryFailure decides over another attempt after one without a response, and
 // waits for its turn.
 func (x *exchange) retryFailure(o outcome) bool {
-	if x.responded || x.c.ctx.Err() != nil || !x.replayable() {
+	if x.responded || x.ctx.Err() != nil || !x.replayable() {
 		return false
 	}
 	switch o {
@@ -31,7 +31,7 @@ func (x *exchange) retryFailure(o outcome) bool {
 	// A pooled connection that its peer had closed: the request was not refused,
 	// it only met a dead connection. This needs no policy, once, but it must be
 	// certain that the request has no effect twice.
-	if o == reset && x.stale && !x.staleRetried && (!x.wrote || x.req.Idempotent()) {
+	if o == reset && x.attempt.stale && !x.staleRetried && (!x.attempt.wrote || x.req.Idempotent()) {
 		x.staleRetried = true
 		x.attempts--
 		x.ntried-- // the host is not at fault
@@ -51,7 +51,7 @@ func (x *exchange) wantsRetry(p *route.RetryPolicy, o outcome) bool {
 	switch {
 	case o == connectFailed || o == connectTimeout:
 		return p.On&(route.RetryConnectFailure|route.RetryResetBeforeRequest) != 0 || anyFailure
-	case o == reset && !x.wrote:
+	case o == reset && !x.attempt.wrote:
 		return p.On&(route.RetryResetBeforeRequest|route.RetryRefusedStream) != 0 || anyFailure
 	}
 	if o == reset && p.On&route.RetryResetIdempotent != 0 && x.req.Idempotent() {
@@ -76,7 +76,7 @@ func (x *exchange) retryResponse() bool {
 	if !x.mayRetry(p) {
 		return false
 	}
-	x.dropUpstream(x.reusable() && x.rbody.Done())
+	x.endUpstream(x.resp.Body == nil)
 	return x.waitTurn(p)
 }
 
@@ -96,8 +96,8 @@ func (x *exchange) startRetry(p *route.RetryPolicy) bool { return x.mayRetry(p) 
 
 // mayRetry asks the policy's number and the budget.
 func (x *exchange) mayRetry(p *route.RetryPolicy) bool {
-	shard := x.c.d.Shard
-	m := x.host.Cluster().Metrics()
+	shard := x.d.Shard
+	m := x.attempt.host.Cluster().Metrics()
 	if uint32(x.attempts) > p.NumRetries {
 		x.flags |= telemetry.FlagRetryLimitExceeded
 		if m != nil {
@@ -107,7 +107,7 @@ func (x *exchange) mayRetry(p *route.RetryPolicy) bool {
 	}
 	if x.retrying == nil {
 		// The cluster of the host: an aggregate has no requests of its own.
-		own := x.host.Cluster()
+		own := x.attempt.host.Cluster()
 		if !own.StartRetry(shard) {
 			x.flags |= telemetry.FlagUpstreamOverflow
 			return false
@@ -140,7 +140,7 @@ func (x *exchange) waitTurn(p *route.RetryPolicy) bool {
 	select {
 	case <-t.C:
 		return true
-	case <-x.c.ctx.Done():
+	case <-x.ctx.Done():
 		return false
 	}
 }
@@ -153,9 +153,9 @@ func (x *exchange) endRetry(good bool) {
 	x.retrying.EndRetry()
 	if m := x.retrying.Metrics(); m != nil {
 		if good {
-			m.RetrySuccess.Inc(x.c.d.Shard)
+			m.RetrySuccess.Inc(x.d.Shard)
 		} else {
-			m.RetryFailure.Inc(x.c.d.Shard)
+			m.RetryFailure.Inc(x.d.Shard)
 		}
 	}
 	x.retrying = nil
