@@ -127,7 +127,7 @@ func (c *Config) listener(p *place, certs *certs) (map[string]any, error) {
 			}
 			if chain["tls"] != nil {
 				delete(chain, "tls")
-				chain["transport_socket"] = certs.downstream(&MTLS{Optional: true})
+				chain["transport_socket"] = certs.downstream()
 			}
 			chains = append(chains, chain)
 		}
@@ -136,7 +136,7 @@ func (c *Config) listener(p *place, certs *certs) (map[string]any, error) {
 	}
 	chain := map[string]any{"filters": []any{c.hcm(p, nil)}}
 	if c.MTLS != nil {
-		chain["transport_socket"] = certs.downstream(c.MTLS)
+		chain["transport_socket"] = certs.downstream()
 	}
 	l["filter_chains"] = []any{chain}
 	return l, nil
@@ -160,7 +160,9 @@ func (c *Config) hcm(p *place, routes any) map[string]any {
 		maps.Copy(host, c.VHost)
 		hosts = []any{host}
 	}
-	h["route_config"] = map[string]any{"name": "local", "virtual_hosts": hosts}
+	routeConfig := map[string]any{"name": "local", "virtual_hosts": hosts}
+	maps.Copy(routeConfig, c.RouteConfig)
+	h["route_config"] = routeConfig
 	return map[string]any{"name": "hcm", "typed_config": h}
 }
 

@@ -81,18 +81,15 @@ func writePEM(path, kind string, der []byte) error {
 }
 
 // downstream is the transport socket of a listener.
-func (c *certs) downstream(m *MTLS) map[string]any {
+func (c *certs) downstream() map[string]any {
 	validation := map[string]any{"trusted_ca": map[string]any{"filename": c.file("ca.crt")},
-		"match_typed_subject_alt_names": []any{map[string]any{"san_type": "URI", "matcher": map[string]any{"prefix": "spiffe://differential.mesh/"}}}}
+		"match_typed_subject_alt_names": []any{map[string]any{"san_type": "URI", "matcher": map[string]any{"exact": webID}}}}
 	common := map[string]any{
-		"alpn_protocols":   []any{"http/1.1"},
-		"tls_params":       map[string]any{"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
-		"tls_certificates": []any{map[string]any{"certificate_chain": map[string]any{"filename": c.file("api.crt")}, "private_key": map[string]any{"filename": c.file("api.key")}}},
+		"alpn_protocols":     []any{"http/1.1"},
+		"tls_params":         map[string]any{"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
+		"validation_context": validation,
+		"tls_certificates":   []any{map[string]any{"certificate_chain": map[string]any{"filename": c.file("api.crt")}, "private_key": map[string]any{"filename": c.file("api.key")}}},
 	}
-	tlsContext := map[string]any{"@type": apiType + "extensions.transport_sockets.tls.v3.DownstreamTlsContext", "common_tls_context": common}
-	if !m.Optional {
-		common["validation_context"] = validation
-		tlsContext["require_client_certificate"] = true
-	}
+	tlsContext := map[string]any{"@type": apiType + "extensions.transport_sockets.tls.v3.DownstreamTlsContext", "common_tls_context": common, "require_client_certificate": true}
 	return map[string]any{"name": "tls", "typed_config": tlsContext}
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // patience is how long an answer may take.
-const patience = 8 * time.Second
+const patience = 3 * time.Second
 
 // outcome is what a client saw on a connection.
 type outcome struct {
@@ -78,6 +78,13 @@ func (x *Case) converse(addr string, certs *certs, plainTCP bool) (*outcome, err
 			return out, nil
 		}
 	}
+	if x.Raw != "" && len(x.More) == 0 {
+		// What was sent may have been more than one request.
+		_ = c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		for out.read(c, r, "GET", "") {
+			continue
+		}
+	}
 	return out, nil
 }
 
@@ -99,7 +106,9 @@ func (x *Case) talk(c net.Conn, r *bufio.Reader, out *outcome) error {
 	}
 	b, err := io.ReadAll(r)
 	out.tcp += string(b)
-	out.end = ended(err)
+	if out.end = ended(err); err == nil {
+		out.end = "closed"
+	}
 	return nil
 }
 
@@ -130,6 +139,10 @@ func (out *outcome) read(c net.Conn, r *bufio.Reader, method, body string) bool 
 		}
 		closes, _ := m.get("connection")
 		if m.Broken != "" || m.Framing == "close" || strings.EqualFold(closes, "close") {
+			// Envoy waits a second for the client to close first.
+			if w, ok := c.(interface{ CloseWrite() error }); ok {
+				_ = w.CloseWrite()
+			}
 			_ = c.SetReadDeadline(time.Now().Add(3 * time.Second))
 			_, err := r.ReadByte()
 			out.end = ended(err)

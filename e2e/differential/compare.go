@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -63,7 +65,7 @@ func text(v any) string {
 }
 
 func (o observation) message(name string, m *Message) {
-	o[name+".start"] = m.Start
+	o[name+".start"] = withoutReason(m.Start)
 	o[name+".framing"] = m.Framing
 	o[name+".body"] = m.Body
 	if m.Broken != "" {
@@ -76,6 +78,14 @@ func (o observation) message(name string, m *Message) {
 		order = append(order, strings.ToLower(h.Name))
 	}
 	o[name+".order"] = strings.Join(order, " ")
+}
+
+// withoutReason cuts a status line after the code.
+func withoutReason(line string) string {
+	if parts := strings.SplitN(line, " ", 3); len(parts) == 3 && strings.HasPrefix(line, "HTTP/") {
+		return parts[0] + " " + parts[1]
+	}
+	return line
 }
 
 func (o observation) fields(prefix string, fields []Header) {
@@ -98,10 +108,13 @@ var (
 // Normalisations are what is not compared to the letter, and why.
 var Normalisations = []struct{ What, How, Why string }{
 	{"names of header fields", "without regard to case", "RFC 9110 5.1; Envoy writes them in lower case, the sidecar as they came"},
+	{"reason phrases", "not compared", "RFC 9112 4: a client ignores them; Envoy writes its own, the sidecar the origin's"},
 	{"order of header fields", "values of one name keep theirs; names among each other are not compared", "RFC 9110 5.3; each program puts its own fields elsewhere"},
 	{"`date`", "a date or none", "the clock"},
 	{"`x-request-id`", "a UUID, or what the client sent", "random"},
 	{"`x-envoy-upstream-service-time`", "a number or none", "the clock"},
+	{"`x-envoy-expected-rq-timeout-ms`", "to the next 50 ms", "the clock"},
+	{"the host's own address", "by that name", "it is another on each host"},
 	{"ports", "by the name of the listener or origin", "each program has its own"},
 }
 
@@ -115,6 +128,11 @@ func Normal(h Header) string {
 	case "x-request-id":
 		if uuid.MatchString(h.Value) {
 			return "(a UUID)"
+		}
+	case "x-envoy-expected-rq-timeout-ms":
+		// What is left of a timeout, to the next 50 ms.
+		if n, err := strconv.Atoi(h.Value); err == nil {
+			return strconv.Itoa((n + 49) / 50 * 50)
 		}
 	case "x-envoy-upstream-service-time":
 		if digit.MatchString(h.Value) {
@@ -132,8 +150,22 @@ func (p *place) normalize(v string) string {
 	for name, port := range p.ports {
 		v = strings.ReplaceAll(v, fmt.Sprintf("127.0.0.1:%d", port), "(listener "+name+")")
 	}
+	for _, a := range hostAddresses {
+		v = strings.ReplaceAll(v, a, "(this host)")
+	}
 	return v
 }
+
+// hostAddresses are those of this host's interfaces, but for loopback.
+var hostAddresses = func() (out []string) {
+	all, _ := net.InterfaceAddrs()
+	for _, a := range all {
+		if n, ok := a.(*net.IPNet); ok && !n.IP.IsLoopback() && n.IP.To4() != nil {
+			out = append(out, n.IP.String())
+		}
+	}
+	return out
+}()
 
 // notCompared are fields that are kept for the eye only.
 func notCompared(field string) bool { return strings.HasSuffix(field, ".order") }
@@ -156,21 +188,31 @@ func differences(envoy, hauberk observation) (out []Difference) {
 	return out
 }
 
-// Verdict is what is wrong with a case: differences that it does not name, and
+// verdict is what is wrong with a case: differences that it does not name, and
 // named ones that are not there (any more).
 func verdict(found, named []Difference) (unexpected, gone []Difference) {
-	same := func(a Difference) func(Difference) bool {
-		return func(b Difference) bool { return a.Field == b.Field && a.Envoy == b.Envoy && a.Hauberk == b.Hauberk }
-	}
 	for _, d := range found {
-		if !slices.ContainsFunc(named, same(d)) {
+		if !slices.ContainsFunc(named, func(n Difference) bool { return n.names(d) || n.covers(d) }) {
 			unexpected = append(unexpected, d)
 		}
 	}
-	for _, d := range named {
-		if !slices.ContainsFunc(found, same(d)) {
-			gone = append(gone, d)
+	for _, n := range named {
+		if !slices.ContainsFunc(found, n.names) {
+			gone = append(gone, n)
+		}
+		for _, prefix := range n.And {
+			if !slices.ContainsFunc(found, func(d Difference) bool { return strings.HasPrefix(d.Field, prefix) }) {
+				gone = append(gone, Difference{Field: prefix + "…"})
+			}
 		}
 	}
 	return unexpected, gone
+}
+
+func (n Difference) names(d Difference) bool {
+	return n.Field == d.Field && (n.Envoy == d.Envoy || n.Envoy == "*") && (n.Hauberk == d.Hauberk || n.Hauberk == "*")
+}
+
+func (n Difference) covers(d Difference) bool {
+	return slices.ContainsFunc(n.And, func(prefix string) bool { return strings.HasPrefix(d.Field, prefix) })
 }

@@ -24,6 +24,7 @@ type origins struct {
 	mu     sync.Mutex
 	seen   []seen
 	script []Answer
+	fresh  bool
 	held   []chan struct{}
 }
 
@@ -54,14 +55,14 @@ func (o *origins) close() {
 	for _, ln := range o.lns {
 		ln.Close()
 	}
-	o.reset(nil)
+	o.reset(nil, false)
 }
 
 // reset begins a case.
-func (o *origins) reset(script []Answer) {
+func (o *origins) reset(script []Answer, fresh bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.seen, o.script = nil, script
+	o.seen, o.script, o.fresh = nil, script, fresh
 	for _, h := range o.held {
 		close(h)
 	}
@@ -95,6 +96,9 @@ func (o *origins) arrive(name string, m *Message) (Answer, int) {
 	var a Answer
 	if len(o.script) > 0 {
 		a, o.script = o.script[0], o.script[1:]
+	}
+	if o.fresh && a.Raw == "" && a.End == "" {
+		a.Fresh, a.End = true, "close"
 	}
 	return a, len(o.seen) - 1
 }
@@ -164,6 +168,9 @@ func (a *Answer) bytesFor(name string) string {
 	}
 	b := a.bytes()
 	if line, rest, ok := strings.Cut(b, "\r\n"); ok && !strings.HasPrefix(line, "HTTP/1.1 1") {
+		if a.Fresh {
+			rest = "Connection: close\r\n" + rest
+		}
 		return line + "\r\nX-Origin: " + name + "\r\n" + rest
 	}
 	return b

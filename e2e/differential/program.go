@@ -80,6 +80,8 @@ func (g *Group) start(name, dir string, certs *certs, command func(bootstrap str
 			return nil, err
 		}
 	}
+	// The connections above are logged too, soon; nothing else is yet.
+	time.Sleep(150 * time.Millisecond)
 	return p, nil
 }
 
@@ -109,7 +111,7 @@ func (p *program) stop() {
 // they do not come.
 func (p *program) records(config string, n int) ([]map[string]any, error) {
 	var out []map[string]any
-	for end := time.Now().Add(3 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(1200 * time.Millisecond); ; time.Sleep(5 * time.Millisecond) {
 		b, err := os.ReadFile(p.logFile(config))
 		if err != nil && !os.IsNotExist(err) {
 			return nil, err
@@ -132,10 +134,11 @@ func (p *program) records(config string, n int) ([]map[string]any, error) {
 
 // run sends one case and observes.
 func (p *program) run(c *Config, x *Case, certs *certs) (observation, error) {
+	p.skip(c.Name)
 	if x.Repeat > 0 {
 		return p.shares(c, x, certs)
 	}
-	p.origins.reset(x.Respond)
+	p.origins.reset(x.Respond, c.Fresh)
 	var wg sync.WaitGroup
 	if x.Meanwhile != "" {
 		other := &Case{Send: x.Meanwhile, TLS: x.TLS}
@@ -147,7 +150,7 @@ func (p *program) run(c *Config, x *Case, certs *certs) (observation, error) {
 		return nil, fmt.Errorf("%s: %w", p.name, err)
 	}
 	wg.Wait()
-	want := 1 + len(x.More)
+	want := max(1+len(x.More), final(out.responses))
 	if c.plainTCP() {
 		want = 1
 	}
@@ -164,9 +167,26 @@ func (p *program) run(c *Config, x *Case, certs *certs) (observation, error) {
 	return observe(out, p.origins.requests(), log, &p.place), nil
 }
 
+// final counts responses that are not interim.
+func final(responses []*Message) (n int) {
+	for _, m := range responses {
+		if _, status, _ := strings.Cut(m.Start, " "); !strings.HasPrefix(status, "1") {
+			n++
+		}
+	}
+	return n
+}
+
+// skip forgets what the access log says so far.
+func (p *program) skip(config string) {
+	if f, err := os.Stat(p.logFile(config)); err == nil {
+		p.read[config] = int(f.Size())
+	}
+}
+
 // shares sends the case many times and counts who answered.
 func (p *program) shares(c *Config, x *Case, certs *certs) (observation, error) {
-	p.origins.reset(nil)
+	p.origins.reset(nil, false)
 	o := observation{}
 	for range x.Repeat {
 		out, err := x.converse(p.addr(c.Name), certs, false)

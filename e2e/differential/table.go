@@ -29,6 +29,14 @@ type Refusal struct {
 	Why  string `json:"why"`
 }
 
+// Common is testdata/common.yaml: what is said once for many cases.
+type Common struct {
+	// Reasons by name; a why of "@name" is one of them.
+	Reasons map[string]string `json:"reasons"`
+	// Differs may show up in any case.
+	Differs []Difference `json:"differs"`
+}
+
 // Config is one listener and the requests that are sent to it. Exactly one of
 // HCM's routes, VirtualHosts and FilterChains says what it does.
 type Config struct {
@@ -39,16 +47,17 @@ type Config struct {
 	VHost        map[string]any   `json:"vhost,omitempty"`
 	Routes       []map[string]any `json:"routes,omitempty"`
 	VirtualHosts []map[string]any `json:"virtual_hosts,omitempty"`
+	RouteConfig  map[string]any   `json:"route_config,omitempty"` // further fields of it
 	Listener     map[string]any   `json:"listener,omitempty"`
 	FilterChains []map[string]any `json:"filter_chains,omitempty"`
 	MTLS         *MTLS            `json:"mtls,omitempty"` // of the only filter chain
-	Cases        []Case           `json:"cases"`
+	// Fresh lets origins close every connection, so that none is used again.
+	Fresh bool   `json:"fresh,omitempty"`
+	Cases []Case `json:"cases"`
 }
 
-// MTLS is a downstream TLS context; Optional asks for no client certificate.
-type MTLS struct {
-	Optional bool `json:"optional,omitempty"`
-}
+// MTLS is a downstream TLS context that asks for the client's certificate.
+type MTLS struct{}
 
 // Case is a connection and what is sent on it.
 type Case struct {
@@ -92,15 +101,19 @@ type Answer struct {
 	Delay Duration `json:"delay,omitempty"`
 	Early bool     `json:"early,omitempty"` // before the body was read
 	// End is close, reset or hang, after what was sent; empty keeps the connection.
-	End string `json:"end,omitempty"`
+	End   string `json:"end,omitempty"`
+	Fresh bool   `json:"-"` // says that it closes
 }
 
-// Difference is one field in which the two differ, and why that is so.
+// Difference is one field in which the two differ, and why that is so. A value of
+// "*" is any.
 type Difference struct {
 	Field   string `json:"field"`
 	Envoy   string `json:"envoy"`
 	Hauberk string `json:"hauberk"`
 	Why     string `json:"why"`
+	// And are prefixes of further fields that differ as a consequence.
+	And []string `json:"and,omitempty"`
 }
 
 // Duration is a time.Duration that is written as 300ms.
@@ -113,29 +126,77 @@ func (d *Duration) UnmarshalJSON(b []byte) error {
 	return err
 }
 
+// Table is all of testdata.
+type Table struct {
+	Common
+	Groups []Group
+}
+
 // Load reads the table.
-func Load(dir string) ([]Group, error) {
+func Load(dir string) (*Table, error) {
+	t := &Table{}
+	if err := read(filepath.Join(dir, "common.yaml"), &t.Common); err != nil {
+		return nil, err
+	}
 	files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
 	if err != nil {
 		return nil, err
 	}
 	slices.Sort(files)
-	var out []Group
 	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			return nil, err
+		if filepath.Base(f) == "common.yaml" {
+			continue
 		}
 		g := Group{Name: strings.TrimSuffix(filepath.Base(f), ".yaml")}
-		if err := yaml.UnmarshalStrict(b, &g); err != nil {
-			return nil, fmt.Errorf("%s: %w", f, err)
+		if err := read(f, &g); err != nil {
+			return nil, err
 		}
 		if err := g.check(); err != nil {
 			return nil, fmt.Errorf("%s: %w", f, err)
 		}
-		out = append(out, g)
+		t.Groups = append(t.Groups, g)
 	}
-	return out, nil
+	return t, t.resolve()
+}
+
+func read(file string, into any) error {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	if err := yaml.UnmarshalStrict(b, into); err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	return nil
+}
+
+// resolve puts reasons in place of their names.
+func (t *Table) resolve() error {
+	used := map[string]bool{}
+	for i := range t.Groups {
+		for j := range t.Groups[i].Configs {
+			c := &t.Groups[i].Configs[j]
+			for k := range c.Cases {
+				for n := range c.Cases[k].Differs {
+					d := &c.Cases[k].Differs[n]
+					name, ok := strings.CutPrefix(d.Why, "@")
+					if !ok {
+						continue
+					}
+					if d.Why = t.Reasons[name]; d.Why == "" {
+						return fmt.Errorf("%s: %s: there is no reason %q", c.Name, c.Cases[k].Name, name)
+					}
+					used[name] = true
+				}
+			}
+		}
+	}
+	for name := range t.Reasons {
+		if !used[name] {
+			return fmt.Errorf("the reason %q is not used", name)
+		}
+	}
+	return nil
 }
 
 func (g *Group) check() error {
@@ -203,7 +264,7 @@ func (a *Answer) bytes() string {
 	switch {
 	case a.Raw != "":
 		return a.Raw
-	case a.Send == "" && a.End == "":
+	case a.Send == "" && (a.End == "" || a.Fresh):
 		return "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 	case a.Send == "":
 		return ""
@@ -216,7 +277,7 @@ func (a *Answer) bytes() string {
 	lower := strings.ToLower(head)
 	chunked := strings.Contains(lower, "transfer-encoding:")
 	bodiless := strings.HasPrefix(lines[0], "HTTP/1.1 1") || strings.HasPrefix(lines[0], "HTTP/1.1 204") || strings.HasPrefix(lines[0], "HTTP/1.1 304")
-	if !bodiless && !chunked && !strings.Contains(lower, "content-length:") && a.End != "close" {
+	if !bodiless && !chunked && !strings.Contains(lower, "content-length:") && (a.End != "close" || a.Fresh) {
 		lines = append(lines, fmt.Sprintf("Content-Length: %d", len(body)))
 	}
 	if chunked {
