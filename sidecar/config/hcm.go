@@ -13,11 +13,6 @@ import (
 )
 
 func (d *decoder) connectionManager(m *hcmv3.HttpConnectionManager, path string) (*hcm.Config, error) {
-	switch m.GetCodecType() {
-	case hcmv3.HttpConnectionManager_AUTO, hcmv3.HttpConnectionManager_HTTP1:
-	default:
-		return nil, fail(path+".codec_type", "is %s; use HTTP1 or AUTO: HTTP/2 and HTTP/3 are not implemented", m.GetCodecType())
-	}
 	out := &hcm.Config{
 		StatPrefix:          m.GetStatPrefix(),
 		MaxRequestHeadersKB: int(m.GetMaxRequestHeadersKb().GetValue()),
@@ -32,7 +27,7 @@ func (d *decoder) connectionManager(m *hcmv3.HttpConnectionManager, path string)
 		out.GenerateRequestID = g.GetValue()
 	}
 	for _, step := range []func(*hcmv3.HttpConnectionManager, *hcm.Config, string) error{
-		d.hcmRoutes, d.hcmFilters, hcmEnums, hcmServerName, hcmTimeouts, hcmProtocol, hcmUpgrades,
+		hcmCodec, d.hcmRoutes, d.hcmFilters, hcmEnums, hcmServerName, hcmTimeouts, hcmProtocol, hcmUpgrades,
 	} {
 		if err := step(m, out, path); err != nil {
 			return nil, err
@@ -41,6 +36,24 @@ func (d *decoder) connectionManager(m *hcmv3.HttpConnectionManager, path string)
 	var err error
 	out.AccessLog, err = d.accessLogs(m.GetAccessLog(), path+".access_log")
 	return out, err
+}
+
+func hcmCodec(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err error) {
+	switch m.GetCodecType() {
+	case hcmv3.HttpConnectionManager_AUTO:
+		out.Codec = hcm.CodecAuto
+	case hcmv3.HttpConnectionManager_HTTP1:
+		out.Codec = hcm.CodecHTTP1
+	case hcmv3.HttpConnectionManager_HTTP2:
+		out.Codec = hcm.CodecHTTP2
+	default:
+		return fail(path+".codec_type", "is %s; use HTTP1, HTTP2 or AUTO: HTTP/3 is not implemented", m.GetCodecType())
+	}
+	out.HTTP2, err = http2Options(m.GetHttp2ProtocolOptions(), path+".http2_protocol_options")
+	if err == nil && m.GetHttp2ProtocolOptions().GetOverrideStreamErrorOnInvalidHttpMessage() == nil {
+		out.HTTP2.MalformedEndsConnection = !m.GetStreamErrorOnInvalidHttpMessage().GetValue()
+	}
+	return err
 }
 
 func (d *decoder) hcmRoutes(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err error) {

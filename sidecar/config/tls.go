@@ -76,11 +76,6 @@ func (d *decoder) upstreamTLS(m *tlsv3.UpstreamTlsContext, path string) (*cluste
 	if out.Validation == "" && (out.Files == nil || out.Files.TrustedCA == "") {
 		return nil, fail(here, "has no validation context: the server would not be verified")
 	}
-	for i, p := range out.ALPN {
-		if p != "http/1.1" && !d.grpcOnly {
-			return nil, fail(at(here+".alpn_protocols", i), "%q cannot be spoken; offer http/1.1", p)
-		}
-	}
 	return out, nil
 }
 

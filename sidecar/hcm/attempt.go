@@ -8,6 +8,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
@@ -22,6 +23,7 @@ const (
 	connectFailed
 	connectTimeout
 	reset         // the connection ended before a response
+	remoteReset   // the host reset the stream
 	refused       // the host certainly did not process the request
 	brokeProtocol // the response was refused
 	timedOut      // the route's timeout
@@ -40,6 +42,7 @@ type attempt struct {
 	// up is nil when the attempt holds no connection.
 	up upstream
 	h1 http1Upstream // what up is when the host speaks HTTP/1
+	h2 http2Upstream // and HTTP/2
 
 	until int64 // noDeadline for none
 	stale bool  // the connection was used before
@@ -99,14 +102,13 @@ func (a *attempt) run() outcome {
 	if p := x.sel.Retry; p != nil && p.PerTryTimeout > 0 {
 		a.until = min(x.deadline, monotonic()+int64(p.PerTryTimeout))
 	}
-	conn, err := h.Acquire(a.dial, x.d.Workload, x.d.Shard)
+	conn, err := h.Acquire(a.dial, x.d.Workload, x.req.Version == message.HTTP2, x.d.Shard)
 	if err != nil {
 		h.End()
 		own.EndRequest()
 		return a.connectFailure(err)
 	}
-	a.hold(conn)
-	o := a.send()
+	o := a.exchange(conn)
 	if o == responded {
 		return o
 	}
@@ -116,14 +118,25 @@ func (a *attempt) run() outcome {
 	return o
 }
 
-// hold makes conn the attempt's connection.
-func (a *attempt) hold(conn *cluster.Conn) {
-	a.stale = conn.Reused()
-	a.h1.hold(conn, a)
-	a.up = &a.h1
-	a.x.dog.upstream.Store(&a.up)
+// exchange makes conn the attempt's connection, sends the request on it and reads the
+// response's head.
+func (a *attempt) exchange(conn *cluster.Conn) outcome {
 	info := conn.Info()
 	a.local, a.peer, a.own, a.tls = info.Local, info.PeerID, info.OwnID, info.TLSVersion
+	a.stale, a.wrote = conn.Reused(), false
+	a.resp.Reset()
+	if conn.HTTP2 != nil {
+		a.h2.hold(conn, a)
+		a.up = &a.h2
+	} else {
+		a.h1.hold(conn, a)
+		a.up = &a.h1
+	}
+	if err := a.up.open(a); err != nil {
+		return a.broken(err)
+	}
+	a.x.dog.upstream.Store(&a.up)
+	return a.send()
 }
 
 // drop gives the attempt's connection back; clean says that the exchange on it
@@ -181,9 +194,7 @@ func (a *attempt) send() outcome {
 	x := a.x
 	// Where the body is here already, nobody waits for 100.
 	x.req.ExpectContinue = x.req.ExpectContinue && !x.complete
-	a.resp.Reset()
 	a.sentAt, a.firstAt = monotonic(), 0
-	a.wrote = false
 	x.dog.await(a.sentAt, a.until, x.idleTimeout(), true)
 	if err := a.up.send(a); err != nil {
 		return a.broken(err)
@@ -208,7 +219,7 @@ func (a *attempt) readHead() outcome {
 			return responded
 		}
 		if interim++; interim > maxInterim || a.resp.Status == 101 {
-			return a.badResponse(http1.ErrStatusLine)
+			return a.badResponse("unexpected_interim_response")
 		}
 		if a.x.client.interim(a.x) != nil {
 			return clientGone
@@ -217,23 +228,45 @@ func (a *attempt) readHead() outcome {
 	}
 }
 
-func (a *attempt) badResponse(err *http1.Error) outcome {
-	a.failure = err.Reason
+// badResponse notes a response that the codec refused.
+func (a *attempt) badResponse(reason string) outcome {
+	a.failure = reason
 	if m := a.x.m.metrics; m != nil {
-		m.ProtocolErrors.With("upstream", err.Reason).Inc(a.x.d.Shard)
+		m.ProtocolErrors.With("upstream", reason).Inc(a.x.d.Shard)
 	}
 	return brokeProtocol
+}
+
+// protocolError reads the errors of the codecs; ok is false for others.
+func (a *attempt) protocolError(err error) (o outcome, ok bool) {
+	var h1 *http1.Error
+	var stream *http2.StreamError
+	var conn *http2.ConnError
+	switch {
+	case errors.Is(err, http2.ErrRefused):
+		a.wrote = false
+		return refused, true
+	case errors.As(err, &h1):
+		return a.badResponse(h1.Reason), true
+	case errors.As(err, &stream) && stream.Remote:
+		a.failure = stream.Code.String()
+		return remoteReset, true
+	case errors.As(err, &stream):
+		return a.badResponse(stream.Reason), true
+	case errors.As(err, &conn) && conn.Err == nil && !conn.Remote:
+		return a.badResponse(conn.Reason), true
+	}
+	return 0, false
 }
 
 // broken says what an error on the upstream connection means: our own watchdog and
 // the body's sender end the wait that way too.
 func (a *attempt) broken(err error) outcome {
-	if err == http1.ErrUnwritable {
+	if err == http1.ErrUnwritable || err == http2.ErrUnwritable {
 		return unwritable
 	}
-	var e *http1.Error
-	if errors.As(err, &e) {
-		return a.badResponse(e)
+	if o, ok := a.protocolError(err); ok {
+		return o
 	}
 	if !stream.IsTimeout(err) {
 		return reset
@@ -268,7 +301,7 @@ func (a *attempt) report(o outcome) {
 		a.host.Report(cluster.Outcome(a.resp.Status))
 		m.Answered(a.x.d.Shard, a.resp.Status)
 		return
-	case reset, brokeProtocol:
+	case reset, remoteReset, brokeProtocol:
 		// A pooled connection that its peer closed meanwhile says nothing of
 		// the host's health.
 		if !a.stale || o == brokeProtocol {

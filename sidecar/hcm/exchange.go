@@ -26,6 +26,7 @@ type exchange struct {
 
 	client  client
 	h1      http1Client // the client when it speaks HTTP/1
+	h2      http2Client // and HTTP/2
 	req     *message.Request
 	request message.Request // what req points to when the client speaks HTTP/1
 
@@ -135,9 +136,11 @@ func (x *exchange) resetRequest() {
 
 // serve answers the request in x.req.
 func (x *exchange) serve() {
-	x.req.Scheme = "http"
-	if x.d.Info.TLS {
-		x.req.Scheme = "https"
+	if x.req.Scheme == "" {
+		x.req.Scheme = "http"
+		if x.d.Info.TLS {
+			x.req.Scheme = "https"
+		}
 	}
 	x.takeBuffered()
 	if x.admit() {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -100,8 +101,11 @@ func (x *exchange) pullBody() bool {
 
 // refusal tells how a message that its codec refused is answered.
 func refusal(err error) (status int, reason string, ok bool) {
-	if e, ok := err.(*http1.Error); ok {
+	switch e := err.(type) {
+	case *http1.Error:
 		return e.Status, e.Reason, true
+	case *http2.StreamError:
+		return 400, e.Reason, !e.Remote
 	}
 	return 0, "", false
 }
@@ -161,6 +165,9 @@ func (x *exchange) fail(o outcome) {
 	case reset:
 		x.flags |= telemetry.FlagUpstreamConnTermination
 		r.body, r.details = before+"connection termination", "upstream_reset_before_response_started{connection_termination}"
+	case remoteReset:
+		x.flags |= telemetry.FlagUpstreamReset
+		r.body, r.details = before+"remote reset", "upstream_reset_before_response_started{remote_reset}"
 	case refused:
 		x.flags |= telemetry.FlagUpstreamReset
 		r.body, r.details = before+"remote refused stream reset", "upstream_reset_before_response_started{remote_refused_stream_reset}"

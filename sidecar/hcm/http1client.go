@@ -194,6 +194,9 @@ func (h *http1Client) head(x *exchange, more bool) (err error) {
 	if h.c.d.Draining() || !x.requestRead() && !(x.local && h.discardable(x)) {
 		x.closeAfter = true
 	}
+	if !x.req.AcceptTrailers {
+		resp.Fields.DelID(message.Trailer)
+	}
 	h.out, err = http1.AppendResponse(h.out[:0], resp, http1.ResponseOptions{
 		Framing: h.respFraming,
 		// HEAD and 304 tell the length that a body would have had.
@@ -214,11 +217,17 @@ func (h *http1Client) discardable(x *exchange) bool {
 const directWrite = 8 << 10
 
 // data implements client.
-func (h *http1Client) data(x *exchange, p []byte) error {
+func (h *http1Client) data(x *exchange, p []byte, last bool, trailers *message.Fields) (err error) {
 	switch {
 	case h.respFraming == http1.Chunked:
 		h.out = http1.AppendChunk(h.out, p)
-		return nil
+		if last {
+			if !x.req.AcceptTrailers {
+				trailers = nil
+			}
+			h.out, err = http1.AppendLastChunk(h.out, trailers)
+		}
+		return err
 	case len(p) < directWrite, len(h.out) > 0 && len(p) <= upstreamBuffer:
 		// One write with the head is cheaper than two.
 		h.out = append(h.out, p...)
@@ -227,18 +236,7 @@ func (h *http1Client) data(x *exchange, p []byte) error {
 	if err := h.flush(x); err != nil {
 		return err
 	}
-	_, err := h.c.s.Write(p)
-	return err
-}
-
-// end implements client.
-func (h *http1Client) end(x *exchange, trailers *message.Fields) (err error) {
-	if h.respFraming == http1.Chunked {
-		if !x.req.AcceptTrailers {
-			trailers = nil
-		}
-		h.out, err = http1.AppendLastChunk(h.out, trailers)
-	}
+	_, err = h.c.s.Write(p)
 	return err
 }
 
@@ -256,6 +254,7 @@ func (h *http1Client) flush(*exchange) error {
 // connection, tells.
 func (h *http1Client) abort(*exchange) {}
 
-func (h *http1Client) interrupt() { h.c.interrupt() }
-func (h *http1Client) resume()    { h.c.resume() }
-func (h *http1Client) gone() bool { return h.c.gone() }
+func (h *http1Client) interrupt()   { h.c.interrupt() }
+func (h *http1Client) resume()      { h.c.resume() }
+func (h *http1Client) gone() bool   { return h.c.gone() }
+func (h *http1Client) polled() bool { return h.c.polled() }

@@ -241,4 +241,7 @@ func (c *http1Conn) resume()    { _ = c.s.SetDeadline(time.Time{}) }
 // gone implements asker.
 func (c *http1Conn) gone() bool { return c.prober != nil && c.prober.Gone() }
 
+// polled implements asker: while an answer is waited for, nobody reads.
+func (c *http1Conn) polled() bool { return c.prober != nil }
+
 func isEOF(err error) bool { return errors.Is(err, io.EOF) }

@@ -25,6 +25,7 @@ type http1Upstream struct {
 	limits   http1.Limits
 }
 
+// hold makes u the attempt's side on c.
 func (u *http1Upstream) hold(c *cluster.Conn, a *attempt) {
 	u.c, u.dog = c, a.x.dog
 	if u.limits != a.x.m.upstreamLimits {
@@ -55,6 +56,9 @@ func requestFraming(r *message.Request) http1.Framing {
 	}
 	return http1.Chunked
 }
+
+// open implements upstream: a connection is a stream.
+func (u *http1Upstream) open(*attempt) error { return nil }
 
 // send implements upstream. When it has the whole request it also waits for the
 // first bytes of the answer, in the same call where the stream can.
@@ -233,8 +237,6 @@ func (u *http1Upstream) leave(clean bool) {
 	u.in.release()
 	u.piece = piece{}
 }
-
-func (u *http1Upstream) conn() *cluster.Conn { return u.c }
 
 func (u *http1Upstream) interrupt()   { _ = u.c.SetDeadline(past) }
 func (u *http1Upstream) resume()      { _ = u.c.SetDeadline(time.Time{}) }

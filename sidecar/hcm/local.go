@@ -65,7 +65,7 @@ func (x *exchange) localReply(r *reply) {
 	}
 	if more {
 		x.scratch = append(x.scratch[:0], r.body...)
-		if !x.data(x.scratch) || !x.end(nil) {
+		if !x.data(x.scratch, true, nil) {
 			return
 		}
 	}

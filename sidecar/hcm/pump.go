@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
 // pump sends a request's body while the response is waited for or relayed: the
@@ -41,9 +42,12 @@ func (x *exchange) runPump(p *pump, up upstream) {
 	for {
 		data, last, err := x.req.Body.Next()
 		if err != nil {
-			if _, _, ok := refusal(err); ok {
+			switch _, _, ok := refusal(err); {
+			case ok:
 				p.refused = err
-			} else {
+			case stream.IsTimeout(err):
+				return // interrupted: whoever did that knows why
+			default:
 				p.clientErr = true
 			}
 			// Whoever waits for the response learns that none is to be waited for.
@@ -122,7 +126,4 @@ func (x *exchange) stopPump() {
 	}
 	x.attempt.sent += p.sent
 	p.sent = 0
-	if !x.complete {
-		x.closeAfter = true
-	}
 }

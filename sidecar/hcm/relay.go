@@ -48,18 +48,16 @@ func (x *exchange) relayBody(body message.Body) {
 			return
 		}
 		x.attempt.received += int64(len(data))
-		ok := x.data(data)
+		var trailers *message.Fields
 		if last {
-			if ok && x.end(body.Trailers()) {
-				x.endUpstream(true)
-				x.flush()
-			} else {
-				x.endUpstream(false)
-			}
-			return
+			trailers = body.Trailers()
 		}
-		if !ok {
-			x.endUpstream(false)
+		ok := x.data(data, last, trailers)
+		if last || !ok {
+			x.endUpstream(ok)
+			if ok {
+				x.flush()
+			}
 			return
 		}
 	}
@@ -119,19 +117,10 @@ func (x *exchange) requestRead() bool {
 	return x.complete
 }
 
-// data passes bytes of the response's body on to the client.
-func (x *exchange) data(p []byte) bool {
+// data passes bytes of the response's body on to the client, with last its end.
+func (x *exchange) data(p []byte, last bool, trailers *message.Fields) bool {
 	x.sent += int64(len(p))
-	if err := x.client.data(x, p); err != nil {
-		x.clientFailed(err)
-		return false
-	}
-	return true
-}
-
-// end ends the response's body.
-func (x *exchange) end(trailers *message.Fields) bool {
-	if err := x.client.end(x, trailers); err != nil {
+	if err := x.client.data(x, p, last, trailers); err != nil {
 		x.clientFailed(err)
 		return false
 	}

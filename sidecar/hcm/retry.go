@@ -11,11 +11,8 @@ import (
 
 // replayable tells whether the whole request can be sent again.
 func (x *exchange) replayable() bool {
-	if x.pump != nil {
-		// It has ended, or the request is not whole.
-		return x.pump.ended() && x.complete && x.keep
-	}
-	return x.keep
+	// What a pump has read is in the payload, and another one reads on.
+	return x.keep && (x.pump == nil || !x.pump.clientErr && x.pump.refused == nil)
 }
 
 // retryFailure decides over another attempt after one without a response, and
@@ -28,10 +25,10 @@ func (x *exchange) retryFailure(o outcome) bool {
 	case noHost, overflow, timedOut, idleTimedOut, clientGone, clientBroke, unwritable:
 		return false
 	}
-	// A pooled connection that its peer had closed: the request was not refused,
-	// it only met a dead connection. This needs no policy, once, but it must be
+	// A pooled connection that its peer had closed: the request was not refused for
+	// what it is, it only met a dead or leaving connection. This needs no policy, once, but it must be
 	// certain that the request has no effect twice.
-	if o == reset && x.attempt.stale && !x.staleRetried && (!x.attempt.wrote || x.req.Idempotent()) {
+	if (o == refused || o == reset) && x.attempt.stale && !x.staleRetried && (!x.attempt.wrote || x.req.Idempotent()) {
 		x.staleRetried = true
 		x.attempts--
 		x.ntried-- // the host is not at fault
@@ -51,10 +48,10 @@ func (x *exchange) wantsRetry(p *route.RetryPolicy, o outcome) bool {
 	switch {
 	case o == connectFailed || o == connectTimeout:
 		return p.On&(route.RetryConnectFailure|route.RetryResetBeforeRequest) != 0 || anyFailure
-	case o == reset && !x.attempt.wrote:
+	case o == refused, o == reset && !x.attempt.wrote:
 		return p.On&(route.RetryResetBeforeRequest|route.RetryRefusedStream) != 0 || anyFailure
 	}
-	if o == reset && p.On&route.RetryResetIdempotent != 0 && x.req.Idempotent() {
+	if (o == reset || o == remoteReset) && p.On&route.RetryResetIdempotent != 0 && x.req.Idempotent() {
 		return true
 	}
 	if p.IdempotentOnly && !x.req.Idempotent() {

@@ -1,9 +1,6 @@
 package hcm
 
-import (
-	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
-	"github.com/hauberk-mesh/hauberk/sidecar/message"
-)
+import "github.com/hauberk-mesh/hauberk/sidecar/message"
 
 // client is an exchange's side towards whoever asked, in the version of the
 // protocol that it speaks. As a body it is the request's.
@@ -18,11 +15,10 @@ type client interface {
 	// interim passes a 1xx response on (RFC 9110 15.2).
 	interim(x *exchange) error
 	// head begins the response in x.resp; more tells whether a body follows. What
-	// head, data and end write need not be on the wire before flush.
+	// head and data write need not be on the wire before flush.
 	head(x *exchange, more bool) error
-	data(x *exchange, p []byte) error
-	// end ends the response's body; trailers may be nil.
-	end(x *exchange, trailers *message.Fields) error
+	// data passes on a piece of the body, with last its end; trailers may be nil.
+	data(x *exchange, p []byte, last bool, trailers *message.Fields) error
 	flush(x *exchange) error
 	// abort leaves the response without its end, so that the client can tell.
 	abort(x *exchange)
@@ -32,6 +28,9 @@ type client interface {
 type upstream interface {
 	side
 	message.Body
+	// open begins a stream on the connection. It is the last that happens before the
+	// watchdog knows the upstream.
+	open(a *attempt) error
 	// send writes the request's head and what is in memory of its body.
 	send(a *attempt) error
 	// head reads the next head of the answer, which may be an interim one, into
@@ -48,5 +47,4 @@ type upstream interface {
 	clean(a *attempt) bool
 	// leave gives the connection back, or ends what is left of the exchange on it.
 	leave(clean bool)
-	conn() *cluster.Conn
 }

@@ -21,6 +21,8 @@ type asker interface {
 	// gone tells whether the client has left. It may be called while another
 	// goroutine reads.
 	gone() bool
+	// polled tells that gone has to be asked: nobody reports it.
+	polled() bool
 }
 
 // watchdog interrupts the goroutine that waits for the ends of an exchange when its
@@ -105,7 +107,7 @@ func (w *watchdog) nextLook(now int64) int64 {
 	if idle := w.idleAfter.Load(); idle > 0 {
 		next = min(next, w.lastActive.Load()+idle)
 	}
-	if w.watch.Load() {
+	if w.watch.Load() && w.client.polled() {
 		next = min(next, now+watchEvery)
 	}
 	if by := w.drainBy.Load(); by > 0 && w.waiting.Load() {

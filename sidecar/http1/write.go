@@ -52,13 +52,16 @@ func AppendRequest(dst []byte, r *message.Request, o RequestOptions) ([]byte, er
 			}
 			dst = appendLength(dst, name, r.ContentLength)
 			continue
-		case message.TransferEncoding, message.Connection, message.Upgrade, message.TE, message.Trailer,
+		case message.TransferEncoding, message.Connection, message.Upgrade, message.TE,
 			message.KeepAlive, message.ProxyConnection, message.Expect, message.Fake:
 			continue
-		default:
-			if !f.Checked(i) && !writable(name, value) {
-				return dst, ErrUnwritable
+		case message.Trailer:
+			if o.Framing != Chunked {
+				continue // no trailers can follow
 			}
+		}
+		if !f.Checked(i) && !writable(name, value) {
+			return dst, ErrUnwritable
 		}
 		dst = appendField(dst, name, value)
 	}
@@ -129,9 +132,13 @@ func AppendResponse(dst []byte, r *message.Response, o ResponseOptions) ([]byte,
 				framed = true
 			}
 			continue
-		case message.TransferEncoding, message.Connection, message.Upgrade, message.Trailer, message.KeepAlive,
+		case message.TransferEncoding, message.Connection, message.Upgrade, message.KeepAlive,
 			message.ProxyConnection, message.Fake:
 			continue
+		case message.Trailer:
+			if o.Framing != Chunked {
+				continue // no trailers can follow
+			}
 		}
 		if !f.Checked(i) && !writable(name, value) {
 			return dst, ErrUnwritable
