@@ -51,6 +51,10 @@ func (p *RequestParser) Parse(buf []byte, req *message.Request) (n int, body Fra
 	for !h.started {
 		line, off, ok, err := h.next(buf, h.limits.LineBytes+64, ErrURITooLong)
 		if !ok {
+			// TLS on a plaintext port is refused at once: its bytes may hold no line end.
+			if err == nil && len(buf) > h.line && buf[h.line] != '\r' && class[buf[h.line]]&isToken == 0 {
+				err = ErrMethod
+			}
 			return 0, NoBody, err
 		}
 		if len(line) == 0 {
