@@ -6,7 +6,7 @@ BIN       ?= bin
 VERSION   ?= 0.1.0-dev
 LDFLAGS   := -s -w -X github.com/hauberk-mesh/hauberk/internal/version.Version=$(VERSION)
 PROGRAMS  := hauberk hauberk-controlplane hauberk-sidecar
-E2E_PKGS  := ./e2e/consultest ./controlplane/compile ./controlplane/source/consul ./xds/bootstrap ./xds/ads ./identity/workloadapi ./e2e/hostsocket ./e2e/mesh ./e2e/bench
+E2E_PKGS  := ./e2e/consultest ./controlplane/compile ./controlplane/source/consul ./xds/bootstrap ./xds/ads ./identity/workloadapi ./e2e/hostsocket ./e2e/mesh ./e2e/bench ./e2e/differential
 FUZZTIME  ?= 60s
 
 .PHONY: help
@@ -48,7 +48,7 @@ bench-full: build bench-program ## every job with every number of connections, b
 
 .PHONY: bench-program
 bench-program:
-	@$(GO) build -o $(BIN)/bench ./e2e/bench
+	@$(GO) build -o $(BIN)/bench ./e2e/bench ./e2e/differential
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck

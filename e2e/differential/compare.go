@@ -113,7 +113,7 @@ var Normalisations = []struct{ What, How, Why string }{
 	{"`date`", "a date or none", "the clock"},
 	{"`x-request-id`", "a UUID, or what the client sent", "random"},
 	{"`x-envoy-upstream-service-time`", "a number or none", "the clock"},
-	{"`x-envoy-expected-rq-timeout-ms`", "to the next 50 ms", "the clock"},
+	{"`x-envoy-expected-rq-timeout-ms`", "to the next 50 ms, from 5 s on to the next second", "the clock"},
 	{"the host's own address", "by that name", "it is another on each host"},
 	{"ports", "by the name of the listener or origin", "each program has its own"},
 }
@@ -130,8 +130,11 @@ func Normal(h Header) string {
 			return "(a UUID)"
 		}
 	case "x-envoy-expected-rq-timeout-ms":
-		// What is left of a timeout, to the next 50 ms.
+		// What is left of a timeout, roughly.
 		if n, err := strconv.Atoi(h.Value); err == nil {
+			if n > 5000 {
+				return strconv.Itoa((n + 999) / 1000 * 1000)
+			}
 			return strconv.Itoa((n + 49) / 50 * 50)
 		}
 	case "x-envoy-upstream-service-time":

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,11 +20,12 @@ import (
 // program is one of the two, running a group's bootstrap.
 type program struct {
 	place
-	name string
-	cmd  *exec.Cmd
-	log  lockedBuffer
-	done chan struct{}
-	read map[string]int // bytes of the access logs that were read
+	name   string
+	cmd    *exec.Cmd
+	log    lockedBuffer
+	done   chan struct{}
+	waited bool           // the last case had an answer that did not come
+	read   map[string]int // bytes of the access logs that were read
 }
 
 type lockedBuffer struct {
@@ -111,7 +113,7 @@ func (p *program) stop() {
 // they do not come.
 func (p *program) records(config string, n int) ([]map[string]any, error) {
 	var out []map[string]any
-	for end := time.Now().Add(1200 * time.Millisecond); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(3 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		b, err := os.ReadFile(p.logFile(config))
 		if err != nil && !os.IsNotExist(err) {
 			return nil, err
@@ -138,6 +140,11 @@ func (p *program) run(c *Config, x *Case, certs *certs) (observation, error) {
 	if x.Repeat > 0 {
 		return p.shares(c, x, certs)
 	}
+	if p.waited {
+		// A try of the last case may still be on its way.
+		time.Sleep(50 * time.Millisecond)
+	}
+	p.waited = slices.ContainsFunc(x.Respond, func(a Answer) bool { return a.End == "hang" || a.Delay > 0 })
 	p.origins.reset(x.Respond, c.Fresh)
 	var wg sync.WaitGroup
 	if x.Meanwhile != "" {

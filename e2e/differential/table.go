@@ -51,6 +51,8 @@ type Config struct {
 	Listener     map[string]any   `json:"listener,omitempty"`
 	FilterChains []map[string]any `json:"filter_chains,omitempty"`
 	MTLS         *MTLS            `json:"mtls,omitempty"` // of the only filter chain
+	// Stateful cases depend on those before them, so none is tried a second time.
+	Stateful bool `json:"stateful,omitempty"`
 	// Fresh lets origins close every connection, so that none is used again.
 	Fresh bool   `json:"fresh,omitempty"`
 	Cases []Case `json:"cases"`
@@ -83,6 +85,8 @@ type Case struct {
 	// origins, each within Tolerance.
 	Repeat    int     `json:"repeat,omitempty"`
 	Tolerance float64 `json:"tolerance,omitempty"`
+	// Unsteady fields (prefixes) are not compared: they depend on who is faster.
+	Unsteady []string `json:"unsteady,omitempty"`
 	// Differs lists every field in which the sidecar is not like Envoy.
 	Differs []Difference `json:"differs,omitempty"`
 }
