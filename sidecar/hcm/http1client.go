@@ -179,6 +179,7 @@ func (h *http1Client) head(x *exchange, more bool) (err error) {
 	switch {
 	case x.switched():
 		h.respFraming, upgrade = http1.UntilClose, resp.Upgrade
+		answerWebSocket(x.req, resp)
 		x.closeAfter = true
 	case !more:
 		h.respFraming = http1.NoBody

@@ -1,6 +1,7 @@
 package hcm
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -21,13 +22,18 @@ type http1Conn struct {
 	prober stream.Prober
 	ctx    context.Context
 
+	// sniffs: nothing has told yet that the client does not speak HTTP/2. preface is
+	// what it began with when it does.
+	sniffs  bool
+	preface []byte
+
 	x    *exchange
 	xfcc string // this hop's element of x-forwarded-client-cert
 	dog  watchdog
 }
 
 func newHTTP1Conn(ctx context.Context, m *Manager, d *downstream.Conn) *http1Conn {
-	c := &http1Conn{m: m, d: d, s: d.Stream, ctx: ctx}
+	c := &http1Conn{m: m, d: d, s: d.Stream, ctx: ctx, sniffs: m.cfg.Codec == CodecAuto && d.Info.ALPN == ""}
 	c.ready, _ = d.Stream.(stream.ReadyReader)
 	c.prober, _ = d.Stream.(stream.Prober)
 	c.xfcc = clientCertElement(m.cfg, d.Info)
@@ -67,7 +73,7 @@ func (c *http1Conn) readHead() (http1.Framing, bool) {
 		c.begin() // a pipelined request is there already
 	}
 	for {
-		if c.x != nil && c.x.h1.in.len() > 0 {
+		if c.x != nil && c.x.h1.in.len() > 0 && !c.undecided() {
 			h := &c.x.h1
 			n, framing, err := h.parser.Parse(h.in.bytes(), c.x.req)
 			if err != nil {
@@ -80,13 +86,28 @@ func (c *http1Conn) readHead() (http1.Framing, bool) {
 				return framing, true
 			}
 		}
-		if !c.read() {
+		if c.preface != nil || !c.read() {
 			return 0, false
 		}
 		if c.dog.waiting.Load() {
 			c.begin()
 		}
 	}
+}
+
+// undecided looks at a connection's first bytes and tells whether they may still be, or
+// are, those of HTTP/2.
+func (c *http1Conn) undecided() bool {
+	if !c.sniffs {
+		return false
+	}
+	yes, known := sniff(c.x.h1.in.bytes())
+	if yes {
+		c.preface = bytes.Clone(c.x.h1.in.bytes())
+		c.dog.calm()
+	}
+	c.sniffs = !known
+	return yes || !known
 }
 
 // requestWait is until when the next request must begin.

@@ -14,6 +14,7 @@ type http1Upstream struct {
 	c       *cluster.Conn
 	dog     *watchdog
 	reqBody http1.Framing
+	key     string // of a WebSocket handshake that is ours
 	out     []byte
 
 	in       responseBuffer
@@ -38,6 +39,7 @@ func (u *http1Upstream) hold(c *cluster.Conn, a *attempt) {
 
 // next prepares for the next exchange.
 func (u *http1Upstream) next() {
+	u.key = ""
 	if u.framing == http1.Chunked {
 		u.trailers.Reset()
 	}
@@ -69,6 +71,9 @@ func (u *http1Upstream) send(a *attempt) (err error) {
 	if x.tunnel {
 		// What follows the head is not HTTP, and waits for the answer.
 		u.reqBody = http1.UntilClose
+		if u.key == "" {
+			u.key = offerWebSocket(x.req)
+		}
 		o = http1.RequestOptions{Framing: http1.NoBody, Upgrade: x.req.Upgrade}
 	}
 	u.out, err = http1.AppendRequest(u.out[:0], x.req, o)
@@ -116,6 +121,9 @@ func (u *http1Upstream) head(a *attempt) error {
 				a.resp.Body = nil
 				if a.resp.Status == 101 && a.x.switched() {
 					framing = http1.UntilClose
+					if err := checkWebSocket(u.key, a.x.req, a.resp); err != nil {
+						return err
+					}
 				}
 				if a.resp.Status >= 200 || framing != http1.NoBody {
 					u.framing = framing

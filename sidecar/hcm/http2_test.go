@@ -51,9 +51,6 @@ func (b *bed) httpClient(version int) *http.Client {
 // versionedBed is a bed between a client of one version and an origin of another.
 func versionedBed(t testing.TB, down, up int, h http.HandlerFunc) *bed {
 	b := newBed(t, versionedOrigin(t, up, h))
-	if down == 2 {
-		b.cfg.Codec = CodecHTTP2
-	}
 	if up == 2 {
 		b.http2Cluster()
 	}
@@ -346,5 +343,47 @@ func TestHTTP2Drain(t *testing.T) {
 	close(gate)
 	if got := <-result; got != "done" {
 		t.Error(got)
+	}
+}
+
+// TestCodec: what is configured and what the client speaks must agree.
+func TestCodec(t *testing.T) {
+	for _, test := range []struct {
+		codec     Codec
+		http1     int
+		http2Fine bool
+	}{{CodecAuto, 200, true}, {CodecHTTP1, 200, false}, {CodecHTTP2, 0, true}} {
+		b := newBed(t, httpOrigin(t, func(http.ResponseWriter, *http.Request) {}))
+		b.cfg.Codec = test.codec
+		b.start()
+		status := 0
+		if resp, err := b.httpClient(1).Get("http://" + b.addr + "/"); err == nil {
+			status = resp.StatusCode
+			_ = resp.Body.Close()
+		}
+		resp, err := b.httpClient(2).Get("http://" + b.addr + "/")
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		if status != test.http1 || (err == nil) != test.http2Fine {
+			t.Errorf("codec %d: HTTP/1 %d, HTTP/2 %v", test.codec, status, err)
+		}
+	}
+	// The preface may come in pieces, and what only begins like it is HTTP/1.
+	b := newBed(t, httpOrigin(t, func(http.ResponseWriter, *http.Request) {})).start()
+	c := b.dial()
+	for _, part := range []string{"PRI * HTT", "P/2.0\r\n\r\nSM\r", "\n\r\n", "\x00\x00\x00\x04\x00\x00\x00\x00\x00"} {
+		c.send(part)
+		time.Sleep(5 * time.Millisecond)
+	}
+	frame := make([]byte, 9)
+	if _, err := io.ReadFull(c.r, frame); err != nil || frame[3] != 4 {
+		t.Errorf("not a SETTINGS frame: %x %v", frame, err)
+	}
+	c = b.dial()
+	c.send("PRI * HT")
+	time.Sleep(5 * time.Millisecond)
+	if resp, _ := c.do("TP/1.1\r\nHost: h\r\n\r\n"); resp.StatusCode != 400 {
+		t.Errorf("%d", resp.StatusCode)
 	}
 }

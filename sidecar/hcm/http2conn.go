@@ -28,10 +28,10 @@ type http2Conn struct {
 	idleSince atomic.Int64
 }
 
-// serveHTTP2 serves a connection until it is over.
-func (m *Manager) serveHTTP2(ctx context.Context, d *downstream.Conn) {
+// serveHTTP2 serves a connection on s until it is over.
+func (m *Manager) serveHTTP2(ctx context.Context, d *downstream.Conn, s stream.Stream) {
 	c := &http2Conn{m: m, d: d, ctx: ctx, xfcc: clientCertElement(m.cfg, d.Info)}
-	c.sc = http2.NewServer(d.Stream, m.http2, c)
+	c.sc = http2.NewServer(s, m.http2, c)
 	c.idleSince.Store(monotonic())
 	c.timer.owner = c
 	m.timers.add(&c.timer)
@@ -41,6 +41,17 @@ func (m *Manager) serveHTTP2(ctx context.Context, d *downstream.Conn) {
 	d.OnDrain(nil)
 	m.timers.remove(&c.timer)
 	c.note(err)
+}
+
+// sniff tells whether a connection begins as HTTP/2 does without ALPN (RFC 9113 3.4):
+// yes, no, or not yet known. No request of HTTP/1 can begin so.
+func sniff(b []byte) (yes, known bool) {
+	const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+	n := min(len(b), len(preface))
+	if string(b[:n]) != preface[:n] {
+		return false, true
+	}
+	return n == len(preface), n == len(preface)
 }
 
 // speaksHTTP2 decides by configuration and ALPN, before a byte was read.

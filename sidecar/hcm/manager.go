@@ -15,6 +15,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -140,14 +141,18 @@ func orDefault(d, or time.Duration) time.Duration {
 // ServeStream implements downstream.Handler.
 func (m *Manager) ServeStream(ctx context.Context, d *downstream.Conn) {
 	if m.speaksHTTP2(d.Info) {
-		m.serveHTTP2(ctx, d)
+		m.serveHTTP2(ctx, d, d.Stream)
 		return
 	}
 	c := newHTTP1Conn(ctx, m, d)
 	d.OnDrain(c)
 	c.serve()
 	d.OnDrain(nil)
+	preface := c.preface
 	c.end()
+	if preface != nil {
+		m.serveHTTP2(ctx, d, stream.WithPrefix(d.Stream, preface))
+	}
 }
 
 // CheckFormats refuses a route configuration whose header values hold operators

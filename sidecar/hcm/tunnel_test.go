@@ -8,6 +8,10 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
 // upgradeOrigin switches to an echo that shouts, and says goodbye at the end of what
@@ -108,5 +112,87 @@ func TestTunnelRefused(t *testing.T) {
 			c.closed()
 		}
 		b.wantLog(test.log)
+	}
+}
+
+// TestWebSocketBridges: a WebSocket from HTTP/1 over two hops of HTTP/2 to HTTP/1, and
+// one from HTTP/2.
+func TestWebSocketBridges(t *testing.T) {
+	origin := rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		req, err := http.ReadRequest(r)
+		if err != nil || req.Method != "GET" {
+			return
+		}
+		fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n",
+			acceptOf(req.Header.Get("Sec-WebSocket-Key")))
+		buf := make([]byte, 64)
+		for {
+			n, err := r.Read(buf)
+			_, _ = io.WriteString(c, strings.ToUpper(string(buf[:n])))
+			if err != nil {
+				return
+			}
+		}
+	})
+	hop := func(to string, up int) *bed {
+		b := newBed(t, to)
+		b.cfg.Upgrades = []Upgrade{{Type: "websocket"}}
+		b.cfg.HTTP2 = http2.Default()
+		b.cfg.HTTP2.AllowConnect = true
+		if up == 2 {
+			b.http2Cluster()
+		}
+		return b.start()
+	}
+	last := hop(origin, 1)
+	first := hop(hop(last.addr, 2).addr, 2)
+
+	c := first.dial()
+	c.send("GET /chat HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: abc\r\n\r\n")
+	resp, err := http.ReadResponse(c.r, nil)
+	if err != nil || resp.StatusCode != 101 || resp.Header.Get("Sec-WebSocket-Accept") != acceptOf("abc") || resp.Header.Get("Upgrade") != "websocket" {
+		t.Fatal(resp, err)
+	}
+	buf := make([]byte, 5)
+	for _, word := range []string{"hello", "there"} {
+		c.send(word)
+		if _, err := io.ReadFull(c.r, buf); err != nil || string(buf) != strings.ToUpper(word) {
+			t.Fatalf("%q %v", buf, err)
+		}
+	}
+	_ = c.Conn.(*net.TCPConn).CloseWrite()
+	c.closed()
+	first.wantLog("101 - via_upstream")
+	last.wantLog("101 - via_upstream")
+
+	// A client of HTTP/2 has no key; the last hop makes one and takes it away again.
+	nc, err := net.Dial("tcp", last.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := stream.NewSocket(nc.(*net.TCPConn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cc := http2.NewClient(s, nil)
+	done := make(chan struct{})
+	go func() { _ = cc.Run(); close(done) }()
+	defer func() { cc.Close(); <-done }()
+	st, err := cc.Open(&message.Request{Method: "GET", Scheme: "http", Authority: "h", Path: "/chat", Upgrade: "websocket", ContentLength: message.UnknownLength}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	var head message.Response
+	if _, err := st.ReadHead(&head); err != nil || head.Status != 101 {
+		t.Fatal(head.Status, err)
+	}
+	if _, ok := head.Fields.Get(websocketAccept); ok {
+		t.Error("the answer to a key that the client did not send")
+	}
+	tunnel := http2.NewTunnel(st, nil)
+	_, _ = io.WriteString(tunnel, "hello")
+	if _, err := io.ReadFull(tunnel, buf); err != nil || string(buf) != "HELLO" {
+		t.Fatalf("%q %v", buf, err)
 	}
 }
