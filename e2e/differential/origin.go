@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // seen is one request as an origin got it.
@@ -20,6 +22,8 @@ type seen struct {
 type origins struct {
 	ports map[string]int
 	lns   []net.Listener
+	// refusing is the socket of the address on which nothing listens.
+	refusing int
 
 	mu     sync.Mutex
 	seen   []seen
@@ -28,7 +32,7 @@ type origins struct {
 	held   []chan struct{}
 }
 
-// originNames are the addresses that a bootstrap may name. Nothing listens on refused.
+// originNames are the addresses that a bootstrap may name, beside http2 and refused.
 var originNames = []string{"origin", "other", "third"}
 
 func startOrigins() (*origins, error) {
@@ -42,19 +46,35 @@ func startOrigins() (*origins, error) {
 		o.ports[name] = ln.Addr().(*net.TCPAddr).Port
 		go o.accept(name, ln)
 	}
-	// A socket that is bound and does not listen refuses, and keeps its port.
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+	if err := o.startHTTP2(); err != nil {
 		return nil, err
 	}
-	o.ports["refused"] = ln.Addr().(*net.TCPAddr).Port
-	return o, ln.Close()
+	var err error
+	o.refusing, o.ports["refused"], err = boundSocket()
+	return o, err
+}
+
+// boundSocket has a port and does not listen, so that connections are refused and
+// nobody else gets the port.
+func boundSocket() (fd, port int, err error) {
+	if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		return 0, 0, err
+	}
+	if err = unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		return 0, 0, err
+	}
+	a, err := unix.Getsockname(fd)
+	if err != nil {
+		return 0, 0, err
+	}
+	return fd, a.(*unix.SockaddrInet4).Port, nil
 }
 
 func (o *origins) close() {
 	for _, ln := range o.lns {
 		ln.Close()
 	}
+	_ = unix.Close(o.refusing)
 	o.reset(nil, false)
 }
 

@@ -152,7 +152,13 @@ func (p *program) run(c *Config, x *Case, certs *certs) (observation, error) {
 		wg.Go(func() { _, _ = other.converse(p.addr(c.Name), certs, false) })
 		time.Sleep(150 * time.Millisecond)
 	}
-	out, err := x.converse(p.addr(c.Name), certs, c.plainTCP())
+	var out *outcome
+	var err error
+	if c.HTTP2 {
+		out, err = x.converseHTTP2(p.addr(c.Name))
+	} else {
+		out, err = x.converse(p.addr(c.Name), certs, c.plainTCP())
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", p.name, err)
 	}

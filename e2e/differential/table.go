@@ -51,6 +51,8 @@ type Config struct {
 	Listener     map[string]any   `json:"listener,omitempty"`
 	FilterChains []map[string]any `json:"filter_chains,omitempty"`
 	MTLS         *MTLS            `json:"mtls,omitempty"` // of the only filter chain
+	// HTTP2 is what the client speaks, without TLS.
+	HTTP2 bool `json:"http2,omitempty"`
 	// Stateful cases depend on those before them, so none is tried a second time.
 	Stateful bool `json:"stateful,omitempty"`
 	// Fresh lets origins close every connection, so that none is used again.
@@ -104,6 +106,8 @@ type Answer struct {
 	Raw   string   `json:"raw,omitempty"`
 	Delay Duration `json:"delay,omitempty"`
 	Early bool     `json:"early,omitempty"` // before the body was read
+	// Trailers of an HTTP/2 origin; of HTTP/1 they stand in Send.
+	Trailers map[string]string `json:"trailers,omitempty"`
 	// End is close, reset or hang, after what was sent; empty keeps the connection.
 	End   string `json:"end,omitempty"`
 	Fresh bool   `json:"-"` // says that it closes
