@@ -213,7 +213,15 @@ func verdict(found, named []Difference) (unexpected, gone []Difference) {
 }
 
 func (n Difference) names(d Difference) bool {
-	return n.Field == d.Field && (n.Envoy == d.Envoy || n.Envoy == "*") && (n.Hauberk == d.Hauberk || n.Hauberk == "*")
+	return n.Field == d.Field && like(n.Envoy, d.Envoy) && like(n.Hauberk, d.Hauberk)
+}
+
+// like tells whether a value is the one that is named, whose end may be "*".
+func like(named, value string) bool {
+	if prefix, ok := strings.CutSuffix(named, "*"); ok {
+		return strings.HasPrefix(value, prefix)
+	}
+	return named == value
 }
 
 func (n Difference) covers(d Difference) bool {

@@ -162,6 +162,7 @@ func (o *origins) serveHTTP2(w http.ResponseWriter, r *http.Request) {
 	}
 	if a.End != "" {
 		_ = http.NewResponseController(w).Flush()
+		time.Sleep(50 * time.Millisecond) // so that the answer is on its way before its end
 		o.endHTTP2(a.End)
 	}
 }

@@ -113,8 +113,8 @@ type Answer struct {
 	Fresh bool   `json:"-"` // says that it closes
 }
 
-// Difference is one field in which the two differ, and why that is so. A value of
-// "*" is any.
+// Difference is one field in which the two differ, and why that is so. A "*" at the
+// end of a value is any.
 type Difference struct {
 	Field   string `json:"field"`
 	Envoy   string `json:"envoy"`
