@@ -47,8 +47,21 @@ type h2Client struct {
 	sent    int
 	busy    int
 	stop    bool
+	first   chan struct{} // closed by the first that is done, or by the end
 
 	done func(s *slot)
+}
+
+// awaitFirst waits until something has come back, so that the handshakes behind
+// the connection are over.
+func (c *h2Client) awaitFirst() { <-c.first }
+
+func (c *h2Client) noteFirst() {
+	select {
+	case <-c.first:
+	default:
+		close(c.first)
+	}
 }
 
 func (l h2Load) connect(t target, done func(*slot)) (*h2Client, error) {
@@ -56,7 +69,7 @@ func (l h2Load) connect(t target, done func(*slot)) (*h2Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	x := &h2Client{h2Side: newH2Side(c), load: l, body: t.body, next: 1, done: done}
+	x := &h2Client{h2Side: newH2Side(c), load: l, body: t.body, next: 1, done: done, first: make(chan struct{})}
 	if l.grpc {
 		x.message = grpcMessage(t.body)
 	}
@@ -122,8 +135,7 @@ func (c *h2Client) data(st *h2Stream, p []byte, end bool) error {
 	st.got += len(p)
 	if c.load.stream && st.got >= len(c.message) {
 		st.got -= len(c.message)
-		c.busy--
-		c.done(st.slot)
+		c.complete(st)
 	}
 	return c.ended(st, end)
 }
@@ -149,9 +161,15 @@ func (c *h2Client) ended(st *h2Stream, end bool) error {
 	case st.got != want:
 		return fmt.Errorf("%d bytes, want %d", st.got, want)
 	}
+	c.complete(st)
+	return nil
+}
+
+// complete is the end of a request or message. mu is held.
+func (c *h2Client) complete(st *h2Stream) {
 	c.busy--
 	c.done(st.slot)
-	return nil
+	c.noteFirst()
 }
 
 func (c *h2Client) reset(_ *h2Stream, code h2.ErrCode) error {
@@ -188,6 +206,7 @@ func (l h2Load) each(t target, n int, done func(*h2Client, *slot), drive func([]
 			if err := c.run(c); err != nil {
 				c.mu.Lock()
 				defer c.mu.Unlock()
+				c.noteFirst()
 				if !c.over() {
 					failed.add(err)
 				}
@@ -221,6 +240,9 @@ func (l h2Load) closed(t target, n int, warm, d time.Duration, measure func(begi
 			_ = c.flush() // the reader tells of an error
 			c.mu.Unlock()
 		}
+		for _, c := range all {
+			c.awaitFirst()
+		}
 		time.Sleep(warm)
 		measure(true)
 		counting.Store(true)
@@ -241,7 +263,7 @@ func (l h2Load) closed(t target, n int, warm, d time.Duration, measure func(begi
 
 func (l h2Load) open(t target, n int, rate float64, d time.Duration) (*result, error) {
 	conns, streams := h2Conns(n)
-	s := newSchedule(rate, d)
+	var s *schedule
 	free := make(map[*h2Client]chan *slot, conns)
 	seen := make(map[*h2Client][]time.Duration, conns)
 	var mu sync.Mutex // seen is written by the readers
@@ -253,10 +275,21 @@ func (l h2Load) open(t target, n int, rate float64, d time.Duration) (*result, e
 	}, func(all []*h2Client) {
 		for _, c := range all {
 			free[c] = make(chan *slot, streams)
-			for range streams {
+		}
+		for _, c := range all {
+			c.mu.Lock()
+			c.send(&slot{due: time.Now()}) // it joins the free ones
+			_ = c.flush()
+			c.mu.Unlock()
+			c.awaitFirst()
+			for range streams - 1 {
 				free[c] <- &slot{}
 			}
 		}
+		mu.Lock()
+		clear(seen)
+		s = newSchedule(rate, d)
+		mu.Unlock()
 		var wg sync.WaitGroup
 		for _, c := range all {
 			wg.Go(func() {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/tls"
+	"errors"
 	"net"
 	"slices"
 	"sync"
@@ -83,15 +84,26 @@ type dialer interface {
 	dial(t target) (lane, error)
 }
 
+// dialAll opens n connections and makes the first exchange on each, so that the
+// handshakes behind them are over when the warm-up begins.
 func dialAll(d dialer, t target, n int) ([]lane, error) {
-	var out []lane
-	for range n {
-		l, err := d.dial(t)
-		if err != nil {
-			closeAll(out)
+	out := make([]lane, n)
+	errs := make([]error, n)
+	for i := range out {
+		var err error
+		if out[i], err = d.dial(t); err != nil {
+			closeAll(out[:i])
 			return nil, err
 		}
-		out = append(out, l)
+	}
+	var wg sync.WaitGroup
+	for i, l := range out {
+		wg.Go(func() { errs[i] = l.exchange() })
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		closeAll(out)
+		return nil, err
 	}
 	return out, nil
 }

@@ -127,6 +127,9 @@ func (bulkLoad) closed(t target, n int, warm, d time.Duration, measure func(begi
 		if err != nil {
 			return nil, err
 		}
+		if _, err := c.Read(make([]byte, 1)); err != nil {
+			return nil, err
+		}
 		conns = append(conns, c)
 	}
 	for _, c := range conns {
