@@ -5,8 +5,6 @@ import (
 
 	accesslogfilev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
 	accesslogstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
-	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
-	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
 	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -86,11 +84,9 @@ func init() {
 		},
 		"envoy.extensions.filters.network.http_connection_manager.v3.Rds": {use: "config_source route_config_name"},
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter": {
-			use: "typed_config", ignore: nameOnly,
-			instead: map[string]string{
-				"is_optional": "a filter either runs or the configuration is refused",
-				"disabled":    "leave the filter out",
-			},
+			use:     "name typed_config disabled",
+			ignore:  map[string]string{"is_optional": "a filter either runs or the configuration is refused"},
+			instead: map[string]string{"config_discovery": "write the configuration into typed_config"},
 		},
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails": {
 			use: "uri",
@@ -112,7 +108,8 @@ func init() {
 		"envoy.config.core.v3.Http2ProtocolOptions.SettingsParameter": {use: "identifier value"},
 		"envoy.config.core.v3.KeepaliveSettings":                      {use: "interval timeout interval_jitter connection_idle_interval"},
 		"envoy.config.core.v3.HttpProtocolOptions": {
-			use: "idle_timeout max_headers_count headers_with_underscores_action",
+			use: "idle_timeout max_headers_count headers_with_underscores_action max_stream_duration max_connection_duration " +
+				"max_connection_duration_jitter max_requests_per_connection",
 		},
 		"envoy.config.core.v3.Http1ProtocolOptions": {
 			use: "accept_http_10 allow_absolute_url",
@@ -143,7 +140,7 @@ func init() {
 		"envoy.config.rbac.v3.RBAC":   {use: "action policies"},
 		"envoy.config.rbac.v3.Policy": {use: "permissions principals"},
 		"envoy.config.rbac.v3.Permission": {
-			use: "and_rules or_rules any header url_path destination_ip destination_port destination_port_range not_rule requested_server_name",
+			use: "and_rules or_rules any header url_path destination_ip destination_port destination_port_range not_rule requested_server_name uri_template",
 		},
 		"envoy.config.rbac.v3.Permission.Set": {use: "rules"},
 		"envoy.config.rbac.v3.Principal": {
@@ -169,8 +166,6 @@ func init() {
 		&tlsinspectorv3.TlsInspector{}, &originaldstv3.OriginalDst{})
 	extend("envoy.config.listener.v3.Filter.typed_config", "filter",
 		&hcmv3.HttpConnectionManager{}, &tcpproxyv3.TcpProxy{}, &netrbacv3.RBAC{})
-	extend("envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter.typed_config", "filter",
-		&httprbacv3.RBAC{}, &routerv3.Router{})
 	extend("envoy.config.core.v3.TransportSocket.typed_config", "transport socket",
 		&tlsv3.DownstreamTlsContext{}, &tlsv3.UpstreamTlsContext{})
 	extend("envoy.config.accesslog.v3.AccessLog.typed_config", "access log",
