@@ -240,6 +240,9 @@ func (a *attempt) send() outcome {
 	x.req.ExpectContinue = x.req.ExpectContinue && !x.complete
 	a.sentAt, a.firstAt = monotonic(), 0
 	x.dog.await(a.sentAt, a.until, a.idle(), true)
+	if x.aside != nil && x.ctx.Err() != nil {
+		x.dog.bound(1) // it was interrupted before it was armed
+	}
 	if err := a.up.send(a); err != nil {
 		return a.broken(err)
 	}

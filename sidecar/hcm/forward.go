@@ -19,6 +19,7 @@ func (x *exchange) forward() {
 		return
 	}
 	x.mutateRequest()
+	x.mirrors()
 	x.deadline = noDeadline
 	if t := int64(x.timeouts.Total); t > 0 && x.complete {
 		x.deadline = x.startMono + t

@@ -174,6 +174,9 @@ func (x *exchange) mutateResponse() {
 
 // prepareAttempt brings up to date what the upstream is told of this attempt.
 func (x *exchange) prepareAttempt(hostname string) {
+	if x.shadow {
+		return // a copy stays as it was made
+	}
 	f := &x.req.Fields
 	var elapsed time.Duration
 	if x.attempts > 1 && x.deadline != noDeadline {
