@@ -17,9 +17,9 @@ func (x *exchange) beside(ctx context.Context) *exchange {
 	y := newExchange(x.m, x.d, ctx)
 	y.begin()
 	y.client = nobody{}
-	y.dog = &watchdog{}
-	y.dog.start(x.m.timers, nobody{})
-	y.aside = context.AfterFunc(ctx, func() { y.dog.bound(1) })
+	dog := &watchdog{}
+	dog.start(x.m.timers, nobody{})
+	y.dog, y.aside = dog, context.AfterFunc(ctx, func() { dog.bound(1) })
 	copyRequest(y.req, x.req)
 	y.store = append(y.store[:0], x.payload...)
 	y.payload, y.complete, y.keep = y.store, true, true

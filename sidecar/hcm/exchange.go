@@ -83,6 +83,7 @@ type exchange struct {
 	decision   authz.Decision
 	mirrored   bool        // copies of the request were made, or were not to be
 	shadow     bool        // this is such a copy
+	outcome    outcome     // of an attempt beside another exchange
 	aside      func() bool // set where the exchange runs beside another; ends the watch over its context
 	tunnel     bool        // the client asks to switch protocols, and may
 	local      bool        // the answer is our own

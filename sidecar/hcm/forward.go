@@ -27,6 +27,10 @@ func (x *exchange) forward() {
 			x.deadline = monotonic() + t
 		}
 	}
+	if x.hedges() {
+		x.forwardHedged()
+		return
+	}
 	for {
 		x.attempts++
 		o := x.attempt.run()

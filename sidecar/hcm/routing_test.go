@@ -68,6 +68,9 @@ func TestRequestIsChanged(t *testing.T) {
 		{name: "attempts", change: func(b *bed) { b.vhost().AttemptCountInRequest, b.vhost().AttemptCountInResponse = true, true },
 			raw: "GET / HTTP/1.1\r\nHost: h\r\nX-Envoy-Attempt-Count: 9\r\n\r\n", want: []string{"X-Envoy-Attempt-Count: 1"}, response: map[string]string{"X-Envoy-Attempt-Count": "1"}},
 		{name: "timeout", raw: "GET / HTTP/1.1\r\nHost: h\r\n\r\n", want: []string{"X-Envoy-Expected-Rq-Timeout-Ms: 5000"}},
+		{name: "no headers of ours", change: func(b *bed) {
+			b.cfg.SuppressEnvoyHeaders, b.route().Forward.HostRewrite, b.route().Forward.PrefixRewrite = true, "o", "/b/"
+		}, raw: "GET /a HTTP/1.1\r\nHost: h\r\n\r\n", want: []string{"GET /b/a host=o", "!X-Envoy-"}, response: map[string]string{"X-Envoy-Upstream-Service-Time": ""}},
 		{name: "attempt's timeout", change: func(b *bed) { b.route().Forward.Retry = &route.RetryPolicy{PerTryTimeout: time.Second} },
 			raw: "GET / HTTP/1.1\r\nHost: h\r\n\r\n", want: []string{"X-Envoy-Expected-Rq-Timeout-Ms: 1000"}},
 		{name: "grpc-timeout", change: func(b *bed) { b.route().Forward.MaxGRPCTimeout = ptr(2 * time.Second) },
