@@ -276,3 +276,24 @@ func TestBufferLimit(t *testing.T) {
 		}
 	}
 }
+
+// TestCallersTimeout: a caller of the mesh says how long it waits, and where the
+// configuration has it so that is the time for the upstream.
+func TestCallersTimeout(t *testing.T) {
+	for respect, want := range map[bool]string{true: "300", false: "5000"} {
+		front, back, _ := twoHops(t, reflectOrigin(t), apiID)
+		front.route().Forward.Timeout = 300 * time.Millisecond
+		cfg := *back.cfg
+		cfg.RespectExpectedTimeout = respect
+		back.cfg = &cfg
+		to := *front.clusters.Get("origin").Config()
+		to.Endpoints = endpoints("origin", back.start().addr)
+		if err := front.clusters.Update(&to); err != nil {
+			t.Fatal(err)
+		}
+		front.start()
+		if _, body := front.dial().do(simpleGet); !strings.Contains(body, "X-Envoy-Expected-Rq-Timeout-Ms: "+want) {
+			t.Errorf("respected %v: the upstream got\n%s", respect, body)
+		}
+	}
+}
