@@ -69,6 +69,8 @@ type Conn struct {
 	draining     atomic.Bool
 	ended        atomic.Pointer[Ending]
 	kept         atomic.Pointer[sync.Map]
+	// parent carries this connection as one of its streams; nil for one of its own.
+	parent *Conn
 
 	mu      sync.Mutex
 	drainer Drainer
@@ -97,7 +99,7 @@ func (c *Conn) Rules() *authz.Evaluator { return c.requestAuthz.Load() }
 func (c *Conn) SetRequestAuthz(e *authz.Evaluator) { c.requestAuthz.Store(e) }
 
 // Draining reports whether the connection is to end after what it is doing now.
-func (c *Conn) Draining() bool { return c.draining.Load() }
+func (c *Conn) Draining() bool { return c.draining.Load() || c.parent != nil && c.parent.Draining() }
 
 // Kept returns what is kept for the connection under a key, making it the first
 // time. It may be called for several exchanges at once.
@@ -149,8 +151,24 @@ func (c *Conn) End(e Ending) {
 	_ = c.Stream.Close()
 }
 
+// Child returns the connection that one of c's streams stands for: it has c's facts, and
+// what ends c ends it.
+func (c *Conn) Child(s stream.Stream) *Conn {
+	f := c.Facts
+	f.Stream, f.Accepted = s, time.Now()
+	f.Abort = func() { _ = s.Close() }
+	child := &Conn{Facts: f, parent: c}
+	child.requestAuthz.Store(c.requestAuthz.Load())
+	return child
+}
+
 // Ended says why the sidecar closed the connection, nil when it did not.
-func (c *Conn) Ended() *Ending { return c.ended.Load() }
+func (c *Conn) Ended() *Ending {
+	if e := c.ended.Load(); e != nil || c.parent == nil {
+		return e
+	}
+	return c.parent.Ended()
+}
 
 // NewRecord returns a record with everything that is known of the connection;
 // the caller adds the exchange and releases it.
@@ -165,7 +183,7 @@ func (c *Conn) NewRecord() *telemetry.Record {
 	r.TLSVersion, r.CipherSuite, r.SNI = info.TLSVersion, info.CipherSuite, info.SNI
 	r.Denied, r.Rule = !c.Decision.Allowed, c.Decision.Rule
 	r.ShadowDenied, r.ShadowRule = c.Decision.ShadowDenied, c.Decision.ShadowRule
-	if e := c.ended.Load(); e != nil {
+	if e := c.Ended(); e != nil {
 		r.Flags |= e.Flags
 		r.ConnectionTermination = e.Reason
 		if e.Rule != "" {
