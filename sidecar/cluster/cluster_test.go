@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -198,7 +199,9 @@ func TestRefused(t *testing.T) {
 	for _, cfg := range []*Config{
 		{}, {Name: "a", Type: Aggregate}, {Name: "a", Aggregate: []string{"b"}}, {Name: "a", Type: StrictDNS},
 		{Name: "a", TLS: &TLS{}}, {Name: "a", LB: 9}, {Name: "a", Type: 9}, {Name: "a", Endpoints: hosts("a", "name.example")},
-		{Name: "a", Endpoints: hosts("a", "10.0.0.1:0")},
+		{Name: "a", Endpoints: hosts("a", "10.0.0.1:0")}, {Name: "a", LB: Maglev, Hash: HashTable{TableSize: 100}},
+		{Name: "a", HealthCheck: &HealthCheck{}}, {Name: "a", HealthCheck: every(nil)},
+		{Name: "a", Type: OriginalDestination, HealthCheck: every(&HTTPCheck{Path: "/"})},
 	} {
 		if err := m.Update(cfg); err == nil {
 			t.Errorf("%+v was taken", cfg)
@@ -536,4 +539,11 @@ type fakeDNS struct {
 	mu    sync.Mutex
 	addrs []netip.Addr
 	err   error
+}
+
+// noTLS is a source of certificates that has none.
+type noTLS struct{}
+
+func (noTLS) ClientTLS(string, string, *TLS) (*tls.Config, string, error) {
+	return nil, "", errors.New("no certificates")
 }

@@ -62,7 +62,7 @@ type Manager struct {
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 	// openCheck opens the connection of a health check.
-	openCheck func(ctx context.Context, p *pool, s *settings) (stream.Stream, Kind, error)
+	openCheck func(ctx context.Context, p *pool, s *settings, want protocol) (stream.Stream, Kind, error)
 
 	mu sync.Mutex // serialises writers
 	// version is another number with each cluster that comes or goes.
@@ -91,8 +91,8 @@ func NewManager(opts Options) *Manager {
 	for i := range m.table {
 		m.table[i].Store(&empty)
 	}
-	m.openCheck = func(ctx context.Context, p *pool, s *settings) (stream.Stream, Kind, error) {
-		return p.open(ctx, s, protocolHTTP1)
+	m.openCheck = func(ctx context.Context, p *pool, s *settings, want protocol) (stream.Stream, Kind, error) {
+		return p.open(ctx, s, want)
 	}
 	if opts.Metrics != nil {
 		opts.Metrics.UpstreamRemaining.Collect(func(emit func(value float64, labels ...string)) {
@@ -193,11 +193,27 @@ func (m *Manager) validate(cfg *Config) error {
 		return errors.New("TLS is configured and there is no source of certificates")
 	case cfg.HealthCheck != nil && (cfg.Type == Aggregate || cfg.Type == OriginalDestination):
 		return errors.New("health checks need endpoints that are known")
+	case cfg.HealthCheck != nil && !cfg.HealthCheck.valid():
+		return errors.New("a health check needs one kind of check, and intervals, a timeout and thresholds above 0")
+	case cfg.Hash.TableSize != 0 && !Prime(cfg.Hash.TableSize):
+		return fmt.Errorf("a maglev table of %d slots, which is not a prime", cfg.Hash.TableSize)
 	}
 	if cfg.Type == Static {
 		return checkAddresses(cfg.Endpoints)
 	}
 	return nil
+}
+
+// valid tells whether the check can be made, and does not run without a pause.
+func (c *HealthCheck) valid() bool {
+	kinds := 0
+	for _, set := range []bool{c.HTTP != nil, c.TCP != nil, c.GRPC != nil} {
+		if set {
+			kinds++
+		}
+	}
+	return kinds == 1 && c.UnhealthyThreshold > 0 && c.HealthyThreshold > 0 &&
+		min(c.Timeout, c.Interval, c.NoTraffic, c.NoTrafficHealthy, c.Unhealthy, c.UnhealthyEdge, c.HealthyEdge) > 0
 }
 
 func (cfg *Config) usesTLS() bool {

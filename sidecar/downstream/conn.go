@@ -68,9 +68,9 @@ type Conn struct {
 	requestAuthz atomic.Pointer[authz.Evaluator]
 	draining     atomic.Bool
 	ended        atomic.Pointer[Ending]
-	kept         atomic.Pointer[sync.Map]
 	// parent carries this connection as one of its streams; nil for one of its own.
 	parent *Conn
+	kept   atomic.Pointer[sync.Map]
 
 	mu      sync.Mutex
 	drainer Drainer
