@@ -62,3 +62,35 @@ func TestFiltersRefuse(t *testing.T) {
 		})
 	}
 }
+
+// TestDocumentedRoutes reads the example of docs/routes.md.
+func TestDocumentedRoutes(t *testing.T) {
+	b, err := os.ReadFile("../../docs/routes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), "```yaml\n")
+	example, _, ok := strings.Cut(rest, "```")
+	if !ok {
+		t.Fatal("the page has no example")
+	}
+	out, err := ParseBootstrap([]byte(`static_resources:
+  clusters:
+  - {name: app, load_assignment: {cluster_name: app}}
+  listeners:
+  - name: in
+    address: {socket_address: {address: 127.0.0.1, port_value: 8000}}
+    filter_chains:
+    - filters:
+      - ` + strings.ReplaceAll(example, "\n", "\n        ")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	clusters := cluster.NewManager(cluster.Options{})
+	defer clusters.Close()
+	m, err := hcm.New(out.Listeners[0].Chains[0].HTTP, hcm.Options{Clusters: clusters})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = m.Close()
+}
