@@ -129,8 +129,8 @@ func (a *attempt) try() outcome {
 		return o
 	}
 	a.report(o)
+	x.stopPump() // it holds the connection
 	a.drop(false)
-	x.stopPump()
 	return o
 }
 

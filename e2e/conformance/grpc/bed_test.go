@@ -319,20 +319,3 @@ func (s *sidecar) goroutines() int {
 	s.admin("/memory", &out)
 	return out.Goroutines
 }
-
-// sockets is how many the process has open.
-func (s *sidecar) sockets() (n int) {
-	s.t.Helper()
-	dir := fmt.Sprintf("/proc/%d/fd", s.proc.cmd.Process.Pid)
-	fds, err := os.ReadDir(dir)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	for _, fd := range fds {
-		// One that was closed meanwhile is none.
-		if to, _ := os.Readlink(filepath.Join(dir, fd.Name())); strings.HasPrefix(to, "socket:") {
-			n++
-		}
-	}
-	return n
-}
