@@ -43,6 +43,7 @@ type Sidecar struct {
 	logs      *telemetry.Logs
 	timers    *hcm.Timers
 	clusters  *cluster.Manager
+	sockets   *listener.Sockets
 	listeners *listener.Manager
 	tls       *tlsProvider
 	state     *state
@@ -74,7 +75,9 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 		}
 	}()
 	if cfg.Agent != nil {
-		if s.agent, err = agent.Build(*cfg.Agent); err != nil {
+		own := *cfg.Agent
+		own.StaleAfter = cfg.StaleAfter
+		if s.agent, err = agent.Build(own); err != nil {
 			return nil, err
 		}
 		s.identity = s.agent
@@ -83,14 +86,19 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 		return nil, err
 	}
 	s.tls = newTLSProvider(s.quitting, s.identity, cfg.Log)
-	s.clusters = cluster.NewManager(cluster.Options{TLS: s.tls, Metrics: s.metrics, Log: cfg.Log})
+	s.clusters = cluster.NewManager(cluster.Options{
+		TLS: s.tls, Metrics: s.metrics, Log: cfg.Log,
+		Source: func(name string) string { return s.state.checkSource(name) },
+	})
 	routes := newRoutes()
 	h := &handlers{clusters: s.clusters, routes: routes, logs: s.logs, metrics: s.metrics, timers: s.timers, log: cfg.Log}
 	if cfg.Bootstrap != nil {
 		h.cluster = cfg.Bootstrap.Node.Cluster
 	}
+	s.sockets = listener.NewSockets(cfg.Log, cfg.Inherited...)
 	s.listeners = listener.NewManager(listener.Options{
 		NewHandler: h.build, TLS: s.tls, Metrics: s.metrics, Logs: s.logs, Log: cfg.Log, Drain: s.watcher, DrainTime: cfg.DrainTime,
+		Sockets: s.sockets,
 	})
 	s.state = newState(&state{
 		log: s.log, listeners: s.listeners, clusters: s.clusters, routes: routes, accessLog: cfg.AccessLog,
@@ -101,6 +109,8 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 			return nil, err
 		}
 	}
+	s.metrics.TrustAge.Collect(s.trustAge)
+	s.metrics.ConfigAge.Collect(s.configAge)
 	s.metrics.BuildInfo.With(cfg.Version, goVersion()).Set(1)
 	s.metrics.ProcessStart.With().Set(float64(time.Now().Unix()))
 	s.admin, err = admin.Listen(admin.Options{
@@ -151,6 +161,7 @@ func (s *Sidecar) Run(ctx context.Context) error {
 		wg.Go(func() { s.watchIdentity(work) })
 	}
 	wg.Go(func() { s.watchExposure(work) })
+	wg.Go(func() { s.watchAge(work) })
 	var err error
 	select {
 	case <-ctx.Done():
@@ -313,6 +324,10 @@ func (s *Sidecar) Close() error {
 	})
 	return errors.Join(errs...)
 }
+
+// CloseInherited closes the inherited sockets that no listener has taken. Call it
+// when the sidecar is ready: clients that connect to one would wait for ever.
+func (s *Sidecar) CloseInherited() { s.sockets.CloseInherited() }
 
 // Ready tells whether traffic can be served, and if not, why.
 func (s *Sidecar) Ready() (bool, string) { return (*view)(s).Ready() }

@@ -356,7 +356,7 @@ func (s *state) clusterReady(name string, depth int) bool {
 		return false
 	case c.Type == cluster.EDS:
 		return s.assignments[edsName(c)] != nil
-	case c.Type == cluster.Aggregate && depth < 8:
+	case c.Type == cluster.Aggregate && depth < maxNested:
 		for _, n := range c.Aggregate {
 			if !s.clusterReady(n, depth+1) {
 				return false

@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -220,6 +221,20 @@ func trustDomain(file string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("%s: the certificate has no SPIFFE ID; the sidecar knows peers by SPIFFE ID only", file)
+}
+
+// ages tells, by the file of the bundle, how old trust from files is.
+func (p *tlsProvider) ages() map[string]time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := map[string]time.Time{}
+	for key, s := range p.files {
+		// The same bundle may be in several sets: the oldest counts.
+		if asOf := s.AsOf(); out[key.ca].IsZero() || asOf.Before(out[key.ca]) {
+			out[key.ca] = asOf
+		}
+	}
+	return out
 }
 
 // sources are all snapshots in use, for people and metrics.

@@ -118,7 +118,7 @@ func (v *view) Certs() any {
 		}
 		addAnchors(anchors, snap)
 	}
-	return map[string]any{"svids": own, "trust_bundles": anchors}
+	return map[string]any{"svids": own, "trust_bundles": anchors, "trust": (*Sidecar)(v).trustView()}
 }
 
 func addAnchors(to map[string][]certView, snap *svid.Snapshot) {

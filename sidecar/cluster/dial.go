@@ -143,7 +143,14 @@ func (c *Cluster) OpenFor(ctx context.Context, source string, pc *PickContext, s
 	own := h.cluster
 	p := h.pool(source)
 	limit := own.cfg.Load().Limits.MaxConnections
-	if n := own.conns.Add(1); limit > 0 && n > int64(limit) {
+	n := own.conns.Add(1)
+	p.mu.Lock()
+	room := p.room(n, limit)
+	if room {
+		p.dialing++
+	}
+	p.mu.Unlock()
+	if !room {
 		own.conns.Add(-1)
 		if own.metrics != nil {
 			own.metrics.OverflowConnections.Inc(s)

@@ -88,7 +88,8 @@ func declare(section string, messages map[protoreflect.FullName]*rules) {
 	}
 }
 
-// extend adds to what an Any field takes.
+// extend adds to what an Any field takes. A field that several kinds of extension
+// share takes all of them; each decoder refuses those that are not its own.
 func extend(field protoreflect.FullName, noun string, types ...proto.Message) {
 	p := extensions[field]
 	if p == nil {

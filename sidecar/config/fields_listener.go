@@ -108,7 +108,8 @@ func init() {
 		"envoy.config.core.v3.Http2ProtocolOptions.SettingsParameter": {use: "identifier value"},
 		"envoy.config.core.v3.KeepaliveSettings":                      {use: "interval timeout interval_jitter connection_idle_interval"},
 		"envoy.config.core.v3.HttpProtocolOptions": {
-			use: "idle_timeout max_headers_count headers_with_underscores_action max_stream_duration",
+			use: "idle_timeout max_headers_count headers_with_underscores_action max_stream_duration max_connection_duration " +
+				"max_connection_duration_jitter max_requests_per_connection",
 		},
 		"envoy.config.core.v3.Http1ProtocolOptions": {
 			use: "accept_http_10 allow_absolute_url",

@@ -58,7 +58,6 @@ func init() {
 		"envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions":                 {},
 		"envoy.config.route.v3.RouteMatch.ConnectMatcher":                        {},
 		"envoy.config.route.v3.RouteMatch.TlsContextMatchOptions":                {use: "presented validated"},
-		"envoy.config.core.v3.TypedExtensionConfig":                              {use: "typed_config", ignore: nameOnly},
 		"envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig":     {use: "path_template"},
 		"envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig": {use: "path_template_rewrite"},
 		"envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate":   {},

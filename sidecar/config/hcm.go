@@ -136,6 +136,10 @@ func hcmTimeouts(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (
 func hcmProtocol(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err error) {
 	common := m.GetCommonHttpProtocolOptions()
 	here := path + ".common_http_protocol_options"
+	if err = only(common, here, "unsupported for a listener; remove the field",
+		"idle_timeout", "max_headers_count", "headers_with_underscores_action", "max_stream_duration"); err != nil {
+		return err
+	}
 	if out.IdleTimeout, err = timeout(common.GetIdleTimeout(), here+".idle_timeout"); err != nil {
 		return err
 	}

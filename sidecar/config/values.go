@@ -4,12 +4,14 @@ import (
 	"encoding/json"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -63,6 +65,19 @@ func boolean(b *wrapperspb.BoolValue) *bool {
 	}
 	v := b.GetValue()
 	return &v
+}
+
+// only refuses fields of a message that is shared with other places and whose
+// other fields have no meaning here.
+func only(m proto.Message, path, why string, names ...protoreflect.Name) error {
+	var err error
+	m.ProtoReflect().Range(func(fd protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
+		if !slices.Contains(names, fd.Name()) {
+			err = fail(under(path, string(fd.Name())), "%s", why)
+		}
+		return err == nil
+	})
+	return err
 }
 
 // extension returns what the check unpacked from an Any.

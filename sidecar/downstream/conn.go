@@ -70,7 +70,7 @@ type Conn struct {
 	ended        atomic.Pointer[Ending]
 	// parent carries this connection as one of its streams; nil for one of its own.
 	parent *Conn
-	kept         atomic.Pointer[sync.Map]
+	kept   atomic.Pointer[sync.Map]
 
 	mu      sync.Mutex
 	drainer Drainer

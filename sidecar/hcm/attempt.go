@@ -31,6 +31,7 @@ const (
 	tryIdle       // nothing moved for the attempt's idle timeout
 	idleTimedOut  // the stream's
 	lifeOver      // the exchange's longest duration
+	tooSlow       // the request was not received as a whole in time
 	clientGone
 	clientBroke // the request's body was refused
 	unwritable
@@ -175,10 +176,12 @@ func (a *attempt) exchange(conn *cluster.Conn) outcome {
 // drop gives the attempt's connection back; clean says that the exchange on it
 // ended so that another may begin.
 func (a *attempt) drop(clean bool) {
-	// The watchdog must not see the connection any more when another exchange has it.
+	// The watchdog must not see the connection any more when another exchange has it:
+	// disarmed, it interrupts nothing, and armed again it does not know it.
 	dog := a.x.dog
-	dog.await(max(a.firstAt, dog.lastActive.Load()), noDeadline, a.x.idleTimeout(), false)
+	dog.calm()
 	dog.upstream.Store(nil)
+	dog.await(max(a.firstAt, dog.lastActive.Load()), noDeadline, a.x.idleTimeout(), false)
 	a.up.leave(clean)
 	a.up = nil
 	a.leaveHost()
@@ -239,7 +242,11 @@ func (a *attempt) send() outcome {
 	// Where the body is here already, nobody waits for 100.
 	x.req.ExpectContinue = x.req.ExpectContinue && !x.complete
 	a.sentAt, a.firstAt = monotonic(), 0
-	x.dog.await(a.sentAt, a.until, a.idle(), true)
+	hard := a.until
+	if !x.complete {
+		hard = min(hard, x.receiveBy())
+	}
+	x.dog.await(a.sentAt, hard, a.idle(), true)
 	if err := a.up.send(a); err != nil {
 		return a.broken(err)
 	}
@@ -320,6 +327,9 @@ func (a *attempt) broken(err error) outcome {
 	x.dog.calm()
 	switch cause {
 	case causeHard:
+		if by := x.receiveBy(); by < x.lifeEnd && !x.requestRead() && monotonic() >= by {
+			return tooSlow
+		}
 		return a.expired()
 	case causeIdle:
 		if a.idle() != x.idleTimeout() {
@@ -329,7 +339,8 @@ func (a *attempt) broken(err error) outcome {
 	case causeGone:
 		return clientGone
 	}
-	if p := x.pump; p != nil && p.ended() {
+	if p := x.pump; p != nil && p.gaveUp.Load() {
+		<-p.done
 		if p.refused != nil {
 			return clientBroke
 		}

@@ -161,8 +161,9 @@ func (x *exchange) serve() {
 			x.req.Scheme = "https"
 		}
 	}
-	x.takeBuffered()
-	if x.admit() {
+	if err := x.takeBuffered(); err != nil {
+		x.refuseBody(err)
+	} else if x.admit() {
 		x.forward()
 	}
 	x.finish()
@@ -200,35 +201,50 @@ func (x *exchange) normalizePath() bool {
 	return true
 }
 
-// takeBuffered makes the part of the body that has arrived the payload. An error
-// shows again to whoever reads on.
-func (x *exchange) takeBuffered() {
+// refuseBody answers a request whose body is known to be malformed before anything of
+// it was sent on: an origin that answers early must not hide the refusal.
+func (x *exchange) refuseBody(err error) {
+	status, reason, _ := refusal(err)
+	if x.m.metrics != nil {
+		x.m.metrics.ProtocolErrors.With("downstream", reason).Inc(x.d.Shard)
+	}
+	x.flags |= telemetry.FlagDownstreamProtocolError
+	x.localReply(&reply{status: status, details: reason, close: true})
+}
+
+// takeBuffered makes the part of the body that has arrived the payload. It returns
+// the error of a body that is refused; others show again to whoever reads on.
+func (x *exchange) takeBuffered() error {
 	x.keep = true
 	body := x.req.Body
 	if body == nil {
 		x.complete = true
-		return
+		return nil
 	}
 	x.store = x.store[:0]
 	for !x.complete && body.Ready() {
 		data, last, err := body.Next()
 		if err != nil {
-			return
+			if _, _, ok := refusal(err); ok {
+				return err
+			}
+			return nil
 		}
 		x.received += int64(len(data))
 		if last && len(x.store) == 0 {
 			// The bytes stay where they are: nothing is read from the client
 			// until the exchange is over.
 			x.payload, x.complete = data, true
-			return
+			return nil
 		}
 		x.store = append(x.store, data...)
 		x.payload, x.complete = x.store, last
 		if len(x.store) > replayLimit {
 			x.keep = false
-			return
+			return nil
 		}
 	}
+	return nil
 }
 
 // finish reports the exchange.

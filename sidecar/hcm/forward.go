@@ -71,9 +71,13 @@ func (x *exchange) pullBody() bool {
 	return true
 }
 
-// receiveBy is until when the whole request must be here.
+// tooSlowReply is for a request that is not whole in time.
+var tooSlowReply = reply{status: 408, body: "request timeout", details: "request_overall_timeout", close: true}
+
+// receiveBy is until when the whole request has to be here. What follows an upgrade is
+// no part of it.
 func (x *exchange) receiveBy() int64 {
-	if x.m.requestTimeout > 0 {
+	if x.m.requestTimeout > 0 && !x.tunnel {
 		return min(x.lifeEnd, x.startMono+x.m.requestTimeout)
 	}
 	return x.lifeEnd
@@ -100,7 +104,8 @@ func (x *exchange) bodyFailed(err error, hard int64) {
 	if cause == causeIdle {
 		x.flags |= telemetry.FlagStreamIdleTimeout
 	}
-	x.localReply(&reply{status: 408, body: "request timeout", details: "request_overall_timeout", close: true})
+	slow := tooSlowReply
+	x.localReply(&slow)
 }
 
 // refusal tells how a message that its codec refused is answered.
@@ -190,6 +195,8 @@ func (x *exchange) fail(o outcome) {
 	case lifeOver:
 		x.flags |= telemetry.FlagDurationTimeout
 		r.status, r.body, r.details = 408, "downstream duration timeout", "max_duration_timeout"
+	case tooSlow:
+		r = tooSlowReply
 	case idleTimedOut:
 		x.flags |= telemetry.FlagStreamIdleTimeout
 		r.status, r.body, r.details = 504, "stream timeout", "stream_idle_timeout"

@@ -81,6 +81,8 @@ func (x *exchange) bodyBroken(err error) {
 		x.abort(telemetry.FlagUpstreamRequestTimeout, "upstream_per_try_idle_timeout")
 	case lifeOver:
 		x.abort(telemetry.FlagDurationTimeout, "max_duration_timeout")
+	case tooSlow:
+		x.abort(0, tooSlowReply.details)
 	case idleTimedOut:
 		x.abort(telemetry.FlagStreamIdleTimeout, "stream_idle_timeout")
 	case clientGone:

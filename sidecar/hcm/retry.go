@@ -20,7 +20,7 @@ func (x *exchange) retryFailure(o outcome) bool {
 		return false
 	}
 	switch o {
-	case noHost, overflow, timedOut, idleTimedOut, lifeOver, clientGone, clientBroke, unwritable:
+	case noHost, overflow, timedOut, idleTimedOut, lifeOver, tooSlow, clientGone, clientBroke, unwritable:
 		return false
 	}
 	// A pooled connection that its peer had closed: the request was not refused for

@@ -121,7 +121,7 @@ func (x *exchange) mutateRequest() {
 // place settles what the choice of a host depends on, before anything is rewritten.
 // Only where hosts are chosen by the hash is one made, and with it cookies.
 func (x *exchange) place(fw *route.Forward) {
-	x.pick.Destination, x.pick.Request = x.d.Destination, x.req
+	x.pick.Destination, x.pick.Request = cluster.Redirected(x.d.Destination, x.d.Info), x.req
 	if len(fw.Metadata) > 0 || x.sel.Leg != nil && len(x.sel.Leg.Metadata) > 0 {
 		x.pick.Metadata = x.m.chain.bind(x.table).subset(&x.sel)
 	}

@@ -126,9 +126,10 @@ func (p *Proxy) connect(ctx context.Context, c *downstream.Conn, o *outcome) *cl
 		o.flags, o.failure = telemetry.FlagNoCluster, "no such cluster"
 		return nil
 	}
+	pick := cluster.PickContext{Destination: cluster.Redirected(c.Destination, c.Info)}
 	for range p.attempts {
 		o.attempts++
-		up, err := cl.Open(ctx, c.Workload, nil, c.Shard)
+		up, err := cl.OpenFor(ctx, c.Workload, &pick, c.Shard)
 		if err == nil {
 			o.upstream, o.host = up.Stream.Info(), up.Host()
 			o.flags, o.failure = 0, ""

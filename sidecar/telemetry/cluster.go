@@ -17,10 +17,6 @@ type ClusterMetrics struct {
 	BytesReceived, BytesSent *Counter
 	Ejections, NoHealthy     *Counter
 	PoolsReplaced            *Counter
-	// SubsetPicks are choices among subsets: by a subset that matched, by the
-	// fallback policy, and among all hosts because that had none.
-	SubsetPicks        [3]*Counter
-	InvalidDestination *Counter
 
 	EndpointsHealthy, EndpointsUnhealthy, EndpointsDraining, EndpointsDegraded, EndpointsEjected *Gauge
 
@@ -35,7 +31,7 @@ func (m *Metrics) Cluster(name string) *ClusterMetrics {
 	if c := m.clusters[name]; c != nil {
 		return c
 	}
-	b := newBlock(33 + histogramCells(requestBounds))
+	b := newBlock(29 + histogramCells(requestBounds))
 	next := 0
 	cell := func() int { next++; return next - 1 }
 	counter := func(v *CounterVec, labels ...string) *Counter { return v.in(b, cell(), labels...) }
@@ -64,10 +60,6 @@ func (m *Metrics) Cluster(name string) *ClusterMetrics {
 	c.Ejections = counter(m.upstreamEjections, name)
 	c.NoHealthy = counter(m.upstreamNoHealthy, name)
 	c.PoolsReplaced = counter(m.upstreamPoolReplaced, name)
-	for i, result := range [...]string{"selected", "fallback", "panic"} {
-		c.SubsetPicks[i] = counter(m.upstreamSubsetPicks, name, result)
-	}
-	c.InvalidDestination = counter(m.upstreamInvalidDestination, name)
 	c.EndpointsHealthy = gauge(name, "healthy")
 	c.EndpointsUnhealthy = gauge(name, "unhealthy")
 	c.EndpointsDraining = gauge(name, "draining")
@@ -113,4 +105,25 @@ func (c *ClusterMetrics) HealthChecked(result string) {
 	if c != nil {
 		c.m.upstreamHealthChecks.With(c.name, result).Inc(0)
 	}
+}
+
+// SubsetPicks are the counters of choices among subsets: by a subset that matched,
+// by the fallback policy, and among all hosts because that had none. They are made
+// for the clusters that have subsets; for configuration time.
+func (c *ClusterMetrics) SubsetPicks() (counters [3]*Counter) {
+	if c != nil {
+		for i, result := range [...]string{"selected", "fallback", "panic"} {
+			counters[i] = c.m.upstreamSubsetPicks.With(c.name, result)
+		}
+	}
+	return counters
+}
+
+// InvalidDestinations counts requests whose header names no destination, for the
+// clusters that look at one; for configuration time.
+func (c *ClusterMetrics) InvalidDestinations() *Counter {
+	if c == nil {
+		return nil
+	}
+	return c.m.upstreamInvalidDestination.With(c.name)
 }

@@ -76,6 +76,8 @@ type Metrics struct {
 	XDSUpdates           *CounterVec
 	XDSConnected         *GaugeVec
 	ConfigTimestamp      *GaugeVec
+	ConfigAge            *GaugeVec
+	TrustAge             *GaugeVec
 	SVIDNotAfter         *GaugeVec
 	Rotations            *CounterVec
 	ListenersActive      *GaugeVec
@@ -149,6 +151,8 @@ func NewMetrics() *Metrics {
 		XDSUpdates:           r.Counter("hauberk_xds_updates_total", "Discovery responses, by resource type and result: ack or nack.", "type", "result"),
 		XDSConnected:         r.Gauge("hauberk_xds_connected", "1 while the stream to the control plane is up."),
 		ConfigTimestamp:      r.Gauge("hauberk_config_applied_timestamp_seconds", "When configuration of a type was last applied.", "type"),
+		ConfigAge:            r.Gauge("hauberk_config_age_seconds", "Time since a control plane last confirmed the configuration in force; 0 while connected."),
+		TrustAge:             r.Gauge("hauberk_trust_age_seconds", "Time since trust bundles were last confirmed, by where they come from: a control plane, or the name of a file.", "source"),
 		SVIDNotAfter:         r.Gauge("hauberk_svid_not_after_timestamp_seconds", "When an own X.509 SVID expires.", "spiffe_id"),
 		Rotations:            r.Counter("hauberk_rotations_total", "Renewals of SVIDs and trust bundles, by result: ok or failed.", "kind", "result"),
 		ListenersActive:      r.Gauge("hauberk_listeners", "Listeners, by state: active, warming, draining or failed.", "state"),
