@@ -12,6 +12,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,6 +26,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/drain"
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
+	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 	"github.com/hauberk-mesh/hauberk/xds/client"
 	"github.com/hauberk-mesh/hauberk/xds/client/cache"
@@ -44,6 +46,7 @@ type Sidecar struct {
 	timers    *hcm.Timers
 	clusters  *cluster.Manager
 	listeners *listener.Manager
+	overload  *overload.Manager // nil when nothing is limited
 	tls       *tlsProvider
 	state     *state
 	admin     *admin.Server
@@ -86,12 +89,16 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 	s.clusters = cluster.NewManager(cluster.Options{TLS: s.tls, Metrics: s.metrics, Log: cfg.Log})
 	routes := newRoutes()
 	h := &handlers{clusters: s.clusters, routes: routes, logs: s.logs, metrics: s.metrics, timers: s.timers, log: cfg.Log}
+	if cfg.Bootstrap != nil && cfg.Bootstrap.Overload != nil {
+		s.overload = overload.New(cfg.Bootstrap.Overload, overload.Options{Accept: func(yes bool) { s.listeners.Accept(yes) }, Log: cfg.Log})
+	}
 	s.listeners = listener.NewManager(listener.Options{
 		NewHandler: h.build, TLS: s.tls, Metrics: s.metrics, Logs: s.logs, Log: cfg.Log, Drain: s.watcher, DrainTime: cfg.DrainTime,
+		Overload: s.overload,
 	})
 	s.state = newState(&state{
 		log: s.log, listeners: s.listeners, clusters: s.clusters, routes: routes, accessLog: cfg.AccessLog,
-		metrics: s.metrics, warmUp: cfg.WarmUp, wanted: s.want,
+		metrics: s.metrics, warmUp: cfg.WarmUp, wanted: s.want, checkTLS: s.tls.check,
 	})
 	if cfg.Bootstrap != nil {
 		if err = s.state.load(cfg.Bootstrap); err != nil {
@@ -144,6 +151,9 @@ func (s *Sidecar) Run(ctx context.Context) error {
 		wg.Go(func() { fail(s.host.Run(work)) })
 	}
 	wg.Go(func() { fail(s.discover(work)) })
+	if s.overload != nil {
+		wg.Go(func() { s.overload.Run(work) })
+	}
 	if s.identity != nil {
 		wg.Go(func() { s.watchIdentity(work) })
 	}
@@ -268,8 +278,13 @@ func (s *Sidecar) Addrs() Addrs {
 // IDs are the SPIFFE IDs that the sidecar holds, sorted.
 func (s *Sidecar) IDs() []string {
 	set := map[string]bool{}
-	for _, snap := range s.tls.sources() {
+	if snap := s.tls.snapshot(); snap != nil {
 		for id := range snap.SVIDs {
+			set[id] = true
+		}
+	}
+	for _, leaf := range s.tls.files() {
+		if id := nameOf(leaf); strings.HasPrefix(id, "spiffe://") {
 			set[id] = true
 		}
 	}

@@ -316,8 +316,9 @@ func (d *decoder) endpoint(m *endpointv3.LbEndpoint, path string, names bool) (*
 	a := m.GetEndpoint().GetAddress()
 	here := path + ".endpoint.address"
 	if p := a.GetPipe(); p != nil {
-		out.Pipe = p.GetPath()
-		return out, nil
+		_, path, err := d.address(a, here)
+		out.Pipe = path
+		return out, err
 	}
 	var err error
 	if out.Host, out.Port, err = d.hostPort(a, here); err != nil {

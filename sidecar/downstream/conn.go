@@ -12,15 +12,17 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
+	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // Handler serves connections until they end: a filter chain's terminal filter.
 type Handler interface {
-	// ServeStream returns when the connection is finished. The context ends when
-	// the listener must end; a connection closed by itself shows as an error of its
-	// stream. The listener closes the stream after ServeStream returns.
+	// ServeStream returns when the connection is finished, or has been parked. The
+	// context ends when the listener must end; a connection closed by itself shows
+	// as an error of its stream. The listener closes the stream of a finished
+	// connection, and calls ServeStream again for a parked one.
 	ServeStream(ctx context.Context, c *Conn)
 }
 
@@ -59,11 +61,22 @@ type Facts struct {
 	AuthzPeer authz.Peer
 	// Decision is what the network filters decided when it was accepted.
 	Decision authz.Decision
+	// Overload says what the process cannot afford now; nil says nothing.
+	Overload *overload.Signals
 }
 
 // Conn is one connection. Facts never change; authorization and drain state do.
 type Conn struct {
 	Facts
+
+	// Held is the handler's own, from one call of ServeStream to the next.
+	Held any
+	// Received and Sent are all bytes of a plain connection; its handler sets them
+	// when it is finished.
+	Received, Sent int64
+
+	parked [2]stream.Stream
+	run    serving
 
 	requestAuthz atomic.Pointer[authz.Evaluator]
 	draining     atomic.Bool
@@ -99,8 +112,12 @@ func (c *Conn) CheckRequest(r authz.Request) authz.Decision {
 // SetRequestAuthz replaces the rules for requests.
 func (c *Conn) SetRequestAuthz(e *authz.Evaluator) { c.requestAuthz.Store(e) }
 
-// Draining reports whether the connection is to end after what it is doing now.
-func (c *Conn) Draining() bool { return c.draining.Load() }
+// Draining reports whether the connection is to end after what it is doing now:
+// it is being drained, or the process cannot afford idle connections.
+func (c *Conn) Draining() bool { return c.draining.Load() || c.Overload.DisableKeepAlive() }
+
+// Shedding reports whether requests are to be refused because of overload.
+func (c *Conn) Shedding() bool { return c.Overload.RefuseRequests() }
 
 // OnDrain registers who is told of a drain; at once when it has begun. nil
 // unregisters.
@@ -132,9 +149,10 @@ func (c *Conn) End(e Ending) {
 	c.ended.CompareAndSwap(nil, &e)
 	if e.Flags&telemetry.FlagPolicyClosed != 0 && c.Abort != nil {
 		c.Abort()
-		return
+	} else {
+		_ = c.Stream.Close()
 	}
-	_ = c.Stream.Close()
+	c.Wake()
 }
 
 // Ended says why the sidecar closed the connection, nil when it did not.

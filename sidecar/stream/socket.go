@@ -202,6 +202,9 @@ func (s *Socket) peekOnce(fd uintptr) {
 	s.op.n, s.op.errno = recv(fd, s.op.one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 }
 
+// Pollable implements Pollable: the kernel holds all that was not read.
+func (s *Socket) Pollable() syscall.RawConn { return s.raw }
+
 // Gone implements Prober. It may run beside a read, so it has no part in op.
 func (s *Socket) Gone() bool { return gone(s.raw) }
 

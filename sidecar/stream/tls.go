@@ -79,6 +79,16 @@ func tlsInfo(c *tls.Conn, raw net.Conn) *Info {
 // called before the stream is handed on.
 func (t *TLS) SetOwnID(id string) { t.info.OwnID = id }
 
+// ForgetPeer takes back what the handshake said of the peer, where nothing vouches
+// for it. It is called before the stream is handed on.
+func (t *TLS) ForgetPeer() {
+	t.info.PeerID, t.info.PeerCertHash, t.info.PeerSigner, t.info.PeerNotAfter = "", "", "", time.Time{}
+}
+
+// SetAddrs notes the addresses that a proxy in front has told of. It is called
+// before the stream is handed on.
+func (t *TLS) SetAddrs(local, remote net.Addr) { t.info.Local, t.info.Remote = local, remote }
+
 // State is the handshake's result.
 func (t *TLS) State() tls.ConnectionState { return t.tls.ConnectionState() }
 
@@ -174,6 +184,15 @@ func (t *TLS) Quiet() bool {
 	n, err := t.readNow(t.one[:])
 	t.have = n > 0
 	return n == 0 && err == errWouldBlock
+}
+
+// Pollable implements Pollable.
+func (t *TLS) Pollable() syscall.RawConn {
+	if !t.Quiet() {
+		return nil
+	}
+	releaseBuffers(t.tls)
+	return t.raw.raw
 }
 
 // Gone implements Prober.

@@ -56,6 +56,11 @@ func clusterAt(t *testing.T, port int) *cluster.Manager {
 	return m
 }
 
+// owner closes a channel when its connection is finished.
+type owner chan struct{}
+
+func (o owner) Finished(*downstream.Conn) { close(o) }
+
 // serve runs the proxy for one connection and returns the client's end; the log
 // line is complete when done is closed.
 func serve(t *testing.T, cfg Config, m *cluster.Manager) (client *net.TCPConn, line func() string) {
@@ -86,11 +91,18 @@ func serve(t *testing.T, cfg Config, m *cluster.Manager) (client *net.TCPConn, l
 		t.Fatal(err)
 	}
 	conn := downstream.New(downstream.Facts{Stream: s, Info: s.Info(), Accepted: time.Now()}, nil)
-	done := make(chan struct{})
+	poller, err := stream.NewPoller()
+	if err != nil {
+		t.Fatal(err)
+	}
+	done, finished := make(chan struct{}), make(chan struct{})
+	conn.Attach(t.Context(), p, owner(finished), poller)
 	go func() {
 		defer close(done)
-		p.ServeStream(t.Context(), conn)
+		conn.Serve()
+		<-finished
 		_ = s.Close()
+		_ = poller.Close()
 	}()
 	t.Cleanup(func() { _ = c.Close(); _ = s.Close(); <-done; _ = p.Close(); logs.Close() })
 	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
@@ -149,7 +161,7 @@ func TestFailuresHaveFlags(t *testing.T) {
 	}
 	port := l.Addr().(*net.TCPAddr).Port
 	_ = l.Close()
-	for _, tc := range []struct{ cluster, want string }{{"up", "UF"}, {"missing", "NC"}} {
+	for _, tc := range []struct{ cluster, want string }{{"up", "UF,URX"}, {"missing", "NC"}} {
 		client, line := serve(t, Config{Cluster: tc.cluster, MaxConnectAttempts: 2}, clusterAt(t, port))
 		if _, err := client.Read(make([]byte, 1)); err == nil {
 			t.Error("the connection is served")
@@ -167,7 +179,7 @@ func TestWeights(t *testing.T) {
 	}
 	count := map[string]int{}
 	for range 10_000 {
-		count[p.pick()]++
+		count[p.pick("")]++
 	}
 	// Six standard deviations of a binomial with p = 0.1.
 	if b := count["b"]; b < 820 || b > 1180 || count["never"] > 0 {
