@@ -111,7 +111,7 @@ func memory(t *testing.T, pid int) usage {
 // finished what they began.
 func settled(t *testing.T, pid int) usage {
 	t.Helper()
-	<-time.After(3 * time.Second)
+	<-time.After(5 * time.Second)
 	return memory(t, pid)
 }
 

@@ -146,7 +146,7 @@ func TestBootstrapRefuses(t *testing.T) {
 		{"names without an anchor", "trusted_ca: {filename: /certs/ca.crt}", "max_verify_depth: 1", `checks names without a trusted_ca, which anyone could satisfy`},
 		{"runtime key that nothing reads", "node:\n", "layered_runtime: {layers: [{name: a, static_layer: {envoy: {other: 1}}}]}\nnode:\n",
 			`layered_runtime.layers[0].static_layer["envoy"]["other"]: runtime key "envoy.other" is read by nothing in this bootstrap; remove it`},
-		{"overload action", "node:\n", "overload_manager: {resource_monitors: [{name: x, typed_config: {"@type": type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig, max_active_downstream_connections: 9}}], actions: [{name: envoy.overload_actions.reset_high_memory_stream, triggers: [{name: x, threshold: {value: 1}}]}]}\nnode:\n",
+		{"overload action", "node:\n", "overload_manager: {resource_monitors: [{name: x, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig, max_active_downstream_connections: 9}}], actions: [{name: envoy.overload_actions.reset_high_memory_stream, triggers: [{name: x, threshold: {value: 1}}]}]}\nnode:\n",
 			`unsupported action "envoy.overload_actions.reset_high_memory_stream"; remove it`},
 		{"old TLS", "tls_minimum_protocol_version: TLSv1_3", "tls_minimum_protocol_version: TLSv1_1",
 			`transport_socket.typed_config.common_tls_context.tls_params.tls_minimum_protocol_version: is TLSv1_1; use TLSv1_2 or TLSv1_3`},

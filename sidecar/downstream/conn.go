@@ -33,6 +33,18 @@ type Drainer interface {
 	Drain()
 }
 
+// Place is where connections come in: what all connections of a filter chain have
+// in common. Immutable, and shared by them.
+type Place struct {
+	Listener, Chain string
+	Direction       telemetry.Direction
+	// Workload is the SPIFFE ID whose listener this is, Service its service and
+	// Upstream, outbound, the service that the listener leads to.
+	Workload, Service, Upstream string
+	// Metrics are the service's handles.
+	Metrics *telemetry.ServiceMetrics
+}
+
 // Facts are what the listener knows of a connection. Immutable.
 type Facts struct {
 	ID     uint64
@@ -42,11 +54,8 @@ type Facts struct {
 	// closing TLS properly waits for a peer that does not read.
 	Abort func()
 
-	Listener, Chain string
-	Direction       telemetry.Direction
-	// Workload is the SPIFFE ID whose listener this is, Service its service and
-	// Upstream, outbound, the service that the listener leads to.
-	Workload, Service, Upstream string
+	*Place
+
 	// Destination is where the client wanted to go: the original destination where
 	// a firewall redirected the connection, otherwise the local address.
 	Destination netip.AddrPort
@@ -54,13 +63,13 @@ type Facts struct {
 
 	// Shard is the one this connection counts on.
 	Shard telemetry.Shard
-	// Metrics are the service's handles and PeerMetrics those of the verified peer.
-	Metrics     *telemetry.ServiceMetrics
+	// PeerMetrics are the handles of the verified peer.
 	PeerMetrics *telemetry.PeerMetrics
 	// AuthzPeer is the connection as authorization sees it.
 	AuthzPeer authz.Peer
-	// Decision is what the network filters decided when it was accepted.
-	Decision authz.Decision
+	// Decision is what the network filters decided when it was accepted; nil where
+	// there are none.
+	Decision *authz.Decision
 	// Overload says what the process cannot afford now; nil says nothing.
 	Overload *overload.Signals
 }
@@ -96,6 +105,9 @@ type Ending struct {
 // New returns the connection of these facts. request decides over its requests;
 // nil allows all.
 func New(f Facts, request *authz.Evaluator) *Conn {
+	if f.Place == nil {
+		f.Place = &Place{}
+	}
 	c := &Conn{Facts: f}
 	c.requestAuthz.Store(request)
 	return c
@@ -169,8 +181,10 @@ func (c *Conn) NewRecord() *telemetry.Record {
 	r.DownstreamRemote, r.DownstreamDirect, r.DownstreamLocal = info.Remote, info.Remote, info.Local
 	r.PeerID, r.OwnID = info.PeerID, info.OwnID
 	r.TLSVersion, r.CipherSuite, r.SNI = info.TLSVersion, info.CipherSuite, info.SNI
-	r.Denied, r.Rule = !c.Decision.Allowed, c.Decision.Rule
-	r.ShadowDenied, r.ShadowRule = c.Decision.ShadowDenied, c.Decision.ShadowRule
+	if d := c.Decision; d != nil {
+		r.Denied, r.Rule = !d.Allowed, d.Rule
+		r.ShadowDenied, r.ShadowRule = d.ShadowDenied, d.ShadowRule
+	}
 	if e := c.ended.Load(); e != nil {
 		r.Flags |= e.Flags
 		r.ConnectionTermination = e.Reason

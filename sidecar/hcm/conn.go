@@ -27,6 +27,9 @@ type conn struct {
 	x    *exchange
 	xfcc string // this hop's element of x-forwarded-client-cert
 
+	idleBy int64 // until when the next request must begin
+	parked bool
+
 	timer timer
 	// The timer's view: what to look for, and what it found.
 	up         atomic.Pointer[cluster.Conn] // the stream of the attempt, to be woken too
@@ -36,6 +39,7 @@ type conn struct {
 	watch      atomic.Bool // look whether the client has gone
 	cause      atomic.Uint32
 	waiting    atomic.Bool  // for a request
+	parkBy     atomic.Int64 // when waiting gives up its goroutine, 0 for never
 	drainBy    atomic.Int64 // when waiting ends because of a drain, 0 without one
 }
 
@@ -47,7 +51,12 @@ const (
 	causeHard
 	causeIdle
 	causeGone
+	causePark
 )
+
+// parkAfter is how long a connection waits for a request before it gives up its
+// goroutine, and with it the stack of the last one.
+const parkAfter = int64(time.Second)
 
 // watchEvery is how often a client is looked at that waits for an answer: cheap,
 // and only slow requests pay.
@@ -82,6 +91,7 @@ func (c *conn) serve() {
 	for {
 		framing, ok := c.readHead()
 		if !ok {
+			c.park()
 			return
 		}
 		if !c.handle(framing) {
@@ -95,11 +105,32 @@ func (c *conn) serve() {
 	}
 }
 
+// park leaves an idle connection to the listener, where that is why waiting ended.
+// The timer goes on.
+func (c *conn) park() {
+	if !c.waiting.Load() || c.cause.Load() != causePark {
+		return
+	}
+	if c.x != nil {
+		c.x.release()
+		c.x = nil
+	}
+	c.parkBy.Store(0)
+	c.await(monotonic(), c.idleBy, 0, false)
+	c.parked = true
+	c.d.Park(c.s)
+}
+
 // readHead waits for a request and reads its head into c.x.
 func (c *conn) readHead() (http1.Framing, bool) {
 	now := monotonic()
+	if !c.parked {
+		c.idleBy = c.requestWait(now)
+	}
+	c.parked = false
 	c.waiting.Store(true)
-	c.await(now, c.requestWait(now), 0, false)
+	c.parkBy.Store(now + parkAfter)
+	c.await(now, c.idleBy, 0, false)
 	if c.x != nil && c.x.in.len() > 0 {
 		c.begin()
 	}
@@ -248,8 +279,13 @@ func (c *conn) nextLook(now int64) int64 {
 	if c.watch.Load() {
 		next = min(next, now+watchEvery)
 	}
-	if by := c.drainBy.Load(); by > 0 && c.waiting.Load() {
-		next = min(next, by)
+	if c.waiting.Load() {
+		if by := c.drainBy.Load(); by > 0 {
+			next = min(next, by)
+		}
+		if by := c.parkBy.Load(); by > 0 {
+			next = min(next, by)
+		}
 	}
 	if next == noDeadline {
 		return 0
@@ -277,6 +313,8 @@ func (c *conn) due(now int64) (bool, int64) {
 		c.cause.Store(causeIdle)
 	case c.waiting.Load() && c.drainBy.Load() > 0 && now >= c.drainBy.Load():
 		c.cause.Store(causeIdle)
+	case c.waiting.Load() && c.parkBy.Load() > 0 && now >= c.parkBy.Load():
+		c.cause.Store(causePark)
 	case c.watch.Load() && c.prober.Gone():
 		c.cause.Store(causeGone)
 	default:
@@ -292,6 +330,9 @@ func (c *conn) wake() {
 	_ = c.s.SetDeadline(past)
 	if up := c.up.Load(); up != nil {
 		_ = up.SetDeadline(past)
+	}
+	if c.cause.Load() != causePark {
+		c.d.Wake()
 	}
 }
 

@@ -198,6 +198,11 @@ func (c *conn) handle(framing http1.Framing) bool {
 // admit runs everything that can answer without an upstream. It is true when the
 // request is to be forwarded.
 func (x *exchange) admit() bool {
+	if x.c.d.Shedding() {
+		x.flags |= telemetry.FlagOverload
+		x.c.localReply(&reply{status: 503, body: "overloaded", details: "overload", close: true})
+		return false
+	}
 	if x.req.Method == "CONNECT" || x.req.Upgrade != "" {
 		x.c.localReply(&reply{status: 403, details: "upgrade_failed", close: x.req.Method == "CONNECT"})
 		return false

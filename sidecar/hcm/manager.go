@@ -133,9 +133,16 @@ func orDefault(d, or time.Duration) time.Duration {
 
 // ServeStream implements downstream.Handler.
 func (m *Manager) ServeStream(ctx context.Context, d *downstream.Conn) {
-	c := newConn(ctx, m, d)
-	d.OnDrain(c)
+	c, held := d.Held.(*conn)
+	if !held {
+		c = newConn(ctx, m, d)
+		d.Held = c
+		d.OnDrain(c)
+	}
 	c.serve()
+	if c.parked {
+		return
+	}
 	d.OnDrain(nil)
 	c.end()
 }

@@ -281,23 +281,20 @@ func (a *arrival) admit(s stream.Stream) (*tracked, error) {
 	info := s.Info()
 	c := a.conn
 	f := downstream.Facts{
-		ID: a.id, Stream: s, Info: info, Abort: func() { reset(c) },
-		Listener: a.l.name, Chain: a.chain.cfg.Name, Direction: telemetry.Direction(a.snap.cfg.Direction),
-		Workload: a.chain.workload, Service: a.chain.service, Upstream: a.snap.cfg.Upstream,
-		Destination: a.match.destination, Accepted: a.accepted,
-		Shard: telemetry.NextShard(), Metrics: a.chain.metrics,
+		ID: a.id, Stream: s, Info: info, Abort: func() { reset(c) }, Place: a.chain.place,
+		Destination: a.match.destination, Accepted: a.accepted, Shard: telemetry.NextShard(),
 		AuthzPeer: authz.NewPeer(info, a.match.destination),
 		Overload:  a.l.m.opts.Overload.Signals(a.snap.cfg.IgnoreOverload),
 	}
 	if a.match.direct.IsValid() {
 		f.AuthzPeer.Direct = a.match.direct
 	}
-	if a.chain.metrics != nil {
+	if f.Metrics != nil {
 		peer := telemetry.PeerName(info.PeerID)
 		if f.Direction == telemetry.Outbound && f.Upstream != "" {
 			peer = f.Upstream
 		}
-		f.PeerMetrics = a.chain.metrics.Peer(peer)
+		f.PeerMetrics = f.Metrics.Peer(peer)
 	}
 	a.l.mu.Lock()
 	chain, orphan := a.chain, false
@@ -310,17 +307,20 @@ func (a *arrival) admit(s stream.Stream) (*tracked, error) {
 			orphan = true
 		}
 	}
-	f.Decision = chain.network.CheckConn(&f.AuthzPeer)
+	decision := chain.network.CheckConn(&f.AuthzPeer)
+	if len(chain.cfg.RBAC) > 0 {
+		f.Decision = &decision
+	}
 	admitted := chain.admits(info)
 	t := &tracked{conn: downstream.New(f, chain.request), l: a.l, snap: a.snap, chain: a.chain, match: a.match, exempt: a.exempt}
 	t.conn.Attach(a.l.ctx, a.chain.guard, t, a.l.m.poller)
 	ended := a.l.ctx.Err() != nil
-	ok := f.Decision.Allowed && admitted && !ended
+	ok := decision.Allowed && admitted && !ended
 	if ok {
 		t.limits, ok = a.chain.enter()
 		if !ok {
 			a.l.mu.Unlock()
-			f.Decision.Count(f.Shard)
+			decision.Count(f.Shard)
 			return nil, a.excess(t)
 		}
 		a.l.conns[t] = struct{}{}
@@ -328,15 +328,15 @@ func (a *arrival) admit(s stream.Stream) (*tracked, error) {
 	}
 	removed := a.l.removed
 	a.l.mu.Unlock()
-	f.Decision.Count(f.Shard)
+	decision.Count(f.Shard)
 	if ended {
 		return nil, errDenied
 	}
 	if !ok {
 		if !admitted {
-			f.Decision.Rule = peerNotAdmitted
+			decision.Rule = peerNotAdmitted
 		}
-		a.deny(t.conn, f.Decision)
+		a.deny(t.conn, decision)
 		return nil, errDenied
 	}
 	if reason, yes := a.l.m.withdrawnSince(a.generation, t.conn.Workload, info); yes {
@@ -435,7 +435,7 @@ func (a *arrival) refuse(flags telemetry.Flags, reason string, err error) error 
 	r.Start, r.Duration = a.accepted, time.Since(a.accepted)
 	r.Direction, r.Listener, r.Workload, r.Service = telemetry.Direction(cfg.Direction), a.l.name, cfg.Workload, cfg.Service
 	if a.chain != nil {
-		r.Chain, r.Workload, r.Service = a.chain.cfg.Name, a.chain.workload, a.chain.service
+		r.Chain, r.Workload, r.Service = a.chain.cfg.Name, a.chain.place.Workload, a.chain.place.Service
 	}
 	r.ConnectionID, r.SNI = a.id, a.match.serverName
 	r.DownstreamRemote, r.DownstreamDirect, r.DownstreamLocal = info.Remote, a.conn.RemoteAddr(), info.Local

@@ -50,8 +50,7 @@ type chain struct {
 	// untrusted: peers may be in that nothing vouches for.
 	untrusted bool
 
-	workload, service string
-	metrics           *telemetry.ServiceMetrics
+	place *downstream.Place
 }
 
 func (c *chain) label() string {
@@ -172,23 +171,27 @@ func (m *Manager) compileChain(s *snapshot, cfg *FilterChain, index int) (_ *cha
 		return fail(err)
 	}
 	c.guard = &guarded{c.handler, m.log}
-	c.identify(s.cfg)
+	c.place = c.identify(s.cfg)
 	if m.opts.Metrics != nil {
-		c.metrics = m.opts.Metrics.Service(telemetry.Direction(s.cfg.Direction), c.service)
+		c.place.Metrics = m.opts.Metrics.Service(c.place.Direction, c.place.Service)
 	}
 	return c, nil
 }
 
 // identify finds whose chain it is. Workloads of a host share the inbound
 // listener: there a chain belongs to the identity that its certificate names.
-func (c *chain) identify(l *Config) {
-	c.workload, c.service = l.Workload, l.Service
+func (c *chain) identify(l *Config) *downstream.Place {
+	p := &downstream.Place{
+		Listener: l.Name, Chain: c.cfg.Name, Direction: telemetry.Direction(l.Direction),
+		Workload: l.Workload, Service: l.Service, Upstream: l.Upstream,
+	}
 	if t := c.cfg.TLS; t != nil && strings.HasPrefix(t.Certificate, "spiffe://") && t.Certificate != l.Workload {
-		c.workload, c.service = t.Certificate, telemetry.PeerName(t.Certificate)
+		p.Workload, p.Service = t.Certificate, telemetry.PeerName(t.Certificate)
 	}
-	if c.service == "" {
-		c.service = l.Name // a foreign listener names no service
+	if p.Service == "" {
+		p.Service = l.Name // a foreign listener names no service
 	}
+	return p
 }
 
 // admits repeats what the handshake requires of a peer, for connections older

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"reflect"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -374,14 +375,39 @@ func (m *Manager) watchExpiry() {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	told := map[uint64]bool{}
+	var idle idleCount
 	for {
 		select {
 		case <-m.ctx.Done():
 			return
 		case now := <-tick.C:
 			m.expire(now, told)
+			m.tidy(&idle)
 		}
 	}
+}
+
+// idleCount is how many connections were idle a second ago, and when memory was
+// last given back.
+type idleCount struct{ last, tidied int }
+
+// tidyFrom is how many connections must have become idle to be worth a collection.
+const tidyFrom = 256
+
+// tidy gives memory back to the host once many connections have become idle: the
+// stacks and buffers that they let go of are garbage which nothing would collect
+// in a process that does nothing.
+func (m *Manager) tidy(c *idleCount) {
+	if m.poller == nil {
+		return
+	}
+	now := m.poller.Waiting()
+	c.tidied = min(c.tidied, now)
+	if now == c.last && now >= c.tidied+max(tidyFrom, c.tidied/4) {
+		debug.FreeOSMemory()
+		c.tidied = now
+	}
+	c.last = now
 }
 
 func (m *Manager) expire(now time.Time, told map[uint64]bool) {

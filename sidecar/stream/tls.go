@@ -53,6 +53,7 @@ func (t *TLS) Handshake(ctx context.Context) error {
 		return err
 	}
 	t.info = tlsInfo(t.tls, t.raw)
+	releaseHandshake(t.tls)
 	return nil
 }
 
@@ -88,9 +89,6 @@ func (t *TLS) ForgetPeer() {
 // SetAddrs notes the addresses that a proxy in front has told of. It is called
 // before the stream is handed on.
 func (t *TLS) SetAddrs(local, remote net.Addr) { t.info.Local, t.info.Remote = local, remote }
-
-// State is the handshake's result.
-func (t *TLS) State() tls.ConnectionState { return t.tls.ConnectionState() }
 
 // Read implements Stream.
 func (t *TLS) Read(p []byte) (int, error) {

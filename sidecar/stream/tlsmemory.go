@@ -3,6 +3,7 @@ package stream
 import (
 	"bytes"
 	"crypto/tls"
+	"crypto/x509"
 	"reflect"
 	"unsafe"
 )
@@ -16,6 +17,7 @@ var tlsBuffers = findBuffers()
 
 type bufferOffsets struct {
 	raw, hand, input uintptr
+	certs, chains    uintptr
 	ok               bool
 }
 
@@ -24,11 +26,25 @@ func findBuffers() (o bufferOffsets) {
 	raw, ok1 := t.FieldByName("rawInput")
 	hand, ok2 := t.FieldByName("hand")
 	input, ok3 := t.FieldByName("input")
-	if !ok1 || !ok2 || !ok3 || raw.Type != reflect.TypeFor[bytes.Buffer]() ||
-		hand.Type != reflect.TypeFor[bytes.Buffer]() || input.Type != reflect.TypeFor[bytes.Reader]() {
+	certs, ok4 := t.FieldByName("peerCertificates")
+	chains, ok5 := t.FieldByName("verifiedChains")
+	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 || raw.Type != reflect.TypeFor[bytes.Buffer]() ||
+		hand.Type != reflect.TypeFor[bytes.Buffer]() || input.Type != reflect.TypeFor[bytes.Reader]() ||
+		certs.Type != reflect.TypeFor[[]*x509.Certificate]() || chains.Type != reflect.TypeFor[[][]*x509.Certificate]() {
 		return o
 	}
-	return bufferOffsets{raw: raw.Offset, hand: hand.Offset, input: input.Offset, ok: true}
+	return bufferOffsets{raw: raw.Offset, hand: hand.Offset, input: input.Offset, certs: certs.Offset, chains: chains.Offset, ok: true}
+}
+
+// releaseHandshake drops the peer's certificates, of which Info has what is needed:
+// parsed, they are 2 KB each, and crypto/tls keeps them for each connection.
+func releaseHandshake(c *tls.Conn) {
+	if !tlsBuffers.ok {
+		return
+	}
+	base := unsafe.Pointer(c)
+	*(*[]*x509.Certificate)(unsafe.Add(base, tlsBuffers.certs)) = nil
+	*(*[][]*x509.Certificate)(unsafe.Add(base, tlsBuffers.chains)) = nil
 }
 
 // releaseBuffers drops the buffers of a connection that hold nothing. No read may
