@@ -33,7 +33,8 @@ type slot struct {
 
 // WatchOwner is told when its wait has ended.
 type WatchOwner interface {
-	// Woken is called on the poller's goroutine, which it must not hold up.
+	// Woken is called on the poller's goroutine, or on one that closes a stream,
+	// which it must not hold up.
 	Woken(*Watch)
 }
 
@@ -41,6 +42,7 @@ type WatchOwner interface {
 // ended.
 type Watch struct {
 	Owner   WatchOwner
+	poller  *Poller
 	sockets [2]syscall.RawConn
 	index   uint32
 	armed   bool // guarded by Poller.mu
@@ -50,8 +52,9 @@ type Watch struct {
 // such only when it holds nothing that was received and not yet read.
 type Pollable interface {
 	// Pollable returns the socket, nil when the stream must be read first. No
-	// reader may be active. It gives memory back that only a reader needs.
-	Pollable() syscall.RawConn
+	// reader may be active. It gives memory back that only a reader needs. From
+	// then on a Close of the stream ends the wait: the kernel does not tell.
+	Pollable(*Watch) syscall.RawConn
 }
 
 // NewPoller starts a poller; Close ends it.
@@ -84,13 +87,14 @@ func (p *Poller) Close() error {
 // Watch waits, once, until one of the streams can be read or has ended. It reports
 // false when it cannot wait: a stream must be read first, or is closed.
 func (p *Poller) Watch(w *Watch, streams ...Stream) bool {
+	w.poller = p
 	n := 0
 	for _, s := range streams {
 		c, ok := s.(Pollable)
 		if !ok || n == len(w.sockets) {
 			return false
 		}
-		if w.sockets[n] = c.Pollable(); w.sockets[n] == nil {
+		if w.sockets[n] = c.Pollable(w); w.sockets[n] == nil {
 			return false
 		}
 		n++
@@ -126,6 +130,13 @@ func (p *Poller) Cancel(w *Watch) bool {
 	}
 	p.disarm(w)
 	return true
+}
+
+// closed ends the wait because one of the streams was closed here.
+func (w *Watch) closed() {
+	if w != nil && w.poller.Cancel(w) {
+		w.Owner.Woken(w)
+	}
 }
 
 // Waiting is the number of waits.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -22,6 +23,8 @@ type TLS struct {
 	one  [1]byte
 	have bool
 	full bool
+	// watch is the last wait for the socket.
+	watch atomic.Pointer[Watch]
 }
 
 // ServerTLS and ClientTLS wrap a socket; Handshake must follow. prefix are bytes
@@ -156,7 +159,11 @@ func (t *TLS) CloseWrite() error {
 }
 
 // Close implements Stream.
-func (t *TLS) Close() error { return t.tls.Close() }
+func (t *TLS) Close() error {
+	err := t.tls.Close()
+	t.watch.Load().closed()
+	return err
+}
 
 // SetDeadline implements Stream.
 func (t *TLS) SetDeadline(d time.Time) error { return t.tls.SetDeadline(d) }
@@ -185,7 +192,8 @@ func (t *TLS) Quiet() bool {
 }
 
 // Pollable implements Pollable.
-func (t *TLS) Pollable() syscall.RawConn {
+func (t *TLS) Pollable(w *Watch) syscall.RawConn {
+	t.watch.Store(w)
 	if !t.Quiet() {
 		return nil
 	}
