@@ -284,3 +284,36 @@ func TestOverridesSplitClusters(t *testing.T) {
 		t.Error("customization must tell the clusters of different overrides apart")
 	}
 }
+
+// TestSplitterHeaders: a splitter that leads into another changes requests
+// before it, so the inner one has the last word, and responses after it.
+func TestSplitterHeaders(t *testing.T) {
+	change := func(who string) *api.HTTPHeaderModifiers {
+		return &api.HTTPHeaderModifiers{Set: map[string]string{"x": who, "x-" + who: "1"}, Add: map[string]string{"y": who}, Remove: []string{"z", "z-" + who}}
+	}
+	split := func(name, to, who string) *api.ServiceSplitterConfigEntry {
+		return &api.ServiceSplitterConfigEntry{Kind: api.ServiceSplitter, Name: name, Splits: []api.ServiceSplit{
+			{Weight: 100, Service: to, RequestHeaders: change(who), ResponseHeaders: change(who)}}}
+	}
+	snap := &catalog.Snapshot{Datacenter: "dc1", Entries: map[catalog.EntryKey]api.ConfigEntry{}}
+	for _, e := range []api.ConfigEntry{split("a", "b", "outer"), split("b", "c", "inner"),
+		&api.ProxyConfigEntry{Kind: api.ProxyDefaults, Name: "global", Config: map[string]any{"protocol": "http"}}} {
+		snap.Entries[catalog.KeyOf(e)] = e
+	}
+	chain, _, err := CompileChain(snap, catalog.NewName("dc1", "a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	leg := chain.Routes[0].Splits[0]
+	for what, c := range map[string]struct {
+		have *api.HTTPHeaderModifiers
+		last string
+	}{"request": {leg.RequestHeaders, "inner"}, "response": {leg.ResponseHeaders, "outer"}} {
+		if c.have.Set["x"] != c.last || c.have.Add["y"] != c.last || c.have.Set["x-inner"] != "1" || c.have.Set["x-outer"] != "1" {
+			t.Errorf("%s headers %+v, the last word is not %s's", what, c.have, c.last)
+		}
+		if len(c.have.Remove) != 3 {
+			t.Errorf("%s headers removed %q", what, c.have.Remove)
+		}
+	}
+}

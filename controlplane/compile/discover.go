@@ -244,7 +244,7 @@ func (c *compiler) leaf(t target, request, response *api.HTTPHeaderModifiers) ([
 
 // collect walks splitters depth first: a leg to another service without a
 // subset may lead into that service's splitter; weights multiply and header
-// changes merge, the inner ones last.
+// changes merge, as if each splitter made its own in turn.
 func (c *compiler) collect(name catalog.Name, share float64, request, response *api.HTTPHeaderModifiers, path []catalog.Name, legs *[]leg) error {
 	splitter, ok, err := entry[*api.ServiceSplitterConfigEntry](c, api.ServiceSplitter, name, name.Service)
 	if err != nil {
@@ -274,7 +274,8 @@ func (c *compiler) collect(name catalog.Name, share float64, request, response *
 			return err
 		}
 		legShare := share * float64(s.Weight) / 100
-		req, resp := mergeModifiers(request, s.RequestHeaders), mergeModifiers(response, s.ResponseHeaders)
+		// A response comes to the outer splitter last.
+		req, resp := mergeModifiers(request, s.RequestHeaders), mergeModifiers(s.ResponseHeaders, response)
 		if s.ServiceSubset != "" || dest == name {
 			id, err := c.resolve(target{name: dest, subset: s.ServiceSubset})
 			if err != nil {
@@ -331,16 +332,19 @@ func whole(legs []leg) []Split {
 	return out
 }
 
-func mergeModifiers(outer, inner *api.HTTPHeaderModifiers) *api.HTTPHeaderModifiers {
-	if outer == nil {
-		return inner
+// mergeModifiers has the effect of both, with the last word to the later one.
+func mergeModifiers(earlier, later *api.HTTPHeaderModifiers) *api.HTTPHeaderModifiers {
+	if earlier == nil {
+		return later
 	}
-	if inner == nil {
-		return outer
+	if later == nil {
+		return earlier
 	}
-	m := &api.HTTPHeaderModifiers{
-		Add: maps.Clone(outer.Add), Set: maps.Clone(outer.Set),
-		Remove: append(slices.Clone(outer.Remove), inner.Remove...),
+	m := &api.HTTPHeaderModifiers{Add: maps.Clone(earlier.Add), Set: maps.Clone(earlier.Set), Remove: slices.Clone(earlier.Remove)}
+	for _, name := range later.Remove {
+		if !slices.Contains(m.Remove, name) {
+			m.Remove = append(m.Remove, name)
+		}
 	}
 	if m.Add == nil {
 		m.Add = map[string]string{}
@@ -348,8 +352,8 @@ func mergeModifiers(outer, inner *api.HTTPHeaderModifiers) *api.HTTPHeaderModifi
 	if m.Set == nil {
 		m.Set = map[string]string{}
 	}
-	maps.Copy(m.Add, inner.Add)
-	maps.Copy(m.Set, inner.Set)
+	maps.Copy(m.Add, later.Add)
+	maps.Copy(m.Set, later.Set)
 	return m
 }
 

@@ -17,6 +17,7 @@ type Cache struct {
 	sweep     uint64
 	chains    memo[chainKey, chainInput, *Chain]
 	endpoints memo[endpointsKey, endpointsInput, endpointsOutput]
+	routes    memo[routesKey, *Chain, *resource.Resource]
 	outbounds memo[outboundKey, outboundInput, listenerOutput]
 	inbounds  memo[inboundKey, inboundInput, *Inbound]
 	listeners memo[listenerKey, []*Inbound, listenerOutput]
@@ -27,6 +28,7 @@ func NewCache() *Cache {
 	c := &Cache{}
 	c.chains.init(func(a, b chainInput) bool { return a == b })
 	c.endpoints.init(endpointsInput.same)
+	c.routes.init(func(a, b *Chain) bool { return a == b })
 	c.outbounds.init(func(a, b outboundInput) bool { return a == b })
 	c.inbounds.init(func(a, b inboundInput) bool { return a == b })
 	c.listeners.init(slices.Equal[[]*Inbound])
@@ -81,6 +83,7 @@ func (c *Cache) Begin() { c.sweep++ }
 func (c *Cache) End() {
 	c.chains.drop(c.sweep)
 	c.endpoints.drop(c.sweep)
+	c.routes.drop(c.sweep)
 	c.outbounds.drop(c.sweep)
 	c.inbounds.drop(c.sweep)
 	c.listeners.drop(c.sweep)
@@ -88,7 +91,7 @@ func (c *Cache) End() {
 
 // Len is the number of remembered results.
 func (c *Cache) Len() int {
-	return len(c.chains.entries) + len(c.endpoints.entries) + len(c.outbounds.entries) +
+	return len(c.chains.entries) + len(c.endpoints.entries) + len(c.routes.entries) + len(c.outbounds.entries) +
 		len(c.inbounds.entries) + len(c.listeners.entries)
 }
 
@@ -103,6 +106,7 @@ func intern(old, r *resource.Resource) *resource.Resource {
 
 type chainKey struct {
 	client        Client
+	caller        caller
 	service       catalog.Name
 	customization string
 }
@@ -113,10 +117,10 @@ type chainInput struct {
 }
 
 // Chain is NewChain, remembered.
-func (c *Cache) Chain(env *Environment, client Client, chain *compile.Chain) (*Chain, error) {
-	key := chainKey{client, chain.Service, chain.Customization}
+func (c *Cache) Chain(env *Environment, client Client, source catalog.Name, chain *compile.Chain) (*Chain, error) {
+	key := chainKey{client, callerOf(client, source), chain.Service, chain.Customization}
 	return c.chains.get(c.sweep, key, chainInput{env, chain}, func(old *Chain) (*Chain, error) {
-		out, err := NewChain(env, client, chain)
+		out, err := NewChain(env, client, source, chain)
 		if err != nil {
 			return nil, err
 		}
@@ -164,6 +168,20 @@ func (c *Cache) Endpoints(env *Environment, t *compile.Target, instances []*cata
 		return endpointsOutput{intern(old.resource, r), problems}, err
 	})
 	return out.resource, out.problems, err
+}
+
+type routesKey struct {
+	chainKey
+	source catalog.Name
+}
+
+// Routes is the method of that name of a chain, remembered.
+func (c *Cache) Routes(env *Environment, client Client, source catalog.Name, customization string, chain *Chain) (*resource.Resource, error) {
+	key := routesKey{chainKey{client, callerOf(client, source), chain.Service, customization}, source}
+	return c.routes.get(c.sweep, key, chain, func(old *resource.Resource) (*resource.Resource, error) {
+		r, err := chain.Routes(env, source)
+		return intern(old, r), err
+	})
 }
 
 type outboundKey struct {

@@ -43,7 +43,8 @@ func (b *chainBuilder) targetCluster(t *compile.Target) (*resource.Resource, err
 	if err != nil {
 		return nil, err
 	}
-	socket, err := b.env.upstreamTLS(edsName, id, t.Protocol)
+	speaks := meshProtocol(t.Protocol, b.client)
+	socket, err := b.env.upstreamTLS(edsName, b.certificate, id, speaks)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +59,7 @@ func (b *chainBuilder) targetCluster(t *compile.Target) (*resource.Resource, err
 	}
 	b.loadBalancing(c, t)
 	b.outlier(c, t)
-	if c.TypedExtensionProtocolOptions, err = protocolOptions(t.Protocol); err != nil {
+	if c.TypedExtensionProtocolOptions, err = protocolOptions(speaks); err != nil {
 		return nil, err
 	}
 	return resource.New(name, c, resource.Ref{Type: resource.EndpointType, Name: edsName})
@@ -209,25 +210,55 @@ func (b *chainBuilder) outlier(c *clusterv3.Cluster, t *compile.Target) {
 	c.OutlierDetection = o
 }
 
+// negotiated is the protocol of an http service between proxies: HTTP/2 where ALPN
+// agrees on it, so that one connection carries all requests, HTTP/1.1 otherwise.
+const negotiated = "negotiated"
+
+// meshProtocol is what proxies speak to each other for a service of a protocol.
+func meshProtocol(protocol string, c Client) string {
+	if protocol == "http" && c.Can(names.CapHTTP2) {
+		return negotiated
+	}
+	return protocol
+}
+
+// http2Terms bound what a connection may hold: a stream 1 MiB, a connection 4, which
+// fills 1 Gbit/s over 30 ms. Extended CONNECT carries WebSocket (RFC 8441).
+func http2Terms() *corev3.Http2ProtocolOptions {
+	return &corev3.Http2ProtocolOptions{
+		MaxConcurrentStreams:        u32(1024),
+		InitialStreamWindowSize:     u32(1 << 20),
+		InitialConnectionWindowSize: u32(4 << 20),
+		AllowConnect:                true,
+	}
+}
+
 // protocolOptions says what an upstream of a protocol speaks; nothing for tcp.
 func protocolOptions(protocol string) (map[string]*anypb.Any, error) {
-	if !compile.IsHTTP(protocol) {
-		return nil, nil
+	options := &upstreamhttpv3.HttpProtocolOptions{
+		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: duration(upstreamIdleTimeout)},
 	}
 	explicit := &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{}
-	if protocol == "http" {
+	options.UpstreamProtocolOptions = &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: explicit}
+	switch protocol {
+	case "http":
 		explicit.ProtocolConfig = &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
 			HttpProtocolOptions: &corev3.Http1ProtocolOptions{},
 		}
-	} else {
+	case "http2", "grpc":
 		explicit.ProtocolConfig = &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
-			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
+			Http2ProtocolOptions: http2Terms(),
 		}
+	case negotiated:
+		options.UpstreamProtocolOptions = &upstreamhttpv3.HttpProtocolOptions_AutoConfig{
+			AutoConfig: &upstreamhttpv3.HttpProtocolOptions_AutoHttpConfig{
+				HttpProtocolOptions: &corev3.Http1ProtocolOptions{}, Http2ProtocolOptions: http2Terms(),
+			},
+		}
+	default:
+		return nil, nil
 	}
-	any, err := toAny(&upstreamhttpv3.HttpProtocolOptions{
-		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: duration(upstreamIdleTimeout)},
-		UpstreamProtocolOptions:   &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: explicit},
-	})
+	any, err := toAny(options)
 	if err != nil {
 		return nil, err
 	}

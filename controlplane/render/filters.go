@@ -15,6 +15,7 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
@@ -113,6 +114,7 @@ type manager struct {
 	maxHeadersKB int
 	forward      hcmv3.HttpConnectionManager_ForwardClientCertDetails
 	forwardURI   bool
+	http2        bool // the client speaks it, and switches protocols
 }
 
 func (e *Environment) httpManager(m manager) (*listenerv3.Filter, error) {
@@ -147,6 +149,10 @@ func (e *Environment) httpManager(m manager) (*listenerv3.Filter, error) {
 	if m.forwardURI {
 		out.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Uri: true}
 	}
+	if m.http2 {
+		out.Http2ProtocolOptions = http2Terms()
+		out.UpgradeConfigs = []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}}
+	}
 	if m.routes != nil {
 		out.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: m.routes}
 	} else {
@@ -155,19 +161,32 @@ func (e *Environment) httpManager(m manager) (*listenerv3.Filter, error) {
 	return networkFilter(hcmFilter, out)
 }
 
+// relay is what the two directions of TCP proxies differ in.
+type relay struct {
+	stat       string
+	legs       []Leg
+	logs       []*accesslogv3.AccessLog
+	tries      int
+	idle       time.Duration
+	hashSource bool
+}
+
 // tcpProxy relays to one cluster, or to weighted ones.
-func tcpProxy(stat string, legs []Leg, logs []*accesslogv3.AccessLog, tries int, idle time.Duration) (*listenerv3.Filter, error) {
+func tcpProxy(r relay) (*listenerv3.Filter, error) {
 	out := &tcpproxyv3.TcpProxy{
-		StatPrefix:         stat,
-		AccessLog:          logs,
-		IdleTimeout:        duration(idle),
-		MaxConnectAttempts: u32(tries),
+		StatPrefix:         r.stat,
+		AccessLog:          r.logs,
+		IdleTimeout:        duration(r.idle),
+		MaxConnectAttempts: u32(r.tries),
 	}
-	if len(legs) == 1 {
-		out.ClusterSpecifier = &tcpproxyv3.TcpProxy_Cluster{Cluster: legs[0].Cluster}
+	if r.hashSource {
+		out.HashPolicy = []*typev3.HashPolicy{{PolicySpecifier: &typev3.HashPolicy_SourceIp_{SourceIp: &typev3.HashPolicy_SourceIp{}}}}
+	}
+	if len(r.legs) == 1 {
+		out.ClusterSpecifier = &tcpproxyv3.TcpProxy_Cluster{Cluster: r.legs[0].Cluster}
 	} else {
 		w := &tcpproxyv3.TcpProxy_WeightedCluster{}
-		for _, l := range legs {
+		for _, l := range r.legs {
 			w.Clusters = append(w.Clusters, &tcpproxyv3.TcpProxy_WeightedCluster_ClusterWeight{Name: l.Cluster, Weight: l.Weight})
 		}
 		out.ClusterSpecifier = &tcpproxyv3.TcpProxy_WeightedClusters{WeightedClusters: w}

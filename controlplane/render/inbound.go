@@ -102,7 +102,7 @@ func (b *inboundBuilder) build() error {
 		b.problem("Proxy.Config.bind_address", "the address cannot be listened on: %v; nothing is accepted for the workload; set bind_address and bind_port", err)
 		return nil
 	}
-	name, address, ok := b.application()
+	address, ok := b.application()
 	if !ok {
 		b.problem("Proxy.LocalServicePort", "%d is not a port; nothing is accepted for the workload; set it, or LocalServiceSocketPath", b.w.Instance.Proxy.LocalServicePort)
 		return nil
@@ -119,7 +119,7 @@ func (b *inboundBuilder) build() error {
 		return nil
 	}
 	b.out.Protocol, b.out.Rules = b.config.Protocol, rules
-	if b.out.Cluster, err = localApp(b.client, name, address, b.config); err != nil {
+	if b.out.Cluster, err = localApp(b.client, names.LocalApp(b.w.Instance.ID), address, b.config); err != nil {
 		return err
 	}
 	b.out.Chain, err = b.chain(rules)
@@ -127,16 +127,16 @@ func (b *inboundBuilder) build() error {
 }
 
 // application is where the workload listens on its own host.
-func (b *inboundBuilder) application() (name string, address *corev3.Address, ok bool) {
+func (b *inboundBuilder) application() (address *corev3.Address, ok bool) {
 	p := b.w.Instance.Proxy
 	if path := p.LocalServiceSocketPath; path != "" {
-		return "local_app:unix:" + path, pipeAddress(path, 0), strings.HasPrefix(path, "/")
+		return pipeAddress(path, 0), strings.HasPrefix(path, "/")
 	}
 	host := p.LocalServiceAddress
 	if host == "" {
 		host = "127.0.0.1"
 	}
-	return names.LocalApp(host, p.LocalServicePort), socketAddress(host, p.LocalServicePort), bindable(host, p.LocalServicePort) == nil
+	return socketAddress(host, p.LocalServicePort), bindable(host, p.LocalServicePort) == nil
 }
 
 // authorization gives the rules to render, and whether they deny everyone. A
@@ -168,7 +168,7 @@ func (b *inboundBuilder) chain(rules *Rules) (*listenerv3.FilterChain, error) {
 	if rules == nil {
 		peers = []string{"spiffe://" + b.env.TrustDomain + denyEveryone}
 	}
-	socket, err := b.env.downstreamTLS(b.out.ID, b.config.Protocol, peers...)
+	socket, err := b.env.downstreamTLS(b.out.ID, meshProtocol(b.config.Protocol, b.client), peers...)
 	if err != nil {
 		return nil, err
 	}
@@ -215,7 +215,7 @@ func (b *inboundBuilder) filters(rules *Rules) ([]*listenerv3.Filter, error) {
 	if b.config.IdleTimeout > 0 {
 		idle = b.config.IdleTimeout
 	}
-	f, err := tcpProxy(b.stat(), []Leg{{Cluster: b.out.Cluster.Name, Weight: 10000}}, b.out.logs.filter, 1, idle)
+	f, err := tcpProxy(relay{stat: b.stat(), legs: []Leg{{Cluster: b.out.Cluster.Name, Weight: 10000}}, logs: b.out.logs.filter, tries: 1, idle: idle})
 	if err != nil {
 		return nil, err
 	}
@@ -244,6 +244,7 @@ func (b *inboundBuilder) http(rules *Rules) (*listenerv3.Filter, error) {
 		maxHeadersKB: b.config.MaxHeadersKB,
 		forward:      hcmv3.HttpConnectionManager_APPEND_FORWARD,
 		forwardURI:   true,
+		http2:        b.client.Can(names.CapHTTP2),
 		routes: &routev3.RouteConfiguration{
 			Name: "inbound/" + b.out.Registration,
 			VirtualHosts: []*routev3.VirtualHost{{

@@ -25,6 +25,7 @@ type Upstream struct {
 	// Overrides are what the registration itself asks for, on top of the
 	// UpstreamConfig of the caller's service-defaults.
 	Overrides compile.Overrides
+	protocol  string // what the registration takes the service's to be; or empty
 	spec      *api.Upstream
 }
 
@@ -47,7 +48,8 @@ func Upstreams(inst *catalog.Instance, datacenter string) ([]Upstream, []Problem
 		up.Name.Namespace = cmp.Or(u.DestinationNamespace, up.Name.Namespace)
 		up.Name.Partition = cmp.Or(u.DestinationPartition, up.Name.Partition)
 		own, bad := opaque.ReadUpstream(u.Config)
-		up.Overrides = compile.Overrides(own)
+		up.protocol = own.Protocol
+		up.Overrides = compile.Overrides{ConnectTimeout: own.ConnectTimeout, Limits: own.Limits, PassiveHealthCheck: own.PassiveHealthCheck}
 		for _, p := range opaqueProblems(up.Path+".Config", bad) {
 			p.Service = inst.Service.Service
 			problems = append(problems, p)
@@ -55,6 +57,17 @@ func Upstreams(inst *catalog.Instance, datacenter string) ([]Upstream, []Problem
 		out = append(out, up)
 	}
 	return out, problems
+}
+
+// CheckProtocol reports a registration that takes its upstream for something
+// else than the upstream is. A Consul agent writes the upstream's own protocol
+// there, so that it cannot be refused wherever it stands.
+func (u *Upstream) CheckProtocol(actual string) []Problem {
+	if u.protocol == "" || u.protocol == actual {
+		return nil
+	}
+	return []Problem{{Path: u.Path + ".Config.protocol", Reason: fmt.Sprintf("%q has no effect: %s is %s; set Protocol in service-defaults/%s, which its callers and its own sidecar follow",
+		u.protocol, u.Name.Service, actual, u.Name.Service)}}
 }
 
 func localHost(u *api.Upstream) string {
@@ -98,13 +111,14 @@ func Outbound(env *Environment, client Client, inst *catalog.Instance, u Upstrea
 	var filter *listenerv3.Filter
 	var refs []resource.Ref
 	if compile.IsHTTP(chain.Protocol) {
-		refs = append(refs, resource.Ref{Type: resource.RouteType, Name: chain.RouteName})
-		filter, err = env.httpManager(manager{stat: stat, routeName: chain.RouteName, logs: logs.filter})
+		routes := env.routeName(inst.Service, chain.Service)
+		refs = append(refs, resource.Ref{Type: resource.RouteType, Name: routes})
+		filter, err = env.httpManager(manager{stat: stat, routeName: routes, logs: logs.filter, http2: client.Can(names.CapHTTP2)})
 	} else {
 		for _, l := range chain.Legs {
 			refs = append(refs, resource.Ref{Type: resource.ClusterType, Name: l.Cluster})
 		}
-		filter, err = tcpProxy(stat, chain.Legs, logs.filter, tcpConnectTries, idleConnection)
+		filter, err = tcpProxy(relay{stat: stat, legs: chain.Legs, logs: logs.filter, tries: tcpConnectTries, idle: idleConnection, hashSource: chain.HashSource})
 	}
 	if err != nil {
 		return nil, problems, err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/controlplane/catalog"
 	"github.com/hauberk-mesh/hauberk/controlplane/catalog/opaque"
+	"github.com/hauberk-mesh/hauberk/controlplane/compile"
 )
 
 // defaultConnectTimeout bounds connecting to a workload on its own host.
@@ -53,7 +54,26 @@ func readWorkloadConfig(env *Environment, inst *catalog.Instance, defaults *api.
 	if out.ConnectTimeout == 0 {
 		out.ConnectTimeout = defaultConnectTimeout
 	}
-	return out, opaqueProblems(inst.ID+" Proxy.Config", bad)
+	problems := opaqueProblems(inst.ID+" Proxy.Config", bad)
+	if defaults != nil && !compile.IsHTTP(out.Protocol) {
+		problems = append(problems, onlyHTTP(defaults)...)
+	}
+	return out, problems
+}
+
+// onlyHTTP reports what a tcp service's own entry says of requests. The same in
+// proxy-defaults is for services of every protocol.
+func onlyHTTP(e *api.ServiceConfigEntry) []Problem {
+	var out []Problem
+	report := func(field string, set bool) {
+		if set {
+			out = append(out, Problem{Path: "service-defaults/" + e.Name + " " + field,
+				Reason: "a tcp service has no requests, so it has no effect; remove it, or set Protocol"})
+		}
+	}
+	report("LocalRequestTimeoutMs", e.LocalRequestTimeoutMs > 0)
+	report("MaxRequestHeadersKB", e.MaxRequestHeadersKB != nil)
+	return out
 }
 
 func opaqueProblems(where string, bad []opaque.Problem) []Problem {

@@ -209,11 +209,11 @@ func TestPureAndShared(t *testing.T) {
 		return c
 	}
 	env, cache := environment(t), NewCache()
-	first, err := cache.Chain(env, Client{}, compiled())
+	first, err := cache.Chain(env, Client{}, catalog.NewName("dc1", "web"), compiled())
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := cache.Chain(env, Client{}, compiled())
+	again, err := cache.Chain(env, Client{}, catalog.NewName("dc1", "web"), compiled())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,7 +239,7 @@ func TestUpstreamTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := NewChain(environment(t), Client{}, chain)
+	out, err := NewChain(environment(t), Client{}, catalog.NewName("dc1", "web"), chain)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -270,6 +270,12 @@ func TestMeshTLS(t *testing.T) {
 	}) {
 		t.Errorf("suites %q", p.CipherSuites)
 	}
+	// A list of which nothing is acceptable is no wish for the whole list.
+	none := environment(t, &api.MeshConfigEntry{TLS: &api.MeshTLSConfig{Incoming: &api.MeshDirectionalTLSConfig{
+		TLSMinVersion: "TLSv1_2", CipherSuites: []string{"TLS_RSA_WITH_AES_128_CBC_SHA"}}}})
+	if p := none.incoming.params(); p.TlsMinimumProtocolVersion.String() != "TLSv1_3" || len(none.Problems) == 0 {
+		t.Errorf("without an acceptable suite: %v, problems %v", p, none.Problems)
+	}
 	if out := env.outgoing.params(); out.TlsMinimumProtocolVersion.String() != "TLSv1_3" {
 		t.Errorf("outgoing %v", out)
 	}
@@ -279,13 +285,13 @@ func TestWorkloadConfig(t *testing.T) {
 	env := environment(t, &api.ProxyConfigEntry{Kind: api.ProxyDefaults, Name: "global", Config: map[string]any{"protocol": "http", "local_connect_timeout_ms": 100, "max_inbound_connections": 5}})
 	inst := &catalog.Instance{ID: "api-1", Address: "10.0.0.1", Port: 20000, Proxy: &api.AgentServiceConnectProxyConfig{
 		Config: map[string]any{"local_connect_timeout_ms": float64(300), "bind_port": "x", "Local_Idle_Timeout_Ms": 1000}}}
-	c, problems := readWorkloadConfig(env, inst, &api.ServiceConfigEntry{LocalConnectTimeoutMs: 200, LocalRequestTimeoutMs: 700, MaxInboundConnections: 9}, "tcp")
+	c, problems := readWorkloadConfig(env, inst, &api.ServiceConfigEntry{Name: "api", LocalConnectTimeoutMs: 200, LocalRequestTimeoutMs: 700, MaxInboundConnections: 9}, "tcp")
 	want := opaque.Proxy{Protocol: "tcp", BindAddress: "10.0.0.1", BindPort: 20000, ConnectTimeout: 300 * time.Millisecond,
 		RequestTimeout: 700 * time.Millisecond, IdleTimeout: time.Second, MaxConnections: 9}
 	if c != want {
 		t.Errorf("have %+v\nwant %+v", c, want)
 	}
-	if len(problems) != 1 || problems[0].Path != "api-1 Proxy.Config.bind_port" {
+	if len(problems) != 2 || problems[0].Path != "api-1 Proxy.Config.bind_port" || problems[1].Path != "service-defaults/api LocalRequestTimeoutMs" {
 		t.Errorf("problems %v", problems)
 	}
 }

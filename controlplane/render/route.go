@@ -7,8 +7,10 @@ import (
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"github.com/hashicorp/consul/api"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/hauberk-mesh/hauberk/controlplane/catalog"
 	"github.com/hauberk-mesh/hauberk/controlplane/compile"
 	"github.com/hauberk-mesh/hauberk/xds/names"
 	"github.com/hauberk-mesh/hauberk/xds/resource"
@@ -22,8 +24,27 @@ const (
 	streamIdleTimeout = 5 * time.Minute
 )
 
-// routes renders the chain's route configuration: one virtual host for every
-// authority, since the listener already means this service.
+// Routes returns the route configuration of the chain for a caller, whose
+// listeners name it; nil for tcp.
+func (c *Chain) Routes(env *Environment, source catalog.Name) (*resource.Resource, error) {
+	if c.routes == nil {
+		return nil, nil
+	}
+	config := proto.CloneOf(c.routes)
+	config.Name = env.routeName(source, c.Service)
+	var refs []resource.Ref
+	for _, r := range c.Resources {
+		refs = append(refs, resource.Ref{Type: resource.ClusterType, Name: r.Name})
+	}
+	return resource.New(config.Name, config, refs...)
+}
+
+func (e *Environment) routeName(source, destination catalog.Name) string {
+	return names.Routes(e.ClusterName("", destination), source.Service, source.Namespace)
+}
+
+// routes renders the chain's routes: one virtual host for every authority, since
+// the listener already means this service.
 func (b *chainBuilder) routes() error {
 	vh := &routev3.VirtualHost{
 		Name:    b.env.ClusterName("", b.chain.Service),
@@ -37,24 +58,14 @@ func (b *chainBuilder) routes() error {
 		}
 		vh.Routes = append(vh.Routes, route)
 	}
-	b.out.RouteName = "outbound/" + b.customized(vh.Name)
-	config := &routev3.RouteConfiguration{Name: b.out.RouteName, VirtualHosts: []*routev3.VirtualHost{vh}}
+	b.out.routes = &routev3.RouteConfiguration{VirtualHosts: []*routev3.VirtualHost{vh}}
 	if b.env.validateClusters {
 		if b.client.Dialect == Envoy {
-			config.ValidateClusters = wrapperspb.Bool(true)
+			b.out.routes.ValidateClusters = wrapperspb.Bool(true)
 		} else {
 			b.problem("mesh ValidateClusters", "only Envoy validates routes against clusters; here a route to a missing cluster answers 503")
 		}
 	}
-	var refs []resource.Ref
-	for _, c := range b.out.Resources {
-		refs = append(refs, resource.Ref{Type: resource.ClusterType, Name: c.Name})
-	}
-	res, err := resource.New(config.Name, config, refs...)
-	if err != nil {
-		return err
-	}
-	b.out.Resources = append(b.out.Resources, res)
 	return nil
 }
 

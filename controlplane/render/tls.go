@@ -66,7 +66,12 @@ func (e *Environment) readTLS(path string, c *api.MeshDirectionalTLSConfig) tlsS
 		}
 		s.ciphers = append(s.ciphers, name)
 	}
-	if len(s.ciphers) == 0 {
+	switch {
+	case len(s.ciphers) > 0:
+	case len(c.CipherSuites) > 0:
+		s.tls12 = false
+		e.problem(path+".CipherSuites", "none of the list is accepted, so TLSv1_3 is the oldest that is; add a suite that is")
+	default:
 		for _, k := range sortedKeys(aeadSuites) {
 			s.ciphers = append(s.ciphers, aeadSuites[k])
 		}
@@ -125,17 +130,20 @@ func commonTLS(s tlsSettings, certificate string, peers []string, alpn []string)
 	}
 }
 
-// upstreamTLS dials as the workload whose listener the connection came through.
-func (e *Environment) upstreamTLS(sni, peer, protocol string) (*corev3.TransportSocket, error) {
+// upstreamTLS proves the identity named by certificate to a peer with one exact
+// SPIFFE ID.
+func (e *Environment) upstreamTLS(sni, certificate, peer, protocol string) (*corev3.TransportSocket, error) {
 	var alpn []string
 	switch protocol {
 	case "http":
 		alpn = []string{"http/1.1"}
 	case "http2", "grpc":
 		alpn = []string{"h2"}
+	case negotiated:
+		alpn = []string{"h2", "http/1.1"}
 	}
 	return transportSocket(&tlsv3.UpstreamTlsContext{
-		CommonTlsContext: commonTLS(e.outgoing, names.DefaultSecret, []string{peer}, alpn),
+		CommonTlsContext: commonTLS(e.outgoing, certificate, []string{peer}, alpn),
 		Sni:              sni,
 		MaxSessionKeys:   u32(0),
 	})
@@ -146,7 +154,7 @@ func (e *Environment) downstreamTLS(workload, protocol string, peers ...string) 
 	switch protocol {
 	case "http":
 		alpn = []string{"http/1.1"}
-	case "http2", "grpc":
+	case "http2", "grpc", negotiated:
 		alpn = []string{"h2", "http/1.1"}
 	}
 	return transportSocket(&tlsv3.DownstreamTlsContext{

@@ -128,6 +128,7 @@ func (s *Server) build(ctx context.Context) error {
 		Logger:      s.log.With("component", "store"),
 		Registerer:  s.metrics,
 	})
+	s.metrics.MustRegister(sourceMetrics{s.cfg.Source})
 	s.views = view.NewManager(s.log.With("component", "view"))
 	if err := s.buildXDS(); err != nil {
 		return err

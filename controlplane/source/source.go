@@ -4,6 +4,7 @@ package source
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -95,4 +96,31 @@ type Status struct {
 	// Errors holds the current problems by what they concern (a watch, a file
 	// and line), each a sentence that says what to do. Empty when all is well.
 	Errors map[string]string
+}
+
+// ConcernTokenFile is the key in Errors of a token file that cannot be read.
+const ConcernTokenFile = "token file"
+
+// concerns are the kinds of what an error of a Consul source concerns: a key of
+// Errors is one of them, or begins with it.
+var concerns = []string{"config entries", "consul", "default policy", "entry", "instance", "service", "services", ConcernTokenFile}
+
+// Concerns counts the problems by kind, for metrics; a kind without any is
+// there too. Everything of a files source is of the kind "file".
+func (s Status) Concerns() map[string]int {
+	if s.Kind == "files" {
+		return map[string]int{"file": len(s.Errors)}
+	}
+	out := make(map[string]int, len(concerns))
+	for _, c := range concerns {
+		out[c] = 0
+	}
+	for key := range s.Errors {
+		for _, c := range concerns {
+			if key == c || strings.HasPrefix(key, c+" ") {
+				out[c]++
+			}
+		}
+	}
+	return out
 }

@@ -173,12 +173,16 @@ func (b *builder) outbound(inst *catalog.Instance) {
 		if state.chain == nil {
 			continue
 		}
+		for _, p := range up.CheckProtocol(state.chain.Protocol) {
+			p.Service = inst.Service.Service
+			b.mine([]render.Problem{p})
+		}
 		compiled, overrides := b.w.called(inst.Service, up, state.chain)
 		b.out.stamps = append(b.out.stamps, &overrides.stamp)
 		if overrides.problem != nil {
 			b.everyones([]render.Problem{*overrides.problem})
 		}
-		chain, err := b.w.cache.Chain(b.w.env, b.client.Kind, compiled)
+		chain, err := b.w.cache.Chain(b.w.env, b.client.Kind, inst.Service, compiled)
 		if err != nil {
 			b.failed(up.Name.Service, err)
 			continue
@@ -195,6 +199,14 @@ func (b *builder) outbound(inst *catalog.Instance) {
 		if err != nil {
 			b.failed(inst.Service.Service, err)
 			continue
+		}
+		r, err := b.w.cache.Routes(b.w.env, b.client.Kind, inst.Service, compiled.Customization, chain)
+		if err != nil {
+			b.failed(inst.Service.Service, err)
+			continue
+		}
+		if r != nil {
+			b.add(r, inst.Service.Service)
 		}
 		b.add(l, inst.Service.Service)
 	}

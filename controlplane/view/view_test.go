@@ -352,6 +352,42 @@ func TestTwoWorkloadsShareAListenerAndClusters(t *testing.T) {
 	}
 }
 
+// TestAnEnvoyDialsAsEachOfItsWorkloads: it has one certificate a cluster, so
+// each caller has clusters and routes of its own, named by its SPIFFE ID. Our
+// sidecar shares them.
+func TestAnEnvoyDialsAsEachOfItsWorkloads(t *testing.T) {
+	h := newHarness(t, &api.ServiceConfigEntry{Kind: api.ServiceDefaults, Name: "db", Protocol: "http"},
+		&api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: "db",
+			Failover: map[string]api.ServiceResolverFailover{"*": {Service: "spare"}}},
+		&api.ServiceConfigEntry{Kind: api.ServiceDefaults, Name: "spare", Protocol: "http"})
+	h.setInstances("db", inst("db", "n9", 20000))
+	h.setInstances("a", inst("a", "n1", 20000, "db"))
+	other := inst("b", "n1", 20000, "db")
+	other.Proxy.LocalServicePort, other.Proxy.Upstreams[0].LocalBindPort = 9001, 7999
+	h.setInstances("b", other)
+	client := mesh("n1", "a", "b")
+	client.Kind = render.Client{Dialect: render.Envoy}
+	s := h.m.Open(client).Current()
+	sni := names.Cluster("", "db", "default", "default", "dc1", testDomain)
+	for _, service := range []string{"a", "b"} {
+		name := names.CalledBy(sni, service, "default")
+		r := s.Get(resource.ClusterType, name)
+		if r == nil || s.Get(resource.RouteType, names.Routes(sni, service, "default")) == nil || s.Get(resource.ClusterType, names.Failover(name)) == nil {
+			t.Fatalf("%s has no cluster, failover or route of its own: %v", service, slices.Sorted(maps.Keys(s.ByType[resource.ClusterType])))
+		}
+		text := string(r.Body.Value)
+		if !strings.Contains(text, idOf(service)) {
+			t.Errorf("%s's cluster does not ask for its certificate: %q", service, text)
+		}
+		if len(r.Refs) != 1 || r.Refs[0].Name != sni || !strings.Contains(text, sni) {
+			t.Errorf("%s's endpoints and SNI are not the plain ones: %v", service, r.Refs)
+		}
+	}
+	if len(h.m.NodeProblems("n1")) > 0 {
+		t.Errorf("problems: %v", h.m.NodeProblems("n1"))
+	}
+}
+
 func TestCloseAndRun(t *testing.T) {
 	h := newHarness(t)
 	h.setInstances("api", inst("api", "n2", 20000))
@@ -407,6 +443,45 @@ func TestCallersWithOverrides(t *testing.T) {
 	}
 	if refs := s.Get(resource.ClusterType, own).Refs; len(refs) != 1 || refs[0].Name != plain {
 		t.Errorf("the own cluster does not share the endpoints: %v", refs)
+	}
+}
+
+// TestRoutesKeepTheirName: connections that are open look their routes up by
+// name, so what a caller asks of its upstream may not change it.
+func TestRoutesKeepTheirName(t *testing.T) {
+	h := newHarness(t, &api.ServiceConfigEntry{Kind: api.ServiceDefaults, Name: "api", Protocol: "http"})
+	h.setInstances("api", inst("api", "n9", 20000))
+	h.setInstances("web", inst("web", "n1", 20000, "api"))
+	h.setInstances("cron", inst("cron", "n1", 20001, "api"))
+	v := h.m.Open(mesh("n1", "web", "cron"))
+	before := v.Current()
+	h.setEntry(&api.ServiceConfigEntry{Kind: api.ServiceDefaults, Name: "web",
+		UpstreamConfig: &api.UpstreamConfiguration{Defaults: &api.UpstreamConfig{ConnectTimeoutMs: 250}}})
+	after := v.Current()
+	if fmt.Sprintf("%p", before.ByType[resource.ListenerType]) != fmt.Sprintf("%p", after.ByType[resource.ListenerType]) {
+		t.Error("a listener changed")
+	}
+	plain := names.Cluster("", "api", "default", "default", "dc1", testDomain)
+	for caller, changes := range map[string]bool{"web": true, "cron": false} {
+		name := names.Routes(plain, caller, "default")
+		b, a := before.Get(resource.RouteType, name), after.Get(resource.RouteType, name)
+		if b == nil || a == nil || (b != a) != changes {
+			t.Errorf("routes of %s: before %v, after %v, change is %v", caller, b, a, changes)
+		}
+	}
+}
+
+// TestOtherDatacentersAreReported: a chain may lead where nothing is known of,
+// as in Consul; that its target has nobody is said.
+func TestOtherDatacentersAreReported(t *testing.T) {
+	h := newHarness(t, &api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: "api",
+		Failover: map[string]api.ServiceResolverFailover{"*": {Datacenters: []string{"dc2"}}}})
+	h.setInstances("web", inst("web", "n1", 20000, "api"))
+	h.m.Open(mesh("n1", "web"))
+	if !slices.ContainsFunc(h.m.NodeProblems("n1"), func(p render.Problem) bool {
+		return p.Service == "api" && strings.Contains(p.String(), "dc2")
+	}) {
+		t.Errorf("problems: %v", h.m.NodeProblems("n1"))
 	}
 }
 

@@ -19,15 +19,15 @@ import (
 	"github.com/hauberk-mesh/hauberk/controlplane/server/api"
 )
 
-// envoy is a real Envoy that stands for a workload, beside an agent that gives
+// envoy is a real Envoy that stands for workloads, beside an agent that gives
 // it configuration and keys on the host socket.
 type envoy struct {
-	*workload
+	*workload     // the first of them
 	socket, admin string
 }
 
-// envoyFor starts an agent for the node and an Envoy for the workload.
-func (m *mesh) envoyFor(w *workload) *envoy {
+// envoyFor starts an agent for the node and an Envoy for its workloads.
+func (m *mesh) envoyFor(node string, ws ...*workload) *envoy {
 	m.t.Helper()
 	bin := os.Getenv("ENVOY_BIN")
 	if bin == "" {
@@ -39,18 +39,22 @@ func (m *mesh) envoyFor(w *workload) *envoy {
 		m.t.Fatal(err)
 	}
 	m.t.Cleanup(func() { os.RemoveAll(dir) })
-	e := &envoy{workload: w, socket: filepath.Join(dir, "agent.sock"), admin: fmt.Sprintf("127.0.0.1:%d", freePort(m.t))}
-	token := m.token(w.id, fmt.Sprintf("%s@uid=%d", w.service, os.Getuid()))
-	m.start("agent-"+w.id, "hauberk-sidecar", "agent", "--state-dir", filepath.Join(m.dir, "agent-"+w.id),
+	e := &envoy{workload: ws[0], socket: filepath.Join(dir, "agent.sock"), admin: fmt.Sprintf("127.0.0.1:%d", freePort(m.t))}
+	var identities []string
+	for _, w := range ws {
+		identities = append(identities, fmt.Sprintf("%s@uid=%d", w.service, os.Getuid()))
+	}
+	token := m.token(node, identities...)
+	m.start("agent-"+node, "hauberk-sidecar", "agent", "--state-dir", filepath.Join(m.dir, "agent-"+node),
 		"--token-file", token, "--socket", e.socket)
 	m.eventually(10*time.Second, "the host socket is there", func() error { _, err := os.Stat(e.socket); return err })
 	out, err := exec.Command(filepath.Join(m.bin, "hauberk"), "envoy", "bootstrap", "--socket", e.socket,
-		"--node-id", w.id, "--admin", e.admin).Output()
+		"--node-id", node, "--admin", e.admin).Output()
 	if err != nil {
 		m.t.Fatalf("hauberk envoy bootstrap: %v", err)
 	}
 	file := write(m.t, filepath.Join(dir, "envoy.yaml"), string(out))
-	m.startProgram("envoy-"+w.id, bin, "-c", file, "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning",
+	m.startProgram("envoy-"+node, bin, "-c", file, "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning",
 		"--drain-time-s", "1", "--drain-strategy", "immediate") // docs/envoy.md says why
 	return e
 }
@@ -93,7 +97,7 @@ func TestRealEnvoy(t *testing.T) {
 	m.allow("web", "legacy")
 	m.allow("legacy", "web")
 	web := m.workload(spec{id: "web-1", service: "web", upstreams: []string{"legacy"}})
-	legacy := m.envoyFor(m.register(spec{id: "legacy-1", service: "legacy", upstreams: []string{"web"}, handler: identityHeader}))
+	legacy := m.envoyFor("legacy-1", m.register(spec{id: "legacy-1", service: "legacy", upstreams: []string{"web"}, handler: identityHeader}))
 	const id = "spiffe://" + trustDomain + "/ns/default/dc/dc1/svc/"
 
 	t.Logf("Hauberk to Envoy: %v", web.answers(15*second, "legacy", "/", 200, ""))
@@ -181,4 +185,36 @@ func TestRealEnvoy(t *testing.T) {
 	t.Logf("denied at Hauberk: %v", legacy.answers(second, "web", "/", 403, ""))
 	m.allow("web", "legacy")
 	t.Logf("allowed again: %v", web.answers(3*second, "legacy", "/", 200, ""))
+}
+
+// TestTwoServicesBehindOneEnvoy: each of them dials with its own identity, by
+// one agent socket, on connections of its own, and is told apart by intentions.
+func TestTwoServicesBehindOneEnvoy(t *testing.T) {
+	m := newMesh(t)
+	api := m.workload(spec{id: "api-1", service: "api"})
+	m.entry(&consulapi.ServiceIntentionsConfigEntry{Kind: consulapi.ServiceIntentions, Name: "api", Sources: []*consulapi.SourceIntention{
+		{Name: "web", Action: consulapi.IntentionActionAllow}, {Name: "job", Action: consulapi.IntentionActionAllow}}})
+	web := m.register(spec{id: "web-1", service: "web", upstreams: []string{"api"}, node: "host-1"})
+	job := m.register(spec{id: "job-1", service: "job", upstreams: []string{"api"}, node: "host-1"})
+	e := m.envoyFor("host-1", web, job)
+	t.Logf("web by Envoy: %v", web.answers(15*second, "api", "/from-web", 200, "api-1"))
+	t.Logf("job by Envoy: %v", job.answers(10*second, "api", "/from-job", 200, "api-1"))
+	const id = "spiffe://" + trustDomain + "/ns/default/dc/dc1/svc/"
+	m.eventually(5*second, "the upstream's log shows each path with its identity, on connections of its own", func() error {
+		seen, conns := map[any]any{}, map[any]bool{}
+		for _, r := range api.records(func(r map[string]any) bool { return r["code"] == 200.0 }) {
+			seen[r["path"]] = r["src.id"]
+			conns[r["connection"]] = true
+		}
+		if seen["/from-web"] != id+"web" || seen["/from-job"] != id+"job" || len(conns) < 2 {
+			return fmt.Errorf("identities %v, %d connections", seen, len(conns))
+		}
+		return nil
+	})
+	if v := e.stat("cluster_manager.cds.update_rejected"); v != "0" {
+		t.Errorf("%s clusters rejected", v)
+	}
+	m.allow("web", "api")
+	t.Logf("job denied: %v", job.answers(3*second, "api", "/from-job", 403, ""))
+	web.answers(second, "api", "/from-web", 200, "api-1")
 }

@@ -3,10 +3,14 @@ package cluster
 import (
 	"context"
 	"math"
+	"net"
+	"net/netip"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -16,18 +20,28 @@ type Cluster struct {
 	m       *Manager
 	metrics *telemetry.ClusterMetrics
 
-	cfg atomic.Pointer[settings]
-	set atomic.Pointer[endpointSet]
-	rr  atomic.Uint64
+	cfg       atomic.Pointer[settings]
+	set       atomic.Pointer[endpointSet]
+	aggregate atomic.Pointer[aggregate]
+	// destinations are the hosts of an OriginalDestination cluster.
+	destinations *destinations
 
-	requests, pending, conns, retries atomic.Int64
+	breaker         // in use by requests with default priority
+	high    breaker // and with high priority
+
+	// trafficked: a connection was made for a request once.
+	trafficked atomic.Bool
 
 	mu         sync.Mutex // serialises writers of the fields below and of set
 	assignment *Assignment
 	byKey      map[string]*Host
+	order      []*Host // as the assignment has them, then those that outlive it
+	checks     map[*Host]*checker
 	removed    bool
 	stopDNS    context.CancelFunc
-	checked    int64 // when outliers were last looked at
+	resolved   netip.Addr  // of a LogicalDNS cluster
+	warming    *time.Timer // while hosts start slowly
+	judged     int64       // when outliers were last looked at
 	ejected    int
 }
 
@@ -37,14 +51,23 @@ type settings struct {
 	connectTimeout time.Duration
 	idleTimeout    int64
 	choices        int
+	bias           float64
 	panicPercent   float64
-	// tls is a new number with each change of the TLS context: a connection is
-	// pooled only under the context that verified its peer.
+	// dial opens a connection with the cluster's socket options; nil for the
+	// manager's.
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// tlsGeneration is a new number with each change of a TLS context: a connection
+	// is pooled only under the context that verified its peer.
 	tlsGeneration uint64
+	http2         *http2.Config
 }
 
+// hashes tells whether hosts are chosen by a hash of the request.
+func (s *settings) hashes() bool { return s.LB == RingHash || s.LB == Maglev }
+
 func newCluster(m *Manager, cfg *Config) *Cluster {
-	c := &Cluster{name: cfg.Name, m: m, byKey: map[string]*Host{}}
+	c := &Cluster{name: cfg.Name, m: m, byKey: map[string]*Host{}, checks: map[*Host]*checker{}}
+	c.destinations = newDestinations(c)
 	if m.opts.Metrics != nil {
 		c.metrics = m.opts.Metrics.Cluster(cfg.Name)
 	}
@@ -60,10 +83,10 @@ func (c *Cluster) Config() *Config { return c.cfg.Load().Config }
 // Metrics are the cluster's counters; nil counts nothing.
 func (c *Cluster) Metrics() *telemetry.ClusterMetrics { return c.metrics }
 
-// HasHealthy tells whether a request would find a host now.
+// HasHealthy tells whether a request would find a host now. It cannot know of an
+// OriginalDestination cluster, which has one for every address.
 func (c *Cluster) HasHealthy() bool {
-	h, _ := c.Pick(nil)
-	return h != nil
+	return c.Config().Type == OriginalDestination || c.once(nil, 0) != nil
 }
 
 func (c *Cluster) wants(service string) bool {
@@ -71,11 +94,12 @@ func (c *Cluster) wants(service string) bool {
 	return cfg.Type == EDS && (cfg.ServiceName == service || cfg.ServiceName == "" && c.name == service)
 }
 
-// apply puts a configuration in force. The manager's lock is held.
-func (c *Cluster) apply(cfg *Config, fresh bool) {
+// newSettings applies the defaults.
+func newSettings(m *Manager, cfg *Config) *settings {
 	s := &settings{
 		Config: cfg, connectTimeout: cfg.ConnectTimeout, idleTimeout: int64(cfg.IdleTimeout),
-		choices: cfg.ChoiceCount, panicPercent: 50, tlsGeneration: 1,
+		choices: cfg.ChoiceCount, bias: 1, panicPercent: 50, tlsGeneration: 1, dial: dialer(m, cfg),
+		http2: cfg.HTTP.http2(),
 	}
 	if s.connectTimeout <= 0 {
 		s.connectTimeout = 5 * time.Second
@@ -86,23 +110,31 @@ func (c *Cluster) apply(cfg *Config, fresh bool) {
 	if s.choices <= 0 {
 		s.choices = 2
 	}
-	if cfg.PanicThreshold != nil {
-		s.panicPercent = *cfg.PanicThreshold
+	if cfg.ActiveRequestBias != nil {
+		s.bias = *cfg.ActiveRequestBias
 	}
+	if cfg.PanicThreshold != nil {
+		s.panicPercent = math.Floor(*cfg.PanicThreshold) // as Envoy does
+	}
+	return s
+}
+
+// apply puts a configuration in force. The manager's lock is held.
+func (c *Cluster) apply(cfg *Config, fresh bool) {
+	s := newSettings(c.m, cfg)
 	if fresh {
 		c.cfg.Store(s)
-		c.set.Store(&endpointSet{})
+		c.set.Store(&endpointSet{whole: &balancer{}})
 	}
 	old := c.cfg.Load()
 	s.tlsGeneration = old.tlsGeneration
-	tlsChanged := !sameTLS(old.TLS, cfg.TLS)
+	tlsChanged := !sameTLS(old.TLS, cfg.TLS) || !reflect.DeepEqual(old.Sockets, cfg.Sockets)
 	if tlsChanged {
 		s.tlsGeneration++
 	}
-	c.cfg.Store(s)
-
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.cfg.Store(s)
 	if tlsChanged {
 		if c.metrics != nil {
 			c.metrics.PoolsReplaced.Inc(0)
@@ -118,18 +150,26 @@ func (c *Cluster) apply(cfg *Config, fresh bool) {
 		c.stopDNS()
 		c.stopDNS = nil
 	}
+	if old.Type == OriginalDestination && cfg.Type != OriginalDestination {
+		c.destinations.drop(func(*Host) bool { return true })
+	}
 	switch cfg.Type {
 	case Static:
 		c.replace(cfg.Endpoints)
-	case StrictDNS:
+	case StrictDNS, LogicalDNS:
+		if old.Type != cfg.Type {
+			c.replace(nil)
+		} else {
+			c.replace(c.assignment) // until it has resolved again
+		}
 		c.startDNS(s)
-	case Aggregate:
+	case Aggregate, OriginalDestination:
 		c.replace(nil)
 	case EDS:
 		if fresh || old.Type != EDS {
 			c.replace(cfg.Endpoints)
 		} else {
-			c.rebuild()
+			c.replace(c.assignment)
 		}
 	}
 }
@@ -153,59 +193,25 @@ func (c *Cluster) remove() {
 		c.stopDNS = nil
 	}
 	c.replace(nil)
+	c.destinations.close()
 }
 
 // tick is called once a second.
 func (c *Cluster) tick(now int64) {
-	idle := c.cfg.Load().idleTimeout
+	s := c.cfg.Load()
 	for _, h := range c.hosts() {
-		h.sweepIdle(now, idle)
+		h.sweepIdle(now, s.idleTimeout)
 	}
-	c.tickOutliers(now)
+	c.judge(now)
+	if s.Type == OriginalDestination {
+		c.destinations.forgetUnused(now, s.OriginalDst.Cleanup)
+	}
 }
 
 // hosts are all hosts, also those that get no requests.
-func (c *Cluster) hosts() []*Host { return c.set.Load().hosts }
-
-// StartRequest counts a request against the limit; false refuses it. The caller
-// of a true result calls EndRequest.
-func (c *Cluster) StartRequest(s telemetry.Shard) bool {
-	n := c.requests.Add(1)
-	if limit := c.cfg.Load().Limits.MaxRequests; limit > 0 && n > int64(limit) {
-		c.requests.Add(-1)
-		if c.metrics != nil {
-			c.metrics.OverflowRequests.Inc(s)
-		}
-		return false
+func (c *Cluster) hosts() []*Host {
+	if c.cfg.Load().Type == OriginalDestination {
+		return c.destinations.all()
 	}
-	return true
+	return c.set.Load().hosts
 }
-
-// EndRequest takes a request off the count.
-func (c *Cluster) EndRequest() { c.requests.Add(-1) }
-
-// StartRetry counts a concurrent retry against the budget or the limit; false
-// refuses it. The caller of a true result calls EndRetry.
-func (c *Cluster) StartRetry(s telemetry.Shard) bool {
-	n := c.retries.Add(1)
-	limits := &c.cfg.Load().Limits
-	most := int64(math.MaxInt64)
-	switch b := limits.RetryBudget; {
-	case b != nil:
-		most = max(int64(b.MinConcurrency), int64(float64(c.requests.Load())*b.Percent/100))
-	case limits.MaxRetries > 0:
-		most = int64(limits.MaxRetries)
-	}
-	if n > most {
-		c.retries.Add(-1)
-		if c.metrics != nil {
-			c.metrics.OverflowRetries.Inc(s)
-			c.metrics.RetryOverflow.Inc(s)
-		}
-		return false
-	}
-	return true
-}
-
-// EndRetry takes a retry off the count.
-func (c *Cluster) EndRetry() { c.retries.Add(-1) }

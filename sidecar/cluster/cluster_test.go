@@ -108,7 +108,7 @@ func TestBalance(t *testing.T) {
 		{"weights", Config{}, []string{"10.0.0.1 weight=3", "10.0.0.2 weight=1"}, map[string]int{"10.0.0.1": 75, "10.0.0.2": 25}},
 		{"far apart weights", Config{}, []string{"10.0.0.1 weight=99", "10.0.0.2 weight=1"}, map[string]int{"10.0.0.1": 99, "10.0.0.2": 1}},
 		{"random", Config{LB: Random}, []string{"10.0.0.1", "10.0.0.2"}, map[string]int{"10.0.0.1": 50, "10.0.0.2": 50}},
-		{"random weights", Config{LB: Random}, []string{"10.0.0.1 weight=3", "10.0.0.2 weight=1"}, map[string]int{"10.0.0.1": 75, "10.0.0.2": 25}},
+		{"random has no weights, as in Envoy", Config{LB: Random}, []string{"10.0.0.1 weight=3", "10.0.0.2 weight=1"}, map[string]int{"10.0.0.1": 50, "10.0.0.2": 50}},
 		{"least request, idle", Config{LB: LeastRequest}, []string{"10.0.0.1", "10.0.0.2"}, map[string]int{"10.0.0.1": 50, "10.0.0.2": 50}},
 		{"unhealthy and draining get none", Config{PanicThreshold: &none}, []string{"10.0.0.1", "10.0.0.2 unhealthy", "10.0.0.3 draining"}, map[string]int{"10.0.0.1": 100}},
 		{"none healthy", Config{PanicThreshold: &none}, []string{"10.0.0.1 unhealthy"}, map[string]int{"none": 100}},
@@ -298,7 +298,7 @@ func acquire(t testing.TB, c *Cluster, source string) *Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := h.Acquire(withTimeout(time.Second), source, 0)
+	conn, err := h.Acquire(withTimeout(time.Second), source, false, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -409,23 +409,23 @@ func TestLimits(t *testing.T) {
 	h := conn.Host()
 	got := make(chan *Conn, 1)
 	go func() {
-		w, _ := h.Acquire(withTimeout(5*time.Second), "web", 0)
+		w, _ := h.Acquire(withTimeout(5*time.Second), "web", false, 0)
 		got <- w
 	}()
 	waitFor(t, func() bool { return c.pending.Load() == 1 })
 	var e *Error
-	if _, err := h.Acquire(withTimeout(time.Second), "web", 0); !errors.As(err, &e) || e.Kind != OverflowPending || e.Flags() != telemetry.FlagUpstreamOverflow {
+	if _, err := h.Acquire(withTimeout(time.Second), "web", false, 0); !errors.As(err, &e) || e.Kind != OverflowPending || e.Flags() != telemetry.FlagUpstreamOverflow {
 		t.Errorf("beyond the pending limit: %v", err)
 	}
 	conn.Release()
 	if w := <-got; w != conn {
 		t.Error("the waiter did not get the connection")
 	}
-	if _, err := h.Acquire(withTimeout(30*time.Millisecond), "web", 0); !errors.As(err, &e) || e.Kind != Canceled {
+	if _, err := h.Acquire(withTimeout(30*time.Millisecond), "web", false, 0); !errors.As(err, &e) || e.Kind != Canceled {
 		t.Errorf("a waiter whose time is up: %v", err)
 	}
 	go func() {
-		w, _ := h.Acquire(withTimeout(5*time.Second), "web", 0)
+		w, _ := h.Acquire(withTimeout(5*time.Second), "web", false, 0)
 		got <- w
 	}()
 	waitFor(t, func() bool { return c.pending.Load() == 1 })

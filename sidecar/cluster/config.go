@@ -1,9 +1,10 @@
 // Package cluster opens streams and exchanges to upstreams: endpoint sets, load
-// balancing, connection pools, circuit limits. A cluster keeps its identity
-// across updates, so that pools, counters and endpoints survive them.
+// balancing, health, connection pools, circuit limits. A cluster keeps its
+// identity across updates, so that pools, counters and endpoints survive them.
 package cluster
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
@@ -15,22 +16,57 @@ type Config struct {
 	Type Type
 	// ServiceName is the EDS resource to ask for; Name when empty.
 	ServiceName string
-	// Endpoints of a Static cluster, or of StrictDNS before it has resolved.
+	// Endpoints of a Static cluster, or of a DNS cluster before it has resolved.
 	Endpoints *Assignment
 	// Aggregate lists the clusters to try in order, for Type Aggregate.
-	Aggregate      []string
+	Aggregate []string
+	// OriginalDst is for Type OriginalDst.
+	OriginalDst    OriginalDst
+	DNS            DNS           // for StrictDNS and LogicalDNS
 	ConnectTimeout time.Duration // 5 s when 0
-	LB             LB
-	ChoiceCount    int    // least request, 2 when 0
-	TLS            *TLS   // nil for plaintext
-	Limits         Limits // zero fields mean no limit
+
+	LB          LB
+	ChoiceCount int // least request, 2 when 0
+	// ActiveRequestBias is the exponent by which active requests lower a host's
+	// weight where weights differ (least request); nil is Envoy's 1.
+	ActiveRequestBias *float64
+	// FullScan makes least request look at every host instead of ChoiceCount.
+	FullScan bool
+	Hash     HashTable // ring hash and maglev
+	// LocalityWeighted balances between localities by their weights first.
+	LocalityWeighted bool
 	// PanicThreshold in percent of healthy hosts; nil is Envoy's 50.
 	PanicThreshold *float64
-	IdleTimeout    time.Duration // of pooled connections, 1 h when 0
+	// FailOnPanic refuses requests in panic instead of using all hosts.
+	FailOnPanic bool
+	SlowStart   *SlowStart // nil for none
+	Subsets     *Subsets   // nil for none
+
+	TLS *TLS // nil for plaintext
+	// Sockets are looked at in order: the first whose Match an endpoint's metadata
+	// has replaces TLS.
+	Sockets []SocketMatch
+	Source  netip.Addr    // local address of connections, invalid for any
+	TCP     *TCPKeepAlive // nil for the system's
+
+	Limits      Limits        // zero fields mean no limit
+	HighLimits  Limits        // of requests with high priority
+	IdleTimeout time.Duration // of pooled connections, 1 h when 0
+	HTTP        HTTP
+
 	// Outlier ejects hosts by what they answer; nil for none.
 	Outlier *Outlier
-	// DNSRefresh is how often StrictDNS resolves, 5 s when 0.
-	DNSRefresh time.Duration
+	// HealthCheck asks the hosts; nil for none.
+	HealthCheck *HealthCheck
+	// ExcludeUnchecked leaves new hosts out of the sums that decide on panic and
+	// failover until they were checked once.
+	ExcludeUnchecked bool
+	// DropRemoved lets a host go when discovery no longer names it, also while
+	// its health checks pass.
+	DropRemoved bool
+	// CloseOnFailure closes the connections of a host that becomes unhealthy, and
+	// CloseOnChange all when a host comes or goes.
+	CloseOnFailure, CloseOnChange bool
 }
 
 // Type says where endpoints come from.
@@ -42,6 +78,8 @@ const (
 	StrictDNS
 	EDS
 	Aggregate
+	LogicalDNS
+	OriginalDestination
 )
 
 // LB is the load-balancing policy.
@@ -52,6 +90,61 @@ const (
 	RoundRobin LB = iota
 	LeastRequest
 	Random
+	RingHash
+	Maglev
+)
+
+// HashTable configures ring hash and maglev. Hosts are hashed by address, or by
+// "hash_key" of their "envoy.lb" metadata.
+type HashTable struct {
+	// MinRing and MaxRing bound the ring's size: 1024 and 8 M when 0.
+	MinRing, MaxRing uint64
+	Murmur2          bool // instead of xxHash64; ring hash only
+	// TableSize of maglev is a prime, 65537 when 0.
+	TableSize   uint64
+	UseHostname bool // instead of the address
+	// BalanceFactor bounds a host's active requests to this percentage of the
+	// average, at least 100; 0 for no bound.
+	BalanceFactor uint32
+}
+
+// SlowStart lets a host that is new get its share little by little.
+type SlowStart struct {
+	Window     time.Duration
+	Aggression float64 // 1 when 0: linear
+	MinPercent float64 // of the weight
+}
+
+// OriginalDst sends requests where the client meant to connect to.
+type OriginalDst struct {
+	// Header, when set, is the lower-case name of a request header whose first
+	// value ("address:port") is used instead. Whoever sends it chooses the host.
+	Header string
+	Port   uint16 // replaces the destination's, unless 0
+	// Cleanup is how often unused hosts are forgotten, 5 s when 0.
+	Cleanup time.Duration
+}
+
+// DNS says how names are looked up.
+type DNS struct {
+	// Refresh is the time between lookups, 5 s when 0, to which up to Jitter is
+	// added.
+	Refresh, Jitter time.Duration
+	// FailureBase and FailureMax, when set, are the back-off after a failed lookup.
+	FailureBase, FailureMax time.Duration
+	Family                  DNSFamily
+}
+
+// DNSFamily says which addresses of a name are used.
+type DNSFamily uint8
+
+// The families.
+const (
+	IPv6First DNSFamily = iota // IPv6, and IPv4 where there is none
+	IPv4First
+	IPv4Only
+	IPv6Only
+	AllFamilies
 )
 
 // TLS is an upstream TLS context. The own certificate is named by secret, and
@@ -76,11 +169,29 @@ type TLS struct {
 	MaxVersion uint16
 }
 
+// SocketMatch is a transport socket for the hosts whose metadata of namespace
+// "envoy.transport_socket_match" has all of Match.
+type SocketMatch struct {
+	Name  string
+	Match map[string]any // as JSON decodes it
+	TLS   *TLS           // nil for plaintext
+}
+
+// TCPKeepAlive are the probes of idle connections; zero fields are the system's.
+type TCPKeepAlive struct {
+	Idle, Interval time.Duration
+	Probes         int
+}
+
 // Limits are circuit breakers: more than these at once are refused.
 type Limits struct {
 	MaxConnections, MaxPendingRequests, MaxRequests, MaxRetries int
 	// RetryBudget, when set, stands in for MaxRetries, as it does in Envoy.
 	RetryBudget *RetryBudget
+	// TrackRemaining exposes how much is left of each limit.
+	TrackRemaining bool
+	// MaxHostConnections limits the connections to each host; HighLimits have none.
+	MaxHostConnections int
 }
 
 // RetryBudget limits concurrent retries to a share of the active requests, so
@@ -91,28 +202,6 @@ type RetryBudget struct {
 	MinConcurrency int
 }
 
-// Outlier is passive health checking. Counts of 0 are not counted; enforcing
-// percentages are chances that a host which reached its count is ejected.
-type Outlier struct {
-	Consecutive5xx          int // status 5xx, and failures without an answer
-	EnforcingConsecutive5xx int // percent
-	// Gateway failures are 502, 503, 504 and failures without an answer.
-	ConsecutiveGateway          int
-	EnforcingConsecutiveGateway int
-	// Local-origin failures are connect failures, timeouts and resets. With
-	// SplitLocalOrigin they count here only, otherwise only with the others.
-	SplitLocalOrigin                bool
-	ConsecutiveLocalOrigin          int
-	EnforcingConsecutiveLocalOrigin int
-
-	Interval           time.Duration // 10 s when 0
-	BaseEjectionTime   time.Duration // 30 s when 0
-	MaxEjectionTime    time.Duration // 300 s, or the base if longer, when 0
-	MaxEjectionPercent int           // of hosts, 0 for none
-	// AlwaysEjectOne lets the first ejection exceed the percentage.
-	AlwaysEjectOne bool
-}
-
 // Assignment is a set of endpoints (ClusterLoadAssignment).
 type Assignment struct {
 	Cluster    string
@@ -121,24 +210,38 @@ type Assignment struct {
 	// count for more than they are; 140 when 0. A great number keeps all requests
 	// in a priority while it has one healthy host.
 	Overprovisioning int
+	// WeightedHealth measures a priority by its hosts' weights, not their number.
+	WeightedHealth bool
 }
 
 // Locality groups endpoints of one place and priority.
 type Locality struct {
 	Region, Zone, SubZone string
 	Priority              int
-	Weight                uint32
-	Endpoints             []Endpoint
+	// Weight counts where the cluster is LocalityWeighted; 0 gets no requests.
+	Weight    uint32
+	Endpoints []Endpoint
 }
 
 // Endpoint is one upstream host.
 type Endpoint struct {
-	Host     string // IP, or a name for StrictDNS
+	Host     string // IP, or a name for the DNS types
 	Port     int
 	Pipe     string // Unix socket path, instead of Host
 	Hostname string
 	Health   Health
 	Weight   uint32 // 1 when 0
+	// Metadata is by namespace, values as JSON decodes them.
+	Metadata map[string]map[string]any
+	Check    EndpointCheck
+}
+
+// EndpointCheck changes how one endpoint is health-checked.
+type EndpointCheck struct {
+	Disabled bool
+	Address  string // IP, instead of the endpoint's
+	Port     int    // instead of the endpoint's
+	Hostname string // for the Host header and the gRPC authority
 }
 
 // Health is what the control plane says of a host.

@@ -8,20 +8,22 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // dial makes a connection for the pool, handshake included, within the connect
 // timeout.
-func (p *pool) dial(ctx context.Context, s telemetry.Shard) (*Conn, error) {
+func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (*Conn, error) {
 	h := p.host
 	cfg := h.cluster.cfg.Load()
 	ctx, cancel := context.WithTimeout(ctx, cfg.connectTimeout)
 	defer cancel()
 	h.connects.Add(1)
+	h.cluster.trafficked.Store(true)
 	start := time.Now()
-	st, kind, err := p.open(ctx, cfg)
+	st, kind, err := p.open(ctx, cfg, want)
 	m := h.cluster.metrics
 	if err != nil {
 		if errors.Is(err, context.Canceled) {
@@ -38,7 +40,12 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard) (*Conn, error) {
 		m.ConnectOK.Inc(s)
 		m.ConnectDuration.Observe(s, time.Since(start))
 	}
-	c := &Conn{Stream: st, pool: p, generation: cfg.tlsGeneration, uses: 1}
+	c := &Conn{Stream: st, pool: p, generation: cfg.tlsGeneration, until: cfg.lifetime()}
+	c.uses.Store(1)
+	if want.settle(cfg, st.Info()) {
+		c.HTTP2 = http2.NewClient(st, cfg.http2)
+		return c, nil
+	}
 	c.Exchanger, _ = st.(stream.Exchanger)
 	c.prober, _ = st.(stream.Prober)
 	return c, nil
@@ -58,9 +65,9 @@ func countFailure(m *telemetry.ClusterMetrics, s telemetry.Shard, kind Kind, err
 	}
 }
 
-func (p *pool) open(ctx context.Context, cfg *settings) (stream.Stream, Kind, error) {
+func (p *pool) open(ctx context.Context, cfg *settings, want protocol) (stream.Stream, Kind, error) {
 	h := p.host
-	nc, err := h.cluster.m.dial(ctx, h.network, h.address)
+	nc, err := h.connect(ctx, cfg)
 	if err != nil {
 		return nil, ConnectRefused, err
 	}
@@ -69,7 +76,8 @@ func (p *pool) open(ctx context.Context, cfg *settings) (stream.Stream, Kind, er
 		_ = nc.Close()
 		return nil, ConnectRefused, fmt.Errorf("dialer returned a %T, which is not a socket", nc)
 	}
-	if cfg.TLS == nil {
+	t := h.tls(cfg)
+	if t == nil {
 		st, err := stream.NewSocket(conn, nil)
 		if err != nil {
 			_ = conn.Close()
@@ -77,7 +85,10 @@ func (p *pool) open(ctx context.Context, cfg *settings) (stream.Stream, Kind, er
 		}
 		return st, 0, nil
 	}
-	st, err := p.handshake(ctx, conn, cfg)
+	st, err := p.handshake(ctx, conn, cfg.Name, t, want.alpn(cfg))
+	if err == nil {
+		err = want.agreed(cfg, st.Info())
+	}
 	if err != nil {
 		_ = conn.Close()
 		return nil, TLSFailure, err
@@ -87,17 +98,20 @@ func (p *pool) open(ctx context.Context, cfg *settings) (stream.Stream, Kind, er
 
 // handshake runs on a goroutine of its own: it needs a deep stack, which the
 // goroutine that serves the downstream would keep.
-func (p *pool) handshake(ctx context.Context, conn stream.Conn, cfg *settings) (*stream.TLS, error) {
+func (p *pool) handshake(ctx context.Context, conn stream.Conn, name string, t *TLS, alpn []string) (*stream.TLS, error) {
 	type result struct {
 		st  *stream.TLS
 		err error
 	}
 	done := make(chan result, 1)
 	go func() {
-		tc, own, err := p.host.cluster.m.opts.TLS.ClientTLS(p.source, cfg.Name, cfg.TLS)
+		tc, own, err := p.host.cluster.m.opts.TLS.ClientTLS(p.source, name, t)
 		if err != nil {
 			done <- result{nil, err}
 			return
+		}
+		if len(tc.NextProtos) == 0 {
+			tc.NextProtos = alpn
 		}
 		st, err := stream.ClientTLS(conn, tc)
 		if err == nil {
@@ -117,7 +131,12 @@ func (p *pool) handshake(ctx context.Context, conn stream.Conn, cfg *settings) (
 // is no other. The error is an *Error; with a host in it, the attempt was counted
 // against the host.
 func (c *Cluster) Open(ctx context.Context, source string, avoid []*Host, s telemetry.Shard) (*Conn, error) {
-	h, err := c.Pick(avoid)
+	return c.OpenFor(ctx, source, &PickContext{Avoid: avoid}, s)
+}
+
+// OpenFor is Open with all that the choice of a host may depend on.
+func (c *Cluster) OpenFor(ctx context.Context, source string, pc *PickContext, s telemetry.Shard) (*Conn, error) {
+	h, err := c.PickFor(pc)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +153,7 @@ func (c *Cluster) Open(ctx context.Context, source string, avoid []*Host, s tele
 	p.mu.Lock()
 	p.dialing++
 	p.mu.Unlock()
-	conn, err := p.dialReserved(ctx, s)
+	conn, err := p.dialReserved(ctx, s, protocolBytes)
 	if err != nil {
 		h.Report(OutcomeConnect)
 		return nil, err

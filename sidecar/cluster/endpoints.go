@@ -2,59 +2,84 @@ package cluster
 
 import (
 	"net"
+	"reflect"
+	"slices"
 	"strconv"
 )
 
 // endpointSet is what the load balancer reads. Immutable; a change of endpoints,
 // of health or of an ejection makes a new one.
 type endpointSet struct {
-	hosts []*Host // all, in order of arrival
-	prios []priority
-	// load is, in percent, how far each priority's share reaches; nil when the
-	// first takes all.
-	healthyLoad, degradedLoad []int
+	hosts   []*Host // all, in order of arrival
+	whole   *balancer
+	subsets *subsetIndex // nil without subsets
 }
-
-// priority is one priority level.
-type priority struct {
-	all, healthy, degraded group
-	// panic: too few hosts are healthy, so all are used (Envoy's panic mode).
-	panic bool
-}
-
-// defaultOverprovisioning is Envoy's factor in percent where an assignment names
-// none: a priority gives requests away only below 100/1.4 = 71 % healthy hosts.
-const defaultOverprovisioning = 140
 
 // replace makes a the assignment. Hosts are recognised by address, so that their
 // pools and counters survive. c.mu is held.
 func (c *Cluster) replace(a *Assignment) {
 	c.assignment = a
+	s := c.cfg.Load()
 	old := c.byKey
 	c.byKey = make(map[string]*Host, len(old))
+	c.order = c.order[:0:0]
+	changed := false
 	if a != nil && !c.removed {
 		for _, l := range a.Localities {
 			for i := range l.Endpoints {
-				e := &l.Endpoints[i]
-				key := e.key()
-				if c.byKey[key] != nil {
-					continue // the first mention counts, as in Envoy
-				}
-				h := old[key]
-				if h == nil {
-					h = newHost(c, key, e)
-				}
-				h.place(e, l.Priority)
-				c.byKey[key] = h
+				changed = c.take(&l, &l.Endpoints[i], old, s) || changed
 			}
 		}
 	}
 	for key, h := range old {
-		if c.byKey[key] != h {
-			c.forget(h)
+		if c.byKey[key] == h {
+			continue
+		}
+		if c.byKey[key] == nil && c.outlives(h, s) {
+			h.check.removed = true
+			c.byKey[key] = h
+			c.order = append(c.order, h)
+			continue
+		}
+		c.forget(h)
+		changed = true
+	}
+	if changed && s.CloseOnChange {
+		for _, h := range c.order {
+			h.retireConns()
 		}
 	}
+	c.syncChecks()
 	c.rebuild()
+}
+
+// take puts an endpoint in its place; it tells whether the host is new.
+func (c *Cluster) take(l *Locality, e *Endpoint, old map[string]*Host, s *settings) (fresh bool) {
+	key := e.key()
+	if c.byKey[key] != nil {
+		return false // the first mention counts, as in Envoy
+	}
+	h := old[key]
+	// Connections over another transport socket are those of another host.
+	if h == nil || !reflect.DeepEqual(h.socket, s.socketFor(e)) {
+		h, fresh = newHost(c, key, e, s), true
+	}
+	h.place(e, l.Priority)
+	if s.Type == LogicalDNS {
+		c.aim(h)
+	}
+	h.locality = place{Region: l.Region, Zone: l.Zone, SubZone: l.SubZone, weight: l.Weight}
+	c.byKey[key] = h
+	c.order = append(c.order, h)
+	return fresh
+}
+
+// outlives tells whether a host that discovery no longer names stays: a check that
+// passes is better evidence than a registry that may have lost it.
+func (c *Cluster) outlives(h *Host, s *settings) bool {
+	return !c.removed && s.HealthCheck != nil && !s.DropRemoved && s.Type != Aggregate && s.Type != OriginalDestination &&
+		!h.Endpoint().Check.Disabled && h.check.state.Load()&checkFailed == 0 &&
+		(h.Health() == Healthy || h.Health() == Degraded)
 }
 
 // forget retires a host that the assignment no longer names.
@@ -66,130 +91,70 @@ func (c *Cluster) forget(h *Host) {
 	h.closeIdle()
 }
 
+// rosters sorts the hosts by priority and locality. c.mu is held.
+func (c *Cluster) rosters() []roster {
+	var out []roster
+	for _, h := range c.order {
+		p := h.Priority()
+		for len(out) <= p {
+			out = append(out, roster{})
+		}
+		r := &out[p]
+		at := slices.IndexFunc(r.places, func(q place) bool {
+			return q.Region == h.locality.Region && q.Zone == h.locality.Zone && q.SubZone == h.locality.SubZone
+		})
+		if at < 0 {
+			at = len(r.places)
+			r.places = append(r.places, h.locality)
+		}
+		r.places[at].hosts++
+		r.hosts = append(r.hosts, h)
+		r.where = append(r.where, at)
+	}
+	return out
+}
+
 // rebuild makes the endpoint set of what is known. c.mu is held.
 func (c *Cluster) rebuild() {
-	s := &endpointSet{}
-	levels := map[int]*levelHosts{}
-	top := -1
-	var healthy, unhealthy, draining, degraded int
-	if c.assignment != nil && !c.removed {
-		seen := make(map[*Host]bool, len(c.byKey))
-		for _, l := range c.assignment.Localities {
-			for i := range l.Endpoints {
-				h := c.byKey[l.Endpoints[i].key()]
-				if seen[h] {
-					continue
-				}
-				seen[h] = true
-				s.hosts = append(s.hosts, h)
-				lv := levels[h.Priority()]
-				if lv == nil {
-					lv = &levelHosts{}
-					levels[h.Priority()] = lv
-				}
-				top = max(top, h.Priority())
-				lv.all = append(lv.all, h)
-				switch health := h.Health(); {
-				case health == Draining:
-					draining++
-				case health == Unhealthy:
-					unhealthy++
-				case h.ejected():
-				case health == Degraded:
-					degraded++
-					lv.degraded = append(lv.degraded, h)
-				default:
-					healthy++
-					lv.healthy = append(lv.healthy, h)
-				}
-			}
-		}
+	cfg, now := c.cfg.Load(), monotonic()
+	rosters := c.rosters()
+	s := &endpointSet{hosts: slices.Clone(c.order), whole: newBalancer(rosters, nil, cfg, c.assignment, now)}
+	if cfg.Subsets != nil {
+		s.subsets = newSubsetIndex(rosters, cfg, c.assignment, now)
 	}
-	for p := 0; p <= top; p++ {
-		lv := levels[p]
-		if lv == nil {
-			lv = &levelHosts{}
-		}
-		s.prios = append(s.prios, priority{
-			all: newGroup(lv.all), healthy: newGroup(lv.healthy), degraded: newGroup(lv.degraded),
-		})
-	}
-	factor := defaultOverprovisioning
-	if c.assignment != nil && c.assignment.Overprovisioning > 0 {
-		factor = c.assignment.Overprovisioning
-	}
-	s.spread(c.cfg.Load().panicPercent, factor)
 	c.set.Store(s)
 	for _, h := range s.hosts {
 		if st := h.Health(); st == Unhealthy || st == Draining {
 			h.closeIdle()
 		}
 	}
-	if m := c.metrics; m != nil {
-		m.EndpointsHealthy.Set(float64(healthy))
-		m.EndpointsUnhealthy.Set(float64(unhealthy))
-		m.EndpointsDraining.Set(float64(draining))
-		m.EndpointsDegraded.Set(float64(degraded))
-		m.EndpointsEjected.Set(float64(c.ejected))
-	}
+	c.warm(cfg, now)
+	c.countHosts(s.hosts)
 }
 
-type levelHosts struct{ all, healthy, degraded []*Host }
-
-// spread computes the share of each priority as Envoy does: in order, each takes
-// what its healthy hosts can bear, then in order what its degraded ones can.
-func (s *endpointSet) spread(panicPercent float64, overprovisioning int) {
-	total := 0
-	for i := range s.prios {
-		p := &s.prios[i]
-		if n := len(p.all.hosts); n > 0 {
-			total += min(100, overprovisioning*(len(p.healthy.hosts)+len(p.degraded.hosts))/n)
-		}
-	}
-	available := min(total, 100)
-	for i := range s.prios {
-		p := &s.prios[i]
-		n := len(p.all.hosts)
-		if n == 0 {
-			continue
-		}
-		share := 100 * float64(len(p.healthy.hosts)+len(p.degraded.hosts)) / float64(n)
-		p.panic = total < 100 && share < panicPercent
-	}
-	if available == 0 {
+func (c *Cluster) countHosts(hosts []*Host) {
+	if c.metrics == nil {
 		return
 	}
-	left, reach := 100, 0
-	take := func(g func(*priority) *group) []int {
-		loads := make([]int, len(s.prios))
-		for i := range s.prios {
-			p := &s.prios[i]
-			if n := len(p.all.hosts); n > 0 && left > 0 {
-				// Normalised, so that what is available takes all requests.
-				part := min(left, min(100, overprovisioning*len(g(p).hosts)/n)*100/available)
-				left -= part
-				reach += part
-			}
-			loads[i] = reach
-		}
-		return loads
-	}
-	s.healthyLoad = take(func(p *priority) *group { return &p.healthy })
-	s.degradedLoad = take(func(p *priority) *group { return &p.degraded })
-	// Rounding leaves a rest: the last share that is not empty takes it.
-	if left > 0 {
-		last := reach
-		for _, loads := range [][]int{s.healthyLoad, s.degradedLoad} {
-			for i := range loads {
-				if loads[i] == last {
-					loads[i] = 100
-				}
-			}
+	var healthy, unhealthy, draining, degraded int
+	for _, h := range hosts {
+		state, _ := h.state()
+		switch {
+		case h.Health() == Draining:
+			draining++
+		case state == hostUp:
+			healthy++
+		case state == hostDegraded:
+			degraded++
+		case h.Health() == Unhealthy || h.check.state.Load()&checkFailed != 0:
+			unhealthy++
 		}
 	}
-	if len(s.prios) > 0 && s.healthyLoad[0] == 100 {
-		s.healthyLoad, s.degradedLoad = nil, nil
-	}
+	c.metrics.EndpointsHealthy.Set(float64(healthy))
+	c.metrics.EndpointsUnhealthy.Set(float64(unhealthy))
+	c.metrics.EndpointsDraining.Set(float64(draining))
+	c.metrics.EndpointsDegraded.Set(float64(degraded))
+	c.metrics.EndpointsEjected.Set(float64(c.ejected))
 }
 
 func (e *Endpoint) key() string {

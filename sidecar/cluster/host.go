@@ -1,8 +1,10 @@
 package cluster
 
 import (
+	"math"
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -13,15 +15,20 @@ import (
 // Host is one upstream host of a cluster. It lives as long as the assignment
 // names its address, or an exchange uses it.
 type Host struct {
-	cluster          *Cluster
-	key              string
-	network, address string
-	addr             net.Addr
+	cluster *Cluster
+	key     string
+	// socket is the transport socket that the host's metadata chose, nil for the
+	// cluster's own.
+	socket *SocketMatch
+	target atomic.Pointer[target]
 
 	ep       atomic.Pointer[Endpoint]
 	priority atomic.Int64
+	locality place // under the cluster's lock
 	// gone: the assignment no longer names the host.
 	gone atomic.Bool
+	// used since the last look, for hosts that live as long as they are.
+	used atomic.Bool
 
 	pools atomic.Pointer[[]*pool] // one for each source identity
 	mu    sync.Mutex              // serialises writers of pools
@@ -31,17 +38,40 @@ type Host struct {
 	requests, success, failed         atomic.Uint64
 	connects, connectFailed, timeouts atomic.Uint64
 	outlier                           outlierState
+	check                             checkState
+	// healthySince is when the host came or was last found healthy, for slow start.
+	healthySince atomic.Int64
 }
 
-func newHost(c *Cluster, key string, e *Endpoint) *Host {
-	h := &Host{cluster: c, key: key, network: "tcp", address: key}
+// target is where connections to a host go. It changes with the name of a
+// LogicalDNS cluster.
+type target struct {
+	network, address string
+	addr             net.Addr
+}
+
+func targetOf(e *Endpoint) *target {
 	if e.Pipe != "" {
-		h.network, h.address = "unix", e.Pipe
-		h.addr = &net.UnixAddr{Name: e.Pipe, Net: "unix"}
-	} else if ip, err := netip.ParseAddr(e.Host); err == nil {
-		h.addr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(ip, uint16(e.Port)))
+		return &target{"unix", e.Pipe, &net.UnixAddr{Name: e.Pipe, Net: "unix"}}
 	}
+	t := &target{network: "tcp", address: e.key()}
+	if ip, err := netip.ParseAddr(e.Host); err == nil {
+		t.addr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(ip, uint16(e.Port)))
+	}
+	return t
+}
+
+func newHost(c *Cluster, key string, e *Endpoint, s *settings) *Host {
+	h := &Host{cluster: c, key: key, socket: s.socketFor(e)}
+	h.target.Store(targetOf(e))
 	h.pools.Store(&[]*pool{})
+	now := monotonic()
+	h.healthySince.Store(now)
+	h.outlier.successRate = -1
+	if s.HealthCheck != nil && !e.Check.Disabled {
+		// Not healthy until a check says so.
+		h.check.state.Store(checkFailed | checkPending)
+	}
 	return h
 }
 
@@ -49,6 +79,7 @@ func (h *Host) place(e *Endpoint, priority int) {
 	h.ep.Store(e)
 	h.priority.Store(int64(priority))
 	h.gone.Store(false)
+	h.check.removed = false
 }
 
 // Cluster is the cluster whose limits and counters apply to this host.
@@ -58,7 +89,7 @@ func (h *Host) Cluster() *Cluster { return h.cluster }
 func (h *Host) Address() string { return h.key }
 
 // Addr is the address as net has it.
-func (h *Host) Addr() net.Addr { return h.addr }
+func (h *Host) Addr() net.Addr { return h.target.Load().addr }
 
 // Endpoint is the configuration. Immutable.
 func (h *Host) Endpoint() *Endpoint { return h.ep.Load() }
@@ -75,6 +106,51 @@ func (h *Host) Priority() int { return int(h.priority.Load()) }
 // Weight is the load-balancing weight, at least 1.
 func (h *Host) Weight() uint32 { return max(1, h.ep.Load().Weight) }
 
+// hostState is what the balancer makes of a host.
+type hostState uint8
+
+const (
+	hostUp hostState = iota
+	hostDegraded
+	hostDown
+)
+
+// state combines what the control plane, the active checks and the outlier
+// detection say: all must find the host healthy. An excluded host does not count
+// as one that could be.
+func (h *Host) state() (state hostState, excluded bool) {
+	health, check := h.Health(), h.check.state.Load()
+	pending := check&checkPending != 0 && h.cluster.cfg.Load().ExcludeUnchecked
+	excluded = health == Draining || pending || check&checkExcluded != 0
+	switch {
+	case health == Unhealthy || health == Draining || check&checkFailed != 0 || h.ejected():
+		return hostDown, excluded
+	case health == Degraded || check&checkDegraded != 0:
+		return hostDegraded, excluded
+	}
+	return hostUp, excluded
+}
+
+// effectiveWeight is the weight, less while the host starts slowly.
+func (h *Host) effectiveWeight(s *SlowStart, now int64) float64 {
+	w := float64(h.Weight())
+	if s == nil {
+		return w
+	}
+	age := now - h.healthySince.Load()
+	if age >= int64(s.Window) {
+		return w
+	}
+	if state, _ := h.state(); state != hostUp {
+		return w
+	}
+	grown := max(1e6, float64(age)) / float64(s.Window)
+	if s.Aggression > 0 && s.Aggression != 1 {
+		grown = math.Pow(grown, 1/s.Aggression)
+	}
+	return w * max(grown, s.MinPercent/100)
+}
+
 // usable tells whether a connection may be pooled for more requests.
 func (h *Host) usable() bool {
 	if h.gone.Load() {
@@ -90,55 +166,42 @@ func (h *Host) Begin() { h.active.Add(1) }
 // End ends an exchange that Begin began.
 func (h *Host) End() { h.active.Add(-1) }
 
-// HostStats is a copy of a host's state, for people.
-type HostStats struct {
-	Address, Hostname                 string
-	Health                            Health
-	Ejected                           bool
-	Priority                          int
-	Weight                            uint32
-	Active, Connections, Idle         int64
-	Requests, Success, Failed         uint64
-	Connects, ConnectFailed, Timeouts uint64
-	ConsecutiveFailures               int
-	Region, Zone, SubZone             string
+// tls is the TLS context of connections to the host, nil for plaintext.
+func (h *Host) tls(s *settings) *TLS {
+	if h.socket != nil {
+		return h.socket.TLS
+	}
+	return s.TLS
 }
 
-// Stats returns the state of every host, in the order of the assignment.
-func (c *Cluster) Stats() []HostStats {
-	var out []HostStats
-	for _, h := range c.hosts() {
-		s := HostStats{
-			Address: h.key, Hostname: h.Hostname(), Health: h.Health(), Ejected: h.ejected(),
-			Priority: h.Priority(), Weight: h.Weight(), Active: h.active.Load(), Connections: h.conns.Load(),
-			Requests: h.requests.Load(), Success: h.success.Load(), Failed: h.failed.Load(),
-			Connects: h.connects.Load(), ConnectFailed: h.connectFailed.Load(), Timeouts: h.timeouts.Load(),
-			ConsecutiveFailures: int(h.outlier.failures5xx.Load()),
-		}
-		for _, p := range *h.pools.Load() {
-			s.Idle += int64(p.idleCount())
-		}
-		out = append(out, s)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.assignment != nil {
-		at := map[string]*Locality{}
-		for i := range c.assignment.Localities {
-			l := &c.assignment.Localities[i]
-			for j := range l.Endpoints {
-				if key := l.Endpoints[j].key(); at[key] == nil {
-					at[key] = l
-				}
-			}
-		}
-		for i := range out {
-			if l := at[out[i].Address]; l != nil {
-				out[i].Region, out[i].Zone, out[i].SubZone = l.Region, l.Zone, l.SubZone
-			}
+// socketFor is the first socket that an endpoint's metadata matches.
+func (s *settings) socketFor(e *Endpoint) *SocketMatch {
+	return s.socketMatching(e.Metadata[socketNamespace])
+}
+
+func (s *settings) socketMatching(have map[string]any) *SocketMatch {
+	for i := range s.Sockets {
+		if includes(have, s.Sockets[i].Match) {
+			return &s.Sockets[i]
 		}
 	}
-	return out
+	return nil
+}
+
+// The namespaces of endpoint metadata that mean something here.
+const (
+	lbNamespace     = "envoy.lb"
+	socketNamespace = "envoy.transport_socket_match"
+)
+
+// includes tells whether have holds all of want.
+func includes(have, want map[string]any) bool {
+	for k, v := range want {
+		if got, ok := have[k]; !ok || !reflect.DeepEqual(got, v) {
+			return false
+		}
+	}
+	return true
 }
 
 // pool returns the pool of a source identity.
@@ -156,7 +219,7 @@ func (h *Host) pool(source string) *pool {
 			return p
 		}
 	}
-	p := &pool{host: h, source: source, all: map[*Conn]struct{}{}}
+	p := &pool{host: h, source: source, all: map[*Conn]struct{}{}, multiplexed: multiplexed{freed: make(chan struct{}, 1)}}
 	next := append(slices.Clone(pools), p)
 	h.pools.Store(&next)
 	return p

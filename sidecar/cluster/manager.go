@@ -32,7 +32,7 @@ type TLSProvider interface {
 	ClientTLS(source, cluster string, t *TLS) (cfg *tls.Config, ownID string, err error)
 }
 
-// Resolver resolves the names of StrictDNS clusters; *net.Resolver is one.
+// Resolver resolves the names of DNS clusters; *net.Resolver is one.
 type Resolver interface {
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
@@ -46,6 +46,10 @@ type Options struct {
 	// Dial opens a transport connection; a net.Dialer's DialContext when nil. The
 	// result must be a stream.Conn.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Source is a workload that uses a cluster: health checks present its identity
+	// where the cluster's certificate is that of whoever opens the connection. Nil,
+	// or "", where there is none.
+	Source func(cluster string) string
 }
 
 // Manager owns the clusters. Reads take no lock.
@@ -57,10 +61,14 @@ type Manager struct {
 	ctx  context.Context
 	stop context.CancelFunc
 	wg   sync.WaitGroup
+	// openCheck opens the connection of a health check.
+	openCheck func(ctx context.Context, p *pool, s *settings) (stream.Stream, Kind, error)
 
-	mu    sync.Mutex // serialises writers
-	seed  maphash.Seed
-	table [tableShards]atomic.Pointer[map[string]*Cluster]
+	mu sync.Mutex // serialises writers
+	// version is another number with each cluster that comes or goes.
+	version atomic.Uint64
+	seed    maphash.Seed
+	table   [tableShards]atomic.Pointer[map[string]*Cluster]
 }
 
 // tableShards keeps the copies that an update makes short with 10,000 clusters.
@@ -82,6 +90,16 @@ func NewManager(opts Options) *Manager {
 	empty := map[string]*Cluster{}
 	for i := range m.table {
 		m.table[i].Store(&empty)
+	}
+	m.openCheck = func(ctx context.Context, p *pool, s *settings) (stream.Stream, Kind, error) {
+		return p.open(ctx, s, protocolHTTP1)
+	}
+	if opts.Metrics != nil {
+		opts.Metrics.UpstreamRemaining.Collect(func(emit func(value float64, labels ...string)) {
+			for _, c := range m.All() {
+				c.remaining(emit)
+			}
+		})
 	}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	m.wg.Go(m.sweep)
@@ -127,6 +145,7 @@ func (m *Manager) store(name string, c *Cluster) {
 		next[name] = c
 	}
 	p.Store(&next)
+	m.version.Add(1)
 }
 
 // Update adds a cluster or changes it. A changed cluster keeps its identity: its
@@ -154,26 +173,35 @@ func (m *Manager) Update(cfg *Config) error {
 }
 
 func (m *Manager) validate(cfg *Config) error {
+	dns := cfg.Type == StrictDNS || cfg.Type == LogicalDNS
 	switch {
 	case cfg.Name == "":
 		return errors.New("a cluster needs a name")
+	case cfg.Type > OriginalDestination:
+		return fmt.Errorf("unknown cluster type %d", cfg.Type)
+	case cfg.LB > Maglev:
+		return fmt.Errorf("unknown load-balancing policy %d", cfg.LB)
 	case cfg.Type == Aggregate && len(cfg.Aggregate) == 0:
 		return errors.New("an aggregate cluster needs at least one cluster")
 	case cfg.Type != Aggregate && len(cfg.Aggregate) != 0:
 		return errors.New("only an aggregate cluster lists clusters")
-	case cfg.Type == StrictDNS && cfg.Endpoints == nil:
-		return errors.New("a strict DNS cluster needs endpoints to resolve")
-	case cfg.TLS != nil && m.opts.TLS == nil:
+	case dns && cfg.Endpoints == nil:
+		return errors.New("a DNS cluster needs endpoints to resolve")
+	case cfg.Type == LogicalDNS && (len(cfg.Endpoints.Localities) != 1 || len(cfg.Endpoints.Localities[0].Endpoints) != 1):
+		return errors.New("a logical DNS cluster has exactly one endpoint")
+	case cfg.usesTLS() && m.opts.TLS == nil:
 		return errors.New("TLS is configured and there is no source of certificates")
-	case cfg.LB > Random:
-		return fmt.Errorf("unknown load-balancing policy %d", cfg.LB)
-	case cfg.Type > Aggregate:
-		return fmt.Errorf("unknown cluster type %d", cfg.Type)
+	case cfg.HealthCheck != nil && (cfg.Type == Aggregate || cfg.Type == OriginalDestination):
+		return errors.New("health checks need endpoints that are known")
 	}
 	if cfg.Type == Static {
 		return checkAddresses(cfg.Endpoints)
 	}
 	return nil
+}
+
+func (cfg *Config) usesTLS() bool {
+	return cfg.TLS != nil || slices.ContainsFunc(cfg.Sockets, func(m SocketMatch) bool { return m.TLS != nil })
 }
 
 // Remove forgets a cluster. Exchanges in flight finish; idle connections close.
@@ -233,7 +261,7 @@ func (m *Manager) CloseConns(match func(source string, info *stream.Info) bool) 
 }
 
 // checkAddresses refuses endpoints that could never be dialled. Names are
-// resolved only for StrictDNS.
+// resolved only for DNS clusters.
 func checkAddresses(a *Assignment) error {
 	if a == nil {
 		return nil
@@ -248,7 +276,7 @@ func checkAddresses(a *Assignment) error {
 				continue
 			}
 			if _, err := netip.ParseAddr(e.Host); err != nil {
-				return fmt.Errorf("%s: address %q is not an IP address, which only a strict DNS cluster may have", at, e.Host)
+				return fmt.Errorf("%s: address %q is not an IP address, which only a DNS cluster may have", at, e.Host)
 			}
 			if e.Port < 1 || e.Port > 65535 {
 				return fmt.Errorf("%s: port %d is not between 1 and 65535", at, e.Port)

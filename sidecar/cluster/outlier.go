@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
 // Outcome is what came of an attempt, for passive health checking.
@@ -22,10 +24,36 @@ const (
 // outlierState is a host's part of passive health checking.
 type outlierState struct {
 	failures5xx, failuresGateway, failuresLocal atomic.Int32
-	isEjected                                   atomic.Bool
+	// external and local count the requests of the current interval.
+	external, local rate
+	isEjected       atomic.Bool
 	// Under the cluster's lock:
-	until int64 // when the ejection ends
-	times int   // ejections that count towards the next one's length
+	until       int64   // when the ejection ends
+	times       int     // ejections that count towards the next one's length
+	returned    int64   // when the last ejection ended
+	successRate float64 // percent in the last interval, below 0 for unknown
+}
+
+// rate counts requests and successes.
+type rate struct{ total, success atomic.Uint64 }
+
+func (r *rate) count(ok bool) {
+	r.total.Add(1)
+	if ok {
+		r.success.Add(1)
+	}
+}
+
+// take returns the share of successes in percent, and begins anew.
+func (r *rate) take() (percent float64, total uint64) {
+	// In this order, a request between the two lines counts as a failure of the
+	// next interval at worst, and no rate is above 100 %.
+	success := r.success.Swap(0)
+	total = r.total.Swap(0)
+	if total == 0 {
+		return 0, 0
+	}
+	return 100 * float64(min(success, total)) / float64(total), total
 }
 
 func (h *Host) ejected() bool { return h.outlier.isEjected.Load() }
@@ -50,24 +78,29 @@ func (h *Host) Report(o Outcome) {
 	}
 	st := &h.outlier
 	local := o < 0
-	if local && cfg.SplitLocalOrigin {
-		count(h, &st.failuresLocal, cfg.ConsecutiveLocalOrigin, cfg.EnforcingConsecutiveLocalOrigin)
-		return
+	if cfg.SplitLocalOrigin {
+		st.local.count(!local)
+		if local {
+			count(h, &st.failuresLocal, cfg.ConsecutiveLocalOrigin, ConsecutiveLocalOrigin)
+			return
+		}
 	}
+	ok := !local && o < 500
+	st.external.count(ok)
 	if !local {
 		clearCount(&st.failuresLocal)
 	}
-	if !local && o < 500 {
+	if ok {
 		clearCount(&st.failures5xx)
 		clearCount(&st.failuresGateway)
 		return
 	}
 	if local || o >= 502 && o <= 504 {
-		count(h, &st.failuresGateway, cfg.ConsecutiveGateway, cfg.EnforcingConsecutiveGateway)
+		count(h, &st.failuresGateway, cfg.ConsecutiveGateway, ConsecutiveGateway)
 	} else {
 		clearCount(&st.failuresGateway)
 	}
-	count(h, &st.failures5xx, cfg.Consecutive5xx, cfg.EnforcingConsecutive5xx)
+	count(h, &st.failures5xx, cfg.Consecutive5xx, Consecutive5xx)
 }
 
 // clearCount writes only what changes: the line is shared between cores.
@@ -77,50 +110,102 @@ func clearCount(c *atomic.Int32) {
 	}
 }
 
-func count(h *Host, c *atomic.Int32, limit, enforcing int) {
+func count(h *Host, c *atomic.Int32, limit int, found Anomaly) {
 	n := c.Add(1)
 	if limit <= 0 || int(n) != limit {
 		return
 	}
 	c.Store(0)
-	if rand.IntN(100) < enforcing {
-		h.cluster.eject(h)
+	own := h.cluster
+	own.mu.Lock()
+	defer own.mu.Unlock()
+	if own.eject(h, found) {
+		own.rebuild()
 	}
 }
 
-// eject takes a host out of balancing for a time that grows with each ejection.
-func (c *Cluster) eject(h *Host) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// Anomaly is how a host was found to be an outlier.
+type Anomaly uint8
+
+// The anomalies.
+const (
+	Consecutive5xx Anomaly = iota
+	ConsecutiveGateway
+	ConsecutiveLocalOrigin
+	SuccessRate
+	LocalSuccessRate
+	FailurePercentage
+	LocalFailurePercentage
+)
+
+var anomalyNames = [...]string{
+	Consecutive5xx: "consecutive_5xx", ConsecutiveGateway: "consecutive_gateway_failure",
+	ConsecutiveLocalOrigin: "consecutive_local_origin_failure",
+	SuccessRate:            "success_rate", LocalSuccessRate: "local_origin_success_rate",
+	FailurePercentage: "failure_percentage", LocalFailurePercentage: "local_origin_failure_percentage",
+}
+
+func (a Anomaly) String() string { return anomalyNames[a] }
+
+// enforcing is the chance, in percent, that an anomaly has consequences.
+func (o *Outlier) enforcing(a Anomaly) int {
+	return [...]int{
+		o.EnforcingConsecutive5xx, o.EnforcingConsecutiveGateway, o.EnforcingConsecutiveLocalOrigin,
+		o.EnforcingSuccessRate, o.EnforcingLocalSuccessRate, o.EnforcingFailurePercent, o.EnforcingLocalFailurePercent,
+	}[a]
+}
+
+// eject takes a host out of balancing for a time that grows with each ejection; it
+// tells whether it did. c.mu is held.
+func (c *Cluster) eject(h *Host, found Anomaly) bool {
 	cfg := c.cfg.Load().Outlier
 	if cfg == nil || h.ejected() || c.byKey[h.key] != h {
-		return
+		return false
 	}
 	within := 100*(c.ejected+1) <= cfg.MaxEjectionPercent*len(c.byKey)
-	if !within && !(cfg.AlwaysEjectOne && c.ejected == 0) {
-		return
+	switch {
+	case !within && !(cfg.AlwaysEjectOne && c.ejected == 0):
+		c.metrics.Outlier(found.String(), "overflow")
+		return false
+	case rand.IntN(100) >= cfg.enforcing(found):
+		c.metrics.Outlier(found.String(), "observed")
+		return false
 	}
-	base := cfg.BaseEjectionTime
-	if base <= 0 {
-		base = 30 * time.Second
+	c.metrics.Outlier(found.String(), "ejected")
+	base, most := cfg.ejectionTimes()
+	if base*time.Duration(h.outlier.times) < most+base {
+		h.outlier.times++
 	}
-	most := cfg.MaxEjectionTime
-	if most <= 0 {
-		most = max(base, 300*time.Second)
+	length := min(base*time.Duration(h.outlier.times), most)
+	if cfg.EjectionJitter > 0 {
+		length += rand.N(cfg.EjectionJitter)
 	}
-	h.outlier.times++
-	h.outlier.until = monotonic() + int64(min(base*time.Duration(h.outlier.times), most))
+	h.outlier.until = monotonic() + int64(length)
 	h.outlier.isEjected.Store(true)
 	c.ejected++
 	if c.metrics != nil {
 		c.metrics.Ejections.Inc(0)
 	}
-	c.m.log.Warn("host ejected", "cluster", c.name, "host", h.key, "for", min(base*time.Duration(h.outlier.times), most))
-	c.rebuild()
+	c.m.log.Warn("host ejected", "cluster", c.name, "host", h.key, "for", length, "reason", found.String())
+	if c.cfg.Load().CloseOnFailure {
+		h.closeMatching(func(string, *stream.Info) bool { return true })
+	}
+	return true
 }
 
-// tickOutliers ends ejections, once an interval.
-func (c *Cluster) tickOutliers(now int64) {
+func (o *Outlier) ejectionTimes() (base, most time.Duration) {
+	base, most = o.BaseEjectionTime, o.MaxEjectionTime
+	if base <= 0 {
+		base = 30 * time.Second
+	}
+	if most <= 0 {
+		most = max(base, 300*time.Second)
+	}
+	return base, most
+}
+
+// judge ends ejections and compares the hosts, once an interval.
+func (c *Cluster) judge(now int64) {
 	cfg := c.cfg.Load().Outlier
 	if cfg == nil {
 		return
@@ -131,18 +216,21 @@ func (c *Cluster) tickOutliers(now int64) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now-c.checked < interval {
+	if now-c.judged < interval {
 		return
 	}
-	c.checked = now
+	c.judged = now
 	changed := false
-	for _, h := range c.byKey {
-		switch {
-		case h.ejected() && now >= h.outlier.until:
+	for _, h := range c.order {
+		if h.ejected() && now >= h.outlier.until {
 			c.uneject(h)
 			changed = true
-		case !h.ejected() && h.outlier.times > 0:
-			h.outlier.times--
+		}
+	}
+	changed = c.compare(cfg) || changed
+	for _, h := range c.order {
+		if st := &h.outlier; !h.ejected() && st.times > 0 && now-st.returned >= interval {
+			st.times--
 		}
 	}
 	if changed {
@@ -150,8 +238,10 @@ func (c *Cluster) tickOutliers(now int64) {
 	}
 }
 
+// uneject lets a host back. c.mu is held, and the set is to be rebuilt.
 func (c *Cluster) uneject(h *Host) {
 	h.outlier.isEjected.Store(false)
+	h.outlier.returned = monotonic()
 	clearCount(&h.outlier.failures5xx)
 	clearCount(&h.outlier.failuresGateway)
 	clearCount(&h.outlier.failuresLocal)

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -23,6 +24,8 @@ type pool struct {
 	all     map[*Conn]struct{}
 	dialing int
 	waiting []*waiter
+
+	multiplexed multiplexed
 }
 
 // waiter is a request that waits for a connection because the limit is reached.
@@ -30,9 +33,11 @@ type pool struct {
 type waiter struct{ ready chan *Conn }
 
 // Conn is an upstream connection. It is a stream; its owner either gives it back
-// with Release or ends it with Close.
+// with Release or ends it with Close. With HTTP2 set it is shared: whoever acquired
+// it opens a stream on HTTP2, uses nothing else of it, and gives it back.
 type Conn struct {
 	stream.Stream
+	HTTP2 *http2.ClientConn
 	// Exchanger is the stream's faster way, nil when it has none.
 	Exchanger stream.Exchanger
 
@@ -40,7 +45,8 @@ type Conn struct {
 	prober     stream.Prober
 	generation uint64 // of the TLS context that verified the peer
 	idleSince  int64
-	uses       uint64
+	uses       atomic.Uint64
+	until      int64 // when it has lived long enough, 0 for never
 	closed     atomic.Bool
 	// condemned: in use when it was found to be unwanted, not to be pooled.
 	condemned atomic.Bool
@@ -54,16 +60,24 @@ func (c *Conn) Source() string { return c.pool.source }
 
 // Reused tells whether an exchange was made on the connection before; the peer
 // may close such a connection just when a request is sent on it.
-func (c *Conn) Reused() bool { return c.uses > 1 }
+func (c *Conn) Reused() bool { return c.uses.Load() > 1 }
 
 // Gone tells whether the peer has closed the connection.
 func (c *Conn) Gone() bool { return c.prober != nil && c.prober.Gone() }
 
 // Acquire returns a connection to the host for the workload source: an idle one,
 // a new one, or, at the connection limit, one that another exchange gives back.
-// ctx is asked for only when it has to wait. s is the caller's counter shard.
-func (h *Host) Acquire(ctx func() (context.Context, context.CancelFunc), source string, s telemetry.Shard) (*Conn, error) {
+// Where the host speaks HTTP/2 it is one with room for another stream. clientHTTP2
+// says that the client does, which decides for SpeakDownstream. ctx is asked for only
+// when it has to wait. s is the caller's counter shard.
+func (h *Host) Acquire(ctx func() (context.Context, context.CancelFunc), source string, clientHTTP2 bool, s telemetry.Shard) (*Conn, error) {
 	p := h.pool(source)
+	if p.multiplexes(h.cluster.cfg.Load(), clientHTTP2) {
+		if c := p.takeShared(); c != nil {
+			return c, nil
+		}
+		return p.connectShared(ctx, s)
+	}
 	if c := p.takeIdle(); c != nil {
 		return c, nil
 	}
@@ -86,7 +100,7 @@ func (p *pool) takeIdle() *Conn {
 		// A peer that closed, or spoke without being asked (which would be taken
 		// for the answer to the next request), is not used again.
 		if c.generation == p.host.cluster.cfg.Load().tlsGeneration && c.quiet() {
-			c.uses++
+			c.uses.Add(1)
 			return c
 		}
 		_ = c.Close()
@@ -114,12 +128,12 @@ func (p *pool) connect(ctxOf func() (context.Context, context.CancelFunc), s tel
 			return conn, nil
 		}
 		if w == nil {
-			return p.dialReserved(ctx, s)
+			return p.dialReserved(ctx, s, protocolHTTP1)
 		}
 		select {
 		case conn := <-w.ready:
 			if conn != nil {
-				conn.uses++
+				conn.uses.Add(1)
 				return conn, nil
 			}
 		case <-ctx.Done():
@@ -146,7 +160,7 @@ func (p *pool) reserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
 		// One came back meanwhile.
 		conn := p.idle[k-1]
 		p.idle = p.idle[:k-1]
-		conn.uses++
+		conn.uses.Add(1)
 		return conn, nil
 	}
 	if c.metrics != nil {
@@ -186,8 +200,8 @@ func (p *pool) wake() {
 	}
 }
 
-func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard) (*Conn, error) {
-	conn, err := p.dial(ctx, s)
+func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard, want protocol) (*Conn, error) {
+	conn, err := p.dial(ctx, s, want)
 	p.mu.Lock()
 	p.dialing--
 	if err == nil {
@@ -203,6 +217,12 @@ func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard) (*Conn, erro
 	if m := p.host.cluster.metrics; m != nil {
 		m.ConnectionsOpen.Add(s, 1)
 	}
+	switch {
+	case conn.HTTP2 != nil:
+		p.share(conn)
+	case want == protocolHTTP2:
+		p.multiplexed.http1.Store(true)
+	}
 	return conn, nil
 }
 
@@ -210,7 +230,12 @@ func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard) (*Conn, erro
 // next request may use it.
 func (c *Conn) Release() {
 	p := c.pool
-	if c.condemned.Load() || !p.host.usable() || c.generation != p.host.cluster.cfg.Load().tlsGeneration {
+	if c.HTTP2 != nil {
+		c.releaseShared()
+		return
+	}
+	cfg := p.host.cluster.cfg.Load()
+	if c.condemned.Load() || !p.host.usable() || c.generation != cfg.tlsGeneration || c.spent(cfg) {
 		_ = c.Close()
 		return
 	}
@@ -245,6 +270,12 @@ func (c *Conn) Close() error {
 	if m := p.host.cluster.metrics; m != nil {
 		m.ConnectionsOpen.Add(0, -1)
 	}
+	if c.HTTP2 != nil {
+		p.unshare(c)
+		c.HTTP2.Close()
+		p.wake()
+		return nil
+	}
 	err := c.Stream.Close()
 	p.wake()
 	return err
@@ -264,10 +295,14 @@ func (p *pool) closeIdle() {
 	for _, c := range idle {
 		_ = c.Close()
 	}
+	p.drainShared(func(*Conn) bool { return true })
 }
 
 // sweep closes idle connections that are too old or that the peer has left.
 func (p *pool) sweep(now, limit int64) {
+	p.drainShared(func(c *Conn) bool {
+		return int64(c.HTTP2.Idle()) > limit || c.until > 0 && now >= c.until
+	})
 	const settled = 1e9 // younger ones are about to be used or swept next time
 	p.mu.Lock()
 	// Release appends, so the oldest are in front.
@@ -285,7 +320,7 @@ func (p *pool) sweep(now, limit int64) {
 
 	keep := old[:0]
 	for _, c := range old {
-		if now-c.idleSince > limit || !c.quiet() {
+		if now-c.idleSince > limit || c.until > 0 && now >= c.until || !c.quiet() {
 			_ = c.Close()
 		} else {
 			keep = append(keep, c)

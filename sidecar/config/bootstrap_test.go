@@ -155,8 +155,8 @@ func TestBootstrapRefuses(t *testing.T) {
 		{"EDS without ADS", "  - name: app\n    connect_timeout", "  - name: eds\n    type: EDS\n    eds_cluster_config: {eds_config: {ads: {}, resource_api_version: V3}}\n  - name: app\n    connect_timeout",
 			`static_resources.clusters ("eds"): type is EDS, but there is no dynamic_resources.ads_config`},
 		{"framing header", "key: x-leg", "key: Transfer-Encoding", `"Transfer-Encoding" frames the message and cannot be changed`},
-		{"HTTP/2", "explicit_http_config: {http_protocol_options: {}}", "explicit_http_config: {http2_protocol_options: {}}",
-			`explicit_http_config.http2_protocol_options: HTTP/2 is not implemented; use http_protocol_options`},
+		{"HTTP/2", "explicit_http_config: {http_protocol_options: {}}", "explicit_http_config: {http2_protocol_options: {custom_settings_parameters: [{identifier: 1, value: 5}]}}",
+			`explicit_http_config.http2_protocol_options: http2: CustomSettings holds 0x1`},
 		{"foreign workload on a chain", "      filter_chain_match: {server_names", "      metadata: {filter_metadata: {hauberk: {workload: spiffe://td/evil}}}\n      filter_chain_match: {server_names",
 			`is "spiffe://td/evil", which is not the certificate that the chain presents`},
 		{"names in a static cluster", "address: 127.0.0.1, port_value: 8080", "address: localhost, port_value: 8080",
@@ -164,7 +164,7 @@ func TestBootstrapRefuses(t *testing.T) {
 		{"two directions", "direction: inbound", "direction: outbound", `is "outbound", but traffic_direction is INBOUND`},
 		{"retry condition", "connect-failure,reset", "connect-failure,cancelled,reset", `retry_policy.retry_on: unsupported condition "cancelled"`},
 		{"same name twice", "  - name: db\n    address", "  - name: in\n    address", `static_resources.listeners[1].name: "in" is the name of another listener`},
-		{"alpn", "alpn_protocols: [http/1.1]", "alpn_protocols: [h2, http/1.1]", `offers "h2", which the HTTP connection manager does not speak`},
+		{"alpn", "alpn_protocols: [http/1.1]", "alpn_protocols: [h3, http/1.1]", `offers "h3", which the HTTP connection manager does not speak`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if !strings.Contains(string(text), c.old) {

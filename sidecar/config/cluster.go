@@ -9,7 +9,6 @@ import (
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	aggregatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/aggregate/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
-	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
@@ -25,7 +24,7 @@ func (d *decoder) cluster(m *clusterv3.Cluster) (*cluster.Config, error) {
 		return nil, err
 	}
 	for _, step := range []func(*clusterv3.Cluster, *cluster.Config) error{
-		d.discovery, balancing, breakers, outlier, d.protocol, d.upstreamSocket,
+		d.discovery, balancing, breakers, outlier, d.upstreamSocket, d.protocol,
 	} {
 		if err := step(m, out); err != nil {
 			return nil, err
@@ -214,46 +213,6 @@ func outlier(m *clusterv3.Cluster, out *cluster.Config) error {
 		out.Outlier.BaseEjectionTime, err = duration(o.GetBaseEjectionTime(), "outlier_detection.base_ejection_time")
 	}
 	return err
-}
-
-// protocol reads the HTTP options. Only the cluster of a control plane may ask
-// for HTTP/2, which is what gRPC needs.
-func (d *decoder) protocol(m *clusterv3.Cluster, out *cluster.Config) error {
-	const noHTTP2 = "HTTP/2 is not implemented; use http_protocol_options"
-	//lint:ignore SA1019 deprecated, and in many bootstraps
-	if m.GetHttp2ProtocolOptions() != nil && !d.grpcOnly {
-		return fail("http2_protocol_options", noHTTP2)
-	}
-	for key, a := range m.GetTypedExtensionProtocolOptions() {
-		path := `typed_extension_protocol_options["` + key + `"]`
-		if key != protocolOptionsKey {
-			return fail(path, "unsupported; remove it")
-		}
-		o, ok := extension[*upstreamhttpv3.HttpProtocolOptions](d, a)
-		if !ok {
-			return fail(path, "has no value")
-		}
-		explicit := o.GetExplicitHttpConfig()
-		path += ".explicit_http_config"
-		if explicit.GetHttp2ProtocolOptions() != nil && !d.grpcOnly {
-			return fail(path+".http2_protocol_options", noHTTP2)
-		}
-		if h1 := explicit.GetHttpProtocolOptions(); h1 != nil {
-			if h1.GetAcceptHttp_10() || h1.GetAllowAbsoluteUrl() != nil {
-				return fail(path+".http_protocol_options", "its fields have no meaning for an upstream; leave it empty")
-			}
-		}
-		common := o.GetCommonHttpProtocolOptions()
-		path = `typed_extension_protocol_options["` + key + `"].common_http_protocol_options`
-		if common.GetMaxHeadersCount() != nil || common.GetHeadersWithUnderscoresAction() != 0 {
-			return fail(path, "only idle_timeout has a meaning for an upstream")
-		}
-		var err error
-		if out.IdleTimeout, err = timeout(common.GetIdleTimeout(), path+".idle_timeout"); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (d *decoder) upstreamSocket(m *clusterv3.Cluster, out *cluster.Config) error {

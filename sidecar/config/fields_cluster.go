@@ -45,22 +45,16 @@ func init() {
 				"enforcing_success_rate enforcing_consecutive_gateway_failure enforcing_failure_percentage",
 		},
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-			use: "common_http_protocol_options explicit_http_config",
-			instead: map[string]string{
-				"use_downstream_protocol_config": "use explicit_http_config with http_protocol_options",
-				"auto_config":                    "use explicit_http_config with http_protocol_options",
-			},
+			use: "common_http_protocol_options explicit_http_config auto_config use_downstream_protocol_config",
 		},
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig": {
 			use: "http_protocol_options http2_protocol_options",
 		},
-		"envoy.config.core.v3.Http2ProtocolOptions": {
-			ignore: map[string]string{
-				"connection_keepalive":           "gRPC streams of the control plane have their own keepalive",
-				"max_concurrent_streams":         "only streams to the control plane use HTTP/2",
-				"initial_stream_window_size":     "only streams to the control plane use HTTP/2",
-				"initial_connection_window_size": "only streams to the control plane use HTTP/2",
-			},
+		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig": {
+			use: "http_protocol_options http2_protocol_options",
+		},
+		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig": {
+			use: "http_protocol_options http2_protocol_options",
 		},
 	})
 	declare("Endpoints", map[protoreflect.FullName]*rules{

@@ -135,11 +135,9 @@ func init() {
 				"server_name server_header_transformation max_request_headers_kb stream_idle_timeout request_timeout " +
 				"request_headers_timeout access_log use_remote_address skip_xff_append generate_request_id " +
 				"forward_client_cert_details set_current_client_cert_details normalize_path merge_slashes " +
-				"path_with_escaped_slashes_action",
+				"path_with_escaped_slashes_action upgrade_configs http2_protocol_options stream_error_on_invalid_http_message",
 			instead: map[string]string{
-				"http2_protocol_options": "HTTP/2 is not implemented",
 				"http3_protocol_options": "HTTP/3 is not implemented",
-				"upgrade_configs":        "upgrades are not implemented",
 				"scoped_routes":          "use rds or route_config",
 			},
 		},
@@ -154,6 +152,22 @@ func init() {
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails": {
 			use: "uri",
 		},
+		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig": {
+			use:     "upgrade_type enabled",
+			instead: map[string]string{"filters": "upgrades pass the connection manager's filters"},
+		},
+		"envoy.config.core.v3.Http2ProtocolOptions": {
+			use: "hpack_table_size max_concurrent_streams initial_stream_window_size initial_connection_window_size " +
+				"allow_connect max_outbound_frames max_outbound_control_frames " +
+				"max_consecutive_inbound_frames_with_empty_payload max_inbound_priority_frames_per_stream " +
+				"max_inbound_window_update_frames_per_data_frame_sent stream_error_on_invalid_http_messaging " +
+				"override_stream_error_on_invalid_http_message custom_settings_parameters connection_keepalive",
+			instead: map[string]string{
+				"allow_metadata": "METADATA frames are Envoy's own and are not implemented",
+			},
+		},
+		"envoy.config.core.v3.Http2ProtocolOptions.SettingsParameter": {use: "identifier value"},
+		"envoy.config.core.v3.KeepaliveSettings":                      {use: "interval timeout interval_jitter connection_idle_interval"},
 		"envoy.config.core.v3.HttpProtocolOptions": {
 			use: "idle_timeout max_headers_count headers_with_underscores_action",
 		},

@@ -1,6 +1,9 @@
 package config
 
 import (
+	"slices"
+	"strings"
+
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
@@ -10,11 +13,6 @@ import (
 )
 
 func (d *decoder) connectionManager(m *hcmv3.HttpConnectionManager, path string) (*hcm.Config, error) {
-	switch m.GetCodecType() {
-	case hcmv3.HttpConnectionManager_AUTO, hcmv3.HttpConnectionManager_HTTP1:
-	default:
-		return nil, fail(path+".codec_type", "is %s; use HTTP1 or AUTO: HTTP/2 and HTTP/3 are not implemented", m.GetCodecType())
-	}
 	out := &hcm.Config{
 		StatPrefix:          m.GetStatPrefix(),
 		MaxRequestHeadersKB: int(m.GetMaxRequestHeadersKb().GetValue()),
@@ -29,7 +27,7 @@ func (d *decoder) connectionManager(m *hcmv3.HttpConnectionManager, path string)
 		out.GenerateRequestID = g.GetValue()
 	}
 	for _, step := range []func(*hcmv3.HttpConnectionManager, *hcm.Config, string) error{
-		d.hcmRoutes, d.hcmFilters, hcmEnums, hcmServerName, hcmTimeouts, hcmProtocol,
+		hcmCodec, d.hcmRoutes, d.hcmFilters, hcmEnums, hcmServerName, hcmTimeouts, hcmProtocol, hcmUpgrades,
 	} {
 		if err := step(m, out, path); err != nil {
 			return nil, err
@@ -38,6 +36,24 @@ func (d *decoder) connectionManager(m *hcmv3.HttpConnectionManager, path string)
 	var err error
 	out.AccessLog, err = d.accessLogs(m.GetAccessLog(), path+".access_log")
 	return out, err
+}
+
+func hcmCodec(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err error) {
+	switch m.GetCodecType() {
+	case hcmv3.HttpConnectionManager_AUTO:
+		out.Codec = hcm.CodecAuto
+	case hcmv3.HttpConnectionManager_HTTP1:
+		out.Codec = hcm.CodecHTTP1
+	case hcmv3.HttpConnectionManager_HTTP2:
+		out.Codec = hcm.CodecHTTP2
+	default:
+		return fail(path+".codec_type", "is %s; use HTTP1, HTTP2 or AUTO: HTTP/3 is not implemented", m.GetCodecType())
+	}
+	out.HTTP2, err = http2Options(m.GetHttp2ProtocolOptions(), path+".http2_protocol_options")
+	if err == nil && m.GetHttp2ProtocolOptions().GetOverrideStreamErrorOnInvalidHttpMessage() == nil {
+		out.HTTP2.MalformedEndsConnection = !m.GetStreamErrorOnInvalidHttpMessage().GetValue()
+	}
+	return err
 }
 
 func (d *decoder) hcmRoutes(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err error) {
@@ -161,6 +177,24 @@ func hcmProtocol(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (
 	h1 := m.GetHttpProtocolOptions()
 	out.AcceptHTTP10 = h1.GetAcceptHttp_10()
 	return absoluteURL(h1, path+".http_protocol_options")
+}
+
+func hcmUpgrades(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) error {
+	for i, u := range m.GetUpgradeConfigs() {
+		here := at(path+".upgrade_configs", i) + ".upgrade_type"
+		switch t := strings.ToLower(u.GetUpgradeType()); {
+		case t == "":
+			return fail(here, "is empty")
+		case t == "h2c":
+			return fail(here, "h2c is never offered onward: what follows would be out of sight")
+		case slices.ContainsFunc(out.Upgrades, func(o hcm.Upgrade) bool { return strings.EqualFold(o.Type, t) }):
+			return fail(here, "%s is configured twice", u.GetUpgradeType())
+		}
+		out.Upgrades = append(out.Upgrades, hcm.Upgrade{
+			Type: u.GetUpgradeType(), Disabled: u.GetEnabled() != nil && !u.GetEnabled().GetValue(),
+		})
+	}
+	return nil
 }
 
 func absoluteURL(h1 *corev3.Http1ProtocolOptions, path string) error {

@@ -129,9 +129,9 @@ func (d *decoder) filterChain(m *listenerv3.FilterChain, path string) (*listener
 	}
 	if out.HTTP != nil && out.TLS != nil {
 		for _, p := range out.TLS.ALPN {
-			if p != "http/1.1" {
+			if !out.HTTP.Codec.Speaks(p) {
 				return nil, fail(path+".transport_socket.typed_config.common_tls_context.alpn_protocols",
-					"offers %q, which the HTTP connection manager does not speak; offer http/1.1", p)
+					"offers %q, which the HTTP connection manager does not speak", p)
 			}
 		}
 	}

@@ -95,11 +95,6 @@ func (d *decoder) upstreamTLS(m *tlsv3.UpstreamTlsContext, path string) (*cluste
 	if m.GetAllowRenegotiation() {
 		return nil, fail(path+".allow_renegotiation", "renegotiation is never done; remove the field")
 	}
-	for i, p := range t.context.ALPN {
-		if p != "http/1.1" && !d.grpcOnly {
-			return nil, fail(at(here+".alpn_protocols", i), "%q cannot be spoken; offer http/1.1", p)
-		}
-	}
 	if t.ofMesh() {
 		return meshClient(t, m, path)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -39,6 +40,37 @@ type Config struct {
 	GenerateRequestID bool
 	ServerName        string // "envoy" semantics; empty leaves the upstream's
 	AcceptHTTP10      bool
+	// Codec is what clients speak.
+	Codec Codec
+	// HTTP2 are the codec's terms; nil is http2.Default. Limits and name rules are
+	// taken from the members above.
+	HTTP2 *http2.Config
+	// Upgrades are the protocols that a request may switch to, "CONNECT" among them.
+	Upgrades []Upgrade
+}
+
+// Codec is Envoy's CodecType.
+type Codec uint8
+
+// The codecs.
+const (
+	// CodecAuto is what ALPN agreed on or, where it did not, what the client begins
+	// with.
+	CodecAuto Codec = iota
+	CodecHTTP1
+	CodecHTTP2
+)
+
+// Speaks tells whether a connection on which ALPN agreed on a protocol can be served.
+func (c Codec) Speaks(alpn string) bool {
+	return alpn == "h2" && c != CodecHTTP1 || alpn == "http/1.1" && c != CodecHTTP2
+}
+
+// Upgrade allows a protocol to be switched to, or takes back what a wider
+// configuration allows. Types are compared without case.
+type Upgrade struct {
+	Type     string
+	Disabled bool
 }
 
 // EscapedSlashes is what happens to %2F and %5C in a path.

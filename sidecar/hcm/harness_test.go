@@ -172,13 +172,13 @@ func (o owner) Finished(d *downstream.Conn) {
 }
 
 // client is one raw connection to the bed.
-type client struct {
+type testClient struct {
 	t testing.TB
 	net.Conn
 	r *bufio.Reader
 }
 
-func (b *bed) dial() *client {
+func (b *bed) dial() *testClient {
 	b.t.Helper()
 	nc, err := net.Dial("tcp", b.addr)
 	if err != nil {
@@ -186,10 +186,10 @@ func (b *bed) dial() *client {
 	}
 	_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
 	b.t.Cleanup(func() { _ = nc.Close() })
-	return &client{b.t, nc, bufio.NewReader(nc)}
+	return &testClient{b.t, nc, bufio.NewReader(nc)}
 }
 
-func (c *client) send(s string) {
+func (c *testClient) send(s string) {
 	c.t.Helper()
 	if _, err := io.WriteString(c.Conn, s); err != nil {
 		c.t.Fatal(err)
@@ -197,7 +197,7 @@ func (c *client) send(s string) {
 }
 
 // answer reads one response. The body is read whole.
-func (c *client) answer(method string) (*http.Response, string) {
+func (c *testClient) answer(method string) (*http.Response, string) {
 	c.t.Helper()
 	resp, err := http.ReadResponse(c.r, &http.Request{Method: method})
 	if err != nil {
@@ -211,7 +211,7 @@ func (c *client) answer(method string) (*http.Response, string) {
 }
 
 // do sends a request and returns the response.
-func (c *client) do(raw string) (*http.Response, string) {
+func (c *testClient) do(raw string) (*http.Response, string) {
 	c.t.Helper()
 	c.send(raw)
 	method, _, _ := strings.Cut(raw, " ")
@@ -219,7 +219,7 @@ func (c *client) do(raw string) (*http.Response, string) {
 }
 
 // closed fails unless the server ends the connection.
-func (c *client) closed() {
+func (c *testClient) closed() {
 	c.t.Helper()
 	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
 	if b, err := c.r.ReadByte(); err != io.EOF {

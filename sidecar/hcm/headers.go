@@ -15,7 +15,7 @@ import (
 // of itself is removed, what we know is added. It runs before authorization, which
 // may look at any of them.
 func (x *exchange) identifyClient() {
-	f, cfg, info := &x.req.Fields, x.m.cfg, x.c.d.Info
+	f, cfg, info := &x.req.Fields, x.m.cfg, x.d.Info
 	// Control headers would let a client choose timeouts and retries; the
 	// informational ones are kept from a peer that proved to be part of the mesh.
 	if f.Has(message.XEnvoyOther) {
@@ -68,7 +68,7 @@ func (x *exchange) forwardClientCert() {
 	if x.m.cfg.ForwardClientCert == AlwaysForwardOnly {
 		return
 	}
-	if !x.c.d.Info.TLS || x.c.d.Info.PeerCertHash == "" {
+	if !x.d.Info.TLS || x.d.Info.PeerCertHash == "" {
 		f.DelID(message.XForwardedClientCert)
 		return
 	}
@@ -77,14 +77,14 @@ func (x *exchange) forwardClientCert() {
 		f.DelID(message.XForwardedClientCert)
 	case AppendForward:
 		if v, ok := f.Joined("x-forwarded-client-cert"); ok {
-			b := append(append(append(x.scratch[:0], v...), ','), x.c.xfcc...)
+			b := append(append(append(x.scratch[:0], v...), ','), x.xfcc...)
 			x.scratch = b
 			f.SetBytes("x-forwarded-client-cert", b)
 			return
 		}
-		f.AddID(message.XForwardedClientCert, x.c.xfcc)
+		f.AddID(message.XForwardedClientCert, x.xfcc)
 	case SanitizeSet:
-		f.SetID(message.XForwardedClientCert, x.c.xfcc)
+		f.SetID(message.XForwardedClientCert, x.xfcc)
 	}
 }
 

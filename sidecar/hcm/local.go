@@ -1,12 +1,9 @@
 package hcm
 
 import (
-	"errors"
-	"io"
 	"net"
 	"strconv"
 
-	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -26,14 +23,13 @@ type reply struct {
 
 // localReply sends r. The connection goes on unless r says otherwise or the
 // request's body makes that impossible.
-func (c *conn) localReply(r *reply) {
-	x := c.x
+func (x *exchange) localReply(r *reply) {
 	x.stopPump()
-	x.status, x.details = r.status, r.details
-	if r.close || c.d.Draining() || !x.complete && !x.discardable() {
+	x.status, x.details, x.local = r.status, r.details, true
+	if r.close {
 		x.closeAfter = true
 	}
-	resp := &x.resp
+	resp := x.resp
 	resp.Reset()
 	resp.Status = r.status
 	f := &resp.Fields
@@ -52,60 +48,29 @@ func (c *conn) localReply(r *reply) {
 	if x.m.serverName == "" {
 		f.SetID(message.Server, "hauberk")
 	}
-	framing, known := http1.Length, true
+	x.dog.await(monotonic(), noDeadline, x.m.streamIdle, false)
+	more := r.body != "" && x.req.Method != "HEAD"
 	if r.status == 204 || r.status == 304 || r.status < 200 {
-		framing, known = http1.NoBody, false
+		resp.ContentLength, more = message.UnknownLength, false
 	}
-	var err error
-	x.out, err = http1.AppendResponse(x.out[:0], resp, http1.ResponseOptions{
-		Framing: framing, Close: x.closeAfter, KeepAlive: x.req.Version == message.HTTP10 && !x.closeAfter,
-		KnownLength: known,
-	})
-	if err != nil {
+	if x.client.head(x, more) != nil {
 		// A configured header cannot be sent: answer without any.
+		resp.Reset()
+		resp.Status, more = r.status, false
 		x.closeAfter = true
-		x.out = append(x.out[:0], "HTTP/1.1 "...)
-		x.out = strconv.AppendInt(x.out, int64(r.status), 10)
-		x.out = append(x.out, " \r\nContent-Length: 0\r\nConnection: close\r\n\r\n"...)
-		x.write(x.out)
-		return
-	}
-	if x.req.Method != "HEAD" && framing == http1.Length {
-		x.out = append(x.out, r.body...)
-		x.sent += int64(len(r.body))
-	}
-	now := monotonic()
-	c.await(now, noDeadline, c.m.streamIdle, false)
-	x.write(x.out)
-}
-
-// discardable tells whether the rest of the request's body is little enough to be
-// read and dropped, which saves the connection.
-func (x *exchange) discardable() bool {
-	return x.framing == http1.Length && !x.req.ExpectContinue && x.pump == nil && x.req.ContentLength <= replayLimit
-}
-
-// discardBody reads the rest of a body that was answered without being read.
-func (x *exchange) discardBody() {
-	left := x.req.ContentLength - x.received
-	now := monotonic()
-	x.c.await(now, now+x.m.streamIdle, 0, false)
-	x.in.r, x.in.w = 0, 0
-	for left > 0 {
-		space := x.in.space()
-		n, err := x.c.s.Read(space[:min(int64(len(space)), left)])
-		left -= int64(n)
-		x.received += int64(n)
-		if err != nil {
-			_ = x.c.timedOut(err)
-			x.closeAfter, x.responded = true, false
+		if err := x.client.head(x, false); err != nil {
+			x.clientFailed(err)
 			return
 		}
 	}
-	x.complete = true
+	if more {
+		x.scratch = append(x.scratch[:0], r.body...)
+		if !x.data(x.scratch, true, nil) {
+			return
+		}
+	}
+	x.flush()
 }
-
-func isEOF(err error) bool { return errors.Is(err, io.EOF) }
 
 func stripPort(host string) string {
 	if h, _, err := net.SplitHostPort(host); err == nil {

@@ -13,7 +13,9 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -51,6 +53,7 @@ type Manager struct {
 	requestTimeout int64
 	headersTimeout int64
 	serverName     string
+	http2          *http2.Config
 
 	formats atomic.Pointer[formats]
 	build   sync.Mutex // of formats
@@ -84,6 +87,7 @@ func New(cfg *Config, o Options) (*Manager, error) {
 		m.log = slog.Default()
 	}
 	m.log = m.log.With("component", "hcm")
+	var err error
 	switch {
 	case cfg.Routes != nil:
 		table, err := route.Compile(cfg.Routes)
@@ -109,6 +113,9 @@ func New(cfg *Config, o Options) (*Manager, error) {
 		}
 		m.access = log
 	}
+	if m.http2, err = m.http2Config(); err != nil {
+		return nil, err
+	}
 	if m.timers == nil {
 		m.timers, m.ownTimer = NewTimers(), true
 	}
@@ -133,9 +140,13 @@ func orDefault(d, or time.Duration) time.Duration {
 
 // ServeStream implements downstream.Handler.
 func (m *Manager) ServeStream(ctx context.Context, d *downstream.Conn) {
-	c, held := d.Held.(*conn)
+	if m.speaksHTTP2(d.Info) {
+		m.serveHTTP2(ctx, d, d.Stream)
+		return
+	}
+	c, held := d.Held.(*http1Conn)
 	if !held {
-		c = newConn(ctx, m, d)
+		c = newHTTP1Conn(ctx, m, d)
 		d.Held = c
 		d.OnDrain(c)
 	}
@@ -144,7 +155,11 @@ func (m *Manager) ServeStream(ctx context.Context, d *downstream.Conn) {
 		return
 	}
 	d.OnDrain(nil)
+	preface := c.preface
 	c.end()
+	if preface != nil {
+		m.serveHTTP2(ctx, d, stream.WithPrefix(d.Stream, preface))
+	}
 }
 
 // CheckFormats refuses a route configuration whose header values hold operators

@@ -2,10 +2,9 @@ package hcm
 
 import (
 	"sync/atomic"
-	"time"
 
-	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
-	"github.com/hauberk-mesh/hauberk/sidecar/http1"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
 // pump sends a request's body while the response is waited for or relayed: the
@@ -17,9 +16,9 @@ type pump struct {
 	last atomic.Bool
 
 	// Valid once done is closed.
-	refused   *http1.Error // the body broke the protocol
-	clientErr bool         // the client left
-	upErr     error        // the upstream does not take more
+	refused   error // the body broke the protocol
+	clientErr bool  // the client left
+	upErr     error // the upstream does not take more
 	sent      int64
 }
 
@@ -32,80 +31,53 @@ func (p *pump) ended() bool {
 	}
 }
 
-func (x *exchange) startPump() {
+func (x *exchange) startPump(up upstream) {
 	p := &pump{done: make(chan struct{})}
 	x.pump = p
-	go x.runPump(p, x.conn)
+	go x.runPump(p, up)
 }
 
-func (x *exchange) runPump(p *pump, conn *cluster.Conn) {
+func (x *exchange) runPump(p *pump, up upstream) {
 	defer close(p.done)
-	var out []byte
 	for {
-		data, done, ok := x.nextPiece(p)
-		if !ok {
+		data, last, err := x.req.Body.Next()
+		if err != nil {
+			switch _, _, ok := refusal(err); {
+			case ok:
+				p.refused = err
+			case stream.IsTimeout(err):
+				return // interrupted: whoever did that knows why
+			default:
+				p.clientErr = true
+			}
 			// Whoever waits for the response learns that none is to be waited for.
-			defer func() { _ = conn.SetReadDeadline(past) }()
+			defer up.stopReading()
 			return
 		}
-		if done {
+		x.received += int64(len(data))
+		x.remember(data)
+		if last {
 			p.last.Store(true)
 		}
-		piece := data
-		if x.framing == http1.Chunked {
-			out = http1.AppendChunk(out[:0], data)
-			if done {
-				var err error
-				if out, err = http1.AppendLastChunk(out, &x.trailers); err != nil {
-					p.upErr = err
-					return
-				}
+		if len(data) > 0 || last {
+			var trailers *message.Fields
+			if last {
+				trailers = x.req.Body.Trailers()
 			}
-			piece = out
-		}
-		if len(piece) > 0 {
-			n, err := conn.Write(piece)
-			p.sent += int64(n)
-			if err != nil {
+			if err := up.write(data, last, trailers); err != nil {
 				p.upErr = err
 				return
 			}
-			x.c.active()
+			p.sent += int64(len(data))
+			x.dog.active()
 		}
-		if done {
+		if last {
 			x.complete = true
-			x.startResponseClock()
+			if !x.tunnel {
+				x.startResponseClock()
+			}
 			return
 		}
-	}
-}
-
-// nextPiece reads some of the body from the client.
-func (x *exchange) nextPiece(p *pump) (data []byte, done, ok bool) {
-	for {
-		if x.in.len() > 0 {
-			data, n, done, err := x.body.Decode(x.in.bytes(), &x.trailers)
-			if err != nil {
-				p.refused, _ = err.(*http1.Error)
-				return nil, false, false
-			}
-			x.in.consume(n)
-			x.received += int64(len(data))
-			if len(data) > 0 || done {
-				x.remember(data)
-				return data, done, true
-			}
-			if n > 0 {
-				continue
-			}
-		}
-		n, err := x.c.s.Read(x.in.space())
-		if n == 0 {
-			p.clientErr = err != nil
-			return nil, false, false
-		}
-		x.in.w += n
-		x.c.active()
 	}
 }
 
@@ -126,9 +98,7 @@ func (x *exchange) remember(data []byte) {
 // as a whole.
 func (x *exchange) startResponseClock() {
 	if t := x.sel.Route.Forward.Timeout; t > 0 {
-		until := monotonic() + int64(t)
-		x.c.hard.Store(until)
-		x.c.timer.hasten(until)
+		x.dog.bound(monotonic() + int64(t))
 	}
 }
 
@@ -147,16 +117,13 @@ func (x *exchange) stopPump() {
 		return
 	}
 	if !p.ended() {
-		_ = x.c.s.SetReadDeadline(past)
-		if x.conn != nil {
-			_ = x.conn.SetWriteDeadline(past)
+		x.client.interrupt()
+		if up := x.attempt.up; up != nil {
+			up.stopWriting()
 		}
 		<-p.done
-		_ = x.c.s.SetReadDeadline(time.Time{})
+		x.client.resume()
 	}
-	x.upSent += p.sent
+	x.attempt.sent += p.sent
 	p.sent = 0
-	if !x.complete {
-		x.closeAfter = true
-	}
 }

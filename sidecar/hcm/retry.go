@@ -11,27 +11,24 @@ import (
 
 // replayable tells whether the whole request can be sent again.
 func (x *exchange) replayable() bool {
-	if x.pump != nil {
-		// It has ended, or the request is not whole.
-		return x.pump.ended() && x.complete && x.keep
-	}
-	return x.keep
+	// What a pump has read is in the payload, and another one reads on.
+	return x.keep && (x.pump == nil || !x.pump.clientErr && x.pump.refused == nil)
 }
 
 // retryFailure decides over another attempt after one without a response, and
 // waits for its turn.
 func (x *exchange) retryFailure(o outcome) bool {
-	if x.responded || x.c.ctx.Err() != nil || !x.replayable() {
+	if x.responded || x.ctx.Err() != nil || !x.replayable() {
 		return false
 	}
 	switch o {
 	case noHost, overflow, timedOut, idleTimedOut, clientGone, clientBroke, unwritable:
 		return false
 	}
-	// A pooled connection that its peer had closed: the request was not refused,
-	// it only met a dead connection. This needs no policy, once, but it must be
+	// A pooled connection that its peer had closed: the request was not refused for
+	// what it is, it only met a dead or leaving connection. This needs no policy, once, but it must be
 	// certain that the request has no effect twice.
-	if o == reset && x.stale && !x.staleRetried && (!x.wrote || x.req.Idempotent()) {
+	if (o == refused || o == reset) && x.attempt.stale && !x.staleRetried && (!x.attempt.wrote || x.req.Idempotent()) {
 		x.staleRetried = true
 		x.attempts--
 		x.ntried-- // the host is not at fault
@@ -51,10 +48,10 @@ func (x *exchange) wantsRetry(p *route.RetryPolicy, o outcome) bool {
 	switch {
 	case o == connectFailed || o == connectTimeout:
 		return p.On&(route.RetryConnectFailure|route.RetryResetBeforeRequest) != 0 || anyFailure
-	case o == reset && !x.wrote:
+	case o == refused, o == reset && !x.attempt.wrote:
 		return p.On&(route.RetryResetBeforeRequest|route.RetryRefusedStream) != 0 || anyFailure
 	}
-	if o == reset && p.On&route.RetryResetIdempotent != 0 && x.req.Idempotent() {
+	if (o == reset || o == remoteReset) && p.On&route.RetryResetIdempotent != 0 && x.req.Idempotent() {
 		return true
 	}
 	if p.IdempotentOnly && !x.req.Idempotent() {
@@ -76,7 +73,7 @@ func (x *exchange) retryResponse() bool {
 	if !x.mayRetry(p) {
 		return false
 	}
-	x.dropUpstream(x.reusable() && x.rbody.Done())
+	x.endUpstream(x.resp.Body == nil)
 	return x.waitTurn(p)
 }
 
@@ -96,8 +93,8 @@ func (x *exchange) startRetry(p *route.RetryPolicy) bool { return x.mayRetry(p) 
 
 // mayRetry asks the policy's number and the budget.
 func (x *exchange) mayRetry(p *route.RetryPolicy) bool {
-	shard := x.c.d.Shard
-	m := x.host.Cluster().Metrics()
+	shard := x.d.Shard
+	m := x.attempt.host.Cluster().Metrics()
 	if uint32(x.attempts) > p.NumRetries {
 		x.flags |= telemetry.FlagRetryLimitExceeded
 		if m != nil {
@@ -107,7 +104,7 @@ func (x *exchange) mayRetry(p *route.RetryPolicy) bool {
 	}
 	if x.retrying == nil {
 		// The cluster of the host: an aggregate has no requests of its own.
-		own := x.host.Cluster()
+		own := x.attempt.host.Cluster()
 		if !own.StartRetry(shard) {
 			x.flags |= telemetry.FlagUpstreamOverflow
 			return false
@@ -140,7 +137,7 @@ func (x *exchange) waitTurn(p *route.RetryPolicy) bool {
 	select {
 	case <-t.C:
 		return true
-	case <-x.c.ctx.Done():
+	case <-x.ctx.Done():
 		return false
 	}
 }
@@ -153,9 +150,9 @@ func (x *exchange) endRetry(good bool) {
 	x.retrying.EndRetry()
 	if m := x.retrying.Metrics(); m != nil {
 		if good {
-			m.RetrySuccess.Inc(x.c.d.Shard)
+			m.RetrySuccess.Inc(x.d.Shard)
 		} else {
-			m.RetryFailure.Inc(x.c.d.Shard)
+			m.RetryFailure.Inc(x.d.Shard)
 		}
 	}
 	x.retrying = nil

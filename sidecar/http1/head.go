@@ -239,7 +239,7 @@ func judgeCoding(v []byte) error {
 // hopByHop are the fields that end here (RFC 9110 7.6.1). Content-Length stays
 // visible to filters; the serialiser frames by itself.
 var hopByHop = [...]message.ID{
-	message.Connection, message.KeepAlive, message.ProxyConnection, message.TE, message.Trailer,
+	message.Connection, message.KeepAlive, message.ProxyConnection, message.TE,
 	message.TransferEncoding, message.Upgrade, message.HTTP2Settings, message.ProxyAuthenticate,
 	message.ProxyAuthorization, message.Expect,
 }

@@ -112,6 +112,15 @@ func (p *ResponseParser) framing(buf []byte, method string, resp *message.Respon
 	if h.lengths > 0 {
 		resp.ContentLength = h.length
 	}
+	if method == "CONNECT" && p.status >= 200 && p.status < 300 {
+		// A tunnel begins after the head, and what announces a body is wrong
+		// (RFC 9110 9.3.6); to ignore it would be to guess.
+		if h.codings > 0 || h.length > 0 {
+			return NoBody, ErrBodyForbidden
+		}
+		resp.ContentLength = message.UnknownLength
+		return UntilClose, nil
+	}
 	switch {
 	case p.status < 200 || p.status == 204:
 		// These have no body, and a sender that announces one disagrees with

@@ -15,16 +15,23 @@ var ErrUnwritable = errors.New("http1: message holds an invalid field")
 type RequestOptions struct {
 	Framing Framing // NoBody, Length or Chunked
 	Close   bool
+	// Upgrade asks to switch to this protocol (RFC 9110 7.8).
+	Upgrade string
 }
 
-// AppendRequest writes a request's head.
+// AppendRequest writes a request's head. CONNECT has its authority for a target.
 func AppendRequest(dst []byte, r *message.Request, o RequestOptions) ([]byte, error) {
-	if !all(r.Method, isToken) || r.Method == "" || !all(r.Path, isTarget) || r.Path == "" || !validHost(r.Authority) {
+	target := r.Path
+	if r.Method == "CONNECT" && target == "" {
+		target = r.Authority
+	}
+	if !all(r.Method, isToken) || r.Method == "" || !all(target, isTarget) || target == "" || !validHost(r.Authority) ||
+		!all(o.Upgrade, isValue) {
 		return dst, ErrUnwritable
 	}
 	dst = append(dst, r.Method...)
 	dst = append(dst, ' ')
-	dst = append(dst, r.Path...)
+	dst = append(dst, target...)
 	dst = append(dst, " HTTP/1.1\r\n"...)
 	f := &r.Fields
 	if !f.Has(message.Host) {
@@ -45,13 +52,16 @@ func AppendRequest(dst []byte, r *message.Request, o RequestOptions) ([]byte, er
 			}
 			dst = appendLength(dst, name, r.ContentLength)
 			continue
-		case message.TransferEncoding, message.Connection, message.Upgrade, message.TE, message.Trailer,
+		case message.TransferEncoding, message.Connection, message.Upgrade, message.TE,
 			message.KeepAlive, message.ProxyConnection, message.Expect, message.Fake:
 			continue
-		default:
-			if !f.Checked(i) && !writable(name, value) {
-				return dst, ErrUnwritable
+		case message.Trailer:
+			if o.Framing != Chunked {
+				continue // no trailers can follow
 			}
+		}
+		if !f.Checked(i) && !writable(name, value) {
+			return dst, ErrUnwritable
 		}
 		dst = appendField(dst, name, value)
 	}
@@ -61,13 +71,16 @@ func AppendRequest(dst []byte, r *message.Request, o RequestOptions) ([]byte, er
 	case o.Framing == Length && !framed:
 		dst = appendLength(dst, "Content-Length", r.ContentLength)
 	}
-	if r.AcceptTrailers {
+	if r.AcceptTrailers && o.Upgrade == "" {
 		dst = append(dst, "TE: trailers\r\n"...)
 	}
 	if r.ExpectContinue {
 		dst = append(dst, "Expect: 100-continue\r\n"...)
 	}
 	switch {
+	case o.Upgrade != "":
+		dst = appendField(dst, "Upgrade", o.Upgrade)
+		dst = append(dst, "Connection: Upgrade\r\n"...)
 	case o.Close && r.AcceptTrailers:
 		dst = append(dst, "Connection: close, TE\r\n"...)
 	case o.Close:
@@ -87,11 +100,13 @@ type ResponseOptions struct {
 	Close       bool
 	// KeepAlive says "Connection: keep-alive", which HTTP/1.0 clients wait for.
 	KeepAlive bool
+	// Upgrade is what is switched to, with a 101.
+	Upgrade string
 }
 
 // AppendResponse writes a response's head.
 func AppendResponse(dst []byte, r *message.Response, o ResponseOptions) ([]byte, error) {
-	if r.Status < 100 || r.Status > 599 || !writableValue(r.Reason) {
+	if r.Status < 100 || r.Status > 599 || !writableValue(r.Reason) || !writableValue(o.Upgrade) {
 		return dst, ErrUnwritable
 	}
 	dst = append(dst, "HTTP/1.1 "...)
@@ -117,9 +132,13 @@ func AppendResponse(dst []byte, r *message.Response, o ResponseOptions) ([]byte,
 				framed = true
 			}
 			continue
-		case message.TransferEncoding, message.Connection, message.Upgrade, message.Trailer, message.KeepAlive,
+		case message.TransferEncoding, message.Connection, message.Upgrade, message.KeepAlive,
 			message.ProxyConnection, message.Fake:
 			continue
+		case message.Trailer:
+			if o.Framing != Chunked {
+				continue // no trailers can follow
+			}
 		}
 		if !f.Checked(i) && !writable(name, value) {
 			return dst, ErrUnwritable
@@ -133,6 +152,9 @@ func AppendResponse(dst []byte, r *message.Response, o ResponseOptions) ([]byte,
 		dst = appendLength(dst, "Content-Length", r.ContentLength)
 	}
 	switch {
+	case o.Upgrade != "":
+		dst = appendField(dst, "Upgrade", o.Upgrade)
+		dst = append(dst, "Connection: Upgrade\r\n"...)
 	case o.Close:
 		dst = append(dst, "Connection: close\r\n"...)
 	case o.KeepAlive:

@@ -29,6 +29,14 @@ type ReadyReader interface {
 	ReadReady(Buffers) (n int, err error)
 }
 
+// TryWriter is a stream that can write without waiting.
+type TryWriter interface {
+	// TryWrite takes as much of p as can be written at once. Without done, and without
+	// an error, the caller must Write the rest of p, also where it is empty: that
+	// waits. It must not run beside another write.
+	TryWrite(p []byte) (n int, done bool, err error)
+}
+
 // Exchanger is a stream that can write a request and wait for the answer
 // with one system call less. It is only for a peer that speaks when spoken to.
 type Exchanger interface {
@@ -68,6 +76,10 @@ type Socket struct {
 // socket, because a closure made for each call would be garbage.
 type socketOp struct {
 	read, exchange    func(fd uintptr) bool
+	tryWrite          func(fd uintptr) bool
+	tryOut            []byte
+	tried             int
+	tryErrno          syscall.Errno
 	peek              func(fd uintptr)
 	in                Buffers
 	out               []byte
@@ -91,6 +103,7 @@ func NewSocket(c Conn, info *Info) (*Socket, error) {
 	s.op.read = s.readOnce
 	s.op.exchange = s.exchangeOnce
 	s.op.peek = s.peekOnce
+	s.op.tryWrite = s.writeOnce
 	return s, nil
 }
 
@@ -194,6 +207,30 @@ func (s *Socket) finish(op string, err error) (int, error) {
 
 func opError(op string, s *Socket, errno syscall.Errno) error {
 	return &net.OpError{Op: op, Net: "tcp", Addr: s.info.Remote, Err: os.NewSyscallError(op, errno)}
+}
+
+// TryWrite implements TryWriter.
+func (s *Socket) TryWrite(p []byte) (n int, done bool, err error) {
+	s.op.tryOut, s.op.tried, s.op.tryErrno = p, 0, 0
+	err = s.raw.Write(s.op.tryWrite)
+	s.op.tryOut = nil
+	switch {
+	case err != nil:
+		return 0, false, err
+	case s.op.tryErrno != 0 && s.op.tryErrno != syscall.EAGAIN:
+		return s.op.tried, false, opError("write", s, s.op.tryErrno)
+	}
+	return s.op.tried, s.op.tried == len(p), nil
+}
+
+// writeOnce always returns true: it never lets the runtime wait.
+func (s *Socket) writeOnce(fd uintptr) bool {
+	for s.op.tried < len(s.op.tryOut) && s.op.tryErrno == 0 {
+		var n int
+		n, s.op.tryErrno = send(fd, s.op.tryOut[s.op.tried:])
+		s.op.tried += n
+	}
+	return true
 }
 
 // Quiet implements Prober.

@@ -17,6 +17,10 @@ type ClusterMetrics struct {
 	BytesReceived, BytesSent *Counter
 	Ejections, NoHealthy     *Counter
 	PoolsReplaced            *Counter
+	// SubsetPicks are choices among subsets: by a subset that matched, by the
+	// fallback policy, and among all hosts because that had none.
+	SubsetPicks        [3]*Counter
+	InvalidDestination *Counter
 
 	EndpointsHealthy, EndpointsUnhealthy, EndpointsDraining, EndpointsDegraded, EndpointsEjected *Gauge
 
@@ -31,7 +35,7 @@ func (m *Metrics) Cluster(name string) *ClusterMetrics {
 	if c := m.clusters[name]; c != nil {
 		return c
 	}
-	b := newBlock(29 + histogramCells(requestBounds))
+	b := newBlock(33 + histogramCells(requestBounds))
 	next := 0
 	cell := func() int { next++; return next - 1 }
 	counter := func(v *CounterVec, labels ...string) *Counter { return v.in(b, cell(), labels...) }
@@ -60,6 +64,10 @@ func (m *Metrics) Cluster(name string) *ClusterMetrics {
 	c.Ejections = counter(m.upstreamEjections, name)
 	c.NoHealthy = counter(m.upstreamNoHealthy, name)
 	c.PoolsReplaced = counter(m.upstreamPoolReplaced, name)
+	for i, result := range [...]string{"selected", "fallback", "panic"} {
+		c.SubsetPicks[i] = counter(m.upstreamSubsetPicks, name, result)
+	}
+	c.InvalidDestination = counter(m.upstreamInvalidDestination, name)
 	c.EndpointsHealthy = gauge(name, "healthy")
 	c.EndpointsUnhealthy = gauge(name, "unhealthy")
 	c.EndpointsDraining = gauge(name, "draining")
@@ -87,5 +95,22 @@ func (c *ClusterMetrics) Answered(s Shard, code int) {
 func (c *ClusterMetrics) TLSFailure(reason string) {
 	if c != nil {
 		c.m.upstreamTLSFailures.With(c.name, reason).Inc(0)
+	}
+}
+
+// Outlier counts a host that passive health checking found to be an outlier;
+// result is "ejected", "observed" (chance did not enforce it) or "overflow" (too
+// many are ejected).
+func (c *ClusterMetrics) Outlier(reason, result string) {
+	if c != nil {
+		c.m.upstreamOutliers.With(c.name, reason, result).Inc(0)
+	}
+}
+
+// HealthChecked counts an active health check; result is "success", "failure",
+// "network_failure" or "timeout".
+func (c *ClusterMetrics) HealthChecked(result string) {
+	if c != nil {
+		c.m.upstreamHealthChecks.With(c.name, result).Inc(0)
 	}
 }

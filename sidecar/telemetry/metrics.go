@@ -50,6 +50,15 @@ type Metrics struct {
 	upstreamNoHealthy    *CounterVec
 	upstreamTLSFailures  *CounterVec
 	upstreamPoolReplaced *CounterVec
+	upstreamOutliers     *CounterVec
+	upstreamHealthChecks *CounterVec
+	upstreamSubsetPicks  *CounterVec
+
+	upstreamInvalidDestination *CounterVec
+
+	// UpstreamRemaining is what is left of circuit breakers; the clusters fill it in
+	// at a scrape.
+	UpstreamRemaining *GaugeVec
 
 	// AccessLogLines counts lines by result: "written", "dropped" (the ring was
 	// full) and "failed" (the file could not be written).
@@ -120,6 +129,12 @@ func NewMetrics() *Metrics {
 		upstreamNoHealthy:    r.Counter("hauberk_upstream_no_healthy_total", "Requests and connections that found no healthy endpoint.", "cluster"),
 		upstreamTLSFailures:  r.Counter("hauberk_upstream_tls_failures_total", "Failed upstream TLS handshakes, by reason.", "cluster", "reason"),
 		upstreamPoolReplaced: r.Counter("hauberk_upstream_pools_replaced_total", "Connection pools replaced because the cluster's configuration changed.", "cluster"),
+		upstreamOutliers:     r.Counter("hauberk_upstream_outliers_total", "Hosts that outlier detection found, by how and by result: ejected, observed (not enforced) or overflow (too many are ejected).", "cluster", "reason", "result"),
+		upstreamHealthChecks: r.Counter("hauberk_upstream_health_checks_total", "Active health checks, by result: success, failure, network_failure or timeout.", "cluster", "result"),
+		upstreamSubsetPicks:  r.Counter("hauberk_upstream_subset_picks_total", "Choices among subsets, by result: selected, fallback or panic (among all hosts).", "cluster", "result"),
+
+		upstreamInvalidDestination: r.Counter("hauberk_upstream_invalid_destinations_total", "Requests whose header named a destination that is no address and port.", "cluster"),
+		UpstreamRemaining:          r.Gauge("hauberk_upstream_limit_remaining", "What is left of a circuit breaker, where the cluster tracks it.", "cluster", "priority", "limit"),
 
 		AccessLogLines: r.Counter("hauberk_access_log_lines_total", "Access log lines, by result: written, dropped (the writer was behind) or failed.", "result"),
 		ProtocolErrors: r.Counter("hauberk_protocol_errors_total", "Messages refused because they break the protocol, by side and reason.", "side", "reason"),

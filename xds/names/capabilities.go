@@ -28,6 +28,9 @@ const (
 	// CapRingHash and CapMaglev are the consistent-hash load balancers.
 	CapRingHash = "hauberk.cap.ring_hash"
 	CapMaglev   = "hauberk.cap.maglev"
+	// CapConnectionHash is hash_policy in tcp_proxy: consistent hashing of
+	// connections by their source address.
+	CapConnectionHash = "hauberk.cap.connection_hash"
 	// CapOutlierDetection is passive health checking.
 	CapOutlierDetection = "hauberk.cap.outlier_detection"
 	// CapConnectionLimit is the connection_limit network filter.

@@ -12,7 +12,9 @@ import (
 // Well-known secret names, as SPIRE's SDS serves them.
 const (
 	// DefaultSecret is the certificate of the workload that opens the
-	// connection: for a listener's traffic, that listener's workload.
+	// connection: for a listener's traffic, that listener's workload. Only our
+	// own sidecar can tell; to others the host socket serves it while they have
+	// one identity, so their resources name secrets by SPIFFE ID.
 	DefaultSecret = "default"
 	// RootSecret is the trust bundle of the own trust domain.
 	RootSecret = "ROOTCA"
@@ -53,10 +55,27 @@ func Cluster(subset, service, namespace, partition, datacenter, trustDomain stri
 // Failover names the aggregate cluster that tries cluster first.
 func Failover(cluster string) string { return "failover~" + cluster }
 
-// LocalApp names the cluster of a workload's own application.
-func LocalApp(host string, port int) string {
-	return "local_app:" + net.JoinHostPort(host, strconv.Itoa(port))
+// Routes names the route configuration by which a service calls another, whose
+// cluster is named cluster. It stays the same whatever the caller's settings
+// are: connections that are open look their routes up by it.
+func Routes(cluster, service, namespace string) string {
+	return "outbound/" + CalledBy(cluster, service, namespace)
 }
+
+// CalledBy names a cluster of one caller where a client has one for each: "@"
+// and the service, which no other part of a name can hold.
+func CalledBy(name, service, namespace string) string {
+	name += "@" + service
+	if namespace != "" && namespace != "default" {
+		name += "@" + namespace
+	}
+	return name
+}
+
+// LocalApp names the cluster of a workload's own application, which keeps its
+// name when the application moves to another port: connections that are open
+// route to it.
+func LocalApp(workloadID string) string { return "local_app:" + workloadID }
 
 // Inbound names the mTLS listener of a host address.
 func Inbound(host string, port int) string {

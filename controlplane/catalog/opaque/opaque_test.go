@@ -36,14 +36,14 @@ func TestReadUpstream(t *testing.T) {
 		"connect_timeout_ms":   250,
 		"limits":               map[string]any{"max_connections": 3, "MaxPendingRequests": "4"},
 		"passive_health_check": []map[string]any{{"interval": "3s", "max_failures": 2}},
-		"protocol":             "http",
+		"protocol":             "HTTP",
 		"colour":               "red",
 	})
-	if o.ConnectTimeout != 250*time.Millisecond || *o.Limits.MaxConnections != 3 || *o.Limits.MaxPendingRequests != 4 ||
+	if o.Protocol != "http" || o.ConnectTimeout != 250*time.Millisecond || *o.Limits.MaxConnections != 3 || *o.Limits.MaxPendingRequests != 4 ||
 		o.PassiveHealthCheck.Interval != 3*time.Second || o.PassiveHealthCheck.MaxFailures != 2 {
 		t.Errorf("%+v", o)
 	}
-	if k := keys(problems); k != "colour protocol" {
+	if k := keys(problems); k != "colour" {
 		t.Errorf("problems %s", k)
 	}
 	o, problems = ReadUpstream(map[string]any{
@@ -51,6 +51,23 @@ func TestReadUpstream(t *testing.T) {
 	})
 	if o != (Upstream{}) || len(problems) != 3 {
 		t.Errorf("%+v, problems %v", o, problems)
+	}
+}
+
+// TestReadMergedUpstream: what a Consul agent merges into a registration, with
+// its nulls, beneath what the registration says in the other spelling.
+func TestReadMergedUpstream(t *testing.T) {
+	o, problems := ReadUpstream(map[string]any{
+		"limits":               map[string]any{"MaxConnections": 5.0, "max_connections": 3.0, "MaxPendingRequests": 7.0, "MaxConcurrentRequests": nil},
+		"passive_health_check": map[string]any{"Interval": 2e9, "MaxFailures": 4.0, "EnforcingConsecutive5xx": nil, "BaseEjectionTime": nil},
+		"connect_timeout_ms":   nil,
+	})
+	if len(problems) > 0 || *o.Limits.MaxConnections != 3 || *o.Limits.MaxPendingRequests != 7 || o.Limits.MaxConcurrentRequests != nil ||
+		o.PassiveHealthCheck.Interval != 2*time.Second || o.PassiveHealthCheck.MaxFailures != 4 || o.PassiveHealthCheck.EnforcingConsecutive5xx != nil {
+		t.Errorf("%+v, problems %v", o, problems)
+	}
+	if _, problems = ReadUpstream(map[string]any{"passive_health_check": map[string]any{"max_ejection_percent": 300}}); len(problems) != 1 {
+		t.Errorf("300 percent: %v", problems)
 	}
 }
 

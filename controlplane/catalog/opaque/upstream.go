@@ -12,18 +12,24 @@ import (
 // Upstream is the Config of one upstream of a registration. Zero values and nil
 // ask for nothing.
 type Upstream struct {
+	// Protocol is what the registration takes the upstream's to be. It decides
+	// nothing: a Consul agent copies the upstream's own there.
+	Protocol           string
 	ConnectTimeout     time.Duration
 	Limits             *api.UpstreamLimits
 	PassiveHealthCheck *api.PassiveHealthCheck
 }
 
-var upstreamKeys = []string{"connect_timeout_ms", "limits", "passive_health_check"}
+var upstreamKeys = []string{"connect_timeout_ms", "limits", "passive_health_check", Protocol}
 
 // ReadUpstream reads an upstream's Config. A key with a problem counts as unset.
 func ReadUpstream(config map[string]any) (Upstream, []Problem) {
 	var out Upstream
 	var problems []Problem
 	for _, k := range sortedKeys(config) {
+		if config[k] == nil {
+			continue
+		}
 		if err := out.set(strings.ToLower(k), config[k]); err != nil {
 			problems = append(problems, Problem{k, err.Error()})
 		}
@@ -43,8 +49,8 @@ func (u *Upstream) set(key string, v any) (err error) {
 		u.Limits, err = decodeLimits(v)
 	case "passive_health_check":
 		u.PassiveHealthCheck, err = decodePassiveHealthCheck(v)
-	case "protocol":
-		return fmt.Errorf("the protocol of an upstream is that of its own service-defaults; set it there")
+	case Protocol:
+		u.Protocol, err = protocol(v)
 	case "envoy_listener_json", "envoy_cluster_json":
 		return fmt.Errorf("escape hatches into Envoy's configuration are not supported; remove it")
 	default:
@@ -90,7 +96,11 @@ func decodePassiveHealthCheck(v any) (*api.PassiveHealthCheck, error) {
 			}
 			return err
 		}
-		n, err := count(v, math.MaxInt32)
+		limit := math.MaxInt32
+		if strings.HasPrefix(key, "enforcing") || key == "maxejectionpercent" {
+			limit = 100
+		}
+		n, err := count(v, limit)
 		u := uint32(n)
 		switch key {
 		case "maxfailures":

@@ -47,7 +47,9 @@ func wholeNumber(v any) (int, error) {
 }
 
 // fields walks an opaque map in order, with each key in lower case and without
-// the separators in which spellings differ (MaxFailures, max_failures).
+// the separators in which spellings differ (MaxFailures, max_failures). A null is
+// unset. Where both spellings are there, the one with separators comes last: a
+// Consul agent merges its copies in the other one beneath what a person wrote.
 func fields(v any, each func(key string, v any) error) error {
 	m, ok := v.(map[string]any)
 	if list, isList := v.([]map[string]any); isList && len(list) == 1 {
@@ -57,6 +59,9 @@ func fields(v any, each func(key string, v any) error) error {
 		return fmt.Errorf("want an object, have %v", v)
 	}
 	for _, k := range sortedKeys(m) {
+		if m[k] == nil {
+			continue
+		}
 		if err := each(strings.ReplaceAll(strings.ToLower(k), "_", ""), m[k]); err != nil {
 			return fmt.Errorf("%s: %w", k, err)
 		}

@@ -105,11 +105,19 @@ func (c *checker) methods(path string, methods []string) {
 	}
 }
 
+// retryConditions are those of Consul.
+var retryConditions = []string{"5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "refused-stream",
+	"retriable-4xx", "envoy-ratelimited", "cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"}
+
 func (c *checker) routeDestination(path string, d *api.ServiceRouteDestination, m *api.ServiceRouteHTTPMatch) {
 	c.optionalName(path+"Service", d.Service)
 	c.scope(path, d.Namespace, d.Partition)
-	c.duration(path+"RequestTimeout", d.RequestTimeout)
-	c.duration(path+"IdleTimeout", d.IdleTimeout)
+	// Less than zero is none.
+	c.duration(path+"RequestTimeout", max(d.RequestTimeout, 0))
+	c.duration(path+"IdleTimeout", max(d.IdleTimeout, 0))
+	for i, condition := range d.RetryOn {
+		c.oneOf(fmt.Sprintf("%sRetryOn[%d]", path, i), strings.ToLower(condition), retryConditions...)
+	}
 	if d.PrefixRewrite != "" {
 		c.not(m == nil || m.PathExact == "" && m.PathPrefix == "", path+"PrefixRewrite", "needs PathPrefix or PathExact in Match.HTTP")
 		c.not(d.PrefixRewrite[0] != '/', path+"PrefixRewrite", "must begin with /")
@@ -256,11 +264,27 @@ func (c *checker) loadBalancer(path string, lb *api.LoadBalancer) {
 	c.not(lb.RingHashConfig != nil && lb.Policy != "ring_hash", path+"RingHashConfig", "needs Policy ring_hash")
 	c.not(lb.LeastRequestConfig != nil && lb.Policy != "least_request", path+"LeastRequestConfig", "needs Policy least_request")
 	c.not(len(lb.HashPolicies) > 0 && !hashing, path+"HashPolicies", "needs Policy ring_hash or maglev")
-	if r := lb.RingHashConfig; r != nil && r.MaximumRingSize > 0 && r.MinimumRingSize > r.MaximumRingSize {
-		c.add(path+"RingHashConfig.MinimumRingSize", "%d is above MaximumRingSize %d", r.MinimumRingSize, r.MaximumRingSize)
+	if l := lb.LeastRequestConfig; l != nil && l.ChoiceCount == 1 {
+		c.add(path+"LeastRequestConfig.ChoiceCount", "1 would compare nothing; use 2 or more, or Policy random")
+	}
+	if r := lb.RingHashConfig; r != nil {
+		c.ringSize(path+"RingHashConfig.MinimumRingSize", r.MinimumRingSize)
+		c.ringSize(path+"RingHashConfig.MaximumRingSize", r.MaximumRingSize)
+		if r.MaximumRingSize > 0 && r.MinimumRingSize > r.MaximumRingSize {
+			c.add(path+"RingHashConfig.MinimumRingSize", "%d is above MaximumRingSize %d", r.MinimumRingSize, r.MaximumRingSize)
+		}
 	}
 	for i, h := range lb.HashPolicies {
 		c.hashPolicy(fmt.Sprintf("%sHashPolicies[%d].", path, i), h)
+	}
+}
+
+// maxRingSize is Envoy's bound on the entries of a hash ring.
+const maxRingSize = 8 << 20
+
+func (c *checker) ringSize(path string, n uint64) {
+	if n > maxRingSize {
+		c.add(path, "%d: at most %d", n, maxRingSize)
 	}
 }
 
@@ -275,6 +299,7 @@ func (c *checker) hashPolicy(path string, h api.HashPolicy) {
 	if k := h.CookieConfig; k != nil {
 		c.not(h.Field != "cookie", path+"CookieConfig", "needs Field cookie")
 		c.duration(path+"CookieConfig.TTL", k.TTL)
+		c.not(k.Path != "" && !k.Session && k.TTL == 0, path+"CookieConfig.Path", "has a meaning only for a cookie that is made; set TTL or Session, or remove it")
 		c.not(k.Session && k.TTL != 0, path+"CookieConfig.TTL", "a session cookie has none; remove one of them")
 	}
 }

@@ -106,11 +106,23 @@ func TestRefused(t *testing.T) {
 		"LoadBalancer.HashPolicies:": res(func(e *api.ServiceResolverConfigEntry) {
 			e.LoadBalancer = &api.LoadBalancer{HashPolicies: []api.HashPolicy{{SourceIP: true}}}
 		}),
-		"Sources[0].Action: \"maybe\"":    intention(&api.SourceIntention{Name: "web", Action: "maybe"}),
-		"Sources[0].Peer:":                intention(&api.SourceIntention{Name: "web", Action: "allow", Peer: "x"}),
-		"Sources[0].SamenessGroup:":       intention(&api.SourceIntention{Name: "web", Action: "allow", SamenessGroup: "x"}),
-		"Sources[0].Namespace:":           intention(&api.SourceIntention{Name: "web", Action: "allow", Namespace: "x"}),
-		"Sources[0].Permissions[0].HTTP:": permission(&api.IntentionPermission{Action: "allow"}),
+		"LoadBalancer.LeastRequestConfig.ChoiceCount: 1": res(func(e *api.ServiceResolverConfigEntry) {
+			e.LoadBalancer = &api.LoadBalancer{Policy: "least_request", LeastRequestConfig: &api.LeastRequestConfig{ChoiceCount: 1}}
+		}),
+		"LoadBalancer.RingHashConfig.MaximumRingSize:": res(func(e *api.ServiceResolverConfigEntry) {
+			e.LoadBalancer = &api.LoadBalancer{Policy: "ring_hash", RingHashConfig: &api.RingHashConfig{MaximumRingSize: 1 << 24}}
+		}),
+		"LoadBalancer.HashPolicies[0].CookieConfig.Path:": res(func(e *api.ServiceResolverConfigEntry) {
+			e.LoadBalancer = &api.LoadBalancer{Policy: "maglev", HashPolicies: []api.HashPolicy{
+				{Field: "cookie", FieldValue: "c", CookieConfig: &api.CookieConfig{Path: "/"}}}}
+		}),
+		"RequestTimeout: -1s":               res(func(e *api.ServiceResolverConfigEntry) { e.RequestTimeout = -time.Second }),
+		"Routes[0].Destination.RetryOn[1]:": route(nil, &api.ServiceRouteDestination{RetryOn: []string{"5XX", "sometimes"}}),
+		"Sources[0].Action: \"maybe\"":      intention(&api.SourceIntention{Name: "web", Action: "maybe"}),
+		"Sources[0].Peer:":                  intention(&api.SourceIntention{Name: "web", Action: "allow", Peer: "x"}),
+		"Sources[0].SamenessGroup:":         intention(&api.SourceIntention{Name: "web", Action: "allow", SamenessGroup: "x"}),
+		"Sources[0].Namespace:":             intention(&api.SourceIntention{Name: "web", Action: "allow", Namespace: "x"}),
+		"Sources[0].Permissions[0].HTTP:":   permission(&api.IntentionPermission{Action: "allow"}),
 		"Sources[0].Permissions[0].JWT:": permission(&api.IntentionPermission{Action: "allow",
 			HTTP: &api.IntentionHTTPPermission{PathExact: "/"}, JWT: &api.IntentionJWTRequirement{}}),
 		"Sources[0].Permissions[0].HTTP: is empty": permission(&api.IntentionPermission{Action: "allow", HTTP: &api.IntentionHTTPPermission{}}),
@@ -133,6 +145,9 @@ func TestAccepted(t *testing.T) {
 		&api.ProxyConfigEntry{Name: "global", Config: map[string]any{"protocol": "grpc"}, TransparentProxy: &api.TransparentProxyConfig{}},
 		&api.ProxyConfigEntry{Name: "global", AccessLogs: &api.AccessLogsConfig{Enabled: true, Type: api.FileLogSinkType, Path: "/x", JSONFormat: `{"a":"%PROTOCOL%"}`}},
 		&api.ServiceRouterConfigEntry{Name: "api", Routes: []api.ServiceRoute{{}}},
+		// Negative is none, as in Consul.
+		&api.ServiceRouterConfigEntry{Name: "api", Routes: []api.ServiceRoute{{Destination: &api.ServiceRouteDestination{
+			RequestTimeout: -time.Second, IdleTimeout: -1, RetryOn: []string{"5XX", "unavailable"}}}}},
 		&api.ServiceSplitterConfigEntry{Name: "api", Splits: []api.ServiceSplit{{Weight: 33.33, ServiceSubset: "a"}, {Weight: 33.33, ServiceSubset: "b"}, {Weight: 33.34}}},
 		&api.ServiceResolverConfigEntry{Name: "api", ConnectTimeout: time.Second, Redirect: &api.ServiceResolverRedirect{Datacenter: "dc2"}},
 		intention(&api.SourceIntention{Name: "*", Action: "deny", Type: api.IntentionSourceConsul, Precedence: 9}),

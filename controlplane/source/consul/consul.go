@@ -65,6 +65,8 @@ type Source struct {
 	// watching counts the services that hold a blocking query.
 	watching int
 	services map[string]*serviceWatch
+	// unusable are the instances in the status, by service.
+	unusable map[string]map[string]string
 	// mended is closed when the agent answers again after a loss.
 	mended chan struct{}
 }
@@ -83,7 +85,7 @@ func New(cfg Config) (*Source, error) {
 	s := &Source{
 		wait: cfg.Wait, log: cfg.Logger,
 		updates: make(chan source.Update), reports: make(chan report),
-		services: map[string]*serviceWatch{}, mended: make(chan struct{}),
+		services: map[string]*serviceWatch{}, unusable: map[string]map[string]string{}, mended: make(chan struct{}),
 		where: conf.Address, token: conf.Token != "" || conf.TokenFile != "",
 	}
 	if s.wait <= 0 {
@@ -93,11 +95,11 @@ func New(cfg Config) (*Source, error) {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	s.secure = overTLS(conf)
+	s.status = source.Status{Kind: "consul", Where: s.where, Errors: map[string]string{}}
 	var err error
-	if s.client, err = newClient(conf); err != nil {
+	if s.client, err = newClient(conf, s.tokenFile); err != nil {
 		return nil, err
 	}
-	s.status = source.Status{Kind: "consul", Where: s.where, Errors: map[string]string{}}
 	return s, nil
 }
 
@@ -234,6 +236,22 @@ func (s *Source) problem(what string, err error) {
 	var refused *RefusedError
 	if !errors.As(err, &refused) {
 		s.lost = true
+	}
+}
+
+// tokenFile notes that the token file cannot be read, or can be again. The
+// agent is not lost by that: the token that was read last still serves.
+func (s *Source) tokenFile(err error) {
+	if err != nil {
+		s.log.Warn("the token file cannot be read; the last token stands", "err", err)
+	} else {
+		s.log.Info("the token file can be read again")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.status.Errors, source.ConcernTokenFile)
+	if err != nil {
+		s.status.Errors[source.ConcernTokenFile] = err.Error() + "; the last token stands: write the file again, readable for this user"
 	}
 }
 

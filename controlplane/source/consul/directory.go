@@ -1,7 +1,6 @@
 package consul
 
 import (
-	"log/slog"
 	"slices"
 
 	"github.com/hashicorp/consul/api"
@@ -16,19 +15,20 @@ import (
 // the application, which it lists under api: whichever changes, the other is at
 // hand. Run's goroutine owns it.
 type directory struct {
-	dc  string
-	log *slog.Logger
+	dc string
 	// entries by the name they are registered under.
 	entries map[string][]*api.ServiceEntry
 	// fronts are the names under which sidecars of a service are registered.
 	fronts map[string]map[string]struct{}
 	// reported is what was delivered last of each service.
 	reported map[string][]*catalog.Instance
+	// unusable says of each service which instances cannot be endpoints, and why.
+	unusable map[string]map[string]string
 }
 
-func newDirectory(dc string, log *slog.Logger) *directory {
+func newDirectory(dc string) *directory {
 	return &directory{
-		dc: dc, log: log,
+		dc: dc, unusable: map[string]map[string]string{},
 		entries: map[string][]*api.ServiceEntry{}, fronts: map[string]map[string]struct{}{},
 		reported: map[string][]*catalog.Instance{},
 	}
@@ -132,7 +132,9 @@ func (d *directory) instances(service string) []*catalog.Instance {
 			sidecars = append(sidecars, e)
 		}
 	}
-	return assemble(catalog.NewName(d.dc, service), sidecars, d.entries[service], d.log)
+	list, unusable := assemble(catalog.NewName(d.dc, service), sidecars, d.entries[service])
+	d.unusable[service] = unusable
+	return list
 }
 
 // update returns what is to be delivered of the services concerned: what differs
@@ -141,6 +143,7 @@ func (d *directory) update(concerned []string, always bool) (instances map[catal
 	instances = map[catalog.Name][]*catalog.Instance{}
 	for _, service := range concerned {
 		last, known := d.reported[service]
+		delete(d.unusable, service)
 		switch {
 		case !d.exists(service):
 			if known {
@@ -174,45 +177,40 @@ func sameReport(a, b []*catalog.Instance) bool {
 type nodeService struct{ node, id string }
 
 // assemble makes instances of sidecars and native services, each with the
-// application that it stands for.
-func assemble(service catalog.Name, endpoints, applications []*api.ServiceEntry, log *slog.Logger) []*catalog.Instance {
+// application that it stands for. One that cannot be an endpoint is none, and is
+// named; the others are.
+func assemble(service catalog.Name, endpoints, applications []*api.ServiceEntry) (out []*catalog.Instance, unusable map[string]string) {
 	parents := make(map[nodeService]*api.ServiceEntry, len(applications))
 	for _, e := range applications {
 		if e.Node != nil && e.Service != nil {
 			parents[nodeService{e.Node.Node, e.Service.ID}] = e
 		}
 	}
-	out := []*catalog.Instance{}
+	out, unusable = []*catalog.Instance{}, map[string]string{}
 	for _, e := range endpoints {
 		var parent *api.ServiceEntry
 		if e.Node != nil && e.Service != nil && e.Service.Proxy != nil {
 			parent = parents[nodeService{e.Node.Node, e.Service.Proxy.DestinationServiceID}]
 		}
-		i, err := instance.FromEntry(service, dropMerged(e), parent)
+		i, err := instance.FromEntry(service, e, parent)
 		if err != nil {
-			// One that cannot be an endpoint is none; the others are.
-			log.Warn("instance left out", "service", service.Service, "err", err)
+			unusable[instanceKey(e)] = err.Error() + "; nobody is sent to it"
 			continue
 		}
 		out = append(out, i)
 	}
 	catalog.SortInstances(out)
-	return out
+	return out, unusable
 }
 
-// mergedKeys are what a Consul agent copies from config entries into the
-// registrations of its services, to spare Envoy's configuration the look-up. The
-// entries themselves are compiled here, so the copies are taken out again: they
-// would be settings twice, and stale ones after a change.
-var mergedKeys = []string{"protocol", "connect_timeout_ms", "limits", "passive_health_check", "mesh_gateway"}
-
-func dropMerged(e *api.ServiceEntry) *api.ServiceEntry {
-	if e.Service != nil && e.Service.Proxy != nil {
-		for i := range e.Service.Proxy.Upstreams {
-			for _, k := range mergedKeys {
-				delete(e.Service.Proxy.Upstreams[i].Config, k)
-			}
-		}
+// instanceKey names an instance in the status.
+func instanceKey(e *api.ServiceEntry) string {
+	id, node := "?", "?"
+	if e.Service != nil {
+		id = e.Service.ID
 	}
-	return e
+	if e.Node != nil {
+		node = e.Node.Node
+	}
+	return "instance " + id + " on " + node
 }

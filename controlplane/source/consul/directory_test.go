@@ -2,7 +2,6 @@ package consul
 
 import (
 	"fmt"
-	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -47,7 +46,7 @@ func line(instances map[catalog.Name][]*catalog.Instance, deleted []catalog.Name
 // An endpoint is put together from two registrations under two names, read at
 // two times, whichever comes or goes first.
 func TestDirectory(t *testing.T) {
-	d := newDirectory("dc1", slog.New(slog.DiscardHandler))
+	d := newDirectory("dc1")
 	maintenance := &api.HealthCheck{CheckID: api.ServiceMaintPrefix + "api-1", Status: api.HealthCritical}
 	put := func(name string, entries ...*api.ServiceEntry) func() []string {
 		return func() []string { return d.put(name, entries) }
@@ -85,8 +84,37 @@ func TestDirectory(t *testing.T) {
 	if have := line(instances, nil); have != "api: api-1-sidecar-proxy/passing/1" {
 		t.Errorf("in full: %s", have)
 	}
-	if list := instances[catalog.NewName("dc1", "api")]; len(list) != 1 || len(list[0].Proxy.Upstreams[0].Config) != 0 {
-		t.Errorf("merged keys stay: %+v", list)
+	if list := instances[catalog.NewName("dc1", "api")]; len(list) != 1 || list[0].Problem != "" || len(list[0].Proxy.Upstreams[0].Config) != 1 {
+		t.Errorf("what an agent merges into a registration is refused, or lost: %+v", list)
+	}
+}
+
+// A sidecar that cannot be an endpoint is left out and named, until it is mended
+// or gone.
+func TestLeftOutInstancesAreNamed(t *testing.T) {
+	s, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := newDirectory("dc1")
+	w := &serviceWatch{name: "api-sidecar-proxy"}
+	s.services[w.name] = w
+	bad := front("api-1", "api")
+	bad.Service.SocketPath = "/api.sock"
+	take := func(entries ...*api.ServiceEntry) { s.take(d, report{watch: w, entries: entries}) }
+	take(bad, front("api-2", "api"))
+	if st := s.Status(); !strings.Contains(st.Errors["instance api-1-sidecar-proxy on n1"], "Unix sockets") || st.Concerns()["instance"] != 1 {
+		t.Errorf("status %v", st.Errors)
+	}
+	take(bad, front("api-2", "api"))
+	take(front("api-1", "api"))
+	if st := s.Status(); len(st.Errors) != 0 {
+		t.Errorf("mended, status %v", st.Errors)
+	}
+	take(bad)
+	s.take(d, report{gone: []string{w.name}})
+	if st := s.Status(); len(st.Errors) != 0 {
+		t.Errorf("gone, status %v", st.Errors)
 	}
 }
 
@@ -96,7 +124,7 @@ func TestStoppedWatchIsNotHeard(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := newDirectory("dc1", s.log)
+	d := newDirectory("dc1")
 	old, next := &serviceWatch{name: "api"}, &serviceWatch{name: "api"}
 	s.services["api"] = old
 	if _, news := s.take(d, report{watch: old, entries: []*api.ServiceEntry{app("api-1", 1)}}); !news {

@@ -40,7 +40,7 @@ func (s *Source) readAll(ctx context.Context) (*source.Update, *marks, error) {
 		return nil, nil, err
 	}
 	m.list = index
-	m.directory = newDirectory(dc, s.log)
+	m.directory = newDirectory(dc)
 	for name := range names {
 		entries, index, err := s.entries(ctx, name, &api.QueryOptions{AllowStale: true})
 		if err != nil {
@@ -51,6 +51,7 @@ func (s *Source) readAll(ctx context.Context) (*source.Update, *marks, error) {
 		u.Index = max(u.Index, index)
 	}
 	u.Instances, _ = m.directory.update(m.directory.names(), true)
+	s.noteUnusable(m.directory, m.directory.names())
 	for _, kind := range catalog.Kinds {
 		st := &kindState{}
 		change, err := s.readKind(ctx, kind, st, 0)
@@ -125,6 +126,9 @@ type report struct {
 type serviceWatch struct {
 	name string
 	stop context.CancelFunc
+	// blocking is set while it holds one of the connections that may block.
+	// Source.mu guards it.
+	blocking bool
 }
 
 // take makes an update of a report. What a watch read that was stopped meanwhile
@@ -141,7 +145,31 @@ func (s *Source) take(d *directory, r report) (source.Update, bool) {
 	}
 	u := source.Update{Reconnected: r.reconnected, Received: r.received, Index: r.index}
 	u.Instances, u.DeletedServices = d.update(concerned, r.reconnected)
+	s.noteUnusable(d, concerned)
 	return u, r.reconnected || len(u.Instances)+len(u.DeletedServices) > 0
+}
+
+// noteUnusable brings the status up to date with the directory.
+func (s *Source) noteUnusable(d *directory, services []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, service := range services {
+		now := d.unusable[service]
+		for key := range s.unusable[service] {
+			if _, still := now[key]; !still {
+				delete(s.status.Errors, key)
+			}
+		}
+		for key, reason := range now {
+			if s.status.Errors[key] != reason {
+				s.log.Warn("instance left out", "service", service, "instance", key, "err", reason)
+			}
+			s.status.Errors[key] = reason
+		}
+		if s.unusable[service] = now; len(now) == 0 {
+			delete(s.unusable, service)
+		}
+	}
 }
 
 func (s *Source) current(w *serviceWatch) bool {
@@ -206,30 +234,45 @@ func (s *Source) startService(ctx context.Context, wg *sync.WaitGroup, name stri
 	w := &serviceWatch{name: name, stop: stop}
 	s.mu.Lock()
 	s.services[name] = w
-	blocking := s.secure || s.watching < plainHTTPWatches
-	if blocking {
-		s.watching++
-	}
 	s.mu.Unlock()
+	s.mayBlock(w) // in the order of starting
 	wg.Go(func() {
 		defer func() {
 			stop()
-			if blocking {
-				s.mu.Lock()
-				s.watching--
-				s.mu.Unlock()
-			}
+			s.release(w)
 		}()
-		s.watchService(ctx, w, index, blocking)
+		s.watchService(ctx, w, index)
 	})
 }
 
-func (s *Source) watchService(ctx context.Context, w *serviceWatch, index uint64, blocking bool) {
+// mayBlock reports whether a watch may hold a connection in a blocking query:
+// always over TLS, and over plain HTTP while the agent allows more. What may
+// not is polled, and asks again before each poll.
+func (s *Source) mayBlock(w *serviceWatch) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !w.blocking && (s.secure || s.watching < plainHTTPWatches) {
+		w.blocking = true
+		s.watching++
+	}
+	return w.blocking
+}
+
+func (s *Source) release(w *serviceWatch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w.blocking {
+		w.blocking = false
+		s.watching--
+	}
+}
+
+func (s *Source) watchService(ctx context.Context, w *serviceWatch, index uint64) {
 	what := "service " + w.name
 	known := index > 0
 	s.loop(ctx, what, index, func(ctx context.Context, index uint64) (uint64, error) {
 		opts := s.query(ctx, index)
-		if !blocking && known {
+		if known && !s.mayBlock(w) {
 			opts.WaitIndex, opts.WaitTime = 0, 0
 			if err := pause(ctx, pollEvery-rand.N(pollEvery/5)); err != nil {
 				return 0, err
@@ -275,5 +318,6 @@ func (s *Source) Confirm(ctx context.Context, service catalog.Name) ([]*catalog.
 	if err != nil {
 		return nil, err
 	}
-	return assemble(service, sidecars, applications, s.log), nil
+	list, _ := assemble(service, sidecars, applications)
+	return list, nil
 }

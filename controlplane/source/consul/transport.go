@@ -13,11 +13,12 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// newClient makes the client of the API. It differs from api.NewClient in two
-// ways: over HTTPS the watches share a bounded number of HTTP/2 connections, and
-// a token file is read again when it changes, so that a rotated token takes no
-// restart.
-func newClient(conf *api.Config) (*api.Client, error) {
+// newClient makes the client of the API. It differs from api.NewClient in three
+// ways: over HTTPS the watches share a bounded number of HTTP/2 connections, a
+// client certificate that is missing is named, and a token file is read again
+// when it changes, so that a rotated token takes no restart. report is told when
+// that file cannot be read any more, and with nil when it can again.
+func newClient(conf *api.Config, report func(error)) (*api.Client, error) {
 	if conf.Transport == nil {
 		conf.Transport = api.DefaultConfig().Transport
 	}
@@ -35,8 +36,11 @@ func newClient(conf *api.Config) (*api.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("consul: TLS: %w", err)
 	}
+	if overTLS(conf) {
+		h.Transport = newCertificateWatch(conf.Transport)
+	}
 	if conf.TokenFile != "" {
-		f := &tokenFile{path: conf.TokenFile, next: h.Transport}
+		f := &tokenFile{path: conf.TokenFile, next: h.Transport, report: report}
 		if _, err := f.token(); err != nil {
 			return nil, fmt.Errorf("consul: token file: %w", err)
 		}
@@ -56,13 +60,15 @@ func overTLS(conf *api.Config) bool {
 
 // tokenFile adds the token that a file holds now to each request.
 type tokenFile struct {
-	path string
-	next http.RoundTripper
+	path   string
+	next   http.RoundTripper
+	report func(error)
 
 	mu      sync.Mutex
 	value   string
 	info    os.FileInfo // of the file that value was read from
 	checked time.Time
+	failure string // the last one reported; empty when all is well
 }
 
 // tokenEvery is how often the file is looked at, at most.
@@ -75,11 +81,25 @@ func (f *tokenFile) token() (string, error) {
 	defer f.mu.Unlock()
 	if now := time.Now(); now.Sub(f.checked) >= tokenEvery {
 		f.checked = now
-		if err := f.read(); err != nil && f.value == "" {
+		err := f.read()
+		if f.value == "" {
 			return "", err
 		}
+		f.tell(err)
 	}
 	return f.value, nil
+}
+
+// tell reports a failure once, and its end.
+func (f *tokenFile) tell(err error) {
+	failure := ""
+	if err != nil {
+		failure = err.Error()
+	}
+	if failure != f.failure {
+		f.failure = failure
+		f.report(err)
+	}
 }
 
 func (f *tokenFile) read() error {

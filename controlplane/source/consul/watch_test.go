@@ -1,0 +1,95 @@
+package consul
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+)
+
+// blockingAgent answers every query for a service with nothing: at once, or
+// after the wait when it is a blocking one. It counts the latter.
+type blockingAgent struct {
+	mu       sync.Mutex
+	blocking map[string]int
+	polls    map[string]int
+}
+
+func (a *blockingAgent) RoundTrip(r *http.Request) (*http.Response, error) {
+	name := r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
+	a.mu.Lock()
+	if r.URL.Query().Get("index") != "" {
+		a.blocking[name]++
+	} else {
+		a.polls[name]++
+	}
+	a.mu.Unlock()
+	if r.URL.Query().Get("index") != "" {
+		if err := pause(r.Context(), time.Minute); err != nil {
+			return nil, err
+		}
+	}
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"X-Consul-Index": {"7"}},
+		Body: io.NopCloser(strings.NewReader("[]")), Request: r}, nil
+}
+
+func (a *blockingAgent) count(name string) (blocking, polls int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.blocking[name], a.polls[name]
+}
+
+// TestPolledNamesTakeFreeWatches: over plain HTTP a name beyond the limit is
+// polled, and takes the watch of one that is gone.
+func TestPolledNamesTakeFreeWatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		agent := &blockingAgent{blocking: map[string]int{}, polls: map[string]int{}}
+		s, err := New(Config{Wait: time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.client, err = api.NewClient(&api.Config{HttpClient: &http.Client{Transport: agent}}); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		defer cancel()
+		wg.Go(func() {
+			for {
+				select {
+				case <-s.reports:
+				case <-ctx.Done():
+					return
+				}
+			}
+		})
+		for i := range plainHTTPWatches {
+			s.startService(ctx, &wg, fmt.Sprint("s", i), 7)
+		}
+		s.startService(ctx, &wg, "late", 7)
+		time.Sleep(3 * pollEvery)
+		if blocking, polls := agent.count("late"); blocking != 0 || polls < 2 {
+			t.Fatalf("with every watch taken: %d blocking queries, %d polls", blocking, polls)
+		}
+		s.mu.Lock()
+		s.services["s0"].stop()
+		s.mu.Unlock()
+		time.Sleep(2 * pollEvery)
+		if blocking, _ := agent.count("late"); blocking == 0 {
+			t.Error("a watch is free and the name is still polled")
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.watching != plainHTTPWatches {
+			t.Errorf("%d watches are counted, want %d", s.watching, plainHTTPWatches)
+		}
+	})
+}

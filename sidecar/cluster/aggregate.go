@@ -1,0 +1,85 @@
+package cluster
+
+import (
+	"math/rand/v2"
+	"slices"
+)
+
+// maxAggregateDepth bounds aggregates of aggregates, and loops among them.
+const maxAggregateDepth = 8
+
+// aggregate is what an aggregate cluster chooses from: the levels of all its
+// clusters, one after the other. Immutable; it is made anew when a cluster or a
+// set of endpoints of its is another one.
+type aggregate struct {
+	version  uint64 // of the manager's table
+	clusters []*Cluster
+	sets     []*endpointSet
+	loads    loads
+	of       []aggregateLevel
+}
+
+type aggregateLevel struct{ cluster, level int }
+
+// aggregated is the current view of the clusters.
+func (c *Cluster) aggregated(s *settings) *aggregate {
+	a := c.aggregate.Load()
+	if a != nil && a.version == c.m.version.Load() {
+		current := true
+		for i, child := range a.clusters {
+			if child.set.Load() != a.sets[i] {
+				current = false
+				break
+			}
+		}
+		if current {
+			return a
+		}
+	}
+	a = &aggregate{version: c.m.version.Load()}
+	c.collect(a, s, 0)
+	var counts []census
+	for i, child := range a.clusters {
+		set := child.set.Load()
+		a.sets = append(a.sets, set)
+		for j := range set.whole.levels {
+			counts = append(counts, set.whole.levels[j].census)
+			a.of = append(a.of, aggregateLevel{i, j})
+		}
+	}
+	a.loads, _ = spread(counts, s.panicPercent)
+	c.aggregate.Store(a)
+	return a
+}
+
+// collect flattens aggregates of aggregates.
+func (c *Cluster) collect(a *aggregate, s *settings, depth int) {
+	if depth == maxAggregateDepth {
+		return
+	}
+	for _, name := range s.Aggregate {
+		child := c.m.Get(name)
+		if child == nil || slices.Contains(a.clusters, child) {
+			continue
+		}
+		if cfg := child.cfg.Load(); cfg.Type == Aggregate {
+			child.collect(a, cfg, depth+1)
+		} else {
+			a.clusters = append(a.clusters, child)
+		}
+	}
+}
+
+func (c *Cluster) pickAggregate(s *settings, pc *PickContext, attempt int) *Host {
+	a := c.aggregated(s)
+	if len(a.of) == 0 {
+		return nil
+	}
+	level, degraded := 0, false
+	if a.loads.healthy != nil {
+		level, degraded = a.loads.at(rand.IntN(100))
+	}
+	at := a.of[level]
+	child := a.clusters[at.cluster]
+	return child.chooseIn(a.sets[at.cluster], child.cfg.Load(), pc, pick{attempt: attempt, level: at.level, degraded: degraded})
+}

@@ -1,0 +1,329 @@
+package cluster
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+)
+
+// balancer chooses among hosts by priority, locality and policy. Immutable but
+// for the positions of its wheels.
+type balancer struct {
+	levels []level
+	loads  loads
+}
+
+// level is one priority.
+type level struct {
+	census
+	panic                  bool
+	all, healthy, degraded tier
+}
+
+// tier is the hosts of a level that are in one state of health.
+type tier struct {
+	group
+	// places are the same hosts by locality and turns deals between them, where
+	// localities have weights; otherwise nil.
+	places []group
+	turns  *wheel
+}
+
+// group is the hosts of which the policy takes one.
+type group struct {
+	hosts []*Host
+	turns *wheel
+	// weights and chance are for least request with different weights.
+	weights []float64
+	chance  *alias
+	table   *hashTable // of hash policies, in place of the others
+}
+
+// roster is the hosts of one priority in the order of the assignment, and for
+// each the index of its locality in places.
+type roster struct {
+	hosts  []*Host
+	where  []int
+	places []place
+}
+
+// place is a locality of a roster, and how many hosts it has.
+type place struct {
+	Region, Zone, SubZone string
+	weight                uint32
+	hosts                 int
+}
+
+// newBalancer makes a balancer of the hosts that keep accepts; a nil keep accepts
+// all.
+func newBalancer(rosters []roster, keep func(*Host) bool, s *settings, a *Assignment, now int64) *balancer {
+	b := &balancer{levels: make([]level, len(rosters))}
+	drafts := make([]*draft, len(rosters))
+	counts := make([]census, len(rosters))
+	for i := range rosters {
+		drafts[i] = newDraft(&rosters[i], keep, s, a, now)
+		counts[i] = drafts[i].counts
+	}
+	var panics []bool
+	b.loads, panics = spread(counts, s.panicPercent)
+	for i, d := range drafts {
+		lv := &b.levels[i]
+		lv.census, lv.panic = d.counts, panics[i]
+		// Tables are dear; only those that may be asked are made.
+		if lv.panic {
+			lv.all = d.tier(d.all, true)
+		} else {
+			lv.all.hosts = d.pick(d.all)
+			lv.healthy, lv.degraded = d.tier(d.up, false), d.tier(d.half, false)
+		}
+	}
+	return b
+}
+
+// draft is what a level is made of.
+type draft struct {
+	*roster
+	counts        census
+	s             *settings
+	now           int64
+	all, up, half []int // indices of hosts
+	// Of each place: its weight, and its hosts that have a say in its availability.
+	weights []float64
+	count   []int
+	byPlace bool
+}
+
+func newDraft(r *roster, keep func(*Host) bool, s *settings, a *Assignment, now int64) *draft {
+	d := &draft{roster: r, s: s, now: now, weights: make([]float64, len(r.places)), count: make([]int, len(r.places))}
+	d.counts.overprovisions, d.counts.weighted = defaultOverprovisioning, a != nil && a.WeightedHealth
+	if a != nil && a.Overprovisioning > 0 {
+		d.counts.overprovisions = a.Overprovisioning
+	}
+	kept := make([]int, len(r.places))
+	for i, h := range r.hosts {
+		if keep != nil && !keep(h) {
+			continue
+		}
+		state, excluded := h.state()
+		d.counts.add(h, state, excluded)
+		d.all = append(d.all, i)
+		kept[r.where[i]]++
+		if !excluded {
+			d.count[r.where[i]]++
+		}
+		switch state {
+		case hostUp:
+			d.up = append(d.up, i)
+		case hostDegraded:
+			d.half = append(d.half, i)
+		}
+	}
+	d.byPlace = s.LocalityWeighted && (keep == nil || s.Subsets.LocalityWeighted)
+	for i, p := range r.places {
+		d.weights[i] = float64(p.weight)
+		if keep != nil && s.Subsets.ScaleLocality && p.hosts > 0 {
+			d.weights[i] = math.Round(d.weights[i] * float64(kept[i]) / float64(p.hosts))
+		}
+	}
+	return d
+}
+
+// defaultOverprovisioning is Envoy's factor in percent where an assignment names
+// none: a priority gives requests away only below 100/1.4 = 71 % healthy hosts.
+const defaultOverprovisioning = 140
+
+func (d *draft) pick(at []int) []*Host {
+	out := make([]*Host, len(at))
+	for i, j := range at {
+		out[i] = d.hosts[j]
+	}
+	return out
+}
+
+// tier makes a tier of the hosts with the indices in. In panic the localities
+// have no say, except with hash policies.
+func (d *draft) tier(in []int, panic bool) tier {
+	hosts := d.pick(in)
+	switch {
+	case len(in) == 0:
+		return tier{}
+	case d.s.hashes():
+		hosts, shares := d.shares(in)
+		return tier{group: group{hosts: hosts, table: newHashTable(hosts, shares, d.s)}}
+	case d.byPlace && !panic:
+		if places, turns := d.localities(in); turns != nil {
+			return tier{group: group{hosts: hosts}, places: places, turns: turns}
+		}
+	}
+	return tier{group: newGroup(hosts, d.s, d.now)}
+}
+
+func (d *draft) byLocality(in []int) [][]int {
+	out := make([][]int, len(d.places))
+	for _, j := range in {
+		out[d.where[j]] = append(out[d.where[j]], j)
+	}
+	return out
+}
+
+// localities splits hosts by locality. A locality's weight counts as far as its
+// hosts are available, overprovisioning included; no wheel means that none counts.
+func (d *draft) localities(in []int) ([]group, *wheel) {
+	var groups []group
+	var weights []float64
+	for i, at := range d.byLocality(in) {
+		if len(at) == 0 || d.count[i] == 0 {
+			continue
+		}
+		ratio := min(1, float64(d.counts.overprovisions)/100*float64(len(at))/float64(d.count[i]))
+		if w := d.weights[i] * ratio; w > 0 {
+			groups = append(groups, newGroup(d.pick(at), d.s, d.now))
+			weights = append(weights, w)
+		}
+	}
+	if len(groups) == 0 {
+		return nil, nil
+	}
+	return groups, spin(weights)
+}
+
+// shares are what hash policies distribute by: hosts by their weights, within
+// localities by theirs. A locality without weight has no share.
+func (d *draft) shares(in []int) (hosts []*Host, shares []float64) {
+	add := func(at []int, of float64) {
+		sum := 0.0
+		for _, j := range at {
+			sum += float64(d.hosts[j].Weight())
+		}
+		for _, j := range at {
+			hosts = append(hosts, d.hosts[j])
+			shares = append(shares, float64(d.hosts[j].Weight())*of/sum)
+		}
+	}
+	if !d.byPlace {
+		add(in, 1)
+		return hosts, shares
+	}
+	sum := 0.0
+	for _, w := range d.weights {
+		sum += w
+	}
+	for i, at := range d.byLocality(in) {
+		if d.weights[i] > 0 {
+			add(at, d.weights[i]/sum)
+		}
+	}
+	return hosts, shares
+}
+
+func newGroup(hosts []*Host, s *settings, now int64) group {
+	g := group{hosts: hosts}
+	if len(hosts) < 2 {
+		return g
+	}
+	weights := make([]float64, len(hosts))
+	for i, h := range hosts {
+		weights[i] = h.effectiveWeight(s.SlowStart, now)
+	}
+	switch {
+	case s.LB == LeastRequest && slices.Min(weights) != slices.Max(weights):
+		g.weights, g.chance = weights, newAlias(weights)
+	case s.LB == RoundRobin:
+		g.turns = spin(weights)
+	}
+	return g
+}
+
+// pick is one choice: hash decides the level and, with a hash policy, the host.
+type pick struct {
+	hash uint64
+	// attempt counts the choices for one request; hash policies need it to come to
+	// another host.
+	attempt int
+	// level is chosen already, by an aggregate, unless it is below 0.
+	level    int
+	degraded bool
+}
+
+func (t *tier) choose(s *settings, p pick) *Host {
+	g := &t.group
+	if t.turns != nil {
+		g = &t.places[t.turns.next()]
+	}
+	return g.choose(s, p)
+}
+
+func (g *group) choose(s *settings, p pick) *Host {
+	switch {
+	case g.table != nil:
+		return g.table.find(p.hash, p.attempt)
+	case len(g.hosts) == 0:
+		return nil
+	case len(g.hosts) == 1:
+		return g.hosts[0]
+	case g.turns != nil:
+		return g.hosts[g.turns.next()]
+	case s.LB == LeastRequest:
+		return g.leastRequest(s)
+	}
+	return g.hosts[rand.IntN(len(g.hosts))]
+}
+
+// choose picks a level by its share, and a host of it.
+func (b *balancer) choose(s *settings, p pick) *Host {
+	level, degraded := p.level, p.degraded
+	if level < 0 {
+		level = 0
+		if b.loads.healthy != nil {
+			level, degraded = b.loads.at(int(p.hash % 100))
+		}
+	}
+	if level >= len(b.levels) {
+		return nil
+	}
+	lv := &b.levels[level]
+	switch {
+	case lv.panic && s.FailOnPanic:
+		return nil
+	case lv.panic:
+		return lv.all.choose(s, p)
+	case degraded:
+		return lv.degraded.choose(s, p)
+	}
+	return lv.healthy.choose(s, p)
+}
+
+// scan finds a host outside avoid that may be chosen, in order of priority.
+func (b *balancer) scan(s *settings, avoid []*Host) *Host {
+	for i := range b.levels {
+		lv := &b.levels[i]
+		switch {
+		case !lv.panic:
+			if h := outside(lv.healthy.hosts, avoid); h != nil {
+				return h
+			}
+			if h := outside(lv.degraded.hosts, avoid); h != nil {
+				return h
+			}
+		case !s.FailOnPanic:
+			if h := outside(lv.all.hosts, avoid); h != nil {
+				return h
+			}
+		}
+	}
+	return nil
+}
+
+// outside is one of hosts that is not to be avoided.
+func outside(hosts, avoid []*Host) *Host {
+	if len(hosts) == 0 {
+		return nil
+	}
+	start := rand.IntN(len(hosts))
+	for i := range hosts {
+		if h := hosts[(start+i)%len(hosts)]; !slices.Contains(avoid, h) {
+			return h
+		}
+	}
+	return nil
+}

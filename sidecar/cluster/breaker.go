@@ -1,0 +1,121 @@
+package cluster
+
+import (
+	"math"
+	"sync/atomic"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// Priority is the routing priority of a request: each has limits of its own.
+type Priority uint8
+
+// The priorities.
+const (
+	DefaultPriority Priority = iota
+	HighPriority
+)
+
+// breaker counts what is in use of a priority's limits.
+type breaker struct{ requests, pending, conns, retries atomic.Int64 }
+
+func (c *Cluster) breakerOf(p Priority) (*breaker, *Limits) {
+	s := c.cfg.Load()
+	if p == HighPriority {
+		return &c.high, &s.HighLimits
+	}
+	return &c.breaker, &s.Limits
+}
+
+// activeRequests are those of both priorities.
+func (c *Cluster) activeRequests() int64 { return c.requests.Load() + c.high.requests.Load() }
+
+// StartRequest is StartRequestAt with default priority.
+func (c *Cluster) StartRequest(s telemetry.Shard) bool { return c.StartRequestAt(DefaultPriority, s) }
+
+// EndRequest takes a request with default priority off the count.
+func (c *Cluster) EndRequest() { c.EndRequestAt(DefaultPriority) }
+
+// StartRequestAt counts a request against the priority's limit; false refuses it.
+// The caller of a true result calls EndRequestAt.
+func (c *Cluster) StartRequestAt(p Priority, s telemetry.Shard) bool {
+	b, limits := c.breakerOf(p)
+	n := b.requests.Add(1)
+	if limit := limits.MaxRequests; limit > 0 && n > int64(limit) {
+		b.requests.Add(-1)
+		if c.metrics != nil {
+			c.metrics.OverflowRequests.Inc(s)
+		}
+		return false
+	}
+	return true
+}
+
+// EndRequestAt takes a request off the count.
+func (c *Cluster) EndRequestAt(p Priority) {
+	b, _ := c.breakerOf(p)
+	b.requests.Add(-1)
+}
+
+// StartRetry is StartRetryAt with default priority.
+func (c *Cluster) StartRetry(s telemetry.Shard) bool { return c.StartRetryAt(DefaultPriority, s) }
+
+// EndRetry takes a retry with default priority off the count.
+func (c *Cluster) EndRetry() { c.EndRetryAt(DefaultPriority) }
+
+// StartRetryAt counts a concurrent retry against the priority's budget or limit;
+// false refuses it. The caller of a true result calls EndRetryAt.
+func (c *Cluster) StartRetryAt(p Priority, s telemetry.Shard) bool {
+	b, limits := c.breakerOf(p)
+	if b.retries.Add(1) > b.mostRetries(limits) {
+		b.retries.Add(-1)
+		if c.metrics != nil {
+			c.metrics.OverflowRetries.Inc(s)
+			c.metrics.RetryOverflow.Inc(s)
+		}
+		return false
+	}
+	return true
+}
+
+// mostRetries is the limit on concurrent retries, which a budget may set by the
+// requests that are active now.
+func (b *breaker) mostRetries(limits *Limits) int64 {
+	switch budget := limits.RetryBudget; {
+	case budget != nil:
+		return max(int64(budget.MinConcurrency), int64(float64(b.requests.Load())*budget.Percent/100))
+	case limits.MaxRetries > 0:
+		return int64(limits.MaxRetries)
+	}
+	return math.MaxInt64
+}
+
+// EndRetryAt takes a retry off the count.
+func (c *Cluster) EndRetryAt(p Priority) {
+	b, _ := c.breakerOf(p)
+	b.retries.Add(-1)
+}
+
+// remaining emits what is left of the limits that are tracked, at a scrape.
+func (c *Cluster) remaining(emit func(value float64, labels ...string)) {
+	for p, name := range [...]string{"default", "high"} {
+		b, limits := c.breakerOf(Priority(p))
+		if !limits.TrackRemaining {
+			continue
+		}
+		for _, l := range [...]struct {
+			limit string
+			most  int64
+			used  *atomic.Int64
+		}{
+			{"connections", int64(limits.MaxConnections), &b.conns},
+			{"pending", int64(limits.MaxPendingRequests), &b.pending},
+			{"requests", int64(limits.MaxRequests), &b.requests},
+			{"retries", b.mostRetries(limits), &b.retries},
+		} {
+			if l.most > 0 && l.most < math.MaxInt64 {
+				emit(float64(max(0, l.most-l.used.Load())), c.name, name, l.limit)
+			}
+		}
+	}
+}

@@ -1,0 +1,37 @@
+package cluster
+
+import (
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
+)
+
+// HTTP is how HTTP is spoken to the hosts
+// (envoy.extensions.upstreams.http.v3.HttpProtocolOptions). Zero durations and
+// numbers mean no limit.
+type HTTP struct {
+	Protocol Protocol
+	// MaxConnectionDuration is a connection's life, to which up to
+	// MaxConnectionJitter percent are added; it then takes no new request.
+	MaxConnectionDuration time.Duration
+	MaxConnectionJitter   float64
+	// MaxRequestsPerConnection is how many requests a connection takes.
+	MaxRequestsPerConnection int
+	// MaxResponseHeaders and MaxResponseHeaderKB bound a response's head.
+	MaxResponseHeaders, MaxResponseHeaderKB int
+	MaxStreamDuration                       time.Duration
+	// HTTP2 are the codec's terms; nil is http2.Default. The limits above apply to
+	// it too.
+	HTTP2 *http2.Config
+}
+
+// Protocol is what is spoken to the hosts.
+type Protocol uint8
+
+// The protocols.
+const (
+	SpeakHTTP1 Protocol = iota
+	SpeakHTTP2
+	SpeakAuto       // what ALPN agrees on, HTTP/1 without TLS
+	SpeakDownstream // what the client speaks
+)

@@ -1,0 +1,394 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"reflect"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+)
+
+// checkState is a host's part of active health checking.
+type checkState struct {
+	state atomic.Uint32 // of the check bits
+	// Under the cluster's lock:
+	removed            bool // stays although discovery no longer names it
+	attempts, failures uint64
+	lastError          string
+}
+
+// The check bits.
+const (
+	checkFailed   = 1 << iota // by its checks, or by the lack of one
+	checkPending              // no check has ended yet
+	checkDegraded             // the last check said so
+	checkExcluded             // asked to be left out until it passes
+	checkTimeout              // the last failure was one
+	checked                   // is checked at all
+)
+
+func (s *checkState) set(bits uint32)   { s.state.Or(bits) }
+func (s *checkState) clear(bits uint32) { s.state.And(^bits) }
+
+func (s *checkState) String() string {
+	switch bits := s.state.Load(); {
+	case bits&checked == 0:
+		return ""
+	case bits&checkPending != 0:
+		return "pending"
+	case bits&checkTimeout != 0:
+		return "timeout"
+	case bits&checkFailed != 0:
+		return "failing"
+	case bits&checkDegraded != 0:
+		return "degraded"
+	}
+	return "passing"
+}
+
+// syncChecks starts and ends the checks of hosts that came, went or are checked
+// otherwise now. c.mu is held.
+func (c *Cluster) syncChecks() {
+	s := c.cfg.Load()
+	want := make(map[*Host]bool, len(c.order))
+	if s.HealthCheck != nil && !c.removed {
+		for _, h := range c.order {
+			want[h] = !h.Endpoint().Check.Disabled
+		}
+	}
+	for h, k := range c.checks {
+		if !want[h] || !reflect.DeepEqual(k.cfg, s.HealthCheck) || k.endpoint != h.Endpoint().Check {
+			k.stop()
+			delete(c.checks, h)
+		}
+		if !want[h] {
+			h.check.state.Store(0)
+		}
+	}
+	for _, h := range c.order {
+		if want[h] && c.checks[h] == nil {
+			c.startCheck(h, s)
+		}
+	}
+}
+
+// checker checks one host until it is stopped.
+type checker struct {
+	h        *Host
+	cfg      *HealthCheck
+	endpoint EndpointCheck
+	stop     context.CancelFunc
+
+	// Owned by its goroutine: the connection that is used again.
+	conn       stream.Stream
+	generation uint64
+	// Under the cluster's lock: results in a row.
+	passed, missed int
+}
+
+func (c *Cluster) startCheck(h *Host, s *settings) {
+	ctx, cancel := context.WithCancel(c.m.ctx)
+	k := &checker{h: h, cfg: s.HealthCheck, endpoint: h.Endpoint().Check, stop: cancel}
+	c.checks[h] = k
+	h.check.set(checked)
+	c.m.wg.Go(func() { k.run(ctx) })
+}
+
+func (k *checker) run(ctx context.Context) {
+	defer k.drop()
+	first := time.Duration(0)
+	if k.cfg.InitialJitter > 0 {
+		first = rand.N(k.cfg.InitialJitter)
+	}
+	t := time.NewTimer(first)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		r := k.once(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		t.Reset(k.h.cluster.checkDone(k, r))
+	}
+}
+
+// verdict is what came of one check. The zero value passes.
+type verdict struct {
+	err error // nil passes
+	// network: no answer came, so that the threshold is counted up to; so it is
+	// with a retriable answer. Any other failure counts at once.
+	network, retriable bool
+	timeout            bool
+	degraded, exclude  bool
+}
+
+func failed(err error) verdict { return verdict{err: err} }
+
+func unanswered(err error) verdict {
+	return verdict{
+		err: err, network: true,
+		timeout: errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded),
+	}
+}
+
+// once makes one check, connecting included, within the timeout.
+func (k *checker) once(ctx context.Context) verdict {
+	s := k.h.cluster.cfg.Load()
+	deadline := time.Now().Add(k.cfg.Timeout)
+	if k.conn != nil {
+		// As with pooled connections: one that the peer left, or spoke on without
+		// being asked, says nothing about the next check.
+		p, ok := k.conn.(stream.Prober)
+		if k.generation != s.tlsGeneration || ok && !p.Quiet() {
+			k.drop()
+		}
+	}
+	if k.conn == nil {
+		dial, cancel := context.WithDeadline(ctx, deadline)
+		defer cancel()
+		conn, err := k.connect(dial, s)
+		if err != nil {
+			return unanswered(err)
+		}
+		k.conn, k.generation = conn, s.tlsGeneration
+	}
+	conn := k.conn
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	if err := conn.SetDeadline(deadline); err != nil {
+		k.drop()
+		return unanswered(err)
+	}
+	var v verdict
+	reusable := false
+	switch {
+	case k.cfg.HTTP != nil:
+		v, reusable = k.checkHTTP()
+	case k.cfg.TCP != nil:
+		v, reusable = k.checkTCP()
+	}
+	if !reusable || k.cfg.NoReuse || v.network {
+		k.drop()
+	}
+	return v
+}
+
+func (k *checker) drop() {
+	if k.conn != nil {
+		_ = k.conn.Close()
+		k.conn = nil
+	}
+}
+
+// connect opens a connection as requests do, with the cluster's TLS context and
+// the identity of a workload that uses the cluster; the check may name another
+// address, ALPN and transport socket.
+func (k *checker) connect(ctx context.Context, s *settings) (stream.Stream, error) {
+	probe := &Host{cluster: k.h.cluster, key: k.h.key, socket: k.h.socket}
+	probe.target.Store(k.target())
+	if k.cfg.SocketMatch != nil {
+		probe.socket = s.socketMatching(k.cfg.SocketMatch)
+	}
+	if t := probe.tls(s); t != nil && len(k.cfg.ALPN) > 0 {
+		own := *t
+		own.ALPN = k.cfg.ALPN
+		probe.socket = &SocketMatch{TLS: &own}
+	}
+	m := k.h.cluster.m
+	source := ""
+	if m.opts.Source != nil {
+		source = m.opts.Source(k.h.cluster.name)
+	}
+	st, _, err := m.openCheck(ctx, &pool{host: probe, source: source}, s)
+	return st, err
+}
+
+// target is where checks go: the endpoint's address, unless its check has another.
+func (k *checker) target() *target {
+	t := k.h.target.Load()
+	if t.network != "tcp" || k.endpoint.Address == "" && k.endpoint.Port == 0 {
+		return t
+	}
+	host, port, err := net.SplitHostPort(t.address)
+	if err != nil {
+		return t
+	}
+	if k.endpoint.Address != "" {
+		host = k.endpoint.Address
+	}
+	if k.endpoint.Port != 0 {
+		port = strconv.Itoa(k.endpoint.Port)
+	}
+	out := &target{network: "tcp", address: net.JoinHostPort(host, port)}
+	if ap, err := netip.ParseAddrPort(out.address); err == nil {
+		out.addr = net.TCPAddrFromAddrPort(ap)
+	}
+	return out
+}
+
+// hostname is what checks call the host.
+func (k *checker) hostname(configured string) string {
+	switch {
+	case k.endpoint.Hostname != "":
+		return k.endpoint.Hostname
+	case configured != "":
+		return configured
+	}
+	return k.h.cluster.name
+}
+
+// checkDone takes a verdict in and returns the time until the next check.
+func (c *Cluster) checkDone(k *checker, v verdict) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.checks[k.h] != k {
+		return k.cfg.Interval // stopped meanwhile
+	}
+	k.h.check.attempts++
+	var t transition
+	if v.err == nil {
+		t = c.checkPassed(k, v.degraded)
+	} else {
+		t = c.checkMissed(k, v)
+	}
+	if k.h.check.state.Load()&checkPending != 0 {
+		k.h.check.clear(checkPending)
+		t = changed
+	}
+	switch {
+	case k.h.check.removed && k.h.check.state.Load()&checkFailed != 0:
+		c.release(k)
+	case t == changed:
+		c.rebuild()
+	}
+	return k.interval(v.err == nil, t, c.trafficked.Load())
+}
+
+// transition is what a check did to the state of its host.
+type transition uint8
+
+const (
+	unchanged transition = iota
+	pendingChange
+	changed
+)
+
+func (c *Cluster) checkPassed(k *checker, degraded bool) (t transition) {
+	h, st := k.h, &k.h.check
+	k.missed = 0
+	c.metrics.HealthChecked("success")
+	if bits := st.state.Load(); bits&checkFailed != 0 {
+		// The first result counts at once: it makes starting faster.
+		k.passed++
+		if bits&checkPending == 0 && k.passed < k.cfg.HealthyThreshold {
+			t = pendingChange
+		} else {
+			st.clear(checkFailed | checkExcluded | checkTimeout)
+			st.lastError = ""
+			h.healthySince.Store(monotonic())
+			c.m.log.Info("host passes its health checks", "cluster", c.name, "host", h.key)
+			t = changed
+		}
+	}
+	if t != changed && k.cfg.AlwaysLogSuccess {
+		c.m.log.Info("health check passed", "cluster", c.name, "host", h.key)
+	}
+	if degraded != (st.state.Load()&checkDegraded != 0) {
+		if degraded {
+			st.set(checkDegraded)
+		} else {
+			st.clear(checkDegraded)
+		}
+		c.m.log.Info("host reports on itself", "cluster", c.name, "host", h.key, "degraded", degraded)
+		if t == unchanged {
+			t = changed
+		}
+	}
+	if o := c.cfg.Load().Outlier; o != nil && !o.KeepOnCheck && h.ejected() && st.state.Load()&checkFailed == 0 {
+		c.uneject(h)
+		t = changed
+	}
+	return t
+}
+
+func (c *Cluster) checkMissed(k *checker, v verdict) (t transition) {
+	h, st := k.h, &k.h.check
+	k.passed = 0
+	st.failures++
+	st.lastError = v.err.Error()
+	result := "failure"
+	if v.timeout {
+		result = "timeout"
+	} else if v.network {
+		result = "network_failure"
+	}
+	c.metrics.HealthChecked(result)
+	if v.exclude {
+		st.set(checkExcluded)
+	}
+	if st.state.Load()&checkFailed == 0 {
+		k.missed++
+		if (v.network || v.retriable) && k.missed < k.cfg.UnhealthyThreshold {
+			t = pendingChange
+		} else {
+			st.set(checkFailed)
+			c.m.log.Warn("host fails its health checks", "cluster", c.name, "host", h.key, "err", v.err)
+			if c.cfg.Load().CloseOnFailure {
+				h.closeMatching(func(string, *stream.Info) bool { return true })
+			}
+			t = changed
+		}
+	}
+	if t != changed && (k.cfg.AlwaysLogFailures || st.state.Load()&checkPending != 0) {
+		c.m.log.Warn("health check failed", "cluster", c.name, "host", h.key, "err", v.err)
+	}
+	if v.timeout && st.state.Load()&checkFailed != 0 {
+		st.set(checkTimeout)
+	} else {
+		st.clear(checkTimeout)
+	}
+	return t
+}
+
+// release lets a host go that only its checks had kept. c.mu is held.
+func (c *Cluster) release(k *checker) {
+	delete(c.byKey, k.h.key)
+	c.order = slices.DeleteFunc(c.order, func(h *Host) bool { return h == k.h })
+	c.forget(k.h)
+	c.syncChecks()
+	c.rebuild()
+}
+
+// interval is the time until the next check after a result and what it did.
+func (k *checker) interval(passed bool, t transition, traffic bool) time.Duration {
+	c := k.cfg
+	d := c.Interval
+	switch {
+	case !traffic && passed && t != pendingChange:
+		d = c.NoTrafficHealthy
+	case !traffic:
+		d = c.NoTraffic
+	case passed && t == pendingChange:
+		d = c.HealthyEdge
+	case !passed && t == pendingChange:
+		d = c.UnhealthyEdge
+	case !passed:
+		d = c.Unhealthy
+	}
+	d = jittered(d, float64(c.JitterPercent))
+	if c.Jitter > 0 {
+		d += rand.N(c.Jitter)
+	}
+	return max(d, time.Millisecond)
+}

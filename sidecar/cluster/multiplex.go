@@ -1,0 +1,261 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync/atomic"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// protocol is what a connection is dialled for.
+type protocol uint8
+
+const (
+	protocolBytes protocol = iota // whatever its opener says on it
+	protocolHTTP1
+	protocolHTTP2
+)
+
+// alpn is what is offered where the TLS context says nothing.
+func (p protocol) alpn(cfg *settings) []string {
+	switch {
+	case p == protocolBytes:
+		return nil
+	case cfg.HTTP.Protocol == SpeakAuto:
+		return []string{"h2", "http/1.1"}
+	case p == protocolHTTP2:
+		return []string{"h2"}
+	}
+	return []string{"http/1.1"}
+}
+
+// settle tells whether HTTP/2 is spoken on a connection that was made for p.
+func (p protocol) settle(cfg *settings, info *stream.Info) bool {
+	if p != protocolBytes && cfg.HTTP.Protocol == SpeakAuto {
+		return info.ALPN == "h2"
+	}
+	return p == protocolHTTP2
+}
+
+// agreed refuses a server that chose, by ALPN, what will not be spoken: each side
+// would take the other's bytes for something else.
+func (p protocol) agreed(cfg *settings, info *stream.Info) error {
+	switch {
+	case p == protocolBytes || cfg.HTTP.Protocol == SpeakAuto:
+		return nil
+	case p == protocolHTTP1 && info.ALPN == "h2", p == protocolHTTP2 && info.ALPN == "http/1.1":
+		return fmt.Errorf("the server chose %q by ALPN, and another protocol is configured", info.ALPN)
+	}
+	return nil
+}
+
+// multiplexed are the connections of a pool that carry several streams at once.
+type multiplexed struct {
+	conns atomic.Pointer[[]*Conn] // writers hold the pool's lock
+	// dialing is closed when the one connection that is being made is there, or not.
+	dialing chan struct{}
+	// freed has a value when there may be room for a stream.
+	freed chan struct{}
+	// http1: the host chose HTTP/1 when it was last asked.
+	http1 atomic.Bool
+}
+
+// multiplexes tells whether requests to the host share connections.
+func (p *pool) multiplexes(cfg *settings, clientHTTP2 bool) bool {
+	switch cfg.HTTP.Protocol {
+	case SpeakHTTP2:
+		return true
+	case SpeakDownstream:
+		return clientHTTP2
+	case SpeakAuto:
+		return p.host.tls(cfg) != nil && !p.multiplexed.http1.Load()
+	}
+	return false
+}
+
+// takeShared returns the connection with the most room, nil when none has any.
+func (p *pool) takeShared() *Conn {
+	conns := p.multiplexed.conns.Load()
+	if conns == nil {
+		return nil
+	}
+	cfg := p.host.cluster.cfg.Load()
+	var best *Conn
+	most := 0
+	for _, c := range *conns {
+		if c.generation != cfg.tlsGeneration || c.condemned.Load() {
+			continue
+		}
+		if free := c.HTTP2.Free(); free > most {
+			best, most = c, free
+		}
+	}
+	if best == nil {
+		return nil
+	}
+	best.uses.Add(1)
+	if best.spent(cfg) {
+		// This is the last request that it takes.
+		p.unshare(best)
+		best.condemned.Store(true)
+	}
+	return best
+}
+
+// connectShared waits for room on a connection: on a new one where none is being made
+// and the limit allows it. One is made at a time, because it has room for many.
+func (p *pool) connectShared(ctxOf func() (context.Context, context.CancelFunc), s telemetry.Shard) (*Conn, error) {
+	ctx, cancel := ctxOf()
+	defer cancel()
+	c := p.host.cluster
+	limits := c.cfg.Load().Limits
+	n := c.pending.Add(1)
+	defer c.pending.Add(-1)
+	if limits.MaxPendingRequests > 0 && n > int64(limits.MaxPendingRequests) {
+		if c.metrics != nil {
+			c.metrics.OverflowPending.Inc(s)
+		}
+		return nil, &Error{Kind: OverflowPending, Cluster: c.name, Host: p.host.key}
+	}
+	for {
+		seen := p.multiplexed.conns.Load()
+		if conn := p.takeShared(); conn != nil {
+			if conn.HTTP2.Free() > 1 {
+				p.roomFreed() // for the next that waits
+			}
+			return conn, nil
+		}
+		p.mu.Lock()
+		if p.multiplexed.conns.Load() != seen {
+			p.mu.Unlock()
+			continue // one was made meanwhile
+		}
+		wait := p.multiplexed.dialing
+		mine := wait == nil && p.admits(limits.MaxConnections, s)
+		if mine {
+			wait = make(chan struct{})
+			p.multiplexed.dialing = wait
+			p.dialing++
+		}
+		p.mu.Unlock()
+		if mine {
+			conn, err := p.dialReserved(ctx, s, protocolHTTP2)
+			p.mu.Lock()
+			p.multiplexed.dialing = nil
+			p.mu.Unlock()
+			close(wait)
+			return conn, err
+		}
+		select {
+		case <-wait: // never, when nobody dials
+		case <-p.multiplexed.freed:
+		case <-ctx.Done():
+			return nil, &Error{Kind: Canceled, Cluster: c.name, Host: p.host.key, Err: context.Cause(ctx)}
+		}
+		if p.multiplexed.http1.Load() && c.cfg.Load().HTTP.Protocol == SpeakAuto {
+			return p.connect(ctxOf, s)
+		}
+	}
+}
+
+// admits counts another connection against the limit. A host without any may always
+// have one. The pool's lock is held.
+func (p *pool) admits(limit int, s telemetry.Shard) bool {
+	c := p.host.cluster
+	n := c.conns.Add(1)
+	if limit <= 0 || n <= int64(limit) || len(p.all)+p.dialing == 0 {
+		return true
+	}
+	c.conns.Add(-1)
+	if c.metrics != nil {
+		c.metrics.OverflowConnections.Inc(s)
+	}
+	return false
+}
+
+func (p *pool) roomFreed() {
+	select {
+	case p.multiplexed.freed <- struct{}{}:
+	default:
+	}
+}
+
+// share makes a new connection everybody's, and reads it until it ends. One that is
+// drained ends when its last stream does.
+func (p *pool) share(c *Conn) {
+	p.multiplexed.http1.Store(false)
+	c.HTTP2.OnFree(p.roomFreed)
+	p.mu.Lock()
+	var next []*Conn
+	if conns := p.multiplexed.conns.Load(); conns != nil {
+		next = slices.Clone(*conns)
+	}
+	next = append(next, c)
+	p.multiplexed.conns.Store(&next)
+	p.mu.Unlock()
+	go func() {
+		_ = c.HTTP2.Run() // its streams told whoever waits for them
+		_ = c.Close()
+	}()
+	// The host may have been retired meanwhile.
+	if !p.host.usable() {
+		p.drainShared(func(*Conn) bool { return true })
+	}
+}
+
+// unshare has no new request find the connection.
+func (p *pool) unshare(c *Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	conns := p.multiplexed.conns.Load()
+	if conns == nil || !slices.Contains(*conns, c) {
+		return
+	}
+	next := slices.DeleteFunc(slices.Clone(*conns), func(o *Conn) bool { return o == c })
+	p.multiplexed.conns.Store(&next)
+}
+
+// releaseShared is Release of a shared connection.
+func (c *Conn) releaseShared() {
+	p := c.pool
+	cfg := p.host.cluster.cfg.Load()
+	if c.condemned.Load() || !p.host.usable() || c.generation != cfg.tlsGeneration || !c.HTTP2.Usable() {
+		p.unshare(c)
+		c.HTTP2.Drain()
+	}
+}
+
+// drainShared has the connections that match take no more requests, and end when
+// those that they carry have.
+func (p *pool) drainShared(match func(*Conn) bool) {
+	conns := p.multiplexed.conns.Load()
+	if conns == nil {
+		return
+	}
+	for _, c := range *conns {
+		if match(c) {
+			p.unshare(c)
+			c.HTTP2.Drain()
+		}
+	}
+}
+
+// http2 are the codec's terms.
+func (h *HTTP) http2() *http2.Config {
+	c := http2.Default()
+	if h.HTTP2 != nil {
+		own := *h.HTTP2
+		c = &own
+	}
+	if h.MaxResponseHeaders > 0 {
+		c.Limits.Fields = h.MaxResponseHeaders
+	}
+	if h.MaxResponseHeaderKB > 0 {
+		c.Limits.HeadBytes = h.MaxResponseHeaderKB << 10
+	}
+	return c
+}

@@ -1,0 +1,159 @@
+package cluster
+
+import (
+	"hash/maphash"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	destinationShards = 64
+	// maxDestinations bounds what clients can make a cluster remember.
+	maxDestinations = 1 << 16
+)
+
+// destinations are the hosts of an OriginalDestination cluster: one for each
+// address that a client meant to connect to, made at the first and forgotten when
+// nothing uses it. Reads take no lock.
+type destinations struct {
+	c      *Cluster
+	seed   maphash.Seed
+	shards [destinationShards]atomic.Pointer[map[netip.AddrPort]*Host]
+
+	mu     sync.Mutex // serialises writers
+	count  int
+	closed bool
+	swept  int64 // under the cluster's lock
+}
+
+func newDestinations(c *Cluster) *destinations {
+	d := &destinations{c: c, seed: maphash.MakeSeed()}
+	for i := range d.shards {
+		d.shards[i].Store(&map[netip.AddrPort]*Host{})
+	}
+	return d
+}
+
+func (d *destinations) shard(a netip.AddrPort) *atomic.Pointer[map[netip.AddrPort]*Host] {
+	return &d.shards[maphash.Comparable(d.seed, a)%destinationShards]
+}
+
+// pick is the host where the client wanted to go; nil where nobody knows.
+func (d *destinations) pick(s *settings, pc *PickContext) *Host {
+	if pc == nil {
+		return nil
+	}
+	to := pc.Destination
+	if name := s.OriginalDst.Header; name != "" && pc.Request != nil {
+		// Only the first value counts, as in Envoy.
+		if v, ok := pc.Request.HeaderValue(name, 0); ok {
+			if a, err := netip.ParseAddrPort(v); err == nil {
+				to = a
+			} else if d.c.metrics != nil {
+				d.c.metrics.InvalidDestination.Inc(0)
+			}
+		}
+	}
+	if !to.IsValid() {
+		return nil
+	}
+	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
+	if s.OriginalDst.Port != 0 {
+		to = netip.AddrPortFrom(to.Addr(), s.OriginalDst.Port)
+	}
+	if to.Port() == 0 {
+		return nil
+	}
+	h := (*d.shard(to).Load())[to]
+	if h == nil {
+		return d.add(s, to)
+	}
+	if !h.used.Load() {
+		h.used.Store(true)
+	}
+	return h
+}
+
+func (d *destinations) add(s *settings, to netip.AddrPort) *Host {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p := d.shard(to)
+	if h := (*p.Load())[to]; h != nil {
+		h.used.Store(true)
+		return h
+	}
+	if d.closed || d.count >= maxDestinations {
+		return nil
+	}
+	e := &Endpoint{Host: to.Addr().String(), Port: int(to.Port())}
+	h := newHost(d.c, e.key(), e, s)
+	h.place(e, 0)
+	h.used.Store(true)
+	next := maps.Clone(*p.Load())
+	next[to] = h
+	p.Store(&next)
+	d.count++
+	return h
+}
+
+// all are the hosts, by address.
+func (d *destinations) all() []*Host {
+	var out []*Host
+	for i := range d.shards {
+		out = slices.AppendSeq(out, maps.Values(*d.shards[i].Load()))
+	}
+	slices.SortFunc(out, func(a, b *Host) int { return strings.Compare(a.key, b.key) })
+	return out
+}
+
+// forgetUnused drops the hosts that were not chosen since the last time and have
+// no connection, once an interval.
+func (d *destinations) forgetUnused(now int64, interval time.Duration) {
+	if interval <= 0 {
+		interval = 5 * time.Second
+	}
+	if now-d.swept < int64(interval) {
+		return
+	}
+	d.swept = now
+	d.drop(func(h *Host) bool {
+		return !h.used.Swap(false) && h.conns.Load() == 0 && h.active.Load() == 0
+	})
+}
+
+// close forgets all hosts; none is made any more.
+func (d *destinations) close() {
+	d.mu.Lock()
+	d.closed = true
+	d.mu.Unlock()
+	d.drop(func(*Host) bool { return true })
+}
+
+func (d *destinations) drop(which func(*Host) bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := range d.shards {
+		old := *d.shards[i].Load()
+		var next map[netip.AddrPort]*Host
+		for a, h := range old {
+			if !which(h) {
+				continue
+			}
+			if next == nil {
+				next = maps.Clone(old)
+			}
+			delete(next, a)
+			d.count--
+			h.gone.Store(true)
+			h.closeIdle()
+		}
+		if next != nil {
+			d.shards[i].Store(&next)
+		}
+	}
+}

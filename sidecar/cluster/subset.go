@@ -1,0 +1,262 @@
+package cluster
+
+import (
+	"slices"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// Subsets divide a cluster's hosts by metadata, as Envoy's subset load balancer
+// does.
+type Subsets struct {
+	Selectors []Selector
+	Fallback  Fallback
+	// Default are the "envoy.lb" values of the hosts that FallbackDefault uses.
+	Default map[string]any
+	// LocalityWeighted keeps locality weights within a subset, ScaleLocality by how
+	// many of a locality's hosts it has.
+	LocalityWeighted, ScaleLocality bool
+	// PanicAny uses all hosts where the fallback has none.
+	PanicAny bool
+	// ListAsAny takes a host whose value is a list for each of its elements.
+	ListAsAny bool
+	// FallbackList honours the criterion "fallback_list": criteria to try in order.
+	FallbackList bool
+	// AllowRedundant ignores criteria that are in no selector, if a selector has
+	// the others.
+	AllowRedundant bool
+}
+
+// Selector makes a subset of each combination of values of Keys, which are sorted.
+type Selector struct {
+	Keys       []string
+	SingleHost bool
+	Fallback   Fallback
+	// FallbackKeys are the keys that FallbackKeysSubset looks for; sorted.
+	FallbackKeys []string
+}
+
+// Fallback is what to use where no subset matches.
+type Fallback uint8
+
+// The fallback policies. FallbackUnset, of a selector, means the cluster's.
+const (
+	FallbackUnset Fallback = iota
+	FallbackNone
+	FallbackAny
+	FallbackDefault
+	FallbackKeysSubset
+)
+
+// subset is the hosts of one combination of values: single, or balanced.
+type subset struct {
+	single *Host
+	*balancer
+}
+
+// subsetIndex finds subsets. Immutable.
+type subsetIndex struct {
+	byText    map[string]*subset // by criteria, as MetadataMatch has them
+	selectors map[string]*Selector
+	any       *subset
+	fallback  *subset // the default subset; nil where it is not used
+}
+
+func newSubsetIndex(rosters []roster, s *settings, a *Assignment, now int64) *subsetIndex {
+	x := &subsetIndex{byText: map[string]*subset{}, selectors: map[string]*Selector{}}
+	all := func(*Host) bool { return true }
+	balance := func(keep func(*Host) bool) *subset { return &subset{balancer: newBalancer(rosters, keep, s, a, now)} }
+	x.any = balance(all)
+	x.fallback = balance(func(h *Host) bool { return matchesAll(h, s.Subsets.Default, s.Subsets.ListAsAny) })
+	members := map[string]map[*Host]bool{}
+	for i := range s.Subsets.Selectors {
+		sel := &s.Subsets.Selectors[i]
+		names := joinKeys(sel.Keys)
+		if x.selectors[names] == nil {
+			x.selectors[names] = sel
+		}
+		for j := range rosters {
+			for _, h := range rosters[j].hosts {
+				for _, text := range combinations(h, sel.Keys, s.Subsets.ListAsAny) {
+					if sel.SingleHost {
+						if x.byText[text] == nil {
+							x.byText[text] = &subset{single: h}
+						}
+						continue
+					}
+					if members[text] == nil {
+						members[text] = map[*Host]bool{}
+					}
+					members[text][h] = true
+				}
+			}
+		}
+	}
+	for text, in := range members {
+		x.byText[text] = balance(func(h *Host) bool { return in[h] })
+	}
+	return x
+}
+
+func joinKeys(keys []string) string {
+	var b []byte
+	for _, k := range keys {
+		b = append(append(b, k...), 0)
+	}
+	return string(b)
+}
+
+// combinations are the criteria that a host fulfils for keys: none where it lacks
+// one, several where lists stand for each of their elements.
+func combinations(h *Host, keys []string, lists bool) []string {
+	out := []string{""}
+	for _, k := range keys {
+		v, ok := h.Endpoint().Metadata[lbNamespace][k]
+		if !ok {
+			return nil
+		}
+		values := []any{v}
+		if list, ok := v.([]any); ok && lists {
+			values = list
+		}
+		var next []string
+		for _, stem := range out {
+			for _, v := range values {
+				next = append(next, string(appendCriterion([]byte(stem), k, canonical(v))))
+			}
+		}
+		out = next
+	}
+	return out
+}
+
+func matchesAll(h *Host, want map[string]any, lists bool) bool {
+	have := h.Endpoint().Metadata[lbNamespace]
+	for k, v := range want {
+		got, ok := have[k]
+		list, isList := got.([]any)
+		switch {
+		case !ok:
+			return false
+		case lists && isList:
+			if !slices.ContainsFunc(list, func(e any) bool { return canonical(e) == canonical(v) }) {
+				return false
+			}
+		case canonical(got) != canonical(v):
+			return false
+		}
+	}
+	return true
+}
+
+// pickSubset chooses a host by the context's criteria and the fallback policies.
+func (c *Cluster) pickSubset(set *endpointSet, s *settings, pc *PickContext, p pick) *Host {
+	var m *MetadataMatch
+	if pc != nil {
+		m = pc.Metadata
+	}
+	if m != nil && s.Subsets.FallbackList && m.preferred != nil {
+		for _, alternative := range m.preferred {
+			if h := c.pickCriteria(set.subsets, s, alternative, p); h != nil {
+				return h
+			}
+		}
+		return nil
+	}
+	return c.pickCriteria(set.subsets, s, m, p)
+}
+
+// keySpace is how long criteria may be to be looked up without allocating.
+const keySpace = 512
+
+func (c *Cluster) pickCriteria(x *subsetIndex, s *settings, m *MetadataMatch, p pick) *Host {
+	if m == nil {
+		return c.pickFallback(x, s, s.Subsets.Fallback, p)
+	}
+	var space [keySpace]byte
+	sub, sel := x.byText[m.text], x.selectorOf(m.keys)
+	if s.Subsets.AllowRedundant {
+		for i := range s.Subsets.Selectors {
+			if text, ok := m.only(space[:0], s.Subsets.Selectors[i].Keys); ok {
+				sub, sel = x.byText[string(text)], &s.Subsets.Selectors[i]
+				break
+			}
+		}
+	}
+	// Keys of a fallback are fewer each time, so this ends.
+	for {
+		if sub != nil {
+			c.countSubset(subsetSelected)
+			return sub.choose(s, p)
+		}
+		switch {
+		case sel == nil || sel.Fallback == FallbackUnset:
+			return c.pickFallback(x, s, s.Subsets.Fallback, p)
+		case sel.Fallback == FallbackNone:
+			return nil
+		case sel.Fallback == FallbackAny:
+			return x.any.choose(s, p)
+		case sel.Fallback == FallbackDefault:
+			return x.fallback.choose(s, p)
+		}
+		keys := sel.FallbackKeys
+		text, ok := m.only(space[:0], keys)
+		if !ok {
+			return c.pickFallback(x, s, s.Subsets.Fallback, p)
+		}
+		sub, sel = x.byText[string(text)], x.selectorOf(keys)
+	}
+}
+
+func (x *subsetIndex) selectorOf(keys []string) *Selector {
+	var space [keySpace]byte
+	names := space[:0]
+	for _, k := range keys {
+		names = append(append(names, k...), 0)
+	}
+	return x.selectors[string(names)]
+}
+
+// pickFallback is the cluster's own policy.
+func (c *Cluster) pickFallback(x *subsetIndex, s *settings, policy Fallback, p pick) *Host {
+	var h *Host
+	switch policy {
+	case FallbackAny:
+		h = x.any.choose(s, p)
+	case FallbackDefault:
+		h = x.fallback.choose(s, p)
+	default:
+		return nil
+	}
+	if h != nil {
+		c.countSubset(subsetFallback)
+		return h
+	}
+	if s.Subsets.PanicAny {
+		if h = x.any.choose(s, p); h != nil {
+			c.countSubset(subsetPanic)
+		}
+	}
+	return h
+}
+
+func (b *subset) choose(s *settings, p pick) *Host {
+	if b.single != nil {
+		return b.single
+	}
+	return b.balancer.choose(s, p)
+}
+
+type subsetResult uint8
+
+const (
+	subsetSelected subsetResult = iota
+	subsetFallback
+	subsetPanic
+)
+
+func (c *Cluster) countSubset(r subsetResult) {
+	if c.metrics != nil {
+		c.metrics.SubsetPicks[r].Inc(telemetry.Shard(0))
+	}
+}

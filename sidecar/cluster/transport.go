@@ -1,0 +1,77 @@
+package cluster
+
+import (
+	"context"
+	"net"
+	"strings"
+	"time"
+)
+
+// dialer is how connections are opened that need socket options; nil where the
+// manager's way does.
+func dialer(m *Manager, cfg *Config) func(ctx context.Context, network, address string) (net.Conn, error) {
+	if !cfg.Source.IsValid() && cfg.TCP == nil || m.opts.Dial != nil {
+		return nil
+	}
+	d := &net.Dialer{}
+	if k := cfg.TCP; k != nil {
+		orSystem := func(v time.Duration) time.Duration {
+			if v == 0 {
+				return -1
+			}
+			return v
+		}
+		d.KeepAliveConfig = net.KeepAliveConfig{
+			Enable: true, Idle: orSystem(k.Idle), Interval: orSystem(k.Interval), Count: k.Probes,
+		}
+		if k.Probes == 0 {
+			d.KeepAliveConfig.Count = -1
+		}
+	}
+	from := &net.TCPAddr{IP: cfg.Source.AsSlice(), Zone: cfg.Source.Zone()}
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		own := *d
+		if cfg.Source.IsValid() && strings.HasPrefix(network, "tcp") {
+			own.LocalAddr = from
+		}
+		return own.DialContext(ctx, network, address)
+	}
+}
+
+// connect opens a transport connection to the host.
+func (h *Host) connect(ctx context.Context, s *settings) (net.Conn, error) {
+	t := h.target.Load()
+	if s.dial != nil {
+		return s.dial(ctx, t.network, t.address)
+	}
+	return h.cluster.m.dial(ctx, t.network, t.address)
+}
+
+// retireConns closes the idle connections; those in use are not pooled again.
+func (h *Host) retireConns() {
+	for _, p := range *h.pools.Load() {
+		p.mu.Lock()
+		for c := range p.all {
+			c.condemned.Store(true)
+		}
+		p.mu.Unlock()
+		p.closeIdle()
+	}
+}
+
+// spent tells whether a connection has lived or served as long as it may.
+func (c *Conn) spent(s *settings) bool {
+	o := &s.HTTP
+	return o.MaxRequestsPerConnection > 0 && c.uses.Load() >= uint64(o.MaxRequestsPerConnection) ||
+		c.until > 0 && monotonic() >= c.until
+}
+
+// lifetime is when a connection that is made now has lived long enough, 0 for
+// never. The jitter keeps connections that were made together from ending so.
+func (s *settings) lifetime() int64 {
+	o := &s.HTTP
+	if o.MaxConnectionDuration <= 0 {
+		return 0
+	}
+	return monotonic() + int64(jittered(o.MaxConnectionDuration, o.MaxConnectionJitter))
+}

@@ -1,0 +1,72 @@
+package config
+
+import (
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
+)
+
+// http2Options are Envoy's defaults and what o says otherwise; o may be nil.
+func http2Options(o *corev3.Http2ProtocolOptions, path string) (*http2.Config, error) {
+	c := http2.Default()
+	for _, f := range []struct {
+		from *wrapperspb.UInt32Value
+		to   func(uint32)
+	}{
+		{o.GetHpackTableSize(), func(v uint32) { c.HeaderTableSize = v }},
+		{o.GetMaxConcurrentStreams(), func(v uint32) { c.MaxConcurrentStreams = v }},
+		{o.GetInitialStreamWindowSize(), func(v uint32) { c.StreamWindow = v }},
+		{o.GetInitialConnectionWindowSize(), func(v uint32) { c.ConnWindow = v }},
+		{o.GetMaxOutboundFrames(), func(v uint32) { c.MaxOutboundFrames = int(v) }},
+		{o.GetMaxOutboundControlFrames(), func(v uint32) { c.MaxOutboundControlFrames = int(v) }},
+		{o.GetMaxConsecutiveInboundFramesWithEmptyPayload(), func(v uint32) { c.MaxEmptyFrames = int(v) }},
+		{o.GetMaxInboundPriorityFramesPerStream(), func(v uint32) { c.MaxPriorityPerStream = int(v) }},
+		{o.GetMaxInboundWindowUpdateFramesPerDataFrameSent(), func(v uint32) { c.MaxWindowUpdatesPerData = int(v) }},
+	} {
+		if f.from != nil {
+			f.to(f.from.GetValue())
+		}
+	}
+	c.AllowConnect = o.GetAllowConnect()
+	c.MalformedEndsConnection = !o.GetOverrideStreamErrorOnInvalidHttpMessage().GetValue()
+	if o.GetOverrideStreamErrorOnInvalidHttpMessage() == nil {
+		c.MalformedEndsConnection = !o.GetStreamErrorOnInvalidHttpMessaging() //nolint:staticcheck // Envoy takes it still
+	}
+	var err error
+	if c.Keepalive, err = http2KeepAlive(o.GetConnectionKeepalive(), path+".connection_keepalive"); err != nil {
+		return nil, err
+	}
+	for i, s := range o.GetCustomSettingsParameters() {
+		here := at(path+".custom_settings_parameters", i)
+		if s.GetIdentifier() == nil || s.GetValue() == nil || s.GetIdentifier().GetValue() > 0xffff {
+			return nil, fail(here, "needs an identifier of 16 bits and a value")
+		}
+		c.CustomSettings = append(c.CustomSettings, http2.Setting{ID: uint16(s.GetIdentifier().GetValue()), Value: s.GetValue().GetValue()})
+	}
+	if err := c.Validate(); err != nil {
+		return nil, fail(path, "%v", err)
+	}
+	return c, nil
+}
+
+func http2KeepAlive(k *corev3.KeepaliveSettings, path string) (out http2.Keepalive, err error) {
+	if k == nil {
+		return out, nil
+	}
+	if out.Interval, err = duration(k.GetInterval(), path+".interval"); err != nil {
+		return out, err
+	}
+	if out.Timeout, err = duration(k.GetTimeout(), path+".timeout"); err != nil {
+		return out, err
+	}
+	if out.Idle, err = duration(k.GetConnectionIdleInterval(), path+".connection_idle_interval"); err != nil {
+		return out, err
+	}
+	out.Jitter = 0.15 // Envoy's
+	if j := k.GetIntervalJitter(); j != nil {
+		out.Jitter = j.GetValue() / 100
+	}
+	return out, nil
+}

@@ -1,0 +1,316 @@
+package hcm
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/http1"
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+)
+
+// outcome is how an attempt ended.
+type outcome uint8
+
+const (
+	responded outcome = iota
+	noHost
+	overflow
+	connectFailed
+	connectTimeout
+	reset         // the connection ended before a response
+	remoteReset   // the host reset the stream
+	refused       // the host certainly did not process the request
+	brokeProtocol // the response was refused
+	timedOut      // the route's timeout
+	tryTimedOut   // the attempt's
+	idleTimedOut  // the stream's
+	clientGone
+	clientBroke // the request's body was refused
+	unwritable
+)
+
+// attempt is one sending of an exchange's request to one host.
+type attempt struct {
+	x    *exchange
+	resp *message.Response
+	host *cluster.Host
+	// up is nil when the attempt holds no connection.
+	up upstream
+	h1 http1Upstream // what up is when the host speaks HTTP/1
+	h2 http2Upstream // and HTTP/2
+
+	until int64 // noDeadline for none
+	stale bool  // the connection was used before
+	wrote bool  // at least a byte of the attempt was sent
+	dial  func() (context.Context, context.CancelFunc)
+
+	trace
+}
+
+// trace is what is to be told of an attempt.
+type trace struct {
+	sentAt, firstAt int64 // when it was sent, and when its answer began
+	sent, received  int64 // body bytes
+	remote, local   net.Addr
+	peer, own       string
+	tls             uint16
+	failure         string
+}
+
+func (a *attempt) init(x *exchange) {
+	a.x, a.resp = x, x.resp
+	a.dial = a.dialContext
+}
+
+// reset forgets the exchange's attempts; the last one has ended.
+func (a *attempt) reset() {
+	a.h1.next()
+	a.host = nil
+	a.trace = trace{}
+}
+
+// dialContext bounds a dial by the attempt's deadline.
+func (a *attempt) dialContext() (context.Context, context.CancelFunc) {
+	if a.until != noDeadline {
+		return context.WithTimeout(a.x.ctx, time.Duration(max(1, a.until-monotonic())))
+	}
+	return context.WithCancel(a.x.ctx)
+}
+
+// run sends the request once. With responded, the response's head is there and the
+// connection is still held; otherwise everything was given back.
+func (a *attempt) run() outcome {
+	x := a.x
+	h, err := x.cluster.Pick(x.tried[:x.ntried])
+	if err != nil {
+		return noHost
+	}
+	a.host = h
+	x.noteTried(h)
+	a.remote = h.Addr()
+	own := h.Cluster()
+	if !own.StartRequest(x.d.Shard) {
+		return overflow
+	}
+	h.Begin()
+	a.until = x.deadline
+	if p := x.sel.Retry; p != nil && p.PerTryTimeout > 0 {
+		a.until = min(x.deadline, monotonic()+int64(p.PerTryTimeout))
+	}
+	conn, err := h.Acquire(a.dial, x.d.Workload, x.req.Version == message.HTTP2, x.d.Shard)
+	if err != nil {
+		h.End()
+		own.EndRequest()
+		return a.connectFailure(err)
+	}
+	o := a.exchange(conn)
+	if o == responded {
+		return o
+	}
+	a.report(o)
+	a.drop(false)
+	x.stopPump()
+	return o
+}
+
+// exchange makes conn the attempt's connection, sends the request on it and reads the
+// response's head.
+func (a *attempt) exchange(conn *cluster.Conn) outcome {
+	info := conn.Info()
+	a.local, a.peer, a.own, a.tls = info.Local, info.PeerID, info.OwnID, info.TLSVersion
+	a.stale, a.wrote = conn.Reused(), false
+	a.resp.Reset()
+	if conn.HTTP2 != nil {
+		a.h2.hold(conn, a)
+		a.up = &a.h2
+	} else {
+		a.h1.hold(conn, a)
+		a.up = &a.h1
+	}
+	if err := a.up.open(a); err != nil {
+		return a.broken(err)
+	}
+	a.x.dog.upstream.Store(&a.up)
+	return a.send()
+}
+
+// drop gives the attempt's connection back; clean says that the exchange on it
+// ended so that another may begin.
+func (a *attempt) drop(clean bool) {
+	// The watchdog must not see the connection any more when another exchange has it.
+	dog := a.x.dog
+	dog.await(max(a.firstAt, dog.lastActive.Load()), noDeadline, a.x.idleTimeout(), false)
+	dog.upstream.Store(nil)
+	a.up.leave(clean)
+	a.up = nil
+	a.host.End()
+	a.host.Cluster().EndRequest()
+}
+
+func (a *attempt) connectFailure(err error) outcome {
+	var e *cluster.Error
+	kind := cluster.ConnectRefused
+	if errors.As(err, &e) {
+		kind = e.Kind
+		if e.Err != nil {
+			a.failure = e.Err.Error()
+		}
+	}
+	switch kind {
+	case cluster.OverflowConnections, cluster.OverflowPending, cluster.OverflowRequests:
+		return overflow
+	case cluster.Canceled:
+		if a.x.ctx.Err() != nil {
+			return clientGone
+		}
+		return a.expired()
+	case cluster.ConnectTimeout:
+		// The attempt's deadline bounds the dial too.
+		if monotonic() >= a.until {
+			return a.expired()
+		}
+		a.host.Report(cluster.OutcomeConnect)
+		return connectTimeout
+	}
+	a.host.Report(cluster.OutcomeConnect)
+	return connectFailed
+}
+
+// expired tells whose deadline the attempt reached.
+func (a *attempt) expired() outcome {
+	if a.until < a.x.deadline {
+		return tryTimedOut
+	}
+	return timedOut
+}
+
+// send writes the request and reads the response's head.
+func (a *attempt) send() outcome {
+	x := a.x
+	// Where the body is here already, nobody waits for 100.
+	x.req.ExpectContinue = x.req.ExpectContinue && !x.complete
+	a.sentAt, a.firstAt = monotonic(), 0
+	x.dog.await(a.sentAt, a.until, x.idleTimeout(), true)
+	if err := a.up.send(a); err != nil {
+		return a.broken(err)
+	}
+	if !x.complete && !x.tunnel {
+		x.startPump(a.up)
+	}
+	return a.readHead()
+}
+
+// maxInterim bounds the interim responses to one request.
+const maxInterim = 16
+
+// readHead reads the response's head, passing interim ones on.
+func (a *attempt) readHead() outcome {
+	for interim := 0; ; {
+		if err := a.up.head(a); err != nil {
+			return a.broken(err)
+		}
+		if a.resp.Status >= 200 || a.x.switched() {
+			a.report(responded)
+			return responded
+		}
+		if interim++; interim > maxInterim || a.resp.Status == 101 {
+			return a.badResponse("unexpected_interim_response")
+		}
+		if a.x.client.interim(a.x) != nil {
+			return clientGone
+		}
+		a.resp.Reset()
+	}
+}
+
+// badResponse notes a response that the codec refused.
+func (a *attempt) badResponse(reason string) outcome {
+	a.failure = reason
+	if m := a.x.m.metrics; m != nil {
+		m.ProtocolErrors.With("upstream", reason).Inc(a.x.d.Shard)
+	}
+	return brokeProtocol
+}
+
+// protocolError reads the errors of the codecs; ok is false for others.
+func (a *attempt) protocolError(err error) (o outcome, ok bool) {
+	var h1 *http1.Error
+	var stream *http2.StreamError
+	var conn *http2.ConnError
+	switch {
+	case errors.Is(err, http2.ErrRefused):
+		a.wrote = false
+		return refused, true
+	case errors.As(err, &h1):
+		return a.badResponse(h1.Reason), true
+	case errors.As(err, &stream) && stream.Remote:
+		a.failure = stream.Code.String()
+		return remoteReset, true
+	case errors.As(err, &stream):
+		return a.badResponse(stream.Reason), true
+	case errors.As(err, &conn) && conn.Err == nil && !conn.Remote:
+		return a.badResponse(conn.Reason), true
+	}
+	return 0, false
+}
+
+// broken says what an error on the upstream connection means: our own watchdog and
+// the body's sender end the wait that way too.
+func (a *attempt) broken(err error) outcome {
+	if err == http1.ErrUnwritable || err == http2.ErrUnwritable {
+		return unwritable
+	}
+	if o, ok := a.protocolError(err); ok {
+		return o
+	}
+	if !stream.IsTimeout(err) {
+		return reset
+	}
+	x := a.x
+	cause := x.dog.cause.Load()
+	x.dog.calm()
+	switch cause {
+	case causeHard:
+		return a.expired()
+	case causeIdle:
+		return idleTimedOut
+	case causeGone:
+		return clientGone
+	}
+	if p := x.pump; p != nil && p.ended() {
+		if p.refused != nil {
+			return clientBroke
+		}
+		if p.clientErr {
+			return clientGone
+		}
+	}
+	return reset
+}
+
+// report tells the host and the counters how the attempt went.
+func (a *attempt) report(o outcome) {
+	m := a.host.Cluster().Metrics()
+	switch o {
+	case responded:
+		a.host.Report(cluster.Outcome(a.resp.Status))
+		m.Answered(a.x.d.Shard, a.resp.Status)
+		return
+	case reset, remoteReset, brokeProtocol:
+		// A pooled connection that its peer closed meanwhile says nothing of
+		// the host's health.
+		if !a.stale || o == brokeProtocol {
+			a.host.Report(cluster.OutcomeReset)
+		}
+	case timedOut, tryTimedOut:
+		a.host.Report(cluster.OutcomeTimeout)
+	default:
+		return
+	}
+	m.Answered(a.x.d.Shard, 0)
+}

@@ -1,0 +1,204 @@
+package hcm
+
+import (
+	"strconv"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/http1"
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// replayLimit is the most of a request's body that is kept for another attempt. A
+// body of known length below it is read whole before it is sent.
+const replayLimit = 64 << 10
+
+// forward sends the request to the cluster, again where the policy has it so, and
+// relays the response.
+func (x *exchange) forward() {
+	if !x.pullBody() {
+		return
+	}
+	x.mutateRequest()
+	fw := x.sel.Route.Forward
+	x.deadline = noDeadline
+	if fw.Timeout > 0 {
+		if x.complete {
+			x.deadline = x.startMono + int64(fw.Timeout)
+			if x.req.Body != nil {
+				x.deadline = monotonic() + int64(fw.Timeout)
+			}
+		}
+		x.addTimeoutHeader(int64(fw.Timeout))
+	}
+	for {
+		x.attempts++
+		o := x.attempt.run()
+		if o == responded {
+			if x.retryResponse() {
+				continue
+			}
+			x.endRetry(x.resp.Status < 500)
+			x.relay()
+			return
+		}
+		if x.retryFailure(o) {
+			continue
+		}
+		x.endRetry(false)
+		x.fail(o)
+		return
+	}
+}
+
+// addTimeoutHeader tells the upstream how long an answer is of use.
+func (x *exchange) addTimeoutHeader(timeout int64) {
+	x.scratch = strconv.AppendInt(x.scratch[:0], timeout/1e6, 10)
+	x.req.Fields.SetBytes("x-envoy-expected-rq-timeout-ms", x.scratch)
+}
+
+// pullBody reads a small body of known length as a whole: then the exchange stays
+// on one goroutine, and every attempt can send the same.
+func (x *exchange) pullBody() bool {
+	if x.complete || x.req.ContentLength < 0 || x.req.ContentLength > replayLimit || x.req.ExpectContinue {
+		return true
+	}
+	hard := int64(noDeadline)
+	if x.m.requestTimeout > 0 {
+		hard = x.startMono + x.m.requestTimeout
+	}
+	x.dog.await(monotonic(), hard, x.idleTimeout(), false)
+	have := len(x.store)
+	x.store = grow(x.store, int(x.req.ContentLength))
+	for !x.complete {
+		n, last, err := x.client.fill(x.store[have:])
+		have += n
+		x.received += int64(n)
+		if err == nil {
+			x.complete = last
+			continue
+		}
+		x.closeAfter = true
+		if status, reason, ok := refusal(err); ok {
+			x.flags |= telemetry.FlagDownstreamProtocolError
+			x.localReply(&reply{status: status, details: reason, close: true})
+			return false
+		}
+		if x.timedOut(err) {
+			if x.dog.cause.Load() == causeIdle {
+				x.flags |= telemetry.FlagStreamIdleTimeout
+			}
+			x.localReply(&reply{status: 408, body: "request timeout", details: "request_overall_timeout", close: true})
+			return false
+		}
+		x.clientLeft()
+		return false
+	}
+	x.payload = x.store[:have]
+	return true
+}
+
+// refusal tells how a message that its codec refused is answered.
+func refusal(err error) (status int, reason string, ok bool) {
+	switch e := err.(type) {
+	case *http1.Error:
+		return e.Status, e.Reason, true
+	case *http2.StreamError:
+		return 400, e.Reason, !e.Remote
+	}
+	return 0, "", false
+}
+
+// timedOut tells whether an error is our watchdog's doing.
+func (x *exchange) timedOut(err error) bool {
+	if err == nil || !stream.IsTimeout(err) {
+		return false
+	}
+	x.dog.calm()
+	return true
+}
+
+// grow extends b to n bytes and keeps its content.
+func grow(b []byte, n int) []byte {
+	if cap(b) < n {
+		next := make([]byte, n)
+		copy(next, b)
+		return next
+	}
+	return b[:n]
+}
+
+func (x *exchange) idleTimeout() int64 {
+	if r := x.sel.Route; r != nil && r.Forward != nil && r.Forward.IdleTimeout != nil {
+		return int64(*r.Forward.IdleTimeout) // 0 is none
+	}
+	return x.m.streamIdle
+}
+
+func (x *exchange) noteTried(h *cluster.Host) {
+	if x.ntried == len(x.tried) {
+		copy(x.tried[:], x.tried[1:])
+		x.ntried--
+	}
+	x.tried[x.ntried] = h
+	x.ntried++
+}
+
+// fail answers for an upstream that did not.
+func (x *exchange) fail(o outcome) {
+	r := reply{status: 503}
+	const before = "upstream connect error or disconnect/reset before headers. reset reason: "
+	switch o {
+	case noHost:
+		x.flags |= telemetry.FlagNoHealthyUpstream
+		r.body, r.details = "no healthy upstream", "no_healthy_upstream"
+	case overflow:
+		x.flags |= telemetry.FlagUpstreamOverflow
+		r.body, r.details, r.overloaded = before+"overflow", "upstream_reset_before_response_started{overflow}", true
+	case connectFailed:
+		x.flags |= telemetry.FlagUpstreamConnectFailure
+		r.body, r.details = before+"remote connection failure", "upstream_reset_before_response_started{remote_connection_failure}"
+	case connectTimeout:
+		x.flags |= telemetry.FlagUpstreamConnectFailure
+		r.body, r.details = before+"connection timeout", "upstream_reset_before_response_started{connection_timeout}"
+	case reset:
+		x.flags |= telemetry.FlagUpstreamConnTermination
+		r.body, r.details = before+"connection termination", "upstream_reset_before_response_started{connection_termination}"
+	case remoteReset:
+		x.flags |= telemetry.FlagUpstreamReset
+		r.body, r.details = before+"remote reset", "upstream_reset_before_response_started{remote_reset}"
+	case refused:
+		x.flags |= telemetry.FlagUpstreamReset
+		r.body, r.details = before+"remote refused stream reset", "upstream_reset_before_response_started{remote_refused_stream_reset}"
+	case brokeProtocol:
+		x.flags |= telemetry.FlagUpstreamProtocolError
+		r.status, r.body, r.details = 502, before+"protocol error", "upstream_reset_before_response_started{protocol_error}"
+	case timedOut:
+		x.flags |= telemetry.FlagUpstreamRequestTimeout
+		r.status, r.body, r.details = 504, "upstream request timeout", "response_timeout"
+	case tryTimedOut:
+		x.flags |= telemetry.FlagUpstreamRequestTimeout
+		r.status, r.body, r.details = 504, "upstream request timeout", "upstream_per_try_timeout"
+	case idleTimedOut:
+		x.flags |= telemetry.FlagStreamIdleTimeout
+		r.status, r.body, r.details = 504, "stream timeout", "stream_idle_timeout"
+	case clientBroke:
+		x.flags |= telemetry.FlagDownstreamProtocolError
+		r.status, r.details, _ = refusal(x.pump.refused)
+		r.close = true
+	case unwritable:
+		r.status, r.details = 500, "unwritable_request"
+	case clientGone:
+		x.clientLeft()
+		return
+	}
+	x.localReply(&r)
+}
+
+// clientLeft notes that nobody waits for an answer.
+func (x *exchange) clientLeft() {
+	x.flags |= telemetry.FlagDownstreamTermination
+	x.details = "downstream_remote_disconnect"
+	x.closeAfter = true
+}

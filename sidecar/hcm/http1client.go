@@ -1,0 +1,261 @@
+package hcm
+
+import (
+	"io"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/http1"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+)
+
+// http1Client is the client side of an exchange on an HTTP/1 connection.
+type http1Client struct {
+	c      *http1Conn
+	in     buffer
+	out    []byte // what is to be written with the next flush
+	parser http1.RequestParser
+
+	framing  http1.Framing // of the request
+	decoder  http1.BodyDecoder
+	trailers message.Fields
+	piece    piece
+
+	respFraming http1.Framing
+}
+
+// piece is a part of a body that was decoded before it was asked for.
+type piece struct {
+	data []byte
+	last bool
+	have bool
+}
+
+func (p *piece) take() ([]byte, bool) {
+	data, last := p.data, p.last
+	*p = piece{}
+	return data, last
+}
+
+// attach makes h the client on c; the parser is set up for c's manager.
+func (h *http1Client) attach(c *http1Conn) {
+	if h.c == nil || h.c.m != c.m {
+		h.parser.Configure(c.m.limits, http1.Underscores(c.m.cfg.UnderscoreNames))
+		h.parser.AcceptHTTP10 = c.m.cfg.AcceptHTTP10
+	}
+	h.c = c
+}
+
+// release gives back what an exchange does not keep while it is in the pool. What
+// the client sent and nobody read is lost.
+func (h *http1Client) release() {
+	h.c = nil
+	h.in.r, h.in.w = 0, 0
+	if len(h.in.b) > keepBuffer {
+		h.in.b = nil
+	}
+}
+
+// next prepares for the next request on the connection.
+func (h *http1Client) next() {
+	if h.framing == http1.Chunked {
+		h.trailers.Reset()
+	}
+	h.piece = piece{}
+	h.out = h.out[:0]
+	if cap(h.out) > keepBuffer {
+		h.out = nil
+	}
+}
+
+// start begins the body of a request whose head was read.
+func (h *http1Client) start(framing http1.Framing, req *message.Request) {
+	h.framing = framing
+	h.decoder.Start(framing, req.ContentLength, h.c.m.limits)
+	req.Body = nil
+	if framing != http1.NoBody {
+		req.Body = h
+	}
+}
+
+// Next implements message.Body.
+func (h *http1Client) Next() (data []byte, last bool, err error) {
+	for !h.piece.have {
+		if err := h.decode(); err != nil {
+			return nil, false, err
+		}
+		if h.piece.have {
+			break
+		}
+		n, err := h.c.s.Read(h.in.space())
+		if n == 0 {
+			if err == nil {
+				err = io.ErrNoProgress
+			}
+			if h.framing == http1.UntilClose && isEOF(err) {
+				return nil, true, nil
+			}
+			return nil, false, err
+		}
+		h.in.w += n
+		h.c.dog.active()
+	}
+	data, last = h.piece.take()
+	return data, last, nil
+}
+
+// Ready implements message.Body. An error is found again by Next.
+func (h *http1Client) Ready() bool {
+	return h.piece.have || h.decode() != nil || h.piece.have
+}
+
+// decode finds the next piece in what has arrived.
+func (h *http1Client) decode() error {
+	for h.in.len() > 0 {
+		data, n, done, err := h.decoder.Decode(h.in.bytes(), &h.trailers)
+		if err != nil {
+			return err
+		}
+		h.in.consume(n)
+		if len(data) > 0 || done {
+			h.piece = piece{data, done, true}
+			return nil
+		}
+		if n == 0 {
+			return nil
+		}
+	}
+	return nil
+}
+
+// fill implements client, for bodies with a length: p has room for the rest.
+func (h *http1Client) fill(p []byte) (n int, last bool, err error) {
+	if h.piece.have || h.in.len() > 0 {
+		data, last, err := h.Next()
+		return copy(p, data), last, err
+	}
+	n, err = h.c.s.Read(p)
+	if n == 0 {
+		return 0, false, err
+	}
+	_, _, last, err = h.decoder.Decode(p[:n], nil)
+	h.c.dog.active()
+	return n, last, err
+}
+
+// tunnel implements client.
+func (h *http1Client) tunnel(x *exchange) {
+	h.framing = http1.UntilClose
+	h.decoder.Start(http1.UntilClose, 0, h.c.m.limits)
+	x.req.Body, x.req.ContentLength = h, message.UnknownLength
+}
+
+// Trailers implements message.Body.
+func (h *http1Client) Trailers() *message.Fields {
+	if h.framing != http1.Chunked || h.trailers.Len() == 0 {
+		return nil
+	}
+	return &h.trailers
+}
+
+// interim implements client: HTTP/1.0 does not know interim responses, and 100 is
+// for those who wait for it.
+func (h *http1Client) interim(x *exchange) error {
+	if x.req.Version == message.HTTP10 || x.resp.Status == 100 && !x.req.ExpectContinue {
+		return nil
+	}
+	out, err := http1.AppendResponse(h.out[:0], x.resp, http1.ResponseOptions{})
+	if err != nil {
+		return nil // dropped: the final response counts
+	}
+	h.out = out[:0]
+	_, err = h.c.s.Write(out)
+	return err
+}
+
+// head implements client. It decides the framing and whether the connection goes on.
+func (h *http1Client) head(x *exchange, more bool) (err error) {
+	resp := x.resp
+	http10 := x.req.Version == message.HTTP10
+	upgrade := ""
+	switch {
+	case x.switched():
+		h.respFraming, upgrade = http1.UntilClose, resp.Upgrade
+		answerWebSocket(x.req, resp)
+		x.closeAfter = true
+	case !more:
+		h.respFraming = http1.NoBody
+	case resp.ContentLength >= 0:
+		h.respFraming = http1.Length
+	case http10:
+		h.respFraming = http1.UntilClose
+		x.closeAfter = true
+	default:
+		h.respFraming = http1.Chunked
+	}
+	// An answer before the end of the request leaves a body that nobody reads.
+	if h.c.d.Draining() || !x.requestRead() && !(x.local && h.discardable(x)) {
+		x.closeAfter = true
+	}
+	if !x.req.AcceptTrailers {
+		resp.Fields.DelID(message.Trailer)
+	}
+	h.out, err = http1.AppendResponse(h.out[:0], resp, http1.ResponseOptions{
+		Framing: h.respFraming,
+		// HEAD and 304 tell the length that a body would have had.
+		KnownLength: !more && resp.ContentLength >= 0 && resp.Status != 204 && resp.Status >= 200,
+		Close:       x.closeAfter && !x.switched(), KeepAlive: http10 && !x.closeAfter, Upgrade: upgrade,
+	})
+	return err
+}
+
+// discardable tells whether the rest of the request's body is little enough to be
+// read and dropped, which saves the connection.
+func (h *http1Client) discardable(x *exchange) bool {
+	return h.framing == http1.Length && !x.req.ExpectContinue && x.pump == nil && x.req.ContentLength <= replayLimit
+}
+
+// directWrite is from which size on body bytes are written from where they were
+// read instead of being copied behind what is to be written before them.
+const directWrite = 8 << 10
+
+// data implements client.
+func (h *http1Client) data(x *exchange, p []byte, last bool, trailers *message.Fields) (err error) {
+	switch {
+	case h.respFraming == http1.Chunked:
+		h.out = http1.AppendChunk(h.out, p)
+		if last {
+			if !x.req.AcceptTrailers {
+				trailers = nil
+			}
+			h.out, err = http1.AppendLastChunk(h.out, trailers)
+		}
+		return err
+	case len(p) < directWrite, len(h.out) > 0 && len(p) <= upstreamBuffer:
+		// One write with the head is cheaper than two.
+		h.out = append(h.out, p...)
+		return nil
+	}
+	if err := h.flush(x); err != nil {
+		return err
+	}
+	_, err = h.c.s.Write(p)
+	return err
+}
+
+// flush implements client.
+func (h *http1Client) flush(*exchange) error {
+	if len(h.out) == 0 {
+		return nil
+	}
+	_, err := h.c.s.Write(h.out)
+	h.out = h.out[:0]
+	return err
+}
+
+// abort implements client: the missing end of the body, at the close of the
+// connection, tells.
+func (h *http1Client) abort(*exchange) {}
+
+func (h *http1Client) interrupt()   { h.c.interrupt() }
+func (h *http1Client) resume()      { h.c.resume() }
+func (h *http1Client) gone() bool   { return h.c.gone() }
+func (h *http1Client) polled() bool { return h.c.polled() }

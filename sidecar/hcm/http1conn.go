@@ -1,0 +1,294 @@
+package hcm
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/http1"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+)
+
+// http1Conn is one downstream connection that speaks HTTP/1. One goroutine owns it;
+// while it waits for a request it holds no exchange and so no buffer.
+type http1Conn struct {
+	m      *Manager
+	d      *downstream.Conn
+	s      stream.Stream
+	ready  stream.ReadyReader // nil for a stream that cannot wait without a buffer
+	prober stream.Prober
+	ctx    context.Context
+
+	// sniffs: nothing has told yet that the client does not speak HTTP/2. preface is
+	// what it began with when it does.
+	sniffs  bool
+	preface []byte
+
+	x    *exchange
+	xfcc string // this hop's element of x-forwarded-client-cert
+	dog  watchdog
+
+	idleBy int64 // until when the next request must begin
+	parked bool
+}
+
+func newHTTP1Conn(ctx context.Context, m *Manager, d *downstream.Conn) *http1Conn {
+	c := &http1Conn{m: m, d: d, s: d.Stream, ctx: ctx, sniffs: m.cfg.Codec == CodecAuto && d.Info.ALPN == ""}
+	c.ready, _ = d.Stream.(stream.ReadyReader)
+	c.prober, _ = d.Stream.(stream.Prober)
+	c.xfcc = clientCertElement(m.cfg, d.Info)
+	c.dog.parked = d
+	c.dog.start(m.timers, c)
+	return c
+}
+
+// end gives everything back. The listener closes the stream.
+func (c *http1Conn) end() {
+	c.dog.stop()
+	if c.x != nil {
+		c.x.release()
+		c.x = nil
+	}
+}
+
+// serve reads requests and answers them until the connection is to end.
+func (c *http1Conn) serve() {
+	for {
+		framing, ok := c.readHead()
+		if !ok {
+			c.park()
+			return
+		}
+		if !c.handle(framing) {
+			return
+		}
+		c.x.next()
+	}
+}
+
+// park leaves an idle connection to the listener, where that is why waiting ended.
+// The watchdog goes on.
+func (c *http1Conn) park() {
+	if !c.dog.waiting.Load() || c.dog.cause.Load() != causePark || c.preface != nil {
+		return
+	}
+	if c.x != nil {
+		c.x.release()
+		c.x = nil
+	}
+	c.dog.parkBy.Store(0)
+	c.dog.await(monotonic(), c.idleBy, 0, false)
+	c.parked = true
+	c.d.Park(c.s)
+}
+
+// readHead waits for a request and reads its head into c.x.
+func (c *http1Conn) readHead() (http1.Framing, bool) {
+	now := monotonic()
+	if !c.parked {
+		c.idleBy = c.requestWait(now)
+	}
+	c.parked = false
+	c.dog.waiting.Store(true)
+	c.dog.parkBy.Store(now + parkAfter)
+	c.dog.await(now, c.idleBy, 0, false)
+	if c.x != nil && c.x.h1.in.len() > 0 {
+		c.begin() // a pipelined request is there already
+	}
+	for {
+		if c.x != nil && c.x.h1.in.len() > 0 && !c.undecided() {
+			h := &c.x.h1
+			n, framing, err := h.parser.Parse(h.in.bytes(), c.x.req)
+			if err != nil {
+				c.begin()
+				c.refuse(err)
+				return 0, false
+			}
+			if n > 0 {
+				h.in.consume(n)
+				return framing, true
+			}
+		}
+		if c.preface != nil || !c.read() {
+			return 0, false
+		}
+		if c.dog.waiting.Load() {
+			c.begin()
+		}
+	}
+}
+
+// undecided looks at a connection's first bytes and tells whether they may still be, or
+// are, those of HTTP/2.
+func (c *http1Conn) undecided() bool {
+	if !c.sniffs {
+		return false
+	}
+	yes, known := sniff(c.x.h1.in.bytes())
+	if yes {
+		c.preface = bytes.Clone(c.x.h1.in.bytes())
+		c.dog.calm()
+	}
+	c.sniffs = !known
+	return yes || !known
+}
+
+// requestWait is until when the next request must begin.
+func (c *http1Conn) requestWait(now int64) int64 {
+	if c.d.Draining() {
+		c.dog.drainBy.CompareAndSwap(0, now+drainGrace)
+	}
+	return now + c.m.idle
+}
+
+// begin notes the first byte of a request.
+func (c *http1Conn) begin() {
+	if !c.dog.waiting.Swap(false) {
+		return
+	}
+	x := c.x
+	x.begin()
+	limit := int64(noDeadline)
+	if c.m.headersTimeout > 0 {
+		limit = x.startMono + c.m.headersTimeout
+	}
+	if c.m.requestTimeout > 0 {
+		limit = min(limit, x.startMono+c.m.requestTimeout)
+	}
+	c.dog.await(x.startMono, limit, c.m.streamIdle, false)
+}
+
+// read gets more of a request's head. It answers when the time is up.
+func (c *http1Conn) read() bool {
+	var n int
+	var err error
+	if c.ready != nil {
+		n, err = c.ready.ReadReady(c)
+	} else {
+		n, err = c.s.Read(c.TakeBuffer())
+	}
+	if n > 0 {
+		c.x.h1.in.w += n
+		return true
+	}
+	if c.dog.waiting.Load() {
+		return false // idle: nothing was asked, nothing is answered
+	}
+	if c.x.timedOut(err) {
+		c.x.resetRequest()
+		c.x.localReply(&reply{status: 408, body: "request headers timeout", details: "request_header_timeout", close: true})
+		c.x.finish()
+	}
+	return false
+}
+
+// TakeBuffer implements stream.Buffers for reading requests.
+func (c *http1Conn) TakeBuffer() []byte {
+	if c.x == nil {
+		c.x = newExchange(c.m, c.d, c.ctx)
+		c.x.dog, c.x.xfcc = &c.dog, c.xfcc
+		c.x.h1.attach(c)
+		c.x.client = &c.x.h1
+	}
+	return c.x.h1.in.space()
+}
+
+// DropBuffer implements stream.Buffers.
+func (c *http1Conn) DropBuffer() {
+	if c.x != nil && c.dog.waiting.Load() && c.x.h1.in.len() == 0 {
+		c.x.release()
+		c.x = nil
+	}
+}
+
+// handle answers the request in c.x. The result tells whether the connection goes
+// on.
+func (c *http1Conn) handle(framing http1.Framing) bool {
+	x := c.x
+	x.h1.start(framing, x.req)
+	x.closeAfter = x.req.Close
+	x.serve()
+	if !x.complete && !x.closeAfter {
+		c.discardBody()
+	}
+	if x.closeAfter && x.responded && (!x.complete || x.h1.in.len() > 0) {
+		c.linger()
+	}
+	return !x.closeAfter
+}
+
+// refuse answers what the parser refused, and ends the connection.
+func (c *http1Conn) refuse(err error) {
+	var e *http1.Error
+	if !errors.As(err, &e) {
+		e = http1.ErrRequestLine
+	}
+	if c.m.metrics != nil {
+		c.m.metrics.ProtocolErrors.With("downstream", e.Reason).Inc(c.d.Shard)
+	}
+	c.x.resetRequest()
+	c.x.flags |= flagDownstreamProtocol
+	c.x.localReply(&reply{status: e.Status, details: e.Reason, close: true})
+	c.x.finish()
+	c.linger()
+}
+
+// discardBody reads the rest of a body that was answered without being read.
+func (c *http1Conn) discardBody() {
+	x := c.x
+	left := x.req.ContentLength - x.received
+	now := monotonic()
+	c.dog.await(now, now+c.m.streamIdle, 0, false)
+	x.h1.in.r, x.h1.in.w = 0, 0
+	for left > 0 {
+		space := x.h1.in.space()
+		n, err := c.s.Read(space[:min(int64(len(space)), left)])
+		left -= int64(n)
+		x.received += int64(n)
+		if err != nil {
+			_ = x.timedOut(err)
+			x.closeAfter, x.responded = true, false
+			return
+		}
+	}
+	x.complete = true
+}
+
+// linger lets the client read the answer before the close: with bytes of it
+// unread, the kernel would reset the connection and the answer with it.
+func (c *http1Conn) linger() {
+	const limit, patience = 256 << 10, int64(time.Second)
+	if c.s.CloseWrite() != nil {
+		return
+	}
+	now := monotonic()
+	c.dog.await(now, now+patience, 0, false)
+	for n := 0; n < limit; {
+		c.x.h1.in.r, c.x.h1.in.w = 0, 0
+		k, err := c.s.Read(c.x.h1.in.space())
+		if err != nil {
+			return
+		}
+		n += k
+	}
+}
+
+// Drain implements downstream.Drainer.
+func (c *http1Conn) Drain() { c.dog.drain() }
+
+var past = time.Unix(1, 0)
+
+// interrupt and resume implement side.
+func (c *http1Conn) interrupt() { _ = c.s.SetDeadline(past) }
+func (c *http1Conn) resume()    { _ = c.s.SetDeadline(time.Time{}) }
+
+// gone implements asker.
+func (c *http1Conn) gone() bool { return c.prober != nil && c.prober.Gone() }
+
+// polled implements asker: while an answer is waited for, nobody reads.
+func (c *http1Conn) polled() bool { return c.prober != nil }
+
+func isEOF(err error) bool { return errors.Is(err, io.EOF) }

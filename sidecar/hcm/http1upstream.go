@@ -1,0 +1,252 @@
+package hcm
+
+import (
+	"io"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/http1"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+)
+
+// http1Upstream is an attempt's side on an HTTP/1 connection.
+type http1Upstream struct {
+	c       *cluster.Conn
+	dog     *watchdog
+	reqBody http1.Framing
+	key     string // of a WebSocket handshake that is ours
+	out     []byte
+
+	in       responseBuffer
+	parser   http1.ResponseParser
+	framing  http1.Framing // of the response
+	decoder  http1.BodyDecoder
+	trailers message.Fields
+	piece    piece
+	limits   http1.Limits
+}
+
+// hold makes u the attempt's side on c.
+func (u *http1Upstream) hold(c *cluster.Conn, a *attempt) {
+	u.c, u.dog = c, a.x.dog
+	if u.limits != a.x.m.upstreamLimits {
+		u.limits = a.x.m.upstreamLimits
+		u.parser.Configure(u.limits)
+	}
+	u.framing = http1.NoBody
+	u.decoder.Start(http1.NoBody, 0, u.limits)
+}
+
+// next prepares for the next exchange.
+func (u *http1Upstream) next() {
+	u.key = ""
+	if u.framing == http1.Chunked {
+		u.trailers.Reset()
+	}
+	if cap(u.out) > keepBuffer {
+		u.out = nil
+	}
+}
+
+// requestFraming is how a request's body is framed in HTTP/1.
+func requestFraming(r *message.Request) http1.Framing {
+	switch {
+	case r.Body == nil:
+		return http1.NoBody
+	case r.ContentLength >= 0:
+		return http1.Length
+	}
+	return http1.Chunked
+}
+
+// open implements upstream: a connection is a stream.
+func (u *http1Upstream) open(*attempt) error { return nil }
+
+// send implements upstream. When it has the whole request it also waits for the
+// first bytes of the answer, in the same call where the stream can.
+func (u *http1Upstream) send(a *attempt) (err error) {
+	x := a.x
+	u.reqBody = requestFraming(x.req)
+	o := http1.RequestOptions{Framing: u.reqBody}
+	if x.tunnel {
+		// What follows the head is not HTTP, and waits for the answer.
+		u.reqBody = http1.UntilClose
+		if u.key == "" {
+			u.key = offerWebSocket(x.req)
+		}
+		o = http1.RequestOptions{Framing: http1.NoBody, Upgrade: x.req.Upgrade}
+	}
+	u.out, err = http1.AppendRequest(u.out[:0], x.req, o)
+	if err != nil {
+		return err
+	}
+	switch u.reqBody {
+	case http1.Length:
+		u.out = append(u.out, x.payload...)
+	case http1.Chunked:
+		u.out = http1.AppendChunk(u.out, x.payload)
+		if x.complete {
+			if u.out, err = http1.AppendLastChunk(u.out, x.req.Body.Trailers()); err != nil {
+				return err
+			}
+		}
+	}
+	u.parser.Reset()
+	var written, n int
+	if x.complete && u.c.Exchanger != nil {
+		written, n, err = u.c.Exchanger.Exchange(u.out, &u.in)
+		u.in.w += n
+	} else {
+		written, err = u.c.Write(u.out)
+	}
+	a.wrote = written > 0
+	a.sent += int64(written)
+	return err
+}
+
+// head implements upstream.
+func (u *http1Upstream) head(a *attempt) error {
+	for {
+		if u.in.len() > 0 {
+			if a.firstAt == 0 {
+				a.firstAt = monotonic()
+			}
+			n, framing, err := u.parser.Parse(u.in.bytes(), a.x.req.Method, a.resp)
+			if err != nil {
+				return err
+			}
+			if n > 0 {
+				u.in.consume(n)
+				u.parser.Reset()
+				a.resp.Body = nil
+				if a.resp.Status == 101 && a.x.switched() {
+					framing = http1.UntilClose
+					if err := checkWebSocket(u.key, a.x.req, a.resp); err != nil {
+						return err
+					}
+				}
+				if a.resp.Status >= 200 || framing != http1.NoBody {
+					u.framing = framing
+					u.decoder.Start(framing, a.resp.ContentLength, u.limits)
+					if framing != http1.NoBody {
+						a.resp.Body = u
+					}
+				}
+				return nil
+			}
+		}
+		if err := u.read(); err != nil {
+			return err
+		}
+	}
+}
+
+// read gets more of the response.
+func (u *http1Upstream) read() error {
+	n, err := u.c.Read(u.in.TakeBuffer())
+	u.in.w += n
+	if n > 0 {
+		return nil
+	}
+	if err == nil {
+		return io.ErrNoProgress
+	}
+	return err
+}
+
+// Next implements message.Body.
+func (u *http1Upstream) Next() (data []byte, last bool, err error) {
+	for !u.piece.have {
+		if err := u.decode(); err != nil {
+			return nil, false, err
+		}
+		if u.piece.have {
+			break
+		}
+		if err := u.read(); err != nil {
+			if u.framing == http1.UntilClose && isEOF(err) {
+				return nil, true, nil
+			}
+			return nil, false, err
+		}
+		u.dog.active()
+	}
+	data, last = u.piece.take()
+	return data, last, nil
+}
+
+// Ready implements message.Body. An error is found again by Next.
+func (u *http1Upstream) Ready() bool {
+	return u.piece.have || u.decode() != nil || u.piece.have
+}
+
+// decode finds the next piece in what has arrived.
+func (u *http1Upstream) decode() error {
+	for u.in.len() > 0 {
+		data, n, done, err := u.decoder.Decode(u.in.bytes(), &u.trailers)
+		if err != nil {
+			return err
+		}
+		u.in.consume(n)
+		if len(data) > 0 || done {
+			u.piece = piece{data, done, true}
+			return nil
+		}
+		if n == 0 {
+			return nil
+		}
+	}
+	return nil
+}
+
+// Trailers implements message.Body.
+func (u *http1Upstream) Trailers() *message.Fields {
+	if u.framing != http1.Chunked || u.trailers.Len() == 0 {
+		return nil
+	}
+	return &u.trailers
+}
+
+// write implements upstream.
+func (u *http1Upstream) write(p []byte, last bool, trailers *message.Fields) (err error) {
+	if u.reqBody == http1.Chunked {
+		u.out = http1.AppendChunk(u.out[:0], p)
+		if last {
+			if u.out, err = http1.AppendLastChunk(u.out, trailers); err != nil {
+				return err
+			}
+		}
+		p = u.out
+	}
+	if len(p) > 0 {
+		_, err = u.c.Write(p)
+	}
+	if last && u.reqBody == http1.UntilClose && err == nil {
+		err = u.c.CloseWrite()
+	}
+	return err
+}
+
+// clean implements upstream: the peer keeps the connection open, took the whole
+// request, and sent nothing beyond the response.
+func (u *http1Upstream) clean(a *attempt) bool {
+	return !a.resp.Close && u.in.len() == 0 && u.decoder.Done() && !u.piece.have
+}
+
+// leave implements upstream.
+func (u *http1Upstream) leave(clean bool) {
+	c := u.c
+	u.c, u.dog = nil, nil
+	if clean {
+		c.Release()
+	} else {
+		_ = c.Close()
+	}
+	u.in.release()
+	u.piece = piece{}
+}
+
+func (u *http1Upstream) interrupt()   { _ = u.c.SetDeadline(past) }
+func (u *http1Upstream) resume()      { _ = u.c.SetDeadline(time.Time{}) }
+func (u *http1Upstream) stopWriting() { _ = u.c.SetWriteDeadline(past) }
+func (u *http1Upstream) stopReading() { _ = u.c.SetReadDeadline(past) }

@@ -1,0 +1,111 @@
+package hcm
+
+import (
+	"sync/atomic"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+)
+
+// http2Client is the client side of an exchange on a stream of HTTP/2.
+type http2Client struct {
+	*http2.Stream
+	dog  watchdog
+	left atomic.Bool
+
+	// rest is what fill did not have room for.
+	rest []byte
+	last bool
+}
+
+// open makes h the client on a stream.
+func (h *http2Client) open(c *http2Conn, s *http2.Stream) {
+	h.Stream, h.rest, h.last = s, nil, false
+	h.left.Store(false)
+	h.dog.start(c.m.timers, h)
+	if s.Watch(h) != nil {
+		h.left.Store(true)
+	}
+}
+
+// close gives everything back; the connection ends what is left of the stream.
+func (h *http2Client) close() {
+	_ = h.Watch(nil)
+	h.dog.stop()
+	h.Stream = nil
+}
+
+// StreamEnded implements http2.Watcher. The connection is locked.
+func (h *http2Client) StreamEnded(error) {
+	h.left.Store(true)
+	h.dog.look()
+}
+
+// Next implements message.Body.
+func (h *http2Client) Next() ([]byte, bool, error) {
+	data, last, err := h.Stream.Next()
+	h.dog.active()
+	return data, last, err
+}
+
+// fill implements client.
+func (h *http2Client) fill(p []byte) (n int, last bool, err error) {
+	if len(h.rest) == 0 && !h.last {
+		if h.rest, h.last, err = h.Next(); err != nil {
+			return 0, false, err
+		}
+	}
+	n = copy(p, h.rest)
+	h.rest = h.rest[n:]
+	return n, h.last && len(h.rest) == 0, nil
+}
+
+// tunnel implements client: a stream that is to be a tunnel is one from the start.
+func (h *http2Client) tunnel(*exchange) {}
+
+// interim implements client. 101 does not exist here, and 100 is for those who wait.
+func (h *http2Client) interim(x *exchange) error {
+	if x.resp.Status == 100 && !x.req.ExpectContinue {
+		return nil
+	}
+	if err := h.WriteHead(x.resp, false); err != nil {
+		return err
+	}
+	return h.Flush()
+}
+
+// head implements client.
+func (h *http2Client) head(x *exchange, more bool) error {
+	err := h.WriteHead(x.resp, !more)
+	if err == nil {
+		x.responded = true // it cannot be taken back
+	}
+	return err
+}
+
+// data implements client.
+func (h *http2Client) data(_ *exchange, p []byte, last bool, trailers *message.Fields) error {
+	if last && trailers == nil {
+		return h.WriteData(p, true)
+	}
+	if len(p) > 0 {
+		if err := h.WriteData(p, false); err != nil {
+			return err
+		}
+	}
+	if last {
+		return h.WriteTrailers(trailers)
+	}
+	return nil
+}
+
+// flush implements client.
+func (h *http2Client) flush(*exchange) error { return h.Flush() }
+
+// abort implements client.
+func (h *http2Client) abort(*exchange) { h.Reset(http2.InternalError) }
+
+func (h *http2Client) interrupt()   { h.Interrupt() }
+func (h *http2Client) resume()      { h.Resume() }
+func (h *http2Client) gone() bool   { return h.left.Load() }
+func (h *http2Client) polled() bool { return false }

@@ -1,0 +1,134 @@
+package hcm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/http1"
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+)
+
+// http2Conn is one downstream connection that speaks HTTP/2. Each of its streams is
+// an exchange on a goroutine of its own.
+type http2Conn struct {
+	m    *Manager
+	d    *downstream.Conn
+	ctx  context.Context
+	sc   *http2.ServerConn
+	xfcc string
+
+	timer     timer
+	active    atomic.Int64
+	idleSince atomic.Int64
+}
+
+// serveHTTP2 serves a connection on s until it is over.
+func (m *Manager) serveHTTP2(ctx context.Context, d *downstream.Conn, s stream.Stream) {
+	c := &http2Conn{m: m, d: d, ctx: ctx, xfcc: clientCertElement(m.cfg, d.Info)}
+	c.sc = http2.NewServer(s, m.http2, c)
+	c.idleSince.Store(monotonic())
+	c.timer.owner = c
+	m.timers.add(&c.timer)
+	c.timer.set(monotonic() + m.idle)
+	d.OnDrain(c)
+	err := c.sc.Serve(ctx)
+	d.OnDrain(nil)
+	m.timers.remove(&c.timer)
+	c.note(err)
+}
+
+// sniff tells whether a connection begins as HTTP/2 does without ALPN (RFC 9113 3.4):
+// yes, no, or not yet known. No request of HTTP/1 can begin so.
+func sniff(b []byte) (yes, known bool) {
+	const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+	n := min(len(b), len(preface))
+	if string(b[:n]) != preface[:n] {
+		return false, true
+	}
+	return n == len(preface), n == len(preface)
+}
+
+// speaksHTTP2 decides by configuration and ALPN, before a byte was read.
+func (m *Manager) speaksHTTP2(info *stream.Info) bool {
+	return m.cfg.Codec == CodecHTTP2 || m.cfg.Codec == CodecAuto && info.ALPN == "h2"
+}
+
+// http2Config is the codec's configuration with the manager's own limits.
+func (m *Manager) http2Config() (*http2.Config, error) {
+	c := http2.Default()
+	if m.cfg.HTTP2 != nil {
+		own := *m.cfg.HTTP2
+		c = &own
+	}
+	c.Limits = m.limits
+	c.Underscores = http1.Underscores(m.cfg.UnderscoreNames)
+	c.HeaderTimeout = time.Duration(m.headersTimeout)
+	if mm := m.metrics; mm != nil {
+		c.OnGlitch = func(g http2.Glitch) { mm.ProtocolErrors.With("downstream", "http2_"+g.String()).Inc(0) }
+	}
+	if err := c.Validate(); err != nil {
+		return nil, fmt.Errorf("hcm: %w", err)
+	}
+	return c, nil
+}
+
+// http2Fault is the word for what a peer did wrong.
+func http2Fault(err error) (reason string, ok bool) {
+	var e *http2.ConnError
+	if errors.As(err, &e) && e.Err == nil && !e.Remote {
+		return e.Reason, true
+	}
+	return "", false
+}
+
+// note counts a connection that broke the protocol.
+func (c *http2Conn) note(err error) {
+	if reason, ok := http2Fault(err); ok && c.m.metrics != nil {
+		c.m.metrics.ProtocolErrors.With("downstream", reason).Inc(c.d.Shard)
+	}
+}
+
+// ServeStream implements http2.Handler.
+func (c *http2Conn) ServeStream(s *http2.Stream) {
+	c.active.Add(1)
+	x := newExchange(c.m, c.d, c.ctx)
+	defer func() {
+		// A fault in one exchange ends that exchange and no other.
+		if fault := recover(); fault != nil {
+			c.m.log.Error("serving a stream failed", "service", c.d.Service, "err", fault, "stack", string(debug.Stack()))
+			s.Reset(http2.InternalError)
+			x.h2.close() // the rest of what the exchange holds may be in any state
+		}
+		if c.active.Add(-1) == 0 {
+			c.idleSince.Store(monotonic())
+		}
+	}()
+	x.begin()
+	x.req, x.xfcc = s.Request(), c.xfcc
+	x.dog, x.client = &x.h2.dog, &x.h2
+	x.h2.open(c, s)
+	x.serve()
+	x.h2.close()
+	x.release()
+}
+
+// Drain implements downstream.Drainer.
+func (c *http2Conn) Drain() { c.sc.Drain() }
+
+// due implements timed: the connection is idle when it has had no stream for long.
+func (c *http2Conn) due(now int64) (bool, int64) {
+	since := c.idleSince.Load()
+	if c.active.Load() > 0 {
+		since = now
+	}
+	return now >= since+c.m.idle, since + c.m.idle
+}
+
+// wake implements timed.
+func (c *http2Conn) wake() { c.sc.Drain() }

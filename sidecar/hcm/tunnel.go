@@ -1,0 +1,65 @@
+package hcm
+
+import (
+	"strings"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// wantsTunnel tells whether the client asks for something else than an exchange of
+// messages: CONNECT, or a switch to another protocol.
+func (x *exchange) wantsTunnel() bool { return x.req.Method == "CONNECT" || x.req.Upgrade != "" }
+
+// allowTunnel makes the exchange one that may become a tunnel, if the configuration
+// lets it.
+func (x *exchange) allowTunnel() bool {
+	kind := x.req.Upgrade
+	if kind == "" {
+		kind = "CONNECT"
+	}
+	for i := range x.m.cfg.Upgrades {
+		if u := &x.m.cfg.Upgrades[i]; strings.EqualFold(u.Type, kind) {
+			if u.Disabled {
+				return false
+			}
+			x.tunnel, x.complete = true, false
+			x.client.tunnel(x)
+			return true
+		}
+	}
+	return false
+}
+
+// switched tells whether the host agreed to what the client asked for. What follows
+// the heads on either side is then the tunnel's.
+func (x *exchange) switched() bool {
+	switch {
+	case !x.tunnel:
+		return false
+	case x.req.Upgrade != "":
+		return x.resp.Status == 101 && strings.EqualFold(x.resp.Upgrade, x.req.Upgrade)
+	}
+	return x.resp.Status >= 200 && x.resp.Status < 300
+}
+
+// relayTunnel carries bytes both ways until either side ends. A client that ends its
+// half is passed on as such; the host's end is the tunnel's.
+func (x *exchange) relayTunnel() {
+	if x.client.head(x, true) != nil {
+		x.endUpstream(false)
+		x.resp.Reset()
+		x.flags |= telemetry.FlagUpstreamProtocolError
+		x.localReply(&reply{status: 502, details: "unwritable_response"})
+		return
+	}
+	// No answer is waited for any more; what counts is that bytes flow.
+	x.dog.await(monotonic(), noDeadline, x.idleTimeout(), false)
+	if len(x.payload) > 0 {
+		if err := x.attempt.up.write(x.payload, false, nil); err != nil {
+			x.bodyBroken(err)
+			return
+		}
+	}
+	x.startPump(x.attempt.up)
+	x.relayBody(x.resp.Body)
+}

@@ -1,0 +1,198 @@
+package hcm
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+)
+
+// upgradeOrigin switches to an echo that shouts, and says goodbye at the end of what
+// it was sent.
+func upgradeOrigin(t testing.TB) string {
+	return rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		req, err := http.ReadRequest(r)
+		if err != nil {
+			return
+		}
+		switch {
+		case req.Method == "CONNECT":
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\nhello ")
+		case req.Header.Get("Upgrade") == "websocket" && req.Header.Get("Connection") == "Upgrade" && req.URL.Path == "/ws":
+			_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: x\r\n\r\nhello ")
+		case req.URL.Path == "/other":
+			_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\nConnection: upgrade\r\n\r\n")
+			return
+		default:
+			_, _ = io.WriteString(c, "HTTP/1.1 426 Upgrade Required\r\nContent-Length: 2\r\n\r\nno")
+			return
+		}
+		buf := make([]byte, 64)
+		for {
+			n, err := r.Read(buf)
+			_, _ = io.WriteString(c, strings.ToUpper(string(buf[:n])))
+			if err != nil {
+				_, _ = io.WriteString(c, " bye")
+				return
+			}
+		}
+	})
+}
+
+func TestTunnels(t *testing.T) {
+	for _, test := range []struct{ name, head, status string }{
+		{"websocket", "GET /ws HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n", "101"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBed(t, upgradeOrigin(t))
+			b.cfg.Upgrades = []Upgrade{{Type: "WEBSOCKET"}, {Type: "CONNECT"}}
+			b.start()
+			c := b.dial()
+			// What comes right behind the head belongs to the tunnel too.
+			c.send(test.head + "early ")
+			resp, err := http.ReadResponse(c.r, &http.Request{Method: "CONNECT"})
+			if err != nil || fmt.Sprint(resp.StatusCode) != test.status {
+				t.Fatal(resp, err)
+			}
+			if test.name == "websocket" && (resp.Header.Get("Upgrade") != "WebSocket" || resp.Header.Get("Connection") != "Upgrade") {
+				t.Errorf("%v", resp.Header)
+			}
+			want := func(s string) {
+				t.Helper()
+				buf := make([]byte, len(s))
+				if _, err := io.ReadFull(c.r, buf); err != nil || string(buf) != s {
+					t.Fatalf("%q %v, want %q", buf, err, s)
+				}
+			}
+			want("hello EARLY ")
+			for _, word := range []string{"one", "two"} {
+				c.send(word)
+				want(strings.ToUpper(word))
+			}
+			_ = c.Conn.(*net.TCPConn).CloseWrite()
+			want(" bye")
+			c.closed()
+			b.wantLog(test.status + " - via_upstream")
+			b.wantLog("rx=12 tx=22")
+		})
+	}
+}
+
+// TestTunnelRefused: whatever does not become a tunnel is answered, and ends the
+// connection, because the client may have sent what is not HTTP already.
+func TestTunnelRefused(t *testing.T) {
+	const head = " HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+	for _, test := range []struct {
+		path   string
+		allow  []Upgrade
+		status int
+		log    string
+	}{
+		{"/refused", []Upgrade{{Type: "websocket"}}, 426, "426 - via_upstream"},
+		{"/other", []Upgrade{{Type: "websocket"}}, 502, "502 UPE "},
+		{"/ws", nil, 403, "403 - upgrade_failed"},
+		{"/ws", []Upgrade{{Type: "websocket", Disabled: true}}, 403, "403 - upgrade_failed"},
+	} {
+		b := newBed(t, upgradeOrigin(t))
+		b.cfg.Upgrades = test.allow
+		b.start()
+		c := b.dial()
+		c.send("GET " + test.path + head)
+		if resp, _ := c.answer("GET"); resp.StatusCode != test.status {
+			t.Errorf("%+v: %d", test, resp.StatusCode)
+		}
+		if test.allow != nil && !test.allow[0].Disabled {
+			c.closed()
+		}
+		b.wantLog(test.log)
+	}
+}
+
+// TestWebSocketBridges: a WebSocket from HTTP/1 over two hops of HTTP/2 to HTTP/1, and
+// one from HTTP/2.
+func TestWebSocketBridges(t *testing.T) {
+	origin := rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		req, err := http.ReadRequest(r)
+		if err != nil || req.Method != "GET" {
+			return
+		}
+		fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n",
+			acceptOf(req.Header.Get("Sec-WebSocket-Key")))
+		buf := make([]byte, 64)
+		for {
+			n, err := r.Read(buf)
+			_, _ = io.WriteString(c, strings.ToUpper(string(buf[:n])))
+			if err != nil {
+				return
+			}
+		}
+	})
+	hop := func(to string, up int) *bed {
+		b := newBed(t, to)
+		b.cfg.Upgrades = []Upgrade{{Type: "websocket"}}
+		b.cfg.HTTP2 = http2.Default()
+		b.cfg.HTTP2.AllowConnect = true
+		if up == 2 {
+			b.http2Cluster()
+		}
+		return b.start()
+	}
+	last := hop(origin, 1)
+	first := hop(hop(last.addr, 2).addr, 2)
+
+	c := first.dial()
+	c.send("GET /chat HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: abc\r\n\r\n")
+	resp, err := http.ReadResponse(c.r, nil)
+	if err != nil || resp.StatusCode != 101 || resp.Header.Get("Sec-WebSocket-Accept") != acceptOf("abc") || resp.Header.Get("Upgrade") != "websocket" {
+		t.Fatal(resp, err)
+	}
+	buf := make([]byte, 5)
+	for _, word := range []string{"hello", "there"} {
+		c.send(word)
+		if _, err := io.ReadFull(c.r, buf); err != nil || string(buf) != strings.ToUpper(word) {
+			t.Fatalf("%q %v", buf, err)
+		}
+	}
+	_ = c.Conn.(*net.TCPConn).CloseWrite()
+	c.closed()
+	first.wantLog("101 - via_upstream")
+	last.wantLog("101 - via_upstream")
+
+	// A client of HTTP/2 has no key; the last hop makes one and takes it away again.
+	nc, err := net.Dial("tcp", last.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := stream.NewSocket(nc.(*net.TCPConn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cc := http2.NewClient(s, nil)
+	done := make(chan struct{})
+	go func() { _ = cc.Run(); close(done) }()
+	defer func() { cc.Close(); <-done }()
+	st, err := cc.Open(&message.Request{Method: "GET", Scheme: "http", Authority: "h", Path: "/chat", Upgrade: "websocket", ContentLength: message.UnknownLength}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	var head message.Response
+	if _, err := st.ReadHead(&head); err != nil || head.Status != 101 {
+		t.Fatal(head.Status, err)
+	}
+	if _, ok := head.Fields.Get(websocketAccept); ok {
+		t.Error("the answer to a key that the client did not send")
+	}
+	tunnel := http2.NewTunnel(st, nil)
+	_, _ = io.WriteString(tunnel, "hello")
+	if _, err := io.ReadFull(tunnel, buf); err != nil || string(buf) != "HELLO" {
+		t.Fatalf("%q %v", buf, err)
+	}
+}

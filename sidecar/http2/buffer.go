@@ -1,0 +1,154 @@
+package http2
+
+import "sync"
+
+// inputSize holds any whole frame, and several of the usual size.
+const inputSize = 32 << 10
+
+var inputs = sync.Pool{New: func() any { return new([inputSize]byte) }}
+
+// input is what was read and not yet consumed: buf[r:w]. It holds memory only while
+// there is something in it.
+type input struct {
+	buf  *[inputSize]byte
+	r, w int
+}
+
+// TakeBuffer implements stream.Buffers.
+func (in *input) TakeBuffer() []byte {
+	if in.buf == nil {
+		in.buf = inputs.Get().(*[inputSize]byte)
+	}
+	if in.r > 0 {
+		in.w = copy(in.buf[:], in.buf[in.r:in.w])
+		in.r = 0
+	}
+	return in.buf[in.w:]
+}
+
+// DropBuffer implements stream.Buffers.
+func (in *input) DropBuffer() {
+	if in.buf != nil && in.r == in.w {
+		inputs.Put(in.buf)
+		*in = input{}
+	}
+}
+
+func (in *input) bytes() []byte {
+	if in.buf == nil {
+		return nil
+	}
+	return in.buf[in.r:in.w]
+}
+
+// A received body waits in blocks of two sizes, filled one after the other: many small
+// frames cost no more memory than a large one.
+const (
+	smallBlock = 2 << 10
+	largeBlock = 16 << 10
+)
+
+type block struct {
+	next *block
+	w    int
+	b    []byte
+}
+
+var (
+	smallBlocks = sync.Pool{New: func() any { return &block{b: make([]byte, smallBlock)} }}
+	largeBlocks = sync.Pool{New: func() any { return &block{b: make([]byte, largeBlock)} }}
+)
+
+func takeBlock(n int) *block {
+	if n > smallBlock {
+		return largeBlocks.Get().(*block)
+	}
+	return smallBlocks.Get().(*block)
+}
+
+func (b *block) free() {
+	b.next, b.w = nil, 0
+	if len(b.b) == largeBlock {
+		largeBlocks.Put(b)
+	} else {
+		smallBlocks.Put(b)
+	}
+}
+
+// received is a stream's body as far as it was not consumed.
+type received struct {
+	head, tail *block
+	off        int // into head
+	n          int // bytes
+}
+
+func (r *received) append(p []byte) {
+	r.n += len(p)
+	for len(p) > 0 {
+		if r.tail == nil || r.tail.w == len(r.tail.b) {
+			b := takeBlock(len(p))
+			if r.tail == nil {
+				r.head = b
+			} else {
+				r.tail.next = b
+			}
+			r.tail = b
+		}
+		n := copy(r.tail.b[r.tail.w:], p)
+		r.tail.w += n
+		p = p[n:]
+	}
+}
+
+// peek returns the first bytes that lie together.
+func (r *received) peek() []byte {
+	if r.head == nil {
+		return nil
+	}
+	return r.head.b[r.off:r.head.w]
+}
+
+// consume gives back n bytes, which peek returned together.
+func (r *received) consume(n int) {
+	r.off += n
+	r.n -= n
+	if r.off < r.head.w {
+		return
+	}
+	b := r.head
+	r.head, r.off = b.next, 0
+	if r.head == nil {
+		r.tail = nil
+	}
+	b.free()
+}
+
+// clear gives back everything.
+func (r *received) clear() (n int) {
+	n = r.n
+	for b := r.head; b != nil; {
+		next := b.next
+		b.free()
+		b = next
+	}
+	*r = received{}
+	return n
+}
+
+// outBuffer is memory for frames that wait to be written.
+type outBuffer struct{ b []byte }
+
+const (
+	outSize = 4 << 10
+	// keepOut is the largest that goes back to the pool.
+	keepOut = 128 << 10
+)
+
+var outBuffers = sync.Pool{New: func() any { return &outBuffer{b: make([]byte, 0, outSize)} }}
+
+func (o *outBuffer) free() {
+	if cap(o.b) <= keepOut {
+		o.b = o.b[:0]
+		outBuffers.Put(o)
+	}
+}

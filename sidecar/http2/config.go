@@ -1,0 +1,171 @@
+package http2
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/http1"
+)
+
+// Config says how to speak. It carries Envoy's Http2ProtocolOptions, and starts from
+// Default: a zero member means zero. It must not change while connections use it.
+type Config struct {
+	// HeaderTableSize is hpack_table_size in bytes: what we announce, and the most
+	// that our encoder uses. 0 turns the dynamic table off.
+	HeaderTableSize uint32
+	// MaxConcurrentStreams is 1 to 2^31-1: what we announce to clients, and the
+	// most that we open towards a server, which may allow less.
+	MaxConcurrentStreams uint32
+	// StreamWindow and ConnWindow are the initial receive windows in bytes, 65,535 to
+	// 2^31-1. They bound what is buffered.
+	StreamWindow, ConnWindow uint32
+	// AllowConnect announces extended CONNECT to clients (RFC 8441).
+	AllowConnect bool
+
+	// MaxOutboundFrames and MaxOutboundControlFrames bound the frames that wait to be
+	// written: of all types, and of PING, SETTINGS, RST_STREAM and WINDOW_UPDATE,
+	// which a peer can make us send.
+	MaxOutboundFrames, MaxOutboundControlFrames int
+	// MaxEmptyFrames bounds consecutive HEADERS, CONTINUATION and DATA frames that
+	// neither carry nor end anything.
+	MaxEmptyFrames int
+	// MaxPriorityPerStream bounds PRIORITY frames: this times (1 + streams opened).
+	MaxPriorityPerStream int
+	// MaxWindowUpdatesPerData bounds WINDOW_UPDATE frames:
+	// 5 + 2 × (streams opened + this × DATA frames sent).
+	MaxWindowUpdatesPerData int
+	// ResetBurst and ResetRate (a second) are the bucket from which every stream that
+	// a client resets, or makes us reset, takes one.
+	ResetBurst, ResetRate int
+	// MaxGlitches is the bucket for what is legal and of no use, or illegal and not
+	// fatal; it refills by a tenth each second.
+	MaxGlitches int
+
+	// MalformedEndsConnection makes a malformed message a connection error instead of
+	// a stream error: override_stream_error_on_invalid_http_message turned round.
+	MalformedEndsConnection bool
+	// CustomSettings are announced as they are.
+	CustomSettings []Setting
+	Keepalive      Keepalive
+	// Huffman makes the encoder use Huffman codes where they are shorter: fewer bytes
+	// for more work.
+	Huffman bool
+	// MaxFieldBytes bounds a field's name and its value, as encoded.
+	MaxFieldBytes int
+	// RejectObsText refuses bytes above 0x7f in field values (RFC 9110 5.5).
+	RejectObsText bool
+
+	// Limits bound what a message's head may hold.
+	Limits http1.Limits
+	// Underscores is what happens to field names with an underscore.
+	Underscores http1.Underscores
+	// StrictScheme refuses a :scheme that is not the transport's. It is off by
+	// default: proxies keep the scheme of the client they act for.
+	StrictScheme bool
+
+	// HeaderTimeout bounds the time from a head's first byte to its last, and from
+	// the start of the connection to the peer's SETTINGS. 0 is none.
+	HeaderTimeout time.Duration
+	// WriteTimeout ends a connection whose peer takes no byte for so long while there
+	// are some for it. 0 is none.
+	WriteTimeout time.Duration
+	// DrainTimeout is how long a draining connection waits for the answer to its PING
+	// before it stops admitting streams.
+	DrainTimeout time.Duration
+	// BufferBytes is how much may wait to be written before those who write wait.
+	BufferBytes int
+
+	// OnGlitch, if set, is told of every glitch, and of what ended a connection for
+	// abuse. It is called by the connection's reader: it counts, and returns.
+	OnGlitch func(Glitch) `json:"-"`
+}
+
+// Setting is a SETTINGS parameter.
+type Setting struct {
+	ID    uint16
+	Value uint32
+}
+
+// Keepalive is Envoy's KeepaliveSettings.
+type Keepalive struct {
+	// Interval is the period of PINGs; 0 is none.
+	Interval time.Duration
+	// Timeout is how long to wait for an answer; any frame extends it.
+	Timeout time.Duration
+	// Jitter is the most that is added to each interval, as a fraction of it.
+	Jitter float64
+	// Idle: after so long without traffic, a PING goes ahead of a new stream. 0 is
+	// never.
+	Idle time.Duration
+}
+
+// Default returns Envoy's defaults, and ours for what Envoy does not have.
+func Default() *Config {
+	return &Config{
+		HeaderTableSize:          initialTable,
+		MaxConcurrentStreams:     1024,
+		StreamWindow:             16 << 20,
+		ConnWindow:               24 << 20,
+		MaxOutboundFrames:        10000,
+		MaxOutboundControlFrames: 1000,
+		MaxEmptyFrames:           1,
+		MaxPriorityPerStream:     100,
+		MaxWindowUpdatesPerData:  10,
+		ResetBurst:               1000,
+		ResetRate:                33,
+		MaxGlitches:              1000,
+		MaxFieldBytes:            64 << 10,
+		Limits:                   http1.Limits{}.WithDefaults(),
+		HeaderTimeout:            10 * time.Second,
+		WriteTimeout:             time.Minute,
+		DrainTimeout:             time.Second,
+		BufferBytes:              64 << 10,
+	}
+}
+
+// Validate checks the ranges, and fills in Limits. The error names the member.
+func (c *Config) Validate() error {
+	bad := func(what string, v, lo, hi int64) error {
+		if v < lo || v > hi {
+			return fmt.Errorf("http2: %s is %d, must be %d to %d", what, v, lo, hi)
+		}
+		return nil
+	}
+	for _, r := range []struct {
+		what      string
+		v, lo, hi int64
+	}{
+		{"HeaderTableSize", int64(c.HeaderTableSize), 0, 1 << 20},
+		{"MaxConcurrentStreams", int64(c.MaxConcurrentStreams), 1, maxStreamID},
+		{"StreamWindow", int64(c.StreamWindow), initialWindow, maxWindow},
+		{"ConnWindow", int64(c.ConnWindow), initialWindow, maxWindow},
+		{"MaxOutboundFrames", int64(c.MaxOutboundFrames), 1, maxWindow},
+		{"MaxOutboundControlFrames", int64(c.MaxOutboundControlFrames), 1, maxWindow},
+		{"MaxEmptyFrames", int64(c.MaxEmptyFrames), 0, maxWindow},
+		{"MaxPriorityPerStream", int64(c.MaxPriorityPerStream), 0, maxWindow},
+		{"MaxWindowUpdatesPerData", int64(c.MaxWindowUpdatesPerData), 1, maxWindow},
+		{"ResetBurst", int64(c.ResetBurst), 1, maxWindow},
+		{"ResetRate", int64(c.ResetRate), 0, maxWindow},
+		{"MaxGlitches", int64(c.MaxGlitches), 1, maxWindow},
+		{"MaxFieldBytes", int64(c.MaxFieldBytes), 64, maxWindow},
+		{"BufferBytes", int64(c.BufferBytes), 1 << 10, maxWindow},
+	} {
+		if err := bad(r.what, r.v, r.lo, r.hi); err != nil {
+			return err
+		}
+	}
+	for _, s := range c.CustomSettings {
+		switch s.ID {
+		case settingHeaderTableSize, settingEnablePush, settingMaxConcurrentStreams, settingInitialWindowSize,
+			settingMaxFrameSize, settingMaxHeaderListSize, settingEnableConnect:
+			return fmt.Errorf("http2: CustomSettings holds %#x, which has a member of its own or is not to be chosen", s.ID)
+		}
+	}
+	if k := c.Keepalive; (k.Interval > 0 || k.Idle > 0) && k.Timeout <= 0 {
+		return fmt.Errorf("http2: Keepalive has no Timeout")
+	} else if k.Jitter < 0 || k.Jitter > 1 {
+		return fmt.Errorf("http2: Keepalive.Jitter is %v, must be 0 to 1", k.Jitter)
+	}
+	c.Limits = c.Limits.WithDefaults()
+	return nil
+}

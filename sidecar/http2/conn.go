@@ -1,0 +1,266 @@
+package http2
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+)
+
+// conn is what both sides of a connection share. One goroutine reads: it owns what is
+// above the lock. Everything else is the lock's.
+type conn struct {
+	s      stream.Stream
+	ready  stream.ReadyReader // nil where the stream cannot wait without a buffer
+	try    stream.TryWriter   // nil where it cannot write without waiting
+	cfg    *Config
+	server *ServerConn // exactly one of these two is set
+	client *ClientConn
+
+	// The reader's.
+	in              input
+	preface         string // of the client, as far as it has not arrived
+	dec             decoder
+	head            head
+	block           []byte // a head's fragments, while CONTINUATION is expected
+	blockOf         frameHeader
+	dependsOnItself bool // what the head's priority said (RFC 9113 5.3.1 was 7540's)
+	pieces          int  // CONTINUATIONs
+	skip            int  // bytes of a frame that is ignored
+	data            dataFrame
+	budget          budget
+	started         bool // the peer's SETTINGS have arrived
+	patience        bool // a read deadline guards a head that is not whole
+	toWake          *Stream
+
+	mu      sync.Mutex
+	settled sync.Cond // something that ending waits for has changed
+	w       writer
+	enc     encoder
+	streams map[uint32]*Stream
+	closed  closedStreams
+	// opened counts streams whose head was answered or sent, sentData DATA frames: they
+	// earn the peer WINDOW_UPDATE and PRIORITY frames.
+	opened, sentData uint64
+
+	sendWin int64 // what the peer lets us send on the connection
+	recvWin int64 // what we let it send
+	unacked int64 // consumed and not yet given back
+
+	peerWindow int64 // initial window of new streams
+	senders    senderQueue
+
+	lastPeer   uint32 // the peer's last stream
+	lastServed uint32 // the last that got a handler
+	err        *ConnError
+	cut        bool // nothing more can be written
+	goingAway  bool // GOAWAY was sent with the final stream id
+	unackedSet int  // SETTINGS that the peer has not acknowledged
+	keeper     keeper
+}
+
+// dataFrame is a DATA frame whose payload is arriving.
+type dataFrame struct {
+	active    bool
+	s         *Stream // nil when the payload is dropped
+	id        uint32
+	left, pad int
+	end       bool
+}
+
+func (c *conn) init(s stream.Stream, cfg *Config) {
+	if cfg == nil {
+		cfg = Default()
+	}
+	c.s, c.cfg = s, cfg
+	c.ready, _ = s.(stream.ReadyReader)
+	c.try, _ = s.(stream.TryWriter)
+	c.settled.L = &c.mu
+	c.w.drain = c.drainOut
+	c.head.cfg = cfg
+	c.dec.init(cfg.HeaderTableSize, cfg.MaxFieldBytes)
+	c.enc.init(cfg.HeaderTableSize, cfg.Huffman)
+	c.streams = make(map[uint32]*Stream)
+	c.sendWin, c.peerWindow = initialWindow, initialWindow
+	c.recvWin = int64(cfg.ConnWindow)
+	c.keeper.c = c
+}
+
+// announce appends our SETTINGS, and the connection's window beyond the default.
+func (c *conn) announce(extra ...Setting) {
+	cfg, o := c.cfg, c.out()
+	start := len(o.b)
+	o.b = appendFrameHeader(o.b, 0, frameSettings, 0, 0)
+	if cfg.HeaderTableSize != initialTable {
+		o.b = appendSetting(o.b, settingHeaderTableSize, cfg.HeaderTableSize)
+	}
+	if cfg.StreamWindow != initialWindow {
+		o.b = appendSetting(o.b, settingInitialWindowSize, cfg.StreamWindow)
+	}
+	o.b = appendSetting(o.b, settingMaxHeaderListSize, uint32(cfg.Limits.HeadBytes))
+	for _, s := range extra {
+		o.b = appendSetting(o.b, s.ID, s.Value)
+	}
+	for _, s := range cfg.CustomSettings {
+		o.b = appendSetting(o.b, s.ID, s.Value)
+	}
+	setLength(o.b[start:], len(o.b)-start-frameHeaderLen)
+	c.w.frames++
+	c.unackedSet++
+	if n := cfg.ConnWindow - initialWindow; n > 0 {
+		o.b = appendWindowUpdate(o.b, 0, n)
+		c.w.frames++
+	}
+}
+
+// fail ends the connection for everybody on it. The lock is held.
+func (c *conn) fail(err *ConnError) {
+	if c.err != nil {
+		return
+	}
+	c.err = err
+	for _, s := range c.streams {
+		s.end(c.streamFate(s, err), false)
+	}
+	c.settled.Broadcast()
+}
+
+// streamFate is what a connection's end means for a stream on it.
+func (c *conn) streamFate(s *Stream, err *ConnError) error {
+	if err == errDrained {
+		return ErrClosed
+	}
+	return err
+}
+
+// wakeReader makes the reader look up.
+func (c *conn) wakeReader() { _ = c.s.SetReadDeadline(past) }
+
+var past = time.Unix(1, 0)
+
+// closedStreams remembers the latest streams that are over, those that we reset apart:
+// a frame on one of these was on its way, one on a stream that the peer ended is an
+// error (RFC 9113 5.1).
+type closedStreams struct {
+	ours    []uint32 // grows to maxOurs, then goes round
+	oursAt  int
+	peers   [8]uint32
+	peersAt uint8
+}
+
+const maxOurs = 256
+
+func (l *closedStreams) add(id uint32, byPeer bool) {
+	switch {
+	case byPeer:
+		l.peers[l.peersAt&7] = id
+		l.peersAt++
+	case len(l.ours) < maxOurs:
+		l.ours = append(l.ours, id)
+	default:
+		l.ours[l.oursAt%maxOurs] = id
+		l.oursAt++
+	}
+}
+
+// find tells how a stream ended; known is false for one that is forgotten, or that was
+// skipped.
+func (l *closedStreams) find(id uint32) (byPeer, known bool) {
+	if slices.Contains(l.peers[:], id) {
+		return true, true
+	}
+	return false, slices.Contains(l.ours, id)
+}
+
+// idle tells whether a stream has not begun (RFC 9113 5.1.1).
+func (c *conn) idle(id uint32) bool {
+	if c.server != nil {
+		return id&1 == 0 || id > c.lastPeer
+	}
+	return id&1 == 0 || id >= c.client.nextID
+}
+
+// remove takes a stream out of the table.
+func (c *conn) remove(s *Stream, byPeer bool) {
+	if !s.listed {
+		return
+	}
+	s.listed = false
+	delete(c.streams, s.id)
+	c.closed.add(s.id, byPeer)
+	if c.client != nil {
+		c.client.streamGone()
+	}
+}
+
+// reset resets a stream from our side. The lock is held.
+func (c *conn) reset(s *Stream, code Code, reason string) {
+	if !s.listed {
+		return
+	}
+	o := c.out()
+	o.b = appendRSTStream(o.b, s.id, code)
+	c.control()
+	s.end(&StreamError{Code: code, Reason: reason}, false)
+}
+
+// credit gives back n bytes of the connection's window.
+func (c *conn) credit(n int) {
+	c.unacked += int64(n)
+	if c.unacked >= int64(c.cfg.ConnWindow)/2 && c.err == nil {
+		o := c.out()
+		o.b = appendWindowUpdate(o.b, 0, uint32(c.unacked))
+		c.w.frames++
+		c.w.urgent = true
+		c.recvWin += c.unacked
+		c.unacked = 0
+	}
+}
+
+// senderQueue are the streams that wait for the connection's window or buffer, in the
+// order in which they came.
+type senderQueue struct{ first, last *Stream }
+
+func (q *senderQueue) push(s *Stream) {
+	if s.queued {
+		return
+	}
+	s.queued = true
+	s.qprev, s.qnext = q.last, nil
+	if q.last == nil {
+		q.first = s
+	} else {
+		q.last.qnext = s
+	}
+	q.last = s
+}
+
+func (q *senderQueue) remove(s *Stream) {
+	if !s.queued {
+		return
+	}
+	s.queued = false
+	if s.qprev == nil {
+		q.first = s.qnext
+	} else {
+		s.qprev.qnext = s.qnext
+	}
+	if s.qnext == nil {
+		q.last = s.qprev
+	} else {
+		s.qnext.qprev = s.qprev
+	}
+	s.qprev, s.qnext = nil, nil
+}
+
+// wakeSender lets the first that waits go on, if it can; it lets the next go in turn,
+// so that one small WINDOW_UPDATE does not wake a thousand.
+func (c *conn) wakeSender() {
+	s := c.senders.first
+	if s == nil || !c.room() || c.sendWin <= 0 && !s.needsRoomOnly {
+		return
+	}
+	c.senders.remove(s)
+	s.wcond.Signal()
+}

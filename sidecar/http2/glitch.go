@@ -1,0 +1,113 @@
+package http2
+
+import "time"
+
+// Glitch is something that a peer does at our cost, and that honest peers do seldom or
+// never. Each class is counted; together they are bounded.
+type Glitch uint8
+
+// The classes.
+const (
+	// GlitchMalformed is a message that was refused.
+	GlitchMalformed Glitch = iota
+	// GlitchStreamError is a frame that made us reset a stream (CVE-2025-8671).
+	GlitchStreamError
+	// GlitchReset is a stream that a client reset before its end (CVE-2023-44487).
+	GlitchReset
+	// GlitchRefusedStream is a stream beyond the limit.
+	GlitchRefusedStream
+	// GlitchClosedStream is a frame on a stream that is over.
+	GlitchClosedStream
+	// GlitchHeaderSize is a head beyond the limits.
+	GlitchHeaderSize
+	// GlitchContinuation is a head in too many pieces (CVE-2024-27919).
+	GlitchContinuation
+	// GlitchEmptyFrame is a frame that carries and ends nothing (CVE-2019-9518).
+	GlitchEmptyFrame
+	// GlitchSettings is SETTINGS again, or an acknowledgement of none (CVE-2019-9515).
+	GlitchSettings
+	// GlitchPing is a PING on a connection where nothing else happens (CVE-2019-9512).
+	GlitchPing
+	// GlitchPriority is PRIORITY beyond the limit (CVE-2019-9513).
+	GlitchPriority
+	// GlitchWindowUpdate is WINDOW_UPDATE beyond the limit.
+	GlitchWindowUpdate
+	// GlitchOutboundFrames is a peer that does not read what it makes us send.
+	GlitchOutboundFrames
+	// GlitchSlowHead is a head that does not become whole in time.
+	GlitchSlowHead
+
+	numGlitches
+)
+
+var glitchNames = [numGlitches]string{
+	"malformed", "stream_error", "reset", "refused_stream", "closed_stream", "header_size", "continuation_flood",
+	"empty_frames_flood", "settings", "ping", "priority_flood", "window_update_flood", "outbound_flood", "slow_head",
+}
+
+// String is the class as metrics name it.
+func (g Glitch) String() string { return glitchNames[g] }
+
+// bucket holds what was used up and refills with time.
+type bucket struct {
+	used float64
+	last time.Time
+}
+
+// take uses up one and tells whether there was one.
+func (b *bucket) take(size int, perSecond float64) bool {
+	now := time.Now()
+	if b.used > 0 {
+		b.used = max(0, b.used-now.Sub(b.last).Seconds()*perSecond)
+	}
+	b.last = now
+	b.used++
+	return b.used <= float64(size)
+}
+
+// budget is a connection's account; it is the reader's.
+type budget struct {
+	glitches, resets bucket
+	empty            int // consecutive frames
+	pings            int // since anything else happened
+	priorities       uint64
+	windowUpdates    uint64
+}
+
+// idlePings is how many PINGs may follow each other before they count: clients that
+// measure the bandwidth send one with each burst of data.
+const idlePings = 8
+
+func (c *conn) note(g Glitch) {
+	if c.cfg.OnGlitch != nil {
+		c.cfg.OnGlitch(g)
+	}
+}
+
+// glitch counts one, and ends the connection when there were too many.
+func (c *conn) glitch(g Glitch) *ConnError {
+	c.note(g)
+	if !c.budget.glitches.take(c.cfg.MaxGlitches, float64(c.cfg.MaxGlitches)/10) {
+		return connError(EnhanceYourCalm, "too_many_glitches")
+	}
+	return nil
+}
+
+// flood is a class with a bound of its own that was passed.
+func (c *conn) flood(g Glitch) *ConnError {
+	c.note(g)
+	return connError(EnhanceYourCalm, g.String())
+}
+
+// resetBy counts a stream's end by a client's RST_STREAM, or by ours for its fault:
+// both leave us with work that nobody waits for.
+func (c *conn) resetBy(g Glitch) *ConnError {
+	if c.server == nil {
+		return c.glitch(g)
+	}
+	c.note(g)
+	if !c.budget.resets.take(c.cfg.ResetBurst, float64(c.cfg.ResetRate)) {
+		return connError(EnhanceYourCalm, "too_many_resets")
+	}
+	return nil
+}

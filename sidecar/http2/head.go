@@ -1,0 +1,465 @@
+package http2
+
+import (
+	"math/bits"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/http1"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+)
+
+// headKind is what a header block is.
+type headKind uint8
+
+const (
+	requestHead headKind = iota
+	responseHead
+	trailerHead
+	discardedHead // decoded for the table's sake only
+)
+
+// How a field's name and value were judged; kept in the dynamic table, so that a
+// field is judged once.
+const (
+	nameJudged = 1 << iota
+	nameBad
+	nameUnderscore
+	valueBad
+
+	judged = nameJudged
+)
+
+// The pseudo-headers (RFC 9113 8.3, RFC 8441 4).
+const (
+	pseudoMethod = iota
+	pseudoScheme
+	pseudoAuthority
+	pseudoPath
+	pseudoProtocol
+	pseudoStatus
+	numPseudo
+)
+
+type span struct{ off, n int }
+
+// head gathers a header block's fields: it judges them and notes them in a
+// message.Fields, whose arena it fills at the end. The first fault is kept; the block
+// is decoded to its end whatever happens, because it changes the decoder's table.
+type head struct {
+	cfg    *Config
+	kind   headKind
+	fields *message.Fields
+	arena  []byte
+
+	size, count int
+	over        bool   // beyond the limits: what follows is not kept
+	malformed   string // the first fault
+	regular     bool   // a field that is not a pseudo-header was seen
+	seen        uint8  // pseudo-headers, one bit each
+	pseudo      [numPseudo]span
+	length      int64 // Content-Length, -1 for none
+	cookies     []span
+	host        span
+	hosts       int
+	expect      bool
+	badExpect   bool
+	trailers    bool // te: trailers
+}
+
+// keepArena is how large an arena stays between blocks.
+const keepArena = 4 << 10
+
+func (h *head) begin(kind headKind, f *message.Fields) {
+	arena, cookies := h.arena[:0], h.cookies[:0]
+	if cap(arena) > keepArena {
+		arena = nil
+	}
+	*h = head{cfg: h.cfg, kind: kind, fields: f, arena: arena, cookies: cookies, length: -1}
+}
+
+func (h *head) fault(reason string) {
+	if h.malformed == "" {
+		h.malformed = reason
+	}
+}
+
+// room counts a field against the limits and tells whether it is to be kept.
+func (h *head) room(nameLen, valLen int) bool {
+	if h.over || h.kind == discardedHead {
+		return false
+	}
+	h.size += nameLen + valLen
+	h.count++
+	limit := h.cfg.Limits.HeadBytes
+	if h.kind == trailerHead {
+		limit = h.cfg.Limits.TrailerBytes
+	}
+	h.over = h.size > limit || h.count > h.cfg.Limits.Fields+bits.OnesCount8(h.seen)
+	return !h.over
+}
+
+// judgeName checks a field name: a token without upper-case letters, or a
+// pseudo-header's (RFC 9113 8.2.1).
+func (h *head) judgeName(name []byte) (message.ID, uint8) {
+	flags := uint8(nameJudged)
+	if len(name) == 0 {
+		return message.Other, flags | nameBad
+	}
+	rest := name
+	if name[0] == ':' {
+		rest = name[1:]
+	}
+	for _, c := range rest {
+		if nameClass[c] != nameOK {
+			if nameClass[c] == nameNot {
+				return message.Other, flags | nameBad
+			}
+			flags |= nameUnderscore
+		}
+	}
+	if name[0] == ':' {
+		return message.Fake, flags &^ nameUnderscore
+	}
+	return message.IDOf(message.View(name)), flags
+}
+
+// judgeValue checks a field value: no control characters, and no whitespace around it
+// (RFC 9113 8.2.1).
+func (h *head) judgeValue(v []byte) uint8 {
+	n := len(v)
+	if n == 0 {
+		return 0
+	}
+	if v[0] == ' ' || v[0] == '\t' || v[n-1] == ' ' || v[n-1] == '\t' || !http1.ValidValue(v) {
+		return valueBad
+	}
+	if h.cfg.RejectObsText {
+		for _, c := range v {
+			if c >= 0x80 {
+				return valueBad
+			}
+		}
+	}
+	return 0
+}
+
+const (
+	nameNot uint8 = iota
+	nameOK
+	nameWithUnderscore
+)
+
+// nameClass classes the bytes of a field name: tchar without upper-case letters.
+var nameClass = func() (t [256]uint8) {
+	for c := range 256 {
+		if b := string([]byte{byte(c)}); http1.ValidMethod(b) && (c < 'A' || c > 'Z') {
+			t[c] = nameOK
+		}
+	}
+	t['_'] = nameWithUnderscore
+	return t
+}()
+
+// field takes a field that lies in the arena at off.
+func (h *head) field(id message.ID, off, nameLen, valLen int, flags uint8) {
+	switch {
+	case flags&nameBad != 0:
+		h.fault("bad_field_name")
+		return
+	case flags&valueBad != 0:
+		h.fault("bad_field_value")
+		return
+	case id == message.Fake:
+		h.pseudoField(off, nameLen, valLen)
+		return
+	}
+	h.regular = true
+	v := span{off + nameLen, valLen}
+	if flags&nameUnderscore != 0 && h.cfg.Underscores != http1.AllowUnderscores && h.kind == requestHead {
+		if h.cfg.Underscores == http1.RejectUnderscores {
+			h.fault("underscore_in_field_name")
+		}
+		return
+	}
+	if h.kind == trailerHead {
+		keep, refuse := http1.KeepTrailer(id)
+		if refuse {
+			h.fault("forbidden_trailer")
+		}
+		if keep {
+			h.fields.Note(id, off, nameLen, v.off, v.n)
+		}
+		return
+	}
+	if id != message.Other && !h.special(id, v) {
+		return
+	}
+	h.fields.Note(id, off, nameLen, v.off, v.n)
+}
+
+// special looks at the fields that frame, connect or come in pieces; keep is false for
+// those that end here.
+func (h *head) special(id message.ID, v span) (keep bool) {
+	switch id {
+	case message.Connection, message.KeepAlive, message.ProxyConnection, message.TransferEncoding, message.Upgrade:
+		h.fault("connection_specific_field") // RFC 9113 8.2.2
+		return false
+	case message.TE:
+		if string(h.bytes(v)) != "trailers" || h.kind != requestHead {
+			h.fault("bad_te")
+		}
+		h.trailers = true
+		return false
+	case message.HTTP2Settings, message.ProxyAuthenticate, message.ProxyAuthorization:
+		return false
+	case message.Expect:
+		if h.expect || string(h.bytes(v)) != "100-continue" {
+			h.badExpect = true
+		}
+		h.expect = true
+		return false
+	case message.ContentLength:
+		n, ok := http1.ParseLength(h.bytes(v))
+		switch {
+		case !ok:
+			h.fault("bad_content_length")
+		case h.length >= 0:
+			h.fault("repeated_content_length")
+		}
+		h.length = n
+	case message.Host:
+		h.host = v
+		h.hosts++
+	case message.Cookie:
+		h.cookies = append(h.cookies, v)
+		return false
+	}
+	return true
+}
+
+func (h *head) bytes(s span) []byte { return h.arena[s.off : s.off+s.n] }
+
+func (h *head) pseudoField(off, nameLen, valLen int) {
+	p := -1
+	switch string(h.arena[off : off+nameLen]) {
+	case ":method":
+		p = pseudoMethod
+	case ":scheme":
+		p = pseudoScheme
+	case ":authority":
+		p = pseudoAuthority
+	case ":path":
+		p = pseudoPath
+	case ":protocol":
+		p = pseudoProtocol
+	case ":status":
+		p = pseudoStatus
+	}
+	switch {
+	case p < 0 || h.kind == trailerHead || (p == pseudoStatus) != (h.kind == responseHead):
+		h.fault("unknown_pseudo_header")
+	case h.regular:
+		h.fault("late_pseudo_header")
+	case h.seen&(1<<p) != 0:
+		h.fault("repeated_pseudo_header")
+	}
+	if p >= 0 {
+		h.seen |= 1 << p
+		h.pseudo[p] = span{off + nameLen, valLen}
+	}
+}
+
+func (h *head) has(p int) bool { return h.seen&(1<<p) != 0 }
+
+// load moves what was gathered into the fields.
+func (h *head) load() {
+	if len(h.cookies) > 0 {
+		// Crumbs are joined before anything else sees them (RFC 9113 8.2.3).
+		const name = "cookie"
+		off := len(h.arena)
+		h.arena = append(h.arena, name...)
+		for i, c := range h.cookies {
+			if i > 0 {
+				h.arena = append(h.arena, "; "...)
+			}
+			h.arena = append(h.arena, h.bytes(c)...)
+		}
+		h.fields.Note(message.Cookie, off, len(name), off+len(name), len(h.arena)-off-len(name))
+	}
+	h.fields.Load(h.arena)
+}
+
+func (h *head) str(p int) string {
+	s := h.pseudo[p]
+	return h.fields.Span(s.off, s.n)
+}
+
+// request judges the head as a request's and fills it in. status is what a request
+// deserves that is refused for something else than being malformed; 0 otherwise.
+func (h *head) request(req *message.Request, end, tls bool) (status int) {
+	if h.over {
+		return 431
+	}
+	if h.malformed != "" {
+		return 0
+	}
+	h.load()
+	req.Version = message.HTTP2
+	req.Scheme = "http"
+	if tls {
+		req.Scheme = "https"
+	}
+	req.AcceptTrailers = h.trailers
+	if status := h.target(req); status != 0 || h.malformed != "" {
+		return status
+	}
+	if h.badExpect {
+		return 417
+	}
+	req.ExpectContinue = h.expect && !end
+	switch {
+	case end && h.length > 0:
+		h.fault("content_length_mismatch") // RFC 9113 8.1.1
+	case end:
+		req.ContentLength = 0
+	case req.Method == "CONNECT" || req.Upgrade != "":
+		if h.length >= 0 {
+			h.fault("content_length_with_connect")
+		}
+		req.ContentLength = message.UnknownLength
+	default:
+		req.ContentLength = h.length
+	}
+	return 0
+}
+
+// target settles method, path and authority (RFC 9113 8.3.1, 8.5; RFC 8441 4).
+func (h *head) target(req *message.Request) (status int) {
+	if !h.has(pseudoMethod) {
+		h.fault("no_method")
+		return 0
+	}
+	if req.Method = h.str(pseudoMethod); !http1.ValidMethod(req.Method) {
+		h.fault("bad_method")
+		return 0
+	}
+	h.authority(req)
+	connect := req.Method == "CONNECT"
+	switch {
+	case h.has(pseudoProtocol):
+		if !h.cfg.AllowConnect || !connect {
+			h.fault("protocol_without_connect")
+			return 0
+		}
+		if req.Upgrade = h.str(pseudoProtocol); !http1.ValidMethod(req.Upgrade) { // a token too
+			h.fault("bad_protocol")
+			return 0
+		}
+		// The model's form of an upgrade is HTTP/1's.
+		req.Method = "GET"
+	case connect:
+		if h.has(pseudoScheme) || h.has(pseudoPath) {
+			h.fault("connect_with_path")
+		} else if !http1.HasPort(req.Authority) {
+			h.fault("connect_without_port")
+		}
+		return 0
+	}
+	return h.schemeAndPath(req)
+}
+
+func (h *head) schemeAndPath(req *message.Request) (status int) {
+	if !h.has(pseudoScheme) || !h.has(pseudoPath) {
+		h.fault("missing_pseudo_header")
+		return 0
+	}
+	switch scheme := h.str(pseudoScheme); {
+	case scheme != "http" && scheme != "https":
+		h.fault("bad_scheme")
+		return 0
+	case h.cfg.StrictScheme && scheme != req.Scheme:
+		h.fault("scheme_mismatch")
+		return 0
+	}
+	req.Path = h.str(pseudoPath)
+	switch {
+	case len(req.Path) > h.cfg.Limits.LineBytes:
+		return 414
+	case !http1.ValidTarget(req.Path),
+		req.Path[0] != '/' && (req.Path != "*" || req.Method != "OPTIONS"):
+		h.fault("bad_path")
+	}
+	return 0
+}
+
+// authority takes :authority, or Host where there is none, and refuses two that
+// differ.
+func (h *head) authority(req *message.Request) {
+	if h.hosts > 1 {
+		h.fault("repeated_host")
+		return
+	}
+	host := h.fields.Span(h.host.off, h.host.n)
+	switch {
+	case h.has(pseudoAuthority):
+		req.Authority = h.str(pseudoAuthority)
+		if h.hosts == 1 && !http1.SameHost(host, req.Authority) {
+			h.fault("host_mismatch")
+			return
+		}
+	case h.hosts == 1 && req.Method != "CONNECT":
+		req.Authority = host
+	default:
+		h.fault("no_authority")
+		return
+	}
+	if !http1.ValidAuthority(req.Authority) {
+		h.fault("bad_authority")
+	}
+}
+
+// response judges the head as a response's and fills it in. method is the request's.
+func (h *head) response(r *message.Response, method string, upgrade, end bool) {
+	if h.over {
+		h.fault("headers_too_large")
+	}
+	if h.malformed != "" {
+		return
+	}
+	if !h.has(pseudoStatus) {
+		h.fault("no_status")
+		return
+	}
+	v := h.bytes(h.pseudo[pseudoStatus])
+	if len(v) != 3 || v[0] < '1' || v[0] > '5' || v[1] < '0' || v[1] > '9' || v[2] < '0' || v[2] > '9' {
+		h.fault("bad_status")
+		return
+	}
+	r.Version = message.HTTP2
+	r.Status = int(v[0]-'0')*100 + int(v[1]-'0')*10 + int(v[2]-'0')
+	r.ContentLength = h.length
+	connect := method == "CONNECT" || upgrade
+	switch {
+	case r.Status == 101:
+		h.fault("status_101") // RFC 9113 8.6
+	case r.Status < 200 && end:
+		h.fault("interim_response_ends_stream")
+	case r.Status < 200 && h.length > 0, r.Status == 204 && h.length > 0,
+		connect && r.Status < 300 && r.Status >= 200 && h.length > 0:
+		h.fault("body_not_allowed")
+	case end && h.length > 0 && method != "HEAD" && r.Status != 304:
+		h.fault("content_length_mismatch")
+	case end && h.length < 0 && method != "HEAD" && r.Status != 304 && r.Status != 204 && !connect:
+		r.ContentLength = 0
+	}
+	h.load()
+}
+
+// trailer judges the head as trailers.
+func (h *head) trailer() {
+	if h.over {
+		h.fault("trailers_too_large")
+	}
+	if h.malformed == "" {
+		h.load()
+	}
+}

@@ -1,0 +1,144 @@
+package http2
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	xhttp2 "golang.org/x/net/http2"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+)
+
+// foreignClient is x/net's client.
+func foreignClient(t testing.TB) *http.Client {
+	tr := &xhttp2.Transport{
+		AllowHTTP: true,
+		DialTLSContext: func(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, network, addr)
+		},
+	}
+	t.Cleanup(tr.CloseIdleConnections)
+	return &http.Client{Transport: tr}
+}
+
+// foreignServer is x/net's server.
+func foreignServer(t testing.TB, h http.HandlerFunc) (addr string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var conns []net.Conn
+	wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			conns = append(conns, c)
+			mu.Unlock()
+			wg.Go(func() { new(xhttp2.Server).ServeConn(c, &xhttp2.ServeConnOpts{Handler: h}) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		mu.Lock()
+		for _, c := range conns {
+			_ = c.Close()
+		}
+		mu.Unlock()
+		wg.Wait()
+	})
+	return l.Addr().String()
+}
+
+func TestForeignClient(t *testing.T) {
+	srv := serve(t, nil, echo)
+	c := foreignClient(t)
+	for _, body := range []string{"", "x", strings.Repeat("0123456789", 100_000)} {
+		req, _ := http.NewRequest("POST", "http://"+srv.addr+"/a?b=c", strings.NewReader(body))
+		r, err := c.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := readAll(t, r); got != body || r.StatusCode != 200 || r.Header.Get("X-Path") != "/a?b=c" {
+			t.Errorf("status %d, path %q, %d bytes of %d", r.StatusCode, r.Header.Get("X-Path"), len(got), len(body))
+		}
+	}
+}
+
+func TestForeignClientTrailersAndConcurrency(t *testing.T) {
+	srv := serve(t, nil, echo)
+	c := foreignClient(t)
+	var wg sync.WaitGroup
+	for i := range 50 {
+		wg.Go(func() {
+			body := bytes.Repeat([]byte{byte(i)}, 1000*i)
+			req, _ := http.NewRequest("PUT", "http://"+srv.addr+"/", io.NopCloser(bytes.NewReader(body)))
+			req.Trailer = http.Header{"X-Sum": {fmt.Sprint(i)}}
+			r, err := c.Do(req)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if got := readAll(t, r); got != string(body) || r.Trailer.Get("X-Sum") != fmt.Sprint(i) {
+				t.Errorf("%d: %d bytes of %d, trailer %q", i, len(got), len(body), r.Trailer.Get("X-Sum"))
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestForeignServer(t *testing.T) {
+	addr := foreignServer(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Trailer", "X-Sum")
+		w.Header().Set("X-Host", r.Host)
+		b, _ := io.ReadAll(r.Body)
+		_, _ = w.Write(b)
+		w.Header().Set("X-Sum", fmt.Sprint(len(b)))
+	})
+	cc := dialClient(t, addr, nil)
+	var wg sync.WaitGroup
+	for i := range 50 {
+		wg.Go(func() {
+			body := strings.Repeat("y", i*3001)
+			req := newRequest("POST", "/p")
+			req.ContentLength = message.UnknownLength
+			resp, got, err := exchange(cc, req, body)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			host, _ := resp.Header("x-host")
+			if got != body || resp.Status != 200 || host != "example.com" {
+				t.Errorf("status %d, host %q, %d bytes of %d", resp.Status, host, len(got), len(body))
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestBothOurs(t *testing.T) {
+	srv := serve(t, nil, echo)
+	cc := dialClient(t, srv.addr, nil)
+	for range 3 {
+		req := newRequest("POST", "/x")
+		req.ContentLength = message.UnknownLength
+		body := strings.Repeat("z", 3<<20)
+		resp, got, err := exchange(cc, req, body)
+		if err != nil || resp.Status != 200 || got != body {
+			t.Fatalf("%v, status %d, %d bytes", err, resp.Status, len(got))
+		}
+	}
+}

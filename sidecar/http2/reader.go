@@ -1,0 +1,496 @@
+package http2
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+)
+
+// read reads until the connection ends, and says why.
+func (c *conn) read() *ConnError {
+	c.guard()
+	for {
+		n, err := c.fill()
+		if n > 0 {
+			c.in.w += n
+			cerr := c.consume()
+			if ended := c.endBatch(); cerr == nil {
+				cerr = ended
+			}
+			if cerr != nil {
+				return cerr
+			}
+			c.in.DropBuffer()
+			c.guard()
+			continue
+		}
+		if err == nil {
+			err = io.ErrNoProgress
+		}
+		if cerr := c.readFailed(err); cerr != nil {
+			return cerr
+		}
+	}
+}
+
+func (c *conn) fill() (int, error) {
+	if c.ready != nil {
+		return c.ready.ReadReady(&c.in)
+	}
+	return c.s.Read(c.in.TakeBuffer())
+}
+
+// readFailed says what an error of the transport means; nil is to read on.
+func (c *conn) readFailed(err error) *ConnError {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.err != nil:
+		return c.err
+	case stream.IsTimeout(err) && c.patience:
+		c.note(GlitchSlowHead)
+		return connError(EnhanceYourCalm, GlitchSlowHead.String())
+	case stream.IsTimeout(err):
+		// Woken for nothing that is left.
+		_ = c.s.SetReadDeadline(time.Time{})
+		return nil
+	case errors.Is(err, io.EOF) && len(c.streams) == 0 && len(c.in.bytes()) == 0 && c.block == nil:
+		return errDrained
+	}
+	if c.client != nil && c.client.peerCode != NoError {
+		return &ConnError{Code: c.client.peerCode, Remote: true}
+	}
+	return &ConnError{Code: NoError, Reason: "connection_lost", Err: err}
+}
+
+// errDrained is the end of a connection that has nothing left to do.
+var errDrained = connError(NoError, "drained")
+
+// guard sets a deadline while a head, or anything but DATA, is incomplete.
+func (c *conn) guard() {
+	limit := c.cfg.HeaderTimeout
+	if limit <= 0 {
+		return
+	}
+	partial := !c.started || c.block != nil || !c.data.active && len(c.in.bytes()) > 0
+	if partial == c.patience {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return // whoever ended the connection has woken us, or will
+	}
+	c.patience = partial
+	if partial {
+		_ = c.s.SetReadDeadline(time.Now().Add(limit))
+	} else {
+		_ = c.s.SetReadDeadline(time.Time{})
+	}
+}
+
+// consume takes the whole frames, and pieces of DATA, off the input.
+func (c *conn) consume() *ConnError {
+	b := c.in.bytes()
+	all := len(b)
+	defer func() { c.in.r += all - len(b) }()
+	if c.preface != "" {
+		n := min(len(b), len(c.preface))
+		if string(b[:n]) != c.preface[:n] {
+			return connError(ProtocolError, "bad_preface")
+		}
+		c.preface = c.preface[n:]
+		b = b[n:]
+	}
+	for len(b) > 0 {
+		switch {
+		case c.skip > 0:
+			n := min(c.skip, len(b))
+			c.skip -= n
+			b = b[n:]
+			continue
+		case c.data.active:
+			n, err := c.dataPayload(b)
+			if err != nil {
+				return err
+			}
+			b = b[n:]
+			continue
+		case len(b) < frameHeaderLen:
+			return nil
+		}
+		h := parseFrameHeader(b)
+		if err := c.checkHeader(&h); err != nil {
+			return err
+		}
+		payload := b[frameHeaderLen:]
+		switch {
+		case h.kind == frameData:
+			if h.has(flagPadded) && h.length > 0 && len(payload) == 0 {
+				return nil // the padding's length decides
+			}
+			n, err := c.dataStart(&h, payload)
+			if err != nil {
+				return err
+			}
+			b = payload[n:]
+			if c.data.left == 0 && c.data.pad == 0 {
+				if err := c.dataEnd(); err != nil {
+					return err
+				}
+			}
+		case h.kind > frameContinuation:
+			// Unknown frames are ignored (RFC 9113 5.5).
+			c.skip = h.length
+			b = payload
+		case len(payload) < h.length:
+			return nil
+		default:
+			if err := c.frame(&h, payload[:h.length]); err != nil {
+				return err
+			}
+			b = payload[h.length:]
+		}
+	}
+	return nil
+}
+
+// checkHeader judges what a frame's header alone can be wrong in.
+func (c *conn) checkHeader(h *frameHeader) *ConnError {
+	switch {
+	case h.length > maxFrameSize:
+		return connError(FrameSizeError, "frame_too_large")
+	case !c.started && (h.kind != frameSettings || h.has(flagAck)):
+		return connError(ProtocolError, "settings_not_first")
+	case c.block != nil && (h.kind != frameContinuation || h.stream != c.blockOf.stream):
+		return connError(ProtocolError, "continuation_expected")
+	}
+	if h.kind <= frameHeaders {
+		c.budget.pings = 0
+	}
+	return nil
+}
+
+func (c *conn) frame(h *frameHeader, p []byte) *ConnError {
+	switch h.kind {
+	case frameHeaders:
+		return c.headersFrame(h, p)
+	case frameContinuation:
+		return c.continuationFrame(h, p)
+	case framePriority:
+		return c.priorityFrame(h, p)
+	case frameRSTStream:
+		return c.rstFrame(h, p)
+	case frameSettings:
+		return c.settingsFrame(h, p)
+	case framePing:
+		return c.pingFrame(h, p)
+	case frameGoAway:
+		return c.goAwayFrame(h, p)
+	case frameWindowUpdate:
+		return c.windowUpdateFrame(h, p)
+	}
+	return connError(ProtocolError, "push_promise") // RFC 9113 6.6, 8.4: push is off
+}
+
+// endBatch is called when the input is used up: what came together is there together
+// for whoever is started or woken now.
+func (c *conn) endBatch() *ConnError {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for s := c.toWake; s != nil; {
+		next := s.wnext
+		s.wnext, s.waking = nil, false
+		if s.orphan {
+			s.recycle()
+		} else {
+			s.rcond.Broadcast()
+		}
+		s = next
+	}
+	c.toWake = nil
+	if c.server != nil {
+		c.server.start()
+	}
+	if c.keeper.watching {
+		c.keeper.lastRead = time.Now()
+	}
+	if c.w.urgent {
+		c.flush(false)
+		if c.flooded() {
+			return c.flood(GlitchOutboundFrames)
+		}
+	}
+	return c.err
+}
+
+// wake has the stream's reader woken at the end of the batch. The lock is held.
+func (c *conn) wake(s *Stream) {
+	if !s.waking {
+		s.waking = true
+		s.wnext = c.toWake
+		c.toWake = s
+	}
+}
+
+// streamError resets a stream for the peer's fault. The lock is held. s is nil where we
+// keep nothing of the stream.
+func (c *conn) streamError(id uint32, s *Stream, code Code, g Glitch, reason string) *ConnError {
+	if s != nil {
+		c.reset(s, code, reason)
+	} else {
+		o := c.out()
+		o.b = appendRSTStream(o.b, id, code)
+		c.control()
+		c.closed.add(id, false)
+	}
+	if c.flooded() {
+		return c.flood(GlitchOutboundFrames)
+	}
+	return c.resetBy(g)
+}
+
+// malformed treats a message that breaks RFC 9113 8.1.1.
+func (c *conn) malformed(id uint32, s *Stream, reason string) *ConnError {
+	if c.cfg.MalformedEndsConnection {
+		c.note(GlitchMalformed)
+		return connError(ProtocolError, reason)
+	}
+	return c.streamError(id, s, ProtocolError, GlitchMalformed, reason)
+}
+
+// dataStart judges a DATA frame by its header and the padding's length, and returns how
+// many bytes of the payload that is.
+func (c *conn) dataStart(h *frameHeader, p []byte) (n int, err *ConnError) {
+	size, pad := h.length, 0
+	if h.has(flagPadded) {
+		if size == 0 {
+			return 0, connError(FrameSizeError, "no_padding_length")
+		}
+		n, pad = 1, int(p[0])
+		if pad >= size {
+			return 0, connError(ProtocolError, "padding_too_long")
+		}
+		size -= 1 + pad
+	}
+	if h.stream == 0 {
+		return 0, connError(ProtocolError, "data_on_stream_0")
+	}
+	end := h.has(flagEndStream)
+	if size > 0 || end {
+		c.budget.empty = 0
+	} else if c.budget.empty++; c.budget.empty > c.cfg.MaxEmptyFrames {
+		return 0, c.flood(GlitchEmptyFrame)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if int64(h.length) > c.recvWin {
+		return 0, connError(FlowControlError, "connection_window")
+	}
+	c.recvWin -= int64(h.length)
+	c.data = dataFrame{active: true, id: h.stream, left: size, pad: pad, end: end}
+	s := c.streams[h.stream]
+	switch {
+	case s == nil && c.idle(h.stream):
+		return 0, connError(ProtocolError, "data_on_idle_stream")
+	case s == nil:
+		c.credit(h.length - size)
+		return n, c.lateFrame(h.stream, true)
+	case s.remoteEnd:
+		return n, c.streamError(s.id, s, StreamClosed, GlitchStreamError, "data_after_end")
+	case int64(h.length) > s.recvWin:
+		return n, c.streamError(s.id, s, FlowControlError, GlitchStreamError, "stream_window")
+	case !s.gotHead:
+		return n, c.malformed(s.id, s, "data_before_head")
+	case s.bodiless && size > 0, s.declared >= 0 && s.got+int64(size) > s.declared:
+		return n, c.malformed(s.id, s, "content_length_mismatch")
+	}
+	s.recvWin -= int64(h.length)
+	s.got += int64(size)
+	// Padding is consumed.
+	s.unacked += int64(h.length - size)
+	c.credit(h.length - size)
+	c.data.s = s
+	return n, nil
+}
+
+// lateFrame treats a frame on a stream that is over (RFC 9113 5.1). The lock is held.
+func (c *conn) lateFrame(id uint32, data bool) *ConnError {
+	byPeer, known := c.closed.find(id)
+	switch {
+	case known && !byPeer:
+		return nil // on its way when we reset the stream
+	case known && data:
+		return c.streamError(id, nil, StreamClosed, GlitchClosedStream, "data_after_end")
+	case known:
+		return connError(StreamClosed, "headers_after_end")
+	case c.server != nil && !data:
+		return connError(ProtocolError, "stream_id_not_rising") // RFC 9113 5.1.1
+	}
+	return c.glitch(GlitchClosedStream)
+}
+
+// dataPayload takes what has arrived of a DATA frame and returns how much that was.
+func (c *conn) dataPayload(b []byte) (n int, err *ConnError) {
+	d := &c.data
+	if n = min(d.left, len(b)); n > 0 {
+		c.mu.Lock()
+		if d.s != nil && c.streams[d.id] == d.s {
+			d.s.in.append(b[:n])
+			c.wake(d.s)
+		} else {
+			d.s = nil
+			c.credit(n)
+		}
+		c.mu.Unlock()
+		d.left -= n
+	}
+	if d.left > 0 {
+		return n, nil
+	}
+	k := min(d.pad, len(b)-n)
+	if d.pad -= k; d.pad > 0 {
+		return n + k, nil
+	}
+	return n + k, c.dataEnd()
+}
+
+func (c *conn) dataEnd() *ConnError {
+	d := c.data
+	c.data = dataFrame{}
+	if !d.end {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if d.s == nil || c.streams[d.id] != d.s {
+		return nil
+	}
+	return c.remoteEnded(d.s)
+}
+
+// remoteEnded notes the peer's END_STREAM. The lock is held.
+func (c *conn) remoteEnded(s *Stream) *ConnError {
+	if s.declared >= 0 && s.got != s.declared && !s.bodiless {
+		return c.malformed(s.id, s, "content_length_mismatch")
+	}
+	s.remoteEnd = true
+	c.wake(s)
+	if s.localEnd {
+		c.remove(s, true)
+	}
+	return nil
+}
+
+func (c *conn) priorityFrame(h *frameHeader, p []byte) *ConnError {
+	if h.stream == 0 {
+		return connError(ProtocolError, "priority_on_stream_0")
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.budget.priorities++; c.budget.priorities > uint64(c.cfg.MaxPriorityPerStream)*(1+c.opened) {
+		return c.flood(GlitchPriority)
+	}
+	if len(p) != 5 {
+		return c.streamError(h.stream, c.streams[h.stream], FrameSizeError, GlitchStreamError, "priority_size")
+	}
+	if binary.BigEndian.Uint32(p)&maxStreamID == h.stream {
+		return c.streamError(h.stream, c.streams[h.stream], ProtocolError, GlitchStreamError, "depends_on_itself")
+	}
+	return nil
+}
+
+func (c *conn) rstFrame(h *frameHeader, p []byte) *ConnError {
+	switch {
+	case h.stream == 0:
+		return connError(ProtocolError, "rst_stream_on_stream_0")
+	case len(p) != 4:
+		return connError(FrameSizeError, "rst_stream_size")
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.streams[h.stream]
+	if s == nil {
+		if c.idle(h.stream) {
+			return connError(ProtocolError, "rst_stream_on_idle_stream")
+		}
+		return c.resetBy(GlitchReset)
+	}
+	s.end(&StreamError{Code: Code(binary.BigEndian.Uint32(p)), Remote: true}, true)
+	if c.server != nil {
+		return c.resetBy(GlitchReset)
+	}
+	return nil
+}
+
+func (c *conn) windowUpdateFrame(h *frameHeader, p []byte) *ConnError {
+	if len(p) != 4 {
+		return connError(FrameSizeError, "window_update_size")
+	}
+	n := int64(binary.BigEndian.Uint32(p) & maxStreamID)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.budget.windowUpdates++
+	if c.budget.windowUpdates > 5+2*(c.opened+uint64(len(c.streams))+uint64(c.cfg.MaxWindowUpdatesPerData)*c.sentData) {
+		return c.flood(GlitchWindowUpdate)
+	}
+	if h.stream == 0 {
+		if n == 0 {
+			return connError(ProtocolError, "window_update_of_0")
+		}
+		if c.sendWin += n; c.sendWin > maxWindow {
+			return connError(FlowControlError, "window_overflow")
+		}
+		c.wakeSender()
+		return nil
+	}
+	s := c.streams[h.stream]
+	switch {
+	case s == nil && c.idle(h.stream):
+		return connError(ProtocolError, "window_update_on_idle_stream")
+	case s == nil:
+		return nil
+	case n == 0:
+		return c.streamError(s.id, s, ProtocolError, GlitchStreamError, "window_update_of_0")
+	}
+	if s.sendWin += n; s.sendWin > maxWindow {
+		return c.streamError(s.id, s, FlowControlError, GlitchStreamError, "window_overflow")
+	}
+	s.wcond.Signal()
+	return nil
+}
+
+func (c *conn) pingFrame(h *frameHeader, p []byte) *ConnError {
+	switch {
+	case h.stream != 0:
+		return connError(ProtocolError, "ping_on_stream")
+	case len(p) != 8:
+		return connError(FrameSizeError, "ping_size")
+	}
+	data := binary.BigEndian.Uint64(p)
+	if h.has(flagAck) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if !c.keeper.acknowledged(data) {
+			return c.glitch(GlitchPing)
+		}
+		return nil
+	}
+	if c.budget.pings++; c.budget.pings > idlePings {
+		if err := c.glitch(GlitchPing); err != nil {
+			return err
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o := c.out()
+	o.b = appendPing(o.b, true, data)
+	c.control()
+	if c.flooded() {
+		return c.flood(GlitchOutboundFrames)
+	}
+	return nil
+}

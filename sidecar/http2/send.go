@@ -1,0 +1,228 @@
+package http2
+
+import (
+	"os"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/http1"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+)
+
+// The sending half of a stream. What is written is copied into the connection's
+// buffer and goes out with Flush, with whoever else flushes, or before a call waits.
+
+// Flush writes what the connection has buffered. It does not wait for the socket.
+func (s *Stream) Flush() error {
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.unflushed = false
+	c.flush(len(c.streams) > 1)
+	if c.err != nil && s.listed {
+		return c.err
+	}
+	return nil
+}
+
+// sendError is why nothing can be sent any more; nil if it can.
+func (s *Stream) sendError() error {
+	switch {
+	case s.err != nil:
+		return s.err
+	case s.stopWrite:
+		return os.ErrDeadlineExceeded
+	case s.localEnd || !s.listed:
+		return ErrClosed
+	}
+	return nil
+}
+
+// waitToSend waits until the stream may append size bytes of DATA, or with size 0 a
+// frame that flow control does not count. It returns how many.
+func (s *Stream) waitToSend(size int) (n int, err error) {
+	c := s.c
+	waited := false
+	defer func() {
+		if waited {
+			c.senders.remove(s)
+			c.wakeSender()
+		}
+	}()
+	for {
+		if err := s.sendError(); err != nil {
+			return 0, err
+		}
+		room := c.room()
+		if size == 0 && room {
+			return 0, nil
+		}
+		if room && s.sendWin > 0 && c.sendWin > 0 {
+			return int(min(int64(size), s.sendWin, c.sendWin, maxFrameSize)), nil
+		}
+		if c.w.pending() > 0 && !c.w.writing && !c.cut {
+			s.unflushed = false
+			c.flush(true)
+			continue
+		}
+		waited = true
+		if size == 0 || s.sendWin > 0 {
+			s.needsRoomOnly = size == 0
+			c.senders.push(s)
+		}
+		s.wcond.Wait()
+	}
+}
+
+// WriteData sends p, which is copied, and with end the end of the body. It waits for
+// flow control and for room in the connection's buffer. After an error it is not known
+// how much was sent.
+func (s *Stream) WriteData(p []byte, end bool) error {
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(p) > 0 {
+		n, err := s.waitToSend(len(p))
+		if err != nil {
+			return err
+		}
+		last := end && n == len(p)
+		s.appendData(p[:n], last)
+		if p = p[n:]; last {
+			return nil
+		}
+	}
+	if !end {
+		return nil
+	}
+	if _, err := s.waitToSend(0); err != nil {
+		return err
+	}
+	s.appendData(nil, true)
+	return nil
+}
+
+func (s *Stream) appendData(p []byte, end bool) {
+	c := s.c
+	var flags uint8
+	if end {
+		flags = flagEndStream
+	}
+	o := c.out()
+	o.b = append(appendFrameHeader(o.b, len(p), frameData, flags, s.id), p...)
+	c.w.frames++
+	c.sentData++
+	s.sendWin -= int64(len(p))
+	c.sendWin -= int64(len(p))
+	s.unflushed = true
+	if end {
+		s.endLocal()
+	}
+}
+
+// endLocal notes our END_STREAM.
+func (s *Stream) endLocal() {
+	s.localEnd = true
+	if s.remoteEnd {
+		s.c.remove(s, true)
+	}
+}
+
+// WriteHead sends the head of a response: interim ones (1xx), then the final one, which
+// with end is all there is. It is the server's.
+func (s *Stream) WriteHead(r *message.Response, end bool) error {
+	if !writableResponse(r) || r.Status < 200 && end {
+		return ErrUnwritable
+	}
+	status := r.Status
+	if status == 101 {
+		// An upgrade succeeds with 200 (RFC 8441 5).
+		if s.req.Upgrade == "" {
+			return ErrUnwritable
+		}
+		status = 200
+	}
+	connect := s.req.Method == "CONNECT" || s.req.Upgrade != ""
+	length := status >= 200 && status != 204 && (!connect || status >= 300)
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, err := s.waitToSend(0); err != nil {
+		return err
+	}
+	o := c.out()
+	start := len(o.b)
+	o.b = append(o.b, noHeader[:]...)
+	o.b = c.enc.response(o.b, status, r, length)
+	s.endHeaders(o, start, end)
+	if status >= 200 {
+		c.opened++
+	}
+	return nil
+}
+
+// WriteTrailers sends trailers and ends the stream; nil or no fields only end it.
+func (s *Stream) WriteTrailers(f *message.Fields) error {
+	if f == nil || f.Len() == 0 {
+		return s.WriteData(nil, true)
+	}
+	for i := range f.Slots() {
+		if name, _, ok := f.At(i); ok && !f.Checked(i) {
+			if keep, _ := http1.KeepTrailer(f.IDAt(i)); !keep || name == "" {
+				return ErrUnwritable
+			}
+		}
+	}
+	if !writableFields(f) {
+		return ErrUnwritable
+	}
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, err := s.waitToSend(0); err != nil {
+		return err
+	}
+	o := c.out()
+	start := len(o.b)
+	o.b = append(o.b, noHeader[:]...)
+	o.b = c.enc.fields(c.enc.begin(o.b), f)
+	s.endHeaders(o, start, true)
+	return nil
+}
+
+var noHeader [frameHeaderLen]byte
+
+// endHeaders completes the HEADERS frame that begins at start, and ends the stream's
+// sending half if told to. A block that is too long for one frame goes on in
+// CONTINUATIONs.
+func (s *Stream) endHeaders(o *outBuffer, start int, end bool) {
+	o.b = finishHeaders(o.b, start, s.id, end)
+	s.c.w.frames++
+	s.unflushed = true
+	if end {
+		s.endLocal()
+	}
+}
+
+func finishHeaders(b []byte, start int, id uint32, end bool) []byte {
+	var flags uint8
+	if end {
+		flags = flagEndStream
+	}
+	n := len(b) - start - frameHeaderLen
+	if n <= maxFrameSize {
+		appendFrameHeader(b[:start], n, frameHeaders, flags|flagEndHeaders, id)
+		return b
+	}
+	rest := append([]byte(nil), b[start+frameHeaderLen+maxFrameSize:]...)
+	b = b[:start+frameHeaderLen+maxFrameSize]
+	appendFrameHeader(b[:start], maxFrameSize, frameHeaders, flags, id)
+	for len(rest) > 0 {
+		k := min(len(rest), maxFrameSize)
+		flags = 0
+		if k == len(rest) {
+			flags = flagEndHeaders
+		}
+		b = append(appendFrameHeader(b, k, frameContinuation, flags, id), rest[:k]...)
+		rest = rest[k:]
+	}
+	return b
+}

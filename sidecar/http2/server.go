@@ -1,0 +1,234 @@
+package http2
+
+import (
+	"context"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+)
+
+// Handler serves requests.
+type Handler interface {
+	// ServeStream serves one request on a goroutine of its own. When it returns, what is
+	// left of the stream is reset.
+	ServeStream(*Stream)
+}
+
+// ServerConn is the server's side of a connection.
+type ServerConn struct {
+	conn
+	handler Handler
+
+	// Under the connection's lock.
+	running  int     // handlers
+	fresh    *Stream // opened by what is being read, the first first
+	freshEnd *Stream
+	tls      bool
+	final    bool // the final GOAWAY was sent
+}
+
+// NewServer makes the server's side of a connection on s; cfg nil means Default. cfg
+// must have passed Validate.
+func NewServer(s stream.Stream, cfg *Config, h Handler) *ServerConn {
+	sc := &ServerConn{handler: h}
+	sc.conn.server = sc
+	sc.init(s, cfg)
+	sc.preface = clientPreface
+	if i := s.Info(); i != nil {
+		sc.tls = i.TLS
+	}
+	settings := []Setting{{settingMaxConcurrentStreams, sc.cfg.MaxConcurrentStreams}}
+	if sc.cfg.AllowConnect {
+		settings = append(settings, Setting{settingEnableConnect, 1})
+	}
+	sc.announce(settings...)
+	return sc
+}
+
+// Serve reads the connection on the caller's goroutine. It returns when the connection
+// is over and every handler has returned: nil when it ended in peace, a *ConnError
+// otherwise. It closes the stream. When ctx ends, the connection is cut.
+func (sc *ServerConn) Serve(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { sc.abort(&ConnError{Code: Cancel, Reason: "canceled", Err: ctx.Err()}) })
+	defer stop()
+	sc.mu.Lock()
+	sc.keeper.start()
+	sc.flush(false)
+	sc.mu.Unlock()
+	err := sc.finish(sc.read())
+	sc.mu.Lock()
+	for sc.running > 0 {
+		sc.settled.Wait()
+	}
+	sc.mu.Unlock()
+	return err
+}
+
+// Drain ends the connection without harm to any request: the peer is told to open no
+// more streams; those that are on their way are served, and Serve returns when all are
+// done (RFC 9113 6.8).
+func (sc *ServerConn) Drain() {
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	if sc.err != nil || sc.goingAway {
+		return
+	}
+	sc.goingAway = true
+	o := sc.out()
+	o.b = appendGoAway(o.b, maxStreamID, NoError, "")
+	sc.w.frames++
+	// The answer to a PING that follows tells that the peer has seen the GOAWAY.
+	sc.keeper.pingForDrain()
+	sc.flush(false)
+}
+
+// goAway sends the final GOAWAY. The lock is held.
+func (sc *ServerConn) goAway() {
+	if sc.final || sc.err != nil {
+		return
+	}
+	sc.final = true
+	o := sc.out()
+	o.b = appendGoAway(o.b, sc.lastServed, NoError, "")
+	sc.w.frames++
+	sc.flush(false)
+	sc.maybeDone()
+}
+
+// maybeDone ends a draining connection that has nothing left to do. The lock is held.
+func (sc *ServerConn) maybeDone() {
+	if sc.final && sc.running == 0 && len(sc.streams) == 0 && sc.err == nil {
+		sc.fail(errDrained)
+		sc.wakeReader()
+	}
+}
+
+// requestBlock opens a stream. The lock is held.
+func (sc *ServerConn) requestBlock(b []byte, id uint32, end bool) *ConnError {
+	c := &sc.conn
+	c.lastPeer = id
+	if sc.final || len(c.streams) >= int(c.cfg.MaxConcurrentStreams) {
+		if err := c.decode(b, discardedHead, nil); err != nil || sc.final {
+			c.closed.add(id, false)
+			return err
+		}
+		return c.streamError(id, nil, RefusedStream, GlitchRefusedStream, "too_many_streams")
+	}
+	s := newStream(c)
+	s.id = id
+	if err := c.decode(b, requestHead, &s.req.Fields); err != nil {
+		s.recycle()
+		return err
+	}
+	status := c.head.request(&s.req, end, sc.tls)
+	switch {
+	case c.dependsOnItself:
+		s.recycle()
+		return c.streamError(id, nil, ProtocolError, GlitchStreamError, "depends_on_itself")
+	case c.head.malformed != "":
+		s.recycle()
+		return c.malformed(id, nil, c.head.malformed)
+	case status != 0:
+		s.recycle()
+		return sc.refuse(id, status, end)
+	}
+	c.lastServed = id
+	s.gotHead = true
+	s.declared = c.head.length
+	if !end {
+		s.req.Body = s
+	}
+	c.streams[id] = s
+	s.listed = true
+	if end {
+		s.remoteEnd = true
+	}
+	if sc.fresh == nil {
+		sc.fresh = s
+	} else {
+		sc.freshEnd.next = s
+	}
+	sc.freshEnd = s
+	return nil
+}
+
+// refuse answers a request that is well-formed but will not do, without a handler.
+func (sc *ServerConn) refuse(id uint32, status int, end bool) *ConnError {
+	var r message.Response
+	r.ContentLength = 0
+	o := sc.out()
+	start := len(o.b)
+	o.b = append(o.b, noHeader[:]...)
+	o.b = finishHeaders(sc.enc.response(o.b, status, &r, false), start, id, true)
+	sc.control()
+	sc.closed.add(id, end)
+	if end {
+		return sc.resetBy(GlitchMalformed)
+	}
+	return sc.streamError(id, nil, NoError, GlitchMalformed, "refused")
+}
+
+// start starts the handlers of streams that were opened, as long as there may be more:
+// a stream that was reset counts until its handler has returned, or else a client
+// could have any number of them at work (CVE-2023-44487). The lock is held.
+func (sc *ServerConn) start() {
+	for s := sc.fresh; s != nil && sc.running < int(sc.cfg.MaxConcurrentStreams); s = sc.fresh {
+		sc.fresh = s.next
+		s.next = nil
+		if s.err != nil {
+			// Reset before anything began.
+			sc.recycleOrLeave(s)
+			continue
+		}
+		sc.running++
+		go s.runner()
+	}
+	if sc.fresh == nil {
+		sc.freshEnd = nil
+	}
+}
+
+// run is a handler's goroutine.
+func (s *Stream) run() {
+	sc := s.c.server
+	defer sc.served(s)
+	sc.handler.ServeStream(s)
+}
+
+// served ends a stream whose handler has returned.
+func (sc *ServerConn) served(s *Stream) {
+	c := &sc.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.watcher = nil
+	s.release()
+	switch {
+	case !s.listed:
+	case !s.localEnd:
+		c.reset(s, InternalError, "unfinished")
+	case !s.remoteEnd:
+		// The response is whole; the rest of the request is of no use (RFC 9113 8.1).
+		c.reset(s, NoError, "unread")
+	}
+	c.credit(s.in.clear())
+	sc.running--
+	sc.start()
+	c.flush(len(c.streams) > 0)
+	sc.maybeDone()
+	sc.recycleOrLeave(s)
+	if sc.running == 0 {
+		c.settled.Broadcast()
+	}
+}
+
+// recycleOrLeave recycles a stream, or lets the reader do it where it is in its list.
+func (c *conn) recycleOrLeave(s *Stream) {
+	if s.waking {
+		s.orphan = true
+		return
+	}
+	s.recycle()
+}
+
+// Request is the request that a handler serves. It is the handler's until it returns.
+func (s *Stream) Request() *message.Request { return &s.req }

@@ -1,0 +1,103 @@
+package http2
+
+import (
+	"errors"
+	"time"
+)
+
+// linger is how long a connection that has said its last waits for the peer to take
+// it: closing a socket with unread input could destroy what is on its way.
+const linger = time.Second
+
+// finish ends a connection whose reader has stopped with err, closes the stream, and
+// returns what the connection's owner is told.
+func (c *conn) finish(err *ConnError) error {
+	c.mu.Lock()
+	c.fail(err)
+	err = c.err // the first counts
+	c.keeper.stop()
+	gone := err.Err != nil || c.cut
+	if !gone && (c.server == nil || !c.server.final) {
+		o := c.out()
+		o.b = appendGoAway(o.b, c.lastServed, err.Code, err.Reason)
+		c.w.frames++
+	}
+	if !gone {
+		c.lastWords()
+	}
+	c.cut = true
+	c.mu.Unlock()
+	_ = c.s.Close()
+	c.mu.Lock()
+	for c.w.writing {
+		c.settled.Wait()
+	}
+	if c.w.cur != nil {
+		c.w.cur.free()
+		c.w.cur = nil
+	}
+	for s := c.toWake; s != nil; s = s.wnext {
+		s.waking = false
+		if s.orphan {
+			s.orphan = false // left to the collector
+		}
+	}
+	c.toWake = nil
+	c.block = nil
+	c.mu.Unlock()
+	c.in.r = c.in.w
+	c.in.DropBuffer()
+	if err == errDrained || errors.Is(err, ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// lastWords writes what waits and gives the peer time to read it. The lock is held, and
+// given up meanwhile.
+func (c *conn) lastWords() {
+	until := time.Now().Add(linger)
+	_ = c.s.SetDeadline(until)
+	stop := time.AfterFunc(linger, func() {
+		// Whoever is writing may be about to set another deadline.
+		c.mu.Lock()
+		c.cut = true
+		c.settled.Broadcast()
+		c.mu.Unlock()
+		_ = c.s.SetDeadline(past)
+	})
+	defer stop.Stop()
+	for !c.cut && (c.w.writing || c.w.pending() > 0) {
+		if c.w.writing {
+			c.settled.Wait()
+			continue
+		}
+		c.flush(false)
+	}
+	if c.cut {
+		return
+	}
+	c.mu.Unlock()
+	defer c.mu.Lock()
+	if c.s.CloseWrite() != nil {
+		return
+	}
+	c.in.r, c.in.w = 0, 0
+	for {
+		n, err := c.fill()
+		if n == 0 || err != nil {
+			return
+		}
+		// Input is dropped; its time is bounded.
+	}
+}
+
+// abort ends a connection at once.
+func (c *conn) abort(err *ConnError) {
+	c.mu.Lock()
+	c.fail(err)
+	c.cut = true
+	c.settled.Broadcast()
+	c.mu.Unlock()
+	_ = c.s.Close()
+}

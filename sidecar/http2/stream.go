@@ -1,0 +1,301 @@
+package http2
+
+import (
+	"os"
+	"sync"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+)
+
+// Stream is one exchange. One goroutine reads from it and one writes to it, which may
+// be the same; Reset, Interrupt and Resume may be called from anywhere while the
+// stream is in use. It is a message.Body: that of the request on the server's side, of
+// the response on the client's.
+//
+// On the server's side it is over when Handler.ServeStream returns, on the client's
+// with Close; after that it serves another exchange, and nothing of it may be used.
+type Stream struct {
+	c  *conn
+	id uint32
+
+	// All below is under the connection's lock, except what the exchange owns.
+	rcond, wcond sync.Cond
+	listed       bool // in the connection's table
+	localEnd     bool // we sent END_STREAM
+	remoteEnd    bool // the peer did, and all before it is here
+	err          error
+	dropped      bool // what was received is gone
+	stopRead     bool
+	stopWrite    bool
+	unflushed    bool
+	watcher      Watcher
+
+	// Receiving.
+	recvWin     int64
+	unacked     int64
+	in          received
+	held        int   // of the chunk that Next returned last
+	declared    int64 // Content-Length, -1 for none
+	got         int64
+	gotHead     bool // the final head of a response, or the request
+	bodiless    bool // what comes may have no content (HEAD, 204, 304)
+	trailers    message.Fields
+	hasTrailers bool
+	interim     int
+
+	// Sending.
+	sendWin       int64
+	queued        bool
+	needsRoomOnly bool
+	qprev, qnext  *Stream
+
+	next   *Stream // in the server's list of streams to start
+	wnext  *Stream // in the reader's list of streams to wake
+	waking bool
+	orphan bool // over, and to be recycled by the reader
+
+	// The server's.
+	req    message.Request
+	runner func()
+
+	// The client's.
+	heads             []responseHeadSlot
+	nheads, firstHead int
+	isHead            bool
+	connect, upgrade  bool
+	upgradeTo         string
+}
+
+type responseHeadSlot struct {
+	r   message.Response
+	end bool
+}
+
+// Watcher is told that a request is of no use any more.
+type Watcher interface {
+	// StreamEnded is called at most once, when the peer reset the stream or broke the
+	// protocol on it, or when the connection ended. It is called with the connection
+	// locked: it must not block nor use the stream, but it may call Interrupt of a
+	// stream of a ClientConn.
+	StreamEnded(err error)
+}
+
+var streams sync.Pool
+
+func newStream(c *conn) *Stream {
+	s, _ := streams.Get().(*Stream)
+	if s == nil {
+		s = &Stream{}
+		s.runner = s.run
+	}
+	s.c = c
+	s.rcond.L, s.wcond.L = &c.mu, &c.mu
+	s.sendWin, s.recvWin = c.peerWindow, int64(c.cfg.StreamWindow)
+	s.declared = -1
+	return s
+}
+
+// recycle gives the stream's memory to the next one. The lock is not needed: nobody
+// else knows the stream.
+func (s *Stream) recycle() {
+	s.in.clear()
+	s.req.Reset()
+	s.trailers.Reset()
+	heads := s.heads
+	for i := range heads {
+		heads[i].r.Reset()
+	}
+	if len(heads) > 2 {
+		heads = heads[:1:1]
+	}
+	*s = Stream{runner: s.runner, req: s.req, trailers: s.trailers, heads: heads}
+	streams.Put(s)
+}
+
+// ID is the stream's identifier.
+func (s *Stream) ID() uint32 { return s.id }
+
+// Info says between whom the connection runs.
+func (s *Stream) Info() *stream.Info { return s.c.s.Info() }
+
+// end takes the stream out of the connection; err is what its calls return. The lock is
+// held.
+func (s *Stream) end(err error, byPeer bool) {
+	c := s.c
+	if s.err == nil {
+		s.err = err
+	}
+	c.remove(s, byPeer)
+	if c.server != nil || !byPeer && c.err == nil {
+		// Nobody is to work on what is of no use. A response is still good as far as it
+		// came.
+		s.dropped = true
+		c.credit(s.in.n - s.held)
+		s.dropInput()
+	}
+	c.senders.remove(s)
+	s.rcond.Broadcast()
+	s.wcond.Broadcast()
+	if w := s.watcher; w != nil {
+		s.watcher = nil
+		w.StreamEnded(s.err)
+	}
+}
+
+// dropInput frees what was received, but for the block that the reader of the body may
+// be looking at.
+func (s *Stream) dropInput() {
+	if s.held == 0 {
+		s.in.clear()
+		return
+	}
+	for b := s.in.head.next; b != nil; {
+		next := b.next
+		b.free()
+		b = next
+	}
+	s.in.head.next, s.in.tail = nil, s.in.head
+	s.in.n = s.held
+	s.in.head.w = s.in.off + s.held
+}
+
+// Watch has w told when the peer leaves, on the server's side; nil ends that, and when
+// Watch returns, no call is under way. The error is not nil when the stream has ended
+// already.
+func (s *Stream) Watch(w Watcher) error {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.watcher = w
+	return s.err
+}
+
+// Next implements message.Body. It waits for the peer's DATA; taking a chunk is what
+// lets the peer send more, so whoever does not call Next holds it back.
+func (s *Stream) Next() (chunk []byte, last bool, err error) {
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.release()
+	for {
+		if s.err != nil && (s.dropped || !s.remoteEnd && s.in.n == 0) {
+			return nil, false, s.err
+		}
+		if chunk = s.in.peek(); len(chunk) > 0 {
+			s.held = len(chunk)
+			return chunk, s.remoteEnd && s.held == s.in.n, nil
+		}
+		if s.remoteEnd {
+			return nil, true, nil
+		}
+		if s.stopRead {
+			return nil, false, os.ErrDeadlineExceeded
+		}
+		if s.flushBeforeWait() {
+			continue
+		}
+		s.rcond.Wait()
+	}
+}
+
+// release gives back the chunk that Next returned last.
+func (s *Stream) release() {
+	n := s.held
+	if n == 0 {
+		return
+	}
+	s.held = 0
+	s.in.consume(n)
+	c := s.c
+	c.credit(n)
+	if s.remoteEnd || !s.listed {
+		return
+	}
+	s.unacked += int64(n)
+	if s.unacked >= int64(c.cfg.StreamWindow)/2 {
+		o := c.out()
+		o.b = appendWindowUpdate(o.b, s.id, uint32(s.unacked))
+		c.w.frames++
+		s.unflushed = true
+		s.recvWin += s.unacked
+		s.unacked = 0
+	}
+}
+
+// flushBeforeWait sends what the peer may be waiting for; it tells whether the lock was
+// given up.
+func (s *Stream) flushBeforeWait() bool {
+	if !s.unflushed && !s.c.w.urgent {
+		return false
+	}
+	s.unflushed = false
+	if s.c.w.writing || s.c.w.pending() == 0 || s.c.cut {
+		s.c.w.urgent = false
+		return false
+	}
+	s.c.flush(true)
+	return true
+}
+
+// Ready implements message.Body.
+func (s *Stream) Ready() bool {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	return s.in.n > s.held || s.remoteEnd || s.err != nil
+}
+
+// Trailers implements message.Body.
+func (s *Stream) Trailers() *message.Fields {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if !s.hasTrailers {
+		return nil
+	}
+	return &s.trailers
+}
+
+// Interrupt ends every blocked call, and those to come, with os.ErrDeadlineExceeded,
+// until Resume.
+func (s *Stream) Interrupt() { s.stop(true, true, true) }
+
+// Resume ends what Interrupt, InterruptRead and InterruptWrite began.
+func (s *Stream) Resume() { s.stop(true, true, false) }
+
+// InterruptRead is Interrupt for the calls that receive, InterruptWrite for those that
+// send.
+func (s *Stream) InterruptRead() { s.stop(true, false, true) }
+
+// InterruptWrite interrupts the calls that send.
+func (s *Stream) InterruptWrite() { s.stop(false, true, true) }
+
+func (s *Stream) stop(read, write, on bool) {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if read {
+		s.stopRead = on
+		s.rcond.Broadcast()
+	}
+	if write {
+		s.stopWrite = on
+		s.wcond.Broadcast()
+	}
+}
+
+// Reset ends the stream at once: the peer gets RST_STREAM with the code, and blocked
+// calls return. It does nothing to a stream that is over.
+func (s *Stream) Reset(code Code) {
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !s.listed {
+		if s.err == nil {
+			s.err = &StreamError{Code: code, Reason: "reset"}
+		}
+		s.rcond.Broadcast()
+		s.wcond.Broadcast()
+		return
+	}
+	s.watcher = nil // who resets knows
+	c.reset(s, code, "reset")
+	c.flush(false)
+}

@@ -1,0 +1,198 @@
+package http2
+
+import (
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+)
+
+// Tunnel is a stream.Stream of an exchange whose heads are done: what follows CONNECT or
+// an upgrade. One goroutine may read while another writes. On the server's side it
+// ends, at the latest, with the handler.
+type Tunnel struct {
+	s    *Stream
+	info *stream.Info
+
+	// The reader's.
+	chunk []byte
+	last  bool
+
+	mu          sync.Mutex
+	closed      bool
+	read, write tunnelTimer
+}
+
+var (
+	_ stream.Stream      = (*Tunnel)(nil)
+	_ stream.ReadyReader = (*Tunnel)(nil)
+)
+
+// NewTunnel makes a byte stream of s. With a nil info it has the connection's.
+func NewTunnel(s *Stream, info *stream.Info) *Tunnel {
+	if info == nil {
+		info = s.Info()
+	}
+	t := &Tunnel{s: s, info: info}
+	t.read.interrupt, t.write.interrupt = s.InterruptRead, s.InterruptWrite
+	t.read.resume, t.write.resume = s.resumeRead, s.resumeWrite
+	return t
+}
+
+func (s *Stream) resumeRead()  { s.stop(true, false, false) }
+func (s *Stream) resumeWrite() { s.stop(false, true, false) }
+
+// Read implements stream.Stream.
+func (t *Tunnel) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if err := t.more(); err != nil {
+		return 0, err
+	}
+	n := copy(p, t.chunk)
+	t.chunk = t.chunk[n:]
+	return n, nil
+}
+
+// more waits until there is something to read.
+func (t *Tunnel) more() error {
+	for len(t.chunk) == 0 {
+		if t.last {
+			return io.EOF
+		}
+		var err error
+		if t.chunk, t.last, err = t.s.Next(); err != nil {
+			return tunnelError(err)
+		}
+	}
+	return nil
+}
+
+// ReadReady implements stream.ReadyReader.
+func (t *Tunnel) ReadReady(in stream.Buffers) (int, error) {
+	if len(t.chunk) == 0 {
+		in.DropBuffer()
+	}
+	if err := t.more(); err != nil {
+		return 0, err
+	}
+	return t.Read(in.TakeBuffer())
+}
+
+// Write implements stream.Stream.
+func (t *Tunnel) Write(p []byte) (int, error) {
+	for n := 0; ; {
+		// In pieces, so that the count is not far off when it ends early.
+		k := min(len(p)-n, maxFrameSize)
+		if err := t.s.WriteData(p[n:n+k], false); err != nil {
+			return n, tunnelError(err)
+		}
+		if n += k; n == len(p) {
+			return n, tunnelError(t.s.Flush())
+		}
+	}
+}
+
+// CloseWrite implements stream.Stream: END_STREAM.
+func (t *Tunnel) CloseWrite() error {
+	err := t.s.WriteData(nil, true)
+	if errors.Is(err, ErrClosed) {
+		return nil
+	}
+	if err != nil {
+		return tunnelError(err)
+	}
+	return tunnelError(t.s.Flush())
+}
+
+// Close implements stream.Stream. It resets what is not over in both directions; the
+// stream itself remains its owner's to give back.
+func (t *Tunnel) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return nil
+	}
+	t.closed = true
+	t.read.stop()
+	t.write.stop()
+	t.s.Reset(Cancel)
+	return nil
+}
+
+// SetDeadline implements stream.Stream.
+func (t *Tunnel) SetDeadline(d time.Time) error {
+	if err := t.SetReadDeadline(d); err != nil {
+		return err
+	}
+	return t.SetWriteDeadline(d)
+}
+
+// SetReadDeadline implements stream.Stream.
+func (t *Tunnel) SetReadDeadline(d time.Time) error { return t.setDeadline(&t.read, d) }
+
+// SetWriteDeadline implements stream.Stream.
+func (t *Tunnel) SetWriteDeadline(d time.Time) error { return t.setDeadline(&t.write, d) }
+
+func (t *Tunnel) setDeadline(tt *tunnelTimer, d time.Time) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return os.ErrClosed
+	}
+	tt.set(&t.mu, d)
+	return nil
+}
+
+// Info implements stream.Stream.
+func (t *Tunnel) Info() *stream.Info { return t.info }
+
+// tunnelError says ErrClosed as other streams do.
+func tunnelError(err error) error {
+	if errors.Is(err, ErrClosed) {
+		return os.ErrClosed
+	}
+	return err
+}
+
+// tunnelTimer is one direction's deadline. A timer is made only for one that lies ahead.
+type tunnelTimer struct {
+	interrupt, resume func()
+	timer             *time.Timer
+	generation        int
+}
+
+func (t *tunnelTimer) stop() {
+	t.generation++
+	if t.timer != nil {
+		t.timer.Stop()
+		t.timer = nil
+	}
+}
+
+// set arms the deadline; mu is held.
+func (t *tunnelTimer) set(mu *sync.Mutex, d time.Time) {
+	t.stop()
+	if d.IsZero() {
+		t.resume()
+		return
+	}
+	wait := time.Until(d)
+	if wait <= 0 {
+		t.interrupt()
+		return
+	}
+	t.resume()
+	mine := t.generation
+	t.timer = time.AfterFunc(wait, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if t.generation == mine {
+			t.interrupt()
+		}
+	})
+}

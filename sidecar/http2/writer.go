@@ -1,0 +1,183 @@
+package http2
+
+import (
+	"runtime"
+	"time"
+)
+
+// writer is a connection's outgoing side: whoever has a frame appends it, under the
+// connection's lock, and whoever flushes while nobody writes, writes for all. It
+// never waits for the socket: what the socket does not take at once is left to a
+// goroutine that lives until it did.
+type writer struct {
+	cur *outBuffer // what is appended to; nil when empty
+
+	// frames and controls count what is in cur, the flying ones what is being written.
+	frames, controls             int
+	flyingFrames, flyingControls int
+
+	writing bool
+	urgent  bool // the reader appended something that nobody else will flush
+	rest    *outBuffer
+	restOff int
+	drain   func()
+}
+
+// append returns the buffer to append frames to, for the owner of the lock.
+func (c *conn) out() *outBuffer {
+	if c.w.cur == nil {
+		c.w.cur = outBuffers.Get().(*outBuffer)
+	}
+	return c.w.cur
+}
+
+// pending is how many bytes wait to be written.
+func (w *writer) pending() int {
+	if w.cur == nil {
+		return 0
+	}
+	return len(w.cur.b)
+}
+
+// room tells whether who writes data may append; control frames always may, within
+// their own bound.
+func (c *conn) room() bool {
+	return c.w.pending() < c.cfg.BufferBytes && c.w.frames+c.w.flyingFrames < c.cfg.MaxOutboundFrames
+}
+
+// control counts a frame that the peer made us send.
+func (c *conn) control() {
+	c.w.frames++
+	c.w.controls++
+	c.w.urgent = true
+}
+
+// flooded tells whether more waits to be written than a peer that reads leaves.
+func (c *conn) flooded() bool {
+	return c.w.controls+c.w.flyingControls > c.cfg.MaxOutboundControlFrames ||
+		c.w.controls > 0 && c.w.frames+c.w.flyingFrames > c.cfg.MaxOutboundFrames
+}
+
+// take removes what is to be written.
+func (w *writer) take() *outBuffer {
+	o := w.cur
+	w.cur = nil
+	w.flyingFrames, w.flyingControls = w.frames, w.controls
+	w.frames, w.controls, w.urgent = 0, 0, false
+	return o
+}
+
+// written ends the flight of a buffer.
+func (c *conn) written(o *outBuffer) {
+	o.free()
+	c.w.flyingFrames, c.w.flyingControls = 0, 0
+	c.wakeSender()
+}
+
+// maxRounds bounds how often one exchange writes what others appended meanwhile.
+const maxRounds = 4
+
+// flush writes what waits, unless somebody is at it. The caller holds the lock, which is
+// given up meanwhile. With gather, other exchanges that are about to append are let
+// go first, so that one call carries what all of them have.
+func (c *conn) flush(gather bool) {
+	w := &c.w
+	if w.writing || w.pending() == 0 || c.cut {
+		return
+	}
+	w.writing = true
+	if c.try == nil {
+		go w.drain()
+		return
+	}
+	if gather {
+		c.mu.Unlock()
+		runtime.Gosched()
+		c.mu.Lock()
+	}
+	for range maxRounds {
+		o := w.take()
+		c.mu.Unlock()
+		n, done, err := c.try.TryWrite(o.b)
+		c.mu.Lock()
+		if err != nil {
+			o.free()
+			c.writeFailed(err)
+			return
+		}
+		if !done {
+			w.rest, w.restOff = o, n
+			go w.drain()
+			return
+		}
+		c.written(o)
+		if w.pending() == 0 || c.cut {
+			w.writing = false
+			c.settled.Broadcast()
+			return
+		}
+	}
+	go w.drain()
+}
+
+// drainOut is the goroutine that waits for the socket.
+func (c *conn) drainOut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := &c.w
+	for !c.cut {
+		o, off := w.rest, w.restOff
+		w.rest, w.restOff = nil, 0
+		if o == nil {
+			if w.pending() == 0 {
+				break
+			}
+			o = w.take()
+		}
+		c.mu.Unlock()
+		err := c.writeWaiting(o.b[off:])
+		c.mu.Lock()
+		if err != nil {
+			o.free()
+			c.writeFailed(err)
+			return
+		}
+		c.written(o)
+	}
+	w.writing = false
+	c.settled.Broadcast()
+}
+
+// writeWaiting writes with the timeout for each piece, so that a peer that reads
+// slowly is not taken for one that does not.
+func (c *conn) writeWaiting(p []byte) error {
+	const piece = 16 << 10
+	limit := c.cfg.WriteTimeout
+	for {
+		if limit > 0 {
+			if err := c.s.SetWriteDeadline(time.Now().Add(limit)); err != nil {
+				return err
+			}
+		}
+		n, err := c.s.Write(p[:min(len(p), piece)])
+		if err != nil {
+			return err
+		}
+		if p = p[n:]; len(p) == 0 {
+			break
+		}
+	}
+	if limit > 0 {
+		return c.s.SetWriteDeadline(time.Time{})
+	}
+	return nil
+}
+
+// writeFailed ends the connection whose transport did.
+func (c *conn) writeFailed(err error) {
+	c.w.writing = false
+	c.cut = true
+	c.fail(&ConnError{Code: InternalError, Reason: "write_failed", Err: err})
+	c.wakeReader()
+	c.settled.Broadcast()
+}
