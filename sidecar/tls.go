@@ -97,7 +97,7 @@ func (p *tlsProvider) ClientTLS(source, name string, t *cluster.TLS) (*tls.Confi
 		if err != nil {
 			return nil, "", fmt.Errorf("cluster %s: %w", name, err)
 		}
-		return c.ClientConfig(), c.ID(), nil
+		return c.ClientConfig().Clone(), c.ID(), nil // which the dial may add to
 	}
 	id, err := p.own(t.Certificate, t.Validation, source)
 	if err != nil {

@@ -113,6 +113,9 @@ func (p *pool) handshake(ctx context.Context, conn stream.Conn, name string, t *
 		if len(tc.NextProtos) == 0 {
 			tc.NextProtos = alpn
 		}
+		if name := p.host.Hostname(); t.AutoHostSNI && name != "" {
+			tc.ServerName = name
+		}
 		st, err := stream.ClientTLS(conn, tc)
 		if err == nil {
 			err = st.Handshake(ctx)

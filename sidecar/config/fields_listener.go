@@ -110,7 +110,7 @@ func init() {
 		"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": {
 			use: "stat_prefix cluster weighted_clusters idle_timeout access_log max_connect_attempts backoff_options " +
 				"max_downstream_connection_duration max_downstream_connection_duration_jitter_percentage access_log_options " +
-				"access_log_flush_interval flush_access_log_on_connected upstream_connect_mode max_early_data_bytes",
+				"access_log_flush_interval flush_access_log_on_connected upstream_connect_mode max_early_data_bytes metadata_match hash_policy",
 			instead: map[string]string{
 				"tunneling_config":        "bytes are passed on as they are",
 				"downstream_idle_timeout": "use idle_timeout",
@@ -122,7 +122,9 @@ func init() {
 		},
 		"envoy.config.core.v3.BackoffStrategy":                                                 {use: "base_interval max_interval"},
 		"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster":               {use: "clusters"},
-		"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight": {use: "name weight"},
+		"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight": {use: "name weight metadata_match"},
+		"envoy.type.v3.HashPolicy":                                                             {use: "source_ip"},
+		"envoy.type.v3.HashPolicy.SourceIp":                                                    {},
 	})
 	declare("Addresses", map[protoreflect.FullName]*rules{
 		"envoy.config.core.v3.Address":       {use: "socket_address pipe"},

@@ -6,6 +6,7 @@ import (
 	"math"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	connectionlimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/connection_limit/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -118,10 +119,12 @@ func (d *decoder) tcpProxy(m *tcpproxyv3.TcpProxy, path string) (*tcp.Config, er
 		Cluster:            m.GetCluster(),
 		MaxConnectAttempts: int(m.GetMaxConnectAttempts().GetValue()),
 		MaxDurationJitter:  m.GetMaxDownstreamConnectionDurationJitterPercentage().GetValue(),
+		HashSourceIP:       len(m.GetHashPolicy()) > 0 && m.GetHashPolicy()[0].GetSourceIp() != nil,
+		Metadata:           lbMetadata(m.GetMetadataMatch()),
 	}
 	total := uint64(0)
 	for _, w := range m.GetWeightedClusters().GetClusters() {
-		out.Weighted = append(out.Weighted, tcp.WeightedCluster{Cluster: w.GetName(), Weight: w.GetWeight()})
+		out.Weighted = append(out.Weighted, tcp.WeightedCluster{Cluster: w.GetName(), Weight: w.GetWeight(), Metadata: lbMetadata(w.GetMetadataMatch())})
 		total += uint64(w.GetWeight())
 	}
 	if out.Cluster == "" && total == 0 {
@@ -138,6 +141,16 @@ func (d *decoder) tcpProxy(m *tcpproxyv3.TcpProxy, path string) (*tcp.Config, er
 	var err error
 	out.AccessLog, err = d.accessLogs(m.GetAccessLog(), path+".access_log")
 	return out, err
+}
+
+// lbMetadata is what is asked of the hosts; other namespaces are for others, as in
+// Envoy.
+func lbMetadata(m *corev3.Metadata) map[string]any {
+	s := m.GetFilterMetadata()["envoy.lb"]
+	if s == nil {
+		return nil
+	}
+	return s.AsMap()
 }
 
 func tcpTimes(m *tcpproxyv3.TcpProxy, out *tcp.Config, path string) (err error) {

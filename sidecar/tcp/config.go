@@ -30,7 +30,12 @@ type Config struct {
 	// which MaxEarlyData bytes are read at most.
 	AwaitData    bool
 	MaxEarlyData int
-	AccessLog    []telemetry.AccessLogConfig
+	// HashSourceIP places a connection by its client's address, for clusters that
+	// choose hosts by hash.
+	HashSourceIP bool
+	// Metadata chooses a subset of the hosts, by the fields of "envoy.lb".
+	Metadata  map[string]any
+	AccessLog []telemetry.AccessLogConfig
 	// LogOnConnect also logs when the upstream is connected, LogOnStart when the
 	// connection begins, and LogInterval, where it is not 0, each time so much of
 	// it has passed.
@@ -42,6 +47,8 @@ type Config struct {
 type WeightedCluster struct {
 	Cluster string
 	Weight  uint32
+	// Metadata is added to the proxy's, and wins.
+	Metadata map[string]any
 }
 
 // Backoff is how long to wait between connect attempts: a random part of Base,

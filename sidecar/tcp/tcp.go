@@ -6,8 +6,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
+	"net"
 	"time"
+
+	"github.com/cespare/xxhash/v2"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
@@ -39,6 +43,9 @@ type Proxy struct {
 	watch    *watch
 
 	maxDuration, flushEvery int64
+	// subset is what is asked of hosts, and that of each weighted cluster.
+	subset  *cluster.MetadataMatch
+	subsets []*cluster.MetadataMatch
 }
 
 var _ downstream.Handler = (*Proxy)(nil)
@@ -58,7 +65,14 @@ func New(cfg *Config, o Options) (*Proxy, error) {
 	if o.Clusters == nil {
 		return nil, errors.New("tcp: there is no cluster manager")
 	}
+	p.subset = cluster.NewMetadataMatch(cfg.Metadata)
 	for _, w := range cfg.Weighted {
+		both := maps.Clone(cfg.Metadata)
+		if both == nil {
+			both = map[string]any{}
+		}
+		maps.Copy(both, w.Metadata)
+		p.subsets = append(p.subsets, cluster.NewMetadataMatch(both))
 		if p.total+w.Weight < p.total {
 			return nil, errors.New("tcp: the weights of the clusters overflow")
 		}
@@ -105,22 +119,31 @@ func (p *Proxy) lifetime() int64 {
 	return p.maxDuration + int64(rand.Float64()*p.cfg.MaxDurationJitter/100*float64(p.maxDuration))
 }
 
-// pick chooses the cluster of one connection.
-func (p *Proxy) pick(serverName string) string {
+// pick chooses the cluster of one connection, and what is asked of its hosts.
+func (p *Proxy) pick(serverName string) (string, *cluster.MetadataMatch) {
 	if p.cfg.ServerNameCluster && serverName != "" {
-		return serverName
+		return serverName, p.subset
 	}
 	if p.cfg.Cluster != "" {
-		return p.cfg.Cluster
+		return p.cfg.Cluster, p.subset
 	}
-	n := rand.Uint32N(p.total)
-	for _, w := range p.cfg.Weighted {
+	n, last := rand.Uint32N(p.total), len(p.cfg.Weighted)-1
+	for i, w := range p.cfg.Weighted[:last] {
 		if n < w.Weight {
-			return w.Cluster
+			return w.Cluster, p.subsets[i]
 		}
 		n -= w.Weight
 	}
-	return p.cfg.Weighted[len(p.cfg.Weighted)-1].Cluster
+	return p.cfg.Weighted[last].Cluster, p.subsets[last]
+}
+
+// place is what the choice of a host depends on.
+func (p *Proxy) place(c *downstream.Conn, subset *cluster.MetadataMatch) *cluster.PickContext {
+	pc := &cluster.PickContext{Metadata: subset, Destination: c.Destination}
+	if remote, ok := c.Info.Remote.(*net.TCPAddr); ok && p.cfg.HashSourceIP {
+		pc.Hash, pc.HasHash = xxhash.Sum64String(remote.AddrPort().Addr().Unmap().String()), true
+	}
+	return pc
 }
 
 // ServeStream implements downstream.Handler.
@@ -146,7 +169,8 @@ func (p *Proxy) ServeStream(ctx context.Context, c *downstream.Conn) {
 // begin connects to the upstream. Where that fails the connection is over, and
 // logged.
 func (p *Proxy) begin(ctx context.Context, c *downstream.Conn) *relay {
-	o := outcome{cluster: p.pick(c.Info.SNI)}
+	name, subset := p.pick(c.Info.SNI)
+	o := outcome{cluster: name}
 	if p.cfg.LogOnStart {
 		p.log(c, &o, 0, 0)
 	}
@@ -158,7 +182,7 @@ func (p *Proxy) begin(ctx context.Context, c *downstream.Conn) *relay {
 			return nil
 		}
 	}
-	up := p.connect(ctx, c, &o)
+	up := p.connect(ctx, c, p.place(c, subset), &o)
 	if up == nil {
 		p.finish(c, &o, int64(len(early)), 0)
 		return nil
@@ -204,7 +228,7 @@ type outcome struct {
 }
 
 // connect opens the upstream; each attempt lets the load balancer choose anew.
-func (p *Proxy) connect(ctx context.Context, c *downstream.Conn, o *outcome) *cluster.Conn {
+func (p *Proxy) connect(ctx context.Context, c *downstream.Conn, pc *cluster.PickContext, o *outcome) *cluster.Conn {
 	cl := p.clusters.Get(o.cluster)
 	if cl == nil {
 		o.flags, o.failure = telemetry.FlagNoCluster, "no such cluster"
@@ -215,7 +239,7 @@ func (p *Proxy) connect(ctx context.Context, c *downstream.Conn, o *outcome) *cl
 			break
 		}
 		o.attempts++
-		up, err := cl.Open(ctx, c.Workload, nil, c.Shard)
+		up, err := cl.OpenFor(ctx, c.Workload, pc, c.Shard)
 		if err == nil {
 			o.upstream = up.Stream.Info()
 			o.flags, o.failure = 0, ""

@@ -173,13 +173,14 @@ func TestFailuresHaveFlags(t *testing.T) {
 }
 
 func TestWeights(t *testing.T) {
-	p, err := New(&Config{Weighted: []WeightedCluster{{"a", 90}, {"b", 10}, {"never", 0}}}, Options{Clusters: clusterAt(t, 1)})
+	p, err := New(&Config{Weighted: []WeightedCluster{{Cluster: "a", Weight: 90}, {Cluster: "b", Weight: 10}, {Cluster: "never"}}}, Options{Clusters: clusterAt(t, 1)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	count := map[string]int{}
 	for range 10_000 {
-		count[p.pick("")]++
+		name, _ := p.pick("")
+		count[name]++
 	}
 	// Six standard deviations of a binomial with p = 0.1.
 	if b := count["b"]; b < 820 || b > 1180 || count["never"] > 0 {
