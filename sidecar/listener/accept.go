@@ -152,11 +152,11 @@ func (a *arrival) receive() (*tracked, error) {
 	a.chain = a.snap.tree.find(&a.match)
 	if a.chain == nil {
 		reason := "no_filter_chain"
-		if a.snap.anyTLS && a.match.transport == "raw_buffer" {
+		if a.snap.anyTLS && a.match.plaintext {
 			reason = "plaintext"
 		}
 		return nil, a.refuse(telemetry.FlagNoFilterChain, reason,
-			fmt.Errorf("no filter chain for server name %q, transport %s", a.match.serverName, a.match.transport))
+			fmt.Errorf("no filter chain for server name %q, transport %s", a.match.serverName, a.match.transport()))
 	}
 	s, err := a.open(sc)
 	if err != nil {
@@ -205,7 +205,7 @@ func reset(c net.Conn) {
 }
 
 func targetOf(c net.Conn) target {
-	t := target{transport: "raw_buffer", local: true}
+	t := target{sought: sought{plaintext: true, local: true}}
 	local, lok := c.LocalAddr().(*net.TCPAddr)
 	remote, rok := c.RemoteAddr().(*net.TCPAddr)
 	if lok && rok {
@@ -237,7 +237,7 @@ func (a *arrival) open(c stream.Conn) (stream.Stream, error) {
 	if a.chain.tls == nil {
 		return stream.NewSocket(c, a.info())
 	}
-	if a.inspected && a.match.transport == "raw_buffer" {
+	if a.inspected && a.match.plaintext {
 		return nil, a.refuse(telemetry.FlagTLSFailure, "plaintext", errors.New("plaintext on an mTLS listener"))
 	}
 	t, err := stream.ServerTLS(c, nil, a.chain.tls)
@@ -312,7 +312,7 @@ func (a *arrival) admit(s stream.Stream) (*tracked, error) {
 		f.Decision = &decision
 	}
 	admitted := chain.admits(info)
-	t := &tracked{conn: downstream.New(f, chain.request), l: a.l, snap: a.snap, chain: a.chain, match: a.match, exempt: a.exempt}
+	t := &tracked{conn: downstream.New(f, chain.request), l: a.l, snap: a.snap, chain: a.chain, sought: a.match.sought, exempt: a.exempt}
 	t.conn.Attach(a.l.ctx, a.chain.guard, t, a.l.m.poller)
 	ended := a.l.ctx.Err() != nil
 	ok := decision.Allowed && admitted && !ended

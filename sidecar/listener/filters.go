@@ -20,7 +20,7 @@ func (s *snapshot) filters() []Filter {
 	}
 	for i := range s.cfg.Chains {
 		m := &s.cfg.Chains[i].Match
-		needed = needed || len(m.ServerNames) > 0 || m.TransportProtocol == "tls" || len(m.ApplicationProtocols) > 0
+		needed = needed || len(m.ServerNames) > 0 || m.TransportProtocol != "" || len(m.ApplicationProtocols) > 0
 	}
 	if needed && !inspected {
 		// After the configured ones: a PROXY header precedes the ClientHello.
@@ -113,9 +113,9 @@ func (a *arrival) clientHello(f *Filter, c stream.Conn, deadline time.Time) erro
 	})
 	switch {
 	case err == nil:
-		a.match.transport, a.match.serverName, a.match.alpn = "tls", hello.serverName, hello.alpn
+		a.match.plaintext, a.match.serverName, a.match.alpn = false, hello.serverName, hello.alpn
 	case errors.Is(err, errNotTLS):
-		a.match.transport = "raw_buffer"
+		a.match.plaintext = true
 	default:
 		return err
 	}
@@ -124,7 +124,7 @@ func (a *arrival) clientHello(f *Filter, c stream.Conn, deadline time.Time) erro
 
 // sniffHTTP recognises HTTP in plaintext, for the application protocol of a chain.
 func (a *arrival) sniffHTTP(c stream.Conn, deadline time.Time) error {
-	if a.match.transport == "tls" {
+	if !a.match.plaintext {
 		return nil
 	}
 	return peekUntil(c, deadline, func(b []byte) error {

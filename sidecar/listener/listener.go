@@ -55,10 +55,20 @@ type tracked struct {
 	// chain is what the connection is authorized by: its own chain, or the one
 	// that replaced it. Guarded by listener.mu.
 	chain *chain
-	// match is what the connection's chain, and its replacement, is found by.
-	match  target
+	// sought is, with what conn knows, how the connection's chain, and its
+	// replacement, is found.
+	sought sought
 	limits place
 	exempt overload.Exempt
+}
+
+// target is what a chain is found by, now as when the connection arrived.
+func (t *tracked) target() *target {
+	out := &target{destination: t.conn.Destination, direct: t.conn.AuthzPeer.Direct, sought: t.sought}
+	if remote, ok := t.conn.Info.Remote.(*net.TCPAddr); ok {
+		out.source = unmapped(remote.AddrPort())
+	}
+	return out
 }
 
 func newListener(m *Manager, name string) *listener {
@@ -342,7 +352,7 @@ func (l *listener) recheck() int {
 	var denied, orphans []*tracked
 	rules := map[*tracked]string{}
 	for t := range l.conns {
-		c := snap.tree.find(&t.match)
+		c := snap.tree.find(t.target())
 		if c == nil {
 			orphans = append(orphans, t)
 			continue
