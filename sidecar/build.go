@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -104,6 +105,8 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 		if err = s.state.load(cfg.Bootstrap); err != nil {
 			return nil, err
 		}
+		// Reading a file takes several times the memory of what it says.
+		debug.FreeOSMemory()
 	}
 	s.metrics.BuildInfo.With(cfg.Version, goVersion()).Set(1)
 	s.metrics.ProcessStart.With().Set(float64(time.Now().Unix()))
