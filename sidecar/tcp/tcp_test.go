@@ -56,6 +56,24 @@ func clusterAt(t *testing.T, port int) *cluster.Manager {
 	return m
 }
 
+// lastPoller is that of the connection which was served last.
+var lastPoller *stream.Poller
+
+// waitParked returns when that connection has no goroutine any more.
+func waitParked(t *testing.T) {
+	t.Helper()
+	deadline := time.After(5 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for lastPoller.Waiting() != 1 {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("the connection keeps its goroutines")
+		}
+	}
+}
+
 // owner closes a channel when its connection is finished.
 type owner chan struct{}
 
@@ -95,6 +113,7 @@ func serve(t *testing.T, cfg Config, m *cluster.Manager) (client *net.TCPConn, l
 	if err != nil {
 		t.Fatal(err)
 	}
+	lastPoller = poller
 	done, finished := make(chan struct{}), make(chan struct{})
 	conn.Attach(t.Context(), p, owner(finished), poller)
 	go func() {
