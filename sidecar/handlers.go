@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/tcp"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+	"github.com/hauberk-mesh/hauberk/sidecar/tunnel"
 )
 
 // routes are the route tables by name. A connection manager keeps the slot of
@@ -71,7 +73,11 @@ type handlers struct {
 
 func (h *handlers) build(_ *listener.Config, c *listener.FilterChain) (downstream.Handler, error) {
 	if c.TCP != nil {
-		return tcp.New(c.TCP, tcp.Options{Clusters: h.clusters, Logs: h.logs, Metrics: h.metrics, Log: h.log})
+		relay, err := tcp.New(c.TCP, tcp.Options{Clusters: h.clusters, Logs: h.logs, Metrics: h.metrics, Log: h.log})
+		if err != nil || c.TLS == nil || !slices.Contains(c.TLS.ALPN, cluster.TunnelALPN) {
+			return relay, err
+		}
+		return tunnel.New(relay, h.metrics, h.log), nil
 	}
 	o := hcm.Options{Clusters: h.clusters, Logs: h.logs, Metrics: h.metrics, Timers: h.timers, Log: h.log}
 	if c.HTTP.Routes == nil {

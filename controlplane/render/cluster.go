@@ -214,10 +214,17 @@ func (b *chainBuilder) outlier(c *clusterv3.Cluster, t *compile.Target) {
 // agrees on it, so that one connection carries all requests, HTTP/1.1 otherwise.
 const negotiated = "negotiated"
 
+// tunnelled is the protocol of a tcp service between sidecars: where both announce it,
+// one connection carries all byte streams; otherwise each has its own.
+const tunnelled = "tunnelled"
+
 // meshProtocol is what proxies speak to each other for a service of a protocol.
 func meshProtocol(protocol string, c Client) string {
-	if protocol == "http" && c.Can(names.CapHTTP2) {
+	switch {
+	case protocol == "http" && c.Can(names.CapHTTP2):
 		return negotiated
+	case protocol == "tcp" && c.Dialect == Mesh && c.Can(names.CapTunnel):
+		return tunnelled
 	}
 	return protocol
 }

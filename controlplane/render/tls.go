@@ -141,6 +141,8 @@ func (e *Environment) upstreamTLS(sni, certificate, peer, protocol string) (*cor
 		alpn = []string{"h2"}
 	case negotiated:
 		alpn = []string{"h2", "http/1.1"}
+	case tunnelled:
+		alpn = []string{names.TunnelALPN}
 	}
 	return transportSocket(&tlsv3.UpstreamTlsContext{
 		CommonTlsContext: commonTLS(e.outgoing, certificate, []string{peer}, alpn),
@@ -156,6 +158,8 @@ func (e *Environment) downstreamTLS(workload, protocol string, peers ...string) 
 		alpn = []string{"http/1.1"}
 	case "http2", "grpc", negotiated:
 		alpn = []string{"h2", "http/1.1"}
+	case tunnelled:
+		alpn = []string{names.TunnelALPN}
 	}
 	return transportSocket(&tlsv3.DownstreamTlsContext{
 		CommonTlsContext:         commonTLS(e.incoming, workload, peers, alpn),

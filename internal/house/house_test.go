@@ -111,7 +111,7 @@ func TestProtobufStopsAtConfig(t *testing.T) {
 }
 
 func onRequestPath(path string) bool {
-	for _, room := range []string{"listener", "message", "http1", "tcp", "route", "cluster", "filter", "hcm", "authz", "stream"} {
+	for _, room := range []string{"listener", "message", "http1", "http2", "tunnel", "tcp", "route", "cluster", "filter", "hcm", "authz", "stream"} {
 		if within(path, "sidecar/"+room) {
 			return true
 		}

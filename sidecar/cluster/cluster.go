@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -60,6 +61,8 @@ type settings struct {
 	// is pooled only under the context that verified its peer.
 	tlsGeneration uint64
 	http2         *http2.Config
+	// tunnels: byte streams share connections with hosts that can do that.
+	tunnels bool
 }
 
 // hashes tells whether hosts are chosen by a hash of the request.
@@ -99,7 +102,7 @@ func newSettings(m *Manager, cfg *Config) *settings {
 	s := &settings{
 		Config: cfg, connectTimeout: cfg.ConnectTimeout, idleTimeout: int64(cfg.IdleTimeout),
 		choices: cfg.ChoiceCount, bias: 1, panicPercent: 50, tlsGeneration: 1, dial: dialer(m, cfg),
-		http2: cfg.HTTP.http2(),
+		http2: cfg.HTTP.http2(), tunnels: cfg.TLS != nil && slices.Contains(cfg.TLS.ALPN, TunnelALPN),
 	}
 	if s.connectTimeout <= 0 {
 		s.connectTimeout = 5 * time.Second

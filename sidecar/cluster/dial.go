@@ -153,15 +153,29 @@ func (c *Cluster) OpenFor(ctx context.Context, source string, pc *PickContext, s
 		}
 		return nil, &Error{Kind: OverflowConnections, Cluster: own.name, Host: h.key}
 	}
-	p.mu.Lock()
-	p.dialing++
-	p.mu.Unlock()
-	conn, err := p.dialReserved(ctx, s, protocolBytes)
+	conn, err := p.openBytes(ctx, s)
 	if err != nil {
 		h.Report(OutcomeConnect)
 		return nil, err
 	}
-	conn.condemned.Store(true) // Release would close it too
 	h.Report(200)
 	return conn, nil
+}
+
+// openBytes makes a connection, or a stream of one. It is counted already.
+func (p *pool) openBytes(ctx context.Context, s telemetry.Shard) (*Conn, error) {
+	if p.host.cluster.cfg.Load().tunnels {
+		conn, err := p.openTunnel(ctx, s)
+		if conn != nil || err != nil {
+			return conn, err
+		}
+	}
+	p.mu.Lock()
+	p.dialing++
+	p.mu.Unlock()
+	conn, err := p.dialReserved(ctx, s, protocolBytes)
+	if err == nil {
+		conn.condemned.Store(true) // Release would close it too
+	}
+	return conn, err
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+	"github.com/hauberk-mesh/hauberk/xds/names"
 )
 
 // protocol is what a connection is dialled for.
@@ -18,12 +19,18 @@ const (
 	protocolBytes protocol = iota // whatever its opener says on it
 	protocolHTTP1
 	protocolHTTP2
+	protocolTunnel // bytes, in a stream where the host has that
 )
+
+// TunnelALPN is what sidecars agree on that carry byte streams as CONNECT streams of
+// one HTTP/2 connection (RFC 9113 8.5). A TLS context that offers it asks for it; a
+// host that does not answer with it is spoken to as any other.
+const TunnelALPN = names.TunnelALPN
 
 // alpn is what is offered where the TLS context says nothing.
 func (p protocol) alpn(cfg *settings) []string {
 	switch {
-	case p == protocolBytes:
+	case p == protocolBytes || p == protocolTunnel:
 		return nil
 	case cfg.HTTP.Protocol == SpeakAuto:
 		return []string{"h2", "http/1.1"}
@@ -35,7 +42,10 @@ func (p protocol) alpn(cfg *settings) []string {
 
 // settle tells whether HTTP/2 is spoken on a connection that was made for p.
 func (p protocol) settle(cfg *settings, info *stream.Info) bool {
-	if p != protocolBytes && cfg.HTTP.Protocol == SpeakAuto {
+	switch {
+	case p == protocolTunnel:
+		return info.ALPN == TunnelALPN
+	case p != protocolBytes && cfg.HTTP.Protocol == SpeakAuto:
 		return info.ALPN == "h2"
 	}
 	return p == protocolHTTP2
@@ -60,8 +70,8 @@ type multiplexed struct {
 	dialing chan struct{}
 	// freed has a value when there may be room for a stream.
 	freed chan struct{}
-	// http1: the host chose HTTP/1 when it was last asked.
-	http1 atomic.Bool
+	// declined: the host chose a connection for each when it was last asked.
+	declined atomic.Bool
 }
 
 // multiplexes tells whether requests to the host share connections.
@@ -72,7 +82,7 @@ func (p *pool) multiplexes(cfg *settings, clientHTTP2 bool) bool {
 	case SpeakDownstream:
 		return clientHTTP2
 	case SpeakAuto:
-		return p.host.tls(cfg) != nil && !p.multiplexed.http1.Load()
+		return p.host.tls(cfg) != nil && !p.multiplexed.declined.Load()
 	}
 	return false
 }
@@ -107,10 +117,9 @@ func (p *pool) takeShared() *Conn {
 }
 
 // connectShared waits for room on a connection: on a new one where none is being made
-// and the limit allows it. One is made at a time, because it has room for many.
-func (p *pool) connectShared(ctxOf func() (context.Context, context.CancelFunc), s telemetry.Shard) (*Conn, error) {
-	ctx, cancel := ctxOf()
-	defer cancel()
+// and the limit allows it. One is made at a time, because it has room for many. The
+// result is not shared, or nil, where the host declines to share.
+func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Shard) (*Conn, error) {
 	c := p.host.cluster
 	limits := c.cfg.Load().Limits
 	n := c.pending.Add(1)
@@ -135,7 +144,7 @@ func (p *pool) connectShared(ctxOf func() (context.Context, context.CancelFunc),
 			continue // one was made meanwhile
 		}
 		wait := p.multiplexed.dialing
-		mine := wait == nil && p.admits(limits.MaxConnections, s)
+		mine := wait == nil && (want == protocolTunnel || p.admits(limits.MaxConnections, s))
 		if mine {
 			wait = make(chan struct{})
 			p.multiplexed.dialing = wait
@@ -143,7 +152,14 @@ func (p *pool) connectShared(ctxOf func() (context.Context, context.CancelFunc),
 		}
 		p.mu.Unlock()
 		if mine {
-			conn, err := p.dialReserved(ctx, s, protocolHTTP2)
+			if want == protocolTunnel {
+				c.conns.Add(1) // the streams count, not what carries them
+			}
+			conn, err := p.dialReserved(ctx, s, want)
+			if want == protocolTunnel && err == nil {
+				c.conns.Add(-1)
+				conn.uncounted = conn.HTTP2 != nil
+			}
 			p.mu.Lock()
 			p.multiplexed.dialing = nil
 			p.mu.Unlock()
@@ -156,8 +172,8 @@ func (p *pool) connectShared(ctxOf func() (context.Context, context.CancelFunc),
 		case <-ctx.Done():
 			return nil, &Error{Kind: Canceled, Cluster: c.name, Host: p.host.key, Err: context.Cause(ctx)}
 		}
-		if p.multiplexed.http1.Load() && c.cfg.Load().HTTP.Protocol == SpeakAuto {
-			return p.connect(ctxOf, s)
+		if p.multiplexed.declined.Load() {
+			return nil, nil
 		}
 	}
 }
@@ -187,7 +203,7 @@ func (p *pool) roomFreed() {
 // share makes a new connection everybody's, and reads it until it ends. One that is
 // drained ends when its last stream does.
 func (p *pool) share(c *Conn) {
-	p.multiplexed.http1.Store(false)
+	p.multiplexed.declined.Store(false)
 	c.HTTP2.OnFree(p.roomFreed)
 	p.mu.Lock()
 	var next []*Conn

@@ -48,6 +48,10 @@ type Conn struct {
 	uses       atomic.Uint64
 	until      int64 // when it has lived long enough, 0 for never
 	closed     atomic.Bool
+	// carrier is the shared connection that a tunnel is a stream of.
+	carrier *Conn
+	// uncounted: it is not against the limit on connections.
+	uncounted bool
 	// condemned: in use when it was found to be unwanted, not to be pooled.
 	condemned atomic.Bool
 }
@@ -76,7 +80,11 @@ func (h *Host) Acquire(ctx func() (context.Context, context.CancelFunc), source 
 		if c := p.takeShared(); c != nil {
 			return c, nil
 		}
-		return p.connectShared(ctx, s)
+		within, cancel := ctx()
+		defer cancel()
+		if c, err := p.connectShared(within, protocolHTTP2, s); c != nil || err != nil {
+			return c, err
+		}
 	}
 	if c := p.takeIdle(); c != nil {
 		return c, nil
@@ -220,8 +228,8 @@ func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard, want protoco
 	switch {
 	case conn.HTTP2 != nil:
 		p.share(conn)
-	case want == protocolHTTP2:
-		p.multiplexed.http1.Store(true)
+	case want == protocolHTTP2 || want == protocolTunnel:
+		p.multiplexed.declined.Store(true)
 	}
 	return conn, nil
 }
@@ -261,12 +269,20 @@ func (c *Conn) Close() error {
 	if c.closed.Swap(true) {
 		return nil
 	}
+	if c.carrier != nil {
+		err := c.Stream.Close()
+		c.pool.host.cluster.conns.Add(-1)
+		c.carrier.Release()
+		return err
+	}
 	p := c.pool
 	p.mu.Lock()
 	delete(p.all, c)
 	p.mu.Unlock()
 	p.host.conns.Add(-1)
-	p.host.cluster.conns.Add(-1)
+	if !c.uncounted {
+		p.host.cluster.conns.Add(-1)
+	}
 	if m := p.host.cluster.metrics; m != nil {
 		m.ConnectionsOpen.Add(0, -1)
 	}

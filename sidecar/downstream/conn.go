@@ -90,6 +90,8 @@ type Conn struct {
 	requestAuthz atomic.Pointer[authz.Evaluator]
 	draining     atomic.Bool
 	ended        atomic.Pointer[Ending]
+	// parent carries this connection as one of its streams; nil for one of its own.
+	parent *Conn
 
 	mu      sync.Mutex
 	drainer Drainer
@@ -126,7 +128,9 @@ func (c *Conn) SetRequestAuthz(e *authz.Evaluator) { c.requestAuthz.Store(e) }
 
 // Draining reports whether the connection is to end after what it is doing now:
 // it is being drained, or the process cannot afford idle connections.
-func (c *Conn) Draining() bool { return c.draining.Load() || c.Overload.DisableKeepAlive() }
+func (c *Conn) Draining() bool {
+	return c.draining.Load() || c.Overload.DisableKeepAlive() || c.parent != nil && c.parent.Draining()
+}
 
 // Shedding reports whether requests are to be refused because of overload.
 func (c *Conn) Shedding() bool { return c.Overload.RefuseRequests() }
@@ -167,8 +171,24 @@ func (c *Conn) End(e Ending) {
 	c.Wake()
 }
 
+// Child returns the connection that one of c's streams stands for: it has c's facts, and
+// what ends c ends it.
+func (c *Conn) Child(s stream.Stream) *Conn {
+	f := c.Facts
+	f.Stream, f.Accepted = s, time.Now()
+	f.Abort = func() { _ = s.Close() }
+	child := &Conn{Facts: f, parent: c}
+	child.requestAuthz.Store(c.requestAuthz.Load())
+	return child
+}
+
 // Ended says why the sidecar closed the connection, nil when it did not.
-func (c *Conn) Ended() *Ending { return c.ended.Load() }
+func (c *Conn) Ended() *Ending {
+	if e := c.ended.Load(); e != nil || c.parent == nil {
+		return e
+	}
+	return c.parent.Ended()
+}
 
 // NewRecord returns a record with everything that is known of the connection;
 // the caller adds the exchange and releases it.
@@ -185,7 +205,7 @@ func (c *Conn) NewRecord() *telemetry.Record {
 		r.Denied, r.Rule = !d.Allowed, d.Rule
 		r.ShadowDenied, r.ShadowRule = d.ShadowDenied, d.ShadowRule
 	}
-	if e := c.ended.Load(); e != nil {
+	if e := c.Ended(); e != nil {
 		r.Flags |= e.Flags
 		r.ConnectionTermination = e.Reason
 		if e.Rule != "" {

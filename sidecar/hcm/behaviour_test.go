@@ -278,14 +278,16 @@ func TestUnsolicitedResponse(t *testing.T) {
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
 		}
 	})
+	answered, wrote := make(chan bool), make(chan bool)
 	late := rawOrigin(t, func(n int, c net.Conn, r *bufio.Reader) {
 		for {
 			if _, _, err := readRequest(r); err != nil {
 				return
 			}
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-			time.Sleep(5 * time.Millisecond)
+			<-answered
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+			wrote <- true
 		}
 	})
 	for _, o := range []string{origin, late} {
@@ -295,7 +297,10 @@ func TestUnsolicitedResponse(t *testing.T) {
 			if _, body := c.do(simpleGet); body != "ok" {
 				t.Fatalf("%q", body)
 			}
-			time.Sleep(20 * time.Millisecond)
+			if o == late {
+				answered <- true
+				<-wrote
+			}
 		}
 	}
 }

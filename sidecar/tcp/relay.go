@@ -29,6 +29,8 @@ type relay struct {
 	flush atomic.Int64
 	index int // among the proxy's relays; guarded by watch.mu
 
+	parkable bool // a poller can watch both streams
+
 	mu      sync.Mutex
 	parking bool   // the directions are to end when they have nothing to read
 	ended   string // why the sidecar ended the connection
@@ -46,6 +48,9 @@ func newRelay(p *Proxy, c *downstream.Conn, up *cluster.Conn, o outcome) *relay 
 	r := &relay{p: p, c: c, up: up, o: o}
 	r.toUp.dst, r.toUp.src = up.Stream, c.Stream
 	r.down.dst, r.down.src = c.Stream, up.Stream
+	_, near := c.Stream.(stream.Pollable)
+	_, far := up.Stream.(stream.Pollable)
+	r.parkable = near && far
 	r.began = p.watch.now()
 	r.last.Store(r.began)
 	if p.maxDuration > 0 {

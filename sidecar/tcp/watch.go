@@ -137,6 +137,9 @@ func (r *relay) nextLook(now int64) int64 {
 
 // running tells whether the relay has goroutines that could be spared.
 func (r *relay) running() bool {
+	if !r.parkable {
+		return false
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return !r.parking && (r.toUp.running || r.down.running)
@@ -149,7 +152,7 @@ func (r *relay) look(now int64) {
 		r.stop("max_connection_duration")
 	case r.p.idle > 0 && quiet >= int64(r.p.idle):
 		r.stop("idle_timeout")
-	case quiet >= parkAfter:
+	case quiet >= parkAfter && r.parkable:
 		r.quiesce()
 	}
 	if f := r.flush.Load(); f > 0 && now >= f {

@@ -25,6 +25,11 @@ const (
 	CapRBAC = "hauberk.cap.rbac"
 	// CapHTTP2 is HTTP/2 on both sides, which http2 and grpc services need.
 	CapHTTP2 = "hauberk.cap.http2"
+	// CapTunnel is byte streams as CONNECT streams of one connection between
+	// sidecars, agreed on by ALPN.
+	CapTunnel = "hauberk.cap.tunnel"
+	// TunnelALPN is that agreement.
+	TunnelALPN = "hauberk-tcp"
 	// CapRingHash and CapMaglev are the consistent-hash load balancers.
 	CapRingHash = "hauberk.cap.ring_hash"
 	CapMaglev   = "hauberk.cap.maglev"

@@ -323,7 +323,7 @@ func (s *Source) setPolicy(allow bool) (changed bool) {
 func (s *Source) defaultAllow(ctx context.Context) (bool, error) {
 	const nobody = "hauberk-probe-c3b1f0a2"
 	allowed, _, err := s.client.Connect().IntentionCheck(&api.IntentionCheck{Source: nobody, Destination: nobody},
-		(&api.QueryOptions{}).WithContext(ctx))
+		(&api.QueryOptions{RequireConsistent: true}).WithContext(ctx))
 	if err != nil {
 		return false, asRefusal("the default intention policy", serviceRule, err)
 	}

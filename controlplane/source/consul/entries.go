@@ -87,7 +87,10 @@ func (s *Source) defaultAfterWildcard(ctx context.Context) bool {
 func (s *Source) readKind(ctx context.Context, kind string, st *kindState, index uint64) (*source.Update, error) {
 	what := "config entries " + kind
 	var raw []json.RawMessage
-	meta, err := s.client.Raw().Query("/v1/config/"+url.PathEscape(kind), &raw, s.query(ctx, index))
+	meta, err := s.ask(ctx, index, s.query(ctx, index), func(opts *api.QueryOptions) (*api.QueryMeta, error) {
+		raw = nil
+		return s.client.Raw().Query("/v1/config/"+url.PathEscape(kind), &raw, opts)
+	})
 	if err != nil {
 		var status api.StatusError
 		if errors.As(err, &status) && strings.Contains(status.Body, "invalid config entry kind") {

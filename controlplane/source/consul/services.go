@@ -42,7 +42,7 @@ func (s *Source) readAll(ctx context.Context) (*source.Update, *marks, error) {
 	m.list = index
 	m.directory = newDirectory(dc)
 	for name := range names {
-		entries, index, err := s.entries(ctx, name, &api.QueryOptions{AllowStale: true})
+		entries, index, err := s.entries(ctx, name, 0, s.query(ctx, 0))
 		if err != nil {
 			return nil, nil, err
 		}
@@ -102,7 +102,11 @@ func (s *Source) datacenter(ctx context.Context) (string, error) {
 }
 
 func (s *Source) listServices(ctx context.Context, index uint64) (map[string][]string, uint64, error) {
-	names, meta, err := s.client.Catalog().Services(s.query(ctx, index))
+	var names map[string][]string
+	meta, err := s.ask(ctx, index, s.query(ctx, index), func(opts *api.QueryOptions) (meta *api.QueryMeta, err error) {
+		names, meta, err = s.client.Catalog().Services(opts)
+		return meta, err
+	})
 	if err != nil {
 		return nil, 0, asRefusal("services", catalogRule, err)
 	}
@@ -278,7 +282,7 @@ func (s *Source) watchService(ctx context.Context, w *serviceWatch, index uint64
 				return 0, err
 			}
 		}
-		entries, next, err := s.entries(ctx, w.name, opts)
+		entries, next, err := s.entries(ctx, w.name, index, opts)
 		if err != nil {
 			return 0, err
 		}
@@ -289,9 +293,13 @@ func (s *Source) watchService(ctx context.Context, w *serviceWatch, index uint64
 }
 
 // entries reads what is registered under a name: applications, or sidecars.
-func (s *Source) entries(ctx context.Context, name string, opts *api.QueryOptions) ([]*api.ServiceEntry, uint64, error) {
+func (s *Source) entries(ctx context.Context, name string, known uint64, opts *api.QueryOptions) ([]*api.ServiceEntry, uint64, error) {
 	what := "service " + name
-	entries, meta, err := s.client.Health().Service(name, "", false, opts.WithContext(ctx))
+	var entries []*api.ServiceEntry
+	meta, err := s.ask(ctx, known, opts, func(opts *api.QueryOptions) (meta *api.QueryMeta, err error) {
+		entries, meta, err = s.client.Health().Service(name, "", false, opts)
+		return meta, err
+	})
 	if err != nil {
 		return nil, 0, asRefusal(what, catalogRule, err)
 	}
@@ -304,7 +312,7 @@ func (s *Source) entries(ctx context.Context, name string, opts *api.QueryOption
 // Confirm implements source.Confirmer: un-indexed reads that the leader answers.
 func (s *Source) Confirm(ctx context.Context, service catalog.Name) ([]*catalog.Instance, error) {
 	what := "service " + service.Service
-	sidecars, meta, err := s.client.Health().Connect(service.Service, "", false, (&api.QueryOptions{}).WithContext(ctx))
+	sidecars, meta, err := s.client.Health().Connect(service.Service, "", false, s.query(ctx, 0))
 	if err != nil {
 		return nil, asRefusal(what, catalogRule, err)
 	}
@@ -314,7 +322,7 @@ func (s *Source) Confirm(ctx context.Context, service catalog.Name) ([]*catalog.
 	if len(sidecars) == 0 {
 		return nil, nil
 	}
-	applications, _, err := s.entries(ctx, service.Service, &api.QueryOptions{})
+	applications, _, err := s.entries(ctx, service.Service, 0, s.query(ctx, 0))
 	if err != nil {
 		return nil, err
 	}

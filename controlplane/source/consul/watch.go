@@ -10,16 +10,27 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// query returns the options of a blocking read. The wait is jittered, because
-// the streaming backend does not do it and watches that start together would end
-// together.
+// query returns the options of a read: a blocking one that any server may
+// answer when an index is known, or else one that the leader answers for sure. A
+// server that was restarted has replayed only a part of its log, and what it
+// lacks is no deletion. The wait is jittered, because the streaming backend does
+// not do it and watches that start together would end together.
 func (s *Source) query(ctx context.Context, index uint64) *api.QueryOptions {
-	opts := &api.QueryOptions{AllowStale: true}
-	if index > 0 {
-		opts.WaitIndex = index
-		opts.WaitTime = s.wait - rand.N(s.wait/5)
+	if index == 0 {
+		return (&api.QueryOptions{RequireConsistent: true}).WithContext(ctx)
 	}
+	opts := &api.QueryOptions{AllowStale: true, WaitIndex: index, WaitTime: s.wait - rand.N(s.wait/5)}
 	return opts.WithContext(ctx)
+}
+
+// ask reads, and reads again from the leader when the answer is older than what
+// was known already.
+func (s *Source) ask(ctx context.Context, known uint64, opts *api.QueryOptions, read func(*api.QueryOptions) (*api.QueryMeta, error)) (*api.QueryMeta, error) {
+	meta, err := read(opts)
+	if err == nil && known > 1 && meta.LastIndex < known {
+		meta, err = read(s.query(ctx, 0))
+	}
+	return meta, err
 }
 
 // loop calls read with the index of its last answer until ctx ends, by the rules

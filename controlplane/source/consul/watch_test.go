@@ -2,6 +2,7 @@ package consul
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,6 +14,77 @@ import (
 
 	"github.com/hashicorp/consul/api"
 )
+
+// restartedAgent is a server that came back a moment ago: what it has replayed
+// of its log so far is old, and it answers stale reads from that. It leads, and
+// has everything, after a second.
+type restartedAgent struct {
+	since time.Time
+	old   string // the answer from half a log
+	whole string
+}
+
+func (a *restartedAgent) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer := func(code int, index, body string) (*http.Response, error) {
+		return &http.Response{StatusCode: code, Header: http.Header{"X-Consul-Index": {index}},
+			Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
+	}
+	q := r.URL.Query()
+	_, stale := q["stale"]
+	switch ready := time.Since(a.since) > time.Second; {
+	case ready && q.Get("index") == "9":
+		return nil, pause(r.Context(), time.Hour)
+	case ready:
+		return answer(http.StatusOK, "9", a.whole)
+	case q.Get("index") == "9":
+		// A blocking query from before ends, with what there is.
+		if err := pause(r.Context(), 100*time.Millisecond); err != nil {
+			return nil, err
+		}
+		return answer(http.StatusOK, "3", a.old)
+	case stale:
+		return answer(http.StatusOK, "3", a.old)
+	}
+	return answer(http.StatusInternalServerError, "", "No cluster leader")
+}
+
+// TestHalfALogIsNotBelieved: what a restarted server has not replayed yet is no
+// deletion. Here it would be that of an intention.
+func TestHalfALogIsNotBelieved(t *testing.T) {
+	const intention = `{"Kind":"service-intentions","Name":"db","Sources":[{"Name":"web","Action":"allow","Precedence":9,"Type":"consul"}],"CreateIndex":9,"ModifyIndex":9}`
+	synctest.Test(t, func(t *testing.T) {
+		s, err := New(Config{Wait: time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		agent := &restartedAgent{since: time.Now(), old: "[]", whole: "[" + intention + "]"}
+		if s.client, err = api.NewClient(&api.Config{HttpClient: &http.Client{Transport: agent}}); err != nil {
+			t.Fatal(err)
+		}
+		st := &kindState{}
+		s.changes(api.ServiceIntentions, []json.RawMessage{json.RawMessage(intention)}, st, 9)
+		st.index = 9
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		defer cancel()
+		wg.Go(func() { s.watchKind(ctx, api.ServiceIntentions, st) })
+		end := time.After(10 * time.Second)
+		for {
+			select {
+			case u := <-s.updates:
+				if len(u.DeletedEntries) > 0 {
+					t.Fatalf("deleted: %v", u.DeletedEntries)
+				}
+			case <-end:
+				if errs := s.Status().Errors; len(errs) > 0 {
+					t.Errorf("errors: %v", errs)
+				}
+				return
+			}
+		}
+	})
+}
 
 // blockingAgent answers every query for a service with nothing: at once, or
 // after the wait when it is a blocking one. It counts the latter.

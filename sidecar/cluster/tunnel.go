@@ -1,0 +1,94 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// openTunnel opens a byte stream as a stream of a shared connection (RFC 9113 8.5). It
+// returns nil, and no error, where the host does not carry any. The caller has counted
+// the stream as a connection, and the result's Close takes it off.
+func (p *pool) openTunnel(ctx context.Context, s telemetry.Shard) (*Conn, error) {
+	const tries = 3 // a connection may fill up, or leave, between choice and use
+	var err error
+	for range tries {
+		carrier := p.takeShared()
+		if carrier == nil {
+			if p.multiplexed.declined.Load() {
+				return nil, nil
+			}
+			if carrier, err = p.connectShared(ctx, protocolTunnel, s); err != nil {
+				p.host.cluster.conns.Add(-1)
+				return nil, err
+			}
+		}
+		switch {
+		case carrier == nil:
+			return nil, nil
+		case carrier.HTTP2 == nil:
+			// The host declined, and what was made to ask is good for one stream.
+			carrier.condemned.Store(true)
+			return carrier, nil
+		}
+		var conn *Conn
+		if conn, err = carrier.tunnel(ctx); err == nil {
+			return conn, nil
+		}
+		carrier.Release()
+		if !errors.Is(err, http2.ErrRefused) {
+			break
+		}
+	}
+	p.host.cluster.conns.Add(-1)
+	kind := ConnectRefused
+	if ctx.Err() != nil {
+		kind = Canceled
+	}
+	return nil, &Error{Kind: kind, Cluster: p.host.cluster.name, Host: p.host.key, Err: err}
+}
+
+// authority names a host in a CONNECT request.
+func (h *Host) authority() string {
+	if h.Addr() == nil || h.Addr().Network() == "unix" {
+		return "localhost:1"
+	}
+	return h.Addr().String()
+}
+
+// tunnel opens a stream on a shared connection and waits until the peer agrees.
+func (c *Conn) tunnel(ctx context.Context) (*Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.pool.host.cluster.cfg.Load().connectTimeout)
+	defer cancel()
+	// What the peer does with the stream its listener decides, as for a connection;
+	// the authority only names it.
+	s, err := c.HTTP2.Open(&message.Request{
+		Method: "CONNECT", Authority: c.pool.host.authority(), ContentLength: message.UnknownLength,
+	}, false)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, s.Interrupt)
+	var head message.Response
+	err = s.Flush()
+	if err == nil {
+		_, err = s.ReadHead(&head)
+	}
+	if !stop() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err == nil && head.Status != 200 {
+		err = fmt.Errorf("the peer answered CONNECT with %d", head.Status)
+	}
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	// The stream is not given back for reuse: whoever copies from the tunnel may
+	// still look at it when another goroutine closes it.
+	return &Conn{Stream: http2.NewTunnel(s, nil), pool: c.pool, carrier: c}, nil
+}
