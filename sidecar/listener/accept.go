@@ -352,9 +352,8 @@ func (a *arrival) admit(s stream.Stream) (*tracked, error) {
 // the limit says, without a goroutine that would wait for that.
 func (a *arrival) excess(t *tracked) error {
 	r := t.conn.NewRecord()
-	r.Flags |= telemetry.FlagRateLimited
-	if t.limits.reason == "connection_limit" {
-		r.Flags = telemetry.FlagUpstreamOverflow
+	if t.limits.reason == "rate_limit" {
+		r.Flags |= telemetry.FlagRateLimited
 	}
 	r.ConnectionTermination = t.limits.reason
 	r.Duration = time.Since(a.accepted)
