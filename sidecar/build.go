@@ -46,6 +46,7 @@ type Sidecar struct {
 	logs      *telemetry.Logs
 	timers    *hcm.Timers
 	clusters  *cluster.Manager
+	sockets   *listener.Sockets
 	listeners *listener.Manager
 	overload  *overload.Manager // nil when nothing is limited
 	tls       *tlsProvider
@@ -78,7 +79,9 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 		}
 	}()
 	if cfg.Agent != nil {
-		if s.agent, err = agent.Build(*cfg.Agent); err != nil {
+		own := *cfg.Agent
+		own.StaleAfter = cfg.StaleAfter
+		if s.agent, err = agent.Build(own); err != nil {
 			return nil, err
 		}
 		s.identity = s.agent
@@ -87,15 +90,22 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 		return nil, err
 	}
 	s.tls = newTLSProvider(s.quitting, s.identity, cfg.Log)
-	s.clusters = cluster.NewManager(cluster.Options{TLS: s.tls, Metrics: s.metrics, Log: cfg.Log})
+	s.clusters = cluster.NewManager(cluster.Options{
+		TLS: s.tls, Metrics: s.metrics, Log: cfg.Log,
+		Source: func(name string) string { return s.state.checkSource(name) },
+	})
 	routes := newRoutes()
 	h := &handlers{clusters: s.clusters, routes: routes, logs: s.logs, metrics: s.metrics, timers: s.timers, log: cfg.Log}
 	if cfg.Bootstrap != nil && cfg.Bootstrap.Overload != nil {
 		s.overload = overload.New(cfg.Bootstrap.Overload, overload.Options{Accept: func(yes bool) { s.listeners.Accept(yes) }, Log: cfg.Log})
 	}
+	if cfg.Bootstrap != nil {
+		h.cluster = cfg.Bootstrap.Node.Cluster
+	}
+	s.sockets = listener.NewSockets(cfg.Log, cfg.Inherited...)
 	s.listeners = listener.NewManager(listener.Options{
 		NewHandler: h.build, TLS: s.tls, Metrics: s.metrics, Logs: s.logs, Log: cfg.Log, Drain: s.watcher, DrainTime: cfg.DrainTime,
-		Overload: s.overload,
+		Sockets: s.sockets, Overload: s.overload,
 	})
 	s.state = newState(&state{
 		log: s.log, listeners: s.listeners, clusters: s.clusters, routes: routes, accessLog: cfg.AccessLog,
@@ -108,6 +118,8 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 		// Reading a file takes several times the memory of what it says.
 		debug.FreeOSMemory()
 	}
+	s.metrics.TrustAge.Collect(s.trustAge)
+	s.metrics.ConfigAge.Collect(s.configAge)
 	s.metrics.BuildInfo.With(cfg.Version, goVersion()).Set(1)
 	s.metrics.ProcessStart.With().Set(float64(time.Now().Unix()))
 	s.admin, err = admin.Listen(admin.Options{
@@ -161,6 +173,7 @@ func (s *Sidecar) Run(ctx context.Context) error {
 		wg.Go(func() { s.watchIdentity(work) })
 	}
 	wg.Go(func() { s.watchExposure(work) })
+	wg.Go(func() { s.watchAge(work) })
 	var err error
 	select {
 	case <-ctx.Done():
@@ -328,6 +341,10 @@ func (s *Sidecar) Close() error {
 	})
 	return errors.Join(errs...)
 }
+
+// CloseInherited closes the inherited sockets that no listener has taken. Call it
+// when the sidecar is ready: clients that connect to one would wait for ever.
+func (s *Sidecar) CloseInherited() { s.sockets.CloseInherited() }
 
 // Ready tells whether traffic can be served, and if not, why.
 func (s *Sidecar) Ready() (bool, string) { return (*view)(s).Ready() }

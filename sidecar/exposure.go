@@ -45,6 +45,9 @@ func (s *Sidecar) watchExposure(ctx context.Context) {
 			}
 			told = now
 		}
+		if w := s.configuration().Warning(s.cfg.StaleAfter, time.Now()); w != "" {
+			r.Warnings = append(r.Warnings, w)
+		}
 		s.agent.SetReport(r)
 		select {
 		case <-tick.C:

@@ -69,6 +69,8 @@ type handlers struct {
 	metrics  *telemetry.Metrics
 	timers   *hcm.Timers
 	log      *slog.Logger
+	// cluster is what the node says it belongs to.
+	cluster string
 }
 
 func (h *handlers) build(_ *listener.Config, c *listener.FilterChain) (downstream.Handler, error) {
@@ -79,7 +81,7 @@ func (h *handlers) build(_ *listener.Config, c *listener.FilterChain) (downstrea
 		}
 		return tunnel.New(relay, h.metrics, h.log), nil
 	}
-	o := hcm.Options{Clusters: h.clusters, Logs: h.logs, Metrics: h.metrics, Timers: h.timers, Log: h.log}
+	o := hcm.Options{Clusters: h.clusters, Logs: h.logs, Metrics: h.metrics, Timers: h.timers, Log: h.log, ServiceCluster: h.cluster}
 	if c.HTTP.Routes == nil {
 		o.Routes = h.routes.slot(c.HTTP.RouteName).Load
 	}

@@ -45,3 +45,52 @@ func TestWithdrawnSignerClosesConnections(t *testing.T) {
 		}
 	}
 }
+
+// TestWithdrawnIdentityEndsItsConnections: an own identity that is gone, and a
+// trust domain that is, take their connections with them at both ends; another's
+// stay.
+func TestWithdrawnIdentityEndsItsConnections(t *testing.T) {
+	a := newAuthority(t)
+	for _, s := range []string{"web", "api", "db"} {
+		a.issue(s)
+	}
+	srv := run(t, server(a, application(t), echo(t)))
+	web := run(t, caller(a, "web", srv.Addrs().Listeners["in"]))
+	own := func(ids ...string) *svid.Snapshot {
+		s := &svid.Snapshot{SVIDs: map[string]*svid.SVID{}, Bundles: map[string]*svid.Anchors{}}
+		for _, x := range ids {
+			s.SVIDs[x] = &svid.SVID{}
+		}
+		return s
+	}
+	trusting := func(td string) *svid.Snapshot {
+		return &svid.Snapshot{Bundles: map[string]*svid.Anchors{td: svid.NewAnchors(1, []*x509.Certificate{a.cert})}}
+	}
+	for name, c := range map[string]struct {
+		end                *Sidecar
+		without, withdrawn *svid.Snapshot
+	}{
+		"inbound identity":      {srv, own(id("other")), own(id("db"))},
+		"outbound identity":     {web, own(id("other")), own(id("web"))},
+		"inbound trust domain":  {srv, trusting("td2"), trusting("td")},
+		"outbound trust domain": {web, trusting("td2"), trusting("td")},
+	} {
+		conn, err := net.Dial("tcp", web.Addrs().Listeners["db"].String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if got, err := say(conn, "hello"); err != nil || got != "hello\n" {
+			t.Fatalf("%s: %q %v", name, got, err)
+		}
+		c.end.identityChanged(c.without, own())
+		if got, err := say(conn, "still"); err != nil || got != "still\n" {
+			t.Fatalf("%s: another's was withdrawn: %q %v", name, got, err)
+		}
+		c.end.identityChanged(c.withdrawn, own())
+		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+		if got, err := say(conn, "late"); err == nil {
+			t.Errorf("%s: the connection lives: %q", name, got)
+		}
+	}
+}

@@ -15,7 +15,9 @@ import (
 	"github.com/hauberk-mesh/hauberk/identity/agent"
 	"github.com/hauberk-mesh/hauberk/identity/svid"
 	"github.com/hauberk-mesh/hauberk/identity/workloadapi"
+	"github.com/hauberk-mesh/hauberk/internal/stale"
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
+	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 	"github.com/hauberk-mesh/hauberk/xds/client"
 )
@@ -47,10 +49,17 @@ type Config struct {
 	// DrainTime bounds the drain at the end of Run; 30 s when 0.
 	DrainTime time.Duration
 	// WarmUp bounds how long a new listener waits for what it names; 15 s when 0.
-	WarmUp  time.Duration
-	Version string
-	Log     *slog.Logger
-	Level   *slog.LevelVar
+	WarmUp time.Duration
+	// StaleAfter is the age of configuration and trust data from which it is
+	// warned of; stale.After when 0.
+	StaleAfter time.Duration
+	// Inherited are listening sockets that another process opened, systemd for
+	// one. A listener that is configured for the address of one takes it. The
+	// sidecar owns their files.
+	Inherited []listener.Inherited
+	Version   string
+	Log       *slog.Logger
+	Level     *slog.LevelVar
 }
 
 const (
@@ -70,6 +79,9 @@ func (c *Config) complete() error {
 	}
 	if c.WarmUp <= 0 {
 		c.WarmUp = defaultWarmUp
+	}
+	if c.StaleAfter <= 0 {
+		c.StaleAfter = stale.After
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

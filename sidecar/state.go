@@ -10,7 +10,6 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
-	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
@@ -213,9 +212,6 @@ func (s *state) applyEndpoints(u client.Update, errs map[string]error) {
 func (s *state) applyRoutes(u client.Update, errs map[string]error) {
 	for _, r := range u.Upserts {
 		cfg, err := config.Route(r.Body.GetValue())
-		if err == nil {
-			err = hcm.CheckFormats(cfg)
-		}
 		var table *route.Table
 		if err == nil {
 			table, err = route.Compile(cfg)
@@ -367,7 +363,7 @@ func (s *state) clusterReady(name string, depth int) bool {
 		return false
 	case c.Type == cluster.EDS:
 		return s.assignments[edsName(c)] != nil
-	case c.Type == cluster.Aggregate && depth < 8:
+	case c.Type == cluster.Aggregate && depth < maxNested:
 		for _, n := range c.Aggregate {
 			if !s.clusterReady(n, depth+1) {
 				return false

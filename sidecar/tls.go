@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -184,3 +185,6 @@ func (p *tlsProvider) snapshot() *svid.Snapshot {
 
 // files are the own certificates that come from files, for people and metrics.
 func (p *tlsProvider) files() []*x509.Certificate { return p.contexts.Leaves() }
+
+// ages tells, by the file of the anchors, how old trust from files is.
+func (p *tlsProvider) ages() map[string]time.Time { return p.contexts.AsOf() }

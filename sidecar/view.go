@@ -122,7 +122,16 @@ func (v *view) Certs() any {
 	for _, leaf := range v.tls.files() {
 		own = append(own, describe(nameOf(leaf), leaf.SerialNumber.Text(16), leaf.NotBefore, leaf.NotAfter))
 	}
-	return map[string]any{"svids": own, "trust_bundles": anchors}
+	for file, certs := range v.tls.contexts.Anchors() {
+		for _, c := range certs {
+			of := file
+			if len(c.URIs) == 1 && c.URIs[0].Scheme == "spiffe" {
+				of = c.URIs[0].Host
+			}
+			anchors[of] = append(anchors[of], describe(nameOf(c), c.SerialNumber.Text(16), c.NotBefore, c.NotAfter))
+		}
+	}
+	return map[string]any{"svids": own, "trust_bundles": anchors, "trust": (*Sidecar)(v).trustView()}
 }
 
 // nameOf is the name by which people know a certificate.

@@ -15,6 +15,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/controlplane/source/consul"
 	"github.com/hauberk-mesh/hauberk/controlplane/source/files"
 	"github.com/hauberk-mesh/hauberk/identity/spiffe"
+	"github.com/hauberk-mesh/hauberk/internal/stale"
 	"github.com/hauberk-mesh/hauberk/internal/version"
 )
 
@@ -26,7 +27,7 @@ type options struct {
 	xds, apiAddress, socket   string
 	advertise, apiHostnames   list
 	joinTokenFile             string
-	leafTTL                   time.Duration
+	leafTTL, staleAfter       time.Duration
 	logLevel, logFormat       string
 }
 
@@ -57,6 +58,7 @@ func parseFlags(args []string) (*options, error) {
 	f.StringVar(&o.socket, "socket", filepath.Join(runtimeDir(), "controlplane.sock"), "Unix socket for operators (mode 0600)")
 	f.StringVar(&o.joinTokenFile, "join-token-file", "", "token of role controlplane, to be admitted by another control plane")
 	f.DurationVar(&o.leafTTL, "svid-ttl", 24*time.Hour, "life of an SVID; it is renewed at half of it")
+	f.DurationVar(&o.staleAfter, "stale-after", stale.After, "age of the catalog, or of what another control plane said, from which to warn; old data stays in use")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	if err := f.Parse(args); err != nil {
@@ -108,7 +110,7 @@ func (o *options) config(log *slog.Logger) (server.Config, error) {
 		Datacenter: o.datacenter,
 		XDSAddress: o.xds, Advertise: o.advertise,
 		APIAddress: o.apiAddress, Socket: o.socket, APIHostnames: o.apiHostnames,
-		LeafTTL: o.leafTTL, Version: version.Version, Log: log,
+		LeafTTL: o.leafTTL, StaleAfter: o.staleAfter, Version: version.Version, Log: log,
 	}
 	if o.joinTokenFile != "" {
 		b, err := os.ReadFile(o.joinTokenFile)

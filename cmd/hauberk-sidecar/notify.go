@@ -36,6 +36,7 @@ func announce(ctx context.Context, s *sidecar.Sidecar, file string, log *slog.Lo
 			return
 		}
 	}
+	s.CloseInherited()
 	a := s.Addrs()
 	for _, name := range slices.Sorted(maps.Keys(a.Listeners)) {
 		log.Info("listening", "listener", name, "address", a.Listeners[name].String())

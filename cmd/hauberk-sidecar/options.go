@@ -15,9 +15,11 @@ import (
 	"github.com/hauberk-mesh/hauberk/identity/agent"
 	"github.com/hauberk-mesh/hauberk/identity/workloadapi"
 	"github.com/hauberk-mesh/hauberk/internal/logging"
+	"github.com/hauberk-mesh/hauberk/internal/stale"
 	"github.com/hauberk-mesh/hauberk/internal/version"
 	"github.com/hauberk-mesh/hauberk/sidecar"
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
+	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -29,7 +31,7 @@ type options struct {
 	logLevel, logFormat                           string
 	socket, socketMode, workloads                 string
 
-	drainTime, warmUp time.Duration
+	drainTime, warmUp, staleAfter time.Duration
 }
 
 func parse(args []string, env func(string) (string, bool)) (*options, error) {
@@ -55,6 +57,7 @@ func parse(args []string, env func(string) (string, bool)) (*options, error) {
 	f.StringVar(&o.accessLogFormat, "access-log-format", "text", "`format` of that log: text or json")
 	f.DurationVar(&o.drainTime, "drain-time", 30*time.Second, "how long connections may finish at the end")
 	f.DurationVar(&o.warmUp, "warm-up", 15*time.Second, "how long a new listener waits for its routes and clusters")
+	f.DurationVar(&o.staleAfter, "stale-after", stale.After, "age of configuration and trust data from which to warn; old data stays in use")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	if err := f.Parse(args); err != nil {
@@ -95,7 +98,7 @@ func (o *options) sidecar() (*sidecar.Config, error) {
 	}
 	cfg := &sidecar.Config{
 		Node: o.node, StateDir: o.stateDir, Admin: o.admin, AdminSocket: o.adminSocket, Metrics: o.metrics, Ready: o.ready,
-		DrainTime: o.drainTime, WarmUp: o.warmUp, Version: version.Version, Log: log, Level: level,
+		DrainTime: o.drainTime, WarmUp: o.warmUp, StaleAfter: o.staleAfter, Version: version.Version, Log: log, Level: level,
 	}
 	if o.bootstrap != "" {
 		if cfg.Bootstrap, err = config.LoadBootstrap(o.bootstrap); err != nil {
@@ -104,6 +107,9 @@ func (o *options) sidecar() (*sidecar.Config, error) {
 		if cfg.Bootstrap.Admin != "" && o.admin == "127.0.0.1:15000" {
 			cfg.Admin = cfg.Bootstrap.Admin
 		}
+	}
+	if cfg.Inherited, err = listener.InheritFromEnviron(os.Getenv); err != nil {
+		return nil, err
 	}
 	if cfg.HostSocket, err = o.hostSocket(); err != nil {
 		return nil, err
@@ -159,7 +165,7 @@ func (o *options) agent(log *slog.Logger) (*agent.Config, error) {
 			return nil, fmt.Errorf("--token-file %s: the file is empty; make a token with `hauberk token create`", o.tokenFile)
 		}
 	}
-	return &agent.Config{StateDir: o.stateDir, Token: strings.TrimSpace(token), Version: version.Version, Logger: log}, nil
+	return &agent.Config{StateDir: o.stateDir, Token: strings.TrimSpace(token), StaleAfter: o.staleAfter, Version: version.Version, Logger: log}, nil
 }
 
 // hostSocket configures the host socket; nil when it is off.

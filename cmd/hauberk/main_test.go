@@ -2,21 +2,17 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"go.uber.org/goleak"
 
 	"github.com/hauberk-mesh/hauberk/cmd/hauberk/internal/cli"
-	"github.com/hauberk-mesh/hauberk/controlplane/server"
-	"github.com/hauberk-mesh/hauberk/controlplane/source/files"
+	"github.com/hauberk-mesh/hauberk/controlplane/server/servertest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -55,35 +51,10 @@ Sources = [
 func newBed(t *testing.T) *bed {
 	t.Helper()
 	b := &bed{t: t, dir: t.TempDir()}
-	config := filepath.Join(b.dir, "files")
-	if err := os.Mkdir(config, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for name, text := range map[string]string{
+	b.addr = servertest.Start(t, map[string]string{
 		"web.hcl": mesh, "api.hcl": api, "intentions.hcl": entries,
 		"defaults.hcl": "Kind = \"proxy-defaults\"\nName = \"global\"\nConfig { protocol = \"http\" }\n",
-	} {
-		if err := os.WriteFile(filepath.Join(config, name), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	s, err := server.Build(t.Context(), server.Config{
-		StateDir: filepath.Join(b.dir, "cp"), TrustDomain: spiffeid.RequireTrustDomainFromString("test.mesh"), ID: "cp1",
-		Source: files.New(files.Config{Dir: config}), XDSAddress: "127.0.0.1:0", APIAddress: "127.0.0.1:0", Socket: filepath.Join(b.dir, "cp.sock"),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
-			t.Error(err)
-		}
-	})
-	b.addr = "unix://" + filepath.Join(b.dir, "cp.sock")
+	}).Socket
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		if out, _, code := b.run("status"); code == 0 && strings.Contains(out, "api") {
 			return b

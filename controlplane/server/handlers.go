@@ -62,6 +62,12 @@ func (a *apiServer) status(w http.ResponseWriter, _ *http.Request) {
 	for _, p := range a.s.views.Problems() {
 		st.Problems = append(st.Problems, api.Problem{Where: problemPlace(p.Node, p.Service), What: p.Path + ": " + p.Reason})
 	}
+	now := time.Now() // before what is current says so
+	for _, k := range a.s.kept() {
+		if w := k.Warning(a.s.cfg.StaleAfter, now); w != "" {
+			st.Warnings = append(st.Warnings, api.Problem{Where: "control plane", What: w})
+		}
+	}
 	writeJSON(w, http.StatusOK, st)
 }
 
@@ -95,12 +101,16 @@ func (a *apiServer) sidecars() []api.Sidecar {
 		seen[x.Node] = true
 		out = append(out, x)
 	}
+	heard := map[string]time.Time{}
+	for _, r := range a.s.identity.Reports() {
+		heard[r.Node] = r.Received
+	}
 	for name, n := range records {
 		if seen[name] {
 			continue
 		}
 		x := api.Sidecar{Node: name, Workloads: workloads(n), State: "away", Types: map[string]api.TypeState{},
-			Why: "joined " + ago(n.Joined) + ", not connected here"}
+			Why: "joined " + ago(n.Joined) + ", not connected here, last heard " + ago(heard[name])}
 		if n.Banned {
 			x.State, x.Why = "banned", n.BanReason
 		}

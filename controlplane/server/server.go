@@ -22,6 +22,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/controlplane/store"
 	"github.com/hauberk-mesh/hauberk/controlplane/view"
 	identityserver "github.com/hauberk-mesh/hauberk/identity/server"
+	"github.com/hauberk-mesh/hauberk/internal/stale"
 	"github.com/hauberk-mesh/hauberk/xds/ads"
 )
 
@@ -53,6 +54,9 @@ type Config struct {
 	APIHostnames []string
 
 	LeafTTL, SignerTTL time.Duration
+	// StaleAfter is the age of the catalog, and of what another control plane
+	// said, from which it is warned of; stale.After when zero.
+	StaleAfter time.Duration
 	// Now is the clock of identities; time.Now when nil.
 	Now     func() time.Time
 	Version string
@@ -80,6 +84,9 @@ func Build(ctx context.Context, cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, log: cfg.Log, started: time.Now(), metrics: prometheus.NewRegistry()}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.cfg.StaleAfter == 0 {
+		s.cfg.StaleAfter = stale.After
 	}
 	if err := s.build(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -120,6 +127,7 @@ func (s *Server) build(ctx context.Context) error {
 	if err := s.identity.SetAddresses(advertise); err != nil {
 		return fmt.Errorf("control plane: advertised addresses: %w", err)
 	}
+	s.metrics.MustRegister((*ages)(s))
 	confirmer, _ := s.cfg.Source.(source.Confirmer)
 	s.store = store.New(store.Config{
 		TrustDomain: s.cfg.TrustDomain.Name(),
@@ -189,6 +197,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return quiet(ctx, "views", s.views.Run(ctx, s.publications())) })
 	g.Go(func() error { return s.closeWithdrawn(ctx) })
 	g.Go(func() error { return s.api.serve(ctx) })
+	g.Go(func() error { stale.Watch(ctx, s.log, s.cfg.StaleAfter, s.kept); return nil })
 	g.Go(func() error { return s.serveXDS(ctx) })
 	return g.Wait()
 }

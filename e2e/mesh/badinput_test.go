@@ -23,7 +23,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/cmd/hauberk/client"
 	"github.com/hauberk-mesh/hauberk/controlplane/server"
 	"github.com/hauberk-mesh/hauberk/controlplane/server/api"
-	"github.com/hauberk-mesh/hauberk/controlplane/source/files"
+	"github.com/hauberk-mesh/hauberk/controlplane/server/servertest"
 	"github.com/hauberk-mesh/hauberk/e2e/consultest"
 )
 
@@ -282,21 +282,11 @@ func TestBadTokens(t *testing.T) {
 // TestClockSkew: a control plane whose clock is a day ahead.
 func TestClockSkew(t *testing.T) {
 	dir := t.TempDir()
-	cfg := server.Config{
-		StateDir: filepath.Join(dir, "cp"), TrustDomain: spiffeid.RequireTrustDomainFromString(trustDomain), ID: "ahead",
-		Source: files.New(files.Config{Dir: t.TempDir()}), XDSAddress: "127.0.0.1:0", APIAddress: "127.0.0.1:0",
-		Socket: filepath.Join(dir, "cp.sock"),
-		Now:    func() time.Time { return time.Now().Add(24 * time.Hour) },
-	}
-	s, err := server.Build(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	defer func() { cancel(); <-ended }()
-	c, err := client.New("unix://"+cfg.Socket, nil)
+	cp := servertest.Start(t, nil, func(c *server.Config) {
+		c.ID, c.TrustDomain = "ahead", spiffeid.RequireTrustDomainFromString(trustDomain)
+		c.Now = func() time.Time { return time.Now().Add(24 * time.Hour) }
+	})
+	c, err := client.New(cp.Socket, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -222,6 +222,9 @@ type spec struct {
 	handler     http.Handler   // an HTTP application, or
 	tcp         func(net.Conn) // a TCP one
 	node        string         // joins an existing node's sidecar when set
+	// check, when set, is run by Consul against the application, in place of one
+	// whose state a test tells.
+	check *consulapi.AgentServiceCheck
 }
 
 func freePort(t *testing.T) int {
@@ -294,6 +297,10 @@ func (m *mesh) register(s spec) *workload {
 			Port: meshPort, Address: "127.0.0.1", Proxy: proxy, Meta: meta,
 			Checks: consulapi.AgentServiceChecks{{Name: "application", AliasService: s.id}},
 		}},
+	}
+	if s.check != nil {
+		w.reg.Check = s.check
+		w.reg.Check.CheckID, w.reg.Check.TCP = "app:"+s.id, w.app
 	}
 	if m.files != "" {
 		m.stanza(w)

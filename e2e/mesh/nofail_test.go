@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -192,7 +194,31 @@ func TestSidecarStartsFromCache(t *testing.T) {
 		t.Fatal(err)
 	}
 	web.sidecar.stop()
+	web.args = append(web.args, "--stale-after", "1s")
 	web.sidecar = m.start("sidecar-web-again", "hauberk-sidecar", web.args...)
 	web.awaitReady()
+	web.answers(2*second, "api", "/", 200, "api-1")
+
+	// What it serves by is stale by now, and it says so.
+	m.eventually(15*second, "the alarm", func() error {
+		var certs struct {
+			Trust []struct {
+				Source     string `json:"source"`
+				AgeSeconds int    `json:"age_seconds"`
+				Warning    string `json:"warning"`
+			} `json:"trust"`
+		}
+		web.admin("/certs", &certs)
+		if len(certs.Trust) != 1 || certs.Trust[0].AgeSeconds < 1 || !strings.Contains(certs.Trust[0].Warning, "kept in use") {
+			return fmt.Errorf("/certs: %+v", certs.Trust)
+		}
+		log, err := os.ReadFile(web.sidecar.log)
+		for _, want := range []string{"the trust bundles and this node's record: last confirmed", "the configuration: last confirmed"} {
+			if !strings.Contains(string(log), want) {
+				return fmt.Errorf("the log lacks %q: %w", want, err)
+			}
+		}
+		return nil
+	})
 	web.answers(2*second, "api", "/", 200, "api-1")
 }

@@ -4,13 +4,11 @@ package mesh
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -28,45 +26,9 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/hauberk-mesh/hauberk/xds/ads"
+	"github.com/hauberk-mesh/hauberk/xds/adstest"
 	"github.com/hauberk-mesh/hauberk/xds/resource"
 )
-
-// board is a provider that shows every client the same set.
-type board struct {
-	mu      sync.Mutex
-	set     *resource.Set
-	changed chan struct{}
-}
-
-func (b *board) Open(context.Context, ads.Client) (ads.View, error) { return b, nil }
-func (b *board) Close()                                             {}
-
-func (b *board) Current() *resource.Set {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.set
-}
-
-func (b *board) Changed() <-chan struct{} {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.changed
-}
-
-func (b *board) publish(resources ...*resource.Resource) {
-	s := &resource.Set{ByType: map[string]map[string]*resource.Resource{}}
-	for _, r := range resources {
-		if s.ByType[r.Type] == nil {
-			s.ByType[r.Type] = map[string]*resource.Resource{}
-		}
-		s.ByType[r.Type][r.Name] = r
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.set = s
-	close(b.changed)
-	b.changed = make(chan struct{})
-}
 
 // deaf is a stream on which the server does not hear what is said of endpoints.
 type deaf struct {
@@ -164,7 +126,7 @@ func TestDenyOvertakesRejections(t *testing.T) {
 			go greeter(c)
 		}
 	}()
-	b := &board{changed: make(chan struct{})}
+	b := adstest.NewBoard()
 	server := ads.New(ads.Config{Provider: b})
 	var hush atomic.Bool
 	g := grpc.NewServer(grpc.StreamInterceptor(func(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
@@ -195,7 +157,7 @@ static_resources:
         explicit_http_config: {http2_protocol_options: {}}
 `, port))
 	app := edsOf(t, "app", "one", echo.Addr().String())
-	b.publish(append(app, guarded(t, listen, rbacv3.RBAC_ALLOW))...)
+	b.Publish(append(app, guarded(t, listen, rbacv3.RBAC_ALLOW))...)
 	m.start("sidecar", "hauberk-sidecar", "run", "--bootstrap", file, "--admin", "off", "--metrics", "off", "--ready", "off")
 
 	var conn net.Conn
@@ -224,7 +186,7 @@ static_resources:
 	hush.Store(true)
 	moved := edsOf(t, "app", "two", echo.Addr().String())
 	bad := made(t, "bad", &clusterv3.Cluster{Name: "bad", ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}, LbPolicy: clusterv3.Cluster_MAGLEV})
-	b.publish(append(moved, bad, guarded(t, listen, rbacv3.RBAC_ALLOW))...)
+	b.Publish(append(moved, bad, guarded(t, listen, rbacv3.RBAC_ALLOW))...)
 	m.eventually(5*time.Second, "a cluster is rejected and endpoints are unacknowledged", func() error {
 		for _, s := range server.Sessions() {
 			state := fmt.Sprintf("%+v", s.Types)
@@ -243,7 +205,7 @@ static_resources:
 	if err := say(); err != nil {
 		t.Fatalf("before the deny: %v", err)
 	}
-	b.publish(append(moved, bad, guarded(t, listen, rbacv3.RBAC_DENY))...)
+	b.Publish(append(moved, bad, guarded(t, listen, rbacv3.RBAC_DENY))...)
 	began := time.Now()
 	if _, err := r.ReadString('\n'); err == nil {
 		t.Fatal("the connection still delivers")

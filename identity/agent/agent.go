@@ -36,6 +36,9 @@ type Config struct {
 	// MemoryKeys keeps workload keys out of the state directory. A restart then
 	// needs a control plane before the workloads have an identity again.
 	MemoryKeys bool
+	// StaleAfter is the age of the trust data from which it is warned of;
+	// stale.After when zero. Old data stays in use.
+	StaleAfter time.Duration
 	// Version is reported to the control plane.
 	Version string
 	Logger  *slog.Logger
@@ -127,9 +130,12 @@ type Status struct {
 	// ControlPlane is the address last connected to.
 	ControlPlane string `json:"control_plane,omitempty"`
 	Connected    bool   `json:"connected"`
-	// LastContact is when a control plane was last heard.
+	// LastContact is when a control plane last confirmed the trust bundles and
+	// this node's record, also one that an earlier run heard.
 	LastContact time.Time `json:"last_contact,omitzero"`
-	LastError   string    `json:"last_error,omitempty"`
+	// Stale says so in words once that is too long ago.
+	Stale     string `json:"stale,omitempty"`
+	LastError string `json:"last_error,omitempty"`
 	// Skew is this host's clock minus the control plane's.
 	Skew           time.Duration `json:"skew"`
 	BundleSequence uint64        `json:"bundle_sequence"`

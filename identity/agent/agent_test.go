@@ -299,3 +299,25 @@ func TestWantAdds(t *testing.T) {
 		t.Errorf("wanted are %v", a.wanted)
 	}
 }
+
+// TestOnlyAControlPlaneAnswersForTheMesh: others hold SVIDs of the trust domain,
+// too.
+func TestOnlyAControlPlaneAnswersForTheMesh(t *testing.T) {
+	a := &Agent{td: td}
+	for text, may := range map[string]bool{
+		"spiffe://agent.test/hauberk/controlplane/one":       true,
+		"spiffe://other.test/hauberk/controlplane/one":       false,
+		"spiffe://agent.test/hauberk/node/one":               false,
+		"spiffe://agent.test/hauberk/operator/one":           false,
+		"spiffe://agent.test/hauberk/controlplane":           false,
+		"spiffe://agent.test/hauberk/controlplane/one/two":   false,
+		"spiffe://agent.test/ns/default/dc/dc1/svc/one":      false,
+		"spiffe://agent.test/x/hauberk/controlplane/one":     false,
+		"spiffe://agent.test/hauberk/Controlplane/one":       false,
+		"spiffe://agent.test/ns/hauberk/dc/controlplane/one": false,
+	} {
+		if err := a.authorizeControlPlane(spiffeid.RequireFromString(text)); (err == nil) != may {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}

@@ -125,8 +125,12 @@ func (a *Agent) reportLoop(ctx context.Context) {
 func (a *Agent) sendReport(ctx context.Context) error {
 	a.mu.Lock()
 	r := a.report
+	warnings := r.Warnings
+	if w := a.trustLocked().Warning(a.cfg.StaleAfter, time.Now()); w != "" {
+		warnings = append(slices.Clone(warnings), w)
+	}
 	a.mu.Unlock()
-	req := &identityv1.ReportRequest{Version: a.cfg.Version, Warnings: r.Warnings}
+	req := &identityv1.ReportRequest{Version: a.cfg.Version, Warnings: warnings}
 	for _, w := range r.Workloads {
 		req.Workloads = append(req.Workloads, &identityv1.WorkloadReport{
 			SpiffeId: w.ID.String(), ProxyId: w.ProxyID, Service: w.Service, Application: w.Application, Listening: w.Listening,

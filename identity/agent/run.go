@@ -18,6 +18,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/identity/token"
 	"github.com/hauberk-mesh/hauberk/identity/trust"
 	"github.com/hauberk-mesh/hauberk/identity/verify"
+	"github.com/hauberk-mesh/hauberk/internal/stale"
 )
 
 // Agent keeps a host's identities. It is a svid.Source.
@@ -70,6 +71,9 @@ func Build(cfg Config) (*Agent, error) {
 		a.log = slog.New(slog.DiscardHandler)
 	}
 	a.log = a.log.With("component", "agent")
+	if a.cfg.StaleAfter == 0 {
+		a.cfg.StaleAfter = stale.After
+	}
 	var err error
 	if a.state, err = openState(cfg.StateDir); err != nil {
 		return nil, err
@@ -141,6 +145,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer cancel()
 	wg.Go(func() { a.watchTrust(ctx) })
 	wg.Go(func() { a.reportLoop(ctx) })
+	wg.Go(func() {
+		stale.Watch(ctx, a.log, a.cfg.StaleAfter, func() []stale.Kept { return []stale.Kept{a.Trust()} })
+	})
 	a.keep(ctx)
 	return ctx.Err()
 }

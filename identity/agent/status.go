@@ -26,6 +26,7 @@ func (a *Agent) Status() Status {
 	defer a.mu.Unlock()
 	st := a.status
 	st.TrustDomain = a.td.Name()
+	st.Stale = a.trustLocked().Warning(a.cfg.StaleAfter, time.Now())
 	if a.node != nil {
 		st.Node = describe(a.node.ID.String(), a.node, a.nodeErr)
 	}

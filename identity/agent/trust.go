@@ -55,7 +55,12 @@ func (a *Agent) takeTrust(u *identityv1.TrustUpdate, save bool) error {
 		}
 	}
 	if save {
+		a.status.LastContact = time.Now()
 		return a.state.saveTrust(u)
+	}
+	// What an earlier run left is as old as the message it came in.
+	if a.status.LastContact = identityv1.FromTime(u.GetServerTime()); a.status.LastContact.After(time.Now()) {
+		a.status.LastContact = time.Now()
 	}
 	return nil
 }
@@ -172,7 +177,7 @@ func (a *Agent) followTrust(ctx context.Context) error {
 			return err
 		}
 		a.mu.Lock()
-		a.status.Connected, a.status.LastContact = true, time.Now()
+		a.status.Connected = true
 		skew := identityv1.Skew(u.GetServerTime(), time.Now())
 		warn := skew.Abs() >= skewWarning && a.status.Skew.Abs() < skewWarning
 		a.status.Skew = skew

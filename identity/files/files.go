@@ -63,13 +63,19 @@ const maxFile = 4 << 20
 type Source struct {
 	cfg    Config
 	holder *svid.Holder
-	failed atomic.Pointer[error]
+	failed atomic.Pointer[failure]
 
 	mu    sync.Mutex // one look at a time
 	stats map[string]stat
 	sum   [sha256.Size]byte // of the content in use
 	// sequence numbers the bundles: the files have no number of their own.
 	sequence uint64
+}
+
+// failure is why the files as they are now are not in use, and since when.
+type failure struct {
+	err   error
+	since time.Time
 }
 
 // stat is what a change of a file changes. The inode counts because files are
@@ -113,9 +119,18 @@ func (s *Source) Changed() <-chan struct{} { return s.holder.Changed() }
 // Err is why the files as they are now are not in use; nil when they are.
 func (s *Source) Err() error {
 	if p := s.failed.Load(); p != nil {
-		return *p
+		return p.err
 	}
 	return nil
+}
+
+// AsOf is when what is in use was last found in the files: now, unless they
+// cannot be used any more.
+func (s *Source) AsOf() time.Time {
+	if p := s.failed.Load(); p != nil {
+		return p.since
+	}
+	return s.cfg.Now()
 }
 
 // Run looks at the files until the context ends, and returns its error.
@@ -147,8 +162,9 @@ func (s *Source) Reload() error {
 	defer s.mu.Unlock()
 	err := s.reload()
 	if err != nil {
+		since := s.AsOf()
 		err = fmt.Errorf("identity files: %w", err)
-		s.failed.Store(&err)
+		s.failed.Store(&failure{err, since})
 		return err
 	}
 	s.failed.Store(nil)

@@ -256,10 +256,11 @@ func mustRead(t *testing.T, path string) []byte {
 // Errors and logs never hold the key.
 func TestKeyStaysIn(t *testing.T) {
 	s := newSet(t)
-	key := mustRead(t, s.path("key"))
+	key, chain := mustRead(t, s.path("key")), mustRead(t, s.path("chain"))
 	body := string(bytes.Split(key, []byte("\n"))[1])
 	s.write("chain", key)
 	_, err := Open(s.config())
+	s.write("chain", chain)
 	s.write("key", bytes.Replace(key, []byte("PRIVATE"), []byte("EC PRIVATE"), 2))
 	_, err2 := Open(s.config())
 	if err == nil || err2 == nil || strings.Contains(err.Error()+err2.Error(), body[:20]) {

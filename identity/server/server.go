@@ -66,6 +66,9 @@ type Server struct {
 	auth   *Authenticator
 	limits *limits
 
+	started time.Time
+	heard   heard
+
 	watchers  watchers
 	published *published
 	reports   reports
@@ -108,7 +111,7 @@ func build(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, log: cfg.Log.With("component", "identity"), now: cfg.Now, id: id, limits: newLimits(), published: newPublished()}
+	s := &Server{cfg: cfg, log: cfg.Log.With("component", "identity"), now: cfg.Now, id: id, started: cfg.Now(), limits: newLimits(), published: newPublished()}
 	s.source = svid.NewHolder(nil)
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, err

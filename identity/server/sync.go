@@ -121,6 +121,7 @@ func (s *Server) session(ctx context.Context, peer spiffeid.ID, stream stateStre
 				return
 			}
 			s.published.setPeer(peer, state.GetPublished())
+			s.heard.note(peer, s.now())
 		}
 	}()
 	sendErr := s.send(ctx, stream)

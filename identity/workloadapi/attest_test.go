@@ -59,7 +59,7 @@ func TestServicesFindTheirCaller(t *testing.T) {
 	s := serve(t, Config{Source: src, Register: probe(callers)})
 	s.hold(t, s.dial(t))
 	c := <-callers
-	if c.UID != uint32(os.Geteuid()) || c.GID != uint32(os.Getegid()) || c.PID != int32(os.Getpid()) {
+	if c.UID != myUID() || c.GID != myGID() || c.PID != int32(os.Getpid()) {
 		t.Errorf("%s", c)
 	}
 	if got := c.Entitled(); len(got) != 2 || got[0].String() != id("web") || got[1].String() != id("coming") {

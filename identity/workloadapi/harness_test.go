@@ -3,6 +3,7 @@ package workloadapi
 import (
 	"context"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -148,6 +149,9 @@ func serve(t *testing.T, cfg Config, change ...func(*Server)) *server {
 	for _, f := range change {
 		f(s)
 	}
+	if os.Geteuid() == nobody {
+		s.reads = renamed{s.reads}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
@@ -217,12 +221,39 @@ func limited(t *testing.T) context.Context {
 	return ctx
 }
 
+// nobody is the user that the socket serves nothing to (package selector), and
+// somebody is who stands for him when he runs the tests.
+const (
+	nobody   = 65534
+	somebody = 1001
+)
+
+// renamed is the kernel, but that nobody is somebody.
+type renamed struct{ peerReader }
+
+func (r renamed) peer(c *net.UnixConn) (process, error) {
+	p, err := r.peerReader.peer(c)
+	p.uid, p.gid = rename(p.uid), rename(p.gid)
+	return p, err
+}
+
+func rename(id uint32) uint32 {
+	if id == nobody && os.Geteuid() == nobody {
+		return somebody
+	}
+	return id
+}
+
+// myUID and myGID are who runs the test, as its servers see it.
+func myUID() uint32 { return rename(uint32(os.Geteuid())) }
+func myGID() uint32 { return rename(uint32(os.Getegid())) }
+
 // me is a selector that matches the process of the test.
-func me() string { return selector.Selector{Kind: selector.UID, Number: uint32(os.Geteuid())}.String() }
+func me() string { return selector.Selector{Kind: selector.UID, Number: myUID()}.String() }
 
 // notMe matches another user.
 func notMe() string {
-	return selector.Selector{Kind: selector.UID, Number: uint32(os.Geteuid()) + 1}.String()
+	return selector.Selector{Kind: selector.UID, Number: myUID() + 1}.String()
 }
 
 // entries writes a file of workloads.

@@ -46,7 +46,47 @@ var mutations = []struct {
 	{"a withdrawn signer", "sidecar/identity.go", "s.signersWithdrawn(td, before, after)", "", "sidecar", "TestWithdrawnSignerClosesConnections"},
 	{"an expired certificate", "sidecar/listener/listener.go", "if info.PeerNotAfter.IsZero() || now.Before(info.PeerNotAfter) {", "if true {", "sidecar/listener", "TestExpiredPeerCertificate"},
 	{"an authentic cache", "xds/client/cache/cache.go", "append(header(), c.owner...))\n	if err != nil {", "append(header(), c.owner...))\n	if false {", "xds/client/cache", "TestEveryByteCounts"},
+	{"a refused body", "sidecar/http1/body.go", "if d.refused != nil {", "if false {", "sidecar/http1", "TestErrorsStay"},
+	{"malformed bodies before the origin", "sidecar/hcm/exchange.go", "if _, _, ok := refusal(err); ok {\n				return err\n			}", "", "sidecar/hcm", "TestBodyRefusedBeforeItIsForwarded"},
+	{"bodies in time", "sidecar/hcm/attempt.go", "hard = min(hard, x.receiveBy())", "", "sidecar/hcm", "TestRequestTimeoutOfStreamedBodies"},
 	{"the Workload API's header", "identity/workloadapi/limits.go", "if v := md.Get(headerName); len(v) != 1 || v[0] != headerValue {", "if v := md.Get(headerName); len(v) > 9 {", "identity/workloadapi", "TestHeaderIsNeeded"},
+	{"who is a control plane", "identity/agent/connection.go", "if id.Kind != spiffe.ControlPlane || peer.TrustDomain() != a.TrustDomain() {", "if false && id.Kind != spiffe.ControlPlane {", "identity/agent", "TestOnlyAControlPlaneAnswersForTheMesh"},
+	{"a token goes to a control plane", "identity/tlsconf/pinned.go", "if who, err := spiffe.Of(id); err != nil || who.Kind != spiffe.ControlPlane {", "if who, err := spiffe.Of(id); false && (err != nil || who.Kind != spiffe.ControlPlane) {", "identity/tlsconf", "TestPinnedClient"},
+	{"no token in the arguments", "cmd/hauberk-sidecar/options.go", "	f.StringVar(&o.tokenFile, ", "	f.StringVar(&o.token, \"token\", \"\", \"join token\")\n	f.StringVar(&o.tokenFile, ", "cmd/hauberk-sidecar", "TestTokenIsNoFlag"},
+	{"only the token's hash", "identity/token/store.go", "Hash: hex.EncodeToString(hash[:]),", "Hash: hex.EncodeToString(append(hash[:0:0], secret[:]...)),", "identity/server", "TestNothingSecretLiesInTheStateDirectory"},
+	{"the key on record renews", "identity/server/issue.go", "case rec.Key == who.Key:", "case true:", "identity/server", "TestTheKeyOnRecordDecides"},
+	{"the key on record issues", "identity/server/auth.go", "if rec.Key != who.Key && method", "if false && method", "identity/server", "TestTheKeyOnRecordDecides"},
+	{"AEAD in TLS 1.2", "identity/tlsconf/tlsconf.go", "cfg.CipherSuites = []uint16{", "cfg.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA,", "identity/tlsconf", "TestTLS12"},
+	{"one name in an SVID", "identity/verify/verify.go", "if len(leaf.URIs) != 1 {", "if len(leaf.URIs) < 1 {", "identity/verify", "TestLeafRules"},
+	{"a CA is no peer", "identity/verify/verify.go", "	if leaf.IsCA {", "	if false {", "identity/verify", "TestLeafRules"},
+	{"both purposes", "identity/verify/verify.go", "if !bothPurposes(leaf) {", "if false {", "identity/verify", "TestLeafRules"},
+	{"a signer's name", "identity/verify/verify.go", "if u.Path != \"\" {", "if false {", "identity/verify", "TestSignerRules"},
+	{"expiry", "identity/verify/verify.go", "		CurrentTime:   now,", "		CurrentTime:   chain[0].NotBefore,", "identity/verify", "TestTime"},
+	{"the admitted signer's key", "identity/server/sync.go", "if err := ca.CheckProof(signer, identityv1.AdmitDigest(who.ID, r.GetSigner()), r.GetProof()); err != nil {", "if err := ca.CheckProof(signer, identityv1.AdmitDigest(who.ID, r.GetSigner()), r.GetProof()); false {", "identity/server", "TestAdmissionNeedsTheSignersKey"},
+	{"the admitted one's own entry", "identity/server/sync.go", "if r.GetControlPlane().GetSpiffeId() != who.ID.String() {", "if false {", "identity/server", "TestAdmissionNeedsTheSignersKey"},
+	{"in every bundle before it signs", "identity/server/published.go", "all = all && p.peers[peer][signer]", "_ = peer", "identity/server", "TestPublishedBeforeItSigns"},
+	{"keys in errors", "identity/files/files.go", "return nil, fmt.Errorf(\"%s: the private key cannot be read\", path)", "return nil, fmt.Errorf(\"%s: the private key cannot be read: %s\", path, data)", "identity/files", "TestKeyStaysIn"},
+	{"selectors", "identity/selector/selector.go", "		if !x.Matches(f) {", "		if false && !x.Matches(f) {", "identity/workloadapi", "TestOnlyTheMatchingUserIsServed"},
+	{"no selector, nobody", "identity/selector/selector.go", "return len(s) > 0", "return true", "identity/selector", "TestSet"},
+	{"nobody is nobody", "identity/selector/selector.go", "if n == overflowID {", "if false {", "identity/selector", "TestParse"},
+	{"the caller lives", "identity/workloadapi/attest.go", "		_ = c.Close()\n	})\n	return c", "	})\n	return c", "identity/workloadapi", "TestConnectionEndsWithItsProcess"},
+	{"nothing before the catalog", "controlplane/view/manager.go", "	if m.world.snap != nil {\n		m.refresh(v, nil)", "	if true {\n		m.refresh(v, nil)", "controlplane/view", "TestNothingBeforeTheFirstPublication"},
+	{"broken intentions", "controlplane/compile/discover.go", "if reason, broken := c.snap.Broken[key]; broken {", "if reason, broken := c.snap.Broken[key]; false && broken {", "controlplane/view", "TestIntentionsThatNeverCompiledDeny"},
+	{"a withdrawn identity inbound", "sidecar/identity.go", "			return workload == id || info.OwnID == id", "			return false", "sidecar", "TestWithdrawnIdentityEndsItsConnections"},
+	{"a withdrawn identity outbound", "sidecar/identity.go", "			return source == id || info.OwnID == id", "			return false", "sidecar", "TestWithdrawnIdentityEndsItsConnections"},
+	{"a withdrawn trust domain", "sidecar/identity.go", "			return strings.HasPrefix(info.PeerID, prefix)\n		}, \"trust_withdrawn\")", "			return false\n		}, \"trust_withdrawn\")", "sidecar", "TestWithdrawnIdentityEndsItsConnections"},
+	{"a withdrawal closes", "sidecar/listener/manager.go", "			if match(t.conn.Workload, t.conn.Info) {", "			if false {", "sidecar/listener", "TestWithdrawnIdentityClosesConnections"},
+	{"rotation closes nothing", "sidecar/identity.go", "if !slices.ContainsFunc(after.Certificates, c.Equal) {", "if !slices.ContainsFunc(after.Certificates, c.Equal) || true {", "sidecar", "TestWithdrawnSignerClosesConnections"},
+	{"the alarm on what is stale", "internal/stale/stale.go", "				log.Warn(w)", "				_ = w", "internal/stale", "TestWatch"},
+	{"the agent's alarm", "identity/agent/run.go", "	wg.Go(func() {\n		stale.Watch(", "	go func(...any) {}(func() {\n		stale.Watch(", "identity/agent", "TestAgedTrustIsAlarmed"},
+	{"the alarm in the node's report", "identity/agent/connection.go", "warnings = append(slices.Clone(warnings), w)", "_ = slices.Clone(warnings)", "identity/agent", "TestAgedTrustIsAlarmed"},
+	{"the age of trust across restarts", "identity/agent/trust.go", "a.status.LastContact = identityv1.FromTime(u.GetServerTime()); ", "a.status.LastContact = time.Now(); ", "identity/agent", "TestAgeOfTrust"},
+	{"the age of trust from files", "identity/files/files.go", "		return p.since", "		return s.cfg.Now()", "sidecar", "TestStaleTrustIsAlarmed"},
+	{"the age of configuration", "xds/client/client.go", "			c.status.AsOf = c.status.Since", "			c.status.AsOf = time.Time{}", "xds/client", "TestAgeOfTheConfiguration"},
+	{"the age of a cache", "xds/client/apply.go", "		c.status.AsOf = st.Saved", "		c.status.AsOf = time.Now()", "xds/client", "TestAgeOfTheConfiguration"},
+	{"the sidecar's alarm", "sidecar/age.go", "		return append(slices.Collect(maps.Values(trust)), s.configuration())", "		return nil", "sidecar", "TestStaleConfigurationIsAlarmed|TestStaleTrustIsAlarmed"},
+	{"the age of the catalog", "controlplane/server/age.go", "	if st.Synced && len(st.Errors) == 0 {", "	if true {", "cmd/hauberk", "TestStaleCatalogIsAlarmed"},
+	{"silent control planes", "identity/server/sync.go", "			s.heard.note(peer, s.now())", "", "cmd/hauberk", "TestSilentControlPlaneIsAlarmed"},
 }
 
 // TestDefencesAreTested takes each defence out in turn: its test must fail.
@@ -57,6 +97,7 @@ func TestDefencesAreTested(t *testing.T) {
 	}
 	for _, m := range mutations {
 		t.Run(m.what, func(t *testing.T) {
+			t.Parallel()
 			file := filepath.Join(root, m.file)
 			b, err := os.ReadFile(file)
 			if err != nil {
@@ -78,7 +119,7 @@ func TestDefencesAreTested(t *testing.T) {
 			if err := os.WriteFile(list, overlay, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			cmd := exec.Command("go", "test", "-vet=off", "-overlay", list, "-count=1", "-timeout", "90s", "-run", "^("+m.test+")$", "./"+m.pkg)
+			cmd := exec.Command("go", "test", "-vet=off", "-overlay", list, "-count=1", "-ldflags=-s -w", "-timeout", "90s", "-run", "^("+m.test+")$", "./"+m.pkg)
 			cmd.Dir = root
 			out, err := cmd.CombinedOutput()
 			switch {

@@ -98,7 +98,7 @@ func (c compiler) permission(p *Permission, depth int) (m matcher, err error) {
 		return m, wrong("nested more than %d deep", maxDepth)
 	}
 	if err := one(p.Any, p.And != nil, p.Or != nil, p.Not != nil, p.Header != nil, p.URLPath != nil,
-		p.Destination != nil, p.Port != 0, p.PortRange != nil, p.SNI != nil); err != nil {
+		p.Destination != nil, p.Port != 0, p.PortRange != nil, p.SNI != nil, p.Template != nil); err != nil {
 		return m, err
 	}
 	switch {
@@ -133,6 +133,11 @@ func (c compiler) permission(p *Permission, depth int) (m matcher, err error) {
 		if m.lo >= m.hi {
 			err = at("destination_port_range", wrong("[%d, %d) is empty", m.lo, m.hi))
 		}
+	case p.Template != nil:
+		if c.level == Connection {
+			return m, at("uri_template", wrong("a network filter sees no requests; put the rule into the HTTP filter"))
+		}
+		m.kind, m.tmpl = kindTemplate, p.Template
 	case p.SNI != nil:
 		m.kind = kindSNI
 		if m.str, err = compileString(p.SNI); err != nil {
@@ -150,7 +155,7 @@ func (c compiler) principal(p *Principal, depth int) (m matcher, err error) {
 		return m, at("authenticated.principal_name", wrong("a name needs authenticated"))
 	}
 	if err := one(p.Any, p.And != nil, p.Or != nil, p.Not != nil, p.Authenticated,
-		p.DirectSource != nil, p.Source != nil, p.Header != nil, p.URLPath != nil); err != nil {
+		p.DirectSource != nil, p.ConnectionSource != nil, p.Source != nil, p.Header != nil, p.URLPath != nil); err != nil {
 		return m, err
 	}
 	switch {
@@ -180,6 +185,11 @@ func (c compiler) principal(p *Principal, depth int) (m matcher, err error) {
 		m.kind, m.prefix = kindDirect, p.DirectSource.Masked()
 		if !m.prefix.IsValid() {
 			err = at("direct_remote_ip", wrong("not a valid prefix"))
+		}
+	case p.ConnectionSource != nil:
+		m.kind, m.prefix = kindConnection, p.ConnectionSource.Masked()
+		if !m.prefix.IsValid() {
+			err = at("source_ip", wrong("not a valid prefix"))
 		}
 	case p.Source != nil:
 		m.kind, m.prefix = kindRemote, p.Source.Masked()

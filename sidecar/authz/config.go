@@ -57,6 +57,7 @@ type Permission struct {
 	Port        uint16
 	PortRange   *[2]uint16 // [start, end)
 	SNI         *route.StringMatch
+	Template    *route.Template // of the path without query
 }
 
 // Principal is who does it. Exactly one field is set.
@@ -68,8 +69,8 @@ type Principal struct {
 	// nil any verified peer matches.
 	Authenticated bool
 	Name          *route.StringMatch
-	DirectSource  *netip.Prefix
-	Source        *netip.Prefix
-	Header        *route.HeaderMatch
-	URLPath       *route.StringMatch
+	// The peer's addresses are those of Peer: Direct, Connection and Remote.
+	DirectSource, ConnectionSource, Source *netip.Prefix
+	Header                                 *route.HeaderMatch
+	URLPath                                *route.StringMatch
 }

@@ -25,9 +25,10 @@ type Request interface {
 // Peer is the connection that a decision is about, its addresses parsed once.
 type Peer struct {
 	Info *stream.Info
-	// Direct is the address at the other end of the connection; Remote is the
-	// client's, which a trusted hop may have named.
-	Direct, Remote netip.Addr
+	// Direct is the address at the other end of the connection, Connection the one
+	// that the PROXY protocol says instead, and Remote the client's, which a trusted
+	// hop may have named in x-forwarded-for.
+	Direct, Connection, Remote netip.Addr
 	// Destination is the original one where a firewall redirected the connection.
 	Destination netip.AddrPort
 }
@@ -37,7 +38,7 @@ type Peer struct {
 func NewPeer(info *stream.Info, destination netip.AddrPort) Peer {
 	p := Peer{Info: info, Destination: destination}
 	p.Direct = addrPort(info.Remote).Addr()
-	p.Remote = p.Direct
+	p.Connection, p.Remote = p.Direct, p.Direct
 	if !p.Destination.IsValid() {
 		p.Destination = addrPort(info.Local)
 	}
@@ -174,32 +175,59 @@ type input struct {
 }
 
 func (e *Evaluator) check(in *input) Decision {
-	d := Decision{Allowed: true, Rule: DefaultAllow}
+	d := undecided
 	for i := range e.filters {
-		f := &e.filters[i]
-		if f.shadow != nil {
-			f.shadow.shadowInto(in, &d)
-		}
-		if f.rules == nil {
-			continue
-		}
-		p := f.rules.match(in)
-		switch {
-		case f.rules.action == Log:
-			d.Logged = d.Logged || p != nil
-		case f.rules.action == Allow && p == nil:
-			d.Allowed, d.Rule, d.Filter, d.counter = false, DefaultDeny, f.name, f.rules.unmatched
-			return d
-		case f.rules.action == Deny && p != nil:
-			d.Allowed, d.Rule, d.Filter, d.counter = false, p.name, f.name, p.counter
-			return d
-		case f.rules.action == Allow:
-			d.Rule, d.Filter, d.counter = p.name, f.name, p.counter
-		case d.Rule == DefaultAllow:
-			d.Filter, d.counter = f.name, f.rules.unmatched
+		if !e.filters[i].check(in, &d) {
+			break
 		}
 	}
 	return d
+}
+
+// undecided is the decision before the first filter.
+var undecided = Decision{Allowed: true, Rule: DefaultAllow}
+
+// Len is the number of filters. A nil Evaluator has none.
+func (e *Evaluator) Len() int {
+	if e == nil {
+		return 0
+	}
+	return len(e.filters)
+}
+
+// Next asks filter i about a request and carries its decision into d, whose zero
+// value is the one before the first; false ends the request. It is CheckRequest in
+// steps, for chains in which other filters stand between. It allocates nothing.
+func (e *Evaluator) Next(i int, p *Peer, r Request, d *Decision) bool {
+	if d.Rule == "" {
+		*d = undecided
+	}
+	in := input{peer: p, req: r}
+	return e.filters[i].check(&in, d)
+}
+
+// check carries the filter's decision into d; false when it denies.
+func (f *filter) check(in *input, d *Decision) bool {
+	if f.shadow != nil {
+		f.shadow.shadowInto(in, d)
+	}
+	if f.rules == nil {
+		return true
+	}
+	p := f.rules.match(in)
+	switch {
+	case f.rules.action == Log:
+		d.Logged = d.Logged || p != nil
+	case f.rules.action == Allow && p == nil:
+		d.Allowed, d.Rule, d.Filter, d.counter = false, DefaultDeny, f.name, f.rules.unmatched
+	case f.rules.action == Deny && p != nil:
+		d.Allowed, d.Rule, d.Filter, d.counter = false, p.name, f.name, p.counter
+	case f.rules.action == Allow:
+		d.Rule, d.Filter, d.counter = p.name, f.name, p.counter
+	case d.Rule == DefaultAllow:
+		d.Filter, d.counter = f.name, f.rules.unmatched
+	}
+	return d.Allowed
 }
 
 func (r *ruleSet) shadowInto(in *input, d *Decision) {

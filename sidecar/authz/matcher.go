@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
 type kind uint8
@@ -21,7 +23,9 @@ const (
 	kindAuthenticated
 	kindPeerName
 	kindDirect
+	kindConnection
 	kindRemote
+	kindTemplate
 )
 
 // matcher is a compiled permission or principal. A tree of values with a switch
@@ -31,6 +35,7 @@ type matcher struct {
 	sub    []matcher
 	str    *stringMatcher
 	header *headerMatcher
+	tmpl   *route.Template
 	prefix netip.Prefix
 	lo, hi uint32 // port in [lo, hi)
 }
@@ -78,6 +83,11 @@ func (m *matcher) match(in *input) bool {
 		return id != "" && m.str.match(id)
 	case kindDirect:
 		return m.prefix.Contains(in.peer.Direct)
+	case kindConnection:
+		return m.prefix.Contains(in.peer.Connection)
+	case kindTemplate:
+		path, ok := in.req.Header(":path")
+		return ok && m.tmpl.Match(trimQuery(path))
 	case kindRemote:
 		return m.prefix.Contains(in.peer.Remote)
 	}

@@ -81,5 +81,5 @@ func (c *Cluster) pickAggregate(s *settings, pc *PickContext, attempt int) *Host
 	}
 	at := a.of[level]
 	child := a.clusters[at.cluster]
-	return child.chooseIn(a.sets[at.cluster], child.cfg.Load(), pc, pick{attempt: attempt, level: at.level, degraded: degraded})
+	return a.sets[at.cluster].choose(child.cfg.Load(), pc, pick{attempt: attempt, level: at.level, degraded: degraded})
 }

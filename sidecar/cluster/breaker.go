@@ -27,6 +27,16 @@ func (c *Cluster) breakerOf(p Priority) (*breaker, *Limits) {
 	return &c.breaker, &s.Limits
 }
 
+// room tells whether the cluster's limit, of which n would be in use, and the host's
+// allow another connection. p.mu is held.
+func (p *pool) room(n int64, limit int) bool {
+	if limit > 0 && n > int64(limit) {
+		return false
+	}
+	each := p.host.cluster.cfg.Load().Limits.MaxHostConnections
+	return each <= 0 || p.host.conns.Load()+int64(p.dialing) < int64(each)
+}
+
 // activeRequests are those of both priorities.
 func (c *Cluster) activeRequests() int64 { return c.requests.Load() + c.high.requests.Load() }
 

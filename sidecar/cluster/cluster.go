@@ -24,7 +24,8 @@ type Cluster struct {
 	cfg       atomic.Pointer[settings]
 	set       atomic.Pointer[endpointSet]
 	aggregate atomic.Pointer[aggregate]
-	// destinations are the hosts of an OriginalDestination cluster.
+	// destinations are the hosts of an OriginalDestination cluster. They are set
+	// before the first configuration of this type is in force, once.
 	destinations *destinations
 
 	breaker         // in use by requests with default priority
@@ -60,7 +61,10 @@ type settings struct {
 	// tlsGeneration is a new number with each change of a TLS context: a connection
 	// is pooled only under the context that verified its peer.
 	tlsGeneration uint64
-	http2         *http2.Config
+	// subsetPicks and invalidDestinations count for the clusters that need them.
+	subsetPicks         [3]*telemetry.Counter
+	invalidDestinations *telemetry.Counter
+	http2               *http2.Config
 	// tunnels: byte streams share connections with hosts that can do that.
 	tunnels bool
 }
@@ -70,7 +74,6 @@ func (s *settings) hashes() bool { return s.LB == RingHash || s.LB == Maglev }
 
 func newCluster(m *Manager, cfg *Config) *Cluster {
 	c := &Cluster{name: cfg.Name, m: m, byKey: map[string]*Host{}, checks: map[*Host]*checker{}}
-	c.destinations = newDestinations(c)
 	if m.opts.Metrics != nil {
 		c.metrics = m.opts.Metrics.Cluster(cfg.Name)
 	}
@@ -125,6 +128,15 @@ func newSettings(m *Manager, cfg *Config) *settings {
 // apply puts a configuration in force. The manager's lock is held.
 func (c *Cluster) apply(cfg *Config, fresh bool) {
 	s := newSettings(c.m, cfg)
+	if cfg.Subsets != nil {
+		s.subsetPicks = c.metrics.SubsetPicks()
+	}
+	if cfg.OriginalDst.Header != "" {
+		s.invalidDestinations = c.metrics.InvalidDestinations()
+	}
+	if cfg.Type == OriginalDestination && c.destinations == nil {
+		c.destinations = newDestinations(c)
+	}
 	if fresh {
 		c.cfg.Store(s)
 		c.set.Store(&endpointSet{whole: &balancer{}})
@@ -196,7 +208,9 @@ func (c *Cluster) remove() {
 		c.stopDNS = nil
 	}
 	c.replace(nil)
-	c.destinations.close()
+	if c.destinations != nil {
+		c.destinations.close()
+	}
 }
 
 // tick is called once a second.

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -536,4 +537,11 @@ type fakeDNS struct {
 	mu    sync.Mutex
 	addrs []netip.Addr
 	err   error
+}
+
+// noTLS is a source of certificates that has none.
+type noTLS struct{}
+
+func (noTLS) ClientTLS(string, string, *TLS) (*tls.Config, string, error) {
+	return nil, "", errors.New("no certificates")
 }

@@ -113,8 +113,10 @@ func (p *pool) handshake(ctx context.Context, conn stream.Conn, name string, t *
 		if len(tc.NextProtos) == 0 {
 			tc.NextProtos = alpn
 		}
-		if name := p.host.Hostname(); t.AutoHostSNI && name != "" {
-			tc.ServerName = name
+		if t.AutoHostSNI {
+			if name := p.host.Hostname(); name != "" {
+				tc.ServerName = name
+			}
 		}
 		st, err := stream.ClientTLS(conn, tc)
 		if err == nil {
@@ -146,7 +148,14 @@ func (c *Cluster) OpenFor(ctx context.Context, source string, pc *PickContext, s
 	own := h.cluster
 	p := h.pool(source)
 	limit := own.cfg.Load().Limits.MaxConnections
-	if n := own.conns.Add(1); limit > 0 && n > int64(limit) {
+	n := own.conns.Add(1)
+	p.mu.Lock()
+	room := p.room(n, limit)
+	if room {
+		p.dialing++
+	}
+	p.mu.Unlock()
+	if !room {
 		own.conns.Add(-1)
 		if own.metrics != nil {
 			own.metrics.OverflowConnections.Inc(s)

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -89,6 +90,7 @@ type checker struct {
 
 	// Owned by its goroutine: the connection that is used again.
 	conn       stream.Stream
+	http2      *http2Checks // on conn, for checks that speak it
 	generation uint64
 	// Under the cluster's lock: results in a row.
 	passed, missed int
@@ -124,6 +126,13 @@ func (k *checker) run(ctx context.Context) {
 	}
 }
 
+// unreadyPause is the time until the next try of a check that could not be made.
+const unreadyPause = time.Second
+
+// unready is a check that says nothing of the host: there is no certificate to
+// make it with, because no workload uses the cluster yet or its SVID has not come.
+type unready struct{ error }
+
 // verdict is what came of one check. The zero value passes.
 type verdict struct {
 	err error // nil passes
@@ -132,6 +141,7 @@ type verdict struct {
 	network, retriable bool
 	timeout            bool
 	degraded, exclude  bool
+	unready            bool
 }
 
 func failed(err error) verdict { return verdict{err: err} }
@@ -147,44 +157,87 @@ func unanswered(err error) verdict {
 func (k *checker) once(ctx context.Context) verdict {
 	s := k.h.cluster.cfg.Load()
 	deadline := time.Now().Add(k.cfg.Timeout)
-	if k.conn != nil {
-		// As with pooled connections: one that the peer left, or spoke on without
-		// being asked, says nothing about the next check.
-		p, ok := k.conn.(stream.Prober)
-		if k.generation != s.tlsGeneration || ok && !p.Quiet() {
-			k.drop()
-		}
-	}
+	k.dropStale(s)
 	if k.conn == nil {
 		dial, cancel := context.WithDeadline(ctx, deadline)
 		defer cancel()
 		conn, err := k.connect(dial, s)
 		if err != nil {
-			return unanswered(err)
+			v := unanswered(err)
+			v.unready = errors.As(err, &unready{})
+			return v
 		}
 		k.conn, k.generation = conn, s.tlsGeneration
+		if k.speaks() == protocolHTTP2 {
+			k.http2 = newHTTP2Checks(conn, s.http2)
+		}
 	}
-	conn := k.conn
-	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-	if err := conn.SetDeadline(deadline); err != nil {
-		k.drop()
-		return unanswered(err)
-	}
-	var v verdict
-	reusable := false
-	switch {
-	case k.cfg.HTTP != nil:
-		v, reusable = k.checkHTTP()
-	case k.cfg.TCP != nil:
-		v, reusable = k.checkTCP()
-	}
+	defer context.AfterFunc(ctx, k.interrupt())()
+	v, reusable := k.ask(deadline)
 	if !reusable || k.cfg.NoReuse || v.network {
 		k.drop()
 	}
 	return v
 }
 
+// ask makes the check on the connection that is there.
+func (k *checker) ask(deadline time.Time) (v verdict, reusable bool) {
+	switch {
+	case k.cfg.GRPC != nil:
+		return k.checkGRPC(deadline)
+	case k.http2 != nil:
+		return k.checkHTTP2(deadline)
+	}
+	if err := k.conn.SetDeadline(deadline); err != nil {
+		return unanswered(err), false
+	}
+	if k.cfg.TCP != nil {
+		return k.checkTCP()
+	}
+	return k.checkHTTP()
+}
+
+// dropStale drops a connection that is not to be used again. As with pooled ones, a
+// connection that the peer left, or spoke on without being asked, says nothing
+// about the next check.
+func (k *checker) dropStale(s *settings) {
+	if k.conn == nil {
+		return
+	}
+	p, ok := k.conn.(stream.Prober)
+	switch {
+	case k.generation != s.tlsGeneration,
+		k.http2 != nil && !k.http2.Usable(),
+		k.http2 == nil && ok && !p.Quiet():
+		k.drop()
+	}
+}
+
+// interrupt returns what ends a check that is under way.
+func (k *checker) interrupt() func() {
+	if h := k.http2; h != nil {
+		return h.Close
+	}
+	conn := k.conn
+	return func() { _ = conn.Close() }
+}
+
+// speaks is what the checks' connections are for.
+func (k *checker) speaks() protocol {
+	switch {
+	case k.cfg.GRPC != nil || k.cfg.HTTP != nil && k.cfg.HTTP.HTTP2:
+		return protocolHTTP2
+	case k.cfg.HTTP != nil:
+		return protocolHTTP1
+	}
+	return protocolBytes
+}
+
 func (k *checker) drop() {
+	if k.http2 != nil {
+		k.http2.end()
+		k.http2 = nil
+	}
 	if k.conn != nil {
 		_ = k.conn.Close()
 		k.conn = nil
@@ -200,18 +253,50 @@ func (k *checker) connect(ctx context.Context, s *settings) (stream.Stream, erro
 	if k.cfg.SocketMatch != nil {
 		probe.socket = s.socketMatching(k.cfg.SocketMatch)
 	}
-	if t := probe.tls(s); t != nil && len(k.cfg.ALPN) > 0 {
-		own := *t
-		own.ALPN = k.cfg.ALPN
-		probe.socket = &SocketMatch{TLS: &own}
-	}
 	m := k.h.cluster.m
 	source := ""
 	if m.opts.Source != nil {
 		source = m.opts.Source(k.h.cluster.name)
 	}
-	st, _, err := m.openCheck(ctx, &pool{host: probe, source: source}, s)
+	if t := probe.tls(s); t != nil {
+		own := *t
+		own.ALPN = k.alpn()
+		probe.socket = &SocketMatch{TLS: &own}
+		if _, _, err := m.opts.TLS.ClientTLS(source, k.h.cluster.name, t); err != nil {
+			return nil, unready{err}
+		}
+	}
+	st, _, err := m.openCheck(ctx, &pool{host: probe, source: source}, s, k.speaks())
+	if err == nil && k.disagrees(st.Info().ALPN) {
+		_ = st.Close()
+		return nil, fmt.Errorf("the server chose %q by ALPN, and the check speaks another protocol", st.Info().ALPN)
+	}
 	return st, err
+}
+
+// alpn is what checks offer: what they speak, whatever requests offer.
+func (k *checker) alpn() []string {
+	switch {
+	case len(k.cfg.ALPN) > 0:
+		return k.cfg.ALPN
+	case k.speaks() == protocolHTTP2:
+		return []string{"h2"}
+	case k.speaks() == protocolHTTP1:
+		return []string{"http/1.1"}
+	}
+	return nil
+}
+
+func (k *checker) disagrees(chosen string) bool {
+	return k.speaks() == protocolHTTP1 && chosen == "h2" || k.speaks() == protocolHTTP2 && chosen == "http/1.1"
+}
+
+// scheme is that of the URLs that checks ask for.
+func (k *checker) scheme() string {
+	if k.conn.Info().TLS {
+		return "https"
+	}
+	return "http"
 }
 
 // target is where checks go: the endpoint's address, unless its check has another.
@@ -254,6 +339,13 @@ func (c *Cluster) checkDone(k *checker, v verdict) time.Duration {
 	defer c.mu.Unlock()
 	if c.checks[k.h] != k {
 		return k.cfg.Interval // stopped meanwhile
+	}
+	if v.unready {
+		if k.h.check.lastError == "" {
+			c.m.log.Warn("health check cannot be made yet", "cluster", c.name, "host", k.h.key, "err", v.err)
+		}
+		k.h.check.lastError = v.err.Error()
+		return unreadyPause
 	}
 	k.h.check.attempts++
 	var t transition

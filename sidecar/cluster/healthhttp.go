@@ -26,7 +26,7 @@ func (k *checker) request(req *message.Request) {
 	if req.Method == "" {
 		req.Method = "GET"
 	}
-	req.Authority = k.hostname(c.Host)
+	req.Authority, req.Scheme = k.hostname(c.Host), k.scheme()
 	req.ContentLength = int64(len(c.Body))
 	req.Fields.Add("user-agent", userAgent)
 	addHeaders(&req.Fields, c.Headers, c.Remove)
@@ -43,6 +43,14 @@ func addHeaders(f *message.Fields, add []CheckHeader, remove []string) {
 			f.Set(strings.ToLower(h.Name), h.Value)
 		}
 	}
+}
+
+// keep is how much of the body is looked at.
+func (c *HTTPCheck) keep() int {
+	if c.BodyLimit > 0 {
+		return c.BodyLimit
+	}
+	return maxCheckBody
 }
 
 // judge decides about a response whose head and body have come.
@@ -99,12 +107,7 @@ func (k *checker) checkHTTP() (v verdict, reusable bool) {
 	if _, err = k.conn.Write(append(out, c.Body...)); err != nil {
 		return unanswered(err), false
 	}
-	r := responseReader{conn: k.conn, method: req.Method, limit: maxCheckBody}
-	if c.BodyLimit > 0 {
-		r.keep = c.BodyLimit
-	} else {
-		r.keep = maxCheckBody
-	}
+	r := responseReader{conn: k.conn, method: req.Method, limit: maxCheckBody, keep: c.keep()}
 	if err := r.read(); err != nil {
 		return unanswered(err), false
 	}

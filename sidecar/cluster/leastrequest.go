@@ -58,12 +58,16 @@ func (g *group) byActiveWeight(s *settings) *Host {
 	if sample {
 		n = weighed / 2
 	}
+	var random uint64
 	for i := range n {
 		at, w := i, 1.0
-		if sample {
-			at = g.chance.pick()
-		} else {
+		if !sample {
 			w = g.weights[i]
+		} else {
+			if random >>= 32; i%2 == 0 {
+				random = rand.Uint64()
+			}
+			at = g.chance.at(uint32(random))
 		}
 		h := g.hosts[at]
 		sum += w / discount(h.active.Load(), s.bias)

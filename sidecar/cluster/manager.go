@@ -62,7 +62,7 @@ type Manager struct {
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 	// openCheck opens the connection of a health check.
-	openCheck func(ctx context.Context, p *pool, s *settings) (stream.Stream, Kind, error)
+	openCheck func(ctx context.Context, p *pool, s *settings, want protocol) (stream.Stream, Kind, error)
 
 	mu sync.Mutex // serialises writers
 	// version is another number with each cluster that comes or goes.
@@ -91,8 +91,8 @@ func NewManager(opts Options) *Manager {
 	for i := range m.table {
 		m.table[i].Store(&empty)
 	}
-	m.openCheck = func(ctx context.Context, p *pool, s *settings) (stream.Stream, Kind, error) {
-		return p.open(ctx, s, protocolHTTP1)
+	m.openCheck = func(ctx context.Context, p *pool, s *settings, want protocol) (stream.Stream, Kind, error) {
+		return p.open(ctx, s, want)
 	}
 	if opts.Metrics != nil {
 		opts.Metrics.UpstreamRemaining.Collect(func(emit func(value float64, labels ...string)) {

@@ -183,7 +183,7 @@ func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Sha
 func (p *pool) admits(limit int, s telemetry.Shard) bool {
 	c := p.host.cluster
 	n := c.conns.Add(1)
-	if limit <= 0 || n <= int64(limit) || len(p.all)+p.dialing == 0 {
+	if p.room(n, limit) || len(p.all)+p.dialing == 0 {
 		return true
 	}
 	c.conns.Add(-1)

@@ -3,13 +3,26 @@ package cluster
 import (
 	"hash/maphash"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
+
+// Redirected is where a client wanted to go, where a firewall brought it to the
+// listener; otherwise invalid: it wanted the listener, whose address info has.
+func Redirected(destination netip.AddrPort, info *stream.Info) netip.AddrPort {
+	plain := func(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
+	if local, ok := info.Local.(*net.TCPAddr); ok && plain(local.AddrPort()) == plain(destination) {
+		return netip.AddrPort{}
+	}
+	return destination
+}
 
 const (
 	destinationShards = 64
@@ -81,8 +94,8 @@ func (d *destinations) pick(s *settings, pc *PickContext) *Host {
 		if v, ok := pc.Request.HeaderValue(name, 0); ok {
 			if a, err := netip.ParseAddrPort(v); err == nil {
 				to = a
-			} else if d.c.metrics != nil {
-				d.c.metrics.InvalidDestination.Inc(0)
+			} else {
+				s.invalidDestinations.Inc(0)
 			}
 		}
 	}

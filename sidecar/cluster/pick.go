@@ -89,10 +89,10 @@ func (c *Cluster) once(pc *PickContext, attempt int) *Host {
 	case Aggregate:
 		return c.pickAggregate(s, pc, attempt)
 	}
-	return c.chooseIn(c.set.Load(), s, pc, pick{attempt: attempt, level: -1})
+	return c.set.Load().choose(s, pc, pick{attempt: attempt, level: -1})
 }
 
-func (c *Cluster) chooseIn(set *endpointSet, s *settings, pc *PickContext, p pick) *Host {
+func (set *endpointSet) choose(s *settings, pc *PickContext, p pick) *Host {
 	switch {
 	case s.hashes() && pc != nil && pc.HasHash:
 		p.hash = pc.Hash
@@ -100,8 +100,7 @@ func (c *Cluster) chooseIn(set *endpointSet, s *settings, pc *PickContext, p pic
 		p.hash = rand.Uint64()
 	}
 	if set.subsets != nil {
-		return c.pickSubset(set, s, pc, p)
+		return set.subsets.pick(s, pc, p)
 	}
-	h := set.whole.choose(s, p)
-	return h
+	return set.whole.choose(s, p)
 }

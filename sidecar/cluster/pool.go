@@ -159,7 +159,7 @@ func (p *pool) reserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n := c.conns.Add(1)
-	if limit <= 0 || n <= int64(limit) || len(p.all)+p.dialing == 0 {
+	if p.room(n, limit) || len(p.all)+p.dialing == 0 {
 		p.dialing++
 		return nil, nil
 	}

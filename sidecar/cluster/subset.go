@@ -2,8 +2,6 @@ package cluster
 
 import (
 	"slices"
-
-	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // Subsets divide a cluster's hosts by metadata, as Envoy's subset load balancer
@@ -149,30 +147,39 @@ func matchesAll(h *Host, want map[string]any, lists bool) bool {
 	return true
 }
 
-// pickSubset chooses a host by the context's criteria and the fallback policies.
-func (c *Cluster) pickSubset(set *endpointSet, s *settings, pc *PickContext, p pick) *Host {
+// pick chooses a host by the context's criteria and the fallback policies.
+func (x *subsetIndex) pick(s *settings, pc *PickContext, p pick) *Host {
 	var m *MetadataMatch
 	if pc != nil {
 		m = pc.Metadata
 	}
 	if m != nil && s.Subsets.FallbackList && m.preferred != nil {
 		for _, alternative := range m.preferred {
-			if h := c.pickCriteria(set.subsets, s, alternative, p); h != nil {
+			if h := x.pickCriteria(s, alternative, p); h != nil {
 				return h
 			}
 		}
 		return nil
 	}
-	return c.pickCriteria(set.subsets, s, m, p)
+	return x.pickCriteria(s, m, p)
 }
 
 // keySpace is how long criteria may be to be looked up without allocating.
 const keySpace = 512
 
-func (c *Cluster) pickCriteria(x *subsetIndex, s *settings, m *MetadataMatch, p pick) *Host {
+func (x *subsetIndex) pickCriteria(s *settings, m *MetadataMatch, p pick) *Host {
 	if m == nil {
-		return c.pickFallback(x, s, s.Subsets.Fallback, p)
+		return x.pickFallback(s, p)
 	}
+	if sub := x.byText[m.text]; sub != nil && !s.Subsets.AllowRedundant {
+		s.subsetPicks[subsetSelected].Inc(0)
+		return sub.choose(s, p)
+	}
+	return x.pickElsewhere(s, m, p)
+}
+
+// pickElsewhere follows the policies for criteria that no subset has as they are.
+func (x *subsetIndex) pickElsewhere(s *settings, m *MetadataMatch, p pick) *Host {
 	var space [keySpace]byte
 	sub, sel := x.byText[m.text], x.selectorOf(m.keys)
 	if s.Subsets.AllowRedundant {
@@ -186,12 +193,12 @@ func (c *Cluster) pickCriteria(x *subsetIndex, s *settings, m *MetadataMatch, p 
 	// Keys of a fallback are fewer each time, so this ends.
 	for {
 		if sub != nil {
-			c.countSubset(subsetSelected)
+			s.subsetPicks[subsetSelected].Inc(0)
 			return sub.choose(s, p)
 		}
 		switch {
 		case sel == nil || sel.Fallback == FallbackUnset:
-			return c.pickFallback(x, s, s.Subsets.Fallback, p)
+			return x.pickFallback(s, p)
 		case sel.Fallback == FallbackNone:
 			return nil
 		case sel.Fallback == FallbackAny:
@@ -202,7 +209,7 @@ func (c *Cluster) pickCriteria(x *subsetIndex, s *settings, m *MetadataMatch, p 
 		keys := sel.FallbackKeys
 		text, ok := m.only(space[:0], keys)
 		if !ok {
-			return c.pickFallback(x, s, s.Subsets.Fallback, p)
+			return x.pickFallback(s, p)
 		}
 		sub, sel = x.byText[string(text)], x.selectorOf(keys)
 	}
@@ -218,9 +225,9 @@ func (x *subsetIndex) selectorOf(keys []string) *Selector {
 }
 
 // pickFallback is the cluster's own policy.
-func (c *Cluster) pickFallback(x *subsetIndex, s *settings, policy Fallback, p pick) *Host {
+func (x *subsetIndex) pickFallback(s *settings, p pick) *Host {
 	var h *Host
-	switch policy {
+	switch s.Subsets.Fallback {
 	case FallbackAny:
 		h = x.any.choose(s, p)
 	case FallbackDefault:
@@ -229,12 +236,12 @@ func (c *Cluster) pickFallback(x *subsetIndex, s *settings, policy Fallback, p p
 		return nil
 	}
 	if h != nil {
-		c.countSubset(subsetFallback)
+		s.subsetPicks[subsetFallback].Inc(0)
 		return h
 	}
 	if s.Subsets.PanicAny {
 		if h = x.any.choose(s, p); h != nil {
-			c.countSubset(subsetPanic)
+			s.subsetPicks[subsetPanic].Inc(0)
 		}
 	}
 	return h
@@ -247,16 +254,9 @@ func (b *subset) choose(s *settings, p pick) *Host {
 	return b.balancer.choose(s, p)
 }
 
-type subsetResult uint8
-
+// How a choice among subsets came about.
 const (
-	subsetSelected subsetResult = iota
+	subsetSelected = iota
 	subsetFallback
 	subsetPanic
 )
-
-func (c *Cluster) countSubset(r subsetResult) {
-	if c.metrics != nil {
-		c.metrics.SubsetPicks[r].Inc(telemetry.Shard(0))
-	}
-}

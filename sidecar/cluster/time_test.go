@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestOutlier runs on a clock of its own.
@@ -154,11 +156,11 @@ func TestIdleTimeout(t *testing.T) {
 
 func TestManyClusters(t *testing.T) {
 	m := newManager(t, Options{})
-	start := time.Now()
+	start := cpuTime(t)
 	for i := range 10000 {
 		mustUpdate(t, m, &Config{Name: "cluster-" + strconv.Itoa(i), Type: EDS})
 	}
-	if took := time.Since(start); took > 5*time.Second {
+	if took := cpuTime(t) - start; took > 5*time.Second {
 		t.Errorf("10,000 clusters took %v", took)
 	}
 	if len(m.All()) != 10000 || m.Get("cluster-77") == nil || m.Get("nothing") != nil {
@@ -167,4 +169,14 @@ func TestManyClusters(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() { m.Get("cluster-77") }); n != 0 {
 		t.Errorf("looking one up allocates %v", n)
 	}
+}
+
+// cpuTime is what this process has used: others on the machine do not count.
+func cpuTime(t *testing.T) time.Duration {
+	t.Helper()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

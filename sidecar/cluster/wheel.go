@@ -3,7 +3,6 @@ package cluster
 import (
 	"cmp"
 	"math"
-	"math/bits"
 	"math/rand/v2"
 	"slices"
 	"sync/atomic"
@@ -158,9 +157,14 @@ func newAlias(weights []float64) *alias {
 	return a
 }
 
-func (a *alias) pick() int {
-	slot, low := bits.Mul64(rand.Uint64(), uint64(len(a.keep)))
-	if uint32(low>>32) < a.keep[slot] {
+func (a *alias) pick() int { return a.at(uint32(rand.Uint64())) }
+
+// at is the number that the random number r draws. Few hosts leave enough of its
+// bits to decide between the two numbers of a slot.
+func (a *alias) at(r uint32) int {
+	x := uint64(r) * uint64(len(a.keep))
+	slot := x >> 32
+	if uint32(x) < a.keep[slot] {
 		return int(slot)
 	}
 	return int(a.other[slot])

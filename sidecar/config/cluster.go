@@ -1,30 +1,34 @@
 package config
 
 import (
+	"cmp"
 	"net/netip"
+	"strings"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	aggregatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/aggregate/v3"
+	dnscommonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/common/dns/v3"
+	dnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dns/v3"
+	rawbufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 )
 
-// protocolOptionsKey is the name Envoy gives the HTTP options of a cluster.
-const protocolOptionsKey = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-
 func (d *decoder) cluster(m *clusterv3.Cluster) (*cluster.Config, error) {
-	out := &cluster.Config{Name: m.GetName()}
+	out := &cluster.Config{
+		Name: m.GetName(), DropRemoved: m.GetIgnoreHealthOnHostRemoval(), CloseOnFailure: m.GetCloseConnectionsOnHostHealthFailure(),
+	}
 	var err error
 	if out.ConnectTimeout, err = duration(m.GetConnectTimeout(), "connect_timeout"); err != nil {
 		return nil, err
 	}
 	for _, step := range []func(*clusterv3.Cluster, *cluster.Config) error{
-		d.discovery, balancing, breakers, outlier, d.upstreamSocket, d.protocol,
+		d.discovery, d.balancing, breakers, outlier, d.sockets, d.protocol, d.healthCheck, connection,
 	} {
 		if err := step(m, out); err != nil {
 			return nil, err
@@ -35,34 +39,28 @@ func (d *decoder) cluster(m *clusterv3.Cluster) (*cluster.Config, error) {
 
 // discovery reads where the endpoints come from.
 func (d *decoder) discovery(m *clusterv3.Cluster, out *cluster.Config) error {
-	if ct := m.GetClusterType(); ct != nil {
-		agg, ok := extension[*aggregatev3.ClusterConfig](d, ct.GetTypedConfig())
-		if !ok {
-			return fail("cluster_type", "type %q has no typed_config", ct.GetName())
+	if m.GetClusterType() != nil {
+		if err := d.customType(m, out); err != nil || out.Type == cluster.Aggregate {
+			return err
 		}
-		if m.GetLbPolicy() != clusterv3.Cluster_CLUSTER_PROVIDED {
-			return fail("lb_policy", "is %s; an aggregate cluster needs CLUSTER_PROVIDED", m.GetLbPolicy())
-		}
-		if m.GetTransportSocket() != nil {
-			return fail("transport_socket", "an aggregate cluster opens no connections; put it on its clusters")
-		}
-		out.Type, out.Aggregate = cluster.Aggregate, agg.GetClusters()
-		return nil
+	} else if err := discoveryType(m, out); err != nil {
+		return err
 	}
-	switch m.GetType() {
-	case clusterv3.Cluster_STATIC:
-		out.Type = cluster.Static
-	case clusterv3.Cluster_STRICT_DNS:
-		out.Type = cluster.StrictDNS
-	case clusterv3.Cluster_EDS:
-		out.Type = cluster.EDS
+	if m.GetOriginalDstLbConfig() != nil && out.Type != cluster.OriginalDestination {
+		return fail("original_dst_lb_config", "needs type ORIGINAL_DST")
+	}
+	if m.GetCleanupInterval() != nil && out.Type != cluster.OriginalDestination {
+		return fail("cleanup_interval", "needs type ORIGINAL_DST")
+	}
+	switch out.Type {
+	case cluster.EDS:
 		if m.GetLoadAssignment() != nil {
 			return fail("load_assignment", "an EDS cluster gets its endpoints by EDS")
 		}
 		out.ServiceName = m.GetEdsClusterConfig().GetServiceName()
 		return ads(m.GetEdsClusterConfig().GetEdsConfig(), "eds_cluster_config.eds_config")
-	default:
-		return fail("type", "is %s; use STATIC, STRICT_DNS or EDS", m.GetType())
+	case cluster.OriginalDestination:
+		return originalDst(m, out)
 	}
 	if m.GetEdsClusterConfig() != nil {
 		return fail("eds_cluster_config", "needs type EDS")
@@ -70,40 +68,138 @@ func (d *decoder) discovery(m *clusterv3.Cluster, out *cluster.Config) error {
 	if m.GetLoadAssignment() == nil {
 		return fail("load_assignment", "is missing")
 	}
+	dns := out.Type == cluster.StrictDNS || out.Type == cluster.LogicalDNS
+	if dns && m.GetClusterType() == nil {
+		if err := legacyDNS(m, out); err != nil {
+			return err
+		}
+	}
 	var err error
-	out.Endpoints, err = d.assignment(m.GetLoadAssignment(), "load_assignment", out.Type == cluster.StrictDNS)
+	out.Endpoints, err = d.assignment(m.GetLoadAssignment(), "load_assignment", dns)
+	if err == nil && out.Type == cluster.LogicalDNS &&
+		(len(out.Endpoints.Localities) != 1 || len(out.Endpoints.Localities[0].Endpoints) != 1) {
+		return fail("load_assignment", "a logical DNS cluster has exactly one locality with one endpoint")
+	}
 	return err
 }
 
-func balancing(m *clusterv3.Cluster, out *cluster.Config) error {
-	switch m.GetLbPolicy() {
-	case clusterv3.Cluster_ROUND_ROBIN:
-		out.LB = cluster.RoundRobin
-	case clusterv3.Cluster_LEAST_REQUEST:
-		out.LB = cluster.LeastRequest
-	case clusterv3.Cluster_RANDOM:
-		out.LB = cluster.Random
-	case clusterv3.Cluster_CLUSTER_PROVIDED:
-		if out.Type != cluster.Aggregate {
-			return fail("lb_policy", "CLUSTER_PROVIDED is for aggregate clusters")
-		}
+func discoveryType(m *clusterv3.Cluster, out *cluster.Config) error {
+	switch m.GetType() {
+	case clusterv3.Cluster_STATIC:
+		out.Type = cluster.Static
+	case clusterv3.Cluster_STRICT_DNS:
+		out.Type = cluster.StrictDNS
+	case clusterv3.Cluster_LOGICAL_DNS:
+		out.Type = cluster.LogicalDNS
+	case clusterv3.Cluster_EDS:
+		out.Type = cluster.EDS
+	case clusterv3.Cluster_ORIGINAL_DST:
+		out.Type = cluster.OriginalDestination
 	default:
-		return fail("lb_policy", "is %s; use ROUND_ROBIN, LEAST_REQUEST or RANDOM", m.GetLbPolicy())
-	}
-	if lr := m.GetLeastRequestLbConfig(); lr != nil {
-		if out.LB != cluster.LeastRequest {
-			return fail("least_request_lb_config", "lb_policy is %s", m.GetLbPolicy())
-		}
-		out.ChoiceCount = int(lr.GetChoiceCount().GetValue())
-	}
-	if m.GetRoundRobinLbConfig() != nil && out.LB != cluster.RoundRobin {
-		return fail("round_robin_lb_config", "lb_policy is %s", m.GetLbPolicy())
-	}
-	if p := m.GetCommonLbConfig().GetHealthyPanicThreshold(); p != nil {
-		v := p.GetValue()
-		out.PanicThreshold = &v
+		return fail("type", "unknown value %d", m.GetType())
 	}
 	return nil
+}
+
+// customType reads a cluster type that is an extension.
+func (d *decoder) customType(m *clusterv3.Cluster, out *cluster.Config) error {
+	ct := m.GetClusterType()
+	if agg, ok := extension[*aggregatev3.ClusterConfig](d, ct.GetTypedConfig()); ok {
+		if m.GetTransportSocket() != nil || len(m.GetTransportSocketMatches()) > 0 {
+			return fail("transport_socket", "an aggregate cluster opens no connections; put it on its clusters")
+		}
+		if m.GetLoadAssignment() != nil || m.GetEdsClusterConfig() != nil {
+			return fail("load_assignment", "an aggregate cluster has no endpoints of its own")
+		}
+		if m.GetOriginalDstLbConfig() != nil || m.GetCleanupInterval() != nil {
+			return fail("original_dst_lb_config", "needs type ORIGINAL_DST")
+		}
+		out.Type, out.Aggregate = cluster.Aggregate, agg.GetClusters()
+		return nil
+	}
+	c, ok := extension[*dnsv3.DnsCluster](d, ct.GetTypedConfig())
+	if !ok {
+		return fail("cluster_type", "type %q has no typed_config", ct.GetName())
+	}
+	//lint:ignore SA1019 deprecated, and in many bootstraps
+	if m.GetDnsRefreshRate() != nil || m.GetDnsJitter() != nil || m.GetDnsFailureRefreshRate() != nil || m.GetDnsLookupFamily() != 0 {
+		return fail("cluster_type", "the cluster's own dns fields are not for this type; put them into typed_config")
+	}
+	out.Type = cluster.StrictDNS
+	if c.GetAllAddressesInSingleEndpoint() {
+		out.Type = cluster.LogicalDNS
+	}
+	families := map[dnscommonv3.DnsLookupFamily]cluster.DNSFamily{
+		dnscommonv3.DnsLookupFamily_UNSPECIFIED: cluster.IPv6First, dnscommonv3.DnsLookupFamily_AUTO: cluster.IPv6First,
+		dnscommonv3.DnsLookupFamily_V4_ONLY: cluster.IPv4Only, dnscommonv3.DnsLookupFamily_V6_ONLY: cluster.IPv6Only,
+		dnscommonv3.DnsLookupFamily_V4_PREFERRED: cluster.IPv4First, dnscommonv3.DnsLookupFamily_ALL: cluster.AllFamilies,
+	}
+	out.DNS.Family = families[c.GetDnsLookupFamily()]
+	return dnsTimes(&out.DNS, c.GetDnsRefreshRate(), c.GetDnsJitter(),
+		c.GetDnsFailureRefreshRate().GetBaseInterval(), c.GetDnsFailureRefreshRate().GetMaxInterval(), "cluster_type.typed_config.")
+}
+
+// legacyDNS reads the cluster's own fields, which control planes still send.
+func legacyDNS(m *clusterv3.Cluster, out *cluster.Config) error {
+	families := map[clusterv3.Cluster_DnsLookupFamily]cluster.DNSFamily{
+		clusterv3.Cluster_AUTO: cluster.IPv6First, clusterv3.Cluster_V4_ONLY: cluster.IPv4Only,
+		clusterv3.Cluster_V6_ONLY: cluster.IPv6Only, clusterv3.Cluster_V4_PREFERRED: cluster.IPv4First,
+		clusterv3.Cluster_ALL: cluster.AllFamilies,
+	}
+	out.DNS.Family = families[m.GetDnsLookupFamily()]
+	//lint:ignore SA1019 deprecated, and in many bootstraps
+	failure := m.GetDnsFailureRefreshRate()
+	//lint:ignore SA1019 deprecated, and in many bootstraps
+	return dnsTimes(&out.DNS, m.GetDnsRefreshRate(), m.GetDnsJitter(), failure.GetBaseInterval(), failure.GetMaxInterval(), "")
+}
+
+func dnsTimes(out *cluster.DNS, refresh, jitter, base, most *durationpb.Duration, path string) error {
+	for _, f := range []struct {
+		d    *durationpb.Duration
+		to   *time.Duration
+		name string
+	}{
+		{refresh, &out.Refresh, "dns_refresh_rate"}, {jitter, &out.Jitter, "dns_jitter"},
+		{base, &out.FailureBase, "dns_failure_refresh_rate.base_interval"},
+		{most, &out.FailureMax, "dns_failure_refresh_rate.max_interval"},
+	} {
+		var err error
+		if *f.to, err = duration(f.d, path+f.name); err != nil {
+			return err
+		}
+	}
+	if out.FailureBase > 0 && out.FailureMax == 0 {
+		out.FailureMax = 10 * out.FailureBase
+	}
+	if out.FailureMax < out.FailureBase {
+		return fail(path+"dns_failure_refresh_rate.max_interval", "is below base_interval")
+	}
+	return nil
+}
+
+// defaultDstHeader is the header that names the destination where a cluster is to
+// look at one and names none.
+const defaultDstHeader = "x-envoy-original-dst-host"
+
+func originalDst(m *clusterv3.Cluster, out *cluster.Config) error {
+	if m.GetLoadAssignment() != nil || m.GetEdsClusterConfig() != nil {
+		return fail("load_assignment", "an ORIGINAL_DST cluster has no endpoints: each connection brings its own")
+	}
+	o := m.GetOriginalDstLbConfig()
+	if !o.GetUseHttpHeader() && o.GetHttpHeaderName() != "" {
+		return fail("original_dst_lb_config.http_header_name", "needs use_http_header")
+	}
+	if o.GetUseHttpHeader() {
+		out.OriginalDst.Header = strings.ToLower(cmp.Or(o.GetHttpHeaderName(), defaultDstHeader))
+	}
+	port := o.GetUpstreamPortOverride().GetValue()
+	if port > 65535 {
+		return fail("original_dst_lb_config.upstream_port_override", "%d is not a port", port)
+	}
+	out.OriginalDst.Port = uint16(port)
+	var err error
+	out.OriginalDst.Cleanup, err = duration(m.GetCleanupInterval(), "cleanup_interval")
+	return err
 }
 
 // Envoy's limits where a cluster names none.
@@ -119,25 +215,28 @@ func breakers(m *clusterv3.Cluster, out *cluster.Config) error {
 		MaxConnections: defaultConnections, MaxPendingRequests: defaultPending,
 		MaxRequests: defaultRequests, MaxRetries: defaultRetries,
 	}
-	seen := false
+	out.HighLimits = out.Limits
+	seen := map[corev3.RoutingPriority]bool{}
 	for i, t := range m.GetCircuitBreakers().GetThresholds() {
 		here := at("circuit_breakers.thresholds", i)
-		if t.GetPriority() != corev3.RoutingPriority_DEFAULT {
-			return fail(here+".priority", "only DEFAULT is supported; no route can have another")
+		to := &out.Limits
+		if t.GetPriority() == corev3.RoutingPriority_HIGH {
+			to = &out.HighLimits
 		}
-		if seen {
+		if seen[t.GetPriority()] {
 			return fail(here, "there is one for this priority already")
 		}
-		seen = true
+		seen[t.GetPriority()] = true
+		to.TrackRemaining = t.GetTrackRemaining()
 		for _, l := range []struct {
 			v    *wrapperspb.UInt32Value
 			to   *int
 			name string
 		}{
-			{t.GetMaxConnections(), &out.Limits.MaxConnections, "max_connections"},
-			{t.GetMaxPendingRequests(), &out.Limits.MaxPendingRequests, "max_pending_requests"},
-			{t.GetMaxRequests(), &out.Limits.MaxRequests, "max_requests"},
-			{t.GetMaxRetries(), &out.Limits.MaxRetries, "max_retries"},
+			{t.GetMaxConnections(), &to.MaxConnections, "max_connections"},
+			{t.GetMaxPendingRequests(), &to.MaxPendingRequests, "max_pending_requests"},
+			{t.GetMaxRequests(), &to.MaxRequests, "max_requests"},
+			{t.GetMaxRetries(), &to.MaxRetries, "max_retries"},
 		} {
 			if l.v == nil {
 				continue
@@ -148,9 +247,30 @@ func breakers(m *clusterv3.Cluster, out *cluster.Config) error {
 			*l.to = int(l.v.GetValue())
 		}
 		var err error
-		if out.Limits.RetryBudget, err = retryBudget(t.GetRetryBudget(), here+".retry_budget"); err != nil {
+		if to.RetryBudget, err = retryBudget(t.GetRetryBudget(), here+".retry_budget"); err != nil {
 			return err
 		}
+	}
+	return hostBreaker(m.GetCircuitBreakers(), out)
+}
+
+// hostBreaker reads the limit of connections to each host.
+func hostBreaker(m *clusterv3.CircuitBreakers, out *cluster.Config) error {
+	const path = "circuit_breakers.per_host_thresholds"
+	for i, t := range m.GetPerHostThresholds() {
+		here := at(path, i)
+		if err := only(t, here, "unsupported; a host's limit is max_connections", "max_connections", "priority"); err != nil {
+			return err
+		}
+		switch {
+		case i > 0:
+			return fail(here, "there is one already")
+		case t.GetPriority() != corev3.RoutingPriority_DEFAULT:
+			return fail(here+".priority", "connections are shared by both priorities; use DEFAULT")
+		case t.GetMaxConnections() != nil && t.GetMaxConnections().GetValue() == 0:
+			return fail(here+".max_connections", "0 would refuse everything; use at least 1")
+		}
+		out.Limits.MaxHostConnections = int(t.GetMaxConnections().GetValue())
 	}
 	return nil
 }
@@ -173,127 +293,60 @@ func retryBudget(m *clusterv3.CircuitBreakers_Thresholds_RetryBudget, path strin
 	return out, nil
 }
 
-func outlier(m *clusterv3.Cluster, out *cluster.Config) error {
-	o := m.GetOutlierDetection()
-	if o == nil {
-		return nil
-	}
-	for _, f := range []struct {
-		v    *wrapperspb.UInt32Value
-		name string
-	}{
-		{o.GetEnforcingSuccessRate(), "enforcing_success_rate"},
-		{o.GetEnforcingConsecutiveGatewayFailure(), "enforcing_consecutive_gateway_failure"},
-		{o.GetEnforcingFailurePercentage(), "enforcing_failure_percentage"},
-	} {
-		if f.v.GetValue() != 0 {
-			return fail("outlier_detection."+f.name, "only consecutive_5xx is implemented; use 0")
-		}
-	}
-	value := func(v *wrapperspb.UInt32Value, absent int) int {
-		if v == nil {
-			return absent
-		}
-		return int(v.GetValue())
-	}
-	out.Outlier = &cluster.Outlier{
-		Consecutive5xx:          value(o.GetConsecutive_5Xx(), 5),
-		EnforcingConsecutive5xx: value(o.GetEnforcingConsecutive_5Xx(), 100),
-		MaxEjectionPercent:      value(o.GetMaxEjectionPercent(), 10),
-		Interval:                defaultInterval,
-		BaseEjectionTime:        defaultEjection,
-	}
+// sockets reads what carries the connections.
+func (d *decoder) sockets(m *clusterv3.Cluster, out *cluster.Config) error {
 	var err error
-	if o.GetInterval() != nil {
-		if out.Outlier.Interval, err = duration(o.GetInterval(), "outlier_detection.interval"); err != nil {
+	if out.TLS, err = d.upstreamSocket(m.GetTransportSocket(), "transport_socket"); err != nil {
+		return err
+	}
+	for i, t := range m.GetTransportSocketMatches() {
+		here := at("transport_socket_matches", i)
+		s := cluster.SocketMatch{Name: t.GetName(), Match: t.GetMatch().AsMap()}
+		if s.TLS, err = d.upstreamSocket(t.GetTransportSocket(), here+".transport_socket"); err != nil {
 			return err
 		}
+		out.Sockets = append(out.Sockets, s)
 	}
-	if o.GetBaseEjectionTime() != nil {
-		out.Outlier.BaseEjectionTime, err = duration(o.GetBaseEjectionTime(), "outlier_detection.base_ejection_time")
-	}
-	return err
+	return nil
 }
 
-func (d *decoder) upstreamSocket(m *clusterv3.Cluster, out *cluster.Config) error {
-	ts := m.GetTransportSocket()
+func (d *decoder) upstreamSocket(ts *corev3.TransportSocket, path string) (*cluster.TLS, error) {
 	if ts == nil {
-		return nil
+		return nil, nil
+	}
+	if _, ok := extension[*rawbufferv3.RawBuffer](d, ts.GetTypedConfig()); ok {
+		return nil, nil
 	}
 	ctx, ok := extension[*tlsv3.UpstreamTlsContext](d, ts.GetTypedConfig())
 	if !ok {
-		return fail("transport_socket", "a cluster takes an UpstreamTlsContext")
+		return nil, fail(path, "a cluster takes an UpstreamTlsContext or a RawBuffer")
+	}
+	return d.upstreamTLS(ctx, path+".typed_config")
+}
+
+// connection reads what the sockets of connections are like.
+func connection(m *clusterv3.Cluster, out *cluster.Config) error {
+	if k := m.GetUpstreamConnectionOptions().GetTcpKeepalive(); k != nil {
+		seconds := func(v *wrapperspb.UInt32Value) time.Duration { return time.Duration(v.GetValue()) * time.Second }
+		out.TCP = &cluster.TCPKeepAlive{
+			Idle: seconds(k.GetKeepaliveTime()), Interval: seconds(k.GetKeepaliveInterval()),
+			Probes: int(k.GetKeepaliveProbes().GetValue()),
+		}
+	}
+	s := m.GetUpstreamBindConfig().GetSourceAddress()
+	if s == nil {
+		return nil
+	}
+	const path = "upstream_bind_config.source_address"
+	if s.GetProtocol() != corev3.SocketAddress_TCP {
+		return fail(path+".protocol", "only TCP is supported")
+	}
+	if s.GetPortValue() != 0 {
+		return fail(path+".port_value", "one port allows one connection to a host; use 0")
 	}
 	var err error
-	out.TLS, err = d.upstreamTLS(ctx, "transport_socket.typed_config")
-	return err
+	if out.Source, err = netip.ParseAddr(s.GetAddress()); err != nil {
+		return fail(path+".address", "%q is not an IP address", s.GetAddress())
+	}
+	return nil
 }
-
-// assignment reads endpoints; names says whether host names are allowed.
-func (d *decoder) assignment(m *endpointv3.ClusterLoadAssignment, path string, names bool) (*cluster.Assignment, error) {
-	out := &cluster.Assignment{
-		Cluster: m.GetClusterName(), Overprovisioning: int(m.GetPolicy().GetOverprovisioningFactor().GetValue()),
-	}
-	for i, l := range m.GetEndpoints() {
-		here := at(under(path, "endpoints"), i)
-		loc := cluster.Locality{
-			Region: l.GetLocality().GetRegion(), Zone: l.GetLocality().GetZone(), SubZone: l.GetLocality().GetSubZone(),
-			Priority: int(l.GetPriority()), Weight: l.GetLoadBalancingWeight().GetValue(),
-		}
-		for j, e := range l.GetLbEndpoints() {
-			ep, err := d.endpoint(e, at(here+".lb_endpoints", j), names)
-			if err != nil {
-				return nil, err
-			}
-			loc.Endpoints = append(loc.Endpoints, *ep)
-		}
-		out.Localities = append(out.Localities, loc)
-	}
-	return out, nil
-}
-
-func (d *decoder) endpoint(m *endpointv3.LbEndpoint, path string, names bool) (*cluster.Endpoint, error) {
-	out := &cluster.Endpoint{
-		Hostname: m.GetEndpoint().GetHostname(),
-		Weight:   m.GetLoadBalancingWeight().GetValue(),
-	}
-	switch m.GetHealthStatus() {
-	case corev3.HealthStatus_UNKNOWN, corev3.HealthStatus_HEALTHY:
-		out.Health = cluster.Healthy
-	case corev3.HealthStatus_UNHEALTHY, corev3.HealthStatus_TIMEOUT:
-		out.Health = cluster.Unhealthy
-	case corev3.HealthStatus_DRAINING:
-		out.Health = cluster.Draining
-	case corev3.HealthStatus_DEGRADED:
-		out.Health = cluster.Degraded
-	default:
-		return nil, fail(path+".health_status", "unknown value %d", m.GetHealthStatus())
-	}
-	if m.GetEndpoint() == nil {
-		return nil, fail(path+".endpoint", "is missing")
-	}
-	a := m.GetEndpoint().GetAddress()
-	here := path + ".endpoint.address"
-	if p := a.GetPipe(); p != nil {
-		_, path, err := d.address(a, here)
-		out.Pipe = path
-		return out, err
-	}
-	var err error
-	if out.Host, out.Port, err = d.hostPort(a, here); err != nil {
-		return nil, err
-	}
-	if out.Port == 0 {
-		return nil, fail(here+".socket_address.port_value", "0 cannot be connected to")
-	}
-	if _, err := netip.ParseAddr(out.Host); err != nil && !names {
-		return nil, fail(here+".socket_address.address", "%q is not an IP address; names need type STRICT_DNS", out.Host)
-	}
-	return out, nil
-}
-
-// Envoy's times of outlier detection.
-const (
-	defaultInterval = 10 * time.Second
-	defaultEjection = 30 * time.Second
-)

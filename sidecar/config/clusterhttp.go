@@ -1,6 +1,8 @@
 package config
 
 import (
+	"slices"
+
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
@@ -8,65 +10,138 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 )
 
-// protocol reads how HTTP is spoken to a cluster.
-func (d *decoder) protocol(m *clusterv3.Cluster, out *cluster.Config) (err error) {
-	//lint:ignore SA1019 deprecated, and in many bootstraps
-	if h2 := m.GetHttp2ProtocolOptions(); h2 != nil {
-		out.HTTP.Protocol = cluster.SpeakHTTP2
-		if out.HTTP.HTTP2, err = http2Options(h2, "http2_protocol_options"); err != nil {
-			return err
-		}
+// protocolOptionsKey is the name Envoy gives the HTTP options of a cluster.
+const protocolOptionsKey = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+// upstreamHTTP is what the old fields and the typed options have in common.
+type upstreamHTTP struct {
+	protocol   cluster.Protocol
+	common     *corev3.HttpProtocolOptions
+	http1      *corev3.Http1ProtocolOptions
+	http2      *corev3.Http2ProtocolOptions
+	commonPath string
+	path       string // of what chooses the protocol
+	paths      [2]string
+}
+
+// protocol reads how HTTP is spoken: by the typed options or, without them, by the
+// cluster's own fields, which are deprecated and in many bootstraps.
+func (d *decoder) protocol(m *clusterv3.Cluster, out *cluster.Config) error {
+	u, err := d.typedHTTP(m)
+	if err != nil {
+		return err
 	}
+	legacy := legacyHTTP(m)
+	switch {
+	case u == nil:
+		//lint:ignore SA1019 deprecated, and in many bootstraps
+		if legacy.http1 != nil && legacy.http2 != nil && m.GetProtocolSelection() == clusterv3.Cluster_USE_CONFIGURED_PROTOCOL {
+			return fail("protocol_selection", "HTTP/1 and HTTP/2 options together need USE_DOWNSTREAM_PROTOCOL")
+		}
+		u = legacy
+	case legacy.common != nil || legacy.http1 != nil || legacy.http2 != nil || legacy.protocol != cluster.SpeakHTTP1:
+		return fail("typed_extension_protocol_options", "the cluster's own HTTP options are set too; use one of them")
+	}
+	//lint:ignore SA1019 deprecated, and in many bootstraps
+	if n := m.GetMaxRequestsPerConnection(); n != nil {
+		out.HTTP.MaxRequestsPerConnection = int(n.GetValue())
+	}
+	return upstreamProtocol(u, out)
+}
+
+func legacyHTTP(m *clusterv3.Cluster) *upstreamHTTP {
+	u := &upstreamHTTP{
+		//lint:ignore SA1019 deprecated, and in many bootstraps
+		common: m.GetCommonHttpProtocolOptions(), http1: m.GetHttpProtocolOptions(), http2: m.GetHttp2ProtocolOptions(),
+		commonPath: "common_http_protocol_options", path: "protocol_selection",
+		paths: [2]string{"http_protocol_options", "http2_protocol_options"},
+	}
+	//lint:ignore SA1019 deprecated, and in many bootstraps
+	switch {
+	case m.GetProtocolSelection() == clusterv3.Cluster_USE_DOWNSTREAM_PROTOCOL:
+		u.protocol = cluster.SpeakDownstream
+	case u.http2 != nil:
+		u.protocol, u.path = cluster.SpeakHTTP2, "http2_protocol_options"
+	}
+	return u
+}
+
+func (d *decoder) typedHTTP(m *clusterv3.Cluster) (*upstreamHTTP, error) {
+	var u *upstreamHTTP
 	for key, a := range m.GetTypedExtensionProtocolOptions() {
 		path := `typed_extension_protocol_options["` + key + `"]`
 		if key != protocolOptionsKey {
-			return fail(path, "unsupported; remove it")
+			return nil, fail(path, "unsupported; remove it")
 		}
 		o, ok := extension[*upstreamhttpv3.HttpProtocolOptions](d, a)
 		if !ok {
-			return fail(path, "has no value")
+			return nil, fail(path, "has no value")
 		}
-		if err := upstreamProtocol(o, out, path); err != nil {
-			return err
+		u = &upstreamHTTP{common: o.GetCommonHttpProtocolOptions(), commonPath: path + ".common_http_protocol_options"}
+		switch p := o.GetUpstreamProtocolOptions().(type) {
+		case *upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_:
+			u.http1, u.http2 = p.ExplicitHttpConfig.GetHttpProtocolOptions(), p.ExplicitHttpConfig.GetHttp2ProtocolOptions()
+			u.path = path + ".explicit_http_config"
+			if u.http2 != nil {
+				u.protocol, u.path = cluster.SpeakHTTP2, u.path+".http2_protocol_options"
+			}
+			path += ".explicit_http_config"
+		case *upstreamhttpv3.HttpProtocolOptions_UseDownstreamProtocolConfig:
+			path += ".use_downstream_protocol_config"
+			u.protocol, u.path = cluster.SpeakDownstream, path
+			u.http1, u.http2 = p.UseDownstreamProtocolConfig.GetHttpProtocolOptions(), p.UseDownstreamProtocolConfig.GetHttp2ProtocolOptions()
+		case *upstreamhttpv3.HttpProtocolOptions_AutoConfig:
+			path += ".auto_config"
+			u.protocol, u.path = cluster.SpeakAuto, path
+			u.http1, u.http2 = p.AutoConfig.GetHttpProtocolOptions(), p.AutoConfig.GetHttp2ProtocolOptions()
 		}
-		common := o.GetCommonHttpProtocolOptions()
-		path += ".common_http_protocol_options"
-		if common.GetMaxHeadersCount() != nil || common.GetHeadersWithUnderscoresAction() != 0 {
-			return fail(path, "only idle_timeout has a meaning for an upstream")
-		}
-		if out.IdleTimeout, err = timeout(common.GetIdleTimeout(), path+".idle_timeout"); err != nil {
-			return err
-		}
+		u.paths = [2]string{path + ".http_protocol_options", path + ".http2_protocol_options"}
 	}
-	return nil
+	return u, nil
 }
 
-// upstreamProtocol reads which version is spoken, and its options.
-func upstreamProtocol(o *upstreamhttpv3.HttpProtocolOptions, out *cluster.Config, path string) (err error) {
-	var h1 *corev3.Http1ProtocolOptions
-	var h2 *corev3.Http2ProtocolOptions
-	switch {
-	case o.GetExplicitHttpConfig() != nil:
-		path += ".explicit_http_config"
-		e := o.GetExplicitHttpConfig()
-		if h1, h2 = e.GetHttpProtocolOptions(), e.GetHttp2ProtocolOptions(); h2 != nil {
-			out.HTTP.Protocol = cluster.SpeakHTTP2
-		}
-	case o.GetAutoConfig() != nil:
-		path += ".auto_config"
-		if out.TLS == nil {
-			return fail(path, "needs a transport_socket with TLS: ALPN decides, and there is none without")
-		}
-		out.HTTP.Protocol = cluster.SpeakAuto
-		h1, h2 = o.GetAutoConfig().GetHttpProtocolOptions(), o.GetAutoConfig().GetHttp2ProtocolOptions()
-	case o.GetUseDownstreamProtocolConfig() != nil:
-		path += ".use_downstream_protocol_config"
-		out.HTTP.Protocol = cluster.SpeakDownstream
-		h1, h2 = o.GetUseDownstreamProtocolConfig().GetHttpProtocolOptions(), o.GetUseDownstreamProtocolConfig().GetHttp2ProtocolOptions()
+func upstreamProtocol(u *upstreamHTTP, out *cluster.Config) error {
+	if u.protocol == cluster.SpeakAuto && !usesTLS(out) {
+		return fail(u.path, "needs a transport_socket with TLS: ALPN decides, and there is none without")
 	}
-	if h1.GetAcceptHttp_10() || h1.GetAllowAbsoluteUrl() != nil {
-		return fail(path+".http_protocol_options", "its fields have no meaning for an upstream; leave it empty")
+	out.HTTP.Protocol = u.protocol
+	if err := only(u.http1, u.paths[0], "has no meaning for an upstream; leave it empty"); err != nil {
+		return err
 	}
-	out.HTTP.HTTP2, err = http2Options(h2, path+".http2_protocol_options")
-	return err
+	// Without options too: absent fields have Envoy's defaults.
+	if u.protocol != cluster.SpeakHTTP1 || u.http2 != nil {
+		var err error
+		if out.HTTP.HTTP2, err = http2Options(u.http2, u.paths[1]); err != nil {
+			return err
+		}
+	}
+	return commonHTTP(u.common, out, u.commonPath)
+}
+
+func usesTLS(c *cluster.Config) bool {
+	return c.TLS != nil || slices.ContainsFunc(c.Sockets, func(s cluster.SocketMatch) bool { return s.TLS != nil })
+}
+
+func commonHTTP(m *corev3.HttpProtocolOptions, out *cluster.Config, path string) error {
+	if err := only(m, path, "has no meaning for an upstream", "idle_timeout", "max_connection_duration",
+		"max_connection_duration_jitter", "max_requests_per_connection"); err != nil {
+		return err
+	}
+	var err error
+	if out.IdleTimeout, err = timeout(m.GetIdleTimeout(), path+".idle_timeout"); err != nil {
+		return err
+	}
+	if out.HTTP.MaxConnectionDuration, err = duration(m.GetMaxConnectionDuration(), path+".max_connection_duration"); err != nil {
+		return err
+	}
+	if j := m.GetMaxConnectionDurationJitter(); j != nil {
+		if err := percentage(j, path+".max_connection_duration_jitter"); err != nil {
+			return err
+		}
+		out.HTTP.MaxConnectionJitter = j.GetValue()
+	}
+	if n := m.GetMaxRequestsPerConnection(); n != nil {
+		out.HTTP.MaxRequestsPerConnection = int(n.GetValue())
+	}
+	return nil
 }

@@ -88,9 +88,13 @@ func declare(section string, messages map[protoreflect.FullName]*rules) {
 	}
 }
 
-// extend lists what an Any field takes.
+// extend adds to what an Any field takes. A field that several kinds of extension
+// share takes all of them; each decoder refuses those that are not its own.
 func extend(field protoreflect.FullName, noun string, types ...proto.Message) {
-	p := &point{noun: noun, types: map[protoreflect.FullName]func() proto.Message{}}
+	p := extensions[field]
+	if p == nil {
+		p = &point{noun: noun, types: map[protoreflect.FullName]func() proto.Message{}}
+	}
 	for _, t := range types {
 		d := t.ProtoReflect()
 		p.types[d.Descriptor().FullName()] = func() proto.Message { return d.New().Interface() }

@@ -2,8 +2,15 @@ package config
 
 import (
 	aggregatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/aggregate/v3"
+	dnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dns/v3"
+	rawbufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
 	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+const (
+	resolverReason = "names are resolved by the host's resolver"
+	ttlReason      = "the host's resolver does not tell how long an answer is good; use dns_refresh_rate"
 )
 
 func init() {
@@ -11,71 +18,161 @@ func init() {
 		"envoy.config.cluster.v3.Cluster": {
 			use: "name type cluster_type eds_cluster_config connect_timeout lb_policy load_assignment circuit_breakers " +
 				"typed_extension_protocol_options outlier_detection round_robin_lb_config least_request_lb_config " +
-				"common_lb_config transport_socket http2_protocol_options",
+				"ring_hash_lb_config maglev_lb_config original_dst_lb_config lb_subset_config load_balancing_policy " +
+				"common_lb_config transport_socket transport_socket_matches http2_protocol_options http_protocol_options " +
+				"common_http_protocol_options protocol_selection max_requests_per_connection health_checks " +
+				"dns_refresh_rate dns_jitter dns_failure_refresh_rate dns_lookup_family cleanup_interval " +
+				"upstream_bind_config upstream_connection_options ignore_health_on_host_removal " +
+				"close_connections_on_host_health_failure",
 			ignore: map[string]string{
 				"alt_stat_name":                     statsReason,
 				"per_connection_buffer_limit_bytes": bufferReason,
 				"metadata":                          metaReason,
-				"ignore_health_on_host_removal":     "an endpoint that is removed goes at once: there are no active health checks",
+				"wait_for_warm_on_init":             "a cluster takes requests at once; those that find no host are answered 503",
 			},
 			instead: map[string]string{
-				"health_checks":                "the control plane reports health by EDS; use outlier_detection for passive checks",
-				"load_balancing_policy":        "use lb_policy",
-				"http_protocol_options":        "use typed_extension_protocol_options",
-				"common_http_protocol_options": "use typed_extension_protocol_options",
+				"respect_dns_ttl":                              ttlReason,
+				"dns_resolvers":                                resolverReason,
+				"dns_resolution_config":                        resolverReason,
+				"typed_dns_resolver_config":                    resolverReason,
+				"use_tcp_for_dns_lookups":                      resolverReason,
+				"upstream_http_protocol_options":               "the SNI is the transport socket's, and peers are known by their SPIFFE ID",
+				"connection_pool_per_downstream_connection":    "connections are shared by the requests of one workload",
+				"transport_socket_matcher":                     "use transport_socket_matches",
+				"preconnect_policy":                            "connections are opened when they are needed",
+				"track_timeout_budgets":                        statsReason,
+				"track_cluster_stats":                          statsReason,
+				"stats_matcher":                                statsReason,
+				"per_connection_buffer_high_watermark_timeout": bufferReason,
 			},
 		},
 		"envoy.config.cluster.v3.Cluster.CustomClusterType":    {use: "typed_config", ignore: nameOnly},
 		"envoy.extensions.clusters.aggregate.v3.ClusterConfig": {use: "clusters"},
-		"envoy.config.cluster.v3.Cluster.EdsClusterConfig":     {use: "eds_config service_name"},
-		"envoy.config.cluster.v3.Cluster.RoundRobinLbConfig":   {},
-		"envoy.config.cluster.v3.Cluster.LeastRequestLbConfig": {use: "choice_count"},
-		"envoy.config.cluster.v3.Cluster.CommonLbConfig":       {use: "healthy_panic_threshold", ignore: map[string]string{"update_merge_window": "updates of endpoints are applied at once"}},
-		"envoy.type.v3.Percent":                                {use: "value"},
-		"envoy.config.cluster.v3.CircuitBreakers":              {use: "thresholds"},
+		"envoy.extensions.clusters.dns.v3.DnsCluster": {
+			use: "dns_refresh_rate dns_failure_refresh_rate dns_jitter dns_lookup_family all_addresses_in_single_endpoint",
+			instead: map[string]string{
+				"respect_dns_ttl": ttlReason, "dns_min_refresh_rate": ttlReason, "typed_dns_resolver_config": resolverReason,
+			},
+		},
+		"envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate": {use: "base_interval max_interval"},
+		"envoy.config.cluster.v3.Cluster.RefreshRate":             {use: "base_interval max_interval"},
+		"envoy.config.cluster.v3.Cluster.EdsClusterConfig":        {use: "eds_config service_name"},
+		"envoy.config.cluster.v3.Cluster.OriginalDstLbConfig": {
+			use:     "use_http_header http_header_name upstream_port_override",
+			instead: map[string]string{"metadata_key": "there is no dynamic metadata; use use_http_header"},
+		},
+		"envoy.config.cluster.v3.Cluster.TransportSocketMatch":       {use: "name match transport_socket"},
+		"envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer": {},
+		"envoy.config.core.v3.BindConfig": {
+			use:     "source_address",
+			instead: map[string]string{"freebind": "use an address of the host", "socket_options": "sockets have the host's options"},
+		},
+		"envoy.config.cluster.v3.UpstreamConnectionOptions": {use: "tcp_keepalive"},
+		"envoy.config.core.v3.TcpKeepalive":                 {use: "keepalive_probes keepalive_time keepalive_interval"},
+		"envoy.type.v3.Percent":                             {use: "value"},
+		"envoy.config.cluster.v3.CircuitBreakers": {
+			use: "thresholds per_host_thresholds",
+		},
 		"envoy.config.cluster.v3.CircuitBreakers.Thresholds": {
-			use: "priority max_connections max_pending_requests max_requests max_retries retry_budget",
-			ignore: map[string]string{
-				"track_remaining": "admin shows what is in use",
+			use: "priority max_connections max_pending_requests max_requests max_retries retry_budget track_remaining",
+			instead: map[string]string{
+				"max_connection_pools": "there is one pool for each workload and host",
 			},
 		},
 		"envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget": {use: "budget_percent min_retry_concurrency"},
 		"envoy.config.cluster.v3.OutlierDetection": {
 			use: "consecutive_5xx interval base_ejection_time max_ejection_percent enforcing_consecutive_5xx " +
-				"enforcing_success_rate enforcing_consecutive_gateway_failure enforcing_failure_percentage",
+				"enforcing_success_rate success_rate_minimum_hosts success_rate_request_volume success_rate_stdev_factor " +
+				"consecutive_gateway_failure enforcing_consecutive_gateway_failure split_external_local_origin_errors " +
+				"consecutive_local_origin_failure enforcing_consecutive_local_origin_failure " +
+				"enforcing_local_origin_success_rate failure_percentage_threshold enforcing_failure_percentage " +
+				"enforcing_failure_percentage_local_origin failure_percentage_minimum_hosts " +
+				"failure_percentage_request_volume max_ejection_time max_ejection_time_jitter " +
+				"successful_active_health_check_uneject_host always_eject_one_host",
+			instead: map[string]string{
+				"monitors":              "there are no extensions of outlier detection",
+				"detect_degraded_hosts": "use an HTTP health check, which reads x-envoy-degraded",
+			},
 		},
+	})
+	declareBalancing()
+	declareHealthChecks()
+	declareUpstreamHTTP()
+	declareEndpoints()
+	extend("envoy.config.cluster.v3.Cluster.CustomClusterType.typed_config", "cluster type",
+		&aggregatev3.ClusterConfig{}, &dnsv3.DnsCluster{})
+	extend("envoy.config.cluster.v3.Cluster.typed_extension_protocol_options", "protocol options", &upstreamhttpv3.HttpProtocolOptions{})
+	extend("envoy.config.core.v3.TransportSocket.typed_config", "transport socket", &rawbufferv3.RawBuffer{})
+}
+
+func declareHealthChecks() {
+	const eventReason = "changes of health are in the log, and /clusters shows every host's; use always_log_health_check_failures for each failure"
+	declare("Health checks", map[protoreflect.FullName]*rules{
+		"envoy.config.core.v3.HealthCheck": {
+			use: "timeout interval initial_jitter interval_jitter interval_jitter_percent unhealthy_threshold " +
+				"healthy_threshold reuse_connection http_health_check tcp_health_check grpc_health_check no_traffic_interval " +
+				"no_traffic_healthy_interval unhealthy_interval unhealthy_edge_interval healthy_edge_interval " +
+				"always_log_health_check_failures always_log_health_check_success tls_options " +
+				"transport_socket_match_criteria",
+			ignore: map[string]string{"name": "the log names the cluster"},
+			instead: map[string]string{
+				"alt_port":            "use an endpoint's health_check_config.port_value",
+				"custom_health_check": "use http_health_check, tcp_health_check or grpc_health_check",
+				"event_log_path":      eventReason, "event_logger": eventReason, "event_service": eventReason,
+			},
+		},
+		"envoy.config.core.v3.HealthCheck.HttpHealthCheck": {
+			use: "host path send receive response_buffer_size request_headers_to_add request_headers_to_remove " +
+				"expected_statuses retriable_statuses codec_client_type service_name_matcher method",
+		},
+		"envoy.config.core.v3.HealthCheck.TcpHealthCheck":  {use: "send receive"},
+		"envoy.config.core.v3.HealthCheck.GrpcHealthCheck": {use: "service_name authority initial_metadata"},
+		"envoy.config.core.v3.HealthCheck.Payload":         {use: "text binary"},
+		"envoy.config.core.v3.HealthCheck.TlsOptions":      {use: "alpn_protocols"},
+	})
+}
+
+func declareUpstreamHTTP() {
+	declare("Cluster", map[protoreflect.FullName]*rules{
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-			use: "common_http_protocol_options explicit_http_config auto_config use_downstream_protocol_config",
+			use: "common_http_protocol_options explicit_http_config use_downstream_protocol_config auto_config",
+			instead: map[string]string{
+				"upstream_http_protocol_options": "the SNI is the transport socket's, and peers are known by their SPIFFE ID",
+			},
 		},
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig": {
-			use: "http_protocol_options http2_protocol_options",
-		},
-		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig": {
 			use: "http_protocol_options http2_protocol_options",
 		},
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig": {
 			use: "http_protocol_options http2_protocol_options",
 		},
+		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig": {
+			use: "http_protocol_options http2_protocol_options",
+		},
 	})
+}
+
+func declareEndpoints() {
 	declare("Endpoints", map[protoreflect.FullName]*rules{
-		"envoy.config.endpoint.v3.ClusterLoadAssignment":        {use: "cluster_name endpoints policy"},
-		"envoy.config.endpoint.v3.ClusterLoadAssignment.Policy": {use: "overprovisioning_factor"},
+		"envoy.config.endpoint.v3.ClusterLoadAssignment": {use: "cluster_name endpoints policy"},
+		"envoy.config.endpoint.v3.ClusterLoadAssignment.Policy": {
+			use:     "overprovisioning_factor weighted_priority_health",
+			instead: map[string]string{"endpoint_stale_after": "endpoints stay until the control plane changes them"},
+		},
 		"envoy.config.endpoint.v3.LocalityLbEndpoints": {
 			use:    "locality lb_endpoints load_balancing_weight priority",
 			ignore: map[string]string{"metadata": metaReason},
 		},
 		"envoy.config.core.v3.Locality": {use: "region zone sub_zone"},
 		"envoy.config.endpoint.v3.LbEndpoint": {
-			use:    "endpoint health_status load_balancing_weight",
-			ignore: map[string]string{"metadata": metaReason},
+			use: "endpoint health_status load_balancing_weight metadata",
 		},
 		"envoy.config.endpoint.v3.Endpoint": {
-			use: "address hostname",
+			use: "address hostname health_check_config",
 			ignore: map[string]string{
 				"observability_name": "endpoints are shown by address",
 			},
 		},
+		"envoy.config.endpoint.v3.Endpoint.HealthCheckConfig": {use: "port_value hostname address disable_active_health_check"},
 	})
-	extend("envoy.config.cluster.v3.Cluster.CustomClusterType.typed_config", "cluster type", &aggregatev3.ClusterConfig{})
-	extend("envoy.config.cluster.v3.Cluster.typed_extension_protocol_options", "protocol options", &upstreamhttpv3.HttpProtocolOptions{})
 }

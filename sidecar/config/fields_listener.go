@@ -5,8 +5,6 @@ import (
 
 	accesslogfilev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
 	accesslogstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
-	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
-	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	httpinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
 	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
 	proxyprotocolv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
@@ -52,7 +50,6 @@ func init() {
 		},
 		"envoy.config.listener.v3.Listener.DeprecatedV1": {use: "bind_to_port"},
 		"envoy.config.listener.v3.AdditionalAddress":     {use: "address socket_options tcp_keepalive"},
-		"envoy.config.core.v3.TcpKeepalive":              {use: "keepalive_probes keepalive_time keepalive_interval"},
 		"envoy.config.core.v3.SocketOptionsOverride":     {use: "socket_options"},
 		"envoy.config.core.v3.SocketOption": {
 			use: "level name int_value buf_value state type ip_version", ignore: map[string]string{"description": "is for people"},
@@ -105,7 +102,6 @@ func init() {
 			use: "stat_prefix token_bucket runtime_enabled", instead: map[string]string{"share_key": "each chain has a bucket of its own"},
 		},
 		"envoy.extensions.filters.network.sni_cluster.v3.SniCluster": {},
-		"envoy.type.v3.TokenBucket":                                  {use: "max_tokens tokens_per_fill fill_interval"},
 		"envoy.config.core.v3.RuntimeFeatureFlag":                    {use: "default_value runtime_key"},
 		"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": {
 			use: "stat_prefix cluster weighted_clusters idle_timeout access_log max_connect_attempts backoff_options " +
@@ -145,11 +141,9 @@ func init() {
 		},
 		"envoy.extensions.filters.network.http_connection_manager.v3.Rds": {use: "config_source route_config_name"},
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter": {
-			use: "typed_config", ignore: nameOnly,
-			instead: map[string]string{
-				"is_optional": "a filter either runs or the configuration is refused",
-				"disabled":    "leave the filter out",
-			},
+			use:     "name typed_config disabled",
+			ignore:  map[string]string{"is_optional": "a filter either runs or the configuration is refused"},
+			instead: map[string]string{"config_discovery": "write the configuration into typed_config"},
 		},
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails": {
 			use: "uri",
@@ -171,7 +165,8 @@ func init() {
 		"envoy.config.core.v3.Http2ProtocolOptions.SettingsParameter": {use: "identifier value"},
 		"envoy.config.core.v3.KeepaliveSettings":                      {use: "interval timeout interval_jitter connection_idle_interval"},
 		"envoy.config.core.v3.HttpProtocolOptions": {
-			use: "idle_timeout max_headers_count headers_with_underscores_action",
+			use: "idle_timeout max_headers_count headers_with_underscores_action max_stream_duration max_connection_duration " +
+				"max_connection_duration_jitter max_requests_per_connection",
 		},
 		"envoy.config.core.v3.Http1ProtocolOptions": {
 			use: "accept_http_10 allow_absolute_url",
@@ -202,7 +197,7 @@ func init() {
 		"envoy.config.rbac.v3.RBAC":   {use: "action policies"},
 		"envoy.config.rbac.v3.Policy": {use: "permissions principals"},
 		"envoy.config.rbac.v3.Permission": {
-			use: "and_rules or_rules any header url_path destination_ip destination_port destination_port_range not_rule requested_server_name",
+			use: "and_rules or_rules any header url_path destination_ip destination_port destination_port_range not_rule requested_server_name uri_template",
 		},
 		"envoy.config.rbac.v3.Permission.Set": {use: "rules"},
 		"envoy.config.rbac.v3.Principal": {
@@ -229,8 +224,6 @@ func init() {
 	extend("envoy.config.listener.v3.Filter.typed_config", "filter",
 		&hcmv3.HttpConnectionManager{}, &tcpproxyv3.TcpProxy{}, &netrbacv3.RBAC{}, &connectionlimitv3.ConnectionLimit{},
 		&netratelimitv3.LocalRateLimit{}, &sniclusterv3.SniCluster{})
-	extend("envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter.typed_config", "filter",
-		&httprbacv3.RBAC{}, &routerv3.Router{})
 	extend("envoy.config.core.v3.TransportSocket.typed_config", "transport socket",
 		&tlsv3.DownstreamTlsContext{}, &tlsv3.UpstreamTlsContext{})
 	extend("envoy.config.accesslog.v3.AccessLog.typed_config", "access log",

@@ -1,38 +1,66 @@
 package config
 
-import "google.golang.org/protobuf/reflect/protoreflect"
+import (
+	urimatchv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/path/match/uri_template/v3"
+	urirewritev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/path/rewrite/uri_template/v3"
+	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
 
-const headerMutations = " request_headers_to_add request_headers_to_remove response_headers_to_add response_headers_to_remove"
+const (
+	headerMutations = " request_headers_to_add request_headers_to_remove response_headers_to_add response_headers_to_remove"
+	bufferLimits    = " per_request_buffer_limit_bytes request_body_buffer_limit"
+)
+
+const (
+	rateLimitsHint = "use the local rate limit filter's own token buckets; descriptors are not implemented"
+	pluginHint     = "use cluster, cluster_header or weighted_clusters"
+)
 
 func init() {
 	declare("Routes", map[protoreflect.FullName]*rules{
 		"envoy.config.route.v3.RouteConfiguration": {
-			use: "name virtual_hosts",
+			use: "name virtual_hosts most_specific_header_mutations_wins ignore_port_in_host_matching " +
+				"ignore_path_parameters_in_path_matching request_mirror_policies max_direct_response_body_size_bytes " +
+				"typed_per_filter_config" + headerMutations,
 			ignore: map[string]string{
 				"validate_clusters": "a route to a cluster that is not there answers 503",
 				"metadata":          metaReason,
 			},
 			instead: map[string]string{
-				"request_headers_to_add":     "put it on the virtual host",
-				"request_headers_to_remove":  "put it on the virtual host",
-				"response_headers_to_add":    "put it on the virtual host",
-				"response_headers_to_remove": "put it on the virtual host",
+				"vhds":                      "send the virtual hosts with the route configuration",
+				"cluster_specifier_plugins": pluginHint,
+				"internal_only_headers":     "use request_headers_to_remove",
 			},
 		},
 		"envoy.config.route.v3.VirtualHost": {
-			use:    "name domains routes retry_policy" + headerMutations,
-			ignore: map[string]string{"metadata": metaReason},
+			use: "name domains routes require_tls retry_policy include_request_attempt_count include_attempt_count_in_response " +
+				"include_is_timeout_retry_header request_mirror_policies cors typed_per_filter_config" + headerMutations + bufferLimits,
+			ignore: map[string]string{
+				"metadata":         metaReason,
+				"virtual_clusters": "metrics have no label for them",
+			},
+			instead: map[string]string{"rate_limits": rateLimitsHint, "matcher": "use routes"},
 		},
 		"envoy.config.route.v3.Route": {
-			use: "name match route redirect direct_response metadata" + headerMutations,
+			use: "name match route redirect direct_response metadata typed_per_filter_config" + headerMutations + bufferLimits,
 			ignore: map[string]string{
 				"decorator":   "it names spans; there is no tracing",
+				"tracing":     "there is no tracing",
 				"stat_prefix": statsReason,
 			},
+			instead: map[string]string{"non_forwarding_action": "it is for clients that route themselves; use direct_response"},
 		},
 		"envoy.config.route.v3.RouteMatch": {
-			use: "prefix path path_separated_prefix safe_regex case_sensitive runtime_fraction headers query_parameters",
+			use: "prefix path path_separated_prefix safe_regex connect_matcher path_match_policy case_sensitive runtime_fraction " +
+				"headers query_parameters cookies grpc tls_context",
 		},
+		"envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions":                 {},
+		"envoy.config.route.v3.RouteMatch.ConnectMatcher":                        {},
+		"envoy.config.route.v3.RouteMatch.TlsContextMatchOptions":                {use: "presented validated"},
+		"envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig":     {use: "path_template"},
+		"envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig": {use: "path_template_rewrite"},
+		"envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate":   {},
 		"envoy.config.core.v3.RuntimeFractionalPercent": {
 			use:    "default_value",
 			ignore: map[string]string{"runtime_key": "there is no runtime layer; the default value holds"},
@@ -45,38 +73,84 @@ func init() {
 		"envoy.type.v3.Int64Range":                    {use: "start end"},
 		"envoy.type.v3.Int32Range":                    {use: "start end"},
 		"envoy.config.route.v3.QueryParameterMatcher": {use: "name string_match present_match"},
+		"envoy.config.route.v3.CookieMatcher":         {use: "name string_match invert_match"},
 		"envoy.type.matcher.v3.StringMatcher":         {use: "exact prefix suffix safe_regex contains ignore_case"},
 		"envoy.type.matcher.v3.PathMatcher":           {use: "path"},
 		"envoy.type.matcher.v3.RegexMatcher": {
 			use:    "regex",
 			ignore: map[string]string{"google_re2": "RE2 syntax is the only one"},
 		},
+		"envoy.type.matcher.v3.RegexMatchAndSubstitute": {use: "pattern substitution"},
 		"envoy.config.route.v3.RouteAction": {
-			use: "cluster weighted_clusters prefix_rewrite host_rewrite_literal timeout idle_timeout retry_policy " +
-				"priority hash_policy cluster_not_found_response_code",
+			use: "cluster cluster_header weighted_clusters cluster_not_found_response_code prefix_rewrite regex_rewrite " +
+				"path_rewrite_policy path_rewrite host_rewrite_literal auto_host_rewrite host_rewrite_header host_rewrite_path_regex " +
+				"host_rewrite append_x_forwarded_host metadata_match timeout idle_timeout retry_policy request_mirror_policies priority hash_policy " +
+				"max_grpc_timeout grpc_timeout_offset max_stream_duration upgrade_configs cors",
+			ignore: map[string]string{
+				"include_vh_rate_limits": "there are no rate limits of virtual hosts",
+			},
+			instead: map[string]string{
+				"cluster_specifier_plugin":        pluginHint,
+				"inline_cluster_specifier_plugin": pluginHint,
+				"rate_limits":                     rateLimitsHint,
+				"internal_redirect_policy":        "redirects are passed to the client",
+				"internal_redirect_action":        "redirects are passed to the client",
+				"max_internal_redirects":          "redirects are passed to the client",
+			},
+		},
+		"envoy.config.route.v3.RouteAction.RequestMirrorPolicy": {
+			use:    "cluster cluster_header runtime_fraction disable_shadow_host_suffix_append request_headers_mutations host_rewrite_literal",
+			ignore: map[string]string{"trace_sampled": "there is no tracing"},
+		},
+		"envoy.config.route.v3.RouteAction.UpgradeConfig": {
+			use:     "upgrade_type enabled",
+			instead: map[string]string{"connect_config": "CONNECT is passed on to the upstream as CONNECT"},
+		},
+		"envoy.config.route.v3.RouteAction.MaxStreamDuration": {
+			use: "max_stream_duration grpc_timeout_header_max grpc_timeout_header_offset",
 		},
 		"envoy.config.route.v3.WeightedCluster": {
-			use: "clusters",
+			use: "clusters header_name use_hash_policy",
 			ignore: map[string]string{
 				"runtime_key_prefix": "there is no runtime layer; the weights hold",
+				"total_weight":       "the weights are added up, as in Envoy",
 			},
-			instead: map[string]string{"total_weight": "the weights are added up"},
 		},
-		"envoy.config.route.v3.WeightedCluster.ClusterWeight": {use: "name weight" + headerMutations},
+		"envoy.config.route.v3.WeightedCluster.ClusterWeight": {use: "name cluster_header weight metadata_match host_rewrite_literal typed_per_filter_config" + headerMutations},
 		"envoy.config.route.v3.RetryPolicy": {
-			use: "retry_on num_retries per_try_timeout retriable_status_codes retry_back_off retriable_request_headers",
+			use: "retry_on num_retries per_try_timeout per_try_idle_timeout retriable_status_codes retriable_headers " +
+				"retriable_request_headers retry_back_off rate_limited_retry_back_off retry_host_predicate",
+			ignore: map[string]string{
+				"host_selection_retry_max_attempts": "one choice is made among the hosts that were not tried",
+			},
+			instead: map[string]string{
+				"retry_priority":           "a retry goes to another host of the priority that load gives",
+				"retry_options_predicates": "there are none",
+				"refresh_cluster_on_retry": "a retry goes to the cluster that the request was routed to",
+			},
 		},
+		"envoy.config.route.v3.RetryPolicy.RetryHostPredicate":              {use: "typed_config", ignore: nameOnly},
 		"envoy.config.route.v3.RetryPolicy.RetryBackOff":                    {use: "base_interval max_interval"},
+		"envoy.config.route.v3.RetryPolicy.RateLimitedRetryBackOff":         {use: "reset_headers max_interval"},
+		"envoy.config.route.v3.RetryPolicy.ResetHeader":                     {use: "name format"},
 		"envoy.config.route.v3.RouteAction.HashPolicy":                      {use: "header cookie connection_properties query_parameter terminal"},
-		"envoy.config.route.v3.RouteAction.HashPolicy.Header":               {use: "header_name"},
-		"envoy.config.route.v3.RouteAction.HashPolicy.Cookie":               {use: "name ttl path"},
+		"envoy.config.route.v3.RouteAction.HashPolicy.Header":               {use: "header_name regex_rewrite"},
+		"envoy.config.route.v3.RouteAction.HashPolicy.Cookie":               {use: "name ttl path attributes"},
+		"envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute":      {use: "name value"},
 		"envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties": {use: "source_ip"},
 		"envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter":       {use: "name"},
 		"envoy.config.route.v3.RedirectAction": {
-			use: "https_redirect scheme_redirect host_redirect port_redirect path_redirect prefix_rewrite response_code strip_query",
+			use: "https_redirect scheme_redirect host_redirect port_redirect path_redirect prefix_rewrite regex_rewrite " +
+				"response_code strip_query",
 		},
-		"envoy.config.route.v3.DirectResponseAction": {use: "status body"},
-		"envoy.config.core.v3.HeaderValueOption":     {use: "header append append_action keep_empty_value"},
-		"envoy.config.core.v3.HeaderValue":           {use: "key value"},
+		"envoy.config.route.v3.DirectResponseAction":                         {use: "status body"},
+		"envoy.config.core.v3.HeaderValueOption":                             {use: "header append append_action keep_empty_value"},
+		"envoy.config.core.v3.HeaderValue":                                   {use: "key value"},
+		"envoy.config.common.mutation_rules.v3.HeaderMutation":               {use: "remove append remove_on_match"},
+		"envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch": {use: "key_matcher"},
 	})
+	extend("envoy.config.core.v3.TypedExtensionConfig.typed_config", "extension",
+		&urimatchv3.UriTemplateMatchConfig{}, &urirewritev3.UriTemplateRewriteConfig{})
+	extend("envoy.config.route.v3.RetryPolicy.RetryHostPredicate.typed_config", "retry host predicate",
+		&previoushostsv3.PreviousHostsPredicate{})
 }

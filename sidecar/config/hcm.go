@@ -1,15 +1,15 @@
 package config
 
 import (
-	"slices"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
-	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
 func (d *decoder) connectionManager(m *hcmv3.HttpConnectionManager, path string) (*hcm.Config, error) {
@@ -70,33 +70,6 @@ func (d *decoder) hcmRoutes(m *hcmv3.HttpConnectionManager, out *hcm.Config, pat
 	return fail(path, "needs rds or route_config")
 }
 
-// hcmFilters reads RBAC filters and then the router.
-func (d *decoder) hcmFilters(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) error {
-	routed := false
-	for i, f := range m.GetHttpFilters() {
-		here := at(path+".http_filters", i)
-		if routed {
-			return fail(here, "follows the router, which must be last")
-		}
-		switch c := d.unpacked[f.GetTypedConfig()].(type) {
-		case *httprbacv3.RBAC:
-			rbac, err := d.httpRBAC(c, here+".typed_config")
-			if err != nil {
-				return err
-			}
-			out.RBAC = append(out.RBAC, *rbac)
-		case *routerv3.Router:
-			routed = true
-		default:
-			return fail(here, "filter %q has no typed_config", f.GetName())
-		}
-	}
-	if !routed {
-		return fail(path+".http_filters", "must end in the router filter")
-	}
-	return nil
-}
-
 func hcmEnums(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) error {
 	switch m.GetPathWithEscapedSlashesAction() {
 	case hcmv3.HttpConnectionManager_IMPLEMENTATION_SPECIFIC_DEFAULT, hcmv3.HttpConnectionManager_KEEP_UNCHANGED:
@@ -150,6 +123,9 @@ func hcmTimeouts(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (
 	if out.StreamIdleTimeout, err = timeout(m.GetStreamIdleTimeout(), path+".stream_idle_timeout"); err != nil {
 		return err
 	}
+	if out.MaxStreamDuration, err = duration(m.GetCommonHttpProtocolOptions().GetMaxStreamDuration(), path+".common_http_protocol_options.max_stream_duration"); err != nil {
+		return err
+	}
 	if out.RequestTimeout, err = duration(m.GetRequestTimeout(), path+".request_timeout"); err != nil {
 		return err
 	}
@@ -160,6 +136,10 @@ func hcmTimeouts(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (
 func hcmProtocol(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err error) {
 	common := m.GetCommonHttpProtocolOptions()
 	here := path + ".common_http_protocol_options"
+	if err = only(common, here, "unsupported for a listener; remove the field",
+		"idle_timeout", "max_headers_count", "headers_with_underscores_action", "max_stream_duration"); err != nil {
+		return err
+	}
 	if out.IdleTimeout, err = timeout(common.GetIdleTimeout(), here+".idle_timeout"); err != nil {
 		return err
 	}
@@ -181,19 +161,25 @@ func hcmProtocol(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (
 
 func hcmUpgrades(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) error {
 	for i, u := range m.GetUpgradeConfigs() {
-		here := at(path+".upgrade_configs", i) + ".upgrade_type"
-		switch t := strings.ToLower(u.GetUpgradeType()); {
-		case t == "":
-			return fail(here, "is empty")
-		case t == "h2c":
-			return fail(here, "h2c is never offered onward: what follows would be out of sight")
-		case slices.ContainsFunc(out.Upgrades, func(o hcm.Upgrade) bool { return strings.EqualFold(o.Type, t) }):
-			return fail(here, "%s is configured twice", u.GetUpgradeType())
+		if err := addUpgrade(&out.Upgrades, u.GetUpgradeType(), u.GetEnabled(), at(path+".upgrade_configs", i)); err != nil {
+			return err
 		}
-		out.Upgrades = append(out.Upgrades, hcm.Upgrade{
-			Type: u.GetUpgradeType(), Disabled: u.GetEnabled() != nil && !u.GetEnabled().GetValue(),
-		})
 	}
+	return nil
+}
+
+func addUpgrade(list *[]route.Upgrade, kind string, enabled *wrapperspb.BoolValue, path string) error {
+	here := path + ".upgrade_type"
+	_, twice := route.Allows(*list, kind)
+	switch {
+	case kind == "":
+		return fail(here, "is empty")
+	case strings.EqualFold(kind, "h2c"):
+		return fail(here, "h2c is never offered onward: what follows would be out of sight")
+	case twice:
+		return fail(here, "%s is configured twice", kind)
+	}
+	*list = append(*list, route.Upgrade{Type: kind, Disabled: enabled != nil && !enabled.GetValue()})
 	return nil
 }
 

@@ -85,7 +85,7 @@ func (d *decoder) decidingFilter(out *listener.FilterChain, m any, path string) 
 			StatPrefix: c.GetStatPrefix(), Max: int64(min(c.GetMaxConnections().GetValue(), math.MaxInt64)), Delay: delay,
 		})
 	case *netratelimitv3.LocalRateLimit:
-		limit, err := rateLimit(c, path)
+		limit, err := connectionRate(c, path)
 		if err != nil {
 			return err
 		}
@@ -97,7 +97,7 @@ func (d *decoder) decidingFilter(out *listener.FilterChain, m any, path string) 
 	return nil
 }
 
-func rateLimit(m *netratelimitv3.LocalRateLimit, path string) (*listener.RateLimit, error) {
+func connectionRate(m *netratelimitv3.LocalRateLimit, path string) (*listener.RateLimit, error) {
 	b := m.GetTokenBucket()
 	out := &listener.RateLimit{StatPrefix: m.GetStatPrefix(), Max: b.GetMaxTokens(), Fill: 1}
 	if f := b.GetTokensPerFill(); f != nil {

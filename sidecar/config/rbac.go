@@ -12,8 +12,10 @@ import (
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	netrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
+	urimatchv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/path/match/uri_template/v3"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
 // maxRuleDepth bounds the nesting of a rule, which is evaluated recursively.
@@ -28,24 +30,24 @@ const (
 )
 
 func (d *decoder) networkRBAC(m *netrbacv3.RBAC, path string) (*authz.NetworkFilter, error) {
-	return rbacFilter(m.GetStatPrefix(), m.GetRules(), m.GetShadowRules(), connectionLevel, path)
+	return d.rbacFilter(m.GetStatPrefix(), m.GetRules(), m.GetShadowRules(), connectionLevel, path)
 }
 
 func (d *decoder) httpRBAC(m *httprbacv3.RBAC, path string) (*authz.HTTPFilter, error) {
-	return rbacFilter(m.GetRulesStatPrefix(), m.GetRules(), m.GetShadowRules(), requestLevel, path)
+	return d.rbacFilter(m.GetRulesStatPrefix(), m.GetRules(), m.GetShadowRules(), requestLevel, path)
 }
 
-func rbacFilter(prefix string, enforced, shadow *rbacv3.RBAC, l level, path string) (*authz.NetworkFilter, error) {
+func (d *decoder) rbacFilter(prefix string, enforced, shadow *rbacv3.RBAC, l level, path string) (*authz.NetworkFilter, error) {
 	out := &authz.NetworkFilter{StatPrefix: prefix}
 	var err error
-	if out.Rules, err = l.rules(enforced, path+".rules"); err != nil {
+	if out.Rules, err = d.rules(l, enforced, path+".rules"); err != nil {
 		return nil, err
 	}
-	out.Shadow, err = l.rules(shadow, path+".shadow_rules")
+	out.Shadow, err = d.rules(l, shadow, path+".shadow_rules")
 	return out, err
 }
 
-func (l level) rules(m *rbacv3.RBAC, path string) (*authz.Rules, error) {
+func (d *decoder) rules(l level, m *rbacv3.RBAC, path string) (*authz.Rules, error) {
 	if m == nil {
 		return nil, nil
 	}
@@ -65,7 +67,7 @@ func (l level) rules(m *rbacv3.RBAC, path string) (*authz.Rules, error) {
 		src := m.GetPolicies()[name]
 		p := authz.Policy{Name: name}
 		var err error
-		if p.Permissions, err = l.permissions(src.GetPermissions(), here+".permissions", 0); err != nil {
+		if p.Permissions, err = d.permissions(l, src.GetPermissions(), here+".permissions", 0); err != nil {
 			return nil, err
 		}
 		if p.Principals, err = l.principals(src.GetPrincipals(), here+".principals", 0); err != nil {
@@ -76,17 +78,17 @@ func (l level) rules(m *rbacv3.RBAC, path string) (*authz.Rules, error) {
 	return out, nil
 }
 
-func (l level) permissions(ms []*rbacv3.Permission, path string, depth int) ([]authz.Permission, error) {
+func (d *decoder) permissions(l level, ms []*rbacv3.Permission, path string, depth int) ([]authz.Permission, error) {
 	out := make([]authz.Permission, len(ms))
 	for i, m := range ms {
-		if err := l.permission(m, &out[i], at(path, i), depth); err != nil {
+		if err := d.permission(l, m, &out[i], at(path, i), depth); err != nil {
 			return nil, err
 		}
 	}
 	return out, nil
 }
 
-func (l level) permission(m *rbacv3.Permission, out *authz.Permission, path string, depth int) (err error) {
+func (d *decoder) permission(l level, m *rbacv3.Permission, out *authz.Permission, path string, depth int) (err error) {
 	if depth > maxRuleDepth {
 		return fail(path, "is nested more than %d deep", maxRuleDepth)
 	}
@@ -97,12 +99,12 @@ func (l level) permission(m *rbacv3.Permission, out *authz.Permission, path stri
 		}
 		out.Any = true
 	case *rbacv3.Permission_AndRules:
-		out.And, err = l.permissions(r.AndRules.GetRules(), path+".and_rules.rules", depth+1)
+		out.And, err = d.permissions(l, r.AndRules.GetRules(), path+".and_rules.rules", depth+1)
 	case *rbacv3.Permission_OrRules:
-		out.Or, err = l.permissions(r.OrRules.GetRules(), path+".or_rules.rules", depth+1)
+		out.Or, err = d.permissions(l, r.OrRules.GetRules(), path+".or_rules.rules", depth+1)
 	case *rbacv3.Permission_NotRule:
 		out.Not = &authz.Permission{}
-		err = l.permission(r.NotRule, out.Not, path+".not_rule", depth+1)
+		err = d.permission(l, r.NotRule, out.Not, path+".not_rule", depth+1)
 	case *rbacv3.Permission_Header:
 		if err := l.request(path + ".header"); err != nil {
 			return err
@@ -130,6 +132,17 @@ func (l level) permission(m *rbacv3.Permission, out *authz.Permission, path stri
 			return fail(path+".destination_port_range", "[%d, %d) is not a range of ports up to 65535", lo, hi)
 		}
 		out.PortRange = &[2]uint16{uint16(lo), uint16(hi)}
+	case *rbacv3.Permission_UriTemplate:
+		if err := l.request(path + ".uri_template"); err != nil {
+			return err
+		}
+		c, ok := extension[*urimatchv3.UriTemplateMatchConfig](d, r.UriTemplate.GetTypedConfig())
+		if !ok {
+			return fail(path+".uri_template.typed_config", "is missing")
+		}
+		if out.Template, err = route.NewTemplate(c.GetPathTemplate()); err != nil {
+			return fail(path+".uri_template.typed_config.path_template", "%v", err)
+		}
 	case *rbacv3.Permission_RequestedServerName:
 		out.SNI, err = stringMatch(r.RequestedServerName, path+".requested_server_name")
 	default:
@@ -180,7 +193,7 @@ func (l level) principal(m *rbacv3.Principal, out *authz.Principal, path string,
 			out.Name, err = stringMatch(n, path+".authenticated.principal_name")
 		}
 	case *rbacv3.Principal_SourceIp:
-		err = source(id.SourceIp, &out.Source, path+".source_ip")
+		err = source(id.SourceIp, &out.ConnectionSource, path+".source_ip")
 	case *rbacv3.Principal_RemoteIp:
 		err = source(id.RemoteIp, &out.Source, path+".remote_ip")
 	case *rbacv3.Principal_DirectRemoteIp:

@@ -42,21 +42,33 @@ func ListenerRefs(l *listener.Config) Refs {
 	return Refs{Clusters: unique(r.Clusters), Routes: unique(r.Routes)}
 }
 
-// RouteClusters returns the clusters a route configuration names.
+// RouteClusters returns the clusters a route configuration names. What a request's
+// header names is not among them.
 func RouteClusters(c *route.Config) []string {
 	var out []string
+	add := func(name string) {
+		if name != "" {
+			out = append(out, name)
+		}
+	}
+	mirrored := func(ms []route.Mirror) {
+		for i := range ms {
+			add(ms[i].Cluster)
+		}
+	}
+	mirrored(c.Mirrors)
 	for i := range c.VirtualHosts {
+		mirrored(c.VirtualHosts[i].Mirrors)
 		for j := range c.VirtualHosts[i].Routes {
 			f := c.VirtualHosts[i].Routes[j].Forward
-			switch {
-			case f == nil:
-			case f.Cluster != "":
-				out = append(out, f.Cluster)
-			default:
-				for _, w := range f.Weighted {
-					out = append(out, w.Cluster)
-				}
+			if f == nil {
+				continue
 			}
+			add(f.Cluster)
+			for k := range f.Weighted {
+				add(f.Weighted[k].Cluster)
+			}
+			mirrored(f.Mirrors)
 		}
 	}
 	return unique(out)

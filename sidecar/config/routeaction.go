@@ -1,190 +1,288 @@
 package config
 
+//lint:file-ignore SA1019 deprecated fields are in many configurations, and mean what they meant
+
 import (
+	"os"
 	"strings"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	urirewritev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/path/rewrite/uri_template/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
-	"github.com/hauberk-mesh/hauberk/xds/names"
 )
 
-// mutator is a message with Envoy's four fields of header mutations.
-type mutator interface {
-	GetRequestHeadersToAdd() []*corev3.HeaderValueOption
-	GetRequestHeadersToRemove() []string
-	GetResponseHeadersToAdd() []*corev3.HeaderValueOption
-	GetResponseHeadersToRemove() []string
-}
+// defaultRouteTimeout is Envoy's for a route that names none.
+const defaultRouteTimeout = 15 * time.Second
 
-func mutations(m mutator, path string) (out route.HeaderMutations, err error) {
-	if out.RequestAdd, err = headerAdds(m.GetRequestHeadersToAdd(), path+".request_headers_to_add"); err != nil {
-		return out, err
+// forward reads a route action; template is what the route's match is made of, nil
+// for another kind.
+func (d *decoder) forward(m *routev3.RouteAction, template *route.Template, path string) (*route.Forward, error) {
+	out := &route.Forward{Timeout: defaultRouteTimeout, AppendForwardedHost: m.GetAppendXForwardedHost()}
+	switch m.GetPriority() {
+	case corev3.RoutingPriority_DEFAULT:
+	case corev3.RoutingPriority_HIGH:
+		out.HighPriority = true
+	default:
+		return nil, fail(path+".priority", "unknown value %d", m.GetPriority())
 	}
-	if out.ResponseAdd, err = headerAdds(m.GetResponseHeadersToAdd(), path+".response_headers_to_add"); err != nil {
-		return out, err
+	out.Metadata = subsetMetadata(m.GetMetadataMatch())
+	switch m.GetClusterNotFoundResponseCode() {
+	case routev3.RouteAction_SERVICE_UNAVAILABLE:
+	case routev3.RouteAction_NOT_FOUND:
+		out.NotFoundStatus = 404
+	case routev3.RouteAction_INTERNAL_SERVER_ERROR:
+		out.NotFoundStatus = 500
+	default:
+		return nil, fail(path+".cluster_not_found_response_code", "unknown value %d", m.GetClusterNotFoundResponseCode())
 	}
-	if out.RequestRemove, err = headerNames(m.GetRequestHeadersToRemove(), path+".request_headers_to_remove"); err != nil {
-		return out, err
+	for _, step := range []func(*routev3.RouteAction, *route.Forward, string) error{
+		d.clusters, hostRewrite, routeTimeouts,
+	} {
+		if err := step(m, out, path); err != nil {
+			return nil, err
+		}
 	}
-	out.ResponseRemove, err = headerNames(m.GetResponseHeadersToRemove(), path+".response_headers_to_remove")
+	err := d.pathRewrite(m, template, out, path)
+	if err != nil {
+		return nil, err
+	}
+	if out.Retry, err = retryPolicy(m.GetRetryPolicy(), path+".retry_policy"); err != nil {
+		return nil, err
+	}
+	if out.Hash, err = hashPolicies(m.GetHashPolicy(), path+".hash_policy"); err != nil {
+		return nil, err
+	}
+	for i, u := range m.GetUpgradeConfigs() {
+		if err = addUpgrade(&out.Upgrades, u.GetUpgradeType(), u.GetEnabled(), at(path+".upgrade_configs", i)); err != nil {
+			return nil, err
+		}
+	}
+	out.Mirrors, err = mirrors(m.GetRequestMirrorPolicies(), path+".request_mirror_policies")
 	return out, err
 }
 
-func headerAdds(ms []*corev3.HeaderValueOption, path string) ([]route.HeaderAdd, error) {
-	var out []route.HeaderAdd
-	for i, m := range ms {
-		here := at(path, i)
-		a := route.HeaderAdd{Name: m.GetHeader().GetKey(), Value: m.GetHeader().GetValue()}
-		if err := mutable(a.Name, here+".header.key"); err != nil {
-			return nil, err
+// clusters reads where a route leads.
+func (d *decoder) clusters(m *routev3.RouteAction, out *route.Forward, path string) error {
+	switch c := m.GetClusterSpecifier().(type) {
+	case *routev3.RouteAction_Cluster:
+		if out.Cluster = c.Cluster; c.Cluster == "" {
+			return fail(path+".cluster", "is empty")
 		}
-		if m.GetKeepEmptyValue() || a.Value == "" {
-			return nil, fail(here, "headers with an empty value are not added; give it a value and remove keep_empty_value")
+	case *routev3.RouteAction_ClusterHeader:
+		if out.ClusterHeader = strings.ToLower(c.ClusterHeader); c.ClusterHeader == "" {
+			return fail(path+".cluster_header", "is empty")
 		}
-		var err error
-		if a.Action, err = appendAction(m, here); err != nil {
-			return nil, err
-		}
-		out = append(out, a)
-	}
-	return out, nil
-}
-
-func appendAction(m *corev3.HeaderValueOption, path string) (route.AppendAction, error) {
-	//lint:ignore SA1019 deprecated, and in many configurations
-	if b := m.GetAppend(); b != nil {
-		if m.GetAppendAction() != corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD {
-			return 0, fail(path+".append", "cannot be used together with append_action")
-		}
-		if !b.GetValue() {
-			return route.OverwriteIfExistsOrAdd, nil
-		}
-	}
-	switch m.GetAppendAction() {
-	case corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD:
-		return route.AppendIfExistsOrAdd, nil
-	case corev3.HeaderValueOption_ADD_IF_ABSENT:
-		return route.AddIfAbsent, nil
-	case corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD:
-		return route.OverwriteIfExistsOrAdd, nil
-	case corev3.HeaderValueOption_OVERWRITE_IF_EXISTS:
-		return route.OverwriteIfExists, nil
-	}
-	return 0, fail(path+".append_action", "unknown value %d", m.GetAppendAction())
-}
-
-func headerNames(names []string, path string) ([]string, error) {
-	var out []string
-	for i, n := range names {
-		if err := mutable(n, at(path, i)); err != nil {
-			return nil, err
-		}
-		out = append(out, strings.ToLower(n))
-	}
-	return out, nil
-}
-
-// mutable refuses names that a route may not change: pseudo-headers, the
-// authority, and the fields that frame a message.
-func mutable(name, path string) error {
-	switch n := strings.ToLower(name); {
-	case n == "":
-		return fail(path, "is empty")
-	case n[0] == ':' || n == "host":
-		return fail(path, "%q cannot be changed here; use host_rewrite_literal or prefix_rewrite", name)
-	case n == "content-length" || n == "transfer-encoding" || n == "connection" || n == "te" || n == "trailer" || n == "upgrade":
-		return fail(path, "%q frames the message and cannot be changed", name)
+	case *routev3.RouteAction_WeightedClusters:
+		return d.weightedClusters(c.WeightedClusters, out, path+".weighted_clusters")
+	default:
+		return fail(path, "names no cluster")
 	}
 	return nil
 }
 
-var retryConditions = map[string]route.RetryOn{
-	"5xx":                    route.Retry5xx,
-	"gateway-error":          route.RetryGatewayError,
-	"reset":                  route.RetryReset,
-	"reset-before-request":   route.RetryResetBeforeRequest,
-	"connect-failure":        route.RetryConnectFailure,
-	"refused-stream":         route.RetryRefusedStream,
-	"retriable-4xx":          route.RetryRetriable4xx,
-	"retriable-status-codes": route.RetryStatusCodes,
-
-	names.RetryResetIdempotent: route.RetryResetIdempotent,
+func (d *decoder) weightedClusters(m *routev3.WeightedCluster, out *route.Forward, path string) error {
+	total := uint64(0)
+	for i, c := range m.GetClusters() {
+		here := at(path+".clusters", i)
+		leg := route.WeightedCluster{
+			Cluster: c.GetName(), ClusterHeader: strings.ToLower(c.GetClusterHeader()), Weight: c.GetWeight().GetValue(),
+			HostRewrite: c.GetHostRewriteLiteral(), Metadata: subsetMetadata(c.GetMetadataMatch()),
+		}
+		if (leg.Cluster == "") == (leg.ClusterHeader == "") {
+			return fail(here+".name", "exactly one of name and cluster_header must be set")
+		}
+		var err error
+		if leg.Headers, err = mutations(c, here); err != nil {
+			return err
+		}
+		if leg.Filters, err = d.filterOverrides(c.GetTypedPerFilterConfig(), here+".typed_per_filter_config"); err != nil {
+			return err
+		}
+		total += uint64(leg.Weight)
+		out.Weighted = append(out.Weighted, leg)
+	}
+	if total == 0 || total > 1<<32-1 {
+		return fail(path, "the weights must add up to 1 to 4294967295, not %d", total)
+	}
+	out.WeightHeader, out.WeightByHash = strings.ToLower(m.GetHeaderName()), m.GetUseHashPolicy().GetValue()
+	return nil
 }
 
-func retryPolicy(m *routev3.RetryPolicy, path string) (*route.RetryPolicy, error) {
-	if m == nil {
-		return nil, nil
-	}
-	out := &route.RetryPolicy{NumRetries: 1}
-	for word := range strings.SplitSeq(m.GetRetryOn(), ",") {
-		word = strings.TrimSpace(word)
-		c, ok := retryConditions[word]
-		if !ok && word != "" {
-			return nil, fail(path+".retry_on", "unsupported condition %q", word)
+// subsetMetadata is what Envoy's subset load balancer looks at.
+func subsetMetadata(m *corev3.Metadata) map[string]any {
+	return m.GetFilterMetadata()["envoy.lb"].AsMap()
+}
+
+// pathRewrite reads the one rewrite of the path that a route may have.
+func (d *decoder) pathRewrite(m *routev3.RouteAction, template *route.Template, out *route.Forward, path string) (err error) {
+	set := 0
+	if out.PrefixRewrite = m.GetPrefixRewrite(); out.PrefixRewrite != "" {
+		if set++; template != nil {
+			return fail(path+".prefix_rewrite", "does not go together with path_match_policy; use path_rewrite_policy")
 		}
-		out.On |= c
 	}
-	if n := m.GetNumRetries(); n != nil {
-		out.NumRetries = n.GetValue()
-	}
-	for i, c := range m.GetRetriableStatusCodes() {
-		if c < 100 || c > 599 {
-			return nil, fail(at(path+".retriable_status_codes", i), "%d is not a status code", c)
+	if m.GetRegexRewrite() != nil {
+		set++
+		if out.RegexRewrite, err = substitution(m.GetRegexRewrite(), path+".regex_rewrite"); err != nil {
+			return err
 		}
-		out.StatusCodes = append(out.StatusCodes, int(c))
 	}
-	var err error
-	if out.PerTryTimeout, err = duration(m.GetPerTryTimeout(), path+".per_try_timeout"); err != nil {
-		return nil, err
+	if p := m.GetPathRewritePolicy(); p != nil {
+		set++
+		here := path + ".path_rewrite_policy.typed_config"
+		c, ok := extension[*urirewritev3.UriTemplateRewriteConfig](d, p.GetTypedConfig())
+		switch {
+		case !ok:
+			return fail(here, "is missing")
+		case template == nil:
+			return fail(here, "needs a match by path_match_policy, whose variables it uses")
+		}
+		if out.TemplateRewrite, err = route.NewTemplateRewrite(c.GetPathTemplateRewrite(), template); err != nil {
+			return fail(here+".path_template_rewrite", "%v", err)
+		}
 	}
-	if b := m.GetRetryBackOff(); b != nil {
-		if out.BackOffBase, err = duration(b.GetBaseInterval(), path+".retry_back_off.base_interval"); err != nil {
+	if out.PathRewrite = m.GetPathRewrite(); out.PathRewrite != "" {
+		set++
+	}
+	if set > 1 {
+		return fail(path, "only one of prefix_rewrite, regex_rewrite, path_rewrite_policy and path_rewrite may be set")
+	}
+	return checkValue(out.PathRewrite, path+".path_rewrite")
+}
+
+func hostRewrite(m *routev3.RouteAction, out *route.Forward, path string) (err error) {
+	switch h := m.GetHostRewriteSpecifier().(type) {
+	case *routev3.RouteAction_HostRewriteLiteral:
+		out.HostRewrite = h.HostRewriteLiteral
+	case *routev3.RouteAction_AutoHostRewrite:
+		out.AutoHostRewrite = h.AutoHostRewrite.GetValue()
+	case *routev3.RouteAction_HostRewriteHeader:
+		out.HostRewriteHeader = strings.ToLower(h.HostRewriteHeader)
+	case *routev3.RouteAction_HostRewritePathRegex:
+		out.HostRewriteRegex, err = substitution(h.HostRewritePathRegex, path+".host_rewrite_path_regex")
+	case *routev3.RouteAction_HostRewrite:
+		out.HostRewriteFormat = h.HostRewrite
+		err = checkValue(h.HostRewrite, path+".host_rewrite")
+	}
+	return err
+}
+
+// checkValue refuses a text with operators that do not exist.
+func checkValue(text, path string) error {
+	if _, err := route.NewValue(text); err != nil {
+		return fail(path, "%v", err)
+	}
+	return nil
+}
+
+func substitution(m *matcherv3.RegexMatchAndSubstitute, path string) (*route.Substitution, error) {
+	out, err := route.NewSubstitution(m.GetPattern().GetRegex(), m.GetSubstitution())
+	if err != nil {
+		return nil, fail(path, "%v", err)
+	}
+	return out, nil
+}
+
+func routeTimeouts(m *routev3.RouteAction, out *route.Forward, path string) (err error) {
+	if m.GetTimeout() != nil {
+		if out.Timeout, err = duration(m.GetTimeout(), path+".timeout"); err != nil {
+			return err
+		}
+	}
+	if out.IdleTimeout, err = optional(m.GetIdleTimeout(), path+".idle_timeout"); err != nil {
+		return err
+	}
+	if out.MaxGRPCTimeout, err = optional(m.GetMaxGrpcTimeout(), path+".max_grpc_timeout"); err != nil {
+		return err
+	}
+	if out.GRPCTimeoutOffset, err = duration(m.GetGrpcTimeoutOffset(), path+".grpc_timeout_offset"); err != nil {
+		return err
+	}
+	s := m.GetMaxStreamDuration()
+	if s == nil {
+		return nil
+	}
+	here := path + ".max_stream_duration"
+	out.StreamDuration = &route.StreamDuration{}
+	if out.StreamDuration.Max, err = optional(s.GetMaxStreamDuration(), here+".max_stream_duration"); err != nil {
+		return err
+	}
+	if out.StreamDuration.GRPCMax, err = optional(s.GetGrpcTimeoutHeaderMax(), here+".grpc_timeout_header_max"); err != nil {
+		return err
+	}
+	out.StreamDuration.GRPCOffset, err = duration(s.GetGrpcTimeoutHeaderOffset(), here+".grpc_timeout_header_offset")
+	return err
+}
+
+func hashPolicies(ms []*routev3.RouteAction_HashPolicy, path string) ([]route.HashPolicy, error) {
+	var out []route.HashPolicy
+	for i, m := range ms {
+		p, err := hashPolicy(m, at(path, i))
+		if err != nil {
 			return nil, err
 		}
-		if out.BackOffMax, err = duration(b.GetMaxInterval(), path+".retry_back_off.max_interval"); err != nil {
-			return nil, err
-		}
-		if out.BackOffMax != 0 && out.BackOffMax < out.BackOffBase {
-			return nil, fail(path+".retry_back_off.max_interval", "is less than base_interval")
-		}
+		out = append(out, *p)
 	}
-	out.IdempotentOnly, err = idempotentOnly(m.GetRetriableRequestHeaders(), path+".retriable_request_headers")
+	return out, nil
+}
+
+func hashPolicy(m *routev3.RouteAction_HashPolicy, path string) (_ *route.HashPolicy, err error) {
+	out := &route.HashPolicy{Terminal: m.GetTerminal()}
+	switch p := m.GetPolicySpecifier().(type) {
+	case *routev3.RouteAction_HashPolicy_Header_:
+		out.Header = strings.ToLower(p.Header.GetHeaderName())
+		if r := p.Header.GetRegexRewrite(); r != nil {
+			out.HeaderRewrite, err = substitution(r, path+".header.regex_rewrite")
+		}
+	case *routev3.RouteAction_HashPolicy_QueryParameter_:
+		out.Query = p.QueryParameter.GetName()
+	case *routev3.RouteAction_HashPolicy_ConnectionProperties_:
+		if !p.ConnectionProperties.GetSourceIp() {
+			return nil, fail(path+".connection_properties.source_ip", "only true is supported")
+		}
+		out.SourceIP = true
+	case *routev3.RouteAction_HashPolicy_Cookie_:
+		out.Cookie = &route.CookieHash{Name: p.Cookie.GetName(), Path: p.Cookie.GetPath()}
+		for i, a := range p.Cookie.GetAttributes() {
+			if strings.ContainsAny(a.GetName()+a.GetValue(), ";\r\n") || a.GetName() == "" {
+				return nil, fail(at(path+".cookie.attributes", i), "%q=%q is no attribute of a cookie", a.GetName(), a.GetValue())
+			}
+			out.Cookie.Attributes = append(out.Cookie.Attributes, route.CookieAttribute{Name: a.GetName(), Value: a.GetValue()})
+		}
+		out.Cookie.TTL, err = optional(p.Cookie.GetTtl(), path+".cookie.ttl")
+	default:
+		return nil, fail(path, "has no policy specifier")
+	}
 	return out, err
 }
 
-// idempotentOnly reads the one form of retriable_request_headers that the data
-// path has: the request's method is one that may be sent twice.
-func idempotentOnly(ms []*routev3.HeaderMatcher, path string) (bool, error) {
-	if len(ms) == 0 {
-		return false, nil
-	}
-	const want = `supported is one matcher of ":method" whose safe_regex lists only GET, HEAD, OPTIONS, PUT, DELETE and TRACE`
-	if len(ms) != 1 {
-		return false, fail(path, "has %d matchers; %s", len(ms), want)
-	}
-	m := ms[0]
-	re := m.GetStringMatch().GetSafeRegex().GetRegex()
-	if m.GetName() != ":method" || m.GetInvertMatch() || re == "" {
-		return false, fail(at(path, 0), "%s", want)
-	}
-	re = strings.TrimSuffix(strings.TrimPrefix(re, "^"), "$")
-	re = strings.TrimSuffix(strings.TrimPrefix(strings.TrimPrefix(re, "("), "?:"), ")")
-	seen := map[string]bool{}
-	for method := range strings.SplitSeq(re, "|") {
-		seen[method] = true
-	}
-	for _, method := range []string{"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"} {
-		if !seen[method] {
-			return false, fail(at(path, 0)+".string_match.safe_regex.regex", "%q lacks %s; %s", re, method, want)
+func mirrors(ms []*routev3.RouteAction_RequestMirrorPolicy, path string) ([]route.Mirror, error) {
+	var out []route.Mirror
+	for i, m := range ms {
+		here := at(path, i)
+		r := route.Mirror{
+			Cluster: m.GetCluster(), ClusterHeader: strings.ToLower(m.GetClusterHeader()), Share: route.All,
+			KeepHost: m.GetDisableShadowHostSuffixAppend(), HostRewrite: m.GetHostRewriteLiteral(),
 		}
-		delete(seen, method)
+		if (r.Cluster == "") == (r.ClusterHeader == "") {
+			return nil, fail(here, "exactly one of cluster and cluster_header must be set")
+		}
+		var err error
+		if m.GetRuntimeFraction() != nil {
+			if r.Share, err = runtimeShare(m.GetRuntimeFraction(), here+".runtime_fraction"); err != nil {
+				return nil, err
+			}
+		}
+		if r.Mutations, err = headerSteps(m.GetRequestHeadersMutations(), here+".request_headers_mutations"); err != nil {
+			return nil, err
+		}
+		out = append(out, r)
 	}
-	if len(seen) > 0 {
-		return false, fail(at(path, 0)+".string_match.safe_regex.regex", "%q has more; %s", re, want)
-	}
-	return true, nil
+	return out, nil
 }
 
 func redirect(m *routev3.RedirectAction, path string) (*route.Redirect, error) {
@@ -199,33 +297,45 @@ func redirect(m *routev3.RedirectAction, path string) (*route.Redirect, error) {
 	if m.GetHttpsRedirect() {
 		out.Scheme = "https"
 	}
-	switch m.GetResponseCode() {
-	case routev3.RedirectAction_MOVED_PERMANENTLY:
-		out.Code = 301
-	case routev3.RedirectAction_FOUND:
-		out.Code = 302
-	case routev3.RedirectAction_SEE_OTHER:
-		out.Code = 303
-	case routev3.RedirectAction_TEMPORARY_REDIRECT:
-		out.Code = 307
-	case routev3.RedirectAction_PERMANENT_REDIRECT:
-		out.Code = 308
-	default:
+	if r := m.GetRegexRewrite(); r != nil {
+		var err error
+		if out.RegexRewrite, err = substitution(r, path+".regex_rewrite"); err != nil {
+			return nil, err
+		}
+	}
+	code, ok := map[routev3.RedirectAction_RedirectResponseCode]int{
+		routev3.RedirectAction_MOVED_PERMANENTLY: 301, routev3.RedirectAction_FOUND: 302, routev3.RedirectAction_SEE_OTHER: 303,
+		routev3.RedirectAction_TEMPORARY_REDIRECT: 307, routev3.RedirectAction_PERMANENT_REDIRECT: 308,
+	}[m.GetResponseCode()]
+	if !ok {
 		return nil, fail(path+".response_code", "unknown value %d", m.GetResponseCode())
 	}
+	out.Code = code
 	return out, nil
 }
 
-// maxDirectBody is Envoy's default bound for direct responses.
-const maxDirectBody = 4096
+// maxDirectBody is Envoy's default bound for direct responses; no configuration
+// raises it above directBodyCap.
+const (
+	maxDirectBody = 4096
+	directBodyCap = 1 << 20
+)
 
-func directResponse(m *routev3.DirectResponseAction, path string) (*route.DirectResponse, error) {
-	if m.GetBody().GetFilename() != "" {
-		return nil, fail(path+".body.filename", "unsupported; write the body into inline_string")
-	}
+// directResponse: a body in a file is for static configuration. A control plane
+// must not have the sidecar's files read out to whoever asks.
+func (d *decoder) directResponse(m *routev3.DirectResponseAction, path string) (*route.DirectResponse, error) {
 	out := &route.DirectResponse{Status: int(m.GetStatus()), Body: []byte(inline(m.GetBody()))}
-	if len(out.Body) > maxDirectBody {
-		return nil, fail(path+".body", "has %d bytes; %d are allowed", len(out.Body), maxDirectBody)
+	if name := m.GetBody().GetFilename(); name != "" {
+		if d.secrets == nil {
+			return nil, fail(path+".body.filename", "files are read for the routes of a bootstrap only; write the body into inline_string")
+		}
+		var err error
+		if out.Body, err = os.ReadFile(name); err != nil {
+			return nil, fail(path+".body.filename", "%v", err)
+		}
+	}
+	if len(out.Body) > d.maxDirectBody {
+		return nil, fail(path+".body", "has %d bytes; %d are allowed", len(out.Body), d.maxDirectBody)
 	}
 	return out, nil
 }

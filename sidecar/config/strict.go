@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -111,8 +112,16 @@ func (c *checker) extension(parent protoreflect.Message, fd protoreflect.FieldDe
 		return fail(path, "unsupported: extensions are not taken here")
 	}
 	url := a.GetTypeUrl()
+	if fc, ok := parent.Interface().(*routev3.FilterConfig); ok && url == "" {
+		return nil // an empty configuration switches a filter on
+	} else if ok && fc.GetDisabled() {
+		return nil // not looked at, as in Envoy
+	}
 	name := protoreflect.FullName(url[strings.LastIndexByte(url, '/')+1:])
 	t, ok := point.types[name]
+	if fc, filter := parent.Interface().(*routev3.FilterConfig); !ok && filter && fc.GetIsOptional() {
+		return nil
+	}
 	if !ok {
 		who := strconv.Quote(string(name))
 		if nf := parent.Descriptor().Fields().ByName("name"); nf != nil && nf.Kind() == protoreflect.StringKind {
@@ -160,4 +169,6 @@ type decoder struct {
 	runtime *runtime
 	// grpcOnly allows what only a control-plane cluster may have.
 	grpcOnly bool
+	// maxDirectBody is the route configuration's bound for direct responses.
+	maxDirectBody int
 }

@@ -4,14 +4,17 @@ import (
 	"encoding/json"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/xds/names"
@@ -53,6 +56,28 @@ func optional(d *durationpb.Duration, path string) (*time.Duration, error) {
 	}
 	v, err := duration(d, path)
 	return &v, err
+}
+
+// boolean reads a flag where absence matters.
+func boolean(b *wrapperspb.BoolValue) *bool {
+	if b == nil {
+		return nil
+	}
+	v := b.GetValue()
+	return &v
+}
+
+// only refuses fields of a message that is shared with other places and whose
+// other fields have no meaning here.
+func only(m proto.Message, path, why string, names ...protoreflect.Name) error {
+	var err error
+	m.ProtoReflect().Range(func(fd protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
+		if !slices.Contains(names, fd.Name()) {
+			err = fail(under(path, string(fd.Name())), "%s", why)
+		}
+		return err == nil
+	})
+	return err
 }
 
 // extension returns what the check unpacked from an Any.

@@ -92,6 +92,7 @@ type Conn struct {
 	ended        atomic.Pointer[Ending]
 	// parent carries this connection as one of its streams; nil for one of its own.
 	parent *Conn
+	kept   atomic.Pointer[sync.Map]
 
 	mu      sync.Mutex
 	drainer Drainer
@@ -115,13 +116,9 @@ func New(f Facts, request *authz.Evaluator) *Conn {
 	return c
 }
 
-// CheckRequest decides over a request by the rules that apply now: after a
-// listener update they are the new ones, also for connections older than it.
-func (c *Conn) CheckRequest(r authz.Request) authz.Decision {
-	d := c.requestAuthz.Load().CheckRequest(&c.AuthzPeer, r)
-	d.Count(c.Shard)
-	return d
-}
+// Rules decide over requests: those that apply now. After a listener update they
+// are the new ones, also for connections older than it.
+func (c *Conn) Rules() *authz.Evaluator { return c.requestAuthz.Load() }
 
 // SetRequestAuthz replaces the rules for requests.
 func (c *Conn) SetRequestAuthz(e *authz.Evaluator) { c.requestAuthz.Store(e) }
@@ -134,6 +131,21 @@ func (c *Conn) Draining() bool {
 
 // Shedding reports whether requests are to be refused because of overload.
 func (c *Conn) Shedding() bool { return c.Overload.RefuseRequests() }
+
+// Kept returns what is kept for the connection under a key, making it the first
+// time. It may be called for several exchanges at once.
+func (c *Conn) Kept(key any, make func() any) any {
+	m := c.kept.Load()
+	if m == nil {
+		c.kept.CompareAndSwap(nil, &sync.Map{})
+		m = c.kept.Load()
+	}
+	if v, ok := m.Load(key); ok {
+		return v
+	}
+	v, _ := m.LoadOrStore(key, make())
+	return v
+}
 
 // OnDrain registers who is told of a drain; at once when it has begun. nil
 // unregisters.

@@ -28,7 +28,10 @@ const (
 	brokeProtocol // the response was refused
 	timedOut      // the route's timeout
 	tryTimedOut   // the attempt's
+	tryIdle       // nothing moved for the attempt's idle timeout
 	idleTimedOut  // the stream's
+	lifeOver      // the exchange's longest duration
+	tooSlow       // the request was not received as a whole in time
 	clientGone
 	clientBroke // the request's body was refused
 	unwritable
@@ -85,27 +88,41 @@ func (a *attempt) dialContext() (context.Context, context.CancelFunc) {
 // run sends the request once. With responded, the response's head is there and the
 // connection is still held; otherwise everything was given back.
 func (a *attempt) run() outcome {
+	if o := a.choose(); o != responded {
+		return o
+	}
+	return a.try()
+}
+
+// choose picks a host and counts the request there; responded says that it did.
+func (a *attempt) choose() outcome {
 	x := a.x
-	h, err := x.cluster.Pick(x.tried[:x.ntried])
+	x.pick.Avoid = x.tried[:x.ntried]
+	h, err := x.cluster.PickFor(&x.pick)
 	if err != nil {
 		return noHost
 	}
 	a.host = h
 	x.noteTried(h)
 	a.remote = h.Addr()
-	own := h.Cluster()
-	if !own.StartRequest(x.d.Shard) {
+	if !h.Cluster().StartRequestAt(x.priority(), x.d.Shard) {
 		return overflow
 	}
 	h.Begin()
-	a.until = x.deadline
-	if p := x.sel.Retry; p != nil && p.PerTryTimeout > 0 {
-		a.until = min(x.deadline, monotonic()+int64(p.PerTryTimeout))
+	return responded
+}
+
+// try sends the request to the host that was chosen.
+func (a *attempt) try() outcome {
+	x, h := a.x, a.host
+	a.until = min(x.deadline, x.lifeEnd)
+	if t := x.timeouts.PerTry; t > 0 {
+		a.until = min(a.until, monotonic()+int64(t))
 	}
+	x.prepareAttempt(h.Hostname())
 	conn, err := h.Acquire(a.dial, x.d.Workload, x.req.Version == message.HTTP2, x.d.Shard)
 	if err != nil {
-		h.End()
-		own.EndRequest()
+		a.leaveHost()
 		return a.connectFailure(err)
 	}
 	o := a.exchange(conn)
@@ -113,9 +130,26 @@ func (a *attempt) run() outcome {
 		return o
 	}
 	a.report(o)
+	x.stopPump() // it holds the connection
 	a.drop(false)
-	x.stopPump()
 	return o
+}
+
+// leaveHost takes the request off the host's counts.
+func (a *attempt) leaveHost() {
+	a.host.End()
+	a.host.Cluster().EndRequestAt(a.x.priority())
+}
+
+// countBytes adds the last attempt's bytes to its cluster's.
+func (a *attempt) countBytes() {
+	if a.host == nil {
+		return
+	}
+	if m := a.host.Cluster().Metrics(); m != nil {
+		m.BytesSent.Add(a.x.d.Shard, uint64(a.sent))
+		m.BytesReceived.Add(a.x.d.Shard, uint64(a.received))
+	}
 }
 
 // exchange makes conn the attempt's connection, sends the request on it and reads the
@@ -142,14 +176,15 @@ func (a *attempt) exchange(conn *cluster.Conn) outcome {
 // drop gives the attempt's connection back; clean says that the exchange on it
 // ended so that another may begin.
 func (a *attempt) drop(clean bool) {
-	// The watchdog must not see the connection any more when another exchange has it.
+	// The watchdog must not see the connection any more when another exchange has it:
+	// disarmed, it interrupts nothing, and armed again it does not know it.
 	dog := a.x.dog
-	dog.await(max(a.firstAt, dog.lastActive.Load()), noDeadline, a.x.idleTimeout(), false)
+	dog.calm()
 	dog.upstream.Store(nil)
+	dog.await(max(a.firstAt, dog.lastActive.Load()), noDeadline, a.x.idleTimeout(), false)
 	a.up.leave(clean)
 	a.up = nil
-	a.host.End()
-	a.host.Cluster().EndRequest()
+	a.leaveHost()
 }
 
 func (a *attempt) connectFailure(err error) outcome {
@@ -183,10 +218,22 @@ func (a *attempt) connectFailure(err error) outcome {
 
 // expired tells whose deadline the attempt reached.
 func (a *attempt) expired() outcome {
-	if a.until < a.x.deadline {
-		return tryTimedOut
+	switch a.until {
+	case a.x.lifeEnd:
+		return lifeOver
+	case a.x.deadline:
+		return timedOut
 	}
-	return timedOut
+	return tryTimedOut
+}
+
+// idle is how long nothing may move in the attempt, 0 for ever.
+func (a *attempt) idle() int64 {
+	idle, try := a.x.idleTimeout(), int64(a.x.timeouts.PerTryIdle)
+	if try > 0 && (idle == 0 || try < idle) {
+		return try
+	}
+	return idle
 }
 
 // send writes the request and reads the response's head.
@@ -195,7 +242,11 @@ func (a *attempt) send() outcome {
 	// Where the body is here already, nobody waits for 100.
 	x.req.ExpectContinue = x.req.ExpectContinue && !x.complete
 	a.sentAt, a.firstAt = monotonic(), 0
-	x.dog.await(a.sentAt, a.until, x.idleTimeout(), true)
+	hard := a.until
+	if !x.complete {
+		hard = min(hard, x.receiveBy())
+	}
+	x.dog.await(a.sentAt, hard, a.idle(), true)
 	if err := a.up.send(a); err != nil {
 		return a.broken(err)
 	}
@@ -276,13 +327,20 @@ func (a *attempt) broken(err error) outcome {
 	x.dog.calm()
 	switch cause {
 	case causeHard:
+		if by := x.receiveBy(); by < x.lifeEnd && !x.requestRead() && monotonic() >= by {
+			return tooSlow
+		}
 		return a.expired()
 	case causeIdle:
+		if a.idle() != x.idleTimeout() {
+			return tryIdle
+		}
 		return idleTimedOut
 	case causeGone:
 		return clientGone
 	}
-	if p := x.pump; p != nil && p.ended() {
+	if p := x.pump; p != nil && p.gaveUp.Load() {
+		<-p.done
 		if p.refused != nil {
 			return clientBroke
 		}
@@ -307,7 +365,7 @@ func (a *attempt) report(o outcome) {
 		if !a.stale || o == brokeProtocol {
 			a.host.Report(cluster.OutcomeReset)
 		}
-	case timedOut, tryTimedOut:
+	case timedOut, tryTimedOut, tryIdle:
 		a.host.Report(cluster.OutcomeTimeout)
 	default:
 		return

@@ -15,6 +15,9 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
+// putOnly lets requests be retried whose method is PUT.
+var putOnly = []route.HeaderMatch{{Name: ":method", Value: &route.StringMatch{Exact: ptr("PUT")}}}
+
 const simpleGet = "GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
 
 // deadAddr is an address where nothing listens.
@@ -160,8 +163,8 @@ func TestRetries(t *testing.T) {
 		{"reset of an idempotent request", policy(route.RetryResetIdempotent, 1), "PUT", "hello", 1, "close", 200, 2, "retries=1"},
 		{"reset of a POST", policy(route.RetryResetIdempotent, 1), "POST", "hello", 1, "close", 503, 1, "503 UC"},
 		{"no policy", nil, "GET", "", 1, "close", 503, 1, "503 UC"},
-		{"idempotent only: POST", &route.RetryPolicy{On: route.Retry5xx, NumRetries: 1, IdempotentOnly: true}, "POST", "x", 1, "503", 503, 1, "retries=0"},
-		{"idempotent only: PUT", &route.RetryPolicy{On: route.Retry5xx, NumRetries: 1, IdempotentOnly: true, BackOffBase: 1}, "PUT", "x", 1, "503", 200, 2, "retries=1"},
+		{"request headers: POST", &route.RetryPolicy{On: route.Retry5xx, NumRetries: 1, RequestHeaders: putOnly}, "POST", "x", 1, "503", 503, 1, "retries=0"},
+		{"request headers: PUT", &route.RetryPolicy{On: route.Retry5xx, NumRetries: 1, RequestHeaders: putOnly, BackOffBase: 1}, "PUT", "x", 1, "503", 200, 2, "retries=1"},
 		{"attempt timeout", &route.RetryPolicy{On: route.RetryReset, NumRetries: 1, PerTryTimeout: 50 * time.Millisecond, BackOffBase: 1}, "GET", "", 1, "hang", 200, 2, "retries=1"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -207,7 +210,7 @@ func TestRetries(t *testing.T) {
 func TestRetryGoesElsewhere(t *testing.T) {
 	good := httpOrigin(t, echo)
 	b := newBed(t, deadAddr(t), deadAddr(t), good)
-	b.route().Forward.Retry = &route.RetryPolicy{On: route.RetryConnectFailure, NumRetries: 2, BackOffBase: 1, IdempotentOnly: true}
+	b.route().Forward.Retry = &route.RetryPolicy{On: route.RetryConnectFailure, NumRetries: 2, BackOffBase: 1}
 	b.start()
 	c := b.dial()
 	for range 12 {

@@ -8,6 +8,12 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
+
+	bodybuffer "github.com/hauberk-mesh/hauberk/sidecar/filter/buffer"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter/fault"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter/ratelimit"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
 const benchRequest = "GET /api/v1/items?id=42 HTTP/1.1\r\nHost: api.example.com\r\nUser-Agent: bench/1.0\r\nAccept: */*\r\n" +
@@ -67,6 +73,13 @@ func quiet(b *bed) *bed {
 	return b
 }
 
+// BenchmarkFilters is what rewrites, mutations and a chain of filters add.
+func BenchmarkFilters(b *testing.B) {
+	x := quiet(newBed(b, benchOrigin(b)))
+	x.everything()
+	bench(b, x.start().addr, 64)
+}
+
 func BenchmarkKeepAlive(b *testing.B) {
 	for _, conns := range []int{1, 64} {
 		b.Run(map[int]string{1: "c=1", 64: "c=64"}[conns], func(b *testing.B) {
@@ -111,9 +124,36 @@ func cpu() int64 {
 	return u.Utime.Nano() + u.Stime.Nano()
 }
 
+// everything has requests pass a rewrite, header mutations of all levels and filters
+// that find nothing to do.
+func (b *bed) everything() {
+	add := route.HeaderMutations{
+		RequestAdd:  []route.HeaderAdd{{Name: "X-A", Value: "1", Action: route.OverwriteIfExistsOrAdd}, {Name: "X-B", Value: "%REQ(:path)%"}},
+		ResponseAdd: []route.HeaderAdd{{Name: "X-A", Value: "1"}}, RequestRemove: []string{"x-custom"},
+	}
+	b.cfg.Routes.Headers, b.vhost().Headers, b.route().Headers = add, add, add
+	b.vhost().AttemptCountInRequest = true
+	b.route().Forward.PrefixRewrite, b.route().Forward.HostRewrite, b.route().Forward.AppendForwardedHost = "/v2/", "other", true
+	b.route().Forward.Retry = &route.RetryPolicy{On: route.Retry5xx, PerTryTimeout: time.Second}
+	b.filter("fault", &fault.Config{Abort: &fault.Abort{Status: 503}})
+	b.filter("limit", &ratelimit.Config{
+		Bucket: &ratelimit.Bucket{Max: 1 << 30, PerFill: 1, Interval: time.Second}, Enabled: route.All, Enforced: route.All,
+	})
+	b.filter("mutate", addHeader("me"))
+	b.filter("cors", CORSFilter{})
+	b.allowing("host", "api.example.com")
+	b.filter("buffer", &bodybuffer.Config{MaxBytes: 1 << 20})
+	b.route().Filters = override("mutate", addHeader("route"))
+}
+
 // TestNoAllocations holds the promise that a request on a kept-alive connection
 // allocates nothing, with every feature of the mesh's path on.
 func TestNoAllocations(t *testing.T) {
+	t.Run("plain", func(t *testing.T) { noAllocations(t, false) })
+	t.Run("filters", func(t *testing.T) { noAllocations(t, true) })
+}
+
+func noAllocations(t *testing.T, withFilters bool) {
 	if raceEnabled {
 		t.Skip("the race detector allocates")
 	}
@@ -121,6 +161,9 @@ func TestNoAllocations(t *testing.T) {
 	b.cfg.GenerateRequestID = true
 	b.cfg.UseRemoteAddress = true
 	b.cfg.NormalizePath = true
+	if withFilters {
+		b.everything()
+	}
 	b.start()
 	c, err := net.Dial("tcp", b.addr)
 	if err != nil {

@@ -18,7 +18,8 @@ type Config struct {
 	// Exactly one of RouteName (RDS) and Routes (inline).
 	RouteName string
 	Routes    *route.Config
-	// RBAC filters run in order before the router.
+	// Filters run in order before the router; RBAC are those of them that are RBAC.
+	Filters   []HTTPFilter
 	RBAC      []authz.HTTPFilter
 	AccessLog []telemetry.AccessLogConfig
 
@@ -26,6 +27,7 @@ type Config struct {
 	StreamIdleTimeout     time.Duration // 5 min when 0
 	RequestTimeout        time.Duration // whole request received, 0 for none
 	RequestHeadersTimeout time.Duration // 0 for none
+	MaxStreamDuration     time.Duration // whole exchange, 0 for none; a route may have its own
 	MaxRequestHeadersKB   int           // 60 when 0
 	MaxHeaders            int           // 100 when 0
 
@@ -46,7 +48,7 @@ type Config struct {
 	// taken from the members above.
 	HTTP2 *http2.Config
 	// Upgrades are the protocols that a request may switch to, "CONNECT" among them.
-	Upgrades []Upgrade
+	Upgrades []route.Upgrade
 }
 
 // Codec is Envoy's CodecType.
@@ -64,13 +66,6 @@ const (
 // Speaks tells whether a connection on which ALPN agreed on a protocol can be served.
 func (c Codec) Speaks(alpn string) bool {
 	return alpn == "h2" && c != CodecHTTP1 || alpn == "http/1.1" && c != CodecHTTP2
-}
-
-// Upgrade allows a protocol to be switched to, or takes back what a wider
-// configuration allows. Types are compared without case.
-type Upgrade struct {
-	Type     string
-	Disabled bool
 }
 
 // EscapedSlashes is what happens to %2F and %5C in a path.

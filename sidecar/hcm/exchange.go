@@ -2,13 +2,13 @@ package hcm
 
 import (
 	"context"
-	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
@@ -38,19 +38,36 @@ type exchange struct {
 	keep     bool
 	pump     *pump // reads and sends what is not in payload, nil without need
 
-	resp     *message.Response
-	response message.Response // what resp points to
+	resp *message.Response
 
+	table    *route.Table
 	sel      route.Selected
-	formats  *formats
+	timeouts route.Timeouts
+	asker    route.Client
+	cookies  []*route.CookieHash // that the response has to set
+	original string              // the authority before it is rewritten
+	keepUpTo int                 // bytes of the body that are kept
+
+	// The filters that were asked, what they see, and what they keep.
+	asked      uint64
+	fctx       filter.Context
+	states     []filter.State
+	rules      *authz.Evaluator
+	levels     [4][]route.FilterOverride
+	overridden bool // levels has anything
+	binding    *binding
+
 	cluster  *cluster.Cluster
-	attempt  attempt
+	attempt  *attempt
+	pick     cluster.PickContext
 	tried    [8]*cluster.Host
 	ntried   int
 	attempts int
 	// staleRetried: the one retry that needs no policy was used.
 	staleRetried bool
+	afterTimeout bool             // the last attempt's own time was over
 	deadline     int64            // of the whole response, noDeadline for none
+	lifeEnd      int64            // of the whole exchange, noDeadline for none
 	retrying     *cluster.Cluster // holds a place in its retry budget
 
 	// What is to be told of the exchange.
@@ -76,8 +93,9 @@ type exchange struct {
 
 var exchanges = sync.Pool{New: func() any {
 	x := new(exchange)
-	x.req, x.resp = &x.request, &x.response
+	x.req, x.resp, x.attempt = &x.request, new(message.Response), new(attempt)
 	x.attempt.init(x)
+	x.forgetRoute()
 	return x
 }}
 
@@ -92,7 +110,7 @@ func (x *exchange) release() {
 	x.req = &x.request
 	x.next()
 	x.h1.release()
-	x.d, x.ctx, x.dog, x.client, x.formats = nil, nil, nil, nil, nil
+	x.d, x.ctx, x.dog, x.client = nil, nil, nil, nil
 	exchanges.Put(x)
 }
 
@@ -111,7 +129,7 @@ func (x *exchange) next() {
 	x.used = false
 	x.resetRequest()
 	x.h1.next()
-	x.response.Reset()
+	x.resp.Reset()
 	x.attempt.reset()
 	x.payload, x.complete, x.keep, x.pump = nil, false, false, nil
 	for i := range x.ntried {
@@ -120,9 +138,10 @@ func (x *exchange) next() {
 	x.ntried, x.attempts, x.retrying = 0, 0, nil
 	x.received, x.sent = 0, 0
 	x.flags, x.status, x.details = 0, 0, ""
-	x.decided, x.tunnel, x.local, x.closeAfter, x.responded, x.staleRetried = false, false, false, false, false, false
+	x.decided, x.tunnel, x.local, x.closeAfter, x.responded = false, false, false, false, false
+	x.staleRetried, x.afterTimeout = false, false
 	x.decision = authz.Decision{}
-	x.sel, x.cluster = route.Selected{}, nil
+	x.forgetRoute()
 	if cap(x.store) > keepBuffer {
 		x.store = nil
 	}
@@ -142,8 +161,9 @@ func (x *exchange) serve() {
 			x.req.Scheme = "https"
 		}
 	}
-	x.takeBuffered()
-	if x.admit() {
+	if err := x.takeBuffered(); err != nil {
+		x.refuseBody(err)
+	} else if x.admit() {
 		x.forward()
 	}
 	x.finish()
@@ -157,22 +177,16 @@ func (x *exchange) admit() bool {
 		x.localReply(&reply{status: 503, body: "overloaded", details: "overload", close: true})
 		return false
 	}
-	if x.wantsTunnel() && !x.allowTunnel() {
-		x.localReply(&reply{status: 403, details: "upgrade_failed", close: x.req.Method == "CONNECT"})
-		return false
-	}
 	if !x.normalizePath() {
 		return false
 	}
 	x.identifyClient()
-	d := x.d.CheckRequest(x.req)
-	x.decided, x.decision = true, d
-	if !d.Allowed {
-		x.flags |= telemetry.FlagUnauthorized
-		x.localReply(&reply{status: 403, body: "RBAC: access denied", details: "rbac_access_denied"})
+	x.selectRoute()
+	if x.wantsTunnel() && !x.allowTunnel() {
+		x.localReply(&reply{status: 403, details: "upgrade_failed", close: x.req.Method == "CONNECT"})
 		return false
 	}
-	return x.route()
+	return x.runFilters() && x.act()
 }
 
 // normalizePath applies the path rules; it answers when they refuse.
@@ -192,66 +206,50 @@ func (x *exchange) normalizePath() bool {
 	return true
 }
 
-// route selects what is to be done and answers redirects and direct responses.
-func (x *exchange) route() bool {
-	table := x.m.routes()
-	if table == nil {
-		x.flags |= telemetry.FlagNoRoute
-		x.localReply(&reply{status: 404, details: "route_configuration_not_received"})
-		return false
+// refuseBody answers a request whose body is known to be malformed before anything of
+// it was sent on: an origin that answers early must not hide the refusal.
+func (x *exchange) refuseBody(err error) {
+	status, reason, _ := refusal(err)
+	if x.m.metrics != nil {
+		x.m.metrics.ProtocolErrors.With("downstream", reason).Inc(x.d.Shard)
 	}
-	x.sel = table.Select(x.req, rand.Uint64())
-	x.formats = x.m.formatsOf(table)
-	r := x.sel.Route
-	switch {
-	case r == nil:
-		x.flags |= telemetry.FlagNoRoute
-		x.localReply(&reply{status: 404, details: "route_not_found"})
-		return false
-	case r.Redirect != nil:
-		x.localReply(&reply{status: redirectStatus(r.Redirect), details: "direct_response", location: x.redirectLocation(r)})
-		return false
-	case r.Direct != nil:
-		x.localReply(&reply{status: r.Direct.Status, body: string(r.Direct.Body), details: "direct_response"})
-		return false
-	}
-	if x.cluster = x.m.clusters.Get(x.sel.Cluster); x.cluster == nil {
-		x.flags |= telemetry.FlagNoCluster
-		x.localReply(&reply{status: 503, details: "cluster_not_found"})
-		return false
-	}
-	return true
+	x.flags |= telemetry.FlagDownstreamProtocolError
+	x.localReply(&reply{status: status, details: reason, close: true})
 }
 
-// takeBuffered makes the part of the body that has arrived the payload. An error
-// shows again to whoever reads on.
-func (x *exchange) takeBuffered() {
+// takeBuffered makes the part of the body that has arrived the payload. It returns
+// the error of a body that is refused; others show again to whoever reads on.
+func (x *exchange) takeBuffered() error {
 	x.keep = true
 	body := x.req.Body
 	if body == nil {
 		x.complete = true
-		return
+		return nil
 	}
 	x.store = x.store[:0]
 	for !x.complete && body.Ready() {
 		data, last, err := body.Next()
 		if err != nil {
-			return
+			if _, _, ok := refusal(err); ok {
+				return err
+			}
+			return nil
 		}
 		x.received += int64(len(data))
 		if last && len(x.store) == 0 {
 			// The bytes stay where they are: nothing is read from the client
 			// until the exchange is over.
 			x.payload, x.complete = data, true
-			return
+			return nil
 		}
 		x.store = append(x.store, data...)
 		x.payload, x.complete = x.store, last
 		if len(x.store) > replayLimit {
 			x.keep = false
-			return
+			return nil
 		}
 	}
+	return nil
 }
 
 // finish reports the exchange.
@@ -263,12 +261,7 @@ func (x *exchange) finish() {
 	}
 	d.PeerMetrics.Request(d.Shard, x.status, x.flags, took)
 	d.PeerMetrics.Bytes(d.Shard, x.received, x.sent)
-	if a := &x.attempt; a.host != nil {
-		if m := a.host.Cluster().Metrics(); m != nil {
-			m.BytesSent.Add(d.Shard, uint64(a.sent))
-			m.BytesReceived.Add(d.Shard, uint64(a.received))
-		}
-	}
+	x.attempt.countBytes()
 	if x.m.access != nil {
 		r := x.record()
 		r.Duration = took
@@ -278,6 +271,7 @@ func (x *exchange) finish() {
 		x.rec.Release()
 		x.rec = nil
 	}
+	x.endFilters()
 }
 
 // record fills in what is known so far: for the access log, and for header values
@@ -308,7 +302,7 @@ func (x *exchange) record() *telemetry.Record {
 		}
 		r.Cluster = x.sel.Cluster
 	}
-	a := &x.attempt
+	a := x.attempt
 	r.UpstreamHost, r.UpstreamLocal = a.remote, a.local
 	r.UpstreamPeerID, r.UpstreamOwnID, r.UpstreamTLSVersion = a.peer, a.own, a.tls
 	r.UpstreamTransportFailure = a.failure

@@ -1,8 +1,6 @@
 package hcm
 
 import (
-	"strconv"
-
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
@@ -21,16 +19,12 @@ func (x *exchange) forward() {
 		return
 	}
 	x.mutateRequest()
-	fw := x.sel.Route.Forward
 	x.deadline = noDeadline
-	if fw.Timeout > 0 {
-		if x.complete {
-			x.deadline = x.startMono + int64(fw.Timeout)
-			if x.req.Body != nil {
-				x.deadline = monotonic() + int64(fw.Timeout)
-			}
+	if t := int64(x.timeouts.Total); t > 0 && x.complete {
+		x.deadline = x.startMono + t
+		if x.req.Body != nil {
+			x.deadline = monotonic() + t
 		}
-		x.addTimeoutHeader(int64(fw.Timeout))
 	}
 	for {
 		x.attempts++
@@ -52,22 +46,13 @@ func (x *exchange) forward() {
 	}
 }
 
-// addTimeoutHeader tells the upstream how long an answer is of use.
-func (x *exchange) addTimeoutHeader(timeout int64) {
-	x.scratch = strconv.AppendInt(x.scratch[:0], timeout/1e6, 10)
-	x.req.Fields.SetBytes("x-envoy-expected-rq-timeout-ms", x.scratch)
-}
-
 // pullBody reads a small body of known length as a whole: then the exchange stays
 // on one goroutine, and every attempt can send the same.
 func (x *exchange) pullBody() bool {
 	if x.complete || x.req.ContentLength < 0 || x.req.ContentLength > replayLimit || x.req.ExpectContinue {
 		return true
 	}
-	hard := int64(noDeadline)
-	if x.m.requestTimeout > 0 {
-		hard = x.startMono + x.m.requestTimeout
-	}
+	hard := x.receiveBy()
 	x.dog.await(monotonic(), hard, x.idleTimeout(), false)
 	have := len(x.store)
 	x.store = grow(x.store, int(x.req.ContentLength))
@@ -75,28 +60,52 @@ func (x *exchange) pullBody() bool {
 		n, last, err := x.client.fill(x.store[have:])
 		have += n
 		x.received += int64(n)
-		if err == nil {
-			x.complete = last
-			continue
-		}
-		x.closeAfter = true
-		if status, reason, ok := refusal(err); ok {
-			x.flags |= telemetry.FlagDownstreamProtocolError
-			x.localReply(&reply{status: status, details: reason, close: true})
+		if err != nil {
+			x.bodyFailed(err, hard)
 			return false
 		}
-		if x.timedOut(err) {
-			if x.dog.cause.Load() == causeIdle {
-				x.flags |= telemetry.FlagStreamIdleTimeout
-			}
-			x.localReply(&reply{status: 408, body: "request timeout", details: "request_overall_timeout", close: true})
-			return false
-		}
-		x.clientLeft()
-		return false
+		x.complete = last
 	}
 	x.payload = x.store[:have]
+	x.keep = x.keep && have <= x.keepUpTo
 	return true
+}
+
+// tooSlowReply is for a request that is not whole in time.
+var tooSlowReply = reply{status: 408, body: "request timeout", details: "request_overall_timeout", close: true}
+
+// receiveBy is until when the whole request has to be here. What follows an upgrade is
+// no part of it.
+func (x *exchange) receiveBy() int64 {
+	if x.m.requestTimeout > 0 && !x.tunnel {
+		return min(x.lifeEnd, x.startMono+x.m.requestTimeout)
+	}
+	return x.lifeEnd
+}
+
+// bodyFailed answers a request whose body did not come whole; hard was the time for
+// it.
+func (x *exchange) bodyFailed(err error, hard int64) {
+	x.closeAfter = true
+	if status, reason, ok := refusal(err); ok {
+		x.flags |= telemetry.FlagDownstreamProtocolError
+		x.localReply(&reply{status: status, details: reason, close: true})
+		return
+	}
+	if !x.timedOut(err) {
+		x.clientLeft()
+		return
+	}
+	cause := x.dog.cause.Load()
+	if cause == causeHard && hard == x.lifeEnd {
+		x.fail(lifeOver)
+		return
+	}
+	if cause == causeIdle {
+		x.flags |= telemetry.FlagStreamIdleTimeout
+	}
+	slow := tooSlowReply
+	x.localReply(&slow)
 }
 
 // refusal tells how a message that its codec refused is answered.
@@ -180,6 +189,14 @@ func (x *exchange) fail(o outcome) {
 	case tryTimedOut:
 		x.flags |= telemetry.FlagUpstreamRequestTimeout
 		r.status, r.body, r.details = 504, "upstream request timeout", "upstream_per_try_timeout"
+	case tryIdle:
+		x.flags |= telemetry.FlagUpstreamRequestTimeout
+		r.status, r.body, r.details = 504, "upstream request timeout", "upstream_per_try_idle_timeout"
+	case lifeOver:
+		x.flags |= telemetry.FlagDurationTimeout
+		r.status, r.body, r.details = 408, "downstream duration timeout", "max_duration_timeout"
+	case tooSlow:
+		r = tooSlowReply
 	case idleTimedOut:
 		x.flags |= telemetry.FlagStreamIdleTimeout
 		r.status, r.body, r.details = 504, "stream timeout", "stream_idle_timeout"

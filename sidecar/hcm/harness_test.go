@@ -38,7 +38,8 @@ type bed struct {
 	metrics  *telemetry.Metrics
 	logPath  string
 
-	tls *tls.Config // of the listener, nil for plaintext
+	tls   *tls.Config  // of the listener, nil for plaintext
+	table *route.Table // instead of inline routes
 
 	addr  string
 	m     *Manager
@@ -95,7 +96,9 @@ func (b *bed) cluster(name string, addrs ...string) {
 func (b *bed) start() *bed {
 	b.t.Helper()
 	logs := telemetry.NewLogs(b.metrics)
-	m, err := New(b.cfg, Options{Clusters: b.clusters, Logs: logs, Metrics: b.metrics})
+	m, err := New(b.cfg, Options{
+		Clusters: b.clusters, Logs: logs, Metrics: b.metrics, Routes: func() *route.Table { return b.table },
+	})
 	if err != nil {
 		b.t.Fatal(err)
 	}

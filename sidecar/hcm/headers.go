@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
-	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
@@ -19,7 +18,7 @@ func (x *exchange) identifyClient() {
 	// Control headers would let a client choose timeouts and retries; the
 	// informational ones are kept from a peer that proved to be part of the mesh.
 	if f.Has(message.XEnvoyOther) {
-		f.DelID(message.XEnvoyOther)
+		x.dropControls(f)
 	}
 	f.DelID(message.XEnvoyInternal)
 	f.DelID(message.XEnvoyOverloaded)
@@ -45,6 +44,21 @@ func (x *exchange) identifyClient() {
 		f.AddBytes("x-request-id", x.scratch)
 	}
 	x.forwardClientCert()
+}
+
+// dropControls removes control headers. Those that choose faults stay where the
+// configuration asks for them.
+func (x *exchange) dropControls(f *message.Fields) {
+	if !x.m.chain.faultHeaders {
+		f.DelID(message.XEnvoyOther)
+		return
+	}
+	const faults = "x-envoy-fault-"
+	for i := f.Find(message.XEnvoyOther, 0); i >= 0; i = f.Find(message.XEnvoyOther, i+1) {
+		if name, _, _ := f.At(i); len(name) < len(faults) || !message.EqualFold(name[:len(faults)], faults) {
+			f.DelAt(i)
+		}
+	}
 }
 
 func (x *exchange) appendForwardedFor(a net.Addr) {
@@ -120,126 +134,4 @@ func appendUUID(dst []byte) []byte {
 		dst = append(dst, hexDigits[c>>4], hexDigits[c&15])
 	}
 	return dst
-}
-
-// mutateRequest applies the selected route to the request: host, path, headers.
-// It runs once, before the first attempt.
-func (x *exchange) mutateRequest() {
-	fw := x.sel.Route.Forward
-	if x.sel.Leg != nil {
-		x.mutate(&x.req.Fields, x.sel.Leg.Headers.RequestAdd, x.sel.Leg.Headers.RequestRemove)
-	}
-	x.mutate(&x.req.Fields, x.sel.Route.Headers.RequestAdd, x.sel.Route.Headers.RequestRemove)
-	x.mutate(&x.req.Fields, x.sel.VirtualHost.Headers.RequestAdd, x.sel.VirtualHost.Headers.RequestRemove)
-	if fw.PrefixRewrite != "" {
-		x.scratch = x.sel.Route.AppendPath(x.scratch[:0], x.req.Path)
-		if x.scratch[0] != '/' {
-			x.scratch = append([]byte{'/'}, x.scratch...)
-		}
-		if message.View(x.scratch) != x.req.Path {
-			x.req.Fields.SetID(message.XEnvoyOriginalPath, x.req.Path)
-			x.req.SetPath(message.View(x.scratch))
-		}
-	}
-	if fw.HostRewrite != "" {
-		x.req.SetAuthority(fw.HostRewrite)
-	}
-}
-
-// mutateResponse applies the selected route's changes to a response that an
-// upstream, or we ourselves, gave.
-func (x *exchange) mutateResponse() {
-	if x.sel.Route == nil {
-		return
-	}
-	if x.sel.Leg != nil {
-		x.mutate(&x.resp.Fields, x.sel.Leg.Headers.ResponseAdd, x.sel.Leg.Headers.ResponseRemove)
-	}
-	x.mutate(&x.resp.Fields, x.sel.Route.Headers.ResponseAdd, x.sel.Route.Headers.ResponseRemove)
-	x.mutate(&x.resp.Fields, x.sel.VirtualHost.Headers.ResponseAdd, x.sel.VirtualHost.Headers.ResponseRemove)
-}
-
-func (x *exchange) mutate(f *message.Fields, adds []route.HeaderAdd, removes []string) {
-	for _, name := range removes {
-		f.Del(name)
-	}
-	for i := range adds {
-		a := &adds[i]
-		value := a.Value
-		if format := x.formats.byAdd[a]; format != nil {
-			x.scratch = format.AppendHeader(x.scratch[:0], x.record())
-			value = message.View(x.scratch)
-			if value == "" {
-				continue
-			}
-		}
-		addHeader(f, a, value)
-	}
-}
-
-func addHeader(f *message.Fields, a *route.HeaderAdd, value string) {
-	switch a.Action {
-	case route.AppendIfExistsOrAdd:
-		f.Add(a.Name, value)
-		return
-	case route.OverwriteIfExistsOrAdd:
-		f.Set(strings.ToLower(a.Name), value)
-		return
-	}
-	lower := strings.ToLower(a.Name)
-	_, exists := f.Get(lower)
-	switch {
-	case a.Action == route.AddIfAbsent && !exists:
-		f.Add(a.Name, value)
-	case a.Action == route.OverwriteIfExists && exists:
-		f.Set(lower, value)
-	}
-}
-
-func redirectStatus(r *route.Redirect) int {
-	if r.Code == 0 {
-		return 301
-	}
-	return r.Code
-}
-
-// redirectLocation builds the Location of a redirect (a rare thing: it allocates).
-func (x *exchange) redirectLocation(r *route.Route) string {
-	d := r.Redirect
-	scheme, host := x.req.Scheme, x.req.Authority
-	if d.Scheme != "" {
-		scheme = d.Scheme
-	}
-	if d.Host != "" {
-		host = d.Host
-	}
-	if d.Port != 0 || d.Scheme != "" {
-		host = stripPort(host)
-	}
-	if d.Port != 0 {
-		host = joinPort(host, d.Port)
-	}
-	path, query, hasQuery := strings.Cut(x.req.Path, "?")
-	switch {
-	case d.Path != "":
-		path, hasQuery = d.Path, hasQuery && !strings.Contains(d.Path, "?")
-	case d.PrefixRewrite != "":
-		path = rewritePrefix(r, path, d.PrefixRewrite)
-	}
-	loc := scheme + "://" + host + path
-	if hasQuery && !d.StripQuery {
-		loc += "?" + query
-	}
-	return loc
-}
-
-func rewritePrefix(r *route.Route, path, replacement string) string {
-	matched := len(path)
-	switch {
-	case r.Match.Prefix != nil:
-		matched = len(*r.Match.Prefix)
-	case r.Match.PathSeparatedPrefix != nil:
-		matched = len(*r.Match.PathSeparatedPrefix)
-	}
-	return replacement + path[min(matched, len(path)):]
 }

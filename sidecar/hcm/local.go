@@ -1,10 +1,9 @@
 package hcm
 
 import (
-	"net"
-	"strconv"
-
+	"github.com/hauberk-mesh/hauberk/sidecar/filter"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -19,6 +18,7 @@ type reply struct {
 	location   string
 	overloaded bool
 	close      bool
+	filter     *filter.Reply // where a filter answers
 }
 
 // localReply sends r. The connection goes on unless r says otherwise or the
@@ -43,13 +43,25 @@ func (x *exchange) localReply(r *reply) {
 	if r.overloaded {
 		f.AddID(message.XEnvoyOverloaded, "true")
 	}
+	more := r.body != "" && x.req.Method != "HEAD"
+	if route.IsGRPC(x.req) {
+		status := grpcStatus(r.status)
+		if r.filter != nil && r.filter.GRPC != filter.NoGRPC {
+			status = r.filter.GRPC
+		}
+		x.answerGRPC(status, r.body)
+		more = false
+	}
+	if r.filter != nil && r.filter.Headers != nil {
+		r.filter.Headers(f)
+	}
 	x.mutateResponse()
+	x.filterResponse()
 	x.finishHeaders()
 	if x.m.serverName == "" {
 		f.SetID(message.Server, "hauberk")
 	}
 	x.dog.await(monotonic(), noDeadline, x.m.streamIdle, false)
-	more := r.body != "" && x.req.Method != "HEAD"
 	if r.status == 204 || r.status == 304 || r.status < 200 {
 		resp.ContentLength, more = message.UnknownLength, false
 	}
@@ -71,12 +83,3 @@ func (x *exchange) localReply(r *reply) {
 	}
 	x.flush()
 }
-
-func stripPort(host string) string {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		return h
-	}
-	return host
-}
-
-func joinPort(host string, port int) string { return host + ":" + strconv.Itoa(port) }

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,6 +26,8 @@ type Options struct {
 	// Logs opens the access logs; needed when there are any.
 	Logs    *telemetry.Logs
 	Metrics *telemetry.Metrics
+	// ServiceCluster is the cluster that this node says it belongs to.
+	ServiceCluster string
 	// Timers are shared by all managers of a process; made when nil.
 	Timers *Timers
 	Log    *slog.Logger // slog.Default when nil
@@ -42,6 +42,7 @@ type Manager struct {
 	metrics  *telemetry.Metrics
 	log      *slog.Logger
 	access   *telemetry.Log
+	chain    *chain
 	timers   *Timers
 	ownTimer bool
 
@@ -52,18 +53,11 @@ type Manager struct {
 	streamIdle     int64
 	requestTimeout int64
 	headersTimeout int64
+	maxDuration    time.Duration
 	serverName     string
 	http2          *http2.Config
 
-	formats atomic.Pointer[formats]
-	build   sync.Mutex // of formats
-	date    atomic.Pointer[dateLine]
-}
-
-// formats are the header values of a route table that hold operators.
-type formats struct {
-	table *route.Table
-	byAdd map[*route.HeaderAdd]*telemetry.Format
+	date atomic.Pointer[dateLine]
 }
 
 var _ downstream.Handler = (*Manager)(nil)
@@ -81,27 +75,28 @@ func New(cfg *Config, o Options) (*Manager, error) {
 		idle:           int64(orDefault(cfg.IdleTimeout, time.Hour)),
 		streamIdle:     int64(orDefault(cfg.StreamIdleTimeout, 5*time.Minute)),
 		requestTimeout: int64(cfg.RequestTimeout), headersTimeout: int64(cfg.RequestHeadersTimeout),
-		serverName: cfg.ServerName,
+		maxDuration: cfg.MaxStreamDuration, serverName: cfg.ServerName,
 	}
 	if m.log == nil {
 		m.log = slog.Default()
 	}
 	m.log = m.log.With("component", "hcm")
 	var err error
+	if m.chain, err = m.newChain(cfg, o); err != nil {
+		return nil, fmt.Errorf("hcm: %w", err)
+	}
 	switch {
 	case cfg.Routes != nil:
 		table, err := route.Compile(cfg.Routes)
 		if err != nil {
 			return nil, fmt.Errorf("hcm: %w", err)
 		}
+		if b := m.chain.bind(table); b.err != nil {
+			return nil, fmt.Errorf("hcm: %w", b.err)
+		}
 		m.routes = func() *route.Table { return table }
 	case o.Routes == nil:
 		return nil, errors.New("hcm: there are neither inline routes nor a source of them")
-	}
-	if cfg.Routes != nil {
-		if err := CheckFormats(cfg.Routes); err != nil {
-			return nil, fmt.Errorf("hcm: %w", err)
-		}
 	}
 	if len(cfg.AccessLog) > 0 {
 		if o.Logs == nil {
@@ -160,67 +155,6 @@ func (m *Manager) ServeStream(ctx context.Context, d *downstream.Conn) {
 	if preface != nil {
 		m.serveHTTP2(ctx, d, stream.WithPrefix(d.Stream, preface))
 	}
-}
-
-// CheckFormats refuses a route configuration whose header values hold operators
-// that do not exist. A source of tables calls it before it hands out a table.
-func CheckFormats(c *route.Config) error {
-	_, err := compileFormats(c)
-	return err
-}
-
-func compileFormats(c *route.Config) (map[*route.HeaderAdd]*telemetry.Format, error) {
-	out := map[*route.HeaderAdd]*telemetry.Format{}
-	var failed error
-	each := func(where string, h *route.HeaderMutations) {
-		for _, adds := range [][]route.HeaderAdd{h.RequestAdd, h.ResponseAdd} {
-			for i := range adds {
-				if !strings.Contains(adds[i].Value, "%") {
-					continue
-				}
-				f, err := telemetry.ParseFormat(adds[i].Value)
-				if err != nil && failed == nil {
-					failed = fmt.Errorf("%s: header %s: %w", where, adds[i].Name, err)
-				}
-				out[&adds[i]] = f
-			}
-		}
-	}
-	for i := range c.VirtualHosts {
-		vh := &c.VirtualHosts[i]
-		each("virtual host "+vh.Name, &vh.Headers)
-		for j := range vh.Routes {
-			r := &vh.Routes[j]
-			where := fmt.Sprintf("virtual host %s route %d", vh.Name, j)
-			each(where, &r.Headers)
-			if r.Forward != nil {
-				for k := range r.Forward.Weighted {
-					each(where, &r.Forward.Weighted[k].Headers)
-				}
-			}
-		}
-	}
-	return out, failed
-}
-
-// formatsOf returns the compiled formats of a table, compiling them when the table
-// is new.
-func (m *Manager) formatsOf(t *route.Table) *formats {
-	if f := m.formats.Load(); f != nil && f.table == t {
-		return f
-	}
-	m.build.Lock()
-	defer m.build.Unlock()
-	if f := m.formats.Load(); f != nil && f.table == t {
-		return f
-	}
-	byAdd, err := compileFormats(t.Config())
-	if err != nil {
-		m.log.Error("route table with an invalid header format", "err", err)
-	}
-	f := &formats{table: t, byAdd: byAdd}
-	m.formats.Store(f)
-	return f
 }
 
 // dateLine is the Date of one second, made once in it.

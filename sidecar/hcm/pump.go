@@ -14,6 +14,9 @@ type pump struct {
 	done chan struct{}
 	// last is set when the body's end was read: what remains is one write.
 	last atomic.Bool
+	// gaveUp is set before the wait for a response is interrupted: done is closed
+	// right after.
+	gaveUp atomic.Bool
 
 	// Valid once done is closed.
 	refused   error // the body broke the protocol
@@ -50,8 +53,10 @@ func (x *exchange) runPump(p *pump, up upstream) {
 			default:
 				p.clientErr = true
 			}
-			// Whoever waits for the response learns that none is to be waited for.
-			defer up.stopReading()
+			// Whoever waits for the response learns that none is to be waited for. The
+			// connection is the attempt's until done is closed.
+			p.gaveUp.Store(true)
+			up.stopReading()
 			return
 		}
 		x.received += int64(len(data))
@@ -86,7 +91,7 @@ func (x *exchange) remember(data []byte) {
 	if !x.keep {
 		return
 	}
-	if len(x.store)+len(data) > replayLimit {
+	if len(x.store)+len(data) > x.keepUpTo {
 		x.keep = false
 		return
 	}
@@ -95,11 +100,13 @@ func (x *exchange) remember(data []byte) {
 }
 
 // startResponseClock: the route's timeout begins when the request has been received
-// as a whole.
+// as a whole, and what bounded that ends.
 func (x *exchange) startResponseClock() {
-	if t := x.sel.Route.Forward.Timeout; t > 0 {
-		x.dog.bound(monotonic() + int64(t))
+	until := x.attempt.until
+	if t := x.timeouts.Total; t > 0 {
+		until = min(until, monotonic()+int64(t))
 	}
+	x.dog.bound(until)
 }
 
 // settlePump gives a body that was read to its end the moment that its last write

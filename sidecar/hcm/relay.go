@@ -13,6 +13,7 @@ func (x *exchange) relay() {
 	x.status, x.details = x.resp.Status, "via_upstream"
 	x.addServiceTime()
 	x.mutateResponse()
+	x.filterResponse()
 	x.finishHeaders()
 	if x.switched() {
 		x.relayTunnel()
@@ -76,6 +77,12 @@ func (x *exchange) bodyBroken(err error) {
 	switch o {
 	case timedOut, tryTimedOut:
 		x.abort(telemetry.FlagUpstreamRequestTimeout, "response_timeout")
+	case tryIdle:
+		x.abort(telemetry.FlagUpstreamRequestTimeout, "upstream_per_try_idle_timeout")
+	case lifeOver:
+		x.abort(telemetry.FlagDurationTimeout, "max_duration_timeout")
+	case tooSlow:
+		x.abort(0, tooSlowReply.details)
 	case idleTimedOut:
 		x.abort(telemetry.FlagStreamIdleTimeout, "stream_idle_timeout")
 	case clientGone:
@@ -103,7 +110,7 @@ func (x *exchange) abort(f telemetry.Flags, details string) {
 
 // endUpstream finishes with the upstream; whole says that the response came whole.
 func (x *exchange) endUpstream(whole bool) {
-	clean := whole && x.requestRead() && (x.pump == nil || x.pump.upErr == nil) && x.attempt.up.clean(&x.attempt)
+	clean := whole && x.requestRead() && (x.pump == nil || x.pump.upErr == nil) && x.attempt.up.clean(x.attempt)
 	x.stopPump()
 	x.attempt.drop(clean)
 }

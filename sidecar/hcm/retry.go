@@ -1,8 +1,6 @@
 package hcm
 
 import (
-	"math/rand/v2"
-	"slices"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
@@ -22,7 +20,7 @@ func (x *exchange) retryFailure(o outcome) bool {
 		return false
 	}
 	switch o {
-	case noHost, overflow, timedOut, idleTimedOut, clientGone, clientBroke, unwritable:
+	case noHost, overflow, timedOut, idleTimedOut, lifeOver, tooSlow, clientGone, clientBroke, unwritable:
 		return false
 	}
 	// A pooled connection that its peer had closed: the request was not refused for
@@ -38,58 +36,40 @@ func (x *exchange) retryFailure(o outcome) bool {
 	if p == nil || !x.wantsRetry(p, o) {
 		return false
 	}
-	return x.startRetry(p)
+	x.afterTimeout = o == tryTimedOut || o == tryIdle
+	return x.mayRetry(p) && x.waitTurn(p.BackOff(x.attempts))
 }
 
-// wantsRetry applies the conditions to a failure. Those under which nothing of the
-// request was sent hold for every method.
+// wantsRetry applies the policy's conditions to a failure.
 func (x *exchange) wantsRetry(p *route.RetryPolicy, o outcome) bool {
-	anyFailure := p.On&(route.Retry5xx|route.RetryGatewayError|route.RetryReset) != 0
+	f := route.Reset
 	switch {
 	case o == connectFailed || o == connectTimeout:
-		return p.On&(route.RetryConnectFailure|route.RetryResetBeforeRequest) != 0 || anyFailure
-	case o == refused, o == reset && !x.attempt.wrote:
-		return p.On&(route.RetryResetBeforeRequest|route.RetryRefusedStream) != 0 || anyFailure
+		f = route.NotConnected
+	case o == refused:
+		f = route.Refused
+	case o == reset && !x.attempt.wrote:
+		f = route.ResetUnsent
 	}
-	if (o == reset || o == remoteReset) && p.On&route.RetryResetIdempotent != 0 && x.req.Idempotent() {
-		return true
-	}
-	if p.IdempotentOnly && !x.req.Idempotent() {
-		return false
-	}
-	return anyFailure
+	idempotent := (o == reset || o == remoteReset) && x.req.Idempotent()
+	return p.RetriesFailure(f, idempotent) && p.Admits(x.req)
 }
 
 // retryResponse decides over another attempt after a response that is not good
 // enough; the response is then dropped.
 func (x *exchange) retryResponse() bool {
 	p := x.sel.Retry
-	if p == nil || x.responded || !retriableStatus(p, x.resp.Status) || !x.replayable() {
+	if p == nil || x.responded || !p.RetriesResponse(x.resp) || !x.replayable() || !p.Admits(x.req) || !x.mayRetry(p) {
 		return false
 	}
-	if p.IdempotentOnly && !x.req.Idempotent() {
-		return false
-	}
-	if !x.mayRetry(p) {
-		return false
-	}
+	wait, asked := p.RateLimitedBackOff(x.resp, time.Now())
 	x.endUpstream(x.resp.Body == nil)
-	return x.waitTurn(p)
-}
-
-func retriableStatus(p *route.RetryPolicy, status int) bool {
-	switch {
-	case p.On&route.Retry5xx != 0 && status >= 500:
-		return true
-	case p.On&route.RetryGatewayError != 0 && status >= 502 && status <= 504:
-		return true
-	case p.On&route.RetryRetriable4xx != 0 && status == 409:
-		return true
+	x.afterTimeout = false
+	if !asked {
+		wait = p.BackOff(x.attempts)
 	}
-	return p.On&route.RetryStatusCodes != 0 && slices.Contains(p.StatusCodes, status)
+	return x.waitTurn(wait)
 }
-
-func (x *exchange) startRetry(p *route.RetryPolicy) bool { return x.mayRetry(p) && x.waitTurn(p) }
 
 // mayRetry asks the policy's number and the budget.
 func (x *exchange) mayRetry(p *route.RetryPolicy) bool {
@@ -105,7 +85,7 @@ func (x *exchange) mayRetry(p *route.RetryPolicy) bool {
 	if x.retrying == nil {
 		// The cluster of the host: an aggregate has no requests of its own.
 		own := x.attempt.host.Cluster()
-		if !own.StartRetry(shard) {
+		if !own.StartRetryAt(x.priority(), shard) {
 			x.flags |= telemetry.FlagUpstreamOverflow
 			return false
 		}
@@ -114,21 +94,10 @@ func (x *exchange) mayRetry(p *route.RetryPolicy) bool {
 	return true
 }
 
-// waitTurn backs off: a random part of a window that doubles with each attempt, so
-// that clients that failed together do not come back together.
-func (x *exchange) waitTurn(p *route.RetryPolicy) bool {
-	base := p.BackOffBase
-	if base <= 0 {
-		base = 25 * time.Millisecond
-	}
-	most := p.BackOffMax
-	if most <= 0 {
-		most = 10 * base
-	}
-	window := min(base*time.Duration(1<<min(x.attempts, 20)-1), most)
-	wait := time.Duration(rand.Int64N(int64(window) + 1))
-	if x.deadline != noDeadline {
-		if left := time.Duration(x.deadline - monotonic()); wait >= left {
+// waitTurn waits before another attempt.
+func (x *exchange) waitTurn(wait time.Duration) bool {
+	if end := min(x.deadline, x.lifeEnd); end != noDeadline {
+		if left := time.Duration(end - monotonic()); wait >= left {
 			return true // the next attempt will find the time over
 		}
 	}
@@ -147,7 +116,7 @@ func (x *exchange) endRetry(good bool) {
 	if x.retrying == nil {
 		return
 	}
-	x.retrying.EndRetry()
+	x.retrying.EndRetryAt(x.priority())
 	if m := x.retrying.Metrics(); m != nil {
 		if good {
 			m.RetrySuccess.Inc(x.d.Shard)

@@ -3,6 +3,7 @@ package hcm
 import (
 	"strings"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -10,24 +11,25 @@ import (
 // messages: CONNECT, or a switch to another protocol.
 func (x *exchange) wantsTunnel() bool { return x.req.Method == "CONNECT" || x.req.Upgrade != "" }
 
-// allowTunnel makes the exchange one that may become a tunnel, if the configuration
-// lets it.
+// allowTunnel makes the exchange one that may become a tunnel, if the route lets it,
+// or where the route says nothing the connection manager.
 func (x *exchange) allowTunnel() bool {
 	kind := x.req.Upgrade
 	if kind == "" {
 		kind = "CONNECT"
 	}
-	for i := range x.m.cfg.Upgrades {
-		if u := &x.m.cfg.Upgrades[i]; strings.EqualFold(u.Type, kind) {
-			if u.Disabled {
-				return false
-			}
-			x.tunnel, x.complete = true, false
-			x.client.tunnel(x)
-			return true
+	allowed := false
+	if r := x.sel.Route; r != nil && r.Forward != nil {
+		var said bool
+		if allowed, said = route.Allows(r.Forward.Upgrades, kind); !said {
+			allowed, _ = route.Allows(x.m.cfg.Upgrades, kind)
 		}
 	}
-	return false
+	if allowed {
+		x.tunnel, x.complete = true, false
+		x.client.tunnel(x)
+	}
+	return allowed
 }
 
 // switched tells whether the host agreed to what the client asked for. What follows

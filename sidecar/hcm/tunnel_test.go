@@ -11,6 +11,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
@@ -52,7 +53,7 @@ func TestTunnels(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := newBed(t, upgradeOrigin(t))
-			b.cfg.Upgrades = []Upgrade{{Type: "WEBSOCKET"}, {Type: "CONNECT"}}
+			b.cfg.Upgrades = []route.Upgrade{{Type: "WEBSOCKET"}, {Type: "CONNECT"}}
 			b.start()
 			c := b.dial()
 			// What comes right behind the head belongs to the tunnel too.
@@ -91,14 +92,14 @@ func TestTunnelRefused(t *testing.T) {
 	const head = " HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 	for _, test := range []struct {
 		path   string
-		allow  []Upgrade
+		allow  []route.Upgrade
 		status int
 		log    string
 	}{
-		{"/refused", []Upgrade{{Type: "websocket"}}, 426, "426 - via_upstream"},
-		{"/other", []Upgrade{{Type: "websocket"}}, 502, "502 UPE "},
+		{"/refused", []route.Upgrade{{Type: "websocket"}}, 426, "426 - via_upstream"},
+		{"/other", []route.Upgrade{{Type: "websocket"}}, 502, "502 UPE "},
 		{"/ws", nil, 403, "403 - upgrade_failed"},
-		{"/ws", []Upgrade{{Type: "websocket", Disabled: true}}, 403, "403 - upgrade_failed"},
+		{"/ws", []route.Upgrade{{Type: "websocket", Disabled: true}}, 403, "403 - upgrade_failed"},
 	} {
 		b := newBed(t, upgradeOrigin(t))
 		b.cfg.Upgrades = test.allow
@@ -136,7 +137,7 @@ func TestWebSocketBridges(t *testing.T) {
 	})
 	hop := func(to string, up int) *bed {
 		b := newBed(t, to)
-		b.cfg.Upgrades = []Upgrade{{Type: "websocket"}}
+		b.cfg.Upgrades = []route.Upgrade{{Type: "websocket"}}
 		b.cfg.HTTP2 = http2.Default()
 		b.cfg.HTTP2.AllowConnect = true
 		if up == 2 {

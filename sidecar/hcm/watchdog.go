@@ -101,7 +101,7 @@ func (w *watchdog) calm() {
 // bodies that come in pieces.
 func (w *watchdog) active() { w.lastActive.Store(monotonic()) }
 
-// bound brings the hard deadline forward. Anyone may call it.
+// bound replaces the hard deadline. Anyone may call it.
 func (w *watchdog) bound(until int64) {
 	w.hard.Store(until)
 	w.timer.hasten(until)

@@ -20,13 +20,20 @@ type BodyDecoder struct {
 	extensions int
 	limits     Limits
 	trailer    trailerParser
+	refused    error
 }
 
 type chunkState uint8
 
 const (
-	chunkSize chunkState = iota
-	chunkExtension
+	chunkSize      chunkState = iota
+	extensionName             // behind ";": a token must begin
+	extensionRest             // of the name
+	extensionValue            // behind "=": a token or a quoted string must begin
+	extensionToken            // rest of a token as the value
+	extensionQuote            // within a quoted string
+	extensionSlash            // behind a backslash in it
+	extensionEnd              // behind a quoted string
 	chunkSizeLF
 	chunkData
 	chunkDataCR
@@ -43,6 +50,7 @@ func (d *BodyDecoder) Start(f Framing, length int64, l Limits) {
 		d.left = 0 // of a chunk that has not begun
 	}
 	d.trailer.reset()
+	d.refused = nil
 	if f == NoBody {
 		d.state = bodyDone
 	}
@@ -60,7 +68,9 @@ func (d *BodyDecoder) Left() int64 { return d.left }
 // Decode looks at buf, the input from where the last call stopped. data is a part
 // of buf and n is how much was consumed; with neither, more input is needed. done
 // is set with the body's last byte or after it. Trailer fields are put into
-// trailers once they are complete; they must then fit into one buf.
+// trailers once they are complete; they must then fit into one buf. An error stays:
+// looking again, where the state is in the middle of what was refused, must not find
+// another meaning in the same bytes.
 func (d *BodyDecoder) Decode(buf []byte, trailers *message.Fields) (data []byte, n int, done bool, err error) {
 	switch d.framing {
 	case Length:
@@ -74,6 +84,9 @@ func (d *BodyDecoder) Decode(buf []byte, trailers *message.Fields) (data []byte,
 		return buf, len(buf), false, nil
 	case NoBody:
 		return nil, 0, true, nil
+	}
+	if d.refused != nil {
+		return nil, 0, false, d.refused
 	}
 	for n < len(buf) && d.state != bodyDone {
 		switch d.state {
@@ -93,12 +106,14 @@ func (d *BodyDecoder) Decode(buf []byte, trailers *message.Fields) (data []byte,
 		case chunkTrailer:
 			k, err := d.trailer.parse(buf[n:], d.limits, trailers)
 			if err != nil || k == 0 {
+				d.refused = err
 				return nil, n, false, err
 			}
 			n += k
 			d.state = bodyDone
 		default:
 			if err := d.control(buf[n]); err != nil {
+				d.refused = err
 				return nil, n, false, err
 			}
 			n++
@@ -120,6 +135,9 @@ func (d *BodyDecoder) peekEnd(rest []byte, trailers *message.Fields) (int, bool)
 
 // control takes one byte outside of chunk data (RFC 9112 7.1).
 func (d *BodyDecoder) control(c byte) error {
+	if d.state >= extensionName && d.state <= extensionEnd {
+		return d.extension(c)
+	}
 	switch d.state {
 	case chunkSize:
 		switch {
@@ -132,25 +150,13 @@ func (d *BodyDecoder) control(c byte) error {
 		case d.digits == 0:
 			return ErrChunkSize
 		case c == ';':
-			d.state = chunkExtension
+			d.state = extensionName
 			return nil
 		case c == '\r':
 			d.state = chunkSizeLF
 			return nil
 		}
 		return ErrChunkSize
-	case chunkExtension:
-		if c == '\r' {
-			d.state = chunkSizeLF
-			return nil
-		}
-		if d.extensions++; d.extensions > maxExtensionBytes {
-			return ErrExtensionsTooLong
-		}
-		if class[c]&isValue == 0 {
-			return ErrChunkExtension
-		}
-		return nil
 	case chunkSizeLF:
 		if c != '\n' {
 			return ErrLineEnd
@@ -176,6 +182,41 @@ func (d *BodyDecoder) control(c byte) error {
 		return nil
 	}
 	return ErrChunkSize
+}
+
+// extension takes one byte of the chunk extensions: *( ";" name [ "=" value ] ) with a
+// token for the name and a token or a quoted string for the value (RFC 9112 7.1.1),
+// without the whitespace that nobody may generate.
+func (d *BodyDecoder) extension(c byte) error {
+	if d.extensions++; d.extensions > maxExtensionBytes {
+		return ErrExtensionsTooLong
+	}
+	token := class[c]&isToken != 0
+	begun := d.state == extensionRest || d.state == extensionToken || d.state == extensionEnd
+	switch {
+	case d.state == extensionQuote && c == '"':
+		d.state = extensionEnd
+	case d.state == extensionQuote && c == '\\':
+		d.state = extensionSlash
+	case (d.state == extensionQuote || d.state == extensionSlash) && class[c]&isValue != 0:
+		d.state = extensionQuote
+	case begun && c == '\r':
+		d.state = chunkSizeLF
+	case begun && c == ';':
+		d.state = extensionName
+	case d.state == extensionRest && c == '=':
+		d.state = extensionValue
+	case d.state == extensionValue && c == '"':
+		d.state = extensionQuote
+	case d.state == extensionValue && token:
+		d.state = extensionToken
+	case d.state == extensionName && token:
+		d.state = extensionRest
+	case (d.state == extensionRest || d.state == extensionToken) && token:
+	default:
+		return ErrChunkExtension
+	}
+	return nil
 }
 
 func hexValue(c byte) int64 {
@@ -211,7 +252,7 @@ func (p *trailerParser) parse(buf []byte, l Limits, f *message.Fields) (n int, e
 		if end >= limit {
 			return 0, ErrTrailersTooLarge
 		}
-		if end == p.line || buf[end-1] != '\r' {
+		if end == p.line || bytes.IndexByte(buf[p.line:end], '\r') != end-1-p.line {
 			return 0, ErrLineEnd
 		}
 		empty := end-1 == p.line

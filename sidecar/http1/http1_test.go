@@ -1,17 +1,11 @@
 package http1
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 )
@@ -151,103 +145,40 @@ func TestResponseCases(t *testing.T) {
 	}
 }
 
-// TestAgainstNetHTTP: whatever we take, net/http takes to mean the same.
-func TestAgainstNetHTTP(t *testing.T) {
-	for _, tc := range requestCases {
-		if tc.want == "" {
-			sameRequest(t, []byte(tc.raw))
+// TestErrorsStay: a body that was refused stays refused, however often it is looked
+// at again: who only asks whether there is something to read does not repair it.
+func TestErrorsStay(t *testing.T) {
+	seen := 0
+	for i, tc := range requestCases {
+		for _, step := range steps {
+			var p RequestParser
+			p.Configure(Limits{}, AllowUnderscores)
+			var r message.Request
+			n, framing, err := p.Parse([]byte(tc.raw), &r)
+			if err != nil || framing != Chunked || tc.want == "" {
+				continue
+			}
+			var d BodyDecoder
+			var trailers message.Fields
+			d.Start(framing, 0, Limits{}.WithDefaults())
+			for end := min(n+step, len(tc.raw)); err == nil && end <= len(tc.raw); {
+				var used int
+				_, used, _, err = d.Decode([]byte(tc.raw[n:end]), &trailers)
+				if n += used; used == 0 || n == end {
+					end += max(1, min(step, len(tc.raw)-end))
+				}
+			}
+			for _, again := range []string{tc.raw[n:], tc.raw, "", "0\r\n\r\n", "\r\n"} {
+				data, used, done, err2 := d.Decode([]byte(again), &trailers)
+				if len(data) > 0 || used > 0 || done || err2 != err || err == nil {
+					t.Errorf("case %d (%s) step %d: %v, then %q %d %v %v", i, tc.cite, step, err, data, used, done, err2)
+				}
+			}
+			seen++
 		}
 	}
-	for _, tc := range responseCases {
-		if tc.want == "" {
-			sameResponse(t, []byte(tc.raw))
-		}
-	}
-}
-
-func sameRequest(t *testing.T, raw []byte) {
-	t.Helper()
-	p, err := readRequest(raw, 1<<20, Limits{}, AllowUnderscores)
-	if err != nil || !p.whole {
-		return
-	}
-	// The empty line that may precede a request is not to net/http's taste.
-	std, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(bytes.TrimPrefix(raw, []byte("\r\n")))))
-	if err != nil {
-		if tolerated(p, err) {
-			return
-		}
-		t.Fatalf("%q: taken, but net/http says %v", raw, err)
-	}
-	body, err := io.ReadAll(std.Body)
-	if err != nil {
-		t.Fatalf("%q: taken, but net/http's body fails: %v", raw, err)
-	}
-	if !bytes.Equal(body, p.body) {
-		t.Fatalf("%q: body %q, net/http's %q", raw, p.body, body)
-	}
-	if std.Method != p.req.Method {
-		t.Fatalf("%q: method %q, net/http's %q", raw, p.req.Method, std.Method)
-	}
-	if !strings.EqualFold(std.Host, p.req.Authority) {
-		t.Fatalf("%q: authority %q, net/http's %q", raw, p.req.Authority, std.Host)
-	}
-	sameFields(t, raw, &p.req.Fields, std.Header)
-}
-
-// tolerated are refusals of net/http's own taste, which are not about framing: the
-// URL's escapes and method names.
-func tolerated(p *parsed, err error) bool {
-	msg := err.Error()
-	return strings.Contains(msg, "invalid URL escape") || strings.Contains(msg, "invalid method") ||
-		strings.Contains(msg, "parse \"") || strings.Contains(msg, "invalid port")
-}
-
-func sameResponse(t *testing.T, raw []byte) {
-	t.Helper()
-	p, err := readResponse(raw, 1<<20, "GET")
-	if err != nil || !p.whole || p.resp.Status < 200 {
-		return
-	}
-	std, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(raw)), &http.Request{Method: "GET"})
-	if err != nil {
-		t.Fatalf("%q: taken, but net/http says %v", raw, err)
-	}
-	body, err := io.ReadAll(std.Body)
-	if err != nil {
-		t.Fatalf("%q: taken, but net/http's body fails: %v", raw, err)
-	}
-	if std.StatusCode != p.resp.Status || !bytes.Equal(body, p.body) {
-		t.Fatalf("%q: %d %q, net/http's %d %q", raw, p.resp.Status, p.body, std.StatusCode, body)
-	}
-	sameFields(t, raw, &p.resp.Fields, std.Header)
-}
-
-// sameFields compares end-to-end fields.
-func sameFields(t *testing.T, raw []byte, f *message.Fields, std http.Header) {
-	t.Helper()
-	ours := http.Header{}
-	for i := range f.Slots() {
-		if name, value, ok := f.At(i); ok && f.IDAt(i) != message.Host {
-			ours[http.CanonicalHeaderKey(name)] = append(ours[http.CanonicalHeaderKey(name)], value)
-		}
-	}
-	theirs := http.Header{}
-	listed := map[string]bool{}
-	for _, v := range std["Connection"] {
-		for _, o := range strings.Split(v, ",") {
-			listed[http.CanonicalHeaderKey(strings.Trim(o, " \t"))] = true
-		}
-	}
-	for name, values := range std {
-		id := message.IDOf(name)
-		if slices.Contains(hopByHop[:], id) || listed[name] && !protected(name) {
-			continue
-		}
-		theirs[name] = values
-	}
-	if d := cmp.Diff(theirs, ours); d != "" {
-		t.Fatalf("%q: fields differ (-net/http +ours):\n%s", raw, d)
+	if seen < 100 {
+		t.Errorf("only %d bodies were refused", seen)
 	}
 }
 
@@ -442,75 +373,6 @@ func BenchmarkAppendRequest(b *testing.B) {
 	for b.Loop() {
 		out, _ = AppendRequest(out[:0], &p.req, RequestOptions{})
 	}
-}
-
-func FuzzRequest(f *testing.F) {
-	for _, tc := range requestCases {
-		f.Add([]byte(tc.raw), 5)
-	}
-	f.Fuzz(func(t *testing.T, raw []byte, step int) {
-		if step < 1 || step > 1<<16 {
-			step = 1
-		}
-		whole, err1 := readRequest(raw, 1<<20, Limits{}, AllowUnderscores)
-		pieces, err2 := readRequest(raw, step, Limits{}, AllowUnderscores)
-		if whole.whole != pieces.whole && err1 == nil && err2 == nil || whole.whole && err2 != nil || pieces.whole && err1 != nil {
-			t.Fatalf("verdict depends on the pieces: %v %v, %v %v", whole.whole, err1, pieces.whole, err2)
-		}
-		if err1 != nil || !whole.whole {
-			return
-		}
-		if !bytes.Equal(whole.body, pieces.body) {
-			t.Fatalf("body depends on the pieces: %q %q", whole.body, pieces.body)
-		}
-		sameRequest(t, raw)
-		again(t, whole)
-	})
-}
-
-// again: what we write we read as the same message.
-func again(t *testing.T, p *parsed) {
-	t.Helper()
-	if p.req.Method == "CONNECT" {
-		return
-	}
-	out, err := AppendRequest(nil, &p.req, RequestOptions{Framing: p.framing})
-	if err != nil {
-		t.Fatalf("a request that was taken cannot be written: %v", err)
-	}
-	switch p.framing {
-	case Length:
-		out = append(out, p.body...)
-	case Chunked:
-		out = AppendChunk(out, p.body)
-		if out, err = AppendLastChunk(out, &p.trailers); err != nil {
-			t.Fatal(err)
-		}
-	}
-	q, err := readRequest(out, 1<<20, Limits{HeadBytes: 1 << 20, LineBytes: 1 << 19, Fields: 200}, AllowUnderscores)
-	if err != nil || !q.whole || q.used != len(out) {
-		t.Fatalf("%q: what was written is not taken: %v", out, err)
-	}
-	if q.req.Method != p.req.Method || q.req.Path != p.req.Path || q.req.Authority != p.req.Authority || !bytes.Equal(q.body, p.body) {
-		t.Fatalf("%q: read back as another message", out)
-	}
-}
-
-func FuzzResponse(f *testing.F) {
-	for _, tc := range responseCases {
-		f.Add([]byte(tc.raw), 5)
-	}
-	f.Fuzz(func(t *testing.T, raw []byte, step int) {
-		if step < 1 || step > 1<<16 {
-			step = 1
-		}
-		whole, err1 := readResponse(raw, 1<<20, "GET")
-		pieces, err2 := readResponse(raw, step, "GET")
-		if whole.whole && err2 != nil || pieces.whole && err1 != nil || !bytes.Equal(whole.body, pieces.body) && err1 == nil && err2 == nil {
-			t.Fatalf("verdict depends on the pieces: %v %v", err1, err2)
-		}
-		sameResponse(t, raw)
-	})
 }
 
 func ExampleReason() {

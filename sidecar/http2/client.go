@@ -3,7 +3,6 @@ package http2
 import (
 	"math"
 	"os"
-	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
@@ -23,7 +22,6 @@ type ClientConn struct {
 	lastAllowed  uint32
 	peerCode     Code // of its GOAWAY
 	onFree       func()
-	idleSince    time.Time
 }
 
 // NewClient makes the client's side of a connection on s; cfg nil means Default. cfg
@@ -35,7 +33,6 @@ func NewClient(s stream.Stream, cfg *Config) *ClientConn {
 	o := cc.out()
 	o.b = append(o.b, clientPreface...)
 	cc.announce(Setting{settingEnablePush, 0})
-	cc.idleSince = time.Now()
 	return cc
 }
 
@@ -118,28 +115,11 @@ func (cc *ClientConn) Free() int {
 	return cc.free()
 }
 
-// Active is how many streams are open.
-func (cc *ClientConn) Active() int {
-	cc.mu.Lock()
-	defer cc.mu.Unlock()
-	return len(cc.streams)
-}
-
 // Usable tells whether the connection will ever take another stream.
 func (cc *ClientConn) Usable() bool {
 	cc.mu.Lock()
 	defer cc.mu.Unlock()
 	return !cc.leaving && cc.err == nil && cc.nextID <= maxStreamID
-}
-
-// Idle is for how long no stream has been open; 0 while one is.
-func (cc *ClientConn) Idle() time.Duration {
-	cc.mu.Lock()
-	defer cc.mu.Unlock()
-	if len(cc.streams) > 0 {
-		return 0
-	}
-	return time.Since(cc.idleSince)
 }
 
 // Drain lets the streams end that there are, opens no more, and then ends the
@@ -165,9 +145,6 @@ func (cc *ClientConn) notify() {
 
 // streamGone is called when a stream has left the table. The lock is held.
 func (cc *ClientConn) streamGone() {
-	if len(cc.streams) == 0 {
-		cc.idleSince = time.Now()
-	}
 	cc.notify()
 	cc.maybeDone()
 }
@@ -292,6 +269,7 @@ func (s *Stream) ReadHead(r *message.Response) (end bool, err error) {
 }
 
 // Close gives the stream back on the client's side, and resets it when it is not over.
+// No other call may be under way, and none may follow.
 // A server's stream is given back when its handler returns.
 func (s *Stream) Close() {
 	c := s.c

@@ -69,11 +69,18 @@ type Config struct {
 	// WriteTimeout ends a connection whose peer takes no byte for so long while there
 	// are some for it. 0 is none.
 	WriteTimeout time.Duration
+	// Linger is how long a connection that has said its last waits for the peer to take
+	// it: closing a socket with unread input could destroy what is on its way. Envoy's
+	// delayed_close_timeout.
+	Linger time.Duration
 	// DrainTimeout is how long a draining connection waits for the answer to its PING
 	// before it stops admitting streams.
 	DrainTimeout time.Duration
 	// BufferBytes is how much may wait to be written before those who write wait.
 	BufferBytes int
+
+	// Workers, if set, run the handlers of a server's streams.
+	Workers *Workers `json:"-"`
 
 	// OnGlitch, if set, is told of every glitch, and of what ended a connection for
 	// abuse. It is called by the connection's reader: it counts, and returns.
@@ -118,6 +125,7 @@ func Default() *Config {
 		Limits:                   http1.Limits{}.WithDefaults(),
 		HeaderTimeout:            10 * time.Second,
 		WriteTimeout:             time.Minute,
+		Linger:                   time.Second,
 		DrainTimeout:             time.Second,
 		BufferBytes:              64 << 10,
 	}

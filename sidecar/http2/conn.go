@@ -22,10 +22,10 @@ type conn struct {
 	in              input
 	preface         string // of the client, as far as it has not arrived
 	dec             decoder
-	head            head
+	head            *head  // while a block is decoded
 	block           []byte // a head's fragments, while CONTINUATION is expected
 	blockOf         frameHeader
-	dependsOnItself bool // what the head's priority said (RFC 9113 5.3.1 was 7540's)
+	dependsOnItself bool // the head's priority names its own stream (RFC 7540 5.3.1)
 	pieces          int  // CONTINUATIONs
 	skip            int  // bytes of a frame that is ignored
 	data            dataFrame
@@ -40,6 +40,8 @@ type conn struct {
 	enc     encoder
 	streams map[uint32]*Stream
 	closed  closedStreams
+	// idleSince is when the last stream ended.
+	idleSince time.Time
 	// opened counts streams whose head was answered or sent, sentData DATA frames: they
 	// earn the peer WINDOW_UPDATE and PRIORITY frames.
 	opened, sentData uint64
@@ -48,8 +50,9 @@ type conn struct {
 	recvWin int64 // what we let it send
 	unacked int64 // consumed and not yet given back
 
-	peerWindow int64 // initial window of new streams
-	senders    senderQueue
+	peerWindow int64     // initial window of new streams
+	senders    sendQueue // DATA, waiting for the connection's window or for room
+	others     sendQueue // anything else, waiting for room
 
 	lastPeer   uint32 // the peer's last stream
 	lastServed uint32 // the last that got a handler
@@ -78,13 +81,13 @@ func (c *conn) init(s stream.Stream, cfg *Config) {
 	c.try, _ = s.(stream.TryWriter)
 	c.settled.L = &c.mu
 	c.w.drain = c.drainOut
-	c.head.cfg = cfg
 	c.dec.init(cfg.HeaderTableSize, cfg.MaxFieldBytes)
 	c.enc.init(cfg.HeaderTableSize, cfg.Huffman)
 	c.streams = make(map[uint32]*Stream)
 	c.sendWin, c.peerWindow = initialWindow, initialWindow
 	c.recvWin = int64(cfg.ConnWindow)
-	c.keeper.c = c
+	c.idleSince = time.Now()
+	c.keeper.c, c.keeper.lastRead = c, c.idleSince
 }
 
 // announce appends our SETTINGS, and the connection's window beyond the default.
@@ -189,6 +192,9 @@ func (c *conn) remove(s *Stream, byPeer bool) {
 	s.listed = false
 	delete(c.streams, s.id)
 	c.closed.add(s.id, byPeer)
+	if len(c.streams) == 0 {
+		c.idleSince = time.Now()
+	}
 	if c.client != nil {
 		c.client.streamGone()
 	}
@@ -218,15 +224,14 @@ func (c *conn) credit(n int) {
 	}
 }
 
-// senderQueue are the streams that wait for the connection's window or buffer, in the
-// order in which they came.
-type senderQueue struct{ first, last *Stream }
+// sendQueue are streams that wait to send, in the order in which they came.
+type sendQueue struct{ first, last *Stream }
 
-func (q *senderQueue) push(s *Stream) {
-	if s.queued {
+func (q *sendQueue) push(s *Stream) {
+	if s.queue != nil {
 		return
 	}
-	s.queued = true
+	s.queue = q
 	s.qprev, s.qnext = q.last, nil
 	if q.last == nil {
 		q.first = s
@@ -236,11 +241,13 @@ func (q *senderQueue) push(s *Stream) {
 	q.last = s
 }
 
-func (q *senderQueue) remove(s *Stream) {
-	if !s.queued {
+// leaveQueue takes a stream out of the queue it is in.
+func (s *Stream) leaveQueue() {
+	q := s.queue
+	if q == nil {
 		return
 	}
-	s.queued = false
+	s.queue = nil
 	if s.qprev == nil {
 		q.first = s.qnext
 	} else {
@@ -254,13 +261,36 @@ func (q *senderQueue) remove(s *Stream) {
 	s.qprev, s.qnext = nil, nil
 }
 
-// wakeSender lets the first that waits go on, if it can; it lets the next go in turn,
-// so that one small WINDOW_UPDATE does not wake a thousand.
+// wakeSender lets those that have waited longest go on, if they can: one that needs
+// nothing but room, and one that needs the connection's window too. They let the next
+// go in turn, so that one small WINDOW_UPDATE does not wake a thousand.
 func (c *conn) wakeSender() {
-	s := c.senders.first
-	if s == nil || !c.room() || c.sendWin <= 0 && !s.needsRoomOnly {
+	if !c.room() {
 		return
 	}
-	c.senders.remove(s)
-	s.wcond.Signal()
+	if s := c.others.first; s != nil {
+		s.leaveQueue()
+		s.wcond.Signal()
+	}
+	if s := c.senders.first; s != nil && c.sendWin > 0 {
+		s.leaveQueue()
+		s.wcond.Signal()
+	}
+}
+
+// Idle is for how long no stream has been open; 0 while one is.
+func (c *conn) Idle() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.streams) > 0 {
+		return 0
+	}
+	return time.Since(c.idleSince)
+}
+
+// Active is how many streams are open.
+func (c *conn) Active() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.streams)
 }

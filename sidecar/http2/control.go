@@ -127,7 +127,7 @@ func (k *keeper) start() {
 	if cfg.Interval <= 0 && cfg.Idle <= 0 {
 		return
 	}
-	k.watching, k.lastRead = true, time.Now()
+	k.watching = true
 	if cfg.Interval > 0 {
 		k.arm(k.interval())
 	}

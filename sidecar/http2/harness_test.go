@@ -2,7 +2,13 @@ package http2
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"strings"
@@ -80,6 +86,30 @@ func serve(t testing.TB, cfg *Config, h handlerFunc) *server {
 	return s
 }
 
+// conn is the i-th connection that was accepted.
+func (s *server) conn(i int) *ServerConn {
+	eventually(s.t, "a connection", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.conns) > i
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conns[i]
+}
+
+// ended is how the connection ended that ended first.
+func (s *server) ended() error {
+	eventually(s.t, "the connection's end", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.errs) > 0
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.errs[0]
+}
+
 // dialClient connects our client to an address.
 func dialClient(t testing.TB, addr string, cfg *Config) *ClientConn {
 	t.Helper()
@@ -141,8 +171,8 @@ func echo(s *Stream) {
 func ok(s *Stream) {
 	var resp message.Response
 	resp.Status = 200
-	resp.ContentLength = 2
-	if s.WriteHead(&resp, false) == nil && s.WriteData([]byte("ok"), true) == nil {
+	resp.ContentLength = 5
+	if s.WriteHead(&resp, false) == nil && s.WriteData([]byte("fine\n"), true) == nil {
 		_ = s.Flush()
 	}
 }
@@ -210,4 +240,53 @@ func eventually(t testing.TB, what string, f func() bool) {
 		case <-tick.C:
 		}
 	}
+}
+
+// selfSigned is a certificate for 127.0.0.1.
+func selfSigned(t testing.TB) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// serveTLS is serve over TLS, with h2 negotiated.
+func serveTLS(t testing.TB, cfg *Config, h Handler) (addr string) {
+	t.Helper()
+	tcfg := &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}, NextProtos: []string{"h2"}, SessionTicketsDisabled: true}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				s, err := stream.ServerTLS(c.(*net.TCPConn), nil, tcfg)
+				if err != nil || s.Handshake(ctx) != nil {
+					_ = c.Close()
+					return
+				}
+				_ = NewServer(s, cfg, h).Serve(ctx)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		cancel()
+		wg.Wait()
+	})
+	return l.Addr().String()
 }

@@ -2,6 +2,7 @@ package http2
 
 import (
 	"math/bits"
+	"sync"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
@@ -64,6 +65,9 @@ type head struct {
 	badExpect   bool
 	trailers    bool // te: trailers
 }
+
+// headPool: no connection keeps a head between blocks.
+var headPool = sync.Pool{New: func() any { return new(head) }}
 
 // keepArena is how large an arena stays between blocks.
 const keepArena = 4 << 10

@@ -76,6 +76,13 @@ func (c *conn) continuationFrame(h *frameHeader, p []byte) *ConnError {
 // headerBlock decodes a whole block and hands it to where it belongs.
 func (c *conn) headerBlock(b []byte) *ConnError {
 	id, end := c.blockOf.stream, c.blockOf.has(flagEndStream)
+	c.head = headPool.Get().(*head)
+	c.head.cfg = c.cfg
+	defer func() {
+		c.head.cfg, c.head.fields = nil, nil
+		headPool.Put(c.head)
+		c.head = nil
+	}()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.streams[id]
@@ -98,7 +105,7 @@ func (c *conn) headerBlock(b []byte) *ConnError {
 
 func (c *conn) decode(b []byte, kind headKind, f *message.Fields) *ConnError {
 	c.head.begin(kind, f)
-	if reason := c.dec.decode(b, &c.head); reason != "" {
+	if reason := c.dec.decode(b, c.head); reason != "" {
 		return connError(CompressionError, reason)
 	}
 	if c.head.over {

@@ -13,8 +13,10 @@ import (
 	"testing"
 
 	xhttp2 "golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
 // foreignClient is x/net's client.
@@ -142,3 +144,88 @@ func TestBothOurs(t *testing.T) {
 		}
 	}
 }
+
+// TestOverTLS moves much in both directions at once, so that writes do not fit the
+// socket: what a record did not get rid of goes out before the next.
+func TestOverTLS(t *testing.T) {
+	addr := serveTLS(t, Default(), handlerFunc(echo))
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := stream.ClientTLS(c.(*net.TCPConn), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Handshake(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s.Info().ALPN != "h2" {
+		t.Errorf("ALPN %q", s.Info().ALPN)
+	}
+	cc := NewClient(s, nil)
+	done := make(chan error, 1)
+	go func() { done <- cc.Run() }()
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			req := newRequest("POST", "/")
+			req.Scheme, req.ContentLength = "https", message.UnknownLength
+			body := strings.Repeat(fmt.Sprint(i), 4<<20)
+			resp, got, err := exchange(cc, req, body)
+			if err != nil || resp.Status != 200 || got != body {
+				t.Errorf("%v, status %d, %d bytes", err, resp.Status, len(got))
+			}
+		})
+	}
+	wg.Wait()
+	cc.Close()
+	<-done
+}
+
+// TestIdleMemory: what a connection costs that has served and waits.
+func TestIdleMemory(t *testing.T) {
+	const n = 200
+	srv := serve(t, nil, ok)
+	before := heap()
+	for range n {
+		c, err := net.Dial("tcp", srv.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_, _ = c.Write(idleClient)
+	}
+	eventually(t, "all requests' end", func() bool {
+		srv.mu.Lock()
+		defer srv.mu.Unlock()
+		for _, sc := range srv.conns {
+			if sc.Active() > 0 || sc.lastServedStream() == 0 {
+				return false
+			}
+		}
+		return len(srv.conns) == n
+	})
+	each := (heap() - before) / n
+	t.Logf("%d bytes of heap for each connection, with this test's sockets", each)
+	if each > 5<<10 {
+		t.Errorf("an idle connection holds %d bytes", each)
+	}
+}
+
+func (sc *ServerConn) lastServedStream() uint32 {
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	return sc.lastServed
+}
+
+// idleClient is all that a client says that sends one request.
+var idleClient = func() []byte {
+	r := &raw{}
+	r.enc = hpack.NewEncoder(&r.buf)
+	block := r.block(append(append([]string(nil), get...), "user-agent", "test", "x-request-id", "0123456789")...)
+	return append([]byte(clientPreface), r.frames(func(fr *xhttp2.Framer) {
+		_ = fr.WriteSettings()
+		_ = fr.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: block, EndStream: true, EndHeaders: true})
+	})...)
+}()

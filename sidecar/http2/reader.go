@@ -58,7 +58,7 @@ func (c *conn) readFailed(err error) *ConnError {
 		_ = c.s.SetReadDeadline(time.Time{})
 		return nil
 	case errors.Is(err, io.EOF) && len(c.streams) == 0 && len(c.in.bytes()) == 0 && c.block == nil:
-		return errDrained
+		return errPeerLeft
 	}
 	if c.client != nil && c.client.peerCode != NoError {
 		return &ConnError{Code: c.client.peerCode, Remote: true}
@@ -66,8 +66,11 @@ func (c *conn) readFailed(err error) *ConnError {
 	return &ConnError{Code: NoError, Reason: "connection_lost", Err: err}
 }
 
-// errDrained is the end of a connection that has nothing left to do.
-var errDrained = connError(NoError, "drained")
+// Ends in peace: of a connection that had nothing left to do.
+var (
+	errDrained  = connError(NoError, "drained")
+	errPeerLeft = connError(NoError, "peer_left")
+)
 
 // guard sets a deadline while a head, or anything but DATA, is incomplete.
 func (c *conn) guard() {
@@ -323,10 +326,8 @@ func (c *conn) lateFrame(id uint32, data bool) *ConnError {
 	switch {
 	case known && !byPeer:
 		return nil // on its way when we reset the stream
-	case known && data:
-		return c.streamError(id, nil, StreamClosed, GlitchClosedStream, "data_after_end")
 	case known:
-		return connError(StreamClosed, "headers_after_end")
+		return connError(StreamClosed, "frame_after_end")
 	case c.server != nil && !data:
 		return connError(ProtocolError, "stream_id_not_rising") // RFC 9113 5.1.1
 	}

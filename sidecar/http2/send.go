@@ -36,6 +36,10 @@ func (s *Stream) sendError() error {
 	return nil
 }
 
+// turn is how many bytes a stream may send before others that wait for the same window
+// or buffer go on.
+const turn = 64 << 10
+
 // waitToSend waits until the stream may append size bytes of DATA, or with size 0 a
 // frame that flow control does not count. It returns how many.
 func (s *Stream) waitToSend(size int) (n int, err error) {
@@ -43,7 +47,7 @@ func (s *Stream) waitToSend(size int) (n int, err error) {
 	waited := false
 	defer func() {
 		if waited {
-			c.senders.remove(s)
+			s.leaveQueue()
 			c.wakeSender()
 		}
 	}()
@@ -55,19 +59,31 @@ func (s *Stream) waitToSend(size int) (n int, err error) {
 		if size == 0 && room {
 			return 0, nil
 		}
-		if room && s.sendWin > 0 && c.sendWin > 0 {
-			return int(min(int64(size), s.sendWin, c.sendWin, maxFrameSize)), nil
+		// Who has had a turn lets those go first that wait for one.
+		yield := s.turn >= turn && c.senders.first != nil
+		if room && s.sendWin > 0 && c.sendWin > 0 && !yield {
+			n = int(min(int64(size), s.sendWin, c.sendWin, maxFrameSize))
+			s.turn += n
+			return n, nil
 		}
 		if c.w.pending() > 0 && !c.w.writing && !c.cut {
 			s.unflushed = false
 			c.flush(true)
 			continue
 		}
-		waited = true
-		if size == 0 || s.sendWin > 0 {
-			s.needsRoomOnly = size == 0
+		switch {
+		case size == 0:
+			c.others.push(s)
+		case s.sendWin > 0:
+			s.turn = 0
 			c.senders.push(s)
+			if yield {
+				c.wakeSender()
+			}
+		case waited:
+			c.wakeSender() // instead of this one
 		}
+		waited = true
 		s.wcond.Wait()
 	}
 }
@@ -79,6 +95,9 @@ func (s *Stream) WriteData(p []byte, end bool) error {
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if s.noContent && len(p) > 0 {
+		return ErrUnwritable
+	}
 	for len(p) > 0 {
 		n, err := s.waitToSend(len(p))
 		if err != nil {
@@ -155,6 +174,7 @@ func (s *Stream) WriteHead(r *message.Response, end bool) error {
 	s.endHeaders(o, start, end)
 	if status >= 200 {
 		c.opened++
+		s.noContent = s.req.Method == "HEAD" || status == 204 || status == 304
 	}
 	return nil
 }

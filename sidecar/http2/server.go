@@ -20,11 +20,12 @@ type ServerConn struct {
 	handler Handler
 
 	// Under the connection's lock.
-	running  int     // handlers
-	fresh    *Stream // opened by what is being read, the first first
-	freshEnd *Stream
-	tls      bool
-	final    bool // the final GOAWAY was sent
+	running   int     // handlers
+	fresh     *Stream // opened by what is being read, the first first
+	freshEnd  *Stream
+	stillborn int // of fresh, those that were reset already
+	tls       bool
+	final     bool // the final GOAWAY was sent
 }
 
 // NewServer makes the server's side of a connection on s; cfg nil means Default. cfg
@@ -172,19 +173,46 @@ func (sc *ServerConn) refuse(id uint32, status int, end bool) *ConnError {
 // a stream that was reset counts until its handler has returned, or else a client
 // could have any number of them at work (CVE-2023-44487). The lock is held.
 func (sc *ServerConn) start() {
-	for s := sc.fresh; s != nil && sc.running < int(sc.cfg.MaxConcurrentStreams); s = sc.fresh {
+	for s := sc.fresh; s != nil; s = sc.fresh {
+		if sc.running >= int(sc.cfg.MaxConcurrentStreams) {
+			sc.bury()
+			return
+		}
 		sc.fresh = s.next
 		s.next = nil
 		if s.err != nil {
-			// Reset before anything began.
+			sc.stillborn--
 			sc.recycleOrLeave(s)
 			continue
 		}
+		s.begun = true
 		sc.running++
-		go s.runner()
+		if ws := sc.cfg.Workers; ws != nil {
+			ws.serve(s)
+		} else {
+			go s.runner()
+		}
 	}
-	if sc.fresh == nil {
-		sc.freshEnd = nil
+	sc.freshEnd = nil
+}
+
+// bury takes streams that were reset before anything began out of those that wait for
+// a handler, once there are some.
+func (sc *ServerConn) bury() {
+	if sc.stillborn < 32 {
+		return
+	}
+	sc.stillborn, sc.freshEnd = 0, nil
+	for at := &sc.fresh; *at != nil; {
+		s := *at
+		if s.err == nil {
+			sc.freshEnd = s
+			at = &s.next
+			continue
+		}
+		*at = s.next
+		s.next = nil
+		sc.recycleOrLeave(s)
 	}
 }
 

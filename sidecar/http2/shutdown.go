@@ -5,10 +5,6 @@ import (
 	"time"
 )
 
-// linger is how long a connection that has said its last waits for the peer to take
-// it: closing a socket with unread input could destroy what is on its way.
-const linger = time.Second
-
 // finish ends a connection whose reader has stopped with err, closes the stream, and
 // returns what the connection's owner is told.
 func (c *conn) finish(err *ConnError) error {
@@ -16,7 +12,7 @@ func (c *conn) finish(err *ConnError) error {
 	c.fail(err)
 	err = c.err // the first counts
 	c.keeper.stop()
-	gone := err.Err != nil || c.cut
+	gone := err.Err != nil || err == errPeerLeft || c.cut
 	if !gone && (c.server == nil || !c.server.final) {
 		o := c.out()
 		o.b = appendGoAway(o.b, c.lastServed, err.Code, err.Reason)
@@ -47,7 +43,7 @@ func (c *conn) finish(err *ConnError) error {
 	c.mu.Unlock()
 	c.in.r = c.in.w
 	c.in.DropBuffer()
-	if err == errDrained || errors.Is(err, ErrClosed) {
+	if err == errDrained || err == errPeerLeft || errors.Is(err, ErrClosed) {
 		return nil
 	}
 	return err
@@ -56,9 +52,8 @@ func (c *conn) finish(err *ConnError) error {
 // lastWords writes what waits and gives the peer time to read it. The lock is held, and
 // given up meanwhile.
 func (c *conn) lastWords() {
-	until := time.Now().Add(linger)
-	_ = c.s.SetDeadline(until)
-	stop := time.AfterFunc(linger, func() {
+	_ = c.s.SetDeadline(time.Now().Add(c.cfg.Linger))
+	stop := time.AfterFunc(c.cfg.Linger, func() {
 		// Whoever is writing may be about to set another deadline.
 		c.mu.Lock()
 		c.cut = true

@@ -45,14 +45,16 @@ type Stream struct {
 	interim     int
 
 	// Sending.
-	sendWin       int64
-	queued        bool
-	needsRoomOnly bool
-	qprev, qnext  *Stream
+	sendWin      int64
+	turn         int  // sent since it last waited
+	noContent    bool // the response has none (HEAD, 204, 304)
+	queue        *sendQueue
+	qprev, qnext *Stream
 
 	next   *Stream // in the server's list of streams to start
 	wnext  *Stream // in the reader's list of streams to wake
 	waking bool
+	begun  bool // the handler was started
 	orphan bool // over, and to be recycled by the reader
 
 	// The server's.
@@ -134,9 +136,12 @@ func (s *Stream) end(err error, byPeer bool) {
 		c.credit(s.in.n - s.held)
 		s.dropInput()
 	}
-	c.senders.remove(s)
+	s.leaveQueue()
 	s.rcond.Broadcast()
 	s.wcond.Broadcast()
+	if c.server != nil && !s.begun {
+		c.server.stillborn++
+	}
 	if w := s.watcher; w != nil {
 		s.watcher = nil
 		w.StreamEnded(s.err)

@@ -151,7 +151,7 @@ func (c *conn) drainOut() {
 // writeWaiting writes with the timeout for each piece, so that a peer that reads
 // slowly is not taken for one that does not.
 func (c *conn) writeWaiting(p []byte) error {
-	const piece = 16 << 10
+	const piece = 64 << 10
 	limit := c.cfg.WriteTimeout
 	for {
 		if limit > 0 {

@@ -1,27 +1,59 @@
-// Package route matches requests to routes: virtual host, then the first route
-// whose match holds, in the order configured.
+// Package route matches requests to routes (virtual host, then the first route
+// whose match holds, in the order configured) and says what a route does to a
+// request: which cluster, which rewrites, timeouts, retries and hash.
 package route
 
 import (
 	"regexp"
-	"time"
 )
 
 // Config is a route configuration (envoy.config.route.v3.RouteConfiguration).
 type Config struct {
 	Name         string
 	VirtualHosts []VirtualHost
+	Headers      HeaderMutations
+	// MostSpecificHeadersWin reverses the order of levels for header mutations:
+	// route configuration first, route last.
+	MostSpecificHeadersWin bool
+	// IgnorePort matches domains without the authority's port.
+	IgnorePort bool
+	// IgnorePathParameters matches paths without what follows a semicolon.
+	IgnorePathParameters bool
+	// Mirrors apply where neither virtual host nor route has any.
+	Mirrors []Mirror
+	Filters []FilterOverride
 }
 
 // VirtualHost groups routes by host. Domains are exact, "*.suffix", "prefix.*"
 // or "*"; matching is case-insensitive.
 type VirtualHost struct {
-	Name    string
-	Domains []string
-	Routes  []Route
-	Headers HeaderMutations
-	Retry   *RetryPolicy // applies where a route has none
+	Name       string
+	Domains    []string
+	RequireTLS TLSRequirement
+	Routes     []Route
+	Headers    HeaderMutations
+	// Retry, Hedge and Mirrors apply where a route has none; nothing is merged.
+	Retry   *RetryPolicy
+	Hedge   *HedgePolicy
+	Mirrors []Mirror
+	Filters []FilterOverride
+	// AttemptCountInRequest and AttemptCountInResponse add x-envoy-attempt-count,
+	// TimeoutRetryHeader x-envoy-is-timeout-retry.
+	AttemptCountInRequest, AttemptCountInResponse, TimeoutRetryHeader bool
+	// BufferLimit bounds the part of a body that is kept for retries and mirrors,
+	// nil for the connection manager's.
+	BufferLimit *uint64
 }
+
+// TLSRequirement says which requests a virtual host sends to https.
+type TLSRequirement uint8
+
+// Envoy's TlsRequirementType values.
+const (
+	TLSOptional TLSRequirement = iota
+	TLSForExternal
+	TLSForAll
+)
 
 // Route is one rule. Exactly one of Forward, Redirect and Direct is set.
 type Route struct {
@@ -31,20 +63,48 @@ type Route struct {
 	Redirect *Redirect
 	Direct   *DirectResponse
 	Headers  HeaderMutations
+	Filters  []FilterOverride
+	// BufferLimit is the virtual host's for this route, nil to inherit it.
+	BufferLimit *uint64
 	// Origin says what intent made the rule, for access logs and people.
 	Origin string
+}
+
+// FilterOverride is the configuration of an HTTP filter for a part of the routes
+// (typed_per_filter_config). Config is the filter's own type; with Disabled the
+// filter does not run, and with neither it runs although it is off by default.
+type FilterOverride struct {
+	Name     string // of the filter in the chain
+	Disabled bool
+	Config   any
 }
 
 // Match holds when every part holds. Exactly one of the path fields is set.
 type Match struct {
 	Prefix, Path, PathSeparatedPrefix *string
 	Regex                             *regexp.Regexp // must match the whole path
-	CaseInsensitive                   bool
-	Headers                           []HeaderMatch // ":method", ":authority" included
-	Query                             []QueryMatch
-	// RuntimeFraction, in millionths, lets only a share of requests match; 0 for all.
-	RuntimeFraction uint32
+	Template                          *Template
+	// Connect matches CONNECT and nothing else.
+	Connect         bool
+	CaseInsensitive bool
+	Headers         []HeaderMatch // ":method", ":authority" included
+	Query           []QueryMatch
+	Cookies         []CookieMatch
+	// GRPC matches gRPC requests only, by their content type.
+	GRPC bool
+	TLS  *TLSMatch
+	// Share lets only a part of the requests match; nil for all.
+	Share *Share
 }
+
+// Share is a part of the requests, in millionths.
+type Share uint32
+
+// All is every request.
+const All Share = 1_000_000
+
+// Holds tells whether a uniformly distributed number falls into the share.
+func (s Share) Holds(random uint32) bool { return uint64(random)*uint64(All)>>32 < uint64(s) }
 
 // StringMatch is Envoy's StringMatcher. Exactly one pattern is set.
 type StringMatch struct {
@@ -70,84 +130,17 @@ type QueryMatch struct {
 	Present *bool
 }
 
-// Forward sends the request to a cluster.
-type Forward struct {
-	Cluster  string
-	Weighted []WeightedCluster // used when Cluster is empty
-	// PrefixRewrite replaces the matched prefix or path; "" for none.
-	PrefixRewrite string
-	HostRewrite   string
-	// Timeout is for the whole upstream response, 0 for none. IdleTimeout is
-	// the stream's, 0 for the connection manager's.
-	Timeout     time.Duration
-	IdleTimeout *time.Duration
-	Retry       *RetryPolicy
-	Hash        []HashPolicy
-	// MetadataMatch selects endpoints by subset; empty for all.
+// CookieMatch is Envoy's CookieMatcher. A cookie that is missing does not match,
+// and so matches an inverted matcher.
+type CookieMatch struct {
+	Name   string
+	Value  *StringMatch
+	Invert bool
 }
 
-// WeightedCluster is a leg of a split.
-type WeightedCluster struct {
-	Cluster string
-	Weight  uint32
-	Headers HeaderMutations
-}
-
-// RetryPolicy is Envoy's, with the conditions parsed.
-type RetryPolicy struct {
-	On            RetryOn
-	StatusCodes   []int // for retriable-status-codes
-	NumRetries    uint32
-	PerTryTimeout time.Duration
-	BackOffBase   time.Duration // 25 ms when 0
-	BackOffMax    time.Duration // 10 × base when 0
-	// RetryableMethodsOnly, when set, lets On apply only to idempotent methods,
-	// except for conditions under which no byte was sent.
-	IdempotentOnly bool
-}
-
-// RetryOn is a set of retry conditions.
-type RetryOn uint32
-
-// The retry conditions, named as Envoy names them.
-const (
-	RetryConnectFailure RetryOn = 1 << iota
-	RetryRefusedStream
-	RetryResetBeforeRequest
-	RetryReset
-	Retry5xx
-	RetryGatewayError
-	RetryRetriable4xx
-	RetryStatusCodes
-	// RetryResetIdempotent is ours: RetryReset for idempotent methods only.
-	RetryResetIdempotent
-)
-
-// HashPolicy is one input of a consistent-hash load balancer.
-type HashPolicy struct {
-	Header, Query string
-	Cookie        *CookieHash
-	SourceIP      bool
-	Terminal      bool
-}
-
-// CookieHash names a cookie and, with TTL set, has it generated.
-type CookieHash struct {
-	Name, Path string
-	TTL        *time.Duration
-}
-
-// Redirect answers with a Location.
-type Redirect struct {
-	Scheme, Host, Path, PrefixRewrite string
-	Port, Code                        int
-	StripQuery                        bool
-}
-
-// DirectResponse answers without an upstream.
-type DirectResponse struct {
-	Status int
-	Body   []byte
+// TLSMatch asks for a client certificate; nil fields ask for nothing.
+type TLSMatch struct {
+	Presented, Validated *bool
 }
 
 // HeaderMutations change headers on the way in and out. Order: remove, then add.
@@ -172,4 +165,6 @@ const (
 type HeaderAdd struct {
 	Name, Value string
 	Action      AppendAction
+	// KeepEmpty adds the header also when the value comes out empty.
+	KeepEmpty bool
 }

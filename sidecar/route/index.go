@@ -11,7 +11,7 @@ const maxNested = 24
 
 // index finds the routes whose path can match, in the order configured, without
 // looking at all of them. Exact paths are in a hash table, prefixes in a trie,
-// and everything else (regular expressions, case-insensitive paths) in a list
+// and everything else (regular expressions, templates, case-insensitive paths) in a list
 // that is always looked at.
 type index struct {
 	exact map[string][]int32
@@ -36,7 +36,7 @@ func newIndex(routes []Route) *index {
 	for i := range routes {
 		m, n := &routes[i].Match, int32(i)
 		switch {
-		case m.CaseInsensitive || m.Regex != nil:
+		case m.CaseInsensitive || !m.textual():
 			x.other = append(x.other, n)
 		case m.Path != nil:
 			x.exact[*m.Path] = append(x.exact[*m.Path], n)

@@ -10,8 +10,9 @@ import (
 // matcher evaluates the matches of one request.
 type matcher struct {
 	req         *message.Request
+	client      *Client
 	path, query string
-	fraction    uint32
+	share       uint32
 }
 
 // cut splits a request target where Envoy's path matchers do: they see neither
@@ -35,12 +36,17 @@ func (m *matcher) matches(e *entry) bool {
 }
 
 func (m *matcher) pathMatches(e *entry) bool {
-	if e.kind == isRegex {
+	switch e.kind {
+	case isRegex:
 		return m.path != "" && fullMatch(e.route.Match.Regex, m.path)
+	case isTemplate:
+		return m.path != "" && e.route.Match.Template.Match(m.path)
+	case isConnect:
+		return isConnectRequest(m.req)
 	}
 	n := len(e.text)
 	switch {
-	case len(m.path) < n:
+	case len(m.path) < n || m.path == "":
 		return false
 	case e.kind == isPath && len(m.path) != n:
 		return false
@@ -52,9 +58,17 @@ func (m *matcher) pathMatches(e *entry) bool {
 	return m.path[:n] == e.text
 }
 
+// isConnectRequest: other extended CONNECT requests (RFC 8441) are upgrades.
+func isConnectRequest(r *message.Request) bool {
+	return r.Method == "CONNECT" && (r.Upgrade == "" || r.Upgrade == "connect-udp")
+}
+
 // rest evaluates everything but the path.
 func (m *matcher) rest(c *Match) bool {
-	if c.RuntimeFraction != 0 && uint64(m.fraction)*1_000_000>>32 >= uint64(c.RuntimeFraction) {
+	if c.Share != nil && !c.Share.Holds(m.share) {
+		return false
+	}
+	if c.GRPC && !IsGRPC(m.req) {
 		return false
 	}
 	for i := range c.Headers {
@@ -67,15 +81,66 @@ func (m *matcher) rest(c *Match) bool {
 			return false
 		}
 	}
-	return true
+	for i := range c.Cookies {
+		if !c.Cookies[i].match(m.req) {
+			return false
+		}
+	}
+	return c.TLS == nil || c.TLS.match(m.client)
 }
 
-// Match evaluates a header matcher on a request. A header that is missing never
+// IsGRPC tells a gRPC request by its content type: application/grpc, alone or with
+// a message format behind a plus sign, but not application/grpc-web.
+func IsGRPC(r *message.Request) bool {
+	const grpc = "application/grpc"
+	v, ok := r.Fields.ByID(message.ContentType)
+	return ok && strings.HasPrefix(v, grpc) && (len(v) == len(grpc) || v[len(grpc)] == '+')
+}
+
+// match: a certificate that was verified is one whose SPIFFE ID is known.
+func (t *TLSMatch) match(c *Client) bool {
+	known := c != nil && c.Info != nil
+	presented := known && c.Info.PeerCertHash != ""
+	validated := known && c.Info.PeerID != ""
+	return (t.Presented == nil || *t.Presented == presented) && (t.Validated == nil || *t.Validated == validated)
+}
+
+func (c *CookieMatch) match(r *message.Request) bool {
+	value, ok := Cookie(&r.Fields, c.Name)
+	return (ok && c.Value.Match(value)) != c.Invert
+}
+
+// Cookie returns the value of the first cookie of a name, without the quotation
+// marks that it may stand in (RFC 6265 4.1.1).
+func Cookie(f *message.Fields, name string) (value string, ok bool) {
+	for i := f.Find(message.Cookie, 0); i >= 0; i = f.Find(message.Cookie, i+1) {
+		_, list, _ := f.At(i)
+		for pair := range strings.SplitSeq(list, ";") {
+			k, v, eq := strings.Cut(strings.TrimLeft(pair, " "), "=")
+			if !eq || k != name {
+				continue
+			}
+			if n := len(v); n >= 2 && v[0] == '"' && v[n-1] == '"' {
+				v = v[1 : n-1]
+			}
+			return v, true
+		}
+	}
+	return "", false
+}
+
+// Headers is a message whose headers are matched; *message.Request and
+// *message.Response are.
+type Headers interface {
+	Header(lower string) (value string, ok bool)
+}
+
+// Match evaluates a header matcher on a message. A header that is missing never
 // matches, inverted or not, unless presence is what is asked or the matcher
 // takes a missing header as empty: these are Envoy's rules, and authorization
 // depends on them.
-func (h *HeaderMatch) Match(req *message.Request) bool {
-	value, ok := req.Header(h.Name)
+func (h *HeaderMatch) Match(m Headers) bool {
+	value, ok := m.Header(h.Name)
 	if h.Present != nil || (h.Value == nil && h.Range == nil) {
 		want := h.Present == nil || *h.Present
 		if !ok && h.MissingAsEmpty {
@@ -119,29 +184,4 @@ func parameter(query, name string) (value string, ok bool) {
 		}
 	}
 	return "", false
-}
-
-// AppendPath appends the path and query that the upstream is to get: with
-// PrefixRewrite set the matched part replaced, otherwise as received. Route
-// must have matched the path.
-func (r *Route) AppendPath(dst []byte, target string) []byte {
-	if r.Forward == nil || r.Forward.PrefixRewrite == "" {
-		return append(dst, target...)
-	}
-	return r.appendRewritten(dst, target, r.Forward.PrefixRewrite)
-}
-
-func (r *Route) appendRewritten(dst []byte, target, replacement string) []byte {
-	matched := 0
-	switch m := &r.Match; {
-	case m.Prefix != nil:
-		matched = len(*m.Prefix)
-	case m.PathSeparatedPrefix != nil:
-		matched = len(*m.PathSeparatedPrefix)
-	default:
-		path, _ := cut(target)
-		matched = len(path)
-	}
-	dst = append(dst, replacement...)
-	return append(dst, target[min(matched, len(target)):]...)
 }

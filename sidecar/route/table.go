@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
@@ -17,6 +18,8 @@ type Table struct {
 	suffixes []wildcard // longest first
 	prefixes []wildcard // longest first
 	any      *host
+	headers  *levelMutations // nil for none, as in host and entry
+	mirrors  []mirror
 }
 
 // wildcard holds the wildcard domains of one length, without the asterisk.
@@ -27,20 +30,31 @@ type wildcard struct {
 
 // host is a compiled virtual host.
 type host struct {
-	config *VirtualHost
-	routes []entry
-	index  *index // nil where a scan is as quick
+	config  *VirtualHost
+	routes  []entry
+	index   *index // nil where a scan is as quick
+	headers *levelMutations
+	mirrors []mirror
 }
 
 // entry is a compiled route. What decides about most requests is next to each
 // other, so that a scan reads one cache line a route.
 type entry struct {
-	text     string // of the path part, except a regular expression
+	text     string // of the path part, where it is a text
 	kind     pathKind
 	fold     bool // without regard to case
 	pathOnly bool // the path part is the whole match
 	route    *Route
-	weight   uint64 // sum of the legs
+	headers  *levelMutations
+	forward  *forward // nil where nothing of the action needs compiling
+}
+
+// forward is what is compiled of a Forward.
+type forward struct {
+	weight     uint64            // sum of the legs
+	legs       []*levelMutations // of each leg, nil for none
+	path, host Value
+	mirrors    []mirror
 }
 
 type pathKind uint8
@@ -50,13 +64,15 @@ const (
 	isPath
 	isSeparatedPrefix
 	isRegex
+	isTemplate
+	isConnect
 )
 
 func newEntry(r *Route) entry {
 	m := &r.Match
 	e := entry{
 		route: r, fold: m.CaseInsensitive,
-		pathOnly: len(m.Headers) == 0 && len(m.Query) == 0 && m.RuntimeFraction == 0,
+		pathOnly: len(m.Headers) == 0 && len(m.Query) == 0 && len(m.Cookies) == 0 && m.Share == nil && !m.GRPC && m.TLS == nil,
 	}
 	switch {
 	case m.Prefix != nil:
@@ -65,10 +81,19 @@ func newEntry(r *Route) entry {
 		e.kind, e.text = isPath, *m.Path
 	case m.PathSeparatedPrefix != nil:
 		e.kind, e.text = isSeparatedPrefix, *m.PathSeparatedPrefix
-	default:
+	case m.Regex != nil:
 		e.kind = isRegex
+	case m.Template != nil:
+		e.kind = isTemplate
+	default:
+		e.kind = isConnect
 	}
 	return e
+}
+
+// textual tells whether a path part is compared as a text.
+func (m *Match) textual() bool {
+	return m.Prefix != nil || m.Path != nil || m.PathSeparatedPrefix != nil
 }
 
 // Selected is what a request is to do. Route is nil when nothing matched. It
@@ -76,13 +101,23 @@ func newEntry(r *Route) entry {
 type Selected struct {
 	VirtualHost *VirtualHost
 	Route       *Route
-	// Cluster is the one to forward to; empty for a redirect or direct response.
+	// HTTPS: the virtual host wants this request on https (a 301); no route was
+	// looked for.
+	HTTPS bool
+	// Cluster is the one to forward to; empty for a redirect or direct response,
+	// and where the header that is to name it is missing. It may alias the request.
 	Cluster string
-	// Leg is the leg of a split that was chosen; nil without one. Its header
-	// mutations come before the route's, the route's before the virtual host's.
+	// Leg is the leg of a split that was chosen; nil without one.
 	Leg *WeightedCluster
-	// Retry is the route's policy, or else the virtual host's; nil for none.
+	// Retry and Hedge are the route's policies, or else the virtual host's; nil for
+	// none.
 	Retry *RetryPolicy
+	Hedge *HedgePolicy
+
+	table *Table
+	host  *host
+	entry *entry
+	leg   *levelMutations
 }
 
 // Compile checks a configuration and prepares it for matching. The Config must
@@ -103,6 +138,13 @@ func Compile(c *Config) (*Table, error) {
 		}
 	}
 	t.suffixes, t.prefixes = byLength(suffixes), byLength(prefixes)
+	var err error
+	if t.headers, err = compileLevel(&c.Headers); err == nil {
+		t.mirrors, err = compileMirrors(c.Mirrors)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("route configuration %q: %w", c.Name, err)
+	}
 	return t, nil
 }
 
@@ -155,64 +197,111 @@ func byLength(m map[int]map[string]*host) []wildcard {
 	return out
 }
 
-func compileHost(vh *VirtualHost) (*host, error) {
+func compileHost(vh *VirtualHost) (_ *host, err error) {
 	if len(vh.Domains) == 0 {
 		return nil, fmt.Errorf("virtual host %q has no domains", vh.Name)
 	}
 	h := &host{config: vh, routes: make([]entry, len(vh.Routes))}
+	if h.headers, err = compileLevel(&vh.Headers); err != nil {
+		return nil, err
+	}
+	if h.mirrors, err = compileMirrors(vh.Mirrors); err != nil {
+		return nil, err
+	}
 	for i := range vh.Routes {
-		r := &vh.Routes[i]
-		if err := checkRoute(r); err != nil {
+		if err := h.routes[i].compile(&vh.Routes[i]); err != nil {
 			return nil, fmt.Errorf("routes[%d]: %w", i, err)
 		}
-		e := newEntry(r)
-		if r.Forward != nil && r.Forward.Cluster == "" {
-			for _, leg := range r.Forward.Weighted {
-				e.weight += uint64(leg.Weight)
-			}
-			if e.weight == 0 || e.weight > 1<<32-1 {
-				return nil, fmt.Errorf("routes[%d]: the weights of a split must add up to 1 to 4294967295, not %d", i, e.weight)
-			}
-		}
-		h.routes[i] = e
 	}
 	h.index = newIndex(vh.Routes)
 	return h, nil
 }
 
+func (e *entry) compile(r *Route) (err error) {
+	if err := checkRoute(r); err != nil {
+		return err
+	}
+	*e = newEntry(r)
+	if e.headers, err = compileLevel(&r.Headers); err != nil {
+		return err
+	}
+	if r.Forward != nil {
+		e.forward, err = compileForward(r.Forward)
+	}
+	return err
+}
+
+func compileForward(f *Forward) (*forward, error) {
+	if len(f.Weighted) == 0 && f.PathRewrite == "" && f.HostRewriteFormat == "" && len(f.Mirrors) == 0 {
+		return nil, nil
+	}
+	out := &forward{}
+	var err error
+	if out.path, err = NewValue(f.PathRewrite); err != nil {
+		return nil, fmt.Errorf("path_rewrite: %w", err)
+	}
+	if out.host, err = NewValue(f.HostRewriteFormat); err != nil {
+		return nil, fmt.Errorf("host_rewrite: %w", err)
+	}
+	if out.mirrors, err = compileMirrors(f.Mirrors); err != nil {
+		return nil, err
+	}
+	for i := range f.Weighted {
+		leg, err := compileLevel(&f.Weighted[i].Headers)
+		if err != nil {
+			return nil, fmt.Errorf("clusters[%d]: %w", i, err)
+		}
+		out.legs = append(out.legs, leg)
+		out.weight += uint64(f.Weighted[i].Weight)
+	}
+	if len(f.Weighted) > 0 && (out.weight == 0 || out.weight > 1<<32-1) {
+		return nil, fmt.Errorf("the weights of a split must add up to 1 to 4294967295, not %d", out.weight)
+	}
+	return out, nil
+}
+
+func one(set ...bool) bool {
+	n := 0
+	for _, s := range set {
+		if s {
+			n++
+		}
+	}
+	return n == 1
+}
+
 func checkRoute(r *Route) error {
-	paths := 0
-	for _, set := range []bool{
-		r.Match.Prefix != nil, r.Match.Path != nil, r.Match.PathSeparatedPrefix != nil, r.Match.Regex != nil,
-	} {
-		if set {
-			paths++
-		}
+	m := &r.Match
+	if !one(m.Prefix != nil, m.Path != nil, m.PathSeparatedPrefix != nil, m.Regex != nil, m.Template != nil, m.Connect) {
+		return errors.New("a match needs exactly one of prefix, path, path_separated_prefix, safe_regex, uri_template and connect_matcher")
 	}
-	if paths != 1 {
-		return errors.New("a match needs exactly one of prefix, path, path_separated_prefix and safe_regex")
-	}
-	actions := 0
-	for _, set := range []bool{r.Forward != nil, r.Redirect != nil, r.Direct != nil} {
-		if set {
-			actions++
-		}
-	}
-	if actions != 1 {
+	if !one(r.Forward != nil, r.Redirect != nil, r.Direct != nil) {
 		return errors.New("a route needs exactly one of route, redirect and direct_response")
+	}
+	f := r.Forward
+	if f != nil && !one(f.Cluster != "", f.ClusterHeader != "", len(f.Weighted) > 0) {
+		return errors.New("a route needs exactly one of cluster, cluster_header and weighted_clusters")
 	}
 	return nil
 }
 
-// Select finds the route of a request. random must be uniformly distributed
-// over all 64-bit numbers; one draw per request is enough. It does not allocate.
-func (t *Table) Select(req *message.Request, random uint64) Selected {
+// Select finds the route of a request. random must be uniformly distributed over
+// all 64-bit numbers; one draw per request is enough. It does not allocate.
+func (t *Table) Select(req *message.Request, client *Client, random uint64) Selected {
 	h := t.find(req.Authority)
 	if h == nil {
 		return Selected{}
 	}
+	s := Selected{VirtualHost: h.config, table: t, host: h}
+	if h.config.RequireTLS != TLSOptional && needsTLS(h.config.RequireTLS, req) {
+		s.HTTPS = true
+		return s
+	}
 	path, query := cut(req.Path)
-	m := matcher{req: req, path: path, query: query, fraction: uint32(random >> 32)}
+	if t.config.IgnorePathParameters {
+		path, _, _ = strings.Cut(path, ";")
+	}
+	m := matcher{req: req, client: client, path: path, query: query, share: uint32(random >> 32)}
 	i := -1
 	if h.index != nil {
 		i = h.index.first(h.routes, &m)
@@ -224,36 +313,171 @@ func (t *Table) Select(req *message.Request, random uint64) Selected {
 			}
 		}
 	}
-	if i < 0 {
-		return Selected{VirtualHost: h.config}
+	if i >= 0 {
+		h.routes[i].selectInto(&s, req, client, random)
 	}
-	return h.routes[i].selected(h.config, uint32(random))
+	return s
 }
 
-func (e *entry) selected(vh *VirtualHost, random uint32) Selected {
-	s := Selected{VirtualHost: vh, Route: e.route, Retry: vh.Retry}
+// needsTLS looks at what the connection manager made of the request, not at the
+// connection: a proxy in front may have taken TLS off.
+func needsTLS(r TLSRequirement, req *message.Request) bool {
+	if proto, _ := req.Fields.ByID(message.XForwardedProto); proto == "https" {
+		return false
+	}
+	internal, _ := req.Fields.ByID(message.XEnvoyInternal)
+	return r == TLSForAll || internal != "true"
+}
+
+func (e *entry) selectInto(s *Selected, req *message.Request, client *Client, random uint64) {
+	s.Route, s.entry = e.route, e
+	s.Retry, s.Hedge = s.VirtualHost.Retry, s.VirtualHost.Hedge
 	f := e.route.Forward
 	if f == nil {
-		return s
+		return
 	}
 	if f.Retry != nil {
 		s.Retry = f.Retry
 	}
-	s.Cluster = f.Cluster
-	if s.Cluster != "" {
-		return s
+	if f.Hedge != nil {
+		s.Hedge = f.Hedge
 	}
+	switch {
+	case f.Cluster != "":
+		s.Cluster = f.Cluster
+	case f.ClusterHeader != "":
+		s.Cluster, _ = req.HeaderValue(f.ClusterHeader, 0)
+	default:
+		s.split(req, client, random)
+	}
+}
+
+// split chooses a leg.
+func (s *Selected) split(req *message.Request, client *Client, random uint64) {
+	f, c := s.Route.Forward, s.entry.forward
 	// The high part of the product is uniform in [0, weight) without a division.
-	at := uint64(random) * e.weight >> 32
+	at := uint64(uint32(random)) * c.weight >> 32
+	if n, ok := f.given(req, client); ok {
+		at = n % c.weight
+	}
 	for i := range f.Weighted {
 		leg := &f.Weighted[i]
 		if at < uint64(leg.Weight) {
-			s.Leg, s.Cluster = leg, leg.Cluster
-			break
+			s.Leg, s.leg, s.Cluster = leg, c.legs[i], leg.Cluster
+			if leg.ClusterHeader != "" {
+				s.Cluster, _ = req.HeaderValue(leg.ClusterHeader, 0)
+			}
+			return
 		}
 		at -= uint64(leg.Weight)
 	}
-	return s
+}
+
+// given is the number that the request itself chooses a leg by: proxies one after
+// the other then choose the same.
+func (f *Forward) given(req *message.Request, client *Client) (uint64, bool) {
+	switch {
+	case f.WeightHeader != "":
+		v, ok := req.HeaderValue(f.WeightHeader, 0)
+		if _, more := req.HeaderValue(f.WeightHeader, 1); !ok || more {
+			return 0, false
+		}
+		n, err := strconv.ParseUint(v, 10, 64)
+		return n, err == nil
+	case f.WeightByHash:
+		n, ok, _ := f.hash(req, client, false, nil)
+		return n, ok
+	}
+	return 0, false
+}
+
+// Request and Response mutations in the order in which they apply: the leg, then
+// route, virtual host and route configuration, or these three the other way round.
+// A later one wins.
+func (s *Selected) levels() (out [4]*levelMutations) {
+	if s.host == nil {
+		return out
+	}
+	out = [4]*levelMutations{s.leg, nil, s.host.headers, s.table.headers}
+	if s.entry != nil {
+		out[1] = s.entry.headers
+	}
+	if s.table.config.MostSpecificHeadersWin {
+		out[1], out[3] = out[3], out[1]
+	}
+	return out
+}
+
+// MutateRequest changes a request's headers as route, virtual host and route
+// configuration have it.
+func (s *Selected) MutateRequest(f *message.Fields, facts Facts, scratch *[]byte) {
+	for _, l := range s.levels() {
+		if l != nil {
+			l.request.Apply(f, facts, scratch)
+		}
+	}
+}
+
+// MutateResponse is MutateRequest for the response.
+func (s *Selected) MutateResponse(f *message.Fields, facts Facts, scratch *[]byte) {
+	for _, l := range s.levels() {
+		if l != nil {
+			l.response.Apply(f, facts, scratch)
+		}
+	}
+}
+
+// Overrides are the configurations of HTTP filters that apply, the most specific
+// level first; any is false when there are none.
+func (s *Selected) Overrides() (levels [4][]FilterOverride, any bool) {
+	if s.host == nil {
+		return levels, false
+	}
+	if s.Leg != nil {
+		levels[0] = s.Leg.Filters
+	}
+	if s.Route != nil {
+		levels[1] = s.Route.Filters
+	}
+	levels[2], levels[3] = s.VirtualHost.Filters, s.table.config.Filters
+	return levels, len(levels[0])+len(levels[1])+len(levels[2])+len(levels[3]) > 0
+}
+
+// EachOverride visits every configuration of an HTTP filter in the table.
+func (t *Table) EachOverride(visit func(where string, o *FilterOverride)) {
+	each := func(where string, list []FilterOverride) {
+		for i := range list {
+			visit(where, &list[i])
+		}
+	}
+	each("route configuration "+t.config.Name, t.config.Filters)
+	for i := range t.config.VirtualHosts {
+		vh := &t.config.VirtualHosts[i]
+		each("virtual host "+vh.Name, vh.Filters)
+		for j := range vh.Routes {
+			r := &vh.Routes[j]
+			where := fmt.Sprintf("virtual host %s route %d", vh.Name, j)
+			each(where, r.Filters)
+			if r.Forward == nil {
+				continue
+			}
+			for k := range r.Forward.Weighted {
+				each(where, r.Forward.Weighted[k].Filters)
+			}
+		}
+	}
+}
+
+// BufferLimit bounds the part of a body that is kept for retries and mirrors;
+// false when the routes say nothing.
+func (s *Selected) BufferLimit() (uint64, bool) {
+	if s.Route != nil && s.Route.BufferLimit != nil {
+		return *s.Route.BufferLimit, true
+	}
+	if s.VirtualHost != nil && s.VirtualHost.BufferLimit != nil {
+		return *s.VirtualHost.BufferLimit, true
+	}
+	return 0, false
 }
 
 // find returns the virtual host in Envoy's order: exact, longest suffix
@@ -264,9 +488,14 @@ func (t *Table) find(authority string) *host {
 	}
 	var buf [256]byte
 	name := authority
+	if t.config.IgnorePort {
+		if at := portStart(name); at >= 0 {
+			name = name[:at]
+		}
+	}
 	for i := range len(name) {
 		if 'A' <= name[i] && name[i] <= 'Z' {
-			name = message.View(appendLower(buf[:0], authority))
+			name = message.View(appendLower(buf[:0], name))
 			break
 		}
 	}

@@ -55,7 +55,7 @@ func TestDomains(t *testing.T) {
 		"elsewhere":                           "*",
 		strings.Repeat("A", 300) + ".foo.com": "*.foo.com",
 	} {
-		if got := table.Select(request("GET", authority, "/"), 0).Cluster; got != want {
+		if got := table.Select(request("GET", authority, "/"), nil, 0).Cluster; got != want {
 			t.Errorf("%q goes to %q, want %q", authority, got, want)
 		}
 	}
@@ -65,10 +65,10 @@ func TestNoHostNoRoute(t *testing.T) {
 	table := compile(t, &Config{Name: "r", VirtualHosts: []VirtualHost{{
 		Name: "a", Domains: []string{"a"}, Routes: []Route{to("a", Match{Path: ptr("/a")})},
 	}}})
-	if s := table.Select(request("GET", "b", "/a"), 0); s.Route != nil || s.VirtualHost != nil {
+	if s := table.Select(request("GET", "b", "/a"), nil, 0); s.Route != nil || s.VirtualHost != nil {
 		t.Errorf("selected %+v for an unknown host", s)
 	}
-	if s := table.Select(request("GET", "a", "/b"), 0); s.Route != nil || s.VirtualHost == nil {
+	if s := table.Select(request("GET", "a", "/b"), nil, 0); s.Route != nil || s.VirtualHost == nil {
 		t.Errorf("selected %+v for an unknown path", s)
 	}
 }
@@ -125,11 +125,30 @@ func TestMatch(t *testing.T) {
 		{"query first wins", Match{Prefix: ptr("/"), Query: []QueryMatch{{Name: "v", Value: exact("2")}}}, request("GET", "h", "/?v=1&v=2"), false},
 		{"query name is whole", Match{Prefix: ptr("/"), Query: []QueryMatch{{Name: "v", Present: ptr(true)}}}, request("GET", "h", "/?vv=1"), false},
 		{"query present without value", Match{Prefix: ptr("/"), Query: []QueryMatch{{Name: "v", Present: ptr(true)}}}, request("GET", "h", "/?v"), true},
+		{"empty prefix", Match{Prefix: ptr("")}, request("GET", "h", "/x"), true},
+		{"empty prefix, no path", Match{Prefix: ptr("")}, request("CONNECT", "h", ""), false},
+		{"connect", Match{Connect: true}, request("CONNECT", "h:1", ""), true},
+		{"connect, other method", Match{Connect: true}, request("GET", "h", "/"), false},
+		{"template", Match{Template: template(t, "/a/{x}/b")}, request("GET", "h", "/a/1/b?q"), true},
+		{"template, more", Match{Template: template(t, "/a/{x}/b")}, request("GET", "h", "/a/1/2/b"), false},
+		{"grpc", Match{Prefix: ptr("/"), GRPC: true}, request("POST", "h", "/", "content-type", "application/grpc+proto"), true},
+		{"grpc-web", Match{Prefix: ptr("/"), GRPC: true}, request("POST", "h", "/", "content-type", "application/grpc-web"), false},
+		{"no content type", Match{Prefix: ptr("/"), GRPC: true}, request("POST", "h", "/"), false},
+		{"cookie", Match{Prefix: ptr("/"), Cookies: []CookieMatch{{Name: "b", Value: exact("2")}}}, request("GET", "h", "/", "cookie", "a=1; b=2"), true},
+		{"cookie, quoted, second field", Match{Prefix: ptr("/"), Cookies: []CookieMatch{{Name: "b", Value: exact("2")}}}, request("GET", "h", "/", "cookie", "a=1", "cookie", `b="2"`), true},
+		{"cookie, first wins", Match{Prefix: ptr("/"), Cookies: []CookieMatch{{Name: "b", Value: exact("2")}}}, request("GET", "h", "/", "cookie", "b=1; b=2"), false},
+		{"cookie, name is whole", Match{Prefix: ptr("/"), Cookies: []CookieMatch{{Name: "b", Value: exact("2")}}}, request("GET", "h", "/", "cookie", "bb=2"), false},
+		{"cookie missing", Match{Prefix: ptr("/"), Cookies: []CookieMatch{{Name: "b", Value: exact("")}}}, request("GET", "h", "/"), false},
+		{"cookie missing, inverted", Match{Prefix: ptr("/"), Cookies: []CookieMatch{{Name: "b", Value: exact("2"), Invert: true}}}, request("GET", "h", "/"), true},
+		{"certificate wanted, none known", Match{Prefix: ptr("/"), TLS: &TLSMatch{Presented: ptr(true)}}, request("GET", "h", "/"), false},
+		{"no certificate wanted, none known", Match{Prefix: ptr("/"), TLS: &TLSMatch{Validated: ptr(false)}}, request("GET", "h", "/"), true},
+		{"nobody", Match{Prefix: ptr("/"), Share: ptr(Share(0))}, request("GET", "h", "/"), false},
+		{"everybody", Match{Prefix: ptr("/"), Share: ptr(All)}, request("GET", "h", "/"), true},
 		{"query absent asked", Match{Prefix: ptr("/"), Query: []QueryMatch{{Name: "v", Present: ptr(false)}}}, request("GET", "h", "/?v"), false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			table := compile(t, &Config{VirtualHosts: []VirtualHost{{Domains: []string{"*"}, Routes: []Route{to("c", c.m)}}}})
-			if got := table.Select(c.req, 0).Route != nil; got != c.want {
+			if got := table.Select(c.req, nil, 0).Route != nil; got != c.want {
 				t.Errorf("matched %v, want %v", got, c.want)
 			}
 		})
@@ -188,7 +207,7 @@ func TestSplit(t *testing.T) {
 	req := request("GET", "h", "/")
 	const n = 100_000
 	for range n {
-		s := table.Select(req, rnd.Uint64())
+		s := table.Select(req, nil, rnd.Uint64())
 		if s.Leg == nil || s.Leg.Cluster != s.Cluster {
 			t.Fatalf("selected %+v", s)
 		}
@@ -199,7 +218,7 @@ func TestSplit(t *testing.T) {
 		t.Errorf("split %v", got)
 	}
 	for _, edge := range []uint64{0, 1<<32 - 1, 1<<64 - 1} {
-		if table.Select(req, edge).Cluster == "" {
+		if table.Select(req, nil, edge).Cluster == "" {
 			t.Errorf("random %d chose no leg", edge)
 		}
 	}
@@ -207,12 +226,12 @@ func TestSplit(t *testing.T) {
 
 func TestShare(t *testing.T) {
 	table := compile(t, &Config{VirtualHosts: []VirtualHost{{Domains: []string{"*"}, Routes: []Route{
-		to("some", Match{Prefix: ptr("/"), RuntimeFraction: 250_000}), to("rest", Match{Prefix: ptr("/")}),
+		to("some", Match{Prefix: ptr("/"), Share: ptr(Share(250_000))}), to("rest", Match{Prefix: ptr("/")}),
 	}}}})
 	rnd := rand.New(rand.NewPCG(3, 4))
 	some := 0
 	for range 100_000 {
-		if table.Select(request("GET", "h", "/"), rnd.Uint64()).Cluster == "some" {
+		if table.Select(request("GET", "h", "/"), nil, rnd.Uint64()).Cluster == "some" {
 			some++
 		}
 	}
@@ -227,7 +246,7 @@ func TestRetryInheritance(t *testing.T) {
 		{Match: Match{Path: ptr("/own")}, Forward: &Forward{Cluster: "a", Retry: own}},
 		to("a", Match{Prefix: ptr("/")}),
 	}}}})
-	if table.Select(request("GET", "h", "/own"), 0).Retry != own || table.Select(request("GET", "h", "/"), 0).Retry != host {
+	if table.Select(request("GET", "h", "/own"), nil, 0).Retry != own || table.Select(request("GET", "h", "/"), nil, 0).Retry != host {
 		t.Error("wrong retry policy")
 	}
 }
@@ -243,7 +262,10 @@ func TestCompileRefuses(t *testing.T) {
 		"a domain is empty":       {VirtualHosts: []VirtualHost{{Domains: []string{""}, Routes: ok}}},
 		"exactly one of prefix":   {VirtualHosts: []VirtualHost{{Domains: []string{"*"}, Routes: []Route{to("c", Match{})}}}},
 		"exactly one of route":    {VirtualHosts: []VirtualHost{{Domains: []string{"*"}, Routes: []Route{{Match: Match{Prefix: ptr("/")}}}}}},
-		"weights of a split must": {VirtualHosts: []VirtualHost{{Domains: []string{"*"}, Routes: []Route{{Match: Match{Prefix: ptr("/")}, Forward: &Forward{}}}}}},
+		"exactly one of cluster":  {VirtualHosts: []VirtualHost{{Domains: []string{"*"}, Routes: []Route{{Match: Match{Prefix: ptr("/")}, Forward: &Forward{}}}}}},
+		"weights of a split must": {VirtualHosts: []VirtualHost{{Domains: []string{"*"}, Routes: []Route{{Match: Match{Prefix: ptr("/")}, Forward: &Forward{Weighted: []WeightedCluster{{Cluster: "a"}}}}}}}},
+		"header X-A":              {Headers: HeaderMutations{RequestAdd: []HeaderAdd{{Name: "X-A", Value: "%NOSUCH%"}}}},
+		"path_rewrite":            {VirtualHosts: []VirtualHost{{Domains: []string{"*"}, Routes: []Route{{Match: Match{Prefix: ptr("/")}, Forward: &Forward{Cluster: "a", PathRewrite: "%NOSUCH%"}}}}}},
 	} {
 		if _, err := Compile(c); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want an error with %q", err, want)
@@ -294,7 +316,7 @@ func TestIndexAgreesWithScan(t *testing.T) {
 			if rnd.IntN(2) == 0 {
 				req.Fields.Add("x-a", "1")
 			}
-			if a, b := indexed.Select(req, 0).Cluster, scanned.Select(req, 0).Cluster; a != b {
+			if a, b := indexed.Select(req, nil, 0).Cluster, scanned.Select(req, nil, 0).Cluster; a != b {
 				t.Fatalf("%q: index selects %q, scan %q", req.Path, a, b)
 			}
 		}
@@ -307,27 +329,8 @@ func TestDeepNestingIsScanned(t *testing.T) {
 		routes = append(routes, to(fmt.Sprint(i), Match{Prefix: ptr(strings.Repeat("/a", i))}))
 	}
 	table := compile(t, &Config{VirtualHosts: []VirtualHost{{Domains: []string{"*"}, Routes: routes}}})
-	if got := table.Select(request("GET", "h", strings.Repeat("/a", 40)), 0).Cluster; got != "0" {
+	if got := table.Select(request("GET", "h", strings.Repeat("/a", 40)), nil, 0).Cluster; got != "0" {
 		t.Errorf("selected %q", got)
-	}
-}
-
-func TestAppendPath(t *testing.T) {
-	re, _ := Regex("/a/.*")
-	for _, c := range []struct {
-		m               Match
-		rewrite, in, to string
-	}{
-		{Match{Prefix: ptr("/api/")}, "/", "/api/v1?x=1", "/v1?x=1"},
-		{Match{Prefix: ptr("/api")}, "", "/api/v1", "/api/v1"},
-		{Match{Path: ptr("/a")}, "/b", "/a?x", "/b?x"},
-		{Match{PathSeparatedPrefix: ptr("/a")}, "/b", "/a/c", "/b/c"},
-		{Match{Regex: re}, "/b", "/a/c?x", "/b?x"},
-	} {
-		r := Route{Match: c.m, Forward: &Forward{Cluster: "c", PrefixRewrite: c.rewrite}}
-		if got := string(r.AppendPath(nil, c.in)); got != c.to {
-			t.Errorf("%q becomes %q, want %q", c.in, got, c.to)
-		}
 	}
 }
 
@@ -348,7 +351,7 @@ func TestSelectDoesNotAllocate(t *testing.T) {
 	for _, n := range []int{1, 8, 1000} {
 		table := compile(t, typical(n))
 		req := request("GET", "API.example.com", "/service-5/x?y=1", "x-canary", "true")
-		if a := testing.AllocsPerRun(100, func() { table.Select(req, 7) }); a != 0 {
+		if a := testing.AllocsPerRun(100, func() { table.Select(req, nil, 7) }); a != 0 {
 			t.Errorf("%d routes: %v allocations", n, a)
 		}
 	}
@@ -361,7 +364,7 @@ func BenchmarkSelect(b *testing.B) {
 			req := request("GET", "api.example.com", fmt.Sprintf("/service-%d/items?page=1", n*2/3), "x-canary", "false", "accept", "*/*")
 			b.ReportAllocs()
 			for b.Loop() {
-				table.Select(req, 7)
+				table.Select(req, nil, 7)
 			}
 		})
 	}

@@ -289,3 +289,78 @@ func TestTLSQuiet(t *testing.T) {
 		t.Error("a closed peer is not quiet")
 	}
 }
+
+// TestTryWrite: a write that does not wait takes what fits; what follows it with Write
+// arrives whole and in order.
+func TestTryWrite(t *testing.T) {
+	sock, peer := socketPair(t)
+	server, client := tlsPair(t)
+	for name, c := range map[string]struct {
+		w Stream
+		r io.Reader
+	}{"socket": {sock, peer}, "TLS": {server, client}} {
+		t.Run(name, func(t *testing.T) {
+			data := make([]byte, 32<<20) // more than any socket buffer
+			for i := range data {
+				data[i] = byte(i >> 10)
+			}
+			n, done, err := c.w.(TryWriter).TryWrite(data[:100])
+			if n != 100 || !done || err != nil {
+				t.Fatalf("a small write: %d, %v, %v", n, done, err)
+			}
+			if n, done, err = c.w.(TryWriter).TryWrite(data[100:]); done || err != nil || n == 0 || n == len(data)-100 {
+				t.Fatalf("a large write: %d, %v, %v", n, done, err)
+			}
+			n += 100
+			// Again, while the peer still reads nothing.
+			if m, done, err := c.w.(TryWriter).TryWrite(data[n:]); done || err != nil {
+				t.Fatalf("%d, %v, %v", m, done, err)
+			} else {
+				n += m
+			}
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				if m, err := c.w.Write(data[n:]); m != len(data)-n || err != nil {
+					t.Errorf("Write: %d, %v", m, err)
+				}
+			})
+			got := make([]byte, len(data))
+			if _, err := io.ReadFull(c.r, got); err != nil {
+				t.Fatal(err)
+			}
+			wg.Wait()
+			for i := range got {
+				if got[i] != data[i] {
+					t.Fatalf("byte %d is wrong", i)
+				}
+			}
+		})
+	}
+}
+
+// TestTryWriteKeepsTheLastRecord: an empty Write gets rid of what TryWrite has begun.
+func TestTryWriteKeepsTheLastRecord(t *testing.T) {
+	server, client := tlsPair(t)
+	data := make([]byte, 64<<10)
+	total := 0
+	for {
+		n, done, err := server.TryWrite(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		total += n
+		if !done {
+			break // what was taken is not all gone
+		}
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if _, err := server.Write(nil); err != nil {
+			t.Error(err)
+		}
+	})
+	if _, err := io.ReadFull(client, make([]byte, total)); err != nil {
+		t.Error(err)
+	}
+	wg.Wait()
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -83,6 +84,13 @@ func (o owner) Finished(*downstream.Conn) { close(o) }
 // line is complete when done is closed.
 func serve(t *testing.T, cfg Config, m *cluster.Manager) (client *net.TCPConn, line func() string) {
 	t.Helper()
+	return serveTo(t, cfg, m, nil)
+}
+
+// serveTo is serve for a client whose destination is made of the listener's
+// address; a nil destination is that address.
+func serveTo(t *testing.T, cfg Config, m *cluster.Manager, destination func(own netip.AddrPort) netip.AddrPort) (client *net.TCPConn, line func() string) {
+	t.Helper()
 	logs := telemetry.NewLogs(nil)
 	path := filepath.Join(t.TempDir(), "log")
 	cfg.AccessLog = []telemetry.AccessLogConfig{{Path: path,
@@ -108,7 +116,11 @@ func serve(t *testing.T, cfg Config, m *cluster.Manager) (client *net.TCPConn, l
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn := downstream.New(downstream.Facts{Stream: s, Info: s.Info(), Accepted: time.Now()}, nil)
+	to := l.Addr().(*net.TCPAddr).AddrPort()
+	if destination != nil {
+		to = destination(to)
+	}
+	conn := downstream.New(downstream.Facts{Stream: s, Info: s.Info(), Accepted: time.Now(), Destination: to}, nil)
 	poller, err := stream.NewPoller()
 	if err != nil {
 		t.Fatal(err)
@@ -207,5 +219,39 @@ func TestWeights(t *testing.T) {
 	}
 	if _, err := New(&Config{}, Options{Clusters: clusterAt(t, 1)}); err == nil {
 		t.Error("a proxy without a cluster was accepted")
+	}
+}
+
+// TestOriginalDestination: a redirected connection goes on to where it wanted to
+// go, and one that wanted the listener goes nowhere, least of all round in a loop.
+func TestOriginalDestination(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	m := cluster.NewManager(cluster.Options{})
+	t.Cleanup(func() { _ = m.Close() })
+	if err := m.Update(&cluster.Config{Name: "up", Type: cluster.OriginalDestination}); err != nil {
+		t.Fatal(err)
+	}
+	client, line := serveTo(t, Config{Cluster: "up"}, m, func(netip.AddrPort) netip.AddrPort { return l.Addr().(*net.TCPAddr).AddrPort() })
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = c.Write([]byte("hello"))
+	_ = c.Close()
+	if b, err := io.ReadAll(client); err != nil || string(b) != "hello" {
+		t.Errorf("%q %v", b, err)
+	}
+	_ = client.Close()
+	line()
+	client, line = serveTo(t, Config{Cluster: "up"}, m, nil)
+	if b, _ := io.ReadAll(client); len(b) != 0 {
+		t.Errorf("%q", b)
+	}
+	if got := line(); !strings.HasPrefix(got, "UH ") {
+		t.Errorf("logged %q", got)
 	}
 }

@@ -17,10 +17,6 @@ type ClusterMetrics struct {
 	BytesReceived, BytesSent *Counter
 	Ejections, NoHealthy     *Counter
 	PoolsReplaced            *Counter
-	// SubsetPicks are choices among subsets: by a subset that matched, by the
-	// fallback policy, and among all hosts because that had none.
-	SubsetPicks        [3]*Counter
-	InvalidDestination *Counter
 
 	EndpointsHealthy, EndpointsUnhealthy, EndpointsDraining, EndpointsDegraded, EndpointsEjected *Gauge
 
@@ -136,10 +132,6 @@ func (m *Metrics) Cluster(name string) *ClusterMetrics {
 	c.Ejections = p.counter(m.upstreamEjections)
 	c.NoHealthy = p.counter(m.upstreamNoHealthy)
 	c.PoolsReplaced = p.counter(m.upstreamPoolReplaced)
-	for i, result := range [...]string{"selected", "fallback", "panic"} {
-		c.SubsetPicks[i] = p.counter(m.upstreamSubsetPicks, result)
-	}
-	c.InvalidDestination = p.counter(m.upstreamInvalidDestination)
 	c.EndpointsHealthy = p.gauge(m.upstreamEndpoints, "healthy")
 	c.EndpointsUnhealthy = p.gauge(m.upstreamEndpoints, "unhealthy")
 	c.EndpointsDraining = p.gauge(m.upstreamEndpoints, "draining")
@@ -188,4 +180,25 @@ func (c *ClusterMetrics) HealthChecked(result string) {
 	if c != nil {
 		c.m.upstreamHealthChecks.With(c.name, result).Inc(0)
 	}
+}
+
+// SubsetPicks are the counters of choices among subsets: by a subset that matched,
+// by the fallback policy, and among all hosts because that had none. They are made
+// for the clusters that have subsets; for configuration time.
+func (c *ClusterMetrics) SubsetPicks() (counters [3]*Counter) {
+	if c != nil {
+		for i, result := range [...]string{"selected", "fallback", "panic"} {
+			counters[i] = c.m.upstreamSubsetPicks.With(c.name, result)
+		}
+	}
+	return counters
+}
+
+// InvalidDestinations counts requests whose header names no destination, for the
+// clusters that look at one; for configuration time.
+func (c *ClusterMetrics) InvalidDestinations() *Counter {
+	if c == nil {
+		return nil
+	}
+	return c.m.upstreamInvalidDestination.With(c.name)
 }

@@ -30,6 +30,7 @@ const (
 	FlagOverload                                  // OM
 	FlagUpstreamMaxDuration                       // UMSDR
 	FlagNoFilterChain                             // NFCF
+	FlagLocalHealthCheck                          // LH
 	FlagTLSFailure                                // TLS: Hauberk's own, the downstream handshake failed
 	FlagDraining                                  // DR: Hauberk's own, closed at the end of a drain
 	FlagPolicyClosed                              // PC: Hauberk's own, closed by a policy or identity change
@@ -59,6 +60,7 @@ var flagNames = [...]struct{ short, help string }{
 	{"OM", "refused because of overload"},
 	{"UMSDR", "the upstream's maximum stream duration was reached"},
 	{"NFCF", "no filter chain matched"},
+	{"LH", "the sidecar failed a health check"},
 	{"TLS", "the downstream TLS handshake failed"},
 	{"DR", "closed at the end of a drain"},
 	{"PC", "closed because a policy or an identity changed"},

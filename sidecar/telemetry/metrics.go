@@ -67,11 +67,17 @@ type Metrics struct {
 	// "upstream") and reason.
 	ProtocolErrors *CounterVec
 
+	// FilterEvents counts what HTTP filters did, by the filter's name in the chain
+	// and event ("delay", "rate_limited").
+	FilterEvents *CounterVec
+
 	// For the assembly: configuration and identity.
 	BuildInfo            *GaugeVec // version
 	XDSUpdates           *CounterVec
 	XDSConnected         *GaugeVec
 	ConfigTimestamp      *GaugeVec
+	ConfigAge            *GaugeVec
+	TrustAge             *GaugeVec
 	SVIDNotAfter         *GaugeVec
 	Rotations            *CounterVec
 	ListenersActive      *GaugeVec
@@ -141,10 +147,14 @@ func NewMetrics() *Metrics {
 		AccessLogLines: r.Counter("hauberk_access_log_lines_total", "Access log lines, by result: written, dropped (the writer was behind) or failed.", "result"),
 		ProtocolErrors: r.Counter("hauberk_protocol_errors_total", "Messages refused because they break the protocol, by side and reason.", "side", "reason"),
 
+		FilterEvents: r.Counter("hauberk_http_filter_events_total", "What HTTP filters did, by the filter's name and event: delay, abort and overflow of faults; enabled, ok, rate_limited and enforced of local rate limits; origin_valid and origin_invalid of CORS.", "filter", "event"),
+
 		BuildInfo:            r.Gauge("hauberk_build_info", "Always 1; the labels say what is running.", "version", "go_version"),
 		XDSUpdates:           r.Counter("hauberk_xds_updates_total", "Discovery responses, by resource type and result: ack or nack.", "type", "result"),
 		XDSConnected:         r.Gauge("hauberk_xds_connected", "1 while the stream to the control plane is up."),
 		ConfigTimestamp:      r.Gauge("hauberk_config_applied_timestamp_seconds", "When configuration of a type was last applied.", "type"),
+		ConfigAge:            r.Gauge("hauberk_config_age_seconds", "Time since a control plane last confirmed the configuration in force; 0 while connected."),
+		TrustAge:             r.Gauge("hauberk_trust_age_seconds", "Time since trust bundles were last confirmed, by where they come from: a control plane, or the name of a file.", "source"),
 		SVIDNotAfter:         r.Gauge("hauberk_svid_not_after_timestamp_seconds", "When an own X.509 SVID expires.", "spiffe_id"),
 		Rotations:            r.Counter("hauberk_rotations_total", "Renewals of SVIDs and trust bundles, by result: ok or failed.", "kind", "result"),
 		ListenersActive:      r.Gauge("hauberk_listeners", "Listeners, by state: active, warming, draining or failed.", "state"),

@@ -92,6 +92,31 @@ func (c *Cache) Leaves() []*x509.Certificate {
 	return out
 }
 
+// Anchors are what peers are verified against, by the file that they are in.
+func (c *Cache) Anchors() map[string][]*x509.Certificate {
+	out := map[string][]*x509.Certificate{}
+	for _, x := range c.contexts() {
+		if v := x.common.Validation; v != nil && v.CA.File != "" {
+			out[v.CA.File] = x.state.Load().anchors
+		}
+	}
+	return out
+}
+
+// AsOf tells, by the file of the anchors, when trust was last found in it. Several
+// contexts may share a file: the oldest counts.
+func (c *Cache) AsOf() map[string]time.Time {
+	out := map[string]time.Time{}
+	for _, x := range c.contexts() {
+		if v := x.common.Validation; v != nil && v.CA.File != "" {
+			if asOf := x.AsOf(); out[v.CA.File].IsZero() || asOf.Before(out[v.CA.File]) {
+				out[v.CA.File] = asOf
+			}
+		}
+	}
+	return out
+}
+
 func (c *Cache) contexts() []*Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()

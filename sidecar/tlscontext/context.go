@@ -26,7 +26,8 @@ type Context struct {
 	mu    sync.Mutex // one look at a time
 	files []string
 	stats []stat
-	said  string // the last complaint
+	said  string    // the last complaint
+	since time.Time // when what is in use was last found, while there is one
 }
 
 // state is immutable. A server's plain configuration has no ALPN: a client that
@@ -34,6 +35,7 @@ type Context struct {
 type state struct {
 	config, plain *tls.Config // of a server
 	certificates  []tls.Certificate
+	anchors       []*x509.Certificate
 	verifier      *verifier
 }
 
@@ -51,7 +53,7 @@ func NewServer(cfg *Server, o Options) (*Context, error) {
 	cfg = &own
 	c := &Context{common: &cfg.Common, now: o.Now}
 	c.build = func(m *material) *state {
-		s := &state{certificates: m.certificates}
+		s := &state{certificates: m.certificates, anchors: m.anchors}
 		t := c.base()
 		t.GetCertificate = (&selector{m.certificates, cfg.FullScan}).choose
 		v := c.verifier(m, x509.ExtKeyUsageClientAuth)
@@ -92,7 +94,7 @@ func NewClient(cfg *Client, o Options) (*Context, error) {
 	cfg = &own
 	c := &Context{common: &cfg.Common, now: o.Now}
 	c.build = func(m *material) *state {
-		return &state{certificates: m.certificates, verifier: c.verifier(m, x509.ExtKeyUsageServerAuth)}
+		return &state{certificates: m.certificates, anchors: m.anchors, verifier: c.verifier(m, x509.ExtKeyUsageServerAuth)}
 	}
 	t := c.base()
 	t.ServerName = cfg.SNI
@@ -201,6 +203,17 @@ func (c *Context) ServerConfig(cfg *Server) *tls.Config {
 // the current state. It is shared.
 func (c *Context) ClientConfig() *tls.Config { return c.client }
 
+// AsOf is when what is in use was last found in the files: now, unless they cannot
+// be used any more.
+func (c *Context) AsOf() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.said != "" {
+		return c.since
+	}
+	return c.now()
+}
+
 // Leaves are the own certificates.
 func (c *Context) Leaves() []*x509.Certificate {
 	var out []*x509.Certificate
@@ -233,6 +246,9 @@ func (c *Context) Refresh(log *slog.Logger) {
 	c.stats = now
 	m, err := load(c.common)
 	if err != nil {
+		if c.said == "" {
+			c.since = c.now()
+		}
 		if text := err.Error(); c.said != text {
 			c.said = text
 			log.Error("TLS files cannot be used, the last good ones stay", "component", "tls", "err", err)

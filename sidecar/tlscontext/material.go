@@ -20,6 +20,7 @@ const maxFile = 4 << 20
 // material is what the sources of a Common hold at one moment.
 type material struct {
 	certificates []tls.Certificate
+	anchors      []*x509.Certificate // from the configuration
 	roots        *x509.CertPool
 	crls         []*x509.RevocationList
 }
@@ -45,8 +46,12 @@ func load(c *Common) (*material, error) {
 			return nil, fmt.Errorf("the host's root certificates: %w", err)
 		}
 	case !v.CA.Empty():
-		if m.roots, err = v.CA.pool(); err != nil {
+		if m.anchors, err = v.CA.certificates(); err != nil {
 			return nil, err
+		}
+		m.roots = x509.NewCertPool()
+		for _, c := range m.anchors {
+			m.roots.AddCert(c)
 		}
 	}
 	if !v.CRL.Empty() {
@@ -134,18 +139,6 @@ func (s Source) certificates() ([]*x509.Certificate, error) {
 		return nil, fmt.Errorf("%s holds no PEM certificate", s.name())
 	}
 	return out, nil
-}
-
-func (s Source) pool() (*x509.CertPool, error) {
-	certs, err := s.certificates()
-	if err != nil {
-		return nil, err
-	}
-	p := x509.NewCertPool()
-	for _, c := range certs {
-		p.AddCert(c)
-	}
-	return p, nil
 }
 
 func (s Source) revocations() ([]*x509.RevocationList, error) {

@@ -110,7 +110,11 @@ type Status struct {
 	// is when that cache was written.
 	FromCache bool
 	CachedAt  time.Time
-	Types     []TypeStatus
+	// AsOf is when the configuration held was last known to be what a control
+	// plane has: now while connected, later the end of the stream, after a
+	// restart when the cache was written. Zero before there is a whole one.
+	AsOf  time.Time
+	Types []TypeStatus
 }
 
 // TypeStatus is one resource type.

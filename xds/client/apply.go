@@ -183,6 +183,9 @@ func (c *Client) load() {
 	}
 	c.mu.Lock()
 	c.status.FromCache, c.status.CachedAt = applied > 0, st.Saved
+	if applied > 0 {
+		c.status.AsOf = st.Saved
+	}
 	c.mu.Unlock()
 	c.log.Info("cached configuration applied", "resources", applied, "sequence", st.Sequence, "age", time.Since(st.Saved).Round(time.Second))
 }

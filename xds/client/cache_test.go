@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/hauberk-mesh/hauberk/xds/ads"
+	"github.com/hauberk-mesh/hauberk/xds/adstest"
 	"github.com/hauberk-mesh/hauberk/xds/client/cache"
 	"github.com/hauberk-mesh/hauberk/xds/resource"
 )
@@ -41,7 +42,7 @@ func cached(t *testing.T, rs []*resource.Resource) string {
 	path := filepath.Join(t.TempDir(), "config.cache")
 	m := newMirror()
 	c, stop := run(t, m, Config{
-		Servers: []Server{newPlane(t, "cp1", ads.New(ads.Config{Provider: newBoard(rs...)})).server()},
+		Servers: []Server{newPlane(t, "cp1", ads.New(ads.Config{Provider: adstest.NewBoard(rs...)})).server()},
 		Cache:   openCache(t, path),
 	})
 	<-c.Synced()
@@ -72,12 +73,43 @@ func TestSidecarStartsFromItsCache(t *testing.T) {
 	})
 }
 
+// TestAgeOfTheConfiguration: current while connected, then as old as the end of
+// the stream, and after a restart as old as the cache.
+func TestAgeOfTheConfiguration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "config.cache")
+		p := newPlane(t, "cp1", ads.New(ads.Config{Provider: adstest.NewBoard(mesh()...)}))
+		m := newMirror()
+		c, stop := run(t, m, Config{Servers: []Server{p.server()}, Cache: openCache(t, path)})
+		if st := c.Status(); !st.AsOf.IsZero() {
+			t.Fatalf("before there is any: %v", st.AsOf)
+		}
+		<-c.Synced()
+		time.Sleep(time.Hour)
+		if st := c.Status(); !st.AsOf.Equal(time.Now()) {
+			t.Fatalf("connected for an hour: %v old", time.Since(st.AsOf))
+		}
+		p.stop()
+		time.Sleep(time.Hour)
+		if st := c.Status(); time.Since(st.AsOf).Round(time.Second) != time.Hour {
+			t.Fatalf("away for an hour: %v old", time.Since(st.AsOf))
+		}
+		stop()
+		time.Sleep(time.Hour)
+		c, _ = run(t, newMirror(), Config{Servers: []Server{nowhere}, Cache: openCache(t, path)})
+		synctest.Wait()
+		if st := c.Status(); !st.AsOf.Equal(st.CachedAt) || time.Since(st.AsOf) < 3*time.Hour-time.Minute {
+			t.Fatalf("from a cache of %v: %v old", st.CachedAt, time.Since(st.AsOf))
+		}
+	})
+}
+
 func TestCachedVersionsAreNotSentAgain(t *testing.T) {
 	protocols(t, func(t *testing.T, sotw bool) {
 		synctest.Test(t, func(t *testing.T) {
 			path := cached(t, mesh())
 			next := without(without(with(mesh(), ep("a", "2")), cds, "b"), eds, "b")
-			srv := ads.New(ads.Config{Provider: newBoard(next...)})
+			srv := ads.New(ads.Config{Provider: adstest.NewBoard(next...)})
 			m := newMirror()
 			c, _ := run(t, m, Config{Servers: []Server{newPlane(t, "cp2", srv).server()}, Cache: openCache(t, path), SotW: sotw})
 			<-c.Synced()
@@ -151,7 +183,7 @@ func TestCachedResourcesTheHandlerRejectsAreAskedForAgain(t *testing.T) {
 func TestCacheIsWrittenOncePerBurst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "config.cache")
-		b := newBoard(mesh()...)
+		b := adstest.NewBoard(mesh()...)
 		m := newMirror()
 		c, _ := run(t, m, Config{Servers: []Server{newPlane(t, "cp", ads.New(ads.Config{Provider: b})).server()}, Cache: openCache(t, path)})
 		<-c.Synced()
@@ -160,7 +192,7 @@ func TestCacheIsWrittenOncePerBurst(t *testing.T) {
 		last := mesh()
 		for i := range 50 {
 			last = with(mesh(), ep("a", strings.Repeat("x", i+2)))
-			b.publish(last...)
+			b.Publish(last...)
 			time.Sleep(10 * time.Millisecond)
 		}
 		time.Sleep(5 * time.Second)

@@ -168,6 +168,9 @@ func (c *Client) disconnected(server string, err error) {
 	if c.status.Connected {
 		c.status.Connected = false
 		c.status.Since = time.Now()
+		if c.status.Synced {
+			c.status.AsOf = c.status.Since
+		}
 	}
 	if err != nil {
 		c.status.LastError = err.Error()
@@ -228,6 +231,9 @@ func (c *Client) Status() Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	st := c.status
+	if st.Connected && st.Synced {
+		st.AsOf = time.Now()
+	}
 	for _, ts := range c.order {
 		t := TypeStatus{
 			Type: ts.url, Wildcard: ts.wildcard, Subscribed: len(ts.names),

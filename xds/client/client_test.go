@@ -16,13 +16,14 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/hauberk-mesh/hauberk/xds/ads"
+	"github.com/hauberk-mesh/hauberk/xds/adstest"
 	"github.com/hauberk-mesh/hauberk/xds/resource"
 )
 
 func TestClientFollowsItsControlPlane(t *testing.T) {
 	protocols(t, func(t *testing.T, sotw bool) {
 		synctest.Test(t, func(t *testing.T) {
-			b := newBoard(mesh()...)
+			b := adstest.NewBoard(mesh()...)
 			p := newPlane(t, "cp1", ads.New(ads.Config{Provider: b, Identifier: "one"}))
 			m := newMirror()
 			c, _ := run(t, m, Config{Servers: []Server{p.server()}, SotW: sotw, Node: Node{
@@ -39,7 +40,7 @@ func TestClientFollowsItsControlPlane(t *testing.T) {
 				nil,
 				mesh(),
 			} {
-				b.publish(next...)
+				b.Publish(next...)
 				eventually(t, func() string {
 					if d := m.differs(next); d != "" {
 						return fmt.Sprintf("change %d: %s", i, d)
@@ -58,7 +59,7 @@ func TestClientFollowsItsControlPlane(t *testing.T) {
 				NodeID: "n1", Cluster: "web", UserAgent: UserAgent, Version: "1.2.3", Features: []string{"hauberk.cap.rbac"},
 				Metadata: map[string]any{"k": []any{"v"}}, RemoteAddr: "bufconn", Delta: !sotw,
 			}
-			if d := cmp.Diff(want, b.clients[0]); d != "" {
+			if d := cmp.Diff(want, b.Clients()[0]); d != "" {
 				t.Errorf("-want +got\n%s", d)
 			}
 		})
@@ -68,7 +69,7 @@ func TestClientFollowsItsControlPlane(t *testing.T) {
 func TestRejectedResourcesLeaveTheOthersAccepted(t *testing.T) {
 	protocols(t, func(t *testing.T, sotw bool) {
 		synctest.Test(t, func(t *testing.T) {
-			b := newBoard(mesh()...)
+			b := adstest.NewBoard(mesh()...)
 			srv := ads.New(ads.Config{Provider: b})
 			m := newMirror()
 			c, _ := run(t, m, Config{Servers: []Server{newPlane(t, "cp", srv).server()}, SotW: sotw})
@@ -80,7 +81,7 @@ func TestRejectedResourcesLeaveTheOthersAccepted(t *testing.T) {
 				}
 				return nil
 			})
-			b.publish(with(mesh(), bad, cl("c", "1"), ep("c", "1"))...)
+			b.Publish(with(mesh(), bad, cl("c", "1"), ep("c", "1"))...)
 			want := with(mesh(), cl("c", "1"), ep("c", "1"))
 			eventually(t, func() string { return m.differs(want) })
 			time.Sleep(time.Second)
@@ -93,7 +94,7 @@ func TestRejectedResourcesLeaveTheOthersAccepted(t *testing.T) {
 			} else if !sotw && got.Rejected["b"] == "" {
 				t.Fatalf("the reason is not kept: %+v", got)
 			}
-			b.publish(with(want, cl("b", "3"))...)
+			b.Publish(with(want, cl("b", "3"))...)
 			eventually(t, func() string { return m.differs(with(want, cl("b", "3"))) })
 			if got := c.Status().Types[0].Rejected; len(got) > 0 {
 				t.Fatalf("rejected %v", got)
@@ -105,7 +106,7 @@ func TestRejectedResourcesLeaveTheOthersAccepted(t *testing.T) {
 func TestStreamLossKeepsEverythingAndResumes(t *testing.T) {
 	protocols(t, func(t *testing.T, sotw bool) {
 		synctest.Test(t, func(t *testing.T) {
-			b := newBoard(mesh()...)
+			b := adstest.NewBoard(mesh()...)
 			p := newPlane(t, "cp", ads.New(ads.Config{Provider: b}))
 			m := newMirror()
 			c, _ := run(t, m, Config{Servers: []Server{p.server()}, SotW: sotw})
@@ -121,7 +122,7 @@ func TestStreamLossKeepsEverythingAndResumes(t *testing.T) {
 			}
 			before := len(m.seen())
 			next := without(without(with(mesh(), ep("a", "2"), rt("r", "2", "a")), cds, "b"), eds, "b")
-			b.publish(next...)
+			b.Publish(next...)
 			p.start()
 			eventually(t, func() string { return m.differs(next) })
 			if sotw {
@@ -327,7 +328,7 @@ func TestBackoffIsJitteredAndBounded(t *testing.T) {
 
 func TestEveryControlPlaneIsTried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBoard(mesh()...)
+		b := adstest.NewBoard(mesh()...)
 		var servers []Server
 		var planes []*plane
 		for i := range 3 {
@@ -353,7 +354,7 @@ func TestEveryControlPlaneIsTried(t *testing.T) {
 				return ""
 			})
 		}
-		b.publish(with(mesh(), ep("a", "2"))...)
+		b.Publish(with(mesh(), ep("a", "2"))...)
 		eventually(t, func() string { return m.differs(with(mesh(), ep("a", "2"))) })
 	})
 }
@@ -366,7 +367,7 @@ func TestControlPlaneThatDoesNotAnswerIsLeft(t *testing.T) {
 		m := newMirror()
 		c, _ := run(t, m, Config{Servers: []Server{
 			newPlane(t, "silent", silent).server(),
-			newPlane(t, "good", ads.New(ads.Config{Provider: newBoard(mesh()...)})).server(),
+			newPlane(t, "good", ads.New(ads.Config{Provider: adstest.NewBoard(mesh()...)})).server(),
 		}})
 		begin := time.Now()
 		<-c.Synced()

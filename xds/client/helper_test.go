@@ -24,7 +24,6 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/hauberk-mesh/hauberk/xds/ads"
 	"github.com/hauberk-mesh/hauberk/xds/resource"
 )
 
@@ -77,17 +76,6 @@ func mesh() []*resource.Resource {
 	}
 }
 
-func set(rs ...*resource.Resource) *resource.Set {
-	s := &resource.Set{ByType: map[string]map[string]*resource.Resource{}}
-	for _, r := range rs {
-		if s.ByType[r.Type] == nil {
-			s.ByType[r.Type] = map[string]*resource.Resource{}
-		}
-		s.ByType[r.Type][r.Name] = r
-	}
-	return s
-}
-
 func with(rs []*resource.Resource, changed ...*resource.Resource) []*resource.Resource {
 	for _, c := range changed {
 		rs = append(without(rs, c.Type, c.Name), c)
@@ -99,47 +87,6 @@ func without(rs []*resource.Resource, url string, names ...string) []*resource.R
 	return slices.DeleteFunc(slices.Clone(rs), func(r *resource.Resource) bool {
 		return r.Type == url && slices.Contains(names, r.Name)
 	})
-}
-
-// board is an ads.Provider with one set for all.
-type board struct {
-	mu      sync.Mutex
-	set     *resource.Set
-	changed chan struct{}
-	clients []ads.Client
-}
-
-func newBoard(rs ...*resource.Resource) *board {
-	return &board{set: set(rs...), changed: make(chan struct{})}
-}
-
-func (b *board) Open(_ context.Context, c ads.Client) (ads.View, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.clients = append(b.clients, c)
-	return b, nil
-}
-
-func (b *board) Current() *resource.Set {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.set
-}
-
-func (b *board) Changed() <-chan struct{} {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.changed
-}
-
-func (b *board) Close() {}
-
-func (b *board) publish(rs ...*resource.Resource) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.set = set(rs...)
-	close(b.changed)
-	b.changed = make(chan struct{})
 }
 
 // plane is a control plane that can be stopped and started.

@@ -2,8 +2,6 @@ package login
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,14 +9,12 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"go.uber.org/goleak"
 
 	"github.com/hauberk-mesh/hauberk/cmd/hauberk/client"
 	"github.com/hauberk-mesh/hauberk/cmd/hauberk/internal/cli"
-	"github.com/hauberk-mesh/hauberk/controlplane/server"
 	"github.com/hauberk-mesh/hauberk/controlplane/server/api"
-	"github.com/hauberk-mesh/hauberk/controlplane/source/files"
+	"github.com/hauberk-mesh/hauberk/controlplane/server/servertest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -32,26 +28,8 @@ type controlPlane struct {
 
 func start(t *testing.T) *controlPlane {
 	t.Helper()
-	dir := t.TempDir()
-	cfg := server.Config{
-		StateDir: filepath.Join(dir, "cp"), TrustDomain: spiffeid.RequireTrustDomainFromString("test.mesh"), ID: "cp1",
-		Source: files.New(files.Config{Dir: t.TempDir()}), XDSAddress: "127.0.0.1:0", APIAddress: "127.0.0.1:0",
-		Socket: filepath.Join(dir, "cp.sock"),
-	}
-	s, err := server.Build(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
-			t.Error(err)
-		}
-	})
-	return &controlPlane{t, "unix://" + cfg.Socket, "https://" + s.Addrs().API}
+	cp := servertest.Start(t, nil)
+	return &controlPlane{t, cp.Socket, cp.API}
 }
 
 func (p *controlPlane) token(req api.TokenRequest) string {

@@ -46,7 +46,7 @@ func Command(env *cli.Env) *cobra.Command {
 }
 
 func healthy(st *api.Status) bool {
-	if len(st.Problems) > 0 || !st.Source.Synced {
+	if len(st.Problems) > 0 || !st.Source.Synced || len(st.Source.Errors) > 0 {
 		return false
 	}
 	for _, s := range st.Sidecars {
@@ -106,6 +106,9 @@ func printProblems(w io.Writer, st *api.Status) error {
 		for _, e := range s.Exposed {
 			fmt.Fprintf(w, "warning: sidecar %s: %s\n", s.Node, e)
 		}
+	}
+	for _, p := range st.Warnings {
+		fmt.Fprintf(w, "warning: %s: %s\n", p.Where, p.What)
 	}
 	keys := make([]string, 0, len(st.Source.Errors))
 	for k := range st.Source.Errors {

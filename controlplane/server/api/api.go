@@ -28,6 +28,8 @@ type Status struct {
 	Sidecars     []Sidecar    `json:"sidecars"`
 	// Problems are what an operator should look at, worst first.
 	Problems []Problem `json:"problems"`
+	// Warnings are what an operator should know of while everything works.
+	Warnings []Problem `json:"warnings,omitempty"`
 }
 
 // ControlPlane describes the process that answers.

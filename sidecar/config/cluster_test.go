@@ -1,0 +1,337 @@
+package config
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+)
+
+// clusterOf reads one cluster of a static bootstrap; lines are indented by four.
+func clusterOf(t testing.TB, text string) (*cluster.Config, error) {
+	t.Helper()
+	var b strings.Builder
+	b.WriteString("static_resources:\n  clusters:\n  - name: c\n")
+	for line := range strings.Lines(text) {
+		b.WriteString("    " + line)
+	}
+	out, err := ParseBootstrap([]byte(b.String()))
+	if err != nil {
+		return nil, err
+	}
+	return out.Clusters[0], nil
+}
+
+const oneEndpoint = "load_assignment:\n  cluster_name: c\n  endpoints:\n  - lb_endpoints:\n    - endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: 80}}}\n"
+
+const namedEndpoint = "load_assignment:\n  cluster_name: c\n  endpoints:\n  - lb_endpoints:\n    - endpoint: {address: {socket_address: {address: api.example, port_value: 80}}}\n"
+
+const typed = "load_balancing_policy:\n  policies:\n  - typed_extension_config:\n      name: p\n      typed_config:\n        \"@type\": type.googleapis.com/envoy.extensions.load_balancing_policies."
+
+const httpOptions = "typed_extension_protocol_options:\n  envoy.extensions.upstreams.http.v3.HttpProtocolOptions:\n    \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions\n"
+
+const aCheck = "health_checks:\n- timeout: 1s\n  interval: 5s\n  unhealthy_threshold: 3\n  healthy_threshold: 2\n"
+
+const aggregateType = "lb_policy: CLUSTER_PROVIDED\ncluster_type:\n  name: envoy.clusters.aggregate\n  typed_config: {\"@type\": type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig, clusters: [c]}\n"
+
+// TestClusterFields reads each field and compares what changed, in JSON, with
+// what the field means.
+func TestClusterFields(t *testing.T) {
+	for name, tc := range map[string]struct{ base, text, want string }{
+		"logical DNS": {"-", "type: LOGICAL_DNS\n" + namedEndpoint, `{"Type":4}`},
+		"strict DNS": {"-", "type: STRICT_DNS\ndns_lookup_family: V4_PREFERRED\ndns_refresh_rate: 2s\ndns_jitter: 0.5s\ndns_failure_refresh_rate: {base_interval: 0.1s}\n" + namedEndpoint,
+			`{"Type":1,"DNS":{"Refresh":2000000000,"Jitter":500000000,"FailureBase":100000000,"FailureMax":1000000000,"Family":1}}`},
+		"dns cluster": {"-", "cluster_type:\n  name: dns\n  typed_config: {\"@type\": type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster, all_addresses_in_single_endpoint: true, dns_lookup_family: ALL, dns_refresh_rate: 9s}\n" + namedEndpoint,
+			`{"Type":4,"DNS":{"Refresh":9000000000,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":4}}`},
+		"original destination": {"-", "type: ORIGINAL_DST\nlb_policy: CLUSTER_PROVIDED\ncleanup_interval: 7s\noriginal_dst_lb_config: {use_http_header: true, upstream_port_override: 9}\n",
+			`{"Type":5,"Endpoints":null,"OriginalDst":{"Header":"x-envoy-original-dst-host","Port":9,"Cleanup":7000000000}}`},
+		"aggregate": {"-", aggregateType, `{"Type":3,"Endpoints":null,"Aggregate":["c"]}`},
+		"ring hash": {"", "lb_policy: RING_HASH\nring_hash_lb_config: {minimum_ring_size: 10, maximum_ring_size: 20, hash_function: MURMUR_HASH_2}\ncommon_lb_config: {consistent_hashing_lb_config: {use_hostname_for_hashing: true, hash_balance_factor: 120}}\n",
+			`{"LB":3,"Hash":{"MinRing":10,"MaxRing":20,"Murmur2":true,"TableSize":0,"UseHostname":true,"BalanceFactor":120}}`},
+		"ring hash, typed": {"", typed + "ring_hash.v3.RingHash\n        minimum_ring_size: 10\n        consistent_hashing_lb_config: {hash_balance_factor: 110}\n        locality_weighted_lb_config: {}\n",
+			`{"LB":3,"LocalityWeighted":true,"Hash":{"MinRing":10,"MaxRing":8388608,"Murmur2":false,"TableSize":0,"UseHostname":false,"BalanceFactor":110}}`},
+		"maglev": {"", "lb_policy: MAGLEV\nmaglev_lb_config: {table_size: 103}\n",
+			`{"LB":4,"Hash":{"MinRing":0,"MaxRing":0,"Murmur2":false,"TableSize":103,"UseHostname":false,"BalanceFactor":0}}`},
+		"maglev, typed": {"", typed + "maglev.v3.Maglev\n        table_size: 103\n",
+			`{"LB":4,"Hash":{"MinRing":0,"MaxRing":0,"Murmur2":false,"TableSize":103,"UseHostname":false,"BalanceFactor":0}}`},
+		"least request": {"", "lb_policy: LEAST_REQUEST\nleast_request_lb_config: {choice_count: 3, active_request_bias: {default_value: 0.5, runtime_key: k}, slow_start_config: {slow_start_window: 10s, aggression: {default_value: 2, runtime_key: k}, min_weight_percent: {value: 5}}}\n",
+			`{"LB":1,"ChoiceCount":3,"ActiveRequestBias":0.5,"SlowStart":{"Window":10000000000,"Aggression":2,"MinPercent":5}}`},
+		"least request, typed": {"", typed + "least_request.v3.LeastRequest\n        selection_method: FULL_SCAN\n        slow_start_config: {slow_start_window: 10s}\n",
+			`{"LB":1,"FullScan":true,"SlowStart":{"Window":10000000000,"Aggression":1,"MinPercent":10}}`},
+		"round robin": {"", "round_robin_lb_config: {slow_start_config: {slow_start_window: 1s}}\n", `{"SlowStart":{"Window":1000000000,"Aggression":1,"MinPercent":10}}`},
+		"round robin, typed": {"", typed + "round_robin.v3.RoundRobin\n        locality_lb_config: {zone_aware_lb_config: {fail_traffic_on_panic: true}}\n",
+			`{"FailOnPanic":true}`},
+		"random, typed": {"", typed + "random.v3.Random\n        locality_lb_config: {locality_weighted_lb_config: {}}\n", `{"LB":2,"LocalityWeighted":true}`},
+		"localities, typed": {"", typed + "wrr_locality.v3.WrrLocality\n        endpoint_picking_policy: {policies: [{typed_extension_config: {name: r, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.load_balancing_policies.random.v3.Random}}}]}\n",
+			`{"LB":2,"LocalityWeighted":true}`},
+		"common": {"", "common_lb_config: {healthy_panic_threshold: {value: 30}, locality_weighted_lb_config: {}, ignore_new_hosts_until_first_hc: true, close_connections_on_host_set_change: true, update_merge_window: 1s}\n",
+			`{"PanicThreshold":30,"LocalityWeighted":true,"ExcludeUnchecked":true,"CloseOnChange":true}`},
+		"zone": {"", "common_lb_config: {zone_aware_lb_config: {fail_traffic_on_panic: true, min_cluster_size: 3}}\n", `{"FailOnPanic":true}`},
+		"subsets": {"", "lb_subset_config: {fallback_policy: DEFAULT_SUBSET, default_subset: {stage: prod}, panic_mode_any: true, list_as_any: true, metadata_fallback_policy: FALLBACK_LIST, subset_selectors: [{keys: [b, a], fallback_policy: KEYS_SUBSET, fallback_keys_subset: [a]}, {keys: [id], single_host_per_subset: true}]}\n",
+			`{"Subsets":{"Selectors":[{"Keys":["a","b"],"SingleHost":false,"Fallback":4,"FallbackKeys":["a"]},{"Keys":["id"],"SingleHost":true,"Fallback":0,"FallbackKeys":null}],"Fallback":3,"Default":{"stage":"prod"},"LocalityWeighted":false,"ScaleLocality":false,"PanicAny":true,"ListAsAny":true,"FallbackList":true,"AllowRedundant":false}}`},
+		"subsets, typed": {"", typed + "subset.v3.Subset\n        fallback_policy: ANY_ENDPOINT\n        allow_redundant_keys: true\n        subset_selectors: [{keys: [v]}]\n        subset_lb_policy: {policies: [{typed_extension_config: {name: r, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.load_balancing_policies.random.v3.Random}}}]}\n",
+			`{"LB":2,"Subsets":{"Selectors":[{"Keys":["v"],"SingleHost":false,"Fallback":0,"FallbackKeys":null}],"Fallback":2,"Default":{},"LocalityWeighted":false,"ScaleLocality":false,"PanicAny":false,"ListAsAny":false,"FallbackList":false,"AllowRedundant":true}}`},
+		"breakers": {"", "circuit_breakers: {thresholds: [{max_connections: 5, track_remaining: true}, {priority: HIGH, max_requests: 6, retry_budget: {min_retry_concurrency: 1}}]}\n",
+			`{"Limits":{"MaxConnections":5,"MaxPendingRequests":1024,"MaxRequests":1024,"MaxRetries":3,"RetryBudget":null,"TrackRemaining":true,"MaxHostConnections":0},"HighLimits":{"MaxConnections":1024,"MaxPendingRequests":1024,"MaxRequests":6,"MaxRetries":3,"RetryBudget":{"Percent":20,"MinConcurrency":1},"TrackRemaining":false,"MaxHostConnections":0}}`},
+		"host breaker": {"", "circuit_breakers: {per_host_thresholds: [{max_connections: 5}]}\n",
+			`{"Limits":{"MaxConnections":1024,"MaxPendingRequests":1024,"MaxRequests":1024,"MaxRetries":3,"RetryBudget":null,"TrackRemaining":false,"MaxHostConnections":5}}`},
+		"host health": {"", "ignore_health_on_host_removal: true\nclose_connections_on_host_health_failure: true\n", `{"DropRemoved":true,"CloseOnFailure":true}`},
+		"connections": {"", "upstream_bind_config: {source_address: {address: 127.0.0.9, port_value: 0}}\nupstream_connection_options: {tcp_keepalive: {keepalive_probes: 3, keepalive_time: 20, keepalive_interval: 4}}\nmax_requests_per_connection: 7\ncommon_http_protocol_options: {idle_timeout: 9s, max_connection_duration: 60s, max_connection_duration_jitter: {value: 10}}\n",
+			`{"Source":"127.0.0.9","TCP":{"Idle":20000000000,"Interval":4000000000,"Probes":3},"IdleTimeout":9000000000,"HTTP":{"Protocol":0,"MaxConnectionDuration":60000000000,"MaxConnectionJitter":10,"MaxRequestsPerConnection":7}}`},
+		"typed HTTP": {"", httpOptions + "    common_http_protocol_options: {max_requests_per_connection: 8}\n    explicit_http_config: {http_protocol_options: {}}\n",
+			`{"HTTP":{"Protocol":0,"MaxConnectionDuration":0,"MaxConnectionJitter":0,"MaxRequestsPerConnection":8}}`},
+		"old HTTP/2":       {"", "http2_protocol_options: {}\n", `{"HTTP":{"Protocol":1,"MaxConnectionDuration":0,"MaxConnectionJitter":0,"MaxRequestsPerConnection":0}}`},
+		"old downstream":   {"", "protocol_selection: USE_DOWNSTREAM_PROTOCOL\nhttp_protocol_options: {}\nhttp2_protocol_options: {}\n", `{"HTTP":{"Protocol":3,"MaxConnectionDuration":0,"MaxConnectionJitter":0,"MaxRequestsPerConnection":0}}`},
+		"typed downstream": {"", httpOptions + "    use_downstream_protocol_config: {}\n", `{"HTTP":{"Protocol":3,"MaxConnectionDuration":0,"MaxConnectionJitter":0,"MaxRequestsPerConnection":0}}`},
+		"raw buffer": {"", "transport_socket: {name: raw, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}\ntransport_socket_matches: [{name: plain, match: {tls: \"no\"}, transport_socket: {name: raw, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}]\n",
+			`{"Sockets":[{"Name":"plain","Match":{"tls":"no"},"TLS":null}]}`},
+		"endpoint": {"-", "load_assignment: {cluster_name: c, policy: {weighted_priority_health: true}, endpoints: [{lb_endpoints: [{metadata: {filter_metadata: {envoy.lb: {v: 1}, other: {x: y}}}, endpoint: {health_check_config: {port_value: 81, hostname: h}, address: {socket_address: {address: 10.0.0.1, port_value: 80}}}}]}]}\n",
+			`{"Endpoints":{"Cluster":"c","Localities":[{"Region":"","Zone":"","SubZone":"","Priority":0,"Weight":0,"Endpoints":[{"Host":"10.0.0.1","Port":80,"Pipe":"","Hostname":"","Health":0,"Weight":0,"Metadata":{"envoy.lb":{"v":1}},"Check":{"Disabled":false,"Address":"","Port":81,"Hostname":"h"}}]}],"Overprovisioning":0,"WeightedHealth":true}}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			base, err := clusterOf(t, oneEndpoint)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text := tc.text
+			if tc.base != "-" {
+				text = oneEndpoint + text
+			}
+			got, err := clusterOf(t, text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(parseJSON(t, tc.want), changes(t, base, got)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func parseJSON(t *testing.T, text string) map[string]any {
+	t.Helper()
+	var m map[string]any
+	if err := json.Unmarshal([]byte(text), &m); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// changes are the fields of got that differ from base's.
+func changes(t *testing.T, base, got *cluster.Config) map[string]any {
+	t.Helper()
+	asMap := func(c *cluster.Config) map[string]any {
+		b, err := json.Marshal(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := parseJSON(t, string(b))
+		if h, ok := m["HTTP"].(map[string]any); ok {
+			for _, k := range []string{"HTTP2", "MaxResponseHeaders", "MaxResponseHeaderKB", "MaxStreamDuration"} {
+				delete(h, k)
+			}
+		}
+		return m
+	}
+	before, after := asMap(base), asMap(got)
+	for k, v := range after {
+		if cmp.Equal(v, before[k]) || k == "Endpoints" && cmp.Equal(v, before[k]) {
+			delete(after, k)
+		}
+	}
+	if e, ok := after["Endpoints"].(map[string]any); ok && strings.Contains(string(mustJSON(t, e)), "api.example") {
+		delete(after, "Endpoints")
+	}
+	return after
+}
+
+func mustJSON(t *testing.T, v any) []byte {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestHealthCheckFields(t *testing.T) {
+	got, err := clusterOf(t, oneEndpoint+aCheck+`  interval_jitter: 1s
+  interval_jitter_percent: 10
+  initial_jitter: 2s
+  unhealthy_interval: 3s
+  reuse_connection: false
+  always_log_health_check_failures: true
+  transport_socket_match_criteria: {check: "yes"}
+  tls_options: {alpn_protocols: [http/1.1]}
+  http_health_check:
+    host: api
+    path: /healthz
+    method: POST
+    send: {text: "6869"}
+    receive: [{binary: b2s=}]
+    expected_statuses: [{start: 200, end: 300}]
+    retriable_statuses: [{start: 500, end: 501}]
+    request_headers_to_add: [{header: {key: X-A, value: 100%%}}, {header: {key: user-agent, value: x}, append_action: OVERWRITE_IF_EXISTS_OR_ADD}]
+    request_headers_to_remove: [X-B]
+    service_name_matcher: {prefix: api}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	prefix := "api"
+	want := &cluster.HealthCheck{
+		Timeout: time.Second, Interval: 5 * time.Second, NoTraffic: time.Minute, NoTrafficHealthy: time.Minute,
+		Unhealthy: 3 * time.Second, UnhealthyEdge: 3 * time.Second, HealthyEdge: 5 * time.Second,
+		InitialJitter: 2 * time.Second, Jitter: time.Second, JitterPercent: 10, UnhealthyThreshold: 3, HealthyThreshold: 2,
+		NoReuse: true, AlwaysLogFailures: true, ALPN: []string{"http/1.1"}, SocketMatch: map[string]any{"check": "yes"},
+		HTTP: &cluster.HTTPCheck{
+			Host: "api", Path: "/healthz", Method: "POST", Body: []byte("hi"), Receive: [][]byte{[]byte("ok")}, BodyLimit: 1024,
+			Expected: []cluster.StatusRange{{From: 200, To: 300}}, Retriable: []cluster.StatusRange{{From: 500, To: 501}},
+			Headers: []cluster.CheckHeader{{Name: "X-A", Value: "100%", Append: true}, {Name: "user-agent", Value: "x"}},
+			Remove:  []string{"x-b"}, ServiceName: &cluster.NameMatch{Prefix: &prefix},
+		},
+	}
+	if diff := cmp.Diff(want, got.HealthCheck); diff != "" {
+		t.Error(diff)
+	}
+	got, err = clusterOf(t, oneEndpoint+aCheck+"  tcp_health_check: {send: {text: \"00ff\"}, receive: [{text: \"01\"}]}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	grpc, err := clusterOf(t, oneEndpoint+"http2_protocol_options: {}\n"+aCheck+"  grpc_health_check: {service_name: echo, authority: api, initial_metadata: [{header: {key: x-a, value: b}}]}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantGRPC := &cluster.GRPCCheck{Service: "echo", Authority: "api", Metadata: []cluster.CheckHeader{{Name: "x-a", Value: "b", Append: true}}}
+	if diff := cmp.Diff(wantGRPC, grpc.HealthCheck.GRPC); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(&cluster.TCPCheck{Send: []byte{0, 255}, Receive: [][]byte{{1}}}, got.HealthCheck.TCP); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestOutlierFields(t *testing.T) {
+	got, err := clusterOf(t, oneEndpoint+`outlier_detection:
+  consecutive_gateway_failure: 7
+  enforcing_consecutive_gateway_failure: 50
+  split_external_local_origin_errors: true
+  success_rate_stdev_factor: 1500
+  failure_percentage_threshold: 60
+  enforcing_failure_percentage: 90
+  base_ejection_time: 400s
+  max_ejection_time_jitter: 1s
+  successful_active_health_check_uneject_host: false
+  always_eject_one_host: true
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &cluster.Outlier{
+		Consecutive5xx: 5, EnforcingConsecutive5xx: 100, ConsecutiveGateway: 7, EnforcingConsecutiveGateway: 50,
+		SplitLocalOrigin: true, ConsecutiveLocalOrigin: 5, EnforcingConsecutiveLocalOrigin: 100,
+		EnforcingSuccessRate: 100, EnforcingLocalSuccessRate: 100, RateMinHosts: 5, RateVolume: 100, StdevFactor: 1500,
+		EnforcingFailurePercent: 90, FailurePercent: 60, FailureMinHosts: 5, FailureVolume: 50,
+		Interval: 10 * time.Second, BaseEjectionTime: 400 * time.Second, MaxEjectionTime: 400 * time.Second,
+		EjectionJitter: time.Second, MaxEjectionPercent: 10, AlwaysEjectOne: true, KeepOnCheck: true,
+	}
+	if diff := cmp.Diff(want, got.Outlier); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestClusterRefused: what cannot be honoured is refused where it is written.
+func TestClusterRefused(t *testing.T) {
+	http := func(s string) string {
+		return oneEndpoint + aCheck + "  http_health_check: {path: /, " + s + "}\n"
+	}
+	for name, tc := range map[string]struct{ text, want string }{
+		"ttl":               {"type: STRICT_DNS\nrespect_dns_ttl: true\n" + namedEndpoint, "respect_dns_ttl: unsupported"},
+		"resolver":          {"type: STRICT_DNS\ntyped_dns_resolver_config: {name: r}\n" + namedEndpoint, "typed_dns_resolver_config: unsupported"},
+		"logical endpoints": {"type: LOGICAL_DNS\nload_assignment: {cluster_name: c, endpoints: []}\n", "load_assignment: a logical DNS cluster has exactly one"},
+		"dns back-off":      {"type: STRICT_DNS\ndns_failure_refresh_rate: {base_interval: 2s, max_interval: 1s}\n" + namedEndpoint, "dns_failure_refresh_rate.max_interval: is below base_interval"},
+		"dst policy":        {"type: ORIGINAL_DST\n", "lb_policy: is ROUND_ROBIN"},
+		"dst endpoints":     {"type: ORIGINAL_DST\nlb_policy: CLUSTER_PROVIDED\n" + oneEndpoint, "load_assignment: an ORIGINAL_DST cluster has no endpoints"},
+		"dst header":        {"type: ORIGINAL_DST\nlb_policy: CLUSTER_PROVIDED\noriginal_dst_lb_config: {http_header_name: x}\n", "original_dst_lb_config.http_header_name: needs use_http_header"},
+		"dst metadata":      {"type: ORIGINAL_DST\nlb_policy: CLUSTER_PROVIDED\noriginal_dst_lb_config: {metadata_key: {key: x}}\n", "original_dst_lb_config.metadata_key: unsupported"},
+		"dst elsewhere":     {oneEndpoint + "original_dst_lb_config: {}\n", "original_dst_lb_config: needs type ORIGINAL_DST"},
+		"cleanup":           {oneEndpoint + "cleanup_interval: 1s\n", "cleanup_interval: needs type ORIGINAL_DST"},
+		"provided":          {oneEndpoint + "lb_policy: CLUSTER_PROVIDED\n", "lb_policy: is CLUSTER_PROVIDED"},
+		"mismatch":          {oneEndpoint + "maglev_lb_config: {}\n", "maglev_lb_config: lb_policy is ROUND_ROBIN"},
+		"ring":              {oneEndpoint + "lb_policy: RING_HASH\nring_hash_lb_config: {minimum_ring_size: 9, maximum_ring_size: 8}\n", "ring_hash_lb_config.maximum_ring_size: 8"},
+		"prime":             {oneEndpoint + "lb_policy: MAGLEV\nmaglev_lb_config: {table_size: 100}\n", "maglev_lb_config.table_size: 100 is not a prime"},
+		"two policies":      {oneEndpoint + "lb_subset_config: {}\n" + typed + "random.v3.Random\n", "lb_subset_config: cannot be combined"},
+		"two localities":    {oneEndpoint + "common_lb_config: {locality_weighted_lb_config: {}}\n" + typed + "random.v3.Random\n", "common_lb_config: zone_aware_lb_config, "},
+		"unknown policy":    {oneEndpoint + typed + "pick_first.v3.PickFirst\n", "unsupported extension"},
+		"hash policy":       {oneEndpoint + typed + "maglev.v3.Maglev\n        consistent_hashing_lb_config: {hash_policy: [{header: {header_name: x}}]}\n", "consistent_hashing_lb_config.hash_policy: unsupported"},
+		"typed provided":    {oneEndpoint + typed + "cluster_provided.v3.ClusterProvided\n", "need the cluster_provided policy, others cannot have it"},
+		"subset keys":       {oneEndpoint + "lb_subset_config: {subset_selectors: [{keys: [a], fallback_policy: KEYS_SUBSET, fallback_keys_subset: [a]}]}\n", "subset_selectors[0].fallback_keys_subset: must be fewer"},
+		"subset other key":  {oneEndpoint + "lb_subset_config: {subset_selectors: [{keys: [a, b], fallback_policy: KEYS_SUBSET, fallback_keys_subset: [c]}]}\n", `"c" is not among keys`},
+		"single host":       {oneEndpoint + "lb_subset_config: {subset_selectors: [{keys: [a, b], single_host_per_subset: true}]}\n", "single_host_per_subset: needs exactly one key"},
+		"subset locality":   {oneEndpoint + "lb_subset_config: {locality_weight_aware: true, subset_selectors: [{keys: [a]}]}\n", "locality_weight_aware: needs common_lb_config"},
+		"override":          {oneEndpoint + "common_lb_config: {override_host_status: {}}\n", "common_lb_config.override_host_status: unsupported"},
+		"breaker twice":     {oneEndpoint + "circuit_breakers: {thresholds: [{priority: HIGH}, {priority: HIGH}]}\n", "thresholds[1]: there is one for this priority already"},
+		"pools":             {oneEndpoint + "circuit_breakers: {thresholds: [{max_connection_pools: 1}]}\n", "max_connection_pools: unsupported"},
+		"outlier times":     {oneEndpoint + "outlier_detection: {max_ejection_time: 1s}\n", "outlier_detection.max_ejection_time: is below base_ejection_time"},
+		"monitors":          {oneEndpoint + "outlier_detection: {detect_degraded_hosts: true}\n", "detect_degraded_hosts: unsupported"},
+		"two checks":        {oneEndpoint + "health_checks:\n- {timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}}\n- {timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}}\n", "health_checks[1]: a cluster has one health check"},
+		"no threshold":      {oneEndpoint + "health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 0, healthy_threshold: 1, tcp_health_check: {}}]\n", "health_checks[0]: thresholds must be at least 1"},
+		"event log":         {oneEndpoint + aCheck + "  event_log_path: /x\n  tcp_health_check: {}\n", "event_log_path: unsupported"},
+		"aggregate check":   {aggregateType + aCheck + "  tcp_health_check: {}\n", "health_checks[0]: the cluster has no endpoints of its own"},
+		"check codec":       {http("codec_client_type: HTTP3"), "codec_client_type: is HTTP3"},
+		"grpc check":        {oneEndpoint + aCheck + "  grpc_health_check: {}\n", "grpc_health_check: needs a cluster that speaks HTTP/2"},
+		"host pending":      {oneEndpoint + "circuit_breakers: {per_host_thresholds: [{max_pending_requests: 1}]}\n", "per_host_thresholds[0].max_pending_requests: unsupported"},
+		"host priority":     {oneEndpoint + "circuit_breakers: {per_host_thresholds: [{priority: HIGH, max_connections: 1}]}\n", "per_host_thresholds[0].priority: connections are shared"},
+		"check body":        {http("send: {text: \"00\"}"), "http_health_check.send: method METHOD_UNSPECIFIED has no body"},
+		"check receive":     {http("response_buffer_size: 1, receive: [{text: \"0000\"}]"), "response_buffer_size: is less"},
+		"check status":      {http("expected_statuses: [{start: 200, end: 700}]"), "expected_statuses[0]: [200, 700)"},
+		"check header":      {http("request_headers_to_add: [{header: {key: x, value: \"%PROTOCOL%\"}}]"), "operators are not supported"},
+		"check host":        {http("request_headers_to_add: [{header: {key: Host, value: x}}]"), `"Host" cannot be set here`},
+		"check hex":         {oneEndpoint + aCheck + "  tcp_health_check: {send: {text: zz}}\n", "is not hexadecimal"},
+		"bind port":         {oneEndpoint + "upstream_bind_config: {source_address: {address: 127.0.0.1, port_value: 5}}\n", "source_address.port_value: one port"},
+		"freebind":          {oneEndpoint + "upstream_bind_config: {freebind: true}\n", "upstream_bind_config.freebind: unsupported"},
+		"auto":              {oneEndpoint + httpOptions + "    auto_config: {}\n", "auto_config: needs a transport_socket with TLS"},
+		"both protocols":    {oneEndpoint + "http_protocol_options: {}\nhttp2_protocol_options: {}\n", "protocol_selection: HTTP/1 and HTTP/2 options together"},
+		"old and typed":     {oneEndpoint + "common_http_protocol_options: {}\n" + httpOptions + "    explicit_http_config: {http_protocol_options: {}}\n", "typed_extension_protocol_options: the cluster's own HTTP options are set too"},
+		"headers":           {oneEndpoint + "common_http_protocol_options: {max_headers_count: 5}\n", "common_http_protocol_options.max_headers_count: has no meaning"},
+		"HTTP/1.0":          {oneEndpoint + "http_protocol_options: {accept_http_10: true}\n", "http_protocol_options.accept_http_10: has no meaning"},
+		"auto SNI":          {oneEndpoint + "upstream_http_protocol_options: {auto_sni: true}\n", "upstream_http_protocol_options: unsupported"},
+		"per connection":    {oneEndpoint + "connection_pool_per_downstream_connection: true\n", "connection_pool_per_downstream_connection: unsupported"},
+		"socket":            {oneEndpoint + "transport_socket_matches: [{name: x, transport_socket: {name: t, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext}}}]\n", "transport_socket_matches[0].transport_socket: a cluster takes"},
+		"drop":              {"load_assignment: {cluster_name: c, policy: {drop_overloads: [{category: x}]}}\n", "load_assignment.policy.drop_overloads: unsupported"},
+		"check port twice":  {"load_assignment: {cluster_name: c, endpoints: [{lb_endpoints: [{endpoint: {health_check_config: {port_value: 1, address: {socket_address: {address: 10.0.0.2, port_value: 2}}}, address: {socket_address: {address: 10.0.0.1, port_value: 80}}}}]}]}\n", "health_check_config.port_value: the address has a port too"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := clusterOf(t, tc.text)
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v\nwant %s", err, tc.want)
+			}
+		})
+	}
+}
+
+// TestDocumentedCluster reads the example of docs/clusters.md.
+func TestDocumentedCluster(t *testing.T) {
+	b, err := os.ReadFile("../../docs/clusters.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), "```yaml\n")
+	example, _, ok := strings.Cut(rest, "```")
+	if !ok {
+		t.Fatal("the page has no example")
+	}
+	out, err := ParseBootstrap([]byte("static_resources:\n  " + strings.ReplaceAll(example, "\n", "\n  ")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := out.Clusters[0]
+	if c.Type != cluster.StrictDNS || c.LB != cluster.LeastRequest || c.HealthCheck.HTTP.Path != "/healthz" || !c.Limits.TrackRemaining {
+		t.Errorf("%+v", c)
+	}
+}

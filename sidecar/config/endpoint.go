@@ -1,0 +1,118 @@
+package config
+
+import (
+	"net/netip"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+)
+
+// assignment reads endpoints; names says whether host names are allowed.
+func (d *decoder) assignment(m *endpointv3.ClusterLoadAssignment, path string, names bool) (*cluster.Assignment, error) {
+	out := &cluster.Assignment{
+		Cluster: m.GetClusterName(), Overprovisioning: int(m.GetPolicy().GetOverprovisioningFactor().GetValue()),
+		WeightedHealth: m.GetPolicy().GetWeightedPriorityHealth(),
+	}
+	for i, l := range m.GetEndpoints() {
+		here := at(under(path, "endpoints"), i)
+		loc := cluster.Locality{
+			Region: l.GetLocality().GetRegion(), Zone: l.GetLocality().GetZone(), SubZone: l.GetLocality().GetSubZone(),
+			Priority: int(l.GetPriority()), Weight: l.GetLoadBalancingWeight().GetValue(),
+		}
+		for j, e := range l.GetLbEndpoints() {
+			ep, err := d.endpoint(e, at(here+".lb_endpoints", j), names)
+			if err != nil {
+				return nil, err
+			}
+			loc.Endpoints = append(loc.Endpoints, *ep)
+		}
+		out.Localities = append(out.Localities, loc)
+	}
+	return out, nil
+}
+
+func (d *decoder) endpoint(m *endpointv3.LbEndpoint, path string, names bool) (*cluster.Endpoint, error) {
+	out := &cluster.Endpoint{
+		Hostname: m.GetEndpoint().GetHostname(),
+		Weight:   m.GetLoadBalancingWeight().GetValue(),
+		Metadata: endpointMetadata(m.GetMetadata()),
+	}
+	var err error
+	if out.Check, err = d.endpointCheck(m.GetEndpoint().GetHealthCheckConfig(), path+".endpoint.health_check_config"); err != nil {
+		return nil, err
+	}
+	switch m.GetHealthStatus() {
+	case corev3.HealthStatus_UNKNOWN, corev3.HealthStatus_HEALTHY:
+		out.Health = cluster.Healthy
+	case corev3.HealthStatus_UNHEALTHY, corev3.HealthStatus_TIMEOUT:
+		out.Health = cluster.Unhealthy
+	case corev3.HealthStatus_DRAINING:
+		out.Health = cluster.Draining
+	case corev3.HealthStatus_DEGRADED:
+		out.Health = cluster.Degraded
+	default:
+		return nil, fail(path+".health_status", "unknown value %d", m.GetHealthStatus())
+	}
+	if m.GetEndpoint() == nil {
+		return nil, fail(path+".endpoint", "is missing")
+	}
+	a := m.GetEndpoint().GetAddress()
+	here := path + ".endpoint.address"
+	if p := a.GetPipe(); p != nil {
+		_, out.Pipe, err = d.address(a, here)
+		return out, err
+	}
+	if out.Host, out.Port, err = d.hostPort(a, here); err != nil {
+		return nil, err
+	}
+	if out.Port == 0 {
+		return nil, fail(here+".socket_address.port_value", "0 cannot be connected to")
+	}
+	if _, err := netip.ParseAddr(out.Host); err != nil && !names {
+		return nil, fail(here+".socket_address.address", "%q is not an IP address; names need type STRICT_DNS or LOGICAL_DNS", out.Host)
+	}
+	return out, nil
+}
+
+// endpointMetadata is what clusters read of an endpoint's metadata.
+func endpointMetadata(m *corev3.Metadata) map[string]map[string]any {
+	var out map[string]map[string]any
+	for _, ns := range []string{"envoy.lb", "envoy.transport_socket_match"} {
+		if s := m.GetFilterMetadata()[ns]; s != nil {
+			if out == nil {
+				out = map[string]map[string]any{}
+			}
+			out[ns] = s.AsMap()
+		}
+	}
+	return out
+}
+
+// endpointCheck reads how one endpoint is health-checked.
+func (d *decoder) endpointCheck(m *endpointv3.Endpoint_HealthCheckConfig, path string) (cluster.EndpointCheck, error) {
+	out := cluster.EndpointCheck{
+		Disabled: m.GetDisableActiveHealthCheck(), Hostname: m.GetHostname(), Port: int(m.GetPortValue()),
+	}
+	if a := m.GetAddress(); a != nil {
+		host, port, err := d.hostPort(a, path+".address")
+		if err != nil {
+			return out, err
+		}
+		if _, err := netip.ParseAddr(host); err != nil {
+			return out, fail(path+".address.socket_address.address", "%q is not an IP address", host)
+		}
+		out.Address = host
+		if port != 0 {
+			if out.Port != 0 {
+				return out, fail(path+".port_value", "the address has a port too; use one of them")
+			}
+			out.Port = port
+		}
+	}
+	if out.Port > 65535 {
+		return out, fail(path+".port_value", "%d is not a port", out.Port)
+	}
+	return out, nil
+}

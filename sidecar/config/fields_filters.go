@@ -1,0 +1,97 @@
+package config
+
+import (
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	bufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/buffer/v3"
+	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
+	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
+	mutationfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	healthcheckv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/health_check/v3"
+	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
+	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+const (
+	runtimeReason     = "there is no runtime layer; the configured value holds"
+	descriptorsReason = "there are no descriptors, which it is about"
+)
+
+func init() {
+	declare("HTTP filters", map[protoreflect.FullName]*rules{
+		"envoy.config.route.v3.FilterConfig": {use: "config is_optional disabled"},
+		"envoy.extensions.filters.http.fault.v3.HTTPFault": {
+			use: "delay abort upstream_cluster headers max_active_faults",
+			ignore: map[string]string{
+				"delay_percent_runtime": runtimeReason, "abort_percent_runtime": runtimeReason, "delay_duration_runtime": runtimeReason,
+				"abort_http_status_runtime": runtimeReason, "max_active_faults_runtime": runtimeReason, "abort_grpc_status_runtime": runtimeReason,
+				"response_rate_limit_percent_runtime": runtimeReason,
+				"disable_downstream_cluster_stats":    statsReason,
+			},
+			instead: map[string]string{
+				"downstream_nodes":    "nobody's word for x-envoy-downstream-service-node is taken; use headers",
+				"response_rate_limit": "bandwidth is not limited",
+			},
+		},
+		"envoy.extensions.filters.http.fault.v3.FaultAbort":               {use: "http_status grpc_status header_abort percentage response_body"},
+		"envoy.extensions.filters.http.fault.v3.FaultAbort.HeaderAbort":   {},
+		"envoy.extensions.filters.common.fault.v3.FaultDelay":             {use: "fixed_delay header_delay percentage"},
+		"envoy.extensions.filters.common.fault.v3.FaultDelay.HeaderDelay": {},
+		"envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit": {
+			use: "stat_prefix status token_bucket filter_enabled filter_enforced request_headers_to_add_when_not_enforced " +
+				"response_headers_to_add local_rate_limit_per_downstream_connection enable_x_ratelimit_headers " +
+				"rate_limited_as_resource_exhausted enable_retry_after_header",
+			ignore: map[string]string{
+				"stage": descriptorsReason, "vh_rate_limits": descriptorsReason, "max_dynamic_descriptors": descriptorsReason,
+				"always_consume_default_token_bucket": descriptorsReason,
+			},
+			instead: map[string]string{
+				"descriptors": rateLimitsHint, "rate_limits": rateLimitsHint,
+				"local_cluster_rate_limit": "each sidecar limits for itself",
+			},
+		},
+		"envoy.type.v3.HttpStatus":                   {use: "code"},
+		"envoy.type.v3.TokenBucket":                  {use: "max_tokens tokens_per_fill fill_interval"},
+		"envoy.extensions.filters.http.cors.v3.Cors": {},
+		"envoy.extensions.filters.http.cors.v3.CorsPolicy": {
+			use: "allow_origin_string_match allow_methods allow_headers expose_headers max_age allow_credentials filter_enabled " +
+				"shadow_enabled allow_private_network_access forward_not_matching_preflights",
+		},
+		"envoy.config.route.v3.CorsPolicy": {
+			use: "allow_origin_string_match allow_methods allow_headers expose_headers max_age allow_credentials filter_enabled " +
+				"shadow_enabled allow_private_network_access forward_not_matching_preflights",
+		},
+		"envoy.extensions.filters.http.header_mutation.v3.HeaderMutation":         {use: "mutations most_specific_header_mutations_wins"},
+		"envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute": {use: "mutations"},
+		"envoy.extensions.filters.http.header_mutation.v3.Mutations": {
+			use: "request_mutations query_parameter_mutations response_mutations",
+			instead: map[string]string{
+				"request_trailers_mutations":  "trailers are passed on as they come",
+				"response_trailers_mutations": "trailers are passed on as they come",
+				"formatters":                  "the access log's operators are the only ones",
+			},
+		},
+		"envoy.config.core.v3.KeyValueMutation": {use: "append remove"},
+		"envoy.config.core.v3.KeyValueAppend":   {use: "record action"},
+		"envoy.config.core.v3.KeyValuePair":     {use: "key value"},
+		"envoy.extensions.filters.http.health_check.v3.HealthCheck": {
+			use: "pass_through_mode cache_time cluster_min_healthy_percentages headers",
+		},
+		"envoy.extensions.filters.http.buffer.v3.Buffer":         {use: "max_request_bytes"},
+		"envoy.extensions.filters.http.buffer.v3.BufferPerRoute": {use: "disabled buffer"},
+		"envoy.extensions.filters.http.rbac.v3.RBACPerRoute":     {use: "rbac"},
+	})
+	extend("envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter.typed_config", "filter",
+		&httprbacv3.RBAC{}, &faultv3.HTTPFault{}, &ratelimitv3.LocalRateLimit{}, &corsv3.Cors{}, &mutationfilterv3.HeaderMutation{},
+		&healthcheckv3.HealthCheck{}, &bufferv3.Buffer{}, &routerv3.Router{})
+	perRoute := []proto.Message{
+		&httprbacv3.RBACPerRoute{}, &faultv3.HTTPFault{}, &ratelimitv3.LocalRateLimit{}, &corsv3.CorsPolicy{},
+		&mutationfilterv3.HeaderMutationPerRoute{}, &bufferv3.BufferPerRoute{},
+	}
+	extend("envoy.config.route.v3.FilterConfig.config", "filter configuration", perRoute...)
+	for _, m := range []protoreflect.FullName{"RouteConfiguration", "VirtualHost", "Route", "WeightedCluster.ClusterWeight"} {
+		extend("envoy.config.route.v3."+m+".typed_per_filter_config", "filter configuration", append(perRoute, &routev3.FilterConfig{})...)
+	}
+}

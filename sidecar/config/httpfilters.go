@@ -1,0 +1,375 @@
+package config
+
+//lint:file-ignore SA1019 deprecated fields are in many configurations, and mean what they meant
+
+import (
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	commonratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
+	bufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/buffer/v3"
+	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
+	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
+	mutationfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	healthcheckv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/health_check/v3"
+	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
+	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/authz"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter/buffer"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter/cors"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter/fault"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter/headermutation"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter/healthcheck"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter/ratelimit"
+	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+)
+
+// hcmFilters reads the chain, which ends in the router.
+func (d *decoder) hcmFilters(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) error {
+	routed := false
+	for i, f := range m.GetHttpFilters() {
+		here := at(path+".http_filters", i)
+		if routed {
+			return fail(here, "follows the router, which must be last")
+		}
+		msg := d.unpacked[f.GetTypedConfig()]
+		if _, routed = msg.(*routerv3.Router); routed {
+			if f.GetDisabled() {
+				return fail(here+".disabled", "the router is always needed")
+			}
+			continue
+		}
+		one := hcm.HTTPFilter{Name: f.GetName(), Disabled: f.GetDisabled()}
+		if rbac, ok := msg.(*httprbacv3.RBAC); ok {
+			r, err := d.httpRBAC(rbac, here+".typed_config")
+			if err != nil {
+				return err
+			}
+			one.Config = hcm.RBACFilter{}
+			out.RBAC = append(out.RBAC, *r)
+		} else {
+			var err error
+			if one.Config, err = d.httpFilter(msg, here+".typed_config"); err != nil {
+				return err
+			}
+			if one.Config == nil {
+				return fail(here, "filter %q has no typed_config", f.GetName())
+			}
+		}
+		out.Filters = append(out.Filters, one)
+	}
+	if !routed {
+		return fail(path+".http_filters", "must end in the router filter")
+	}
+	return nil
+}
+
+// httpFilter reads the configuration of a filter in the chain.
+func (d *decoder) httpFilter(msg any, path string) (any, error) {
+	switch c := msg.(type) {
+	case *faultv3.HTTPFault:
+		return faultConfig(c, path)
+	case *ratelimitv3.LocalRateLimit:
+		return rateLimit(c, path)
+	case *corsv3.Cors:
+		return hcm.CORSFilter{}, nil
+	case *mutationfilterv3.HeaderMutation:
+		out, err := headerMutation(c.GetMutations(), path+".mutations")
+		if err == nil {
+			out.MostSpecificWins = c.GetMostSpecificHeaderMutationsWins()
+		}
+		return out, err
+	case *healthcheckv3.HealthCheck:
+		return healthCheck(c, path)
+	case *bufferv3.Buffer:
+		return bufferConfig(c), nil
+	}
+	return nil, nil
+}
+
+// filterOverrides reads typed_per_filter_config.
+func (d *decoder) filterOverrides(m map[string]*anypb.Any, path string) ([]route.FilterOverride, error) {
+	var out []route.FilterOverride
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		here := path + "[" + strconv.Quote(name) + "]"
+		o := route.FilterOverride{Name: name}
+		msg := any(d.unpacked[m[name]])
+		if fc, ok := msg.(*routev3.FilterConfig); ok {
+			switch {
+			case fc.GetDisabled():
+				out = append(out, route.FilterOverride{Name: name, Disabled: true})
+				continue
+			case fc.GetConfig() == nil:
+				return nil, fail(here+".config", "is missing")
+			case fc.GetConfig().GetTypeUrl() == "":
+				out = append(out, o) // switches on what is off by default
+				continue
+			}
+			here += ".config"
+			msg = d.unpacked[fc.GetConfig()]
+			if d.unpacked[fc.GetConfig()] == nil {
+				continue // optional, and nothing that is known here
+			}
+		}
+		var err error
+		if o.Config, err = d.filterOverride(msg, here); err != nil {
+			return nil, err
+		}
+		out = append(out, o)
+	}
+	return out, nil
+}
+
+func (d *decoder) filterOverride(msg any, path string) (any, error) {
+	switch c := msg.(type) {
+	case *faultv3.HTTPFault:
+		return faultConfig(c, path)
+	case *ratelimitv3.LocalRateLimit:
+		if c.GetTokenBucket() == nil {
+			return nil, fail(path+".token_bucket", "is missing; a route's limit needs its own")
+		}
+		return rateLimit(c, path)
+	case *corsv3.CorsPolicy:
+		return corsPolicy(c, c.GetFilterEnabled(), path)
+	case *mutationfilterv3.HeaderMutationPerRoute:
+		return headerMutation(c.GetMutations(), path+".mutations")
+	case *bufferv3.BufferPerRoute:
+		if c.GetBuffer() == nil {
+			return &buffer.Config{Disabled: true}, nil
+		}
+		return bufferConfig(c.GetBuffer()), nil
+	case *httprbacv3.RBACPerRoute:
+		if c.GetRbac() == nil {
+			return &authz.HTTPFilter{}, nil // nothing is asked on this route
+		}
+		return d.httpRBAC(c.GetRbac(), path+".rbac")
+	}
+	return nil, fail(path, "has no configuration of a filter")
+}
+
+func faultConfig(m *faultv3.HTTPFault, path string) (*fault.Config, error) {
+	out := &fault.Config{Cluster: m.GetUpstreamCluster()}
+	var err error
+	if d := m.GetDelay(); d != nil {
+		out.Delay = &fault.Delay{FromHeader: d.GetHeaderDelay() != nil}
+		if out.Delay.Fixed, err = duration(d.GetFixedDelay(), path+".delay.fixed_delay"); err != nil {
+			return nil, err
+		}
+		if out.Delay.Share, err = share(d.GetPercentage(), path+".delay.percentage"); err != nil {
+			return nil, err
+		}
+	}
+	if a := m.GetAbort(); a != nil {
+		out.Abort = &fault.Abort{
+			Status: int(a.GetHttpStatus()), FromHeader: a.GetHeaderAbort() != nil, Body: a.GetResponseBody(),
+		}
+		if g, ok := a.GetErrorType().(*faultv3.FaultAbort_GrpcStatus); ok {
+			if g.GrpcStatus > 16 {
+				return nil, fail(path+".abort.grpc_status", "%d is no status of gRPC", g.GrpcStatus)
+			}
+			out.Abort.GRPC = &g.GrpcStatus
+		}
+		if out.Abort.Share, err = share(a.GetPercentage(), path+".abort.percentage"); err != nil {
+			return nil, err
+		}
+	}
+	if n := m.GetMaxActiveFaults(); n != nil {
+		v := n.GetValue()
+		out.MaxActive = &v
+	}
+	out.Headers, err = headerMatches(m.GetHeaders(), path+".headers")
+	return out, err
+}
+
+// minFillInterval is Envoy's.
+const minFillInterval = 50 * time.Millisecond
+
+func rateLimit(m *ratelimitv3.LocalRateLimit, path string) (*ratelimit.Config, error) {
+	out := &ratelimit.Config{
+		StatPrefix: m.GetStatPrefix(), Status: int(m.GetStatus().GetCode()),
+		PerConnection:     m.GetLocalRateLimitPerDownstreamConnection(),
+		ResourceExhausted: m.GetRateLimitedAsResourceExhausted(), RetryAfter: m.GetEnableRetryAfterHeader(),
+	}
+	switch m.GetEnableXRatelimitHeaders() {
+	case commonratelimitv3.XRateLimitHeadersRFCVersion_OFF:
+	case commonratelimitv3.XRateLimitHeadersRFCVersion_DRAFT_VERSION_03:
+		out.XRateLimit = true
+	default:
+		return nil, fail(path+".enable_x_ratelimit_headers", "unknown value %d", m.GetEnableXRatelimitHeaders())
+	}
+	var err error
+	if b := m.GetTokenBucket(); b != nil {
+		out.Bucket = &ratelimit.Bucket{Max: b.GetMaxTokens(), PerFill: 1}
+		if n := b.GetTokensPerFill(); n != nil {
+			out.Bucket.PerFill = n.GetValue()
+		}
+		here := path + ".token_bucket.fill_interval"
+		if out.Bucket.Interval, err = duration(b.GetFillInterval(), here); err != nil {
+			return nil, err
+		}
+		if out.Bucket.Interval < minFillInterval {
+			return nil, fail(here, "is %v; %v is the least", out.Bucket.Interval, minFillInterval)
+		}
+	}
+	if e := m.GetFilterEnabled(); e != nil {
+		if out.Enabled, err = runtimeShare(e, path+".filter_enabled"); err != nil {
+			return nil, err
+		}
+	}
+	if e := m.GetFilterEnforced(); e != nil {
+		if out.Enforced, err = runtimeShare(e, path+".filter_enforced"); err != nil {
+			return nil, err
+		}
+	}
+	if out.RequestAdd, err = filterAdds(m.GetRequestHeadersToAddWhenNotEnforced(), path+".request_headers_to_add_when_not_enforced"); err != nil {
+		return nil, err
+	}
+	out.ResponseAdd, err = filterAdds(m.GetResponseHeadersToAdd(), path+".response_headers_to_add")
+	return out, err
+}
+
+// filterAdds: only the router drops headers that come out empty.
+func filterAdds(ms []*corev3.HeaderValueOption, path string) ([]route.HeaderAdd, error) {
+	out, err := headerAdds(ms, path)
+	for i := range out {
+		out[i].KeepEmpty = true
+	}
+	return out, err
+}
+
+// corsFields is what the extension's policy and the deprecated one have in common.
+type corsFields interface {
+	GetAllowOriginStringMatch() []*matcherv3.StringMatcher
+	GetAllowMethods() string
+	GetAllowHeaders() string
+	GetExposeHeaders() string
+	GetMaxAge() string
+	GetAllowCredentials() *wrapperspb.BoolValue
+	GetShadowEnabled() *corev3.RuntimeFractionalPercent
+	GetAllowPrivateNetworkAccess() *wrapperspb.BoolValue
+	GetForwardNotMatchingPreflights() *wrapperspb.BoolValue
+}
+
+func corsPolicy(m corsFields, enabled *corev3.RuntimeFractionalPercent, path string) (*cors.Policy, error) {
+	out := &cors.Policy{
+		Methods: m.GetAllowMethods(), Headers: m.GetAllowHeaders(), Expose: m.GetExposeHeaders(), MaxAge: m.GetMaxAge(),
+		Credentials: boolean(m.GetAllowCredentials()), PrivateNetwork: boolean(m.GetAllowPrivateNetworkAccess()),
+		ForwardUnmatched: boolean(m.GetForwardNotMatchingPreflights()),
+	}
+	for i, o := range m.GetAllowOriginStringMatch() {
+		s, err := stringMatch(o, at(path+".allow_origin_string_match", i))
+		if err != nil {
+			return nil, err
+		}
+		out.Origins = append(out.Origins, *s)
+	}
+	for _, f := range []struct {
+		m    *corev3.RuntimeFractionalPercent
+		out  **route.Share
+		name string
+	}{{enabled, &out.Enabled, ".filter_enabled"}, {m.GetShadowEnabled(), &out.Shadow, ".shadow_enabled"}} {
+		if f.m != nil {
+			s, err := runtimeShare(f.m, path+f.name)
+			if err != nil {
+				return nil, err
+			}
+			*f.out = &s
+		}
+	}
+	return out, nil
+}
+
+// deprecatedCORS reads the policy that virtual hosts and routes had before filters
+// took configurations from routes. The two ways do not go together.
+func deprecatedCORS(m *routev3.CorsPolicy, list []route.FilterOverride, path string) ([]route.FilterOverride, error) {
+	if m == nil {
+		return list, nil
+	}
+	for _, o := range list {
+		if _, ok := o.Config.(*cors.Policy); ok {
+			return nil, fail(path, "cannot be used together with typed_per_filter_config for CORS")
+		}
+	}
+	p, err := corsPolicy(m, m.GetFilterEnabled(), path)
+	if err != nil {
+		return nil, err
+	}
+	return append(list, route.FilterOverride{Name: hcm.DeprecatedCORS, Config: p}), nil
+}
+
+func headerMutation(m *mutationfilterv3.Mutations, path string) (*headermutation.Config, error) {
+	out := &headermutation.Config{}
+	var err error
+	if out.Request, err = headerSteps(m.GetRequestMutations(), path+".request_mutations"); err != nil {
+		return nil, err
+	}
+	if out.Response, err = headerSteps(m.GetResponseMutations(), path+".response_mutations"); err != nil {
+		return nil, err
+	}
+	for i, q := range m.GetQueryParameterMutations() {
+		here := at(path+".query_parameter_mutations", i)
+		qm := headermutation.QueryMutation{Remove: q.GetRemove(), Key: q.GetAppend().GetRecord().GetKey()}
+		if (qm.Remove == "") == (q.GetAppend() == nil) {
+			return nil, fail(here, "exactly one of append and remove must be set")
+		}
+		if q.GetAppend() != nil {
+			v, ok := q.GetAppend().GetRecord().GetValue().AsInterface().(string)
+			if !ok || qm.Key == "" {
+				return nil, fail(here+".append.record", "needs a key and a value that is a string")
+			}
+			if err := checkValue(v, here+".append.record.value"); err != nil {
+				return nil, err
+			}
+			qm.Value = v
+			if qm.Action, ok = keyActions[q.GetAppend().GetAction()]; !ok {
+				return nil, fail(here+".append.action", "unknown value %d", q.GetAppend().GetAction())
+			}
+		}
+		out.Query = append(out.Query, qm)
+	}
+	return out, nil
+}
+
+var keyActions = map[corev3.KeyValueAppend_KeyValueAppendAction]route.AppendAction{
+	corev3.KeyValueAppend_APPEND_IF_EXISTS_OR_ADD:    route.AppendIfExistsOrAdd,
+	corev3.KeyValueAppend_ADD_IF_ABSENT:              route.AddIfAbsent,
+	corev3.KeyValueAppend_OVERWRITE_IF_EXISTS_OR_ADD: route.OverwriteIfExistsOrAdd,
+	corev3.KeyValueAppend_OVERWRITE_IF_EXISTS:        route.OverwriteIfExists,
+}
+
+func healthCheck(m *healthcheckv3.HealthCheck, path string) (*healthcheck.Config, error) {
+	out := &healthcheck.Config{PassThrough: m.GetPassThroughMode().GetValue()}
+	var err error
+	if out.CacheTime, err = duration(m.GetCacheTime(), path+".cache_time"); err != nil {
+		return nil, err
+	}
+	if out.Headers, err = headerMatches(m.GetHeaders(), path+".headers"); err != nil {
+		return nil, err
+	}
+	for name, p := range m.GetClusterMinHealthyPercentages() {
+		if out.MinHealthy == nil {
+			out.MinHealthy = map[string]float64{}
+		}
+		out.MinHealthy[name] = p.GetValue()
+	}
+	if _, err = healthcheck.New(out, nil, ""); err != nil {
+		return nil, fail(path, "%v", err)
+	}
+	return out, nil
+}
+
+func bufferConfig(m *bufferv3.Buffer) *buffer.Config {
+	return &buffer.Config{MaxBytes: int(min(uint64(m.GetMaxRequestBytes().GetValue()), math.MaxInt32))}
+}

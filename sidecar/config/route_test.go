@@ -1,0 +1,125 @@
+package config
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"sigs.k8s.io/yaml"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+)
+
+func readRoutes(t *testing.T, text string) (*route.Config, error) {
+	t.Helper()
+	j, err := yaml.YAMLToJSON([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &routev3.RouteConfiguration{}
+	if err := (protojson.UnmarshalOptions{Resolver: resolver{}}).Unmarshal(j, m); err != nil {
+		return nil, err
+	}
+	b, err := proto.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Route(b)
+}
+
+func TestRoutes(t *testing.T) {
+	text, err := os.ReadFile("testdata/routes/all.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := readRoutes(t, string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "testdata/routes/all.golden.json", withoutAbsent(t, c))
+	if _, err := route.Compile(c); err != nil {
+		t.Error(err)
+	}
+	if got := strings.Join(RouteClusters(c), " "); got != "everything one other own" {
+		t.Errorf("clusters: %s", got)
+	}
+}
+
+// Each case is one route action, or a route, and the error that it gives.
+func TestRoutesRefused(t *testing.T) {
+	const matchAll, at = "match: {prefix: /}", "virtual_hosts[0].routes[0]"
+	for _, c := range []struct{ name, route, want string }{
+		{"no cluster", matchAll + "\n    route: {}", "ClusterSpecifier: value is required"},
+		{"leg without a name", matchAll + "\n    route: {weighted_clusters: {clusters: [{weight: 1}]}}", at + ".route.weighted_clusters.clusters[0].name: exactly one"},
+		{"leg with two", matchAll + "\n    route: {weighted_clusters: {clusters: [{weight: 1, name: a, cluster_header: b}]}}", "exactly one of name and cluster_header"},
+		{"weights", matchAll + "\n    route: {weighted_clusters: {clusters: [{name: a}]}}", "the weights must add up"},
+		{"two rewrites", matchAll + "\n    route: {cluster: a, prefix_rewrite: /x, path_rewrite: /y}", at + ".route: only one of prefix_rewrite"},
+		{"regex", matchAll + "\n    route: {cluster: a, regex_rewrite: {pattern: {regex: '('}}}", at + ".route.regex_rewrite: regex"},
+		{"no such group", matchAll + "\n    route: {cluster: a, regex_rewrite: {pattern: {regex: 'a'}, substitution: '\\1'}}", "the pattern has no group 1"},
+		{"operator in a path", matchAll + "\n    route: {cluster: a, path_rewrite: '/%NOSUCH%'}", at + ".route.path_rewrite: "},
+		{"operator in a header", matchAll + "\n    request_headers_to_add: [{header: {key: a, value: '%NOSUCH%'}}]\n    route: {cluster: a}", at + ".request_headers_to_add[0].header.value: "},
+		{"append twice", matchAll + "\n    request_headers_to_add: [{header: {key: a, value: b}, append: true, append_action: ADD_IF_ABSENT}]\n    route: {cluster: a}", at + ".request_headers_to_add[0].append: cannot be used together"},
+		{"host header", matchAll + "\n    request_headers_to_remove: [Host]\n    route: {cluster: a}", at + `.request_headers_to_remove[0]: "Host" cannot be changed here`},
+		{"both buffer limits", matchAll + "\n    per_request_buffer_limit_bytes: 1\n    request_body_buffer_limit: 1\n    route: {cluster: a}", at + ".per_request_buffer_limit_bytes: cannot be used together"},
+		{"template rewrite without a template", matchAll + "\n    route: {cluster: a, path_rewrite_policy: {name: x, typed_config: {'@type': type.googleapis.com/envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig, path_template_rewrite: /x}}}", "needs a match by path_match_policy"},
+		{"template", "match: {path_match_policy: {name: x, typed_config: {'@type': type.googleapis.com/envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig, path_template: '/{'}}}\n    route: {cluster: a}", at + ".match.path_match_policy.typed_config.path_template: "},
+		{"metadata", "match: {prefix: /, dynamic_metadata: [{filter: a}]}\n    route: {cluster: a}", at + ".match.dynamic_metadata: unsupported"},
+		{"filter state", "match: {prefix: /, filter_state: [{key: a}]}\n    route: {cluster: a}", at + ".match.filter_state: unsupported"},
+		{"cookie attribute", matchAll + "\n    route: {cluster: a, hash_policy: [{cookie: {name: c, attributes: [{name: 'a; b'}]}}]}", at + ".route.hash_policy[0].cookie.attributes[0]: "},
+		{"filter state in a hash", matchAll + "\n    route: {cluster: a, hash_policy: [{filter_state: {key: a}}]}", at + ".route.hash_policy[0].filter_state: unsupported"},
+		{"mirror to nowhere", matchAll + "\n    route: {cluster: a, request_mirror_policies: [{}]}", at + ".route.request_mirror_policies[0]: exactly one of cluster"},
+		{"internal redirects", matchAll + "\n    route: {cluster: a, internal_redirect_policy: {}}", at + ".route.internal_redirect_policy: unsupported; remove the field: redirects are passed to the client"},
+		{"back-off", matchAll + "\n    route: {cluster: a, retry_policy: {retry_back_off: {base_interval: 2s, max_interval: 1s}}}", at + ".route.retry_policy.retry_back_off.max_interval: is less than base_interval"},
+		{"retry priority", matchAll + "\n    route: {cluster: a, retry_policy: {retry_priority: {name: x}}}", at + ".route.retry_policy.retry_priority: unsupported"},
+		{"file from a control plane", matchAll + "\n    direct_response: {status: 200, body: {filename: /etc/passwd}}", at + ".direct_response.body.filename: files are read for the routes of a bootstrap only"},
+		{"long body", matchAll + "\n    direct_response: {status: 200, body: {inline_string: " + strings.Repeat("x", maxDirectBody+1) + "}}", at + ".direct_response.body: has 4097 bytes; 4096 are allowed"},
+		{"non-forwarding action", matchAll + "\n    non_forwarding_action: {}", at + ".non_forwarding_action: unsupported"},
+		{"other predicate", matchAll + "\n    route: {cluster: a, retry_policy: {retry_host_predicate: [{name: other}]}}", ""},
+	} {
+		_, err := readRoutes(t, "name: r\nvirtual_hosts:\n- name: v\n  domains: ['*']\n  routes:\n  - "+c.route+"\n")
+		if c.want == "" {
+			if err != nil {
+				t.Errorf("%s: %v", c.name, err)
+			}
+			continue
+		}
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v\nwant %s", c.name, err, c.want)
+		}
+	}
+}
+
+// A body in a file is for those who can put files there.
+func TestDirectResponseFile(t *testing.T) {
+	name := t.TempDir() + "/body"
+	if err := os.WriteFile(name, []byte("from a file"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const template = `
+static_resources:
+  listeners:
+  - name: l
+    address: {socket_address: {address: 127.0.0.1, port_value: 0}}
+    filter_chains:
+    - filters:
+      - name: hcm
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: x
+          http_filters: [{name: r, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]
+          route_config: {name: r, virtual_hosts: [{name: v, domains: ["*"], routes: [{match: {prefix: /}, direct_response: {status: 200, body: {filename: FILE}}}]}]}
+`
+	b, err := ParseBootstrap([]byte(strings.ReplaceAll(template, "FILE", name)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(b.Listeners[0].Chains[0].HTTP.Routes.VirtualHosts[0].Routes[0].Direct.Body); got != "from a file" {
+		t.Errorf("the body is %q", got)
+	}
+	if _, err := ParseBootstrap([]byte(strings.ReplaceAll(template, "FILE", name+"x"))); err == nil || !strings.Contains(err.Error(), "direct_response.body.filename") {
+		t.Errorf("a missing file: %v", err)
+	}
+}

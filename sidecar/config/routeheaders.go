@@ -1,0 +1,133 @@
+package config
+
+import (
+	"strings"
+
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+)
+
+// mutator is a message with Envoy's four fields of header mutations.
+type mutator interface {
+	GetRequestHeadersToAdd() []*corev3.HeaderValueOption
+	GetRequestHeadersToRemove() []string
+	GetResponseHeadersToAdd() []*corev3.HeaderValueOption
+	GetResponseHeadersToRemove() []string
+}
+
+func mutations(m mutator, path string) (out route.HeaderMutations, err error) {
+	if out.RequestAdd, err = headerAdds(m.GetRequestHeadersToAdd(), under(path, "request_headers_to_add")); err != nil {
+		return out, err
+	}
+	if out.ResponseAdd, err = headerAdds(m.GetResponseHeadersToAdd(), under(path, "response_headers_to_add")); err != nil {
+		return out, err
+	}
+	if out.RequestRemove, err = headerNames(m.GetRequestHeadersToRemove(), under(path, "request_headers_to_remove")); err != nil {
+		return out, err
+	}
+	out.ResponseRemove, err = headerNames(m.GetResponseHeadersToRemove(), under(path, "response_headers_to_remove"))
+	return out, err
+}
+
+func headerAdds(ms []*corev3.HeaderValueOption, path string) ([]route.HeaderAdd, error) {
+	var out []route.HeaderAdd
+	for i, m := range ms {
+		a, err := headerAdd(m, at(path, i))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, *a)
+	}
+	return out, nil
+}
+
+func headerAdd(m *corev3.HeaderValueOption, path string) (*route.HeaderAdd, error) {
+	out := &route.HeaderAdd{Name: m.GetHeader().GetKey(), Value: m.GetHeader().GetValue(), KeepEmpty: m.GetKeepEmptyValue()}
+	if err := mutable(out.Name, path+".header.key"); err != nil {
+		return nil, err
+	}
+	if err := checkValue(out.Value, path+".header.value"); err != nil {
+		return nil, err
+	}
+	var err error
+	out.Action, err = appendAction(m, path)
+	return out, err
+}
+
+func appendAction(m *corev3.HeaderValueOption, path string) (route.AppendAction, error) {
+	//lint:ignore SA1019 deprecated, and in many configurations
+	if b := m.GetAppend(); b != nil {
+		if m.GetAppendAction() != corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD {
+			return 0, fail(path+".append", "cannot be used together with append_action")
+		}
+		if !b.GetValue() {
+			return route.OverwriteIfExistsOrAdd, nil
+		}
+	}
+	switch m.GetAppendAction() {
+	case corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD:
+		return route.AppendIfExistsOrAdd, nil
+	case corev3.HeaderValueOption_ADD_IF_ABSENT:
+		return route.AddIfAbsent, nil
+	case corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD:
+		return route.OverwriteIfExistsOrAdd, nil
+	case corev3.HeaderValueOption_OVERWRITE_IF_EXISTS:
+		return route.OverwriteIfExists, nil
+	}
+	return 0, fail(path+".append_action", "unknown value %d", m.GetAppendAction())
+}
+
+// headerSteps reads a list of mutations in order.
+func headerSteps(ms []*mutationv3.HeaderMutation, path string) ([]route.HeaderMutation, error) {
+	var out []route.HeaderMutation
+	for i, m := range ms {
+		here := at(path, i)
+		var step route.HeaderMutation
+		var err error
+		switch a := m.GetAction().(type) {
+		case *mutationv3.HeaderMutation_Remove:
+			step.Remove, err = strings.ToLower(a.Remove), mutable(a.Remove, here+".remove")
+		case *mutationv3.HeaderMutation_Append:
+			if step.Add, err = headerAdd(a.Append, here+".append"); err == nil {
+				// Only the router drops headers that come out empty.
+				step.Add.KeepEmpty = true
+			}
+		case *mutationv3.HeaderMutation_RemoveOnMatch_:
+			step.RemoveIf, err = stringMatch(a.RemoveOnMatch.GetKeyMatcher(), here+".remove_on_match.key_matcher")
+		default:
+			err = fail(here, "has no action")
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, step)
+	}
+	return out, nil
+}
+
+func headerNames(names []string, path string) ([]string, error) {
+	var out []string
+	for i, n := range names {
+		if err := mutable(n, at(path, i)); err != nil {
+			return nil, err
+		}
+		out = append(out, strings.ToLower(n))
+	}
+	return out, nil
+}
+
+// mutable refuses names that a route may not change: pseudo-headers, the
+// authority, and the fields that frame a message.
+func mutable(name, path string) error {
+	switch n := strings.ToLower(name); {
+	case n == "":
+		return fail(path, "is empty")
+	case n[0] == ':' || n == "host":
+		return fail(path, "%q cannot be changed here; use host_rewrite_literal or prefix_rewrite", name)
+	case n == "content-length" || n == "transfer-encoding" || n == "connection" || n == "te" || n == "trailer" || n == "upgrade":
+		return fail(path, "%q frames the message and cannot be changed", name)
+	}
+	return nil
+}

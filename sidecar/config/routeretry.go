@@ -1,0 +1,103 @@
+package config
+
+import (
+	"strings"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/xds/names"
+)
+
+var retryConditions = map[string]route.RetryOn{
+	"5xx":                    route.Retry5xx,
+	"gateway-error":          route.RetryGatewayError,
+	"reset":                  route.RetryReset,
+	"reset-before-request":   route.RetryResetBeforeRequest,
+	"connect-failure":        route.RetryConnectFailure,
+	"refused-stream":         route.RetryRefusedStream,
+	"retriable-4xx":          route.RetryRetriable4xx,
+	"retriable-status-codes": route.RetryStatusCodes,
+	"retriable-headers":      route.RetryHeaders,
+	"envoy-ratelimited":      route.RetryRateLimited,
+	"cancelled":              route.RetryGRPCCancelled,
+	"deadline-exceeded":      route.RetryGRPCDeadlineExceeded,
+	"internal":               route.RetryGRPCInternal,
+	"resource-exhausted":     route.RetryGRPCResourceExhausted,
+	"unavailable":            route.RetryGRPCUnavailable,
+	// No upstream is asked over HTTP/3, so the condition never arises.
+	"http3-post-connect-failure": 0,
+
+	names.RetryResetIdempotent: route.RetryResetIdempotent,
+}
+
+func retryPolicy(m *routev3.RetryPolicy, path string) (*route.RetryPolicy, error) {
+	if m == nil {
+		return nil, nil
+	}
+	out := &route.RetryPolicy{NumRetries: 1}
+	for word := range strings.SplitSeq(m.GetRetryOn(), ",") {
+		word = strings.TrimSpace(word)
+		c, ok := retryConditions[word]
+		if !ok && word != "" {
+			return nil, fail(path+".retry_on", "unsupported condition %q", word)
+		}
+		out.On |= c
+	}
+	if n := m.GetNumRetries(); n != nil {
+		out.NumRetries = n.GetValue()
+	}
+	for i, c := range m.GetRetriableStatusCodes() {
+		if c < 100 || c > 599 {
+			return nil, fail(at(path+".retriable_status_codes", i), "%d is not a status code", c)
+		}
+		out.StatusCodes = append(out.StatusCodes, int(c))
+	}
+	var err error
+	if out.Headers, err = headerMatches(m.GetRetriableHeaders(), path+".retriable_headers"); err != nil {
+		return nil, err
+	}
+	if out.RequestHeaders, err = headerMatches(m.GetRetriableRequestHeaders(), path+".retriable_request_headers"); err != nil {
+		return nil, err
+	}
+	if out.PerTryTimeout, err = duration(m.GetPerTryTimeout(), path+".per_try_timeout"); err != nil {
+		return nil, err
+	}
+	if out.PerTryIdleTimeout, err = duration(m.GetPerTryIdleTimeout(), path+".per_try_idle_timeout"); err != nil {
+		return nil, err
+	}
+	return out, retryBackOff(m, out, path)
+}
+
+func retryBackOff(m *routev3.RetryPolicy, out *route.RetryPolicy, path string) (err error) {
+	if b := m.GetRetryBackOff(); b != nil {
+		here := path + ".retry_back_off"
+		if out.BackOffBase, err = duration(b.GetBaseInterval(), here+".base_interval"); err != nil {
+			return err
+		}
+		if out.BackOffMax, err = duration(b.GetMaxInterval(), here+".max_interval"); err != nil {
+			return err
+		}
+		if out.BackOffMax != 0 && out.BackOffMax < out.BackOffBase {
+			return fail(here+".max_interval", "is less than base_interval")
+		}
+	}
+	b := m.GetRateLimitedRetryBackOff()
+	if b == nil {
+		return nil
+	}
+	here := path + ".rate_limited_retry_back_off"
+	out.RateLimited = &route.RateLimitedBackOff{}
+	for i, h := range b.GetResetHeaders() {
+		switch h.GetFormat() {
+		case routev3.RetryPolicy_SECONDS, routev3.RetryPolicy_UNIX_TIMESTAMP:
+		default:
+			return fail(at(here+".reset_headers", i)+".format", "unknown value %d", h.GetFormat())
+		}
+		out.RateLimited.Headers = append(out.RateLimited.Headers, route.ResetHeader{
+			Name: strings.ToLower(h.GetName()), Unix: h.GetFormat() == routev3.RetryPolicy_UNIX_TIMESTAMP,
+		})
+	}
+	out.RateLimited.Max, err = duration(b.GetMaxInterval(), here+".max_interval")
+	return err
+}

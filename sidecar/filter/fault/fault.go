@@ -1,0 +1,233 @@
+// Package fault injects delays and aborts (envoy.filters.http.fault).
+package fault
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/filter"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// Config is envoy.extensions.filters.http.fault.v3.HTTPFault.
+type Config struct {
+	Delay *Delay
+	Abort *Abort
+	// Cluster, when set, restricts faults to requests bound for it.
+	Cluster string
+	// Headers that a request must have, all of them.
+	Headers []route.HeaderMatch
+	// MaxActive bounds the exchanges with a fault at once, nil for no bound.
+	MaxActive *uint32
+}
+
+// Delay holds requests back. With FromHeader the request says for how long.
+type Delay struct {
+	Fixed      time.Duration
+	FromHeader bool
+	Share      route.Share
+}
+
+// Abort answers requests. Exactly one of Status, GRPC and FromHeader is set.
+type Abort struct {
+	Status     int
+	GRPC       *uint32
+	FromHeader bool
+	Share      route.Share
+	Body       string // "fault filter abort" when empty
+}
+
+// The headers by which a request chooses its fault. A share of its own, in percent,
+// can only lower the configured one.
+const (
+	delayHeader      = "x-envoy-fault-delay-request"
+	delayShareHeader = "x-envoy-fault-delay-request-percentage"
+	abortHeader      = "x-envoy-fault-abort-request"
+	abortGRPCHeader  = "x-envoy-fault-abort-grpc-request"
+	abortShareHeader = "x-envoy-fault-abort-request-percentage"
+)
+
+// FromHeaders tells whether requests may choose faults by their headers.
+func (c *Config) FromHeaders() bool {
+	return c.Delay != nil && c.Delay.FromHeader || c.Abort != nil && c.Abort.FromHeader
+}
+
+// Filter is the filter of one chain.
+type Filter struct {
+	config                   *settings
+	active                   atomic.Int64 // exchanges with a fault
+	delays, aborts, overflow *telemetry.Counter
+}
+
+// settings are a Config with its reply.
+type settings struct {
+	*Config
+	reply *filter.Reply // of a fixed abort
+}
+
+// New makes a filter. count may be nil.
+func New(c *Config, count filter.Counter) (*Filter, error) {
+	s, err := compile(c)
+	if err != nil {
+		return nil, err
+	}
+	return &Filter{config: s, delays: count.Of("delay"), aborts: count.Of("abort"), overflow: count.Of("overflow")}, nil
+}
+
+func compile(c *Config) (*settings, error) {
+	s := &settings{Config: c}
+	if a := c.Abort; a != nil {
+		set := 0
+		for _, b := range []bool{a.Status != 0, a.GRPC != nil, a.FromHeader} {
+			if b {
+				set++
+			}
+		}
+		if set != 1 {
+			return nil, errors.New("fault: an abort needs exactly one of a status, a gRPC status and the header")
+		}
+		if a.GRPC != nil {
+			s.reply = s.abort(200, int(*a.GRPC))
+		} else {
+			s.reply = s.abort(a.Status, filter.NoGRPC)
+		}
+	}
+	return s, nil
+}
+
+// Override implements filter.Overrider: a route's faults replace the filter's.
+func (f *Filter) Override(config any) (any, error) {
+	c, ok := config.(*Config)
+	if !ok {
+		return nil, fmt.Errorf("fault: the route's configuration is a %T", config)
+	}
+	return compile(c)
+}
+
+// Request implements filter.Filter. A delay comes before an abort; each is drawn for
+// itself.
+func (f *Filter) Request(c *filter.Context) filter.Verdict {
+	s := f.config
+	if o, ok := c.Override().(*settings); ok {
+		s = o
+	}
+	if s.Delay == nil && s.Abort == nil || !s.matches(c) {
+		return filter.Continue
+	}
+	if s.MaxActive != nil && f.active.Load() >= int64(*s.MaxActive) {
+		f.overflow.Inc(c.Shard)
+		return filter.Continue
+	}
+	if d := s.delay(c.Request); d > 0 {
+		f.begin(c)
+		f.delays.Inc(c.Shard)
+		c.Flags |= telemetry.FlagDelayInjected
+		if !c.Wait(d) {
+			return filter.Gone
+		}
+	}
+	if r := s.aborts(c.Request); r != nil {
+		f.begin(c)
+		f.aborts.Inc(c.Shard)
+		return filter.Answer(r)
+	}
+	return filter.Continue
+}
+
+// begin counts the exchange as one with a fault, once, until it ends.
+func (f *Filter) begin(c *filter.Context) {
+	if c.State.Value == 0 {
+		c.State.Value = 1
+		f.active.Add(1)
+	}
+}
+
+// End implements filter.Ender.
+func (f *Filter) End(c *filter.Context) {
+	if c.State.Value != 0 {
+		f.active.Add(-1)
+	}
+}
+
+// Response implements filter.Filter.
+func (f *Filter) Response(*filter.Context) {}
+
+func (s *settings) matches(c *filter.Context) bool {
+	if s.Cluster != "" && c.Selected.Cluster != s.Cluster {
+		return false
+	}
+	for i := range s.Headers {
+		if !s.Headers[i].Match(c.Request) {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *settings) delay(req *message.Request) time.Duration {
+	d := s.Delay
+	if d == nil || !share(req, d.Share, d.FromHeader, delayShareHeader).Holds(rand.Uint32()) {
+		return 0
+	}
+	if !d.FromHeader {
+		return d.Fixed
+	}
+	ms, ok := number(req, delayHeader)
+	if !ok {
+		return 0
+	}
+	const longest = uint64(time.Hour / time.Millisecond)
+	return time.Duration(min(ms, longest)) * time.Millisecond
+}
+
+func (s *settings) aborts(req *message.Request) *filter.Reply {
+	a := s.Abort
+	if a == nil || !share(req, a.Share, a.FromHeader, abortShareHeader).Holds(rand.Uint32()) {
+		return nil
+	}
+	if !a.FromHeader {
+		return s.reply
+	}
+	if status, ok := number(req, abortHeader); ok && status >= 200 && status < 600 {
+		return s.abort(int(status), filter.NoGRPC)
+	}
+	if status, ok := number(req, abortGRPCHeader); ok && status <= 16 {
+		return s.abort(200, int(status))
+	}
+	return nil
+}
+
+func (s *settings) abort(status, grpc int) *filter.Reply {
+	r := &filter.Reply{
+		Status: status, GRPC: grpc, Body: s.Abort.Body, Details: "fault_filter_abort", Flags: telemetry.FlagFaultInjected,
+	}
+	if r.Body == "" {
+		r.Body = "fault filter abort"
+	}
+	return r
+}
+
+func share(req *message.Request, configured route.Share, fromHeader bool, name string) route.Share {
+	if !fromHeader {
+		return configured
+	}
+	if n, ok := number(req, name); ok {
+		return min(configured, route.Share(min(n, 100))*(route.All/100))
+	}
+	return configured
+}
+
+func number(req *message.Request, name string) (uint64, bool) {
+	v, ok := req.HeaderValue(name, 0)
+	if !ok {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(v, 10, 63)
+	return n, err == nil
+}

@@ -1,0 +1,181 @@
+// Package headermutation changes headers and query parameters in the order configured
+// (envoy.filters.http.header_mutation).
+package headermutation
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/filter"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+)
+
+// Config is envoy.extensions.filters.http.header_mutation.v3.HeaderMutation, or its
+// per-route form.
+type Config struct {
+	Request, Response []route.HeaderMutation
+	Query             []QueryMutation // after Request
+	// MostSpecificWins applies the route's changes last, instead of the route
+	// configuration's. It has no meaning for a route.
+	MostSpecificWins bool
+}
+
+// QueryMutation changes a query parameter: Remove, or Key.
+type QueryMutation struct {
+	Remove     string
+	Key, Value string // Value with %OPERATORS%
+	Action     route.AppendAction
+}
+
+// Filter is the filter of one chain.
+type Filter struct {
+	own              *mutations
+	mostSpecificWins bool
+}
+
+type mutations struct {
+	request, response route.Mutations
+	query             []queryMutation
+}
+
+type queryMutation struct {
+	*QueryMutation
+	value route.Value
+}
+
+// New makes a filter.
+func New(c *Config) (*Filter, error) {
+	own, err := compile(c)
+	return &Filter{own, c.MostSpecificWins}, err
+}
+
+func compile(c *Config) (*mutations, error) {
+	out := &mutations{}
+	var err error
+	if out.request, err = route.NewMutations(c.Request); err != nil {
+		return nil, fmt.Errorf("header mutation: request: %w", err)
+	}
+	if out.response, err = route.NewMutations(c.Response); err != nil {
+		return nil, fmt.Errorf("header mutation: response: %w", err)
+	}
+	for i := range c.Query {
+		v, err := route.NewValue(c.Query[i].Value)
+		if err != nil {
+			return nil, fmt.Errorf("header mutation: query parameter %s: %w", c.Query[i].Key, err)
+		}
+		out.query = append(out.query, queryMutation{&c.Query[i], v})
+	}
+	return out, nil
+}
+
+// Override implements filter.Overrider. A route's changes are made besides the
+// filter's own, and those of all levels.
+func (f *Filter) Override(config any) (any, error) {
+	c, ok := config.(*Config)
+	if !ok {
+		return nil, fmt.Errorf("header mutation: the route's configuration is a %T", config)
+	}
+	return compile(c)
+}
+
+// each visits the filter's own changes and then the routes' in their order.
+func (f *Filter) each(c *filter.Context, apply func(*filter.Context, *mutations)) {
+	apply(c, f.own)
+	n := len(c.Overrides)
+	for i := range n {
+		at := i
+		if f.mostSpecificWins {
+			at = n - 1 - i
+		}
+		apply(c, c.Overrides[at].(*mutations))
+	}
+}
+
+// Request implements filter.Filter.
+func (f *Filter) Request(c *filter.Context) filter.Verdict {
+	f.each(c, request)
+	return filter.Continue
+}
+
+func request(c *filter.Context, m *mutations) {
+	m.request.Apply(&c.Request.Fields, c, c.Scratch)
+	if len(m.query) > 0 && c.Request.Path != "" {
+		m.mutateQuery(c)
+	}
+}
+
+// Response implements filter.Filter.
+func (f *Filter) Response(c *filter.Context) { f.each(c, response) }
+
+func response(c *filter.Context, m *mutations) {
+	m.response.Apply(&c.Response.Fields, c, c.Scratch)
+}
+
+// parameter is one of a query, as it is written there.
+type parameter struct{ key, value string }
+
+// mutateQuery writes the query anew (it allocates: a rare thing). Parameters that
+// nothing changes stay as they are written.
+func (m *mutations) mutateQuery(c *filter.Context) {
+	path, query := message.SplitPath(c.Request.Path)
+	var ps []parameter
+	for pair := range strings.SplitSeq(query, "&") {
+		if pair != "" {
+			k, v, _ := strings.Cut(pair, "=")
+			ps = append(ps, parameter{k, v})
+		}
+	}
+	for i := range m.query {
+		q := &m.query[i]
+		if q.Remove != "" {
+			ps = without(ps, q.Remove)
+			continue
+		}
+		ps = q.apply(ps, url.QueryEscape(q.value.In(c, c.Scratch)))
+	}
+	var b strings.Builder
+	b.WriteString(path)
+	for i, p := range ps {
+		b.WriteByte("?&"[min(i, 1)])
+		b.WriteString(p.key + "=" + p.value)
+	}
+	c.Request.SetPath(b.String())
+}
+
+func (q *QueryMutation) apply(ps []parameter, value string) []parameter {
+	at := -1
+	for i := range ps {
+		if decoded(ps[i].key) == q.Key {
+			at = i
+			break
+		}
+	}
+	p := parameter{url.QueryEscape(q.Key), value}
+	switch {
+	case q.Action == route.AppendIfExistsOrAdd, at < 0 && q.Action != route.OverwriteIfExists:
+		return append(ps, p)
+	case at < 0 || q.Action == route.AddIfAbsent:
+		return ps
+	}
+	rest := append(ps[:at:at], p)
+	return append(rest, without(ps[at+1:], q.Key)...)
+}
+
+func without(ps []parameter, key string) []parameter {
+	var out []parameter
+	for _, p := range ps {
+		if decoded(p.key) != key {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func decoded(s string) string {
+	if d, err := url.QueryUnescape(s); err == nil {
+		return d
+	}
+	return s
+}

@@ -1,0 +1,93 @@
+package hcm
+
+import (
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/filter"
+)
+
+// What an exchange does for filters: filter.Exchange.
+
+// Wait implements filter.Exchange. It is for faults, so it may cost a timer.
+func (x *exchange) Wait(d time.Duration) bool {
+	x.dog.calm()
+	over := false
+	if x.lifeEnd != noDeadline {
+		if left := time.Duration(x.lifeEnd - monotonic()); left < d {
+			d, over = left, true
+		}
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	look := time.NewTicker(time.Duration(watchEvery))
+	defer look.Stop()
+	for {
+		select {
+		case <-t.C:
+			return !over
+		case <-x.ctx.Done():
+			return false
+		case <-look.C:
+			if x.client.gone() {
+				return false
+			}
+		}
+	}
+}
+
+// ReadBody implements filter.Exchange.
+func (x *exchange) ReadBody(limit int) (whole bool, v filter.Verdict) {
+	switch {
+	case x.tunnel:
+		return true, filter.Continue
+	case x.complete:
+		x.measureBody()
+		return len(x.payload) <= limit, filter.Continue
+	}
+	if x.req.ExpectContinue {
+		x.resp.Reset()
+		x.resp.Status = 100
+		err := x.client.interim(x)
+		x.resp.Reset()
+		if err != nil {
+			return false, filter.Gone
+		}
+		x.req.ExpectContinue = false
+	}
+	hard := x.receiveBy()
+	x.dog.await(monotonic(), hard, x.idleTimeout(), false)
+	if len(x.payload) > 0 && len(x.store) == 0 {
+		x.store = append(x.store, x.payload...)
+	}
+	for !x.complete {
+		data, last, err := x.req.Body.Next()
+		if err != nil {
+			x.bodyFailed(err, hard)
+			return false, filter.Gone
+		}
+		x.received += int64(len(data))
+		if len(x.store)+len(data) > limit {
+			return false, filter.Continue
+		}
+		x.store = append(x.store, data...)
+		x.complete = last
+	}
+	x.payload, x.keep = x.store, len(x.store) <= x.keepUpTo
+	x.measureBody()
+	return true, filter.Continue
+}
+
+// measureBody: a body that is whole has a length; with trailers it stays in chunks.
+func (x *exchange) measureBody() {
+	if x.req.Body != nil && x.req.ContentLength < 0 && x.req.Body.Trailers() == nil {
+		x.req.ContentLength = int64(len(x.payload))
+	}
+}
+
+// Draining implements filter.Exchange.
+func (x *exchange) Draining() bool { return x.d.Draining() }
+
+// Connection implements filter.Exchange.
+func (x *exchange) Connection(key any, make func() any) any { return x.d.Kept(key, make) }
+
+var _ filter.Exchange = (*exchange)(nil)

@@ -1,0 +1,402 @@
+package hcm
+
+import (
+	"fmt"
+	"maps"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/authz"
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter"
+	bodybuffer "github.com/hauberk-mesh/hauberk/sidecar/filter/buffer"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter/cors"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter/fault"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter/headermutation"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter/healthcheck"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter/ratelimit"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// HTTPFilter is a filter of the chain before the router.
+type HTTPFilter struct {
+	// Name is what routes call it in their overrides.
+	Name string
+	// Disabled: it runs only where a route has a configuration for it.
+	Disabled bool
+	// Config is of a type of one of the packages below sidecar/filter, or an
+	// RBACFilter.
+	Config any
+}
+
+// RBACFilter stands for the next of Config.RBAC, in order.
+type RBACFilter struct{}
+
+// CORSFilter is the CORS filter, whose policies are those of routes.
+type CORSFilter struct{}
+
+// DeprecatedCORS is the name by which the policies of the deprecated cors fields of
+// virtual hosts and routes find a CORS filter, whatever the filter's own.
+const DeprecatedCORS = "(cors)"
+
+// maxFilters bounds a chain: an exchange notes in a word which were asked.
+const maxFilters = 64
+
+// chain is the filters of a connection manager.
+type chain struct {
+	links []link
+	rbacs int // how many of them are RBAC filters
+	// faultHeaders: requests may choose faults by their headers.
+	faultHeaders bool
+
+	count   authz.CounterFor
+	build   sync.Mutex
+	binding atomic.Pointer[binding]
+}
+
+type link struct {
+	name     string
+	alias    string // another name by which routes may mean it
+	disabled bool
+	rbac     bool
+	index    int           // of an RBAC filter among those of the chain
+	filter   filter.Filter // nil for RBAC
+	ender    filter.Ender
+}
+
+func (l *link) is(name string) bool { return name == l.name || l.alias != "" && name == l.alias }
+
+// binding is what the chain made of the overrides of one route table.
+type binding struct {
+	table    *route.Table
+	compiled map[*route.FilterOverride]any
+	// subsets are what routes and their legs ask of endpoints' metadata.
+	subsets map[subsetKey]*cluster.MetadataMatch
+	err     error
+}
+
+type subsetKey struct {
+	forward *route.Forward
+	leg     *route.WeightedCluster
+}
+
+// subset is what the selected route asks of endpoints' metadata, nil for nothing.
+func (b *binding) subset(s *route.Selected) *cluster.MetadataMatch {
+	return b.subsets[subsetKey{s.Route.Forward, s.Leg}]
+}
+
+// addSubsets: a leg's metadata is merged over its route's.
+func (b *binding) addSubsets(c *route.Config) {
+	for i := range c.VirtualHosts {
+		for j := range c.VirtualHosts[i].Routes {
+			f := c.VirtualHosts[i].Routes[j].Forward
+			if f == nil {
+				continue
+			}
+			b.addSubset(subsetKey{f, nil}, f.Metadata)
+			for k := range f.Weighted {
+				leg := &f.Weighted[k]
+				all := maps.Clone(f.Metadata)
+				if all == nil {
+					all = map[string]any{}
+				}
+				maps.Copy(all, leg.Metadata)
+				b.addSubset(subsetKey{f, leg}, all)
+			}
+		}
+	}
+}
+
+func (b *binding) addSubset(k subsetKey, fields map[string]any) {
+	if m := cluster.NewMetadataMatch(fields); m != nil {
+		b.subsets[k] = m
+	}
+}
+
+func (m *Manager) newChain(cfg *Config, o Options) (*chain, error) {
+	c := &chain{}
+	if len(cfg.Filters) > maxFilters {
+		return nil, fmt.Errorf("%d HTTP filters; %d are the most", len(cfg.Filters), maxFilters)
+	}
+	if o.Metrics != nil {
+		c.count = o.Metrics.AuthzCounter
+	}
+	for i := range cfg.Filters {
+		f := &cfg.Filters[i]
+		l := link{name: f.Name, disabled: f.Disabled}
+		var err error
+		if _, l.rbac = f.Config.(RBACFilter); l.rbac {
+			l.index = c.rbacs
+			c.rbacs++
+		} else if l.filter, err = m.newFilter(f, o); err != nil {
+			return nil, fmt.Errorf("filter %q: %w", f.Name, err)
+		}
+		l.ender, _ = l.filter.(filter.Ender)
+		if _, ok := f.Config.(CORSFilter); ok {
+			l.alias = DeprecatedCORS
+		}
+		if fc, ok := f.Config.(*fault.Config); ok && fc.FromHeaders() {
+			c.faultHeaders = true
+		}
+		c.links = append(c.links, l)
+	}
+	if c.rbacs != len(cfg.RBAC) {
+		return nil, fmt.Errorf("%d RBAC filters have %d places in the chain", len(cfg.RBAC), c.rbacs)
+	}
+	return c, nil
+}
+
+func (m *Manager) newFilter(f *HTTPFilter, o Options) (filter.Filter, error) {
+	var count filter.Counter
+	if o.Metrics != nil {
+		count = func(event string) *telemetry.Counter { return o.Metrics.FilterEvents.With(f.Name, event) }
+	}
+	switch c := f.Config.(type) {
+	case *fault.Config:
+		return fault.New(c, count)
+	case *ratelimit.Config:
+		return ratelimit.New(c, count)
+	case CORSFilter:
+		return cors.New(count), nil
+	case *headermutation.Config:
+		return headermutation.New(c)
+	case *healthcheck.Config:
+		return healthcheck.New(c, m.healthy, o.ServiceCluster)
+	case *bodybuffer.Config:
+		return bodybuffer.New(c), nil
+	}
+	return nil, fmt.Errorf("there is no filter for a %T", f.Config)
+}
+
+// healthy implements healthcheck.Healthy.
+func (m *Manager) healthy(name string) (healthy, total int, ok bool) {
+	c := m.clusters.Get(name)
+	if c == nil {
+		return 0, 0, false
+	}
+	hosts := c.Stats()
+	for i := range hosts {
+		if h := &hosts[i]; !h.Ejected && (h.Health == cluster.Healthy || h.Health == cluster.Degraded) {
+			healthy++
+		}
+	}
+	return healthy, len(hosts), true
+}
+
+// bind prepares a table's overrides for the chain, once for each table.
+func (c *chain) bind(t *route.Table) *binding {
+	if b := c.binding.Load(); b != nil && b.table == t {
+		return b
+	}
+	c.build.Lock()
+	defer c.build.Unlock()
+	if b := c.binding.Load(); b != nil && b.table == t {
+		return b
+	}
+	b := &binding{table: t, compiled: map[*route.FilterOverride]any{}, subsets: map[subsetKey]*cluster.MetadataMatch{}}
+	b.addSubsets(t.Config())
+	t.EachOverride(func(where string, o *route.FilterOverride) {
+		for i := range c.links {
+			if l := &c.links[i]; l.is(o.Name) && o.Config != nil && b.err == nil {
+				if b.compiled[o], b.err = c.override(l, o.Config); b.err != nil {
+					b.err = fmt.Errorf("%s: filter %q: %w", where, o.Name, b.err)
+				}
+			}
+		}
+	})
+	c.binding.Store(b)
+	return b
+}
+
+func (c *chain) override(l *link, config any) (any, error) {
+	if !l.rbac {
+		o, ok := l.filter.(filter.Overrider)
+		if !ok {
+			return nil, fmt.Errorf("takes no configuration from routes")
+		}
+		return o.Override(config)
+	}
+	f, ok := config.(*authz.HTTPFilter)
+	if !ok {
+		return nil, fmt.Errorf("is RBAC, and the route's configuration a %T", config)
+	}
+	return authz.Compile([]authz.HTTPFilter{*f}, authz.Exchange, c.count)
+}
+
+// overrides collects what the selected route's levels have for a filter, the most
+// specific first, and tells whether it runs.
+func (x *exchange) overrides(l *link) (runs bool) {
+	x.fctx.Overrides = x.fctx.Overrides[:0]
+	runs = !l.disabled
+	if !x.overridden {
+		return runs
+	}
+	said := false
+	for _, level := range x.levels {
+		for i := range level {
+			o := &level[i]
+			if !l.is(o.Name) {
+				continue
+			}
+			if !said {
+				said, runs = true, !o.Disabled
+			}
+			if o.Config != nil && !o.Disabled {
+				x.fctx.Overrides = append(x.fctx.Overrides, x.binding.compiled[o])
+			}
+			break
+		}
+	}
+	return runs
+}
+
+// runFilters asks the chain; it is true when the request goes on to the router.
+func (x *exchange) runFilters() bool {
+	c := x.m.chain
+	x.rules = x.d.Rules()
+	x.decided, x.decision = true, authz.Decision{Allowed: true}
+	if len(c.links) == 0 && x.rules.Len() == 0 {
+		return true
+	}
+	if !x.beginFilters() {
+		return false
+	}
+	if c.rbacs != x.rules.Len() && !x.authorizeAll() {
+		return false
+	}
+	for i := range c.links {
+		l := &c.links[i]
+		runs := x.overrides(l)
+		switch {
+		case l.rbac:
+			if !x.authorize(l, runs) {
+				return false
+			}
+		case runs:
+			x.asked |= 1 << i
+			x.fctx.State = &x.states[i]
+			v := l.filter.Request(&x.fctx)
+			x.flags |= x.fctx.Flags
+			if !v.Continues() {
+				x.stopped(v)
+				return false
+			}
+		}
+	}
+	x.decision.Count(x.d.Shard)
+	return true
+}
+
+// beginFilters sets up what filters see. A table whose overrides do not fit the
+// chain serves nothing: some of them may forbid.
+func (x *exchange) beginFilters() bool {
+	c := x.m.chain
+	over := x.fctx.Overrides
+	x.fctx = filter.Context{
+		Exchange: x, Request: x.req, Selected: &x.sel, Client: &x.asker, Peer: &x.d.AuthzPeer, Shard: x.d.Shard,
+		Scratch: &x.scratch, Overrides: over,
+	}
+	if n := len(c.links); cap(x.states) < n {
+		x.states = make([]filter.State, n)
+	} else {
+		x.states = x.states[:n]
+	}
+	if x.levels, x.overridden = x.sel.Overrides(); x.overridden {
+		if x.binding = c.bind(x.table); x.binding.err != nil {
+			x.m.log.Error("route table does not fit the HTTP filters", "err", x.binding.err)
+			x.localReply(&reply{status: 500, details: "route_filter_config"})
+			return false
+		}
+	}
+	return true
+}
+
+// endFilters tells the filters that the exchange is over, and forgets them.
+func (x *exchange) endFilters() {
+	if x.asked != 0 {
+		for i := range x.m.chain.links {
+			if l := &x.m.chain.links[i]; l.ender != nil && x.asked&(1<<i) != 0 {
+				x.fctx.State = &x.states[i]
+				l.ender.End(&x.fctx)
+			}
+		}
+	}
+	clear(x.states)
+	clear(x.fctx.Overrides[:cap(x.fctx.Overrides)])
+	x.fctx = filter.Context{Overrides: x.fctx.Overrides[:0]}
+	x.asked, x.overridden, x.binding, x.levels, x.rules = 0, false, nil, [4][]route.FilterOverride{}, nil
+}
+
+// stopped ends a request by a filter's verdict.
+func (x *exchange) stopped(v filter.Verdict) {
+	r := v.Reply()
+	switch {
+	case r != nil:
+		x.flags |= r.Flags
+		x.localReply(&reply{status: r.Status, body: r.Body, details: r.Details, filter: r})
+	case x.status != 0:
+		// The filter had the connection manager answer.
+	case x.lifeEnd != noDeadline && monotonic() >= x.lifeEnd:
+		x.fail(lifeOver)
+	default:
+		x.clientLeft()
+	}
+}
+
+// authorize asks one RBAC filter, or what a route has instead of it.
+func (x *exchange) authorize(l *link, runs bool) bool {
+	over, overridden := any(nil), len(x.fctx.Overrides) > 0
+	if overridden {
+		over = x.fctx.Overrides[0]
+	}
+	ok := true
+	switch {
+	case !runs:
+	case overridden:
+		if e := over.(*authz.Evaluator); e.Len() > 0 {
+			ok = e.Next(0, &x.d.AuthzPeer, x.req, &x.decision)
+		}
+	case x.m.chain.rbacs == x.rules.Len():
+		ok = x.rules.Next(l.index, &x.d.AuthzPeer, x.req, &x.decision)
+	}
+	return ok || x.denied()
+}
+
+// authorizeAll asks all rules of the listener at once: it was updated, and the
+// connection is older. What routes have is asked besides.
+func (x *exchange) authorizeAll() bool {
+	for i := range x.rules.Len() {
+		if !x.rules.Next(i, &x.d.AuthzPeer, x.req, &x.decision) {
+			return x.denied()
+		}
+	}
+	return true
+}
+
+// denied answers a request that authorization refused; it is always false.
+func (x *exchange) denied() bool {
+	x.decision.Count(x.d.Shard)
+	x.flags |= telemetry.FlagUnauthorized
+	x.localReply(&reply{status: 403, body: "RBAC: access denied", details: "rbac_access_denied"})
+	return false
+}
+
+// filterResponse shows the response to the filters that saw the request, the last
+// one first.
+func (x *exchange) filterResponse() {
+	if x.asked == 0 {
+		return
+	}
+	x.fctx.Response = x.resp
+	for i := len(x.m.chain.links) - 1; i >= 0; i-- {
+		if x.asked&(1<<i) == 0 {
+			continue
+		}
+		l := &x.m.chain.links[i]
+		x.overrides(l)
+		x.fctx.State = &x.states[i]
+		l.filter.Response(&x.fctx)
+	}
+	x.flags |= x.fctx.Flags
+}

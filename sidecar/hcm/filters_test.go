@@ -1,0 +1,288 @@
+package hcm
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/authz"
+	bodybuffer "github.com/hauberk-mesh/hauberk/sidecar/filter/buffer"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter/cors"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter/fault"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter/headermutation"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter/healthcheck"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter/ratelimit"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+)
+
+func (b *bed) filter(name string, config any) {
+	b.cfg.Filters = append(b.cfg.Filters, HTTPFilter{Name: name, Config: config})
+}
+
+// allowing is an RBAC filter that lets requests with a header pass.
+func (b *bed) allowing(header, value string) {
+	f := allowing(header, value)
+	b.filter(fmt.Sprintf("rbac%d", len(b.cfg.RBAC)), RBACFilter{})
+	b.cfg.RBAC = append(b.cfg.RBAC, *f)
+	e, err := authz.Compile(b.cfg.RBAC, authz.Exchange, b.metrics.AuthzCounter)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.request = e
+}
+
+func allowing(header, value string) *authz.HTTPFilter {
+	return &authz.HTTPFilter{Rules: &authz.Rules{Policies: []authz.Policy{{
+		Name:        header + " is " + value,
+		Permissions: []authz.Permission{{Header: &route.HeaderMatch{Name: header, Value: &route.StringMatch{Exact: &value}}}},
+		Principals:  []authz.Principal{{Any: true}},
+	}}}}
+}
+
+func addHeader(v string) *headermutation.Config {
+	add := []route.HeaderMutation{{Add: &route.HeaderAdd{Name: "x-who", Value: v, Action: route.OverwriteIfExistsOrAdd}}}
+	return &headermutation.Config{Request: add, Response: add}
+}
+
+func override(name string, config any) []route.FilterOverride {
+	return []route.FilterOverride{{Name: name, Config: config}}
+}
+
+var abort503 = &fault.Config{Abort: &fault.Abort{Status: 503, Share: route.All}}
+
+func TestFilters(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		change func(*bed)
+		raw    string
+		status int
+		log    string
+		header map[string]string
+	}{
+		{name: "fault", change: func(b *bed) { b.filter("f", abort503) }, status: 503, log: "503 FI fault_filter_abort"},
+		{name: "fault of the route", change: func(b *bed) {
+			b.filter("f", &fault.Config{})
+			b.route().Filters = override("f", &fault.Config{Abort: &fault.Abort{Status: 418, Share: route.All}})
+		}, status: 418},
+		{name: "the route wins over the host", change: func(b *bed) {
+			b.filter("f", abort503)
+			b.route().Filters = override("f", &fault.Config{})
+			b.vhost().Filters = override("f", abort503)
+		}, status: 200},
+		{name: "off for the route", change: func(b *bed) {
+			b.filter("f", abort503)
+			b.route().Filters = []route.FilterOverride{{Name: "f", Disabled: true}}
+		}, status: 200},
+		{name: "off for the host, on for the route", change: func(b *bed) {
+			b.filter("f", abort503)
+			b.vhost().Filters = []route.FilterOverride{{Name: "f", Disabled: true}}
+			b.route().Filters = []route.FilterOverride{{Name: "f"}}
+		}, status: 503},
+		{name: "off by default", change: func(b *bed) {
+			b.filter("f", abort503)
+			b.cfg.Filters[0].Disabled = true
+		}, status: 200},
+		{name: "off by default, on for all routes", change: func(b *bed) {
+			b.filter("f", abort503)
+			b.cfg.Filters[0].Disabled = true
+			b.cfg.Routes.Filters = []route.FilterOverride{{Name: "f"}}
+		}, status: 503},
+		{name: "the leg's", change: func(b *bed) {
+			b.filter("f", &fault.Config{})
+			b.route().Forward.Cluster = ""
+			b.route().Forward.Weighted = []route.WeightedCluster{{Cluster: "origin", Weight: 1, Filters: override("f", abort503)}}
+		}, status: 503},
+		{name: "another filter's", change: func(b *bed) {
+			b.filter("f", &fault.Config{})
+			b.route().Filters = override("g", abort503)
+		}, status: 200},
+		{name: "fault to a gRPC client", change: func(b *bed) {
+			b.filter("f", &fault.Config{Abort: &fault.Abort{GRPC: ptr(uint32(8)), Share: route.All, Body: "100% gone"}})
+		}, raw: "POST /x HTTP/1.1\r\nHost: h\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\n\r\n", status: 200,
+			log: "200 FI ", header: map[string]string{"Grpc-Status": "8", "Grpc-Message": "100%25 gone"}},
+		{name: "fault by header", change: func(b *bed) {
+			b.filter("f", &fault.Config{Abort: &fault.Abort{FromHeader: true, Share: route.All}})
+		}, raw: "GET /x HTTP/1.1\r\nHost: h\r\nX-Envoy-Fault-Abort-Request: 418\r\n\r\n", status: 418},
+		{name: "changes are undone in reverse", change: func(b *bed) {
+			b.filter("a", addHeader("a"))
+			b.filter("b", addHeader("b"))
+		}, status: 200, header: map[string]string{"X-Who": "a", "X-Saw": "b"}},
+		{name: "local replies pass the filters too", change: func(b *bed) {
+			b.filter("a", addHeader("a"))
+			b.filter("f", abort503)
+			b.filter("b", addHeader("b"))
+		}, status: 503, header: map[string]string{"X-Who": "a"}},
+		{name: "RBAC sees what was changed before", change: func(b *bed) {
+			b.filter("a", addHeader("friend"))
+			b.allowing("x-who", "friend")
+		}, status: 200, log: "rule=x-who is friend"},
+		{name: "RBAC does not see what is changed after", change: func(b *bed) {
+			b.allowing("x-who", "friend")
+			b.filter("a", addHeader("friend"))
+		}, status: 403, log: "403 UAEX rbac_access_denied"},
+		{name: "RBAC in two places", change: func(b *bed) {
+			b.allowing("host", "h")
+			b.filter("a", addHeader("friend"))
+			b.allowing("x-who", "enemy")
+		}, status: 403, log: "rule=default deny"},
+		{name: "RBAC of the route", change: func(b *bed) {
+			b.allowing("x-who", "friend")
+			b.route().Filters = override("rbac0", allowing("host", "h"))
+		}, status: 200, log: "rule=host is h"},
+		{name: "RBAC of the route denies", change: func(b *bed) {
+			b.allowing("host", "h")
+			b.route().Filters = override("rbac0", allowing("x-who", "friend"))
+		}, status: 403},
+		{name: "RBAC off for the route", change: func(b *bed) {
+			b.allowing("x-who", "friend")
+			b.route().Filters = []route.FilterOverride{{Name: "rbac0", Disabled: true}}
+		}, status: 200},
+		{name: "no rules for the route", change: func(b *bed) {
+			b.allowing("x-who", "friend")
+			b.route().Filters = override("rbac0", &authz.HTTPFilter{})
+		}, status: 200},
+		{name: "denied comes before not found", change: func(b *bed) {
+			b.allowing("x-who", "friend")
+			b.route().Match.Prefix = ptr("/none")
+		}, status: 403},
+		{name: "a listener update brought rules", change: func(b *bed) {
+			b.allowing("x-who", "friend")
+			b.cfg.Filters, b.cfg.RBAC = nil, nil
+		}, status: 403},
+		{name: "a listener update took rules; the route's stay", change: func(b *bed) {
+			b.allowing("host", "h")
+			b.route().Filters = override("rbac0", allowing("x-who", "friend"))
+			b.request = nil
+		}, status: 403},
+		{name: "cors", change: func(b *bed) {
+			b.filter("c", CORSFilter{})
+			b.vhost().Filters = override("c", &cors.Policy{Origins: []route.StringMatch{{Exact: ptr("https://a")}}, Methods: "GET"})
+		}, raw: "OPTIONS /x HTTP/1.1\r\nHost: h\r\nOrigin: https://a\r\nAccess-Control-Request-Method: GET\r\n\r\n", status: 200,
+			log: "200 - cors_response", header: map[string]string{"Access-Control-Allow-Origin": "https://a", "Access-Control-Allow-Methods": "GET"}},
+		{name: "cors, deprecated field", change: func(b *bed) {
+			b.filter("c", CORSFilter{})
+			b.vhost().Filters = override(DeprecatedCORS, &cors.Policy{Origins: []route.StringMatch{{Exact: ptr("https://a")}}})
+		}, raw: "GET /x HTTP/1.1\r\nHost: h\r\nOrigin: https://a\r\n\r\n", status: 200, header: map[string]string{"Access-Control-Allow-Origin": "https://a"}},
+		{name: "health check", change: func(b *bed) {
+			b.filter("h", &healthcheck.Config{Headers: []route.HeaderMatch{{Name: ":path", Value: &route.StringMatch{Exact: ptr("/x")}}}, MinHealthy: map[string]float64{"origin": 100}})
+		}, status: 200, log: "200 - health_check"},
+		{name: "health check of what is not there", change: func(b *bed) {
+			b.filter("h", &healthcheck.Config{Headers: []route.HeaderMatch{{Name: ":path", Value: &route.StringMatch{Exact: ptr("/x")}}}, MinHealthy: map[string]float64{"gone": 1}})
+		}, status: 503, log: "503 LH health_check_failed"},
+		{name: "buffer", change: func(b *bed) { b.filter("b", &bodybuffer.Config{MaxBytes: 5}) },
+			raw: "POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n", status: 200, header: map[string]string{"X-Length": "5"}},
+		{name: "buffer, too long", change: func(b *bed) { b.filter("b", &bodybuffer.Config{MaxBytes: 4}) },
+			raw: "POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n", status: 413, log: "413 - request_payload_too_large"},
+		{name: "buffer, length too long", change: func(b *bed) { b.filter("b", &bodybuffer.Config{MaxBytes: 4}) },
+			raw: "POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello", status: 413},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b := newBed(t, httpOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				w.Header().Set("X-Saw", r.Header.Get("X-Who"))
+				w.Header().Set("X-Length", fmt.Sprint(r.ContentLength))
+			}))
+			tc.change(b)
+			b.start()
+			if tc.raw == "" {
+				tc.raw = simpleGet
+			}
+			resp, _ := b.dial().do(tc.raw)
+			if resp.StatusCode != tc.status {
+				t.Errorf("status %d, want %d", resp.StatusCode, tc.status)
+			}
+			for name, want := range tc.header {
+				if got := resp.Header.Get(name); got != want {
+					t.Errorf("%s is %q, want %q", name, got, want)
+				}
+			}
+			if tc.log != "" {
+				b.wantLog(tc.log)
+			}
+		})
+	}
+}
+
+// TestDelay: the request is held back, and a client that leaves meanwhile is noticed.
+func TestDelay(t *testing.T) {
+	var seen atomic.Int32
+	b := newBed(t, httpOrigin(t, func(http.ResponseWriter, *http.Request) { seen.Add(1) }))
+	b.filter("f", &fault.Config{Delay: &fault.Delay{Fixed: 300 * time.Millisecond, Share: route.All}})
+	b.start()
+	start := time.Now()
+	if resp, _ := b.dial().do(simpleGet); resp.StatusCode != 200 || time.Since(start) < 300*time.Millisecond {
+		t.Errorf("%d after %v", resp.StatusCode, time.Since(start))
+	}
+	c := b.dial()
+	c.send(simpleGet)
+	_ = c.Close()
+	if lines := b.logged(2); !strings.Contains(lines[0], "200 DI") || !strings.Contains(lines[1], "DC,DI") || seen.Load() != 1 {
+		t.Errorf("the origin saw %d:\n%s", seen.Load(), strings.Join(lines, "\n"))
+	}
+}
+
+func TestRateLimit(t *testing.T) {
+	b := newBed(t, httpOrigin(t, echo))
+	b.filter("l", &ratelimit.Config{
+		Bucket: &ratelimit.Bucket{Max: 2, PerFill: 1, Interval: time.Hour}, Enabled: route.All, Enforced: route.All, PerConnection: true, XRateLimit: true,
+	})
+	b.start()
+	for range 2 {
+		c := b.dial()
+		for i, want := range []int{200, 200, 429} {
+			resp, _ := c.do(simpleGet)
+			if left := resp.Header.Get("X-Ratelimit-Remaining"); resp.StatusCode != want || left != fmt.Sprint(max(1-i, 0)) {
+				t.Errorf("request %d: %d with %s left", i, resp.StatusCode, left)
+			}
+		}
+	}
+	if lines := b.logged(6); !strings.Contains(lines[5], "429 RL local_rate_limited") {
+		t.Errorf("the access log says\n%s", lines[5])
+	}
+	var text strings.Builder
+	_ = b.metrics.Registry.WritePrometheus(&text)
+	if want := `hauberk_http_filter_events_total{filter="l",event="rate_limited"} 2`; !strings.Contains(text.String(), want) {
+		t.Errorf("the metrics lack %s", want)
+	}
+}
+
+// TestTableDoesNotFit: overrides that a filter cannot take make inline routes fail
+// at once, and a table that comes later serve nothing.
+func TestTableDoesNotFit(t *testing.T) {
+	b := newBed(t, httpOrigin(t, echo))
+	b.filter("f", &fault.Config{})
+	b.route().Filters = override("f", &bodybuffer.Config{})
+	if _, err := New(b.cfg, Options{Clusters: b.clusters}); err == nil || !strings.Contains(err.Error(), `virtual host all route 0: filter "f": fault: the route's configuration is a *buffer.Config`) {
+		t.Errorf("%v", err)
+	}
+	table, err := route.Compile(b.cfg.Routes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.cfg.Routes, b.cfg.RouteName, b.cfg.AccessLog = nil, "r", nil
+	b.table = table
+	b.start()
+	if resp, _ := b.dial().do(simpleGet); resp.StatusCode != 500 {
+		t.Errorf("status %d", resp.StatusCode)
+	}
+	_ = b.clusters.Close()
+}
+
+func TestChainRefuses(t *testing.T) {
+	b := newBed(t)
+	for want, filters := range map[string][]HTTPFilter{
+		"there is no filter for a string": {{Name: "a", Config: "x"}},
+		"1 places in the chain":           {{Name: "a", Config: RBACFilter{}}},
+		"are the most":                    make([]HTTPFilter, maxFilters+1),
+	} {
+		b.cfg.Filters = filters
+		if _, err := New(b.cfg, Options{Clusters: b.clusters}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	_ = b.clusters.Close()
+}

@@ -1,0 +1,127 @@
+package hcm
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestBodyRefusedBeforeItIsForwarded: what came with the head and is malformed reaches
+// no origin, which could answer it before it is refused.
+func TestBodyRefusedBeforeItIsForwarded(t *testing.T) {
+	b := newBed(t, httpOrigin(t, func(http.ResponseWriter, *http.Request) { t.Error("the origin was asked") })).start()
+	c := b.dial()
+	if resp, _ := c.do("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\nx\r\n"); resp.StatusCode != 400 || !resp.Close {
+		t.Errorf("%d %v", resp.StatusCode, resp.Close)
+	}
+	c.closed()
+	b.wantLog("400 DPE bad_chunk_size")
+}
+
+// TestBodyRefusedWhileTheAnswerIsAwaited: whoever waits for the response learns from an
+// interrupted read that the body was refused, and must then find out why, every time.
+func TestBodyRefusedWhileTheAnswerIsAwaited(t *testing.T) {
+	b := newBed(t, httpOrigin(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.ReadAll(r.Body) })).start()
+	for i := range 300 {
+		c := b.dial()
+		c.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n")
+		c.send("a\r\nx")
+		if resp, body := c.answer("POST"); resp.StatusCode != 400 {
+			t.Fatalf("%d: %d %q", i, resp.StatusCode, body)
+		}
+		_ = c.Close()
+	}
+}
+
+// TestClientsThatLeaveDuringAnUpload: the attempt's connection stays its own until
+// nobody sends the body any more.
+func TestClientsThatLeaveDuringAnUpload(t *testing.T) {
+	b := newBed(t, rawOrigin(t, func(_ int, _ net.Conn, r *bufio.Reader) { _, _ = io.Copy(io.Discard, r) })).start()
+	var wg sync.WaitGroup
+	for range 200 {
+		c := b.dial()
+		c.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
+		wg.Go(func() {
+			// The body's reader and the look at waiting clients see it at one moment.
+			time.Sleep(time.Duration(watchEvery) - time.Millisecond)
+			_ = c.Close()
+		})
+	}
+	wg.Wait()
+	for _, line := range b.logged(200) {
+		if !strings.Contains(line, "downstream_remote_disconnect") {
+			t.Fatal(line)
+		}
+	}
+}
+
+// TestRequestTimeoutOfStreamedBodies: request_timeout bounds the time until the whole
+// request is there, also of a body that is sent on while it comes, and nothing else.
+func TestRequestTimeoutOfStreamedBodies(t *testing.T) {
+	b := newBed(t, httpOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.ReadAll(r.Body)
+		time.Sleep(300 * time.Millisecond)
+	}))
+	b.cfg.RequestTimeout = 200 * time.Millisecond
+	b.start()
+	for _, head := range []string{"Transfer-Encoding: chunked\r\n\r\n", "Content-Length: 100000\r\n\r\n"} {
+		c := b.dial()
+		c.send("POST / HTTP/1.1\r\nHost: h\r\n" + head)
+		stop := make(chan struct{})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(20 * time.Millisecond):
+					_, _ = io.WriteString(c.Conn, "1\r\na\r\n")
+				}
+			}
+		})
+		resp, body := c.answer("POST")
+		close(stop)
+		wg.Wait()
+		if resp.StatusCode != 408 || body != "request timeout" || !resp.Close {
+			t.Errorf("%q: %d %q", head, resp.StatusCode, body)
+		}
+		c.closed()
+	}
+	// The answer may take longer than the request.
+	if resp, _ := b.dial().do(simpleGet); resp.StatusCode != 200 {
+		t.Errorf("%d", resp.StatusCode)
+	}
+	c := b.dial()
+	c.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
+	time.Sleep(20 * time.Millisecond)
+	if resp, _ := c.do("0\r\n\r\n"); resp.StatusCode != 200 {
+		t.Errorf("%d", resp.StatusCode)
+	}
+}
+
+// TestTimeoutsOfManyAtOnce: an interruption that comes while the attempt gives its
+// connection back finds either the connection or nothing (for the race detector).
+func TestTimeoutsOfManyAtOnce(t *testing.T) {
+	b := newBed(t, rawOrigin(t, func(_ int, _ net.Conn, r *bufio.Reader) { _, _ = io.Copy(io.Discard, r) }))
+	b.cfg.StreamIdleTimeout = 200 * time.Millisecond
+	b.start()
+	for range 3 {
+		var all []*testClient
+		for range 100 {
+			c := b.dial()
+			c.send(simpleGet)
+			all = append(all, c)
+		}
+		for _, c := range all {
+			if resp, _ := c.answer("GET"); resp.StatusCode != 504 {
+				t.Fatal(resp.StatusCode)
+			}
+			_ = c.Close()
+		}
+	}
+}

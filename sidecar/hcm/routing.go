@@ -1,0 +1,201 @@
+package hcm
+
+import (
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// selectRoute finds what is to be done with the request.
+func (x *exchange) selectRoute() {
+	x.table = x.m.routes()
+	if x.table == nil {
+		return
+	}
+	x.asker = route.Client{Info: x.d.Info, Addr: x.d.AuthzPeer.Remote}
+	x.sel = x.table.Select(x.req, &x.asker, rand.Uint64())
+	if r := x.sel.Route; r != nil && r.Forward != nil {
+		if most := r.Forward.MaxDuration(x.req, x.m.maxDuration); most > 0 {
+			x.lifeEnd = x.startMono + int64(most)
+		}
+	}
+	if limit, ok := x.sel.BufferLimit(); ok {
+		x.keepUpTo = int(min(limit, maxKept))
+		x.keep = x.keep && len(x.payload) <= x.keepUpTo
+	}
+}
+
+// maxKept bounds what a route may have kept of a body.
+const maxKept = 64 << 20
+
+// forgetRoute prepares for the next request's.
+func (x *exchange) forgetRoute() {
+	x.table, x.sel, x.cluster, x.timeouts = nil, route.Selected{}, nil, route.Timeouts{}
+	x.asker, x.pick, x.original = route.Client{}, cluster.PickContext{}, ""
+	x.keepUpTo, x.lifeEnd = replayLimit, noDeadline
+	clear(x.cookies)
+	x.cookies = x.cookies[:0]
+}
+
+// act does what the route says; it is true when the request is to be forwarded.
+func (x *exchange) act() bool {
+	r := x.sel.Route
+	switch {
+	case x.table == nil:
+		x.flags |= telemetry.FlagNoRoute
+		x.localReply(&reply{status: 404, details: "route_configuration_not_received"})
+		return false
+	case x.sel.HTTPS:
+		x.localReply(&reply{status: 301, details: "direct_response", location: "https://" + x.req.Authority + x.req.Path})
+		return false
+	case r == nil:
+		x.flags |= telemetry.FlagNoRoute
+		x.localReply(&reply{status: 404, details: "route_not_found"})
+		return false
+	case r.Redirect != nil:
+		proto, _ := x.req.Fields.ByID(message.XForwardedProto)
+		x.localReply(&reply{status: redirectStatus(r.Redirect), details: "direct_response", location: r.Location(x.req, proto)})
+		return false
+	case r.Direct != nil:
+		x.answerDirectly(r.Direct)
+		return false
+	}
+	if x.cluster = x.m.clusters.Get(x.sel.Cluster); x.cluster == nil {
+		x.flags |= telemetry.FlagNoCluster
+		x.localReply(&reply{status: notFoundStatus(r.Forward), details: "cluster_not_found"})
+		return false
+	}
+	return true
+}
+
+func notFoundStatus(f *route.Forward) int {
+	if f.NotFoundStatus == 0 {
+		return 503
+	}
+	return f.NotFoundStatus
+}
+
+func redirectStatus(r *route.Redirect) int {
+	if r.Code == 0 {
+		return 301
+	}
+	return r.Code
+}
+
+// answerDirectly: where the status wants a Location, it is the request's own
+// (RFC 9110 10.2.2).
+func (x *exchange) answerDirectly(d *route.DirectResponse) {
+	r := reply{status: d.Status, body: message.View(d.Body), details: "direct_response"}
+	if d.Status == 201 || d.Status >= 300 && d.Status < 400 {
+		r.location = x.req.Scheme + "://" + x.req.Authority + x.req.Path
+	}
+	x.localReply(&r)
+}
+
+// Record implements route.Facts.
+func (x *exchange) Record() *telemetry.Record { return x.record() }
+
+// mutateRequest applies the selected route to the request: headers, host, path. It
+// runs once, before the first attempt.
+func (x *exchange) mutateRequest() {
+	fw := x.sel.Route.Forward
+	x.place(fw)
+	x.timeouts = x.sel.Timeouts(x.req)
+	x.sel.MutateRequest(&x.req.Fields, x, &x.scratch)
+	x.original = x.req.Authority
+	var host, path [512]byte
+	if b, changed := x.sel.AppendHost(host[:0], x.req, x, &x.scratch); changed {
+		x.rewriteHost(message.View(b))
+	}
+	if b, changed := x.sel.AppendPath(path[:0], x.req, x, &x.scratch); changed {
+		x.req.Fields.SetID(message.XEnvoyOriginalPath, x.req.Path)
+		x.req.SetPath(message.View(b))
+	}
+}
+
+// place settles what the choice of a host depends on, before anything is rewritten.
+// Only where hosts are chosen by the hash is one made, and with it cookies.
+func (x *exchange) place(fw *route.Forward) {
+	x.pick.Destination, x.pick.Request = cluster.Redirected(x.d.Destination, x.d.Info), x.req
+	if len(fw.Metadata) > 0 || x.sel.Leg != nil && len(x.sel.Leg.Metadata) > 0 {
+		x.pick.Metadata = x.m.chain.bind(x.table).subset(&x.sel)
+	}
+	if c := x.cluster.Config(); len(fw.Hash) > 0 && (c.LB == cluster.RingHash || c.LB == cluster.Maglev || c.Type == cluster.Aggregate) {
+		x.asker.Remote, x.asker.Local = route.AddrPort(x.d.Info.Remote), route.AddrPort(x.d.Info.Local)
+		x.pick.Hash, x.pick.HasHash, x.cookies = fw.Hash64(x.req, &x.asker, x.cookies)
+	}
+}
+
+// priority is whose limits apply.
+func (x *exchange) priority() cluster.Priority {
+	if r := x.sel.Route; r != nil && r.Forward != nil && r.Forward.HighPriority {
+		return cluster.HighPriority
+	}
+	return cluster.DefaultPriority
+}
+
+// rewriteHost replaces the authority and keeps the original for whoever asks.
+func (x *exchange) rewriteHost(host string) {
+	f := &x.req.Fields
+	f.Set("x-envoy-original-host", x.original)
+	if x.sel.Route.Forward.AppendForwardedHost && x.original != "" && !route.LastForwardedHost(f, x.original) {
+		if v, ok := f.Joined("x-forwarded-host"); ok {
+			x.scratch = append(append(append(x.scratch[:0], v...), ','), x.original...)
+			f.SetBytes("x-forwarded-host", x.scratch)
+		} else {
+			f.AddID(message.XForwardedHost, x.original)
+		}
+	}
+	x.req.SetAuthority(host)
+}
+
+// mutateResponse applies the selected route's changes to a response that an
+// upstream, or we ourselves, gave.
+func (x *exchange) mutateResponse() {
+	if x.sel.Route == nil {
+		return
+	}
+	f := &x.resp.Fields
+	x.sel.MutateResponse(f, x, &x.scratch)
+	for _, c := range x.cookies {
+		x.scratch = c.AppendSetCookie(x.scratch[:0], &x.asker)
+		f.AddBytes("set-cookie", x.scratch)
+	}
+	if x.sel.VirtualHost.AttemptCountInResponse && x.attempts > 0 {
+		x.scratch = strconv.AppendInt(x.scratch[:0], int64(x.attempts), 10)
+		f.SetBytes("x-envoy-attempt-count", x.scratch)
+	}
+}
+
+// prepareAttempt brings up to date what the upstream is told of this attempt.
+func (x *exchange) prepareAttempt(hostname string) {
+	f := &x.req.Fields
+	var elapsed time.Duration
+	if x.attempts > 1 && x.deadline != noDeadline {
+		elapsed = x.timeouts.Total - time.Duration(x.deadline-monotonic())
+	}
+	if x.sel.Route.Forward.AutoHostRewrite && hostname != "" {
+		x.rewriteHost(hostname)
+	}
+	if left := x.timeouts.Expected(elapsed); left > 0 {
+		x.scratch = strconv.AppendInt(x.scratch[:0], left.Milliseconds(), 10)
+		f.SetBytes("x-envoy-expected-rq-timeout-ms", x.scratch)
+		if x.timeouts.RewriteGRPC {
+			x.scratch = route.AppendGRPCTimeout(x.scratch[:0], left)
+			f.SetBytes("grpc-timeout", x.scratch)
+		}
+	}
+	vh := x.sel.VirtualHost
+	if vh.AttemptCountInRequest {
+		x.scratch = strconv.AppendInt(x.scratch[:0], int64(x.attempts), 10)
+		f.SetBytes("x-envoy-attempt-count", x.scratch)
+	}
+	if vh.TimeoutRetryHeader && x.attempts > 1 {
+		f.Set("x-envoy-is-timeout-retry", strconv.FormatBool(x.afterTimeout))
+	}
+}

@@ -1,0 +1,178 @@
+package http2
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+)
+
+// tunnel opens a CONNECT or an upgrade and returns both ends; the server's stays open
+// until hold is closed.
+func tunnel(t testing.TB, cc *ClientConn, req *message.Request, ends chan *Tunnel) (client, server *Tunnel, s *Stream) {
+	t.Helper()
+	s, err := cc.Open(req, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = s.Flush()
+	var resp message.Response
+	end, err := s.ReadHead(&resp)
+	if err != nil || end {
+		t.Fatal(end, err)
+	}
+	if want := map[bool]int{true: 101, false: 200}[req.Upgrade != ""]; resp.Status != want || resp.Upgrade != req.Upgrade {
+		t.Errorf("status %d, upgrade %q", resp.Status, resp.Upgrade)
+	}
+	return NewTunnel(s, nil), <-ends, s
+}
+
+// tunnelServer accepts every tunnel and hands its end out.
+func tunnelServer(ends chan *Tunnel, hold chan bool) handlerFunc {
+	return func(s *Stream) {
+		resp := message.Response{Status: 200}
+		if s.Request().Upgrade != "" {
+			resp.Status = 101
+		}
+		_ = s.WriteHead(&resp, false)
+		_ = s.Flush()
+		ends <- NewTunnel(s, nil)
+		<-hold
+	}
+}
+
+func requests() map[string]*message.Request {
+	ws := newRequest("GET", "/chat")
+	ws.Upgrade = "websocket"
+	return map[string]*message.Request{
+		"connect": {Method: "CONNECT", Authority: "example.com:443"},
+		"upgrade": ws,
+	}
+}
+
+func TestTunnel(t *testing.T) {
+	for name, req := range requests() {
+		t.Run(name, func(t *testing.T) {
+			ends, hold := make(chan *Tunnel, 1), make(chan bool)
+			cfg := Default()
+			cfg.AllowConnect = true
+			srv := serve(t, cfg, tunnelServer(ends, hold))
+			defer close(hold)
+			cc := dialClient(t, srv.addr, nil)
+			client, server, s := tunnel(t, cc, req, ends)
+			defer s.Close()
+			// Both ways at once, more than the windows of the protocol's default.
+			data := bytes.Repeat([]byte("0123456789abcdef"), 50_000)
+			var wg sync.WaitGroup
+			for _, w := range []*Tunnel{client, server} {
+				wg.Go(func() {
+					if n, err := w.Write(data); n != len(data) || err != nil {
+						t.Errorf("wrote %d: %v", n, err)
+					}
+					if err := w.CloseWrite(); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			for _, r := range []stream.Stream{client, server} {
+				wg.Go(func() {
+					if got, err := io.ReadAll(r); !bytes.Equal(got, data) || err != nil {
+						t.Errorf("read %d bytes: %v", len(got), err)
+					}
+				})
+			}
+			wg.Wait()
+		})
+	}
+}
+
+func TestUpgradeNeedsThePeersConsent(t *testing.T) {
+	srv := serve(t, nil, ok)
+	cc := dialClient(t, srv.addr, nil)
+	if _, err := cc.Open(requests()["upgrade"], false); !errors.Is(err, ErrNoConnect) {
+		t.Errorf("Open: %v", err)
+	}
+}
+
+func TestTunnelDeadlines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ends, hold := make(chan *Tunnel, 1), make(chan bool)
+		cc, _ := pipe(t, nil, nil, tunnelServer(ends, hold))
+		defer close(hold)
+		client, server, s := tunnel(t, cc, requests()["connect"], ends)
+		defer s.Close()
+		start := time.Now()
+		_ = client.SetReadDeadline(start.Add(time.Second))
+		if _, err := client.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) != time.Second {
+			t.Errorf("Read: %v after %v", err, time.Since(start))
+		}
+		_ = client.SetReadDeadline(time.Time{})
+		// The writing side has a deadline of its own, and none now.
+		if _, err := client.Write([]byte("hello")); err != nil {
+			t.Error(err)
+		}
+		_ = server.SetDeadline(time.Now().Add(time.Second))
+		buf := make([]byte, 10)
+		if n, err := server.Read(buf); string(buf[:n]) != "hello" {
+			t.Errorf("%q, %v", buf[:n], err)
+		}
+		_ = client.SetWriteDeadline(time.Unix(1, 0))
+		if _, err := client.Write([]byte("x")); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("Write: %v", err)
+		}
+		// Close ends both sides.
+		if err := client.Close(); err != nil || client.Close() != nil {
+			t.Error(err)
+		}
+		if _, err := client.Read(buf); err == nil {
+			t.Error("Read after Close")
+		}
+		var se *StreamError
+		if _, err := server.Read(buf); !errors.As(err, &se) || se.Code != Cancel {
+			t.Errorf("the other side: %v", err)
+		}
+	})
+}
+
+// lease is memory for ReadReady that counts what is held.
+type lease struct {
+	buf  []byte
+	held bool
+}
+
+func (l *lease) TakeBuffer() []byte { l.held = true; return l.buf }
+func (l *lease) DropBuffer()        { l.held = false }
+
+func TestTunnelWaitsWithoutBuffer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ends, hold := make(chan *Tunnel, 1), make(chan bool)
+		cc, _ := pipe(t, nil, nil, tunnelServer(ends, hold))
+		defer close(hold)
+		client, server, s := tunnel(t, cc, requests()["connect"], ends)
+		defer s.Close()
+		l := &lease{buf: make([]byte, 4), held: true}
+		got := make(chan int, 1)
+		go func() {
+			n, _ := client.ReadReady(l)
+			got <- n
+		}()
+		synctest.Wait()
+		if l.held {
+			t.Error("the waiting reader holds a buffer")
+		}
+		_, _ = server.Write([]byte("abcdef"))
+		if n := <-got; n != 4 {
+			t.Errorf("%d bytes", n)
+		}
+		if n, err := client.ReadReady(l); n != 2 || err != nil {
+			t.Errorf("%d bytes, %v", n, err)
+		}
+	})
+}

@@ -1,0 +1,136 @@
+package route
+
+import (
+	"math/bits"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+)
+
+// Client is who asks, as matches and hash policies see it. A nil *Client is one of
+// whom nothing is known.
+type Client struct {
+	// Info is the connection's; nil for none.
+	Info *stream.Info
+	// Addr is the client's address, which a trusted hop may have named.
+	Addr netip.Addr
+	// Remote and Local are the connection's own; a generated cookie is made of them.
+	Remote, Local netip.AddrPort
+}
+
+// maxHashed bounds how many fields of a name a header policy looks at.
+const maxHashed = 16
+
+// Hash64 computes the request's hash by the route's policies as Envoy does, with
+// XXH64; false when no policy gave one. It sees the request before it is rewritten.
+// Cookies that the response has to set are appended to made.
+func (f *Forward) Hash64(req *message.Request, c *Client, made []*CookieHash) (hash uint64, ok bool, cookies []*CookieHash) {
+	return f.hash(req, c, c != nil && c.Remote.IsValid(), made)
+}
+
+func (f *Forward) hash(req *message.Request, c *Client, generate bool, made []*CookieHash) (hash uint64, ok bool, cookies []*CookieHash) {
+	for i := range f.Hash {
+		p := &f.Hash[i]
+		h, hit := p.hash(req, c)
+		if !hit && generate && p.Cookie != nil && p.Cookie.TTL != nil {
+			value := c.cookie()
+			h, hit = xxhash.Sum64(value[:]), true
+			made = append(made, p.Cookie)
+		}
+		if hit {
+			// The rotation keeps two equal policies from cancelling each other out.
+			hash, ok = bits.RotateLeft64(hash, 1)^h, true
+		}
+		if p.Terminal && ok {
+			break
+		}
+	}
+	return hash, ok, made
+}
+
+func (p *HashPolicy) hash(req *message.Request, c *Client) (uint64, bool) {
+	switch {
+	case p.Header != "":
+		return p.header(req)
+	case p.Query != "":
+		_, query := cut(req.Path)
+		v, ok := parameter(query, p.Query)
+		return xxhash.Sum64String(v), ok
+	case p.Cookie != nil:
+		v, _ := Cookie(&req.Fields, p.Cookie.Name)
+		return xxhash.Sum64String(v), v != ""
+	case p.SourceIP && c != nil && c.Addr.IsValid():
+		var b [48]byte
+		return xxhash.Sum64(c.Addr.AppendTo(b[:0])), true
+	}
+	return 0, false
+}
+
+// header hashes the values of a name in sorted order, so that the order in which
+// they came does not matter.
+func (p *HashPolicy) header(req *message.Request) (uint64, bool) {
+	var values [maxHashed]string
+	n := 0
+	for n < maxHashed {
+		v, ok := req.HeaderValue(p.Header, n)
+		if !ok {
+			break
+		}
+		if p.HeaderRewrite != nil {
+			v = string(p.HeaderRewrite.Append(nil, v))
+		}
+		values[n] = v
+		n++
+	}
+	switch n {
+	case 0:
+		return 0, false
+	case 1:
+		return xxhash.Sum64String(values[0]), true
+	}
+	slices.Sort(values[:n])
+	var d xxhash.Digest
+	d.Reset()
+	for _, v := range values[:n] {
+		_, _ = d.WriteString(v)
+	}
+	return d.Sum64(), true
+}
+
+// cookie is the same for all requests of a connection, so that those that race
+// before the first answer agree.
+func (c *Client) cookie() [16]byte {
+	var b [128]byte
+	seed := c.Local.AppendTo(c.Remote.AppendTo(b[:0]))
+	h := xxhash.Sum64(seed)
+	var out [16]byte
+	for i := range out {
+		out[i] = "0123456789abcdef"[h>>(60-4*i)&15]
+	}
+	return out
+}
+
+// AppendSetCookie appends the Set-Cookie value of a generated cookie.
+func (c *CookieHash) AppendSetCookie(dst []byte, client *Client) []byte {
+	value := client.cookie()
+	dst = append(append(dst, c.Name...), `="`...)
+	dst = append(append(dst, value[:]...), '"')
+	if s := int64(c.TTL.Seconds()); s > 0 {
+		dst = strconv.AppendInt(append(dst, "; Max-Age="...), s, 10)
+	}
+	if c.Path != "" {
+		dst = append(append(dst, "; Path="...), c.Path...)
+	}
+	for _, a := range c.Attributes {
+		dst = append(append(dst, "; "...), a.Name...)
+		if a.Value != "" {
+			dst = append(append(dst, '='), a.Value...)
+		}
+	}
+	return append(dst, "; HttpOnly"...)
+}

@@ -1,0 +1,77 @@
+package route
+
+import (
+	"fmt"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+)
+
+// mirror is a compiled Mirror.
+type mirror struct {
+	config  *Mirror
+	headers Mutations
+}
+
+func compileMirrors(ms []Mirror) ([]mirror, error) {
+	var out []mirror
+	for i := range ms {
+		h, err := NewMutations(ms[i].Mutations)
+		if err != nil {
+			return nil, fmt.Errorf("request_mirror_policies[%d]: %w", i, err)
+		}
+		out = append(out, mirror{&ms[i], h})
+	}
+	return out, nil
+}
+
+// Mirrored is one copy that is to be made of a request.
+type Mirrored struct{ m *mirror }
+
+// Mirrors appends the copies to be made of this request: the most specific list
+// that is not empty counts. random is a draw of its own.
+func (s *Selected) Mirrors(dst []Mirrored, random func() uint32) []Mirrored {
+	if s.entry == nil || s.Route.Forward == nil {
+		return dst
+	}
+	list := s.table.mirrors
+	if len(s.host.mirrors) > 0 {
+		list = s.host.mirrors
+	}
+	if f := s.entry.forward; f != nil && len(f.mirrors) > 0 {
+		list = f.mirrors
+	}
+	for i := range list {
+		if share := list[i].config.Share; share >= All || share.Holds(random()) {
+			dst = append(dst, Mirrored{&list[i]})
+		}
+	}
+	return dst
+}
+
+// Cluster names the cluster of a copy, "" when the header that is to is missing.
+func (m Mirrored) Cluster(req *message.Request) string {
+	if m.m.config.ClusterHeader == "" {
+		return m.m.config.Cluster
+	}
+	name, _ := req.HeaderValue(m.m.config.ClusterHeader, 0)
+	return name
+}
+
+// Change turns a copy of the request into what the mirror gets.
+func (m Mirrored) Change(req *message.Request, facts Facts, scratch *[]byte) {
+	m.m.headers.Apply(&req.Fields, facts, scratch)
+	switch {
+	case m.m.config.HostRewrite != "":
+		req.SetAuthority(m.m.config.HostRewrite)
+	case !m.m.config.KeepHost && req.Authority != "":
+		req.SetAuthority(shadow(req.Authority))
+	}
+}
+
+// shadow marks an authority as a mirror's, before its port.
+func shadow(host string) string {
+	if at := portStart(host); at >= 0 {
+		return host[:at] + "-shadow" + host[at:]
+	}
+	return host + "-shadow"
+}

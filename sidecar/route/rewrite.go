@@ -1,0 +1,167 @@
+package route
+
+import (
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+)
+
+// AppendPath appends the path and query that the upstream is to get, and tells
+// whether anything is rewritten; without, they are as received. The route must
+// have matched the path.
+func (s *Selected) AppendPath(dst []byte, req *message.Request, facts Facts, scratch *[]byte) ([]byte, bool) {
+	start := len(dst)
+	fw := s.Route.Forward
+	path, _ := cut(req.Path)
+	rest := req.Path[len(path):]
+	ok := true
+	switch {
+	case fw.PrefixRewrite != "":
+		dst = append(dst, fw.PrefixRewrite...)
+		rest = req.Path[s.Route.matched(path):]
+	case fw.RegexRewrite != nil:
+		dst = fw.RegexRewrite.Append(dst, path)
+	case fw.TemplateRewrite != nil:
+		dst, ok = fw.TemplateRewrite.appendPath(dst, path)
+	case fw.PathRewrite != "":
+		v := s.entry.forward.path.In(facts, scratch)
+		ok = v != ""
+		dst = append(dst, v...)
+	default:
+		ok = false
+	}
+	if !ok {
+		return append(dst[:start], req.Path...), false
+	}
+	dst = append(dst, rest...)
+	if len(dst) == start || dst[start] != '/' {
+		// A request target begins with a slash (RFC 9112 3.2.1).
+		dst = append(dst, 0)
+		copy(dst[start+1:], dst[start:])
+		dst[start] = '/'
+	}
+	return dst, true
+}
+
+// matched is how much of a path the route's match stands for.
+func (r *Route) matched(path string) int {
+	switch m := &r.Match; {
+	case m.Prefix != nil:
+		return min(len(*m.Prefix), len(path))
+	case m.PathSeparatedPrefix != nil:
+		return min(len(*m.PathSeparatedPrefix), len(path))
+	}
+	return len(path)
+}
+
+// AppendHost appends the authority that the upstream is to get; false leaves it as
+// it is. It comes before the path is rewritten, which it may depend on.
+func (s *Selected) AppendHost(dst []byte, req *message.Request, facts Facts, scratch *[]byte) ([]byte, bool) {
+	fw := s.Route.Forward
+	start := len(dst)
+	switch {
+	case fw.HostRewrite != "":
+		dst = append(dst, fw.HostRewrite...)
+	case fw.HostRewriteFormat != "":
+		dst = append(dst, s.entry.forward.host.In(facts, scratch)...)
+	case fw.HostRewriteHeader != "":
+		v, _ := req.HeaderValue(fw.HostRewriteHeader, 0)
+		dst = append(dst, v...)
+	case fw.HostRewriteRegex != nil:
+		path, _ := cut(req.Path)
+		dst = fw.HostRewriteRegex.Append(dst, path)
+	}
+	if len(dst) == start && s.Leg != nil {
+		dst = append(dst, s.Leg.HostRewrite...)
+	}
+	return dst, len(dst) > start
+}
+
+// LastForwardedHost tells whether host is the last element of x-forwarded-host:
+// then it is not appended again.
+func LastForwardedHost(f *message.Fields, host string) bool {
+	v, ok := f.Joined("x-forwarded-host")
+	if i := strings.LastIndexByte(v, ','); i >= 0 {
+		v = v[i+1:]
+	}
+	return ok && strings.TrimSpace(v) == host
+}
+
+// Location is where a redirect leads (a rare thing: it allocates). forwardedProto
+// is what x-forwarded-proto says: a default port goes when the scheme changes.
+func (r *Route) Location(req *message.Request, forwardedProto string) string {
+	d := r.Redirect
+	scheme, host, port := req.Scheme, d.Host, ""
+	if d.Scheme != "" {
+		scheme = d.Scheme
+	}
+	if d.Port != 0 {
+		port = ":" + strconv.Itoa(d.Port)
+	}
+	if host == "" {
+		host = redirectHost(req.Authority, port != "", scheme != forwardedProto, forwardedProto)
+	}
+	return scheme + "://" + host + port + r.redirectPath(req.Path)
+}
+
+func redirectHost(authority string, newPort, newScheme bool, proto string) string {
+	at := portStart(authority)
+	if at < 0 {
+		return authority
+	}
+	old := authority[at:]
+	if newPort || newScheme && (proto == "https" && old == ":443" || proto == "http" && old == ":80") {
+		return authority[:at]
+	}
+	return authority
+}
+
+func (r *Route) redirectPath(target string) string {
+	d := r.Redirect
+	path, _ := cut(target)
+	rest := target[len(path):]
+	out, ownQuery := path, strings.Contains(d.Path, "?")
+	switch {
+	case d.Path != "":
+		out = d.Path
+		if ownQuery {
+			rest = ""
+		}
+	case d.PrefixRewrite != "":
+		out = d.PrefixRewrite + path[r.matched(path):]
+	case d.RegexRewrite != nil:
+		out = string(d.RegexRewrite.Append(nil, path))
+	}
+	if out == "" || out[0] != '/' {
+		out = "/" + out
+	}
+	out += rest
+	if d.StripQuery && !ownQuery {
+		out, _, _ = strings.Cut(out, "?")
+	}
+	return out
+}
+
+// portStart is where the port of an authority begins, with its colon, or -1.
+func portStart(authority string) int {
+	at := strings.LastIndexByte(authority, ':')
+	if at < 0 || strings.LastIndexByte(authority, ']') > at {
+		return -1
+	}
+	return at
+}
+
+// AddrPort is the address and port of a TCP or UDP address, invalid for others.
+func AddrPort(a net.Addr) netip.AddrPort {
+	var ap netip.AddrPort
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		ap = a.AddrPort()
+	case *net.UDPAddr:
+		ap = a.AddrPort()
+	}
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
