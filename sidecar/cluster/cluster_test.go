@@ -199,7 +199,9 @@ func TestRefused(t *testing.T) {
 	for _, cfg := range []*Config{
 		{}, {Name: "a", Type: Aggregate}, {Name: "a", Aggregate: []string{"b"}}, {Name: "a", Type: StrictDNS},
 		{Name: "a", TLS: &TLS{}}, {Name: "a", LB: 9}, {Name: "a", Type: 9}, {Name: "a", Endpoints: hosts("a", "name.example")},
-		{Name: "a", Endpoints: hosts("a", "10.0.0.1:0")},
+		{Name: "a", Endpoints: hosts("a", "10.0.0.1:0")}, {Name: "a", LB: Maglev, Hash: HashTable{TableSize: 100}},
+		{Name: "a", HealthCheck: &HealthCheck{}}, {Name: "a", HealthCheck: every(nil)},
+		{Name: "a", Type: OriginalDestination, HealthCheck: every(&HTTPCheck{Path: "/"})},
 	} {
 		if err := m.Update(cfg); err == nil {
 			t.Errorf("%+v was taken", cfg)

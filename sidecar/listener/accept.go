@@ -69,6 +69,12 @@ func (l *listener) accepted(c net.Conn) {
 		m.Accepted(l.name)
 	}
 	l.mu.Lock()
+	if l.ctx.Err() != nil {
+		// Whoever ended the listener has closed those that were arriving.
+		l.mu.Unlock()
+		_ = c.Close()
+		return
+	}
 	snap := l.current
 	exempt := overload.Exempt{Limit: snap.cfg.IgnoreGlobalLimit, Actions: snap.cfg.IgnoreOverload}
 	if reason := l.m.opts.Overload.Admit(l.name, l.open, exempt); reason != "" {
