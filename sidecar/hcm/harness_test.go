@@ -108,9 +108,11 @@ func (b *bed) start() *bed {
 		b.t.Fatal(err)
 	}
 	b.addr = l.Addr().String()
-	if b.poller, err = stream.NewPoller(); err != nil {
+	poller, err := stream.NewPoller()
+	if err != nil {
 		b.t.Fatal(err)
 	}
+	b.poller = poller
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -144,7 +146,7 @@ func (b *bed) start() *bed {
 			b.mu.Lock()
 			b.conns = append(b.conns, d)
 			b.mu.Unlock()
-			d.Attach(ctx, m, owner{&wg}, b.poller)
+			d.Attach(ctx, m, owner{&wg}, poller)
 			wg.Add(1)
 			go d.Serve()
 		}
@@ -158,7 +160,7 @@ func (b *bed) start() *bed {
 		}
 		b.mu.Unlock()
 		wg.Wait()
-		_ = b.poller.Close()
+		_ = poller.Close()
 		_ = m.Close()
 		_ = b.clusters.Close()
 		logs.Close()
