@@ -141,7 +141,7 @@ func (c *Cluster) OpenFor(ctx context.Context, source string, pc *PickContext, s
 		return nil, err
 	}
 	own := h.cluster
-	p := h.pool(source)
+	p := h.pool(source, DefaultPriority)
 	cfg := own.cfg.Load()
 	limit := cfg.Limits.MaxConnections
 	n := own.conns.Add(1)
