@@ -183,14 +183,22 @@ func (c *Conn) NewRecord() *telemetry.Record {
 	r.TLSVersion, r.CipherSuite, r.SNI = info.TLSVersion, info.CipherSuite, info.SNI
 	r.Denied, r.Rule = !c.Decision.Allowed, c.Decision.Rule
 	r.ShadowDenied, r.ShadowRule = c.Decision.ShadowDenied, c.Decision.ShadowRule
-	if e := c.Ended(); e != nil {
-		r.Flags |= e.Flags
-		r.ConnectionTermination = e.Reason
-		if e.Rule != "" {
-			r.Denied, r.Rule = true, e.Rule
-		}
-	}
+	c.Conclude(r)
 	return r
+}
+
+// Conclude puts into a record why the sidecar ended the connection, if it did: that
+// stands above what was decided when the exchange began.
+func (c *Conn) Conclude(r *telemetry.Record) {
+	e := c.Ended()
+	if e == nil {
+		return
+	}
+	r.Flags |= e.Flags
+	r.ConnectionTermination = e.Reason
+	if e.Rule != "" {
+		r.Denied, r.Rule = true, e.Rule
+	}
 }
 
 // Authorize puts a decision over a request into its record.
