@@ -13,6 +13,15 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
+// pair is an instance of api and one of rpc behind one sidecar.
+func (m *mesh) pair(x string) []*workload {
+	m.t.Helper()
+	api := m.register(spec{id: "api-" + x, service: "api", node: "host-" + x})
+	rpc := m.register(spec{id: "rpc-" + x, service: "rpc", node: "host-" + x, grpc: newGRPCApp("rpc-" + x)})
+	m.sidecarFor("host-"+x, api, rpc)
+	return []*workload{api, rpc}
+}
+
 func TestNoFailedRequest(t *testing.T) {
 	m := newMesh(t)
 	// The connections to an instance that is deregistered have this long to end.
@@ -23,14 +32,8 @@ func TestNoFailedRequest(t *testing.T) {
 	m.protocol("rpc", "grpc")
 	m.protocol("db", "tcp")
 	web := m.workload(spec{id: "web-1", service: "web", upstreams: []string{"api", "rpc", "db"}})
-	pair := func(x string) []*workload {
-		api := m.register(spec{id: "api-" + x, service: "api", node: "host-" + x})
-		rpc := m.register(spec{id: "rpc-" + x, service: "rpc", node: "host-" + x, grpc: newGRPCApp("rpc-" + x)})
-		m.sidecarFor("host-"+x, api, rpc)
-		return []*workload{api, rpc}
-	}
-	pair("a")
-	b := pair("b")
+	m.pair("a")
+	b := m.pair("b")
 	m.workload(spec{id: "db-1", service: "db", tcp: greeter})
 	client := web.rpc("rpc")
 	for _, x := range []string{"a", "b"} {
@@ -109,6 +112,31 @@ func TestNoFailedRequest(t *testing.T) {
 		must(t, m.consul.Restart(t.Context()))
 		time.Sleep(4 * time.Second)
 	})
+}
+
+// TestSidecarDrains: a sidecar that is told to end, with Consul knowing nothing of it,
+// finishes what it has, says so on its connections (Connection: close, GOAWAY), and
+// costs nobody a request.
+func TestSidecarDrains(t *testing.T) {
+	m := newMesh(t)
+	m.allow("web", "api")
+	m.allow("web", "rpc")
+	m.protocol("rpc", "grpc")
+	web := m.workload(spec{id: "web-1", service: "web", upstreams: []string{"api", "rpc"}})
+	m.pair("a")
+	b := m.pair("b")
+	client := web.rpc("rpc")
+	for _, x := range []string{"a", "b"} {
+		web.answers(5*second, "api", "/", 200, "api-"+x)
+		web.rpcAnswers(5*second, client, codes.OK, "rpc-"+x)
+	}
+	l := startLoad(web)
+	time.Sleep(500 * time.Millisecond)
+	began := time.Now()
+	b[0].sidecar.stop()
+	t.Logf("the sidecar ended after %v", time.Since(began))
+	time.Sleep(500 * time.Millisecond)
+	l.end(t, "drain")
 }
 
 // A sidecar that starts while Consul and the control plane are away serves from
