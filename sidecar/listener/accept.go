@@ -31,7 +31,11 @@ func (l *listener) acceptLoop(sock *Socket, done chan struct{}) {
 		c, err := sock.Accept()
 		if err == nil {
 			pause = first
-			l.wg.Go(func() { l.serve(c) })
+			l.serving.Add(1)
+			l.wg.Go(func() {
+				defer l.serving.Add(-1)
+				l.serve(c)
+			})
 			continue
 		}
 		l.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
@@ -24,6 +25,8 @@ type listener struct {
 	ctx  context.Context // ends when the listener's connections must
 	stop context.CancelFunc
 	wg   sync.WaitGroup // accept loop and connections
+	// serving counts connections from their acceptance on.
+	serving atomic.Int64
 
 	mu      sync.Mutex
 	current *snapshot
