@@ -120,7 +120,7 @@ func (a *attempt) try() outcome {
 		a.until = min(a.until, monotonic()+int64(t))
 	}
 	x.prepareAttempt(h.Hostname())
-	conn, err := h.Acquire(a.dial, x.d.Workload, x.req.Version == message.HTTP2, x.d.Shard)
+	conn, err := h.Acquire(a.dial, x.d.Workload, x.req.Version == message.HTTP2, x.priority(), x.d.Shard)
 	if err != nil {
 		a.leaveHost()
 		return a.connectFailure(err)
@@ -247,6 +247,9 @@ func (a *attempt) send() outcome {
 		hard = min(hard, x.receiveBy())
 	}
 	x.dog.await(a.sentAt, hard, a.idle(), true)
+	if x.aside != nil && x.ctx.Err() != nil {
+		x.dog.bound(1) // it was interrupted before it was armed
+	}
 	if err := a.up.send(a); err != nil {
 		return a.broken(err)
 	}
