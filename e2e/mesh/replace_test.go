@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -113,6 +114,10 @@ func TestControlPlaneReplaced(t *testing.T) {
 	time.Sleep(time.Until(opened.Add(63 * time.Second)))
 	l.end(t, "replacement")
 	held.check(t, "replacement")
+	log, err := os.ReadFile(all[1].sidecar.log)
+	if err != nil || !strings.Contains(string(log), "the certificate that opened a connection has expired") {
+		t.Errorf("no certificate expired under a connection, so nothing was shown of it: %v", err)
+	}
 
 	m.entry(&consulapi.ServiceIntentionsConfigEntry{Kind: consulapi.ServiceIntentions, Name: "api",
 		Sources: []*consulapi.SourceIntention{{Name: "web", Action: consulapi.IntentionActionDeny}}})
