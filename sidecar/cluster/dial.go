@@ -43,7 +43,7 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (*Con
 	c := &Conn{Stream: st, pool: p, generation: cfg.tlsGeneration, until: cfg.lifetime()}
 	c.uses.Store(1)
 	if want.settle(cfg, st.Info()) {
-		c.HTTP2 = http2.NewClient(st, cfg.http2)
+		c.HTTP2 = http2.NewClient(st, cfg.HTTP.http2())
 		return c, nil
 	}
 	c.Exchanger, _ = st.(stream.Exchanger)
