@@ -177,6 +177,11 @@ func (x *exchange) serve() {
 // admit runs everything that can answer without an upstream. It is true when the
 // request is to be forwarded.
 func (x *exchange) admit() bool {
+	if x.d.Shedding() {
+		x.flags |= telemetry.FlagOverload
+		x.localReply(&reply{status: 503, body: "overloaded", details: "overload", close: true})
+		return false
+	}
 	if !x.normalizePath() {
 		return false
 	}

@@ -297,7 +297,7 @@ func TestPortInUseNamesTheHolder(t *testing.T) {
 func TestCloseDoesNotWaitForASilentPeer(t *testing.T) {
 	m := newTestManager(t, nil)
 	cfg := echoConfig("l")
-	cfg.TLSInspector = true
+	cfg.Filters = []Filter{{TLSInspector: true}}
 	mustApply(t, m, cfg)
 	dial(t, m, "l")
 	began := time.Now()
@@ -310,7 +310,7 @@ func TestCloseDoesNotWaitForASilentPeer(t *testing.T) {
 func TestInspectorLeavesTheBytes(t *testing.T) {
 	m := newTestManager(t, nil)
 	cfg := echoConfig("l")
-	cfg.TLSInspector = true
+	cfg.Filters = []Filter{{TLSInspector: true}}
 	cfg.Chains[0].Match.ServerNames = []string{"a.example"}
 	mustApply(t, m, cfg)
 	c := dial(t, m, "l")
@@ -331,7 +331,7 @@ func TestInspectorLeavesTheBytes(t *testing.T) {
 func TestSocketsAreInheritedAndStaleOnesRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	a := NewSockets(nil)
-	s, err := a.Listen("l", "unix", path)
+	s, err := a.Listen("l", 0, Address{Network: "unix", Address: path})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -341,7 +341,7 @@ func TestSocketsAreInheritedAndStaleOnesRemoved(t *testing.T) {
 	}
 	_ = s.Close()
 	b := NewSockets(nil, Inherited{Owner: "l", Network: "unix", Address: path, File: f})
-	s, err = b.Listen("l", "unix", path)
+	s, err = b.Listen("l", 0, Address{Network: "unix", Address: path})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -352,14 +352,14 @@ func TestSocketsAreInheritedAndStaleOnesRemoved(t *testing.T) {
 	_ = c.Close()
 	s.stream.(*net.UnixListener).SetUnlinkOnClose(false)
 	_ = s.Close() // leaves a stale file
-	if s, err = b.Listen("l", "unix", path); err != nil {
+	if s, err = b.Listen("l", 0, Address{Network: "unix", Address: path}); err != nil {
 		t.Fatalf("a stale file: %v", err)
 	}
 	_ = s.Close()
 	if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Listen("l", "unix", path); err == nil || !strings.Contains(err.Error(), "not a socket") {
+	if _, err := b.Listen("l", 0, Address{Network: "unix", Address: path}); err == nil || !strings.Contains(err.Error(), "not a socket") {
 		t.Errorf("a file that is no socket: %v", err)
 	}
 }
