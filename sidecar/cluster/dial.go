@@ -152,7 +152,7 @@ func (c *Cluster) OpenFor(ctx context.Context, source string, pc *PickContext, s
 	n := own.conns.Add(1)
 	p.mu.Lock()
 	// A tunnel needs no connection of its own, so the host's limit is not in its way.
-	room := p.room(n, limit) || cfg.tunnels && (limit <= 0 || n <= int64(limit))
+	room := p.room(n, limit) || cfg.tunnels && !exceeds(n, limit)
 	p.mu.Unlock()
 	if !room {
 		own.conns.Add(-1)
