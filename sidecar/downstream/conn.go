@@ -174,7 +174,7 @@ func (c *Conn) Ended() *Ending {
 // the caller adds the exchange and releases it.
 func (c *Conn) NewRecord() *telemetry.Record {
 	r := telemetry.NewRecord()
-	r.Start = c.Accepted
+	r.Start, r.Type = c.Accepted, telemetry.LogConnectionEnd
 	r.Direction, r.Listener, r.Chain = c.Direction, c.Listener, c.Chain
 	r.Workload, r.Service, r.ConnectionID = c.Workload, c.Service, c.ID
 	info := c.Info

@@ -58,6 +58,7 @@ func newBed(t testing.TB, origin ...string) *bed {
 	b := &bed{t: t, metrics: telemetry.NewMetrics(), logPath: t.TempDir() + "/access.log"}
 	b.clusters = cluster.NewManager(cluster.Options{Metrics: b.metrics})
 	b.cfg = &Config{
+		ProxyContinue: true, HTTP1: HTTP1{EnableTrailers: true, AllowCustomMethods: true},
 		Routes: &route.Config{Name: "r", VirtualHosts: []route.VirtualHost{{
 			Name: "all", Domains: []string{"*"}, Routes: []route.Route{{
 				Name: "everything", Match: route.Match{Prefix: ptr("/")}, Forward: &route.Forward{Cluster: "origin", Timeout: 5 * time.Second},

@@ -17,7 +17,7 @@ func (x *exchange) selectRoute() {
 	if x.table == nil {
 		return
 	}
-	x.asker = route.Client{Info: x.d.Info, Addr: x.d.AuthzPeer.Remote}
+	x.asker = route.Client{Info: x.d.Info, Addr: x.peer.Remote}
 	x.sel = x.table.Select(x.req, &x.asker, rand.Uint64())
 	if r := x.sel.Route; r != nil && r.Forward != nil {
 		if most := r.Forward.MaxDuration(x.req, x.m.maxDuration); most > 0 {
@@ -107,6 +107,7 @@ func (x *exchange) mutateRequest() {
 	x.place(fw)
 	x.timeouts = x.sel.Timeouts(x.req)
 	x.sel.MutateRequest(&x.req.Fields, x, &x.scratch)
+	x.restorePort()
 	x.original = x.req.Authority
 	var host, path [512]byte
 	if b, changed := x.sel.AppendHost(host[:0], x.req, x, &x.scratch); changed {

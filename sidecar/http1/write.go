@@ -200,6 +200,30 @@ func AppendLastChunk(dst []byte, trailers *message.Fields) ([]byte, error) {
 	return append(dst, '\r', '\n'), nil
 }
 
+// ProperCase writes the field names of a head, or of trailers, with capitals: each
+// letter that begins a name or follows something that is neither letter nor digit.
+// The first line is left alone.
+func ProperCase(head []byte) {
+	first, inName, begin := true, false, true
+	for i, c := range head {
+		switch {
+		case c == '\n':
+			inName, begin, first = true, true, false
+			continue
+		case first || !inName:
+			continue
+		case c == ':':
+			inName = false
+			continue
+		}
+		letter := c|0x20 >= 'a' && c|0x20 <= 'z'
+		if letter && begin {
+			head[i] = c &^ 0x20
+		}
+		begin = !letter && (c < '0' || c > '9')
+	}
+}
+
 func appendField(dst []byte, name, value string) []byte {
 	dst = append(dst, name...)
 	dst = append(dst, ':', ' ')

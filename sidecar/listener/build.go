@@ -39,7 +39,9 @@ type chain struct {
 	network *authz.Evaluator
 	request *authz.Evaluator
 	handler downstream.Handler
-	log     *telemetry.Log
+	// keepsPeer: the handler looks at the certificates that peers send.
+	keepsPeer bool
+	log       *telemetry.Log
 
 	workload, service string
 	metrics           *telemetry.ServiceMetrics
@@ -148,6 +150,9 @@ func (m *Manager) compileChain(s *snapshot, cfg *FilterChain, index int) (_ *cha
 	}
 	if c.handler, err = m.opts.NewHandler(s.cfg, cfg); err != nil {
 		return fail(err)
+	}
+	if k, ok := c.handler.(interface{ NeedsPeerChain() bool }); ok {
+		c.keepsPeer = k.NeedsPeerChain()
 	}
 	c.identify(s.cfg)
 	if m.opts.Metrics != nil {

@@ -182,6 +182,26 @@ func (f *Format) AppendHeader(dst []byte, r *Record) []byte {
 	return appendText(dst, f.ops, r, "", false)
 }
 
+// AppendBody formats a record as the body of an answer, the values as they are. What
+// has no value is "-", or with omit nothing.
+func (f *Format) AppendBody(dst []byte, r *Record, omit bool) []byte {
+	if f.fields != nil {
+		return f.appendObject(dst, r)
+	}
+	for i := range f.ops {
+		o := &f.ops[i]
+		if o.value == nil {
+			dst = append(dst, o.literal...)
+			continue
+		}
+		start := len(dst)
+		if dst = o.appendValue(dst, r); len(dst) == start && !omit {
+			dst = append(dst, '-')
+		}
+	}
+	return dst
+}
+
 func appendText(dst []byte, ops []op, r *Record, missing string, quotes bool) []byte {
 	for i := range ops {
 		o := &ops[i]
