@@ -93,7 +93,7 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 	routes := newRoutes()
 	h := &handlers{clusters: s.clusters, routes: routes, logs: s.logs, metrics: s.metrics, timers: s.timers, log: cfg.Log}
 	if cfg.Bootstrap != nil {
-		h.cluster = cfg.Bootstrap.Node.Cluster
+		h.cluster, h.node = cfg.Bootstrap.Node.Cluster, cfg.Bootstrap.Node.ID
 	}
 	s.sockets = listener.NewSockets(cfg.Log, cfg.Inherited...)
 	s.listeners = listener.NewManager(listener.Options{

@@ -316,9 +316,9 @@ func (x *exchange) record() *telemetry.Record {
 		r.Start = x.start
 		r.Protocol = x.req.Version.String()
 		r.RequestHeaders = x.req
-		if x.decided {
-			downstream.Authorize(r, x.decision)
-		}
+	}
+	if x.decided {
+		downstream.Authorize(r, x.decision)
 	}
 	r.Type = telemetry.LogEnd
 	r.GRPCStatus = x.grpcStatus

@@ -86,7 +86,8 @@ func endpoints(name string, addrs ...string) *cluster.Assignment {
 func (b *bed) cluster(name string, addrs ...string) {
 	b.t.Helper()
 	zero := 0.0
-	err := b.clusters.Update(&cluster.Config{Name: name, Endpoints: endpoints(name, addrs...), PanicThreshold: &zero, ConnectTimeout: time.Second})
+	err := b.clusters.Update(&cluster.Config{Name: name, Endpoints: endpoints(name, addrs...), PanicThreshold: &zero, ConnectTimeout: time.Second,
+		HTTP: cluster.HTTP{HTTP1: cluster.HTTP1{EnableTrailers: true}}})
 	if err != nil {
 		b.t.Fatal(err)
 	}
