@@ -99,7 +99,7 @@ type exchange struct {
 	// grpcStatus is that of the response's trailers.
 	grpcStatus string
 	resetCode  http2.Code // why the host reset the stream
-	logType    telemetry.LogType
+	reporter   *reporter  // nil for none
 }
 
 var exchanges = sync.Pool{New: func() any {
@@ -152,7 +152,7 @@ func (x *exchange) next() {
 	x.terminate, x.decided, x.tunnel, x.local, x.closeAfter, x.responded = false, false, false, false, false, false
 	x.staleRetried, x.afterTimeout = false, false
 	x.decision = authz.Decision{}
-	x.peer, x.portSent, x.grpcStatus, x.resetCode, x.logType = nil, "", "", 0, 0
+	x.peer, x.portSent, x.grpcStatus, x.resetCode = nil, "", "", 0
 	if cap(x.replyBody) > keepBuffer {
 		x.replyBody = nil
 	}
@@ -195,6 +195,7 @@ func (x *exchange) admit() bool {
 	if x.m.cfg.LogStart {
 		x.log(telemetry.LogStart)
 	}
+	x.startReporter()
 	if x.wantsTunnel() && !x.allowTunnel() {
 		x.localReply(&reply{status: 403, details: "upgrade_failed", close: x.req.Method == "CONNECT"})
 		return false
@@ -268,13 +269,14 @@ func (x *exchange) takeBuffered() error {
 // finish reports the exchange.
 func (x *exchange) finish() {
 	d := x.d
-	took := time.Duration(monotonic() - x.startMono)
+	took := sinceMono(x.startMono)
 	if e := d.Ended(); e != nil {
 		x.flags |= e.Flags
 	}
 	d.PeerMetrics.Request(d.Shard, x.status, x.flags, took)
 	d.PeerMetrics.Bytes(d.Shard, x.received, x.sent)
 	x.attempt.countBytes()
+	x.stopReporter()
 	x.log(telemetry.LogEnd)
 	if x.rec != nil {
 		x.rec.Release()
@@ -324,7 +326,7 @@ func (x *exchange) record() *telemetry.Record {
 	r.GRPCStatus = x.grpcStatus
 	r.DownstreamRemote = x.remoteAddr()
 	r.ResponseHeaders = x.resp
-	r.Duration = time.Duration(monotonic() - x.startMono)
+	r.Duration = sinceMono(x.startMono)
 	r.Code, r.CodeDetails = x.status, x.details
 	r.Flags |= x.flags
 	r.BytesReceived, r.BytesSent = x.received, x.sent

@@ -37,6 +37,8 @@ type bed struct {
 	metrics  *telemetry.Metrics
 	logPath  string
 
+	options Options // besides what start makes
+
 	tls   *tls.Config  // of the listener, nil for plaintext
 	table *route.Table // instead of inline routes
 
@@ -97,9 +99,9 @@ func (b *bed) cluster(name string, addrs ...string) {
 func (b *bed) start() *bed {
 	b.t.Helper()
 	logs := telemetry.NewLogs(b.metrics)
-	m, err := New(b.cfg, Options{
-		Clusters: b.clusters, Logs: logs, Metrics: b.metrics, Routes: func() *route.Table { return b.table },
-	})
+	o := b.options
+	o.Clusters, o.Logs, o.Metrics, o.Routes = b.clusters, logs, b.metrics, func() *route.Table { return b.table }
+	m, err := New(b.cfg, o)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -121,6 +123,9 @@ func (b *bed) start() *bed {
 			if b.tls != nil {
 				t, err := stream.ServerTLS(nc.(*net.TCPConn), nil, b.tls)
 				if err == nil {
+					if b.m.NeedsPeerChain() {
+						t.KeepPeerChain()
+					}
 					err = t.Handshake(ctx)
 				}
 				if err != nil {

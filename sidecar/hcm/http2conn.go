@@ -113,6 +113,7 @@ func (c *http2Conn) ServeStream(s *http2.Stream) {
 		if fault := recover(); fault != nil {
 			c.m.log.Error("serving a stream failed", "service", c.d.Service, "err", fault, "stack", string(debug.Stack()))
 			s.Reset(http2.InternalError)
+			x.stopReporter()
 			x.h2.close() // the rest of what the exchange holds may be in any state
 		}
 		if c.active.Add(-1) == 0 {

@@ -17,10 +17,8 @@ type reply struct {
 	details    string // for the access log
 	location   string
 	overloaded bool // the upstream is
-	// overloadedHere: we are.
-	overloadedHere bool
-	close          bool
-	filter         *filter.Reply // where a filter answers
+	close      bool
+	filter     *filter.Reply // where a filter answers
 }
 
 // localReply sends r. The connection goes on unless r says otherwise or the
@@ -45,7 +43,7 @@ func (x *exchange) localReply(r *reply) {
 	if r.overloaded {
 		f.AddID(message.XEnvoyOverloaded, "true")
 	}
-	if r.overloadedHere && x.m.cfg.AppendLocalOverload {
+	if x.m.cfg.AppendLocalOverload && x.flags&telemetry.FlagOverload != 0 {
 		f.Add("x-envoy-local-overloaded", "true")
 	}
 	if r.filter != nil && r.filter.Headers != nil {

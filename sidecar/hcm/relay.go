@@ -15,6 +15,7 @@ func (x *exchange) relay() {
 	x.mutateResponse()
 	x.filterResponse()
 	x.finishHeaders()
+	x.updateReporter()
 	if x.switched() {
 		x.relayTunnel()
 		return
@@ -144,6 +145,9 @@ func (x *exchange) requestRead() bool {
 // data passes bytes of the response's body on to the client, with last its end.
 func (x *exchange) data(p []byte, last bool, trailers *message.Fields) bool {
 	x.sent += int64(len(p))
+	if r := x.reporter; r != nil {
+		r.sent.Store(x.sent)
+	}
 	if err := x.client.data(x, p, last, trailers); err != nil {
 		x.clientFailed(err)
 		return false
