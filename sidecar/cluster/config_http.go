@@ -20,7 +20,7 @@ type HTTP struct {
 	// MaxResponseHeaders and MaxResponseHeaderKB bound a response's head.
 	MaxResponseHeaders, MaxResponseHeaderKB int
 	MaxStreamDuration                       time.Duration
-	HTTP1                                   HTTP1
+	HTTP1                                   HTTP1 `json:",omitzero"`
 	// HTTP2 are the codec's terms; nil is http2.Default. The limits above apply to
 	// it too.
 	HTTP2 *http2.Config

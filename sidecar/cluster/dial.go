@@ -113,6 +113,11 @@ func (p *pool) handshake(ctx context.Context, conn stream.Conn, name string, t *
 		if len(tc.NextProtos) == 0 {
 			tc.NextProtos = alpn
 		}
+		if t.AutoHostSNI {
+			if name := p.host.Hostname(); name != "" {
+				tc.ServerName = name
+			}
+		}
 		st, err := stream.ClientTLS(conn, tc)
 		if err == nil {
 			err = st.Handshake(ctx)
@@ -153,7 +158,7 @@ func (c *Cluster) OpenFor(ctx context.Context, source string, pc *PickContext, s
 // caller's to report.
 func (h *Host) OpenBytes(ctx context.Context, source string, s telemetry.Shard) (*Conn, error) {
 	own := h.cluster
-	p := h.pool(source)
+	p := h.pool(source, DefaultPriority)
 	cfg := own.cfg.Load()
 	limit := cfg.Limits.MaxConnections
 	n := own.conns.Add(1)

@@ -143,7 +143,7 @@ func (a *attempt) try() outcome {
 func (a *attempt) connect() (*cluster.Conn, error) {
 	x := a.x
 	if !x.terminate {
-		return a.host.Acquire(a.dial, x.d.Workload, x.req.Version == message.HTTP2, x.d.Shard)
+		return a.host.Acquire(a.dial, x.d.Workload, x.req.Version == message.HTTP2, x.priority(), x.d.Shard)
 	}
 	ctx, cancel := a.dialContext()
 	defer cancel()
@@ -271,6 +271,9 @@ func (a *attempt) send() outcome {
 		hard = min(hard, x.receiveBy())
 	}
 	x.dog.await(a.sentAt, hard, a.idle(), true)
+	if x.aside != nil && x.ctx.Err() != nil {
+		x.dog.bound(1) // it was interrupted before it was armed
+	}
 	if err := a.up.send(a); err != nil {
 		return a.broken(err)
 	}

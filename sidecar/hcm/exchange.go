@@ -82,11 +82,16 @@ type exchange struct {
 	xfcc       string // this hop's element of x-forwarded-client-cert
 	decided    bool
 	decision   authz.Decision
-	terminate  bool // a CONNECT ends here
-	tunnel     bool // the client asks to switch protocols, and may
-	local      bool // the answer is our own
-	closeAfter bool // an HTTP/1 connection ends with this exchange
-	responded  bool // bytes of the response are on the wire
+	terminate  bool        // a CONNECT ends here
+	mirrored   bool        // copies of the request were made, or were not to be
+	shadow     bool        // this is such a copy
+	outcome    outcome     // of an attempt beside another exchange
+	aside      func() bool // set where the exchange runs beside another; ends the watch over its context
+	tunnel     bool        // the client asks to switch protocols, and may
+	local      bool        // the answer is our own
+	lastHere   bool        // the connection is to take no request after this one
+	closeAfter bool        // an HTTP/1 connection ends with this exchange
+	responded  bool        // bytes of the response are on the wire
 
 	used    bool // since next
 	scratch []byte
@@ -149,8 +154,9 @@ func (x *exchange) next() {
 	x.ntried, x.attempts, x.retrying = 0, 0, nil
 	x.received, x.sent = 0, 0
 	x.flags, x.status, x.details = 0, 0, ""
-	x.terminate, x.decided, x.tunnel, x.local, x.closeAfter, x.responded = false, false, false, false, false, false
-	x.staleRetried, x.afterTimeout = false, false
+	x.lastHere, x.terminate, x.decided, x.tunnel, x.local, x.closeAfter, x.responded = false, false, false, false, false, false, false
+	x.staleRetried, x.afterTimeout, x.mirrored, x.shadow = false, false, false, false
+	x.aside = nil
 	x.decision = authz.Decision{}
 	x.peer, x.portSent, x.grpcStatus, x.resetCode = nil, "", "", 0
 	if cap(x.replyBody) > keepBuffer {
@@ -186,6 +192,11 @@ func (x *exchange) serve() {
 // admit runs everything that can answer without an upstream. It is true when the
 // request is to be forwarded.
 func (x *exchange) admit() bool {
+	if x.d.Shedding() {
+		x.flags |= telemetry.FlagOverload
+		x.localReply(&reply{status: 503, body: "overloaded", details: "overload", close: true})
+		return false
+	}
 	if !x.normalizePath() {
 		return false
 	}
@@ -277,6 +288,9 @@ func (x *exchange) finish() {
 	d.PeerMetrics.Bytes(d.Shard, x.received, x.sent)
 	x.attempt.countBytes()
 	x.stopReporter()
+	if x.attempts > 0 {
+		x.mirrors() // of a body that came in pieces, which is whole only now
+	}
 	x.log(telemetry.LogEnd)
 	if x.rec != nil {
 		x.rec.Release()

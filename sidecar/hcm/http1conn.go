@@ -33,6 +33,8 @@ type http1Conn struct {
 
 	requests int   // how many were begun
 	expires  int64 // when the connection is to take no more of them, 0 for never
+	idleBy   int64 // until when the next request must begin
+	parked   bool
 }
 
 func newHTTP1Conn(ctx context.Context, m *Manager, d *downstream.Conn) *http1Conn {
@@ -44,6 +46,7 @@ func newHTTP1Conn(ctx context.Context, m *Manager, d *downstream.Conn) *http1Con
 	if c.expires > 0 && !m.cfg.SafeMaxDuration {
 		c.dog.endBy(c.expires + m.drainGrace)
 	}
+	c.dog.parked = d
 	c.dog.start(m.timers, c)
 	return c
 }
@@ -62,6 +65,7 @@ func (c *http1Conn) serve() {
 	for {
 		framing, ok := c.readHead()
 		if !ok {
+			c.park()
 			return
 		}
 		if !c.handle(framing) {
@@ -71,11 +75,32 @@ func (c *http1Conn) serve() {
 	}
 }
 
+// park leaves an idle connection to the listener, where that is why waiting ended.
+// The watchdog goes on.
+func (c *http1Conn) park() {
+	if !c.dog.waiting.Load() || c.dog.cause.Load() != causePark || c.preface != nil {
+		return
+	}
+	if c.x != nil {
+		c.x.release()
+		c.x = nil
+	}
+	c.dog.parkBy.Store(0)
+	c.dog.await(monotonic(), c.idleBy, 0, false)
+	c.parked = true
+	c.d.Park(c.s)
+}
+
 // readHead waits for a request and reads its head into c.x.
 func (c *http1Conn) readHead() (http1.Framing, bool) {
 	now := monotonic()
+	if !c.parked {
+		c.idleBy = c.requestWait(now)
+	}
+	c.parked = false
 	c.dog.waiting.Store(true)
-	c.dog.await(now, c.requestWait(now), 0, false)
+	c.dog.parkBy.Store(now + parkAfter)
+	c.dog.await(now, c.idleBy, 0, false)
 	if c.x != nil && c.x.h1.in.len() > 0 {
 		c.begin() // a pipelined request is there already
 	}

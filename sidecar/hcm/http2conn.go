@@ -125,6 +125,9 @@ func (c *http2Conn) ServeStream(s *http2.Stream) {
 	x.dog, x.client = &x.h2.dog, &x.h2
 	x.h2.open(c, s)
 	x.serve()
+	if x.lastHere {
+		c.sc.Drain()
+	}
 	x.h2.close()
 	x.release()
 }

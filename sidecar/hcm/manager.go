@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -68,6 +69,11 @@ type Manager struct {
 	delayedClose   int64
 
 	date atomic.Pointer[dateLine]
+
+	// What runs beside exchanges ends with the manager.
+	background sync.WaitGroup
+	ctx        context.Context
+	stop       context.CancelFunc
 }
 
 var _ downstream.Handler = (*Manager)(nil)
@@ -138,6 +144,7 @@ func New(cfg *Config, o Options) (*Manager, error) {
 	if m.http2, err = m.http2Config(); err != nil {
 		return nil, err
 	}
+	m.ctx, m.stop = context.WithCancel(context.Background())
 	if m.timers == nil {
 		m.timers, m.ownTimer = NewTimers(), true
 	}
@@ -146,6 +153,8 @@ func New(cfg *Config, o Options) (*Manager, error) {
 
 // Close releases what the manager opened. No connection may be served any more.
 func (m *Manager) Close() error {
+	m.stop()
+	m.background.Wait()
 	m.workers.Close()
 	m.access.Close()
 	if m.ownTimer {
@@ -167,9 +176,16 @@ func (m *Manager) ServeStream(ctx context.Context, d *downstream.Conn) {
 		m.serveHTTP2(ctx, d, d.Stream)
 		return
 	}
-	c := newHTTP1Conn(ctx, m, d)
-	d.OnDrain(c)
+	c, held := d.Held.(*http1Conn)
+	if !held {
+		c = newHTTP1Conn(ctx, m, d)
+		d.Held = c
+		d.OnDrain(c)
+	}
 	c.serve()
+	if c.parked {
+		return
+	}
 	d.OnDrain(nil)
 	preface := c.preface
 	c.end()

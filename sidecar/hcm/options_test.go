@@ -518,3 +518,34 @@ func TestPeerChainIsKept(t *testing.T) {
 		_ = nc.Close()
 	}
 }
+
+// TestOldConnectionsLeave: after an update of the listener took a cluster away, the
+// connections that would use it end; before, they only answer.
+func TestOldConnectionsLeave(t *testing.T) {
+	b := newBed(t)
+	b.route().Forward.Cluster = "gone"
+	b.start()
+	c := b.dial()
+	if resp, _ := c.do(simpleGet); resp.StatusCode != 503 || resp.Close {
+		t.Error(resp.StatusCode, resp.Close)
+	}
+	cc := b.http2Dial()
+	_ = b.get(cc)
+	b.mu.Lock()
+	for _, d := range b.conns {
+		d.Supersede()
+	}
+	b.mu.Unlock()
+	if resp, _ := c.do(simpleGet); resp.StatusCode != 503 || !resp.Close {
+		t.Error(resp.StatusCode, resp.Close)
+	}
+	c.closed()
+	var err error
+	for range 200 {
+		if err = b.get(cc); errors.Is(err, http2.ErrRefused) {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Error(err)
+}

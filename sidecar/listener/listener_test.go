@@ -17,6 +17,8 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/tcp"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
@@ -111,6 +113,42 @@ func TestNewDenyClosesLiveConnection(t *testing.T) {
 	}
 	if err := roundTrip(dial(t, m, "l")); err == nil {
 		t.Error("a new connection is served")
+	}
+}
+
+// TestNewDenyOfRequestsClosesLiveConnection: a peer that may not ask for anything any
+// more loses its connection, and with it the streams there; one that may still ask for
+// something keeps it, and so does one that was never allowed to: it is told so.
+func TestNewDenyOfRequestsClosesLiveConnection(t *testing.T) {
+	with := func(action authz.Action, permission authz.Permission) *Config {
+		c := echoConfig("l")
+		c.Chains[0].TCP, c.Chains[0].HTTP = nil, &hcm.Config{RBAC: []authz.NetworkFilter{{Rules: &authz.Rules{Action: action,
+			Policies: []authz.Policy{{Name: "p", Permissions: []authz.Permission{permission}, Principals: []authz.Principal{{Any: true}}}}}}}}
+		return c
+	}
+	path := "/a"
+	onPath, all := authz.Permission{URLPath: &route.StringMatch{Exact: &path}}, authz.Permission{Any: true}
+	m := newTestManager(t, nil)
+	mustApply(t, m, with(authz.Allow, all))
+	c := dial(t, m, "l")
+	if err := roundTrip(c); err != nil {
+		t.Fatal(err)
+	}
+	mustApply(t, m, with(authz.Deny, onPath))
+	if err := roundTrip(c); err != nil {
+		t.Fatalf("a connection that may still be of use: %v", err)
+	}
+	mustApply(t, m, with(authz.Deny, all))
+	if err := roundTrip(c); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the denied connection lives: %v", err)
+	}
+	c = dial(t, m, "l")
+	if err := roundTrip(c); err != nil {
+		t.Fatal(err)
+	}
+	mustApply(t, m, with(authz.Deny, all))
+	if err := roundTrip(c); err != nil {
+		t.Errorf("a connection that nothing changed for: %v", err)
 	}
 }
 
@@ -259,7 +297,7 @@ func TestPortInUseNamesTheHolder(t *testing.T) {
 func TestCloseDoesNotWaitForASilentPeer(t *testing.T) {
 	m := newTestManager(t, nil)
 	cfg := echoConfig("l")
-	cfg.TLSInspector = true
+	cfg.Filters = []Filter{{TLSInspector: true}}
 	mustApply(t, m, cfg)
 	dial(t, m, "l")
 	began := time.Now()
@@ -272,7 +310,7 @@ func TestCloseDoesNotWaitForASilentPeer(t *testing.T) {
 func TestInspectorLeavesTheBytes(t *testing.T) {
 	m := newTestManager(t, nil)
 	cfg := echoConfig("l")
-	cfg.TLSInspector = true
+	cfg.Filters = []Filter{{TLSInspector: true}}
 	cfg.Chains[0].Match.ServerNames = []string{"a.example"}
 	mustApply(t, m, cfg)
 	c := dial(t, m, "l")
@@ -293,7 +331,7 @@ func TestInspectorLeavesTheBytes(t *testing.T) {
 func TestSocketsAreInheritedAndStaleOnesRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	a := NewSockets(nil)
-	s, err := a.Listen("l", "unix", path)
+	s, err := a.Listen("l", 0, Address{Network: "unix", Address: path})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -303,7 +341,7 @@ func TestSocketsAreInheritedAndStaleOnesRemoved(t *testing.T) {
 	}
 	_ = s.Close()
 	b := NewSockets(nil, Inherited{Owner: "l", Network: "unix", Address: path, File: f})
-	s, err = b.Listen("l", "unix", path)
+	s, err = b.Listen("l", 0, Address{Network: "unix", Address: path})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -314,14 +352,14 @@ func TestSocketsAreInheritedAndStaleOnesRemoved(t *testing.T) {
 	_ = c.Close()
 	s.stream.(*net.UnixListener).SetUnlinkOnClose(false)
 	_ = s.Close() // leaves a stale file
-	if s, err = b.Listen("l", "unix", path); err != nil {
+	if s, err = b.Listen("l", 0, Address{Network: "unix", Address: path}); err != nil {
 		t.Fatalf("a stale file: %v", err)
 	}
 	_ = s.Close()
 	if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Listen("l", "unix", path); err == nil || !strings.Contains(err.Error(), "not a socket") {
+	if _, err := b.Listen("l", 0, Address{Network: "unix", Address: path}); err == nil || !strings.Contains(err.Error(), "not a socket") {
 		t.Errorf("a file that is no socket: %v", err)
 	}
 }

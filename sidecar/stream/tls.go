@@ -26,6 +26,8 @@ type TLS struct {
 	full bool
 	// keep: Info is to have the peer's certificates.
 	keep bool
+	// watch is the last wait for the socket.
+	watch atomic.Pointer[Watch]
 }
 
 // ServerTLS and ClientTLS wrap a socket; Handshake must follow. prefix are bytes
@@ -60,6 +62,7 @@ func (t *TLS) Handshake(ctx context.Context) error {
 	if t.keep {
 		t.info.PeerChain = t.tls.ConnectionState().PeerCertificates
 	}
+	releaseHandshake(t.tls)
 	return nil
 }
 
@@ -89,8 +92,15 @@ func (t *TLS) KeepPeerChain() { t.keep = true }
 // called before the stream is handed on.
 func (t *TLS) SetOwnID(id string) { t.info.OwnID = id }
 
-// State is the handshake's result.
-func (t *TLS) State() tls.ConnectionState { return t.tls.ConnectionState() }
+// ForgetPeer takes back what the handshake said of the peer, where nothing vouches
+// for it. It is called before the stream is handed on.
+func (t *TLS) ForgetPeer() {
+	t.info.PeerID, t.info.PeerCertHash, t.info.PeerSigner, t.info.PeerNotAfter = "", "", "", time.Time{}
+}
+
+// SetAddrs notes the addresses that a proxy in front has told of. It is called
+// before the stream is handed on.
+func (t *TLS) SetAddrs(local, remote net.Addr) { t.info.Local, t.info.Remote = local, remote }
 
 // Read implements Stream.
 func (t *TLS) Read(p []byte) (int, error) {
@@ -183,7 +193,11 @@ func (t *TLS) CloseWrite() error {
 }
 
 // Close implements Stream.
-func (t *TLS) Close() error { return t.tls.Close() }
+func (t *TLS) Close() error {
+	err := t.tls.Close()
+	t.watch.Load().closed()
+	return err
+}
 
 // SetDeadline implements Stream.
 func (t *TLS) SetDeadline(d time.Time) error { return t.tls.SetDeadline(d) }
@@ -209,6 +223,16 @@ func (t *TLS) Quiet() bool {
 	n, err := t.readNow(t.one[:])
 	t.have = n > 0
 	return n == 0 && err == errWouldBlock
+}
+
+// Pollable implements Pollable.
+func (t *TLS) Pollable(w *Watch) syscall.RawConn {
+	t.watch.Store(w)
+	if !t.Quiet() {
+		return nil
+	}
+	releaseBuffers(t.tls)
+	return t.raw.raw
 }
 
 // Gone implements Prober.
