@@ -204,7 +204,7 @@ func (x *exchange) admit() bool {
 	x.identifyClient()
 	x.selectRoute()
 	if x.m.cfg.LogStart {
-		x.log(telemetry.LogStart)
+		x.log(telemetry.LogStart, sinceMono(x.startMono))
 	}
 	x.startReporter()
 	if x.wantsTunnel() && !x.allowTunnel() {
@@ -291,7 +291,7 @@ func (x *exchange) finish() {
 	if x.attempts > 0 {
 		x.mirrors() // of a body that came in pieces, which is whole only now
 	}
-	x.log(telemetry.LogEnd)
+	x.log(telemetry.LogEnd, took)
 	if x.rec != nil {
 		x.rec.Release()
 		x.rec = nil
@@ -300,12 +300,12 @@ func (x *exchange) finish() {
 }
 
 // log writes the exchange to the access log, for an occasion.
-func (x *exchange) log(t telemetry.LogType) {
+func (x *exchange) log(t telemetry.LogType, took time.Duration) {
 	if x.m.access == nil {
 		return
 	}
 	r := x.record()
-	r.Type = t
+	r.Type, r.Duration = t, took
 	x.m.access.Log(r)
 }
 
@@ -340,7 +340,6 @@ func (x *exchange) record() *telemetry.Record {
 	r.GRPCStatus = x.grpcStatus
 	r.DownstreamRemote = x.remoteAddr()
 	r.ResponseHeaders = x.resp
-	r.Duration = sinceMono(x.startMono)
 	r.Code, r.CodeDetails = x.status, x.details
 	r.Flags |= x.flags
 	r.BytesReceived, r.BytesSent = x.received, x.sent

@@ -103,7 +103,7 @@ func newReplyForm(c *ReplyFormat) (*replyForm, error) {
 func (x *exchange) rewriteReply(body string) string {
 	rules, f := x.m.replies, &x.resp.Fields
 	rec := x.record()
-	rec.LocalReply = body
+	rec.LocalReply, rec.Duration = body, sinceMono(x.startMono)
 	form := rules.body
 	for i := range rules.mappers {
 		m := &rules.mappers[i]

@@ -65,7 +65,7 @@ func (x *exchange) relayTunnel() {
 	}
 	x.startPump(x.attempt.up)
 	if x.m.cfg.LogTunnels {
-		x.log(telemetry.LogTunnelStarted)
+		x.log(telemetry.LogTunnelStarted, sinceMono(x.startMono))
 	}
 	x.relayBody(x.resp.Body)
 }

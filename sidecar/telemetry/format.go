@@ -15,7 +15,7 @@ import (
 const DefaultTextFormat = `[%START_TIME%] %HAUBERK_DIRECTION% "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" ` +
 	`%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %BYTES_RECEIVED% %BYTES_SENT% %DURATION% ` +
 	`authority="%REQ(:AUTHORITY)%" request_id="%REQ(X-REQUEST-ID)%" ` +
-	`src=%DOWNSTREAM_REMOTE_ADDRESS% src.id="%HAUBERK_SRC_ID%" dst=%DOWNSTREAM_LOCAL_ADDRESS% dst.id="%HAUBERK_DST_ID%" ` +
+	`src=%DOWNSTREAM_DIRECT_REMOTE_ADDRESS% src.id="%HAUBERK_SRC_ID%" dst=%DOWNSTREAM_LOCAL_ADDRESS% dst.id="%HAUBERK_DST_ID%" ` +
 	`service=%HAUBERK_SERVICE% decision=%HAUBERK_DECISION% rule="%HAUBERK_RULE%" route="%ROUTE_NAME%" ` +
 	`cluster=%UPSTREAM_CLUSTER% upstream=%UPSTREAM_HOST% retries=%HAUBERK_RETRIES% ` +
 	`closed="%CONNECTION_TERMINATION_DETAILS%" err="%HAUBERK_FAILURE%"`
@@ -38,7 +38,7 @@ func DefaultJSONFields() map[string]string {
 		"bytes_recv":   "%BYTES_RECEIVED%",
 		"bytes_sent":   "%BYTES_SENT%",
 		"duration_ms":  "%DURATION%",
-		"src.addr":     "%DOWNSTREAM_REMOTE_ADDRESS%",
+		"src.addr":     "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
 		"src.id":       "%HAUBERK_SRC_ID%",
 		"dst.addr":     "%DOWNSTREAM_LOCAL_ADDRESS%",
 		"dst.id":       "%HAUBERK_DST_ID%",
