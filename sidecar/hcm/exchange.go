@@ -306,7 +306,9 @@ func (x *exchange) log(t telemetry.LogType, took time.Duration) {
 	}
 	r := x.record()
 	r.Type, r.Duration = t, took
-	x.d.Conclude(r)
+	if t == telemetry.LogEnd {
+		x.d.Conclude(r)
+	}
 	x.m.access.Log(r)
 }
 

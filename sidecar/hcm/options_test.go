@@ -99,7 +99,7 @@ func TestMaxConnectionDuration(t *testing.T) {
 		t.Error("an old connection goes on")
 	}
 	idle.closed()
-	if d := time.Since(begin); d < 300*time.Millisecond || d > 3*time.Second {
+	if d := time.Since(begin); d < 250*time.Millisecond || d > 3*time.Second {
 		t.Errorf("an idle connection ended after %v", d)
 	}
 	cc := b.http2Dial()
