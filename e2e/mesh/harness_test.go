@@ -175,7 +175,17 @@ func (p *proc) kill() {
 
 func (m *mesh) entry(e consulapi.ConfigEntry) {
 	m.t.Helper()
-	if _, _, err := m.catalog.ConfigEntries().Set(e, nil); err != nil {
+	write := func() error {
+		_, _, err := m.catalog.ConfigEntries().Set(e, nil)
+		return err
+	}
+	err := write()
+	// A Consul that has just elected its leader is not done with its own affairs.
+	for end := time.Now().Add(10 * time.Second); err != nil && strings.Contains(err.Error(), "read only while being upgraded") && time.Now().Before(end); {
+		time.Sleep(20 * time.Millisecond)
+		err = write()
+	}
+	if err != nil {
 		m.t.Fatalf("write %s/%s: %v", e.GetKind(), e.GetName(), err)
 	}
 }
