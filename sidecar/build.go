@@ -101,7 +101,7 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 		s.overload = overload.New(cfg.Bootstrap.Overload, overload.Options{Accept: func(yes bool) { s.listeners.Accept(yes) }, Log: cfg.Log})
 	}
 	if cfg.Bootstrap != nil {
-		h.cluster = cfg.Bootstrap.Node.Cluster
+		h.cluster, h.node = cfg.Bootstrap.Node.Cluster, cfg.Bootstrap.Node.ID
 	}
 	s.sockets = listener.NewSockets(cfg.Log, cfg.Inherited...)
 	s.listeners = listener.NewManager(listener.Options{
@@ -180,7 +180,7 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	var err error
 	select {
 	case <-ctx.Done():
-		err = s.drain()
+		s.drain()
 	case <-s.quitting.Done():
 	case err = <-failed:
 	}
@@ -191,15 +191,29 @@ func (s *Sidecar) Run(ctx context.Context) error {
 
 // drain lets what is under way finish. The streams of the control plane and the
 // renewal of identities go on meanwhile.
-func (s *Sidecar) drain() error {
+func (s *Sidecar) drain() {
 	s.log.Info("draining", "limit", s.cfg.DrainTime)
 	s.metrics.Draining.With().Set(1)
-	s.trigger.Drain(time.Now().Add(s.cfg.DrainTime))
-	return s.settle(s.quitting, s.cfg.DrainTime, func() int { return len(s.listeners.Conns()) })
+	until := time.Now().Add(s.cfg.DrainTime)
+	s.trigger.Drain(until)
+	left := func() int { return int(s.listeners.Serving()) }
+	// Who has not heard of the end yet still connects. Those are served at first, and
+	// refused while there is time for what they began; at the end nobody is cut off.
+	s.settle(s.quitting, s.cfg.DrainTime/2, left)
+	s.listeners.StopAccepting()
+	s.settled(s.quitting, time.Until(until), left)
 }
 
-// settle waits until there are no connections, for a bounded time.
-func (s *Sidecar) settle(ctx context.Context, limit time.Duration, left func() int) error {
+// settled is settle, and says so when connections are left.
+func (s *Sidecar) settled(ctx context.Context, limit time.Duration, left func() int) {
+	if !s.settle(ctx, limit, left) {
+		s.log.Warn("drain ended with connections open", "connections", left())
+	}
+}
+
+// settle waits until there are no connections, for a bounded time; it is false when
+// some are left.
+func (s *Sidecar) settle(ctx context.Context, limit time.Duration, left func() int) bool {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -208,11 +222,10 @@ func (s *Sidecar) settle(ctx context.Context, limit time.Duration, left func() i
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			s.log.Warn("drain ended with connections open", "connections", left())
-			return nil
+			return false
 		}
 	}
-	return nil
+	return true
 }
 
 // discover keeps the stream to a control plane.
@@ -244,7 +257,7 @@ func (s *Sidecar) discover(ctx context.Context) error {
 
 // capabilities are what this build can honour; the control plane withholds the
 // rest.
-var capabilities = []string{names.CapRBAC, names.CapHTTP2, names.CapTunnel, names.CapRingHash, names.CapMaglev, names.CapOutlierDetection, names.CapRetries}
+var capabilities = []string{names.CapRBAC, names.CapHTTP2, names.CapTunnel, names.CapRingHash, names.CapMaglev, names.CapConnectionHash, names.CapConnectionLimit, names.CapListenerLog, names.CapOutlierDetection, names.CapRetries}
 
 func (s *Sidecar) node() client.Node {
 	n := client.Node{ID: s.cfg.Node, Version: s.cfg.Version, Features: capabilities}
