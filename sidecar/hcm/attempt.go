@@ -98,7 +98,7 @@ func (a *attempt) run() outcome {
 	return a.try()
 }
 
-// choose picks a host and counts the request there; responded says that it did.
+// choose picks a host, which then has the request; responded says that it did.
 func (a *attempt) choose() outcome {
 	x := a.x
 	x.pick.Avoid = x.tried[:x.ntried]
@@ -109,9 +109,6 @@ func (a *attempt) choose() outcome {
 	a.host = h
 	x.noteTried(h)
 	a.remote = h.Addr()
-	if !h.Cluster().StartRequestAt(x.priority(), x.d.Shard) {
-		return overflow
-	}
 	h.Begin()
 	return responded
 }
@@ -126,8 +123,14 @@ func (a *attempt) try() outcome {
 	x.prepareAttempt(h.Hostname())
 	conn, err := a.connect()
 	if err != nil {
-		a.leaveHost()
+		h.End()
 		return a.connectFailure(err)
+	}
+	// Until here the request was pending.
+	if !h.Cluster().StartRequestAt(x.priority(), x.d.Shard) {
+		conn.Release()
+		h.End()
+		return overflow
 	}
 	o := a.exchange(conn)
 	if o == responded {
@@ -221,7 +224,8 @@ func (a *attempt) connectFailure(err error) outcome {
 		}
 	}
 	switch kind {
-	case cluster.OverflowConnections, cluster.OverflowPending, cluster.OverflowRequests:
+	case cluster.OverflowPending:
+		a.remote = nil // the request never got as far as the host
 		return overflow
 	case cluster.Canceled:
 		if a.x.ctx.Err() != nil {

@@ -306,9 +306,7 @@ func (x *exchange) log(t telemetry.LogType, took time.Duration) {
 	}
 	r := x.record()
 	r.Type, r.Duration = t, took
-	if t == telemetry.LogEnd {
-		x.d.Conclude(r)
-	}
+	x.d.Conclude(r)
 	x.m.access.Log(r)
 }
 
