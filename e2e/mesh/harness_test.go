@@ -175,18 +175,16 @@ func (p *proc) kill() {
 
 func (m *mesh) entry(e consulapi.ConfigEntry) {
 	m.t.Helper()
-	write := func() error {
+	for began := time.Now(); ; {
 		_, _, err := m.catalog.ConfigEntries().Set(e, nil)
-		return err
-	}
-	err := write()
-	// A Consul that has just elected its leader is not done with its own affairs.
-	for end := time.Now().Add(10 * time.Second); err != nil && strings.Contains(err.Error(), "read only while being upgraded") && time.Now().Before(end); {
-		time.Sleep(20 * time.Millisecond)
-		err = write()
-	}
-	if err != nil {
-		m.t.Fatalf("write %s/%s: %v", e.GetKind(), e.GetName(), err)
+		switch {
+		case err == nil:
+			return
+		case strings.Contains(err.Error(), "read only while being upgraded") && time.Since(began) < 30*second:
+			time.Sleep(100 * time.Millisecond) // a young leader takes no intentions yet
+		default:
+			m.t.Fatalf("write %s/%s: %v", e.GetKind(), e.GetName(), err)
+		}
 	}
 }
 
