@@ -231,10 +231,15 @@ func (x *exchange) normalizePath() bool {
 	return true
 }
 
-// refuseBody answers a request whose body is known to be malformed before anything of
-// it was sent on: an origin that answers early must not hide the refusal.
+// refuseBody ends a request whose body is known to be broken before anything of it was
+// sent on: an origin that answers early must not hide the refusal, nor act on half of a
+// malformed message.
 func (x *exchange) refuseBody(err error) {
-	status, reason, _ := refusal(err)
+	status, reason, ok := refusal(err)
+	if !ok {
+		x.clientFailed(err)
+		return
+	}
 	if x.m.metrics != nil {
 		x.m.metrics.ProtocolErrors.With("downstream", reason).Inc(x.d.Shard)
 	}
@@ -243,7 +248,7 @@ func (x *exchange) refuseBody(err error) {
 }
 
 // takeBuffered makes the part of the body that has arrived the payload. It returns
-// the error of a body that is refused; others show again to whoever reads on.
+// the error of a body that is known to be broken.
 func (x *exchange) takeBuffered() error {
 	x.keep = true
 	body := x.req.Body
@@ -255,10 +260,7 @@ func (x *exchange) takeBuffered() error {
 	for !x.complete && body.Ready() {
 		data, last, err := body.Next()
 		if err != nil {
-			if _, _, ok := refusal(err); ok {
-				return err
-			}
-			return nil
+			return err
 		}
 		x.received += int64(len(data))
 		if last && len(x.store) == 0 {
