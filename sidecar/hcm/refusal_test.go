@@ -31,7 +31,9 @@ func TestBodyRefusedBeforeItIsForwarded(t *testing.T) {
 func TestContentBehindLengthZero(t *testing.T) {
 	for _, byStream := range []bool{false, true} {
 		for _, later := range []bool{false, true} {
-			b := newBed(t, httpOrigin(t, func(http.ResponseWriter, *http.Request) { t.Errorf("by stream %v, later %v: the origin was asked", byStream, later) }))
+			b := newBed(t, httpOrigin(t, func(http.ResponseWriter, *http.Request) {
+				t.Errorf("by stream %v, later %v: the origin was asked", byStream, later)
+			}))
 			b.cfg.HTTP2 = http2.Default()
 			b.cfg.HTTP2.MalformedEndsConnection = !byStream
 			b.start()
