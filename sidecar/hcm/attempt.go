@@ -63,6 +63,7 @@ type trace struct {
 	peer, own       string
 	tls             uint16
 	failure         string
+	dialErr         error // of the connection that could not be made
 }
 
 func (a *attempt) init(x *exchange) {
@@ -196,7 +197,7 @@ func (a *attempt) connectFailure(err error) outcome {
 	if errors.As(err, &e) {
 		kind = e.Kind
 		if e.Err != nil {
-			a.failure = e.Err.Error()
+			a.failure, a.dialErr = e.Err.Error(), e.Err
 		}
 	}
 	switch kind {

@@ -4,10 +4,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/filter"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
-	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
-
-const flagDownstreamProtocol = telemetry.FlagDownstreamProtocolError
 
 // reply is an answer of our own. Its body is fixed text: nothing of the request and
 // nothing of an error is told to a client.
@@ -15,6 +12,7 @@ type reply struct {
 	status     int
 	body       string
 	details    string // for the access log
+	reason     string // a codec's, for counters
 	location   string
 	overloaded bool
 	close      bool
