@@ -164,6 +164,10 @@ func (c *Cluster) OpenFor(ctx context.Context, source string, pc *PickContext, s
 	conn, err := p.openBytes(ctx, s)
 	if err != nil {
 		h.Report(OutcomeConnect)
+		var e *Error
+		if errors.As(err, &e) {
+			e.Addr = h.Addr()
+		}
 		return nil, err
 	}
 	h.Report(200)
