@@ -177,7 +177,7 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	var err error
 	select {
 	case <-ctx.Done():
-		err = s.drain()
+		s.drain()
 	case <-s.quitting.Done():
 	case err = <-failed:
 	}
@@ -188,15 +188,29 @@ func (s *Sidecar) Run(ctx context.Context) error {
 
 // drain lets what is under way finish. The streams of the control plane and the
 // renewal of identities go on meanwhile.
-func (s *Sidecar) drain() error {
+func (s *Sidecar) drain() {
 	s.log.Info("draining", "limit", s.cfg.DrainTime)
 	s.metrics.Draining.With().Set(1)
-	s.trigger.Drain(time.Now().Add(s.cfg.DrainTime))
-	return s.settle(s.quitting, s.cfg.DrainTime, func() int { return len(s.listeners.Conns()) })
+	until := time.Now().Add(s.cfg.DrainTime)
+	s.trigger.Drain(until)
+	left := func() int { return int(s.listeners.Serving()) }
+	// Who has not heard of the end yet still connects. Those are served at first, and
+	// refused while there is time for what they began; at the end nobody is cut off.
+	s.settle(s.quitting, s.cfg.DrainTime/2, left)
+	s.listeners.StopAccepting()
+	s.settled(s.quitting, time.Until(until), left)
 }
 
-// settle waits until there are no connections, for a bounded time.
-func (s *Sidecar) settle(ctx context.Context, limit time.Duration, left func() int) error {
+// settled is settle, and says so when connections are left.
+func (s *Sidecar) settled(ctx context.Context, limit time.Duration, left func() int) {
+	if !s.settle(ctx, limit, left) {
+		s.log.Warn("drain ended with connections open", "connections", left())
+	}
+}
+
+// settle waits until there are no connections, for a bounded time; it is false when
+// some are left.
+func (s *Sidecar) settle(ctx context.Context, limit time.Duration, left func() int) bool {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -205,11 +219,10 @@ func (s *Sidecar) settle(ctx context.Context, limit time.Duration, left func() i
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			s.log.Warn("drain ended with connections open", "connections", left())
-			return nil
+			return false
 		}
 	}
-	return nil
+	return true
 }
 
 // discover keeps the stream to a control plane.

@@ -207,10 +207,11 @@ func (v *view) Drain(ctx context.Context, inbound bool, wait time.Duration) erro
 	if !inbound {
 		s.metrics.Draining.With().Set(1)
 		s.trigger.Drain(time.Now().Add(wait))
-		return s.settle(ctx, wait, func() int { return len(s.listeners.Conns()) })
+		s.settled(ctx, wait, func() int { return len(s.listeners.Conns()) })
+		return nil
 	}
 	s.state.drainInbound()
-	return s.settle(ctx, wait, func() int {
+	s.settled(ctx, wait, func() int {
 		n := 0
 		for _, c := range s.listeners.Conns() {
 			if c.Direction == telemetry.Direction(listener.Inbound) {
@@ -219,6 +220,7 @@ func (v *view) Drain(ctx context.Context, inbound bool, wait time.Duration) erro
 		}
 		return n
 	})
+	return nil
 }
 
 // Quit ends the process.

@@ -217,14 +217,22 @@ func (c *Conn) NewRecord() *telemetry.Record {
 		r.Denied, r.Rule = !d.Allowed, d.Rule
 		r.ShadowDenied, r.ShadowRule = d.ShadowDenied, d.ShadowRule
 	}
-	if e := c.Ended(); e != nil {
-		r.Flags |= e.Flags
-		r.ConnectionTermination = e.Reason
-		if e.Rule != "" {
-			r.Denied, r.Rule = true, e.Rule
-		}
-	}
+	c.Conclude(r)
 	return r
+}
+
+// Conclude puts into a record why the sidecar ended the connection, if it did: that
+// stands above what was decided when the exchange began.
+func (c *Conn) Conclude(r *telemetry.Record) {
+	e := c.Ended()
+	if e == nil {
+		return
+	}
+	r.Flags |= e.Flags
+	r.ConnectionTermination = e.Reason
+	if e.Rule != "" {
+		r.Denied, r.Rule = true, e.Rule
+	}
 }
 
 // Authorize puts a decision over a request into its record.

@@ -277,6 +277,7 @@ func (x *exchange) finish() {
 	if x.m.access != nil {
 		r := x.record()
 		r.Duration = took
+		d.Conclude(r)
 		x.m.access.Log(r)
 	}
 	if x.rec != nil {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -233,6 +234,28 @@ func TestRemoveDrainsThenCloses(t *testing.T) {
 	}
 	if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("the connection outlives the drain time: %v", err)
+	}
+}
+
+// TestStopAccepting: who connects afterwards is refused, and what there is goes on.
+func TestStopAccepting(t *testing.T) {
+	m := newTestManager(t, nil)
+	mustApply(t, m, echoConfig("l"))
+	addr := m.Addrs()["l"].String()
+	c := dial(t, m, "l")
+	if err := roundTrip(c); err != nil {
+		t.Fatal(err)
+	}
+	m.StopAccepting()
+	if _, err := net.Dial("tcp", addr); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("a new connection: %v", err)
+	}
+	if err := roundTrip(c); err != nil || m.Serving() != 1 {
+		t.Errorf("the connection that there was: %v, %d served", err, m.Serving())
+	}
+	_ = c.Close()
+	for m.Serving() != 0 {
+		runtime.Gosched()
 	}
 }
 

@@ -276,6 +276,27 @@ func (m *Manager) Conns() []*downstream.Conn {
 	return out
 }
 
+// Serving is how many connections there are, those that still shake hands included.
+func (m *Manager) Serving() (n int64) {
+	for _, l := range m.all() {
+		l.mu.Lock()
+		n += l.open
+		l.mu.Unlock()
+	}
+	return n
+}
+
+// StopAccepting gives the sockets up for good and keeps the connections: whoever
+// connects now is refused at once, and may try somebody else.
+func (m *Manager) StopAccepting() {
+	m.apply.Lock()
+	defer m.apply.Unlock()
+	for _, l := range m.all() {
+		l.stopAccepting()
+		l.closeSockets()
+	}
+}
+
 // all are the listeners, removed ones with connections included.
 func (m *Manager) all() []*listener {
 	m.mu.Lock()
