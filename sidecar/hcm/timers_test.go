@@ -71,3 +71,64 @@ func TestTimers(t *testing.T) {
 		ts.remove(tb)
 	})
 }
+
+// left is a client that reports by itself that it has left.
+type left struct {
+	nobody
+	interrupted chan struct{}
+}
+
+func (*left) gone() bool   { return true }
+func (l *left) interrupt() { close(l.interrupted) }
+
+// A client that left when nothing was armed is noticed by whoever waits next.
+func TestWatchdogLateToTheDeparture(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ts := NewTimers()
+		defer ts.Close()
+		c := &left{interrupted: make(chan struct{})}
+		var dog watchdog
+		dog.start(ts, c)
+		defer dog.stop()
+		began := time.Now()
+		dog.await(monotonic(), monotonic()+int64(time.Hour), 0, true)
+		<-c.interrupted
+		if took := time.Since(began); took > time.Second || dog.cause.Load() != causeGone {
+			t.Errorf("noticed after %v, cause %d", took, dog.cause.Load())
+		}
+	})
+}
+
+// eager is hastened while it looks whether it is due.
+type eager struct {
+	t     *timer
+	looks int
+	woken chan struct{}
+}
+
+func (e *eager) due(now int64) (bool, int64) {
+	e.looks++
+	if e.looks == 1 {
+		e.t.hasten(1)
+	}
+	return e.looks > 1, now + int64(time.Hour)
+}
+
+func (e *eager) wake() { close(e.woken) }
+
+func TestTimerHastenedWhileItLooks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ts := NewTimers()
+		defer ts.Close()
+		e := &eager{t: &timer{}, woken: make(chan struct{})}
+		e.t.owner = e
+		ts.add(e.t)
+		defer ts.remove(e.t)
+		began := time.Now()
+		e.t.set(1)
+		<-e.woken
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("overlooked for %v", took)
+		}
+	})
+}

@@ -88,6 +88,10 @@ func (w *watchdog) await(now, hard, idle int64, watch bool) {
 	if w.timer.set(w.nextLook(now)) {
 		w.resume()
 	}
+	// A client that reports its leaving may have done so when nothing was armed.
+	if watch && !w.client.polled() && w.client.gone() {
+		w.look()
+	}
 }
 
 // calm disarms the watchdog.
