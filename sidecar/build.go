@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -100,7 +101,7 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 		s.overload = overload.New(cfg.Bootstrap.Overload, overload.Options{Accept: func(yes bool) { s.listeners.Accept(yes) }, Log: cfg.Log})
 	}
 	if cfg.Bootstrap != nil {
-		h.cluster = cfg.Bootstrap.Node.Cluster
+		h.cluster, h.node = cfg.Bootstrap.Node.Cluster, cfg.Bootstrap.Node.ID
 	}
 	s.sockets = listener.NewSockets(cfg.Log, cfg.Inherited...)
 	s.listeners = listener.NewManager(listener.Options{
@@ -112,10 +113,12 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 		metrics: s.metrics, warmUp: cfg.WarmUp, wanted: s.want, checkTLS: s.tls.check,
 	})
 	if cfg.Bootstrap != nil {
+		// Reading a file takes several times the memory of what it says. What is
+		// made of it fills the holes that the reading left, if they are known.
+		runtime.GC()
 		if err = s.state.load(cfg.Bootstrap); err != nil {
 			return nil, err
 		}
-		// Reading a file takes several times the memory of what it says.
 		debug.FreeOSMemory()
 	}
 	s.metrics.TrustAge.Collect(s.trustAge)

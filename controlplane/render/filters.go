@@ -35,6 +35,7 @@ const (
 	inspectTimeout    = 15 * time.Second
 	headersTimeout    = 15 * time.Second
 	idleConnection    = time.Hour
+	drainConnection   = time.Second
 	tcpConnectTries   = 3
 	maxRequestHeaders = 60 // KiB, Envoy's default
 )
@@ -150,6 +151,10 @@ func (e *Environment) httpManager(m manager) (*listenerv3.Filter, error) {
 		out.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Uri: true}
 	}
 	if m.http2 {
+		// What came with HTTP/2; a sidecar without it does these things unasked.
+		out.DrainTimeout = duration(drainConnection)
+		out.Proxy_100Continue = true
+		out.HttpProtocolOptions = &corev3.Http1ProtocolOptions{EnableTrailers: true, AllowCustomMethods: true}
 		out.Http2ProtocolOptions = http2Terms()
 		out.UpgradeConfigs = []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}}
 	}

@@ -43,7 +43,7 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (*Con
 	c := &Conn{Stream: st, pool: p, generation: cfg.tlsGeneration, until: cfg.lifetime()}
 	c.uses.Store(1)
 	if want.settle(cfg, st.Info()) {
-		c.HTTP2 = http2.NewClient(st, cfg.http2)
+		c.HTTP2 = http2.NewClient(st, cfg.HTTP.http2())
 		return c, nil
 	}
 	c.Exchanger, _ = st.(stream.Exchanger)
@@ -145,6 +145,21 @@ func (c *Cluster) OpenFor(ctx context.Context, source string, pc *PickContext, s
 	if err != nil {
 		return nil, err
 	}
+	conn, err := h.OpenBytes(ctx, source, s)
+	if err == nil {
+		h.Report(200)
+	} else if e, ok := err.(*Error); !ok || e.Kind != OverflowConnections {
+		h.Report(OutcomeConnect)
+		if ok {
+			e.Addr = h.Addr()
+		}
+	}
+	return conn, err
+}
+
+// OpenBytes is Cluster.Open to a host that was chosen already. How it went is the
+// caller's to report.
+func (h *Host) OpenBytes(ctx context.Context, source string, s telemetry.Shard) (*Conn, error) {
 	own := h.cluster
 	p := h.pool(source, DefaultPriority)
 	cfg := own.cfg.Load()
@@ -161,17 +176,7 @@ func (c *Cluster) OpenFor(ctx context.Context, source string, pc *PickContext, s
 		}
 		return nil, &Error{Kind: OverflowConnections, Cluster: own.name, Host: h.key}
 	}
-	conn, err := p.openBytes(ctx, s)
-	if err != nil {
-		h.Report(OutcomeConnect)
-		var e *Error
-		if errors.As(err, &e) {
-			e.Addr = h.Addr()
-		}
-		return nil, err
-	}
-	h.Report(200)
-	return conn, nil
+	return p.openBytes(ctx, s)
 }
 
 // openBytes makes a connection, or a stream of one. It is counted already.

@@ -9,6 +9,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter"
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
@@ -81,18 +82,29 @@ type exchange struct {
 	xfcc       string // this hop's element of x-forwarded-client-cert
 	decided    bool
 	decision   authz.Decision
+	terminate  bool        // a CONNECT ends here
 	mirrored   bool        // copies of the request were made, or were not to be
 	shadow     bool        // this is such a copy
 	outcome    outcome     // of an attempt beside another exchange
 	aside      func() bool // set where the exchange runs beside another; ends the watch over its context
 	tunnel     bool        // the client asks to switch protocols, and may
 	local      bool        // the answer is our own
+	lastHere   bool        // the connection is to take no request after this one
 	closeAfter bool        // an HTTP/1 connection ends with this exchange
 	responded  bool        // bytes of the response are on the wire
 
 	used    bool // since next
 	scratch []byte
 	rec     *telemetry.Record
+
+	identity
+	replyBody []byte // of an answer of our own with operators
+	// portSent is the port that was taken off the host of a CONNECT.
+	portSent string
+	// grpcStatus is that of the response's trailers.
+	grpcStatus string
+	resetCode  http2.Code // why the host reset the stream
+	reporter   *reporter  // nil for none
 }
 
 var exchanges = sync.Pool{New: func() any {
@@ -142,10 +154,14 @@ func (x *exchange) next() {
 	x.ntried, x.attempts, x.retrying = 0, 0, nil
 	x.received, x.sent = 0, 0
 	x.flags, x.status, x.details = 0, 0, ""
-	x.decided, x.tunnel, x.local, x.closeAfter, x.responded = false, false, false, false, false
+	x.lastHere, x.terminate, x.decided, x.tunnel, x.local, x.closeAfter, x.responded = false, false, false, false, false, false, false
 	x.staleRetried, x.afterTimeout, x.mirrored, x.shadow = false, false, false, false
 	x.aside = nil
 	x.decision = authz.Decision{}
+	x.peer, x.portSent, x.grpcStatus, x.resetCode = nil, "", "", 0
+	if cap(x.replyBody) > keepBuffer {
+		x.replyBody = nil
+	}
 	x.forgetRoute()
 	if cap(x.store) > keepBuffer {
 		x.store = nil
@@ -160,11 +176,10 @@ func (x *exchange) resetRequest() {
 
 // serve answers the request in x.req.
 func (x *exchange) serve() {
-	if x.req.Scheme == "" {
-		x.req.Scheme = "http"
-		if x.d.Info.TLS {
-			x.req.Scheme = "https"
-		}
+	x.peer = &x.d.AuthzPeer
+	if !x.m.cfg.ProxyContinue && x.req.ExpectContinue && !x.answerContinue() {
+		x.finish()
+		return
 	}
 	if err := x.takeBuffered(); err != nil {
 		x.refuseMessage(err)
@@ -185,8 +200,13 @@ func (x *exchange) admit() bool {
 	if !x.normalizePath() {
 		return false
 	}
+	x.trimHost()
 	x.identifyClient()
 	x.selectRoute()
+	if x.m.cfg.LogStart {
+		x.log(telemetry.LogStart, sinceMono(x.startMono))
+	}
+	x.startReporter()
 	if x.wantsTunnel() && !x.allowTunnel() {
 		// What follows may be meant for the tunnel: it must not be read as a request.
 		x.closeAfter = true
@@ -264,27 +284,49 @@ func (x *exchange) takeBuffered() error {
 // finish reports the exchange.
 func (x *exchange) finish() {
 	d := x.d
-	took := time.Duration(monotonic() - x.startMono)
+	took := sinceMono(x.startMono)
 	if e := d.Ended(); e != nil {
 		x.flags |= e.Flags
 	}
 	d.PeerMetrics.Request(d.Shard, x.status, x.flags, took)
 	d.PeerMetrics.Bytes(d.Shard, x.received, x.sent)
 	x.attempt.countBytes()
+	x.stopReporter()
 	if x.attempts > 0 {
 		x.mirrors() // of a body that came in pieces, which is whole only now
 	}
-	if x.m.access != nil {
-		r := x.record()
-		r.Duration = took
-		d.Conclude(r)
-		x.m.access.Log(r)
-	}
+	x.log(telemetry.LogEnd, took)
 	if x.rec != nil {
 		x.rec.Release()
 		x.rec = nil
 	}
 	x.endFilters()
+}
+
+// log writes the exchange to the access log, for an occasion.
+func (x *exchange) log(t telemetry.LogType, took time.Duration) {
+	if x.m.access == nil {
+		return
+	}
+	r := x.record()
+	r.Type, r.Duration = t, took
+	if t == telemetry.LogEnd {
+		x.d.Conclude(r)
+	}
+	x.m.access.Log(r)
+}
+
+// answerContinue tells a client that waits for 100 to go on.
+func (x *exchange) answerContinue() bool {
+	x.resp.Reset()
+	x.resp.Status = 100
+	err := x.client.interim(x)
+	x.resp.Reset()
+	x.req.ExpectContinue = false
+	if err != nil {
+		x.clientFailed(err)
+	}
+	return err == nil
 }
 
 // record fills in what is known so far: for the access log, and for header values
@@ -297,10 +339,13 @@ func (x *exchange) record() *telemetry.Record {
 		r.Start = x.start
 		r.Protocol = x.req.Version.String()
 		r.RequestHeaders = x.req
-		if x.decided {
-			downstream.Authorize(r, x.decision)
-		}
 	}
+	if x.decided {
+		downstream.Authorize(r, x.decision)
+	}
+	r.Type = telemetry.LogEnd
+	r.GRPCStatus = x.grpcStatus
+	r.DownstreamRemote = x.remoteAddr()
 	r.ResponseHeaders = x.resp
 	r.Code, r.CodeDetails = x.status, x.details
 	r.Flags |= x.flags

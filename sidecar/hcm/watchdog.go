@@ -87,6 +87,10 @@ func (w *watchdog) await(now, hard, idle int64, watch bool) {
 	w.watch.Store(watch)
 	if w.timer.set(w.nextLook(now)) {
 		w.resume()
+		// A time that is over already may have fired again by now, and resume undid it.
+		if w.timer.at.Load() == fired {
+			w.interrupt()
+		}
 	}
 	// A client that reports its leaving may have done so when nothing was armed.
 	if watch && !w.client.polled() && w.client.gone() {
@@ -157,12 +161,16 @@ func (w *watchdog) due(now int64) (bool, int64) {
 
 // wake implements timed: whatever the owner waits for ends with a timeout.
 func (w *watchdog) wake() {
+	w.interrupt()
+	if w.parked != nil && w.cause.Load() != causePark {
+		w.parked.Wake()
+	}
+}
+
+func (w *watchdog) interrupt() {
 	w.client.interrupt()
 	if up := w.upstream.Load(); up != nil {
 		(*up).interrupt()
-	}
-	if w.parked != nil && w.cause.Load() != causePark {
-		w.parked.Wake()
 	}
 }
 
@@ -176,12 +184,31 @@ func (w *watchdog) resume() {
 
 // drain gives a connection that waits for a request a moment, so that one on its
 // way is not lost.
-func (w *watchdog) drain() {
-	by := monotonic() + drainGrace
-	w.drainBy.Store(by)
+func (w *watchdog) drain(by int64) {
+	w.endBy(by)
 	w.timer.hasten(by)
+}
+
+// endBy has waiting for a request end at a time, or earlier.
+func (w *watchdog) endBy(by int64) {
+	for {
+		cur := w.drainBy.Load()
+		if cur > 0 && cur <= by || w.drainBy.CompareAndSwap(cur, by) {
+			return
+		}
+	}
+}
+
+// idle replaces the idle timeout, from now on.
+func (w *watchdog) idle(after int64) {
+	now := monotonic()
+	w.lastActive.Store(now)
+	w.idleAfter.Store(after)
+	if after > 0 {
+		w.timer.hasten(now + after)
+	}
 }
 
 // drainGrace is how long a connection may be idle once a drain has begun: a request
 // that is on its way already is still answered, with Connection: close.
-const drainGrace = int64(time.Second)
+const drainGrace = time.Second

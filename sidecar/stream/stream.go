@@ -5,6 +5,7 @@
 package stream
 
 import (
+	"crypto/x509"
 	"io"
 	"net"
 	"time"
@@ -42,6 +43,9 @@ type Info struct {
 	// to (RFC 5280 4.2.1.1), as its last certificate names it; empty where it
 	// names none, and on plaintext.
 	PeerSigner string
+	// PeerChain are the certificates that the peer sent, its own first, where the
+	// stream was told to keep them.
+	PeerChain []*x509.Certificate
 	// TLS is set when the transport is encrypted; TLSVersion and CipherSuite
 	// are crypto/tls's numbers, SNI what the client sent, ALPN what was chosen.
 	TLS         bool

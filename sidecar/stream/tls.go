@@ -24,6 +24,8 @@ type TLS struct {
 	one  [1]byte
 	have bool
 	full bool
+	// keep: Info is to have the peer's certificates.
+	keep bool
 	// watch is the last wait for the socket.
 	watch atomic.Pointer[Watch]
 }
@@ -57,6 +59,9 @@ func (t *TLS) Handshake(ctx context.Context) error {
 		return err
 	}
 	t.info = tlsInfo(t.tls, t.raw)
+	if t.keep {
+		t.info.PeerChain = t.tls.ConnectionState().PeerCertificates
+	}
 	releaseHandshake(t.tls)
 	return nil
 }
@@ -79,6 +84,9 @@ func tlsInfo(c *tls.Conn, raw net.Conn) *Info {
 	}
 	return i
 }
+
+// KeepPeerChain has Info keep the peer's certificates. It is called before Handshake.
+func (t *TLS) KeepPeerChain() { t.keep = true }
 
 // SetOwnID notes the identity presented, which crypto/tls does not tell. It is
 // called before the stream is handed on.

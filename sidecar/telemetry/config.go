@@ -12,4 +12,6 @@ type AccessLogConfig struct {
 	JSON   bool
 	Format string
 	Fields map[string]string
+	// Filter chooses the records; nil takes all.
+	Filter Filter `json:",omitempty"`
 }

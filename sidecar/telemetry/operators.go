@@ -85,6 +85,8 @@ var operators = []operatorDef{
 	text("UPSTREAM_PEER_URI_SAN", "SPIFFE ID that the upstream proved.", func(r *Record) string { return r.UpstreamPeerID }),
 	text("UPSTREAM_LOCAL_URI_SAN", "SPIFFE ID shown to the upstream.", func(r *Record) string { return r.UpstreamOwnID }),
 	text("UPSTREAM_TLS_VERSION", "TLS version of the upstream connection.", func(r *Record) string { return tlsVersion(r.UpstreamTLSVersion) }),
+	text("LOCAL_REPLY_BODY", "The text of an answer of our own.", func(r *Record) string { return r.LocalReply }),
+	text("ACCESS_LOG_TYPE", "On which occasion the record is logged.", func(r *Record) string { return r.Type.String() }),
 	text("ROUTE_NAME", "Name of the route that matched.", func(r *Record) string { return r.Route }),
 	text("FILTER_CHAIN_NAME", "Name of the filter chain.", func(r *Record) string { return r.Chain }),
 	text("REQUESTED_SERVER_NAME", "SNI of the downstream connection.", func(r *Record) string { return r.SNI }),

@@ -32,6 +32,8 @@ func (d Direction) String() string {
 // of one name are joined with commas. The string is read at once and never kept.
 type Headers interface {
 	Header(lower string) (value string, ok bool)
+	// HeaderFrom gives the values of a field one by one, from position 0 on.
+	HeaderFrom(lower string, from int) (value string, next int, ok bool)
 }
 
 // Record is what is known of one finished request, or of one finished connection
@@ -70,6 +72,13 @@ type Record struct {
 	Flags                       Flags
 	BytesReceived, BytesSent    int64 // bodies, or all bytes of a plain connection
 	VirtualHost, Route, Cluster string
+	// GRPCStatus is that of the response's trailers, HealthCheck what the health check
+	// filter said of the request, LocalReply the text of an answer of our own.
+	GRPCStatus  string
+	HealthCheck bool
+	LocalReply  string
+	// Type is the occasion of the record.
+	Type LogType
 
 	// The upstream that answered, or the last one that was tried.
 	UpstreamHost, UpstreamLocal net.Addr

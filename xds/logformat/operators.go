@@ -44,6 +44,8 @@ var Operators = map[string]Kind{
 	"UPSTREAM_PEER_URI_SAN":                         Text,
 	"UPSTREAM_LOCAL_URI_SAN":                        Text,
 	"UPSTREAM_TLS_VERSION":                          Text,
+	"LOCAL_REPLY_BODY":                              Text,
+	"ACCESS_LOG_TYPE":                               Text,
 	"ROUTE_NAME":                                    Text,
 	"FILTER_CHAIN_NAME":                             Text,
 	"REQUESTED_SERVER_NAME":                         Text,
