@@ -25,6 +25,16 @@ func TestBodyRefusedBeforeItIsForwarded(t *testing.T) {
 	b.wantLog("400 DPE bad_chunk_size")
 }
 
+// TestRefusedHEAD: an answer to HEAD has no content, a refusal neither.
+func TestRefusedHEAD(t *testing.T) {
+	b := newBed(t, httpOrigin(t, func(http.ResponseWriter, *http.Request) { t.Error("the origin was asked") })).start()
+	c := b.dial()
+	if resp, _ := c.do("HEAD / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"); resp.StatusCode != 400 || !resp.Close {
+		t.Errorf("%d %v", resp.StatusCode, resp.Close)
+	}
+	c.closed()
+}
+
 // TestContentBehindLengthZero: the head of such a message would be a whole request to an
 // origin of HTTP/1. It reaches none, whether the content comes with the head or later,
 // and whether the stream ends or the connection.
