@@ -100,9 +100,7 @@ func inHTTP2Bubble(t *testing.T, check *HealthCheck, answer string, test func(c 
 		h := &http2Hosts{s, map[string]string{}}
 		m.openCheck = h.open
 		h.say("10.0.0.1:80", answer)
-		c := mustUpdate(t, m, &Config{Name: "c", HealthCheck: check, Endpoints: hosts("c", "10.0.0.1")})
-		c.trafficked.Store(true)
-		test(c, h)
+		test(used(t, m, &Config{Name: "c", HealthCheck: check, Endpoints: hosts("c", "10.0.0.1")}), h)
 	})
 }
 
