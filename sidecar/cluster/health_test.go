@@ -121,6 +121,16 @@ func inBubble(t *testing.T, test func(t *testing.T, m *Manager, s *checkedHosts)
 	})
 }
 
+// used is a cluster that has carried a request before its first check is made: that
+// decides when the next one is.
+func used(t *testing.T, m *Manager, cfg *Config) *Cluster {
+	t.Helper()
+	empty := *cfg
+	empty.Endpoints = hosts(cfg.Name)
+	mustUpdate(t, m, &empty).trafficked.Store(true)
+	return mustUpdate(t, m, cfg)
+}
+
 func wait(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -131,12 +141,13 @@ func TestHealthCheckStates(t *testing.T) {
 		const a = "10.0.0.1:80"
 		none := 0.0
 		s.say(a, status(200))
-		c := mustUpdate(t, m, &Config{Name: "c", PanicThreshold: &none, HealthCheck: every(&HTTPCheck{Path: "/healthz"}), Endpoints: hosts("c", "10.0.0.1")})
+		s.mu.Lock() // the check waits for its connection
+		c := used(t, m, &Config{Name: "c", PanicThreshold: &none, HealthCheck: every(&HTTPCheck{Path: "/healthz"}), Endpoints: hosts("c", "10.0.0.1")})
 		h := c.hosts()[0]
 		if c.HasHealthy() {
 			t.Error("a host that was not checked is healthy")
 		}
-		c.trafficked.Store(true)
+		s.mu.Unlock()
 		wait(time.Millisecond)
 		// The first result counts at once.
 		if !c.HasHealthy() || c.Stats()[0].Check != "passing" {
@@ -288,8 +299,7 @@ func TestRetriableStatus(t *testing.T) {
 	inBubble(t, func(t *testing.T, m *Manager, s *checkedHosts) {
 		const a = "10.0.0.1:80"
 		s.say(a, status(200))
-		c := mustUpdate(t, m, &Config{Name: "c", HealthCheck: every(&HTTPCheck{Path: "/", Retriable: []StatusRange{{500, 501}}}), Endpoints: hosts("c", "10.0.0.1")})
-		c.trafficked.Store(true)
+		c := used(t, m, &Config{Name: "c", HealthCheck: every(&HTTPCheck{Path: "/", Retriable: []StatusRange{{500, 501}}}), Endpoints: hosts("c", "10.0.0.1")})
 		wait(time.Second)
 		s.say(a, status(500))
 		wait(5 * time.Second)
@@ -315,8 +325,7 @@ func TestCheckRequest(t *testing.T) {
 			Headers: []CheckHeader{{Name: "X-A", Value: "1"}, {Name: "X-A", Value: "2", Append: true}},
 		})
 		check.NoReuse = true
-		c := mustUpdate(t, m, &Config{Name: "c", HealthCheck: check, Endpoints: a})
-		c.trafficked.Store(true)
+		c := used(t, m, &Config{Name: "c", HealthCheck: check, Endpoints: a})
 		wait(11 * time.Second)
 		if got := s.heads["10.0.0.9:81"]; got != "POST /p HTTP/1.1\r\nhione  1" {
 			t.Errorf("asked %q", got)
@@ -437,11 +446,10 @@ func TestCheckEndsEjection(t *testing.T) {
 	for _, keep := range []bool{false, true} {
 		inBubble(t, func(t *testing.T, m *Manager, s *checkedHosts) {
 			s.say("10.0.0.1:80", status(200))
-			c := mustUpdate(t, m, &Config{
+			c := used(t, m, &Config{
 				Name: "c", HealthCheck: every(&HTTPCheck{Path: "/"}), Endpoints: hosts("c", "10.0.0.1"),
 				Outlier: &Outlier{Consecutive5xx: 1, EnforcingConsecutive5xx: 100, MaxEjectionPercent: 100, KeepOnCheck: keep},
 			})
-			c.trafficked.Store(true)
 			wait(time.Second)
 			h := c.hosts()[0]
 			if h.Report(500); !h.ejected() {

@@ -93,13 +93,14 @@ func (h h2Handler) ServeStream(st *http2.Stream) {
 	_ = st.Flush()
 }
 
-func inHTTP2Bubble(t *testing.T, check *HealthCheck, test func(c *Cluster, s *http2Hosts)) {
+// inHTTP2Bubble has one host, which gives this answer from its first check on: that
+// is made as soon as the cluster is there.
+func inHTTP2Bubble(t *testing.T, check *HealthCheck, answer string, test func(c *Cluster, s *http2Hosts)) {
 	inBubble(t, func(t *testing.T, m *Manager, s *checkedHosts) {
 		h := &http2Hosts{s, map[string]string{}}
 		m.openCheck = h.open
-		c := mustUpdate(t, m, &Config{Name: "c", HealthCheck: check, Endpoints: hosts("c", "10.0.0.1")})
-		c.trafficked.Store(true)
-		test(c, h)
+		h.say("10.0.0.1:80", answer)
+		test(used(t, m, &Config{Name: "c", HealthCheck: check, Endpoints: hosts("c", "10.0.0.1")}), h)
 	})
 }
 
@@ -111,8 +112,7 @@ func TestGRPCCheck(t *testing.T) {
 	} {
 		check := every(nil)
 		check.GRPC = &GRPCCheck{Service: "echo", Authority: "api"}
-		inHTTP2Bubble(t, check, func(c *Cluster, s *http2Hosts) {
-			s.say("10.0.0.1:80", answer)
+		inHTTP2Bubble(t, check, answer, func(c *Cluster, s *http2Hosts) {
 			wait(11 * time.Second)
 			if got := c.Stats()[0]; got.Check != want {
 				t.Errorf("%q: %s: %s", answer, got.Check, got.CheckError)
@@ -132,16 +132,14 @@ func TestGRPCCheck(t *testing.T) {
 
 func TestHTTP2Check(t *testing.T) {
 	for answer, want := range map[string]string{"text": "passing", "500": "failing", "hang": "timeout", "degraded": "failing"} {
-		inHTTP2Bubble(t, every(&HTTPCheck{Path: "/p", HTTP2: true, Method: "POST", Body: []byte("hi"), Receive: [][]byte{[]byte("ell")}}), func(c *Cluster, s *http2Hosts) {
-			s.say("10.0.0.1:80", answer)
+		inHTTP2Bubble(t, every(&HTTPCheck{Path: "/p", HTTP2: true, Method: "POST", Body: []byte("hi"), Receive: [][]byte{[]byte("ell")}}), answer, func(c *Cluster, s *http2Hosts) {
 			wait(6 * time.Second)
 			if got := c.Stats()[0]; got.Check != want || s.bodies["10.0.0.1:80"] != "hi" {
 				t.Errorf("%q: %s: %s", answer, got.Check, got.CheckError)
 			}
 		})
 	}
-	inHTTP2Bubble(t, every(&HTTPCheck{Path: "/p", HTTP2: true}), func(c *Cluster, s *http2Hosts) {
-		s.say("10.0.0.1:80", "degraded")
+	inHTTP2Bubble(t, every(&HTTPCheck{Path: "/p", HTTP2: true}), "degraded", func(c *Cluster, s *http2Hosts) {
 		if wait(time.Second); c.Stats()[0].Check != "degraded" {
 			t.Errorf("%+v", c.Stats()[0])
 		}

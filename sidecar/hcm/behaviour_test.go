@@ -6,10 +6,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
@@ -255,9 +258,11 @@ func TestStaleConnection(t *testing.T) {
 // saying so, costs no request.
 func TestUpstreamCloses(t *testing.T) {
 	for _, head := range []string{"", "Connection: close\r\n"} {
+		left := make(chan error, 1)
 		origin := rawOrigin(t, func(n int, c net.Conn, r *bufio.Reader) {
 			if _, _, err := readRequest(r); err == nil {
 				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n"+head+"Content-Length: 2\r\n\r\nok")
+				left <- leave(c.(*net.TCPConn))
 			}
 		})
 		b := newBed(t, origin).start()
@@ -266,7 +271,36 @@ func TestUpstreamCloses(t *testing.T) {
 			if resp, body := c.do("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx"); resp.StatusCode != 200 || body != "ok" {
 				t.Fatalf("%d %q", resp.StatusCode, body)
 			}
-			time.Sleep(2 * time.Millisecond) // the FIN arrives
+			if err := <-left; err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// leave sends a FIN and returns when the peer's kernel has acknowledged it.
+func leave(c *net.TCPConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if err := c.CloseWrite(); err != nil {
+		return err
+	}
+	for {
+		var info *unix.TCPInfo
+		var failed error
+		if err := raw.Control(func(fd uintptr) { info, failed = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) }); err != nil {
+			return err
+		}
+		if failed != nil {
+			return failed
+		}
+		switch info.State {
+		case unix.BPF_TCP_FIN_WAIT1, unix.BPF_TCP_CLOSING:
+			runtime.Gosched()
+		default:
+			return nil
 		}
 	}
 }

@@ -43,6 +43,8 @@ type bed struct {
 	tls   *tls.Config  // of the listener, nil for plaintext
 	table *route.Table // instead of inline routes
 
+	age time.Duration // how long ago connections were accepted, as far as the manager knows
+
 	addr  string
 	m     *Manager
 	mu    sync.Mutex
@@ -145,7 +147,7 @@ func (b *bed) start() *bed {
 				return
 			}
 			f := b.facts
-			f.Stream, f.Info, f.Accepted = s, s.Info(), time.Now()
+			f.Stream, f.Info, f.Accepted = s, s.Info(), time.Now().Add(-b.age)
 			f.Place = &downstream.Place{Workload: webID, Metrics: b.metrics.Service(telemetry.Inbound, "api")}
 			f.AuthzPeer = authz.NewPeer(f.Info, f.Destination)
 			f.PeerMetrics = f.Metrics.Peer("none")

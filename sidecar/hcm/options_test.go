@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -85,34 +86,54 @@ func TestMaxRequests(t *testing.T) {
 	}
 }
 
+// TestMaxConnectionDuration: a connection that is too old says so at its next answer,
+// and ends without one when the drain time is over too.
 func TestMaxConnectionDuration(t *testing.T) {
-	b := plain(newBed(t))
-	b.cfg.MaxConnectionDuration, b.cfg.DrainTimeout = 100*time.Millisecond, 200*time.Millisecond
-	b.start()
-	idle, busy := b.dial(), b.dial()
-	begin := time.Now()
-	if resp, _ := busy.do(simpleGet); resp.Close {
-		t.Error("closed at once")
+	aged := func(age time.Duration) *bed {
+		b := plain(newBed(t))
+		b.cfg.MaxConnectionDuration, b.cfg.DrainTimeout, b.age = time.Hour, time.Hour, age
+		return b.start()
 	}
-	time.Sleep(150 * time.Millisecond)
-	if resp, _ := busy.do(simpleGet); !resp.Close {
-		t.Error("an old connection goes on")
-	}
-	idle.closed()
-	if d := time.Since(begin); d < 250*time.Millisecond || d > 3*time.Second {
-		t.Errorf("an idle connection ended after %v", d)
-	}
-	cc := b.http2Dial()
-	for begin = time.Now(); time.Since(begin) < 5*time.Second; time.Sleep(10 * time.Millisecond) {
-		if err := b.get(cc); err != nil {
-			if !errors.Is(err, http2.ErrRefused) {
-				t.Error(err)
+	for _, tc := range []struct {
+		age time.Duration
+		old bool
+	}{{0, false}, {61 * time.Minute, true}} {
+		b := aged(tc.age)
+		c := b.dial()
+		if resp, _ := c.do(simpleGet); resp.StatusCode != 200 || resp.Close != tc.old {
+			t.Errorf("after %v: status %d, the last one: %v", tc.age, resp.StatusCode, resp.Close)
+		}
+		if tc.old {
+			c.closed()
+		} else if resp, _ := c.do(simpleGet); resp.StatusCode != 200 {
+			t.Errorf("after %v: the second request got %d", tc.age, resp.StatusCode)
+		}
+		cc := b.http2Dial()
+		if tc.old {
+			// It is told as soon as it is looked at; what it sent before that is answered.
+			for {
+				err := b.get(cc)
+				if errors.Is(err, http2.ErrRefused) {
+					break
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
 			}
-			break
+			continue
+		}
+		for range 3 {
+			if err := b.get(cc); err != nil {
+				t.Errorf("after %v, by HTTP/2: %v", tc.age, err)
+			}
 		}
 	}
-	if d := time.Since(begin); d < 50*time.Millisecond || d > 3*time.Second {
-		t.Errorf("an HTTP/2 connection ended after %v", d)
+	// The moment comes while the connection waits.
+	aged(2*time.Hour - 50*time.Millisecond).dial().closed()
+	b := aged(time.Hour - 50*time.Millisecond)
+	cc := b.http2Dial()
+	for cc.Usable() {
+		runtime.Gosched()
 	}
 }
 

@@ -160,8 +160,9 @@ func (w *watchdog) due(now int64) (bool, int64) {
 
 // wake implements timed: whatever the owner waits for ends with a timeout.
 func (w *watchdog) wake() {
+	parks := w.cause.Load() == causePark // once interrupted, the owner awaits anew and clears it
 	w.interrupt()
-	if w.parked != nil && w.cause.Load() != causePark {
+	if w.parked != nil && !parks {
 		w.parked.Wake()
 	}
 }
