@@ -43,7 +43,7 @@ var mutations = []struct {
 	{"an expired certificate", "sidecar/listener/listener.go", "if info.PeerNotAfter.IsZero() || now.Before(info.PeerNotAfter) {", "if true {", "sidecar/listener", "TestExpiredPeerCertificate"},
 	{"an authentic cache", "xds/client/cache/cache.go", "append(header(), c.owner...))\n	if err != nil {", "append(header(), c.owner...))\n	if false {", "xds/client/cache", "TestEveryByteCounts"},
 	{"a refused body", "sidecar/http1/body.go", "if d.refused != nil {", "if false {", "sidecar/http1", "TestErrorsStay"},
-	{"malformed bodies before the origin", "sidecar/hcm/exchange.go", "if _, ok := refusal(err); ok {\n				return err\n			}", "", "sidecar/hcm", "TestBodyRefusedBeforeItIsForwarded"},
+	{"malformed bodies before the origin", "sidecar/hcm/exchange.go", "			return err\n		}\n		x.received", "			return nil\n		}\n		x.received", "sidecar/hcm", "TestBodyRefusedBeforeItIsForwarded"},
 	{"bodies in time", "sidecar/hcm/attempt.go", "hard = min(hard, x.receiveBy())", "", "sidecar/hcm", "TestRequestTimeoutOfStreamedBodies"},
 	{"the Workload API's header", "identity/workloadapi/limits.go", "if v := md.Get(headerName); len(v) != 1 || v[0] != headerValue {", "if v := md.Get(headerName); len(v) > 9 {", "identity/workloadapi", "TestHeaderIsNeeded"},
 	{"who is a control plane", "identity/agent/connection.go", "if id.Kind != spiffe.ControlPlane || peer.TrustDomain() != a.TrustDomain() {", "if false && id.Kind != spiffe.ControlPlane {", "identity/agent", "TestOnlyAControlPlaneAnswersForTheMesh"},

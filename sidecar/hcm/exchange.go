@@ -235,10 +235,15 @@ func (x *exchange) normalizePath() bool {
 	return true
 }
 
-// refuseMessage answers a request that is known to be malformed before anything of it
-// was sent on: an origin that answers early must not hide the refusal.
+// refuseMessage ends a request that is known to be broken before anything of it was
+// sent on: an origin that answers early must not hide the refusal, nor act on half of a
+// malformed message.
 func (x *exchange) refuseMessage(err error) {
-	r, _ := refusal(err)
+	r, ok := refusal(err)
+	if !ok {
+		x.clientFailed(err)
+		return
+	}
 	if x.m.metrics != nil {
 		x.m.metrics.ProtocolErrors.With("downstream", r.reason).Inc(x.d.Shard)
 	}
@@ -247,7 +252,7 @@ func (x *exchange) refuseMessage(err error) {
 }
 
 // takeBuffered makes the part of the body that has arrived the payload. It returns
-// the error of a body that is refused; others show again to whoever reads on.
+// the error of a body that is known to be broken.
 func (x *exchange) takeBuffered() error {
 	x.keep = true
 	body := x.req.Body
@@ -259,10 +264,7 @@ func (x *exchange) takeBuffered() error {
 	for !x.complete && body.Ready() {
 		data, last, err := body.Next()
 		if err != nil {
-			if _, ok := refusal(err); ok {
-				return err
-			}
-			return nil
+			return err
 		}
 		x.received += int64(len(data))
 		if last && len(x.store) == 0 {

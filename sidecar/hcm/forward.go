@@ -50,9 +50,11 @@ func (x *exchange) forward() {
 
 // pullBody reads a small body of known length as a whole where attempts may run side by
 // side, each of which sends all of it. Other bodies are sent as they come: the host may
-// answer, or ask to go on, before it has all of them.
+// answer, or ask to go on, before it has all of them. Where no content is announced, the
+// head is all of the message: content that comes after all makes it malformed, and such
+// a message is not to be forwarded (RFC 9113 section 8.1.1).
 func (x *exchange) pullBody() bool {
-	if h := x.sel.Hedge; h == nil || !h.OnPerTryTimeout || x.complete || x.req.ContentLength < 0 || x.req.ContentLength > replayLimit || x.req.ExpectContinue {
+	if x.complete || x.tunnel || x.req.ExpectContinue || x.req.ContentLength != 0 && !x.hedgesWhole() {
 		return true
 	}
 	hard := x.receiveBy()
@@ -72,6 +74,12 @@ func (x *exchange) pullBody() bool {
 	x.payload = x.store[:have]
 	x.keep = x.keep && have <= x.keepUpTo
 	return true
+}
+
+// hedgesWhole tells whether attempts may run side by side, and the body fits.
+func (x *exchange) hedgesWhole() bool {
+	h := x.sel.Hedge
+	return h != nil && h.OnPerTryTimeout && x.req.ContentLength >= 0 && x.req.ContentLength <= replayLimit
 }
 
 // tooSlowReply is for a request that is not whole in time.

@@ -232,7 +232,11 @@ func (c *http1Conn) refuse(err error) {
 	if _, ok := refusal(err); !ok {
 		err = http1.ErrRequestLine
 	}
+	head := c.x.req.Method == "HEAD"
 	c.x.resetRequest()
+	if head {
+		c.x.req.Method = "HEAD" // the refusal has no content then
+	}
 	c.x.refuseMessage(err)
 	c.x.finish()
 	c.linger()
