@@ -29,6 +29,9 @@ type relay struct {
 	flush atomic.Int64
 	index int // among the proxy's relays; guarded by watch.mu
 
+	// logging is held while the watch writes a line, which is not the last.
+	logging sync.Mutex
+
 	parkable bool // a poller can watch both streams
 
 	mu      sync.Mutex

@@ -161,6 +161,7 @@ func (p *Proxy) ServeStream(ctx context.Context, c *downstream.Conn) {
 		return
 	}
 	p.watch.remove(r)
+	r.unlogged()
 	r.close()
 	r.o.termination = r.ended
 	p.finish(c, &r.o, r.toUp.moved.Load(), r.down.moved.Load())

@@ -145,6 +145,14 @@ func (r *relay) running() bool {
 	return !r.parking && (r.toUp.running || r.down.running)
 }
 
+// unlogged ends the lines at intervals: the last one, which its owner writes, is yet to
+// come. The watch may still be looking at a relay that was removed.
+func (r *relay) unlogged() {
+	r.logging.Lock()
+	defer r.logging.Unlock()
+	r.flush.Store(0)
+}
+
 func (r *relay) look(now int64) {
 	quiet := now - r.last.Load()
 	switch {
@@ -155,6 +163,8 @@ func (r *relay) look(now int64) {
 	case quiet >= parkAfter && r.parkable:
 		r.quiesce()
 	}
+	r.logging.Lock()
+	defer r.logging.Unlock()
 	if f := r.flush.Load(); f > 0 && now >= f {
 		r.flush.Store(now + r.p.flushEvery)
 		r.p.log(r.c, &r.o, r.toUp.moved.Load(), r.down.moved.Load())
