@@ -48,7 +48,7 @@ bench-full: build bench-program ## every job with every number of connections, b
 
 .PHONY: bench-program
 bench-program:
-	@$(GO) build -o $(BIN)/bench ./e2e/bench ./e2e/differential
+	@$(GO) build -o $(BIN)/bench ./e2e/bench
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck

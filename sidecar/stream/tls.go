@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/hex"
-	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -47,7 +46,7 @@ func newTLS(c Conn, prefix []byte, wrap func(net.Conn) *tls.Conn) (*TLS, error) 
 		return nil, err
 	}
 	rc := &recordConn{Conn: c, raw: raw, prefix: prefix}
-	rc.tryRead, rc.tryPeek, rc.tryWrite = rc.readNow, rc.peekNow, rc.writeOnce
+	rc.tryRead, rc.waitRead, rc.tryPeek, rc.tryWrite = rc.readNow, rc.readOnce, rc.peekNow, rc.writeOnce
 	return &TLS{tls: wrap(rc), raw: rc}, nil
 }
 
@@ -256,6 +255,7 @@ type recordConn struct {
 
 	// The callbacks are made once; the rest is their state.
 	tryRead, tryPeek func(fd uintptr)
+	waitRead         func(fd uintptr) bool
 
 	one   [1]byte
 	buf   []byte
@@ -299,7 +299,12 @@ func (c *recordConn) Write(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	return c.Conn.Write(p)
+	n, err := c.writeNow(p)
+	if n == len(p) || err != nil {
+		return n, err
+	}
+	rest, err := c.Conn.Write(p[n:])
+	return n + rest, err
 }
 
 // flushTried writes what was kept; ok is true when nothing is left.
@@ -323,7 +328,7 @@ func (c *recordConn) writeNow(p []byte) (int, error) {
 	err := c.raw.Write(c.tryWrite)
 	c.out = nil
 	if err == nil && c.werrno != 0 && c.werrno != syscall.EAGAIN {
-		err = fmt.Errorf("write %v: %w", c.RemoteAddr(), c.werrno)
+		err = opError("write", c.RemoteAddr(), c.werrno)
 	}
 	return c.wrote, err
 }
@@ -354,13 +359,13 @@ func (c *recordConn) Read(p []byte) (int, error) {
 		c.track(p[:n])
 		return n, nil
 	}
-	if !c.nowait {
-		n, err := c.Conn.Read(p)
-		c.track(p[:n])
-		return n, err
-	}
 	c.buf = p
-	err := c.raw.Control(c.tryRead)
+	var err error
+	if c.nowait {
+		err = c.raw.Control(c.tryRead)
+	} else {
+		err = c.raw.Read(c.waitRead)
+	}
 	c.buf = nil
 	switch {
 	case err != nil:
@@ -368,7 +373,7 @@ func (c *recordConn) Read(p []byte) (int, error) {
 	case c.errno == syscall.EAGAIN:
 		return 0, errWouldBlock
 	case c.errno != 0:
-		return 0, fmt.Errorf("read %v: %w", c.RemoteAddr(), c.errno)
+		return 0, opError("read", c.RemoteAddr(), c.errno)
 	case c.n == 0:
 		return 0, io.EOF
 	}
@@ -377,6 +382,11 @@ func (c *recordConn) Read(p []byte) (int, error) {
 }
 
 func (c *recordConn) readNow(fd uintptr) { c.n, c.errno = recv(fd, c.buf, syscall.MSG_DONTWAIT) }
+
+func (c *recordConn) readOnce(fd uintptr) bool {
+	c.readNow(fd)
+	return c.errno != syscall.EAGAIN
+}
 
 func (c *recordConn) peekNow(fd uintptr) {
 	c.n, c.errno = recv(fd, c.one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
