@@ -102,18 +102,20 @@ func (f Flags) String() string {
 	return b.String()
 }
 
-func (f Flags) appendTo(dst []byte) []byte {
-	if f == 0 {
-		return append(dst, '-')
-	}
-	first := true
+// appendTo appends the names of the flags, none for none.
+func (f Flags) appendTo(dst []byte, long bool) []byte {
+	start := len(dst)
 	for i := range flagNames {
-		if f&(1<<i) != 0 {
-			if !first {
-				dst = append(dst, ',')
-			}
+		if f&(1<<i) == 0 {
+			continue
+		}
+		if len(dst) > start {
+			dst = append(dst, ',')
+		}
+		if long {
+			dst = append(dst, flagNames[i].long...)
+		} else {
 			dst = append(dst, flagNames[i].short...)
-			first = false
 		}
 	}
 	return dst
