@@ -6,7 +6,7 @@ BIN       ?= bin
 VERSION   ?= 0.1.0-dev
 LDFLAGS   := -s -w -X github.com/hauberk-mesh/hauberk/internal/version.Version=$(VERSION)
 PROGRAMS  := hauberk hauberk-controlplane hauberk-sidecar
-E2E_PKGS  := ./e2e/consultest ./controlplane/compile ./controlplane/source/consul ./xds/bootstrap ./xds/ads ./identity/workloadapi ./e2e/hostsocket ./sidecar/http2 ./e2e/mesh ./e2e/conformance/smuggling ./e2e/conformance/paths ./e2e/conformance/floods ./e2e/bench
+E2E_PKGS  := ./e2e/consultest ./controlplane/compile ./controlplane/source/consul ./xds/bootstrap ./xds/ads ./identity/workloadapi ./e2e/hostsocket ./sidecar/http2 ./e2e/mesh ./e2e/conformance/smuggling ./e2e/conformance/paths ./e2e/conformance/floods ./e2e/bench ./e2e/differential
 FUZZTIME  ?= 60s
 
 .PHONY: help
@@ -39,8 +39,16 @@ demo: build ## a mesh on loopback in one terminal; CONSUL=1 for a real Consul, D
 	@CONSUL=$(CONSUL) $(BIN)/hauberk demo
 
 .PHONY: bench
-bench: build ## CPU per request beside HAProxy, Envoy and nginx, in one run; JOBS=plain C=64 BENCH_TIME=1s, BENCH='-rounds 9 -json FILE'
-	@$(GO) build -o $(BIN)/bench ./e2e/bench && HAUBERK_SIDECAR=$(abspath $(BIN))/hauberk-sidecar $(BIN)/bench $(if $(JOBS),-jobs $(JOBS)) $(if $(C),-c $(C)) $(if $(BENCH_TIME),-time $(BENCH_TIME)) $(BENCH)
+bench: build bench-program ## CPU, latency and memory beside HAProxy, Envoy and nginx, in one run; JOBS=plain C=64 BENCH_TIME=2s, BENCH='-rounds 9 -json FILE'
+	@HAUBERK_SIDECAR=$(abspath $(BIN))/hauberk-sidecar $(BIN)/bench $(if $(JOBS),-jobs $(JOBS)) $(if $(C),-c $(C)) $(if $(BENCH_TIME),-time $(BENCH_TIME)) $(BENCH)
+
+.PHONY: bench-full
+bench-full: build bench-program ## every job with every number of connections, body size, features on and off (about an hour)
+	@HAUBERK_SIDECAR=$(abspath $(BIN))/hauberk-sidecar $(BIN)/bench -full $(if $(BENCH_TIME),-time $(BENCH_TIME)) $(BENCH)
+
+.PHONY: bench-program
+bench-program:
+	@$(GO) build -o $(BIN)/bench ./e2e/bench ./e2e/differential
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck

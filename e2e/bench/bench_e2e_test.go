@@ -5,6 +5,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,32 +19,84 @@ func TestEachContenderDoesTheJob(t *testing.T) {
 		t.Fatal("HAUBERK_BIN is not set: run `make e2e`")
 	}
 	t.Setenv("HAUBERK_SIDECAR", filepath.Join(bin, "hauberk-sidecar"))
-	b := &bench{rounds: 1, time: 300 * time.Millisecond, dir: t.TempDir()}
+	b := &bench{rounds: 1, warm: 50 * time.Millisecond, time: 100 * time.Millisecond, settle: 200 * time.Millisecond, noise: 1, quiet: true,
+		dir: t.TempDir(), without: []string{"reverseproxy"}} // it is the test program here
 	if err := b.peers(); err != nil {
 		t.Fatal(err)
 	}
 	if err := writeCerts(b.dir); err != nil {
 		t.Fatal(err)
 	}
-	var err error
-	if b.origin, err = startOrigin(); err != nil {
+	var names []string
+	for _, j := range jobs() {
+		names = append(names, j.name)
+	}
+	list, err := settings(names, []int{4}, []int{1024}, []bool{true})
+	if err != nil {
 		t.Fatal(err)
 	}
-	defer b.origin.ln.Close()
-	for job, contenders := range map[string]int{"plain": 4, "mtls1": 3, "mtls2": 3} {
-		c, err := b.cell(job, 4, "reverseproxy")
+	odd, err := settings([]string{"mtls2", "tcp-mtls2", "grpc", "grpc-stream"}, []int{4}, []int{16 << 10}, []bool{false})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range append(list, odd...) {
+		s.job.extra.clusters, s.job.extra.routes = min(s.job.extra.clusters, 10), min(s.job.extra.routes, 100)
+		if s.job.memory != nil && s.job.memory.conns > 0 {
+			s.job.memory = &memoryJob{conns: 20}
+		}
+		c, err := b.cell(s)
 		if err != nil {
-			t.Fatalf("%s: %v", job, err)
+			t.Fatalf("%s: %v", s.job.name, err)
 		}
-		if len(c.Contenders) != contenders {
-			t.Errorf("%s: %d contenders, want %d", job, len(c.Contenders), contenders)
+		c.check(t, s)
+	}
+}
+
+func (c *cell) check(t *testing.T, s setting) {
+	t.Helper()
+	var out strings.Builder
+	c.print(&out)
+	want := strings.Fields(s.job.contenders)
+	want = slices.DeleteFunc(want, func(n string) bool { return n == "reverseproxy" })
+	if why, ok := c.Unsupported["hauberk"]; ok {
+		if !strings.Contains(why, "HTTP/2") || !strings.Contains(out.String(), "hauberk: not supported: ") {
+			t.Errorf("%s: hauberk does not do it: %s\n%s", c.Job, why, &out)
 		}
-		var out strings.Builder
-		c.print(&out)
-		for _, m := range c.Contenders {
-			if m.CPU[0] <= 0 || (m.Name == "hauberk") != (len(m.Allocs) == 1) || m.P99 <= 0 || m.Resident <= 0 || !strings.Contains(out.String(), m.Name) {
-				t.Errorf("%s: %+v\n%s", job, m, &out)
-			}
+		want = slices.DeleteFunc(want, func(n string) bool { return n == "hauberk" })
+	}
+	if len(c.Contenders) != len(want) {
+		t.Errorf("%s: %d contenders, want %v", c.Job, len(c.Contenders), want)
+	}
+	for _, m := range c.Contenders {
+		good := len(m.PSS) == 1 && m.PSS[0] > 0 && m.Anonymous[0] > 0 && strings.Contains(out.String(), m.Name)
+		if s.job.memory == nil {
+			good = good && len(m.CPU) == 1 && m.CPU[0] > 0 && m.Rate[0] > 0 && (m.Name == "hauberk") == (len(m.Allocs) == 1)
+			good = good && (s.job.unit == "GB" || len(m.P99) == 1 && m.P99[0] >= m.P50[0] && m.P50[0] > 0)
+		} else {
+			good = good && len(m.PerConnection) == min(1, s.job.memory.conns)
 		}
+		if !good {
+			t.Errorf("%s: %+v\n%s", c.Job, m, &out)
+		}
+	}
+}
+
+// TestWhatAPeerRefusesIsAnError: only Hauberk may be without a job.
+func TestWhatAPeerRefusesIsAnError(t *testing.T) {
+	b := &bench{rounds: 1, dir: t.TempDir(), haproxy: "/bin/false", hauberk: "/bin/false", without: []string{"envoy", "nginx", "reverseproxy"}}
+	list, err := settings([]string{"plain"}, []int{1}, []int{0}, []bool{true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.cell(list[0]); err == nil || !strings.Contains(err.Error(), "haproxy: /bin/false ended") {
+		t.Errorf("haproxy fails: %v", err)
+	}
+	b.without = append(b.without, "haproxy")
+	c, err := b.cell(list[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.missed(); len(got) != 1 || !strings.Contains(got[0], "hauberk: not supported: /bin/false ended") {
+		t.Errorf("hauberk fails: %q", got)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -70,6 +71,21 @@ func writeCerts(dir string) error {
 		}
 	}
 	return nil
+}
+
+// clientTLS is of a load that speaks mTLS itself, as web. Sessions are not resumed.
+func (b *bench) clientTLS() (*tls.Config, error) {
+	cert, err := tls.LoadX509KeyPair(b.file("web.crt"), b.file("web.key"))
+	if err != nil {
+		return nil, err
+	}
+	ca, err := os.ReadFile(b.file("ca.crt"))
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: "api.bench", NextProtos: []string{"http/1.1"}, Certificates: []tls.Certificate{cert}}, nil
 }
 
 func writePEM(path string, blocks ...*pem.Block) error {

@@ -1,77 +1,51 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
+	"crypto/tls"
 	"errors"
-	"fmt"
-	"io"
 	"net"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// request is what every contender is sent: eight headers, no body.
-const request = "GET /bench HTTP/1.1\r\nHost: api.bench\r\nUser-Agent: bench/1.0\r\nAccept: */*\r\nAccept-Language: en\r\n" +
-	"Cache-Control: no-cache\r\nX-Trace: 0123456789abcdef\r\nX-Tenant: blue\r\nCookie: session=abcdef0123456789\r\n\r\n"
-
-// bodySize of the origin's answer.
-const bodySize = 1024
-
-// origin answers every request with the same kilobyte.
-type origin struct {
-	ln       net.Listener
-	requests atomic.Int64
+// target is what a load is sent to.
+type target struct {
+	addr string
+	body int         // bytes of an answer, a message
+	tls  *tls.Config // nil for plaintext
 }
 
-func startOrigin() (*origin, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+func (t target) dial() (net.Conn, error) {
+	c, err := net.Dial("tcp", t.addr)
+	if err != nil || t.tls == nil {
+		return c, err
+	}
+	s := tls.Client(c, t.tls)
+	if err := s.Handshake(); err != nil {
+		c.Close()
 		return nil, err
 	}
-	o := &origin{ln: ln}
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go o.serve(c)
-		}
-	}()
-	return o, nil
+	return s, nil
 }
 
-func (o *origin) serve(c net.Conn) {
-	defer c.Close()
-	answer := []byte(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s", bodySize, bytes.Repeat([]byte("x"), bodySize)))
-	r := bufio.NewReaderSize(c, 4096)
-	for {
-		for {
-			line, err := r.ReadSlice('\n')
-			if err != nil {
-				return
-			}
-			if len(line) <= 2 {
-				break
-			}
-		}
-		o.requests.Add(1)
-		if _, err := c.Write(answer); err != nil {
-			return
-		}
-	}
+// load is a way to keep a target busy.
+type load interface {
+	// closed keeps n units of concurrency busy for d after a warm-up, and calls
+	// measure when the time begins and when every answer has come.
+	closed(t target, n int, warm, d time.Duration, measure func(begin bool)) (*result, error)
+	// open sends at a fixed rate. A latency counts from when the request was due, so
+	// that a contender that stalls does not hide it.
+	open(t target, n int, rate float64, d time.Duration) (*result, error)
 }
 
 // result is what one run of the load saw.
 type result struct {
-	requests, failed int64
-	took             time.Duration
-	latencies        []time.Duration // of the open loop, sorted
-	last             error
+	done, failed int64 // bytes for a bulk load
+	took         time.Duration
+	latencies    []time.Duration // of the open loop, sorted
+	last         error
 }
 
 func (r *result) percentile(p float64) time.Duration {
@@ -81,28 +55,83 @@ func (r *result) percentile(p float64) time.Duration {
 	return r.latencies[min(len(r.latencies)-1, int(p*float64(len(r.latencies))))]
 }
 
-// closedLoop keeps n connections busy for a time, after a warm-up.
-func closedLoop(addr string, n int, warm, d time.Duration, measure func(begin bool)) (*result, error) {
-	var counted, failed atomic.Int64
-	var last atomic.Pointer[error]
-	var stop atomic.Bool
-	var counting atomic.Bool
+// failures keeps the number and the last of the errors of many goroutines.
+type failures struct {
+	n    atomic.Int64
+	last atomic.Pointer[error]
+}
+
+func (f *failures) add(err error) {
+	f.n.Add(1)
+	f.last.Store(&err)
+}
+
+func (f *failures) into(r *result) *result {
+	r.failed = f.n.Load()
+	if e := f.last.Load(); e != nil {
+		r.last = *e
+	}
+	return r
+}
+
+// lane is one connection on which one exchange follows the other.
+type lane interface {
+	exchange() error
+	Close() error
+}
+
+type dialer interface {
+	dial(t target) (lane, error)
+}
+
+// dialAll opens n connections and makes the first exchange on each, so that the
+// handshakes behind them are over when the warm-up begins.
+func dialAll(d dialer, t target, n int) ([]lane, error) {
+	out := make([]lane, n)
+	errs := make([]error, n)
+	for i := range out {
+		var err error
+		if out[i], err = d.dial(t); err != nil {
+			closeAll(out[:i])
+			return nil, err
+		}
+	}
 	var wg sync.WaitGroup
-	conns, err := dial(addr, n)
+	for i, l := range out {
+		wg.Go(func() { errs[i] = l.exchange() })
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		closeAll(out)
+		return nil, err
+	}
+	return out, nil
+}
+
+func closeAll(lanes []lane) {
+	for _, l := range lanes {
+		l.Close()
+	}
+}
+
+func closedLanes(d dialer, t target, n int, warm, each time.Duration, measure func(begin bool)) (*result, error) {
+	lanes, err := dialAll(d, t, n)
 	if err != nil {
 		return nil, err
 	}
-	for _, c := range conns {
+	defer closeAll(lanes)
+	var counted atomic.Int64
+	var stop, counting atomic.Bool
+	var failed failures
+	var wg sync.WaitGroup
+	for _, l := range lanes {
 		wg.Go(func() {
-			defer c.Close()
 			for !stop.Load() {
-				err := c.exchange()
-				switch {
-				case err != nil:
-					failed.Add(1)
-					last.Store(&err)
+				if err := l.exchange(); err != nil {
+					failed.add(err)
 					return
-				case counting.Load():
+				}
+				if counting.Load() {
 					counted.Add(1)
 				}
 			}
@@ -112,110 +141,98 @@ func closedLoop(addr string, n int, warm, d time.Duration, measure func(begin bo
 	measure(true)
 	counting.Store(true)
 	began := time.Now()
-	time.Sleep(d)
+	time.Sleep(each)
 	stop.Store(true)
 	took := time.Since(began)
 	wg.Wait() // the last answers, which count
 	measure(false)
-	out := &result{requests: counted.Load(), failed: failed.Load(), took: took}
-	if e := last.Load(); e != nil {
-		out.last = *e
-	}
-	return out, nil
+	return failed.into(&result{done: counted.Load(), took: took}), nil
 }
 
-// openLoop sends at a fixed rate over n connections. A latency counts from when
-// the request was due, so that a contender that stalls does not hide it.
-func openLoop(addr string, n int, rate float64, d time.Duration) (*result, error) {
-	conns, err := dial(addr, n)
+func openLanes(d dialer, t target, n int, rate float64, each time.Duration) (*result, error) {
+	lanes, err := dialAll(d, t, n)
 	if err != nil {
 		return nil, err
 	}
-	var mu sync.Mutex
-	out := &result{}
-	var next atomic.Int64
-	began := time.Now()
-	total := int64(rate * d.Seconds())
+	defer closeAll(lanes)
+	s := newSchedule(rate, each)
+	var failed failures
 	var wg sync.WaitGroup
-	for _, c := range conns {
+	for _, l := range lanes {
 		wg.Go(func() {
-			defer c.Close()
 			var mine []time.Duration
-			failed := int64(0)
-			for {
-				i := next.Add(1)
-				if i > total {
-					break
-				}
-				due := began.Add(time.Duration(float64(i) / rate * float64(time.Second)))
+			for due, more := s.next(); more; due, more = s.next() {
 				time.Sleep(time.Until(due))
-				if err := c.exchange(); err != nil {
-					failed++
+				if err := l.exchange(); err != nil {
+					failed.add(err)
 					break
 				}
 				mine = append(mine, time.Since(due))
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			out.latencies = append(out.latencies, mine...)
-			out.failed += failed
+			s.record(mine)
 		})
 	}
 	wg.Wait()
-	out.took = time.Since(began)
-	out.requests = int64(len(out.latencies))
-	slices.Sort(out.latencies)
-	return out, nil
+	return failed.into(s.result()), nil
 }
 
-type clientConn struct {
-	net.Conn
-	r *bufio.Reader
+// schedule hands out the moments at which an open loop sends, and collects what
+// it saw.
+type schedule struct {
+	began time.Time
+	rate  float64
+	total int64
+	given atomic.Int64
+
+	mu        sync.Mutex
+	latencies []time.Duration
 }
 
-func dial(addr string, n int) ([]*clientConn, error) {
-	var out []*clientConn
-	for range n {
-		c, err := net.Dial("tcp", addr)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, &clientConn{c, bufio.NewReaderSize(c, 8192)})
-	}
-	return out, nil
+func newSchedule(rate float64, d time.Duration) *schedule {
+	return &schedule{began: time.Now(), rate: rate, total: int64(rate * d.Seconds())}
 }
 
-var contentLength = []byte("content-length:")
+func (s *schedule) next() (due time.Time, more bool) {
+	i := s.given.Add(1)
+	return s.began.Add(time.Duration(float64(i) / s.rate * float64(time.Second))), i <= s.total
+}
 
-// exchange sends the request and checks the whole answer.
-func (c *clientConn) exchange() error {
-	if _, err := io.WriteString(c.Conn, request); err != nil {
-		return err
-	}
-	line, err := c.r.ReadSlice('\n')
+func (s *schedule) record(l []time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.latencies = append(s.latencies, l...)
+}
+
+func (s *schedule) result() *result {
+	slices.Sort(s.latencies)
+	return &result{done: int64(len(s.latencies)), took: time.Since(s.began), latencies: s.latencies}
+}
+
+// fresh makes a new connection for every exchange.
+type fresh struct{ dialer }
+
+func (f fresh) dial(t target) (lane, error) { return &freshLane{f.dialer, t}, nil }
+
+func (f fresh) closed(t target, n int, warm, d time.Duration, measure func(begin bool)) (*result, error) {
+	return closedLanes(f, t, n, warm, d, measure)
+}
+
+func (f fresh) open(t target, n int, rate float64, d time.Duration) (*result, error) {
+	return openLanes(f, t, n, rate, d)
+}
+
+type freshLane struct {
+	d dialer
+	t target
+}
+
+func (f *freshLane) exchange() error {
+	l, err := f.d.dial(f.t)
 	if err != nil {
 		return err
 	}
-	if !bytes.HasPrefix(line, []byte("HTTP/1.1 200 ")) {
-		return fmt.Errorf("answered %q", line)
-	}
-	length := -1
-	for {
-		if line, err = c.r.ReadSlice('\n'); err != nil {
-			return err
-		}
-		if len(line) <= 2 {
-			break
-		}
-		if len(line) > len(contentLength) && bytes.EqualFold(line[:len(contentLength)], contentLength) {
-			if length, err = strconv.Atoi(string(bytes.TrimSpace(line[len(contentLength):]))); err != nil {
-				return err
-			}
-		}
-	}
-	if length != bodySize {
-		return errors.New("the body is not the origin's")
-	}
-	_, err = c.r.Discard(length)
-	return err
+	defer l.Close()
+	return l.exchange()
 }
+
+func (f *freshLane) Close() error { return nil }

@@ -35,7 +35,7 @@ func launch(addr, program string, env []string, args ...string) (*process, error
 		return nil, err
 	}
 	go func() { _ = p.cmd.Wait(); close(p.done) }()
-	for end := time.Now().Add(15 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(60 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		if c, err := net.Dial("tcp", addr); err == nil {
 			return p, c.Close()
 		}
@@ -95,9 +95,11 @@ func (p *process) cpu() (ns int64) {
 	return ns
 }
 
-// memory is what the process holds, in bytes: all that is resident, and the part
-// that is its own and not files.
-func (p *process) memory() (resident, anonymous int64) {
+// memory is what processes hold, in bytes: their share of all that is resident,
+// all of it, and the part that is their own and not files.
+type memory struct{ pss, resident, anonymous int64 }
+
+func (p *process) memory() (m memory) {
 	for _, pid := range p.family() {
 		f, err := os.Open(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 		if err != nil {
@@ -110,15 +112,17 @@ func (p *process) memory() (resident, anonymous int64) {
 			}
 			kb, _ := strconv.ParseInt(fields[1], 10, 64)
 			switch fields[0] {
+			case "Pss:":
+				m.pss += kb << 10
 			case "Rss:":
-				resident += kb << 10
+				m.resident += kb << 10
 			case "Anonymous:":
-				anonymous += kb << 10
+				m.anonymous += kb << 10
 			}
 		}
 		f.Close()
 	}
-	return resident, anonymous
+	return m
 }
 
 func freeAddr() (string, error) {

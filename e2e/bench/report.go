@@ -7,11 +7,15 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 )
 
 func median(v []float64) float64 {
+	if len(v) == 0 {
+		return 0
+	}
 	s := slices.Sorted(slices.Values(v))
 	if len(s)%2 == 1 {
 		return s[len(s)/2]
@@ -21,8 +25,8 @@ func median(v []float64) float64 {
 
 // ratio is the median of the rounds' ratios, with a 95 % interval by bootstrap.
 func ratio(a, b []float64) (mid, low, high float64) {
-	r := make([]float64, len(a))
-	for i := range a {
+	r := make([]float64, min(len(a), len(b)))
+	for i := range r {
 		r[i] = a[i] / b[i]
 	}
 	var draws []float64
@@ -37,20 +41,6 @@ func ratio(a, b []float64) (mid, low, high float64) {
 	return median(r), draws[len(draws)*25/1000], draws[len(draws)*975/1000]
 }
 
-// bars are the goals for Hauberk's CPU per request: at most this many times the
-// other's, by the number of connections.
-func bar(other string, connections int) (float64, bool) {
-	switch {
-	case other == "haproxy" && connections >= 64:
-		return 1.10, true
-	case other == "haproxy":
-		return 1.35, true
-	case other == "envoy":
-		return 0.5, true
-	}
-	return 0, false
-}
-
 func (c *cell) of(name string) *measured {
 	for _, m := range c.Contenders {
 		if m.Name == name {
@@ -61,29 +51,80 @@ func (c *cell) of(name string) *measured {
 }
 
 func (c *cell) print(out io.Writer) {
-	fmt.Fprintf(out, "\n%s, %d connections, HTTP/1.1, 1 KB answers; latency at %.0f requests/s\n", c.Job, c.Connections, c.Contenders[0].OpenRate)
+	c.title(out)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "CONTENDER\tCPU µs/req\tALLOCS/req\tREQ/S\tP50\tP99\tRESIDENT\tANONYMOUS\t")
-	for _, m := range c.Contenders {
-		fmt.Fprintf(w, "%s\t%.1f\t%s\t%.0f\t%s\t%s\t%.0f MB\t%.0f MB\t\n", m.Name, median(m.CPU), m.allocsText(), median(m.Rate),
-			m.P50.Round(time.Microsecond), m.P99.Round(time.Microsecond), float64(m.Resident)/(1<<20), float64(m.Anonymous)/(1<<20))
+	if c.memory != nil {
+		c.memoryTable(w)
+	} else {
+		c.table(w)
 	}
 	w.Flush()
-	us := c.of("hauberk")
-	for _, m := range c.Contenders {
-		if m == us {
-			continue
-		}
-		mid, low, high := ratio(us.CPU, m.CPU)
-		verdict := ""
-		if most, ok := bar(m.Name, c.Connections); ok {
-			verdict = fmt.Sprintf(", the bar of %.2f is met", most)
-			if mid > most {
-				verdict = fmt.Sprintf(", MISSES the bar of %.2f", most)
-			}
-		}
-		fmt.Fprintf(out, "  hauberk / %s: %.2f (95 %%: %.2f to %.2f)%s\n", m.Name, mid, low, high, verdict)
+	for _, v := range c.Verdicts {
+		fmt.Fprintln(out, "  "+v.String())
 	}
+	for name, why := range c.Unsupported {
+		fmt.Fprintf(out, "  %s: not supported: %s\n", name, why)
+	}
+	var disturbed []string
+	for _, m := range c.Contenders {
+		if m.Disturbed > 0 {
+			disturbed = append(disturbed, fmt.Sprintf("%s %d of %d", m.Name, m.Disturbed, len(m.CPU)+len(m.P99)))
+		}
+	}
+	if disturbed != nil {
+		fmt.Fprintln(out, "  runs that other work disturbed: "+strings.Join(disturbed, ", "))
+	}
+}
+
+func (c *cell) title(out io.Writer) {
+	fmt.Fprintf(out, "\n%s: %s", c.Job, c.About)
+	if c.memory == nil {
+		fmt.Fprintf(out, "; %d connections", c.Connections)
+		if c.Unit != "GB" {
+			fmt.Fprintf(out, ", %d bytes; latency at %.0f a second", c.Body, c.OpenRate)
+		}
+		if !c.Features {
+			fmt.Fprint(out, "; features off")
+		}
+	} else if c.Connections > 0 {
+		fmt.Fprintf(out, "; %d connections", c.Connections)
+	}
+	fmt.Fprintln(out)
+}
+
+func (c *cell) table(w io.Writer) {
+	if c.Unit == "GB" {
+		fmt.Fprintln(w, "CONTENDER\tCPU s/GB\tMB/S\tPSS\tANONYMOUS\t")
+		for _, m := range c.Contenders {
+			fmt.Fprintf(w, "%s\t%.2f\t%.0f\t%.0f MB\t%.0f MB\t\n", m.Name, median(m.CPU), median(m.Rate)*1000, median(m.PSS)/mb, median(m.Anonymous)/mb)
+		}
+		return
+	}
+	fmt.Fprintf(w, "CONTENDER\tCPU µs/%s\tALLOCS\tA SECOND\tP50\tP99\tPSS\tANONYMOUS\t\n", c.Unit)
+	for _, m := range c.Contenders {
+		fmt.Fprintf(w, "%s\t%.1f\t%s\t%.0f\t%s\t%s\t%.0f MB\t%.0f MB\t\n", m.Name, median(m.CPU), m.allocsText(), median(m.Rate),
+			micros(m.P50), micros(m.P99), median(m.PSS)/mb, median(m.Anonymous)/mb)
+	}
+}
+
+func (c *cell) memoryTable(w io.Writer) {
+	held := c.memory.conns > 0
+	head := "CONTENDER\tPSS\tRESIDENT\tANONYMOUS\t"
+	if held {
+		head += "PER CONNECTION\t"
+	}
+	fmt.Fprintln(w, head)
+	for _, m := range c.Contenders {
+		fmt.Fprintf(w, "%s\t%.1f MB\t%.1f MB\t%.1f MB\t", m.Name, median(m.PSS)/mb, median(m.Resident)/mb, median(m.Anonymous)/mb)
+		if held {
+			fmt.Fprintf(w, "%.1f KB\t", median(m.PerConnection)/kb)
+		}
+		fmt.Fprintln(w)
+	}
+}
+
+func micros(v []float64) string {
+	return (time.Duration(median(v)*1000) * time.Nanosecond).Round(time.Microsecond).String()
 }
 
 func writeJSON(file string, cells []*cell) error {

@@ -15,6 +15,16 @@ type request map[string]string
 
 func (r request) Header(lower string) (string, bool) { v, ok := r[lower]; return v, ok }
 
+// HeaderFrom splits a value at semicolons into those of a repeated field.
+func (r request) HeaderFrom(lower string, from int) (string, int, bool) {
+	v, ok := r[lower]
+	if !ok || from > len(v) {
+		return "", from, false
+	}
+	value, _, _ := strings.Cut(v[from:], ";")
+	return value, from + len(value) + 1, true
+}
+
 func ptr[T any](v T) *T { return &v }
 
 const (
@@ -94,6 +104,12 @@ func TestHeaderMatcher(t *testing.T) {
 	}{
 		{"exact", route.HeaderMatch{Value: exact}, request{"x": "v"}, true},
 		{"exact differs", route.HeaderMatch{Value: exact}, request{"x": "w"}, false},
+		{"exact, the first of two", route.HeaderMatch{Value: exact}, request{"x": "v;w"}, true},
+		{"exact, the last of two", route.HeaderMatch{Value: exact}, request{"x": "w;v"}, true},
+		{"exact, none of two", route.HeaderMatch{Value: exact}, request{"x": "w;u"}, false},
+		{"exact, a list in one value", route.HeaderMatch{Value: exact}, request{"x": "v,w"}, false},
+		{"inverted exact, one of two", route.HeaderMatch{Value: exact, Invert: true}, request{"x": "w;v"}, false},
+		{"inverted exact, none of two", route.HeaderMatch{Value: exact, Invert: true}, request{"x": "w;u"}, true},
 		{"inverted exact differs", route.HeaderMatch{Value: exact, Invert: true}, request{"x": "w"}, true},
 		{"absent does not match", route.HeaderMatch{Value: exact}, nil, false},
 		{"absent does not match inverted either", route.HeaderMatch{Value: exact, Invert: true}, nil, false},

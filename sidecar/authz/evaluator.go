@@ -16,10 +16,12 @@ const (
 )
 
 // Request is what rules see of a request; *message.Request implements it. The
-// value of ":path" must be exactly the path that will be forwarded. Several fields
-// of one name are joined with commas, as Envoy does before it matches.
+// value of ":path" must be exactly the path that will be forwarded. HeaderFrom goes
+// through the values of a field: each is matched by itself, as Envoy does, so that
+// a value cannot be hidden behind another of the same name.
 type Request interface {
 	Header(lower string) (value string, ok bool)
+	HeaderFrom(lower string, from int) (value string, next int, ok bool)
 }
 
 // Peer is the connection that a decision is about, its addresses parsed once.

@@ -105,7 +105,8 @@ func trimQuery(path string) string {
 // headerMatcher is Envoy's HeaderMatcher. A header that is absent matches only
 // what asks for its absence (present_match, inverted one way or the other): every
 // other matcher, inverted or not, does not match it, unless it is to be taken for
-// an empty one.
+// an empty one. A field that is there more than once matches when one of its values
+// does; inverted, when none does.
 type headerMatcher struct {
 	name           string
 	str            *stringMatcher
@@ -117,20 +118,27 @@ type headerMatcher struct {
 }
 
 func (h *headerMatcher) match(r Request) bool {
-	value, ok := r.Header(h.name)
+	value, next, ok := r.HeaderFrom(h.name, 0)
 	presence := h.str == nil && !h.isRange
-	if !ok && !h.missingAsEmpty {
-		return presence && h.present == h.invert
-	}
-	var matched bool
 	switch {
-	case h.str != nil:
-		matched = h.str.match(value)
-	case h.isRange:
-		n, err := strconv.ParseInt(value, 10, 64)
-		matched = err == nil && n >= h.lo && n < h.hi
-	default:
-		matched = h.present
+	case !ok && !h.missingAsEmpty:
+		return presence && h.present == h.invert
+	case presence:
+		return h.present != h.invert
 	}
-	return matched != h.invert
+	for !h.matches(value) {
+		if value, next, ok = r.HeaderFrom(h.name, next); !ok {
+			return h.invert
+		}
+	}
+	return !h.invert
+}
+
+// matches judges one value.
+func (h *headerMatcher) matches(value string) bool {
+	if h.str != nil {
+		return h.str.match(value)
+	}
+	n, err := strconv.ParseInt(value, 10, 64)
+	return err == nil && n >= h.lo && n < h.hi
 }

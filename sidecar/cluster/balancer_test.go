@@ -186,6 +186,14 @@ func TestLocalityWeights(t *testing.T) {
 	if got := zones(t, c, 4000); got["a"] < 1190 || got["a"] > 1390 {
 		t.Errorf("with half of b unhealthy: %v", got)
 	}
+	// A quarter of them bears 35 %, and what a has to spare does not count: 1 of 1.35.
+	quarter := localities(map[string]uint32{"a": 1, "b": 1}, []Endpoint{ep("10.0.0.1", Healthy)},
+		[]Endpoint{ep("10.0.1.1", Healthy), ep("10.0.1.2", Unhealthy), ep("10.0.1.3", Unhealthy), ep("10.0.1.4", Unhealthy)})
+	none := 0.0
+	c = mustUpdate(t, m, &Config{Name: "c", LocalityWeighted: true, PanicThreshold: &none, Endpoints: quarter})
+	if got := zones(t, c, 4000); got["a"] < 2840 || got["a"] > 3080 {
+		t.Errorf("with three quarters of b unhealthy: %v", got)
+	}
 	// Without the policy each host counts alike.
 	c = mustUpdate(t, m, &Config{Name: "c", Endpoints: a(Healthy)})
 	if got := zones(t, c, 4000); got["a"] != 1000 || got["c"] != 1000 {

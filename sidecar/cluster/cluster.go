@@ -43,6 +43,8 @@ type Cluster struct {
 	stopDNS    context.CancelFunc
 	resolved   netip.Addr  // of a LogicalDNS cluster
 	warming    *time.Timer // while hosts start slowly
+	rebuilding *time.Timer // while a change of health waits
+	restUntil  int64       // changes of health wait until then
 	judged     int64       // when outliers were last looked at
 	ejected    int
 }
@@ -168,15 +170,14 @@ func (c *Cluster) apply(cfg *Config, fresh bool) {
 	if old.Type == OriginalDestination && cfg.Type != OriginalDestination {
 		c.destinations.drop(func(*Host) bool { return true })
 	}
+	if old.Type != cfg.Type {
+		c.forgetAll()
+	}
 	switch cfg.Type {
 	case Static:
 		c.replace(cfg.Endpoints)
 	case StrictDNS, LogicalDNS:
-		if old.Type != cfg.Type {
-			c.replace(nil)
-		} else {
-			c.replace(c.assignment) // until it has resolved again
-		}
+		c.replace(c.assignment) // until it has resolved again
 		c.startDNS(s)
 	case Aggregate, OriginalDestination:
 		c.replace(nil)

@@ -199,7 +199,9 @@ func TestRefused(t *testing.T) {
 	for _, cfg := range []*Config{
 		{}, {Name: "a", Type: Aggregate}, {Name: "a", Aggregate: []string{"b"}}, {Name: "a", Type: StrictDNS},
 		{Name: "a", TLS: &TLS{}}, {Name: "a", LB: 9}, {Name: "a", Type: 9}, {Name: "a", Endpoints: hosts("a", "name.example")},
-		{Name: "a", Endpoints: hosts("a", "10.0.0.1:0")},
+		{Name: "a", Endpoints: hosts("a", "10.0.0.1:0")}, {Name: "a", LB: Maglev, Hash: HashTable{TableSize: 100}},
+		{Name: "a", HealthCheck: &HealthCheck{}}, {Name: "a", HealthCheck: every(nil)},
+		{Name: "a", Type: OriginalDestination, HealthCheck: every(&HTTPCheck{Path: "/"})},
 	} {
 		if err := m.Update(cfg); err == nil {
 			t.Errorf("%+v was taken", cfg)
@@ -299,7 +301,7 @@ func acquire(t testing.TB, c *Cluster, source string) *Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := h.Acquire(withTimeout(time.Second), source, false, 0)
+	conn, err := h.Acquire(withTimeout(time.Second), source, false, DefaultPriority, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -410,23 +412,23 @@ func TestLimits(t *testing.T) {
 	h := conn.Host()
 	got := make(chan *Conn, 1)
 	go func() {
-		w, _ := h.Acquire(withTimeout(5*time.Second), "web", false, 0)
+		w, _ := h.Acquire(withTimeout(5*time.Second), "web", false, DefaultPriority, 0)
 		got <- w
 	}()
 	waitFor(t, func() bool { return c.pending.Load() == 1 })
 	var e *Error
-	if _, err := h.Acquire(withTimeout(time.Second), "web", false, 0); !errors.As(err, &e) || e.Kind != OverflowPending || e.Flags() != telemetry.FlagUpstreamOverflow {
+	if _, err := h.Acquire(withTimeout(time.Second), "web", false, DefaultPriority, 0); !errors.As(err, &e) || e.Kind != OverflowPending || e.Flags() != telemetry.FlagUpstreamOverflow {
 		t.Errorf("beyond the pending limit: %v", err)
 	}
 	conn.Release()
 	if w := <-got; w != conn {
 		t.Error("the waiter did not get the connection")
 	}
-	if _, err := h.Acquire(withTimeout(30*time.Millisecond), "web", false, 0); !errors.As(err, &e) || e.Kind != Canceled {
+	if _, err := h.Acquire(withTimeout(30*time.Millisecond), "web", false, DefaultPriority, 0); !errors.As(err, &e) || e.Kind != Canceled {
 		t.Errorf("a waiter whose time is up: %v", err)
 	}
 	go func() {
-		w, _ := h.Acquire(withTimeout(5*time.Second), "web", false, 0)
+		w, _ := h.Acquire(withTimeout(5*time.Second), "web", false, DefaultPriority, 0)
 		got <- w
 	}()
 	waitFor(t, func() bool { return c.pending.Load() == 1 })

@@ -141,14 +141,13 @@ func (c *Cluster) OpenFor(ctx context.Context, source string, pc *PickContext, s
 		return nil, err
 	}
 	own := h.cluster
-	p := h.pool(source)
-	limit := own.cfg.Load().Limits.MaxConnections
+	p := h.pool(source, DefaultPriority)
+	cfg := own.cfg.Load()
+	limit := cfg.Limits.MaxConnections
 	n := own.conns.Add(1)
 	p.mu.Lock()
-	room := p.room(n, limit)
-	if room {
-		p.dialing++
-	}
+	// A tunnel needs no connection of its own, so the host's limit is not in its way.
+	room := p.room(n, limit) || cfg.tunnels && (limit <= 0 || n <= int64(limit))
 	p.mu.Unlock()
 	if !room {
 		own.conns.Add(-1)

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"time"
 )
 
 // endpointSet is what the load balancer reads. Immutable; a change of endpoints,
@@ -77,9 +78,17 @@ func (c *Cluster) take(l *Locality, e *Endpoint, old map[string]*Host, s *settin
 // outlives tells whether a host that discovery no longer names stays: a check that
 // passes is better evidence than a registry that may have lost it.
 func (c *Cluster) outlives(h *Host, s *settings) bool {
-	return !c.removed && s.HealthCheck != nil && !s.DropRemoved && s.Type != Aggregate && s.Type != OriginalDestination &&
+	return !c.removed && s.HealthCheck != nil && !s.DropRemoved && (s.Type == EDS || s.Type == StrictDNS) &&
 		!h.Endpoint().Check.Disabled && h.check.state.Load()&checkFailed == 0 &&
 		(h.Health() == Healthy || h.Health() == Degraded)
+}
+
+// forgetAll retires every host: what comes next has nothing to do with them.
+func (c *Cluster) forgetAll() {
+	for _, h := range c.order {
+		c.forget(h)
+	}
+	c.byKey, c.order, c.assignment = map[string]*Host{}, nil, nil
 }
 
 // forget retires a host that the assignment no longer names.
@@ -116,6 +125,10 @@ func (c *Cluster) rosters() []roster {
 
 // rebuild makes the endpoint set of what is known. c.mu is held.
 func (c *Cluster) rebuild() {
+	if c.rebuilding != nil {
+		c.rebuilding.Stop()
+		c.rebuilding = nil
+	}
 	cfg, now := c.cfg.Load(), monotonic()
 	rosters := c.rosters()
 	s := &endpointSet{hosts: slices.Clone(c.order), whole: newBalancer(rosters, nil, cfg, c.assignment, now)}
@@ -130,6 +143,30 @@ func (c *Cluster) rebuild() {
 	}
 	c.warm(cfg, now)
 	c.countHosts(s.hosts)
+	done := monotonic()
+	c.restUntil = done + rest*(done-now)
+}
+
+// rest is how much longer than making a set the cluster rests before a change of
+// health makes the next one: with thousands of hosts, or great tables, many changes
+// then share one.
+const rest = 20
+
+// healthChanged has the set made again, at once or after the rest. c.mu is held.
+func (c *Cluster) healthChanged() {
+	wait := c.restUntil - monotonic()
+	switch {
+	case wait <= 0:
+		c.rebuild()
+	case c.rebuilding == nil && !c.removed:
+		c.rebuilding = time.AfterFunc(time.Duration(wait), func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if !c.removed {
+				c.rebuild()
+			}
+		})
+	}
 }
 
 func (c *Cluster) countHosts(hosts []*Host) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"math"
+	"math/big"
 	"slices"
 	"strconv"
 
@@ -194,6 +195,9 @@ func (t *hashTable) spill(hash uint64, first uint32) *Host {
 	}
 	return t.hosts[best]
 }
+
+// Prime tells whether n is a prime: what the size of a maglev table must be.
+func Prime(n uint64) bool { return new(big.Int).SetUint64(n).ProbablyPrime(0) }
 
 // murmur2 is MurmurHash64A with the seed of libstdc++'s std::hash, as Envoy has it.
 func murmur2(key []byte) uint64 {

@@ -128,6 +128,15 @@ func TestHashesStay(t *testing.T) {
 func TestHashAvoids(t *testing.T) {
 	for _, lb := range []LB{RingHash, Maglev} {
 		c := mustUpdate(t, newManager(t, Options{}), &Config{Name: "c", LB: lb, Endpoints: ports(90, 92)})
+		table, moved := c.set.Load().whole.levels[0].healthy.table, 0
+		for hash := range uint64(300) {
+			if table.index(hash*0x9e3779b97f4a7c15, 1) != table.index(hash*0x9e3779b97f4a7c15, 0) {
+				moved++
+			}
+		}
+		if moved < 120 {
+			t.Errorf("policy %d: another attempt leads elsewhere for %d of 300 hashes", lb, moved)
+		}
 		pc := &PickContext{Hash: 7, HasHash: true}
 		seen := map[int]bool{}
 		for range 3 {

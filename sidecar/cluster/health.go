@@ -362,7 +362,7 @@ func (c *Cluster) checkDone(k *checker, v verdict) time.Duration {
 	case k.h.check.removed && k.h.check.state.Load()&checkFailed != 0:
 		c.release(k)
 	case t == changed:
-		c.rebuild()
+		c.healthChanged()
 	}
 	return k.interval(v.err == nil, t, c.trafficked.Load())
 }

@@ -370,6 +370,47 @@ func TestHostsOutliveDiscovery(t *testing.T) {
 	}
 }
 
+// TestChangesShareASet: where a set costs much, many changes of health make one.
+func TestChangesShareASet(t *testing.T) {
+	inBubble(t, func(t *testing.T, m *Manager, s *checkedHosts) {
+		s.say("10.0.0.1:80", status(200))
+		s.say("10.0.0.2:80", status(200))
+		c := mustUpdate(t, m, &Config{Name: "c", HealthCheck: every(&HTTPCheck{Path: "/"}), Endpoints: hosts("c", "10.0.0.1", "10.0.0.2")})
+		c.mu.Lock()
+		c.restUntil = monotonic() + int64(time.Second)
+		c.mu.Unlock()
+		before := c.set.Load()
+		if wait(500 * time.Millisecond); c.set.Load() != before {
+			t.Error("the set was made within the rest")
+		}
+		if wait(time.Second); c.set.Load() == before || c.set.Load().whole.levels[0].panic {
+			t.Error("the set was not made after it")
+		}
+	})
+}
+
+// TestStaticHostsGo: an endpoint that the configuration drops goes, whatever its
+// checks say.
+func TestStaticHostsGo(t *testing.T) {
+	inBubble(t, func(t *testing.T, m *Manager, s *checkedHosts) {
+		s.say("10.0.0.1:80", status(200))
+		cfg := func(hostNames ...string) *Config {
+			return &Config{Name: "c", HealthCheck: every(&HTTPCheck{Path: "/"}), Endpoints: hosts("c", hostNames...)}
+		}
+		c := mustUpdate(t, m, cfg("10.0.0.1"))
+		wait(time.Second)
+		h := c.hosts()[0]
+		if mustUpdate(t, m, cfg("10.0.0.2")); !h.gone.Load() || len(c.hosts()) != 1 {
+			t.Errorf("%+v", c.Stats())
+		}
+		next := cfg()
+		next.Type = EDS
+		if mustUpdate(t, m, next); len(c.hosts()) != 0 {
+			t.Errorf("another type kept %+v", c.Stats())
+		}
+	})
+}
+
 // TestExcludedHosts: hosts that were not checked yet do not bring panic about.
 func TestExcludedHosts(t *testing.T) {
 	for _, exclude := range []bool{false, true} {

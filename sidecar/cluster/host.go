@@ -204,10 +204,10 @@ func includes(have, want map[string]any) bool {
 	return true
 }
 
-// pool returns the pool of a source identity.
-func (h *Host) pool(source string) *pool {
+// pool returns the pool of a source identity and a priority.
+func (h *Host) pool(source string, priority Priority) *pool {
 	for _, p := range *h.pools.Load() {
-		if p.source == source {
+		if p.source == source && p.priority == priority {
 			return p
 		}
 	}
@@ -215,11 +215,11 @@ func (h *Host) pool(source string) *pool {
 	defer h.mu.Unlock()
 	pools := *h.pools.Load()
 	for _, p := range pools {
-		if p.source == source {
+		if p.source == source && p.priority == priority {
 			return p
 		}
 	}
-	p := &pool{host: h, source: source, all: map[*Conn]struct{}{}, multiplexed: multiplexed{freed: make(chan struct{}, 1)}}
+	p := &pool{host: h, source: source, priority: priority, all: map[*Conn]struct{}{}, multiplexed: multiplexed{freed: make(chan struct{}, 1)}}
 	next := append(slices.Clone(pools), p)
 	h.pools.Store(&next)
 	return p

@@ -193,11 +193,27 @@ func (m *Manager) validate(cfg *Config) error {
 		return errors.New("TLS is configured and there is no source of certificates")
 	case cfg.HealthCheck != nil && (cfg.Type == Aggregate || cfg.Type == OriginalDestination):
 		return errors.New("health checks need endpoints that are known")
+	case cfg.HealthCheck != nil && !cfg.HealthCheck.valid():
+		return errors.New("a health check needs one kind of check, and intervals, a timeout and thresholds above 0")
+	case cfg.Hash.TableSize != 0 && !Prime(cfg.Hash.TableSize):
+		return fmt.Errorf("a maglev table of %d slots, which is not a prime", cfg.Hash.TableSize)
 	}
 	if cfg.Type == Static {
 		return checkAddresses(cfg.Endpoints)
 	}
 	return nil
+}
+
+// valid tells whether the check can be made, and does not run without a pause.
+func (c *HealthCheck) valid() bool {
+	kinds := 0
+	for _, set := range []bool{c.HTTP != nil, c.TCP != nil, c.GRPC != nil} {
+		if set {
+			kinds++
+		}
+	}
+	return kinds == 1 && c.UnhealthyThreshold > 0 && c.HealthyThreshold > 0 &&
+		min(c.Timeout, c.Interval, c.NoTraffic, c.NoTrafficHealthy, c.Unhealthy, c.UnhealthyEdge, c.HealthyEdge) > 0
 }
 
 func (cfg *Config) usesTLS() bool {

@@ -121,9 +121,9 @@ func (p *pool) takeShared() *Conn {
 // result is not shared, or nil, where the host declines to share.
 func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Shard) (*Conn, error) {
 	c := p.host.cluster
-	limits := c.cfg.Load().Limits
-	n := c.pending.Add(1)
-	defer c.pending.Add(-1)
+	b, limits := p.breaker()
+	n := b.pending.Add(1)
+	defer b.pending.Add(-1)
 	if limits.MaxPendingRequests > 0 && n > int64(limits.MaxPendingRequests) {
 		if c.metrics != nil {
 			c.metrics.OverflowPending.Inc(s)
@@ -153,11 +153,11 @@ func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Sha
 		p.mu.Unlock()
 		if mine {
 			if want == protocolTunnel {
-				c.conns.Add(1) // the streams count, not what carries them
+				b.conns.Add(1) // the streams count, not what carries them
 			}
 			conn, err := p.dialReserved(ctx, s, want)
 			if want == protocolTunnel && err == nil {
-				c.conns.Add(-1)
+				b.conns.Add(-1)
 				conn.uncounted = conn.HTTP2 != nil
 			}
 			p.mu.Lock()
@@ -182,11 +182,12 @@ func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Sha
 // have one. The pool's lock is held.
 func (p *pool) admits(limit int, s telemetry.Shard) bool {
 	c := p.host.cluster
-	n := c.conns.Add(1)
+	b, _ := p.breaker()
+	n := b.conns.Add(1)
 	if p.room(n, limit) || len(p.all)+p.dialing == 0 {
 		return true
 	}
-	c.conns.Add(-1)
+	b.conns.Add(-1)
 	if c.metrics != nil {
 		c.metrics.OverflowConnections.Inc(s)
 	}

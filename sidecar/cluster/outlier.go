@@ -120,7 +120,7 @@ func count(h *Host, c *atomic.Int32, limit int, found Anomaly) {
 	own.mu.Lock()
 	defer own.mu.Unlock()
 	if own.eject(h, found) {
-		own.rebuild()
+		own.healthChanged()
 	}
 }
 

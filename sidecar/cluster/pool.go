@@ -12,11 +12,12 @@ import (
 )
 
 // pool holds the connections to one host that were opened for one source
-// identity. An idle connection needs no goroutine: it is looked at before it is
+// identity, for requests of one priority. An idle connection needs no goroutine: it is looked at before it is
 // used again, and once a second by the manager.
 type pool struct {
-	host   *Host
-	source string
+	host     *Host
+	source   string
+	priority Priority
 
 	mu sync.Mutex
 	// idle is used from its end, so that surplus connections grow old.
@@ -74,8 +75,8 @@ func (c *Conn) Gone() bool { return c.prober != nil && c.prober.Gone() }
 // Where the host speaks HTTP/2 it is one with room for another stream. clientHTTP2
 // says that the client does, which decides for SpeakDownstream. ctx is asked for only
 // when it has to wait. s is the caller's counter shard.
-func (h *Host) Acquire(ctx func() (context.Context, context.CancelFunc), source string, clientHTTP2 bool, s telemetry.Shard) (*Conn, error) {
-	p := h.pool(source)
+func (h *Host) Acquire(ctx func() (context.Context, context.CancelFunc), source string, clientHTTP2 bool, priority Priority, s telemetry.Shard) (*Conn, error) {
+	p := h.pool(source, priority)
 	if p.multiplexes(h.cluster.cfg.Load(), clientHTTP2) {
 		if c := p.takeShared(); c != nil {
 			return c, nil
@@ -90,6 +91,15 @@ func (h *Host) Acquire(ctx func() (context.Context, context.CancelFunc), source 
 		return c, nil
 	}
 	return p.connect(ctx, s)
+}
+
+// breaker is what limits the pool, and what is in use of it.
+func (p *pool) breaker() (*breaker, *Limits) { return p.host.cluster.breakerOf(p.priority) }
+
+// uncount takes a connection off what is in use.
+func (p *pool) uncount() {
+	b, _ := p.breaker()
+	b.conns.Add(-1)
 }
 
 // takeIdle returns the idle connection used last, if it is still good.
@@ -121,9 +131,9 @@ func (p *pool) connect(ctxOf func() (context.Context, context.CancelFunc), s tel
 	ctx, cancel := ctxOf()
 	defer cancel()
 	c := p.host.cluster
-	limits := c.cfg.Load().Limits
-	n := c.pending.Add(1)
-	defer c.pending.Add(-1)
+	b, limits := p.breaker()
+	n := b.pending.Add(1)
+	defer b.pending.Add(-1)
 	if limits.MaxPendingRequests > 0 && n > int64(limits.MaxPendingRequests) {
 		if c.metrics != nil {
 			c.metrics.OverflowPending.Inc(s)
@@ -158,12 +168,13 @@ func (p *pool) reserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
 	c := p.host.cluster
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n := c.conns.Add(1)
+	b, _ := p.breaker()
+	n := b.conns.Add(1)
 	if p.room(n, limit) || len(p.all)+p.dialing == 0 {
 		p.dialing++
 		return nil, nil
 	}
-	c.conns.Add(-1)
+	b.conns.Add(-1)
 	if k := len(p.idle); k > 0 {
 		// One came back meanwhile.
 		conn := p.idle[k-1]
@@ -217,7 +228,7 @@ func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard, want protoco
 	}
 	p.mu.Unlock()
 	if err != nil {
-		p.host.cluster.conns.Add(-1)
+		p.uncount()
 		p.wake()
 		return nil, err
 	}
@@ -271,7 +282,7 @@ func (c *Conn) Close() error {
 	}
 	if c.carrier != nil {
 		err := c.Stream.Close()
-		c.pool.host.cluster.conns.Add(-1)
+		c.pool.uncount()
 		c.carrier.Release()
 		return err
 	}
@@ -281,7 +292,7 @@ func (c *Conn) Close() error {
 	p.mu.Unlock()
 	p.host.conns.Add(-1)
 	if !c.uncounted {
-		p.host.cluster.conns.Add(-1)
+		p.uncount()
 	}
 	if m := p.host.cluster.metrics; m != nil {
 		m.ConnectionsOpen.Add(0, -1)

@@ -23,7 +23,7 @@ func (p *pool) openTunnel(ctx context.Context, s telemetry.Shard) (*Conn, error)
 				return nil, nil
 			}
 			if carrier, err = p.connectShared(ctx, protocolTunnel, s); err != nil {
-				p.host.cluster.conns.Add(-1)
+				p.uncount()
 				return nil, err
 			}
 		}
@@ -44,7 +44,7 @@ func (p *pool) openTunnel(ctx context.Context, s telemetry.Shard) (*Conn, error)
 			break
 		}
 	}
-	p.host.cluster.conns.Add(-1)
+	p.uncount()
 	kind := ConnectRefused
 	if ctx.Err() != nil {
 		kind = Canceled

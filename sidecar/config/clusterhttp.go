@@ -56,8 +56,8 @@ func legacyHTTP(m *clusterv3.Cluster) *upstreamHTTP {
 		commonPath: "common_http_protocol_options", path: "protocol_selection",
 		paths: [2]string{"http_protocol_options", "http2_protocol_options"},
 	}
-	//lint:ignore SA1019 deprecated, and in many bootstraps
 	switch {
+	//lint:ignore SA1019 deprecated, and in many bootstraps
 	case m.GetProtocolSelection() == clusterv3.Cluster_USE_DOWNSTREAM_PROTOCOL:
 		u.protocol = cluster.SpeakDownstream
 	case u.http2 != nil:

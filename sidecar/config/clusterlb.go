@@ -1,7 +1,6 @@
 package config
 
 import (
-	"math/big"
 	"slices"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -296,7 +295,7 @@ func maglev(size *wrapperspb.UInt64Value, out *cluster.Config, path string) erro
 		return nil
 	}
 	out.Hash.TableSize = size.GetValue()
-	if n := size.GetValue(); n < 2 || n > maxTable || !new(big.Int).SetUint64(n).ProbablyPrime(0) {
+	if n := size.GetValue(); n > maxTable || !cluster.Prime(n) {
 		return fail(path+".table_size", "%d is not a prime of at most %d", n, maxTable)
 	}
 	return nil

@@ -44,7 +44,7 @@ func declareBalancing() {
 		"envoy.config.cluster.v3.Cluster.CommonLbConfig": {
 			use: "healthy_panic_threshold zone_aware_lb_config locality_weighted_lb_config ignore_new_hosts_until_first_hc " +
 				"close_connections_on_host_set_change consistent_hashing_lb_config",
-			ignore:  map[string]string{"update_merge_window": "updates of endpoints are applied at once"},
+			ignore:  map[string]string{"update_merge_window": "changes are applied at once, or together where each would cost much"},
 			instead: map[string]string{"override_host_status": "no filter overrides the choice of a host"},
 		},
 		"envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig":                             zone(),

@@ -32,7 +32,8 @@ func http2Options(o *corev3.Http2ProtocolOptions, path string) (*http2.Config, e
 	c.AllowConnect = o.GetAllowConnect()
 	c.MalformedEndsConnection = !o.GetOverrideStreamErrorOnInvalidHttpMessage().GetValue()
 	if o.GetOverrideStreamErrorOnInvalidHttpMessage() == nil {
-		c.MalformedEndsConnection = !o.GetStreamErrorOnInvalidHttpMessaging() //nolint:staticcheck // Envoy takes it still
+		//lint:ignore SA1019 deprecated, and Envoy takes it still
+		c.MalformedEndsConnection = !o.GetStreamErrorOnInvalidHttpMessaging()
 	}
 	var err error
 	if c.Keepalive, err = http2KeepAlive(o.GetConnectionKeepalive(), path+".connection_keepalive"); err != nil {

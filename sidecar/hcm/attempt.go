@@ -120,7 +120,7 @@ func (a *attempt) try() outcome {
 		a.until = min(a.until, monotonic()+int64(t))
 	}
 	x.prepareAttempt(h.Hostname())
-	conn, err := h.Acquire(a.dial, x.d.Workload, x.req.Version == message.HTTP2, x.d.Shard)
+	conn, err := h.Acquire(a.dial, x.d.Workload, x.req.Version == message.HTTP2, x.priority(), x.d.Shard)
 	if err != nil {
 		a.leaveHost()
 		return a.connectFailure(err)

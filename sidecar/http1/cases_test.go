@@ -31,6 +31,7 @@ var requestCases = []testCase{
 	{"9112 3", "GET  HTTP/1.1\r\n" + host + end, "bad_request_line"},
 	{"9110 9.1", "G\x00T / HTTP/1.1\r\n" + host + end, "bad_method"},
 	{"9110 9.1", "GE(T / HTTP/1.1\r\n" + host + end, "bad_method"},
+	{"9110 9.1: TLS on a plaintext port", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "bad_method"},
 	{"9110 9.1", "G\xc3\x84T / HTTP/1.1\r\n" + host + end, "bad_method"},
 	{"9110 9.1", "GET: / HTTP/1.1\r\n" + host + end, "bad_method"},
 	{"9110 9.1: methods are case-sensitive tokens", "get / HTTP/1.1\r\n" + host + end, ""},

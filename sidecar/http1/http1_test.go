@@ -306,6 +306,12 @@ func TestWrite(t *testing.T) {
 	if err != nil || string(out) != want {
 		t.Errorf("%v\n%q\n%q", err, out, want)
 	}
+	for method, want := range map[string]string{"POST": "Content-Length: 0\r\n", "PURGE": "Content-Length: 0\r\n", "GET": "", "DELETE": "", "HEAD": ""} {
+		r := &message.Request{Method: method, Path: "/", Authority: "h"}
+		if out, err := AppendRequest(nil, r, RequestOptions{}); err != nil || string(out) != method+" / HTTP/1.1\r\nHost: h\r\n"+want+"\r\n" {
+			t.Errorf("no content: %v %q", err, out)
+		}
+	}
 	for _, bad := range [][2]string{{"X", "a\r\nY: b"}, {"X\r\nY", "b"}, {"X Y", "b"}, {"", "b"}, {"X", "\x00"}, {"X:", "b"}} {
 		r := &message.Request{Method: "GET", Path: "/", Authority: "h"}
 		r.Fields.Add(bad[0], bad[1])

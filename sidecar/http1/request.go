@@ -51,6 +51,10 @@ func (p *RequestParser) Parse(buf []byte, req *message.Request) (n int, body Fra
 	for !h.started {
 		line, off, ok, err := h.next(buf, h.limits.LineBytes+64, ErrURITooLong)
 		if !ok {
+			// TLS on a plaintext port is refused at once: its bytes may hold no line end.
+			if err == nil && len(buf) > h.line && buf[h.line] != '\r' {
+				err = firstByte(buf[h.line])
+			}
 			return 0, NoBody, err
 		}
 		if len(line) == 0 {
@@ -77,7 +81,21 @@ func (p *RequestParser) Parse(buf []byte, req *message.Request) (n int, body Fra
 	return h.line, body, nil
 }
 
+// firstByte judges a request line by its beginning.
+func firstByte(b byte) error {
+	switch {
+	case class[b]&isToken != 0:
+		return nil
+	case b == ' ':
+		return ErrRequestLine
+	}
+	return ErrMethod
+}
+
 func (p *RequestParser) requestLine(line []byte, off int) error {
+	if err := firstByte(line[0]); err != nil {
+		return err
+	}
 	sp := bytes.IndexByte(line, ' ')
 	if sp <= 0 {
 		return ErrRequestLine

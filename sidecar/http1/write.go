@@ -70,6 +70,8 @@ func AppendRequest(dst []byte, r *message.Request, o RequestOptions) ([]byte, er
 		dst = append(dst, "Transfer-Encoding: chunked\r\n"...)
 	case o.Framing == Length && !framed:
 		dst = appendLength(dst, "Content-Length", r.ContentLength)
+	case o.Framing == NoBody && !framed && o.Upgrade == "" && expectsContent(r.Method):
+		dst = append(dst, "Content-Length: 0\r\n"...)
 	}
 	if r.AcceptTrailers && o.Upgrade == "" {
 		dst = append(dst, "TE: trailers\r\n"...)
@@ -89,6 +91,16 @@ func AppendRequest(dst []byte, r *message.Request, o RequestOptions) ([]byte, er
 		dst = append(dst, "Connection: TE\r\n"...)
 	}
 	return append(dst, '\r', '\n'), nil
+}
+
+// expectsContent tells whether the absence of content is said too: some origins
+// answer 411 otherwise (RFC 9110 8.6).
+func expectsContent(method string) bool {
+	switch method {
+	case "GET", "HEAD", "DELETE", "TRACE", "CONNECT":
+		return false
+	}
+	return true
 }
 
 // ResponseOptions are what a response's head says of the connection.

@@ -196,3 +196,22 @@ func (f *Fields) HeaderValue(lower string, n int) (value string, ok bool) {
 	_, value, _ = f.At(i)
 	return value, true
 }
+
+// HeaderFrom returns the first value of a field, by lower-case name, at or after
+// position from, and the position to go on from: a loop from 0 sees every value
+// once. Pseudo-headers have one value. It allocates nothing.
+func (r *Request) HeaderFrom(lower string, from int) (value string, next int, ok bool) {
+	if lower == "host" || lower != "" && lower[0] == ':' {
+		if from > 0 {
+			return "", from, false
+		}
+		value, ok = r.Header(lower)
+		return value, 1, ok
+	}
+	i := r.Fields.find(lower, from)
+	if i < 0 {
+		return "", from, false
+	}
+	_, value, _ = r.Fields.At(i)
+	return value, i + 1, true
+}

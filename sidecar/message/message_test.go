@@ -1,6 +1,7 @@
 package message
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -119,5 +120,23 @@ func TestResetKeepsLittle(t *testing.T) {
 		r.Fields.Del("accept")
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestHeaderFrom(t *testing.T) {
+	var r Request
+	r.Authority, r.Path = "h", "/"
+	for _, f := range [][2]string{{"X-A", "1"}, {"X-B", "2"}, {"x-a", "3"}, {"Cookie", "c"}, {"X-A", ""}} {
+		r.Fields.Add(f[0], f[1])
+	}
+	r.Fields.Del("x-b")
+	for name, want := range map[string][]string{"x-a": {"1", "3", ""}, "x-b": nil, "cookie": {"c"}, "host": {"h"}, ":path": {"/"}, ":scheme": nil, "": nil} {
+		var got []string
+		for v, next, ok := r.HeaderFrom(name, 0); ok; v, next, ok = r.HeaderFrom(name, next) {
+			got = append(got, v)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
 	}
 }

@@ -178,24 +178,32 @@ func chainOf(in *api.Inbound) (*listener.FilterChain, error) {
 }
 
 // request is a request's headers as the rules see them.
-type request map[string]string
+type request map[string][]string
 
 func (r request) Header(lower string) (string, bool) {
-	v, ok := r[lower]
+	v, _, ok := r.HeaderFrom(lower, 0)
 	return v, ok
+}
+
+func (r request) HeaderFrom(lower string, from int) (string, int, bool) {
+	if v := r[lower]; from < len(v) {
+		return v[from], from + 1, true
+	}
+	return "", from, false
 }
 
 func (q question) request(service string) (request, error) {
 	if !strings.HasPrefix(q.path, "/") {
 		return nil, fmt.Errorf("--path %q: must start with /", q.path)
 	}
-	r := request{":method": q.method, ":path": q.path, ":authority": service, ":scheme": "http", "host": service}
+	r := request{":method": {q.method}, ":path": {q.path}, ":authority": {service}, ":scheme": {"http"}, "host": {service}}
 	for _, h := range q.headers {
 		name, value, ok := strings.Cut(h, "=")
 		if !ok {
 			return nil, fmt.Errorf("--header %q: want NAME=VALUE", h)
 		}
-		r[strings.ToLower(name)] = value
+		name = strings.ToLower(name)
+		r[name] = append(r[name], value)
 	}
 	return r, nil
 }

@@ -1,0 +1,277 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"time"
+)
+
+// cell is one job at one size.
+type cell struct {
+	Job         string      `json:"job"`
+	About       string      `json:"about"`
+	Unit        string      `json:"unit"`
+	Connections int         `json:"connections"`
+	Body        int         `json:"body_bytes"`
+	Features    bool        `json:"features"`
+	Contenders  []*measured `json:"contenders"`
+	// Unsupported names contenders that refuse the job, and their error.
+	Unsupported map[string]string `json:"unsupported,omitempty"`
+	OpenRate    float64           `json:"open_loop_rate,omitempty"` // units a second
+	Verdicts    []verdict         `json:"verdicts"`
+
+	memory *memoryJob
+}
+
+// measured is one contender in one cell. Lists have an entry for each round.
+type measured struct {
+	Name string `json:"name"`
+	// CPU per unit over all measured hops: microseconds, or seconds per GB.
+	CPU []float64 `json:"cpu,omitempty"`
+	// Rate is the closed loop's, units a second.
+	Rate []float64 `json:"rate,omitempty"`
+	// Allocs per unit, over all hops; only of Hauberk.
+	Allocs []float64 `json:"allocs,omitempty"`
+	P50    []float64 `json:"p50_us,omitempty"`
+	P99    []float64 `json:"p99_us,omitempty"`
+	// Disturbed counts the runs during which other work or steal had more of the
+	// machine than -noise allows, after all repetitions.
+	Disturbed int `json:"disturbed"`
+	// Memory over all measured hops, after the load; of a memory job, idle.
+	PSS       []float64 `json:"pss_bytes"`
+	Resident  []float64 `json:"resident_bytes"`
+	Anonymous []float64 `json:"anonymous_bytes"`
+	// PerConnection is what an idle connection adds to the anonymous memory.
+	PerConnection []float64 `json:"per_connection_bytes,omitempty"`
+
+	target target
+	origin *origin
+	procs  []*process
+	aids   []*process // do a part of the job that is not measured
+}
+
+func (m *measured) stop() {
+	for _, p := range slices.Concat(m.procs, m.aids) {
+		p.stop()
+	}
+	m.procs, m.aids = nil, nil
+}
+
+func (m *measured) logs() string {
+	var out []string
+	for _, p := range m.procs {
+		if s := strings.TrimSpace(p.log.String()); s != "" {
+			out = append(out, s)
+		}
+	}
+	return strings.Join(out, "; ")
+}
+
+func (b *bench) newCell(s setting) *cell {
+	return &cell{Job: s.job.name, About: s.job.about, Unit: s.job.unit, Connections: s.conns, Body: s.body, Features: !s.bare, Unsupported: map[string]string{}, memory: s.job.memory}
+}
+
+// start assembles every contender of the job and lets it do a little of it. What
+// Hauberk refuses is noted: a peer's refusal is an error.
+func (b *bench) start(c *cell, s setting, o *origin) error {
+	for _, x := range contenders() {
+		if !slices.Contains(strings.Fields(s.job.contenders), x.name) || slices.Contains(b.without, x.name) {
+			continue
+		}
+		m := &measured{Name: x.name, origin: o}
+		err := b.assemble(x, s, m)
+		if err == nil && s.job.load != nil {
+			err = m.probe(s)
+		}
+		switch {
+		case err == nil:
+			c.Contenders = append(c.Contenders, m)
+		case x.name == "hauberk":
+			m.stop()
+			c.Unsupported[x.name] = lastLine(err.Error())
+		default:
+			m.stop()
+			return fmt.Errorf("%s: %w", x.name, err)
+		}
+	}
+	return nil
+}
+
+// probe makes at least one exchange.
+func (m *measured) probe(s setting) error {
+	r, err := s.job.load.closed(m.target, 1, 0, 50*time.Millisecond, func(bool) {})
+	switch {
+	case err != nil:
+		return err
+	case r.failed > 0:
+		return fmt.Errorf("%w; %s", r.last, m.logs())
+	}
+	return nil
+}
+
+// lastLine is the part of a program's complaint that says what was wrong.
+func lastLine(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	last := strings.TrimSpace(lines[len(lines)-1])
+	if _, complaint, ok := strings.Cut(last, "envoy.yaml: "); ok {
+		last = complaint
+	}
+	if len(last) > 300 {
+		last = last[:300] + "…"
+	}
+	return last
+}
+
+// cell measures one.
+func (b *bench) cell(s setting) (*cell, error) {
+	o, err := s.job.origin(s.body)
+	if err != nil {
+		return nil, err
+	}
+	defer o.ln.Close()
+	if s.job.memory != nil {
+		return b.memoryCell(s, o)
+	}
+	c := b.newCell(s)
+	defer func() {
+		for _, m := range c.Contenders {
+			m.stop()
+		}
+	}()
+	if err := b.start(c, s, o); err != nil {
+		return nil, err
+	}
+	order := slices.Clone(c.Contenders)
+	for round := range b.rounds {
+		rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+		for _, m := range order {
+			b.progress("%s c=%d round %d/%d %s", s.job.name, s.conns, round+1, b.rounds, m.Name)
+			if err := b.quietly(m, func() (func(), error) { return b.closed(m, s) }); err != nil {
+				return nil, fmt.Errorf("%s: %w", m.Name, err)
+			}
+		}
+	}
+	if err := b.latency(c, s, order); err != nil {
+		return nil, err
+	}
+	for _, m := range c.Contenders {
+		m.addMemory()
+	}
+	b.progress("")
+	c.judge()
+	return c, nil
+}
+
+// quietly runs until other work leaves the machine alone, as often as it may. run
+// returns what keeps its figures; those of the least disturbed run are kept.
+func (b *bench) quietly(m *measured, run func() (keep func(), err error)) error {
+	least, keep := math.Inf(1), func() {}
+	for range b.retries + 1 {
+		w := startWatch(slices.Concat(m.procs, m.aids)...)
+		k, err := run()
+		if err != nil {
+			return err
+		}
+		d := w.disturbance()
+		if d < least {
+			least, keep = d, k
+		}
+		if d <= b.noise {
+			break
+		}
+	}
+	if least > b.noise {
+		m.Disturbed++
+	}
+	keep()
+	return nil
+}
+
+// latency measures at half of the slowest contender's rate.
+func (b *bench) latency(c *cell, s setting, order []*measured) error {
+	if s.job.unit == "GB" || len(order) == 0 {
+		return nil
+	}
+	slowest := slices.MinFunc(c.Contenders, func(x, y *measured) int { return int(median(x.Rate) - median(y.Rate)) })
+	c.OpenRate = median(slowest.Rate) / 2
+	for range min(b.rounds, 3) {
+		rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+		for _, m := range order {
+			b.progress("%s c=%d open loop %s", s.job.name, s.conns, m.Name)
+			err := b.quietly(m, func() (func(), error) {
+				r, err := s.job.load.open(m.target, s.conns, c.OpenRate, b.time)
+				if err == nil && (r.failed > 0 || r.done == 0) {
+					err = fmt.Errorf("open loop: %d answered, %d failed, the last: %w; %s", r.done, r.failed, r.last, m.logs())
+				}
+				return func() {
+					m.P50 = append(m.P50, float64(r.percentile(0.5).Nanoseconds())/1000)
+					m.P99 = append(m.P99, float64(r.percentile(0.99).Nanoseconds())/1000)
+				}, err
+			})
+			if err != nil {
+				return fmt.Errorf("%s: %w", m.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// closed measures one run of the closed loop.
+func (b *bench) closed(m *measured, s setting) (keep func(), err error) {
+	var cpu, seen int64
+	var allocs float64
+	clock := func() (ns int64) {
+		for _, p := range m.procs {
+			ns += p.cpu()
+		}
+		return ns
+	}
+	// Asking for allocations costs CPU: it is done outside of the clock's readings.
+	measure := func(begin bool) {
+		if begin {
+			allocs = m.allocs()
+			cpu, seen = clock(), m.origin.served.Load()
+			return
+		}
+		cpu, seen = clock()-cpu, m.origin.served.Load()-seen
+		allocs = m.allocs() - allocs
+	}
+	r, err := s.job.load.closed(m.target, s.conns, b.warm, b.time, measure)
+	if err != nil {
+		return nil, err
+	}
+	if r.failed > 0 || r.done == 0 || cpu == 0 {
+		return nil, fmt.Errorf("%d done, %d failed, %d ns of CPU; the last: %w; %s", r.done, r.failed, cpu, r.last, m.logs())
+	}
+	done, perUnit := float64(r.done), 1e-3
+	if s.job.unit == "GB" {
+		done, perUnit = done/1e9, 1e-9
+	} else if d := r.done - seen; d > int64(2*s.conns) || d < -int64(2*s.conns)-r.done/50 {
+		// What the client counted reached the origin, but for what was under way, and
+		// came while the clocks were read, at the beginning.
+		return nil, fmt.Errorf("%d answered, the origin saw %d", r.done, seen)
+	}
+	if m.procs[0].admin != "" && math.IsNaN(allocs) {
+		return nil, fmt.Errorf("the admin socket does not tell of allocations; %s", m.logs())
+	}
+	return func() {
+		m.CPU = append(m.CPU, float64(cpu)*perUnit/done)
+		m.Rate = append(m.Rate, done/r.took.Seconds())
+		if m.procs[0].admin != "" {
+			m.Allocs = append(m.Allocs, allocs/done)
+		}
+	}, nil
+}
+
+// progress is one line on a terminal's standard error, overwritten by the next.
+func (b *bench) progress(format string, args ...any) {
+	if b.quiet {
+		return
+	}
+	fmt.Fprintf(os.Stderr, "\r%-70s\r", "")
+	fmt.Fprintf(os.Stderr, format, args...)
+}

@@ -1,0 +1,331 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	h2 "golang.org/x/net/http2"
+)
+
+const (
+	unaryPath  = "/bench.Echo/Unary"
+	streamPath = "/bench.Echo/Stream"
+)
+
+// h2Load is requests over HTTP/2: GETs, gRPC calls, or messages to and fro on
+// streams that stay open.
+type h2Load struct{ grpc, stream bool }
+
+// h2Conns spreads n streams: as many connections as a client of such a size has.
+func h2Conns(n int) (conns, streams int) {
+	switch {
+	case n == 1:
+		return 1, 1
+	case n <= 64:
+		return 2, n / 2
+	}
+	return n / 100, 100
+}
+
+// slot is a unit of concurrency of an h2 load: a request under way or a stream.
+type slot struct {
+	st  *h2Stream
+	due time.Time
+}
+
+// h2Client is one connection and its slots.
+type h2Client struct {
+	*h2Side
+	load    h2Load
+	message []byte
+	body    int
+	next    uint32
+	block   []byte // the request's header block, once it does not change any more
+	sent    int
+	busy    int
+	stop    bool
+	first   chan struct{} // closed by the first that is done, or by the end
+
+	done func(s *slot)
+}
+
+// awaitFirst waits until something has come back, so that the handshakes behind
+// the connection are over.
+func (c *h2Client) awaitFirst() { <-c.first }
+
+func (c *h2Client) noteFirst() {
+	select {
+	case <-c.first:
+	default:
+		close(c.first)
+	}
+}
+
+func (l h2Load) connect(t target, done func(*slot)) (*h2Client, error) {
+	c, err := net.Dial("tcp", t.addr)
+	if err != nil {
+		return nil, err
+	}
+	x := &h2Client{h2Side: newH2Side(c), load: l, body: t.body, next: 1, done: done, first: make(chan struct{})}
+	if l.grpc {
+		x.message = grpcMessage(t.body)
+	}
+	x.out.WriteString(h2.ClientPreface)
+	if err := x.begin(h2.Setting{ID: h2.SettingEnablePush}); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return x, nil
+}
+
+// send begins the slot's next request or message. mu is held.
+func (c *h2Client) send(s *slot) {
+	c.busy++
+	if s.st == nil || !c.load.stream {
+		s.st = &h2Stream{id: c.next, window: c.initial, slot: s}
+		c.streams[c.next] = s.st
+		c.next += 2
+		c.open(s.st.id)
+	}
+	if c.load.grpc {
+		s.st.queue = append(s.st.queue, c.message...)
+		s.st.end = !c.load.stream
+		c.h2Side.send(s.st)
+	}
+}
+
+// open writes the request's headers. The same fields are in the dynamic table
+// after they were sent once, so the block is encoded anew only at first.
+func (c *h2Client) open(id uint32) {
+	if c.sent++; c.sent <= 3 {
+		method, path := "GET", "/bench"
+		if c.load.grpc {
+			method, path = "POST", unaryPath
+		}
+		if c.load.stream {
+			path = streamPath
+		}
+		fields := []string{":method", method, ":scheme", "http", ":path", path, ":authority", "api.bench", "user-agent", "bench/1.0", "accept-language", "en",
+			"cache-control", "no-cache", "x-trace", "0123456789abcdef", "x-tenant", "blue", "cookie", "session=abcdef0123456789"}
+		if c.load.grpc {
+			fields = append(fields, "content-type", "application/grpc", "te", "trailers")
+		}
+		c.writeHeaders(id, !c.load.grpc, fields...)
+		c.block = append(c.block[:0], c.encoded.Bytes()...)
+		return
+	}
+	_ = c.fr.WriteHeaders(h2.HeadersFrameParam{StreamID: id, BlockFragment: c.block, EndHeaders: true, EndStream: !c.load.grpc})
+}
+
+func (c *h2Client) headers(st *h2Stream, name, value string) {
+	switch name {
+	case ":status":
+		st.status = value
+	case "grpc-status":
+		st.grpcStatus = value
+	}
+}
+
+func (c *h2Client) headersEnd(id uint32, end bool) error { return c.ended(c.streams[id], end) }
+
+func (c *h2Client) data(st *h2Stream, p []byte, end bool) error {
+	st.got += len(p)
+	if c.load.stream && st.got >= len(c.message) {
+		st.got -= len(c.message)
+		c.complete(st)
+	}
+	return c.ended(st, end)
+}
+
+// ended checks a whole answer.
+func (c *h2Client) ended(st *h2Stream, end bool) error {
+	if st.status != "200" {
+		return fmt.Errorf("answered %q", st.status)
+	}
+	if !end {
+		return nil
+	}
+	delete(c.streams, st.id)
+	want := c.body
+	if c.load.grpc {
+		want = len(c.message)
+	}
+	switch {
+	case c.load.stream:
+		return fmt.Errorf("the stream ended with grpc-status %q", st.grpcStatus)
+	case c.load.grpc && st.grpcStatus != "0":
+		return fmt.Errorf("grpc-status %q", st.grpcStatus)
+	case st.got != want:
+		return fmt.Errorf("%d bytes, want %d", st.got, want)
+	}
+	c.complete(st)
+	return nil
+}
+
+// complete is the end of a request or message. mu is held.
+func (c *h2Client) complete(st *h2Stream) {
+	c.busy--
+	c.done(st.slot)
+	c.noteFirst()
+}
+
+func (c *h2Client) reset(_ *h2Stream, code h2.ErrCode) error {
+	return fmt.Errorf("RST_STREAM: %v", code)
+}
+func (c *h2Client) over() bool { return c.stop && c.busy == 0 }
+
+// finish lets the reader return once nothing is under way.
+func (c *h2Client) finish() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stop = true; c.busy == 0 {
+		c.conn.Close()
+	}
+}
+
+// each connects, and runs a reader for each connection until all are over.
+func (l h2Load) each(t target, n int, done func(*h2Client, *slot), drive func([]*h2Client)) (*failures, error) {
+	var failed failures
+	conns, _ := h2Conns(n)
+	var all []*h2Client
+	for range conns {
+		var c *h2Client
+		c, err := l.connect(t, func(s *slot) { done(c, s) })
+		if err != nil {
+			return nil, err
+		}
+		defer c.conn.Close()
+		all = append(all, c)
+	}
+	var wg sync.WaitGroup
+	for _, c := range all {
+		wg.Go(func() {
+			if err := c.run(c); err != nil {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				c.noteFirst()
+				if !c.over() {
+					failed.add(err)
+				}
+				c.stop, c.busy = true, 0
+			}
+		})
+	}
+	drive(all)
+	wg.Wait()
+	return &failed, nil
+}
+
+func (l h2Load) closed(t target, n int, warm, d time.Duration, measure func(begin bool)) (*result, error) {
+	var counted atomic.Int64
+	var counting atomic.Bool
+	_, streams := h2Conns(n)
+	r := &result{}
+	failed, err := l.each(t, n, func(c *h2Client, s *slot) {
+		if counting.Load() {
+			counted.Add(1)
+		}
+		if !c.stop {
+			c.send(s)
+		}
+	}, func(all []*h2Client) {
+		for _, c := range all {
+			c.mu.Lock()
+			for range streams {
+				c.send(&slot{})
+			}
+			_ = c.flush() // the reader tells of an error
+			c.mu.Unlock()
+		}
+		for _, c := range all {
+			c.awaitFirst()
+		}
+		time.Sleep(warm)
+		measure(true)
+		counting.Store(true)
+		began := time.Now()
+		time.Sleep(d)
+		r.took = time.Since(began)
+		for _, c := range all {
+			c.finish()
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	measure(false)
+	r.done = counted.Load()
+	return failed.into(r), nil
+}
+
+func (l h2Load) open(t target, n int, rate float64, d time.Duration) (*result, error) {
+	conns, streams := h2Conns(n)
+	var s *schedule
+	free := make(map[*h2Client]chan *slot, conns)
+	seen := make(map[*h2Client][]time.Duration, conns)
+	var mu sync.Mutex // seen is written by the readers
+	failed, err := l.each(t, n, func(c *h2Client, x *slot) {
+		mu.Lock()
+		seen[c] = append(seen[c], time.Since(x.due))
+		mu.Unlock()
+		free[c] <- x
+	}, func(all []*h2Client) {
+		for _, c := range all {
+			free[c] = make(chan *slot, streams)
+		}
+		for _, c := range all {
+			c.mu.Lock()
+			c.send(&slot{due: time.Now()}) // it joins the free ones
+			_ = c.flush()
+			c.mu.Unlock()
+			c.awaitFirst()
+			for range streams - 1 {
+				free[c] <- &slot{}
+			}
+		}
+		mu.Lock()
+		clear(seen)
+		s = newSchedule(rate, d)
+		mu.Unlock()
+		var wg sync.WaitGroup
+		for _, c := range all {
+			wg.Go(func() {
+				l.paced(c, s, free[c])
+				c.finish()
+			})
+		}
+		wg.Wait()
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range seen {
+		s.record(l)
+	}
+	return failed.into(s.result()), nil
+}
+
+// paced sends on one connection when the schedule says, as long as slots come free.
+func (l h2Load) paced(c *h2Client, s *schedule, free <-chan *slot) {
+	for due, more := s.next(); more; due, more = s.next() {
+		time.Sleep(time.Until(due))
+		var x *slot
+		select {
+		case x = <-free:
+		case <-time.After(5 * time.Second): // nothing comes back any more
+			return
+		}
+		x.due = due
+		c.mu.Lock()
+		if c.stop {
+			c.mu.Unlock()
+			return
+		}
+		c.send(x)
+		_ = c.flush()
+		c.mu.Unlock()
+	}
+}

@@ -1,0 +1,194 @@
+//go:build e2e
+
+package differential
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"path/filepath"
+	"strconv"
+
+	"sigs.k8s.io/yaml"
+)
+
+// place is where one of the two programs finds what a bootstrap names.
+type place struct {
+	dir     string
+	origins *origins
+	ports   map[string]int // of the listeners, by config
+}
+
+func (p *place) logFile(config string) string { return filepath.Join(p.dir, config+".log") }
+
+func (p *place) addr(config string) string {
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(p.ports[config]))
+}
+
+func socketAddress(port int) map[string]any {
+	return map[string]any{"socket_address": map[string]any{"address": "127.0.0.1", "port_value": port}}
+}
+
+const apiType = "type.googleapis.com/envoy."
+
+// logFields are what the access logs say, in both programs.
+var logFields = map[string]string{
+	"code":     "%RESPONSE_CODE%",
+	"flags":    "%RESPONSE_FLAGS%",
+	"details":  "%RESPONSE_CODE_DETAILS%",
+	"closed":   "%CONNECTION_TERMINATION_DETAILS%",
+	"method":   "%REQ(:METHOD)%",
+	"path":     "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
+	"protocol": "%PROTOCOL%",
+	"received": "%BYTES_RECEIVED%",
+	"sent":     "%BYTES_SENT%",
+	"attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+	"cluster":  "%UPSTREAM_CLUSTER%",
+	"upstream": "%UPSTREAM_HOST%",
+	"route":    "%ROUTE_NAME%",
+	"chain":    "%FILTER_CHAIN_NAME%",
+	"sni":      "%REQUESTED_SERVER_NAME%",
+	"peer":     "%DOWNSTREAM_PEER_URI_SAN%",
+	"client":   "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+}
+
+func (p *place) accessLog(config string) []any {
+	return []any{map[string]any{"name": "file", "typed_config": map[string]any{
+		"@type": apiType + "extensions.access_loggers.file.v3.FileAccessLog", "path": p.logFile(config),
+		"log_format": map[string]any{"json_format": logFields},
+	}}}
+}
+
+// bootstrap is the group's file for one of the programs. Only ports and the names
+// of files differ between the two.
+func (g *Group) bootstrap(p *place, certs *certs) ([]byte, error) {
+	var listeners, clusters []any
+	for i := range g.Configs {
+		l, err := g.Configs[i].listener(p, certs)
+		if err != nil {
+			return nil, err
+		}
+		listeners = append(listeners, l)
+	}
+	for _, name := range append(originNames, "refused") {
+		clusters = append(clusters, map[string]any{"name": name, "load_assignment": p.assignment(name, []any{name})})
+	}
+	clusters = append(clusters, map[string]any{"name": "http2", "load_assignment": p.assignment("http2", []any{"http2"}),
+		"typed_extension_protocol_options": map[string]any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": map[string]any{
+			"@type":                apiType + "extensions.upstreams.http.v3.HttpProtocolOptions",
+			"explicit_http_config": map[string]any{"http2_protocol_options": map[string]any{}}}}})
+	for _, c := range g.Clusters {
+		c = maps.Clone(c)
+		name, _ := c["name"].(string)
+		if e, ok := c["endpoints"].([]any); ok {
+			delete(c, "endpoints")
+			c["load_assignment"] = p.assignment(name, e)
+		}
+		clusters = append(clusters, c)
+	}
+	return yaml.Marshal(map[string]any{
+		"node":             map[string]any{"id": "differential", "cluster": "test"},
+		"static_resources": map[string]any{"listeners": listeners, "clusters": clusters},
+	})
+}
+
+// assignment of endpoints by priority: names, or lists of names.
+func (p *place) assignment(cluster string, endpoints []any) map[string]any {
+	endpoint := func(name any) any {
+		return map[string]any{"endpoint": map[string]any{"address": socketAddress(p.origins.ports[fmt.Sprint(name)])}}
+	}
+	var localities []any
+	var first []any
+	for i, e := range endpoints {
+		if list, ok := e.([]any); ok {
+			var eps []any
+			for _, n := range list {
+				eps = append(eps, endpoint(n))
+			}
+			localities = append(localities, map[string]any{"priority": i, "lb_endpoints": eps})
+			continue
+		}
+		first = append(first, endpoint(e))
+	}
+	if first != nil {
+		localities = []any{map[string]any{"lb_endpoints": first}}
+	}
+	return map[string]any{"cluster_name": cluster, "endpoints": localities}
+}
+
+func (c *Config) listener(p *place, certs *certs) (map[string]any, error) {
+	l := map[string]any{"name": c.Name, "address": socketAddress(p.ports[c.Name])}
+	maps.Copy(l, c.Listener)
+	if c.FilterChains != nil {
+		var chains []any
+		for _, chain := range c.FilterChains {
+			chain = maps.Clone(chain)
+			if routes, ok := chain["routes"]; ok {
+				delete(chain, "routes")
+				chain["filters"] = []any{c.hcm(p, routes)}
+			}
+			if cluster, ok := chain["tcp"]; ok {
+				delete(chain, "tcp")
+				chain["filters"] = []any{c.tcpProxy(p, cluster)}
+			}
+			if chain["tls"] != nil {
+				delete(chain, "tls")
+				chain["transport_socket"] = certs.downstream()
+			}
+			chains = append(chains, chain)
+		}
+		l["filter_chains"] = chains
+		return l, nil
+	}
+	chain := map[string]any{"filters": []any{c.hcm(p, nil)}}
+	if c.MTLS != nil {
+		chain["transport_socket"] = certs.downstream()
+	}
+	l["filter_chains"] = []any{chain}
+	return l, nil
+}
+
+func (c *Config) hcm(p *place, routes any) map[string]any {
+	h := map[string]any{"@type": apiType + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+		"stat_prefix": c.Name, "access_log": p.accessLog(c.Name)}
+	maps.Copy(h, c.HCM)
+	var filters []any
+	for _, f := range c.Filters {
+		filters = append(filters, f)
+	}
+	h["http_filters"] = append(filters, map[string]any{"name": "router", "typed_config": map[string]any{"@type": apiType + "extensions.filters.http.router.v3.Router"}})
+	hosts := any(c.VirtualHosts)
+	if c.VirtualHosts == nil {
+		if routes == nil {
+			routes = c.Routes
+		}
+		host := map[string]any{"name": "all", "domains": []any{"*"}, "routes": routes}
+		maps.Copy(host, c.VHost)
+		hosts = []any{host}
+	}
+	routeConfig := map[string]any{"name": "local", "virtual_hosts": hosts}
+	maps.Copy(routeConfig, c.RouteConfig)
+	h["route_config"] = routeConfig
+	return map[string]any{"name": "hcm", "typed_config": h}
+}
+
+// tcpProxy leads to a cluster, or has the fields that it is given.
+func (c *Config) tcpProxy(p *place, cluster any) map[string]any {
+	t := map[string]any{"@type": apiType + "extensions.filters.network.tcp_proxy.v3.TcpProxy", "stat_prefix": c.Name, "access_log": p.accessLog(c.Name)}
+	if fields, ok := cluster.(map[string]any); ok {
+		maps.Copy(t, fields)
+	} else {
+		t["cluster"] = cluster
+	}
+	return map[string]any{"name": "tcp", "typed_config": t}
+}
+
+// plainTCP tells whether the listener does not speak HTTP.
+func (c *Config) plainTCP() bool {
+	for _, chain := range c.FilterChains {
+		if _, ok := chain["tcp"]; ok {
+			return true
+		}
+	}
+	return false
+}

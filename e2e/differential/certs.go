@@ -1,0 +1,97 @@
+//go:build e2e
+
+package differential
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// webID is who the client is.
+const webID = "spiffe://differential.mesh/ns/default/dc/dc1/svc/web"
+
+// certs are the identities of the client and of both programs.
+type certs struct {
+	dir   string
+	roots *x509.CertPool
+	web   tls.Certificate
+}
+
+func newCerts(dir string) (*certs, error) {
+	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "differential CA"}, SubjectKeyId: []byte{1},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		URIs: []*url.URL{{Scheme: "spiffe", Host: "differential.mesh"}}}
+	der, err := x509.CreateCertificate(rand.Reader, ca, ca, &caKey.PublicKey, caKey)
+	if err != nil {
+		return nil, err
+	}
+	c := &certs{dir: dir, roots: x509.NewCertPool()}
+	if err := writePEM(c.file("ca.crt"), "CERTIFICATE", der); err != nil {
+		return nil, err
+	}
+	root, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	c.roots.AddCert(root)
+	for i, name := range []string{"web", "api"} {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return nil, err
+		}
+		der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(int64(i + 2)), Subject: pkix.Name{CommonName: name},
+			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
+			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, BasicConstraintsValid: true,
+			URIs: []*url.URL{{Scheme: "spiffe", Host: "differential.mesh", Path: "/ns/default/dc/dc1/svc/" + name}}, DNSNames: []string{name + ".example"},
+		}, ca, &key.PublicKey, caKey)
+		if err != nil {
+			return nil, err
+		}
+		pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			return nil, err
+		}
+		if err := writePEM(c.file(name+".crt"), "CERTIFICATE", der); err != nil {
+			return nil, err
+		}
+		if err := writePEM(c.file(name+".key"), "PRIVATE KEY", pkcs8); err != nil {
+			return nil, err
+		}
+	}
+	c.web, err = tls.LoadX509KeyPair(c.file("web.crt"), c.file("web.key"))
+	return c, err
+}
+
+func (c *certs) file(name string) string { return filepath.Join(c.dir, name) }
+
+func writePEM(path, kind string, der []byte) error {
+	return os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600)
+}
+
+// downstream is the transport socket of a listener.
+func (c *certs) downstream() map[string]any {
+	validation := map[string]any{"trusted_ca": map[string]any{"filename": c.file("ca.crt")},
+		"match_typed_subject_alt_names": []any{map[string]any{"san_type": "URI", "matcher": map[string]any{"exact": webID}}}}
+	common := map[string]any{
+		"alpn_protocols":     []any{"http/1.1"},
+		"tls_params":         map[string]any{"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
+		"validation_context": validation,
+		"tls_certificates":   []any{map[string]any{"certificate_chain": map[string]any{"filename": c.file("api.crt")}, "private_key": map[string]any{"filename": c.file("api.key")}}},
+	}
+	tlsContext := map[string]any{"@type": apiType + "extensions.transport_sockets.tls.v3.DownstreamTlsContext", "common_tls_context": common, "require_client_certificate": true}
+	return map[string]any{"name": "tls", "typed_config": tlsContext}
+}

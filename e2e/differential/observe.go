@@ -1,0 +1,179 @@
+//go:build e2e
+
+package differential
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// observation is all that is compared of one case, by field.
+type observation map[string]string
+
+// observe flattens what was seen. Names of header fields do not depend on case,
+// and values of one name keep their order.
+func observe(out *outcome, upstream []seen, log []map[string]any, p *place) observation {
+	o := observation{}
+	for i, m := range out.responses {
+		o.message(numbered("response", i), m)
+	}
+	o["end"] = out.end
+	if out.tcp != "" {
+		o["tcp"] = out.tcp
+	}
+	for i, s := range upstream {
+		name := numbered("upstream", i)
+		o[name+".origin"] = s.Origin
+		o.message(name, s.Message)
+	}
+	for i, line := range log {
+		for k, v := range line {
+			o[numbered("log", i)+"."+k] = text(v)
+		}
+	}
+	for k, v := range o {
+		o[k] = p.normalize(v)
+	}
+	return o
+}
+
+func numbered(name string, i int) string {
+	if i == 0 {
+		return name
+	}
+	return fmt.Sprintf("%s[%d]", name, i)
+}
+
+func text(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return "-"
+	case string:
+		if v == "" {
+			return "-"
+		}
+		return v
+	}
+	b, _ := json.Marshal(v)
+	return string(b)
+}
+
+func (o observation) message(name string, m *Message) {
+	o[name+".start"] = withoutReason(m.Start)
+	o[name+".framing"] = m.Framing
+	o[name+".body"] = m.Body
+	if m.Broken != "" {
+		o[name+".broken"] = m.Broken
+	}
+	o.fields(name+".header.", m.Headers)
+	o.fields(name+".trailer.", m.Trailers)
+	var order []string
+	for _, h := range m.Headers {
+		order = append(order, strings.ToLower(h.Name))
+	}
+	o[name+".order"] = strings.Join(order, " ")
+}
+
+// withoutReason cuts a status line after the code.
+func withoutReason(line string) string {
+	if parts := strings.SplitN(line, " ", 3); len(parts) == 3 && strings.HasPrefix(line, "HTTP/") {
+		return parts[0] + " " + parts[1]
+	}
+	return line
+}
+
+func (o observation) fields(prefix string, fields []Header) {
+	for _, h := range fields {
+		k := prefix + strings.ToLower(h.Name)
+		v := normal(h)
+		if before, ok := o[k]; ok {
+			v = before + " | " + v
+		}
+		o[k] = v
+	}
+}
+
+var (
+	uuid  = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	digit = regexp.MustCompile(`^[0-9]+$`)
+	date  = regexp.MustCompile(`^[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT$`)
+)
+
+// normal is the value of a header field as it is compared.
+func normal(h Header) string {
+	switch strings.ToLower(h.Name) {
+	case "date":
+		if date.MatchString(h.Value) {
+			return "(a date)"
+		}
+	case "x-request-id":
+		if uuid.MatchString(h.Value) {
+			return "(a UUID)"
+		}
+	case "x-envoy-expected-rq-timeout-ms":
+		// What is left of a timeout, roughly.
+		if n, err := strconv.Atoi(h.Value); err == nil {
+			if n > 5000 {
+				return strconv.Itoa((n + 999) / 1000 * 1000)
+			}
+			return strconv.Itoa((n + 49) / 50 * 50)
+		}
+	case "x-envoy-upstream-service-time":
+		if digit.MatchString(h.Value) {
+			return "(a number)"
+		}
+	}
+	return h.Value
+}
+
+// normalize puts names in place of ports.
+func (p *place) normalize(v string) string {
+	for name, port := range p.origins.ports {
+		v = strings.ReplaceAll(v, fmt.Sprintf("127.0.0.1:%d", port), "("+name+")")
+	}
+	for name, port := range p.ports {
+		v = strings.ReplaceAll(v, fmt.Sprintf("127.0.0.1:%d", port), "(listener "+name+")")
+	}
+	for _, a := range hostAddresses {
+		v = strings.ReplaceAll(v, a, "(this host)")
+	}
+	return v
+}
+
+// hostAddresses are those of this host's interfaces, but for loopback.
+var hostAddresses = func() (out []string) {
+	all, _ := net.InterfaceAddrs()
+	for _, a := range all {
+		if n, ok := a.(*net.IPNet); ok && !n.IP.IsLoopback() && n.IP.To4() != nil {
+			out = append(out, n.IP.String())
+		}
+	}
+	return out
+}()
+
+// notCompared are fields that are kept for the eye only.
+func notCompared(field string) bool { return strings.HasSuffix(field, ".order") }
+
+// differences lists the fields in which two observations differ.
+func differences(envoy, hauberk observation) (out []Difference) {
+	all := maps.Clone(envoy)
+	maps.Copy(all, hauberk)
+	get := func(o observation, k string) string {
+		if v, ok := o[k]; ok {
+			return v
+		}
+		return absent
+	}
+	for _, k := range slices.Sorted(maps.Keys(all)) {
+		if e, h := get(envoy, k), get(hauberk, k); e != h && !notCompared(k) {
+			out = append(out, Difference{Field: k, Envoy: e, Hauberk: h})
+		}
+	}
+	return out
+}

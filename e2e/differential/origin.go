@@ -1,0 +1,215 @@
+//go:build e2e
+
+package differential
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// seen is one request as an origin got it.
+type seen struct {
+	Origin string
+	*Message
+}
+
+// origins are the servers behind one of the two programs. They record requests
+// and answer as the case says.
+type origins struct {
+	ports map[string]int
+	lns   []net.Listener
+	// refusing is the socket of the address on which nothing listens.
+	refusing int
+
+	mu     sync.Mutex
+	seen   []seen
+	script []Answer
+	fresh  bool
+	held   []chan struct{}
+}
+
+// originNames are the addresses that a bootstrap may name, beside http2 and refused.
+var originNames = []string{"origin", "other", "third"}
+
+func startOrigins() (*origins, error) {
+	o := &origins{ports: map[string]int{}}
+	for _, name := range originNames {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		o.lns = append(o.lns, ln)
+		o.ports[name] = ln.Addr().(*net.TCPAddr).Port
+		go o.accept(name, ln)
+	}
+	if err := o.startHTTP2(); err != nil {
+		return nil, err
+	}
+	var err error
+	o.refusing, o.ports["refused"], err = boundSocket()
+	return o, err
+}
+
+// boundSocket has a port and does not listen, so that connections are refused and
+// nobody else gets the port.
+func boundSocket() (fd, port int, err error) {
+	if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		return 0, 0, err
+	}
+	if err = unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		return 0, 0, err
+	}
+	a, err := unix.Getsockname(fd)
+	if err != nil {
+		return 0, 0, err
+	}
+	return fd, a.(*unix.SockaddrInet4).Port, nil
+}
+
+func (o *origins) close() {
+	for _, ln := range o.lns {
+		ln.Close()
+	}
+	_ = unix.Close(o.refusing)
+	o.reset(nil, false)
+}
+
+// reset begins a case.
+func (o *origins) reset(script []Answer, fresh bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.seen, o.script, o.fresh = nil, script, fresh
+	for _, h := range o.held {
+		close(h)
+	}
+	o.held = nil
+}
+
+func (o *origins) requests() []seen {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return append([]seen(nil), o.seen...)
+}
+
+func (o *origins) accept(name string, ln net.Listener) {
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			o.serve(name, c)
+		}()
+	}
+}
+
+// arrive records a request and takes the answer that is its turn.
+func (o *origins) arrive(name string, m *Message) (Answer, int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.seen = append(o.seen, seen{name, m})
+	var a Answer
+	if len(o.script) > 0 {
+		a, o.script = o.script[0], o.script[1:]
+	}
+	if o.fresh && a.Raw == "" && a.End == "" {
+		a.Fresh, a.End = true, "close"
+	}
+	return a, len(o.seen) - 1
+}
+
+// hold waits for the end of the case.
+func (o *origins) hold() {
+	h := make(chan struct{})
+	o.mu.Lock()
+	o.held = append(o.held, h)
+	o.mu.Unlock()
+	<-h
+}
+
+func (o *origins) serve(name string, c net.Conn) {
+	r := bufio.NewReader(c)
+	if first, err := r.Peek(4); err != nil || string(first) == "tcp " {
+		o.echo(name, c, r)
+		return
+	}
+	for {
+		m, err := readHead(r)
+		if err != nil {
+			return
+		}
+		a, i := o.arrive(name, m)
+		if expect, ok := m.get("expect"); ok && strings.EqualFold(expect, "100-continue") && !a.Early {
+			if _, err := io.WriteString(c, "HTTP/1.1 100 Continue\r\n\r\n"); err != nil {
+				return
+			}
+		}
+		if !a.Early {
+			body := *m
+			body.readBody(r, false)
+			o.mu.Lock()
+			if i < len(o.seen) && o.seen[i].Message == m {
+				o.seen[i].Message = &body
+			}
+			o.mu.Unlock()
+			if body.Broken != "" {
+				return
+			}
+		}
+		time.Sleep(time.Duration(a.Delay))
+		if _, err := io.WriteString(c, a.bytesFor(name)); err != nil {
+			return
+		}
+		if a.Early && a.End == "" {
+			m.readBody(r, false)
+		}
+		switch a.End {
+		case "close":
+			return
+		case "reset":
+			_ = c.(*net.TCPConn).SetLinger(0)
+			return
+		case "hang":
+			o.hold()
+			return
+		}
+	}
+}
+
+// bytesFor is the answer of an origin, which says its name.
+func (a *Answer) bytesFor(name string) string {
+	if a.Raw != "" {
+		return a.Raw
+	}
+	b := a.bytes()
+	if line, rest, ok := strings.Cut(b, "\r\n"); ok && !strings.HasPrefix(line, "HTTP/1.1 1") {
+		if a.Fresh {
+			rest = "Connection: close\r\n" + rest
+		}
+		return line + "\r\nX-Origin: " + name + "\r\n" + rest
+	}
+	return b
+}
+
+// echo answers lines of plain TCP: "tcp close" ends the connection.
+func (o *origins) echo(name string, c net.Conn, r *bufio.Reader) {
+	for {
+		line, err := r.ReadString('\n')
+		if line != "" {
+			o.arrive(name, &Message{Start: strings.TrimSpace(line), Framing: "none"})
+		}
+		if err != nil || strings.HasPrefix(line, "tcp close") {
+			return
+		}
+		if _, err := io.WriteString(c, name+" says "+line); err != nil {
+			return
+		}
+	}
+}

@@ -1,0 +1,295 @@
+package differential
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"sigs.k8s.io/yaml"
+)
+
+// Group is one file of the table: a bootstrap that both programs run, once for
+// all of its cases.
+type Group struct {
+	Name  string `json:"-"`
+	About string `json:"about"`
+	// Refused is what the sidecar says instead of taking the file, which Envoy takes.
+	Refused *Refusal `json:"refused,omitempty"`
+	// Clusters beside origin, other and refused; endpoints names origins, by priority.
+	Clusters []map[string]any `json:"clusters,omitempty"`
+	Configs  []Config         `json:"configs"`
+}
+
+// Refusal is a whole bootstrap that only Envoy takes.
+type Refusal struct {
+	Says string `json:"says"`
+	Why  string `json:"why"`
+}
+
+// Common is testdata/common.yaml: what is said once for many cases.
+type Common struct {
+	// Reasons by name; a why of "@name" is one of them.
+	Reasons map[string]string `json:"reasons"`
+	// Differs may show up in any case.
+	Differs []Difference `json:"differs"`
+}
+
+// Config is one listener and the requests that are sent to it. Exactly one of
+// HCM's routes, VirtualHosts and FilterChains says what it does.
+type Config struct {
+	Name         string           `json:"name"`
+	About        string           `json:"about"`
+	HCM          map[string]any   `json:"hcm,omitempty"`
+	Filters      []map[string]any `json:"filters,omitempty"` // before the router
+	VHost        map[string]any   `json:"vhost,omitempty"`
+	Routes       []map[string]any `json:"routes,omitempty"`
+	VirtualHosts []map[string]any `json:"virtual_hosts,omitempty"`
+	RouteConfig  map[string]any   `json:"route_config,omitempty"` // further fields of it
+	Listener     map[string]any   `json:"listener,omitempty"`
+	FilterChains []map[string]any `json:"filter_chains,omitempty"`
+	MTLS         *MTLS            `json:"mtls,omitempty"` // of the only filter chain
+	// HTTP2 is what the client speaks, without TLS.
+	HTTP2 bool `json:"http2,omitempty"`
+	// Stateful cases depend on those before them, so none is tried a second time.
+	Stateful bool `json:"stateful,omitempty"`
+	// Fresh lets origins close every connection, so that none is used again.
+	Fresh bool   `json:"fresh,omitempty"`
+	Cases []Case `json:"cases"`
+}
+
+// MTLS is a downstream TLS context that asks for the client's certificate.
+type MTLS struct{}
+
+// Case is a connection and what is sent on it.
+type Case struct {
+	Name string `json:"name"`
+	// Send is a request: request line, header lines, an empty line and the body.
+	// Version, Host and Content-Length are added when they are absent.
+	Send string `json:"send,omitempty"`
+	// Raw is sent as it stands instead; of plain TCP too.
+	Raw string `json:"raw,omitempty"`
+	// More is sent on the same connection after the answer.
+	More []string `json:"more,omitempty"`
+	// Wait for an interim response before the body is sent.
+	AwaitContinue bool `json:"await_continue,omitempty"`
+	// Respond is what the origins answer, in the order in which requests come.
+	Respond []Answer `json:"respond,omitempty"`
+	// Meanwhile is a request under way on another connection.
+	Meanwhile string `json:"meanwhile,omitempty"`
+	// Abandon closes the connection after this time without an answer.
+	Abandon Duration `json:"abandon,omitempty"`
+	// TLS of the connection; Cert is none or web.
+	TLS *ClientTLS `json:"tls,omitempty"`
+	// Repeat the request on new connections, and compare only the shares of the
+	// origins, each within Tolerance.
+	Repeat    int     `json:"repeat,omitempty"`
+	Tolerance float64 `json:"tolerance,omitempty"`
+	// Unsteady fields (prefixes) are not compared: they depend on who is faster.
+	Unsteady []string `json:"unsteady,omitempty"`
+	// Differs lists every field in which the sidecar is not like Envoy.
+	Differs []Difference `json:"differs,omitempty"`
+}
+
+// ClientTLS is how the client shakes hands.
+type ClientTLS struct {
+	SNI  string   `json:"sni,omitempty"`
+	ALPN []string `json:"alpn,omitempty"`
+	Cert string   `json:"cert,omitempty"`
+}
+
+// Answer is what an origin does with one request. The zero value answers 200 "ok".
+type Answer struct {
+	Send  string   `json:"send,omitempty"` // status line, header lines, an empty line, the body
+	Raw   string   `json:"raw,omitempty"`
+	Delay Duration `json:"delay,omitempty"`
+	Early bool     `json:"early,omitempty"` // before the body was read
+	// Trailers of an HTTP/2 origin; of HTTP/1 they stand in Send.
+	Trailers map[string]string `json:"trailers,omitempty"`
+	// End is close, reset or hang, after what was sent; empty keeps the connection.
+	End   string `json:"end,omitempty"`
+	Fresh bool   `json:"-"` // says that it closes
+}
+
+// Difference is one field in which the two differ, and why that is so. A "*" at the
+// end of a value is any.
+type Difference struct {
+	Field   string `json:"field"`
+	Envoy   string `json:"envoy"`
+	Hauberk string `json:"hauberk"`
+	Why     string `json:"why"`
+	// And are prefixes of further fields that differ as a consequence.
+	And []string `json:"and,omitempty"`
+}
+
+// Duration is a time.Duration that is written as 300ms.
+type Duration time.Duration
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (d *Duration) UnmarshalJSON(b []byte) error {
+	v, err := time.ParseDuration(strings.Trim(string(b), `"`))
+	*d = Duration(v)
+	return err
+}
+
+// Table is all of testdata.
+type Table struct {
+	Common
+	Groups []Group
+}
+
+// Load reads the table.
+func Load(dir string) (*Table, error) {
+	t := &Table{}
+	if err := read(filepath.Join(dir, "common.yaml"), &t.Common); err != nil {
+		return nil, err
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(files)
+	for _, f := range files {
+		if filepath.Base(f) == "common.yaml" {
+			continue
+		}
+		g := Group{Name: strings.TrimSuffix(filepath.Base(f), ".yaml")}
+		if err := read(f, &g); err != nil {
+			return nil, err
+		}
+		if err := g.check(); err != nil {
+			return nil, fmt.Errorf("%s: %w", f, err)
+		}
+		t.Groups = append(t.Groups, g)
+	}
+	return t, t.resolve()
+}
+
+func read(file string, into any) error {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	if err := yaml.UnmarshalStrict(b, into); err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	return nil
+}
+
+// resolve puts reasons in place of their names.
+func (t *Table) resolve() error {
+	used := map[string]bool{}
+	for i := range t.Groups {
+		for j := range t.Groups[i].Configs {
+			c := &t.Groups[i].Configs[j]
+			for k := range c.Cases {
+				for n := range c.Cases[k].Differs {
+					d := &c.Cases[k].Differs[n]
+					name, ok := strings.CutPrefix(d.Why, "@")
+					if !ok {
+						continue
+					}
+					if d.Why = t.Reasons[name]; d.Why == "" {
+						return fmt.Errorf("%s: %s: there is no reason %q", c.Name, c.Cases[k].Name, name)
+					}
+					used[name] = true
+				}
+			}
+		}
+	}
+	for name := range t.Reasons {
+		if !used[name] {
+			return fmt.Errorf("the reason %q is not used", name)
+		}
+	}
+	return nil
+}
+
+func (g *Group) check() error {
+	if g.About == "" || len(g.Configs) == 0 {
+		return fmt.Errorf("about and configs are needed")
+	}
+	names := map[string]bool{}
+	for _, c := range g.Configs {
+		if c.Name == "" || names[c.Name] {
+			return fmt.Errorf("configs need names of their own: %q", c.Name)
+		}
+		names[c.Name] = true
+		if c.About == "" {
+			return fmt.Errorf("%s: about is needed", c.Name)
+		}
+		if len(c.Cases) == 0 && g.Refused == nil {
+			return fmt.Errorf("%s: nothing is sent", c.Name)
+		}
+		seen := map[string]bool{}
+		for _, x := range c.Cases {
+			if x.Name == "" || seen[x.Name] {
+				return fmt.Errorf("%s: cases need names of their own: %q", c.Name, x.Name)
+			}
+			seen[x.Name] = true
+			if (x.Send == "") == (x.Raw == "") {
+				return fmt.Errorf("%s: %s: one of send and raw is needed", c.Name, x.Name)
+			}
+			for _, d := range x.Differs {
+				if d.Field == "" || d.Why == "" || d.Envoy == d.Hauberk {
+					return fmt.Errorf("%s: %s: a difference needs a field, two values and a reason: %+v", c.Name, x.Name, d)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// request is the bytes of a Send: the head, and the body.
+func request(text string) (head, body string) {
+	head, body, _ = strings.Cut(text, "\n\n")
+	lines := strings.Split(strings.TrimSpace(head), "\n")
+	if !strings.Contains(lines[0], " HTTP/") {
+		lines[0] += " HTTP/1.1"
+	}
+	has := func(name string) bool {
+		return slices.ContainsFunc(lines[1:], func(l string) bool {
+			n, _, _ := strings.Cut(l, ":")
+			return strings.EqualFold(n, name)
+		})
+	}
+	if !has("host") {
+		lines = slices.Insert(lines, 1, "Host: test.example")
+	}
+	if body != "" && !has("content-length") && !has("transfer-encoding") {
+		lines = append(lines, fmt.Sprintf("Content-Length: %d", len(body)))
+	}
+	if has("transfer-encoding") {
+		body = strings.ReplaceAll(body, "\n", "\r\n")
+	}
+	return strings.Join(lines, "\r\n") + "\r\n\r\n", body
+}
+
+// bytes of an answer.
+func (a *Answer) bytes() string {
+	switch {
+	case a.Raw != "":
+		return a.Raw
+	case a.Send == "" && (a.End == "" || a.Fresh):
+		return "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+	case a.Send == "":
+		return ""
+	}
+	head, body, _ := strings.Cut(a.Send, "\n\n")
+	lines := strings.Split(strings.TrimSpace(head), "\n")
+	if !strings.HasPrefix(lines[0], "HTTP/") {
+		lines[0] = "HTTP/1.1 " + lines[0]
+	}
+	lower := strings.ToLower(head)
+	chunked := strings.Contains(lower, "transfer-encoding:")
+	bodiless := strings.HasPrefix(lines[0], "HTTP/1.1 1") || strings.HasPrefix(lines[0], "HTTP/1.1 204") || strings.HasPrefix(lines[0], "HTTP/1.1 304")
+	if !bodiless && !chunked && !strings.Contains(lower, "content-length:") && (a.End != "close" || a.Fresh) {
+		lines = append(lines, fmt.Sprintf("Content-Length: %d", len(body)))
+	}
+	if chunked {
+		body = strings.ReplaceAll(body, "\n", "\r\n")
+	}
+	return strings.Join(lines, "\r\n") + "\r\n\r\n" + body
+}
