@@ -92,7 +92,7 @@ func NewManager(opts Options) *Manager {
 		m.table[i].Store(&empty)
 	}
 	m.openCheck = func(ctx context.Context, p *pool, s *settings, want protocol) (stream.Stream, Kind, error) {
-		return p.open(ctx, s, want)
+		return p.open(ctx, s, want, new(Opening))
 	}
 	if opts.Metrics != nil {
 		opts.Metrics.UpstreamRemaining.Collect(func(emit func(value float64, labels ...string)) {

@@ -47,7 +47,7 @@ func (d *decoder) accessLog(m *accesslogv3.AccessLog, path string) (*telemetry.A
 		return nil, fail(path, "access log %q has no typed_config", m.GetName())
 	}
 	if format == nil {
-		return out, nil
+		return out, compiles(out, here+".format")
 	}
 	here += ".log_format"
 	switch f := format.GetFormat().(type) {
@@ -59,18 +59,22 @@ func (d *decoder) accessLog(m *accesslogv3.AccessLog, path string) (*telemetry.A
 		}
 		out.Format = inline(f.TextFormatSource)
 	case *corev3.SubstitutionFormatString_JsonFormat:
-		out.JSON, out.Format, out.Fields = true, "", map[string]string{}
-		for k, v := range f.JsonFormat.GetFields() {
-			s, ok := v.AsInterface().(string)
-			if !ok {
-				return nil, fail(under(here+".json_format", k), "only strings are supported as values")
-			}
-			out.Fields[k] = s
+		if out.JSON, out.Format, out.Fields = true, "", f.JsonFormat.AsMap(); len(out.Fields) == 0 {
+			return nil, fail(here+".json_format", "is empty")
 		}
 	default:
 		return nil, fail(here, "has no format")
 	}
-	return out, nil
+	out.OmitEmpty = format.GetOmitEmptyValues()
+	return out, compiles(out, here)
+}
+
+// compiles refuses a format with an operator that is none.
+func compiles(l *telemetry.AccessLogConfig, path string) error {
+	if _, err := telemetry.CompileAccessLog(*l); err != nil {
+		return fail(path, "%v", err)
+	}
+	return nil
 }
 
 // inline returns the data of a source that is not a file.

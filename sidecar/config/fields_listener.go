@@ -158,7 +158,13 @@ func init() {
 		"envoy.extensions.access_loggers.stream.v3.StdoutAccessLog": {use: "log_format"},
 		"envoy.extensions.access_loggers.stream.v3.StderrAccessLog": {use: "log_format"},
 		"envoy.config.core.v3.SubstitutionFormatString": {
-			use: "text_format text_format_source json_format",
+			use: "text_format text_format_source json_format omit_empty_values json_format_options",
+			instead: map[string]string{
+				"content_type": "a log has none", "formatters": "Envoy's own operators are all there is; REQ_WITHOUT_QUERY is one of them",
+			},
+		},
+		"envoy.config.core.v3.JsonFormatOptions": {
+			ignore: map[string]string{"sort_properties": "members are always sorted"},
 		},
 	})
 

@@ -11,6 +11,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // outcome is how an attempt ended.
@@ -59,9 +60,9 @@ type attempt struct {
 type trace struct {
 	sentAt, firstAt int64 // when it was sent, and when its answer began
 	sent, received  int64 // body bytes
-	remote, local   net.Addr
-	peer, own       string
-	tls             uint16
+	remote          net.Addr
+	info            *stream.Info // of the connection, nil without one
+	version         message.Version
 	failure         string
 }
 
@@ -120,6 +121,7 @@ func (a *attempt) try() outcome {
 		a.until = min(a.until, monotonic()+int64(t))
 	}
 	x.prepareAttempt(h.Hostname())
+	x.observed.mark(telemetry.AttemptBegan)
 	conn, err := h.Acquire(a.dial, x.d.Workload, x.req.Version == message.HTTP2, x.priority(), x.d.Shard)
 	if err != nil {
 		a.leaveHost()
@@ -155,11 +157,12 @@ func (a *attempt) countBytes() {
 // exchange makes conn the attempt's connection, sends the request on it and reads the
 // response's head.
 func (a *attempt) exchange(conn *cluster.Conn) outcome {
-	info := conn.Info()
-	a.local, a.peer, a.own, a.tls = info.Local, info.PeerID, info.OwnID, info.TLSVersion
+	a.info, a.version = conn.Info(), message.HTTP11
 	a.stale, a.wrote = conn.Reused(), false
 	a.resp.Reset()
+	a.x.observed.markConnected(conn)
 	if conn.HTTP2 != nil {
+		a.version = message.HTTP2
 		a.h2.hold(conn, a)
 		a.up = &a.h2
 	} else {
@@ -242,6 +245,10 @@ func (a *attempt) send() outcome {
 	// Where the body is here already, nobody waits for 100.
 	x.req.ExpectContinue = x.req.ExpectContinue && !x.complete
 	a.sentAt, a.firstAt = monotonic(), 0
+	x.observed.markAt(telemetry.SendingBegan, a.sentAt)
+	if x.complete {
+		x.observed.markAt(telemetry.SendingEnded, a.sentAt)
+	}
 	hard := a.until
 	if !x.complete {
 		hard = min(hard, x.receiveBy())

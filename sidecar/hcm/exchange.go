@@ -89,6 +89,8 @@ type exchange struct {
 	used    bool // since next
 	scratch []byte
 	rec     *telemetry.Record
+
+	observed observed
 }
 
 var exchanges = sync.Pool{New: func() any {
@@ -119,6 +121,8 @@ func (x *exchange) begin() {
 	x.used = true
 	x.start = time.Now()
 	x.startMono = monotonicOf(x.start)
+	x.observed.wants = telemetry.Wanted()
+	x.observed.markAt(telemetry.RequestBegan, x.startMono)
 }
 
 // next prepares for the next request.
@@ -141,6 +145,7 @@ func (x *exchange) next() {
 	x.decided, x.tunnel, x.local, x.closeAfter, x.responded = false, false, false, false, false
 	x.staleRetried, x.afterTimeout = false, false
 	x.decision = authz.Decision{}
+	x.observed.reset()
 	x.forgetRoute()
 	if cap(x.store) > keepBuffer {
 		x.store = nil
@@ -219,6 +224,7 @@ func (x *exchange) takeBuffered() error {
 	body := x.req.Body
 	if body == nil {
 		x.complete = true
+		x.observed.mark(telemetry.RequestEnded)
 		return nil
 	}
 	x.store = x.store[:0]
@@ -235,10 +241,14 @@ func (x *exchange) takeBuffered() error {
 			// The bytes stay where they are: nothing is read from the client
 			// until the exchange is over.
 			x.payload, x.complete = data, true
+			x.observed.mark(telemetry.RequestEnded)
 			return nil
 		}
 		x.store = append(x.store, data...)
 		x.payload, x.complete = x.store, last
+		if last {
+			x.observed.mark(telemetry.RequestEnded)
+		}
 		if len(x.store) > replayLimit {
 			x.keep = false
 			return nil
@@ -250,7 +260,11 @@ func (x *exchange) takeBuffered() error {
 // finish reports the exchange.
 func (x *exchange) finish() {
 	d := x.d
-	took := time.Duration(monotonic() - x.startMono)
+	ended := monotonic()
+	took := time.Duration(ended - x.startMono)
+	if x.status != 0 {
+		x.observed.markAt(telemetry.ResponseEnded, ended)
+	}
 	if e := d.Ended(); e != nil {
 		x.flags |= e.Flags
 	}
@@ -298,12 +312,23 @@ func (x *exchange) record() *telemetry.Record {
 		r.Cluster = x.sel.Cluster
 	}
 	a := x.attempt
-	r.UpstreamHost, r.UpstreamLocal = a.remote, a.local
-	r.UpstreamPeerID, r.UpstreamOwnID, r.UpstreamTLSVersion = a.peer, a.own, a.tls
+	r.UpstreamHost = a.remote
+	if a.info != nil {
+		r.UpstreamTLS(a.info)
+		r.UpstreamLocal, r.UpstreamProtocol = a.info.Local, a.version.String()
+	}
+	if x.ntried > 0 {
+		r.Attempted = x
+	}
+	if a.host != nil {
+		r.UpstreamHostname = a.host.Hostname()
+	}
 	r.UpstreamTransportFailure = a.failure
 	r.Attempts = x.attempts
 	if a.firstAt > 0 {
 		r.UpstreamDuration = time.Duration(a.firstAt - a.sentAt)
+		x.observed.markAt(telemetry.AnswerBegan, a.firstAt)
 	}
+	x.observed.show(r)
 	return r
 }

@@ -66,6 +66,7 @@ func (x *exchange) pullBody() bool {
 		}
 		x.complete = last
 	}
+	x.observed.mark(telemetry.RequestEnded)
 	x.payload = x.store[:have]
 	x.keep = x.keep && have <= x.keepUpTo
 	return true
@@ -215,7 +216,16 @@ func (x *exchange) fail(o outcome) {
 
 // clientLeft notes that nobody waits for an answer.
 func (x *exchange) clientLeft() {
-	x.flags |= telemetry.FlagDownstreamTermination
-	x.details = "downstream_remote_disconnect"
+	f, details := x.departure()
+	x.flags |= f
+	x.details = details
 	x.closeAfter = true
+}
+
+// departure says how the client left: with its connection, or with a stream of it.
+func (x *exchange) departure() (telemetry.Flags, string) {
+	if x.client == &x.h2 && x.h2.reset.Load() {
+		return telemetry.FlagDownstreamReset, "http2.remote_reset"
+	}
+	return telemetry.FlagDownstreamTermination, "downstream_remote_disconnect"
 }

@@ -1,13 +1,12 @@
 package hcm
 
 import (
-	"encoding/binary"
-	"math/rand/v2"
 	"net"
 	"strings"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // identifyClient settles the fields that say who asks: what a client may not say
@@ -40,7 +39,7 @@ func (x *exchange) identifyClient() {
 		f.AddID(message.XForwardedProto, x.req.Scheme)
 	}
 	if cfg.GenerateRequestID && !f.Has(message.XRequestID) {
-		x.scratch = appendUUID(x.scratch[:0])
+		x.scratch = telemetry.AppendUUID(x.scratch[:0])
 		f.AddBytes("x-request-id", x.scratch)
 	}
 	x.forwardClientCert()
@@ -116,22 +115,4 @@ func clientCertElement(cfg *Config, info *stream.Info) string {
 		b.WriteString(";URI=" + info.PeerID)
 	}
 	return b.String()
-}
-
-const hexDigits = "0123456789abcdef"
-
-// appendUUID appends a random UUID (RFC 9562 version 4).
-func appendUUID(dst []byte) []byte {
-	var b [16]byte
-	binary.LittleEndian.PutUint64(b[:8], rand.Uint64())
-	binary.LittleEndian.PutUint64(b[8:], rand.Uint64())
-	b[6] = b[6]&0x0f | 0x40
-	b[8] = b[8]&0x3f | 0x80
-	for i, c := range b {
-		if i == 4 || i == 6 || i == 8 || i == 10 {
-			dst = append(dst, '-')
-		}
-		dst = append(dst, hexDigits[c>>4], hexDigits[c&15])
-	}
-	return dst
 }

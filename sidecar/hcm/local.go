@@ -61,6 +61,7 @@ func (x *exchange) localReply(r *reply) {
 	if x.m.serverName == "" {
 		f.SetID(message.Server, "hauberk")
 	}
+	x.observed.mark(telemetry.ResponseBegan)
 	x.dog.await(monotonic(), noDeadline, x.m.streamIdle, false)
 	if r.status == 204 || r.status == 304 || r.status < 200 {
 		resp.ContentLength, more = message.UnknownLength, false

@@ -20,6 +20,10 @@ func (x *exchange) relay() {
 		return
 	}
 	body := x.resp.Body
+	x.observed.mark(telemetry.ResponseBegan)
+	if body == nil {
+		x.observed.mark(telemetry.AnswerEnded)
+	}
 	if x.client.head(x, body != nil) != nil {
 		x.endUpstream(false)
 		x.resp.Reset()
@@ -38,7 +42,7 @@ func (x *exchange) relay() {
 // relayBody copies the body. Whatever has arrived is passed on before more is
 // waited for.
 func (x *exchange) relayBody(body message.Body) {
-	for {
+	for first := true; ; first = false {
 		if !body.Ready() && !x.flush() {
 			x.endUpstream(false)
 			return
@@ -49,9 +53,14 @@ func (x *exchange) relayBody(body message.Body) {
 			return
 		}
 		x.attempt.received += int64(len(data))
+		if first {
+			x.observed.mark(telemetry.AnswerBodyBegan)
+		}
 		var trailers *message.Fields
 		if last {
 			trailers = body.Trailers()
+			x.observed.mark(telemetry.AnswerEnded)
+			x.observed.keepTrailers(trailers)
 		}
 		ok := x.data(data, last, trailers)
 		if last || !ok {
@@ -86,7 +95,8 @@ func (x *exchange) bodyBroken(err error) {
 	case idleTimedOut:
 		x.abort(telemetry.FlagStreamIdleTimeout, "stream_idle_timeout")
 	case clientGone:
-		x.abort(telemetry.FlagDownstreamTermination, "downstream_remote_disconnect")
+		f, details := x.departure()
+		x.abort(f, details)
 	case clientBroke:
 		_, reason, _ := refusal(x.pump.refused)
 		x.abort(telemetry.FlagDownstreamProtocolError, reason)
@@ -150,8 +160,9 @@ func (x *exchange) clientFailed(err error) {
 		x.flags |= telemetry.FlagStreamIdleTimeout
 		x.details = "stream_idle_timeout"
 	} else {
-		x.flags |= telemetry.FlagDownstreamTermination
-		x.details = "downstream_remote_disconnect"
+		f, details := x.departure()
+		x.flags |= f
+		x.details = details
 	}
 	x.closeAfter, x.responded = true, false
 }

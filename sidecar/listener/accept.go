@@ -149,7 +149,7 @@ func (a *arrival) receive(c net.Conn) (*tracked, error) {
 		if a.snap.anyTLS && a.match.transport == "raw_buffer" {
 			reason = "plaintext"
 		}
-		return nil, a.refuse(info, telemetry.FlagNoFilterChain, reason,
+		return nil, a.refuse(info, telemetry.FlagNoRoute, reason,
 			fmt.Errorf("no filter chain for server name %q, transport %s", a.match.serverName, a.match.transport))
 	}
 	s, err := a.open(sc, info)
@@ -281,7 +281,6 @@ func (a *arrival) admit(s stream.Stream, abort func()) (*tracked, error) {
 // deny logs a connection that authorization refuses and closes it.
 func (a *arrival) deny(conn *downstream.Conn, d authz.Decision) {
 	r := conn.NewRecord()
-	r.Flags |= telemetry.FlagUnauthorized
 	r.ConnectionTermination = "rbac_access_denied"
 	r.Denied, r.Rule = true, d.Rule
 	r.Duration = time.Since(a.accepted)

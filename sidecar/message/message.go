@@ -215,3 +215,35 @@ func (r *Request) HeaderFrom(lower string, from int) (value string, next int, ok
 	_, value, _ = r.Fields.At(i)
 	return value, i + 1, true
 }
+
+// Header is Joined: it makes Fields on their own, a message's trailers, readable as
+// a message is.
+func (f *Fields) Header(lower string) (value string, ok bool) { return f.Joined(lower) }
+
+// Bytes is the length of all names and values.
+func (f *Fields) Bytes() int {
+	n := 0
+	for i := range f.Slots() {
+		if name, value, ok := f.At(i); ok {
+			n += len(name) + len(value)
+		}
+	}
+	return n
+}
+
+// Bytes is the length of all names and values, those of the pseudo-headers included.
+func (r *Request) Bytes() int {
+	n := r.Fields.Bytes()
+	for _, p := range [...][2]string{{":method", r.Method}, {":scheme", r.Scheme}, {":path", r.Path}} {
+		if p[1] != "" {
+			n += len(p[0]) + len(p[1])
+		}
+	}
+	if r.Authority != "" && !r.Fields.Has(Host) {
+		n += len(":authority") + len(r.Authority)
+	}
+	return n
+}
+
+// Bytes is the length of all names and values, that of the status included.
+func (r *Response) Bytes() int { return r.Fields.Bytes() + len(":status") + len("200") }

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/peercert"
 )
 
 // TLS is a stream over TLS on a socket.
@@ -63,6 +65,7 @@ func tlsInfo(c *tls.Conn, raw net.Conn) *Info {
 	i := &Info{
 		Local: raw.LocalAddr(), Remote: raw.RemoteAddr(),
 		TLS: true, TLSVersion: st.Version, CipherSuite: st.CipherSuite, SNI: st.ServerName, ALPN: st.NegotiatedProtocol,
+		Group: uint16(st.CurveID), Peer: peercert.Of(st.PeerCertificates),
 	}
 	if len(st.PeerCertificates) > 0 {
 		leaf := st.PeerCertificates[0]

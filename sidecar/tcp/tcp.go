@@ -206,7 +206,7 @@ func (p *Proxy) finish(c *downstream.Conn, o *outcome) {
 	}
 	if i := o.upstream; i != nil {
 		r.UpstreamHost, r.UpstreamLocal = i.Remote, i.Local
-		r.UpstreamPeerID, r.UpstreamOwnID, r.UpstreamTLSVersion = i.PeerID, i.OwnID, i.TLSVersion
+		r.UpstreamTLS(i)
 	}
 	p.access.Log(r)
 	r.Release()

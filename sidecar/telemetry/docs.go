@@ -28,6 +28,10 @@ func Markdown() string {
 	for _, f := range FlagDocs() {
 		fmt.Fprintf(&b, "| `%s` | %s |\n", f.Name, f.Help)
 	}
+	b.WriteString("\nEnvoy's flags that do not occur:\n\n| flag | why |\n|---|---|\n")
+	for _, f := range absentFlags {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", f.Name, f.Help)
+	}
 	b.WriteString("\n## Default formats\n\nText:\n\n```\n" + DefaultTextFormat + "\n```\n\nJSON:\n\n| field | value |\n|---|---|\n")
 	fields := DefaultJSONFields()
 	for _, k := range slices.Sorted(maps.Keys(fields)) {

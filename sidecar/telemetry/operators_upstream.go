@@ -40,9 +40,13 @@ var upstreamOperators = []operatorDef{
 	host("UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", "The same without the port.", upstreamHost),
 	port("UPSTREAM_REMOTE_PORT", "Its port.", upstreamHost),
 	{OperatorDoc: OperatorDoc{Name: "UPSTREAM_HOST_NAME", Help: "Host name of that endpoint, its address where it has none."},
-		value: func(dst []byte, r *Record) []byte { return appendHost(dst, r.UpstreamHost, r.UpstreamHostname, true, true) }},
+		value: func(dst []byte, r *Record) []byte {
+			return appendHost(dst, r.UpstreamHost, r.UpstreamHostname, true, true)
+		}},
 	{OperatorDoc: OperatorDoc{Name: "UPSTREAM_HOST_NAME_WITHOUT_PORT", Help: "The same without the port."},
-		value: func(dst []byte, r *Record) []byte { return appendHost(dst, r.UpstreamHost, r.UpstreamHostname, true, false) }},
+		value: func(dst []byte, r *Record) []byte {
+			return appendHost(dst, r.UpstreamHost, r.UpstreamHostname, true, false)
+		}},
 	attempted("UPSTREAM_HOSTS_ATTEMPTED", "Addresses of the upstreams that were tried, in order; the last eight.", false, true),
 	attempted("UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT", "The same without ports.", false, false),
 	attempted("UPSTREAM_HOST_NAMES_ATTEMPTED", "Host names of the upstreams that were tried, addresses where they have none.", true, true),
@@ -123,6 +127,12 @@ func cipherName(id uint16) string {
 	switch id {
 	case 0:
 		return ""
+	case tls.TLS_AES_128_GCM_SHA256:
+		return "TLS_AES_128_GCM_SHA256"
+	case tls.TLS_AES_256_GCM_SHA384:
+		return "TLS_AES_256_GCM_SHA384"
+	case tls.TLS_CHACHA20_POLY1305_SHA256:
+		return "TLS_CHACHA20_POLY1305_SHA256"
 	case tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256:
 		return "ECDHE-RSA-AES128-GCM-SHA256"
 	case tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384:

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/peercert"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
 // Direction of the traffic, seen from the workload.
@@ -73,7 +74,7 @@ type Record struct {
 	RequestHeaders              Headers
 	ResponseHeaders             Headers
 	ResponseTrailers            Headers // nil when there were none, or nobody wants them
-	Code                        int // 0 when no response began
+	Code                        int     // 0 when no response began
 	CodeDetails                 string
 	Flags                       Flags
 	BytesReceived, BytesSent    int64 // bodies, or all bytes of a plain connection
@@ -153,6 +154,12 @@ func (r *Record) Retries() int {
 		return r.Attempts - 1
 	}
 	return 0
+}
+
+// UpstreamTLS notes what is known of an upstream connection.
+func (r *Record) UpstreamTLS(i *stream.Info) {
+	r.UpstreamPeerID, r.UpstreamOwnID, r.UpstreamPeer = i.PeerID, i.OwnID, i.Peer
+	r.UpstreamTLSVersion, r.UpstreamCipher, r.UpstreamGroup, r.UpstreamSNI = i.TLSVersion, i.CipherSuite, i.Group, i.SNI
 }
 
 // Sink takes finished records. *Log implements it; a nil *Log takes nothing.
