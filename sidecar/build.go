@@ -229,7 +229,7 @@ func (s *Sidecar) discover(ctx context.Context) error {
 
 // capabilities are what this build can honour; the control plane withholds the
 // rest.
-var capabilities = []string{names.CapRBAC, names.CapHTTP2, names.CapTunnel, names.CapOutlierDetection, names.CapRetries}
+var capabilities = []string{names.CapRBAC, names.CapHTTP2, names.CapTunnel, names.CapRingHash, names.CapMaglev, names.CapOutlierDetection, names.CapRetries}
 
 func (s *Sidecar) node() client.Node {
 	n := client.Node{ID: s.cfg.Node, Version: s.cfg.Version, Features: capabilities}

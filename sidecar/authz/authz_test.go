@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
@@ -271,4 +272,80 @@ func FuzzNotIsComplement(f *testing.F) {
 			t.Errorf("%q with %q: rule and negation agree", path, pattern)
 		}
 	})
+}
+
+// The three addresses of a peer differ behind proxies, and each has its own rule.
+func TestAddresses(t *testing.T) {
+	direct, connection, remote := netip.MustParsePrefix("10.0.0.1/32"), netip.MustParsePrefix("10.0.0.2/32"), netip.MustParsePrefix("10.0.0.3/32")
+	p := Peer{Info: &stream.Info{}, Direct: direct.Addr(), Connection: connection.Addr(), Remote: remote.Addr()}
+	for i, who := range []Principal{{DirectSource: &direct}, {ConnectionSource: &connection}, {Source: &remote}} {
+		for j, also := range []netip.Prefix{direct, connection, remote} {
+			set := who
+			switch i {
+			case 0:
+				set.DirectSource = &also
+			case 1:
+				set.ConnectionSource = &also
+			case 2:
+				set.Source = &also
+			}
+			e, err := Compile([]HTTPFilter{{Rules: &Rules{Policies: []Policy{{Name: "p", Permissions: []Permission{{Any: true}}, Principals: []Principal{set}}}}}}, Exchange, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := e.CheckRequest(&p, nil).Allowed; got != (i == j) {
+				t.Errorf("rule %d on address %d: %v", i, j, got)
+			}
+		}
+	}
+}
+
+func TestTemplatePermission(t *testing.T) {
+	tmpl, err := route.NewTemplate("/a/{b}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := &Rules{Policies: []Policy{{Name: "p", Permissions: []Permission{{Template: tmpl}}, Principals: []Principal{{Any: true}}}}}
+	e, err := Compile([]HTTPFilter{{Rules: rules}}, Exchange, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]bool{"/a/x?q": true, "/a/": false, "/a/x/y": false} {
+		req := &message.Request{Method: "GET", Path: path}
+		if got := e.CheckRequest(&Peer{Info: &stream.Info{}}, req).Allowed; got != want {
+			t.Errorf("%s: %v", path, got)
+		}
+	}
+	if _, err := Compile([]NetworkFilter{{Rules: rules}}, Connection, nil); err == nil {
+		t.Error("a network filter took a rule about paths")
+	}
+}
+
+// In steps the decision is the same, and each filter's comes in its turn.
+func TestNext(t *testing.T) {
+	rule := func(name string, a Action) NetworkFilter {
+		return NetworkFilter{StatPrefix: name, Rules: &Rules{Action: a, Policies: []Policy{{
+			Name: name, Permissions: []Permission{{Header: &route.HeaderMatch{Name: name, Present: new(bool), Invert: true}}}, Principals: []Principal{{Any: true}},
+		}}}}
+	}
+	e, err := Compile([]NetworkFilter{rule("a", Allow), rule("d", Deny)}, Exchange, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, names := range [][]string{nil, {"a"}, {"d"}, {"a", "d"}} {
+		req := &message.Request{Method: "GET", Path: "/"}
+		for _, n := range names {
+			req.Fields.Add(n, "1")
+		}
+		p := &Peer{Info: &stream.Info{}}
+		var d Decision
+		for i := 0; i < e.Len() && e.Next(i, p, req, &d); i++ {
+		}
+		if want := e.CheckRequest(p, req); d != want {
+			t.Errorf("%v: %+v, want %+v", names, d, want)
+		}
+	}
+	if (*Evaluator)(nil).Len() != 0 {
+		t.Error("no evaluator has filters")
+	}
 }

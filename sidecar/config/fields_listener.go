@@ -118,8 +118,15 @@ func init() {
 			},
 		},
 		"envoy.extensions.filters.http.router.v3.Router": {
+			use: "suppress_envoy_headers respect_expected_rq_timeout",
+			ignore: map[string]string{
+				"dynamic_stats":    statsReason,
+				"start_child_span": "there is no tracing",
+			},
 			instead: map[string]string{
-				"suppress_envoy_headers": "x-envoy-upstream-service-time is always added, as it is by Envoy's default",
+				"strict_check_headers":  "the headers it is about are never taken from a client",
+				"upstream_http_filters": "filters run before the router",
+				"upstream_log":          "the access log tells of the upstream",
 			},
 		},
 	})

@@ -35,7 +35,7 @@ func init() {
 		},
 		"envoy.config.route.v3.VirtualHost": {
 			use: "name domains routes require_tls retry_policy include_request_attempt_count include_attempt_count_in_response " +
-				"include_is_timeout_retry_header request_mirror_policies cors typed_per_filter_config" + headerMutations + bufferLimits,
+				"include_is_timeout_retry_header hedge_policy request_mirror_policies cors typed_per_filter_config" + headerMutations + bufferLimits,
 			ignore: map[string]string{
 				"metadata":         metaReason,
 				"virtual_clusters": "metrics have no label for them",
@@ -85,7 +85,7 @@ func init() {
 			use: "cluster cluster_header weighted_clusters cluster_not_found_response_code prefix_rewrite regex_rewrite " +
 				"path_rewrite_policy path_rewrite host_rewrite_literal auto_host_rewrite host_rewrite_header host_rewrite_path_regex " +
 				"host_rewrite append_x_forwarded_host metadata_match timeout idle_timeout retry_policy request_mirror_policies priority hash_policy " +
-				"max_grpc_timeout grpc_timeout_offset max_stream_duration upgrade_configs cors",
+				"max_grpc_timeout grpc_timeout_offset max_stream_duration upgrade_configs hedge_policy cors",
 			ignore: map[string]string{
 				"include_vh_rate_limits": "there are no rate limits of virtual hosts",
 			},
@@ -101,6 +101,12 @@ func init() {
 		"envoy.config.route.v3.RouteAction.RequestMirrorPolicy": {
 			use:    "cluster cluster_header runtime_fraction disable_shadow_host_suffix_append request_headers_mutations host_rewrite_literal",
 			ignore: map[string]string{"trace_sampled": "there is no tracing"},
+		},
+		"envoy.config.route.v3.HedgePolicy": {
+			use: "hedge_on_per_try_timeout",
+			instead: map[string]string{
+				"initial_requests": "a request is hedged when its attempt takes long, not before", "additional_request_chance": "a request is hedged when its attempt takes long, not by chance",
+			},
 		},
 		"envoy.config.route.v3.RouteAction.UpgradeConfig": {
 			use:     "upgrade_type enabled",

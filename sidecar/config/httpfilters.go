@@ -45,7 +45,9 @@ func (d *decoder) hcmFilters(m *hcmv3.HttpConnectionManager, out *hcm.Config, pa
 			return fail(here, "follows the router, which must be last")
 		}
 		msg := d.unpacked[f.GetTypedConfig()]
-		if _, routed = msg.(*routerv3.Router); routed {
+		var router *routerv3.Router
+		if router, routed = msg.(*routerv3.Router); routed {
+			out.SuppressEnvoyHeaders, out.RespectExpectedTimeout = router.GetSuppressEnvoyHeaders(), router.GetRespectExpectedRqTimeout()
 			if f.GetDisabled() {
 				return fail(here+".disabled", "the router is always needed")
 			}

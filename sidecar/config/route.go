@@ -47,6 +47,7 @@ func (d *decoder) virtualHost(m *routev3.VirtualHost, path string) (*route.Virtu
 		AttemptCountInRequest:  m.GetIncludeRequestAttemptCount(),
 		AttemptCountInResponse: m.GetIncludeAttemptCountInResponse(),
 		TimeoutRetryHeader:     m.GetIncludeIsTimeoutRetryHeader(),
+		Hedge:                  hedgePolicy(m.GetHedgePolicy()),
 	}
 	switch m.GetRequireTls() {
 	case routev3.VirtualHost_NONE:

@@ -21,7 +21,9 @@ const defaultRouteTimeout = 15 * time.Second
 // forward reads a route action; template is what the route's match is made of, nil
 // for another kind.
 func (d *decoder) forward(m *routev3.RouteAction, template *route.Template, path string) (*route.Forward, error) {
-	out := &route.Forward{Timeout: defaultRouteTimeout, AppendForwardedHost: m.GetAppendXForwardedHost()}
+	out := &route.Forward{
+		Timeout: defaultRouteTimeout, AppendForwardedHost: m.GetAppendXForwardedHost(), Hedge: hedgePolicy(m.GetHedgePolicy()),
+	}
 	switch m.GetPriority() {
 	case corev3.RoutingPriority_DEFAULT:
 	case corev3.RoutingPriority_HIGH:

@@ -69,6 +69,13 @@ func retryPolicy(m *routev3.RetryPolicy, path string) (*route.RetryPolicy, error
 	return out, retryBackOff(m, out, path)
 }
 
+func hedgePolicy(m *routev3.HedgePolicy) *route.HedgePolicy {
+	if m == nil {
+		return nil
+	}
+	return &route.HedgePolicy{OnPerTryTimeout: m.GetHedgeOnPerTryTimeout()}
+}
+
 func retryBackOff(m *routev3.RetryPolicy, out *route.RetryPolicy, path string) (err error) {
 	if b := m.GetRetryBackOff(); b != nil {
 		here := path + ".retry_back_off"

@@ -254,6 +254,9 @@ func (a *attempt) send() outcome {
 		hard = min(hard, x.receiveBy())
 	}
 	x.dog.await(a.sentAt, hard, a.idle(), true)
+	if x.aside != nil && x.ctx.Err() != nil {
+		x.dog.bound(1) // it was interrupted before it was armed
+	}
 	if err := a.up.send(a); err != nil {
 		return a.broken(err)
 	}

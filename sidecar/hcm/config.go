@@ -19,9 +19,13 @@ type Config struct {
 	RouteName string
 	Routes    *route.Config
 	// Filters run in order before the router; RBAC are those of them that are RBAC.
-	Filters   []HTTPFilter
-	RBAC      []authz.HTTPFilter
-	AccessLog []telemetry.AccessLogConfig
+	Filters []HTTPFilter
+	RBAC    []authz.HTTPFilter
+	// SuppressEnvoyHeaders leaves out the x-envoy headers that the router adds,
+	// RespectExpectedTimeout takes the route's timeout from a caller's
+	// x-envoy-expected-rq-timeout-ms.
+	SuppressEnvoyHeaders, RespectExpectedTimeout bool
+	AccessLog                                    []telemetry.AccessLogConfig
 
 	IdleTimeout           time.Duration // connection without a request, 1 h when 0
 	StreamIdleTimeout     time.Duration // 5 min when 0

@@ -81,10 +81,14 @@ type exchange struct {
 	xfcc       string // this hop's element of x-forwarded-client-cert
 	decided    bool
 	decision   authz.Decision
-	tunnel     bool // the client asks to switch protocols, and may
-	local      bool // the answer is our own
-	closeAfter bool // an HTTP/1 connection ends with this exchange
-	responded  bool // bytes of the response are on the wire
+	mirrored   bool        // copies of the request were made, or were not to be
+	shadow     bool        // this is such a copy
+	outcome    outcome     // of an attempt beside another exchange
+	aside      func() bool // set where the exchange runs beside another; ends the watch over its context
+	tunnel     bool        // the client asks to switch protocols, and may
+	local      bool        // the answer is our own
+	closeAfter bool        // an HTTP/1 connection ends with this exchange
+	responded  bool        // bytes of the response are on the wire
 
 	used    bool // since next
 	scratch []byte
@@ -143,7 +147,8 @@ func (x *exchange) next() {
 	x.received, x.sent = 0, 0
 	x.flags, x.status, x.details = 0, 0, ""
 	x.decided, x.tunnel, x.local, x.closeAfter, x.responded = false, false, false, false, false
-	x.staleRetried, x.afterTimeout = false, false
+	x.staleRetried, x.afterTimeout, x.mirrored, x.shadow = false, false, false, false
+	x.aside = nil
 	x.decision = authz.Decision{}
 	x.observed.reset()
 	x.forgetRoute()
@@ -271,6 +276,9 @@ func (x *exchange) finish() {
 	d.PeerMetrics.Request(d.Shard, x.status, x.flags, took)
 	d.PeerMetrics.Bytes(d.Shard, x.received, x.sent)
 	x.attempt.countBytes()
+	if x.attempts > 0 {
+		x.mirrors() // of a body that came in pieces, which is whole only now
+	}
 	if x.m.access != nil {
 		r := x.record()
 		r.Duration = took

@@ -47,7 +47,7 @@ const maxFilters = 64
 type chain struct {
 	links []link
 	rbacs int // how many of them are RBAC filters
-	// faultHeaders: requests may choose faults by their headers.
+	// faultHeaders: the headers by which requests may choose faults are kept.
 	faultHeaders bool
 
 	count   authz.CounterFor
@@ -136,7 +136,7 @@ func (m *Manager) newChain(cfg *Config, o Options) (*chain, error) {
 		if _, ok := f.Config.(CORSFilter); ok {
 			l.alias = DeprecatedCORS
 		}
-		if fc, ok := f.Config.(*fault.Config); ok && fc.FromHeaders() {
+		if _, ok := f.Config.(*fault.Config); ok {
 			c.faultHeaders = true
 		}
 		c.links = append(c.links, l)

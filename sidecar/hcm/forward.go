@@ -19,12 +19,17 @@ func (x *exchange) forward() {
 		return
 	}
 	x.mutateRequest()
+	x.mirrors()
 	x.deadline = noDeadline
 	if t := int64(x.timeouts.Total); t > 0 && x.complete {
 		x.deadline = x.startMono + t
 		if x.req.Body != nil {
 			x.deadline = monotonic() + t
 		}
+	}
+	if x.hedges() {
+		x.forwardHedged()
+		return
 	}
 	for {
 		x.attempts++

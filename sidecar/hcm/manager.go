@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -58,6 +59,11 @@ type Manager struct {
 	http2          *http2.Config
 
 	date atomic.Pointer[dateLine]
+
+	// What runs beside exchanges ends with the manager.
+	background sync.WaitGroup
+	ctx        context.Context
+	stop       context.CancelFunc
 }
 
 var _ downstream.Handler = (*Manager)(nil)
@@ -111,6 +117,7 @@ func New(cfg *Config, o Options) (*Manager, error) {
 	if m.http2, err = m.http2Config(); err != nil {
 		return nil, err
 	}
+	m.ctx, m.stop = context.WithCancel(context.Background())
 	if m.timers == nil {
 		m.timers, m.ownTimer = NewTimers(), true
 	}
@@ -119,6 +126,8 @@ func New(cfg *Config, o Options) (*Manager, error) {
 
 // Close releases what the manager opened. No connection may be served any more.
 func (m *Manager) Close() error {
+	m.stop()
+	m.background.Wait()
 	m.access.Close()
 	if m.ownTimer {
 		m.timers.Close()

@@ -11,7 +11,9 @@ import (
 func (x *exchange) relay() {
 	x.settlePump()
 	x.status, x.details = x.resp.Status, "via_upstream"
-	x.addServiceTime()
+	if !x.m.cfg.SuppressEnvoyHeaders {
+		x.addServiceTime()
+	}
 	x.mutateResponse()
 	x.filterResponse()
 	x.finishHeaders()

@@ -106,6 +106,12 @@ func (x *exchange) mutateRequest() {
 	fw := x.sel.Route.Forward
 	x.place(fw)
 	x.timeouts = x.sel.Timeouts(x.req)
+	if x.m.cfg.RespectExpectedTimeout {
+		v, _ := x.req.Fields.ByID(message.XEnvoyExpectedTimeout)
+		if ms, err := strconv.ParseUint(v, 10, 32); err == nil {
+			x.timeouts.SetTotal(time.Duration(ms) * time.Millisecond)
+		}
+	}
 	x.sel.MutateRequest(&x.req.Fields, x, &x.scratch)
 	x.original = x.req.Authority
 	var host, path [512]byte
@@ -113,7 +119,9 @@ func (x *exchange) mutateRequest() {
 		x.rewriteHost(message.View(b))
 	}
 	if b, changed := x.sel.AppendPath(path[:0], x.req, x, &x.scratch); changed {
-		x.req.Fields.SetID(message.XEnvoyOriginalPath, x.req.Path)
+		if !x.m.cfg.SuppressEnvoyHeaders {
+			x.req.Fields.SetID(message.XEnvoyOriginalPath, x.req.Path)
+		}
 		x.req.SetPath(message.View(b))
 	}
 }
@@ -142,7 +150,9 @@ func (x *exchange) priority() cluster.Priority {
 // rewriteHost replaces the authority and keeps the original for whoever asks.
 func (x *exchange) rewriteHost(host string) {
 	f := &x.req.Fields
-	f.Set("x-envoy-original-host", x.original)
+	if !x.m.cfg.SuppressEnvoyHeaders {
+		f.Set("x-envoy-original-host", x.original)
+	}
 	if x.sel.Route.Forward.AppendForwardedHost && x.original != "" && !route.LastForwardedHost(f, x.original) {
 		if v, ok := f.Joined("x-forwarded-host"); ok {
 			x.scratch = append(append(append(x.scratch[:0], v...), ','), x.original...)
@@ -174,6 +184,9 @@ func (x *exchange) mutateResponse() {
 
 // prepareAttempt brings up to date what the upstream is told of this attempt.
 func (x *exchange) prepareAttempt(hostname string) {
+	if x.shadow {
+		return // a copy stays as it was made
+	}
 	f := &x.req.Fields
 	var elapsed time.Duration
 	if x.attempts > 1 && x.deadline != noDeadline {
@@ -183,8 +196,10 @@ func (x *exchange) prepareAttempt(hostname string) {
 		x.rewriteHost(hostname)
 	}
 	if left := x.timeouts.Expected(elapsed); left > 0 {
-		x.scratch = strconv.AppendInt(x.scratch[:0], left.Milliseconds(), 10)
-		f.SetBytes("x-envoy-expected-rq-timeout-ms", x.scratch)
+		if !x.m.cfg.SuppressEnvoyHeaders {
+			x.scratch = strconv.AppendInt(x.scratch[:0], left.Milliseconds(), 10)
+			f.SetBytes("x-envoy-expected-rq-timeout-ms", x.scratch)
+		}
 		if x.timeouts.RewriteGRPC {
 			x.scratch = route.AppendGRPCTimeout(x.scratch[:0], left)
 			f.SetBytes("grpc-timeout", x.scratch)

@@ -68,6 +68,9 @@ func TestRequestIsChanged(t *testing.T) {
 		{name: "attempts", change: func(b *bed) { b.vhost().AttemptCountInRequest, b.vhost().AttemptCountInResponse = true, true },
 			raw: "GET / HTTP/1.1\r\nHost: h\r\nX-Envoy-Attempt-Count: 9\r\n\r\n", want: []string{"X-Envoy-Attempt-Count: 1"}, response: map[string]string{"X-Envoy-Attempt-Count": "1"}},
 		{name: "timeout", raw: "GET / HTTP/1.1\r\nHost: h\r\n\r\n", want: []string{"X-Envoy-Expected-Rq-Timeout-Ms: 5000"}},
+		{name: "no headers of ours", change: func(b *bed) {
+			b.cfg.SuppressEnvoyHeaders, b.route().Forward.HostRewrite, b.route().Forward.PrefixRewrite = true, "o", "/b/"
+		}, raw: "GET /a HTTP/1.1\r\nHost: h\r\n\r\n", want: []string{"GET /b/a host=o", "!X-Envoy-"}, response: map[string]string{"X-Envoy-Upstream-Service-Time": ""}},
 		{name: "attempt's timeout", change: func(b *bed) { b.route().Forward.Retry = &route.RetryPolicy{PerTryTimeout: time.Second} },
 			raw: "GET / HTTP/1.1\r\nHost: h\r\n\r\n", want: []string{"X-Envoy-Expected-Rq-Timeout-Ms: 1000"}},
 		{name: "grpc-timeout", change: func(b *bed) { b.route().Forward.MaxGRPCTimeout = ptr(2 * time.Second) },
@@ -270,6 +273,27 @@ func TestBufferLimit(t *testing.T) {
 		b.dial().do("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello")
 		if seen.Load() != tc.seen {
 			t.Errorf("limit %d: the origin saw %d requests", tc.limit, seen.Load())
+		}
+	}
+}
+
+// TestCallersTimeout: a caller of the mesh says how long it waits, and where the
+// configuration has it so that is the time for the upstream.
+func TestCallersTimeout(t *testing.T) {
+	for respect, want := range map[bool]string{true: "300", false: "5000"} {
+		front, back, _ := twoHops(t, reflectOrigin(t), apiID)
+		front.route().Forward.Timeout = 300 * time.Millisecond
+		cfg := *back.cfg
+		cfg.RespectExpectedTimeout = respect
+		back.cfg = &cfg
+		to := *front.clusters.Get("origin").Config()
+		to.Endpoints = endpoints("origin", back.start().addr)
+		if err := front.clusters.Update(&to); err != nil {
+			t.Fatal(err)
+		}
+		front.start()
+		if _, body := front.dial().do(simpleGet); !strings.Contains(body, "X-Envoy-Expected-Rq-Timeout-Ms: "+want) {
+			t.Errorf("respected %v: the upstream got\n%s", respect, body)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
@@ -229,7 +230,7 @@ func addrString(a net.Addr) string {
 }
 
 // recheck decides anew for every connection by the chain it would get now, and
-// closes those that are denied. A connection that no chain wants any more is
+// closes those that are denied, or all of whose requests are. A connection that no chain wants any more is
 // asked to finish, as Envoy does with a chain that is removed.
 func (l *listener) recheck() int {
 	l.mu.Lock()
@@ -243,6 +244,7 @@ func (l *listener) recheck() int {
 			continue
 		}
 		t.chain = c
+		before := t.conn.Rules()
 		t.conn.SetRequestAuthz(c.request)
 		if !c.admits(t.conn.Info) {
 			denied = append(denied, t)
@@ -252,6 +254,11 @@ func (l *listener) recheck() int {
 		if d := c.network.CheckConn(&t.conn.AuthzPeer); !d.Allowed {
 			denied = append(denied, t)
 			rules[t] = d.Rule
+			continue
+		}
+		if rule, is := newlyDenied(&t.conn.AuthzPeer, before, c.request); is {
+			denied = append(denied, t)
+			rules[t] = rule
 		}
 	}
 	l.mu.Unlock()
@@ -262,6 +269,17 @@ func (l *listener) recheck() int {
 		t.conn.StartDrain()
 	}
 	return len(denied)
+}
+
+// newlyDenied tells whether the rules for requests leave a peer nothing that it may ask
+// for, where those before did: the streams that it has open end too. A peer that never
+// might gets its answer request by request, which says why.
+func newlyDenied(p *authz.Peer, before, now *authz.Evaluator) (rule string, denied bool) {
+	if rule, denied = now.DeniesAll(p); !denied {
+		return "", false
+	}
+	_, was := before.DeniesAll(p)
+	return rule, !was
 }
 
 // watchExpiry looks at the certificates behind connections: HTTP drains when the

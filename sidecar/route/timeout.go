@@ -30,11 +30,17 @@ func (s *Selected) Timeouts(req *message.Request) Timeouts {
 	}
 	if s.Retry != nil {
 		t.PerTry, t.PerTryIdle = s.Retry.PerTryTimeout, s.Retry.PerTryIdleTimeout
-		if t.Total != 0 && t.PerTry >= t.Total {
-			t.PerTry = 0
-		}
 	}
+	t.SetTotal(t.Total)
 	return t
+}
+
+// SetTotal replaces Total. An attempt that may take as long has no time of its own.
+func (t *Timeouts) SetTotal(d time.Duration) {
+	t.Total = d
+	if d != 0 && t.PerTry >= d {
+		t.PerTry = 0
+	}
 }
 
 // grpcTimeout is the client's, up to the route's maximum.

@@ -71,6 +71,10 @@ type Metrics struct {
 	// and event ("delay", "rate_limited").
 	FilterEvents *CounterVec
 
+	// Mirrored counts copies of requests by result: "answered", "failed", and
+	// "too_large" for those that were not made.
+	Mirrored *CounterVec
+
 	// For the assembly: configuration and identity.
 	BuildInfo            *GaugeVec // version
 	XDSUpdates           *CounterVec
@@ -145,6 +149,7 @@ func NewMetrics() *Metrics {
 		AccessLogLines: r.Counter("hauberk_access_log_lines_total", "Access log lines, by result: written, dropped (the writer was behind) or failed.", "result"),
 		ProtocolErrors: r.Counter("hauberk_protocol_errors_total", "Messages refused because they break the protocol, by side and reason.", "side", "reason"),
 
+		Mirrored:     r.Counter("hauberk_mirrored_requests_total", "Copies of requests for mirrors, by result: answered, failed, or too_large, where the body was longer than is kept and no copy was made.", "result"),
 		FilterEvents: r.Counter("hauberk_http_filter_events_total", "What HTTP filters did, by the filter's name and event: delay, abort and overflow of faults; enabled, ok, rate_limited and enforced of local rate limits; origin_valid and origin_invalid of CORS.", "filter", "event"),
 
 		BuildInfo:            r.Gauge("hauberk_build_info", "Always 1; the labels say what is running.", "version", "go_version"),

@@ -53,11 +53,6 @@ const (
 	abortShareHeader = "x-envoy-fault-abort-request-percentage"
 )
 
-// FromHeaders tells whether requests may choose faults by their headers.
-func (c *Config) FromHeaders() bool {
-	return c.Delay != nil && c.Delay.FromHeader || c.Abort != nil && c.Abort.FromHeader
-}
-
 // Filter is the filter of one chain.
 type Filter struct {
 	config                   *settings

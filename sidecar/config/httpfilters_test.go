@@ -1,0 +1,96 @@
+package config
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
+)
+
+// What is read is what the connection manager takes.
+func TestFiltersFit(t *testing.T) {
+	b, err := LoadBootstrap("testdata/filters.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	clusters := cluster.NewManager(cluster.Options{})
+	defer clusters.Close()
+	m, err := hcm.New(b.Listeners[0].Chains[0].HTTP, hcm.Options{Clusters: clusters})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = m.Close()
+}
+
+// Each case changes one place of filters.yaml and gives the error.
+func TestFiltersRefuse(t *testing.T) {
+	text, err := os.ReadFile("testdata/filters.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const filters = "filter_chains[0].filters[0].typed_config.http_filters"
+	const vh = "route_config.virtual_hosts[0]"
+	for _, c := range []struct{ name, old, new, want string }{
+		{"downstream nodes", "upstream_cluster: app", "downstream_nodes: [a]", filters + "[3].typed_config.downstream_nodes: unsupported"},
+		{"response rate", "upstream_cluster: app", "response_rate_limit: {fixed_limit: {limit_kbps: 1}}", filters + "[3].typed_config.response_rate_limit: unsupported; remove the field: bandwidth is not limited"},
+		{"grpc status", "grpc_status: 14", "grpc_status: 17", filters + "[3].typed_config.abort.grpc_status: 17 is no status of gRPC"},
+		{"descriptors", "stat_prefix: l\n", "stat_prefix: l\n              descriptors: [{entries: [{key: a}], token_bucket: {max_tokens: 1, fill_interval: 1s}}]\n", filters + "[4].typed_config.descriptors: unsupported"},
+		{"quick fill", "fill_interval: 1s", "fill_interval: 0.01s", filters + "[4].typed_config.token_bucket.fill_interval: is 10ms; 50ms is the least"},
+		{"no bucket for a route", ", token_bucket: {max_tokens: 1, fill_interval: 60s}}", "}", vh + `.routes[0].typed_per_filter_config["limit"].token_bucket: is missing`},
+		{"cache time", "pass_through_mode: true", "pass_through_mode: false", filters + "[1].typed_config: health check: a cache time needs pass_through_mode"},
+		{"trailers", "query_parameter_mutations", "response_trailers_mutations: [{remove: a}]\n                query_parameter_mutations", filters + "[6].typed_config.mutations.response_trailers_mutations: unsupported"},
+		{"value that is no text", `{record: {key: b, value: "c"}`, `{record: {key: b, value: 1}`, "query_parameter_mutations[1].append.record: needs a key and a value that is a string"},
+		{"operator", `value: "%REQ(x-a)%"`, `value: "%NOSUCH%"`, filters + "[6].typed_config.mutations.request_mutations[1].append.header.value: "},
+		{"cors twice", "typed_per_filter_config:\n                fault", "typed_per_filter_config:\n                cors: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.cors.v3.CorsPolicy}\n                fault", vh + ".cors: cannot be used together with typed_per_filter_config"},
+		{"discovered filter", "          - name: cors\n            typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors}", "          - name: cors\n            config_discovery: {config_source: {ads: {}}, type_urls: [x]}", filters + "[2].config_discovery: unsupported; remove the field: write the configuration into typed_config"},
+		{"router off", "          - name: router\n", "          - name: router\n            disabled: true\n", filters + "[8].disabled: the router is always needed"},
+		{"nothing in the wrapper", "FilterConfig, config: {}}", "FilterConfig}", `route_config.typed_per_filter_config["limit"].config: is missing`},
+		{"a type that routes do not take", "HeaderMutationPerRoute, mutations: {request_mutations: [{remove: x}]}}", "HeaderMutation, mutations: {request_mutations: [{remove: x}]}}", "unsupported filter configuration"},
+		{"rbac metadata", "permissions: [{uri_template", "permissions: [{metadata: {filter: a, path: [{key: b}], value: {string_match: {exact: c}}}}, {uri_template", "permissions[0].metadata: unsupported"},
+		{"rbac template", `path_template: "/a/{b}"`, `path_template: "/a/{"`, "permissions[0].uri_template.typed_config.path_template: "},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if !strings.Contains(string(text), c.old) {
+				t.Fatalf("the file has no %q", c.old)
+			}
+			_, err := ParseBootstrap([]byte(strings.Replace(string(text), c.old, c.new, 1)))
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got  %v\nwant %s", err, c.want)
+			}
+		})
+	}
+}
+
+// TestDocumentedRoutes reads the example of docs/routes.md.
+func TestDocumentedRoutes(t *testing.T) {
+	b, err := os.ReadFile("../../docs/routes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), "```yaml\n")
+	example, _, ok := strings.Cut(rest, "```")
+	if !ok {
+		t.Fatal("the page has no example")
+	}
+	out, err := ParseBootstrap([]byte(`static_resources:
+  clusters:
+  - {name: app, load_assignment: {cluster_name: app}}
+  listeners:
+  - name: in
+    address: {socket_address: {address: 127.0.0.1, port_value: 8000}}
+    filter_chains:
+    - filters:
+      - ` + strings.ReplaceAll(example, "\n", "\n        ")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	clusters := cluster.NewManager(cluster.Options{})
+	defer clusters.Close()
+	m, err := hcm.New(out.Listeners[0].Chains[0].HTTP, hcm.Options{Clusters: clusters})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = m.Close()
+}

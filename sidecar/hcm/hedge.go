@@ -1,0 +1,212 @@
+package hcm
+
+import (
+	"context"
+	"time"
+)
+
+// Hedging: where an attempt's time is over it is not ended but joined by another, and
+// the first good answer counts. It costs a copy of the request and a goroutine for
+// each attempt, and only routes that ask for it pay.
+
+// hedges tells whether the exchange is to be hedged. The request must be whole in
+// memory, so that each attempt can send it.
+func (x *exchange) hedges() bool {
+	h, p := x.sel.Hedge, x.sel.Retry
+	return h != nil && h.OnPerTryTimeout && p != nil && p.NumRetries > 0 && x.timeouts.PerTry > 0 &&
+		x.complete && x.keep && !x.tunnel && p.Admits(x.req)
+}
+
+// hedge is the attempts of one exchange.
+type hedge struct {
+	x       *exchange
+	ctx     context.Context
+	cancel  context.CancelFunc
+	ended   chan *exchange // attempts that ended, with their outcome in it
+	running int
+	// newest is the attempt whose time late watches; the older ones are late.
+	newest *exchange
+	late   *time.Timer
+	// turn is when the next attempt may begin, while one is waiting for it.
+	turn    *time.Timer
+	waiting bool
+}
+
+// forwardHedged stands in for forward's loop.
+func (x *exchange) forwardHedged() {
+	h := &hedge{x: x, ended: make(chan *exchange, x.sel.Retry.NumRetries+1)}
+	h.ctx, h.cancel = context.WithCancel(x.ctx)
+	h.late, h.turn = time.NewTimer(time.Hour), time.NewTimer(time.Hour)
+	x.dog.calm()
+	o := h.run()
+	h.late.Stop()
+	h.turn.Stop()
+	x.endRetry(o == responded && x.resp.Status < 500)
+	if o == responded {
+		x.relay()
+	} else {
+		x.fail(o)
+	}
+	h.cancel()
+	for ; h.running > 0; h.running-- {
+		h.drop(<-h.ended)
+	}
+}
+
+// launch starts an attempt. A host that cannot be had is an outcome like others.
+func (h *hedge) launch() {
+	x := h.x
+	x.attempts++
+	y := x.beside(h.ctx)
+	y.timeouts.PerTry = 0
+	y.tried, y.ntried, y.afterTimeout = x.tried, x.ntried, x.afterTimeout
+	h.newest = y
+	h.running++
+	h.late.Reset(x.timeouts.PerTry)
+	if y.outcome = y.attempt.choose(); y.outcome != responded {
+		h.ended <- y
+		return
+	}
+	x.noteTried(y.attempt.host)
+	x.attempt.host = y.attempt.host // whose cluster's budget counts
+	go func() {
+		y.outcome = y.attempt.try()
+		h.ended <- y
+	}()
+}
+
+// run starts attempts until one is good, or none can be any more.
+func (h *hedge) run() outcome {
+	x := h.x
+	life := time.NewTimer(time.Duration(min(x.deadline, x.lifeEnd) - monotonic()))
+	defer life.Stop()
+	look := time.NewTicker(time.Duration(watchEvery))
+	defer look.Stop()
+	h.launch()
+	for {
+		select {
+		case y := <-h.ended:
+			h.running--
+			if o, over := h.judge(y); over {
+				return o
+			}
+		case <-h.late.C:
+			// The newest attempt is late. Whatever the policy's conditions, another
+			// joins it while there are retries left.
+			h.newest = nil
+			x.afterTimeout = true
+			if !h.waiting && x.mayHedge() {
+				h.launch()
+			}
+		case <-h.turn.C:
+			h.waiting = false
+			h.launch()
+		case <-life.C:
+			if monotonic() >= x.lifeEnd {
+				return lifeOver
+			}
+			return timedOut
+		case <-look.C:
+			if x.client.gone() {
+				return clientGone
+			}
+		case <-x.ctx.Done():
+			return clientGone
+		}
+	}
+}
+
+// mayHedge asks the policy's number and the budget, quietly: a request that gets no
+// second attempt has not failed yet.
+func (x *exchange) mayHedge() bool {
+	if uint32(x.attempts) > x.sel.Retry.NumRetries {
+		return false
+	}
+	return x.mayRetry(x.sel.Retry)
+}
+
+// judge decides what an attempt that ended means for the exchange. A bad one counts
+// only when it is the last: where it was late, another runs already.
+func (h *hedge) judge(y *exchange) (outcome, bool) {
+	x, p := h.x, h.x.sel.Retry
+	good := y.outcome == responded && !p.RetriesResponse(y.resp)
+	late := y != h.newest
+	if good {
+		x.adopt(y)
+		y.leave()
+		return responded, true
+	}
+	if late && h.pending() {
+		h.drop(y)
+		return 0, false
+	}
+	if h.retries(y) {
+		wait := p.BackOff(x.attempts)
+		if y.outcome == responded {
+			if d, ok := p.RateLimitedBackOff(y.resp, time.Now()); ok {
+				wait = d
+			}
+		}
+		h.drop(y)
+		x.afterTimeout, h.waiting = false, true
+		h.turn.Reset(wait)
+		return 0, false
+	}
+	if h.pending() {
+		h.drop(y)
+		return 0, false
+	}
+	o := y.outcome
+	x.adopt(y)
+	y.leave()
+	return o, true
+}
+
+// pending tells whether another attempt runs or is about to.
+func (h *hedge) pending() bool { return h.running > 0 || h.waiting }
+
+// retries tells whether a bad attempt is followed by another.
+func (h *hedge) retries(y *exchange) bool {
+	x := h.x
+	switch o := y.outcome; o {
+	case noHost, overflow, timedOut, idleTimedOut, lifeOver, clientGone, unwritable:
+		return false
+	case responded:
+		return x.mayRetry(x.sel.Retry)
+	default:
+		return y.wantsRetry(x.sel.Retry, o) && x.mayRetry(x.sel.Retry)
+	}
+}
+
+// drop ends what is left of an attempt.
+func (h *hedge) drop(y *exchange) {
+	if y.attempt.up != nil {
+		y.endUpstream(y.resp.Body == nil)
+	}
+	y.leave()
+}
+
+// adopt makes y's attempt the exchange's own, to be told of and relayed.
+func (x *exchange) adopt(y *exchange) {
+	y.aside()
+	y.dog.calm()
+	y.dog.upstream.Store(nil)
+	x.attempt, y.attempt = y.attempt, x.attempt
+	x.resp, y.resp = y.resp, x.resp
+	x.attempt.belong(x)
+	y.attempt.belong(y)
+	if x.attempt.up == nil {
+		return
+	}
+	x.dog.await(monotonic(), min(x.deadline, x.lifeEnd), x.attempt.idle(), true)
+	x.dog.upstream.Store(&x.attempt.up)
+}
+
+// belong makes x the exchange that an attempt is of.
+func (a *attempt) belong(x *exchange) {
+	a.x = x
+	a.until = min(a.until, x.deadline, x.lifeEnd)
+	if a.up != nil {
+		a.h1.dog, a.h2.dog = x.dog, x.dog
+	}
+}

@@ -1,0 +1,141 @@
+package hcm
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+)
+
+// scripted answers the n-th request, over all connections, as the n-th word says:
+// "hang", "close", or a status, with "~" in front after 200 ms.
+func scripted(t *testing.T, seen *atomic.Int32, words ...string) string {
+	return rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		for {
+			head, body, err := readRequest(r)
+			if err != nil {
+				return
+			}
+			n := int(seen.Add(1))
+			word := words[min(n, len(words))-1]
+			if strings.HasPrefix(word, "~") {
+				time.Sleep(200 * time.Millisecond)
+				word = word[1:]
+			}
+			switch word {
+			case "hang":
+				_, _ = r.ReadByte()
+				return
+			case "close":
+				return
+			}
+			retry := "false"
+			if strings.Contains(head, "X-Envoy-Is-Timeout-Retry: true") {
+				retry = "true"
+			}
+			answer := fmt.Sprintf("%d|%s", n, body)
+			_, _ = io.WriteString(c, fmt.Sprintf("HTTP/1.1 %s X\r\nX-Timeout-Retry: %s\r\nContent-Length: %d\r\n\r\n%s", word, retry, len(answer), answer))
+		}
+	})
+}
+
+func TestHedge(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		script  []string
+		retries uint32
+		raw     string
+		status  int
+		body    string
+		least   time.Duration
+		most    time.Duration
+		log     string
+	}{
+		{name: "in time", script: []string{"200"}, retries: 1, status: 200, body: "1|", most: time.Second, log: "retries=0"},
+		{name: "the second answers", script: []string{"hang", "200"}, retries: 1, status: 200, body: "2|", least: 50 * time.Millisecond, most: time.Second, log: "retries=1"},
+		{name: "with its body", script: []string{"hang", "200"}, retries: 1, raw: "POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello", status: 200, body: "2|hello", most: time.Second},
+		{name: "the first answers after all", script: []string{"~200", "hang"}, retries: 1, status: 200, body: "1|", least: 150 * time.Millisecond, most: time.Second, log: "retries=1"},
+		{name: "a late error is dropped", script: []string{"~503", "~200"}, retries: 1, status: 200, body: "2|", least: 200 * time.Millisecond, most: time.Second},
+		{name: "an early error is tried again", script: []string{"503", "200"}, retries: 1, status: 200, body: "2|", most: time.Second},
+		{name: "errors only", script: []string{"503"}, retries: 1, status: 503, body: "2|", most: time.Second, log: "503 URX"},
+		{name: "a broken connection is tried again", script: []string{"close", "200"}, retries: 1, status: 200, body: "2|", most: time.Second},
+		{name: "nobody answers", script: []string{"hang"}, retries: 2, status: 504, least: 500 * time.Millisecond, most: 3 * time.Second, log: "504 UT response_timeout"},
+		{name: "the last of three", script: []string{"hang", "hang", "200"}, retries: 2, status: 200, body: "3|", least: 100 * time.Millisecond, most: time.Second, log: "retries=2"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var seen atomic.Int32
+			b := newBed(t, scripted(t, &seen, tc.script...))
+			f := b.route().Forward
+			f.Timeout, f.Hedge = 500*time.Millisecond, &route.HedgePolicy{OnPerTryTimeout: true}
+			f.Retry = &route.RetryPolicy{On: route.Retry5xx, NumRetries: tc.retries, PerTryTimeout: 50 * time.Millisecond, BackOffBase: time.Millisecond}
+			b.vhost().TimeoutRetryHeader = true
+			b.start()
+			c := b.dial()
+			if tc.raw == "" {
+				tc.raw = simpleGet
+			}
+			start := time.Now()
+			resp, body := c.do(tc.raw)
+			took := time.Since(start)
+			if resp.StatusCode != tc.status || tc.body != "" && body != tc.body || took < tc.least || took > tc.most {
+				t.Errorf("%d %q after %v", resp.StatusCode, body, took)
+			}
+			if tc.log != "" {
+				b.wantLog(tc.log)
+			}
+			if want := fmt.Sprint(strings.HasPrefix(tc.name, "the second") || strings.HasPrefix(tc.name, "the last")); tc.status == 200 && tc.script[0] == "hang" && tc.raw == simpleGet && resp.Header.Get("X-Timeout-Retry") != want {
+				t.Errorf("x-envoy-is-timeout-retry: %q, want %s", resp.Header.Get("X-Timeout-Retry"), want)
+			}
+			// The connection goes on, and nothing is counted that has ended.
+			active := func() int64 { return b.clusters.Get("origin").Stats()[0].Active }
+			for end := time.Now().Add(5 * time.Second); active() != 0 && time.Now().Before(end); {
+				time.Sleep(time.Millisecond)
+			}
+			if n := active(); n != 0 {
+				t.Errorf("%d requests are still counted", n)
+			}
+			seen.Store(int32(len(tc.script)) - 1)
+			if tc.script[len(tc.script)-1] == "200" {
+				if resp, _ := c.do(simpleGet); resp.StatusCode != 200 {
+					t.Errorf("the next request: %d", resp.StatusCode)
+				}
+			}
+		})
+	}
+}
+
+func TestHedgedClientLeaves(t *testing.T) {
+	var seen atomic.Int32
+	b := newBed(t, scripted(t, &seen, "hang"))
+	f := b.route().Forward
+	f.Timeout, f.Hedge = 0, &route.HedgePolicy{OnPerTryTimeout: true}
+	f.Retry = &route.RetryPolicy{On: route.Retry5xx, NumRetries: 1, PerTryTimeout: 20 * time.Millisecond}
+	b.start()
+	c := b.dial()
+	c.send(simpleGet)
+	for seen.Load() < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	_ = c.Close()
+	b.wantLog("DC downstream_remote_disconnect")
+}
+
+// A body that does not come whole is sent as without hedging.
+func TestLongBodyIsNotHedged(t *testing.T) {
+	var seen atomic.Int32
+	b := newBed(t, scripted(t, &seen, "200"))
+	f := b.route().Forward
+	f.Hedge = &route.HedgePolicy{OnPerTryTimeout: true}
+	f.Retry = &route.RetryPolicy{On: route.Retry5xx, NumRetries: 1, PerTryTimeout: time.Second}
+	b.route().BufferLimit = ptr(uint64(3))
+	b.start()
+	if resp, body := b.dial().do("POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello"); resp.StatusCode != 200 || body != "1|hello" {
+		t.Errorf("%d %q", resp.StatusCode, body)
+	}
+}

@@ -1,0 +1,69 @@
+package hcm
+
+import (
+	"math/rand/v2"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// mirrors sends copies of the request to the clusters that the route mirrors to and
+// drops the answers. The request must be whole in memory: a longer one than is kept
+// of a body is not mirrored, as in Envoy. It runs once for each exchange.
+func (x *exchange) mirrors() {
+	if x.mirrored || !x.complete || x.tunnel {
+		return
+	}
+	x.mirrored = true
+	var buf [4]route.Mirrored
+	for _, m := range x.sel.Mirrors(buf[:0], rand.Uint32) {
+		c := x.m.clusters.Get(m.Cluster(x.req))
+		if c == nil {
+			continue
+		}
+		if !x.keep {
+			x.m.countMirror("too_large", x.d.Shard)
+			continue
+		}
+		y := x.beside(x.m.ctx)
+		m.Change(y.req, x, &y.scratch)
+		y.cluster, y.pick = c, x.pick
+		y.pick.Avoid, y.pick.HasHash, y.pick.Metadata, y.pick.Request = nil, false, nil, y.req
+		y.shadow, y.sel.Retry, y.timeouts = true, nil, route.Timeouts{Total: x.timeouts.Total}
+		y.deadline, y.lifeEnd = noDeadline, noDeadline
+		if t := x.timeouts.Total; t > 0 {
+			y.deadline = monotonic() + int64(t)
+		}
+		x.m.background.Go(y.runMirror)
+	}
+}
+
+// runMirror sends a copy and reads the answer to its end, so that the connection can
+// be used again.
+func (x *exchange) runMirror() {
+	defer x.leave()
+	if x.attempt.run() != responded {
+		x.m.countMirror("failed", x.d.Shard)
+		return
+	}
+	x.m.countMirror("answered", x.d.Shard)
+	body := x.resp.Body
+	for body != nil {
+		data, last, err := body.Next()
+		x.attempt.received += int64(len(data))
+		if err != nil {
+			x.endUpstream(false)
+			return
+		}
+		if last {
+			break
+		}
+	}
+	x.endUpstream(true)
+}
+
+func (m *Manager) countMirror(result string, s telemetry.Shard) {
+	if m.metrics != nil {
+		m.metrics.Mirrored.With(result).Inc(s)
+	}
+}

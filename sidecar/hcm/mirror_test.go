@@ -1,0 +1,130 @@
+package hcm
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+)
+
+// mirrorBed has a cluster "mirror" whose requests arrive on the channel.
+func mirrorBed(t *testing.T, mirrors ...route.Mirror) (*bed, chan string) {
+	seen := make(chan string, 10)
+	b := newBed(t, httpOrigin(t, echo))
+	b.cluster("mirror", httpOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		seen <- fmt.Sprintf("%s %s %s %s|%s", r.Method, r.RequestURI, r.Host, r.Header.Get("X-M"), body)
+		fmt.Fprint(w, strings.Repeat("nobody reads this ", 1000))
+	}))
+	for i := range mirrors {
+		if mirrors[i].Cluster == "" && mirrors[i].ClusterHeader == "" {
+			mirrors[i].Cluster = "mirror"
+		}
+	}
+	b.route().Forward.Mirrors = mirrors
+	return b, seen
+}
+
+func get(t *testing.T, seen chan string) string {
+	t.Helper()
+	select {
+	case s := <-seen:
+		return s
+	case <-time.After(5 * time.Second):
+		t.Fatal("nothing was mirrored")
+	}
+	return ""
+}
+
+func TestMirror(t *testing.T) {
+	b, seen := mirrorBed(t,
+		route.Mirror{Share: route.All, Mutations: []route.HeaderMutation{{Add: &route.HeaderAdd{Name: "x-m", Value: "%REQ(:method)%"}}}})
+	b.route().Match.Prefix, b.route().Forward.PrefixRewrite = ptr("/a/"), "/b/"
+	b.start()
+	c := b.dial()
+	for _, tc := range []struct{ raw, want, answer string }{
+		{"GET /a/x?q HTTP/1.1\r\nHost: h:80\r\n\r\n", "GET /b/x?q h-shadow:80 GET|", "GET|0|"},
+		{"POST /a/ HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello", "POST /b/ h-shadow POST|hello", "POST|5|hello"},
+		{"PUT /a/ HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", "PUT /b/ h-shadow PUT|hello", "PUT|5|hello"},
+	} {
+		if resp, body := c.do(tc.raw); resp.StatusCode != 200 || body != tc.answer {
+			t.Errorf("%d %q", resp.StatusCode, body)
+		}
+		if got := get(t, seen); got != tc.want {
+			t.Errorf("the mirror saw %q, want %q", got, tc.want)
+		}
+	}
+	// A body that comes in pieces is mirrored when it is whole.
+	c.send("PUT /a/ HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n")
+	time.Sleep(30 * time.Millisecond)
+	if len(seen) > 0 {
+		t.Error("half a body was mirrored")
+	}
+	c.send("2\r\nlo\r\n0\r\n\r\n")
+	if _, body := c.answer("PUT"); body != "PUT|5|hello" {
+		t.Errorf("%q", body)
+	}
+	if got := get(t, seen); got != "PUT /b/ h-shadow PUT|hello" {
+		t.Errorf("the mirror saw %q", got)
+	}
+}
+
+func TestMirrorsChosen(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		mirror route.Mirror
+		limit  *uint64
+		want   string
+		metric string
+	}{
+		{"no share", route.Mirror{}, nil, "", ""},
+		{"header", route.Mirror{ClusterHeader: "x-mirror", Share: route.All, KeepHost: true}, nil, "POST / h |hello", `{result="answered"} 1`},
+		{"header missing", route.Mirror{ClusterHeader: "x-none", Share: route.All}, nil, "", ""},
+		{"no such cluster", route.Mirror{Cluster: "gone", Share: route.All}, nil, "", ""},
+		{"too large", route.Mirror{Share: route.All}, ptr(uint64(4)), "", `{result="too_large"} 1`},
+		{"own host", route.Mirror{Share: route.All, HostRewrite: "m.local"}, nil, "POST / m.local |hello", ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b, seen := mirrorBed(t, tc.mirror)
+			b.route().BufferLimit = tc.limit
+			b.start()
+			if resp, _ := b.dial().do("POST / HTTP/1.1\r\nHost: h\r\nX-Mirror: mirror\r\nContent-Length: 5\r\n\r\nhello"); resp.StatusCode != 200 {
+				t.Errorf("status %d", resp.StatusCode)
+			}
+			b.m.background.Wait()
+			got := ""
+			if len(seen) > 0 {
+				got = <-seen
+			}
+			if got != tc.want {
+				t.Errorf("the mirror saw %q, want %q", got, tc.want)
+			}
+			var text strings.Builder
+			_ = b.metrics.Registry.WritePrometheus(&text)
+			if want := "hauberk_mirrored_requests_total" + tc.metric; tc.metric != "" && !strings.Contains(text.String(), want) {
+				t.Errorf("the metrics lack %s", want)
+			}
+		})
+	}
+}
+
+// TestMirrorHangs: a mirror that does not answer delays nobody, and ends with the
+// manager (goleak looks).
+func TestMirrorHangs(t *testing.T) {
+	asked := make(chan struct{}, 1)
+	b, _ := mirrorBed(t, route.Mirror{Cluster: "hanging", Share: route.All})
+	release := make(chan struct{})
+	t.Cleanup(func() { close(release) })
+	b.cluster("hanging", httpOrigin(t, func(http.ResponseWriter, *http.Request) { asked <- struct{}{}; <-release }))
+	b.route().Forward.Timeout = 0
+	b.start()
+	start := time.Now()
+	if resp, _ := b.dial().do(simpleGet); resp.StatusCode != 200 || time.Since(start) > 3*time.Second {
+		t.Errorf("%d after %v", resp.StatusCode, time.Since(start))
+	}
+	<-asked
+}
