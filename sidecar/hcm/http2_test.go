@@ -254,7 +254,7 @@ func TestBridgeCancel(t *testing.T) {
 			t.Fatal("the origin still works")
 		}
 		want := " DC downstream_remote_disconnect"
-		if down == "2" {
+		if down == 2 {
 			want = " DR http2.remote_reset" // a stream ends, the connection does not
 		}
 		b.wantLog(want)
