@@ -75,6 +75,10 @@ type Metrics struct {
 	// "too_large" for those that were not made.
 	Mirrored *CounterVec
 
+	// TracedRequests counts requests by why they are traced, TraceSpans what became of
+	// spans.
+	TracedRequests, TraceSpans *CounterVec
+
 	// For the assembly: configuration and identity.
 	BuildInfo            *GaugeVec // version
 	XDSUpdates           *CounterVec
@@ -151,6 +155,9 @@ func NewMetrics() *Metrics {
 
 		Mirrored:     r.Counter("hauberk_mirrored_requests_total", "Copies of requests for mirrors, by result: answered, failed, or too_large, where the body was longer than is kept and no copy was made.", "result"),
 		FilterEvents: r.Counter("hauberk_http_filter_events_total", "What HTTP filters did, by the filter's name and event: delay, abort and overflow of faults; enabled, ok, rate_limited and enforced of local rate limits; origin_valid and origin_invalid of CORS.", "filter", "event"),
+
+		TracedRequests: r.Counter("hauberk_traced_requests_total", "Requests by why they are traced where tracing is configured: random_sampling, service_forced, client_enabled or not_traceable.", "reason"),
+		TraceSpans:     r.Counter("hauberk_trace_spans_total", "Spans of sampled requests, by result: sent, dropped (the collector was behind), failed (it could not be reached) or rejected (it did not want them).", "result"),
 
 		BuildInfo:            r.Gauge("hauberk_build_info", "Always 1; the labels say what is running.", "version", "go_version"),
 		XDSUpdates:           r.Counter("hauberk_xds_updates_total", "Discovery responses, by resource type and result: ack or nack.", "type", "result"),

@@ -1,0 +1,237 @@
+package tracing
+
+import (
+	"encoding/hex"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// Span is a request's place in its trace: the zero Span is none. It belongs to
+// the goroutine of its request.
+type Span struct {
+	Trace   ID
+	ID      SpanID
+	Parent  SpanID // zero for the first of a trace
+	Sampled bool
+
+	live   bool // there is a span: headers are written
+	wide   bool
+	shared bool // Zipkin: the id is that of the client's span
+	egress bool
+	host   string // that the client asked for
+	start  time.Time
+	mono   int64 // start, on the clock of telemetry.Moments
+	text   [48]byte
+}
+
+// Attempt is the span of one attempt; the zero Attempt is none.
+type Attempt struct {
+	ID    SpanID
+	live  bool
+	start time.Time
+}
+
+// Live tells whether the request belongs to a trace that goes on from here.
+func (s *Span) Live() bool { return s.live }
+
+// Show puts the ids into a record.
+func (s *Span) Show(r *telemetry.Record) {
+	if !s.live {
+		return
+	}
+	b := appendTrace(s.text[:0], s)
+	r.TraceID = b
+	r.SpanID = hex.AppendEncode(b, s.ID[:])[len(b):]
+}
+
+// Request is what Start has to know of a request besides itself.
+type Request struct {
+	Direction Direction
+	// Begun is when it began, and Mono the same on the clock of telemetry.Moments.
+	Begun time.Time
+	Mono  int64
+	// Force lets x-envoy-force-trace count: whoever sent it is trusted.
+	Force bool
+	Shard telemetry.Shard
+}
+
+// Start decides whether the request is sampled and makes it the next span of the
+// trace that it belongs to, or the first of a new one. Nothing is allocated.
+func (t *Tracer) Start(s *Span, req *message.Request, in *Request) {
+	reason := t.cfg.decide(req, in.Force)
+	t.counts[reason].Inc(in.Shard)
+	*s = Span{live: true, egress: in.Direction == telemetry.Outbound, host: req.Authority, start: in.Begun, mono: in.Mono}
+	sampled := reason != NotTraceable
+	if t.cfg.Provider.Zipkin != nil {
+		t.continueB3(s, req, sampled)
+	} else {
+		t.continueW3C(s, req, sampled)
+	}
+}
+
+// continueW3C: the trace of a parent is sampled as it says; a context that cannot be
+// read is left alone, and the request untraced.
+func (t *Tracer) continueW3C(s *Span, req *message.Request, sampled bool) {
+	p, found := readW3C(&req.Fields)
+	switch found {
+	case broken:
+		*s = Span{}
+	case absent:
+		// State without a trace means nothing (W3C Trace Context 4.3).
+		req.Fields.DelID(message.Tracestate)
+		s.Trace, s.ID, s.wide, s.Sampled = newTraceID(), newSpanID(), true, sampled
+	case present:
+		s.Trace, s.Parent, s.ID, s.wide, s.Sampled = p.trace, p.span, newSpanID(), true, p.sampled
+	}
+}
+
+// continueB3: what B3's headers say of sampling counts before our own decision.
+func (t *Tracer) continueB3(s *Span, req *message.Request, sampled bool) {
+	z := t.cfg.Provider.Zipkin
+	p, found, theirs, decided := readB3(&req.Fields)
+	if decided {
+		sampled = theirs
+	}
+	if found == absent && !decided && z.W3C {
+		if p, found = readW3C(&req.Fields); found == present {
+			sampled = p.sampled
+		}
+	}
+	s.Sampled = sampled
+	switch {
+	case found == broken:
+		*s = Span{}
+	case found == absent:
+		s.ID = newSpanID()
+		copy(s.Trace[8:], s.ID[:])
+		if s.wide = z.Wide; z.Wide {
+			high := newSpanID()
+			copy(s.Trace[:8], high[:])
+		}
+	case z.Shared && !s.egress && !t.cfg.SpawnUpstream:
+		s.Trace, s.wide, s.ID, s.Parent, s.shared = p.trace, p.wide, p.span, p.before, true
+	default:
+		s.Trace, s.wide, s.Parent, s.ID = p.trace, p.wide, p.span, newSpanID()
+	}
+}
+
+// Begin starts an attempt at forwarding the request and writes the headers that the
+// upstream gets. Nothing is allocated beyond the request's fields.
+func (t *Tracer) Begin(s *Span, a *Attempt, req *message.Request) {
+	*a = Attempt{}
+	if !s.live {
+		return
+	}
+	out := *s
+	if t.cfg.SpawnUpstream {
+		a.ID, a.live = newSpanID(), true
+		if s.Sampled {
+			a.start = time.Now()
+		}
+		out.ID, out.Parent = a.ID, s.ID
+	}
+	if !t.cfg.NoPropagation {
+		t.inject(&out, &req.Fields)
+	}
+}
+
+func (t *Tracer) inject(s *Span, f *message.Fields) {
+	var b [64]byte
+	z := t.cfg.Provider.Zipkin
+	if z == nil || z.W3C {
+		f.SetBytes("traceparent", appendTraceparent(b[:0], s))
+	}
+	if z == nil {
+		return
+	}
+	f.DelID(message.B3) // it would speak of the parent
+	f.SetBytes("x-b3-traceid", appendTrace(b[:0], s))
+	f.SetBytes("x-b3-spanid", hex.AppendEncode(b[:0], s.ID[:]))
+	if s.Parent != (SpanID{}) {
+		f.SetBytes("x-b3-parentspanid", hex.AppendEncode(b[:0], s.Parent[:]))
+	} else {
+		f.Del("x-b3-parentspanid")
+	}
+	if s.Sampled {
+		f.Set("x-b3-sampled", "1")
+	} else {
+		f.Set("x-b3-sampled", "0")
+	}
+}
+
+// kind is a span's place between the two ends of a call (OTLP's SpanKind).
+type kind uint8
+
+const (
+	server kind = 2
+	client kind = 3
+)
+
+// kindOf: with spans of attempts, the request's own is what the client called.
+func (t *Tracer) kindOf(s *Span) kind {
+	if s.egress && !t.cfg.SpawnUpstream {
+		return client
+	}
+	return server
+}
+
+// report is a span that has ended.
+type report struct {
+	trace      []byte // hexadecimal for Zipkin
+	id, parent SpanID
+	span       *Span
+	kind       kind
+	shared     bool
+	name       []byte
+	start, end time.Time
+	record     *telemetry.Record
+	upstream   bool
+	retries    int
+}
+
+// Finish reports the request's span; r is what is known of the request. It is for
+// spans that are sampled.
+func (t *Tracer) Finish(s *Span, r *telemetry.Record, end time.Time, shard telemetry.Shard) {
+	if t.out == nil {
+		return
+	}
+	var name [256]byte
+	t.out.add(shard, &report{
+		span: s, id: s.ID, parent: s.Parent, kind: t.kindOf(s), shared: s.shared, name: t.appendName(name[:0], s, r),
+		start: s.start, end: end, record: r,
+	}, t)
+}
+
+func (t *Tracer) appendName(dst []byte, s *Span, r *telemetry.Record) []byte {
+	switch {
+	case t.operation != nil:
+		return t.operation.AppendHeader(dst, r)
+	case s.egress:
+		return append(append(dst, "egress "...), s.host...)
+	}
+	return append(dst, "ingress"...)
+}
+
+// FinishAttempt reports an attempt's span; r is what is known of the attempt, retries
+// how many there were before.
+func (t *Tracer) FinishAttempt(s *Span, a *Attempt, r *telemetry.Record, retries int, shard telemetry.Shard) {
+	if t.out == nil || !a.live {
+		return
+	}
+	a.live = false
+	var name [256]byte
+	b := name[:0]
+	if t.upstreamOperation != nil {
+		b = t.upstreamOperation.AppendHeader(b, r)
+	} else {
+		b = append(append(append(b, "router "...), r.Cluster...), " egress"...)
+	}
+	t.out.add(shard, &report{
+		span: s, id: a.ID, parent: s.ID, kind: client, name: b, start: a.start, end: time.Now(), record: r, upstream: true, retries: retries,
+	}, t)
+}
+
+// Reports tells whether attempts of the span are to be finished.
+func (t *Tracer) Reports(s *Span, a *Attempt) bool { return t.out != nil && s.Sampled && a.live }
