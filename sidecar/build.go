@@ -11,7 +11,9 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,6 +27,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/drain"
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
+	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 	"github.com/hauberk-mesh/hauberk/xds/client"
 	"github.com/hauberk-mesh/hauberk/xds/client/cache"
@@ -45,6 +48,7 @@ type Sidecar struct {
 	clusters  *cluster.Manager
 	sockets   *listener.Sockets
 	listeners *listener.Manager
+	overload  *overload.Manager // nil when nothing is limited
 	tls       *tlsProvider
 	state     *state
 	admin     *admin.Server
@@ -92,22 +96,27 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 	})
 	routes := newRoutes()
 	h := &handlers{clusters: s.clusters, routes: routes, logs: s.logs, metrics: s.metrics, timers: s.timers, log: cfg.Log}
+	if cfg.Bootstrap != nil && cfg.Bootstrap.Overload != nil {
+		s.overload = overload.New(cfg.Bootstrap.Overload, overload.Options{Accept: func(yes bool) { s.listeners.Accept(yes) }, Log: cfg.Log})
+	}
 	if cfg.Bootstrap != nil {
 		h.cluster = cfg.Bootstrap.Node.Cluster
 	}
 	s.sockets = listener.NewSockets(cfg.Log, cfg.Inherited...)
 	s.listeners = listener.NewManager(listener.Options{
 		NewHandler: h.build, TLS: s.tls, Metrics: s.metrics, Logs: s.logs, Log: cfg.Log, Drain: s.watcher, DrainTime: cfg.DrainTime,
-		Sockets: s.sockets,
+		Sockets: s.sockets, Overload: s.overload,
 	})
 	s.state = newState(&state{
 		log: s.log, listeners: s.listeners, clusters: s.clusters, routes: routes, accessLog: cfg.AccessLog,
-		metrics: s.metrics, warmUp: cfg.WarmUp, wanted: s.want,
+		metrics: s.metrics, warmUp: cfg.WarmUp, wanted: s.want, checkTLS: s.tls.check,
 	})
 	if cfg.Bootstrap != nil {
 		if err = s.state.load(cfg.Bootstrap); err != nil {
 			return nil, err
 		}
+		// Reading a file takes several times the memory of what it says.
+		debug.FreeOSMemory()
 	}
 	s.metrics.TrustAge.Collect(s.trustAge)
 	s.metrics.ConfigAge.Collect(s.configAge)
@@ -157,6 +166,9 @@ func (s *Sidecar) Run(ctx context.Context) error {
 		wg.Go(func() { fail(s.host.Run(work)) })
 	}
 	wg.Go(func() { fail(s.discover(work)) })
+	if s.overload != nil {
+		wg.Go(func() { s.overload.Run(work) })
+	}
 	if s.identity != nil {
 		wg.Go(func() { s.watchIdentity(work) })
 	}
@@ -165,7 +177,7 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	var err error
 	select {
 	case <-ctx.Done():
-		err = s.drain()
+		s.drain()
 	case <-s.quitting.Done():
 	case err = <-failed:
 	}
@@ -176,15 +188,29 @@ func (s *Sidecar) Run(ctx context.Context) error {
 
 // drain lets what is under way finish. The streams of the control plane and the
 // renewal of identities go on meanwhile.
-func (s *Sidecar) drain() error {
+func (s *Sidecar) drain() {
 	s.log.Info("draining", "limit", s.cfg.DrainTime)
 	s.metrics.Draining.With().Set(1)
-	s.trigger.Drain(time.Now().Add(s.cfg.DrainTime))
-	return s.settle(s.quitting, s.cfg.DrainTime, func() int { return len(s.listeners.Conns()) })
+	until := time.Now().Add(s.cfg.DrainTime)
+	s.trigger.Drain(until)
+	left := func() int { return int(s.listeners.Serving()) }
+	// Who has not heard of the end yet still connects. Those are served at first, and
+	// refused while there is time for what they began; at the end nobody is cut off.
+	s.settle(s.quitting, s.cfg.DrainTime/2, left)
+	s.listeners.StopAccepting()
+	s.settled(s.quitting, time.Until(until), left)
 }
 
-// settle waits until there are no connections, for a bounded time.
-func (s *Sidecar) settle(ctx context.Context, limit time.Duration, left func() int) error {
+// settled is settle, and says so when connections are left.
+func (s *Sidecar) settled(ctx context.Context, limit time.Duration, left func() int) {
+	if !s.settle(ctx, limit, left) {
+		s.log.Warn("drain ended with connections open", "connections", left())
+	}
+}
+
+// settle waits until there are no connections, for a bounded time; it is false when
+// some are left.
+func (s *Sidecar) settle(ctx context.Context, limit time.Duration, left func() int) bool {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -193,11 +219,10 @@ func (s *Sidecar) settle(ctx context.Context, limit time.Duration, left func() i
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			s.log.Warn("drain ended with connections open", "connections", left())
-			return nil
+			return false
 		}
 	}
-	return nil
+	return true
 }
 
 // discover keeps the stream to a control plane.
@@ -229,7 +254,7 @@ func (s *Sidecar) discover(ctx context.Context) error {
 
 // capabilities are what this build can honour; the control plane withholds the
 // rest.
-var capabilities = []string{names.CapRBAC, names.CapHTTP2, names.CapTunnel, names.CapRingHash, names.CapMaglev, names.CapOutlierDetection, names.CapRetries}
+var capabilities = []string{names.CapRBAC, names.CapHTTP2, names.CapTunnel, names.CapRingHash, names.CapMaglev, names.CapConnectionHash, names.CapConnectionLimit, names.CapListenerLog, names.CapOutlierDetection, names.CapRetries}
 
 func (s *Sidecar) node() client.Node {
 	n := client.Node{ID: s.cfg.Node, Version: s.cfg.Version, Features: capabilities}
@@ -282,8 +307,13 @@ func (s *Sidecar) Addrs() Addrs {
 // IDs are the SPIFFE IDs that the sidecar holds, sorted.
 func (s *Sidecar) IDs() []string {
 	set := map[string]bool{}
-	for _, snap := range s.tls.sources() {
+	if snap := s.tls.snapshot(); snap != nil {
 		for id := range snap.SVIDs {
+			set[id] = true
+		}
+	}
+	for _, leaf := range s.tls.files() {
+		if id := nameOf(leaf); strings.HasPrefix(id, "spiffe://") {
 			set[id] = true
 		}
 	}

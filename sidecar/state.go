@@ -46,6 +46,8 @@ type state struct {
 	accessLog *telemetry.AccessLogConfig
 	metrics   *telemetry.Metrics
 	warmUp    time.Duration
+	// checkTLS says why a cluster's TLS context cannot be used; nil says nothing.
+	checkTLS func(*cluster.Config) error
 	// wanted is called with every workload that a listener names.
 	wanted func(ids []string)
 
@@ -148,6 +150,11 @@ func (s *state) applyClusters(u client.Update, errs map[string]error) {
 
 // setCluster puts a cluster in force, with the endpoints that are known.
 func (s *state) setCluster(cfg *cluster.Config) error {
+	if s.checkTLS != nil {
+		if err := s.checkTLS(cfg); err != nil {
+			return err
+		}
+	}
 	if err := s.clusters.Update(cfg); err != nil {
 		return err
 	}
@@ -300,7 +307,7 @@ func (s *state) want(cfg *listener.Config) bool {
 func addAccessLog(cfg *listener.Config, l telemetry.AccessLogConfig) {
 	own := []telemetry.AccessLogConfig{l}
 	if len(cfg.AccessLog) == 0 {
-		cfg.AccessLog = own
+		cfg.RefusedLog = own
 	}
 	each := func(c *listener.FilterChain) {
 		if c.HTTP != nil && len(c.HTTP.AccessLog) == 0 {

@@ -241,9 +241,9 @@ func TestUpdateOfAListenerDoesNotWait(t *testing.T) {
 func TestRejectedResourceLeavesTheLastGood(t *testing.T) {
 	r := newRig(t)
 	r.put(t, edsCluster(t, "c"), assignment(t, "c", 80), tcpListener(t, "l", "c", corev3.TrafficDirection_OUTBOUND))
-	bad := res(t, "l", &listenerv3.Listener{Name: "l", Address: address(0), EnableMptcp: true, FilterChains: []*listenerv3.FilterChain{{}}})
+	bad := res(t, "l", &listenerv3.Listener{Name: "l", Address: address(0), FcdsConfig: &listenerv3.Listener_FcdsConfig{}, FilterChains: []*listenerv3.FilterChain{{}}})
 	errs := r.Apply(client.Update{Type: resource.ListenerType, Upserts: []*resource.Resource{bad, tcpListener(t, "m", "c", corev3.TrafficDirection_OUTBOUND)}})
-	if err := errs["l"]; len(errs) != 1 || err == nil || !strings.Contains(err.Error(), `listener "l": enable_mptcp: unsupported`) {
+	if err := errs["l"]; len(errs) != 1 || err == nil || !strings.Contains(err.Error(), `listener "l": fcds_config: unsupported`) {
 		t.Errorf("%v", errs)
 	}
 	if r.active() != "l m" || r.l.inForce["l"].Chains[0].TCP == nil {
@@ -328,7 +328,7 @@ func TestAccessLogOfTheSidecar(t *testing.T) {
 	r.accessLog = &telemetry.AccessLogConfig{Path: "/x", JSON: true}
 	r.put(t, edsCluster(t, "c"), assignment(t, "c", 80), tcpListener(t, "l", "c", corev3.TrafficDirection_OUTBOUND))
 	l := r.l.inForce["l"]
-	if len(l.AccessLog) != 1 || len(l.Chains[0].TCP.AccessLog) != 1 || !l.Chains[0].TCP.AccessLog[0].JSON {
+	if len(l.RefusedLog) != 1 || len(l.AccessLog) != 0 || len(l.Chains[0].TCP.AccessLog) != 1 || !l.Chains[0].TCP.AccessLog[0].JSON {
 		t.Errorf("%+v", l)
 	}
 }

@@ -4,54 +4,50 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"github.com/hauberk-mesh/hauberk/identity/files"
 	"github.com/hauberk-mesh/hauberk/identity/svid"
 	"github.com/hauberk-mesh/hauberk/identity/tlsconf"
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
+	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
 	"github.com/hauberk-mesh/hauberk/xds/names"
 )
 
-// tlsProvider turns secret names into TLS configurations, in process: the names
-// that Envoy would ask the agent's socket for are looked up in the agent's
-// snapshot at each handshake.
+// tlsProvider turns TLS contexts into configurations. The mesh's name secrets of
+// the agent, which are looked up in its snapshot at each handshake; foreign ones
+// say themselves what they want.
 type tlsProvider struct {
 	identity svid.Source // nil without an agent
-	log      *slog.Logger
-
-	mu    sync.Mutex
-	ctx   context.Context
-	wg    sync.WaitGroup
-	files map[fileKey]*files.Source
+	contexts *tlscontext.Cache
+	wg       sync.WaitGroup
 }
-
-type fileKey struct{ chain, key, ca string }
 
 func newTLSProvider(ctx context.Context, identity svid.Source, log *slog.Logger) *tlsProvider {
-	return &tlsProvider{identity: identity, log: log, ctx: ctx, files: map[fileKey]*files.Source{}}
+	p := &tlsProvider{identity: identity, contexts: tlscontext.NewCache(log)}
+	p.wg.Go(func() { p.contexts.Run(ctx) })
+	return p
 }
 
-// wait returns when the sources of files have ended; the context must have.
+// wait returns when nothing looks at files any more; the context must have ended.
 func (p *tlsProvider) wait() { p.wg.Wait() }
 
 // ServerTLS implements listener.TLSProvider.
 func (p *tlsProvider) ServerTLS(workload, name string, t *listener.TLS) (*tls.Config, string, error) {
-	var key *fileKey
-	if f := t.Files; f != nil {
-		key = &fileKey{f.CertificateChain, f.PrivateKey, f.TrustedCA}
+	if t.Context != nil {
+		c, err := p.contexts.Server(t.Context)
+		if err != nil {
+			return nil, "", err
+		}
+		return c.ServerConfig(t.Context), c.ID(), nil
 	}
-	source, id, err := p.source(key, t.Certificate, t.Validation, workload)
+	id, err := p.own(t.Certificate, t.Validation, workload)
 	if err != nil {
 		return nil, "", fmt.Errorf("listener %s: tls: %w", name, err)
 	}
@@ -60,7 +56,7 @@ func (p *tlsProvider) ServerTLS(workload, name string, t *listener.TLS) (*tls.Co
 		return nil, "", err
 	}
 	params := tlsconf.ServerParams{
-		Source: source, ID: id, Authorize: authorize, ALPN: t.ALPN, AllowTLS12: t.MinVersion == tls.VersionTLS12,
+		Source: p.identity, ID: id, Authorize: authorize, ALPN: t.ALPN, AllowTLS12: t.MinVersion == tls.VersionTLS12,
 	}
 	if !t.RequireClientCertificate {
 		params.Client = tlsconf.RequestClient
@@ -97,11 +93,14 @@ func narrow(cfg *tls.Config, maxVersion uint16, suites []uint16) {
 
 // ClientTLS implements cluster.TLSProvider.
 func (p *tlsProvider) ClientTLS(source, name string, t *cluster.TLS) (*tls.Config, string, error) {
-	var key *fileKey
-	if f := t.Files; f != nil {
-		key = &fileKey{f.CertificateChain, f.PrivateKey, f.TrustedCA}
+	if t.Context != nil {
+		c, err := p.contexts.Client(t.Context)
+		if err != nil {
+			return nil, "", fmt.Errorf("cluster %s: %w", name, err)
+		}
+		return c.ClientConfig().Clone(), c.ID(), nil // which the dial may add to
 	}
-	from, id, err := p.source(key, t.Certificate, t.Validation, source)
+	id, err := p.own(t.Certificate, t.Validation, source)
 	if err != nil {
 		return nil, "", fmt.Errorf("cluster %s: tls: %w", name, err)
 	}
@@ -113,7 +112,7 @@ func (p *tlsProvider) ClientTLS(source, name string, t *cluster.TLS) (*tls.Confi
 		return nil, "", fmt.Errorf("cluster %s: tls: names no peer, so nobody is the right one", name)
 	}
 	cfg, err := tlsconf.ClientOnce(tlsconf.ClientParams{
-		Source: from, ID: id, Authorize: authorize, ALPN: t.ALPN, ServerName: t.SNI,
+		Source: p.identity, ID: id, Authorize: authorize, ALPN: t.ALPN, ServerName: t.SNI,
 		AllowTLS12: t.MinVersion == tls.VersionTLS12,
 	})
 	if err != nil {
@@ -123,6 +122,18 @@ func (p *tlsProvider) ClientTLS(source, name string, t *cluster.TLS) (*tls.Confi
 		cfg.MaxVersion = t.MaxVersion
 	}
 	return cfg, id, nil
+}
+
+// check says why a cluster's context could not be used, before anything depends
+// on it.
+func (p *tlsProvider) check(c *cluster.Config) error {
+	if c.TLS == nil || c.TLS.Context == nil {
+		return nil
+	}
+	if _, err := p.contexts.Client(c.TLS.Context); err != nil {
+		return fmt.Errorf("cluster %s: %w", c.Name, err)
+	}
+	return nil
 }
 
 func peers(ids []string) (func(spiffeid.ID) error, error) {
@@ -140,113 +151,40 @@ func peers(ids []string) (func(spiffeid.ID) error, error) {
 	return tlsconf.Exactly(allowed...), nil
 }
 
-// source finds where an identity comes from, and its SPIFFE ID.
-func (p *tlsProvider) source(key *fileKey, certificate, validation, workload string) (svid.Source, string, error) {
-	if key != nil {
-		return p.fromFiles(*key)
-	}
+// own finds the SPIFFE ID that secrets of the agent stand for.
+func (p *tlsProvider) own(certificate, validation, workload string) (string, error) {
 	if p.identity == nil {
-		return nil, "", fmt.Errorf("secret %q: this sidecar has no agent; run it with a join token, or name files", certificate)
+		return "", fmt.Errorf("secret %q: this sidecar has no agent; run it with a join token, or name files", certificate)
 	}
 	switch {
 	case certificate == names.DefaultSecret:
 		if workload == "" {
-			return nil, "", errors.New(`secret "default": the listener names no workload whose identity it could be`)
+			return "", errors.New(`secret "default": the listener names no workload whose identity it could be`)
 		}
 		certificate = workload
 	case certificate == "":
-		return nil, "", errors.New("no certificate is named; the mesh has no anonymous side")
+		return "", errors.New("no certificate is named; the mesh has no anonymous side")
 	}
 	own, err := spiffeid.FromString(certificate)
 	if err != nil {
-		return nil, "", fmt.Errorf("secret %q: the agent serves SPIFFE IDs and %q: %w", certificate, names.DefaultSecret, err)
+		return "", fmt.Errorf("secret %q: the agent serves SPIFFE IDs and %q: %w", certificate, names.DefaultSecret, err)
 	}
 	if validation != "" && validation != names.RootSecret && validation != own.TrustDomain().IDString() {
-		return nil, "", fmt.Errorf("secret %q: the trust bundle is called %q", validation, names.RootSecret)
+		return "", fmt.Errorf("secret %q: the trust bundle is called %q", validation, names.RootSecret)
 	}
-	return p.identity, certificate, nil
+	return certificate, nil
 }
 
-// fromFiles opens a set of files once and keeps looking at it.
-func (p *tlsProvider) fromFiles(key fileKey) (svid.Source, string, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s := p.files[key]
-	if s == nil {
-		if key.ca == "" {
-			return nil, "", errors.New("trusted_ca is needed, also where no client certificate is required")
-		}
-		if key.chain == "" {
-			return nil, "", errors.New("a certificate is needed: the mesh has no anonymous side")
-		}
-		td, err := trustDomain(key.chain)
-		if err != nil {
-			return nil, "", err
-		}
-		if s, err = files.Open(files.Config{
-			Pairs: []files.Pair{{Chain: key.chain, Key: key.key}}, Bundles: map[string]string{td: key.ca}, Log: p.log,
-		}); err != nil {
-			return nil, "", err
-		}
-		p.files[key] = s
-		p.wg.Go(func() { _ = s.Run(p.ctx) })
+// snapshot is the agent's, nil without one.
+func (p *tlsProvider) snapshot() *svid.Snapshot {
+	if p.identity == nil {
+		return nil
 	}
-	return s, s.Snapshot().Default, nil
+	return p.identity.Snapshot()
 }
 
-// trustDomain reads the trust domain of the SPIFFE ID in a PEM file.
-func trustDomain(file string) (string, error) {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return "", err
-	}
-	block, b := pem.Decode(b)
-	for block != nil && block.Type != "CERTIFICATE" {
-		block, b = pem.Decode(b)
-	}
-	if block == nil {
-		return "", fmt.Errorf("%s: holds no PEM certificate", file)
-	}
-	cert, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", file, err)
-	}
-	for _, u := range cert.URIs {
-		if strings.EqualFold(u.Scheme, "spiffe") {
-			id, err := spiffeid.FromURI(u)
-			if err != nil {
-				return "", fmt.Errorf("%s: %w", file, err)
-			}
-			return id.TrustDomain().Name(), nil
-		}
-	}
-	return "", fmt.Errorf("%s: the certificate has no SPIFFE ID; the sidecar knows peers by SPIFFE ID only", file)
-}
+// files are the own certificates that come from files, for people and metrics.
+func (p *tlsProvider) files() []*x509.Certificate { return p.contexts.Leaves() }
 
-// ages tells, by the file of the bundle, how old trust from files is.
-func (p *tlsProvider) ages() map[string]time.Time {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	out := map[string]time.Time{}
-	for key, s := range p.files {
-		// The same bundle may be in several sets: the oldest counts.
-		if asOf := s.AsOf(); out[key.ca].IsZero() || asOf.Before(out[key.ca]) {
-			out[key.ca] = asOf
-		}
-	}
-	return out
-}
-
-// sources are all snapshots in use, for people and metrics.
-func (p *tlsProvider) sources() []*svid.Snapshot {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var out []*svid.Snapshot
-	if p.identity != nil {
-		out = append(out, p.identity.Snapshot())
-	}
-	for _, s := range p.files {
-		out = append(out, s.Snapshot())
-	}
-	return out
-}
+// ages tells, by the file of the anchors, how old trust from files is.
+func (p *tlsProvider) ages() map[string]time.Time { return p.contexts.AsOf() }

@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -112,13 +113,36 @@ type certView struct {
 // Certs are the own identities and the trust anchors; never keys.
 func (v *view) Certs() any {
 	own, anchors := []certView{}, map[string][]certView{}
-	for _, snap := range v.tls.sources() {
+	if snap := v.tls.snapshot(); snap != nil {
 		for _, id := range slices.Sorted(maps.Keys(snap.SVIDs)) {
 			own = append(own, describe(id, snap.SVIDs[id].Leaf().SerialNumber.Text(16), snap.SVIDs[id].Leaf().NotBefore, snap.SVIDs[id].Leaf().NotAfter))
 		}
 		addAnchors(anchors, snap)
 	}
+	for _, leaf := range v.tls.files() {
+		own = append(own, describe(nameOf(leaf), leaf.SerialNumber.Text(16), leaf.NotBefore, leaf.NotAfter))
+	}
+	for file, certs := range v.tls.contexts.Anchors() {
+		for _, c := range certs {
+			of := file
+			if len(c.URIs) == 1 && c.URIs[0].Scheme == "spiffe" {
+				of = c.URIs[0].Host
+			}
+			anchors[of] = append(anchors[of], describe(nameOf(c), c.SerialNumber.Text(16), c.NotBefore, c.NotAfter))
+		}
+	}
 	return map[string]any{"svids": own, "trust_bundles": anchors, "trust": (*Sidecar)(v).trustView()}
+}
+
+// nameOf is the name by which people know a certificate.
+func nameOf(leaf *x509.Certificate) string {
+	switch {
+	case len(leaf.URIs) > 0:
+		return leaf.URIs[0].String()
+	case len(leaf.DNSNames) > 0:
+		return leaf.DNSNames[0]
+	}
+	return leaf.Subject.String()
 }
 
 func addAnchors(to map[string][]certView, snap *svid.Snapshot) {
@@ -183,10 +207,11 @@ func (v *view) Drain(ctx context.Context, inbound bool, wait time.Duration) erro
 	if !inbound {
 		s.metrics.Draining.With().Set(1)
 		s.trigger.Drain(time.Now().Add(wait))
-		return s.settle(ctx, wait, func() int { return len(s.listeners.Conns()) })
+		s.settled(ctx, wait, func() int { return len(s.listeners.Conns()) })
+		return nil
 	}
 	s.state.drainInbound()
-	return s.settle(ctx, wait, func() int {
+	s.settled(ctx, wait, func() int {
 		n := 0
 		for _, c := range s.listeners.Conns() {
 			if c.Direction == telemetry.Direction(listener.Inbound) {
@@ -195,6 +220,7 @@ func (v *view) Drain(ctx context.Context, inbound bool, wait time.Duration) erro
 		}
 		return n
 	})
+	return nil
 }
 
 // Quit ends the process.

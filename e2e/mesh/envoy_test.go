@@ -15,6 +15,8 @@ import (
 	"time"
 
 	consulapi "github.com/hashicorp/consul/api"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/hauberk-mesh/hauberk/controlplane/server/api"
 )
@@ -217,4 +219,70 @@ func TestTwoServicesBehindOneEnvoy(t *testing.T) {
 	m.allow("web", "api")
 	t.Logf("job denied: %v", job.answers(3*second, "api", "/from-job", 403, ""))
 	web.answers(second, "api", "/from-web", 200, "api-1")
+}
+
+// TestRealEnvoyGRPC: unary calls and streams of gRPC between a Hauberk sidecar and an
+// Envoy, both ways, each with an identity that the other has verified.
+func TestRealEnvoyGRPC(t *testing.T) {
+	m := newMesh(t)
+	m.protocol("rpc", "grpc")
+	m.protocol("legacy", "grpc")
+	m.allow("rpc", "legacy")
+	m.allow("legacy", "rpc")
+	theirs := newGRPCApp("legacy-1")
+	rpc := m.workload(spec{id: "rpc-1", service: "rpc", upstreams: []string{"legacy"}, grpc: newGRPCApp("rpc-1")})
+	legacy := m.envoyFor("legacy-1", m.register(spec{id: "legacy-1", service: "legacy", upstreams: []string{"rpc"}, grpc: theirs}))
+	out, in := rpc.rpc("legacy"), legacy.rpc("rpc")
+	t.Logf("Hauberk to Envoy: %v", rpc.rpcAnswers(15*second, out, codes.OK, "legacy-1"))
+	t.Logf("Envoy to Hauberk: %v", legacy.rpcAnswers(10*second, in, codes.OK, "rpc-1"))
+
+	for name, client := range map[string]grpc_testing.TestServiceClient{"to Envoy": out, "from Envoy": in} {
+		// Streams beside one another, and calls beside them.
+		streams := hold(t, client, 10)
+		for i := range 100 {
+			if _, err := call(client, fmt.Sprintf("%s %d", name, i), false); err != nil {
+				t.Fatalf("%s, call %d: %v", name, i, err)
+			}
+		}
+		streams.check(t, name)
+		d, err := openDuplex(t.Context(), client)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if err := d.end(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	theirs.mu.Lock()
+	if got := theirs.xfcc["to Envoy 7"]; !strings.Contains(got, "URI="+spiffe("rpc")) {
+		t.Errorf("Envoy says of its peer: %q", got)
+	}
+	theirs.mu.Unlock()
+	m.eventually(5*second, "Hauberk's log has the calls of Envoy, on one connection, and names both", func() error {
+		conns := map[any]bool{}
+		n := 0
+		for _, r := range rpc.records(func(r map[string]any) bool {
+			return r["direction"] == "inbound" && r["path"] == unaryMethod && r["code"] == 200.0
+		}) {
+			if r["src.id"] != spiffe("legacy") || r["dst.id"] != spiffe("rpc") {
+				return fmt.Errorf("%v", r)
+			}
+			conns[r["connection"]] = true
+			n++
+		}
+		if n < 101 || len(conns) != 1 {
+			return fmt.Errorf("%d calls on %d connections", n, len(conns))
+		}
+		return nil
+	})
+
+	// A denial has the status that a gRPC client knows, from Envoy too.
+	deny := func(dst string, src string) {
+		m.entry(&consulapi.ServiceIntentionsConfigEntry{Kind: consulapi.ServiceIntentions, Name: dst,
+			Sources: []*consulapi.SourceIntention{{Name: src, Action: consulapi.IntentionActionDeny}}})
+	}
+	deny("legacy", "rpc")
+	t.Logf("denied at Envoy: %v", rpc.rpcAnswers(3*second, out, codes.PermissionDenied, ""))
+	deny("rpc", "legacy")
+	t.Logf("denied at Hauberk: %v", legacy.rpcAnswers(2*second, in, codes.PermissionDenied, ""))
 }

@@ -4,6 +4,7 @@ package mesh
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -44,6 +45,7 @@ type mesh struct {
 	cpID    string
 	api     *client.Client
 	files   string // the directory of the files source; then there is no Consul
+	drain   string // --drain-time of the sidecars, 3s when empty
 }
 
 type proc struct {
@@ -173,8 +175,16 @@ func (p *proc) kill() {
 
 func (m *mesh) entry(e consulapi.ConfigEntry) {
 	m.t.Helper()
-	if _, _, err := m.catalog.ConfigEntries().Set(e, nil); err != nil {
-		m.t.Fatalf("write %s/%s: %v", e.GetKind(), e.GetName(), err)
+	for began := time.Now(); ; {
+		_, _, err := m.catalog.ConfigEntries().Set(e, nil)
+		switch {
+		case err == nil:
+			return
+		case strings.Contains(err.Error(), "read only while being upgraded") && time.Since(began) < 30*second:
+			time.Sleep(100 * time.Millisecond) // a young leader takes no intentions yet
+		default:
+			m.t.Fatalf("write %s/%s: %v", e.GetKind(), e.GetName(), err)
+		}
 	}
 }
 
@@ -220,7 +230,8 @@ type spec struct {
 	version     string
 	upstreams   []string
 	handler     http.Handler   // an HTTP application, or
-	tcp         func(net.Conn) // a TCP one
+	tcp         func(net.Conn) // a TCP one, or
+	grpc        *grpcApp       // one that speaks gRPC
 	node        string         // joins an existing node's sidecar when set
 	// check, when set, is run by Consul against the application, in place of one
 	// whose state a test tells.
@@ -254,7 +265,10 @@ func (m *mesh) register(s spec) *workload {
 	w.app = ln.Addr().String()
 	w.crash = func() { ln.Close() }
 	m.t.Cleanup(func() { ln.Close() })
-	if s.tcp != nil {
+	if s.grpc != nil {
+		w.crash = s.grpc.serve(ln)
+		m.t.Cleanup(w.crash)
+	} else if s.tcp != nil {
 		go func() {
 			for {
 				c, err := ln.Accept()
@@ -335,7 +349,7 @@ func (m *mesh) sidecarFor(node string, ws ...*workload) {
 		"--admin", "127.0.0.1:0", "--admin-socket", filepath.Join(m.dir, node+"-admin.sock"),
 		"--metrics", "127.0.0.1:0", "--ready", ready,
 		"--access-log", ws[0].accessLog, "--access-log-format", "json",
-		"--drain-time", "3s", "--log-level", "info", "--token-file", m.token(node, services...)}
+		"--drain-time", cmp.Or(m.drain, "3s"), "--log-level", "info", "--token-file", m.token(node, services...)}
 	p := m.start("sidecar-"+node, "hauberk-sidecar", args...)
 	for _, w := range ws {
 		w.sidecar, w.args, w.ready, w.accessLog = p, args, ready, ws[0].accessLog

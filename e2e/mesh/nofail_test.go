@@ -3,125 +3,48 @@
 package mesh
 
 import (
-	"bytes"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	consulapi "github.com/hashicorp/consul/api"
+	"google.golang.org/grpc/codes"
 )
 
-// load is the open-loop traffic of DESIGN 6: 500 requests a second, every other
-// one a POST, client retries off, and one TCP connection held.
-type load struct {
-	w        *workload
-	stop     chan struct{}
-	wg       sync.WaitGroup
-	sent     atomic.Int64
-	mu       sync.Mutex
-	failures []string
-}
-
-func startLoad(w *workload) *load {
-	l := &load{w: w, stop: make(chan struct{})}
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 256, MaxIdleConns: 256}}
-	l.wg.Go(func() {
-		tick := time.NewTicker(2 * time.Millisecond)
-		defer tick.Stop()
-		began := time.Now()
-		for n := 0; ; {
-			select {
-			case <-l.stop:
-				return
-			case <-tick.C:
-			}
-			// A tick that came late sends what is due since the last.
-			for due := int(time.Since(began) / (2 * time.Millisecond)); n < due; n++ {
-				l.wg.Go(func() { l.one(client, n) })
-			}
-		}
-	})
-	return l
-}
-
-func (l *load) one(client *http.Client, n int) {
-	method, body := http.MethodGet, []byte(nil)
-	if n%2 == 1 {
-		method, body = http.MethodPost, bytes.Repeat([]byte("x"), 1024)
-	}
-	// A reader that is not one of net/http's own cannot be replayed, so the
-	// client does not retry.
-	req, err := http.NewRequest(method, "http://"+l.w.upstreams["api"]+"/", struct{ io.Reader }{bytes.NewReader(body)})
-	if err != nil {
-		l.fail(err.Error())
-		return
-	}
-	req.ContentLength = int64(len(body))
-	if len(body) == 0 {
-		req.Body = nil
-	}
-	l.sent.Add(1)
-	resp, err := client.Do(req)
-	if err != nil {
-		l.fail(fmt.Sprintf("%s %s: %v", time.Now().Format("05.000"), method, err))
-		return
-	}
-	b, err := io.ReadAll(resp.Body)
-	resp.Body.Close()
-	if err != nil || resp.StatusCode != 200 {
-		l.fail(fmt.Sprintf("%s %s: %d %q %v", time.Now().Format("05.000"), method, resp.StatusCode, b, err))
-	}
-}
-
-func (l *load) fail(s string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.failures = append(l.failures, s)
-}
-
-func (l *load) end(t *testing.T, what string) {
-	t.Helper()
-	close(l.stop)
-	l.wg.Wait()
-	t.Logf("%s: %d requests, %d failed", what, l.sent.Load(), len(l.failures))
-	for i, f := range l.failures {
-		if i == 5 {
-			break
-		}
-		t.Log(f)
-	}
-	if len(l.failures) > 0 {
-		t.Errorf("%s: %d of %d requests failed", what, len(l.failures), l.sent.Load())
-	}
+// pair is an instance of api and one of rpc behind one sidecar.
+func (m *mesh) pair(x string) []*workload {
+	m.t.Helper()
+	api := m.register(spec{id: "api-" + x, service: "api", node: "host-" + x})
+	rpc := m.register(spec{id: "rpc-" + x, service: "rpc", node: "host-" + x, grpc: newGRPCApp("rpc-" + x)})
+	m.sidecarFor("host-"+x, api, rpc)
+	return []*workload{api, rpc}
 }
 
 func TestNoFailedRequest(t *testing.T) {
 	m := newMesh(t)
+	// The connections to an instance that is deregistered have this long to end.
+	m.drain = "5m"
 	m.allow("web", "api")
+	m.allow("web", "rpc")
 	m.allow("web", "db")
-	m.entry(&consulapi.ServiceConfigEntry{Kind: consulapi.ServiceDefaults, Name: "db", Protocol: "tcp"})
-	web := m.workload(spec{id: "web-1", service: "web", upstreams: []string{"api", "db"}})
-	m.workload(spec{id: "api-a", service: "api"})
-	b := m.workload(spec{id: "api-b", service: "api"})
+	m.protocol("rpc", "grpc")
+	m.protocol("db", "tcp")
+	web := m.workload(spec{id: "web-1", service: "web", upstreams: []string{"api", "rpc", "db"}})
+	m.pair("a")
+	b := m.pair("b")
 	m.workload(spec{id: "db-1", service: "db", tcp: greeter})
-	web.answers(5*second, "api", "/", 200, "api-a")
-	web.answers(5*second, "api", "/", 200, "api-b")
-
-	conn, held, err := web.dial(t, "db")
-	for end := time.Now().Add(5 * time.Second); err != nil && time.Now().Before(end); {
-		conn, held, err = web.dial(t, "db")
+	client := web.rpc("rpc")
+	for _, x := range []string{"a", "b"} {
+		web.answers(5*second, "api", "/", 200, "api-"+x)
+		web.rpcAnswers(5*second, client, codes.OK, "rpc-"+x)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := conn.SetDeadline(time.Time{}); err != nil {
-		t.Fatal(err)
+	// What is open now stays open through everything.
+	conns := holdConns(t, web, 10)
+	held := hold(t, client, 10)
+	if held.instances["rpc-a"] == 0 || held.instances["rpc-b"] == 0 {
+		t.Fatalf("the held streams are at %v: both instances should have some", held.instances)
 	}
 	during := func(name string, f func(t *testing.T)) {
 		t.Run(name, func(t *testing.T) {
@@ -130,10 +53,8 @@ func TestNoFailedRequest(t *testing.T) {
 			f(t)
 			time.Sleep(700 * time.Millisecond)
 			l.end(t, name)
-			fmt.Fprintln(conn, name)
-			if s, err := held.ReadString('\n'); err != nil || s != name+"\n" {
-				t.Fatalf("the held TCP connection: %q %v", s, err)
-			}
+			conns.check(t, name)
+			held.check(t, name)
 		})
 	}
 	must := func(t *testing.T, err error) {
@@ -144,24 +65,36 @@ func TestNoFailedRequest(t *testing.T) {
 	}
 	agent := m.catalog.Agent()
 	during("failing check", func(t *testing.T) {
-		must(t, agent.UpdateTTL("app:api-b", "down", "critical"))
+		for _, w := range b {
+			must(t, agent.UpdateTTL("app:"+w.id, "down", "critical"))
+		}
 		time.Sleep(time.Second)
-		must(t, agent.UpdateTTL("app:api-b", "up", "passing"))
+		for _, w := range b {
+			must(t, agent.UpdateTTL("app:"+w.id, "up", "passing"))
+		}
 	})
 	during("maintenance", func(t *testing.T) {
-		must(t, agent.EnableServiceMaintenance("api-b", "test"))
+		for _, w := range b {
+			must(t, agent.EnableServiceMaintenance(w.id, "test"))
+		}
 		time.Sleep(time.Second)
-		must(t, agent.DisableServiceMaintenance("api-b"))
+		for _, w := range b {
+			must(t, agent.DisableServiceMaintenance(w.id))
+		}
 	})
 	during("deregistration", func(t *testing.T) {
-		must(t, agent.ServiceDeregister("api-b"))
+		for _, w := range b {
+			must(t, agent.ServiceDeregister(w.id))
+		}
 		time.Sleep(time.Second)
-		must(t, agent.ServiceRegister(b.reg))
+		for _, w := range b {
+			must(t, agent.ServiceRegister(w.reg))
+		}
 		time.Sleep(time.Second)
 	})
 	during("a change every 100 ms", func(t *testing.T) {
 		for i := range 30 {
-			m.entry(&consulapi.ServiceRouterConfigEntry{Kind: consulapi.ServiceRouter, Name: "api", Routes: []consulapi.ServiceRoute{
+			m.entry(&consulapi.ServiceRouterConfigEntry{Kind: consulapi.ServiceRouter, Name: []string{"api", "rpc"}[i%2], Routes: []consulapi.ServiceRoute{
 				{Match: &consulapi.ServiceRouteMatch{HTTP: &consulapi.ServiceRouteHTTPMatch{PathPrefix: fmt.Sprintf("/p%d", i)}},
 					Destination: &consulapi.ServiceRouteDestination{RequestTimeout: time.Duration(i+1) * time.Second}}}})
 			time.Sleep(100 * time.Millisecond)
@@ -179,6 +112,31 @@ func TestNoFailedRequest(t *testing.T) {
 		must(t, m.consul.Restart(t.Context()))
 		time.Sleep(4 * time.Second)
 	})
+}
+
+// TestSidecarDrains: a sidecar that is told to end, with Consul knowing nothing of it,
+// finishes what it has, says so on its connections (Connection: close, GOAWAY), and
+// costs nobody a request.
+func TestSidecarDrains(t *testing.T) {
+	m := newMesh(t)
+	m.allow("web", "api")
+	m.allow("web", "rpc")
+	m.protocol("rpc", "grpc")
+	web := m.workload(spec{id: "web-1", service: "web", upstreams: []string{"api", "rpc"}})
+	m.pair("a")
+	b := m.pair("b")
+	client := web.rpc("rpc")
+	for _, x := range []string{"a", "b"} {
+		web.answers(5*second, "api", "/", 200, "api-"+x)
+		web.rpcAnswers(5*second, client, codes.OK, "rpc-"+x)
+	}
+	l := startLoad(web)
+	time.Sleep(500 * time.Millisecond)
+	began := time.Now()
+	b[0].sidecar.stop()
+	t.Logf("the sidecar ended after %v", time.Since(began))
+	time.Sleep(500 * time.Millisecond)
+	l.end(t, "drain")
 }
 
 // A sidecar that starts while Consul and the control plane are away serves from

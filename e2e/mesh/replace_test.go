@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	consulapi "github.com/hashicorp/consul/api"
+	"google.golang.org/grpc/codes"
 
 	"github.com/hauberk-mesh/hauberk/controlplane/server/api"
 )
@@ -68,23 +70,31 @@ func (w *workload) serials() map[string]string {
 
 // TestControlPlaneReplaced: a second control plane, admitted by the first, takes
 // over under load when the first ends for good. Nothing fails, identities are
-// renewed by the second, and what is written afterwards takes effect.
+// renewed by the second, and what is written afterwards takes effect. Connections
+// outlive the certificates that opened them until their streams have ended.
 func TestControlPlaneReplaced(t *testing.T) {
 	m := newMeshWith(t, "--svid-ttl", "1m")
 	m.allow("web", "api")
-	web := m.workload(spec{id: "web-1", service: "web", upstreams: []string{"api"}})
-	all := []*workload{web, m.workload(spec{id: "api-a", service: "api"}), m.workload(spec{id: "api-b", service: "api"})}
-	web.answers(5*second, "api", "/", 200, "api-a")
-	web.answers(5*second, "api", "/", 200, "api-b")
+	m.allow("web", "rpc")
+	m.protocol("rpc", "grpc")
+	web := m.workload(spec{id: "web-1", service: "web", upstreams: []string{"api", "rpc"}})
+	all := []*workload{web, m.pair("a")[0], m.pair("b")[0]}
+	client := web.rpc("rpc")
+	for _, x := range []string{"a", "b"} {
+		web.answers(5*second, "api", "/", 200, "api-"+x)
+		web.rpcAnswers(5*second, client, codes.OK, "rpc-"+x)
+	}
 
 	first := m.cp
+	opened := time.Now()
+	held := hold(t, client, 6)
 	l := startLoad(web)
 	time.Sleep(300 * time.Millisecond)
 	m.startControlPlane("cp2", "--join-token-file", m.controlPlaneToken("cp2"), "--svid-ttl", "1m")
 	// The sidecars hear of it from the first, with its signer.
 	time.Sleep(2 * time.Second)
 	first.stop()
-	t.Logf("the sidecars moved after %v", m.connected(15*time.Second, "web-1", "api-a", "api-b"))
+	t.Logf("the sidecars moved after %v", m.connected(15*time.Second, "web-1", "host-a", "host-b"))
 	// Half the life of an SVID later each is a new one, from the second.
 	before := map[string]map[string]string{}
 	for _, w := range all {
@@ -100,7 +110,14 @@ func TestControlPlaneReplaced(t *testing.T) {
 		}
 		return nil
 	}))
+	// A minute later the certificates of the held streams' connections have expired.
+	time.Sleep(time.Until(opened.Add(63 * time.Second)))
 	l.end(t, "replacement")
+	held.check(t, "replacement")
+	log, err := os.ReadFile(all[1].sidecar.log)
+	if err != nil || !strings.Contains(string(log), "the certificate that opened a connection has expired") {
+		t.Errorf("no certificate expired under a connection, so nothing was shown of it: %v", err)
+	}
 
 	m.entry(&consulapi.ServiceIntentionsConfigEntry{Kind: consulapi.ServiceIntentions, Name: "api",
 		Sources: []*consulapi.SourceIntention{{Name: "web", Action: consulapi.IntentionActionDeny}}})

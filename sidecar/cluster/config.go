@@ -6,6 +6,8 @@ package cluster
 import (
 	"net/netip"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
 )
 
 // Config is a cluster (envoy.config.cluster.v3.Cluster).
@@ -150,24 +152,21 @@ const (
 // pools are keyed by (source identity, cluster).
 type TLS struct {
 	SNI string
+	// AutoHostSNI asks for the endpoint's host name, where it has one.
+	AutoHostSNI bool
 	// Certificate is an SDS secret name, or empty for none.
 	Certificate string
 	// Validation is the SDS name of the trust bundle ("ROOTCA").
 	Validation string
 	// PeerIDs are the SPIFFE IDs the server may have, exactly. Empty accepts
-	// none, unless AnyPeer (static bootstraps that name no SAN) is set.
+	// none, unless AnyPeer is set.
 	PeerIDs []string
 	AnyPeer bool
 	ALPN    []string
-	// Files is set instead of secret names by a static bootstrap.
-	Files      *FileTLS
+	// Context is set instead of all of these by a foreign configuration.
+	Context    *tlscontext.Client
 	MinVersion uint16 // crypto/tls numbers, TLS 1.3 when 0
 	MaxVersion uint16
-}
-
-// FileTLS names certificate material on disk (PEM).
-type FileTLS struct {
-	CertificateChain, PrivateKey, TrustedCA string
 }
 
 // SocketMatch is a transport socket for the hosts whose metadata of namespace

@@ -116,6 +116,11 @@ func (p *pool) handshake(ctx context.Context, conn stream.Conn, name string, t *
 		if len(tc.NextProtos) == 0 {
 			tc.NextProtos = alpn
 		}
+		if t.AutoHostSNI {
+			if name := p.host.Hostname(); name != "" {
+				tc.ServerName = name
+			}
+		}
 		st, err := stream.ClientTLS(conn, tc)
 		if err == nil {
 			err = st.Handshake(ctx)

@@ -34,9 +34,10 @@ const (
 // address that a client meant to connect to, made at the first and forgotten when
 // nothing uses it. Reads take no lock.
 type destinations struct {
-	c      *Cluster
-	seed   maphash.Seed
-	shards [destinationShards]atomic.Pointer[map[netip.AddrPort]*Host]
+	c    *Cluster
+	seed maphash.Seed
+	// shards are made with the first host: other types of cluster have none.
+	shards atomic.Pointer[destinationTable]
 
 	mu     sync.Mutex // serialises writers
 	count  int
@@ -44,16 +45,42 @@ type destinations struct {
 	swept  int64 // under the cluster's lock
 }
 
+type destinationTable [destinationShards]atomic.Pointer[map[netip.AddrPort]*Host]
+
 func newDestinations(c *Cluster) *destinations {
-	d := &destinations{c: c, seed: maphash.MakeSeed()}
-	for i := range d.shards {
-		d.shards[i].Store(&map[netip.AddrPort]*Host{})
-	}
-	return d
+	return &destinations{c: c, seed: maphash.MakeSeed()}
 }
 
-func (d *destinations) shard(a netip.AddrPort) *atomic.Pointer[map[netip.AddrPort]*Host] {
-	return &d.shards[maphash.Comparable(d.seed, a)%destinationShards]
+// find is the host of an address, nil when there is none yet.
+func (d *destinations) find(a netip.AddrPort) *Host {
+	t := d.shards.Load()
+	if t == nil {
+		return nil
+	}
+	if hosts := t[d.shard(a)].Load(); hosts != nil {
+		return (*hosts)[a]
+	}
+	return nil
+}
+
+func (d *destinations) shard(a netip.AddrPort) uint64 {
+	return maphash.Comparable(d.seed, a) % destinationShards
+}
+
+// each calls fn with the shards that have hosts, and replaces what it returns,
+// unless that is nil.
+func (d *destinations) each(fn func(map[netip.AddrPort]*Host) map[netip.AddrPort]*Host) {
+	t := d.shards.Load()
+	if t == nil {
+		return
+	}
+	for i := range t {
+		if hosts := t[i].Load(); hosts != nil {
+			if next := fn(*hosts); next != nil {
+				t[i].Store(&next)
+			}
+		}
+	}
 }
 
 // pick is the host where the client wanted to go; nil where nobody knows.
@@ -82,7 +109,7 @@ func (d *destinations) pick(s *settings, pc *PickContext) *Host {
 	if to.Port() == 0 {
 		return nil
 	}
-	h := (*d.shard(to).Load())[to]
+	h := d.find(to)
 	if h == nil {
 		return d.add(s, to)
 	}
@@ -95,8 +122,7 @@ func (d *destinations) pick(s *settings, pc *PickContext) *Host {
 func (d *destinations) add(s *settings, to netip.AddrPort) *Host {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	p := d.shard(to)
-	if h := (*p.Load())[to]; h != nil {
+	if h := d.find(to); h != nil {
 		h.used.Store(true)
 		return h
 	}
@@ -107,9 +133,16 @@ func (d *destinations) add(s *settings, to netip.AddrPort) *Host {
 	h := newHost(d.c, e.key(), e, s)
 	h.place(e, 0)
 	h.used.Store(true)
-	next := maps.Clone(*p.Load())
-	next[to] = h
-	p.Store(&next)
+	t := d.shards.Load()
+	if t == nil {
+		t = &destinationTable{}
+		d.shards.Store(t)
+	}
+	next := map[netip.AddrPort]*Host{to: h}
+	if old := t[d.shard(to)].Load(); old != nil {
+		maps.Copy(next, *old)
+	}
+	t[d.shard(to)].Store(&next)
 	d.count++
 	return h
 }
@@ -117,9 +150,10 @@ func (d *destinations) add(s *settings, to netip.AddrPort) *Host {
 // all are the hosts, by address.
 func (d *destinations) all() []*Host {
 	var out []*Host
-	for i := range d.shards {
-		out = slices.AppendSeq(out, maps.Values(*d.shards[i].Load()))
-	}
+	d.each(func(hosts map[netip.AddrPort]*Host) map[netip.AddrPort]*Host {
+		out = slices.AppendSeq(out, maps.Values(hosts))
+		return nil
+	})
 	slices.SortFunc(out, func(a, b *Host) int { return strings.Compare(a.key, b.key) })
 	return out
 }
@@ -150,9 +184,7 @@ func (d *destinations) close() {
 func (d *destinations) drop(which func(*Host) bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for i := range d.shards {
-		old := *d.shards[i].Load()
-		var next map[netip.AddrPort]*Host
+	d.each(func(old map[netip.AddrPort]*Host) (next map[netip.AddrPort]*Host) {
 		for a, h := range old {
 			if !which(h) {
 				continue
@@ -165,8 +197,6 @@ func (d *destinations) drop(which func(*Host) bool) {
 			h.gone.Store(true)
 			h.closeIdle()
 		}
-		if next != nil {
-			d.shards[i].Store(&next)
-		}
-	}
+		return next
+	})
 }

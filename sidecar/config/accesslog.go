@@ -3,6 +3,8 @@ package config
 //lint:file-ignore SA1019 deprecated fields are in many configurations, and mean what they meant
 
 import (
+	"os"
+
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	accesslogfilev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
@@ -81,6 +83,9 @@ func compiles(l *telemetry.AccessLogConfig, path string) error {
 func inline(s *corev3.DataSource) string {
 	if b := s.GetInlineBytes(); len(b) > 0 {
 		return string(b)
+	}
+	if name := s.GetEnvironmentVariable(); name != "" {
+		return os.Getenv(name)
 	}
 	return s.GetInlineString()
 }

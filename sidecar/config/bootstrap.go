@@ -13,6 +13,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
+	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 	"github.com/hauberk-mesh/hauberk/xds/names"
 )
 
@@ -28,6 +29,8 @@ type Bootstrap struct {
 	Agent string
 	// Admin is the address of the admin listener, host:port; empty for none.
 	Admin string
+	// Overload is nil when nothing is limited.
+	Overload *overload.Config
 }
 
 // Node is who the sidecar says it is.
@@ -59,6 +62,12 @@ func decodeBootstrap(m *bootstrapv3.Bootstrap) (*Bootstrap, error) {
 		return nil, err
 	}
 	out := &Bootstrap{Node: node(m.GetNode())}
+	if d.runtime, err = readRuntime(m.GetLayeredRuntime()); err != nil {
+		return nil, err
+	}
+	if out.Overload, err = d.overload(m.GetOverloadManager()); err != nil {
+		return nil, err
+	}
 	if d.secrets, err = staticSecrets(m.GetStaticResources().GetSecrets()); err != nil {
 		return nil, err
 	}
@@ -88,6 +97,9 @@ func decodeBootstrap(m *bootstrapv3.Bootstrap) (*Bootstrap, error) {
 		}
 		out.Listeners = append(out.Listeners, c)
 	}
+	if err := d.runtime.unread(); err != nil {
+		return nil, err
+	}
 	return out, out.references()
 }
 
@@ -102,13 +114,13 @@ func staticSecrets(ms []*tlsv3.Secret) (map[string]*secret, error) {
 	out := map[string]*secret{}
 	for i, m := range ms {
 		path := at("static_resources.secrets", i)
-		var s *secret
+		s := &secret{}
 		var err error
 		switch {
 		case m.GetTlsCertificate() != nil:
-			s, err = certificateFiles(m.GetTlsCertificate(), path+".tls_certificate")
+			s.certificate, err = certificate(m.GetTlsCertificate(), path+".tls_certificate")
 		case m.GetValidationContext() != nil:
-			s, err = validationFiles(m.GetValidationContext(), true, path+".validation_context")
+			s.validation, err = validation(m.GetValidationContext(), path+".validation_context")
 		default:
 			err = fail(path, "needs tls_certificate or validation_context")
 		}

@@ -61,8 +61,8 @@ func (d *decoder) endpoint(m *endpointv3.LbEndpoint, path string, names bool) (*
 	a := m.GetEndpoint().GetAddress()
 	here := path + ".endpoint.address"
 	if p := a.GetPipe(); p != nil {
-		out.Pipe = p.GetPath()
-		return out, nil
+		_, out.Pipe, err = d.address(a, here)
+		return out, err
 	}
 	if out.Host, out.Port, err = d.hostPort(a, here); err != nil {
 		return nil, err

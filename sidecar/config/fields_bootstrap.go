@@ -1,29 +1,62 @@
 package config
 
-import "google.golang.org/protobuf/reflect/protoreflect"
+import (
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	downstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
+	fixedheapv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/fixed_heap/v3"
+)
+
+const adminLogReason = "requests to the admin listener are not logged"
 
 func init() {
 	declare("Bootstrap", map[protoreflect.FullName]*rules{
 		"envoy.config.bootstrap.v3.Bootstrap": {
-			use: "node static_resources dynamic_resources admin",
+			use: "node static_resources dynamic_resources admin layered_runtime overload_manager",
 			ignore: map[string]string{
-				"stats_flush_interval": "statistics are merged when they are read",
+				"stats_flush_interval":    "statistics are merged when they are read",
+				"stats_flush_on_admin":    "statistics are merged when they are read",
+				"enable_dispatcher_stats": "there are no dispatchers",
+				"flags_path":              "there are no flag files",
 			},
 			instead: map[string]string{
-				"layered_runtime":  "there is no runtime layer",
-				"overload_manager": "limits are fixed",
-				"stats_sinks":      "statistics are read from /stats/prometheus",
+				"stats_sinks": "statistics are read from /stats/prometheus",
 			},
+		},
+		"envoy.config.bootstrap.v3.LayeredRuntime": {use: "layers"},
+		"envoy.config.bootstrap.v3.RuntimeLayer": {
+			use: "static_layer admin_layer", ignore: map[string]string{"name": "layers are merged in their order"},
+			instead: map[string]string{
+				"disk_layer": "use a static_layer",
+				"rtds_layer": "use a static_layer",
+			},
+		},
+		"envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer": {},
+		"envoy.config.overload.v3.OverloadManager":          {use: "refresh_interval resource_monitors actions"},
+		"envoy.config.overload.v3.ResourceMonitor":          {use: "name typed_config"},
+		"envoy.config.overload.v3.OverloadAction":           {use: "name triggers"},
+		"envoy.config.overload.v3.Trigger":                  {use: "name threshold scaled"},
+		"envoy.config.overload.v3.ThresholdTrigger":         {use: "value"},
+		"envoy.config.overload.v3.ScaledTrigger":            {use: "scaling_threshold saturation_threshold"},
+		"envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig": {
+			use: "max_heap_size_bytes",
+		},
+		"envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig": {
+			use: "max_active_downstream_connections",
 		},
 		"envoy.config.bootstrap.v3.Bootstrap.StaticResources":  {use: "listeners clusters secrets"},
 		"envoy.config.bootstrap.v3.Bootstrap.DynamicResources": {use: "lds_config cds_config ads_config"},
 		"envoy.config.bootstrap.v3.Admin": {
 			use: "address",
 			ignore: map[string]string{
-				"access_log":               "requests to the admin listener are not logged",
-				"ignore_global_conn_limit": "there is no global connection limit",
+				"access_log":               adminLogReason,
+				"access_log_path":          adminLogReason,
+				"profile_path":             "profiles are sent to who asks for them",
+				"ignore_global_conn_limit": "connections to the admin listener do not count",
 			},
 		},
 		"envoy.config.core.v3.Node": {use: "id cluster metadata locality client_features"},
 	})
+	extend("envoy.config.overload.v3.ResourceMonitor.typed_config", "resource monitor",
+		&fixedheapv3.FixedHeapConfig{}, &downstreamv3.DownstreamConnectionsConfig{})
 }

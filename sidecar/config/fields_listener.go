@@ -5,10 +5,15 @@ import (
 
 	accesslogfilev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
 	accesslogstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
+	httpinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
 	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
+	proxyprotocolv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
 	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
+	connectionlimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/connection_limit/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	netratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/local_ratelimit/v3"
 	netrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
+	sniclusterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/sni_cluster/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 )
@@ -18,35 +23,53 @@ const (
 	bufferReason = "buffers have a fixed bound and apply back-pressure"
 	metaReason   = "metadata of other namespaces is for other readers"
 	ticketReason = "sessions are never resumed"
+
+	balanceReason = "each connection has a goroutine of its own, which runs wherever there is room"
 )
 
 func init() {
 	declare("Listener", map[protoreflect.FullName]*rules{
 		"envoy.config.listener.v3.Listener": {
-			use: "name address filter_chains default_filter_chain metadata listener_filters " +
-				"listener_filters_timeout traffic_direction access_log bind_to_port",
+			use: "name address additional_addresses filter_chains default_filter_chain metadata listener_filters " +
+				"listener_filters_timeout continue_on_listener_filters_timeout use_original_dst traffic_direction access_log " +
+				"drain_type bind_to_port deprecated_v1 reuse_port enable_reuse_port freebind transparent socket_options " +
+				"tcp_fast_open_queue_length tcp_backlog_size tcp_keepalive enable_mptcp ignore_global_conn_limit bypass_overload_manager",
 			ignore: map[string]string{
-				"stat_prefix":                       statsReason,
-				"per_connection_buffer_limit_bytes": bufferReason,
-				"enable_reuse_port":                 "one socket serves all threads",
-				"ignore_global_conn_limit":          "there is no global connection limit",
+				"stat_prefix":                                  statsReason,
+				"per_connection_buffer_limit_bytes":            bufferReason,
+				"per_connection_buffer_high_watermark_timeout": bufferReason,
+				"connection_balance_config":                    balanceReason,
+				"max_connections_to_accept_per_socket_event":   balanceReason,
 			},
 			instead: map[string]string{
-				"use_original_dst":     "use the listener filter envoy.filters.listener.original_dst",
-				"additional_addresses": "use one listener for each address",
 				"udp_listener_config":  "only TCP and Unix sockets are listened on",
+				"filter_chain_matcher": "use filter_chain_match",
+				"internal_listener":    "name the upstream directly",
+				"api_listener":         "only sockets are listened on",
 			},
 		},
+		"envoy.config.listener.v3.Listener.DeprecatedV1": {use: "bind_to_port"},
+		"envoy.config.listener.v3.AdditionalAddress":     {use: "address socket_options tcp_keepalive"},
+		"envoy.config.core.v3.SocketOptionsOverride":     {use: "socket_options"},
+		"envoy.config.core.v3.SocketOption": {
+			use: "level name int_value buf_value state type ip_version", ignore: map[string]string{"description": "is for people"},
+		},
+		"envoy.config.core.v3.SocketOption.SocketType":          {use: "stream datagram"},
+		"envoy.config.core.v3.SocketOption.SocketType.Stream":   {},
+		"envoy.config.core.v3.SocketOption.SocketType.Datagram": {},
 		"envoy.config.core.v3.Metadata": {
 			use: "filter_metadata",
 			ignore: map[string]string{
 				"typed_filter_metadata": metaReason,
 			},
 		},
-		"envoy.config.listener.v3.ListenerFilter": {use: "typed_config", ignore: nameOnly},
+		"envoy.config.listener.v3.ListenerFilter": {use: "typed_config filter_disabled", ignore: nameOnly},
+		"envoy.config.listener.v3.ListenerFilterChainMatchPredicate": {
+			use: "or_match and_match not_match any_match destination_port_range",
+		},
+		"envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet": {use: "rules"},
 		"envoy.config.listener.v3.FilterChain": {
-			use:     "filter_chain_match filters transport_socket name metadata",
-			instead: map[string]string{"use_proxy_proto": "the PROXY protocol is not implemented"},
+			use: "filter_chain_match filters transport_socket transport_socket_connect_timeout name metadata use_proxy_proto",
 		},
 		"envoy.config.listener.v3.FilterChainMatch": {
 			use: "destination_port prefix_ranges direct_source_prefix_ranges source_type source_prefix_ranges " +
@@ -57,18 +80,52 @@ func init() {
 		"envoy.config.core.v3.TransportSocket": {
 			use: "typed_config", ignore: nameOnly,
 		},
-		"envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector": {},
-		"envoy.extensions.filters.listener.original_dst.v3.OriginalDst":   {},
-		"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": {
-			use: "stat_prefix cluster weighted_clusters idle_timeout access_log max_connect_attempts",
+		"envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector": {
+			use: "enable_ja3_fingerprinting enable_ja4_fingerprinting max_client_hello_size",
+			ignore: map[string]string{
+				"initial_read_buffer_size":                        "the first bytes are looked at in the socket",
+				"close_connection_on_client_hello_parsing_errors": "a connection with a malformed ClientHello is always closed",
+			},
 		},
+		"envoy.extensions.filters.listener.original_dst.v3.OriginalDst":     {},
+		"envoy.extensions.filters.listener.http_inspector.v3.HttpInspector": {},
+		"envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol": {
+			use:    "allow_requests_without_proxy_protocol disallowed_versions",
+			ignore: map[string]string{"stat_prefix": statsReason},
+			instead: map[string]string{
+				"rules":             "extensions of the header are not read",
+				"pass_through_tlvs": "extensions of the header are not passed on",
+			},
+		},
+		"envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit": {use: "stat_prefix max_connections delay runtime_enabled"},
+		"envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit": {
+			use: "stat_prefix token_bucket runtime_enabled", instead: map[string]string{"share_key": "each chain has a bucket of its own"},
+		},
+		"envoy.extensions.filters.network.sni_cluster.v3.SniCluster": {},
+		"envoy.config.core.v3.RuntimeFeatureFlag":                    {use: "default_value runtime_key"},
+		"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": {
+			use: "stat_prefix cluster weighted_clusters idle_timeout access_log max_connect_attempts backoff_options " +
+				"max_downstream_connection_duration max_downstream_connection_duration_jitter_percentage access_log_options " +
+				"access_log_flush_interval flush_access_log_on_connected upstream_connect_mode max_early_data_bytes metadata_match hash_policy",
+			instead: map[string]string{
+				"tunneling_config":        "bytes are passed on as they are",
+				"downstream_idle_timeout": "use idle_timeout",
+				"upstream_idle_timeout":   "use idle_timeout",
+			},
+		},
+		"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions": {
+			use: "access_log_flush_interval flush_access_log_on_connected flush_access_log_on_start",
+		},
+		"envoy.config.core.v3.BackoffStrategy":                                                 {use: "base_interval max_interval"},
 		"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster":               {use: "clusters"},
-		"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight": {use: "name weight"},
+		"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight": {use: "name weight metadata_match"},
+		"envoy.type.v3.HashPolicy":                                                             {use: "source_ip"},
+		"envoy.type.v3.HashPolicy.SourceIp":                                                    {},
 	})
 	declare("Addresses", map[protoreflect.FullName]*rules{
 		"envoy.config.core.v3.Address":       {use: "socket_address pipe"},
-		"envoy.config.core.v3.SocketAddress": {use: "protocol address port_value"},
-		"envoy.config.core.v3.Pipe":          {use: "path", instead: map[string]string{"mode": "Unix sockets are made with mode 0600"}},
+		"envoy.config.core.v3.SocketAddress": {use: "protocol address port_value ipv4_compat"},
+		"envoy.config.core.v3.Pipe":          {use: "path mode"},
 	})
 	declare("HTTP connection manager", map[protoreflect.FullName]*rules{
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager": {
@@ -176,9 +233,10 @@ func init() {
 	})
 
 	extend("envoy.config.listener.v3.ListenerFilter.typed_config", "listener filter",
-		&tlsinspectorv3.TlsInspector{}, &originaldstv3.OriginalDst{})
+		&tlsinspectorv3.TlsInspector{}, &originaldstv3.OriginalDst{}, &httpinspectorv3.HttpInspector{}, &proxyprotocolv3.ProxyProtocol{})
 	extend("envoy.config.listener.v3.Filter.typed_config", "filter",
-		&hcmv3.HttpConnectionManager{}, &tcpproxyv3.TcpProxy{}, &netrbacv3.RBAC{})
+		&hcmv3.HttpConnectionManager{}, &tcpproxyv3.TcpProxy{}, &netrbacv3.RBAC{}, &connectionlimitv3.ConnectionLimit{},
+		&netratelimitv3.LocalRateLimit{}, &sniclusterv3.SniCluster{})
 	extend("envoy.config.core.v3.TransportSocket.typed_config", "transport socket",
 		&tlsv3.DownstreamTlsContext{}, &tlsv3.UpstreamTlsContext{})
 	extend("envoy.config.accesslog.v3.AccessLog.typed_config", "access log",

@@ -1,40 +1,41 @@
 package config
 
+//lint:file-ignore SA1019 deprecated fields are in many configurations, and mean what they meant
+
 import (
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
-	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
-	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	netrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
-	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
-	"github.com/hauberk-mesh/hauberk/sidecar/tcp"
 )
 
 func (d *decoder) listener(m *listenerv3.Listener) (*listener.Config, error) {
-	out := &listener.Config{Name: m.GetName()}
+	out := &listener.Config{
+		Name:              m.GetName(),
+		Unbound:           m.GetBindToPort() != nil && !m.GetBindToPort().GetValue() || m.GetDeprecatedV1().GetBindToPort() != nil && !m.GetDeprecatedV1().GetBindToPort().GetValue(),
+		HandOff:           m.GetUseOriginalDst().GetValue(),
+		DrainOnChange:     m.GetDrainType() == listenerv3.Listener_MODIFY_ONLY,
+		ContinueOnTimeout: m.GetContinueOnListenerFiltersTimeout(),
+		IgnoreGlobalLimit: m.GetIgnoreGlobalConnLimit(),
+		IgnoreOverload:    m.GetBypassOverloadManager(),
+	}
 	if out.Name == "" {
 		return nil, fail("name", "is empty; a listener is updated by its name")
 	}
-	var err error
-	if out.Network, out.Address, err = d.address(m.GetAddress(), "address"); err != nil {
+	if err := addresses(m, out); err != nil {
 		return nil, err
-	}
-	if m.GetBindToPort() != nil && !m.GetBindToPort().GetValue() {
-		return nil, fail("bind_to_port", "only true is supported")
 	}
 	if err := listenerFacts(out, m); err != nil {
 		return nil, err
 	}
-	if err := d.listenerFilters(out, m.GetListenerFilters()); err != nil {
+	if err := d.listenerFilters(out, m); err != nil {
 		return nil, err
 	}
-	if out.FilterChainTimeout, err = timeout(m.GetListenerFiltersTimeout(), "listener_filters_timeout"); err != nil {
+	var err error
+	if out.FilterTimeout, err = timeout(m.GetListenerFiltersTimeout(), "listener_filters_timeout"); err != nil {
 		return nil, err
 	}
 	if out.AccessLog, err = d.accessLogs(m.GetAccessLog(), "access_log"); err != nil {
@@ -101,20 +102,6 @@ func listenerFacts(out *listener.Config, m *listenerv3.Listener) error {
 	return nil
 }
 
-func (d *decoder) listenerFilters(out *listener.Config, filters []*listenerv3.ListenerFilter) error {
-	for i, f := range filters {
-		switch d.unpacked[f.GetTypedConfig()].(type) {
-		case *tlsinspectorv3.TlsInspector:
-			out.TLSInspector = true
-		case *originaldstv3.OriginalDst:
-			out.OriginalDst = true
-		default:
-			return fail(at("listener_filters", i), "filter %q has no typed_config", f.GetName())
-		}
-	}
-	return nil
-}
-
 func (d *decoder) filterChain(m *listenerv3.FilterChain, path string) (*listener.FilterChain, error) {
 	out := &listener.FilterChain{Name: m.GetName()}
 	match, err := d.chainMatch(m.GetFilterChainMatch(), path+".filter_chain_match")
@@ -130,6 +117,9 @@ func (d *decoder) filterChain(m *listenerv3.FilterChain, path string) (*listener
 		if out.TLS, err = d.downstreamTLS(ctx, path+".transport_socket.typed_config"); err != nil {
 			return nil, err
 		}
+	}
+	if out.HandshakeTimeout, err = duration(m.GetTransportSocketConnectTimeout(), path+".transport_socket_connect_timeout"); err != nil {
+		return nil, err
 	}
 	if err := d.networkFilters(out, m.GetFilters(), path+".filters"); err != nil {
 		return nil, err
@@ -166,43 +156,6 @@ func chainFacts(c *listener.FilterChain, m *corev3.Metadata, path string) error 
 		case "service", "direction":
 		default:
 			return fail(here, "unsupported; remove the field")
-		}
-	}
-	return nil
-}
-
-// networkFilters reads RBAC filters and then one terminal filter.
-func (d *decoder) networkFilters(out *listener.FilterChain, filters []*listenerv3.Filter, path string) error {
-	if len(filters) == 0 {
-		return fail(path, "is empty; a chain ends in an HTTP connection manager or a TCP proxy")
-	}
-	for i, f := range filters {
-		here := at(path, i) + ".typed_config"
-		last := i == len(filters)-1
-		var err error
-		switch c := d.unpacked[f.GetTypedConfig()].(type) {
-		case *netrbacv3.RBAC:
-			if last {
-				return fail(at(path, i), "is last, but is not a terminal filter; end in an HTTP connection manager or a TCP proxy")
-			}
-			rbac, err := d.networkRBAC(c, here)
-			if err != nil {
-				return err
-			}
-			out.RBAC = append(out.RBAC, *rbac)
-			continue
-		case *hcmv3.HttpConnectionManager:
-			out.HTTP, err = d.connectionManager(c, here)
-		case *tcpproxyv3.TcpProxy:
-			out.TCP, err = d.tcpProxy(c, here)
-		default:
-			return fail(at(path, i), "filter %q has no typed_config", f.GetName())
-		}
-		if err != nil {
-			return err
-		}
-		if !last {
-			return fail(at(path, i), "is a terminal filter, but is not the last")
 		}
 	}
 	return nil
@@ -247,29 +200,4 @@ func (d *decoder) chainMatch(m *listenerv3.FilterChainMatch, path string) (*list
 		out.ServerNames = append(out.ServerNames, strings.ToLower(n))
 	}
 	return out, nil
-}
-
-func (d *decoder) tcpProxy(m *tcpproxyv3.TcpProxy, path string) (*tcp.Config, error) {
-	out := &tcp.Config{
-		StatPrefix:         m.GetStatPrefix(),
-		Cluster:            m.GetCluster(),
-		MaxConnectAttempts: int(m.GetMaxConnectAttempts().GetValue()),
-	}
-	total := uint64(0)
-	for _, w := range m.GetWeightedClusters().GetClusters() {
-		out.Weighted = append(out.Weighted, tcp.WeightedCluster{Cluster: w.GetName(), Weight: w.GetWeight()})
-		total += uint64(w.GetWeight())
-	}
-	if out.Cluster == "" && total == 0 {
-		return nil, fail(path, "names no cluster")
-	}
-	if total > 1<<32-1 {
-		return nil, fail(path+".weighted_clusters", "the weights add up to more than 4294967295")
-	}
-	var err error
-	if out.IdleTimeout, err = optional(m.GetIdleTimeout(), path+".idle_timeout"); err != nil {
-		return nil, err
-	}
-	out.AccessLog, err = d.accessLogs(m.GetAccessLog(), path+".access_log")
-	return out, err
 }

@@ -165,6 +165,8 @@ type decoder struct {
 	unpacked map[*anypb.Any]proto.Message
 	// secrets are the static secrets of a bootstrap.
 	secrets map[string]*secret
+	// runtime is the bootstrap's; nil elsewhere.
+	runtime *runtime
 	// grpcOnly allows what only a control-plane cluster may have.
 	grpcOnly bool
 	// maxDirectBody is the route configuration's bound for direct responses.

@@ -1,280 +1,307 @@
 package config
 
-import (
-	"crypto/tls"
-	"strings"
+//lint:file-ignore SA1019 deprecated fields are in many configurations, and mean what they meant
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+import (
+	"slices"
+
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
+	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
 	"github.com/hauberk-mesh/hauberk/xds/names"
 )
 
-// secret is a static secret of a bootstrap, or a secret written in place.
+// secret is a static secret of a bootstrap.
 type secret struct {
-	chain, key, ca string // files
-	sans           []string
+	certificate *tlscontext.Certificate
+	validation  *tlscontext.Validation
 }
 
-// tlsMaterial is what both directions of TLS have in common. Either the secret
-// names are set or the files are, never both: one handshake has one source.
+// side is the end of a connection that a TLS context is of.
+type side bool
+
+const (
+	serverSide side = false
+	clientSide side = true
+)
+
+// tlsMaterial is what both directions of TLS have in common. Either names of the
+// agent's secrets are set, which are the mesh's own terms, or a context is: one
+// handshake has one source.
 type tlsMaterial struct {
 	certificate, validation string
-	files                   *secret
-	peers                   []string
-	alpn                    []string
-	min, max                uint16
-	ciphers                 []uint16
+	peers                   []string // SPIFFE IDs, with the agent's secrets
+	context                 tlscontext.Common
 }
 
+// ofMesh tells whether the host's agent gives identity and trust.
+func (t *tlsMaterial) ofMesh() bool { return t.certificate != "" || t.validation != "" }
+
 func (d *decoder) downstreamTLS(m *tlsv3.DownstreamTlsContext, path string) (*listener.TLS, error) {
-	t, err := d.commonTLS(m.GetCommonTlsContext(), path+".common_tls_context")
+	t, err := d.commonTLS(m.GetCommonTlsContext(), serverSide, path+".common_tls_context")
 	if err != nil {
 		return nil, err
 	}
 	if m.GetOcspStaplePolicy() != tlsv3.DownstreamTlsContext_LENIENT_STAPLING {
 		return nil, fail(path+".ocsp_staple_policy", "OCSP stapling is not implemented; SVIDs are short-lived instead")
 	}
-	out := &listener.TLS{
-		Certificate: t.certificate, Validation: t.validation,
-		RequireClientCertificate: m.GetRequireClientCertificate().GetValue(),
-		PeerIDs:                  t.peers, ALPN: t.alpn, MinVersion: t.min, MaxVersion: t.max, CipherSuites: t.ciphers,
+	require := m.GetRequireClientCertificate().GetValue()
+	if t.ofMesh() {
+		return meshServer(t, m, path)
 	}
-	if t.files != nil {
-		out.Files = &listener.FileTLS{CertificateChain: t.files.chain, PrivateKey: t.files.key, TrustedCA: t.files.ca}
-	}
-	if out.Certificate == "" && (out.Files == nil || out.Files.CertificateChain == "") {
+	if len(t.context.Certificates) == 0 {
 		return nil, fail(path+".common_tls_context", "names no certificate; a listener needs one")
 	}
-	if out.RequireClientCertificate && out.Validation == "" && (out.Files == nil || out.Files.TrustedCA == "") {
+	if require && t.context.Validation == nil {
 		return nil, fail(path+".common_tls_context", "requires a client certificate but has no validation context to verify it with")
 	}
-	if len(out.PeerIDs) > 0 && !out.RequireClientCertificate {
+	out := &tlscontext.Server{
+		Common: t.context, RequireClientCertificate: require,
+		RequireSNI: m.GetRequireSni().GetValue(), FullScan: m.GetFullScanCertsOnSniMismatch().GetValue(),
+	}
+	return &listener.TLS{Context: out, RequireClientCertificate: require, ALPN: out.ALPN}, nil
+}
+
+// meshServer is a listener's side of the mesh's TLS.
+func meshServer(t *tlsMaterial, m *tlsv3.DownstreamTlsContext, path string) (*listener.TLS, error) {
+	out := &listener.TLS{
+		Certificate: t.certificate, Validation: t.validation, PeerIDs: t.peers,
+		RequireClientCertificate: m.GetRequireClientCertificate().GetValue(),
+		ALPN:                     t.context.ALPN, MinVersion: t.context.MinVersion, MaxVersion: t.context.MaxVersion, CipherSuites: t.context.CipherSuites,
+	}
+	switch {
+	case out.Certificate == "":
+		return nil, fail(path+".common_tls_context", "names no certificate; a listener needs one")
+	case out.RequireClientCertificate && out.Validation == "":
+		return nil, fail(path+".common_tls_context", "requires a client certificate but has no validation context to verify it with")
+	case len(out.PeerIDs) > 0 && !out.RequireClientCertificate:
 		return nil, fail(path+".require_client_certificate", "must be true where the client's names are checked")
+	case m.GetRequireSni().GetValue():
+		return nil, fail(path+".require_sni", "is not for certificates of the agent; match server_names in the filter chain instead")
+	case m.GetFullScanCertsOnSniMismatch().GetValue():
+		return nil, fail(path+".full_scan_certs_on_sni_mismatch", "is not for certificates of the agent, of which a chain has one")
 	}
 	return out, nil
 }
 
 func (d *decoder) upstreamTLS(m *tlsv3.UpstreamTlsContext, path string) (*cluster.TLS, error) {
 	here := path + ".common_tls_context"
-	t, err := d.commonTLS(m.GetCommonTlsContext(), here)
+	t, err := d.commonTLS(m.GetCommonTlsContext(), clientSide, here)
 	if err != nil {
 		return nil, err
 	}
-	if len(t.ciphers) > 0 {
-		return nil, fail(here+".tls_params.cipher_suites", "is for listeners only; clients offer ECDHE with AEAD")
+	if m.GetAllowRenegotiation() {
+		return nil, fail(path+".allow_renegotiation", "renegotiation is never done; remove the field")
 	}
-	out := &cluster.TLS{
-		SNI: m.GetSni(), Certificate: t.certificate, Validation: t.validation,
-		PeerIDs: t.peers, AnyPeer: len(t.peers) == 0, ALPN: t.alpn, MinVersion: t.min, MaxVersion: t.max,
+	if t.ofMesh() {
+		return meshClient(t, m, path)
 	}
-	if t.files != nil {
-		out.Files = &cluster.FileTLS{CertificateChain: t.files.chain, PrivateKey: t.files.key, TrustedCA: t.files.ca}
+	if t.context.Validation == nil {
+		return nil, fail(here, "has no validation context: the server would not be verified. If that is meant, say so: validation_context: {trust_chain_verification: ACCEPT_UNTRUSTED}")
 	}
-	if out.Validation == "" && (out.Files == nil || out.Files.TrustedCA == "") {
-		return nil, fail(here, "has no validation context: the server would not be verified")
+	if m.GetAutoSniSanValidation() && m.GetSni() == "" && !m.GetAutoHostSni() {
+		return nil, fail(path+".auto_sni_san_validation", "there is no name to check: set sni or auto_host_sni")
 	}
-	return out, nil
+	return &cluster.TLS{
+		SNI: m.GetSni(), AutoHostSNI: m.GetAutoHostSni(), ALPN: t.context.ALPN,
+		Context: &tlscontext.Client{Common: t.context, SNI: m.GetSni(), VerifySNI: m.GetAutoSniSanValidation()},
+	}, nil
 }
 
-func (d *decoder) commonTLS(m *tlsv3.CommonTlsContext, path string) (*tlsMaterial, error) {
-	out := &tlsMaterial{alpn: m.GetAlpnProtocols()}
-	if err := tlsVersions(m.GetTlsParams(), out, path+".tls_params"); err != nil {
-		return nil, err
+// meshClient is a cluster's side of the mesh's TLS.
+func meshClient(t *tlsMaterial, m *tlsv3.UpstreamTlsContext, path string) (*cluster.TLS, error) {
+	here := path + ".common_tls_context"
+	switch {
+	case t.validation == "":
+		return nil, fail(here, "has no validation context: the server would not be verified")
+	case len(t.context.CipherSuites) > 0:
+		return nil, fail(here+".tls_params.cipher_suites", "is for listeners only; clients of the mesh offer ECDHE with AEAD")
+	case m.GetAutoHostSni():
+		return nil, fail(path+".auto_host_sni", "is not for the mesh, where the server name is the cluster's: use sni")
+	case m.GetAutoSniSanValidation():
+		return nil, fail(path+".auto_sni_san_validation", "a name in DNS is no identity of the mesh: use match_typed_subject_alt_names")
 	}
-	if err := d.ownCertificate(m, out, path); err != nil {
+	return &cluster.TLS{
+		SNI: m.GetSni(), Certificate: t.certificate, Validation: t.validation, PeerIDs: t.peers, AnyPeer: len(t.peers) == 0,
+		ALPN: t.context.ALPN, MinVersion: t.context.MinVersion, MaxVersion: t.context.MaxVersion,
+	}, nil
+}
+
+func (d *decoder) commonTLS(m *tlsv3.CommonTlsContext, s side, path string) (*tlsMaterial, error) {
+	out := &tlsMaterial{}
+	out.context.ALPN = m.GetAlpnProtocols()
+	if err := d.ownCertificates(m, out, path); err != nil {
 		return nil, err
 	}
 	if err := d.validation(m, out, path); err != nil {
 		return nil, err
 	}
-	if out.files != nil && (out.certificate != "" || out.validation != "") {
-		return nil, fail(path, "takes a part from SDS and a part from files; use one of them for both")
+	if err := tlsParams(m.GetTlsParams(), s, out, path+".tls_params"); err != nil {
+		return nil, err
+	}
+	if out.ofMesh() && (len(out.context.Certificates) > 0 || out.context.Validation != nil) {
+		return nil, fail(path, "takes a part from the agent and a part from the configuration; use one of them for both")
+	}
+	if s == clientSide && len(out.context.Certificates) > 1 {
+		return nil, fail(path+".tls_certificates", "a client has one certificate; remove the others")
 	}
 	return out, nil
 }
 
-func (d *decoder) ownCertificate(m *tlsv3.CommonTlsContext, out *tlsMaterial, path string) error {
-	certs, sds := m.GetTlsCertificates(), m.GetTlsCertificateSdsSecretConfigs()
-	switch {
-	case len(certs)+len(sds) > 1:
-		return fail(path, "names more than one certificate; exactly one is supported")
-	case len(certs) == 1:
-		s, err := certificateFiles(certs[0], path+".tls_certificates[0]")
+func (d *decoder) ownCertificates(m *tlsv3.CommonTlsContext, out *tlsMaterial, path string) error {
+	for i, c := range m.GetTlsCertificates() {
+		cert, err := certificate(c, at(path+".tls_certificates", i))
 		if err != nil {
 			return err
 		}
-		out.add(s)
-	case len(sds) == 1:
-		return d.sds(sds[0], &out.certificate, out, path+".tls_certificate_sds_secret_configs[0]")
+		out.context.Certificates = append(out.context.Certificates, *cert)
+	}
+	for i, c := range m.GetTlsCertificateSdsSecretConfigs() {
+		here := at(path+".tls_certificate_sds_secret_configs", i)
+		static, name, err := d.sds(c, here)
+		switch {
+		case err != nil:
+			return err
+		case static == nil && out.certificate != "":
+			return fail(here, "is a second certificate of the agent; one is presented")
+		case static == nil:
+			out.certificate = name
+		case static.certificate == nil:
+			return fail(here+".name", "secret %q is no tls_certificate", c.GetName())
+		default:
+			out.context.Certificates = append(out.context.Certificates, *static.certificate)
+		}
 	}
 	return nil
-}
-
-func (t *tlsMaterial) add(s *secret) {
-	if t.files == nil {
-		t.files = &secret{}
-	}
-	if s.chain != "" {
-		t.files.chain, t.files.key = s.chain, s.key
-	}
-	if s.ca != "" {
-		t.files.ca = s.ca
-	}
-	t.peers = append(t.peers, s.sans...)
 }
 
 func (d *decoder) validation(m *tlsv3.CommonTlsContext, out *tlsMaterial, path string) error {
 	switch v := m.GetValidationContextType().(type) {
 	case *tlsv3.CommonTlsContext_ValidationContext:
-		s, err := validationFiles(v.ValidationContext, true, path+".validation_context")
+		c, err := validation(v.ValidationContext, path+".validation_context")
 		if err != nil {
 			return err
 		}
-		out.add(s)
+		out.context.Validation = c
+		return verifiable(c, path+".validation_context")
 	case *tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig:
-		return d.sds(v.ValidationContextSdsSecretConfig, &out.validation, out, path+".validation_context_sds_secret_config")
+		return d.sdsValidation(v.ValidationContextSdsSecretConfig, nil, out, path+".validation_context_sds_secret_config", "")
 	case *tlsv3.CommonTlsContext_CombinedValidationContext:
 		path += ".combined_validation_context"
-		s, err := validationFiles(v.CombinedValidationContext.GetDefaultValidationContext(), false, path+".default_validation_context")
+		here := path + ".default_validation_context"
+		own, err := validation(v.CombinedValidationContext.GetDefaultValidationContext(), here)
 		if err != nil {
 			return err
 		}
-		if s.ca != "" {
-			return fail(path+".default_validation_context.trusted_ca", "the secret provides it; remove the field")
-		}
-		out.peers = append(out.peers, s.sans...)
-		return d.sds(v.CombinedValidationContext.GetValidationContextSdsSecretConfig(), &out.validation, out, path+".validation_context_sds_secret_config")
+		return d.sdsValidation(v.CombinedValidationContext.GetValidationContextSdsSecretConfig(), own, out, path+".validation_context_sds_secret_config", here)
 	}
 	return nil
 }
 
-// sds reads a reference to a secret: one of the host's agent, or a static one.
-func (d *decoder) sds(m *tlsv3.SdsSecretConfig, name *string, out *tlsMaterial, path string) error {
-	if m.GetSdsConfig() == nil {
-		s := d.secrets[m.GetName()]
-		if s == nil {
-			return fail(path+".name", "there is no static secret %q; name one, or add an sds_config", m.GetName())
-		}
-		out.add(s)
-		return nil
-	}
-	if err := apiVersion(m.GetSdsConfig(), path+".sds_config"); err != nil {
-		return err
-	}
-	api := m.GetSdsConfig().GetApiConfigSource()
-	if api == nil {
-		return fail(path+".sds_config", "secrets come from the host's agent; use api_config_source with cluster %q", names.AgentCluster)
-	}
-	from, _, err := grpcCluster(api, path+".sds_config.api_config_source")
+// sdsValidation takes a validation context from a secret, and adds what is
+// written beside it.
+func (d *decoder) sdsValidation(m *tlsv3.SdsSecretConfig, own *tlscontext.Validation, out *tlsMaterial, path, ownPath string) error {
+	static, name, err := d.sds(m, path)
 	if err != nil {
 		return err
 	}
+	if static != nil {
+		if static.validation == nil {
+			return fail(path+".name", "secret %q is no validation_context", m.GetName())
+		}
+		out.context.Validation = merge(own, static.validation)
+		return verifiable(out.context.Validation, path)
+	}
+	out.validation = name
+	if own == nil {
+		return nil
+	}
+	if !own.CA.Empty() || own.SystemRoots {
+		return fail(ownPath+".trusted_ca", "the secret provides it; remove the field")
+	}
+	return out.peersOfMesh(own, ownPath)
+}
+
+// peersOfMesh reads the SPIFFE IDs that a peer may have. Nothing else says
+// anything about a peer whose identity is a SPIFFE ID.
+func (t *tlsMaterial) peersOfMesh(v *tlscontext.Validation, path string) error {
+	names := v.Names
+	rest := *v
+	rest.Names, rest.MaxDepth = nil, 0
+	if len(rest.SPKI)+len(rest.Hash) > 0 || !rest.CRL.Empty() || rest.AcceptUntrusted || v.MaxDepth != defaultDepth {
+		return fail(path, "has more than names: peers of the mesh are verified by the trust bundle alone")
+	}
+	for i, n := range names {
+		here := at(path+".match_typed_subject_alt_names", i)
+		if n.Type != tlscontext.URI {
+			return fail(here+".san_type", "is not URI; peers of the mesh are known by their SPIFFE ID")
+		}
+		if n.Match.Exact == nil || n.Match.IgnoreCase || !isSPIFFE(*n.Match.Exact) {
+			return fail(here+".matcher", "is not the exact SPIFFE ID of a peer")
+		}
+		t.peers = append(t.peers, *n.Match.Exact)
+	}
+	return nil
+}
+
+func isSPIFFE(id string) bool {
+	return len(id) > len("spiffe://") && id[:len("spiffe://")] == "spiffe://"
+}
+
+// merge puts a secret's validation context over the default one, as messages are
+// merged: what the secret sets wins, and lists are joined.
+func merge(own, secret *tlscontext.Validation) *tlscontext.Validation {
+	if own == nil {
+		return secret
+	}
+	out := *own
+	if !secret.CA.Empty() || secret.SystemRoots {
+		out.CA, out.SystemRoots = secret.CA, secret.SystemRoots
+	}
+	if !secret.CRL.Empty() {
+		out.CRL = secret.CRL
+	}
+	if secret.MaxDepth != defaultDepth {
+		out.MaxDepth = secret.MaxDepth
+	}
+	out.LeafCRLOnly = own.LeafCRLOnly || secret.LeafCRLOnly
+	out.AcceptUntrusted = own.AcceptUntrusted || secret.AcceptUntrusted
+	out.HideCA = own.HideCA || secret.HideCA
+	out.Names = slices.Concat(own.Names, secret.Names)
+	out.SPKI = slices.Concat(own.SPKI, secret.SPKI)
+	out.Hash = slices.Concat(own.Hash, secret.Hash)
+	return &out
+}
+
+// sds reads a reference to a secret: a static one, or one of the host's agent by
+// its name.
+func (d *decoder) sds(m *tlsv3.SdsSecretConfig, path string) (*secret, string, error) {
+	if m.GetSdsConfig() == nil {
+		s := d.secrets[m.GetName()]
+		if s == nil {
+			return nil, "", fail(path+".name", "there is no static secret %q; name one, or add an sds_config", m.GetName())
+		}
+		return s, "", nil
+	}
+	if err := apiVersion(m.GetSdsConfig(), path+".sds_config"); err != nil {
+		return nil, "", err
+	}
+	api := m.GetSdsConfig().GetApiConfigSource()
+	if api == nil {
+		return nil, "", fail(path+".sds_config", "secrets come from the host's agent; use api_config_source with cluster %q", names.AgentCluster)
+	}
+	from, _, err := grpcCluster(api, path+".sds_config.api_config_source")
+	if err != nil {
+		return nil, "", err
+	}
 	if from != names.AgentCluster {
-		return fail(path+".sds_config.api_config_source.grpc_services[0].envoy_grpc.cluster_name",
+		return nil, "", fail(path+".sds_config.api_config_source.grpc_services[0].envoy_grpc.cluster_name",
 			"is %q; secrets come from the host's agent, cluster %q", from, names.AgentCluster)
 	}
 	if m.GetName() == "" {
-		return fail(path+".name", "is empty")
+		return nil, "", fail(path+".name", "is empty")
 	}
-	*name = m.GetName()
-	return nil
-}
-
-func certificateFiles(m *tlsv3.TlsCertificate, path string) (*secret, error) {
-	out := &secret{}
-	var err error
-	if out.chain, err = file(m.GetCertificateChain(), path+".certificate_chain"); err != nil {
-		return nil, err
-	}
-	out.key, err = file(m.GetPrivateKey(), path+".private_key")
-	return out, err
-}
-
-// file returns the name of a file. Material written into the configuration is
-// refused: a private key does not belong where /config_dump and logs read.
-func file(s *corev3.DataSource, path string) (string, error) {
-	if s == nil {
-		return "", fail(path, "is missing")
-	}
-	if s.GetFilename() == "" {
-		return "", fail(path, "only filename is supported for certificates and keys")
-	}
-	return s.GetFilename(), nil
-}
-
-func validationFiles(m *tlsv3.CertificateValidationContext, needCA bool, path string) (*secret, error) {
-	out := &secret{}
-	if m.GetTrustedCa() != nil || needCA {
-		var err error
-		if out.ca, err = file(m.GetTrustedCa(), path+".trusted_ca"); err != nil {
-			return nil, err
-		}
-	}
-	if m.GetTrustChainVerification() != tlsv3.CertificateValidationContext_VERIFY_TRUST_CHAIN {
-		return nil, fail(path+".trust_chain_verification", "is %s; peers are always verified", m.GetTrustChainVerification())
-	}
-	for i, s := range m.GetMatchTypedSubjectAltNames() {
-		here := at(path+".match_typed_subject_alt_names", i)
-		if s.GetSanType() != tlsv3.SubjectAltNameMatcher_URI {
-			return nil, fail(here+".san_type", "is %s; peers are known by their SPIFFE ID, use URI", s.GetSanType())
-		}
-		id := s.GetMatcher().GetExact()
-		if id == "" || s.GetMatcher().GetIgnoreCase() {
-			return nil, fail(here+".matcher", "only exact is supported")
-		}
-		if !strings.HasPrefix(id, "spiffe://") {
-			return nil, fail(here+".matcher.exact", "%q is not a SPIFFE ID", id)
-		}
-		out.sans = append(out.sans, id)
-	}
-	return out, nil
-}
-
-// tlsVersions reads the range of versions. Envoy's defaults are 1.2 to 1.3 for a
-// listener and 1.2 alone for a client; ours also offers 1.3 as a client, which
-// no server that Envoy could reach refuses.
-func tlsVersions(m *tlsv3.TlsParameters, out *tlsMaterial, path string) error {
-	version := func(v tlsv3.TlsParameters_TlsProtocol, auto uint16, field string) (uint16, error) {
-		switch v {
-		case tlsv3.TlsParameters_TLS_AUTO:
-			return auto, nil
-		case tlsv3.TlsParameters_TLSv1_2:
-			return tls.VersionTLS12, nil
-		case tlsv3.TlsParameters_TLSv1_3:
-			return tls.VersionTLS13, nil
-		}
-		return 0, fail(path+field, "is %s; use TLSv1_2 or TLSv1_3", v)
-	}
-	var err error
-	if out.min, err = version(m.GetTlsMinimumProtocolVersion(), tls.VersionTLS12, ".tls_minimum_protocol_version"); err != nil {
-		return err
-	}
-	if out.max, err = version(m.GetTlsMaximumProtocolVersion(), tls.VersionTLS13, ".tls_maximum_protocol_version"); err != nil {
-		return err
-	}
-	if out.min > out.max {
-		return fail(path, "the minimum version is above the maximum")
-	}
-	for i, name := range m.GetCipherSuites() {
-		id, ok := cipherSuites[name]
-		if !ok {
-			return fail(at(path+".cipher_suites", i), "%q is not supported; use ECDHE with AES-GCM or CHACHA20-POLY1305", name)
-		}
-		out.ciphers = append(out.ciphers, id)
-	}
-	return nil
-}
-
-// cipherSuites are the TLS 1.2 suites with forward secrecy and AEAD, by OpenSSL
-// name.
-var cipherSuites = map[string]uint16{
-	"ECDHE-ECDSA-AES128-GCM-SHA256": tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-	"ECDHE-RSA-AES128-GCM-SHA256":   tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-	"ECDHE-ECDSA-AES256-GCM-SHA384": tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-	"ECDHE-RSA-AES256-GCM-SHA384":   tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-	"ECDHE-ECDSA-CHACHA20-POLY1305": tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-	"ECDHE-RSA-CHACHA20-POLY1305":   tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+	return nil, m.GetName(), nil
 }

@@ -89,6 +89,9 @@ func extension[T proto.Message](d *decoder, a *anypb.Any) (T, bool) {
 // address reads a socket address or a Unix socket's path.
 func (d *decoder) address(a *corev3.Address, path string) (network, addr string, err error) {
 	if p := a.GetPipe(); p != nil {
+		if p.GetMode() != 0 {
+			return "", "", fail(path+".pipe.mode", "is for listeners; remove the field")
+		}
 		return "unix", p.GetPath(), nil
 	}
 	host, port, err := d.hostPort(a, path)
@@ -102,6 +105,13 @@ func (d *decoder) address(a *corev3.Address, path string) (network, addr string,
 }
 
 func (d *decoder) hostPort(a *corev3.Address, path string) (string, int, error) {
+	if a.GetSocketAddress().GetIpv4Compat() {
+		return "", 0, fail(path+".socket_address.ipv4_compat", "is for listeners; remove the field")
+	}
+	return socketAddress(a, path)
+}
+
+func socketAddress(a *corev3.Address, path string) (string, int, error) {
 	s := a.GetSocketAddress()
 	if s == nil {
 		return "", 0, fail(path, "a socket_address is needed")

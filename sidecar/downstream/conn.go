@@ -12,15 +12,17 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
+	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // Handler serves connections until they end: a filter chain's terminal filter.
 type Handler interface {
-	// ServeStream returns when the connection is finished. The context ends when
-	// the listener must end; a connection closed by itself shows as an error of its
-	// stream. The listener closes the stream after ServeStream returns.
+	// ServeStream returns when the connection is finished, or has been parked. The
+	// context ends when the listener must end; a connection closed by itself shows
+	// as an error of its stream. The listener closes the stream of a finished
+	// connection, and calls ServeStream again for a parked one.
 	ServeStream(ctx context.Context, c *Conn)
 }
 
@@ -29,6 +31,18 @@ type Handler interface {
 // that is busy looks at Conn.Draining when it is done.
 type Drainer interface {
 	Drain()
+}
+
+// Place is where connections come in: what all connections of a filter chain have
+// in common. Immutable, and shared by them.
+type Place struct {
+	Listener, Chain string
+	Direction       telemetry.Direction
+	// Workload is the SPIFFE ID whose listener this is, Service its service and
+	// Upstream, outbound, the service that the listener leads to.
+	Workload, Service, Upstream string
+	// Metrics are the service's handles.
+	Metrics *telemetry.ServiceMetrics
 }
 
 // Facts are what the listener knows of a connection. Immutable.
@@ -40,11 +54,8 @@ type Facts struct {
 	// closing TLS properly waits for a peer that does not read.
 	Abort func()
 
-	Listener, Chain string
-	Direction       telemetry.Direction
-	// Workload is the SPIFFE ID whose listener this is, Service its service and
-	// Upstream, outbound, the service that the listener leads to.
-	Workload, Service, Upstream string
+	*Place
+
 	// Destination is where the client wanted to go: the original destination where
 	// a firewall redirected the connection, otherwise the local address.
 	Destination netip.AddrPort
@@ -52,18 +63,29 @@ type Facts struct {
 
 	// Shard is the one this connection counts on.
 	Shard telemetry.Shard
-	// Metrics are the service's handles and PeerMetrics those of the verified peer.
-	Metrics     *telemetry.ServiceMetrics
+	// PeerMetrics are the handles of the verified peer.
 	PeerMetrics *telemetry.PeerMetrics
 	// AuthzPeer is the connection as authorization sees it.
 	AuthzPeer authz.Peer
-	// Decision is what the network filters decided when it was accepted.
-	Decision authz.Decision
+	// Decision is what the network filters decided when it was accepted; nil where
+	// there are none.
+	Decision *authz.Decision
+	// Overload says what the process cannot afford now; nil says nothing.
+	Overload *overload.Signals
 }
 
 // Conn is one connection. Facts never change; authorization and drain state do.
 type Conn struct {
 	Facts
+
+	// Held is the handler's own, from one call of ServeStream to the next.
+	Held any
+	// Received and Sent are all bytes of a plain connection; its handler sets them
+	// when it is finished.
+	Received, Sent int64
+
+	parked [2]stream.Stream
+	run    serving
 
 	requestAuthz atomic.Pointer[authz.Evaluator]
 	draining     atomic.Bool
@@ -86,6 +108,9 @@ type Ending struct {
 // New returns the connection of these facts. request decides over its requests;
 // nil allows all.
 func New(f Facts, request *authz.Evaluator) *Conn {
+	if f.Place == nil {
+		f.Place = &Place{}
+	}
 	c := &Conn{Facts: f}
 	c.requestAuthz.Store(request)
 	return c
@@ -98,8 +123,14 @@ func (c *Conn) Rules() *authz.Evaluator { return c.requestAuthz.Load() }
 // SetRequestAuthz replaces the rules for requests.
 func (c *Conn) SetRequestAuthz(e *authz.Evaluator) { c.requestAuthz.Store(e) }
 
-// Draining reports whether the connection is to end after what it is doing now.
-func (c *Conn) Draining() bool { return c.draining.Load() || c.parent != nil && c.parent.Draining() }
+// Draining reports whether the connection is to end after what it is doing now:
+// it is being drained, or the process cannot afford idle connections.
+func (c *Conn) Draining() bool {
+	return c.draining.Load() || c.Overload.DisableKeepAlive() || c.parent != nil && c.parent.Draining()
+}
+
+// Shedding reports whether requests are to be refused because of overload.
+func (c *Conn) Shedding() bool { return c.Overload.RefuseRequests() }
 
 // Kept returns what is kept for the connection under a key, making it the first
 // time. It may be called for several exchanges at once.
@@ -146,9 +177,10 @@ func (c *Conn) End(e Ending) {
 	c.ended.CompareAndSwap(nil, &e)
 	if e.Flags&telemetry.FlagPolicyClosed != 0 && c.Abort != nil {
 		c.Abort()
-		return
+	} else {
+		_ = c.Stream.Close()
 	}
-	_ = c.Stream.Close()
+	c.Wake()
 }
 
 // Child returns the connection that one of c's streams stands for: it has c's facts, and
@@ -183,16 +215,26 @@ func (c *Conn) NewRecord() *telemetry.Record {
 	r.PeerCertHash, r.Peer = info.PeerCertHash, info.Peer
 	r.TLSVersion, r.CipherSuite, r.TLSGroup, r.SNI = info.TLSVersion, info.CipherSuite, info.Group, info.SNI
 	r.Destination = c.Destination
-	r.Denied, r.Rule = !c.Decision.Allowed, c.Decision.Rule
-	r.ShadowDenied, r.ShadowRule = c.Decision.ShadowDenied, c.Decision.ShadowRule
-	if e := c.Ended(); e != nil {
-		r.Flags |= e.Flags
-		r.ConnectionTermination = e.Reason
-		if e.Rule != "" {
-			r.Denied, r.Rule = true, e.Rule
-		}
+	if d := c.Decision; d != nil {
+		r.Denied, r.Rule = !d.Allowed, d.Rule
+		r.ShadowDenied, r.ShadowRule = d.ShadowDenied, d.ShadowRule
 	}
+	c.Conclude(r)
 	return r
+}
+
+// Conclude puts into a record why the sidecar ended the connection, if it did: that
+// stands above what was decided when the exchange began.
+func (c *Conn) Conclude(r *telemetry.Record) {
+	e := c.Ended()
+	if e == nil {
+		return
+	}
+	r.Flags |= e.Flags
+	r.ConnectionTermination = e.Reason
+	if e.Rule != "" {
+		r.Denied, r.Rule = true, e.Rule
+	}
 }
 
 // Authorize puts a decision over a request into its record.

@@ -182,6 +182,11 @@ func (x *exchange) serve() {
 // admit runs everything that can answer without an upstream. It is true when the
 // request is to be forwarded.
 func (x *exchange) admit() bool {
+	if x.d.Shedding() {
+		x.flags |= telemetry.FlagOverload
+		x.localReply(&reply{status: 503, body: "overloaded", details: "overload", close: true})
+		return false
+	}
 	if !x.normalizePath() {
 		return false
 	}
@@ -282,6 +287,7 @@ func (x *exchange) finish() {
 	if x.m.access != nil {
 		r := x.record()
 		r.Duration = took
+		d.Conclude(r)
 		x.m.access.Log(r)
 	}
 	if x.rec != nil {

@@ -169,10 +169,10 @@ func TestFilters(t *testing.T) {
 		}, raw: "GET /x HTTP/1.1\r\nHost: h\r\nOrigin: https://a\r\n\r\n", status: 200, header: map[string]string{"Access-Control-Allow-Origin": "https://a"}},
 		{name: "health check", change: func(b *bed) {
 			b.filter("h", &healthcheck.Config{Headers: []route.HeaderMatch{{Name: ":path", Value: &route.StringMatch{Exact: ptr("/x")}}}, MinHealthy: map[string]float64{"origin": 100}})
-		}, status: 200, log: "200 - health_check"},
+		}, status: 200, log: "200 - health_check_ok_cluster_healthy"},
 		{name: "health check of what is not there", change: func(b *bed) {
 			b.filter("h", &healthcheck.Config{Headers: []route.HeaderMatch{{Name: ":path", Value: &route.StringMatch{Exact: ptr("/x")}}}, MinHealthy: map[string]float64{"gone": 1}})
-		}, status: 503, log: "503 LH health_check_failed"},
+		}, status: 503, log: "503 LH health_check_failed_no_cluster_found"},
 		{name: "buffer", change: func(b *bed) { b.filter("b", &bodybuffer.Config{MaxBytes: 5}) },
 			raw: "POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n", status: 200, header: map[string]string{"X-Length": "5"}},
 		{name: "buffer, too long", change: func(b *bed) { b.filter("b", &bodybuffer.Config{MaxBytes: 4}) },

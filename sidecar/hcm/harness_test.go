@@ -32,6 +32,7 @@ type bed struct {
 	t        testing.TB
 	cfg      *Config
 	facts    downstream.Facts
+	poller   *stream.Poller
 	request  *authz.Evaluator
 	clusters *cluster.Manager
 	metrics  *telemetry.Metrics
@@ -107,6 +108,11 @@ func (b *bed) start() *bed {
 		b.t.Fatal(err)
 	}
 	b.addr = l.Addr().String()
+	poller, err := stream.NewPoller()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.poller = poller
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -133,20 +139,16 @@ func (b *bed) start() *bed {
 			}
 			f := b.facts
 			f.Stream, f.Info, f.Accepted = s, s.Info(), time.Now()
-			if f.Workload == "" {
-				f.Workload = webID
-			}
+			f.Place = &downstream.Place{Workload: webID, Metrics: b.metrics.Service(telemetry.Inbound, "api")}
 			f.AuthzPeer = authz.NewPeer(f.Info, f.Destination)
-			f.Metrics = b.metrics.Service(telemetry.Inbound, "api")
 			f.PeerMetrics = f.Metrics.Peer("none")
 			d := downstream.New(f, b.request)
 			b.mu.Lock()
 			b.conns = append(b.conns, d)
 			b.mu.Unlock()
-			wg.Go(func() {
-				m.ServeStream(ctx, d)
-				_ = s.Close()
-			})
+			d.Attach(ctx, m, owner{&wg}, poller)
+			wg.Add(1)
+			go d.Serve()
 		}
 	})
 	b.t.Cleanup(func() {
@@ -158,11 +160,20 @@ func (b *bed) start() *bed {
 		}
 		b.mu.Unlock()
 		wg.Wait()
+		_ = poller.Close()
 		_ = m.Close()
 		_ = b.clusters.Close()
 		logs.Close()
 	})
 	return b
+}
+
+// owner closes connections when they are finished, as the listener does.
+type owner struct{ wg *sync.WaitGroup }
+
+func (o owner) Finished(d *downstream.Conn) {
+	_ = d.Stream.Close()
+	o.wg.Done()
 }
 
 // client is one raw connection to the bed.

@@ -30,6 +30,9 @@ type http1Conn struct {
 	x    *exchange
 	xfcc string // this hop's element of x-forwarded-client-cert
 	dog  watchdog
+
+	idleBy int64 // until when the next request must begin
+	parked bool
 }
 
 func newHTTP1Conn(ctx context.Context, m *Manager, d *downstream.Conn) *http1Conn {
@@ -37,6 +40,7 @@ func newHTTP1Conn(ctx context.Context, m *Manager, d *downstream.Conn) *http1Con
 	c.ready, _ = d.Stream.(stream.ReadyReader)
 	c.prober, _ = d.Stream.(stream.Prober)
 	c.xfcc = clientCertElement(m.cfg, d.Info)
+	c.dog.parked = d
 	c.dog.start(m.timers, c)
 	return c
 }
@@ -55,6 +59,7 @@ func (c *http1Conn) serve() {
 	for {
 		framing, ok := c.readHead()
 		if !ok {
+			c.park()
 			return
 		}
 		if !c.handle(framing) {
@@ -64,11 +69,32 @@ func (c *http1Conn) serve() {
 	}
 }
 
+// park leaves an idle connection to the listener, where that is why waiting ended.
+// The watchdog goes on.
+func (c *http1Conn) park() {
+	if !c.dog.waiting.Load() || c.dog.cause.Load() != causePark || c.preface != nil {
+		return
+	}
+	if c.x != nil {
+		c.x.release()
+		c.x = nil
+	}
+	c.dog.parkBy.Store(0)
+	c.dog.await(monotonic(), c.idleBy, 0, false)
+	c.parked = true
+	c.d.Park(c.s)
+}
+
 // readHead waits for a request and reads its head into c.x.
 func (c *http1Conn) readHead() (http1.Framing, bool) {
 	now := monotonic()
+	if !c.parked {
+		c.idleBy = c.requestWait(now)
+	}
+	c.parked = false
 	c.dog.waiting.Store(true)
-	c.dog.await(now, c.requestWait(now), 0, false)
+	c.dog.parkBy.Store(now + parkAfter)
+	c.dog.await(now, c.idleBy, 0, false)
 	if c.x != nil && c.x.h1.in.len() > 0 {
 		c.begin() // a pipelined request is there already
 	}

@@ -148,9 +148,16 @@ func (m *Manager) ServeStream(ctx context.Context, d *downstream.Conn) {
 		m.serveHTTP2(ctx, d, d.Stream)
 		return
 	}
-	c := newHTTP1Conn(ctx, m, d)
-	d.OnDrain(c)
+	c, held := d.Held.(*http1Conn)
+	if !held {
+		c = newHTTP1Conn(ctx, m, d)
+		d.Held = c
+		d.OnDrain(c)
+	}
 	c.serve()
+	if c.parked {
+		return
+	}
 	d.OnDrain(nil)
 	preface := c.preface
 	c.end()

@@ -39,6 +39,9 @@ type watchdog struct {
 	cause      atomic.Uint32
 	waiting    atomic.Bool  // for a request
 	drainBy    atomic.Int64 // when waiting ends because of a drain, 0 without one
+	parkBy     atomic.Int64 // when waiting gives up its goroutine, 0 for never
+	// parked is woken beside the client: nobody may be waiting at its stream.
+	parked interface{ Wake() }
 }
 
 const noDeadline = math.MaxInt64
@@ -49,7 +52,12 @@ const (
 	causeHard
 	causeIdle
 	causeGone
+	causePark
 )
+
+// parkAfter is how long a connection waits for a request before it gives up its
+// goroutine, and with it the stack of the last one.
+const parkAfter = int64(time.Second)
 
 // watchEvery is how often a client is looked at that waits for an answer: cheap,
 // and only slow requests pay.
@@ -110,8 +118,13 @@ func (w *watchdog) nextLook(now int64) int64 {
 	if w.watch.Load() && w.client.polled() {
 		next = min(next, now+watchEvery)
 	}
-	if by := w.drainBy.Load(); by > 0 && w.waiting.Load() {
-		next = min(next, by)
+	if w.waiting.Load() {
+		if by := w.drainBy.Load(); by > 0 {
+			next = min(next, by)
+		}
+		if by := w.parkBy.Load(); by > 0 {
+			next = min(next, by)
+		}
 	}
 	if next == noDeadline {
 		return 0
@@ -128,6 +141,8 @@ func (w *watchdog) due(now int64) (bool, int64) {
 		w.cause.Store(causeIdle)
 	case w.waiting.Load() && w.drainBy.Load() > 0 && now >= w.drainBy.Load():
 		w.cause.Store(causeIdle)
+	case w.waiting.Load() && w.parkBy.Load() > 0 && now >= w.parkBy.Load():
+		w.cause.Store(causePark)
 	case w.watch.Load() && w.client.gone():
 		w.cause.Store(causeGone)
 	default:
@@ -141,6 +156,9 @@ func (w *watchdog) wake() {
 	w.client.interrupt()
 	if up := w.upstream.Load(); up != nil {
 		(*up).interrupt()
+	}
+	if w.parked != nil && w.cause.Load() != causePark {
+		w.parked.Wake()
 	}
 }
 

@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"runtime/debug"
 	"syscall"
@@ -17,31 +17,36 @@ import (
 	"github.com/hauberk-mesh/hauberk/identity/verify"
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
 )
 
-// acceptLoop takes connections until the listener stops or its socket changes.
+// acceptLoop takes connections until the listener stops or the socket is given up.
 // Running out of file descriptors is waited out: connections that end free some.
-func (l *listener) acceptLoop(sock *Socket, done chan struct{}) {
-	defer close(done)
+func (l *listener) acceptLoop(b *bound) {
+	defer close(b.done)
 	const first, most = 5 * time.Millisecond, time.Second
 	pause := first
 	for {
-		c, err := sock.Accept()
+		c, err := b.sock.Accept()
 		if err == nil {
 			pause = first
-			l.wg.Go(func() { l.serve(c) })
+			l.accepted(c)
 			continue
 		}
 		l.mu.Lock()
-		over := l.removed || l.sock != sock
+		over := l.removed || b.given
 		l.mu.Unlock()
 		if over || errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			continue // interrupted for another listener of this address, and resumed
+			// Interrupted: for another listener of this address, and resumed, or
+			// because of overload.
+			l.m.awaitRelief(l)
+			continue
 		}
 		if m := l.m.opts.Metrics; m != nil {
 			m.AcceptFailed(l.name, acceptReason(err))
@@ -58,53 +63,36 @@ func (l *listener) acceptLoop(sock *Socket, done chan struct{}) {
 	}
 }
 
-// serve takes one connection from its first byte to its end.
-func (l *listener) serve(c net.Conn) {
-	accepted := time.Now()
-	l.mu.Lock()
-	snap := l.current
-	snap.refs.Add(1)
-	l.mu.Unlock()
-	defer snap.release()
-	if l.m.opts.Metrics != nil {
-		l.m.opts.Metrics.Accepted(l.name)
+// accepted starts serving a connection, unless a limit or an overload forbids it.
+func (l *listener) accepted(c net.Conn) {
+	if m := l.m.opts.Metrics; m != nil {
+		m.Accepted(l.name)
 	}
-	generation, id := l.m.currentGeneration()
-	// A peer that is silent while it is inspected must not hold up the end.
-	stop := context.AfterFunc(l.ctx, func() { _ = c.Close() })
-	defer stop()
-	a := &arrival{l: l, snap: snap, accepted: accepted, id: id, generation: generation}
-	t, err := a.receive(c)
-	if err != nil {
+	l.mu.Lock()
+	if l.ctx.Err() != nil {
+		// Whoever ended the listener has closed those that were arriving.
+		l.mu.Unlock()
 		_ = c.Close()
 		return
 	}
-	l.run(t, a.chain.handler)
-}
-
-// run serves a registered connection and takes it off the register. The handler
-// is that of the snapshot serve holds: an update may give t another chain from
-// the moment it is registered.
-func (l *listener) run(t *tracked, handler downstream.Handler) {
-	ctx, cancel := context.WithCancel(l.ctx)
-	// Whoever ends the listener's context ends its connections.
-	stop := context.AfterFunc(ctx, func() { _ = t.conn.Stream.Close() })
-	defer func() {
-		// A fault in serving one connection ends that connection and no other.
-		if fault := recover(); fault != nil {
-			l.m.log.Error("serving a connection failed", "listener", l.name, "service", t.conn.Service,
-				"src", addrString(t.conn.Info.Remote), "err", fault, "stack", string(debug.Stack()))
-		}
-		stop()
-		cancel()
-		_ = t.conn.Stream.Close()
-		t.conn.PeerMetrics.ConnectionClosed(t.conn.Shard)
-		l.mu.Lock()
-		delete(l.conns, t)
+	snap := l.current
+	exempt := overload.Exempt{Limit: snap.cfg.IgnoreGlobalLimit, Actions: snap.cfg.IgnoreOverload}
+	if reason := l.m.opts.Overload.Admit(l.name, l.open, exempt); reason != "" {
 		l.mu.Unlock()
-	}()
-	t.conn.PeerMetrics.ConnectionOpened(t.conn.Shard)
-	handler.ServeStream(ctx, t.conn)
+		_ = c.Close()
+		if m := l.m.opts.Metrics; m != nil {
+			m.Refused(l.name, reason)
+		}
+		return
+	}
+	l.open++
+	snap.refs.Add(1)
+	l.arriving[c] = struct{}{}
+	l.wg.Add(1)
+	l.mu.Unlock()
+	a := &arrival{l: l, snap: snap, accepted: time.Now(), exempt: exempt, conn: c}
+	a.generation, a.id = l.m.currentGeneration()
+	go a.serve()
 }
 
 // arrival is a connection on its way to its handler.
@@ -112,51 +100,106 @@ type arrival struct {
 	l          *listener
 	snap       *snapshot
 	accepted   time.Time
+	exempt     overload.Exempt
+	conn       net.Conn
 	id         uint64
 	generation uint64
 	match      target
+	inspected  bool
+	restored   bool // match.destination is not the socket's own
 	chain      *chain
+}
+
+// serve takes the connection from its first byte to its end, or to where it waits
+// for more without a goroutine.
+func (a *arrival) serve() {
+	t, err := a.receive()
+	if err != nil {
+		a.leave()
+		return
+	}
+	t.conn.PeerMetrics.ConnectionOpened(t.conn.Shard)
+	t.conn.Serve()
+}
+
+// leave gives back what a connection that was not admitted holds.
+func (a *arrival) leave() {
+	_ = a.conn.Close()
+	l := a.l
+	l.mu.Lock()
+	delete(l.arriving, a.conn)
+	l.open--
+	l.mu.Unlock()
+	l.m.opts.Overload.Leave(a.exempt)
+	a.snap.release()
+	l.wg.Done()
 }
 
 // receive inspects, chooses the chain, shakes hands and authorizes. What it
 // refuses it has logged and counted.
-func (a *arrival) receive(c net.Conn) (*tracked, error) {
-	sc, err := socketConn(c)
+func (a *arrival) receive() (*tracked, error) {
+	sc, err := socketConn(a.conn)
 	if err != nil {
 		return nil, err
 	}
-	info := &stream.Info{Local: c.LocalAddr(), Remote: c.RemoteAddr()}
-	a.match = targetOf(c)
-	if a.snap.cfg.OriginalDst {
-		if dst, ok := originalDestination(sc, a.match.destination); ok {
-			a.match.destination = dst
-		}
+	a.match = targetOf(a.conn)
+	a.inspected = a.snap.inspectsTLS
+	if err := a.inspect(sc); err != nil {
+		return nil, err
 	}
-	if a.snap.inspect {
-		hello, err := inspectTLS(sc, a.accepted.Add(a.snap.timeout))
-		switch {
-		case err == nil:
-			a.match.transport, a.match.serverName, a.match.alpn = "tls", hello.serverName, hello.alpn
-		case errors.Is(err, errNotTLS):
-			a.match.transport = "raw_buffer"
-		default:
-			return nil, a.refuse(info, telemetry.FlagTLSFailure, "client_hello", err)
+	if a.restored && a.snap.cfg.HandOff {
+		if next := a.handOff(); next != nil {
+			// What reads the connection next begins where it began.
+			if err := a.inspect(sc); err != nil {
+				return nil, err
+			}
 		}
 	}
 	a.chain = a.snap.tree.find(&a.match)
 	if a.chain == nil {
 		reason := "no_filter_chain"
-		if a.snap.anyTLS && a.match.transport == "raw_buffer" {
+		if a.snap.anyTLS && a.match.plaintext {
 			reason = "plaintext"
 		}
-		return nil, a.refuse(info, telemetry.FlagNoRoute, reason,
-			fmt.Errorf("no filter chain for server name %q, transport %s", a.match.serverName, a.match.transport))
+		return nil, a.refuse(telemetry.FlagNoRoute, reason,
+			fmt.Errorf("no filter chain for server name %q, transport %s", a.match.serverName, a.match.transport()))
 	}
-	s, err := a.open(sc, info)
+	s, err := a.open(sc)
 	if err != nil {
 		return nil, err
 	}
-	return a.admit(s, func() { reset(c) })
+	return a.admit(s)
+}
+
+// handOff gives the connection to the listener that is configured for where it was
+// going, and returns that.
+func (a *arrival) handOff() *listener {
+	next := a.l.m.listenerOf(a.match.destination)
+	if next == nil || next == a.l {
+		return nil
+	}
+	next.mu.Lock()
+	if next.removed {
+		next.mu.Unlock()
+		return nil
+	}
+	next.open++
+	next.wg.Add(1)
+	next.arriving[a.conn] = struct{}{}
+	snap := next.current
+	snap.refs.Add(1)
+	next.mu.Unlock()
+
+	old, oldSnap := a.l, a.snap
+	a.l, a.snap = next, snap
+	a.inspected = snap.inspectsTLS
+	old.mu.Lock()
+	delete(old.arriving, a.conn)
+	old.open--
+	old.mu.Unlock()
+	oldSnap.release()
+	old.wg.Done()
+	return next
 }
 
 // reset ends a connection with a TCP reset: nothing waits, nothing is flushed.
@@ -168,7 +211,7 @@ func reset(c net.Conn) {
 }
 
 func targetOf(c net.Conn) target {
-	t := target{transport: "raw_buffer", local: true}
+	t := target{sought: sought{plaintext: true, local: true}}
 	local, lok := c.LocalAddr().(*net.TCPAddr)
 	remote, rok := c.RemoteAddr().(*net.TCPAddr)
 	if lok && rok {
@@ -179,34 +222,55 @@ func targetOf(c net.Conn) target {
 	return t
 }
 
-func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
+// info is what is known of the connection before any handshake. A PROXY header
+// names the client; the transport's own address stays in match.direct.
+func (a *arrival) info() *stream.Info {
+	i := &stream.Info{Local: a.conn.LocalAddr(), Remote: a.conn.RemoteAddr(), SNI: a.match.serverName}
+	if a.proxied() {
+		i.Remote, i.Local = net.TCPAddrFromAddrPort(a.match.source), net.TCPAddrFromAddrPort(a.match.destination)
+	}
+	return i
+}
+
+// proxied tells whether a PROXY header named the client.
+func (a *arrival) proxied() bool {
+	remote, ok := a.conn.RemoteAddr().(*net.TCPAddr)
+	return a.match.source.IsValid() && (!ok || unmapped(remote.AddrPort()) != a.match.source)
+}
 
 // open makes the stream: the socket itself, or TLS on it.
-func (a *arrival) open(c stream.Conn, info *stream.Info) (stream.Stream, error) {
+func (a *arrival) open(c stream.Conn) (stream.Stream, error) {
 	if a.chain.tls == nil {
-		return stream.NewSocket(c, info)
+		return stream.NewSocket(c, a.info())
 	}
-	if a.snap.inspect && a.match.transport == "raw_buffer" {
-		return nil, a.refuse(info, telemetry.FlagTLSFailure, "plaintext", errors.New("plaintext on an mTLS listener"))
+	if a.inspected && a.match.plaintext {
+		return nil, a.refuse(telemetry.FlagTLSFailure, "plaintext", errors.New("plaintext on an mTLS listener"))
 	}
 	t, err := stream.ServerTLS(c, nil, a.chain.tls)
 	if err != nil {
 		return nil, err
 	}
-	// The handshake grows the stack, and the stack of a goroutine shrinks late:
-	// it runs on one of its own.
-	ctx, cancel := context.WithTimeout(a.l.ctx, a.l.m.opts.HandshakeTimeout)
+	limit := a.l.m.opts.HandshakeTimeout
+	if d := a.chain.cfg.HandshakeTimeout; d > 0 {
+		limit = d
+	}
+	ctx, cancel := context.WithTimeout(a.l.ctx, limit)
 	defer cancel()
 	began := time.Now()
-	done := make(chan error, 1)
-	go func() { done <- t.Handshake(ctx) }()
-	if err := <-done; err != nil {
+	if err := t.Handshake(ctx); err != nil {
 		reason := handshakeReason(err)
 		a.countHandshake("failed", reason, 0, 0)
-		return nil, a.refuse(info, telemetry.FlagTLSFailure, reason, err)
+		return nil, a.refuse(telemetry.FlagTLSFailure, reason, err)
 	}
 	a.countHandshake("ok", "", t.Info().TLSVersion, time.Since(began))
 	t.SetOwnID(a.chain.ownID)
+	if a.chain.untrusted {
+		t.ForgetPeer()
+	}
+	if a.proxied() {
+		i := a.info()
+		t.SetAddrs(i.Local, i.Remote)
+	}
 	return t, nil
 }
 
@@ -219,22 +283,24 @@ func (a *arrival) countHandshake(result, reason string, version uint16, took tim
 // admit authorizes the connection and registers it. Both happen under the
 // listener's lock, so that a change of policy either is seen here or sees the
 // connection.
-func (a *arrival) admit(s stream.Stream, abort func()) (*tracked, error) {
+func (a *arrival) admit(s stream.Stream) (*tracked, error) {
 	info := s.Info()
+	c := a.conn
 	f := downstream.Facts{
-		ID: a.id, Stream: s, Info: info, Abort: abort,
-		Listener: a.l.name, Chain: a.chain.cfg.Name, Direction: telemetry.Direction(a.snap.cfg.Direction),
-		Workload: a.chain.workload, Service: a.chain.service, Upstream: a.snap.cfg.Upstream,
-		Destination: a.match.destination, Accepted: a.accepted,
-		Shard: telemetry.NextShard(), Metrics: a.chain.metrics,
+		ID: a.id, Stream: s, Info: info, Abort: func() { reset(c) }, Place: a.chain.place,
+		Destination: a.match.destination, Accepted: a.accepted, Shard: telemetry.NextShard(),
 		AuthzPeer: authz.NewPeer(info, a.match.destination),
+		Overload:  a.l.m.opts.Overload.Signals(a.snap.cfg.IgnoreOverload),
 	}
-	if a.chain.metrics != nil {
+	if a.match.direct.IsValid() {
+		f.AuthzPeer.Direct = a.match.direct
+	}
+	if f.Metrics != nil {
 		peer := telemetry.PeerName(info.PeerID)
 		if f.Direction == telemetry.Outbound && f.Upstream != "" {
 			peer = f.Upstream
 		}
-		f.PeerMetrics = a.chain.metrics.Peer(peer)
+		f.PeerMetrics = f.Metrics.Peer(peer)
 	}
 	a.l.mu.Lock()
 	chain, orphan := a.chain, false
@@ -247,35 +313,111 @@ func (a *arrival) admit(s stream.Stream, abort func()) (*tracked, error) {
 			orphan = true
 		}
 	}
-	f.Decision = chain.network.CheckConn(&f.AuthzPeer)
+	decision := chain.network.CheckConn(&f.AuthzPeer)
+	if len(chain.cfg.RBAC) > 0 {
+		f.Decision = &decision
+	}
 	admitted := chain.admits(info)
-	conn := downstream.New(f, chain.request)
-	t := &tracked{conn: conn, snap: a.snap, chain: a.chain, match: a.match}
+	t := &tracked{conn: downstream.New(f, chain.request), l: a.l, snap: a.snap, chain: a.chain, sought: a.match.sought, exempt: a.exempt}
+	t.conn.Attach(a.l.ctx, a.chain.guard, t, a.l.m.poller)
 	ended := a.l.ctx.Err() != nil
-	ok := f.Decision.Allowed && admitted && !ended
+	ok := decision.Allowed && admitted && !ended
 	if ok {
+		t.limits, ok = a.chain.enter()
+		if !ok {
+			a.l.mu.Unlock()
+			decision.Count(f.Shard)
+			return nil, a.excess(t)
+		}
 		a.l.conns[t] = struct{}{}
+		delete(a.l.arriving, a.conn)
 	}
 	removed := a.l.removed
 	a.l.mu.Unlock()
-	f.Decision.Count(f.Shard)
+	decision.Count(f.Shard)
 	if ended {
 		return nil, errDenied
 	}
 	if !ok {
 		if !admitted {
-			f.Decision.Rule = peerNotAdmitted
+			decision.Rule = peerNotAdmitted
 		}
-		a.deny(conn, f.Decision)
+		a.deny(t.conn, decision)
 		return nil, errDenied
 	}
-	if reason, yes := a.l.m.withdrawnSince(a.generation, conn.Workload, info); yes {
+	if reason, yes := a.l.m.withdrawnSince(a.generation, t.conn.Workload, info); yes {
 		a.l.closeByPolicy(t, reason, "")
 	}
-	if removed || orphan || a.l.m.opts.Drain.Draining() {
-		conn.StartDrain()
+	if removed || orphan || a.l.m.opts.Drain.Draining() && !a.snap.cfg.DrainOnChange {
+		t.conn.StartDrain()
 	}
 	return t, nil
+}
+
+// excess logs a connection that a limit of its chain refuses. It is closed when
+// the limit says, without a goroutine that would wait for that.
+func (a *arrival) excess(t *tracked) error {
+	r := t.conn.NewRecord()
+	if t.limits.reason == "rate_limit" {
+		r.Flags |= telemetry.FlagRateLimited
+	}
+	r.ConnectionTermination = t.limits.reason
+	r.Duration = time.Since(a.accepted)
+	a.log(r)
+	if m := a.l.m.opts.Metrics; m != nil {
+		m.Refused(a.l.name, t.limits.reason)
+	}
+	if t.limits.delay <= 0 {
+		return errDenied
+	}
+	timer := time.NewTimer(t.limits.delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-a.l.ctx.Done():
+	}
+	return errDenied
+}
+
+// guarded is a handler whose faults end the connection they occur in and no
+// other.
+type guarded struct {
+	downstream.Handler
+	log *slog.Logger
+}
+
+// ServeStream implements downstream.Handler.
+func (g *guarded) ServeStream(ctx context.Context, c *downstream.Conn) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			g.log.Error("serving a connection failed", "listener", c.Listener, "service", c.Service,
+				"src", addrString(c.Info.Remote), "err", fault, "stack", string(debug.Stack()))
+			c.Finish()
+		}
+	}()
+	g.Handler.ServeStream(ctx, c)
+}
+
+// Finished implements downstream.Owner.
+func (t *tracked) Finished(c *downstream.Conn) {
+	l := t.l
+	_ = c.Stream.Close()
+	c.PeerMetrics.ConnectionClosed(c.Shard)
+	if t.snap.log != nil {
+		r := c.NewRecord()
+		r.Duration = time.Since(c.Accepted)
+		r.BytesReceived, r.BytesSent = c.Received, c.Sent
+		t.snap.log.Log(r)
+		r.Release()
+	}
+	t.limits.leave()
+	l.mu.Lock()
+	delete(l.conns, t)
+	l.open--
+	l.mu.Unlock()
+	l.m.opts.Overload.Leave(t.exempt)
+	t.snap.release()
+	l.wg.Done()
 }
 
 // deny logs a connection that authorization refuses and closes it.
@@ -291,16 +433,16 @@ func (a *arrival) deny(conn *downstream.Conn, d authz.Decision) {
 }
 
 // refuse logs a connection that never became one, and returns err.
-func (a *arrival) refuse(info *stream.Info, flags telemetry.Flags, reason string, err error) error {
-	cfg := a.snap.cfg
+func (a *arrival) refuse(flags telemetry.Flags, reason string, err error) error {
+	cfg, info := a.snap.cfg, a.info()
 	r := telemetry.NewRecord()
 	r.Start, r.Duration = a.accepted, time.Since(a.accepted)
 	r.Direction, r.Listener, r.Workload, r.Service = telemetry.Direction(cfg.Direction), a.l.name, cfg.Workload, cfg.Service
 	if a.chain != nil {
-		r.Chain, r.Workload, r.Service = a.chain.cfg.Name, a.chain.workload, a.chain.service
+		r.Chain, r.Workload, r.Service = a.chain.cfg.Name, a.chain.place.Workload, a.chain.place.Service
 	}
 	r.ConnectionID, r.SNI = a.id, a.match.serverName
-	r.DownstreamRemote, r.DownstreamDirect, r.DownstreamLocal = info.Remote, info.Remote, info.Local
+	r.DownstreamRemote, r.DownstreamDirect, r.DownstreamLocal = info.Remote, a.conn.RemoteAddr(), info.Local
 	r.Flags, r.ConnectionTermination, r.TransportFailure = flags, reason, err.Error()
 	a.log(r)
 	if m := a.l.m.opts.Metrics; m != nil {
@@ -317,6 +459,7 @@ func (a *arrival) log(r *telemetry.Record) {
 		a.chain.log.Log(r)
 	}
 	a.snap.log.Log(r)
+	a.snap.refused.Log(r)
 	r.Release()
 }
 
@@ -326,8 +469,11 @@ func handshakeReason(err error) string {
 	var verification *verify.Error
 	var own *tlsconf.OwnError
 	var denied *tlsconf.DeniedError
+	var foreign *tlscontext.VerifyError
 	var record tls.RecordHeaderError
 	switch {
+	case errors.As(err, &foreign):
+		return "verify_" + foreign.Rule
 	case errors.As(err, &verification):
 		return "verify_" + string(verification.Rule)
 	case errors.As(err, &own):
@@ -357,7 +503,10 @@ func handshakeReason(err error) string {
 func claimedID(err error) string {
 	var verification *verify.Error
 	var denied *tlsconf.DeniedError
+	var foreign *tlscontext.VerifyError
 	switch {
+	case errors.As(err, &foreign):
+		return foreign.Subject
 	case errors.As(err, &verification):
 		return verification.ID
 	case errors.As(err, &denied):

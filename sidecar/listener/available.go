@@ -14,13 +14,16 @@ import (
 // not when the wait is over. An address that a listener has here is available:
 // which of the two gets it is decided when they are applied.
 func (m *Manager) Available(cfg *Config) error {
-	if err := m.opts.Sockets.available(cfg.Network, cfg.Address); err != nil {
-		return fmt.Errorf("listener %s: %w", cfg.Name, err)
+	for _, a := range cfg.addresses() {
+		if err := m.opts.Sockets.available(a); err != nil {
+			return fmt.Errorf("listener %s: %w", cfg.Name, err)
+		}
 	}
 	return nil
 }
 
-func (s *Sockets) available(network, address string) error {
+func (s *Sockets) available(a Address) error {
+	network, address := a.Network, a.Address
 	if network != "tcp" {
 		return nil // tried when it is applied
 	}
@@ -36,7 +39,7 @@ func (s *Sockets) available(network, address string) error {
 	if open || inherited || addr.Port() == 0 {
 		return nil
 	}
-	switch err := tryBind(addr); {
+	switch err := tryBind(addr, &a.Socket); {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return &AddressInUseError{network, address, holderOf(network, address)}
 	case err != nil:
@@ -46,7 +49,7 @@ func (s *Sockets) available(network, address string) error {
 }
 
 // tryBind binds a socket that never listens, so that nobody can connect to it.
-func tryBind(addr netip.AddrPort) error {
+func tryBind(addr netip.AddrPort, o *SocketOptions) error {
 	family, to := syscall.AF_INET6, syscall.Sockaddr(&syscall.SockaddrInet6{Port: int(addr.Port()), Addr: addr.Addr().As16()})
 	if addr.Addr().Unmap().Is4() {
 		family, to = syscall.AF_INET, &syscall.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().Unmap().As4()}
@@ -58,6 +61,9 @@ func tryBind(addr netip.AddrPort) error {
 	defer syscall.Close(fd)
 	// As package net does: connections of before in TIME_WAIT are no obstacle.
 	if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
+		return err
+	}
+	if err := o.beforeBind(fd, family); err != nil {
 		return err
 	}
 	return syscall.Bind(fd, to)

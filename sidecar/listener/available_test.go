@@ -16,7 +16,7 @@ func TestAvailable(t *testing.T) {
 	}
 	defer taken.Close()
 	s := NewSockets(slog.New(slog.DiscardHandler))
-	own, err := s.Listen("l", "tcp", "127.0.0.1:0")
+	own, err := s.Listen("l", 0, Address{Network: "tcp", Address: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,12 +34,12 @@ func TestAvailable(t *testing.T) {
 		"host:80":              "unable to parse IP",
 		"[::ffff:127.0.0.1]:0": "",
 	} {
-		err := s.available("tcp", address)
+		err := s.available(Address{Network: "tcp", Address: address})
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", address, err, want)
 		}
 	}
-	if err := s.available("tcp", taken.Addr().String()); !errors.Is(err, syscall.EADDRINUSE) {
+	if err := s.available(Address{Network: "tcp", Address: taken.Addr().String()}); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("%v is not EADDRINUSE", err)
 	}
 	// Asking takes nothing.
@@ -48,12 +48,12 @@ func TestAvailable(t *testing.T) {
 	} else {
 		l.Close()
 	}
-	fixed, err := s.Listen("m", "tcp", free.Addr().String())
+	fixed, err := s.Listen("m", 0, Address{Network: "tcp", Address: free.Addr().String()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer fixed.Close()
-	if err := s.available("tcp", free.Addr().String()); err != nil {
+	if err := s.available(Address{Network: "tcp", Address: free.Addr().String()}); err != nil {
 		t.Errorf("an address that a listener here has: %v", err)
 	}
 }

@@ -22,12 +22,16 @@ import (
 type snapshot struct {
 	cfg     *Config
 	tree    matchTree
-	log     *telemetry.Log
+	log     *telemetry.Log // of every connection
+	refused *telemetry.Log // of those that were not served
 	chains  []*chain
-	inspect bool
-	anyTLS  bool
-	timeout time.Duration
-	refs    atomic.Int64
+	// inspectors are the listener filters; inspectsTLS tells that one of them
+	// knows TLS from plaintext.
+	inspectors  []Filter
+	inspectsTLS bool
+	anyTLS      bool
+	timeout     time.Duration
+	refs        atomic.Int64
 }
 
 // chain is a filter chain, compiled.
@@ -38,11 +42,15 @@ type chain struct {
 	ownID   string
 	network *authz.Evaluator
 	request *authz.Evaluator
+	limits  []*connectionLimit
+	rates   []*rateLimit
 	handler downstream.Handler
+	guard   *guarded
 	log     *telemetry.Log
+	// untrusted: peers may be in that nothing vouches for.
+	untrusted bool
 
-	workload, service string
-	metrics           *telemetry.ServiceMetrics
+	place *downstream.Place
 }
 
 func (c *chain) label() string {
@@ -63,7 +71,7 @@ const inspectorTimeout = 15 * time.Second
 
 // compile builds a snapshot. On error nothing stays open.
 func (m *Manager) compile(cfg *Config) (_ *snapshot, err error) {
-	s := &snapshot{cfg: cfg, inspect: cfg.TLSInspector, timeout: cfg.FilterChainTimeout}
+	s := &snapshot{cfg: cfg, timeout: cfg.FilterTimeout}
 	s.refs.Store(1)
 	if s.timeout <= 0 {
 		s.timeout = inspectorTimeout
@@ -85,6 +93,9 @@ func (m *Manager) compile(cfg *Config) (_ *snapshot, err error) {
 	if s.log, err = m.opts.Logs.Open(cfg.AccessLog); err != nil {
 		return nil, err
 	}
+	if s.refused, err = m.opts.Logs.Open(cfg.RefusedLog); err != nil {
+		return nil, err
+	}
 	s.tree.root = &node{}
 	for i := range cfg.Chains {
 		c, err := m.compileChain(s, &cfg.Chains[i], i)
@@ -94,9 +105,9 @@ func (m *Manager) compile(cfg *Config) (_ *snapshot, err error) {
 		if err := s.tree.root.insert(0, &c.cfg.Match, c); err != nil {
 			return nil, err
 		}
-		match := &c.cfg.Match
-		s.inspect = s.inspect || len(match.ServerNames) > 0 || match.TransportProtocol != "" || len(match.ApplicationProtocols) > 0
 	}
+	s.inspectors = s.filters()
+	s.inspectsTLS = slices.ContainsFunc(s.inspectors, func(f Filter) bool { return f.TLSInspector })
 	if cfg.Default != nil {
 		if s.tree.fallback, err = m.compileChain(s, cfg.Default, -1); err != nil {
 			return nil, err
@@ -122,6 +133,15 @@ func (m *Manager) compileChain(s *snapshot, cfg *FilterChain, index int) (_ *cha
 		if c.tls, c.ownID, err = m.opts.TLS.ServerTLS(s.cfg.Workload, s.cfg.Name, cfg.TLS); err != nil {
 			return fail(err)
 		}
+		if t := cfg.TLS.Context; t != nil && t.Validation != nil {
+			c.untrusted = t.Validation.AcceptUntrusted
+		}
+	}
+	for i := range cfg.ConnectionLimits {
+		c.limits = append(c.limits, &connectionLimit{cfg: &cfg.ConnectionLimits[i]})
+	}
+	for i := range cfg.RateLimits {
+		c.rates = append(c.rates, newRateLimit(&cfg.RateLimits[i], time.Now()))
 	}
 	var counter authz.CounterFor
 	if m.opts.Metrics != nil {
@@ -141,7 +161,8 @@ func (m *Manager) compileChain(s *snapshot, cfg *FilterChain, index int) (_ *cha
 	}
 	// What the listener logs too would be there twice.
 	logs = slices.DeleteFunc(slices.Clone(logs), func(l telemetry.AccessLogConfig) bool {
-		return slices.ContainsFunc(s.cfg.AccessLog, func(o telemetry.AccessLogConfig) bool { return reflect.DeepEqual(l, o) })
+		same := func(o telemetry.AccessLogConfig) bool { return reflect.DeepEqual(l, o) }
+		return slices.ContainsFunc(s.cfg.AccessLog, same) || slices.ContainsFunc(s.cfg.RefusedLog, same)
 	})
 	if c.log, err = m.opts.Logs.Open(logs); err != nil {
 		return fail(err)
@@ -149,23 +170,28 @@ func (m *Manager) compileChain(s *snapshot, cfg *FilterChain, index int) (_ *cha
 	if c.handler, err = m.opts.NewHandler(s.cfg, cfg); err != nil {
 		return fail(err)
 	}
-	c.identify(s.cfg)
+	c.guard = &guarded{c.handler, m.log}
+	c.place = c.identify(s.cfg)
 	if m.opts.Metrics != nil {
-		c.metrics = m.opts.Metrics.Service(telemetry.Direction(s.cfg.Direction), c.service)
+		c.place.Metrics = m.opts.Metrics.Service(c.place.Direction, c.place.Service)
 	}
 	return c, nil
 }
 
 // identify finds whose chain it is. Workloads of a host share the inbound
 // listener: there a chain belongs to the identity that its certificate names.
-func (c *chain) identify(l *Config) {
-	c.workload, c.service = l.Workload, l.Service
+func (c *chain) identify(l *Config) *downstream.Place {
+	p := &downstream.Place{
+		Listener: l.Name, Chain: c.cfg.Name, Direction: telemetry.Direction(l.Direction),
+		Workload: l.Workload, Service: l.Service, Upstream: l.Upstream,
+	}
 	if t := c.cfg.TLS; t != nil && strings.HasPrefix(t.Certificate, "spiffe://") && t.Certificate != l.Workload {
-		c.workload, c.service = t.Certificate, telemetry.PeerName(t.Certificate)
+		p.Workload, p.Service = t.Certificate, telemetry.PeerName(t.Certificate)
 	}
-	if c.service == "" {
-		c.service = l.Name // a foreign listener names no service
+	if p.Service == "" {
+		p.Service = l.Name // a foreign listener names no service
 	}
+	return p
 }
 
 // admits repeats what the handshake requires of a peer, for connections older
@@ -174,6 +200,10 @@ func (c *chain) admits(info *stream.Info) bool {
 	t := c.cfg.TLS
 	if t == nil {
 		return true
+	}
+	if t.Context != nil {
+		// Its names are not kept of a peer: who shook hands was verified then.
+		return info.TLS
 	}
 	if !info.TLS || t.RequireClientCertificate && info.PeerID == "" {
 		return false
@@ -203,4 +233,5 @@ func (s *snapshot) close() {
 		c.log.Close()
 	}
 	s.log.Close()
+	s.refused.Close()
 }

@@ -4,6 +4,7 @@
 package listener
 
 import (
+	"io/fs"
 	"net/netip"
 	"time"
 
@@ -11,13 +12,21 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
 	"github.com/hauberk-mesh/hauberk/sidecar/tcp"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
 )
 
 // Config is a listener (envoy.config.listener.v3.Listener).
 type Config struct {
 	Name string
 	// Network is "tcp" or "unix"; Address is host:port (port 0 works) or a path.
+	// A path that begins with @ is in the abstract namespace.
 	Network, Address string
+	Socket           SocketOptions
+	// Additional are further addresses of the same listener.
+	Additional []Address
+	// Unbound listeners have no socket: what they serve is handed over by a
+	// listener that redirects connections to where they were going.
+	Unbound bool
 	// Workload, Service, Direction and Upstream are Hauberk's own facts, from
 	// the metadata namespace "hauberk"; empty on a foreign listener.
 	Workload  string // SPIFFE ID
@@ -26,12 +35,74 @@ type Config struct {
 	Upstream  string
 	Chains    []FilterChain
 	Default   *FilterChain
-	AccessLog []telemetry.AccessLogConfig
-	// Inspect reads SNI, ALPN and transport protocol before a chain is chosen.
-	// OriginalDst recovers the destination a firewall rule redirected.
-	TLSInspector, OriginalDst bool
-	FilterChainTimeout        time.Duration // of the inspectors, 15 s when 0
+	// AccessLog has every connection when it ends; RefusedLog only those that no
+	// filter chain served.
+	AccessLog, RefusedLog []telemetry.AccessLogConfig
+	// Filters look at a connection, in this order, before a chain is chosen.
+	Filters []Filter
+	// FilterTimeout bounds them together: 15 s when 0. A connection that takes
+	// longer is closed, or, with ContinueOnTimeout, served by what is known.
+	FilterTimeout     time.Duration
+	ContinueOnTimeout bool
+	// HandOff gives a connection to the listener of its original destination,
+	// where there is one.
+	HandOff bool
+	// DrainOnChange leaves connections alone while the process drains; they are
+	// asked to finish only when the listener changes or goes.
+	DrainOnChange bool
+	// IgnoreGlobalLimit and IgnoreOverload exempt the listener from the process's
+	// connection limit and from its overload actions.
+	IgnoreGlobalLimit, IgnoreOverload bool
 }
+
+// Address is where a listener listens.
+type Address struct {
+	Network, Address string
+	Socket           SocketOptions
+}
+
+// SocketOptions are what a listening socket is made with.
+type SocketOptions struct {
+	// Mode of a Unix socket's file, 0 for what the process's umask gives.
+	Mode fs.FileMode
+	// IPv4Compat lets an IPv6 socket take IPv4 connections too.
+	IPv4Compat bool
+	// ReusePort lets other processes listen on the same address.
+	ReusePort             bool
+	FreeBind, Transparent bool
+	MultipathTCP          bool
+	Backlog               int // the host's maximum when 0
+	FastOpen              int // queue length, off when 0
+	// KeepAlive probes silent peers; when nil, each 15 s.
+	KeepAlive *KeepAlive
+	Options   []SocketOption
+}
+
+// KeepAlive is the probing of silent peers; what is 0 is left to the host.
+type KeepAlive struct {
+	Idle, Interval time.Duration
+	Probes         int
+}
+
+// SocketOption is one setsockopt call.
+type SocketOption struct {
+	Level, Name int
+	Int         int
+	Bytes       []byte // instead of Int, when not nil
+	State       SocketState
+	// Family restricts the option to sockets of IPv4 (4) or IPv6 (6).
+	Family int
+}
+
+// SocketState is when an option is set.
+type SocketState uint8
+
+// The states.
+const (
+	BeforeBind SocketState = iota
+	AfterBind
+	Listening
+)
 
 // Direction of a listener's traffic.
 type Direction uint8
@@ -43,16 +114,68 @@ const (
 	Outbound
 )
 
+// Filter is a listener filter. Exactly one of the kinds is set.
+type Filter struct {
+	// TLSInspector reads SNI, ALPN and the transport protocol.
+	TLSInspector bool
+	// MaxClientHello bounds what the TLS inspector reads, 16 KB when 0.
+	MaxClientHello int
+	// HTTPInspector recognises HTTP/1 and HTTP/2 without TLS.
+	HTTPInspector bool
+	// OriginalDst recovers the destination a firewall rule redirected.
+	OriginalDst   bool
+	ProxyProtocol *ProxyProtocol
+	// Disabled, when it holds, skips the filter.
+	Disabled *Predicate
+}
+
+// ProxyProtocol takes the addresses of a connection from a PROXY header.
+type ProxyProtocol struct {
+	// Optional also takes connections without a header.
+	Optional bool
+	// NoV1 and NoV2 refuse a version.
+	NoV1, NoV2 bool
+}
+
+// Predicate is over a connection's destination port.
+type Predicate struct {
+	Any      bool
+	Or, And  []Predicate
+	Not      *Predicate
+	From, To uint16 // To is not part of the range; 0 is 65536
+	IsRange  bool
+}
+
 // FilterChain is what happens to the connections that match.
 type FilterChain struct {
 	Name  string
 	Match Match
 	TLS   *TLS // nil for plaintext
+	// HandshakeTimeout bounds the TLS handshake; the manager's when 0.
+	HandshakeTimeout time.Duration
 	// RBAC runs first, on the connection's identity.
 	RBAC []authz.NetworkFilter
+	// Limits run after it.
+	ConnectionLimits []ConnectionLimit
+	RateLimits       []RateLimit
 	// Exactly one terminal filter.
 	HTTP *hcm.Config
 	TCP  *tcp.Config
+}
+
+// ConnectionLimit bounds the connections of a filter chain. One too many is
+// closed after Delay.
+type ConnectionLimit struct {
+	StatPrefix string
+	Max        int64
+	Delay      time.Duration
+}
+
+// RateLimit is a token bucket that each new connection takes a token from.
+type RateLimit struct {
+	StatPrefix string
+	Max, Fill  uint32
+	Interval   time.Duration
 }
 
 // Match is the full filter-chain match; an empty part matches anything.
@@ -81,12 +204,12 @@ const (
 	External
 )
 
-// TLS is a downstream TLS context.
+// TLS is a downstream TLS context: the mesh's own terms, by the names of secrets
+// that the host's agent has, or a Context of a foreign configuration.
 type TLS struct {
 	// Certificate and Validation are SDS secret names (a SPIFFE ID, "default",
-	// "ROOTCA"); Files is set instead by a static bootstrap.
+	// "ROOTCA").
 	Certificate, Validation  string
-	Files                    *FileTLS
 	RequireClientCertificate bool
 	// PeerIDs limits client SPIFFE IDs; empty leaves that to RBAC.
 	PeerIDs      []string
@@ -94,9 +217,6 @@ type TLS struct {
 	MinVersion   uint16 // crypto/tls numbers, TLS 1.3 when 0
 	MaxVersion   uint16
 	CipherSuites []uint16 // TLS 1.2 only
-}
-
-// FileTLS names certificate material on disk (PEM).
-type FileTLS struct {
-	CertificateChain, PrivateKey, TrustedCA string
+	// Context is set instead of all of these.
+	Context *tlscontext.Server
 }

@@ -1,6 +1,7 @@
 package listener
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -85,7 +86,7 @@ func (s *Sockets) HandOver() (env string, files []*os.File, err error) {
 			return "", files, fmt.Errorf("listener: hand over %s %s: %w", key.network, key.address, err)
 		}
 		files = append(files, f)
-		out = append(out, Inherited{Owner: sock.owner, Network: key.network, Address: key.address})
+		out = append(out, Inherited{Owner: cmp.Or(key.owner, sock.owner), Network: key.network, Address: key.address})
 	}
 	text, err := json.Marshal(out)
 	if err != nil {

@@ -11,25 +11,32 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
-var peekBuffers = sync.Pool{New: func() any { return new([maxClientHello + 1024]byte) }}
+// helloOverhead is what records and their headers add to a ClientHello.
+const helloOverhead = 1024
 
-// inspectTLS looks at the first bytes of a connection and leaves them in the
-// socket: whoever serves the connection reads it from its beginning. It returns
-// errNotTLS for plaintext.
-func inspectTLS(c stream.Conn, deadline time.Time) (clientHello, error) {
+var peekBuffers = sync.Pool{New: func() any { return new([maxClientHello + helloOverhead]byte) }}
+
+// errMoreBytes asks for more of the connection's beginning.
+var errMoreBytes = errors.New("the beginning is incomplete")
+
+// errTooLong ends what asks for more than is ever looked at.
+var errTooLong = errors.New("the beginning is too long to be recognised")
+
+// peekUntil shows parse the first bytes of a connection, and more of them as long
+// as it asks for more, and leaves them in the socket: whoever serves the
+// connection reads it from its beginning. A silent peer costs no buffer.
+func peekUntil(c stream.Conn, deadline time.Time, parse func([]byte) error) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return clientHello{}, err
+		return err
 	}
 	if err := c.SetReadDeadline(deadline); err != nil {
-		return clientHello{}, err
+		return err
 	}
-	var hello clientHello
 	var result error
 	seen := -1
 	err = raw.Read(func(fd uintptr) bool {
-		// Only while there is something to look at: a silent peer costs no buffer.
-		buf := peekBuffers.Get().(*[maxClientHello + 1024]byte)
+		buf := peekBuffers.Get().(*[maxClientHello + helloOverhead]byte)
 		defer peekBuffers.Put(buf)
 		n, errno := peek(int(fd), buf[:])
 		switch {
@@ -47,19 +54,22 @@ func inspectTLS(c stream.Conn, deadline time.Time) (clientHello, error) {
 			return false
 		}
 		seen = n
-		hello, result = parseClientHello(buf[:n])
-		if errors.Is(result, errMoreHello) && n == len(buf) {
-			result = errBadHello
+		result = parse(buf[:n])
+		if errors.Is(result, errMoreBytes) && n == len(buf) {
+			result = errTooLong
 		}
-		return !errors.Is(result, errMoreHello)
+		return !errors.Is(result, errMoreBytes)
 	})
 	if err != nil {
-		return clientHello{}, err
+		return err
 	}
 	if result != nil {
-		return clientHello{}, result
+		// Also where the bytes are not what was looked for: whoever reads them next
+		// must not meet this deadline.
+		_ = c.SetReadDeadline(time.Time{})
+		return result
 	}
-	return hello, c.SetReadDeadline(time.Time{})
+	return c.SetReadDeadline(time.Time{})
 }
 
 func peek(fd int, buf []byte) (int, error) {

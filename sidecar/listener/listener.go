@@ -4,143 +4,246 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"reflect"
+	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
-// listener is one listener through all its configurations: its socket, the
+// listener is one listener through all its configurations: its sockets, the
 // snapshot that new connections get, and the connections.
 type listener struct {
 	m    *Manager
 	name string
-	sock *Socket
 
 	ctx  context.Context // ends when the listener's connections must
 	stop context.CancelFunc
-	wg   sync.WaitGroup // accept loop and connections
+	wg   sync.WaitGroup // accept loops and connections
 
 	mu      sync.Mutex
+	socks   []*bound // in the order of the addresses; none when unbound
 	current *snapshot
 	conns   map[*tracked]struct{}
-	removed bool // no longer accepts
-	retired bool // the listener's own reference on current is gone
-	// loop is closed when the accept loop of the current socket has ended.
-	loop chan struct{}
+	// arriving are connections that are not in conns yet, open counts both.
+	arriving map[net.Conn]struct{}
+	open     int64
+	removed  bool // no longer accepts
+	retired  bool // the listener's own reference on current is gone
+}
+
+// bound is a socket and its accept loop.
+type bound struct {
+	sock  *Socket
+	addr  Address
+	given bool          // to be given up; guarded by listener.mu
+	done  chan struct{} // closed when the loop has ended; nil before it began
 }
 
 // tracked is a connection that is being served.
 type tracked struct {
 	conn *downstream.Conn
+	l    *listener
 	snap *snapshot // keeps the chain alive
 	// chain is what the connection is authorized by: its own chain, or the one
 	// that replaced it. Guarded by listener.mu.
 	chain *chain
-	// match is what the connection's chain, and its replacement, is found by.
-	match target
+	// sought is, with what conn knows, how the connection's chain, and its
+	// replacement, is found.
+	sought sought
+	limits place
+	exempt overload.Exempt
+}
+
+// target is what a chain is found by, now as when the connection arrived.
+func (t *tracked) target() *target {
+	out := &target{destination: t.conn.Destination, direct: t.conn.AuthzPeer.Direct, sought: t.sought}
+	if remote, ok := t.conn.Info.Remote.(*net.TCPAddr); ok {
+		out.source = unmapped(remote.AddrPort())
+	}
+	return out
 }
 
 func newListener(m *Manager, name string) *listener {
-	l := &listener{m: m, name: name, conns: map[*tracked]struct{}{}}
+	l := &listener{m: m, name: name, conns: map[*tracked]struct{}{}, arriving: map[net.Conn]struct{}{}}
 	l.ctx, l.stop = context.WithCancel(m.ctx)
 	return l
 }
 
-// bind takes a socket: that of a listener which is being removed, where it has
-// the address, or a new one.
+// addresses of a configuration, the first one first.
+func (c *Config) addresses() []Address {
+	if c.Unbound {
+		return nil
+	}
+	return append([]Address{{c.Network, c.Address, c.Socket}}, c.Additional...)
+}
+
+// bind takes sockets: those of listeners which are being removed, where they have
+// the address, or new ones. On error none is held.
 func (l *listener) bind(cfg *Config, removed []*listener) error {
-	for _, old := range removed {
-		if s := old.sock; s != nil && s.key.network == cfg.Network && s.key.address == cfg.Address && s.key.owner == "" {
-			// The old loop has ended before the socket goes on, so that no
-			// connection ends up with neither.
-			<-old.loop
-			l.m.opts.Sockets.adopt(s, l.name)
-			s.Resume()
-			l.sock = s
-			return nil
+	for i, a := range cfg.addresses() {
+		sock := l.inherit(a, removed)
+		if sock == nil {
+			var err error
+			if sock, err = l.m.opts.Sockets.Listen(l.name, i, a); err != nil {
+				for _, b := range l.socks {
+					_ = b.sock.Close()
+				}
+				l.socks = nil
+				return err
+			}
 		}
+		l.socks = append(l.socks, &bound{sock: sock, addr: a})
 	}
-	sock, err := l.m.opts.Sockets.Listen(l.name, cfg.Network, cfg.Address)
-	if err != nil {
-		return err
-	}
-	l.sock = sock
 	return nil
 }
 
-func (l *listener) addr() net.Addr {
+// inherit takes the socket of a removed listener. Its loop has ended before the
+// socket goes on, so that no connection ends up with neither.
+func (l *listener) inherit(a Address, removed []*listener) *Socket {
+	for _, old := range removed {
+		for _, b := range old.socks {
+			if k := b.sock.key; k.network == a.Network && k.address == a.Address && k.owner == "" {
+				<-b.done
+				l.m.opts.Sockets.adopt(b.sock, l.name)
+				b.sock.Resume()
+				return b.sock
+			}
+		}
+	}
+	return nil
+}
+
+// addrs are where the listener is bound.
+func (l *listener) addrs() []net.Addr {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.sock.Addr()
+	var out []net.Addr
+	for _, b := range l.socks {
+		out = append(out, b.sock.Addr())
+	}
+	return out
 }
 
 func (l *listener) startAccepting() {
 	l.mu.Lock()
-	sock, done := l.sock, make(chan struct{})
-	l.loop = done
-	l.mu.Unlock()
-	l.wg.Go(func() { l.acceptLoop(sock, done) })
+	defer l.mu.Unlock()
+	for _, b := range l.socks {
+		if b.done == nil {
+			b.done = make(chan struct{})
+			l.wg.Go(func() { l.acceptLoop(b) })
+		}
+	}
 }
 
-// stopAccepting ends the accept loop and keeps the socket for a successor.
+// stopAccepting ends the accept loops and keeps the sockets for a successor.
 func (l *listener) stopAccepting() {
 	l.mu.Lock()
 	was := l.removed
 	l.removed = true
-	sock := l.sock
+	socks := l.socks
 	l.mu.Unlock()
 	if !was {
-		sock.Interrupt()
+		for _, b := range socks {
+			b.sock.Interrupt()
+		}
 	}
+	l.m.relieve()
 }
 
 // update swaps the configuration. New connections get the new one; those that
 // exist keep their chain's handler and are authorized by the chain that they
 // would get now.
 func (l *listener) update(next *snapshot) error {
-	l.mu.Lock()
-	old := l.current
-	if old.cfg.Network != next.cfg.Network || old.cfg.Address != next.cfg.Address {
-		l.mu.Unlock()
-		return l.move(next)
-	}
-	l.current = next
-	l.mu.Unlock()
-	old.release()
-	l.recheck()
-	return nil
-}
-
-// move binds the new address before the old one is given up.
-func (l *listener) move(next *snapshot) error {
-	sock, err := l.m.opts.Sockets.Listen(l.name, next.cfg.Network, next.cfg.Address)
+	gone, err := l.rebind(next.cfg)
 	if err != nil {
 		next.release()
 		return err
 	}
 	l.mu.Lock()
-	oldSock, old, oldLoop := l.sock, l.current, l.loop
-	l.sock, l.current = sock, next
+	old := l.current
+	l.current = next
 	l.mu.Unlock()
 	l.startAccepting()
-	oldSock.Interrupt() // its loop sees that the socket changed and ends
-	<-oldLoop
-	_ = oldSock.Close()
+	l.giveUp(gone)
 	old.release()
 	l.recheck()
 	return nil
 }
 
-// retire drains a removed listener: it gives up the socket, asks connections to
+// rebind binds the addresses that are new, before those are given up that no
+// configuration has any more, which it returns.
+func (l *listener) rebind(cfg *Config) (gone []*bound, err error) {
+	l.mu.Lock()
+	gone = slices.Clone(l.socks)
+	l.mu.Unlock()
+	var keep, fresh []*bound
+	for i, a := range cfg.addresses() {
+		at := slices.IndexFunc(gone, func(b *bound) bool { return b.addr.Network == a.Network && b.addr.Address == a.Address })
+		if at >= 0 {
+			if !reflect.DeepEqual(gone[at].addr, a) {
+				err = fmt.Errorf("the options of socket %s %s cannot change while it is open; remove the listener first", a.Network, a.Address)
+			}
+			keep = append(keep, gone[at])
+			gone = slices.Delete(gone, at, at+1)
+		} else if err == nil {
+			var sock *Socket
+			if sock, err = l.m.opts.Sockets.Listen(l.name, i, a); err == nil {
+				b := &bound{sock: sock, addr: a}
+				keep, fresh = append(keep, b), append(fresh, b)
+			}
+		}
+		if err != nil {
+			for _, b := range fresh {
+				_ = b.sock.Close()
+			}
+			return nil, err
+		}
+	}
+	l.mu.Lock()
+	l.socks = keep
+	for _, b := range gone {
+		b.given = true
+	}
+	l.mu.Unlock()
+	return gone, nil
+}
+
+// giveUp closes sockets when their loops have ended.
+func (l *listener) giveUp(socks []*bound) {
+	for _, b := range socks {
+		b.sock.Interrupt()
+	}
+	l.m.relieve()
+	for _, b := range socks {
+		<-b.done
+		_ = b.sock.Close()
+	}
+}
+
+// closeSockets closes what the listener has bound; its loops have been told to
+// end.
+func (l *listener) closeSockets() {
+	for _, b := range l.socks {
+		if b.done != nil {
+			<-b.done
+		}
+		_ = b.sock.Close()
+	}
+}
+
+// retire drains a removed listener: it gives up the sockets, asks connections to
 // finish, and after the drain time closes what is left.
 func (l *listener) retire() {
-	<-l.loop
-	_ = l.sock.Close()
+	l.closeSockets()
 	l.mu.Lock()
 	first := !l.retired
 	l.retired = true
@@ -166,17 +269,29 @@ func (l *listener) finishDrain() {
 	select {
 	case <-idle:
 	case <-timer.C:
-		l.closeAll(downstream.Ending{Flags: telemetry.FlagDraining, Reason: "drain_time"})
+		l.end(downstream.Ending{Flags: telemetry.FlagDraining, Reason: "drain_time"})
 	case <-l.m.ctx.Done():
-		l.closeAll(downstream.Ending{Flags: telemetry.FlagDraining, Reason: "shutdown"})
+		l.end(downstream.Ending{Flags: telemetry.FlagDraining, Reason: "shutdown"})
 	}
-	// Connections that were still shaking hands end here too.
 	l.stop()
 	<-idle
 	l.m.mu.Lock()
 	delete(l.m.gone, l)
 	l.m.mu.Unlock()
 	l.m.countListeners()
+}
+
+// end closes every connection, also those that are still arriving. None is
+// admitted once the context has ended.
+func (l *listener) end(e downstream.Ending) {
+	l.stop()
+	l.closeAll(e)
+	l.mu.Lock()
+	arriving := slices.Collect(maps.Keys(l.arriving))
+	l.mu.Unlock()
+	for _, c := range arriving {
+		_ = c.Close()
+	}
 }
 
 // shut releases what the listener holds once its connections have ended.
@@ -189,7 +304,7 @@ func (l *listener) shut() {
 	current := l.current
 	l.mu.Unlock()
 	if first {
-		_ = l.sock.Close()
+		l.closeSockets()
 		if current != nil {
 			current.release()
 		}
@@ -238,7 +353,7 @@ func (l *listener) recheck() int {
 	var denied, orphans []*tracked
 	rules := map[*tracked]string{}
 	for t := range l.conns {
-		c := snap.tree.find(&t.match)
+		c := snap.tree.find(t.target())
 		if c == nil {
 			orphans = append(orphans, t)
 			continue
@@ -288,14 +403,39 @@ func (m *Manager) watchExpiry() {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	told := map[uint64]bool{}
+	var idle idleCount
 	for {
 		select {
 		case <-m.ctx.Done():
 			return
 		case now := <-tick.C:
 			m.expire(now, told)
+			m.tidy(&idle)
 		}
 	}
+}
+
+// idleCount is how many connections were idle a second ago, and when memory was
+// last given back.
+type idleCount struct{ last, tidied int }
+
+// tidyFrom is how many connections must have become idle to be worth a collection.
+const tidyFrom = 256
+
+// tidy gives memory back to the host once many connections have become idle: the
+// stacks and buffers that they let go of are garbage which nothing would collect
+// in a process that does nothing.
+func (m *Manager) tidy(c *idleCount) {
+	if m.poller == nil {
+		return
+	}
+	now := m.poller.Waiting()
+	c.tidied = min(c.tidied, now)
+	if now == c.last && now >= c.tidied+max(tidyFrom, c.tidied/4) {
+		debug.FreeOSMemory()
+		c.tidied = now
+	}
+	c.last = now
 }
 
 func (m *Manager) expire(now time.Time, told map[uint64]bool) {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -236,6 +237,28 @@ func TestRemoveDrainsThenCloses(t *testing.T) {
 	}
 }
 
+// TestStopAccepting: who connects afterwards is refused, and what there is goes on.
+func TestStopAccepting(t *testing.T) {
+	m := newTestManager(t, nil)
+	mustApply(t, m, echoConfig("l"))
+	addr := m.Addrs()["l"].String()
+	c := dial(t, m, "l")
+	if err := roundTrip(c); err != nil {
+		t.Fatal(err)
+	}
+	m.StopAccepting()
+	if _, err := net.Dial("tcp", addr); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("a new connection: %v", err)
+	}
+	if err := roundTrip(c); err != nil || m.Serving() != 1 {
+		t.Errorf("the connection that there was: %v, %d served", err, m.Serving())
+	}
+	_ = c.Close()
+	for m.Serving() != 0 {
+		runtime.Gosched()
+	}
+}
+
 func TestReplaceHandsTheSocketOver(t *testing.T) {
 	m := newTestManager(t, nil)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -297,7 +320,7 @@ func TestPortInUseNamesTheHolder(t *testing.T) {
 func TestCloseDoesNotWaitForASilentPeer(t *testing.T) {
 	m := newTestManager(t, nil)
 	cfg := echoConfig("l")
-	cfg.TLSInspector = true
+	cfg.Filters = []Filter{{TLSInspector: true}}
 	mustApply(t, m, cfg)
 	dial(t, m, "l")
 	began := time.Now()
@@ -310,7 +333,7 @@ func TestCloseDoesNotWaitForASilentPeer(t *testing.T) {
 func TestInspectorLeavesTheBytes(t *testing.T) {
 	m := newTestManager(t, nil)
 	cfg := echoConfig("l")
-	cfg.TLSInspector = true
+	cfg.Filters = []Filter{{TLSInspector: true}}
 	cfg.Chains[0].Match.ServerNames = []string{"a.example"}
 	mustApply(t, m, cfg)
 	c := dial(t, m, "l")
@@ -331,7 +354,7 @@ func TestInspectorLeavesTheBytes(t *testing.T) {
 func TestSocketsAreInheritedAndStaleOnesRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	a := NewSockets(nil)
-	s, err := a.Listen("l", "unix", path)
+	s, err := a.Listen("l", 0, Address{Network: "unix", Address: path})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -341,7 +364,7 @@ func TestSocketsAreInheritedAndStaleOnesRemoved(t *testing.T) {
 	}
 	_ = s.Close()
 	b := NewSockets(nil, Inherited{Owner: "l", Network: "unix", Address: path, File: f})
-	s, err = b.Listen("l", "unix", path)
+	s, err = b.Listen("l", 0, Address{Network: "unix", Address: path})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -352,14 +375,14 @@ func TestSocketsAreInheritedAndStaleOnesRemoved(t *testing.T) {
 	_ = c.Close()
 	s.stream.(*net.UnixListener).SetUnlinkOnClose(false)
 	_ = s.Close() // leaves a stale file
-	if s, err = b.Listen("l", "unix", path); err != nil {
+	if s, err = b.Listen("l", 0, Address{Network: "unix", Address: path}); err != nil {
 		t.Fatalf("a stale file: %v", err)
 	}
 	_ = s.Close()
 	if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Listen("l", "unix", path); err == nil || !strings.Contains(err.Error(), "not a socket") {
+	if _, err := b.Listen("l", 0, Address{Network: "unix", Address: path}); err == nil || !strings.Contains(err.Error(), "not a socket") {
 		t.Errorf("a file that is no socket: %v", err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/drain"
+	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -49,6 +51,9 @@ type Options struct {
 	DrainTime time.Duration
 	// HandshakeTimeout is 10 s when 0.
 	HandshakeTimeout time.Duration
+	// Overload bounds connections; nil bounds nothing. Its Accept is the manager's
+	// method of that name.
+	Overload *overload.Manager
 }
 
 // Manager owns the listeners and their connections.
@@ -62,6 +67,9 @@ type Manager struct {
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 
+	// poller waits for idle connections; nil where the host cannot.
+	poller *stream.Poller
+
 	// apply serialises changes of configuration.
 	apply sync.Mutex
 
@@ -73,6 +81,8 @@ type Manager struct {
 	withdrawals []withdrawal
 	generation  uint64
 	nextID      uint64
+	// relief is closed when connections may be accepted again.
+	relief chan struct{}
 }
 
 // withdrawal is a call of CloseConns.
@@ -103,6 +113,11 @@ func NewManager(opts Options) *Manager {
 	if m.opts.HandshakeTimeout <= 0 {
 		m.opts.HandshakeTimeout = 10 * time.Second
 	}
+	var err error
+	if m.poller, err = stream.NewPoller(); err != nil {
+		m.log.Warn("idle connections keep their goroutines", "err", err)
+	}
+	m.relief = make(chan struct{})
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	m.wg.Go(m.watchExpiry)
 	if opts.Drain != nil {
@@ -187,7 +202,7 @@ func (m *Manager) applyOne(cfg *Config, removed []*listener) error {
 	m.listeners[cfg.Name] = l
 	m.mu.Unlock()
 	l.startAccepting()
-	m.log.Info("listener added", "listener", cfg.Name, "address", l.addr().String(), "service", cfg.Service)
+	m.log.Info("listener added", "listener", cfg.Name, "address", fmt.Sprint(l.addrs()), "service", cfg.Service)
 	return nil
 }
 
@@ -201,13 +216,26 @@ func (m *Manager) countListeners() {
 	m.opts.Metrics.ListenersActive.With("draining").Set(float64(len(m.gone)))
 }
 
-// Addrs tells where listeners are bound, by name.
+// AllAddrs tells every address that listeners are bound to, by name.
+func (m *Manager) AllAddrs() map[string][]net.Addr {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := make(map[string][]net.Addr, len(m.listeners))
+	for name, l := range m.listeners {
+		out[name] = l.addrs()
+	}
+	return out
+}
+
+// Addrs tells the first address that each listener is bound to, by name.
 func (m *Manager) Addrs() map[string]net.Addr {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	out := make(map[string]net.Addr, len(m.listeners))
 	for name, l := range m.listeners {
-		out[name] = l.addr()
+		if a := l.addrs(); len(a) > 0 {
+			out[name] = a[0]
+		}
 	}
 	return out
 }
@@ -246,6 +274,27 @@ func (m *Manager) Conns() []*downstream.Conn {
 	}
 	slices.SortFunc(out, func(a, b *downstream.Conn) int { return int(int64(a.ID) - int64(b.ID)) })
 	return out
+}
+
+// Serving is how many connections there are, those that still shake hands included.
+func (m *Manager) Serving() (n int64) {
+	for _, l := range m.all() {
+		l.mu.Lock()
+		n += l.open
+		l.mu.Unlock()
+	}
+	return n
+}
+
+// StopAccepting gives the sockets up for good and keeps the connections: whoever
+// connects now is refused at once, and may try somebody else.
+func (m *Manager) StopAccepting() {
+	m.apply.Lock()
+	defer m.apply.Unlock()
+	for _, l := range m.all() {
+		l.stopAccepting()
+		l.closeSockets()
+	}
 }
 
 // all are the listeners, removed ones with connections included.
@@ -291,6 +340,85 @@ func (m *Manager) CloseConns(match func(workload string, info *stream.Info) bool
 	return n
 }
 
+// listenerOf is the listener that is configured for a destination: by its address,
+// or by its port on all addresses. nil when there is none.
+func (m *Manager) listenerOf(dst netip.AddrPort) *listener {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var any *listener
+	for _, l := range m.listeners {
+		l.mu.Lock()
+		cfg := l.current.cfg
+		l.mu.Unlock()
+		for _, a := range append([]Address{{Network: cfg.Network, Address: cfg.Address}}, cfg.Additional...) {
+			ap, err := netip.ParseAddrPort(a.Address)
+			switch {
+			case a.Network != "tcp" || err != nil || ap.Port() != dst.Port():
+			case ap.Addr().Unmap() == dst.Addr():
+				return l
+			case ap.Addr().IsUnspecified():
+				any = l
+			}
+		}
+	}
+	return any
+}
+
+// Accept takes connections again, or leaves them in their sockets' queues. It is
+// for the overload manager.
+func (m *Manager) Accept(yes bool) {
+	if yes {
+		m.relieve()
+		return
+	}
+	for _, l := range m.all() {
+		l.mu.Lock()
+		socks, exempt := l.socks, l.current != nil && l.current.cfg.IgnoreOverload
+		l.mu.Unlock()
+		if exempt {
+			continue
+		}
+		for _, b := range socks {
+			b.sock.Interrupt()
+		}
+	}
+}
+
+// relieve lets the accept loops that wait look again.
+func (m *Manager) relieve() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	close(m.relief)
+	m.relief = make(chan struct{})
+}
+
+// awaitRelief holds an accept loop up while nothing is to be accepted, and then
+// undoes the interruption that brought it here.
+func (m *Manager) awaitRelief(l *listener) {
+	m.mu.Lock()
+	relief := m.relief
+	m.mu.Unlock()
+	l.mu.Lock()
+	wait := !l.removed && !l.current.cfg.IgnoreOverload && !m.opts.Overload.Accepting()
+	l.mu.Unlock()
+	if wait {
+		select {
+		case <-relief:
+		case <-l.ctx.Done():
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.removed {
+		return
+	}
+	for _, b := range l.socks {
+		if !b.given {
+			b.sock.Resume()
+		}
+	}
+}
+
 // withdrawnSince tells whether a withdrawal after a generation covers a peer.
 func (m *Manager) withdrawnSince(generation uint64, workload string, info *stream.Info) (reason string, yes bool) {
 	m.mu.Lock()
@@ -319,10 +447,13 @@ func (m *Manager) Close() error {
 	m.stop()
 	for _, l := range m.all() {
 		l.stopAccepting()
-		l.closeAll(downstream.Ending{Flags: telemetry.FlagDraining, Reason: "shutdown"})
+		l.end(downstream.Ending{Flags: telemetry.FlagDraining, Reason: "shutdown"})
 		l.shut()
 	}
 	m.wg.Wait()
+	if m.poller != nil {
+		_ = m.poller.Close()
+	}
 	m.opts.Sockets.CloseInherited()
 	if m.ownLogs {
 		m.opts.Logs.Close()
@@ -339,7 +470,9 @@ func (m *Manager) watchDrain() {
 	}
 	for _, l := range m.all() {
 		for _, t := range l.established() {
-			t.conn.StartDrain()
+			if !t.snap.cfg.DrainOnChange {
+				t.conn.StartDrain()
+			}
 		}
 	}
 	m.closeAtDeadline()

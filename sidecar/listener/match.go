@@ -11,10 +11,23 @@ import (
 type target struct {
 	destination, source netip.AddrPort // zero on Unix sockets
 	direct              netip.Addr
-	local               bool // same IP or loopback
-	serverName          string
-	transport           string // "tls" or "raw_buffer"
-	alpn                []string
+	sought
+}
+
+// sought is the part of a target that no address tells.
+type sought struct {
+	serverName string
+	alpn       []string
+	plaintext  bool // not TLS
+	local      bool // same IP or loopback
+}
+
+// transport is the transport protocol's name.
+func (s *sought) transport() string {
+	if s.plaintext {
+		return "raw_buffer"
+	}
+	return "tls"
 }
 
 // The levels of the tree, in Envoy's order. At each level the most specific branch
@@ -198,7 +211,7 @@ func (n *node) next(level int, to *target) *node {
 	case byServerName:
 		return n.byName(to.serverName)
 	case byTransport:
-		return orAny(n.names[to.transport], n)
+		return orAny(n.names[to.transport()], n)
 	case byALPN:
 		for _, p := range to.alpn {
 			if b := n.names[p]; b != nil {

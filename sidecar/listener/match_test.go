@@ -19,7 +19,7 @@ func treeOf(t *testing.T, chains ...FilterChain) *matchTree {
 
 func at(dst, src string) target {
 	d, s := netip.MustParseAddrPort(dst), netip.MustParseAddrPort(src)
-	return target{destination: d, source: s, direct: s.Addr(), transport: "raw_buffer"}
+	return target{destination: d, source: s, direct: s.Addr(), sought: sought{plaintext: true}}
 }
 
 func nets(s ...string) (out []netip.Prefix) {
@@ -63,9 +63,9 @@ func TestMatchPrecedence(t *testing.T) {
 		{"exact name", at("1.1.1.1:1", out), func(x *target) { x.serverName = "a.b.example" }, "exact"},
 		{"longest wildcard", at("1.1.1.1:1", out), func(x *target) { x.serverName = "x.b.example" }, "wilder"},
 		{"wildcard over labels", at("1.1.1.1:1", out), func(x *target) { x.serverName = "x.y.example" }, "wild"},
-		{"wildcard not the domain", at("1.1.1.1:1", out), func(x *target) { x.serverName = "example"; x.transport = "tls" }, "tls"},
-		{"alpn", at("1.1.1.1:1", out), func(x *target) { x.transport = "tls"; x.alpn = []string{"x", "h2"} }, "h2"},
-		{"alpn unknown", at("1.1.1.1:1", out), func(x *target) { x.transport = "tls"; x.alpn = []string{"x"} }, "tls"},
+		{"wildcard not the domain", at("1.1.1.1:1", out), func(x *target) { x.serverName = "example"; x.plaintext = false }, "tls"},
+		{"alpn", at("1.1.1.1:1", out), func(x *target) { x.plaintext = false; x.alpn = []string{"x", "h2"} }, "h2"},
+		{"alpn unknown", at("1.1.1.1:1", out), func(x *target) { x.plaintext = false; x.alpn = []string{"x"} }, "tls"},
 		{"direct source", at("1.1.1.1:1", "192.0.2.7:9"), nil, "direct"},
 		{"source type", at("1.1.1.1:1", "127.0.0.1:7777"), func(x *target) { x.local = true }, "local"},
 		{"source", at("1.1.1.1:1", "198.51.100.7:7777"), nil, "source"},

@@ -1,7 +1,6 @@
 package listener
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -36,6 +36,7 @@ type Socket struct {
 	registry *Sockets
 	key      socketKey
 	owner    string // who uses it now, for messages
+	options  SocketOptions
 	refs     int
 	stream   streamListener // TCP or Unix
 	packet   *net.UDPConn   // UDP
@@ -75,15 +76,19 @@ func (e *AddressInUseError) Error() string {
 // Unwrap lets errors.Is find EADDRINUSE.
 func (e *AddressInUseError) Unwrap() error { return syscall.EADDRINUSE }
 
-// Listen opens the socket, or adds a user to it when owner has it open already.
-// Close undoes it.
-func (s *Sockets) Listen(owner, network, address string) (*Socket, error) {
+// Listen opens the socket of an address, which is the owner's slot-th, or adds a
+// user to it when owner has it open already. Close undoes it.
+func (s *Sockets) Listen(owner string, slot int, a Address) (*Socket, error) {
+	network, address := a.Network, a.Address
 	if err := checkAddress(network, address); err != nil {
 		return nil, fmt.Errorf("listen %s %s: %w", network, address, err)
 	}
 	key := socketKey{network: network, address: address}
 	if network != "unix" && strings.HasSuffix(address, ":0") {
 		key.owner = owner
+		if slot > 0 {
+			key.owner += "/" + strconv.Itoa(slot)
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -94,7 +99,7 @@ func (s *Sockets) Listen(owner, network, address string) (*Socket, error) {
 		sock.refs++
 		return sock, nil
 	}
-	sock := &Socket{registry: s, key: key, owner: owner, refs: 1}
+	sock := &Socket{registry: s, key: key, owner: owner, options: a.Socket, refs: 1}
 	if err := s.obtain(sock); err != nil {
 		return nil, err
 	}
@@ -158,13 +163,11 @@ func (sock *Socket) bind() error {
 			return err
 		}
 	}
-	// Keep-alive is on by default, so that a dead peer does not hold a connection
-	// until an idle timeout of an hour.
-	l, err := new(net.ListenConfig).Listen(context.Background(), network, address)
+	l, err := sock.listen(network, address)
 	if err != nil {
 		return err
 	}
-	sock.stream = l.(streamListener)
+	sock.stream = l
 	return nil
 }
 

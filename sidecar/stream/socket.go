@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -67,6 +68,8 @@ type Socket struct {
 	raw  syscall.RawConn
 	info *Info
 	op   socketOp
+	// watch is the last wait for the socket.
+	watch atomic.Pointer[Watch]
 }
 
 // socketOp is the state of one raw read. The callbacks are made once for each
@@ -117,7 +120,11 @@ func (s *Socket) Write(p []byte) (int, error) { return s.conn.Write(p) }
 func (s *Socket) CloseWrite() error { return s.conn.CloseWrite() }
 
 // Close implements Stream.
-func (s *Socket) Close() error { return s.conn.Close() }
+func (s *Socket) Close() error {
+	err := s.conn.Close()
+	s.watch.Load().closed()
+	return err
+}
 
 // SetDeadline implements Stream.
 func (s *Socket) SetDeadline(t time.Time) error { return s.conn.SetDeadline(t) }
@@ -237,6 +244,12 @@ func (s *Socket) Quiet() bool {
 
 func (s *Socket) peekOnce(fd uintptr) {
 	s.op.n, s.op.errno = recv(fd, s.op.one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+}
+
+// Pollable implements Pollable: the kernel holds all that was not read.
+func (s *Socket) Pollable(w *Watch) syscall.RawConn {
+	s.watch.Store(w)
+	return s.raw
 }
 
 // Gone implements Prober. It may run beside a read, so it has no part in op.

@@ -26,6 +26,8 @@ type TLS struct {
 	one  [1]byte
 	have bool
 	full bool
+	// watch is the last wait for the socket.
+	watch atomic.Pointer[Watch]
 }
 
 // ServerTLS and ClientTLS wrap a socket; Handshake must follow. prefix are bytes
@@ -57,6 +59,7 @@ func (t *TLS) Handshake(ctx context.Context) error {
 		return err
 	}
 	t.info = tlsInfo(t.tls, t.raw)
+	releaseHandshake(t.tls)
 	return nil
 }
 
@@ -84,8 +87,15 @@ func tlsInfo(c *tls.Conn, raw net.Conn) *Info {
 // called before the stream is handed on.
 func (t *TLS) SetOwnID(id string) { t.info.OwnID = id }
 
-// State is the handshake's result.
-func (t *TLS) State() tls.ConnectionState { return t.tls.ConnectionState() }
+// ForgetPeer takes back what the handshake said of the peer, where nothing vouches
+// for it. It is called before the stream is handed on.
+func (t *TLS) ForgetPeer() {
+	t.info.PeerID, t.info.PeerCertHash, t.info.PeerSigner, t.info.PeerNotAfter = "", "", "", time.Time{}
+}
+
+// SetAddrs notes the addresses that a proxy in front has told of. It is called
+// before the stream is handed on.
+func (t *TLS) SetAddrs(local, remote net.Addr) { t.info.Local, t.info.Remote = local, remote }
 
 // Read implements Stream.
 func (t *TLS) Read(p []byte) (int, error) {
@@ -178,7 +188,11 @@ func (t *TLS) CloseWrite() error {
 }
 
 // Close implements Stream.
-func (t *TLS) Close() error { return t.tls.Close() }
+func (t *TLS) Close() error {
+	err := t.tls.Close()
+	t.watch.Load().closed()
+	return err
+}
 
 // SetDeadline implements Stream.
 func (t *TLS) SetDeadline(d time.Time) error { return t.tls.SetDeadline(d) }
@@ -204,6 +218,16 @@ func (t *TLS) Quiet() bool {
 	n, err := t.readNow(t.one[:])
 	t.have = n > 0
 	return n == 0 && err == errWouldBlock
+}
+
+// Pollable implements Pollable.
+func (t *TLS) Pollable(w *Watch) syscall.RawConn {
+	t.watch.Store(w)
+	if !t.Quiet() {
+		return nil
+	}
+	releaseBuffers(t.tls)
+	return t.raw.raw
 }
 
 // Gone implements Prober.

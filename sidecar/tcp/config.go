@@ -12,15 +12,45 @@ type Config struct {
 	StatPrefix string
 	Cluster    string
 	Weighted   []WeightedCluster // used when Cluster is empty
+	// ServerNameCluster takes the server name that the client asked for as the
+	// name of the cluster, where there is one (the sni_cluster filter).
+	ServerNameCluster bool
 	// IdleTimeout closes a connection on which no byte moved in either
 	// direction; 1 h when nil, none when 0.
-	IdleTimeout        *time.Duration
-	MaxConnectAttempts int // 1 when 0
-	AccessLog          []telemetry.AccessLogConfig
+	IdleTimeout *time.Duration
+	// MaxDuration closes a connection that lasts longer, 0 for no limit; up to
+	// MaxDurationJitter percent are added to it, by chance.
+	MaxDuration       time.Duration
+	MaxDurationJitter float64
+	// MaxConnectAttempts is 1 when 0. Between attempts the proxy waits as Backoff
+	// says, not at all when nil.
+	MaxConnectAttempts int
+	Backoff            *Backoff
+	// AwaitData holds the upstream back until the client has sent something, of
+	// which MaxEarlyData bytes are read at most.
+	AwaitData    bool
+	MaxEarlyData int
+	// HashSourceIP places a connection by its client's address, for clusters that
+	// choose hosts by hash.
+	HashSourceIP bool
+	// Metadata chooses a subset of the hosts, by the fields of "envoy.lb".
+	Metadata  map[string]any
+	AccessLog []telemetry.AccessLogConfig
+	// LogOnConnect also logs when the upstream is connected, LogOnStart when the
+	// connection begins, and LogInterval, where it is not 0, each time so much of
+	// it has passed.
+	LogOnStart, LogOnConnect bool
+	LogInterval              time.Duration
 }
 
 // WeightedCluster is a leg of a split.
 type WeightedCluster struct {
 	Cluster string
 	Weight  uint32
+	// Metadata is added to the proxy's, and wins.
+	Metadata map[string]any
 }
+
+// Backoff is how long to wait between connect attempts: a random part of Base,
+// doubled each time up to Max.
+type Backoff struct{ Base, Max time.Duration }

@@ -1,141 +1,72 @@
 package tcp
 
 import (
-	"errors"
-	"io"
-	"net"
 	"sync"
-	"sync/atomic"
 	"time"
-
-	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
-// bufferSize is one TLS record's worth, so that a record read is a record
-// written.
-const bufferSize = 16 << 10
+// Sizes of copy buffers. A direction begins with a small one; one whose reads
+// fill it is given the next, so that bulk costs few system calls and a thousand
+// small talkers little memory.
+const (
+	smallBuffer  = 4 << 10
+	mediumBuffer = 16 << 10 // a TLS record
+	largeBuffer  = 64 << 10
+)
 
-var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+var (
+	smallBuffers  = sync.Pool{New: func() any { return new([smallBuffer]byte) }}
+	mediumBuffers = sync.Pool{New: func() any { return new([mediumBuffer]byte) }}
+	largeBuffers  = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
+)
 
 // lease is a pooled buffer that a waiting reader does not hold.
-type lease struct{ buf *[bufferSize]byte }
+type lease struct {
+	size int
+	held any // the array's pointer, as the pool has it
+	buf  []byte
+}
 
 // TakeBuffer implements stream.Buffers.
 func (l *lease) TakeBuffer() []byte {
 	if l.buf == nil {
-		l.buf = buffers.Get().(*[bufferSize]byte)
+		switch l.size {
+		case smallBuffer:
+			b := smallBuffers.Get().(*[smallBuffer]byte)
+			l.held, l.buf = b, b[:]
+		case mediumBuffer:
+			b := mediumBuffers.Get().(*[mediumBuffer]byte)
+			l.held, l.buf = b, b[:]
+		default:
+			b := largeBuffers.Get().(*[largeBuffer]byte)
+			l.held, l.buf = b, b[:]
+		}
 	}
-	return l.buf[:]
+	return l.buf
 }
 
 // DropBuffer implements stream.Buffers.
 func (l *lease) DropBuffer() {
-	if l.buf != nil {
-		buffers.Put(l.buf)
-		l.buf = nil
+	switch b := l.held.(type) {
+	case *[smallBuffer]byte:
+		smallBuffers.Put(b)
+	case *[mediumBuffer]byte:
+		mediumBuffers.Put(b)
+	case *[largeBuffer]byte:
+		largeBuffers.Put(b)
+	}
+	l.held, l.buf = nil, nil
+}
+
+// grow has the next read use a larger buffer.
+func (l *lease) grow() {
+	if l.size < largeBuffer {
+		l.DropBuffer()
+		l.size *= 4
 	}
 }
 
-// spliceAfter is how much one direction moves through a buffer before the
-// kernel takes over: splice pays for bulk only, and costs two pipes' descriptors.
-const spliceAfter = 256 << 10
-
-// copyStream copies until src ends. An idle connection holds no buffer.
-func copyStream(dst, src stream.Stream, watch *idleWatch) (int64, error) {
-	var l lease
-	defer l.DropBuffer()
-	reader, ready := src.(stream.ReadyReader)
-	var total int64
-	for {
-		var n int
-		var err error
-		if ready {
-			n, err = reader.ReadReady(&l)
-		} else {
-			n, err = src.Read(l.TakeBuffer())
-		}
-		if n > 0 {
-			watch.touch()
-			if _, werr := dst.Write(l.TakeBuffer()[:n]); werr != nil {
-				return total, werr
-			}
-			total += int64(n)
-		}
-		if errors.Is(err, io.EOF) {
-			return total, nil
-		}
-		if err != nil {
-			return total, err
-		}
-		if total >= spliceAfter && watch.none() {
-			if d, s := rawTCP(dst), rawTCP(src); d != nil && s != nil {
-				l.DropBuffer()
-				m, err := io.Copy(d, s)
-				return total + m, err
-			}
-		}
-	}
-}
-
-// rawTCP returns the socket of a plaintext TCP stream. Only then can the kernel
-// move bytes itself.
-func rawTCP(s stream.Stream) *net.TCPConn {
-	sock, ok := s.(*stream.Socket)
-	if !ok {
-		return nil
-	}
-	c, _ := sock.Conn().(*net.TCPConn)
-	return c
-}
-
-// idleWatch ends a connection on which nothing moved for a time, in either
-// direction. One timer per connection, never armed per byte.
-type idleWatch struct {
-	limit time.Duration
-	end   func()
-	last  atomic.Int64 // nanoseconds since began
-	began time.Time
-	mu    sync.Mutex
-	timer *time.Timer
-	done  bool
-}
-
-func newIdleWatch(limit time.Duration, end func()) *idleWatch {
-	w := &idleWatch{limit: limit, end: end, began: time.Now()}
-	if limit > 0 {
-		w.timer = time.AfterFunc(limit, w.look)
-	}
-	return w
-}
-
-// none reports that no limit applies.
-func (w *idleWatch) none() bool { return w.limit <= 0 }
-
-func (w *idleWatch) touch() {
-	if w.limit > 0 {
-		w.last.Store(int64(time.Since(w.began)))
-	}
-}
-
-func (w *idleWatch) look() {
-	quiet := time.Since(w.began) - time.Duration(w.last.Load())
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	switch {
-	case w.done:
-	case quiet >= w.limit:
-		w.done = true
-		w.end()
-	default:
-		w.timer.Reset(w.limit - quiet)
-	}
-}
-
-func (w *idleWatch) stop() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.done = true
-	if w.timer != nil {
-		w.timer.Stop()
-	}
-}
+var (
+	never = time.Time{}
+	past  = time.Unix(1, 0)
+)

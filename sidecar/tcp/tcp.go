@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
-	"sync"
+	"net"
 	"time"
+
+	"github.com/cespare/xxhash/v2"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
@@ -32,28 +36,43 @@ type Proxy struct {
 	cfg      *Config
 	clusters *cluster.Manager
 	access   *telemetry.Log
-	log      *slog.Logger
+	text     *slog.Logger
 	total    uint32 // of weights
 	idle     time.Duration
 	attempts int
+	watch    *watch
+
+	maxDuration, flushEvery int64
+	// subset is what is asked of hosts, and that of each weighted cluster.
+	subset  *cluster.MetadataMatch
+	subsets []*cluster.MetadataMatch
 }
 
 var _ downstream.Handler = (*Proxy)(nil)
 
 // New checks the configuration and opens the access log.
 func New(cfg *Config, o Options) (*Proxy, error) {
-	p := &Proxy{cfg: cfg, clusters: o.Clusters, log: o.Log, idle: defaultIdleTimeout, attempts: max(cfg.MaxConnectAttempts, 1)}
-	if p.log == nil {
-		p.log = slog.Default()
+	p := &Proxy{cfg: cfg, clusters: o.Clusters, text: o.Log, idle: defaultIdleTimeout, attempts: max(cfg.MaxConnectAttempts, 1),
+		maxDuration: int64(cfg.MaxDuration), flushEvery: int64(cfg.LogInterval)}
+	if p.text == nil {
+		p.text = slog.Default()
 	}
-	p.log = p.log.With("component", "tcp")
+	p.text = p.text.With("component", "tcp")
 	if cfg.IdleTimeout != nil {
 		p.idle = *cfg.IdleTimeout
 	}
+	p.watch = newWatch(p.shortestLimit())
 	if o.Clusters == nil {
 		return nil, errors.New("tcp: there is no cluster manager")
 	}
+	p.subset = cluster.NewMetadataMatch(cfg.Metadata)
 	for _, w := range cfg.Weighted {
+		both := maps.Clone(cfg.Metadata)
+		if both == nil {
+			both = map[string]any{}
+		}
+		maps.Copy(both, w.Metadata)
+		p.subsets = append(p.subsets, cluster.NewMetadataMatch(both))
 		if p.total+w.Weight < p.total {
 			return nil, errors.New("tcp: the weights of the clusters overflow")
 		}
@@ -81,57 +100,148 @@ func (p *Proxy) Close() error {
 	return nil
 }
 
-// pick chooses the cluster of one connection.
-func (p *Proxy) pick() string {
-	if p.cfg.Cluster != "" {
-		return p.cfg.Cluster
+// shortestLimit is the shortest of the times that a connection is held to.
+func (p *Proxy) shortestLimit() time.Duration {
+	var out time.Duration
+	for _, d := range []time.Duration{p.idle, p.cfg.MaxDuration, p.cfg.LogInterval} {
+		if d > 0 && (out == 0 || d < out) {
+			out = d
+		}
 	}
-	n := rand.Uint32N(p.total)
-	for _, w := range p.cfg.Weighted {
+	return out
+}
+
+// lifetime is how long one connection may last.
+func (p *Proxy) lifetime() int64 {
+	if p.cfg.MaxDurationJitter <= 0 {
+		return p.maxDuration
+	}
+	return p.maxDuration + int64(rand.Float64()*p.cfg.MaxDurationJitter/100*float64(p.maxDuration))
+}
+
+// pick chooses the cluster of one connection, and what is asked of its hosts.
+func (p *Proxy) pick(serverName string) (string, *cluster.MetadataMatch) {
+	if p.cfg.ServerNameCluster && serverName != "" {
+		return serverName, p.subset
+	}
+	if p.cfg.Cluster != "" {
+		return p.cfg.Cluster, p.subset
+	}
+	n, last := rand.Uint32N(p.total), len(p.cfg.Weighted)-1
+	for i, w := range p.cfg.Weighted[:last] {
 		if n < w.Weight {
-			return w.Cluster
+			return w.Cluster, p.subsets[i]
 		}
 		n -= w.Weight
 	}
-	return p.cfg.Weighted[len(p.cfg.Weighted)-1].Cluster
+	return p.cfg.Weighted[last].Cluster, p.subsets[last]
+}
+
+// place is what the choice of a host depends on.
+func (p *Proxy) place(c *downstream.Conn, subset *cluster.MetadataMatch) *cluster.PickContext {
+	pc := &cluster.PickContext{Metadata: subset, Destination: cluster.Redirected(c.Destination, c.Info)}
+	if remote, ok := c.Info.Remote.(*net.TCPAddr); ok && p.cfg.HashSourceIP {
+		pc.Hash, pc.HasHash = xxhash.Sum64String(remote.AddrPort().Addr().Unmap().String()), true
+	}
+	return pc
 }
 
 // ServeStream implements downstream.Handler.
 func (p *Proxy) ServeStream(ctx context.Context, c *downstream.Conn) {
-	name := p.pick()
-	o := outcome{cluster: name}
-	up := p.connect(ctx, c, &o)
-	if up != nil {
-		p.relay(ctx, c, up, &o)
+	r, held := c.Held.(*relay)
+	if !held {
+		if r = p.begin(ctx, c); r == nil {
+			return
+		}
+		c.Held = r
+		p.watch.add(r)
 	}
-	p.finish(c, &o)
+	if !r.serve() {
+		r.park()
+		return
+	}
+	p.watch.remove(r)
+	r.close()
+	r.o.termination = r.ended
+	p.finish(c, &r.o, r.toUp.moved.Load(), r.down.moved.Load())
+}
+
+// begin connects to the upstream. Where that fails the connection is over, and
+// logged.
+func (p *Proxy) begin(ctx context.Context, c *downstream.Conn) *relay {
+	name, subset := p.pick(c.Info.SNI)
+	o := outcome{cluster: name}
+	if p.cfg.LogOnStart {
+		p.log(c, &o, 0, 0)
+	}
+	var early []byte
+	if p.cfg.AwaitData {
+		var err error
+		if early, err = p.earlyData(c); err != nil {
+			p.finish(c, &o, 0, 0)
+			return nil
+		}
+	}
+	up := p.connect(ctx, c, p.place(c, subset), &o)
+	if up == nil {
+		p.finish(c, &o, int64(len(early)), 0)
+		return nil
+	}
+	r := newRelay(p, c, up, o)
+	if len(early) > 0 {
+		if _, err := up.Stream.Write(early); err != nil {
+			_ = up.Close()
+			p.finish(c, &r.o, 0, 0)
+			return nil
+		}
+		r.toUp.moved.Add(int64(len(early)))
+	}
+	if p.cfg.LogOnConnect {
+		p.log(c, &r.o, int64(len(early)), 0)
+	}
+	return r
+}
+
+// earlyData waits for the client's first bytes, as long as it may be idle.
+func (p *Proxy) earlyData(c *downstream.Conn) ([]byte, error) {
+	if p.idle > 0 {
+		if err := c.Stream.SetReadDeadline(time.Now().Add(p.idle)); err != nil {
+			return nil, err
+		}
+	}
+	b := make([]byte, max(p.cfg.MaxEarlyData, 1))
+	n, err := c.Stream.Read(b)
+	if n == 0 && err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return b[:n], c.Stream.SetReadDeadline(never)
 }
 
 // outcome is what the access log tells beside the connection's own facts.
 type outcome struct {
-	cluster        string
-	flags          telemetry.Flags
-	failure        string
-	attempts       int
-	upstream       *stream.Info
-	host           *cluster.Host
-	received, sent int64
-	termination    string
+	cluster     string
+	flags       telemetry.Flags
+	failure     string
+	attempts    int
+	upstream    *stream.Info
+	termination string
 }
 
 // connect opens the upstream; each attempt lets the load balancer choose anew.
-func (p *Proxy) connect(ctx context.Context, c *downstream.Conn, o *outcome) *cluster.Conn {
+func (p *Proxy) connect(ctx context.Context, c *downstream.Conn, pc *cluster.PickContext, o *outcome) *cluster.Conn {
 	cl := p.clusters.Get(o.cluster)
 	if cl == nil {
 		o.flags, o.failure = telemetry.FlagNoCluster, "no such cluster"
 		return nil
 	}
-	pick := cluster.PickContext{Destination: cluster.Redirected(c.Destination, c.Info)}
 	for range p.attempts {
+		if o.attempts > 0 && !p.backOff(ctx, o.attempts) {
+			break
+		}
 		o.attempts++
-		up, err := cl.OpenFor(ctx, c.Workload, &pick, c.Shard)
+		up, err := cl.OpenFor(ctx, c.Workload, pc, c.Shard)
 		if err == nil {
-			o.upstream, o.host = up.Stream.Info(), up.Host()
+			o.upstream = up.Stream.Info()
 			o.flags, o.failure = 0, ""
 			return up
 		}
@@ -142,61 +252,51 @@ func (p *Proxy) connect(ctx context.Context, c *downstream.Conn, o *outcome) *cl
 		}
 		// Where no host could be chosen, another attempt finds none either.
 		if ctx.Err() != nil || failed != nil && failed.Host == "" {
-			break
+			return nil
 		}
 	}
+	// As Envoy: also where one attempt was the limit.
+	o.flags |= telemetry.FlagRetryLimitExceeded
 	return nil
 }
 
-// relay copies both ways until both ends are done. The end of one direction is
-// passed on as a half-close; an error ends both.
-func (p *Proxy) relay(ctx context.Context, c *downstream.Conn, up *cluster.Conn, o *outcome) {
-	stop := context.AfterFunc(ctx, func() { _ = up.Close() })
-	defer stop()
-	defer func() { _ = up.Close() }()
-	watch := newIdleWatch(p.idle, func() {
-		o.termination = "idle_timeout"
-		_ = c.Stream.Close()
-		_ = up.Close()
-	})
-	var wg sync.WaitGroup
-	var upErr error
-	wg.Go(func() {
-		o.received, upErr = p.oneWay(up.Stream, c.Stream, watch)
-		if upErr != nil {
-			_ = up.Close()
-			_ = c.Stream.Close()
-		}
-	})
-	sent, downErr := p.oneWay(c.Stream, up.Stream, watch)
-	if downErr != nil {
-		_ = up.Close()
-		_ = c.Stream.Close()
+// backOff waits before another attempt, with full jitter; false when the listener
+// ends meanwhile.
+func (p *Proxy) backOff(ctx context.Context, attempts int) bool {
+	b := p.cfg.Backoff
+	if b == nil {
+		return true
 	}
-	wg.Wait()
-	watch.stop()
-	o.sent = sent
-}
-
-// oneWay copies until the source ends, then half-closes the destination.
-func (p *Proxy) oneWay(dst, src stream.Stream, watch *idleWatch) (int64, error) {
-	n, err := copyStream(dst, src, watch)
-	if err != nil {
-		return n, err
+	most := b.Max
+	if shift := attempts - 1; shift < 30 {
+		most = min(most, b.Base<<shift)
 	}
-	return n, dst.CloseWrite()
+	timer := time.NewTimer(rand.N(most))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
 }
 
 // finish counts and logs the connection.
-func (p *Proxy) finish(c *downstream.Conn, o *outcome) {
-	c.PeerMetrics.Bytes(c.Shard, o.received, o.sent)
+func (p *Proxy) finish(c *downstream.Conn, o *outcome, received, sent int64) {
+	c.PeerMetrics.Bytes(c.Shard, received, sent)
+	c.Received, c.Sent = received, sent
 	if o.failure != "" {
-		p.log.Debug("upstream not reached", "service", c.Service, "cluster", o.cluster, "err", o.failure)
+		p.text.Debug("upstream not reached", "service", c.Service, "cluster", o.cluster, "err", o.failure)
 	}
+	p.log(c, o, received, sent)
+}
+
+// log writes the connection as it is now.
+func (p *Proxy) log(c *downstream.Conn, o *outcome, received, sent int64) {
 	r := c.NewRecord()
 	r.Duration = time.Since(c.Accepted)
 	r.Cluster, r.Attempts = o.cluster, o.attempts
-	r.BytesReceived, r.BytesSent = o.received, o.sent
+	r.BytesReceived, r.BytesSent = received, sent
 	r.Flags |= o.flags
 	if o.termination != "" && r.ConnectionTermination == "" {
 		r.ConnectionTermination = o.termination

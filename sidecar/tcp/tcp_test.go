@@ -57,6 +57,29 @@ func clusterAt(t *testing.T, port int) *cluster.Manager {
 	return m
 }
 
+// lastPoller is that of the connection which was served last.
+var lastPoller *stream.Poller
+
+// waitParked returns when that connection has no goroutine any more.
+func waitParked(t *testing.T) {
+	t.Helper()
+	deadline := time.After(5 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for lastPoller.Waiting() != 1 {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("the connection keeps its goroutines")
+		}
+	}
+}
+
+// owner closes a channel when its connection is finished.
+type owner chan struct{}
+
+func (o owner) Finished(*downstream.Conn) { close(o) }
+
 // serve runs the proxy for one connection and returns the client's end; the log
 // line is complete when done is closed.
 func serve(t *testing.T, cfg Config, m *cluster.Manager) (client *net.TCPConn, line func() string) {
@@ -98,11 +121,19 @@ func serveTo(t *testing.T, cfg Config, m *cluster.Manager, destination func(own 
 		to = destination(to)
 	}
 	conn := downstream.New(downstream.Facts{Stream: s, Info: s.Info(), Accepted: time.Now(), Destination: to}, nil)
-	done := make(chan struct{})
+	poller, err := stream.NewPoller()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lastPoller = poller
+	done, finished := make(chan struct{}), make(chan struct{})
+	conn.Attach(t.Context(), p, owner(finished), poller)
 	go func() {
 		defer close(done)
-		p.ServeStream(t.Context(), conn)
+		conn.Serve()
+		<-finished
 		_ = s.Close()
+		_ = poller.Close()
 	}()
 	t.Cleanup(func() { _ = c.Close(); _ = s.Close(); <-done; _ = p.Close(); logs.Close() })
 	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
@@ -161,7 +192,7 @@ func TestFailuresHaveFlags(t *testing.T) {
 	}
 	port := l.Addr().(*net.TCPAddr).Port
 	_ = l.Close()
-	for _, tc := range []struct{ cluster, want string }{{"up", "UF"}, {"missing", "NC"}} {
+	for _, tc := range []struct{ cluster, want string }{{"up", "UF,URX"}, {"missing", "NC"}} {
 		client, line := serve(t, Config{Cluster: tc.cluster, MaxConnectAttempts: 2}, clusterAt(t, port))
 		if _, err := client.Read(make([]byte, 1)); err == nil {
 			t.Error("the connection is served")
@@ -173,13 +204,14 @@ func TestFailuresHaveFlags(t *testing.T) {
 }
 
 func TestWeights(t *testing.T) {
-	p, err := New(&Config{Weighted: []WeightedCluster{{"a", 90}, {"b", 10}, {"never", 0}}}, Options{Clusters: clusterAt(t, 1)})
+	p, err := New(&Config{Weighted: []WeightedCluster{{Cluster: "a", Weight: 90}, {Cluster: "b", Weight: 10}, {Cluster: "never"}}}, Options{Clusters: clusterAt(t, 1)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	count := map[string]int{}
 	for range 10_000 {
-		count[p.pick()]++
+		name, _ := p.pick("")
+		count[name]++
 	}
 	// Six standard deviations of a binomial with p = 0.1.
 	if b := count["b"]; b < 820 || b > 1180 || count["never"] > 0 {

@@ -30,26 +30,47 @@ func NextShard() Shard { return Shard(nextShard.Add(1)) }
 
 // block is a group of counters that are used together, once per shard. Sharding
 // the group instead of each counter keeps cache lines apart between shards at the
-// price of 8 bytes a counter and shard.
-type block struct{ shards [][]uint64 }
+// price of 8 bytes a counter and shard. The cells come into being with the first
+// that is counted: of ten thousand clusters most are not used for long times.
+type block struct {
+	cells  int
+	shards atomic.Pointer[[][]uint64]
+}
 
 func newBlock(cells int) *block {
 	// Whole cache lines, so that no two shards share one.
-	cells = (cells + 7) &^ 7
-	b := &block{shards: make([][]uint64, shardCount)}
-	for i := range b.shards {
-		b.shards[i] = make([]uint64, cells)
-	}
-	return b
+	return &block{cells: (cells + 7) &^ 7}
 }
 
-func (b *block) add(s Shard, cell int, n uint64) {
-	atomic.AddUint64(&b.shards[int(s)&(len(b.shards)-1)][cell], n)
+// of are the cells of a shard.
+func (b *block) of(s Shard) []uint64 {
+	p := b.shards.Load()
+	if p == nil {
+		p = b.fill()
+	}
+	return (*p)[int(s)&(len(*p)-1)]
 }
+
+func (b *block) fill() *[][]uint64 {
+	made := make([][]uint64, shardCount)
+	for i := range made {
+		made[i] = make([]uint64, b.cells)
+	}
+	if b.shards.CompareAndSwap(nil, &made) {
+		return &made
+	}
+	return b.shards.Load()
+}
+
+func (b *block) add(s Shard, cell int, n uint64) { atomic.AddUint64(&b.of(s)[cell], n) }
 
 func (b *block) sum(cell int) uint64 {
+	p := b.shards.Load()
+	if p == nil {
+		return 0
+	}
 	var n uint64
-	for _, s := range b.shards {
+	for _, s := range *p {
 		n += atomic.LoadUint64(&s[cell])
 	}
 	return n
@@ -135,7 +156,7 @@ func (h *Histogram) Observe(s Shard, d time.Duration) {
 			lo = mid + 1
 		}
 	}
-	cells := h.b.shards[int(s)&(len(h.b.shards)-1)][h.first : h.first+len(h.bounds)+2]
+	cells := h.b.of(s)[h.first : h.first+len(h.bounds)+2]
 	atomic.AddUint64(&cells[lo], 1)
 	atomic.AddUint64(&cells[len(cells)-1], uint64(d))
 }

@@ -22,6 +22,83 @@ type ClusterMetrics struct {
 
 	m    *Metrics
 	name string
+	// The handles lie here, in the order in which they are placed.
+	counters  [maxClusterCounters]Counter
+	gauges    [maxClusterGauges]Gauge
+	histogram Histogram
+	block     block
+}
+
+const maxClusterCounters, maxClusterGauges = 32, 8
+
+// clusterSeries is a series that every cluster has. They are not in the families,
+// which would cost more than all the rest of a cluster: a family makes them of the
+// clusters when it is read.
+type clusterSeries struct {
+	family *family
+	labels []string // after the cluster's name
+	handle int      // in the array of the family's kind
+}
+
+// series are those of one family, of all clusters.
+func (m *Metrics) seriesOfClusters(f *family) []*series {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []*series
+	for name, c := range m.clusters {
+		for _, cs := range m.clusterSeries {
+			if cs.family != f {
+				continue
+			}
+			s := &series{labels: append([]string{name}, cs.labels...)}
+			switch f.Kind {
+			case CounterKind:
+				s.counter = &c.counters[cs.handle]
+			case GaugeKind:
+				s.gauge = &c.gauges[cs.handle]
+			case HistogramKind:
+				s.histogram = &c.histogram
+			}
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// placer gives a cluster's handles their cells. With the first cluster it also
+// notes which series there are.
+type placer struct {
+	c                       *ClusterMetrics
+	cells, counters, gauges int
+	first                   bool
+}
+
+func (p *placer) note(f *family, handle int, labels []string) {
+	if p.first {
+		m := p.c.m
+		m.clusterSeries = append(m.clusterSeries, clusterSeries{family: f, labels: labels, handle: handle})
+		f.mu.Lock()
+		f.more = m.seriesOfClusters
+		f.mu.Unlock()
+	}
+}
+
+func (p *placer) counter(v *CounterVec, labels ...string) *Counter {
+	h := &p.c.counters[p.counters]
+	h.b, h.cell = &p.c.block, p.cells
+	p.note(v.f, p.counters, labels)
+	p.counters++
+	p.cells++
+	return h
+}
+
+func (p *placer) gauge(v *GaugeVec, labels ...string) *Gauge {
+	h := &p.c.gauges[p.gauges]
+	h.b, h.cell = &p.c.block, p.cells
+	p.note(v.f, p.gauges, labels)
+	p.gauges++
+	p.cells++
+	return h
 }
 
 // Cluster returns the handles of a cluster; for configuration time.
@@ -31,41 +108,39 @@ func (m *Metrics) Cluster(name string) *ClusterMetrics {
 	if c := m.clusters[name]; c != nil {
 		return c
 	}
-	b := newBlock(29 + histogramCells(requestBounds))
-	next := 0
-	cell := func() int { next++; return next - 1 }
-	counter := func(v *CounterVec, labels ...string) *Counter { return v.in(b, cell(), labels...) }
-	gauge := func(labels ...string) *Gauge { return m.upstreamEndpoints.in(b, cell(), labels...) }
-
 	c := &ClusterMetrics{m: m, name: name}
+	p := &placer{c: c, first: len(m.clusterSeries) == 0}
 	for i, class := range [...]string{"none", "1xx", "2xx", "3xx", "4xx", "5xx"} {
-		c.Requests[i] = counter(m.upstreamRequests, name, class)
+		c.Requests[i] = p.counter(m.upstreamRequests, class)
 	}
-	c.ConnectOK = counter(m.upstreamConnections, name, "ok")
-	c.ConnectRefused = counter(m.upstreamConnections, name, "refused")
-	c.ConnectTimeout = counter(m.upstreamConnections, name, "timeout")
-	c.ConnectTLS = counter(m.upstreamConnections, name, "tls")
-	c.ConnectError = counter(m.upstreamConnections, name, "error")
-	c.ConnectionsOpen = m.upstreamOpen.in(b, cell(), name)
-	c.RetrySuccess = counter(m.upstreamRetries, name, "success")
-	c.RetryFailure = counter(m.upstreamRetries, name, "failure")
-	c.RetryOverflow = counter(m.upstreamRetries, name, "overflow")
-	c.RetryLimit = counter(m.upstreamRetries, name, "limit")
-	c.OverflowConnections = counter(m.upstreamOverflow, name, "connections")
-	c.OverflowPending = counter(m.upstreamOverflow, name, "pending")
-	c.OverflowRequests = counter(m.upstreamOverflow, name, "requests")
-	c.OverflowRetries = counter(m.upstreamOverflow, name, "retries")
-	c.BytesReceived = counter(m.upstreamBytes, name, "received")
-	c.BytesSent = counter(m.upstreamBytes, name, "sent")
-	c.Ejections = counter(m.upstreamEjections, name)
-	c.NoHealthy = counter(m.upstreamNoHealthy, name)
-	c.PoolsReplaced = counter(m.upstreamPoolReplaced, name)
-	c.EndpointsHealthy = gauge(name, "healthy")
-	c.EndpointsUnhealthy = gauge(name, "unhealthy")
-	c.EndpointsDraining = gauge(name, "draining")
-	c.EndpointsDegraded = gauge(name, "degraded")
-	c.EndpointsEjected = gauge(name, "ejected")
-	c.ConnectDuration = m.upstreamConnect.in(b, next, name)
+	c.ConnectOK = p.counter(m.upstreamConnections, "ok")
+	c.ConnectRefused = p.counter(m.upstreamConnections, "refused")
+	c.ConnectTimeout = p.counter(m.upstreamConnections, "timeout")
+	c.ConnectTLS = p.counter(m.upstreamConnections, "tls")
+	c.ConnectError = p.counter(m.upstreamConnections, "error")
+	c.ConnectionsOpen = p.gauge(m.upstreamOpen)
+	c.RetrySuccess = p.counter(m.upstreamRetries, "success")
+	c.RetryFailure = p.counter(m.upstreamRetries, "failure")
+	c.RetryOverflow = p.counter(m.upstreamRetries, "overflow")
+	c.RetryLimit = p.counter(m.upstreamRetries, "limit")
+	c.OverflowConnections = p.counter(m.upstreamOverflow, "connections")
+	c.OverflowPending = p.counter(m.upstreamOverflow, "pending")
+	c.OverflowRequests = p.counter(m.upstreamOverflow, "requests")
+	c.OverflowRetries = p.counter(m.upstreamOverflow, "retries")
+	c.BytesReceived = p.counter(m.upstreamBytes, "received")
+	c.BytesSent = p.counter(m.upstreamBytes, "sent")
+	c.Ejections = p.counter(m.upstreamEjections)
+	c.NoHealthy = p.counter(m.upstreamNoHealthy)
+	c.PoolsReplaced = p.counter(m.upstreamPoolReplaced)
+	c.EndpointsHealthy = p.gauge(m.upstreamEndpoints, "healthy")
+	c.EndpointsUnhealthy = p.gauge(m.upstreamEndpoints, "unhealthy")
+	c.EndpointsDraining = p.gauge(m.upstreamEndpoints, "draining")
+	c.EndpointsDegraded = p.gauge(m.upstreamEndpoints, "degraded")
+	c.EndpointsEjected = p.gauge(m.upstreamEndpoints, "ejected")
+	c.histogram = Histogram{b: &c.block, first: p.cells, bounds: requestBounds}
+	c.ConnectDuration = &c.histogram
+	p.note(m.upstreamConnect.f, 0, nil)
+	c.block.cells = (p.cells + histogramCells(requestBounds) + 7) &^ 7
 	m.clusters[name] = c
 	return c
 }

@@ -25,12 +25,13 @@ func (r *Registry) WritePrometheus(out io.Writer) error {
 
 func (f *family) write(w *bufio.Writer) {
 	f.mu.Lock()
-	collect := f.collect
-	all := make([]*series, 0, len(f.series))
-	for _, k := range slices.Sorted(maps.Keys(f.series)) {
-		all = append(all, f.series[k])
-	}
+	collect, more := f.collect, f.more
+	all := slices.Collect(maps.Values(f.series))
 	f.mu.Unlock()
+	if more != nil {
+		all = append(all, more(f)...)
+	}
+	slices.SortFunc(all, func(a, b *series) int { return slices.Compare(a.labels, b.labels) })
 	if len(all) == 0 && collect == nil {
 		return
 	}

@@ -46,6 +46,8 @@ type family struct {
 	Desc
 	mu     sync.Mutex
 	series map[string]*series
+	// more, when set, yields series that are kept elsewhere.
+	more func(*family) []*series
 	// collect, when set, yields the series at scrape time instead.
 	collect func(emit func(value float64, labels ...string))
 }

@@ -24,6 +24,7 @@ type claim struct {
 func (d *demo) prove(ctx context.Context) (failed int, err error) {
 	for _, c := range []claim{
 		{"a request carries both identities", d.bothIdentities},
+		{"gRPC calls share one connection, and each carries both identities", d.gRPC},
 		{"plaintext is refused", d.plaintextRefused},
 		{"a wrong identity is refused", d.wrongIdentityRefused},
 		{"a stranger's certificate is refused", d.strangerRefused},
@@ -95,6 +96,43 @@ func (d *demo) bothIdentities(ctx context.Context) (string, error, error) {
 	}
 	return fmt.Sprintf("%s says: %s\n       called %s (%s %s, %s)", server+"'s sidecar", in.str("src.id"), in.str("dst.id"),
 		in.str("method"), in.str("path"), in.str("rule")), nil, nil
+}
+
+const quoteRequests = 40
+
+// gRPC has web make calls, which its sidecar sends to the other's on one connection.
+func (d *demo) gRPC(ctx context.Context) (string, error, error) {
+	id := newID()
+	for i := range quoteRequests {
+		code, body, err := d.get(ctx, "/quote", fmt.Sprintf("%s-%d", id, i))
+		if err != nil {
+			return "", nil, err
+		}
+		if code != 200 {
+			return "", fmt.Errorf("call %d got %d %s", i, code, body), nil
+		}
+	}
+	if _, err := d.awaitRecord(ctx, "quotes", func(r record) bool {
+		return r.str("request_id") == fmt.Sprintf("%s-%d", id, quoteRequests-1)
+	}); err != nil {
+		return "", err, nil
+	}
+	calls, err := readLog(d.accessLog("quotes"), func(r record) bool { return strings.HasPrefix(r.str("request_id"), id+"-") })
+	if err != nil {
+		return "", nil, err
+	}
+	src, dst := "spiffe://"+trustDomain+"/ns/default/dc/dc1/svc/web", "spiffe://"+trustDomain+"/ns/default/dc/dc1/svc/quotes"
+	conns := map[int]bool{}
+	for _, r := range calls {
+		if r.str("src.id") != src || r.str("dst.id") != dst || r.str("path") != quoteMethod || r.str("protocol") != "HTTP/2" {
+			return "", fmt.Errorf("quotes saw %q calling %q %s by %s", r.str("src.id"), r.str("dst.id"), r.str("path"), r.str("protocol")), nil
+		}
+		conns[r.num("connection")] = true
+	}
+	if len(calls) != quoteRequests || len(conns) != 1 {
+		return "", fmt.Errorf("quotes' log shows %d of %d calls, on %d connections", len(calls), quoteRequests, len(conns)), nil
+	}
+	return fmt.Sprintf("quotes' sidecar says: %d calls of %s on one mTLS connection,\n       each from %s\n       to %s", len(calls), quoteMethod, src, dst), nil, nil
 }
 
 func (d *demo) plaintextRefused(ctx context.Context) (string, error, error) {

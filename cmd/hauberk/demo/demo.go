@@ -37,7 +37,7 @@ func Command(env *cli.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "start a mesh on loopback and prove what it claims",
-		Long: "Starts a control plane and four small services with their sidecars on loopback, sends light traffic,\n" +
+		Long: "Starts a control plane and five small services with their sidecars on loopback, sends light traffic,\n" +
 			"and prints what it proves. Ctrl-C leaves nothing behind.\n\n" +
 			"CONSUL=1 uses a real Consul (CONSUL_HTTP_ADDR when set, else it builds one; needs the source tree).\n" +
 			"DEMO_ONCE=1 ends after the proof, with exit code 1 when a claim does not hold.\n" +

@@ -16,10 +16,10 @@ import (
 
 // ports are the loopback ports of one run.
 type ports struct {
-	web, apiV1, apiV2, db        int // applications
-	webMesh, v1Mesh, v2Mesh, dbM int // their sidecars' mTLS
-	webToAPI, v1ToDB, v2ToDB     int // upstreams
-	xds                          int
+	web, apiV1, apiV2, db, quotes         int // applications
+	webMesh, v1Mesh, v2Mesh, dbM, quotesM int // their sidecars' mTLS
+	webToAPI, webToQuotes, v1ToDB, v2ToDB int // upstreams
+	xds                                   int
 }
 
 func addr(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
@@ -33,7 +33,8 @@ func pickPorts() (ports, error) {
 			l.Close()
 		}
 	}()
-	for _, to := range []*int{&p.web, &p.apiV1, &p.apiV2, &p.db, &p.webMesh, &p.v1Mesh, &p.v2Mesh, &p.dbM, &p.webToAPI, &p.v1ToDB, &p.v2ToDB, &p.xds} {
+	for _, to := range []*int{&p.web, &p.apiV1, &p.apiV2, &p.db, &p.webMesh, &p.v1Mesh, &p.v2Mesh, &p.dbM, &p.quotes, &p.quotesM,
+		&p.webToAPI, &p.webToQuotes, &p.v1ToDB, &p.v2ToDB, &p.xds} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return p, err
@@ -48,16 +49,24 @@ func pickPorts() (ports, error) {
 type service struct {
 	id, name, role, version string
 	port, mesh              int
-	upstream                string // SERVICE:PORT, or empty
-	upstreamPort            int
+	upstreams               []upstream
+}
+
+// upstream is a service that an application calls at a loopback port, which it is told
+// by a flag.
+type upstream struct {
+	service, flag string
+	port          int
 }
 
 func (p ports) services() []service {
 	return []service{
 		{id: "db", name: "db", role: "db", port: p.db, mesh: p.dbM},
-		{id: "api-v1", name: "api", role: "api", version: "v1", port: p.apiV1, mesh: p.v1Mesh, upstream: "db", upstreamPort: p.v1ToDB},
-		{id: "api-v2", name: "api", role: "api", version: "v2", port: p.apiV2, mesh: p.v2Mesh, upstream: "db", upstreamPort: p.v2ToDB},
-		{id: "web", name: "web", role: "web", port: p.web, mesh: p.webMesh, upstream: "api", upstreamPort: p.webToAPI},
+		{id: "api-v1", name: "api", role: "api", version: "v1", port: p.apiV1, mesh: p.v1Mesh, upstreams: []upstream{{"db", "--upstream", p.v1ToDB}}},
+		{id: "api-v2", name: "api", role: "api", version: "v2", port: p.apiV2, mesh: p.v2Mesh, upstreams: []upstream{{"db", "--upstream", p.v2ToDB}}},
+		{id: "quotes", name: "quotes", role: "quotes", port: p.quotes, mesh: p.quotesM},
+		{id: "web", name: "web", role: "web", port: p.web, mesh: p.webMesh,
+			upstreams: []upstream{{"api", "--upstream", p.webToAPI}, {"quotes", "--quotes", p.webToQuotes}}},
 	}
 }
 
@@ -144,9 +153,9 @@ func (d *demo) startService(ctx context.Context, s service) error {
 		args = append(args, "--meta", "version="+s.version)
 	}
 	app := []string{"demo", "service", "--role", s.role, "--listen", addr(s.port), "--version", s.version}
-	if s.upstream != "" {
-		args = append(args, "--upstream", fmt.Sprintf("%s:%d", s.upstream, s.upstreamPort))
-		app = append(app, "--upstream", addr(s.upstreamPort))
+	for _, u := range s.upstreams {
+		args = append(args, "--upstream", fmt.Sprintf("%s:%d", u.service, u.port))
+		app = append(app, u.flag, addr(u.port))
 	}
 	args = append(args, d.source.runArgs()...)
 	args = append(args, "--", d.bin+"/hauberk")

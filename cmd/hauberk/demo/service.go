@@ -23,7 +23,7 @@ import (
 // under `hauberk run`. They know nothing of the mesh: they listen on loopback
 // and call their upstreams on loopback.
 func serviceCommand() *cobra.Command {
-	var role, listen, upstream, version string
+	var role, listen, upstream, quotes, version string
 	cmd := &cobra.Command{
 		Use:    "service",
 		Short:  "run one of the demo's applications",
@@ -41,16 +41,23 @@ func serviceCommand() *cobra.Command {
 				return serveDB(ctx, ln)
 			case "api":
 				return serveHTTP(ctx, ln, apiHandler(version, upstream))
+			case "quotes":
+				return serveQuotes(ctx, ln)
 			case "web":
-				return serveHTTP(ctx, ln, webHandler(upstream))
+				h, err := webHandler(upstream, quotes)
+				if err != nil {
+					return err
+				}
+				return serveHTTP(ctx, ln, h)
 			}
-			return fmt.Errorf("role %q: want web, api or db", role)
+			return fmt.Errorf("role %q: want web, api, quotes or db", role)
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&role, "role", "", "web, api or db")
+	f.StringVar(&role, "role", "", "web, api, quotes or db")
 	f.StringVar(&listen, "listen", "", "loopback address")
 	f.StringVar(&upstream, "upstream", "", "loopback address of the service it calls")
+	f.StringVar(&quotes, "quotes", "", "loopback address of the gRPC service that web calls")
 	f.StringVar(&version, "version", "", "what the api calls itself")
 	return cmd
 }
@@ -142,9 +149,14 @@ func apiHandler(version, db string) http.Handler {
 	return mux
 }
 
-func webHandler(api string) http.Handler {
+func webHandler(api, quotes string) (http.Handler, error) {
 	client := &http.Client{Timeout: 5 * time.Second}
 	mux := http.NewServeMux()
+	quote, err := quoteHandler(quotes)
+	if err != nil {
+		return nil, err
+	}
+	mux.Handle("GET /quote", quote)
 	mux.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) {
 		path := r.URL.Path
 		if path == "/" {
@@ -168,7 +180,7 @@ func webHandler(api string) http.Handler {
 		// The client has its own reasons to leave; nothing to add to its error.
 		_, _ = io.Copy(w, io.LimitReader(resp.Body, 1<<20))
 	})
-	return mux
+	return mux, nil
 }
 
 func reply(w http.ResponseWriter, v any) {

@@ -60,15 +60,22 @@ func New(c *Config, healthy Healthy, service string) (*Filter, error) {
 // a health check, in a State's Value.
 const checked = 1
 
-func reply(status int) *filter.Reply {
-	r := &filter.Reply{Status: status, GRPC: filter.NoGRPC, Details: "health_check"}
+func reply(status int, details string) *filter.Reply {
+	r := &filter.Reply{Status: status, GRPC: filter.NoGRPC, Details: details}
 	if status/100 != 2 {
-		r.Details, r.Flags = "health_check_failed", telemetry.FlagLocalHealthCheck
+		r.Flags = telemetry.FlagLocalHealthCheck
 	}
 	return r
 }
 
-var good, bad = reply(200), reply(503)
+var (
+	good        = reply(200, "health_check_ok")
+	goodCluster = reply(200, "health_check_ok_cluster_healthy")
+	draining    = reply(503, "health_check_failed")
+	noCluster   = reply(503, "health_check_failed_no_cluster_found")
+	empty       = reply(503, "health_check_failed_cluster_empty")
+	unhealthy   = reply(503, "health_check_failed_cluster_unhealthy")
+)
 
 // Request implements filter.Filter.
 func (f *Filter) Request(c *filter.Context) filter.Verdict {
@@ -79,7 +86,7 @@ func (f *Filter) Request(c *filter.Context) filter.Verdict {
 	}
 	c.State.Value = checked
 	if c.Draining() {
-		return filter.Answer(bad)
+		return filter.Answer(draining)
 	}
 	if f.PassThrough {
 		if a := f.cached.Load(); a != nil && time.Now().Before(a.until) {
@@ -90,9 +97,17 @@ func (f *Filter) Request(c *filter.Context) filter.Verdict {
 	for _, name := range f.clusters {
 		healthy, total, ok := f.healthy(name)
 		least := int(f.MinHealthy[name])
-		if !ok || total == 0 && least > 0 || healthy*100 < total*least {
-			return filter.Answer(bad)
+		switch {
+		case !ok:
+			return filter.Answer(noCluster)
+		case total == 0 && least > 0:
+			return filter.Answer(empty)
+		case healthy*100 < total*least:
+			return filter.Answer(unhealthy)
 		}
+	}
+	if len(f.clusters) > 0 {
+		return filter.Answer(goodCluster)
 	}
 	return filter.Answer(good)
 }
@@ -108,7 +123,7 @@ func (f *Filter) Response(c *filter.Context) {
 	}
 	if f.CacheTime > 0 && !c.Draining() {
 		if a := f.cached.Load(); a == nil || !time.Now().Before(a.until) {
-			f.cached.Store(&answer{reply(c.Response.Status), time.Now().Add(f.CacheTime)})
+			f.cached.Store(&answer{reply(c.Response.Status, "health_check_cached"), time.Now().Add(f.CacheTime)})
 		}
 	}
 	if f.service != "" {

@@ -1,0 +1,4 @@
+# Quotes are served by gRPC.
+Kind     = "service-defaults"
+Name     = "quotes"
+Protocol = "grpc"

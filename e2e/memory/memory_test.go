@@ -1,0 +1,186 @@
+//go:build e2e
+
+// Package memory holds the sidecar to the promises of its size: what an idle
+// connection costs, and what a configuration does.
+package memory
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+const connections = 4000
+
+const (
+	httpFilter = `
+      - name: http
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: in
+          route_config: {virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: up}}]}]}
+          http_filters: [{name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]`
+	tcpFilter = `
+      - name: tcp
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+          stat_prefix: in
+          cluster: up`
+)
+
+func bootstrap(listen, upstream, filter, downstream, up string) string {
+	return fmt.Sprintf(`
+static_resources:
+  listeners:
+  - name: in
+    address: %s
+    filter_chains:
+    - filters:%s%s
+  clusters:
+  - name: up
+    type: STATIC
+    circuit_breakers: {thresholds: [{max_connections: 100000, max_requests: 100000, max_pending_requests: 100000}]}
+    load_assignment: {cluster_name: up, endpoints: [{lb_endpoints: [{endpoint: {address: %s}}]}]}%s
+`, yamlAddress(listen), filter, downstream, yamlAddress(upstream), up)
+}
+
+// message sends 1 KB and reads the answer.
+func httpMessage(c net.Conn) error {
+	request := "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1024\r\n\r\n" + strings.Repeat("y", messageSize)
+	if _, err := io.WriteString(c, request); err != nil {
+		return err
+	}
+	b := make([]byte, 4<<10)
+	got := 0
+	for !strings.Contains(string(b[:got]), "\r\n\r\nx") || b[got-1] != 'x' || got < messageSize+60 {
+		n, err := c.Read(b[got:])
+		if err != nil {
+			return fmt.Errorf("after %q: %w", b[:got], err)
+		}
+		got += n
+	}
+	return nil
+}
+
+func tcpMessage(c net.Conn) error {
+	b := make([]byte, messageSize)
+	if _, err := c.Write(b); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(c, b)
+	return err
+}
+
+// perConnection opens connections, has each exchange messages, and returns what
+// one costs while all of them are idle.
+func perConnection(t *testing.T, pid int, addr string, client *tls.Config, message func(net.Conn) error) float64 {
+	t.Helper()
+	open := func() net.Conn {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		_ = c.SetDeadline(time.Now().Add(2 * time.Minute))
+		if client != nil {
+			c = tls.Client(c, client)
+		}
+		for range 3 {
+			if err := message(c); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return c
+	}
+	// What the first connections bring into being is not theirs.
+	for range 50 {
+		_ = open().Close()
+	}
+	before := settled(t, pid)
+	for range connections {
+		open()
+	}
+	after := settled(t, pid)
+	each := float64(after.anonymous-before.anonymous) / connections
+	t.Logf("%.0f bytes a connection; anonymous %d KB, then %d KB", each, before.anonymous>>10, after.anonymous>>10)
+	return each
+}
+
+func TestIdleConnections(t *testing.T) {
+	a := newAuthority(t)
+	a.issue("web")
+	a.issue("api")
+	server := a.context("DownstreamTlsContext", "api", "\n    require_client_certificate: true", "      ")
+	for _, tc := range []struct {
+		name       string
+		filter     string
+		downstream string
+		serve      func(net.Conn)
+		message    func(net.Conn) error
+		client     *tls.Config
+		limit      float64
+	}{
+		{"http", httpFilter, "", httpOrigin, httpMessage, nil, 3 << 10},
+		{"http mtls", httpFilter, server, httpOrigin, httpMessage, a.client("web"), 12 << 10},
+		{"tcp", tcpFilter, "", echo, tcpMessage, nil, 6 << 10}, // two sockets
+		{"tcp mtls", tcpFilter, server, echo, tcpMessage, a.client("web"), 12 << 10},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			addr := freeAddr(t)
+			pid := start(t, bootstrap(addr, origin(t, tc.serve), tc.filter, tc.downstream, ""), addr)
+			if got := perConnection(t, pid, addr, tc.client, tc.message); got > tc.limit {
+				t.Errorf("%.0f bytes a connection, at most %.0f", got, tc.limit)
+			}
+		})
+	}
+}
+
+// configuration is a static bootstrap of many clusters, each with a route.
+func configuration(listen string, clusters int) string {
+	var routes, cs strings.Builder
+	for i := range clusters {
+		fmt.Fprintf(&routes, "            - {name: route-%d, domains: [\"service-%d.internal\"], routes: [{match: {prefix: /}, route: {cluster: cluster-%d}}]}\n", i, i, i)
+		fmt.Fprintf(&cs, "  - {name: cluster-%d, type: STATIC, load_assignment: {cluster_name: cluster-%d, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}}]}]}}\n", i, i, 1024+i%60000)
+	}
+	return fmt.Sprintf(`
+static_resources:
+  listeners:
+  - name: in
+    address: %s
+    filter_chains:
+    - filters:
+      - name: http
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: in
+          http_filters: [{name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]
+          route_config:
+            virtual_hosts:
+%s
+  clusters:
+%s`, yamlAddress(listen), routes.String(), cs.String())
+}
+
+func TestConfigurations(t *testing.T) {
+	for _, tc := range []struct {
+		clusters            int
+		anonymous, resident int64
+	}{
+		{100, 15 << 20, 32 << 20},
+		{10_000, 80 << 20, 112 << 20}, // resident with the program's own pages
+	} {
+		t.Run(fmt.Sprint(tc.clusters), func(t *testing.T) {
+			addr := freeAddr(t)
+			pid := start(t, configuration(addr, tc.clusters), addr)
+			got := settled(t, pid)
+			t.Logf("anonymous %d KB, resident %d KB", got.anonymous>>10, got.resident>>10)
+			if got.anonymous > tc.anonymous || got.resident > tc.resident {
+				t.Errorf("anonymous %d KB, at most %d; resident %d KB, at most %d", got.anonymous>>10, tc.anonymous>>10, got.resident>>10, tc.resident>>10)
+			}
+		})
+	}
+}

@@ -1,0 +1,47 @@
+package config
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+// Each case changes one place of foreign.yaml and gives a part of the error.
+func TestForeignRefuses(t *testing.T) {
+	text, err := os.ReadFile("testdata/foreign.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ name, old, new, want string }{
+		{"unverified server", "{validation_context: {system_root_certs: {}}}", "{alpn_protocols: [http/1.1]}", "the server would not be verified"},
+		{"nothing to verify with", "{system_root_certs: {}}", "{max_verify_depth: 3}", "trusted_ca: is missing: nothing would be verified"},
+		{"unverified client", "            validation_context:\n              trusted_ca", "            custom_validation:\n              trusted_ca", `unknown field "custom_validation"`},
+		{"renegotiation", "auto_host_sni: true\n", "auto_host_sni: true\n        allow_renegotiation: true\n", "allow_renegotiation: renegotiation is never done"},
+		{"name to check", "        auto_host_sni: true\n", "", "auto_sni_san_validation: there is no name to check"},
+		{"tickets", "require_sni: true", "session_ticket_keys: {keys: [{inline_string: k}]}", "session_ticket_keys: unsupported; remove the field: sessions are never resumed"},
+		{"OCSP", "require_sni: true", "ocsp_staple_policy: MUST_STAPLE", "ocsp_staple_policy: OCSP stapling is not implemented"},
+		{"weak suite", "ECDHE-RSA-AES256-GCM-SHA384", "AES128-SHA", `"AES128-SHA" is not supported`},
+		{"weak curve", "ecdh_curves: [X25519", "ecdh_curves: [P-224", `"P-224" is not supported`},
+		{"pin", `"DF:6F:F7:2F:E9`, `"DF:6F`, "verify_certificate_hash[0]: is not the text of a SHA-256 hash"},
+		{"fingerprints", "max_client_hello_size: 4096", "enable_ja3_fingerprinting: true", "fingerprints of clients are not made"},
+		{"extensions of the PROXY header", "disallowed_versions: [V1]", "rules: [{tlv_type: 1, on_tlv_present: {key: k}}]", "rules: unsupported; remove the field: extensions of the header are not read"},
+		{"tunnel", "          idle_timeout: 0s\n", "          tunneling_config: {hostname: h}\n", "tunneling_config: unsupported; remove the field"},
+		{"duplicate match", "    - name: tls\n      filter_chain_match", "    - {name: twin, filters: []}\n    - name: tls\n      filter_chain_match", "filter_chains[0].filters: is empty"},
+		{"early data", "          max_early_data_bytes: 1024\n", "", "max_early_data_bytes: is needed with ON_DOWNSTREAM_DATA"},
+		{"monitor", "name: envoy.resource_monitors.fixed_heap, threshold", "name: other, threshold", `there is no resource monitor "other"`},
+		{"runtime key", "limit.enabled: true", "limit.enabled: 3", "is not a boolean"},
+		{"limit that is none", "connection_limit: 1000", "connection_limit: 1.5", "is not a number of connections"},
+		{"mode of an endpoint", "{socket_address: {address: 10.0.0.2, port_value: 443}}", "{pipe: {path: /x, mode: 1}}", "pipe.mode: is for listeners"},
+		{"IPv4 with compat", `address: "::", port_value: 8443`, `address: "127.0.0.1", port_value: 8443`, "ipv4_compat: is for an IPv6 address"},
+		{"last filter", "      - name: tcp\n        typed_config:\n          \"@type\": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", "      - name: tcp\n        typed_config:\n          \"@type\": type.googleapis.com/envoy.extensions.filters.network.echo.v3.Echo", "unsupported extension"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if !strings.Contains(string(text), c.old) {
+				t.Fatalf("the file has no %q", c.old)
+			}
+			if _, err := ParseBootstrap([]byte(strings.Replace(string(text), c.old, c.new, 1))); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got  %v\nwant %s", err, c.want)
+			}
+		})
+	}
+}

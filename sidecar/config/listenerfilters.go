@@ -1,0 +1,98 @@
+package config
+
+//lint:file-ignore SA1019 deprecated fields are in many configurations, and mean what they meant
+
+import (
+	"slices"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	httpinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
+	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
+	proxyprotocolv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
+	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/listener"
+)
+
+// listenerFilters reads the listener filters, and those that older fields ask for.
+func (d *decoder) listenerFilters(out *listener.Config, m *listenerv3.Listener) error {
+	for i, f := range m.GetListenerFilters() {
+		here := at("listener_filters", i)
+		filter := listener.Filter{}
+		switch c := d.unpacked[f.GetTypedConfig()].(type) {
+		case *tlsinspectorv3.TlsInspector:
+			filter.TLSInspector = true
+			filter.MaxClientHello = int(c.GetMaxClientHelloSize().GetValue())
+			if c.GetEnableJa3Fingerprinting().GetValue() || c.GetEnableJa4Fingerprinting().GetValue() {
+				return fail(here+".typed_config", "fingerprints of clients are not made; remove enable_ja3_fingerprinting and enable_ja4_fingerprinting")
+			}
+		case *originaldstv3.OriginalDst:
+			filter.OriginalDst = true
+		case *httpinspectorv3.HttpInspector:
+			filter.HTTPInspector = true
+		case *proxyprotocolv3.ProxyProtocol:
+			filter.ProxyProtocol = &listener.ProxyProtocol{
+				Optional: c.GetAllowRequestsWithoutProxyProtocol(),
+				NoV1:     slices.Contains(c.GetDisallowedVersions(), corev3.ProxyProtocolConfig_V1),
+				NoV2:     slices.Contains(c.GetDisallowedVersions(), corev3.ProxyProtocolConfig_V2),
+			}
+		default:
+			return fail(here, "filter %q has no typed_config", f.GetName())
+		}
+		if p := f.GetFilterDisabled(); p != nil {
+			var err error
+			if filter.Disabled, err = predicate(p, here+".filter_disabled", 0); err != nil {
+				return err
+			}
+		}
+		out.Filters = append(out.Filters, filter)
+	}
+	has := func(is func(listener.Filter) bool) bool { return slices.ContainsFunc(out.Filters, is) }
+	if out.HandOff && !has(func(f listener.Filter) bool { return f.OriginalDst }) {
+		out.Filters = append([]listener.Filter{{OriginalDst: true}}, out.Filters...)
+	}
+	// As Envoy: the first chain decides for the listener.
+	if fc := m.GetFilterChains(); len(fc) > 0 && fc[0].GetUseProxyProto().GetValue() &&
+		!has(func(f listener.Filter) bool { return f.ProxyProtocol != nil }) {
+		out.Filters = append([]listener.Filter{{ProxyProtocol: &listener.ProxyProtocol{}}}, out.Filters...)
+	}
+	return nil
+}
+
+func predicate(m *listenerv3.ListenerFilterChainMatchPredicate, path string, depth int) (*listener.Predicate, error) {
+	if depth > maxRuleDepth {
+		return nil, fail(path, "is nested more than %d deep", maxRuleDepth)
+	}
+	out := &listener.Predicate{}
+	set := func(to *[]listener.Predicate, rules []*listenerv3.ListenerFilterChainMatchPredicate, path string) error {
+		for i, r := range rules {
+			p, err := predicate(r, at(path, i), depth+1)
+			if err != nil {
+				return err
+			}
+			*to = append(*to, *p)
+		}
+		return nil
+	}
+	var err error
+	switch r := m.GetRule().(type) {
+	case *listenerv3.ListenerFilterChainMatchPredicate_AnyMatch:
+		out.Any = true
+	case *listenerv3.ListenerFilterChainMatchPredicate_OrMatch:
+		err = set(&out.Or, r.OrMatch.GetRules(), path+".or_match.rules")
+	case *listenerv3.ListenerFilterChainMatchPredicate_AndMatch:
+		err = set(&out.And, r.AndMatch.GetRules(), path+".and_match.rules")
+	case *listenerv3.ListenerFilterChainMatchPredicate_NotMatch:
+		out.Not, err = predicate(r.NotMatch, path+".not_match", depth+1)
+	case *listenerv3.ListenerFilterChainMatchPredicate_DestinationPortRange:
+		lo, hi := r.DestinationPortRange.GetStart(), r.DestinationPortRange.GetEnd()
+		if lo < 0 || lo >= hi || hi > 65536 {
+			return nil, fail(path+".destination_port_range", "[%d, %d) is not a range of ports", lo, hi)
+		}
+		out.IsRange, out.From, out.To = true, uint16(lo), uint16(hi)
+	default:
+		return nil, fail(path, "has no rule")
+	}
+	return out, err
+}

@@ -1,0 +1,56 @@
+package hcm
+
+import (
+	"testing"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+)
+
+// An idle connection gives up its goroutine, serves the next request all the same,
+// and ends when it has been idle for too long or is drained.
+func TestIdleConnectionIsParked(t *testing.T) {
+	for name, end := range map[string]func(*downstream.Conn){
+		"idle timeout": nil,
+		"drain":        (*downstream.Conn).StartDrain,
+		"closed":       func(d *downstream.Conn) { d.End(downstream.Ending{Reason: "test"}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t)
+			b.cfg.IdleTimeout = 10 * time.Minute
+			if end == nil {
+				b.cfg.IdleTimeout = 3 * time.Second
+			}
+			b.route().Forward, b.route().Direct = nil, &route.DirectResponse{Status: 200, Body: []byte("ok")}
+			b.start()
+			c := b.dial()
+			for range 2 {
+				if res, _ := c.do("GET / HTTP/1.1\r\nHost: a\r\n\r\n"); res.StatusCode != 200 {
+					t.Fatalf("status %d", res.StatusCode)
+				}
+				waitParked(t, b)
+			}
+			if end != nil {
+				b.mu.Lock()
+				d := b.conns[0]
+				b.mu.Unlock()
+				end(d)
+			}
+			c.closed()
+		})
+	}
+}
+
+func waitParked(t *testing.T, b *bed) {
+	t.Helper()
+	deadline := time.After(5 * time.Second)
+	for tick := time.NewTicker(10 * time.Millisecond); b.poller.Waiting() != 1; {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("the connection keeps its goroutine")
+		}
+	}
+}

@@ -1,0 +1,186 @@
+package listener
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// filters compiles the listener filters: those that are configured, and before
+// the first of them what the chains need to be told apart.
+func (s *snapshot) filters() []Filter {
+	out := s.cfg.Filters
+	inspected, needed := false, false
+	for _, f := range out {
+		inspected = inspected || f.TLSInspector
+	}
+	for i := range s.cfg.Chains {
+		m := &s.cfg.Chains[i].Match
+		needed = needed || len(m.ServerNames) > 0 || m.TransportProtocol != "" || len(m.ApplicationProtocols) > 0
+	}
+	if needed && !inspected {
+		// After the configured ones: a PROXY header precedes the ClientHello.
+		out = append(out[:len(out):len(out)], Filter{TLSInspector: true})
+	}
+	return out
+}
+
+// holds decides over a destination port.
+func (p *Predicate) holds(port uint16) bool {
+	switch {
+	case p.Any:
+		return true
+	case p.IsRange:
+		return port >= p.From && (p.To == 0 || port < p.To)
+	case p.Not != nil:
+		return !p.Not.holds(port)
+	case len(p.And) > 0:
+		for i := range p.And {
+			if !p.And[i].holds(port) {
+				return false
+			}
+		}
+		return true
+	}
+	for i := range p.Or {
+		if p.Or[i].holds(port) {
+			return true
+		}
+	}
+	return false
+}
+
+// inspect runs the listener filters. What they refuse they have logged.
+func (a *arrival) inspect(c stream.Conn) error {
+	deadline := a.accepted.Add(a.snap.timeout)
+	for i := range a.snap.inspectors {
+		f := &a.snap.inspectors[i]
+		if f.Disabled != nil && f.Disabled.holds(a.match.destination.Port()) {
+			continue
+		}
+		reason, err := a.filter(f, c, deadline)
+		if err == nil {
+			continue
+		}
+		if stream.IsTimeout(err) && a.snap.cfg.ContinueOnTimeout {
+			return c.SetReadDeadline(time.Time{})
+		}
+		flags := telemetry.FlagDownstreamProtocolError
+		if f.TLSInspector {
+			flags = telemetry.FlagTLSFailure
+		}
+		return a.refuse(flags, reason, err)
+	}
+	return nil
+}
+
+// filter runs one; reason is a word for counters.
+func (a *arrival) filter(f *Filter, c stream.Conn, deadline time.Time) (reason string, err error) {
+	switch {
+	case f.OriginalDst:
+		if dst, ok := originalDestination(c, a.match.destination); ok {
+			a.match.destination, a.restored = dst, true
+		}
+		return "", nil
+	case f.ProxyProtocol != nil:
+		return "proxy_protocol", a.proxyHeader(f.ProxyProtocol, c, deadline)
+	case f.HTTPInspector:
+		return "http_inspector", a.sniffHTTP(c, deadline)
+	}
+	return "client_hello", a.clientHello(f, c, deadline)
+}
+
+func (a *arrival) clientHello(f *Filter, c stream.Conn, deadline time.Time) error {
+	most := maxClientHello
+	if f.MaxClientHello > 0 {
+		most = min(most, f.MaxClientHello)
+	}
+	var hello clientHello
+	err := peekUntil(c, deadline, func(b []byte) error {
+		var err error
+		hello, err = parseClientHello(b)
+		if errors.Is(err, errMoreHello) {
+			if len(b) >= most+helloOverhead {
+				return errBadHello
+			}
+			return errMoreBytes
+		}
+		return err
+	})
+	switch {
+	case err == nil:
+		a.match.plaintext, a.match.serverName, a.match.alpn = false, hello.serverName, hello.alpn
+	case errors.Is(err, errNotTLS):
+		a.match.plaintext = true
+	default:
+		return err
+	}
+	return nil
+}
+
+// sniffHTTP recognises HTTP in plaintext, for the application protocol of a chain.
+func (a *arrival) sniffHTTP(c stream.Conn, deadline time.Time) error {
+	if !a.match.plaintext {
+		return nil
+	}
+	return peekUntil(c, deadline, func(b []byte) error {
+		p, err := httpProtocol(b)
+		if p != "" {
+			a.match.alpn = []string{p}
+		}
+		return err
+	})
+}
+
+func (a *arrival) proxyHeader(f *ProxyProtocol, c stream.Conn, deadline time.Time) error {
+	var h proxyHeader
+	err := peekUntil(c, deadline, func(b []byte) error {
+		var err error
+		h, err = parseProxyHeader(b)
+		return err
+	})
+	switch {
+	case errors.Is(err, errNoProxyHeader) && f.Optional:
+		return nil
+	case err != nil:
+		return err
+	case h.version == 1 && f.NoV1 || h.version == 2 && f.NoV2:
+		if f.Optional {
+			return nil // the bytes are the application's
+		}
+		return fmt.Errorf("version %d of the PROXY protocol is not allowed here", h.version)
+	}
+	if err := discard(c, h.length, deadline); err != nil {
+		return err
+	}
+	if h.source.IsValid() {
+		a.match.source, a.match.destination = h.source, h.destination
+		a.restored = true
+		a.match.local = h.source.Addr() == h.destination.Addr() || h.source.Addr().IsLoopback()
+	}
+	return nil
+}
+
+// discard reads what was looked at, so that whoever serves the connection begins
+// after it.
+func discard(c stream.Conn, n int, deadline time.Time) error {
+	if err := c.SetReadDeadline(deadline); err != nil {
+		return err
+	}
+	var b [256]byte
+	for n > 0 {
+		k, err := c.Read(b[:min(n, len(b))])
+		if err != nil {
+			return err
+		}
+		n -= k
+	}
+	return c.SetReadDeadline(time.Time{})
+}
+
+// unmapped gives an IPv4 address its own form.
+func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }

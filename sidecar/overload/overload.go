@@ -1,0 +1,217 @@
+// Package overload keeps a process within its means: how many connections it may
+// have, and what it stops doing when its memory runs short, as Envoy's overload
+// manager does.
+package overload
+
+import (
+	"context"
+	"log/slog"
+	"runtime/debug"
+	"runtime/metrics"
+	"sync/atomic"
+	"time"
+)
+
+// Config is an overload manager (envoy.config.overload.v3.OverloadManager), and
+// the limits that Envoy has in its runtime. The zero Config limits nothing.
+type Config struct {
+	// Refresh is how often resources are looked at, 1 s when 0.
+	Refresh time.Duration
+	// MaxConnections bounds the downstream connections of the process, 0 for no
+	// bound, and ListenerConnections those of single listeners.
+	MaxConnections      int64
+	ListenerConnections map[string]int64
+	// MaxHeap is the heap, in bytes, that counts as full.
+	MaxHeap uint64
+	Actions []Action
+}
+
+// Action is what is done while any of its triggers holds.
+type Action struct {
+	Kind     Kind
+	Triggers []Trigger
+}
+
+// Kind of an action.
+type Kind uint8
+
+// The actions.
+const (
+	// ShrinkHeap collects garbage and returns memory to the host.
+	ShrinkHeap Kind = iota
+	// StopAccepting leaves new connections in the sockets' queues.
+	StopAccepting
+	// RejectConnections closes new connections at once.
+	RejectConnections
+	// DisableKeepAlive ends connections with their current request.
+	DisableKeepAlive
+	// RefuseRequests answers requests with 503.
+	RefuseRequests
+	kinds
+)
+
+// Resource is what can run short.
+type Resource uint8
+
+// The resources; both are between 0 and 1, which is full.
+const (
+	Heap Resource = iota
+	Connections
+)
+
+// Trigger holds while the pressure on a resource is at or above a threshold.
+type Trigger struct {
+	Resource  Resource
+	Threshold float64
+}
+
+// Exempt is what a listener is exempt from.
+type Exempt struct{ Limit, Actions bool }
+
+// Options are a manager's surroundings.
+type Options struct {
+	// Heap measures the heap in bytes; the runtime's when nil.
+	Heap func() uint64
+	// Accept is told when connections are to be accepted again, or no more. It is
+	// called on the goroutine of Run.
+	Accept func(bool)
+	Log    *slog.Logger
+}
+
+// Manager watches resources. A nil Manager limits nothing. Safe for concurrent
+// use.
+type Manager struct {
+	cfg     *Config
+	opts    Options
+	open    atomic.Int64 // connections that count
+	signals Signals
+	shrunk  time.Time
+}
+
+// Signals are what connections look at; each is one atomic load. A nil Signals
+// says that all is well.
+type Signals struct{ active [kinds]atomic.Bool }
+
+// New returns a manager; Run makes it act.
+func New(cfg *Config, o Options) *Manager {
+	if o.Heap == nil {
+		o.Heap = heap
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Manager{cfg: cfg, opts: o}
+}
+
+// heap is what live and dead objects occupy.
+func heap() uint64 {
+	sample := [...]metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/unused:bytes"}}
+	metrics.Read(sample[:])
+	return sample[0].Value.Uint64() + sample[1].Value.Uint64()
+}
+
+// Admit counts a new connection of a listener which has open others, or says in a
+// word why there is no room for it. Leave undoes it.
+func (m *Manager) Admit(listener string, open int64, e Exempt) (refused string) {
+	if m == nil {
+		return ""
+	}
+	if !e.Actions && m.signals.is(RejectConnections) {
+		return "overload"
+	}
+	if limit, ok := m.cfg.ListenerConnections[listener]; ok && open >= limit {
+		return "listener_connection_limit"
+	}
+	if e.Limit {
+		return ""
+	}
+	if n := m.open.Add(1); m.cfg.MaxConnections > 0 && n > m.cfg.MaxConnections {
+		m.open.Add(-1)
+		return "global_connection_limit"
+	}
+	return ""
+}
+
+// Leave takes a connection off that was admitted.
+func (m *Manager) Leave(e Exempt) {
+	if m != nil && !e.Limit {
+		m.open.Add(-1)
+	}
+}
+
+// Signals are those for the connections of a listener.
+func (m *Manager) Signals(exempt bool) *Signals {
+	if m == nil || exempt {
+		return nil
+	}
+	return &m.signals
+}
+
+// Accepting tells whether connections are to be accepted.
+func (m *Manager) Accepting() bool { return m == nil || !m.signals.is(StopAccepting) }
+
+func (s *Signals) is(k Kind) bool { return s != nil && s.active[k].Load() }
+
+// DisableKeepAlive tells whether connections are to end with their request.
+func (s *Signals) DisableKeepAlive() bool { return s.is(DisableKeepAlive) }
+
+// RefuseRequests tells whether requests are to be answered with 503.
+func (s *Signals) RefuseRequests() bool { return s.is(RefuseRequests) }
+
+// Run looks at the resources until the context ends.
+func (m *Manager) Run(ctx context.Context) {
+	if len(m.cfg.Actions) == 0 {
+		return
+	}
+	every := m.cfg.Refresh
+	if every <= 0 {
+		every = time.Second
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			m.look()
+		}
+	}
+}
+
+// shrinkAtMost is how often the heap is shrunk while it is full: a collection
+// costs what it is to save.
+const shrinkAtMost = 10 * time.Second
+
+func (m *Manager) look() {
+	var pressure [2]float64
+	if m.cfg.MaxHeap > 0 {
+		pressure[Heap] = float64(m.opts.Heap()) / float64(m.cfg.MaxHeap)
+	}
+	if m.cfg.MaxConnections > 0 {
+		pressure[Connections] = float64(m.open.Load()) / float64(m.cfg.MaxConnections)
+	}
+	var now [kinds]bool
+	for _, a := range m.cfg.Actions {
+		for _, t := range a.Triggers {
+			now[a.Kind] = now[a.Kind] || pressure[t.Resource] >= t.Threshold
+		}
+	}
+	for k := range kinds {
+		if was := m.signals.active[k].Swap(now[k]); was != now[k] {
+			m.opts.Log.Warn("overload action", "component", "overload", "action", k.String(), "active", now[k],
+				"heap", pressure[Heap], "connections", pressure[Connections])
+			if k == StopAccepting && m.opts.Accept != nil {
+				m.opts.Accept(!now[k])
+			}
+		}
+	}
+	if now[ShrinkHeap] && time.Since(m.shrunk) >= shrinkAtMost {
+		debug.FreeOSMemory()
+		m.shrunk = time.Now()
+	}
+}
+
+func (k Kind) String() string {
+	return [...]string{"shrink_heap", "stop_accepting_connections", "reject_incoming_connections", "disable_http_keepalive", "stop_accepting_requests"}[k]
+}

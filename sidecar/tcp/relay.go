@@ -1,0 +1,240 @@
+package tcp
+
+import (
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+)
+
+// relay is a connection and its upstream. While bytes move, each direction has a
+// goroutine. When none has moved for a moment both goroutines end, and the
+// connection is parked: it then costs its two sockets and this.
+type relay struct {
+	p    *Proxy
+	c    *downstream.Conn
+	up   *cluster.Conn
+	o    outcome
+	toUp half
+	down half
+	wg   sync.WaitGroup // of the directions that run
+
+	began int64 // on the proxy's clock, nanoseconds
+	last  atomic.Int64
+	end   int64 // when the connection has lasted long enough, 0 for never
+	flush atomic.Int64
+	index int // among the proxy's relays; guarded by watch.mu
+
+	parkable bool // a poller can watch both streams
+
+	mu      sync.Mutex
+	parking bool   // the directions are to end when they have nothing to read
+	ended   string // why the sidecar ended the connection
+}
+
+// half is one direction. running and done are guarded by relay.mu; a half that
+// is neither is parked.
+type half struct {
+	dst, src      stream.Stream
+	moved         atomic.Int64
+	running, done bool
+}
+
+func newRelay(p *Proxy, c *downstream.Conn, up *cluster.Conn, o outcome) *relay {
+	r := &relay{p: p, c: c, up: up, o: o}
+	r.toUp.dst, r.toUp.src = up.Stream, c.Stream
+	r.down.dst, r.down.src = c.Stream, up.Stream
+	_, near := c.Stream.(stream.Pollable)
+	_, far := up.Stream.(stream.Pollable)
+	r.parkable = near && far
+	r.began = p.watch.now()
+	r.last.Store(r.began)
+	if p.maxDuration > 0 {
+		r.end = r.began + p.lifetime()
+	}
+	if p.flushEvery > 0 {
+		r.flush.Store(r.began + p.flushEvery)
+	}
+	return r
+}
+
+// serve runs both directions until each has ended or is parked, and tells
+// whether the connection is finished.
+func (r *relay) serve() (finished bool) {
+	r.wg.Add(1)
+	r.resume()
+	r.p.watch.stir()
+	r.wg.Done()
+	r.wg.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.toUp.done && r.down.done
+}
+
+// park names the streams that the relay waits for.
+func (r *relay) park() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.toUp.done:
+		r.c.Park(r.down.src)
+	case r.down.done:
+		r.c.Park(r.toUp.src)
+	default:
+		r.c.Park(r.toUp.src, r.down.src)
+	}
+}
+
+// resume starts the directions that do not run. Some goroutine of the relay runs.
+func (r *relay) resume() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.parking = false
+	for _, h := range []*half{&r.toUp, &r.down} {
+		_ = h.src.SetReadDeadline(never)
+		if h.done || h.running {
+			continue
+		}
+		h.running = true
+		r.wg.Go(func() { r.run(h) })
+	}
+}
+
+// quiesce asks the directions to end where there is nothing to read.
+func (r *relay) quiesce() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.parking || !r.toUp.running && !r.down.running {
+		return
+	}
+	r.parking = true
+	_ = r.toUp.src.SetReadDeadline(past)
+	_ = r.down.src.SetReadDeadline(past)
+}
+
+// stop ends the connection; the first reason stays.
+func (r *relay) stop(reason string) {
+	r.mu.Lock()
+	if r.ended == "" {
+		r.ended = reason
+	}
+	r.mu.Unlock()
+	r.close()
+	r.c.Wake()
+}
+
+func (r *relay) close() {
+	_ = r.c.Stream.Close()
+	_ = r.up.Close()
+}
+
+// run copies one direction. The end of the source is passed on as a half-close;
+// an error ends both directions.
+func (r *relay) run(h *half) {
+	err := r.copy(h)
+	if errors.Is(err, errParked) {
+		return
+	}
+	if err == nil {
+		err = h.dst.CloseWrite()
+	}
+	r.mu.Lock()
+	h.done, h.running = true, false
+	r.mu.Unlock()
+	if err != nil {
+		r.close()
+	}
+}
+
+// errParked is why a direction ends that has nothing to read.
+var errParked = errors.New("parked")
+
+// interrupted decides what a read means that timed out: the half is parked, or
+// the wish to park is over.
+func (r *relay) interrupted(h *half) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.parking {
+		h.running = false
+		return errParked
+	}
+	return h.src.SetReadDeadline(never)
+}
+
+// progress notes bytes that moved. While the relay is being parked the other
+// direction may have ended already: it starts again.
+func (r *relay) progress(h *half, n int64) {
+	h.moved.Add(n)
+	r.last.Store(r.p.watch.now())
+	r.mu.Lock()
+	parking := r.parking
+	r.mu.Unlock()
+	if parking {
+		r.resume()
+	}
+}
+
+// copy moves bytes until the source ends, which is nil, or the half is parked.
+func (r *relay) copy(h *half) error {
+	l := lease{size: smallBuffer}
+	defer l.DropBuffer()
+	reader, ready := h.src.(stream.ReadyReader)
+	splicer := newSplicer(h.dst, h.src)
+	bulk := 0 // bytes that came in reads which filled their buffer, in a row
+	for {
+		if splicer != nil && bulk >= spliceAfter {
+			l.DropBuffer()
+			if err := splicer.move(func(n int64) { r.progress(h, n) }); err != nil {
+				if done := r.readError(h, err); done != nil {
+					return ended(done)
+				}
+			}
+			bulk = 0
+			continue
+		}
+		var n int
+		var err error
+		if ready {
+			n, err = reader.ReadReady(&l)
+		} else {
+			n, err = h.src.Read(l.TakeBuffer())
+		}
+		if n > 0 {
+			buf := l.TakeBuffer()
+			if _, werr := h.dst.Write(buf[:n]); werr != nil {
+				return werr
+			}
+			if n == len(buf) {
+				bulk += n
+				l.grow()
+			} else {
+				bulk = 0
+			}
+			r.progress(h, int64(n))
+		}
+		if err != nil {
+			if done := r.readError(h, err); done != nil {
+				return ended(done)
+			}
+		}
+	}
+}
+
+// readError returns nil where reading goes on.
+func (r *relay) readError(h *half, err error) error {
+	if stream.IsTimeout(err) {
+		return r.interrupted(h)
+	}
+	return err
+}
+
+func ended(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}

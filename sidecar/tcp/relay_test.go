@@ -1,0 +1,149 @@
+package tcp
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"hash"
+	"io"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+// discardEcho answers each byte.
+func echoAll(c *net.TCPConn) { _, _ = io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c}) }
+
+// A connection on which nothing moves is parked, and moves again when either end
+// speaks, is ended, or has lasted long enough.
+func TestParkedRelay(t *testing.T) {
+	up := make(chan *net.TCPConn, 1)
+	m := upstream(t, func(c *net.TCPConn) { up <- c; echoAll(c) })
+	client, line := serve(t, Config{Cluster: "up"}, m)
+	ping := func(to, from net.Conn) {
+		t.Helper()
+		if _, err := to.Write([]byte("ping")); err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 4)
+		if _, err := io.ReadFull(from, b); err != nil || string(b) != "ping" {
+			t.Fatalf("%q, %v", b, err)
+		}
+	}
+	ping(client, client)
+	waitParked(t)
+	ping(client, client)
+	waitParked(t)
+	far := <-up
+	ping(far, client) // the upstream speaks first
+	waitParked(t)
+	_ = client.CloseWrite()
+	if b, err := io.ReadAll(client); err != nil || len(b) > 0 {
+		t.Errorf("%q, %v", b, err)
+	}
+	if got, want := line(), "- 8 12 up -"; got != want {
+		t.Errorf("log %q, want %q", got, want)
+	}
+}
+
+func TestParkedRelayEnds(t *testing.T) {
+	idle := 2500 * time.Millisecond
+	for name, cfg := range map[string]Config{
+		"idle_timeout":            {Cluster: "up", IdleTimeout: &idle},
+		"max_connection_duration": {Cluster: "up", MaxDuration: 2500 * time.Millisecond, MaxDurationJitter: 1},
+	} {
+		m := upstream(t, echoAll)
+		client, line := serve(t, cfg, m)
+		waitParked(t)
+		if _, err := client.Read(make([]byte, 1)); err == nil {
+			t.Errorf("%s: the connection is open", name)
+		}
+		if !strings.HasSuffix(line(), name) {
+			t.Errorf("log %q", line())
+		}
+	}
+}
+
+// Everything arrives, in order, through buffers of all sizes and through splice,
+// with pauses in which the connection may be parked.
+func TestBulk(t *testing.T) {
+	m := upstream(t, echoAll)
+	client, _ := serve(t, Config{Cluster: "up"}, m)
+	_ = client.SetDeadline(time.Now().Add(30 * time.Second))
+	const total = 24 << 20
+	sent, got := sha256.New(), sha256.New()
+	copied := make(chan error, 1)
+	go func(h hash.Hash) {
+		_, err := io.CopyN(h, client, total)
+		copied <- err
+	}(got)
+	chunk := bytes.Repeat([]byte("0123456789abcdef"), 1<<15)
+	r := rand.New(rand.NewPCG(1, 2))
+	for left := total; left > 0; {
+		n := min(left, 1+r.IntN(len(chunk)))
+		r.Uint64()
+		b := chunk[:n]
+		b[0] = byte(n)
+		sent.Write(b)
+		if _, err := client.Write(b); err != nil {
+			t.Fatal(err)
+		}
+		left -= n
+	}
+	if err := <-copied; err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(sent.Sum(nil), got.Sum(nil)) {
+		t.Error("the bytes differ")
+	}
+}
+
+func TestAwaitData(t *testing.T) {
+	began := make(chan struct{}, 1)
+	m := upstream(t, func(c *net.TCPConn) { began <- struct{}{}; echoAll(c) })
+	client, line := serve(t, Config{Cluster: "up", AwaitData: true, MaxEarlyData: 2}, m)
+	select {
+	case <-began:
+		t.Error("the upstream is connected before the client has spoken")
+	case <-time.After(50 * time.Millisecond):
+	}
+	if _, err := client.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	_ = client.CloseWrite()
+	if b, err := io.ReadAll(client); err != nil || string(b) != "hello" {
+		t.Errorf("%q, %v", b, err)
+	}
+	if want := "- 5 5 up -"; line() != want {
+		t.Errorf("log %q, want %q", line(), want)
+	}
+}
+
+// Attempts are counted, and their pauses grow; what is logged meanwhile is what is
+// known then.
+func TestBackoffAndEarlyLogs(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	_ = l.Close()
+	client, line := serve(t, Config{Cluster: "up", MaxConnectAttempts: 3, Backoff: &Backoff{Base: time.Millisecond, Max: 2 * time.Millisecond}, LogOnStart: true}, clusterAt(t, port))
+	if _, err := client.Read(make([]byte, 1)); err == nil {
+		t.Error("the connection is served")
+	}
+	if want := "- 0 0 up -\nUF,URX 0 0 up -"; line() != want {
+		t.Errorf("log %q, want %q", line(), want)
+	}
+	client, line = serve(t, Config{Cluster: "up", LogOnConnect: true, LogInterval: 100 * time.Millisecond}, upstream(t, echoAll))
+	if _, err := client.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(500*time.Millisecond, func() { _ = client.CloseWrite() })
+	_, _ = io.ReadAll(client)
+	lines := strings.Split(line(), "\n")
+	if len(lines) < 4 || lines[0] != "- 0 0 up -" || lines[len(lines)-1] != "- 1 1 up -" {
+		t.Errorf("log %q", lines)
+	}
+}

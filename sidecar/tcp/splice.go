@@ -1,0 +1,193 @@
+package tcp
+
+import (
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+)
+
+const (
+	// spliceAfter is how much one direction moves through full buffers before the
+	// kernel takes over: splice costs two more system calls than a copy, and pays
+	// for bulk only.
+	spliceAfter = 256 << 10
+	// spliceLeast is what a splice must move to be worth the next one.
+	spliceLeast = 16 << 10
+	pipeSize    = 256 << 10
+)
+
+// splicer moves bytes from one TCP socket to another inside the kernel.
+type splicer struct {
+	from, to syscall.RawConn
+}
+
+// newSplicer returns nil where the kernel cannot do it: with TLS on either side.
+func newSplicer(dst, src stream.Stream) *splicer {
+	to, from := rawTCP(dst), rawTCP(src)
+	if to == nil || from == nil {
+		return nil
+	}
+	return &splicer{from: from, to: to}
+}
+
+func rawTCP(s stream.Stream) syscall.RawConn {
+	sock, ok := s.(*stream.Socket)
+	if !ok {
+		return nil
+	}
+	c, ok := sock.Conn().(*net.TCPConn)
+	if !ok {
+		return nil
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	return raw
+}
+
+// move splices until the source gives little or ends: io.EOF. Each move is told
+// to progress. No pipe is held while it waits.
+func (s *splicer) move(progress func(int64)) error {
+	for {
+		n, err := s.once()
+		if n > 0 {
+			progress(n)
+		}
+		if err != nil || n < spliceLeast {
+			return err
+		}
+	}
+}
+
+// once fills a pipe from the source and empties it into the destination.
+func (s *splicer) once() (int64, error) {
+	var p *pipe
+	var n int64
+	var failed error
+	err := s.from.Read(func(fd uintptr) bool {
+		if p == nil {
+			if p, failed = takePipe(); failed != nil {
+				return true
+			}
+		}
+		n, failed = splice(int(fd), p.w, pipeSize)
+		if failed == unix.EAGAIN {
+			p.release()
+			p = nil
+			return false
+		}
+		return true
+	})
+	if p == nil {
+		return 0, firstError(err, failed)
+	}
+	if err != nil || failed != nil || n == 0 {
+		p.release()
+		if n == 0 && err == nil && failed == nil {
+			err = io.EOF
+		}
+		return 0, firstError(err, failed)
+	}
+	return s.empty(p, n)
+}
+
+func (s *splicer) empty(p *pipe, n int64) (int64, error) {
+	var moved int64
+	var failed error
+	err := s.to.Write(func(fd uintptr) bool {
+		for moved < n {
+			var m int64
+			if m, failed = splice(p.r, int(fd), int(n-moved)); failed != nil {
+				return failed != unix.EAGAIN
+			}
+			moved += m
+		}
+		return true
+	})
+	if moved < n {
+		p.close() // what is left in it belongs to nobody
+		return moved, &writeError{firstError(err, failed)}
+	}
+	p.release()
+	return moved, nil
+}
+
+// writeError keeps a timeout of the destination from being taken for one of the
+// source.
+type writeError struct{ err error }
+
+func (e *writeError) Error() string { return "splice: " + e.err.Error() }
+
+func splice(from, to, most int) (int64, error) {
+	for {
+		n, err := unix.Splice(from, nil, to, nil, most, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+		if err == unix.EINTR {
+			continue
+		}
+		return max(n, 0), err
+	}
+}
+
+func firstError(err, failed error) error {
+	if err != nil {
+		return err
+	}
+	if errno, ok := failed.(syscall.Errno); ok {
+		return os.NewSyscallError("splice", errno)
+	}
+	return failed
+}
+
+// pipe is the kernel's buffer between two sockets.
+type pipe struct{ r, w int }
+
+// pipes keeps a few: making one costs as much as several splices.
+var pipes struct {
+	mu   sync.Mutex
+	free []*pipe
+}
+
+const keepPipes = 16
+
+func takePipe() (*pipe, error) {
+	pipes.mu.Lock()
+	if n := len(pipes.free); n > 0 {
+		p := pipes.free[n-1]
+		pipes.free = pipes.free[:n-1]
+		pipes.mu.Unlock()
+		return p, nil
+	}
+	pipes.mu.Unlock()
+	var fd [2]int
+	if err := unix.Pipe2(fd[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return nil, os.NewSyscallError("pipe2", err)
+	}
+	// Without the privilege for it the pipe stays at 64 KB, which also works.
+	_, _ = unix.FcntlInt(uintptr(fd[0]), unix.F_SETPIPE_SZ, pipeSize)
+	return &pipe{r: fd[0], w: fd[1]}, nil
+}
+
+// release gives back an empty pipe.
+func (p *pipe) release() {
+	pipes.mu.Lock()
+	keep := len(pipes.free) < keepPipes
+	if keep {
+		pipes.free = append(pipes.free, p)
+	}
+	pipes.mu.Unlock()
+	if !keep {
+		p.close()
+	}
+}
+
+func (p *pipe) close() {
+	_ = unix.Close(p.r)
+	_ = unix.Close(p.w)
+}

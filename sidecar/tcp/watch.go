@@ -1,0 +1,162 @@
+package tcp
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// parkAfter is how long nothing moves before a connection gives up its
+// goroutines.
+const parkAfter = int64(time.Second)
+
+// glance is the least time between two looks at all connections.
+const glance = int64(20 * time.Millisecond)
+
+// watch is the clock of a proxy's connections. One goroutine looks at all of them
+// when the earliest is due: no connection has a timer, and no byte that moves arms
+// one. The goroutine lives while there are connections.
+type watch struct {
+	base time.Time
+	step int64 // how long new connections may go unseen
+
+	mu     sync.Mutex
+	relays []*relay
+	over   chan struct{}
+	kick   chan struct{}
+	asleep atomic.Bool // for longer than step
+}
+
+// newWatch returns the clock for connections whose shortest limit is given; 0 for
+// none.
+func newWatch(shortest time.Duration) *watch {
+	w := &watch{base: time.Now(), step: parkAfter, kick: make(chan struct{}, 1)}
+	if shortest > 0 {
+		w.step = min(w.step, max(int64(shortest/4), glance))
+	}
+	return w
+}
+
+// now is in nanoseconds, and positive.
+func (w *watch) now() int64 { return int64(time.Since(w.base)) + 1 }
+
+func (w *watch) add(r *relay) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r.index = len(w.relays)
+	w.relays = append(w.relays, r)
+	if len(w.relays) == 1 {
+		w.over = make(chan struct{})
+		go w.run(w.over)
+	}
+}
+
+func (w *watch) remove(r *relay) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	last := len(w.relays) - 1
+	w.relays[r.index] = w.relays[last]
+	w.relays[r.index].index = r.index
+	w.relays[last] = nil
+	w.relays = w.relays[:last]
+	if last == 0 {
+		close(w.over)
+	}
+}
+
+// stir has the goroutine look soon at connections that move again.
+func (w *watch) stir() {
+	if w.asleep.Swap(false) {
+		select {
+		case w.kick <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (w *watch) run(over <-chan struct{}) {
+	timer := time.NewTimer(time.Duration(w.step))
+	defer timer.Stop()
+	for {
+		select {
+		case <-over:
+			return
+		case <-w.kick:
+		case <-timer.C:
+		}
+		wait := w.look()
+		if wait > w.step {
+			w.asleep.Store(true)
+		}
+		timer.Reset(time.Duration(max(glance, wait)))
+	}
+}
+
+// look acts on what is due, and tells how long until the next is.
+func (w *watch) look() int64 {
+	now := w.now()
+	w.mu.Lock()
+	next := now + int64(time.Hour)
+	var due []*relay
+	for _, r := range w.relays {
+		at := r.nextLook(now)
+		if at <= now {
+			due = append(due, r)
+			at = now + w.step
+		}
+		next = min(next, at)
+	}
+	w.mu.Unlock()
+	for _, r := range due {
+		r.look(now)
+	}
+	return next - now
+}
+
+// nextLook is when something is to be done about a relay.
+func (r *relay) nextLook(now int64) int64 {
+	last := r.last.Load()
+	at := last + parkAfter
+	if now >= at {
+		at = now + int64(time.Hour) // parked, or being parked
+		if r.running() {
+			at = now
+		}
+	}
+	if idle := int64(r.p.idle); idle > 0 {
+		at = min(at, last+idle)
+	}
+	if r.end > 0 {
+		at = min(at, r.end)
+	}
+	if f := r.flush.Load(); f > 0 {
+		at = min(at, f)
+	}
+	return at
+}
+
+// running tells whether the relay has goroutines that could be spared.
+func (r *relay) running() bool {
+	if !r.parkable {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.parking && (r.toUp.running || r.down.running)
+}
+
+func (r *relay) look(now int64) {
+	quiet := now - r.last.Load()
+	switch {
+	case r.end > 0 && now >= r.end:
+		r.stop("max_connection_duration")
+	case r.p.idle > 0 && quiet >= int64(r.p.idle):
+		r.stop("idle_timeout")
+	case quiet >= parkAfter && r.parkable:
+		r.quiesce()
+	}
+	if f := r.flush.Load(); f > 0 && now >= f {
+		r.flush.Store(now + r.p.flushEvery)
+		r.p.log(r.c, &r.o, r.toUp.moved.Load(), r.down.moved.Load())
+	}
+}

@@ -1,0 +1,119 @@
+// Package tlscontext is TLS as a foreign configuration asks for it: certificates
+// from files or written in place, peers verified against a certificate authority
+// and by any of their names, the parameters that Envoy's TLS contexts have. The
+// mesh's own TLS, whose peers are SPIFFE IDs of a trust bundle, is package
+// identity/tlsconf's.
+//
+// Peers are verified in VerifyConnection and nowhere else, and sessions are never
+// resumed, for the reasons that package tlsconf gives.
+package tlscontext
+
+import (
+	"crypto/tls"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+)
+
+// Common is what both directions have (CommonTlsContext).
+type Common struct {
+	Certificates []Certificate
+	Validation   *Validation // nil asks a client for no certificate
+	// MinVersion and MaxVersion are crypto/tls numbers.
+	MinVersion, MaxVersion uint16
+	CipherSuites           []uint16 // of TLS 1.2; nil for ECDHE with AEAD
+	Curves                 []tls.CurveID
+	ALPN                   []string
+}
+
+// Server is a DownstreamTlsContext.
+type Server struct {
+	Common
+	RequireClientCertificate bool
+	// RequireSNI refuses a client that names no server.
+	RequireSNI bool
+	// FullScan looks at all certificates where none has the name that the client
+	// asked for; otherwise the first is presented.
+	FullScan bool
+}
+
+// Client is an UpstreamTlsContext.
+type Client struct {
+	Common
+	SNI string
+	// VerifySNI also wants the server's certificate to have the name that was
+	// asked for.
+	VerifySNI bool
+}
+
+// Certificate is an own certificate: a chain, leaf first, and its key, in PEM.
+type Certificate struct{ Chain, Key Source }
+
+// Source is where bytes come from: a file, or the configuration itself.
+type Source struct {
+	File   string `json:",omitempty"`
+	Inline Secret `json:",omitempty"`
+}
+
+// Secret is material that no log and no dump shows.
+type Secret string
+
+// MarshalText implements encoding.TextMarshaler.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// String implements fmt.Stringer.
+func (s Secret) String() string {
+	if s == "" {
+		return ""
+	}
+	return "[redacted]"
+}
+
+// GoString implements fmt.GoStringer.
+func (s Secret) GoString() string { return s.String() }
+
+// Empty tells whether there is no source.
+func (s Source) Empty() bool { return s.File == "" && s.Inline == "" }
+
+// Validation is a CertificateValidationContext.
+type Validation struct {
+	// CA holds the anchors, in PEM; with SystemRoots they are the host's. Without
+	// either, a peer is known by the pins alone.
+	CA          Source
+	SystemRoots bool
+	// Names are what the certificate must have one of; empty for any name.
+	Names []NameMatch
+	// SPKI and Hash are pins, of which one must hold where there are any: the
+	// SHA-256 of the public key and of the certificate.
+	SPKI, Hash [][32]byte
+	// CRL holds revocation lists, in PEM. With any, each certificate of a chain
+	// needs one of its issuer, or with LeafCRLOnly the leaf alone.
+	CRL         Source
+	LeafCRLOnly bool
+	// MaxDepth is how many certificates may stand between leaf and anchor.
+	MaxDepth int
+	// AcceptUntrusted lets a peer in that fails all this; its identity counts for
+	// nothing then.
+	AcceptUntrusted bool
+	// HideCA keeps the anchors' names out of the request for a certificate.
+	HideCA bool
+}
+
+// NameType is a kind of subject alternative name.
+type NameType uint8
+
+// The name types.
+const (
+	URI NameType = iota
+	DNS
+	IP
+	Email
+)
+
+func (t NameType) String() string { return [...]string{"URI", "DNS", "IP address", "email"}[t] }
+
+// NameMatch matches one kind of name. An exact DNS pattern also matches the
+// wildcard names that cover it.
+type NameMatch struct {
+	Type  NameType
+	Match *route.StringMatch
+}

@@ -1,0 +1,305 @@
+package tlscontext
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Context is a Server or a Client with what its sources hold now. Handshakes read
+// the current state; connections that are open are not affected by a change. Safe
+// for concurrent use.
+type Context struct {
+	common *Common
+	build  func(*material) *state
+	now    func() time.Time
+	state  atomic.Pointer[state]
+	client *tls.Config // of a client
+
+	mu    sync.Mutex // one look at a time
+	files []string
+	stats []stat
+	said  string    // the last complaint
+	since time.Time // when what is in use was last found, while there is one
+}
+
+// state is immutable. A server's plain configuration has no ALPN: a client that
+// offers only protocols which are not spoken is served without, as Envoy does.
+type state struct {
+	config, plain *tls.Config // of a server
+	certificates  []tls.Certificate
+	anchors       []*x509.Certificate
+	verifier      *verifier
+}
+
+// Options are a context's surroundings.
+type Options struct {
+	Now func() time.Time // time.Now when nil
+}
+
+// NewServer reads what a downstream context names.
+func NewServer(cfg *Server, o Options) (*Context, error) {
+	if len(cfg.Certificates) == 0 {
+		return nil, errors.New("tls: a listener needs a certificate")
+	}
+	own := *cfg // the context outlives no configuration that it would hold
+	cfg = &own
+	c := &Context{common: &cfg.Common, now: o.Now}
+	c.build = func(m *material) *state {
+		s := &state{certificates: m.certificates, anchors: m.anchors}
+		t := c.base()
+		t.GetCertificate = (&selector{m.certificates, cfg.FullScan}).choose
+		v := c.verifier(m, x509.ExtKeyUsageClientAuth)
+		if v != nil {
+			t.ClientAuth = tls.RequestClientCert
+			if cfg.RequireClientCertificate {
+				t.ClientAuth = tls.RequireAnyClientCert
+			}
+			if !cfg.Validation.HideCA {
+				t.ClientCAs = m.roots
+			}
+		}
+		t.VerifyConnection = func(cs tls.ConnectionState) error {
+			if cs.DidResume {
+				return errResumed
+			}
+			if len(cs.PeerCertificates) == 0 && !cfg.RequireClientCertificate {
+				return nil
+			}
+			return v.verify(cs.PeerCertificates, "")
+		}
+		s.config, s.plain = t, t
+		if len(t.NextProtos) > 0 {
+			s.plain = t.Clone()
+			s.plain.NextProtos = nil
+		}
+		return s
+	}
+	return c, c.open()
+}
+
+// NewClient reads what an upstream context names.
+func NewClient(cfg *Client, o Options) (*Context, error) {
+	if cfg.Validation == nil {
+		return nil, errors.New("tls: the server would not be verified")
+	}
+	own := *cfg
+	cfg = &own
+	c := &Context{common: &cfg.Common, now: o.Now}
+	c.build = func(m *material) *state {
+		return &state{certificates: m.certificates, anchors: m.anchors, verifier: c.verifier(m, x509.ExtKeyUsageServerAuth)}
+	}
+	t := c.base()
+	t.ServerName = cfg.SNI
+	// The library's own verification is of the name alone, against the host's
+	// roots. VerifyConnection takes its place; it runs whatever this says.
+	t.InsecureSkipVerify = true
+	t.VerifyConnection = func(cs tls.ConnectionState) error {
+		if cs.DidResume {
+			return errResumed
+		}
+		if cfg.VerifySNI && cs.ServerName == "" {
+			return &VerifyError{Rule: "name", Err: errors.New("no server name was sent that it could be checked against")}
+		}
+		name := ""
+		if cfg.VerifySNI {
+			name = cs.ServerName
+		}
+		return c.state.Load().verifier.verify(cs.PeerCertificates, name)
+	}
+	t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		if own := c.state.Load().certificates; len(own) > 0 {
+			return &own[0], nil
+		}
+		return &tls.Certificate{}, nil
+	}
+	c.client = t
+	return c, c.open()
+}
+
+var errResumed = errors.New("tls: a resumed session is refused")
+
+// errNoName refuses a client where a server name is required.
+var errNoName = errors.New("tls: the client names no server, and one is required")
+
+func (c *Context) open() error {
+	if c.now == nil {
+		c.now = time.Now
+	}
+	c.files = c.common.files()
+	c.stats = look(c.files)
+	m, err := load(c.common)
+	if err != nil {
+		return fmt.Errorf("tls: %w", err)
+	}
+	c.state.Store(c.build(m))
+	return nil
+}
+
+// base is what both directions have in common.
+func (c *Context) base() *tls.Config {
+	t := &tls.Config{
+		MinVersion: c.common.MinVersion, MaxVersion: c.common.MaxVersion, NextProtos: c.common.ALPN,
+		CipherSuites: c.common.CipherSuites, CurvePreferences: c.common.Curves,
+		SessionTicketsDisabled: true, DynamicRecordSizingDisabled: true, Renegotiation: tls.RenegotiateNever,
+	}
+	if len(t.CipherSuites) == 0 {
+		t.CipherSuites = DefaultSuites
+	}
+	if len(t.CurvePreferences) == 0 {
+		t.CurvePreferences = DefaultCurves
+	}
+	return t
+}
+
+// DefaultSuites are those of TLS 1.2 that have forward secrecy and AEAD.
+var DefaultSuites = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+}
+
+// DefaultCurves has the post-quantum hybrids first.
+var DefaultCurves = []tls.CurveID{tls.X25519MLKEM768, tls.X25519, tls.CurveP256, tls.CurveP384}
+
+func (c *Context) verifier(m *material, usage x509.ExtKeyUsage) *verifier {
+	if c.common.Validation == nil {
+		return nil
+	}
+	return &verifier{cfg: c.common.Validation, roots: m.roots, crls: m.crls, usage: usage, now: c.now}
+}
+
+// ServerConfig returns the configuration of a listening side, whose handshakes
+// always take the current state.
+func (c *Context) ServerConfig(cfg *Server) *tls.Config {
+	return &tls.Config{
+		MinVersion: cfg.MinVersion, MaxVersion: cfg.MaxVersion, SessionTicketsDisabled: true,
+		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+			if cfg.RequireSNI && h.ServerName == "" {
+				return nil, errNoName
+			}
+			s := c.state.Load()
+			if len(h.SupportedProtos) > 0 && !slices.ContainsFunc(h.SupportedProtos, func(p string) bool { return slices.Contains(cfg.ALPN, p) }) {
+				return s.plain, nil
+			}
+			return s.config, nil
+		},
+		// Reached only if the hook above is lost: then there is no handshake rather
+		// than an unverified one.
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return nil, errors.New("tls: this configuration works only through GetConfigForClient")
+		},
+	}
+}
+
+// ClientConfig returns the configuration of a client, whose handshakes always take
+// the current state. It is shared.
+func (c *Context) ClientConfig() *tls.Config { return c.client }
+
+// AsOf is when what is in use was last found in the files: now, unless they cannot
+// be used any more.
+func (c *Context) AsOf() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.said != "" {
+		return c.since
+	}
+	return c.now()
+}
+
+// Leaves are the own certificates.
+func (c *Context) Leaves() []*x509.Certificate {
+	var out []*x509.Certificate
+	for _, cert := range c.state.Load().certificates {
+		out = append(out, cert.Leaf)
+	}
+	return out
+}
+
+// ID is the SPIFFE ID of the first own certificate; empty when it has none.
+func (c *Context) ID() string {
+	for _, leaf := range c.Leaves() {
+		if len(leaf.URIs) == 1 && strings.EqualFold(leaf.URIs[0].Scheme, "spiffe") {
+			return leaf.URIs[0].String()
+		}
+		break
+	}
+	return ""
+}
+
+// Refresh looks at the files, and reads them when they have changed. What cannot
+// be used leaves the last good state in force, and is said once.
+func (c *Context) Refresh(log *slog.Logger) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := look(c.files)
+	if c.said == "" && slices.EqualFunc(now, c.stats, stat.same) {
+		return
+	}
+	c.stats = now
+	m, err := load(c.common)
+	if err != nil {
+		if c.said == "" {
+			c.since = c.now()
+		}
+		if text := err.Error(); c.said != text {
+			c.said = text
+			log.Error("TLS files cannot be used, the last good ones stay", "component", "tls", "err", err)
+		}
+		return
+	}
+	if c.said != "" {
+		log.Info("TLS files can be used again", "component", "tls", "files", c.files)
+		c.said = ""
+	}
+	c.state.Store(c.build(m))
+}
+
+// selector picks the certificate that a client is shown.
+type selector struct {
+	certs    []tls.Certificate
+	fullScan bool
+}
+
+// choose takes a certificate whose name is the one asked for, exactly or by
+// wildcard, among those the client can use; then, as Envoy does, the first, or
+// with a full scan the first that the client can use.
+func (s *selector) choose(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	name := strings.ToLower(h.ServerName)
+	anyName := *h
+	anyName.ServerName = ""
+	usable := func(c *tls.Certificate) bool { return anyName.SupportsCertificate(c) == nil }
+	if name != "" {
+		for _, exact := range []bool{true, false} {
+			for i := range s.certs {
+				if c := &s.certs[i]; named(c.Leaf, name, exact) && usable(c) {
+					return c, nil
+				}
+			}
+		}
+	}
+	if name == "" || s.fullScan {
+		for i := range s.certs {
+			if usable(&s.certs[i]) {
+				return &s.certs[i], nil
+			}
+		}
+	}
+	return &s.certs[0], nil
+}
+
+func named(leaf *x509.Certificate, name string, exact bool) bool {
+	return slices.ContainsFunc(leaf.DNSNames, func(n string) bool {
+		if exact {
+			return strings.EqualFold(n, name)
+		}
+		return covers(n, name)
+	})
+}

@@ -1,0 +1,241 @@
+package tlscontext
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+)
+
+// maxFile bounds what is read of a file.
+const maxFile = 4 << 20
+
+// material is what the sources of a Common hold at one moment.
+type material struct {
+	certificates []tls.Certificate
+	anchors      []*x509.Certificate // from the configuration
+	roots        *x509.CertPool
+	crls         []*x509.RevocationList
+}
+
+// load reads everything, and fails where anything cannot be used.
+func load(c *Common) (*material, error) {
+	m := &material{}
+	for i := range c.Certificates {
+		cert, err := c.Certificates[i].load()
+		if err != nil {
+			return nil, err
+		}
+		m.certificates = append(m.certificates, *cert)
+	}
+	v := c.Validation
+	if v == nil {
+		return m, nil
+	}
+	var err error
+	switch {
+	case v.SystemRoots:
+		if m.roots, err = x509.SystemCertPool(); err != nil {
+			return nil, fmt.Errorf("the host's root certificates: %w", err)
+		}
+	case !v.CA.Empty():
+		if m.anchors, err = v.CA.certificates(); err != nil {
+			return nil, err
+		}
+		m.roots = x509.NewCertPool()
+		for _, c := range m.anchors {
+			m.roots.AddCert(c)
+		}
+	}
+	if !v.CRL.Empty() {
+		if m.crls, err = v.CRL.revocations(); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// name of a source in messages.
+func (s Source) name() string {
+	if s.File != "" {
+		return s.File
+	}
+	return "inline data"
+}
+
+func (s Source) read() ([]byte, error) {
+	if s.File == "" {
+		return []byte(s.Inline), nil
+	}
+	f, err := os.Open(s.File)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(b) > maxFile {
+		err = fmt.Errorf("%s is larger than %d bytes", s.File, maxFile)
+	}
+	return b, err
+}
+
+func (c *Certificate) load() (*tls.Certificate, error) {
+	chain, err := c.Chain.certificates()
+	if err != nil {
+		return nil, err
+	}
+	b, err := c.Key.read()
+	if err != nil {
+		return nil, err
+	}
+	key, err := privateKey(c.Key.name(), b)
+	if err != nil {
+		return nil, err
+	}
+	type comparable interface{ Equal(crypto.PublicKey) bool }
+	if pub, ok := chain[0].PublicKey.(comparable); !ok || !pub.Equal(key.Public()) {
+		return nil, fmt.Errorf("%s is not the key of the certificate in %s", c.Key.name(), c.Chain.name())
+	}
+	out := &tls.Certificate{PrivateKey: key, Leaf: chain[0]}
+	for _, cert := range chain {
+		out.Certificate = append(out.Certificate, cert.Raw)
+	}
+	return out, nil
+}
+
+// certificates reads PEM, and refuses what is damaged where a decoder would pass
+// over it: a file half written.
+func (s Source) certificates() ([]*x509.Certificate, error) {
+	data, err := s.read()
+	if err != nil {
+		return nil, err
+	}
+	var out []*x509.Certificate
+	for rest := data; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			continue // the key, where both are in one file
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("%s: certificate %d: %w", s.name(), len(out)+1, err)
+		}
+		out = append(out, c)
+	}
+	if n := bytes.Count(data, []byte("-----BEGIN CERTIFICATE-----")); n != len(out) {
+		return nil, fmt.Errorf("%s: of its %d PEM certificates %d are damaged", s.name(), n, n-len(out))
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("%s holds no PEM certificate", s.name())
+	}
+	return out, nil
+}
+
+func (s Source) revocations() ([]*x509.RevocationList, error) {
+	data, err := s.read()
+	if err != nil {
+		return nil, err
+	}
+	var out []*x509.RevocationList
+	for rest := data; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "X509 CRL" {
+			continue
+		}
+		l, err := x509.ParseRevocationList(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("%s: revocation list %d: %w", s.name(), len(out)+1, err)
+		}
+		out = append(out, l)
+	}
+	if n := bytes.Count(data, []byte("-----BEGIN X509 CRL-----")); n != len(out) || n == 0 {
+		return nil, fmt.Errorf("%s: of its %d PEM revocation lists %d are damaged", s.name(), n, n-len(out))
+	}
+	return out, nil
+}
+
+// privateKey does not wrap causes: they could quote the key.
+func privateKey(name string, data []byte) (crypto.Signer, error) {
+	for rest := data; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return nil, fmt.Errorf("%s holds no PEM private key", name)
+		}
+		if !strings.HasSuffix(block.Type, "PRIVATE KEY") {
+			continue
+		}
+		var key any
+		err := errors.New("its type is not read")
+		switch block.Type {
+		case "PRIVATE KEY":
+			key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+		case "EC PRIVATE KEY":
+			key, err = x509.ParseECPrivateKey(block.Bytes)
+		case "RSA PRIVATE KEY":
+			key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
+		}
+		signer, ok := key.(crypto.Signer)
+		if err != nil || !ok {
+			return nil, fmt.Errorf("%s: the private key, of PEM type %q, cannot be read: convert it with `openssl pkcs8 -topk8 -nocrypt`", name, block.Type)
+		}
+		return signer, nil
+	}
+}
+
+// stat is what a change of a file changes. The inode counts, because files are
+// replaced by rename, within the clock's resolution if need be.
+type stat struct {
+	modified time.Time
+	size     int64
+	info     os.FileInfo
+}
+
+func (a stat) same(b stat) bool {
+	return a.size == b.size && a.modified.Equal(b.modified) && (a.info == nil) == (b.info == nil) &&
+		(a.info == nil || os.SameFile(a.info, b.info))
+}
+
+// files of a Common, each once.
+func (c *Common) files() []string {
+	var out []string
+	seen := map[string]bool{}
+	add := func(s Source) {
+		if s.File != "" && !seen[s.File] {
+			seen[s.File] = true
+			out = append(out, s.File)
+		}
+	}
+	for _, cert := range c.Certificates {
+		add(cert.Chain)
+		add(cert.Key)
+	}
+	if v := c.Validation; v != nil {
+		add(v.CA)
+		add(v.CRL)
+	}
+	return out
+}
+
+// look stats files; one that cannot be found is a change too.
+func look(files []string) []stat {
+	out := make([]stat, len(files))
+	for i, f := range files {
+		if info, err := os.Stat(f); err == nil {
+			out[i] = stat{info.ModTime(), info.Size(), info}
+		}
+	}
+	return out
+}

@@ -1,0 +1,191 @@
+package tlscontext
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// VerifyError says why a peer was refused.
+type VerifyError struct {
+	// Rule is a word for counters: chain, name, pin, revoked, depth or missing.
+	Rule string
+	// Subject is the certificate's first name, as far as there is one.
+	Subject string
+	Err     error
+}
+
+func (e *VerifyError) Error() string {
+	if e.Subject == "" {
+		return "the peer's certificate: " + e.Err.Error()
+	}
+	return fmt.Sprintf("the certificate of %s: %v", e.Subject, e.Err)
+}
+
+// Unwrap gives the cause.
+func (e *VerifyError) Unwrap() error { return e.Err }
+
+// verifier is a Validation, compiled.
+type verifier struct {
+	cfg   *Validation
+	roots *x509.CertPool // nil where pins alone decide
+	crls  []*x509.RevocationList
+	usage x509.ExtKeyUsage
+	now   func() time.Time
+}
+
+// verify judges a peer's certificates, leaf first. serverName, when not empty, is
+// what the leaf must be valid for too.
+func (v *verifier) verify(chain []*x509.Certificate, serverName string) error {
+	if v == nil || v.cfg.AcceptUntrusted {
+		return nil
+	}
+	if len(chain) == 0 {
+		return &VerifyError{Rule: "missing", Err: errors.New("the peer sent none")}
+	}
+	leaf := chain[0]
+	refuse := func(rule string, err error) error { return &VerifyError{Rule: rule, Subject: subject(leaf), Err: err} }
+	if v.roots != nil {
+		if err := v.chain(chain); err != nil {
+			var own *VerifyError
+			if errors.As(err, &own) {
+				own.Subject = subject(leaf)
+				return own
+			}
+			return refuse("chain", err)
+		}
+	}
+	if len(v.cfg.Names) > 0 && !slices.ContainsFunc(v.cfg.Names, func(m NameMatch) bool { return m.Matches(leaf) }) {
+		return refuse("name", errors.New("none of its names is one that is expected"))
+	}
+	if serverName != "" && leaf.VerifyHostname(serverName) != nil {
+		return refuse("name", fmt.Errorf("it is not valid for %q", serverName))
+	}
+	if len(v.cfg.SPKI)+len(v.cfg.Hash) > 0 && !v.pinned(leaf) {
+		return refuse("pin", errors.New("neither it nor its key is pinned"))
+	}
+	return nil
+}
+
+func (v *verifier) pinned(leaf *x509.Certificate) bool {
+	return slices.Contains(v.cfg.SPKI, sha256.Sum256(leaf.RawSubjectPublicKeyInfo)) ||
+		slices.Contains(v.cfg.Hash, sha256.Sum256(leaf.Raw))
+}
+
+// chain finds a chain to an anchor that keeps to depth and revocation.
+func (v *verifier) chain(chain []*x509.Certificate) error {
+	intermediates := x509.NewCertPool()
+	for _, c := range chain[1:] {
+		intermediates.AddCert(c)
+	}
+	found, err := chain[0].Verify(x509.VerifyOptions{
+		Roots: v.roots, Intermediates: intermediates, CurrentTime: v.now(), KeyUsages: []x509.ExtKeyUsage{v.usage},
+	})
+	if err != nil {
+		return err
+	}
+	var failed error
+	for _, c := range found {
+		if failed = v.accept(c); failed == nil {
+			return nil
+		}
+	}
+	return failed
+}
+
+func (v *verifier) accept(chain []*x509.Certificate) error {
+	if between := len(chain) - 2; between > v.cfg.MaxDepth {
+		return &VerifyError{Rule: "depth", Err: fmt.Errorf("%d certificates stand between it and its anchor, at most %d may", between, v.cfg.MaxDepth)}
+	}
+	if len(v.crls) == 0 {
+		return nil
+	}
+	for i, c := range chain {
+		issuer := chain[min(i+1, len(chain)-1)]
+		if err := v.revocation(c, issuer); err != nil {
+			return &VerifyError{Rule: "revoked", Err: err}
+		}
+		if v.cfg.LeafCRLOnly {
+			break
+		}
+	}
+	return nil
+}
+
+// revocation looks a certificate up in its issuer's list, which there must be.
+func (v *verifier) revocation(c, issuer *x509.Certificate) error {
+	now := v.now()
+	for _, l := range v.crls {
+		if !bytes.Equal(l.RawIssuer, issuer.RawSubject) || l.CheckSignatureFrom(issuer) != nil {
+			continue
+		}
+		if now.Before(l.ThisUpdate) || !l.NextUpdate.IsZero() && now.After(l.NextUpdate) {
+			return fmt.Errorf("the revocation list of %q is not valid now: it is from %s until %s", issuer.Subject, l.ThisUpdate, l.NextUpdate)
+		}
+		for _, r := range l.RevokedCertificateEntries {
+			if r.SerialNumber.Cmp(c.SerialNumber) == 0 {
+				return fmt.Errorf("%q, serial %x, was revoked at %s", c.Subject, c.SerialNumber, r.RevocationTime)
+			}
+		}
+		return nil
+	}
+	return fmt.Errorf("there is no revocation list of %q, which issued %q", issuer.Subject, c.Subject)
+}
+
+// Matches tells whether a certificate has a name that m means.
+func (m NameMatch) Matches(c *x509.Certificate) bool {
+	switch m.Type {
+	case URI:
+		for _, u := range c.URIs {
+			if m.Match.Match(u.String()) {
+				return true
+			}
+		}
+	case DNS:
+		for _, n := range c.DNSNames {
+			if m.Match.Match(n) || m.Match.Exact != nil && covers(n, *m.Match.Exact) {
+				return true
+			}
+		}
+	case IP:
+		for _, ip := range c.IPAddresses {
+			if m.Match.Match(ip.String()) {
+				return true
+			}
+		}
+	case Email:
+		return slices.ContainsFunc(c.EmailAddresses, m.Match.Match)
+	}
+	return false
+}
+
+// covers tells whether a certificate's DNS name, perhaps a wildcard for one whole
+// label, covers a host (RFC 6125 6.4.3).
+func covers(name, host string) bool {
+	name, host = strings.ToLower(name), strings.ToLower(host)
+	if name == host {
+		return true
+	}
+	suffix, ok := strings.CutPrefix(name, "*")
+	if !ok || !strings.HasPrefix(suffix, ".") || strings.Contains(suffix, "*") {
+		return false
+	}
+	label, ok := strings.CutSuffix(host, suffix)
+	return ok && label != "" && !strings.Contains(label, ".")
+}
+
+// subject is a name for people.
+func subject(c *x509.Certificate) string {
+	switch {
+	case len(c.URIs) > 0:
+		return c.URIs[0].String()
+	case len(c.DNSNames) > 0:
+		return c.DNSNames[0]
+	}
+	return c.Subject.String()
+}
