@@ -100,7 +100,7 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 		s.overload = overload.New(cfg.Bootstrap.Overload, overload.Options{Accept: func(yes bool) { s.listeners.Accept(yes) }, Log: cfg.Log})
 	}
 	if cfg.Bootstrap != nil {
-		h.cluster = cfg.Bootstrap.Node.Cluster
+		h.cluster, h.node = cfg.Bootstrap.Node.Cluster, cfg.Bootstrap.Node.ID
 	}
 	s.sockets = listener.NewSockets(cfg.Log, cfg.Inherited...)
 	s.listeners = listener.NewManager(listener.Options{

@@ -71,6 +71,8 @@ type handlers struct {
 	log      *slog.Logger
 	// cluster is what the node says it belongs to.
 	cluster string
+	// node is what it calls itself.
+	node string
 }
 
 func (h *handlers) build(_ *listener.Config, c *listener.FilterChain) (downstream.Handler, error) {
@@ -81,7 +83,7 @@ func (h *handlers) build(_ *listener.Config, c *listener.FilterChain) (downstrea
 		}
 		return tunnel.New(relay, h.metrics, h.log), nil
 	}
-	o := hcm.Options{Clusters: h.clusters, Logs: h.logs, Metrics: h.metrics, Timers: h.timers, Log: h.log, ServiceCluster: h.cluster}
+	o := hcm.Options{Clusters: h.clusters, Logs: h.logs, Metrics: h.metrics, Timers: h.timers, Log: h.log, ServiceCluster: h.cluster, Node: h.node}
 	if c.HTTP.Routes == nil {
 		o.Routes = h.routes.slot(c.HTTP.RouteName).Load
 	}

@@ -250,7 +250,7 @@ func protocolOptions(protocol string) (map[string]*anypb.Any, error) {
 	switch protocol {
 	case "http":
 		explicit.ProtocolConfig = &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
-			HttpProtocolOptions: &corev3.Http1ProtocolOptions{},
+			HttpProtocolOptions: &corev3.Http1ProtocolOptions{EnableTrailers: true},
 		}
 	case "http2", "grpc":
 		explicit.ProtocolConfig = &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
@@ -259,7 +259,7 @@ func protocolOptions(protocol string) (map[string]*anypb.Any, error) {
 	case negotiated:
 		options.UpstreamProtocolOptions = &upstreamhttpv3.HttpProtocolOptions_AutoConfig{
 			AutoConfig: &upstreamhttpv3.HttpProtocolOptions_AutoHttpConfig{
-				HttpProtocolOptions: &corev3.Http1ProtocolOptions{}, Http2ProtocolOptions: http2Terms(),
+				HttpProtocolOptions: &corev3.Http1ProtocolOptions{EnableTrailers: true}, Http2ProtocolOptions: http2Terms(),
 			},
 		}
 	default:

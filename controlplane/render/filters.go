@@ -35,6 +35,7 @@ const (
 	inspectTimeout    = 15 * time.Second
 	headersTimeout    = 15 * time.Second
 	idleConnection    = time.Hour
+	drainConnection   = time.Second
 	tcpConnectTries   = 3
 	maxRequestHeaders = 60 // KiB, Envoy's default
 )
@@ -141,6 +142,9 @@ func (e *Environment) httpManager(m manager) (*listenerv3.Filter, error) {
 		SkipXffAppend:                true,
 		GenerateRequestId:            wrapperspb.Bool(true),
 		ServerHeaderTransformation:   hcmv3.HttpConnectionManager_PASS_THROUGH,
+		DrainTimeout:                 duration(drainConnection),
+		Proxy_100Continue:            true,
+		HttpProtocolOptions:          &corev3.Http1ProtocolOptions{EnableTrailers: true, AllowCustomMethods: true},
 		NormalizePath:                wrapperspb.Bool(e.http.normalizePath),
 		MergeSlashes:                 e.http.mergeSlashes,
 		PathWithEscapedSlashesAction: e.http.escapedSlashes,

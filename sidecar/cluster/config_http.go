@@ -20,9 +20,20 @@ type HTTP struct {
 	// MaxResponseHeaders and MaxResponseHeaderKB bound a response's head.
 	MaxResponseHeaders, MaxResponseHeaderKB int
 	MaxStreamDuration                       time.Duration
+	HTTP1                                   HTTP1 `json:",omitzero"`
 	// HTTP2 are the codec's terms; nil is http2.Default. The limits above apply to
 	// it too.
 	HTTP2 *http2.Config
+}
+
+// HTTP1 is how HTTP/1 is written, Envoy's Http1ProtocolOptions.
+type HTTP1 struct {
+	// EnableTrailers passes trailers on both ways; otherwise they are dropped.
+	EnableTrailers bool
+	// ProperCase writes field names with capitals, as in Content-Type.
+	ProperCase bool
+	// FullURL writes targets in absolute form (RFC 9112 3.2.2).
+	FullURL bool
 }
 
 // Protocol is what is spoken to the hosts.

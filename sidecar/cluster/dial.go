@@ -122,6 +122,9 @@ func (p *pool) handshake(ctx context.Context, conn stream.Conn, name string, t *
 			}
 		}
 		st, err := stream.ClientTLS(conn, tc)
+		if err == nil && telemetry.Wanted()&telemetry.WantCertificates != 0 {
+			st.KeepPeerChain()
+		}
 		if err == nil {
 			err = st.Handshake(ctx)
 		}
@@ -148,6 +151,18 @@ func (c *Cluster) OpenFor(ctx context.Context, source string, pc *PickContext, s
 	if err != nil {
 		return nil, err
 	}
+	conn, err := h.OpenBytes(ctx, source, s)
+	if err == nil {
+		h.Report(200)
+	} else if e, ok := err.(*Error); !ok || e.Kind != OverflowConnections {
+		h.Report(OutcomeConnect)
+	}
+	return conn, err
+}
+
+// OpenBytes is Cluster.Open to a host that was chosen already. How it went is the
+// caller's to report.
+func (h *Host) OpenBytes(ctx context.Context, source string, s telemetry.Shard) (*Conn, error) {
 	own := h.cluster
 	p := h.pool(source, DefaultPriority)
 	cfg := own.cfg.Load()
@@ -164,13 +179,7 @@ func (c *Cluster) OpenFor(ctx context.Context, source string, pc *PickContext, s
 		}
 		return nil, &Error{Kind: OverflowConnections, Cluster: own.name, Host: h.key}
 	}
-	conn, err := p.openBytes(ctx, s)
-	if err != nil {
-		h.Report(OutcomeConnect)
-		return nil, err
-	}
-	h.Report(200)
-	return conn, nil
+	return p.openBytes(ctx, s)
 }
 
 // openBytes makes a connection, or a stream of one. It is counted already.

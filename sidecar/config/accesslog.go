@@ -9,6 +9,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	accesslogfilev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
 	accesslogstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -34,6 +35,10 @@ func (d *decoder) accessLogs(ms []*accesslogv3.AccessLog, path string) ([]teleme
 func (d *decoder) accessLog(m *accesslogv3.AccessLog, path string) (*telemetry.AccessLogConfig, error) {
 	here := path + ".typed_config"
 	out := &telemetry.AccessLogConfig{Format: envoyFormat}
+	var err error
+	if out.Filter, err = logFilter(m.GetFilter(), path+".filter"); err != nil {
+		return nil, err
+	}
 	var format *corev3.SubstitutionFormatString
 	switch c := d.unpacked[m.GetTypedConfig()].(type) {
 	case *accesslogfilev3.FileAccessLog:
@@ -51,24 +56,35 @@ func (d *decoder) accessLog(m *accesslogv3.AccessLog, path string) (*telemetry.A
 	if format == nil {
 		return out, compiles(out, here+".format")
 	}
-	here += ".log_format"
-	switch f := format.GetFormat().(type) {
+	return out, formatString(format, out, here+".log_format", "content_type")
+}
+
+// formatString reads a format into out; the fields without are refused where they
+// have no meaning.
+func formatString(m *corev3.SubstitutionFormatString, out *telemetry.AccessLogConfig, path string, without ...string) error {
+	for _, name := range without {
+		d := m.ProtoReflect().Descriptor().Fields().ByName(protoreflect.Name(name))
+		if m.ProtoReflect().Has(d) {
+			return fail(path+"."+name, "has no meaning here; remove it")
+		}
+	}
+	switch f := m.GetFormat().(type) {
 	case *corev3.SubstitutionFormatString_TextFormat:
 		out.Format = f.TextFormat
 	case *corev3.SubstitutionFormatString_TextFormatSource:
 		if f.TextFormatSource.GetFilename() != "" {
-			return nil, fail(here+".text_format_source.filename", "unsupported; write the format into inline_string")
+			return fail(path+".text_format_source.filename", "unsupported; write the format into inline_string")
 		}
 		out.Format = inline(f.TextFormatSource)
 	case *corev3.SubstitutionFormatString_JsonFormat:
 		if out.JSON, out.Format, out.Fields = true, "", f.JsonFormat.AsMap(); len(out.Fields) == 0 {
-			return nil, fail(here+".json_format", "is empty")
+			return fail(path+".json_format", "is empty")
 		}
 	default:
-		return nil, fail(here, "has no format")
+		return fail(path, "has no format")
 	}
-	out.OmitEmpty = format.GetOmitEmptyValues()
-	return out, compiles(out, here)
+	out.OmitEmpty = m.GetOmitEmptyValues()
+	return compiles(out, path)
 }
 
 // compiles refuses a format with an operator that is none.

@@ -46,6 +46,9 @@ func (d *decoder) protocol(m *clusterv3.Cluster, out *cluster.Config) error {
 	if n := m.GetMaxRequestsPerConnection(); n != nil {
 		out.HTTP.MaxRequestsPerConnection = int(n.GetValue())
 	}
+	if out.HTTP.HTTP1, err = d.upstreamHTTP1(u.http1, u.paths[0]); err != nil {
+		return err
+	}
 	return upstreamProtocol(u, out)
 }
 
@@ -105,9 +108,6 @@ func upstreamProtocol(u *upstreamHTTP, out *cluster.Config) error {
 		return fail(u.path, "needs a transport_socket with TLS: ALPN decides, and there is none without")
 	}
 	out.HTTP.Protocol = u.protocol
-	if err := only(u.http1, u.paths[0], "has no meaning for an upstream; leave it empty"); err != nil {
-		return err
-	}
 	// Without options too: absent fields have Envoy's defaults.
 	if u.protocol != cluster.SpeakHTTP1 || u.http2 != nil {
 		var err error
@@ -116,6 +116,16 @@ func upstreamProtocol(u *upstreamHTTP, out *cluster.Config) error {
 		}
 	}
 	return commonHTTP(u.common, out, u.commonPath)
+}
+
+func (d *decoder) upstreamHTTP1(m *corev3.Http1ProtocolOptions, path string) (out cluster.HTTP1, err error) {
+	if err := only(m, path, "has no meaning for an upstream; leave it empty",
+		"enable_trailers", "header_key_format", "send_fully_qualified_url", "use_balsa_parser", "override_stream_error_on_invalid_http_message"); err != nil {
+		return out, err
+	}
+	out.EnableTrailers, out.FullURL = m.GetEnableTrailers(), m.GetSendFullyQualifiedUrl()
+	out.ProperCase, err = d.headerKeyFormat(m.GetHeaderKeyFormat(), path+".header_key_format")
+	return out, err
 }
 
 func usesTLS(c *cluster.Config) bool {

@@ -133,10 +133,28 @@ func init() {
 				"server_name server_header_transformation max_request_headers_kb stream_idle_timeout request_timeout " +
 				"request_headers_timeout access_log use_remote_address skip_xff_append generate_request_id " +
 				"forward_client_cert_details set_current_client_cert_details normalize_path merge_slashes " +
-				"path_with_escaped_slashes_action upgrade_configs http2_protocol_options stream_error_on_invalid_http_message",
+				"path_with_escaped_slashes_action upgrade_configs http2_protocol_options stream_error_on_invalid_http_message " +
+				"stream_flush_timeout drain_timeout delayed_close_timeout http1_safe_max_connection_duration access_log_options " +
+				"access_log_flush_interval flush_access_log_on_new_request xff_num_trusted_hops internal_address_config via " +
+				"preserve_external_request_id always_set_request_id_in_response proxy_100_continue add_user_agent " +
+				"represent_ipv4_remote_address_as_ipv4_mapped_ipv6 append_x_forwarded_port scheme_header_transformation " +
+				"strip_matching_host_port strip_any_host_port strip_trailing_host_dot local_reply_config append_local_overload",
+			ignore: map[string]string{
+				"add_proxy_protocol_connection_state": "no filter reads it",
+				"record_route_resolution_stats":       statsReason,
+			},
 			instead: map[string]string{
-				"http3_protocol_options": "HTTP/3 is not implemented",
-				"scoped_routes":          "use rds or route_config",
+				"http3_protocol_options":           "HTTP/3 is not implemented",
+				"scoped_routes":                    "use rds or route_config",
+				"path_normalization_options":       "use normalize_path and merge_slashes",
+				"typed_header_validation_config":   "messages are always validated",
+				"original_ip_detection_extensions": "use xff_num_trusted_hops",
+				"early_header_mutation_extensions": "use the header mutation filter",
+				"request_id_extension":             "request ids are random UUIDs",
+				"forward_client_cert_matcher":      "use forward_client_cert_details",
+				"proxy_status_config":              "the access log tells why",
+				"drain_timeout_jitter":             "a drain ends as soon as the client has seen that it began",
+				"forward_proto_config":             "the transport, or a trusted hop, tells the scheme",
 			},
 		},
 		"envoy.extensions.filters.network.http_connection_manager.v3.Rds": {use: "config_source route_config_name"},
@@ -146,7 +164,8 @@ func init() {
 			instead: map[string]string{"config_discovery": "write the configuration into typed_config"},
 		},
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails": {
-			use: "uri",
+			use:     "subject cert chain dns uri",
+			instead: map[string]string{"format": "the elements are those that Envoy writes by default", "issuer": "use chain"},
 		},
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig": {
 			use:     "upgrade_type enabled",
@@ -169,7 +188,12 @@ func init() {
 				"max_connection_duration_jitter max_requests_per_connection",
 		},
 		"envoy.config.core.v3.Http1ProtocolOptions": {
-			use: "accept_http_10 allow_absolute_url",
+			use: "accept_http_10 allow_absolute_url default_host_for_http_10 header_key_format enable_trailers " +
+				"send_fully_qualified_url allow_custom_methods ignore_http_11_upgrade",
+			ignore: map[string]string{
+				"use_balsa_parser": "there is one parser",
+				"override_stream_error_on_invalid_http_message": "after a message that was refused nothing tells where the next one begins",
+			},
 			instead: map[string]string{
 				"allow_chunked_length": "a message with both Content-Length and Transfer-Encoding is always refused (RFC 9112 6.3)",
 			},
@@ -215,20 +239,17 @@ func init() {
 	})
 	declare("Access logs", map[protoreflect.FullName]*rules{
 		"envoy.config.accesslog.v3.AccessLog": {
-			use: "typed_config", ignore: nameOnly,
-			instead: map[string]string{"filter": "every request is logged"},
+			use: "typed_config filter", ignore: nameOnly,
 		},
 		"envoy.extensions.access_loggers.file.v3.FileAccessLog":     {use: "path format log_format"},
 		"envoy.extensions.access_loggers.stream.v3.StdoutAccessLog": {use: "log_format"},
 		"envoy.extensions.access_loggers.stream.v3.StderrAccessLog": {use: "log_format"},
 		"envoy.config.core.v3.SubstitutionFormatString": {
-			use: "text_format text_format_source json_format omit_empty_values json_format_options",
+			use:    "text_format text_format_source json_format content_type omit_empty_values",
+			ignore: map[string]string{"json_format_options": "the members of an object are always sorted"},
 			instead: map[string]string{
-				"content_type": "a log has none", "formatters": "Envoy's own operators are all there is; REQ_WITHOUT_QUERY is one of them",
+				"formatters": "Envoy's own operators are all there is; REQ_WITHOUT_QUERY is one of them",
 			},
-		},
-		"envoy.config.core.v3.JsonFormatOptions": {
-			ignore: map[string]string{"sort_properties": "members are always sorted"},
 		},
 	})
 

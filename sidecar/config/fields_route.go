@@ -109,8 +109,13 @@ func init() {
 			},
 		},
 		"envoy.config.route.v3.RouteAction.UpgradeConfig": {
-			use:     "upgrade_type enabled",
-			instead: map[string]string{"connect_config": "CONNECT is passed on to the upstream as CONNECT"},
+			use: "upgrade_type enabled connect_config",
+		},
+		"envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig": {
+			instead: map[string]string{
+				"proxy_protocol_config": "the upstream is told nothing of the client",
+				"allow_post":            "only CONNECT opens a tunnel",
+			},
 		},
 		"envoy.config.route.v3.RouteAction.MaxStreamDuration": {
 			use: "max_stream_duration grpc_timeout_header_max grpc_timeout_header_offset",

@@ -18,16 +18,16 @@ func (d *decoder) connectionManager(m *hcmv3.HttpConnectionManager, path string)
 		MaxRequestHeadersKB: int(m.GetMaxRequestHeadersKb().GetValue()),
 		MergeSlashes:        m.GetMergeSlashes(),
 		NormalizePath:       m.GetNormalizePath().GetValue(),
-		UseRemoteAddress:    m.GetUseRemoteAddress().GetValue(),
-		SkipXFFAppend:       m.GetSkipXffAppend(),
-		SetClientCertURI:    m.GetSetCurrentClientCertDetails().GetUri(),
 		GenerateRequestID:   true,
+		ProxyContinue:       m.GetProxy_100Continue(),
+		AppendLocalOverload: m.GetAppendLocalOverload(),
 	}
 	if g := m.GetGenerateRequestId(); g != nil {
 		out.GenerateRequestID = g.GetValue()
 	}
 	for _, step := range []func(*hcmv3.HttpConnectionManager, *hcm.Config, string) error{
 		hcmCodec, d.hcmRoutes, d.hcmFilters, hcmEnums, hcmServerName, hcmTimeouts, hcmProtocol, hcmUpgrades,
+		hcmTrust, hcmHost, hcmLifetime, d.hcmHTTP1, hcmLocalReplies, hcmLogs,
 	} {
 		if err := step(m, out, path); err != nil {
 			return nil, err
@@ -104,7 +104,8 @@ func hcmEnums(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) erro
 // where nothing is configured.
 func hcmServerName(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) error {
 	switch m.GetServerHeaderTransformation() {
-	case hcmv3.HttpConnectionManager_OVERWRITE:
+	case hcmv3.HttpConnectionManager_OVERWRITE, hcmv3.HttpConnectionManager_APPEND_IF_ABSENT:
+		out.ServerIfAbsent = m.GetServerHeaderTransformation() == hcmv3.HttpConnectionManager_APPEND_IF_ABSENT
 		out.ServerName = m.GetServerName()
 		if out.ServerName == "" {
 			out.ServerName = "envoy"
@@ -114,7 +115,7 @@ func hcmServerName(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string)
 			return fail(path+".server_name", "has no effect with PASS_THROUGH; remove it")
 		}
 	default:
-		return fail(path+".server_header_transformation", "is %s; use OVERWRITE or PASS_THROUGH", m.GetServerHeaderTransformation())
+		return fail(path+".server_header_transformation", "unknown value %d", m.GetServerHeaderTransformation())
 	}
 	return nil
 }
@@ -137,7 +138,8 @@ func hcmProtocol(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (
 	common := m.GetCommonHttpProtocolOptions()
 	here := path + ".common_http_protocol_options"
 	if err = only(common, here, "unsupported for a listener; remove the field",
-		"idle_timeout", "max_headers_count", "headers_with_underscores_action", "max_stream_duration"); err != nil {
+		"idle_timeout", "max_headers_count", "headers_with_underscores_action", "max_stream_duration",
+		"max_connection_duration", "max_connection_duration_jitter", "max_requests_per_connection"); err != nil {
 		return err
 	}
 	if out.IdleTimeout, err = timeout(common.GetIdleTimeout(), here+".idle_timeout"); err != nil {
@@ -154,9 +156,7 @@ func hcmProtocol(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (
 	default:
 		return fail(here+".headers_with_underscores_action", "unknown value %d", common.GetHeadersWithUnderscoresAction())
 	}
-	h1 := m.GetHttpProtocolOptions()
-	out.AcceptHTTP10 = h1.GetAcceptHttp_10()
-	return absoluteURL(h1, path+".http_protocol_options")
+	return nil
 }
 
 func hcmUpgrades(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) error {
@@ -180,12 +180,5 @@ func addUpgrade(list *[]route.Upgrade, kind string, enabled *wrapperspb.BoolValu
 		return fail(here, "%s is configured twice", kind)
 	}
 	*list = append(*list, route.Upgrade{Type: kind, Disabled: enabled != nil && !enabled.GetValue()})
-	return nil
-}
-
-func absoluteURL(h1 *corev3.Http1ProtocolOptions, path string) error {
-	if a := h1.GetAllowAbsoluteUrl(); a != nil && !a.GetValue() {
-		return fail(path+".allow_absolute_url", "absolute-form targets are always understood (RFC 9112 3.2.2); remove the field")
-	}
 	return nil
 }

@@ -59,9 +59,17 @@ func (d *decoder) forward(m *routev3.RouteAction, template *route.Template, path
 		return nil, err
 	}
 	for i, u := range m.GetUpgradeConfigs() {
-		if err = addUpgrade(&out.Upgrades, u.GetUpgradeType(), u.GetEnabled(), at(path+".upgrade_configs", i)); err != nil {
+		here := at(path+".upgrade_configs", i)
+		if err = addUpgrade(&out.Upgrades, u.GetUpgradeType(), u.GetEnabled(), here); err != nil {
 			return nil, err
 		}
+		if u.GetConnectConfig() == nil {
+			continue
+		}
+		if !strings.EqualFold(u.GetUpgradeType(), "CONNECT") {
+			return nil, fail(here+".connect_config", "is for CONNECT only")
+		}
+		out.Upgrades[i].Terminate = true
 	}
 	out.Mirrors, err = mirrors(m.GetRequestMirrorPolicies(), path+".request_mirror_policies")
 	return out, err

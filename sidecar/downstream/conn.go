@@ -89,6 +89,7 @@ type Conn struct {
 
 	requestAuthz atomic.Pointer[authz.Evaluator]
 	draining     atomic.Bool
+	superseded   atomic.Bool
 	ended        atomic.Pointer[Ending]
 	// parent carries this connection as one of its streams; nil for one of its own.
 	parent *Conn
@@ -131,6 +132,15 @@ func (c *Conn) Draining() bool {
 
 // Shedding reports whether requests are to be refused because of overload.
 func (c *Conn) Shedding() bool { return c.Overload.RefuseRequests() }
+
+// Supersede notes that the listener has been updated since: the handler that serves the
+// connection is not the one that new connections get.
+func (c *Conn) Supersede() { c.superseded.Store(true) }
+
+// Superseded reports whether that has happened.
+func (c *Conn) Superseded() bool {
+	return c.superseded.Load() || c.parent != nil && c.parent.Superseded()
+}
 
 // Kept returns what is kept for the connection under a key, making it the first
 // time. It may be called for several exchanges at once.
@@ -206,7 +216,7 @@ func (c *Conn) Ended() *Ending {
 // the caller adds the exchange and releases it.
 func (c *Conn) NewRecord() *telemetry.Record {
 	r := telemetry.NewRecord()
-	r.Start = c.Accepted
+	r.Start, r.Type = c.Accepted, telemetry.LogConnectionEnd
 	r.Direction, r.Listener, r.Chain = c.Direction, c.Listener, c.Chain
 	r.Workload, r.Service, r.ConnectionID = c.Workload, c.Service, c.ID
 	info := c.Info

@@ -48,10 +48,14 @@ type attempt struct {
 	h1 http1Upstream // what up is when the host speaks HTTP/1
 	h2 http2Upstream // and HTTP/2
 
+	bytes bytesUpstream // and neither
+
 	until int64 // noDeadline for none
-	stale bool  // the connection was used before
-	wrote bool  // at least a byte of the attempt was sent
-	dial  func() (context.Context, context.CancelFunc)
+	// resetCode is the host's, where it reset the stream.
+	resetCode http2.Code
+	stale     bool // the connection was used before
+	wrote     bool // at least a byte of the attempt was sent
+	dial      func() (context.Context, context.CancelFunc)
 
 	trace
 }
@@ -122,7 +126,7 @@ func (a *attempt) try() outcome {
 	}
 	x.prepareAttempt(h.Hostname())
 	x.observed.mark(telemetry.AttemptBegan)
-	conn, err := h.Acquire(a.dial, x.d.Workload, x.req.Version == message.HTTP2, x.priority(), x.d.Shard)
+	conn, err := a.connect()
 	if err != nil {
 		a.leaveHost()
 		return a.connectFailure(err)
@@ -135,6 +139,17 @@ func (a *attempt) try() outcome {
 	x.stopPump() // it holds the connection
 	a.drop(false)
 	return o
+}
+
+// connect gets a connection to the host, or a byte stream where the tunnel ends here.
+func (a *attempt) connect() (*cluster.Conn, error) {
+	x := a.x
+	if !x.terminate {
+		return a.host.Acquire(a.dial, x.d.Workload, x.req.Version == message.HTTP2, x.priority(), x.d.Shard)
+	}
+	ctx, cancel := a.dialContext()
+	defer cancel()
+	return a.host.OpenBytes(ctx, x.d.Workload, x.d.Shard)
 }
 
 // leaveHost takes the request off the host's counts.
@@ -161,7 +176,16 @@ func (a *attempt) exchange(conn *cluster.Conn) outcome {
 	a.stale, a.wrote = conn.Reused(), false
 	a.resp.Reset()
 	a.x.observed.markConnected(conn)
-	if conn.HTTP2 != nil {
+	if x := a.x; x.m.cfg.MatchUpstreamScheme {
+		x.req.Scheme = "http"
+		if a.info.TLS {
+			x.req.Scheme = "https"
+		}
+	}
+	if a.x.terminate {
+		a.bytes.hold(conn, a)
+		a.up = &a.bytes
+	} else if conn.HTTP2 != nil {
 		a.version = message.HTTP2
 		a.h2.hold(conn, a)
 		a.up = &a.h2
@@ -310,7 +334,7 @@ func (a *attempt) protocolError(err error) (o outcome, ok bool) {
 	case errors.As(err, &h1):
 		return a.badResponse(h1.Reason), true
 	case errors.As(err, &stream) && stream.Remote:
-		a.failure = stream.Code.String()
+		a.failure, a.resetCode = stream.Code.String(), stream.Code
 		return remoteReset, true
 	case errors.As(err, &stream):
 		return a.badResponse(stream.Reason), true

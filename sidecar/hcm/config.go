@@ -3,6 +3,7 @@
 package hcm
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
@@ -26,6 +27,7 @@ type Config struct {
 	// x-envoy-expected-rq-timeout-ms.
 	SuppressEnvoyHeaders, RespectExpectedTimeout bool
 	AccessLog                                    []telemetry.AccessLogConfig
+	LogOptions
 
 	IdleTimeout           time.Duration // connection without a request, 1 h when 0
 	StreamIdleTimeout     time.Duration // 5 min when 0
@@ -39,13 +41,29 @@ type Config struct {
 	EscapedSlashes              EscapedSlashes
 	UnderscoreNames             UnderscoreNames
 	ForwardClientCert           ForwardClientCert
-	// SetClientCertURI adds the peer's URI SAN to x-forwarded-client-cert.
-	SetClientCertURI  bool
-	UseRemoteAddress  bool
-	SkipXFFAppend     bool
+	// ClientCert is what x-forwarded-client-cert tells of the peer's certificate
+	// besides its hash.
+	ClientCert ClientCert
+	Trust
 	GenerateRequestID bool
 	ServerName        string // "envoy" semantics; empty leaves the upstream's
-	AcceptHTTP10      bool
+	// ServerIfAbsent keeps the upstream's Server where it has one.
+	ServerIfAbsent bool
+	HTTP1
+	Lifetime
+	HostRules
+	// Scheme replaces that of every request, empty for none; MatchUpstreamScheme makes
+	// it say how the upstream is spoken to.
+	Scheme              string
+	MatchUpstreamScheme bool
+	// ProxyContinue passes "Expect: 100-continue" and the upstream's 100 on; otherwise
+	// the manager answers 100 itself.
+	ProxyContinue bool
+	// LocalReplies changes answers of our own; nil for none.
+	LocalReplies *LocalReplies
+	// AppendLocalOverload marks answers that are given because of overload with
+	// x-envoy-local-overloaded.
+	AppendLocalOverload bool
 	// Codec is what clients speak.
 	Codec Codec
 	// HTTP2 are the codec's terms; nil is http2.Default. Limits and name rules are
@@ -54,6 +72,91 @@ type Config struct {
 	// Upgrades are the protocols that a request may switch to, "CONNECT" among them.
 	Upgrades []route.Upgrade
 }
+
+// LogOptions are Envoy's HcmAccessLogOptions: when requests are logged besides at
+// their end.
+type LogOptions struct {
+	LogStart, LogTunnels bool
+	LogInterval          time.Duration // 0 for never
+}
+
+// Trust says whose word is taken for who asks.
+type Trust struct {
+	UseRemoteAddress bool
+	SkipXFFAppend    bool
+	// XFFTrustedHops is how many proxies in front are trusted to have told the truth
+	// in x-forwarded-for.
+	XFFTrustedHops int
+	// Internal are the addresses of clients whose requests are internal.
+	Internal            []netip.Prefix
+	InternalUnixSockets bool
+	AppendForwardedPort bool
+	// MapIPv4 writes IPv4 addresses as IPv6 ones (RFC 4291 2.5.5.2).
+	MapIPv4 bool
+	// Via is appended to Via of requests and responses, empty for none.
+	Via string
+	// AddUserAgent says which cluster and node of ours asks.
+	AddUserAgent bool
+	// PreserveRequestID keeps the id that a client at the edge brings,
+	// RequestIDInResponse tells it the id.
+	PreserveRequestID, RequestIDInResponse bool
+}
+
+// ClientCert is Envoy's SetCurrentClientCertDetails.
+type ClientCert struct{ Cert, Chain, Subject, URI, DNS bool }
+
+// HTTP1 is Envoy's Http1ProtocolOptions, as far as it has a meaning here.
+type HTTP1 struct {
+	AcceptHTTP10 bool
+	// DefaultHost is the Host of a request of HTTP/1.0 that has none.
+	DefaultHost string
+	// ProperCase writes field names with capitals, as in Content-Type.
+	ProperCase bool
+	// EnableTrailers passes trailers on; otherwise they are dropped.
+	EnableTrailers bool
+	// AllowCustomMethods takes methods that are not registered.
+	AllowCustomMethods bool
+	// IgnoreUpgrade are values of Upgrade that are taken for absent.
+	IgnoreUpgrade []route.StringMatch
+}
+
+// Lifetime bounds connections.
+type Lifetime struct {
+	// MaxConnectionDuration is a connection's life, to which up to
+	// MaxConnectionJitter percent are added by chance; 0 is none. Then it is
+	// drained; with SafeMaxDuration one of HTTP/1 ends with its next answer.
+	MaxConnectionDuration time.Duration
+	MaxConnectionJitter   float64
+	SafeMaxDuration       bool
+	// MaxRequests is how many requests a connection carries, 0 for any number.
+	MaxRequests int
+	// DrainTimeout is how long a connection that drains may wait for what was on its
+	// way, 1 s when 0.
+	DrainTimeout time.Duration
+	// DelayedClose is how long a client may take to read the last answer, 1 s when
+	// nil. With 0 the connection is closed at once.
+	DelayedClose *time.Duration
+	// FlushTimeout is how long the end of a response may wait for its client, the
+	// stream's idle timeout when nil; 0 is for ever.
+	FlushTimeout *time.Duration
+}
+
+// HostRules are what is removed from a request's host before it is looked at.
+type HostRules struct {
+	StripPort StripPort
+	// StripDot removes the dot at the end of the name.
+	StripDot bool
+}
+
+// StripPort is which ports are removed.
+type StripPort uint8
+
+// Envoy's strip_matching_host_port and strip_any_host_port.
+const (
+	KeepPort StripPort = iota
+	StripOwnPort
+	StripAnyPort
+)
 
 // Codec is Envoy's CodecType.
 type Codec uint8

@@ -9,6 +9,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter"
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
@@ -81,12 +82,14 @@ type exchange struct {
 	xfcc       string // this hop's element of x-forwarded-client-cert
 	decided    bool
 	decision   authz.Decision
+	terminate  bool        // a CONNECT ends here
 	mirrored   bool        // copies of the request were made, or were not to be
 	shadow     bool        // this is such a copy
 	outcome    outcome     // of an attempt beside another exchange
 	aside      func() bool // set where the exchange runs beside another; ends the watch over its context
 	tunnel     bool        // the client asks to switch protocols, and may
 	local      bool        // the answer is our own
+	lastHere   bool        // the connection is to take no request after this one
 	closeAfter bool        // an HTTP/1 connection ends with this exchange
 	responded  bool        // bytes of the response are on the wire
 
@@ -95,6 +98,14 @@ type exchange struct {
 	rec     *telemetry.Record
 
 	observed observed
+	identity
+	replyBody []byte // of an answer of our own with operators
+	// portSent is the port that was taken off the host of a CONNECT.
+	portSent string
+	// grpcStatus is that of the response's trailers.
+	grpcStatus string
+	resetCode  http2.Code // why the host reset the stream
+	reporter   *reporter  // nil for none
 }
 
 var exchanges = sync.Pool{New: func() any {
@@ -146,11 +157,15 @@ func (x *exchange) next() {
 	x.ntried, x.attempts, x.retrying = 0, 0, nil
 	x.received, x.sent = 0, 0
 	x.flags, x.status, x.details = 0, 0, ""
-	x.decided, x.tunnel, x.local, x.closeAfter, x.responded = false, false, false, false, false
+	x.lastHere, x.terminate, x.decided, x.tunnel, x.local, x.closeAfter, x.responded = false, false, false, false, false, false, false
 	x.staleRetried, x.afterTimeout, x.mirrored, x.shadow = false, false, false, false
 	x.aside = nil
 	x.decision = authz.Decision{}
 	x.observed.reset()
+	x.peer, x.portSent, x.grpcStatus, x.resetCode = nil, "", "", 0
+	if cap(x.replyBody) > keepBuffer {
+		x.replyBody = nil
+	}
 	x.forgetRoute()
 	if cap(x.store) > keepBuffer {
 		x.store = nil
@@ -165,11 +180,10 @@ func (x *exchange) resetRequest() {
 
 // serve answers the request in x.req.
 func (x *exchange) serve() {
-	if x.req.Scheme == "" {
-		x.req.Scheme = "http"
-		if x.d.Info.TLS {
-			x.req.Scheme = "https"
-		}
+	x.peer = &x.d.AuthzPeer
+	if !x.m.cfg.ProxyContinue && x.req.ExpectContinue && !x.answerContinue() {
+		x.finish()
+		return
 	}
 	if err := x.takeBuffered(); err != nil {
 		x.refuseBody(err)
@@ -190,8 +204,13 @@ func (x *exchange) admit() bool {
 	if !x.normalizePath() {
 		return false
 	}
+	x.trimHost()
 	x.identifyClient()
 	x.selectRoute()
+	if x.m.cfg.LogStart {
+		x.log(telemetry.LogStart, sinceMono(x.startMono))
+	}
+	x.startReporter()
 	if x.wantsTunnel() && !x.allowTunnel() {
 		x.localReply(&reply{status: 403, details: "upgrade_failed", close: x.req.Method == "CONNECT"})
 		return false
@@ -281,20 +300,42 @@ func (x *exchange) finish() {
 	d.PeerMetrics.Request(d.Shard, x.status, x.flags, took)
 	d.PeerMetrics.Bytes(d.Shard, x.received, x.sent)
 	x.attempt.countBytes()
+	x.stopReporter()
 	if x.attempts > 0 {
 		x.mirrors() // of a body that came in pieces, which is whole only now
 	}
-	if x.m.access != nil {
-		r := x.record()
-		r.Duration = took
-		d.Conclude(r)
-		x.m.access.Log(r)
-	}
+	x.log(telemetry.LogEnd, took)
 	if x.rec != nil {
 		x.rec.Release()
 		x.rec = nil
 	}
 	x.endFilters()
+}
+
+// log writes the exchange to the access log, for an occasion.
+func (x *exchange) log(t telemetry.LogType, took time.Duration) {
+	if x.m.access == nil {
+		return
+	}
+	r := x.record()
+	r.Type, r.Duration = t, took
+	if t == telemetry.LogEnd {
+		x.d.Conclude(r)
+	}
+	x.m.access.Log(r)
+}
+
+// answerContinue tells a client that waits for 100 to go on.
+func (x *exchange) answerContinue() bool {
+	x.resp.Reset()
+	x.resp.Status = 100
+	err := x.client.interim(x)
+	x.resp.Reset()
+	x.req.ExpectContinue = false
+	if err != nil {
+		x.clientFailed(err)
+	}
+	return err == nil
 }
 
 // record fills in what is known so far: for the access log, and for header values
@@ -307,10 +348,13 @@ func (x *exchange) record() *telemetry.Record {
 		r.Start = x.start
 		r.Protocol = x.req.Version.String()
 		r.RequestHeaders = x.req
-		if x.decided {
-			downstream.Authorize(r, x.decision)
-		}
 	}
+	if x.decided {
+		downstream.Authorize(r, x.decision)
+	}
+	r.Type = telemetry.LogEnd
+	r.GRPCStatus = x.grpcStatus
+	r.DownstreamRemote = x.remoteAddr()
 	r.ResponseHeaders = x.resp
 	r.Code, r.CodeDetails = x.status, x.details
 	r.Flags |= x.flags
@@ -329,7 +373,10 @@ func (x *exchange) record() *telemetry.Record {
 	r.UpstreamHost = a.remote
 	if a.info != nil {
 		r.UpstreamTLS(a.info)
-		r.UpstreamLocal, r.UpstreamProtocol = a.info.Local, a.version.String()
+		r.UpstreamLocal = a.info.Local
+		if !x.terminate {
+			r.UpstreamProtocol = a.version.String()
+		}
 	}
 	if x.ntried > 0 {
 		r.Attempted = x

@@ -294,7 +294,7 @@ func (x *exchange) beginFilters() bool {
 	c := x.m.chain
 	over := x.fctx.Overrides
 	x.fctx = filter.Context{
-		Exchange: x, Request: x.req, Selected: &x.sel, Client: &x.asker, Peer: &x.d.AuthzPeer, Shard: x.d.Shard,
+		Exchange: x, Request: x.req, Selected: &x.sel, Client: &x.asker, Peer: x.peer, Shard: x.d.Shard,
 		Scratch: &x.scratch, Overrides: over,
 	}
 	if n := len(c.links); cap(x.states) < n {
@@ -355,10 +355,10 @@ func (x *exchange) authorize(l *link, runs bool) bool {
 	case !runs:
 	case overridden:
 		if e := over.(*authz.Evaluator); e.Len() > 0 {
-			ok = e.Next(0, &x.d.AuthzPeer, x.req, &x.decision)
+			ok = e.Next(0, x.peer, x.req, &x.decision)
 		}
 	case x.m.chain.rbacs == x.rules.Len():
-		ok = x.rules.Next(l.index, &x.d.AuthzPeer, x.req, &x.decision)
+		ok = x.rules.Next(l.index, x.peer, x.req, &x.decision)
 	}
 	return ok || x.denied()
 }
@@ -367,7 +367,7 @@ func (x *exchange) authorize(l *link, runs bool) bool {
 // connection is older. What routes have is asked besides.
 func (x *exchange) authorizeAll() bool {
 	for i := range x.rules.Len() {
-		if !x.rules.Next(i, &x.d.AuthzPeer, x.req, &x.decision) {
+		if !x.rules.Next(i, x.peer, x.req, &x.decision) {
 			return x.denied()
 		}
 	}

@@ -38,6 +38,8 @@ type bed struct {
 	metrics  *telemetry.Metrics
 	logPath  string
 
+	options Options // besides what start makes
+
 	tls   *tls.Config  // of the listener, nil for plaintext
 	table *route.Table // instead of inline routes
 
@@ -59,6 +61,7 @@ func newBed(t testing.TB, origin ...string) *bed {
 	b := &bed{t: t, metrics: telemetry.NewMetrics(), logPath: t.TempDir() + "/access.log"}
 	b.clusters = cluster.NewManager(cluster.Options{Metrics: b.metrics})
 	b.cfg = &Config{
+		ProxyContinue: true, HTTP1: HTTP1{EnableTrailers: true, AllowCustomMethods: true},
 		Routes: &route.Config{Name: "r", VirtualHosts: []route.VirtualHost{{
 			Name: "all", Domains: []string{"*"}, Routes: []route.Route{{
 				Name: "everything", Match: route.Match{Prefix: ptr("/")}, Forward: &route.Forward{Cluster: "origin", Timeout: 5 * time.Second},
@@ -86,7 +89,8 @@ func endpoints(name string, addrs ...string) *cluster.Assignment {
 func (b *bed) cluster(name string, addrs ...string) {
 	b.t.Helper()
 	zero := 0.0
-	err := b.clusters.Update(&cluster.Config{Name: name, Endpoints: endpoints(name, addrs...), PanicThreshold: &zero, ConnectTimeout: time.Second})
+	err := b.clusters.Update(&cluster.Config{Name: name, Endpoints: endpoints(name, addrs...), PanicThreshold: &zero, ConnectTimeout: time.Second,
+		HTTP: cluster.HTTP{HTTP1: cluster.HTTP1{EnableTrailers: true}}})
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -96,9 +100,9 @@ func (b *bed) cluster(name string, addrs ...string) {
 func (b *bed) start() *bed {
 	b.t.Helper()
 	logs := telemetry.NewLogs(b.metrics)
-	m, err := New(b.cfg, Options{
-		Clusters: b.clusters, Logs: logs, Metrics: b.metrics, Routes: func() *route.Table { return b.table },
-	})
+	o := b.options
+	o.Clusters, o.Logs, o.Metrics, o.Routes = b.clusters, logs, b.metrics, func() *route.Table { return b.table }
+	m, err := New(b.cfg, o)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -125,6 +129,9 @@ func (b *bed) start() *bed {
 			if b.tls != nil {
 				t, err := stream.ServerTLS(nc.(*net.TCPConn), nil, b.tls)
 				if err == nil {
+					if b.m.NeedsPeerChain() {
+						t.KeepPeerChain()
+					}
 					err = t.Handshake(ctx)
 				}
 				if err != nil {

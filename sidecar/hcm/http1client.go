@@ -39,7 +39,7 @@ func (p *piece) take() ([]byte, bool) {
 func (h *http1Client) attach(c *http1Conn) {
 	if h.c == nil || h.c.m != c.m {
 		h.parser.Configure(c.m.limits, http1.Underscores(c.m.cfg.UnderscoreNames))
-		h.parser.AcceptHTTP10 = c.m.cfg.AcceptHTTP10
+		h.parser.RequestParsing = c.m.parsing
 	}
 	h.c = c
 }
@@ -150,7 +150,7 @@ func (h *http1Client) tunnel(x *exchange) {
 
 // Trailers implements message.Body.
 func (h *http1Client) Trailers() *message.Fields {
-	if h.framing != http1.Chunked || h.trailers.Len() == 0 {
+	if h.framing != http1.Chunked || h.trailers.Len() == 0 || !h.c.m.cfg.EnableTrailers {
 		return nil
 	}
 	return &h.trailers
@@ -165,6 +165,9 @@ func (h *http1Client) interim(x *exchange) error {
 	out, err := http1.AppendResponse(h.out[:0], x.resp, http1.ResponseOptions{})
 	if err != nil {
 		return nil // dropped: the final response counts
+	}
+	if h.c.m.cfg.ProperCase {
+		http1.ProperCase(out)
 	}
 	h.out = out[:0]
 	_, err = h.c.s.Write(out)
@@ -192,7 +195,7 @@ func (h *http1Client) head(x *exchange, more bool) (err error) {
 		h.respFraming = http1.Chunked
 	}
 	// An answer before the end of the request leaves a body that nobody reads.
-	if h.c.d.Draining() || !x.requestRead() && !(x.local && h.discardable(x)) {
+	if h.c.last() || !x.requestRead() && !(x.local && h.discardable(x)) {
 		x.closeAfter = true
 	}
 	if !x.req.AcceptTrailers {
@@ -204,6 +207,9 @@ func (h *http1Client) head(x *exchange, more bool) (err error) {
 		KnownLength: !more && resp.ContentLength >= 0 && resp.Status != 204 && resp.Status >= 200,
 		Close:       x.closeAfter && !x.switched(), KeepAlive: http10 && !x.closeAfter, Upgrade: upgrade,
 	})
+	if h.c.m.cfg.ProperCase {
+		http1.ProperCase(h.out)
+	}
 	return err
 }
 
@@ -223,10 +229,14 @@ func (h *http1Client) data(x *exchange, p []byte, last bool, trailers *message.F
 	case h.respFraming == http1.Chunked:
 		h.out = http1.AppendChunk(h.out, p)
 		if last {
-			if !x.req.AcceptTrailers {
+			if !x.req.AcceptTrailers || !h.c.m.cfg.EnableTrailers {
 				trailers = nil
 			}
+			start := len(h.out)
 			h.out, err = http1.AppendLastChunk(h.out, trailers)
+			if h.c.m.cfg.ProperCase {
+				http1.ProperCase(h.out[start:])
+			}
 		}
 		return err
 	case len(p) < directWrite, len(h.out) > 0 && len(p) <= upstreamBuffer:

@@ -31,8 +31,10 @@ type http1Conn struct {
 	xfcc string // this hop's element of x-forwarded-client-cert
 	dog  watchdog
 
-	idleBy int64 // until when the next request must begin
-	parked bool
+	requests int   // how many were begun
+	expires  int64 // when the connection is to take no more of them, 0 for never
+	idleBy   int64 // until when the next request must begin
+	parked   bool
 }
 
 func newHTTP1Conn(ctx context.Context, m *Manager, d *downstream.Conn) *http1Conn {
@@ -40,6 +42,10 @@ func newHTTP1Conn(ctx context.Context, m *Manager, d *downstream.Conn) *http1Con
 	c.ready, _ = d.Stream.(stream.ReadyReader)
 	c.prober, _ = d.Stream.(stream.Prober)
 	c.xfcc = clientCertElement(m.cfg, d.Info)
+	c.expires = m.expiry(d)
+	if c.expires > 0 && !m.cfg.SafeMaxDuration {
+		c.dog.endBy(c.expires + m.drainGrace)
+	}
 	c.dog.parked = d
 	c.dog.start(m.timers, c)
 	return c
@@ -139,7 +145,7 @@ func (c *http1Conn) undecided() bool {
 // requestWait is until when the next request must begin.
 func (c *http1Conn) requestWait(now int64) int64 {
 	if c.d.Draining() {
-		c.dog.drainBy.CompareAndSwap(0, now+drainGrace)
+		c.dog.endBy(now + c.m.drainGrace)
 	}
 	return now + c.m.idle
 }
@@ -149,6 +155,7 @@ func (c *http1Conn) begin() {
 	if !c.dog.waiting.Swap(false) {
 		return
 	}
+	c.requests++
 	x := c.x
 	x.begin()
 	limit := int64(noDeadline)
@@ -260,12 +267,12 @@ func (c *http1Conn) discardBody() {
 // linger lets the client read the answer before the close: with bytes of it
 // unread, the kernel would reset the connection and the answer with it.
 func (c *http1Conn) linger() {
-	const limit, patience = 256 << 10, int64(time.Second)
-	if c.s.CloseWrite() != nil {
+	const limit = 256 << 10
+	if c.m.delayedClose <= 0 || c.s.CloseWrite() != nil {
 		return
 	}
 	now := monotonic()
-	c.dog.await(now, now+patience, 0, false)
+	c.dog.await(now, now+c.m.delayedClose, 0, false)
 	for n := 0; n < limit; {
 		c.x.h1.in.r, c.x.h1.in.w = 0, 0
 		k, err := c.s.Read(c.x.h1.in.space())
@@ -277,7 +284,13 @@ func (c *http1Conn) linger() {
 }
 
 // Drain implements downstream.Drainer.
-func (c *http1Conn) Drain() { c.dog.drain() }
+func (c *http1Conn) Drain() { c.dog.drain(monotonic() + c.m.drainGrace) }
+
+// last tells whether the connection takes no request after this one.
+func (c *http1Conn) last() bool {
+	return c.d.Draining() || c.m.cfg.MaxRequests > 0 && c.requests >= c.m.cfg.MaxRequests ||
+		c.expires > 0 && monotonic() >= c.expires
+}
 
 var past = time.Unix(1, 0)
 

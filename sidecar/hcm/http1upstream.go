@@ -24,6 +24,7 @@ type http1Upstream struct {
 	trailers message.Fields
 	piece    piece
 	limits   http1.Limits
+	options  cluster.HTTP1 // of the request that was sent last
 }
 
 // hold makes u the attempt's side on c.
@@ -67,7 +68,8 @@ func (u *http1Upstream) open(*attempt) error { return nil }
 func (u *http1Upstream) send(a *attempt) (err error) {
 	x := a.x
 	u.reqBody = requestFraming(x.req)
-	o := http1.RequestOptions{Framing: u.reqBody}
+	u.options = a.host.Cluster().Config().HTTP.HTTP1
+	o := http1.RequestOptions{Framing: u.reqBody, FullURL: u.options.FullURL}
 	if x.tunnel {
 		// What follows the head is not HTTP, and waits for the answer.
 		u.reqBody = http1.UntilClose
@@ -80,13 +82,16 @@ func (u *http1Upstream) send(a *attempt) (err error) {
 	if err != nil {
 		return err
 	}
+	if u.options.ProperCase {
+		http1.ProperCase(u.out)
+	}
 	switch u.reqBody {
 	case http1.Length:
 		u.out = append(u.out, x.payload...)
 	case http1.Chunked:
 		u.out = http1.AppendChunk(u.out, x.payload)
 		if x.complete {
-			if u.out, err = http1.AppendLastChunk(u.out, x.req.Body.Trailers()); err != nil {
+			if err = u.appendLast(x.req.Body.Trailers()); err != nil {
 				return err
 			}
 		}
@@ -201,10 +206,23 @@ func (u *http1Upstream) decode() error {
 
 // Trailers implements message.Body.
 func (u *http1Upstream) Trailers() *message.Fields {
-	if u.framing != http1.Chunked || u.trailers.Len() == 0 {
+	if u.framing != http1.Chunked || u.trailers.Len() == 0 || !u.options.EnableTrailers {
 		return nil
 	}
 	return &u.trailers
+}
+
+// appendLast ends a body in chunks.
+func (u *http1Upstream) appendLast(trailers *message.Fields) (err error) {
+	if !u.options.EnableTrailers {
+		trailers = nil
+	}
+	start := len(u.out)
+	u.out, err = http1.AppendLastChunk(u.out, trailers)
+	if u.options.ProperCase {
+		http1.ProperCase(u.out[start:])
+	}
+	return err
 }
 
 // write implements upstream.
@@ -212,7 +230,7 @@ func (u *http1Upstream) write(p []byte, last bool, trailers *message.Fields) (er
 	if u.reqBody == http1.Chunked {
 		u.out = http1.AppendChunk(u.out[:0], p)
 		if last {
-			if u.out, err = http1.AppendLastChunk(u.out, trailers); err != nil {
+			if err = u.appendLast(trailers); err != nil {
 				return err
 			}
 		}

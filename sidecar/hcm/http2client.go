@@ -108,8 +108,14 @@ func (h *http2Client) data(_ *exchange, p []byte, last bool, trailers *message.F
 // flush implements client.
 func (h *http2Client) flush(*exchange) error { return h.Flush() }
 
-// abort implements client.
-func (h *http2Client) abort(*exchange) { h.Reset(http2.InternalError) }
+// abort implements client. What the host reset its stream with is the client's to know.
+func (h *http2Client) abort(x *exchange) {
+	code := http2.InternalError
+	if x.resetCode != http2.NoError {
+		code = x.resetCode
+	}
+	h.Reset(code)
+}
 
 func (h *http2Client) interrupt()   { h.Interrupt() }
 func (h *http2Client) resume()      { h.Resume() }

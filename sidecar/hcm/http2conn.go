@@ -25,6 +25,8 @@ type http2Conn struct {
 
 	timer     timer
 	active    atomic.Int64
+	requests  atomic.Int64
+	expires   int64 // when the connection is to take no more requests, 0 for never
 	idleSince atomic.Int64
 }
 
@@ -33,9 +35,11 @@ func (m *Manager) serveHTTP2(ctx context.Context, d *downstream.Conn, s stream.S
 	c := &http2Conn{m: m, d: d, ctx: ctx, xfcc: clientCertElement(m.cfg, d.Info)}
 	c.sc = http2.NewServer(s, m.http2, c)
 	c.idleSince.Store(monotonic())
+	c.expires = m.expiry(d)
 	c.timer.owner = c
 	m.timers.add(&c.timer)
-	c.timer.set(monotonic() + m.idle)
+	_, next := c.due(monotonic())
+	c.timer.set(next)
 	d.OnDrain(c)
 	err := c.sc.Serve(ctx)
 	d.OnDrain(nil)
@@ -69,6 +73,9 @@ func (m *Manager) http2Config() (*http2.Config, error) {
 	c.Limits = m.limits
 	c.Underscores = http1.Underscores(m.cfg.UnderscoreNames)
 	c.HeaderTimeout = time.Duration(m.headersTimeout)
+	c.DrainTimeout = time.Duration(m.drainGrace)
+	c.Linger = time.Duration(m.delayedClose)
+	c.Workers = m.workers
 	if mm := m.metrics; mm != nil {
 		c.OnGlitch = func(g http2.Glitch) { mm.ProtocolErrors.With("downstream", "http2_"+g.String()).Inc(0) }
 	}
@@ -97,12 +104,16 @@ func (c *http2Conn) note(err error) {
 // ServeStream implements http2.Handler.
 func (c *http2Conn) ServeStream(s *http2.Stream) {
 	c.active.Add(1)
+	if most := int64(c.m.cfg.MaxRequests); most > 0 && c.requests.Add(1) == most {
+		c.sc.Drain()
+	}
 	x := newExchange(c.m, c.d, c.ctx)
 	defer func() {
 		// A fault in one exchange ends that exchange and no other.
 		if fault := recover(); fault != nil {
 			c.m.log.Error("serving a stream failed", "service", c.d.Service, "err", fault, "stack", string(debug.Stack()))
 			s.Reset(http2.InternalError)
+			x.stopReporter()
 			x.h2.close() // the rest of what the exchange holds may be in any state
 		}
 		if c.active.Add(-1) == 0 {
@@ -114,6 +125,9 @@ func (c *http2Conn) ServeStream(s *http2.Stream) {
 	x.dog, x.client = &x.h2.dog, &x.h2
 	x.h2.open(c, s)
 	x.serve()
+	if x.lastHere {
+		c.sc.Drain()
+	}
 	x.h2.close()
 	x.release()
 }
@@ -127,7 +141,11 @@ func (c *http2Conn) due(now int64) (bool, int64) {
 	if c.active.Load() > 0 {
 		since = now
 	}
-	return now >= since+c.m.idle, since + c.m.idle
+	next := since + c.m.idle
+	if c.expires > 0 {
+		next = min(next, c.expires)
+	}
+	return now >= next, next
 }
 
 // wake implements timed.

@@ -16,7 +16,7 @@ type reply struct {
 	body       string
 	details    string // for the access log
 	location   string
-	overloaded bool
+	overloaded bool // the upstream is
 	close      bool
 	filter     *filter.Reply // where a filter answers
 }
@@ -43,27 +43,31 @@ func (x *exchange) localReply(r *reply) {
 	if r.overloaded {
 		f.AddID(message.XEnvoyOverloaded, "true")
 	}
-	more := r.body != "" && x.req.Method != "HEAD"
-	if route.IsGRPC(x.req) {
-		status := grpcStatus(r.status)
-		if r.filter != nil && r.filter.GRPC != filter.NoGRPC {
-			status = r.filter.GRPC
-		}
-		x.answerGRPC(status, r.body)
-		more = false
+	if x.m.cfg.AppendLocalOverload && x.flags&telemetry.FlagOverload != 0 {
+		f.Add("x-envoy-local-overloaded", "true")
 	}
 	if r.filter != nil && r.filter.Headers != nil {
 		r.filter.Headers(f)
 	}
+	body := r.body
+	if x.m.replies != nil {
+		body = x.rewriteReply(body)
+	}
+	more := body != "" && x.req.Method != "HEAD"
+	if route.IsGRPC(x.req) {
+		status := grpcStatus(resp.Status)
+		if r.filter != nil && r.filter.GRPC != filter.NoGRPC {
+			status = r.filter.GRPC
+		}
+		x.answerGRPC(status, body)
+		more = false
+	}
 	x.mutateResponse()
 	x.filterResponse()
 	x.finishHeaders()
-	if x.m.serverName == "" {
-		f.SetID(message.Server, "hauberk")
-	}
 	x.observed.mark(telemetry.ResponseBegan)
 	x.dog.await(monotonic(), noDeadline, x.m.streamIdle, false)
-	if r.status == 204 || r.status == 304 || r.status < 200 {
+	if s := resp.Status; s == 204 || s == 304 || s < 200 {
 		resp.ContentLength, more = message.UnknownLength, false
 	}
 	if x.client.head(x, more) != nil {
@@ -77,7 +81,7 @@ func (x *exchange) localReply(r *reply) {
 		}
 	}
 	if more {
-		x.scratch = append(x.scratch[:0], r.body...)
+		x.scratch = append(x.scratch[:0], body...)
 		if !x.data(x.scratch, true, nil) {
 			return
 		}

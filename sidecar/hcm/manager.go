@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,6 +30,8 @@ type Options struct {
 	Metrics *telemetry.Metrics
 	// ServiceCluster is the cluster that this node says it belongs to.
 	ServiceCluster string
+	// Node is what the node calls itself.
+	Node string
 	// Timers are shared by all managers of a process; made when nil.
 	Timers *Timers
 	Log    *slog.Logger // slog.Default when nil
@@ -49,6 +52,7 @@ type Manager struct {
 
 	limits         http1.Limits
 	upstreamLimits http1.Limits
+	parsing        http1.RequestParsing
 	paths          pathRules
 	idle           int64 // of a connection
 	streamIdle     int64
@@ -57,6 +61,12 @@ type Manager struct {
 	maxDuration    time.Duration
 	serverName     string
 	http2          *http2.Config
+	workers        *http2.Workers
+	replies        *replyRules
+	serviceCluster string
+	node           string
+	drainGrace     int64 // how long a connection that drains may be idle
+	delayedClose   int64
 
 	date atomic.Pointer[dateLine]
 
@@ -82,12 +92,28 @@ func New(cfg *Config, o Options) (*Manager, error) {
 		streamIdle:     int64(orDefault(cfg.StreamIdleTimeout, 5*time.Minute)),
 		requestTimeout: int64(cfg.RequestTimeout), headersTimeout: int64(cfg.RequestHeadersTimeout),
 		maxDuration: cfg.MaxStreamDuration, serverName: cfg.ServerName,
+		serviceCluster: o.ServiceCluster, node: o.Node,
+		drainGrace: int64(orDefault(cfg.DrainTimeout, drainGrace)), delayedClose: int64(delayedClose),
+	}
+	m.parsing = http1.RequestParsing{
+		AcceptHTTP10: cfg.AcceptHTTP10, DefaultHost: cfg.DefaultHost, RegisteredMethods: !cfg.AllowCustomMethods,
+	}
+	if ignored := cfg.IgnoreUpgrade; len(ignored) > 0 {
+		m.parsing.IgnoreUpgrade = func(v string) bool {
+			return slices.ContainsFunc(ignored, func(s route.StringMatch) bool { return s.Match(v) })
+		}
+	}
+	if cfg.DelayedClose != nil {
+		m.delayedClose = int64(*cfg.DelayedClose)
 	}
 	if m.log == nil {
 		m.log = slog.Default()
 	}
 	m.log = m.log.With("component", "hcm")
 	var err error
+	if m.replies, err = newReplyRules(cfg.LocalReplies); err != nil {
+		return nil, fmt.Errorf("hcm: %w", err)
+	}
 	if m.chain, err = m.newChain(cfg, o); err != nil {
 		return nil, fmt.Errorf("hcm: %w", err)
 	}
@@ -114,6 +140,7 @@ func New(cfg *Config, o Options) (*Manager, error) {
 		}
 		m.access = log
 	}
+	m.workers = http2.NewWorkers()
 	if m.http2, err = m.http2Config(); err != nil {
 		return nil, err
 	}
@@ -128,6 +155,7 @@ func New(cfg *Config, o Options) (*Manager, error) {
 func (m *Manager) Close() error {
 	m.stop()
 	m.background.Wait()
+	m.workers.Close()
 	m.access.Close()
 	if m.ownTimer {
 		m.timers.Close()
@@ -165,6 +193,9 @@ func (m *Manager) ServeStream(ctx context.Context, d *downstream.Conn) {
 		m.serveHTTP2(ctx, d, stream.WithPrefix(d.Stream, preface))
 	}
 }
+
+// delayedClose is how long a client may take to read the last answer, as in Envoy.
+const delayedClose = time.Second
 
 // dateLine is the Date of one second, made once in it.
 type dateLine struct {

@@ -63,6 +63,9 @@ func (x *exchange) runPump(p *pump, up upstream) {
 			return
 		}
 		x.received += int64(len(data))
+		if r := x.reporter; r != nil {
+			r.received.Store(x.received)
+		}
 		x.remember(data)
 		if last {
 			p.readAt = p.now(x)

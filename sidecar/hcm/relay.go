@@ -17,6 +17,7 @@ func (x *exchange) relay() {
 	x.mutateResponse()
 	x.filterResponse()
 	x.finishHeaders()
+	x.updateReporter()
 	if x.switched() {
 		x.relayTunnel()
 		return
@@ -63,6 +64,10 @@ func (x *exchange) relayBody(body message.Body) {
 			trailers = body.Trailers()
 			x.observed.mark(telemetry.AnswerEnded)
 			x.observed.keepTrailers(trailers)
+			x.noteTrailers(trailers)
+			if t := x.m.cfg.FlushTimeout; t != nil {
+				x.dog.idle(int64(*t))
+			}
 		}
 		ok := x.data(data, last, trailers)
 		if last || !ok {
@@ -72,6 +77,16 @@ func (x *exchange) relayBody(body message.Body) {
 			}
 			return
 		}
+	}
+}
+
+// noteTrailers keeps what the access log tells of them.
+func (x *exchange) noteTrailers(trailers *message.Fields) {
+	if trailers == nil || x.m.access == nil {
+		return
+	}
+	if v, ok := trailers.ByID(message.GRPCStatus); ok {
+		x.grpcStatus = x.resp.Fields.Store(v)
 	}
 }
 
@@ -102,6 +117,9 @@ func (x *exchange) bodyBroken(err error) {
 	case clientBroke:
 		_, reason, _ := refusal(x.pump.refused)
 		x.abort(telemetry.FlagDownstreamProtocolError, reason)
+	case remoteReset:
+		x.resetCode = x.attempt.resetCode
+		x.abort(telemetry.FlagUpstreamReset, "upstream_reset_after_response_started{remote_reset}")
 	case brokeProtocol:
 		x.abort(telemetry.FlagUpstreamProtocolError, "upstream_reset_after_response_started{protocol_error}")
 	default:
@@ -139,6 +157,9 @@ func (x *exchange) requestRead() bool {
 // data passes bytes of the response's body on to the client, with last its end.
 func (x *exchange) data(p []byte, last bool, trailers *message.Fields) bool {
 	x.sent += int64(len(p))
+	if r := x.reporter; r != nil {
+		r.sent.Store(x.sent)
+	}
 	if err := x.client.data(x, p, last, trailers); err != nil {
 		x.clientFailed(err)
 		return false
@@ -178,8 +199,16 @@ func (x *exchange) addServiceTime() {
 // finishHeaders adds what every response has.
 func (x *exchange) finishHeaders() {
 	f := &x.resp.Fields
-	if x.m.serverName != "" {
+	if x.m.serverName != "" && !(x.m.cfg.ServerIfAbsent && f.Has(message.Server)) {
 		f.SetID(message.Server, x.m.serverName)
+	}
+	if x.m.cfg.Via != "" {
+		x.appendVia(f)
+	}
+	if x.m.cfg.RequestIDInResponse {
+		if id, ok := x.req.Fields.ByID(message.XRequestID); ok {
+			f.SetID(message.XRequestID, id)
+		}
 	}
 	if !f.Has(message.Date) {
 		f.AddID(message.Date, x.m.dateNow(x.start))

@@ -17,7 +17,7 @@ func (x *exchange) selectRoute() {
 	if x.table == nil {
 		return
 	}
-	x.asker = route.Client{Info: x.d.Info, Addr: x.d.AuthzPeer.Remote}
+	x.asker = route.Client{Info: x.d.Info, Addr: x.peer.Remote}
 	x.sel = x.table.Select(x.req, &x.asker, rand.Uint64())
 	if r := x.sel.Route; r != nil && r.Forward != nil {
 		if most := r.Forward.MaxDuration(x.req, x.m.maxDuration); most > 0 {
@@ -47,6 +47,7 @@ func (x *exchange) act() bool {
 	r := x.sel.Route
 	switch {
 	case x.table == nil:
+		x.leaveOld()
 		x.flags |= telemetry.FlagNoRoute
 		x.localReply(&reply{status: 404, details: "route_configuration_not_received"})
 		return false
@@ -66,11 +67,20 @@ func (x *exchange) act() bool {
 		return false
 	}
 	if x.cluster = x.m.clusters.Get(x.sel.Cluster); x.cluster == nil {
+		x.leaveOld()
 		x.flags |= telemetry.FlagNoCluster
 		x.localReply(&reply{status: notFoundStatus(r.Forward), details: "cluster_not_found"})
 		return false
 	}
 	return true
+}
+
+// leaveOld ends a connection whose listener was updated since, when what it was to use
+// is gone: the client's next one is served by what is there now.
+func (x *exchange) leaveOld() {
+	if x.d.Superseded() {
+		x.closeAfter, x.lastHere = true, true
+	}
 }
 
 func notFoundStatus(f *route.Forward) int {
@@ -113,6 +123,7 @@ func (x *exchange) mutateRequest() {
 		}
 	}
 	x.sel.MutateRequest(&x.req.Fields, x, &x.scratch)
+	x.restorePort()
 	x.original = x.req.Authority
 	var host, path [512]byte
 	if b, changed := x.sel.AppendHost(host[:0], x.req, x, &x.scratch); changed {

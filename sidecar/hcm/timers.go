@@ -196,5 +196,8 @@ var clockBase = time.Now().Add(-50 * 365 * 24 * time.Hour)
 // monotonic is the time in nanoseconds since some moment.
 func monotonic() int64 { return int64(time.Since(clockBase)) }
 
+// sinceMono is how long a reading of the clock is ago.
+func sinceMono(at int64) time.Duration { return time.Duration(monotonic() - at) }
+
 // monotonicOf is the same clock's reading of a time that has one.
 func monotonicOf(t time.Time) int64 { return int64(t.Sub(clockBase)) }

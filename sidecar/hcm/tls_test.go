@@ -71,7 +71,7 @@ func twoHops(t testing.TB, origin string, peers ...string) (front, back *bed, id
 		Certificates: []tls.Certificate{certificate(t, apiID)}, ClientAuth: tls.RequireAnyClientCert,
 		SessionTicketsDisabled: true, DynamicRecordSizingDisabled: true,
 	}
-	back.cfg.ForwardClientCert, back.cfg.SetClientCertURI = SanitizeSet, true
+	back.cfg.ForwardClientCert, back.cfg.ClientCert.URI = SanitizeSet, true
 	back.start()
 	front = quiet(newBed(t))
 	ids = &identities{t: t, certs: map[string]tls.Certificate{}}

@@ -26,6 +26,7 @@ func (x *exchange) allowTunnel() bool {
 		}
 	}
 	if allowed {
+		x.terminate = x.req.Method == "CONNECT" && x.req.Upgrade == "" && route.Terminates(x.sel.Route.Forward.Upgrades)
 		x.tunnel, x.complete = true, false
 		x.client.tunnel(x)
 	}
@@ -63,5 +64,8 @@ func (x *exchange) relayTunnel() {
 		}
 	}
 	x.startPump(x.attempt.up)
+	if x.m.cfg.LogTunnels {
+		x.log(telemetry.LogTunnelStarted, sinceMono(x.startMono))
+	}
 	x.relayBody(x.resp.Body)
 }

@@ -172,12 +172,31 @@ func (w *watchdog) resume() {
 
 // drain gives a connection that waits for a request a moment, so that one on its
 // way is not lost.
-func (w *watchdog) drain() {
-	by := monotonic() + drainGrace
-	w.drainBy.Store(by)
+func (w *watchdog) drain(by int64) {
+	w.endBy(by)
 	w.timer.hasten(by)
+}
+
+// endBy has waiting for a request end at a time, or earlier.
+func (w *watchdog) endBy(by int64) {
+	for {
+		cur := w.drainBy.Load()
+		if cur > 0 && cur <= by || w.drainBy.CompareAndSwap(cur, by) {
+			return
+		}
+	}
+}
+
+// idle replaces the idle timeout, from now on.
+func (w *watchdog) idle(after int64) {
+	now := monotonic()
+	w.lastActive.Store(now)
+	w.idleAfter.Store(after)
+	if after > 0 {
+		w.timer.hasten(now + after)
+	}
 }
 
 // drainGrace is how long a connection may be idle once a drain has begun: a request
 // that is on its way already is still answered, with Connection: close.
-const drainGrace = int64(time.Second)
+const drainGrace = time.Second

@@ -21,6 +21,7 @@ var (
 	ErrLineEnd         = bad("bad_line_end")     // bare CR or LF, RFC 9112 2.2
 	ErrRequestLine     = bad("bad_request_line") // RFC 9112 3
 	ErrMethod          = bad("bad_method")       // RFC 9110 9.1: a token
+	ErrMethodUnknown   = bad("unknown_method")   // one of Envoy's rules
 	ErrTarget          = bad("bad_target")       // RFC 9112 3.2
 	ErrVersion         = bad("bad_version")      // RFC 9112 2.3
 	ErrStatusLine      = bad("bad_status_line")  // RFC 9112 4

@@ -9,8 +9,7 @@ import (
 // RequestParser reads request heads.
 type RequestParser struct {
 	head headParser
-	// AcceptHTTP10 allows HTTP/1.0 requests.
-	AcceptHTTP10 bool
+	RequestParsing
 
 	method, target, targetEnd int // offsets
 	http10                    bool
@@ -18,6 +17,18 @@ type RequestParser struct {
 	authority, authorityEnd   int // of absolute-form and authority-form
 	path                      int // where an absolute-form's path starts
 	https                     bool
+}
+
+// RequestParsing are options of Envoy's Http1ProtocolOptions.
+type RequestParsing struct {
+	// AcceptHTTP10 allows HTTP/1.0 requests, DefaultHost is the Host of those that
+	// have none.
+	AcceptHTTP10 bool
+	DefaultHost  string
+	// RegisteredMethods refuses methods that are not registered.
+	RegisteredMethods bool
+	// IgnoreUpgrade, if set, tells which values of Upgrade are taken for absent.
+	IgnoreUpgrade func(string) bool
 }
 
 type targetForm uint8
@@ -102,6 +113,9 @@ func (p *RequestParser) requestLine(line []byte, off int) error {
 	}
 	if !all(line[:sp], isToken) {
 		return ErrMethod
+	}
+	if p.RegisteredMethods && !registered[string(line[:sp])] {
+		return ErrMethodUnknown
 	}
 	rest := line[sp+1:]
 	end := bytes.IndexByte(rest, ' ')
@@ -212,6 +226,11 @@ func (p *RequestParser) finish(buf []byte, req *message.Request) (Framing, error
 // host settles the authority: exactly one Host, which an absolute target must not
 // contradict (RFC 9112 3.2, 3.3).
 func (p *RequestParser) host(f *message.Fields, req *message.Request) error {
+	if p.head.hosts == 0 && p.http10 && p.DefaultHost != "" && p.form == originForm {
+		req.Authority = p.DefaultHost
+		req.Path = f.Span(p.target, p.targetEnd-p.target)
+		return nil
+	}
 	if p.head.hosts == 0 {
 		return ErrHostMissing
 	}
@@ -309,7 +328,8 @@ func (p *RequestParser) controls(buf []byte, req *message.Request, body Framing)
 	req.Close = c.close || p.http10 && !c.keepAlive
 	// An Upgrade that Connection does not name is hop-by-hop noise, and h2c is
 	// never offered onward: it would leave the exchange out of our sight.
-	if hasUpgrade && c.upgrade && !hasToken(upgrade, "h2c") && !p.http10 {
+	ignored := hasUpgrade && p.IgnoreUpgrade != nil && p.IgnoreUpgrade(upgrade)
+	if hasUpgrade && c.upgrade && !ignored && !hasToken(upgrade, "h2c") && !p.http10 {
 		if body != NoBody {
 			return ErrUpgradeBody
 		}

@@ -17,6 +17,8 @@ type RequestOptions struct {
 	Close   bool
 	// Upgrade asks to switch to this protocol (RFC 9110 7.8).
 	Upgrade string
+	// FullURL writes the target in absolute form (RFC 9112 3.2.2).
+	FullURL bool
 }
 
 // AppendRequest writes a request's head. CONNECT has its authority for a target.
@@ -25,12 +27,18 @@ func AppendRequest(dst []byte, r *message.Request, o RequestOptions) ([]byte, er
 	if r.Method == "CONNECT" && target == "" {
 		target = r.Authority
 	}
+	if o.FullURL && r.Scheme != "http" && r.Scheme != "https" {
+		return dst, ErrUnwritable
+	}
 	if !all(r.Method, isToken) || r.Method == "" || !all(target, isTarget) || target == "" || !validHost(r.Authority) ||
 		!all(o.Upgrade, isValue) {
 		return dst, ErrUnwritable
 	}
 	dst = append(dst, r.Method...)
 	dst = append(dst, ' ')
+	if o.FullURL && target[0] == '/' && r.Authority != "" {
+		dst = append(append(append(dst, r.Scheme...), "://"...), r.Authority...)
+	}
 	dst = append(dst, target...)
 	dst = append(dst, " HTTP/1.1\r\n"...)
 	f := &r.Fields
@@ -210,6 +218,30 @@ func AppendLastChunk(dst []byte, trailers *message.Fields) ([]byte, error) {
 		}
 	}
 	return append(dst, '\r', '\n'), nil
+}
+
+// ProperCase writes the field names of a head, or of trailers, with capitals: each
+// letter that begins a name or follows something that is neither letter nor digit.
+// The first line is left alone.
+func ProperCase(head []byte) {
+	first, inName, begin := true, false, true
+	for i, c := range head {
+		switch {
+		case c == '\n':
+			inName, begin, first = true, true, false
+			continue
+		case first || !inName:
+			continue
+		case c == ':':
+			inName = false
+			continue
+		}
+		letter := c|0x20 >= 'a' && c|0x20 <= 'z'
+		if letter && begin {
+			head[i] = c &^ 0x20
+		}
+		begin = !letter && (c < '0' || c > '9')
+	}
 }
 
 func appendField(dst []byte, name, value string) []byte {

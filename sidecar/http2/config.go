@@ -71,7 +71,7 @@ type Config struct {
 	WriteTimeout time.Duration
 	// Linger is how long a connection that has said its last waits for the peer to take
 	// it: closing a socket with unread input could destroy what is on its way. Envoy's
-	// delayed_close_timeout.
+	// delayed_close_timeout. With 0 it is closed once everything is written.
 	Linger time.Duration
 	// DrainTimeout is how long a draining connection waits for the answer to its PING
 	// before it stops admitting streams.

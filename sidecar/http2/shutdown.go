@@ -49,11 +49,18 @@ func (c *conn) finish(err *ConnError) error {
 	return err
 }
 
+// lastWrite bounds what is still written on a connection that does not linger.
+const lastWrite = time.Second
+
 // lastWords writes what waits and gives the peer time to read it. The lock is held, and
 // given up meanwhile.
 func (c *conn) lastWords() {
-	_ = c.s.SetDeadline(time.Now().Add(c.cfg.Linger))
-	stop := time.AfterFunc(c.cfg.Linger, func() {
+	linger := c.cfg.Linger
+	if linger <= 0 {
+		linger = lastWrite
+	}
+	_ = c.s.SetDeadline(time.Now().Add(linger))
+	stop := time.AfterFunc(linger, func() {
 		// Whoever is writing may be about to set another deadline.
 		c.mu.Lock()
 		c.cut = true
@@ -69,7 +76,7 @@ func (c *conn) lastWords() {
 		}
 		c.flush(false)
 	}
-	if c.cut {
+	if c.cut || c.cfg.Linger <= 0 {
 		return
 	}
 	c.mu.Unlock()

@@ -247,6 +247,9 @@ func (a *arrival) open(c stream.Conn) (stream.Stream, error) {
 		return nil, a.refuse(telemetry.FlagTLSFailure, "plaintext", errors.New("plaintext on an mTLS listener"))
 	}
 	t, err := stream.ServerTLS(c, nil, a.chain.tls)
+	if err == nil && (a.chain.keepsPeer || telemetry.Wanted()&telemetry.WantCertificates != 0) {
+		t.KeepPeerChain()
+	}
 	if err != nil {
 		return nil, err
 	}

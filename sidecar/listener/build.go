@@ -45,8 +45,10 @@ type chain struct {
 	limits  []*connectionLimit
 	rates   []*rateLimit
 	handler downstream.Handler
-	guard   *guarded
-	log     *telemetry.Log
+	// keepsPeer: the handler looks at the certificates that peers send.
+	keepsPeer bool
+	guard     *guarded
+	log       *telemetry.Log
 	// untrusted: peers may be in that nothing vouches for.
 	untrusted bool
 
@@ -169,6 +171,9 @@ func (m *Manager) compileChain(s *snapshot, cfg *FilterChain, index int) (_ *cha
 	}
 	if c.handler, err = m.opts.NewHandler(s.cfg, cfg); err != nil {
 		return fail(err)
+	}
+	if k, ok := c.handler.(interface{ NeedsPeerChain() bool }); ok {
+		c.keepsPeer = k.NeedsPeerChain()
 	}
 	c.guard = &guarded{c.handler, m.log}
 	c.place = c.identify(s.cfg)

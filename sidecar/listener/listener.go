@@ -358,6 +358,9 @@ func (l *listener) recheck() int {
 			orphans = append(orphans, t)
 			continue
 		}
+		if t.chain != c {
+			t.conn.Supersede()
+		}
 		t.chain = c
 		before := t.conn.Rules()
 		t.conn.SetRequestAuthz(c.request)

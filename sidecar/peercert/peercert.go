@@ -1,6 +1,5 @@
 // Package peercert turns the certificates that a peer showed into the texts that
-// access logs write. Parsed certificates are large and few logs look at them: they
-// are kept only from when somebody asks for it.
+// access logs and x-forwarded-client-cert have of them.
 package peercert
 
 import (
@@ -39,13 +38,6 @@ const (
 	texts
 )
 
-// keep is set once somebody asks for certificates, and stays.
-var keep atomic.Bool
-
-// Keep has the chains of the handshakes from here on kept for as long as their
-// connections live.
-func Keep() { keep.Store(true) }
-
 // Chain is what a peer sent, its own certificate first; nil knows nothing. Each
 // text is made when it is first asked for. Safe for concurrent use.
 type Chain struct {
@@ -53,9 +45,9 @@ type Chain struct {
 	made  [texts]atomic.Pointer[string]
 }
 
-// Of returns the chain, nil where there is none or nobody asked for chains.
+// Of returns the chain, nil where there is none.
 func Of(certs []*x509.Certificate) *Chain {
-	if len(certs) == 0 || !keep.Load() {
+	if len(certs) == 0 {
 		return nil
 	}
 	return &Chain{certs: certs}
@@ -87,9 +79,9 @@ func (c *Chain) make(t Text) string {
 	leaf := c.certs[0]
 	switch t {
 	case Subject:
-		return leaf.Subject.String()
+		return DistinguishedName(leaf.RawSubject)
 	case Issuer:
-		return leaf.Issuer.String()
+		return DistinguishedName(leaf.RawIssuer)
 	case Serial:
 		return serial(leaf)
 	case URIs:

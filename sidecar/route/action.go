@@ -2,6 +2,7 @@ package route
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -71,6 +72,13 @@ type StreamDuration struct {
 type Upgrade struct {
 	Type     string
 	Disabled bool
+	// Terminate ends a CONNECT here: what follows it goes to the host as plain bytes.
+	Terminate bool
+}
+
+// Terminates tells whether a list has CONNECT end here.
+func Terminates(list []Upgrade) bool {
+	return slices.ContainsFunc(list, func(u Upgrade) bool { return u.Terminate && !u.Disabled })
 }
 
 // Allows tells whether a list lets a protocol be switched to; said is false when it

@@ -5,6 +5,7 @@
 package stream
 
 import (
+	"crypto/x509"
 	"io"
 	"net"
 	"time"
@@ -44,6 +45,9 @@ type Info struct {
 	// to (RFC 5280 4.2.1.1), as its last certificate names it; empty where it
 	// names none, and on plaintext.
 	PeerSigner string
+	// PeerChain are the certificates that the peer sent, its own first, where the
+	// stream was told to keep them.
+	PeerChain []*x509.Certificate
 	// TLS is set when the transport is encrypted; TLSVersion and CipherSuite
 	// are crypto/tls's numbers, SNI what the client sent, ALPN what was chosen.
 	TLS         bool
@@ -52,6 +56,6 @@ type Info struct {
 	// Group is the key exchange, as crypto/tls numbers it.
 	Group     uint16
 	SNI, ALPN string
-	// Peer are the peer's certificates, where somebody asked for them.
+	// Peer are the texts of PeerChain, nil without.
 	Peer *peercert.Chain
 }

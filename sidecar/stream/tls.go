@@ -26,6 +26,8 @@ type TLS struct {
 	one  [1]byte
 	have bool
 	full bool
+	// keep: Info is to have the peer's certificates.
+	keep bool
 	// watch is the last wait for the socket.
 	watch atomic.Pointer[Watch]
 }
@@ -59,6 +61,10 @@ func (t *TLS) Handshake(ctx context.Context) error {
 		return err
 	}
 	t.info = tlsInfo(t.tls, t.raw)
+	if t.keep {
+		t.info.PeerChain = t.tls.ConnectionState().PeerCertificates
+		t.info.Peer = peercert.Of(t.info.PeerChain)
+	}
 	releaseHandshake(t.tls)
 	return nil
 }
@@ -68,7 +74,7 @@ func tlsInfo(c *tls.Conn, raw net.Conn) *Info {
 	i := &Info{
 		Local: raw.LocalAddr(), Remote: raw.RemoteAddr(),
 		TLS: true, TLSVersion: st.Version, CipherSuite: st.CipherSuite, SNI: st.ServerName, ALPN: st.NegotiatedProtocol,
-		Group: uint16(st.CurveID), Peer: peercert.Of(st.PeerCertificates),
+		Group: uint16(st.CurveID),
 	}
 	if len(st.PeerCertificates) > 0 {
 		leaf := st.PeerCertificates[0]
@@ -83,6 +89,9 @@ func tlsInfo(c *tls.Conn, raw net.Conn) *Info {
 	return i
 }
 
+// KeepPeerChain has Info keep the peer's certificates. It is called before Handshake.
+func (t *TLS) KeepPeerChain() { t.keep = true }
+
 // SetOwnID notes the identity presented, which crypto/tls does not tell. It is
 // called before the stream is handed on.
 func (t *TLS) SetOwnID(id string) { t.info.OwnID = id }
@@ -91,6 +100,7 @@ func (t *TLS) SetOwnID(id string) { t.info.OwnID = id }
 // for it. It is called before the stream is handed on.
 func (t *TLS) ForgetPeer() {
 	t.info.PeerID, t.info.PeerCertHash, t.info.PeerSigner, t.info.PeerNotAfter = "", "", "", time.Time{}
+	t.info.PeerChain, t.info.Peer = nil, nil
 }
 
 // SetAddrs notes the addresses that a proxy in front has told of. It is called

@@ -13,6 +13,7 @@ type Log struct {
 type logEntry struct {
 	format *Format
 	file   *logFile
+	filter Filter // nil for all
 }
 
 var lines = sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }}
@@ -56,7 +57,7 @@ func (l *Logs) Open(configs []AccessLogConfig) (*Log, error) {
 			out.Close()
 			return nil, fmt.Errorf("telemetry: access log %d: %w", i, err)
 		}
-		out.entries = append(out.entries, logEntry{format, file})
+		out.entries = append(out.entries, logEntry{format, file, c.Filter})
 	}
 	return out, nil
 }
@@ -69,6 +70,9 @@ func (l *Log) Log(r *Record) {
 	}
 	buf := lines.Get().(*[]byte)
 	for i := range l.entries {
+		if f := l.entries[i].filter; f != nil && !f.Passes(r) {
+			continue
+		}
 		line := l.entries[i].format.Append((*buf)[:0], r)
 		l.entries[i].file.write(line)
 		*buf = line

@@ -16,5 +16,7 @@ type AccessLogConfig struct {
 	Fields map[string]any
 	// OmitEmpty leaves out what has no value: in text it is nothing instead of "-", in
 	// JSON the member is missing.
-	OmitEmpty bool
+	OmitEmpty bool `json:",omitempty"`
+	// Filter chooses the records; nil takes all.
+	Filter Filter `json:",omitempty"`
 }

@@ -12,7 +12,7 @@ import (
 const DefaultTextFormat = `[%START_TIME%] %HAUBERK_DIRECTION% "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" ` +
 	`%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %BYTES_RECEIVED% %BYTES_SENT% %DURATION% ` +
 	`authority="%REQ(:AUTHORITY)%" request_id="%REQ(X-REQUEST-ID)%" ` +
-	`src=%DOWNSTREAM_REMOTE_ADDRESS% src.id="%HAUBERK_SRC_ID%" dst=%DOWNSTREAM_LOCAL_ADDRESS% dst.id="%HAUBERK_DST_ID%" ` +
+	`src=%DOWNSTREAM_DIRECT_REMOTE_ADDRESS% src.id="%HAUBERK_SRC_ID%" dst=%DOWNSTREAM_LOCAL_ADDRESS% dst.id="%HAUBERK_DST_ID%" ` +
 	`service=%HAUBERK_SERVICE% decision=%HAUBERK_DECISION% rule="%HAUBERK_RULE%" route="%ROUTE_NAME%" ` +
 	`cluster=%UPSTREAM_CLUSTER% upstream=%UPSTREAM_HOST% retries=%HAUBERK_RETRIES% ` +
 	`closed="%CONNECTION_TERMINATION_DETAILS%" err="%HAUBERK_FAILURE%"`
@@ -35,7 +35,7 @@ func DefaultJSONFields() map[string]string {
 		"bytes_recv":   "%BYTES_RECEIVED%",
 		"bytes_sent":   "%BYTES_SENT%",
 		"duration_ms":  "%DURATION%",
-		"src.addr":     "%DOWNSTREAM_REMOTE_ADDRESS%",
+		"src.addr":     "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
 		"src.id":       "%HAUBERK_SRC_ID%",
 		"dst.addr":     "%DOWNSTREAM_LOCAL_ADDRESS%",
 		"dst.id":       "%HAUBERK_DST_ID%",
@@ -175,6 +175,26 @@ func (f *Format) Append(dst []byte, r *Record) []byte {
 // left out, and bytes that no field value may have are escaped.
 func (f *Format) AppendHeader(dst []byte, r *Record) []byte {
 	return appendText(dst, f.ops, r, "", false)
+}
+
+// AppendBody formats a record as the body of an answer, the values as they are. What
+// has no value is "-", or left out where that is asked for.
+func (f *Format) AppendBody(dst []byte, r *Record) []byte {
+	if f.object != nil {
+		return f.appendObject(dst, r)
+	}
+	for i := range f.ops {
+		o := &f.ops[i]
+		if o.value == nil {
+			dst = append(dst, o.literal...)
+			continue
+		}
+		start := len(dst)
+		if dst = o.appendValue(dst, r); len(dst) == start && !f.omit {
+			dst = append(dst, '-')
+		}
+	}
+	return dst
 }
 
 func appendText(dst []byte, ops []op, r *Record, missing string, quotes bool) []byte {

@@ -3,8 +3,6 @@ package telemetry
 import (
 	"sync/atomic"
 	"time"
-
-	"github.com/hauberk-mesh/hauberk/sidecar/peercert"
 )
 
 // Moment is one of the moments of an exchange or connection.
@@ -55,7 +53,8 @@ const (
 	WantMoments Want = 1 << iota
 	// WantTrailers: somebody shows a response's trailers.
 	WantTrailers
-	wantCertificates
+	// WantCertificates: somebody shows what is in peers' certificates.
+	WantCertificates
 )
 
 // wanted grows with the formats that are compiled, and never shrinks: what it costs
@@ -66,9 +65,4 @@ var wanted atomic.Uint32
 // at it, so that nothing is measured that nobody shows.
 func Wanted() Want { return Want(wanted.Load()) }
 
-func want(w Want) {
-	wanted.Or(uint32(w))
-	if w&wantCertificates != 0 {
-		peercert.Keep()
-	}
-}
+func want(w Want) { wanted.Or(uint32(w)) }

@@ -50,13 +50,15 @@ var exchangeOperators = []operatorDef{
 	{OperatorDoc: OperatorDoc{Name: "RESPONSE_FLAGS_LONG", Help: "The same with long names."},
 		value: func(dst []byte, r *Record) []byte { return r.Flags.appendTo(dst, true) }},
 	takes("RESPONSE_CODE_DETAILS", "ALLOW_WHITESPACES", "Why the code was given; white space is written as underscores unless allowed.", codeDetails),
+	text("LOCAL_REPLY_BODY", "The text of an answer of our own.", func(r *Record) string { return r.LocalReply }),
+	text("ACCESS_LOG_TYPE", "On which occasion the record is logged.", func(r *Record) string { return r.Type.String() }),
 	text("CONNECTION_TERMINATION_DETAILS", "Why the sidecar closed the connection.", func(r *Record) string { return r.ConnectionTermination }),
 	number("BYTES_RECEIVED", "Body bytes received from the downstream; all bytes of a plain connection.", func(r *Record) int64 { return r.BytesReceived }),
 	number("BYTES_SENT", "Body bytes sent to the downstream; all bytes of a plain connection.", func(r *Record) int64 { return r.BytesSent }),
 	{OperatorDoc: OperatorDoc{"GRPC_STATUS", "CAMEL_STRING, SNAKE_STRING or NUMBER", "Status of a gRPC request: of its trailers, its headers or, without either, what its status code stands for."},
-		wants: WantTrailers, withArgument: grpcStatusValue},
+		withArgument: grpcStatusValue},
 	{OperatorDoc: OperatorDoc{Name: "GRPC_STATUS_NUMBER", Help: "The same as a number."},
-		wants: WantTrailers, value: grpcNumber},
+		value: grpcNumber},
 	text("ROUTE_NAME", "Name of the route that matched.", func(r *Record) string { return r.Route }),
 }
 
@@ -201,48 +203,27 @@ func IsGRPC(h Headers) bool {
 	return strings.HasPrefix(v, kind) && (len(v) == len(kind) || v[len(kind)] == '+' || v[len(kind)] == ';')
 }
 
-// GRPCStatus is the status of a gRPC request, which may be none of gRPC's own; ok is
+// statusOfGRPC is the status of a gRPC request, which may be none of gRPC's own; ok is
 // false for other requests and where there is none.
-func (r *Record) GRPCStatus() (status int, ok bool) {
+func (r *Record) statusOfGRPC() (status int, ok bool) {
 	if !IsGRPC(r.RequestHeaders) {
 		return 0, false
 	}
-	for _, h := range [...]Headers{r.ResponseTrailers, r.ResponseHeaders} {
-		if h == nil {
-			continue
+	text, ok := r.GRPCStatus, r.GRPCStatus != ""
+	if !ok && r.ResponseHeaders != nil {
+		text, ok = r.ResponseHeaders.Header("grpc-status")
+	}
+	if ok {
+		n, err := strconv.ParseUint(text, 10, 31)
+		if err != nil {
+			return -1, true
 		}
-		if v, ok := h.Header("grpc-status"); ok {
-			n, err := strconv.ParseUint(v, 10, 31)
-			if err != nil {
-				return -1, true
-			}
-			return int(n), true
-		}
+		return int(n), true
 	}
 	if r.Code == 0 {
 		return 0, false
 	}
-	return grpcOfHTTP(r.Code), true
-}
-
-// grpcOfHTTP is gRPC's mapping for answers without a status
-// (doc/http-grpc-status-mapping.md of gRPC).
-func grpcOfHTTP(code int) int {
-	switch code {
-	case 200:
-		return 0
-	case 400:
-		return 13
-	case 401:
-		return 16
-	case 403:
-		return 7
-	case 404:
-		return 12
-	case 429, 502, 503, 504:
-		return 14
-	}
-	return 2
+	return int(grpcOfHTTP(r.Code)), true
 }
 
 func grpcStatusValue(argument string) (valueFunc, error) {
@@ -258,7 +239,7 @@ func grpcStatusValue(argument string) (valueFunc, error) {
 		spelling = 1
 	}
 	return func(dst []byte, r *Record) []byte {
-		status, ok := r.GRPCStatus()
+		status, ok := r.statusOfGRPC()
 		if ok && status >= 0 && status < len(grpcNames) {
 			return append(dst, grpcNames[status][spelling]...)
 		}
@@ -267,7 +248,7 @@ func grpcStatusValue(argument string) (valueFunc, error) {
 }
 
 func grpcNumber(dst []byte, r *Record) []byte {
-	status, ok := r.GRPCStatus()
+	status, ok := r.statusOfGRPC()
 	if !ok {
 		return dst
 	}

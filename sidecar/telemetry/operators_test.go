@@ -45,6 +45,7 @@ func full() *Record {
 		"x-envoy-original-host": "old.test", "content-type": "application/grpc+proto", "x-request-id": "rid",
 	}
 	r.ResponseHeaders, r.ResponseTrailers = headers{":status": "200"}, trailers{"grpc-status": "5", "grpc-message": "no"}
+	r.GRPCStatus = "5"
 	r.CodeDetails = "via upstream"
 	r.UpstreamHost, r.UpstreamHostname = &net.TCPAddr{IP: net.IPv4(10, 1, 10, 23), Port: 80}, "up.test:80"
 	r.UpstreamLocal = &net.TCPAddr{IP: net.ParseIP("2001:db8:1234:5678:9abc:def0:1234:5678"), Port: 9}

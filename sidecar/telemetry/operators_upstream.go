@@ -14,7 +14,7 @@ const keptHelp = " Known of connections made after a format asked for certificat
 // certificate is an operator over the certificates of a peer.
 func certificate(name, help string, t peercert.Text, get func(*Record) *peercert.Chain) operatorDef {
 	d := text(name, help+keptHelp, func(r *Record) string { return get(r).Text(t) })
-	d.wants = wantCertificates
+	d.wants = WantCertificates
 	return d
 }
 
@@ -26,7 +26,7 @@ func validity(name, help string, end bool, get func(*Record) *peercert.Chain) op
 		}
 		return from, ok
 	}))
-	d.wants = wantCertificates
+	d.wants = WantCertificates
 	return d
 }
 

@@ -79,6 +79,13 @@ type Record struct {
 	Flags                       Flags
 	BytesReceived, BytesSent    int64 // bodies, or all bytes of a plain connection
 	VirtualHost, Route, Cluster string
+	// GRPCStatus is that of the response's trailers, HealthCheck what the health check
+	// filter said of the request, LocalReply the text of an answer of our own.
+	GRPCStatus  string
+	HealthCheck bool
+	LocalReply  string
+	// Type is the occasion of the record.
+	Type LogType
 
 	// The upstream that answered, or the last one that was tried.
 	UpstreamHost, UpstreamLocal net.Addr

@@ -85,6 +85,7 @@ func (f *Filter) Request(c *filter.Context) filter.Verdict {
 		}
 	}
 	c.State.Value = checked
+	c.Record().HealthCheck = true
 	if c.Draining() {
 		return filter.Answer(draining)
 	}

@@ -1,0 +1,41 @@
+package config
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+// Each case changes one place of manager.yaml.
+func TestManagerRefuses(t *testing.T) {
+	text, err := os.ReadFile("testdata/manager.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ old, new, want string }{
+		{"via: edge", "strip_matching_host_port: true", `strip_any_host_port: cannot be used together with strip_matching_host_port`},
+		{"via: edge", "access_log_flush_interval: 1s", `access_log_options: the deprecated fields of the same meaning are set too`},
+		{"via: edge", "proxy_status_config: {}", `proxy_status_config: unsupported; remove the field: the access log tells why`},
+		{"via: edge", "path_normalization_options: {}", `path_normalization_options: unsupported`},
+		{"via: edge", "drain_timeout_jitter: {value: 1}", `drain_timeout_jitter: unsupported`},
+		{"via: edge", "upgrade_configs: [{upgrade_type: x, filters: [{name: x}]}]", `upgrade_configs[0].filters: unsupported`},
+		{"enable_trailers: true\n            allow_custom", "send_fully_qualified_url: true\n            allow_custom", `send_fully_qualified_url: is for requests to an upstream`},
+		{"upgrade_type: CONNECT,", "upgrade_type: websocket,", `connect_config: is for CONNECT only`},
+		{"connect_config: {}", "connect_config: {allow_post: true}", `connect_config.allow_post: unsupported`},
+		{"not_health_check_filter", "traceable_filter", `traceable_filter: unsupported`},
+		{"flags: [UF, DF]", "flags: [XX]", `Flags[0]: value must be in list`},
+		{"- status_code_filter: {comparison", "- {}\n                - status_code_filter: {comparison", `AndFilter.Filters[0]`},
+		{"json_format: {code: \"%RESPONSE_CODE%\"}", "json_format: {code: \"%NOPE%\"}", `mappers[0].body_format_override: `},
+		{"body: {inline_string: gone}", "body: {filename: /x}", `body.filename: unsupported`},
+		{"omit_empty_values: true", "json_format_options: {}, text_format: x", ``},
+		{", uri: true}", ", issuer: true}", `set_current_client_cert_details.issuer: unsupported`},
+	} {
+		if !strings.Contains(string(text), c.old) {
+			t.Fatalf("%q is not in the file", c.old)
+		}
+		_, err := ParseBootstrap([]byte(strings.Replace(string(text), c.old, c.new, 1)))
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", c.new, err)
+		}
+	}
+}

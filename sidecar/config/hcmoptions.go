@@ -1,0 +1,136 @@
+package config
+
+//lint:file-ignore SA1019 deprecated fields are in many configurations, and mean what they meant
+
+import (
+	"strings"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	preservecasev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/header_formatters/preserve_case/v3"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
+)
+
+func hcmTrust(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err error) {
+	out.Trust = hcm.Trust{
+		UseRemoteAddress:    m.GetUseRemoteAddress().GetValue(),
+		SkipXFFAppend:       m.GetSkipXffAppend(),
+		XFFTrustedHops:      int(m.GetXffNumTrustedHops()),
+		InternalUnixSockets: m.GetInternalAddressConfig().GetUnixSockets(),
+		AppendForwardedPort: m.GetAppendXForwardedPort(),
+		MapIPv4:             m.GetRepresentIpv4RemoteAddressAsIpv4MappedIpv6(),
+		Via:                 m.GetVia(),
+		AddUserAgent:        m.GetAddUserAgent().GetValue(),
+		PreserveRequestID:   m.GetPreserveExternalRequestId(),
+		RequestIDInResponse: m.GetAlwaysSetRequestIdInResponse(),
+	}
+	if out.Internal, err = prefixes(m.GetInternalAddressConfig().GetCidrRanges(), path+".internal_address_config.cidr_ranges"); err != nil {
+		return err
+	}
+	d := m.GetSetCurrentClientCertDetails()
+	out.ClientCert = hcm.ClientCert{
+		Cert: d.GetCert(), Chain: d.GetChain(), Subject: d.GetSubject().GetValue(), URI: d.GetUri(), DNS: d.GetDns(),
+	}
+	out.Scheme = strings.ToLower(m.GetSchemeHeaderTransformation().GetSchemeToOverwrite())
+	out.MatchUpstreamScheme = out.Scheme == "" && m.GetSchemeHeaderTransformation().GetMatchUpstream()
+	return nil
+}
+
+func hcmHost(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) error {
+	out.StripDot = m.GetStripTrailingHostDot()
+	switch {
+	case m.GetStripMatchingHostPort() && m.GetStripAnyHostPort():
+		return fail(path+".strip_any_host_port", "cannot be used together with strip_matching_host_port")
+	case m.GetStripMatchingHostPort():
+		out.StripPort = hcm.StripOwnPort
+	case m.GetStripAnyHostPort():
+		out.StripPort = hcm.StripAnyPort
+	}
+	return nil
+}
+
+// defaultDrainTimeout is Envoy's.
+const defaultDrainTimeout = 5 * time.Second
+
+func hcmLifetime(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err error) {
+	common, here := m.GetCommonHttpProtocolOptions(), path+".common_http_protocol_options"
+	out.SafeMaxDuration = m.GetHttp1SafeMaxConnectionDuration()
+	out.MaxRequests = int(common.GetMaxRequestsPerConnection().GetValue())
+	if out.MaxConnectionDuration, err = duration(common.GetMaxConnectionDuration(), here+".max_connection_duration"); err != nil {
+		return err
+	}
+	if j := common.GetMaxConnectionDurationJitter(); j != nil {
+		if err := percentage(j, here+".max_connection_duration_jitter"); err != nil {
+			return err
+		}
+		out.MaxConnectionJitter = j.GetValue()
+	}
+	if out.DrainTimeout, err = duration(m.GetDrainTimeout(), path+".drain_timeout"); err != nil {
+		return err
+	}
+	switch {
+	case m.GetDrainTimeout() == nil:
+		out.DrainTimeout = defaultDrainTimeout
+	case out.DrainTimeout == 0:
+		out.DrainTimeout = 1 // at once
+	}
+	if out.DelayedClose, err = optional(m.GetDelayedCloseTimeout(), path+".delayed_close_timeout"); err != nil {
+		return err
+	}
+	out.FlushTimeout, err = optional(m.GetStreamFlushTimeout(), path+".stream_flush_timeout")
+	return err
+}
+
+func (d *decoder) hcmHTTP1(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) error {
+	h1, here := m.GetHttpProtocolOptions(), path+".http_protocol_options"
+	if a := h1.GetAllowAbsoluteUrl(); a != nil && !a.GetValue() {
+		return fail(here+".allow_absolute_url", "absolute-form targets are always understood (RFC 9112 3.2.2); remove the field")
+	}
+	if h1.GetSendFullyQualifiedUrl() {
+		return fail(here+".send_fully_qualified_url", "is for requests to an upstream; set it in the cluster")
+	}
+	out.HTTP1 = hcm.HTTP1{
+		AcceptHTTP10: h1.GetAcceptHttp_10(), DefaultHost: h1.GetDefaultHostForHttp_10(), EnableTrailers: h1.GetEnableTrailers(),
+		AllowCustomMethods: h1.GetAllowCustomMethods(),
+	}
+	var err error
+	if out.ProperCase, err = d.headerKeyFormat(h1.GetHeaderKeyFormat(), here+".header_key_format"); err != nil {
+		return err
+	}
+	for i, u := range h1.GetIgnoreHttp_11Upgrade() {
+		match, err := stringMatch(u, at(here+".ignore_http_11_upgrade", i))
+		if err != nil {
+			return err
+		}
+		out.IgnoreUpgrade = append(out.IgnoreUpgrade, *match)
+	}
+	return nil
+}
+
+// headerKeyFormat tells whether names are written with capitals. Names keep the case
+// they were received with otherwise, as with Envoy's preserve_case.
+func (d *decoder) headerKeyFormat(m *corev3.Http1ProtocolOptions_HeaderKeyFormat, path string) (proper bool, err error) {
+	if f := m.GetStatefulFormatter(); f != nil {
+		if _, ok := extension[*preservecasev3.PreserveCaseFormatterConfig](d, f.GetTypedConfig()); !ok {
+			return false, fail(path+".stateful_formatter.typed_config", "is not that of preserve_case; others are not known")
+		}
+	}
+	return m.GetProperCaseWords() != nil, nil
+}
+
+func hcmLogs(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err error) {
+	o := m.GetAccessLogOptions()
+	out.LogStart = m.GetFlushAccessLogOnNewRequest()
+	out.LogInterval, err = duration(m.GetAccessLogFlushInterval(), path+".access_log_flush_interval")
+	if o == nil || err != nil {
+		return err
+	}
+	if out.LogStart || m.GetAccessLogFlushInterval() != nil {
+		return fail(path+".access_log_options", "the deprecated fields of the same meaning are set too; use one of them")
+	}
+	out.LogStart, out.LogTunnels = o.GetFlushAccessLogOnNewRequest(), o.GetFlushLogOnTunnelSuccessfullyEstablished()
+	out.LogInterval, err = duration(o.GetAccessLogFlushInterval(), path+".access_log_options.access_log_flush_interval")
+	return err
+}

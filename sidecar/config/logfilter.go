@@ -1,0 +1,119 @@
+package config
+
+import (
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	datalogv3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// logFilter reads what chooses the records of an access log, nil for all.
+func logFilter(m *accesslogv3.AccessLogFilter, path string) (telemetry.Filter, error) {
+	if m == nil {
+		return nil, nil
+	}
+	switch f := m.GetFilterSpecifier().(type) {
+	case *accesslogv3.AccessLogFilter_StatusCodeFilter:
+		op, value, err := comparison(f.StatusCodeFilter.GetComparison(), path+".status_code_filter.comparison")
+		return telemetry.StatusFilter{Op: op, Value: value}, err
+	case *accesslogv3.AccessLogFilter_DurationFilter:
+		op, value, err := comparison(f.DurationFilter.GetComparison(), path+".duration_filter.comparison")
+		return telemetry.DurationFilter{Op: op, Value: value}, err
+	case *accesslogv3.AccessLogFilter_NotHealthCheckFilter:
+		return telemetry.NotHealthCheckFilter{}, nil
+	case *accesslogv3.AccessLogFilter_RuntimeFilter:
+		return sampleFilter(f.RuntimeFilter, path+".runtime_filter")
+	case *accesslogv3.AccessLogFilter_AndFilter:
+		all, err := logFilters(f.AndFilter.GetFilters(), path+".and_filter.filters")
+		return telemetry.All(all), err
+	case *accesslogv3.AccessLogFilter_OrFilter:
+		all, err := logFilters(f.OrFilter.GetFilters(), path+".or_filter.filters")
+		return telemetry.Any(all), err
+	case *accesslogv3.AccessLogFilter_HeaderFilter:
+		h, err := headerMatch(f.HeaderFilter.GetHeader(), path+".header_filter.header")
+		if err != nil {
+			return nil, err
+		}
+		return route.HeaderFilter{Match: *h}, nil
+	case *accesslogv3.AccessLogFilter_ResponseFlagFilter:
+		return flagsFilter(f.ResponseFlagFilter, path+".response_flag_filter.flags")
+	case *accesslogv3.AccessLogFilter_GrpcStatusFilter:
+		out := telemetry.GRPCFilter{Exclude: f.GrpcStatusFilter.GetExclude()}
+		for _, s := range f.GrpcStatusFilter.GetStatuses() {
+			out.Statuses |= 1 << s
+		}
+		return out, nil
+	case *accesslogv3.AccessLogFilter_LogTypeFilter:
+		return typeFilter(f.LogTypeFilter, path+".log_type_filter.types")
+	}
+	return nil, fail(path, "has no filter")
+}
+
+func logFilters(ms []*accesslogv3.AccessLogFilter, path string) ([]telemetry.Filter, error) {
+	var out []telemetry.Filter
+	for i, m := range ms {
+		f, err := logFilter(m, at(path, i))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, f)
+	}
+	return out, nil
+}
+
+func comparison(m *accesslogv3.ComparisonFilter, path string) (telemetry.Comparison, int64, error) {
+	value := int64(m.GetValue().GetDefaultValue())
+	switch m.GetOp() {
+	case accesslogv3.ComparisonFilter_EQ:
+		return telemetry.Equal, value, nil
+	case accesslogv3.ComparisonFilter_GE:
+		return telemetry.GreaterOrEqual, value, nil
+	case accesslogv3.ComparisonFilter_LE:
+		return telemetry.LessOrEqual, value, nil
+	case accesslogv3.ComparisonFilter_NE:
+		return telemetry.NotEqual, value, nil
+	}
+	return 0, 0, fail(path+".op", "unknown value %d", m.GetOp())
+}
+
+func sampleFilter(m *accesslogv3.RuntimeFilter, path string) (telemetry.Filter, error) {
+	out := telemetry.SampleFilter{
+		Numerator: uint64(m.GetPercentSampled().GetNumerator()), Denominator: 100, Independent: m.GetUseIndependentRandomness(),
+	}
+	switch m.GetPercentSampled().GetDenominator() {
+	case typev3.FractionalPercent_HUNDRED:
+	case typev3.FractionalPercent_TEN_THOUSAND:
+		out.Denominator = 10_000
+	case typev3.FractionalPercent_MILLION:
+		out.Denominator = 1_000_000
+	default:
+		return nil, fail(path+".percent_sampled.denominator", "unknown value %d", m.GetPercentSampled().GetDenominator())
+	}
+	return out, nil
+}
+
+func flagsFilter(m *accesslogv3.ResponseFlagFilter, path string) (telemetry.Filter, error) {
+	out := telemetry.FlagsFilter{Any: len(m.GetFlags()) == 0}
+	for i, name := range m.GetFlags() {
+		f, ok := telemetry.ParseFlag(name)
+		if !ok {
+			return nil, fail(at(path, i), "%q is no response flag", name)
+		}
+		out.Flags |= f
+	}
+	return out, nil
+}
+
+// typeFilter: types of records that never arise here may be named.
+func typeFilter(m *accesslogv3.LogTypeFilter, path string) (telemetry.Filter, error) {
+	out := telemetry.TypeFilter{Exclude: m.GetExclude()}
+	for i, t := range m.GetTypes() {
+		if _, ok := datalogv3.AccessLogType_name[int32(t)]; !ok {
+			return nil, fail(at(path, i), "unknown value %d", t)
+		}
+		out.Types |= 1 << t
+	}
+	return out, nil
+}

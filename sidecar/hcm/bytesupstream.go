@@ -1,0 +1,86 @@
+package hcm
+
+import (
+	"io"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+)
+
+// bytesUpstream is an attempt's side on a plain byte stream: where a CONNECT ends here
+// (RFC 9110 9.3.6), what the client sends is for the host as it is. The answer to the
+// CONNECT is our own: the connection stands.
+type bytesUpstream struct {
+	c   *cluster.Conn
+	dog *watchdog
+	in  responseBuffer
+}
+
+// hold makes u the attempt's side on c.
+func (u *bytesUpstream) hold(c *cluster.Conn, a *attempt) { u.c, u.dog = c, a.x.dog }
+
+// open implements upstream.
+func (u *bytesUpstream) open(*attempt) error { return nil }
+
+// send implements upstream: no head is sent, and what the client sent ahead of the
+// answer follows it.
+func (u *bytesUpstream) send(a *attempt) error {
+	a.wrote = true // a tunnel cannot begin anew
+	return nil
+}
+
+// head implements upstream.
+func (u *bytesUpstream) head(a *attempt) error {
+	a.firstAt = monotonic()
+	a.resp.Status, a.resp.ContentLength, a.resp.Body = 200, message.UnknownLength, u
+	return nil
+}
+
+// Next implements message.Body.
+func (u *bytesUpstream) Next() ([]byte, bool, error) {
+	u.in.r, u.in.w = 0, 0
+	n, err := u.c.Read(u.in.TakeBuffer())
+	switch {
+	case n > 0:
+		u.dog.active()
+		return u.in.b[:n], false, nil
+	case isEOF(err):
+		return nil, true, nil
+	case err == nil:
+		err = io.ErrNoProgress
+	}
+	return nil, false, err
+}
+
+// Ready implements message.Body: nothing is read ahead.
+func (u *bytesUpstream) Ready() bool { return false }
+
+// Trailers implements message.Body.
+func (u *bytesUpstream) Trailers() *message.Fields { return nil }
+
+// write implements upstream.
+func (u *bytesUpstream) write(p []byte, last bool, _ *message.Fields) (err error) {
+	if len(p) > 0 {
+		_, err = u.c.Write(p)
+	}
+	if last && err == nil {
+		err = u.c.CloseWrite()
+	}
+	return err
+}
+
+// clean implements upstream: a connection that carried bytes carries nothing else.
+func (u *bytesUpstream) clean(*attempt) bool { return false }
+
+// leave implements upstream.
+func (u *bytesUpstream) leave(bool) {
+	_ = u.c.Close()
+	u.in.release()
+	u.c, u.dog = nil, nil
+}
+
+func (u *bytesUpstream) interrupt()   { _ = u.c.SetDeadline(past) }
+func (u *bytesUpstream) resume()      { _ = u.c.SetDeadline(time.Time{}) }
+func (u *bytesUpstream) stopWriting() { _ = u.c.SetWriteDeadline(past) }
+func (u *bytesUpstream) stopReading() { _ = u.c.SetReadDeadline(past) }

@@ -1,0 +1,101 @@
+package hcm
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"strings"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/peercert"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+)
+
+// NeedsPeerChain tells whether connections must keep the certificates that their
+// peers sent, for x-forwarded-client-cert. Without, Info has what is needed.
+func (m *Manager) NeedsPeerChain() bool {
+	c := m.cfg.ClientCert
+	return m.cfg.writesClientCert() && (c.Cert || c.Chain || c.Subject || c.DNS)
+}
+
+func (c *Config) writesClientCert() bool {
+	return c.ForwardClientCert == AppendForward || c.ForwardClientCert == SanitizeSet
+}
+
+// clientCertElement is this hop's element of x-forwarded-client-cert, made once for a
+// connection. The order of its parts is Envoy's.
+func clientCertElement(cfg *Config, info *stream.Info) string {
+	if info.PeerCertHash == "" || !cfg.writesClientCert() {
+		return ""
+	}
+	var b strings.Builder
+	if info.OwnID != "" {
+		b.WriteString("By=" + info.OwnID + ";")
+	}
+	b.WriteString("Hash=" + info.PeerCertHash)
+	var leaf *x509.Certificate
+	if len(info.PeerChain) > 0 {
+		leaf = info.PeerChain[0]
+	}
+	c := cfg.ClientCert
+	if c.Cert && leaf != nil {
+		b.WriteString(`;Cert="`)
+		writePEM(&b, leaf)
+		b.WriteByte('"')
+	}
+	if c.Chain && leaf != nil {
+		b.WriteString(`;Chain="`)
+		for _, cert := range info.PeerChain {
+			writePEM(&b, cert)
+		}
+		b.WriteByte('"')
+	}
+	if c.Subject {
+		b.WriteString(`;Subject="`)
+		if leaf != nil {
+			b.WriteString(peercert.DistinguishedName(leaf.RawSubject))
+		}
+		b.WriteByte('"')
+	}
+	if c.URI {
+		writeURIs(&b, leaf, info.PeerID)
+	}
+	if c.DNS && leaf != nil {
+		for _, name := range leaf.DNSNames {
+			b.WriteString(";DNS=" + quoted(name))
+		}
+	}
+	return b.String()
+}
+
+// writeURIs: the key is there even if there is no URI.
+func writeURIs(b *strings.Builder, leaf *x509.Certificate, peer string) {
+	if leaf == nil || len(leaf.URIs) < 2 {
+		b.WriteString(";URI=" + quoted(peer))
+		return
+	}
+	for _, u := range leaf.URIs {
+		b.WriteString(";URI=" + quoted(u.String()))
+	}
+}
+
+// quoted puts a value between quotation marks that would otherwise end its part of
+// the element, or the element: a certificate must not speak for other hops.
+func quoted(v string) string {
+	if !strings.ContainsAny(v, `,;="\`+"\\") {
+		return v
+	}
+	return `"` + strings.NewReplacer(`"`, `\"`, "\\", "\\\\").Replace(v) + `"`
+}
+
+// writePEM writes a certificate in PEM, percent-encoded.
+func writePEM(b *strings.Builder, cert *x509.Certificate) {
+	for _, c := range pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}) {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '.', c == '_', c == '~':
+			b.WriteByte(c)
+		default:
+			b.WriteByte('%')
+			b.WriteByte(upperHex[c>>4])
+			b.WriteByte(upperHex[c&15])
+		}
+	}
+}

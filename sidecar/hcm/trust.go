@@ -1,0 +1,323 @@
+package hcm
+
+import (
+	"net"
+	"net/netip"
+	"strconv"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/authz"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// identity is who asks, as the request says and we believe it.
+type identity struct {
+	// peer is the connection as authorization sees it: its own, or one with another
+	// client's address.
+	peer *authz.Peer
+	own  authz.Peer
+	// named is the client's address where x-forwarded-for names it; it has no port.
+	named   net.TCPAddr
+	namedIP [16]byte
+}
+
+// identifyClient settles the fields that say who asks: what a client may not say
+// of itself is removed, what we know is added. It runs before authorization, which
+// may look at any of them. The order is Envoy's.
+func (x *exchange) identifyClient() {
+	f, cfg := &x.req.Fields, x.m.cfg
+	f.DelID(message.XEnvoyInternal)
+	f.DelID(message.XEnvoyOverloaded)
+	f.DelID(message.XEnvoyUpstreamServiceTime)
+	client, alone := x.clientAddress()
+	if cfg.UseRemoteAddress && !cfg.SkipXFFAppend {
+		x.appendForwardedFor()
+	}
+	x.settleScheme()
+	internal := alone && x.m.isInternal(client, x.d.Info.Remote)
+	edge := cfg.UseRemoteAddress && !internal
+	x.dropClaims(internal, edge)
+	if internal {
+		f.AddID(message.XEnvoyInternal, "true")
+	}
+	if cfg.AddUserAgent {
+		x.sayWhoWeAre()
+	}
+	if cfg.Via != "" {
+		x.appendVia(f)
+	}
+	if edge && client.IsValid() {
+		x.scratch = x.appendAddr(x.scratch[:0], client)
+		f.SetBytes("x-envoy-external-address", x.scratch)
+	}
+	if cfg.GenerateRequestID {
+		// At the edge an id is ours to give.
+		if edge && !cfg.PreserveRequestID {
+			f.DelID(message.XRequestID)
+		}
+		if !f.Has(message.XRequestID) {
+			x.scratch = telemetry.AppendUUID(x.scratch[:0])
+			f.AddBytes("x-request-id", x.scratch)
+		}
+	}
+	x.forwardClientCert()
+}
+
+// clientAddress finds the client's address, and tells whether no hop is known of
+// between it and us: only then can the request be internal.
+func (x *exchange) clientAddress() (a netip.Addr, alone bool) {
+	f, cfg := &x.req.Fields, x.m.cfg
+	x.peer = &x.d.AuthzPeer
+	list, ok := f.ByID(message.XForwardedFor)
+	if ok {
+		if i := f.Find(message.XForwardedFor, 0); f.Find(message.XForwardedFor, i+1) >= 0 {
+			list, _ = f.Joined("x-forwarded-for")
+			f.SetID(message.XForwardedFor, list)
+		}
+	}
+	skip := cfg.XFFTrustedHops
+	if cfg.UseRemoteAddress {
+		skip-- // the nearest hop is the connection's peer
+		alone = !ok
+	}
+	if ok && skip >= 0 {
+		var only bool
+		if a, only = lastForwardedFor(list, skip); a.IsValid() {
+			x.nameClient(a)
+			if !cfg.UseRemoteAddress {
+				alone = only
+			}
+			return a, alone
+		}
+	}
+	return x.d.AuthzPeer.Remote, alone && cfg.UseRemoteAddress
+}
+
+// lastForwardedFor returns the last address of a list without the last skip ones, the
+// zero Addr when there is none, and whether it is the only one.
+func lastForwardedFor(list string, skip int) (a netip.Addr, only bool) {
+	end := len(list)
+	for n := skip; n > 0; n-- {
+		if end = lastComma(list[:end]); end < 0 {
+			return a, false
+		}
+	}
+	start := lastComma(list[:end])
+	text := list[start+1 : end]
+	for len(text) > 0 && (text[0] == ' ' || text[0] == '\t') {
+		text = text[1:]
+	}
+	for len(text) > 0 && (text[len(text)-1] == ' ' || text[len(text)-1] == '\t') {
+		text = text[:len(text)-1]
+	}
+	if len(text) == 0 || text[0] != '[' && !digits(text) {
+		return netip.Addr{}, false
+	}
+	a, err := netip.ParseAddr(text)
+	if err != nil || a.Zone() != "" {
+		return netip.Addr{}, false
+	}
+	return a, start < 0 && skip == 0
+}
+
+// digits tells whether a text may be an address at all: parsing one that is not
+// makes an error, which costs.
+func digits(text string) bool {
+	for i := range len(text) {
+		if c := text[i]; hexDigit(c) == 255 && c != '.' && c != ':' {
+			return false
+		}
+	}
+	return len(text) <= 45
+}
+
+func lastComma(s string) int {
+	i := len(s) - 1
+	for i >= 0 && s[i] != ',' {
+		i--
+	}
+	return i
+}
+
+// nameClient makes an address that a hop has named the client's.
+func (x *exchange) nameClient(a netip.Addr) {
+	x.own = x.d.AuthzPeer
+	x.own.Remote = a.Unmap()
+	x.peer = &x.own
+	x.namedIP = a.As16()
+	x.named.IP = x.namedIP[:]
+	if a = a.Unmap(); a.Is4() {
+		x.named.IP = x.namedIP[12:]
+	}
+}
+
+// remoteAddr is the client's address, for the access log.
+func (x *exchange) remoteAddr() net.Addr {
+	if x.peer == &x.own {
+		return &x.named
+	}
+	return x.d.Info.Remote
+}
+
+// isInternal tells whether a client belongs to us.
+func (m *Manager) isInternal(a netip.Addr, remote net.Addr) bool {
+	if !a.IsValid() {
+		return m.cfg.InternalUnixSockets && remote != nil && remote.Network() == "unix"
+	}
+	a = a.Unmap()
+	for _, p := range m.cfg.Internal {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// settleScheme has x-forwarded-proto, x-forwarded-port and :scheme say what the
+// client used: as a trusted hop has it, or else the transport.
+func (x *exchange) settleScheme() {
+	f, cfg, info := &x.req.Fields, x.m.cfg, x.d.Info
+	transport := "http"
+	if info.TLS {
+		transport = "https"
+	}
+	trusted := !cfg.UseRemoteAddress || cfg.XFFTrustedHops > 0
+	if !trusted || !f.Has(message.XForwardedProto) {
+		f.SetID(message.XForwardedProto, transport)
+	}
+	if cfg.AppendForwardedPort {
+		if _, has := f.Get("x-forwarded-port"); !trusted || !has {
+			if port := x.localPort(); port > 0 {
+				x.scratch = strconv.AppendUint(x.scratch[:0], uint64(port), 10)
+				f.SetBytes("x-forwarded-port", x.scratch)
+			}
+		}
+	}
+	if cfg.Scheme != "" {
+		x.req.Scheme = cfg.Scheme
+		f.SetID(message.XForwardedProto, cfg.Scheme)
+	}
+	if x.req.Scheme == "" {
+		x.req.Scheme = transport
+		switch v, _ := f.ByID(message.XForwardedProto); {
+		case message.EqualFold(v, "http"):
+			x.req.Scheme = "http"
+		case message.EqualFold(v, "https"):
+			x.req.Scheme = "https"
+		}
+	}
+}
+
+// localPort is the port that the client wanted to go to, 0 for none.
+func (x *exchange) localPort() uint16 {
+	if d := x.d.AuthzPeer.Destination; d.IsValid() {
+		return d.Port()
+	}
+	return 0
+}
+
+// controls are the fields by which Envoy lets an internal client choose how it is
+// served. They are never taken, from anyone: what a route says holds.
+var controls = map[string]bool{
+	"x-envoy-retry-on": true, "x-envoy-retry-grpc-on": true, "x-envoy-max-retries": true,
+	"x-envoy-retriable-status-codes": true, "x-envoy-retriable-header-names": true,
+	"x-envoy-upstream-rq-timeout-ms": true, "x-envoy-upstream-rq-per-try-timeout-ms": true,
+	"x-envoy-upstream-rq-timeout-alt-response": true, "x-envoy-upstream-stream-duration-ms": true,
+	"x-envoy-upstream-alt-stat-name": true, "x-envoy-hedge-on-per-try-timeout": true,
+	"x-envoy-ip-tags": true, "x-envoy-original-url": true,
+	"x-envoy-original-dst-host": true,
+}
+
+// dropClaims removes what a client may not say. Those who are internal, or proved to be
+// part of the mesh, may tell what they know of a request, and nobody how to serve it.
+func (x *exchange) dropClaims(internal, edge bool) {
+	f := &x.req.Fields
+	if f.Has(message.XEnvoyOther) {
+		x.dropControls(f, internal)
+	}
+	if (x.d.Info.PeerID == "" || edge) && !internal {
+		f.DelID(message.XEnvoyOriginalPath)
+		f.DelID(message.XEnvoyAttemptCount)
+		f.DelID(message.XEnvoyExpectedTimeout)
+		f.DelID(message.XEnvoyExternalAddress)
+	}
+}
+
+// dropControls removes control headers. Those that choose faults stay where the
+// configuration asks for them.
+func (x *exchange) dropControls(f *message.Fields, internal bool) {
+	const faults = "x-envoy-fault-"
+	if !x.m.chain.faultHeaders && !internal {
+		f.DelID(message.XEnvoyOther)
+		return
+	}
+	for i := f.Find(message.XEnvoyOther, 0); i >= 0; i = f.Find(message.XEnvoyOther, i+1) {
+		name, _, _ := f.At(i)
+		var lower [64]byte
+		switch low := message.View(appendLower(lower[:0], name)); {
+		case len(low) >= len(faults) && low[:len(faults)] == faults:
+			if !x.m.chain.faultHeaders {
+				f.DelAt(i)
+			}
+		case !internal || controls[low]:
+			f.DelAt(i)
+		}
+	}
+}
+
+func appendLower(dst []byte, name string) []byte {
+	for i := range len(name) {
+		c := name[i]
+		if c >= 'A' && c <= 'Z' {
+			c |= 0x20
+		}
+		dst = append(dst, c)
+	}
+	return dst
+}
+
+// sayWhoWeAre names our cluster and node, and makes the cluster the user agent of
+// those who name none.
+func (x *exchange) sayWhoWeAre() {
+	f := &x.req.Fields
+	f.Set("x-envoy-downstream-service-cluster", x.m.serviceCluster)
+	if v, _ := f.ByID(message.UserAgent); v == "" {
+		f.SetID(message.UserAgent, x.m.serviceCluster)
+	}
+	if x.m.node != "" {
+		f.Set("x-envoy-downstream-service-node", x.m.node)
+	}
+}
+
+// appendVia notes that the message passed us (RFC 9110 7.6.3).
+func (x *exchange) appendVia(f *message.Fields) {
+	b := x.scratch[:0]
+	if v, ok := f.Joined("via"); ok {
+		b = append(append(b, v...), ", "...)
+	}
+	x.scratch = append(b, x.m.cfg.Via...)
+	f.SetBytes("via", x.scratch)
+}
+
+func (x *exchange) appendForwardedFor() {
+	a := route.AddrPort(x.d.Info.Remote).Addr()
+	if !a.IsValid() {
+		return
+	}
+	f := &x.req.Fields
+	b := x.scratch[:0]
+	if v, ok := f.Joined("x-forwarded-for"); ok {
+		b = append(append(b, v...), ',')
+	}
+	x.scratch = x.appendAddr(b, a)
+	f.SetBytes("x-forwarded-for", x.scratch)
+}
+
+func (x *exchange) appendAddr(dst []byte, a netip.Addr) []byte {
+	a = a.Unmap()
+	if x.m.cfg.MapIPv4 && a.Is4() {
+		a = netip.AddrFrom16(a.As16())
+	}
+	return a.AppendTo(dst)
+}
