@@ -133,7 +133,7 @@ func init() {
 				"server_name server_header_transformation max_request_headers_kb stream_idle_timeout request_timeout " +
 				"request_headers_timeout access_log use_remote_address skip_xff_append generate_request_id " +
 				"forward_client_cert_details set_current_client_cert_details normalize_path merge_slashes " +
-				"path_with_escaped_slashes_action upgrade_configs http2_protocol_options stream_error_on_invalid_http_message " +
+				"path_with_escaped_slashes_action tracing upgrade_configs http2_protocol_options stream_error_on_invalid_http_message " +
 				"stream_flush_timeout drain_timeout delayed_close_timeout http1_safe_max_connection_duration access_log_options " +
 				"access_log_flush_interval flush_access_log_on_new_request xff_num_trusted_hops internal_address_config via " +
 				"preserve_external_request_id always_set_request_id_in_response proxy_100_continue add_user_agent " +

@@ -26,6 +26,9 @@ func ListenerRefs(l *listener.Config) Refs {
 			}
 		}
 		if c.HTTP != nil {
+			if t := c.HTTP.Tracing; t != nil && t.Provider.Collector != nil {
+				r.Clusters = append(r.Clusters, t.Provider.Collector.Cluster)
+			}
 			if c.HTTP.Routes != nil {
 				r.Clusters = append(r.Clusters, RouteClusters(c.HTTP.Routes)...)
 			} else {

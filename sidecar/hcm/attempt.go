@@ -12,6 +12,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
 )
 
 // outcome is how an attempt ended.
@@ -68,6 +69,7 @@ type trace struct {
 	info            *stream.Info // of the connection, nil without one
 	version         message.Version
 	failure         string
+	span            tracing.Attempt
 }
 
 func (a *attempt) init(x *exchange) {
@@ -125,11 +127,14 @@ func (a *attempt) try() outcome {
 		a.until = min(a.until, monotonic()+int64(t))
 	}
 	x.prepareAttempt(h.Hostname())
+	a.startSpan()
 	x.observed.mark(telemetry.AttemptBegan)
 	conn, err := a.connect()
 	if err != nil {
+		o := a.connectFailure(err)
+		a.endSpan(o, o.flags())
 		a.leaveHost()
-		return a.connectFailure(err)
+		return o
 	}
 	o := a.exchange(conn)
 	if o == responded {
@@ -137,6 +142,7 @@ func (a *attempt) try() outcome {
 	}
 	a.report(o)
 	x.stopPump() // it holds the connection
+	a.endSpan(o, o.flags())
 	a.drop(false)
 	return o
 }

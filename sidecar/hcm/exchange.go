@@ -13,6 +13,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
 )
 
 // exchange is one request and its response, whatever versions of the protocol the
@@ -98,6 +99,7 @@ type exchange struct {
 	rec     *telemetry.Record
 
 	observed observed
+	span     tracing.Span // none without tracing
 	identity
 	replyBody []byte // of an answer of our own with operators
 	// portSent is the port that was taken off the host of a CONNECT.
@@ -162,6 +164,9 @@ func (x *exchange) next() {
 	x.aside = nil
 	x.decision = authz.Decision{}
 	x.observed.reset()
+	if x.span.Live() {
+		x.span = tracing.Span{}
+	}
 	x.peer, x.portSent, x.grpcStatus, x.resetCode = nil, "", "", 0
 	if cap(x.replyBody) > keepBuffer {
 		x.replyBody = nil
@@ -206,6 +211,7 @@ func (x *exchange) admit() bool {
 	}
 	x.trimHost()
 	x.identifyClient()
+	x.startSpan()
 	x.selectRoute()
 	if x.m.cfg.LogStart {
 		x.log(telemetry.LogStart, sinceMono(x.startMono))
@@ -305,6 +311,7 @@ func (x *exchange) finish() {
 		x.mirrors() // of a body that came in pieces, which is whole only now
 	}
 	x.log(telemetry.LogEnd, took)
+	x.endSpan(took)
 	if x.rec != nil {
 		x.rec.Release()
 		x.rec = nil
@@ -391,5 +398,6 @@ func (x *exchange) record() *telemetry.Record {
 		x.observed.markAt(telemetry.AnswerBegan, a.firstAt)
 	}
 	x.observed.show(r)
+	x.span.Show(r)
 	return r
 }

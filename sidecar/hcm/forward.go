@@ -163,51 +163,38 @@ func (x *exchange) noteTried(h *cluster.Host) {
 // fail answers for an upstream that did not.
 func (x *exchange) fail(o outcome) {
 	r := reply{status: 503}
+	x.flags |= o.flags()
 	const before = "upstream connect error or disconnect/reset before headers. reset reason: "
 	switch o {
 	case noHost:
-		x.flags |= telemetry.FlagNoHealthyUpstream
 		r.body, r.details = "no healthy upstream", "no_healthy_upstream"
 	case overflow:
-		x.flags |= telemetry.FlagUpstreamOverflow
 		r.body, r.details, r.overloaded = before+"overflow", "upstream_reset_before_response_started{overflow}", true
 	case connectFailed:
-		x.flags |= telemetry.FlagUpstreamConnectFailure
 		r.body, r.details = before+"remote connection failure", "upstream_reset_before_response_started{remote_connection_failure}"
 	case connectTimeout:
-		x.flags |= telemetry.FlagUpstreamConnectFailure
 		r.body, r.details = before+"connection timeout", "upstream_reset_before_response_started{connection_timeout}"
 	case reset:
-		x.flags |= telemetry.FlagUpstreamConnTermination
 		r.body, r.details = before+"connection termination", "upstream_reset_before_response_started{connection_termination}"
 	case remoteReset:
-		x.flags |= telemetry.FlagUpstreamReset
 		r.body, r.details = before+"remote reset", "upstream_reset_before_response_started{remote_reset}"
 	case refused:
-		x.flags |= telemetry.FlagUpstreamReset
 		r.body, r.details = before+"remote refused stream reset", "upstream_reset_before_response_started{remote_refused_stream_reset}"
 	case brokeProtocol:
-		x.flags |= telemetry.FlagUpstreamProtocolError
 		r.status, r.body, r.details = 502, before+"protocol error", "upstream_reset_before_response_started{protocol_error}"
 	case timedOut:
-		x.flags |= telemetry.FlagUpstreamRequestTimeout
 		r.status, r.body, r.details = 504, "upstream request timeout", "response_timeout"
 	case tryTimedOut:
-		x.flags |= telemetry.FlagUpstreamRequestTimeout
 		r.status, r.body, r.details = 504, "upstream request timeout", "upstream_per_try_timeout"
 	case tryIdle:
-		x.flags |= telemetry.FlagUpstreamRequestTimeout
 		r.status, r.body, r.details = 504, "upstream request timeout", "upstream_per_try_idle_timeout"
 	case lifeOver:
-		x.flags |= telemetry.FlagDurationTimeout
 		r.status, r.body, r.details = 408, "downstream duration timeout", "max_duration_timeout"
 	case tooSlow:
 		r = tooSlowReply
 	case idleTimedOut:
-		x.flags |= telemetry.FlagStreamIdleTimeout
 		r.status, r.body, r.details = 504, "stream timeout", "stream_idle_timeout"
 	case clientBroke:
-		x.flags |= telemetry.FlagDownstreamProtocolError
 		r.status, r.details, _ = refusal(x.pump.refused)
 		r.close = true
 	case unwritable:
@@ -217,6 +204,33 @@ func (x *exchange) fail(o outcome) {
 		return
 	}
 	x.localReply(&r)
+}
+
+// flags are the response flags of an attempt that ended so.
+func (o outcome) flags() telemetry.Flags {
+	switch o {
+	case noHost:
+		return telemetry.FlagNoHealthyUpstream
+	case overflow:
+		return telemetry.FlagUpstreamOverflow
+	case connectFailed, connectTimeout:
+		return telemetry.FlagUpstreamConnectFailure
+	case reset:
+		return telemetry.FlagUpstreamConnTermination
+	case remoteReset, refused:
+		return telemetry.FlagUpstreamReset
+	case brokeProtocol:
+		return telemetry.FlagUpstreamProtocolError
+	case timedOut, tryTimedOut, tryIdle:
+		return telemetry.FlagUpstreamRequestTimeout
+	case lifeOver:
+		return telemetry.FlagDurationTimeout
+	case idleTimedOut:
+		return telemetry.FlagStreamIdleTimeout
+	case clientBroke:
+		return telemetry.FlagDownstreamProtocolError
+	}
+	return 0
 }
 
 // clientLeft notes that nobody waits for an answer.

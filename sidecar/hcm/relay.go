@@ -142,6 +142,7 @@ func (x *exchange) abort(f telemetry.Flags, details string) {
 func (x *exchange) endUpstream(whole bool) {
 	clean := whole && x.requestRead() && (x.pump == nil || x.pump.upErr == nil) && x.attempt.up.clean(x.attempt)
 	x.stopPump()
+	x.attempt.endSpan(responded, x.flags)
 	x.attempt.drop(clean)
 }
 

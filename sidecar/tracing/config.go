@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -66,6 +67,9 @@ type Tag struct {
 
 // Provider is where spans go, and which headers carry a trace.
 type Provider struct {
+	// None leaves requests without spans: only the decision whether to sample is noted in
+	// their ids.
+	None bool
 	// Zipkin selects Zipkin's headers and format, otherwise they are OpenTelemetry's.
 	Zipkin *Zipkin
 	// Service is the name that spans are reported under.
@@ -94,12 +98,9 @@ type Collector struct {
 	// GRPC is OTLP over gRPC; otherwise bodies are posted to Path.
 	GRPC            bool
 	Authority, Path string
-	Headers         []Header
+	Headers         []route.HeaderAdd
 	Timeout         time.Duration // 5 s when 0
 }
-
-// Header is a field of requests to a collector.
-type Header struct{ Name, Value string }
 
 // Node is what spans say of the sidecar.
 type Node struct{ ID, Cluster, Zone, Version string }

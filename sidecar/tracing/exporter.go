@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -25,6 +26,7 @@ type exporter struct {
 	owner    *Tracers
 	provider *Provider
 	encode   func(dst []byte, p *report, t *Tracer) []byte
+	headers  route.Mutations
 	limit    int // spans that wait in one shard
 	shards   []pending
 	refs     int // the owner's lock
@@ -45,7 +47,7 @@ type pending struct {
 	_  [64]byte // apart from the next shard's
 }
 
-func newExporter(ts *Tracers, p *Provider) *exporter {
+func newExporter(ts *Tracers, p *Provider) (*exporter, error) {
 	most := p.MaxSpans
 	if most <= 0 {
 		most = defaultMaxSpans
@@ -53,6 +55,14 @@ func newExporter(ts *Tracers, p *Provider) *exporter {
 	e := &exporter{
 		owner: ts, provider: p, encode: appendOTLP, shards: make([]pending, telemetry.Shards()),
 		wake: make(chan struct{}, 1), full: make(chan struct{}, 1), over: make(chan struct{}),
+	}
+	steps := make([]route.HeaderMutation, len(p.Collector.Headers))
+	for i := range steps {
+		steps[i].Add = &p.Collector.Headers[i]
+	}
+	var err error
+	if e.headers, err = route.NewMutations(steps); err != nil {
+		return nil, fmt.Errorf("tracing: %w", err)
 	}
 	e.limit = max(1, most/len(e.shards))
 	if p.Zipkin != nil {
@@ -62,8 +72,13 @@ func newExporter(ts *Tracers, p *Provider) *exporter {
 		e.sent, e.dropped = m.TraceSpans.With("sent"), m.TraceSpans.With("dropped")
 		e.failed, e.refused = m.TraceSpans.With("failed"), m.TraceSpans.With("rejected")
 	}
-	return e
+	return e, nil
 }
+
+// nothing is what the headers of a request to a collector know of a request.
+type nothing struct{}
+
+func (nothing) Record() *telemetry.Record { return &telemetry.Record{} }
 
 // add takes a span. Where there is no room for it, it is dropped and counted.
 func (e *exporter) add(s telemetry.Shard, p *report, t *Tracer) {
@@ -182,9 +197,8 @@ func (e *exporter) send(ctx context.Context, spans []byte) (lost int64, err erro
 	body, kind := e.body(spans)
 	req.Fields.Add("content-type", kind)
 	req.Fields.Add("user-agent", "hauberk/"+e.owner.o.Node.Version)
-	for _, h := range to.Headers {
-		req.Fields.Add(h.Name, h.Value)
-	}
+	var scratch []byte
+	e.headers.Apply(&req.Fields, nothing{}, &scratch)
 	if to.GRPC {
 		answer, err := c.CallGRPC(ctx, &req, body)
 		lost, _ = rejected(answer)

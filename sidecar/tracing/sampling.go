@@ -57,9 +57,9 @@ func numberOf(id string) (n uint64, ok bool) {
 	return uint64(b[0])<<24 | uint64(b[1])<<16 | uint64(b[2])<<8 | uint64(b[3]), true
 }
 
-// decide says whether a request is traced, as Envoy does, and notes it in its id. force
-// tells that x-envoy-force-trace counts.
-func (c *Config) decide(req *message.Request, force bool) Reason {
+// decide says whether a request is traced, as Envoy does, and notes it in its id. The
+// request has x-envoy-force-trace only where whoever sent it is trusted.
+func (c *Config) decide(req *message.Request) Reason {
 	f := &req.Fields
 	id, _ := f.ByID(message.XRequestID)
 	n, ok := numberOf(id)
@@ -69,11 +69,10 @@ func (c *Config) decide(req *message.Request, force bool) Reason {
 	was := reasonOf(id)
 	reason := was
 	if reason == NotTraceable {
-		_, asked := f.Get("x-client-trace-id")
 		switch {
-		case asked && rand.Uint32N(100) < c.Client:
+		case has(f, "x-client-trace-id") && rand.Uint32N(100) < c.Client:
 			reason = ClientForced
-		case force && has(f, "x-envoy-force-trace"):
+		case has(f, "x-envoy-force-trace"):
 			reason = ServiceForced
 		case n%10000 < uint64(c.Random):
 			reason = Sampling

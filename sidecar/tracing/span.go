@@ -52,16 +52,17 @@ type Request struct {
 	// Begun is when it began, and Mono the same on the clock of telemetry.Moments.
 	Begun time.Time
 	Mono  int64
-	// Force lets x-envoy-force-trace count: whoever sent it is trusted.
-	Force bool
 	Shard telemetry.Shard
 }
 
 // Start decides whether the request is sampled and makes it the next span of the
 // trace that it belongs to, or the first of a new one. Nothing is allocated.
 func (t *Tracer) Start(s *Span, req *message.Request, in *Request) {
-	reason := t.cfg.decide(req, in.Force)
+	reason := t.cfg.decide(req)
 	t.counts[reason].Inc(in.Shard)
+	if t.cfg.Provider.None {
+		return
+	}
 	*s = Span{live: true, egress: in.Direction == telemetry.Outbound, host: req.Authority, start: in.Begun, mono: in.Mono}
 	sampled := reason != NotTraceable
 	if t.cfg.Provider.Zipkin != nil {
@@ -110,7 +111,7 @@ func (t *Tracer) continueB3(s *Span, req *message.Request, sampled bool) {
 			high := newSpanID()
 			copy(s.Trace[:8], high[:])
 		}
-	case z.Shared && !s.egress && !t.cfg.SpawnUpstream:
+	case z.Shared && (!s.egress || t.cfg.SpawnUpstream):
 		s.Trace, s.wide, s.ID, s.Parent, s.shared = p.trace, p.wide, p.span, p.before, true
 	default:
 		s.Trace, s.wide, s.Parent, s.ID = p.trace, p.wide, p.span, newSpanID()

@@ -103,7 +103,10 @@ func (ts *Tracers) Open(cfg *Config) (*Tracer, error) {
 	i := slices.IndexFunc(ts.exporters, func(e *exporter) bool { return reflect.DeepEqual(e.provider, &cfg.Provider) })
 	if i < 0 {
 		i = len(ts.exporters)
-		e := newExporter(ts, &cfg.Provider)
+		e, err := newExporter(ts, &cfg.Provider)
+		if err != nil {
+			return nil, err
+		}
 		ts.exporters = append(ts.exporters, e)
 		ts.wg.Go(e.run)
 	}
