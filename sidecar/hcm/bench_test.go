@@ -14,6 +14,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/fault"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/ratelimit"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
 )
 
 const benchRequest = "GET /api/v1/items?id=42 HTTP/1.1\r\nHost: api.example.com\r\nUser-Agent: bench/1.0\r\nAccept: */*\r\n" +
@@ -149,11 +150,14 @@ func (b *bed) everything() {
 // TestNoAllocations holds the promise that a request on a kept-alive connection
 // allocates nothing, with every feature of the mesh's path on.
 func TestNoAllocations(t *testing.T) {
-	t.Run("plain", func(t *testing.T) { noAllocations(t, false) })
-	t.Run("filters", func(t *testing.T) { noAllocations(t, true) })
+	t.Run("plain", func(t *testing.T) { noAllocations(t, func(*bed) {}) })
+	t.Run("filters", func(t *testing.T) { noAllocations(t, (*bed).everything) })
+	t.Run("tracing, not sampled", func(t *testing.T) {
+		noAllocations(t, func(b *bed) { b.trace(&tracing.Config{Overall: 100, Verbose: true, SpawnUpstream: true}) })
+	})
 }
 
-func noAllocations(t *testing.T, withFilters bool) {
+func noAllocations(t *testing.T, prepare func(*bed)) {
 	if raceEnabled {
 		t.Skip("the race detector allocates")
 	}
@@ -161,9 +165,7 @@ func noAllocations(t *testing.T, withFilters bool) {
 	b.cfg.GenerateRequestID = true
 	b.cfg.UseRemoteAddress = true
 	b.cfg.NormalizePath = true
-	if withFilters {
-		b.everything()
-	}
+	prepare(b)
 	b.start()
 	c, err := net.Dial("tcp", b.addr)
 	if err != nil {

@@ -16,6 +16,8 @@ const (
 	flushEvery = time.Second
 	// maxPending bounds the bytes of spans that wait in one shard.
 	maxPending = 1 << 20
+	// keptBuffer is how much memory for spans is kept for the next ones.
+	keptBuffer = 128 << 10
 	// lastFlush bounds the sending of what is left at the end.
 	lastFlush = 2 * time.Second
 )
@@ -37,6 +39,7 @@ type exporter struct {
 
 	sent, dropped, failed, refused *telemetry.Counter
 	complained                     time.Time
+	spare                          []byte // the memory of spans that were sent
 }
 
 // pending is the spans of one shard, encoded one after the other.
@@ -151,12 +154,17 @@ func (e *exporter) flush(ctx context.Context) {
 		at := &e.shards[i]
 		at.mu.Lock()
 		spans, n := at.b, at.n
-		at.b, at.n = nil, 0
+		if n > 0 {
+			at.b, at.n, e.spare = e.spare[:0], 0, nil
+		}
 		at.mu.Unlock()
 		if n == 0 {
 			continue
 		}
 		lost, err := e.send(ctx, spans)
+		if cap(spans) <= keptBuffer {
+			e.spare = spans // a burst is no reason to keep the memory
+		}
 		if err != nil {
 			e.failed.Add(0, uint64(n))
 			e.complain(err, n)

@@ -40,15 +40,15 @@ func request(fields ...string) *message.Request {
 
 func TestTraceparent(t *testing.T) {
 	for v, want := range map[string]presence{
-		"00-" + traceID + "-" + spanHex + "-01":                          present,
-		"00-" + traceID + "-" + spanHex + "-00":                          present,
+		"00-" + traceID + "-" + spanHex + "-01":                         present,
+		"00-" + traceID + "-" + spanHex + "-00":                         present,
 		"cc-" + traceID + "-" + spanHex + "-01-what-the-future-will-be": present,
-		"00-" + traceID + "-" + spanHex + "-01-x":                        broken,
-		"cc-" + traceID + "-" + spanHex + "-01.x":                        broken,
-		"ff-" + traceID + "-" + spanHex + "-01":                          broken,
-		"00-" + strings.Repeat("0", 32) + "-" + spanHex + "-01":          broken,
-		"00-" + traceID + "-" + strings.Repeat("0", 16) + "-01":          broken,
-		"00-" + traceID[:31] + "g-" + spanHex + "-01":                    broken,
+		"00-" + traceID + "-" + spanHex + "-01-x":                       broken,
+		"cc-" + traceID + "-" + spanHex + "-01.x":                       broken,
+		"ff-" + traceID + "-" + spanHex + "-01":                         broken,
+		"00-" + strings.Repeat("0", 32) + "-" + spanHex + "-01":         broken,
+		"00-" + traceID + "-" + strings.Repeat("0", 16) + "-01":         broken,
+		"00-" + traceID[:31] + "g-" + spanHex + "-01":                   broken,
 		"": broken,
 	} {
 		p, found := readW3C(&request("traceparent", v).Fields)
