@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -120,10 +121,12 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 		metrics: s.metrics, warmUp: cfg.WarmUp, wanted: s.want, checkTLS: s.tls.check,
 	})
 	if cfg.Bootstrap != nil {
+		// Reading a file takes several times the memory of what it says. What is
+		// made of it fills the holes that the reading left, if they are known.
+		runtime.GC()
 		if err = s.state.load(cfg.Bootstrap); err != nil {
 			return nil, err
 		}
-		// Reading a file takes several times the memory of what it says.
 		debug.FreeOSMemory()
 	}
 	s.metrics.TrustAge.Collect(s.trustAge)

@@ -59,7 +59,7 @@ func (b *chainBuilder) targetCluster(t *compile.Target) (*resource.Resource, err
 	}
 	b.loadBalancing(c, t)
 	b.outlier(c, t)
-	if c.TypedExtensionProtocolOptions, err = protocolOptions(speaks); err != nil {
+	if c.TypedExtensionProtocolOptions, err = protocolOptions(speaks, b.client); err != nil {
 		return nil, err
 	}
 	return resource.New(name, c, resource.Ref{Type: resource.EndpointType, Name: edsName})
@@ -241,7 +241,7 @@ func http2Terms() *corev3.Http2ProtocolOptions {
 }
 
 // protocolOptions says what an upstream of a protocol speaks; nothing for tcp.
-func protocolOptions(protocol string) (map[string]*anypb.Any, error) {
+func protocolOptions(protocol string, c Client) (map[string]*anypb.Any, error) {
 	options := &upstreamhttpv3.HttpProtocolOptions{
 		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: duration(upstreamIdleTimeout)},
 	}
@@ -250,7 +250,7 @@ func protocolOptions(protocol string) (map[string]*anypb.Any, error) {
 	switch protocol {
 	case "http":
 		explicit.ProtocolConfig = &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
-			HttpProtocolOptions: &corev3.Http1ProtocolOptions{EnableTrailers: true},
+			HttpProtocolOptions: &corev3.Http1ProtocolOptions{EnableTrailers: c.Can(names.CapHTTP2)},
 		}
 	case "http2", "grpc":
 		explicit.ProtocolConfig = &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
@@ -259,7 +259,7 @@ func protocolOptions(protocol string) (map[string]*anypb.Any, error) {
 	case negotiated:
 		options.UpstreamProtocolOptions = &upstreamhttpv3.HttpProtocolOptions_AutoConfig{
 			AutoConfig: &upstreamhttpv3.HttpProtocolOptions_AutoHttpConfig{
-				HttpProtocolOptions: &corev3.Http1ProtocolOptions{EnableTrailers: true}, Http2ProtocolOptions: http2Terms(),
+				HttpProtocolOptions: &corev3.Http1ProtocolOptions{EnableTrailers: c.Can(names.CapHTTP2)}, Http2ProtocolOptions: http2Terms(),
 			},
 		}
 	default:
@@ -274,7 +274,7 @@ func protocolOptions(protocol string) (map[string]*anypb.Any, error) {
 
 // localApp renders the cluster of a workload's own application.
 func localApp(client Client, name string, address *corev3.Address, c opaque.Proxy) (*resource.Resource, error) {
-	options, err := protocolOptions(c.Protocol)
+	options, err := protocolOptions(c.Protocol, client)
 	if err != nil {
 		return nil, err
 	}

@@ -142,9 +142,6 @@ func (e *Environment) httpManager(m manager) (*listenerv3.Filter, error) {
 		SkipXffAppend:                true,
 		GenerateRequestId:            wrapperspb.Bool(true),
 		ServerHeaderTransformation:   hcmv3.HttpConnectionManager_PASS_THROUGH,
-		DrainTimeout:                 duration(drainConnection),
-		Proxy_100Continue:            true,
-		HttpProtocolOptions:          &corev3.Http1ProtocolOptions{EnableTrailers: true, AllowCustomMethods: true},
 		NormalizePath:                wrapperspb.Bool(e.http.normalizePath),
 		MergeSlashes:                 e.http.mergeSlashes,
 		PathWithEscapedSlashesAction: e.http.escapedSlashes,
@@ -154,6 +151,10 @@ func (e *Environment) httpManager(m manager) (*listenerv3.Filter, error) {
 		out.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Uri: true}
 	}
 	if m.http2 {
+		// What came with HTTP/2; a sidecar without it does these things unasked.
+		out.DrainTimeout = duration(drainConnection)
+		out.Proxy_100Continue = true
+		out.HttpProtocolOptions = &corev3.Http1ProtocolOptions{EnableTrailers: true, AllowCustomMethods: true}
 		out.Http2ProtocolOptions = http2Terms()
 		out.UpgradeConfigs = []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}}
 	}

@@ -81,7 +81,7 @@ var mutations = []struct {
 	{"the agent's alarm", "identity/agent/run.go", "	wg.Go(func() {\n		stale.Watch(", "	go func(...any) {}(func() {\n		stale.Watch(", "identity/agent", "TestAgedTrustIsAlarmed"},
 	{"the alarm in the node's report", "identity/agent/connection.go", "warnings = append(slices.Clone(warnings), w)", "_ = slices.Clone(warnings)", "identity/agent", "TestAgedTrustIsAlarmed"},
 	{"the age of trust across restarts", "identity/agent/trust.go", "a.status.LastContact = identityv1.FromTime(u.GetServerTime()); ", "a.status.LastContact = time.Now(); ", "identity/agent", "TestAgeOfTrust"},
-	{"the age of trust from files", "identity/files/files.go", "		return p.since", "		return s.cfg.Now()", "sidecar", "TestStaleTrustIsAlarmed"},
+	{"the age of trust from files", "sidecar/tlscontext/context.go", "		return c.since", "		return c.now()", "sidecar", "TestStaleTrustIsAlarmed"},
 	{"the age of configuration", "xds/client/client.go", "			c.status.AsOf = c.status.Since", "			c.status.AsOf = time.Time{}", "xds/client", "TestAgeOfTheConfiguration"},
 	{"the age of a cache", "xds/client/apply.go", "		c.status.AsOf = st.Saved", "		c.status.AsOf = time.Now()", "xds/client", "TestAgeOfTheConfiguration"},
 	{"the sidecar's alarm", "sidecar/age.go", "		return append(slices.Collect(maps.Values(trust)), s.configuration())", "		return nil", "sidecar", "TestStaleConfigurationIsAlarmed|TestStaleTrustIsAlarmed"},

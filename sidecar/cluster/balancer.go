@@ -16,8 +16,9 @@ type balancer struct {
 // level is one priority.
 type level struct {
 	census
-	panic                  bool
-	all, healthy, degraded tier
+	panic    bool
+	healthy  tier  // in panic all
+	degraded *tier // nil for none
 }
 
 // tier is the hosts of a level that are in one state of health.
@@ -71,10 +72,13 @@ func newBalancer(rosters []roster, keep func(*Host) bool, s *settings, a *Assign
 		lv.census, lv.panic = d.counts, panics[i]
 		// Tables are dear; only those that may be asked are made.
 		if lv.panic {
-			lv.all = d.tier(d.all, true)
-		} else {
-			lv.all.hosts = d.pick(d.all)
-			lv.healthy, lv.degraded = d.tier(d.up, false), d.tier(d.half, false)
+			lv.healthy = d.tier(d.all, true)
+			continue
+		}
+		lv.healthy = d.tier(d.up, false)
+		if len(d.half) > 0 {
+			degraded := d.tier(d.half, false)
+			lv.degraded = &degraded
 		}
 	}
 	return b
@@ -285,9 +289,10 @@ func (b *balancer) choose(s *settings, p pick) *Host {
 	switch {
 	case lv.panic && s.FailOnPanic:
 		return nil
-	case lv.panic:
-		return lv.all.choose(s, p)
-	case degraded:
+	case degraded && !lv.panic:
+		if lv.degraded == nil {
+			return nil
+		}
 		return lv.degraded.choose(s, p)
 	}
 	return lv.healthy.choose(s, p)
@@ -297,16 +302,14 @@ func (b *balancer) choose(s *settings, p pick) *Host {
 func (b *balancer) scan(s *settings, avoid []*Host) *Host {
 	for i := range b.levels {
 		lv := &b.levels[i]
-		switch {
-		case !lv.panic:
-			if h := outside(lv.healthy.hosts, avoid); h != nil {
-				return h
-			}
+		if lv.panic && s.FailOnPanic {
+			continue
+		}
+		if h := outside(lv.healthy.hosts, avoid); h != nil {
+			return h
+		}
+		if lv.degraded != nil {
 			if h := outside(lv.degraded.hosts, avoid); h != nil {
-				return h
-			}
-		case !s.FailOnPanic:
-			if h := outside(lv.all.hosts, avoid); h != nil {
 				return h
 			}
 		}

@@ -27,18 +27,23 @@ func (c *Cluster) breakerOf(p Priority) (*breaker, *Limits) {
 	return &c.breaker, &s.Limits
 }
 
+// exceeds tells whether n at once are more than the limit allows.
+func exceeds(n int64, limit int) bool { return n > most(limit) }
+
 // room tells whether the cluster's limit, of which n would be in use, and the host's
 // allow another connection. p.mu is held.
 func (p *pool) room(n int64, limit int) bool {
-	if limit > 0 && n > int64(limit) {
+	if exceeds(n, limit) {
 		return false
 	}
 	each := p.host.cluster.cfg.Load().Limits.MaxHostConnections
-	return each <= 0 || p.host.conns.Load()+int64(p.dialing) < int64(each)
+	return !exceeds(p.host.conns.Load()+int64(p.dialing)+1, each)
 }
 
-// activeRequests are those of both priorities.
-func (c *Cluster) activeRequests() int64 { return c.requests.Load() + c.high.requests.Load() }
+// activeRequests are those of both priorities, pending ones too.
+func (c *Cluster) activeRequests() int64 {
+	return c.requests.Load() + c.pending.Load() + c.high.requests.Load() + c.high.pending.Load()
+}
 
 // StartRequest is StartRequestAt with default priority.
 func (c *Cluster) StartRequest(s telemetry.Shard) bool { return c.StartRequestAt(DefaultPriority, s) }
@@ -50,8 +55,7 @@ func (c *Cluster) EndRequest() { c.EndRequestAt(DefaultPriority) }
 // The caller of a true result calls EndRequestAt.
 func (c *Cluster) StartRequestAt(p Priority, s telemetry.Shard) bool {
 	b, limits := c.breakerOf(p)
-	n := b.requests.Add(1)
-	if limit := limits.MaxRequests; limit > 0 && n > int64(limit) {
+	if exceeds(b.requests.Add(1), limits.MaxRequests) {
 		b.requests.Add(-1)
 		if c.metrics != nil {
 			c.metrics.OverflowRequests.Inc(s)
@@ -89,15 +93,20 @@ func (c *Cluster) StartRetryAt(p Priority, s telemetry.Shard) bool {
 }
 
 // mostRetries is the limit on concurrent retries, which a budget may set by the
-// requests that are active now.
+// requests that are active or pending now.
 func (b *breaker) mostRetries(limits *Limits) int64 {
-	switch budget := limits.RetryBudget; {
-	case budget != nil:
-		return max(int64(budget.MinConcurrency), int64(float64(b.requests.Load())*budget.Percent/100))
-	case limits.MaxRetries > 0:
-		return int64(limits.MaxRetries)
+	if budget := limits.RetryBudget; budget != nil {
+		return max(int64(budget.MinConcurrency), int64(float64(b.requests.Load()+b.pending.Load())*budget.Percent/100))
 	}
-	return math.MaxInt64
+	return most(limits.MaxRetries)
+}
+
+// most is a limit as a number.
+func most(limit int) int64 {
+	if limit == 0 {
+		return math.MaxInt64
+	}
+	return int64(max(limit, 0))
 }
 
 // EndRetryAt takes a retry off the count.
@@ -118,12 +127,12 @@ func (c *Cluster) remaining(emit func(value float64, labels ...string)) {
 			most  int64
 			used  *atomic.Int64
 		}{
-			{"connections", int64(limits.MaxConnections), &b.conns},
-			{"pending", int64(limits.MaxPendingRequests), &b.pending},
-			{"requests", int64(limits.MaxRequests), &b.requests},
+			{"connections", most(limits.MaxConnections), &b.conns},
+			{"pending", most(limits.MaxPendingRequests), &b.pending},
+			{"requests", most(limits.MaxRequests), &b.requests},
 			{"retries", b.mostRetries(limits), &b.retries},
 		} {
-			if l.most > 0 && l.most < math.MaxInt64 {
+			if l.most < math.MaxInt64 {
 				emit(float64(max(0, l.most-l.used.Load())), c.name, name, l.limit)
 			}
 		}

@@ -77,10 +77,6 @@ func (c *Cluster) call(ctx context.Context, req *message.Request, body []byte, o
 		return nil, false, err
 	}
 	own := h.cluster
-	if !own.StartRequest(0) {
-		return nil, false, &Error{Kind: OverflowRequests, Cluster: own.name, Host: h.key}
-	}
-	defer own.EndRequest()
 	h.Begin()
 	defer h.End()
 	conn, err := h.Acquire(func() (context.Context, context.CancelFunc) { return context.WithCancel(ctx) }, "", only, DefaultPriority, 0)
@@ -88,6 +84,12 @@ func (c *Cluster) call(ctx context.Context, req *message.Request, body []byte, o
 		h.Report(OutcomeConnect)
 		return nil, false, err
 	}
+	// Until here the request was pending.
+	if !own.StartRequest(0) {
+		conn.Release()
+		return nil, false, &Error{Kind: OverflowRequests, Cluster: own.name, Host: h.key}
+	}
+	defer own.EndRequest()
 	if conn.Info().TLS {
 		req.Scheme = "https"
 	}

@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -66,7 +65,6 @@ type settings struct {
 	// subsetPicks and invalidDestinations count for the clusters that need them.
 	subsetPicks         [3]*telemetry.Counter
 	invalidDestinations *telemetry.Counter
-	http2               *http2.Config
 	// tunnels: byte streams share connections with hosts that can do that.
 	tunnels bool
 }
@@ -75,7 +73,7 @@ type settings struct {
 func (s *settings) hashes() bool { return s.LB == RingHash || s.LB == Maglev }
 
 func newCluster(m *Manager, cfg *Config) *Cluster {
-	c := &Cluster{name: cfg.Name, m: m, byKey: map[string]*Host{}, checks: map[*Host]*checker{}}
+	c := &Cluster{name: cfg.Name, m: m}
 	if m.opts.Metrics != nil {
 		c.metrics = m.opts.Metrics.Cluster(cfg.Name)
 	}
@@ -107,7 +105,7 @@ func newSettings(m *Manager, cfg *Config) *settings {
 	s := &settings{
 		Config: cfg, connectTimeout: cfg.ConnectTimeout, idleTimeout: int64(cfg.IdleTimeout),
 		choices: cfg.ChoiceCount, bias: 1, panicPercent: 50, tlsGeneration: 1, dial: dialer(m, cfg),
-		http2: cfg.HTTP.http2(), tunnels: cfg.TLS != nil && slices.Contains(cfg.TLS.ALPN, TunnelALPN),
+		tunnels: cfg.TLS != nil && slices.Contains(cfg.TLS.ALPN, TunnelALPN),
 	}
 	if s.connectTimeout <= 0 {
 		s.connectTimeout = 5 * time.Second

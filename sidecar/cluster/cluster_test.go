@@ -441,6 +441,26 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+func TestNoneAllowed(t *testing.T) {
+	s := newServer(t)
+	m := newManager(t, Options{})
+	update := func(l Limits) *Cluster {
+		return mustUpdate(t, m, &Config{Name: "c", Endpoints: hosts("c", s.addr), Limits: l})
+	}
+	c := update(Limits{MaxConnections: NoneAllowed, MaxRetries: NoneAllowed, MaxRequests: NoneAllowed})
+	if c.StartRequest(0) || c.StartRetry(0) {
+		t.Error("a request and a retry where none is allowed")
+	}
+	conn := acquire(t, c, "web") // a host may always have one
+	h := conn.Host()
+	_ = conn.Close()
+	update(Limits{MaxPendingRequests: NoneAllowed})
+	var e *Error
+	if _, err := h.Acquire(withTimeout(time.Second), "web", false, DefaultPriority, 0); !errors.As(err, &e) || e.Kind != OverflowPending {
+		t.Errorf("a request may wait where none may: %v", err)
+	}
+}
+
 func TestRetryBudget(t *testing.T) {
 	c := mustUpdate(t, newManager(t, Options{}), &Config{Name: "c", Limits: Limits{MaxRetries: 1, RetryBudget: &RetryBudget{Percent: 20, MinConcurrency: 3}}})
 	take := func() (n int) {

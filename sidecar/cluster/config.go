@@ -183,7 +183,13 @@ type TCPKeepAlive struct {
 	Probes         int
 }
 
-// Limits are circuit breakers: more than these at once are refused.
+// NoneAllowed is a limit that refuses everything, as 0 does in Envoy's configuration.
+const NoneAllowed = -1
+
+// Limits are circuit breakers: more than these at once are refused. 0 is no limit. A
+// request counts as pending while it waits for a connection, and against MaxRequests
+// from when it has one. A host without a connection may have one whatever
+// MaxConnections.
 type Limits struct {
 	MaxConnections, MaxPendingRequests, MaxRequests, MaxRetries int
 	// RetryBudget, when set, stands in for MaxRetries, as it does in Envoy.

@@ -44,7 +44,7 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (*Con
 	c := &Conn{Stream: st, pool: p, generation: cfg.tlsGeneration, until: cfg.lifetime(), opening: opening}
 	c.uses.Store(1)
 	if want.settle(cfg, st.Info()) {
-		c.HTTP2 = http2.NewClient(st, cfg.http2)
+		c.HTTP2 = http2.NewClient(st, cfg.HTTP.http2())
 		return c, nil
 	}
 	c.Exchanger, _ = st.(stream.Exchanger)
@@ -170,7 +170,7 @@ func (h *Host) OpenBytes(ctx context.Context, source string, s telemetry.Shard) 
 	n := own.conns.Add(1)
 	p.mu.Lock()
 	// A tunnel needs no connection of its own, so the host's limit is not in its way.
-	room := p.room(n, limit) || cfg.tunnels && (limit <= 0 || n <= int64(limit))
+	room := p.room(n, limit) || cfg.tunnels && !exceeds(n, limit)
 	p.mu.Unlock()
 	if !room {
 		own.conns.Add(-1)

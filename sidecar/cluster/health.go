@@ -99,6 +99,9 @@ type checker struct {
 func (c *Cluster) startCheck(h *Host, s *settings) {
 	ctx, cancel := context.WithCancel(c.m.ctx)
 	k := &checker{h: h, cfg: s.HealthCheck, endpoint: h.Endpoint().Check, stop: cancel}
+	if c.checks == nil {
+		c.checks = map[*Host]*checker{}
+	}
 	c.checks[h] = k
 	h.check.set(checked)
 	c.m.wg.Go(func() { k.run(ctx) })
@@ -169,7 +172,7 @@ func (k *checker) once(ctx context.Context) verdict {
 		}
 		k.conn, k.generation = conn, s.tlsGeneration
 		if k.speaks() == protocolHTTP2 {
-			k.http2 = newHTTP2Checks(conn, s.http2)
+			k.http2 = newHTTP2Checks(conn, s.HTTP.http2())
 		}
 	}
 	defer context.AfterFunc(ctx, k.interrupt())()

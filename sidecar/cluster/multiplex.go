@@ -124,7 +124,7 @@ func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Sha
 	b, limits := p.breaker()
 	n := b.pending.Add(1)
 	defer b.pending.Add(-1)
-	if limits.MaxPendingRequests > 0 && n > int64(limits.MaxPendingRequests) {
+	if exceeds(n, limits.MaxPendingRequests) {
 		if c.metrics != nil {
 			c.metrics.OverflowPending.Inc(s)
 		}

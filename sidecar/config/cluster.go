@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"math"
 	"net/netip"
 	"strings"
 	"time"
@@ -229,22 +230,17 @@ func breakers(m *clusterv3.Cluster, out *cluster.Config) error {
 		seen[t.GetPriority()] = true
 		to.TrackRemaining = t.GetTrackRemaining()
 		for _, l := range []struct {
-			v    *wrapperspb.UInt32Value
-			to   *int
-			name string
+			v  *wrapperspb.UInt32Value
+			to *int
 		}{
-			{t.GetMaxConnections(), &to.MaxConnections, "max_connections"},
-			{t.GetMaxPendingRequests(), &to.MaxPendingRequests, "max_pending_requests"},
-			{t.GetMaxRequests(), &to.MaxRequests, "max_requests"},
-			{t.GetMaxRetries(), &to.MaxRetries, "max_retries"},
+			{t.GetMaxConnections(), &to.MaxConnections},
+			{t.GetMaxPendingRequests(), &to.MaxPendingRequests},
+			{t.GetMaxRequests(), &to.MaxRequests},
+			{t.GetMaxRetries(), &to.MaxRetries},
 		} {
-			if l.v == nil {
-				continue
+			if l.v != nil {
+				*l.to = limit(l.v)
 			}
-			if l.v.GetValue() == 0 {
-				return fail(under(here, l.name), "0 would refuse everything; use at least 1")
-			}
-			*l.to = int(l.v.GetValue())
 		}
 		var err error
 		if to.RetryBudget, err = retryBudget(t.GetRetryBudget(), here+".retry_budget"); err != nil {
@@ -252,6 +248,14 @@ func breakers(m *clusterv3.Cluster, out *cluster.Config) error {
 		}
 	}
 	return hostBreaker(m.GetCircuitBreakers(), out)
+}
+
+// limit reads one that is set: 0 allows nothing.
+func limit(v *wrapperspb.UInt32Value) int {
+	if v.GetValue() == 0 {
+		return cluster.NoneAllowed
+	}
+	return int(min(v.GetValue(), math.MaxInt32))
 }
 
 // hostBreaker reads the limit of connections to each host.
@@ -267,10 +271,9 @@ func hostBreaker(m *clusterv3.CircuitBreakers, out *cluster.Config) error {
 			return fail(here, "there is one already")
 		case t.GetPriority() != corev3.RoutingPriority_DEFAULT:
 			return fail(here+".priority", "connections are shared by both priorities; use DEFAULT")
-		case t.GetMaxConnections() != nil && t.GetMaxConnections().GetValue() == 0:
-			return fail(here+".max_connections", "0 would refuse everything; use at least 1")
+		case t.GetMaxConnections() != nil:
+			out.Limits.MaxHostConnections = limit(t.GetMaxConnections())
 		}
-		out.Limits.MaxHostConnections = int(t.GetMaxConnections().GetValue())
 	}
 	return nil
 }

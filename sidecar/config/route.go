@@ -31,6 +31,7 @@ func (d *decoder) routeConfig(m *routev3.RouteConfiguration, path string) (*rout
 	if n := m.GetMaxDirectResponseBodySizeBytes(); n != nil {
 		d.maxDirectBody = int(min(n.GetValue(), directBodyCap))
 	}
+	out.VirtualHosts = make([]route.VirtualHost, 0, len(m.GetVirtualHosts()))
 	for i, vh := range m.GetVirtualHosts() {
 		v, err := d.virtualHost(vh, at(under(path, "virtual_hosts"), i))
 		if err != nil {

@@ -101,7 +101,7 @@ func (a *attempt) run() outcome {
 	return a.try()
 }
 
-// choose picks a host and counts the request there; responded says that it did.
+// choose picks a host, which then has the request; responded says that it did.
 func (a *attempt) choose() outcome {
 	x := a.x
 	x.pick.Avoid = x.tried[:x.ntried]
@@ -112,9 +112,6 @@ func (a *attempt) choose() outcome {
 	a.host = h
 	x.noteTried(h)
 	a.remote = h.Addr()
-	if !h.Cluster().StartRequestAt(x.priority(), x.d.Shard) {
-		return overflow
-	}
 	h.Begin()
 	return responded
 }
@@ -133,8 +130,15 @@ func (a *attempt) try() outcome {
 	if err != nil {
 		o := a.connectFailure(err)
 		a.endSpan(o, o.flags())
-		a.leaveHost()
+		h.End()
 		return o
+	}
+	// Until here the request was pending.
+	if !h.Cluster().StartRequestAt(x.priority(), x.d.Shard) {
+		conn.Release()
+		a.endSpan(overflow, overflow.flags())
+		h.End()
+		return overflow
 	}
 	o := a.exchange(conn)
 	if o == responded {
@@ -230,7 +234,8 @@ func (a *attempt) connectFailure(err error) outcome {
 		}
 	}
 	switch kind {
-	case cluster.OverflowConnections, cluster.OverflowPending, cluster.OverflowRequests:
+	case cluster.OverflowPending:
+		a.remote = nil // the request never got as far as the host
 		return overflow
 	case cluster.Canceled:
 		if a.x.ctx.Err() != nil {

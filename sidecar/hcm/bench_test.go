@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"net"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -57,6 +58,50 @@ func roundTrip(c net.Conn, req, buf []byte) (int, error) {
 		if n > 1024 && buf[n-1] == 'x' && headAndBody(buf[:n]) {
 			return n, nil
 		}
+	}
+}
+
+// BenchmarkPost is a small body that comes with the head, and one that follows it.
+func BenchmarkPost(b *testing.B) {
+	const body = `{"name":"value"}`
+	head := strings.Replace(benchRequest, "GET", "POST", 1)
+	head = head[:len(head)-2] + "Content-Length: 16\r\n\r\n"
+	for name, parts := range map[string][]string{"together": {head + body}, "apart": {head, body}} {
+		b.Run(name, func(b *testing.B) {
+			origin := rawOrigin(b, func(_ int, c net.Conn, r *bufio.Reader) {
+				for {
+					if _, err := r.ReadSlice('}'); err != nil {
+						return
+					}
+					if _, err := c.Write([]byte("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")); err != nil {
+						return
+					}
+				}
+			})
+			c, err := net.Dial("tcp", quiet(newBed(b, origin)).start().addr)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer c.Close()
+			buf := make([]byte, 4096)
+			b.ReportAllocs()
+			before := cpu()
+			for b.Loop() {
+				for _, p := range parts {
+					if _, err := c.Write([]byte(p)); err != nil {
+						b.Fatal(err)
+					}
+				}
+				for n := 0; n < 2 || string(buf[n-2:n]) != "ok"; {
+					k, err := c.Read(buf[n:])
+					if err != nil {
+						b.Fatal(err)
+					}
+					n += k
+				}
+			}
+			b.ReportMetric(float64(cpu()-before)/float64(b.N), "cpu-ns/op")
+		})
 	}
 }
 

@@ -8,8 +8,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
-// replayLimit is the most of a request's body that is kept for another attempt. A
-// body of known length below it is read whole before it is sent.
+// replayLimit is the most of a request's body that is kept for another attempt.
 const replayLimit = 64 << 10
 
 // forward sends the request to the cluster, again where the policy has it so, and
@@ -51,10 +50,11 @@ func (x *exchange) forward() {
 	}
 }
 
-// pullBody reads a small body of known length as a whole: then the exchange stays
-// on one goroutine, and every attempt can send the same.
+// pullBody reads a small body of known length as a whole where attempts may run side by
+// side, each of which sends all of it. Other bodies are sent as they come: the host may
+// answer, or ask to go on, before it has all of them.
 func (x *exchange) pullBody() bool {
-	if x.complete || x.req.ContentLength < 0 || x.req.ContentLength > replayLimit || x.req.ExpectContinue {
+	if h := x.sel.Hedge; h == nil || !h.OnPerTryTimeout || x.complete || x.req.ContentLength < 0 || x.req.ContentLength > replayLimit || x.req.ExpectContinue {
 		return true
 	}
 	hard := x.receiveBy()
@@ -194,6 +194,9 @@ func (x *exchange) fail(o outcome) {
 		r = tooSlowReply
 	case idleTimedOut:
 		r.status, r.body, r.details = 504, "stream timeout", "stream_idle_timeout"
+		if !x.requestRead() {
+			r.status, r.close = 408, true // it waited for the client
+		}
 	case clientBroke:
 		r.status, r.details, _ = refusal(x.pump.refused)
 		r.close = true

@@ -280,9 +280,9 @@ func TestBufferLimit(t *testing.T) {
 // TestCallersTimeout: a caller of the mesh says how long it waits, and where the
 // configuration has it so that is the time for the upstream.
 func TestCallersTimeout(t *testing.T) {
-	for respect, want := range map[bool]string{true: "300", false: "5000"} {
+	for respect, want := range map[bool]string{true: "3000", false: "5000"} {
 		front, back, _ := twoHops(t, reflectOrigin(t), apiID)
-		front.route().Forward.Timeout = 300 * time.Millisecond
+		front.route().Forward.Timeout = 3 * time.Second
 		cfg := *back.cfg
 		cfg.RespectExpectedTimeout = respect
 		back.cfg = &cfg

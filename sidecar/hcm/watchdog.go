@@ -87,6 +87,10 @@ func (w *watchdog) await(now, hard, idle int64, watch bool) {
 	w.watch.Store(watch)
 	if w.timer.set(w.nextLook(now)) {
 		w.resume()
+		// A time that is over already may have fired again by now, and resume undid it.
+		if w.timer.at.Load() == fired {
+			w.interrupt()
+		}
 	}
 }
 
@@ -153,12 +157,16 @@ func (w *watchdog) due(now int64) (bool, int64) {
 
 // wake implements timed: whatever the owner waits for ends with a timeout.
 func (w *watchdog) wake() {
+	w.interrupt()
+	if w.parked != nil && w.cause.Load() != causePark {
+		w.parked.Wake()
+	}
+}
+
+func (w *watchdog) interrupt() {
 	w.client.interrupt()
 	if up := w.upstream.Load(); up != nil {
 		(*up).interrupt()
-	}
-	if w.parked != nil && w.cause.Load() != causePark {
-		w.parked.Wake()
 	}
 }
 

@@ -276,7 +276,7 @@ func (m *Manager) Conns() []*downstream.Conn {
 	return out
 }
 
-// Serving is how many connections there are, those that still shake hands included.
+// Serving is how many connections there are, those that still arrive included.
 func (m *Manager) Serving() (n int64) {
 	for _, l := range m.all() {
 		l.mu.Lock()

@@ -208,11 +208,28 @@ func (r *Request) HeaderFrom(lower string, from int) (value string, next int, ok
 		value, ok = r.Header(lower)
 		return value, 1, ok
 	}
-	i := r.Fields.find(lower, from)
+	return r.Fields.HeaderFrom(lower, from)
+}
+
+// HeaderFrom is Request.HeaderFrom for a response.
+func (r *Response) HeaderFrom(lower string, from int) (value string, next int, ok bool) {
+	if lower == ":status" {
+		if from > 0 {
+			return "", from, false
+		}
+		value, ok = r.Header(lower)
+		return value, 1, ok
+	}
+	return r.Fields.HeaderFrom(lower, from)
+}
+
+// HeaderFrom is Request.HeaderFrom for fields on their own.
+func (f *Fields) HeaderFrom(lower string, from int) (value string, next int, ok bool) {
+	i := f.find(lower, from)
 	if i < 0 {
 		return "", from, false
 	}
-	_, value, _ = r.Fields.At(i)
+	_, value, _ = f.At(i)
 	return value, i + 1, true
 }
 

@@ -30,6 +30,23 @@ func cut(target string) (path, query string) {
 	return target, ""
 }
 
+// withoutParameters cuts what follows a semicolon off each segment of a path (RFC 3986
+// 3.3). It allocates only where a segment follows one that has parameters.
+func withoutParameters(path string) string {
+	plain, rest, _ := strings.Cut(path, ";")
+	i := strings.IndexByte(rest, '/')
+	if i < 0 {
+		return plain
+	}
+	out := append(make([]byte, 0, len(path)), plain...)
+	for i >= 0 {
+		plain, rest, _ = strings.Cut(rest[i:], ";")
+		out = append(out, plain...)
+		i = strings.IndexByte(rest, '/')
+	}
+	return message.View(out)
+}
+
 // matches evaluates a whole match.
 func (m *matcher) matches(e *entry) bool {
 	return m.pathMatches(e) && (e.pathOnly || m.rest(&e.route.Match))
@@ -130,34 +147,40 @@ func Cookie(f *message.Fields, name string) (value string, ok bool) {
 }
 
 // Headers is a message whose headers are matched; *message.Request and
-// *message.Response are.
+// *message.Response are. HeaderFrom goes through the values of a repeated field.
 type Headers interface {
-	Header(lower string) (value string, ok bool)
+	HeaderFrom(lower string, from int) (value string, next int, ok bool)
 }
 
 // Match evaluates a header matcher on a message. A header that is missing never
 // matches, inverted or not, unless presence is what is asked or the matcher
-// takes a missing header as empty: these are Envoy's rules, and authorization
-// depends on them.
+// takes a missing header as empty. A field that is there more than once matches
+// when one of its values does; inverted, when none does. These are Envoy's rules,
+// and authorization depends on them.
 func (h *HeaderMatch) Match(m Headers) bool {
-	value, ok := m.Header(h.Name)
+	value, next, ok := m.HeaderFrom(h.Name, 0)
 	if h.Present != nil || (h.Value == nil && h.Range == nil) {
 		want := h.Present == nil || *h.Present
-		if !ok && h.MissingAsEmpty {
-			ok = true
-		}
-		return (ok == want) != h.Invert
+		return ((ok || h.MissingAsEmpty) == want) != h.Invert
 	}
 	if !ok && !h.MissingAsEmpty {
 		return false
 	}
-	var hit bool
-	if h.Value != nil {
-		hit = h.Value.Match(value)
-	} else if n, err := strconv.ParseInt(value, 10, 64); err == nil {
-		hit = h.Range[0] <= n && n < h.Range[1]
+	for !h.matches(value) {
+		if value, next, ok = m.HeaderFrom(h.Name, next); !ok {
+			return h.Invert
+		}
 	}
-	return hit != h.Invert
+	return !h.Invert
+}
+
+// matches judges one value.
+func (h *HeaderMatch) matches(value string) bool {
+	if h.Value != nil {
+		return h.Value.Match(value)
+	}
+	n, err := strconv.ParseInt(value, 10, 64)
+	return err == nil && h.Range[0] <= n && n < h.Range[1]
 }
 
 // match looks a parameter up in a raw query. As in Envoy the first occurrence

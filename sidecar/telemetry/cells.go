@@ -37,10 +37,10 @@ type block struct {
 	shards atomic.Pointer[[][]uint64]
 }
 
-func newBlock(cells int) *block {
-	// Whole cache lines, so that no two shards share one.
-	return &block{cells: (cells + 7) &^ 7}
-}
+func newBlock(cells int) *block { return &block{cells: wholeLines(cells)} }
+
+// wholeLines rounds up to whole cache lines, so that no two shards share one.
+func wholeLines(cells int) int { return (cells + 7) &^ 7 }
 
 // of are the cells of a shard.
 func (b *block) of(s Shard) []uint64 {

@@ -1,104 +1,94 @@
 package telemetry
 
-// ClusterMetrics are the handles of one cluster. The fields are set once.
+// ClusterMetrics are the handles of one cluster. They are values of one piece of
+// memory: there may be ten thousand clusters.
 type ClusterMetrics struct {
 	// Requests by status class: index 0 is "none", 1 "1xx" … 5 "5xx".
-	Requests [6]*Counter
+	Requests [6]Counter
 
-	ConnectOK, ConnectRefused, ConnectTimeout, ConnectTLS, ConnectError *Counter
+	ConnectOK, ConnectRefused, ConnectTimeout, ConnectTLS, ConnectError Counter
 
-	ConnectionsOpen *Gauge
-	ConnectDuration *Histogram
+	ConnectionsOpen Gauge
+	ConnectDuration Histogram
 
-	RetrySuccess, RetryFailure, RetryOverflow, RetryLimit *Counter
+	RetrySuccess, RetryFailure, RetryOverflow, RetryLimit Counter
 
-	OverflowConnections, OverflowPending, OverflowRequests, OverflowRetries *Counter
+	OverflowConnections, OverflowPending, OverflowRequests, OverflowRetries Counter
 
-	BytesReceived, BytesSent *Counter
-	Ejections, NoHealthy     *Counter
-	PoolsReplaced            *Counter
+	BytesReceived, BytesSent Counter
+	Ejections, NoHealthy     Counter
+	PoolsReplaced            Counter
 
-	EndpointsHealthy, EndpointsUnhealthy, EndpointsDraining, EndpointsDegraded, EndpointsEjected *Gauge
+	EndpointsHealthy, EndpointsUnhealthy, EndpointsDraining, EndpointsDegraded, EndpointsEjected Gauge
 
-	m    *Metrics
-	name string
-	// The handles lie here, in the order in which they are placed.
-	counters  [maxClusterCounters]Counter
-	gauges    [maxClusterGauges]Gauge
-	histogram Histogram
-	block     block
+	m     *Metrics
+	name  string
+	block block
 }
 
-const maxClusterCounters, maxClusterGauges = 32, 8
+var statusClasses = [...]string{"none", "1xx", "2xx", "3xx", "4xx", "5xx"}
 
-// clusterSeries is a series that every cluster has. They are not in the families,
-// which would cost more than all the rest of a cluster: a family makes them of the
-// clusters when it is read.
-type clusterSeries struct {
-	family *family
-	labels []string // after the cluster's name
-	handle int      // in the array of the family's kind
+// each calls fn with every handle, its family, and its label after the cluster's
+// name, "" for none.
+func (c *ClusterMetrics) each(fn func(f *family, label string, handle any)) {
+	m := c.m
+	for i := range c.Requests {
+		fn(m.upstreamRequests.f, statusClasses[i], &c.Requests[i])
+	}
+	fn(m.upstreamConnections.f, "ok", &c.ConnectOK)
+	fn(m.upstreamConnections.f, "refused", &c.ConnectRefused)
+	fn(m.upstreamConnections.f, "timeout", &c.ConnectTimeout)
+	fn(m.upstreamConnections.f, "tls", &c.ConnectTLS)
+	fn(m.upstreamConnections.f, "error", &c.ConnectError)
+	fn(m.upstreamOpen.f, "", &c.ConnectionsOpen)
+	fn(m.upstreamRetries.f, "success", &c.RetrySuccess)
+	fn(m.upstreamRetries.f, "failure", &c.RetryFailure)
+	fn(m.upstreamRetries.f, "overflow", &c.RetryOverflow)
+	fn(m.upstreamRetries.f, "limit", &c.RetryLimit)
+	fn(m.upstreamOverflow.f, "connections", &c.OverflowConnections)
+	fn(m.upstreamOverflow.f, "pending", &c.OverflowPending)
+	fn(m.upstreamOverflow.f, "requests", &c.OverflowRequests)
+	fn(m.upstreamOverflow.f, "retries", &c.OverflowRetries)
+	fn(m.upstreamBytes.f, "received", &c.BytesReceived)
+	fn(m.upstreamBytes.f, "sent", &c.BytesSent)
+	fn(m.upstreamEjections.f, "", &c.Ejections)
+	fn(m.upstreamNoHealthy.f, "", &c.NoHealthy)
+	fn(m.upstreamPoolReplaced.f, "", &c.PoolsReplaced)
+	fn(m.upstreamEndpoints.f, "healthy", &c.EndpointsHealthy)
+	fn(m.upstreamEndpoints.f, "unhealthy", &c.EndpointsUnhealthy)
+	fn(m.upstreamEndpoints.f, "draining", &c.EndpointsDraining)
+	fn(m.upstreamEndpoints.f, "degraded", &c.EndpointsDegraded)
+	fn(m.upstreamEndpoints.f, "ejected", &c.EndpointsEjected)
+	fn(m.upstreamConnect.f, "", &c.ConnectDuration)
 }
 
-// series are those of one family, of all clusters.
+// seriesOfClusters are those of one family, of all clusters. They are not kept in
+// the families, which would cost more than all the rest of a cluster.
 func (m *Metrics) seriesOfClusters(f *family) []*series {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var out []*series
 	for name, c := range m.clusters {
-		for _, cs := range m.clusterSeries {
-			if cs.family != f {
-				continue
+		c.each(func(of *family, label string, handle any) {
+			if of != f {
+				return
 			}
-			s := &series{labels: append([]string{name}, cs.labels...)}
-			switch f.Kind {
-			case CounterKind:
-				s.counter = &c.counters[cs.handle]
-			case GaugeKind:
-				s.gauge = &c.gauges[cs.handle]
-			case HistogramKind:
-				s.histogram = &c.histogram
+			s := &series{labels: []string{name}}
+			if label != "" {
+				s.labels = append(s.labels, label)
+			}
+			switch h := handle.(type) {
+			case *Counter:
+				s.counter = h
+			case *Gauge:
+				s.gauge = h
+			case *Histogram:
+				s.histogram = h
 			}
 			out = append(out, s)
-		}
+		})
 	}
 	return out
-}
-
-// placer gives a cluster's handles their cells. With the first cluster it also
-// notes which series there are.
-type placer struct {
-	c                       *ClusterMetrics
-	cells, counters, gauges int
-	first                   bool
-}
-
-func (p *placer) note(f *family, handle int, labels []string) {
-	if p.first {
-		m := p.c.m
-		m.clusterSeries = append(m.clusterSeries, clusterSeries{family: f, labels: labels, handle: handle})
-		f.mu.Lock()
-		f.more = m.seriesOfClusters
-		f.mu.Unlock()
-	}
-}
-
-func (p *placer) counter(v *CounterVec, labels ...string) *Counter {
-	h := &p.c.counters[p.counters]
-	h.b, h.cell = &p.c.block, p.cells
-	p.note(v.f, p.counters, labels)
-	p.counters++
-	p.cells++
-	return h
-}
-
-func (p *placer) gauge(v *GaugeVec, labels ...string) *Gauge {
-	h := &p.c.gauges[p.gauges]
-	h.b, h.cell = &p.c.block, p.cells
-	p.note(v.f, p.gauges, labels)
-	p.gauges++
-	p.cells++
-	return h
 }
 
 // Cluster returns the handles of a cluster; for configuration time.
@@ -109,38 +99,26 @@ func (m *Metrics) Cluster(name string) *ClusterMetrics {
 		return c
 	}
 	c := &ClusterMetrics{m: m, name: name}
-	p := &placer{c: c, first: len(m.clusterSeries) == 0}
-	for i, class := range [...]string{"none", "1xx", "2xx", "3xx", "4xx", "5xx"} {
-		c.Requests[i] = p.counter(m.upstreamRequests, class)
-	}
-	c.ConnectOK = p.counter(m.upstreamConnections, "ok")
-	c.ConnectRefused = p.counter(m.upstreamConnections, "refused")
-	c.ConnectTimeout = p.counter(m.upstreamConnections, "timeout")
-	c.ConnectTLS = p.counter(m.upstreamConnections, "tls")
-	c.ConnectError = p.counter(m.upstreamConnections, "error")
-	c.ConnectionsOpen = p.gauge(m.upstreamOpen)
-	c.RetrySuccess = p.counter(m.upstreamRetries, "success")
-	c.RetryFailure = p.counter(m.upstreamRetries, "failure")
-	c.RetryOverflow = p.counter(m.upstreamRetries, "overflow")
-	c.RetryLimit = p.counter(m.upstreamRetries, "limit")
-	c.OverflowConnections = p.counter(m.upstreamOverflow, "connections")
-	c.OverflowPending = p.counter(m.upstreamOverflow, "pending")
-	c.OverflowRequests = p.counter(m.upstreamOverflow, "requests")
-	c.OverflowRetries = p.counter(m.upstreamOverflow, "retries")
-	c.BytesReceived = p.counter(m.upstreamBytes, "received")
-	c.BytesSent = p.counter(m.upstreamBytes, "sent")
-	c.Ejections = p.counter(m.upstreamEjections)
-	c.NoHealthy = p.counter(m.upstreamNoHealthy)
-	c.PoolsReplaced = p.counter(m.upstreamPoolReplaced)
-	c.EndpointsHealthy = p.gauge(m.upstreamEndpoints, "healthy")
-	c.EndpointsUnhealthy = p.gauge(m.upstreamEndpoints, "unhealthy")
-	c.EndpointsDraining = p.gauge(m.upstreamEndpoints, "draining")
-	c.EndpointsDegraded = p.gauge(m.upstreamEndpoints, "degraded")
-	c.EndpointsEjected = p.gauge(m.upstreamEndpoints, "ejected")
-	c.histogram = Histogram{b: &c.block, first: p.cells, bounds: requestBounds}
-	c.ConnectDuration = &c.histogram
-	p.note(m.upstreamConnect.f, 0, nil)
-	c.block.cells = (p.cells + histogramCells(requestBounds) + 7) &^ 7
+	cells, first := 0, len(m.clusters) == 0
+	c.each(func(f *family, _ string, handle any) {
+		if first {
+			f.mu.Lock()
+			f.more = m.seriesOfClusters
+			f.mu.Unlock()
+		}
+		switch h := handle.(type) {
+		case *Counter:
+			h.b, h.cell = &c.block, cells
+			cells++
+		case *Gauge:
+			h.b, h.cell = &c.block, cells
+			cells++
+		case *Histogram:
+			*h = Histogram{b: &c.block, first: cells, bounds: f.Bounds}
+			cells += histogramCells(f.Bounds)
+		}
+	})
+	c.block.cells = wholeLines(cells)
 	m.clusters[name] = c
 	return c
 }

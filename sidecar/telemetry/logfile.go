@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 )
 
 const (
@@ -13,6 +14,10 @@ const (
 	maxPending = 1 << 20
 	// maxLine bounds one line, and the buffers kept in the pool.
 	maxLine = 64 << 10
+	// A writer gathers lines for this long, or until there are so many bytes: to wake
+	// it and to write for each line would cost a request more than all its counters.
+	gatherTime  = 50 * time.Millisecond
+	gatherBytes = 32 << 10
 )
 
 // logFile is one writer with a goroutine of its own. Lines collect in one buffer
@@ -22,8 +27,10 @@ type logFile struct {
 	owner *Logs
 	path  string
 
+	// begun says that the first line is there, hurry that nobody wants to wait.
+	begun, hurry chan struct{}
+
 	mu      sync.Mutex
-	wake    *sync.Cond
 	pending []byte
 	lines   uint64
 	refs    int
@@ -47,8 +54,8 @@ func (l *Logs) file(path string) (*logFile, error) {
 		f.refs++
 		return f, nil
 	}
-	f := &logFile{owner: l, path: path, refs: 1, done: make(chan struct{})}
-	f.wake, f.flushed = sync.NewCond(&f.mu), sync.NewCond(&f.mu)
+	f := &logFile{owner: l, path: path, refs: 1, begun: make(chan struct{}, 1), hurry: make(chan struct{}, 1), done: make(chan struct{})}
+	f.flushed = sync.NewCond(&f.mu)
 	if err := f.open(); err != nil {
 		return nil, err
 	}
@@ -84,20 +91,50 @@ func (f *logFile) write(line []byte) {
 		f.owner.dropped.Inc(0)
 		return
 	}
+	before := len(f.pending)
 	f.pending = append(f.pending, line...)
 	f.lines++
+	after := len(f.pending)
 	f.mu.Unlock()
-	f.wake.Signal()
+	if before == 0 {
+		nudge(f.begun)
+	}
+	if before < gatherBytes && after >= gatherBytes {
+		nudge(f.hurry)
+	}
+}
+
+// nudge leaves word on c, once until it is heard.
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// gather waits until there is something to do.
+func (f *logFile) gather(t *time.Timer) {
+	select {
+	case <-f.hurry:
+		return
+	case <-f.begun:
+	}
+	t.Reset(gatherTime)
+	select {
+	case <-f.hurry:
+		t.Stop()
+	case <-t.C:
+	}
 }
 
 func (f *logFile) run() {
 	defer close(f.done)
+	t := time.NewTimer(gatherTime)
+	t.Stop()
 	var spare []byte
 	for {
+		f.gather(t)
 		f.mu.Lock()
-		for len(f.pending) == 0 && !f.closed && !f.reopen {
-			f.wake.Wait()
-		}
 		chunk, n, reopen, closed := f.pending, f.lines, f.reopen, f.closed
 		f.pending, f.lines, f.reopen, f.writing = spare[:0], 0, false, true
 		f.mu.Unlock()
@@ -165,7 +202,7 @@ func (f *logFile) stop() {
 	f.mu.Lock()
 	f.closed = true
 	f.mu.Unlock()
-	f.wake.Signal()
+	nudge(f.hurry)
 }
 
 // Reopen opens every log file anew, for log rotation. It returns at once.
@@ -176,7 +213,7 @@ func (l *Logs) Reopen() {
 		f.mu.Lock()
 		f.reopen = true
 		f.mu.Unlock()
-		f.wake.Signal()
+		nudge(f.hurry)
 	}
 }
 
@@ -189,6 +226,7 @@ func (l *Logs) Flush() {
 	}
 	l.mu.Unlock()
 	for _, f := range files {
+		nudge(f.hurry)
 		f.mu.Lock()
 		for len(f.pending) > 0 || f.writing || f.reopen {
 			f.flushed.Wait()

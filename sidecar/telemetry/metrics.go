@@ -99,8 +99,6 @@ type Metrics struct {
 	mu       sync.Mutex
 	services map[serviceKey]*ServiceMetrics
 	clusters map[string]*ClusterMetrics
-	// clusterSeries are the series that every cluster has.
-	clusterSeries []clusterSeries
 }
 
 type serviceKey struct {

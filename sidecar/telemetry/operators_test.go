@@ -15,6 +15,9 @@ import (
 type trailers map[string]string
 
 func (h trailers) Header(lower string) (string, bool) { v, ok := h[lower]; return v, ok }
+func (h trailers) HeaderFrom(name string, from int) (string, int, bool) {
+	return headers(h).HeaderFrom(name, from)
+}
 func (h trailers) Bytes() int {
 	n := 0
 	for k, v := range h {

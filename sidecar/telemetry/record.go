@@ -36,6 +36,8 @@ func (d Direction) String() string {
 // of one name are joined with commas. The string is read at once and never kept.
 type Headers interface {
 	Header(lower string) (value string, ok bool)
+	// HeaderFrom gives the values of a field one by one, from position 0 on.
+	HeaderFrom(lower string, from int) (value string, next int, ok bool)
 }
 
 // Record is what is known of one finished request, or of one finished connection

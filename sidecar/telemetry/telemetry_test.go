@@ -24,6 +24,11 @@ var update = flag.Bool("update", false, "write docs/METRICS.md")
 
 type headers map[string]string
 
+func (h headers) HeaderFrom(name string, from int) (string, int, bool) {
+	v, ok := h[name]
+	return v, 1, ok && from == 0
+}
+
 func (h headers) Header(lower string) (string, bool) { v, ok := h[lower]; return v, ok }
 
 func sample() *Record {

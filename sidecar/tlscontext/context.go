@@ -225,13 +225,11 @@ func (c *Context) Leaves() []*x509.Certificate {
 
 // ID is the SPIFFE ID of the first own certificate; empty when it has none.
 func (c *Context) ID() string {
-	for _, leaf := range c.Leaves() {
-		if len(leaf.URIs) == 1 && strings.EqualFold(leaf.URIs[0].Scheme, "spiffe") {
-			return leaf.URIs[0].String()
-		}
-		break
+	leaves := c.Leaves()
+	if len(leaves) == 0 || len(leaves[0].URIs) != 1 || !strings.EqualFold(leaves[0].URIs[0].Scheme, "spiffe") {
+		return ""
 	}
-	return ""
+	return leaves[0].URIs[0].String()
 }
 
 // Refresh looks at the files, and reads them when they have changed. What cannot

@@ -12,6 +12,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/cmd/hauberk/client"
 	"github.com/hauberk-mesh/hauberk/cmd/hauberk/internal/process"
 	"github.com/hauberk-mesh/hauberk/controlplane/server/api"
+	freeport "github.com/hauberk-mesh/hauberk/internal/ports"
 )
 
 // ports are the loopback ports of one run.
@@ -24,23 +25,13 @@ type ports struct {
 
 func addr(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
-// pickPorts holds all of them open while it picks, so that they differ.
-func pickPorts() (ports, error) {
-	var p ports
-	var open []net.Listener
-	defer func() {
-		for _, l := range open {
-			l.Close()
-		}
-	}()
+// pickPorts picks ports that stay free until their programs bind them.
+func pickPorts() (p ports, err error) {
 	for _, to := range []*int{&p.web, &p.apiV1, &p.apiV2, &p.db, &p.webMesh, &p.v1Mesh, &p.v2Mesh, &p.dbM, &p.quotes, &p.quotesM,
 		&p.webToAPI, &p.webToQuotes, &p.v1ToDB, &p.v2ToDB, &p.xds} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
+		if *to, err = freeport.Free("127.0.0.1"); err != nil {
 			return p, err
 		}
-		open = append(open, l)
-		*to = l.Addr().(*net.TCPAddr).Port
 	}
 	return p, nil
 }

@@ -20,7 +20,7 @@ import (
 )
 
 // Patience is how long a change may take to arrive in a test.
-const Patience = 15 * time.Second
+const Patience = 60 * time.Second
 
 // State is what a source has said so far, put together.
 type State struct {
