@@ -95,6 +95,11 @@ func NewManager(opts Options) *Manager {
 		return p.open(ctx, s, want, new(Opening))
 	}
 	if opts.Metrics != nil {
+		opts.Metrics.UpstreamActive.Collect(func(emit func(value float64, labels ...string)) {
+			for _, c := range m.All() {
+				c.active(emit)
+			}
+		})
 		opts.Metrics.UpstreamRemaining.Collect(func(emit func(value float64, labels ...string)) {
 			for _, c := range m.All() {
 				c.remaining(emit)

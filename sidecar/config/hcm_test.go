@@ -22,7 +22,7 @@ func TestManagerRefuses(t *testing.T) {
 		{"enable_trailers: true\n            allow_custom", "send_fully_qualified_url: true\n            allow_custom", `send_fully_qualified_url: is for requests to an upstream`},
 		{"upgrade_type: CONNECT,", "upgrade_type: websocket,", `connect_config: is for CONNECT only`},
 		{"connect_config: {}", "connect_config: {allow_post: true}", `connect_config.allow_post: unsupported`},
-		{"not_health_check_filter", "traceable_filter", `traceable_filter: unsupported`},
+		{"not_health_check_filter", "metadata_filter", `metadata_filter: unsupported`},
 		{"flags: [UF, DF]", "flags: [XX]", `Flags[0]: value must be in list`},
 		{"- status_code_filter: {comparison", "- {}\n                - status_code_filter: {comparison", `AndFilter.Filters[0]`},
 		{"json_format: {code: \"%RESPONSE_CODE%\"}", "json_format: {code: \"%NOPE%\"}", `mappers[0].body_format_override: `},

@@ -179,6 +179,16 @@ func (a *attempt) countBytes() {
 	}
 }
 
+// countTime counts how long the last attempt took, when it was answered.
+func (a *attempt) countTime(ended int64) {
+	if a.host == nil || a.firstAt == 0 || a.x.local {
+		return
+	}
+	if m := a.host.Cluster().Metrics(); m != nil {
+		m.RequestDuration.Observe(a.x.d.Shard, time.Duration(ended-a.sentAt))
+	}
+}
+
 // exchange makes conn the attempt's connection, sends the request on it and reads the
 // response's head.
 func (a *attempt) exchange(conn *cluster.Conn) outcome {
@@ -399,6 +409,9 @@ func (a *attempt) broken(err error) outcome {
 // report tells the host and the counters how the attempt went.
 func (a *attempt) report(o outcome) {
 	m := a.host.Cluster().Metrics()
+	if f, ok := o.failure(); ok {
+		m.Failed(a.x.d.Shard, f)
+	}
 	switch o {
 	case responded:
 		a.host.Report(cluster.Outcome(a.resp.Status))

@@ -164,7 +164,7 @@ func (x *exchange) next() {
 	x.aside = nil
 	x.decision = authz.Decision{}
 	x.observed.reset()
-	if x.span.Live() {
+	if x.span.Live() || x.span.Traced {
 		x.span = tracing.Span{}
 	}
 	x.peer, x.portSent, x.grpcStatus, x.resetCode = nil, "", "", 0
@@ -306,6 +306,7 @@ func (x *exchange) finish() {
 	d.PeerMetrics.Request(d.Shard, x.status, x.flags, took)
 	d.PeerMetrics.Bytes(d.Shard, x.received, x.sent)
 	x.attempt.countBytes()
+	x.attempt.countTime(ended)
 	x.stopReporter()
 	if x.attempts > 0 {
 		x.mirrors() // of a body that came in pieces, which is whole only now

@@ -209,6 +209,27 @@ func (x *exchange) fail(o outcome) {
 	x.localReply(&r)
 }
 
+// failure is what is counted of an attempt that was sent and ended so.
+func (o outcome) failure() (f telemetry.Failure, ok bool) {
+	switch o {
+	case timedOut:
+		return telemetry.FailedTimeout, true
+	case tryTimedOut:
+		return telemetry.FailedTryTimeout, true
+	case tryIdle:
+		return telemetry.FailedTryIdleTimeout, true
+	case reset:
+		return telemetry.FailedTermination, true
+	case remoteReset:
+		return telemetry.FailedReset, true
+	case refused:
+		return telemetry.FailedRefused, true
+	case brokeProtocol:
+		return telemetry.FailedProtocol, true
+	}
+	return 0, false
+}
+
 // flags are the response flags of an attempt that ended so.
 func (o outcome) flags() telemetry.Flags {
 	switch o {

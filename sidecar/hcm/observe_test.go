@@ -154,3 +154,38 @@ func TestHedgedAndMirroredAreTraced(t *testing.T) {
 		t.Errorf("%q and %q", a, c)
 	}
 }
+
+// TestAttemptsAreCounted: how long attempts took that were answered, and how those ended
+// that were not.
+func TestAttemptsAreCounted(t *testing.T) {
+	for reason, tc := range map[string]struct {
+		failure telemetry.Failure
+		serve   func(net.Conn)
+		change  func(*route.Route)
+	}{
+		"timeout":         {telemetry.FailedTimeout, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }, func(r *route.Route) { r.Forward.Timeout = 50 * time.Millisecond }},
+		"per_try_timeout": {telemetry.FailedTryTimeout, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }, func(r *route.Route) { r.Forward.Retry = &route.RetryPolicy{PerTryTimeout: 50 * time.Millisecond} }},
+		"termination":     {telemetry.FailedTermination, func(net.Conn) {}, func(*route.Route) {}},
+		"protocol_error":  {telemetry.FailedProtocol, func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 what\r\n\r\n") }, func(*route.Route) {}},
+	} {
+		t.Run(reason, func(t *testing.T) {
+			b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+				if _, _, err := readRequest(r); err == nil {
+					tc.serve(c)
+				}
+			}))
+			tc.change(b.route())
+			b.start().dial().do("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n")
+			m := b.metrics.Cluster("origin")
+			if n := m.Failures[tc.failure].Value(); n != 1 || m.RequestDuration.Count() != 0 {
+				t.Errorf("%d failures, %d durations", n, m.RequestDuration.Count())
+			}
+		})
+	}
+	b := newBed(t, httpOrigin(t, echo)).start()
+	b.dial().do(simpleGet)
+	b.logged(1)
+	if m := b.metrics.Cluster("origin"); m.RequestDuration.Count() != 1 || m.RequestDuration.Sum() <= 0 {
+		t.Errorf("%d durations", m.RequestDuration.Count())
+	}
+}

@@ -75,6 +75,12 @@ type NotHealthCheckFilter struct{}
 // Passes implements Filter.
 func (NotHealthCheckFilter) Passes(r *Record) bool { return !r.HealthCheck }
 
+// TraceableFilter takes what was decided to be traced.
+type TraceableFilter struct{}
+
+// Passes implements Filter.
+func (TraceableFilter) Passes(r *Record) bool { return r.Traced }
+
 // FlagsFilter takes records with one of the flags, or with Any any flag.
 type FlagsFilter struct {
 	Any   bool

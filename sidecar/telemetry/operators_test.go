@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -229,6 +230,33 @@ func TestFlagsOccur(t *testing.T) {
 		name, _, ok := strings.Cut(strings.TrimSpace(line), " ")
 		if ok && strings.HasPrefix(name, "Flag") && name != "FlagDocs" && name != "FlagDoc" && !set[name] {
 			t.Errorf("%s is never set", name)
+		}
+	}
+}
+
+// What the table of Envoy's statistics names exists, with the labels it names.
+func TestEnvoyStatsAreThere(t *testing.T) {
+	have := map[string]Desc{}
+	for _, d := range NewMetrics().Registry.Families() {
+		have[d.Name] = d
+	}
+	seen := map[string]bool{}
+	for _, g := range EnvoyStats() {
+		for _, s := range g.Stats {
+			if seen[g.Title+s.Envoy] {
+				t.Errorf("%s is there twice", s.Envoy)
+			}
+			seen[g.Title+s.Envoy] = true
+			name, selector, _ := strings.Cut(s.Ours, "{")
+			d, ok := have[name]
+			switch label, _, _ := strings.Cut(selector, "="); {
+			case s.Ours == "" && s.Note == "":
+				t.Errorf("%s: neither a metric nor a reason", s.Envoy)
+			case s.Ours != "" && !ok:
+				t.Errorf("%s: there is no metric %s", s.Envoy, name)
+			case selector != "" && !slices.Contains(d.Labels, label):
+				t.Errorf("%s: %s has no label %s", s.Envoy, name, label)
+			}
 		}
 	}
 }

@@ -113,6 +113,8 @@ type Record struct {
 
 	// Moments are those of the exchange or connection; RequestBegan is that of Start.
 	Moments Moments
+	// Traced: it was decided to trace the request.
+	Traced bool
 	// TraceID and SpanID are hexadecimal, empty without tracing.
 	TraceID, SpanID []byte
 

@@ -15,6 +15,8 @@ type Span struct {
 	ID      SpanID
 	Parent  SpanID // zero for the first of a trace
 	Sampled bool
+	// Traced is our own decision; whoever began the trace may have sampled otherwise.
+	Traced bool
 
 	live   bool // there is a span: headers are written
 	wide   bool
@@ -38,6 +40,7 @@ func (s *Span) Live() bool { return s.live }
 
 // Show puts the ids into a record.
 func (s *Span) Show(r *telemetry.Record) {
+	r.Traced = s.Traced
 	if !s.live {
 		return
 	}
@@ -60,15 +63,15 @@ type Request struct {
 func (t *Tracer) Start(s *Span, req *message.Request, in *Request) {
 	reason := t.cfg.decide(req)
 	t.counts[reason].Inc(in.Shard)
+	*s = Span{Traced: reason != NotTraceable}
 	if t.cfg.Provider.None {
 		return
 	}
-	*s = Span{live: true, egress: in.Direction == telemetry.Outbound, host: req.Authority, start: in.Begun, mono: in.Mono}
-	sampled := reason != NotTraceable
+	*s = Span{Traced: s.Traced, live: true, egress: in.Direction == telemetry.Outbound, host: req.Authority, start: in.Begun, mono: in.Mono}
 	if t.cfg.Provider.Zipkin != nil {
-		t.continueB3(s, req, sampled)
+		t.continueB3(s, req, s.Traced)
 	} else {
-		t.continueW3C(s, req, sampled)
+		t.continueW3C(s, req, s.Traced)
 	}
 }
 
@@ -78,7 +81,7 @@ func (t *Tracer) continueW3C(s *Span, req *message.Request, sampled bool) {
 	p, found := readW3C(&req.Fields)
 	switch found {
 	case broken:
-		*s = Span{}
+		*s = Span{Traced: sampled}
 	case absent:
 		// State without a trace means nothing (W3C Trace Context 4.3).
 		req.Fields.DelID(message.Tracestate)
@@ -103,7 +106,7 @@ func (t *Tracer) continueB3(s *Span, req *message.Request, sampled bool) {
 	s.Sampled = sampled
 	switch {
 	case found == broken:
-		*s = Span{}
+		*s = Span{Traced: s.Traced}
 	case found == absent:
 		s.ID = newSpanID()
 		copy(s.Trace[8:], s.ID[:])
