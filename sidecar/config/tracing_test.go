@@ -15,8 +15,8 @@ func TestTracingRefuses(t *testing.T) {
 	for _, c := range []struct{ old, new, want string }{
 		{"max_cache_size: 64", "max_cache_size: 0", `max_cache_size: is not from 1 to`},
 		{"max_cache_size: 64", "max_cache_size: 4000000000", `max_cache_size: is not from 1 to`},
-		{"max_cache_size: 64", "sampler: {name: x, typed_config: {\"@type\": type.googleapis.com/google.protobuf.Struct, value: {}}}", `sampler: unsupported; remove the field: requests are sampled as`},
-		{"max_cache_size: 64", "resource_detectors: [{name: x, typed_config: {\"@type\": type.googleapis.com/google.protobuf.Struct, value: {}}}]", `resource_detectors: unsupported`},
+		{"max_cache_size: 64", "sampler: {name: x, typed_config: {\"@type\": type.googleapis.com/google.protobuf.Struct, value: {}}}", `sampler: unsupported extension "x"`},
+		{"max_cache_size: 64", "resource_detectors: [{name: x, typed_config: {\"@type\": type.googleapis.com/google.protobuf.Struct, value: {}}}]", `resource_detectors[0]: unsupported extension "x"`},
 		{"cluster_name: c, authority", "cluster_name: nowhere, authority", `nowhere`},
 		{"authority: collector.test", "retry_policy: {}", `retry_policy: unsupported`},
 		{"initial_metadata: [{key: x-token", "initial_metadata: [{key: ':path'", `initial_metadata[0].header.key`},

@@ -112,7 +112,7 @@ func TestCertificateOperators(t *testing.T) {
 		t.Fatal(resp.StatusCode)
 	}
 	line := front.logged(1)[0]
-	if !strings.HasPrefix(line, "X25519MLKEM768 20") || !strings.Contains(line, " TLS_AES_128_GCM_SHA256,- -----BEGIN+CERTIFICATE-----") {
+	if !strings.HasPrefix(line, "X25519MLKEM768 20") || !strings.Contains(line, " TLS_AES_128_GCM_SHA256,- -----BEGIN%20CERTIFICATE-----") {
 		t.Error(line)
 	}
 }
@@ -132,7 +132,7 @@ func TestForcedTraces(t *testing.T) {
 			b.trace(&tracing.Config{Overall: 100})
 			resp, _ := b.start().dial().do("GET / HTTP/1.1\r\nHost: h\r\nX-Envoy-Force-Trace: 1\r\n\r\n")
 			seen := resp.Header.Get("seen")
-			if want := map[bool]string{true: "-01 a 1", false: "-00 4"}[internal]; !strings.HasSuffix(seen, want) || len(seen) < 55 {
+			if want := map[bool]string{true: "-01 a 1", false: "-00 4"}[internal]; !strings.HasSuffix(seen, want) || len(seen) < 55 || (resp.Header.Get("x-request-id") != "") != internal {
 				t.Errorf("the origin saw %q, want %q", seen, want)
 			}
 		})

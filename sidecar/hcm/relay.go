@@ -206,7 +206,7 @@ func (x *exchange) finishHeaders() {
 	if x.m.cfg.Via != "" {
 		x.appendVia(f)
 	}
-	if x.m.cfg.RequestIDInResponse {
+	if x.m.cfg.RequestIDInResponse || x.forcesTrace() {
 		if id, ok := x.req.Fields.ByID(message.XRequestID); ok {
 			f.SetID(message.XRequestID, id)
 		}

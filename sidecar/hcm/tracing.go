@@ -3,6 +3,7 @@ package hcm
 import (
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
 )
@@ -23,6 +24,16 @@ func (x *exchange) startSpan() {
 	if x.complete && x.observed.moments[telemetry.RequestEnded] == 0 {
 		x.observed.mark(telemetry.RequestEnded)
 	}
+}
+
+// forcesTrace tells whether the request has its trace forced; whoever does that is
+// told its id.
+func (x *exchange) forcesTrace() bool {
+	if !x.req.Fields.Has(message.XEnvoyOther) {
+		return false
+	}
+	_, ok := x.req.Fields.Get("x-envoy-force-trace")
+	return ok
 }
 
 // endSpan reports the request's span, where it is sampled.

@@ -29,7 +29,7 @@ const (
 	Emails
 	SHA256 // of the certificate, hexadecimal
 	SHA1
-	PEM // of the certificate, encoded for a URL
+	PEM // of the certificate, percent-encoded
 	// Of every certificate that the peer sent, its own first.
 	ChainSHA256
 	ChainSHA1
@@ -101,7 +101,7 @@ func (c *Chain) make(t Text) string {
 	case SHA1:
 		return sum1(leaf)
 	case PEM:
-		return url.QueryEscape(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leaf.Raw})))
+		return EncodePEM(leaf)
 	case ChainSHA256:
 		return join(c.certs, sum256)
 	case ChainSHA1:
@@ -141,4 +141,20 @@ func serial(c *x509.Certificate) string {
 		return hex.EncodeToString(b)
 	}
 	return "00"
+}
+
+// EncodePEM writes a certificate in PEM, percent-encoded (RFC 3986 2.1).
+func EncodePEM(cert *x509.Certificate) string {
+	var b strings.Builder
+	for _, c := range pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}) {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '.', c == '_', c == '~':
+			b.WriteByte(c)
+		default:
+			b.WriteByte('%')
+			b.WriteByte(upperHex[c>>4])
+			b.WriteByte(upperHex[c&15])
+		}
+	}
+	return b.String()
 }

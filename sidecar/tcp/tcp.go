@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -224,7 +225,20 @@ type outcome struct {
 	failure     string
 	attempts    int
 	upstream    *stream.Info
+	hostname    string // of upstream
+	failed      []*net.TCPAddr
 	termination string
+}
+
+// Attempted implements telemetry.Attempts.
+func (o *outcome) Attempted(i int) (addr net.Addr, hostname string, ok bool) {
+	switch {
+	case i < len(o.failed):
+		return o.failed[i], "", true
+	case i == len(o.failed) && o.upstream != nil:
+		return o.upstream.Remote, o.hostname, true
+	}
+	return nil, "", false
 }
 
 // connect opens the upstream; each attempt lets the load balancer choose anew.
@@ -241,7 +255,7 @@ func (p *Proxy) connect(ctx context.Context, c *downstream.Conn, pc *cluster.Pic
 		o.attempts++
 		up, err := cl.OpenFor(ctx, c.Workload, pc, c.Shard)
 		if err == nil {
-			o.upstream = up.Stream.Info()
+			o.upstream, o.hostname = up.Stream.Info(), up.Host().Hostname()
 			o.flags, o.failure = 0, ""
 			return up
 		}
@@ -249,6 +263,9 @@ func (p *Proxy) connect(ctx context.Context, c *downstream.Conn, pc *cluster.Pic
 		var failed *cluster.Error
 		if errors.As(err, &failed) {
 			o.flags = failed.Flags()
+			if a, err := netip.ParseAddrPort(failed.Host); err == nil {
+				o.failed = append(o.failed, net.TCPAddrFromAddrPort(a))
+			}
 		}
 		// Where no host could be chosen, another attempt finds none either.
 		if ctx.Err() != nil || failed != nil && failed.Host == "" {
@@ -304,7 +321,12 @@ func (p *Proxy) log(c *downstream.Conn, o *outcome, received, sent int64) {
 	if o.flags != 0 {
 		r.UpstreamTransportFailure = o.failure
 	}
+	r.Attempted = o
+	if n := len(o.failed); n > 0 {
+		r.UpstreamHost = o.failed[n-1]
+	}
 	if i := o.upstream; i != nil {
+		r.UpstreamHostname = o.hostname
 		r.UpstreamHost, r.UpstreamLocal = i.Remote, i.Local
 		r.UpstreamTLS(i)
 	}

@@ -6,13 +6,15 @@ import "math/bits"
 // flags do.
 type Flags uint32
 
-// The flags, in the order they are written: Envoy's, then Hauberk's own.
+// The flags, in the order they are written: Envoy's, then Hauberk's own. Envoy writes
+// them in the order in which they arose, which for those that arise together is this.
 const (
 	FlagLocalHealthCheck        Flags = 1 << iota // LH
 	FlagNoHealthyUpstream                         // UH
+	FlagUpstreamConnectFailure                    // UF
+	FlagRetryLimitExceeded                        // URX
 	FlagUpstreamRequestTimeout                    // UT
 	FlagUpstreamReset                             // UR
-	FlagUpstreamConnectFailure                    // UF
 	FlagUpstreamConnTermination                   // UC
 	FlagUpstreamOverflow                          // UO
 	FlagNoRoute                                   // NR
@@ -20,7 +22,6 @@ const (
 	FlagFaultInjected                             // FI
 	FlagRateLimited                               // RL
 	FlagDownstreamTermination                     // DC
-	FlagRetryLimitExceeded                        // URX
 	FlagStreamIdleTimeout                         // SI
 	FlagDownstreamProtocolError                   // DPE
 	FlagDurationTimeout                           // DT
@@ -39,9 +40,10 @@ type flagName struct{ short, long, help string }
 var flagNames = [...]flagName{
 	{"LH", "FailedLocalHealthCheck", "the sidecar failed a health check"},
 	{"UH", "NoHealthyUpstream", "no healthy upstream host"},
+	{"UF", "UpstreamConnectionFailure", "connection to the upstream failed"},
+	{"URX", "UpstreamRetryLimitExceeded", "the retry or connect attempt limit was reached"},
 	{"UT", "UpstreamRequestTimeout", "the upstream did not answer in time"},
 	{"UR", "UpstreamRemoteReset", "the upstream reset the request"},
-	{"UF", "UpstreamConnectionFailure", "connection to the upstream failed"},
 	{"UC", "UpstreamConnectionTermination", "the upstream closed the connection"},
 	{"UO", "UpstreamOverflow", "a circuit breaker of the upstream was full"},
 	{"NR", "NoRouteFound", "no route, or no filter chain, matched"},
@@ -49,7 +51,6 @@ var flagNames = [...]flagName{
 	{"FI", "FaultInjected", "a fault was injected"},
 	{"RL", "RateLimited", "a rate limit was reached"},
 	{"DC", "DownstreamConnectionTermination", "the downstream closed the connection"},
-	{"URX", "UpstreamRetryLimitExceeded", "the retry or connect attempt limit was reached"},
 	{"SI", "StreamIdleTimeout", "nothing moved for the idle timeout"},
 	{"DPE", "DownstreamProtocolError", "the downstream's request broke the protocol"},
 	{"DT", "DurationTimeout", "the maximum duration was reached"},

@@ -59,11 +59,7 @@ func serverName(argument string) (valueFunc, error) {
 		if words[0] == "SNI_ONLY" || words[0] == "SNI_FIRST" && r.SNI != "" {
 			return append(dst, r.SNI...)
 		}
-		host := original(r, words[1], originalHost, ":authority")
-		if host == "" && words[0] == "HOST_FIRST" {
-			host = r.SNI
-		}
-		return append(dst, host...)
+		return append(dst, original(r, words[1], originalHost, ":authority")...)
 	}, nil
 }
 

@@ -182,7 +182,7 @@ func TestFormatsDoNotAllocate(t *testing.T) {
 	}
 }
 
-func TestFlagsHaveEnvoysOrder(t *testing.T) {
+func TestFlags(t *testing.T) {
 	if got := (FlagRetryLimitExceeded | FlagUpstreamConnectFailure | FlagDraining).String(); got != "UF,URX,DRAIN" {
 		t.Error(got)
 	}

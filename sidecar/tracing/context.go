@@ -194,3 +194,18 @@ func appendTrace(dst []byte, s *Span) []byte {
 	}
 	return hex.AppendEncode(dst, s.Trace[8:])
 }
+
+// appendB3 writes the single header.
+func appendB3(dst []byte, s *Span) []byte {
+	dst = append(appendTrace(dst, s), '-')
+	dst = hex.AppendEncode(dst, s.ID[:])
+	if s.Sampled {
+		dst = append(dst, "-1"...)
+	} else {
+		dst = append(dst, "-0"...)
+	}
+	if s.Parent != (SpanID{}) {
+		dst = hex.AppendEncode(append(dst, '-'), s.Parent[:])
+	}
+	return dst
+}

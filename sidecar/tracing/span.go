@@ -21,6 +21,7 @@ type Span struct {
 	live   bool // there is a span: headers are written
 	wide   bool
 	shared bool // Zipkin: the id is that of the client's span
+	single bool // Zipkin: the trace came in one header, and goes on in one
 	egress bool
 	host   string // that the client asked for
 	start  time.Time
@@ -103,7 +104,7 @@ func (t *Tracer) continueB3(s *Span, req *message.Request, sampled bool) {
 			sampled = p.sampled
 		}
 	}
-	s.Sampled = sampled
+	s.Sampled, s.single = sampled, req.Fields.Has(message.B3)
 	switch {
 	case found == broken:
 		*s = Span{Traced: s.Traced}
@@ -142,7 +143,7 @@ func (t *Tracer) Begin(s *Span, a *Attempt, req *message.Request) {
 }
 
 func (t *Tracer) inject(s *Span, f *message.Fields) {
-	var b [64]byte
+	var b [72]byte
 	z := t.cfg.Provider.Zipkin
 	if z == nil || z.W3C {
 		f.SetBytes("traceparent", appendTraceparent(b[:0], s))
@@ -150,7 +151,10 @@ func (t *Tracer) inject(s *Span, f *message.Fields) {
 	if z == nil {
 		return
 	}
-	f.DelID(message.B3) // it would speak of the parent
+	if s.single {
+		f.SetBytes("b3", appendB3(b[:0], s))
+		return
+	}
 	f.SetBytes("x-b3-traceid", appendTrace(b[:0], s))
 	f.SetBytes("x-b3-spanid", hex.AppendEncode(b[:0], s.ID[:]))
 	if s.Parent != (SpanID{}) {

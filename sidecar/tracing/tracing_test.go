@@ -234,8 +234,11 @@ func TestPropagationB3(t *testing.T) {
 		"outbound": {Zipkin{Shared: true}, telemetry.Outbound, multi, func(s *Span, r *message.Request) bool {
 			return field(r, "x-b3-parentspanid") == spanHex && field(r, "x-b3-sampled") == "1"
 		}},
-		"single becomes multi": {Zipkin{}, telemetry.Inbound, []string{"b3", traceID + "-" + spanHex + "-0"}, func(s *Span, r *message.Request) bool {
-			return !s.Sampled && field(r, "b3") == "" && field(r, "x-b3-sampled") == "0" && field(r, "x-b3-traceid") == traceID
+		"single stays single": {Zipkin{}, telemetry.Inbound, []string{"b3", traceID + "-" + spanHex + "-0"}, func(s *Span, r *message.Request) bool {
+			return !s.Sampled && field(r, "b3") == fmt.Sprintf("%s-%x-0-%s", traceID, s.ID, spanHex) && field(r, "x-b3-sampled") == ""
+		}},
+		"single shared": {Zipkin{Shared: true}, telemetry.Inbound, []string{"b3", traceID + "-" + spanHex + "-1"}, func(s *Span, r *message.Request) bool {
+			return field(r, "b3") == traceID+"-"+spanHex+"-1"
 		}},
 		"new, 64 bits": {Zipkin{}, telemetry.Inbound, nil, func(s *Span, r *message.Request) bool {
 			return len(field(r, "x-b3-traceid")) == 16 && field(r, "x-b3-traceid") == field(r, "x-b3-spanid") && field(r, "traceparent") == ""
