@@ -203,24 +203,35 @@ func IsGRPC(h Headers) bool {
 	return strings.HasPrefix(v, kind) && (len(v) == len(kind) || v[len(kind)] == '+' || v[len(kind)] == ';')
 }
 
-// statusOfGRPC is the status of a gRPC request, which may be none of gRPC's own; ok is
-// false for other requests and where there is none.
-func (r *Record) statusOfGRPC() (status int, ok bool) {
+// SentGRPCStatus is the status that answered a gRPC request, of its trailers or its
+// headers; negative where it is no number.
+func (r *Record) SentGRPCStatus() (status int, ok bool) {
 	if !IsGRPC(r.RequestHeaders) {
 		return 0, false
 	}
 	text, ok := r.GRPCStatus, r.GRPCStatus != ""
-	if !ok && r.ResponseHeaders != nil {
-		text, ok = r.ResponseHeaders.Header("grpc-status")
-	}
-	if ok {
-		n, err := strconv.ParseUint(text, 10, 31)
-		if err != nil {
-			return -1, true
+	for _, h := range [...]Headers{r.ResponseTrailers, r.ResponseHeaders} {
+		if !ok && h != nil {
+			text, ok = h.Header("grpc-status")
 		}
-		return int(n), true
 	}
-	if r.Code == 0 {
+	if !ok {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(text, 10, 31)
+	if err != nil {
+		return -1, true
+	}
+	return int(n), true
+}
+
+// statusOfGRPC is the status of a gRPC request, which may be none of gRPC's own; ok is
+// false for other requests and where there is none.
+func (r *Record) statusOfGRPC() (status int, ok bool) {
+	if status, ok = r.SentGRPCStatus(); ok {
+		return status, true
+	}
+	if r.Code == 0 || !IsGRPC(r.RequestHeaders) {
 		return 0, false
 	}
 	return int(grpcOfHTTP(r.Code)), true

@@ -204,7 +204,7 @@ func (e *exporter) send(ctx context.Context, spans []byte) (lost int64, err erro
 	}
 	body, kind := e.body(spans)
 	req.Fields.Add("content-type", kind)
-	req.Fields.Add("user-agent", "hauberk/"+e.owner.o.Node.Version)
+	req.Fields.Add("user-agent", "OTel-OTLP-Exporter-Hauberk/"+e.owner.o.Node.Version)
 	var scratch []byte
 	e.headers.Apply(&req.Fields, nothing{}, &scratch)
 	if to.GRPC {

@@ -15,6 +15,7 @@ const (
 	wireVarint  = 0
 	wireFixed64 = 1
 	wireBytes   = 2
+	wireFixed32 = 5
 )
 
 func appendTag(dst []byte, field, wire int) []byte {
@@ -61,7 +62,8 @@ type otlp struct {
 // Fields of Span, KeyValue, AnyValue and Event.
 const (
 	spanTrace, spanID, spanState, spanParent, spanName, spanKind, spanStart, spanEnd = 1, 2, 3, 4, 5, 6, 7, 8
-	spanAttribute, spanEvent, spanStatus                                             = 9, 11, 15
+	spanAttribute, spanEvent, spanStatus, spanFlags                                  = 9, 11, 15, 16
+	flagSampled, flagParentKnown, flagParentRemote                                   = 1, 0x100, 0x200
 	statusCode, statusError                                                          = 3, 2
 	keyValueKey, keyValueValue                                                       = 1, 2
 	anyString, anyBool, anyInt, anyDouble                                            = 1, 2, 3, 4
@@ -84,20 +86,40 @@ func appendOTLP(dst []byte, p *report, t *Tracer) []byte {
 	}
 	dst = appendBytes(dst, spanName, valid(p.name))
 	dst = appendVarint(dst, spanKind, uint64(p.kind))
+	flags := uint32(flagSampled | flagParentKnown)
+	if p.parent != (SpanID{}) && !p.upstream {
+		flags |= flagParentRemote
+	}
+	dst = binary.LittleEndian.AppendUint32(appendTag(dst, spanFlags, wireFixed32), flags)
 	dst = appendFixed64(dst, spanStart, uint64(p.start.UnixNano()))
 	dst = appendFixed64(dst, spanEnd, uint64(p.end.UnixNano()))
 	w := otlp{dst}
 	t.tags(p, &w)
 	t.events(p, w.event)
 	dst = w.dst
-	// OpenTelemetry's semantic conventions: a server's own errors, and what a client sees
-	// as one.
-	if code := p.record.Code; code == 0 || code >= 500 || code >= 400 && p.kind == client {
+	if p.failed() {
 		var s nested
 		dst, s = beginMessage(dst, spanStatus)
 		dst = s.end(appendVarint(dst, statusCode, statusError))
 	}
 	return whole.end(dst)
+}
+
+// failed tells whether a span is one of an error by OpenTelemetry's semantic
+// conventions: a server's own errors, and all that a client sees.
+func (p *report) failed() bool {
+	if code := p.record.Code; code == 0 || code >= 500 || code >= 400 && p.kind == client {
+		return true
+	}
+	status, ok := p.record.SentGRPCStatus()
+	if !ok || p.kind == client {
+		return ok && status != 0
+	}
+	switch status {
+	case 2, 4, 12, 13, 14, 15: // unknown, deadline exceeded, unimplemented, internal, unavailable, data loss
+		return true
+	}
+	return status < 0
 }
 
 func (w *otlp) attribute(key string, value func(dst []byte) []byte) {

@@ -159,16 +159,17 @@ func addrPort(a net.Addr) netip.AddrPort {
 
 // events are the moments that a verbose span tells, with Envoy's names.
 var events = [...]struct {
-	at   telemetry.Moment
-	name string
+	at       telemetry.Moment
+	name     string
+	upstream bool // an attempt's span tells it too
 }{
-	{telemetry.RequestEnded, "last_downstream_rx_byte_received"},
-	{telemetry.SendingBegan, "first_upstream_tx_byte_sent"},
-	{telemetry.SendingEnded, "last_upstream_tx_byte_sent"},
-	{telemetry.AnswerBegan, "first_upstream_rx_byte_received"},
-	{telemetry.AnswerEnded, "last_upstream_rx_byte_received"},
-	{telemetry.ResponseBegan, "first_downstream_tx_byte_sent"},
-	{telemetry.ResponseEnded, "last_downstream_tx_byte_sent"},
+	{telemetry.RequestEnded, "last_downstream_rx_byte_received", false},
+	{telemetry.SendingBegan, "first_upstream_tx_byte_sent", true},
+	{telemetry.SendingEnded, "last_upstream_tx_byte_sent", true},
+	{telemetry.AnswerBegan, "first_upstream_rx_byte_received", true},
+	{telemetry.AnswerEnded, "last_upstream_rx_byte_received", true},
+	{telemetry.ResponseBegan, "first_downstream_tx_byte_sent", false},
+	{telemetry.ResponseEnded, "last_downstream_tx_byte_sent", false},
 }
 
 // events calls with each moment of a verbose span.
@@ -177,6 +178,9 @@ func (t *Tracer) events(p *report, tell func(at time.Time, name string)) {
 		return
 	}
 	for _, e := range events {
+		if p.upstream && !e.upstream {
+			continue
+		}
 		if at := p.record.Moments[e.at]; at != 0 {
 			tell(p.span.start.Add(time.Duration(at-p.span.mono)), e.name)
 		}

@@ -345,7 +345,7 @@ func TestOTLP(t *testing.T) {
 	}
 	s := rs.ScopeSpans[0].Spans[1]
 	if hex.EncodeToString(s.TraceId) != traceID || hex.EncodeToString(s.SpanId) != spanHex || s.ParentSpanId[0] != 1 || s.TraceState != "k=v" || s.Name != "ingress" ||
-		s.Kind != tracev1.Span_SPAN_KIND_SERVER || s.EndTimeUnixNano-s.StartTimeUnixNano != 1e9 || s.Status.GetCode() != tracev1.Status_STATUS_CODE_ERROR {
+		s.Kind != tracev1.Span_SPAN_KIND_SERVER || s.Flags != 0x301 || s.EndTimeUnixNano-s.StartTimeUnixNano != 1e9 || s.Status.GetCode() != tracev1.Status_STATUS_CODE_ERROR {
 		t.Error(s)
 	}
 	if e := s.Events; len(e) != 1 || e[0].Name != "first_upstream_rx_byte_received" || e[0].TimeUnixNano != 1000e9+1e6 {
@@ -367,6 +367,25 @@ func TestOTLP(t *testing.T) {
 	}
 	if len(have) != len(want) {
 		t.Errorf("%v", have)
+	}
+}
+
+// TestStatusOfSpans: a server's span fails for its own errors, a client's for all.
+func TestStatusOfSpans(t *testing.T) {
+	for _, tc := range []struct {
+		code           int
+		grpc           string
+		server, client bool
+	}{
+		{200, "", false, false}, {404, "", false, true}, {503, "", true, true}, {0, "", true, true},
+		{200, "0", false, false}, {200, "5", false, true}, {200, "14", true, true}, {200, "x", true, true},
+	} {
+		r := &telemetry.Record{Code: tc.code, RequestHeaders: request("content-type", "application/grpc"), GRPCStatus: tc.grpc}
+		for k, want := range map[kind]bool{server: tc.server, client: tc.client} {
+			if got := (&report{record: r, kind: k}).failed(); got != want {
+				t.Errorf("%d %q of %d: %t", tc.code, tc.grpc, k, got)
+			}
+		}
 	}
 }
 
