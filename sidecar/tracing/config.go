@@ -6,7 +6,6 @@
 package tracing
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -162,9 +161,10 @@ func (t *tag) of(r *telemetry.Record, scratch []byte) []byte {
 	return append(scratch, t.value...)
 }
 
-// typed reads a value as the tag's type; ok is false where it is a string.
+// typed reads a value as the tag's type, which is not TextTag; ok is false where the
+// value is none of it.
 func (t *tag) typed(v string) (i int64, d float64, b, ok bool) {
-	var err error = errors.New("text")
+	var err error
 	switch t.kind {
 	case IntTag:
 		i, err = strconv.ParseInt(v, 10, 64)

@@ -93,8 +93,9 @@ func appendOTLP(dst []byte, p *report, t *Tracer) []byte {
 	dst = binary.LittleEndian.AppendUint32(appendTag(dst, spanFlags, wireFixed32), flags)
 	dst = appendFixed64(dst, spanStart, uint64(p.start.UnixNano()))
 	dst = appendFixed64(dst, spanEnd, uint64(p.end.UnixNano()))
-	w := otlp{dst}
-	t.tags(p, &w)
+	w := &p.otlp
+	w.dst = dst
+	t.tags(p, w)
 	t.events(p, w.event)
 	dst = w.dst
 	if p.failed() {
@@ -134,6 +135,10 @@ func (w *otlp) text(key string, value []byte) {
 }
 
 func (w *otlp) typed(t *tag, value []byte) {
+	if t.kind == TextTag {
+		w.text(t.name, value)
+		return
+	}
 	i, d, b, ok := t.typed(string(value))
 	if !ok {
 		w.text(t.name, value)

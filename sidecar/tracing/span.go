@@ -2,6 +2,7 @@ package tracing
 
 import (
 	"encoding/hex"
+	"sync"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
@@ -187,7 +188,6 @@ func (t *Tracer) kindOf(s *Span) kind {
 
 // report is a span that has ended.
 type report struct {
-	trace      []byte // hexadecimal for Zipkin
 	id, parent SpanID
 	span       *Span
 	kind       kind
@@ -197,6 +197,23 @@ type report struct {
 	record     *telemetry.Record
 	upstream   bool
 	retries    int
+
+	// The rest is room for its encoding.
+	text   [256]byte // of name
+	tagger tagger
+	otlp   otlp
+	zipkin zipkinTags
+}
+
+// reports keeps the memory of reports that were encoded, so that a span allocates nothing.
+var reports = sync.Pool{New: func() any { return new(report) }}
+
+// hand gives a report to the exporter, and back.
+func (t *Tracer) hand(p *report, shard telemetry.Shard) {
+	t.out.add(shard, p, t)
+	p.span, p.record, p.name = nil, nil, nil
+	p.otlp, p.zipkin, p.tagger.w = otlp{}, zipkinTags{}, nil
+	reports.Put(p)
 }
 
 // Finish reports the request's span; r is what is known of the request. It is for
@@ -205,11 +222,11 @@ func (t *Tracer) Finish(s *Span, r *telemetry.Record, end time.Time, shard telem
 	if t.out == nil {
 		return
 	}
-	var name [256]byte
-	t.out.add(shard, &report{
-		span: s, id: s.ID, parent: s.Parent, kind: t.kindOf(s), shared: s.shared, name: t.appendName(name[:0], s, r),
-		start: s.start, end: end, record: r,
-	}, t)
+	p := reports.Get().(*report)
+	p.span, p.id, p.parent, p.kind, p.shared = s, s.ID, s.Parent, t.kindOf(s), s.shared
+	p.name, p.start, p.end, p.record = t.appendName(p.text[:0], s, r), s.start, end, r
+	p.upstream, p.retries = false, 0
+	t.hand(p, shard)
 }
 
 func (t *Tracer) appendName(dst []byte, s *Span, r *telemetry.Record) []byte {
@@ -229,16 +246,17 @@ func (t *Tracer) FinishAttempt(s *Span, a *Attempt, r *telemetry.Record, retries
 		return
 	}
 	a.live = false
-	var name [256]byte
-	b := name[:0]
+	p := reports.Get().(*report)
+	b := p.text[:0]
 	if t.upstreamOperation != nil {
 		b = t.upstreamOperation.AppendHeader(b, r)
 	} else {
 		b = append(append(append(b, "router "...), r.Cluster...), " egress"...)
 	}
-	t.out.add(shard, &report{
-		span: s, id: a.ID, parent: s.ID, kind: client, name: b, start: a.start, end: time.Now(), record: r, upstream: true, retries: retries,
-	}, t)
+	p.span, p.id, p.parent, p.kind, p.shared = s, a.ID, s.ID, client, false
+	p.name, p.start, p.end, p.record = b, a.start, time.Now(), r
+	p.upstream, p.retries = true, retries
+	t.hand(p, shard)
 }
 
 // Reports tells whether attempts of the span are to be finished.

@@ -39,8 +39,8 @@ func (g *tagger) header(key, name, otherwise string, h telemetry.Headers) {
 
 // tags writes the tags of a span, with Envoy's names and values.
 func (t *Tracer) tags(p *report, w tagWriter) {
-	g := &tagger{w: w}
-	r := p.record
+	g, r := &p.tagger, p.record
+	g.w = w
 	if p.upstream {
 		g.upstream(p)
 	} else {

@@ -275,13 +275,21 @@ func TestRequestsAllocateNothing(t *testing.T) {
 			c.Random, c.Provider.Zipkin, c.SpawnUpstream = random, z, true
 			tr := mustTracer(t, c)
 			tr.out = &exporter{shards: make([]pending, 1), limit: 1 << 30, encode: appendOTLP, wake: make(chan struct{}, 1), full: make(chan struct{}, 1)}
+			if z != nil {
+				tr.out.encode = appendZipkin
+			}
 			r := request("traceparent", "00-"+traceID+"-"+spanHex+"-0"+fmt.Sprint(random/10000), "x-request-id", requestID)
 			var s Span
 			var a Attempt
 			rec := &telemetry.Record{RequestHeaders: r, Code: 200, Cluster: "origin", DownstreamDirect: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}}
+			const notSampled, sampled = "00-" + traceID + "-" + spanHex + "-00", "00-" + traceID + "-" + spanHex + "-01"
 			if n := testing.AllocsPerRun(100, func() {
 				r.Reset()
-				r.Fields.Add("traceparent", "00-"+traceID+"-"+spanHex+"-00")
+				if random == 0 {
+					r.Fields.Add("traceparent", notSampled)
+				} else {
+					r.Fields.Add("traceparent", sampled)
+				}
 				r.Fields.Add("x-request-id", requestID)
 				tr.Start(&s, r, &Request{})
 				tr.Begin(&s, &a, r)
@@ -293,6 +301,9 @@ func TestRequestsAllocateNothing(t *testing.T) {
 				}
 			}); n != 0 {
 				t.Errorf("random %d, zipkin %v: %v allocations", random, z, n)
+			}
+			if s.Sampled != (random > 0) {
+				t.Errorf("random %d, zipkin %v: the measured request is sampled: %v", random, z, s.Sampled)
 			}
 		}
 	}

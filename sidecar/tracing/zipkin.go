@@ -37,8 +37,9 @@ func appendZipkin(dst []byte, p *report, t *Tracer) []byte {
 	if p.shared {
 		dst = append(dst, `,"shared":true`...)
 	}
-	w := zipkinTags{dst: append(dst, `,"tags":{`...), first: true}
-	t.tags(p, &w)
+	w := &p.zipkin
+	w.dst, w.first = append(dst, `,"tags":{`...), true
+	t.tags(p, w)
 	dst = append(w.dst, '}')
 	first := true
 	t.events(p, func(at time.Time, name string) {
