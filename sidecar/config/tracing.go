@@ -15,6 +15,7 @@ import (
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
 )
 
@@ -163,11 +164,14 @@ func grpcCollector(m *corev3.GrpcService, path string) (*tracing.Collector, erro
 		return nil, err
 	}
 	for i, h := range m.GetInitialMetadata() {
-		add, err := headerAdd(&corev3.HeaderValueOption{Header: h}, at(path+".initial_metadata", i))
-		if err != nil {
+		here := at(path+".initial_metadata", i)
+		if err := mutable(h.GetKey(), here+".key"); err != nil {
 			return nil, err
 		}
-		out.Headers = append(out.Headers, *add)
+		if err := checkValue(h.GetValue(), here+".value"); err != nil {
+			return nil, err
+		}
+		out.Headers = append(out.Headers, route.HeaderAdd{Name: h.GetKey(), Value: h.GetValue(), Action: route.AppendIfExistsOrAdd})
 	}
 	return out, nil
 }
@@ -189,16 +193,19 @@ func httpCollector(m *corev3.HttpService, path string) (*tracing.Collector, erro
 	return out, err
 }
 
-// hostAndPath reads a URI with its host, or only a path.
+// hostAndPath reads a URI with its host, or only a path. What may hold a password is
+// not shown.
 func hostAndPath(uri, path string) (host, target string, err error) {
 	u, err := url.Parse(uri)
 	switch {
-	case err != nil || u.User != nil || u.Fragment != "" || uri == "":
-		return "", "", fail(path, "%q is no URI with a host and a path", uri)
+	case err != nil || u.Fragment != "" || uri == "":
+		return "", "", fail(path, "is no URI with a host and a path")
+	case u.User != nil:
+		return "", "", fail(path, "names a user; use request_headers_to_add")
 	case u.Path == "":
 		return u.Host, "/", nil
 	case u.Path[0] != '/':
-		return "", "", fail(path, "%q has no scheme", uri)
+		return "", "", fail(path, "has no scheme")
 	}
 	return u.Host, u.RequestURI(), nil
 }

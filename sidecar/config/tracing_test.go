@@ -19,12 +19,14 @@ func TestTracingRefuses(t *testing.T) {
 		{"max_cache_size: 64", "resource_detectors: [{name: x, typed_config: {\"@type\": type.googleapis.com/google.protobuf.Struct, value: {}}}]", `resource_detectors[0]: unsupported extension "x"`},
 		{"cluster_name: c, authority", "cluster_name: nowhere, authority", `nowhere`},
 		{"authority: collector.test", "retry_policy: {}", `retry_policy: unsupported`},
-		{"initial_metadata: [{key: x-token", "initial_metadata: [{key: ':path'", `initial_metadata[0].header.key`},
+		{"initial_metadata: [{key: x-token", "initial_metadata: [{key: ':path'", `initial_metadata[0].key`},
+		{"http://collector.test:4318/v1/traces", "http://me:hunter2@collector.test/", `http_uri.uri: names a user; use request_headers_to_add`},
+		{"http://collector.test:4318/v1/traces", "http://me:hunter2@collector.test:port/", `http_uri.uri: is no URI with a host and a path`},
 		{"- {tag: lit, literal: {value: \"5\"}", "- {tag: component, literal: {value: \"5\"}", `tracing: custom tag component: every span has a tag of this name`},
 		{"- {tag: fmt, value: \"%RESPONSE_CODE%\"}", "- {tag: fmt, value: \"x%NOPE%\"}", `tracing: custom tag fmt: access log format, byte 2: operator %NOPE% is unknown`},
 		{"- {tag: fmt, value: \"%RESPONSE_CODE%\"}", "- {tag: fmt, metadata: {kind: {request: {}}}}", `custom_tags[3].metadata: unsupported`},
 		{"operation: \"%REQ(:METHOD)%\"", "operation: \"%\"", `tracing: operation: `},
-		{"uri: \"http://collector.test:4318/v1/traces\"", "uri: \"collector.test\"", `http_uri.uri: "collector.test" has no scheme`},
+		{"uri: \"http://collector.test:4318/v1/traces\"", "uri: \"collector.test\"", `http_uri.uri: has no scheme`},
 		{"http_service:\n", "grpc_service: {envoy_grpc: {cluster_name: c}}\n                http_service:\n", `http_service: cannot be used together with grpc_service`},
 		{"collector_endpoint_version: HTTP_JSON", "collector_endpoint_version: HTTP_PROTO", `collector_endpoint_version: is HTTP_PROTO; use HTTP_JSON`},
 		{"collector_endpoint: /api/v2/spans", "collector_endpoint: api", `collector_endpoint: "api" is no path`},
@@ -39,6 +41,9 @@ func TestTracingRefuses(t *testing.T) {
 		_, err := ParseBootstrap([]byte(strings.Replace(string(text), c.old, c.new, 1)))
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", c.new, err)
+		}
+		if err != nil && strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("a password is in %v", err)
 		}
 	}
 }

@@ -18,7 +18,7 @@ const (
 	maxPending = 1 << 20
 	// keptBuffer is how much memory for spans is kept for the next ones.
 	keptBuffer = 128 << 10
-	// lastFlush bounds the sending of what is left at the end.
+	// lastFlush bounds the sending of what is on its way or left at the end.
 	lastFlush = 2 * time.Second
 )
 
@@ -114,8 +114,7 @@ func signal(c chan struct{}) {
 func (e *exporter) run() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	ctx := e.owner.ctx
-	for {
+	for last := false; !last; {
 		select {
 		case <-e.wake:
 			timer.Reset(flushEvery)
@@ -123,29 +122,15 @@ func (e *exporter) run() {
 			case <-timer.C:
 			case <-e.full:
 			case <-e.over:
-			case <-ctx.Done():
-			}
-			if ctx.Err() == nil {
-				e.flush(ctx)
+			case <-e.owner.closing:
 			}
 		case <-e.over:
-			e.flushLast()
-			return
-		case <-ctx.Done():
-			e.flushLast()
-			return
+			last = true
+		case <-e.owner.closing:
+			last = true
 		}
-		if ctx.Err() != nil {
-			e.flushLast()
-			return
-		}
+		e.flush(e.owner.ctx)
 	}
-}
-
-func (e *exporter) flushLast() {
-	ctx, cancel := context.WithTimeout(context.Background(), lastFlush)
-	defer cancel()
-	e.flush(ctx)
 }
 
 // flush sends what waits, each shard's spans in a request of their own.
@@ -202,9 +187,13 @@ func (e *exporter) send(ctx context.Context, spans []byte) (lost int64, err erro
 	if req.Authority == "" {
 		req.Authority = to.Cluster
 	}
+	agent := "OTel-OTLP-Exporter-Hauberk/"
+	if e.provider.Zipkin != nil {
+		agent = "hauberk/"
+	}
 	body, kind := e.body(spans)
 	req.Fields.Add("content-type", kind)
-	req.Fields.Add("user-agent", "OTel-OTLP-Exporter-Hauberk/"+e.owner.o.Node.Version)
+	req.Fields.Add("user-agent", agent+e.owner.o.Node.Version)
 	var scratch []byte
 	e.headers.Apply(&req.Fields, nothing{}, &scratch)
 	if to.GRPC {

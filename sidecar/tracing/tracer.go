@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
@@ -24,10 +25,11 @@ type Options struct {
 // Tracers opens tracers and owns the exporters behind them: all tracers of one
 // provider share one. Safe for concurrent use.
 type Tracers struct {
-	o      Options
-	ctx    context.Context
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	o       Options
+	closing chan struct{}   // exporters are to send what they have, and end
+	ctx     context.Context // of requests to collectors
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
 
 	mu        sync.Mutex
 	exporters []*exporter
@@ -40,7 +42,7 @@ func NewTracers(o Options) *Tracers {
 		o.Log = slog.Default()
 	}
 	o.Log = o.Log.With("component", "tracing")
-	ts := &Tracers{o: o}
+	ts := &Tracers{o: o, closing: make(chan struct{})}
 	ts.ctx, ts.cancel = context.WithCancel(context.Background())
 	return ts
 }
@@ -145,8 +147,13 @@ func (t *Tracer) Close() {
 // cluster manager must still be open.
 func (ts *Tracers) Close() {
 	ts.mu.Lock()
-	ts.closed = true
+	if !ts.closed {
+		ts.closed = true
+		close(ts.closing)
+	}
 	ts.mu.Unlock()
-	ts.cancel()
+	late := time.AfterFunc(lastFlush, ts.cancel)
 	ts.wg.Wait()
+	late.Stop()
+	ts.cancel()
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -455,6 +456,7 @@ type collector struct {
 	bodies   [][]byte
 	headers  []http.Header
 	status   int
+	hold     chan struct{} // closed when answers may go; nil for at once
 	arrived  chan struct{}
 	clusters *cluster.Manager
 }
@@ -471,8 +473,11 @@ func newCollector(t *testing.T) *collector {
 		c.paths, c.bodies, c.headers = append(c.paths, r.URL.Path), append(c.bodies, b), append(c.headers, r.Header)
 		status := c.status
 		c.mu.Unlock()
-		w.WriteHeader(status)
 		c.arrived <- struct{}{}
+		if c.hold != nil {
+			<-c.hold
+		}
+		w.WriteHeader(status)
 	})}
 	done := make(chan struct{})
 	go func() { _ = srv.Serve(l); close(done) }()
@@ -519,6 +524,9 @@ func TestExportOverHTTP(t *testing.T) {
 			finish(tr)
 			finish(tr)
 			col.wait(t)
+			if agent := col.headers[0].Get("user-agent"); agent != map[string]string{"otlp": "OTel-OTLP-Exporter-Hauberk/1.0", "zipkin": "hauberk/1.0"}[name] {
+				t.Error(agent)
+			}
 			if kind := col.headers[0].Get("content-type"); col.paths[0] != "/v1/traces" || kind != map[string]string{"otlp": "application/x-protobuf", "zipkin": "application/json"}[name] {
 				t.Error(col.paths, kind)
 			}
@@ -560,6 +568,38 @@ func TestExporterEndsWithItsTracers(t *testing.T) {
 	if _, err := ts.Open(c); err == nil {
 		t.Error("opened after the end")
 	}
+}
+
+// What is on its way at the end may still be answered, and what waits behind it is sent.
+func TestTheEndWaitsForWhatIsOnItsWay(t *testing.T) {
+	col := newCollector(t)
+	col.hold = make(chan struct{})
+	m := telemetry.NewMetrics()
+	ts := NewTracers(Options{Clusters: col.clusters, Metrics: m})
+	c := everything()
+	c.Provider.Collector = &Collector{Cluster: "collector", Path: "/"}
+	tr, err := ts.Open(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	finish(tr)
+	col.wait(t)
+	finish(tr)
+	over := make(chan struct{})
+	go func() { ts.Close(); close(over) }()
+	<-ts.closing
+	for range 100 {
+		runtime.Gosched()
+	}
+	if ts.ctx.Err() != nil {
+		t.Error("what is on its way is given up at once")
+	}
+	close(col.hold)
+	<-over
+	if sent, failed := m.TraceSpans.With("sent").Value(), m.TraceSpans.With("failed").Value(); sent != 2 || failed != 0 {
+		t.Errorf("%d sent, %d failed", sent, failed)
+	}
+	ts.Close()
 }
 
 // A collector that does not take spans costs spans, never memory.
