@@ -111,7 +111,8 @@ func (a *attempt) choose() outcome {
 	}
 	a.host = h
 	x.noteTried(h)
-	a.remote = h.Addr()
+	a.remote, a.info, a.failure, a.sentAt, a.firstAt = h.Addr(), nil, "", 0, 0
+	x.observed.forgetAttempt()
 	h.Begin()
 	return responded
 }

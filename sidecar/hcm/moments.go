@@ -40,6 +40,29 @@ func (o *observed) markAt(m telemetry.Moment, at int64) {
 	}
 }
 
+// attemptMoments are those that each attempt has anew.
+var attemptMoments = [...]telemetry.Moment{
+	telemetry.AttemptBegan, telemetry.AttemptReady, telemetry.ConnectBegan, telemetry.ConnectEnded, telemetry.ConnectSecured,
+	telemetry.SendingBegan, telemetry.SendingEnded, telemetry.AnswerBegan, telemetry.AnswerBodyBegan, telemetry.AnswerEnded,
+}
+
+// forgetAttempt prepares for another attempt.
+func (o *observed) forgetAttempt() {
+	if o.wants&telemetry.WantMoments == 0 {
+		return
+	}
+	for _, m := range attemptMoments {
+		o.moments[m] = 0
+	}
+}
+
+// adoptAttempt takes over what was noted of an attempt that another exchange made.
+func (o *observed) adoptAttempt(from *observed) {
+	for _, m := range attemptMoments {
+		o.moments[m] = from.moments[m]
+	}
+}
+
 // markConnected notes the moments of an attempt's connection.
 func (o *observed) markConnected(c *cluster.Conn) {
 	if o.wants&telemetry.WantMoments == 0 {

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -188,4 +189,74 @@ func TestAttemptsAreCounted(t *testing.T) {
 	if m := b.metrics.Cluster("origin"); m.RequestDuration.Count() != 1 || m.RequestDuration.Sum() <= 0 {
 		t.Errorf("%d durations", m.RequestDuration.Count())
 	}
+}
+
+// TestEachAttemptIsItsOwn: what a record says of the upstream is of the last attempt
+// alone.
+func TestEachAttemptIsItsOwn(t *testing.T) {
+	const format = "%HAUBERK_RETRIES% %UPSTREAM_PROTOCOL% %UPSTREAM_LOCAL_PORT% %COMMON_DURATION(DS_RX_BEG:US_TX_BEG:ns)% %RESPONSE_DURATION% %UPSTREAM_TRANSPORT_FAILURE_REASON%\n"
+	t.Run("answered, then not connected", func(t *testing.T) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _, _ = readRequest(bufio.NewReader(c))
+			_ = l.Close()
+			_, _ = io.WriteString(c, "HTTP/1.1 503 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+			_ = c.Close()
+		}()
+		t.Cleanup(func() { _ = l.Close(); <-over })
+		b := newBed(t, l.Addr().String())
+		b.cfg.AccessLog[0].Format = format
+		b.route().Forward.Retry = &route.RetryPolicy{On: route.Retry5xx, NumRetries: 1, BackOffBase: time.Millisecond}
+		b.start().dial().do(simpleGet)
+		if line := b.logged(1)[0]; !strings.HasPrefix(line, "1 - - - - ") || strings.HasSuffix(line, " -") {
+			t.Error(line)
+		}
+	})
+	t.Run("not connected, then answered", func(t *testing.T) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = l.Close()
+		b := newBed(t, l.Addr().String(), httpOrigin(t, echo))
+		b.cfg.AccessLog[0].Format = format
+		b.route().Forward.Retry = &route.RetryPolicy{On: route.RetryConnectFailure, NumRetries: 1, BackOffBase: time.Millisecond}
+		c := b.start().dial()
+		for range 4 {
+			c.do(simpleGet)
+		}
+		again := 0
+		for _, line := range b.logged(4) {
+			if strings.HasPrefix(line, "1 HTTP/1.1 ") {
+				again++
+			}
+			if !strings.HasSuffix(line, " -") {
+				t.Error(line)
+			}
+		}
+		if again == 0 {
+			t.Error("no request was tried again")
+		}
+	})
+	t.Run("hedged", func(t *testing.T) {
+		var seen atomic.Int32
+		b := newBed(t, scripted(t, &seen, "200"))
+		b.cfg.AccessLog[0].Format = "%COMMON_DURATION(US_CX_BEG:US_TX_BEG:ns)% %UPSTREAM_CONNECTION_POOL_READY_DURATION% %REQUEST_TX_DURATION% %RESPONSE_TX_DURATION%\n"
+		f := b.route().Forward
+		f.Hedge = &route.HedgePolicy{OnPerTryTimeout: true}
+		f.Retry = &route.RetryPolicy{On: route.Retry5xx, NumRetries: 1, PerTryTimeout: time.Second}
+		b.start().dial().do(simpleGet)
+		if line := b.logged(1)[0]; strings.Contains(line, "-") {
+			t.Error(line)
+		}
+	})
 }
