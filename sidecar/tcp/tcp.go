@@ -226,6 +226,7 @@ type outcome struct {
 	attempts    int
 	upstream    *stream.Info
 	hostname    string // of upstream
+	moments     *telemetry.Moments // nil where nobody shows them
 	failed      []*net.TCPAddr
 	termination string
 }
@@ -241,6 +242,34 @@ func (o *outcome) Attempted(i int) (addr net.Addr, hostname string, ok bool) {
 	return nil, "", false
 }
 
+// markAsked notes that an attempt begins, where somebody shows it.
+func (o *outcome) markAsked(c *downstream.Conn) {
+	if telemetry.Wanted()&telemetry.WantMoments != 0 {
+		o.moments = new(telemetry.Moments)
+		o.mark(c, telemetry.RequestBegan, c.Accepted)
+		o.mark(c, telemetry.AttemptBegan, time.Now())
+	}
+}
+
+// markReady notes the moments of the connection that an attempt got.
+func (o *outcome) markReady(c *downstream.Conn, up *cluster.Conn) {
+	if o.moments == nil {
+		return
+	}
+	opening := up.Opening()
+	o.mark(c, telemetry.AttemptReady, time.Now())
+	o.mark(c, telemetry.ConnectBegan, opening.Began)
+	o.mark(c, telemetry.ConnectEnded, opening.Connected)
+	o.mark(c, telemetry.ConnectSecured, opening.Secured)
+}
+
+// mark notes a moment on a clock that is 1 when the connection was accepted.
+func (o *outcome) mark(c *downstream.Conn, m telemetry.Moment, at time.Time) {
+	if !at.IsZero() {
+		o.moments[m] = 1 + int64(at.Sub(c.Accepted))
+	}
+}
+
 // connect opens the upstream; each attempt lets the load balancer choose anew.
 func (p *Proxy) connect(ctx context.Context, c *downstream.Conn, pc *cluster.PickContext, o *outcome) *cluster.Conn {
 	cl := p.clusters.Get(o.cluster)
@@ -253,10 +282,12 @@ func (p *Proxy) connect(ctx context.Context, c *downstream.Conn, pc *cluster.Pic
 			break
 		}
 		o.attempts++
+		o.markAsked(c)
 		up, err := cl.OpenFor(ctx, c.Workload, pc, c.Shard)
 		if err == nil {
 			o.upstream, o.hostname = up.Stream.Info(), up.Host().Hostname()
 			o.flags, o.failure = 0, ""
+			o.markReady(c, up)
 			return up
 		}
 		o.failure, o.flags = err.Error(), telemetry.FlagUpstreamConnectFailure
@@ -322,6 +353,9 @@ func (p *Proxy) log(c *downstream.Conn, o *outcome, received, sent int64) {
 		r.UpstreamTransportFailure = o.failure
 	}
 	r.Attempted = o
+	if o.moments != nil {
+		r.Moments = *o.moments
+	}
 	if n := len(o.failed); n > 0 {
 		r.UpstreamHost = o.failed[n-1]
 	}

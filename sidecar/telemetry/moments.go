@@ -10,7 +10,7 @@ type Moment uint8
 
 // The moments: the first in the order of logformat.Moments.
 const (
-	RequestBegan    Moment = iota // first byte from the client
+	RequestBegan    Moment = iota // first byte from the client; a plain connection was accepted
 	RequestEnded                  // last byte from the client
 	ConnectBegan                  // of the upstream connection, perhaps long ago
 	ConnectEnded                  // the transport is connected
@@ -22,8 +22,6 @@ const (
 	AnswerEnded                   // last byte from the upstream
 	ResponseBegan                 // first byte to the client
 	ResponseEnded                 // last byte to the client
-	ConnectionBegan               // a plain connection was accepted
-	ConnectionEnded
 	// AttemptBegan is when the last attempt asked for a connection, and AttemptReady
 	// when it had one.
 	AttemptBegan

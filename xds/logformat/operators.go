@@ -196,7 +196,7 @@ func PrefixBits(argument string) (int, error) {
 // the order of their numbers.
 var Moments = []string{
 	"DS_RX_BEG", "DS_RX_END", "US_CX_BEG", "US_CX_END", "US_HS_END", "US_TX_BEG", "US_TX_END", "US_RX_BEG",
-	"US_RX_BODY_BEG", "US_RX_END", "DS_TX_BEG", "DS_TX_END", "DS_CX_BEG", "DS_CX_END",
+	"US_RX_BODY_BEG", "US_RX_END", "DS_TX_BEG", "DS_TX_END",
 }
 
 // SpanBetween reads the argument of a Span: the numbers of two moments, and how
