@@ -10,6 +10,7 @@ import (
 	accesslogfilev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
 	accesslogstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -43,8 +44,15 @@ func (d *decoder) accessLog(m *accesslogv3.AccessLog, path string) (*telemetry.A
 	switch c := d.unpacked[m.GetTypedConfig()].(type) {
 	case *accesslogfilev3.FileAccessLog:
 		out.Path, format = c.GetPath(), c.GetLogFormat()
-		if c.GetFormat() != "" {
-			out.Format = c.GetFormat()
+		switch f := c.GetAccessLogFormat().(type) {
+		case *accesslogfilev3.FileAccessLog_Format:
+			if f.Format != "" {
+				out.Format = f.Format
+			}
+		case *accesslogfilev3.FileAccessLog_JsonFormat: // its numbers are numbers too, in Envoy
+			return out, jsonFormat(f.JsonFormat, out, here+".json_format")
+		case *accesslogfilev3.FileAccessLog_TypedJsonFormat:
+			return out, jsonFormat(f.TypedJsonFormat, out, here+".typed_json_format")
 		}
 	case *accesslogstreamv3.StdoutAccessLog:
 		out.Path, format = "/dev/stdout", c.GetLogFormat()
@@ -77,13 +85,19 @@ func formatString(m *corev3.SubstitutionFormatString, out *telemetry.AccessLogCo
 		}
 		out.Format = inline(f.TextFormatSource)
 	case *corev3.SubstitutionFormatString_JsonFormat:
-		if out.JSON, out.Format, out.Fields = true, "", f.JsonFormat.AsMap(); len(out.Fields) == 0 {
-			return fail(path+".json_format", "is empty")
-		}
+		out.OmitEmpty = m.GetOmitEmptyValues()
+		return jsonFormat(f.JsonFormat, out, path+".json_format")
 	default:
 		return fail(path, "has no format")
 	}
 	out.OmitEmpty = m.GetOmitEmptyValues()
+	return compiles(out, path)
+}
+
+func jsonFormat(m *structpb.Struct, out *telemetry.AccessLogConfig, path string) error {
+	if out.JSON, out.Format, out.Fields = true, "", m.AsMap(); len(out.Fields) == 0 {
+		return fail(path, "is empty")
+	}
 	return compiles(out, path)
 }
 

@@ -241,7 +241,7 @@ func init() {
 		"envoy.config.accesslog.v3.AccessLog": {
 			use: "typed_config filter", ignore: nameOnly,
 		},
-		"envoy.extensions.access_loggers.file.v3.FileAccessLog":     {use: "path format log_format"},
+		"envoy.extensions.access_loggers.file.v3.FileAccessLog":     {use: "path format json_format typed_json_format log_format"},
 		"envoy.extensions.access_loggers.stream.v3.StdoutAccessLog": {use: "log_format"},
 		"envoy.extensions.access_loggers.stream.v3.StderrAccessLog": {use: "log_format"},
 		"envoy.config.core.v3.SubstitutionFormatString": {

@@ -25,7 +25,7 @@ func TestManagerRefuses(t *testing.T) {
 		{"not_health_check_filter", "metadata_filter", `metadata_filter: unsupported`},
 		{"flags: [UF, DF]", "flags: [XX]", `Flags[0]: value must be in list`},
 		{"- status_code_filter: {comparison", "- {}\n                - status_code_filter: {comparison", `AndFilter.Filters[0]`},
-		{"json_format: {code: \"%RESPONSE_CODE%\"}", "json_format: {code: \"%NOPE%\"}", `mappers[0].body_format_override: `},
+		{"json_format: {code: \"%RESPONSE_CODE%\"}", "json_format: {code: \"%NOPE%\"}", `mappers[0].body_format_override.json_format: code: access log format`},
 		{"body: {inline_string: gone}", "body: {filename: /x}", `body.filename: unsupported`},
 		{"omit_empty_values: true", "json_format_options: {}, text_format: x", ``},
 		{", uri: true}", ", issuer: true}", `set_current_client_cert_details.issuer: unsupported`},

@@ -33,7 +33,7 @@ func TestTracingRefuses(t *testing.T) {
 		{"collector_cluster: c\n", "collector_cluster: ''\n", `collector_cluster: is missing`},
 		{"envoy.config.trace.v3.ZipkinConfig", "envoy.config.trace.v3.XRayConfig", `unsupported extension "zipkin" (type envoy.config.trace.v3.XRayConfig)`},
 		{"global_enabled: 50", "global_enabled: lots", `is not a number`},
-		{"\"%SPAN_ID%\", 1", "\"%SPAN%\", 1", `log_format: nested: list: [0]: access log format, byte 1: operator %SPAN% is unknown`},
+		{"\"%SPAN_ID%\", 1", "\"%SPAN%\", 1", `log_format.json_format: nested: list: [0]: access log format, byte 1: operator %SPAN% is unknown`},
 	} {
 		if !strings.Contains(string(text), c.old) {
 			t.Fatalf("%q is not in the file", c.old)

@@ -225,7 +225,7 @@ type outcome struct {
 	failure     string
 	attempts    int
 	upstream    *stream.Info
-	hostname    string // of upstream
+	hostname    string             // of upstream
 	moments     *telemetry.Moments // nil where nobody shows them
 	failed      []*net.TCPAddr
 	termination string
