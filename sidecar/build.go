@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -100,7 +101,7 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 	spans := tracing.Options{Clusters: s.clusters, Metrics: s.metrics, Node: tracing.Node{ID: cfg.Node, Version: cfg.Version}, Log: cfg.Log}
 	if cfg.Bootstrap != nil {
 		n := cfg.Bootstrap.Node
-		spans.Node.ID, spans.Node.Cluster, spans.Node.Zone = n.ID, n.Cluster, n.Zone
+		spans.Node.ID, spans.Node.Cluster, spans.Node.Zone = cmp.Or(n.ID, cfg.Node), n.Cluster, n.Zone
 	}
 	s.tracers = tracing.NewTracers(spans)
 	routes := newRoutes()
@@ -133,9 +134,15 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 	s.metrics.ConfigAge.Collect(s.configAge)
 	s.metrics.BuildInfo.With(cfg.Version, goVersion()).Set(1)
 	s.metrics.ProcessStart.With().Set(float64(time.Now().Unix()))
+	var log *telemetry.Log // its files end with all others
+	if cfg.Bootstrap != nil {
+		if log, err = s.logs.Open(cfg.Bootstrap.AdminLog); err != nil {
+			return nil, fmt.Errorf("admin.access_log: %w", err)
+		}
+	}
 	s.admin, err = admin.Listen(admin.Options{
 		Admin: cfg.Admin, Socket: cfg.AdminSocket, Metrics: cfg.Metrics, Ready: cfg.Ready,
-		View: (*view)(s), Level: cfg.Level, Log: cfg.Log,
+		View: (*view)(s), Level: cfg.Level, Log: cfg.Log, AccessLog: log,
 	})
 	return s, err
 }

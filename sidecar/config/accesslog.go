@@ -6,6 +6,7 @@ import (
 	"os"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	accesslogfilev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
 	accesslogstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
@@ -31,6 +32,15 @@ func (d *decoder) accessLogs(ms []*accesslogv3.AccessLog, path string) ([]teleme
 		out = append(out, *l)
 	}
 	return out, nil
+}
+
+// adminLogs reads the admin listener's logs, that of the deprecated path last.
+func (d *decoder) adminLogs(m *bootstrapv3.Admin) ([]telemetry.AccessLogConfig, error) {
+	out, err := d.accessLogs(m.GetAccessLog(), "admin.access_log")
+	if path := m.GetAccessLogPath(); path != "" {
+		out = append(out, telemetry.AccessLogConfig{Path: path, Format: envoyFormat})
+	}
+	return out, err
 }
 
 func (d *decoder) accessLog(m *accesslogv3.AccessLog, path string) (*telemetry.AccessLogConfig, error) {

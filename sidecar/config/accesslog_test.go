@@ -60,3 +60,18 @@ func TestFileAccessLogRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestAdminLogs: access_log and the deprecated access_log_path both count, as in Envoy.
+func TestAdminLogs(t *testing.T) {
+	const admin = `admin: {access_log_path: /tmp/b, access_log: [{name: a, filter: {status_code_filter: {comparison: {op: GE, value: {default_value: 400, runtime_key: k}}}}, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: /tmp/a, format: "%s"}}]}`
+	b, err := ParseBootstrap(fmt.Appendf(nil, admin, "%RESPONSE_CODE%"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l := b.AdminLog; len(l) != 2 || l[0].Path != "/tmp/a" || l[0].Format != "%RESPONSE_CODE%" || l[0].Filter == nil || l[1].Path != "/tmp/b" || l[1].Format != envoyFormat {
+		t.Errorf("%+v", b.AdminLog)
+	}
+	if _, err := ParseBootstrap(fmt.Appendf(nil, admin, "%NOPE%")); err == nil || !strings.Contains(err.Error(), "admin.access_log[0].typed_config.format: access log format") {
+		t.Error(err)
+	}
+}
