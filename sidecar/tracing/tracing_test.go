@@ -442,4 +442,3 @@ func FuzzRejected(f *testing.F) {
 	f.Add([]byte{0x0a, 2, 8, 3})
 	f.Fuzz(func(_ *testing.T, b []byte) { rejected(b) })
 }
-
