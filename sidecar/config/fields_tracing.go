@@ -11,6 +11,10 @@ func init() {
 			use: "client_sampling random_sampling overall_sampling verbose max_path_tag_length custom_tags provider " +
 				"spawn_upstream_span operation upstream_operation no_context_propagation",
 		},
+		"envoy.config.route.v3.Tracing": {
+			use: "client_sampling random_sampling overall_sampling custom_tags operation upstream_operation",
+		},
+		"envoy.config.route.v3.Decorator":    {use: "operation propagate"},
 		"envoy.config.trace.v3.Tracing.Http": {use: "typed_config", ignore: nameOnly},
 		"envoy.type.tracing.v3.CustomTag": {
 			use:     "tag literal environment request_header value value_type",

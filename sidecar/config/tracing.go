@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	tracev3 "github.com/envoyproxy/go-control-plane/envoy/config/trace/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tagv3 "github.com/envoyproxy/go-control-plane/envoy/type/tracing/v3"
@@ -32,26 +33,22 @@ func (d *decoder) hcmTracing(m *hcmv3.HttpConnectionManager, out *hcm.Config, pa
 	if v := t.GetMaxPathTagLength(); v != nil {
 		c.MaxPath = int(min(v.GetValue(), math.MaxInt32))
 	}
-	for _, s := range []struct {
-		percent *typev3.Percent
-		key     string
-		whole   float64
-		to      *uint32
-	}{
-		{t.GetClientSampling(), "tracing.client_enabled", 100, &c.Client},
-		{t.GetOverallSampling(), "tracing.global_enabled", 100, &c.Overall},
-		{t.GetRandomSampling(), "tracing.random_sampling", 10000, &c.Random},
-	} {
-		if *s.to, err = d.share(s.percent, s.key, s.whole); err != nil {
-			return err
+	// As in Envoy, only the random share has parts of a percent.
+	whole := func(p *typev3.Percent) tracing.Fraction {
+		if p == nil {
+			return tracing.Percent(100)
 		}
+		return tracing.Percent(uint32(p.GetValue()))
 	}
-	for i, m := range t.GetCustomTags() {
-		tag, err := customTag(m, at(path+".custom_tags", i))
-		if err != nil {
-			return err
-		}
-		c.Tags = append(c.Tags, *tag)
+	random := tracing.Percent(100)
+	if p := t.GetRandomSampling(); p != nil {
+		random = tracing.Fraction{N: uint32(math.Round(p.GetValue() * 100)), Of: 10000}
+	}
+	if c.Sampling, err = d.sampling(whole(t.GetClientSampling()), random, whole(t.GetOverallSampling())); err != nil {
+		return err
+	}
+	if c.Tags, err = customTags(t.GetCustomTags(), path+".custom_tags"); err != nil {
+		return err
 	}
 	if err = d.tracer(t.GetProvider(), c, path+".provider"); err != nil {
 		return err
@@ -63,19 +60,78 @@ func (d *decoder) hcmTracing(m *hcmv3.HttpConnectionManager, out *hcm.Config, pa
 	return nil
 }
 
-// share is a percentage as parts of a whole, 100 % where it is absent; the runtime key
-// counts before it.
-func (d *decoder) share(p *typev3.Percent, key string, whole float64) (uint32, error) {
+// sampling has the runtime's percentages count before the others.
+func (d *decoder) sampling(client, random, overall tracing.Fraction) (out tracing.Sampling, err error) {
+	if out.Client, err = d.fraction("tracing.client_enabled", client); err != nil {
+		return out, err
+	}
+	if out.Random, err = d.fraction("tracing.random_sampling", random); err != nil {
+		return out, err
+	}
+	out.Overall, err = d.fraction("tracing.global_enabled", overall)
+	return out, err
+}
+
+func (d *decoder) fraction(key string, otherwise tracing.Fraction) (tracing.Fraction, error) {
 	n, ok, err := d.runtime.number(key)
 	switch {
-	case err != nil:
-		return 0, err
-	case ok:
-		return uint32(min(max(n, 0), whole)), nil
-	case p == nil:
-		return uint32(whole), nil
+	case err != nil || !ok:
+		return otherwise, err
+	case n < 0 || n != math.Trunc(n):
+		return otherwise, fail(d.runtime.paths[key], "is no whole percentage")
 	}
-	return uint32(math.Round(p.GetValue() / 100 * whole)), nil
+	return tracing.Percent(uint32(min(n, 100))), nil
+}
+
+// routeTracing reads what a route has instead of its connection manager's tracing.
+func (d *decoder) routeTracing(m *routev3.Tracing, path string) (_ *tracing.RouteConfig, err error) {
+	var shares [3]tracing.Fraction
+	for i, s := range []struct {
+		m    *typev3.FractionalPercent
+		name string
+	}{{m.GetClientSampling(), "client_sampling"}, {m.GetRandomSampling(), "random_sampling"}, {m.GetOverallSampling(), "overall_sampling"}} {
+		shares[i] = tracing.Percent(100)
+		if s.m != nil {
+			of, ok := map[typev3.FractionalPercent_DenominatorType]uint32{
+				typev3.FractionalPercent_HUNDRED: 100, typev3.FractionalPercent_TEN_THOUSAND: 10_000, typev3.FractionalPercent_MILLION: 1_000_000,
+			}[s.m.GetDenominator()]
+			if !ok {
+				return nil, fail(path+"."+s.name+".denominator", "unknown value %d", s.m.GetDenominator())
+			}
+			shares[i] = tracing.Fraction{N: s.m.GetNumerator(), Of: of}
+		}
+	}
+	out := &tracing.RouteConfig{Operation: m.GetOperation(), UpstreamOperation: m.GetUpstreamOperation()}
+	if out.Sampling, err = d.sampling(shares[0], shares[1], shares[2]); err != nil {
+		return nil, err
+	}
+	if out.Tags, err = customTags(m.GetCustomTags(), path+".custom_tags"); err != nil {
+		return nil, err
+	}
+	if err := out.Compile(); err != nil {
+		return nil, fail(path, "%v", err)
+	}
+	return out, nil
+}
+
+func decorator(m *routev3.Decorator) *tracing.Decorator {
+	out := &tracing.Decorator{Operation: m.GetOperation(), Propagate: true}
+	if p := m.GetPropagate(); p != nil {
+		out.Propagate = p.GetValue()
+	}
+	return out
+}
+
+func customTags(ms []*tagv3.CustomTag, path string) ([]tracing.Tag, error) {
+	var out []tracing.Tag
+	for i, m := range ms {
+		tag, err := customTag(m, at(path, i))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, *tag)
+	}
+	return out, nil
 }
 
 func customTag(m *tagv3.CustomTag, path string) (*tracing.Tag, error) {

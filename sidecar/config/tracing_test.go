@@ -32,6 +32,11 @@ func TestTracingRefuses(t *testing.T) {
 		{"collector_endpoint: /api/v2/spans", "collector_endpoint: api", `collector_endpoint: "api" is no path`},
 		{"collector_cluster: c\n", "collector_cluster: ''\n", `collector_cluster: is missing`},
 		{"envoy.config.trace.v3.ZipkinConfig", "envoy.config.trace.v3.XRayConfig", `unsupported extension "zipkin" (type envoy.config.trace.v3.XRayConfig)`},
+		{"operation: \"route %REQ(:METHOD)%\"", "operation: \"%NOPE%\"", `routes[0].tracing: operation: access log format`},
+		{"upstream_operation: \"to %UPSTREAM_CLUSTER%\"", "upstream_operation: \"%NOPE%\"", `routes[0].tracing: upstream_operation: access log format`},
+		{"custom_tags: [{tag: r, request_header: {name: X-R}}]", "custom_tags: [{tag: zone, request_header: {name: X-R}}]", `routes[0].tracing: custom tag zone: every span`},
+		{"custom_tags: [{tag: r, request_header: {name: X-R}}]", "custom_tags: [{tag: r, metadata: {kind: {request: {}}}}]", `routes[0].tracing.custom_tags[0].metadata: unsupported`},
+		{"global_enabled: 50", "global_enabled: 0.5", `is no whole percentage`},
 		{"global_enabled: 50", "global_enabled: lots", `is not a number`},
 		{"\"%SPAN_ID%\", 1", "\"%SPAN%\", 1", `log_format.json_format: nested: list: [0]: access log format, byte 1: operator %SPAN% is unknown`},
 	} {

@@ -198,7 +198,9 @@ func TestNoAllocations(t *testing.T) {
 	t.Run("plain", func(t *testing.T) { noAllocations(t, func(*bed) {}) })
 	t.Run("filters", func(t *testing.T) { noAllocations(t, (*bed).everything) })
 	t.Run("tracing, not sampled", func(t *testing.T) {
-		noAllocations(t, func(b *bed) { b.trace(&tracing.Config{Overall: 100, Verbose: true, SpawnUpstream: true}) })
+		noAllocations(t, func(b *bed) {
+			b.trace(&tracing.Config{Sampling: tracing.Sampling{Overall: tracing.Percent(100)}, Verbose: true, SpawnUpstream: true})
+		})
 	})
 }
 

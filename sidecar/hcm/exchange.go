@@ -164,7 +164,7 @@ func (x *exchange) next() {
 	x.aside = nil
 	x.decision = authz.Decision{}
 	x.observed.reset()
-	if x.span.Live() || x.span.Traced {
+	if x.m.tracer != nil {
 		x.span = tracing.Span{}
 	}
 	x.peer, x.portSent, x.grpcStatus, x.resetCode = nil, "", "", 0
@@ -211,8 +211,8 @@ func (x *exchange) admit() bool {
 	}
 	x.trimHost()
 	x.identifyClient()
-	x.startSpan()
 	x.selectRoute()
+	x.startSpan()
 	if x.m.cfg.LogStart {
 		x.log(telemetry.LogStart, sinceMono(x.startMono))
 	}

@@ -130,7 +130,7 @@ func TestForcedTraces(t *testing.T) {
 			if internal {
 				b.cfg.Internal = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 			}
-			b.trace(&tracing.Config{Overall: 100})
+			b.trace(&tracing.Config{Sampling: tracing.Sampling{Overall: tracing.Percent(100)}})
 			resp, _ := b.start().dial().do("GET / HTTP/1.1\r\nHost: h\r\nX-Envoy-Force-Trace: 1\r\n\r\n")
 			seen := resp.Header.Get("seen")
 			if want := map[bool]string{true: "-01 a 1", false: "-00 4"}[internal]; !strings.HasSuffix(seen, want) || len(seen) < 55 || (resp.Header.Get("x-request-id") != "") != internal {
@@ -147,7 +147,7 @@ func TestHedgedAndMirroredAreTraced(t *testing.T) {
 	b := newBed(t, httpOrigin(t, note))
 	b.cluster("mirror", httpOrigin(t, note))
 	b.route().Forward.Mirrors = []route.Mirror{{Cluster: "mirror", Share: route.All}}
-	b.trace(&tracing.Config{Overall: 100, Random: 10000, SpawnUpstream: true})
+	b.trace(&tracing.Config{Sampling: tracing.Sampling{Random: tracing.Percent(100), Overall: tracing.Percent(100)}, SpawnUpstream: true})
 	b.cfg.GenerateRequestID = true
 	b.start().dial().do(simpleGet)
 	a, c := <-seen, <-seen
@@ -257,6 +257,26 @@ func TestEachAttemptIsItsOwn(t *testing.T) {
 		b.start().dial().do(simpleGet)
 		if line := b.logged(1)[0]; strings.Contains(line, "-") {
 			t.Error(line)
+		}
+	})
+}
+
+// TestDecorators: a route names the spans of its requests and chooses which are traced.
+func TestDecorators(t *testing.T) {
+	bothVersions(t, func(t *testing.T, version int) {
+		b := newBed(t, httpOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("seen", r.Header.Get("traceparent")+"|"+r.Header.Get("x-envoy-decorator-operation"))
+		}))
+		b.cfg.GenerateRequestID = true
+		b.trace(&tracing.Config{Sampling: tracing.Sampling{Overall: tracing.Percent(100)}})
+		b.route().Decorator = &tracing.Decorator{Operation: "shop", Propagate: true}
+		b.route().Tracing = &tracing.RouteConfig{Sampling: tracing.Sampling{Random: tracing.Percent(100), Overall: tracing.Percent(100)}}
+		b.start()
+		for client, want := range map[string]string{"A: b": "shop", "X-Envoy-Decorator-Operation: theirs": ""} {
+			resp, _ := b.ask(version, client)
+			if got := resp.Header.Get("x-envoy-decorator-operation"); got != want || !strings.HasSuffix(resp.Header.Get("seen"), "-01|") {
+				t.Errorf("%s: the client sees %q, the origin %q", client, got, resp.Header.Get("seen"))
+			}
 		}
 	})
 }

@@ -211,6 +211,7 @@ func (x *exchange) finishHeaders() {
 			f.SetID(message.XRequestID, id)
 		}
 	}
+	x.span.Answer(f)
 	if !f.Has(message.Date) {
 		f.AddID(message.Date, x.m.dateNow(x.start))
 	}

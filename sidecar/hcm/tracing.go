@@ -9,13 +9,19 @@ import (
 )
 
 // startSpan makes the request part of a trace, where tracing is configured. It runs
-// once it is settled what the client may say of its request, and before a filter sees it.
+// once it is settled what the client may say of its request and which route it takes, and
+// before a filter sees it.
 func (x *exchange) startSpan() {
 	t := x.m.tracer
 	if t == nil {
 		return
 	}
-	t.Start(&x.span, x.req, &tracing.Request{Direction: x.d.Direction, Begun: x.start, Mono: x.startMono, Shard: x.d.Shard})
+	in := tracing.Request{Direction: x.d.Direction, Begun: x.start, Mono: x.startMono, Shard: x.d.Shard}
+	if r := x.sel.Route; r != nil {
+		in.Decorator, _ = r.Decorator.(*tracing.Decorator)
+		in.Route, _ = r.Tracing.(*tracing.RouteConfig)
+	}
+	t.Start(&x.span, x.req, &in)
 	if !x.span.Sampled {
 		return
 	}

@@ -234,7 +234,7 @@ var controls = map[string]bool{
 func (x *exchange) dropClaims(internal, edge bool) {
 	f := &x.req.Fields
 	if f.Has(message.XEnvoyOther) {
-		x.dropControls(f, internal)
+		x.dropControls(f, internal, edge)
 	}
 	if (x.d.Info.PeerID == "" || edge) && !internal {
 		f.DelID(message.XEnvoyOriginalPath)
@@ -245,10 +245,10 @@ func (x *exchange) dropClaims(internal, edge bool) {
 }
 
 // dropControls removes control headers. Those that choose faults stay where the
-// configuration asks for them.
-func (x *exchange) dropControls(f *message.Fields, internal bool) {
-	const faults = "x-envoy-fault-"
-	if !x.m.chain.faultHeaders && !internal {
+// configuration asks for them, and the name of a span where the client is not at the edge.
+func (x *exchange) dropControls(f *message.Fields, internal, edge bool) {
+	const faults, spanName = "x-envoy-fault-", "x-envoy-decorator-operation"
+	if !x.m.chain.faultHeaders && edge {
 		f.DelID(message.XEnvoyOther)
 		return
 	}
@@ -260,7 +260,7 @@ func (x *exchange) dropControls(f *message.Fields, internal bool) {
 			if !x.m.chain.faultHeaders {
 				f.DelAt(i)
 			}
-		case !internal || controls[low]:
+		case !internal && (edge || low != spanName), controls[low]:
 			f.DelAt(i)
 		}
 	}

@@ -17,8 +17,7 @@ import (
 
 // Config is envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.Tracing.
 type Config struct {
-	// Client and Overall are percentages; Random is in hundredths of a percent.
-	Client, Overall, Random uint32
+	Sampling
 	// Verbose adds the moments of a request to its span.
 	Verbose bool
 	// MaxPath is how much of a path is kept, in bytes.

@@ -24,10 +24,15 @@ type Span struct {
 	shared bool // Zipkin: the id is that of the client's span
 	single bool // Zipkin: the trace came in one header, and goes on in one
 	egress bool
-	host   string // that the client asked for
-	start  time.Time
-	mono   int64 // start, on the clock of telemetry.Moments
-	text   [48]byte
+	// decorated: the span may be named by x-envoy-decorator-operation. name is what it is
+	// called then, empty for Envoy's name; tell has the other side told.
+	decorated, tell bool
+	name            string
+	route           *RouteConfig
+	host            string // that the client asked for
+	start           time.Time
+	mono            int64 // start, on the clock of telemetry.Moments
+	text            [48]byte
 }
 
 // Attempt is the span of one attempt; the zero Attempt is none.
@@ -58,44 +63,51 @@ type Request struct {
 	Begun time.Time
 	Mono  int64
 	Shard telemetry.Shard
+	// Route and Decorator are what its route has, nil for nothing.
+	Route     *RouteConfig
+	Decorator *Decorator
 }
 
 // Start decides whether the request is sampled and makes it the next span of the
 // trace that it belongs to, or the first of a new one. Nothing is allocated.
 func (t *Tracer) Start(s *Span, req *message.Request, in *Request) {
-	reason := t.cfg.decide(req)
+	sampling := &t.cfg.Sampling
+	if in.Route != nil {
+		sampling = &in.Route.Sampling
+	}
+	reason := sampling.decide(req)
 	t.counts[reason].Inc(in.Shard)
-	*s = Span{Traced: reason != NotTraceable}
-	if t.cfg.Provider.None {
-		return
+	*s = Span{Traced: reason != NotTraceable, egress: in.Direction == telemetry.Outbound, host: req.Authority, route: in.Route, start: in.Begun, mono: in.Mono}
+	switch {
+	case t.cfg.Provider.None:
+	case t.cfg.Provider.Zipkin != nil:
+		s.live = t.continueB3(s, req)
+	default:
+		s.live = t.continueW3C(s, req)
 	}
-	*s = Span{Traced: s.Traced, live: true, egress: in.Direction == telemetry.Outbound, host: req.Authority, start: in.Begun, mono: in.Mono}
-	if t.cfg.Provider.Zipkin != nil {
-		t.continueB3(s, req, s.Traced)
-	} else {
-		t.continueW3C(s, req, s.Traced)
-	}
+	t.decorate(s, in.Decorator, &req.Fields)
 }
 
 // continueW3C: the trace of a parent is sampled as it says; a context that cannot be
-// read is left alone, and the request untraced.
-func (t *Tracer) continueW3C(s *Span, req *message.Request, sampled bool) {
+// read is left alone, and the request has no span.
+func (t *Tracer) continueW3C(s *Span, req *message.Request) (live bool) {
 	p, found := readW3C(&req.Fields)
 	switch found {
 	case broken:
-		*s = Span{Traced: sampled}
+		return false
 	case absent:
 		// State without a trace means nothing (W3C Trace Context 4.3).
 		req.Fields.DelID(message.Tracestate)
-		s.Trace, s.ID, s.wide, s.Sampled = newTraceID(), newSpanID(), true, sampled
+		s.Trace, s.ID, s.wide, s.Sampled = newTraceID(), newSpanID(), true, s.Traced
 	case present:
 		s.Trace, s.Parent, s.ID, s.wide, s.Sampled = p.trace, p.span, newSpanID(), true, p.sampled
 	}
+	return true
 }
 
 // continueB3: what B3's headers say of sampling counts before our own decision.
-func (t *Tracer) continueB3(s *Span, req *message.Request, sampled bool) {
-	z := t.cfg.Provider.Zipkin
+func (t *Tracer) continueB3(s *Span, req *message.Request) (live bool) {
+	z, sampled := t.cfg.Provider.Zipkin, s.Traced
 	p, found, theirs, decided := readB3(&req.Fields)
 	if decided {
 		sampled = theirs
@@ -105,10 +117,11 @@ func (t *Tracer) continueB3(s *Span, req *message.Request, sampled bool) {
 			sampled = p.sampled
 		}
 	}
+	if found == broken {
+		return false
+	}
 	s.Sampled, s.single = sampled, req.Fields.Has(message.B3)
 	switch {
-	case found == broken:
-		*s = Span{Traced: s.Traced}
 	case found == absent:
 		s.ID = newSpanID()
 		copy(s.Trace[8:], s.ID[:])
@@ -121,6 +134,7 @@ func (t *Tracer) continueB3(s *Span, req *message.Request, sampled bool) {
 	default:
 		s.Trace, s.wide, s.Parent, s.ID = p.trace, p.wide, p.span, newSpanID()
 	}
+	return true
 }
 
 // Begin starts an attempt at forwarding the request and writes the headers that the
@@ -230,9 +244,12 @@ func (t *Tracer) Finish(s *Span, r *telemetry.Record, end time.Time, shard telem
 }
 
 func (t *Tracer) appendName(dst []byte, s *Span, r *telemetry.Record) []byte {
+	n := t.namesOf(s.route)
 	switch {
-	case t.operation != nil:
-		return t.operation.AppendHeader(dst, r)
+	case n.operation != nil:
+		return n.operation.AppendHeader(dst, r)
+	case s.name != "":
+		return append(dst, s.name...)
 	case s.egress:
 		return append(append(dst, "egress "...), s.host...)
 	}
@@ -248,8 +265,8 @@ func (t *Tracer) FinishAttempt(s *Span, a *Attempt, r *telemetry.Record, retries
 	a.live = false
 	p := reports.Get().(*report)
 	b := p.text[:0]
-	if t.upstreamOperation != nil {
-		b = t.upstreamOperation.AppendHeader(b, r)
+	if n := t.namesOf(s.route); n.upstream != nil {
+		b = n.upstream.AppendHeader(b, r)
 	} else {
 		b = append(append(append(b, "router "...), r.Cluster...), " egress"...)
 	}

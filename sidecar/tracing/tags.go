@@ -66,10 +66,20 @@ func (t *Tracer) tags(p *report, w tagWriter) {
 		g.string("error", "true")
 	}
 	for i := range t.custom {
-		c := &t.custom[i]
-		if v := c.of(r, g.b[:0]); len(v) > 0 {
-			w.typed(c, v)
+		if c := &t.custom[i]; p.span.route.tag(c.name) == nil {
+			g.custom(c, r)
 		}
+	}
+	if route := p.span.route; route != nil {
+		for i := range route.custom {
+			g.custom(&route.custom[i], r)
+		}
+	}
+}
+
+func (g *tagger) custom(t *tag, r *telemetry.Record) {
+	if v := t.of(r, g.b[:0]); len(v) > 0 {
+		g.w.typed(t, v)
 	}
 }
 

@@ -50,12 +50,12 @@ func NewTracers(o Options) *Tracers {
 // Tracer is the tracing of one connection manager. Immutable; Close gives its
 // exporter back.
 type Tracer struct {
-	cfg                          *Config
-	node                         *Node
-	custom                       []tag
-	operation, upstreamOperation *telemetry.Format // nil for Envoy's names
-	counts                       [reasons]*telemetry.Counter
-	out                          *exporter // nil where nothing is exported
+	cfg    *Config
+	node   *Node
+	custom []tag
+	names  names // nil for Envoy's
+	counts [reasons]*telemetry.Counter
+	out    *exporter // nil where nothing is exported
 }
 
 // Check tells whether a tracer can be made of a configuration.
@@ -69,18 +69,19 @@ func newTracer(cfg *Config, n *Node) (t *Tracer, err error) {
 	if t.custom, err = compileTags(cfg.Tags); err != nil {
 		return nil, err
 	}
-	for _, f := range []struct {
-		field, text string
-		to          **telemetry.Format
-	}{{"operation", cfg.Operation, &t.operation}, {"upstream_operation", cfg.UpstreamOperation, &t.upstreamOperation}} {
-		if f.text == "" {
-			continue
-		}
-		if *f.to, err = telemetry.ParseFormat(f.text); err != nil {
-			return nil, fmt.Errorf("%s: %w", f.field, err)
-		}
+	t.names, err = compileNames(cfg.Operation, cfg.UpstreamOperation)
+	return t, err
+}
+
+func compileName(field, text string) (*telemetry.Format, error) {
+	if text == "" {
+		return nil, nil
 	}
-	return t, nil
+	f, err := telemetry.ParseFormat(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", field, err)
+	}
+	return f, nil
 }
 
 // Open makes a tracer. It must be closed when no request uses it any more.

@@ -104,27 +104,30 @@ func FuzzContexts(f *testing.F) {
 	})
 }
 
-func everything() *Config { return &Config{Client: 100, Overall: 100, Random: 10000, MaxPath: 256} }
+func everything() *Config {
+	return &Config{Sampling: Sampling{Client: Percent(100), Overall: Percent(100), Random: Percent(100)}, MaxPath: 256}
+}
 
 func TestSampling(t *testing.T) {
 	const id = "00000063-0000-4000-8000-000000000000" // 99
 	for name, tc := range map[string]struct {
-		cfg    Config
+		cfg    Sampling
 		fields []string
 		want   Reason
 		digit  byte
 	}{
-		"all":                {*everything(), []string{"x-request-id", id}, Sampling, '9'},
-		"below the share":    {Config{Client: 100, Overall: 100, Random: 100}, []string{"x-request-id", id}, Sampling, '9'},
-		"at the share":       {Config{Client: 100, Overall: 100, Random: 99}, []string{"x-request-id", id}, NotTraceable, '4'},
-		"client":             {Config{Client: 100, Overall: 100}, []string{"x-request-id", id, "x-client-trace-id", "c"}, ClientForced, 'b'},
-		"client may not":     {Config{Overall: 100}, []string{"x-request-id", id, "x-client-trace-id", "c"}, NotTraceable, '4'},
-		"forced":             {Config{Overall: 100}, []string{"x-request-id", id, "x-envoy-force-trace", "1"}, ServiceForced, 'a'},
-		"a hop before":       {Config{Overall: 100}, []string{"x-request-id", id[:14] + "9" + id[15:]}, Sampling, '9'},
-		"overall takes away": {Config{Overall: 99}, []string{"x-request-id", id[:14] + "a" + id[15:]}, NotTraceable, '4'},
-		"no id":              {*everything(), nil, NotTraceable, 0},
-		"an id that is none": {*everything(), []string{"x-request-id", "what"}, NotTraceable, 0},
-		"a foreign id":       {*everything(), []string{"x-request-id", "0000006312"}, Sampling, 0},
+		"all":                {everything().Sampling, []string{"x-request-id", id}, RandomSampling, '9'},
+		"below the share":    {Sampling{Client: Percent(100), Overall: Percent(100), Random: Fraction{100, 10000}}, []string{"x-request-id", id}, RandomSampling, '9'},
+		"at the share":       {Sampling{Client: Percent(100), Overall: Percent(100), Random: Fraction{99, 10000}}, []string{"x-request-id", id}, NotTraceable, '4'},
+		"client":             {Sampling{Client: Percent(100), Overall: Percent(100)}, []string{"x-request-id", id, "x-client-trace-id", "c"}, ClientForced, 'b'},
+		"client may not":     {Sampling{Overall: Percent(100)}, []string{"x-request-id", id, "x-client-trace-id", "c"}, NotTraceable, '4'},
+		"forced":             {Sampling{Overall: Percent(100)}, []string{"x-request-id", id, "x-envoy-force-trace", "1"}, ServiceForced, 'a'},
+		"a hop before":       {Sampling{Overall: Percent(100)}, []string{"x-request-id", id[:14] + "9" + id[15:]}, RandomSampling, '9'},
+		"overall takes away": {Sampling{Overall: Percent(99)}, []string{"x-request-id", id[:14] + "a" + id[15:]}, NotTraceable, '4'},
+		"by the hundred":     {Sampling{Random: Percent(50), Overall: Percent(100)}, []string{"x-request-id", "00000fa0" + id[8:]}, RandomSampling, '9'},
+		"no id":              {everything().Sampling, nil, NotTraceable, 0},
+		"an id that is none": {everything().Sampling, []string{"x-request-id", "what"}, NotTraceable, 0},
+		"a foreign id":       {everything().Sampling, []string{"x-request-id", "0000006312"}, RandomSampling, 0},
 	} {
 		r := request(tc.fields...)
 		got := tc.cfg.decide(r)
@@ -160,7 +163,7 @@ func TestPropagationW3C(t *testing.T) {
 				t.Errorf("%+v, %s", s, field(r, "traceparent"))
 			}
 		}},
-		"the parent decides": {func(c *Config) { c.Random = 0 }, []string{"traceparent", parent}, func(t *testing.T, s *Span, _ *Attempt, r *message.Request) {
+		"the parent decides": {func(c *Config) { c.Random = Fraction{} }, []string{"traceparent", parent}, func(t *testing.T, s *Span, _ *Attempt, r *message.Request) {
 			if !s.Sampled {
 				t.Error("not sampled")
 			}
@@ -170,7 +173,7 @@ func TestPropagationW3C(t *testing.T) {
 				t.Errorf("%+v, %s", s, field(r, "traceparent"))
 			}
 		}},
-		"not sampled": {func(c *Config) { c.Random = 0 }, nil, func(t *testing.T, s *Span, _ *Attempt, r *message.Request) {
+		"not sampled": {func(c *Config) { c.Random = Fraction{} }, nil, func(t *testing.T, s *Span, _ *Attempt, r *message.Request) {
 			if s.Sampled || !strings.HasSuffix(field(r, "traceparent"), "-00") {
 				t.Error(field(r, "traceparent"))
 			}
@@ -267,7 +270,7 @@ func TestRequestsAllocateNothing(t *testing.T) {
 	for _, random := range []uint32{0, 10000} {
 		for _, z := range []*Zipkin{nil, {W3C: true}} {
 			c := everything()
-			c.Random, c.Provider.Zipkin, c.SpawnUpstream = random, z, true
+			c.Random, c.Provider.Zipkin, c.SpawnUpstream = Fraction{random, 10000}, z, true
 			tr := mustTracer(t, c)
 			tr.out = &exporter{shards: make([]pending, 1), limit: 1 << 30, encode: appendOTLP, wake: make(chan struct{}, 1), full: make(chan struct{}, 1)}
 			if z != nil {
