@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 )
@@ -73,5 +74,45 @@ func TestAdminLogs(t *testing.T) {
 	}
 	if _, err := ParseBootstrap(fmt.Appendf(nil, admin, "%NOPE%")); err == nil || !strings.Contains(err.Error(), "admin.access_log[0].typed_config.format: access log format") {
 		t.Error(err)
+	}
+}
+
+// example is the first one of a page of docs.
+func example(t *testing.T, page string) string {
+	t.Helper()
+	b, err := os.ReadFile("../../docs/" + page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), "```yaml\n")
+	text, _, ok := strings.Cut(rest, "```")
+	if !ok {
+		t.Fatal(page, "has no example")
+	}
+	return text
+}
+
+// TestDocumentedAccessLog reads the example of docs/access-logs.md.
+func TestDocumentedAccessLog(t *testing.T) {
+	const at = "          access_log: ["
+	before, _, _ := strings.Cut(loggedListener, at)
+	b, err := ParseBootstrap([]byte(before + "          " + strings.ReplaceAll(example(t, "access-logs.md"), "\n", "\n          ")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l := b.Listeners[0].Chains[0].TCP.AccessLog; len(l) != 2 || !l[0].JSON || !l[0].OmitEmpty || l[0].Filter == nil || l[1].Path != "/dev/stdout" {
+		t.Errorf("%+v", l)
+	}
+}
+
+// TestDocumentedTracing reads the example of docs/tracing.md.
+func TestDocumentedTracing(t *testing.T) {
+	b, err := ParseBootstrap([]byte(example(t, "tracing.md")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := b.Listeners[0].Chains[0].HTTP
+	if c := h.Tracing; c.Provider.Collector.Cluster != "collector" || !c.SpawnUpstream || c.Random.N != 100 || h.Routes.VirtualHosts[0].Routes[0].Tracing == nil {
+		t.Errorf("%+v", c)
 	}
 }
