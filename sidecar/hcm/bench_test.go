@@ -132,6 +132,12 @@ func BenchmarkKeepAlive(b *testing.B) {
 			bench(b, quiet(newBed(b, benchOrigin(b))).start().addr, conns)
 		})
 	}
+	b.Run("logged", func(b *testing.B) { bench(b, newBed(b, benchOrigin(b)).start().addr, 64) })
+	b.Run("traced", func(b *testing.B) {
+		x := quiet(newBed(b, benchOrigin(b)))
+		x.everyTrace()
+		bench(b, x.start().addr, 64)
+	})
 }
 
 // BenchmarkDirect is the same without us: what the client and the origin cost.
@@ -151,9 +157,9 @@ func bench(b *testing.B, addr string, conns int) {
 		}
 		defer c.Close()
 		wg.Go(func() {
-			buf := make([]byte, 4096)
+			req, buf := []byte(benchRequest), make([]byte, 4096)
 			for left.Add(-1) >= 0 {
-				if _, err := roundTrip(c, []byte(benchRequest), buf); err != nil {
+				if _, err := roundTrip(c, req, buf); err != nil {
 					b.Error(err)
 					return
 				}
@@ -192,11 +198,18 @@ func (b *bed) everything() {
 	b.route().Filters = override("mutate", addHeader("route"))
 }
 
+// everyTrace samples every request, and keeps its spans to itself.
+func (b *bed) everyTrace() {
+	b.cfg.GenerateRequestID = true
+	b.trace(&tracing.Config{Sampling: tracing.Sampling{Random: tracing.Percent(100), Overall: tracing.Percent(100)}, SpawnUpstream: true})
+}
+
 // TestNoAllocations holds the promise that a request on a kept-alive connection
 // allocates nothing, with every feature of the mesh's path on.
 func TestNoAllocations(t *testing.T) {
 	t.Run("plain", func(t *testing.T) { noAllocations(t, func(*bed) {}) })
 	t.Run("filters", func(t *testing.T) { noAllocations(t, (*bed).everything) })
+	t.Run("tracing, sampled", func(t *testing.T) { noAllocations(t, (*bed).everyTrace) })
 	t.Run("tracing, not sampled", func(t *testing.T) {
 		noAllocations(t, func(b *bed) {
 			b.trace(&tracing.Config{Sampling: tracing.Sampling{Overall: tracing.Percent(100)}, Verbose: true, SpawnUpstream: true})
