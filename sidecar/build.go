@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -30,6 +31,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
 	"github.com/hauberk-mesh/hauberk/xds/client"
 	"github.com/hauberk-mesh/hauberk/xds/client/cache"
 	"github.com/hauberk-mesh/hauberk/xds/names"
@@ -45,6 +47,7 @@ type Sidecar struct {
 	host      *workloadapi.Server // nil without a host socket
 	metrics   *telemetry.Metrics
 	logs      *telemetry.Logs
+	tracers   *tracing.Tracers
 	timers    *hcm.Timers
 	clusters  *cluster.Manager
 	sockets   *listener.Sockets
@@ -95,8 +98,14 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 		TLS: s.tls, Metrics: s.metrics, Log: cfg.Log,
 		Source: func(name string) string { return s.state.checkSource(name) },
 	})
+	spans := tracing.Options{Clusters: s.clusters, Metrics: s.metrics, Node: tracing.Node{ID: cfg.Node, Version: cfg.Version}, Log: cfg.Log}
+	if cfg.Bootstrap != nil {
+		n := cfg.Bootstrap.Node
+		spans.Node.ID, spans.Node.Cluster, spans.Node.Zone = cmp.Or(n.ID, cfg.Node), n.Cluster, n.Zone
+	}
+	s.tracers = tracing.NewTracers(spans)
 	routes := newRoutes()
-	h := &handlers{clusters: s.clusters, routes: routes, logs: s.logs, metrics: s.metrics, timers: s.timers, log: cfg.Log}
+	h := &handlers{clusters: s.clusters, routes: routes, logs: s.logs, tracers: s.tracers, metrics: s.metrics, timers: s.timers, log: cfg.Log}
 	if cfg.Bootstrap != nil && cfg.Bootstrap.Overload != nil {
 		s.overload = overload.New(cfg.Bootstrap.Overload, overload.Options{Accept: func(yes bool) { s.listeners.Accept(yes) }, Log: cfg.Log})
 	}
@@ -125,9 +134,15 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 	s.metrics.ConfigAge.Collect(s.configAge)
 	s.metrics.BuildInfo.With(cfg.Version, goVersion()).Set(1)
 	s.metrics.ProcessStart.With().Set(float64(time.Now().Unix()))
+	var log *telemetry.Log // its files end with all others
+	if cfg.Bootstrap != nil {
+		if log, err = s.logs.Open(cfg.Bootstrap.AdminLog); err != nil {
+			return nil, fmt.Errorf("admin.access_log: %w", err)
+		}
+	}
 	s.admin, err = admin.Listen(admin.Options{
 		Admin: cfg.Admin, Socket: cfg.AdminSocket, Metrics: cfg.Metrics, Ready: cfg.Ready,
-		View: (*view)(s), Level: cfg.Level, Log: cfg.Log,
+		View: (*view)(s), Level: cfg.Level, Log: cfg.Log, AccessLog: log,
 	})
 	return s, err
 }
@@ -336,6 +351,9 @@ func (s *Sidecar) Close() error {
 		}
 		if s.listeners != nil {
 			errs = append(errs, s.listeners.Close())
+		}
+		if s.tracers != nil {
+			s.tracers.Close() // what they still have goes through the clusters
 		}
 		if s.clusters != nil {
 			errs = append(errs, s.clusters.Close())

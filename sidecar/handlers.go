@@ -14,6 +14,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/tcp"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
 	"github.com/hauberk-mesh/hauberk/sidecar/tunnel"
 )
 
@@ -66,6 +67,7 @@ type handlers struct {
 	clusters *cluster.Manager
 	routes   *routes
 	logs     *telemetry.Logs
+	tracers  *tracing.Tracers
 	metrics  *telemetry.Metrics
 	timers   *hcm.Timers
 	log      *slog.Logger
@@ -83,7 +85,7 @@ func (h *handlers) build(_ *listener.Config, c *listener.FilterChain) (downstrea
 		}
 		return tunnel.New(relay, h.metrics, h.log), nil
 	}
-	o := hcm.Options{Clusters: h.clusters, Logs: h.logs, Metrics: h.metrics, Timers: h.timers, Log: h.log, ServiceCluster: h.cluster, Node: h.node}
+	o := hcm.Options{Clusters: h.clusters, Logs: h.logs, Tracers: h.tracers, Metrics: h.metrics, Timers: h.timers, Log: h.log, ServiceCluster: h.cluster, Node: h.node}
 	if c.HTTP.Routes == nil {
 		o.Routes = h.routes.slot(c.HTTP.RouteName).Load
 	}

@@ -50,6 +50,19 @@ var logFields = map[string]string{
 	"sni":      "%REQUESTED_SERVER_NAME%",
 	"peer":     "%DOWNSTREAM_PEER_URI_SAN%",
 	"client":   "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+
+	"flags_long":  "%RESPONSE_FLAGS_LONG%",
+	"type":        "%ACCESS_LOG_TYPE%",
+	"query":       "%QUERY_PARAMS% %QUERY_PARAM(a)%",
+	"path2":       "%PATH(NQ)% %PATH(WQ:ORIG)%",
+	"host":        "%REQUESTED_SERVER_NAME(HOST_FIRST)%",
+	"grpc":        "%GRPC_STATUS% %GRPC_STATUS(SNAKE_STRING)% %GRPC_STATUS_NUMBER%",
+	"network":     "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(8)%",
+	"upstream2":   "%UPSTREAM_PROTOCOL% %UPSTREAM_HOST_NAME% %UPSTREAM_TLS_VERSION% %UPSTREAM_TLS_CIPHER%",
+	"tried":       "%UPSTREAM_HOSTS_ATTEMPTED%",
+	"tls":         "%DOWNSTREAM_TLS_VERSION% %DOWNSTREAM_TLS_CIPHER% %DOWNSTREAM_TLS_GROUP%",
+	"certificate": "%DOWNSTREAM_PEER_SUBJECT% %DOWNSTREAM_PEER_ISSUER% %DOWNSTREAM_PEER_SERIAL% %DOWNSTREAM_PEER_FINGERPRINT_256% %DOWNSTREAM_PEER_FINGERPRINT_1% %DOWNSTREAM_PEER_DNS_SAN% %DOWNSTREAM_PEER_CERT_V_END% %DOWNSTREAM_PEER_CERT%",
+	"first":       "%COALESCE({\"operators\": [\"ROUTE_NAME\", {\"command\": \"REQ\", \"param\": \":method\"}]})%",
 }
 
 func (p *place) accessLog(config string) []any {

@@ -17,6 +17,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // View is what there is to see and to change.
@@ -42,6 +44,8 @@ type Options struct {
 	View   View
 	Level  *slog.LevelVar
 	Log    *slog.Logger
+	// AccessLog takes the requests to the admin listener and its socket; nil for none.
+	AccessLog *telemetry.Log
 }
 
 // Addrs are the bound addresses, nil where off.
@@ -75,7 +79,7 @@ func Listen(o Options) (_ *Server, err error) {
 		if err := loopback(o.Admin); err != nil {
 			return nil, err
 		}
-		if s.addrs.Admin, err = s.tcp("admin", o.Admin, hostCheck(reads(o))); err != nil {
+		if s.addrs.Admin, err = s.tcp("admin", o.Admin, logged(hostCheck(reads(o)), o.AccessLog)); err != nil {
 			return nil, err
 		}
 	}
@@ -90,7 +94,7 @@ func Listen(o Options) (_ *Server, err error) {
 		}
 	}
 	if o.Socket != "" {
-		if err := s.unix(o.Socket, changes(o)); err != nil {
+		if err := s.unix(o.Socket, logged(changes(o), o.AccessLog)); err != nil {
 			return nil, err
 		}
 	}

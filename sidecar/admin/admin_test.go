@@ -61,28 +61,35 @@ type server struct {
 	view   *fake
 	level  *slog.LevelVar
 	socket string
+	stop   func() // and wait for what is being answered
 }
 
 func start(t *testing.T) *server {
 	t.Helper()
+	return startWith(t, func(*Options) {})
+}
+
+func startWith(t *testing.T, change func(*Options)) *server {
+	t.Helper()
 	s := &server{view: &fake{}, level: new(slog.LevelVar), socket: filepath.Join(t.TempDir(), "admin.sock")}
 	var err error
-	s.Server, err = Listen(Options{
-		Admin: "127.0.0.1:0", Metrics: "127.0.0.1:0", Ready: "127.0.0.1:0", Socket: s.socket, View: s.view, Level: s.level,
-	})
+	o := Options{Admin: "127.0.0.1:0", Metrics: "127.0.0.1:0", Ready: "127.0.0.1:0", Socket: s.socket, View: s.view, Level: s.level}
+	change(&o)
+	s.Server, err = Listen(o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ctx) }()
-	t.Cleanup(func() {
+	s.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 		_ = s.Close()
 	})
+	t.Cleanup(s.stop)
 	return s
 }
 

@@ -115,6 +115,22 @@ func (c *Cluster) EndRetryAt(p Priority) {
 	b.retries.Add(-1)
 }
 
+// active emits what goes on now, at a scrape; nothing of a cluster that is idle.
+func (c *Cluster) active(emit func(value float64, labels ...string)) {
+	var requests, pending int64
+	for p := range Priority(2) {
+		b, _ := c.breakerOf(p)
+		requests += b.requests.Load()
+		pending += b.pending.Load()
+	}
+	if requests > 0 {
+		emit(float64(requests), c.name, "active")
+	}
+	if pending > 0 {
+		emit(float64(pending), c.name, "pending")
+	}
+}
+
 // remaining emits what is left of the limits that are tracked, at a scrape.
 func (c *Cluster) remaining(emit func(value float64, labels ...string)) {
 	for p, name := range [...]string{"default", "high"} {

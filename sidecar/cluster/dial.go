@@ -23,7 +23,8 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (*Con
 	h.connects.Add(1)
 	h.cluster.trafficked.Store(true)
 	start := time.Now()
-	st, kind, err := p.open(ctx, cfg, want)
+	opening := Opening{Began: start}
+	st, kind, err := p.open(ctx, cfg, want, &opening)
 	m := h.cluster.metrics
 	if err != nil {
 		if errors.Is(err, context.Canceled) {
@@ -40,7 +41,7 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (*Con
 		m.ConnectOK.Inc(s)
 		m.ConnectDuration.Observe(s, time.Since(start))
 	}
-	c := &Conn{Stream: st, pool: p, generation: cfg.tlsGeneration, until: cfg.lifetime()}
+	c := &Conn{Stream: st, pool: p, generation: cfg.tlsGeneration, until: cfg.lifetime(), opening: opening}
 	c.uses.Store(1)
 	if want.settle(cfg, st.Info()) {
 		c.HTTP2 = http2.NewClient(st, cfg.HTTP.http2())
@@ -65,12 +66,13 @@ func countFailure(m *telemetry.ClusterMetrics, s telemetry.Shard, kind Kind, err
 	}
 }
 
-func (p *pool) open(ctx context.Context, cfg *settings, want protocol) (stream.Stream, Kind, error) {
+func (p *pool) open(ctx context.Context, cfg *settings, want protocol, at *Opening) (stream.Stream, Kind, error) {
 	h := p.host
 	nc, err := h.connect(ctx, cfg)
 	if err != nil {
 		return nil, ConnectRefused, err
 	}
+	at.Connected = time.Now()
 	conn, ok := nc.(stream.Conn)
 	if !ok {
 		_ = nc.Close()
@@ -93,6 +95,7 @@ func (p *pool) open(ctx context.Context, cfg *settings, want protocol) (stream.S
 		_ = conn.Close()
 		return nil, TLSFailure, err
 	}
+	at.Secured = time.Now()
 	return st, 0, nil
 }
 
@@ -119,6 +122,9 @@ func (p *pool) handshake(ctx context.Context, conn stream.Conn, name string, t *
 			}
 		}
 		st, err := stream.ClientTLS(conn, tc)
+		if err == nil && telemetry.Wanted()&telemetry.WantCertificates != 0 {
+			st.KeepPeerChain()
+		}
 		if err == nil {
 			err = st.Handshake(ctx)
 		}

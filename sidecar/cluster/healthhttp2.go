@@ -30,16 +30,10 @@ func (c *http2Checks) end() {
 	c.run.Wait()
 }
 
-// answer is a whole response.
-type answer struct {
-	resp     message.Response
-	body     []byte
-	trailers *message.Fields
-}
-
-// call sends a request with its body and reads the answer, all but keep bytes of
+// callHTTP2 sends a request with its body and reads the answer, all but keep bytes of
 // whose body are dropped, by the deadline.
-func (c *http2Checks) call(req *message.Request, body []byte, keep int, deadline time.Time) (a answer, err error) {
+func callHTTP2(c *http2.ClientConn, req *message.Request, body []byte, keep int, deadline time.Time) (*Answer, error) {
+	a := &Answer{}
 	s, err := c.Open(req, len(body) == 0)
 	if err != nil {
 		return a, err
@@ -56,14 +50,14 @@ func (c *http2Checks) call(req *message.Request, body []byte, keep int, deadline
 		return a, err
 	}
 	for end := false; !end; {
-		if end, err = s.ReadHead(&a.resp); err != nil {
+		if end, err = s.ReadHead(&a.Head); err != nil {
 			return a, err
 		}
-		if a.resp.Status >= 200 {
+		if a.Head.Status >= 200 {
 			break
 		}
 	}
-	for total, last := 0, a.resp.Body == nil; !last; {
+	for total, last := 0, a.Head.Body == nil; !last; {
 		var chunk []byte
 		if chunk, last, err = s.Next(); err != nil {
 			return a, err
@@ -71,11 +65,11 @@ func (c *http2Checks) call(req *message.Request, body []byte, keep int, deadline
 		if total += len(chunk); total > maxCheckBody {
 			return a, errLongBody
 		}
-		a.body = append(a.body, chunk[:min(len(chunk), keep-len(a.body))]...)
+		a.Body = append(a.Body, chunk[:min(len(chunk), keep-len(a.Body))]...)
 	}
 	if f := s.Trailers(); f != nil {
-		a.trailers = &message.Fields{}
-		a.trailers.CopyFrom(f)
+		a.Trailers = &message.Fields{}
+		a.Trailers.CopyFrom(f)
 	}
 	return a, nil
 }
@@ -85,14 +79,14 @@ func (k *checker) checkHTTP2(deadline time.Time) (v verdict, reusable bool) {
 	c := k.cfg.HTTP
 	var req message.Request
 	k.request(&req)
-	a, err := k.http2.call(&req, c.Body, c.keep(), deadline)
+	a, err := callHTTP2(k.http2.ClientConn, &req, c.Body, c.keep(), deadline)
 	if errors.Is(err, http2.ErrUnwritable) {
 		return failed(fmt.Errorf("host %q, path %q: %w; set http_health_check.host", req.Authority, req.Path, err)), true
 	}
 	if err != nil {
 		return unanswered(err), k.http2.Usable()
 	}
-	return c.judge(&a.resp, a.body), k.http2.Usable()
+	return c.judge(&a.Head, a.Body), k.http2.Usable()
 }
 
 // The numbers of grpc.health.v1.HealthCheckResponse.ServingStatus and of gRPC's
@@ -113,29 +107,21 @@ func (k *checker) checkGRPC(deadline time.Time) (v verdict, reusable bool) {
 	addHeaders(&req.Fields, c.Metadata, nil)
 	body := grpcFrame(healthRequest(c.Service))
 	req.ContentLength = message.UnknownLength
-	a, err := k.http2.call(&req, body, maxCheckBody, deadline)
+	a, err := callHTTP2(k.http2.ClientConn, &req, body, maxCheckBody, deadline)
 	if err != nil {
 		return unanswered(err), k.http2.Usable()
 	}
-	if err := judgeGRPC(&a); err != nil {
+	if err := judgeGRPC(a); err != nil {
 		return failed(err), k.http2.Usable()
 	}
 	return verdict{}, k.http2.Usable()
 }
 
-func judgeGRPC(a *answer) error {
-	if a.resp.Status != 200 {
-		return fmt.Errorf("status %d", a.resp.Status)
+func judgeGRPC(a *Answer) error {
+	if err := a.grpcFailure(); err != nil {
+		return err
 	}
-	f := a.trailers
-	if f == nil {
-		f = &a.resp.Fields // a response without a message has only one head
-	}
-	if code, _ := f.Get("grpc-status"); code != grpcOK {
-		text, _ := f.Get("grpc-message")
-		return fmt.Errorf("gRPC status %q: %q", code, text)
-	}
-	status, err := healthResponse(a.body)
+	status, err := healthResponse(a.Body)
 	if err == nil && status != grpcServing {
 		err = fmt.Errorf("the service's health is %d, not SERVING (1)", status)
 	}

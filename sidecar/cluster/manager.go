@@ -92,9 +92,14 @@ func NewManager(opts Options) *Manager {
 		m.table[i].Store(&empty)
 	}
 	m.openCheck = func(ctx context.Context, p *pool, s *settings, want protocol) (stream.Stream, Kind, error) {
-		return p.open(ctx, s, want)
+		return p.open(ctx, s, want, new(Opening))
 	}
 	if opts.Metrics != nil {
+		opts.Metrics.UpstreamActive.Collect(func(emit func(value float64, labels ...string)) {
+			for _, c := range m.All() {
+				c.active(emit)
+			}
+		})
 		opts.Metrics.UpstreamRemaining.Collect(func(emit func(value float64, labels ...string)) {
 			for _, c := range m.All() {
 				c.remaining(emit)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
@@ -49,6 +50,7 @@ type Conn struct {
 	uses       atomic.Uint64
 	until      int64 // when it has lived long enough, 0 for never
 	closed     atomic.Bool
+	opening    Opening
 	// carrier is the shared connection that a tunnel is a stream of.
 	carrier *Conn
 	// uncounted: it is not against the limit on connections.
@@ -56,6 +58,16 @@ type Conn struct {
 	// condemned: in use when it was found to be unwanted, not to be pooled.
 	condemned atomic.Bool
 }
+
+// Opening is when a connection was opened.
+type Opening struct {
+	Began     time.Time
+	Connected time.Time // the transport was there
+	Secured   time.Time // and the TLS handshake done; zero without TLS
+}
+
+// Opening tells when the connection was opened; that of a tunnel is not known.
+func (c *Conn) Opening() Opening { return c.opening }
 
 // Host is the connection's host.
 func (c *Conn) Host() *Host { return c.pool.host }

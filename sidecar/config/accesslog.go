@@ -6,10 +6,12 @@ import (
 	"os"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	accesslogfilev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
 	accesslogstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -32,6 +34,15 @@ func (d *decoder) accessLogs(ms []*accesslogv3.AccessLog, path string) ([]teleme
 	return out, nil
 }
 
+// adminLogs reads the admin listener's logs, that of the deprecated path last.
+func (d *decoder) adminLogs(m *bootstrapv3.Admin) ([]telemetry.AccessLogConfig, error) {
+	out, err := d.accessLogs(m.GetAccessLog(), "admin.access_log")
+	if path := m.GetAccessLogPath(); path != "" {
+		out = append(out, telemetry.AccessLogConfig{Path: path, Format: envoyFormat})
+	}
+	return out, err
+}
+
 func (d *decoder) accessLog(m *accesslogv3.AccessLog, path string) (*telemetry.AccessLogConfig, error) {
 	here := path + ".typed_config"
 	out := &telemetry.AccessLogConfig{Format: envoyFormat}
@@ -43,8 +54,15 @@ func (d *decoder) accessLog(m *accesslogv3.AccessLog, path string) (*telemetry.A
 	switch c := d.unpacked[m.GetTypedConfig()].(type) {
 	case *accesslogfilev3.FileAccessLog:
 		out.Path, format = c.GetPath(), c.GetLogFormat()
-		if c.GetFormat() != "" {
-			out.Format = c.GetFormat()
+		switch f := c.GetAccessLogFormat().(type) {
+		case *accesslogfilev3.FileAccessLog_Format:
+			if f.Format != "" {
+				out.Format = f.Format
+			}
+		case *accesslogfilev3.FileAccessLog_JsonFormat: // its numbers are numbers too, in Envoy
+			return out, jsonFormat(f.JsonFormat, out, here+".json_format")
+		case *accesslogfilev3.FileAccessLog_TypedJsonFormat:
+			return out, jsonFormat(f.TypedJsonFormat, out, here+".typed_json_format")
 		}
 	case *accesslogstreamv3.StdoutAccessLog:
 		out.Path, format = "/dev/stdout", c.GetLogFormat()
@@ -54,9 +72,9 @@ func (d *decoder) accessLog(m *accesslogv3.AccessLog, path string) (*telemetry.A
 		return nil, fail(path, "access log %q has no typed_config", m.GetName())
 	}
 	if format == nil {
-		return out, nil
+		return out, compiles(out, here+".format")
 	}
-	return out, formatString(format, out, here+".log_format", "content_type", "omit_empty_values")
+	return out, formatString(format, out, here+".log_format", "content_type")
 }
 
 // formatString reads a format into out; the fields without are refused where they
@@ -77,16 +95,26 @@ func formatString(m *corev3.SubstitutionFormatString, out *telemetry.AccessLogCo
 		}
 		out.Format = inline(f.TextFormatSource)
 	case *corev3.SubstitutionFormatString_JsonFormat:
-		out.JSON, out.Format, out.Fields = true, "", map[string]string{}
-		for k, v := range f.JsonFormat.GetFields() {
-			s, ok := v.AsInterface().(string)
-			if !ok {
-				return fail(under(path+".json_format", k), "only strings are supported as values")
-			}
-			out.Fields[k] = s
-		}
+		out.OmitEmpty = m.GetOmitEmptyValues()
+		return jsonFormat(f.JsonFormat, out, path+".json_format")
 	default:
 		return fail(path, "has no format")
+	}
+	out.OmitEmpty = m.GetOmitEmptyValues()
+	return compiles(out, path)
+}
+
+func jsonFormat(m *structpb.Struct, out *telemetry.AccessLogConfig, path string) error {
+	if out.JSON, out.Format, out.Fields = true, "", m.AsMap(); len(out.Fields) == 0 {
+		return fail(path, "is empty")
+	}
+	return compiles(out, path)
+}
+
+// compiles refuses a format with an operator that is none.
+func compiles(l *telemetry.AccessLogConfig, path string) error {
+	if _, err := telemetry.CompileAccessLog(*l); err != nil {
+		return fail(path, "%v", err)
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/overload"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 	"github.com/hauberk-mesh/hauberk/xds/names"
 )
 
@@ -29,6 +30,8 @@ type Bootstrap struct {
 	Agent string
 	// Admin is the address of the admin listener, host:port; empty for none.
 	Admin string
+	// AdminLog are the access logs of the admin listener.
+	AdminLog []telemetry.AccessLogConfig
 	// Overload is nil when nothing is limited.
 	Overload *overload.Config
 }
@@ -80,6 +83,9 @@ func decodeBootstrap(m *bootstrapv3.Bootstrap) (*Bootstrap, error) {
 			return nil, fail("admin.address", "must be a TCP address; what changes anything has a Unix socket of its own")
 		}
 		out.Admin = addr
+	}
+	if out.AdminLog, err = d.adminLogs(m.GetAdmin()); err != nil {
+		return nil, err
 	}
 	if err := d.dynamic(m.GetDynamicResources(), out); err != nil {
 		return nil, err

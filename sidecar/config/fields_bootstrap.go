@@ -7,8 +7,6 @@ import (
 	fixedheapv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/fixed_heap/v3"
 )
 
-const adminLogReason = "requests to the admin listener are not logged"
-
 func init() {
 	declare("Bootstrap", map[protoreflect.FullName]*rules{
 		"envoy.config.bootstrap.v3.Bootstrap": {
@@ -47,10 +45,8 @@ func init() {
 		"envoy.config.bootstrap.v3.Bootstrap.StaticResources":  {use: "listeners clusters secrets"},
 		"envoy.config.bootstrap.v3.Bootstrap.DynamicResources": {use: "lds_config cds_config ads_config"},
 		"envoy.config.bootstrap.v3.Admin": {
-			use: "address",
+			use: "address access_log access_log_path",
 			ignore: map[string]string{
-				"access_log":               adminLogReason,
-				"access_log_path":          adminLogReason,
 				"profile_path":             "profiles are sent to who asks for them",
 				"ignore_global_conn_limit": "connections to the admin listener do not count",
 			},

@@ -29,10 +29,9 @@ func init() {
 	})
 	declare("Access logs", map[protoreflect.FullName]*rules{
 		"envoy.config.accesslog.v3.AccessLogFilter": {
-			use: "status_code_filter duration_filter not_health_check_filter runtime_filter and_filter or_filter header_filter " +
+			use: "status_code_filter duration_filter not_health_check_filter traceable_filter runtime_filter and_filter or_filter header_filter " +
 				"response_flag_filter grpc_status_filter log_type_filter",
 			instead: map[string]string{
-				"traceable_filter": "use runtime_filter, which samples by the request id too",
 				"metadata_filter":  "no filter writes metadata",
 				"extension_filter": "there are no extensions of filters",
 			},
@@ -41,6 +40,7 @@ func init() {
 		"envoy.config.accesslog.v3.StatusCodeFilter":     {use: "comparison"},
 		"envoy.config.accesslog.v3.DurationFilter":       {use: "comparison"},
 		"envoy.config.accesslog.v3.NotHealthCheckFilter": {},
+		"envoy.config.accesslog.v3.TraceableFilter":      {},
 		"envoy.config.accesslog.v3.AndFilter":            {use: "filters"},
 		"envoy.config.accesslog.v3.OrFilter":             {use: "filters"},
 		"envoy.config.accesslog.v3.HeaderFilter":         {use: "header"},

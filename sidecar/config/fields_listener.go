@@ -133,7 +133,7 @@ func init() {
 				"server_name server_header_transformation max_request_headers_kb stream_idle_timeout request_timeout " +
 				"request_headers_timeout access_log use_remote_address skip_xff_append generate_request_id " +
 				"forward_client_cert_details set_current_client_cert_details normalize_path merge_slashes " +
-				"path_with_escaped_slashes_action upgrade_configs http2_protocol_options stream_error_on_invalid_http_message " +
+				"path_with_escaped_slashes_action tracing upgrade_configs http2_protocol_options stream_error_on_invalid_http_message " +
 				"stream_flush_timeout drain_timeout delayed_close_timeout http1_safe_max_connection_duration access_log_options " +
 				"access_log_flush_interval flush_access_log_on_new_request xff_num_trusted_hops internal_address_config via " +
 				"preserve_external_request_id always_set_request_id_in_response proxy_100_continue add_user_agent " +
@@ -241,12 +241,15 @@ func init() {
 		"envoy.config.accesslog.v3.AccessLog": {
 			use: "typed_config filter", ignore: nameOnly,
 		},
-		"envoy.extensions.access_loggers.file.v3.FileAccessLog":     {use: "path format log_format"},
+		"envoy.extensions.access_loggers.file.v3.FileAccessLog":     {use: "path format json_format typed_json_format log_format"},
 		"envoy.extensions.access_loggers.stream.v3.StdoutAccessLog": {use: "log_format"},
 		"envoy.extensions.access_loggers.stream.v3.StderrAccessLog": {use: "log_format"},
 		"envoy.config.core.v3.SubstitutionFormatString": {
 			use:    "text_format text_format_source json_format content_type omit_empty_values",
 			ignore: map[string]string{"json_format_options": "the members of an object are always sorted"},
+			instead: map[string]string{
+				"formatters": "Envoy's own operators are all there is; REQ_WITHOUT_QUERY is one of them",
+			},
 		},
 	})
 

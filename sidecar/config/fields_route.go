@@ -42,10 +42,8 @@ func init() {
 			instead: map[string]string{"rate_limits": rateLimitsHint, "matcher": "use routes"},
 		},
 		"envoy.config.route.v3.Route": {
-			use: "name match route redirect direct_response metadata typed_per_filter_config" + headerMutations + bufferLimits,
+			use: "name match route redirect direct_response metadata typed_per_filter_config tracing decorator" + headerMutations + bufferLimits,
 			ignore: map[string]string{
-				"decorator":   "it names spans; there is no tracing",
-				"tracing":     "there is no tracing",
 				"stat_prefix": statsReason,
 			},
 			instead: map[string]string{"non_forwarding_action": "it is for clients that route themselves; use direct_response"},

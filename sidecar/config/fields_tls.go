@@ -87,7 +87,7 @@ func init() {
 				"set_node_on_first_message_only": "the node is always sent once a stream",
 			},
 		},
-		"envoy.config.core.v3.GrpcService":           {use: "envoy_grpc", ignore: map[string]string{"timeout": "streams to the control plane have their own deadlines"}},
-		"envoy.config.core.v3.GrpcService.EnvoyGrpc": {use: "cluster_name"},
+		"envoy.config.core.v3.GrpcService":           {use: "envoy_grpc timeout initial_metadata"},
+		"envoy.config.core.v3.GrpcService.EnvoyGrpc": {use: "cluster_name authority"},
 	})
 }

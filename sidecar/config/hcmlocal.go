@@ -5,7 +5,6 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
-	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 func hcmLocalReplies(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err error) {
@@ -55,15 +54,6 @@ func replyFormat(m *corev3.SubstitutionFormatString, path string) (*hcm.ReplyFor
 	if m == nil {
 		return nil, nil
 	}
-	out := &hcm.ReplyFormat{ContentType: m.GetContentType(), OmitEmpty: m.GetOmitEmptyValues()}
-	if m.GetOmitEmptyValues() && m.GetJsonFormat() != nil {
-		return nil, fail(path+".omit_empty_values", "has no meaning with json_format: what has no value is null")
-	}
-	if err := formatString(m, &out.Format, path); err != nil {
-		return nil, err
-	}
-	if _, err := telemetry.CompileAccessLog(out.Format); err != nil {
-		return nil, fail(path, "%v", err)
-	}
-	return out, nil
+	out := &hcm.ReplyFormat{ContentType: m.GetContentType()}
+	return out, formatString(m, &out.Format, path)
 }

@@ -23,6 +23,8 @@ func logFilter(m *accesslogv3.AccessLogFilter, path string) (telemetry.Filter, e
 		return telemetry.DurationFilter{Op: op, Value: value}, err
 	case *accesslogv3.AccessLogFilter_NotHealthCheckFilter:
 		return telemetry.NotHealthCheckFilter{}, nil
+	case *accesslogv3.AccessLogFilter_TraceableFilter:
+		return telemetry.TraceableFilter{}, nil
 	case *accesslogv3.AccessLogFilter_RuntimeFilter:
 		return sampleFilter(f.RuntimeFilter, path+".runtime_filter")
 	case *accesslogv3.AccessLogFilter_AndFilter:

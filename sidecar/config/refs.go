@@ -25,6 +25,10 @@ func ListenerRefs(l *listener.Config) Refs {
 			r.Clusters, r.Wanted = append(r.Clusters, named...), append(r.Wanted, named...)
 		}
 		if c.HTTP != nil {
+			if t := c.HTTP.Tracing; t != nil && t.Provider.Collector != nil {
+				collector := t.Provider.Collector.Cluster
+				r.Clusters, r.Wanted = append(r.Clusters, collector), append(r.Wanted, collector)
+			}
 			if c.HTTP.Routes != nil {
 				named := RouteClusters(c.HTTP.Routes)
 				r.Clusters = append(r.Clusters, named...)

@@ -116,6 +116,14 @@ func (d *decoder) route(m *routev3.Route, path string) (*route.Route, error) {
 	if out.Filters, err = deprecatedCORS(m.GetRoute().GetCors(), out.Filters, path+".route.cors"); err != nil {
 		return nil, err
 	}
+	if t := m.GetTracing(); t != nil {
+		if out.Tracing, err = d.routeTracing(t, path+".tracing"); err != nil {
+			return nil, err
+		}
+	}
+	if dec := m.GetDecorator(); dec != nil {
+		out.Decorator = decorator(dec)
+	}
 	switch a := m.GetAction().(type) {
 	case *routev3.Route_Route:
 		out.Forward, err = d.forward(a.Route, out.Match.Template, path+".route")

@@ -181,7 +181,15 @@ func grpcCluster(a *corev3.ApiConfigSource, path string) (name string, delta boo
 	if n := len(a.GetGrpcServices()); n != 1 {
 		return "", false, fail(path+".grpc_services", "has %d elements; exactly one is needed", n)
 	}
-	name = a.GetGrpcServices()[0].GetEnvoyGrpc().GetClusterName()
+	// The timeout is of single calls: a stream of resources has none.
+	service := a.GetGrpcServices()[0]
+	if len(service.GetInitialMetadata()) > 0 {
+		return "", false, fail(path+".grpc_services[0].initial_metadata", "unsupported for a control plane; remove it")
+	}
+	if service.GetEnvoyGrpc().GetAuthority() != "" {
+		return "", false, fail(path+".grpc_services[0].envoy_grpc.authority", "unsupported for a control plane; remove it")
+	}
+	name = service.GetEnvoyGrpc().GetClusterName()
 	if name == "" {
 		return "", false, fail(path+".grpc_services[0].envoy_grpc.cluster_name", "is empty")
 	}

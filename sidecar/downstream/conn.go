@@ -222,7 +222,9 @@ func (c *Conn) NewRecord() *telemetry.Record {
 	info := c.Info
 	r.DownstreamRemote, r.DownstreamDirect, r.DownstreamLocal = info.Remote, info.Remote, info.Local
 	r.PeerID, r.OwnID = info.PeerID, info.OwnID
-	r.TLSVersion, r.CipherSuite, r.SNI = info.TLSVersion, info.CipherSuite, info.SNI
+	r.PeerCertHash, r.Peer = info.PeerCertHash, info.Peer
+	r.TLSVersion, r.CipherSuite, r.TLSGroup, r.SNI = info.TLSVersion, info.CipherSuite, info.Group, info.SNI
+	r.Destination = c.Destination
 	if d := c.Decision; d != nil {
 		r.Denied, r.Rule = !d.Allowed, d.Rule
 		r.ShadowDenied, r.ShadowRule = d.ShadowDenied, d.ShadowRule
@@ -252,7 +254,4 @@ func Authorize(r *telemetry.Record, d authz.Decision) {
 		r.Rule = d.Rule
 	}
 	r.ShadowDenied, r.ShadowRule = d.ShadowDenied, d.ShadowRule
-	if !d.Allowed {
-		r.Flags |= telemetry.FlagUnauthorized
-	}
 }

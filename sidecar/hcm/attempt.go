@@ -11,6 +11,8 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
 )
 
 // outcome is how an attempt ended.
@@ -63,11 +65,12 @@ type attempt struct {
 type trace struct {
 	sentAt, firstAt int64 // when it was sent, and when its answer began
 	sent, received  int64 // body bytes
-	remote, local   net.Addr
-	peer, own       string
-	tls             uint16
+	remote          net.Addr
+	info            *stream.Info // of the connection, nil without one
+	version         message.Version
 	failure         string
 	dialErr         error // of the connection that could not be made
+	span            tracing.Attempt
 }
 
 func (a *attempt) init(x *exchange) {
@@ -109,7 +112,8 @@ func (a *attempt) choose() outcome {
 	}
 	a.host = h
 	x.noteTried(h)
-	a.remote = h.Addr()
+	a.remote, a.info, a.failure, a.sentAt, a.firstAt = h.Addr(), nil, "", 0, 0
+	x.observed.forgetAttempt()
 	h.Begin()
 	return responded
 }
@@ -122,14 +126,19 @@ func (a *attempt) try() outcome {
 		a.until = min(a.until, monotonic()+int64(t))
 	}
 	x.prepareAttempt(h.Hostname())
+	a.startSpan()
+	x.observed.mark(telemetry.AttemptBegan)
 	conn, err := a.connect()
 	if err != nil {
+		o := a.connectFailure(err)
+		a.endSpan(o, o.flags())
 		h.End()
-		return a.connectFailure(err)
+		return o
 	}
 	// Until here the request was pending.
 	if !h.Cluster().StartRequestAt(x.priority(), x.d.Shard) {
 		conn.Release()
+		a.endSpan(overflow, overflow.flags())
 		h.End()
 		return overflow
 	}
@@ -139,6 +148,7 @@ func (a *attempt) try() outcome {
 	}
 	a.report(o)
 	x.stopPump() // it holds the connection
+	a.endSpan(o, o.flags())
 	a.drop(false)
 	return o
 }
@@ -171,16 +181,26 @@ func (a *attempt) countBytes() {
 	}
 }
 
+// countTime counts how long the last attempt took, when it was answered.
+func (a *attempt) countTime(ended int64) {
+	if a.host == nil || a.firstAt == 0 || a.x.local {
+		return
+	}
+	if m := a.host.Cluster().Metrics(); m != nil {
+		m.RequestDuration.Observe(a.x.d.Shard, time.Duration(ended-a.sentAt))
+	}
+}
+
 // exchange makes conn the attempt's connection, sends the request on it and reads the
 // response's head.
 func (a *attempt) exchange(conn *cluster.Conn) outcome {
-	info := conn.Info()
-	a.local, a.peer, a.own, a.tls = info.Local, info.PeerID, info.OwnID, info.TLSVersion
+	a.info, a.version = conn.Info(), message.HTTP11
 	a.stale, a.wrote = conn.Reused(), false
 	a.resp.Reset()
+	a.x.observed.markConnected(conn)
 	if x := a.x; x.m.cfg.MatchUpstreamScheme {
 		x.req.Scheme = "http"
-		if info.TLS {
+		if a.info.TLS {
 			x.req.Scheme = "https"
 		}
 	}
@@ -188,6 +208,7 @@ func (a *attempt) exchange(conn *cluster.Conn) outcome {
 		a.bytes.hold(conn, a)
 		a.up = &a.bytes
 	} else if conn.HTTP2 != nil {
+		a.version = message.HTTP2
 		a.h2.hold(conn, a)
 		a.up = &a.h2
 	} else {
@@ -273,6 +294,10 @@ func (a *attempt) send() outcome {
 	// Where the body is here already, nobody waits for 100.
 	x.req.ExpectContinue = x.req.ExpectContinue && !x.complete
 	a.sentAt, a.firstAt = monotonic(), 0
+	x.observed.markAt(telemetry.SendingBegan, a.sentAt)
+	if x.complete {
+		x.observed.markAt(telemetry.SendingEnded, a.sentAt)
+	}
 	hard := a.until
 	if !x.complete {
 		hard = min(hard, x.receiveBy())
@@ -388,6 +413,9 @@ func (a *attempt) broken(err error) outcome {
 // report tells the host and the counters how the attempt went.
 func (a *attempt) report(o outcome) {
 	m := a.host.Cluster().Metrics()
+	if f, ok := o.failure(); ok {
+		m.Failed(a.x.d.Shard, f)
+	}
 	switch o {
 	case responded:
 		a.host.Report(cluster.Outcome(a.resp.Status))

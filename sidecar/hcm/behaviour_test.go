@@ -85,7 +85,7 @@ func TestLocalReplies(t *testing.T) {
 				b.t.Fatal(err)
 			}
 			b.request = e
-		}, status: 403, body: "RBAC: access denied", log: "403 UAEX rbac_access_denied"},
+		}, status: 403, body: "RBAC: access denied", log: "403 - rbac_access_denied"},
 		{name: "escaped slash", change: func(b *bed) { b.cfg.EscapedSlashes = RejectEscaped }, raw: "GET /a%2Fb HTTP/1.1\r\nHost: h\r\n\r\n", status: 400, log: "400 - path_normalization_failed"},
 		{name: "expectation", raw: "POST / HTTP/1.1\r\nHost: h\r\nExpect: x\r\nContent-Length: 1\r\n\r\n", status: 417, log: "417 DPE bad_expect"},
 		{name: "bad request", raw: "GET / HTTP/1.1\r\nHost: h\r\nX : y\r\n\r\n", status: 400, log: "400 DPE bad_field_name"},

@@ -16,6 +16,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/fault"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/ratelimit"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
 )
 
 const benchRequest = "GET /api/v1/items?id=42 HTTP/1.1\r\nHost: api.example.com\r\nUser-Agent: bench/1.0\r\nAccept: */*\r\n" +
@@ -132,6 +133,12 @@ func BenchmarkKeepAlive(b *testing.B) {
 			bench(b, quiet(newBed(b, benchOrigin(b))).start().addr, conns)
 		})
 	}
+	b.Run("logged", func(b *testing.B) { bench(b, newBed(b, benchOrigin(b)).start().addr, 64) })
+	b.Run("traced", func(b *testing.B) {
+		x := quiet(newBed(b, benchOrigin(b)))
+		x.everyTrace()
+		bench(b, x.start().addr, 64)
+	})
 }
 
 // BenchmarkDirect is the same without us: what the client and the origin cost.
@@ -151,9 +158,9 @@ func bench(b *testing.B, addr string, conns int) {
 		}
 		defer c.Close()
 		wg.Go(func() {
-			buf := make([]byte, 4096)
+			req, buf := []byte(benchRequest), make([]byte, 4096)
 			for left.Add(-1) >= 0 {
-				if _, err := roundTrip(c, []byte(benchRequest), buf); err != nil {
+				if _, err := roundTrip(c, req, buf); err != nil {
 					b.Error(err)
 					return
 				}
@@ -192,14 +199,26 @@ func (b *bed) everything() {
 	b.route().Filters = override("mutate", addHeader("route"))
 }
 
+// everyTrace samples every request, and keeps its spans to itself.
+func (b *bed) everyTrace() {
+	b.cfg.GenerateRequestID = true
+	b.trace(&tracing.Config{Sampling: tracing.Sampling{Random: tracing.Percent(100), Overall: tracing.Percent(100)}, SpawnUpstream: true})
+}
+
 // TestNoAllocations holds the promise that a request on a kept-alive connection
 // allocates nothing, with every feature of the mesh's path on.
 func TestNoAllocations(t *testing.T) {
-	t.Run("plain", func(t *testing.T) { noAllocations(t, false) })
-	t.Run("filters", func(t *testing.T) { noAllocations(t, true) })
+	t.Run("plain", func(t *testing.T) { noAllocations(t, func(*bed) {}) })
+	t.Run("filters", func(t *testing.T) { noAllocations(t, (*bed).everything) })
+	t.Run("tracing, sampled", func(t *testing.T) { noAllocations(t, (*bed).everyTrace) })
+	t.Run("tracing, not sampled", func(t *testing.T) {
+		noAllocations(t, func(b *bed) {
+			b.trace(&tracing.Config{Sampling: tracing.Sampling{Overall: tracing.Percent(100)}, Verbose: true, SpawnUpstream: true})
+		})
+	})
 }
 
-func noAllocations(t *testing.T, withFilters bool) {
+func noAllocations(t *testing.T, prepare func(*bed)) {
 	if raceEnabled {
 		t.Skip("the race detector allocates")
 	}
@@ -207,9 +226,7 @@ func noAllocations(t *testing.T, withFilters bool) {
 	b.cfg.GenerateRequestID = true
 	b.cfg.UseRemoteAddress = true
 	b.cfg.NormalizePath = true
-	if withFilters {
-		b.everything()
-	}
+	prepare(b)
 	b.start()
 	c, err := net.Dial("tcp", b.addr)
 	if err != nil {

@@ -2,9 +2,9 @@ package hcm
 
 import (
 	"crypto/x509"
-	"encoding/pem"
 	"strings"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/peercert"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
@@ -37,20 +37,20 @@ func clientCertElement(cfg *Config, info *stream.Info) string {
 	c := cfg.ClientCert
 	if c.Cert && leaf != nil {
 		b.WriteString(`;Cert="`)
-		writePEM(&b, leaf)
+		b.WriteString(peercert.EncodePEM(leaf))
 		b.WriteByte('"')
 	}
 	if c.Chain && leaf != nil {
 		b.WriteString(`;Chain="`)
 		for _, cert := range info.PeerChain {
-			writePEM(&b, cert)
+			b.WriteString(peercert.EncodePEM(cert))
 		}
 		b.WriteByte('"')
 	}
 	if c.Subject {
 		b.WriteString(`;Subject="`)
 		if leaf != nil {
-			b.WriteString(distinguishedName(leaf.RawSubject))
+			b.WriteString(peercert.DistinguishedName(leaf.RawSubject))
 		}
 		b.WriteByte('"')
 	}
@@ -83,18 +83,4 @@ func quoted(v string) string {
 		return v
 	}
 	return `"` + strings.NewReplacer(`"`, `\"`, "\\", "\\\\").Replace(v) + `"`
-}
-
-// writePEM writes a certificate in PEM, percent-encoded.
-func writePEM(b *strings.Builder, cert *x509.Certificate) {
-	for _, c := range pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}) {
-		switch {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '.', c == '_', c == '~':
-			b.WriteByte(c)
-		default:
-			b.WriteByte('%')
-			b.WriteByte(upperHex[c>>4])
-			b.WriteByte(upperHex[c&15])
-		}
-	}
 }

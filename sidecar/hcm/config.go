@@ -10,6 +10,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
 )
 
 // Config is
@@ -28,6 +29,9 @@ type Config struct {
 	SuppressEnvoyHeaders, RespectExpectedTimeout bool
 	AccessLog                                    []telemetry.AccessLogConfig
 	LogOptions
+
+	// Tracing is nil for none.
+	Tracing *tracing.Config
 
 	IdleTimeout           time.Duration // connection without a request, 1 h when 0
 	StreamIdleTimeout     time.Duration // 5 min when 0

@@ -26,6 +26,7 @@ func (x *exchange) beside(ctx context.Context) *exchange {
 	y.table, y.sel, y.asker, y.original = x.table, x.sel, x.asker, x.original
 	y.cluster, y.pick = x.cluster, x.pick
 	y.pick.Request = y.req
+	y.span, y.observed.wants = x.span, x.observed.wants
 	y.timeouts, y.deadline, y.lifeEnd, y.attempts = x.timeouts, x.deadline, x.lifeEnd, x.attempts
 	return y
 }

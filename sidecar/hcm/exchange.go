@@ -13,6 +13,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
 )
 
 // exchange is one request and its response, whatever versions of the protocol the
@@ -97,6 +98,8 @@ type exchange struct {
 	scratch []byte
 	rec     *telemetry.Record
 
+	observed observed
+	span     tracing.Span // none without tracing
 	identity
 	replyBody []byte // of an answer of our own with operators
 	// portSent is the port that was taken off the host of a CONNECT.
@@ -135,6 +138,8 @@ func (x *exchange) begin() {
 	x.used = true
 	x.start = time.Now()
 	x.startMono = monotonicOf(x.start)
+	x.observed.wants = telemetry.Wanted()
+	x.observed.markAt(telemetry.RequestBegan, x.startMono)
 }
 
 // next prepares for the next request.
@@ -158,6 +163,10 @@ func (x *exchange) next() {
 	x.staleRetried, x.afterTimeout, x.mirrored, x.shadow = false, false, false, false
 	x.aside = nil
 	x.decision = authz.Decision{}
+	x.observed.reset()
+	if x.m.tracer != nil {
+		x.span = tracing.Span{}
+	}
 	x.peer, x.portSent, x.grpcStatus, x.resetCode = nil, "", "", 0
 	if cap(x.replyBody) > keepBuffer {
 		x.replyBody = nil
@@ -203,6 +212,7 @@ func (x *exchange) admit() bool {
 	x.trimHost()
 	x.identifyClient()
 	x.selectRoute()
+	x.startSpan()
 	if x.m.cfg.LogStart {
 		x.log(telemetry.LogStart, sinceMono(x.startMono))
 	}
@@ -258,6 +268,7 @@ func (x *exchange) takeBuffered() error {
 	body := x.req.Body
 	if body == nil {
 		x.complete = true
+		x.observed.mark(telemetry.RequestEnded)
 		return nil
 	}
 	x.store = x.store[:0]
@@ -271,10 +282,14 @@ func (x *exchange) takeBuffered() error {
 			// The bytes stay where they are: nothing is read from the client
 			// until the exchange is over.
 			x.payload, x.complete = data, true
+			x.observed.mark(telemetry.RequestEnded)
 			return nil
 		}
 		x.store = append(x.store, data...)
 		x.payload, x.complete = x.store, last
+		if last {
+			x.observed.mark(telemetry.RequestEnded)
+		}
 		if len(x.store) > replayLimit {
 			x.keep = false
 			return nil
@@ -286,18 +301,24 @@ func (x *exchange) takeBuffered() error {
 // finish reports the exchange.
 func (x *exchange) finish() {
 	d := x.d
-	took := sinceMono(x.startMono)
+	ended := monotonic()
+	took := time.Duration(ended - x.startMono)
+	if x.status != 0 {
+		x.observed.markAt(telemetry.ResponseEnded, ended)
+	}
 	if e := d.Ended(); e != nil {
 		x.flags |= e.Flags
 	}
 	d.PeerMetrics.Request(d.Shard, x.status, x.flags, took)
 	d.PeerMetrics.Bytes(d.Shard, x.received, x.sent)
 	x.attempt.countBytes()
+	x.attempt.countTime(ended)
 	x.stopReporter()
 	if x.attempts > 0 {
 		x.mirrors() // of a body that came in pieces, which is whole only now
 	}
 	x.log(telemetry.LogEnd, took)
+	x.endSpan(took)
 	if x.rec != nil {
 		x.rec.Release()
 		x.rec = nil
@@ -363,12 +384,27 @@ func (x *exchange) record() *telemetry.Record {
 		r.Cluster = x.sel.Cluster
 	}
 	a := x.attempt
-	r.UpstreamHost, r.UpstreamLocal = a.remote, a.local
-	r.UpstreamPeerID, r.UpstreamOwnID, r.UpstreamTLSVersion = a.peer, a.own, a.tls
+	r.UpstreamHost = a.remote
+	if a.info != nil {
+		r.UpstreamTLS(a.info)
+		r.UpstreamLocal = a.info.Local
+		if !x.terminate {
+			r.UpstreamProtocol = a.version.String()
+		}
+	}
+	if x.ntried > 0 {
+		r.Attempted = x
+	}
+	if a.host != nil {
+		r.UpstreamHostname = a.host.Hostname()
+	}
 	r.UpstreamTransportFailure = a.failure
 	r.Attempts = x.attempts
 	if a.firstAt > 0 {
 		r.UpstreamDuration = time.Duration(a.firstAt - a.sentAt)
+		x.observed.markAt(telemetry.AnswerBegan, a.firstAt)
 	}
+	x.observed.show(r)
+	x.span.Show(r)
 	return r
 }

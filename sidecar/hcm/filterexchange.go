@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/filter"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // What an exchange does for filters: filter.Exchange.
@@ -72,6 +73,7 @@ func (x *exchange) ReadBody(limit int) (whole bool, v filter.Verdict) {
 		x.store = append(x.store, data...)
 		x.complete = last
 	}
+	x.observed.mark(telemetry.RequestEnded)
 	x.payload, x.keep = x.store, len(x.store) <= x.keepUpTo
 	x.measureBody()
 	return true, filter.Continue

@@ -377,7 +377,6 @@ func (x *exchange) authorizeAll() bool {
 // denied answers a request that authorization refused; it is always false.
 func (x *exchange) denied() bool {
 	x.decision.Count(x.d.Shard)
-	x.flags |= telemetry.FlagUnauthorized
 	x.localReply(&reply{status: 403, body: "RBAC: access denied", details: "rbac_access_denied"})
 	return false
 }

@@ -124,7 +124,7 @@ func TestFilters(t *testing.T) {
 		{name: "RBAC does not see what is changed after", change: func(b *bed) {
 			b.allowing("x-who", "friend")
 			b.filter("a", addHeader("friend"))
-		}, status: 403, log: "403 UAEX rbac_access_denied"},
+		}, status: 403, log: "403 - rbac_access_denied"},
 		{name: "RBAC in two places", change: func(b *bed) {
 			b.allowing("host", "h")
 			b.filter("a", addHeader("friend"))
@@ -221,7 +221,7 @@ func TestDelay(t *testing.T) {
 	c := b.dial()
 	c.send(simpleGet)
 	_ = c.Close()
-	if lines := b.logged(2); !strings.Contains(lines[0], "200 DI") || !strings.Contains(lines[1], "DC,DI") || seen.Load() != 1 {
+	if lines := b.logged(2); !strings.Contains(lines[0], "200 DI") || !strings.Contains(lines[1], "DI,DC") || seen.Load() != 1 {
 		t.Errorf("the origin saw %d:\n%s", seen.Load(), strings.Join(lines, "\n"))
 	}
 }

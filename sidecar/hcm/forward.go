@@ -71,6 +71,7 @@ func (x *exchange) pullBody() bool {
 		}
 		x.complete = last
 	}
+	x.observed.mark(telemetry.RequestEnded)
 	x.payload = x.store[:have]
 	x.keep = x.keep && have <= x.keepUpTo
 	return true
@@ -157,57 +158,44 @@ func (x *exchange) noteTried(h *cluster.Host) {
 // fail answers for an upstream that did not.
 func (x *exchange) fail(o outcome) {
 	r := reply{status: 503}
+	x.flags |= o.flags()
 	before := "upstream connect error or disconnect/reset before headers. reset reason: "
 	if x.attempts > 1 {
 		before = "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: "
 	}
 	switch o {
 	case noHost:
-		x.flags |= telemetry.FlagNoHealthyUpstream
 		r.body, r.details = "no healthy upstream", "no_healthy_upstream"
 	case overflow:
-		x.flags |= telemetry.FlagUpstreamOverflow
 		r.body, r.details, r.overloaded = before+"overflow", "upstream_reset_before_response_started{overflow}", true
 	case connectFailed:
-		x.flags |= telemetry.FlagUpstreamConnectFailure
 		r.body, r.details = before+"remote connection failure", connectDetails(x.attempt.dialErr)
 	case connectTimeout:
-		x.flags |= telemetry.FlagUpstreamConnectFailure
 		r.body, r.details = before+"connection timeout", "upstream_reset_before_response_started{connection_timeout}"
 	case reset:
-		x.flags |= telemetry.FlagUpstreamConnTermination
 		r.body, r.details = before+"connection termination", "upstream_reset_before_response_started{connection_termination}"
 	case remoteReset:
-		x.flags |= telemetry.FlagUpstreamReset
 		r.body, r.details = before+"remote reset", "upstream_reset_before_response_started{remote_reset}"
 	case refused:
-		x.flags |= telemetry.FlagUpstreamReset
 		r.body, r.details = before+"remote refused stream reset", "upstream_reset_before_response_started{remote_refused_stream_reset}"
 	case brokeProtocol:
-		x.flags |= telemetry.FlagUpstreamProtocolError
 		r.status, r.body, r.details = 502, before+"protocol error", "upstream_reset_before_response_started{protocol_error}"
 	case timedOut:
-		x.flags |= telemetry.FlagUpstreamRequestTimeout
 		r.status, r.body, r.details = 504, "upstream request timeout", "response_timeout"
 	case tryTimedOut:
-		x.flags |= telemetry.FlagUpstreamRequestTimeout
 		r.status, r.body, r.details = 504, "upstream request timeout", "upstream_per_try_timeout"
 	case tryIdle:
-		x.flags |= telemetry.FlagUpstreamRequestTimeout
 		r.status, r.body, r.details = 504, "upstream request timeout", "upstream_per_try_idle_timeout"
 	case lifeOver:
-		x.flags |= telemetry.FlagDurationTimeout
 		r.status, r.body, r.details = 408, "downstream duration timeout", "max_duration_timeout"
 	case tooSlow:
 		r = tooSlowReply
 	case idleTimedOut:
-		x.flags |= telemetry.FlagStreamIdleTimeout
 		r.status, r.body, r.details = 504, "stream timeout", "stream_idle_timeout"
 		if !x.requestRead() {
 			r.status, r.close = 408, true // it waited for the client
 		}
 	case clientBroke:
-		x.flags |= telemetry.FlagDownstreamProtocolError
 		r, _ = refusal(x.pump.refused)
 	case unwritable:
 		r.status, r.details = 500, "unwritable_request"
@@ -218,6 +206,54 @@ func (x *exchange) fail(o outcome) {
 	x.localReply(&r)
 }
 
+// failure is what is counted of an attempt that was sent and ended so.
+func (o outcome) failure() (f telemetry.Failure, ok bool) {
+	switch o {
+	case timedOut:
+		return telemetry.FailedTimeout, true
+	case tryTimedOut:
+		return telemetry.FailedTryTimeout, true
+	case tryIdle:
+		return telemetry.FailedTryIdleTimeout, true
+	case reset:
+		return telemetry.FailedTermination, true
+	case remoteReset:
+		return telemetry.FailedReset, true
+	case refused:
+		return telemetry.FailedRefused, true
+	case brokeProtocol:
+		return telemetry.FailedProtocol, true
+	}
+	return 0, false
+}
+
+// flags are the response flags of an attempt that ended so.
+func (o outcome) flags() telemetry.Flags {
+	switch o {
+	case noHost:
+		return telemetry.FlagNoHealthyUpstream
+	case overflow:
+		return telemetry.FlagUpstreamOverflow
+	case connectFailed, connectTimeout:
+		return telemetry.FlagUpstreamConnectFailure
+	case reset:
+		return telemetry.FlagUpstreamConnTermination
+	case remoteReset, refused:
+		return telemetry.FlagUpstreamReset
+	case brokeProtocol:
+		return telemetry.FlagUpstreamProtocolError
+	case timedOut, tryTimedOut, tryIdle:
+		return telemetry.FlagUpstreamRequestTimeout
+	case lifeOver:
+		return telemetry.FlagDurationTimeout
+	case idleTimedOut:
+		return telemetry.FlagStreamIdleTimeout
+	case clientBroke:
+		return telemetry.FlagDownstreamProtocolError
+	}
+	return 0
+}
+
 // clientLeft notes that nobody waits for an answer.
 func (x *exchange) clientLeft() {
 	f, details := x.departure()
@@ -226,8 +262,8 @@ func (x *exchange) clientLeft() {
 	x.closeAfter = true
 }
 
-// departure is how the client left.
-func (x *exchange) departure() (f telemetry.Flags, details string) {
+// departure says how the client left: with its connection, or with a stream of it.
+func (x *exchange) departure() (telemetry.Flags, string) {
 	if x.client == &x.h2 && x.h2.reset.Load() {
 		return telemetry.FlagDownstreamReset, "http2.remote_reset"
 	}

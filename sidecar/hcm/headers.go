@@ -1,11 +1,6 @@
 package hcm
 
-import (
-	"encoding/binary"
-	"math/rand/v2"
-
-	"github.com/hauberk-mesh/hauberk/sidecar/message"
-)
+import "github.com/hauberk-mesh/hauberk/sidecar/message"
 
 // forwardClientCert treats x-forwarded-client-cert by Envoy's modes.
 func (x *exchange) forwardClientCert() {
@@ -31,22 +26,4 @@ func (x *exchange) forwardClientCert() {
 	case SanitizeSet:
 		f.SetID(message.XForwardedClientCert, x.xfcc)
 	}
-}
-
-const hexDigits = "0123456789abcdef"
-
-// appendUUID appends a random UUID (RFC 9562 version 4).
-func appendUUID(dst []byte) []byte {
-	var b [16]byte
-	binary.LittleEndian.PutUint64(b[:8], rand.Uint64())
-	binary.LittleEndian.PutUint64(b[8:], rand.Uint64())
-	b[6] = b[6]&0x0f | 0x40
-	b[8] = b[8]&0x3f | 0x80
-	for i, c := range b {
-		if i == 4 || i == 6 || i == 8 || i == 10 {
-			dst = append(dst, '-')
-		}
-		dst = append(dst, hexDigits[c>>4], hexDigits[c&15])
-	}
-	return dst
 }

@@ -193,6 +193,7 @@ func (x *exchange) adopt(y *exchange) {
 	y.dog.upstream.Store(nil)
 	x.attempt, y.attempt = y.attempt, x.attempt
 	x.resp, y.resp = y.resp, x.resp
+	x.observed.adoptAttempt(&y.observed)
 	x.attempt.belong(x)
 	y.attempt.belong(y)
 	if x.attempt.up == nil {

@@ -13,7 +13,7 @@ type http2Client struct {
 	*http2.Stream
 	dog  watchdog
 	left atomic.Bool
-	// reset: the client ended the stream, not the connection.
+	// reset: the client ended the stream, and the connection goes on.
 	reset atomic.Bool
 
 	// rest is what fill did not have room for.
@@ -27,8 +27,8 @@ func (h *http2Client) open(c *http2Conn, s *http2.Stream) {
 	h.left.Store(false)
 	h.reset.Store(false)
 	h.dog.start(c.m.timers, h)
-	if s.Watch(h) != nil {
-		h.left.Store(true)
+	if err := s.Watch(h); err != nil {
+		h.StreamEnded(err)
 	}
 }
 

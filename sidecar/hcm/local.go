@@ -64,6 +64,7 @@ func (x *exchange) localReply(r *reply) {
 	x.mutateResponse()
 	x.filterResponse()
 	x.finishHeaders()
+	x.observed.mark(telemetry.ResponseBegan)
 	x.dog.await(monotonic(), noDeadline, x.m.streamIdle, false)
 	if s := resp.Status; s == 204 || s == 304 || s < 200 {
 		resp.ContentLength, more = message.UnknownLength, false

@@ -31,7 +31,6 @@ type ReplyMapper struct {
 type ReplyFormat struct {
 	Format      telemetry.AccessLogConfig
 	ContentType string
-	OmitEmpty   bool
 }
 
 // replyRules are LocalReplies, compiled.
@@ -49,7 +48,6 @@ type replyMapper struct {
 type replyForm struct {
 	format      *telemetry.Format
 	contentType string
-	omit        bool
 }
 
 func newReplyRules(c *LocalReplies) (*replyRules, error) {
@@ -82,7 +80,7 @@ func newReplyForm(c *ReplyFormat) (*replyForm, error) {
 	if c == nil {
 		return nil, nil
 	}
-	out := &replyForm{contentType: c.ContentType, omit: c.OmitEmpty}
+	out := &replyForm{contentType: c.ContentType}
 	var err error
 	if c.Format.JSON {
 		out.format, err = telemetry.CompileAccessLog(c.Format)
@@ -126,7 +124,7 @@ func (x *exchange) rewriteReply(body string) string {
 	if form != nil {
 		rec = x.record()
 		rec.LocalReply = body
-		x.replyBody = form.format.AppendBody(x.replyBody[:0], rec, form.omit)
+		x.replyBody = form.format.AppendBody(x.replyBody[:0], rec)
 		body = message.View(x.replyBody)
 		f.SetID(message.ContentType, form.contentType)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
 )
 
 // Options are a Manager's collaborators.
@@ -26,7 +27,9 @@ type Options struct {
 	Routes   func() *route.Table
 	Clusters *cluster.Manager
 	// Logs opens the access logs; needed when there are any.
-	Logs    *telemetry.Logs
+	Logs *telemetry.Logs
+	// Tracers opens the tracer; needed when tracing is configured.
+	Tracers *tracing.Tracers
 	Metrics *telemetry.Metrics
 	// ServiceCluster is the cluster that this node says it belongs to.
 	ServiceCluster string
@@ -46,6 +49,7 @@ type Manager struct {
 	metrics  *telemetry.Metrics
 	log      *slog.Logger
 	access   *telemetry.Log
+	tracer   *tracing.Tracer // nil without tracing
 	chain    *chain
 	timers   *Timers
 	ownTimer bool
@@ -145,6 +149,15 @@ func New(cfg *Config, o Options) (*Manager, error) {
 		return nil, err
 	}
 	m.ctx, m.stop = context.WithCancel(context.Background())
+	if cfg.Tracing != nil {
+		if o.Tracers == nil {
+			return nil, errors.New("hcm: there is nothing that takes spans")
+		}
+		if m.tracer, err = o.Tracers.Open(cfg.Tracing); err != nil {
+			m.access.Close()
+			return nil, fmt.Errorf("hcm: %w", err)
+		}
+	}
 	if m.timers == nil {
 		m.timers, m.ownTimer = NewTimers(), true
 	}
@@ -157,6 +170,7 @@ func (m *Manager) Close() error {
 	m.background.Wait()
 	m.workers.Close()
 	m.access.Close()
+	m.tracer.Close()
 	if m.ownTimer {
 		m.timers.Close()
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/peercert"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
@@ -309,7 +310,7 @@ func TestLocalReplyRules(t *testing.T) {
 		b.cfg.LocalReplies = &LocalReplies{
 			Mappers: []ReplyMapper{
 				{Filter: route.HeaderFilter{Match: route.HeaderMatch{Name: "x-json", Present: ptr(true)}},
-					Format: &ReplyFormat{Format: telemetry.AccessLogConfig{JSON: true, Fields: map[string]string{"code": "%RESPONSE_CODE%", "text": "%LOCAL_REPLY_BODY%"}}}},
+					Format: &ReplyFormat{Format: telemetry.AccessLogConfig{JSON: true, Fields: map[string]any{"code": "%RESPONSE_CODE%", "text": "%LOCAL_REPLY_BODY%"}}}},
 				{Filter: telemetry.All{telemetry.StatusFilter{Op: telemetry.Equal, Value: 503}, telemetry.FlagsFilter{Flags: telemetry.FlagNoHealthyUpstream}},
 					Status: 502, Body: ptr("nobody \"there\""), Add: []route.HeaderAdd{{Name: "x-why", Value: "%RESPONSE_FLAGS%", Action: route.OverwriteIfExistsOrAdd}}},
 			},
@@ -489,7 +490,7 @@ func TestClientCertDetails(t *testing.T) {
 	got := clientCertElement(cfg, info)
 	parts := strings.Split(got, ";")
 	if len(parts) != 9 || parts[0] != "By="+apiID || parts[1] != "Hash=ab" || !strings.HasPrefix(parts[2], `Cert="-----BEGIN%20CERTIFICATE-----%0A`) ||
-		!strings.HasPrefix(parts[3], `Chain="`) || parts[4] != `Subject="`+distinguishedName(leaf.RawSubject)+`"` || parts[5] != "URI="+webID ||
+		!strings.HasPrefix(parts[3], `Chain="`) || parts[4] != `Subject="`+peercert.DistinguishedName(leaf.RawSubject)+`"` || parts[5] != "URI="+webID ||
 		parts[6] != "DNS=a.example" || parts[7]+";"+parts[8] != `DNS="evil\",By=x;y"` {
 		t.Errorf("%q", parts)
 	}
@@ -514,7 +515,7 @@ func TestDistinguishedName(t *testing.T) {
 		"":             "\x30",
 		"CN=\\C3\\A9":  "\x30\x0d\x31\x0b\x30\x09\x06\x03\x55\x04\x03\x0c\x02\xc3\xa9",
 	} {
-		if got := distinguishedName([]byte(der)); got != want {
+		if got := peercert.DistinguishedName([]byte(der)); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}

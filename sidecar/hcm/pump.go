@@ -5,6 +5,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // pump sends a request's body while the response is waited for or relayed: the
@@ -23,6 +24,8 @@ type pump struct {
 	clientErr bool  // the client left
 	upErr     error // the upstream does not take more
 	sent      int64
+	// When the end was read and when it was written, 0 where nobody wants to know.
+	readAt, wroteAt int64
 }
 
 func (p *pump) ended() bool {
@@ -65,6 +68,7 @@ func (x *exchange) runPump(p *pump, up upstream) {
 		}
 		x.remember(data)
 		if last {
+			p.readAt = p.now(x)
 			p.last.Store(true)
 		}
 		if len(data) > 0 || last {
@@ -80,6 +84,7 @@ func (x *exchange) runPump(p *pump, up upstream) {
 			x.dog.active()
 		}
 		if last {
+			p.wroteAt = p.now(x)
 			x.complete = true
 			if !x.tunnel {
 				x.startResponseClock()
@@ -117,6 +122,23 @@ func (x *exchange) startResponseClock() {
 func (x *exchange) settlePump() {
 	if p := x.pump; p != nil && p.last.Load() {
 		<-p.done
+		x.markPump(p)
+	}
+}
+
+// now reads the clock for whoever shows moments.
+func (p *pump) now(x *exchange) int64 {
+	if x.observed.wants&telemetry.WantMoments == 0 {
+		return 0
+	}
+	return monotonic()
+}
+
+// markPump takes over the moments of a pump that has ended.
+func (x *exchange) markPump(p *pump) {
+	if p.wroteAt != 0 {
+		x.observed.markAt(telemetry.RequestEnded, p.readAt)
+		x.observed.markAt(telemetry.SendingEnded, p.wroteAt)
 	}
 }
 
@@ -134,6 +156,7 @@ func (x *exchange) stopPump() {
 		<-p.done
 		x.client.resume()
 	}
+	x.markPump(p)
 	x.attempt.sent += p.sent
 	p.sent = 0
 }

@@ -102,9 +102,9 @@ func TestClientsThatLeaveDuringAnUpload(t *testing.T) {
 func TestRequestTimeoutOfStreamedBodies(t *testing.T) {
 	b := newBed(t, httpOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.ReadAll(r.Body)
-		time.Sleep(300 * time.Millisecond)
+		time.Sleep(1500 * time.Millisecond)
 	}))
-	b.cfg.RequestTimeout = 200 * time.Millisecond
+	b.cfg.RequestTimeout = time.Second
 	b.start()
 	for _, head := range []string{"Transfer-Encoding: chunked\r\n\r\n", "Content-Length: 100000\r\n\r\n"} {
 		c := b.dial()

@@ -23,6 +23,10 @@ func (x *exchange) relay() {
 		return
 	}
 	body := x.resp.Body
+	x.observed.mark(telemetry.ResponseBegan)
+	if body == nil {
+		x.observed.mark(telemetry.AnswerEnded)
+	}
 	if x.client.head(x, body != nil) != nil {
 		x.endUpstream(false)
 		x.resp.Reset()
@@ -41,7 +45,7 @@ func (x *exchange) relay() {
 // relayBody copies the body. Whatever has arrived is passed on before more is
 // waited for.
 func (x *exchange) relayBody(body message.Body) {
-	for {
+	for first := true; ; first = false {
 		if !body.Ready() && !x.flush() {
 			x.endUpstream(false)
 			return
@@ -52,9 +56,14 @@ func (x *exchange) relayBody(body message.Body) {
 			return
 		}
 		x.attempt.received += int64(len(data))
+		if first {
+			x.observed.mark(telemetry.AnswerBodyBegan)
+		}
 		var trailers *message.Fields
 		if last {
 			trailers = body.Trailers()
+			x.observed.mark(telemetry.AnswerEnded)
+			x.observed.keepTrailers(trailers)
 			x.noteTrailers(trailers)
 			if t := x.m.cfg.FlushTimeout; t != nil {
 				x.dog.idle(int64(*t))
@@ -132,6 +141,7 @@ func (x *exchange) abort(f telemetry.Flags, details string) {
 func (x *exchange) endUpstream(whole bool) {
 	clean := whole && x.requestRead() && (x.pump == nil || x.pump.upErr == nil) && x.attempt.up.clean(x.attempt)
 	x.stopPump()
+	x.attempt.endSpan(responded, x.flags)
 	x.attempt.drop(clean)
 }
 
@@ -173,9 +183,9 @@ func (x *exchange) clientFailed(err error) {
 		x.flags |= telemetry.FlagStreamIdleTimeout
 		x.details = "stream_idle_timeout"
 	} else {
-		var f telemetry.Flags
-		f, x.details = x.departure()
+		f, details := x.departure()
 		x.flags |= f
+		x.details = details
 	}
 	x.closeAfter, x.responded = true, false
 }
@@ -195,11 +205,12 @@ func (x *exchange) finishHeaders() {
 	if x.m.cfg.Via != "" {
 		x.appendVia(f)
 	}
-	if x.m.cfg.RequestIDInResponse {
+	if x.m.cfg.RequestIDInResponse || x.forcesTrace() {
 		if id, ok := x.req.Fields.ByID(message.XRequestID); ok {
 			f.SetID(message.XRequestID, id)
 		}
 	}
+	x.span.Answer(f)
 	if !f.Has(message.Date) {
 		f.AddID(message.Date, x.m.dateNow(x.start))
 	}

@@ -1,6 +1,7 @@
 package hcm
 
 import (
+	"bytes"
 	"net"
 	"strings"
 	"sync"
@@ -56,7 +57,8 @@ func (x *exchange) updateReporter() {
 	p.rec = r
 	p.rec.Type, p.rec.RequestHeaders, p.rec.ResponseHeaders = telemetry.LogPeriodic, &p.req, &p.resp
 	p.rec.Cluster = strings.Clone(r.Cluster)
-	p.rec.GRPCStatus = ""
+	p.rec.GRPCStatus, p.rec.ResponseTrailers, p.rec.Attempted = "", nil, nil
+	p.rec.TraceID, p.rec.SpanID = bytes.Clone(r.TraceID), bytes.Clone(r.SpanID)
 	if x.peer == &x.own {
 		named := net.TCPAddr{IP: append(net.IP(nil), x.named.IP...)}
 		p.rec.DownstreamRemote = &named

@@ -60,7 +60,11 @@ func (x *exchange) act() bool {
 		return false
 	case r.Redirect != nil:
 		proto, _ := x.req.Fields.ByID(message.XForwardedProto)
-		x.localReply(&reply{status: redirectStatus(r.Redirect), details: "direct_response", location: r.Location(x.req, proto)})
+		location := r.Location(x.req, proto)
+		if r.Redirect.PrefixRewrite != "" || r.Redirect.RegexRewrite != nil {
+			x.req.Fields.SetID(message.XEnvoyOriginalPath, x.req.Path) // for the log, as in Envoy
+		}
+		x.localReply(&reply{status: redirectStatus(r.Redirect), details: "direct_response", location: location})
 		return false
 	case r.Direct != nil:
 		x.answerDirectly(r.Direct)

@@ -8,6 +8,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // identity is who asks, as the request says and we believe it.
@@ -56,7 +57,7 @@ func (x *exchange) identifyClient() {
 			f.DelID(message.XRequestID)
 		}
 		if !f.Has(message.XRequestID) {
-			x.scratch = appendUUID(x.scratch[:0])
+			x.scratch = telemetry.AppendUUID(x.scratch[:0])
 			f.AddBytes("x-request-id", x.scratch)
 		}
 	}
@@ -224,7 +225,7 @@ var controls = map[string]bool{
 	"x-envoy-upstream-rq-timeout-ms": true, "x-envoy-upstream-rq-per-try-timeout-ms": true,
 	"x-envoy-upstream-rq-timeout-alt-response": true, "x-envoy-upstream-stream-duration-ms": true,
 	"x-envoy-upstream-alt-stat-name": true, "x-envoy-hedge-on-per-try-timeout": true,
-	"x-envoy-force-trace": true, "x-envoy-ip-tags": true, "x-envoy-original-url": true,
+	"x-envoy-ip-tags": true, "x-envoy-original-url": true,
 	"x-envoy-original-dst-host": true,
 }
 
@@ -233,7 +234,7 @@ var controls = map[string]bool{
 func (x *exchange) dropClaims(internal, edge bool) {
 	f := &x.req.Fields
 	if f.Has(message.XEnvoyOther) {
-		x.dropControls(f, internal)
+		x.dropControls(f, internal, edge)
 	}
 	if (x.d.Info.PeerID == "" || edge) && !internal {
 		f.DelID(message.XEnvoyOriginalPath)
@@ -244,10 +245,10 @@ func (x *exchange) dropClaims(internal, edge bool) {
 }
 
 // dropControls removes control headers. Those that choose faults stay where the
-// configuration asks for them.
-func (x *exchange) dropControls(f *message.Fields, internal bool) {
-	const faults = "x-envoy-fault-"
-	if !x.m.chain.faultHeaders && !internal {
+// configuration asks for them, and the name of a span where the client is not at the edge.
+func (x *exchange) dropControls(f *message.Fields, internal, edge bool) {
+	const faults, spanName = "x-envoy-fault-", "x-envoy-decorator-operation"
+	if !x.m.chain.faultHeaders && edge {
 		f.DelID(message.XEnvoyOther)
 		return
 	}
@@ -259,7 +260,7 @@ func (x *exchange) dropControls(f *message.Fields, internal bool) {
 			if !x.m.chain.faultHeaders {
 				f.DelAt(i)
 			}
-		case !internal || controls[low]:
+		case !internal && (edge || low != spanName), controls[low]:
 			f.DelAt(i)
 		}
 	}

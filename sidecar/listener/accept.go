@@ -161,7 +161,7 @@ func (a *arrival) receive() (*tracked, error) {
 		if a.snap.anyTLS && a.match.plaintext {
 			reason = "plaintext"
 		}
-		return nil, a.refuse(telemetry.FlagNoFilterChain, reason,
+		return nil, a.refuse(telemetry.FlagNoRoute, reason,
 			fmt.Errorf("no filter chain for server name %q, transport %s", a.match.serverName, a.match.transport()))
 	}
 	s, err := a.open(sc)
@@ -247,7 +247,7 @@ func (a *arrival) open(c stream.Conn) (stream.Stream, error) {
 		return nil, a.refuse(telemetry.FlagTLSFailure, "plaintext", errors.New("plaintext on an mTLS listener"))
 	}
 	t, err := stream.ServerTLS(c, nil, a.chain.tls)
-	if err == nil && a.chain.keepsPeer {
+	if err == nil && (a.chain.keepsPeer || telemetry.Wanted()&telemetry.WantCertificates != 0) {
 		t.KeepPeerChain()
 	}
 	if err != nil {
@@ -426,7 +426,6 @@ func (t *tracked) Finished(c *downstream.Conn) {
 // deny logs a connection that authorization refuses and closes it.
 func (a *arrival) deny(conn *downstream.Conn, d authz.Decision) {
 	r := conn.NewRecord()
-	r.Flags |= telemetry.FlagUnauthorized
 	r.ConnectionTermination = "rbac_access_denied"
 	r.Denied, r.Rule = true, d.Rule
 	r.Duration = time.Since(a.accepted)

@@ -208,7 +208,7 @@ func (r *Request) HeaderFrom(lower string, from int) (value string, next int, ok
 		value, ok = r.Header(lower)
 		return value, 1, ok
 	}
-	return r.Fields.from(lower, from)
+	return r.Fields.HeaderFrom(lower, from)
 }
 
 // HeaderFrom is Request.HeaderFrom for a response.
@@ -220,10 +220,11 @@ func (r *Response) HeaderFrom(lower string, from int) (value string, next int, o
 		value, ok = r.Header(lower)
 		return value, 1, ok
 	}
-	return r.Fields.from(lower, from)
+	return r.Fields.HeaderFrom(lower, from)
 }
 
-func (f *Fields) from(lower string, from int) (value string, next int, ok bool) {
+// HeaderFrom is Request.HeaderFrom for fields on their own.
+func (f *Fields) HeaderFrom(lower string, from int) (value string, next int, ok bool) {
 	i := f.find(lower, from)
 	if i < 0 {
 		return "", from, false
@@ -231,3 +232,35 @@ func (f *Fields) from(lower string, from int) (value string, next int, ok bool) 
 	_, value, _ = f.At(i)
 	return value, i + 1, true
 }
+
+// Header is Joined: it makes Fields on their own, a message's trailers, readable as
+// a message is.
+func (f *Fields) Header(lower string) (value string, ok bool) { return f.Joined(lower) }
+
+// Bytes is the length of all names and values.
+func (f *Fields) Bytes() int {
+	n := 0
+	for i := range f.Slots() {
+		if name, value, ok := f.At(i); ok {
+			n += len(name) + len(value)
+		}
+	}
+	return n
+}
+
+// Bytes is the length of all names and values, those of the pseudo-headers included.
+func (r *Request) Bytes() int {
+	n := r.Fields.Bytes()
+	for _, p := range [...][2]string{{":method", r.Method}, {":scheme", r.Scheme}, {":path", r.Path}} {
+		if p[1] != "" {
+			n += len(p[0]) + len(p[1])
+		}
+	}
+	if r.Authority != "" && !r.Fields.Has(Host) {
+		n += len(":authority") + len(r.Authority)
+	}
+	return n
+}
+
+// Bytes is the length of all names and values, that of the status included.
+func (r *Response) Bytes() int { return r.Fields.Bytes() + len(":status") + len("200") }

@@ -67,6 +67,8 @@ type Route struct {
 	Direct   *DirectResponse
 	Headers  HeaderMutations
 	Filters  []FilterOverride
+	// Tracing and Decorator are what the package tracing has for a route, nil for nothing.
+	Tracing, Decorator any
 	// BufferLimit is the virtual host's for this route, nil to inherit it.
 	BufferLimit *uint64
 	// Origin says what intent made the rule, for access logs and people.

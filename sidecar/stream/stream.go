@@ -9,6 +9,8 @@ import (
 	"io"
 	"net"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/peercert"
 )
 
 // Stream is a duplex byte stream. Read and Write may run concurrently with each
@@ -51,5 +53,9 @@ type Info struct {
 	TLS         bool
 	TLSVersion  uint16
 	CipherSuite uint16
-	SNI, ALPN   string
+	// Group is the key exchange, as crypto/tls numbers it.
+	Group     uint16
+	SNI, ALPN string
+	// Peer are the texts of PeerChain, nil without.
+	Peer *peercert.Chain
 }

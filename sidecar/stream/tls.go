@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/peercert"
 )
 
 // TLS is a stream over TLS on a socket.
@@ -60,6 +62,7 @@ func (t *TLS) Handshake(ctx context.Context) error {
 	t.info = tlsInfo(t.tls, t.raw)
 	if t.keep {
 		t.info.PeerChain = t.tls.ConnectionState().PeerCertificates
+		t.info.Peer = peercert.Of(t.info.PeerChain)
 	}
 	releaseHandshake(t.tls)
 	return nil
@@ -70,6 +73,7 @@ func tlsInfo(c *tls.Conn, raw net.Conn) *Info {
 	i := &Info{
 		Local: raw.LocalAddr(), Remote: raw.RemoteAddr(),
 		TLS: true, TLSVersion: st.Version, CipherSuite: st.CipherSuite, SNI: st.ServerName, ALPN: st.NegotiatedProtocol,
+		Group: uint16(st.CurveID),
 	}
 	if len(st.PeerCertificates) > 0 {
 		leaf := st.PeerCertificates[0]
@@ -95,6 +99,7 @@ func (t *TLS) SetOwnID(id string) { t.info.OwnID = id }
 // for it. It is called before the stream is handed on.
 func (t *TLS) ForgetPeer() {
 	t.info.PeerID, t.info.PeerCertHash, t.info.PeerSigner, t.info.PeerNotAfter = "", "", "", time.Time{}
+	t.info.PeerChain, t.info.Peer = nil, nil
 }
 
 // SetAddrs notes the addresses that a proxy in front has told of. It is called

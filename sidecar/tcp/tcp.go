@@ -225,8 +225,49 @@ type outcome struct {
 	failure     string
 	attempts    int
 	upstream    *stream.Info
-	refused     net.Addr // the host tried last, where none was reached
+	hostname    string             // of upstream
+	moments     *telemetry.Moments // nil where nobody shows them
+	failed      []*net.TCPAddr
 	termination string
+}
+
+// Attempted implements telemetry.Attempts.
+func (o *outcome) Attempted(i int) (addr net.Addr, hostname string, ok bool) {
+	switch {
+	case i < len(o.failed):
+		return o.failed[i], "", true
+	case i == len(o.failed) && o.upstream != nil:
+		return o.upstream.Remote, o.hostname, true
+	}
+	return nil, "", false
+}
+
+// markAsked notes that an attempt begins, where somebody shows it.
+func (o *outcome) markAsked(c *downstream.Conn) {
+	if telemetry.Wanted()&telemetry.WantMoments != 0 {
+		o.moments = new(telemetry.Moments)
+		o.mark(c, telemetry.RequestBegan, c.Accepted)
+		o.mark(c, telemetry.AttemptBegan, time.Now())
+	}
+}
+
+// markReady notes the moments of the connection that an attempt got.
+func (o *outcome) markReady(c *downstream.Conn, up *cluster.Conn) {
+	if o.moments == nil {
+		return
+	}
+	opening := up.Opening()
+	o.mark(c, telemetry.AttemptReady, time.Now())
+	o.mark(c, telemetry.ConnectBegan, opening.Began)
+	o.mark(c, telemetry.ConnectEnded, opening.Connected)
+	o.mark(c, telemetry.ConnectSecured, opening.Secured)
+}
+
+// mark notes a moment on a clock that is 1 when the connection was accepted.
+func (o *outcome) mark(c *downstream.Conn, m telemetry.Moment, at time.Time) {
+	if !at.IsZero() {
+		o.moments[m] = 1 + int64(at.Sub(c.Accepted))
+	}
 }
 
 // connect opens the upstream; each attempt lets the load balancer choose anew.
@@ -241,16 +282,21 @@ func (p *Proxy) connect(ctx context.Context, c *downstream.Conn, pc *cluster.Pic
 			break
 		}
 		o.attempts++
+		o.markAsked(c)
 		up, err := cl.OpenFor(ctx, c.Workload, pc, c.Shard)
 		if err == nil {
-			o.upstream = up.Stream.Info()
+			o.upstream, o.hostname = up.Stream.Info(), up.Host().Hostname()
 			o.flags, o.failure = 0, ""
+			o.markReady(c, up)
 			return up
 		}
 		o.failure, o.flags = err.Error(), telemetry.FlagUpstreamConnectFailure
 		var failed *cluster.Error
 		if errors.As(err, &failed) {
-			o.flags, o.refused = failed.Flags(), failed.Addr
+			o.flags = failed.Flags()
+			if a, ok := failed.Addr.(*net.TCPAddr); ok {
+				o.failed = append(o.failed, a)
+			}
 		}
 		// Where no host could be chosen, another attempt finds none either.
 		if ctx.Err() != nil || failed != nil && failed.Host == "" {
@@ -305,11 +351,18 @@ func (p *Proxy) log(c *downstream.Conn, o *outcome, received, sent int64) {
 	}
 	if o.flags != 0 {
 		r.UpstreamTransportFailure = o.failure
-		r.UpstreamHost = o.refused
+	}
+	r.Attempted = o
+	if o.moments != nil {
+		r.Moments = *o.moments
+	}
+	if n := len(o.failed); n > 0 {
+		r.UpstreamHost = o.failed[n-1]
 	}
 	if i := o.upstream; i != nil {
+		r.UpstreamHostname = o.hostname
 		r.UpstreamHost, r.UpstreamLocal = i.Remote, i.Local
-		r.UpstreamPeerID, r.UpstreamOwnID, r.UpstreamTLSVersion = i.PeerID, i.OwnID, i.TLSVersion
+		r.UpstreamTLS(i)
 	}
 	p.access.Log(r)
 	r.Release()

@@ -2,6 +2,7 @@ package tcp
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -93,8 +94,11 @@ func serveTo(t *testing.T, cfg Config, m *cluster.Manager, destination func(own 
 	t.Helper()
 	logs := telemetry.NewLogs(nil)
 	path := filepath.Join(t.TempDir(), "log")
-	cfg.AccessLog = []telemetry.AccessLogConfig{{Path: path,
-		Format: "%RESPONSE_FLAGS% %BYTES_RECEIVED% %BYTES_SENT% %UPSTREAM_CLUSTER% %CONNECTION_TERMINATION_DETAILS%"}}
+	format := "%RESPONSE_FLAGS% %BYTES_RECEIVED% %BYTES_SENT% %UPSTREAM_CLUSTER% %CONNECTION_TERMINATION_DETAILS%"
+	if len(cfg.AccessLog) > 0 {
+		format = cfg.AccessLog[0].Format
+	}
+	cfg.AccessLog = []telemetry.AccessLogConfig{{Path: path, Format: format}}
 	p, err := New(&cfg, Options{Clusters: m, Logs: logs})
 	if err != nil {
 		t.Fatal(err)
@@ -170,6 +174,19 @@ func TestHalfCloseBothWays(t *testing.T) {
 				t.Errorf("log %q, want %q", line(), want)
 			}
 		})
+	}
+}
+
+// TestMoments: a plain connection has those of its upstream connection.
+func TestMoments(t *testing.T) {
+	m := upstream(t, func(c *net.TCPConn) { _, _ = io.ReadAll(c) })
+	client, line := serve(t, Config{Cluster: "up", AccessLog: []telemetry.AccessLogConfig{{
+		Format: "%UPSTREAM_CONNECTION_POOL_READY_DURATION% %COMMON_DURATION(DS_RX_BEG:US_CX_BEG:ns)% %COMMON_DURATION(US_CX_BEG:US_CX_END:ns)% %COMMON_DURATION(US_CX_END:US_HS_END:ns)%"}}}, m)
+	_ = client.CloseWrite()
+	_, _ = io.ReadAll(client)
+	var ready, before, connecting int
+	if n, err := fmt.Sscanf(line(), "%d %d %d -", &ready, &before, &connecting); n != 3 || err != nil || before <= 0 || connecting <= 0 {
+		t.Errorf("log %q: %v", line(), err)
 	}
 }
 

@@ -17,6 +17,9 @@ var (
 	nextShard  atomic.Uint32
 )
 
+// Shards is how many copies of a counter there are, a power of two.
+func Shards() int { return shardCount }
+
 func shardsFor(procs int) int {
 	n := 1 << bits.Len(uint(procs-1))
 	return min(n, 8)

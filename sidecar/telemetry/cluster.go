@@ -10,6 +10,11 @@ type ClusterMetrics struct {
 
 	ConnectionsOpen Gauge
 	ConnectDuration Histogram
+	// RequestDuration is of attempts that were answered: from sending to the end of the
+	// exchange.
+	RequestDuration Histogram
+	// Failures are attempts that were sent and not answered, by how they ended.
+	Failures [failures]Counter
 
 	RetrySuccess, RetryFailure, RetryOverflow, RetryLimit Counter
 
@@ -25,6 +30,24 @@ type ClusterMetrics struct {
 	name  string
 	block block
 }
+
+// Failure is how an attempt ended that was sent and not answered.
+type Failure uint8
+
+// The failures.
+const (
+	FailedTimeout        Failure = iota // the request's time was over
+	FailedTryTimeout                    // the attempt's was
+	FailedTryIdleTimeout                // nothing moved in the attempt
+	FailedTermination                   // the connection ended
+	FailedReset                         // the upstream reset the stream
+	FailedRefused                       // the upstream certainly did nothing
+	FailedProtocol                      // the answer broke the protocol
+
+	failures
+)
+
+var failureNames = [failures]string{"timeout", "per_try_timeout", "per_try_idle_timeout", "termination", "reset", "refused", "protocol_error"}
 
 var statusClasses = [...]string{"none", "1xx", "2xx", "3xx", "4xx", "5xx"}
 
@@ -59,7 +82,11 @@ func (c *ClusterMetrics) each(fn func(f *family, label string, handle any)) {
 	fn(m.upstreamEndpoints.f, "draining", &c.EndpointsDraining)
 	fn(m.upstreamEndpoints.f, "degraded", &c.EndpointsDegraded)
 	fn(m.upstreamEndpoints.f, "ejected", &c.EndpointsEjected)
+	for i := range c.Failures {
+		fn(m.upstreamFailures.f, failureNames[i], &c.Failures[i])
+	}
 	fn(m.upstreamConnect.f, "", &c.ConnectDuration)
+	fn(m.upstreamDuration.f, "", &c.RequestDuration)
 }
 
 // seriesOfClusters are those of one family, of all clusters. They are not kept in
@@ -133,6 +160,13 @@ func (c *ClusterMetrics) Answered(s Shard, code int) {
 		class = 0
 	}
 	c.Requests[class].Inc(s)
+}
+
+// Failed counts an attempt that was sent and not answered.
+func (c *ClusterMetrics) Failed(s Shard, f Failure) {
+	if c != nil {
+		c.Failures[f].Inc(s)
+	}
 }
 
 // TLSFailure counts a failed upstream handshake. reason is one of a few fixed

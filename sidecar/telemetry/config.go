@@ -11,7 +11,12 @@ type AccessLogConfig struct {
 	// Format is a text format, Envoy's operators, Hauberk's default when empty.
 	JSON   bool
 	Format string
-	Fields map[string]string
+	// Fields has strings with operators, and other values of JSON as they are: nil,
+	// bool, float64, []any and map[string]any.
+	Fields map[string]any
+	// OmitEmpty leaves out what has no value: in text it is nothing instead of "-", in
+	// JSON the member is missing.
+	OmitEmpty bool `json:",omitempty"`
 	// Filter chooses the records; nil takes all.
 	Filter Filter `json:",omitempty"`
 }

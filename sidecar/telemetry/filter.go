@@ -75,6 +75,12 @@ type NotHealthCheckFilter struct{}
 // Passes implements Filter.
 func (NotHealthCheckFilter) Passes(r *Record) bool { return !r.HealthCheck }
 
+// TraceableFilter takes what was decided to be traced.
+type TraceableFilter struct{}
+
+// Passes implements Filter.
+func (TraceableFilter) Passes(r *Record) bool { return r.Traced }
+
 // FlagsFilter takes records with one of the flags, or with Any any flag.
 type FlagsFilter struct {
 	Any   bool
@@ -92,11 +98,8 @@ func ParseFlag(name string) (Flags, bool) {
 			return 1 << i, true
 		}
 	}
-	return 0, slices.Contains(foreignFlags, name)
+	return 0, slices.ContainsFunc(absentFlags, func(f FlagDoc) bool { return f.Name == name })
 }
-
-// foreignFlags are Envoy's for what does not happen here.
-var foreignFlags = []string{"RLSE", "IH", "DF", "DO", "RFCF", "UDO"}
 
 // GRPCFilter compares the gRPC status of the response: of its trailers, its head, or
 // what its HTTP status means (Statuses is a set of bits).
@@ -124,7 +127,13 @@ func (r *Record) grpcStatus() uint32 {
 		}
 		return uint32(n)
 	}
-	switch r.Code {
+	return grpcOfHTTP(r.Code)
+}
+
+// grpcOfHTTP is gRPC's mapping for answers without a status
+// (doc/http-grpc-status-mapping.md of gRPC).
+func grpcOfHTTP(code int) uint32 {
+	switch code {
 	case 200:
 		return 0
 	case 400:

@@ -1,71 +1,80 @@
 package telemetry
 
-import "strings"
+import "math/bits"
 
 // Flags say what went wrong with a request or connection, as Envoy's response
 // flags do.
 type Flags uint32
 
-// The flags, in the order they are written.
+// The flags, in the order they are written: Envoy's, then Hauberk's own. Envoy writes
+// them in the order in which they arose, which for those that arise together is this.
 const (
-	FlagNoHealthyUpstream       Flags = 1 << iota // UH
+	FlagLocalHealthCheck        Flags = 1 << iota // LH
+	FlagNoHealthyUpstream                         // UH
 	FlagUpstreamConnectFailure                    // UF
-	FlagUpstreamOverflow                          // UO
-	FlagNoRoute                                   // NR
-	FlagNoCluster                                 // NC
 	FlagRetryLimitExceeded                        // URX
 	FlagUpstreamRequestTimeout                    // UT
-	FlagUpstreamConnTermination                   // UC
 	FlagUpstreamReset                             // UR
-	FlagUpstreamProtocolError                     // UPE
-	FlagLocalReset                                // LR
-	FlagDownstreamTermination                     // DC
-	FlagDownstreamProtocolError                   // DPE
-	FlagDurationTimeout                           // DT
-	FlagStreamIdleTimeout                         // SI
+	FlagUpstreamConnTermination                   // UC
+	FlagUpstreamOverflow                          // UO
+	FlagNoRoute                                   // NR
 	FlagDelayInjected                             // DI
 	FlagFaultInjected                             // FI
 	FlagRateLimited                               // RL
-	FlagUnauthorized                              // UAEX
+	FlagDownstreamTermination                     // DC
+	FlagStreamIdleTimeout                         // SI
+	FlagDownstreamProtocolError                   // DPE
+	FlagDurationTimeout                           // DT
+	FlagUpstreamProtocolError                     // UPE
+	FlagNoCluster                                 // NC
 	FlagOverload                                  // OM
-	FlagUpstreamMaxDuration                       // UMSDR
-	FlagNoFilterChain                             // NFCF
-	FlagLocalHealthCheck                          // LH
-	FlagTLSFailure                                // TLS: Hauberk's own, the downstream handshake failed
-	FlagDraining                                  // DRAIN: Hauberk's own, closed at the end of a drain
-	FlagPolicyClosed                              // PC: Hauberk's own, closed by a policy or identity change
 	FlagDownstreamReset                           // DR
+	FlagTLSFailure                                // TLS: the downstream handshake failed
+	FlagDraining                                  // DRAIN: closed at the end of a drain
+	FlagPolicyClosed                              // PC: closed by a policy or identity change
 	flagEnd
 )
 
-var flagNames = [...]struct{ short, help string }{
-	{"UH", "no healthy upstream host"},
-	{"UF", "connection to the upstream failed"},
-	{"UO", "a circuit breaker of the upstream was full"},
-	{"NR", "no route matched"},
-	{"NC", "the cluster of the route does not exist"},
-	{"URX", "the retry or connect attempt limit was reached"},
-	{"UT", "the upstream did not answer in time"},
-	{"UC", "the upstream closed the connection"},
-	{"UR", "the upstream reset the request"},
-	{"UPE", "the upstream's answer broke the protocol"},
-	{"LR", "the connection was reset by the sidecar"},
-	{"DC", "the downstream closed the connection"},
-	{"DPE", "the downstream's request broke the protocol"},
-	{"DT", "the maximum duration was reached"},
-	{"SI", "nothing moved for the idle timeout"},
-	{"DI", "a delay was injected"},
-	{"FI", "a fault was injected"},
-	{"RL", "a rate limit was reached"},
-	{"UAEX", "denied by authorization"},
-	{"OM", "refused because of overload"},
-	{"UMSDR", "the upstream's maximum stream duration was reached"},
-	{"NFCF", "no filter chain matched"},
-	{"LH", "the sidecar failed a health check"},
-	{"TLS", "the downstream TLS handshake failed"},
-	{"DRAIN", "closed at the end of a drain"},
-	{"PC", "closed because a policy or an identity changed"},
-	{"DR", "the downstream reset the stream"},
+type flagName struct{ short, long, help string }
+
+var flagNames = [...]flagName{
+	{"LH", "FailedLocalHealthCheck", "the sidecar failed a health check"},
+	{"UH", "NoHealthyUpstream", "no healthy upstream host"},
+	{"UF", "UpstreamConnectionFailure", "connection to the upstream failed"},
+	{"URX", "UpstreamRetryLimitExceeded", "the retry or connect attempt limit was reached"},
+	{"UT", "UpstreamRequestTimeout", "the upstream did not answer in time"},
+	{"UR", "UpstreamRemoteReset", "the upstream reset the request"},
+	{"UC", "UpstreamConnectionTermination", "the upstream closed the connection"},
+	{"UO", "UpstreamOverflow", "a circuit breaker of the upstream was full"},
+	{"NR", "NoRouteFound", "no route, or no filter chain, matched"},
+	{"DI", "DelayInjected", "a delay was injected"},
+	{"FI", "FaultInjected", "a fault was injected"},
+	{"RL", "RateLimited", "a rate limit was reached"},
+	{"DC", "DownstreamConnectionTermination", "the downstream closed the connection"},
+	{"SI", "StreamIdleTimeout", "nothing moved for the idle timeout"},
+	{"DPE", "DownstreamProtocolError", "the downstream's request broke the protocol"},
+	{"DT", "DurationTimeout", "the maximum duration was reached"},
+	{"UPE", "UpstreamProtocolError", "the upstream's answer broke the protocol"},
+	{"NC", "NoClusterFound", "the cluster of the route does not exist"},
+	{"OM", "OverloadManagerTerminated", "refused because of overload"},
+	{"DR", "DownstreamRemoteReset", "the downstream reset the stream"},
+	{"TLS", "DownstreamTlsFailure", "Hauberk's own: the downstream TLS handshake failed"},
+	{"DRAIN", "DrainEnded", "Hauberk's own: closed at the end of a drain"},
+	{"PC", "PolicyClosed", "Hauberk's own: closed because a policy or an identity changed"},
+}
+
+// absentFlags are Envoy's flags that do not occur here, and why.
+var absentFlags = []FlagDoc{
+	{"UAEX", "there is no external authorization; a denial of RBAC has no flag, as in Envoy: see `HAUBERK_DECISION` and `HAUBERK_RULE`"},
+	{"LR", "what the sidecar resets has a reason with a flag of its own"},
+	{"UMSDR", "clusters have no max_stream_duration; a route's and a listener's is DT"},
+	{"RLSE", "there is no rate limit service"},
+	{"IH", "strictly checked headers are not implemented"},
+	{"RFCF", "there is no cache filter"},
+	{"NFCF", "filters are configured where they stand"},
+	{"DF", "names are resolved beforehand, not for a request"},
+	{"DO", "drop_overloads is refused"},
+	{"UDO", "drop_overloads is refused"},
 }
 
 // FlagDoc is one row of the documentation.
@@ -86,36 +95,25 @@ func (f Flags) String() string {
 		return "-"
 	}
 	if f&(f-1) == 0 {
-		for i := range flagNames {
-			if f == 1<<i {
-				return flagNames[i].short
-			}
-		}
+		return flagNames[bits.TrailingZeros32(uint32(f))].short
 	}
-	var b strings.Builder
-	for i := range flagNames {
-		if f&(1<<i) != 0 {
-			if b.Len() > 0 {
-				b.WriteByte(',')
-			}
-			b.WriteString(flagNames[i].short)
-		}
-	}
-	return b.String()
+	return string(f.appendTo(nil, false))
 }
 
-func (f Flags) appendTo(dst []byte) []byte {
-	if f == 0 {
-		return append(dst, '-')
-	}
-	first := true
+// appendTo appends the names of the flags, none for none.
+func (f Flags) appendTo(dst []byte, long bool) []byte {
+	start := len(dst)
 	for i := range flagNames {
-		if f&(1<<i) != 0 {
-			if !first {
-				dst = append(dst, ',')
-			}
+		if f&(1<<i) == 0 {
+			continue
+		}
+		if len(dst) > start {
+			dst = append(dst, ',')
+		}
+		if long {
+			dst = append(dst, flagNames[i].long...)
+		} else {
 			dst = append(dst, flagNames[i].short...)
-			first = false
 		}
 	}
 	return dst

@@ -3,9 +3,6 @@ package telemetry
 import (
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
-	"unicode/utf8"
 
 	"github.com/hauberk-mesh/hauberk/xds/logformat"
 )
@@ -60,20 +57,17 @@ func DefaultJSONFields() map[string]string {
 // Format is a compiled access-log format. Immutable.
 type Format struct {
 	ops []op
-	// fields is set for a JSON object instead.
-	fields []jsonField
-}
-
-type jsonField struct {
-	key string // quoted, with the colon
-	ops []op
+	// object is set for JSON instead.
+	object *node
+	// omit leaves out what has no value.
+	omit bool
 }
 
 // op is a literal, or an operator that appends a value. An operator that appends
 // nothing has no value.
 type op struct {
 	literal string
-	value   func(dst []byte, r *Record) []byte
+	value   valueFunc
 	max     int  // longest value kept, 0 for all
 	number  bool // a JSON number
 }
@@ -87,9 +81,16 @@ func CompileAccessLog(c AccessLogConfig) (*Format, error) {
 		}
 		fields := c.Fields
 		if len(fields) == 0 {
-			fields = DefaultJSONFields()
+			fields = map[string]any{}
+			for k, v := range DefaultJSONFields() {
+				fields[k] = v
+			}
 		}
-		return compileJSON(fields)
+		object, err := compileObject(fields)
+		if err != nil {
+			return nil, err
+		}
+		return &Format{object: object, omit: c.OmitEmpty}, nil
 	}
 	if len(c.Fields) > 0 {
 		return nil, errors.New("a text access log takes a format, not fields; set JSON for fields")
@@ -102,21 +103,9 @@ func CompileAccessLog(c AccessLogConfig) (*Format, error) {
 	if err != nil {
 		return nil, err
 	}
+	f.omit = c.OmitEmpty
 	if n := len(f.ops); n == 0 || f.ops[n-1].value != nil || f.ops[n-1].literal[len(f.ops[n-1].literal)-1] != '\n' {
 		f.ops = append(f.ops, op{literal: "\n"})
-	}
-	return f, nil
-}
-
-func compileJSON(fields map[string]string) (*Format, error) {
-	f := &Format{}
-	for _, k := range slices.Sorted(maps.Keys(fields)) {
-		ops, err := parse(fields[k])
-		if err != nil {
-			return nil, err
-		}
-		key := append(appendJSON(nil, []byte(k)), ':')
-		f.fields = append(f.fields, jsonField{string(key), ops})
 	}
 	return f, nil
 }
@@ -146,7 +135,10 @@ func operator(p logformat.Piece) (op, error) {
 		if d.Name != p.Name {
 			continue
 		}
-		out := op{value: d.value, max: p.Max, number: logformat.Operators[p.Name] == logformat.Number}
+		want(d.wants)
+		kind := logformat.Operators[p.Name].Kind
+		out := op{value: d.value, max: p.Max, number: kind == logformat.Number || kind == logformat.Span ||
+			p.Name == "GRPC_STATUS" && p.Argument == "NUMBER"}
 		if d.withArgument == nil {
 			return out, nil
 		}
@@ -166,12 +158,15 @@ func ParseFormat(text string) (*Format, error) {
 	return &Format{ops: ops}, nil
 }
 
-// Append formats a record. What has no value is "-", or null in JSON. Control
-// bytes, quotation marks and backslashes in values are escaped, so that no value
-// can end its field or its line.
+// Append formats a record. What has no value is "-", or null in JSON, or left out
+// where that is asked for. Control bytes, quotation marks and backslashes in values
+// are escaped, so that no value can end its field or its line.
 func (f *Format) Append(dst []byte, r *Record) []byte {
-	if f.fields != nil {
+	switch {
+	case f.object != nil:
 		return f.appendObject(dst, r)
+	case f.omit:
+		return appendText(dst, f.ops, r, "", true)
 	}
 	return appendText(dst, f.ops, r, "-", true)
 }
@@ -183,9 +178,9 @@ func (f *Format) AppendHeader(dst []byte, r *Record) []byte {
 }
 
 // AppendBody formats a record as the body of an answer, the values as they are. What
-// has no value is "-", or with omit nothing.
-func (f *Format) AppendBody(dst []byte, r *Record, omit bool) []byte {
-	if f.fields != nil {
+// has no value is "-", or left out where that is asked for.
+func (f *Format) AppendBody(dst []byte, r *Record) []byte {
+	if f.object != nil {
 		return f.appendObject(dst, r)
 	}
 	for i := range f.ops {
@@ -195,7 +190,7 @@ func (f *Format) AppendBody(dst []byte, r *Record, omit bool) []byte {
 			continue
 		}
 		start := len(dst)
-		if dst = o.appendValue(dst, r); len(dst) == start && !omit {
+		if dst = o.appendValue(dst, r); len(dst) == start && !f.omit {
 			dst = append(dst, '-')
 		}
 	}
@@ -229,112 +224,4 @@ func (o *op) appendValue(dst []byte, r *Record) []byte {
 		dst = dst[:start+o.max]
 	}
 	return dst
-}
-
-func (f *Format) appendObject(dst []byte, r *Record) []byte {
-	dst = append(dst, '{')
-	for i := range f.fields {
-		if i > 0 {
-			dst = append(dst, ',')
-		}
-		dst = append(dst, f.fields[i].key...)
-		dst = appendMember(dst, f.fields[i].ops, r)
-	}
-	return append(dst, '}', '\n')
-}
-
-func appendMember(dst []byte, ops []op, r *Record) []byte {
-	start := len(dst)
-	if len(ops) == 1 && ops[0].value != nil {
-		dst = ops[0].appendValue(dst, r)
-		switch {
-		case len(dst) == start:
-			return append(dst, "null"...)
-		case ops[0].number:
-			return dst
-		}
-		return quoteFrom(dst, start)
-	}
-	for i := range ops {
-		if ops[i].value == nil {
-			dst = append(dst, ops[i].literal...)
-			continue
-		}
-		before := len(dst)
-		if dst = ops[i].appendValue(dst, r); len(dst) == before {
-			dst = append(dst, '-')
-		}
-	}
-	return quoteFrom(dst, start)
-}
-
-const hexDigits = "0123456789abcdef"
-
-// escapeFrom escapes dst[start:] in place. Bytes beyond ASCII are escaped too:
-// some terminals take 0x80–0x9f for control codes.
-func escapeFrom(dst []byte, start int, quotes bool) []byte {
-	special := func(c byte) bool {
-		return c < 0x20 || c >= 0x7f || quotes && (c == '"' || c == '\\')
-	}
-	i := start
-	for i < len(dst) && !special(dst[i]) {
-		i++
-	}
-	if i == len(dst) {
-		return dst
-	}
-	tail := append([]byte(nil), dst[i:]...)
-	dst = dst[:i]
-	for _, c := range tail {
-		switch {
-		case !special(c):
-			dst = append(dst, c)
-		case c == '"' || c == '\\':
-			dst = append(dst, '\\', c)
-		default:
-			dst = append(dst, '\\', 'x', hexDigits[c>>4], hexDigits[c&15])
-		}
-	}
-	return dst
-}
-
-// quoteFrom turns dst[start:] into a JSON string.
-func quoteFrom(dst []byte, start int) []byte {
-	plain := true
-	for _, c := range dst[start:] {
-		if c < 0x20 || c >= 0x7f || c == '"' || c == '\\' {
-			plain = false
-			break
-		}
-	}
-	if plain {
-		dst = append(dst, 0, 0)
-		copy(dst[start+1:], dst[start:len(dst)-2])
-		dst[start], dst[len(dst)-1] = '"', '"'
-		return dst
-	}
-	return appendJSON(dst[:start], append([]byte(nil), dst[start:]...))
-}
-
-// appendJSON appends s as a JSON string; what is no UTF-8 becomes U+FFFD.
-func appendJSON(dst, s []byte) []byte {
-	dst = append(dst, '"')
-	for len(s) > 0 {
-		c, n := utf8.DecodeRune(s)
-		switch {
-		case c == utf8.RuneError && n == 1:
-			dst = append(dst, `\ufffd`...)
-		case c == '"' || c == '\\':
-			dst = append(dst, '\\', byte(c))
-		case c < 0x20 || c >= 0x7f && c < 0xa0:
-			dst = append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
-		case c == '\u2028' || c == '\u2029':
-			dst = append(dst, `\u202`...)
-			dst = append(dst, hexDigits[c&15])
-		default:
-			dst = append(dst, s[:n]...)
-		}
-		s = s[n:]
-	}
-	return append(dst, '"')
 }

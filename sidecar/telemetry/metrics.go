@@ -42,6 +42,8 @@ type Metrics struct {
 	upstreamConnections  *CounterVec
 	upstreamOpen         *GaugeVec
 	upstreamConnect      *HistogramVec
+	upstreamDuration     *HistogramVec
+	upstreamFailures     *CounterVec
 	upstreamRetries      *CounterVec
 	upstreamOverflow     *CounterVec
 	upstreamBytes        *CounterVec
@@ -56,6 +58,8 @@ type Metrics struct {
 
 	upstreamInvalidDestination *CounterVec
 
+	// UpstreamActive is what goes on now; the clusters fill it in at a scrape.
+	UpstreamActive *GaugeVec
 	// UpstreamRemaining is what is left of circuit breakers; the clusters fill it in
 	// at a scrape.
 	UpstreamRemaining *GaugeVec
@@ -74,6 +78,10 @@ type Metrics struct {
 	// Mirrored counts copies of requests by result: "answered", "failed", and
 	// "too_large" for those that were not made.
 	Mirrored *CounterVec
+
+	// TracedRequests counts requests by why they are traced, TraceSpans what became of
+	// spans.
+	TracedRequests, TraceSpans *CounterVec
 
 	// For the assembly: configuration and identity.
 	BuildInfo            *GaugeVec // version
@@ -131,6 +139,8 @@ func NewMetrics() *Metrics {
 		upstreamConnections:  r.Counter("hauberk_upstream_connections_total", "Upstream connections attempted, by result: ok, refused, timeout, tls or error.", "cluster", "result"),
 		upstreamOpen:         r.Gauge("hauberk_upstream_connections_open", "Upstream connections that are open now.", "cluster"),
 		upstreamConnect:      r.Histogram("hauberk_upstream_connect_duration_seconds", "Time to connect upstream, TLS included.", requestBounds, "cluster"),
+		upstreamDuration:     r.Histogram("hauberk_upstream_request_duration_seconds", "Time of attempts that were answered, from sending the request to the end of the exchange.", requestBounds, "cluster"),
+		upstreamFailures:     r.Counter("hauberk_upstream_failures_total", "Attempts that were sent and not answered, by reason: timeout, per_try_timeout, per_try_idle_timeout, termination (of the connection), reset (of the stream), refused or protocol_error.", "cluster", "reason"),
 		upstreamRetries:      r.Counter("hauberk_upstream_retries_total", "Retries, by result: success, failure, overflow (no budget) or limit.", "cluster", "result"),
 		upstreamOverflow:     r.Counter("hauberk_upstream_overflow_total", "Requests and connections refused by a circuit breaker, by limit: connections, pending, requests or retries.", "cluster", "limit"),
 		upstreamBytes:        r.Counter("hauberk_upstream_bytes_total", "Bytes exchanged with upstreams, by flow: received or sent.", "cluster", "flow"),
@@ -144,6 +154,7 @@ func NewMetrics() *Metrics {
 		upstreamSubsetPicks:  r.Counter("hauberk_upstream_subset_picks_total", "Choices among subsets, by result: selected, fallback or panic (among all hosts).", "cluster", "result"),
 
 		upstreamInvalidDestination: r.Counter("hauberk_upstream_invalid_destinations_total", "Requests whose header named a destination that is no address and port.", "cluster"),
+		UpstreamActive:             r.Gauge("hauberk_upstream_requests_active", "Requests at upstreams now, and those that wait for a connection, by state: active or pending; of clusters that have any.", "cluster", "state"),
 		UpstreamRemaining:          r.Gauge("hauberk_upstream_limit_remaining", "What is left of a circuit breaker, where the cluster tracks it.", "cluster", "priority", "limit"),
 
 		AccessLogLines: r.Counter("hauberk_access_log_lines_total", "Access log lines, by result: written, dropped (the writer was behind) or failed.", "result"),
@@ -151,6 +162,9 @@ func NewMetrics() *Metrics {
 
 		Mirrored:     r.Counter("hauberk_mirrored_requests_total", "Copies of requests for mirrors, by result: answered, failed, or too_large, where the body was longer than is kept and no copy was made.", "result"),
 		FilterEvents: r.Counter("hauberk_http_filter_events_total", "What HTTP filters did, by the filter's name and event: delay, abort and overflow of faults; enabled, ok, rate_limited and enforced of local rate limits; origin_valid and origin_invalid of CORS.", "filter", "event"),
+
+		TracedRequests: r.Counter("hauberk_traced_requests_total", "Requests by why they are traced where tracing is configured: random_sampling, service_forced, client_enabled or not_traceable.", "reason"),
+		TraceSpans:     r.Counter("hauberk_trace_spans_total", "Spans of sampled requests, by result: sent, dropped (the collector was behind), failed (it could not be reached) or rejected (it did not want them).", "result"),
 
 		BuildInfo:            r.Gauge("hauberk_build_info", "Always 1; the labels say what is running.", "version", "go_version"),
 		XDSUpdates:           r.Counter("hauberk_xds_updates_total", "Discovery responses, by resource type and result: ack or nack.", "type", "result"),

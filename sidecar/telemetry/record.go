@@ -2,8 +2,12 @@ package telemetry
 
 import (
 	"net"
+	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/peercert"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
 // Direction of the traffic, seen from the workload.
@@ -58,16 +62,21 @@ type Record struct {
 	// The downstream connection. PeerID and OwnID were proven by the handshake.
 	DownstreamRemote, DownstreamLocal net.Addr
 	// DownstreamDirect differs from DownstreamRemote when a trusted hop named the client.
-	DownstreamDirect        net.Addr
-	PeerID, OwnID           string
-	TLSVersion, CipherSuite uint16
-	SNI                     string
+	DownstreamDirect net.Addr
+	// Destination is where the client wanted to go; invalid where that is DownstreamLocal.
+	Destination                       netip.AddrPort
+	PeerID, OwnID                     string
+	PeerCertHash                      string
+	Peer                              *peercert.Chain
+	TLSVersion, CipherSuite, TLSGroup uint16
+	SNI                               string
 
 	// The request. Protocol is empty for a plain connection.
 	Protocol                    string
 	RequestHeaders              Headers
 	ResponseHeaders             Headers
-	Code                        int // 0 when no response began
+	ResponseTrailers            Headers // nil when there were none, or nobody wants them
+	Code                        int     // 0 when no response began
 	CodeDetails                 string
 	Flags                       Flags
 	BytesReceived, BytesSent    int64 // bodies, or all bytes of a plain connection
@@ -84,7 +93,14 @@ type Record struct {
 	UpstreamHost, UpstreamLocal net.Addr
 	UpstreamPeerID              string
 	UpstreamOwnID               string
-	UpstreamTLSVersion          uint16
+	UpstreamHostname            string // of its endpoint
+	UpstreamProtocol            string
+	UpstreamPeer                *peercert.Chain
+	// Of the upstream connection's TLS.
+	UpstreamTLSVersion, UpstreamCipher, UpstreamGroup uint16
+	UpstreamSNI                                       string
+	// Attempted are the hosts that were tried, nil for none.
+	Attempted Attempts
 	// Attempts is how many upstream attempts were made; retries are one less.
 	Attempts int
 
@@ -94,6 +110,15 @@ type Record struct {
 	// ShadowDenied and ShadowRule tell what shadow rules would have decided.
 	ShadowDenied bool
 	ShadowRule   string
+
+	// Moments are those of the exchange or connection; RequestBegan is that of Start.
+	Moments Moments
+	// Traced: it was decided to trace the request.
+	Traced bool
+	// TraceID and SpanID are hexadecimal, empty without tracing.
+	TraceID, SpanID []byte
+
+	streamID [36]byte
 }
 
 var records = sync.Pool{New: func() any { return new(Record) }}
@@ -140,6 +165,12 @@ func (r *Record) Retries() int {
 		return r.Attempts - 1
 	}
 	return 0
+}
+
+// UpstreamTLS notes what is known of an upstream connection.
+func (r *Record) UpstreamTLS(i *stream.Info) {
+	r.UpstreamPeerID, r.UpstreamOwnID, r.UpstreamPeer = i.PeerID, i.OwnID, i.Peer
+	r.UpstreamTLSVersion, r.UpstreamCipher, r.UpstreamGroup, r.UpstreamSNI = i.TLSVersion, i.CipherSuite, i.Group, i.SNI
 }
 
 // Sink takes finished records. *Log implements it; a nil *Log takes nothing.

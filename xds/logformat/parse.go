@@ -20,10 +20,11 @@ type Piece struct {
 
 // Parse cuts a format into literals and operators: %NAME%, %NAME(ARGUMENT)%,
 // %NAME(ARGUMENT):LENGTH%, and %% for a percent sign. An unknown operator, or
-// one with an argument that does not fit, is an error that names it.
+// one with an argument that does not fit, is an error that names it and the byte
+// at which it begins, counted from 1.
 func Parse(text string) ([]Piece, error) {
 	var pieces []Piece
-	literal := ""
+	whole, literal := len(text), ""
 	flush := func() {
 		if literal != "" {
 			pieces = append(pieces, Piece{Literal: literal})
@@ -45,7 +46,7 @@ func Parse(text string) ([]Piece, error) {
 		}
 		o, rest, err := parseOperator(text)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("access log format, byte %d: %w", whole-len(text), err)
 		}
 		flush()
 		pieces = append(pieces, o)
@@ -63,13 +64,13 @@ func parseOperator(text string) (o Piece, rest string, err error) {
 	}
 	name, rest := text[:n], text[n:]
 	if name == "" {
-		return o, "", fmt.Errorf("access log format: no operator after %% at %q; write %%%% for a percent sign", clip(text))
+		return o, "", fmt.Errorf("no operator after %% at %q; write %%%% for a percent sign", clip(text))
 	}
 	argument, hasArgument := "", false
 	if strings.HasPrefix(rest, "(") {
 		end := closingParen(rest)
 		if end < 0 {
-			return o, "", fmt.Errorf("access log format: %%%s( has no closing parenthesis followed by %%", name)
+			return o, "", fmt.Errorf("%%%s( has no closing parenthesis followed by %%", name)
 		}
 		argument, hasArgument, rest = rest[1:end], true, rest[end+1:]
 	}
@@ -77,16 +78,16 @@ func parseOperator(text string) (o Piece, rest string, err error) {
 	if strings.HasPrefix(rest, ":") {
 		end := strings.IndexByte(rest, '%')
 		if end < 0 {
-			return o, "", fmt.Errorf("access log format: %%%s has no closing %%", name)
+			return o, "", fmt.Errorf("%%%s has no closing %%", name)
 		}
 		limit, err = strconv.Atoi(rest[1:end])
 		if err != nil || limit <= 0 {
-			return o, "", fmt.Errorf("access log format: length %q of %%%s%% is not a positive number", rest[1:end], name)
+			return o, "", fmt.Errorf("length %q of %%%s%% is not a positive number", rest[1:end], name)
 		}
 		rest = rest[end:]
 	}
 	if !strings.HasPrefix(rest, "%") {
-		return o, "", fmt.Errorf("access log format: %%%s has no closing %%", name)
+		return o, "", fmt.Errorf("%%%s has no closing %%", name)
 	}
 	if err := check(name, argument, hasArgument, limit); err != nil {
 		return o, "", err

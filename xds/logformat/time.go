@@ -76,8 +76,9 @@ func (p *TimePart) Append(dst []byte, t time.Time) []byte {
 	case p.epoch:
 		return strconv.AppendInt(dst, t.Unix(), 10)
 	case p.fraction > 0:
-		digits := strconv.Itoa(1_000_000_000 + t.Nanosecond())[1:]
-		return append(dst, digits[:p.fraction]...)
+		var digits [10]byte
+		strconv.AppendInt(digits[:0], 1_000_000_000+int64(t.Nanosecond()), 10)
+		return append(dst, digits[1:1+p.fraction]...)
 	}
 	return append(dst, p.literal...)
 }

@@ -1,11 +1,10 @@
-package hcm
+package peercert
 
 import (
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"fmt"
 	"strings"
-
-	"crypto/x509/pkix"
 )
 
 // attributeNames are those that RFC 4514 and OpenSSL have for the usual attributes.
@@ -16,9 +15,9 @@ var attributeNames = map[string]string{
 	"0.9.2342.19200300.100.1.1": "UID", "0.9.2342.19200300.100.1.25": "DC",
 }
 
-// distinguishedName writes a DER-encoded name as a string (RFC 2253): the last part
+// DistinguishedName writes a DER-encoded name as a string (RFC 2253): the last part
 // first, everything that is not plain ASCII escaped.
-func distinguishedName(der []byte) string {
+func DistinguishedName(der []byte) string {
 	var name pkix.RDNSequence
 	if rest, err := asn1.Unmarshal(der, &name); err != nil || len(rest) > 0 {
 		return ""
@@ -60,3 +59,5 @@ func writeAttribute(b *strings.Builder, v string) {
 		}
 	}
 }
+
+const upperHex = "0123456789ABCDEF"

@@ -1,0 +1,157 @@
+package cluster
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/http1"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+)
+
+// Answer is a whole response to a Call.
+type Answer struct {
+	Head message.Response
+	// Body is the body, or as much of it as was to be kept.
+	Body []byte
+	// Trailers are what followed the body, nil for nothing.
+	Trailers *message.Fields
+}
+
+// grpcFailure is what gRPC says went wrong, nil for nothing.
+func (a *Answer) grpcFailure() error {
+	if a.Head.Status != 200 {
+		return fmt.Errorf("status %d", a.Head.Status)
+	}
+	f := a.Trailers
+	if f == nil {
+		f = &a.Head.Fields // a response without a message has only one head
+	}
+	if code, _ := f.Get("grpc-status"); code != grpcOK {
+		text, _ := f.Get("grpc-message")
+		return fmt.Errorf("gRPC status %q: %q", code, text)
+	}
+	return nil
+}
+
+// Call sends a request that the process makes itself, with its body, to a host of the
+// cluster and reads the answer. It is off the request path: it allocates. The request is
+// not tried again. The end of ctx ends it.
+func (c *Cluster) Call(ctx context.Context, req *message.Request, body []byte) (*Answer, error) {
+	a, _, err := c.call(ctx, req, body, false)
+	return a, err
+}
+
+// CallGRPC calls a gRPC method with one message and returns the message it answers
+// with. The cluster must speak HTTP/2.
+func (c *Cluster) CallGRPC(ctx context.Context, req *message.Request, msg []byte) ([]byte, error) {
+	req.AcceptTrailers = true
+	if end, ok := ctx.Deadline(); ok {
+		req.Fields.Set("grpc-timeout", fmt.Sprintf("%dm", max(1, min(time.Until(end).Milliseconds(), 99999999))))
+	}
+	a, http2, err := c.call(ctx, req, grpcFrame(msg), true)
+	switch {
+	case err != nil:
+		return nil, err
+	case !http2:
+		return nil, fmt.Errorf("cluster %s speaks HTTP/1; gRPC needs http2_protocol_options", c.name)
+	}
+	if err := a.grpcFailure(); err != nil {
+		return nil, fmt.Errorf("cluster %s: %w", c.name, err)
+	}
+	if len(a.Body) < 5 {
+		return nil, nil
+	}
+	if a.Body[0] != 0 || int(binary.BigEndian.Uint32(a.Body[1:])) != len(a.Body)-5 {
+		return nil, errors.New("the answer is no single, uncompressed gRPC message")
+	}
+	return a.Body[5:], nil
+}
+
+// call tells too whether HTTP/2 was spoken; with only, nothing is sent otherwise.
+func (c *Cluster) call(ctx context.Context, req *message.Request, body []byte, only bool) (a *Answer, http2 bool, err error) {
+	h, err := c.PickFor(&PickContext{Request: req})
+	if err != nil {
+		return nil, false, err
+	}
+	own := h.cluster
+	h.Begin()
+	defer h.End()
+	conn, err := h.Acquire(func() (context.Context, context.CancelFunc) { return context.WithCancel(ctx) }, "", only, DefaultPriority, 0)
+	if err != nil {
+		h.Report(OutcomeConnect)
+		return nil, false, err
+	}
+	// Until here the request was pending.
+	if !own.StartRequest(0) {
+		conn.Release()
+		return nil, false, &Error{Kind: OverflowRequests, Cluster: own.name, Host: h.key}
+	}
+	defer own.EndRequest()
+	if conn.Info().TLS {
+		req.Scheme = "https"
+	}
+	if req.ContentLength = int64(len(body)); len(body) > 0 {
+		req.Body = inMemory{}
+	}
+	end, ok := ctx.Deadline()
+	if !ok {
+		end = time.Now().Add(time.Minute)
+	}
+	switch {
+	case conn.HTTP2 != nil:
+		a, err = callHTTP2(conn.HTTP2, req, body, maxCheckBody, end)
+		conn.Release()
+	case only:
+		conn.Release()
+		return &Answer{}, false, nil
+	default:
+		a, err = conn.callHTTP1(req, body, end)
+	}
+	if err != nil {
+		h.Report(OutcomeReset)
+		own.metrics.Answered(0, 0)
+		return nil, conn.HTTP2 != nil, fmt.Errorf("cluster %s host %s: %w", own.name, h.key, err)
+	}
+	h.Report(Outcome(a.Head.Status))
+	own.metrics.Answered(0, a.Head.Status)
+	return a, conn.HTTP2 != nil, nil
+}
+
+// callHTTP1 gives the connection back, or ends it.
+func (c *Conn) callHTTP1(req *message.Request, body []byte, end time.Time) (*Answer, error) {
+	o := http1.RequestOptions{Framing: http1.NoBody}
+	if len(body) > 0 {
+		o.Framing = http1.Length
+	}
+	out, err := http1.AppendRequest(nil, req, o)
+	if err != nil {
+		c.Release()
+		return nil, err
+	}
+	_ = c.SetDeadline(end)
+	_, err = c.Write(append(out, body...))
+	r := responseReader{conn: c, method: req.Method, limit: maxCheckBody, keep: maxCheckBody}
+	if err == nil {
+		err = r.read()
+	}
+	if err != nil || r.resp.Close {
+		_ = c.Close()
+	} else {
+		_ = c.SetDeadline(time.Time{})
+		c.Release()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Answer{Head: r.resp, Body: r.body}, nil
+}
+
+// inMemory stands for a body that is sent from memory.
+type inMemory struct{}
+
+func (inMemory) Next() ([]byte, bool, error) { return nil, true, nil }
+func (inMemory) Ready() bool                 { return true }
+func (inMemory) Trailers() *message.Fields   { return nil }

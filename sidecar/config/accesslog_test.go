@@ -1,0 +1,118 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+const loggedListener = `
+static_resources:
+  clusters: [{name: c, type: STATIC, load_assignment: {cluster_name: c}}]
+  listeners:
+  - name: l
+    address: {socket_address: {address: 127.0.0.1, port_value: 0}}
+    filter_chains:
+    - filters:
+      - name: tcp
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+          stat_prefix: t
+          cluster: c
+          access_log: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: /tmp/x, %s}}]
+`
+
+// TestFileAccessLog: the deprecated forms of a format are what log_format is.
+func TestFileAccessLog(t *testing.T) {
+	const fields = `{number: 5, code: "%RESPONSE_CODE%", o: {l: ["x%ROUTE_NAME%", true]}}`
+	for _, format := range []string{"json_format: " + fields, "typed_json_format: " + fields, "log_format: {json_format: " + fields + "}"} {
+		b, err := ParseBootstrap(fmt.Appendf(nil, loggedListener, format))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := b.Listeners[0].Chains[0].TCP.AccessLog[0]
+		if got := fmt.Sprint(l.Fields); !l.JSON || l.Format != "" || got != "map[code:%RESPONSE_CODE% number:5 o:map[l:[x%ROUTE_NAME% true]]]" {
+			t.Errorf("%s: %+v", format, l)
+		}
+	}
+	b, err := ParseBootstrap(fmt.Appendf(nil, loggedListener, `format: "%BYTES_SENT%\n"`))
+	if err != nil || b.Listeners[0].Chains[0].TCP.AccessLog[0].Format != "%BYTES_SENT%\n" {
+		t.Error(err)
+	}
+}
+
+func TestFileAccessLogRefuses(t *testing.T) {
+	const here = "filter_chains[0].filters[0].typed_config.access_log[0].typed_config."
+	for format, want := range map[string]string{
+		`format: "%NOPE%"`:                              here + "format: access log format, byte 1: operator %NOPE%",
+		`json_format: {a: {b: "%NOPE%"}}`:               here + "json_format: a: b: access log format",
+		`typed_json_format: {a: "%NOPE%"}`:              here + "typed_json_format: a: access log format",
+		`json_format: {}`:                               here + "json_format: is empty",
+		`log_format: {json_format: {a: "%NOPE%"}}`:      here + "log_format.json_format: a: access log format",
+		`log_format: {text_format: x, content_type: a}`: here + "log_format.content_type: has no meaning here",
+		`log_format: {text_format: x, formatters: [{name: x, typed_config: {"@type": type.googleapis.com/google.protobuf.Struct}}]}`: here + "log_format.formatters",
+		`format: "%DYNAMIC_METADATA(a)%"`:                  "there is no metadata of requests",
+		`format: "x", json_format: {a: b}`:                 "json_format",
+		`log_format: {text_format_source: {filename: /x}}`: here + "log_format.text_format_source.filename",
+	} {
+		if _, err := ParseBootstrap(fmt.Appendf(nil, loggedListener, format)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", format, err)
+		}
+	}
+}
+
+// TestAdminLogs: access_log and the deprecated access_log_path both count, as in Envoy.
+func TestAdminLogs(t *testing.T) {
+	const admin = `admin: {access_log_path: /tmp/b, access_log: [{name: a, filter: {status_code_filter: {comparison: {op: GE, value: {default_value: 400, runtime_key: k}}}}, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: /tmp/a, format: "%s"}}]}`
+	b, err := ParseBootstrap(fmt.Appendf(nil, admin, "%RESPONSE_CODE%"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l := b.AdminLog; len(l) != 2 || l[0].Path != "/tmp/a" || l[0].Format != "%RESPONSE_CODE%" || l[0].Filter == nil || l[1].Path != "/tmp/b" || l[1].Format != envoyFormat {
+		t.Errorf("%+v", b.AdminLog)
+	}
+	if _, err := ParseBootstrap(fmt.Appendf(nil, admin, "%NOPE%")); err == nil || !strings.Contains(err.Error(), "admin.access_log[0].typed_config.format: access log format") {
+		t.Error(err)
+	}
+}
+
+// example is the first one of a page of docs.
+func example(t *testing.T, page string) string {
+	t.Helper()
+	b, err := os.ReadFile("../../docs/" + page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), "```yaml\n")
+	text, _, ok := strings.Cut(rest, "```")
+	if !ok {
+		t.Fatal(page, "has no example")
+	}
+	return text
+}
+
+// TestDocumentedAccessLog reads the example of docs/access-logs.md.
+func TestDocumentedAccessLog(t *testing.T) {
+	const at = "          access_log: ["
+	before, _, _ := strings.Cut(loggedListener, at)
+	b, err := ParseBootstrap([]byte(before + "          " + strings.ReplaceAll(example(t, "access-logs.md"), "\n", "\n          ")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l := b.Listeners[0].Chains[0].TCP.AccessLog; len(l) != 2 || !l[0].JSON || !l[0].OmitEmpty || l[0].Filter == nil || l[1].Path != "/dev/stdout" {
+		t.Errorf("%+v", l)
+	}
+}
+
+// TestDocumentedTracing reads the example of docs/tracing.md.
+func TestDocumentedTracing(t *testing.T) {
+	b, err := ParseBootstrap([]byte(example(t, "tracing.md")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := b.Listeners[0].Chains[0].HTTP
+	if c := h.Tracing; c.Provider.Collector.Cluster != "collector" || !c.SpawnUpstream || c.Random.N != 100 || h.Routes.VirtualHosts[0].Routes[0].Tracing == nil {
+		t.Errorf("%+v", c)
+	}
+}

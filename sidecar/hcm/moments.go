@@ -1,0 +1,105 @@
+package hcm
+
+import (
+	"net"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// observed is what formats, and a trace, want to know of an exchange beyond what it
+// knows anyway. Where nobody asks it costs a comparison.
+type observed struct {
+	wants    telemetry.Want
+	moments  telemetry.Moments
+	trailers message.Fields // a copy: the response's end with the upstream
+}
+
+// reset prepares for the next exchange.
+func (o *observed) reset() {
+	if o.wants == 0 {
+		return
+	}
+	o.wants, o.moments = 0, telemetry.Moments{}
+	o.trailers.Reset()
+}
+
+// mark notes that a moment is now. It is for the exchange's own goroutine.
+func (o *observed) mark(m telemetry.Moment) {
+	if o.wants&telemetry.WantMoments != 0 {
+		o.moments[m] = monotonic()
+	}
+}
+
+// markAt notes a moment that the clock was read for anyway.
+func (o *observed) markAt(m telemetry.Moment, at int64) {
+	if o.wants&telemetry.WantMoments != 0 {
+		o.moments[m] = at
+	}
+}
+
+// attemptMoments are those that each attempt has anew.
+var attemptMoments = [...]telemetry.Moment{
+	telemetry.AttemptBegan, telemetry.AttemptReady, telemetry.ConnectBegan, telemetry.ConnectEnded, telemetry.ConnectSecured,
+	telemetry.SendingBegan, telemetry.SendingEnded, telemetry.AnswerBegan, telemetry.AnswerBodyBegan, telemetry.AnswerEnded,
+}
+
+// forgetAttempt prepares for another attempt.
+func (o *observed) forgetAttempt() {
+	if o.wants&telemetry.WantMoments == 0 {
+		return
+	}
+	for _, m := range attemptMoments {
+		o.moments[m] = 0
+	}
+}
+
+// adoptAttempt takes over what was noted of an attempt that another exchange made.
+func (o *observed) adoptAttempt(from *observed) {
+	for _, m := range attemptMoments {
+		o.moments[m] = from.moments[m]
+	}
+}
+
+// markConnected notes the moments of an attempt's connection.
+func (o *observed) markConnected(c *cluster.Conn) {
+	if o.wants&telemetry.WantMoments == 0 {
+		return
+	}
+	o.moments[telemetry.AttemptReady] = monotonic()
+	opening := c.Opening()
+	for i, t := range [...]time.Time{opening.Began, opening.Connected, opening.Secured} {
+		if !t.IsZero() {
+			o.moments[int(telemetry.ConnectBegan)+i] = monotonicOf(t)
+		}
+	}
+}
+
+// keepTrailers copies a response's trailers, where somebody shows them.
+func (o *observed) keepTrailers(f *message.Fields) {
+	if f != nil && o.wants&telemetry.WantTrailers != 0 {
+		o.trailers.CopyFrom(f)
+	}
+}
+
+// show fills in what was asked for.
+func (o *observed) show(r *telemetry.Record) {
+	if o.wants == 0 {
+		return
+	}
+	r.Moments = o.moments
+	if o.trailers.Len() > 0 {
+		r.ResponseTrailers = &o.trailers
+	}
+}
+
+// Attempted implements telemetry.Attempts.
+func (x *exchange) Attempted(i int) (addr net.Addr, hostname string, ok bool) {
+	if i >= x.ntried {
+		return nil, "", false
+	}
+	h := x.tried[i]
+	return h.Addr(), h.Hostname(), true
+}

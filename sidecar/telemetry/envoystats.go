@@ -1,0 +1,131 @@
+package telemetry
+
+// EnvoyStat is one row of the table that leads from Envoy's statistics to ours.
+type EnvoyStat struct {
+	// Envoy is a name, or several that share a row; a prefix is left out.
+	Envoy string
+	// Ours is a metric with the labels that select it, in Prometheus' form; empty where
+	// there is none, and then Note says why.
+	Ours, Note string
+}
+
+// EnvoyStatGroup is the statistics of one part of Envoy.
+type EnvoyStatGroup struct {
+	Title string
+	Stats []EnvoyStat
+}
+
+// EnvoyStats leads from Envoy's statistics to ours.
+func EnvoyStats() []EnvoyStatGroup { return envoyStats }
+
+const (
+	errorsSeen = `hauberk_protocol_errors_total{side="downstream"}`
+	noPool     = "connections are counted where they are attempted"
+	kernel     = "the kernel's socket statistics have it"
+)
+
+var envoyStats = []EnvoyStatGroup{
+	{"http.PREFIX (connection manager)", []EnvoyStat{
+		{"downstream_cx_total", "hauberk_connections_total", ""},
+		{"downstream_cx_active", "hauberk_connections_open", ""},
+		{"downstream_cx_destroy", "hauberk_connections_total", "minus hauberk_connections_open"},
+		{"downstream_cx_destroy_local", "hauberk_connections_closed_total", ""},
+		{"downstream_cx_ssl_total", "hauberk_tls_handshakes_total", ""},
+		{"downstream_cx_protocol_error", errorsSeen, ""},
+		{"downstream_cx_drain_close", "hauberk_connections_closed_total", "with the drain's reasons"},
+		{"downstream_cx_rx_bytes_total, downstream_cx_tx_bytes_total", "hauberk_bytes_total", "bodies of requests; what TLS and heads add is not counted"},
+		{"downstream_cx_http1_total, downstream_cx_http2_total", "", "requests tell their protocol in the access log"},
+		{"downstream_cx_length_ms", "", "the access log of a connection has DURATION"},
+		{"downstream_rq_total, downstream_rq_completed", "hauberk_requests_total", ""},
+		{"downstream_rq_1xx to downstream_rq_5xx", `hauberk_requests_total{code="200"}`, "by code"},
+		{"downstream_rq_time", "hauberk_request_duration_seconds", ""},
+		{"downstream_rq_active", "", "hauberk_upstream_requests_active has those that were forwarded"},
+		{"downstream_rq_rx_reset", `hauberk_requests_total{flags="DR"}`, "and DC where the connection ended"},
+		{"downstream_rq_idle_timeout", `hauberk_requests_total{flags="SI"}`, ""},
+		{"downstream_rq_max_duration_reached", `hauberk_requests_total{flags="DT"}`, ""},
+		{"downstream_rq_timeout, downstream_rq_header_timeout", `hauberk_requests_total{code="408"}`, ""},
+		{"downstream_rq_overload_close", `hauberk_requests_total{flags="OM"}`, ""},
+		{"downstream_rq_too_large", `hauberk_requests_total{code="413"}`, ""},
+		{"downstream_rq_non_relative_path, downstream_rq_ws_on_non_ws_route, downstream_rq_failed_path_normalization", "hauberk_requests_total", "by code; the access log's RESPONSE_CODE_DETAILS say why"},
+		{"no_route", `hauberk_requests_total{flags="NR"}`, ""},
+		{"no_cluster", `hauberk_requests_total{flags="NC"}`, ""},
+		{"rq_direct_response, rq_redirect", "hauberk_requests_total", "RESPONSE_CODE_DETAILS is direct_response"},
+		{"rbac.allowed, rbac.denied", "hauberk_authz_decisions_total", ""},
+		{"rbac.shadow_allowed, rbac.shadow_denied", "hauberk_authz_shadow_decisions_total", ""},
+		{"fault.delays_injected, fault.aborts_injected, fault.faults_overflow", "hauberk_http_filter_events_total", ""},
+		{"http_local_rate_limit.enabled, .ok, .rate_limited, .enforced", "hauberk_http_filter_events_total", ""},
+		{"cors.origin_valid, cors.origin_invalid", "hauberk_http_filter_events_total", ""},
+		{"tracing.random_sampling", `hauberk_traced_requests_total{reason="random_sampling"}`, ""},
+		{"tracing.service_forced", `hauberk_traced_requests_total{reason="service_forced"}`, ""},
+		{"tracing.client_enabled", `hauberk_traced_requests_total{reason="client_enabled"}`, ""},
+		{"tracing.not_traceable", `hauberk_traced_requests_total{reason="not_traceable"}`, ""},
+		{"tracing.health_check", "", "requests that the health check filter answers are traced like others"},
+	}},
+	{"tracing.opentelemetry, tracing.zipkin", []EnvoyStat{
+		{"spans_sent", `hauberk_trace_spans_total{result="sent"}`, ""},
+		{"spans_dropped", `hauberk_trace_spans_total{result="dropped"}`, ""},
+		{"reports_dropped, reports_skipped_no_cluster", `hauberk_trace_spans_total{result="failed"}`, "spans, not reports"},
+		{"timer_flushed", "", "spans are sent a second after the first of them at the latest"},
+	}},
+	{"listener.ADDRESS", []EnvoyStat{
+		{"downstream_cx_total", "hauberk_listener_accepts_total", ""},
+		{"downstream_cx_overflow, downstream_global_cx_overflow, downstream_cx_overload_reject", "hauberk_connections_refused_total", "by reason"},
+		{"no_filter_chain_match", `hauberk_connections_refused_total{reason="no_filter_chain"}`, ""},
+		{"ssl.handshake", `hauberk_tls_handshakes_total{result="ok"}`, ""},
+		{"ssl.connection_error, ssl.fail_verify_no_cert, ssl.fail_verify_san, ssl.fail_verify_error", "hauberk_tls_handshakes_total", "by reason"},
+		{"ssl.versions.VERSION", `hauberk_tls_handshakes_total{version="TLSv1.3"}`, ""},
+		{"listener_manager.total_listeners_active, .total_listeners_warming, .total_listeners_draining", "hauberk_listeners", ""},
+	}},
+	{"http1, http2 (codecs)", []EnvoyStat{
+		{"http1.response_flood, http1.dropped_headers_with_underscores, http1.requests_rejected_with_underscores_in_headers", errorsSeen, "by reason; dropped fields are not counted"},
+		{"http2.rx_messaging_error, http2.inbound_empty_frames_flood, http2.inbound_priority_frames_flood, http2.inbound_window_update_frames_flood, http2.outbound_flood, http2.outbound_control_flood, http2.header_overflow, http2.trailers", errorsSeen, "by reason"},
+		{"http2.rx_reset, http2.tx_reset, http2.goaway_sent", "", "the requests that were reset are counted by flag"},
+		{"http2.streams_active, http2.pending_send_bytes", "", "buffers are bounded"},
+	}},
+	{"cluster.NAME", []EnvoyStat{
+		{"upstream_cx_total", "hauberk_upstream_connections_total", ""},
+		{"upstream_cx_active", "hauberk_upstream_connections_open", ""},
+		{"upstream_cx_connect_ms", "hauberk_upstream_connect_duration_seconds", ""},
+		{"upstream_cx_connect_fail", `hauberk_upstream_connections_total{result="refused"}`, "and tls and error"},
+		{"upstream_cx_connect_timeout", `hauberk_upstream_connections_total{result="timeout"}`, ""},
+		{"upstream_cx_overflow", `hauberk_upstream_overflow_total{limit="connections"}`, ""},
+		{"upstream_cx_rx_bytes_total", `hauberk_upstream_bytes_total{flow="received"}`, "bodies of requests"},
+		{"upstream_cx_tx_bytes_total", `hauberk_upstream_bytes_total{flow="sent"}`, "bodies of requests"},
+		{"upstream_cx_destroy, upstream_cx_destroy_local, upstream_cx_destroy_remote, upstream_cx_idle_timeout, upstream_cx_max_requests", "", noPool},
+		{"upstream_cx_protocol_error", `hauberk_protocol_errors_total{side="upstream"}`, ""},
+		{"upstream_cx_rx_bytes_buffered, upstream_cx_tx_bytes_buffered", "", kernel},
+		{"upstream_rq_total, upstream_rq_completed", "hauberk_upstream_requests_total", "attempts"},
+		{"upstream_rq_1xx to upstream_rq_5xx", `hauberk_upstream_requests_total{code_class="2xx"}`, ""},
+		{"upstream_rq_active", `hauberk_upstream_requests_active{state="active"}`, ""},
+		{"upstream_rq_pending_active", `hauberk_upstream_requests_active{state="pending"}`, ""},
+		{"upstream_rq_pending_overflow", `hauberk_upstream_overflow_total{limit="pending"}`, "and requests"},
+		{"upstream_rq_pending_failure_eject", "hauberk_upstream_connections_total", "the results other than ok"},
+		{"upstream_rq_time", "hauberk_upstream_request_duration_seconds", ""},
+		{"upstream_rq_timeout", `hauberk_upstream_failures_total{reason="timeout"}`, ""},
+		{"upstream_rq_per_try_timeout", `hauberk_upstream_failures_total{reason="per_try_timeout"}`, ""},
+		{"upstream_rq_per_try_idle_timeout", `hauberk_upstream_failures_total{reason="per_try_idle_timeout"}`, ""},
+		{"upstream_rq_rx_reset", `hauberk_upstream_failures_total{reason="reset"}`, ""},
+		{"upstream_rq_retry", "hauberk_upstream_retries_total", ""},
+		{"upstream_rq_retry_success", `hauberk_upstream_retries_total{result="success"}`, ""},
+		{"upstream_rq_retry_overflow", `hauberk_upstream_retries_total{result="overflow"}`, ""},
+		{"upstream_rq_retry_limit_exceeded", `hauberk_upstream_retries_total{result="limit"}`, ""},
+		{"membership_total, membership_healthy, membership_degraded, membership_excluded", "hauberk_upstream_endpoints", ""},
+		{"upstream_cx_none_healthy", "hauberk_upstream_no_healthy_total", ""},
+		{"outlier_detection.ejections_active", `hauberk_upstream_endpoints{state="ejected"}`, ""},
+		{"outlier_detection.ejections_enforced_total", "hauberk_upstream_ejections_total", ""},
+		{"outlier_detection.ejections_detected_REASON, .ejections_overflow", "hauberk_upstream_outliers_total", ""},
+		{"health_check.success, .failure, .network_failure", "hauberk_upstream_health_checks_total", ""},
+		{"lb_subsets_selected, lb_subsets_fallback", "hauberk_upstream_subset_picks_total", ""},
+		{"circuit_breakers.PRIORITY.remaining_*", "hauberk_upstream_limit_remaining", ""},
+		{"original_dst_host_invalid", "hauberk_upstream_invalid_destinations_total", ""},
+		{"ssl.handshake, ssl.fail_verify_error", "hauberk_upstream_tls_failures_total", "failures"},
+	}},
+	{"The process", []EnvoyStat{
+		{"server.live, server.version", "hauberk_build_info", ""},
+		{"server.uptime", "hauberk_process_start_timestamp_seconds", ""},
+		{"server.state", "hauberk_draining", ""},
+		{"control_plane.connected_state", "hauberk_xds_connected", ""},
+		{"cluster_manager.cds.update_success, listener_manager.lds.update_rejected, …", "hauberk_xds_updates_total", ""},
+		{"access_logs.grpc_access_log.logs_dropped, filesystem.write_failed", "hauberk_access_log_lines_total", ""},
+	}},
+}

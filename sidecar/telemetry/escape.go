@@ -1,0 +1,97 @@
+package telemetry
+
+import (
+	"slices"
+	"unicode/utf8"
+)
+
+const hexDigits = "0123456789abcdef"
+
+// rewrite replaces dst[start:] by what longer makes of it, in place: size is how
+// long that is. The old bytes move behind the space for the new ones, which never
+// catch up with them.
+func rewrite(dst []byte, start, size int, longer func(dst, src []byte) []byte) []byte {
+	n := len(dst) - start
+	dst = slices.Grow(dst, size)
+	src := dst[start+size : start+size+n]
+	copy(src, dst[start:])
+	return longer(dst[:start], src)
+}
+
+// escapeFrom escapes dst[start:] in place. Bytes beyond ASCII are escaped too:
+// some terminals take 0x80–0x9f for control codes.
+func escapeFrom(dst []byte, start int, quotes bool) []byte {
+	size := 0
+	for _, c := range dst[start:] {
+		size += escapedSize(c, quotes)
+	}
+	if size == len(dst)-start {
+		return dst
+	}
+	return rewrite(dst, start, size, func(dst, src []byte) []byte {
+		for _, c := range src {
+			switch escapedSize(c, quotes) {
+			case 1:
+				dst = append(dst, c)
+			case 2:
+				dst = append(dst, '\\', c)
+			default:
+				dst = append(dst, '\\', 'x', hexDigits[c>>4], hexDigits[c&15])
+			}
+		}
+		return dst
+	})
+}
+
+func escapedSize(c byte, quotes bool) int {
+	switch {
+	case c < 0x20 || c >= 0x7f:
+		return 4
+	case quotes && (c == '"' || c == '\\'):
+		return 2
+	}
+	return 1
+}
+
+// quoteFrom turns dst[start:] into a JSON string; what is no UTF-8 becomes U+FFFD.
+func quoteFrom(dst []byte, start int) []byte {
+	size := 2
+	for s := dst[start:]; len(s) > 0; {
+		c, n := utf8.DecodeRune(s)
+		size += quotedSize(c, n)
+		s = s[n:]
+	}
+	return rewrite(dst, start, size, func(dst, src []byte) []byte {
+		dst = append(dst, '"')
+		for len(src) > 0 {
+			c, n := utf8.DecodeRune(src)
+			dst = appendQuoted(dst, c, src[:n])
+			src = src[n:]
+		}
+		return append(dst, '"')
+	})
+}
+
+func quotedSize(c rune, n int) int {
+	switch {
+	case c == utf8.RuneError && n == 1, c < 0x20 || c >= 0x7f && c < 0xa0, c == '\u2028' || c == '\u2029':
+		return 6
+	case c == '"' || c == '\\':
+		return 2
+	}
+	return n
+}
+
+func appendQuoted(dst []byte, c rune, raw []byte) []byte {
+	switch {
+	case c == utf8.RuneError && len(raw) == 1:
+		return append(dst, `\ufffd`...)
+	case c == '"' || c == '\\':
+		return append(dst, '\\', byte(c))
+	case c < 0x20 || c >= 0x7f && c < 0xa0:
+		return append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
+	case c == '\u2028' || c == '\u2029':
+		return append(append(dst, `\u202`...), hexDigits[c&15])
+	}
+	return append(dst, raw...)
+}

@@ -1,0 +1,122 @@
+package telemetry
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// node is a value of a JSON object, as it was configured.
+type node struct {
+	key string // of a member, quoted and with its colon
+	// Exactly one of these is set: JSON as it is, a text with operators, the members
+	// of an object, the values of a list.
+	raw    string
+	ops    []op
+	object []node
+	list   []node
+	empty  string // "{}" or "[]" for an object or list
+}
+
+func compileObject(fields map[string]any) (*node, error) {
+	n, err := compileNode(fields)
+	return &n, err
+}
+
+// compileNode compiles a value: strings are formats, everything else is what it is.
+func compileNode(v any) (n node, err error) {
+	switch v := v.(type) {
+	case string:
+		n.ops, err = parse(v)
+		if len(n.ops) == 0 {
+			n.raw, n.ops = `""`, nil
+		}
+		return n, err
+	case map[string]any:
+		n.empty = "{}"
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			m, err := compileNode(v[k])
+			if err != nil {
+				return n, fmt.Errorf("%s: %w", k, err)
+			}
+			m.key = string(append(quoteFrom([]byte(k), 0), ':'))
+			n.object = append(n.object, m)
+		}
+		return n, nil
+	case []any:
+		n.empty = "[]"
+		for i := range v {
+			m, err := compileNode(v[i])
+			if err != nil {
+				return n, fmt.Errorf("[%d]: %w", i, err)
+			}
+			n.list = append(n.list, m)
+		}
+		return n, nil
+	case nil, bool, float64:
+		raw, err := json.Marshal(v)
+		n.raw = string(raw)
+		return n, err
+	}
+	return n, fmt.Errorf("a %T is no value of JSON", v)
+}
+
+func (f *Format) appendObject(dst []byte, r *Record) []byte {
+	dst, _ = f.object.append(dst, r, f.omit)
+	return append(dst, '\n')
+}
+
+// append appends a value; ok is false where it is null and nulls are left out.
+func (n *node) append(dst []byte, r *Record, omit bool) (out []byte, ok bool) {
+	switch {
+	case n.raw != "":
+		return append(dst, n.raw...), !omit || n.raw != "null"
+	case n.ops != nil:
+		return appendMember(dst, n.ops, r, omit)
+	}
+	members := n.object
+	if members == nil {
+		members = n.list
+	}
+	dst = append(dst, n.empty[0])
+	first := len(dst)
+	for i := range members {
+		before := len(dst)
+		if before > first {
+			dst = append(dst, ',')
+		}
+		dst = append(dst, members[i].key...)
+		if dst, ok = members[i].append(dst, r, omit); !ok {
+			dst = dst[:before]
+		}
+	}
+	return append(dst, n.empty[1]), true
+}
+
+// appendMember appends a text with operators: alone, an operator has the type of
+// its value.
+func appendMember(dst []byte, ops []op, r *Record, omit bool) (out []byte, ok bool) {
+	start := len(dst)
+	if len(ops) == 1 && ops[0].value != nil {
+		dst = ops[0].appendValue(dst, r)
+		switch {
+		case len(dst) == start:
+			return append(dst, "null"...), !omit
+		case ops[0].number:
+			return dst, true
+		}
+		return quoteFrom(dst, start), true
+	}
+	for i := range ops {
+		if ops[i].value == nil {
+			dst = append(dst, ops[i].literal...)
+			continue
+		}
+		before := len(dst)
+		if dst = ops[i].appendValue(dst, r); len(dst) == before && !omit {
+			dst = append(dst, '-')
+		}
+	}
+	return quoteFrom(dst, start), true
+}

@@ -1,0 +1,104 @@
+package telemetry
+
+import (
+	"net"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/peercert"
+	"github.com/hauberk-mesh/hauberk/xds/logformat"
+)
+
+func downstreamCerts(r *Record) *peercert.Chain { return r.Peer }
+func downstreamRemote(r *Record) net.Addr       { return r.DownstreamRemote }
+func downstreamDirect(r *Record) net.Addr       { return r.DownstreamDirect }
+func downstreamLocal(r *Record) net.Addr        { return r.DownstreamLocal }
+
+var downstreamOperators = []operatorDef{
+	text("FILTER_CHAIN_NAME", "Name of the filter chain.", func(r *Record) string { return r.Chain }),
+	takes("REQUESTED_SERVER_NAME", "SNI_ONLY, SNI_FIRST or HOST_FIRST:ORIG, HOST or ORIG_OR_HOST", "SNI of the downstream connection; with the other words the request's host, before or after it was rewritten, where there is no SNI or first.", serverName),
+	address("DOWNSTREAM_REMOTE_ADDRESS", "The client's address; a trusted hop may have named it.", downstreamRemote),
+	host("DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", "The same without the port.", downstreamRemote),
+	port("DOWNSTREAM_REMOTE_PORT", "The client's port.", downstreamRemote),
+	address("DOWNSTREAM_DIRECT_REMOTE_ADDRESS", "Address at the other end of the connection.", downstreamDirect),
+	host("DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT", "The same without the port.", downstreamDirect),
+	port("DOWNSTREAM_DIRECT_REMOTE_PORT", "Its port.", downstreamDirect),
+	{OperatorDoc: OperatorDoc{Name: "DOWNSTREAM_LOCAL_ADDRESS", Help: "Where the client connected to: the original destination where a firewall redirected it."},
+		value: func(dst []byte, r *Record) []byte { return appendDestination(dst, r, true) }},
+	takes("DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", "BITS", "The same without the port.", destinationHost),
+	{OperatorDoc: OperatorDoc{Name: "DOWNSTREAM_LOCAL_PORT", Help: "Its port."}, value: destinationPort},
+	address("DOWNSTREAM_DIRECT_LOCAL_ADDRESS", "Own address of the downstream connection.", downstreamLocal),
+	host("DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT", "The same without the port.", downstreamLocal),
+	port("DOWNSTREAM_DIRECT_LOCAL_PORT", "Its port.", downstreamLocal),
+	text("DOWNSTREAM_PEER_URI_SAN", "SPIFFE ID that the client proved.", func(r *Record) string { return r.PeerID }),
+	text("DOWNSTREAM_LOCAL_URI_SAN", "SPIFFE ID shown to the client.", func(r *Record) string { return r.OwnID }),
+	certificate("DOWNSTREAM_PEER_DNS_SAN", "DNS names of the client's certificate.", peercert.DNSNames, downstreamCerts),
+	certificate("DOWNSTREAM_PEER_IP_SAN", "IP addresses of the client's certificate.", peercert.IPs, downstreamCerts),
+	certificate("DOWNSTREAM_PEER_EMAIL_SAN", "Addresses for mail of the client's certificate.", peercert.Emails, downstreamCerts),
+	certificate("DOWNSTREAM_PEER_SUBJECT", "Subject of the client's certificate (RFC 2253).", peercert.Subject, downstreamCerts),
+	certificate("DOWNSTREAM_PEER_ISSUER", "Issuer of the client's certificate (RFC 2253).", peercert.Issuer, downstreamCerts),
+	certificate("DOWNSTREAM_PEER_SERIAL", "Serial number of the client's certificate, hexadecimal.", peercert.Serial, downstreamCerts),
+	certificate("DOWNSTREAM_PEER_CERT", "The client's certificate, PEM encoded for a URL.", peercert.PEM, downstreamCerts),
+	text("DOWNSTREAM_PEER_FINGERPRINT_256", "SHA-256 of the client's certificate, hexadecimal.", func(r *Record) string { return r.PeerCertHash }),
+	certificate("DOWNSTREAM_PEER_FINGERPRINT_1", "SHA-1 of the client's certificate, hexadecimal.", peercert.SHA1, downstreamCerts),
+	certificate("DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256", "SHA-256 of every certificate that the client sent.", peercert.ChainSHA256, downstreamCerts),
+	certificate("DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1", "SHA-1 of every certificate that the client sent.", peercert.ChainSHA1, downstreamCerts),
+	certificate("DOWNSTREAM_PEER_CHAIN_SERIALS", "Serial numbers of every certificate that the client sent.", peercert.ChainSerials, downstreamCerts),
+	validity("DOWNSTREAM_PEER_CERT_V_START", "When the client's certificate became valid.", false, downstreamCerts),
+	validity("DOWNSTREAM_PEER_CERT_V_END", "When the client's certificate expires.", true, downstreamCerts),
+	text("DOWNSTREAM_TLS_VERSION", "TLS version of the downstream connection.", func(r *Record) string { return tlsVersion(r.TLSVersion) }),
+	text("DOWNSTREAM_TLS_CIPHER", "Cipher suite of the downstream connection, OpenSSL's name.", func(r *Record) string { return cipherName(r.CipherSuite) }),
+	text("DOWNSTREAM_TLS_GROUP", "Key exchange of the downstream connection.", func(r *Record) string { return groupName(r.TLSGroup) }),
+	text("DOWNSTREAM_TRANSPORT_FAILURE_REASON", "Why the downstream handshake failed.", func(r *Record) string { return r.TransportFailure }),
+}
+
+func serverName(argument string) (valueFunc, error) {
+	words, err := logformat.Operators["REQUESTED_SERVER_NAME"].Choose(argument)
+	if err != nil {
+		return nil, err
+	}
+	return func(dst []byte, r *Record) []byte {
+		if words[0] == "SNI_ONLY" || words[0] == "SNI_FIRST" && r.SNI != "" {
+			return append(dst, r.SNI...)
+		}
+		return append(dst, original(r, words[1], originalHost, ":authority")...)
+	}, nil
+}
+
+func appendDestination(dst []byte, r *Record, withPort bool) []byte {
+	switch ap := r.Destination; {
+	case !ap.IsValid():
+		return appendAddr(dst, r.DownstreamLocal, withPort)
+	case withPort:
+		return ap.AppendTo(dst)
+	default:
+		return ap.Addr().AppendTo(dst)
+	}
+}
+
+func destinationHost(argument string) (valueFunc, error) {
+	bits, err := logformat.PrefixBits(argument)
+	if err != nil || bits < 0 {
+		return func(dst []byte, r *Record) []byte { return appendDestination(dst, r, false) }, err
+	}
+	return func(dst []byte, r *Record) []byte {
+		ap := r.Destination
+		if !ap.IsValid() {
+			return appendNetwork(dst, r.DownstreamLocal, bits)
+		}
+		p, err := ap.Addr().WithZone("").Prefix(bits)
+		if err != nil {
+			return dst
+		}
+		return p.AppendTo(dst)
+	}, nil
+}
+
+func destinationPort(dst []byte, r *Record) []byte {
+	ap := r.Destination
+	if !ap.IsValid() {
+		ap = addrPort(r.DownstreamLocal)
+	}
+	if !ap.IsValid() {
+		return dst
+	}
+	return appendPort(dst, ap.Port())
+}

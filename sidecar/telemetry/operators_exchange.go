@@ -1,0 +1,267 @@
+package telemetry
+
+import (
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/hauberk-mesh/hauberk/xds/logformat"
+)
+
+func header(name, help string, w Want, get func(*Record) Headers) operatorDef {
+	d := takes(name, "NAME?ALTERNATIVE", help, func(argument string) (valueFunc, error) { return headerValue(argument, get) })
+	d.wants = w
+	return d
+}
+
+func sizeOf(name, help string, w Want, get func(*Record) Headers) operatorDef {
+	d := number(name, help, func(r *Record) int64 {
+		if h, ok := get(r).(interface{ Bytes() int }); ok {
+			return int64(h.Bytes())
+		}
+		return 0
+	})
+	d.wants = w
+	return d
+}
+
+func requestHeaders(r *Record) Headers   { return r.RequestHeaders }
+func responseHeaders(r *Record) Headers  { return r.ResponseHeaders }
+func responseTrailers(r *Record) Headers { return r.ResponseTrailers }
+
+var exchangeOperators = []operatorDef{
+	header("REQ", "Request header, or the alternative when it is absent; pseudo-headers are :METHOD, :PATH, :AUTHORITY, :SCHEME.", 0, requestHeaders),
+	header("REQUEST_HEADER", "The same.", 0, requestHeaders),
+	header("RESP", "Response header, or the alternative when it is absent.", 0, responseHeaders),
+	header("RESPONSE_HEADER", "The same.", 0, responseHeaders),
+	header("TRAILER", "Response trailer, or the alternative when it is absent.", WantTrailers, responseTrailers),
+	header("RESPONSE_TRAILER", "The same.", WantTrailers, responseTrailers),
+	takes("REQ_WITHOUT_QUERY", "NAME?ALTERNATIVE", "As REQ, up to the first question mark of the value.", headerWithoutQuery),
+	takes("PATH", "WQ or NQ:ORIG, PATH or ORIG_OR_PATH", "The request's path with or without query, before or after it was rewritten.", pathValue),
+	takes("QUERY_PARAM", "NAME", "The first parameter of this name in the query, decoded.", queryValue),
+	takes("QUERY_PARAMS", "ORIG or DECODED", "The query, as it was sent or decoded.", wholeQuery),
+	sizeOf("REQUEST_HEADERS_BYTES", "Bytes of the request's header names and values.", 0, requestHeaders),
+	sizeOf("RESPONSE_HEADERS_BYTES", "Bytes of the response's header names and values.", 0, responseHeaders),
+	sizeOf("RESPONSE_TRAILERS_BYTES", "Bytes of the response's trailer names and values.", WantTrailers, responseTrailers),
+	text("PROTOCOL", "HTTP/1.1, HTTP/1.0, HTTP/2 or HTTP/3; absent for a plain connection.", func(r *Record) string { return r.Protocol }),
+	number("RESPONSE_CODE", "Status code; 0 when no response began.", func(r *Record) int64 { return int64(r.Code) }),
+	{OperatorDoc: OperatorDoc{Name: "RESPONSE_FLAGS", Help: "What went wrong, see the table of flags; absent when nothing did."},
+		value: func(dst []byte, r *Record) []byte { return r.Flags.appendTo(dst, false) }},
+	{OperatorDoc: OperatorDoc{Name: "RESPONSE_FLAGS_LONG", Help: "The same with long names."},
+		value: func(dst []byte, r *Record) []byte { return r.Flags.appendTo(dst, true) }},
+	takes("RESPONSE_CODE_DETAILS", "ALLOW_WHITESPACES", "Why the code was given; white space is written as underscores unless allowed.", codeDetails),
+	text("LOCAL_REPLY_BODY", "The text of an answer of our own.", func(r *Record) string { return r.LocalReply }),
+	text("ACCESS_LOG_TYPE", "On which occasion the record is logged.", func(r *Record) string { return r.Type.String() }),
+	text("CONNECTION_TERMINATION_DETAILS", "Why the sidecar closed the connection.", func(r *Record) string { return r.ConnectionTermination }),
+	number("BYTES_RECEIVED", "Body bytes received from the downstream; all bytes of a plain connection.", func(r *Record) int64 { return r.BytesReceived }),
+	number("BYTES_SENT", "Body bytes sent to the downstream; all bytes of a plain connection.", func(r *Record) int64 { return r.BytesSent }),
+	{OperatorDoc: OperatorDoc{"GRPC_STATUS", "CAMEL_STRING, SNAKE_STRING or NUMBER", "Status of a gRPC request: of its trailers, its headers or, without either, what its status code stands for."},
+		withArgument: grpcStatusValue},
+	{OperatorDoc: OperatorDoc{Name: "GRPC_STATUS_NUMBER", Help: "The same as a number."},
+		value: grpcNumber},
+	text("ROUTE_NAME", "Name of the route that matched.", func(r *Record) string { return r.Route }),
+}
+
+func headerValue(argument string, get func(*Record) Headers) (valueFunc, error) {
+	first, second, err := logformat.HeaderNames(argument)
+	if err != nil {
+		return nil, err
+	}
+	return func(dst []byte, r *Record) []byte { return append(dst, eitherHeader(get(r), first, second)...) }, nil
+}
+
+func eitherHeader(h Headers, first, second string) string {
+	if h == nil {
+		return ""
+	}
+	v, ok := h.Header(first)
+	if !ok && second != "" {
+		v, _ = h.Header(second)
+	}
+	return v
+}
+
+func headerWithoutQuery(argument string) (valueFunc, error) {
+	first, second, err := logformat.HeaderNames(argument)
+	if err != nil {
+		return nil, err
+	}
+	return func(dst []byte, r *Record) []byte {
+		v, _, _ := strings.Cut(eitherHeader(r.RequestHeaders, first, second), "?")
+		return append(dst, v...)
+	}, nil
+}
+
+const originalPath, originalHost = "x-envoy-original-path", "x-envoy-original-host"
+
+// original chooses between what the client sent and what it was rewritten to:
+// "ORIG" is the first only, a word that begins with it falls back to the second.
+func original(r *Record, word, first, second string) string {
+	switch word {
+	case "ORIG":
+		return eitherHeader(r.RequestHeaders, first, "")
+	case "PATH", "HOST":
+		return eitherHeader(r.RequestHeaders, second, "")
+	}
+	return eitherHeader(r.RequestHeaders, first, second)
+}
+
+func pathValue(argument string) (valueFunc, error) {
+	words, err := logformat.Operators["PATH"].Choose(argument)
+	if err != nil {
+		return nil, err
+	}
+	return func(dst []byte, r *Record) []byte {
+		path := original(r, words[1], originalPath, ":path")
+		if words[0] == "NQ" {
+			path, _, _ = strings.Cut(path, "?")
+		}
+		return append(dst, path...)
+	}, nil
+}
+
+func queryOf(r *Record) string {
+	_, query, _ := strings.Cut(eitherHeader(r.RequestHeaders, ":path", ""), "?")
+	query, _, _ = strings.Cut(query, "#")
+	return query
+}
+
+func queryValue(name string) (valueFunc, error) {
+	return func(dst []byte, r *Record) []byte {
+		for rest := queryOf(r); rest != ""; {
+			var pair string
+			pair, rest, _ = strings.Cut(rest, "&")
+			key, value, _ := strings.Cut(pair, "=")
+			if unescaped(key) == name {
+				return append(dst, unescaped(value)...)
+			}
+		}
+		return dst
+	}, nil
+}
+
+// unescaped decodes what is escaped; text that cannot be decoded stays.
+func unescaped(s string) string {
+	if strings.IndexByte(s, '%') < 0 {
+		return s
+	}
+	if u, err := url.PathUnescape(s); err == nil {
+		return u
+	}
+	return s
+}
+
+func wholeQuery(argument string) (valueFunc, error) {
+	words, err := logformat.Operators["QUERY_PARAMS"].Choose(argument)
+	if err != nil {
+		return nil, err
+	}
+	return func(dst []byte, r *Record) []byte {
+		if words[0] == "DECODED" {
+			return append(dst, unescaped(queryOf(r))...)
+		}
+		return append(dst, queryOf(r)...)
+	}, nil
+}
+
+func codeDetails(argument string) (valueFunc, error) {
+	words, err := logformat.Operators["RESPONSE_CODE_DETAILS"].Choose(argument)
+	if err != nil {
+		return nil, err
+	}
+	return func(dst []byte, r *Record) []byte {
+		start := len(dst)
+		dst = append(dst, r.CodeDetails...)
+		if words[0] == "" {
+			for i, c := range dst[start:] {
+				if c == ' ' || c >= '\t' && c <= '\r' {
+					dst[start+i] = '_'
+				}
+			}
+		}
+		return dst
+	}, nil
+}
+
+// grpcNames are gRPC's status codes by number, in both spellings.
+var grpcNames = [...][2]string{
+	{"OK", "OK"}, {"Canceled", "CANCELLED"}, {"Unknown", "UNKNOWN"}, {"InvalidArgument", "INVALID_ARGUMENT"},
+	{"DeadlineExceeded", "DEADLINE_EXCEEDED"}, {"NotFound", "NOT_FOUND"}, {"AlreadyExists", "ALREADY_EXISTS"},
+	{"PermissionDenied", "PERMISSION_DENIED"}, {"ResourceExhausted", "RESOURCE_EXHAUSTED"},
+	{"FailedPrecondition", "FAILED_PRECONDITION"}, {"Aborted", "ABORTED"}, {"OutOfRange", "OUT_OF_RANGE"},
+	{"Unimplemented", "UNIMPLEMENTED"}, {"Internal", "INTERNAL"}, {"Unavailable", "UNAVAILABLE"},
+	{"DataLoss", "DATA_LOSS"}, {"Unauthenticated", "UNAUTHENTICATED"},
+}
+
+// IsGRPC tells whether a request is one of gRPC, by its content-type.
+func IsGRPC(h Headers) bool {
+	if h == nil {
+		return false
+	}
+	const kind = "application/grpc"
+	v, _ := h.Header("content-type")
+	return strings.HasPrefix(v, kind) && (len(v) == len(kind) || v[len(kind)] == '+' || v[len(kind)] == ';')
+}
+
+// SentGRPCStatus is the status that answered a gRPC request, of its trailers or its
+// headers; negative where it is no number.
+func (r *Record) SentGRPCStatus() (status int, ok bool) {
+	if !IsGRPC(r.RequestHeaders) {
+		return 0, false
+	}
+	text, ok := r.GRPCStatus, r.GRPCStatus != ""
+	for _, h := range [...]Headers{r.ResponseTrailers, r.ResponseHeaders} {
+		if !ok && h != nil {
+			text, ok = h.Header("grpc-status")
+		}
+	}
+	if !ok {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(text, 10, 31)
+	if err != nil {
+		return -1, true
+	}
+	return int(n), true
+}
+
+// statusOfGRPC is the status of a gRPC request, which may be none of gRPC's own; ok is
+// false for other requests and where there is none.
+func (r *Record) statusOfGRPC() (status int, ok bool) {
+	if status, ok = r.SentGRPCStatus(); ok {
+		return status, true
+	}
+	if r.Code == 0 || !IsGRPC(r.RequestHeaders) {
+		return 0, false
+	}
+	return int(grpcOfHTTP(r.Code)), true
+}
+
+func grpcStatusValue(argument string) (valueFunc, error) {
+	words, err := logformat.Operators["GRPC_STATUS"].Choose(argument)
+	if err != nil {
+		return nil, err
+	}
+	spelling := 0
+	switch words[0] {
+	case "NUMBER":
+		return grpcNumber, nil
+	case "SNAKE_STRING":
+		spelling = 1
+	}
+	return func(dst []byte, r *Record) []byte {
+		status, ok := r.statusOfGRPC()
+		if ok && status >= 0 && status < len(grpcNames) {
+			return append(dst, grpcNames[status][spelling]...)
+		}
+		return grpcNumber(dst, r)
+	}, nil
+}
+
+func grpcNumber(dst []byte, r *Record) []byte {
+	status, ok := r.statusOfGRPC()
+	if !ok {
+		return dst
+	}
+	return strconv.AppendInt(dst, int64(status), 10)
+}

@@ -1,0 +1,262 @@
+package telemetry
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/xds/logformat"
+)
+
+type trailers map[string]string
+
+func (h trailers) Header(lower string) (string, bool) { v, ok := h[lower]; return v, ok }
+func (h trailers) HeaderFrom(name string, from int) (string, int, bool) {
+	return headers(h).HeaderFrom(name, from)
+}
+func (h trailers) Bytes() int {
+	n := 0
+	for k, v := range h {
+		n += len(k) + len(v)
+	}
+	return n
+}
+
+type attempt struct {
+	addr *net.TCPAddr
+	name string
+}
+
+type attempts []attempt
+
+func (a attempts) Attempted(i int) (net.Addr, string, bool) {
+	if i >= len(a) {
+		return nil, "", false
+	}
+	return a[i].addr, a[i].name, true
+}
+
+// full is a record that has everything.
+func full() *Record {
+	r := sample()
+	r.RequestHeaders = headers{
+		":method": "POST", ":path": "/new/p?a=1&b=%20x&a=2", ":authority": "new.test", "x-envoy-original-path": "/old?q=1",
+		"x-envoy-original-host": "old.test", "content-type": "application/grpc+proto", "x-request-id": "rid",
+	}
+	r.ResponseHeaders, r.ResponseTrailers = headers{":status": "200"}, trailers{"grpc-status": "5", "grpc-message": "no"}
+	r.GRPCStatus = "5"
+	r.CodeDetails = "via upstream"
+	r.UpstreamHost, r.UpstreamHostname = &net.TCPAddr{IP: net.IPv4(10, 1, 10, 23), Port: 80}, "up.test:80"
+	r.UpstreamLocal = &net.TCPAddr{IP: net.ParseIP("2001:db8:1234:5678:9abc:def0:1234:5678"), Port: 9}
+	r.UpstreamProtocol, r.UpstreamTLSVersion = "HTTP/2", tls.VersionTLS12
+	r.UpstreamCipher, r.UpstreamGroup, r.UpstreamSNI = tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, uint16(tls.X25519MLKEM768), "sni.up"
+	r.TLSVersion, r.CipherSuite, r.TLSGroup = tls.VersionTLS13, tls.TLS_AES_128_GCM_SHA256, uint16(tls.CurveP256)
+	r.PeerCertHash = "abcd"
+	r.Attempted = attempts{{&net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 80}, ""}, {&net.TCPAddr{IP: net.IPv4(10, 0, 0, 2), Port: 81}, "b.test"}}
+	r.TraceID, r.SpanID = []byte("4bf92f3577b34da6a3ce929d0e0e4736"), []byte("00f067aa0ba902b7")
+	for i := range r.Moments {
+		r.Moments[i] = int64(1+i*i) * int64(time.Millisecond)
+	}
+	return r
+}
+
+func TestOperators(t *testing.T) {
+	t.Setenv("HAUBERK_TEST_VARIABLE", "set")
+	for _, tc := range []struct{ format, want string }{
+		{"%REQUEST_HEADER(:METHOD)% %RESPONSE_HEADER(:status)% %TRAILER(GRPC-MESSAGE)% %RESPONSE_TRAILER(x?grpc-status)%", "POST 200 no 5"},
+		{"%REQ_WITHOUT_QUERY(X-ENVOY-ORIGINAL-PATH?:PATH)%", "/old"},
+		{"%PATH% %PATH(NQ)% %PATH(WQ:PATH)% %PATH(NQ:PATH)% %PATH(NQ:ORIG):2%", "/old?q=1 /old /new/p?a=1&b=%20x&a=2 /new/p /o"},
+		{"%QUERY_PARAM(a)% %QUERY_PARAM(b)%. %QUERY_PARAM(c)%", "1  x. -"},
+		{"%QUERY_PARAMS% %QUERY_PARAMS(DECODED)%", "a=1&b=%20x&a=2 a=1&b= x&a=2"},
+		{"%GRPC_STATUS% %GRPC_STATUS(SNAKE_STRING)% %GRPC_STATUS(NUMBER)% %GRPC_STATUS_NUMBER%", "NotFound NOT_FOUND 5 5"},
+		{"%RESPONSE_CODE_DETAILS% %RESPONSE_CODE_DETAILS(ALLOW_WHITESPACES)%", "via_upstream via upstream"},
+		{"%RESPONSE_FLAGS% %RESPONSE_FLAGS_LONG%", "DC,DPE DownstreamConnectionTermination,DownstreamProtocolError"},
+		{"%RESPONSE_TRAILERS_BYTES%", "26"},
+		{"%UPSTREAM_PROTOCOL% %UPSTREAM_TLS_CIPHER% %UPSTREAM_TLS_GROUP% %UPSTREAM_SERVER_NAME%", "HTTP/2 ECDHE-RSA-AES128-GCM-SHA256 X25519MLKEM768 sni.up"},
+		{"%DOWNSTREAM_TLS_VERSION% %DOWNSTREAM_TLS_CIPHER% %DOWNSTREAM_TLS_GROUP% %DOWNSTREAM_PEER_FINGERPRINT_256%", "TLSv1.3 TLS_AES_128_GCM_SHA256 P-256 abcd"},
+		{"%UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(16)% %UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT(64)% %UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(64)%", "10.1.0.0/16 2001:db8:1234:5678::/64 -"},
+		{"%UPSTREAM_REMOTE_PORT% %UPSTREAM_LOCAL_PORT% %DOWNSTREAM_DIRECT_REMOTE_PORT%", "80 9 -"},
+		{"%UPSTREAM_HOST_NAME% %UPSTREAM_HOST_NAME_WITHOUT_PORT%", "up.test:80 up.test"},
+		{"%UPSTREAM_HOSTS_ATTEMPTED% %UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT% %UPSTREAM_HOST_NAMES_ATTEMPTED%", "10.0.0.1:80,10.0.0.2:81 10.0.0.1,10.0.0.2 10.0.0.1:80,b.test"},
+		{"%REQUESTED_SERVER_NAME% %REQUESTED_SERVER_NAME(SNI_FIRST)% %REQUESTED_SERVER_NAME(HOST_FIRST:HOST)%", "- old.test new.test"},
+		{"%REQUEST_DURATION% %REQUEST_TX_DURATION% %RESPONSE_DURATION% %RESPONSE_TX_DURATION% %COMMON_DURATION(US_TX_BEG:US_RX_BEG:us)%", "1 36 49 72 24000"},
+		{"%TRACE_ID% %SPAN_ID% %STREAM_ID% %ENVIRONMENT(HAUBERK_TEST_VARIABLE)%%ENVIRONMENT(HAUBERK_TEST_VARIABLE):1% %ENVIRONMENT(HAUBERK_NO_VARIABLE)%", "4bf92f3577b34da6a3ce929d0e0e4736 00f067aa0ba902b7 rid sets -"},
+		{`%COALESCE({"operators": ["REQUESTED_SERVER_NAME", {"command": "REQ", "param": ":authority", "max_length": 3}]})%`, "new"},
+		{"%DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_PEER_SUBJECT% %DOWNSTREAM_PEER_CERT_V_END%", "- - -"},
+	} {
+		f, err := ParseFormat(tc.format)
+		if err != nil {
+			t.Errorf("%s: %v", tc.format, err)
+			continue
+		}
+		if got := string(f.Append(nil, full())); got != tc.want {
+			t.Errorf("%s: got %q, want %q", tc.format, got, tc.want)
+		}
+	}
+}
+
+// Every operator of Envoy's has a value here or a reason why not.
+func TestEveryOperatorIsKnownOrRefused(t *testing.T) {
+	for name, why := range logformat.Refused() {
+		_, err := ParseFormat("ab %" + name + "%")
+		if _, both := logformat.Operators[name]; both || err == nil || !strings.Contains(err.Error(), "byte 4: operator %"+name+"% is refused: "+why) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestUUIDs(t *testing.T) {
+	f, err := ParseFormat("%UNIQUE_ID% %STREAM_ID% %STREAM_ID%")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := strings.Fields(string(f.Append(nil, &Record{})))
+	if len(got) != 3 || got[1] != got[2] || got[0] == got[1] || len(got[0]) != 36 || got[0][14] != '4' {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestJSONKeepsTypes(t *testing.T) {
+	fields := map[string]any{
+		"code": "%RESPONSE_CODE%", "grpc": "%GRPC_STATUS(NUMBER)%", "port": "%UPSTREAM_REMOTE_PORT%", "none": "%ROUTE_NAME%",
+		"mixed": "%RESPONSE_CODE% %ROUTE_NAME%", "fixed": 4.5, "yes": true, "nil": nil, "empty": "",
+		"nested": map[string]any{"method": "%REQ(:METHOD)%", "none": "%ROUTE_NAME%", "list": []any{"%BYTES_SENT%", "%ROUTE_NAME%", "x"}, "o": map[string]any{}},
+	}
+	for omit, want := range map[bool]string{
+		false: `{"code":403,"empty":"","fixed":4.5,"grpc":5,"mixed":"403 -","nested":{"list":[0,null,"x"],"method":"POST","none":null,"o":{}},"nil":null,"none":null,"port":80,"yes":true}`,
+		true:  `{"code":403,"empty":"","fixed":4.5,"grpc":5,"mixed":"403 ","nested":{"list":[0,"x"],"method":"POST","o":{}},"port":80,"yes":true}`,
+	} {
+		f, err := CompileAccessLog(AccessLogConfig{JSON: true, Fields: fields, OmitEmpty: omit})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := f.Append(nil, full())
+		if string(got) != want+"\n" || !json.Valid(got) {
+			t.Errorf("omit %t:\n%s\n%s", omit, got, want)
+		}
+	}
+	if _, err := CompileAccessLog(AccessLogConfig{JSON: true, Fields: map[string]any{"a": map[string]any{"b": "x%NOPE%"}}}); err == nil ||
+		!strings.Contains(err.Error(), "a: b: access log format, byte 2: operator %NOPE%") {
+		t.Error(err)
+	}
+}
+
+func TestOmitEmptyInText(t *testing.T) {
+	f, err := CompileAccessLog(AccessLogConfig{Format: "<%ROUTE_NAME%>\n", OmitEmpty: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(f.Append(nil, full())); got != "<>\n" {
+		t.Errorf("%q", got)
+	}
+}
+
+// A line costs no memory but the buffer it is written to, whatever stands in it.
+func TestFormatsDoNotAllocate(t *testing.T) {
+	var all strings.Builder
+	fields := map[string]any{}
+	for name, o := range logformat.Operators {
+		piece := "%" + name + map[logformat.Kind]string{
+			logformat.Header: "(:PATH?x)", logformat.Name: "(a)", logformat.Span: "(DS_RX_BEG:DS_TX_END:ms)", logformat.Host: "(8)",
+			logformat.First: `({"operators": ["ROUTE_NAME", "PROTOCOL"]})`, logformat.Time: "(%Y %E3S %s)",
+		}[o.Kind] + "%"
+		all.WriteString(piece + " ")
+		fields[name] = piece
+	}
+	r := full()
+	r.CodeDetails, r.Rule = "a \"quoted\" \x01 text", "caf\u00e9 \xff"
+	for _, c := range []AccessLogConfig{{Format: all.String()}, {JSON: true, Fields: fields}} {
+		f, err := CompileAccessLog(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 0, 1<<16)
+		if n := testing.AllocsPerRun(100, func() { buf = f.Append(buf[:0], r) }); n > 0 {
+			t.Errorf("JSON %t: %v allocations a line", c.JSON, n)
+		}
+	}
+}
+
+func TestFlags(t *testing.T) {
+	if got := (FlagRetryLimitExceeded | FlagUpstreamConnectFailure | FlagDraining).String(); got != "UF,URX,DRAIN" {
+		t.Error(got)
+	}
+	if len(flagNames) != 31-leadingZeros(flagEnd) {
+		t.Errorf("%d names for %b", len(flagNames), flagEnd)
+	}
+	seen := map[string]bool{}
+	for _, f := range flagNames {
+		if f.long == "" || f.help == "" || seen[f.short] {
+			t.Errorf("%+v", f)
+		}
+		seen[f.short] = true
+	}
+	for _, f := range absentFlags {
+		if seen[f.Name] {
+			t.Errorf("%s is absent and occurs", f.Name)
+		}
+	}
+}
+
+func leadingZeros(f Flags) int {
+	n := 0
+	for m := Flags(1) << 31; m != 0 && f&m == 0; m >>= 1 {
+		n++
+	}
+	return n
+}
+
+// Each flag is set somewhere: the table promises nothing that does not occur.
+func TestFlagsOccur(t *testing.T) {
+	src, err := os.ReadFile("flags.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := map[string]bool{}
+	walkGo(t, "..", func(path, text string) {
+		if strings.HasSuffix(path, "telemetry/flags.go") || strings.HasSuffix(path, "_test.go") {
+			return
+		}
+		for _, w := range strings.FieldsFunc(text, func(r rune) bool { return r != '_' && (r < '0' || r > 'z' || r > '9' && r < 'A' || r > 'Z' && r < 'a') }) {
+			set[w] = true
+		}
+	})
+	for line := range strings.Lines(string(src)) {
+		name, _, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if ok && strings.HasPrefix(name, "Flag") && name != "FlagDocs" && name != "FlagDoc" && !set[name] {
+			t.Errorf("%s is never set", name)
+		}
+	}
+}
+
+// What the table of Envoy's statistics names exists, with the labels it names.
+func TestEnvoyStatsAreThere(t *testing.T) {
+	have := map[string]Desc{}
+	for _, d := range NewMetrics().Registry.Families() {
+		have[d.Name] = d
+	}
+	seen := map[string]bool{}
+	for _, g := range EnvoyStats() {
+		for _, s := range g.Stats {
+			if seen[g.Title+s.Envoy] {
+				t.Errorf("%s is there twice", s.Envoy)
+			}
+			seen[g.Title+s.Envoy] = true
+			name, selector, _ := strings.Cut(s.Ours, "{")
+			d, ok := have[name]
+			switch label, _, _ := strings.Cut(selector, "="); {
+			case s.Ours == "" && s.Note == "":
+				t.Errorf("%s: neither a metric nor a reason", s.Envoy)
+			case s.Ours != "" && !ok:
+				t.Errorf("%s: there is no metric %s", s.Envoy, name)
+			case selector != "" && !slices.Contains(d.Labels, label):
+				t.Errorf("%s: %s has no label %s", s.Envoy, name, label)
+			}
+		}
+	}
+}

@@ -1,0 +1,176 @@
+// Package tracing gives each request a place in a distributed trace: it reads and
+// writes the headers that carry a trace (W3C Trace Context, Zipkin's B3), decides
+// which requests are sampled as Envoy does, and exports the spans of those (OTLP over
+// gRPC or HTTP, Zipkin's JSON) from a goroutine of its own. A request that is not
+// sampled pays for its header and for nothing else.
+package tracing
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// Config is envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.Tracing.
+type Config struct {
+	Sampling
+	// Verbose adds the moments of a request to its span.
+	Verbose bool
+	// MaxPath is how much of a path is kept, in bytes.
+	MaxPath int
+	Tags    []Tag
+	// SpawnUpstream makes a span of its own for each attempt.
+	SpawnUpstream bool
+	// Operation and UpstreamOperation are the names of spans, texts with %OPERATORS%;
+	// empty for Envoy's names.
+	Operation, UpstreamOperation string
+	// NoPropagation leaves the request's headers alone.
+	NoPropagation bool
+	Provider      Provider
+}
+
+// Defaults of Envoy.
+const (
+	DefaultMaxPath  = 256
+	defaultMaxSpans = 1024
+	defaultTimeout  = 5 * time.Second
+)
+
+// TagType is the type of a tag's value where the provider has types. A value that is
+// none of its type is a string.
+type TagType uint8
+
+// The types.
+const (
+	TextTag TagType = iota
+	IntTag
+	DoubleTag
+	BoolTag
+)
+
+// Tag is a tag that the configuration adds to spans. A tag without a value is left out.
+type Tag struct {
+	Name string
+	// Header names a request header; Default stands in for it. Otherwise Value is a text
+	// with %OPERATORS%, or with Literal one as it is.
+	Header, Default string
+	Value           string
+	Literal         bool
+	Type            TagType
+}
+
+// Provider is where spans go, and which headers carry a trace.
+type Provider struct {
+	// None leaves requests without spans: only the decision whether to sample is noted in
+	// their ids.
+	None bool
+	// Zipkin selects Zipkin's headers and format, otherwise they are OpenTelemetry's.
+	Zipkin *Zipkin
+	// Service is the name that spans are reported under.
+	Service string
+	// Collector takes the spans; nil for none: then headers are all there is.
+	Collector *Collector
+	// MaxSpans bounds the spans that wait to be sent, 1024 when 0; more are dropped.
+	MaxSpans int
+	// NoSDK, NoService and NoScope leave out what OTLP says of the sender.
+	NoSDK, NoService, NoScope bool
+}
+
+// Zipkin is what only Zipkin has.
+type Zipkin struct {
+	// Wide makes trace ids of 128 bits.
+	Wide bool
+	// Shared lets a server's span have the id of its client's.
+	Shared bool
+	// W3C also reads and writes W3C's headers.
+	W3C bool
+}
+
+// Collector is a service of a cluster.
+type Collector struct {
+	Cluster string
+	// GRPC is OTLP over gRPC; otherwise bodies are posted to Path.
+	GRPC            bool
+	Authority, Path string
+	Headers         []route.HeaderAdd
+	Timeout         time.Duration // 5 s when 0
+}
+
+// Node is what spans say of the sidecar.
+type Node struct{ ID, Cluster, Zone, Version string }
+
+// Direction is that of the listener.
+type Direction = telemetry.Direction
+
+// ownTags are the names that spans have anyway.
+var ownTags = []string{
+	"node_id", "zone", "guid:x-request-id", "http.url", "http.method", "downstream_cluster", "user_agent", "http.protocol",
+	"peer.address", "guid:x-client-trace-id", "grpc.path", "grpc.authority", "grpc.content_type", "grpc.timeout",
+	"grpc.status_code", "grpc.message", "request_size", "response_size", "component", "upstream_cluster",
+	"upstream_cluster.name", "upstream_address", "http.status_code", "response_flags", "error", "retry.count",
+}
+
+// tag is a compiled Tag.
+type tag struct {
+	name, header, value string
+	format              *telemetry.Format
+	kind                TagType
+}
+
+func compileTags(list []Tag) ([]tag, error) {
+	var out []tag
+	for i, t := range list {
+		c := tag{name: t.Name, header: t.Header, value: t.Default, kind: t.Type}
+		switch {
+		case t.Name == "":
+			return nil, fmt.Errorf("custom tag %d has no name", i)
+		case slices.Contains(ownTags, t.Name):
+			return nil, fmt.Errorf("custom tag %s: every span has a tag of this name; choose another", t.Name)
+		case slices.ContainsFunc(out, func(o tag) bool { return o.name == t.Name }):
+			return nil, fmt.Errorf("custom tag %s is there twice", t.Name)
+		case t.Header != "":
+		case t.Literal:
+			c.value = t.Value
+		default:
+			f, err := telemetry.ParseFormat(t.Value)
+			if err != nil {
+				return nil, fmt.Errorf("custom tag %s: %w", t.Name, err)
+			}
+			c.format = f
+		}
+		out = append(out, c)
+	}
+	return out, nil
+}
+
+// of is the tag's value for a request, in scratch where it has to be made.
+func (t *tag) of(r *telemetry.Record, scratch []byte) []byte {
+	if t.format != nil {
+		return t.format.AppendHeader(scratch, r)
+	}
+	if t.header != "" && r.RequestHeaders != nil {
+		if v, ok := r.RequestHeaders.Header(t.header); ok {
+			return append(scratch, v...)
+		}
+	}
+	return append(scratch, t.value...)
+}
+
+// typed reads a value as the tag's type, which is not TextTag; ok is false where the
+// value is none of it.
+func (t *tag) typed(v string) (i int64, d float64, b, ok bool) {
+	var err error
+	switch t.kind {
+	case IntTag:
+		i, err = strconv.ParseInt(v, 10, 64)
+	case DoubleTag:
+		d, err = strconv.ParseFloat(v, 64)
+	case BoolTag:
+		b, err = strconv.ParseBool(v)
+	}
+	return i, d, b, err == nil
+}
