@@ -134,6 +134,7 @@ func TestConsulRestartFlipsToCritical(t *testing.T) {
 	kept := func() {
 		t.Helper()
 		if got := m.passing("silent"); got != "1/1" {
+			m.explainChecks()
 			t.Fatalf("silent is %s after %v", got, time.Since(opened))
 		}
 		for _, u := range []string{"api", "silent"} {
@@ -154,6 +155,7 @@ func TestConsulRestartFlipsToCritical(t *testing.T) {
 			}
 		}
 		if got := m.passing("api"); got != "3/3" {
+			m.explainChecks()
 			t.Fatalf("api is %s with %d of its checks run", got, ran)
 		}
 		kept()
@@ -172,6 +174,19 @@ func TestConsulRestartFlipsToCritical(t *testing.T) {
 			return nil
 		})
 	}
+	// Its sidecar has an alias check, which the agent reports after the other.
+	m.eventually(consulLag, "consul has api-c's sidecar critical", func() error {
+		checks, _, err := m.catalog.Health().Checks("api-sidecar-proxy", nil)
+		if err != nil {
+			return err
+		}
+		for _, c := range checks {
+			if c.ServiceID == "api-c-sidecar-proxy" && c.Status == consulapi.HealthCritical && strings.HasSuffix(c.Output, "failing: told") {
+				return nil
+			}
+		}
+		return errors.New("not yet")
+	})
 	t.Logf("a single failure: after %v", m.becomes(time.Second, "api", "2/3"))
 	if held, active := guard(); active != 1 || held < 1 {
 		t.Errorf("that was to be within the window: %v held, guard %v", held, active)
@@ -181,6 +196,7 @@ func TestConsulRestartFlipsToCritical(t *testing.T) {
 	for time.Since(opened) < guardWindow-15*time.Second {
 		kept()
 		if got := m.passing("api"); got != "2/3" {
+			m.explainChecks()
 			t.Fatalf("api is %s, its two living instances pass", got)
 		}
 		time.Sleep(100 * time.Millisecond)
