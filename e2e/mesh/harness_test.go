@@ -203,6 +203,7 @@ func (m *mesh) eventually(limit time.Duration, what string, f func() error) time
 			return time.Since(began)
 		}
 		if time.Since(began) > limit {
+			m.explainChecks()
 			m.t.Fatalf("%s: not within %v: %v", what, limit, err)
 		}
 		time.Sleep(5 * time.Millisecond)
@@ -320,6 +321,8 @@ func (m *mesh) register(s spec) *workload {
 		m.stanza(w)
 	} else if err := m.catalog.Agent().ServiceRegister(w.reg); err != nil {
 		m.t.Fatal(err)
+	} else {
+		m.served(s.service, s.id)
 	}
 	return w
 }

@@ -38,7 +38,8 @@ while kill -0 $server; do wait $server; done
 	run := m.start("run", "hauberk", "run", "--service", "api", "--id", "api-1", "--port", fmt.Sprint(port),
 		"--upstream", fmt.Sprintf("back:%d", upstream), "--token-file", m.token("api-1", "api"), "--state-dir", filepath.Join(m.dir, "run-state"),
 		"--settle", "200ms", "--drain-time", "2s", "--", "sh", app)
-	t.Logf("in the mesh after %v", web.answers(20*second, "api", "/index.html", 200, "hello\n"))
+	t.Logf("served by Consul after %v", m.served("api", "api-1"))
+	t.Logf("in the mesh %v later", web.answers(5*second, "api", "/index.html", 200, "hello\n"))
 
 	read := func(name string) string {
 		b, _ := os.ReadFile(filepath.Join(m.dir, name))

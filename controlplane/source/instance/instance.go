@@ -107,22 +107,43 @@ const serfHealth = "serfHealth"
 
 // evidenceOf tells whether a critical check is the result of having looked.
 // Consul starts active checks as critical with no output, and gives each an
-// output when it ran. An alias check repeats the output of what it stands for.
+// output when it ran. An agent that starts again restores them as critical, some
+// with the output of when they last passed. An alias check repeats the output of
+// what it stands for.
 func evidenceOf(c *api.HealthCheck) catalog.Evidence {
-	ran := strings.TrimSpace(c.Output) != ""
+	output := strings.TrimSpace(c.Output)
+	ran := output != ""
 	switch {
 	case c.CheckID == serfHealth:
 		return catalog.EvidenceWeak
 	case c.Type == "alias":
-		if !ran || strings.HasSuffix(strings.TrimSpace(c.Output), "failing:") {
+		if !ran || strings.HasSuffix(output, "failing:") || tellsOfSuccess(c.Type, output) {
 			return catalog.EvidenceNone
 		}
 	case c.Type == "ttl" || c.Type == "":
 		if !ran {
 			return catalog.EvidenceWeak
 		}
-	case !ran:
+	case !ran, tellsOfSuccess(c.Type, output):
 		return catalog.EvidenceNone
 	}
 	return catalog.EvidenceSeen
+}
+
+// tellsOfSuccess tells whether an output is what Consul writes only when a check of
+// the type passes. That of an alias may end with the output of another.
+func tellsOfSuccess(kind, output string) bool {
+	switch kind {
+	case "alias":
+		const failing = " failing: "
+		if _, of, ok := strings.Cut(output, failing); ok {
+			return strings.HasPrefix(of, "TCP connect ") && strings.HasSuffix(of, ": Success")
+		}
+		return output == "All checks passing." || output == "No checks found."
+	case "tcp":
+		return strings.HasPrefix(output, "TCP connect ") && strings.HasSuffix(output, ": Success")
+	case "grpc":
+		return strings.HasPrefix(output, "gRPC check ") && strings.HasSuffix(output, ": success")
+	}
+	return false
 }

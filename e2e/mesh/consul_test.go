@@ -1,0 +1,80 @@
+//go:build e2e
+
+package mesh
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	consulapi "github.com/hashicorp/consul/api"
+)
+
+// consulLag bounds how long Consul's agent may keep from its servers what it knows.
+// A full sync, which follows a start, an election and then every minute, gives up
+// when it meets a registration. It is tried again after 15 to 30 s, and until then
+// the agent reports no change of any service or check.
+const consulLag = 40 * time.Second
+
+// served waits until Consul's servers know an instance, and that it passes: until
+// then there is nothing for the mesh to know.
+func (m *mesh) served(service, instance string) time.Duration {
+	m.t.Helper()
+	return m.eventually(consulLag, "Consul's servers know "+instance, func() error {
+		entries, _, err := m.catalog.Health().Connect(service, "", true, nil)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if e.Service.Proxy.DestinationServiceID == instance {
+				return nil
+			}
+		}
+		return fmt.Errorf("%d others", len(entries))
+	})
+}
+
+// consulSays is the state of a service's own check in Consul, and its output,
+// which is empty when it has not run.
+func (m *mesh) consulSays(service, instance string) (status, output string) {
+	m.t.Helper()
+	checks, _, err := m.catalog.Health().Checks(service, nil)
+	if err != nil {
+		return err.Error(), ""
+	}
+	for _, c := range checks {
+		if c.ServiceID == instance {
+			return c.Status, c.Output
+		}
+	}
+	return "none", ""
+}
+
+// explainChecks logs what Consul's agent knows of each check and what its servers,
+// and so the mesh, were told.
+func (m *mesh) explainChecks() {
+	if m.consul == nil {
+		return
+	}
+	local, err := m.catalog.Agent().Checks()
+	if err != nil {
+		m.t.Logf("Consul's agent: %v", err)
+		return
+	}
+	served, _, err := m.catalog.Health().State(consulapi.HealthAny, nil)
+	if err != nil {
+		m.t.Logf("Consul's catalog: %v", err)
+		return
+	}
+	told := map[string]string{}
+	for _, c := range served {
+		told[c.CheckID] = c.Status
+	}
+	for id, c := range local {
+		m.t.Logf("Consul's check %s of %s: %s, in the catalog %s: %s", id, c.ServiceID, c.Status, cmp.Or(told[id], "not there"), c.Output)
+	}
+	b, _ := os.ReadFile(filepath.Join(m.dir, "consul", "consul.log"))
+	m.t.Logf("--- consul\n%s", tail(string(b), 15))
+}
