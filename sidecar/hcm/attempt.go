@@ -70,6 +70,7 @@ type trace struct {
 	version         message.Version
 	failure         string
 	span            tracing.Attempt
+	dialErr         error // of the connection that could not be made
 }
 
 func (a *attempt) init(x *exchange) {
@@ -111,7 +112,7 @@ func (a *attempt) choose() outcome {
 	}
 	a.host = h
 	x.noteTried(h)
-	a.remote, a.info, a.failure, a.sentAt, a.firstAt = h.Addr(), nil, "", 0, 0
+	a.remote, a.info, a.failure, a.dialErr, a.sentAt, a.firstAt = h.Addr(), nil, "", nil, 0, 0
 	x.observed.forgetAttempt()
 	h.Begin()
 	return responded
@@ -241,12 +242,14 @@ func (a *attempt) connectFailure(err error) outcome {
 	if errors.As(err, &e) {
 		kind = e.Kind
 		if e.Err != nil {
-			a.failure = e.Err.Error()
+			a.failure, a.dialErr = e.Err.Error(), e.Err
 		}
 	}
 	switch kind {
 	case cluster.OverflowPending:
 		a.remote = nil // the request never got as far as the host
+		return overflow
+	case cluster.OverflowConnections:
 		return overflow
 	case cluster.Canceled:
 		if a.x.ctx.Err() != nil {

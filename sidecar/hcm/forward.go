@@ -2,8 +2,6 @@ package hcm
 
 import (
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
-	"github.com/hauberk-mesh/hauberk/sidecar/http1"
-	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -52,9 +50,11 @@ func (x *exchange) forward() {
 
 // pullBody reads a small body of known length as a whole where attempts may run side by
 // side, each of which sends all of it. Other bodies are sent as they come: the host may
-// answer, or ask to go on, before it has all of them.
+// answer, or ask to go on, before it has all of them. Where no content is announced, the
+// head is all of the message: content that comes after all makes it malformed, and such
+// a message is not to be forwarded (RFC 9113 section 8.1.1).
 func (x *exchange) pullBody() bool {
-	if h := x.sel.Hedge; h == nil || !h.OnPerTryTimeout || x.complete || x.req.ContentLength < 0 || x.req.ContentLength > replayLimit || x.req.ExpectContinue {
+	if x.complete || x.tunnel || x.req.ExpectContinue || x.req.ContentLength != 0 && !x.hedgesWhole() {
 		return true
 	}
 	hard := x.receiveBy()
@@ -77,6 +77,12 @@ func (x *exchange) pullBody() bool {
 	return true
 }
 
+// hedgesWhole tells whether attempts may run side by side, and the body fits.
+func (x *exchange) hedgesWhole() bool {
+	h := x.sel.Hedge
+	return h != nil && h.OnPerTryTimeout && x.req.ContentLength >= 0 && x.req.ContentLength <= replayLimit
+}
+
 // tooSlowReply is for a request that is not whole in time.
 var tooSlowReply = reply{status: 408, body: "request timeout", details: "request_overall_timeout", close: true}
 
@@ -93,9 +99,9 @@ func (x *exchange) receiveBy() int64 {
 // it.
 func (x *exchange) bodyFailed(err error, hard int64) {
 	x.closeAfter = true
-	if status, reason, ok := refusal(err); ok {
+	if r, ok := refusal(err); ok {
 		x.flags |= telemetry.FlagDownstreamProtocolError
-		x.localReply(&reply{status: status, details: reason, close: true})
+		x.localReply(&r)
 		return
 	}
 	if !x.timedOut(err) {
@@ -112,17 +118,6 @@ func (x *exchange) bodyFailed(err error, hard int64) {
 	}
 	slow := tooSlowReply
 	x.localReply(&slow)
-}
-
-// refusal tells how a message that its codec refused is answered.
-func refusal(err error) (status int, reason string, ok bool) {
-	switch e := err.(type) {
-	case *http1.Error:
-		return e.Status, e.Reason, true
-	case *http2.StreamError:
-		return 400, e.Reason, !e.Remote
-	}
-	return 0, "", false
 }
 
 // timedOut tells whether an error is our watchdog's doing.
@@ -164,14 +159,17 @@ func (x *exchange) noteTried(h *cluster.Host) {
 func (x *exchange) fail(o outcome) {
 	r := reply{status: 503}
 	x.flags |= o.flags()
-	const before = "upstream connect error or disconnect/reset before headers. reset reason: "
+	before := "upstream connect error or disconnect/reset before headers. reset reason: "
+	if x.attempts > 1 {
+		before = "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: "
+	}
 	switch o {
 	case noHost:
 		r.body, r.details = "no healthy upstream", "no_healthy_upstream"
 	case overflow:
 		r.body, r.details, r.overloaded = before+"overflow", "upstream_reset_before_response_started{overflow}", true
 	case connectFailed:
-		r.body, r.details = before+"remote connection failure", "upstream_reset_before_response_started{remote_connection_failure}"
+		r.body, r.details = before+"remote connection failure", connectDetails(x.attempt.dialErr)
 	case connectTimeout:
 		r.body, r.details = before+"connection timeout", "upstream_reset_before_response_started{connection_timeout}"
 	case reset:
@@ -198,8 +196,7 @@ func (x *exchange) fail(o outcome) {
 			r.status, r.close = 408, true // it waited for the client
 		}
 	case clientBroke:
-		r.status, r.details, _ = refusal(x.pump.refused)
-		r.close = true
+		r, _ = refusal(x.pump.refused)
 	case unwritable:
 		r.status, r.details = 500, "unwritable_request"
 	case clientGone:
@@ -265,8 +262,8 @@ func (x *exchange) clientLeft() {
 	x.closeAfter = true
 }
 
-// departure says how the client left: with its connection, or with a stream of it.
-func (x *exchange) departure() (telemetry.Flags, string) {
+// departure is how the client left.
+func (x *exchange) departure() (f telemetry.Flags, details string) {
 	if x.client == &x.h2 && x.h2.reset.Load() {
 		return telemetry.FlagDownstreamReset, "http2.remote_reset"
 	}

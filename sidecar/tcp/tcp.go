@@ -9,7 +9,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net"
-	"net/netip"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -227,7 +226,7 @@ type outcome struct {
 	upstream    *stream.Info
 	hostname    string             // of upstream
 	moments     *telemetry.Moments // nil where nobody shows them
-	failed      []*net.TCPAddr
+	failed      []net.Addr         // the hosts that could not be reached
 	termination string
 }
 
@@ -293,9 +292,8 @@ func (p *Proxy) connect(ctx context.Context, c *downstream.Conn, pc *cluster.Pic
 		o.failure, o.flags = err.Error(), telemetry.FlagUpstreamConnectFailure
 		var failed *cluster.Error
 		if errors.As(err, &failed) {
-			o.flags = failed.Flags()
-			if a, err := netip.ParseAddrPort(failed.Host); err == nil {
-				o.failed = append(o.failed, net.TCPAddrFromAddrPort(a))
+			if o.flags = failed.Flags(); failed.Addr != nil {
+				o.failed = append(o.failed, failed.Addr)
 			}
 		}
 		// Where no host could be chosen, another attempt finds none either.
