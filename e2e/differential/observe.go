@@ -35,7 +35,7 @@ func observe(out *outcome, upstream []seen, log []map[string]any, p *place) obse
 	for i, line := range log {
 		for k, v := range line {
 			s := text(v)
-			if strings.HasPrefix(k, "flags") {
+			if k == "flags" || k == "flags_long" {
 				set := strings.Split(s, ",")
 				slices.Sort(set)
 				s = strings.Join(set, ",")

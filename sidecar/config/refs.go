@@ -26,8 +26,8 @@ func ListenerRefs(l *listener.Config) Refs {
 		}
 		if c.HTTP != nil {
 			if t := c.HTTP.Tracing; t != nil && t.Provider.Collector != nil {
-				collector := t.Provider.Collector.Cluster
-				r.Clusters, r.Wanted = append(r.Clusters, collector), append(r.Wanted, collector)
+				name := t.Provider.Collector.Cluster
+				r.Clusters, r.Wanted = append(r.Clusters, name), append(r.Wanted, name)
 			}
 			if c.HTTP.Routes != nil {
 				named := RouteClusters(c.HTTP.Routes)

@@ -69,8 +69,8 @@ type trace struct {
 	info            *stream.Info // of the connection, nil without one
 	version         message.Version
 	failure         string
-	dialErr         error // of the connection that could not be made
 	span            tracing.Attempt
+	dialErr         error // of the connection that could not be made
 }
 
 func (a *attempt) init(x *exchange) {
@@ -112,7 +112,7 @@ func (a *attempt) choose() outcome {
 	}
 	a.host = h
 	x.noteTried(h)
-	a.remote, a.info, a.failure, a.sentAt, a.firstAt = h.Addr(), nil, "", 0, 0
+	a.remote, a.info, a.failure, a.dialErr, a.sentAt, a.firstAt = h.Addr(), nil, "", nil, 0, 0
 	x.observed.forgetAttempt()
 	h.Begin()
 	return responded

@@ -262,8 +262,8 @@ func (x *exchange) clientLeft() {
 	x.closeAfter = true
 }
 
-// departure says how the client left: with its connection, or with a stream of it.
-func (x *exchange) departure() (telemetry.Flags, string) {
+// departure is how the client left.
+func (x *exchange) departure() (f telemetry.Flags, details string) {
 	if x.client == &x.h2 && x.h2.reset.Load() {
 		return telemetry.FlagDownstreamReset, "http2.remote_reset"
 	}

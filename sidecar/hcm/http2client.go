@@ -13,7 +13,7 @@ type http2Client struct {
 	*http2.Stream
 	dog  watchdog
 	left atomic.Bool
-	// reset: the client ended the stream, and the connection goes on.
+	// reset: the client ended the stream, not the connection.
 	reset atomic.Bool
 
 	// rest is what fill did not have room for.

@@ -183,9 +183,9 @@ func (x *exchange) clientFailed(err error) {
 		x.flags |= telemetry.FlagStreamIdleTimeout
 		x.details = "stream_idle_timeout"
 	} else {
-		f, details := x.departure()
+		var f telemetry.Flags
+		f, x.details = x.departure()
 		x.flags |= f
-		x.details = details
 	}
 	x.closeAfter, x.responded = true, false
 }

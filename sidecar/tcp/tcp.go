@@ -227,7 +227,7 @@ type outcome struct {
 	upstream    *stream.Info
 	hostname    string             // of upstream
 	moments     *telemetry.Moments // nil where nobody shows them
-	failed      []*net.TCPAddr
+	failed      []net.Addr         // the hosts that could not be reached
 	termination string
 }
 
@@ -293,9 +293,8 @@ func (p *Proxy) connect(ctx context.Context, c *downstream.Conn, pc *cluster.Pic
 		o.failure, o.flags = err.Error(), telemetry.FlagUpstreamConnectFailure
 		var failed *cluster.Error
 		if errors.As(err, &failed) {
-			o.flags = failed.Flags()
-			if a, ok := failed.Addr.(*net.TCPAddr); ok {
-				o.failed = append(o.failed, a)
+			if o.flags = failed.Flags(); failed.Addr != nil {
+				o.failed = append(o.failed, failed.Addr)
 			}
 		}
 		// Where no host could be chosen, another attempt finds none either.
