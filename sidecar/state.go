@@ -343,12 +343,12 @@ func (s *state) ready(cfg *listener.Config) bool {
 		if t == nil {
 			return false
 		}
-		refs.Clusters = append(refs.Clusters, config.RouteClusters(t.Config())...)
+		refs.Wanted = append(refs.Wanted, config.RouteClusters(t.Config())...)
 	}
 	if s.inForce[cfg.Name] != nil {
 		return true
 	}
-	for _, n := range refs.Clusters {
+	for _, n := range refs.Wanted {
 		if !s.clusterReady(n, 0) {
 			return false
 		}

@@ -117,7 +117,8 @@ func (p *place) assignment(cluster string, endpoints []any) map[string]any {
 }
 
 func (c *Config) listener(p *place, certs *certs) (map[string]any, error) {
-	l := map[string]any{"name": c.Name, "address": socketAddress(p.ports[c.Name])}
+	l := map[string]any{"name": c.Name, "address": socketAddress(p.ports[c.Name]),
+		"enable_reuse_port": false} // nobody shares the port unnoticed
 	maps.Copy(l, c.Listener)
 	if c.FilterChains != nil {
 		var chains []any

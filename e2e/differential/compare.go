@@ -18,6 +18,7 @@ var Normalisations = []struct{ What, How, Why string }{
 	{"`x-envoy-upstream-service-time`", "a number or none", "the clock"},
 	{"`x-envoy-expected-rq-timeout-ms`", "to the next 50 ms, from 5 s on to the next second", "the clock"},
 	{"the host's own address", "by that name", "it is another on each host"},
+	{"order of response flags", "not compared", "a set; Envoy writes them in the order they were found, the sidecar in one of its own"},
 	{"ports", "by the name of the listener or origin", "each program has its own"},
 }
 

@@ -34,7 +34,13 @@ func observe(out *outcome, upstream []seen, log []map[string]any, p *place) obse
 	}
 	for i, line := range log {
 		for k, v := range line {
-			o[numbered("log", i)+"."+k] = text(v)
+			s := text(v)
+			if k == "flags" {
+				set := strings.Split(s, ",")
+				slices.Sort(set)
+				s = strings.Join(set, ",")
+			}
+			o[numbered("log", i)+"."+k] = s
 		}
 	}
 	for k, v := range o {

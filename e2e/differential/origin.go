@@ -32,6 +32,8 @@ type origins struct {
 	script []Answer
 	fresh  bool
 	held   []chan struct{}
+	// reading counts the requests whose body is being read.
+	reading int
 }
 
 // originNames are the addresses that a bootstrap may name, beside http2 and refused.
@@ -91,10 +93,17 @@ func (o *origins) reset(script []Answer, fresh bool) {
 	o.held = nil
 }
 
+// requests are those of the case, whole or as they were cut off: bodies that are
+// still being read are waited for.
 func (o *origins) requests() []seen {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return append([]seen(nil), o.seen...)
+	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(time.Millisecond) {
+		o.mu.Lock()
+		if o.reading == 0 || time.Now().After(deadline) {
+			defer o.mu.Unlock()
+			return append([]seen(nil), o.seen...)
+		}
+		o.mu.Unlock()
+	}
 }
 
 func (o *origins) accept(name string, ln net.Listener) {
@@ -134,6 +143,13 @@ func (o *origins) hold() {
 	<-h
 }
 
+// reads counts a request whose body is about to be read, or was.
+func (o *origins) reads(n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.reading += n
+}
+
 func (o *origins) serve(name string, c net.Conn) {
 	r := bufio.NewReader(c)
 	if first, err := r.Peek(4); err != nil || string(first) == "tcp " {
@@ -145,9 +161,11 @@ func (o *origins) serve(name string, c net.Conn) {
 		if err != nil {
 			return
 		}
+		o.reads(1)
 		a, i := o.arrive(name, m)
 		if expect, ok := m.get("expect"); ok && strings.EqualFold(expect, "100-continue") && !a.Early {
 			if _, err := io.WriteString(c, "HTTP/1.1 100 Continue\r\n\r\n"); err != nil {
+				o.reads(-1)
 				return
 			}
 		}
@@ -160,9 +178,11 @@ func (o *origins) serve(name string, c net.Conn) {
 			}
 			o.mu.Unlock()
 			if body.Broken != "" {
+				o.reads(-1)
 				return
 			}
 		}
+		o.reads(-1)
 		time.Sleep(time.Duration(a.Delay))
 		if _, err := io.WriteString(c, a.bytesFor(name)); err != nil {
 			return

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -47,27 +46,48 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// start writes the bootstrap and runs the program until it listens everywhere.
-func (g *Group) start(name, dir string, certs *certs, command func(bootstrap string) []string) (*program, error) {
+// starts is how often a program is started whose ports somebody else gets first.
+const starts = 3
+
+// start runs the program until it listens everywhere. port finds the listeners' ports.
+func (g *Group) start(name, dir string, certs *certs, command func(bootstrap string) []string, port func() (int, error)) (*program, error) {
+	for n := 1; ; n++ {
+		p, err := g.startOnce(name, dir, certs, command, port)
+		if err == nil {
+			return p, nil
+		}
+		// "Address already in use", "is in use by process 7".
+		if n == starts || !strings.Contains(err.Error(), " in use") {
+			return nil, err
+		}
+	}
+}
+
+// freePort is nobody's at this moment; another process may still bind it first.
+func freePort() (int, error) { return ports.Free("127.0.0.1") }
+
+func (g *Group) startOnce(name, dir string, certs *certs, command func(bootstrap string) []string, port func() (int, error)) (*program, error) {
 	p := &program{name: name, place: place{dir: filepath.Join(dir, name), ports: map[string]int{}}, done: make(chan struct{}), read: map[string]int{}}
 	if err := os.MkdirAll(p.dir, 0o700); err != nil {
 		return nil, err
 	}
 	var err error
-	if p.origins, err = startOrigins(); err != nil {
-		return nil, err
-	}
 	for _, c := range g.Configs {
-		if p.ports[c.Name], err = ports.Free("127.0.0.1"); err != nil {
+		if p.ports[c.Name], err = port(); err != nil {
 			return nil, err
 		}
 	}
+	if p.origins, err = startOrigins(); err != nil {
+		return nil, err
+	}
 	text, err := g.bootstrap(&p.place, certs)
 	if err != nil {
+		p.origins.close()
 		return nil, err
 	}
 	file := filepath.Join(p.dir, "bootstrap.yaml")
 	if err := os.WriteFile(file, text, 0o600); err != nil {
+		p.origins.close()
 		return nil, err
 	}
 	args := command(file)
@@ -75,6 +95,7 @@ func (g *Group) start(name, dir string, certs *certs, command func(bootstrap str
 	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
+		p.origins.close()
 		return nil, err
 	}
 	go func() { _ = p.cmd.Wait(); close(p.done) }()
@@ -84,15 +105,15 @@ func (g *Group) start(name, dir string, certs *certs, command func(bootstrap str
 			return nil, err
 		}
 	}
-	// The connections above are logged too, soon; nothing else is yet.
-	time.Sleep(150 * time.Millisecond)
 	return p, nil
 }
 
+// await returns when the program itself listens: a connection would not tell, since
+// whoever else has the port takes it too.
 func (p *program) await(config string) error {
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if c, err := net.Dial("tcp", p.addr(config)); err == nil {
-			return c.Close()
+		if listens(p.cmd.Process.Pid, p.ports[config]) {
+			return nil
 		}
 		select {
 		case <-p.done:
@@ -103,6 +124,25 @@ func (p *program) await(config string) error {
 			return fmt.Errorf("%s does not listen for %s: %s", p.name, config, p.log.String())
 		}
 	}
+}
+
+// listens tells whether the process has a listening socket on a port of 127.0.0.1.
+func listens(pid, port int) bool {
+	table, _ := os.ReadFile("/proc/net/tcp")
+	for line := range strings.Lines(string(table)) {
+		// Local address in hexadecimal, state in the fourth column, inode in the tenth.
+		f := strings.Fields(line)
+		if len(f) < 10 || f[1] != fmt.Sprintf("0100007F:%04X", port) || f[3] != "0A" {
+			continue
+		}
+		links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+		for _, link := range links {
+			if to, err := os.Readlink(link); err == nil && to == "socket:["+f[9]+"]" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (p *program) stop() {

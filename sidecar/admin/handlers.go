@@ -28,6 +28,7 @@ POST /quit
 POST /logging?level=debug|info|warn|error
 POST /reopen_logs
 POST /cpuprofiler?time=DURATION    a CPU profile for go tool pprof
+POST /heapprofiler                 a heap profile for go tool pprof
 GET /memory                        allocations and memory of the runtime
 `
 
@@ -155,6 +156,7 @@ func changes(o Options) http.Handler {
 		_, _ = fmt.Fprintf(w, "level %s\n", level)
 	})
 	mux.HandleFunc("POST /cpuprofiler", cpuProfile)
+	mux.HandleFunc("POST /heapprofiler", heapProfile)
 	mux.HandleFunc("GET /memory", memory)
 	mux.HandleFunc("POST /reopen_logs", func(w http.ResponseWriter, _ *http.Request) {
 		o.View.ReopenLogs()

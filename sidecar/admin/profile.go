@@ -3,6 +3,7 @@ package admin
 import (
 	"fmt"
 	"net/http"
+	"runtime"
 	rtmetrics "runtime/metrics"
 	"runtime/pprof"
 	"time"
@@ -16,6 +17,9 @@ var memoryNames = map[string]string{
 	"allocated_objects":      "/gc/heap/allocs:objects",
 	"allocated_tiny_objects": "/gc/heap/tiny/allocs:objects",
 	"heap_bytes":             "/memory/classes/heap/objects:bytes",
+	"heap_unused_bytes":      "/memory/classes/heap/unused:bytes",
+	"heap_free_bytes":        "/memory/classes/heap/free:bytes",
+	"runtime_bytes":          "/memory/classes/metadata/other:bytes",
 	"stack_bytes":            "/memory/classes/heap/stacks:bytes",
 	"goroutines":             "/sched/goroutines:goroutines",
 }
@@ -53,4 +57,12 @@ func cpuProfile(w http.ResponseWriter, r *http.Request) {
 	case <-t.C:
 	case <-r.Context().Done():
 	}
+}
+
+// heapProfile answers with what is in use on the heap, in pprof's format: sizes and the
+// code that asked for them, nothing of the contents.
+func heapProfile(w http.ResponseWriter, _ *http.Request) {
+	runtime.GC() // the profile is of the last collection
+	w.Header().Set("Content-Type", "application/octet-stream")
+	_ = pprof.Lookup("heap").WriteTo(w, 0)
 }

@@ -24,6 +24,16 @@ func TestCPUProfile(t *testing.T) {
 	}
 }
 
+func TestHeapProfile(t *testing.T) {
+	s := start(t)
+	if code, body := s.do(t, "POST", "unix", s.socket, "/heapprofiler", "localhost"); code != http.StatusOK || !strings.HasPrefix(body, "\x1f\x8b") {
+		t.Errorf("%d, %d bytes", code, len(body))
+	}
+	if code, _ := s.do(t, "POST", "tcp", s.Addrs().Admin.String(), "/heapprofiler", "localhost"); code == http.StatusOK {
+		t.Error("a profile over TCP")
+	}
+}
+
 func TestMemory(t *testing.T) {
 	s := start(t)
 	code, body := s.do(t, "GET", "unix", s.socket, "/memory", "localhost")

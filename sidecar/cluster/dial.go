@@ -150,6 +150,9 @@ func (c *Cluster) OpenFor(ctx context.Context, source string, pc *PickContext, s
 		h.Report(200)
 	} else if e, ok := err.(*Error); !ok || e.Kind != OverflowConnections {
 		h.Report(OutcomeConnect)
+		if ok {
+			e.Addr = h.Addr()
+		}
 	}
 	return conn, err
 }

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"net"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -53,8 +54,9 @@ func (k Kind) Flags() telemetry.Flags {
 type Error struct {
 	Kind    Kind
 	Cluster string
-	Host    string // empty when none was chosen
-	Err     error  // may be nil
+	Host    string   // empty when none was chosen
+	Addr    net.Addr // of the host that a byte stream could not be opened to, else nil
+	Err     error    // may be nil
 }
 
 func (e *Error) Error() string {

@@ -260,7 +260,7 @@ func (b *Bootstrap) references() error {
 		for _, n := range r.Routes {
 			return fmt.Errorf("static_resources.listeners (%q): rds names %q, but there is no dynamic_resources.ads_config", l.Name, n)
 		}
-		for _, n := range r.Clusters {
+		for _, n := range r.Wanted {
 			if !have[n] {
 				return fmt.Errorf("static_resources.listeners (%q): there is no cluster %q", l.Name, n)
 			}

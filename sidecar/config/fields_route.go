@@ -21,11 +21,10 @@ func init() {
 	declare("Routes", map[protoreflect.FullName]*rules{
 		"envoy.config.route.v3.RouteConfiguration": {
 			use: "name virtual_hosts most_specific_header_mutations_wins ignore_port_in_host_matching " +
-				"ignore_path_parameters_in_path_matching request_mirror_policies max_direct_response_body_size_bytes " +
+				"ignore_path_parameters_in_path_matching validate_clusters request_mirror_policies max_direct_response_body_size_bytes " +
 				"typed_per_filter_config" + headerMutations,
 			ignore: map[string]string{
-				"validate_clusters": "a route to a cluster that is not there answers 503",
-				"metadata":          metaReason,
+				"metadata": metaReason,
 			},
 			instead: map[string]string{
 				"vhds":                      "send the virtual hosts with the route configuration",

@@ -25,6 +25,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/hauberk-mesh/hauberk/internal/tokenbucket"
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/buffer"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/cors"
@@ -213,7 +214,7 @@ func rateLimit(m *ratelimitv3.LocalRateLimit, path string) (*ratelimit.Config, e
 	}
 	var err error
 	if b := m.GetTokenBucket(); b != nil {
-		out.Bucket = &ratelimit.Bucket{Max: b.GetMaxTokens(), PerFill: 1}
+		out.Bucket = &tokenbucket.Spec{Max: b.GetMaxTokens(), PerFill: 1}
 		if n := b.GetTokensPerFill(); n != nil {
 			out.Bucket.PerFill = n.GetValue()
 		}

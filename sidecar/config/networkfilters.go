@@ -15,6 +15,7 @@ import (
 	sniclusterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/sni_cluster/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 
+	"github.com/hauberk-mesh/hauberk/internal/tokenbucket"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/tcp"
 )
@@ -99,15 +100,15 @@ func (d *decoder) decidingFilter(out *listener.FilterChain, m any, path string) 
 
 func connectionRate(m *netratelimitv3.LocalRateLimit, path string) (*listener.RateLimit, error) {
 	b := m.GetTokenBucket()
-	out := &listener.RateLimit{StatPrefix: m.GetStatPrefix(), Max: b.GetMaxTokens(), Fill: 1}
+	out := &listener.RateLimit{StatPrefix: m.GetStatPrefix(), Bucket: tokenbucket.Spec{Max: b.GetMaxTokens(), PerFill: 1}}
 	if f := b.GetTokensPerFill(); f != nil {
-		out.Fill = f.GetValue()
+		out.Bucket.PerFill = f.GetValue()
 	}
 	var err error
-	if out.Interval, err = duration(b.GetFillInterval(), path+".token_bucket.fill_interval"); err != nil {
+	if out.Bucket.Interval, err = duration(b.GetFillInterval(), path+".token_bucket.fill_interval"); err != nil {
 		return nil, err
 	}
-	if out.Interval < 50*time.Millisecond {
+	if out.Bucket.Interval < 50*time.Millisecond {
 		return nil, fail(path+".token_bucket.fill_interval", "must be 50 ms at least")
 	}
 	return out, nil

@@ -5,11 +5,15 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/tcp"
 )
 
 // Refs are the names of other resources, each once, sorted.
 type Refs struct {
 	Clusters, Routes []string
+	// Wanted are the clusters without which a static configuration is refused, and
+	// for which a listener waits.
+	Wanted []string
 }
 
 // ListenerRefs returns what a listener names itself.
@@ -17,17 +21,16 @@ func ListenerRefs(l *listener.Config) Refs {
 	var r Refs
 	add := func(c *listener.FilterChain) {
 		if c.TCP != nil {
-			if c.TCP.Cluster != "" {
-				r.Clusters = append(r.Clusters, c.TCP.Cluster)
-			} else {
-				for _, w := range c.TCP.Weighted {
-					r.Clusters = append(r.Clusters, w.Cluster)
-				}
-			}
+			named := tcpClusters(c.TCP)
+			r.Clusters, r.Wanted = append(r.Clusters, named...), append(r.Wanted, named...)
 		}
 		if c.HTTP != nil {
 			if c.HTTP.Routes != nil {
-				r.Clusters = append(r.Clusters, RouteClusters(c.HTTP.Routes)...)
+				named := RouteClusters(c.HTTP.Routes)
+				r.Clusters = append(r.Clusters, named...)
+				if !c.HTTP.Routes.MayLackClusters {
+					r.Wanted = append(r.Wanted, named...)
+				}
 			} else {
 				r.Routes = append(r.Routes, c.HTTP.RouteName)
 			}
@@ -39,7 +42,17 @@ func ListenerRefs(l *listener.Config) Refs {
 	if l.Default != nil {
 		add(l.Default)
 	}
-	return Refs{Clusters: unique(r.Clusters), Routes: unique(r.Routes)}
+	return Refs{Clusters: unique(r.Clusters), Routes: unique(r.Routes), Wanted: unique(r.Wanted)}
+}
+
+func tcpClusters(c *tcp.Config) (out []string) {
+	if c.Cluster != "" {
+		return []string{c.Cluster}
+	}
+	for _, w := range c.Weighted {
+		out = append(out, w.Cluster)
+	}
+	return out
 }
 
 // RouteClusters returns the clusters a route configuration names. What a request's

@@ -16,6 +16,7 @@ func (d *decoder) routeConfig(m *routev3.RouteConfiguration, path string) (*rout
 		MostSpecificHeadersWin: m.GetMostSpecificHeaderMutationsWins(),
 		IgnorePort:             m.GetIgnorePortInHostMatching(),
 		IgnorePathParameters:   m.GetIgnorePathParametersInPathMatching(),
+		MayLackClusters:        m.GetValidateClusters() != nil && !m.GetValidateClusters().GetValue(),
 	}
 	var err error
 	if out.Headers, err = mutations(m, path); err != nil {

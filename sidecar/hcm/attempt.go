@@ -67,6 +67,7 @@ type trace struct {
 	peer, own       string
 	tls             uint16
 	failure         string
+	dialErr         error // of the connection that could not be made
 }
 
 func (a *attempt) init(x *exchange) {
@@ -220,12 +221,14 @@ func (a *attempt) connectFailure(err error) outcome {
 	if errors.As(err, &e) {
 		kind = e.Kind
 		if e.Err != nil {
-			a.failure = e.Err.Error()
+			a.failure, a.dialErr = e.Err.Error(), e.Err
 		}
 	}
 	switch kind {
 	case cluster.OverflowPending:
 		a.remote = nil // the request never got as far as the host
+		return overflow
+	case cluster.OverflowConnections:
 		return overflow
 	case cluster.Canceled:
 		if a.x.ctx.Err() != nil {

@@ -72,7 +72,7 @@ func TestLocalReplies(t *testing.T) {
 			return rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) { _, _, _ = readRequest(r); _, _ = r.ReadByte() })
 		}, change: func(b *bed) { b.route().Forward.Timeout = 50 * time.Millisecond }, status: 504, body: "upstream request timeout", log: "504 UT response_timeout"},
 		{name: "upgrade", raw: "GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", status: 403, log: "403 - upgrade_failed"},
-		{name: "connect", raw: "CONNECT h:443 HTTP/1.1\r\nHost: h:443\r\n\r\n", status: 403, log: "403 - upgrade_failed"},
+		{name: "connect", raw: "CONNECT h:443 HTTP/1.1\r\nHost: h:443\r\n\r\n", status: 404, log: "404 NR route_not_found"},
 		{name: "direct response", change: func(b *bed) {
 			b.route().Forward, b.route().Direct = nil, &route.DirectResponse{Status: 418, Body: []byte("teapot")}
 		}, status: 418, body: "teapot", log: "418 - direct_response"},
@@ -86,7 +86,7 @@ func TestLocalReplies(t *testing.T) {
 		{name: "escaped slash", change: func(b *bed) { b.cfg.EscapedSlashes = RejectEscaped }, raw: "GET /a%2Fb HTTP/1.1\r\nHost: h\r\n\r\n", status: 400, log: "400 - path_normalization_failed"},
 		{name: "expectation", raw: "POST / HTTP/1.1\r\nHost: h\r\nExpect: x\r\nContent-Length: 1\r\n\r\n", status: 417, log: "417 DPE bad_expect"},
 		{name: "bad request", raw: "GET / HTTP/1.1\r\nHost: h\r\nX : y\r\n\r\n", status: 400, log: "400 DPE bad_field_name"},
-		{name: "too large", raw: "GET / HTTP/1.1\r\nHost: h\r\nX: " + strings.Repeat("x", 62<<10) + "\r\n\r\n", status: 431, log: "431 DPE headers_too_large"},
+		{name: "too large", raw: "GET / HTTP/1.1\r\nHost: h\r\nX: " + strings.Repeat("x", 62<<10) + "\r\n\r\n", status: 431, log: "431 DPE http1.headers_too_large"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var origins []string

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/internal/tokenbucket"
 	bodybuffer "github.com/hauberk-mesh/hauberk/sidecar/filter/buffer"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/fault"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/ratelimit"
@@ -182,7 +183,7 @@ func (b *bed) everything() {
 	b.route().Forward.Retry = &route.RetryPolicy{On: route.Retry5xx, PerTryTimeout: time.Second}
 	b.filter("fault", &fault.Config{Abort: &fault.Abort{Status: 503}})
 	b.filter("limit", &ratelimit.Config{
-		Bucket: &ratelimit.Bucket{Max: 1 << 30, PerFill: 1, Interval: time.Second}, Enabled: route.All, Enforced: route.All,
+		Bucket: &tokenbucket.Spec{Max: 1 << 30, PerFill: 1, Interval: time.Second}, Enabled: route.All, Enforced: route.All,
 	})
 	b.filter("mutate", addHeader("me"))
 	b.filter("cors", CORSFilter{})

@@ -182,7 +182,7 @@ func (x *exchange) serve() {
 		return
 	}
 	if err := x.takeBuffered(); err != nil {
-		x.refuseBody(err)
+		x.refuseMessage(err)
 	} else if x.admit() {
 		x.forward()
 	}
@@ -208,8 +208,12 @@ func (x *exchange) admit() bool {
 	}
 	x.startReporter()
 	if x.wantsTunnel() && !x.allowTunnel() {
-		x.localReply(&reply{status: 403, details: "upgrade_failed", close: x.req.Method == "CONNECT"})
-		return false
+		// What follows may be meant for the tunnel: it must not be read as a request.
+		x.closeAfter = true
+		if x.req.Method != "CONNECT" || x.sel.Route != nil {
+			x.localReply(&reply{status: 403, details: "upgrade_failed"})
+			return false
+		}
 	}
 	return x.runFilters() && x.act()
 }
@@ -231,19 +235,24 @@ func (x *exchange) normalizePath() bool {
 	return true
 }
 
-// refuseBody answers a request whose body is known to be malformed before anything of
-// it was sent on: an origin that answers early must not hide the refusal.
-func (x *exchange) refuseBody(err error) {
-	status, reason, _ := refusal(err)
+// refuseMessage ends a request that is known to be broken before anything of it was
+// sent on: an origin that answers early must not hide the refusal, nor act on half of a
+// malformed message.
+func (x *exchange) refuseMessage(err error) {
+	r, ok := refusal(err)
+	if !ok {
+		x.clientFailed(err)
+		return
+	}
 	if x.m.metrics != nil {
-		x.m.metrics.ProtocolErrors.With("downstream", reason).Inc(x.d.Shard)
+		x.m.metrics.ProtocolErrors.With("downstream", r.reason).Inc(x.d.Shard)
 	}
 	x.flags |= telemetry.FlagDownstreamProtocolError
-	x.localReply(&reply{status: status, details: reason, close: true})
+	x.localReply(&r)
 }
 
 // takeBuffered makes the part of the body that has arrived the payload. It returns
-// the error of a body that is refused; others show again to whoever reads on.
+// the error of a body that is known to be broken.
 func (x *exchange) takeBuffered() error {
 	x.keep = true
 	body := x.req.Body
@@ -255,10 +264,7 @@ func (x *exchange) takeBuffered() error {
 	for !x.complete && body.Ready() {
 		data, last, err := body.Next()
 		if err != nil {
-			if _, _, ok := refusal(err); ok {
-				return err
-			}
-			return nil
+			return err
 		}
 		x.received += int64(len(data))
 		if last && len(x.store) == 0 {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/internal/tokenbucket"
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	bodybuffer "github.com/hauberk-mesh/hauberk/sidecar/filter/buffer"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/cors"
@@ -228,7 +229,7 @@ func TestDelay(t *testing.T) {
 func TestRateLimit(t *testing.T) {
 	b := newBed(t, httpOrigin(t, echo))
 	b.filter("l", &ratelimit.Config{
-		Bucket: &ratelimit.Bucket{Max: 2, PerFill: 1, Interval: time.Hour}, Enabled: route.All, Enforced: route.All, PerConnection: true, XRateLimit: true,
+		Bucket: &tokenbucket.Spec{Max: 2, PerFill: 1, Interval: time.Hour}, Enabled: route.All, Enforced: route.All, PerConnection: true, XRateLimit: true,
 	})
 	b.start()
 	for range 2 {

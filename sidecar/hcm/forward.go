@@ -2,8 +2,6 @@ package hcm
 
 import (
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
-	"github.com/hauberk-mesh/hauberk/sidecar/http1"
-	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -52,9 +50,11 @@ func (x *exchange) forward() {
 
 // pullBody reads a small body of known length as a whole where attempts may run side by
 // side, each of which sends all of it. Other bodies are sent as they come: the host may
-// answer, or ask to go on, before it has all of them.
+// answer, or ask to go on, before it has all of them. Where no content is announced, the
+// head is all of the message: content that comes after all makes it malformed, and such
+// a message is not to be forwarded (RFC 9113 section 8.1.1).
 func (x *exchange) pullBody() bool {
-	if h := x.sel.Hedge; h == nil || !h.OnPerTryTimeout || x.complete || x.req.ContentLength < 0 || x.req.ContentLength > replayLimit || x.req.ExpectContinue {
+	if x.complete || x.tunnel || x.req.ExpectContinue || x.req.ContentLength != 0 && !x.hedgesWhole() {
 		return true
 	}
 	hard := x.receiveBy()
@@ -76,6 +76,12 @@ func (x *exchange) pullBody() bool {
 	return true
 }
 
+// hedgesWhole tells whether attempts may run side by side, and the body fits.
+func (x *exchange) hedgesWhole() bool {
+	h := x.sel.Hedge
+	return h != nil && h.OnPerTryTimeout && x.req.ContentLength >= 0 && x.req.ContentLength <= replayLimit
+}
+
 // tooSlowReply is for a request that is not whole in time.
 var tooSlowReply = reply{status: 408, body: "request timeout", details: "request_overall_timeout", close: true}
 
@@ -92,9 +98,9 @@ func (x *exchange) receiveBy() int64 {
 // it.
 func (x *exchange) bodyFailed(err error, hard int64) {
 	x.closeAfter = true
-	if status, reason, ok := refusal(err); ok {
+	if r, ok := refusal(err); ok {
 		x.flags |= telemetry.FlagDownstreamProtocolError
-		x.localReply(&reply{status: status, details: reason, close: true})
+		x.localReply(&r)
 		return
 	}
 	if !x.timedOut(err) {
@@ -111,17 +117,6 @@ func (x *exchange) bodyFailed(err error, hard int64) {
 	}
 	slow := tooSlowReply
 	x.localReply(&slow)
-}
-
-// refusal tells how a message that its codec refused is answered.
-func refusal(err error) (status int, reason string, ok bool) {
-	switch e := err.(type) {
-	case *http1.Error:
-		return e.Status, e.Reason, true
-	case *http2.StreamError:
-		return 400, e.Reason, !e.Remote
-	}
-	return 0, "", false
 }
 
 // timedOut tells whether an error is our watchdog's doing.
@@ -162,7 +157,10 @@ func (x *exchange) noteTried(h *cluster.Host) {
 // fail answers for an upstream that did not.
 func (x *exchange) fail(o outcome) {
 	r := reply{status: 503}
-	const before = "upstream connect error or disconnect/reset before headers. reset reason: "
+	before := "upstream connect error or disconnect/reset before headers. reset reason: "
+	if x.attempts > 1 {
+		before = "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: "
+	}
 	switch o {
 	case noHost:
 		x.flags |= telemetry.FlagNoHealthyUpstream
@@ -172,7 +170,7 @@ func (x *exchange) fail(o outcome) {
 		r.body, r.details, r.overloaded = before+"overflow", "upstream_reset_before_response_started{overflow}", true
 	case connectFailed:
 		x.flags |= telemetry.FlagUpstreamConnectFailure
-		r.body, r.details = before+"remote connection failure", "upstream_reset_before_response_started{remote_connection_failure}"
+		r.body, r.details = before+"remote connection failure", connectDetails(x.attempt.dialErr)
 	case connectTimeout:
 		x.flags |= telemetry.FlagUpstreamConnectFailure
 		r.body, r.details = before+"connection timeout", "upstream_reset_before_response_started{connection_timeout}"
@@ -210,8 +208,7 @@ func (x *exchange) fail(o outcome) {
 		}
 	case clientBroke:
 		x.flags |= telemetry.FlagDownstreamProtocolError
-		r.status, r.details, _ = refusal(x.pump.refused)
-		r.close = true
+		r, _ = refusal(x.pump.refused)
 	case unwritable:
 		r.status, r.details = 500, "unwritable_request"
 	case clientGone:
@@ -223,7 +220,16 @@ func (x *exchange) fail(o outcome) {
 
 // clientLeft notes that nobody waits for an answer.
 func (x *exchange) clientLeft() {
-	x.flags |= telemetry.FlagDownstreamTermination
-	x.details = "downstream_remote_disconnect"
+	f, details := x.departure()
+	x.flags |= f
+	x.details = details
 	x.closeAfter = true
+}
+
+// departure is how the client left.
+func (x *exchange) departure() (f telemetry.Flags, details string) {
+	if x.client == &x.h2 && x.h2.reset.Load() {
+		return telemetry.FlagDownstreamReset, "http2.remote_reset"
+	}
+	return telemetry.FlagDownstreamTermination, "downstream_remote_disconnect"
 }

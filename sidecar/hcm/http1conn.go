@@ -229,16 +229,15 @@ func (c *http1Conn) handle(framing http1.Framing) bool {
 
 // refuse answers what the parser refused, and ends the connection.
 func (c *http1Conn) refuse(err error) {
-	var e *http1.Error
-	if !errors.As(err, &e) {
-		e = http1.ErrRequestLine
+	if _, ok := refusal(err); !ok {
+		err = http1.ErrRequestLine
 	}
-	if c.m.metrics != nil {
-		c.m.metrics.ProtocolErrors.With("downstream", e.Reason).Inc(c.d.Shard)
-	}
+	head := c.x.req.Method == "HEAD"
 	c.x.resetRequest()
-	c.x.flags |= flagDownstreamProtocol
-	c.x.localReply(&reply{status: e.Status, details: e.Reason, close: true})
+	if head {
+		c.x.req.Method = "HEAD" // the refusal has no content then
+	}
+	c.x.refuseMessage(err)
 	c.x.finish()
 	c.linger()
 }

@@ -141,6 +141,9 @@ func (u *http1Upstream) head(a *attempt) error {
 			}
 		}
 		if err := u.read(); err != nil {
+			if isEOF(err) && u.in.len() > 0 {
+				return http1.ErrTruncated
+			}
 			return err
 		}
 	}
@@ -169,8 +172,12 @@ func (u *http1Upstream) Next() (data []byte, last bool, err error) {
 			break
 		}
 		if err := u.read(); err != nil {
-			if u.framing == http1.UntilClose && isEOF(err) {
+			switch {
+			case !isEOF(err):
+			case u.framing == http1.UntilClose:
 				return nil, true, nil
+			default:
+				err = http1.ErrTruncated
 			}
 			return nil, false, err
 		}

@@ -253,7 +253,43 @@ func TestBridgeCancel(t *testing.T) {
 		case <-time.After(5 * time.Second):
 			t.Fatal("the origin still works")
 		}
-		b.wantLog(" DC downstream_remote_disconnect")
+		how := " DC downstream_remote_disconnect"
+		if down == 2 {
+			how = " DR http2.remote_reset" // of the stream, not of the connection
+		}
+		b.wantLog(how)
+	})
+}
+
+// TestCancelWithoutTimeouts: nothing is armed where no timeout is, and a client that
+// leaves is noticed all the same.
+func TestCancelWithoutTimeouts(t *testing.T) {
+	bridges(t, func(t *testing.T, down, up int) {
+		arrived, ended := make(chan struct{}), make(chan struct{})
+		b := versionedBed(t, down, up, func(w http.ResponseWriter, r *http.Request) {
+			close(arrived)
+			select {
+			case <-r.Context().Done():
+				close(ended)
+			case <-time.After(10 * time.Second):
+			}
+		})
+		b.route().Forward.Timeout, b.route().Forward.IdleTimeout = 0, new(time.Duration)
+		b.start()
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() {
+			<-arrived
+			cancel()
+		}()
+		req, _ := http.NewRequestWithContext(ctx, "GET", "http://"+b.addr+"/", nil)
+		if _, err := b.httpClient(down).Do(req); err == nil {
+			t.Fatal("an answer")
+		}
+		select {
+		case <-ended:
+		case <-time.After(5 * time.Second):
+			t.Fatal("the origin still works")
+		}
 	})
 }
 

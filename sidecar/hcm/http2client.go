@@ -1,6 +1,7 @@
 package hcm
 
 import (
+	"errors"
 	"sync/atomic"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
@@ -12,6 +13,8 @@ type http2Client struct {
 	*http2.Stream
 	dog  watchdog
 	left atomic.Bool
+	// reset: the client ended the stream, not the connection.
+	reset atomic.Bool
 
 	// rest is what fill did not have room for.
 	rest []byte
@@ -22,6 +25,7 @@ type http2Client struct {
 func (h *http2Client) open(c *http2Conn, s *http2.Stream) {
 	h.Stream, h.rest, h.last = s, nil, false
 	h.left.Store(false)
+	h.reset.Store(false)
 	h.dog.start(c.m.timers, h)
 	if s.Watch(h) != nil {
 		h.left.Store(true)
@@ -36,7 +40,9 @@ func (h *http2Client) close() {
 }
 
 // StreamEnded implements http2.Watcher. The connection is locked.
-func (h *http2Client) StreamEnded(error) {
+func (h *http2Client) StreamEnded(err error) {
+	var e *http2.StreamError
+	h.reset.Store(errors.As(err, &e) && e.Remote)
 	h.left.Store(true)
 	h.dog.look()
 }

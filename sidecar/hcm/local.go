@@ -7,14 +7,13 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
-const flagDownstreamProtocol = telemetry.FlagDownstreamProtocolError
-
 // reply is an answer of our own. Its body is fixed text: nothing of the request and
 // nothing of an error is told to a client.
 type reply struct {
 	status     int
 	body       string
 	details    string // for the access log
+	reason     string // a codec's, for counters
 	location   string
 	overloaded bool // the upstream is
 	close      bool

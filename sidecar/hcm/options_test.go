@@ -194,6 +194,8 @@ func TestHTTP1Options(t *testing.T) {
 	if resp, _ := c.do("GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: other\r\n\r\n"); resp.StatusCode != 403 {
 		t.Error(resp.StatusCode)
 	}
+	c.closed()
+	c = b.dial()
 	// The manager answers 100 itself, and the upstream hears nothing of it.
 	c.send("POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
 	if resp, _ := c.answer("POST"); resp.StatusCode != 100 {

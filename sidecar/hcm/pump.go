@@ -45,7 +45,7 @@ func (x *exchange) runPump(p *pump, up upstream) {
 	for {
 		data, last, err := x.req.Body.Next()
 		if err != nil {
-			switch _, _, ok := refusal(err); {
+			switch _, ok := refusal(err); {
 			case ok:
 				p.refused = err
 			case stream.IsTimeout(err):

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 )
 
 // TestBodyRefusedBeforeItIsForwarded: what came with the head and is malformed reaches
@@ -21,6 +23,41 @@ func TestBodyRefusedBeforeItIsForwarded(t *testing.T) {
 	}
 	c.closed()
 	b.wantLog("400 DPE bad_chunk_size")
+}
+
+// TestRefusedHEAD: an answer to HEAD has no content, a refusal neither.
+func TestRefusedHEAD(t *testing.T) {
+	b := newBed(t, httpOrigin(t, func(http.ResponseWriter, *http.Request) { t.Error("the origin was asked") })).start()
+	c := b.dial()
+	if resp, _ := c.do("HEAD / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"); resp.StatusCode != 400 || !resp.Close {
+		t.Errorf("%d %v", resp.StatusCode, resp.Close)
+	}
+	c.closed()
+}
+
+// TestContentBehindLengthZero: the head of such a message would be a whole request to an
+// origin of HTTP/1. It reaches none, whether the content comes with the head or later,
+// and whether the stream ends or the connection.
+func TestContentBehindLengthZero(t *testing.T) {
+	for _, byStream := range []bool{false, true} {
+		for _, later := range []bool{false, true} {
+			b := newBed(t, httpOrigin(t, func(http.ResponseWriter, *http.Request) {
+				t.Errorf("by stream %v, later %v: the origin was asked", byStream, later)
+			}))
+			b.cfg.HTTP2 = http2.Default()
+			b.cfg.HTTP2.MalformedEndsConnection = !byStream
+			b.start()
+			f := b.dialHTTP2()
+			f.headers(":method: POST", ":scheme: http", ":authority: h", ":path: /", "content-length: 0")
+			if later {
+				f.settle()
+			}
+			f.data("GET /admin HTTP/1.1\r\n\r\n")
+			if got := f.outcome(); !byStream && got != "GOAWAY PROTOCOL_ERROR" || byStream && got != "RST_STREAM PROTOCOL_ERROR" && got != "HEADERS 400" {
+				t.Errorf("by stream %v, later %v: %s", byStream, later, got)
+			}
+		}
+	}
 }
 
 // TestBodyRefusedWhileTheAnswerIsAwaited: whoever waits for the response learns from an

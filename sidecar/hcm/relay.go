@@ -103,10 +103,10 @@ func (x *exchange) bodyBroken(err error) {
 	case idleTimedOut:
 		x.abort(telemetry.FlagStreamIdleTimeout, "stream_idle_timeout")
 	case clientGone:
-		x.abort(telemetry.FlagDownstreamTermination, "downstream_remote_disconnect")
+		x.abort(x.departure())
 	case clientBroke:
-		_, reason, _ := refusal(x.pump.refused)
-		x.abort(telemetry.FlagDownstreamProtocolError, reason)
+		r, _ := refusal(x.pump.refused)
+		x.abort(telemetry.FlagDownstreamProtocolError, r.details)
 	case remoteReset:
 		x.resetCode = x.attempt.resetCode
 		x.abort(telemetry.FlagUpstreamReset, "upstream_reset_after_response_started{remote_reset}")
@@ -173,8 +173,9 @@ func (x *exchange) clientFailed(err error) {
 		x.flags |= telemetry.FlagStreamIdleTimeout
 		x.details = "stream_idle_timeout"
 	} else {
-		x.flags |= telemetry.FlagDownstreamTermination
-		x.details = "downstream_remote_disconnect"
+		var f telemetry.Flags
+		f, x.details = x.departure()
+		x.flags |= f
 	}
 	x.closeAfter, x.responded = true, false
 }

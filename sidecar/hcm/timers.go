@@ -23,6 +23,9 @@ type Timers struct {
 // fired marks a timer whose owner was woken and has not noticed yet.
 const fired = -1
 
+// looking marks one whose owner is being asked whether it is due.
+const looking = math.MaxInt64 - 1
+
 // timer is one connection's. at is when it is due, 0 when it is not armed.
 type timer struct {
 	at    atomic.Int64
@@ -178,12 +181,16 @@ func (ts *Timers) earliest() int64 {
 func (t *timer) fire(at, now int64) int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	yes, next := t.owner.due(now)
-	if !yes {
-		t.at.CompareAndSwap(at, next)
+	// Whoever hastens it while its owner looks is not overlooked.
+	if !t.at.CompareAndSwap(at, looking) {
 		return t.at.Load()
 	}
-	if t.at.CompareAndSwap(at, fired) {
+	yes, next := t.owner.due(now)
+	if !yes {
+		t.at.CompareAndSwap(looking, next)
+		return t.at.Load()
+	}
+	if t.at.CompareAndSwap(looking, fired) {
 		t.owner.wake()
 	}
 	return 0

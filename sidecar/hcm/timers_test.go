@@ -71,3 +71,100 @@ func TestTimers(t *testing.T) {
 		ts.remove(tb)
 	})
 }
+
+// left is a client that reports by itself that it has left.
+type left struct {
+	nobody
+	away        atomic.Bool
+	interrupted chan struct{}
+}
+
+func (l *left) gone() bool { return l.away.Load() }
+func (l *left) interrupt() { close(l.interrupted) }
+
+// watched waits for c without a timeout of its own, or with a far one.
+func watched(t *testing.T, hard int64, test func(dog *watchdog, c *left)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		ts := NewTimers()
+		defer ts.Close()
+		c := &left{interrupted: make(chan struct{})}
+		var dog watchdog
+		dog.start(ts, c)
+		defer dog.stop()
+		began := time.Now()
+		test(&dog, c)
+		synctest.Wait()
+		select {
+		case <-c.interrupted:
+		case <-time.After(time.Minute):
+			t.Fatalf("hard %d: overlooked", hard)
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("hard %d: noticed after %v", hard, took)
+		}
+	})
+}
+
+// A client that left when nothing was armed is noticed by whoever waits next, one that
+// leaves later at once, and a deadline that is brought forward counts: also where there
+// was none.
+func TestWatchdogIsHastened(t *testing.T) {
+	for _, hard := range []int64{noDeadline, monotonic() + int64(24*time.Hour)} {
+		watched(t, hard, func(dog *watchdog, c *left) {
+			c.away.Store(true)
+			dog.await(monotonic(), hard, 0, true)
+		})
+		watched(t, hard, func(dog *watchdog, c *left) {
+			dog.await(monotonic(), hard, 0, true)
+			synctest.Wait()
+			c.away.Store(true)
+			dog.look()
+		})
+		watched(t, hard, func(dog *watchdog, c *left) {
+			dog.await(monotonic(), hard, 0, false)
+			synctest.Wait()
+			dog.look() // in vain: nobody has left
+			synctest.Wait()
+			dog.bound(monotonic() + int64(time.Second))
+		})
+		watched(t, hard, func(dog *watchdog, c *left) {
+			dog.await(monotonic(), hard, 0, false)
+			dog.idle(int64(time.Second))
+		})
+	}
+}
+
+// eager is hastened while it looks whether it is due.
+type eager struct {
+	t     *timer
+	looks int
+	woken chan struct{}
+}
+
+func (e *eager) due(now int64) (bool, int64) {
+	e.looks++
+	if e.looks == 1 {
+		e.t.hasten(1)
+	}
+	return e.looks > 1, now + int64(time.Hour)
+}
+
+func (e *eager) wake() { close(e.woken) }
+
+func TestTimerHastenedWhileItLooks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ts := NewTimers()
+		defer ts.Close()
+		e := &eager{t: &timer{}, woken: make(chan struct{})}
+		e.t.owner = e
+		ts.add(e.t)
+		defer ts.remove(e.t)
+		began := time.Now()
+		e.t.set(1)
+		<-e.woken
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("overlooked for %v", took)
+		}
+	})
+}

@@ -92,6 +92,10 @@ func (w *watchdog) await(now, hard, idle int64, watch bool) {
 			w.interrupt()
 		}
 	}
+	// A client that reports its leaving may have done so when nothing was armed.
+	if watch && !w.client.polled() && w.client.gone() {
+		w.look()
+	}
 }
 
 // calm disarms the watchdog.
@@ -114,6 +118,8 @@ func (w *watchdog) bound(until int64) {
 // look has the watchdog look at the client at once. Anyone may call it.
 func (w *watchdog) look() { w.timer.hasten(1) }
 
+// nextLook is when there is something to look for by itself. It is a time also where
+// that is never: who is not armed cannot be hastened.
 func (w *watchdog) nextLook(now int64) int64 {
 	next := w.hard.Load()
 	if idle := w.idleAfter.Load(); idle > 0 {
@@ -129,9 +135,6 @@ func (w *watchdog) nextLook(now int64) int64 {
 		if by := w.parkBy.Load(); by > 0 {
 			next = min(next, by)
 		}
-	}
-	if next == noDeadline {
-		return 0
 	}
 	return max(next, 1)
 }

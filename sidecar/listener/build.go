@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/internal/tokenbucket"
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
@@ -43,7 +44,7 @@ type chain struct {
 	network *authz.Evaluator
 	request *authz.Evaluator
 	limits  []*connectionLimit
-	rates   []*rateLimit
+	rates   []*tokenbucket.Bucket
 	handler downstream.Handler
 	// keepsPeer: the handler looks at the certificates that peers send.
 	keepsPeer bool
@@ -143,7 +144,7 @@ func (m *Manager) compileChain(s *snapshot, cfg *FilterChain, index int) (_ *cha
 		c.limits = append(c.limits, &connectionLimit{cfg: &cfg.ConnectionLimits[i]})
 	}
 	for i := range cfg.RateLimits {
-		c.rates = append(c.rates, newRateLimit(&cfg.RateLimits[i], time.Now()))
+		c.rates = append(c.rates, tokenbucket.New(cfg.RateLimits[i].Bucket))
 	}
 	var counter authz.CounterFor
 	if m.opts.Metrics != nil {

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/internal/tokenbucket"
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
 	"github.com/hauberk-mesh/hauberk/sidecar/tcp"
@@ -174,8 +175,7 @@ type ConnectionLimit struct {
 // RateLimit is a token bucket that each new connection takes a token from.
 type RateLimit struct {
 	StatPrefix string
-	Max, Fill  uint32
-	Interval   time.Duration
+	Bucket     tokenbucket.Spec
 }
 
 // Match is the full filter-chain match; an empty part matches anything.

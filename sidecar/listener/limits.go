@@ -1,7 +1,6 @@
 package listener
 
 import (
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -10,33 +9,6 @@ import (
 type connectionLimit struct {
 	cfg  *ConnectionLimit
 	open atomic.Int64
-}
-
-// rateLimit is a token bucket.
-type rateLimit struct {
-	cfg    *RateLimit
-	mu     sync.Mutex
-	tokens uint32
-	filled time.Time
-}
-
-func newRateLimit(cfg *RateLimit, now time.Time) *rateLimit {
-	return &rateLimit{cfg: cfg, tokens: cfg.Max, filled: now}
-}
-
-// take takes a token. The bucket is filled by whole intervals, as Envoy's is.
-func (r *rateLimit) take(now time.Time) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if n := now.Sub(r.filled) / r.cfg.Interval; n > 0 {
-		r.filled = r.filled.Add(n * r.cfg.Interval)
-		r.tokens = uint32(min(uint64(r.cfg.Max), uint64(r.tokens)+uint64(n)*uint64(r.cfg.Fill)))
-	}
-	if r.tokens == 0 {
-		return false
-	}
-	r.tokens--
-	return true
 }
 
 // place is what a connection holds of its chain's limits, or why it got none.
@@ -60,7 +32,7 @@ func (c *chain) enter() (place, bool) {
 		}
 	}
 	for _, r := range c.rates {
-		if !r.take(time.Now()) {
+		if !r.Take() {
 			place{held: c.limits}.leave()
 			return place{reason: "rate_limit"}, false
 		}

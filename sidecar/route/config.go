@@ -19,6 +19,9 @@ type Config struct {
 	IgnorePort bool
 	// IgnorePathParameters matches paths without what follows a semicolon.
 	IgnorePathParameters bool
+	// MayLackClusters lets a route of a static configuration go to a cluster that is
+	// not there: it answers 503.
+	MayLackClusters bool
 	// Mirrors apply where neither virtual host nor route has any.
 	Mirrors []Mirror
 	Filters []FilterOverride

@@ -224,6 +224,7 @@ type outcome struct {
 	failure     string
 	attempts    int
 	upstream    *stream.Info
+	refused     net.Addr // the host tried last, where none was reached
 	termination string
 }
 
@@ -248,7 +249,7 @@ func (p *Proxy) connect(ctx context.Context, c *downstream.Conn, pc *cluster.Pic
 		o.failure, o.flags = err.Error(), telemetry.FlagUpstreamConnectFailure
 		var failed *cluster.Error
 		if errors.As(err, &failed) {
-			o.flags = failed.Flags()
+			o.flags, o.refused = failed.Flags(), failed.Addr
 		}
 		// Where no host could be chosen, another attempt finds none either.
 		if ctx.Err() != nil || failed != nil && failed.Host == "" {
@@ -303,6 +304,7 @@ func (p *Proxy) log(c *downstream.Conn, o *outcome, received, sent int64) {
 	}
 	if o.flags != 0 {
 		r.UpstreamTransportFailure = o.failure
+		r.UpstreamHost = o.refused
 	}
 	if i := o.upstream; i != nil {
 		r.UpstreamHost, r.UpstreamLocal = i.Remote, i.Local

@@ -32,8 +32,9 @@ const (
 	FlagNoFilterChain                             // NFCF
 	FlagLocalHealthCheck                          // LH
 	FlagTLSFailure                                // TLS: Hauberk's own, the downstream handshake failed
-	FlagDraining                                  // DR: Hauberk's own, closed at the end of a drain
+	FlagDraining                                  // DRAIN: Hauberk's own, closed at the end of a drain
 	FlagPolicyClosed                              // PC: Hauberk's own, closed by a policy or identity change
+	FlagDownstreamReset                           // DR
 	flagEnd
 )
 
@@ -62,8 +63,9 @@ var flagNames = [...]struct{ short, help string }{
 	{"NFCF", "no filter chain matched"},
 	{"LH", "the sidecar failed a health check"},
 	{"TLS", "the downstream TLS handshake failed"},
-	{"DR", "closed at the end of a drain"},
+	{"DRAIN", "closed at the end of a drain"},
 	{"PC", "closed because a policy or an identity changed"},
+	{"DR", "the downstream reset the stream"},
 }
 
 // FlagDoc is one row of the documentation.

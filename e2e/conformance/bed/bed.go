@@ -50,7 +50,8 @@ func Addr(t testing.TB) string {
 
 // Mesh are the options that the control plane renders.
 const Mesh = "normalize_path: true, path_with_escaped_slashes_action: REJECT_REQUEST, request_headers_timeout: 15s, " +
-	"common_http_protocol_options: {idle_timeout: 3600s}"
+	"common_http_protocol_options: {idle_timeout: 3600s}, proxy_100_continue: true, " +
+	"http_protocol_options: {enable_trailers: true, allow_custom_methods: true}"
 
 // Start writes the bootstrap, starts $HAUBERK_BIN/hauberk-sidecar and waits until
 // every listener accepts. It ends with the test.
@@ -190,6 +191,10 @@ func (s *Sidecar) bootstrap(origin string, listeners []Listener) string {
   - name: origin
     connect_timeout: 5s
     circuit_breakers: {thresholds: [{max_connections: 100000, max_pending_requests: 100000, max_requests: 100000}]}
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {http_protocol_options: {enable_trailers: true}}
     load_assignment: {cluster_name: origin, endpoints: [{lb_endpoints: [{endpoint: {address: %s}}]}]}
 `, address(origin))
 	return b.String()

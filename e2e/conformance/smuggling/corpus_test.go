@@ -127,6 +127,7 @@ func readRequests(c *testCase, step int) error {
 	in := &input{raw: []byte(strings.Join(c.client, "")), step: step}
 	var p http1.RequestParser
 	p.AcceptHTTP10 = c.listener == "http10"
+	p.RegisteredMethods = c.listener != "mesh"
 	underscores := http1.AllowUnderscores
 	if c.listener == "nounderscore" {
 		underscores = http1.RejectUnderscores

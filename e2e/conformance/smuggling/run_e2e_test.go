@@ -91,6 +91,20 @@ func TestRequests(t *testing.T) {
 	}
 }
 
+// logged are the refusals that Envoy has a name of its own for.
+var logged = map[string]string{
+	"underscore_in_field_name":             "http1.unexpected_underscore",
+	"too_many_headers":                     "http1.too_many_headers",
+	"headers_too_large":                    "http1.headers_too_large",
+	"trailers_too_large":                   "http1.trailers_too_large",
+	"bad_field_value":                      "http1.invalid_characters",
+	"content_length_and_transfer_encoding": "http1.content_length_and_chunked_not_allowed",
+	"unknown_transfer_coding":              "http1.invalid_transfer_encoding",
+	"bad_host":                             "http.invalid_authority",
+	"no_host":                              "missing_host_header",
+	"http_1_0_not_accepted":                "low_version",
+}
+
 // log is what the access log tells of a case.
 func (c *testCase) log() (lines []string) {
 	for _, s := range c.statuses {
@@ -99,7 +113,11 @@ func (c *testCase) log() (lines []string) {
 		case s == 200:
 			lines = append(lines, "200 via_upstream")
 		default:
-			lines = append(lines, fmt.Sprintf("%d %s", s, c.reason))
+			details, ok := logged[c.reason]
+			if !ok {
+				details = c.reason
+			}
+			lines = append(lines, fmt.Sprintf("%d %s", s, details))
 		}
 	}
 	if c.conn == "open" {

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/internal/tokenbucket"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
@@ -20,7 +21,7 @@ type Config struct {
 	StatPrefix string
 	Status     int // 429 when below 400
 	// Bucket is nil where only routes limit.
-	Bucket *Bucket
+	Bucket *tokenbucket.Spec
 	// Enabled is the share of the requests that takes tokens, Enforced the share of
 	// those without a token that is refused.
 	Enabled, Enforced route.Share
@@ -37,12 +38,6 @@ type Config struct {
 	RetryAfter bool
 }
 
-// Bucket is a token bucket: it starts full, and fills by PerFill in each Interval.
-type Bucket struct {
-	Max, PerFill uint32
-	Interval     time.Duration
-}
-
 // Filter is the filter of one chain.
 type Filter struct {
 	limit *limit
@@ -52,7 +47,7 @@ type Filter struct {
 // limit is one configuration with its bucket.
 type limit struct {
 	*Config
-	shared                                *bucket // nil for none, or one per connection
+	shared                                *tokenbucket.Bucket // nil for none, or one per connection
 	request, response                     route.Mutations
 	reply                                 filter.Reply
 	enabled, ok, limited, enforcedCounter *telemetry.Counter
@@ -86,7 +81,7 @@ func newLimit(c *Config, count filter.Counter) (*limit, error) {
 			return nil, errors.New("local rate limit: a token bucket needs a size, a fill and an interval")
 		}
 		if !c.PerConnection {
-			l.shared = newBucket(b)
+			l.shared = tokenbucket.New(*b)
 		}
 	}
 	l.enabled, l.ok = count.Of("enabled"), count.Of("ok")
@@ -127,10 +122,10 @@ func (f *Filter) Request(c *filter.Context) filter.Verdict {
 	l.enabled.Inc(c.Shard)
 	b := l.shared
 	if b == nil {
-		b = c.Connection(l, func() any { return newBucket(l.Bucket) }).(*bucket)
+		b = c.Connection(l, func() any { return tokenbucket.New(*l.Bucket) }).(*tokenbucket.Bucket)
 	}
 	c.State.Config = l
-	if b.take() {
+	if b.Take() {
 		l.ok.Inc(c.Shard)
 		return filter.Continue
 	}
@@ -160,9 +155,9 @@ func (f *Filter) Response(c *filter.Context) {
 	}
 	b := l.shared
 	if b == nil {
-		b = c.Connection(l, func() any { return newBucket(l.Bucket) }).(*bucket)
+		b = c.Connection(l, func() any { return tokenbucket.New(*l.Bucket) }).(*tokenbucket.Bucket)
 	}
-	tokens, next := b.left()
+	tokens, next := b.Left()
 	if l.XRateLimit {
 		add(c, fields, "x-ratelimit-limit", int64(l.Bucket.Max))
 		add(c, fields, "x-ratelimit-remaining", int64(tokens))

@@ -3,11 +3,11 @@ package ratelimit
 import (
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/internal/tokenbucket"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/filtertest"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
@@ -15,7 +15,7 @@ import (
 )
 
 func limited(max uint32) *Config {
-	return &Config{Bucket: &Bucket{Max: max, PerFill: 1, Interval: time.Second}, Enabled: route.All, Enforced: route.All}
+	return &Config{Bucket: &tokenbucket.Spec{Max: max, PerFill: 1, Interval: time.Second}, Enabled: route.All, Enforced: route.All}
 }
 
 func TestLimit(t *testing.T) {
@@ -118,7 +118,7 @@ func TestOverride(t *testing.T) {
 		t.Error("a filter without a bucket limits")
 	}
 	own, err := f.Override(&Config{
-		Bucket: &Bucket{1, 1, time.Hour}, Enabled: route.All, Enforced: route.All, Status: 503, ResourceExhausted: true,
+		Bucket: &tokenbucket.Spec{Max: 1, PerFill: 1, Interval: time.Hour}, Enabled: route.All, Enforced: route.All, Status: 503, ResourceExhausted: true,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -134,30 +134,10 @@ func TestOverride(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 	}
-	for _, bad := range []any{1, &Config{}, &Config{Bucket: &Bucket{}}, &Config{Bucket: &Bucket{1, 1, 1}, RequestAdd: []route.HeaderAdd{{Name: "a", Value: "%NOSUCH%"}}}} {
+	for _, bad := range []any{1, &Config{}, &Config{Bucket: &tokenbucket.Spec{}}, &Config{Bucket: &tokenbucket.Spec{Max: 1, PerFill: 1, Interval: 1}, RequestAdd: []route.HeaderAdd{{Name: "a", Value: "%NOSUCH%"}}}} {
 		if _, err := f.Override(bad); err == nil || !strings.Contains(err.Error(), "local rate limit") {
 			t.Errorf("%v: %v", bad, err)
 		}
-	}
-}
-
-// Tokens are neither lost nor made by takers that race.
-func TestRace(t *testing.T) {
-	b := newBucket(&Bucket{Max: 1000, PerFill: 1, Interval: time.Hour})
-	var taken atomic.Int64
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			for range 500 {
-				if b.take() {
-					taken.Add(1)
-				}
-			}
-		})
-	}
-	wg.Wait()
-	if taken.Load() != 1000 {
-		t.Errorf("%d tokens were taken of 1000", taken.Load())
 	}
 }
 

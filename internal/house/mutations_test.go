@@ -1,0 +1,101 @@
+package house
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// mutations take one defence out of the code each. old stands in the file once.
+var mutations = []struct {
+	what, file, old, new string
+	pkg, test            string
+}{
+	{"reserved IDs in tokens", "identity/token/spec.go", "if spiffe.Reserved(p.ID) {", "if false {", "identity/token", "TestSpec"},
+	{"a token's expiry", "identity/token/store.go", "if !now.Before(rec.Expires) {", "if false {", "identity/token", "TestConsumeErrors"},
+	{"a token's secret", "identity/token/store.go", "if subtle.ConstantTimeCompare(given[:], hash) != 1 {", "if false && subtle.ConstantTimeCompare(given[:], hash) != 1 {", "identity/server", "TestTokenIsGoodOnce"},
+	{"a token's use is stored", "identity/token/store.go", "switch err := s.create(s.path(id, usedExt), data); {", "switch err := func() error { _ = data; return nil }(); {", "identity/token", "TestConsumeOnce"},
+	{"its use is stored before the reply", "identity/token/store.go", "return Record{}, fmt.Errorf(\"token %s: its use cannot be stored, so it is refused: %w\", id, err)", "", "identity/token", "TestConsumeNeedsTheDisk"},
+	{"a token's text", "identity/token/token.go", "func (t Token) String() string { return prefix + \".\" + t.ID + \".REDACTED\" }", "func (t Token) String() string { return t.Reveal() }", "identity/token", "TestSecretStaysIn"},
+	{"the pin", "identity/tlsconf/pinned.go", "if i > 0 && pin == p.Pin {", "if i > 0 {", "identity/tlsconf", "TestPinnedClient"},
+	{"modes of state files", "identity/internal/statedir/statedir.go", "extra := info.Mode().Perm() &^ allowed; extra != 0", "extra := info.Mode().Perm() &^ allowed; extra != 0 && false", "identity/agent", "TestStateDirectoryIsPrivate"},
+	{"roles on 15012", "identity/server/auth.go", "if !slices.Contains(roles, who.role()) {", "if false && !slices.Contains(roles, who.role()) {", "identity/server", "TestWhoMayCallWhat"},
+	{"certificates on 15012", "identity/server/auth.go", "if method == identityv1.Identity_Join_FullMethodName {", "if method != \"\" {", "identity/server", "TestWhoMayCallWhat"},
+	{"the node's record", "identity/server/issue.go", "if p.ID == id {", "if p.ID == p.ID || p.ID == id {", "identity/server", "TestWhatANodeIsNotGiven"},
+	{"bans", "identity/server/auth.go", "		return status.Errorf(codes.PermissionDenied, \"%s is banned: %s\", who.ID, rec.BanReason)", "		return nil", "identity/server", "TestWhatANodeIsNotGiven"},
+	{"names of a CSR", "identity/ca/issue.go", "c.sign(r.ID,", "c.sign(func() spiffeid.ID {\n		if len(csr.URIs) > 0 {\n			return spiffeid.RequireFromString(csr.URIs[0].String())\n		}\n		return r.ID\n	}(),", "identity/server", "TestNamesComeFromTheRecord"},
+	{"TLS 1.3", "identity/tlsconf/tlsconf.go", "MinVersion: tls.VersionTLS13,", "MinVersion: tls.VersionTLS12,", "identity/tlsconf", "TestTLS12"},
+	{"hybrid first", "identity/tlsconf/tlsconf.go", "tls.X25519MLKEM768, tls.SecP256r1MLKEM768, tls.SecP384r1MLKEM1024, tls.X25519,", "tls.X25519,", "identity/tlsconf", "TestHandshake"},
+	{"no tickets", "identity/tlsconf/tlsconf.go", "SessionTicketsDisabled: true,", "SessionTicketsDisabled: false,", "identity/tlsconf", "TestResumedSessionIsRefused"},
+	{"the server's verdict on its client", "identity/tlsconf/tlsconf.go", "return admit(snapshot, cs, p.Authorize, clock())", "return nil", "identity/tlsconf", "TestRefusals"},
+	{"the client's verdict on its server", "identity/tlsconf/tlsconf.go", "return admit(s, cs, p.Authorize, now)", "return nil", "identity/tlsconf", "TestRefusals"},
+	{"the leaf's own trust domain", "identity/verify/verify.go", "if id.TrustDomain() != td {", "if false {", "identity/verify", "TestOnlyTheLeafsOwnTrustDomain|TestChainShape"},
+	{"a node's own configuration", "controlplane/view/build.go", "if !slices.Contains(b.client.Permitted, id) {", "if false && !slices.Contains(b.client.Permitted, id) {", "controlplane/view", "TestANodeSeesOnlyItsOwn"},
+	{"what an attested caller is entitled to", "controlplane/view/build.go", "if b.client.Entitled != nil && !slices.Contains(b.client.Entitled, id) {", "if false {", "controlplane/view", "TestANodeSeesOnlyItsOwn"},
+	{"the relay vouches", "xds/relay/relay.go", "md.Fields[names.MetadataEntitled] = structpb.NewListValue(list)", "", "xds/relay", "TestTheNodeIsVouchedFor"},
+	{"keys in ADS", "xds/ads/due.go", "if ts.url == resource.SecretType {", "if false {", "xds/ads", "TestSecretsNeverTravel"},
+	{"operators only on 15014", "controlplane/server/guard.go", "whoIs(r) != operator {", "false {", "controlplane/server", "TestGuard"},
+	{"Host on 15014", "controlplane/server/guard.go", "if !g.hostAllowed(r.Host) {", "if false {", "controlplane/server", "TestGuard"},
+	{"Origin on 15014", "controlplane/server/guard.go", "o != \"\" && !sameOrigin(o, r.Host)", "false && !sameOrigin(o, r.Host)", "controlplane/server", "TestGuard"},
+	{"a new deny", "sidecar/listener/listener.go", "if d := c.network.CheckConn(&t.conn.AuthzPeer); !d.Allowed {", "if d := c.network.CheckConn(&t.conn.AuthzPeer); false {", "sidecar/listener", "TestNewDenyClosesLiveConnection"},
+	{"a withdrawn signer", "sidecar/identity.go", "s.signersWithdrawn(td, before, after)", "", "sidecar", "TestWithdrawnSignerClosesConnections"},
+	{"an expired certificate", "sidecar/listener/listener.go", "if info.PeerNotAfter.IsZero() || now.Before(info.PeerNotAfter) {", "if true {", "sidecar/listener", "TestExpiredPeerCertificate"},
+	{"an authentic cache", "xds/client/cache/cache.go", "append(header(), c.owner...))\n	if err != nil {", "append(header(), c.owner...))\n	if false {", "xds/client/cache", "TestEveryByteCounts"},
+	{"a refused body", "sidecar/http1/body.go", "if d.refused != nil {", "if false {", "sidecar/http1", "TestErrorsStay"},
+	{"malformed bodies before the origin", "sidecar/hcm/exchange.go", "			return err\n		}\n		x.received", "			return nil\n		}\n		x.received", "sidecar/hcm", "TestBodyRefusedBeforeItIsForwarded"},
+	{"bodies in time", "sidecar/hcm/attempt.go", "hard = min(hard, x.receiveBy())", "", "sidecar/hcm", "TestRequestTimeoutOfStreamedBodies"},
+	{"the Workload API's header", "identity/workloadapi/limits.go", "if v := md.Get(headerName); len(v) != 1 || v[0] != headerValue {", "if v := md.Get(headerName); len(v) > 9 {", "identity/workloadapi", "TestHeaderIsNeeded"},
+	{"who is a control plane", "identity/agent/connection.go", "if id.Kind != spiffe.ControlPlane || peer.TrustDomain() != a.TrustDomain() {", "if false && id.Kind != spiffe.ControlPlane {", "identity/agent", "TestOnlyAControlPlaneAnswersForTheMesh"},
+	{"a token goes to a control plane", "identity/tlsconf/pinned.go", "if who, err := spiffe.Of(id); err != nil || who.Kind != spiffe.ControlPlane {", "if who, err := spiffe.Of(id); false && (err != nil || who.Kind != spiffe.ControlPlane) {", "identity/tlsconf", "TestPinnedClient"},
+	{"no token in the arguments", "cmd/hauberk-sidecar/options.go", "	f.StringVar(&o.tokenFile, ", "	f.StringVar(&o.token, \"token\", \"\", \"join token\")\n	f.StringVar(&o.tokenFile, ", "cmd/hauberk-sidecar", "TestTokenIsNoFlag"},
+	{"only the token's hash", "identity/token/store.go", "Hash: hex.EncodeToString(hash[:]),", "Hash: hex.EncodeToString(append(hash[:0:0], secret[:]...)),", "identity/server", "TestNothingSecretLiesInTheStateDirectory"},
+	{"the key on record renews", "identity/server/issue.go", "case rec.Key == who.Key:", "case true:", "identity/server", "TestTheKeyOnRecordDecides"},
+	{"the key on record issues", "identity/server/auth.go", "if rec.Key != who.Key && method", "if false && method", "identity/server", "TestTheKeyOnRecordDecides"},
+	{"AEAD in TLS 1.2", "identity/tlsconf/tlsconf.go", "cfg.CipherSuites = []uint16{", "cfg.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA,", "identity/tlsconf", "TestTLS12"},
+	{"one name in an SVID", "identity/verify/verify.go", "if len(leaf.URIs) != 1 {", "if len(leaf.URIs) < 1 {", "identity/verify", "TestLeafRules"},
+	{"a CA is no peer", "identity/verify/verify.go", "	if leaf.IsCA {", "	if false {", "identity/verify", "TestLeafRules"},
+	{"both purposes", "identity/verify/verify.go", "if !bothPurposes(leaf) {", "if false {", "identity/verify", "TestLeafRules"},
+	{"a signer's name", "identity/verify/verify.go", "if u.Path != \"\" {", "if false {", "identity/verify", "TestSignerRules"},
+	{"expiry", "identity/verify/verify.go", "		CurrentTime:   now,", "		CurrentTime:   chain[0].NotBefore,", "identity/verify", "TestTime"},
+	{"the admitted signer's key", "identity/server/sync.go", "if err := ca.CheckProof(signer, identityv1.AdmitDigest(who.ID, r.GetSigner()), r.GetProof()); err != nil {", "if err := ca.CheckProof(signer, identityv1.AdmitDigest(who.ID, r.GetSigner()), r.GetProof()); false {", "identity/server", "TestAdmissionNeedsTheSignersKey"},
+	{"the admitted one's own entry", "identity/server/sync.go", "if r.GetControlPlane().GetSpiffeId() != who.ID.String() {", "if false {", "identity/server", "TestAdmissionNeedsTheSignersKey"},
+	{"in every bundle before it signs", "identity/server/published.go", "all = all && p.peers[peer][signer]", "_ = peer", "identity/server", "TestPublishedBeforeItSigns"},
+	{"keys in errors", "identity/files/files.go", "return nil, fmt.Errorf(\"%s: the private key cannot be read\", path)", "return nil, fmt.Errorf(\"%s: the private key cannot be read: %s\", path, data)", "identity/files", "TestKeyStaysIn"},
+	{"selectors", "identity/selector/selector.go", "		if !x.Matches(f) {", "		if false && !x.Matches(f) {", "identity/workloadapi", "TestOnlyTheMatchingUserIsServed"},
+	{"no selector, nobody", "identity/selector/selector.go", "return len(s) > 0", "return true", "identity/selector", "TestSet"},
+	{"nobody is nobody", "identity/selector/selector.go", "if n == overflowID {", "if false {", "identity/selector", "TestParse"},
+	{"the caller lives", "identity/workloadapi/attest.go", "		_ = c.Close()\n	})\n	return c", "	})\n	return c", "identity/workloadapi", "TestConnectionEndsWithItsProcess"},
+	{"nothing before the catalog", "controlplane/view/manager.go", "	if m.world.snap != nil {\n		m.refresh(v, nil)", "	if true {\n		m.refresh(v, nil)", "controlplane/view", "TestNothingBeforeTheFirstPublication"},
+	{"broken intentions", "controlplane/compile/discover.go", "if reason, broken := c.snap.Broken[key]; broken {", "if reason, broken := c.snap.Broken[key]; false && broken {", "controlplane/view", "TestIntentionsThatNeverCompiledDeny"},
+	{"a withdrawn identity inbound", "sidecar/identity.go", "			return workload == id || info.OwnID == id", "			return false", "sidecar", "TestWithdrawnIdentityEndsItsConnections"},
+	{"a withdrawn identity outbound", "sidecar/identity.go", "			return source == id || info.OwnID == id", "			return false", "sidecar", "TestWithdrawnIdentityEndsItsConnections"},
+	{"a withdrawn trust domain", "sidecar/identity.go", "			return strings.HasPrefix(info.PeerID, prefix)\n		}, \"trust_withdrawn\")", "			return false\n		}, \"trust_withdrawn\")", "sidecar", "TestWithdrawnIdentityEndsItsConnections"},
+	{"a withdrawal closes", "sidecar/listener/manager.go", "			if match(t.conn.Workload, t.conn.Info) {", "			if false {", "sidecar/listener", "TestWithdrawnIdentityClosesConnections"},
+	{"rotation closes nothing", "sidecar/identity.go", "if !slices.ContainsFunc(after.Certificates, c.Equal) {", "if !slices.ContainsFunc(after.Certificates, c.Equal) || true {", "sidecar", "TestWithdrawnSignerClosesConnections"},
+	{"the alarm on what is stale", "internal/stale/stale.go", "				log.Warn(w)", "				_ = w", "internal/stale", "TestWatch"},
+	{"the agent's alarm", "identity/agent/run.go", "	wg.Go(func() {\n		stale.Watch(", "	go func(...any) {}(func() {\n		stale.Watch(", "identity/agent", "TestAgedTrustIsAlarmed"},
+	{"the alarm in the node's report", "identity/agent/connection.go", "warnings = append(slices.Clone(warnings), w)", "_ = slices.Clone(warnings)", "identity/agent", "TestAgedTrustIsAlarmed"},
+	{"the age of trust across restarts", "identity/agent/trust.go", "a.status.LastContact = identityv1.FromTime(u.GetServerTime()); ", "a.status.LastContact = time.Now(); ", "identity/agent", "TestAgeOfTrust"},
+	{"the age of trust from files", "sidecar/tlscontext/context.go", "		return c.since", "		return c.now()", "sidecar", "TestStaleTrustIsAlarmed"},
+	{"the age of configuration", "xds/client/client.go", "			c.status.AsOf = c.status.Since", "			c.status.AsOf = time.Time{}", "xds/client", "TestAgeOfTheConfiguration"},
+	{"the age of a cache", "xds/client/apply.go", "		c.status.AsOf = st.Saved", "		c.status.AsOf = time.Now()", "xds/client", "TestAgeOfTheConfiguration"},
+	{"the sidecar's alarm", "sidecar/age.go", "		return append(slices.Collect(maps.Values(trust)), s.configuration())", "		return nil", "sidecar", "TestStaleConfigurationIsAlarmed|TestStaleTrustIsAlarmed"},
+	{"the age of the catalog", "controlplane/server/age.go", "	if st.Synced && len(st.Errors) == 0 {", "	if true {", "cmd/hauberk", "TestStaleCatalogIsAlarmed"},
+	{"silent control planes", "identity/server/sync.go", "			s.heard.note(peer, s.now())", "", "cmd/hauberk", "TestSilentControlPlaneIsAlarmed"},
+}
+
+// TestMutationsFit tells when code that a mutation takes out has changed: make mutate,
+// which runs them, takes minutes.
+func TestMutationsFit(t *testing.T) {
+	for _, m := range mutations {
+		b, err := os.ReadFile(filepath.Join("..", "..", m.file))
+		if err != nil {
+			t.Errorf("%s: %v", m.what, err)
+			continue
+		}
+		if n := strings.Count(string(b), m.old); n != 1 {
+			t.Errorf("%s: %s holds %q %d times, want once: the list is out of date", m.what, m.file, m.old, n)
+		}
+	}
+}

@@ -1,0 +1,52 @@
+package tokenbucket
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestFillsSteadily(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := New(Spec{Max: 3, PerFill: 2, Interval: time.Second})
+		for _, step := range []struct {
+			wait time.Duration
+			want int
+		}{{0, 3}, {450 * time.Millisecond, 0}, {50 * time.Millisecond, 1}, {time.Second, 2}, {10 * time.Second, 3}} {
+			time.Sleep(step.wait)
+			n := 0
+			for b.Take() {
+				n++
+			}
+			if n != step.want {
+				t.Errorf("after %v more: %d tokens, want %d", step.wait, n, step.want)
+			}
+		}
+		time.Sleep(250 * time.Millisecond)
+		if tokens, next := b.Left(); tokens < 0.49 || tokens > 0.51 || next < 240*time.Millisecond || next > 260*time.Millisecond {
+			t.Errorf("%v tokens, the next in %v", tokens, next)
+		}
+	})
+}
+
+// Tokens are neither lost nor made by takers that race.
+func TestRace(t *testing.T) {
+	b := New(Spec{Max: 1000, PerFill: 1, Interval: time.Hour})
+	var taken atomic.Int64
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 500 {
+				if b.Take() {
+					taken.Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if taken.Load() != 1000 {
+		t.Errorf("%d tokens were taken of 1000", taken.Load())
+	}
+}

@@ -1,0 +1,62 @@
+package hcm
+
+import (
+	"errors"
+	"strings"
+	"syscall"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/http1"
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
+)
+
+// codecDetails are Envoy's response code details for the refusals of the codecs that
+// it has a name of its own for. All others are http1.codec_error there; ours say which.
+var codecDetails = map[string]string{
+	http1.ErrUnderscore.Reason:       "http1.unexpected_underscore",
+	http1.ErrTooManyFields.Reason:    "http1.too_many_headers",
+	http1.ErrHeadTooLarge.Reason:     "http1.headers_too_large",
+	http1.ErrTrailersTooLarge.Reason: "http1.trailers_too_large",
+	http1.ErrFieldValue.Reason:       "http1.invalid_characters",
+	http1.ErrLengthAndCoding.Reason:  "http1.content_length_and_chunked_not_allowed",
+	http1.ErrUnknownCoding.Reason:    "http1.invalid_transfer_encoding",
+	http1.ErrHost.Reason:             "http.invalid_authority",
+	http1.ErrHostMissing.Reason:      "missing_host_header",
+	http1.ErrHTTP10.Reason:           "low_version",
+}
+
+// refusal tells how a message that its codec refused is answered.
+func refusal(err error) (r reply, ok bool) {
+	var h1 *http1.Error
+	var stream *http2.StreamError
+	switch {
+	case errors.As(err, &h1):
+		r = reply{status: h1.Status, reason: h1.Reason, details: h1.Reason, close: true}
+		if h1 != http1.ErrHostMissing {
+			r.body = http1.Reason(h1.Status)
+		}
+	case errors.As(err, &stream) && !stream.Remote:
+		r = reply{status: 400, reason: stream.Reason, details: stream.Reason, close: true}
+	default:
+		return reply{}, false
+	}
+	if d, ok := codecDetails[r.reason]; ok {
+		r.details = d
+	}
+	return r, true
+}
+
+// connectDetails are Envoy's for a connection that could not be made.
+func connectDetails(failure error) string {
+	const plain = "upstream_reset_before_response_started{remote_connection_failure"
+	var errno syscall.Errno
+	if !errors.As(failure, &errno) {
+		return plain + "}"
+	}
+	how := "delayed"
+	switch errno {
+	case syscall.ENETUNREACH, syscall.EADDRNOTAVAIL, syscall.EACCES, syscall.EPERM, syscall.ENOENT:
+		how = "immediate"
+	}
+	text := strings.ReplaceAll(errno.Error(), " ", "_")
+	return plain + "|" + how + "_connect_error:_" + strings.ToUpper(text[:1]) + text[1:] + "}"
+}
