@@ -3,6 +3,7 @@ package hcm
 import (
 	"sync/atomic"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
@@ -45,7 +46,12 @@ func (x *exchange) startPump(up upstream) {
 
 func (x *exchange) runPump(p *pump, up upstream) {
 	defer close(p.done)
+	from, _ := x.req.Body.(*http2.Stream)
+	to, _ := up.(*http2Upstream)
 	for {
+		if from != nil && to != nil && !x.keep {
+			from.Pipe(to.s, (*requestTap)(x))
+		}
 		data, last, err := x.req.Body.Next()
 		if err != nil {
 			switch _, ok := refusal(err); {
@@ -92,6 +98,20 @@ func (x *exchange) runPump(p *pump, up upstream) {
 			return
 		}
 	}
+}
+
+// requestTap counts what goes from stream to stream without the pump.
+type requestTap exchange
+
+// Passed implements http2.Tap.
+func (t *requestTap) Passed(n int) {
+	x := (*exchange)(t)
+	x.received += int64(n)
+	if r := x.reporter; r != nil {
+		r.received.Store(x.received)
+	}
+	x.pump.sent += int64(n)
+	x.dog.active()
 }
 
 // remember keeps a piece for another attempt, as long as all of them fit.

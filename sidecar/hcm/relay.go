@@ -50,6 +50,9 @@ func (x *exchange) relayBody(body message.Body) {
 			x.endUpstream(false)
 			return
 		}
+		if u, ok := body.(*http2Upstream); ok && x.client == client(&x.h2) {
+			u.s.Pipe(x.h2.Stream, (*responseTap)(x))
+		}
 		data, last, err := body.Next()
 		if err != nil {
 			x.bodyBroken(err)
@@ -78,6 +81,20 @@ func (x *exchange) relayBody(body message.Body) {
 			return
 		}
 	}
+}
+
+// responseTap counts what goes from stream to stream without the exchange.
+type responseTap exchange
+
+// Passed implements http2.Tap.
+func (t *responseTap) Passed(n int) {
+	x := (*exchange)(t)
+	x.attempt.received += int64(n)
+	x.sent += int64(n)
+	if r := x.reporter; r != nil {
+		r.sent.Store(x.sent)
+	}
+	x.dog.active()
 }
 
 // noteTrailers keeps what the access log tells of them.

@@ -204,12 +204,17 @@ func (c *conn) frame(h *frameHeader, p []byte) *ConnError {
 func (c *conn) endBatch() *ConnError {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	var pipes *Stream
 	for s := c.toWake; s != nil; {
 		next := s.wnext
-		s.wnext, s.waking = nil, false
-		if s.orphan {
+		switch {
+		case s.pipeable():
+			s.piping, s.flight, s.in = true, s.in, received{}
+			s.wnext, pipes = pipes, s
+		case s.orphan:
 			s.recycle()
-		} else {
+		default:
+			s.wnext, s.waking = nil, false
 			s.rcond.Broadcast()
 		}
 		s = next
@@ -220,6 +225,9 @@ func (c *conn) endBatch() *ConnError {
 	}
 	if c.keeper.watching {
 		c.keeper.lastRead = time.Now()
+	}
+	if pipes != nil {
+		c.pass(pipes)
 	}
 	if c.w.urgent {
 		c.flush(false)

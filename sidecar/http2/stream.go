@@ -55,6 +55,14 @@ type Stream struct {
 	wnext  *Stream // in the reader's list of streams to wake
 	waking bool
 	begun  bool // the handler was started
+
+	// Pipe's: where to, what is under way there, and whether it was taken.
+	pipeTo *Stream
+	tap    Tap
+	flight received
+	piping bool // flight, passed and the list are the reader's
+	passed bool
+
 	orphan bool // over, and to be recycled by the reader
 
 	// The server's.
@@ -211,20 +219,29 @@ func (s *Stream) release() {
 	}
 	s.held = 0
 	s.in.consume(n)
+	if s.consumed(n) {
+		s.unflushed = true
+	}
+}
+
+// consumed gives n bytes of the windows back; it tells whether the stream's part of
+// that is to be flushed.
+func (s *Stream) consumed(n int) bool {
 	c := s.c
 	c.credit(n)
 	if s.remoteEnd || !s.listed {
-		return
+		return false
 	}
 	s.unacked += int64(n)
-	if s.unacked >= int64(c.cfg.StreamWindow)/2 {
-		o := c.out()
-		o.b = appendWindowUpdate(o.b, s.id, uint32(s.unacked))
-		c.w.frames++
-		s.unflushed = true
-		s.recvWin += s.unacked
-		s.unacked = 0
+	if s.unacked < int64(c.cfg.StreamWindow)/2 {
+		return false
 	}
+	o := c.out()
+	o.b = appendWindowUpdate(o.b, s.id, uint32(s.unacked))
+	c.w.frames++
+	s.recvWin += s.unacked
+	s.unacked = 0
+	return true
 }
 
 // flushBeforeWait sends what the peer may be waiting for; it tells whether the lock was

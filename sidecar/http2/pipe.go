@@ -1,0 +1,90 @@
+package http2
+
+// Tap is told what Pipe passes on.
+type Tap interface {
+	// Passed is called after each piece with its length, by the reader of the source's
+	// connection, which is locked, while the caller of Pipe waits: it must not block
+	// nor use either stream.
+	Passed(n int)
+}
+
+// Pipe passes what the stream receives on to dst, a stream of another connection, and
+// waits. No goroutine is woken for a piece: the connection's reader appends what it has
+// read to dst's connection, and flushes that once for all of it. Pipe returns for
+// whatever needs more: the end of the body, an error, an interruption, or a dst that
+// does not take a piece at once. Next has what was not passed on.
+//
+// Nobody else may write to dst meanwhile, and what was written before is flushed.
+func (s *Stream) Pipe(dst *Stream, tap Tap) {
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.release()
+	s.pipeTo, s.tap = dst, tap
+	for s.piping || s.err == nil && s.in.n == 0 && !s.remoteEnd && !s.stopRead {
+		if s.piping || !s.flushBeforeWait() {
+			s.rcond.Wait()
+		}
+	}
+	s.pipeTo, s.tap = nil, nil
+}
+
+// pipeable tells whether the reader may pass on what has arrived. The lock is held.
+func (s *Stream) pipeable() bool {
+	return s.pipeTo != nil && s.in.n > 0 && s.err == nil && !s.remoteEnd && !s.stopRead
+}
+
+// pass passes on what arrived for the streams of a list, which are marked as piping:
+// until that is over, Pipe does not return, so both ends of each stay what they are.
+// The lock is given up meanwhile, because the reader at the other end may be passing
+// the other way.
+func (c *conn) pass(list *Stream) {
+	c.mu.Unlock()
+	for s := list; s != nil; s = s.wnext {
+		s.passed = s.pipeTo.take(&s.flight)
+	}
+	for s := list; s != nil; s = s.wnext {
+		if s.passed {
+			_ = s.pipeTo.Flush() // who writes next learns of an error
+		}
+	}
+	c.mu.Lock()
+	for s := list; s != nil; {
+		next := s.wnext
+		s.wnext, s.waking, s.piping = nil, false, false
+		n := s.flight.n
+		switch {
+		case s.passed:
+			s.flight.clear()
+			s.tap.Passed(n)
+			if s.consumed(n) {
+				c.w.urgent = true
+			}
+		case s.dropped:
+			s.flight.clear()
+			c.credit(n)
+		default:
+			s.in, s.flight = s.flight, received{}
+		}
+		if !s.passed || s.err != nil || s.stopRead {
+			s.rcond.Broadcast()
+		}
+		s = next
+	}
+}
+
+// take appends all of r as DATA, or nothing where that would have to wait.
+func (s *Stream) take(r *received) bool {
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := int64(r.n)
+	if s.sendError() != nil || s.noContent || !c.room() || n > s.sendWin || n > c.sendWin ||
+		c.senders.first != nil || c.others.first != nil {
+		return false
+	}
+	for b, off := r.head, r.off; b != nil; b, off = b.next, 0 {
+		s.appendData(b.b[off:b.w], false)
+	}
+	return true
+}
