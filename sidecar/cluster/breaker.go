@@ -58,7 +58,7 @@ func (c *Cluster) StartRequestAt(p Priority, s telemetry.Shard) bool {
 	if exceeds(b.requests.Add(1), limits.MaxRequests) {
 		b.requests.Add(-1)
 		if c.metrics != nil {
-			c.metrics.OverflowRequests.Inc(s)
+			c.metrics.Use().OverflowRequests.Inc(s)
 		}
 		return false
 	}
@@ -84,8 +84,8 @@ func (c *Cluster) StartRetryAt(p Priority, s telemetry.Shard) bool {
 	if b.retries.Add(1) > b.mostRetries(limits) {
 		b.retries.Add(-1)
 		if c.metrics != nil {
-			c.metrics.OverflowRetries.Inc(s)
-			c.metrics.RetryOverflow.Inc(s)
+			c.metrics.Use().OverflowRetries.Inc(s)
+			c.metrics.Use().RetryOverflow.Inc(s)
 		}
 		return false
 	}

@@ -152,7 +152,7 @@ func (c *Cluster) apply(cfg *Config, fresh bool) {
 	c.cfg.Store(s)
 	if tlsChanged {
 		if c.metrics != nil {
-			c.metrics.PoolsReplaced.Inc(0)
+			c.metrics.Use().PoolsReplaced.Inc(0)
 		}
 		for _, h := range c.byKey {
 			h.closeIdle()

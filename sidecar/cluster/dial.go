@@ -38,8 +38,8 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (*Con
 		return nil, &Error{Kind: kind, Cluster: h.cluster.name, Host: h.key, Err: err}
 	}
 	if m != nil {
-		m.ConnectOK.Inc(s)
-		m.ConnectDuration.Observe(s, time.Since(start))
+		m.Use().ConnectOK.Inc(s)
+		m.Use().ConnectDuration.Observe(s, time.Since(start))
 	}
 	c := &Conn{Stream: st, pool: p, generation: cfg.tlsGeneration, until: cfg.lifetime(), opening: opening}
 	c.uses.Store(1)
@@ -55,14 +55,14 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (*Con
 func countFailure(m *telemetry.ClusterMetrics, s telemetry.Shard, kind Kind, err error) {
 	switch {
 	case kind == ConnectTimeout:
-		m.ConnectTimeout.Inc(s)
+		m.Use().ConnectTimeout.Inc(s)
 	case kind == TLSFailure:
-		m.ConnectTLS.Inc(s)
+		m.Use().ConnectTLS.Inc(s)
 		m.TLSFailure("handshake")
 	case errors.Is(err, syscall.ECONNREFUSED):
-		m.ConnectRefused.Inc(s)
+		m.Use().ConnectRefused.Inc(s)
 	default:
-		m.ConnectError.Inc(s)
+		m.Use().ConnectError.Inc(s)
 	}
 }
 
@@ -178,7 +178,7 @@ func (h *Host) OpenBytes(ctx context.Context, source string, s telemetry.Shard) 
 	if !room {
 		own.conns.Add(-1)
 		if own.metrics != nil {
-			own.metrics.OverflowConnections.Inc(s)
+			own.metrics.Use().OverflowConnections.Inc(s)
 		}
 		return nil, &Error{Kind: OverflowConnections, Cluster: own.name, Host: h.key}
 	}

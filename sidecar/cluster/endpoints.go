@@ -187,11 +187,7 @@ func (c *Cluster) countHosts(hosts []*Host) {
 			unhealthy++
 		}
 	}
-	c.metrics.EndpointsHealthy.Set(float64(healthy))
-	c.metrics.EndpointsUnhealthy.Set(float64(unhealthy))
-	c.metrics.EndpointsDraining.Set(float64(draining))
-	c.metrics.EndpointsDegraded.Set(float64(degraded))
-	c.metrics.EndpointsEjected.Set(float64(c.ejected))
+	c.metrics.SetEndpoints(healthy, unhealthy, draining, degraded, c.ejected)
 }
 
 func (e *Endpoint) key() string {

@@ -126,7 +126,7 @@ func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Sha
 	defer b.pending.Add(-1)
 	if exceeds(n, limits.MaxPendingRequests) {
 		if c.metrics != nil {
-			c.metrics.OverflowPending.Inc(s)
+			c.metrics.Use().OverflowPending.Inc(s)
 		}
 		return nil, &Error{Kind: OverflowPending, Cluster: c.name, Host: p.host.key}
 	}
@@ -189,7 +189,7 @@ func (p *pool) admits(limit int, s telemetry.Shard) bool {
 	}
 	b.conns.Add(-1)
 	if c.metrics != nil {
-		c.metrics.OverflowConnections.Inc(s)
+		c.metrics.Use().OverflowConnections.Inc(s)
 	}
 	return false
 }

@@ -184,7 +184,7 @@ func (c *Cluster) eject(h *Host, found Anomaly) bool {
 	h.outlier.isEjected.Store(true)
 	c.ejected++
 	if c.metrics != nil {
-		c.metrics.Ejections.Inc(0)
+		c.metrics.Use().Ejections.Inc(0)
 	}
 	c.m.log.Warn("host ejected", "cluster", c.name, "host", h.key, "for", length, "reason", found.String())
 	if c.cfg.Load().CloseOnFailure {

@@ -44,7 +44,7 @@ func (c *Cluster) PickFor(pc *PickContext) (*Host, error) {
 		return h, nil
 	}
 	if c.metrics != nil {
-		c.metrics.NoHealthy.Inc(0)
+		c.metrics.Use().NoHealthy.Inc(0)
 	}
 	return nil, &Error{Kind: NoHealthyHost, Cluster: c.name}
 }

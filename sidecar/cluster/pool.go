@@ -148,7 +148,7 @@ func (p *pool) connect(ctxOf func() (context.Context, context.CancelFunc), s tel
 	defer b.pending.Add(-1)
 	if exceeds(n, limits.MaxPendingRequests) {
 		if c.metrics != nil {
-			c.metrics.OverflowPending.Inc(s)
+			c.metrics.Use().OverflowPending.Inc(s)
 		}
 		return nil, &Error{Kind: OverflowPending, Cluster: c.name, Host: p.host.key}
 	}
@@ -195,7 +195,7 @@ func (p *pool) reserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
 		return conn, nil
 	}
 	if c.metrics != nil {
-		c.metrics.OverflowConnections.Inc(s)
+		c.metrics.Use().OverflowConnections.Inc(s)
 	}
 	w := &waiter{ready: make(chan *Conn, 1)}
 	p.waiting = append(p.waiting, w)
@@ -246,7 +246,7 @@ func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard, want protoco
 	}
 	p.host.conns.Add(1)
 	if m := p.host.cluster.metrics; m != nil {
-		m.ConnectionsOpen.Add(s, 1)
+		m.Use().ConnectionsOpen.Add(s, 1)
 	}
 	switch {
 	case conn.HTTP2 != nil:
@@ -307,7 +307,7 @@ func (c *Conn) Close() error {
 		p.uncount()
 	}
 	if m := p.host.cluster.metrics; m != nil {
-		m.ConnectionsOpen.Add(0, -1)
+		m.Use().ConnectionsOpen.Add(0, -1)
 	}
 	if c.HTTP2 != nil {
 		p.unshare(c)

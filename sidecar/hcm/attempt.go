@@ -175,7 +175,7 @@ func (a *attempt) countBytes() {
 	if a.host == nil {
 		return
 	}
-	if m := a.host.Cluster().Metrics(); m != nil {
+	if m := a.host.Cluster().Metrics().Use(); m != nil {
 		m.BytesSent.Add(a.x.d.Shard, uint64(a.sent))
 		m.BytesReceived.Add(a.x.d.Shard, uint64(a.received))
 	}
@@ -186,7 +186,7 @@ func (a *attempt) countTime(ended int64) {
 	if a.host == nil || a.firstAt == 0 || a.x.local {
 		return
 	}
-	if m := a.host.Cluster().Metrics(); m != nil {
+	if m := a.host.Cluster().Metrics().Use(); m != nil {
 		m.RequestDuration.Observe(a.x.d.Shard, time.Duration(ended-a.sentAt))
 	}
 }

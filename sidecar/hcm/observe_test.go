@@ -177,7 +177,7 @@ func TestAttemptsAreCounted(t *testing.T) {
 			}))
 			tc.change(b.route())
 			b.start().dial().do("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n")
-			m := b.metrics.Cluster("origin")
+			m := b.metrics.Cluster("origin").Use()
 			if n := m.Failures[tc.failure].Value(); n != 1 || m.RequestDuration.Count() != 0 {
 				t.Errorf("%d failures, %d durations", n, m.RequestDuration.Count())
 			}
@@ -186,7 +186,7 @@ func TestAttemptsAreCounted(t *testing.T) {
 	b := newBed(t, httpOrigin(t, echo)).start()
 	b.dial().do(simpleGet)
 	b.logged(1)
-	if m := b.metrics.Cluster("origin"); m.RequestDuration.Count() != 1 || m.RequestDuration.Sum() <= 0 {
+	if m := b.metrics.Cluster("origin").Use(); m.RequestDuration.Count() != 1 || m.RequestDuration.Sum() <= 0 {
 		t.Errorf("%d durations", m.RequestDuration.Count())
 	}
 }

@@ -74,10 +74,9 @@ func (x *exchange) retryResponse() bool {
 // mayRetry asks the policy's number and the budget.
 func (x *exchange) mayRetry(p *route.RetryPolicy) bool {
 	shard := x.d.Shard
-	m := x.attempt.host.Cluster().Metrics()
 	if uint32(x.attempts) > p.NumRetries {
 		x.flags |= telemetry.FlagRetryLimitExceeded
-		if m != nil {
+		if m := x.attempt.host.Cluster().Metrics().Use(); m != nil {
 			m.RetryLimit.Inc(shard)
 		}
 		return false
@@ -117,7 +116,7 @@ func (x *exchange) endRetry(good bool) {
 		return
 	}
 	x.retrying.EndRetryAt(x.priority())
-	if m := x.retrying.Metrics(); m != nil {
+	if m := x.retrying.Metrics().Use(); m != nil {
 		if good {
 			m.RetrySuccess.Inc(x.d.Shard)
 		} else {

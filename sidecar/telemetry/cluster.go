@@ -1,8 +1,19 @@
 package telemetry
 
-// ClusterMetrics are the handles of one cluster. They are values of one piece of
-// memory: there may be ten thousand clusters.
+import "sync/atomic"
+
+// ClusterMetrics is what is counted of one cluster. Its counters come into being with
+// the first that is counted: of ten thousand clusters most are not used for long times.
 type ClusterMetrics struct {
+	m         *Metrics
+	name      string
+	endpoints [len(endpointStates)]atomic.Int32
+	used      atomic.Pointer[ClusterCounters]
+}
+
+// ClusterCounters are the counters of a cluster that is used, values of one piece of
+// memory.
+type ClusterCounters struct {
 	// Requests by status class: index 0 is "none", 1 "1xx" … 5 "5xx".
 	Requests [6]Counter
 
@@ -24,12 +35,10 @@ type ClusterMetrics struct {
 	Ejections, NoHealthy     Counter
 	PoolsReplaced            Counter
 
-	EndpointsHealthy, EndpointsUnhealthy, EndpointsDraining, EndpointsDegraded, EndpointsEjected Gauge
-
-	m     *Metrics
-	name  string
 	block block
 }
+
+var endpointStates = [...]string{"healthy", "unhealthy", "draining", "degraded", "ejected"}
 
 // Failure is how an attempt ended that was sent and not answered.
 type Failure uint8
@@ -53,8 +62,7 @@ var statusClasses = [...]string{"none", "1xx", "2xx", "3xx", "4xx", "5xx"}
 
 // each calls fn with every handle, its family, and its label after the cluster's
 // name, "" for none.
-func (c *ClusterMetrics) each(fn func(f *family, label string, handle any)) {
-	m := c.m
+func (c *ClusterCounters) each(m *Metrics, fn func(f *family, label string, handle any)) {
 	for i := range c.Requests {
 		fn(m.upstreamRequests.f, statusClasses[i], &c.Requests[i])
 	}
@@ -77,16 +85,31 @@ func (c *ClusterMetrics) each(fn func(f *family, label string, handle any)) {
 	fn(m.upstreamEjections.f, "", &c.Ejections)
 	fn(m.upstreamNoHealthy.f, "", &c.NoHealthy)
 	fn(m.upstreamPoolReplaced.f, "", &c.PoolsReplaced)
-	fn(m.upstreamEndpoints.f, "healthy", &c.EndpointsHealthy)
-	fn(m.upstreamEndpoints.f, "unhealthy", &c.EndpointsUnhealthy)
-	fn(m.upstreamEndpoints.f, "draining", &c.EndpointsDraining)
-	fn(m.upstreamEndpoints.f, "degraded", &c.EndpointsDegraded)
-	fn(m.upstreamEndpoints.f, "ejected", &c.EndpointsEjected)
 	for i := range c.Failures {
 		fn(m.upstreamFailures.f, failureNames[i], &c.Failures[i])
 	}
 	fn(m.upstreamConnect.f, "", &c.ConnectDuration)
 	fn(m.upstreamDuration.f, "", &c.RequestDuration)
+}
+
+// newClusterCounters makes the handles; the cells come with the first that is counted.
+func (m *Metrics) newClusterCounters() *ClusterCounters {
+	c, cells := &ClusterCounters{}, 0
+	c.each(m, func(f *family, _ string, handle any) {
+		switch h := handle.(type) {
+		case *Counter:
+			h.b, h.cell = &c.block, cells
+			cells++
+		case *Gauge:
+			h.b, h.cell = &c.block, cells
+			cells++
+		case *Histogram:
+			*h = Histogram{b: &c.block, first: cells, bounds: f.Bounds}
+			cells += histogramCells(f.Bounds)
+		}
+	})
+	c.block.cells = wholeLines(cells)
+	return c
 }
 
 // seriesOfClusters are those of one family, of all clusters. They are not kept in
@@ -96,7 +119,15 @@ func (m *Metrics) seriesOfClusters(f *family) []*series {
 	defer m.mu.Unlock()
 	var out []*series
 	for name, c := range m.clusters {
-		c.each(func(of *family, label string, handle any) {
+		if f == m.upstreamEndpoints.f {
+			out = append(out, c.endpointSeries()...)
+			continue
+		}
+		counters := c.used.Load()
+		if counters == nil {
+			counters = m.unused // where everything is zero
+		}
+		counters.each(m, func(of *family, label string, handle any) {
 			if of != f {
 				return
 			}
@@ -118,36 +149,54 @@ func (m *Metrics) seriesOfClusters(f *family) []*series {
 	return out
 }
 
-// Cluster returns the handles of a cluster; for configuration time.
+func (c *ClusterMetrics) endpointSeries() (out []*series) {
+	for i, state := range endpointStates {
+		g := &Gauge{b: &block{}}
+		g.Set(float64(c.endpoints[i].Load()))
+		out = append(out, &series{labels: []string{c.name, state}, gauge: g})
+	}
+	return out
+}
+
+// Cluster returns what is counted of a cluster; for configuration time.
 func (m *Metrics) Cluster(name string) *ClusterMetrics {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if c := m.clusters[name]; c != nil {
 		return c
 	}
-	c := &ClusterMetrics{m: m, name: name}
-	cells, first := 0, len(m.clusters) == 0
-	c.each(func(f *family, _ string, handle any) {
-		if first {
+	if m.unused == nil {
+		m.unused = m.newClusterCounters()
+		more := func(f *family) {
 			f.mu.Lock()
 			f.more = m.seriesOfClusters
 			f.mu.Unlock()
 		}
-		switch h := handle.(type) {
-		case *Counter:
-			h.b, h.cell = &c.block, cells
-			cells++
-		case *Gauge:
-			h.b, h.cell = &c.block, cells
-			cells++
-		case *Histogram:
-			*h = Histogram{b: &c.block, first: cells, bounds: f.Bounds}
-			cells += histogramCells(f.Bounds)
-		}
-	})
-	c.block.cells = wholeLines(cells)
+		more(m.upstreamEndpoints.f)
+		m.unused.each(m, func(f *family, _ string, _ any) { more(f) })
+	}
+	c := &ClusterMetrics{m: m, name: name}
 	m.clusters[name] = c
 	return c
+}
+
+// Use returns the counters, nil for nil.
+func (c *ClusterMetrics) Use() *ClusterCounters {
+	if c == nil {
+		return nil
+	}
+	if u := c.used.Load(); u != nil {
+		return u
+	}
+	c.used.CompareAndSwap(nil, c.m.newClusterCounters())
+	return c.used.Load()
+}
+
+// SetEndpoints tells how many endpoints are in which state.
+func (c *ClusterMetrics) SetEndpoints(healthy, unhealthy, draining, degraded, ejected int) {
+	for i, n := range [...]int{healthy, unhealthy, draining, degraded, ejected} {
+		c.endpoints[i].Store(int32(n))
+	}
 }
 
 // Answered counts an attempt by its status code; 0 is no answer.
@@ -156,16 +205,16 @@ func (c *ClusterMetrics) Answered(s Shard, code int) {
 		return
 	}
 	class := code / 100
-	if class < 0 || class >= len(c.Requests) {
+	if class < 0 || class >= len(statusClasses) {
 		class = 0
 	}
-	c.Requests[class].Inc(s)
+	c.Use().Requests[class].Inc(s)
 }
 
 // Failed counts an attempt that was sent and not answered.
 func (c *ClusterMetrics) Failed(s Shard, f Failure) {
 	if c != nil {
-		c.Failures[f].Inc(s)
+		c.Use().Failures[f].Inc(s)
 	}
 }
 

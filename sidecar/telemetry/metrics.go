@@ -103,6 +103,7 @@ type Metrics struct {
 	mu       sync.Mutex
 	services map[serviceKey]*ServiceMetrics
 	clusters map[string]*ClusterMetrics
+	unused   *ClusterCounters // of clusters that nothing was counted of
 }
 
 type serviceKey struct {

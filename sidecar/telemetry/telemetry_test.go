@@ -112,6 +112,35 @@ func FuzzAccessLogIsOneLine(f *testing.F) {
 	})
 }
 
+// TestUnusedCluster: a cluster that nothing was counted of has its series, and no
+// counters of its own.
+func TestUnusedCluster(t *testing.T) {
+	m := NewMetrics()
+	idle, busy := m.Cluster("idle"), m.Cluster("busy")
+	idle.SetEndpoints(3, 0, 1, 0, 0)
+	busy.Answered(0, 200)
+	busy.Use().ConnectDuration.Observe(0, time.Second)
+	var out bytes.Buffer
+	if err := m.Registry.WritePrometheus(&out); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`hauberk_upstream_requests_total{cluster="idle",code_class="2xx"} 0`, `hauberk_upstream_requests_total{cluster="busy",code_class="2xx"} 1`,
+		`hauberk_upstream_endpoints{cluster="idle",state="healthy"} 3`, `hauberk_upstream_endpoints{cluster="idle",state="draining"} 1`,
+		`hauberk_upstream_connect_duration_seconds_count{cluster="idle"} 0`, `hauberk_upstream_connect_duration_seconds_count{cluster="busy"} 1`,
+	} {
+		if !strings.Contains(out.String(), want+"\n") {
+			t.Errorf("no %s", want)
+		}
+	}
+	if idle.used.Load() != nil || busy.used.Load() == nil {
+		t.Error("counters of an idle cluster, or none of a busy one")
+	}
+	if t.Failed() {
+		t.Log(out.String())
+	}
+}
+
 // everySeries makes one series of each family.
 func everySeries(m *Metrics) {
 	p := m.Service(Inbound, "api").Peer("web")
