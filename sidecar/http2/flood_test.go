@@ -210,6 +210,8 @@ func TestRapidResetKeepsHandlersBounded(t *testing.T) {
 	cfg.MaxConcurrentStreams, cfg.ResetBurst = 10, 100_000
 	var running, most atomic.Int64
 	hold := make(chan bool)
+	release := sync.OnceFunc(func() { close(hold) })
+	defer release() // a server that is left waits for its handlers
 	srv := serve(t, cfg, func(s *Stream) {
 		n := running.Add(1)
 		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
@@ -235,7 +237,7 @@ func TestRapidResetKeepsHandlersBounded(t *testing.T) {
 		if m := most.Load(); m != 10 {
 			t.Errorf("%d handlers at once, want 10", m)
 		}
-		close(hold)
+		release()
 		eventually(t, "the handlers' end", func() bool { return running.Load() == 0 })
 		// The connection goes on.
 		r.get(20001)
