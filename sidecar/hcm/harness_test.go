@@ -49,6 +49,8 @@ type bed struct {
 	m     *Manager
 	mu    sync.Mutex
 	conns []*downstream.Conn
+
+	finished chan struct{} // one for each connection that was served to its end
 }
 
 const (
@@ -60,7 +62,7 @@ func ptr[T any](v T) *T { return &v }
 
 // newBed prepares a bed whose one route leads everything to the cluster "origin".
 func newBed(t testing.TB, origin ...string) *bed {
-	b := &bed{t: t, metrics: telemetry.NewMetrics(), logPath: t.TempDir() + "/access.log"}
+	b := &bed{t: t, metrics: telemetry.NewMetrics(), logPath: t.TempDir() + "/access.log", finished: make(chan struct{}, 16)}
 	b.clusters = cluster.NewManager(cluster.Options{Metrics: b.metrics})
 	b.cfg = &Config{
 		ProxyContinue: true, HTTP1: HTTP1{EnableTrailers: true, AllowCustomMethods: true},
@@ -155,7 +157,7 @@ func (b *bed) start() *bed {
 			b.mu.Lock()
 			b.conns = append(b.conns, d)
 			b.mu.Unlock()
-			d.Attach(ctx, m, owner{&wg}, poller)
+			d.Attach(ctx, m, owner{&wg, b.finished}, poller)
 			wg.Add(1)
 			go d.Serve()
 		}
@@ -178,10 +180,17 @@ func (b *bed) start() *bed {
 }
 
 // owner closes connections when they are finished, as the listener does.
-type owner struct{ wg *sync.WaitGroup }
+type owner struct {
+	wg       *sync.WaitGroup
+	finished chan<- struct{}
+}
 
 func (o owner) Finished(d *downstream.Conn) {
 	_ = d.Stream.Close()
+	select {
+	case o.finished <- struct{}{}:
+	default: // nobody asks
+	}
 	o.wg.Done()
 }
 

@@ -92,9 +92,12 @@ func TestMirrorsChosen(t *testing.T) {
 			b, seen := mirrorBed(t, tc.mirror)
 			b.route().BufferLimit = tc.limit
 			b.start()
-			if resp, _ := b.dial().do("POST / HTTP/1.1\r\nHost: h\r\nX-Mirror: mirror\r\nContent-Length: 5\r\n\r\nhello"); resp.StatusCode != 200 {
+			c := b.dial()
+			if resp, _ := c.do("POST / HTTP/1.1\r\nHost: h\r\nX-Mirror: mirror\r\nContent-Length: 5\r\n\r\nhello"); resp.StatusCode != 200 {
 				t.Errorf("status %d", resp.StatusCode)
 			}
+			_ = c.Close()
+			<-b.finished // whatever is mirrored is on its way
 			b.m.background.Wait()
 			got := ""
 			if len(seen) > 0 {

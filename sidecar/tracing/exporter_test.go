@@ -40,11 +40,11 @@ func newCollector(t *testing.T) *collector {
 		b, _ := io.ReadAll(r.Body)
 		c.mu.Lock()
 		c.paths, c.bodies, c.headers = append(c.paths, r.URL.Path), append(c.bodies, b), append(c.headers, r.Header)
-		status := c.status
+		status, hold := c.status, c.hold
 		c.mu.Unlock()
 		c.arrived <- struct{}{}
-		if c.hold != nil {
-			<-c.hold
+		if hold != nil {
+			<-hold
 		}
 		w.WriteHeader(status)
 	})}
@@ -58,6 +58,13 @@ func newCollector(t *testing.T) *collector {
 	}
 	t.Cleanup(func() { _ = c.clusters.Close(); _ = srv.Close(); <-done })
 	return c
+}
+
+// set says how requests are answered from now on.
+func (c *collector) set(status int, hold chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.status, c.hold = status, hold
 }
 
 func (c *collector) wait(t *testing.T) {
@@ -142,7 +149,7 @@ func TestExporterEndsWithItsTracers(t *testing.T) {
 // What is on its way at the end may still be answered, and what waits behind it is sent.
 func TestTheEndWaitsForWhatIsOnItsWay(t *testing.T) {
 	col := newCollector(t)
-	col.hold = make(chan struct{})
+	col.set(200, make(chan struct{}))
 	m := telemetry.NewMetrics()
 	ts := NewTracers(Options{Clusters: col.clusters, Metrics: m})
 	c := everything()
@@ -201,7 +208,7 @@ func TestSpansAreDroppedNotKept(t *testing.T) {
 
 func TestCollectorRefuses(t *testing.T) {
 	col := newCollector(t)
-	col.status = 503
+	col.set(503, nil)
 	m := telemetry.NewMetrics()
 	ts := NewTracers(Options{Clusters: col.clusters, Metrics: m})
 	c := everything()
