@@ -66,12 +66,26 @@ func (p protocol) agreed(cfg *settings, info *stream.Info) error {
 // multiplexed are the connections of a pool that carry several streams at once.
 type multiplexed struct {
 	conns atomic.Pointer[[]*Conn] // writers hold the pool's lock
-	// dialing is closed when the one connection that is being made is there, or not.
-	dialing chan struct{}
+	// dialing is the one connection that is being made, nil without one.
+	dialing *sharedDial
 	// freed has a value when there may be room for a stream.
 	freed chan struct{}
 	// declined: the host chose a connection for each when it was last asked.
 	declined atomic.Bool
+}
+
+// sharedDial is a connection that is being made for all that wait for it.
+type sharedDial struct {
+	done chan struct{}
+	err  *Error // of the host, valid once done is closed; nil where the one that dialled gave up
+}
+
+// wait is closed when the connection is there, or not; without a dial it never is.
+func (d *sharedDial) wait() <-chan struct{} {
+	if d == nil {
+		return nil
+	}
+	return d.done
 }
 
 // multiplexes tells whether requests to the host share connections.
@@ -117,8 +131,10 @@ func (p *pool) takeShared() *Conn {
 }
 
 // connectShared waits for room on a connection: on a new one where none is being made
-// and the limit allows it. One is made at a time, because it has room for many. The
-// result is not shared, or nil, where the host declines to share.
+// and the limit allows it. One is made at a time, because it has room for many; where
+// that fails it fails for all that waited, or else the last of them would wait for as
+// many timeouts as there are. The result is not shared, or nil, where the host declines
+// to share.
 func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Shard) (*Conn, error) {
 	c := p.host.cluster
 	b, limits := p.breaker()
@@ -143,11 +159,11 @@ func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Sha
 			p.mu.Unlock()
 			continue // one was made meanwhile
 		}
-		wait := p.multiplexed.dialing
-		mine := wait == nil && (want == protocolTunnel || p.admits(limits.MaxConnections, s))
+		dial := p.multiplexed.dialing
+		mine := dial == nil && (want == protocolTunnel || p.admits(limits.MaxConnections, s))
 		if mine {
-			wait = make(chan struct{})
-			p.multiplexed.dialing = wait
+			dial = &sharedDial{done: make(chan struct{})}
+			p.multiplexed.dialing = dial
 			p.dialing++
 		}
 		p.mu.Unlock()
@@ -163,11 +179,18 @@ func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Sha
 			p.mu.Lock()
 			p.multiplexed.dialing = nil
 			p.mu.Unlock()
-			close(wait)
+			if e, ok := err.(*Error); ok && e.Kind != Canceled {
+				dial.err = e
+			}
+			close(dial.done)
 			return conn, err
 		}
 		select {
-		case <-wait: // never, when nobody dials
+		case <-dial.wait():
+			if dial.err != nil {
+				own := *dial.err // each may add to it
+				return nil, &own
+			}
 		case <-p.multiplexed.freed:
 		case <-ctx.Done():
 			return nil, &Error{Kind: Canceled, Cluster: c.name, Host: p.host.key, Err: context.Cause(ctx)}

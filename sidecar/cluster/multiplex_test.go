@@ -1,0 +1,58 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestWaitersOfASharedDial: all that wait for the one connection fail with it; the end
+// of the request that happens to dial is its own.
+func TestWaitersOfASharedDial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dials := 0
+		m := NewManager(Options{Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			dials++
+			<-ctx.Done() // nobody answers
+			return nil, ctx.Err()
+		}})
+		defer m.Close()
+		if err := m.Update(&Config{Name: "c", ConnectTimeout: 5 * time.Second, HTTP: HTTP{Protocol: SpeakHTTP2}, Endpoints: hosts("c", "10.0.0.1")}); err != nil {
+			t.Fatal(err)
+		}
+		h := m.Get("c").hosts()[0]
+		acquire := func(ctx context.Context) <-chan error {
+			done := make(chan error, 1)
+			go func() {
+				_, err := h.Acquire(func() (context.Context, context.CancelFunc) { return context.WithCancel(ctx) }, "", true, DefaultPriority, 0)
+				done <- err
+			}()
+			synctest.Wait()
+			return done
+		}
+		leaving, leave := context.WithCancel(context.Background())
+		first := acquire(leaving)
+		var others []<-chan error
+		for range 20 {
+			others = append(others, acquire(context.Background()))
+		}
+		time.Sleep(2 * time.Second)
+		leave()
+		var e *Error
+		if err := <-first; !errors.As(err, &e) || e.Kind != Canceled {
+			t.Errorf("the one that left: %v", err)
+		}
+		began := time.Now()
+		for _, done := range others {
+			if err := <-done; !errors.As(err, &e) || e.Kind != ConnectTimeout {
+				t.Errorf("%v", err)
+			}
+		}
+		if took := time.Since(began); took != 5*time.Second || dials != 2 {
+			t.Errorf("%v and %d dials", took, dials)
+		}
+	})
+}
