@@ -12,6 +12,19 @@ import (
 // TestWaitersOfASharedDial: all that wait for the one connection fail with it; the end
 // of the request that happens to dial is its own.
 func TestWaitersOfASharedDial(t *testing.T) {
+	testWaiters(t, &Config{HTTP: HTTP{Protocol: SpeakHTTP2}})
+}
+
+// TestWaitersOfADial: the same where each request has a connection to itself, and there
+// may be no more of them.
+func TestWaitersOfADial(t *testing.T) {
+	cfg := &Config{}
+	cfg.Limits.MaxConnections = 1
+	testWaiters(t, cfg)
+}
+
+func testWaiters(t *testing.T, cfg *Config) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		dials := 0
 		m := NewManager(Options{Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -20,7 +33,8 @@ func TestWaitersOfASharedDial(t *testing.T) {
 			return nil, ctx.Err()
 		}})
 		defer m.Close()
-		if err := m.Update(&Config{Name: "c", ConnectTimeout: 5 * time.Second, HTTP: HTTP{Protocol: SpeakHTTP2}, Endpoints: hosts("c", "10.0.0.1")}); err != nil {
+		cfg.Name, cfg.ConnectTimeout, cfg.Endpoints = "c", 5*time.Second, hosts("c", "10.0.0.1")
+		if err := m.Update(cfg); err != nil {
 			t.Fatal(err)
 		}
 		h := m.Get("c").hosts()[0]

@@ -31,8 +31,11 @@ type pool struct {
 }
 
 // waiter is a request that waits for a connection because the limit is reached.
-// It is sent a connection, or nil to try again.
-type waiter struct{ ready chan *Conn }
+// It is sent a connection, or nil.
+type waiter struct {
+	ready chan *Conn // nil: try again, or fail
+	err   *Error     // why, where it is to fail
+}
 
 // Conn is an upstream connection. It is a stream; its owner either gives it back
 // with Release or ends it with Close. With HTTP2 set it is shared: whoever acquired
@@ -162,9 +165,12 @@ func (p *pool) connect(ctxOf func() (context.Context, context.CancelFunc), s tel
 		}
 		select {
 		case conn := <-w.ready:
-			if conn != nil {
+			switch {
+			case conn != nil:
 				conn.uses.Add(1)
 				return conn, nil
+			case w.err != nil:
+				return nil, w.err
 			}
 		case <-ctx.Done():
 			p.giveUp(w)
@@ -220,6 +226,19 @@ func (p *pool) giveUp(w *waiter) {
 	}
 }
 
+// purge fails all that wait, as Envoy does when a connection cannot be made: one after
+// the other they would find the same, each after another timeout.
+func (p *pool) purge(e *Error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, w := range p.waiting {
+		own := *e // each may add to it
+		w.err = &own
+		w.ready <- nil
+	}
+	p.waiting = nil
+}
+
 // wake lets the first waiter try again. p.mu is not held.
 func (p *pool) wake() {
 	p.mu.Lock()
@@ -241,7 +260,11 @@ func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard, want protoco
 	p.mu.Unlock()
 	if err != nil {
 		p.uncount()
-		p.wake()
+		if e, ok := err.(*Error); ok && e.Kind != Canceled {
+			p.purge(e)
+		} else {
+			p.wake()
+		}
 		return nil, err
 	}
 	p.host.conns.Add(1)
