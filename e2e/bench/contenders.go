@@ -21,6 +21,7 @@ type hop struct {
 	peer             string // SPIFFE ID demanded of the other end
 	extra            extra
 	bare, noTimeout  bool
+	tunnels          bool // TCP goes as streams of shared connections
 }
 
 // contender starts one proxy for one hop.
@@ -32,6 +33,7 @@ type contender struct {
 func contenders() []contender {
 	return []contender{
 		{"hauberk", func(b *bench, h hop) (*process, error) {
+			h.tunnels = true
 			socket := b.file("admin-" + strings.ReplaceAll(h.listen, ":", "-"))
 			p, err := b.launch(h, b.hauberk, []string{"GOMAXPROCS=1"}, "envoy.yaml", envoyFile(b, h), "run", "--admin", "off", "--admin-socket", socket, "--metrics", "off", "--ready", "off", "--bootstrap")
 			if err == nil {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net"
 	"strings"
+
+	"github.com/hauberk-mesh/hauberk/xds/names"
 )
 
 func yamlAddress(addr string) string {
@@ -16,6 +18,9 @@ func tlsContext(b *bench, h hop, l leg, kind, more string) string {
 	alpn := "\n          alpn_protocols: [" + alpnOf(l) + "]"
 	if l.proto == tcp {
 		alpn = ""
+		if h.tunnels {
+			alpn = "\n          alpn_protocols: [" + names.TunnelALPN + "]"
+		}
 	}
 	return fmt.Sprintf(`
       name: tls
@@ -52,7 +57,8 @@ func rbacPolicies(h hop, any string) string {
                   web: {permissions: [%s], principals: [{authenticated: {principal_name: {exact: "%s"}}}]}`, any, h.peer)
 }
 
-// envoyFile is the one file that Hauberk and Envoy both run, with features on:
+// envoyFile is the one file that Hauberk and Envoy both run, but that Hauberk is told
+// of tunnels where TLS carries TCP, which Envoy does not know; with features on:
 // access log, request ids, a retry policy, a timeout, and RBAC on the peer's
 // identity where there is one; or with all of these off.
 func envoyFile(b *bench, h hop) string {
