@@ -1,6 +1,8 @@
 package sidecar
 
 import (
+	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -9,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -102,6 +105,115 @@ func TestTunnels(t *testing.T) {
 				t.Errorf("evil was answered %q", got)
 			}
 		})
+	}
+}
+
+// TestTunnelsStall: a connection whose reader stands still holds up no other, in either
+// direction.
+func TestTunnelsStall(t *testing.T) {
+	a := newAuthority(t)
+	for _, s := range []string{"web", "api", "db"} {
+		a.issue(s)
+	}
+	origin := newStaller(t)
+	srv := run(t, withTunnels(onlyTCP(server(a, application(t), origin.addr))))
+	db := run(t, withTunnels(caller(a, "web", srv.Addrs().Listeners["in"]))).Addrs().Listeners["db"]
+	dial := func() net.Conn {
+		c, err := net.Dial("tcp", db.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	works := func(what string) {
+		t.Helper()
+		if got, err := say(dial(), "hello"); err != nil || got != "hello\n" {
+			t.Errorf("%s: %q %v", what, got, err)
+		}
+	}
+	for range 8 { // 8 sockets' buffers and streams' windows are more than 24 MB
+		_, _ = io.WriteString(dial(), "flood\n")
+	}
+	origin.standstill()
+	works("downloads that nobody reads")
+	block := make([]byte, 64<<10)
+	for range 24 {
+		c := dial()
+		_, _ = io.WriteString(c, "hold\n")
+		for {
+			_ = c.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+			if _, err := c.Write(block); err != nil {
+				break // as full as it gets
+			}
+		}
+	}
+	works("uploads that nobody reads")
+	if n := accepted(t, srv); n != 1 {
+		t.Errorf("%d connections between the sidecars", n)
+	}
+}
+
+// staller is an origin that sends without end to whoever says "flood", reads no more
+// of whoever says "hold", and echoes others.
+type staller struct {
+	t    *testing.T
+	addr net.Addr
+	sent atomic.Int64
+}
+
+func newStaller(t *testing.T) *staller {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &staller{t: t, addr: ln.Addr()}
+	over := make(chan struct{})
+	var wg sync.WaitGroup
+	t.Cleanup(func() { _ = ln.Close(); close(over); wg.Wait() })
+	wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				stop := context.AfterFunc(t.Context(), func() { _ = c.Close() })
+				defer stop()
+				defer c.Close()
+				s.serve(c, over)
+			})
+		}
+	})
+	return s
+}
+
+func (s *staller) serve(c net.Conn, over <-chan struct{}) {
+	r := bufio.NewReader(c)
+	line, err := r.ReadString('\n')
+	switch {
+	case err != nil:
+	case line == "flood\n":
+		for block := make([]byte, 64<<10); err == nil; {
+			var n int
+			n, err = c.Write(block)
+			s.sent.Add(int64(n))
+		}
+	case line == "hold\n":
+		<-over
+	default:
+		_, _ = io.WriteString(c, line)
+	}
+}
+
+// standstill waits until nothing is sent any more.
+func (s *staller) standstill() {
+	for last, same := int64(-1), 0; same < 5; time.Sleep(50 * time.Millisecond) {
+		if n := s.sent.Load(); n != last || n == 0 {
+			last, same = n, 0
+		} else {
+			same++
+		}
 	}
 }
 

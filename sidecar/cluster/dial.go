@@ -44,7 +44,11 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (*Con
 	c := &Conn{Stream: st, pool: p, generation: cfg.tlsGeneration, until: cfg.lifetime(), opening: opening}
 	c.uses.Store(1)
 	if want.settle(cfg, st.Info()) {
-		c.HTTP2 = http2.NewClient(st, cfg.HTTP.http2())
+		terms := cfg.HTTP.http2()
+		if want == protocolTunnel {
+			terms = http2.ForTunnels()
+		}
+		c.HTTP2 = http2.NewClient(st, terms)
 		return c, nil
 	}
 	c.Exchanger, _ = st.(stream.Exchanger)

@@ -131,6 +131,18 @@ func Default() *Config {
 	}
 }
 
+// ForTunnels returns the terms of a connection that carries byte streams of clients that
+// know nothing of each other. One whose reader stands still must not hold up the
+// others, so the connection's window is never what is short: it is twice what all
+// streams may hold, since it is given back by halves. What one may hold is about what a
+// socket's buffers do; more streams than that many are another connection's.
+func ForTunnels() *Config {
+	c := Default()
+	c.StreamWindow, c.MaxConcurrentStreams = 1<<20, 256
+	c.ConnWindow = 2 * c.StreamWindow * c.MaxConcurrentStreams
+	return c
+}
+
 // Validate checks the ranges, and fills in Limits. The error names the member.
 func (c *Config) Validate() error {
 	bad := func(what string, v, lo, hi int64) error {

@@ -34,11 +34,9 @@ func New(inner downstream.Handler, metrics *telemetry.Metrics, log *slog.Logger)
 	if log == nil {
 		log = slog.Default()
 	}
-	cfg := http2.Default()
-	// A tunnel may be as idle as the connection it stands for, so nothing bounds its
-	// life here; what it may hold is bounded like a connection's socket buffers.
-	cfg.StreamWindow, cfg.ConnWindow = 256<<10, 4<<20
-	cfg.MaxConcurrentStreams = 1 << 16
+	// A tunnel may be as idle as the connection it stands for: nothing bounds its life
+	// here.
+	cfg := http2.ForTunnels()
 	if metrics != nil {
 		cfg.OnGlitch = func(g http2.Glitch) { metrics.ProtocolErrors.With("downstream", "http2_"+g.String()).Inc(0) }
 	}
