@@ -45,7 +45,7 @@ func NewTunnel(s *Stream, info *stream.Info) *Tunnel {
 func (s *Stream) resumeRead()  { s.stop(true, false, false) }
 func (s *Stream) resumeWrite() { s.stop(false, true, false) }
 
-// Read implements stream.Stream.
+// Read implements stream.Stream. It takes all that has arrived, as a socket does.
 func (t *Tunnel) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
@@ -53,9 +53,17 @@ func (t *Tunnel) Read(p []byte) (int, error) {
 	if err := t.more(); err != nil {
 		return 0, err
 	}
-	n := copy(p, t.chunk)
-	t.chunk = t.chunk[n:]
-	return n, nil
+	n := 0
+	for {
+		k := copy(p[n:], t.chunk)
+		t.chunk = t.chunk[k:]
+		if n += k; n == len(p) || t.last || !t.s.Ready() {
+			return n, nil
+		}
+		if t.more() != nil {
+			return n, nil // it shows again
+		}
+	}
 }
 
 // more waits until there is something to read.
@@ -86,8 +94,9 @@ func (t *Tunnel) ReadReady(in stream.Buffers) (int, error) {
 // Write implements stream.Stream.
 func (t *Tunnel) Write(p []byte) (int, error) {
 	for n := 0; ; {
-		// In pieces, so that the count is not far off when it ends early.
-		k := min(len(p)-n, maxFrameSize)
+		// In pieces, so that the count is not far off when it ends early; each fills a
+		// record of TLS with its frame's header.
+		k := min(len(p)-n, maxFrameSize-frameHeaderLen)
 		if err := t.s.WriteData(p[n:n+k], false); err != nil {
 			return n, tunnelError(err)
 		}

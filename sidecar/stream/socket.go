@@ -73,7 +73,8 @@ type Socket struct {
 }
 
 // socketOp is the state of one raw read. The callbacks are made once for each
-// socket, because a closure made for each call would be garbage.
+// socket, because a closure made for each call would be garbage; those of upstream
+// connections alone with their first use.
 type socketOp struct {
 	read, exchange    func(fd uintptr) bool
 	tryWrite          func(fd uintptr) bool
@@ -101,8 +102,6 @@ func NewSocket(c Conn, info *Info) (*Socket, error) {
 	}
 	s := &Socket{conn: c, raw: raw, info: info}
 	s.op.read = s.readOnce
-	s.op.exchange = s.exchangeOnce
-	s.op.peek = s.peekOnce
 	s.op.tryWrite = s.writeOnce
 	return s, nil
 }
@@ -168,6 +167,9 @@ func (s *Socket) readOnce(fd uintptr) bool {
 // before there is a reason to.
 func (s *Socket) Exchange(out []byte, in Buffers) (written, n int, err error) {
 	s.op.in, s.op.out, s.op.written, s.op.wrote, s.op.writeErrno = in, out, 0, false, 0
+	if s.op.exchange == nil {
+		s.op.exchange = s.exchangeOnce
+	}
 	err = s.raw.Read(s.op.exchange)
 	s.op.in, s.op.out = nil, nil
 	written = s.op.written
@@ -243,6 +245,9 @@ func (s *Socket) writeOnce(fd uintptr) bool {
 // Quiet implements Prober.
 func (s *Socket) Quiet() bool {
 	s.op.n, s.op.errno = 0, 0
+	if s.op.peek == nil {
+		s.op.peek = s.peekOnce
+	}
 	if err := s.raw.Control(s.op.peek); err != nil {
 		return false
 	}
