@@ -382,13 +382,14 @@ func TestHostsOutliveDiscovery(t *testing.T) {
 // TestChangesShareASet: where a set costs much, many changes of health make one.
 func TestChangesShareASet(t *testing.T) {
 	inBubble(t, func(t *testing.T, m *Manager, s *checkedHosts) {
-		s.say("10.0.0.1:80", status(200))
-		s.say("10.0.0.2:80", status(200))
+		s.mu.Lock() // the checks wait for their connections
+		s.answer["10.0.0.1:80"], s.answer["10.0.0.2:80"] = status(200), status(200)
 		c := mustUpdate(t, m, &Config{Name: "c", HealthCheck: every(&HTTPCheck{Path: "/"}), Endpoints: hosts("c", "10.0.0.1", "10.0.0.2")})
 		c.mu.Lock()
 		c.restUntil = monotonic() + int64(time.Second)
 		c.mu.Unlock()
 		before := c.set.Load()
+		s.mu.Unlock()
 		if wait(500 * time.Millisecond); c.set.Load() != before {
 			t.Error("the set was made within the rest")
 		}
