@@ -67,8 +67,9 @@ type brokenConn struct {
 	enc    *hpack.Encoder
 	window int // to send on the connection
 
-	unacknowledged int // pings
-	limited        bool
+	unacknowledged int  // pings
+	limits         bool // the limit was sent
+	acks           int  // of SETTINGS; the limit is the second, and holds from then on
 	open           map[uint32]bool
 	answered       int
 }
@@ -116,6 +117,7 @@ func (c *brokenConn) handle(f http2.Frame) error {
 		if !f.IsAck() {
 			return c.framer.WriteSettingsAck()
 		}
+		c.acks++
 	case *http2.PingFrame:
 		if f.IsAck() {
 			c.unacknowledged--
@@ -130,8 +132,9 @@ func (c *brokenConn) handle(f http2.Frame) error {
 		delete(c.open, f.StreamID)
 	case *http2.MetaHeadersFrame:
 		c.open[f.StreamID] = true
-		// A stream that was on its way when the limit was set is the client's right.
-		if c.limited && len(c.open) > 1 {
+		// A stream that was on its way when the limit was set is the client's right
+		// (RFC 9113 6.5.3).
+		if c.acks > 1 && len(c.open) > 1 {
 			c.b.fault("%d streams on one connection where 1 is the limit", len(c.open))
 		}
 		return c.ping()
@@ -184,8 +187,8 @@ func (c *brokenConn) answer(stream uint32) error {
 		return c.framer.WriteGoAway(stream, http2.ErrCodeNo, nil)
 	case c.b.kind == "goaway":
 		c.b.fault("a call on a connection that was told to go away")
-	case c.b.kind == "max_streams" && !c.limited && len(c.open) == 0:
-		c.limited = true
+	case c.b.kind == "max_streams" && !c.limits && len(c.open) == 0:
+		c.limits = true
 		return c.framer.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 1})
 	}
 	return nil
