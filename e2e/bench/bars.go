@@ -87,7 +87,7 @@ func (c *cell) judge() {
 			continue
 		}
 		c.beside("CPU, hauberk / "+m.Name, us.CPU, m.CPU, c.bar(m.Name))
-		if len(us.P99) > 0 && (m.Name == "envoy" || m.Name == "haproxy") {
+		if len(us.P99) > 0 && m.Name != "nginx" && m.Name != "reverseproxy" {
 			most := 0.0
 			if p99Bars[c.Job] && m.Name == "envoy" && c.Features {
 				most = 1

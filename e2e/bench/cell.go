@@ -79,7 +79,7 @@ func (b *bench) newCell(s setting) *cell {
 // Hauberk refuses is noted: a peer's refusal is an error.
 func (b *bench) start(c *cell, s setting, o *origin) error {
 	for _, x := range contenders() {
-		if !slices.Contains(strings.Fields(s.job.contenders), x.name) || slices.Contains(b.without, x.name) {
+		if !b.takes(s.job, x.name) {
 			continue
 		}
 		m := &measured{Name: x.name, origin: o}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -24,6 +25,15 @@ type hop struct {
 	tunnels          bool // TCP goes as streams of shared connections
 }
 
+// takes tells whether a contender does the job in this run. An earlier build of
+// Hauberk does what Hauberk does.
+func (b *bench) takes(j job, name string) bool {
+	if name == "before" {
+		return b.before != "" && b.takes(j, "hauberk")
+	}
+	return slices.Contains(strings.Fields(j.contenders), name) && !slices.Contains(b.without, name)
+}
+
 // contender starts one proxy for one hop.
 type contender struct {
 	name  string
@@ -32,15 +42,8 @@ type contender struct {
 
 func contenders() []contender {
 	return []contender{
-		{"hauberk", func(b *bench, h hop) (*process, error) {
-			h.tunnels = true
-			socket := b.file("admin-" + strings.ReplaceAll(h.listen, ":", "-"))
-			p, err := b.launch(h, b.hauberk, []string{"GOMAXPROCS=1"}, "envoy.yaml", envoyFile(b, h), "run", "--admin", "off", "--admin-socket", socket, "--metrics", "off", "--ready", "off", "--bootstrap")
-			if err == nil {
-				p.admin = socket
-			}
-			return p, err
-		}},
+		{"hauberk", func(b *bench, h hop) (*process, error) { return startHauberk(b, b.hauberk, h) }},
+		{"before", func(b *bench, h hop) (*process, error) { return startHauberk(b, b.before, h) }},
 		{"haproxy", startHAProxy},
 		{"envoy", func(b *bench, h hop) (*process, error) {
 			return b.launch(h, b.envoy, nil, "envoy.yaml", envoyFile(b, h), "--use-dynamic-base-id", "--concurrency", "1", "-l", "error", "-c")
@@ -53,9 +56,19 @@ func contenders() []contender {
 			if err != nil {
 				return nil, err
 			}
-			return launch(h.listen, self, []string{"GOMAXPROCS=1"}, "-reverseproxy", h.listen, "-upstream", h.upstream)
+			return launch(b.pins, h.listen, self, []string{"GOMAXPROCS=1"}, "-reverseproxy", h.listen, "-upstream", h.upstream)
 		}},
 	}
+}
+
+func startHauberk(b *bench, program string, h hop) (*process, error) {
+	h.tunnels = true
+	socket := b.file("admin-" + strings.ReplaceAll(h.listen, ":", "-"))
+	p, err := b.launch(h, program, []string{"GOMAXPROCS=1"}, "envoy.yaml", envoyFile(b, h), "run", "--admin", "off", "--admin-socket", socket, "--metrics", "off", "--ready", "off", "--bootstrap")
+	if err == nil {
+		p.admin = socket
+	}
+	return p, err
 }
 
 func startHAProxy(b *bench, h hop) (*process, error) {
@@ -96,7 +109,7 @@ func (b *bench) launch(h hop, program string, env []string, file, text string, a
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	return launch(h.listen, program, env, append(args, path)...)
+	return launch(b.pins, h.listen, program, env, append(args, path)...)
 }
 
 func (b *bench) file(name string) string { return filepath.Join(b.dir, name) }

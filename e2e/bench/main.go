@@ -14,6 +14,8 @@ import (
 type bench struct {
 	dir                            string
 	hauberk, haproxy, envoy, nginx string
+	before                         string // another build of Hauberk, empty without one
+	pins                           *pins  // nil when the kernel chooses the CPUs
 
 	rounds, retries int
 	warm, time      time.Duration
@@ -41,6 +43,8 @@ func main() {
 	flag.Float64Var(&b.noise, "noise", 0.05, "share of the machine that other work may have during a run")
 	flag.IntVar(&b.retries, "retries", 1, "how often a disturbed run is repeated before it is kept and marked")
 	without := flag.String("without", "", "contenders to leave out")
+	flag.StringVar(&b.before, "before", "", "`program` of an earlier build of the sidecar, measured beside this one")
+	pinned := flag.Bool("pin", true, "give the contenders the first CPU, and the generator and the origin the others")
 	strict := flag.Bool("strict", false, "a missed bar, or a job that Hauberk refuses, is an error")
 	out := flag.String("json", "", "`file` for the figures")
 	reverse := flag.String("reverseproxy", "", "run httputil.ReverseProxy on this address (used by the program itself)")
@@ -51,6 +55,11 @@ func main() {
 		return
 	}
 	b.without = strings.Split(*without, ",")
+	if *pinned {
+		var err error
+		b.pins, err = pin()
+		fail(err)
+	}
 	list, err := chosen(*full, *jobList, *conns, *bodies, *features)
 	fail(err)
 	fail(b.run(list, *out, *strict))

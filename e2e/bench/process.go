@@ -25,13 +25,13 @@ type process struct {
 	pids  []int  // of the family; known after the first look
 }
 
-// launch starts a program and waits until it accepts connections.
-func launch(addr, program string, env []string, args ...string) (*process, error) {
+// launch starts a program on its CPU and waits until it accepts connections.
+func launch(on *pins, addr, program string, env []string, args ...string) (*process, error) {
 	p := &process{cmd: exec.Command(program, args...), done: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := p.cmd.Start(); err != nil {
+	if err := on.start(p.cmd.Start); err != nil {
 		return nil, err
 	}
 	go func() { _ = p.cmd.Wait(); close(p.done) }()
