@@ -110,18 +110,19 @@ func (f *Fields) Get(lower string) (value string, ok bool) {
 // Joined returns all values of a field, separated by commas, as RFC 9110 5.3
 // lets a recipient combine them and Envoy's matchers see them.
 func (f *Fields) Joined(lower string) (value string, ok bool) {
-	first := f.find(lower, 0)
+	id := IDOf(lower)
+	first := f.findNamed(id, lower, 0)
 	if first < 0 {
 		return "", false
 	}
-	next := f.find(lower, first+1)
+	next := f.findNamed(id, lower, first+1)
 	e := f.list[first]
 	if next < 0 {
 		return f.str(e.valOff, e.valLen), true
 	}
 	start := len(f.arena)
 	f.arena = append(f.arena, f.arena[e.valOff:e.valOff+e.valLen]...)
-	for ; next >= 0; next = f.find(lower, next+1) {
+	for ; next >= 0; next = f.findNamed(id, lower, next+1) {
 		e = f.list[next]
 		f.arena = append(f.arena, ',')
 		f.arena = append(f.arena, f.arena[e.valOff:e.valOff+e.valLen]...)
@@ -130,8 +131,10 @@ func (f *Fields) Joined(lower string) (value string, ok bool) {
 }
 
 // find returns the slot of the first field with the name at or after from.
-func (f *Fields) find(lower string, from int) int {
-	id := IDOf(lower)
+func (f *Fields) find(lower string, from int) int { return f.findNamed(IDOf(lower), lower, from) }
+
+// findNamed is find for a name whose id is known.
+func (f *Fields) findNamed(id ID, lower string, from int) int {
 	if id != Other && id != XEnvoyOther && id != Fake {
 		return f.Find(id, from)
 	}

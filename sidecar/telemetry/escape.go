@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"encoding/binary"
 	"slices"
 	"unicode/utf8"
 )
@@ -21,12 +22,14 @@ func rewrite(dst []byte, start, size int, longer func(dst, src []byte) []byte) [
 // escapeFrom escapes dst[start:] in place. Bytes beyond ASCII are escaped too:
 // some terminals take 0x80–0x9f for control codes.
 func escapeFrom(dst []byte, start int, quotes bool) []byte {
+	plain := plainPrefix(dst[start:], quotes)
+	if plain == len(dst)-start {
+		return dst
+	}
+	start += plain
 	size := 0
 	for _, c := range dst[start:] {
 		size += escapedSize(c, quotes)
-	}
-	if size == len(dst)-start {
-		return dst
 	}
 	return rewrite(dst, start, size, func(dst, src []byte) []byte {
 		for _, c := range src {
@@ -41,6 +44,28 @@ func escapeFrom(dst []byte, start int, quotes bool) []byte {
 		}
 		return dst
 	})
+}
+
+// plainPrefix is the length of a part in front in which nothing is escaped, in steps
+// of eight bytes but for the last: most values are plain as a whole.
+func plainPrefix(s []byte, quotes bool) int {
+	const ones, high = 0x0101010101010101, 0x8080808080808080
+	// A byte of x below n, of which the highest bit is clear, borrows into that bit.
+	below := func(x uint64, n uint64) uint64 { return (x - ones*n) &^ x & high }
+	i := 0
+	for ; i+8 <= len(s); i += 8 {
+		x := binary.LittleEndian.Uint64(s[i:])
+		found := x&high | below(x, 0x20) | below(x^ones*0x7f, 1)
+		if quotes {
+			found |= below(x^ones*'"', 1) | below(x^ones*'\\', 1)
+		}
+		if found != 0 {
+			return i
+		}
+	}
+	for ; i < len(s) && escapedSize(s[i], quotes) == 1; i++ {
+	}
+	return i
 }
 
 func escapedSize(c byte, quotes bool) int {

@@ -158,9 +158,6 @@ func (r *Record) failure() string {
 	return r.UpstreamTransportFailure
 }
 
-// rfc3339Millis is Envoy's default.
-const rfc3339Millis = "2006-01-02T15:04:05.000Z"
-
 // timeOf shows a time in a format, in UTC unless local.
 func timeOf(local bool, get func(*Record) (time.Time, bool)) func(string) (valueFunc, error) {
 	return func(argument string) (valueFunc, error) {
@@ -168,6 +165,7 @@ func timeOf(local bool, get func(*Record) (time.Time, bool)) func(string) (value
 		if err != nil {
 			return nil, err
 		}
+		seconds := &secondCache{}
 		return func(dst []byte, r *Record) []byte {
 			t, ok := get(r)
 			if !ok {
@@ -177,7 +175,7 @@ func timeOf(local bool, get func(*Record) (time.Time, bool)) func(string) (value
 				t = t.Local()
 			}
 			if argument == "" {
-				return t.AppendFormat(dst, rfc3339Millis)
+				return seconds.append(dst, t)
 			}
 			for i := range parts {
 				dst = parts[i].Append(dst, t)

@@ -1,0 +1,52 @@
+package telemetry
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// TestPlainPrefix: looking at eight bytes at a time finds what looking at each finds,
+// at every place in a value.
+func TestPlainPrefix(t *testing.T) {
+	naive := func(s []byte, quotes bool) int {
+		for i, c := range s {
+			if escapedSize(c, quotes) != 1 {
+				return i
+			}
+		}
+		return len(s)
+	}
+	check := func(s []byte, quotes bool) {
+		t.Helper()
+		// A prefix in whole steps may end up to seven bytes early.
+		if got, want := plainPrefix(s, quotes), naive(s, quotes); got > want || got <= want-8 || want == len(s) && got != want {
+			t.Fatalf("%q, quotes %v: %d bytes, want up to %d", s, quotes, got, want)
+		}
+	}
+	for length := range 20 {
+		for at := range length {
+			for c := range 256 {
+				s := make([]byte, length)
+				for i := range s {
+					s[i] = byte(0x20 + rand.IntN(2)) // a borrow must not pass to a neighbour
+				}
+				s[at] = byte(c)
+				check(s, true)
+				check(s, false)
+			}
+		}
+	}
+}
+
+// TestSecondCache: the text is that of the time package, also where the second
+// changes and where it goes back.
+func TestSecondCache(t *testing.T) {
+	var c secondCache
+	for _, ns := range []int64{0, 1, 999_999, 1e6, 999_999_999, 1e9, 1_764_123_456_789_000_000, 1_764_123_456_000_000_000, 1_764_123_455_123_456_789, -1, -1e9, -1_500_000_000} {
+		at := time.Unix(0, ns).UTC()
+		if got, want := string(c.append(nil, at)), at.Format("2006-01-02T15:04:05.000Z"); got != want {
+			t.Errorf("%d: %s, want %s", ns, got, want)
+		}
+	}
+}
