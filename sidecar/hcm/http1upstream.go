@@ -2,12 +2,19 @@ package hcm
 
 import (
 	"io"
+	"runtime"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 )
+
+// oneProcessor: the program runs goroutines one at a time. Then what was woken together
+// goes on together, up to the writing of its requests: writes that follow one another
+// find the peer awake, where each by itself would wake it, which costs more than this.
+// With more processors a goroutine that steps back would wake one of them instead.
+var oneProcessor = runtime.GOMAXPROCS(0) == 1
 
 // http1Upstream is an attempt's side on an HTTP/1 connection.
 type http1Upstream struct {
@@ -97,6 +104,9 @@ func (u *http1Upstream) send(a *attempt) (err error) {
 		}
 	}
 	u.parser.Reset()
+	if oneProcessor {
+		runtime.Gosched()
+	}
 	var written, n int
 	if x.complete && u.c.Exchanger != nil {
 		written, n, err = u.c.Exchanger.Exchange(u.out, &u.in)
