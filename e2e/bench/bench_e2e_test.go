@@ -19,7 +19,7 @@ func TestEachContenderDoesTheJob(t *testing.T) {
 		t.Fatal("HAUBERK_BIN is not set: run `make e2e`")
 	}
 	t.Setenv("HAUBERK_SIDECAR", filepath.Join(bin, "hauberk-sidecar"))
-	b := &bench{rounds: 1, warm: 50 * time.Millisecond, time: 100 * time.Millisecond, settle: 200 * time.Millisecond, noise: 1, quiet: true,
+	b := &bench{rounds: 1, warm: 50 * time.Millisecond, time: 100 * time.Millisecond, open: 100 * time.Millisecond, settle: 200 * time.Millisecond, noise: 1, quiet: true,
 		dir: t.TempDir(), without: []string{"reverseproxy"}} // it is the test program here
 	if err := b.peers(); err != nil {
 		t.Fatal(err)

@@ -198,12 +198,12 @@ func (b *bench) latency(c *cell, s setting, order []*measured) error {
 	}
 	slowest := slices.MinFunc(c.Contenders, func(x, y *measured) int { return int(median(x.Rate) - median(y.Rate)) })
 	c.OpenRate = median(slowest.Rate) / 2
-	for range min(b.rounds, 3) {
+	for range min(b.rounds, 9) {
 		rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
 		for _, m := range order {
 			b.progress("%s c=%d open loop %s", s.job.name, s.conns, m.Name)
 			err := b.quietly(m, func() (func(), error) {
-				r, err := s.job.load.open(m.target, s.conns, c.OpenRate, b.time)
+				r, err := s.job.load.open(m.target, s.conns, c.OpenRate, b.open)
 				if err == nil && (r.failed > 0 || r.done == 0) {
 					err = fmt.Errorf("open loop: %d answered, %d failed, the last: %w; %s", r.done, r.failed, r.last, m.logs())
 				}

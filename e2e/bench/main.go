@@ -19,6 +19,7 @@ type bench struct {
 
 	rounds, retries int
 	warm, time      time.Duration
+	open            time.Duration
 	settle          time.Duration
 	noise           float64
 	without         []string // contenders left out
@@ -36,9 +37,10 @@ func main() {
 	bodies := flag.String("body", "1024", "bytes of a body, with -jobs")
 	features := flag.String("features", "on", "on, off or on,off, with -jobs")
 	full := flag.Bool("full", false, "every job with all sizes (about an hour)")
-	flag.IntVar(&b.rounds, "rounds", 5, "paired rounds")
-	flag.DurationVar(&b.warm, "warm", 300*time.Millisecond, "time before each run is measured")
-	flag.DurationVar(&b.time, "time", 800*time.Millisecond, "measured time of each run")
+	flag.IntVar(&b.rounds, "rounds", 25, "paired rounds")
+	flag.DurationVar(&b.warm, "warm", 60*time.Millisecond, "time before each run is measured")
+	flag.DurationVar(&b.time, "time", 150*time.Millisecond, "measured time of each run: short, so that what a round compares had the host in the same mood")
+	flag.DurationVar(&b.open, "open", 400*time.Millisecond, "time of each run at a fixed rate")
 	flag.DurationVar(&b.settle, "settle", 2*time.Second, "rest before memory is read")
 	flag.Float64Var(&b.noise, "noise", 0.05, "share of the machine that other work may have during a run")
 	flag.IntVar(&b.retries, "retries", 1, "how often a disturbed run is repeated before it is kept and marked")
