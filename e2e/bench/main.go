@@ -41,7 +41,7 @@ func main() {
 	flag.DurationVar(&b.warm, "warm", 60*time.Millisecond, "time before each run is measured")
 	flag.DurationVar(&b.time, "time", 150*time.Millisecond, "measured time of each run: short, so that what a round compares had the host in the same mood")
 	flag.DurationVar(&b.open, "open", 400*time.Millisecond, "time of each run at a fixed rate")
-	flag.DurationVar(&b.settle, "settle", 2*time.Second, "rest before memory is read")
+	flag.DurationVar(&b.settle, "settle", 5*time.Second, "rest before memory is read")
 	flag.Float64Var(&b.noise, "noise", 0.05, "share of the machine that other work may have during a run")
 	flag.IntVar(&b.retries, "retries", 1, "how often a disturbed run is repeated before it is kept and marked")
 	without := flag.String("without", "", "contenders to leave out")

@@ -57,7 +57,7 @@ const (
 
 // parkAfter is how long a connection waits for a request before it gives up its
 // goroutine, and with it the stack of the last one.
-const parkAfter = int64(time.Second)
+const parkAfter = int64(200 * time.Millisecond)
 
 // watchEvery is how often a client is looked at that waits for an answer: cheap,
 // and only slow requests pay.
