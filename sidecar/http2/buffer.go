@@ -41,11 +41,13 @@ func (in *input) bytes() []byte {
 	return in.buf[in.r:in.w]
 }
 
-// A received body waits in blocks of two sizes, filled one after the other: many small
-// frames cost no more memory than a large one.
+// A received body waits in blocks, filled one after the other: many small frames cost no
+// more memory than a large one. What is bulk lies together in larger ones, so that one
+// call of the kernel passes on several frames.
 const (
 	smallBlock = 2 << 10
 	largeBlock = 16 << 10
+	bulkBlock  = 64 << 10
 )
 
 type block struct {
@@ -57,21 +59,28 @@ type block struct {
 var (
 	smallBlocks = sync.Pool{New: func() any { return &block{b: make([]byte, smallBlock)} }}
 	largeBlocks = sync.Pool{New: func() any { return &block{b: make([]byte, largeBlock)} }}
+	bulkBlocks  = sync.Pool{New: func() any { return &block{b: make([]byte, bulkBlock)} }}
 )
 
-func takeBlock(n int) *block {
-	if n > smallBlock {
-		return largeBlocks.Get().(*block)
+func takeBlock(n int, bulk bool) *block {
+	switch {
+	case n <= smallBlock:
+		return smallBlocks.Get().(*block)
+	case bulk:
+		return bulkBlocks.Get().(*block)
 	}
-	return smallBlocks.Get().(*block)
+	return largeBlocks.Get().(*block)
 }
 
 func (b *block) free() {
 	b.next, b.w = nil, 0
-	if len(b.b) == largeBlock {
-		largeBlocks.Put(b)
-	} else {
+	switch len(b.b) {
+	case smallBlock:
 		smallBlocks.Put(b)
+	case largeBlock:
+		largeBlocks.Put(b)
+	case bulkBlock:
+		bulkBlocks.Put(b)
 	}
 }
 
@@ -80,13 +89,21 @@ type received struct {
 	head, tail *block
 	off        int // into head
 	n          int // bytes
+	// bulk: more than two whole frames waited at once, and none that is small came since.
+	bulk bool
 }
 
 func (r *received) append(p []byte) {
 	r.n += len(p)
+	switch {
+	case r.n > 2*largeBlock:
+		r.bulk = true
+	case r.n <= smallBlock:
+		r.bulk = false
+	}
 	for len(p) > 0 {
 		if r.tail == nil || r.tail.w == len(r.tail.b) {
-			b := takeBlock(len(p))
+			b := takeBlock(len(p), r.bulk)
 			if r.tail == nil {
 				r.head = b
 			} else {

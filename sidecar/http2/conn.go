@@ -33,6 +33,7 @@ type conn struct {
 	started         bool // the peer's SETTINGS have arrived
 	patience        bool // a read deadline guards a head that is not whole
 	toWake          *Stream
+	yield           bool // a stream has so much that its reader is to run
 
 	mu      sync.Mutex
 	settled sync.Cond // something that ending waits for has changed

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"runtime"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
@@ -25,6 +26,10 @@ func (c *conn) read() *ConnError {
 			}
 			c.in.DropBuffer()
 			c.guard()
+			if c.yield {
+				c.yield = false
+				runtime.Gosched()
+			}
 			continue
 		}
 		if err == nil {
@@ -35,6 +40,10 @@ func (c *conn) read() *ConnError {
 		}
 	}
 }
+
+// yieldAfter is how much waits for one stream's reader before it gets the CPU: a reader
+// that went on for as long as bytes come would find its work in no cache.
+const yieldAfter = 64 << 10
 
 func (c *conn) fill() (int, error) {
 	if c.ready != nil {
@@ -216,6 +225,7 @@ func (c *conn) endBatch() *ConnError {
 		default:
 			s.wnext, s.waking = nil, false
 			s.rcond.Broadcast()
+			c.yield = c.yield || s.in.n >= yieldAfter
 		}
 		s = next
 	}

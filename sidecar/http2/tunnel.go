@@ -29,6 +29,7 @@ type Tunnel struct {
 var (
 	_ stream.Stream      = (*Tunnel)(nil)
 	_ stream.ReadyReader = (*Tunnel)(nil)
+	_ stream.ChunkReader = (*Tunnel)(nil)
 )
 
 // NewTunnel makes a byte stream of s. With a nil info it has the connection's.
@@ -64,6 +65,16 @@ func (t *Tunnel) Read(p []byte) (int, error) {
 			return n, nil // it shows again
 		}
 	}
+}
+
+// ReadChunk implements stream.ChunkReader.
+func (t *Tunnel) ReadChunk() ([]byte, error) {
+	if err := t.more(); err != nil {
+		return nil, err
+	}
+	chunk := t.chunk
+	t.chunk = nil
+	return chunk, nil
 }
 
 // more waits until there is something to read.

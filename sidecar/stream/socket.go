@@ -29,6 +29,13 @@ type ReadyReader interface {
 	ReadReady(Buffers) (n int, err error)
 }
 
+// ChunkReader is a stream that can lend what it received.
+type ChunkReader interface {
+	// ReadChunk waits as Read does, and returns memory of the stream's, at least one
+	// byte of it unless there is an error. It is good until the next read.
+	ReadChunk() ([]byte, error)
+}
+
 // TryWriter is a stream that can write without waiting.
 type TryWriter interface {
 	// TryWrite takes as much of p as can be written at once. Without done, and without

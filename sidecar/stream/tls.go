@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"io"
 	"net"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -48,7 +47,8 @@ func newTLS(c Conn, prefix []byte, wrap func(net.Conn) *tls.Conn) (*TLS, error) 
 		return nil, err
 	}
 	rc := &recordConn{Conn: c, raw: raw, prefix: prefix}
-	rc.tryRead, rc.waitRead, rc.tryPeek, rc.tryWrite = rc.readNow, rc.readOnce, rc.peekNow, rc.writeOnce
+	rc.w.once = rc.writeOnce
+	rc.tryRead, rc.waitRead, rc.tryPeek = rc.readNow, rc.readOnce, rc.peekNow
 	return &TLS{tls: wrap(rc), raw: rc}, nil
 }
 
@@ -160,31 +160,44 @@ func (t *TLS) readNow(p []byte) (int, error) {
 	return n, err
 }
 
-// Write implements Stream.
-func (t *TLS) Write(p []byte) (int, error) {
-	if len(p) == 0 {
-		return t.raw.Write(nil) // what TryWrite kept
+// Write implements Stream. Of what it was writing when it failed, n has only what is
+// known to have left.
+func (t *TLS) Write(p []byte) (n int, err error) {
+	if len(p) <= recordSize {
+		if len(p) == 0 {
+			return t.raw.Write(nil) // what TryWrite kept
+		}
+		return t.tls.Write(p)
 	}
-	return t.tls.Write(p)
+	for n < len(p) {
+		piece := p[n:min(len(p), n+gatherSize)]
+		t.raw.gather(len(piece))
+		_, err := t.tls.Write(piece)
+		t.raw.gather(0)
+		if err != nil {
+			return n, err
+		}
+		n += len(piece)
+	}
+	return n, nil
 }
 
-// TryWrite implements TryWriter: a record that was begun is kept where the socket does
-// not take all of it, and goes out before anything else.
+// TryWrite implements TryWriter: records that were begun are kept where the socket does
+// not take all of them, and go out before anything else.
 func (t *TLS) TryWrite(p []byte) (n int, done bool, err error) {
-	const record = 16 << 10
-	t.raw.try.Store(true)
-	defer t.raw.try.Store(false)
 	for n < len(p) {
-		if ok, err := t.raw.flushTried(); !ok {
+		piece := p[n:min(len(p), n+gatherSize)]
+		if ok, err := t.raw.beginTry(len(piece)); !ok {
 			return n, false, err
 		}
-		m, err := t.tls.Write(p[n:min(len(p), n+record)])
+		m, err := t.tls.Write(piece)
 		n += m
 		if err != nil {
+			_, _ = t.raw.endTry()
 			return n, false, err
 		}
 	}
-	done, err = t.raw.flushTried()
+	done, err = t.raw.endTry()
 	return n, done, err
 }
 
@@ -267,84 +280,7 @@ type recordConn struct {
 	n     int
 	errno syscall.Errno
 
-	// try makes Write keep what the socket does not take, in kept. crypto/tls may
-	// write on the reader's account too, so the rest is under a lock.
-	try      atomic.Bool
-	wmu      sync.Mutex
-	kept     []byte
-	tryWrite func(fd uintptr) bool
-	out      []byte
-	wrote    int
-	werrno   syscall.Errno
-}
-
-// Write implements net.Conn.
-func (c *recordConn) Write(p []byte) (int, error) {
-	c.wmu.Lock()
-	defer c.wmu.Unlock()
-	if c.try.Load() {
-		n := 0
-		if len(c.kept) == 0 {
-			var err error
-			if n, err = c.writeNow(p); err != nil {
-				return n, err
-			}
-		}
-		c.kept = append(c.kept, p[n:]...)
-		return len(p), nil
-	}
-	if len(c.kept) > 0 {
-		n, err := c.Conn.Write(c.kept)
-		c.kept = c.kept[:copy(c.kept, c.kept[n:])]
-		if err != nil {
-			return 0, err
-		}
-		c.kept = nil
-	}
-	if len(p) == 0 {
-		return 0, nil
-	}
-	n, err := c.writeNow(p)
-	if n == len(p) || err != nil {
-		return n, err
-	}
-	rest, err := c.Conn.Write(p[n:])
-	return n + rest, err
-}
-
-// flushTried writes what was kept; ok is true when nothing is left.
-func (c *recordConn) flushTried() (ok bool, err error) {
-	c.wmu.Lock()
-	defer c.wmu.Unlock()
-	if len(c.kept) == 0 {
-		return true, nil
-	}
-	n, err := c.writeNow(c.kept)
-	c.kept = c.kept[:copy(c.kept, c.kept[n:])]
-	if len(c.kept) == 0 {
-		c.kept = nil
-	}
-	return c.kept == nil, err
-}
-
-// writeNow writes what the socket takes without waiting.
-func (c *recordConn) writeNow(p []byte) (int, error) {
-	c.out, c.wrote, c.werrno = p, 0, 0
-	err := c.raw.Write(c.tryWrite)
-	c.out = nil
-	if err == nil && c.werrno != 0 && c.werrno != syscall.EAGAIN {
-		err = opError("write", c.RemoteAddr(), c.werrno)
-	}
-	return c.wrote, err
-}
-
-func (c *recordConn) writeOnce(fd uintptr) bool {
-	for c.wrote < len(c.out) && c.werrno == 0 {
-		var n int
-		n, c.werrno = send(fd, c.out[c.wrote:])
-		c.wrote += n
-	}
-	return true
+	w recordWriter
 }
 
 // wouldBlock is temporary in net.Error's sense, so that crypto/tls does not take

@@ -3,6 +3,8 @@ package tcp
 import (
 	"sync"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
 // Sizes of copy buffers. A direction begins with a small one; one whose reads
@@ -64,6 +66,42 @@ func (l *lease) grow() {
 		l.DropBuffer()
 		l.size *= 4
 	}
+}
+
+// filled tells whether a read of n bytes filled the buffer.
+func (l *lease) filled(n int) bool { return l.buf != nil && n == len(l.buf) }
+
+// source is what a direction reads from: the stream's own memory where it lends that,
+// or the lease's.
+type source struct {
+	src    stream.Stream
+	chunks stream.ChunkReader
+	ready  stream.ReadyReader
+	lease  *lease
+}
+
+func newSource(src stream.Stream, l *lease) source {
+	s := source{src: src, lease: l}
+	s.chunks, _ = src.(stream.ChunkReader)
+	s.ready, _ = src.(stream.ReadyReader)
+	return s
+}
+
+// next waits for bytes; they are good until the next call.
+func (s *source) next() (chunk []byte, err error) {
+	var n int
+	switch {
+	case s.chunks != nil:
+		return s.chunks.ReadChunk()
+	case s.ready != nil:
+		n, err = s.ready.ReadReady(s.lease)
+	default:
+		n, err = s.src.Read(s.lease.TakeBuffer())
+	}
+	if n > 0 {
+		chunk = s.lease.TakeBuffer()[:n]
+	}
+	return chunk, err
 }
 
 var (

@@ -185,7 +185,7 @@ func (r *relay) progress(h *half, n int64) {
 func (r *relay) copy(h *half) error {
 	l := lease{size: smallBuffer}
 	defer l.DropBuffer()
-	reader, ready := h.src.(stream.ReadyReader)
+	read := newSource(h.src, &l)
 	splicer := newSplicer(h.dst, h.src)
 	bulk := 0 // bytes that came in reads which filled their buffer, in a row
 	for {
@@ -199,19 +199,12 @@ func (r *relay) copy(h *half) error {
 			bulk = 0
 			continue
 		}
-		var n int
-		var err error
-		if ready {
-			n, err = reader.ReadReady(&l)
-		} else {
-			n, err = h.src.Read(l.TakeBuffer())
-		}
-		if n > 0 {
-			buf := l.TakeBuffer()
-			if _, werr := h.dst.Write(buf[:n]); werr != nil {
+		chunk, err := read.next()
+		if n := len(chunk); n > 0 {
+			if _, werr := h.dst.Write(chunk); werr != nil {
 				return werr
 			}
-			if n == len(buf) {
+			if l.filled(n) {
 				bulk += n
 				l.grow()
 			} else {

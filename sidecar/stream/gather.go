@@ -1,0 +1,158 @@
+package stream
+
+import (
+	"sync"
+	"syscall"
+)
+
+const (
+	// recordSize is the most that a record of TLS carries (RFC 8446 5.1).
+	recordSize = 16 << 10
+	// gatherSize is how much of one Write goes to the socket at once.
+	gatherSize = 4 * recordSize
+	// keptSize has room for the records of gatherSize.
+	keptSize = gatherSize + 4*64
+)
+
+var keptBuffers = sync.Pool{New: func() any { return new([keptSize]byte) }}
+
+// recordWriter is the writing half of a recordConn. crypto/tls writes each record by
+// itself, and may write on the reader's account too, so all of it is under a lock.
+type recordWriter struct {
+	mu sync.Mutex
+	// kept[at:] waits for the socket. Its memory is pooled, and nil when it is empty.
+	kept []byte
+	at   int
+	// more is how many records are kept for those of the same Write that follow.
+	more int
+	// try: what the socket does not take is kept.
+	try bool
+
+	// The callback is made once; the rest is its state.
+	once  func(fd uintptr) bool
+	out   []byte
+	wrote int
+	errno syscall.Errno
+}
+
+// gather announces a Write of n bytes: of its records, all but the last wait for the
+// next, so that one call of the kernel takes them all. They are copied, because
+// crypto/tls uses the memory of each for the next; that costs less than a call.
+func (c *recordConn) gather(n int) {
+	c.w.mu.Lock()
+	c.w.more = recordsBeforeLast(n)
+	c.w.mu.Unlock()
+}
+
+func recordsBeforeLast(n int) int { return max(0, (n-1)/recordSize) }
+
+// beginTry announces a write of n bytes that must not wait. It is not ok while there is
+// something left of the last.
+func (c *recordConn) beginTry(n int) (ok bool, err error) {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	err = c.flushKept()
+	c.w.try = err == nil && c.w.kept == nil
+	if c.w.try {
+		c.w.more = recordsBeforeLast(n)
+	}
+	return c.w.try, err
+}
+
+// endTry tells whether everything has left.
+func (c *recordConn) endTry() (done bool, err error) {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	c.w.try, c.w.more = false, 0
+	err = c.flushKept()
+	return err == nil && c.w.kept == nil, err
+}
+
+// Write implements net.Conn.
+func (c *recordConn) Write(p []byte) (int, error) {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	if c.w.more > 0 {
+		c.w.more--
+		c.w.keep(p)
+		return len(p), nil
+	}
+	n := 0
+	if c.w.kept == nil {
+		if len(p) == 0 {
+			return 0, nil
+		}
+		var err error
+		if n, err = c.writeNow(p); err != nil || n == len(p) {
+			return n, err
+		}
+		if !c.w.try {
+			rest, err := c.Conn.Write(p[n:])
+			return n + rest, err
+		}
+	}
+	c.w.keep(p[n:])
+	if n == 0 {
+		if err := c.flushKept(); err != nil {
+			return 0, err
+		}
+	}
+	if c.w.kept != nil && !c.w.try {
+		k, err := c.Conn.Write(c.w.kept[c.w.at:])
+		if c.w.taken(k); err != nil {
+			return 0, err
+		}
+	}
+	return len(p), nil
+}
+
+// flushKept writes what the socket takes, without waiting, of what was kept.
+func (c *recordConn) flushKept() error {
+	if c.w.kept == nil {
+		return nil
+	}
+	n, err := c.writeNow(c.w.kept[c.w.at:])
+	c.w.taken(n)
+	return err
+}
+
+func (w *recordWriter) keep(p []byte) {
+	if w.kept == nil {
+		w.kept = keptBuffers.Get().(*[keptSize]byte)[:0]
+	}
+	w.kept = append(w.kept, p...)
+}
+
+// taken gives back the memory when nothing is left.
+func (w *recordWriter) taken(n int) {
+	if w.at += n; w.at < len(w.kept) {
+		return
+	}
+	if cap(w.kept) == keptSize {
+		keptBuffers.Put((*[keptSize]byte)(w.kept[:keptSize]))
+	}
+	w.kept, w.at = nil, 0
+}
+
+// writeNow writes what the socket takes without waiting.
+func (c *recordConn) writeNow(p []byte) (int, error) {
+	w := &c.w
+	w.out, w.wrote, w.errno = p, 0, 0
+	err := c.raw.Write(w.once)
+	w.out = nil
+	if err == nil && w.errno != 0 && w.errno != syscall.EAGAIN {
+		err = opError("write", c.RemoteAddr(), w.errno)
+	}
+	return w.wrote, err
+}
+
+// writeOnce always returns true: it never lets the runtime wait.
+func (c *recordConn) writeOnce(fd uintptr) bool {
+	w := &c.w
+	for w.wrote < len(w.out) && w.errno == 0 {
+		var n int
+		n, w.errno = send(fd, w.out[w.wrote:])
+		w.wrote += n
+	}
+	return true
+}
