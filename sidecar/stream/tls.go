@@ -27,7 +27,8 @@ type TLS struct {
 	// keep: Info is to have the peer's certificates.
 	keep bool
 	// watch is the last wait for the socket.
-	watch atomic.Pointer[Watch]
+	watch    atomic.Pointer[Watch]
+	exchange tlsExchange
 }
 
 // ServerTLS and ClientTLS wrap a socket; Handshake must follow. prefix are bytes

@@ -1,0 +1,50 @@
+package stream
+
+// tlsExchange is the state of one Exchange over TLS. The callback is made with the
+// first, because only upstream connections need it.
+type tlsExchange struct {
+	once    func(fd uintptr) bool
+	out     []byte
+	begun   bool
+	written int
+	err     error
+}
+
+// Exchange implements Exchanger. The request is written after the poller was armed
+// for reading, as Socket does it.
+func (t *TLS) Exchange(out []byte, in Buffers) (written, n int, err error) {
+	if t.have || t.full || t.raw.leftover {
+		// What was received already may hold what there is to wait for.
+		if written, err = t.Write(out); err != nil {
+			return written, 0, err
+		}
+		n, err = t.Read(in.TakeBuffer())
+		return written, n, err
+	}
+	x := &t.exchange
+	if x.once == nil {
+		x.once = t.exchangeOnce
+	}
+	x.out, x.begun, x.written, x.err = out, false, 0, nil
+	err = t.raw.raw.Read(x.once)
+	x.out = nil
+	if err == nil {
+		err = x.err
+	}
+	if err != nil {
+		return x.written, 0, err
+	}
+	n, err = t.Read(in.TakeBuffer())
+	return x.written, n, err
+}
+
+// exchangeOnce writes, and is done when there is something to read.
+func (t *TLS) exchangeOnce(uintptr) bool {
+	x := &t.exchange
+	if x.begun {
+		return true
+	}
+	x.begun = true
+	x.written, x.err = t.Write(x.out)
+	return x.err != nil
+}
