@@ -19,6 +19,8 @@ type pump struct {
 	// gaveUp is set before the wait for a response is interrupted: done is closed
 	// right after.
 	gaveUp atomic.Bool
+	// replay says whether what was read can be sent again.
+	replay atomic.Uint32
 
 	// Valid once done is closed.
 	refused   error // the body broke the protocol
@@ -28,6 +30,13 @@ type pump struct {
 	// When the end was read and when it was written, 0 where nobody wants to know.
 	readAt, wroteAt int64
 }
+
+// States of pump.replay.
+const (
+	replayKept   uint32 = iota
+	replayGone          // it was more than is kept
+	replayWanted        // the exchange is about to send it again: what comes until the pump is stopped is kept too
+)
 
 func (p *pump) ended() bool {
 	select {
@@ -40,6 +49,9 @@ func (p *pump) ended() bool {
 
 func (x *exchange) startPump(up upstream) {
 	p := &pump{done: make(chan struct{})}
+	if !x.keep {
+		p.replay.Store(replayGone)
+	}
 	x.pump = p
 	go x.runPump(p, up)
 }
@@ -72,8 +84,9 @@ func (x *exchange) runPump(p *pump, up upstream) {
 		if r := x.reporter; r != nil {
 			r.received.Store(x.received)
 		}
-		x.remember(data)
+		x.remember(p, data)
 		if last {
+			x.complete = true
 			p.readAt = p.now(x)
 			p.last.Store(true)
 		}
@@ -91,7 +104,6 @@ func (x *exchange) runPump(p *pump, up upstream) {
 		}
 		if last {
 			p.wroteAt = p.now(x)
-			x.complete = true
 			if !x.tunnel {
 				x.startResponseClock()
 			}
@@ -115,11 +127,11 @@ func (t *requestTap) Passed(n int) {
 }
 
 // remember keeps a piece for another attempt, as long as all of them fit.
-func (x *exchange) remember(data []byte) {
+func (x *exchange) remember(p *pump, data []byte) {
 	if !x.keep {
 		return
 	}
-	if len(x.store)+len(data) > x.keepUpTo {
+	if len(x.store)+len(data) > x.keepUpTo && p.replay.CompareAndSwap(replayKept, replayGone) {
 		x.keep = false
 		return
 	}
