@@ -2,6 +2,7 @@ package hcm
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
@@ -21,6 +22,8 @@ type pump struct {
 	gaveUp atomic.Bool
 	// replay says whether what was read can be sent again.
 	replay atomic.Uint32
+	// received counts what was read, until stopPump adds it to the exchange's.
+	received atomic.Int64
 
 	// Valid once done is closed.
 	refused   error // the body broke the protocol
@@ -80,10 +83,7 @@ func (x *exchange) runPump(p *pump, up upstream) {
 			up.stopReading()
 			return
 		}
-		x.received += int64(len(data))
-		if r := x.reporter; r != nil {
-			r.received.Store(x.received)
-		}
+		p.count(x, len(data))
 		x.remember(p, data)
 		if last {
 			x.complete = true
@@ -112,16 +112,29 @@ func (x *exchange) runPump(p *pump, up upstream) {
 	}
 }
 
+// count notes n bytes of the body. The exchange's own count stands still meanwhile.
+func (p *pump) count(x *exchange, n int) {
+	all := x.received + p.received.Add(int64(n))
+	if r := x.reporter; r != nil {
+		r.received.Store(all)
+	}
+}
+
+// receivedSoFar are the bytes of the body that were read, also while a pump reads.
+func (x *exchange) receivedSoFar() int64 {
+	if x.pump == nil {
+		return x.received
+	}
+	return x.received + x.pump.received.Load()
+}
+
 // requestTap counts what goes from stream to stream without the pump.
 type requestTap exchange
 
 // Passed implements http2.Tap.
 func (t *requestTap) Passed(n int) {
 	x := (*exchange)(t)
-	x.received += int64(n)
-	if r := x.reporter; r != nil {
-		r.received.Store(x.received)
-	}
+	x.pump.count(x, n)
 	x.pump.sent += int64(n)
 	x.dog.active()
 }
@@ -150,13 +163,27 @@ func (x *exchange) startResponseClock() {
 }
 
 // settlePump gives a body that was read to its end the moment that its last write
-// takes: the upstream often answers before the write has returned.
+// takes: the upstream often answers before the write has returned. One that does not
+// take the rest is not waited for.
 func (x *exchange) settlePump() {
-	if p := x.pump; p != nil && p.last.Load() {
-		<-p.done
-		x.markPump(p)
+	p := x.pump
+	if p == nil || !p.last.Load() {
+		return
 	}
+	if !p.ended() {
+		t := time.NewTimer(lastWrite)
+		defer t.Stop()
+		select {
+		case <-p.done:
+		case <-t.C:
+			return
+		}
+	}
+	x.markPump(p)
 }
+
+// lastWrite is how long a response waits for the last write of its request.
+const lastWrite = 20 * time.Millisecond
 
 // now reads the clock for whoever shows moments.
 func (p *pump) now(x *exchange) int64 {
@@ -189,6 +216,7 @@ func (x *exchange) stopPump() {
 		x.client.resume()
 	}
 	x.markPump(p)
+	x.received += p.received.Swap(0)
 	x.attempt.sent += p.sent
 	p.sent = 0
 }

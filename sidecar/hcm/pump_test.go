@@ -2,6 +2,7 @@ package hcm
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -9,6 +10,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
@@ -68,5 +72,86 @@ func TestRetryOfAnUpload(t *testing.T) {
 	}
 	if retried == 0 {
 		t.Error("no upload was tried again")
+	}
+}
+
+// TestRecordsDuringUploads: what is told of an exchange is safe to ask for while its
+// body still comes.
+func TestRecordsDuringUploads(t *testing.T) {
+	bridges(t, func(t *testing.T, down, up int) {
+		if down == 1 {
+			return // net/http's HTTP/1 client does not read before it has written
+		}
+		b := versionedBed(t, down, up, func(w http.ResponseWriter, r *http.Request) {
+			_ = http.NewResponseController(w).EnableFullDuplex()
+			w.WriteHeader(200)
+			w.(http.Flusher).Flush()
+			_, _ = io.Copy(io.Discard, r.Body)
+		})
+		b.route().Headers.ResponseAdd = []route.HeaderAdd{{Name: "so-far", Value: "%BYTES_RECEIVED%"}}
+		b.cfg.LogInterval = time.Hour
+		b.start()
+		c := b.httpClient(down)
+		for range 20 {
+			resp, err := c.Post("http://"+b.addr+"/", "", io.MultiReader(bytes.NewReader(make([]byte, 1<<20))))
+			if err != nil || resp.StatusCode != 200 || resp.Header.Get("so-far") == "" {
+				t.Fatal(resp, err)
+			}
+			_, _ = io.Copy(io.Discard, resp.Body)
+			_ = resp.Body.Close()
+		}
+	})
+}
+
+// TestAnswerBeforeTheLastWrite: a host that answers without taking the end of the body
+// is heard at once.
+func TestAnswerBeforeTheLastWrite(t *testing.T) {
+	b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		_, _ = io.CopyN(io.Discard, r, int64(len(http2.ClientPreface)))
+		f := http2.NewFramer(c, r)
+		_ = f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 5})
+		answer := func(id uint32, status string) {
+			var block bytes.Buffer
+			_ = hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: ":status", Value: status})
+			_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true})
+		}
+		for {
+			fr, err := f.ReadFrame()
+			if err != nil {
+				return
+			}
+			switch fr := fr.(type) {
+			case *http2.SettingsFrame:
+				if !fr.IsAck() {
+					_ = f.WriteSettingsAck()
+				}
+			case *http2.HeadersFrame:
+				if fr.StreamEnded() {
+					answer(fr.StreamID, "204")
+				}
+			case *http2.DataFrame:
+				answer(fr.StreamID, "413")
+			}
+		}
+	}))
+	b.http2Cluster()
+	c := b.start().httpClient(2)
+	ask := func(method string, body io.Reader, length int64) (status int) {
+		req, _ := http.NewRequest(method, "http://"+b.addr+"/", body)
+		req.ContentLength = length
+		resp, err := c.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode
+	}
+	ask("GET", nil, 0) // from now on the host's window is known
+	pr, pw := io.Pipe()
+	defer pw.Close()
+	go func() { _, _ = io.WriteString(pw, "0123456789"); _ = pw.Close() }()
+	began := time.Now()
+	if status, took := ask("POST", pr, 10), time.Since(began); status != 413 || took > 2*time.Second {
+		t.Errorf("%d after %v", status, took)
 	}
 }
