@@ -45,7 +45,7 @@ func (x *exchange) relay() {
 // relayBody copies the body. Whatever has arrived is passed on before more is
 // waited for.
 func (x *exchange) relayBody(body message.Body) {
-	for first := true; ; first = false {
+	for {
 		if !body.Ready() && !x.flush() {
 			x.endUpstream(false)
 			return
@@ -59,9 +59,7 @@ func (x *exchange) relayBody(body message.Body) {
 			return
 		}
 		x.attempt.received += int64(len(data))
-		if first {
-			x.observed.mark(telemetry.AnswerBodyBegan)
-		}
+		x.observed.markFirst(telemetry.AnswerBodyBegan)
 		var trailers *message.Fields
 		if last {
 			trailers = body.Trailers()
@@ -89,6 +87,7 @@ type responseTap exchange
 // Passed implements http2.Tap.
 func (t *responseTap) Passed(n int) {
 	x := (*exchange)(t)
+	x.observed.markFirst(telemetry.AnswerBodyBegan)
 	x.attempt.received += int64(n)
 	x.sent += int64(n)
 	if r := x.reporter; r != nil {
