@@ -146,6 +146,20 @@ func TestJSONKeepsTypes(t *testing.T) {
 	}
 }
 
+// A moment that came before another is no time after it: the connection of a request is
+// often older than the request.
+func TestTimesAreNotNegative(t *testing.T) {
+	r := full()
+	r.Moments[ConnectBegan] = r.Moments[RequestBegan] - 1
+	f, err := ParseFormat("%COMMON_DURATION(DS_RX_BEG:US_CX_BEG:ns)% %COMMON_DURATION(US_CX_BEG:DS_RX_BEG:ns)%")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(f.Append(nil, r)); got != "- 1" {
+		t.Error(got)
+	}
+}
+
 func TestOmitEmptyInText(t *testing.T) {
 	f, err := CompileAccessLog(AccessLogConfig{Format: "<%ROUTE_NAME%>\n", OmitEmpty: true})
 	if err != nil {
