@@ -72,13 +72,13 @@ func (c *Conn) tunnel(ctx context.Context) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, s.Interrupt)
+	stop := interruptWith(ctx, s.Interrupt)
 	var head message.Response
 	err = s.Flush()
 	if err == nil {
 		_, err = s.ReadHead(&head)
 	}
-	if !stop() && err == nil {
+	if stop() && err == nil {
 		err = context.Cause(ctx)
 	}
 	if err == nil && head.Status != 200 {
