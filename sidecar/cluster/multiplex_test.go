@@ -2,8 +2,11 @@ package cluster
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"net"
+	"net/http/httptest"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -69,4 +72,44 @@ func testWaiters(t *testing.T, cfg *Config) {
 			t.Errorf("%v and %d dials", took, dials)
 		}
 	})
+}
+
+// TestLostCarriersAreNotCounted: a connection for tunnels counts for nothing, also where
+// the host ends it as soon as it is there.
+func TestLostCarriersAreNotCounted(t *testing.T) {
+	srv := httptest.NewUnstartedServer(nil)
+	srv.StartTLS()
+	defer srv.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(srv.Certificate())
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: srv.TLS.Certificates, NextProtos: []string{TunnelALPN}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		for {
+			nc, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = nc.(*tls.Conn).Handshake()
+			_ = nc.Close()
+		}
+	}()
+	defer func() { _ = l.Close(); <-served }()
+	c := mustUpdate(t, newManager(t, Options{TLS: pooled{&tls.Config{RootCAs: roots}}}), &Config{
+		Name: "c", TLS: &TLS{SNI: "example.com", ALPN: []string{TunnelALPN}}, Endpoints: hosts("c", l.Addr().String()),
+	})
+	for range 100 {
+		if conn, err := c.Open(t.Context(), "web", nil, 0); err == nil {
+			_ = conn.Close()
+			t.Fatal("a tunnel was opened")
+		}
+	}
+	waitFor(t, func() bool { return c.Stats()[0].Connections == 0 })
+	if n := c.conns.Load(); n != 0 {
+		t.Errorf("%d connections are counted", n)
+	}
 }
