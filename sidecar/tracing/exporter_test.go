@@ -66,6 +66,13 @@ func newCollector(t *testing.T) *collector {
 	return c
 }
 
+// set says how requests are answered from now on.
+func (c *collector) set(status int, answer []byte, hold chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.status, c.answer, c.hold = status, answer, hold
+}
+
 // tracers are some whose cluster the collector is; they end with the test, or before.
 func (c *collector) tracers(t *testing.T) *Tracers {
 	ts := NewTracers(Options{
@@ -173,7 +180,8 @@ func TestExporterEndsWithItsTracers(t *testing.T) {
 // What is on its way at the end may still be answered, and what waits behind it is sent.
 func TestTheEndWaitsForWhatIsOnItsWay(t *testing.T) {
 	col := newCollector(t)
-	col.hold = make(chan struct{})
+	hold := make(chan struct{})
+	col.set(200, nil, hold)
 	ts := col.tracers(t)
 	tr := mustOpen(t, ts, reporting(nil))
 	finish(tr)
@@ -188,7 +196,7 @@ func TestTheEndWaitsForWhatIsOnItsWay(t *testing.T) {
 	if ts.ctx.Err() != nil {
 		t.Error("what is on its way is given up at once")
 	}
-	close(col.hold)
+	close(hold)
 	<-over
 	if got := col.became(); got != [4]uint64{2} {
 		t.Error(got)
@@ -198,8 +206,9 @@ func TestTheEndWaitsForWhatIsOnItsWay(t *testing.T) {
 // Nor is it waited for without end.
 func TestTheEndIsBounded(t *testing.T) {
 	col := newCollector(t)
-	col.hold = make(chan struct{})
-	defer close(col.hold)
+	hold := make(chan struct{})
+	defer close(hold)
+	col.set(200, nil, hold)
 	ts := col.tracers(t)
 	c := reporting(nil)
 	c.Provider.Collector.Timeout = time.Minute
@@ -261,7 +270,7 @@ func TestCollectorRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			col := newCollector(t)
-			col.status, col.answer = tc.status, tc.answer
+			col.set(tc.status, tc.answer, nil)
 			ts := col.tracers(t)
 			tr := mustOpen(t, ts, reporting(nil))
 			finish(tr)

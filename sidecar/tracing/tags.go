@@ -17,8 +17,9 @@ type tagWriter interface {
 
 // tagger writes tags that are made of strings and numbers.
 type tagger struct {
-	w tagWriter
-	b []byte // of the value that is written, kept for the next ones
+	w    tagWriter
+	b    []byte // of the value that is written, kept for the next ones
+	room [256]byte
 }
 
 func (g *tagger) string(key, value string) { g.bytes(key, append(g.b[:0], value...)) }
@@ -56,7 +57,9 @@ func (g *tagger) header(key, name, otherwise string, h telemetry.Headers) {
 // tags writes the tags of a span, with Envoy's names and values.
 func (t *Tracer) tags(p *report, w tagWriter) {
 	g, r := &p.tagger, p.record
-	g.w = w
+	if g.w = w; g.b == nil {
+		g.b = g.room[:0]
+	}
 	if p.upstream {
 		g.upstream(p)
 	} else {
