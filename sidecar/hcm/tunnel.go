@@ -63,6 +63,7 @@ func (x *exchange) relayTunnel() {
 			return
 		}
 	}
+	x.keep, x.payload = false, nil // there is no other attempt at a tunnel
 	x.startPump(x.attempt.up)
 	if x.m.cfg.LogTunnels {
 		x.log(telemetry.LogTunnelStarted, sinceMono(x.startMono))
