@@ -10,8 +10,8 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
-// pump sends a request's body while the response is waited for or relayed: the
-// only case in which an exchange has a second goroutine. While it runs it owns the
+// pump sends a request's body, or what a host does not take at once of one that is here,
+// while the response is waited for or relayed: the only case in which an exchange has a second goroutine. While it runs it owns the
 // reading side of the client and the writing side of the upstream.
 type pump struct {
 	done chan struct{}
@@ -50,17 +50,38 @@ func (p *pump) ended() bool {
 	}
 }
 
-func (x *exchange) startPump(up upstream) {
+// startPump has rest sent, and then what is still to be read of the body.
+func (x *exchange) startPump(up upstream, rest []byte) {
 	p := &pump{done: make(chan struct{})}
 	if !x.keep {
 		p.replay.Store(replayGone)
 	}
+	if x.complete {
+		p.readAt = x.observed.moments[telemetry.RequestEnded]
+		p.last.Store(true)
+	}
 	x.pump = p
-	go x.runPump(p, up)
+	go x.runPump(p, up, rest)
 }
 
-func (x *exchange) runPump(p *pump, up upstream) {
+// sendRest sends the rest of the payload; it is false when that was all, or failed.
+func (x *exchange) sendRest(p *pump, up upstream, rest []byte) (more bool) {
+	if p.upErr = up.write(rest, x.complete, requestTrailers(x)); p.upErr != nil {
+		return false
+	}
+	p.sent += int64(len(rest))
+	x.dog.active()
+	if x.complete {
+		p.wroteAt = p.now(x)
+	}
+	return !x.complete
+}
+
+func (x *exchange) runPump(p *pump, up upstream, rest []byte) {
 	defer close(p.done)
+	if len(rest) > 0 && !x.sendRest(p, up, rest) {
+		return
+	}
 	from, _ := x.req.Body.(*http2.Stream)
 	to, _ := up.(*http2Upstream)
 	for {

@@ -155,7 +155,7 @@ func (x *exchange) abort(f telemetry.Flags, details string) {
 
 // endUpstream finishes with the upstream; whole says that the response came whole.
 func (x *exchange) endUpstream(whole bool) {
-	clean := whole && x.requestRead() && (x.pump == nil || x.pump.upErr == nil) && x.attempt.up.clean(x.attempt)
+	clean := whole && x.requestSent() && x.attempt.up.clean(x.attempt)
 	x.stopPump()
 	x.attempt.endSpan(responded, x.flags)
 	x.attempt.drop(clean)
@@ -165,6 +165,14 @@ func (x *exchange) endUpstream(whole bool) {
 // is the pump's.
 func (x *exchange) requestRead() bool {
 	if x.pump != nil && !x.pump.ended() {
+		return x.pump.last.Load()
+	}
+	return x.complete
+}
+
+// requestSent tells whether the host has the whole request.
+func (x *exchange) requestSent() bool {
+	if p := x.pump; p != nil && (!p.ended() || p.upErr != nil) {
 		return false
 	}
 	return x.complete

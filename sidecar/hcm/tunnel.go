@@ -64,7 +64,7 @@ func (x *exchange) relayTunnel() {
 		}
 	}
 	x.keep, x.payload = false, nil // there is no other attempt at a tunnel
-	x.startPump(x.attempt.up)
+	x.startPump(x.attempt.up, nil)
 	if x.m.cfg.LogTunnels {
 		x.log(telemetry.LogTunnelStarted, sinceMono(x.startMono))
 	}
