@@ -39,7 +39,7 @@ func TestOldClock(t *testing.T) {
 		clockBase = time.Now().Add(-365 * 24 * time.Hour)
 		for perFill := uint32(1); perFill < 2000; perFill++ {
 			b := New(Spec{Max: perFill, PerFill: perFill, Interval: time.Second})
-			for _, wait := range []time.Duration{0, time.Second} {
+			for _, wait := range []time.Duration{0, 1001 * time.Millisecond} {
 				time.Sleep(wait)
 				var n uint32
 				for b.Take() {
