@@ -101,6 +101,23 @@ func TestOperators(t *testing.T) {
 }
 
 // Every operator of Envoy's has a value here or a reason why not.
+// What is no escape stays as it is, and spares nothing beside it from being decoded.
+func TestBrokenEscapes(t *testing.T) {
+	r := sample()
+	r.RequestHeaders = headers{":path": "/?a=%20x%zz%4&%62=%2"}
+	f, err := ParseFormat("%QUERY_PARAM(a)%|%QUERY_PARAM(b)%|%QUERY_PARAMS(DECODED)%")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var buf []byte
+	if got := string(f.Append(nil, r)); got != " x%zz%4|%2|a= x%zz%4&b=%2" {
+		t.Error(got)
+	}
+	if n := testing.AllocsPerRun(100, func() { buf = f.Append(buf[:0], r) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 func TestEveryOperatorIsKnownOrRefused(t *testing.T) {
 	for name, why := range logformat.Refused() {
 		_, err := ParseFormat("ab %" + name + "%")
