@@ -38,47 +38,16 @@ func TestInstanceKilledGRPC(t *testing.T) {
 	var mu sync.Mutex
 	failed := map[string]error{}
 	sent := 0
-	var wg sync.WaitGroup
-	send := func(kind string, n int) {
+	m.killUnderLoad(killed, 5*time.Millisecond, func() int { return len(dies.unanswered()) }, func(kind string, n int) {
 		id := fmt.Sprintf("%s-%d", kind, n)
-		wg.Go(func() {
-			_, err := call(client, id, kind == "hold")
-			mu.Lock()
-			defer mu.Unlock()
-			sent++
-			if err != nil {
-				failed[id] = err
-			}
-		})
-	}
-	stop := make(chan struct{})
-	wg.Go(func() {
-		tick := time.NewTicker(5 * time.Millisecond)
-		defer tick.Stop()
-		for n := 0; ; n++ {
-			select {
-			case <-stop:
-				return
-			case <-tick.C:
-				send("r", n)
-			}
+		_, err := call(client, id, kind == "hold")
+		mu.Lock()
+		defer mu.Unlock()
+		sent++
+		if err != nil {
+			failed[id] = err
 		}
 	})
-	for n := range 40 {
-		send("hold", n)
-	}
-	m.eventually(5*second, "the instance holds calls", func() error {
-		if n := len(dies.unanswered()); n < 10 {
-			return fmt.Errorf("%d held", n)
-		}
-		return nil
-	})
-	time.Sleep(300 * time.Millisecond)
-	killed.sidecar.kill()
-	killed.crash()
-	time.Sleep(time.Second)
-	close(stop)
-	wg.Wait()
 
 	held := dies.unanswered()
 	for _, id := range held {
@@ -109,6 +78,8 @@ func TestInstanceKilledGRPC(t *testing.T) {
 	}
 	stays.mu.Lock()
 	defer stays.mu.Unlock()
+	dies.mu.Lock()
+	defer dies.mu.Unlock()
 	for id := range dies.arrived {
 		if id != "" && stays.arrived[id] && strings.Contains(id, "-") {
 			t.Errorf("%s arrived at both instances", id)

@@ -90,6 +90,42 @@ func (r *results) one(client *http.Client, url, path string) {
 	}
 }
 
+// killUnderLoad kills an instance, application and sidecar, while requests of the kind
+// "r" are sent, one each time that every has passed, and once it holds ten of 40 of the
+// kind "hold". It returns when every request has ended.
+func (m *mesh) killUnderLoad(killed *workload, every time.Duration, held func() int, request func(kind string, n int)) {
+	m.t.Helper()
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	wg.Go(func() {
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for n := 0; ; n++ {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+				wg.Go(func() { request("r", n) })
+			}
+		}
+	})
+	for n := range 40 {
+		wg.Go(func() { request("hold", n) })
+	}
+	m.eventually(5*second, "the instance holds requests", func() error {
+		if n := held(); n < 10 {
+			return fmt.Errorf("%d held", n)
+		}
+		return nil
+	})
+	time.Sleep(300 * time.Millisecond)
+	killed.sidecar.kill()
+	killed.crash()
+	time.Sleep(time.Second)
+	close(stop)
+	wg.Wait()
+}
+
 // TestInstanceKilled: of two instances one is killed, application and sidecar.
 // Only what had been sent to it and is not safe to send again fails: each failed
 // request is a POST that the caller's sidecar had written to the killed one, and
@@ -109,39 +145,9 @@ func TestInstanceKilled(t *testing.T) {
 	defer client.CloseIdleConnections()
 	url := "http://" + web.upstreams["api"]
 	out := &results{failed: map[string]string{}}
-	var wg sync.WaitGroup
-	send := func(kind string, n int) {
-		method := []string{"GET", "POST"}[n%2]
-		wg.Go(func() { out.one(client, url, fmt.Sprintf("/%s/%s-%d", kind, method, n)) })
-	}
-	stop := make(chan struct{})
-	wg.Go(func() {
-		tick := time.NewTicker(2 * time.Millisecond)
-		defer tick.Stop()
-		for n := 0; ; n++ {
-			select {
-			case <-stop:
-				return
-			case <-tick.C:
-				send("r", n)
-			}
-		}
+	m.killUnderLoad(killed, 2*time.Millisecond, dies.held, func(kind string, n int) {
+		out.one(client, url, fmt.Sprintf("/%s/%s-%d", kind, []string{"GET", "POST"}[n%2], n))
 	})
-	for n := range 40 {
-		send("hold", n)
-	}
-	m.eventually(5*second, "the instance holds requests", func() error {
-		if n := dies.held(); n < 10 {
-			return fmt.Errorf("%d held", n)
-		}
-		return nil
-	})
-	time.Sleep(300 * time.Millisecond)
-	killed.sidecar.kill()
-	killed.crash()
-	time.Sleep(time.Second)
-	close(stop)
-	wg.Wait()
 
 	dies.mu.Lock()
 	defer dies.mu.Unlock()

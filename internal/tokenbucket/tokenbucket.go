@@ -34,8 +34,8 @@ func (b *Bucket) Take() bool {
 		old := b.empty.Load()
 		now := clock()
 		at := max(math.Float64frombits(old), now-b.size/b.rate) + 1/b.rate
-		// A rounding error must not cost the last token.
-		if at > now+1e-9 {
+		// Rounding errors, half of the last digit for each token, must not cost one.
+		if at > now+1e-9+(b.size+4)*math.Abs(now)*0x1p-53 {
 			return false
 		}
 		if b.empty.CompareAndSwap(old, math.Float64bits(at)) {

@@ -31,6 +31,28 @@ func TestFillsSteadily(t *testing.T) {
 	})
 }
 
+// A bucket gives as much after a year as on its first day.
+func TestOldClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		base := clockBase
+		defer func() { clockBase = base }()
+		clockBase = time.Now().Add(-365 * 24 * time.Hour)
+		for perFill := uint32(1); perFill < 2000; perFill++ {
+			b := New(Spec{Max: perFill, PerFill: perFill, Interval: time.Second})
+			for _, wait := range []time.Duration{0, 1001 * time.Millisecond} {
+				time.Sleep(wait)
+				var n uint32
+				for b.Take() {
+					n++
+				}
+				if n != perFill {
+					t.Fatalf("%d tokens of %d", n, perFill)
+				}
+			}
+		}
+	})
+}
+
 // Tokens are neither lost nor made by takers that race.
 func TestRace(t *testing.T) {
 	b := New(Spec{Max: 1000, PerFill: 1, Interval: time.Hour})

@@ -96,22 +96,31 @@ func (c *Cluster) call(ctx context.Context, req *message.Request, body []byte, o
 	if req.ContentLength = int64(len(body)); len(body) > 0 {
 		req.Body = inMemory{}
 	}
-	end, ok := ctx.Deadline()
-	if !ok {
-		end = time.Now().Add(time.Minute)
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Minute)
+		defer cancel()
 	}
 	switch {
 	case conn.HTTP2 != nil:
-		a, err = callHTTP2(conn.HTTP2, req, body, maxCheckBody, end)
+		a, err = callHTTP2(ctx, conn.HTTP2, req, body, maxCheckBody)
 		conn.Release()
 	case only:
 		conn.Release()
 		return &Answer{}, false, nil
 	default:
-		a, err = conn.callHTTP1(req, body, end)
+		a, err = conn.callHTTP1(ctx, req, body)
 	}
 	if err != nil {
-		h.Report(OutcomeReset)
+		switch ctx.Err() {
+		case nil:
+			h.Report(OutcomeReset)
+		case context.DeadlineExceeded:
+			h.Report(OutcomeTimeout)
+		}
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
 		own.metrics.Answered(0, 0)
 		return nil, conn.HTTP2 != nil, fmt.Errorf("cluster %s host %s: %w", own.name, h.key, err)
 	}
@@ -121,7 +130,7 @@ func (c *Cluster) call(ctx context.Context, req *message.Request, body []byte, o
 }
 
 // callHTTP1 gives the connection back, or ends it.
-func (c *Conn) callHTTP1(req *message.Request, body []byte, end time.Time) (*Answer, error) {
+func (c *Conn) callHTTP1(ctx context.Context, req *message.Request, body []byte) (*Answer, error) {
 	o := http1.RequestOptions{Framing: http1.NoBody}
 	if len(body) > 0 {
 		o.Framing = http1.Length
@@ -131,22 +140,39 @@ func (c *Conn) callHTTP1(req *message.Request, body []byte, end time.Time) (*Ans
 		c.Release()
 		return nil, err
 	}
-	_ = c.SetDeadline(end)
+	stop := interruptWith(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	_, err = c.Write(append(out, body...))
 	r := responseReader{conn: c, method: req.Method, limit: maxCheckBody, keep: maxCheckBody}
 	if err == nil {
 		err = r.read()
 	}
-	if err != nil || r.resp.Close {
+	if stop() || err != nil || r.resp.Close {
 		_ = c.Close()
 	} else {
-		_ = c.SetDeadline(time.Time{})
 		c.Release()
 	}
 	if err != nil {
 		return nil, err
 	}
 	return &Answer{Head: r.resp, Body: r.body}, nil
+}
+
+// interruptWith has interrupt called when ctx ends. stop, which is called once, ends that
+// and tells whether it was; when it returns no call is under way: what was to be
+// interrupted may serve somebody else then.
+func interruptWith(ctx context.Context, interrupt func()) (stop func() (interrupted bool)) {
+	done := make(chan struct{})
+	forget := context.AfterFunc(ctx, func() {
+		defer close(done)
+		interrupt()
+	})
+	return func() bool {
+		if forget() {
+			return false
+		}
+		<-done
+		return true
+	}
 }
 
 // inMemory stands for a body that is sent from memory.

@@ -159,12 +159,11 @@ func unanswered(err error) verdict {
 // once makes one check, connecting included, within the timeout.
 func (k *checker) once(ctx context.Context) verdict {
 	s := k.h.cluster.cfg.Load()
-	deadline := time.Now().Add(k.cfg.Timeout)
+	within, cancel := context.WithTimeout(ctx, k.cfg.Timeout)
+	defer cancel()
 	k.dropStale(s)
 	if k.conn == nil {
-		dial, cancel := context.WithDeadline(ctx, deadline)
-		defer cancel()
-		conn, err := k.connect(dial, s)
+		conn, err := k.connect(within, s)
 		if err != nil {
 			v := unanswered(err)
 			v.unready = errors.As(err, &unready{})
@@ -176,21 +175,22 @@ func (k *checker) once(ctx context.Context) verdict {
 		}
 	}
 	defer context.AfterFunc(ctx, k.interrupt())()
-	v, reusable := k.ask(deadline)
+	v, reusable := k.ask(within)
 	if !reusable || k.cfg.NoReuse || v.network {
 		k.drop()
 	}
 	return v
 }
 
-// ask makes the check on the connection that is there.
-func (k *checker) ask(deadline time.Time) (v verdict, reusable bool) {
+// ask makes the check on the connection that is there; ctx has a deadline.
+func (k *checker) ask(ctx context.Context) (v verdict, reusable bool) {
 	switch {
 	case k.cfg.GRPC != nil:
-		return k.checkGRPC(deadline)
+		return k.checkGRPC(ctx)
 	case k.http2 != nil:
-		return k.checkHTTP2(deadline)
+		return k.checkHTTP2(ctx)
 	}
+	deadline, _ := ctx.Deadline()
 	if err := k.conn.SetDeadline(deadline); err != nil {
 		return unanswered(err), false
 	}

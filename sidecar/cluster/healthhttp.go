@@ -125,7 +125,7 @@ type responseReader struct {
 	body []byte
 }
 
-var errLongBody = errors.New("the response is longer than a health check reads")
+var errLongBody = errors.New("the response is longer than is read of one")
 
 func (r *responseReader) read() error {
 	var parser http1.ResponseParser
@@ -162,6 +162,7 @@ func (r *responseReader) read() error {
 		}
 		if buf, err = r.more(buf); err != nil {
 			if errors.Is(err, io.EOF) && framing == http1.UntilClose {
+				r.resp.Close = true
 				return nil
 			}
 			return err

@@ -1,11 +1,11 @@
 package cluster
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
@@ -31,15 +31,16 @@ func (c *http2Checks) end() {
 }
 
 // callHTTP2 sends a request with its body and reads the answer, all but keep bytes of
-// whose body are dropped, by the deadline.
-func callHTTP2(c *http2.ClientConn, req *message.Request, body []byte, keep int, deadline time.Time) (*Answer, error) {
+// whose body are dropped, until ctx ends.
+func callHTTP2(ctx context.Context, c *http2.ClientConn, req *message.Request, body []byte, keep int) (*Answer, error) {
 	a := &Answer{}
 	s, err := c.Open(req, len(body) == 0)
 	if err != nil {
 		return a, err
 	}
 	defer s.Close()
-	defer time.AfterFunc(time.Until(deadline), s.Interrupt).Stop()
+	stop := interruptWith(ctx, s.Interrupt)
+	defer stop()
 	if len(body) > 0 {
 		err = s.WriteData(body, true)
 	}
@@ -75,11 +76,11 @@ func callHTTP2(c *http2.ClientConn, req *message.Request, body []byte, keep int,
 }
 
 // checkHTTP2 is checkHTTP over HTTP/2.
-func (k *checker) checkHTTP2(deadline time.Time) (v verdict, reusable bool) {
+func (k *checker) checkHTTP2(ctx context.Context) (v verdict, reusable bool) {
 	c := k.cfg.HTTP
 	var req message.Request
 	k.request(&req)
-	a, err := callHTTP2(k.http2.ClientConn, &req, c.Body, c.keep(), deadline)
+	a, err := callHTTP2(ctx, k.http2.ClientConn, &req, c.Body, c.keep())
 	if errors.Is(err, http2.ErrUnwritable) {
 		return failed(fmt.Errorf("host %q, path %q: %w; set http_health_check.host", req.Authority, req.Path, err)), true
 	}
@@ -97,7 +98,7 @@ const (
 )
 
 // checkGRPC calls grpc.health.v1.Health/Check.
-func (k *checker) checkGRPC(deadline time.Time) (v verdict, reusable bool) {
+func (k *checker) checkGRPC(ctx context.Context) (v verdict, reusable bool) {
 	c := k.cfg.GRPC
 	var req message.Request
 	req.Method, req.Path, req.Scheme = "POST", "/grpc.health.v1.Health/Check", k.scheme()
@@ -107,7 +108,7 @@ func (k *checker) checkGRPC(deadline time.Time) (v verdict, reusable bool) {
 	addHeaders(&req.Fields, c.Metadata, nil)
 	body := grpcFrame(healthRequest(c.Service))
 	req.ContentLength = message.UnknownLength
-	a, err := callHTTP2(k.http2.ClientConn, &req, body, maxCheckBody, deadline)
+	a, err := callHTTP2(ctx, k.http2.ClientConn, &req, body, maxCheckBody)
 	if err != nil {
 		return unanswered(err), k.http2.Usable()
 	}

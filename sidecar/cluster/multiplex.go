@@ -169,13 +169,9 @@ func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Sha
 		p.mu.Unlock()
 		if mine {
 			if want == protocolTunnel {
-				b.conns.Add(1) // the streams count, not what carries them
+				b.conns.Add(1) // until it is there: the streams count, not what carries them
 			}
 			conn, err := p.dialReserved(ctx, s, want)
-			if want == protocolTunnel && err == nil {
-				b.conns.Add(-1)
-				conn.uncounted = conn.HTTP2 != nil
-			}
 			p.mu.Lock()
 			p.multiplexed.dialing = nil
 			p.mu.Unlock()

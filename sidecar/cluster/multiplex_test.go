@@ -2,8 +2,13 @@ package cluster
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"io"
 	"net"
+	"net/http/httptest"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -69,4 +74,68 @@ func testWaiters(t *testing.T, cfg *Config) {
 			t.Errorf("%v and %d dials", took, dials)
 		}
 	})
+}
+
+// tunnelHost agrees on tunnels with each connection, and has serve do the rest.
+func tunnelHost(t *testing.T, timeout time.Duration, serve func(net.Conn)) *Cluster {
+	t.Helper()
+	srv := httptest.NewUnstartedServer(nil)
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	roots := x509.NewCertPool()
+	roots.AddCert(srv.Certificate())
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: srv.TLS.Certificates, NextProtos: []string{TunnelALPN}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			nc, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer nc.Close()
+				if nc.(*tls.Conn).Handshake() == nil {
+					serve(nc)
+				}
+			})
+		}
+	})
+	t.Cleanup(func() { _ = l.Close(); wg.Wait() })
+	return mustUpdate(t, newManager(t, Options{TLS: pooled{&tls.Config{RootCAs: roots}}}), &Config{
+		Name: "c", ConnectTimeout: timeout, TLS: &TLS{SNI: "example.com", ALPN: []string{TunnelALPN}}, Endpoints: hosts("c", l.Addr().String()),
+	})
+}
+
+// TestLostCarriersAreNotCounted: a connection for tunnels counts for nothing, also where
+// the host ends it as soon as it is there.
+func TestLostCarriersAreNotCounted(t *testing.T) {
+	c := tunnelHost(t, time.Second, func(net.Conn) {})
+	for range 100 {
+		if conn, err := c.Open(t.Context(), "web", nil, 0); err == nil {
+			_ = conn.Close()
+			t.Fatal("a tunnel was opened")
+		}
+	}
+	waitFor(t, func() bool { return c.Stats()[0].Connections == 0 })
+	if n := c.conns.Load(); n != 0 {
+		t.Errorf("%d connections are counted", n)
+	}
+}
+
+// TestTunnelTimeout: a host that does not agree to a tunnel in time is one that could not
+// be connected to in time.
+func TestTunnelTimeout(t *testing.T) {
+	c := tunnelHost(t, 200*time.Millisecond, func(nc net.Conn) { _, _ = io.Copy(io.Discard, nc) })
+	var e *Error
+	if _, err := c.Open(t.Context(), "web", nil, 0); !errors.As(err, &e) || e.Kind != ConnectTimeout {
+		t.Errorf("%v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := c.Open(ctx, "web", nil, 0); !errors.As(err, &e) || e.Kind != Canceled {
+		t.Errorf("%v", err)
+	}
 }

@@ -271,6 +271,10 @@ func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard, want protoco
 	if m := p.host.cluster.metrics; m != nil {
 		m.Use().ConnectionsOpen.Add(s, 1)
 	}
+	if want == protocolTunnel { // before it is shared: it may end at once
+		p.uncount()
+		conn.uncounted = conn.HTTP2 != nil
+	}
 	switch {
 	case conn.HTTP2 != nil:
 		p.share(conn)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
@@ -46,8 +47,11 @@ func (p *pool) openTunnel(ctx context.Context, s telemetry.Shard) (*Conn, error)
 	}
 	p.uncount()
 	kind := ConnectRefused
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		kind = Canceled
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+		kind = ConnectTimeout
 	}
 	return nil, &Error{Kind: kind, Cluster: p.host.cluster.name, Host: p.host.key, Err: err}
 }
@@ -72,13 +76,13 @@ func (c *Conn) tunnel(ctx context.Context) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, s.Interrupt)
+	stop := interruptWith(ctx, s.Interrupt)
 	var head message.Response
 	err = s.Flush()
 	if err == nil {
 		_, err = s.ReadHead(&head)
 	}
-	if !stop() && err == nil {
+	if stop() && err == nil {
 		err = context.Cause(ctx)
 	}
 	if err == nil && head.Status != 200 {

@@ -54,9 +54,11 @@ type attempt struct {
 	until int64 // noDeadline for none
 	// resetCode is the host's, where it reset the stream.
 	resetCode http2.Code
-	stale     bool // the connection was used before
-	wrote     bool // at least a byte of the attempt was sent
-	dial      func() (context.Context, context.CancelFunc)
+	// unsent is what the host did not take at once of the payload.
+	unsent []byte
+	stale  bool // the connection was used before
+	wrote  bool // at least a byte of the attempt was sent
+	dial   func() (context.Context, context.CancelFunc)
 
 	trace
 }
@@ -81,7 +83,7 @@ func (a *attempt) init(x *exchange) {
 // reset forgets the exchange's attempts; the last one has ended.
 func (a *attempt) reset() {
 	a.h1.next()
-	a.host = nil
+	a.host, a.unsent = nil, nil
 	a.trace = trace{}
 }
 
@@ -306,11 +308,12 @@ func (a *attempt) send() outcome {
 	if x.aside != nil && x.ctx.Err() != nil {
 		x.dog.bound(1) // it was interrupted before it was armed
 	}
+	x.pump, a.unsent = nil, nil
 	if err := a.up.send(a); err != nil {
 		return a.broken(err)
 	}
-	if !x.complete && !x.tunnel {
-		x.startPump(a.up)
+	if (!x.complete || len(a.unsent) > 0) && !x.tunnel {
+		x.startPump(a.up, a.unsent)
 	}
 	return a.readHead()
 }

@@ -372,7 +372,7 @@ func (x *exchange) record() *telemetry.Record {
 	r.ResponseHeaders = x.resp
 	r.Code, r.CodeDetails = x.status, x.details
 	r.Flags |= x.flags
-	r.BytesReceived, r.BytesSent = x.received, x.sent
+	r.BytesReceived, r.BytesSent = x.receivedSoFar(), x.sent
 	if x.sel.VirtualHost != nil {
 		r.VirtualHost = x.sel.VirtualHost.Name
 	}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
 // versionedOrigin serves a handler over HTTP/1 or HTTP/2 without TLS.
@@ -229,15 +230,29 @@ func TestBridgeBidirectional(t *testing.T) {
 	})
 }
 
-// TestBridgeCancel: a client that leaves ends the work of the origin.
+// TestBridgeCancel: a client that leaves ends the work of the origin, also where nothing
+// is armed because there are no timeouts.
 func TestBridgeCancel(t *testing.T) {
+	t.Run("with timeouts", func(t *testing.T) {
+		testCancel(t, func(*route.Forward) {})
+	})
+	t.Run("without", func(t *testing.T) {
+		testCancel(t, func(f *route.Forward) { f.Timeout, f.IdleTimeout = 0, new(time.Duration) })
+	})
+}
+
+func testCancel(t *testing.T, change func(*route.Forward)) {
 	bridges(t, func(t *testing.T, down, up int) {
 		arrived, ended := make(chan struct{}), make(chan struct{})
 		b := versionedBed(t, down, up, func(w http.ResponseWriter, r *http.Request) {
 			close(arrived)
-			<-r.Context().Done()
-			close(ended)
+			select {
+			case <-r.Context().Done():
+				close(ended)
+			case <-time.After(10 * time.Second):
+			}
 		})
+		change(b.route().Forward)
 		b.start()
 		ctx, cancel := context.WithCancel(context.Background())
 		go func() {
@@ -258,38 +273,6 @@ func TestBridgeCancel(t *testing.T) {
 			how = " DR http2.remote_reset" // of the stream, not of the connection
 		}
 		b.wantLog(how)
-	})
-}
-
-// TestCancelWithoutTimeouts: nothing is armed where no timeout is, and a client that
-// leaves is noticed all the same.
-func TestCancelWithoutTimeouts(t *testing.T) {
-	bridges(t, func(t *testing.T, down, up int) {
-		arrived, ended := make(chan struct{}), make(chan struct{})
-		b := versionedBed(t, down, up, func(w http.ResponseWriter, r *http.Request) {
-			close(arrived)
-			select {
-			case <-r.Context().Done():
-				close(ended)
-			case <-time.After(10 * time.Second):
-			}
-		})
-		b.route().Forward.Timeout, b.route().Forward.IdleTimeout = 0, new(time.Duration)
-		b.start()
-		ctx, cancel := context.WithCancel(context.Background())
-		go func() {
-			<-arrived
-			cancel()
-		}()
-		req, _ := http.NewRequestWithContext(ctx, "GET", "http://"+b.addr+"/", nil)
-		if _, err := b.httpClient(down).Do(req); err == nil {
-			t.Fatal("an answer")
-		}
-		select {
-		case <-ended:
-		case <-time.After(5 * time.Second):
-			t.Fatal("the origin still works")
-		}
 	})
 }
 

@@ -32,18 +32,29 @@ func requestTrailers(x *exchange) *message.Fields {
 	return x.req.Body.Trailers()
 }
 
-// send implements upstream.
+// send implements upstream. What the host does not take at once is left to a pump: it
+// may answer without taking it. Beside another exchange there is none.
 func (u *http2Upstream) send(a *attempt) error {
 	x := a.x
 	a.wrote = true
-	a.sent += int64(len(x.payload))
-	switch trailers := requestTrailers(x); {
-	case x.tunnel:
-	case len(x.payload) > 0 || trailers != nil:
-		if err := u.write(x.payload, x.complete, trailers); err != nil {
-			return u.early(err)
-		}
-		return nil
+	trailers := requestTrailers(x)
+	if x.tunnel || len(x.payload) == 0 && trailers == nil {
+		a.sent += int64(len(x.payload))
+		return u.s.Flush()
+	}
+	if x.aside != nil || len(x.payload) == 0 {
+		a.sent += int64(len(x.payload))
+		return u.early(u.write(x.payload, x.complete, trailers))
+	}
+	n, err := u.s.WriteNow(x.payload, x.complete && trailers == nil)
+	a.sent += int64(n)
+	switch {
+	case err != nil:
+		return u.early(err)
+	case n < len(x.payload):
+		a.unsent = x.payload[n:]
+	case x.complete && trailers != nil:
+		return u.early(u.write(nil, true, trailers))
 	}
 	return u.s.Flush()
 }

@@ -33,6 +33,13 @@ func (o *observed) mark(m telemetry.Moment) {
 	}
 }
 
+// markFirst notes that a moment is now, unless it was before.
+func (o *observed) markFirst(m telemetry.Moment) {
+	if o.wants&telemetry.WantMoments != 0 && o.moments[m] == 0 {
+		o.moments[m] = monotonic()
+	}
+}
+
 // markAt notes a moment that the clock was read for anyway.
 func (o *observed) markAt(m telemetry.Moment, at int64) {
 	if o.wants&telemetry.WantMoments != 0 {

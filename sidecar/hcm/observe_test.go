@@ -83,6 +83,36 @@ func TestMoments(t *testing.T) {
 	}
 }
 
+// TestBodyMoment: a body begins with its first piece, whoever passes it on.
+func TestBodyMoment(t *testing.T) {
+	bridges(t, func(t *testing.T, down, up int) {
+		begun := make(chan struct{})
+		b := versionedBed(t, down, up, func(w http.ResponseWriter, _ *http.Request) {
+			w.(http.Flusher).Flush()
+			time.Sleep(20 * time.Millisecond) // the head is relayed before there is a body
+			_, _ = io.WriteString(w, "he")
+			w.(http.Flusher).Flush()
+			<-begun
+			time.Sleep(20 * time.Millisecond)
+			_, _ = io.WriteString(w, "re")
+		})
+		b.cfg.AccessLog[0].Format = "%COMMON_DURATION(US_RX_BEG:US_RX_BODY_BEG:ms)% %COMMON_DURATION(US_RX_BODY_BEG:US_RX_END:ms)%\n"
+		b.start()
+		resp, err := b.httpClient(down).Get("http://" + b.addr + "/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = io.ReadFull(resp.Body, make([]byte, 2))
+		close(begun)
+		rest, _ := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		var before, after int
+		if n, _ := fmt.Sscan(b.logged(1)[0], &before, &after); err != nil || string(rest) != "re" || n != 2 || before < 15 || after < 15 {
+			t.Errorf("%v, %q, the body began %d ms after the head and %d ms before its end", err, rest, before, after)
+		}
+	})
+}
+
 // TestRecordSaysMore: what is known of the upstream, of trailers and of the destination.
 func TestRecordSaysMore(t *testing.T) {
 	b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {

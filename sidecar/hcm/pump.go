@@ -2,6 +2,7 @@ package hcm
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
@@ -9,8 +10,8 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
-// pump sends a request's body while the response is waited for or relayed: the
-// only case in which an exchange has a second goroutine. While it runs it owns the
+// pump sends a request's body, or what a host does not take at once of one that is here,
+// while the response is waited for or relayed: the only case in which an exchange has a second goroutine. While it runs it owns the
 // reading side of the client and the writing side of the upstream.
 type pump struct {
 	done chan struct{}
@@ -19,6 +20,10 @@ type pump struct {
 	// gaveUp is set before the wait for a response is interrupted: done is closed
 	// right after.
 	gaveUp atomic.Bool
+	// replay says whether what was read can be sent again.
+	replay atomic.Uint32
+	// received counts what was read, until stopPump adds it to the exchange's.
+	received atomic.Int64
 
 	// Valid once done is closed.
 	refused   error // the body broke the protocol
@@ -29,6 +34,13 @@ type pump struct {
 	readAt, wroteAt int64
 }
 
+// States of pump.replay.
+const (
+	replayKept   uint32 = iota
+	replayGone          // it was more than is kept
+	replayWanted        // the exchange is about to send it again: what comes until the pump is stopped is kept too
+)
+
 func (p *pump) ended() bool {
 	select {
 	case <-p.done:
@@ -38,14 +50,38 @@ func (p *pump) ended() bool {
 	}
 }
 
-func (x *exchange) startPump(up upstream) {
+// startPump has rest sent, and then what is still to be read of the body.
+func (x *exchange) startPump(up upstream, rest []byte) {
 	p := &pump{done: make(chan struct{})}
+	if !x.keep {
+		p.replay.Store(replayGone)
+	}
+	if x.complete {
+		p.readAt = x.observed.moments[telemetry.RequestEnded]
+		p.last.Store(true)
+	}
 	x.pump = p
-	go x.runPump(p, up)
+	go x.runPump(p, up, rest)
 }
 
-func (x *exchange) runPump(p *pump, up upstream) {
+// sendRest sends the rest of the payload; it is false when that was all, or failed.
+func (x *exchange) sendRest(p *pump, up upstream, rest []byte) (more bool) {
+	if p.upErr = up.write(rest, x.complete, requestTrailers(x)); p.upErr != nil {
+		return false
+	}
+	p.sent += int64(len(rest))
+	x.dog.active()
+	if x.complete {
+		p.wroteAt = p.now(x)
+	}
+	return !x.complete
+}
+
+func (x *exchange) runPump(p *pump, up upstream, rest []byte) {
 	defer close(p.done)
+	if len(rest) > 0 && !x.sendRest(p, up, rest) {
+		return
+	}
 	from, _ := x.req.Body.(*http2.Stream)
 	to, _ := up.(*http2Upstream)
 	for {
@@ -68,12 +104,10 @@ func (x *exchange) runPump(p *pump, up upstream) {
 			up.stopReading()
 			return
 		}
-		x.received += int64(len(data))
-		if r := x.reporter; r != nil {
-			r.received.Store(x.received)
-		}
-		x.remember(data)
+		p.count(x, len(data))
+		x.remember(p, data)
 		if last {
+			x.complete = true
 			p.readAt = p.now(x)
 			p.last.Store(true)
 		}
@@ -91,7 +125,6 @@ func (x *exchange) runPump(p *pump, up upstream) {
 		}
 		if last {
 			p.wroteAt = p.now(x)
-			x.complete = true
 			if !x.tunnel {
 				x.startResponseClock()
 			}
@@ -100,26 +133,39 @@ func (x *exchange) runPump(p *pump, up upstream) {
 	}
 }
 
+// count notes n bytes of the body. The exchange's own count stands still meanwhile.
+func (p *pump) count(x *exchange, n int) {
+	all := x.received + p.received.Add(int64(n))
+	if r := x.reporter; r != nil {
+		r.received.Store(all)
+	}
+}
+
+// receivedSoFar are the bytes of the body that were read, also while a pump reads.
+func (x *exchange) receivedSoFar() int64 {
+	if x.pump == nil {
+		return x.received
+	}
+	return x.received + x.pump.received.Load()
+}
+
 // requestTap counts what goes from stream to stream without the pump.
 type requestTap exchange
 
 // Passed implements http2.Tap.
 func (t *requestTap) Passed(n int) {
 	x := (*exchange)(t)
-	x.received += int64(n)
-	if r := x.reporter; r != nil {
-		r.received.Store(x.received)
-	}
+	x.pump.count(x, n)
 	x.pump.sent += int64(n)
 	x.dog.active()
 }
 
 // remember keeps a piece for another attempt, as long as all of them fit.
-func (x *exchange) remember(data []byte) {
+func (x *exchange) remember(p *pump, data []byte) {
 	if !x.keep {
 		return
 	}
-	if len(x.store)+len(data) > x.keepUpTo {
+	if len(x.store)+len(data) > x.keepUpTo && p.replay.CompareAndSwap(replayKept, replayGone) {
 		x.keep = false
 		return
 	}
@@ -138,13 +184,27 @@ func (x *exchange) startResponseClock() {
 }
 
 // settlePump gives a body that was read to its end the moment that its last write
-// takes: the upstream often answers before the write has returned.
+// takes: the upstream often answers before the write has returned. One that does not
+// take the rest is not waited for.
 func (x *exchange) settlePump() {
-	if p := x.pump; p != nil && p.last.Load() {
-		<-p.done
-		x.markPump(p)
+	p := x.pump
+	if p == nil || !p.last.Load() {
+		return
 	}
+	if !p.ended() {
+		t := time.NewTimer(lastWrite)
+		defer t.Stop()
+		select {
+		case <-p.done:
+		case <-t.C:
+			return
+		}
+	}
+	x.markPump(p)
 }
+
+// lastWrite is how long a response waits for the last write of its request.
+const lastWrite = 20 * time.Millisecond
 
 // now reads the clock for whoever shows moments.
 func (p *pump) now(x *exchange) int64 {
@@ -177,6 +237,7 @@ func (x *exchange) stopPump() {
 		x.client.resume()
 	}
 	x.markPump(p)
+	x.received += p.received.Swap(0)
 	x.attempt.sent += p.sent
 	p.sent = 0
 }

@@ -45,7 +45,7 @@ func (x *exchange) relay() {
 // relayBody copies the body. Whatever has arrived is passed on before more is
 // waited for.
 func (x *exchange) relayBody(body message.Body) {
-	for first := true; ; first = false {
+	for {
 		if !body.Ready() && !x.flush() {
 			x.endUpstream(false)
 			return
@@ -59,9 +59,7 @@ func (x *exchange) relayBody(body message.Body) {
 			return
 		}
 		x.attempt.received += int64(len(data))
-		if first {
-			x.observed.mark(telemetry.AnswerBodyBegan)
-		}
+		x.observed.markFirst(telemetry.AnswerBodyBegan)
 		var trailers *message.Fields
 		if last {
 			trailers = body.Trailers()
@@ -89,6 +87,7 @@ type responseTap exchange
 // Passed implements http2.Tap.
 func (t *responseTap) Passed(n int) {
 	x := (*exchange)(t)
+	x.observed.markFirst(telemetry.AnswerBodyBegan)
 	x.attempt.received += int64(n)
 	x.sent += int64(n)
 	if r := x.reporter; r != nil {
@@ -156,7 +155,7 @@ func (x *exchange) abort(f telemetry.Flags, details string) {
 
 // endUpstream finishes with the upstream; whole says that the response came whole.
 func (x *exchange) endUpstream(whole bool) {
-	clean := whole && x.requestRead() && (x.pump == nil || x.pump.upErr == nil) && x.attempt.up.clean(x.attempt)
+	clean := whole && x.requestSent() && x.attempt.up.clean(x.attempt)
 	x.stopPump()
 	x.attempt.endSpan(responded, x.flags)
 	x.attempt.drop(clean)
@@ -166,6 +165,14 @@ func (x *exchange) endUpstream(whole bool) {
 // is the pump's.
 func (x *exchange) requestRead() bool {
 	if x.pump != nil && !x.pump.ended() {
+		return x.pump.last.Load()
+	}
+	return x.complete
+}
+
+// requestSent tells whether the host has the whole request.
+func (x *exchange) requestSent() bool {
+	if p := x.pump; p != nil && (!p.ended() || p.upErr != nil) {
 		return false
 	}
 	return x.complete

@@ -7,10 +7,25 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
-// replayable tells whether the whole request can be sent again.
+// replayable tells whether the whole request can be sent again. No pump is running.
 func (x *exchange) replayable() bool {
 	// What a pump has read is in the payload, and another one reads on.
 	return x.keep && (x.pump == nil || !x.pump.clientErr && x.pump.refused == nil)
+}
+
+// holdReplay is replayable while a pump may be running, and has it stay true until the
+// pump is stopped, or dropReplay.
+func (x *exchange) holdReplay() bool {
+	if x.pump == nil || x.pump.ended() {
+		return x.replayable()
+	}
+	return x.pump.replay.CompareAndSwap(replayKept, replayWanted)
+}
+
+func (x *exchange) dropReplay() {
+	if x.pump != nil {
+		x.pump.replay.CompareAndSwap(replayWanted, replayKept)
+	}
 }
 
 // retryFailure decides over another attempt after one without a response, and
@@ -59,7 +74,11 @@ func (x *exchange) wantsRetry(p *route.RetryPolicy, o outcome) bool {
 // enough; the response is then dropped.
 func (x *exchange) retryResponse() bool {
 	p := x.sel.Retry
-	if p == nil || x.responded || !p.RetriesResponse(x.resp) || !x.replayable() || !p.Admits(x.req) || !x.mayRetry(p) {
+	if p == nil || x.responded || !p.RetriesResponse(x.resp) || !p.Admits(x.req) || !x.holdReplay() {
+		return false
+	}
+	if !x.mayRetry(p) {
+		x.dropReplay()
 		return false
 	}
 	wait, asked := p.RateLimitedBackOff(x.resp, time.Now())

@@ -9,6 +9,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
 )
 
 // identity is who asks, as the request says and we believe it.
@@ -52,16 +53,24 @@ func (x *exchange) identifyClient() {
 		f.SetBytes("x-envoy-external-address", x.scratch)
 	}
 	if cfg.GenerateRequestID {
-		// At the edge an id is ours to give.
-		if edge && !cfg.PreserveRequestID {
-			f.DelID(message.XRequestID)
-		}
-		if !f.Has(message.XRequestID) {
-			x.scratch = telemetry.AppendUUID(x.scratch[:0])
-			f.AddBytes("x-request-id", x.scratch)
-		}
+		x.settleRequestID(edge)
 	}
 	x.forwardClientCert()
+}
+
+// settleRequestID: at the edge an id is ours to give, and one that is kept there brings no
+// decision to trace.
+func (x *exchange) settleRequestID(edge bool) {
+	f := &x.req.Fields
+	id, _ := f.ByID(message.XRequestID)
+	switch {
+	case id == "", edge && !x.m.cfg.PreserveRequestID:
+		f.DelID(message.XRequestID)
+		x.scratch = telemetry.AppendUUID(x.scratch[:0])
+		f.AddBytes("x-request-id", x.scratch)
+	case edge:
+		tracing.Undecide(f)
+	}
 }
 
 // clientAddress finds the client's address, and tells whether no hop is known of

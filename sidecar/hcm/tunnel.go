@@ -63,7 +63,8 @@ func (x *exchange) relayTunnel() {
 			return
 		}
 	}
-	x.startPump(x.attempt.up)
+	x.keep, x.payload = false, nil // there is no other attempt at a tunnel
+	x.startPump(x.attempt.up, nil)
 	if x.m.cfg.LogTunnels {
 		x.log(telemetry.LogTunnelStarted, sinceMono(x.startMono))
 	}

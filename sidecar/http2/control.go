@@ -179,7 +179,7 @@ func (k *keeper) beforeStream() {
 }
 
 func (k *keeper) pingForDrain() {
-	k.draining = true
+	k.draining, k.waiting = true, false // a PING that is under way proves nothing
 	k.ping()
 	k.arm(k.c.cfg.DrainTimeout)
 }

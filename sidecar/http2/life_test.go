@@ -78,6 +78,28 @@ func TestDrainIsTwoPhase(t *testing.T) {
 	r.wantEnd()
 }
 
+// TestDrainAsksAnew: the answer to a PING from before the GOAWAY does not prove that the
+// client has seen it.
+func TestDrainAsksAnew(t *testing.T) {
+	cfg := Default()
+	cfg.Keepalive = Keepalive{Interval: 10 * time.Millisecond, Timeout: 5 * time.Second}
+	srv := serve(t, cfg, ok)
+	r := rawClient(t, srv.addr)
+	before := r.next(xhttp2.FramePing).(*xhttp2.PingFrame)
+	srv.conn(0).Drain()
+	r.next(xhttp2.FrameGoAway)
+	r.must(r.fr.WritePing(true, before.Data))
+	ping := r.next(xhttp2.FramePing).(*xhttp2.PingFrame)
+	r.get(1)
+	r.wantStatus(1, "200")
+	r.next(xhttp2.FrameData)
+	r.must(r.fr.WritePing(true, ping.Data))
+	if g := r.next(xhttp2.FrameGoAway).(*xhttp2.GoAwayFrame); g.LastStreamID != 1 {
+		t.Errorf("final %v", g)
+	}
+	r.wantEnd()
+}
+
 // TestKeepalive: a peer that does not answer is left, one that does is not.
 func TestKeepalive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -40,6 +40,34 @@ func (s *Stream) sendError() error {
 // or buffer go on.
 const turn = 64 << 10
 
+// mayAppend tells how many of size bytes of DATA the stream may append at once, or with
+// size 0 whether a frame that flow control does not count. ok is false where it has to
+// wait, with yield only for others that have waited longer.
+func (s *Stream) mayAppend(size int) (n int, ok, yield bool, err error) {
+	c := s.c
+	for {
+		if err := s.sendError(); err != nil {
+			return 0, false, false, err
+		}
+		room := c.room()
+		if size == 0 && room {
+			return 0, true, false, nil
+		}
+		// Who has had a turn lets those go first that wait for one.
+		yield = s.turn >= turn && c.senders.first != nil
+		if room && s.sendWin > 0 && c.sendWin > 0 && !yield {
+			n = int(min(int64(size), s.sendWin, c.sendWin, maxFrameSize))
+			s.turn += n
+			return n, true, false, nil
+		}
+		if c.w.pending() == 0 || c.w.writing || c.cut {
+			return 0, false, yield, nil
+		}
+		s.unflushed = false
+		c.flush(true)
+	}
+}
+
 // waitToSend waits until the stream may append size bytes of DATA, or with size 0 a
 // frame that flow control does not count. It returns how many.
 func (s *Stream) waitToSend(size int) (n int, err error) {
@@ -52,24 +80,9 @@ func (s *Stream) waitToSend(size int) (n int, err error) {
 		}
 	}()
 	for {
-		if err := s.sendError(); err != nil {
-			return 0, err
-		}
-		room := c.room()
-		if size == 0 && room {
-			return 0, nil
-		}
-		// Who has had a turn lets those go first that wait for one.
-		yield := s.turn >= turn && c.senders.first != nil
-		if room && s.sendWin > 0 && c.sendWin > 0 && !yield {
-			n = int(min(int64(size), s.sendWin, c.sendWin, maxFrameSize))
-			s.turn += n
-			return n, nil
-		}
-		if c.w.pending() > 0 && !c.w.writing && !c.cut {
-			s.unflushed = false
-			c.flush(true)
-			continue
+		n, ok, yield, err := s.mayAppend(size)
+		if ok || err != nil {
+			return n, err
 		}
 		switch {
 		case size == 0:
@@ -86,6 +99,25 @@ func (s *Stream) waitToSend(size int) (n int, err error) {
 		waited = true
 		s.wcond.Wait()
 	}
+}
+
+// WriteNow is WriteData for as much of p as can be sent without waiting: n bytes. The
+// stream ends with end where that is all.
+func (s *Stream) WriteNow(p []byte, end bool) (n int, err error) {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if s.noContent && len(p) > 0 {
+		return 0, ErrUnwritable
+	}
+	for n < len(p) {
+		k, ok, _, err := s.mayAppend(len(p) - n)
+		if !ok {
+			return n, err
+		}
+		s.appendData(p[n:n+k], end && n+k == len(p))
+		n += k
+	}
+	return n, nil
 }
 
 // WriteData sends p, which is copied, and with end the end of the body. It waits for

@@ -23,6 +23,8 @@ var lines = sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }}
 type Logs struct {
 	written, dropped, failed *Counter
 
+	writers sync.WaitGroup
+
 	mu     sync.Mutex
 	files  map[string]*logFile
 	closed bool

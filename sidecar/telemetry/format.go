@@ -136,9 +136,7 @@ func operator(p logformat.Piece) (op, error) {
 			continue
 		}
 		want(d.wants)
-		kind := logformat.Operators[p.Name].Kind
-		out := op{value: d.value, max: p.Max, number: kind == logformat.Number || kind == logformat.Span ||
-			p.Name == "GRPC_STATUS" && p.Argument == "NUMBER"}
+		out := op{value: d.value, max: p.Max, number: logformat.IsNumber(p.Name, p.Argument)}
 		if d.withArgument == nil {
 			return out, nil
 		}

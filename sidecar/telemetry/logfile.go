@@ -41,7 +41,6 @@ type logFile struct {
 
 	out    io.Writer
 	closer io.Closer
-	done   chan struct{}
 }
 
 func (l *Logs) file(path string) (*logFile, error) {
@@ -54,13 +53,13 @@ func (l *Logs) file(path string) (*logFile, error) {
 		f.refs++
 		return f, nil
 	}
-	f := &logFile{owner: l, path: path, refs: 1, begun: make(chan struct{}, 1), hurry: make(chan struct{}, 1), done: make(chan struct{})}
+	f := &logFile{owner: l, path: path, refs: 1, begun: make(chan struct{}, 1), hurry: make(chan struct{}, 1)}
 	f.flushed = sync.NewCond(&f.mu)
 	if err := f.open(); err != nil {
 		return nil, err
 	}
 	l.files[path] = f
-	go f.run()
+	l.writers.Go(f.run)
 	return f, nil
 }
 
@@ -128,7 +127,6 @@ func (f *logFile) gather(t *time.Timer) {
 }
 
 func (f *logFile) run() {
-	defer close(f.done)
 	t := time.NewTimer(gatherTime)
 	t.Stop()
 	var spare []byte
@@ -235,19 +233,15 @@ func (l *Logs) Flush() {
 	}
 }
 
-// Close writes what is left, closes every file and waits for it. Logs still open
-// drop what they get afterwards.
+// Close writes what is left, closes every file and waits for it, those too that are given
+// back already. Logs still open drop what they get afterwards.
 func (l *Logs) Close() {
 	l.mu.Lock()
 	l.closed = true
-	files := make([]*logFile, 0, len(l.files))
 	for _, f := range l.files {
-		files = append(files, f)
+		f.stop()
 	}
 	clear(l.files)
 	l.mu.Unlock()
-	for _, f := range files {
-		f.stop()
-		<-f.done
-	}
+	l.writers.Wait()
 }

@@ -34,9 +34,10 @@ const (
 // was not, or was not looked at.
 type Moments [moments]int64
 
-// between is the time from one moment to another; ok is false where one is unknown.
+// between is the time from one moment to another; ok is false where one is unknown, or
+// came before the other.
 func (m *Moments) between(from, to Moment) (d time.Duration, ok bool) {
-	if m[from] == 0 || m[to] == 0 {
+	if m[from] == 0 || m[to] < m[from] {
 		return 0, false
 	}
 	return time.Duration(m[to] - m[from]), true

@@ -101,6 +101,23 @@ func TestOperators(t *testing.T) {
 }
 
 // Every operator of Envoy's has a value here or a reason why not.
+// What is no escape stays as it is, and spares nothing beside it from being decoded.
+func TestBrokenEscapes(t *testing.T) {
+	r := sample()
+	r.RequestHeaders = headers{":path": "/?a=%20x%zz%4&%62=%2"}
+	f, err := ParseFormat("%QUERY_PARAM(a)%|%QUERY_PARAM(b)%|%QUERY_PARAMS(DECODED)%")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var buf []byte
+	if got := string(f.Append(nil, r)); got != " x%zz%4|%2|a= x%zz%4&b=%2" {
+		t.Error(got)
+	}
+	if n := testing.AllocsPerRun(100, func() { buf = f.Append(buf[:0], r) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 func TestEveryOperatorIsKnownOrRefused(t *testing.T) {
 	for name, why := range logformat.Refused() {
 		_, err := ParseFormat("ab %" + name + "%")
@@ -143,6 +160,20 @@ func TestJSONKeepsTypes(t *testing.T) {
 	if _, err := CompileAccessLog(AccessLogConfig{JSON: true, Fields: map[string]any{"a": map[string]any{"b": "x%NOPE%"}}}); err == nil ||
 		!strings.Contains(err.Error(), "a: b: access log format, byte 2: operator %NOPE%") {
 		t.Error(err)
+	}
+}
+
+// A moment that came before another is no time after it: the connection of a request is
+// often older than the request.
+func TestTimesAreNotNegative(t *testing.T) {
+	r := full()
+	r.Moments[ConnectBegan] = r.Moments[RequestBegan] - 1
+	f, err := ParseFormat("%COMMON_DURATION(DS_RX_BEG:US_CX_BEG:ns)% %COMMON_DURATION(US_CX_BEG:DS_RX_BEG:ns)%")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(f.Append(nil, r)); got != "- 1" {
+		t.Error(got)
 	}
 }
 

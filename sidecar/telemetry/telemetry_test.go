@@ -255,6 +255,24 @@ func TestAccessLogWritesReopensAndDrops(t *testing.T) {
 }
 
 // docs/METRICS.md is made from the code; go test -run Docs -update writes it.
+// TestClosedLogsAreWritten: the end waits for files too that their last log gave back.
+func TestClosedLogsAreWritten(t *testing.T) {
+	for range 50 {
+		path := filepath.Join(t.TempDir(), "access.log")
+		logs := NewLogs(nil)
+		l, err := logs.Open([]AccessLogConfig{{Path: path, Format: "%RESPONSE_CODE%\n"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Log(sample())
+		l.Close()
+		logs.Close()
+		if b, err := os.ReadFile(path); err != nil || len(b) == 0 {
+			t.Fatalf("%q %v", b, err)
+		}
+	}
+}
+
 func TestDocs(t *testing.T) {
 	path := filepath.Join("..", "..", "docs", "METRICS.md")
 	want := Markdown()

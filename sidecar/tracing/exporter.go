@@ -20,6 +20,8 @@ const (
 	keptBuffer = 128 << 10
 	// lastFlush bounds the sending of what is on its way or left at the end.
 	lastFlush = 2 * time.Second
+	// maxReason bounds what is logged of a collector's reason, in bytes.
+	maxReason = 256
 )
 
 // exporter is what spans end in. Requests append to buffers, one for each shard, and
@@ -34,7 +36,7 @@ type exporter struct {
 	refs     int // the owner's lock
 
 	wake chan struct{} // there is a span
-	full chan struct{} // a shard is half full
+	full chan struct{} // a shard is half full, of spans or of bytes
 	over chan struct{} // closed with the last tracer
 
 	sent, dropped, failed, refused *telemetry.Counter
@@ -92,14 +94,15 @@ func (e *exporter) add(s telemetry.Shard, p *report, t *Tracer) {
 		e.dropped.Inc(s)
 		return
 	}
+	before := len(at.b)
 	at.b = e.encode(at.b, p, t)
 	at.n++
-	n := at.n
+	n, after := at.n, len(at.b)
 	at.mu.Unlock()
 	if n == 1 {
 		signal(e.wake)
 	}
-	if n == (e.limit+1)/2 {
+	if n == (e.limit+1)/2 || before < maxPending/2 && after >= maxPending/2 {
 		signal(e.full)
 	}
 }
@@ -146,35 +149,38 @@ func (e *exporter) flush(ctx context.Context) {
 		if n == 0 {
 			continue
 		}
-		lost, err := e.send(ctx, spans)
+		lost, why, err := e.send(ctx, spans)
 		if cap(spans) <= keptBuffer {
 			e.spare = spans // a burst is no reason to keep the memory
 		}
 		if err != nil {
 			e.failed.Add(0, uint64(n))
-			e.complain(err, n)
+			e.complain("spans could not be sent", n, "err", err)
 			continue
 		}
-		lost = min(max(lost, 0), int64(n))
+		if lost = min(max(lost, 0), int64(n)); lost > 0 {
+			e.complain("the collector rejects spans", int(lost), "reason", why[:min(len(why), maxReason)])
+		}
 		e.refused.Add(0, uint64(lost))
 		e.sent.Add(0, uint64(n)-uint64(lost))
 	}
 }
 
 // complain tells of spans that were lost, at most once a minute.
-func (e *exporter) complain(err error, n int) {
+func (e *exporter) complain(what string, n int, key string, why any) {
 	if now := time.Now(); now.Sub(e.complained) > time.Minute {
 		e.complained = now
-		e.owner.o.Log.Warn("spans could not be sent", "cluster", e.provider.Collector.Cluster, "spans", n, "err", err)
+		e.owner.o.Log.Warn(what, "cluster", e.provider.Collector.Cluster, "spans", n, key, why)
 	}
 }
 
-// send sends spans; lost is how many of them the collector did not want.
-func (e *exporter) send(ctx context.Context, spans []byte) (lost int64, err error) {
+// send sends spans; lost is how many of them the collector did not want, and why its
+// reason.
+func (e *exporter) send(ctx context.Context, spans []byte) (lost int64, why string, err error) {
 	to := e.provider.Collector
 	c := e.owner.o.Clusters.Get(to.Cluster)
 	if c == nil {
-		return 0, fmt.Errorf("there is no cluster %q", to.Cluster)
+		return 0, "", fmt.Errorf("there is no cluster %q", to.Cluster)
 	}
 	timeout := to.Timeout
 	if timeout <= 0 {
@@ -198,19 +204,19 @@ func (e *exporter) send(ctx context.Context, spans []byte) (lost int64, err erro
 	e.headers.Apply(&req.Fields, nothing{}, &scratch)
 	if to.GRPC {
 		answer, err := c.CallGRPC(ctx, &req, body)
-		lost, _ = rejected(answer)
-		return lost, err
+		lost, why = rejected(answer)
+		return lost, why, err
 	}
 	a, err := c.Call(ctx, &req, body)
 	switch {
 	case err != nil:
-		return 0, err
+		return 0, "", err
 	case a.Head.Status < 200 || a.Head.Status > 299:
-		return 0, fmt.Errorf("the collector answers %d", a.Head.Status)
+		return 0, "", fmt.Errorf("the collector answers %d", a.Head.Status)
 	case e.provider.Zipkin == nil:
-		lost, _ = rejected(a.Body)
+		lost, why = rejected(a.Body)
 	}
-	return lost, nil
+	return lost, why, nil
 }
 
 // body makes a request's body of spans, and says what it is.

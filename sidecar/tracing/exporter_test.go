@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -25,13 +27,16 @@ type collector struct {
 	bodies   [][]byte
 	headers  []http.Header
 	status   int
+	answer   []byte
 	hold     chan struct{} // closed when answers may go; nil for at once
 	arrived  chan struct{}
 	clusters *cluster.Manager
+	metrics  *telemetry.Metrics
+	log      bytes.Buffer // of the tracers
 }
 
 func newCollector(t *testing.T) *collector {
-	c := &collector{status: 200, arrived: make(chan struct{}, 100)}
+	c := &collector{status: 200, arrived: make(chan struct{}, 100), metrics: telemetry.NewMetrics()}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -40,13 +45,14 @@ func newCollector(t *testing.T) *collector {
 		b, _ := io.ReadAll(r.Body)
 		c.mu.Lock()
 		c.paths, c.bodies, c.headers = append(c.paths, r.URL.Path), append(c.bodies, b), append(c.headers, r.Header)
-		status, hold := c.status, c.hold
+		status, answer, hold := c.status, c.answer, c.hold
 		c.mu.Unlock()
 		c.arrived <- struct{}{}
 		if hold != nil {
 			<-hold
 		}
 		w.WriteHeader(status)
+		_, _ = w.Write(answer)
 	})}
 	done := make(chan struct{})
 	go func() { _ = srv.Serve(l); close(done) }()
@@ -61,10 +67,41 @@ func newCollector(t *testing.T) *collector {
 }
 
 // set says how requests are answered from now on.
-func (c *collector) set(status int, hold chan struct{}) {
+func (c *collector) set(status int, answer []byte, hold chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.status, c.hold = status, hold
+	c.status, c.answer, c.hold = status, answer, hold
+}
+
+// tracers are some whose cluster the collector is; they end with the test, or before.
+func (c *collector) tracers(t *testing.T) *Tracers {
+	ts := NewTracers(Options{
+		Clusters: c.clusters, Metrics: c.metrics, Node: Node{Version: "1.0"}, Log: slog.New(slog.NewTextHandler(&c.log, nil)),
+	})
+	t.Cleanup(ts.Close)
+	return ts
+}
+
+// reporting traces everything, for the collector.
+func reporting(z *Zipkin) *Config {
+	c := everything()
+	c.Provider = Provider{Zipkin: z, Collector: &Collector{Cluster: "collector", Path: "/v1/traces"}}
+	return c
+}
+
+func mustOpen(t *testing.T, ts *Tracers, c *Config) *Tracer {
+	t.Helper()
+	tr, err := ts.Open(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tr
+}
+
+// became is what became of spans: how many were sent, dropped, failed, rejected.
+func (c *collector) became() [4]uint64 {
+	v := c.metrics.TraceSpans
+	return [4]uint64{v.With("sent").Value(), v.With("dropped").Value(), v.With("failed").Value(), v.With("rejected").Value()}
 }
 
 func (c *collector) wait(t *testing.T) {
@@ -84,35 +121,33 @@ func finish(tr *Tracer) {
 }
 
 func TestExportOverHTTP(t *testing.T) {
-	for name, z := range map[string]*Zipkin{"otlp": nil, "zipkin": {}} {
+	for name, tc := range map[string]struct {
+		zipkin      *Zipkin
+		agent, kind string
+	}{
+		"otlp":   {nil, "OTel-OTLP-Exporter-Hauberk/1.0", "application/x-protobuf"},
+		"zipkin": {&Zipkin{}, "hauberk/1.0", "application/json"},
+	} {
 		t.Run(name, func(t *testing.T) {
 			col := newCollector(t)
-			m := telemetry.NewMetrics()
-			ts := NewTracers(Options{Clusters: col.clusters, Metrics: m, Node: Node{Version: "1.0"}})
-			defer ts.Close()
-			c := everything()
-			c.Provider = Provider{Zipkin: z, Collector: &Collector{Cluster: "collector", Path: "/v1/traces"}}
-			tr, err := ts.Open(c)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer tr.Close()
+			tr := mustOpen(t, col.tracers(t), reporting(tc.zipkin))
 			finish(tr)
 			finish(tr)
+			tr.Close() // what waits is sent
 			col.wait(t)
-			if agent := col.headers[0].Get("user-agent"); agent != map[string]string{"otlp": "OTel-OTLP-Exporter-Hauberk/1.0", "zipkin": "hauberk/1.0"}[name] {
-				t.Error(agent)
-			}
-			if kind := col.headers[0].Get("content-type"); col.paths[0] != "/v1/traces" || kind != map[string]string{"otlp": "application/x-protobuf", "zipkin": "application/json"}[name] {
-				t.Error(col.paths, kind)
+			col.mu.Lock()
+			defer col.mu.Unlock()
+			agent, kind, body := col.headers[0].Get("user-agent"), col.headers[0].Get("content-type"), col.bodies[0]
+			if agent != tc.agent || kind != tc.kind || col.paths[0] != "/v1/traces" {
+				t.Error(col.paths, agent, kind)
 			}
 			if name == "otlp" {
 				var req collectorv1.ExportTraceServiceRequest
-				if err := proto.Unmarshal(col.bodies[0], &req); err != nil || len(req.ResourceSpans[0].ScopeSpans[0].Spans) != 2 {
+				if err := proto.Unmarshal(body, &req); err != nil || len(req.ResourceSpans[0].ScopeSpans[0].Spans) != 2 {
 					t.Error(err, &req)
 				}
-			} else if n := bytes.Count(col.bodies[0], []byte(`"traceId"`)); n != 2 || !json.Valid(col.bodies[0]) {
-				t.Errorf("%s", col.bodies[0])
+			} else if n := bytes.Count(body, []byte(`"traceId"`)); n != 2 || !json.Valid(body) {
+				t.Errorf("%s", body)
 			}
 		})
 	}
@@ -121,14 +156,10 @@ func TestExportOverHTTP(t *testing.T) {
 // What is left is sent at the end, and an exporter ends with its last tracer.
 func TestExporterEndsWithItsTracers(t *testing.T) {
 	col := newCollector(t)
-	m := telemetry.NewMetrics()
-	ts := NewTracers(Options{Clusters: col.clusters, Metrics: m})
-	c := everything()
-	c.Provider.Collector = &Collector{Cluster: "collector", Path: "/"}
-	a, err1 := ts.Open(c)
-	b, err2 := ts.Open(c)
-	if err1 != nil || err2 != nil || a.out != b.out || len(ts.exporters) != 1 {
-		t.Fatal(err1, err2, len(ts.exporters))
+	ts := col.tracers(t)
+	a, b := mustOpen(t, ts, reporting(nil)), mustOpen(t, ts, reporting(nil))
+	if a.out != b.out || len(ts.exporters) != 1 {
+		t.Fatal(len(ts.exporters))
 	}
 	finish(a)
 	a.Close()
@@ -138,10 +169,10 @@ func TestExporterEndsWithItsTracers(t *testing.T) {
 	}
 	col.wait(t)
 	ts.Close()
-	if n := m.TraceSpans.With("sent").Value(); n != 1 {
-		t.Errorf("%d spans sent", n)
+	if got := col.became(); got != [4]uint64{1} {
+		t.Error(got)
 	}
-	if _, err := ts.Open(c); err == nil {
+	if _, err := ts.Open(reporting(nil)); err == nil {
 		t.Error("opened after the end")
 	}
 }
@@ -149,15 +180,10 @@ func TestExporterEndsWithItsTracers(t *testing.T) {
 // What is on its way at the end may still be answered, and what waits behind it is sent.
 func TestTheEndWaitsForWhatIsOnItsWay(t *testing.T) {
 	col := newCollector(t)
-	col.set(200, make(chan struct{}))
-	m := telemetry.NewMetrics()
-	ts := NewTracers(Options{Clusters: col.clusters, Metrics: m})
-	c := everything()
-	c.Provider.Collector = &Collector{Cluster: "collector", Path: "/"}
-	tr, err := ts.Open(c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	hold := make(chan struct{})
+	col.set(200, nil, hold)
+	ts := col.tracers(t)
+	tr := mustOpen(t, ts, reporting(nil))
 	finish(tr)
 	col.wait(t)
 	finish(tr)
@@ -170,56 +196,89 @@ func TestTheEndWaitsForWhatIsOnItsWay(t *testing.T) {
 	if ts.ctx.Err() != nil {
 		t.Error("what is on its way is given up at once")
 	}
-	close(col.hold)
+	close(hold)
 	<-over
-	if sent, failed := m.TraceSpans.With("sent").Value(), m.TraceSpans.With("failed").Value(); sent != 2 || failed != 0 {
-		t.Errorf("%d sent, %d failed", sent, failed)
+	if got := col.became(); got != [4]uint64{2} {
+		t.Error(got)
 	}
+}
+
+// Nor is it waited for without end.
+func TestTheEndIsBounded(t *testing.T) {
+	col := newCollector(t)
+	hold := make(chan struct{})
+	defer close(hold)
+	col.set(200, nil, hold)
+	ts := col.tracers(t)
+	c := reporting(nil)
+	c.Provider.Collector.Timeout = time.Minute
+	finish(mustOpen(t, ts, c))
+	began := time.Now()
 	ts.Close()
+	if took := time.Since(began); took > 2*lastFlush {
+		t.Errorf("it took %v", took)
+	}
+	if got := col.became(); got != [4]uint64{2: 1} {
+		t.Error(got)
+	}
 }
 
 // A collector that does not take spans costs spans, never memory.
 func TestSpansAreDroppedNotKept(t *testing.T) {
-	m := telemetry.NewMetrics()
-	clusters := cluster.NewManager(cluster.Options{})
-	defer clusters.Close()
-	ts := NewTracers(Options{Clusters: clusters, Metrics: m})
-	c := everything()
-	c.Provider.MaxSpans = 10
-	c.Provider.Collector = &Collector{Cluster: "nowhere", Path: "/"}
-	tr, err := ts.Open(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	// The goroutine is kept busy by nobody: hold the lock of the shard to see the bound.
-	e := tr.out
+	col := newCollector(t)
+	ts := col.tracers(t)
+	c := reporting(nil)
+	c.Provider.MaxSpans, c.Provider.Collector.Cluster = 10, "nowhere"
+	tr := mustOpen(t, ts, c)
 	for range 1000 {
 		finish(tr)
 	}
+	e := tr.out
 	e.shards[0].mu.Lock()
 	n := e.shards[0].n
 	e.shards[0].mu.Unlock()
 	ts.Close()
-	lost, failed := m.TraceSpans.With("dropped").Value(), m.TraceSpans.With("failed").Value()
-	if n > 10 || lost+failed != 1000 || lost == 0 {
-		t.Errorf("%d wait, %d dropped, %d failed", n, lost, failed)
+	if got := col.became(); n > 10 || got[1] == 0 || got[1]+got[2] != 1000 || got[0]+got[3] != 0 {
+		t.Errorf("%d wait, %v", n, got)
+	}
+}
+
+// Large spans are sent before there is no room for the next.
+func TestHalfFullOfBytes(t *testing.T) {
+	e := &exporter{shards: make([]pending, 1), limit: 1000, wake: make(chan struct{}, 1), full: make(chan struct{}, 1),
+		encode: func(dst []byte, _ *report, _ *Tracer) []byte { return append(dst, make([]byte, maxPending/4)...) }}
+	for i, want := range []int{0, 1, 1} {
+		if e.add(0, nil, nil); len(e.full) != want {
+			t.Errorf("after %d spans %d", i+1, len(e.full))
+		}
 	}
 }
 
 func TestCollectorRefuses(t *testing.T) {
-	col := newCollector(t)
-	col.set(503, nil)
-	m := telemetry.NewMetrics()
-	ts := NewTracers(Options{Clusters: col.clusters, Metrics: m})
-	c := everything()
-	c.Provider.Collector = &Collector{Cluster: "collector", Path: "/"}
-	tr, err := ts.Open(c)
+	partly, err := proto.Marshal(&collectorv1.ExportTraceServiceResponse{PartialSuccess: &collectorv1.ExportTracePartialSuccess{RejectedSpans: 1, ErrorMessage: "too old\nlevel=ERROR"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	finish(tr)
-	ts.Close()
-	if n := m.TraceSpans.With("failed").Value(); n != 1 {
-		t.Errorf("%d failed", n)
+	for name, tc := range map[string]struct {
+		status int
+		answer []byte
+		became [4]uint64
+		log    string
+	}{
+		"all":  {503, nil, [4]uint64{2: 2}, "the collector answers 503"},
+		"some": {200, partly, [4]uint64{0: 1, 3: 1}, `too old\nlevel`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			col := newCollector(t)
+			col.set(tc.status, tc.answer, nil)
+			ts := col.tracers(t)
+			tr := mustOpen(t, ts, reporting(nil))
+			finish(tr)
+			finish(tr)
+			ts.Close()
+			if got := col.became(); got != tc.became || strings.Count(col.log.String(), "\n") != 1 || !strings.Contains(col.log.String(), tc.log) {
+				t.Errorf("%v, %s", got, &col.log)
+			}
+		})
 	}
 }

@@ -255,6 +255,11 @@ func fields(b []byte, each func(field int, v uint64, body []byte)) {
 				return
 			}
 			b = b[8:]
+		case wireFixed32:
+			if len(b) < 4 {
+				return
+			}
+			b = b[4:]
 		default:
 			return
 		}

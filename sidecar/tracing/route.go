@@ -1,6 +1,8 @@
 package tracing
 
 import (
+	"strings"
+
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -112,7 +114,7 @@ func (s *Span) Answer(f *message.Fields) {
 	case f.Has(message.XEnvoyOther):
 		if v, ok := f.Get(decoratorHeader); ok {
 			if v != "" {
-				s.name = v
+				s.name = strings.Clone(v) // the response may be replaced before the span ends
 			}
 			f.Del(decoratorHeader)
 		}

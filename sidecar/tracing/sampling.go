@@ -94,13 +94,28 @@ func (c *Sampling) decide(req *message.Request) Reason {
 	if reason != NotTraceable && !c.Overall.takes(n) {
 		reason = NotTraceable
 	}
-	if reason != was && len(id) == uuidLength {
-		var b [uuidLength]byte
-		copy(b[:], id)
-		b[reasonDigit] = reasonDigits[reason]
-		f.SetBytes("x-request-id", b[:])
+	if reason != was {
+		note(f, id, reason)
 	}
 	return reason
+}
+
+// note writes a decision into a request's id, where it is a UUID.
+func note(f *message.Fields, id string, r Reason) {
+	if len(id) != uuidLength {
+		return
+	}
+	var b [uuidLength]byte
+	copy(b[:], id)
+	b[reasonDigit] = reasonDigits[r]
+	f.SetBytes("x-request-id", b[:])
+}
+
+// Undecide takes the decision out of the id of a request whose sender is not to make it.
+func Undecide(f *message.Fields) {
+	if id, _ := f.ByID(message.XRequestID); reasonOf(id) != NotTraceable {
+		note(f, id, NotTraceable)
+	}
 }
 
 func has(f *message.Fields, lower string) bool {

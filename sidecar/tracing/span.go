@@ -22,7 +22,7 @@ type Span struct {
 	live   bool // there is a span: headers are written
 	wide   bool
 	shared bool // Zipkin: the id is that of the client's span
-	single bool // Zipkin: the trace came in one header, and goes on in one
+	single bool // Zipkin: the trace came in one header, and goes on in one (if in several too, in these too)
 	egress bool
 	// decorated: the span may be named by x-envoy-decorator-operation. name is what it is
 	// called then, empty for Envoy's name; tell has the other side told.
@@ -168,7 +168,9 @@ func (t *Tracer) inject(s *Span, f *message.Fields) {
 	}
 	if s.single {
 		f.SetBytes("b3", appendB3(b[:0], s))
-		return
+		if !has(f, "x-b3-traceid") {
+			return
+		}
 	}
 	f.SetBytes("x-b3-traceid", appendTrace(b[:0], s))
 	f.SetBytes("x-b3-spanid", hex.AppendEncode(b[:0], s.ID[:]))
@@ -226,7 +228,8 @@ var reports = sync.Pool{New: func() any { return new(report) }}
 func (t *Tracer) hand(p *report, shard telemetry.Shard) {
 	t.out.add(shard, p, t)
 	p.span, p.record, p.name = nil, nil, nil
-	p.otlp, p.zipkin, p.tagger.w = otlp{}, zipkinTags{}, nil
+	p.otlp, p.zipkin = otlp{}, zipkinTags{}
+	p.tagger.release()
 	reports.Put(p)
 }
 

@@ -17,16 +17,33 @@ type tagWriter interface {
 
 // tagger writes tags that are made of strings and numbers.
 type tagger struct {
-	w tagWriter
-	b [64]byte
+	w    tagWriter
+	b    []byte // of the value that is written, kept for the next ones
+	room [256]byte
 }
 
-func (g *tagger) string(key, value string) { g.w.text(key, append(g.b[:0], value...)) }
+func (g *tagger) string(key, value string) { g.bytes(key, append(g.b[:0], value...)) }
 func (g *tagger) number(key string, n int64) {
-	g.w.text(key, strconv.AppendInt(g.b[:0], n, 10))
+	g.bytes(key, strconv.AppendInt(g.b[:0], n, 10))
 }
 
-// orDash: what Envoy has no value for is a dash.
+// bytes writes a value that was made in g.b.
+func (g *tagger) bytes(key string, value []byte) {
+	g.b = value
+	g.w.text(key, value)
+}
+
+// release forgets what was written. The memory of a long value is not kept.
+func (g *tagger) release() {
+	if g.w = nil; cap(g.b) > maxKeptValue {
+		g.b = nil
+	}
+}
+
+const maxKeptValue = 4 << 10
+
+// header writes a header's value, or what stands for one that is absent; with neither
+// there is no tag.
 func (g *tagger) header(key, name, otherwise string, h telemetry.Headers) {
 	v, ok := h.Header(name)
 	if ok || otherwise != "" {
@@ -40,7 +57,9 @@ func (g *tagger) header(key, name, otherwise string, h telemetry.Headers) {
 // tags writes the tags of a span, with Envoy's names and values.
 func (t *Tracer) tags(p *report, w tagWriter) {
 	g, r := &p.tagger, p.record
-	g.w = w
+	if g.w = w; g.b == nil {
+		g.b = g.room[:0]
+	}
 	if p.upstream {
 		g.upstream(p)
 	} else {
@@ -78,21 +97,21 @@ func (t *Tracer) tags(p *report, w tagWriter) {
 }
 
 func (g *tagger) custom(t *tag, r *telemetry.Record) {
-	if v := t.of(r, g.b[:0]); len(v) > 0 {
-		g.w.typed(t, v)
+	if g.b = t.of(r, g.b[:0]); len(g.b) > 0 {
+		g.w.typed(t, g.b)
 	}
 }
 
 func (g *tagger) request(r *telemetry.Record, maxPath int) {
 	h := r.RequestHeaders
 	g.header("guid:x-request-id", "x-request-id", "", h)
-	g.w.text("http.url", appendURL(g.b[:0], h, maxPath))
+	g.bytes("http.url", appendURL(g.b[:0], h, maxPath))
 	g.header("http.method", ":method", "", h)
 	g.header("downstream_cluster", "x-envoy-downstream-service-cluster", "-", h)
 	g.header("user_agent", "user-agent", "-", h)
 	g.string("http.protocol", r.Protocol)
 	if ap := addrPort(r.DownstreamDirect); ap.IsValid() {
-		g.w.text("peer.address", ap.Addr().AppendTo(g.b[:0]))
+		g.bytes("peer.address", ap.Addr().AppendTo(g.b[:0]))
 	} else if r.DownstreamDirect != nil {
 		g.string("peer.address", r.DownstreamDirect.String())
 	}
@@ -132,8 +151,8 @@ func (g *tagger) upstream(p *report) {
 	}
 	g.string("http.protocol", protocol)
 	if ap := addrPort(r.UpstreamHost); ap.IsValid() {
-		g.w.text("upstream_address", ap.AppendTo(g.b[:0]))
-		g.w.text("peer.address", ap.AppendTo(g.b[:0]))
+		g.bytes("upstream_address", ap.AppendTo(g.b[:0]))
+		g.bytes("peer.address", ap.AppendTo(g.b[:0]))
 	} else if r.UpstreamHost != nil {
 		g.string("upstream_address", r.UpstreamHost.String())
 		g.string("peer.address", r.UpstreamHost.String())

@@ -12,6 +12,7 @@ import (
 	collectorv1 "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	tracev1 "go.opentelemetry.io/proto/otlp/trace/v1"
 	"go.uber.org/goleak"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
@@ -246,6 +247,9 @@ func TestPropagationB3(t *testing.T) {
 			return !s.Sampled && field(r, "x-b3-traceid") == traceID && field(r, "x-b3-parentspanid") == spanHex &&
 				field(r, "traceparent") == "00-"+traceID+"-"+field(r, "x-b3-spanid")+"-00"
 		}},
+		"both forms": {Zipkin{}, telemetry.Inbound, append([]string{"b3", traceID + "-" + spanHex + "-1"}, multi...), func(s *Span, r *message.Request) bool {
+			return field(r, "b3") == fmt.Sprintf("%s-%x-1-%s", traceID, s.ID, spanHex) && field(r, "x-b3-spanid") == hex.EncodeToString(s.ID[:])
+		}},
 		"W3C is not asked": {Zipkin{}, telemetry.Inbound, []string{"traceparent", "00-" + traceID + "-" + spanHex + "-00"}, func(s *Span, r *message.Request) bool {
 			return s.Sampled && field(r, "x-b3-traceid") != traceID
 		}},
@@ -276,7 +280,7 @@ func TestRequestsAllocateNothing(t *testing.T) {
 			if z != nil {
 				tr.out.encode = appendZipkin
 			}
-			r := request("traceparent", "00-"+traceID+"-"+spanHex+"-0"+fmt.Sprint(random/10000), "x-request-id", requestID)
+			r, agent := request(), strings.Repeat("agent", 40)
 			var s Span
 			var a Attempt
 			rec := &telemetry.Record{RequestHeaders: r, Code: 200, Cluster: "origin", DownstreamDirect: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}}
@@ -289,6 +293,7 @@ func TestRequestsAllocateNothing(t *testing.T) {
 					r.Fields.Add("traceparent", sampled)
 				}
 				r.Fields.Add("x-request-id", requestID)
+				r.Fields.Add("user-agent", agent)
 				tr.Start(&s, r, &Request{})
 				tr.Begin(&s, &a, r)
 				s.Show(rec)
@@ -436,7 +441,8 @@ func TestRejected(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n, why := rejected(b); n != 3 || why != "why" {
+	later := protowire.AppendFixed32(protowire.AppendTag(nil, 9, protowire.Fixed32Type), 7) // of a later version
+	if n, why := rejected(append(later, b...)); n != 3 || why != "why" {
 		t.Error(n, why)
 	}
 }

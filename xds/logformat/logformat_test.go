@@ -3,6 +3,7 @@ package logformat
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestParse(t *testing.T) {
@@ -21,24 +22,37 @@ func TestParse(t *testing.T) {
 
 func TestParseRefuses(t *testing.T) {
 	for text, want := range map[string]string{
-		"%":                 "no operator",
-		"%%%":               "no operator",
-		"%NOPE%":            "%NOPE% is unknown",
-		"%PROTOCOL":         "no closing",
-		"%PROTOCOL(x)%":     "takes no argument",
-		"%PROTOCOL:x%":      "not a positive number",
-		"%RESPONSE_CODE:3%": "takes no length",
-		"%REQ%":             "needs an argument",
-		"%REQ(?)%":          "name is empty",
-		"%REQ(x?)%":         "name is empty",
-		"%REQ(x%":           "closing parenthesis",
-		"%START_TIME(%Q)%":  "%Q is unknown",
-		"%START_TIME(%E3)%": "%E must be",
-		"%START_TIME(%4g)%": "followed by f",
+		"%":                       "no operator",
+		"%%%":                     "no operator",
+		"%NOPE%":                  "%NOPE% is unknown",
+		"%PROTOCOL":               "no closing",
+		"%PROTOCOL(x)%":           "takes no argument",
+		"%PROTOCOL:x%":            "not a positive number",
+		"%RESPONSE_CODE:3%":       "takes no length",
+		"%REQ%":                   "needs an argument",
+		"%GRPC_STATUS(NUMBER):1%": "is a number and takes no length",
+		"%REQ(?)%":                "name is empty",
+		"%REQ(x?)%":               "name is empty",
+		"%REQ(x%":                 "closing parenthesis",
+		"%START_TIME(%Q)%":        "%Q is unknown",
+		"%START_TIME(%E3)%":       "%E must be",
+		"%START_TIME(%4g)%":       "followed by f",
 	} {
 		if _, err := Parse(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", text, err, want)
 		}
+	}
+}
+
+// A literal in a time format stays what it is.
+func TestTimeLiterals(t *testing.T) {
+	parts, err := ParseTime("%Y年%m月 é")
+	var out []byte
+	for i := range parts {
+		out = parts[i].Append(out, time.Unix(0, 0).UTC())
+	}
+	if err != nil || string(out) != "1970年01月 é" {
+		t.Errorf("%q %v", out, err)
 	}
 }
 

@@ -225,6 +225,12 @@ func SpanBetween(argument string) (start, end int, unit int64, err error) {
 	return start, end, unit, nil
 }
 
+// IsNumber tells whether the value of an operator with an argument is a number.
+func IsNumber(name, argument string) bool {
+	kind := Operators[name].Kind
+	return kind == Number || kind == Span || name == "GRPC_STATUS" && argument == "NUMBER"
+}
+
 func check(name, argument string, hasArgument bool, limit int) error {
 	o, ok := Operators[name]
 	if !ok {
@@ -239,7 +245,7 @@ func check(name, argument string, hasArgument bool, limit int) error {
 		return fmt.Errorf("%%%s%% needs an argument in parentheses", name)
 	case hasArgument && (o.Kind == Text || o.Kind == Number):
 		return fmt.Errorf("%%%s%% takes no argument", name)
-	case limit > 0 && (o.Kind == Number || o.Kind == Span):
+	case limit > 0 && IsNumber(name, argument):
 		return fmt.Errorf("%%%s%% is a number and takes no length", name)
 	case o.Kind == Header:
 		_, _, err = HeaderNames(argument)

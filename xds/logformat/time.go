@@ -19,7 +19,7 @@ func ParseTime(format string) ([]TimePart, error) {
 	var parts []TimePart
 	for i := 0; i < len(format); i++ {
 		if format[i] != '%' {
-			parts = append(parts, TimePart{literal: string(format[i])})
+			parts = append(parts, TimePart{literal: format[i : i+1]})
 			continue
 		}
 		i++

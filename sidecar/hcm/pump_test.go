@@ -1,0 +1,168 @@
+package hcm
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+)
+
+// TestRetryOfAnUpload: a request that is tried again while its body still comes is sent
+// whole, or not at all.
+func TestRetryOfAnUpload(t *testing.T) {
+	got := make(chan string, 1)
+	b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		req, err := http.ReadRequest(r)
+		if err != nil {
+			return
+		}
+		if req.Header.Get("x-envoy-attempt-count") == "1" {
+			_, _ = io.CopyN(io.Discard, req.Body, replayLimit*3/4)
+			_, _ = io.WriteString(c, "HTTP/1.1 503 Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+			_, _ = io.Copy(io.Discard, r)
+			return
+		}
+		body, err := io.ReadAll(req.Body)
+		select {
+		case got <- fmt.Sprint(string(body), err):
+		default:
+		}
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+	}))
+	b.cfg.Routes.VirtualHosts[0].AttemptCountInRequest = true
+	b.route().Forward.Retry = &route.RetryPolicy{On: route.Retry5xx, NumRetries: 1, BackOffBase: time.Nanosecond}
+	b.start()
+	var whole strings.Builder
+	for i := range 32 {
+		fmt.Fprintf(&whole, "%04d%s", i, strings.Repeat(".", 4<<10-4))
+	}
+	retried := 0
+	for range 100 {
+		c := b.dial()
+		sent := make(chan struct{})
+		go func() {
+			defer close(sent)
+			_, _ = io.WriteString(c, "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+			for rest := whole.String(); rest != ""; rest = rest[4<<10:] {
+				if _, err := fmt.Fprintf(c, "1000\r\n%s\r\n", rest[:4<<10]); err != nil {
+					return
+				}
+			}
+			_, _ = io.WriteString(c, "0\r\n\r\n")
+		}()
+		resp, _ := c.answer("POST")
+		if resp.StatusCode == 200 {
+			retried++
+			if body := <-got; body != whole.String()+"<nil>" {
+				t.Fatalf("the second host got %d bytes of %d, ending in %q", len(body), whole.Len(), body[max(0, len(body)-40):])
+			}
+		}
+		_ = c.Close()
+		<-sent
+	}
+	if retried == 0 {
+		t.Error("no upload was tried again")
+	}
+}
+
+// TestRecordsDuringUploads: what is told of an exchange is safe to ask for while its
+// body still comes.
+func TestRecordsDuringUploads(t *testing.T) {
+	bridges(t, func(t *testing.T, down, up int) {
+		if down == 1 {
+			return // net/http's HTTP/1 client does not read before it has written
+		}
+		b := versionedBed(t, down, up, func(w http.ResponseWriter, r *http.Request) {
+			_ = http.NewResponseController(w).EnableFullDuplex()
+			w.WriteHeader(200)
+			w.(http.Flusher).Flush()
+			_, _ = io.Copy(io.Discard, r.Body)
+		})
+		b.route().Headers.ResponseAdd = []route.HeaderAdd{{Name: "so-far", Value: "%BYTES_RECEIVED%"}}
+		b.cfg.LogInterval = time.Hour
+		b.start()
+		c := b.httpClient(down)
+		for range 20 {
+			resp, err := c.Post("http://"+b.addr+"/", "", io.MultiReader(bytes.NewReader(make([]byte, 1<<20))))
+			if err != nil || resp.StatusCode != 200 || resp.Header.Get("so-far") == "" {
+				t.Fatal(resp, err)
+			}
+			_, _ = io.Copy(io.Discard, resp.Body)
+			_ = resp.Body.Close()
+		}
+	})
+}
+
+// TestAnswerBeforeTheLastWrite: a host that answers without taking the end of the body
+// is heard at once.
+func TestAnswerBeforeTheLastWrite(t *testing.T) {
+	b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		_, _ = io.CopyN(io.Discard, r, int64(len(http2.ClientPreface)))
+		f := http2.NewFramer(c, r)
+		_ = f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 5})
+		answer := func(id uint32, status string) {
+			var block bytes.Buffer
+			_ = hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: ":status", Value: status})
+			_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true})
+		}
+		for {
+			fr, err := f.ReadFrame()
+			if err != nil {
+				return
+			}
+			switch fr := fr.(type) {
+			case *http2.SettingsFrame:
+				if !fr.IsAck() {
+					_ = f.WriteSettingsAck()
+				}
+			case *http2.HeadersFrame:
+				if fr.StreamEnded() {
+					answer(fr.StreamID, "204")
+				}
+			case *http2.DataFrame:
+				answer(fr.StreamID, "413")
+			}
+		}
+	}))
+	b.http2Cluster()
+	c := b.start().httpClient(2)
+	ask := func(method string, body io.Reader, length int64) (status int) {
+		t.Helper()
+		req, _ := http.NewRequest(method, "http://"+b.addr+"/", body)
+		req.ContentLength = length
+		resp, err := c.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode
+	}
+	ask("GET", nil, 0) // from now on the host's window is known
+	for name, body := range map[string]func() io.Reader{
+		"whole": func() io.Reader { return strings.NewReader("0123456789") },
+		"later": func() io.Reader {
+			pr, pw := io.Pipe()
+			go func() {
+				time.Sleep(50 * time.Millisecond) // the head goes ahead
+				_, _ = io.WriteString(pw, "0123456789")
+				_ = pw.Close()
+			}()
+			return pr
+		},
+	} {
+		began := time.Now()
+		if status, took := ask("POST", body(), 10), time.Since(began); status != 413 || took > 2*time.Second {
+			t.Errorf("%s: %d after %v", name, status, took)
+		}
+	}
+}
