@@ -2,9 +2,11 @@ package sidecar
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -106,6 +108,45 @@ func TestTunnels(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTunnelsBulk: what several connections send and get at once over one arrives whole,
+// however it was cut on the way.
+func TestTunnelsBulk(t *testing.T) {
+	a := newAuthority(t)
+	for _, s := range []string{"web", "api", "db"} {
+		a.issue(s)
+	}
+	srv := run(t, withTunnels(onlyTCP(server(a, application(t), echo(t)))))
+	db := run(t, withTunnels(caller(a, "web", srv.Addrs().Listeners["in"]))).Addrs().Listeners["db"]
+	var wg sync.WaitGroup
+	for i := range 4 {
+		c, err := net.Dial("tcp", db.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		data := make([]byte, 6<<20+i)
+		rand.NewChaCha8([32]byte{byte(i)}).Read(data)
+		wg.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(i), 1))
+			for rest := data; len(rest) > 0; {
+				n, err := c.Write(rest[:min(len(rest), 1+r.IntN(200_000))])
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				rest = rest[n:]
+			}
+			_ = c.(*net.TCPConn).CloseWrite()
+		})
+		wg.Go(func() {
+			if got, err := io.ReadAll(c); err != nil || !bytes.Equal(got, data) {
+				t.Errorf("%d of %d bytes came back, or others; %v", len(got), len(data), err)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // TestTunnelsStall: a connection whose reader stands still holds up no other, in either
