@@ -215,7 +215,7 @@ func (c *conn) endBatch() *ConnError {
 			s.recycle()
 		default:
 			s.wnext, s.waking = nil, false
-			s.rcond.Broadcast()
+			s.readable()
 		}
 		s = next
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
@@ -12,7 +13,7 @@ import (
 
 // Tunnel is a stream.Stream of an exchange whose heads are done: what follows CONNECT or
 // an upgrade. One goroutine may read while another writes. On the server's side it
-// ends, at the latest, with the handler.
+// ends, at the latest, when the stream is over.
 type Tunnel struct {
 	s    *Stream
 	info *stream.Info
@@ -29,6 +30,7 @@ type Tunnel struct {
 var (
 	_ stream.Stream      = (*Tunnel)(nil)
 	_ stream.ReadyReader = (*Tunnel)(nil)
+	_ stream.Pollable    = (*Tunnel)(nil)
 )
 
 // NewTunnel makes a byte stream of s. With a nil info it has the connection's.
@@ -89,6 +91,12 @@ func (t *Tunnel) ReadReady(in stream.Buffers) (int, error) {
 		return 0, err
 	}
 	return t.Read(in.TakeBuffer())
+}
+
+// Pollable implements stream.Pollable: the connection's reader wakes, or whoever ends
+// the stream.
+func (t *Tunnel) Pollable(w *stream.Watch) (syscall.RawConn, bool) {
+	return nil, len(t.chunk) == 0 && !t.last && t.s.park(w)
 }
 
 // Write implements stream.Stream.
@@ -155,6 +163,13 @@ func (t *Tunnel) setDeadline(tt *tunnelTimer, d time.Time) error {
 	}
 	tt.set(&t.mu, d)
 	return nil
+}
+
+// Release closes the tunnel and gives its stream back, which was kept. No other call may
+// be under way, and none but Close may follow.
+func (t *Tunnel) Release() {
+	_ = t.Close()
+	t.s.Close()
 }
 
 // Info implements stream.Stream.
