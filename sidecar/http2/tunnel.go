@@ -39,13 +39,12 @@ func NewTunnel(s *Stream, info *stream.Info) *Tunnel {
 		info = s.Info()
 	}
 	t := &Tunnel{s: s, info: info}
-	t.read.interrupt, t.write.interrupt = s.InterruptRead, s.InterruptWrite
-	t.read.resume, t.write.resume = s.resumeRead, s.resumeWrite
+	t.read.interrupt, t.write.interrupt = (*Stream).stopReading, (*Stream).stopWriting
 	return t
 }
 
-func (s *Stream) resumeRead()  { s.stop(true, false, false) }
-func (s *Stream) resumeWrite() { s.stop(false, true, false) }
+func (s *Stream) stopReading(on bool) { s.stop(true, false, on) }
+func (s *Stream) stopWriting(on bool) { s.stop(false, true, on) }
 
 // Read implements stream.Stream. It takes all that has arrived, as a socket does.
 func (t *Tunnel) Read(p []byte) (int, error) {
@@ -161,7 +160,7 @@ func (t *Tunnel) setDeadline(tt *tunnelTimer, d time.Time) error {
 	if t.closed {
 		return os.ErrClosed
 	}
-	tt.set(&t.mu, d)
+	tt.set(t, d)
 	return nil
 }
 
@@ -185,9 +184,9 @@ func tunnelError(err error) error {
 
 // tunnelTimer is one direction's deadline. A timer is made only for one that lies ahead.
 type tunnelTimer struct {
-	interrupt, resume func()
-	timer             *time.Timer
-	generation        int
+	interrupt  func(s *Stream, on bool)
+	timer      *time.Timer
+	generation int
 }
 
 func (t *tunnelTimer) stop() {
@@ -198,25 +197,21 @@ func (t *tunnelTimer) stop() {
 	}
 }
 
-// set arms the deadline; mu is held.
-func (t *tunnelTimer) set(mu *sync.Mutex, d time.Time) {
+// set arms the deadline; the tunnel's lock is held.
+func (t *tunnelTimer) set(of *Tunnel, d time.Time) {
 	t.stop()
-	if d.IsZero() {
-		t.resume()
-		return
-	}
 	wait := time.Until(d)
-	if wait <= 0 {
-		t.interrupt()
+	past := !d.IsZero() && wait <= 0
+	t.interrupt(of.s, past)
+	if past || d.IsZero() {
 		return
 	}
-	t.resume()
 	mine := t.generation
 	t.timer = time.AfterFunc(wait, func() {
-		mu.Lock()
-		defer mu.Unlock()
+		of.mu.Lock()
+		defer of.mu.Unlock()
 		if t.generation == mine {
-			t.interrupt()
+			t.interrupt(of.s, true)
 		}
 	})
 }

@@ -13,7 +13,7 @@ import (
 
 // relay is a connection and its upstream. While bytes move, each direction has a
 // goroutine. When none has moved for a moment both goroutines end, and the
-// connection is parked: it then costs its two sockets and this.
+// connection is parked: it then costs its two streams and this.
 type relay struct {
 	p    *Proxy
 	c    *downstream.Conn
@@ -21,7 +21,7 @@ type relay struct {
 	o    outcome
 	toUp half
 	down half
-	wg   sync.WaitGroup // of the directions that run
+	wg   sync.WaitGroup // of the directions that run beside serve
 
 	began int64 // on the proxy's clock, nanoseconds
 	last  atomic.Int64
@@ -68,10 +68,9 @@ func newRelay(p *Proxy, c *downstream.Conn, up *cluster.Conn, o outcome) *relay 
 // serve runs both directions until each has ended or is parked, and tells
 // whether the connection is finished.
 func (r *relay) serve() (finished bool) {
-	r.wg.Add(1)
-	r.resume()
+	own := r.begin()
 	r.p.watch.stir()
-	r.wg.Done()
+	r.run(own)
 	r.wg.Wait()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -92,10 +91,21 @@ func (r *relay) park() {
 	}
 }
 
-// resume starts the directions that do not run. Some goroutine of the relay runs.
-func (r *relay) resume() {
+// begin starts the directions that are not over. One of them is the caller's to run.
+func (r *relay) begin() (own *half) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if own = &r.down; own.done {
+		own = &r.toUp
+	}
+	own.running = true
+	r.resume()
+	return own
+}
+
+// resume starts the directions that do not run. Some goroutine of the relay runs; r.mu
+// is held.
+func (r *relay) resume() {
 	r.parking = false
 	for _, h := range []*half{&r.toUp, &r.down} {
 		_ = h.src.SetReadDeadline(never)
@@ -174,9 +184,8 @@ func (r *relay) progress(h *half, n int64) {
 	h.moved.Add(n)
 	r.last.Store(r.p.watch.now())
 	r.mu.Lock()
-	parking := r.parking
-	r.mu.Unlock()
-	if parking {
+	defer r.mu.Unlock()
+	if r.parking {
 		r.resume()
 	}
 }
