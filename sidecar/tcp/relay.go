@@ -44,6 +44,7 @@ type relay struct {
 type half struct {
 	dst, src      stream.Stream
 	moved         atomic.Int64
+	writing       atomic.Bool // holds bytes that dst has not taken
 	running, done bool
 }
 
@@ -117,11 +118,12 @@ func (r *relay) resume() {
 	}
 }
 
-// quiesce asks the directions to end where there is nothing to read.
+// quiesce asks the directions to end where there is nothing to read. While one waits to
+// write, the other reads on: what it reads may be what the writer's peer waits for.
 func (r *relay) quiesce() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.parking || !r.toUp.running && !r.down.running {
+	if r.parking || !r.toUp.running && !r.down.running || r.toUp.writing.Load() || r.down.writing.Load() {
 		return
 	}
 	r.parking = true
@@ -178,16 +180,22 @@ func (r *relay) interrupted(h *half) error {
 	return h.src.SetReadDeadline(never)
 }
 
-// progress notes bytes that moved. While the relay is being parked the other
-// direction may have ended already: it starts again.
-func (r *relay) progress(h *half, n int64) {
-	h.moved.Add(n)
-	r.last.Store(r.p.watch.now())
+// moving notes that bytes were read and are now to be written. While the relay is being
+// parked the other direction may have ended already: it starts again.
+func (r *relay) moving(h *half) {
+	h.writing.Store(true)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.parking {
 		r.resume()
 	}
+}
+
+// progress notes bytes that moved.
+func (r *relay) progress(h *half, n int64) {
+	h.moved.Add(n)
+	r.last.Store(r.p.watch.now())
+	h.writing.Store(false)
 }
 
 // copy moves bytes until the source ends, which is nil, or the half is parked.
@@ -200,7 +208,7 @@ func (r *relay) copy(h *half) error {
 	for {
 		if splicer != nil && bulk >= spliceAfter {
 			l.DropBuffer()
-			if err := splicer.move(func(n int64) { r.progress(h, n) }); err != nil {
+			if err := splicer.move(func() { r.moving(h) }, func(n int64) { r.progress(h, n) }); err != nil {
 				if done := r.readError(h, err); done != nil {
 					return ended(done)
 				}
@@ -217,6 +225,7 @@ func (r *relay) copy(h *half) error {
 		}
 		if n > 0 {
 			buf := l.TakeBuffer()
+			r.moving(h)
 			if _, werr := h.dst.Write(buf[:n]); werr != nil {
 				return werr
 			}
