@@ -194,13 +194,14 @@ func (c *Conn) End(e Ending) {
 }
 
 // Child returns the connection that one of c's streams stands for: it has c's facts, and
-// what ends c ends it.
-func (c *Conn) Child(s stream.Stream) *Conn {
+// what ends c ends it. It is attached, to wait for its peer where c does.
+func (c *Conn) Child(s stream.Stream, h Handler, owner Owner) *Conn {
 	f := c.Facts
 	f.Stream, f.Accepted = s, time.Now()
 	f.Abort = func() { _ = s.Close() }
 	child := &Conn{Facts: f, parent: c}
 	child.requestAuthz.Store(c.requestAuthz.Load())
+	child.Attach(c.run.ctx, h, owner, c.run.poller)
 	return child
 }
 

@@ -268,16 +268,19 @@ func (s *Stream) ReadHead(r *message.Response) (end bool, err error) {
 	return slot.end, nil
 }
 
-// Close gives the stream back on the client's side, and resets it when it is not over.
-// No other call may be under way, and none may follow.
-// A server's stream is given back when its handler returns.
+// Close gives the stream back, on the client's side or after Keep, and resets it when it
+// is not over. No other call may be under way, and none may follow. Any other stream of a
+// server is given back when its handler returns.
 func (s *Stream) Close() {
 	c := s.c
-	if c.client == nil {
-		return
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.server != nil {
+		if s.kept {
+			c.server.closeKept(s)
+		}
+		return
+	}
 	s.release()
 	if s.listed {
 		code := Cancel

@@ -224,7 +224,7 @@ func (c *conn) endBatch() *ConnError {
 			s.recycle()
 		default:
 			s.wnext, s.waking = nil, false
-			s.rcond.Broadcast()
+			s.readable()
 			c.yield = c.yield || s.in.n >= yieldAfter
 		}
 		s = next

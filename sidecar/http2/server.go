@@ -10,7 +10,7 @@ import (
 // Handler serves requests.
 type Handler interface {
 	// ServeStream serves one request on a goroutine of its own. When it returns, what is
-	// left of the stream is reset.
+	// left of the stream is reset, unless it was kept.
 	ServeStream(*Stream)
 }
 
@@ -219,15 +219,37 @@ func (sc *ServerConn) bury() {
 // run is a handler's goroutine.
 func (s *Stream) run() {
 	sc := s.c.server
-	defer sc.served(s)
+	defer sc.returned(s)
 	sc.handler.ServeStream(s)
 }
 
-// served ends a stream whose handler has returned.
+// Keep has the stream outlive its handler, which calls it: it is over with Close, and the
+// connection waits for that as for a handler.
+func (s *Stream) Keep() {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.kept = true
+}
+
+// returned is called when a handler has returned.
+func (sc *ServerConn) returned(s *Stream) {
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	if s.left = true; !s.kept {
+		sc.served(s)
+	}
+}
+
+// closeKept is Close of a stream that was kept. The lock is held.
+func (sc *ServerConn) closeKept(s *Stream) {
+	if s.kept = false; s.left {
+		sc.served(s)
+	}
+}
+
+// served ends a stream that nobody works on any more. The lock is held.
 func (sc *ServerConn) served(s *Stream) {
 	c := &sc.conn
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	s.watcher = nil
 	s.release()
 	switch {

@@ -13,17 +13,19 @@ import (
 // stream is in use. It is a message.Body: that of the request on the server's side, of
 // the response on the client's.
 //
-// On the server's side it is over when Handler.ServeStream returns, on the client's
-// with Close; after that it serves another exchange, and nothing of it may be used.
+// On the server's side it is over when Handler.ServeStream returns, on the client's, and
+// on the server's after Keep, with Close; after that it serves another exchange, and
+// nothing of it may be used.
 type Stream struct {
 	c  *conn
 	id uint32
 
 	// All below is under the connection's lock, except what the exchange owns.
 	rcond, wcond sync.Cond
-	listed       bool // in the connection's table
-	localEnd     bool // we sent END_STREAM
-	remoteEnd    bool // the peer did, and all before it is here
+	parked       *stream.Watch // waits in place of a reader
+	listed       bool          // in the connection's table
+	localEnd     bool          // we sent END_STREAM
+	remoteEnd    bool          // the peer did, and all before it is here
 	err          error
 	dropped      bool // what was received is gone
 	stopRead     bool
@@ -55,6 +57,8 @@ type Stream struct {
 	wnext  *Stream // in the reader's list of streams to wake
 	waking bool
 	begun  bool // the handler was started
+	kept   bool // it outlives its handler
+	left   bool // the handler has returned
 
 	// Pipe's: where to, what is under way there, and whether it was taken.
 	pipeTo *Stream
@@ -145,7 +149,7 @@ func (s *Stream) end(err error, byPeer bool) {
 		s.dropInput()
 	}
 	s.leaveQueue()
-	s.rcond.Broadcast()
+	s.readable()
 	s.wcond.Broadcast()
 	if c.server != nil && !s.begun {
 		c.server.stillborn++
@@ -209,6 +213,30 @@ func (s *Stream) Next() (chunk []byte, last bool, err error) {
 		}
 		s.rcond.Wait()
 	}
+}
+
+// readable has whoever waits for the stream look again. The lock is held.
+func (s *Stream) readable() {
+	s.rcond.Broadcast()
+	if w := s.parked; w != nil {
+		s.parked = nil
+		w.Wake()
+	}
+}
+
+// park has w woken, once, when there is something to read or the stream has ended; it
+// reports false when that is so now. No reader is active.
+func (s *Stream) park(w *stream.Watch) bool {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.release()
+	for s.flushBeforeWait() {
+	}
+	if s.in.n > 0 || s.remoteEnd || s.err != nil {
+		return false
+	}
+	s.parked = w
+	return true
 }
 
 // release gives back the chunk that Next returned last.
@@ -313,7 +341,7 @@ func (s *Stream) Reset(code Code) {
 		if s.err == nil {
 			s.err = &StreamError{Code: code, Reason: "reset"}
 		}
-		s.rcond.Broadcast()
+		s.readable()
 		s.wcond.Broadcast()
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
@@ -12,7 +13,7 @@ import (
 
 // Tunnel is a stream.Stream of an exchange whose heads are done: what follows CONNECT or
 // an upgrade. One goroutine may read while another writes. On the server's side it
-// ends, at the latest, with the handler.
+// ends, at the latest, when the stream is over.
 type Tunnel struct {
 	s    *Stream
 	info *stream.Info
@@ -30,6 +31,7 @@ var (
 	_ stream.Stream      = (*Tunnel)(nil)
 	_ stream.ReadyReader = (*Tunnel)(nil)
 	_ stream.ChunkReader = (*Tunnel)(nil)
+	_ stream.Pollable    = (*Tunnel)(nil)
 )
 
 // NewTunnel makes a byte stream of s. With a nil info it has the connection's.
@@ -38,13 +40,12 @@ func NewTunnel(s *Stream, info *stream.Info) *Tunnel {
 		info = s.Info()
 	}
 	t := &Tunnel{s: s, info: info}
-	t.read.interrupt, t.write.interrupt = s.InterruptRead, s.InterruptWrite
-	t.read.resume, t.write.resume = s.resumeRead, s.resumeWrite
+	t.read.interrupt, t.write.interrupt = (*Stream).stopReading, (*Stream).stopWriting
 	return t
 }
 
-func (s *Stream) resumeRead()  { s.stop(true, false, false) }
-func (s *Stream) resumeWrite() { s.stop(false, true, false) }
+func (s *Stream) stopReading(on bool) { s.stop(true, false, on) }
+func (s *Stream) stopWriting(on bool) { s.stop(false, true, on) }
 
 // Read implements stream.Stream. It takes all that has arrived, as a socket does.
 func (t *Tunnel) Read(p []byte) (int, error) {
@@ -100,6 +101,12 @@ func (t *Tunnel) ReadReady(in stream.Buffers) (int, error) {
 		return 0, err
 	}
 	return t.Read(in.TakeBuffer())
+}
+
+// Pollable implements stream.Pollable: the connection's reader wakes, or whoever ends
+// the stream.
+func (t *Tunnel) Pollable(w *stream.Watch) (syscall.RawConn, bool) {
+	return nil, len(t.chunk) == 0 && !t.last && t.s.park(w)
 }
 
 // Write implements stream.Stream.
@@ -164,8 +171,15 @@ func (t *Tunnel) setDeadline(tt *tunnelTimer, d time.Time) error {
 	if t.closed {
 		return os.ErrClosed
 	}
-	tt.set(&t.mu, d)
+	tt.set(t, d)
 	return nil
+}
+
+// Release closes the tunnel and gives its stream back, which was kept. No other call may
+// be under way, and none but Close may follow.
+func (t *Tunnel) Release() {
+	_ = t.Close()
+	t.s.Close()
 }
 
 // Info implements stream.Stream.
@@ -181,9 +195,9 @@ func tunnelError(err error) error {
 
 // tunnelTimer is one direction's deadline. A timer is made only for one that lies ahead.
 type tunnelTimer struct {
-	interrupt, resume func()
-	timer             *time.Timer
-	generation        int
+	interrupt  func(s *Stream, on bool)
+	timer      *time.Timer
+	generation int
 }
 
 func (t *tunnelTimer) stop() {
@@ -194,25 +208,21 @@ func (t *tunnelTimer) stop() {
 	}
 }
 
-// set arms the deadline; mu is held.
-func (t *tunnelTimer) set(mu *sync.Mutex, d time.Time) {
+// set arms the deadline; the tunnel's lock is held.
+func (t *tunnelTimer) set(of *Tunnel, d time.Time) {
 	t.stop()
-	if d.IsZero() {
-		t.resume()
-		return
-	}
 	wait := time.Until(d)
-	if wait <= 0 {
-		t.interrupt()
+	past := !d.IsZero() && wait <= 0
+	t.interrupt(of.s, past)
+	if past || d.IsZero() {
 		return
 	}
-	t.resume()
 	mine := t.generation
 	t.timer = time.AfterFunc(wait, func() {
-		mu.Lock()
-		defer mu.Unlock()
+		of.mu.Lock()
+		defer of.mu.Unlock()
 		if t.generation == mine {
-			t.interrupt()
+			t.interrupt(of.s, true)
 		}
 	})
 }

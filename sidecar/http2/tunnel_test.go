@@ -176,3 +176,141 @@ func TestTunnelWaitsWithoutBuffer(t *testing.T) {
 		}
 	})
 }
+
+type woken chan *stream.Watch
+
+func (w woken) Woken(x *stream.Watch) { w <- x }
+
+// TestTunnelParked: nobody reads a tunnel, and whoever is to is told when there is
+// something to read, or the end.
+func TestTunnelParked(t *testing.T) {
+	poller, err := stream.NewPoller()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer poller.Close()
+	for name, act := range map[string]func(near, far *Tunnel, cc *ClientConn){
+		"a byte":          func(_, far *Tunnel, _ *ClientConn) { _, _ = far.Write([]byte("x")) },
+		"its end":         func(_, far *Tunnel, _ *ClientConn) { _ = far.CloseWrite() },
+		"a reset":         func(_, far *Tunnel, _ *ClientConn) { _ = far.Close() },
+		"our close":       func(near, _ *Tunnel, _ *ClientConn) { _ = near.Close() },
+		"connection lost": func(_, _ *Tunnel, cc *ClientConn) { cc.Close() },
+	} {
+		for _, side := range []string{"client", "server"} {
+			t.Run(name+" at the "+side, func(t *testing.T) {
+				ends, hold := make(chan *Tunnel, 1), make(chan bool)
+				srv := serve(t, nil, tunnelServer(ends, hold))
+				defer close(hold)
+				cc := dialClient(t, srv.addr, nil)
+				near, far, s := tunnel(t, cc, requests()["connect"], ends)
+				defer s.Close()
+				if side == "server" {
+					near, far = far, near
+				}
+				told := make(woken, 2)
+				w := &stream.Watch{Owner: told}
+				if !poller.Watch(w, near) {
+					t.Fatal("not waiting")
+				}
+				act(near, far, cc)
+				select {
+				case <-told:
+				case <-time.After(5 * time.Second):
+					t.Fatal("not woken")
+				}
+				if poller.Watch(w, near) || poller.Waiting() != 0 {
+					t.Error("waiting for what can be read")
+				}
+				if n, err := near.Read(make([]byte, 1)); n == 1 != (name == "a byte") || n == 0 && err == nil {
+					t.Errorf("%d bytes, %v", n, err)
+				}
+			})
+		}
+	}
+}
+
+// A window that was used is given back before a tunnel is parked.
+func TestTunnelParkedOwesNoWindow(t *testing.T) {
+	poller, err := stream.NewPoller()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer poller.Close()
+	ends, hold := make(chan *Tunnel, 1), make(chan bool)
+	srv := serve(t, nil, tunnelServer(ends, hold))
+	defer close(hold)
+	near, far, s := tunnel(t, dialClient(t, srv.addr, nil), requests()["connect"], ends)
+	defer s.Close()
+	window := int(Default().StreamWindow)
+	buf := make([]byte, window)
+	for range 3 {
+		if _, err := far.Write(buf); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(near, buf); err != nil {
+			t.Fatal(err)
+		}
+		if !poller.Watch(&stream.Watch{Owner: make(woken, 1)}, near) {
+			t.Fatal("not waiting")
+		}
+	}
+}
+
+// TestKeep: a stream that was kept outlives its handler, and its connection waits for it.
+func TestKeep(t *testing.T) {
+	for name, early := range map[string]bool{"closed later": false, "closed in the handler": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				kept, left := make(chan *Tunnel, 1), make(chan bool, 1)
+				cc, _ := pipe(t, nil, nil, func(s *Stream) {
+					s.Keep()
+					_ = s.WriteHead(&message.Response{Status: 200}, false)
+					_ = s.Flush()
+					kept <- NewTunnel(s, nil)
+					if early {
+						<-left
+					}
+				})
+				s, err := cc.Open(requests()["connect"], false)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer s.Close()
+				_ = s.Flush()
+				var resp message.Response
+				if _, err := s.ReadHead(&resp); err != nil {
+					t.Fatal(err)
+				}
+				near, far := NewTunnel(s, nil), <-kept
+				synctest.Wait() // the handler has returned
+				sc := far.s.c.server
+				running := func() int {
+					sc.mu.Lock()
+					defer sc.mu.Unlock()
+					return sc.running
+				}
+				for _, ends := range [][2]*Tunnel{{near, far}, {far, near}} {
+					b := make([]byte, 4)
+					_, _ = ends[0].Write([]byte("ping"))
+					if n, err := ends[1].Read(b); string(b[:n]) != "ping" {
+						t.Errorf("%q, %v", b[:n], err)
+					}
+				}
+				if n := running(); n != 1 {
+					t.Errorf("%d streams are served", n)
+				}
+				far.Release()
+				if early {
+					left <- true
+				}
+				if _, err := near.Read(make([]byte, 1)); err == nil {
+					t.Error("the stream lives")
+				}
+				synctest.Wait()
+				if n := running(); n != 0 {
+					t.Errorf("%d streams are served", n)
+				}
+			})
+		})
+	}
+}

@@ -403,8 +403,9 @@ func newlyDenied(p *authz.Peer, before, now *authz.Evaluator) (rule string, deni
 // watchExpiry looks at the certificates behind connections: HTTP drains when the
 // peer's has expired, TCP goes on and is logged.
 func (m *Manager) watchExpiry() {
-	tick := time.NewTicker(time.Second)
+	tick, tidy := time.NewTicker(time.Second), time.NewTicker(tidyEvery)
 	defer tick.Stop()
+	defer tidy.Stop()
 	told := map[uint64]bool{}
 	var idle idleCount
 	for {
@@ -413,17 +414,21 @@ func (m *Manager) watchExpiry() {
 			return
 		case now := <-tick.C:
 			m.expire(now, told)
+		case <-tidy.C:
 			m.tidy(&idle)
 		}
 	}
 }
 
-// idleCount is how many connections were idle a second ago, and when memory was
+// idleCount is how many connections were idle tidyEvery ago, and when memory was
 // last given back.
 type idleCount struct{ last, tidied int }
 
 // tidyFrom is how many connections must have become idle to be worth a collection.
 const tidyFrom = 256
+
+// tidyEvery is how often it is asked whether that is so.
+const tidyEvery = time.Second / 2
 
 // tidy gives memory back to the host once many connections have become idle: the
 // stacks and buffers that they let go of are garbage which nothing would collect

@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Poller waits for the sockets of many streams at once. A goroutine that waits
-// for a peer keeps the stack that its last message needed; a stream that is handed
-// to a Poller needs no goroutine until its peer speaks. Safe for concurrent use.
+// Poller waits for many streams at once. A goroutine that waits for a peer keeps the
+// stack that its last message needed; a stream that is handed to a Poller needs no
+// goroutine until its peer speaks. Safe for concurrent use.
 type Poller struct {
 	file *os.File // the epoll instance, itself watched by the runtime's poller
 	fd   int
@@ -33,28 +33,30 @@ type slot struct {
 
 // WatchOwner is told when its wait has ended.
 type WatchOwner interface {
-	// Woken is called on the poller's goroutine, or on one that closes a stream,
-	// which it must not hold up.
+	// Woken is called on the poller's goroutine, or on one that a stream has no
+	// other of: it must not hold it up, nor use a stream.
 	Woken(*Watch)
 }
 
-// Watch is one wait for either of two sockets. It can be used again after it has
-// ended.
+// Watch is one wait for either of two streams. It can be used again after it has
+// ended, with the same Poller.
 type Watch struct {
 	Owner   WatchOwner
 	poller  *Poller
-	sockets [2]syscall.RawConn
+	sockets [2]syscall.RawConn // nil for a stream that has none of its own
 	index   uint32
-	armed   bool // guarded by Poller.mu
+	// Guarded by Poller.mu.
+	armed  bool
+	missed bool // woken before it was armed
 }
 
-// Pollable is a stream whose socket a Poller can watch. A TLS stream counts as
-// such only when it holds nothing that was received and not yet read.
+// Pollable is a stream that a Poller can wait for.
 type Pollable interface {
-	// Pollable returns the socket, nil when the stream must be read first. No
-	// reader may be active. It gives memory back that only a reader needs. From
-	// then on a Close of the stream ends the wait: the kernel does not tell.
-	Pollable(*Watch) syscall.RawConn
+	// Pollable returns the socket to watch, nil where the stream itself calls Wake
+	// when it can be read; ok is false when it must be read first. No reader may be
+	// active. It gives memory back that only a reader needs. From then on a Close of
+	// the stream calls Wake: the kernel does not tell.
+	Pollable(*Watch) (socket syscall.RawConn, ok bool)
 }
 
 // NewPoller starts a poller; Close ends it.
@@ -77,7 +79,7 @@ func NewPoller() (*Poller, error) {
 	return p, nil
 }
 
-// Close ends the poller. Nothing is woken after it returns.
+// Close ends the poller. No socket wakes anybody after it returns.
 func (p *Poller) Close() error {
 	err := p.file.Close()
 	<-p.done
@@ -87,20 +89,22 @@ func (p *Poller) Close() error {
 // Watch waits, once, until one of the streams can be read or has ended. It reports
 // false when it cannot wait: a stream must be read first, or is closed.
 func (p *Poller) Watch(w *Watch, streams ...Stream) bool {
-	w.poller = p
-	n := 0
-	for _, s := range streams {
+	p.begin(w)
+	var sockets [len(w.sockets)]syscall.RawConn
+	for i, s := range streams {
 		c, ok := s.(Pollable)
-		if !ok || n == len(w.sockets) {
+		if !ok || i == len(sockets) {
 			return false
 		}
-		if w.sockets[n] = c.Pollable(w); w.sockets[n] == nil {
+		if sockets[i], ok = c.Pollable(w); !ok {
 			return false
 		}
-		n++
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if w.missed {
+		return false
+	}
 	if len(p.free) > 0 {
 		w.index = p.free[len(p.free)-1]
 		p.free = p.free[:len(p.free)-1]
@@ -111,7 +115,11 @@ func (p *Poller) Watch(w *Watch, streams ...Stream) bool {
 	p.slots[w.index].watch = w
 	p.armed++
 	w.armed = true
-	for _, c := range w.sockets[:n] {
+	w.sockets = sockets
+	for _, c := range sockets {
+		if c == nil {
+			continue
+		}
 		if err := p.control(c, unix.EPOLL_CTL_ADD, w.index); err != nil {
 			p.disarm(w)
 			return false
@@ -120,21 +128,36 @@ func (p *Poller) Watch(w *Watch, streams ...Stream) bool {
 	return true
 }
 
+// begin makes a watch ready to be woken.
+func (p *Poller) begin(w *Watch) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if w.poller == nil {
+		w.poller = p
+	}
+	w.missed = false
+}
+
 // Cancel ends a wait and tells whether there was one: false where Woken is called,
 // or was.
 func (p *Poller) Cancel(w *Watch) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !w.armed {
+		w.missed = true
 		return false
 	}
 	p.disarm(w)
 	return true
 }
 
-// closed ends the wait because one of the streams was closed here.
-func (w *Watch) closed() {
-	if w != nil && w.poller.Cancel(w) {
+// Wake ends the wait: a stream can be read, or was closed here. It does nothing to a
+// watch that does not wait. It may be called on nil.
+func (w *Watch) Wake() {
+	if w == nil {
+		return
+	}
+	if w.poller.Cancel(w) {
 		w.Owner.Woken(w)
 	}
 }

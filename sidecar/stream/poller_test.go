@@ -2,6 +2,7 @@ package stream
 
 import (
 	"net"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -100,4 +101,55 @@ func TestPollerCancel(t *testing.T) {
 	if p.Watch(x, other) {
 		t.Error("waiting for a closed socket")
 	}
+}
+
+// spoken is a stream without a socket of its own.
+type spoken struct {
+	Stream
+	watch  *Watch
+	before func(*Watch) // the wait is armed
+	unread bool
+}
+
+func (s *spoken) Pollable(w *Watch) (syscall.RawConn, bool) {
+	s.watch = w
+	if s.before != nil {
+		s.before(w)
+	}
+	return nil, !s.unread
+}
+
+// A stream without a socket wakes by itself, beside a socket or not, and also while the
+// wait is still being prepared.
+func TestPollerAndStreamsWithoutSocket(t *testing.T) {
+	p := newPoller(t)
+	woken := make(waker, 2)
+	w := &Watch{Owner: woken}
+	sock, far := sockets(t)
+	s := &spoken{}
+	for name, streams := range map[string][]Stream{"alone": {s}, "first": {s, sock}, "last": {sock, s}} {
+		if !p.Watch(w, streams...) || p.Waiting() != 1 {
+			t.Fatal(name, "not waiting")
+		}
+		s.watch.Wake()
+		s.watch.Wake()
+		if got := <-woken; got != w || p.Waiting() != 0 || len(woken) > 0 {
+			t.Errorf("%s: woken %p, %d waiting", name, got, p.Waiting())
+		}
+	}
+	if !p.Watch(w, s, sock) {
+		t.Fatal("not waiting")
+	}
+	_, _ = far.Write([]byte("x"))
+	<-woken
+	s.watch.Wake() // nobody waits
+	s.before = (*Watch).Wake
+	if p.Watch(w, sock, s) || p.Waiting() != 0 || len(woken) > 0 {
+		t.Error("a wait that is over before it begins is waited for")
+	}
+	s.before, s.unread = nil, true
+	if p.Watch(w, sock, s) || p.Waiting() != 0 {
+		t.Error("waiting for what can be read")
+	}
+	(*Watch)(nil).Wake()
 }

@@ -135,7 +135,7 @@ func (s *Socket) CloseWrite() error { return s.conn.CloseWrite() }
 // Close implements Stream.
 func (s *Socket) Close() error {
 	err := s.conn.Close()
-	s.watch.Load().closed()
+	s.watch.Load().Wake()
 	return err
 }
 
@@ -266,9 +266,9 @@ func (s *Socket) peekOnce(fd uintptr) {
 }
 
 // Pollable implements Pollable: the kernel holds all that was not read.
-func (s *Socket) Pollable(w *Watch) syscall.RawConn {
+func (s *Socket) Pollable(w *Watch) (syscall.RawConn, bool) {
 	s.watch.Store(w)
-	return s.raw
+	return s.raw, true
 }
 
 // Gone implements Prober. It may run beside a read, so it has no part in op.

@@ -213,7 +213,7 @@ func (t *TLS) CloseWrite() error {
 // Close implements Stream.
 func (t *TLS) Close() error {
 	err := t.tls.Close()
-	t.watch.Load().closed()
+	t.watch.Load().Wake()
 	return err
 }
 
@@ -243,14 +243,14 @@ func (t *TLS) Quiet() bool {
 	return n == 0 && err == errWouldBlock
 }
 
-// Pollable implements Pollable.
-func (t *TLS) Pollable(w *Watch) syscall.RawConn {
+// Pollable implements Pollable: nothing may be held that was received and not read.
+func (t *TLS) Pollable(w *Watch) (syscall.RawConn, bool) {
 	t.watch.Store(w)
 	if !t.Quiet() {
-		return nil
+		return nil, false
 	}
 	releaseBuffers(t.tls)
-	return t.raw.raw
+	return t.raw.raw, true
 }
 
 // Gone implements Prober.

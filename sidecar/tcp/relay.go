@@ -13,7 +13,7 @@ import (
 
 // relay is a connection and its upstream. While bytes move, each direction has a
 // goroutine. When none has moved for a moment both goroutines end, and the
-// connection is parked: it then costs its two sockets and this.
+// connection is parked: it then costs its two streams and this.
 type relay struct {
 	p    *Proxy
 	c    *downstream.Conn
@@ -21,7 +21,7 @@ type relay struct {
 	o    outcome
 	toUp half
 	down half
-	wg   sync.WaitGroup // of the directions that run
+	wg   sync.WaitGroup // of the directions that run beside serve
 
 	began int64 // on the proxy's clock, nanoseconds
 	last  atomic.Int64
@@ -44,6 +44,7 @@ type relay struct {
 type half struct {
 	dst, src      stream.Stream
 	moved         atomic.Int64
+	writing       atomic.Bool // holds bytes that dst has not taken
 	running, done bool
 }
 
@@ -68,10 +69,9 @@ func newRelay(p *Proxy, c *downstream.Conn, up *cluster.Conn, o outcome) *relay 
 // serve runs both directions until each has ended or is parked, and tells
 // whether the connection is finished.
 func (r *relay) serve() (finished bool) {
-	r.wg.Add(1)
-	r.resume()
+	own := r.begin()
 	r.p.watch.stir()
-	r.wg.Done()
+	r.run(own)
 	r.wg.Wait()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -92,10 +92,21 @@ func (r *relay) park() {
 	}
 }
 
-// resume starts the directions that do not run. Some goroutine of the relay runs.
-func (r *relay) resume() {
+// begin starts the directions that are not over. One of them is the caller's to run.
+func (r *relay) begin() (own *half) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if own = &r.down; own.done {
+		own = &r.toUp
+	}
+	own.running = true
+	r.resume()
+	return own
+}
+
+// resume starts the directions that do not run. Some goroutine of the relay runs; r.mu
+// is held.
+func (r *relay) resume() {
 	r.parking = false
 	for _, h := range []*half{&r.toUp, &r.down} {
 		_ = h.src.SetReadDeadline(never)
@@ -107,11 +118,12 @@ func (r *relay) resume() {
 	}
 }
 
-// quiesce asks the directions to end where there is nothing to read.
+// quiesce asks the directions to end where there is nothing to read. While one waits to
+// write, the other reads on: what it reads may be what the writer's peer waits for.
 func (r *relay) quiesce() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.parking || !r.toUp.running && !r.down.running {
+	if r.parking || !r.toUp.running && !r.down.running || r.toUp.writing.Load() || r.down.writing.Load() {
 		return
 	}
 	r.parking = true
@@ -168,17 +180,22 @@ func (r *relay) interrupted(h *half) error {
 	return h.src.SetReadDeadline(never)
 }
 
-// progress notes bytes that moved. While the relay is being parked the other
-// direction may have ended already: it starts again.
+// moving notes that bytes were read and are now to be written. While the relay is being
+// parked the other direction may have ended already: it starts again.
+func (r *relay) moving(h *half) {
+	h.writing.Store(true)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.parking {
+		r.resume()
+	}
+}
+
+// progress notes bytes that moved.
 func (r *relay) progress(h *half, n int64) {
 	h.moved.Add(n)
 	r.last.Store(r.p.watch.now())
-	r.mu.Lock()
-	parking := r.parking
-	r.mu.Unlock()
-	if parking {
-		r.resume()
-	}
+	h.writing.Store(false)
 }
 
 // copy moves bytes until the source ends, which is nil, or the half is parked.
@@ -191,7 +208,7 @@ func (r *relay) copy(h *half) error {
 	for {
 		if splicer != nil && bulk >= spliceAfter {
 			l.DropBuffer()
-			if err := splicer.move(func(n int64) { r.progress(h, n) }); err != nil {
+			if err := splicer.move(func() { r.moving(h) }, func(n int64) { r.progress(h, n) }); err != nil {
 				if done := r.readError(h, err); done != nil {
 					return ended(done)
 				}
@@ -201,6 +218,7 @@ func (r *relay) copy(h *half) error {
 		}
 		chunk, err := read.next()
 		if n := len(chunk); n > 0 {
+			r.moving(h)
 			if _, werr := h.dst.Write(chunk); werr != nil {
 				return werr
 			}

@@ -65,6 +65,33 @@ func TestParkedRelayEnds(t *testing.T) {
 	}
 }
 
+// A direction whose destination stands still does not keep the other from moving,
+// however long that lasts.
+func TestOneDirectionStandsStill(t *testing.T) {
+	for name, block := range map[string]int{"copied": 1 << 10, "spliced": 64 << 10} {
+		t.Run(name, func(t *testing.T) {
+			up := make(chan *net.TCPConn, 1)
+			m := upstream(t, func(c *net.TCPConn) { up <- c; <-t.Context().Done() })
+			client, _ := serve(t, Config{Cluster: "up"}, m)
+			far := <-up
+			// As full as it gets: until nothing has been taken for longer than it takes
+			// to park a connection.
+			for b := make([]byte, block); ; {
+				_ = client.SetWriteDeadline(time.Now().Add(3 * time.Duration(parkAfter)))
+				if _, err := client.Write(b); err != nil {
+					break
+				}
+			}
+			_ = client.SetReadDeadline(time.Now().Add(5 * time.Second))
+			_, _ = far.Write([]byte("ping"))
+			b := make([]byte, 4)
+			if _, err := io.ReadFull(client, b); err != nil || string(b) != "ping" {
+				t.Errorf("%q, %v", b, err)
+			}
+		})
+	}
+}
+
 // Everything arrives, in order, through buffers of all sizes and through splice,
 // with pauses in which the connection may be parked.
 func TestBulk(t *testing.T) {

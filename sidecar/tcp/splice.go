@@ -52,11 +52,12 @@ func rawTCP(s stream.Stream) syscall.RawConn {
 	return raw
 }
 
-// move splices until the source gives little or ends: io.EOF. Each move is told
-// to progress. No pipe is held while it waits.
-func (s *splicer) move(progress func(int64)) error {
+// move splices until the source gives little or ends: io.EOF. Each move is told to
+// moving when there are bytes to write, and to progress when they were. No pipe is held
+// while it waits.
+func (s *splicer) move(moving func(), progress func(int64)) error {
 	for {
-		n, err := s.once()
+		n, err := s.once(moving)
 		if n > 0 {
 			progress(n)
 		}
@@ -67,7 +68,7 @@ func (s *splicer) move(progress func(int64)) error {
 }
 
 // once fills a pipe from the source and empties it into the destination.
-func (s *splicer) once() (int64, error) {
+func (s *splicer) once(moving func()) (int64, error) {
 	var p *pipe
 	var n int64
 	var failed error
@@ -95,6 +96,7 @@ func (s *splicer) once() (int64, error) {
 		}
 		return 0, firstError(err, failed)
 	}
+	moving()
 	return s.empty(p, n)
 }
 

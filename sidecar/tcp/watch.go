@@ -8,7 +8,7 @@ import (
 
 // parkAfter is how long nothing moves before a connection gives up its
 // goroutines.
-const parkAfter = int64(time.Second)
+const parkAfter = int64(time.Second / 2)
 
 // glance is the least time between two looks at all connections.
 const glance = int64(20 * time.Millisecond)

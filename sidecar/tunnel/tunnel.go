@@ -57,7 +57,7 @@ func (h *Handler) ServeStream(ctx context.Context, d *downstream.Conn) {
 		h.inner.ServeStream(ctx, d)
 		return
 	}
-	c := &conn{h: h, d: d, ctx: ctx}
+	c := &conn{h: h, d: d}
 	c.sc = http2.NewServer(d.Stream, h.cfg, c)
 	d.OnDrain(c)
 	err := c.sc.Serve(ctx)
@@ -70,17 +70,17 @@ func (h *Handler) ServeStream(ctx context.Context, d *downstream.Conn) {
 
 // conn is a connection that carries tunnels.
 type conn struct {
-	h   *Handler
-	d   *downstream.Conn
-	ctx context.Context
-	sc  *http2.ServerConn
+	h  *Handler
+	d  *downstream.Conn
+	sc *http2.ServerConn
 }
 
 // Drain implements downstream.Drainer: no new tunnels; those that there are go on, as
 // connections do, until the drain ends.
 func (c *conn) Drain() { c.sc.Drain() }
 
-// ServeStream implements http2.Handler.
+// ServeStream implements http2.Handler. It returns when the tunnel is finished or waits
+// for bytes without a goroutine.
 func (c *conn) ServeStream(s *http2.Stream) {
 	if req := s.Request(); req.Method != "CONNECT" || req.Upgrade != "" {
 		_ = s.WriteHead(&message.Response{Status: 405}, true)
@@ -91,16 +91,29 @@ func (c *conn) ServeStream(s *http2.Stream) {
 		return
 	}
 	t := http2.NewTunnel(s, c.d.Info)
-	child := c.d.Child(t)
+	s.Keep()
+	child := c.d.Child(t, (*guarded)(c.h), c)
 	child.PeerMetrics.ConnectionOpened(child.Shard)
+	child.Serve()
+}
+
+// Finished implements downstream.Owner, of the tunnels.
+func (c *conn) Finished(child *downstream.Conn) {
+	child.PeerMetrics.ConnectionClosed(child.Shard)
+	child.Stream.(*http2.Tunnel).Release()
+}
+
+// guarded is the handler of single tunnels: a fault in one ends that and no other.
+type guarded Handler
+
+// ServeStream implements downstream.Handler.
+func (g *guarded) ServeStream(ctx context.Context, child *downstream.Conn) {
 	defer func() {
-		// A fault in one tunnel ends that tunnel and no other.
 		if fault := recover(); fault != nil {
-			c.h.log.Error("serving a tunnel failed", "service", c.d.Service, "src_id", c.d.Info.PeerID, "err", fault,
+			g.log.Error("serving a tunnel failed", "service", child.Service, "src_id", child.Info.PeerID, "err", fault,
 				"stack", string(debug.Stack()))
+			child.Finish()
 		}
-		_ = t.Close()
-		child.PeerMetrics.ConnectionClosed(child.Shard)
 	}()
-	c.h.inner.ServeStream(c.ctx, child)
+	g.inner.ServeStream(ctx, child)
 }
