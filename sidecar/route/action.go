@@ -58,6 +58,10 @@ type Forward struct {
 	Hash     []HashPolicy
 	Mirrors  []Mirror
 	Upgrades []Upgrade // before the connection manager's
+	// RateLimits describe requests to rate limit filters; IncludeHostRateLimits has
+	// the virtual host's do so too, whatever the filter says.
+	RateLimits            []RateLimit
+	IncludeHostRateLimits bool
 }
 
 // StreamDuration is Envoy's MaxStreamDuration. A nil field is not set, 0 is no
