@@ -156,10 +156,7 @@ func init() {
 		"envoy.config.route.v3.WeightedCluster.ClusterWeight": {use: "name cluster_header weight metadata_match host_rewrite_literal typed_per_filter_config" + headerMutations},
 		"envoy.config.route.v3.RetryPolicy": {
 			use: "retry_on num_retries per_try_timeout per_try_idle_timeout retriable_status_codes retriable_headers " +
-				"retriable_request_headers retry_back_off rate_limited_retry_back_off retry_host_predicate",
-			ignore: map[string]string{
-				"host_selection_retry_max_attempts": "one choice is made among the hosts that were not tried",
-			},
+				"retriable_request_headers retry_back_off rate_limited_retry_back_off retry_host_predicate host_selection_retry_max_attempts",
 			instead: map[string]string{
 				"retry_priority":           "a retry goes to another host of the priority that load gives",
 				"retry_options_predicates": "there are none",

@@ -81,6 +81,7 @@ func TestRoutesRefused(t *testing.T) {
 		{"limit of a service", matchAll + "\n    route: {cluster: a, rate_limits: [{limit: {rate_limit: {requests_per_unit: 1}}, actions: [{remote_address: {}}]}]}", at + ".route.rate_limits[0].limit: unsupported"},
 		{"at the end of the stream", matchAll + "\n    route: {cluster: a, rate_limits: [{apply_on_stream_done: true, actions: [{remote_address: {}}]}]}", at + ".route.rate_limits[0].apply_on_stream_done: unsupported"},
 		{"back-off", matchAll + "\n    route: {cluster: a, retry_policy: {retry_back_off: {base_interval: 2s, max_interval: 1s}}}", at + ".route.retry_policy.retry_back_off.max_interval: is less than base_interval"},
+		{"host selection", matchAll + "\n    route: {cluster: a, retry_policy: {host_selection_retry_max_attempts: -1}}", at + ".route.retry_policy.host_selection_retry_max_attempts: is -1"},
 		{"retry priority", matchAll + "\n    route: {cluster: a, retry_policy: {retry_priority: {name: x}}}", at + ".route.retry_policy.retry_priority: unsupported"},
 		{"file from a control plane", matchAll + "\n    direct_response: {status: 200, body: {filename: /etc/passwd}}", at + ".direct_response.body.filename: files are read for the routes of a bootstrap only"},
 		{"long body", matchAll + "\n    direct_response: {status: 200, body: {inline_string: " + strings.Repeat("x", maxDirectBody+1) + "}}", at + ".direct_response.body: has 4097 bytes; 4096 are allowed"},

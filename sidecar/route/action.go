@@ -147,6 +147,10 @@ type RetryPolicy struct {
 	BackOffMax                       time.Duration // 10 × base when 0
 	// RateLimited takes the wait from a response's header, where it has one.
 	RateLimited *RateLimitedBackOff
+	// AvoidTried has a retry choose a host again that was tried, Reselections times at
+	// most (1 or more).
+	AvoidTried   bool
+	Reselections int
 }
 
 // RateLimitedBackOff is Envoy's rate_limited_retry_back_off.
