@@ -30,6 +30,10 @@ const (
 	declaredRetryCount = 1 // Envoy's and Consul's, where a route declares conditions but no number
 	retryBackOff       = 25 * time.Millisecond
 	retryBackOffMax    = 250 * time.Millisecond
+	// How often a retry chooses a host again that was tried. Our sidecar finds one that
+	// was not, whatever the weights, in a cluster that has no more hosts than this.
+	envoyReselections = 3
+	meshReselections  = 100
 )
 
 // localRetries is the policy towards a workload's own application, which is one
@@ -50,13 +54,12 @@ func defaultRetries(client Client) *routev3.RetryPolicy {
 	if client.Dialect != Envoy && client.Can(names.CapRetries) {
 		p.RetryOn += "," + names.RetryResetIdempotent
 	}
-	if client.Dialect == Envoy {
-		// Our sidecar avoids the hosts it tried without being told.
-		p.RetryHostPredicate = []*routev3.RetryPolicy_RetryHostPredicate{{
-			Name:       "envoy.retry_host_predicates.previous_hosts",
-			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: previousHosts},
-		}}
-		p.HostSelectionRetryMaxAttempts = 3
+	p.RetryHostPredicate = []*routev3.RetryPolicy_RetryHostPredicate{{
+		Name:       "envoy.retry_host_predicates.previous_hosts",
+		ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: previousHosts},
+	}}
+	if p.HostSelectionRetryMaxAttempts = meshReselections; client.Dialect == Envoy {
+		p.HostSelectionRetryMaxAttempts = envoyReselections
 	}
 	return p
 }

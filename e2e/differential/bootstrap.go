@@ -108,7 +108,11 @@ func (g *Group) bootstrap(p *place, certs *certs) ([]byte, error) {
 // assignment of endpoints by priority: names, or lists of names.
 func (p *place) assignment(cluster string, endpoints []any) map[string]any {
 	endpoint := func(name any) any {
-		return map[string]any{"endpoint": map[string]any{"address": socketAddress(p.origins.ports[fmt.Sprint(name)])}}
+		return map[string]any{
+			"endpoint": map[string]any{"address": socketAddress(p.origins.ports[fmt.Sprint(name)])},
+			// Hashes are of the name: the two programs have origins at other addresses.
+			"metadata": map[string]any{"filter_metadata": map[string]any{"envoy.lb": map[string]any{"hash_key": fmt.Sprint(name)}}},
+		}
 	}
 	var localities []any
 	var first []any

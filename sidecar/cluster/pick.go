@@ -17,8 +17,11 @@ type PickContext struct {
 	HasHash bool
 	// Metadata chooses a subset.
 	Metadata *MetadataMatch
-	// Avoid are hosts that were tried; they are chosen only when there is no other.
-	Avoid []*Host
+	// Avoid are hosts that were tried. Reselections is how many more choices are made
+	// when the first was tried; the last one is taken. Where it is 0 or not below the number
+	// of hosts, a host that was tried is chosen only when there is no other.
+	Avoid        []*Host
+	Reselections int
 	// Destination is where the client meant to connect to, where a firewall
 	// redirected it; otherwise invalid. It is for OriginalDestination.
 	Destination netip.AddrPort
@@ -49,19 +52,48 @@ func (c *Cluster) PickFor(pc *PickContext) (*Host, error) {
 	return nil, &Error{Kind: NoHealthyHost, Cluster: c.name}
 }
 
-// another looks for a host that was not tried. Chance, or the next place of the
-// hash, gives a fair one in most cases; a scan finds the last one that is left. A
-// request with metadata criteria stays within them.
+// fairReselections is how often a host is chosen again before one that was not tried is
+// looked for in order: chance, or the next place of the hash, gives a fair one in most
+// cases.
+const fairReselections = 5
+
+// another looks for a host that was not tried. A request with metadata criteria stays
+// within them.
 func (c *Cluster) another(pc *PickContext, tried *Host) *Host {
-	for attempt := 1; attempt <= 5; attempt++ {
-		if h := c.once(pc, attempt); h != nil && !slices.Contains(pc.Avoid, h) {
+	thorough := pc.Reselections <= 0 || pc.Reselections >= c.size()
+	more := pc.Reselections
+	if thorough && (more <= 0 || more > fairReselections) {
+		more = fairReselections
+	}
+	last := tried
+	for attempt := 1; attempt <= more; attempt++ {
+		h := c.once(pc, attempt)
+		if h == nil {
+			break
+		}
+		if last = h; !slices.Contains(pc.Avoid, h) {
 			return h
 		}
 	}
-	if h := c.scan(pc); h != nil {
-		return h
+	if thorough {
+		if h := c.scan(pc); h != nil {
+			return h
+		}
 	}
-	return tried
+	return last
+}
+
+// size is how many hosts there are.
+func (c *Cluster) size() int {
+	s := c.cfg.Load()
+	if s.Type != Aggregate {
+		return len(c.hosts())
+	}
+	n := 0
+	for _, child := range c.aggregated(s).clusters {
+		n += child.size()
+	}
+	return n
 }
 
 func (c *Cluster) scan(pc *PickContext) *Host {

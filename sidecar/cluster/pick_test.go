@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -163,6 +164,29 @@ func TestPickDoesNotAllocate(t *testing.T) {
 	avoid := c.hosts()[:3]
 	if n := testing.AllocsPerRun(200, func() { _, _ = c.Pick(avoid) }); n != 0 {
 		t.Errorf("with hosts to avoid: %v allocations", n)
+	}
+}
+
+// A choice that may be made again only so often takes what it has then, as Envoy's does;
+// where it may be made for every host, it finds the one that is left.
+func TestReselections(t *testing.T) {
+	c := mustUpdate(t, newManager(t, Options{}), &Config{Name: "c", LB: Random, Endpoints: ports(90, 97)})
+	left := c.hosts()[3]
+	avoid := slices.DeleteFunc(slices.Clone(c.hosts()), func(h *Host) bool { return h == left })
+	for _, tc := range []struct{ reselections, least, most int }{{1, 300, 700}, {7, 1100, 1800}, {8, 2000, 2000}, {1000, 2000, 2000}, {0, 2000, 2000}} {
+		found := 0
+		for range 2000 {
+			h, err := c.PickFor(&PickContext{Avoid: avoid, Reselections: tc.reselections})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if h == left {
+				found++
+			}
+		}
+		if found < tc.least || found > tc.most {
+			t.Errorf("%d reselections found the host %d times of 2000, want %d to %d", tc.reselections, found, tc.least, tc.most)
+		}
 	}
 }
 

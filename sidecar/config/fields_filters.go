@@ -14,10 +14,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-const (
-	runtimeReason     = "there is no runtime layer; the configured value holds"
-	descriptorsReason = "there are no descriptors, which it is about"
-)
+const runtimeReason = "there is no runtime layer; the configured value holds"
 
 func init() {
 	declare("HTTP filters", map[protoreflect.FullName]*rules{
@@ -42,19 +39,15 @@ func init() {
 		"envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit": {
 			use: "stat_prefix status token_bucket filter_enabled filter_enforced request_headers_to_add_when_not_enforced " +
 				"response_headers_to_add local_rate_limit_per_downstream_connection enable_x_ratelimit_headers " +
-				"rate_limited_as_resource_exhausted enable_retry_after_header",
-			ignore: map[string]string{
-				"stage": descriptorsReason, "vh_rate_limits": descriptorsReason, "max_dynamic_descriptors": descriptorsReason,
-				"always_consume_default_token_bucket": descriptorsReason,
-			},
-			instead: map[string]string{
-				"descriptors": rateLimitsHint, "rate_limits": rateLimitsHint,
-				"local_cluster_rate_limit": "each sidecar limits for itself",
-			},
+				"rate_limited_as_resource_exhausted enable_retry_after_header descriptors rate_limits stage vh_rate_limits " +
+				"max_dynamic_descriptors always_consume_default_token_bucket",
+			instead: map[string]string{"local_cluster_rate_limit": "each sidecar limits for itself"},
 		},
-		"envoy.type.v3.HttpStatus":                   {use: "code"},
-		"envoy.type.v3.TokenBucket":                  {use: "max_tokens tokens_per_fill fill_interval"},
-		"envoy.extensions.filters.http.cors.v3.Cors": {},
+		"envoy.extensions.common.ratelimit.v3.LocalRateLimitDescriptor":  {use: "entries token_bucket shadow_mode"},
+		"envoy.extensions.common.ratelimit.v3.RateLimitDescriptor.Entry": {use: "key value"},
+		"envoy.type.v3.HttpStatus":                                       {use: "code"},
+		"envoy.type.v3.TokenBucket":                                      {use: "max_tokens tokens_per_fill fill_interval"},
+		"envoy.extensions.filters.http.cors.v3.Cors":                     {},
 		"envoy.extensions.filters.http.cors.v3.CorsPolicy": {
 			use: "allow_origin_string_match allow_methods allow_headers expose_headers max_age allow_credentials filter_enabled " +
 				"shadow_enabled allow_private_network_access forward_not_matching_preflights",

@@ -13,8 +13,9 @@ const (
 )
 
 const (
-	rateLimitsHint = "use the local rate limit filter's own token buckets; descriptors are not implemented"
-	pluginHint     = "use cluster, cluster_header or weighted_clusters"
+	metadataHint  = "use request_headers, query_parameters or generic_key"
+	literalReason = "values are literal, as Envoy's are unless a runtime flag says otherwise"
+	pluginHint    = "use cluster, cluster_header or weighted_clusters"
 )
 
 func init() {
@@ -34,12 +35,12 @@ func init() {
 		},
 		"envoy.config.route.v3.VirtualHost": {
 			use: "name domains routes require_tls retry_policy include_request_attempt_count include_attempt_count_in_response " +
-				"include_is_timeout_retry_header hedge_policy request_mirror_policies cors typed_per_filter_config" + headerMutations + bufferLimits,
+				"include_is_timeout_retry_header hedge_policy request_mirror_policies cors typed_per_filter_config rate_limits" + headerMutations + bufferLimits,
 			ignore: map[string]string{
 				"metadata":         metaReason,
 				"virtual_clusters": "metrics have no label for them",
 			},
-			instead: map[string]string{"rate_limits": rateLimitsHint, "matcher": "use routes"},
+			instead: map[string]string{"matcher": "use routes"},
 		},
 		"envoy.config.route.v3.Route": {
 			use: "name match route redirect direct_response metadata typed_per_filter_config tracing decorator" + headerMutations + bufferLimits,
@@ -82,18 +83,46 @@ func init() {
 			use: "cluster cluster_header weighted_clusters cluster_not_found_response_code prefix_rewrite regex_rewrite " +
 				"path_rewrite_policy path_rewrite host_rewrite_literal auto_host_rewrite host_rewrite_header host_rewrite_path_regex " +
 				"host_rewrite append_x_forwarded_host metadata_match timeout idle_timeout retry_policy request_mirror_policies priority hash_policy " +
-				"max_grpc_timeout grpc_timeout_offset max_stream_duration upgrade_configs hedge_policy cors",
-			ignore: map[string]string{
-				"include_vh_rate_limits": "there are no rate limits of virtual hosts",
-			},
+				"max_grpc_timeout grpc_timeout_offset max_stream_duration upgrade_configs hedge_policy cors rate_limits include_vh_rate_limits",
 			instead: map[string]string{
 				"cluster_specifier_plugin":        pluginHint,
 				"inline_cluster_specifier_plugin": pluginHint,
-				"rate_limits":                     rateLimitsHint,
 				"internal_redirect_policy":        "redirects are passed to the client",
 				"internal_redirect_action":        "redirects are passed to the client",
 				"max_internal_redirects":          "redirects are passed to the client",
 			},
+		},
+		"envoy.config.route.v3.RateLimit": {
+			use: "stage actions x_ratelimit_option",
+			instead: map[string]string{
+				"disable_key":          "there is no runtime layer",
+				"limit":                "it is for rate limit services; write the token bucket of a descriptor",
+				"hits_addend":          "a request takes one token",
+				"apply_on_stream_done": "it is for rate limit services",
+			},
+		},
+		"envoy.config.route.v3.RateLimit.Action": {
+			use: "source_cluster destination_cluster request_headers query_parameters remote_address masked_remote_address generic_key " +
+				"header_value_match query_parameter_value_match",
+			instead: map[string]string{
+				"dynamic_metadata": metadataHint, "metadata": metadataHint, "extension": metadataHint,
+				"remote_address_match": "use masked_remote_address",
+			},
+		},
+		"envoy.config.route.v3.RateLimit.Action.SourceCluster":       {},
+		"envoy.config.route.v3.RateLimit.Action.DestinationCluster":  {},
+		"envoy.config.route.v3.RateLimit.Action.RemoteAddress":       {},
+		"envoy.config.route.v3.RateLimit.Action.MaskedRemoteAddress": {use: "v4_prefix_mask_len v6_prefix_mask_len"},
+		"envoy.config.route.v3.RateLimit.Action.RequestHeaders":      {use: "header_name descriptor_key skip_if_absent"},
+		"envoy.config.route.v3.RateLimit.Action.QueryParameters":     {use: "query_parameter_name descriptor_key skip_if_absent"},
+		"envoy.config.route.v3.RateLimit.Action.GenericKey": {
+			use: "descriptor_key descriptor_value", ignore: map[string]string{"default_value": literalReason},
+		},
+		"envoy.config.route.v3.RateLimit.Action.HeaderValueMatch": {
+			use: "descriptor_key descriptor_value expect_match headers", ignore: map[string]string{"default_value": literalReason},
+		},
+		"envoy.config.route.v3.RateLimit.Action.QueryParameterValueMatch": {
+			use: "descriptor_key descriptor_value expect_match query_parameters", ignore: map[string]string{"default_value": literalReason},
 		},
 		"envoy.config.route.v3.RouteAction.RequestMirrorPolicy": {
 			use:    "cluster cluster_header runtime_fraction disable_shadow_host_suffix_append request_headers_mutations host_rewrite_literal",
@@ -127,10 +156,7 @@ func init() {
 		"envoy.config.route.v3.WeightedCluster.ClusterWeight": {use: "name cluster_header weight metadata_match host_rewrite_literal typed_per_filter_config" + headerMutations},
 		"envoy.config.route.v3.RetryPolicy": {
 			use: "retry_on num_retries per_try_timeout per_try_idle_timeout retriable_status_codes retriable_headers " +
-				"retriable_request_headers retry_back_off rate_limited_retry_back_off retry_host_predicate",
-			ignore: map[string]string{
-				"host_selection_retry_max_attempts": "one choice is made among the hosts that were not tried",
-			},
+				"retriable_request_headers retry_back_off rate_limited_retry_back_off retry_host_predicate host_selection_retry_max_attempts",
 			instead: map[string]string{
 				"retry_priority":           "a retry goes to another host of the priority that load gives",
 				"retry_options_predicates": "there are none",

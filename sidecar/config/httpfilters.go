@@ -7,11 +7,9 @@ import (
 	"math"
 	"slices"
 	"strconv"
-	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	commonratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
 	bufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/buffer/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
@@ -25,14 +23,12 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"github.com/hauberk-mesh/hauberk/internal/tokenbucket"
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/buffer"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/cors"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/fault"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/headermutation"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/healthcheck"
-	"github.com/hauberk-mesh/hauberk/sidecar/filter/ratelimit"
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
@@ -193,53 +189,6 @@ func faultConfig(m *faultv3.HTTPFault, path string) (*fault.Config, error) {
 		out.MaxActive = &v
 	}
 	out.Headers, err = headerMatches(m.GetHeaders(), path+".headers")
-	return out, err
-}
-
-// minFillInterval is Envoy's.
-const minFillInterval = 50 * time.Millisecond
-
-func rateLimit(m *ratelimitv3.LocalRateLimit, path string) (*ratelimit.Config, error) {
-	out := &ratelimit.Config{
-		StatPrefix: m.GetStatPrefix(), Status: int(m.GetStatus().GetCode()),
-		PerConnection:     m.GetLocalRateLimitPerDownstreamConnection(),
-		ResourceExhausted: m.GetRateLimitedAsResourceExhausted(), RetryAfter: m.GetEnableRetryAfterHeader(),
-	}
-	switch m.GetEnableXRatelimitHeaders() {
-	case commonratelimitv3.XRateLimitHeadersRFCVersion_OFF:
-	case commonratelimitv3.XRateLimitHeadersRFCVersion_DRAFT_VERSION_03:
-		out.XRateLimit = true
-	default:
-		return nil, fail(path+".enable_x_ratelimit_headers", "unknown value %d", m.GetEnableXRatelimitHeaders())
-	}
-	var err error
-	if b := m.GetTokenBucket(); b != nil {
-		out.Bucket = &tokenbucket.Spec{Max: b.GetMaxTokens(), PerFill: 1}
-		if n := b.GetTokensPerFill(); n != nil {
-			out.Bucket.PerFill = n.GetValue()
-		}
-		here := path + ".token_bucket.fill_interval"
-		if out.Bucket.Interval, err = duration(b.GetFillInterval(), here); err != nil {
-			return nil, err
-		}
-		if out.Bucket.Interval < minFillInterval {
-			return nil, fail(here, "is %v; %v is the least", out.Bucket.Interval, minFillInterval)
-		}
-	}
-	if e := m.GetFilterEnabled(); e != nil {
-		if out.Enabled, err = runtimeShare(e, path+".filter_enabled"); err != nil {
-			return nil, err
-		}
-	}
-	if e := m.GetFilterEnforced(); e != nil {
-		if out.Enforced, err = runtimeShare(e, path+".filter_enforced"); err != nil {
-			return nil, err
-		}
-	}
-	if out.RequestAdd, err = filterAdds(m.GetRequestHeadersToAddWhenNotEnforced(), path+".request_headers_to_add_when_not_enforced"); err != nil {
-		return nil, err
-	}
-	out.ResponseAdd, err = filterAdds(m.GetResponseHeadersToAdd(), path+".response_headers_to_add")
 	return out, err
 }
 

@@ -58,6 +58,10 @@ func (d *decoder) forward(m *routev3.RouteAction, template *route.Template, path
 	if out.Hash, err = hashPolicies(m.GetHashPolicy(), path+".hash_policy"); err != nil {
 		return nil, err
 	}
+	if out.RateLimits, err = rateLimits(m.GetRateLimits(), path+".rate_limits"); err != nil {
+		return nil, err
+	}
+	out.IncludeHostRateLimits = m.GetIncludeVhRateLimits().GetValue()
 	for i, u := range m.GetUpgradeConfigs() {
 		here := at(path+".upgrade_configs", i)
 		if err = addUpgrade(&out.Upgrades, u.GetUpgradeType(), u.GetEnabled(), here); err != nil {

@@ -66,8 +66,21 @@ func retryPolicy(m *routev3.RetryPolicy, path string) (*route.RetryPolicy, error
 	if out.PerTryIdleTimeout, err = duration(m.GetPerTryIdleTimeout(), path+".per_try_idle_timeout"); err != nil {
 		return nil, err
 	}
+	// Of the predicates only previous_hosts is taken.
+	out.AvoidTried = len(m.GetRetryHostPredicate()) > 0
+	switch n := m.GetHostSelectionRetryMaxAttempts(); {
+	case n < 0:
+		return nil, fail(path+".host_selection_retry_max_attempts", "is %d", n)
+	case n == 0:
+		out.Reselections = 1
+	default:
+		out.Reselections = int(min(n, maxReselections))
+	}
 	return out, retryBackOff(m, out, path)
 }
+
+// maxReselections bounds what a retry costs.
+const maxReselections = 1000
 
 func hedgePolicy(m *routev3.HedgePolicy) *route.HedgePolicy {
 	if m == nil {

@@ -107,7 +107,9 @@ func (a *attempt) run() outcome {
 // choose picks a host, which then has the request; responded says that it did.
 func (a *attempt) choose() outcome {
 	x := a.x
-	x.pick.Avoid = x.tried[:x.ntried]
+	if p := x.sel.Retry; p != nil && p.AvoidTried {
+		x.pick.Avoid, x.pick.Reselections = x.tried[:x.ntried], p.Reselections
+	}
 	h, err := x.cluster.PickFor(&x.pick)
 	if err != nil {
 		return noHost

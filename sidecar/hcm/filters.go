@@ -156,7 +156,7 @@ func (m *Manager) newFilter(f *HTTPFilter, o Options) (filter.Filter, error) {
 	case *fault.Config:
 		return fault.New(c, count)
 	case *ratelimit.Config:
-		return ratelimit.New(c, count)
+		return ratelimit.New(c, o.ServiceCluster, count)
 	case CORSFilter:
 		return cors.New(count), nil
 	case *headermutation.Config:

@@ -58,6 +58,10 @@ type Forward struct {
 	Hash     []HashPolicy
 	Mirrors  []Mirror
 	Upgrades []Upgrade // before the connection manager's
+	// RateLimits describe requests to rate limit filters; IncludeHostRateLimits has
+	// the virtual host's do so too, whatever the filter says.
+	RateLimits            []RateLimit
+	IncludeHostRateLimits bool
 }
 
 // StreamDuration is Envoy's MaxStreamDuration. A nil field is not set, 0 is no
@@ -143,6 +147,10 @@ type RetryPolicy struct {
 	BackOffMax                       time.Duration // 10 × base when 0
 	// RateLimited takes the wait from a response's header, where it has one.
 	RateLimited *RateLimitedBackOff
+	// AvoidTried has a retry choose a host again that was tried, Reselections times at
+	// most (1 or more).
+	AvoidTried   bool
+	Reselections int
 }
 
 // RateLimitedBackOff is Envoy's rate_limited_retry_back_off.

@@ -40,6 +40,8 @@ type VirtualHost struct {
 	Hedge   *HedgePolicy
 	Mirrors []Mirror
 	Filters []FilterOverride
+	// RateLimits describe requests to rate limit filters.
+	RateLimits []RateLimit
 	// AttemptCountInRequest and AttemptCountInResponse add x-envoy-attempt-count,
 	// TimeoutRetryHeader x-envoy-is-timeout-retry.
 	AttemptCountInRequest, AttemptCountInResponse, TimeoutRetryHeader bool

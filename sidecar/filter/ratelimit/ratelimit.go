@@ -1,5 +1,6 @@
 // Package ratelimit limits requests by token buckets of this process
-// (envoy.filters.http.local_ratelimit).
+// (envoy.filters.http.local_ratelimit): one for all, and those of descriptors, by which
+// routes say what a request is.
 package ratelimit
 
 import (
@@ -36,31 +37,47 @@ type Config struct {
 	ResourceExhausted bool
 	// RetryAfter says when there is a token again, with a 429.
 	RetryAfter bool
+
+	// Descriptors are those of requests that have buckets of their own. A request takes
+	// a token of each that it matches, and then of Bucket; with SpareBucket only when
+	// it matches none.
+	Descriptors []Descriptor
+	SpareBucket bool
+	// MaxDynamic is how many buckets a descriptor has that stands for many, at least 1.
+	MaxDynamic int
+	// RateLimits describe requests. Without them those of routes of the same Stage do,
+	// and of virtual hosts as HostRateLimits says.
+	RateLimits     []route.RateLimit
+	Stage          uint32
+	HostRateLimits route.HostRateLimits
 }
 
 // Filter is the filter of one chain.
 type Filter struct {
-	limit *limit
-	count filter.Counter
+	limit  *limit
+	source string
+	count  filter.Counter
 }
 
-// limit is one configuration with its bucket.
+// limit is one configuration with its buckets.
 type limit struct {
 	*Config
-	shared                                *tokenbucket.Bucket // nil for none, or one per connection
+	source                                string
+	shared                                *buckets   // nil where connections have them
+	make                                  func() any // *buckets, for a connection
 	request, response                     route.Mutations
 	reply                                 filter.Reply
 	enabled, ok, limited, enforcedCounter *telemetry.Counter
 }
 
-// New makes a filter; count may be nil.
-func New(c *Config, count filter.Counter) (*Filter, error) {
-	l, err := newLimit(c, count)
-	return &Filter{l, count}, err
+// New makes a filter. source is the cluster that this node belongs to; count may be nil.
+func New(c *Config, source string, count filter.Counter) (*Filter, error) {
+	l, err := newLimit(c, source, count)
+	return &Filter{l, source, count}, err
 }
 
-func newLimit(c *Config, count filter.Counter) (*limit, error) {
-	l := &limit{Config: c, reply: filter.Reply{
+func newLimit(c *Config, source string, count filter.Counter) (*limit, error) {
+	l := &limit{Config: c, source: source, reply: filter.Reply{
 		Status: c.Status, Body: "local_rate_limited", GRPC: filter.NoGRPC, Details: "local_rate_limited", Flags: telemetry.FlagRateLimited,
 	}}
 	if l.reply.Status < 400 {
@@ -76,18 +93,39 @@ func newLimit(c *Config, count filter.Counter) (*limit, error) {
 	if l.response, err = route.NewMutations(steps(c.ResponseAdd)); err != nil {
 		return nil, fmt.Errorf("local rate limit: %w", err)
 	}
-	if b := c.Bucket; b != nil {
-		if b.Max == 0 || b.PerFill == 0 || b.Interval <= 0 {
-			return nil, errors.New("local rate limit: a token bucket needs a size, a fill and an interval")
-		}
-		if !c.PerConnection {
-			l.shared = tokenbucket.New(*b)
-		}
+	if err := c.Check(); err != nil {
+		return nil, fmt.Errorf("local rate limit: %w", err)
+	}
+	if l.make = func() any { return newBuckets(l) }; !c.PerConnection {
+		l.shared = newBuckets(l)
 	}
 	l.enabled, l.ok = count.Of("enabled"), count.Of("ok")
 	l.limited, l.enforcedCounter = count.Of("rate_limited"), count.Of("enforced")
 	return l, nil
 }
+
+// Check tells whether every bucket is whole and every descriptor is there once.
+func (c *Config) Check() error {
+	seen := map[string]bool{}
+	if b := c.Bucket; b != nil && !whole(b) {
+		return errPartial
+	}
+	for i := range c.Descriptors {
+		d := &c.Descriptors[i]
+		if !whole(&d.Bucket) {
+			return fmt.Errorf("descriptor %s: %w", d, errPartial)
+		}
+		if seen[d.encoded()] {
+			return fmt.Errorf("descriptor %s is there twice", d)
+		}
+		seen[d.encoded()] = true
+	}
+	return nil
+}
+
+var errPartial = errors.New("a token bucket needs a size, a fill and an interval")
+
+func whole(b *tokenbucket.Spec) bool { return b.Max > 0 && b.PerFill > 0 && b.Interval > 0 }
 
 func steps(adds []route.HeaderAdd) []route.HeaderMutation {
 	var out []route.HeaderMutation
@@ -107,7 +145,7 @@ func (f *Filter) Override(config any) (any, error) {
 	case c.Bucket == nil:
 		return nil, errors.New("local rate limit: a route's limit needs a token bucket")
 	}
-	return newLimit(c, f.count)
+	return newLimit(c, f.source, f.count)
 }
 
 // Request implements filter.Filter.
@@ -116,16 +154,11 @@ func (f *Filter) Request(c *filter.Context) filter.Verdict {
 	if o, ok := c.Override().(*limit); ok {
 		l = o
 	}
-	if l.Bucket == nil || !l.Enabled.Holds(rand.Uint32()) {
+	if !l.Enabled.Holds(rand.Uint32()) {
 		return filter.Continue
 	}
 	l.enabled.Inc(c.Shard)
-	b := l.shared
-	if b == nil {
-		b = c.Connection(l, func() any { return tokenbucket.New(*l.Bucket) }).(*tokenbucket.Bucket)
-	}
-	c.State.Config = l
-	if b.Take() {
+	if l.take(c) {
 		l.ok.Inc(c.Shard)
 		return filter.Continue
 	}
@@ -135,37 +168,75 @@ func (f *Filter) Request(c *filter.Context) filter.Verdict {
 		return filter.Continue
 	}
 	l.enforcedCounter.Inc(c.Shard)
-	c.State.Value = 1
+	c.State.Value |= noteRefused
 	return filter.Answer(&l.reply)
+}
+
+// What State.Value notes beside the bucket in State.Config.
+const (
+	noteRefused = 1 << iota
+	noteTold    // of the limit, by x-ratelimit headers
+)
+
+// take takes a token of each bucket that the request has to ask. The one that had none,
+// or else the first, is noted for the response.
+func (l *limit) take(c *filter.Context) bool {
+	s := l.shared
+	if s == nil {
+		s = c.Connection(l, l.make).(*buckets)
+	}
+	var room [8]claim
+	claims := l.claims(c, s, room[:0])
+	if s.otherwise != nil && (len(claims) == 0 || !l.SpareBucket) {
+		claims = append(claims, claim{bucket: s.otherwise})
+	}
+	for i := range claims {
+		if !claims[i].Take() {
+			claims[i].note(c)
+			return claims[i].shadow
+		}
+	}
+	if len(claims) > 0 {
+		claims[0].note(c)
+	}
+	return true
+}
+
+func (b *claim) note(c *filter.Context) {
+	c.State.Config = b.bucket
+	if b.headers == route.RateLimitHeadersOn || b.headers == route.RateLimitHeadersOfFilter && b.limit.XRateLimit {
+		c.State.Value |= noteTold
+	}
 }
 
 // Response implements filter.Filter.
 func (f *Filter) Response(c *filter.Context) {
-	l, ok := c.State.Config.(*limit)
+	b, ok := c.State.Config.(*bucket)
 	if !ok {
 		return
 	}
-	fields := &c.Response.Fields
-	refused := c.State.Value == 1
+	l, fields := b.limit, &c.Response.Fields
+	tell, refused := c.State.Value&noteTold != 0, c.State.Value&noteRefused != 0
 	if refused {
 		l.response.Apply(fields, c, c.Scratch)
 	}
-	if !l.XRateLimit && !(refused && l.RetryAfter) {
+	if !tell && !(refused && l.RetryAfter) {
 		return
 	}
-	b := l.shared
-	if b == nil {
-		b = c.Connection(l, func() any { return tokenbucket.New(*l.Bucket) }).(*tokenbucket.Bucket)
-	}
 	tokens, next := b.Left()
-	if l.XRateLimit {
-		add(c, fields, "x-ratelimit-limit", int64(l.Bucket.Max))
+	if tell {
+		add(c, fields, "x-ratelimit-limit", int64(b.size))
 		add(c, fields, "x-ratelimit-remaining", int64(tokens))
-		add(c, fields, "x-ratelimit-reset", int64(next/time.Second))
+		add(c, fields, "x-ratelimit-reset", seconds(next))
 	}
 	if refused && l.RetryAfter && l.reply.Status == 429 && !fields.Has(message.RetryAfter) {
-		add(c, fields, "retry-after", max(1, int64((next+time.Second-1)/time.Second)))
+		add(c, fields, "retry-after", max(1, seconds(next)))
 	}
+}
+
+// seconds rounds up what is left of milliseconds, as Envoy does.
+func seconds(d time.Duration) int64 {
+	return int64((d.Truncate(time.Millisecond) + time.Second - 1) / time.Second)
 }
 
 func add(c *filter.Context, f *message.Fields, name string, n int64) {

@@ -1,0 +1,192 @@
+package ratelimit
+
+import (
+	"container/list"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/hauberk-mesh/hauberk/internal/tokenbucket"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+)
+
+// Descriptor gives the requests that it describes a bucket of their own.
+type Descriptor struct {
+	Entries []Entry
+	Bucket  tokenbucket.Spec
+	// Shadow: requests over the limit are counted, and let pass.
+	Shadow bool
+}
+
+// Entry is one entry of a descriptor. An empty Value stands for any, and makes a bucket
+// for each.
+type Entry struct{ Key, Value string }
+
+// wild tells whether the descriptor stands for many.
+func (d *Descriptor) wild() bool {
+	for _, e := range d.Entries {
+		if e.Value == "" {
+			return true
+		}
+	}
+	return false
+}
+
+// encoded is the descriptor as requests' descriptors are.
+func (d *Descriptor) encoded() string {
+	var b []byte
+	for _, e := range d.Entries {
+		b = route.AppendDescriptorEntry(b, e.Key, e.Value)
+	}
+	return string(b)
+}
+
+func (d *Descriptor) String() string {
+	var b strings.Builder
+	for i, e := range d.Entries {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "%s=%q", e.Key, e.Value)
+	}
+	return b.String()
+}
+
+// matches compares a request's descriptor.
+func (d *Descriptor) matches(b []byte) bool {
+	for _, e := range d.Entries {
+		key, value, rest, ok := route.CutDescriptorEntry(b)
+		if !ok || string(key) != e.Key || e.Value != "" && string(value) != e.Value {
+			return false
+		}
+		b = rest
+	}
+	return len(b) == 0
+}
+
+// buckets is what a limit counts with: the process has them, or each connection.
+type buckets struct {
+	otherwise *bucket // nil for none
+	exact     map[string]*bucket
+	wild      []*family
+}
+
+// bucket is one bucket. limit is whose it is, so that an exchange needs to note nothing else.
+type bucket struct {
+	*tokenbucket.Bucket
+	limit  *limit
+	size   uint32
+	rate   float64 // tokens a second
+	shadow bool
+}
+
+func newBucket(l *limit, s tokenbucket.Spec, shadow bool) *bucket {
+	return &bucket{tokenbucket.New(s), l, s.Max, float64(s.PerFill) / s.Interval.Seconds(), shadow}
+}
+
+func newBuckets(l *limit) *buckets {
+	out := &buckets{exact: make(map[string]*bucket, len(l.Descriptors))}
+	if l.Bucket != nil {
+		out.otherwise = newBucket(l, *l.Bucket, false)
+	}
+	for i := range l.Descriptors {
+		if d := &l.Descriptors[i]; d.wild() {
+			out.wild = append(out.wild, &family{
+				limit: l, descriptor: d, most: max(1, l.MaxDynamic), members: map[string]*list.Element{}, recent: list.New(),
+			})
+		} else {
+			out.exact[d.encoded()] = newBucket(l, d.Bucket, d.Shadow)
+		}
+	}
+	return out
+}
+
+// of is the bucket for a request's descriptor, nil when it has none.
+func (s *buckets) of(descriptor []byte) *bucket {
+	if b := s.exact[string(descriptor)]; b != nil {
+		return b
+	}
+	for _, f := range s.wild {
+		if f.descriptor.matches(descriptor) {
+			return f.of(descriptor)
+		}
+	}
+	return nil
+}
+
+// family is the buckets of a descriptor that stands for many. When there are too many,
+// the one that was not used for longest goes, and with it what it had counted.
+type family struct {
+	limit      *limit
+	descriptor *Descriptor
+	most       int
+
+	mu      sync.Mutex
+	members map[string]*list.Element // of *member
+	recent  *list.List
+}
+
+type member struct {
+	descriptor string
+	bucket     *bucket
+}
+
+// of allocates only for a descriptor that it has not got.
+func (f *family) of(descriptor []byte) *bucket {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if e := f.members[string(descriptor)]; e != nil {
+		f.recent.MoveToFront(e)
+		return e.Value.(*member).bucket
+	}
+	if f.recent.Len() >= f.most {
+		last := f.recent.Back()
+		delete(f.members, f.recent.Remove(last).(*member).descriptor)
+	}
+	m := &member{string(descriptor), newBucket(f.limit, f.descriptor.Bucket, f.descriptor.Shadow)}
+	f.members[m.descriptor] = f.recent.PushFront(m)
+	return m.bucket
+}
+
+// claim is a bucket that a request's descriptor has found.
+type claim struct {
+	*bucket
+	headers route.RateLimitHeaders
+}
+
+// claims finds the buckets of all of a request's descriptors, the slowest first, so that
+// what the strictest refuses costs the others nothing. The order is Envoy's.
+func (l *limit) claims(c *filter.Context, s *buckets, out []claim) []claim {
+	if len(l.Descriptors) == 0 {
+		return out
+	}
+	d := route.Described{Request: c.Request, Client: c.Client, Selected: c.Selected, Source: l.source}
+	if len(l.RateLimits) > 0 {
+		return l.describe(c, s, &d, l.RateLimits, out)
+	}
+	own, host := c.Selected.RateLimits(l.HostRateLimits)
+	return l.describe(c, s, &d, host, l.describe(c, s, &d, own, out))
+}
+
+func (l *limit) describe(c *filter.Context, s *buckets, d *route.Described, limits []route.RateLimit, out []claim) []claim {
+	for i := range limits {
+		r := &limits[i]
+		if r.Stage != l.Stage {
+			continue
+		}
+		b, ok := r.AppendDescriptor((*c.Scratch)[:0], d)
+		if *c.Scratch = b; !ok {
+			continue
+		}
+		found := s.of(b)
+		if found == nil {
+			continue
+		}
+		out = append(out, claim{found, r.Headers})
+		for j := len(out) - 1; j > 0 && out[j].rate < out[j-1].rate; j-- {
+			out[j], out[j-1] = out[j-1], out[j]
+		}
+	}
+	return out
+}
