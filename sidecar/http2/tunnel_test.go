@@ -241,9 +241,11 @@ func TestTunnelParkedOwesNoWindow(t *testing.T) {
 	defer close(hold)
 	near, far, s := tunnel(t, dialClient(t, srv.addr, nil), requests()["connect"], ends)
 	defer s.Close()
-	window := int(Default().StreamWindow)
-	buf := make([]byte, window)
-	for range 3 {
+	defer far.Close()
+	// Windows are given back by halves.
+	buf := make([]byte, Default().StreamWindow/2)
+	for range 8 {
+		_ = far.SetWriteDeadline(time.Now().Add(5 * time.Second))
 		if _, err := far.Write(buf); err != nil {
 			t.Fatal(err)
 		}
