@@ -77,7 +77,8 @@ func tlsPair(t testing.TB) (server, client *TLS) {
 	t.Helper()
 	a, b := tcpPair(t)
 	cert := certificate(t, clientID)
-	server, err := ServerTLS(a, nil, &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAnyClientCert, SessionTicketsDisabled: true})
+	server, err := ServerTLS(a, nil, &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAnyClientCert, SessionTicketsDisabled: true,
+		DynamicRecordSizingDisabled: true})
 	if err != nil {
 		t.Fatal(err)
 	}
