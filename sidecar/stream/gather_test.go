@@ -22,6 +22,9 @@ func (c *recordConn) countWrites() *int {
 // TestWriteGathers: what one write sends goes to the socket by four records.
 func TestWriteGathers(t *testing.T) {
 	server, client := tlsPair(t)
+	if err := server.raw.Conn.(*net.TCPConn).SetWriteBuffer(4 * gatherSize); err != nil { // so that none is cut
+		t.Fatal(err)
+	}
 	writes := server.raw.countWrites()
 	data := make([]byte, 2*gatherSize+1)
 	rand.NewChaCha8([32]byte{1}).Read(data)
