@@ -84,7 +84,9 @@ func (s *Stream) take(r *received) bool {
 		return false
 	}
 	for b, off := r.head, r.off; b != nil; b, off = b.next, 0 {
-		s.appendData(b.b[off:b.w], false)
+		for ; off < b.w; off += maxFrameSize {
+			s.appendData(b.b[off:min(off+maxFrameSize, b.w)], false)
+		}
 	}
 	return true
 }

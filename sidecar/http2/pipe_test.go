@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	xhttp2 "golang.org/x/net/http2"
+
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 )
 
@@ -174,5 +176,37 @@ func TestPipeEnds(t *testing.T) {
 				t.Errorf("Next after it: %v", err)
 			}
 		})
+	}
+}
+
+// TestPipeFrameSize: blocks of bulk are larger than a frame may be.
+func TestPipeFrameSize(t *testing.T) {
+	r, cc := rawServer(t, nil)
+	s, err := cc.Open(newRequest("POST", "/"), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	r.next(xhttp2.FrameHeaders)
+	sent := bytes.Repeat([]byte("0123456789abcde"), 3500) // less than the first window
+	in := received{bulk: true, n: 2 * largeBlock}
+	in.append(sent)
+	in.n = len(sent)
+	if in.head.w != len(sent) {
+		t.Fatalf("%d bytes in the first block, want all", in.head.w)
+	}
+	if !s.take(&in) || s.Flush() != nil {
+		t.Fatal("not taken")
+	}
+	var got []byte
+	for len(got) < len(sent) {
+		data := r.next(xhttp2.FrameData).(*xhttp2.DataFrame).Data()
+		if len(data) > maxFrameSize {
+			t.Fatalf("a frame of %d bytes", len(data))
+		}
+		got = append(got, data...)
+	}
+	if !bytes.Equal(got, sent) {
+		t.Error("the bytes differ")
 	}
 }
