@@ -187,6 +187,9 @@ func TestPipeFrameSize(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
+	if err := s.Flush(); err != nil {
+		t.Fatal(err)
+	}
 	r.next(xhttp2.FrameHeaders)
 	sent := bytes.Repeat([]byte("0123456789abcde"), 3500) // less than the first window
 	in := received{bulk: true, n: 2 * largeBlock}
