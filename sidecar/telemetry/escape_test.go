@@ -49,4 +49,9 @@ func TestSecondCache(t *testing.T) {
 			t.Errorf("%d: %s, want %s", ns, got, want)
 		}
 	}
+	now, before := time.Unix(100, 0).UTC(), time.Unix(99, 0).UTC()
+	buf := c.append(nil, now)
+	if n := testing.AllocsPerRun(100, func() { buf = c.append(c.append(buf[:0], before), now) }); n > 0 {
+		t.Errorf("seconds that alternate: %v allocations", n)
+	}
 }

@@ -27,8 +27,12 @@ type secondText struct {
 
 // append shows a time, which is always in the same zone, with milliseconds.
 func (c *secondCache) append(dst []byte, t time.Time) []byte {
-	s := c.last.Load()
-	if unix := t.Unix(); s == nil || s.unix != unix {
+	s, unix := c.last.Load(), t.Unix()
+	switch {
+	case s != nil && unix < s.unix:
+		// Of a request that took long: the newer text will be asked for more often.
+		return t.AppendFormat(dst, rfc3339Second+"000Z")
+	case s == nil || s.unix != unix:
 		s = &secondText{unix, t.Format(rfc3339Second)}
 		c.last.Store(s)
 	}
