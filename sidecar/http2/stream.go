@@ -144,9 +144,7 @@ func (s *Stream) end(err error, byPeer bool) {
 	if c.server != nil || !byPeer && c.err == nil {
 		// Nobody is to work on what is of no use. A response is still good as far as it
 		// came.
-		s.dropped = true
-		c.credit(s.in.n - s.held)
-		s.dropInput()
+		s.drop()
 	}
 	s.leaveQueue()
 	s.readable()
@@ -158,6 +156,17 @@ func (s *Stream) end(err error, byPeer bool) {
 		s.watcher = nil
 		w.StreamEnded(s.err)
 	}
+}
+
+// drop frees what was received, and gives the connection's window back for all of it:
+// nobody may come for it any more. The lock is held.
+func (s *Stream) drop() {
+	if s.dropped {
+		return
+	}
+	s.dropped = true
+	s.c.credit(s.in.n)
+	s.dropInput()
 }
 
 // dropInput frees what was received, but for the block that the reader of the body may
@@ -247,7 +256,7 @@ func (s *Stream) release() {
 	}
 	s.held = 0
 	s.in.consume(n)
-	if s.consumed(n) {
+	if !s.dropped && s.consumed(n) { // drop gave the window back
 		s.unflushed = true
 	}
 }
@@ -341,8 +350,12 @@ func (s *Stream) Reset(code Code) {
 		if s.err == nil {
 			s.err = &StreamError{Code: code, Reason: "reset"}
 		}
+		s.drop()
 		s.readable()
 		s.wcond.Broadcast()
+		if c.w.urgent {
+			c.flush(false)
+		}
 		return
 	}
 	s.watcher = nil // who resets knows
