@@ -23,8 +23,9 @@ type recordWriter struct {
 	// kept[at:] waits for the socket. Its memory is pooled, and nil when it is empty.
 	kept []byte
 	at   int
-	// more is how many records are kept for those of the same Write that follow.
-	more int
+	// more is how many records are kept for those of the same Write that follow, left how
+	// many bytes the socket has taken since it began.
+	more, left int
 	// try: what the socket does not take is kept.
 	try bool
 
@@ -40,8 +41,16 @@ type recordWriter struct {
 // crypto/tls uses the memory of each for the next; that costs less than a call.
 func (c *recordConn) gather(n int) {
 	c.w.mu.Lock()
-	c.w.more = recordsBeforeLast(n)
+	c.w.more, c.w.left = recordsBeforeLast(n), 0
 	c.w.mu.Unlock()
+}
+
+// gathered ends that, and tells how many bytes the socket has taken.
+func (c *recordConn) gathered() int {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	c.w.more = 0
+	return c.w.left
 }
 
 func recordsBeforeLast(n int) int { return max(0, (n-1)/recordSize) }
@@ -72,6 +81,12 @@ func (c *recordConn) endTry() (done bool, err error) {
 func (c *recordConn) Write(p []byte) (int, error) {
 	c.w.mu.Lock()
 	defer c.w.mu.Unlock()
+	if c.w.kept != nil && !c.w.try && len(c.w.kept)+len(p) > keptSize {
+		// What was tried before has to leave first: there is no room for both.
+		if err := c.waitKept(); err != nil {
+			return 0, err
+		}
+	}
 	if c.w.more > 0 {
 		c.w.more--
 		c.w.keep(p)
@@ -88,6 +103,7 @@ func (c *recordConn) Write(p []byte) (int, error) {
 		}
 		if !c.w.try {
 			rest, err := c.Conn.Write(p[n:])
+			c.w.left += rest
 			return n + rest, err
 		}
 	}
@@ -98,12 +114,19 @@ func (c *recordConn) Write(p []byte) (int, error) {
 		}
 	}
 	if c.w.kept != nil && !c.w.try {
-		k, err := c.Conn.Write(c.w.kept[c.w.at:])
-		if c.w.taken(k); err != nil {
+		if err := c.waitKept(); err != nil {
 			return 0, err
 		}
 	}
 	return len(p), nil
+}
+
+// waitKept writes what was kept, and waits for the socket.
+func (c *recordConn) waitKept() error {
+	n, err := c.Conn.Write(c.w.kept[c.w.at:])
+	c.w.left += n
+	c.w.taken(n)
+	return err
 }
 
 // flushKept writes what the socket takes, without waiting, of what was kept.
@@ -140,6 +163,7 @@ func (c *recordConn) writeNow(p []byte) (int, error) {
 	w.out, w.wrote, w.errno = p, 0, 0
 	err := c.raw.Write(w.once)
 	w.out = nil
+	w.left += w.wrote
 	if err == nil && w.errno != 0 && w.errno != syscall.EAGAIN {
 		err = opError("write", c.RemoteAddr(), w.errno)
 	}

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -212,7 +213,7 @@ func TestAnswersWhileGathering(t *testing.T) {
 				done, _ = c.endTry()
 			}
 			if !done {
-				c.gather(0)
+				c.gathered()
 				_, _ = c.Write(nil)
 			}
 		}
@@ -238,5 +239,62 @@ func TestAnswersWhileGathering(t *testing.T) {
 	wg.Wait()
 	if got[1] != pieces*4 || got[2] != answers || c.w.kept != nil {
 		t.Errorf("%d records and %d answers; kept %d bytes", got[1], got[2], len(c.w.kept))
+	}
+}
+
+// TestFailedWriteTellsWhatLeft: of a write that failed half way, what the peer may have
+// read is not 0 bytes: a request that was sent in part is not sent again.
+func TestFailedWriteTellsWhatLeft(t *testing.T) {
+	server, client := tlsPair(t)
+	for _, err := range []error{ // together less than what is written
+		server.raw.Conn.(*net.TCPConn).SetWriteBuffer(8 << 10), client.raw.Conn.(*net.TCPConn).SetReadBuffer(8 << 10),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	go func() {
+		_, _ = io.ReadFull(client, make([]byte, recordSize))
+		_ = client.raw.Conn.(*net.TCPConn).SetLinger(0)
+		_ = client.raw.Conn.Close()
+	}()
+	n, err := server.Write(make([]byte, gatherSize))
+	if err == nil || n < recordSize || n >= gatherSize {
+		t.Errorf("%d bytes and %v; the peer has read %d", n, err, recordSize)
+	}
+}
+
+// TestKeptIsBounded: what could not be written at once is not added to beyond its memory.
+func TestKeptIsBounded(t *testing.T) {
+	server, client := tlsPair(t)
+	narrow(t, server, client)
+	var most atomic.Int64
+	once := server.raw.w.once
+	server.raw.w.once = func(fd uintptr) bool {
+		most.Store(max(most.Load(), int64(cap(server.raw.w.kept))))
+		return once(fd)
+	}
+	sent := 0
+	for done := false; !done; { // until the socket is full
+		n, all, err := server.TryWrite(make([]byte, gatherSize))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent += n
+		done = !all
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := server.Write(make([]byte, 2*gatherSize))
+		ended <- err
+	}()
+	if _, err := io.ReadFull(client, make([]byte, sent+2*gatherSize)); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if size := most.Load(); size > keptSize {
+		t.Errorf("%d bytes were kept, of at most %d", size, keptSize)
 	}
 }

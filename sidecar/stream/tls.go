@@ -161,8 +161,8 @@ func (t *TLS) readNow(p []byte) (int, error) {
 	return n, err
 }
 
-// Write implements Stream. Of what it was writing when it failed, n has only what is
-// known to have left.
+// Write implements Stream. With an error n is more than 0 where the peer may have read
+// any of p.
 func (t *TLS) Write(p []byte) (n int, err error) {
 	if len(p) <= recordSize {
 		if len(p) == 0 {
@@ -173,10 +173,10 @@ func (t *TLS) Write(p []byte) (n int, err error) {
 	for n < len(p) {
 		piece := p[n:min(len(p), n+gatherSize)]
 		t.raw.gather(len(piece))
-		_, err := t.tls.Write(piece)
-		t.raw.gather(0)
+		m, err := t.tls.Write(piece)
+		left := t.raw.gathered()
 		if err != nil {
-			return n, err
+			return n + min(m, left), err // records that did not leave were not written
 		}
 		n += len(piece)
 	}
