@@ -129,6 +129,14 @@ func (x *exchange) mutateRequest() {
 	x.sel.MutateRequest(&x.req.Fields, x, &x.scratch)
 	x.restorePort()
 	x.original = x.req.Authority
+	if x.sel.Rewrites() {
+		x.rewrite()
+	}
+}
+
+// rewrite changes authority and path as the route says. It is by itself because few
+// routes do, and its buffers are to be cleared on the stack of those requests only.
+func (x *exchange) rewrite() {
 	var host, path [512]byte
 	if b, changed := x.sel.AppendHost(host[:0], x.req, x, &x.scratch); changed {
 		x.rewriteHost(message.View(b))

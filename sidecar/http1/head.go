@@ -70,7 +70,9 @@ type headParser struct {
 }
 
 func (p *headParser) reset() {
-	*p = headParser{limits: p.limits, underscores: p.underscores}
+	limits, underscores := p.limits, p.underscores
+	*p = headParser{}
+	p.limits, p.underscores = limits, underscores
 }
 
 // next returns the next line without its end; ok is false when it is not there

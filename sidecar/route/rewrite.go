@@ -57,6 +57,14 @@ func (r *Route) matched(path string) int {
 	return len(path)
 }
 
+// Rewrites tells whether the route or its leg may change a request's authority or path.
+func (s *Selected) Rewrites() bool {
+	fw := s.Route.Forward
+	return fw.PrefixRewrite != "" || fw.RegexRewrite != nil || fw.TemplateRewrite != nil || fw.PathRewrite != "" ||
+		fw.HostRewrite != "" || fw.HostRewriteFormat != "" || fw.HostRewriteHeader != "" || fw.HostRewriteRegex != nil ||
+		s.Leg != nil && s.Leg.HostRewrite != ""
+}
+
 // AppendHost appends the authority that the upstream is to get; false leaves it as
 // it is. It comes before the path is rewritten, which it may depend on.
 func (s *Selected) AppendHost(dst []byte, req *message.Request, facts Facts, scratch *[]byte) ([]byte, bool) {
