@@ -233,6 +233,9 @@ func (p *pool) share(c *Conn) {
 	next = append(next, c)
 	p.multiplexed.conns.Store(&next)
 	p.mu.Unlock()
+	if c.closed.Load() {
+		p.unshare(c) // its Close may have come before the append
+	}
 	go func() {
 		_ = c.HTTP2.Run() // its streams told whoever waits for them
 		_ = c.Close()

@@ -125,6 +125,48 @@ func TestLostCarriersAreNotCounted(t *testing.T) {
 	}
 }
 
+// TestCountedBeforeItIsKnown: whoever finds a connection among the pool's and closes it
+// finds its counts settled.
+func TestCountedBeforeItIsKnown(t *testing.T) {
+	c := tunnelHost(t, time.Second, func(nc net.Conn) { _, _ = io.Copy(io.Discard, nc) })
+	p := c.hosts()[0].pool("web", DefaultPriority)
+	p.dialing++
+	c.conns.Add(1)
+	dialled := make(chan *Conn, 1)
+	p.mu.Lock()
+	go func() {
+		conn, err := p.dialReserved(t.Context(), 0, protocolTunnel)
+		if err != nil {
+			t.Error(err)
+		}
+		dialled <- conn
+	}()
+	func() {
+		defer p.mu.Unlock()
+		waitFor(t, func() bool { return c.conns.Load() == 0 && p.host.conns.Load() == 1 })
+	}()
+	_ = (<-dialled).Close()
+	if n := c.conns.Load(); n != 0 {
+		t.Errorf("%d connections are counted", n)
+	}
+}
+
+// TestClosedBeforeItIsShared: a connection that has ended is nobody's.
+func TestClosedBeforeItIsShared(t *testing.T) {
+	s := newServer(t)
+	c := mustUpdate(t, newManager(t, Options{}), &Config{Name: "c", HTTP: HTTP{Protocol: SpeakHTTP2}, Endpoints: hosts("c", s.addr)})
+	p := c.hosts()[0].pool("web", DefaultPriority)
+	conn, err := p.dial(t.Context(), 0, protocolHTTP2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close()
+	p.share(conn)
+	if n := len(*p.multiplexed.conns.Load()); n != 0 {
+		t.Errorf("%d connections are shared", n)
+	}
+}
+
 // TestTunnelTimeout: a host that does not agree to a tunnel in time is one that could not
 // be connected to in time.
 func TestTunnelTimeout(t *testing.T) {

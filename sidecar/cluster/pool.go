@@ -252,6 +252,16 @@ func (p *pool) wake() {
 
 func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard, want protocol) (*Conn, error) {
 	conn, err := p.dial(ctx, s, want)
+	if err == nil { // before it is among all: it may be closed at once
+		p.host.conns.Add(1)
+		if m := p.host.cluster.metrics; m != nil {
+			m.Use().ConnectionsOpen.Add(s, 1)
+		}
+		if want == protocolTunnel {
+			p.uncount()
+			conn.uncounted = conn.HTTP2 != nil
+		}
+	}
 	p.mu.Lock()
 	p.dialing--
 	if err == nil {
@@ -266,14 +276,6 @@ func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard, want protoco
 			p.wake()
 		}
 		return nil, err
-	}
-	p.host.conns.Add(1)
-	if m := p.host.cluster.metrics; m != nil {
-		m.Use().ConnectionsOpen.Add(s, 1)
-	}
-	if want == protocolTunnel { // before it is shared: it may end at once
-		p.uncount()
-		conn.uncounted = conn.HTTP2 != nil
 	}
 	switch {
 	case conn.HTTP2 != nil:

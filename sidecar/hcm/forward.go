@@ -31,15 +31,17 @@ func (x *exchange) forward() {
 	for {
 		x.attempts++
 		o := x.attempt.run()
+		again := false
 		if o == responded {
-			if x.retryResponse() {
-				continue
+			if o, again = x.retryResponse(); o == responded && !again {
+				x.endRetry(x.resp.Status < 500)
+				x.relay()
+				return
 			}
-			x.endRetry(x.resp.Status < 500)
-			x.relay()
-			return
+		} else {
+			again = x.retryFailure(o)
 		}
-		if x.retryFailure(o) {
+		if again {
 			continue
 		}
 		x.endRetry(false)

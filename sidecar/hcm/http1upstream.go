@@ -3,6 +3,7 @@ package hcm
 import (
 	"io"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
@@ -14,7 +15,14 @@ import (
 // goes on together, up to the writing of its requests: writes that follow one another
 // find the peer awake, where each by itself would wake it, which costs more than this.
 // With more processors a goroutine that steps back would wake one of them instead.
-var oneProcessor = runtime.GOMAXPROCS(0) == 1
+// The runtime follows the CPU limit of the container, so the timers look again.
+var oneProcessor atomic.Bool
+
+func noteProcessors() {
+	if one := runtime.GOMAXPROCS(0) == 1; one != oneProcessor.Load() {
+		oneProcessor.Store(one)
+	}
+}
 
 // http1Upstream is an attempt's side on an HTTP/1 connection.
 type http1Upstream struct {
@@ -104,7 +112,7 @@ func (u *http1Upstream) send(a *attempt) (err error) {
 		}
 	}
 	u.parser.Reset()
-	if oneProcessor {
+	if oneProcessor.Load() {
 		runtime.Gosched()
 	}
 	var written, n int

@@ -11,8 +11,9 @@ import (
 )
 
 // pump sends a request's body, or what a host does not take at once of one that is here,
-// while the response is waited for or relayed: the only case in which an exchange has a second goroutine. While it runs it owns the
-// reading side of the client and the writing side of the upstream.
+// while the response is waited for or relayed: the only case in which an exchange has a
+// second goroutine. While it runs it owns the reading side of the client and the writing
+// side of the upstream.
 type pump struct {
 	done chan struct{}
 	// last is set when the body's end was read: what remains is one write.

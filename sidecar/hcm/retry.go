@@ -71,23 +71,35 @@ func (x *exchange) wantsRetry(p *route.RetryPolicy, o outcome) bool {
 }
 
 // retryResponse decides over another attempt after a response that is not good
-// enough; the response is then dropped.
-func (x *exchange) retryResponse() bool {
+// enough; the response is then dropped. Without another attempt the outcome is responded
+// where the response is to be relayed, and what became of the client where it is dropped
+// all the same.
+func (x *exchange) retryResponse() (o outcome, again bool) {
 	p := x.sel.Retry
 	if p == nil || x.responded || !p.RetriesResponse(x.resp) || !p.Admits(x.req) || !x.holdReplay() {
-		return false
+		return responded, false
 	}
 	if !x.mayRetry(p) {
 		x.dropReplay()
-		return false
+		return responded, false
 	}
 	wait, asked := p.RateLimitedBackOff(x.resp, time.Now())
 	x.endUpstream(x.resp.Body == nil)
+	// Until it was stopped the pump went on reading.
+	if p := x.pump; p != nil && p.refused != nil {
+		return clientBroke, false
+	}
+	if !x.replayable() {
+		return clientGone, false
+	}
 	x.afterTimeout = false
 	if !asked {
 		wait = p.BackOff(x.attempts)
 	}
-	return x.waitTurn(wait)
+	if !x.waitTurn(wait) {
+		return clientGone, false
+	}
+	return responded, true
 }
 
 // mayRetry asks the policy's number and the budget.

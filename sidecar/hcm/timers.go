@@ -49,6 +49,7 @@ type timed interface {
 func NewTimers() *Timers {
 	ts := &Timers{kick: make(chan struct{}, 1), done: make(chan struct{})}
 	ts.wakeAt.Store(math.MaxInt64)
+	noteProcessors()
 	ts.wg.Go(ts.run)
 	return ts
 }
@@ -130,6 +131,7 @@ func (ts *Timers) run() {
 		case <-ts.kick:
 		case <-t.C:
 		}
+		noteProcessors()
 		// Whoever arms from here on either is seen by the scan or kicks: wakeAt
 		// is raised before the scan starts.
 		ts.wakeAt.Store(math.MaxInt64)

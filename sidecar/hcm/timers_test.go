@@ -1,6 +1,7 @@
 package hcm
 
 import (
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -165,6 +166,26 @@ func TestTimerHastenedWhileItLooks(t *testing.T) {
 		<-e.woken
 		if took := time.Since(began); took > time.Second {
 			t.Errorf("overlooked for %v", took)
+		}
+	})
+}
+
+// TestProcessorsAreFollowed: the runtime changes how many there are while it runs.
+func TestProcessorsAreFollowed(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
+	synctest.Test(t, func(t *testing.T) {
+		ts := NewTimers()
+		defer ts.Close()
+		a := &timer{owner: &alarm{}}
+		ts.add(a)
+		for n := 1; n <= 2; n++ {
+			runtime.GOMAXPROCS(n)
+			a.set(monotonic() + int64(time.Second))
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+			if one := oneProcessor.Load(); one != (n == 1) {
+				t.Errorf("with %d: %v", n, one)
+			}
 		}
 	})
 }

@@ -119,6 +119,9 @@ type keeper struct {
 	sent     time.Time
 	token    uint64
 	draining bool // the PING is a drain's
+	// late is the token of a PING that a drain's overtook, whose answer is still to come.
+	late      uint64
+	overtaken bool
 }
 
 // start begins the periodic PINGs. The connection's lock is held here and below.
@@ -179,13 +182,20 @@ func (k *keeper) beforeStream() {
 }
 
 func (k *keeper) pingForDrain() {
-	k.draining, k.waiting = true, false // a PING that is under way proves nothing
+	if k.waiting { // a PING that is under way proves nothing, but is answered
+		k.late, k.overtaken = k.token, true
+	}
+	k.draining, k.waiting = true, false
 	k.ping()
 	k.arm(k.c.cfg.DrainTimeout)
 }
 
 // acknowledged takes the answer to a PING; it is false when there was none to answer.
 func (k *keeper) acknowledged(token uint64) bool {
+	if k.overtaken && token == k.late {
+		k.overtaken = false
+		return true
+	}
 	if !k.waiting || token != k.token {
 		return false
 	}

@@ -79,9 +79,11 @@ func TestDrainIsTwoPhase(t *testing.T) {
 }
 
 // TestDrainAsksAnew: the answer to a PING from before the GOAWAY does not prove that the
-// client has seen it.
+// client has seen it, nor is it held against the client, once.
 func TestDrainAsksAnew(t *testing.T) {
 	cfg := Default()
+	glitches := make(chan Glitch, 10)
+	cfg.OnGlitch = func(g Glitch) { glitches <- g }
 	cfg.Keepalive = Keepalive{Interval: 10 * time.Millisecond, Timeout: 5 * time.Second}
 	srv := serve(t, cfg, ok)
 	r := rawClient(t, srv.addr)
@@ -93,6 +95,13 @@ func TestDrainAsksAnew(t *testing.T) {
 	r.get(1)
 	r.wantStatus(1, "200")
 	r.next(xhttp2.FrameData)
+	if n := len(glitches); n != 0 {
+		t.Errorf("%d glitches", n)
+	}
+	r.must(r.fr.WritePing(true, before.Data))
+	if g := <-glitches; g != GlitchPing {
+		t.Errorf("%v", g)
+	}
 	r.must(r.fr.WritePing(true, ping.Data))
 	if g := r.next(xhttp2.FrameGoAway).(*xhttp2.GoAwayFrame); g.LastStreamID != 1 {
 		t.Errorf("final %v", g)

@@ -156,15 +156,36 @@ func (p *Proxy) ServeStream(ctx context.Context, c *downstream.Conn) {
 		c.Held = r
 		p.watch.add(r)
 	}
-	if !r.serve() {
+	if !p.serve(r) {
 		r.park()
 		return
 	}
+	p.end(r)
+}
+
+// serve is relay.serve. A panic is the connection's owner's to recover, who then takes
+// the streams back: the other direction must be done with them by then.
+func (p *Proxy) serve(r *relay) (finished bool) {
+	returned := false
+	defer func() {
+		if !returned {
+			r.close()
+			r.wg.Wait()
+			p.end(r)
+		}
+	}()
+	finished = r.serve()
+	returned = true
+	return finished
+}
+
+// end closes the upstream of a connection that is over, counts and logs it.
+func (p *Proxy) end(r *relay) {
 	p.watch.remove(r)
 	r.unlogged()
 	r.close()
 	r.o.termination = r.ended
-	p.finish(c, &r.o, r.toUp.moved.Load(), r.down.moved.Load())
+	p.finish(r.c, &r.o, r.toUp.moved.Load(), r.down.moved.Load())
 }
 
 // begin connects to the upstream. Where that fails the connection is over, and
