@@ -103,7 +103,8 @@ func (c *conn) Finished(child *downstream.Conn) {
 	child.Stream.(*http2.Tunnel).Release()
 }
 
-// guarded is the handler of single tunnels: a fault in one ends that and no other.
+// guarded is the handler of single tunnels: a fault on its goroutine ends that tunnel and
+// no other.
 type guarded Handler
 
 // ServeStream implements downstream.Handler.
