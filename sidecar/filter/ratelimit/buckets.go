@@ -80,16 +80,20 @@ type bucket struct {
 	size   uint32
 	rate   float64 // tokens a second
 	shadow bool
+	// untold is a default bucket without tokens, of which clients are told nothing, as
+	// by Envoy.
+	untold bool
 }
 
 func newBucket(l *limit, s tokenbucket.Spec, shadow bool) *bucket {
-	return &bucket{tokenbucket.New(s), l, s.Max, float64(s.PerFill) / s.Interval.Seconds(), shadow}
+	return &bucket{tokenbucket.New(s), l, s.Max, float64(s.PerFill) / s.Interval.Seconds(), shadow, false}
 }
 
 func newBuckets(l *limit) *buckets {
 	out := &buckets{exact: make(map[string]*bucket, len(l.Descriptors))}
 	if l.Bucket != nil {
 		out.defaultBucket = newBucket(l, *l.Bucket, false)
+		out.defaultBucket.untold = l.Bucket.Max == 0
 	}
 	for i := range l.Descriptors {
 		if d := &l.Descriptors[i]; d.wildcard() {

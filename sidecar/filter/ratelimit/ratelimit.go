@@ -196,11 +196,7 @@ func (l *limit) take(c *filter.Context) (over *bucket) {
 	var room [8]claim
 	claims := l.claims(c, s, room[:0])
 	if s.defaultBucket != nil && (len(claims) == 0 || !l.DefaultForUnmatched) {
-		d := claim{bucket: s.defaultBucket}
-		if d.size == 0 {
-			d.headers = route.RateLimitHeadersOff // as Envoy, which has no bucket then
-		}
-		claims = append(claims, d)
+		claims = append(claims, claim{bucket: s.defaultBucket})
 	}
 	told := 0
 	for i := range claims {
@@ -239,7 +235,7 @@ func (f *Filter) Response(c *filter.Context) {
 	if refused {
 		l.response.Apply(fields, c, c.Scratch)
 	}
-	if !tell && !(refused && l.RetryAfter) {
+	if b.untold || !tell && !(refused && l.RetryAfter) {
 		return
 	}
 	tokens, next := b.Left()
