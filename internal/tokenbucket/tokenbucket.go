@@ -8,7 +8,7 @@ import (
 )
 
 // Spec is a bucket that starts full and fills steadily, by PerFill tokens in each
-// Interval. All three are above zero.
+// Interval. PerFill and Interval are above zero; with Max 0 it never has a token.
 type Spec struct {
 	Max, PerFill uint32
 	Interval     time.Duration
@@ -30,6 +30,9 @@ func New(s Spec) *Bucket {
 
 // Take takes a token if there is one.
 func (b *Bucket) Take() bool {
+	if b.size == 0 {
+		return false
+	}
 	for {
 		old := b.empty.Load()
 		now := clock()

@@ -247,6 +247,8 @@ type pick struct {
 	// level is chosen already, by an aggregate, unless it is below 0.
 	level    int
 	degraded bool
+	// avoid has a subset look for a host that is none of these, if it has one.
+	avoid []*Host
 }
 
 func (t *tier) choose(s *settings, p pick) *Host {

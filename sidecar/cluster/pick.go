@@ -99,15 +99,25 @@ func (c *Cluster) size() int {
 func (c *Cluster) scan(pc *PickContext) *Host {
 	s := c.cfg.Load()
 	switch {
-	case s.Type == OriginalDestination || s.Subsets != nil:
+	case s.Type == OriginalDestination:
 		return nil
 	case s.Type != Aggregate:
-		return c.set.Load().whole.scan(s, pc.Avoid)
+		return c.set.Load().scan(s, pc)
 	}
 	for _, child := range c.aggregated(s).clusters {
 		if h := child.scan(pc); h != nil {
 			return h
 		}
+	}
+	return nil
+}
+
+func (set *endpointSet) scan(s *settings, pc *PickContext) *Host {
+	if set.subsets == nil {
+		return set.whole.scan(s, pc.Avoid)
+	}
+	if h := set.choose(s, pc, pick{level: -1, avoid: pc.Avoid}); !slices.Contains(pc.Avoid, h) {
+		return h
 	}
 	return nil
 }

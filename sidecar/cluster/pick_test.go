@@ -190,6 +190,39 @@ func TestReselections(t *testing.T) {
 	}
 }
 
+// TestReselectionsInSubset: more choices never find fewer hosts, whatever their weights.
+func TestReselectionsInSubset(t *testing.T) {
+	a := ports(90, 94)
+	for i := range a.Localities[0].Endpoints {
+		e := &a.Localities[0].Endpoints[i]
+		e.Weight, e.Metadata = 1000, map[string]map[string]any{"envoy.lb": {"stage": "prod"}}
+	}
+	eps := a.Localities[0].Endpoints
+	eps[3].Weight = 1
+	eps[4].Metadata = map[string]map[string]any{"envoy.lb": {"stage": "dev"}}
+	m := newManager(t, Options{})
+	one := mustUpdate(t, m, &Config{
+		Name: "one", LB: RoundRobin, Endpoints: a,
+		Subsets: &Subsets{Selectors: []Selector{{Keys: []string{"stage"}}}, Fallback: FallbackNone},
+	})
+	agg := mustUpdate(t, m, &Config{Name: "agg", Type: Aggregate, Aggregate: []string{"one"}})
+	left, other := one.hosts()[3], one.hosts()[4]
+	avoid := slices.Clone(one.hosts()[:3])
+	prod := NewMetadataMatch(map[string]any{"stage": "prod"})
+	// An aggregate chooses a level of its clusters, and a subset of it.
+	for _, c := range []*Cluster{one, agg} {
+		for range 100 {
+			h, err := c.PickFor(&PickContext{Avoid: avoid, Reselections: 100, Metadata: prod})
+			if err != nil || h != left {
+				t.Fatalf("%s: %v, %v", c.name, h, err)
+			}
+			if h, err = c.PickFor(&PickContext{Avoid: append(avoid, left), Reselections: 100, Metadata: prod}); err != nil || h == other {
+				t.Fatalf("%s left the subset: %v, %v", c.name, h, err)
+			}
+		}
+	}
+}
+
 func BenchmarkPick(b *testing.B) {
 	for name, pick := range benchmarked(b) {
 		b.Run(strings.ReplaceAll(name, " ", "_"), func(b *testing.B) {

@@ -251,7 +251,13 @@ func (b *subset) choose(s *settings, p pick) *Host {
 	if b.single != nil {
 		return b.single
 	}
-	return b.balancer.choose(s, p)
+	h := b.balancer.choose(s, p)
+	if h != nil && slices.Contains(p.avoid, h) {
+		if other := b.scan(s, p.avoid); other != nil {
+			return other
+		}
+	}
+	return h
 }
 
 // How a choice among subsets came about.

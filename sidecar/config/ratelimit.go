@@ -82,7 +82,7 @@ const defaultDynamicDescriptors = 20
 func descriptors(m *ratelimitv3.LocalRateLimit, out *ratelimit.Config, path string) (err error) {
 	out.Stage = m.GetStage()
 	if b := m.GetAlwaysConsumeDefaultTokenBucket(); b != nil {
-		out.SpareBucket = !b.GetValue()
+		out.DefaultForUnmatched = !b.GetValue()
 	}
 	switch m.GetVhRateLimits() {
 	case commonratelimitv3.VhRateLimitsOptions_OVERRIDE:
@@ -95,7 +95,10 @@ func descriptors(m *ratelimitv3.LocalRateLimit, out *ratelimit.Config, path stri
 	}
 	out.MaxDynamic = defaultDynamicDescriptors
 	if n := m.GetMaxDynamicDescriptors(); n != nil {
-		out.MaxDynamic = int(min(n.GetValue(), maxDynamicDescriptors))
+		if n.GetValue() > maxDynamicDescriptors {
+			return fail(path+".max_dynamic_descriptors", "is %d; %d is the most", n.GetValue(), maxDynamicDescriptors)
+		}
+		out.MaxDynamic = int(n.GetValue())
 	}
 	for i, dm := range m.GetDescriptors() {
 		here := at(path+".descriptors", i)
@@ -125,7 +128,8 @@ func descriptors(m *ratelimitv3.LocalRateLimit, out *ratelimit.Config, path stri
 	return nil
 }
 
-// maxDynamicDescriptors bounds the memory that clients can have buckets made of.
+// maxDynamicDescriptors bounds the memory that clients can have buckets made of: about
+// 500 bytes each.
 const maxDynamicDescriptors = 1 << 20
 
 // rateLimits reads how requests are described.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"math"
 	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -74,13 +75,10 @@ func retryPolicy(m *routev3.RetryPolicy, path string) (*route.RetryPolicy, error
 	case n == 0:
 		out.Reselections = 1
 	default:
-		out.Reselections = int(min(n, maxReselections))
+		out.Reselections = int(min(n, math.MaxInt))
 	}
 	return out, retryBackOff(m, out, path)
 }
-
-// maxReselections bounds what a retry costs.
-const maxReselections = 1000
 
 func hedgePolicy(m *routev3.HedgePolicy) *route.HedgePolicy {
 	if m == nil {

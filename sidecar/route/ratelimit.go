@@ -102,7 +102,7 @@ func (s *Selected) RateLimits(o HostRateLimits) (own, host []RateLimit) {
 func (r *RateLimit) AppendDescriptor(b []byte, d *Described) ([]byte, bool) {
 	for i := range r.Actions {
 		var ok bool
-		if b, ok = r.Actions[i].append(b, d); !ok {
+		if b, ok = r.Actions[i].appendEntry(b, d); !ok {
 			return b, false
 		}
 	}
@@ -142,7 +142,7 @@ func cutText(b []byte) (text, rest []byte) {
 	return b[4 : 4+n], b[4+n:]
 }
 
-func (a *RateLimitAction) append(b []byte, d *Described) ([]byte, bool) {
+func (a *RateLimitAction) appendEntry(b []byte, d *Described) ([]byte, bool) {
 	switch a.Kind {
 	case LimitSourceCluster:
 		return AppendDescriptorEntry(b, a.Key, d.Source), true

@@ -53,7 +53,7 @@ var envoyStats = []EnvoyStatGroup{
 		{"rbac.allowed, rbac.denied", "hauberk_authz_decisions_total", ""},
 		{"rbac.shadow_allowed, rbac.shadow_denied", "hauberk_authz_shadow_decisions_total", ""},
 		{"fault.delays_injected, fault.aborts_injected, fault.faults_overflow", "hauberk_http_filter_events_total", ""},
-		{"http_local_rate_limit.enabled, .ok, .rate_limited, .enforced", "hauberk_http_filter_events_total", ""},
+		{"http_local_rate_limit.enabled, .ok, .rate_limited, .enforced, .shadow_mode", "hauberk_http_filter_events_total", ""},
 		{"cors.origin_valid, cors.origin_invalid", "hauberk_http_filter_events_total", ""},
 		{"tracing.random_sampling", `hauberk_traced_requests_total{reason="random_sampling"}`, ""},
 		{"tracing.service_forced", `hauberk_traced_requests_total{reason="service_forced"}`, ""},

@@ -162,7 +162,7 @@ func NewMetrics() *Metrics {
 		ProtocolErrors: r.Counter("hauberk_protocol_errors_total", "Messages refused because they break the protocol, by side and reason.", "side", "reason"),
 
 		Mirrored:     r.Counter("hauberk_mirrored_requests_total", "Copies of requests for mirrors, by result: answered, failed, or too_large, where the body was longer than is kept and no copy was made.", "result"),
-		FilterEvents: r.Counter("hauberk_http_filter_events_total", "What HTTP filters did, by the filter's name and event: delay, abort and overflow of faults; enabled, ok, rate_limited and enforced of local rate limits; origin_valid and origin_invalid of CORS.", "filter", "event"),
+		FilterEvents: r.Counter("hauberk_http_filter_events_total", "What HTTP filters did, by the filter's name and event: delay, abort and overflow of faults; enabled, ok, rate_limited, enforced and shadow_mode (over the limit of a descriptor in shadow mode alone, and let pass) of local rate limits; origin_valid and origin_invalid of CORS.", "filter", "event"),
 
 		TracedRequests: r.Counter("hauberk_traced_requests_total", "Requests by why they are traced where tracing is configured: random_sampling, service_forced, client_enabled or not_traceable.", "reason"),
 		TraceSpans:     r.Counter("hauberk_trace_spans_total", "Spans of sampled requests, by result: sent, dropped (the collector was behind), failed (it could not be reached) or rejected (it did not want them).", "result"),

@@ -100,7 +100,6 @@ func TestOperators(t *testing.T) {
 	}
 }
 
-// Every operator of Envoy's has a value here or a reason why not.
 // What is no escape stays as it is, and spares nothing beside it from being decoded.
 func TestBrokenEscapes(t *testing.T) {
 	r := sample()
@@ -118,6 +117,7 @@ func TestBrokenEscapes(t *testing.T) {
 	}
 }
 
+// Every operator of Envoy's has a value here or a reason why not.
 func TestEveryOperatorIsKnownOrRefused(t *testing.T) {
 	for name, why := range logformat.Refused() {
 		_, err := ParseFormat("ab %" + name + "%")

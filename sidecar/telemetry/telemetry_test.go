@@ -254,7 +254,6 @@ func TestAccessLogWritesReopensAndDrops(t *testing.T) {
 	}
 }
 
-// docs/METRICS.md is made from the code; go test -run Docs -update writes it.
 // TestClosedLogsAreWritten: the end waits for files too that their last log gave back.
 func TestClosedLogsAreWritten(t *testing.T) {
 	for range 50 {
@@ -273,6 +272,7 @@ func TestClosedLogsAreWritten(t *testing.T) {
 	}
 }
 
+// docs/METRICS.md is made from the code; go test -run Docs -update writes it.
 func TestDocs(t *testing.T) {
 	path := filepath.Join("..", "..", "docs", "METRICS.md")
 	want := Markdown()

@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"container/list"
+	"crypto/sha256"
 	"fmt"
 	"strings"
 	"sync"
@@ -23,8 +24,8 @@ type Descriptor struct {
 // for each.
 type Entry struct{ Key, Value string }
 
-// wild tells whether the descriptor stands for many.
-func (d *Descriptor) wild() bool {
+// wildcard tells whether the descriptor stands for many.
+func (d *Descriptor) wildcard() bool {
 	for _, e := range d.Entries {
 		if e.Value == "" {
 			return true
@@ -67,9 +68,9 @@ func (d *Descriptor) matches(b []byte) bool {
 
 // buckets is what a limit counts with: the process has them, or each connection.
 type buckets struct {
-	otherwise *bucket // nil for none
-	exact     map[string]*bucket
-	wild      []*family
+	defaultBucket *bucket // nil for none
+	exact         map[string]*bucket
+	wildcards     []*dynamicDescriptors
 }
 
 // bucket is one bucket. limit is whose it is, so that an exchange needs to note nothing else.
@@ -79,20 +80,24 @@ type bucket struct {
 	size   uint32
 	rate   float64 // tokens a second
 	shadow bool
+	// untold is a default bucket without tokens, of which clients are told nothing, as
+	// by Envoy.
+	untold bool
 }
 
 func newBucket(l *limit, s tokenbucket.Spec, shadow bool) *bucket {
-	return &bucket{tokenbucket.New(s), l, s.Max, float64(s.PerFill) / s.Interval.Seconds(), shadow}
+	return &bucket{tokenbucket.New(s), l, s.Max, float64(s.PerFill) / s.Interval.Seconds(), shadow, false}
 }
 
 func newBuckets(l *limit) *buckets {
 	out := &buckets{exact: make(map[string]*bucket, len(l.Descriptors))}
 	if l.Bucket != nil {
-		out.otherwise = newBucket(l, *l.Bucket, false)
+		out.defaultBucket = newBucket(l, *l.Bucket, false)
+		out.defaultBucket.untold = l.Bucket.Max == 0
 	}
 	for i := range l.Descriptors {
-		if d := &l.Descriptors[i]; d.wild() {
-			out.wild = append(out.wild, &family{
+		if d := &l.Descriptors[i]; d.wildcard() {
+			out.wildcards = append(out.wildcards, &dynamicDescriptors{
 				limit: l, descriptor: d, most: max(1, l.MaxDynamic), members: map[string]*list.Element{}, recent: list.New(),
 			})
 		} else {
@@ -107,7 +112,7 @@ func (s *buckets) of(descriptor []byte) *bucket {
 	if b := s.exact[string(descriptor)]; b != nil {
 		return b
 	}
-	for _, f := range s.wild {
+	for _, f := range s.wildcards {
 		if f.descriptor.matches(descriptor) {
 			return f.of(descriptor)
 		}
@@ -115,37 +120,55 @@ func (s *buckets) of(descriptor []byte) *bucket {
 	return nil
 }
 
-// family is the buckets of a descriptor that stands for many. When there are too many,
+// dynamicDescriptors are the buckets of a wildcard descriptor. When there are too many,
 // the one that was not used for longest goes, and with it what it had counted.
-type family struct {
+type dynamicDescriptors struct {
 	limit      *limit
 	descriptor *Descriptor
 	most       int
 
 	mu      sync.Mutex
-	members map[string]*list.Element // of *member
+	members map[string]*list.Element // of *member, by the key of appendKey
 	recent  *list.List
 }
 
 type member struct {
-	descriptor string
-	bucket     *bucket
+	key    string
+	bucket *bucket
+}
+
+// longestKey bounds what a client has kept of a descriptor: a longer one is known by its
+// SHA-256.
+const longestKey = 128
+
+// hashed is before a SHA-256. Descriptors begin with a zero, the first of four bytes of a
+// length, so that none is taken for a sum.
+const hashed = 1
+
+func appendKey(b []byte, descriptor []byte) []byte {
+	if len(descriptor) <= longestKey {
+		return append(b, descriptor...)
+	}
+	sum := sha256.Sum256(descriptor)
+	return append(append(b, hashed), sum[:]...)
 }
 
 // of allocates only for a descriptor that it has not got.
-func (f *family) of(descriptor []byte) *bucket {
+func (f *dynamicDescriptors) of(descriptor []byte) *bucket {
+	var room [longestKey]byte
+	key := appendKey(room[:0], descriptor)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if e := f.members[string(descriptor)]; e != nil {
+	if e := f.members[string(key)]; e != nil {
 		f.recent.MoveToFront(e)
 		return e.Value.(*member).bucket
 	}
 	if f.recent.Len() >= f.most {
 		last := f.recent.Back()
-		delete(f.members, f.recent.Remove(last).(*member).descriptor)
+		delete(f.members, f.recent.Remove(last).(*member).key)
 	}
-	m := &member{string(descriptor), newBucket(f.limit, f.descriptor.Bucket, f.descriptor.Shadow)}
-	f.members[m.descriptor] = f.recent.PushFront(m)
+	m := &member{string(key), newBucket(f.limit, f.descriptor.Bucket, f.descriptor.Shadow)}
+	f.members[m.key] = f.recent.PushFront(m)
 	return m.bucket
 }
 
@@ -163,16 +186,17 @@ func (l *limit) claims(c *filter.Context, s *buckets, out []claim) []claim {
 	}
 	d := route.Described{Request: c.Request, Client: c.Client, Selected: c.Selected, Source: l.source}
 	if len(l.RateLimits) > 0 {
-		return l.describe(c, s, &d, l.RateLimits, out)
+		const ownStage = 0 // they have none
+		return l.describe(c, s, &d, l.RateLimits, ownStage, out)
 	}
 	own, host := c.Selected.RateLimits(l.HostRateLimits)
-	return l.describe(c, s, &d, host, l.describe(c, s, &d, own, out))
+	return l.describe(c, s, &d, host, l.Stage, l.describe(c, s, &d, own, l.Stage, out))
 }
 
-func (l *limit) describe(c *filter.Context, s *buckets, d *route.Described, limits []route.RateLimit, out []claim) []claim {
+func (l *limit) describe(c *filter.Context, s *buckets, d *route.Described, limits []route.RateLimit, stage uint32, out []claim) []claim {
 	for i := range limits {
 		r := &limits[i]
-		if r.Stage != l.Stage {
+		if r.Stage != stage {
 			continue
 		}
 		b, ok := r.AppendDescriptor((*c.Scratch)[:0], d)

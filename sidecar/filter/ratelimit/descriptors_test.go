@@ -12,6 +12,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/filter"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/filtertest"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 func spec(max, perFill uint32) tokenbucket.Spec {
@@ -45,7 +46,7 @@ func TestDescriptors(t *testing.T) {
 	all := spec(3, 1)
 	for _, spare := range []bool{false, true} {
 		f := filterOf(t, &Config{
-			Bucket: &all, SpareBucket: spare, RateLimits: []route.RateLimit{byHeader("user")},
+			Bucket: &all, DefaultForUnmatched: spare, RateLimits: []route.RateLimit{byHeader("user")},
 			Descriptors: []Descriptor{descriptor("user", "ann", spec(2, 1))},
 		})
 		for i, want := range []struct {
@@ -96,8 +97,66 @@ func TestDynamicDescriptors(t *testing.T) {
 			t.Errorf("request %d of %s passes: %v", i, want.user, got)
 		}
 	}
-	if n := len(f.limit.shared.wild[0].members); n != 2 || f.limit.shared.wild[0].recent.Len() != n {
+	if n := len(f.limit.shared.wildcards[0].members); n != 2 || f.limit.shared.wildcards[0].recent.Len() != n {
 		t.Errorf("%d buckets, want 2", n)
+	}
+}
+
+// Of a long value a client has no more kept than of a short one.
+func TestLongDescriptors(t *testing.T) {
+	f := filterOf(t, &Config{
+		RateLimits: []route.RateLimit{byHeader("user")}, MaxDynamic: 10,
+		Descriptors: []Descriptor{descriptor("user", "", spec(1, 1))},
+	})
+	long := strings.Repeat("x", 60<<10)
+	for i, want := range []struct {
+		user   string
+		passes bool
+	}{{long + "a", true}, {long + "b", true}, {long + "a", false}, {long[:116], true}, {long[:117], true}, {long[:116], false}, {long[:117], false}} {
+		if passes(f, "User", want.user) != want.passes {
+			t.Errorf("request %d passes: %v", i, !want.passes)
+		}
+	}
+	for key := range f.limit.shared.wildcards[0].members {
+		if len(key) > 128 {
+			t.Errorf("%d bytes are kept", len(key))
+		}
+	}
+}
+
+// A bucket of no size never has a token, of a descriptor and of the filter.
+func TestNoTokens(t *testing.T) {
+	none := spec(0, 1)
+	f := filterOf(t, &Config{RateLimits: []route.RateLimit{byHeader("user")}, Descriptors: []Descriptor{descriptor("user", "a", none)}})
+	if passes(f, "User", "a") || !passes(f, "User", "b") {
+		t.Error("a descriptor")
+	}
+	if f = filterOf(t, &Config{Bucket: &none}); passes(f) {
+		t.Error("the filter's own")
+	}
+}
+
+// A request that only shadows would have refused counts as limited, and not as enforced.
+func TestShadowIsCounted(t *testing.T) {
+	m := telemetry.NewMetrics()
+	of := func(event string) *telemetry.Counter { return m.FilterEvents.With("limit", event) }
+	d := descriptor("user", "a", spec(1, 1))
+	d.Shadow = true
+	all := spec(2, 1)
+	f, err := New(&Config{
+		Enabled: route.All, Enforced: route.All, Bucket: &all,
+		RateLimits: []route.RateLimit{byHeader("user")}, Descriptors: []Descriptor{d},
+	}, "here", of)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		passes(f, "User", "a")
+	}
+	for event, want := range map[string]uint64{"enabled": 3, "ok": 1, "rate_limited": 2, "shadow_mode": 1, "enforced": 1} {
+		if n := of(event).Value(); uint64(n) != want {
+			t.Errorf("%s is %d, want %d", event, n, want)
+		}
 	}
 }
 
@@ -135,6 +194,28 @@ func TestShadow(t *testing.T) {
 		}
 		if got, _ := x.Answered(f, 200).Header("x-ratelimit-remaining"); got != left {
 			t.Errorf("request %d: %q left", i, got)
+		}
+	}
+}
+
+// A shadow that is over the limit switches off neither the descriptors nor the default
+// bucket after it.
+func TestShadowBesideOthers(t *testing.T) {
+	shadow := descriptor("shadow", "a", spec(1, 1))
+	shadow.Shadow = true
+	all := spec(4, 100)
+	f := filterOf(t, &Config{
+		Bucket: &all, RateLimits: []route.RateLimit{byHeader("shadow"), byHeader("fast")},
+		Descriptors: []Descriptor{shadow, descriptor("fast", "a", spec(2, 10))},
+	})
+	for i, want := range []bool{true, true, false} {
+		if passes(f, "Shadow", "a", "Fast", "a") != want {
+			t.Errorf("request %d beside an enforced descriptor passes: %v", i, !want)
+		}
+	}
+	for i, want := range []bool{true, true, false} {
+		if passes(f, "Shadow", "a") != want {
+			t.Errorf("request %d beside the default bucket passes: %v", i, !want)
 		}
 	}
 }
@@ -180,6 +261,7 @@ func TestRoutesDescribe(t *testing.T) {
 		{"stage", Config{Stage: 1}, false},
 		{"another stage", Config{}, true},
 		{"its own", Config{Stage: 0, RateLimits: []route.RateLimit{byHeader("other")}}, true},
+		{"its own, which have no stage", Config{Stage: 1, RateLimits: []route.RateLimit{byHeader("user")}}, false},
 		{"per connection", Config{Stage: 1, PerConnection: true}, true},
 	} {
 		c.config.Descriptors = []Descriptor{descriptor("user", "a", spec(1, 1))}
@@ -196,8 +278,8 @@ func TestRoutesDescribe(t *testing.T) {
 
 func TestDescriptorsRefuse(t *testing.T) {
 	for want, c := range map[string]*Config{
-		`local rate limit: descriptor a="1" is there twice`:                      {Descriptors: []Descriptor{descriptor("a", "1", spec(1, 1)), descriptor("a", "1", spec(2, 1))}},
-		`local rate limit: descriptor a="": a token bucket needs a size, a fill`: {Descriptors: []Descriptor{descriptor("a", "", spec(0, 1))}},
+		`local rate limit: descriptor a="1" is there twice`:              {Descriptors: []Descriptor{descriptor("a", "1", spec(1, 1)), descriptor("a", "1", spec(2, 1))}},
+		`local rate limit: descriptor a="": a token bucket needs a fill`: {Descriptors: []Descriptor{descriptor("a", "", spec(1, 0))}},
 	} {
 		if _, err := New(c, "", nil); err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
@@ -213,13 +295,13 @@ func TestDescriptorsAllocateNothing(t *testing.T) {
 	f := filterOf(t, &Config{
 		Bucket: &all, XRateLimit: true, MaxDynamic: 5,
 		RateLimits: []route.RateLimit{
-			byHeader("user"), byHeader("dynamic"), byHeader("unknown"), byHeader("missing"),
+			byHeader("user"), byHeader("dynamic"), byHeader("long"), byHeader("unknown"), byHeader("missing"),
 			action(route.RateLimitAction{Kind: route.LimitRemoteAddress, Key: "a"}),
 			action(route.RateLimitAction{Kind: route.LimitQueryParameter, Key: "q", Name: "q"}),
 		},
-		Descriptors: []Descriptor{descriptor("user", "a", all), descriptor("dynamic", "", all), descriptor("q", "a b", all)},
+		Descriptors: []Descriptor{descriptor("user", "a", all), descriptor("dynamic", "", all), descriptor("long", "", all), descriptor("q", "a b", all)},
 	})
-	x := filtertest.New("GET", "/?q=a%20b", "User", "a", "Dynamic", "b", "Unknown", "c")
+	x := filtertest.New("GET", "/?q=a%20b", "User", "a", "Dynamic", "b", "Long", strings.Repeat("x", 60<<10), "Unknown", "c")
 	f.Request(&x.Context)
 	x.Answered(f, 200)
 	if n := testing.AllocsPerRun(100, func() {

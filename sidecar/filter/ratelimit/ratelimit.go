@@ -21,7 +21,7 @@ import (
 type Config struct {
 	StatPrefix string
 	Status     int // 429 when below 400
-	// Bucket is nil where only routes limit.
+	// Bucket is the default token bucket, nil where only descriptors or routes limit.
 	Bucket *tokenbucket.Spec
 	// Enabled is the share of the requests that takes tokens, Enforced the share of
 	// those without a token that is refused.
@@ -39,14 +39,14 @@ type Config struct {
 	RetryAfter bool
 
 	// Descriptors are those of requests that have buckets of their own. A request takes
-	// a token of each that it matches, and then of Bucket; with SpareBucket only when
-	// it matches none.
-	Descriptors []Descriptor
-	SpareBucket bool
-	// MaxDynamic is how many buckets a descriptor has that stands for many, at least 1.
+	// a token of each that it matches, and then of Bucket; with DefaultForUnmatched only
+	// when it matches none.
+	Descriptors         []Descriptor
+	DefaultForUnmatched bool
+	// MaxDynamic is how many buckets a wildcard descriptor has, at least 1.
 	MaxDynamic int
-	// RateLimits describe requests. Without them those of routes of the same Stage do,
-	// and of virtual hosts as HostRateLimits says.
+	// RateLimits describe requests, and have no stage. Without them those of routes of the
+	// same Stage do, and of virtual hosts as HostRateLimits says.
 	RateLimits     []route.RateLimit
 	Stage          uint32
 	HostRateLimits route.HostRateLimits
@@ -64,10 +64,11 @@ type limit struct {
 	*Config
 	source                                string
 	shared                                *buckets   // nil where connections have them
-	make                                  func() any // *buckets, for a connection
+	fresh                                 func() any // *buckets, for a connection
 	request, response                     route.Mutations
 	reply                                 filter.Reply
 	enabled, ok, limited, enforcedCounter *telemetry.Counter
+	shadowed                              *telemetry.Counter
 }
 
 // New makes a filter. source is the cluster that this node belongs to; count may be nil.
@@ -96,11 +97,12 @@ func newLimit(c *Config, source string, count filter.Counter) (*limit, error) {
 	if err := c.Check(); err != nil {
 		return nil, fmt.Errorf("local rate limit: %w", err)
 	}
-	if l.make = func() any { return newBuckets(l) }; !c.PerConnection {
+	if l.fresh = func() any { return newBuckets(l) }; !c.PerConnection {
 		l.shared = newBuckets(l)
 	}
 	l.enabled, l.ok = count.Of("enabled"), count.Of("ok")
 	l.limited, l.enforcedCounter = count.Of("rate_limited"), count.Of("enforced")
+	l.shadowed = count.Of("shadow_mode")
 	return l, nil
 }
 
@@ -123,9 +125,9 @@ func (c *Config) Check() error {
 	return nil
 }
 
-var errPartial = errors.New("a token bucket needs a size, a fill and an interval")
+var errPartial = errors.New("a token bucket needs a fill and an interval")
 
-func whole(b *tokenbucket.Spec) bool { return b.Max > 0 && b.PerFill > 0 && b.Interval > 0 }
+func whole(b *tokenbucket.Spec) bool { return b.PerFill > 0 && b.Interval > 0 }
 
 func steps(adds []route.HeaderAdd) []route.HeaderMutation {
 	var out []route.HeaderMutation
@@ -158,11 +160,16 @@ func (f *Filter) Request(c *filter.Context) filter.Verdict {
 		return filter.Continue
 	}
 	l.enabled.Inc(c.Shard)
-	if l.take(c) {
+	over := l.take(c)
+	if over == nil {
 		l.ok.Inc(c.Shard)
 		return filter.Continue
 	}
 	l.limited.Inc(c.Shard)
+	if over.shadow {
+		l.shadowed.Inc(c.Shard)
+		return filter.Continue
+	}
 	if !l.Enforced.Holds(rand.Uint32()) {
 		l.request.Apply(&c.Request.Fields, c, c.Scratch)
 		return filter.Continue
@@ -178,28 +185,36 @@ const (
 	noteTold    // of the limit, by x-ratelimit headers
 )
 
-// take takes a token of each bucket that the request has to ask. The one that had none,
-// or else the first, is noted for the response.
-func (l *limit) take(c *filter.Context) bool {
+// take takes a token of each bucket that the request has to ask, until one that is no
+// shadow has none. It gives the one that had none, a shadow only where it was no other, or
+// nil. That one, or else the first, is noted for the response.
+func (l *limit) take(c *filter.Context) (over *bucket) {
 	s := l.shared
 	if s == nil {
-		s = c.Connection(l, l.make).(*buckets)
+		s = c.Connection(l, l.fresh).(*buckets)
 	}
 	var room [8]claim
 	claims := l.claims(c, s, room[:0])
-	if s.otherwise != nil && (len(claims) == 0 || !l.SpareBucket) {
-		claims = append(claims, claim{bucket: s.otherwise})
+	if s.defaultBucket != nil && (len(claims) == 0 || !l.DefaultForUnmatched) {
+		claims = append(claims, claim{bucket: s.defaultBucket})
 	}
+	told := 0
 	for i := range claims {
-		if !claims[i].Take() {
+		if claims[i].Take() {
+			continue
+		}
+		if !claims[i].shadow {
 			claims[i].note(c)
-			return claims[i].shadow
+			return claims[i].bucket
+		}
+		if over == nil {
+			over, told = claims[i].bucket, i
 		}
 	}
 	if len(claims) > 0 {
-		claims[0].note(c)
+		claims[told].note(c)
 	}
-	return true
+	return over
 }
 
 func (b *claim) note(c *filter.Context) {
@@ -220,7 +235,7 @@ func (f *Filter) Response(c *filter.Context) {
 	if refused {
 		l.response.Apply(fields, c, c.Scratch)
 	}
-	if !tell && !(refused && l.RetryAfter) {
+	if b.untold || !tell && !(refused && l.RetryAfter) {
 		return
 	}
 	tokens, next := b.Left()
