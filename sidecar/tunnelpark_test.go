@@ -16,9 +16,9 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
-// TestIdleTunnels: a tunnel on which nothing moves has no goroutine at either hop, and
-// whatever happens to a connection then happens to it.
-func TestIdleTunnels(t *testing.T) {
+// tunnelsTo makes identities for tunnels' ends, and what they lead to.
+func tunnelsTo(t *testing.T) (*authority, net.Listener) {
+	t.Helper()
 	a := newAuthority(t)
 	for _, s := range []string{"web", "api", "db"} {
 		a.issue(s)
@@ -27,7 +27,14 @@ func TestIdleTunnels(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer origin.Close()
+	t.Cleanup(func() { _ = origin.Close() })
+	return a, origin
+}
+
+// TestIdleTunnels: a tunnel on which nothing moves has no goroutine at either hop, and
+// whatever happens to a connection then happens to it.
+func TestIdleTunnels(t *testing.T) {
+	a, origin := tunnelsTo(t)
 	log := filepath.Join(t.TempDir(), "access.log")
 	srv := run(t, withTunnels(onlyTCP(server(a, application(t), origin.Addr()))),
 		func(c *Config) {
@@ -88,15 +95,7 @@ func TestIdleTunnels(t *testing.T) {
 
 // TestIdleTunnelsTimeOut: what limits a connection's time limits one without a goroutine.
 func TestIdleTunnelsTimeOut(t *testing.T) {
-	a := newAuthority(t)
-	for _, s := range []string{"web", "api", "db"} {
-		a.issue(s)
-	}
-	origin, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer origin.Close()
+	a, origin := tunnelsTo(t)
 	for limit, reason := range map[string]string{"idle_timeout: 2s": "idle_timeout", "max_downstream_connection_duration: 2s": "max_connection_duration"} {
 		for _, end := range []string{"inbound", "outbound"} {
 			t.Run(reason+" "+end, func(t *testing.T) {

@@ -7,9 +7,13 @@ import (
 	"time"
 )
 
-// answerAll answers each read with pong until the connection ends.
-func answerAll(peer io.ReadWriter) (done chan struct{}) {
-	done = make(chan struct{})
+// exchangeMany has a peer answer each of many requests at once, and ends the connection.
+func exchangeMany(t *testing.T, s interface {
+	Stream
+	Exchanger
+}, peer io.ReadWriter) {
+	t.Helper()
+	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		buf := make([]byte, 64)
@@ -20,7 +24,15 @@ func answerAll(peer io.ReadWriter) (done chan struct{}) {
 			_, _ = peer.Write([]byte("pong"))
 		}
 	}()
-	return done
+	_ = s.SetDeadline(time.Now().Add(20 * time.Second))
+	l := &lender{buf: make([]byte, 64)}
+	for i := range 5000 {
+		if _, n, err := s.Exchange([]byte("ping"), l); err != nil || n != 4 {
+			t.Fatalf("%d: %d %v", i, n, err)
+		}
+	}
+	_ = s.Close()
+	<-done
 }
 
 // TestTLSExchange: a request of any size is written and its answer found, also one that
@@ -39,16 +51,7 @@ func TestTLSExchange(t *testing.T) {
 			t.Fatalf("wrote %d of %d, read %q: %v", written, len(out), l.buf[:n], err)
 		}
 	}
-	done := answerAll(server)
-	_ = client.SetDeadline(time.Now().Add(20 * time.Second))
-	l := &lender{buf: make([]byte, 64)}
-	for i := range 5000 {
-		if _, n, err := client.Exchange([]byte("ping"), l); err != nil || n != 4 {
-			t.Fatalf("%d: %d %v", i, n, err)
-		}
-	}
-	_ = client.Close()
-	<-done
+	exchangeMany(t, client, server)
 }
 
 // TestTLSExchangeLeftover: what was received together with an answer is found by the

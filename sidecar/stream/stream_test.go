@@ -175,26 +175,7 @@ func TestExchange(t *testing.T) {
 // not get lost between the poller's edges.
 func TestExchangeFindsEarlyAnswer(t *testing.T) {
 	s, peer := socketPair(t)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		buf := make([]byte, 64)
-		for {
-			if _, err := peer.Read(buf); err != nil {
-				return
-			}
-			_, _ = peer.Write([]byte("pong"))
-		}
-	}()
-	_ = s.SetDeadline(time.Now().Add(20 * time.Second))
-	l := &lender{buf: make([]byte, 64)}
-	for i := range 5000 {
-		if _, n, err := s.Exchange([]byte("ping"), l); err != nil || n != 4 {
-			t.Fatalf("%d: %d %v", i, n, err)
-		}
-	}
-	_ = s.Close()
-	<-done
+	exchangeMany(t, s, peer)
 }
 
 func TestSocketQuietAndGone(t *testing.T) {
