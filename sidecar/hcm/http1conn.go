@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"runtime"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
@@ -71,7 +72,11 @@ func (c *http1Conn) serve() {
 		if !c.handle(framing) {
 			return
 		}
+		relayed := c.x.attempts > 0
 		c.x.next()
+		if relayed && oneProcessor.Load() {
+			runtime.Gosched()
+		}
 	}
 }
 

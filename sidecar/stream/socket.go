@@ -60,6 +60,9 @@ type Prober interface {
 	// Gone is true when the peer has closed its side or reset; bytes that wait do
 	// not matter. It may be called while another goroutine reads.
 	Gone() bool
+	// Drained is true when the last read got less than it had room for: then the
+	// peer had sent nothing beyond it. No reader may be active.
+	Drained() bool
 }
 
 // Conn is what a socket of package net offers and Socket needs.
@@ -75,6 +78,8 @@ type Socket struct {
 	raw  syscall.RawConn
 	info *Info
 	op   socketOp
+	// drained: the last read got less than it had room for.
+	drained bool
 	// watch is the last wait for the socket.
 	watch atomic.Pointer[Watch]
 }
@@ -117,7 +122,11 @@ func NewSocket(c Conn, info *Info) (*Socket, error) {
 func (s *Socket) Conn() Conn { return s.conn }
 
 // Read implements Stream.
-func (s *Socket) Read(p []byte) (int, error) { return s.conn.Read(p) }
+func (s *Socket) Read(p []byte) (int, error) {
+	n, err := s.conn.Read(p)
+	s.drained = n < len(p)
+	return n, err
+}
 
 // Write implements Stream. One may run at a time.
 func (s *Socket) Write(p []byte) (int, error) {
@@ -166,6 +175,7 @@ func (s *Socket) readOnce(fd uintptr) bool {
 		s.op.in.DropBuffer()
 		return false
 	}
+	s.drained = s.op.n < len(buf)
 	return true
 }
 
@@ -260,6 +270,9 @@ func (s *Socket) Quiet() bool {
 	}
 	return s.op.errno == syscall.EAGAIN
 }
+
+// Drained implements Prober.
+func (s *Socket) Drained() bool { return s.drained }
 
 func (s *Socket) peekOnce(fd uintptr) {
 	s.op.n, s.op.errno = recv(fd, s.op.one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)

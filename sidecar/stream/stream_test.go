@@ -192,6 +192,42 @@ func TestSocketQuietAndGone(t *testing.T) {
 	eventually(t, "a FIN behind bytes was not seen", s.Gone)
 }
 
+// TestDrained: a read that got all it had room for may have left something.
+func TestDrained(t *testing.T) {
+	type readProber interface {
+		Stream
+		ReadyReader
+		Prober
+	}
+	plain, peer := socketPair(t)
+	server, client := tlsPair(t)
+	for name, c := range map[string]struct {
+		s    readProber
+		peer io.Writer
+	}{"socket": {plain, peer}, "TLS": {server, client}} {
+		t.Run(name, func(t *testing.T) {
+			for _, tc := range []struct {
+				sent, room int
+				want       bool
+			}{{10, 20, true}, {10, 10, false}, {20, 10, false}} {
+				_, _ = c.peer.Write(make([]byte, tc.sent))
+				l := &lender{buf: make([]byte, tc.room)}
+				n, err := c.s.ReadReady(l)
+				if err != nil || c.s.Drained() != tc.want {
+					t.Errorf("%d sent, %d of room: %d read, drained %v, %v", tc.sent, tc.room, n, c.s.Drained(), err)
+				}
+				if rest := tc.sent - n; rest > 0 {
+					_, _ = io.ReadFull(c.s, make([]byte, rest))
+				}
+				_, _ = c.peer.Write([]byte("x"))
+				if _, err := c.s.Read(make([]byte, 2)); err != nil || !c.s.Drained() {
+					t.Errorf("a byte read with room for two: drained %v, %v", c.s.Drained(), err)
+				}
+			}
+		})
+	}
+}
+
 func TestTLSInfo(t *testing.T) {
 	server, _ := tlsPair(t)
 	i := server.Info()

@@ -243,6 +243,9 @@ func (t *TLS) Quiet() bool {
 	return n == 0 && err == errWouldBlock
 }
 
+// Drained implements Prober.
+func (t *TLS) Drained() bool { return !t.have && !t.full && !t.raw.leftover && t.raw.drained }
+
 // Pollable implements Pollable: nothing may be held that was received and not read.
 func (t *TLS) Pollable(w *Watch) (syscall.RawConn, bool) {
 	t.watch.Store(w)
@@ -268,9 +271,11 @@ type recordConn struct {
 	// record it completed. need is what is missing of the current record,
 	// header counts the bytes of its header seen, size its length so far.
 	leftover bool
-	need     int
-	header   int
-	size     int
+	// drained: the last read got less than it had room for.
+	drained bool
+	need    int
+	header  int
+	size    int
 
 	// The callbacks are made once; the rest is their state.
 	tryRead, tryPeek func(fd uintptr)
@@ -323,7 +328,10 @@ func (c *recordConn) Read(p []byte) (int, error) {
 	return c.n, nil
 }
 
-func (c *recordConn) readNow(fd uintptr) { c.n, c.errno = recv(fd, c.buf, syscall.MSG_DONTWAIT) }
+func (c *recordConn) readNow(fd uintptr) {
+	c.n, c.errno = recv(fd, c.buf, syscall.MSG_DONTWAIT)
+	c.drained = c.n < len(c.buf)
+}
 
 func (c *recordConn) readOnce(fd uintptr) bool {
 	c.readNow(fd)
