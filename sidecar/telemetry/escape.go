@@ -46,27 +46,38 @@ func escapeFrom(dst []byte, start int, quotes bool) []byte {
 	})
 }
 
-// plainPrefix is the length of a part in front in which nothing is escaped, in steps
-// of eight bytes but for the last: most values are plain as a whole.
+// plainPrefix is the length of a part in front in which nothing is escaped: all of it,
+// or up to fewer than eight bytes before the first that is. Most values are plain as a
+// whole, which eight bytes at a time, and the last eight again, tell.
 func plainPrefix(s []byte, quotes bool) int {
-	const ones, high = 0x0101010101010101, 0x8080808080808080
-	// A byte of x below n, of which the highest bit is clear, borrows into that bit.
-	below := func(x uint64, n uint64) uint64 { return (x - ones*n) &^ x & high }
-	i := 0
-	for ; i+8 <= len(s); i += 8 {
-		x := binary.LittleEndian.Uint64(s[i:])
+	if len(s) < 8 {
+		i := 0
+		for i < len(s) && escapedSize(s[i], quotes) == 1 {
+			i++
+		}
+		return i
+	}
+	for i := 0; ; i += 8 {
+		at := min(i, len(s)-8)
+		x := binary.LittleEndian.Uint64(s[at:])
 		found := x&high | below(x, 0x20) | below(x^ones*0x7f, 1)
 		if quotes {
 			found |= below(x^ones*'"', 1) | below(x^ones*'\\', 1)
 		}
-		if found != 0 {
-			return i
+		switch {
+		case found != 0:
+			return at
+		case at+8 == len(s):
+			return len(s)
 		}
 	}
-	for ; i < len(s) && escapedSize(s[i], quotes) == 1; i++ {
-	}
-	return i
 }
+
+const ones, high = 0x0101010101010101, 0x8080808080808080
+
+// below marks each byte of x that is less than n in its highest bit: a byte of which that
+// is clear borrows into it. A byte above such a one may be marked wrongly.
+func below(x, n uint64) uint64 { return (x - ones*n) &^ x & high }
 
 func escapedSize(c byte, quotes bool) int {
 	switch {

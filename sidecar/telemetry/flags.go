@@ -103,10 +103,8 @@ func (f Flags) String() string {
 // appendTo appends the names of the flags, none for none.
 func (f Flags) appendTo(dst []byte, long bool) []byte {
 	start := len(dst)
-	for i := range flagNames {
-		if f&(1<<i) == 0 {
-			continue
-		}
+	for ; f != 0; f &= f - 1 {
+		i := bits.TrailingZeros32(uint32(f))
 		if len(dst) > start {
 			dst = append(dst, ',')
 		}

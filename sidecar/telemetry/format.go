@@ -70,6 +70,7 @@ type op struct {
 	value   valueFunc
 	max     int  // longest value kept, 0 for all
 	number  bool // a JSON number
+	plain   bool // nothing in the value is to be escaped
 }
 
 // CompileAccessLog compiles the format of one access log; it ends each record
@@ -136,7 +137,8 @@ func operator(p logformat.Piece) (op, error) {
 			continue
 		}
 		want(d.wants)
-		out := op{value: d.value, max: p.Max, number: logformat.IsNumber(p.Name, p.Argument)}
+		number := logformat.IsNumber(p.Name, p.Argument)
+		out := op{value: d.value, max: p.Max, number: number, plain: number || d.plain && p.Argument == ""}
 		if d.withArgument == nil {
 			return out, nil
 		}
@@ -208,7 +210,7 @@ func appendText(dst []byte, ops []op, r *Record, missing string, quotes bool) []
 			dst = append(dst, missing...)
 			continue
 		}
-		if !o.number {
+		if !o.plain {
 			dst = escapeFrom(dst, start, quotes)
 		}
 	}

@@ -16,7 +16,9 @@ type valueFunc = func(dst []byte, r *Record) []byte
 
 type operatorDef struct {
 	OperatorDoc
-	wants        Want
+	wants Want
+	// plain: without an argument, its values hold nothing that would be escaped.
+	plain        bool
 	value        valueFunc
 	withArgument func(argument string) (valueFunc, error)
 }
@@ -43,8 +45,13 @@ func text(name, help string, get func(*Record) string) operatorDef {
 }
 
 func number(name, help string, get func(*Record) int64) operatorDef {
-	return operatorDef{OperatorDoc: OperatorDoc{Name: name, Help: help},
-		value: func(dst []byte, r *Record) []byte { return strconv.AppendInt(dst, get(r), 10) }}
+	return plain(operatorDef{OperatorDoc: OperatorDoc{Name: name, Help: help},
+		value: func(dst []byte, r *Record) []byte { return strconv.AppendInt(dst, get(r), 10) }})
+}
+
+func plain(d operatorDef) operatorDef {
+	d.plain = true
+	return d
 }
 
 // takes is an operator with an argument.

@@ -44,10 +44,10 @@ func started(r *Record) (time.Time, bool) { return r.Start, true }
 func emitted(*Record) (time.Time, bool)   { return time.Now(), true }
 
 var timeOperators = []operatorDef{
-	takes("START_TIME", timeArgument, "When the request or connection began, UTC."+timeHelp, timeOf(false, started)),
-	takes("START_TIME_LOCAL", timeArgument, "The same in the host's time zone.", timeOf(true, started)),
-	takes("EMIT_TIME", timeArgument, "When the line is written, UTC.", timeOf(false, emitted)),
-	takes("EMIT_TIME_LOCAL", timeArgument, "The same in the host's time zone.", timeOf(true, emitted)),
+	plain(takes("START_TIME", timeArgument, "When the request or connection began, UTC."+timeHelp, timeOf(false, started))),
+	plain(takes("START_TIME_LOCAL", timeArgument, "The same in the host's time zone.", timeOf(true, started))),
+	plain(takes("EMIT_TIME", timeArgument, "When the line is written, UTC.", timeOf(false, emitted))),
+	plain(takes("EMIT_TIME_LOCAL", timeArgument, "The same in the host's time zone.", timeOf(true, emitted))),
 	number("DURATION", "Milliseconds from the beginning to the end.", func(r *Record) int64 { return r.Duration.Milliseconds() }),
 	lasting("REQUEST_DURATION", "Milliseconds from the beginning to the last byte of the request from the downstream.", RequestBegan, RequestEnded),
 	lasting("REQUEST_TX_DURATION", "Milliseconds from the beginning to the last byte of the request to the upstream.", RequestBegan, SendingEnded),
