@@ -15,10 +15,10 @@ func (x *exchange) answerGRPC(status int, body string) {
 	f := &x.resp.Fields
 	f.SetID(message.ContentType, "application/grpc")
 	x.scratch = strconv.AppendInt(x.scratch[:0], int64(status), 10)
-	f.SetBytes("grpc-status", x.scratch)
+	f.SetIDBytes(message.GRPCStatus, x.scratch)
 	if body != "" {
 		x.scratch = appendGRPCMessage(x.scratch[:0], body)
-		f.SetBytes("grpc-message", x.scratch)
+		f.SetIDBytes(message.GRPCMessage, x.scratch)
 	}
 }
 

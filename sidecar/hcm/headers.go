@@ -19,7 +19,7 @@ func (x *exchange) forwardClientCert() {
 		if v, ok := f.Joined("x-forwarded-client-cert"); ok {
 			b := append(append(append(x.scratch[:0], v...), ','), x.xfcc...)
 			x.scratch = b
-			f.SetBytes("x-forwarded-client-cert", b)
+			f.SetIDBytes(message.XForwardedClientCert, b)
 			return
 		}
 		f.AddID(message.XForwardedClientCert, x.xfcc)

@@ -217,7 +217,7 @@ func (x *exchange) clientFailed(err error) {
 // addServiceTime tells how long the upstream took, as Envoy's router does.
 func (x *exchange) addServiceTime() {
 	x.scratch = strconv.AppendInt(x.scratch[:0], (x.attempt.firstAt-x.attempt.sentAt)/1e6, 10)
-	x.resp.Fields.SetBytes("x-envoy-upstream-service-time", x.scratch)
+	x.resp.Fields.SetIDBytes(message.XEnvoyUpstreamServiceTime, x.scratch)
 }
 
 // finishHeaders adds what every response has.

@@ -179,7 +179,7 @@ func (x *exchange) rewriteHost(host string) {
 	if x.sel.Route.Forward.AppendForwardedHost && x.original != "" && !route.LastForwardedHost(f, x.original) {
 		if v, ok := f.Joined("x-forwarded-host"); ok {
 			x.scratch = append(append(append(x.scratch[:0], v...), ','), x.original...)
-			f.SetBytes("x-forwarded-host", x.scratch)
+			f.SetIDBytes(message.XForwardedHost, x.scratch)
 		} else {
 			f.AddID(message.XForwardedHost, x.original)
 		}
@@ -201,7 +201,7 @@ func (x *exchange) mutateResponse() {
 	}
 	if x.sel.VirtualHost.AttemptCountInResponse && x.attempts > 0 {
 		x.scratch = strconv.AppendInt(x.scratch[:0], int64(x.attempts), 10)
-		f.SetBytes("x-envoy-attempt-count", x.scratch)
+		f.SetIDBytes(message.XEnvoyAttemptCount, x.scratch)
 	}
 }
 
@@ -221,17 +221,17 @@ func (x *exchange) prepareAttempt(hostname string) {
 	if left := x.timeouts.Expected(elapsed); left > 0 {
 		if !x.m.cfg.SuppressEnvoyHeaders {
 			x.scratch = strconv.AppendInt(x.scratch[:0], left.Milliseconds(), 10)
-			f.SetBytes("x-envoy-expected-rq-timeout-ms", x.scratch)
+			f.SetIDBytes(message.XEnvoyExpectedTimeout, x.scratch)
 		}
 		if x.timeouts.RewriteGRPC {
 			x.scratch = route.AppendGRPCTimeout(x.scratch[:0], left)
-			f.SetBytes("grpc-timeout", x.scratch)
+			f.SetIDBytes(message.GRPCTimeout, x.scratch)
 		}
 	}
 	vh := x.sel.VirtualHost
 	if vh.AttemptCountInRequest {
 		x.scratch = strconv.AppendInt(x.scratch[:0], int64(x.attempts), 10)
-		f.SetBytes("x-envoy-attempt-count", x.scratch)
+		f.SetIDBytes(message.XEnvoyAttemptCount, x.scratch)
 	}
 	if vh.TimeoutRetryHeader && x.attempts > 1 {
 		f.Set("x-envoy-is-timeout-retry", strconv.FormatBool(x.afterTimeout))

@@ -50,7 +50,7 @@ func (x *exchange) identifyClient() {
 	}
 	if edge && client.IsValid() {
 		x.scratch = x.appendAddr(x.scratch[:0], client)
-		f.SetBytes("x-envoy-external-address", x.scratch)
+		f.SetIDBytes(message.XEnvoyExternalAddress, x.scratch)
 	}
 	if cfg.GenerateRequestID {
 		x.settleRequestID(edge)
@@ -67,7 +67,7 @@ func (x *exchange) settleRequestID(edge bool) {
 	case id == "", edge && !x.m.cfg.PreserveRequestID:
 		f.DelID(message.XRequestID)
 		x.scratch = telemetry.AppendUUID(x.scratch[:0])
-		f.AddBytes("x-request-id", x.scratch)
+		f.AddID(message.XRequestID, message.View(x.scratch))
 	case edge:
 		tracing.Undecide(f)
 	}
@@ -306,7 +306,7 @@ func (x *exchange) appendVia(f *message.Fields) {
 		b = append(append(b, v...), ", "...)
 	}
 	x.scratch = append(b, x.m.cfg.Via...)
-	f.SetBytes("via", x.scratch)
+	f.SetIDBytes(message.Via, x.scratch)
 }
 
 func (x *exchange) appendForwardedFor() {
@@ -320,7 +320,7 @@ func (x *exchange) appendForwardedFor() {
 		b = append(append(b, v...), ',')
 	}
 	x.scratch = x.appendAddr(b, a)
-	f.SetBytes("x-forwarded-for", x.scratch)
+	f.SetIDBytes(message.XForwardedFor, x.scratch)
 }
 
 func (x *exchange) appendAddr(dst []byte, a netip.Addr) []byte {

@@ -283,7 +283,7 @@ func (p *trailerParser) load(section []byte, l Limits, f *message.Fields) error 
 		case refuse:
 			return ErrTrailer
 		case forward:
-			f.Note(id, off, nameLen, off+v, e-v)
+			f.Note(id, off, nameLen, off+v, e-v, false)
 		}
 		off = end + 2
 	}

@@ -63,20 +63,27 @@ const (
 	highs = 0x8080808080808080
 )
 
-// validValue looks at eight bytes at once: a byte below 0x20 or equal to 0x7f
-// stops it, and only HTAB among those is let through.
+// validValue looks at eight bytes at once, the last eight again where they overlap: a
+// byte below 0x20 or equal to 0x7f stops it, and only HTAB among those is let through.
 func validValue(b []byte) bool {
-	for len(b) >= 8 {
-		w := binary.LittleEndian.Uint64(b)
+	if len(b) < 8 {
+		return all(b, isValue)
+	}
+	for p := b; ; p = p[8:] {
+		if len(p) < 8 {
+			p = b[len(b)-8:]
+		}
+		w := binary.LittleEndian.Uint64(p)
 		low := (w - ones*0x20) & ^w & highs
 		x := w ^ ones*0x7f
 		del := (x - ones) & ^x & highs
-		if low|del != 0 && !all(b[:8], isValue) {
+		if low|del != 0 && !all(p[:8], isValue) {
 			return false
 		}
-		b = b[8:]
+		if len(p) == 8 {
+			return true
+		}
 	}
-	return all(b, isValue)
 }
 
 // trim removes optional whitespace, which is SP and HTAB and nothing else

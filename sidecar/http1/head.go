@@ -132,6 +132,9 @@ func bareCR(line []byte, err error) error {
 	return err
 }
 
+// framingFields say where the message ends or the connection goes.
+var framingFields = message.Set(message.Host, message.ContentLength, message.TransferEncoding, message.Expect, message.Connection)
+
 func (p *headParser) field(buf, line []byte, off int, f *message.Fields) error {
 	id, nameLen, v, end, err := splitField(line, p.underscores)
 	if err != nil {
@@ -140,7 +143,10 @@ func (p *headParser) field(buf, line []byte, off int, f *message.Fields) error {
 	if nameLen == 0 {
 		return nil // dropped
 	}
-	f.Note(id, off, nameLen, off+v, end-v)
+	f.Note(id, off, nameLen, off+v, end-v, v == nameLen+2 && line[v-1] == ' ' && end == len(line))
+	if !framingFields.Has(id) {
+		return nil
+	}
 	switch id {
 	case message.Host:
 		p.hosts++
@@ -168,35 +174,33 @@ func (p *headParser) field(buf, line []byte, off int, f *message.Fields) error {
 // splitField cuts a field line. nameLen 0 with a nil error means that the field is
 // to be dropped.
 func splitField(line []byte, u Underscores) (id message.ID, nameLen, v, end int, err error) {
+	nameLen = bytes.IndexByte(line, ':')
+	if nameLen > 0 {
+		id = message.IDOf(message.View(line[:nameLen]))
+	}
 	underscore := false
-	i := 0
-	for ; i < len(line); i++ {
-		c := line[i]
-		if class[c]&isToken == 0 {
-			break
+	if id == message.Other || id == message.XEnvoyOther || id == message.Fake {
+		// Not one of the known names, which are valid.
+		if nameLen <= 0 || !all(line[:nameLen], isToken) {
+			if line[0] == ' ' || line[0] == '\t' {
+				return 0, 0, 0, 0, ErrFold
+			}
+			return 0, 0, 0, 0, ErrFieldName
 		}
-		if c == '_' {
-			underscore = true
-		}
+		underscore = u != AllowUnderscores && bytes.IndexByte(line[:nameLen], '_') >= 0
 	}
-	if i == 0 && (line[0] == ' ' || line[0] == '\t') {
-		return 0, 0, 0, 0, ErrFold
-	}
-	if i == 0 || i == len(line) || line[i] != ':' {
-		return 0, 0, 0, 0, ErrFieldName
-	}
-	value := line[i+1:]
+	value := line[nameLen+1:]
 	s, e := trim(value)
 	if !validValue(value[s:e]) {
 		return 0, 0, 0, 0, ErrFieldValue
 	}
-	if underscore && u != AllowUnderscores {
+	if underscore {
 		if u == RejectUnderscores {
 			return 0, 0, 0, 0, ErrUnderscore
 		}
 		return 0, 0, 0, 0, nil
 	}
-	return message.IDOf(message.View(line[:i])), i, i + 1 + s, i + 1 + e, nil
+	return id, nameLen, nameLen + 1 + s, nameLen + 1 + e, nil
 }
 
 // coding judges the one Transfer-Encoding there may be: chunked, once, alone.
@@ -246,6 +250,8 @@ var hopByHop = [...]message.ID{
 	message.ProxyAuthorization, message.Expect,
 }
 
+var hopByHopSet = message.Set(hopByHop[:]...)
+
 // protected fields are never removed because Connection lists them: a client
 // could otherwise strip what the mesh or the application relies on.
 func protected(name string) bool {
@@ -277,8 +283,10 @@ func strip(f *message.Fields) (c connection, err error) {
 			}
 		}
 	}
-	for _, id := range hopByHop {
-		f.DelID(id)
+	if f.HasAny(hopByHopSet) {
+		for _, id := range hopByHop {
+			f.DelID(id)
+		}
 	}
 	return c, nil
 }

@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -335,6 +336,49 @@ func TestWrite(t *testing.T) {
 	} {
 		if _, err := AppendRequest(nil, &r, RequestOptions{}); err == nil {
 			t.Errorf("a request %q %q %q was written", r.Method, r.Path, r.Authority)
+		}
+	}
+}
+
+// TestLinesAreCopied: lines that go out as they came are copied together; whatever else
+// there is between them is written as itself.
+func TestLinesAreCopied(t *testing.T) {
+	for _, tc := range []struct {
+		lines  string
+		change func(*message.Fields)
+		want   string
+	}{
+		{"A: 1\r\nB: 2\r\nAccept: 3\r\n", nil, "A: 1\r\nB: 2\r\nAccept: 3\r\n"},
+		{"A:1\r\nB: 2\r\nC:\t3\r\nD: 4 \r\nE:  5\r\nF: \r\nG:\r\nH: 8\r\n", nil, "A: 1\r\nB: 2\r\nC: 3\r\nD: 4\r\nE: 5\r\nF: \r\nG: \r\nH: 8\r\n"},
+		{"A: 1\r\nB: 2\r\nC: 3\r\n", func(f *message.Fields) { f.Del("b") }, "A: 1\r\nC: 3\r\n"},
+		{"A: 1\r\nB: 2\r\nC: 3\r\n", func(f *message.Fields) { f.Set("b", "new") }, "A: 1\r\nB: new\r\nC: 3\r\n"},
+		{"A: 1\r\nB: 2\r\nC: 3\r\n", func(f *message.Fields) { f.Add("D", "4"); f.Del("a") }, "B: 2\r\nC: 3\r\nD: 4\r\n"},
+		{"A: 1\r\nTE: trailers\r\nKeep-Alive: 5\r\nB: 2\r\nConnection: x\r\nX: y\r\nTrailer: t\r\nC: 3\r\n", nil, "A: 1\r\nB: 2\r\nC: 3\r\nTE: trailers\r\nConnection: TE\r\n"},
+	} {
+		p, err := readRequest([]byte("GET / HTTP/1.1\r\nHost: h\r\n"+tc.lines+"\r\n"), 1<<20, Limits{}, AllowUnderscores)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tc.change != nil {
+			tc.change(&p.req.Fields)
+		}
+		out, err := AppendRequest(nil, &p.req, RequestOptions{})
+		if want := "GET / HTTP/1.1\r\nHost: h\r\n" + tc.want + "\r\n"; err != nil || string(out) != want {
+			t.Errorf("%q: %v\n%q\n%q", tc.lines, err, out, want)
+		}
+	}
+}
+
+func TestValidValue(t *testing.T) {
+	for n := range 40 {
+		for at := range n {
+			for c := range 256 {
+				b := bytes.Repeat([]byte("v"), n)
+				b[at] = byte(c)
+				if want := c == '\t' || c >= ' ' && c != 0x7f; validValue(b) != want {
+					t.Fatalf("%q is valid: %v", b, !want)
+				}
+			}
 		}
 	}
 }

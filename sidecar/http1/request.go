@@ -317,6 +317,10 @@ func (p *RequestParser) controls(buf []byte, req *message.Request, body Framing)
 		}
 		req.ExpectContinue = body != NoBody
 	}
+	if !f.HasAny(hopByHopSet) {
+		req.Close = p.http10
+		return nil
+	}
 	if v, ok := f.Joined("te"); ok {
 		req.AcceptTrailers = hasToken(v, "trailers")
 	}

@@ -88,6 +88,10 @@ func (p *ResponseParser) finish(buf []byte, method string, resp *message.Respons
 	if err != nil {
 		return NoBody, err
 	}
+	if !f.HasAny(hopByHopSet) {
+		resp.Close = body == UntilClose || p.http10
+		return body, nil
+	}
 	upgrade, _ := f.Joined("upgrade")
 	c, err := strip(f)
 	if err != nil {

@@ -3,6 +3,7 @@ package http1
 import (
 	"errors"
 	"strconv"
+	"unsafe"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 )
@@ -20,6 +21,14 @@ type RequestOptions struct {
 	// FullURL writes the target in absolute form (RFC 9112 3.2.2).
 	FullURL bool
 }
+
+// settledInResponse are the fields that are written by what the serialiser knows, if at
+// all; the others go out as they are. settledInRequest adds those of a request.
+var (
+	settledInResponse = message.Set(message.ContentLength, message.TransferEncoding, message.Connection, message.Upgrade,
+		message.KeepAlive, message.ProxyConnection, message.Fake, message.Trailer)
+	settledInRequest = settledInResponse | message.Set(message.Host, message.TE, message.Expect)
+)
 
 // AppendRequest writes a request's head. CONNECT has its authority for a target.
 func AppendRequest(dst []byte, r *message.Request, o RequestOptions) ([]byte, error) {
@@ -46,7 +55,10 @@ func AppendRequest(dst []byte, r *message.Request, o RequestOptions) ([]byte, er
 		dst = appendField(dst, "Host", r.Authority)
 	}
 	framed := false
-	for i := range f.Slots() {
+	for i := 0; i < f.Slots(); i++ {
+		if dst, i = f.AppendLines(dst, i, settledInRequest); i == f.Slots() {
+			break
+		}
 		name, value, ok := f.At(i)
 		if !ok {
 			continue
@@ -68,7 +80,7 @@ func AppendRequest(dst []byte, r *message.Request, o RequestOptions) ([]byte, er
 				continue // no trailers can follow
 			}
 		}
-		if !f.Checked(i) && !writable(name, value) {
+		if !f.Checked(i) && !writable(f.IDAt(i), name, value) {
 			return dst, ErrUnwritable
 		}
 		dst = appendField(dst, name, value)
@@ -140,7 +152,10 @@ func AppendResponse(dst []byte, r *message.Response, o ResponseOptions) ([]byte,
 	f := &r.Fields
 	framed := false
 	length := o.Framing == Length || o.KnownLength
-	for i := range f.Slots() {
+	for i := 0; i < f.Slots(); i++ {
+		if dst, i = f.AppendLines(dst, i, settledInResponse); i == f.Slots() {
+			break
+		}
 		name, value, ok := f.At(i)
 		if !ok {
 			continue
@@ -160,7 +175,7 @@ func AppendResponse(dst []byte, r *message.Response, o ResponseOptions) ([]byte,
 				continue // no trailers can follow
 			}
 		}
-		if !f.Checked(i) && !writable(name, value) {
+		if !f.Checked(i) && !writable(f.IDAt(i), name, value) {
 			return dst, ErrUnwritable
 		}
 		dst = appendField(dst, name, value)
@@ -211,7 +226,7 @@ func AppendLastChunk(dst []byte, trailers *message.Fields) ([]byte, error) {
 			if !ok || trailerUse(trailers.IDAt(i)) != forward {
 				continue
 			}
-			if !trailers.Checked(i) && !writable(name, value) {
+			if !trailers.Checked(i) && !writable(trailers.IDAt(i), name, value) {
 				return dst, ErrUnwritable
 			}
 			dst = appendField(dst, name, value)
@@ -258,11 +273,12 @@ func appendLength(dst []byte, name string, n int64) []byte {
 	return append(dst, '\r', '\n')
 }
 
-func writable(name, value string) bool {
-	return name != "" && all(name, isToken) && writableValue(value)
+// writable tells whether a field may go on the wire. A known name may.
+func writable(id message.ID, name, value string) bool {
+	return (id.String() != "" || name != "" && all(name, isToken)) && writableValue(value)
 }
 
-func writableValue(v string) bool { return all(v, isValue) }
+func writableValue(v string) bool { return validValue(unsafe.Slice(unsafe.StringData(v), len(v))) }
 
 // Reason is the phrase of a status code (RFC 9110 15).
 func Reason(status int) string {

@@ -190,14 +190,14 @@ func (h *head) field(id message.ID, off, nameLen, valLen int, flags uint8) {
 			h.fault("forbidden_trailer")
 		}
 		if keep {
-			h.fields.Note(id, off, nameLen, v.off, v.n)
+			h.fields.Note(id, off, nameLen, v.off, v.n, false)
 		}
 		return
 	}
 	if id != message.Other && !h.special(id, v) {
 		return
 	}
-	h.fields.Note(id, off, nameLen, v.off, v.n)
+	h.fields.Note(id, off, nameLen, v.off, v.n, false)
 }
 
 // special looks at the fields that frame, connect or come in pieces; keep is false for
@@ -287,7 +287,7 @@ func (h *head) load() {
 			}
 			h.arena = append(h.arena, h.bytes(c)...)
 		}
-		h.fields.Note(message.Cookie, off, len(name), off+len(name), len(h.arena)-off-len(name))
+		h.fields.Note(message.Cookie, off, len(name), off+len(name), len(h.arena)-off-len(name), false)
 	}
 	h.fields.Load(h.arena)
 }

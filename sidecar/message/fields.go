@@ -28,6 +28,8 @@ type field struct {
 	// checked fields came through a parser's validation; the serialiser
 	// validates the others, so that no filter can inject a line.
 	checked bool
+	// line: in the arena it stands as HTTP/1 writes it, "name: value" and CRLF.
+	line bool
 }
 
 // The ids fit one word; a compile error here asks for a second.
@@ -75,6 +77,23 @@ func (f *Fields) Checked(i int) bool { return f.list[i].checked }
 
 // Has tells whether a well-known field is present.
 func (f *Fields) Has(id ID) bool { return f.present&(1<<id) != 0 }
+
+// IDs is a set of well-known ids.
+type IDs uint64
+
+// Set makes a set of ids.
+func Set(ids ...ID) (s IDs) {
+	for _, id := range ids {
+		s |= 1 << id
+	}
+	return s
+}
+
+// Has tells whether id is in the set.
+func (s IDs) Has(id ID) bool { return s>>id&1 != 0 }
+
+// HasAny tells whether a field of the set may be present.
+func (f *Fields) HasAny(s IDs) bool { return f.present&uint64(s) != 0 }
 
 // Find returns the slot of the first field with id at or after slot from, or -1.
 func (f *Fields) Find(id ID, from int) int {
@@ -153,41 +172,46 @@ func (f *Fields) findNamed(id ID, lower string, from int) int {
 
 // Add appends a field. Name and value are copied; an invalid one is refused
 // when the message is serialised.
-func (f *Fields) Add(name, value string) {
-	nameOff := uint32(len(f.arena))
-	f.arena = append(f.arena, name...)
-	valOff := uint32(len(f.arena))
-	f.arena = append(f.arena, value...)
-	f.append(field{
-		nameOff: nameOff, nameLen: uint32(len(name)), valOff: valOff, valLen: uint32(len(value)), id: IDOf(name),
-	})
-}
+func (f *Fields) Add(name, value string) { f.add(name, value, IDOf(name)) }
 
 // AddBytes is Add for a value in a buffer.
 func (f *Fields) AddBytes(name string, value []byte) { f.Add(name, View(value)) }
 
 // AddID appends a well-known field under its lower-case name.
-func (f *Fields) AddID(id ID, value string) {
-	f.Add(idNames[id], value)
+func (f *Fields) AddID(id ID, value string) { f.add(idNames[id], value, id) }
+
+func (f *Fields) add(name, value string, id ID) {
+	nameOff := uint32(len(f.arena))
+	f.arena = append(f.arena, name...)
+	valOff := uint32(len(f.arena))
+	f.arena = append(f.arena, value...)
+	f.append(field{
+		nameOff: nameOff, nameLen: uint32(len(name)), valOff: valOff, valLen: uint32(len(value)), id: id,
+	})
 }
 
 // Set replaces the first field with a lower-case name, in its place and under
 // the name it was received with, and removes the others; it appends when there
 // is none.
-func (f *Fields) Set(lower, value string) {
-	i := f.find(lower, 0)
+func (f *Fields) Set(lower, value string) { f.set(IDOf(lower), lower, value) }
+
+// SetID is Set for a well-known field.
+func (f *Fields) SetID(id ID, value string) { f.set(id, idNames[id], value) }
+
+// SetIDBytes is SetID for a value in a buffer.
+func (f *Fields) SetIDBytes(id ID, value []byte) { f.SetID(id, View(value)) }
+
+func (f *Fields) set(id ID, lower, value string) {
+	i := f.findNamed(id, lower, 0)
 	if i < 0 {
-		f.Add(lower, value)
+		f.add(lower, value, id)
 		return
 	}
-	for j := f.find(lower, i+1); j >= 0; j = f.find(lower, j+1) {
+	for j := f.findNamed(id, lower, i+1); j >= 0; j = f.findNamed(id, lower, j+1) {
 		f.kill(j)
 	}
 	f.SetAt(i, value)
 }
-
-// SetID is Set for a well-known field.
-func (f *Fields) SetID(id ID, value string) { f.Set(idNames[id], value) }
 
 // SetBytes is Set for a value in a buffer.
 func (f *Fields) SetBytes(lower string, value []byte) { f.Set(lower, View(value)) }
@@ -197,7 +221,7 @@ func (f *Fields) SetAt(i int, value string) {
 	off := uint32(len(f.arena))
 	f.arena = append(f.arena, value...)
 	e := &f.list[i]
-	e.valOff, e.valLen, e.checked = off, uint32(len(value)), false
+	e.valOff, e.valLen, e.checked, e.line = off, uint32(len(value)), false, false
 }
 
 // Del removes every field with a lower-case name and tells how many there were.
@@ -269,16 +293,37 @@ func (f *Fields) Store2(a, b string) string {
 // The parser's side: it notes fields by their offsets in the head it reads,
 // then loads the head into the still empty arena in one copy.
 
-// Note appends a validated field by offsets into the head that Load will bring.
-func (f *Fields) Note(id ID, nameOff, nameLen, valOff, valLen int) {
+// Note appends a validated field by offsets into the head that Load will bring. line
+// tells that it stands there as HTTP/1 writes it: name, colon, space, value and CRLF.
+func (f *Fields) Note(id ID, nameOff, nameLen, valOff, valLen int, line bool) {
 	f.append(field{
 		nameOff: uint32(nameOff), nameLen: uint32(nameLen),
-		valOff: uint32(valOff), valLen: uint32(valLen), id: id, checked: true,
+		valOff: uint32(valOff), valLen: uint32(valLen), id: id, checked: true, line: line,
 	})
 }
 
 // Load copies the head that the noted offsets refer to. The arena must be empty.
 func (f *Fields) Load(head []byte) { f.arena = append(f.arena[:0], head...) }
+
+// AppendLines appends the fields from slot from on as HTTP/1 writes them, as far as they
+// stand one after the other in the head that was loaded, just as they are to be written,
+// and none is of the set except. It returns the slot where it stopped: often all that
+// a message passes on is copied at once.
+func (f *Fields) AppendLines(dst []byte, from int, except IDs) (out []byte, next int) {
+	if from >= len(f.list) {
+		return dst, from
+	}
+	start := f.list[from].nameOff
+	end := start
+	for next = from; next < len(f.list); next++ {
+		e := &f.list[next]
+		if !e.line || e.dead || e.nameOff != end || except.Has(e.id) {
+			break
+		}
+		end = e.valOff + e.valLen + uint32(len("\r\n"))
+	}
+	return append(dst, f.arena[start:end]...), next
+}
 
 // Span returns n loaded bytes from off, as Fields returns all its strings.
 func (f *Fields) Span(off, n int) string { return f.str(uint32(off), uint32(n)) }

@@ -169,29 +169,39 @@ func IDOf(name string) ID {
 }
 
 // foldKnown is EqualFold for a name of the table, eight bytes at a time. Those names
-// have letters, digits and hyphens only, so setting the case bit on both sides maps
-// nothing else that may stand in a field name onto them.
+// have letters, digits and hyphens only; of these the letters alone have the bit 0x40,
+// and only where they stand may the case bit differ. So whatever is not a known name is
+// told from one, also bytes that no field name may hold.
 func foldKnown(name, known string) bool {
-	const caseBits = 0x2020202020202020
 	n := len(known)
 	if len(name) != n {
 		return false
 	}
 	a, b := unsafe.Slice(unsafe.StringData(name), n), unsafe.Slice(unsafe.StringData(known), n)
-	if n < 8 {
-		for i := range n {
-			if a[i]|0x20 != b[i]|0x20 {
+	switch {
+	case n >= 8:
+		for i := 0; i+8 < n; i += 8 {
+			if !fold8(binary.LittleEndian.Uint64(a[i:]), binary.LittleEndian.Uint64(b[i:])) {
 				return false
 			}
 		}
-		return true
+		return fold8(binary.LittleEndian.Uint64(a[n-8:]), binary.LittleEndian.Uint64(b[n-8:]))
+	case n >= 4:
+		return fold8(uint64(binary.LittleEndian.Uint32(a)), uint64(binary.LittleEndian.Uint32(b))) &&
+			fold8(uint64(binary.LittleEndian.Uint32(a[n-4:])), uint64(binary.LittleEndian.Uint32(b[n-4:])))
 	}
-	for i := 0; i+8 <= n; i += 8 {
-		if (binary.LittleEndian.Uint64(a[i:])^binary.LittleEndian.Uint64(b[i:]))&^caseBits != 0 {
+	for i := range n {
+		if !fold8(uint64(a[i]), uint64(b[i])) {
 			return false
 		}
 	}
-	return (binary.LittleEndian.Uint64(a[n-8:])^binary.LittleEndian.Uint64(b[n-8:]))&^caseBits == 0
+	return true
+}
+
+// fold8 tells whether eight bytes are those of a known name in any case.
+func fold8(name, known uint64) bool {
+	const caseBits = 0x2020202020202020
+	return (name^known)&^(known>>1&caseBits) == 0
 }
 
 // EqualFold compares a field name in any case with a lower-case one.

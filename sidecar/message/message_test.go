@@ -27,6 +27,22 @@ func TestIDs(t *testing.T) {
 	}
 }
 
+// TestIDsAreExact: a byte that is not the name's, in either case, makes it another name.
+func TestIDsAreExact(t *testing.T) {
+	for id := ID(1); id < numIDs; id++ {
+		name := id.String()
+		for at := range len(name) {
+			for c := range 256 {
+				b := []byte(name)
+				b[at] = byte(c)
+				if want, got := EqualFold(string(b), name), IDOf(string(b)) == id; got != want {
+					t.Fatalf("%q is %s: %v", b, name, got)
+				}
+			}
+		}
+	}
+}
+
 func list(f *Fields) string {
 	var b strings.Builder
 	for i := range f.Slots() {
