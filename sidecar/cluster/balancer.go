@@ -10,7 +10,7 @@ import (
 // for the positions of its wheels.
 type balancer struct {
 	levels []level
-	loads  loads
+	loads  *loads // nil where the healthy hosts of the first level get all
 }
 
 // level is one priority.
@@ -24,20 +24,27 @@ type level struct {
 // tier is the hosts of a level that are in one state of health.
 type tier struct {
 	group
-	// places are the same hosts by locality and turns deals between them, where
-	// localities have weights; otherwise nil.
-	places []group
+	places *places // nil unless localities have weights
+}
+
+// places are a tier's hosts by locality. The wheel deals between them.
+type places struct {
+	groups []group
 	turns  *wheel
 }
 
 // group is the hosts of which the policy takes one.
 type group struct {
-	hosts []*Host
-	turns *wheel
-	// weights and chance are for least request with different weights.
+	hosts  []*Host
+	turns  *wheel
+	uneven *uneven    // for least request with different weights
+	table  *hashTable // of hash policies, in place of the others
+}
+
+// uneven are hosts' weights, and a draw by them.
+type uneven struct {
 	weights []float64
 	chance  *alias
-	table   *hashTable // of hash policies, in place of the others
 }
 
 // roster is the hosts of one priority in the order of the assignment, and for
@@ -50,9 +57,8 @@ type roster struct {
 
 // place is a locality of a roster, and how many hosts it has.
 type place struct {
-	Region, Zone, SubZone string
-	weight                uint32
-	hosts                 int
+	*Locality
+	hosts int
 }
 
 // newBalancer makes a balancer of the hosts that keep accepts; a nil keep accepts
@@ -65,8 +71,10 @@ func newBalancer(rosters []roster, keep func(*Host) bool, s *settings, a *Assign
 		drafts[i] = newDraft(&rosters[i], keep, s, a, now)
 		counts[i] = drafts[i].counts
 	}
-	var panics []bool
-	b.loads, panics = spread(counts, s.panicPercent)
+	shares, panics := spread(counts, s.panicPercent)
+	if shares.healthy != nil {
+		b.loads = &shares
+	}
 	for i, d := range drafts {
 		lv := &b.levels[i]
 		lv.census, lv.panic = d.counts, panics[i]
@@ -124,7 +132,7 @@ func newDraft(r *roster, keep func(*Host) bool, s *settings, a *Assignment, now 
 	}
 	d.byPlace = s.LocalityWeighted && (keep == nil || s.Subsets.LocalityWeighted)
 	for i, p := range r.places {
-		d.weights[i] = float64(p.weight)
+		d.weights[i] = float64(p.Weight)
 		if keep != nil && s.Subsets.ScaleLocality && p.hosts > 0 {
 			d.weights[i] = math.Round(d.weights[i] * float64(kept[i]) / float64(p.hosts))
 		}
@@ -155,8 +163,8 @@ func (d *draft) tier(in []int, panic bool) tier {
 		hosts, shares := d.shares(in)
 		return tier{group: group{hosts: hosts, table: newHashTable(hosts, shares, d.s)}}
 	case d.byPlace && !panic:
-		if places, turns := d.localities(in); turns != nil {
-			return tier{group: group{hosts: hosts}, places: places, turns: turns}
+		if p := d.localities(in); p != nil {
+			return tier{group: group{hosts: hosts}, places: p}
 		}
 	}
 	return tier{group: newGroup(hosts, d.s, d.now)}
@@ -171,8 +179,8 @@ func (d *draft) byLocality(in []int) [][]int {
 }
 
 // localities splits hosts by locality. A locality's weight counts as far as its
-// hosts are available, overprovisioning included; no wheel means that none counts.
-func (d *draft) localities(in []int) ([]group, *wheel) {
+// hosts are available, overprovisioning included; nil means that none counts.
+func (d *draft) localities(in []int) *places {
 	var groups []group
 	var weights []float64
 	for i, at := range d.byLocality(in) {
@@ -186,9 +194,9 @@ func (d *draft) localities(in []int) ([]group, *wheel) {
 		}
 	}
 	if len(groups) == 0 {
-		return nil, nil
+		return nil
 	}
-	return groups, spin(weights)
+	return &places{groups, spin(weights)}
 }
 
 // shares are what hash policies distribute by: hosts by their weights, within
@@ -231,7 +239,7 @@ func newGroup(hosts []*Host, s *settings, now int64) group {
 	}
 	switch {
 	case s.LB == LeastRequest && slices.Min(weights) != slices.Max(weights):
-		g.weights, g.chance = weights, newAlias(weights)
+		g.uneven = &uneven{weights, newAlias(weights)}
 	case s.LB == RoundRobin:
 		g.turns = spin(weights)
 	}
@@ -253,8 +261,8 @@ type pick struct {
 
 func (t *tier) choose(s *settings, p pick) *Host {
 	g := &t.group
-	if t.turns != nil {
-		g = &t.places[t.turns.next()]
+	if t.places != nil {
+		g = &t.places.groups[t.places.turns.next()]
 	}
 	return g.choose(s, p)
 }
@@ -280,7 +288,7 @@ func (b *balancer) choose(s *settings, p pick) *Host {
 	level, degraded := p.level, p.degraded
 	if level < 0 {
 		level = 0
-		if b.loads.healthy != nil {
+		if b.loads != nil {
 			level, degraded = b.loads.at(int(p.hash % 100))
 		}
 	}

@@ -19,10 +19,15 @@ const (
 // breaker counts what is in use of a priority's limits.
 type breaker struct{ requests, pending, conns, retries atomic.Int64 }
 
+var noLimits Limits
+
 func (c *Cluster) breakerOf(p Priority) (*breaker, *Limits) {
 	s := c.cfg.Load()
 	if p == HighPriority {
-		return &c.high, &s.HighLimits
+		if s.HighLimits == nil {
+			return &c.high, &noLimits
+		}
+		return &c.high, s.HighLimits
 	}
 	return &c.breaker, &s.Limits
 }

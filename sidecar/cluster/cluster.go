@@ -34,13 +34,12 @@ type Cluster struct {
 	trafficked atomic.Bool
 
 	mu         sync.Mutex // serialises writers of the fields below and of set
-	assignment *Assignment
-	byKey      map[string]*Host
-	order      []*Host // as the assignment has them, then those that outlive it
-	checks     map[*Host]*checker
 	removed    bool
+	assignment *Assignment
+	members
+	checks     map[*Host]*checker
 	stopDNS    context.CancelFunc
-	resolved   netip.Addr  // of a LogicalDNS cluster
+	resolved   *netip.Addr // of a LogicalDNS cluster, nil before it has an address
 	warming    *time.Timer // while hosts start slowly
 	rebuilding *time.Timer // while a change of health waits
 	restUntil  int64       // changes of health wait until then
@@ -62,11 +61,17 @@ type settings struct {
 	// tlsGeneration is a new number with each change of a TLS context: a connection
 	// is pooled only under the context that verified its peer.
 	tlsGeneration uint64
-	// subsetPicks and invalidDestinations count for the clusters that need them.
-	subsetPicks         [3]*telemetry.Counter
-	invalidDestinations *telemetry.Counter
+	// picks count for the clusters that need them, nil for others.
+	picks *pickCounters
 	// tunnels: byte streams share connections with hosts that can do that.
 	tunnels bool
+}
+
+// pickCounters count what came of choices: by subset, and by a header that names the
+// destination.
+type pickCounters struct {
+	subsets            [3]*telemetry.Counter
+	invalidDestination *telemetry.Counter
 }
 
 // hashes tells whether hosts are chosen by a hash of the request.
@@ -129,10 +134,9 @@ func newSettings(m *Manager, cfg *Config) *settings {
 func (c *Cluster) apply(cfg *Config, fresh bool) {
 	s := newSettings(c.m, cfg)
 	if cfg.Subsets != nil {
-		s.subsetPicks = c.metrics.SubsetPicks()
-	}
-	if cfg.OriginalDst.Header != "" {
-		s.invalidDestinations = c.metrics.InvalidDestinations()
+		s.picks = &pickCounters{subsets: c.metrics.SubsetPicks()}
+	} else if cfg.OriginalDst != nil && cfg.OriginalDst.Header != "" {
+		s.picks = &pickCounters{invalidDestination: c.metrics.InvalidDestinations()}
 	}
 	if cfg.Type == OriginalDestination && c.destinations == nil {
 		c.destinations = newDestinations(c)
@@ -154,7 +158,7 @@ func (c *Cluster) apply(cfg *Config, fresh bool) {
 		if c.metrics != nil {
 			c.metrics.Use().PoolsReplaced.Inc(0)
 		}
-		for _, h := range c.byKey {
+		for _, h := range c.order {
 			h.closeIdle()
 		}
 	}
@@ -220,7 +224,7 @@ func (c *Cluster) tick(now int64) {
 	}
 	c.judge(now)
 	if s.Type == OriginalDestination {
-		c.destinations.forgetUnused(now, s.OriginalDst.Cleanup)
+		c.destinations.forgetUnused(now, s.originalDst().Cleanup)
 	}
 }
 

@@ -199,7 +199,7 @@ func TestRefused(t *testing.T) {
 	for _, cfg := range []*Config{
 		{}, {Name: "a", Type: Aggregate}, {Name: "a", Aggregate: []string{"b"}}, {Name: "a", Type: StrictDNS},
 		{Name: "a", TLS: &TLS{}}, {Name: "a", LB: 9}, {Name: "a", Type: 9}, {Name: "a", Endpoints: hosts("a", "name.example")},
-		{Name: "a", Endpoints: hosts("a", "10.0.0.1:0")}, {Name: "a", LB: Maglev, Hash: HashTable{TableSize: 100}},
+		{Name: "a", Endpoints: hosts("a", "10.0.0.1:0")}, {Name: "a", LB: Maglev, Hash: &HashTable{TableSize: 100}},
 		{Name: "a", HealthCheck: &HealthCheck{}}, {Name: "a", HealthCheck: every(nil)},
 		{Name: "a", Type: OriginalDestination, HealthCheck: every(&HTTPCheck{Path: "/"})},
 	} {
@@ -616,4 +616,33 @@ type noTLS struct{}
 
 func (noTLS) ClientTLS(string, string, *TLS) (*tls.Config, string, error) {
 	return nil, "", errors.New("no certificates")
+}
+
+// TestMembers: hosts are found by their keys whether they are few or many.
+func TestMembers(t *testing.T) {
+	var m members
+	all := make([]*Host, 3*scanned)
+	for i := range all {
+		all[i] = &Host{key: fmt.Sprint("host-", i)}
+		if m.member(all[i].key) != nil {
+			t.Fatalf("%s is there before it joined", all[i].key)
+		}
+		m.join(all[i])
+		for _, h := range all[:i+1] {
+			if m.member(h.key) != h {
+				t.Fatalf("of %d hosts %s is not found", i+1, h.key)
+			}
+		}
+	}
+	for i, h := range all {
+		m.leave(h)
+		if m.member(h.key) != nil || len(m.order) != len(all)-i-1 {
+			t.Fatalf("%s left, and is found or counted", h.key)
+		}
+		for _, h := range all[i+1:] {
+			if m.member(h.key) != h {
+				t.Fatalf("%s is not found when %d have left", h.key, i+1)
+			}
+		}
+	}
 }

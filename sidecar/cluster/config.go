@@ -14,50 +14,14 @@ import (
 type Config struct {
 	Name string
 	Type Type
-	// ServiceName is the EDS resource to ask for; Name when empty.
-	ServiceName string
-	// Endpoints of a Static cluster, or of a DNS cluster before it has resolved.
-	Endpoints *Assignment
-	// Aggregate lists the clusters to try in order, for Type Aggregate.
-	Aggregate []string
-	// OriginalDst is for Type OriginalDst.
-	OriginalDst    OriginalDst
-	DNS            DNS           // for StrictDNS and LogicalDNS
-	ConnectTimeout time.Duration // 5 s when 0
 
-	LB          LB
-	ChoiceCount int // least request, 2 when 0
-	// ActiveRequestBias is the exponent by which active requests lower a host's
-	// weight where weights differ (least request); nil is Envoy's 1.
-	ActiveRequestBias *float64
+	LB LB
 	// FullScan makes least request look at every host instead of ChoiceCount.
 	FullScan bool
-	Hash     HashTable // ring hash and maglev
 	// LocalityWeighted balances between localities by their weights first.
 	LocalityWeighted bool
-	// PanicThreshold in percent of healthy hosts; nil is Envoy's 50.
-	PanicThreshold *float64
 	// FailOnPanic refuses requests in panic instead of using all hosts.
 	FailOnPanic bool
-	SlowStart   *SlowStart // nil for none
-	Subsets     *Subsets   // nil for none
-
-	TLS *TLS // nil for plaintext
-	// Sockets are looked at in order: the first whose Match an endpoint's metadata
-	// has replaces TLS.
-	Sockets []SocketMatch
-	Source  netip.Addr    // local address of connections, invalid for any
-	TCP     *TCPKeepAlive // nil for the system's
-
-	Limits      Limits        // zero fields mean no limit
-	HighLimits  Limits        // of requests with high priority
-	IdleTimeout time.Duration // of pooled connections, 1 h when 0
-	HTTP        HTTP
-
-	// Outlier ejects hosts by what they answer; nil for none.
-	Outlier *Outlier
-	// HealthCheck asks the hosts; nil for none.
-	HealthCheck *HealthCheck
 	// ExcludeUnchecked leaves new hosts out of the sums that decide on panic and
 	// failover until they were checked once.
 	ExcludeUnchecked bool
@@ -67,6 +31,43 @@ type Config struct {
 	// CloseOnFailure closes the connections of a host that becomes unhealthy, and
 	// CloseOnChange all when a host comes or goes.
 	CloseOnFailure, CloseOnChange bool
+
+	// ServiceName is the EDS resource to ask for; Name when empty.
+	ServiceName string
+	// Endpoints of a Static cluster, or of a DNS cluster before it has resolved.
+	Endpoints *Assignment
+	// Aggregate lists the clusters to try in order, for Type Aggregate.
+	Aggregate      []string
+	OriginalDst    *OriginalDst  // for Type OriginalDestination, nil for the defaults
+	DNS            *DNS          // for StrictDNS and LogicalDNS, nil for the defaults
+	ConnectTimeout time.Duration // 5 s when 0
+
+	ChoiceCount int // least request, 2 when 0
+	// ActiveRequestBias is the exponent by which active requests lower a host's
+	// weight where weights differ (least request); nil is Envoy's 1.
+	ActiveRequestBias *float64
+	Hash              *HashTable // ring hash and maglev, nil for the defaults
+	// PanicThreshold in percent of healthy hosts; nil is Envoy's 50.
+	PanicThreshold *float64
+	SlowStart      *SlowStart // nil for none
+	Subsets        *Subsets   // nil for none
+
+	TLS *TLS // nil for plaintext
+	// Sockets are looked at in order: the first whose Match an endpoint's metadata
+	// has replaces TLS.
+	Sockets []SocketMatch
+	Source  *netip.Addr   // local address of connections, nil for any
+	TCP     *TCPKeepAlive // nil for the system's
+
+	Limits      Limits        // zero fields mean no limit
+	HighLimits  *Limits       // of requests with high priority, nil for no limit
+	IdleTimeout time.Duration // of pooled connections, 1 h when 0
+	HTTP        HTTP
+
+	// Outlier ejects hosts by what they answer; nil for none.
+	Outlier *Outlier
+	// HealthCheck asks the hosts; nil for none.
+	HealthCheck *HealthCheck
 }
 
 // Type says where endpoints come from.
@@ -239,7 +240,7 @@ type Endpoint struct {
 	Weight   uint32 // 1 when 0
 	// Metadata is by namespace, values as JSON decodes them.
 	Metadata map[string]map[string]any
-	Check    EndpointCheck
+	Check    *EndpointCheck // nil for nothing
 }
 
 // EndpointCheck changes how one endpoint is health-checked.

@@ -32,9 +32,19 @@ func (c *Cluster) startDNS(s *settings) {
 			} else {
 				failures++
 			}
-			t.Reset(s.DNS.wait(failures))
+			t.Reset(s.dns().wait(failures))
 		}
 	})
+}
+
+var plainDNS DNS
+
+// dns says how the cluster's names are looked up.
+func (c *Config) dns() *DNS {
+	if c.DNS == nil {
+		return &plainDNS
+	}
+	return c.DNS
 }
 
 // wait is the time until the next lookup after so many failures in a row.
@@ -98,7 +108,10 @@ func (c *Cluster) resolve(ctx context.Context, s *settings, known map[string][]n
 	if ctx.Err() != nil || c.removed {
 		return ok
 	}
-	c.resolved = first
+	c.resolved = nil
+	if first.IsValid() {
+		c.resolved = &first
+	}
 	if !reflect.DeepEqual(out, c.assignment) {
 		c.replace(out)
 	} else if s.Type == LogicalDNS {
@@ -121,10 +134,10 @@ func named(e Endpoint) Endpoint {
 // resolved to last; those that are open stay. c.mu is held.
 func (c *Cluster) aim(h *Host) {
 	e := h.Endpoint()
-	if e.Pipe != "" || !c.resolved.IsValid() {
+	if e.Pipe != "" || c.resolved == nil {
 		return
 	}
-	to := netip.AddrPortFrom(c.resolved, uint16(e.Port))
+	to := netip.AddrPortFrom(*c.resolved, uint16(e.Port))
 	if t := h.target.Load(); t.addr == nil || t.address != to.String() {
 		h.target.Store(&target{"tcp", net.JoinHostPort(c.resolved.String(), strconv.Itoa(e.Port)), net.TCPAddrFromAddrPort(to)})
 	}
@@ -138,7 +151,7 @@ func (c *Cluster) lookup(ctx context.Context, host string, s *settings, known ma
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	addrs, err := c.m.opts.Resolver.LookupNetIP(ctx, s.DNS.Family.network(), host)
+	addrs, err := c.m.opts.Resolver.LookupNetIP(ctx, s.dns().Family.network(), host)
 	if err != nil {
 		if ctx.Err() == nil {
 			c.m.log.Warn("name not resolved, keeping its last addresses",
@@ -154,7 +167,7 @@ func (c *Cluster) lookup(ctx context.Context, host string, s *settings, known ma
 			unique = append(unique, a)
 		}
 	}
-	known[host] = s.DNS.Family.filter(unique)
+	known[host] = s.dns().Family.filter(unique)
 	return known[host], true
 }
 

@@ -16,30 +16,72 @@ type endpointSet struct {
 	subsets *subsetIndex // nil without subsets
 }
 
+// members are a cluster's hosts as the assignment has them, then those that outlive it.
+type members struct {
+	order []*Host
+	byKey map[string]*Host // nil for a few, which a map would cost more than
+}
+
+// scanned is how many hosts are found by looking at all of them.
+const scanned = 8
+
+// member is the host that has a key, nil for none.
+func (m *members) member(key string) *Host {
+	if m.byKey != nil {
+		return m.byKey[key]
+	}
+	for _, h := range m.order {
+		if h.key == key {
+			return h
+		}
+	}
+	return nil
+}
+
+// join adds a host; no other has its key.
+func (m *members) join(h *Host) {
+	m.order = append(m.order, h)
+	switch {
+	case m.byKey != nil:
+		m.byKey[h.key] = h
+	case len(m.order) > scanned:
+		m.byKey = make(map[string]*Host, 2*scanned)
+		for _, h := range m.order {
+			m.byKey[h.key] = h
+		}
+	}
+}
+
+// leave removes a host.
+func (m *members) leave(h *Host) {
+	m.order = slices.DeleteFunc(m.order, func(o *Host) bool { return o == h })
+	delete(m.byKey, h.key)
+}
+
 // replace makes a the assignment. Hosts are recognised by address, so that their
 // pools and counters survive. c.mu is held.
 func (c *Cluster) replace(a *Assignment) {
 	c.assignment = a
 	s := c.cfg.Load()
-	old := c.byKey
-	c.byKey = make(map[string]*Host, len(old))
-	c.order = c.order[:0:0]
+	old := c.members
+	c.members = members{}
 	changed := false
 	if a != nil && !c.removed {
-		for _, l := range a.Localities {
-			for i := range l.Endpoints {
-				changed = c.take(&l, &l.Endpoints[i], old, s) || changed
+		for i := range a.Localities {
+			l := &a.Localities[i]
+			for j := range l.Endpoints {
+				changed = c.take(l, &l.Endpoints[j], &old, s) || changed
 			}
 		}
 	}
-	for key, h := range old {
-		if c.byKey[key] == h {
+	for _, h := range old.order {
+		now := c.member(h.key)
+		if now == h {
 			continue
 		}
-		if c.byKey[key] == nil && c.outlives(h, s) {
+		if now == nil && c.outlives(h, s) {
 			h.check.removed = true
-			c.byKey[key] = h
-			c.order = append(c.order, h)
+			c.join(h)
 			continue
 		}
 		c.forget(h)
@@ -55,12 +97,12 @@ func (c *Cluster) replace(a *Assignment) {
 }
 
 // take puts an endpoint in its place; it tells whether the host is new.
-func (c *Cluster) take(l *Locality, e *Endpoint, old map[string]*Host, s *settings) (fresh bool) {
+func (c *Cluster) take(l *Locality, e *Endpoint, old *members, s *settings) (fresh bool) {
 	key := e.key()
-	if c.byKey[key] != nil {
+	if c.member(key) != nil {
 		return false // the first mention counts, as in Envoy
 	}
-	h := old[key]
+	h := old.member(key)
 	// Connections over another transport socket are those of another host.
 	if h == nil || !reflect.DeepEqual(h.socket, s.socketFor(e)) {
 		h, fresh = newHost(c, key, e, s), true
@@ -69,9 +111,8 @@ func (c *Cluster) take(l *Locality, e *Endpoint, old map[string]*Host, s *settin
 	if s.Type == LogicalDNS {
 		c.aim(h)
 	}
-	h.locality = place{Region: l.Region, Zone: l.Zone, SubZone: l.SubZone, weight: l.Weight}
-	c.byKey[key] = h
-	c.order = append(c.order, h)
+	h.locality = l
+	c.join(h)
 	return fresh
 }
 
@@ -79,7 +120,7 @@ func (c *Cluster) take(l *Locality, e *Endpoint, old map[string]*Host, s *settin
 // passes is better evidence than a registry that may have lost it.
 func (c *Cluster) outlives(h *Host, s *settings) bool {
 	return !c.removed && s.HealthCheck != nil && !s.DropRemoved && (s.Type == EDS || s.Type == StrictDNS) &&
-		!h.Endpoint().Check.Disabled && h.check.state.Load()&checkFailed == 0 &&
+		!h.Endpoint().check().Disabled && h.check.state.Load()&checkFailed == 0 &&
 		(h.Health() == Healthy || h.Health() == Degraded)
 }
 
@@ -88,7 +129,7 @@ func (c *Cluster) forgetAll() {
 	for _, h := range c.order {
 		c.forget(h)
 	}
-	c.byKey, c.order, c.assignment = map[string]*Host{}, nil, nil
+	c.members, c.assignment = members{}, nil
 }
 
 // forget retires a host that the assignment no longer names.
@@ -114,7 +155,7 @@ func (c *Cluster) rosters() []roster {
 		})
 		if at < 0 {
 			at = len(r.places)
-			r.places = append(r.places, h.locality)
+			r.places = append(r.places, place{Locality: h.locality})
 		}
 		r.places[at].hosts++
 		r.hosts = append(r.hosts, h)
@@ -188,6 +229,14 @@ func (c *Cluster) countHosts(hosts []*Host) {
 		}
 	}
 	c.metrics.SetEndpoints(healthy, unhealthy, draining, degraded, c.ejected)
+}
+
+// check is how the endpoint is health-checked.
+func (e *Endpoint) check() EndpointCheck {
+	if e.Check == nil {
+		return EndpointCheck{}
+	}
+	return *e.Check
 }
 
 func (e *Endpoint) key() string {

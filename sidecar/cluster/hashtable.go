@@ -33,14 +33,18 @@ type hashTable struct {
 
 // newHashTable makes the table of hosts with these shares.
 func newHashTable(hosts []*Host, shares []float64, s *settings) *hashTable {
-	t := &hashTable{hosts: hosts, shares: shares, balance: uint64(s.Hash.BalanceFactor)}
+	terms := s.Hash
+	if terms == nil {
+		terms = &HashTable{}
+	}
+	t := &hashTable{hosts: hosts, shares: shares, balance: uint64(terms.BalanceFactor)}
 	if len(hosts) == 0 {
 		return t
 	}
 	if s.LB == Maglev {
-		t.fill(&s.Hash)
+		t.fill(terms)
 	} else {
-		t.draw(&s.Hash)
+		t.draw(terms)
 	}
 	return t
 }

@@ -50,7 +50,7 @@ func TestPlacesAsEnvoy(t *testing.T) {
 			{0, 95}, {top, 95}, {7225015537174310577, 92}, {6803900775736438537, 93}, {15364271037087512980, 94},
 		}},
 	} {
-		c := mustUpdate(t, newManager(t, Options{}), &Config{Name: "c", LB: RingHash, Hash: tc.hash, Endpoints: tc.hosts})
+		c := mustUpdate(t, newManager(t, Options{}), &Config{Name: "c", LB: RingHash, Hash: &tc.hash, Endpoints: tc.hosts})
 		if n := len(c.set.Load().whole.levels[0].healthy.table.ring); n != 12 {
 			t.Errorf("%s: a ring of %d", name, n)
 		}
@@ -67,7 +67,7 @@ func TestPlacesAsEnvoy(t *testing.T) {
 		"address":  {HashTable{TableSize: 7}, []int{92, 94, 90, 91, 95, 90, 93}},
 		"hostname": {HashTable{TableSize: 7, UseHostname: true}, []int{92, 95, 90, 93, 94, 91, 90}},
 	} {
-		c := mustUpdate(t, newManager(t, Options{}), &Config{Name: "c", LB: Maglev, Hash: tc.hash, Endpoints: ports(90, 95)})
+		c := mustUpdate(t, newManager(t, Options{}), &Config{Name: "c", LB: Maglev, Hash: &tc.hash, Endpoints: ports(90, 95)})
 		var got []int
 		for i := range uint64(7) {
 			got = append(got, portOf(t, c, i+7))
@@ -84,7 +84,7 @@ func TestHashKeyOfMetadata(t *testing.T) {
 		e := &a.Localities[0].Endpoints[i]
 		e.Metadata = map[string]map[string]any{"envoy.lb": {"hash_key": e.Hostname}}
 	}
-	c := mustUpdate(t, newManager(t, Options{}), &Config{Name: "c", LB: Maglev, Hash: HashTable{TableSize: 7}, Endpoints: a})
+	c := mustUpdate(t, newManager(t, Options{}), &Config{Name: "c", LB: Maglev, Hash: &HashTable{TableSize: 7}, Endpoints: a})
 	if got := portOf(t, c, 1); got != 95 {
 		t.Errorf("placed by %d", got)
 	}
@@ -96,7 +96,7 @@ func TestHashesStay(t *testing.T) {
 		m := newManager(t, Options{})
 		all := ports(90, 99)
 		all.Localities[0].Endpoints[3].Weight = 3
-		c := mustUpdate(t, m, &Config{Name: "c", LB: lb, Hash: HashTable{MinRing: 12000}, Endpoints: all})
+		c := mustUpdate(t, m, &Config{Name: "c", LB: lb, Hash: &HashTable{MinRing: 12000}, Endpoints: all})
 		const n = 12000
 		before, share := map[uint64]int{}, map[int]int{}
 		for i := range uint64(n) {
@@ -110,7 +110,7 @@ func TestHashesStay(t *testing.T) {
 		less := ports(90, 99)
 		less.Localities[0].Endpoints = slices.Delete(less.Localities[0].Endpoints, 5, 6)
 		less.Localities[0].Endpoints[3].Weight = 3
-		mustUpdate(t, m, &Config{Name: "c", LB: lb, Hash: HashTable{MinRing: 12000}, Endpoints: less})
+		mustUpdate(t, m, &Config{Name: "c", LB: lb, Hash: &HashTable{MinRing: 12000}, Endpoints: less})
 		moved := 0
 		for hash, port := range before {
 			if now := portOf(t, c, hash); port != 95 && now != port {
@@ -151,7 +151,7 @@ func TestHashAvoids(t *testing.T) {
 }
 
 func TestBoundedLoad(t *testing.T) {
-	c := mustUpdate(t, newManager(t, Options{}), &Config{Name: "c", LB: Maglev, Hash: HashTable{BalanceFactor: 150}, Endpoints: ports(90, 93)})
+	c := mustUpdate(t, newManager(t, Options{}), &Config{Name: "c", LB: Maglev, Hash: &HashTable{BalanceFactor: 150}, Endpoints: ports(90, 93)})
 	got := map[*Host]int{}
 	for range 100 {
 		h, err := c.PickFor(&PickContext{Hash: 42, HasHash: true})

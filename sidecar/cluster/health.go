@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"reflect"
-	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -21,7 +20,11 @@ import (
 type checkState struct {
 	state atomic.Uint32 // of the check bits
 	// Under the cluster's lock:
-	removed            bool // stays although discovery no longer names it
+	removed bool          // stays although discovery no longer names it
+	history *checkHistory // nil before the first check began
+}
+
+type checkHistory struct {
 	attempts, failures uint64
 	lastError          string
 }
@@ -59,14 +62,17 @@ func (s *checkState) String() string {
 // otherwise now. c.mu is held.
 func (c *Cluster) syncChecks() {
 	s := c.cfg.Load()
+	if s.HealthCheck == nil && len(c.checks) == 0 {
+		return
+	}
 	want := make(map[*Host]bool, len(c.order))
 	if s.HealthCheck != nil && !c.removed {
 		for _, h := range c.order {
-			want[h] = !h.Endpoint().Check.Disabled
+			want[h] = !h.Endpoint().check().Disabled
 		}
 	}
 	for h, k := range c.checks {
-		if !want[h] || !reflect.DeepEqual(k.cfg, s.HealthCheck) || k.endpoint != h.Endpoint().Check {
+		if !want[h] || !reflect.DeepEqual(k.cfg, s.HealthCheck) || k.endpoint != h.Endpoint().check() {
 			k.stop()
 			delete(c.checks, h)
 		}
@@ -98,11 +104,14 @@ type checker struct {
 
 func (c *Cluster) startCheck(h *Host, s *settings) {
 	ctx, cancel := context.WithCancel(c.m.ctx)
-	k := &checker{h: h, cfg: s.HealthCheck, endpoint: h.Endpoint().Check, stop: cancel}
+	k := &checker{h: h, cfg: s.HealthCheck, endpoint: h.Endpoint().check(), stop: cancel}
 	if c.checks == nil {
 		c.checks = map[*Host]*checker{}
 	}
 	c.checks[h] = k
+	if h.check.history == nil {
+		h.check.history = &checkHistory{}
+	}
 	h.check.set(checked)
 	c.m.wg.Go(func() { k.run(ctx) })
 }
@@ -344,13 +353,13 @@ func (c *Cluster) checkDone(k *checker, v verdict) time.Duration {
 		return k.cfg.Interval // stopped meanwhile
 	}
 	if v.unready {
-		if k.h.check.lastError == "" {
+		if k.h.check.history.lastError == "" {
 			c.m.log.Warn("health check cannot be made yet", "cluster", c.name, "host", k.h.key, "err", v.err)
 		}
-		k.h.check.lastError = v.err.Error()
+		k.h.check.history.lastError = v.err.Error()
 		return unreadyPause
 	}
-	k.h.check.attempts++
+	k.h.check.history.attempts++
 	var t transition
 	if v.err == nil {
 		t = c.checkPassed(k, v.degraded)
@@ -390,7 +399,7 @@ func (c *Cluster) checkPassed(k *checker, degraded bool) (t transition) {
 			t = pendingChange
 		} else {
 			st.clear(checkFailed | checkExcluded | checkTimeout)
-			st.lastError = ""
+			st.history.lastError = ""
 			h.healthySince.Store(monotonic())
 			c.m.log.Info("host passes its health checks", "cluster", c.name, "host", h.key)
 			t = changed
@@ -420,8 +429,8 @@ func (c *Cluster) checkPassed(k *checker, degraded bool) (t transition) {
 func (c *Cluster) checkMissed(k *checker, v verdict) (t transition) {
 	h, st := k.h, &k.h.check
 	k.passed = 0
-	st.failures++
-	st.lastError = v.err.Error()
+	st.history.failures++
+	st.history.lastError = v.err.Error()
 	result := "failure"
 	if v.timeout {
 		result = "timeout"
@@ -458,8 +467,7 @@ func (c *Cluster) checkMissed(k *checker, v verdict) (t transition) {
 
 // release lets a host go that only its checks had kept. c.mu is held.
 func (c *Cluster) release(k *checker) {
-	delete(c.byKey, k.h.key)
-	c.order = slices.DeleteFunc(c.order, func(h *Host) bool { return h == k.h })
+	c.leave(k.h)
 	c.forget(k.h)
 	c.syncChecks()
 	c.rebuild()

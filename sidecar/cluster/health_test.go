@@ -318,8 +318,8 @@ func TestCheckRequest(t *testing.T) {
 		s.say("10.0.0.9:81", status(200))
 		s.say("10.0.0.2:80", status(200))
 		a := hosts("c", "10.0.0.1", "10.0.0.2", "10.0.0.3")
-		a.Localities[0].Endpoints[0].Check = EndpointCheck{Port: 81, Address: "10.0.0.9", Hostname: "one"}
-		a.Localities[2].Endpoints[0].Check = EndpointCheck{Disabled: true}
+		a.Localities[0].Endpoints[0].Check = &EndpointCheck{Port: 81, Address: "10.0.0.9", Hostname: "one"}
+		a.Localities[2].Endpoints[0].Check = &EndpointCheck{Disabled: true}
 		check := every(&HTTPCheck{
 			Host: "api", Path: "/p", Method: "POST", Body: []byte("hi"), Remove: []string{"user-agent"},
 			Headers: []CheckHeader{{Name: "X-A", Value: "1"}, {Name: "X-A", Value: "2", Append: true}},

@@ -24,7 +24,7 @@ type Host struct {
 
 	ep       atomic.Pointer[Endpoint]
 	priority atomic.Int64
-	locality place // under the cluster's lock
+	locality *Locality // of the assignment, under the cluster's lock
 	// gone: the assignment no longer names the host.
 	gone atomic.Bool
 	// used since the last look, for hosts that live as long as they are.
@@ -50,25 +50,30 @@ type target struct {
 	addr             net.Addr
 }
 
-func targetOf(e *Endpoint) *target {
+func targetOf(key string, e *Endpoint) *target {
 	if e.Pipe != "" {
 		return &target{"unix", e.Pipe, &net.UnixAddr{Name: e.Pipe, Net: "unix"}}
 	}
-	t := &target{network: "tcp", address: e.key()}
+	t := &target{network: "tcp", address: key}
 	if ip, err := netip.ParseAddr(e.Host); err == nil {
 		t.addr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(ip, uint16(e.Port)))
 	}
 	return t
 }
 
+var (
+	noPools []*pool
+	nowhere Locality
+)
+
 func newHost(c *Cluster, key string, e *Endpoint, s *settings) *Host {
-	h := &Host{cluster: c, key: key, socket: s.socketFor(e)}
-	h.target.Store(targetOf(e))
-	h.pools.Store(&[]*pool{})
+	h := &Host{cluster: c, key: key, socket: s.socketFor(e), locality: &nowhere}
+	h.target.Store(targetOf(key, e))
+	h.pools.Store(&noPools)
 	now := monotonic()
 	h.healthySince.Store(now)
 	h.outlier.successRate = -1
-	if s.HealthCheck != nil && !e.Check.Disabled {
+	if s.HealthCheck != nil && !e.check().Disabled {
 		// Not healthy until a check says so.
 		h.check.state.Store(checkFailed | checkPending)
 	}

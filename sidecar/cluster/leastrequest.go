@@ -13,7 +13,7 @@ const weighed = 8
 // all, and needs no order kept.
 func (g *group) leastRequest(s *settings) *Host {
 	switch {
-	case g.weights != nil:
+	case g.uneven != nil:
 		return g.byActiveWeight(s)
 	case s.FullScan:
 		return g.leastOfAll()
@@ -62,12 +62,12 @@ func (g *group) byActiveWeight(s *settings) *Host {
 	for i := range n {
 		at, w := i, 1.0
 		if !sample {
-			w = g.weights[i]
+			w = g.uneven.weights[i]
 		} else {
 			if random >>= 32; i%2 == 0 {
 				random = rand.Uint64()
 			}
-			at = g.chance.at(uint32(random))
+			at = g.uneven.chance.at(uint32(random))
 		}
 		h := g.hosts[at]
 		sum += w / discount(h.active.Load(), s.bias)

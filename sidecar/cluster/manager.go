@@ -200,7 +200,7 @@ func (m *Manager) validate(cfg *Config) error {
 		return errors.New("health checks need endpoints that are known")
 	case cfg.HealthCheck != nil && !cfg.HealthCheck.valid():
 		return errors.New("a health check needs one kind of check, and intervals, a timeout and thresholds above 0")
-	case cfg.Hash.TableSize != 0 && !Prime(cfg.Hash.TableSize):
+	case cfg.Hash != nil && cfg.Hash.TableSize != 0 && !Prime(cfg.Hash.TableSize):
 		return fmt.Errorf("a maglev table of %d slots, which is not a prime", cfg.Hash.TableSize)
 	}
 	if cfg.Type == Static {

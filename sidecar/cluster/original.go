@@ -83,19 +83,30 @@ func (d *destinations) each(fn func(map[netip.AddrPort]*Host) map[netip.AddrPort
 	}
 }
 
+var plainOriginalDst OriginalDst
+
+// originalDst are the terms of an OriginalDestination cluster.
+func (c *Config) originalDst() *OriginalDst {
+	if c.OriginalDst == nil {
+		return &plainOriginalDst
+	}
+	return c.OriginalDst
+}
+
 // pick is the host where the client wanted to go; nil where nobody knows.
 func (d *destinations) pick(s *settings, pc *PickContext) *Host {
 	if pc == nil {
 		return nil
 	}
 	to := pc.Destination
-	if name := s.OriginalDst.Header; name != "" && pc.Request != nil {
+	terms := s.originalDst()
+	if name := terms.Header; name != "" && pc.Request != nil {
 		// Only the first value counts, as in Envoy.
 		if v, ok := pc.Request.HeaderValue(name, 0); ok {
 			if a, err := netip.ParseAddrPort(v); err == nil {
 				to = a
 			} else {
-				s.invalidDestinations.Inc(0)
+				s.picks.invalidDestination.Inc(0)
 			}
 		}
 	}
@@ -103,8 +114,8 @@ func (d *destinations) pick(s *settings, pc *PickContext) *Host {
 		return nil
 	}
 	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
-	if s.OriginalDst.Port != 0 {
-		to = netip.AddrPortFrom(to.Addr(), s.OriginalDst.Port)
+	if terms.Port != 0 {
+		to = netip.AddrPortFrom(to.Addr(), terms.Port)
 	}
 	if to.Port() == 0 {
 		return nil

@@ -24,9 +24,9 @@ const (
 // outlierState is a host's part of passive health checking.
 type outlierState struct {
 	failures5xx, failuresGateway, failuresLocal atomic.Int32
+	isEjected                                   atomic.Bool
 	// external and local count the requests of the current interval.
 	external, local rate
-	isEjected       atomic.Bool
 	// Under the cluster's lock:
 	until       int64   // when the ejection ends
 	times       int     // ejections that count towards the next one's length
@@ -159,10 +159,10 @@ func (o *Outlier) enforcing(a Anomaly) int {
 // tells whether it did. c.mu is held.
 func (c *Cluster) eject(h *Host, found Anomaly) bool {
 	cfg := c.cfg.Load().Outlier
-	if cfg == nil || h.ejected() || c.byKey[h.key] != h {
+	if cfg == nil || h.ejected() || c.member(h.key) != h {
 		return false
 	}
-	within := 100*(c.ejected+1) <= cfg.MaxEjectionPercent*len(c.byKey)
+	within := 100*(c.ejected+1) <= cfg.MaxEjectionPercent*len(c.order)
 	switch {
 	case !within && !(cfg.AlwaysEjectOne && c.ejected == 0):
 		c.metrics.Outlier(found.String(), "overflow")
@@ -251,7 +251,7 @@ func (c *Cluster) uneject(h *Host) {
 
 // unejectAll ends every ejection: passive health checking was switched off.
 func (c *Cluster) unejectAll() {
-	for _, h := range c.byKey {
+	for _, h := range c.order {
 		if h.ejected() {
 			c.uneject(h)
 		}

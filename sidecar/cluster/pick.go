@@ -138,7 +138,7 @@ func (set *endpointSet) choose(s *settings, pc *PickContext, p pick) *Host {
 	switch {
 	case s.hashes() && pc != nil && pc.HasHash:
 		p.hash = pc.Hash
-	case s.hashes() || set.subsets != nil || set.whole.loads.healthy != nil:
+	case s.hashes() || set.subsets != nil || set.whole.loads != nil:
 		p.hash = rand.Uint64()
 	}
 	if set.subsets != nil {

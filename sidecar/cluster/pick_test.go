@@ -51,7 +51,7 @@ func TestOriginalDestination(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := NewManager(Options{})
 		defer m.Close()
-		cfg := &Config{Name: "c", Type: OriginalDestination, OriginalDst: OriginalDst{Header: "x-dst", Cleanup: 5 * time.Second}}
+		cfg := &Config{Name: "c", Type: OriginalDestination, OriginalDst: &OriginalDst{Header: "x-dst", Cleanup: 5 * time.Second}}
 		if err := m.Update(cfg); err != nil {
 			t.Fatal(err)
 		}
@@ -97,7 +97,7 @@ func TestOriginalDestination(t *testing.T) {
 		if got := c.hosts(); len(got) != 1 || got[0] != first {
 			t.Errorf("after a while without use there are %d", len(got))
 		}
-		cfg = &Config{Name: "c", Type: OriginalDestination, OriginalDst: OriginalDst{Port: 9}}
+		cfg = &Config{Name: "c", Type: OriginalDestination, OriginalDst: &OriginalDst{Port: 9}}
 		_ = m.Update(cfg)
 		if got := to("10.0.0.1:80", ""); got != "10.0.0.1:9" {
 			t.Errorf("with another port goes to %s", got)
@@ -141,7 +141,7 @@ func benchmarked(t testing.TB) map[string]func() *Host {
 	add("random", &Config{LB: Random, Endpoints: equal}, none)
 	add("ring hash", &Config{LB: RingHash, Endpoints: equal}, hash)
 	add("maglev", &Config{LB: Maglev, Endpoints: equal}, hash)
-	add("maglev, bounded", &Config{LB: Maglev, Hash: HashTable{BalanceFactor: 150}, Endpoints: equal}, hash)
+	add("maglev, bounded", &Config{LB: Maglev, Hash: &HashTable{BalanceFactor: 150}, Endpoints: equal}, hash)
 	add("localities", &Config{LocalityWeighted: true, Endpoints: localities(map[string]uint32{"a": 1, "b": 2}, []Endpoint{ep("10.0.0.1", Healthy)}, []Endpoint{ep("10.0.0.2", Healthy), ep("10.0.0.3", Healthy)})}, none)
 	add("priorities", &Config{Endpoints: hosts("c", strings.Split("10.0.0.1;10.0.0.2 unhealthy;10.0.0.3 priority=1", ";")...)}, none)
 	add("subsets", &Config{Endpoints: labelled("v=1", "v=1", "v=2"), Subsets: &Subsets{Selectors: []Selector{{Keys: []string{"v"}}}}},

@@ -41,9 +41,11 @@ func (c *Cluster) Stats() []HostStats {
 			Connects: h.connects.Load(), ConnectFailed: h.connectFailed.Load(), Timeouts: h.timeouts.Load(),
 			ConsecutiveFailures: int(h.outlier.failures5xx.Load()), SuccessRate: h.outlier.successRate,
 			Region: h.locality.Region, Zone: h.locality.Zone, SubZone: h.locality.SubZone,
-			Check: h.check.String(), CheckError: h.check.lastError,
-			CheckAttempts: h.check.attempts, CheckFailures: h.check.failures,
+			Check:   h.check.String(),
 			Removed: h.check.removed, Metadata: h.Endpoint().Metadata[lbNamespace],
+		}
+		if past := h.check.history; past != nil {
+			s.CheckError, s.CheckAttempts, s.CheckFailures = past.lastError, past.attempts, past.failures
 		}
 		if h.socket != nil {
 			s.Socket = h.socket.Name

@@ -119,7 +119,7 @@ func TestStrictDNS(t *testing.T) {
 		m := NewManager(Options{Resolver: dns})
 		defer m.Close()
 		a := &Assignment{Localities: []Locality{{Endpoints: []Endpoint{{Host: "api.example", Port: 80}}}}}
-		if err := m.Update(&Config{Name: "c", Type: StrictDNS, Endpoints: a, DNS: DNS{Refresh: time.Second, Family: AllFamilies}}); err != nil {
+		if err := m.Update(&Config{Name: "c", Type: StrictDNS, Endpoints: a, DNS: &DNS{Refresh: time.Second, Family: AllFamilies}}); err != nil {
 			t.Fatal(err)
 		}
 		c := m.Get("c")

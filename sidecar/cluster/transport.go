@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"net"
+	"net/netip"
 	"strings"
 	"time"
 )
@@ -10,7 +11,7 @@ import (
 // dialer is how connections are opened that need socket options; nil where the
 // manager's way does.
 func dialer(m *Manager, cfg *Config) func(ctx context.Context, network, address string) (net.Conn, error) {
-	if !cfg.Source.IsValid() && cfg.TCP == nil || m.opts.Dial != nil {
+	if cfg.Source == nil && cfg.TCP == nil || m.opts.Dial != nil {
 		return nil
 	}
 	d := &net.Dialer{}
@@ -28,10 +29,13 @@ func dialer(m *Manager, cfg *Config) func(ctx context.Context, network, address 
 			d.KeepAliveConfig.Count = -1
 		}
 	}
-	from := &net.TCPAddr{IP: cfg.Source.AsSlice(), Zone: cfg.Source.Zone()}
+	var from *net.TCPAddr
+	if cfg.Source != nil {
+		from = net.TCPAddrFromAddrPort(netip.AddrPortFrom(*cfg.Source, 0))
+	}
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		own := *d
-		if cfg.Source.IsValid() && strings.HasPrefix(network, "tcp") {
+		if from != nil && strings.HasPrefix(network, "tcp") {
 			own.LocalAddr = from
 		}
 		return own.DialContext(ctx, network, address)

@@ -14,8 +14,9 @@ import (
 
 func TestSourceAndKeepAlive(t *testing.T) {
 	s := newServer(t)
+	own := netip.MustParseAddr("127.0.0.77")
 	c := mustUpdate(t, newManager(t, Options{}), &Config{
-		Name: "c", Endpoints: hosts("c", s.addr), Source: netip.MustParseAddr("127.0.0.77"),
+		Name: "c", Endpoints: hosts("c", s.addr), Source: &own,
 		TCP: &TCPKeepAlive{Idle: 33 * time.Second, Interval: 7 * time.Second, Probes: 4},
 	})
 	conn := acquire(t, c, "web")
@@ -161,7 +162,7 @@ func TestSocketMatches(t *testing.T) {
 
 func TestPrioritiesOfLimits(t *testing.T) {
 	c := mustUpdate(t, newManager(t, Options{}), &Config{
-		Name: "c", Limits: Limits{MaxRequests: 1, MaxRetries: 1, TrackRemaining: true}, HighLimits: Limits{MaxRequests: 2, MaxRetries: 2, TrackRemaining: true},
+		Name: "c", Limits: Limits{MaxRequests: 1, MaxRetries: 1, TrackRemaining: true}, HighLimits: &Limits{MaxRequests: 2, MaxRetries: 2, TrackRemaining: true},
 	})
 	remaining := func() map[string]float64 {
 		out := map[string]float64{}
@@ -263,7 +264,7 @@ func TestLogicalDNS(t *testing.T) {
 		}})
 		defer m.Close()
 		a := &Assignment{Localities: []Locality{{Endpoints: []Endpoint{{Host: "api.example", Port: 80}}}}}
-		c := mustUpdate(t, m, &Config{Name: "c", Type: LogicalDNS, Endpoints: a, DNS: DNS{Refresh: time.Second}})
+		c := mustUpdate(t, m, &Config{Name: "c", Type: LogicalDNS, Endpoints: a, DNS: &DNS{Refresh: time.Second}})
 		synctest.Wait()
 		h := c.hosts()[0]
 		if len(c.hosts()) != 1 || h.Address() != "api.example:80" || h.Hostname() != "api.example" || h.Addr().String() != "10.0.0.2:80" {
@@ -295,7 +296,7 @@ func TestPrioritiesHaveTheirOwnConnections(t *testing.T) {
 	m := newManager(t, Options{})
 	mustUpdate(t, m, &Config{
 		Name: "c", Endpoints: hosts("c", newServer(t).addr),
-		Limits: Limits{MaxConnections: 1, MaxPendingRequests: 1}, HighLimits: Limits{MaxConnections: 2},
+		Limits: Limits{MaxConnections: 1, MaxPendingRequests: 1}, HighLimits: &Limits{MaxConnections: 2},
 	})
 	h, err := m.Get("c").Pick(nil)
 	if err != nil {

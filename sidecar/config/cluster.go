@@ -135,8 +135,8 @@ func (d *decoder) customType(m *clusterv3.Cluster, out *cluster.Config) error {
 		dnscommonv3.DnsLookupFamily_V4_ONLY: cluster.IPv4Only, dnscommonv3.DnsLookupFamily_V6_ONLY: cluster.IPv6Only,
 		dnscommonv3.DnsLookupFamily_V4_PREFERRED: cluster.IPv4First, dnscommonv3.DnsLookupFamily_ALL: cluster.AllFamilies,
 	}
-	out.DNS.Family = families[c.GetDnsLookupFamily()]
-	return dnsTimes(&out.DNS, c.GetDnsRefreshRate(), c.GetDnsJitter(),
+	out.DNS = &cluster.DNS{Family: families[c.GetDnsLookupFamily()]}
+	return dnsTimes(out.DNS, c.GetDnsRefreshRate(), c.GetDnsJitter(),
 		c.GetDnsFailureRefreshRate().GetBaseInterval(), c.GetDnsFailureRefreshRate().GetMaxInterval(), "cluster_type.typed_config.")
 }
 
@@ -147,11 +147,11 @@ func legacyDNS(m *clusterv3.Cluster, out *cluster.Config) error {
 		clusterv3.Cluster_V6_ONLY: cluster.IPv6Only, clusterv3.Cluster_V4_PREFERRED: cluster.IPv4First,
 		clusterv3.Cluster_ALL: cluster.AllFamilies,
 	}
-	out.DNS.Family = families[m.GetDnsLookupFamily()]
+	out.DNS = &cluster.DNS{Family: families[m.GetDnsLookupFamily()]}
 	//lint:ignore SA1019 deprecated, and in many bootstraps
 	failure := m.GetDnsFailureRefreshRate()
 	//lint:ignore SA1019 deprecated, and in many bootstraps
-	return dnsTimes(&out.DNS, m.GetDnsRefreshRate(), m.GetDnsJitter(), failure.GetBaseInterval(), failure.GetMaxInterval(), "")
+	return dnsTimes(out.DNS, m.GetDnsRefreshRate(), m.GetDnsJitter(), failure.GetBaseInterval(), failure.GetMaxInterval(), "")
 }
 
 func dnsTimes(out *cluster.DNS, refresh, jitter, base, most *durationpb.Duration, path string) error {
@@ -190,6 +190,7 @@ func originalDst(m *clusterv3.Cluster, out *cluster.Config) error {
 	if !o.GetUseHttpHeader() && o.GetHttpHeaderName() != "" {
 		return fail("original_dst_lb_config.http_header_name", "needs use_http_header")
 	}
+	out.OriginalDst = &cluster.OriginalDst{}
 	if o.GetUseHttpHeader() {
 		out.OriginalDst.Header = strings.ToLower(cmp.Or(o.GetHttpHeaderName(), defaultDstHeader))
 	}
@@ -211,18 +212,21 @@ const (
 	defaultRetries     = 3
 )
 
+// defaultLimits are never changed: clusters that say nothing of a priority share them.
+var defaultLimits = cluster.Limits{
+	MaxConnections: defaultConnections, MaxPendingRequests: defaultPending,
+	MaxRequests: defaultRequests, MaxRetries: defaultRetries,
+}
+
 func breakers(m *clusterv3.Cluster, out *cluster.Config) error {
-	out.Limits = cluster.Limits{
-		MaxConnections: defaultConnections, MaxPendingRequests: defaultPending,
-		MaxRequests: defaultRequests, MaxRetries: defaultRetries,
-	}
-	out.HighLimits = out.Limits
+	out.Limits, out.HighLimits = defaultLimits, &defaultLimits
 	seen := map[corev3.RoutingPriority]bool{}
 	for i, t := range m.GetCircuitBreakers().GetThresholds() {
 		here := at("circuit_breakers.thresholds", i)
 		to := &out.Limits
 		if t.GetPriority() == corev3.RoutingPriority_HIGH {
-			to = &out.HighLimits
+			own := defaultLimits
+			out.HighLimits, to = &own, &own
 		}
 		if seen[t.GetPriority()] {
 			return fail(here, "there is one for this priority already")
@@ -347,9 +351,10 @@ func connection(m *clusterv3.Cluster, out *cluster.Config) error {
 	if s.GetPortValue() != 0 {
 		return fail(path+".port_value", "one port allows one connection to a host; use 0")
 	}
-	var err error
-	if out.Source, err = netip.ParseAddr(s.GetAddress()); err != nil {
+	a, err := netip.ParseAddr(s.GetAddress())
+	if err != nil {
 		return fail(path+".address", "%q is not an IP address", s.GetAddress())
 	}
+	out.Source = &a
 	return nil
 }

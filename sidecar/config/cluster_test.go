@@ -43,7 +43,7 @@ const aggregateType = "lb_policy: CLUSTER_PROVIDED\ncluster_type:\n  name: envoy
 // what the field means.
 func TestClusterFields(t *testing.T) {
 	for name, tc := range map[string]struct{ base, text, want string }{
-		"logical DNS": {"-", "type: LOGICAL_DNS\n" + namedEndpoint, `{"Type":4}`},
+		"logical DNS": {"-", "type: LOGICAL_DNS\n" + namedEndpoint, `{"Type":4,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0}}`},
 		"strict DNS": {"-", "type: STRICT_DNS\ndns_lookup_family: V4_PREFERRED\ndns_refresh_rate: 2s\ndns_jitter: 0.5s\ndns_failure_refresh_rate: {base_interval: 0.1s}\n" + namedEndpoint,
 			`{"Type":1,"DNS":{"Refresh":2000000000,"Jitter":500000000,"FailureBase":100000000,"FailureMax":1000000000,"Family":1}}`},
 		"dns cluster": {"-", "cluster_type:\n  name: dns\n  typed_config: {\"@type\": type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster, all_addresses_in_single_endpoint: true, dns_lookup_family: ALL, dns_refresh_rate: 9s}\n" + namedEndpoint,

@@ -129,7 +129,7 @@ func legacyPolicyConfig(m *clusterv3.Cluster, out *cluster.Config) error {
 			return err
 		}
 		r := c.RingHashLbConfig
-		out.Hash.Murmur2 = r.GetHashFunction() == clusterv3.Cluster_RingHashLbConfig_MURMUR_HASH_2
+		hashTable(out).Murmur2 = r.GetHashFunction() == clusterv3.Cluster_RingHashLbConfig_MURMUR_HASH_2
 		return ring(r.GetMinimumRingSize(), r.GetMaximumRingSize(), out, "ring_hash_lb_config")
 	case *clusterv3.Cluster_MaglevLbConfig_:
 		if err := mismatch("maglev_lb_config", cluster.Maglev); err != nil {
@@ -178,7 +178,7 @@ func (d *decoder) typedPolicy(m *clusterv3.LoadBalancingPolicy, out *cluster.Con
 		return typedSlowStart(p.GetSlowStartConfig(), out, path)
 	case *ringhashv3.RingHash:
 		out.LB = cluster.RingHash
-		out.Hash.Murmur2 = p.GetHashFunction() == ringhashv3.RingHash_MURMUR_HASH_2
+		hashTable(out).Murmur2 = p.GetHashFunction() == ringhashv3.RingHash_MURMUR_HASH_2
 		out.LocalityWeighted = out.LocalityWeighted || p.GetLocalityWeightedLbConfig() != nil
 		if err := ring(p.GetMinimumRingSize(), p.GetMaximumRingSize(), out, path); err != nil {
 			return err
@@ -266,6 +266,14 @@ func slowStart[M comparable](m M, window *durationpb.Duration, aggression *corev
 	return nil
 }
 
+// hashTable is that of a cluster, made where there is none yet.
+func hashTable(out *cluster.Config) *cluster.HashTable {
+	if out.Hash == nil {
+		out.Hash = &cluster.HashTable{}
+	}
+	return out.Hash
+}
+
 // maxRing is Envoy's bound of a ring's size.
 const maxRing = 8 << 20
 
@@ -283,7 +291,8 @@ func ring(least, most *wrapperspb.UInt64Value, out *cluster.Config, path string)
 	case upper < lower || upper > maxRing:
 		return fail(path+".maximum_ring_size", "%d is not between the minimum, %d, and %d", upper, lower, maxRing)
 	}
-	out.Hash.MinRing, out.Hash.MaxRing = lower, upper
+	t := hashTable(out)
+	t.MinRing, t.MaxRing = lower, upper
 	return nil
 }
 
@@ -294,7 +303,7 @@ func maglev(size *wrapperspb.UInt64Value, out *cluster.Config, path string) erro
 	if size == nil {
 		return nil
 	}
-	out.Hash.TableSize = size.GetValue()
+	hashTable(out).TableSize = size.GetValue()
 	if n := size.GetValue(); n > maxTable || !cluster.Prime(n) {
 		return fail(path+".table_size", "%d is not a prime of at most %d", n, maxTable)
 	}
@@ -302,12 +311,13 @@ func maglev(size *wrapperspb.UInt64Value, out *cluster.Config, path string) erro
 }
 
 func consistent(hostname bool, factor *wrapperspb.UInt32Value, out *cluster.Config, path string) error {
-	out.Hash.UseHostname = hostname
+	t := hashTable(out)
+	t.UseHostname = hostname
 	if factor != nil {
 		if factor.GetValue() < 100 {
 			return fail(path+".hash_balance_factor", "%d is below 100", factor.GetValue())
 		}
-		out.Hash.BalanceFactor = factor.GetValue()
+		t.BalanceFactor = factor.GetValue()
 	}
 	return nil
 }

@@ -91,28 +91,31 @@ func endpointMetadata(m *corev3.Metadata) map[string]map[string]any {
 }
 
 // endpointCheck reads how one endpoint is health-checked.
-func (d *decoder) endpointCheck(m *endpointv3.Endpoint_HealthCheckConfig, path string) (cluster.EndpointCheck, error) {
-	out := cluster.EndpointCheck{
+func (d *decoder) endpointCheck(m *endpointv3.Endpoint_HealthCheckConfig, path string) (*cluster.EndpointCheck, error) {
+	if m == nil {
+		return nil, nil
+	}
+	out := &cluster.EndpointCheck{
 		Disabled: m.GetDisableActiveHealthCheck(), Hostname: m.GetHostname(), Port: int(m.GetPortValue()),
 	}
 	if a := m.GetAddress(); a != nil {
 		host, port, err := d.hostPort(a, path+".address")
 		if err != nil {
-			return out, err
+			return nil, err
 		}
 		if _, err := netip.ParseAddr(host); err != nil {
-			return out, fail(path+".address.socket_address.address", "%q is not an IP address", host)
+			return nil, fail(path+".address.socket_address.address", "%q is not an IP address", host)
 		}
 		out.Address = host
 		if port != 0 {
 			if out.Port != 0 {
-				return out, fail(path+".port_value", "the address has a port too; use one of them")
+				return nil, fail(path+".port_value", "the address has a port too; use one of them")
 			}
 			out.Port = port
 		}
 	}
 	if out.Port > 65535 {
-		return out, fail(path+".port_value", "%d is not a port", out.Port)
+		return nil, fail(path+".port_value", "%d is not a port", out.Port)
 	}
 	return out, nil
 }

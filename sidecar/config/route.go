@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
 )
 
 func (d *decoder) routeConfig(m *routev3.RouteConfiguration, path string) (*route.Config, error) {
@@ -119,13 +120,12 @@ func (d *decoder) route(m *routev3.Route, path string) (*route.Route, error) {
 	if out.Filters, err = deprecatedCORS(m.GetRoute().GetCors(), out.Filters, path+".route.cors"); err != nil {
 		return nil, err
 	}
-	if t := m.GetTracing(); t != nil {
-		if out.Tracing, err = d.routeTracing(t, path+".tracing"); err != nil {
+	if m.GetTracing() != nil || m.GetDecorator() != nil {
+		t := &tracing.Route{Decorator: decorator(m.GetDecorator())}
+		if t.Config, err = d.routeTracing(m.GetTracing(), path+".tracing"); err != nil {
 			return nil, err
 		}
-	}
-	if dec := m.GetDecorator(); dec != nil {
-		out.Decorator = decorator(dec)
+		out.Tracing = t
 	}
 	switch a := m.GetAction().(type) {
 	case *routev3.Route_Route:

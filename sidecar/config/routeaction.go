@@ -22,7 +22,8 @@ const defaultRouteTimeout = 15 * time.Second
 // for another kind.
 func (d *decoder) forward(m *routev3.RouteAction, template *route.Template, path string) (*route.Forward, error) {
 	out := &route.Forward{
-		Timeout: defaultRouteTimeout, AppendForwardedHost: m.GetAppendXForwardedHost(), Hedge: hedgePolicy(m.GetHedgePolicy()),
+		Timeout: defaultRouteTimeout, Hedge: hedgePolicy(m.GetHedgePolicy()),
+		AutoHostRewrite: m.GetAutoHostRewrite().GetValue(), AppendForwardedHost: m.GetAppendXForwardedHost(),
 	}
 	switch m.GetPriority() {
 	case corev3.RoutingPriority_DEFAULT:
@@ -42,14 +43,14 @@ func (d *decoder) forward(m *routev3.RouteAction, template *route.Template, path
 		return nil, fail(path+".cluster_not_found_response_code", "unknown value %d", m.GetClusterNotFoundResponseCode())
 	}
 	for _, step := range []func(*routev3.RouteAction, *route.Forward, string) error{
-		d.clusters, hostRewrite, routeTimeouts,
+		d.clusters, routeTimeouts,
 	} {
 		if err := step(m, out, path); err != nil {
 			return nil, err
 		}
 	}
-	err := d.pathRewrite(m, template, out, path)
-	if err != nil {
+	var err error
+	if out.Rewrite, err = d.rewrite(m, template, path); err != nil {
 		return nil, err
 	}
 	if out.Retry, err = retryPolicy(m.GetRetryPolicy(), path+".retry_policy"); err != nil {
@@ -128,20 +129,38 @@ func (d *decoder) weightedClusters(m *routev3.WeightedCluster, out *route.Forwar
 
 // subsetMetadata is what Envoy's subset load balancer looks at.
 func subsetMetadata(m *corev3.Metadata) map[string]any {
-	return m.GetFilterMetadata()["envoy.lb"].AsMap()
+	if s := m.GetFilterMetadata()["envoy.lb"]; s != nil {
+		return s.AsMap()
+	}
+	return nil
+}
+
+// rewrite reads what of a request's path and authority is replaced, nil for nothing.
+func (d *decoder) rewrite(m *routev3.RouteAction, template *route.Template, path string) (*route.Rewrite, error) {
+	out := &route.Rewrite{}
+	if err := hostRewrite(m, out, path); err != nil {
+		return nil, err
+	}
+	if err := d.pathRewrite(m, template, out, path); err != nil {
+		return nil, err
+	}
+	if *out == (route.Rewrite{}) {
+		return nil, nil
+	}
+	return out, nil
 }
 
 // pathRewrite reads the one rewrite of the path that a route may have.
-func (d *decoder) pathRewrite(m *routev3.RouteAction, template *route.Template, out *route.Forward, path string) (err error) {
+func (d *decoder) pathRewrite(m *routev3.RouteAction, template *route.Template, out *route.Rewrite, path string) (err error) {
 	set := 0
-	if out.PrefixRewrite = m.GetPrefixRewrite(); out.PrefixRewrite != "" {
+	if out.Prefix = m.GetPrefixRewrite(); out.Prefix != "" {
 		if set++; template != nil {
 			return fail(path+".prefix_rewrite", "does not go together with path_match_policy; use path_rewrite_policy")
 		}
 	}
 	if m.GetRegexRewrite() != nil {
 		set++
-		if out.RegexRewrite, err = substitution(m.GetRegexRewrite(), path+".regex_rewrite"); err != nil {
+		if out.Regex, err = substitution(m.GetRegexRewrite(), path+".regex_rewrite"); err != nil {
 			return err
 		}
 	}
@@ -155,31 +174,29 @@ func (d *decoder) pathRewrite(m *routev3.RouteAction, template *route.Template, 
 		case template == nil:
 			return fail(here, "needs a match by path_match_policy, whose variables it uses")
 		}
-		if out.TemplateRewrite, err = route.NewTemplateRewrite(c.GetPathTemplateRewrite(), template); err != nil {
+		if out.Template, err = route.NewTemplateRewrite(c.GetPathTemplateRewrite(), template); err != nil {
 			return fail(here+".path_template_rewrite", "%v", err)
 		}
 	}
-	if out.PathRewrite = m.GetPathRewrite(); out.PathRewrite != "" {
+	if out.Path = m.GetPathRewrite(); out.Path != "" {
 		set++
 	}
 	if set > 1 {
 		return fail(path, "only one of prefix_rewrite, regex_rewrite, path_rewrite_policy and path_rewrite may be set")
 	}
-	return checkValue(out.PathRewrite, path+".path_rewrite")
+	return checkValue(out.Path, path+".path_rewrite")
 }
 
-func hostRewrite(m *routev3.RouteAction, out *route.Forward, path string) (err error) {
+func hostRewrite(m *routev3.RouteAction, out *route.Rewrite, path string) (err error) {
 	switch h := m.GetHostRewriteSpecifier().(type) {
 	case *routev3.RouteAction_HostRewriteLiteral:
-		out.HostRewrite = h.HostRewriteLiteral
-	case *routev3.RouteAction_AutoHostRewrite:
-		out.AutoHostRewrite = h.AutoHostRewrite.GetValue()
+		out.Host = h.HostRewriteLiteral
 	case *routev3.RouteAction_HostRewriteHeader:
-		out.HostRewriteHeader = strings.ToLower(h.HostRewriteHeader)
+		out.HostHeader = strings.ToLower(h.HostRewriteHeader)
 	case *routev3.RouteAction_HostRewritePathRegex:
-		out.HostRewriteRegex, err = substitution(h.HostRewritePathRegex, path+".host_rewrite_path_regex")
+		out.HostRegex, err = substitution(h.HostRewritePathRegex, path+".host_rewrite_path_regex")
 	case *routev3.RouteAction_HostRewrite:
-		out.HostRewriteFormat = h.HostRewrite
+		out.HostFormat = h.HostRewrite
 		err = checkValue(h.HostRewrite, path+".host_rewrite")
 	}
 	return err

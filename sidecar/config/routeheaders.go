@@ -17,15 +17,21 @@ type mutator interface {
 	GetResponseHeadersToRemove() []string
 }
 
-func mutations(m mutator, path string) (out route.HeaderMutations, err error) {
+// mutations returns nil where there are none.
+func mutations(m mutator, path string) (_ *route.HeaderMutations, err error) {
+	if len(m.GetRequestHeadersToAdd())+len(m.GetRequestHeadersToRemove())+
+		len(m.GetResponseHeadersToAdd())+len(m.GetResponseHeadersToRemove()) == 0 {
+		return nil, nil
+	}
+	out := &route.HeaderMutations{}
 	if out.RequestAdd, err = headerAdds(m.GetRequestHeadersToAdd(), under(path, "request_headers_to_add")); err != nil {
-		return out, err
+		return nil, err
 	}
 	if out.ResponseAdd, err = headerAdds(m.GetResponseHeadersToAdd(), under(path, "response_headers_to_add")); err != nil {
-		return out, err
+		return nil, err
 	}
 	if out.RequestRemove, err = headerNames(m.GetRequestHeadersToRemove(), under(path, "request_headers_to_remove")); err != nil {
-		return out, err
+		return nil, err
 	}
 	out.ResponseRemove, err = headerNames(m.GetResponseHeadersToRemove(), under(path, "response_headers_to_remove"))
 	return out, err

@@ -83,8 +83,12 @@ func (d *decoder) fraction(key string, otherwise tracing.Fraction) (tracing.Frac
 	return tracing.Percent(uint32(min(n, 100))), nil
 }
 
-// routeTracing reads what a route has instead of its connection manager's tracing.
+// routeTracing reads what a route has instead of its connection manager's tracing, nil
+// for nothing.
 func (d *decoder) routeTracing(m *routev3.Tracing, path string) (_ *tracing.RouteConfig, err error) {
+	if m == nil {
+		return nil, nil
+	}
 	var shares [3]tracing.Fraction
 	for i, s := range []struct {
 		m    *typev3.FractionalPercent
@@ -115,6 +119,9 @@ func (d *decoder) routeTracing(m *routev3.Tracing, path string) (_ *tracing.Rout
 }
 
 func decorator(m *routev3.Decorator) *tracing.Decorator {
+	if m == nil {
+		return nil
+	}
 	out := &tracing.Decorator{Operation: m.GetOperation(), Propagate: true}
 	if p := m.GetPropagate(); p != nil {
 		out.Propagate = p.GetValue()

@@ -180,13 +180,13 @@ func cpu() int64 {
 // everything has requests pass a rewrite, header mutations of all levels and filters
 // that find nothing to do.
 func (b *bed) everything() {
-	add := route.HeaderMutations{
+	add := &route.HeaderMutations{
 		RequestAdd:  []route.HeaderAdd{{Name: "X-A", Value: "1", Action: route.OverwriteIfExistsOrAdd}, {Name: "X-B", Value: "%REQ(:path)%"}},
 		ResponseAdd: []route.HeaderAdd{{Name: "X-A", Value: "1"}}, RequestRemove: []string{"x-custom"},
 	}
 	b.cfg.Routes.Headers, b.vhost().Headers, b.route().Headers = add, add, add
 	b.vhost().AttemptCountInRequest = true
-	b.route().Forward.PrefixRewrite, b.route().Forward.HostRewrite, b.route().Forward.AppendForwardedHost = "/v2/", "other", true
+	b.route().Forward.Rewrite, b.route().Forward.AppendForwardedHost = &route.Rewrite{Prefix: "/v2/", Host: "other"}, true
 	b.route().Forward.Retry = &route.RetryPolicy{On: route.Retry5xx, PerTryTimeout: time.Second}
 	b.filter("fault", &fault.Config{Abort: &fault.Abort{Status: 503}})
 	b.filter("limit", &ratelimit.Config{

@@ -27,7 +27,7 @@ func TestOriginalDestination(t *testing.T) {
 		if tc.redirected != "" {
 			b.facts.Destination = netip.MustParseAddrPort(tc.redirected)
 		}
-		if err := b.clusters.Update(&cluster.Config{Name: "origin", Type: cluster.OriginalDestination, OriginalDst: cluster.OriginalDst{Header: tc.header}}); err != nil {
+		if err := b.clusters.Update(&cluster.Config{Name: "origin", Type: cluster.OriginalDestination, OriginalDst: &cluster.OriginalDst{Header: tc.header}}); err != nil {
 			t.Fatal(err)
 		}
 		resp, body := b.start().dial().do("GET / HTTP/1.1\r\nHost: h\r\nX-Dst: " + named + "\r\n\r\n")

@@ -166,8 +166,8 @@ func TestHeaders(t *testing.T) {
 	b.cfg.NormalizePath, b.cfg.MergeSlashes = true, true
 	r := b.route()
 	r.Match.Prefix = ptr("/api/")
-	r.Forward.PrefixRewrite, r.Forward.HostRewrite = "/v2/", "origin.internal"
-	r.Headers = route.HeaderMutations{
+	r.Forward.Rewrite = &route.Rewrite{Prefix: "/v2/", Host: "origin.internal"}
+	r.Headers = &route.HeaderMutations{
 		RequestAdd: []route.HeaderAdd{
 			{Name: "X-Client", Value: "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"},
 			{Name: "X-Over", Value: "new", Action: route.OverwriteIfExistsOrAdd},

@@ -43,7 +43,7 @@ func get(t *testing.T, seen chan string) string {
 func TestMirror(t *testing.T) {
 	b, seen := mirrorBed(t,
 		route.Mirror{Share: route.All, Mutations: []route.HeaderMutation{{Add: &route.HeaderAdd{Name: "x-m", Value: "%REQ(:method)%"}}}})
-	b.route().Match.Prefix, b.route().Forward.PrefixRewrite = ptr("/a/"), "/b/"
+	b.route().Match.Prefix, b.route().Forward.Rewrite = ptr("/a/"), &route.Rewrite{Prefix: "/b/"}
 	b.start()
 	c := b.dial()
 	for _, tc := range []struct{ raw, want, answer string }{

@@ -299,8 +299,10 @@ func TestDecorators(t *testing.T) {
 		}))
 		b.cfg.GenerateRequestID = true
 		b.trace(&tracing.Config{Sampling: tracing.Sampling{Overall: tracing.Percent(100)}})
-		b.route().Decorator = &tracing.Decorator{Operation: "shop", Propagate: true}
-		b.route().Tracing = &tracing.RouteConfig{Sampling: tracing.Sampling{Random: tracing.Percent(100), Overall: tracing.Percent(100)}}
+		b.route().Tracing = &tracing.Route{
+			Config:    &tracing.RouteConfig{Sampling: tracing.Sampling{Random: tracing.Percent(100), Overall: tracing.Percent(100)}},
+			Decorator: &tracing.Decorator{Operation: "shop", Propagate: true},
+		}
 		b.start()
 		for client, want := range map[string]string{"A: b": "shop", "X-Envoy-Decorator-Operation: theirs": ""} {
 			resp, _ := b.ask(version, client)

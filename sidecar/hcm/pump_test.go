@@ -88,7 +88,7 @@ func TestRecordsDuringUploads(t *testing.T) {
 			w.(http.Flusher).Flush()
 			_, _ = io.Copy(io.Discard, r.Body)
 		})
-		b.route().Headers.ResponseAdd = []route.HeaderAdd{{Name: "so-far", Value: "%BYTES_RECEIVED%"}}
+		b.route().Headers = &route.HeaderMutations{ResponseAdd: []route.HeaderAdd{{Name: "so-far", Value: "%BYTES_RECEIVED%"}}}
 		b.cfg.LogInterval = time.Hour
 		b.start()
 		c := b.httpClient(down)

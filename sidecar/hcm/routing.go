@@ -91,7 +91,7 @@ func notFoundStatus(f *route.Forward) int {
 	if f.NotFoundStatus == 0 {
 		return 503
 	}
-	return f.NotFoundStatus
+	return int(f.NotFoundStatus)
 }
 
 func redirectStatus(r *route.Redirect) int {

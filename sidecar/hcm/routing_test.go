@@ -43,19 +43,27 @@ func TestRequestIsChanged(t *testing.T) {
 		want     []string // lines that the upstream got, "!x" for a beginning that no line has
 		response map[string]string
 	}{
-		{name: "prefix", change: func(b *bed) { b.route().Match.Prefix, b.route().Forward.PrefixRewrite = ptr("/a/"), "/" },
+		{name: "prefix", change: func(b *bed) {
+			b.route().Match.Prefix, b.route().Forward.Rewrite = ptr("/a/"), &route.Rewrite{Prefix: "/"}
+		},
 			raw: "GET /a/b?c HTTP/1.1\r\nHost: h\r\n\r\n", want: []string{"GET /b?c host=h", "X-Envoy-Original-Path: /a/b?c"}},
-		{name: "regex", change: func(b *bed) { b.route().Forward.RegexRewrite = substitution(t, "^/(.)(.*)", `/\2/\1`) },
+		{name: "regex", change: func(b *bed) {
+			b.route().Forward.Rewrite = &route.Rewrite{Regex: substitution(t, "^/(.)(.*)", `/\2/\1`)}
+		},
 			raw: "GET /abc?q HTTP/1.1\r\nHost: h\r\n\r\n", want: []string{"GET /bc/a?q host=h"}},
-		{name: "host", change: func(b *bed) { b.route().Forward.HostRewrite = "other:1" },
+		{name: "host", change: func(b *bed) { b.route().Forward.Rewrite = &route.Rewrite{Host: "other:1"} },
 			raw: "GET / HTTP/1.1\r\nHost: h\r\n\r\n", want: []string{"GET / host=other:1", "X-Envoy-Original-Host: h", "!X-Forwarded-Host"}},
-		{name: "forwarded host", change: func(b *bed) { b.route().Forward.HostRewrite, b.route().Forward.AppendForwardedHost = "o", true },
+		{name: "forwarded host", change: func(b *bed) {
+			b.route().Forward.Rewrite, b.route().Forward.AppendForwardedHost = &route.Rewrite{Host: "o"}, true
+		},
 			raw: "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-Host: edge\r\n\r\n", want: []string{"GET / host=o", "X-Forwarded-Host: edge,h"}},
-		{name: "forwarded host is there", change: func(b *bed) { b.route().Forward.HostRewrite, b.route().Forward.AppendForwardedHost = "o", true },
+		{name: "forwarded host is there", change: func(b *bed) {
+			b.route().Forward.Rewrite, b.route().Forward.AppendForwardedHost = &route.Rewrite{Host: "o"}, true
+		},
 			raw: "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-Host: h\r\n\r\n", want: []string{"X-Forwarded-Host: h"}},
 		{name: "levels", change: func(b *bed) {
-			add := func(v string) route.HeaderMutations {
-				return route.HeaderMutations{
+			add := func(v string) *route.HeaderMutations {
+				return &route.HeaderMutations{
 					RequestAdd:  []route.HeaderAdd{{Name: "X-Level", Value: v, Action: route.OverwriteIfExistsOrAdd}},
 					ResponseAdd: []route.HeaderAdd{{Name: "X-Answer", Value: v}}, ResponseRemove: []string{"x-inner"},
 				}
@@ -63,13 +71,13 @@ func TestRequestIsChanged(t *testing.T) {
 			b.route().Headers, b.vhost().Headers, b.cfg.Routes.Headers = add("route"), add("host"), add("config")
 		}, raw: "GET / HTTP/1.1\r\nHost: h\r\n\r\n", want: []string{"X-Level: config"}, response: map[string]string{"X-Answer": "route,host,config", "X-Inner": ""}},
 		{name: "format", change: func(b *bed) {
-			b.route().Headers.RequestAdd = []route.HeaderAdd{{Name: "X-Was", Value: "%REQ(:authority)% %REQ(x-none)%"}, {Name: "X-None", Value: "%REQ(x-none)%"}}
+			b.route().Headers = &route.HeaderMutations{RequestAdd: []route.HeaderAdd{{Name: "X-Was", Value: "%REQ(:authority)% %REQ(x-none)%"}, {Name: "X-None", Value: "%REQ(x-none)%"}}}
 		}, raw: "GET / HTTP/1.1\r\nHost: h\r\n\r\n", want: []string{"X-Was: h", "!X-None"}},
 		{name: "attempts", change: func(b *bed) { b.vhost().AttemptCountInRequest, b.vhost().AttemptCountInResponse = true, true },
 			raw: "GET / HTTP/1.1\r\nHost: h\r\nX-Envoy-Attempt-Count: 9\r\n\r\n", want: []string{"X-Envoy-Attempt-Count: 1"}, response: map[string]string{"X-Envoy-Attempt-Count": "1"}},
 		{name: "timeout", raw: "GET / HTTP/1.1\r\nHost: h\r\n\r\n", want: []string{"X-Envoy-Expected-Rq-Timeout-Ms: 5000"}},
 		{name: "no headers of ours", change: func(b *bed) {
-			b.cfg.SuppressEnvoyHeaders, b.route().Forward.HostRewrite, b.route().Forward.PrefixRewrite = true, "o", "/b/"
+			b.cfg.SuppressEnvoyHeaders, b.route().Forward.Rewrite = true, &route.Rewrite{Host: "o", Prefix: "/b/"}
 		}, raw: "GET /a HTTP/1.1\r\nHost: h\r\n\r\n", want: []string{"GET /b/a host=o", "!X-Envoy-"}, response: map[string]string{"X-Envoy-Upstream-Service-Time": ""}},
 		{name: "attempt's timeout", change: func(b *bed) { b.route().Forward.Retry = &route.RetryPolicy{PerTryTimeout: time.Second} },
 			raw: "GET / HTTP/1.1\r\nHost: h\r\n\r\n", want: []string{"X-Envoy-Expected-Rq-Timeout-Ms: 1000"}},

@@ -18,8 +18,9 @@ func (x *exchange) startSpan() {
 	}
 	in := tracing.Request{Direction: x.d.Direction, Begun: x.start, Mono: x.startMono, Shard: x.d.Shard}
 	if r := x.sel.Route; r != nil {
-		in.Decorator, _ = r.Decorator.(*tracing.Decorator)
-		in.Route, _ = r.Tracing.(*tracing.RouteConfig)
+		if own, ok := r.Tracing.(*tracing.Route); ok {
+			in.Route, in.Decorator = own.Config, own.Decorator
+		}
 	}
 	t.Start(&x.span, x.req, &in)
 	if !x.span.Sampled {

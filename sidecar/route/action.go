@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Forward sends the request to a cluster. At most one of the path rewrites and
-// one of the host rewrites is set.
+// Forward sends the request to a cluster. What few routes have is behind pointers:
+// there may be ten thousand of them.
 type Forward struct {
 	// One of Cluster, ClusterHeader and Weighted says where to.
 	Cluster       string
@@ -18,23 +18,18 @@ type Forward struct {
 	// the hash for it; chance does where neither gives one.
 	WeightHeader string // lower case
 	WeightByHash bool
-	// NotFoundStatus answers for a cluster that is not there, 503 when 0.
-	NotFoundStatus int
-
-	// PrefixRewrite replaces the matched prefix or path; "" for none.
-	PrefixRewrite   string
-	RegexRewrite    *Substitution
-	TemplateRewrite *TemplateRewrite
-	PathRewrite     string // of the whole path, with %OPERATORS%
-
-	HostRewrite       string
-	HostRewriteFormat string // with %OPERATORS%
-	HostRewriteHeader string // lower case
-	HostRewriteRegex  *Substitution
+	// HighPriority lets the cluster's limits for high priority apply.
+	HighPriority bool
+	// IncludeHostRateLimits has the virtual host's RateLimits describe requests too,
+	// whatever the filter says.
+	IncludeHostRateLimits bool
 	// AutoHostRewrite takes the name of the upstream host that was chosen.
 	AutoHostRewrite bool
 	// AppendForwardedHost keeps the host that is rewritten in x-forwarded-host.
 	AppendForwardedHost bool
+	// NotFoundStatus answers for a cluster that is not there, 503 when 0.
+	NotFoundStatus uint16
+	Rewrite        *Rewrite // nil for none
 
 	// Timeout is for the whole upstream response, 0 for none. IdleTimeout is
 	// the stream's, nil for the connection manager's, 0 for none.
@@ -48,8 +43,6 @@ type Forward struct {
 	MaxGRPCTimeout    *time.Duration
 	GRPCTimeoutOffset time.Duration
 
-	// HighPriority lets the cluster's limits for high priority apply.
-	HighPriority bool
 	// Metadata selects endpoints by their "envoy.lb" metadata, values as JSON decodes
 	// them; empty for all.
 	Metadata map[string]any
@@ -58,10 +51,22 @@ type Forward struct {
 	Hash     []HashPolicy
 	Mirrors  []Mirror
 	Upgrades []Upgrade // before the connection manager's
-	// RateLimits describe requests to rate limit filters; IncludeHostRateLimits has
-	// the virtual host's do so too, whatever the filter says.
-	RateLimits            []RateLimit
-	IncludeHostRateLimits bool
+	// RateLimits describe requests to rate limit filters.
+	RateLimits []RateLimit
+}
+
+// Rewrite changes the path and the authority that the upstream gets. At most one of
+// the fields for the path and one of those for the host is set.
+type Rewrite struct {
+	Prefix   string // in place of the matched prefix or path
+	Regex    *Substitution
+	Template *TemplateRewrite
+	Path     string // the whole path, with %OPERATORS%
+
+	Host       string
+	HostFormat string // with %OPERATORS%
+	HostHeader string // lower case
+	HostRegex  *Substitution
 }
 
 // StreamDuration is Envoy's MaxStreamDuration. A nil field is not set, 0 is no
@@ -101,7 +106,7 @@ type WeightedCluster struct {
 	// One of the two names the cluster.
 	Cluster, ClusterHeader string
 	Weight                 uint32
-	Headers                HeaderMutations
+	Headers                *HeaderMutations // nil for none
 	HostRewrite            string
 	Metadata               map[string]any // over the route's
 	Filters                []FilterOverride

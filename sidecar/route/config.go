@@ -11,7 +11,7 @@ import (
 type Config struct {
 	Name         string
 	VirtualHosts []VirtualHost
-	Headers      HeaderMutations
+	Headers      *HeaderMutations // nil for none, as in VirtualHost and Route
 	// MostSpecificHeadersWin reverses the order of levels for header mutations:
 	// route configuration first, route last.
 	MostSpecificHeadersWin bool
@@ -30,11 +30,10 @@ type Config struct {
 // VirtualHost groups routes by host. Domains are exact, "*.suffix", "prefix.*"
 // or "*"; matching is case-insensitive.
 type VirtualHost struct {
-	Name       string
-	Domains    []string
-	RequireTLS TLSRequirement
-	Routes     []Route
-	Headers    HeaderMutations
+	Name    string
+	Domains []string
+	Routes  []Route
+	Headers *HeaderMutations
 	// Retry, Hedge and Mirrors apply where a route has none; nothing is merged.
 	Retry   *RetryPolicy
 	Hedge   *HedgePolicy
@@ -45,6 +44,8 @@ type VirtualHost struct {
 	// AttemptCountInRequest and AttemptCountInResponse add x-envoy-attempt-count,
 	// TimeoutRetryHeader x-envoy-is-timeout-retry.
 	AttemptCountInRequest, AttemptCountInResponse, TimeoutRetryHeader bool
+
+	RequireTLS TLSRequirement
 	// BufferLimit bounds the part of a body that is kept for retries and mirrors,
 	// nil for the connection manager's.
 	BufferLimit *uint64
@@ -67,10 +68,10 @@ type Route struct {
 	Forward  *Forward
 	Redirect *Redirect
 	Direct   *DirectResponse
-	Headers  HeaderMutations
+	Headers  *HeaderMutations
 	Filters  []FilterOverride
-	// Tracing and Decorator are what the package tracing has for a route, nil for nothing.
-	Tracing, Decorator any
+	// Tracing is what the package tracing has for a route, nil for nothing.
+	Tracing any
 	// BufferLimit is the virtual host's for this route, nil to inherit it.
 	BufferLimit *uint64
 	// Origin says what intent made the rule, for access logs and people.
@@ -94,12 +95,12 @@ type Match struct {
 	// Connect matches CONNECT and nothing else.
 	Connect         bool
 	CaseInsensitive bool
-	Headers         []HeaderMatch // ":method", ":authority" included
-	Query           []QueryMatch
-	Cookies         []CookieMatch
 	// GRPC matches gRPC requests only, by their content type.
-	GRPC bool
-	TLS  *TLSMatch
+	GRPC    bool
+	Headers []HeaderMatch // ":method", ":authority" included
+	Query   []QueryMatch
+	Cookies []CookieMatch
+	TLS     *TLSMatch
 	// Share lets only a part of the requests match; nil for all.
 	Share *Share
 }

@@ -93,7 +93,7 @@ type levelMutations struct{ request, response Mutations }
 
 // compileLevel returns nil where a level changes nothing.
 func compileLevel(h *HeaderMutations) (*levelMutations, error) {
-	if len(h.RequestAdd)+len(h.RequestRemove)+len(h.ResponseAdd)+len(h.ResponseRemove) == 0 {
+	if h == nil || len(h.RequestAdd)+len(h.RequestRemove)+len(h.ResponseAdd)+len(h.ResponseRemove) == 0 {
 		return nil, nil
 	}
 	out := &levelMutations{}

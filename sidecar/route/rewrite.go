@@ -14,19 +14,22 @@ import (
 // have matched the path.
 func (s *Selected) AppendPath(dst []byte, req *message.Request, facts Facts, scratch *[]byte) ([]byte, bool) {
 	start := len(dst)
-	fw := s.Route.Forward
+	w := s.Route.Forward.Rewrite
+	if w == nil {
+		return append(dst, req.Path...), false
+	}
 	path, _ := cut(req.Path)
 	rest := req.Path[len(path):]
 	ok := true
 	switch {
-	case fw.PrefixRewrite != "":
-		dst = append(dst, fw.PrefixRewrite...)
+	case w.Prefix != "":
+		dst = append(dst, w.Prefix...)
 		rest = req.Path[s.Route.matched(path):]
-	case fw.RegexRewrite != nil:
-		dst = fw.RegexRewrite.Append(dst, path)
-	case fw.TemplateRewrite != nil:
-		dst, ok = fw.TemplateRewrite.appendPath(dst, path)
-	case fw.PathRewrite != "":
+	case w.Regex != nil:
+		dst = w.Regex.Append(dst, path)
+	case w.Template != nil:
+		dst, ok = w.Template.appendPath(dst, path)
+	case w.Path != "":
 		v := s.entry.forward.path.In(facts, scratch)
 		ok = v != ""
 		dst = append(dst, v...)
@@ -59,28 +62,25 @@ func (r *Route) matched(path string) int {
 
 // Rewrites tells whether the route or its leg may change a request's authority or path.
 func (s *Selected) Rewrites() bool {
-	fw := s.Route.Forward
-	return fw.PrefixRewrite != "" || fw.RegexRewrite != nil || fw.TemplateRewrite != nil || fw.PathRewrite != "" ||
-		fw.HostRewrite != "" || fw.HostRewriteFormat != "" || fw.HostRewriteHeader != "" || fw.HostRewriteRegex != nil ||
-		s.Leg != nil && s.Leg.HostRewrite != ""
+	return s.Route.Forward.Rewrite != nil || s.Leg != nil && s.Leg.HostRewrite != ""
 }
 
 // AppendHost appends the authority that the upstream is to get; false leaves it as
 // it is. It comes before the path is rewritten, which it may depend on.
 func (s *Selected) AppendHost(dst []byte, req *message.Request, facts Facts, scratch *[]byte) ([]byte, bool) {
-	fw := s.Route.Forward
 	start := len(dst)
-	switch {
-	case fw.HostRewrite != "":
-		dst = append(dst, fw.HostRewrite...)
-	case fw.HostRewriteFormat != "":
+	switch w := s.Route.Forward.Rewrite; {
+	case w == nil:
+	case w.Host != "":
+		dst = append(dst, w.Host...)
+	case w.HostFormat != "":
 		dst = append(dst, s.entry.forward.host.In(facts, scratch)...)
-	case fw.HostRewriteHeader != "":
-		v, _ := req.HeaderValue(fw.HostRewriteHeader, 0)
+	case w.HostHeader != "":
+		v, _ := req.HeaderValue(w.HostHeader, 0)
 		dst = append(dst, v...)
-	case fw.HostRewriteRegex != nil:
+	case w.HostRegex != nil:
 		path, _ := cut(req.Path)
-		dst = fw.HostRewriteRegex.Append(dst, path)
+		dst = w.HostRegex.Append(dst, path)
 	}
 	if len(dst) == start && s.Leg != nil {
 		dst = append(dst, s.Leg.HostRewrite...)

@@ -28,20 +28,20 @@ func TestPathRewrites(t *testing.T) {
 		f        Forward
 		in, want string
 	}{
-		{"prefix", Match{Prefix: ptr("/api/")}, Forward{PrefixRewrite: "/"}, "/api/v1?x=1", "/v1?x=1"},
+		{"prefix", Match{Prefix: ptr("/api/")}, Forward{Rewrite: &Rewrite{Prefix: "/"}}, "/api/v1?x=1", "/v1?x=1"},
 		{"none", Match{Prefix: ptr("/api")}, Forward{}, "/api/v1", ""},
-		{"path", Match{Path: ptr("/a")}, Forward{PrefixRewrite: "/b"}, "/a?x", "/b?x"},
-		{"separated", Match{PathSeparatedPrefix: ptr("/a")}, Forward{PrefixRewrite: "/b"}, "/a/c", "/b/c"},
-		{"regex match", Match{Regex: re}, Forward{PrefixRewrite: "/b"}, "/a/c?x", "/b?x"},
-		{"any case", Match{Prefix: ptr("/API/"), CaseInsensitive: true}, Forward{PrefixRewrite: "/"}, "/api/x", "/x"},
-		{"a slash is put in front", Match{Prefix: ptr("/")}, Forward{PrefixRewrite: "x/"}, "/a", "/x/a"},
-		{"regex", Match{Prefix: ptr("/")}, Forward{RegexRewrite: substitution(t, "^/service/([^/]+)(/.*)$", `\2/instance/\1`)}, "/service/foo/v1/api?q", "/v1/api/instance/foo?q"},
-		{"regex, every match", Match{Prefix: ptr("/")}, Forward{RegexRewrite: substitution(t, "one", "two")}, "/xxx/one/yyy/one/zzz", "/xxx/two/yyy/two/zzz"},
-		{"regex, first match", Match{Prefix: ptr("/")}, Forward{RegexRewrite: substitution(t, "^(.*?)one(.*)$", `\1two\2`)}, "/xxx/one/yyy/one/zzz", "/xxx/two/yyy/one/zzz"},
-		{"regex, nothing is left", Match{Prefix: ptr("/")}, Forward{RegexRewrite: substitution(t, ".*", "")}, "/a?q", "/?q"},
-		{"template", Match{Template: tmpl}, Forward{TemplateRewrite: rewrite}, "/users/7/a/b?q", "/v2/a/b/of/7?q"},
-		{"format", Match{Prefix: ptr("/")}, Forward{PathRewrite: "/new/%REQ(x-v)%"}, "/old?q", "/new/1?q"},
-		{"format, empty", Match{Prefix: ptr("/")}, Forward{PathRewrite: "%REQ(x-none)%"}, "/old?q", ""},
+		{"path", Match{Path: ptr("/a")}, Forward{Rewrite: &Rewrite{Prefix: "/b"}}, "/a?x", "/b?x"},
+		{"separated", Match{PathSeparatedPrefix: ptr("/a")}, Forward{Rewrite: &Rewrite{Prefix: "/b"}}, "/a/c", "/b/c"},
+		{"regex match", Match{Regex: re}, Forward{Rewrite: &Rewrite{Prefix: "/b"}}, "/a/c?x", "/b?x"},
+		{"any case", Match{Prefix: ptr("/API/"), CaseInsensitive: true}, Forward{Rewrite: &Rewrite{Prefix: "/"}}, "/api/x", "/x"},
+		{"a slash is put in front", Match{Prefix: ptr("/")}, Forward{Rewrite: &Rewrite{Prefix: "x/"}}, "/a", "/x/a"},
+		{"regex", Match{Prefix: ptr("/")}, Forward{Rewrite: &Rewrite{Regex: substitution(t, "^/service/([^/]+)(/.*)$", `\2/instance/\1`)}}, "/service/foo/v1/api?q", "/v1/api/instance/foo?q"},
+		{"regex, every match", Match{Prefix: ptr("/")}, Forward{Rewrite: &Rewrite{Regex: substitution(t, "one", "two")}}, "/xxx/one/yyy/one/zzz", "/xxx/two/yyy/two/zzz"},
+		{"regex, first match", Match{Prefix: ptr("/")}, Forward{Rewrite: &Rewrite{Regex: substitution(t, "^(.*?)one(.*)$", `\1two\2`)}}, "/xxx/one/yyy/one/zzz", "/xxx/two/yyy/one/zzz"},
+		{"regex, nothing is left", Match{Prefix: ptr("/")}, Forward{Rewrite: &Rewrite{Regex: substitution(t, ".*", "")}}, "/a?q", "/?q"},
+		{"template", Match{Template: tmpl}, Forward{Rewrite: &Rewrite{Template: rewrite}}, "/users/7/a/b?q", "/v2/a/b/of/7?q"},
+		{"format", Match{Prefix: ptr("/")}, Forward{Rewrite: &Rewrite{Path: "/new/%REQ(x-v)%"}}, "/old?q", "/new/1?q"},
+		{"format, empty", Match{Prefix: ptr("/")}, Forward{Rewrite: &Rewrite{Path: "%REQ(x-none)%"}}, "/old?q", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.f.Cluster = "c"
@@ -69,14 +69,14 @@ func TestHostRewrites(t *testing.T) {
 		leg  string
 		want string
 	}{
-		{"literal", Forward{HostRewrite: "a:1"}, "", "a:1"},
+		{"literal", Forward{Rewrite: &Rewrite{Host: "a:1"}}, "", "a:1"},
 		{"none", Forward{}, "", ""},
-		{"header", Forward{HostRewriteHeader: "x-h"}, "", "first"},
-		{"header missing", Forward{HostRewriteHeader: "x-none"}, "", ""},
-		{"regex", Forward{HostRewriteRegex: substitution(t, "^/(.+)/.+$", `\1`)}, "", "envoyproxy.io"},
-		{"format", Forward{HostRewriteFormat: "p-%REQ(x-v)%"}, "", "p-1"},
+		{"header", Forward{Rewrite: &Rewrite{HostHeader: "x-h"}}, "", "first"},
+		{"header missing", Forward{Rewrite: &Rewrite{HostHeader: "x-none"}}, "", ""},
+		{"regex", Forward{Rewrite: &Rewrite{HostRegex: substitution(t, "^/(.+)/.+$", `\1`)}}, "", "envoyproxy.io"},
+		{"format", Forward{Rewrite: &Rewrite{HostFormat: "p-%REQ(x-v)%"}}, "", "p-1"},
 		{"leg", Forward{}, "leg", "leg"},
-		{"the route's comes later", Forward{HostRewrite: "route"}, "leg", "route"},
+		{"the route's comes later", Forward{Rewrite: &Rewrite{Host: "route"}}, "leg", "route"},
 	} {
 		req := request("GET", "h", "/envoyproxy.io/some?x=/a/b", "x-v", "1", "x-h", "first", "x-h", "second")
 		if c.leg == "" {

@@ -159,8 +159,8 @@ func TestGivenWeight(t *testing.T) {
 }
 
 func TestMutationLevels(t *testing.T) {
-	set := func(v string) HeaderMutations {
-		return HeaderMutations{
+	set := func(v string) *HeaderMutations {
+		return &HeaderMutations{
 			RequestAdd:  []HeaderAdd{{Name: "X-Level", Value: v, Action: OverwriteIfExistsOrAdd}, {Name: "X-All", Value: v}},
 			ResponseAdd: []HeaderAdd{{Name: "X-Level", Value: v, Action: OverwriteIfExistsOrAdd}},
 		}
@@ -265,11 +265,11 @@ func TestBufferLimit(t *testing.T) {
 
 func TestNothingAllocates(t *testing.T) {
 	table := compile(t, &Config{VirtualHosts: []VirtualHost{{
-		Domains: []string{"*"}, Headers: HeaderMutations{RequestAdd: []HeaderAdd{{Name: "X-A", Value: "b"}}, RequestRemove: []string{"x-b"}},
+		Domains: []string{"*"}, Headers: &HeaderMutations{RequestAdd: []HeaderAdd{{Name: "X-A", Value: "b"}}, RequestRemove: []string{"x-b"}},
 		Routes: []Route{{
 			Match: Match{Prefix: ptr("/"), Cookies: []CookieMatch{{Name: "s", Value: &StringMatch{Exact: ptr("1")}}}, GRPC: true, TLS: &TLSMatch{}},
 			Forward: &Forward{
-				Weighted: []WeightedCluster{{Cluster: "a", Weight: 1}}, WeightByHash: true, PrefixRewrite: "/v2/",
+				Weighted: []WeightedCluster{{Cluster: "a", Weight: 1}}, WeightByHash: true, Rewrite: &Rewrite{Prefix: "/v2/"},
 				Hash: []HashPolicy{{Header: "x-u"}, {Query: "q"}, {Cookie: &CookieHash{Name: "s"}}, {SourceIP: true}},
 			},
 		}},

@@ -139,7 +139,7 @@ func Compile(c *Config) (*Table, error) {
 	}
 	t.suffixes, t.prefixes = byLength(suffixes), byLength(prefixes)
 	var err error
-	if t.headers, err = compileLevel(&c.Headers); err == nil {
+	if t.headers, err = compileLevel(c.Headers); err == nil {
 		t.mirrors, err = compileMirrors(c.Mirrors)
 	}
 	if err != nil {
@@ -202,7 +202,7 @@ func compileHost(vh *VirtualHost) (_ *host, err error) {
 		return nil, fmt.Errorf("virtual host %q has no domains", vh.Name)
 	}
 	h := &host{config: vh, routes: make([]entry, len(vh.Routes))}
-	if h.headers, err = compileLevel(&vh.Headers); err != nil {
+	if h.headers, err = compileLevel(vh.Headers); err != nil {
 		return nil, err
 	}
 	if h.mirrors, err = compileMirrors(vh.Mirrors); err != nil {
@@ -222,7 +222,7 @@ func (e *entry) compile(r *Route) (err error) {
 		return err
 	}
 	*e = newEntry(r)
-	if e.headers, err = compileLevel(&r.Headers); err != nil {
+	if e.headers, err = compileLevel(r.Headers); err != nil {
 		return err
 	}
 	if r.Forward != nil {
@@ -232,22 +232,24 @@ func (e *entry) compile(r *Route) (err error) {
 }
 
 func compileForward(f *Forward) (*forward, error) {
-	if len(f.Weighted) == 0 && f.PathRewrite == "" && f.HostRewriteFormat == "" && len(f.Mirrors) == 0 {
+	if len(f.Weighted) == 0 && f.Rewrite == nil && len(f.Mirrors) == 0 {
 		return nil, nil
 	}
 	out := &forward{}
 	var err error
-	if out.path, err = NewValue(f.PathRewrite); err != nil {
-		return nil, fmt.Errorf("path_rewrite: %w", err)
-	}
-	if out.host, err = NewValue(f.HostRewriteFormat); err != nil {
-		return nil, fmt.Errorf("host_rewrite: %w", err)
+	if w := f.Rewrite; w != nil {
+		if out.path, err = NewValue(w.Path); err != nil {
+			return nil, fmt.Errorf("path_rewrite: %w", err)
+		}
+		if out.host, err = NewValue(w.HostFormat); err != nil {
+			return nil, fmt.Errorf("host_rewrite: %w", err)
+		}
 	}
 	if out.mirrors, err = compileMirrors(f.Mirrors); err != nil {
 		return nil, err
 	}
 	for i := range f.Weighted {
-		leg, err := compileLevel(&f.Weighted[i].Headers)
+		leg, err := compileLevel(f.Weighted[i].Headers)
 		if err != nil {
 			return nil, fmt.Errorf("clusters[%d]: %w", i, err)
 		}

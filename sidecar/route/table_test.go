@@ -264,8 +264,8 @@ func TestCompileRefuses(t *testing.T) {
 		"exactly one of route":    {VirtualHosts: []VirtualHost{{Domains: []string{"*"}, Routes: []Route{{Match: Match{Prefix: ptr("/")}}}}}},
 		"exactly one of cluster":  {VirtualHosts: []VirtualHost{{Domains: []string{"*"}, Routes: []Route{{Match: Match{Prefix: ptr("/")}, Forward: &Forward{}}}}}},
 		"weights of a split must": {VirtualHosts: []VirtualHost{{Domains: []string{"*"}, Routes: []Route{{Match: Match{Prefix: ptr("/")}, Forward: &Forward{Weighted: []WeightedCluster{{Cluster: "a"}}}}}}}},
-		"header X-A":              {Headers: HeaderMutations{RequestAdd: []HeaderAdd{{Name: "X-A", Value: "%NOSUCH%"}}}},
-		"path_rewrite":            {VirtualHosts: []VirtualHost{{Domains: []string{"*"}, Routes: []Route{{Match: Match{Prefix: ptr("/")}, Forward: &Forward{Cluster: "a", PathRewrite: "%NOSUCH%"}}}}}},
+		"header X-A":              {Headers: &HeaderMutations{RequestAdd: []HeaderAdd{{Name: "X-A", Value: "%NOSUCH%"}}}},
+		"path_rewrite":            {VirtualHosts: []VirtualHost{{Domains: []string{"*"}, Routes: []Route{{Match: Match{Prefix: ptr("/")}, Forward: &Forward{Cluster: "a", Rewrite: &Rewrite{Path: "%NOSUCH%"}}}}}}},
 	} {
 		if _, err := Compile(c); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want an error with %q", err, want)

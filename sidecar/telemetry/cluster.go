@@ -1,6 +1,11 @@
 package telemetry
 
-import "sync/atomic"
+import (
+	"maps"
+	"slices"
+	"strings"
+	"sync/atomic"
+)
 
 // ClusterMetrics is what is counted of one cluster. Its counters come into being with
 // the first that is counted: of ten thousand clusters most are not used for long times.
@@ -112,50 +117,85 @@ func (m *Metrics) newClusterCounters() *ClusterCounters {
 	return c
 }
 
-// seriesOfClusters are those of one family, of all clusters. They are not kept in
-// the families, which would cost more than all the rest of a cluster.
-func (m *Metrics) seriesOfClusters(f *family) []*series {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var out []*series
-	for name, c := range m.clusters {
-		if f == m.upstreamEndpoints.f {
-			out = append(out, c.endpointSeries()...)
-			continue
-		}
-		counters := c.used.Load()
-		if counters == nil {
-			counters = m.unused // where everything is zero
-		}
-		counters.each(m, func(of *family, label string, handle any) {
-			if of != f {
-				return
-			}
-			s := &series{labels: []string{name}}
-			if label != "" {
-				s.labels = append(s.labels, label)
-			}
-			switch h := handle.(type) {
-			case *Counter:
-				s.counter = h
-			case *Gauge:
-				s.gauge = h
-			case *Histogram:
-				s.histogram = h
-			}
-			out = append(out, s)
-		})
-	}
-	return out
+// clusterSeries is one of a cluster's series in a family: its label after the cluster's
+// name, and its cell in the block of counters, or the number of an endpoint's state.
+type clusterSeries struct {
+	label string
+	at    int
 }
 
-func (c *ClusterMetrics) endpointSeries() (out []*series) {
-	for i, state := range endpointStates {
-		g := &Gauge{b: &block{}}
-		g.Set(float64(c.endpoints[i].Load()))
-		out = append(out, &series{labels: []string{c.name, state}, gauge: g})
+// layOut has the families visit the clusters' series. They are not kept in the families,
+// which would cost more than all the rest of a cluster. m.mu is held.
+func (m *Metrics) layOut() {
+	m.unused = m.newClusterCounters()
+	m.layout = map[*family][]clusterSeries{}
+	add := func(f *family, label string, at int) {
+		m.layout[f] = append(m.layout[f], clusterSeries{label, at})
 	}
-	return out
+	for i, state := range endpointStates {
+		add(m.upstreamEndpoints.f, state, i)
+	}
+	m.unused.each(m, func(f *family, label string, handle any) {
+		switch h := handle.(type) {
+		case *Counter:
+			add(f, label, h.cell)
+		case *Gauge:
+			add(f, label, h.cell)
+		case *Histogram:
+			add(f, label, h.first)
+		}
+	})
+	for f, list := range m.layout {
+		slices.SortFunc(list, func(a, b clusterSeries) int { return strings.Compare(a.label, b.label) })
+		f.mu.Lock()
+		f.more = m.visitClusters
+		f.mu.Unlock()
+	}
+}
+
+// visitClusters visits the series of one family, of all clusters by name. It holds no
+// lock meanwhile.
+func (m *Metrics) visitClusters(f *family, visit func(*series)) {
+	clusters, layout, unused := m.inOrder(f)
+	var (
+		c Counter
+		g Gauge
+		h Histogram
+		s series
+	)
+	switch f.Kind {
+	case CounterKind:
+		s.counter = &c
+	case GaugeKind:
+		s.gauge = &g
+	case HistogramKind:
+		s.histogram = &h
+	}
+	for _, of := range clusters {
+		block := &unused.block // where everything is zero
+		if used := of.used.Load(); used != nil {
+			block = &used.block
+		}
+		for _, l := range layout {
+			s.labels = append(s.labels[:0], of.name, l.label)[:len(f.Labels)]
+			c.b, c.cell = block, l.at
+			h.b, h.first, h.bounds = block, l.at, f.Bounds
+			if g.b, g.cell = block, l.at; f == m.upstreamEndpoints.f {
+				g.b, g.cell = &unused.block, 0
+				g.Set(float64(of.endpoints[l.at].Load()))
+			}
+			visit(&s)
+		}
+	}
+}
+
+func (m *Metrics) inOrder(f *family) ([]*ClusterMetrics, []clusterSeries, *ClusterCounters) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.byName == nil {
+		m.byName = slices.SortedFunc(maps.Values(m.clusters), func(a, b *ClusterMetrics) int { return strings.Compare(a.name, b.name) })
+	}
+	return m.byName, m.layout[f], m.unused
 }
 
 // Cluster returns what is counted of a cluster; for configuration time.
@@ -166,17 +206,10 @@ func (m *Metrics) Cluster(name string) *ClusterMetrics {
 		return c
 	}
 	if m.unused == nil {
-		m.unused = m.newClusterCounters()
-		more := func(f *family) {
-			f.mu.Lock()
-			f.more = m.seriesOfClusters
-			f.mu.Unlock()
-		}
-		more(m.upstreamEndpoints.f)
-		m.unused.each(m, func(f *family, _ string, _ any) { more(f) })
+		m.layOut()
 	}
 	c := &ClusterMetrics{m: m, name: name}
-	m.clusters[name] = c
+	m.clusters[name], m.byName = c, nil
 	return c
 }
 

@@ -28,66 +28,108 @@ func (f *family) write(w *bufio.Writer) {
 	collect, more := f.collect, f.more
 	all := slices.Collect(maps.Values(f.series))
 	f.mu.Unlock()
-	if more != nil {
-		all = append(all, more(f)...)
-	}
 	slices.SortFunc(all, func(a, b *series) int { return slices.Compare(a.labels, b.labels) })
-	if len(all) == 0 && collect == nil {
+	if len(all) == 0 && collect == nil && more == nil {
 		return
 	}
 	w.WriteString("# HELP " + f.Name + " " + escapeHelp.Replace(f.Help) + "\n")
 	w.WriteString("# TYPE " + f.Name + " " + f.Kind.String() + "\n")
 	if collect != nil {
-		collect(func(value float64, labels ...string) { f.line(w, "", labels, "", floatText(value)) })
+		collect(func(value float64, labels ...string) { f.line(w, "", labels, "", value) })
 		return
 	}
+	bounds := make([]string, len(f.Bounds))
+	for i, b := range f.Bounds {
+		bounds[i] = strconv.FormatFloat(b.Seconds(), 'g', -1, 64)
+	}
+	if more != nil {
+		more(f, func(s *series) {
+			for len(all) > 0 && slices.Compare(all[0].labels, s.labels) < 0 {
+				f.one(w, all[0], bounds)
+				all = all[1:]
+			}
+			f.one(w, s, bounds)
+		})
+	}
 	for _, s := range all {
-		switch {
-		case s.counter != nil:
-			f.line(w, "", s.labels, "", strconv.FormatUint(s.counter.Value(), 10))
-		case s.gauge != nil:
-			f.line(w, "", s.labels, "", floatText(s.gauge.Value()))
-		case s.histogram != nil:
-			f.histogram(w, s)
-		}
+		f.one(w, s, bounds)
+	}
+}
+
+// one writes a series; bounds are the texts of a histogram's.
+func (f *family) one(w *bufio.Writer, s *series, bounds []string) {
+	switch {
+	case s.counter != nil:
+		f.count(w, "", s.labels, "", s.counter.Value())
+	case s.gauge != nil:
+		f.line(w, "", s.labels, "", s.gauge.Value())
+	case s.histogram != nil:
+		f.histogram(w, s, bounds)
 	}
 }
 
 // histogram writes cumulative buckets; the count is that of the last one, so that
 // the series agree although requests go on meanwhile.
-func (f *family) histogram(w *bufio.Writer, s *series) {
+func (f *family) histogram(w *bufio.Writer, s *series, bounds []string) {
 	h := s.histogram
 	var total uint64
-	for i, bound := range h.bounds {
+	for i, bound := range bounds {
 		total += h.b.sum(h.first + i)
-		f.line(w, "_bucket", s.labels, floatText(bound.Seconds()), strconv.FormatUint(total, 10))
+		f.count(w, "_bucket", s.labels, bound, total)
 	}
-	total += h.b.sum(h.first + len(h.bounds))
-	f.line(w, "_bucket", s.labels, "+Inf", strconv.FormatUint(total, 10))
-	sum := float64(h.b.sum(h.first+len(h.bounds)+1)) / 1e9
-	f.line(w, "_sum", s.labels, "", floatText(sum))
-	f.line(w, "_count", s.labels, "", strconv.FormatUint(total, 10))
+	total += h.b.sum(h.first + len(bounds))
+	f.count(w, "_bucket", s.labels, "+Inf", total)
+	f.line(w, "_sum", s.labels, "", float64(h.b.sum(h.first+len(bounds)+1))/1e9)
+	f.count(w, "_count", s.labels, "", total)
 }
 
-func (f *family) line(w *bufio.Writer, suffix string, labels []string, le, value string) {
-	w.WriteString(f.Name + suffix)
-	if len(labels) > 0 || le != "" {
-		sep := "{"
-		for i, name := range f.Labels {
-			w.WriteString(sep + name + `="` + escapeLabel.Replace(labels[i]) + `"`)
-			sep = ","
-		}
-		if le != "" {
-			w.WriteString(sep + `le="` + le + `"`)
-		}
-		w.WriteString("}")
+func (f *family) count(w *bufio.Writer, suffix string, labels []string, le string, value uint64) {
+	f.head(w, suffix, labels, le)
+	w.Write(append(strconv.AppendUint(roomForNumber(w), value, 10), '\n'))
+}
+
+func (f *family) line(w *bufio.Writer, suffix string, labels []string, le string, value float64) {
+	f.head(w, suffix, labels, le)
+	w.Write(append(strconv.AppendFloat(roomForNumber(w), value, 'g', -1, 64), '\n'))
+}
+
+// roomForNumber is a buffer that holds a number and the end of its line, within w's own.
+func roomForNumber(w *bufio.Writer) []byte {
+	const longest = 32
+	if w.Available() < longest {
+		_ = w.Flush() // an error stays with w
 	}
-	w.WriteString(" " + value + "\n")
+	return w.AvailableBuffer()
+}
+
+// head writes a line's name and labels, piece by piece: there may be a million lines.
+func (f *family) head(w *bufio.Writer, suffix string, labels []string, le string) {
+	w.WriteString(f.Name)
+	w.WriteString(suffix)
+	separator := byte('{')
+	label := func(name, value string) {
+		w.WriteByte(separator)
+		w.WriteString(name)
+		w.WriteString(`="`)
+		w.WriteString(value)
+		w.WriteByte('"')
+		separator = ','
+	}
+	if len(labels) > 0 {
+		for i, name := range f.Labels {
+			label(name, escapeLabel.Replace(labels[i]))
+		}
+	}
+	if le != "" {
+		label("le", le)
+	}
+	if separator == ',' {
+		w.WriteByte('}')
+	}
+	w.WriteByte(' ')
 }
 
 var (
 	escapeLabel = strings.NewReplacer(`\`, `\\`, "\n", `\n`, `"`, `\"`)
 	escapeHelp  = strings.NewReplacer(`\`, `\\`, "\n", `\n`)
 )
-
-func floatText(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }

@@ -104,6 +104,12 @@ type Metrics struct {
 	services map[serviceKey]*ServiceMetrics
 	clusters map[string]*ClusterMetrics
 	unused   *ClusterCounters // of clusters that nothing was counted of
+	// byName are the clusters in order, nil when they have changed since they were asked
+	// for. Immutable.
+	byName []*ClusterMetrics
+	// layout is which series a cluster has in a family, in order. It is made with unused,
+	// and immutable.
+	layout map[*family][]clusterSeries
 }
 
 type serviceKey struct {
@@ -211,6 +217,7 @@ func (m *Metrics) Retain(service, cluster, listener, rule func(string) bool) {
 	for k := range m.clusters {
 		if cluster != nil && !cluster(k) {
 			delete(m.clusters, k)
+			m.byName = nil
 		}
 	}
 	m.Registry.mu.Lock()

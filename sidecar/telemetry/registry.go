@@ -46,8 +46,9 @@ type family struct {
 	Desc
 	mu     sync.Mutex
 	series map[string]*series
-	// more, when set, yields series that are kept elsewhere.
-	more func(*family) []*series
+	// more, when set, visits series that are kept elsewhere, sorted by labels. What is
+	// visited is valid until the visit ends.
+	more func(f *family, visit func(*series))
 	// collect, when set, yields the series at scrape time instead.
 	collect func(emit func(value float64, labels ...string))
 }

@@ -7,6 +7,12 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
+// Route is what a route says of its requests' spans. Either may be nil.
+type Route struct {
+	Config    *RouteConfig
+	Decorator *Decorator
+}
+
 // RouteConfig is envoy.config.route.v3.Tracing: what a route has instead of its
 // connection manager's. It is to be compiled, and not changed afterwards.
 type RouteConfig struct {
