@@ -40,6 +40,7 @@ type Inbound struct {
 	// cannot evaluate any.
 	Rules    *Rules
 	logs     accessLogs
+	refs     []resource.Ref
 	Problems []Problem
 }
 
@@ -52,6 +53,7 @@ type Workload struct {
 	Denied        string
 	// Defaults is the service's own service-defaults entry, or nil.
 	Defaults *api.ServiceConfigEntry
+	Tracing  Tracing
 }
 
 type inboundBuilder struct {
@@ -236,9 +238,15 @@ func (b *inboundBuilder) http(rules *Rules) (*listenerv3.Filter, error) {
 	if b.config.IdleTimeout > 0 {
 		idle = b.config.IdleTimeout
 	}
+	tracing, err := b.w.Tracing.inbound(b.out.Service, b.out.ID)
+	if err != nil {
+		return nil, err
+	}
+	b.out.refs = b.w.Tracing.refs()
 	origin := "inbound of " + b.out.Service
 	m := manager{
 		stat:         b.stat(),
+		tracing:      tracing,
 		filters:      rbac,
 		logs:         b.out.logs.filter,
 		maxHeadersKB: b.config.MaxHeadersKB,
@@ -296,7 +304,7 @@ func InboundListener(chains []*Inbound) (*resource.Resource, []Problem, error) {
 		}
 		first[c.ID] = c.Registration
 		l.FilterChains = append(l.FilterChains, c.Chain)
-		refs = append(refs, resource.Ref{Type: resource.ClusterType, Name: c.Cluster.Name})
+		refs = append(append(refs, resource.Ref{Type: resource.ClusterType, Name: c.Cluster.Name}), c.refs...)
 	}
 	if len(l.FilterChains) == 1 {
 		// A listener of one workload carries its facts itself; of several, each

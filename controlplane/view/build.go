@@ -68,11 +68,12 @@ func (w *world) build(client Client) *product {
 	}
 	inbound := map[hostPort][]*render.Inbound{}
 	for _, inst := range b.workloads() {
-		if in := b.inbound(inst); in != nil {
+		tracing := b.tracing(inst)
+		if in := b.inbound(inst, tracing); in != nil {
 			at := hostPort{in.Host, in.Port}
 			inbound[at] = append(inbound[at], in)
 		}
-		b.outbound(inst)
+		b.outbound(inst, tracing)
 	}
 	for _, chains := range inbound {
 		first := catalog.InstanceKey{Node: client.Node, ID: chains[0].Registration}
@@ -134,12 +135,12 @@ func (b *builder) workloads() []*catalog.Instance {
 	return out
 }
 
-func (b *builder) inbound(inst *catalog.Instance) *render.Inbound {
+func (b *builder) inbound(inst *catalog.Instance, tracing render.Tracing) *render.Inbound {
 	auth := b.w.authorization(inst.Service)
 	b.out.used.auths[inst.Service] = true
 	defaults := b.w.defaults(inst.Service)
 	b.out.stamps = append(b.out.stamps, &auth.stamp)
-	w := render.Workload{Instance: inst, Authorization: auth.auth, Defaults: defaults}
+	w := render.Workload{Instance: inst, Authorization: auth.auth, Defaults: defaults, Tracing: tracing}
 	if auth.problem != nil {
 		b.everyones([]render.Problem{*auth.problem})
 		if auth.auth == nil {
@@ -158,7 +159,7 @@ func (b *builder) inbound(inst *catalog.Instance) *render.Inbound {
 	return in
 }
 
-func (b *builder) outbound(inst *catalog.Instance) {
+func (b *builder) outbound(inst *catalog.Instance, tracing render.Tracing) {
 	ups := b.w.upstreamsOf(inst)
 	b.mine(ups.problems)
 	for i := range ups.upstreams {
@@ -191,7 +192,7 @@ func (b *builder) outbound(inst *catalog.Instance) {
 		if chain.Withheld != "" || !b.reach(chain) {
 			continue
 		}
-		l, problems, err := b.w.cache.Outbound(b.w.env, b.client.Kind, inst, *up, chain)
+		l, problems, err := b.w.cache.Outbound(b.w.env, b.client.Kind, inst, *up, chain, tracing.To(up.Name))
 		for k := range problems {
 			problems[k].Service = inst.Service.Service
 		}

@@ -77,7 +77,8 @@ func subjects() []subject {
 			func() any {
 				return &api.ProxyConfigEntry{Kind: api.ProxyDefaults, Name: "global",
 					Config: map[string]any{"protocol": "http", "local_connect_timeout_ms": 70, "local_request_timeout_ms": 71,
-						"local_idle_timeout_ms": 72, "max_inbound_connections": 73, "max_request_headers_kb": 74},
+						"local_idle_timeout_ms": 72, "max_inbound_connections": 73, "max_request_headers_kb": 74,
+						"tracing": map[string]any{"otlp": map[string]any{"service": "backup"}}},
 					AccessLogs: &api.AccessLogsConfig{Enabled: true, DisableListenerLogs: true, Type: api.FileLogSinkType, Path: "/log", TextFormat: "%PROTOCOL%"}}
 			},
 			func() any {

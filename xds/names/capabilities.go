@@ -45,6 +45,8 @@ const (
 	CapListenerLog = "hauberk.cap.listener_log"
 	// CapRetries is retry budgets, and the condition RetryResetIdempotent.
 	CapRetries = "hauberk.cap.retries"
+	// CapTracing is tracing in the connection manager, with OTLP and Zipkin.
+	CapTracing = "hauberk.cap.tracing"
 
 	// RetryResetIdempotent, in a route's retry_on, retries a request that was
 	// sent and met a reset before any response, when its method is idempotent

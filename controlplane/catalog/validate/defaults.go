@@ -14,7 +14,11 @@ func (c *checker) proxyDefaults(e *api.ProxyConfigEntry) {
 	if e.Name != "" && e.Name != api.ProxyConfigGlobal {
 		c.add("Name", "%q: the one proxy-defaults entry is named %q", e.Name, api.ProxyConfigGlobal)
 	}
-	c.proxyConfig("Config", e.Config)
+	if p := c.proxyConfig("Config", e.Config); p.Tracing != nil {
+		if problem := p.Tracing.Check(); problem != nil {
+			c.opaque("Config", []opaque.Problem{*problem})
+		}
+	}
 	c.shape("", e.Mode, e.TransparentProxy, e.MeshGateway, e.Expose, e.EnvoyExtensions)
 	c.mutualTLS("MutualTLSMode", e.MutualTLSMode)
 	c.accessLogs("AccessLogs", e.AccessLogs)
@@ -147,9 +151,20 @@ func (c *checker) mutualTLS(path string, m api.MutualTLSMode) {
 }
 
 // proxyConfig checks the keys of opaque configuration.
-func (c *checker) proxyConfig(path string, config map[string]any) {
-	_, problems := opaque.ReadProxy(config)
+func (c *checker) proxyConfig(path string, config map[string]any) opaque.Proxy {
+	p, problems := opaque.ReadProxy(config)
 	c.opaque(path, problems)
+	if t := p.Tracing; t != nil {
+		c.collector(path+"."+opaque.TracingKey+".otlp", t.OTLP)
+		c.collector(path+"."+opaque.TracingKey+".zipkin", t.Zipkin)
+	}
+	return p
+}
+
+func (c *checker) collector(path string, to *opaque.Collector) {
+	if to != nil {
+		c.optionalName(path+".service", to.Service)
+	}
 }
 
 func (c *checker) opaque(path string, problems []opaque.Problem) {

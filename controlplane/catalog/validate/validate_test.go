@@ -182,7 +182,7 @@ func TestProxy(t *testing.T) {
 			p.Upstreams[0].LocalBindPort, p.Upstreams[0].LocalBindSocketPath = 0, "x"
 		},
 		"Upstreams[0].LocalBindSocketMode": func(p *api.AgentServiceConnectProxyConfig) { p.Upstreams[0].LocalBindSocketMode = "0600" },
-		"Upstreams[0].Config.limits": func(p *api.AgentServiceConnectProxyConfig) {
+		"Upstreams[0].Config.limits.max_connections": func(p *api.AgentServiceConnectProxyConfig) {
 			p.Upstreams[0].Config = map[string]any{"limits": map[string]any{"max_connections": 0}}
 		},
 		"Upstreams[0].Config.colour":        func(p *api.AgentServiceConnectProxyConfig) { p.Upstreams[0].Config = map[string]any{"colour": "red"} },
