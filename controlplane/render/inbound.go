@@ -226,8 +226,8 @@ func (b *inboundBuilder) filters(rules *Rules) ([]*listenerv3.Filter, error) {
 
 func (b *inboundBuilder) stat() string { return "inbound." + b.out.Service }
 
-// http has one inline route, to the application. Without a configured timeout
-// it has none: the caller's route bounds a request, and must be able to allow
+// http has inline routes to the application: one, and those that limit its rate. Without
+// a configured timeout they have none: the caller's route bounds a request, and must be able to allow
 // it more than a default would here.
 func (b *inboundBuilder) http(rules *Rules) (*listenerv3.Filter, error) {
 	rbac, err := httpRBAC(rules)
@@ -243,33 +243,36 @@ func (b *inboundBuilder) http(rules *Rules) (*listenerv3.Filter, error) {
 		return nil, err
 	}
 	b.out.refs = b.w.Tracing.refs()
-	origin := "inbound of " + b.out.Service
+	route := func(origin string, match *routev3.RouteMatch) *routev3.Route {
+		return &routev3.Route{
+			Name:  origin,
+			Match: match,
+			Action: &routev3.Route_Route{Route: &routev3.RouteAction{
+				ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: b.out.Cluster.Name},
+				Timeout:          duration(b.config.RequestTimeout),
+				IdleTimeout:      duration(idle),
+				RetryPolicy:      localRetries(),
+			}},
+			Metadata: hauberkMetadata(map[string]string{"origin": origin}),
+		}
+	}
+	limits, routes, err := b.rateLimits(route)
+	if err != nil {
+		return nil, err
+	}
+	rest := route("inbound of "+b.out.Service, &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}})
 	m := manager{
 		stat:         b.stat(),
 		tracing:      tracing,
-		filters:      rbac,
+		filters:      append(rbac, limits...),
 		logs:         b.out.logs.filter,
 		maxHeadersKB: b.config.MaxHeadersKB,
 		forward:      hcmv3.HttpConnectionManager_APPEND_FORWARD,
 		forwardURI:   true,
 		http2:        b.client.Can(names.CapHTTP2),
 		routes: &routev3.RouteConfiguration{
-			Name: "inbound/" + b.out.Registration,
-			VirtualHosts: []*routev3.VirtualHost{{
-				Name:    b.out.Service,
-				Domains: []string{"*"},
-				Routes: []*routev3.Route{{
-					Name:  origin,
-					Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
-					Action: &routev3.Route_Route{Route: &routev3.RouteAction{
-						ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: b.out.Cluster.Name},
-						Timeout:          duration(b.config.RequestTimeout),
-						IdleTimeout:      duration(idle),
-						RetryPolicy:      localRetries(),
-					}},
-					Metadata: hauberkMetadata(map[string]string{"origin": origin}),
-				}},
-			}},
+			Name:         "inbound/" + b.out.Registration,
+			VirtualHosts: []*routev3.VirtualHost{{Name: b.out.Service, Domains: []string{"*"}, Routes: append(routes, rest)}},
 		},
 	}
 	if b.env.http.sanitizeXFCC {

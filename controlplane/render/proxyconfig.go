@@ -72,6 +72,7 @@ func onlyHTTP(e *api.ServiceConfigEntry) []Problem {
 		}
 	}
 	report("LocalRequestTimeoutMs", e.LocalRequestTimeoutMs > 0)
+	report("RateLimits", e.RateLimits != nil)
 	report("MaxRequestHeadersKB", e.MaxRequestHeadersKB != nil)
 	return out
 }
