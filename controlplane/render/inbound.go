@@ -38,9 +38,12 @@ type Inbound struct {
 	Cluster *resource.Resource
 	// Rules are the authorization that the chain carries; nil where the client
 	// cannot evaluate any.
-	Rules    *Rules
-	logs     accessLogs
-	refs     []resource.Ref
+	Rules *Rules
+	logs  accessLogs
+	refs  []resource.Ref
+	// balance has the listener's connections spread evenly over Envoy's threads. Our
+	// sidecar has none that they would stay on.
+	balance  bool
 	Problems []Problem
 }
 
@@ -83,6 +86,7 @@ func NewInbound(env *Environment, client Client, w Workload) (*Inbound, error) {
 	var problems []Problem
 	b.config, problems = readWorkloadConfig(env, inst, w.Defaults, protocol)
 	b.out.Host, b.out.Port = b.config.BindAddress, b.config.BindPort
+	b.out.balance = b.config.ExactBalance
 	b.out.Problems = append(b.out.Problems, problems...)
 	b.out.logs, problems = accessLogging(env, client, inst.ID, inst.Proxy.AccessLogs)
 	b.out.Problems = append(b.out.Problems, problems...)
@@ -281,6 +285,10 @@ func (b *inboundBuilder) http(rules *Rules) (*listenerv3.Filter, error) {
 	return b.env.httpManager(m)
 }
 
+var exactBalance = &listenerv3.Listener_ConnectionBalanceConfig{
+	BalanceType: &listenerv3.Listener_ConnectionBalanceConfig_ExactBalance_{ExactBalance: &listenerv3.Listener_ConnectionBalanceConfig_ExactBalance{}},
+}
+
 // InboundListener puts the chains of workloads that share a host address into
 // its one mTLS listener. Two instances of one service cannot be told apart by
 // SNI: the first by registration id is served and the other is reported.
@@ -307,6 +315,9 @@ func InboundListener(chains []*Inbound) (*resource.Resource, []Problem, error) {
 		}
 		first[c.ID] = c.Registration
 		l.FilterChains = append(l.FilterChains, c.Chain)
+		if c.balance {
+			l.ConnectionBalanceConfig = exactBalance
+		}
 		refs = append(append(refs, resource.Ref{Type: resource.ClusterType, Name: c.Cluster.Name}), c.refs...)
 	}
 	if len(l.FilterChains) == 1 {

@@ -61,6 +61,10 @@ func subjects() []subject {
 			func() any {
 				return &api.ServiceConfigEntry{Kind: api.ServiceDefaults, Name: "web", Protocol: "http",
 					MaxInboundConnections: 7, LocalConnectTimeoutMs: 70, LocalRequestTimeoutMs: 71, MaxRequestHeadersKB: ptr(uint32(72)),
+					BalanceInboundConnections: "exact_balance",
+					RateLimits: &api.RateLimits{InstanceLevel: api.InstanceLevelRateLimits{RequestsPerSecond: 75, RequestsMaxBurst: 76,
+						Routes: []api.InstanceLevelRouteRateLimits{{PathExact: "/a", RequestsPerSecond: 77, RequestsMaxBurst: 78},
+							{PathPrefix: "/b", RequestsPerSecond: 79}, {PathRegex: "/c", RequestsPerSecond: 80}}}},
 					UpstreamConfig: &api.UpstreamConfiguration{Defaults: &api.UpstreamConfig{ConnectTimeoutMs: 73, Limits: limits(), PassiveHealthCheck: health()}}}
 			},
 			func() any {
@@ -140,7 +144,8 @@ func subjects() []subject {
 		{name: "service-defaults of a tcp service", partly: true, silent: silent(map[string]string{"Protocol": "the default"}), examples: []func() any{
 			func() any {
 				return &api.ServiceConfigEntry{Kind: api.ServiceDefaults, Name: "web", Protocol: "tcp",
-					MaxInboundConnections: 7, LocalConnectTimeoutMs: 70, LocalRequestTimeoutMs: 71, MaxRequestHeadersKB: ptr(uint32(72))}
+					MaxInboundConnections: 7, LocalConnectTimeoutMs: 70, LocalRequestTimeoutMs: 71, MaxRequestHeadersKB: ptr(uint32(72)),
+					RateLimits: &api.RateLimits{InstanceLevel: api.InstanceLevelRateLimits{RequestsPerSecond: 75}}}
 			},
 		}},
 		{name: api.ServiceIntentions, silent: silent(map[string]string{

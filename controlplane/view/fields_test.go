@@ -29,7 +29,8 @@ func TestNoFieldIsIgnored(t *testing.T) {
 	for dialect, kind := range map[string]render.Client{
 		"envoy": {Dialect: render.Envoy},
 		"mesh": {Caps: render.NewCapabilities(names.CapRBAC, names.CapHTTP2, names.CapRingHash, names.CapMaglev,
-			names.CapOutlierDetection, names.CapConnectionLimit, names.CapListenerLog, names.CapRetries, names.CapTracing)},
+			names.CapOutlierDetection, names.CapConnectionLimit, names.CapListenerLog, names.CapRetries, names.CapTracing,
+			names.CapRetryRateLimited, names.CapGatewayFailure, names.CapLocalRateLimit, names.CapValidateClusters)},
 	} {
 		t.Run(dialect, func(t *testing.T) {
 			for _, s := range subjects() {

@@ -20,7 +20,9 @@ type Proxy struct {
 	IdleTimeout    time.Duration
 	MaxConnections int
 	MaxHeadersKB   int
-	Tracing        *Tracing
+	// ExactBalance spreads connections evenly over worker threads.
+	ExactBalance bool
+	Tracing      *Tracing
 }
 
 // The keys of a proxy's Config, as Consul spells them.
@@ -33,10 +35,14 @@ const (
 	LocalIdleTimeout    = "local_idle_timeout_ms"
 	MaxConnections      = "max_inbound_connections"
 	MaxHeadersKB        = "max_request_headers_kb"
+	BalanceConnections  = "balance_inbound_connections"
 )
 
+// ExactBalance is the only value of BalanceConnections.
+const ExactBalance = "exact_balance"
+
 var proxyKeys = []string{Protocol, BindAddress, BindPort, LocalConnectTimeout, LocalRequestTimeout,
-	LocalIdleTimeout, MaxConnections, MaxHeadersKB, TracingKey}
+	LocalIdleTimeout, MaxConnections, MaxHeadersKB, BalanceConnections, TracingKey}
 
 // Protocols are what a service may speak.
 var Protocols = []string{"tcp", "http", "http2", "grpc"}
@@ -124,6 +130,11 @@ func (p *Proxy) set(key string, v any) (err error) {
 		p.MaxConnections, err = count(v, math.MaxInt32)
 	case MaxHeadersKB:
 		p.MaxHeadersKB, err = count(v, maxHeadersKB)
+	case BalanceConnections:
+		if v != "" && v != ExactBalance {
+			return fmt.Errorf("%v: use %s", v, ExactBalance)
+		}
+		p.ExactBalance = v == ExactBalance
 	case TracingKey:
 		p.Tracing, err = readTracing(v)
 	case "envoy_tracing_json", "envoy_listener_tracing_json":

@@ -33,7 +33,7 @@ func (c *checker) serviceDefaults(e *api.ServiceConfigEntry) {
 	c.mutualTLS("MutualTLSMode", e.MutualTLSMode)
 	c.not(e.ExternalSNI != "", "ExternalSNI", "services outside the mesh are not supported; remove it")
 	c.not(e.Destination != nil, "Destination", "destinations outside the mesh need a terminating gateway, which is not supported; remove it")
-	c.not(e.BalanceInboundConnections != "", "BalanceInboundConnections", "connection balancing across worker threads has no meaning here; remove it")
+	c.oneOf("BalanceInboundConnections", e.BalanceInboundConnections, opaque.ExactBalance)
 	c.rateLimits("RateLimits.InstanceLevel", e.RateLimits)
 	c.notNegative("MaxInboundConnections", e.MaxInboundConnections)
 	c.notNegative("LocalConnectTimeoutMs", e.LocalConnectTimeoutMs)
