@@ -3,6 +3,8 @@ package render
 import (
 	"slices"
 
+	"github.com/hashicorp/consul/api"
+
 	"github.com/hauberk-mesh/hauberk/controlplane/catalog"
 	"github.com/hauberk-mesh/hauberk/controlplane/catalog/opaque"
 	"github.com/hauberk-mesh/hauberk/controlplane/compile"
@@ -159,6 +161,7 @@ func (c *Cache) chain(env *Environment, client Client, as caller, source catalog
 type endpointsKey struct {
 	service catalog.Name
 	subset  string
+	from    api.Locality
 }
 
 type endpointsInput struct {
@@ -177,11 +180,15 @@ type endpointsOutput struct {
 	problems []Problem
 }
 
-// Endpoints is the function of that name, remembered.
-func (c *Cache) Endpoints(env *Environment, t *compile.Target, instances []*catalog.Instance) (*resource.Resource, []Problem, error) {
+// Endpoints is the function of that name, remembered. Where from does not matter, all
+// share one resource.
+func (c *Cache) Endpoints(env *Environment, t *compile.Target, instances []*catalog.Instance, from api.Locality) (*resource.Resource, []Problem, error) {
+	if !env.Nearest(t) {
+		from = api.Locality{}
+	}
 	in := endpointsInput{env, t.Filter, t.OnlyPassing, instances}
-	out, err := c.endpoints.get(c.sweep, endpointsKey{t.Service, t.Subset}, in, func(old endpointsOutput) (endpointsOutput, error) {
-		r, problems, err := Endpoints(env, t, instances)
+	out, err := c.endpoints.get(c.sweep, endpointsKey{t.Service, t.Subset, from}, in, func(old endpointsOutput) (endpointsOutput, error) {
+		r, problems, err := Endpoints(env, t, instances, from)
 		return endpointsOutput{intern(old.resource, r), problems}, err
 	})
 	return out.resource, out.problems, err

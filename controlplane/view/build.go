@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/hashicorp/consul/api"
+
 	"github.com/hauberk-mesh/hauberk/controlplane/catalog"
 	"github.com/hauberk-mesh/hauberk/controlplane/render"
 	"github.com/hauberk-mesh/hauberk/xds/resource"
@@ -53,6 +55,7 @@ type builder struct {
 	client Client
 	out    *product
 	routed map[*render.Chain]bool // chains whose resources are in already
+	from   api.Locality           // where the node is
 }
 
 // build computes what a client sees.
@@ -67,7 +70,9 @@ func (w *world) build(client Client) *product {
 		b.out.byType[t] = map[string]*resource.Resource{}
 	}
 	inbound := map[hostPort][]*render.Inbound{}
-	for _, inst := range b.workloads() {
+	workloads := b.workloads()
+	b.locate(workloads)
+	for _, inst := range workloads {
 		tracing := b.tracing(inst)
 		if in := b.inbound(inst, tracing); in != nil {
 			at := hostPort{in.Host, in.Port}
@@ -90,6 +95,20 @@ func (w *world) build(client Client) *product {
 	}
 	b.out.problems = render.SortProblems(b.out.problems)
 	return b.out
+}
+
+// locate finds where the node is: where the first of its registrations is that says so.
+func (b *builder) locate(workloads []*catalog.Instance) {
+	for _, inst := range workloads {
+		switch at := render.Locality(inst); {
+		case at.Region == "" || at == b.from:
+		case b.from.Region == "":
+			b.from = at
+		default:
+			b.problem(inst.Service.Service, inst.ID+" Locality", "%s/%s: another registration of the node is in %s/%s, and that is where it is taken to be; make them agree",
+				at.Region, at.Zone, b.from.Region, b.from.Zone)
+		}
+	}
 }
 
 type hostPort struct {
@@ -222,8 +241,11 @@ func (b *builder) reach(chain *render.Chain) bool {
 	var endpoints []*resource.Resource
 	for _, t := range chain.Targets {
 		b.out.instances[t.Service] = struct{}{}
-		r, problems, err := b.w.cache.Endpoints(b.w.env, t, b.w.snap.Instances[t.Service])
+		r, problems, err := b.w.cache.Endpoints(b.w.env, t, b.w.snap.Instances[t.Service], b.from)
 		b.everyones(problems)
+		if b.from.Region == "" && b.w.env.Nearest(t) {
+			b.problem(t.Service.Service, "PrioritizeByLocality", "no registration of the node says in its Locality where it is, so no instance is nearer than another; set it")
+		}
 		if err != nil {
 			b.failed(t.Service.Service, err)
 			b.routed[chain] = false

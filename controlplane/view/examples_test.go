@@ -83,7 +83,8 @@ func subjects() []subject {
 					Config: map[string]any{"protocol": "http", "local_connect_timeout_ms": 70, "local_request_timeout_ms": 71,
 						"local_idle_timeout_ms": 72, "max_inbound_connections": 73, "max_request_headers_kb": 74,
 						"tracing": map[string]any{"otlp": map[string]any{"service": "backup"}}},
-					AccessLogs: &api.AccessLogsConfig{Enabled: true, DisableListenerLogs: true, Type: api.FileLogSinkType, Path: "/log", TextFormat: "%PROTOCOL%"}}
+					PrioritizeByLocality: &api.ServiceResolverPrioritizeByLocality{Mode: "failover"},
+					AccessLogs:           &api.AccessLogsConfig{Enabled: true, DisableListenerLogs: true, Type: api.FileLogSinkType, Path: "/log", TextFormat: "%PROTOCOL%"}}
 			},
 			func() any {
 				return &api.ProxyConfigEntry{Kind: api.ProxyDefaults, Name: "global", Config: map[string]any{"protocol": "http"},
@@ -126,6 +127,7 @@ func subjects() []subject {
 			},
 			func() any {
 				return &api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: "api",
+					PrioritizeByLocality: &api.ServiceResolverPrioritizeByLocality{Mode: "failover"},
 					Failover: map[string]api.ServiceResolverFailover{"*": {Targets: []api.ServiceResolverFailoverTarget{
 						{Service: "backup", ServiceSubset: "v1"}, {Datacenter: "dc2"}}}},
 					LoadBalancer: &api.LoadBalancer{Policy: "least_request", LeastRequestConfig: &api.LeastRequestConfig{ChoiceCount: 7}}}
