@@ -61,7 +61,11 @@ func TracingOf(env *Environment, client Client, inst *catalog.Instance) (*opaque
 		return nil, []Problem{{Path: where + bad.Key, Reason: bad.Reason + "; nothing is traced"}}
 	}
 	if !client.Can(names.CapTracing) {
-		return nil, []Problem{{Path: where + opaque.TracingKey, Reason: "this sidecar takes no tracing from the control plane, so nothing is traced; upgrade it"}}
+		reason := "this sidecar takes no tracing from the control plane, so nothing is traced; upgrade it"
+		if client.Dialect == Envoy {
+			reason = fmt.Sprintf("tracing needs Envoy 1.%d or newer, so nothing is traced; upgrade it", TracingEnvoy)
+		}
+		return nil, []Problem{{Path: where + opaque.TracingKey, Reason: reason}}
 	}
 	for _, k := range sortedKeys(t.Tags) {
 		if err := checkTag(k, t.Tags[k]); err != nil {

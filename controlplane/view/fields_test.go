@@ -27,7 +27,7 @@ import (
 // fails here until it does one of the two.
 func TestNoFieldIsIgnored(t *testing.T) {
 	for dialect, kind := range map[string]render.Client{
-		"envoy": {Dialect: render.Envoy},
+		"envoy": {Dialect: render.Envoy, Caps: render.NewCapabilities(names.CapTracing)},
 		"mesh": {Caps: render.NewCapabilities(names.CapRBAC, names.CapHTTP2, names.CapRingHash, names.CapMaglev,
 			names.CapOutlierDetection, names.CapConnectionLimit, names.CapListenerLog, names.CapRetries, names.CapTracing,
 			names.CapRetryRateLimited, names.CapGatewayFailure, names.CapLocalRateLimit, names.CapValidateClusters)},

@@ -162,10 +162,9 @@ func (g goldenClient) client() Client {
 	}
 	if g.Envoy {
 		c.Kind.Dialect = render.Envoy
-	} else {
-		for _, k := range g.Caps {
-			c.Kind.Caps = render.NewCapabilities(append(strings.Split(c.Kind.Caps.String(), ","), names.CapabilityPrefix+k)...)
-		}
+	}
+	for _, k := range g.Caps {
+		c.Kind.Caps = render.NewCapabilities(append(strings.Split(c.Kind.Caps.String(), ","), names.CapabilityPrefix+k)...)
 	}
 	return c
 }

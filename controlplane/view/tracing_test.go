@@ -1,11 +1,13 @@
 package view
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"testing"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/hashicorp/consul/api"
 
 	"github.com/hauberk-mesh/hauberk/controlplane/catalog"
@@ -147,5 +149,24 @@ func TestCollectorIsNotTraced(t *testing.T) {
 	defer v.Close()
 	if have := traced(t, v); len(have) != 1 || have[0] != "inbound:10.0.0.1:20000" {
 		t.Errorf("traced: %q", have)
+	}
+}
+
+// TestOlderEnvoysDoNotTrace: they would refuse the listener, and with it the next
+// change of its authorization.
+func TestOlderEnvoysDoNotTrace(t *testing.T) {
+	h := newHarness(t, traces(map[string]any{"otlp": map[string]any{"address": "10.0.0.9:4317"}}))
+	h.publishAll()
+	h.setInstances("web", inst("web", "n1", 20000, "api"))
+	for version, traces := range map[string]int{"": 0, "soon": 0, "1.9.0": 0, "1.36.9": 0, "1.37.0": 2, "1.40.0-dev": 2, "2.0.0": 2} {
+		v := h.m.Open(NewClient("n1", []string{idOf("web")}, &corev3.Node{UserAgentName: "envoy",
+			UserAgentVersionType: &corev3.Node_UserAgentVersion{UserAgentVersion: version}}))
+		if have := traced(t, v); len(have) != traces {
+			t.Errorf("Envoy %q: traced %q", version, have)
+		}
+		if told := strings.Contains(fmt.Sprint(h.m.Problems()), "needs Envoy 1.37"); told != (traces == 0) {
+			t.Errorf("Envoy %q: %v", version, h.m.Problems())
+		}
+		v.Close()
 	}
 }
