@@ -235,41 +235,24 @@ func (b *inboundBuilder) filters(rules *Rules) ([]*listenerv3.Filter, error) {
 
 func (b *inboundBuilder) stat() string { return "inbound." + b.out.Service }
 
-// http has inline routes to the application: one, and those that limit its rate. Without
-// a configured timeout they have none: the caller's route bounds a request, and must be able to allow
-// it more than a default would here.
+// http has inline routes to the application: one, and those that limit its rate.
+// Without a configured timeout they have none: the caller's route bounds a request,
+// and must be able to allow it more than a default would here.
 func (b *inboundBuilder) http(rules *Rules) (*listenerv3.Filter, error) {
 	rbac, err := httpRBAC(rules)
 	if err != nil {
 		return nil, err
-	}
-	idle := max(streamIdleTimeout, b.config.RequestTimeout)
-	if b.config.IdleTimeout > 0 {
-		idle = b.config.IdleTimeout
 	}
 	tracing, err := b.w.Tracing.inbound(b.out.Service, b.out.ID)
 	if err != nil {
 		return nil, err
 	}
 	b.out.refs = b.w.Tracing.refs()
-	route := func(origin string, match *routev3.RouteMatch) *routev3.Route {
-		return &routev3.Route{
-			Name:  origin,
-			Match: match,
-			Action: &routev3.Route_Route{Route: &routev3.RouteAction{
-				ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: b.out.Cluster.Name},
-				Timeout:          duration(b.config.RequestTimeout),
-				IdleTimeout:      duration(idle),
-				RetryPolicy:      localRetries(),
-			}},
-			Metadata: hauberkMetadata(map[string]string{"origin": origin}),
-		}
-	}
-	limits, routes, err := b.rateLimits(route)
+	limits, routes, err := b.rateLimits()
 	if err != nil {
 		return nil, err
 	}
-	rest := route("inbound of "+b.out.Service, &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}})
+	rest := b.route("inbound of "+b.out.Service, &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}})
 	m := manager{
 		stat:         b.stat(),
 		tracing:      tracing,
@@ -288,6 +271,25 @@ func (b *inboundBuilder) http(rules *Rules) (*listenerv3.Filter, error) {
 		m.forward, m.forwardURI = hcmv3.HttpConnectionManager_SANITIZE, false
 	}
 	return b.env.httpManager(m)
+}
+
+// route leads to the application.
+func (b *inboundBuilder) route(origin string, match *routev3.RouteMatch) *routev3.Route {
+	idle := max(streamIdleTimeout, b.config.RequestTimeout)
+	if b.config.IdleTimeout > 0 {
+		idle = b.config.IdleTimeout
+	}
+	return &routev3.Route{
+		Name:  origin,
+		Match: match,
+		Action: &routev3.Route_Route{Route: &routev3.RouteAction{
+			ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: b.out.Cluster.Name},
+			Timeout:          duration(b.config.RequestTimeout),
+			IdleTimeout:      duration(idle),
+			RetryPolicy:      localRetries(),
+		}},
+		Metadata: hauberkMetadata(map[string]string{"origin": origin}),
+	}
 }
 
 var exactBalance = &listenerv3.Listener_ConnectionBalanceConfig{

@@ -21,7 +21,7 @@ const rateLimitFilter = "envoy.filters.http.local_ratelimit"
 // rateLimits is what an instance takes of requests: a filter behind those of
 // authorization, so that who is denied spends nobody's tokens, and routes with limits
 // of their own before the one that takes the rest. Without limits there are neither.
-func (b *inboundBuilder) rateLimits(route func(origin string, m *routev3.RouteMatch) *routev3.Route) ([]*hcmv3.HttpFilter, []*routev3.Route, error) {
+func (b *inboundBuilder) rateLimits() ([]*hcmv3.HttpFilter, []*routev3.Route, error) {
 	if b.w.Defaults == nil || b.w.Defaults.RateLimits == nil {
 		return nil, nil, nil
 	}
@@ -52,7 +52,7 @@ func (b *inboundBuilder) rateLimits(route func(origin string, m *routev3.RouteMa
 		if err != nil {
 			return nil, nil, err
 		}
-		out := route(origin, match)
+		out := b.route(origin, match)
 		out.TypedPerFilterConfig = map[string]*anypb.Any{rateLimitFilter: own}
 		routes = append(routes, out)
 	}
