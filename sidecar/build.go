@@ -272,7 +272,9 @@ func (s *Sidecar) discover(ctx context.Context) error {
 
 // capabilities are what this build can honour; the control plane withholds the
 // rest.
-var capabilities = []string{names.CapRBAC, names.CapHTTP2, names.CapTunnel, names.CapRingHash, names.CapMaglev, names.CapConnectionHash, names.CapConnectionLimit, names.CapListenerLog, names.CapOutlierDetection, names.CapRetries}
+var capabilities = []string{names.CapRBAC, names.CapHTTP2, names.CapTunnel, names.CapRingHash, names.CapMaglev, names.CapConnectionHash,
+	names.CapConnectionLimit, names.CapListenerLog, names.CapOutlierDetection, names.CapGatewayFailure, names.CapRetries,
+	names.CapRetryRateLimited, names.CapLocalRateLimit, names.CapValidateClusters, names.CapTracing}
 
 func (s *Sidecar) node() client.Node {
 	n := client.Node{ID: s.cfg.Node, Version: s.cfg.Version, Features: capabilities}

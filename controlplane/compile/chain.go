@@ -85,7 +85,10 @@ type Target struct {
 	// Limits, PassiveHealthCheck: what service-defaults say of upstream traffic.
 	Limits             *api.UpstreamLimits
 	PassiveHealthCheck *api.PassiveHealthCheck
-	Protocol           string
+	// Nearest prefers instances near the caller; nil where the target's resolver does
+	// not say, so that proxy-defaults do.
+	Nearest  *bool
+	Protocol string
 }
 
 // Deps are the inputs a result was made from, present or absent: an entry that

@@ -10,6 +10,9 @@ import (
 	"github.com/hauberk-mesh/hauberk/controlplane/catalog"
 )
 
+// ByLocality is the Mode of PrioritizeByLocality that prefers instances near the caller.
+const ByLocality = "failover"
+
 // target is a place on the way through redirects.
 type target struct {
 	name   catalog.Name
@@ -168,6 +171,10 @@ func (c *compiler) addTarget(t target, resolver *api.ServiceResolverConfigEntry)
 			out.ConnectTimeout = resolver.ConnectTimeout
 		}
 		out.LoadBalancer = resolver.LoadBalancer
+		if p := resolver.PrioritizeByLocality; p != nil && p.Mode != "" {
+			nearest := p.Mode == ByLocality
+			out.Nearest = &nearest
+		}
 		if t.subset != "" {
 			s := resolver.Subsets[t.subset]
 			out.Filter, out.OnlyPassing = s.Filter, s.OnlyPassing

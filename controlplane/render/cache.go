@@ -3,7 +3,10 @@ package render
 import (
 	"slices"
 
+	"github.com/hashicorp/consul/api"
+
 	"github.com/hauberk-mesh/hauberk/controlplane/catalog"
+	"github.com/hauberk-mesh/hauberk/controlplane/catalog/opaque"
 	"github.com/hauberk-mesh/hauberk/controlplane/compile"
 	"github.com/hauberk-mesh/hauberk/xds/resource"
 )
@@ -21,6 +24,8 @@ type Cache struct {
 	outbounds memo[outboundKey, outboundInput, listenerOutput]
 	inbounds  memo[inboundKey, inboundInput, *Inbound]
 	listeners memo[listenerKey, []*Inbound, listenerOutput]
+	tracings  memo[inboundKey, tracingInput, tracingOutput]
+	outside   memo[outsideKey, struct{}, *resource.Resource]
 }
 
 // NewCache returns an empty cache.
@@ -32,6 +37,8 @@ func NewCache() *Cache {
 	c.outbounds.init(func(a, b outboundInput) bool { return a == b })
 	c.inbounds.init(func(a, b inboundInput) bool { return a == b })
 	c.listeners.init(slices.Equal[[]*Inbound])
+	c.tracings.init(func(a, b tracingInput) bool { return a == b })
+	c.outside.init(func(a, b struct{}) bool { return true })
 	return c
 }
 
@@ -87,12 +94,14 @@ func (c *Cache) End() {
 	c.outbounds.drop(c.sweep)
 	c.inbounds.drop(c.sweep)
 	c.listeners.drop(c.sweep)
+	c.tracings.drop(c.sweep)
+	c.outside.drop(c.sweep)
 }
 
 // Len is the number of remembered results.
 func (c *Cache) Len() int {
 	return len(c.chains.entries) + len(c.endpoints.entries) + len(c.routes.entries) + len(c.outbounds.entries) +
-		len(c.inbounds.entries) + len(c.listeners.entries)
+		len(c.inbounds.entries) + len(c.listeners.entries) + len(c.tracings.entries) + len(c.outside.entries)
 }
 
 // intern returns old when it is the same resource, so that readers compare
@@ -118,9 +127,19 @@ type chainInput struct {
 
 // Chain is NewChain, remembered.
 func (c *Cache) Chain(env *Environment, client Client, source catalog.Name, chain *compile.Chain) (*Chain, error) {
-	key := chainKey{client, callerOf(client, source), chain.Service, chain.Customization}
+	return c.chain(env, client, callerOf(client, source), source, chain)
+}
+
+// OwnChain is a chain for what the client calls by itself for a workload, with
+// clusters that show that workload's identity and nobody else's.
+func (c *Cache) OwnChain(env *Environment, client Client, source catalog.Name, chain *compile.Chain) (*Chain, error) {
+	return c.chain(env, client, callerItself(source), source, chain)
+}
+
+func (c *Cache) chain(env *Environment, client Client, as caller, source catalog.Name, chain *compile.Chain) (*Chain, error) {
+	key := chainKey{client, as, chain.Service, chain.Customization}
 	return c.chains.get(c.sweep, key, chainInput{env, chain}, func(old *Chain) (*Chain, error) {
-		out, err := NewChain(env, client, source, chain)
+		out, err := newChain(env, client, as, source, chain)
 		if err != nil {
 			return nil, err
 		}
@@ -142,6 +161,7 @@ func (c *Cache) Chain(env *Environment, client Client, source catalog.Name, chai
 type endpointsKey struct {
 	service catalog.Name
 	subset  string
+	from    api.Locality
 }
 
 type endpointsInput struct {
@@ -160,11 +180,15 @@ type endpointsOutput struct {
 	problems []Problem
 }
 
-// Endpoints is the function of that name, remembered.
-func (c *Cache) Endpoints(env *Environment, t *compile.Target, instances []*catalog.Instance) (*resource.Resource, []Problem, error) {
+// Endpoints is the function of that name, remembered. Where from does not matter, all
+// share one resource.
+func (c *Cache) Endpoints(env *Environment, t *compile.Target, instances []*catalog.Instance, from api.Locality) (*resource.Resource, []Problem, error) {
+	if !env.Nearest(t) {
+		from = api.Locality{}
+	}
 	in := endpointsInput{env, t.Filter, t.OnlyPassing, instances}
-	out, err := c.endpoints.get(c.sweep, endpointsKey{t.Service, t.Subset}, in, func(old endpointsOutput) (endpointsOutput, error) {
-		r, problems, err := Endpoints(env, t, instances)
+	out, err := c.endpoints.get(c.sweep, endpointsKey{t.Service, t.Subset, from}, in, func(old endpointsOutput) (endpointsOutput, error) {
+		r, problems, err := Endpoints(env, t, instances, from)
 		return endpointsOutput{intern(old.resource, r), problems}, err
 	})
 	return out.resource, out.problems, err
@@ -194,6 +218,7 @@ type outboundInput struct {
 	env      *Environment
 	instance *catalog.Instance
 	chain    *Chain
+	tracing  Tracing
 }
 
 type listenerOutput struct {
@@ -202,10 +227,10 @@ type listenerOutput struct {
 }
 
 // Outbound is the function of that name, remembered.
-func (c *Cache) Outbound(env *Environment, client Client, inst *catalog.Instance, u Upstream, chain *Chain) (*resource.Resource, []Problem, error) {
+func (c *Cache) Outbound(env *Environment, client Client, inst *catalog.Instance, u Upstream, chain *Chain, tracing Tracing) (*resource.Resource, []Problem, error) {
 	key := outboundKey{client, inst.Key(), u.Index}
-	out, err := c.outbounds.get(c.sweep, key, outboundInput{env, inst, chain}, func(old listenerOutput) (listenerOutput, error) {
-		r, problems, err := Outbound(env, client, inst, u, chain)
+	out, err := c.outbounds.get(c.sweep, key, outboundInput{env, inst, chain, tracing}, func(old listenerOutput) (listenerOutput, error) {
+		r, problems, err := Outbound(env, client, inst, u, chain, tracing)
 		return listenerOutput{intern(old.resource, r), problems}, err
 	})
 	return out.resource, out.problems, err
@@ -249,4 +274,38 @@ func (c *Cache) InboundListener(client Client, node string, first catalog.Instan
 		return listenerOutput{intern(old.resource, r), problems}, err
 	})
 	return out.resource, out.problems, err
+}
+
+type tracingInput struct {
+	env      *Environment
+	instance *catalog.Instance
+}
+
+type tracingOutput struct {
+	settings *opaque.Tracing
+	problems []Problem
+}
+
+// TracingOf is the function of that name, remembered: while nothing changes, the
+// settings are the same object, which the renderings of listeners are told apart by.
+func (c *Cache) TracingOf(env *Environment, client Client, inst *catalog.Instance) (*opaque.Tracing, []Problem) {
+	out, _ := c.tracings.get(c.sweep, inboundKey{client, inst.Key()}, tracingInput{env, inst}, func(tracingOutput) (tracingOutput, error) {
+		t, problems := TracingOf(env, client, inst)
+		return tracingOutput{t, problems}, nil
+	})
+	return out.settings, out.problems
+}
+
+type outsideKey struct {
+	client Client
+	name   string
+	grpc   bool
+}
+
+// Collector is the function of that name, remembered.
+func (c *Cache) Collector(client Client, t *opaque.Tracing) (*resource.Resource, error) {
+	key := outsideKey{client, collectorName(t.Collector()), t.GRPC("")}
+	return c.outside.get(c.sweep, key, struct{}{}, func(*resource.Resource) (*resource.Resource, error) {
+		return Collector(client, t)
+	})
 }

@@ -24,6 +24,8 @@ type Chain struct {
 	routes *routev3.RouteConfiguration
 	// Legs are where connections of a tcp chain go; empty for HTTP.
 	Legs []Leg
+	// Only is the cluster of an HTTP chain without a choice; empty where there is one.
+	Only string
 	// HashSource: connections of a tcp chain are balanced by their source address.
 	HashSource bool
 	// Targets are those whose endpoints the clusters need.
@@ -59,15 +61,23 @@ func callerOf(client Client, source catalog.Name) caller {
 	if client.Dialect != Envoy {
 		return caller{}
 	}
-	return caller{source.Service, source.Namespace}
+	return callerItself(source)
 }
+
+// callerItself is for requests that the client makes by itself for a workload: no
+// listener tells whose they are.
+func callerItself(source catalog.Name) caller { return caller{source.Service, source.Namespace} }
 
 // NewChain renders a chain for a kind of client and the workload that calls.
 // The error is a match or value that no client would take; a caller keeps the
 // last good chain then, for a route that is left out lets its requests fall
 // through to the next one.
 func NewChain(env *Environment, client Client, source catalog.Name, chain *compile.Chain) (*Chain, error) {
-	b := &chainBuilder{env: env, client: client, caller: callerOf(client, source), chain: chain,
+	return newChain(env, client, callerOf(client, source), source, chain)
+}
+
+func newChain(env *Environment, client Client, as caller, source catalog.Name, chain *compile.Chain) (*Chain, error) {
+	b := &chainBuilder{env: env, client: client, caller: as, chain: chain,
 		out: &Chain{Service: chain.Service, Protocol: chain.Protocol}}
 	var err error
 	if b.certificate, err = b.secretName(source); err != nil {
@@ -86,6 +96,9 @@ func NewChain(env *Environment, client Client, source catalog.Name, chain *compi
 	if compile.IsHTTP(chain.Protocol) {
 		if err := b.routes(); err != nil {
 			return nil, fmt.Errorf("render %s: %w", chain.Service, err)
+		}
+		if routes := chain.Routes; len(routes) == 1 && len(routes[0].Splits) == 1 {
+			b.out.Only = b.splitCluster(routes[0].Splits[0])
 		}
 	} else {
 		b.legs()

@@ -197,15 +197,14 @@ func (b *chainBuilder) outlier(c *clusterv3.Cluster, t *compile.Target) {
 	if p.BaseEjectionTime != nil && *p.BaseEjectionTime > 0 {
 		o.BaseEjectionTime = duration(*p.BaseEjectionTime)
 	}
-	if b.client.Dialect == Envoy {
-		if p.ConsecutiveGatewayFailure != nil {
-			o.ConsecutiveGatewayFailure = wrapperspb.UInt32(*p.ConsecutiveGatewayFailure)
+	if (p.ConsecutiveGatewayFailure != nil || p.EnforcingConsecutiveGatewayFailure != nil) && !b.lacks(names.CapGatewayFailure,
+		where+".ConsecutiveGatewayFailure", "this sidecar does not count gateway failures apart; use Consecutive5xx, or upgrade it") {
+		if n := p.ConsecutiveGatewayFailure; n != nil {
+			o.ConsecutiveGatewayFailure = wrapperspb.UInt32(*n)
 		}
-		if p.EnforcingConsecutiveGatewayFailure != nil {
-			o.EnforcingConsecutiveGatewayFailure = wrapperspb.UInt32(min(*p.EnforcingConsecutiveGatewayFailure, 100))
+		if n := p.EnforcingConsecutiveGatewayFailure; n != nil {
+			o.EnforcingConsecutiveGatewayFailure = wrapperspb.UInt32(min(*n, 100))
 		}
-	} else if p.ConsecutiveGatewayFailure != nil || p.EnforcingConsecutiveGatewayFailure != nil {
-		b.problem(where+".ConsecutiveGatewayFailure", "only Envoy counts gateway failures apart; use Consecutive5xx")
 	}
 	c.OutlierDetection = o
 }

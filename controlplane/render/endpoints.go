@@ -28,8 +28,10 @@ const maxWeight = 128
 
 // Endpoints renders a target's instances. The resource exists even when there
 // is none, or a cluster would wait for it. Every instance is sent, with its
-// health, except those a subset's filter leaves out.
-func Endpoints(env *Environment, t *compile.Target, instances []*catalog.Instance) (*resource.Resource, []Problem, error) {
+// health, except those a subset's filter leaves out. Where the nearest are preferred,
+// from is the place of who calls: an instance of its zone is asked first, then those of its
+// region, then the others, each when there is no healthy one before it.
+func Endpoints(env *Environment, t *compile.Target, instances []*catalog.Instance, from api.Locality) (*resource.Resource, []Problem, error) {
 	name := env.ClusterName(t.Subset, t.Service)
 	cla := &endpointv3.ClusterLoadAssignment{
 		ClusterName: name,
@@ -56,12 +58,19 @@ func Endpoints(env *Environment, t *compile.Target, instances []*catalog.Instanc
 	}
 	for _, where := range slices.SortedFunc(maps.Keys(at), netip.AddrPort.Compare) {
 		inst := at[where]
-		place := locality(inst)
+		place := Locality(inst)
 		byPlace[place] = append(byPlace[place], endpoint(t, inst, where))
 	}
+	distance := env.distance(t, from)
+	priority, last := uint32(0), -1
 	for _, place := range slices.SortedFunc(maps.Keys(byPlace), func(a, b api.Locality) int {
-		return cmp.Or(cmp.Compare(a.Region, b.Region), cmp.Compare(a.Zone, b.Zone))
+		return cmp.Or(cmp.Compare(distance(a), distance(b)), cmp.Compare(a.Region, b.Region), cmp.Compare(a.Zone, b.Zone))
 	}) {
+		// Priorities have no gaps.
+		if d := distance(place); last >= 0 && d != last {
+			priority++
+		}
+		last = distance(place)
 		var weight uint32
 		for _, ep := range byPlace[place] {
 			weight += ep.LoadBalancingWeight.GetValue()
@@ -70,6 +79,7 @@ func Endpoints(env *Environment, t *compile.Target, instances []*catalog.Instanc
 			Locality:            &corev3.Locality{Region: place.Region, Zone: place.Zone},
 			LbEndpoints:         byPlace[place],
 			LoadBalancingWeight: wrapperspb.UInt32(weight),
+			Priority:            priority,
 		})
 	}
 	r, err := resource.New(name, cla)
@@ -143,7 +153,33 @@ func healthOf(t *compile.Target, inst *catalog.Instance) (corev3.HealthStatus, u
 	return health, uint32(min(weight, maxWeight))
 }
 
-func locality(inst *catalog.Instance) api.Locality {
+// Nearest tells whether a target's instances are preferred by how near they are.
+func (e *Environment) Nearest(t *compile.Target) bool {
+	if t.Nearest != nil {
+		return *t.Nearest
+	}
+	return e.proxyDefaults != nil && e.proxyDefaults.PrioritizeByLocality != nil && e.proxyDefaults.PrioritizeByLocality.Mode == compile.ByLocality
+}
+
+// distance orders places by how far they are; all are as far where that does not matter
+// or from is nowhere.
+func (e *Environment) distance(t *compile.Target, from api.Locality) func(api.Locality) int {
+	if from.Region == "" || !e.Nearest(t) {
+		return func(api.Locality) int { return 0 }
+	}
+	return func(to api.Locality) int {
+		switch {
+		case to == from:
+			return 0
+		case to.Region == from.Region:
+			return 1
+		}
+		return 2
+	}
+}
+
+// Locality is where an instance runs, as its registration or else its node says.
+func Locality(inst *catalog.Instance) api.Locality {
 	if e := inst.Entry; e != nil {
 		if e.Service != nil && e.Service.Locality != nil {
 			return *e.Service.Locality

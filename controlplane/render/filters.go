@@ -116,6 +116,7 @@ type manager struct {
 	forward      hcmv3.HttpConnectionManager_ForwardClientCertDetails
 	forwardURI   bool
 	http2        bool // the client speaks it, and switches protocols
+	tracing      *hcmv3.HttpConnectionManager_Tracing
 }
 
 func (e *Environment) httpManager(m manager) (*listenerv3.Filter, error) {
@@ -146,6 +147,7 @@ func (e *Environment) httpManager(m manager) (*listenerv3.Filter, error) {
 		MergeSlashes:                 e.http.mergeSlashes,
 		PathWithEscapedSlashesAction: e.http.escapedSlashes,
 		ForwardClientCertDetails:     m.forward,
+		Tracing:                      m.tracing,
 	}
 	if m.forwardURI {
 		out.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Uri: true}

@@ -36,10 +36,16 @@ type Inbound struct {
 	Chain    *listenerv3.FilterChain
 	// Cluster is the workload's own application.
 	Cluster *resource.Resource
+	// Exposed are the listeners of single paths in plaintext, and their clusters.
+	Exposed []*resource.Resource
 	// Rules are the authorization that the chain carries; nil where the client
 	// cannot evaluate any.
-	Rules    *Rules
-	logs     accessLogs
+	Rules *Rules
+	logs  accessLogs
+	refs  []resource.Ref
+	// balance has the listener's connections spread evenly over Envoy's threads. Our
+	// sidecar has none that they would stay on.
+	balance  bool
 	Problems []Problem
 }
 
@@ -52,6 +58,7 @@ type Workload struct {
 	Denied        string
 	// Defaults is the service's own service-defaults entry, or nil.
 	Defaults *api.ServiceConfigEntry
+	Tracing  Tracing
 }
 
 type inboundBuilder struct {
@@ -81,6 +88,7 @@ func NewInbound(env *Environment, client Client, w Workload) (*Inbound, error) {
 	var problems []Problem
 	b.config, problems = readWorkloadConfig(env, inst, w.Defaults, protocol)
 	b.out.Host, b.out.Port = b.config.BindAddress, b.config.BindPort
+	b.out.balance = b.config.ExactBalance
 	b.out.Problems = append(b.out.Problems, problems...)
 	b.out.logs, problems = accessLogging(env, client, inst.ID, inst.Proxy.AccessLogs)
 	b.out.Problems = append(b.out.Problems, problems...)
@@ -122,8 +130,10 @@ func (b *inboundBuilder) build() error {
 	if b.out.Cluster, err = localApp(b.client, names.LocalApp(b.w.Instance.ID), address, b.config); err != nil {
 		return err
 	}
-	b.out.Chain, err = b.chain(rules)
-	return err
+	if b.out.Chain, err = b.chain(rules); err != nil {
+		return err
+	}
+	return b.expose()
 }
 
 // application is where the workload listens on its own host.
@@ -132,11 +142,12 @@ func (b *inboundBuilder) application() (address *corev3.Address, ok bool) {
 	if path := p.LocalServiceSocketPath; path != "" {
 		return pipeAddress(path, 0), strings.HasPrefix(path, "/")
 	}
-	host := p.LocalServiceAddress
-	if host == "" {
-		host = "127.0.0.1"
-	}
+	host := b.applicationHost()
 	return socketAddress(host, p.LocalServicePort), bindable(host, p.LocalServicePort) == nil
+}
+
+func (b *inboundBuilder) applicationHost() string {
+	return cmp.Or(b.w.Instance.Proxy.LocalServiceAddress, "127.0.0.1")
 }
 
 // authorization gives the rules to render, and whether they deny everyone. A
@@ -224,50 +235,65 @@ func (b *inboundBuilder) filters(rules *Rules) ([]*listenerv3.Filter, error) {
 
 func (b *inboundBuilder) stat() string { return "inbound." + b.out.Service }
 
-// http has one inline route, to the application. Without a configured timeout
-// it has none: the caller's route bounds a request, and must be able to allow
-// it more than a default would here.
+// http has inline routes to the application: one, and those that limit its rate.
+// Without a configured timeout they have none: the caller's route bounds a request,
+// and must be able to allow it more than a default would here.
 func (b *inboundBuilder) http(rules *Rules) (*listenerv3.Filter, error) {
 	rbac, err := httpRBAC(rules)
 	if err != nil {
 		return nil, err
 	}
-	idle := max(streamIdleTimeout, b.config.RequestTimeout)
-	if b.config.IdleTimeout > 0 {
-		idle = b.config.IdleTimeout
+	tracing, err := b.w.Tracing.inbound(b.out.Service, b.out.ID)
+	if err != nil {
+		return nil, err
 	}
-	origin := "inbound of " + b.out.Service
+	b.out.refs = b.w.Tracing.refs()
+	limits, routes, err := b.rateLimits()
+	if err != nil {
+		return nil, err
+	}
+	rest := b.route("inbound of "+b.out.Service, &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}})
 	m := manager{
 		stat:         b.stat(),
-		filters:      rbac,
+		tracing:      tracing,
+		filters:      append(rbac, limits...),
 		logs:         b.out.logs.filter,
 		maxHeadersKB: b.config.MaxHeadersKB,
 		forward:      hcmv3.HttpConnectionManager_APPEND_FORWARD,
 		forwardURI:   true,
 		http2:        b.client.Can(names.CapHTTP2),
 		routes: &routev3.RouteConfiguration{
-			Name: "inbound/" + b.out.Registration,
-			VirtualHosts: []*routev3.VirtualHost{{
-				Name:    b.out.Service,
-				Domains: []string{"*"},
-				Routes: []*routev3.Route{{
-					Name:  origin,
-					Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
-					Action: &routev3.Route_Route{Route: &routev3.RouteAction{
-						ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: b.out.Cluster.Name},
-						Timeout:          duration(b.config.RequestTimeout),
-						IdleTimeout:      duration(idle),
-						RetryPolicy:      localRetries(),
-					}},
-					Metadata: hauberkMetadata(map[string]string{"origin": origin}),
-				}},
-			}},
+			Name:         "inbound/" + b.out.Registration,
+			VirtualHosts: []*routev3.VirtualHost{{Name: b.out.Service, Domains: []string{"*"}, Routes: append(routes, rest)}},
 		},
 	}
 	if b.env.http.sanitizeXFCC {
 		m.forward, m.forwardURI = hcmv3.HttpConnectionManager_SANITIZE, false
 	}
 	return b.env.httpManager(m)
+}
+
+// route leads to the application.
+func (b *inboundBuilder) route(origin string, match *routev3.RouteMatch) *routev3.Route {
+	idle := max(streamIdleTimeout, b.config.RequestTimeout)
+	if b.config.IdleTimeout > 0 {
+		idle = b.config.IdleTimeout
+	}
+	return &routev3.Route{
+		Name:  origin,
+		Match: match,
+		Action: &routev3.Route_Route{Route: &routev3.RouteAction{
+			ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: b.out.Cluster.Name},
+			Timeout:          duration(b.config.RequestTimeout),
+			IdleTimeout:      duration(idle),
+			RetryPolicy:      localRetries(),
+		}},
+		Metadata: hauberkMetadata(map[string]string{"origin": origin}),
+	}
+}
+
+var exactBalance = &listenerv3.Listener_ConnectionBalanceConfig{
+	BalanceType: &listenerv3.Listener_ConnectionBalanceConfig_ExactBalance_{ExactBalance: &listenerv3.Listener_ConnectionBalanceConfig_ExactBalance{}},
 }
 
 // InboundListener puts the chains of workloads that share a host address into
@@ -296,7 +322,10 @@ func InboundListener(chains []*Inbound) (*resource.Resource, []Problem, error) {
 		}
 		first[c.ID] = c.Registration
 		l.FilterChains = append(l.FilterChains, c.Chain)
-		refs = append(refs, resource.Ref{Type: resource.ClusterType, Name: c.Cluster.Name})
+		if c.balance {
+			l.ConnectionBalanceConfig = exactBalance
+		}
+		refs = append(append(refs, resource.Ref{Type: resource.ClusterType, Name: c.Cluster.Name}), c.refs...)
 	}
 	if len(l.FilterChains) == 1 {
 		// A listener of one workload carries its facts itself; of several, each

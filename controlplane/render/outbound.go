@@ -101,7 +101,7 @@ func (u *Upstream) listenerName(inst *catalog.Instance) string {
 }
 
 // Outbound renders the loopback listener of a workload's upstream.
-func Outbound(env *Environment, client Client, inst *catalog.Instance, u Upstream, chain *Chain) (*resource.Resource, []Problem, error) {
+func Outbound(env *Environment, client Client, inst *catalog.Instance, u Upstream, chain *Chain, tracing Tracing) (*resource.Resource, []Problem, error) {
 	id, err := env.ServiceID(inst.Service)
 	if err != nil {
 		return nil, nil, err
@@ -113,7 +113,11 @@ func Outbound(env *Environment, client Client, inst *catalog.Instance, u Upstrea
 	if compile.IsHTTP(chain.Protocol) {
 		routes := env.routeName(inst.Service, chain.Service)
 		refs = append(refs, resource.Ref{Type: resource.RouteType, Name: routes})
-		filter, err = env.httpManager(manager{stat: stat, routeName: routes, logs: logs.filter, http2: client.Can(names.CapHTTP2)})
+		refs = append(refs, tracing.refs()...)
+		m := manager{stat: stat, routeName: routes, logs: logs.filter, http2: client.Can(names.CapHTTP2)}
+		if m.tracing, err = tracing.outbound(inst.Service.Service, id, u.Name.Service); err == nil {
+			filter, err = env.httpManager(m)
+		}
 	} else {
 		for _, l := range chain.Legs {
 			refs = append(refs, resource.Ref{Type: resource.ClusterType, Name: l.Cluster})

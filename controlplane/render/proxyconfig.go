@@ -37,6 +37,9 @@ func readWorkloadConfig(env *Environment, inst *catalog.Instance, defaults *api.
 		set(opaque.LocalConnectTimeout, defaults.LocalConnectTimeoutMs)
 		set(opaque.LocalRequestTimeout, defaults.LocalRequestTimeoutMs)
 		set(opaque.MaxConnections, defaults.MaxInboundConnections)
+		if b := defaults.BalanceInboundConnections; b != "" {
+			service[opaque.BalanceConnections] = b
+		}
 		if defaults.MaxRequestHeadersKB != nil {
 			set(opaque.MaxHeadersKB, int(*defaults.MaxRequestHeadersKB))
 		}
@@ -72,6 +75,7 @@ func onlyHTTP(e *api.ServiceConfigEntry) []Problem {
 		}
 	}
 	report("LocalRequestTimeoutMs", e.LocalRequestTimeoutMs > 0)
+	report("RateLimits", e.RateLimits != nil)
 	report("MaxRequestHeadersKB", e.MaxRequestHeadersKB != nil)
 	return out
 }

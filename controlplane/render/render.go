@@ -40,10 +40,15 @@ type Client struct {
 	Caps    Capabilities
 }
 
-// Can reports whether the client honours a feature.
+// Can reports whether the client honours a feature. An Envoy announces none, and all
+// that are supported can everything but trace: see TracingEnvoy.
 func (c Client) Can(capability string) bool {
-	return c.Dialect == Envoy || c.Caps.Has(capability)
+	return c.Dialect == Envoy && capability != names.CapTracing || c.Caps.Has(capability)
 }
+
+// TracingEnvoy is the minor version of Envoy 1 that takes tags and names of spans as
+// texts with operators. One before it refuses a listener that has them.
+const TracingEnvoy = 37
 
 // Capabilities is a set of announced features in a canonical, comparable form.
 type Capabilities struct{ list string }

@@ -113,7 +113,7 @@ func TestEndpoints(t *testing.T) {
 			if tc.change != nil {
 				tc.change(&target)
 			}
-			r, problems, err := Endpoints(env, &target, tc.instances)
+			r, problems, err := Endpoints(env, &target, tc.instances, api.Locality{})
 			if err != nil {
 				t.Fatal(err)
 			}

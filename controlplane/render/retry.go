@@ -18,12 +18,14 @@ import (
 var safeRetries = []string{"connect-failure", "refused-stream", "reset-before-request"}
 
 // Other conditions that a route may declare: those that any HTTP client of ours
-// knows, and those that only gRPC or only Envoy gives a meaning.
+// knows, and those of gRPC.
 var (
 	declaredRetries = []string{"5xx", "gateway-error", "reset", "retriable-4xx"}
 	grpcRetries     = []string{"cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"}
-	envoyRetries    = []string{"envoy-ratelimited"}
 )
+
+// rateLimitedRetry is for an answer of a rate limit, which other conditions leave alone.
+const rateLimitedRetry = "envoy-ratelimited"
 
 const (
 	safeRetryCount     = 2
@@ -101,12 +103,8 @@ func (b *chainBuilder) retryCondition(r *compile.Route, condition string) bool {
 		return true
 	case slices.Contains(grpcRetries, condition):
 		return !b.lacks(names.CapHTTP2, where, condition+" is a gRPC status, which this sidecar does not read; it does not retry on it")
-	case slices.Contains(envoyRetries, condition):
-		if b.client.Dialect == Envoy {
-			return true
-		}
-		b.problem(where, "%s has a meaning only to Envoy; this sidecar does not retry on it", condition)
-		return false
+	case condition == rateLimitedRetry:
+		return !b.lacks(names.CapRetryRateLimited, where, "this sidecar does not retry on "+condition+"; upgrade it")
 	}
 	b.problem(where, "%q is not a condition; it has no effect", condition)
 	return false

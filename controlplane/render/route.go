@@ -59,12 +59,9 @@ func (b *chainBuilder) routes() error {
 		vh.Routes = append(vh.Routes, route)
 	}
 	b.out.routes = &routev3.RouteConfiguration{VirtualHosts: []*routev3.VirtualHost{vh}}
-	if b.env.validateClusters {
-		if b.client.Dialect == Envoy {
-			b.out.routes.ValidateClusters = wrapperspb.Bool(true)
-		} else {
-			b.problem("mesh ValidateClusters", "only Envoy validates routes against clusters; here a route to a missing cluster answers 503")
-		}
+	if b.env.validateClusters && !b.lacks(names.CapValidateClusters, "mesh ValidateClusters",
+		"this sidecar does not hold routes against clusters: a route to a missing cluster answers 503; upgrade it") {
+		b.out.routes.ValidateClusters = wrapperspb.Bool(true)
 	}
 	return nil
 }

@@ -60,5 +60,7 @@ func nodeMessage(c ads.Client) (*corev3.Node, error) {
 		Metadata:       md,
 		UserAgentName:  c.UserAgent,
 		ClientFeatures: c.Features,
+		// The version as text, in whichever form it came.
+		UserAgentVersionType: &corev3.Node_UserAgentVersion{UserAgentVersion: c.Version},
 	}, nil
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/hashicorp/consul/api"
+
 	"github.com/hauberk-mesh/hauberk/controlplane/catalog"
 	"github.com/hauberk-mesh/hauberk/controlplane/render"
 	"github.com/hauberk-mesh/hauberk/xds/resource"
@@ -53,6 +55,7 @@ type builder struct {
 	client Client
 	out    *product
 	routed map[*render.Chain]bool // chains whose resources are in already
+	from   api.Locality           // where the node is
 }
 
 // build computes what a client sees.
@@ -67,12 +70,15 @@ func (w *world) build(client Client) *product {
 		b.out.byType[t] = map[string]*resource.Resource{}
 	}
 	inbound := map[hostPort][]*render.Inbound{}
-	for _, inst := range b.workloads() {
-		if in := b.inbound(inst); in != nil {
+	workloads := b.workloads()
+	b.locate(workloads)
+	for _, inst := range workloads {
+		tracing := b.tracing(inst)
+		if in := b.inbound(inst, tracing); in != nil {
 			at := hostPort{in.Host, in.Port}
 			inbound[at] = append(inbound[at], in)
 		}
-		b.outbound(inst)
+		b.outbound(inst, tracing)
 	}
 	for _, chains := range inbound {
 		first := catalog.InstanceKey{Node: client.Node, ID: chains[0].Registration}
@@ -85,10 +91,27 @@ func (w *world) build(client Client) *product {
 		b.add(l, chains[0].Service)
 		for _, c := range chains {
 			b.add(c.Cluster, c.Service)
+			for _, r := range c.Exposed {
+				b.add(r, c.Service)
+			}
 		}
 	}
 	b.out.problems = render.SortProblems(b.out.problems)
 	return b.out
+}
+
+// locate finds where the node is: where the first of its registrations is that says so.
+func (b *builder) locate(workloads []*catalog.Instance) {
+	for _, inst := range workloads {
+		switch at := render.Locality(inst); {
+		case at.Region == "" || at == b.from:
+		case b.from.Region == "":
+			b.from = at
+		default:
+			b.problem(inst.Service.Service, inst.ID+" Locality", "%s/%s: another registration of the node is in %s/%s, and that is where it is taken to be; make them agree",
+				at.Region, at.Zone, b.from.Region, b.from.Zone)
+		}
+	}
 }
 
 type hostPort struct {
@@ -134,12 +157,12 @@ func (b *builder) workloads() []*catalog.Instance {
 	return out
 }
 
-func (b *builder) inbound(inst *catalog.Instance) *render.Inbound {
+func (b *builder) inbound(inst *catalog.Instance, tracing render.Tracing) *render.Inbound {
 	auth := b.w.authorization(inst.Service)
 	b.out.used.auths[inst.Service] = true
 	defaults := b.w.defaults(inst.Service)
 	b.out.stamps = append(b.out.stamps, &auth.stamp)
-	w := render.Workload{Instance: inst, Authorization: auth.auth, Defaults: defaults}
+	w := render.Workload{Instance: inst, Authorization: auth.auth, Defaults: defaults, Tracing: tracing}
 	if auth.problem != nil {
 		b.everyones([]render.Problem{*auth.problem})
 		if auth.auth == nil {
@@ -158,7 +181,7 @@ func (b *builder) inbound(inst *catalog.Instance) *render.Inbound {
 	return in
 }
 
-func (b *builder) outbound(inst *catalog.Instance) {
+func (b *builder) outbound(inst *catalog.Instance, tracing render.Tracing) {
 	ups := b.w.upstreamsOf(inst)
 	b.mine(ups.problems)
 	for i := range ups.upstreams {
@@ -191,7 +214,7 @@ func (b *builder) outbound(inst *catalog.Instance) {
 		if chain.Withheld != "" || !b.reach(chain) {
 			continue
 		}
-		l, problems, err := b.w.cache.Outbound(b.w.env, b.client.Kind, inst, *up, chain)
+		l, problems, err := b.w.cache.Outbound(b.w.env, b.client.Kind, inst, *up, chain, tracing.To(up.Name))
 		for k := range problems {
 			problems[k].Service = inst.Service.Service
 		}
@@ -221,8 +244,11 @@ func (b *builder) reach(chain *render.Chain) bool {
 	var endpoints []*resource.Resource
 	for _, t := range chain.Targets {
 		b.out.instances[t.Service] = struct{}{}
-		r, problems, err := b.w.cache.Endpoints(b.w.env, t, b.w.snap.Instances[t.Service])
+		r, problems, err := b.w.cache.Endpoints(b.w.env, t, b.w.snap.Instances[t.Service], b.from)
 		b.everyones(problems)
+		if b.from.Region == "" && b.w.env.Nearest(t) {
+			b.problem(t.Service.Service, "PrioritizeByLocality", "no registration of the node says in its Locality where it is, so no instance is nearer than another; set it")
+		}
 		if err != nil {
 			b.failed(t.Service.Service, err)
 			b.routed[chain] = false

@@ -9,6 +9,7 @@
 package view
 
 import (
+	"fmt"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -48,12 +49,23 @@ func NewClient(node string, permitted []string, n *corev3.Node) Client {
 	c := Client{Node: node, Permitted: permitted}
 	if n.GetUserAgentName() == names.EnvoyUserAgent {
 		c.Kind.Dialect = render.Envoy
+		if tracesAt(n.GetUserAgentVersion()) {
+			c.Kind.Caps = render.NewCapabilities(names.CapTracing)
+		}
 	} else {
 		c.Kind.Caps = render.NewCapabilities(n.GetClientFeatures()...)
 	}
 	c.Workloads = stringList(n, names.MetadataWorkloads)
 	c.Entitled = stringList(n, names.MetadataEntitled)
 	return c
+}
+
+// tracesAt tells whether an Envoy of a version traces as it is told to. One that names
+// none is an old one.
+func tracesAt(version string) bool {
+	var major, minor int
+	n, _ := fmt.Sscanf(version, "%d.%d.", &major, &minor)
+	return n == 2 && (major > 1 || major == 1 && minor >= render.TracingEnvoy)
 }
 
 // stringList reads a list of strings from the node's metadata. A key that is

@@ -61,6 +61,11 @@ func subjects() []subject {
 			func() any {
 				return &api.ServiceConfigEntry{Kind: api.ServiceDefaults, Name: "web", Protocol: "http",
 					MaxInboundConnections: 7, LocalConnectTimeoutMs: 70, LocalRequestTimeoutMs: 71, MaxRequestHeadersKB: ptr(uint32(72)),
+					BalanceInboundConnections: "exact_balance",
+					Expose:                    api.ExposeConfig{Paths: []api.ExposePath{{Path: "/m", ListenerPort: 9000, LocalPathPort: 9001, Protocol: "http2"}}},
+					RateLimits: &api.RateLimits{InstanceLevel: api.InstanceLevelRateLimits{RequestsPerSecond: 75, RequestsMaxBurst: 76,
+						Routes: []api.InstanceLevelRouteRateLimits{{PathExact: "/a", RequestsPerSecond: 77, RequestsMaxBurst: 78},
+							{PathPrefix: "/b", RequestsPerSecond: 79}, {PathRegex: "/c", RequestsPerSecond: 80}}}},
 					UpstreamConfig: &api.UpstreamConfiguration{Defaults: &api.UpstreamConfig{ConnectTimeoutMs: 73, Limits: limits(), PassiveHealthCheck: health()}}}
 			},
 			func() any {
@@ -77,8 +82,11 @@ func subjects() []subject {
 			func() any {
 				return &api.ProxyConfigEntry{Kind: api.ProxyDefaults, Name: "global",
 					Config: map[string]any{"protocol": "http", "local_connect_timeout_ms": 70, "local_request_timeout_ms": 71,
-						"local_idle_timeout_ms": 72, "max_inbound_connections": 73, "max_request_headers_kb": 74},
-					AccessLogs: &api.AccessLogsConfig{Enabled: true, DisableListenerLogs: true, Type: api.FileLogSinkType, Path: "/log", TextFormat: "%PROTOCOL%"}}
+						"local_idle_timeout_ms": 72, "max_inbound_connections": 73, "max_request_headers_kb": 74,
+						"tracing": map[string]any{"otlp": map[string]any{"service": "backup"}}},
+					PrioritizeByLocality: &api.ServiceResolverPrioritizeByLocality{Mode: "failover"},
+					Expose:               api.ExposeConfig{Paths: []api.ExposePath{{Path: "/m", ListenerPort: 9000, LocalPathPort: 9001, Protocol: "http2"}}},
+					AccessLogs:           &api.AccessLogsConfig{Enabled: true, DisableListenerLogs: true, Type: api.FileLogSinkType, Path: "/log", TextFormat: "%PROTOCOL%"}}
 			},
 			func() any {
 				return &api.ProxyConfigEntry{Kind: api.ProxyDefaults, Name: "global", Config: map[string]any{"protocol": "http"},
@@ -121,6 +129,7 @@ func subjects() []subject {
 			},
 			func() any {
 				return &api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: "api",
+					PrioritizeByLocality: &api.ServiceResolverPrioritizeByLocality{Mode: "failover"},
 					Failover: map[string]api.ServiceResolverFailover{"*": {Targets: []api.ServiceResolverFailoverTarget{
 						{Service: "backup", ServiceSubset: "v1"}, {Datacenter: "dc2"}}}},
 					LoadBalancer: &api.LoadBalancer{Policy: "least_request", LeastRequestConfig: &api.LeastRequestConfig{ChoiceCount: 7}}}
@@ -139,7 +148,8 @@ func subjects() []subject {
 		{name: "service-defaults of a tcp service", partly: true, silent: silent(map[string]string{"Protocol": "the default"}), examples: []func() any{
 			func() any {
 				return &api.ServiceConfigEntry{Kind: api.ServiceDefaults, Name: "web", Protocol: "tcp",
-					MaxInboundConnections: 7, LocalConnectTimeoutMs: 70, LocalRequestTimeoutMs: 71, MaxRequestHeadersKB: ptr(uint32(72))}
+					MaxInboundConnections: 7, LocalConnectTimeoutMs: 70, LocalRequestTimeoutMs: 71, MaxRequestHeadersKB: ptr(uint32(72)),
+					RateLimits: &api.RateLimits{InstanceLevel: api.InstanceLevelRateLimits{RequestsPerSecond: 75}}}
 			},
 		}},
 		{name: api.ServiceIntentions, silent: silent(map[string]string{
@@ -179,7 +189,8 @@ func subjects() []subject {
 					Upstreams: []api.Upstream{{DestinationName: "api", Datacenter: "dc2", LocalBindAddress: "127.0.0.3", LocalBindPort: 9191,
 						Config: map[string]any{"connect_timeout_ms": 74, "limits": map[string]any{"max_connections": 75}, "protocol": "grpc",
 							"passive_health_check": map[string]any{"max_failures": 76}}}},
-					AccessLogs: &api.AccessLogsConfig{Enabled: true, DisableListenerLogs: true, Type: api.FileLogSinkType, Path: "/log", TextFormat: "%PROTOCOL%"}}
+					AccessLogs: &api.AccessLogsConfig{Enabled: true, DisableListenerLogs: true, Type: api.FileLogSinkType, Path: "/log", TextFormat: "%PROTOCOL%"},
+					Expose:     api.ExposeConfig{Paths: []api.ExposePath{{Path: "/m", ListenerPort: 9000, LocalPathPort: 9001, Protocol: "http2"}}}}
 			},
 			func() any {
 				return &api.AgentServiceConnectProxyConfig{DestinationServiceName: "web", LocalServiceSocketPath: "/app.sock",

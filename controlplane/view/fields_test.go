@@ -27,9 +27,10 @@ import (
 // fails here until it does one of the two.
 func TestNoFieldIsIgnored(t *testing.T) {
 	for dialect, kind := range map[string]render.Client{
-		"envoy": {Dialect: render.Envoy},
+		"envoy": {Dialect: render.Envoy, Caps: render.NewCapabilities(names.CapTracing)},
 		"mesh": {Caps: render.NewCapabilities(names.CapRBAC, names.CapHTTP2, names.CapRingHash, names.CapMaglev,
-			names.CapOutlierDetection, names.CapConnectionLimit, names.CapListenerLog, names.CapRetries)},
+			names.CapOutlierDetection, names.CapConnectionLimit, names.CapListenerLog, names.CapRetries, names.CapTracing,
+			names.CapRetryRateLimited, names.CapGatewayFailure, names.CapLocalRateLimit, names.CapValidateClusters)},
 	} {
 		t.Run(dialect, func(t *testing.T) {
 			for _, s := range subjects() {
@@ -113,9 +114,9 @@ func outcome(kind render.Client, subject any) (string, error) {
 		web = x
 	}
 	for _, g := range []goldenInstance{
-		{Service: "web", ID: "web-1", Node: "n1", Address: "10.0.0.1", Port: 20000, Proxy: web},
+		{Service: "web", ID: "web-1", Node: "n1", Address: "10.0.0.1", Port: 20000, Proxy: web, Locality: &api.Locality{Region: "eu", Zone: "a"}},
 		{Service: "api", ID: "api-1", Node: "n1", Address: "10.0.0.1", Port: 20001, Proxy: &api.AgentServiceConnectProxyConfig{LocalServicePort: 8081}, Meta: map[string]string{"version": "v1"}},
-		{Service: "api", ID: "api-2", Node: "n2", Address: "10.0.0.2", Port: 20001, Health: catalog.Warning, Meta: map[string]string{"version": "v2"}},
+		{Service: "api", ID: "api-2", Node: "n2", Address: "10.0.0.2", Port: 20001, Health: catalog.Warning, Meta: map[string]string{"version": "v2"}, Locality: &api.Locality{Region: "eu", Zone: "a"}},
 		{Service: "backup", ID: "backup-1", Node: "n3", Address: "10.0.0.3", Port: 20000},
 		{Service: "db", ID: "db-1", Node: "n3", Address: "10.0.0.3", Port: 20001},
 	} {

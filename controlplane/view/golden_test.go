@@ -61,6 +61,7 @@ type goldenInstance struct {
 	Health                     catalog.Health
 	Meta                       map[string]string
 	Problem                    string
+	Locality                   *api.Locality
 	Proxy                      *api.AgentServiceConnectProxyConfig
 }
 
@@ -79,7 +80,7 @@ func (g goldenInstance) instance() *catalog.Instance {
 		PassingWeight: w, WarningWeight: w, Health: g.Health, Proxy: g.Proxy, Problem: g.Problem,
 		Entry: &api.ServiceEntry{
 			Node:    &api.Node{Node: g.Node},
-			Service: &api.AgentService{ID: g.ID, Service: g.Service, Meta: g.Meta, Address: g.Address, Port: g.Port},
+			Service: &api.AgentService{ID: g.ID, Service: g.Service, Meta: g.Meta, Address: g.Address, Port: g.Port, Locality: g.Locality},
 		},
 	}
 }
@@ -161,10 +162,9 @@ func (g goldenClient) client() Client {
 	}
 	if g.Envoy {
 		c.Kind.Dialect = render.Envoy
-	} else {
-		for _, k := range g.Caps {
-			c.Kind.Caps = render.NewCapabilities(append(strings.Split(c.Kind.Caps.String(), ","), names.CapabilityPrefix+k)...)
-		}
+	}
+	for _, k := range g.Caps {
+		c.Kind.Caps = render.NewCapabilities(append(strings.Split(c.Kind.Caps.String(), ","), names.CapabilityPrefix+k)...)
 	}
 	return c
 }

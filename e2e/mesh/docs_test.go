@@ -88,7 +88,8 @@ until_ok test -S SOCKET
 `,
 		prints: []string{"Type: cpu"},
 	},
-	"docs/consul.md": {},
+	"docs/consul.md":  {},
+	"docs/tracing.md": {},
 }
 
 // TestDocs follows README.md and each document, word by word and in order, on a
@@ -141,6 +142,7 @@ var foreground = regexp.MustCompile(`^(hauberk-controlplane run|hauberk-sidecar 
 
 func (d *document) follow(t *testing.T, work []*fence) {
 	var script, envoy strings.Builder
+	var entries []*fence
 	commands := 0
 	for _, f := range work {
 		switch text := strings.Join(f.lines, "\n"); {
@@ -148,6 +150,8 @@ func (d *document) follow(t *testing.T, work []*fence) {
 			steps(t, f)
 		case f.ci == "consul policy":
 			policy(t, text)
+		case strings.HasPrefix(f.ci, "config entry"):
+			entries = append(entries, f)
 		case f.ci == "envoy":
 			envoy.WriteString(text + "\n")
 		case strings.HasPrefix(f.ci, "file "):
@@ -159,6 +163,9 @@ func (d *document) follow(t *testing.T, work []*fence) {
 				script.WriteString(d.command(t, f, line))
 			}
 		}
+	}
+	if len(entries) > 0 {
+		accepted(t, entries)
 	}
 	if envoy.Len() > 0 {
 		validated(t, envoy.String())
@@ -266,6 +273,41 @@ func policy(t *testing.T, rules string) {
 		t.Errorf("%v %v", st.Source.Errors, err)
 	}
 	m.cp.stop()
+}
+
+// accepted: Consul takes the entries and registrations, and so does the control plane,
+// from Consul and from a directory.
+func accepted(t *testing.T, entries []*fence) {
+	m, f := newMesh(t), newFilesMesh(t)
+	for i, e := range entries {
+		text := strings.Join(e.lines, "\n")
+		name := fmt.Sprintf("entry%d.hcl", i)
+		file := f.file(name, text)
+		if e.ci == "config entry of files" {
+			continue
+		}
+		args := []string{"config", "write", file}
+		if strings.HasPrefix(text, "service {") {
+			args = []string{"services", "register", file}
+		}
+		cmd := exec.CommandContext(t.Context(), os.Getenv("CONSUL_BIN"), args...)
+		cmd.Env = append(os.Environ(), "CONSUL_HTTP_ADDR="+m.consul.HTTPAddr())
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: consul %s: %v\n%s", e, strings.Join(args, " "), err, out)
+		}
+	}
+	for _, m := range []*mesh{m, f} {
+		// One that starts now is in sync when it has read all of it.
+		m.cp.stop()
+		m.runControlPlane()
+		var st api.Status
+		if err := m.api.Get(t.Context(), api.StatusPath, &st); err != nil {
+			t.Fatal(err)
+		}
+		if len(st.Source.Errors) > 0 || len(st.Problems) > 0 {
+			t.Errorf("%s: %v %v", st.Source.Kind, st.Source.Errors, st.Problems)
+		}
+	}
 }
 
 // validated: an Envoy takes the fragments, the TLS context in a listener's chain.

@@ -20,6 +20,8 @@ import (
 //	<!-- ci: as uid N -->        it is run as that user
 //	<!-- ci: file PATH -->       it is written to that file, for the commands after it
 //	<!-- ci: consul policy -->   a real Consul takes it, and its token is enough
+//	<!-- ci: config entry -->    a real Consul takes it, and the control plane all that it says
+//	<!-- ci: config entry of files --> a control plane of files does: Consul 1.13 knows it not
 //	<!-- ci: envoy -->           a real Envoy validates it
 type fence struct {
 	file, lang, ci string
@@ -72,7 +74,7 @@ func (f *fence) check() error {
 	case f.lang == "text" && f.ci == "":
 	case notRun && len(reason) > 10 && f.lang != "text":
 	case f.lang == "sh" && (f.ci == "" || f.ci == "step" || strings.HasPrefix(f.ci, "as uid ")):
-	case configuration && (f.ci == "consul policy" || f.ci == "envoy" || strings.HasPrefix(f.ci, "file /")):
+	case configuration && (f.ci == "consul policy" || f.ci == "config entry" || f.ci == "config entry of files" || f.ci == "envoy" || strings.HasPrefix(f.ci, "file /")):
 	default:
 		return fmt.Errorf("%s: a block in %q with %q: commands are sh, configuration says how it is checked, the rest is text", f, f.lang, f.ci)
 	}
@@ -91,6 +93,7 @@ func TestFences(t *testing.T) {
 		"\n```yaml\nx\n```\n":                              "d:2: a block",
 		"<!-- ci: not run: -->\n```sh\n```":                "d:2: a block",
 		"<!-- ci: skip -->\n```sh\n```":                    "d:2: a block",
+		"<!-- ci: config entry -->\n```hcl\n```":           "",
 		"<!-- ci: envoy -->\n```sh\n```":                   "d:2: a block",
 		"<!-- ci: step -->\n```text\n```":                  "d:2: a block",
 		"<!-- ci: step -->\n\n```sh\n```":                  "d:1: <!-- ci: step --> stands above no block",

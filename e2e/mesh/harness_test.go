@@ -232,11 +232,16 @@ type spec struct {
 	upstreams   []string
 	handler     http.Handler   // an HTTP application, or
 	tcp         func(net.Conn) // a TCP one, or
-	grpc        *grpcApp       // one that speaks gRPC
+	grpc        grpcServer     // one that speaks gRPC
 	node        string         // joins an existing node's sidecar when set
 	// check, when set, is run by Consul against the application, in place of one
 	// whose state a test tells.
 	check *consulapi.AgentServiceCheck
+}
+
+// grpcServer serves on a listener and returns what ends it as a crash would.
+type grpcServer interface {
+	serve(ln net.Listener) (crash func())
 }
 
 func freePort(t *testing.T) int {
@@ -376,8 +381,15 @@ func (w *workload) awaitReady() {
 	})
 }
 
-// admin reads from the admin socket of the workload's sidecar.
+// admin reads JSON from the admin socket of the workload's sidecar.
 func (w *workload) admin(path string, to any) {
+	w.m.t.Helper()
+	if err := json.Unmarshal(w.adminText(path), to); err != nil {
+		w.m.t.Fatalf("%s of %s: %v", path, w.id, err)
+	}
+}
+
+func (w *workload) adminText(path string) []byte {
 	w.m.t.Helper()
 	socket := w.args[slices.Index(w.args, "--admin-socket")+1]
 	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -388,9 +400,11 @@ func (w *workload) admin(path string, to any) {
 		w.m.t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	if err := json.NewDecoder(resp.Body).Decode(to); err != nil {
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
 		w.m.t.Fatalf("%s of %s: %v", path, w.id, err)
 	}
+	return b
 }
 
 // workload registers a service instance and starts a sidecar of its own.

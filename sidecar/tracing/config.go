@@ -13,6 +13,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+	meshnames "github.com/hauberk-mesh/hauberk/xds/names"
 )
 
 // Config is envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.Tracing.
@@ -106,14 +107,6 @@ type Node struct{ ID, Cluster, Zone, Version string }
 // Direction is that of the listener.
 type Direction = telemetry.Direction
 
-// ownTags are the names that spans have anyway.
-var ownTags = []string{
-	"node_id", "zone", "guid:x-request-id", "http.url", "http.method", "downstream_cluster", "user_agent", "http.protocol",
-	"peer.address", "guid:x-client-trace-id", "grpc.path", "grpc.authority", "grpc.content_type", "grpc.timeout",
-	"grpc.status_code", "grpc.message", "request_size", "response_size", "component", "upstream_cluster",
-	"upstream_cluster.name", "upstream_address", "http.status_code", "response_flags", "error", "retry.count",
-}
-
 // tag is a compiled Tag.
 type tag struct {
 	name, header, value string
@@ -128,7 +121,7 @@ func compileTags(list []Tag) ([]tag, error) {
 		switch {
 		case t.Name == "":
 			return nil, fmt.Errorf("custom tag %d has no name", i)
-		case slices.Contains(ownTags, t.Name):
+		case slices.Contains(meshnames.SpanTags, t.Name):
 			return nil, fmt.Errorf("custom tag %s: every span has a tag of this name; choose another", t.Name)
 		case slices.ContainsFunc(out, func(o tag) bool { return o.name == t.Name }):
 			return nil, fmt.Errorf("custom tag %s is there twice", t.Name)

@@ -419,6 +419,11 @@ func TestZipkinJSON(t *testing.T) {
 		s["timestamp"] != 1e9 || s["duration"] != 1e6 || s["localEndpoint"].(map[string]any)["serviceName"] != "web" || tags["http.status_code"] != "503" || tags["n"] != "42" {
 		t.Error(s)
 	}
+	// A node of the mesh is in no cluster: its spans have the workload's name.
+	tr.node, p.record.Service = &Node{}, "api"
+	if b := string(appendZipkin(nil, p, tr)); !strings.Contains(b, `"localEndpoint":{"serviceName":"api"}`) {
+		t.Error(b)
+	}
 }
 
 func TestConfigurationRefused(t *testing.T) {

@@ -32,7 +32,11 @@ func appendZipkin(dst []byte, p *report, t *Tracer) []byte {
 	dst = append(dst, `,"duration":`...)
 	dst = strconv.AppendInt(dst, max(1, p.end.Sub(p.start).Microseconds()), 10)
 	dst = append(dst, `,"localEndpoint":{"serviceName":`...)
-	dst = appendJSON(dst, []byte(t.node.Cluster))
+	if t.node.Cluster != "" {
+		dst = appendJSON(dst, []byte(t.node.Cluster))
+	} else {
+		dst = appendJSON(dst, []byte(p.record.Service)) // a node of the mesh is in no cluster
+	}
 	dst = append(dst, '}')
 	if p.shared {
 		dst = append(dst, `,"shared":true`...)

@@ -45,6 +45,17 @@ const (
 	CapListenerLog = "hauberk.cap.listener_log"
 	// CapRetries is retry budgets, and the condition RetryResetIdempotent.
 	CapRetries = "hauberk.cap.retries"
+	// CapRetryRateLimited is the condition envoy-ratelimited.
+	CapRetryRateLimited = "hauberk.cap.retry_ratelimited"
+	// CapGatewayFailure is passive health checking by gateway failures, apart from
+	// other 5xx.
+	CapGatewayFailure = "hauberk.cap.gateway_failure"
+	// CapLocalRateLimit is the local_ratelimit HTTP filter, and that of a route.
+	CapLocalRateLimit = "hauberk.cap.local_rate_limit"
+	// CapValidateClusters is that routes to clusters that there are not are refused.
+	CapValidateClusters = "hauberk.cap.validate_clusters"
+	// CapTracing is tracing in the connection manager, with OTLP and Zipkin.
+	CapTracing = "hauberk.cap.tracing"
 
 	// RetryResetIdempotent, in a route's retry_on, retries a request that was
 	// sent and met a reset before any response, when its method is idempotent

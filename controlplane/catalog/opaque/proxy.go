@@ -2,6 +2,7 @@ package opaque
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
 	"slices"
@@ -19,6 +20,9 @@ type Proxy struct {
 	IdleTimeout    time.Duration
 	MaxConnections int
 	MaxHeadersKB   int
+	// ExactBalance spreads connections evenly over worker threads.
+	ExactBalance bool
+	Tracing      *Tracing
 }
 
 // The keys of a proxy's Config, as Consul spells them.
@@ -31,10 +35,14 @@ const (
 	LocalIdleTimeout    = "local_idle_timeout_ms"
 	MaxConnections      = "max_inbound_connections"
 	MaxHeadersKB        = "max_request_headers_kb"
+	BalanceConnections  = "balance_inbound_connections"
 )
 
+// ExactBalance is the only value of BalanceConnections.
+const ExactBalance = "exact_balance"
+
 var proxyKeys = []string{Protocol, BindAddress, BindPort, LocalConnectTimeout, LocalRequestTimeout,
-	LocalIdleTimeout, MaxConnections, MaxHeadersKB}
+	LocalIdleTimeout, MaxConnections, MaxHeadersKB, BalanceConnections, TracingKey}
 
 // Protocols are what a service may speak.
 var Protocols = []string{"tcp", "http", "http2", "grpc"}
@@ -43,16 +51,51 @@ var Protocols = []string{"tcp", "http", "http2", "grpc"}
 const maxHeadersKB = 8192
 
 // Merge puts layers of proxy configuration on top of each other: the later ones
-// win, whatever the spelling of a key.
+// win, whatever the spelling of a key. Tracing is merged key by key, as a Consul
+// agent merges proxy-defaults into a registration.
 func Merge(layers ...map[string]any) map[string]any {
 	out := map[string]any{}
 	for _, l := range layers {
 		for k, v := range l {
-			out[strings.ToLower(k)] = v
+			if k = strings.ToLower(k); k == TracingKey {
+				v = mergeObjects(out[k], v, sameKey)
+			}
+			out[k] = v
 		}
 	}
 	return out
 }
+
+// mergeObjects puts an object on top of another, where same tells keys that are one. A
+// null says nothing.
+func mergeObjects(below, above any, same func(a, b string) bool) any {
+	b, isObject := object(below)
+	a, both := object(above)
+	switch {
+	case above == nil:
+		return below
+	case !isObject || !both:
+		return above
+	}
+	out := maps.Clone(b)
+	for _, k := range sortedKeys(a) {
+		at, inside := k, same
+		for have := range b {
+			if same(have, k) {
+				at = have
+			}
+		}
+		if plainKey(k) == tagsKey {
+			inside = exactKey // the names of tags are the user's
+		}
+		out[at] = mergeObjects(out[at], a[k], inside)
+	}
+	return out
+}
+
+func sameKey(a, b string) bool { return plainKey(a) == plainKey(b) }
+
+func exactKey(a, b string) bool { return a == b }
 
 // ReadProxy reads a proxy's Config. A key with a problem counts as unset.
 func ReadProxy(config map[string]any) (Proxy, []Problem) {
@@ -63,7 +106,7 @@ func ReadProxy(config map[string]any) (Proxy, []Problem) {
 			continue
 		}
 		if err := out.set(strings.ToLower(k), config[k]); err != nil {
-			problems = append(problems, Problem{k, err.Error()})
+			problems = append(problems, problem(k, err))
 		}
 	}
 	return out, problems
@@ -87,6 +130,15 @@ func (p *Proxy) set(key string, v any) (err error) {
 		p.MaxConnections, err = count(v, math.MaxInt32)
 	case MaxHeadersKB:
 		p.MaxHeadersKB, err = count(v, maxHeadersKB)
+	case BalanceConnections:
+		if v != "" && v != ExactBalance {
+			return fmt.Errorf("%v: use %s", v, ExactBalance)
+		}
+		p.ExactBalance = v == ExactBalance
+	case TracingKey:
+		p.Tracing, err = readTracing(v)
+	case "envoy_tracing_json", "envoy_listener_tracing_json":
+		return fmt.Errorf("escape hatches into Envoy's configuration are not supported; use %s", TracingKey)
 	default:
 		if strings.HasPrefix(key, "envoy_") {
 			return fmt.Errorf("escape hatches into Envoy's configuration are not supported; remove it")

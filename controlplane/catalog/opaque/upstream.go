@@ -31,7 +31,7 @@ func ReadUpstream(config map[string]any) (Upstream, []Problem) {
 			continue
 		}
 		if err := out.set(strings.ToLower(k), config[k]); err != nil {
-			problems = append(problems, Problem{k, err.Error()})
+			problems = append(problems, problem(k, err))
 		}
 	}
 	return out, problems

@@ -51,10 +51,7 @@ func wholeNumber(v any) (int, error) {
 // unset. Where both spellings are there, the one with separators comes last: a
 // Consul agent merges its copies in the other one beneath what a person wrote.
 func fields(v any, each func(key string, v any) error) error {
-	m, ok := v.(map[string]any)
-	if list, isList := v.([]map[string]any); isList && len(list) == 1 {
-		m, ok = list[0], true // what HCL makes of a block
-	}
+	m, ok := object(v)
 	if !ok {
 		return fmt.Errorf("want an object, have %v", v)
 	}
@@ -62,11 +59,51 @@ func fields(v any, each func(key string, v any) error) error {
 		if m[k] == nil {
 			continue
 		}
-		if err := each(strings.ReplaceAll(strings.ToLower(k), "_", ""), m[k]); err != nil {
-			return fmt.Errorf("%s: %w", k, err)
+		if err := each(plainKey(k), m[k]); err != nil {
+			return &fieldError{k, err}
 		}
 	}
 	return nil
+}
+
+// fieldError is an error about a key of an object.
+type fieldError struct {
+	key string
+	err error
+}
+
+func (e *fieldError) Error() string { return e.key + ": " + e.err.Error() }
+
+func (e *fieldError) Unwrap() error { return e.err }
+
+// problem is an error about a key as a Problem, with the path inside of the key.
+func problem(key string, err error) Problem {
+	for {
+		at, ok := err.(*fieldError)
+		if !ok {
+			return Problem{key, err.Error()}
+		}
+		key, err = key+"."+at.key, at.err
+	}
+}
+
+func plainKey(k string) string { return strings.ReplaceAll(strings.ToLower(k), "_", "") }
+
+// object takes what decoders make of one: HCL makes a list of a block, which Consul
+// gives back in JSON.
+func object(v any) (m map[string]any, ok bool) {
+	switch o := v.(type) {
+	case []map[string]any:
+		if len(o) == 1 {
+			return o[0], true
+		}
+	case []any:
+		if len(o) == 1 {
+			return object(o[0])
+		}
+	}
+	m, ok = v.(map[string]any)
+	return m, ok
 }
 
 func count(v any, limit int) (int, error) {

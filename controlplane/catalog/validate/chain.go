@@ -252,7 +252,9 @@ func (c *checker) failoverPolicy(path string, p *api.ServiceResolverFailoverPoli
 }
 
 func (c *checker) locality(path string, p *api.ServiceResolverPrioritizeByLocality) {
-	c.not(p != nil && p.Mode != "" && p.Mode != "none", path+".Mode", "prioritising by locality is not supported; use none or remove it")
+	if p != nil {
+		c.oneOf(path+".Mode", p.Mode, "none", "failover")
+	}
 }
 
 func (c *checker) loadBalancer(path string, lb *api.LoadBalancer) {

@@ -14,7 +14,11 @@ func (c *checker) proxyDefaults(e *api.ProxyConfigEntry) {
 	if e.Name != "" && e.Name != api.ProxyConfigGlobal {
 		c.add("Name", "%q: the one proxy-defaults entry is named %q", e.Name, api.ProxyConfigGlobal)
 	}
-	c.proxyConfig("Config", e.Config)
+	if p := c.proxyConfig("Config", e.Config); p.Tracing != nil {
+		if problem := p.Tracing.Check(); problem != nil {
+			c.opaque("Config", []opaque.Problem{*problem})
+		}
+	}
 	c.shape("", e.Mode, e.TransparentProxy, e.MeshGateway, e.Expose, e.EnvoyExtensions)
 	c.mutualTLS("MutualTLSMode", e.MutualTLSMode)
 	c.accessLogs("AccessLogs", e.AccessLogs)
@@ -29,8 +33,8 @@ func (c *checker) serviceDefaults(e *api.ServiceConfigEntry) {
 	c.mutualTLS("MutualTLSMode", e.MutualTLSMode)
 	c.not(e.ExternalSNI != "", "ExternalSNI", "services outside the mesh are not supported; remove it")
 	c.not(e.Destination != nil, "Destination", "destinations outside the mesh need a terminating gateway, which is not supported; remove it")
-	c.not(e.BalanceInboundConnections != "", "BalanceInboundConnections", "connection balancing across worker threads has no meaning here; remove it")
-	c.not(e.RateLimits != nil, "RateLimits", "rate limits are not supported; remove it")
+	c.oneOf("BalanceInboundConnections", e.BalanceInboundConnections, opaque.ExactBalance)
+	c.rateLimits("RateLimits.InstanceLevel", e.RateLimits)
 	c.notNegative("MaxInboundConnections", e.MaxInboundConnections)
 	c.notNegative("LocalConnectTimeoutMs", e.LocalConnectTimeoutMs)
 	c.notNegative("LocalRequestTimeoutMs", e.LocalRequestTimeoutMs)
@@ -125,10 +129,7 @@ func (c *checker) shape(path string, mode api.ProxyMode, tp *api.TransparentProx
 	// Consul returns an empty struct where nothing was set.
 	c.not(tp != nil && *tp != api.TransparentProxyConfig{}, path+"TransparentProxy", "transparent proxies are not supported; remove it and declare upstreams")
 	c.meshGateway(path+"MeshGateway.Mode", gw)
-	c.not(expose.Checks, path+"Expose.Checks", "exposed checks are not supported: no plaintext listener is opened; remove it")
-	for i := range expose.Paths {
-		c.add(fmt.Sprintf("%sExpose.Paths[%d]", path, i), "exposed paths are not supported: no plaintext listener is opened; remove it")
-	}
+	c.expose(path+"Expose", expose)
 	for i, x := range ext {
 		c.add(fmt.Sprintf("%sEnvoyExtensions[%d]", path, i), "extension %q: Envoy extensions are not supported; remove it", x.Name)
 	}
@@ -147,9 +148,20 @@ func (c *checker) mutualTLS(path string, m api.MutualTLSMode) {
 }
 
 // proxyConfig checks the keys of opaque configuration.
-func (c *checker) proxyConfig(path string, config map[string]any) {
-	_, problems := opaque.ReadProxy(config)
+func (c *checker) proxyConfig(path string, config map[string]any) opaque.Proxy {
+	p, problems := opaque.ReadProxy(config)
 	c.opaque(path, problems)
+	if t := p.Tracing; t != nil {
+		c.collector(path+"."+opaque.TracingKey+".otlp", t.OTLP)
+		c.collector(path+"."+opaque.TracingKey+".zipkin", t.Zipkin)
+	}
+	return p
+}
+
+func (c *checker) collector(path string, to *opaque.Collector) {
+	if to != nil {
+		c.optionalName(path+".service", to.Service)
+	}
 }
 
 func (c *checker) opaque(path string, problems []opaque.Problem) {

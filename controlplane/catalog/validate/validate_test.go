@@ -41,21 +41,50 @@ func TestRefused(t *testing.T) {
 		}
 		return e
 	}
+	limit := func(perSecond, burst int, routes ...api.InstanceLevelRouteRateLimits) api.ConfigEntry {
+		return sd(func(e *api.ServiceConfigEntry) {
+			e.RateLimits = &api.RateLimits{InstanceLevel: api.InstanceLevelRateLimits{RequestsPerSecond: perSecond, RequestsMaxBurst: burst, Routes: routes}}
+		})
+	}
 	logs := func(a api.AccessLogsConfig) api.ConfigEntry { return &api.ProxyConfigEntry{AccessLogs: &a} }
 	for want, e := range map[string]api.ConfigEntry{
-		"Namespace:":          sd(func(e *api.ServiceConfigEntry) { e.Namespace = "x" }),
-		"Partition:":          sd(func(e *api.ServiceConfigEntry) { e.Partition = "x" }),
-		"Name: must be set":   sd(func(e *api.ServiceConfigEntry) { e.Name = "" }),
-		"Name: the wildcard":  sd(func(e *api.ServiceConfigEntry) { e.Name = "*" }),
-		"Protocol:":           sd(func(e *api.ServiceConfigEntry) { e.Protocol = "bogus" }),
-		"Mode:":               sd(func(e *api.ServiceConfigEntry) { e.Mode = api.ProxyModeTransparent }),
-		"MutualTLSMode:":      sd(func(e *api.ServiceConfigEntry) { e.MutualTLSMode = api.MutualTLSModePermissive }),
-		"MeshGateway.Mode:":   sd(func(e *api.ServiceConfigEntry) { e.MeshGateway.Mode = api.MeshGatewayModeLocal }),
-		"ExternalSNI:":        sd(func(e *api.ServiceConfigEntry) { e.ExternalSNI = "x" }),
-		"Destination:":        sd(func(e *api.ServiceConfigEntry) { e.Destination = &api.DestinationConfig{} }),
-		"RateLimits:":         sd(func(e *api.ServiceConfigEntry) { e.RateLimits = &api.RateLimits{} }),
-		"EnvoyExtensions[0]:": sd(func(e *api.ServiceConfigEntry) { e.EnvoyExtensions = []api.EnvoyExtension{{}} }),
-		"Expose.Paths[0]:":    sd(func(e *api.ServiceConfigEntry) { e.Expose.Paths = []api.ExposePath{{}} }),
+		"Namespace:":         sd(func(e *api.ServiceConfigEntry) { e.Namespace = "x" }),
+		"Partition:":         sd(func(e *api.ServiceConfigEntry) { e.Partition = "x" }),
+		"Name: must be set":  sd(func(e *api.ServiceConfigEntry) { e.Name = "" }),
+		"Name: the wildcard": sd(func(e *api.ServiceConfigEntry) { e.Name = "*" }),
+		"Protocol:":          sd(func(e *api.ServiceConfigEntry) { e.Protocol = "bogus" }),
+		"Mode:":              sd(func(e *api.ServiceConfigEntry) { e.Mode = api.ProxyModeTransparent }),
+		"MutualTLSMode:":     sd(func(e *api.ServiceConfigEntry) { e.MutualTLSMode = api.MutualTLSModePermissive }),
+		"MeshGateway.Mode:":  sd(func(e *api.ServiceConfigEntry) { e.MeshGateway.Mode = api.MeshGatewayModeLocal }),
+		"ExternalSNI:":       sd(func(e *api.ServiceConfigEntry) { e.ExternalSNI = "x" }),
+		"Destination:":       sd(func(e *api.ServiceConfigEntry) { e.Destination = &api.DestinationConfig{} }),
+		"RateLimits.InstanceLevel: limits nothing":                           limit(0, 0),
+		"RateLimits.InstanceLevel.RequestsPerSecond: -1":                     limit(-1, 0),
+		"RateLimits.InstanceLevel.RequestsMaxBurst: is below":                limit(2, 1),
+		"RateLimits.InstanceLevel.RequestsPerSecond: must be":                limit(0, 1, api.InstanceLevelRouteRateLimits{PathExact: "/", RequestsPerSecond: 1}),
+		"RateLimits.InstanceLevel.Routes[0].RequestsPerSecond: must":         limit(1, 0, api.InstanceLevelRouteRateLimits{PathExact: "/"}),
+		"RateLimits.InstanceLevel.Routes[0].PathPrefix: one of":              limit(1, 0, api.InstanceLevelRouteRateLimits{RequestsPerSecond: 1}),
+		"RateLimits.InstanceLevel.Routes[0].PathExact: only one":             limit(1, 0, api.InstanceLevelRouteRateLimits{PathExact: "/", PathRegex: "/", RequestsPerSecond: 1}),
+		"RateLimits.InstanceLevel.Routes[0].PathRegex: not":                  limit(1, 0, api.InstanceLevelRouteRateLimits{PathRegex: "(", RequestsPerSecond: 1}),
+		"BalanceInboundConnections: \"evenly\"":                              sd(func(e *api.ServiceConfigEntry) { e.BalanceInboundConnections = "evenly" }),
+		"Config.tracing.colour: unknown":                                     &api.ProxyConfigEntry{Config: map[string]any{"tracing": map[string]any{"colour": 1}}},
+		"Config.tracing: names no collector":                                 &api.ProxyConfigEntry{Config: map[string]any{"tracing": map[string]any{}}},
+		"Config.tracing.otlp.service: \"a/b\"":                               &api.ProxyConfigEntry{Config: map[string]any{"tracing": map[string]any{"otlp": map[string]any{"service": "a/b"}}}},
+		"Config.envoy_tracing_json: escape hatches into Envoy's configurati": &api.ProxyConfigEntry{Config: map[string]any{"envoy_tracing_json": "{}"}},
+		"EnvoyExtensions[0]:":                                                sd(func(e *api.ServiceConfigEntry) { e.EnvoyExtensions = []api.EnvoyExtension{{}} }),
+		"Expose.Paths[0].Path: must begin": sd(func(e *api.ServiceConfigEntry) {
+			e.Expose.Paths = []api.ExposePath{{ListenerPort: 1, LocalPathPort: 1}}
+		}),
+		"Expose.Paths[0].ListenerPort: 0":  sd(func(e *api.ServiceConfigEntry) { e.Expose.Paths = []api.ExposePath{{Path: "/", LocalPathPort: 1}} }),
+		"Expose.Paths[0].LocalPathPort: 0": sd(func(e *api.ServiceConfigEntry) { e.Expose.Paths = []api.ExposePath{{Path: "/", ListenerPort: 1}} }),
+		"Expose.Paths[0].Protocol: \"tcp\"": sd(func(e *api.ServiceConfigEntry) {
+			e.Expose.Paths = []api.ExposePath{{Path: "/", ListenerPort: 1, LocalPathPort: 1, Protocol: "tcp"}}
+		}),
+		"Expose.Paths[1].Path: is exposed": sd(func(e *api.ServiceConfigEntry) {
+			p := api.ExposePath{Path: "/", ListenerPort: 1, LocalPathPort: 1}
+			e.Expose.Paths = []api.ExposePath{p, p}
+		}),
+		"Expose.Checks: the checks": sd(func(e *api.ServiceConfigEntry) { e.Expose.Checks = true }),
 		"UpstreamConfig.Defaults.Name:": sd(func(e *api.ServiceConfigEntry) {
 			e.UpstreamConfig = &api.UpstreamConfiguration{Defaults: &api.UpstreamConfig{Name: "x"}}
 		}),
@@ -182,7 +211,7 @@ func TestProxy(t *testing.T) {
 			p.Upstreams[0].LocalBindPort, p.Upstreams[0].LocalBindSocketPath = 0, "x"
 		},
 		"Upstreams[0].LocalBindSocketMode": func(p *api.AgentServiceConnectProxyConfig) { p.Upstreams[0].LocalBindSocketMode = "0600" },
-		"Upstreams[0].Config.limits": func(p *api.AgentServiceConnectProxyConfig) {
+		"Upstreams[0].Config.limits.max_connections": func(p *api.AgentServiceConnectProxyConfig) {
 			p.Upstreams[0].Config = map[string]any{"limits": map[string]any{"max_connections": 0}}
 		},
 		"Upstreams[0].Config.colour":        func(p *api.AgentServiceConnectProxyConfig) { p.Upstreams[0].Config = map[string]any{"colour": "red"} },

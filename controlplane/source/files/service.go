@@ -243,7 +243,7 @@ func (l *loader) checkCommon(st *stanza, what string, reg *api.AgentServiceRegis
 		{len(reg.TaggedAddresses) > 0, "tagged_addresses", "tagged addresses are not supported; use address"},
 		{reg.EnableTagOverride, "enable_tag_override", "tags in files are what they are; remove it"},
 		{reg.AI != nil, "ai", "not supported; remove it"},
-		{reg.Locality != nil, "locality", "not supported; remove it"},
+		{reg.Locality != nil && reg.Locality.Region == "", "locality.region", "must be set"},
 		{reg.Namespace != "" && reg.Namespace != catalog.DefaultNamespace, "namespace", "namespaces are not supported; remove it"},
 		{reg.Partition != "" && reg.Partition != catalog.DefaultPartition, "partition", "partitions are not supported; remove it"},
 		{reg.Port < 0 || reg.Port > 65535, "port", fmt.Sprintf("%d is not a port", reg.Port)},
@@ -296,6 +296,9 @@ func sidecar(parent *api.AgentServiceRegistration) *api.AgentServiceRegistration
 	if s.Address == "" {
 		s.Address = parent.Address
 	}
+	if s.Locality == nil {
+		s.Locality = parent.Locality
+	}
 	proxy := api.AgentServiceConnectProxyConfig{}
 	if s.Proxy != nil {
 		proxy = *s.Proxy
@@ -334,7 +337,7 @@ func (l *loader) serviceEntry(reg *api.AgentServiceRegistration, node string) *a
 	s := &api.AgentService{
 		Kind: reg.Kind, ID: serviceID(reg), Service: reg.Name, Tags: reg.Tags, Meta: reg.Meta,
 		Port: reg.Port, Address: reg.Address, Weights: *reg.Weights, Proxy: reg.Proxy,
-		Datacenter: l.set.Datacenter,
+		Datacenter: l.set.Datacenter, Locality: reg.Locality,
 	}
 	if reg.Connect != nil && reg.Connect.Native {
 		s.Connect = &api.AgentServiceConnect{Native: true}
