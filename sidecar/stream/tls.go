@@ -290,6 +290,12 @@ type recordConn struct {
 	n     int
 	errno syscall.Errno
 
+	// each is set during ReadEach, whose read of the socket this is then a part of.
+	// drained: there is nothing more to be had before the next wait.
+	each    *eachReader
+	fd      uintptr
+	drained bool
+
 	w recordWriter
 }
 
@@ -313,9 +319,14 @@ func (c *recordConn) Read(p []byte) (int, error) {
 	}
 	c.buf = p
 	var err error
-	if c.nowait {
+	switch {
+	case c.each != nil && c.drained:
+		c.errno = syscall.EAGAIN
+	case c.each != nil:
+		c.n, c.drained, c.errno = c.each.recv(c.fd, p)
+	case c.nowait:
 		err = c.raw.Control(c.tryRead)
-	} else {
+	default:
 		err = c.raw.Read(c.waitRead)
 	}
 	c.buf = nil
