@@ -4,9 +4,12 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // eachPairs runs a test with each stream that implements EachReader.
@@ -18,6 +21,28 @@ func eachPairs(t *testing.T, test func(t *testing.T, s Stream, peer io.WriteClos
 			t.Fatal(err)
 		}
 		test(t, s, b)
+	})
+	t.Run("Unix socket", func(t *testing.T) {
+		fd, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ends [2]*net.UnixConn
+		for i := range ends {
+			f := os.NewFile(uintptr(fd[i]), "")
+			c, err := net.FileConn(f)
+			_ = f.Close()
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = c.Close() })
+			ends[i] = c.(*net.UnixConn)
+		}
+		s, err := NewSocket(ends[0], nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		test(t, s, ends[1])
 	})
 	t.Run("TLS", func(t *testing.T) {
 		server, client := tlsPair(t)
