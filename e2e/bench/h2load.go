@@ -264,6 +264,7 @@ func (l h2Load) closed(t target, n int, warm, d time.Duration, measure func(begi
 func (l h2Load) open(t target, n int, rate float64, d time.Duration) (*result, error) {
 	conns, streams := h2Conns(n)
 	var s *schedule
+	var unpaced failures
 	free := make(map[*h2Client]chan *slot, conns)
 	seen := make(map[*h2Client][]time.Duration, conns)
 	var mu sync.Mutex // seen is written by the readers
@@ -293,7 +294,9 @@ func (l h2Load) open(t target, n int, rate float64, d time.Duration) (*result, e
 		var wg sync.WaitGroup
 		for _, c := range all {
 			wg.Go(func() {
-				l.paced(c, s, free[c])
+				if err := l.paced(c, s, free[c]); err != nil {
+					unpaced.add(err)
+				}
 				c.finish()
 			})
 		}
@@ -305,27 +308,38 @@ func (l h2Load) open(t target, n int, rate float64, d time.Duration) (*result, e
 	for _, l := range seen {
 		s.record(l)
 	}
+	if e := unpaced.last.Load(); e != nil {
+		return nil, *e
+	}
 	return failed.into(s.result()), nil
 }
 
 // paced sends on one connection when the schedule says, as long as slots come free.
-func (l h2Load) paced(c *h2Client, s *schedule, free <-chan *slot) {
+func (l h2Load) paced(c *h2Client, s *schedule, free <-chan *slot) error {
+	p, err := newPacer()
+	if err != nil {
+		return err
+	}
+	defer p.Close()
 	for due, more := s.next(); more; due, more = s.next() {
-		time.Sleep(time.Until(due))
+		if err := p.wait(due); err != nil {
+			return err
+		}
 		var x *slot
 		select {
 		case x = <-free:
 		case <-time.After(5 * time.Second): // nothing comes back any more
-			return
+			return nil
 		}
 		x.due = due
 		c.mu.Lock()
 		if c.stop {
 			c.mu.Unlock()
-			return
+			return nil
 		}
 		c.send(x)
 		_ = c.flush()
 		c.mu.Unlock()
 	}
+	return nil
 }

@@ -161,9 +161,17 @@ func openLanes(d dialer, t target, n int, rate float64, each time.Duration) (*re
 	for _, l := range lanes {
 		wg.Go(func() {
 			var mine []time.Duration
+			p, err := newPacer()
+			if err != nil {
+				failed.add(err)
+				return
+			}
+			defer p.Close()
 			for due, more := s.next(); more; due, more = s.next() {
-				time.Sleep(time.Until(due))
-				if err := l.exchange(); err != nil {
+				if err = p.wait(due); err == nil {
+					err = l.exchange()
+				}
+				if err != nil {
 					failed.add(err)
 					break
 				}

@@ -38,7 +38,7 @@ type pump struct {
 // States of pump.replay.
 const (
 	replayKept   uint32 = iota
-	replayGone          // it was more than is kept
+	replayGone          // it was more than is kept, or nobody wants it any more
 	replayWanted        // the exchange is about to send it again: what comes until the pump is stopped is kept too
 )
 
@@ -166,13 +166,20 @@ func (x *exchange) remember(p *pump, data []byte) {
 	if !x.keep {
 		return
 	}
-	if len(x.store)+len(data) > x.keepUpTo && p.replay.CompareAndSwap(replayKept, replayGone) {
+	if len(x.store)+len(data) > x.keepUpTo {
+		p.forgetReplay()
+	}
+	if p.replay.Load() == replayGone {
 		x.keep = false
 		return
 	}
 	x.store = append(x.store, data...)
 	x.payload = x.store
 }
+
+// forgetReplay ends the keeping, unless another attempt is about to send what is kept.
+// Without it, what comes goes from stream to stream. Anyone may call it.
+func (p *pump) forgetReplay() { p.replay.CompareAndSwap(replayKept, replayGone) }
 
 // startResponseClock: the route's timeout begins when the request has been received
 // as a whole, and what bounded that ends.

@@ -166,3 +166,24 @@ func TestAnswerBeforeTheLastWrite(t *testing.T) {
 		}
 	}
 }
+
+// TestForgetReplay: what cannot be sent again is not kept, and what is about to be is.
+func TestForgetReplay(t *testing.T) {
+	x := &exchange{keep: true, keepUpTo: 8}
+	p := &pump{}
+	x.remember(p, []byte("12345"))
+	p.forgetReplay() // an answer is being relayed
+	x.remember(p, []byte("67"))
+	if x.keep || string(x.store) != "12345" {
+		t.Errorf("%q is kept of a request that was answered", x.store)
+	}
+	x = &exchange{keep: true, keepUpTo: 8}
+	p = &pump{}
+	x.remember(p, []byte("12345"))
+	p.replay.Store(replayWanted)
+	p.forgetReplay()
+	x.remember(p, []byte("6789"))
+	if !x.keep || string(x.store) != "123456789" {
+		t.Errorf("%q is kept of a request that is sent again", x.store)
+	}
+}

@@ -10,6 +10,9 @@ import (
 // relay sends the response in x.resp to the client, and its body as it comes.
 func (x *exchange) relay() {
 	x.settlePump()
+	if x.pump != nil {
+		x.pump.forgetReplay() // this was the last attempt
+	}
 	x.status, x.details = x.resp.Status, "via_upstream"
 	if !x.m.cfg.SuppressEnvoyHeaders {
 		x.addServiceTime()

@@ -13,6 +13,7 @@ import (
 type conn struct {
 	s      stream.Stream
 	ready  stream.ReadyReader // nil where the stream cannot wait without a buffer
+	each   stream.EachReader  // nil where each read waits for itself
 	try    stream.TryWriter   // nil where it cannot write without waiting
 	cfg    *Config
 	server *ServerConn // exactly one of these two is set
@@ -33,7 +34,8 @@ type conn struct {
 	started         bool // the peer's SETTINGS have arrived
 	patience        bool // a read deadline guards a head that is not whole
 	toWake          *Stream
-	yield           bool // a stream has so much that its reader is to run
+	yield           bool       // a stream has so much that its reader is to run
+	stopped         *ConnError // why took has ended the reading
 
 	mu      sync.Mutex
 	settled sync.Cond // something that ending waits for has changed
@@ -79,6 +81,7 @@ func (c *conn) init(s stream.Stream, cfg *Config) {
 	}
 	c.s, c.cfg = s, cfg
 	c.ready, _ = s.(stream.ReadyReader)
+	c.each, _ = s.(stream.EachReader)
 	c.try, _ = s.(stream.TryWriter)
 	c.settled.L = &c.mu
 	c.w.drain = c.drainOut

@@ -1,5 +1,7 @@
 package http2
 
+import "runtime"
+
 // Tap is told what Pipe passes on.
 type Tap interface {
 	// Passed is called after each piece with its length, by the reader of the source's
@@ -40,12 +42,18 @@ func (s *Stream) pipeable() bool {
 // the other way.
 func (c *conn) pass(list *Stream) {
 	c.mu.Unlock()
+	gather := false
 	for s := list; s != nil; s = s.wnext {
-		s.passed = s.pipeTo.take(&s.flight)
+		var shared bool
+		s.passed, shared = s.pipeTo.take(&s.flight)
+		gather = gather || shared
+	}
+	if gather {
+		runtime.Gosched() // other readers may be about to append to the same connections
 	}
 	for s := list; s != nil; s = s.wnext {
 		if s.passed {
-			_ = s.pipeTo.Flush() // who writes next learns of an error
+			_ = s.pipeTo.flush(false) // who writes next learns of an error
 		}
 	}
 	c.mu.Lock()
@@ -73,20 +81,21 @@ func (c *conn) pass(list *Stream) {
 	}
 }
 
-// take appends all of r as DATA, or nothing where that would have to wait.
-func (s *Stream) take(r *received) bool {
+// take appends all of r as DATA, or nothing where that would have to wait; shared tells
+// whether the connection has other streams.
+func (s *Stream) take(r *received) (taken, shared bool) {
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := int64(r.n)
 	if s.sendError() != nil || s.noContent || !c.room() || n > s.sendWin || n > c.sendWin ||
 		c.senders.first != nil || c.others.first != nil {
-		return false
+		return false, false
 	}
 	for b, off := r.head, r.off; b != nil; b, off = b.next, 0 {
 		for ; off < b.w; off += maxFrameSize {
 			s.appendData(b.b[off:min(off+maxFrameSize, b.w)], false)
 		}
 	}
-	return true
+	return true, len(c.streams) > 1
 }

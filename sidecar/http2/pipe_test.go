@@ -198,7 +198,7 @@ func TestPipeFrameSize(t *testing.T) {
 	if in.head.w != len(sent) {
 		t.Fatalf("%d bytes in the first block, want all", in.head.w)
 	}
-	if !s.take(&in) || s.Flush() != nil {
+	if taken, _ := s.take(&in); !taken || s.Flush() != nil {
 		t.Fatal("not taken")
 	}
 	var got []byte

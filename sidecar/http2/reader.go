@@ -14,31 +14,46 @@ import (
 func (c *conn) read() *ConnError {
 	c.guard()
 	for {
-		n, err := c.fill()
-		if n > 0 {
-			c.in.w += n
-			cerr := c.consume()
-			if ended := c.endBatch(); cerr == nil {
-				cerr = ended
+		var err error
+		if c.each != nil {
+			err = c.each.ReadEach(&c.in, c.took)
+		} else {
+			var n int
+			if n, err = c.fill(); n > 0 {
+				c.took(n)
+				err = nil // it shows again
+			} else if err == nil {
+				err = io.ErrNoProgress
 			}
-			if cerr != nil {
+		}
+		if c.stopped != nil {
+			return c.stopped
+		}
+		if err != nil {
+			if cerr := c.readFailed(err); cerr != nil {
 				return cerr
 			}
-			c.in.DropBuffer()
-			c.guard()
-			if c.yield {
-				c.yield = false
-				runtime.Gosched()
-			}
-			continue
-		}
-		if err == nil {
-			err = io.ErrNoProgress
-		}
-		if cerr := c.readFailed(err); cerr != nil {
-			return cerr
 		}
 	}
+}
+
+// took treats n bytes that were read; it is false when that ends the connection.
+func (c *conn) took(n int) bool {
+	c.in.w += n
+	c.stopped = c.consume()
+	if ended := c.endBatch(); c.stopped == nil {
+		c.stopped = ended
+	}
+	if c.stopped != nil {
+		return false
+	}
+	c.in.DropBuffer()
+	c.guard()
+	if c.yield {
+		c.yield = false
+		runtime.Gosched()
+	}
+	return true
 }
 
 // yieldAfter is how much waits for one stream's reader before it gets the CPU: a reader

@@ -11,12 +11,15 @@ import (
 // buffer and goes out with Flush, with whoever else flushes, or before a call waits.
 
 // Flush writes what the connection has buffered. It does not wait for the socket.
-func (s *Stream) Flush() error {
+func (s *Stream) Flush() error { return s.flush(true) }
+
+// flush is Flush; with gather it lets other exchanges of the connection go first.
+func (s *Stream) flush(gather bool) error {
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.unflushed = false
-	c.flush(len(c.streams) > 1)
+	c.flush(gather && len(c.streams) > 1)
 	if c.err != nil && s.listed {
 		return c.err
 	}

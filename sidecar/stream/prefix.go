@@ -35,6 +35,19 @@ func (p *Prefixed) ReadReady(in Buffers) (int, error) {
 	return p.ready.ReadReady(in)
 }
 
+// ReadEach implements EachReader.
+func (p *Prefixed) ReadEach(in Buffers, f func(n int) bool) error {
+	for {
+		if each, ok := p.Stream.(EachReader); ok && len(p.prefix) == 0 {
+			p.prefix = nil
+			return each.ReadEach(in, f)
+		}
+		if n, err := p.ReadReady(in); err != nil || !f(n) {
+			return err
+		}
+	}
+}
+
 // TryWrite implements TryWriter.
 func (p *Prefixed) TryWrite(b []byte) (n int, done bool, err error) {
 	if p.try == nil {

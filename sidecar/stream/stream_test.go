@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"go.uber.org/goleak"
 )
 
@@ -268,6 +270,37 @@ func TestTLSReadReady(t *testing.T) {
 	_ = client.CloseWrite()
 	if _, err := server.ReadReady(l); err != io.EOF {
 		t.Errorf("at the end: %v", err)
+	}
+}
+
+// TestTLSReadReadyTogether: records that came together are read together.
+func TestTLSReadReadyTogether(t *testing.T) {
+	server, client := tlsPair(t)
+	l := &lender{buf: make([]byte, 64)}
+	for _, msgs := range [][]string{{"a"}, {"first ", "second"}, {"1", "2", "3", "4"}, {"", "after nothing"}, {strings.Repeat("x", 60), "more than", " fits"}} {
+		before, sent := l.taken, 0
+		for _, m := range msgs {
+			_, _ = client.Write([]byte(m))
+			if m != "" {
+				sent += len(m) + 22 // RFC 8446 5.2: header, type, tag
+			}
+		}
+		eventually(t, "the records have not arrived", func() bool {
+			n := 0
+			_ = server.raw.raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+			return n == sent
+		})
+		want, got := strings.Join(msgs, ""), ""
+		for len(got) < len(want) {
+			n, err := server.ReadReady(l)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got += string(l.buf[:n])
+		}
+		if reads := l.taken - before; got != want || reads != (len(want)+len(l.buf)-1)/len(l.buf) {
+			t.Errorf("%q in %d reads, want %q", got, reads, want)
+		}
 	}
 }
 

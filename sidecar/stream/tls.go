@@ -123,7 +123,8 @@ func (t *TLS) Read(p []byte) (int, error) {
 }
 
 // ReadReady implements ReadyReader: the wait is for a first byte, which needs no
-// buffer; the rest of its record is then there without waiting.
+// buffer; the rest of its record is then there without waiting, and so are the records
+// that came with it: what arrived together is passed on together.
 func (t *TLS) ReadReady(in Buffers) (int, error) {
 	if !t.have && !t.full {
 		in.DropBuffer()
@@ -137,19 +138,24 @@ func (t *TLS) ReadReady(in Buffers) (int, error) {
 		t.have, t.full = true, true
 	}
 	buf := in.TakeBuffer()
-	if !t.have {
-		return t.Read(buf)
+	n := 1
+	if t.have {
+		buf[0], t.have = t.one[0], false
+	} else {
+		var err error
+		if n, err = t.Read(buf); err != nil || t.full || t.raw.ahead <= 0 {
+			return n, err
+		}
 	}
-	buf[0] = t.one[0]
-	t.have = false
-	if len(buf) == 1 {
-		return 1, nil
+	for n < len(buf) {
+		t.raw.ahead--
+		m, err := t.readNow(buf[n:])
+		n += m
+		if err != nil || t.raw.ahead <= 0 {
+			break // the next read reports an error
+		}
 	}
-	n, err := t.readNow(buf[1:])
-	if err != nil && err != errWouldBlock {
-		return 1, nil // the next read reports it
-	}
-	return 1 + n, nil
+	return n, nil
 }
 
 // readNow reads what has been decrypted, or arrived, and does not wait.
@@ -271,11 +277,14 @@ type recordConn struct {
 	// record it completed. need is what is missing of the current record,
 	// header counts the bytes of its header seen, size its length so far.
 	leftover bool
-	// drained: the last read got less than it had room for.
+	need     int
+	header   int
+	size     int
+	// ahead is how many whole records tls.Conn was given and was not asked for yet. It is
+	// too high after one that carried no data, until the socket is read again.
+	ahead int
+	// drained: the last read left nothing in the socket.
 	drained bool
-	need    int
-	header  int
-	size    int
 
 	// The callbacks are made once; the rest is their state.
 	tryRead, tryPeek func(fd uintptr)
@@ -285,6 +294,11 @@ type recordConn struct {
 	buf   []byte
 	n     int
 	errno syscall.Errno
+
+	// each is set during ReadEach, whose read of the socket this is then a part of: once
+	// that is drained there is nothing more to be had before the next wait.
+	each *eachReader
+	fd   uintptr
 
 	w recordWriter
 }
@@ -300,6 +314,7 @@ func (wouldBlock) Temporary() bool { return true }
 var errWouldBlock error = wouldBlock{}
 
 func (c *recordConn) Read(p []byte) (int, error) {
+	c.ahead = 0 // or else tls.Conn would not read
 	if len(c.prefix) > 0 {
 		n := copy(p, c.prefix)
 		c.prefix = c.prefix[n:]
@@ -308,9 +323,14 @@ func (c *recordConn) Read(p []byte) (int, error) {
 	}
 	c.buf = p
 	var err error
-	if c.nowait {
+	switch {
+	case c.each != nil && c.drained:
+		c.errno = syscall.EAGAIN
+	case c.each != nil:
+		c.n, c.drained, c.errno = c.each.recv(c.fd, p)
+	case c.nowait:
 		err = c.raw.Control(c.tryRead)
-	} else {
+	default:
 		err = c.raw.Read(c.waitRead)
 	}
 	c.buf = nil
@@ -372,4 +392,5 @@ func (c *recordConn) track(p []byte) {
 		}
 	}
 	c.leftover = c.header != 0 || ended != 1
+	c.ahead += ended
 }

@@ -1,0 +1,173 @@
+package stream
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// eachPairs runs a test with each stream that implements EachReader.
+func eachPairs(t *testing.T, test func(t *testing.T, s Stream, peer io.WriteCloser)) {
+	t.Run("socket", func(t *testing.T) {
+		a, b := tcpPair(t)
+		s, err := NewSocket(a, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		test(t, s, b)
+	})
+	t.Run("Unix socket", func(t *testing.T) {
+		fd, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ends [2]*net.UnixConn
+		for i := range ends {
+			f := os.NewFile(uintptr(fd[i]), "")
+			c, err := net.FileConn(f)
+			_ = f.Close()
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = c.Close() })
+			ends[i] = c.(*net.UnixConn)
+		}
+		s, err := NewSocket(ends[0], nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		test(t, s, ends[1])
+	})
+	t.Run("TLS", func(t *testing.T) {
+		server, client := tlsPair(t)
+		test(t, server, client)
+	})
+	t.Run("with a prefix", func(t *testing.T) {
+		server, client := tlsPair(t)
+		test(t, WithPrefix(server, nil), client)
+	})
+}
+
+// collector is a Buffers whose reader copies what it is told of.
+type collector struct {
+	lender
+	got  chan string
+	stop string // ends the reading
+}
+
+func collect(size int) *collector {
+	return &collector{lender: lender{buf: make([]byte, size)}, got: make(chan string, 64)}
+}
+
+func (c *collector) took(n int) bool {
+	piece := string(c.buf[:n])
+	c.got <- piece
+	return piece != c.stop
+}
+
+func (c *collector) want(t *testing.T, want string) {
+	t.Helper()
+	got := ""
+	for len(got) < len(want) {
+		select {
+		case piece := <-c.got:
+			got += piece
+		case <-time.After(5 * time.Second):
+			t.Fatalf("%q has come, want %q", got, want)
+		}
+	}
+	if got != want {
+		t.Fatalf("%q has come, want %q", got, want)
+	}
+}
+
+func TestReadEach(t *testing.T) {
+	eachPairs(t, func(t *testing.T, s Stream, peer io.WriteCloser) {
+		c := collect(16)
+		c.stop = "stop"
+		done := make(chan error)
+		go func() { done <- s.(EachReader).ReadEach(c, c.took) }()
+		for _, msg := range []string{"a", "message", strings.Repeat("longer than the buffer", 2000), "b"} {
+			if _, err := io.WriteString(peer, msg); err != nil {
+				t.Fatal(err)
+			}
+			c.want(t, msg)
+		}
+		// Whoever waits is woken by a deadline, and goes on after it.
+		_ = s.SetReadDeadline(time.Unix(1, 0))
+		if err := <-done; !IsTimeout(err) {
+			t.Fatalf("after the deadline: %v", err)
+		}
+		_, _ = io.WriteString(peer, "meanwhile")
+		_ = s.SetReadDeadline(time.Time{})
+		go func() { done <- s.(EachReader).ReadEach(c, c.took) }()
+		c.want(t, "meanwhile")
+		_, _ = io.WriteString(peer, "stop")
+		c.want(t, "stop")
+		if err := <-done; err != nil {
+			t.Fatalf("after the reader had enough: %v", err)
+		}
+		go func() { done <- s.(EachReader).ReadEach(c, c.took) }()
+		_, _ = io.WriteString(peer, "more")
+		c.want(t, "more")
+		_ = s.Close()
+		if err := <-done; !errors.Is(err, net.ErrClosed) {
+			t.Fatalf("after Close: %v", err)
+		}
+	})
+}
+
+// TestReadEachFindsTheEnd: a FIN that came with the last bytes wakes nobody any more.
+func TestReadEachFindsTheEnd(t *testing.T) {
+	eachPairs(t, func(t *testing.T, s Stream, peer io.WriteCloser) {
+		_, _ = io.WriteString(peer, "last words")
+		if client, ok := peer.(*TLS); ok {
+			_ = client.raw.Conn.Close() // no close_notify either
+		} else {
+			_ = peer.Close()
+		}
+		below := s
+		if p, ok := s.(*Prefixed); ok {
+			below = p.Stream
+		}
+		eventually(t, "the end has not arrived", below.(Prober).Gone)
+		c := collect(64)
+		_ = s.SetReadDeadline(time.Now().Add(5 * time.Second))
+		err := s.(EachReader).ReadEach(c, c.took)
+		c.want(t, "last words")
+		if err != io.EOF && err != io.ErrUnexpectedEOF {
+			t.Errorf("at the end: %v", err)
+		}
+	})
+}
+
+// TestReadEachReadsNothingInVain: after a message the reader waits at once.
+func TestReadEachReadsNothingInVain(t *testing.T) {
+	a, b := tcpPair(t)
+	s, err := NewSocket(a, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := collect(64)
+	done := make(chan error)
+	const messages = 50
+	go func() { done <- s.ReadEach(c, c.took) }()
+	for range messages {
+		_, _ = io.WriteString(b, "message")
+		c.want(t, "message")
+	}
+	_ = b.Close()
+	if err := <-done; err != io.EOF {
+		t.Fatal(err)
+	}
+	// One at first, one at the end, and where the poller told of a message that was read.
+	if vain := c.taken - messages; vain > messages/2 {
+		t.Errorf("%d reads in vain for %d messages", vain, messages)
+	}
+}
