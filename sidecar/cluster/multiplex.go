@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 	"github.com/hauberk-mesh/hauberk/xds/names"
@@ -236,14 +237,18 @@ func (p *pool) share(c *Conn) {
 	if c.closed.Load() {
 		p.unshare(c) // its Close may have come before the append
 	}
-	go func() {
-		_ = c.HTTP2.Run() // its streams told whoever waits for them
-		_ = c.Close()
-	}()
+	go c.carry()
 	// The host may have been retired meanwhile.
 	if !p.host.usable() {
 		p.drainShared(func(*Conn) bool { return true })
 	}
+}
+
+// carry reads a shared connection until it ends.
+func (c *Conn) carry() {
+	defer panics.Contain(panics.HTTP2Reader, c.pool.host, func() { _ = c.Close() })
+	_ = c.HTTP2.Run() // its streams told whoever waits for them
+	_ = c.Close()
 }
 
 // unshare has no new request find the connection.

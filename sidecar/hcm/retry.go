@@ -10,7 +10,7 @@ import (
 // replayable tells whether the whole request can be sent again. No pump is running.
 func (x *exchange) replayable() bool {
 	// What a pump has read is in the payload, and another one reads on.
-	return x.keep && (x.pump == nil || !x.pump.clientErr && x.pump.refused == nil)
+	return x.keep && (x.pump == nil || !x.pump.clientErr && !x.pump.panicked && x.pump.refused == nil)
 }
 
 // holdReplay is replayable while a pump may be running, and has it stay true until the

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 )
 
 // settingsFrame takes SETTINGS (RFC 9113 6.5).
@@ -216,6 +218,7 @@ func (k *keeper) acknowledged(token uint64) bool {
 // fire is the timer's.
 func (k *keeper) fire() {
 	c := k.c
+	defer panics.Contain(panics.Timer, c, func() { c.abort(errPanicked) })
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	cfg := &c.cfg.Keepalive

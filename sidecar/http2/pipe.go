@@ -1,5 +1,7 @@
 package http2
 
+import "github.com/hauberk-mesh/hauberk/sidecar/panics"
+
 // Tap is told what Pipe passes on.
 type Tap interface {
 	// Passed is called after each piece with its length, by the reader of the source's
@@ -39,16 +41,9 @@ func (s *Stream) pipeable() bool {
 // The lock is given up meanwhile, because the reader at the other end may be passing
 // the other way.
 func (c *conn) pass(list *Stream) {
-	c.mu.Unlock()
-	for s := list; s != nil; s = s.wnext {
-		s.passed = s.pipeTo.take(&s.flight)
+	if !c.passOn(list) {
+		c.fail(errPanicked)
 	}
-	for s := list; s != nil; s = s.wnext {
-		if s.passed {
-			_ = s.pipeTo.Flush() // who writes next learns of an error
-		}
-	}
-	c.mu.Lock()
 	for s := list; s != nil; {
 		next := s.wnext
 		s.wnext, s.waking, s.piping = nil, false, false
@@ -71,6 +66,26 @@ func (c *conn) pass(list *Stream) {
 		}
 		s = next
 	}
+}
+
+// passOn is the part of pass that is done without the lock; it is false after a panic,
+// when nobody knows what was passed on.
+func (c *conn) passOn(list *Stream) (ok bool) {
+	c.mu.Unlock()
+	defer c.mu.Lock()
+	defer panics.Contain(panics.HTTP2Reader, c, nil)
+	for s := list; s != nil; s = s.wnext {
+		s.passed = false
+	}
+	for s := list; s != nil; s = s.wnext {
+		s.passed = s.pipeTo.take(&s.flight)
+	}
+	for s := list; s != nil; s = s.wnext {
+		if s.passed {
+			_ = s.pipeTo.Flush() // who writes next learns of an error
+		}
+	}
+	return true
 }
 
 // take appends all of r as DATA, or nothing where that would have to wait.
