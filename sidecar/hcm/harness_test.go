@@ -43,6 +43,8 @@ type bed struct {
 	tls   *tls.Config  // of the listener, nil for plaintext
 	table *route.Table // instead of inline routes
 
+	wrap func(stream.Stream) stream.Stream // of each connection's stream, where set
+
 	age time.Duration // how long ago connections were accepted, as far as the manager knows
 
 	addr  string
@@ -147,6 +149,9 @@ func (b *bed) start() *bed {
 			} else if s, err = stream.NewSocket(nc.(*net.TCPConn), nil); err != nil {
 				b.t.Error(err)
 				return
+			}
+			if b.wrap != nil {
+				s = b.wrap(s)
 			}
 			f := b.facts
 			f.Stream, f.Info, f.Accepted = s, s.Info(), time.Now().Add(-b.age)
