@@ -47,6 +47,7 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (conn
 	}
 	c := &Conn{Stream: st, pool: p, generation: cfg.tlsGeneration, until: cfg.lifetime(), opening: opening}
 	c.uses.Store(1)
+	c.carries.Store(1)
 	if want.settle(cfg, st.Info()) {
 		terms := cfg.HTTP.http2()
 		if want == protocolTunnel {

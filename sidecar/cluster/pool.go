@@ -51,7 +51,8 @@ type Conn struct {
 	generation uint64 // of the TLS context that verified the peer
 	idleSince  int64
 	uses       atomic.Uint64
-	until      int64 // when it has lived long enough, 0 for never
+	carries    atomic.Int64 // requests that have a shared connection, and so a stream of it
+	until      int64        // when it has lived long enough, 0 for never
 	closed     atomic.Bool
 	opening    Opening
 	// carrier is the shared connection that a tunnel is a stream of.

@@ -2,6 +2,7 @@ package http2
 
 import (
 	"encoding/binary"
+	"math"
 	"math/rand/v2"
 	"time"
 
@@ -30,6 +31,9 @@ func (c *conn) settingsFrame(h *frameHeader, p []byte) *ConnError {
 		if err := c.glitch(GlitchSettings); err != nil {
 			return err
 		}
+	}
+	if c.client != nil && !c.started {
+		c.client.peerStreams = math.MaxUint32 // where they do not tell
 	}
 	for ; len(p) > 0; p = p[6:] {
 		if err := c.setting(binary.BigEndian.Uint16(p), binary.BigEndian.Uint32(p[2:])); err != nil {
