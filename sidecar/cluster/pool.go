@@ -83,6 +83,16 @@ func (c *Conn) Source() string { return c.pool.source }
 // may close such a connection just when a request is sent on it.
 func (c *Conn) Reused() bool { return c.uses.Load() > 1 }
 
+// Early tells whether the connection is shared and its peer has not told yet how many
+// streams it admits: it may refuse one for that alone.
+func (c *Conn) Early() bool {
+	if c.HTTP2 == nil {
+		return false
+	}
+	_, settled := c.HTTP2.Capacity()
+	return !settled
+}
+
 // Gone tells whether the peer has closed the connection.
 func (c *Conn) Gone() bool { return c.prober != nil && c.prober.Gone() }
 
