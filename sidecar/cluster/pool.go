@@ -177,9 +177,11 @@ func (p *pool) connect(ctxOf func() (context.Context, context.CancelFunc), s tel
 		select {
 		case conn := <-w.ready:
 			switch {
-			case conn != nil:
+			case conn != nil && conn.fit():
 				conn.uses.Add(1)
 				return conn, nil
+			case conn != nil:
+				_ = conn.Close()
 			case w.err != nil:
 				return nil, w.err
 			}
@@ -194,6 +196,22 @@ func (p *pool) connect(ctxOf func() (context.Context, context.CancelFunc), s tel
 // the queue. A host without any connection may always have one, as in Envoy, so
 // that no host starves at the limit.
 func (p *pool) reserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
+	for {
+		conn, w := p.tryReserve(limit, s)
+		if conn == nil || conn.fit() {
+			return conn, w
+		}
+		_ = conn.Close() // which makes room for another
+	}
+}
+
+// fit tells whether an idle connection may be used: its peer has neither closed it nor
+// spoken without being asked, and the TLS context that verified it is the one in force.
+func (c *Conn) fit() bool {
+	return c.generation == c.pool.host.cluster.cfg.Load().tlsGeneration && c.quiet()
+}
+
+func (p *pool) tryReserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
 	c := p.host.cluster
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -207,6 +225,7 @@ func (p *pool) reserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
 	if k := len(p.idle); k > 0 {
 		// One came back meanwhile.
 		conn := p.idle[k-1]
+		p.idle[k-1] = nil
 		p.idle = p.idle[:k-1]
 		conn.uses.Add(1)
 		return conn, nil
