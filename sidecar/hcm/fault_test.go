@@ -52,15 +52,17 @@ func TestFaultInAnExchange(t *testing.T) {
 		t.Run(fmt.Sprint(version), func(t *testing.T) {
 			contained(t, panics.Exchange, 1)
 			b := versionedBed(t, version, 1, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.URL.Path) })
-			b.start()
 			var fault atomic.Bool
-			routes := b.m.routes
-			b.m.routes = func() *route.Table {
-				if fault.Swap(false) {
-					panic("routes")
+			b.change = func(m *Manager) {
+				routes := m.routes
+				m.routes = func() *route.Table {
+					if fault.Swap(false) {
+						panic("routes")
+					}
+					return routes()
 				}
-				return routes()
 			}
+			b.start()
 			c := b.httpClient(version)
 			for i, broken := range []bool{false, true, false} {
 				fault.Store(broken)
@@ -123,6 +125,11 @@ func TestFaultInAPump(t *testing.T) {
 				c := b.dial()
 				c.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\nbody")
 				<-got
+				if begun { // and is relayed
+					if _, err := c.r.Peek(len("HTTP/1.1 200 OK")); err != nil {
+						t.Fatal(err)
+					}
+				}
 				c.send("boom")
 				all, _ := io.ReadAll(c.r)
 				if answer := string(all); begun != strings.Contains(answer, "200 OK") || !begun && !strings.Contains(answer, "503 Service") {
