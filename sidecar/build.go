@@ -30,6 +30,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/overload"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
 	"github.com/hauberk-mesh/hauberk/xds/client"
@@ -73,6 +74,7 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 		return nil, err
 	}
 	s := &Sidecar{cfg: cfg, log: cfg.Log.With("component", "sidecar"), identity: cfg.Identity, metrics: telemetry.NewMetrics()}
+	panics.LogTo(s.log)
 	s.quitting, s.quit = context.WithCancel(context.Background())
 	s.trigger, s.watcher = drain.New()
 	s.logs = telemetry.NewLogs(s.metrics)

@@ -83,7 +83,7 @@ func (h *handlers) build(_ *listener.Config, c *listener.FilterChain) (downstrea
 		if err != nil || c.TLS == nil || !slices.Contains(c.TLS.ALPN, cluster.TunnelALPN) {
 			return relay, err
 		}
-		return tunnel.New(relay, h.metrics, h.log), nil
+		return tunnel.New(relay, h.metrics), nil
 	}
 	o := hcm.Options{Clusters: h.clusters, Logs: h.logs, Tracers: h.tracers, Metrics: h.metrics, Timers: h.timers, Log: h.log, ServiceCluster: h.cluster, Node: h.node}
 	if c.HTTP.Routes == nil {

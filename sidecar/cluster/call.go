@@ -9,6 +9,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 )
 
 // Answer is a whole response to a Call.
@@ -164,6 +165,7 @@ func interruptWith(ctx context.Context, interrupt func()) (stop func() (interrup
 	done := make(chan struct{})
 	forget := context.AfterFunc(ctx, func() {
 		defer close(done)
+		defer panics.Contain(panics.Timer, nil, nil)
 		interrupt()
 	})
 	return func() bool {

@@ -9,14 +9,18 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // dial makes a connection for the pool, handshake included, within the connect
 // timeout.
-func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (*Conn, error) {
+func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (conn *Conn, failure error) {
 	h := p.host
+	defer panics.Contain(panics.Dial, h, func() {
+		conn, failure = nil, &Error{Kind: ConnectRefused, Cluster: h.cluster.name, Host: h.key, Err: errPanicked}
+	})
 	cfg := h.cluster.cfg.Load()
 	ctx, cancel := context.WithTimeout(ctx, cfg.connectTimeout)
 	defer cancel()
@@ -43,6 +47,7 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (*Con
 	}
 	c := &Conn{Stream: st, pool: p, generation: cfg.tlsGeneration, until: cfg.lifetime(), opening: opening}
 	c.uses.Store(1)
+	c.carries.Store(1)
 	if want.settle(cfg, st.Info()) {
 		terms := cfg.HTTP.http2()
 		if want == protocolTunnel {
@@ -103,6 +108,9 @@ func (p *pool) open(ctx context.Context, cfg *settings, want protocol, at *Openi
 	return st, 0, nil
 }
 
+// errPanicked is why a connection fails that met a fault of the program.
+var errPanicked = errors.New("panic")
+
 // handshake runs on a goroutine of its own: it needs a deep stack, which the
 // goroutine that serves the downstream would keep.
 func (p *pool) handshake(ctx context.Context, conn stream.Conn, name string, t *TLS, alpn []string) (*stream.TLS, error) {
@@ -112,6 +120,7 @@ func (p *pool) handshake(ctx context.Context, conn stream.Conn, name string, t *
 	}
 	done := make(chan result, 1)
 	go func() {
+		defer panics.Contain(panics.Dial, p.host, func() { done <- result{nil, errPanicked} })
 		tc, own, err := p.host.cluster.m.opts.TLS.ClientTLS(p.source, name, t)
 		if err != nil {
 			done <- result{nil, err}

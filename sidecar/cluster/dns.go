@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 )
 
 // startDNS resolves the names of a DNS cluster until the cluster changes or ends.
@@ -18,6 +20,7 @@ func (c *Cluster) startDNS(s *settings) {
 	c.stopDNS = cancel
 	known := map[string][]netip.Addr{}
 	c.m.wg.Go(func() {
+		defer panics.Contain(panics.Housekeeper, nil, nil)
 		t := time.NewTimer(0)
 		defer t.Stop()
 		failures := 0
@@ -27,11 +30,12 @@ func (c *Cluster) startDNS(s *settings) {
 				return
 			case <-t.C:
 			}
-			if c.resolve(ctx, s, known) {
-				failures = 0
-			} else {
-				failures++
-			}
+			failures++
+			panics.Guard(panics.Housekeeper, func() {
+				if c.resolve(ctx, s, known) {
+					failures = 0
+				}
+			})
 			t.Reset(s.dns().wait(failures))
 		}
 	})

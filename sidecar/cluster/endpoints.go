@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 )
 
 // endpointSet is what the load balancer reads. Immutable; a change of endpoints,
@@ -201,6 +203,7 @@ func (c *Cluster) healthChanged() {
 		c.rebuild()
 	case c.rebuilding == nil && !c.removed:
 		c.rebuilding = time.AfterFunc(time.Duration(wait), func() {
+			defer panics.Contain(panics.Housekeeper, nil, nil)
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			if !c.removed {

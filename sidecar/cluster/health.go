@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
@@ -117,6 +118,7 @@ func (c *Cluster) startCheck(h *Host, s *settings) {
 }
 
 func (k *checker) run(ctx context.Context) {
+	defer panics.Contain(panics.HealthCheck, k.h, nil)
 	defer k.drop()
 	first := time.Duration(0)
 	if k.cfg.InitialJitter > 0 {
@@ -130,12 +132,23 @@ func (k *checker) run(ctx context.Context) {
 			return
 		case <-t.C:
 		}
-		r := k.once(ctx)
+		r := k.onceGuarded(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		t.Reset(k.h.cluster.checkDone(k, r))
+		again := unreadyPause
+		panics.Guard(panics.HealthCheck, func() { again = k.h.cluster.checkDone(k, r) })
+		t.Reset(again)
 	}
+}
+
+// onceGuarded is once; where that panics, no answer came.
+func (k *checker) onceGuarded(ctx context.Context) (v verdict) {
+	defer panics.Contain(panics.HealthCheck, k.h, func() {
+		v = unanswered(errPanicked)
+		k.drop()
+	})
+	return k.once(ctx)
 }
 
 // unreadyPause is the time until the next try of a check that could not be made.
@@ -183,7 +196,11 @@ func (k *checker) once(ctx context.Context) verdict {
 			k.http2 = newHTTP2Checks(conn, s.HTTP.http2())
 		}
 	}
-	defer context.AfterFunc(ctx, k.interrupt())()
+	interrupt := k.interrupt()
+	defer context.AfterFunc(ctx, func() {
+		defer panics.Contain(panics.Timer, k.h, nil)
+		interrupt()
+	})()
 	v, reusable := k.ask(within)
 	if !reusable || k.cfg.NoReuse || v.network {
 		k.drop()

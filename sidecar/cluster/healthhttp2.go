@@ -9,6 +9,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
@@ -20,7 +21,10 @@ type http2Checks struct {
 
 func newHTTP2Checks(conn stream.Stream, cfg *http2.Config) *http2Checks {
 	c := &http2Checks{ClientConn: http2.NewClient(conn, cfg)}
-	c.run.Go(func() { _ = c.Run() }) // its streams tell the check
+	c.run.Go(func() {
+		defer panics.Contain(panics.HTTP2Reader, nil, c.Close)
+		_ = c.Run() // its streams tell the check
+	})
 	return c
 }
 

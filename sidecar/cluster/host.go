@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"log/slog"
 	"math"
 	"net"
 	"net/netip"
@@ -41,6 +42,11 @@ type Host struct {
 	check                             checkState
 	// healthySince is when the host came or was last found healthy, for slow start.
 	healthySince atomic.Int64
+}
+
+// LogValue implements slog.LogValuer.
+func (h *Host) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("cluster", h.cluster.name), slog.String("host", h.key))
 }
 
 // target is where connections to a host go. It changes with the name of a

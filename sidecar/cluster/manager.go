@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -309,6 +310,7 @@ func checkAddresses(a *Assignment) error {
 
 // sweep does what time brings: idle connections end, ejected hosts come back.
 func (m *Manager) sweep() {
+	defer panics.Contain(panics.Housekeeper, nil, nil)
 	const tick = time.Second
 	t := time.NewTicker(tick)
 	defer t.Stop()
@@ -321,7 +323,7 @@ func (m *Manager) sweep() {
 		now := monotonic()
 		for i := range m.table {
 			for _, c := range *m.table[i].Load() {
-				c.tick(now)
+				panics.Guard(panics.Housekeeper, func() { c.tick(now) })
 			}
 		}
 	}

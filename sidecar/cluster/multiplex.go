@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 	"github.com/hauberk-mesh/hauberk/xds/names"
@@ -70,6 +71,8 @@ type multiplexed struct {
 	dialing *sharedDial
 	// freed has a value when there may be room for a stream.
 	freed chan struct{}
+	// began, where somebody waits for it, is closed when a connection begins to be made.
+	began chan struct{}
 	// declined: the host chose a connection for each when it was last asked.
 	declined atomic.Bool
 }
@@ -88,6 +91,27 @@ func (d *sharedDial) wait() <-chan struct{} {
 	return d.done
 }
 
+// beginDial makes the caller the one that dials. The pool's lock is held.
+func (p *pool) beginDial() *sharedDial {
+	m := &p.multiplexed
+	m.dialing = &sharedDial{done: make(chan struct{})}
+	if m.began != nil {
+		close(m.began)
+		m.began = nil
+	}
+	p.dialing++
+	return m.dialing
+}
+
+// nextDial is closed when a connection begins to be made. The pool's lock is held.
+func (p *pool) nextDial() <-chan struct{} {
+	m := &p.multiplexed
+	if m.began == nil {
+		m.began = make(chan struct{})
+	}
+	return m.began
+}
+
 // multiplexes tells whether requests to the host share connections.
 func (p *pool) multiplexes(cfg *settings, clientHTTP2 bool) bool {
 	switch cfg.HTTP.Protocol {
@@ -101,7 +125,8 @@ func (p *pool) multiplexes(cfg *settings, clientHTTP2 bool) bool {
 	return false
 }
 
-// takeShared returns the connection with the most room, nil when none has any.
+// takeShared returns the connection with the most room, and a place on it; nil when none
+// has any.
 func (p *pool) takeShared() *Conn {
 	conns := p.multiplexed.conns.Load()
 	if conns == nil {
@@ -109,17 +134,26 @@ func (p *pool) takeShared() *Conn {
 	}
 	cfg := p.host.cluster.cfg.Load()
 	var best *Conn
-	most := 0
-	for _, c := range *conns {
-		if c.generation != cfg.tlsGeneration || c.condemned.Load() {
-			continue
+	for {
+		best = nil
+		most, carried := 0, int64(0)
+		for _, c := range *conns {
+			if c.generation != cfg.tlsGeneration || c.condemned.Load() {
+				continue
+			}
+			carries := c.carries.Load()
+			capacity, _ := c.HTTP2.Capacity()
+			if free := capacity - int(carries); free > most {
+				best, most, carried = c, free, carries
+			}
 		}
-		if free := c.HTTP2.Free(); free > most {
-			best, most = c, free
+		if best == nil {
+			return nil
 		}
-	}
-	if best == nil {
-		return nil
+		// Those that look at once must not all get the last place.
+		if best.carries.CompareAndSwap(carried, carried+1) {
+			break
+		}
 	}
 	best.uses.Add(1)
 	if best.spent(cfg) {
@@ -149,9 +183,7 @@ func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Sha
 	for {
 		seen := p.multiplexed.conns.Load()
 		if conn := p.takeShared(); conn != nil {
-			if conn.HTTP2.Free() > 1 {
-				p.roomFreed() // for the next that waits
-			}
+			p.roomFreed() // the next that waits looks, and may dial
 			return conn, nil
 		}
 		p.mu.Lock()
@@ -160,11 +192,12 @@ func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Sha
 			continue // one was made meanwhile
 		}
 		dial := p.multiplexed.dialing
-		mine := dial == nil && (want == protocolTunnel || p.admits(limits.MaxConnections, s))
+		mine := dial == nil && !p.unsettled() && (want == protocolTunnel || p.admits(limits.MaxConnections, s))
+		var next <-chan struct{}
 		if mine {
-			dial = &sharedDial{done: make(chan struct{})}
-			p.multiplexed.dialing = dial
-			p.dialing++
+			dial = p.beginDial()
+		} else if dial == nil {
+			next = p.nextDial()
 		}
 		p.mu.Unlock()
 		if mine {
@@ -187,6 +220,7 @@ func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Sha
 				own := *dial.err // each may add to it
 				return nil, &own
 			}
+		case <-next:
 		case <-p.multiplexed.freed:
 		case <-ctx.Done():
 			return nil, &Error{Kind: Canceled, Cluster: c.name, Host: p.host.key, Err: context.Cause(ctx)}
@@ -195,6 +229,20 @@ func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Sha
 			return nil, nil
 		}
 	}
+}
+
+// unsettled tells whether a connection is there whose peer has not told yet how many
+// streams it admits: it most likely has room for those that are about to dial.
+func (p *pool) unsettled() bool {
+	conns := p.multiplexed.conns.Load()
+	if conns == nil {
+		return false
+	}
+	generation := p.host.cluster.cfg.Load().tlsGeneration
+	return slices.ContainsFunc(*conns, func(c *Conn) bool {
+		capacity, settled := c.HTTP2.Capacity()
+		return !settled && capacity > 0 && c.generation == generation && !c.condemned.Load()
+	})
 }
 
 // admits counts another connection against the limit. A host without any may always
@@ -236,14 +284,18 @@ func (p *pool) share(c *Conn) {
 	if c.closed.Load() {
 		p.unshare(c) // its Close may have come before the append
 	}
-	go func() {
-		_ = c.HTTP2.Run() // its streams told whoever waits for them
-		_ = c.Close()
-	}()
+	go c.carry()
 	// The host may have been retired meanwhile.
 	if !p.host.usable() {
 		p.drainShared(func(*Conn) bool { return true })
 	}
+}
+
+// carry reads a shared connection until it ends.
+func (c *Conn) carry() {
+	defer panics.Contain(panics.HTTP2Reader, c.pool.host, func() { _ = c.Close() })
+	_ = c.HTTP2.Run() // its streams told whoever waits for them
+	_ = c.Close()
 }
 
 // unshare has no new request find the connection.
@@ -261,6 +313,8 @@ func (p *pool) unshare(c *Conn) {
 // releaseShared is Release of a shared connection.
 func (c *Conn) releaseShared() {
 	p := c.pool
+	c.carries.Add(-1)
+	p.roomFreed()
 	cfg := p.host.cluster.cfg.Load()
 	if c.condemned.Load() || !p.host.usable() || c.generation != cfg.tlsGeneration || !c.HTTP2.Usable() {
 		p.unshare(c)

@@ -51,7 +51,8 @@ type Conn struct {
 	generation uint64 // of the TLS context that verified the peer
 	idleSince  int64
 	uses       atomic.Uint64
-	until      int64 // when it has lived long enough, 0 for never
+	carries    atomic.Int64 // requests that have a shared connection, and so a stream of it
+	until      int64        // when it has lived long enough, 0 for never
 	closed     atomic.Bool
 	opening    Opening
 	// carrier is the shared connection that a tunnel is a stream of.
@@ -81,6 +82,16 @@ func (c *Conn) Source() string { return c.pool.source }
 // Reused tells whether an exchange was made on the connection before; the peer
 // may close such a connection just when a request is sent on it.
 func (c *Conn) Reused() bool { return c.uses.Load() > 1 }
+
+// Early tells whether the connection is shared and its peer has not told yet how many
+// streams it admits: it may refuse one for that alone.
+func (c *Conn) Early() bool {
+	if c.HTTP2 == nil {
+		return false
+	}
+	_, settled := c.HTTP2.Capacity()
+	return !settled
+}
 
 // Gone tells whether the peer has closed the connection.
 func (c *Conn) Gone() bool { return c.prober != nil && c.prober.Gone() }
@@ -130,9 +141,7 @@ func (p *pool) takeIdle() *Conn {
 		p.idle[n-1] = nil
 		p.idle = p.idle[:n-1]
 		p.mu.Unlock()
-		// A peer that closed, or spoke without being asked (which would be taken
-		// for the answer to the next request), is not used again.
-		if c.generation == p.host.cluster.cfg.Load().tlsGeneration && (c.justQuiet() || c.quiet()) {
+		if c.fit() {
 			c.uses.Add(1)
 			return c
 		}
@@ -179,9 +188,11 @@ func (p *pool) connect(ctxOf func() (context.Context, context.CancelFunc), s tel
 		select {
 		case conn := <-w.ready:
 			switch {
-			case conn != nil:
+			case conn != nil && conn.fit():
 				conn.uses.Add(1)
 				return conn, nil
+			case conn != nil:
+				_ = conn.Close()
 			case w.err != nil:
 				return nil, w.err
 			}
@@ -196,6 +207,23 @@ func (p *pool) connect(ctxOf func() (context.Context, context.CancelFunc), s tel
 // the queue. A host without any connection may always have one, as in Envoy, so
 // that no host starves at the limit.
 func (p *pool) reserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
+	for {
+		conn, w := p.tryReserve(limit, s)
+		if conn == nil || conn.fit() {
+			return conn, w
+		}
+		_ = conn.Close() // which makes room for another
+	}
+}
+
+// fit tells whether an idle connection may be used: its peer has neither closed it nor
+// spoken without being asked (which would be taken for the answer to the next request),
+// and the TLS context that verified it is the one in force.
+func (c *Conn) fit() bool {
+	return c.generation == c.pool.host.cluster.cfg.Load().tlsGeneration && (c.justQuiet() || c.quiet())
+}
+
+func (p *pool) tryReserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
 	c := p.host.cluster
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -209,6 +237,7 @@ func (p *pool) reserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
 	if k := len(p.idle); k > 0 {
 		// One came back meanwhile.
 		conn := p.idle[k-1]
+		p.idle[k-1] = nil
 		p.idle = p.idle[:k-1]
 		conn.uses.Add(1)
 		return conn, nil

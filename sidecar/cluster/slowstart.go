@@ -1,6 +1,10 @@
 package cluster
 
-import "time"
+import (
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
+)
 
 // warm has the endpoint set made again, a step later, while hosts start slowly:
 // their weights are what a set was made with. c.mu is held.
@@ -17,6 +21,7 @@ func (c *Cluster) warm(s *settings, now int64) {
 		if now-h.healthySince.Load() < window {
 			step := min(max(s.SlowStart.Window/50, 10*time.Millisecond), time.Second)
 			c.warming = time.AfterFunc(step, func() {
+				defer panics.Contain(panics.Housekeeper, nil, nil)
 				c.mu.Lock()
 				defer c.mu.Unlock()
 				if !c.removed {

@@ -74,7 +74,14 @@ func (d *decoder) accessLog(m *accesslogv3.AccessLog, path string) (*telemetry.A
 	if format == nil {
 		return out, compiles(out, here+".format")
 	}
-	return out, formatString(format, out, here+".log_format", "content_type")
+	if err = formatString(format, out, here+".log_format", "content_type"); err != nil {
+		return nil, err
+	}
+	if !out.JSON && out.Format == "" {
+		// Envoy writes nothing then, line after line.
+		return nil, fail(here+".log_format", "is empty; write a format, leave log_format out for the default one, or remove the log")
+	}
+	return out, nil
 }
 
 // formatString reads a format into out; the fields without are refused where they

@@ -36,6 +36,10 @@ func TestFileAccessLog(t *testing.T) {
 			t.Errorf("%s: %+v", format, l)
 		}
 	}
+	// An empty text in the deprecated field is none, as in Envoy.
+	if b, err := ParseBootstrap(fmt.Appendf(nil, loggedListener, `format: ""`)); err != nil || b.Listeners[0].Chains[0].TCP.AccessLog[0].Format != envoyFormat {
+		t.Error(err)
+	}
 	b, err := ParseBootstrap(fmt.Appendf(nil, loggedListener, `format: "%BYTES_SENT%\n"`))
 	if err != nil || b.Listeners[0].Chains[0].TCP.AccessLog[0].Format != "%BYTES_SENT%\n" {
 		t.Error(err)
@@ -52,9 +56,12 @@ func TestFileAccessLogRefuses(t *testing.T) {
 		`log_format: {json_format: {a: "%NOPE%"}}`:      here + "log_format.json_format: a: access log format",
 		`log_format: {text_format: x, content_type: a}`: here + "log_format.content_type: has no meaning here",
 		`log_format: {text_format: x, formatters: [{name: x, typed_config: {"@type": type.googleapis.com/google.protobuf.Struct}}]}`: here + "log_format.formatters",
-		`format: "%DYNAMIC_METADATA(a)%"`:                  "there is no metadata of requests",
-		`format: "x", json_format: {a: b}`:                 "json_format",
-		`log_format: {text_format_source: {filename: /x}}`: here + "log_format.text_format_source.filename",
+		`format: "%DYNAMIC_METADATA(a)%"`:                                                "there is no metadata of requests",
+		`format: "x", json_format: {a: b}`:                                               "json_format",
+		`log_format: {text_format_source: {filename: /x}}`:                               here + "log_format.text_format_source.filename",
+		`log_format: {text_format: ""}`:                                                  here + "log_format: is empty",
+		`log_format: {text_format_source: {inline_string: ""}}`:                          here + "log_format: is empty",
+		`log_format: {text_format_source: {environment_variable: HAUBERK_TEST_NO_SUCH}}`: here + "log_format: is empty",
 	} {
 		if _, err := ParseBootstrap(fmt.Appendf(nil, loggedListener, format)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", format, err)

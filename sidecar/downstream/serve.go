@@ -2,8 +2,10 @@ package downstream
 
 import (
 	"context"
+	"log/slog"
 	"sync/atomic"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
@@ -34,11 +36,12 @@ func (c *Conn) Attach(ctx context.Context, h Handler, owner Owner, poller *strea
 func (c *Conn) Serve() { c.serve() }
 
 func (c *Conn) serve() {
+	defer panics.Contain(panics.Connection, c, c.abandon)
 	r := &c.run
 	for {
 		c.parked = [2]stream.Stream{}
 		r.woken.Store(false)
-		r.handler.ServeStream(r.ctx, c)
+		c.handle()
 		streams := c.parkedOn()
 		if len(streams) == 0 {
 			r.owner.Finished(c)
@@ -52,6 +55,24 @@ func (c *Conn) serve() {
 		}
 		return
 	}
+}
+
+// handle has the handler serve the connection. A fault of it finishes the connection.
+func (c *Conn) handle() {
+	defer panics.Contain(panics.Connection, c, c.Finish)
+	c.run.handler.ServeStream(c.run.ctx, c)
+}
+
+// abandon ends a connection that cannot even be finished.
+func (c *Conn) abandon() { _ = c.Stream.Close() }
+
+// LogValue implements slog.LogValuer.
+func (c *Conn) LogValue() slog.Value {
+	v := []slog.Attr{slog.String("listener", c.Listener), slog.String("service", c.Service)}
+	if c.Info != nil {
+		v = append(v, slog.Any("src", c.Info.Remote), slog.String("src_id", c.Info.PeerID))
+	}
+	return slog.GroupValue(v...)
 }
 
 // Park keeps the connection without a goroutine, and so without a stack, once

@@ -57,6 +57,7 @@ type attempt struct {
 	// unsent is what the host did not take at once of the payload.
 	unsent []byte
 	stale  bool // the connection was used before
+	early  bool // its peer had not told how many streams it admits
 	wrote  bool // at least a byte of the attempt was sent
 	dial   func() (context.Context, context.CancelFunc)
 
@@ -199,7 +200,7 @@ func (a *attempt) countTime(ended int64) {
 // response's head.
 func (a *attempt) exchange(conn *cluster.Conn) outcome {
 	a.info, a.version = conn.Info(), message.HTTP11
-	a.stale, a.wrote = conn.Reused(), false
+	a.stale, a.early, a.wrote = conn.Reused(), conn.Early(), false
 	a.resp.Reset()
 	a.x.observed.markConnected(conn)
 	if x := a.x; x.m.cfg.MatchUpstreamScheme {

@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 )
 
 // An exchange beside another is a second sending of its request, on a goroutine of its own:
@@ -19,7 +20,10 @@ func (x *exchange) beside(ctx context.Context) *exchange {
 	y.client = nobody{}
 	dog := &watchdog{}
 	dog.start(x.m.timers, nobody{})
-	y.dog, y.aside = dog, context.AfterFunc(ctx, func() { dog.bound(1) })
+	y.dog, y.aside = dog, context.AfterFunc(ctx, func() {
+		defer panics.Contain(panics.Timer, nil, nil)
+		dog.bound(1)
+	})
 	copyRequest(y.req, x.req)
 	y.store = append(y.store[:0], x.payload...)
 	y.payload, y.complete, y.keep = y.store, true, true

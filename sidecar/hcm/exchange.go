@@ -95,6 +95,7 @@ type exchange struct {
 	responded  bool        // bytes of the response are on the wire
 
 	used    bool // since next
+	wrecked bool // a panic left it in some state: nobody may use it again
 	scratch []byte
 	rec     *telemetry.Record
 
@@ -126,6 +127,9 @@ func newExchange(m *Manager, d *downstream.Conn, ctx context.Context) *exchange 
 
 // release gives the exchange back to the pool.
 func (x *exchange) release() {
+	if x.wrecked {
+		return
+	}
 	x.req = &x.request
 	x.next()
 	x.h1.release()

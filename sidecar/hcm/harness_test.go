@@ -43,6 +43,10 @@ type bed struct {
 	tls   *tls.Config  // of the listener, nil for plaintext
 	table *route.Table // instead of inline routes
 
+	change func(*Manager) // the manager before it serves, where set
+
+	wrap func(stream.Stream) stream.Stream // of each connection's stream, where set
+
 	age time.Duration // how long ago connections were accepted, as far as the manager knows
 
 	addr  string
@@ -111,6 +115,9 @@ func (b *bed) start() *bed {
 		b.t.Fatal(err)
 	}
 	b.m = m
+	if b.change != nil {
+		b.change(m)
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.t.Fatal(err)
@@ -147,6 +154,9 @@ func (b *bed) start() *bed {
 			} else if s, err = stream.NewSocket(nc.(*net.TCPConn), nil); err != nil {
 				b.t.Error(err)
 				return
+			}
+			if b.wrap != nil {
+				s = b.wrap(s)
 			}
 			f := b.facts
 			f.Stream, f.Info, f.Accepted = s, s.Info(), time.Now().Add(-b.age)

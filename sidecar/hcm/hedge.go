@@ -3,6 +3,8 @@ package hcm
 import (
 	"context"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 )
 
 // Hedging: where an attempt's time is over it is not ended but joined by another, and
@@ -69,10 +71,17 @@ func (h *hedge) launch() {
 	}
 	x.noteTried(y.attempt.host)
 	x.attempt.host = y.attempt.host // whose cluster's budget counts
-	go func() {
-		y.outcome = y.attempt.try()
-		h.ended <- y
-	}()
+	go h.try(y)
+}
+
+// try makes an attempt on a goroutine of its own.
+func (h *hedge) try(y *exchange) {
+	defer func() { h.ended <- y }()
+	defer panics.Contain(panics.Hedge, y.d, func() {
+		y.outcome, y.wrecked = reset, true
+		y.attempt.wreck()
+	})
+	y.outcome = y.attempt.try()
 }
 
 // run starts attempts until one is good, or none can be any more.
@@ -191,6 +200,7 @@ func (x *exchange) adopt(y *exchange) {
 	y.aside()
 	y.dog.calm()
 	y.dog.upstream.Store(nil)
+	x.wrecked = x.wrecked || y.wrecked
 	x.attempt, y.attempt = y.attempt, x.attempt
 	x.resp, y.resp = y.resp, x.resp
 	x.observed.adoptAttempt(&y.observed)

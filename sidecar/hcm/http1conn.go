@@ -10,6 +10,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
@@ -59,6 +60,15 @@ func (c *http1Conn) end() {
 		c.x.release()
 		c.x = nil
 	}
+}
+
+// serveGuarded is serve. After a panic the connection is to be ended.
+func (c *http1Conn) serveGuarded() {
+	defer panics.Contain(panics.Connection, c.d, func() {
+		c.parked, c.preface, c.x = false, nil, nil
+		c.d.Finish()
+	})
+	c.serve()
 }
 
 // serve reads requests and answers them until the connection is to end.
@@ -233,7 +243,7 @@ func (c *http1Conn) handle(framing http1.Framing) bool {
 	x := c.x
 	x.h1.start(framing, x.req)
 	x.closeAfter = x.req.Close
-	x.serve()
+	c.answer()
 	if !x.complete && !x.closeAfter {
 		c.discardBody()
 	}
@@ -241,6 +251,12 @@ func (c *http1Conn) handle(framing http1.Framing) bool {
 		c.linger()
 	}
 	return !x.closeAfter
+}
+
+// answer serves the exchange; a panic ends the connection with it.
+func (c *http1Conn) answer() {
+	defer panics.Contain(panics.Exchange, c.d, c.x.wreck)
+	c.x.serve()
 }
 
 // refuse answers what the parser refused, and ends the connection.

@@ -9,6 +9,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
 // oneProcessor: the program runs goroutines one at a time. Then what was woken together
@@ -79,7 +80,9 @@ func requestFraming(r *message.Request) http1.Framing {
 func (u *http1Upstream) open(*attempt) error { return nil }
 
 // send implements upstream. When it has the whole request it also waits for the
-// first bytes of the answer, in the same call where the stream can.
+// first bytes of the answer, in the same call where the stream can. Of a long payload the
+// rest is left to a pump: the host may answer without taking it. Beside another exchange
+// there is none.
 func (u *http1Upstream) send(a *attempt) (err error) {
 	x := a.x
 	u.reqBody = requestFraming(x.req)
@@ -100,12 +103,17 @@ func (u *http1Upstream) send(a *attempt) (err error) {
 	if u.options.ProperCase {
 		http1.ProperCase(u.out)
 	}
+	payload := x.payload
+	if len(payload) > sendAtOnce && x.aside == nil && !x.tunnel {
+		payload, a.unsent = payload[:sendAtOnce], payload[sendAtOnce:]
+	}
+	whole := x.complete && a.unsent == nil
 	switch u.reqBody {
 	case http1.Length:
-		u.out = append(u.out, x.payload...)
+		u.out = append(u.out, payload...)
 	case http1.Chunked:
-		u.out = http1.AppendChunk(u.out, x.payload)
-		if x.complete {
+		u.out = http1.AppendChunk(u.out, payload)
+		if whole {
 			if err = u.appendLast(x.req.Body.Trailers()); err != nil {
 				return err
 			}
@@ -116,7 +124,7 @@ func (u *http1Upstream) send(a *attempt) (err error) {
 		runtime.Gosched()
 	}
 	var written, n int
-	if x.complete && u.c.Exchanger != nil {
+	if whole && u.c.Exchanger != nil {
 		written, n, err = u.c.Exchanger.Exchange(u.out, &u.in)
 		u.in.w += n
 	} else {
@@ -124,8 +132,16 @@ func (u *http1Upstream) send(a *attempt) (err error) {
 	}
 	a.wrote = written > 0
 	a.sent += int64(written)
+	if err != nil && written < len(u.out) && !stream.IsTimeout(err) {
+		// The host does not take more, and may have said why.
+		return nil
+	}
 	return err
 }
+
+// sendAtOnce is how much of a payload is written before the answer is waited for: what
+// sockets take of a request whose host does not read it.
+const sendAtOnce = replayLimit
 
 // head implements upstream.
 func (u *http1Upstream) head(a *attempt) error {

@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
@@ -109,17 +109,15 @@ func (c *http2Conn) ServeStream(s *http2.Stream) {
 	}
 	x := newExchange(c.m, c.d, c.ctx)
 	defer func() {
-		// A fault in one exchange ends that exchange and no other.
-		if fault := recover(); fault != nil {
-			c.m.log.Error("serving a stream failed", "service", c.d.Service, "err", fault, "stack", string(debug.Stack()))
-			s.Reset(http2.InternalError)
-			x.stopReporter()
-			x.h2.close() // the rest of what the exchange holds may be in any state
-		}
 		if c.active.Add(-1) == 0 {
 			c.idleSince.Store(monotonic())
 		}
 	}()
+	defer panics.Contain(panics.Exchange, c.d, func() {
+		s.Reset(http2.InternalError)
+		x.wreck()
+		x.h2.close()
+	})
 	x.begin()
 	x.req, x.xfcc = s.Request(), c.xfcc
 	x.dog, x.client = &x.h2.dog, &x.h2

@@ -196,7 +196,7 @@ func (m *Manager) ServeStream(ctx context.Context, d *downstream.Conn) {
 		d.Held = c
 		d.OnDrain(c)
 	}
-	c.serve()
+	c.serveGuarded()
 	if c.parked {
 		return
 	}

@@ -3,6 +3,7 @@ package hcm
 import (
 	"math/rand/v2"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -42,6 +43,11 @@ func (x *exchange) mirrors() {
 // be used again.
 func (x *exchange) runMirror() {
 	defer x.leave()
+	defer panics.Contain(panics.Mirror, x.d, func() {
+		x.wrecked = true
+		x.m.countMirror("failed", x.d.Shard)
+		x.attempt.wreck()
+	})
 	if x.attempt.run() != responded {
 		x.m.countMirror("failed", x.d.Shard)
 		return

@@ -1,5 +1,7 @@
 package hcm
 
+import "github.com/hauberk-mesh/hauberk/sidecar/percent"
+
 // pathVerdict is what becomes of a request after its path was looked at.
 type pathVerdict uint8
 
@@ -74,7 +76,7 @@ func (r *pathRules) escapes(dst []byte, path string) ([]byte, pathVerdict) {
 			dst = append(dst, c)
 			continue
 		}
-		b, ok := unhex(path, i+1)
+		b, ok := percent.Octet(path, i)
 		if !ok {
 			if r.normalize {
 				return dst, pathRejected
@@ -158,24 +160,6 @@ func mergeSlashes(b []byte, start int) []byte {
 		out++
 	}
 	return b[:out]
-}
-
-func unhex(s string, i int) (byte, bool) {
-	if i+1 >= len(s) {
-		return 0, false
-	}
-	hi, lo := hexDigit(s[i]), hexDigit(s[i+1])
-	return hi<<4 | lo, hi < 16 && lo < 16
-}
-
-func hexDigit(c byte) byte {
-	switch {
-	case c >= '0' && c <= '9':
-		return c - '0'
-	case c|0x20 >= 'a' && c|0x20 <= 'f':
-		return c | 0x20 - 'a' + 10
-	}
-	return 255
 }
 
 func upper(c byte) byte {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -30,6 +31,7 @@ type pump struct {
 	refused   error // the body broke the protocol
 	clientErr bool  // the client left
 	upErr     error // the upstream does not take more
+	panicked  bool  // nobody knows what was read and sent
 	sent      int64
 	// When the end was read and when it was written, 0 where nobody wants to know.
 	readAt, wroteAt int64
@@ -80,6 +82,11 @@ func (x *exchange) sendRest(p *pump, up upstream, rest []byte) (more bool) {
 
 func (x *exchange) runPump(p *pump, up upstream, rest []byte) {
 	defer close(p.done)
+	defer panics.Contain(panics.Body, x.d, func() {
+		p.panicked, p.upErr = true, errPanicked
+		p.gaveUp.Store(true)
+		up.stopReading()
+	})
 	if len(rest) > 0 && !x.sendRest(p, up, rest) {
 		return
 	}

@@ -10,7 +10,7 @@ import (
 // replayable tells whether the whole request can be sent again. No pump is running.
 func (x *exchange) replayable() bool {
 	// What a pump has read is in the payload, and another one reads on.
-	return x.keep && (x.pump == nil || !x.pump.clientErr && x.pump.refused == nil)
+	return x.keep && (x.pump == nil || !x.pump.clientErr && !x.pump.panicked && x.pump.refused == nil)
 }
 
 // holdReplay is replayable while a pump may be running, and has it stay true until the
@@ -38,10 +38,11 @@ func (x *exchange) retryFailure(o outcome) bool {
 	case noHost, overflow, timedOut, idleTimedOut, lifeOver, tooSlow, clientGone, clientBroke, unwritable:
 		return false
 	}
-	// A pooled connection that its peer had closed: the request was not refused for
-	// what it is, it only met a dead or leaving connection. This needs no policy, once, but it must be
-	// certain that the request has no effect twice.
-	if (o == refused || o == reset) && x.attempt.stale && !x.staleRetried && (!x.attempt.wrote || x.req.Idempotent()) {
+	// A pooled connection that its peer had closed, or a new one with more streams than the
+	// peer admits, before it could say so: the request was not refused for what it is. This
+	// needs no policy, once, but it must be certain that the request has no effect twice.
+	if (o == refused && x.attempt.early || (o == refused || o == reset) && x.attempt.stale) &&
+		!x.staleRetried && (!x.attempt.wrote || x.req.Idempotent()) {
 		x.staleRetried = true
 		x.attempts--
 		x.ntried-- // the host is not at fault

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 )
 
 // Timers are the timeouts of many connections. Arming one is an atomic store: no
@@ -122,6 +124,7 @@ func (ts *Timers) soon(at int64) {
 }
 
 func (ts *Timers) run() {
+	defer panics.Contain(panics.Timer, nil, nil)
 	t := time.NewTimer(time.Hour)
 	defer t.Stop()
 	for {
@@ -180,9 +183,14 @@ func (ts *Timers) earliest() int64 {
 	return next
 }
 
-func (t *timer) fire(at, now int64) int64 {
+func (t *timer) fire(at, now int64) (next int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	// A panic is the owner's alone, and it is not asked again.
+	defer panics.Contain(panics.Timer, nil, func() {
+		t.at.Store(0)
+		next = 0
+	})
 	// Whoever hastens it while its owner looks is not overlooked.
 	if !t.at.CompareAndSwap(at, looking) {
 		return t.at.Load()

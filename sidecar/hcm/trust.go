@@ -7,6 +7,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/percent"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
@@ -134,7 +135,7 @@ func lastForwardedFor(list string, skip int) (a netip.Addr, only bool) {
 // makes an error, which costs.
 func digits(text string) bool {
 	for i := range len(text) {
-		if c := text[i]; hexDigit(c) == 255 && c != '.' && c != ':' {
+		if c := text[i]; percent.Digit(c) == 255 && c != '.' && c != ':' {
 			return false
 		}
 	}

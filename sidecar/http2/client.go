@@ -1,7 +1,6 @@
 package http2
 
 import (
-	"math"
 	"os"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
@@ -27,7 +26,7 @@ type ClientConn struct {
 // NewClient makes the client's side of a connection on s; cfg nil means Default. cfg
 // must have passed Validate. The first request's Flush sends the preface with it.
 func NewClient(s stream.Stream, cfg *Config) *ClientConn {
-	cc := &ClientConn{nextID: 1, peerStreams: math.MaxUint32, lastAllowed: maxStreamID}
+	cc := &ClientConn{nextID: 1, peerStreams: unknownStreams, lastAllowed: maxStreamID}
 	cc.conn.client = cc
 	cc.init(s, cfg)
 	o := cc.out()
@@ -35,6 +34,11 @@ func NewClient(s stream.Stream, cfg *Config) *ClientConn {
 	cc.announce(Setting{settingEnablePush, 0})
 	return cc
 }
+
+// unknownStreams is how many streams the peer is taken to admit until its SETTINGS tell.
+// It may be any number (RFC 9113 6.5.2), but a peer that admits less than is opened has to
+// refuse the rest; no less than this is recommended, and other clients assume the same.
+const unknownStreams = 100
 
 // OnFree has f called whenever a stream ends, or the limits change, so that there may
 // be room for another one, and when the connection takes none any more. It is called
@@ -101,11 +105,22 @@ func (cc *ClientConn) Open(r *message.Request, end bool) (*Stream, error) {
 }
 
 // free is how many streams may be opened now. The lock is held.
-func (cc *ClientConn) free() int {
+func (cc *ClientConn) free() int { return cc.capacity() - len(cc.streams) }
+
+// capacity is how many streams may be open. The lock is held.
+func (cc *ClientConn) capacity() int {
 	if cc.leaving || cc.err != nil || cc.nextID > maxStreamID {
 		return 0
 	}
-	return int(min(cc.peerStreams, cc.cfg.MaxConcurrentStreams)) - len(cc.streams)
+	return int(min(cc.peerStreams, cc.cfg.MaxConcurrentStreams))
+}
+
+// Capacity is how many streams may be open at a time; 0 for a connection that takes no
+// more. Until the peer's SETTINGS have arrived it is an assumption, and settled is false.
+func (cc *ClientConn) Capacity() (n int, settled bool) {
+	cc.mu.Lock()
+	defer cc.mu.Unlock()
+	return cc.capacity(), cc.haveSettings
 }
 
 // Free is how many streams may be opened now; 0 or less is none.

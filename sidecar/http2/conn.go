@@ -1,6 +1,7 @@
 package http2
 
 import (
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -290,6 +291,15 @@ func (c *conn) Idle() time.Duration {
 		return 0
 	}
 	return time.Since(c.idleSince)
+}
+
+// LogValue implements slog.LogValuer.
+func (c *conn) LogValue() slog.Value {
+	i := c.s.Info()
+	if i == nil {
+		return slog.StringValue("connection")
+	}
+	return slog.GroupValue(slog.Any("local", i.Local), slog.Any("remote", i.Remote), slog.String("peer_id", i.PeerID))
 }
 
 // Active is how many streams are open.

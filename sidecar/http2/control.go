@@ -2,8 +2,11 @@ package http2
 
 import (
 	"encoding/binary"
+	"math"
 	"math/rand/v2"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 )
 
 // settingsFrame takes SETTINGS (RFC 9113 6.5).
@@ -28,6 +31,9 @@ func (c *conn) settingsFrame(h *frameHeader, p []byte) *ConnError {
 		if err := c.glitch(GlitchSettings); err != nil {
 			return err
 		}
+	}
+	if c.client != nil && !c.started {
+		c.client.peerStreams = math.MaxUint32 // where they do not tell
 	}
 	for ; len(p) > 0; p = p[6:] {
 		if err := c.setting(binary.BigEndian.Uint16(p), binary.BigEndian.Uint32(p[2:])); err != nil {
@@ -216,6 +222,7 @@ func (k *keeper) acknowledged(token uint64) bool {
 // fire is the timer's.
 func (k *keeper) fire() {
 	c := k.c
+	defer panics.Contain(panics.Timer, c, func() { c.abort(errPanicked) })
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	cfg := &c.cfg.Keepalive

@@ -109,4 +109,8 @@ func (e *ConnError) Error() string {
 
 func (e *ConnError) Unwrap() error { return e.Err }
 
+// errPanicked ends a connection of which nobody knows what state it is in. Not even a
+// GOAWAY is written on it.
+var errPanicked = &ConnError{Code: InternalError, Reason: "panic", Err: errors.New("panic")}
+
 func connError(c Code, reason string) *ConnError { return &ConnError{Code: c, Reason: reason} }

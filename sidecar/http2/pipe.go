@@ -1,6 +1,10 @@
 package http2
 
-import "runtime"
+import (
+	"runtime"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
+)
 
 // Tap is told what Pipe passes on.
 type Tap interface {
@@ -41,22 +45,9 @@ func (s *Stream) pipeable() bool {
 // The lock is given up meanwhile, because the reader at the other end may be passing
 // the other way.
 func (c *conn) pass(list *Stream) {
-	c.mu.Unlock()
-	gather := false
-	for s := list; s != nil; s = s.wnext {
-		var shared bool
-		s.passed, shared = s.pipeTo.take(&s.flight)
-		gather = gather || shared
+	if !c.passOn(list) {
+		c.fail(errPanicked)
 	}
-	if gather {
-		runtime.Gosched() // other readers may be about to append to the same connections
-	}
-	for s := list; s != nil; s = s.wnext {
-		if s.passed {
-			_ = s.pipeTo.flush(false) // who writes next learns of an error
-		}
-	}
-	c.mu.Lock()
 	for s := list; s != nil; {
 		next := s.wnext
 		s.wnext, s.waking, s.piping = nil, false, false
@@ -79,6 +70,32 @@ func (c *conn) pass(list *Stream) {
 		}
 		s = next
 	}
+}
+
+// passOn is the part of pass that is done without the lock; it is false after a panic,
+// when nobody knows what was passed on.
+func (c *conn) passOn(list *Stream) (ok bool) {
+	c.mu.Unlock()
+	defer c.mu.Lock()
+	defer panics.Contain(panics.HTTP2Reader, c, nil)
+	for s := list; s != nil; s = s.wnext {
+		s.passed = false
+	}
+	gather := false
+	for s := list; s != nil; s = s.wnext {
+		var shared bool
+		s.passed, shared = s.pipeTo.take(&s.flight)
+		gather = gather || shared
+	}
+	if gather {
+		runtime.Gosched() // other readers may be about to append to the same connections
+	}
+	for s := list; s != nil; s = s.wnext {
+		if s.passed {
+			_ = s.pipeTo.flush(false) // who writes next learns of an error
+		}
+	}
+	return true
 }
 
 // take appends all of r as DATA, or nothing where that would have to wait; shared tells

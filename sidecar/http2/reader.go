@@ -7,11 +7,13 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
 // read reads until the connection ends, and says why.
-func (c *conn) read() *ConnError {
+func (c *conn) read() (cerr *ConnError) {
+	defer panics.Contain(panics.HTTP2Reader, c, func() { cerr = errPanicked })
 	c.guard()
 	for {
 		var err error
@@ -371,15 +373,7 @@ func (c *conn) lateFrame(id uint32, data bool) *ConnError {
 func (c *conn) dataPayload(b []byte) (n int, err *ConnError) {
 	d := &c.data
 	if n = min(d.left, len(b)); n > 0 {
-		c.mu.Lock()
-		if d.s != nil && c.streams[d.id] == d.s {
-			d.s.in.append(b[:n])
-			c.wake(d.s)
-		} else {
-			d.s = nil
-			c.credit(n)
-		}
-		c.mu.Unlock()
+		c.keepPayload(b[:n])
 		d.left -= n
 	}
 	if d.left > 0 {
@@ -390,6 +384,20 @@ func (c *conn) dataPayload(b []byte) (n int, err *ConnError) {
 		return n + k, nil
 	}
 	return n + k, c.dataEnd()
+}
+
+// keepPayload leaves a piece of DATA to the reader of its stream, where there is one.
+func (c *conn) keepPayload(b []byte) {
+	d := &c.data
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if d.s != nil && c.streams[d.id] == d.s {
+		d.s.in.append(b)
+		c.wake(d.s)
+		return
+	}
+	d.s = nil
+	c.credit(len(b))
 }
 
 func (c *conn) dataEnd() *ConnError {

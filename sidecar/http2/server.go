@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
@@ -50,7 +51,10 @@ func NewServer(s stream.Stream, cfg *Config, h Handler) *ServerConn {
 // is over and every handler has returned: nil when it ended in peace, a *ConnError
 // otherwise. It closes the stream. When ctx ends, the connection is cut.
 func (sc *ServerConn) Serve(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { sc.abort(&ConnError{Code: Cancel, Reason: "canceled", Err: ctx.Err()}) })
+	stop := context.AfterFunc(ctx, func() {
+		defer panics.Contain(panics.Timer, sc, nil)
+		sc.abort(&ConnError{Code: Cancel, Reason: "canceled", Err: ctx.Err()})
+	})
 	defer stop()
 	sc.mu.Lock()
 	sc.keeper.start()
@@ -218,9 +222,17 @@ func (sc *ServerConn) bury() {
 
 // run is a handler's goroutine.
 func (s *Stream) run() {
+	defer panics.Contain(panics.HTTP2Reader, s.c, func() { s.c.abort(errPanicked) })
 	sc := s.c.server
 	defer sc.returned(s)
+	defer panics.Contain(panics.Stream, s.c, s.abandon)
 	sc.handler.ServeStream(s)
+}
+
+// abandon resets a stream whose handler panicked.
+func (s *Stream) abandon() {
+	s.Reset(InternalError)
+	s.Close() // it may have been kept
 }
 
 // Keep has the stream outlive its handler, which calls it: it is over with Close, and the

@@ -3,6 +3,8 @@ package http2
 import (
 	"errors"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 )
 
 // finish ends a connection whose reader has stopped with err, closes the stream, and
@@ -61,6 +63,7 @@ func (c *conn) lastWords() {
 	}
 	_ = c.s.SetDeadline(time.Now().Add(linger))
 	stop := time.AfterFunc(linger, func() {
+		defer panics.Contain(panics.Timer, c, nil)
 		// Whoever is writing may be about to set another deadline.
 		c.mu.Lock()
 		c.cut = true

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
@@ -219,6 +220,7 @@ func (t *tunnelTimer) set(of *Tunnel, d time.Time) {
 	}
 	mine := t.generation
 	t.timer = time.AfterFunc(wait, func() {
+		defer panics.Contain(panics.Timer, of.s.c, nil)
 		of.mu.Lock()
 		defer of.mu.Unlock()
 		if t.generation == mine {

@@ -3,6 +3,8 @@ package http2
 import (
 	"sync"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 )
 
 // Workers are goroutines that serve one stream after another. A goroutine of its own
@@ -59,6 +61,7 @@ func (ws *Workers) serve(s *Stream) {
 
 func (ws *Workers) work(w *worker, s *Stream) {
 	defer ws.wg.Done()
+	defer panics.Contain(panics.Housekeeper, nil, nil)
 	for s != nil {
 		s.run()
 		ws.mu.Lock()
@@ -78,6 +81,7 @@ func (ws *Workers) work(w *worker, s *Stream) {
 
 // look sends those away that were not needed since the last look.
 func (ws *Workers) look() {
+	defer panics.Contain(panics.Housekeeper, nil, nil)
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	if ws.closed {

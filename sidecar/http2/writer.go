@@ -3,6 +3,8 @@ package http2
 import (
 	"runtime"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 )
 
 // writer is a connection's outgoing side: whoever has a frame appends it, under the
@@ -98,7 +100,7 @@ func (c *conn) flush(gather bool) {
 	for range maxRounds {
 		o := w.take()
 		c.mu.Unlock()
-		n, done, err := c.try.TryWrite(o.b)
+		n, done, err := c.tryWrite(o.b)
 		c.mu.Lock()
 		if err != nil {
 			o.free()
@@ -120,8 +122,20 @@ func (c *conn) flush(gather bool) {
 	go w.drain()
 }
 
+// tryWrite is TryWrite. The lock is not held, so that a panic must not reach who is to
+// give it up.
+func (c *conn) tryWrite(p []byte) (n int, done bool, err error) {
+	defer panics.Contain(panics.HTTP2Writer, c, func() { err = errPanicked })
+	return c.try.TryWrite(p)
+}
+
 // drainOut is the goroutine that waits for the socket.
 func (c *conn) drainOut() {
+	defer panics.Contain(panics.HTTP2Writer, c, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.writeFailed(errPanicked)
+	})
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	w := &c.w
@@ -150,7 +164,8 @@ func (c *conn) drainOut() {
 
 // writeWaiting writes with the timeout for each piece, so that a peer that reads
 // slowly is not taken for one that does not.
-func (c *conn) writeWaiting(p []byte) error {
+func (c *conn) writeWaiting(p []byte) (err error) {
+	defer panics.Contain(panics.HTTP2Writer, c, func() { err = errPanicked })
 	const piece = 64 << 10
 	limit := c.cfg.WriteTimeout
 	for {

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -18,6 +17,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/overload"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
@@ -27,13 +27,14 @@ import (
 // Running out of file descriptors is waited out: connections that end free some.
 func (l *listener) acceptLoop(b *bound) {
 	defer close(b.done)
+	defer panics.Contain(panics.Accept, nil, nil)
 	const first, most = 5 * time.Millisecond, time.Second
 	pause := first
 	for {
 		c, err := b.sock.Accept()
 		if err == nil {
 			pause = first
-			l.accepted(c)
+			panics.Guard(panics.Accept, func() { l.accepted(c) })
 			continue
 		}
 		l.mu.Lock()
@@ -68,31 +69,36 @@ func (l *listener) accepted(c net.Conn) {
 	if m := l.m.opts.Metrics; m != nil {
 		m.Accepted(l.name)
 	}
-	l.mu.Lock()
-	if l.ctx.Err() != nil {
-		// Whoever ended the listener has closed those that were arriving.
-		l.mu.Unlock()
+	a, refused := l.arrives(c)
+	if a == nil {
 		_ = c.Close()
+		if m := l.m.opts.Metrics; m != nil && refused != "" {
+			m.Refused(l.name, refused)
+		}
 		return
+	}
+	a.generation, a.id = l.m.currentGeneration()
+	go a.serve()
+}
+
+// arrives enters a connection among those that arrive. It returns nil where the
+// listener has ended, or there may be no more of them, which refused tells.
+func (l *listener) arrives(c net.Conn) (a *arrival, refused string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ctx.Err() != nil {
+		return nil, "" // whoever ended the listener has closed those that were arriving
 	}
 	snap := l.current
 	exempt := overload.Exempt{Limit: snap.cfg.IgnoreGlobalLimit, Actions: snap.cfg.IgnoreOverload}
-	if reason := l.m.opts.Overload.Admit(l.name, l.open, exempt); reason != "" {
-		l.mu.Unlock()
-		_ = c.Close()
-		if m := l.m.opts.Metrics; m != nil {
-			m.Refused(l.name, reason)
-		}
-		return
+	if refused = l.m.opts.Overload.Admit(l.name, l.open, exempt); refused != "" {
+		return nil, refused
 	}
 	l.open++
 	snap.refs.Add(1)
 	l.arriving[c] = struct{}{}
 	l.wg.Add(1)
-	l.mu.Unlock()
-	a := &arrival{l: l, snap: snap, accepted: time.Now(), exempt: exempt, conn: c}
-	a.generation, a.id = l.m.currentGeneration()
-	go a.serve()
+	return &arrival{l: l, snap: snap, accepted: time.Now(), exempt: exempt, conn: c}, ""
 }
 
 // arrival is a connection on its way to its handler.
@@ -108,13 +114,15 @@ type arrival struct {
 	inspected  bool
 	restored   bool // match.destination is not the socket's own
 	chain      *chain
+	entered    *tracked // once it is among the established ones
 }
 
 // serve takes the connection from its first byte to its end, or to where it waits
 // for more without a goroutine.
 func (a *arrival) serve() {
-	t, err := a.receive()
-	if err != nil {
+	defer panics.Contain(panics.Accept, a, nil)
+	t, ok := a.received()
+	if !ok {
 		a.leave()
 		return
 	}
@@ -122,8 +130,25 @@ func (a *arrival) serve() {
 	t.conn.Serve()
 }
 
+// received is receive, whose panics refuse the connection.
+func (a *arrival) received() (t *tracked, ok bool) {
+	defer panics.Contain(panics.Accept, a, func() { t, ok = nil, false })
+	t, err := a.receive()
+	return t, err == nil
+}
+
+// LogValue implements slog.LogValuer.
+func (a *arrival) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("listener", a.l.name), slog.String("src", addrString(a.conn.RemoteAddr())))
+}
+
 // leave gives back what a connection that was not admitted holds.
 func (a *arrival) leave() {
+	if t := a.entered; t != nil {
+		t.conn.PeerMetrics.ConnectionOpened(t.conn.Shard)
+		t.Finished(t.conn)
+		return
+	}
 	_ = a.conn.Close()
 	l := a.l
 	l.mu.Lock()
@@ -305,56 +330,75 @@ func (a *arrival) admit(s stream.Stream) (*tracked, error) {
 		}
 		f.PeerMetrics = f.Metrics.Peer(peer)
 	}
+	t, e := a.enter(f)
+	e.decision.Count(f.Shard)
+	switch {
+	case e.ended:
+		return nil, errDenied
+	case e.excess:
+		return nil, a.excess(t)
+	case a.entered == nil:
+		if !e.admitted {
+			e.decision.Rule = peerNotAdmitted
+		}
+		a.deny(t.conn, e.decision)
+		return nil, errDenied
+	}
+	if reason, yes := a.l.m.withdrawnSince(a.generation, t.conn.Workload, info); yes {
+		a.l.closeByPolicy(t, reason, "")
+	}
+	if e.removed || e.orphan || a.l.m.opts.Drain.Draining() && !a.snap.cfg.DrainOnChange {
+		t.conn.StartDrain()
+	}
+	return t, nil
+}
+
+// entry is what was found when a connection was to enter.
+type entry struct {
+	decision authz.Decision
+	admitted bool // by the TLS context
+	excess   bool // a limit of the chain is reached
+	ended    bool // the listener has
+	removed  bool // it is to end
+	orphan   bool // no chain would take the connection now
+}
+
+// enter puts the connection among the established ones, which sets entered, unless
+// something speaks against it.
+func (a *arrival) enter(f downstream.Facts) (t *tracked, e *entry) {
 	a.l.mu.Lock()
-	chain, orphan := a.chain, false
+	defer a.l.mu.Unlock()
+	chain := a.chain
+	e = new(entry)
 	if now := a.l.current; now != a.snap {
 		// The configuration changed meanwhile: the handler stays, authorization
 		// is what holds now.
 		if c := now.tree.find(&a.match); c != nil {
 			chain = c
 		} else {
-			orphan = true
+			e.orphan = true
 		}
 	}
-	decision := chain.network.CheckConn(&f.AuthzPeer)
+	e.decision = chain.network.CheckConn(&f.AuthzPeer)
 	if len(chain.cfg.RBAC) > 0 {
-		f.Decision = &decision
+		f.Decision = &e.decision
 	}
-	admitted := chain.admits(info)
-	t := &tracked{conn: downstream.New(f, chain.request), l: a.l, snap: a.snap, chain: a.chain, sought: a.match.sought, exempt: a.exempt}
-	t.conn.Attach(a.l.ctx, a.chain.guard, t, a.l.m.poller)
-	ended := a.l.ctx.Err() != nil
-	ok := decision.Allowed && admitted && !ended
-	if ok {
-		t.limits, ok = a.chain.enter()
-		if !ok {
-			a.l.mu.Unlock()
-			decision.Count(f.Shard)
-			return nil, a.excess(t)
-		}
-		a.l.conns[t] = struct{}{}
-		delete(a.l.arriving, a.conn)
+	e.admitted = chain.admits(f.Info)
+	t = &tracked{conn: downstream.New(f, chain.request), l: a.l, snap: a.snap, chain: a.chain, sought: a.match.sought, exempt: a.exempt}
+	t.conn.Attach(a.l.ctx, a.chain.handler, t, a.l.m.poller)
+	e.removed, e.ended = a.l.removed, a.l.ctx.Err() != nil
+	if !e.decision.Allowed || !e.admitted || e.ended {
+		return t, e
 	}
-	removed := a.l.removed
-	a.l.mu.Unlock()
-	decision.Count(f.Shard)
-	if ended {
-		return nil, errDenied
+	var ok bool
+	if t.limits, ok = a.chain.enter(); !ok {
+		e.excess = true
+		return t, e
 	}
-	if !ok {
-		if !admitted {
-			decision.Rule = peerNotAdmitted
-		}
-		a.deny(t.conn, decision)
-		return nil, errDenied
-	}
-	if reason, yes := a.l.m.withdrawnSince(a.generation, t.conn.Workload, info); yes {
-		a.l.closeByPolicy(t, reason, "")
-	}
-	if removed || orphan || a.l.m.opts.Drain.Draining() && !a.snap.cfg.DrainOnChange {
-		t.conn.StartDrain()
-	}
-	return t, nil
+	a.l.conns[t] = struct{}{}
+	delete(a.l.arriving, a.conn)
+	a.entered = t
+	return t, e
 }
 
 // excess logs a connection that a limit of its chain refuses. It is closed when
@@ -380,25 +424,6 @@ func (a *arrival) excess(t *tracked) error {
 	case <-a.l.ctx.Done():
 	}
 	return errDenied
-}
-
-// guarded is a handler whose faults end the connection they occur in and no
-// other.
-type guarded struct {
-	downstream.Handler
-	log *slog.Logger
-}
-
-// ServeStream implements downstream.Handler.
-func (g *guarded) ServeStream(ctx context.Context, c *downstream.Conn) {
-	defer func() {
-		if fault := recover(); fault != nil {
-			g.log.Error("serving a connection failed", "listener", c.Listener, "service", c.Service,
-				"src", addrString(c.Info.Remote), "err", fault, "stack", string(debug.Stack()))
-			c.Finish()
-		}
-	}()
-	g.Handler.ServeStream(ctx, c)
 }
 
 // Finished implements downstream.Owner.

@@ -48,7 +48,6 @@ type chain struct {
 	handler downstream.Handler
 	// keepsPeer: the handler looks at the certificates that peers send.
 	keepsPeer bool
-	guard     *guarded
 	log       *telemetry.Log
 	// untrusted: peers may be in that nothing vouches for.
 	untrusted bool
@@ -176,7 +175,6 @@ func (m *Manager) compileChain(s *snapshot, cfg *FilterChain, index int) (_ *cha
 	if k, ok := c.handler.(interface{ NeedsPeerChain() bool }); ok {
 		c.keepsPeer = k.NeedsPeerChain()
 	}
-	c.guard = &guarded{c.handler, m.log}
 	c.place = c.identify(s.cfg)
 	if m.opts.Metrics != nil {
 		c.place.Metrics = m.opts.Metrics.Service(c.place.Direction, c.place.Service)

@@ -15,6 +15,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/overload"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -259,8 +260,10 @@ func (l *listener) retire() {
 }
 
 func (l *listener) finishDrain() {
+	defer panics.Contain(panics.Housekeeper, nil, nil)
 	idle := make(chan struct{})
 	go func() {
+		defer panics.Contain(panics.Housekeeper, nil, nil)
 		l.wg.Wait()
 		close(idle)
 	}()
@@ -408,14 +411,15 @@ func (m *Manager) watchExpiry() {
 	defer tidy.Stop()
 	told := map[uint64]bool{}
 	var idle idleCount
+	defer panics.Contain(panics.Housekeeper, nil, nil)
 	for {
 		select {
 		case <-m.ctx.Done():
 			return
 		case now := <-tick.C:
-			m.expire(now, told)
+			panics.Guard(panics.Housekeeper, func() { m.expire(now, told) })
 		case <-tidy.C:
-			m.tidy(&idle)
+			panics.Guard(panics.Housekeeper, func() { m.tidy(&idle) })
 		}
 	}
 }

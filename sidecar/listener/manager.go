@@ -18,6 +18,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/drain"
 	"github.com/hauberk-mesh/hauberk/sidecar/overload"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -463,6 +464,7 @@ func (m *Manager) Close() error {
 
 // watchDrain carries the process's drain to the connections.
 func (m *Manager) watchDrain() {
+	defer panics.Contain(panics.Housekeeper, nil, nil)
 	select {
 	case <-m.ctx.Done():
 		return
@@ -471,7 +473,7 @@ func (m *Manager) watchDrain() {
 	for _, l := range m.all() {
 		for _, t := range l.established() {
 			if !t.snap.cfg.DrainOnChange {
-				t.conn.StartDrain()
+				panics.Guard(panics.Housekeeper, t.conn.StartDrain)
 			}
 		}
 	}
@@ -500,6 +502,8 @@ func (m *Manager) closeAtDeadline() {
 		}
 	}
 	for _, l := range m.all() {
-		l.closeAll(downstream.Ending{Flags: telemetry.FlagDraining, Reason: "drain_deadline"})
+		panics.Guard(panics.Housekeeper, func() {
+			l.closeAll(downstream.Ending{Flags: telemetry.FlagDraining, Reason: "drain_deadline"})
+		})
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/percent"
 )
 
 // RateLimit says how a request is described to rate limit filters
@@ -164,7 +165,7 @@ func (a *RateLimitAction) appendEntry(b []byte, d *Described) ([]byte, bool) {
 			return b, a.SkipIfAbsent
 		}
 		b, at := openEntry(b, a.Key)
-		return closeEntry(appendDecoded(b, value), at), true
+		return closeEntry(percent.Append(b, value), at), true
 	case LimitRemoteAddress, LimitMaskedRemoteAddress:
 		return a.appendAddress(b, d.Client)
 	case LimitHeaderValueMatch:
@@ -218,7 +219,7 @@ func (a *RateLimitAction) queryMatches(b []byte, req *message.Request) ([]byte, 
 			continue
 		}
 		start := len(b)
-		b = appendDecoded(b, value)
+		b = percent.Append(b, value)
 		ok = ok && q.Value.Match(message.View(b[start:]))
 		if b = b[:start]; !ok {
 			return b, false
@@ -235,54 +236,9 @@ func decodedParameter(query, name string) (value string, ok bool) {
 		var pair string
 		pair, query, _ = strings.Cut(query, "&")
 		k, v, _ := strings.Cut(pair, "=")
-		if decodesTo(k, name) {
+		if percent.Equal(k, name) {
 			return v, true
 		}
 	}
 	return "", false
-}
-
-// decodesTo tells whether a percent-encoded text means want.
-func decodesTo(s, want string) bool {
-	for i := 0; i < len(s); i++ {
-		c, n := decodeAt(s, i)
-		if want == "" || want[0] != c {
-			return false
-		}
-		want, i = want[1:], i+n
-	}
-	return want == ""
-}
-
-func appendDecoded(b []byte, s string) []byte {
-	for i := 0; i < len(s); i++ {
-		c, n := decodeAt(s, i)
-		b, i = append(b, c), i+n
-	}
-	return b
-}
-
-// decodeAt is the byte at i, and how many more of s it takes. What encodes nothing
-// stands for itself.
-func decodeAt(s string, i int) (c byte, more int) {
-	if s[i] == '%' && i+2 < len(s) {
-		hi, ok1 := hexDigit(s[i+1])
-		lo, ok2 := hexDigit(s[i+2])
-		if ok1 && ok2 {
-			return hi<<4 | lo, 2
-		}
-	}
-	return s[i], 0
-}
-
-func hexDigit(c byte) (byte, bool) {
-	switch {
-	case c >= '0' && c <= '9':
-		return c - '0', true
-	case c >= 'a' && c <= 'f':
-		return c - 'a' + 10, true
-	case c >= 'A' && c <= 'F':
-		return c - 'A' + 10, true
-	}
-	return 0, false
 }

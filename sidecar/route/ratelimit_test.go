@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/percent"
 )
 
 // written is a descriptor as key=value, with commas.
@@ -148,7 +149,7 @@ func FuzzQueryDescriptor(f *testing.F) {
 		want, found := "", false
 		for pair := range strings.SplitSeq(query, "&") {
 			k, v, _ := strings.Cut(pair, "=")
-			if string(appendDecoded(nil, k)) == "q" {
+			if string(percent.Append(nil, k)) == "q" {
 				want, found = v, true
 				break
 			}

@@ -8,6 +8,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 )
 
 // Poller waits for many streams at once. A goroutine that waits for a peer keeps the
@@ -199,6 +201,7 @@ func (p *Poller) control(c syscall.RawConn, op int, index uint32) error {
 
 func (p *Poller) run(raw syscall.RawConn) {
 	defer close(p.done)
+	defer panics.Contain(panics.Poller, nil, nil)
 	events := make([]unix.EpollEvent, 128)
 	var woken []*Watch
 	for {
@@ -216,9 +219,15 @@ func (p *Poller) run(raw syscall.RawConn) {
 		}
 		woken = p.take(events[:n], woken[:0])
 		for _, w := range woken {
-			w.Owner.Woken(w)
+			p.tell(w)
 		}
 	}
+}
+
+// tell tells a wait's owner that it has ended. A panic is that owner's alone.
+func (p *Poller) tell(w *Watch) {
+	defer panics.Contain(panics.Poller, nil, nil)
+	w.Owner.Woken(w)
 }
 
 // take ends the waits that events are for.

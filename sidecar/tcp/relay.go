@@ -8,6 +8,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
@@ -150,6 +151,12 @@ func (r *relay) close() {
 // run copies one direction. The end of the source is passed on as a half-close;
 // an error ends both directions.
 func (r *relay) run(h *half) {
+	defer panics.Contain(panics.Relay, r.c, func() {
+		r.mu.Lock()
+		h.done, h.running = true, false
+		r.mu.Unlock()
+		r.close()
+	})
 	err := r.copy(h)
 	if errors.Is(err, errParked) {
 		return

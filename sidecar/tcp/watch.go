@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 )
 
 // parkAfter is how long nothing moves before a connection gives up its
@@ -75,6 +77,7 @@ func (w *watch) stir() {
 }
 
 func (w *watch) run(over <-chan struct{}) {
+	defer panics.Contain(panics.Timer, nil, nil)
 	timer := time.NewTimer(time.Duration(w.step))
 	defer timer.Stop()
 	for {
@@ -84,7 +87,8 @@ func (w *watch) run(over <-chan struct{}) {
 		case <-w.kick:
 		case <-timer.C:
 		}
-		wait := w.look()
+		wait := w.step
+		panics.Guard(panics.Timer, func() { wait = w.look() })
 		if wait > w.step {
 			w.asleep.Store(true)
 		}
@@ -95,9 +99,18 @@ func (w *watch) run(over <-chan struct{}) {
 // look acts on what is due, and tells how long until the next is.
 func (w *watch) look() int64 {
 	now := w.now()
+	due, next := w.due(now)
+	for _, r := range due {
+		r.lookGuarded(now)
+	}
+	return next - now
+}
+
+// due are the relays that are to be looked at now, and when the next is.
+func (w *watch) due(now int64) (due []*relay, next int64) {
 	w.mu.Lock()
-	next := now + int64(time.Hour)
-	var due []*relay
+	defer w.mu.Unlock()
+	next = now + int64(time.Hour)
 	for _, r := range w.relays {
 		at := r.nextLook(now)
 		if at <= now {
@@ -106,11 +119,7 @@ func (w *watch) look() int64 {
 		}
 		next = min(next, at)
 	}
-	w.mu.Unlock()
-	for _, r := range due {
-		r.look(now)
-	}
-	return next - now
+	return due, next
 }
 
 // nextLook is when something is to be done about a relay.
@@ -151,6 +160,12 @@ func (r *relay) unlogged() {
 	r.logging.Lock()
 	defer r.logging.Unlock()
 	r.flush.Store(0)
+}
+
+// lookGuarded is look on the goroutine of all relays.
+func (r *relay) lookGuarded(now int64) {
+	defer panics.Contain(panics.Timer, r.c, r.close)
+	r.look(now)
 }
 
 func (r *relay) look(now int64) {

@@ -3,6 +3,8 @@ package telemetry
 import (
 	"sync"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 )
 
 // requestBounds are the buckets of every duration histogram: a sidecar adds tens
@@ -85,6 +87,7 @@ type Metrics struct {
 
 	// For the assembly: configuration and identity.
 	BuildInfo            *GaugeVec // version
+	panics               *CounterVec
 	XDSUpdates           *CounterVec
 	XDSConnected         *GaugeVec
 	ConfigTimestamp      *GaugeVec
@@ -174,6 +177,7 @@ func NewMetrics() *Metrics {
 		TraceSpans:     r.Counter("hauberk_trace_spans_total", "Spans of sampled requests, by result: sent, dropped (the collector was behind), failed (it could not be reached) or rejected (it did not want them).", "result"),
 
 		BuildInfo:            r.Gauge("hauberk_build_info", "Always 1; the labels say what is running.", "version", "go_version"),
+		panics:               r.Counter("hauberk_panics_total", "Faults of the program that were contained, each of which ended what it occurred in and is in the log with its stack; by place.", "place"),
 		XDSUpdates:           r.Counter("hauberk_xds_updates_total", "Discovery responses, by resource type and result: ack or nack.", "type", "result"),
 		XDSConnected:         r.Gauge("hauberk_xds_connected", "1 while the stream to the control plane is up."),
 		ConfigTimestamp:      r.Gauge("hauberk_config_applied_timestamp_seconds", "When configuration of a type was last applied.", "type"),
@@ -189,6 +193,7 @@ func NewMetrics() *Metrics {
 		HostRefused:          r.Counter("hauberk_host_socket_connections_refused_total", "Connections to the host socket whose caller could not be attested, or that were one too many."),
 		HostCalls:            r.Counter("hauberk_host_socket_calls_total", "Calls on the host socket that ended, by method and gRPC code.", "method", "code"),
 	}
+	m.panics.f.collect = panics.Collect
 	return m
 }
 

@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/percent"
 	"github.com/hauberk-mesh/hauberk/xds/logformat"
 )
 
@@ -132,42 +133,14 @@ func queryValue(name string) (valueFunc, error) {
 			pair, rest, _ = strings.Cut(rest, "&")
 			key, value, _ := strings.Cut(pair, "=")
 			start := len(dst)
-			dst = appendDecoded(dst, key)
+			dst = percent.Append(dst, key)
 			found := string(dst[start:]) == name
 			if dst = dst[:start]; found {
-				return appendDecoded(dst, value)
+				return percent.Append(dst, value)
 			}
 		}
 		return dst
 	}, nil
-}
-
-// appendDecoded decodes percent-encoding (RFC 3986 2.1). As in Envoy, what is no escape
-// stays as it is.
-func appendDecoded(dst []byte, s string) []byte {
-	for i := 0; i < len(s); i++ {
-		if s[i] == '%' && i+2 < len(s) {
-			hi, lo := unhex(s[i+1]), unhex(s[i+2])
-			if hi < 16 && lo < 16 {
-				dst = append(dst, hi<<4|lo)
-				i += 2
-				continue
-			}
-		}
-		dst = append(dst, s[i])
-	}
-	return dst
-}
-
-// unhex is a hexadecimal digit's value, 16 for what is none.
-func unhex(c byte) byte {
-	switch {
-	case '0' <= c && c <= '9':
-		return c - '0'
-	case 'a' <= c|0x20 && c|0x20 <= 'f':
-		return c | 0x20 - 'a' + 10
-	}
-	return 16
 }
 
 func wholeQuery(argument string) (valueFunc, error) {
@@ -177,7 +150,7 @@ func wholeQuery(argument string) (valueFunc, error) {
 	}
 	return func(dst []byte, r *Record) []byte {
 		if words[0] == "DECODED" {
-			return appendDecoded(dst, queryOf(r))
+			return percent.Append(dst, queryOf(r))
 		}
 		return append(dst, queryOf(r)...)
 	}, nil

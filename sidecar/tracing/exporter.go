@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -115,6 +116,7 @@ func signal(c chan struct{}) {
 }
 
 func (e *exporter) run() {
+	defer panics.Contain(panics.Housekeeper, nil, nil)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for last := false; !last; {
@@ -132,7 +134,7 @@ func (e *exporter) run() {
 		case <-e.owner.closing:
 			last = true
 		}
-		e.flush(e.owner.ctx)
+		panics.Guard(panics.Housekeeper, func() { e.flush(e.owner.ctx) })
 	}
 }
 

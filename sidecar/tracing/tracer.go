@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -153,7 +154,10 @@ func (ts *Tracers) Close() {
 		close(ts.closing)
 	}
 	ts.mu.Unlock()
-	late := time.AfterFunc(lastFlush, ts.cancel)
+	late := time.AfterFunc(lastFlush, func() {
+		defer panics.Contain(panics.Timer, nil, nil)
+		ts.cancel()
+	})
 	ts.wg.Wait()
 	late.Stop()
 	ts.cancel()

@@ -8,8 +8,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
-	"runtime/debug"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
@@ -25,22 +23,18 @@ type Handler struct {
 	inner   downstream.Handler
 	cfg     *http2.Config
 	metrics *telemetry.Metrics
-	log     *slog.Logger
 }
 
 // New returns a handler in front of inner, which it closes with itself. metrics may be
 // nil; log is slog.Default when nil.
-func New(inner downstream.Handler, metrics *telemetry.Metrics, log *slog.Logger) *Handler {
-	if log == nil {
-		log = slog.Default()
-	}
+func New(inner downstream.Handler, metrics *telemetry.Metrics) *Handler {
 	// A tunnel may be as idle as the connection it stands for: nothing bounds its life
 	// here.
 	cfg := http2.ForTunnels()
 	if metrics != nil {
 		cfg.OnGlitch = func(g http2.Glitch) { metrics.ProtocolErrors.With("downstream", "http2_"+g.String()).Inc(0) }
 	}
-	return &Handler{inner: inner, cfg: cfg, metrics: metrics, log: log.With("component", "tunnel")}
+	return &Handler{inner: inner, cfg: cfg, metrics: metrics}
 }
 
 // Close implements io.Closer.
@@ -92,7 +86,7 @@ func (c *conn) ServeStream(s *http2.Stream) {
 	}
 	t := http2.NewTunnel(s, c.d.Info)
 	s.Keep()
-	child := c.d.Child(t, (*guarded)(c.h), c)
+	child := c.d.Child(t, c.h.inner, c)
 	child.PeerMetrics.ConnectionOpened(child.Shard)
 	child.Serve()
 }
@@ -101,20 +95,4 @@ func (c *conn) ServeStream(s *http2.Stream) {
 func (c *conn) Finished(child *downstream.Conn) {
 	child.PeerMetrics.ConnectionClosed(child.Shard)
 	child.Stream.(*http2.Tunnel).Release()
-}
-
-// guarded is the handler of single tunnels: a fault on its goroutine ends that tunnel and
-// no other.
-type guarded Handler
-
-// ServeStream implements downstream.Handler.
-func (g *guarded) ServeStream(ctx context.Context, child *downstream.Conn) {
-	defer func() {
-		if fault := recover(); fault != nil {
-			g.log.Error("serving a tunnel failed", "service", child.Service, "src_id", child.Info.PeerID, "err", fault,
-				"stack", string(debug.Stack()))
-			child.Finish()
-		}
-	}()
-	g.inner.ServeStream(ctx, child)
 }

@@ -1,0 +1,126 @@
+package hcm
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/http1"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+)
+
+// interrupted is a client that does something when the reading of its body is interrupted.
+type interrupted struct {
+	nobody
+	then func()
+}
+
+func (i interrupted) interrupt() { i.then() }
+
+// ending is an upstream whose exchange ends.
+type ending struct {
+	upstream
+	left *int
+}
+
+func (e ending) interrupt()          {}
+func (e ending) resume()             {}
+func (e ending) stopWriting()        {}
+func (e ending) clean(*attempt) bool { return true }
+func (e ending) leave(bool)          { *e.left++ }
+
+// TestRetryResponseWhilePumping: what the pump finds until it is stopped decides whether
+// the request can be sent again; the response is dropped all the same. A wait for the
+// turn that the end of the exchange cuts short is no attempt.
+func TestRetryResponseWhilePumping(t *testing.T) {
+	b := newBed(t, "127.0.0.1:1").start()
+	cl := b.clusters.Get("origin")
+	for _, tc := range []struct {
+		name    string
+		then    func(*pump)
+		over    bool // the exchange's context has ended
+		retries uint32
+		outcome outcome
+		again   bool
+		left    int
+	}{
+		{name: "nothing", retries: 1, outcome: responded, again: true, left: 1},
+		{name: "no retry left", outcome: responded},
+		{name: "a broken body", retries: 1, then: func(p *pump) { p.refused = http1.ErrTruncated }, outcome: clientBroke, left: 1},
+		{name: "the client left", retries: 1, then: func(p *pump) { p.clientErr = true }, outcome: clientGone, left: 1},
+		{name: "a fault", retries: 1, then: func(p *pump) { p.panicked = true }, outcome: clientGone, left: 1},
+		{name: "the exchange ends", retries: 1, over: true, outcome: clientGone, left: 1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			x := besides(b)
+			defer x.leave()
+			left := 0
+			host, err := cl.PickFor(&x.pick)
+			if err != nil || !cl.StartRequestAt(x.priority(), x.d.Shard) {
+				t.Fatal("no host")
+			}
+			host.Begin()
+			ctx, end := context.WithCancel(t.Context())
+			defer end()
+			p := &pump{done: make(chan struct{})}
+			x.client = interrupted{then: func() {
+				if tc.then != nil {
+					tc.then(p)
+				}
+				close(p.done)
+			}}
+			x.ctx, x.cluster, x.attempt.host, x.attempt.up, x.attempts = ctx, cl, host, ending{left: &left}, 1
+			x.deadline, x.lifeEnd = noDeadline, noDeadline
+			x.pump, x.keep, x.complete, x.resp.Status = p, true, false, 503
+			x.sel.Retry = &route.RetryPolicy{On: route.Retry5xx, NumRetries: tc.retries, BackOffBase: time.Nanosecond}
+			if tc.over {
+				x.sel.Retry.BackOffBase = 1000 * time.Hour
+				end()
+			}
+			if o, again := x.retryResponse(); o != tc.outcome || again != tc.again || left != tc.left {
+				t.Errorf("outcome %d, again %v, left %d times", o, again, left)
+			}
+			if left == 0 { // the response is relayed, and its end ends the rest
+				if p.replay.Load() != replayKept {
+					t.Error("the pump keeps what it reads for an attempt that is not made")
+				}
+				x.endUpstream(true)
+			}
+			x.endRetry(false)
+			x.pump = nil
+		})
+	}
+	b.atRest()
+}
+
+// TestWaitTurn: a turn comes after its wait; at once where the time will be over by then,
+// which the next attempt finds; and never where the exchange ends.
+func TestWaitTurn(t *testing.T) {
+	for name, tc := range map[string]struct {
+		wait, left time.Duration
+		over, want bool
+	}{
+		"its turn":     {wait: time.Millisecond, left: time.Hour, want: true},
+		"too late":     {wait: time.Hour, left: time.Second, want: true},
+		"without end":  {wait: time.Millisecond, want: true},
+		"it ends":      {wait: time.Hour, over: true},
+		"it ends soon": {wait: time.Minute, left: time.Hour, over: true},
+	} {
+		ctx, end := context.WithCancel(t.Context())
+		x := &exchange{ctx: ctx, deadline: noDeadline, lifeEnd: noDeadline}
+		if tc.left > 0 {
+			x.deadline = monotonic() + int64(tc.left)
+		}
+		if tc.over {
+			time.AfterFunc(5*time.Millisecond, end)
+		}
+		began := time.Now()
+		if got := x.waitTurn(tc.wait); got != tc.want {
+			t.Errorf("%s: %v", name, got)
+		}
+		if time.Since(began) > 900*time.Millisecond {
+			t.Errorf("%s: it waited", name)
+		}
+		end()
+	}
+}

@@ -1,0 +1,191 @@
+package http2
+
+import (
+	"io"
+	"log/slog"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+)
+
+// contained fails unless the test contains n panics at a place.
+func contained(t *testing.T, p panics.Place, n uint64) {
+	t.Helper()
+	panics.LogTo(slog.New(slog.DiscardHandler))
+	before := panics.Count(p)
+	t.Cleanup(func() {
+		if got := panics.Count(p) - before; got != n {
+			t.Errorf("%d panics were contained at %s, want %d", got, p, n)
+		}
+	})
+}
+
+func answerOK(s *Stream) {
+	_ = s.WriteHead(&message.Response{Status: 200}, true)
+	_ = s.Flush()
+}
+
+func ask(c *ClientConn, path string) (int, error) {
+	s, err := c.Open(&message.Request{Method: "GET", Scheme: "http", Authority: "h", Path: path}, true)
+	if err != nil {
+		return 0, err
+	}
+	defer s.Close()
+	if err := s.Flush(); err != nil {
+		return 0, err
+	}
+	var r message.Response
+	_, err = s.ReadHead(&r)
+	return r.Status, err
+}
+
+// TestFaultInAHandler: it resets its stream, whether or not that was kept, and the others
+// of the connection go on.
+func TestFaultInAHandler(t *testing.T) {
+	contained(t, panics.Stream, 4)
+	for _, pool := range []bool{false, true} {
+		cfg := Default()
+		if pool {
+			cfg.Workers = NewWorkers()
+			t.Cleanup(cfg.Workers.Close)
+		}
+		srv := serve(t, cfg, func(s *Stream) {
+			switch s.Request().Path {
+			case "/keep":
+				s.Keep()
+				fallthrough
+			case "/panic":
+				panic("handler")
+			}
+			answerOK(s)
+		})
+		c := dialClient(t, srv.addr, nil)
+		for _, path := range []string{"/panic", "/keep"} {
+			if status, err := ask(c, path); err == nil {
+				t.Errorf("%s was answered with %d", path, status)
+			}
+			if status, err := ask(c, "/"); status != 200 {
+				t.Errorf("after %s: %d, %v", path, status, err)
+			}
+		}
+	}
+}
+
+// faulty is a stream that panics in what armed names.
+type faulty struct {
+	stream.Stream
+	armed atomic.Value
+}
+
+func (f *faulty) check(what string) {
+	if f.armed.Load() == what {
+		panic(what)
+	}
+}
+func (f *faulty) Read(p []byte) (int, error) {
+	n, err := f.Stream.Read(p)
+	f.check("read")
+	return n, err
+}
+func (f *faulty) Write(p []byte) (int, error) {
+	f.check("write")
+	return f.Stream.Write(p)
+}
+
+// trying is one that can be written to without waiting.
+type trying struct{ *faulty }
+
+func (f trying) TryWrite(p []byte) (int, bool, error) {
+	f.check("try")
+	return f.Stream.(stream.TryWriter).TryWrite(p)
+}
+
+// TestFaultInAConnection: it ends the connection and every stream on it, and leaves
+// nobody waiting.
+func TestFaultInAConnection(t *testing.T) {
+	for what, place := range map[string]panics.Place{"read": panics.HTTP2Reader, "write": panics.HTTP2Writer, "try": panics.HTTP2Writer} {
+		for _, side := range []string{"client", "server"} {
+			t.Run(what+" of the "+side, func(t *testing.T) {
+				contained(t, place, 1)
+				near, far := sockets(t)
+				f := &faulty{Stream: near}
+				var s stream.Stream = f
+				if what == "try" {
+					s = trying{f}
+				}
+				serverEnd, clientEnd := far, s
+				if side == "server" {
+					serverEnd, clientEnd = s, far
+				}
+				cfg := Default()
+				sc := NewServer(serverEnd, cfg, handlerFunc(func(s *Stream) {
+					if s.Request().Path == "/wait" {
+						f.armed.Store(what)
+						_, _, _ = s.Next() // until the stream ends
+						_ = s.WriteHead(&message.Response{Status: 200}, true)
+						_ = s.Flush()
+						return
+					}
+					answerOK(s)
+				}))
+				done := make(chan error, 2)
+				go func() { done <- sc.Serve(t.Context()) }()
+				c := NewClient(clientEnd, cfg)
+				go func() { done <- c.Run() }()
+				if status, err := ask(c, "/"); status != 200 {
+					t.Fatalf("%d, %v", status, err)
+				}
+				st, err := c.Open(&message.Request{Method: "POST", Scheme: "http", Authority: "h", Path: "/wait", ContentLength: message.UnknownLength}, false)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = st.Flush()
+				eventually(t, "the request", func() bool { return f.armed.Load() != nil })
+				_ = st.WriteData([]byte("x"), true)
+				_ = st.Flush()
+				var r message.Response
+				if _, err := st.ReadHead(&r); err == nil {
+					t.Errorf("the request was answered with %d", r.Status)
+				}
+				st.Close()
+				for range 2 {
+					select {
+					case <-done:
+					case <-time.After(5 * time.Second):
+						t.Fatal("the connection goes on")
+					}
+				}
+			})
+		}
+	}
+}
+
+func sockets(t *testing.T) (near, far stream.Stream) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	a, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out [2]stream.Stream
+	for i, c := range []net.Conn{a, b} {
+		if out[i], err = stream.NewSocket(c.(*net.TCPConn), nil); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = out[i].(io.Closer).Close() })
+	}
+	return out[0], out[1]
+}
