@@ -70,7 +70,7 @@ func readTracing(v any) (*Tracing, error) {
 			out.OTLP, err = readCollector(v, otlpPath)
 		case "zipkin":
 			if out.Zipkin, err = readCollector(v, zipkinPath); err == nil && out.Zipkin.Protocol == grpc {
-				err = &fieldError{"protocol", fmt.Errorf("Zipkin's spans are posted over http")}
+				err = &fieldError{"protocol", fmt.Errorf("spans to Zipkin are posted over http")}
 			}
 		case "sampling":
 			out.Sampling, err = percent(v)
