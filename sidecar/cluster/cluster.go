@@ -133,10 +133,14 @@ func newSettings(m *Manager, cfg *Config) *settings {
 // apply puts a configuration in force. The manager's lock is held.
 func (c *Cluster) apply(cfg *Config, fresh bool) {
 	s := newSettings(c.m, cfg)
-	if cfg.Subsets != nil {
-		s.picks = &pickCounters{subsets: c.metrics.SubsetPicks()}
-	} else if cfg.OriginalDst != nil && cfg.OriginalDst.Header != "" {
-		s.picks = &pickCounters{invalidDestination: c.metrics.InvalidDestinations()}
+	if cfg.Subsets != nil || cfg.OriginalDst != nil && cfg.OriginalDst.Header != "" {
+		s.picks = &pickCounters{}
+		if cfg.Subsets != nil {
+			s.picks.subsets = c.metrics.SubsetPicks()
+		}
+		if cfg.OriginalDst != nil && cfg.OriginalDst.Header != "" {
+			s.picks.invalidDestination = c.metrics.InvalidDestinations()
+		}
 	}
 	if cfg.Type == OriginalDestination && c.destinations == nil {
 		c.destinations = newDestinations(c)

@@ -142,7 +142,7 @@ func (set *endpointSet) choose(s *settings, pc *PickContext, p pick) *Host {
 		p.hash = rand.Uint64()
 	}
 	if set.subsets != nil {
-		return set.subsets.pick(s, pc, p)
+		return set.subsets.pick(pc, p)
 	}
 	return set.whole.choose(s, p)
 }

@@ -50,6 +50,9 @@ type Conn struct {
 	prober     stream.Prober
 	generation uint64 // of the TLS context that verified the peer
 	idleSince  int64
+	answeredAt int64 // when an answer was all that its peer had sent, 0 for never
+	askedAt    int64 // when it was last asked whether it is quiet
+	unasked    bool  // it was acquired without that
 	uses       atomic.Uint64
 	carries    atomic.Int64 // requests that have a shared connection, and so a stream of it
 	until      int64        // when it has lived long enough, 0 for never
@@ -149,20 +152,38 @@ func (p *pool) takeIdle() *Conn {
 	}
 }
 
-// quietFor is how long a connection whose peer was quiet is taken to be so still. A
-// loaded proxy that turns around one event loop learns of a close no sooner, no peer's idle
-// timeout is so short, and to ask the kernel before each request costs 4 % of a request in
-// plaintext, and 10 % of one over two hops with TLS.
-const quietFor = int64(5 * time.Millisecond)
+// An idle connection whose peer was quiet quietFor ago, and was last asked askEvery ago at
+// most, is taken to be quiet still. A loaded proxy that turns around one event loop learns
+// of a close, or of bytes that nobody asked for, no sooner; to ask the kernel before each
+// request costs 4 % of a request in plaintext, and 10 % of one over two hops with TLS.
+const (
+	quietFor = int64(5 * time.Millisecond)
+	askEvery = int64(20 * time.Millisecond)
+)
 
 // justQuiet tells whether the peer was quiet a moment ago: its last answer was all that
 // it had sent. A peer that ends each connection after its answer, without announcing
 // it, is found out by the first reuse.
 func (c *Conn) justQuiet() bool {
-	return c.uses.Load() > 1 && c.prober != nil && c.prober.Drained() && monotonic()-c.idleSince < quietFor
+	if c.answeredAt == 0 || c.uses.Load() < 2 {
+		return false
+	}
+	now := monotonic()
+	return now-c.answeredAt < quietFor && now-c.askedAt < askEvery
 }
 
-func (c *Conn) quiet() bool { return c.prober == nil || c.prober.Quiet() }
+// Sure tells whether the connection is as good as can be known. One that was used a moment
+// ago may have been acquired without a look, which a request that cannot be sent again
+// does without.
+func (c *Conn) Sure() bool { return !c.unasked || c.quiet() }
+
+func (c *Conn) quiet() bool {
+	if c.prober == nil {
+		return true
+	}
+	c.askedAt, c.unasked = monotonic(), false
+	return c.prober.Quiet()
+}
 
 func (p *pool) connect(ctxOf func() (context.Context, context.CancelFunc), s telemetry.Shard) (*Conn, error) {
 	ctx, cancel := ctxOf()
@@ -220,7 +241,11 @@ func (p *pool) reserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
 // spoken without being asked (which would be taken for the answer to the next request),
 // and the TLS context that verified it is the one in force.
 func (c *Conn) fit() bool {
-	return c.generation == c.pool.host.cluster.cfg.Load().tlsGeneration && (c.justQuiet() || c.quiet())
+	if c.generation != c.pool.host.cluster.cfg.Load().tlsGeneration {
+		return false
+	}
+	c.unasked = c.justQuiet()
+	return c.unasked || c.quiet()
 }
 
 func (p *pool) tryReserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
@@ -326,6 +351,14 @@ func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard, want protoco
 		p.multiplexed.declined.Store(true)
 	}
 	return conn, nil
+}
+
+// ReleaseAnswered is Release after an answer whose end its framing told.
+func (c *Conn) ReleaseAnswered() {
+	if c.answeredAt = 0; c.prober != nil && c.prober.Drained() {
+		c.answeredAt = monotonic()
+	}
+	c.Release()
 }
 
 // Release gives the connection back after an exchange that left it clean: the

@@ -54,6 +54,8 @@ type subset struct {
 
 // subsetIndex finds subsets. Immutable.
 type subsetIndex struct {
+	// settings are those it was made of: newer ones may have no subsets any more.
+	settings  *settings
 	byText    map[string]*subset // by criteria, as MetadataMatch has them
 	selectors map[string]*Selector
 	any       *subset
@@ -61,7 +63,7 @@ type subsetIndex struct {
 }
 
 func newSubsetIndex(rosters []roster, s *settings, a *Assignment, now int64) *subsetIndex {
-	x := &subsetIndex{byText: map[string]*subset{}, selectors: map[string]*Selector{}}
+	x := &subsetIndex{settings: s, byText: map[string]*subset{}, selectors: map[string]*Selector{}}
 	all := func(*Host) bool { return true }
 	balance := func(keep func(*Host) bool) *subset { return &subset{balancer: newBalancer(rosters, keep, s, a, now)} }
 	x.any = balance(all)
@@ -148,7 +150,8 @@ func matchesAll(h *Host, want map[string]any, lists bool) bool {
 }
 
 // pick chooses a host by the context's criteria and the fallback policies.
-func (x *subsetIndex) pick(s *settings, pc *PickContext, p pick) *Host {
+func (x *subsetIndex) pick(pc *PickContext, p pick) *Host {
+	s := x.settings
 	var m *MetadataMatch
 	if pc != nil {
 		m = pc.Metadata

@@ -161,12 +161,22 @@ func (a *attempt) try() outcome {
 // connect gets a connection to the host, or a byte stream where the tunnel ends here.
 func (a *attempt) connect() (*cluster.Conn, error) {
 	x := a.x
-	if !x.terminate {
-		return a.host.Acquire(a.dial, x.d.Workload, x.req.Version == message.HTTP2, x.priority(), x.d.Shard)
+	for !x.terminate {
+		c, err := a.host.Acquire(a.dial, x.d.Workload, x.req.Version == message.HTTP2, x.priority(), x.d.Shard)
+		if err != nil || x.mayMeetStale() || c.Sure() {
+			return c, err
+		}
+		_ = c.Close()
 	}
 	ctx, cancel := a.dialContext()
 	defer cancel()
 	return a.host.OpenBytes(ctx, x.d.Workload, x.d.Shard)
+}
+
+// mayMeetStale tells whether the request may be sent on a connection of which nobody made
+// sure that its peer keeps it: should it not, the request is sent again without a policy.
+func (x *exchange) mayMeetStale() bool {
+	return x.req.Idempotent() && x.keep && !x.staleRetried && x.aside == nil
 }
 
 // leaveHost takes the request off the host's counts.

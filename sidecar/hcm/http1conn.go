@@ -82,7 +82,7 @@ func (c *http1Conn) serve() {
 		if !c.handle(framing) {
 			return
 		}
-		relayed := c.x.attempts > 0
+		relayed := c.x.attempt.firstAt != 0
 		c.x.next()
 		if relayed {
 			c.stepBack()

@@ -296,9 +296,13 @@ func (u *http1Upstream) clean(a *attempt) bool {
 func (u *http1Upstream) leave(clean bool) {
 	c := u.c
 	u.c, u.dog = nil, nil
-	if clean {
+	switch {
+	case clean && u.framing != http1.NoBody:
+		c.ReleaseAnswered()
+	case clean:
+		// A peer that sends a body all the same (to HEAD, with 204 or 304) may be about to.
 		c.Release()
-	} else {
+	default:
 		_ = c.Close()
 	}
 	u.in.release()

@@ -77,6 +77,12 @@ var absentFlags = []FlagDoc{
 	{"UDO", "drop_overloads is refused"},
 }
 
+// Each flag has a name: a compile error here asks for one, or for the flag.
+const (
+	_ = uint(1<<len(flagNames) - flagEnd)
+	_ = uint(flagEnd - 1<<len(flagNames))
+)
+
 // FlagDoc is one row of the documentation.
 type FlagDoc struct{ Name, Help string }
 
