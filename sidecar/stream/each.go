@@ -25,6 +25,9 @@ type eachReader struct {
 	in   Buffers
 	f    func(n int) bool
 	err  error
+	// tells: the kernel says what is left. again: this is not the first read, so that the
+	// poller is armed since before the socket was last seen to be empty.
+	tells, again bool
 
 	msg     unix.Msghdr
 	iov     unix.Iovec
@@ -34,25 +37,32 @@ type eachReader struct {
 // run reads until it is done, or the wait fails.
 func (r *eachReader) run(raw syscall.RawConn, in Buffers, f func(n int) bool) error {
 	// A socket that does not tell, such as a Unix socket, is read until it is empty.
-	_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_INQ, 1) })
+	err := raw.Control(func(fd uintptr) { r.tells = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_INQ, 1) == nil })
+	if err != nil {
+		return err
+	}
 	r.in, r.f, r.err = in, f, nil
-	err := raw.Read(r.once)
-	r.in, r.f = nil, nil
-	if err == nil {
+	defer func() { r.in, r.f = nil, nil }()
+	if err = raw.Read(r.once); err == nil {
 		err = r.err
 	}
 	return err
 }
 
 // recv is recv(2), which does not wait. drained says that the socket is empty and the
-// peer has not ended.
+// peer has not ended. The first read never says so: a reset that came before the poller
+// was armed is seen by reading on.
 func (r *eachReader) recv(fd uintptr, p []byte) (n int, drained bool, errno syscall.Errno) {
 	r.iov.Base = unsafe.SliceData(p)
 	r.iov.SetLen(len(p))
 	r.msg.Iov, r.msg.Iovlen = &r.iov, 1
-	r.msg.Control = &r.control[0]
-	r.msg.SetControllen(len(r.control))
+	r.msg.Control = nil // no room for a file descriptor that a local peer may pass
+	r.msg.SetControllen(0)
 	for {
+		if r.tells {
+			r.msg.Control = &r.control[0]
+			r.msg.SetControllen(len(r.control))
+		}
 		var got uintptr
 		got, _, errno = syscall.RawSyscall(syscall.SYS_RECVMSG, fd, uintptr(unsafe.Pointer(&r.msg)), syscall.MSG_DONTWAIT)
 		if errno != syscall.EINTR {
@@ -64,10 +74,12 @@ func (r *eachReader) recv(fd uintptr, p []byte) (n int, drained bool, errno sysc
 	if errno != 0 {
 		return 0, errno == syscall.EAGAIN, errno
 	}
+	first := !r.again
+	r.again = true
 	if c := (*unix.Cmsghdr)(unsafe.Pointer(&r.control)); r.msg.Controllen >= unix.SizeofCmsghdr+4 && c.Level == unix.IPPROTO_TCP && c.Type == unix.TCP_CM_INQ {
 		drained = *(*int32)(unsafe.Pointer(&r.control[unix.SizeofCmsghdr])) == 0
 	}
-	return n, drained && n > 0, 0
+	return n, drained && n > 0 && !first, 0
 }
 
 // ReadEach implements EachReader.
@@ -109,9 +121,8 @@ func (t *TLS) ReadEach(in Buffers, f func(n int) bool) error {
 	r := &eachReader{}
 	r.once = func(fd uintptr) bool { return t.readEach(r, fd) }
 	t.raw.each, t.raw.nowait = r, true
-	err := r.run(t.raw.raw, in, f)
-	t.raw.each, t.raw.nowait = nil, false
-	return err
+	defer func() { t.raw.each, t.raw.nowait = nil, false }()
+	return r.run(t.raw.raw, in, f)
 }
 
 // readEach reads the records that have arrived. What came together is told of together.
@@ -122,14 +133,12 @@ func (t *TLS) readEach(r *eachReader, fd uintptr) (done bool) {
 		n, err := 0, error(nil)
 		for n < len(buf) && err == nil && !dry {
 			var m int
-			rest := t.full
 			m, err = t.tls.Read(buf[n:])
 			n += m
 			t.full = n == len(buf)
-			if m > 0 && !rest {
-				t.raw.ahead-- // never lower than what there is, or this would wait for what is here
-			}
-			dry = err == errWouldBlock || t.raw.drained && t.raw.ahead <= 0 && !t.full
+			// What is left in tls.Conn, only tls.Conn can tell. It does not ask a socket that
+			// is known to be empty.
+			dry = err == errWouldBlock
 		}
 		switch {
 		case n > 0:

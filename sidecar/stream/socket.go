@@ -78,8 +78,6 @@ type Socket struct {
 	raw  syscall.RawConn
 	info *Info
 	op   socketOp
-	// drained: the last read got less than it had room for.
-	drained bool
 	// watch is the last wait for the socket.
 	watch atomic.Pointer[Watch]
 }
@@ -98,6 +96,7 @@ type socketOp struct {
 	out               []byte
 	written, n        int
 	wrote             bool
+	drained           bool // the last read got less than it had room for
 	errno, writeErrno syscall.Errno
 	one               [1]byte
 }
@@ -124,7 +123,7 @@ func (s *Socket) Conn() Conn { return s.conn }
 // Read implements Stream.
 func (s *Socket) Read(p []byte) (int, error) {
 	n, err := s.conn.Read(p)
-	s.drained = n < len(p)
+	s.op.drained = n < len(p)
 	return n, err
 }
 
@@ -175,7 +174,7 @@ func (s *Socket) readOnce(fd uintptr) bool {
 		s.op.in.DropBuffer()
 		return false
 	}
-	s.drained = s.op.n < len(buf)
+	s.op.drained = s.op.n < len(buf)
 	return true
 }
 
@@ -272,7 +271,7 @@ func (s *Socket) Quiet() bool {
 }
 
 // Drained implements Prober.
-func (s *Socket) Drained() bool { return s.drained }
+func (s *Socket) Drained() bool { return s.op.drained }
 
 func (s *Socket) peekOnce(fd uintptr) {
 	s.op.n, s.op.errno = recv(fd, s.op.one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
