@@ -17,12 +17,10 @@ import (
 // http1Conn is one downstream connection that speaks HTTP/1. One goroutine owns it;
 // while it waits for a request it holds no exchange and so no buffer.
 type http1Conn struct {
-	m      *Manager
-	d      *downstream.Conn
-	s      stream.Stream
-	ready  stream.ReadyReader // nil for a stream that cannot wait without a buffer
-	prober stream.Prober
-	ctx    context.Context
+	m   *Manager
+	d   *downstream.Conn
+	s   stream.Stream
+	ctx context.Context
 
 	// sniffs: nothing has told yet that the client does not speak HTTP/2. preface is
 	// what it began with when it does.
@@ -41,8 +39,6 @@ type http1Conn struct {
 
 func newHTTP1Conn(ctx context.Context, m *Manager, d *downstream.Conn) *http1Conn {
 	c := &http1Conn{m: m, d: d, s: d.Stream, ctx: ctx, sniffs: m.cfg.Codec == CodecAuto && d.Info.ALPN == ""}
-	c.ready, _ = d.Stream.(stream.ReadyReader)
-	c.prober, _ = d.Stream.(stream.Prober)
 	c.xfcc = clientCertElement(m.cfg, d.Info)
 	c.expires = m.expiry(d)
 	if c.expires > 0 && !m.cfg.SafeMaxDuration {
@@ -198,9 +194,9 @@ func (c *http1Conn) begin() {
 func (c *http1Conn) read() bool {
 	var n int
 	var err error
-	if c.ready != nil {
-		n, err = c.ready.ReadReady(c)
-	} else {
+	if ready, ok := c.s.(stream.ReadyReader); ok {
+		n, err = ready.ReadReady(c)
+	} else { // it cannot wait without a buffer
 		n, err = c.s.Read(c.TakeBuffer())
 	}
 	if n > 0 {
@@ -330,9 +326,15 @@ func (c *http1Conn) interrupt() { _ = c.s.SetDeadline(past) }
 func (c *http1Conn) resume()    { _ = c.s.SetDeadline(time.Time{}) }
 
 // gone implements asker.
-func (c *http1Conn) gone() bool { return c.prober != nil && c.prober.Gone() }
+func (c *http1Conn) gone() bool {
+	prober, ok := c.s.(stream.Prober)
+	return ok && prober.Gone()
+}
 
 // polled implements asker: while an answer is waited for, nobody reads.
-func (c *http1Conn) polled() bool { return c.prober != nil }
+func (c *http1Conn) polled() bool {
+	_, ok := c.s.(stream.Prober)
+	return ok
+}
 
 func isEOF(err error) bool { return errors.Is(err, io.EOF) }

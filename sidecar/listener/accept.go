@@ -365,11 +365,10 @@ type entry struct {
 
 // enter puts the connection among the established ones, which sets entered, unless
 // something speaks against it.
-func (a *arrival) enter(f downstream.Facts) (t *tracked, e *entry) {
+func (a *arrival) enter(f downstream.Facts) (t *tracked, e entry) {
 	a.l.mu.Lock()
 	defer a.l.mu.Unlock()
 	chain := a.chain
-	e = new(entry)
 	if now := a.l.current; now != a.snap {
 		// The configuration changed meanwhile: the handler stays, authorization
 		// is what holds now.
@@ -379,12 +378,13 @@ func (a *arrival) enter(f downstream.Facts) (t *tracked, e *entry) {
 			e.orphan = true
 		}
 	}
-	e.decision = chain.network.CheckConn(&f.AuthzPeer)
+	t = &tracked{conn: downstream.New(f, chain.request), l: a.l, snap: a.snap, chain: a.chain, sought: a.match.sought, exempt: a.exempt}
+	e.decision = chain.network.CheckConn(&t.conn.AuthzPeer) // not f's, which would be another object
 	if len(chain.cfg.RBAC) > 0 {
-		f.Decision = &e.decision
+		decision := e.decision
+		t.conn.Decision = &decision
 	}
 	e.admitted = chain.admits(f.Info)
-	t = &tracked{conn: downstream.New(f, chain.request), l: a.l, snap: a.snap, chain: a.chain, sought: a.match.sought, exempt: a.exempt}
 	t.conn.Attach(a.l.ctx, a.chain.handler, t, a.l.m.poller)
 	e.removed, e.ended = a.l.removed, a.l.ctx.Err() != nil
 	if !e.decision.Allowed || !e.admitted || e.ended {
