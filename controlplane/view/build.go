@@ -91,9 +91,6 @@ func (w *world) build(client Client) *product {
 		b.add(l, chains[0].Service)
 		for _, c := range chains {
 			b.add(c.Cluster, c.Service)
-			for _, r := range c.Exposed {
-				b.add(r, c.Service)
-			}
 		}
 	}
 	b.out.problems = render.SortProblems(b.out.problems)
