@@ -66,6 +66,7 @@ func TestRefused(t *testing.T) {
 		"RateLimits.InstanceLevel.Routes[0].PathPrefix: one of":              limit(1, 0, api.InstanceLevelRouteRateLimits{RequestsPerSecond: 1}),
 		"RateLimits.InstanceLevel.Routes[0].PathExact: only one":             limit(1, 0, api.InstanceLevelRouteRateLimits{PathExact: "/", PathRegex: "/", RequestsPerSecond: 1}),
 		"RateLimits.InstanceLevel.Routes[0].PathRegex: not":                  limit(1, 0, api.InstanceLevelRouteRateLimits{PathRegex: "(", RequestsPerSecond: 1}),
+		"RateLimits.InstanceLevel.Routes[0].PathRegex: the regular":          limit(1, 0, api.InstanceLevelRouteRateLimits{PathRegex: "/[a-z]{1000}", RequestsPerSecond: 1}),
 		"BalanceInboundConnections: \"evenly\"":                              sd(func(e *api.ServiceConfigEntry) { e.BalanceInboundConnections = "evenly" }),
 		"Config.tracing.colour: unknown":                                     &api.ProxyConfigEntry{Config: map[string]any{"tracing": map[string]any{"colour": 1}}},
 		"Config.tracing: names no collector":                                 &api.ProxyConfigEntry{Config: map[string]any{"tracing": map[string]any{}}},
