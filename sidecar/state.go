@@ -212,6 +212,9 @@ func (s *state) applyEndpoints(u client.Update, errs map[string]error) {
 func (s *state) applyRoutes(u client.Update, errs map[string]error) {
 	for _, r := range u.Upserts {
 		cfg, err := config.Route(r.Body.GetValue())
+		if err == nil {
+			err = config.MissingCluster(cfg, s.known)
+		}
 		var table *route.Table
 		if err == nil {
 			table, err = route.Compile(cfg)
@@ -222,6 +225,12 @@ func (s *state) applyRoutes(u client.Update, errs map[string]error) {
 		}
 		s.routes.set(r.Name, table)
 	}
+}
+
+// known tells whether there is a cluster, though it may have no endpoints yet. Clusters
+// come before the routes to them; one that is leaving is there for old routes only.
+func (s *state) known(cluster string) bool {
+	return s.clusterConfigs[cluster] != nil && !s.leaving[cluster]
 }
 
 func (s *state) applyListeners(u client.Update, errs map[string]error) {

@@ -201,6 +201,9 @@ func (b *chainBuilder) outlier(c *clusterv3.Cluster, t *compile.Target) {
 		where+".ConsecutiveGatewayFailure", "this sidecar does not count gateway failures apart; use Consecutive5xx, or upgrade it") {
 		if n := p.ConsecutiveGatewayFailure; n != nil {
 			o.ConsecutiveGatewayFailure = wrapperspb.UInt32(*n)
+			if p.EnforcingConsecutiveGatewayFailure == nil {
+				b.problem(where+".ConsecutiveGatewayFailure", "they are counted and eject nobody, as EnforcingConsecutiveGatewayFailure is 0 where it is not set; set it, to 100 for always")
+			}
 		}
 		if n := p.EnforcingConsecutiveGatewayFailure; n != nil {
 			o.EnforcingConsecutiveGatewayFailure = wrapperspb.UInt32(min(*n, 100))

@@ -36,8 +36,6 @@ type Inbound struct {
 	Chain    *listenerv3.FilterChain
 	// Cluster is the workload's own application.
 	Cluster *resource.Resource
-	// Exposed are the listeners of single paths in plaintext, and their clusters.
-	Exposed []*resource.Resource
 	// Rules are the authorization that the chain carries; nil where the client
 	// cannot evaluate any.
 	Rules *Rules
@@ -130,10 +128,8 @@ func (b *inboundBuilder) build() error {
 	if b.out.Cluster, err = localApp(b.client, names.LocalApp(b.w.Instance.ID), address, b.config); err != nil {
 		return err
 	}
-	if b.out.Chain, err = b.chain(rules); err != nil {
-		return err
-	}
-	return b.expose()
+	b.out.Chain, err = b.chain(rules)
+	return err
 }
 
 // application is where the workload listens on its own host.
@@ -142,12 +138,11 @@ func (b *inboundBuilder) application() (address *corev3.Address, ok bool) {
 	if path := p.LocalServiceSocketPath; path != "" {
 		return pipeAddress(path, 0), strings.HasPrefix(path, "/")
 	}
-	host := b.applicationHost()
+	host := p.LocalServiceAddress
+	if host == "" {
+		host = "127.0.0.1"
+	}
 	return socketAddress(host, p.LocalServicePort), bindable(host, p.LocalServicePort) == nil
-}
-
-func (b *inboundBuilder) applicationHost() string {
-	return cmp.Or(b.w.Instance.Proxy.LocalServiceAddress, "127.0.0.1")
 }
 
 // authorization gives the rules to render, and whether they deny everyone. A

@@ -9,6 +9,8 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"github.com/hashicorp/consul/api"
+
+	"github.com/hauberk-mesh/hauberk/controlplane/catalog/pattern"
 )
 
 // permission translates what an L7 permission matches. Everything it names must
@@ -157,8 +159,8 @@ func methodMatch(methods []string) *routev3.HeaderMatcher {
 
 // checkRegex refuses what clients would: they all use RE2, as Go does.
 func checkRegex(s string) error {
-	if _, err := regexp.Compile(s); err != nil {
-		return fmt.Errorf("%q is not an RE2 expression: %w", s, err)
+	if err := pattern.Check(s); err != nil {
+		return fmt.Errorf("%q: %w", s, err)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package view
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/hashicorp/consul/api"
@@ -80,7 +81,10 @@ func (w *world) build(client Client) *product {
 		}
 		b.outbound(inst, tracing)
 	}
-	for _, chains := range inbound {
+	// In one order: who has a name first keeps it, and what is said of the other is the same
+	// each time.
+	for _, at := range slices.SortedFunc(maps.Keys(inbound), hostPort.compare) {
+		chains := inbound[at]
 		first := catalog.InstanceKey{Node: client.Node, ID: chains[0].Registration}
 		l, problems, err := w.cache.InboundListener(client.Kind, client.Node, first, chains)
 		b.mine(problems)
@@ -91,9 +95,6 @@ func (w *world) build(client Client) *product {
 		b.add(l, chains[0].Service)
 		for _, c := range chains {
 			b.add(c.Cluster, c.Service)
-			for _, r := range c.Exposed {
-				b.add(r, c.Service)
-			}
 		}
 	}
 	b.out.problems = render.SortProblems(b.out.problems)
@@ -117,6 +118,10 @@ func (b *builder) locate(workloads []*catalog.Instance) {
 type hostPort struct {
 	host string
 	port int
+}
+
+func (a hostPort) compare(b hostPort) int {
+	return cmp.Or(cmp.Compare(a.host, b.host), cmp.Compare(a.port, b.port))
 }
 
 // workloads are the registrations the client hosts, by registration id: those

@@ -62,7 +62,6 @@ func subjects() []subject {
 				return &api.ServiceConfigEntry{Kind: api.ServiceDefaults, Name: "web", Protocol: "http",
 					MaxInboundConnections: 7, LocalConnectTimeoutMs: 70, LocalRequestTimeoutMs: 71, MaxRequestHeadersKB: ptr(uint32(72)),
 					BalanceInboundConnections: "exact_balance",
-					Expose:                    api.ExposeConfig{Paths: []api.ExposePath{{Path: "/m", ListenerPort: 9000, LocalPathPort: 9001, Protocol: "http2"}}},
 					RateLimits: &api.RateLimits{InstanceLevel: api.InstanceLevelRateLimits{RequestsPerSecond: 75, RequestsMaxBurst: 76,
 						Routes: []api.InstanceLevelRouteRateLimits{{PathExact: "/a", RequestsPerSecond: 77, RequestsMaxBurst: 78},
 							{PathPrefix: "/b", RequestsPerSecond: 79}, {PathRegex: "/c", RequestsPerSecond: 80}}}},
@@ -85,7 +84,6 @@ func subjects() []subject {
 						"local_idle_timeout_ms": 72, "max_inbound_connections": 73, "max_request_headers_kb": 74,
 						"tracing": map[string]any{"otlp": map[string]any{"service": "backup"}}},
 					PrioritizeByLocality: &api.ServiceResolverPrioritizeByLocality{Mode: "failover"},
-					Expose:               api.ExposeConfig{Paths: []api.ExposePath{{Path: "/m", ListenerPort: 9000, LocalPathPort: 9001, Protocol: "http2"}}},
 					AccessLogs:           &api.AccessLogsConfig{Enabled: true, DisableListenerLogs: true, Type: api.FileLogSinkType, Path: "/log", TextFormat: "%PROTOCOL%"}}
 			},
 			func() any {
@@ -189,8 +187,7 @@ func subjects() []subject {
 					Upstreams: []api.Upstream{{DestinationName: "api", Datacenter: "dc2", LocalBindAddress: "127.0.0.3", LocalBindPort: 9191,
 						Config: map[string]any{"connect_timeout_ms": 74, "limits": map[string]any{"max_connections": 75}, "protocol": "grpc",
 							"passive_health_check": map[string]any{"max_failures": 76}}}},
-					AccessLogs: &api.AccessLogsConfig{Enabled: true, DisableListenerLogs: true, Type: api.FileLogSinkType, Path: "/log", TextFormat: "%PROTOCOL%"},
-					Expose:     api.ExposeConfig{Paths: []api.ExposePath{{Path: "/m", ListenerPort: 9000, LocalPathPort: 9001, Protocol: "http2"}}}}
+					AccessLogs: &api.AccessLogsConfig{Enabled: true, DisableListenerLogs: true, Type: api.FileLogSinkType, Path: "/log", TextFormat: "%PROTOCOL%"}}
 			},
 			func() any {
 				return &api.AgentServiceConnectProxyConfig{DestinationServiceName: "web", LocalServiceSocketPath: "/app.sock",

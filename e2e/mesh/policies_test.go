@@ -5,6 +5,7 @@ package mesh
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 // TestRateLimits: service-defaults say what an instance takes, whoever its proxy is:
 // a route by its own limit, what is left by that of all, and who is denied spends nothing.
+// An expression of more than 100 instructions, Envoy's own bound, stops no Envoy.
 func TestRateLimits(t *testing.T) {
 	m := newFilesMesh(t)
 	m.file("api.hcl", `
@@ -19,7 +21,7 @@ config_entry {
   Kind = "service-defaults" Name = "api" Protocol = "http"
   RateLimits { InstanceLevel {
     RequestsPerSecond = 1 RequestsMaxBurst = 8
-    Routes = [{ PathPrefix = "/login" RequestsPerSecond = 1 RequestsMaxBurst = 3 }]
+    Routes = [{ PathPrefix = "/login" RequestsPerSecond = 1 RequestsMaxBurst = 3 }, { PathRegex = "/search/[a-z]{300}" RequestsPerSecond = 1000 }]
   } }
 }
 config_entry {
@@ -34,7 +36,7 @@ config_entry {
   Kind = "service-defaults" Name = "legacy" Protocol = "http"
   RateLimits { InstanceLevel {
     RequestsPerSecond = 1 RequestsMaxBurst = 8
-    Routes = [{ PathPrefix = "/login" RequestsPerSecond = 1 RequestsMaxBurst = 3 }]
+    Routes = [{ PathPrefix = "/login" RequestsPerSecond = 1 RequestsMaxBurst = 3 }, { PathRegex = "/search/[a-z]{300}" RequestsPerSecond = 1000 }]
   } }
 }
 config_entry {
@@ -49,6 +51,9 @@ config_entry {
 		t.Run(to, func(t *testing.T) {
 			web.answers(20*second, to, "/admin", 403, "")
 			web.answers(second, to, "/", 200, to+"-1")
+			if dump := string(web.adminText("/config_dump")); !strings.Contains(dump, `"ValidateClusters": true`) {
+				t.Error("the routes in force are not held against the clusters, as the mesh entry asks")
+			}
 			time.Sleep(2 * second) // a bucket that is full again
 			for _, c := range []struct {
 				path  string

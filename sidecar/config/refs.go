@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
@@ -32,7 +33,7 @@ func ListenerRefs(l *listener.Config) Refs {
 			if c.HTTP.Routes != nil {
 				named := RouteClusters(c.HTTP.Routes)
 				r.Clusters = append(r.Clusters, named...)
-				if !c.HTTP.Routes.MayLackClusters {
+				if v := c.HTTP.Routes.ValidateClusters; v == nil || *v {
 					r.Wanted = append(r.Wanted, named...)
 				}
 			} else {
@@ -63,32 +64,66 @@ func tcpClusters(c *tcp.Config) (out []string) {
 // header names is not among them.
 func RouteClusters(c *route.Config) []string {
 	var out []string
-	add := func(name string) {
-		if name != "" {
-			out = append(out, name)
-		}
+	eachCluster(c, func(_, _ int, name string) { out = append(out, name) })
+	return unique(out)
+}
+
+// MissingCluster is the error of a route configuration that is to be validated
+// (validate_clusters) and names a cluster which is not known; nil for all others.
+func MissingCluster(c *route.Config, known func(cluster string) bool) error {
+	if c.ValidateClusters == nil || !*c.ValidateClusters {
+		return nil
 	}
-	mirrored := func(ms []route.Mirror) {
+	var err error
+	eachCluster(c, func(host, r int, name string) {
+		if err != nil || known(name) {
+			return
+		}
+		path := ""
+		if host >= 0 {
+			path = at("virtual_hosts", host)
+		}
+		if r >= 0 {
+			path = at(under(path, "routes"), r)
+			if called := c.VirtualHosts[host].Routes[r].Name; called != "" {
+				path += fmt.Sprintf(" (%q)", called)
+			}
+		}
+		err = fmt.Errorf("route configuration %q: %w", c.Name,
+			fail(path, "there is no cluster %q, and validate_clusters asks for it; send the cluster first", name))
+	})
+	return err
+}
+
+// eachCluster visits the clusters by the place of the virtual host and the route that
+// name them, -1 where they are named above it.
+func eachCluster(c *route.Config, visit func(host, route int, name string)) {
+	mirrored := func(host, at int, ms []route.Mirror) {
 		for i := range ms {
-			add(ms[i].Cluster)
+			if ms[i].Cluster != "" {
+				visit(host, at, ms[i].Cluster)
+			}
 		}
 	}
-	mirrored(c.Mirrors)
+	mirrored(-1, -1, c.Mirrors)
 	for i := range c.VirtualHosts {
-		mirrored(c.VirtualHosts[i].Mirrors)
+		mirrored(i, -1, c.VirtualHosts[i].Mirrors)
 		for j := range c.VirtualHosts[i].Routes {
 			f := c.VirtualHosts[i].Routes[j].Forward
 			if f == nil {
 				continue
 			}
-			add(f.Cluster)
-			for k := range f.Weighted {
-				add(f.Weighted[k].Cluster)
+			if f.Cluster != "" {
+				visit(i, j, f.Cluster)
 			}
-			mirrored(f.Mirrors)
+			for k := range f.Weighted {
+				if f.Weighted[k].Cluster != "" {
+					visit(i, j, f.Weighted[k].Cluster)
+				}
+			}
+			mirrored(i, j, f.Mirrors)
 		}
 	}
-	return unique(out)
 }
 
 func unique(names []string) []string {

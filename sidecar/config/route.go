@@ -17,7 +17,9 @@ func (d *decoder) routeConfig(m *routev3.RouteConfiguration, path string) (*rout
 		MostSpecificHeadersWin: m.GetMostSpecificHeaderMutationsWins(),
 		IgnorePort:             m.GetIgnorePortInHostMatching(),
 		IgnorePathParameters:   m.GetIgnorePathParametersInPathMatching(),
-		MayLackClusters:        m.GetValidateClusters() != nil && !m.GetValidateClusters().GetValue(),
+	}
+	if v := m.GetValidateClusters(); v != nil {
+		out.ValidateClusters = &v.Value
 	}
 	var err error
 	if out.Headers, err = mutations(m, path); err != nil {

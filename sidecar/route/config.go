@@ -19,9 +19,10 @@ type Config struct {
 	IgnorePort bool
 	// IgnorePathParameters matches paths without what follows a semicolon.
 	IgnorePathParameters bool
-	// MayLackClusters lets a route of a static configuration go to a cluster that is
-	// not there: it answers 503.
-	MayLackClusters bool
+	// ValidateClusters refuses routes to clusters that are not there; else they answer
+	// 503. Nil is true within a listener of a static configuration, and false for what
+	// is discovered.
+	ValidateClusters *bool
 	// Mirrors apply where neither virtual host nor route has any.
 	Mirrors []Mirror
 	Filters []FilterOverride

@@ -93,9 +93,19 @@ func (e Envoy) build() (*bootstrapv3.Bootstrap, error) {
 			ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
 		}
 	}
+	// The control plane bounds regular expressions for all sidecars alike. Envoy's own
+	// bound would refuse a listener, and with it the next deny.
+	runtime, err := structpb.NewStruct(map[string]any{"re2.max_program_size.error_level": 1 << 20})
+	if err != nil {
+		return nil, err
+	}
 	b := &bootstrapv3.Bootstrap{
-		Node:            node,
-		Admin:           admin,
+		Node:  node,
+		Admin: admin,
+		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{
+			Name:           "hauberk",
+			LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: runtime},
+		}}},
 		StaticResources: &bootstrapv3.Bootstrap_StaticResources{Clusters: []*clusterv3.Cluster{agent}},
 		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{
 			AdsConfig: &corev3.ApiConfigSource{

@@ -129,7 +129,10 @@ func (c *checker) shape(path string, mode api.ProxyMode, tp *api.TransparentProx
 	// Consul returns an empty struct where nothing was set.
 	c.not(tp != nil && *tp != api.TransparentProxyConfig{}, path+"TransparentProxy", "transparent proxies are not supported; remove it and declare upstreams")
 	c.meshGateway(path+"MeshGateway.Mode", gw)
-	c.expose(path+"Expose", expose)
+	c.not(expose.Checks, path+"Expose.Checks", "exposed checks are not supported: no plaintext listener is opened; remove it")
+	for i := range expose.Paths {
+		c.add(fmt.Sprintf("%sExpose.Paths[%d]", path, i), "exposed paths are not supported: no plaintext listener is opened; remove it")
+	}
 	for i, x := range ext {
 		c.add(fmt.Sprintf("%sEnvoyExtensions[%d]", path, i), "extension %q: Envoy extensions are not supported; remove it", x.Name)
 	}

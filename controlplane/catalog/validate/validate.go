@@ -18,6 +18,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"github.com/hauberk-mesh/hauberk/controlplane/catalog"
+	"github.com/hauberk-mesh/hauberk/controlplane/catalog/pattern"
 )
 
 // Problem is one field that cannot be used.
@@ -171,7 +172,7 @@ func (c *checker) regex(path, expr string) {
 	if expr == "" {
 		return
 	}
-	if _, err := regexp.Compile(expr); err != nil {
-		c.add(path, "not a regular expression (RE2): %s", err)
+	if err := pattern.Check(expr); err != nil {
+		c.add(path, "%s", err)
 	}
 }

@@ -66,25 +66,14 @@ func TestRefused(t *testing.T) {
 		"RateLimits.InstanceLevel.Routes[0].PathPrefix: one of":              limit(1, 0, api.InstanceLevelRouteRateLimits{RequestsPerSecond: 1}),
 		"RateLimits.InstanceLevel.Routes[0].PathExact: only one":             limit(1, 0, api.InstanceLevelRouteRateLimits{PathExact: "/", PathRegex: "/", RequestsPerSecond: 1}),
 		"RateLimits.InstanceLevel.Routes[0].PathRegex: not":                  limit(1, 0, api.InstanceLevelRouteRateLimits{PathRegex: "(", RequestsPerSecond: 1}),
+		"RateLimits.InstanceLevel.Routes[0].PathRegex: the regular":          limit(1, 0, api.InstanceLevelRouteRateLimits{PathRegex: "/[a-z]{1000}", RequestsPerSecond: 1}),
 		"BalanceInboundConnections: \"evenly\"":                              sd(func(e *api.ServiceConfigEntry) { e.BalanceInboundConnections = "evenly" }),
 		"Config.tracing.colour: unknown":                                     &api.ProxyConfigEntry{Config: map[string]any{"tracing": map[string]any{"colour": 1}}},
 		"Config.tracing: names no collector":                                 &api.ProxyConfigEntry{Config: map[string]any{"tracing": map[string]any{}}},
 		"Config.tracing.otlp.service: \"a/b\"":                               &api.ProxyConfigEntry{Config: map[string]any{"tracing": map[string]any{"otlp": map[string]any{"service": "a/b"}}}},
 		"Config.envoy_tracing_json: escape hatches into Envoy's configurati": &api.ProxyConfigEntry{Config: map[string]any{"envoy_tracing_json": "{}"}},
 		"EnvoyExtensions[0]:":                                                sd(func(e *api.ServiceConfigEntry) { e.EnvoyExtensions = []api.EnvoyExtension{{}} }),
-		"Expose.Paths[0].Path: must begin": sd(func(e *api.ServiceConfigEntry) {
-			e.Expose.Paths = []api.ExposePath{{ListenerPort: 1, LocalPathPort: 1}}
-		}),
-		"Expose.Paths[0].ListenerPort: 0":  sd(func(e *api.ServiceConfigEntry) { e.Expose.Paths = []api.ExposePath{{Path: "/", LocalPathPort: 1}} }),
-		"Expose.Paths[0].LocalPathPort: 0": sd(func(e *api.ServiceConfigEntry) { e.Expose.Paths = []api.ExposePath{{Path: "/", ListenerPort: 1}} }),
-		"Expose.Paths[0].Protocol: \"tcp\"": sd(func(e *api.ServiceConfigEntry) {
-			e.Expose.Paths = []api.ExposePath{{Path: "/", ListenerPort: 1, LocalPathPort: 1, Protocol: "tcp"}}
-		}),
-		"Expose.Paths[1].Path: is exposed": sd(func(e *api.ServiceConfigEntry) {
-			p := api.ExposePath{Path: "/", ListenerPort: 1, LocalPathPort: 1}
-			e.Expose.Paths = []api.ExposePath{p, p}
-		}),
-		"Expose.Checks: the checks": sd(func(e *api.ServiceConfigEntry) { e.Expose.Checks = true }),
+		"Expose.Paths[0]:":                                                   sd(func(e *api.ServiceConfigEntry) { e.Expose.Paths = []api.ExposePath{{}} }),
 		"UpstreamConfig.Defaults.Name:": sd(func(e *api.ServiceConfigEntry) {
 			e.UpstreamConfig = &api.UpstreamConfiguration{Defaults: &api.UpstreamConfig{Name: "x"}}
 		}),

@@ -1,0 +1,61 @@
+package sidecar
+
+import (
+	"strings"
+	"testing"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/hauberk-mesh/hauberk/xds/client"
+	"github.com/hauberk-mesh/hauberk/xds/resource"
+)
+
+// A discovered table that is to be validated is refused for a cluster that there is not,
+// by the names of both; the last good one stays. Without validate_clusters it is taken.
+func TestValidateClusters(t *testing.T) {
+	forward := func(name, cluster string) *routev3.Route {
+		return &routev3.Route{Name: name, Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/" + name}},
+			Action: &routev3.Route_Route{Route: &routev3.RouteAction{ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: cluster}}}}
+	}
+	weighted := forward("split", "")
+	weighted.GetRoute().ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: &routev3.WeightedCluster{Clusters: []*routev3.WeightedCluster_ClusterWeight{
+		{Name: "c", Weight: wrapperspb.UInt32(1)}, {Name: "absent", Weight: wrapperspb.UInt32(1)}}}}
+	mirrored := forward("mirror", "c")
+	mirrored.GetRoute().RequestMirrorPolicies = []*routev3.RouteAction_RequestMirrorPolicy{{Cluster: "absent"}}
+	leaving := forward("late", "old")
+	byHeader := forward("header", "")
+	byHeader.GetRoute().ClusterSpecifier = &routev3.RouteAction_ClusterHeader{ClusterHeader: "x-cluster"}
+	for name, c := range map[string]struct {
+		validate *wrapperspb.BoolValue
+		second   *routev3.Route
+		want     string // in the error; empty for none
+	}{
+		"all known":           {wrapperspb.Bool(true), forward("more", "c"), ""},
+		"by a header":         {wrapperspb.Bool(true), byHeader, ""},
+		"unknown":             {wrapperspb.Bool(true), forward("more", "absent"), `route configuration "r": virtual_hosts[0].routes[1] ("more"): there is no cluster "absent"`},
+		"unknown of several":  {wrapperspb.Bool(true), weighted, `routes[1] ("split"): there is no cluster "absent"`},
+		"unknown of mirrors":  {wrapperspb.Bool(true), mirrored, `routes[1] ("mirror"): there is no cluster "absent"`},
+		"a cluster that left": {wrapperspb.Bool(true), leaving, `routes[1] ("late"): there is no cluster "old"`},
+		"not asked":           {nil, forward("more", "absent"), ""},
+		"asked not to":        {wrapperspb.Bool(false), forward("more", "absent"), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.put(t, edsCluster(t, "c"), edsCluster(t, "old"), assignment(t, "c", 80), assignment(t, "old", 81), routeTo(t, "r", "old"), httpListener(t, "l", "r"))
+			good := r.routes.get("r")
+			r.remove(resource.ClusterType, "old")
+			table := res(t, "r", &routev3.RouteConfiguration{Name: "r", ValidateClusters: c.validate, VirtualHosts: []*routev3.VirtualHost{{
+				Name: "all", Domains: []string{"*"}, Routes: []*routev3.Route{forward("first", "c"), c.second}}}})
+			errs := r.Apply(client.Update{Type: resource.RouteType, Upserts: []*resource.Resource{table}})
+			switch err := errs["r"]; {
+			case c.want == "" && (err != nil || r.routes.get("r") == good):
+				t.Errorf("%v; in force is the table before: %v", err, r.routes.get("r") == good)
+			case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+				t.Errorf("%v, want %s", err, c.want)
+			case c.want != "" && r.routes.get("r") != good:
+				t.Error("the last good table is not in force")
+			}
+		})
+	}
+}
