@@ -18,7 +18,6 @@ import (
 	"github.com/hauberk-mesh/hauberk/controlplane/catalog"
 	"github.com/hauberk-mesh/hauberk/controlplane/catalog/opaque"
 	"github.com/hauberk-mesh/hauberk/controlplane/compile"
-	"github.com/hauberk-mesh/hauberk/xds/logformat"
 	"github.com/hauberk-mesh/hauberk/xds/names"
 	"github.com/hauberk-mesh/hauberk/xds/resource"
 )
@@ -72,6 +71,9 @@ func TracingOf(env *Environment, client Client, inst *catalog.Instance) (*opaque
 			return nil, []Problem{{Path: where + opaque.TracingKey + ".tags." + k, Reason: err.Error() + "; nothing is traced"}}
 		}
 	}
+	if client.Dialect == Envoy {
+		return t, withoutUnknown(t.Tags, where+opaque.TracingKey+".tags.")
+	}
 	return t, nil
 }
 
@@ -97,7 +99,10 @@ func checkTag(name, value string) error {
 	if name == sourceTag || name == destinationTag || slices.Contains(names.SpanTags, name) {
 		return fmt.Errorf("every span has a tag of this name; choose another")
 	}
-	_, err := logformat.Parse(value)
+	operators, err := operatorsOf(value)
+	if slices.Contains(operators, "ENVIRONMENT") {
+		return fmt.Errorf("%%ENVIRONMENT%% would send the proxy's environment, and the secrets in it, to the collector; remove it")
+	}
 	return err
 }
 
