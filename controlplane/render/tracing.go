@@ -177,6 +177,16 @@ func (t Tracing) manager(d direction) (*hcmv3.HttpConnectionManager_Tracing, err
 	return out, nil
 }
 
+// Valid renders the tracing once, so that what cannot be rendered costs spans and not
+// the listeners that would have carried it.
+func (t Tracing) Valid() error {
+	m, err := t.outbound("service", "spiffe://mesh/service", "upstream")
+	if err != nil || m == nil {
+		return err
+	}
+	return m.ValidateAll()
+}
+
 func (t Tracing) otlp(service string) proto.Message {
 	out := &tracev3.OpenTelemetryConfig{ServiceName: service}
 	if t.grpc {
