@@ -30,3 +30,13 @@ func TestTracingRefusesWhatASidecarCannotParse(t *testing.T) {
 		}
 	}
 }
+
+func TestAnotherCollectorInheritsNothing(t *testing.T) {
+	layer := func(c map[string]any) map[string]any {
+		return map[string]any{"tracing": map[string]any{"otlp": c}}
+	}
+	p, _ := ReadProxy(Merge(layer(map[string]any{"address": "a:4317", "insecure": true}), layer(map[string]any{"address": "b:4317"})))
+	if p.Tracing.OTLP.Insecure || p.Tracing.OTLP.Host != "b" {
+		t.Errorf("%+v", p.Tracing.OTLP)
+	}
+}
