@@ -18,7 +18,6 @@ import (
 	"github.com/hauberk-mesh/hauberk/controlplane/catalog"
 	"github.com/hauberk-mesh/hauberk/controlplane/catalog/opaque"
 	"github.com/hauberk-mesh/hauberk/controlplane/compile"
-	"github.com/hauberk-mesh/hauberk/xds/logformat"
 	"github.com/hauberk-mesh/hauberk/xds/names"
 	"github.com/hauberk-mesh/hauberk/xds/resource"
 )
@@ -72,6 +71,9 @@ func TracingOf(env *Environment, client Client, inst *catalog.Instance) (*opaque
 			return nil, []Problem{{Path: where + opaque.TracingKey + ".tags." + k, Reason: err.Error() + "; nothing is traced"}}
 		}
 	}
+	if client.Dialect == Envoy {
+		return t, withoutUnknown(t.Tags, where+opaque.TracingKey+".tags.")
+	}
 	return t, nil
 }
 
@@ -97,7 +99,10 @@ func checkTag(name, value string) error {
 	if name == sourceTag || name == destinationTag || slices.Contains(names.SpanTags, name) {
 		return fmt.Errorf("every span has a tag of this name; choose another")
 	}
-	_, err := logformat.Parse(value)
+	operators, err := operatorsOf(value)
+	if slices.Contains(operators, "ENVIRONMENT") {
+		return fmt.Errorf("%%ENVIRONMENT%% would send the proxy's environment, and the secrets in it, to the collector; remove it")
+	}
 	return err
 }
 
@@ -170,6 +175,16 @@ func (t Tracing) manager(d direction) (*hcmv3.HttpConnectionManager_Tracing, err
 	}
 	out.Provider = &tracev3.Tracing_Http{Name: name, ConfigType: &tracev3.Tracing_Http_TypedConfig{TypedConfig: any}}
 	return out, nil
+}
+
+// Valid renders the tracing once, so that what cannot be rendered costs spans and not
+// the listeners that would have carried it.
+func (t Tracing) Valid() error {
+	m, err := t.outbound("service", "spiffe://mesh/service", "upstream")
+	if err != nil || m == nil {
+		return err
+	}
+	return m.ValidateAll()
 }
 
 func (t Tracing) otlp(service string) proto.Message {

@@ -20,6 +20,9 @@ func (b *builder) tracing(inst *catalog.Instance) render.Tracing {
 		return render.Tracing{}
 	}
 	tracing, err := b.collector(inst, settings)
+	if err == nil {
+		err = tracing.Valid()
+	}
 	if err != nil {
 		b.problem(inst.Service.Service, inst.ID+" Proxy.Config."+opaque.TracingKey, "%v; nothing is traced", err)
 		return render.Tracing{}

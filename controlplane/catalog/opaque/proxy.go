@@ -88,6 +88,10 @@ func mergeObjects(below, above any, same func(a, b string) bool) any {
 		if plainKey(k) == tagsKey {
 			inside = exactKey // the names of tags are the user's
 		}
+		if plainKey(k) != tagsKey && namesCollector(a[k]) {
+			out[at] = a[k] // insecure, say, was meant for the other one
+			continue
+		}
 		out[at] = mergeObjects(out[at], a[k], inside)
 	}
 	return out
@@ -170,4 +174,15 @@ func address(v any) (string, error) {
 func milliseconds(v any) (time.Duration, error) {
 	n, err := count(v, math.MaxInt32)
 	return time.Duration(n) * time.Millisecond, err
+}
+
+// namesCollector tells whether an object says which collector it is of.
+func namesCollector(v any) bool {
+	m, _ := object(v)
+	for k, v := range m {
+		if plain := plainKey(k); v != nil && (plain == "service" || plain == "address") {
+			return true
+		}
+	}
+	return false
 }

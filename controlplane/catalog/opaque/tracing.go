@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/netip"
+	"net/url"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -100,8 +102,8 @@ func readCollector(v any, path string) (*Collector, error) {
 				err = fmt.Errorf("%q: use grpc or http", out.Protocol)
 			}
 		case "path":
-			if out.Path, err = word(v); err == nil && (out.Path[0] != '/' || strings.ContainsAny(out.Path, "#?")) {
-				err = fmt.Errorf("%q is no path that begins with /", out.Path)
+			if out.Path, err = word(v); err == nil && !validPath(out.Path) {
+				err = fmt.Errorf("%q is no path of a URL that begins with / and needs no escapes", out.Path)
 			}
 		case "insecure":
 			out.Insecure, err = boolean(v)
@@ -205,10 +207,36 @@ func hostPort(v any) (string, int, error) {
 		return "", 0, fmt.Errorf("%q is not host:port", s)
 	}
 	port, err := strconv.ParseUint(text, 10, 16)
-	if err != nil || port == 0 || host == "" || strings.ContainsAny(host, "/%@") {
-		return "", 0, fmt.Errorf("%q is not host:port", s)
+	if err != nil || port == 0 || host == "" || !validHost(host) {
+		return "", 0, fmt.Errorf("%q is not host:port with an IP address or a name of DNS", s)
 	}
 	return host, int(port), nil
+}
+
+// validHost tells whether host is an IP address or a name of DNS: a sidecar refuses the
+// listener, and each later change of it, when its tracing names a URI that it cannot parse.
+func validHost(host string) bool {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return ip.Zone() == ""
+	}
+	if len(host) > 253 || strings.Contains(host, ":") {
+		return false
+	}
+	for label := range strings.SplitSeq(strings.TrimSuffix(host, "."), ".") {
+		if label == "" || len(label) > 63 || strings.ContainsFunc(label, func(r rune) bool {
+			return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_')
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+// validPath tells whether a URI ends in path as it is written.
+func validPath(path string) bool {
+	u, err := url.Parse("http://collector" + path)
+	return err == nil && path[0] == '/' && u.Host == "collector" && u.Path == path && u.EscapedPath() == path &&
+		!strings.ContainsAny(path, "#?")
 }
 
 // percent reads a percentage in steps of 0.01, as hundredths.
@@ -244,6 +272,9 @@ func texts(v any) (map[string]string, error) {
 	for _, k := range sortedKeys(m) {
 		if m[k] == nil {
 			continue
+		}
+		if k == "" {
+			return nil, fmt.Errorf("a name is empty; name the text or remove it")
 		}
 		s, ok := m[k].(string)
 		if !ok || s == "" {
