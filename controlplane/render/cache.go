@@ -299,12 +299,11 @@ func (c *Cache) TracingOf(env *Environment, client Client, inst *catalog.Instanc
 type outsideKey struct {
 	client Client
 	name   string
-	grpc   bool
 }
 
 // Collector is the function of that name, remembered.
 func (c *Cache) Collector(client Client, t *opaque.Tracing) (*resource.Resource, error) {
-	key := outsideKey{client, collectorName(t.Collector()), t.GRPC("")}
+	key := outsideKey{client, collectorName(t)}
 	return c.outside.get(c.sweep, key, struct{}{}, func(*resource.Resource) (*resource.Resource, error) {
 		return Collector(client, t)
 	})

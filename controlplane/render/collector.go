@@ -15,7 +15,7 @@ import (
 // Collector renders the cluster of a collector at an address outside the mesh.
 func Collector(client Client, t *opaque.Tracing) (*resource.Resource, error) {
 	to := t.Collector()
-	name, protocol, kind := collectorName(to), "http", clusterv3.Cluster_STRICT_DNS
+	name, protocol, kind := collectorName(t), "http", clusterv3.Cluster_STRICT_DNS
 	if t.GRPC("") {
 		protocol = "grpc"
 	}

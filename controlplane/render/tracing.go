@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -40,6 +41,8 @@ type Tracing struct {
 	// cluster is the collector's, authority the name it is called by.
 	cluster, authority string
 	grpc               bool
+	// behind are the services that spans may end at, each between commas.
+	behind string
 }
 
 // TracingOf reads what proxy-defaults and a registration say of tracing; nil is that
@@ -72,17 +75,50 @@ func TracingOf(env *Environment, client Client, inst *catalog.Instance) (*opaque
 		}
 	}
 	if client.Dialect == Envoy {
+		if why := envoyMayRefuse(t); why != "" {
+			return nil, []Problem{{Path: where + opaque.TracingKey, Reason: why + "; nothing is traced"}}
+		}
 		return t, withoutUnknown(t.Tags, where+opaque.TracingKey+".tags.")
 	}
 	return t, nil
 }
 
+// envoyMayRefuse tells why an Envoy may refuse the collector's cluster. With Zipkin it then
+// refuses the listener too, and with it the next change of authorization.
+func envoyMayRefuse(t *opaque.Tracing) string {
+	c := t.Collector()
+	switch {
+	case c.Service != "" || c.Insecure:
+		return ""
+	case t.Zipkin != nil:
+		return "an Envoy that cannot read ca_file refuses the listener with the collector; use otlp, or a service of the mesh"
+	case c.CAFile == "":
+		return "an Envoy does not verify a collector by the host's roots; set ca_file, or use a service of the mesh"
+	}
+	return ""
+}
+
 // To is how calls of a service are traced: those of the collector are not.
 func (t Tracing) To(service catalog.Name) Tracing {
-	if t.settings != nil && t.settings.Collector().Service == service.Service {
+	if strings.Contains(t.behind, ","+service.Service+",") {
 		return Tracing{}
 	}
 	return t
+}
+
+// EndsAt tells whether spans may be delivered to a service.
+func EndsAt(compiled *compile.Chain, service string) bool {
+	return strings.Contains(behind(compiled), ","+service+",")
+}
+
+// behind names the collector's service and all that its resolver may lead to.
+func behind(compiled *compile.Chain) string {
+	names := []string{compiled.Service.Service}
+	for _, t := range compiled.Targets {
+		names = append(names, t.Service.Service)
+	}
+	slices.Sort(names)
+	return "," + strings.Join(slices.Compact(names), ",") + ","
 }
 
 // refs are the resources that a listener with this tracing names.
@@ -109,7 +145,7 @@ func checkTag(name, value string) error {
 // AtAddress is tracing to a collector outside the mesh, in the cluster of its address.
 func AtAddress(t *opaque.Tracing) Tracing {
 	c := t.Collector()
-	return Tracing{settings: t, cluster: collectorName(c), authority: hostPortOf(c), grpc: t.GRPC("")}
+	return Tracing{settings: t, cluster: collectorName(t), authority: hostPortOf(c), grpc: t.GRPC("")}
 }
 
 // AtService is tracing to a collector that is a service of the mesh, or why it cannot
@@ -127,7 +163,7 @@ func AtService(t *opaque.Tracing, compiled *compile.Chain, chain *Chain) (Tracin
 	case chain.Only == "":
 		return Tracing{}, fmt.Errorf("spans take no route: %s has a service-router or service-splitter; name a service that has a service-resolver at most", service)
 	}
-	return Tracing{settings: t, cluster: chain.Only, authority: service, grpc: t.GRPC(compiled.Protocol)}, nil
+	return Tracing{settings: t, cluster: chain.Only, authority: service, grpc: t.GRPC(compiled.Protocol), behind: behind(compiled)}, nil
 }
 
 // direction is what the spans of a listener say of themselves.
@@ -236,21 +272,22 @@ func hostPortOf(c *opaque.Collector) string {
 	return fmt.Sprintf("%s:%d", host, c.Port)
 }
 
-// collectorName says all that a collector's cluster is made of, so that two that
-// differ have two.
-func collectorName(c *opaque.Collector) string {
-	parts := []string{"collector", hostPortOf(c)}
-	if c.Protocol != "" {
-		parts = append(parts, c.Protocol)
+// collectorName says all that the cluster of a collector at an address is made of, so that
+// two that differ have two.
+func collectorName(t *opaque.Tracing) string {
+	c, protocol := t.Collector(), "http"
+	if t.GRPC("") {
+		protocol = "grpc"
 	}
+	parts := []string{"collector", hostPortOf(c), protocol}
 	if c.Insecure {
-		parts = append(parts, "insecure")
+		return strings.Join(append(parts, "insecure"), ":")
 	}
 	if c.ServerName != "" {
-		parts = append(parts, c.ServerName)
+		parts = append(parts, "server_name="+strconv.Quote(c.ServerName))
 	}
 	if c.CAFile != "" {
-		parts = append(parts, c.CAFile)
+		parts = append(parts, "ca_file="+strconv.Quote(c.CAFile))
 	}
 	return strings.Join(parts, ":")
 }

@@ -40,10 +40,6 @@ func (b *builder) collector(inst *catalog.Instance, settings *opaque.Tracing) (r
 		b.add(r, inst.Service.Service)
 		return render.AtAddress(settings), nil
 	}
-	if inst.Service.Service == to.Service {
-		// The collector's own sidecar: a span of every delivery of spans would never end.
-		return render.Tracing{}, nil
-	}
 	up := render.Upstream{Name: inst.Service.Global().In(b.w.snap.Datacenter)}
 	up.Name.Service = to.Service
 	state := b.w.chain(up.Name)
@@ -52,6 +48,10 @@ func (b *builder) collector(inst *catalog.Instance, settings *opaque.Tracing) (r
 	b.out.stamps = append(b.out.stamps, &state.stamp)
 	if state.chain == nil {
 		return render.Tracing{}, fmt.Errorf("%s", state.problem)
+	}
+	if render.EndsAt(state.chain, inst.Service.Service) {
+		// The collector's own sidecar: a span of every delivery of spans would never end.
+		return render.Tracing{}, nil
 	}
 	compiled, overrides := b.w.called(inst.Service, &up, state.chain)
 	b.out.stamps = append(b.out.stamps, &overrides.stamp)

@@ -155,7 +155,7 @@ func TestCollectorIsNotTraced(t *testing.T) {
 // TestOlderEnvoysDoNotTrace: they would refuse the listener, and with it the next
 // change of its authorization.
 func TestOlderEnvoysDoNotTrace(t *testing.T) {
-	h := newHarness(t, traces(map[string]any{"otlp": map[string]any{"address": "10.0.0.9:4317"}}))
+	h := newHarness(t, traces(map[string]any{"otlp": map[string]any{"address": "10.0.0.9:4317", "ca_file": "/ca.pem"}}))
 	h.publishAll()
 	h.setInstances("web", inst("web", "n1", 20000, "api"))
 	for version, traces := range map[string]int{"": 0, "soon": 0, "1.9.0": 0, "1.36.9": 0, "1.37.0": 2, "1.40.0-dev": 2, "2.0.0": 2} {
@@ -168,5 +168,34 @@ func TestOlderEnvoysDoNotTrace(t *testing.T) {
 			t.Errorf("Envoy %q: %v", version, h.m.Problems())
 		}
 		v.Close()
+	}
+}
+
+// TestCollectorsThatEnvoyMayRefuse: no listener may depend on them.
+func TestCollectorsThatEnvoyMayRefuse(t *testing.T) {
+	for name, tc := range map[string]struct {
+		collector map[string]any
+		traces    bool
+	}{
+		"roots of the host":   {map[string]any{"otlp": map[string]any{"address": "c:4317"}}, false},
+		"a file":              {map[string]any{"otlp": map[string]any{"address": "c:4317", "ca_file": "/ca.pem"}}, true},
+		"plaintext":           {map[string]any{"otlp": map[string]any{"address": "c:4317", "insecure": true}}, true},
+		"Zipkin with a file":  {map[string]any{"zipkin": map[string]any{"address": "c:9411", "ca_file": "/ca.pem"}}, false},
+		"Zipkin in plaintext": {map[string]any{"zipkin": map[string]any{"address": "c:9411", "insecure": true}}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHarness(t, traces(tc.collector))
+			h.publishAll()
+			h.setInstances("web", inst("web", "n1", 20000, "api"))
+			v := h.m.Open(NewClient("n1", []string{idOf("web")}, &corev3.Node{UserAgentName: "envoy",
+				UserAgentVersionType: &corev3.Node_UserAgentVersion{UserAgentVersion: "1.40.0"}}))
+			defer v.Close()
+			if have := traced(t, v); (len(have) > 0) != tc.traces {
+				t.Errorf("traced %q", have)
+			}
+			if told := strings.Contains(fmt.Sprint(h.m.Problems()), "nothing is traced"); told == tc.traces {
+				t.Errorf("problems: %v", h.m.Problems())
+			}
+		})
 	}
 }

@@ -80,9 +80,10 @@ func mergeObjects(below, above any, same func(a, b string) bool) any {
 	out := maps.Clone(b)
 	for _, k := range sortedKeys(a) {
 		at, inside := k, same
-		for have := range b {
-			if same(have, k) {
-				at = have
+		if _, exact := b[k]; !exact {
+			// Of several spellings below, the first in the alphabet.
+			if i := slices.IndexFunc(sortedKeys(b), func(have string) bool { return same(have, k) }); i >= 0 {
+				at = sortedKeys(b)[i]
 			}
 		}
 		if plainKey(k) == tagsKey {
