@@ -10,8 +10,8 @@ import (
 // relay sends the response in x.resp to the client, and its body as it comes.
 func (x *exchange) relay() {
 	x.settlePump()
-	if x.pump != nil {
-		x.pump.forgetReplay() // this was the last attempt
+	if x.pump != nil && !x.sel.Mirrored() {
+		x.pump.forgetReplay() // this was the last attempt, and no copy is made of it
 	}
 	x.status, x.details = x.resp.Status, "via_upstream"
 	if !x.m.cfg.SuppressEnvoyHeaders {

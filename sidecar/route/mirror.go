@@ -30,22 +30,28 @@ type Mirrored struct{ m *mirror }
 // Mirrors appends the copies to be made of this request: the most specific list
 // that is not empty counts. random is a draw of its own.
 func (s *Selected) Mirrors(dst []Mirrored, random func() uint32) []Mirrored {
-	if s.entry == nil || s.Route.Forward == nil {
-		return dst
-	}
-	list := s.table.mirrors
-	if len(s.host.mirrors) > 0 {
-		list = s.host.mirrors
-	}
-	if f := s.entry.forward; f != nil && len(f.mirrors) > 0 {
-		list = f.mirrors
-	}
+	list := s.mirrors()
 	for i := range list {
 		if share := list[i].config.Share; share >= All || share.Holds(random()) {
 			dst = append(dst, Mirrored{&list[i]})
 		}
 	}
 	return dst
+}
+
+// Mirrored tells whether there may be copies of this request.
+func (s *Selected) Mirrored() bool { return len(s.mirrors()) > 0 }
+
+func (s *Selected) mirrors() []mirror {
+	switch {
+	case s.entry == nil || s.Route.Forward == nil:
+		return nil
+	case s.entry.forward != nil && len(s.entry.forward.mirrors) > 0:
+		return s.entry.forward.mirrors
+	case len(s.host.mirrors) > 0:
+		return s.host.mirrors
+	}
+	return s.table.mirrors
 }
 
 // Cluster names the cluster of a copy, "" when the header that is to is missing.
