@@ -123,3 +123,17 @@ func TestDocumentedTracing(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 }
+
+// TestStartChildSpan: the router's older name for a span of each attempt.
+func TestStartChildSpan(t *testing.T) {
+	text := strings.Replace(example(t, "tracing.md"), "spawn_upstream_span: true", "verbose: true", 1)
+	for child, want := range map[string]bool{"": false, ", start_child_span: true": true} {
+		b, err := ParseBootstrap([]byte(strings.Replace(text, "v3.Router}", "v3.Router"+child+"}", 1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c := b.Listeners[0].Chains[0].HTTP.Tracing; c.SpawnUpstream != want {
+			t.Errorf("%q: %v", child, c.SpawnUpstream)
+		}
+	}
+}

@@ -199,10 +199,9 @@ func init() {
 			},
 		},
 		"envoy.extensions.filters.http.router.v3.Router": {
-			use: "suppress_envoy_headers respect_expected_rq_timeout",
+			use: "suppress_envoy_headers respect_expected_rq_timeout start_child_span",
 			ignore: map[string]string{
-				"dynamic_stats":    statsReason,
-				"start_child_span": "there is no tracing",
+				"dynamic_stats": statsReason,
 			},
 			instead: map[string]string{
 				"strict_check_headers":  "the headers it is about are never taken from a client",

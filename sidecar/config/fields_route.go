@@ -125,8 +125,7 @@ func init() {
 			use: "descriptor_key descriptor_value expect_match query_parameters", ignore: map[string]string{"default_value": literalReason},
 		},
 		"envoy.config.route.v3.RouteAction.RequestMirrorPolicy": {
-			use:    "cluster cluster_header runtime_fraction disable_shadow_host_suffix_append request_headers_mutations host_rewrite_literal",
-			ignore: map[string]string{"trace_sampled": "there is no tracing"},
+			use: "cluster cluster_header runtime_fraction trace_sampled disable_shadow_host_suffix_append request_headers_mutations host_rewrite_literal",
 		},
 		"envoy.config.route.v3.HedgePolicy": {
 			use: "hedge_on_per_try_timeout",

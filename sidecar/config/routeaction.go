@@ -298,6 +298,7 @@ func mirrors(ms []*routev3.RouteAction_RequestMirrorPolicy, path string) ([]rout
 		r := route.Mirror{
 			Cluster: m.GetCluster(), ClusterHeader: strings.ToLower(m.GetClusterHeader()), Share: route.All,
 			KeepHost: m.GetDisableShadowHostSuffixAppend(), HostRewrite: m.GetHostRewriteLiteral(),
+			Unsampled: m.GetTraceSampled() != nil && !m.GetTraceSampled().GetValue(),
 		}
 		if (r.Cluster == "") == (r.ClusterHeader == "") {
 			return nil, fail(here, "exactly one of cluster and cluster_header must be set")

@@ -11,6 +11,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	tracev3 "github.com/envoyproxy/go-control-plane/envoy/config/trace/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tagv3 "github.com/envoyproxy/go-control-plane/envoy/type/tracing/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
@@ -44,6 +45,8 @@ func (d *decoder) hcmTracing(m *hcmv3.HttpConnectionManager, out *hcm.Config, pa
 	if p := t.GetRandomSampling(); p != nil {
 		random = tracing.Fraction{N: uint32(math.Round(p.GetValue() * 100)), Of: 10000}
 	}
+	// By its older name the router has it.
+	c.SpawnUpstream = c.SpawnUpstream || d.startsChildSpan(m)
 	if c.Sampling, err = d.sampling(whole(t.GetClientSampling()), random, whole(t.GetOverallSampling())); err != nil {
 		return err
 	}
@@ -58,6 +61,16 @@ func (d *decoder) hcmTracing(m *hcmv3.HttpConnectionManager, out *hcm.Config, pa
 	}
 	out.Tracing = c
 	return nil
+}
+
+// startsChildSpan tells whether the router is to make a span for each attempt.
+func (d *decoder) startsChildSpan(m *hcmv3.HttpConnectionManager) bool {
+	for _, f := range m.GetHttpFilters() {
+		if r, ok := d.unpacked[f.GetTypedConfig()].(*routerv3.Router); ok && r.GetStartChildSpan() {
+			return true
+		}
+	}
+	return false
 }
 
 // sampling has the runtime's percentages count before the others.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
 )
 
 // mirrorBed has a cluster "mirror" whose requests arrive on the channel.
@@ -70,6 +71,27 @@ func TestMirror(t *testing.T) {
 	}
 	if got := get(t, seen); got != "PUT /b/ h-shadow PUT|hello" {
 		t.Errorf("the mirror saw %q", got)
+	}
+}
+
+// TestMirrorsTrace: a copy belongs to the request's trace, sampled as the request is unless
+// the policy says otherwise.
+func TestMirrorsTrace(t *testing.T) {
+	const trace = "00-0af7651916cd43dd8448eb211c80319c-"
+	for unsampled, want := range map[bool]string{false: "-01", true: "-00"} {
+		seen := make(chan string, 1)
+		b := newBed(t, httpOrigin(t, echo))
+		b.cluster("mirror", httpOrigin(t, func(_ http.ResponseWriter, r *http.Request) { seen <- r.Header.Get("Traceparent") }))
+		b.route().Forward.Mirrors = []route.Mirror{{Cluster: "mirror", Share: route.All, Unsampled: unsampled}}
+		b.trace(&tracing.Config{Sampling: tracing.Sampling{Random: tracing.Percent(100), Overall: tracing.Percent(100)}})
+		b.start()
+		if resp, _ := b.dial().do("GET / HTTP/1.1\r\nHost: h\r\nTraceparent: " + trace + "b7ad6b7169203331-01\r\n\r\n"); resp.StatusCode != 200 {
+			t.Fatal(resp.Status)
+		}
+		got := get(t, seen)
+		if !strings.HasPrefix(got, trace) || strings.Contains(got, "b7ad6b7169203331") || !strings.HasSuffix(got, want) {
+			t.Errorf("unsampled %v: the copy has %q", unsampled, got)
+		}
 	}
 }
 

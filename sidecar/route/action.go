@@ -121,7 +121,9 @@ type Mirror struct {
 	// the request's own, unless KeepHost is set.
 	HostRewrite string
 	KeepHost    bool
-	Mutations   []HeaderMutation
+	// Unsampled: a copy's trace is not sampled, whether the request's is or not.
+	Unsampled bool
+	Mutations []HeaderMutation
 }
 
 // HeaderMutation is one step on a message's headers: exactly one field is set.

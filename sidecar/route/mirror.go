@@ -63,6 +63,9 @@ func (m Mirrored) Cluster(req *message.Request) string {
 	return name
 }
 
+// Unsampled tells whether the copy's trace is not to be sampled.
+func (m Mirrored) Unsampled() bool { return m.m.config.Unsampled }
+
 // Change turns a copy of the request into what the mirror gets.
 func (m Mirrored) Change(req *message.Request, facts Facts, scratch *[]byte) {
 	m.m.headers.Apply(&req.Fields, facts, scratch)
