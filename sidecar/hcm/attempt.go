@@ -176,7 +176,7 @@ func (a *attempt) connect() (*cluster.Conn, error) {
 // mayMeetStale tells whether the request may be sent on a connection of which nobody made
 // sure that its peer keeps it: should it not, the request is sent again without a policy.
 func (x *exchange) mayMeetStale() bool {
-	return x.req.Idempotent() && x.keep && !x.staleRetried && x.aside == nil
+	return x.req.Idempotent() && x.complete && x.keep && !x.staleRetried && x.aside == nil
 }
 
 // leaveHost takes the request off the host's counts.

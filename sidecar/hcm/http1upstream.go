@@ -29,6 +29,7 @@ func noteProcessors() {
 type http1Upstream struct {
 	c       *cluster.Conn
 	dog     *watchdog
+	cut     bool // the host takes no more of the request
 	reqBody http1.Framing
 	key     string // of a WebSocket handshake that is ours
 	out     []byte
@@ -45,7 +46,7 @@ type http1Upstream struct {
 
 // hold makes u the attempt's side on c.
 func (u *http1Upstream) hold(c *cluster.Conn, a *attempt) {
-	u.c, u.dog = c, a.x.dog
+	u.c, u.dog, u.cut = c, a.x.dog, false
 	if u.limits != a.x.m.upstreamLimits {
 		u.limits = a.x.m.upstreamLimits
 		u.parser.Configure(u.limits)
@@ -133,7 +134,8 @@ func (u *http1Upstream) send(a *attempt) (err error) {
 	a.wrote = written > 0
 	a.sent += int64(written)
 	if err != nil && written < len(u.out) && !stream.IsTimeout(err) {
-		// The host does not take more, and may have said why.
+		// It may have said why.
+		u.cut = true
 		return nil
 	}
 	return err
@@ -289,7 +291,7 @@ func (u *http1Upstream) write(p []byte, last bool, trailers *message.Fields) (er
 // clean implements upstream: the peer keeps the connection open, took the whole
 // request, and sent nothing beyond the response.
 func (u *http1Upstream) clean(a *attempt) bool {
-	return !a.resp.Close && u.in.len() == 0 && u.decoder.Done() && !u.piece.have
+	return !a.resp.Close && !u.cut && u.in.len() == 0 && u.decoder.Done() && !u.piece.have
 }
 
 // leave implements upstream.
