@@ -1,7 +1,6 @@
 package hcm
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -22,18 +21,16 @@ type http1Conn struct {
 	s   stream.Stream
 	ctx context.Context
 
-	// sniffs: nothing has told yet that the client does not speak HTTP/2. preface is
-	// what it began with when it does.
-	sniffs  bool
-	preface []byte
+	preface string // what the client began with where it speaks HTTP/2
 
 	x    *exchange
 	xfcc string // this hop's element of x-forwarded-client-cert
 	dog  watchdog
 
-	requests int   // how many were begun
-	expires  int64 // when the connection is to take no more of them, 0 for never
-	idleBy   int64 // until when the next request must begin
+	expires  int64  // when the connection is to take no more requests, 0 for never
+	idleBy   int64  // until when the next request must begin
+	requests uint32 // how many were begun
+	sniffs   bool   // nothing has told yet that the client does not speak HTTP/2
 	parked   bool
 }
 
@@ -61,7 +58,7 @@ func (c *http1Conn) end() {
 // serveGuarded is serve. After a panic the connection is to be ended.
 func (c *http1Conn) serveGuarded() {
 	defer panics.Contain(panics.Connection, c.d, func() {
-		c.parked, c.preface, c.x = false, nil, nil
+		c.parked, c.preface, c.x = false, "", nil
 		c.d.Finish()
 	})
 	c.serve()
@@ -100,7 +97,7 @@ func (c *http1Conn) stepBack() {
 // park leaves an idle connection to the listener, where that is why waiting ended.
 // The watchdog goes on.
 func (c *http1Conn) park() {
-	if !c.dog.waiting.Load() || c.dog.cause.Load() != causePark || c.preface != nil {
+	if !c.dog.waiting.Load() || c.dog.cause.Load() != causePark || c.preface != "" {
 		return
 	}
 	if c.x != nil {
@@ -140,7 +137,7 @@ func (c *http1Conn) readHead() (http1.Framing, bool) {
 				return framing, true
 			}
 		}
-		if c.preface != nil || !c.read() {
+		if c.preface != "" || !c.read() {
 			return 0, false
 		}
 		if c.dog.waiting.Load() {
@@ -157,7 +154,7 @@ func (c *http1Conn) undecided() bool {
 	}
 	yes, known := sniff(c.x.h1.in.bytes())
 	if yes {
-		c.preface = bytes.Clone(c.x.h1.in.bytes())
+		c.preface = string(c.x.h1.in.bytes())
 		c.dog.calm()
 	}
 	c.sniffs = !known
@@ -315,7 +312,7 @@ func (c *http1Conn) Drain() { c.dog.drain(monotonic() + c.m.drainGrace) }
 
 // last tells whether the connection takes no request after this one.
 func (c *http1Conn) last() bool {
-	return c.d.Draining() || c.m.cfg.MaxRequests > 0 && c.requests >= c.m.cfg.MaxRequests ||
+	return c.d.Draining() || c.m.cfg.MaxRequests > 0 && int(c.requests) >= c.m.cfg.MaxRequests ||
 		c.expires > 0 && monotonic() >= c.expires
 }
 

@@ -203,8 +203,8 @@ func (m *Manager) ServeStream(ctx context.Context, d *downstream.Conn) {
 	d.OnDrain(nil)
 	preface := c.preface
 	c.end()
-	if preface != nil {
-		m.serveHTTP2(ctx, d, stream.WithPrefix(d.Stream, preface))
+	if preface != "" {
+		m.serveHTTP2(ctx, d, stream.WithPrefix(d.Stream, []byte(preface)))
 	}
 }
 
