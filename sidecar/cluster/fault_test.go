@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"log/slog"
 	"net"
 	"testing"
 	"testing/synctest"
@@ -12,20 +11,9 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics/panicstest"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
-
-// contained fails unless the test contains n panics at a place.
-func contained(t *testing.T, p panics.Place, n uint64) {
-	t.Helper()
-	panics.LogTo(slog.New(slog.DiscardHandler))
-	before := panics.Count(p)
-	t.Cleanup(func() {
-		if got := panics.Count(p) - before; got != n {
-			t.Errorf("%d panics were contained at %s, want %d", got, p, n)
-		}
-	})
-}
 
 // faultyTLS panics where a handshake is made.
 type faultyTLS struct{}
@@ -56,7 +44,7 @@ func TestFaultOfADial(t *testing.T) {
 		"handshake": {Options{TLS: faultyTLS{}}, Config{TLS: &TLS{SNI: "example.com"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			contained(t, panics.Dial, 2)
+			panicstest.Expect(t, panics.Dial, 2)
 			tc.cfg.Name, tc.cfg.ConnectTimeout, tc.cfg.Endpoints = "c", time.Second, hosts("c", l.Addr().String())
 			tc.cfg.Limits.MaxConnections = 1
 			c := mustUpdate(t, newManager(t, tc.opts), &tc.cfg)
@@ -75,7 +63,7 @@ func TestFaultOfADial(t *testing.T) {
 
 // TestFaultOfASharedConnection: its requests fail, and the next one gets another.
 func TestFaultOfASharedConnection(t *testing.T) {
-	contained(t, panics.HTTP2Reader, 1)
+	panicstest.Expect(t, panics.HTTP2Reader, 1)
 	addr, _ := settingsHost(t, 100, nil)
 	c := mustUpdate(t, newManager(t, Options{}), &Config{
 		Name: "c", ConnectTimeout: time.Second, HTTP: HTTP{Protocol: SpeakHTTP2}, Endpoints: hosts("c", addr),
@@ -113,7 +101,7 @@ func TestFaultOfASharedConnection(t *testing.T) {
 
 // TestFaultOfAHealthCheck: it is a check that was not answered; others are made.
 func TestFaultOfAHealthCheck(t *testing.T) {
-	contained(t, panics.HealthCheck, 2)
+	panicstest.Expect(t, panics.HealthCheck, 2)
 	synctest.Test(t, func(t *testing.T) {
 		m := NewManager(Options{})
 		defer m.Close()

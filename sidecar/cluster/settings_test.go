@@ -177,12 +177,10 @@ func TestBurstBeforeSettings(t *testing.T) {
 				go func() { done <- askHost(h) }()
 			}
 			b, _ := h.cluster.breakerOf(DefaultPriority)
-			for range 1000 { // until all are sent, or wait
-				if srv.streams.Load()+srv.refused.Load()+b.pending.Load() >= burst {
-					break
-				}
-				time.Sleep(time.Millisecond)
-			}
+			waitFor(t, func() bool { // until as many as may be are sent, and the others wait
+				sent := srv.streams.Load() + srv.refused.Load()
+				return sent >= 100 && sent+b.pending.Load() >= burst
+			})
 			if n := srv.streams.Load() + srv.refused.Load(); n != 100 || srv.conns.Load() != 1 {
 				t.Errorf("%d streams on %d connections before the SETTINGS", n, srv.conns.Load())
 			}

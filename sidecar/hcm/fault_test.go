@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -14,22 +13,11 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics/panicstest"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
-
-// contained fails unless the test contains n panics at a place.
-func contained(t *testing.T, p panics.Place, n uint64) {
-	t.Helper()
-	panics.LogTo(slog.New(slog.DiscardHandler))
-	before := panics.Count(p)
-	t.Cleanup(func() {
-		if got := panics.Count(p) - before; got != n {
-			t.Errorf("%d panics were contained at %s, want %d", got, p, n)
-		}
-	})
-}
 
 // atRest waits until nothing is under way at the bed's upstreams.
 func (b *bed) atRest() {
@@ -50,7 +38,7 @@ func (b *bed) atRest() {
 func TestFaultInAnExchange(t *testing.T) {
 	for _, version := range []int{1, 2} {
 		t.Run(fmt.Sprint(version), func(t *testing.T) {
-			contained(t, panics.Exchange, 1)
+			panicstest.Expect(t, panics.Exchange, 1)
 			b := versionedBed(t, version, 1, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.URL.Path) })
 			var fault atomic.Bool
 			b.change = func(m *Manager) {
@@ -104,7 +92,7 @@ func TestFaultInAPump(t *testing.T) {
 	for _, version := range []int{1, 2} {
 		for _, begun := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%d %v", version, begun), func(t *testing.T) {
-				contained(t, panics.Body, 1)
+				panicstest.Expect(t, panics.Body, 1)
 				got := make(chan struct{})
 				b := versionedBed(t, 1, version, func(w http.ResponseWriter, r *http.Request) {
 					if r.Method == "GET" {
@@ -157,7 +145,7 @@ func besides(b *bed) *exchange {
 func TestFaultsBeside(t *testing.T) {
 	b := newBed(t, "127.0.0.1:1").start()
 	t.Run("hedge", func(t *testing.T) {
-		contained(t, panics.Hedge, 1)
+		panicstest.Expect(t, panics.Hedge, 1)
 		h := &hedge{ended: make(chan *exchange, 1)}
 		y := besides(b)
 		go h.try(y)
@@ -167,7 +155,7 @@ func TestFaultsBeside(t *testing.T) {
 		h.drop(y)
 	})
 	t.Run("mirror", func(t *testing.T) {
-		contained(t, panics.Mirror, 1)
+		panicstest.Expect(t, panics.Mirror, 1)
 		y := besides(b)
 		b.m.background.Go(y.runMirror)
 		b.m.background.Wait()
@@ -205,7 +193,7 @@ func (a *bell) wake()                   { close(a.rung) }
 
 // TestFaultsOfTimers: the owner's timer is over; those of others fire.
 func TestFaultsOfTimers(t *testing.T) {
-	contained(t, panics.Timer, 2)
+	panicstest.Expect(t, panics.Timer, 2)
 	ts := NewTimers()
 	defer ts.Close()
 	now := monotonic()

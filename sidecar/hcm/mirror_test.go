@@ -74,6 +74,33 @@ func TestMirror(t *testing.T) {
 	}
 }
 
+// TestMirrorOfAnEarlyAnswer: a copy is made of the whole body, though the answer began before
+// its end.
+func TestMirrorOfAnEarlyAnswer(t *testing.T) {
+	b, seen := mirrorBed(t, route.Mirror{Share: route.All})
+	b.cluster("origin", httpOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		w.WriteHeader(200)
+		_ = http.NewResponseController(w).Flush()
+		n, _ := io.Copy(io.Discard, r.Body)
+		fmt.Fprint(w, n)
+	}))
+	b.start()
+	c := b.dial()
+	c.send("PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n")
+	resp, err := http.ReadResponse(c.r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.send("2\r\nlo\r\n0\r\n\r\n")
+	if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "5" {
+		t.Errorf("%q %v", body, err)
+	}
+	if got := get(t, seen); got != "PUT / h-shadow |hello" {
+		t.Errorf("the mirror saw %q", got)
+	}
+}
+
 // TestMirrorsTrace: a copy belongs to the request's trace, sampled as the request is unless
 // the policy says otherwise.
 func TestMirrorsTrace(t *testing.T) {

@@ -2,7 +2,6 @@ package http2
 
 import (
 	"io"
-	"log/slog"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -10,20 +9,9 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics/panicstest"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
-
-// contained fails unless the test contains n panics at a place.
-func contained(t *testing.T, p panics.Place, n uint64) {
-	t.Helper()
-	panics.LogTo(slog.New(slog.DiscardHandler))
-	before := panics.Count(p)
-	t.Cleanup(func() {
-		if got := panics.Count(p) - before; got != n {
-			t.Errorf("%d panics were contained at %s, want %d", got, p, n)
-		}
-	})
-}
 
 func answerOK(s *Stream) {
 	_ = s.WriteHead(&message.Response{Status: 200}, true)
@@ -47,7 +35,7 @@ func ask(c *ClientConn, path string) (int, error) {
 // TestFaultInAHandler: it resets its stream, whether or not that was kept, and the others
 // of the connection go on.
 func TestFaultInAHandler(t *testing.T) {
-	contained(t, panics.Stream, 4)
+	panicstest.Expect(t, panics.Stream, 4)
 	for _, pool := range []bool{false, true} {
 		cfg := Default()
 		if pool {
@@ -111,7 +99,7 @@ func TestFaultInAConnection(t *testing.T) {
 	for what, place := range map[string]panics.Place{"read": panics.HTTP2Reader, "write": panics.HTTP2Writer, "try": panics.HTTP2Writer} {
 		for _, side := range []string{"client", "server"} {
 			t.Run(what+" of the "+side, func(t *testing.T) {
-				contained(t, place, 1)
+				panicstest.Expect(t, place, 1)
 				near, far := sockets(t)
 				f := &faulty{Stream: near}
 				var s stream.Stream = f

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -23,26 +24,8 @@ func eachPairs(t *testing.T, test func(t *testing.T, s Stream, peer io.WriteClos
 		test(t, s, b)
 	})
 	t.Run("Unix socket", func(t *testing.T) {
-		fd, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var ends [2]*net.UnixConn
-		for i := range ends {
-			f := os.NewFile(uintptr(fd[i]), "")
-			c, err := net.FileConn(f)
-			_ = f.Close()
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = c.Close() })
-			ends[i] = c.(*net.UnixConn)
-		}
-		s, err := NewSocket(ends[0], nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		test(t, s, ends[1])
+		s, peer := unixPair(t)
+		test(t, s, peer)
 	})
 	t.Run("TLS", func(t *testing.T) {
 		server, client := tlsPair(t)
@@ -52,6 +35,67 @@ func eachPairs(t *testing.T, test func(t *testing.T, s Stream, peer io.WriteClos
 		server, client := tlsPair(t)
 		test(t, WithPrefix(server, nil), client)
 	})
+}
+
+func unixPair(t *testing.T) (*Socket, *net.UnixConn) {
+	t.Helper()
+	fd, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ends [2]*net.UnixConn
+	for i := range ends {
+		f := os.NewFile(uintptr(fd[i]), "")
+		c, err := net.FileConn(f)
+		_ = f.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		ends[i] = c.(*net.UnixConn)
+	}
+	s, err := NewSocket(ends[0], nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, ends[1]
+}
+
+// TestReadEachTakesNoDescriptors: what a local peer passes beside its bytes is not ours.
+func TestReadEachTakesNoDescriptors(t *testing.T) {
+	s, peer := unixPair(t)
+	passed, err := os.CreateTemp(t.TempDir(), "passed")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer passed.Close()
+	open := func() (n int) {
+		all, _ := filepath.Glob("/proc/self/fd/*")
+		for _, fd := range all {
+			if to, _ := os.Readlink(fd); to == passed.Name() {
+				n++
+			}
+		}
+		return n
+	}
+	before := open()
+	c := collect(8)
+	c.stop = "end"
+	done := make(chan error, 1)
+	go func() { done <- s.ReadEach(c, c.took) }()
+	for range 3 {
+		if _, _, err := peer.WriteMsgUnix([]byte("x"), unix.UnixRights(int(passed.Fd()), int(passed.Fd())), nil); err != nil {
+			t.Fatal(err)
+		}
+		c.want(t, "x")
+	}
+	_, _ = peer.Write([]byte("end"))
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if after := open(); after != before {
+		t.Errorf("%d descriptors of the file are open, %d before", after, before)
+	}
 }
 
 // collector is a Buffers whose reader copies what it is told of.
