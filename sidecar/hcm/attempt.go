@@ -233,19 +233,16 @@ func (a *attempt) exchange(conn *cluster.Conn) outcome {
 	if err := a.up.open(a); err != nil {
 		return a.broken(err)
 	}
-	a.x.dog.upstream.Store(&a.up)
+	a.x.dog.hold(&a.up)
 	return a.send()
 }
 
 // drop gives the attempt's connection back; clean says that the exchange on it
 // ended so that another may begin.
 func (a *attempt) drop(clean bool) {
-	// The watchdog must not see the connection any more when another exchange has it:
-	// disarmed, it interrupts nothing, and armed again it does not know it.
-	dog := a.x.dog
-	dog.calm()
-	dog.upstream.Store(nil)
-	dog.await(max(a.firstAt, dog.lastActive.Load()), noDeadline, a.x.idleTimeout(), false)
+	// The watchdog must not see the connection any more when another exchange has it. What
+	// is still to be waited for is the client.
+	a.x.dog.hold(nil)
 	a.up.leave(clean)
 	a.up = nil
 	a.leaveHost()

@@ -201,14 +201,14 @@ func TestFaultsOfTimers(t *testing.T) {
 		d := &detonator{asleep: asleep}
 		d.timer.owner = d
 		ts.add(&d.timer)
-		d.timer.set(now + 1)
+		d.timer.arm(now + 1)
 		defer ts.remove(&d.timer)
 	}
 	a := &bell{rung: make(chan struct{})}
 	a.timer.owner = a
 	ts.add(&a.timer)
 	defer ts.remove(&a.timer)
-	a.timer.set(now + int64(10*time.Millisecond))
+	a.timer.arm(now + int64(10*time.Millisecond))
 	select {
 	case <-a.rung:
 	case <-time.After(5 * time.Second):

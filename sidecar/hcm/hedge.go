@@ -198,8 +198,7 @@ func (h *hedge) drop(y *exchange) {
 // adopt makes y's attempt the exchange's own, to be told of and relayed.
 func (x *exchange) adopt(y *exchange) {
 	y.aside()
-	y.dog.calm()
-	y.dog.upstream.Store(nil)
+	y.dog.hold(nil)
 	x.wrecked = x.wrecked || y.wrecked
 	x.attempt, y.attempt = y.attempt, x.attempt
 	x.resp, y.resp = y.resp, x.resp
@@ -209,8 +208,8 @@ func (x *exchange) adopt(y *exchange) {
 	if x.attempt.up == nil {
 		return
 	}
+	x.dog.hold(&x.attempt.up)
 	x.dog.await(monotonic(), min(x.deadline, x.lifeEnd), x.attempt.idle(), true)
-	x.dog.upstream.Store(&x.attempt.up)
 }
 
 // belong makes x the exchange that an attempt is of.

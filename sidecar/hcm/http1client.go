@@ -5,6 +5,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
 // http1Client is the client side of an exchange on an HTTP/1 connection.
@@ -170,8 +171,7 @@ func (h *http1Client) interim(x *exchange) error {
 		http1.ProperCase(out)
 	}
 	h.out = out[:0]
-	_, err = h.c.s.Write(out)
-	return err
+	return h.write(x, out)
 }
 
 // head implements client. It decides the framing and whether the connection goes on.
@@ -247,17 +247,30 @@ func (h *http1Client) data(x *exchange, p []byte, last bool, trailers *message.F
 	if err := h.flush(x); err != nil {
 		return err
 	}
-	_, err = h.c.s.Write(p)
-	return err
+	return h.write(x, p)
 }
 
 // flush implements client.
-func (h *http1Client) flush(*exchange) error {
+func (h *http1Client) flush(x *exchange) error {
 	if len(h.out) == 0 {
 		return nil
 	}
-	_, err := h.c.s.Write(h.out)
+	err := h.write(x, h.out)
 	h.out = h.out[:0]
+	return err
+}
+
+// write writes all of p. What a socket takes at once needs no watchdog.
+func (h *http1Client) write(x *exchange, p []byte) error {
+	if s, ok := h.c.s.(*stream.Socket); ok {
+		n, done, err := s.TryWrite(p)
+		if done || err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	x.guard()
+	_, err := h.c.s.Write(p)
 	return err
 }
 

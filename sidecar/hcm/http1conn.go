@@ -97,29 +97,21 @@ func (c *http1Conn) stepBack() {
 // park leaves an idle connection to the listener, where that is why waiting ended.
 // The watchdog goes on.
 func (c *http1Conn) park() {
-	if !c.dog.waiting.Load() || c.dog.cause.Load() != causePark || c.preface != "" {
+	if !c.dog.waiting || c.dog.cause.Load() != causePark || c.preface != "" {
 		return
 	}
 	if c.x != nil {
 		c.x.release()
 		c.x = nil
 	}
-	c.dog.parkBy.Store(0)
-	c.dog.await(monotonic(), c.idleBy, 0, false)
+	c.dog.awaitRequest(monotonic(), c.idleBy, 0)
 	c.parked = true
 	c.d.Park(c.s)
 }
 
 // readHead waits for a request and reads its head into c.x.
 func (c *http1Conn) readHead() (http1.Framing, bool) {
-	now := monotonic()
-	if !c.parked {
-		c.idleBy = c.requestWait(now)
-	}
-	c.parked = false
-	c.dog.waiting.Store(true)
-	c.dog.parkBy.Store(now + parkAfter)
-	c.dog.await(now, c.idleBy, 0, false)
+	c.dog.rest()
 	if c.x != nil && c.x.h1.in.len() > 0 {
 		c.begin() // a pipelined request is there already
 	}
@@ -140,9 +132,7 @@ func (c *http1Conn) readHead() (http1.Framing, bool) {
 		if c.preface != "" || !c.read() {
 			return 0, false
 		}
-		if c.dog.waiting.Load() {
-			c.begin()
-		}
+		c.begin()
 	}
 }
 
@@ -171,20 +161,43 @@ func (c *http1Conn) requestWait(now int64) int64 {
 
 // begin notes the first byte of a request.
 func (c *http1Conn) begin() {
-	if !c.dog.waiting.Swap(false) {
+	if !c.dog.waiting {
 		return
 	}
+	c.dog.calm()
+	c.dog.waiting, c.parked = false, false
 	c.requests++
-	x := c.x
-	x.begin()
-	limit := int64(noDeadline)
+	c.x.begin()
+}
+
+// arm has the watchdog look after a read that is about to wait, unless it does so since
+// an earlier one.
+func (c *http1Conn) arm() {
+	if c.dog.armed() {
+		return
+	}
+	if !c.dog.waiting {
+		c.dog.await(c.x.startMono, c.headBy(), c.m.streamIdle, false)
+		return
+	}
+	now := monotonic()
+	if !c.parked {
+		c.idleBy = c.requestWait(now)
+	}
+	c.parked = false
+	c.dog.awaitRequest(now, c.idleBy, now+parkAfter)
+}
+
+// headBy is until when the head has to be here.
+func (c *http1Conn) headBy() int64 {
+	by := int64(noDeadline)
 	if c.m.headersTimeout > 0 {
-		limit = x.startMono + c.m.headersTimeout
+		by = c.x.startMono + c.m.headersTimeout
 	}
 	if c.m.requestTimeout > 0 {
-		limit = min(limit, x.startMono+c.m.requestTimeout)
+		by = min(by, c.x.startMono+c.m.requestTimeout)
 	}
-	c.dog.await(x.startMono, limit, c.m.streamIdle, false)
+	return by
 }
 
 // read gets more of a request's head. It answers when the time is up.
@@ -194,13 +207,14 @@ func (c *http1Conn) read() bool {
 	if ready, ok := c.s.(stream.ReadyReader); ok {
 		n, err = ready.ReadReady(c)
 	} else { // it cannot wait without a buffer
+		c.arm()
 		n, err = c.s.Read(c.TakeBuffer())
 	}
 	if n > 0 {
 		c.x.h1.in.w += n
 		return true
 	}
-	if c.dog.waiting.Load() {
+	if c.dog.waiting {
 		return false // idle: nothing was asked, nothing is answered
 	}
 	if c.x.timedOut(err) {
@@ -222,9 +236,10 @@ func (c *http1Conn) TakeBuffer() []byte {
 	return c.x.h1.in.space()
 }
 
-// DropBuffer implements stream.Buffers.
+// DropBuffer implements stream.Buffers: the read is about to wait.
 func (c *http1Conn) DropBuffer() {
-	if c.x != nil && c.dog.waiting.Load() && c.x.h1.in.len() == 0 {
+	c.arm()
+	if c.x != nil && c.dog.waiting && c.x.h1.in.len() == 0 {
 		c.x.release()
 		c.x = nil
 	}

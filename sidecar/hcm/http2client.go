@@ -106,7 +106,10 @@ func (h *http2Client) data(_ *exchange, p []byte, last bool, trailers *message.F
 }
 
 // flush implements client.
-func (h *http2Client) flush(*exchange) error { return h.Flush() }
+func (h *http2Client) flush(x *exchange) error {
+	x.guard()
+	return h.Flush()
+}
 
 // abort implements client. What the host reset its stream with is the client's to know.
 func (h *http2Client) abort(x *exchange) {

@@ -39,7 +39,7 @@ func (m *Manager) serveHTTP2(ctx context.Context, d *downstream.Conn, s stream.S
 	c.timer.owner = c
 	m.timers.add(&c.timer)
 	_, next := c.due(monotonic())
-	c.timer.set(next)
+	c.timer.arm(next)
 	d.OnDrain(c)
 	err := c.sc.Serve(ctx)
 	d.OnDrain(nil)

@@ -194,6 +194,15 @@ func (x *exchange) data(p []byte, last bool, trailers *message.Fields) bool {
 	return true
 }
 
+// guard has the watchdog look after a wait for the client, where it does not look after
+// more than that.
+func (x *exchange) guard() {
+	if !x.dog.armed() {
+		since := max(x.startMono, x.attempt.firstAt, x.dog.lastActive())
+		x.dog.await(since, noDeadline, x.idleTimeout(), false)
+	}
+}
+
 // flush has everything on the wire.
 func (x *exchange) flush() bool {
 	if err := x.client.flush(x); err != nil {

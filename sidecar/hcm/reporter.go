@@ -40,7 +40,7 @@ func (x *exchange) startReporter() {
 	x.updateReporter()
 	p.next = monotonic() + int64(x.m.cfg.LogInterval)
 	x.m.timers.add(&p.timer)
-	p.timer.set(p.next)
+	p.timer.arm(p.next)
 }
 
 // updateReporter tells the reporter what has become known.

@@ -25,8 +25,12 @@ type Timers struct {
 // fired marks a timer whose owner was woken and has not noticed yet.
 const fired = -1
 
-// looking marks one whose owner is being asked whether it is due.
-const looking = math.MaxInt64 - 1
+// looking marks one whose owner is being asked whether it is due, and lookAgain one that
+// was hastened meanwhile: it is asked again.
+const (
+	looking   = -2
+	lookAgain = -3
+)
 
 // timer is one connection's. at is when it is due, 0 when it is not armed.
 type timer struct {
@@ -34,12 +38,13 @@ type timer struct {
 	owner timed
 	ts    *Timers
 	index int
-	// mu is held while the owner is woken, so that the owner can wait until that
-	// is over before it goes on.
+	// mu is held while the owner is asked and woken, so that the owner can wait until
+	// that is over before it goes on.
 	mu sync.Mutex
 }
 
-// timed owns a timer. Both methods are called on the timers' goroutine.
+// timed owns a timer. Both methods are called on the timers' goroutine, and neither
+// while the timer is disarmed: what they look at needs no other guard.
 type timed interface {
 	// due says whether the time has come; if not, when to look again (0: never).
 	due(now int64) (yes bool, next int64)
@@ -89,26 +94,40 @@ func (t *timer) settle() {
 	defer t.mu.Unlock()
 }
 
-// set arms the timer, or disarms it with 0, and tells whether it had fired since
-// it was last set. Only the owner calls it.
-func (t *timer) set(at int64) (hadFired bool) {
-	if t.at.Swap(at) == fired {
-		hadFired = true
+// disarm returns when the owner is neither asked nor woken any more, and tells whether
+// it was woken since the timer was armed. Only the owner calls it.
+func (t *timer) disarm() (woken bool) {
+	if t.at.Load() == 0 {
+		return false // nobody else arms it
+	}
+	was := t.at.Swap(0)
+	if was < 0 {
 		t.settle()
 	}
+	return was == fired
+}
+
+// arm has the owner asked at a time, which is not 0. It must be disarmed. Only the owner
+// calls it.
+func (t *timer) arm(at int64) {
+	t.at.Store(at)
 	t.ts.soon(at)
-	return hadFired
 }
 
 // hasten brings an armed timer forward; anyone may call it.
 func (t *timer) hasten(at int64) {
 	for {
-		cur := t.at.Load()
-		if cur <= 0 || cur <= at {
+		cur, sooner := t.at.Load(), at
+		switch {
+		case cur == looking:
+			sooner = lookAgain
+		case cur <= at: // or it is not armed
 			return
 		}
-		if t.at.CompareAndSwap(cur, at) {
-			t.ts.soon(at)
+		if t.at.CompareAndSwap(cur, sooner) {
+			if sooner > 0 {
+				t.ts.soon(sooner)
+			}
 			return
 		}
 	}
@@ -191,19 +210,22 @@ func (t *timer) fire(at, now int64) (next int64) {
 		t.at.Store(0)
 		next = 0
 	})
-	// Whoever hastens it while its owner looks is not overlooked.
 	if !t.at.CompareAndSwap(at, looking) {
 		return t.at.Load()
 	}
 	yes, next := t.owner.due(now)
-	if !yes {
-		t.at.CompareAndSwap(looking, next)
-		return t.at.Load()
+	if yes {
+		next = fired
 	}
-	if t.at.CompareAndSwap(looking, fired) {
+	switch {
+	case !t.at.CompareAndSwap(looking, next):
+		// Whoever hastens it while its owner looks is not overlooked.
+		t.at.CompareAndSwap(lookAgain, at)
+		return t.at.Load()
+	case yes:
 		t.owner.wake()
 	}
-	return 0
+	return next
 }
 
 // clockBase lies so far back that the clock is positive in a synctest bubble too,

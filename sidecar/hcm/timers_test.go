@@ -28,7 +28,9 @@ func TestTimers(t *testing.T) {
 		arm := func(tm *timer, d time.Duration) bool {
 			at := monotonic() + int64(d)
 			tm.owner.(*alarm).until.Store(at)
-			return tm.set(at)
+			woken := tm.disarm()
+			tm.arm(at)
+			return woken
 		}
 		arm(ta, time.Hour)
 		arm(tb, 50*time.Millisecond)
@@ -62,7 +64,7 @@ func TestTimers(t *testing.T) {
 			t.Error("brought forward and not woken")
 		}
 		arm(ta, 10*time.Millisecond)
-		ta.set(0)
+		ta.disarm()
 		ts.remove(ta)
 		time.Sleep(time.Second)
 		synctest.Wait()
@@ -162,7 +164,7 @@ func TestTimerHastenedWhileItLooks(t *testing.T) {
 		ts.add(e.t)
 		defer ts.remove(e.t)
 		began := time.Now()
-		e.t.set(1)
+		e.t.arm(1)
 		<-e.woken
 		if took := time.Since(began); took > time.Second {
 			t.Errorf("overlooked for %v", took)
@@ -180,7 +182,8 @@ func TestProcessorsAreFollowed(t *testing.T) {
 		ts.add(a)
 		for n := 1; n <= 2; n++ {
 			runtime.GOMAXPROCS(n)
-			a.set(monotonic() + int64(time.Second))
+			a.disarm()
+			a.arm(monotonic() + int64(time.Second))
 			time.Sleep(2 * time.Second)
 			synctest.Wait()
 			if one := oneProcessor.Load(); one != (n == 1) {

@@ -27,19 +27,24 @@ type asker interface {
 
 // watchdog interrupts the goroutine that waits for the ends of an exchange when its
 // time is up, or when nobody waits for the answer any more.
+//
+// What is not atomic the owner changes while the timer is disarmed, which is when nobody
+// looks. To arm it is one store, and most of an exchange's waits never come: who waits
+// for the client arms it when there is nothing to read, or no room to write.
 type watchdog struct {
-	timer  timer
-	client asker
-	// The timer's view: what to look for, and what it found.
-	upstream   atomic.Pointer[upstream] // of the attempt, to be interrupted too
-	hard       atomic.Int64             // absolute, noDeadline for none
-	idleAfter  atomic.Int64             // without progress, 0 for none
-	lastActive atomic.Int64
-	watch      atomic.Bool // look whether the client has gone
-	cause      atomic.Uint32
-	waiting    atomic.Bool  // for a request
-	drainBy    atomic.Int64 // when waiting ends because of a drain, 0 without one
-	parkBy     atomic.Int64 // when waiting gives up its goroutine, 0 for never
+	timer    timer
+	client   asker
+	upstream *upstream    // of the attempt, to be interrupted too; nil for none
+	hard     atomic.Int64 // absolute, noDeadline for none
+	// Without progress since both it ends after idleAfter, 0 for never.
+	idleAfter, since int64
+	progress         atomic.Int64
+	drainBy          atomic.Int64 // when waiting for a request ends because of a drain, 0 without one
+	parkBy           int64        // when that gives up its goroutine, 0 for never
+	cause            atomic.Uint32
+	waiting          bool // for a request
+	watch            bool // look whether the client has gone
+	polled           bool // because it does not tell
 	// parked is woken beside the client: nobody may be waiting at its stream.
 	parked interface{ Wake() }
 }
@@ -65,7 +70,7 @@ const watchEvery = int64(100 * time.Millisecond)
 
 // start registers the watchdog of a client with the timers.
 func (w *watchdog) start(ts *Timers, c asker) {
-	w.client = c
+	w.client, w.polled = c, c.polled()
 	w.timer.owner = w
 	w.hard.Store(noDeadline)
 	ts.add(&w.timer)
@@ -74,40 +79,69 @@ func (w *watchdog) start(ts *Timers, c asker) {
 // stop ends it; no interruption is under way when it returns.
 func (w *watchdog) stop() {
 	w.timer.ts.remove(&w.timer)
-	w.upstream.Store(nil)
+	w.upstream = nil
 }
 
 // await arms the watchdog: hard is when waiting ends whatever happens, idle after
 // how long without progress. watch looks for a client that has gone.
 func (w *watchdog) await(now, hard, idle int64, watch bool) {
-	w.cause.Store(causeNone)
-	w.hard.Store(hard)
-	w.idleAfter.Store(idle)
-	w.lastActive.Store(now)
-	w.watch.Store(watch)
-	if w.timer.set(w.nextLook(now)) {
-		w.resume()
-		// A time that is over already may have fired again by now, and resume undid it.
-		if w.timer.at.Load() == fired {
-			w.interrupt()
-		}
+	w.calm()
+	w.forget()
+	if w.hard.Load() != hard {
+		w.hard.Store(hard)
 	}
+	w.since, w.idleAfter, w.watch = now, idle, watch
+	w.timer.arm(w.nextLook(now))
 	// A client that reports its leaving may have done so when nothing was armed.
-	if watch && !w.client.polled() && w.client.gone() {
+	if watch && !w.polled && w.client.gone() {
 		w.look()
 	}
 }
 
 // calm disarms the watchdog.
 func (w *watchdog) calm() {
-	if w.timer.set(0) {
+	if w.timer.disarm() {
 		w.resume()
 	}
 }
 
+// armed tells the owner whether something is looked for, or was found.
+func (w *watchdog) armed() bool { return w.timer.at.Load() != 0 }
+
+// rest begins the time between requests.
+func (w *watchdog) rest() {
+	w.calm()
+	w.waiting = true
+	w.forget()
+}
+
+// awaitRequest arms the watchdog of a connection that rests: until by, and with a
+// goroutine until parkBy.
+func (w *watchdog) awaitRequest(now, by, parkBy int64) {
+	w.calm()
+	w.parkBy = parkBy
+	w.await(now, by, 0, false)
+}
+
+// forget forgets the cause of an interruption.
+func (w *watchdog) forget() {
+	if w.cause.Load() != causeNone { // to store it costs more
+		w.cause.Store(causeNone)
+	}
+}
+
+// hold has u interrupted too from the next wait on; nil forgets whom it had.
+func (w *watchdog) hold(u *upstream) {
+	w.calm()
+	w.upstream = u
+}
+
 // active notes progress, for the idle timeout. It reads the clock, so it is for
 // bodies that come in pieces.
-func (w *watchdog) active() { w.lastActive.Store(monotonic()) }
+func (w *watchdog) active() { w.progress.Store(monotonic()) }
+
+// lastActive is when there was progress, as far as is known.
+func (w *watchdog) lastActive() int64 { return max(w.since, w.progress.Load()) }
 
 // bound replaces the hard deadline. Anyone may call it.
 func (w *watchdog) bound(until int64) {
@@ -122,18 +156,18 @@ func (w *watchdog) look() { w.timer.hasten(1) }
 // that is never: who is not armed cannot be hastened.
 func (w *watchdog) nextLook(now int64) int64 {
 	next := w.hard.Load()
-	if idle := w.idleAfter.Load(); idle > 0 {
-		next = min(next, w.lastActive.Load()+idle)
+	if w.idleAfter > 0 {
+		next = min(next, w.lastActive()+w.idleAfter)
 	}
-	if w.watch.Load() && w.client.polled() {
+	if w.watch && w.polled {
 		next = min(next, now+watchEvery)
 	}
-	if w.waiting.Load() {
+	if w.waiting {
 		if by := w.drainBy.Load(); by > 0 {
 			next = min(next, by)
 		}
-		if by := w.parkBy.Load(); by > 0 {
-			next = min(next, by)
+		if w.parkBy > 0 {
+			next = min(next, w.parkBy)
 		}
 	}
 	return max(next, 1)
@@ -141,16 +175,16 @@ func (w *watchdog) nextLook(now int64) int64 {
 
 // due implements timed.
 func (w *watchdog) due(now int64) (bool, int64) {
-	switch idle := w.idleAfter.Load(); {
+	switch {
 	case now >= w.hard.Load():
 		w.cause.Store(causeHard)
-	case idle > 0 && now >= w.lastActive.Load()+idle:
+	case w.idleAfter > 0 && now >= w.lastActive()+w.idleAfter:
 		w.cause.Store(causeIdle)
-	case w.waiting.Load() && w.drainBy.Load() > 0 && now >= w.drainBy.Load():
+	case w.waiting && w.drainBy.Load() > 0 && now >= w.drainBy.Load():
 		w.cause.Store(causeIdle)
-	case w.waiting.Load() && w.parkBy.Load() > 0 && now >= w.parkBy.Load():
+	case w.waiting && w.parkBy > 0 && now >= w.parkBy:
 		w.cause.Store(causePark)
-	case w.watch.Load() && w.client.gone():
+	case w.watch && w.client.gone():
 		w.cause.Store(causeGone)
 	default:
 		return false, w.nextLook(now)
@@ -160,16 +194,15 @@ func (w *watchdog) due(now int64) (bool, int64) {
 
 // wake implements timed: whatever the owner waits for ends with a timeout.
 func (w *watchdog) wake() {
-	parks := w.cause.Load() == causePark // once interrupted, the owner awaits anew and clears it
 	w.interrupt()
-	if w.parked != nil && !parks {
+	if w.parked != nil && w.cause.Load() != causePark {
 		w.parked.Wake()
 	}
 }
 
 func (w *watchdog) interrupt() {
 	w.client.interrupt()
-	if up := w.upstream.Load(); up != nil {
+	if up := w.upstream; up != nil {
 		(*up).interrupt()
 	}
 }
@@ -177,7 +210,7 @@ func (w *watchdog) interrupt() {
 // resume undoes a wake.
 func (w *watchdog) resume() {
 	w.client.resume()
-	if up := w.upstream.Load(); up != nil {
+	if up := w.upstream; up != nil {
 		(*up).resume()
 	}
 }
@@ -200,14 +233,7 @@ func (w *watchdog) endBy(by int64) {
 }
 
 // idle replaces the idle timeout, from now on.
-func (w *watchdog) idle(after int64) {
-	now := monotonic()
-	w.lastActive.Store(now)
-	w.idleAfter.Store(after)
-	if after > 0 {
-		w.timer.hasten(now + after)
-	}
-}
+func (w *watchdog) idle(after int64) { w.await(monotonic(), w.hard.Load(), after, w.watch) }
 
 // drainGrace is how long a connection may be idle once a drain has begun: a request
 // that is on its way already is still answered, with Connection: close.

@@ -2,22 +2,23 @@ package hcm
 
 import (
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // parkingClient is a client whose owner, as soon as it is interrupted, parks: it
 // awaits what ends an idle connection while the wake is still under way.
 type parkingClient struct {
-	dog   *watchdog
 	parks chan struct{}
 	wakes atomic.Int32
 }
 
 func (c *parkingClient) interrupt() {
 	close(c.parks)
-	for c.dog.cause.Load() != causeNone {
+	for range 100 {
 		runtime.Gosched()
 	}
 }
@@ -34,19 +35,103 @@ func TestParkingIsNotWoken(t *testing.T) {
 		ts := NewTimers()
 		defer ts.Close()
 		var dog watchdog
-		c := &parkingClient{dog: &dog, parks: make(chan struct{})}
+		c := &parkingClient{parks: make(chan struct{})}
 		dog.parked = c
 		dog.start(ts, c)
 		defer dog.stop()
 		now := monotonic()
-		dog.waiting.Store(true)
-		dog.parkBy.Store(now + parkAfter)
-		dog.await(now, noDeadline, 0, false)
+		dog.rest()
+		dog.awaitRequest(now, noDeadline, now+parkAfter)
 		<-c.parks
-		dog.parkBy.Store(0)
-		dog.await(monotonic(), noDeadline, 0, false)
+		dog.awaitRequest(monotonic(), noDeadline, 0)
 		if n := c.wakes.Load(); n != 0 {
 			t.Errorf("woken %d times", n)
 		}
 	})
+}
+
+// waiter is a client whose wait an interruption ends.
+type waiter struct{ ended chan struct{} }
+
+func (c *waiter) interrupt() {
+	select {
+	case c.ended <- struct{}{}:
+	default:
+	}
+}
+
+func (c *waiter) resume() {
+	select {
+	case <-c.ended:
+	default:
+	}
+}
+
+func (*waiter) gone() bool   { return false }
+func (*waiter) polled() bool { return true }
+
+// TestWatchdogBesideOthers: the owner changes what is looked for while the timers look,
+// and others hasten them; no interruption of an earlier wait reaches a later one. The
+// race detector looks on.
+func TestWatchdogBesideOthers(t *testing.T) {
+	ts := NewTimers()
+	defer ts.Close()
+	c := &waiter{ended: make(chan struct{}, 1)}
+	var dog watchdog
+	dog.parked = &parkingClient{}
+	dog.start(ts, c)
+	defer dog.stop()
+	stop := make(chan struct{})
+	var others sync.WaitGroup
+	for _, act := range []func(){dog.active, dog.look, func() { dog.drain(monotonic() + int64(time.Hour)) }} {
+		others.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					act()
+					runtime.Gosched()
+				}
+			}
+		})
+	}
+	var other upstream = &http2Upstream{}
+	for i := range 2000 {
+		dog.hold(nil)
+		switch now := monotonic(); i % 4 {
+		case 0: // what has passed interrupts, and says why
+			dog.await(now, now-1, 0, true)
+			<-c.ended
+			if cause := dog.cause.Load(); cause != causeHard {
+				t.Fatalf("round %d: interrupted because of %d", i, cause)
+			}
+			dog.calm()
+		case 1: // what is far does not
+			dog.await(now, now+int64(time.Hour), int64(time.Hour), true)
+			dog.bound(now + int64(time.Minute))
+			runtime.Gosched()
+			dog.calm()
+			dog.hold(&other)
+		case 2:
+			dog.rest()
+			dog.awaitRequest(now, noDeadline, now)
+			<-c.ended
+			if cause := dog.cause.Load(); cause != causePark {
+				t.Fatalf("round %d: interrupted because of %d", i, cause)
+			}
+			dog.calm()
+			dog.waiting = false
+		case 3:
+			dog.await(now, now, 0, false)
+			dog.calm() // perhaps it was interrupted already
+		}
+		select {
+		case <-c.ended:
+			t.Fatalf("round %d: interrupted", i)
+		default:
+		}
+	}
+	close(stop)
+	others.Wait()
 }
