@@ -340,7 +340,7 @@ func TestPool(t *testing.T) {
 	}
 	b.Release()
 	_, _ = conns[1].Write([]byte("unasked"))
-	waitFor(t, func() bool { return !b.quiet() })
+	waitFor(t, func() bool { return !b.quiet(monotonic()) })
 	if got := acquire(t, c, "web"); got == b {
 		t.Error("a connection with bytes nobody asked for was used")
 	}

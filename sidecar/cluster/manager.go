@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/clock"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
@@ -329,11 +330,7 @@ func (m *Manager) sweep() {
 	}
 }
 
-// clockBase lies so far back that the clock is positive in a synctest bubble too,
-// where time begins in 2000: 0 and negative numbers have meanings of their own.
-var clockBase = time.Now().Add(-50 * 365 * 24 * time.Hour)
-
 // monotonic is the time in nanoseconds since some moment.
-func monotonic() int64 { return int64(time.Since(clockBase)) }
+func monotonic() int64 { return clock.Now() }
 
 func sameTLS(a, b *TLS) bool { return reflect.DeepEqual(a, b) }

@@ -52,7 +52,7 @@ type Conn struct {
 	idleSince  int64
 	answeredAt int64 // when an answer was all that its peer had sent, 0 for never
 	askedAt    int64 // when it was last asked whether it is quiet
-	unasked    bool  // it was acquired without that
+	acquiredAt int64 // when it was taken from the idle ones, 0 for never
 	uses       atomic.Uint64
 	carries    atomic.Int64 // requests that have a shared connection, and so a stream of it
 	until      int64        // when it has lived long enough, 0 for never
@@ -62,6 +62,8 @@ type Conn struct {
 	carrier *Conn
 	// uncounted: it is not against the limit on connections.
 	uncounted bool
+	// unasked: it was acquired without a look whether its peer is quiet.
+	unasked bool
 	// condemned: in use when it was found to be unwanted, not to be pooled.
 	condemned atomic.Bool
 }
@@ -85,6 +87,10 @@ func (c *Conn) Source() string { return c.pool.source }
 // Reused tells whether an exchange was made on the connection before; the peer
 // may close such a connection just when a request is sent on it.
 func (c *Conn) Reused() bool { return c.uses.Load() > 1 }
+
+// AcquiredAt is when Acquire found that the connection is good, in the terms of package
+// clock: 0 where it was made, and for one that is shared.
+func (c *Conn) AcquiredAt() int64 { return c.acquiredAt }
 
 // Early tells whether the connection is shared and its peer has not told yet how many
 // streams it admits: it may refuse one for that alone.
@@ -168,20 +174,20 @@ func (c *Conn) justQuiet() bool {
 	if c.answeredAt == 0 || c.uses.Load() < 2 {
 		return false
 	}
-	now := monotonic()
-	return now-c.answeredAt < quietFor && now-c.askedAt < askEvery
+	return c.acquiredAt-c.answeredAt < quietFor && c.acquiredAt-c.askedAt < askEvery
 }
 
 // Sure tells whether the connection is as good as can be known. One that was used a moment
 // ago may have been acquired without a look, which a request that cannot be sent again
 // does without.
-func (c *Conn) Sure() bool { return !c.unasked || c.quiet() }
+func (c *Conn) Sure() bool { return !c.unasked || c.quiet(c.acquiredAt) }
 
-func (c *Conn) quiet() bool {
+// quiet asks at a time whether the peer has neither closed nor sent anything.
+func (c *Conn) quiet(now int64) bool {
 	if c.prober == nil {
 		return true
 	}
-	c.askedAt, c.unasked = monotonic(), false
+	c.askedAt, c.unasked = now, false
 	return c.prober.Quiet()
 }
 
@@ -244,8 +250,9 @@ func (c *Conn) fit() bool {
 	if c.generation != c.pool.host.cluster.cfg.Load().tlsGeneration {
 		return false
 	}
+	c.acquiredAt = monotonic()
 	c.unasked = c.justQuiet()
-	return c.unasked || c.quiet()
+	return c.unasked || c.quiet(c.acquiredAt)
 }
 
 func (p *pool) tryReserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
@@ -353,28 +360,34 @@ func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard, want protoco
 	return conn, nil
 }
 
-// ReleaseAnswered is Release after an answer whose end its framing told.
-func (c *Conn) ReleaseAnswered() {
+// ReleaseAnswered is Release after an answer whose end its framing told, and of which
+// the last was read at a time in the terms of package clock.
+func (c *Conn) ReleaseAnswered(at int64) {
 	if c.answeredAt = 0; c.prober != nil && c.prober.Drained() {
-		c.answeredAt = monotonic()
+		c.answeredAt = at
 	}
-	c.Release()
+	c.release(at)
 }
 
 // Release gives the connection back after an exchange that left it clean: the
 // next request may use it.
 func (c *Conn) Release() {
-	p := c.pool
 	if c.HTTP2 != nil {
 		c.releaseShared()
 		return
 	}
+	c.release(monotonic())
+}
+
+// release pools the connection, idle since a time.
+func (c *Conn) release(since int64) {
+	p := c.pool
 	cfg := p.host.cluster.cfg.Load()
 	if c.condemned.Load() || !p.host.usable() || c.generation != cfg.tlsGeneration || c.spent(cfg) {
 		_ = c.Close()
 		return
 	}
-	c.idleSince = monotonic()
+	c.idleSince = since
 	p.mu.Lock()
 	if len(p.waiting) > 0 {
 		w := p.waiting[0]
@@ -463,7 +476,7 @@ func (p *pool) sweep(now, limit int64) {
 
 	keep := old[:0]
 	for _, c := range old {
-		if now-c.idleSince > limit || c.until > 0 && now >= c.until || !c.quiet() {
+		if now-c.idleSince > limit || c.until > 0 && now >= c.until || !c.quiet(now) {
 			_ = c.Close()
 		} else {
 			keep = append(keep, c)

@@ -36,14 +36,14 @@ func TestJustQuiet(t *testing.T) {
 				conn = acquire(t, c, name)
 			}
 			_, _ = peer.Write(make([]byte, tc.answer))
-			waitFor(t, func() bool { return !conn.quiet() })
+			waitFor(t, func() bool { return !conn.quiet(monotonic()) })
 			if _, err := conn.Read(make([]byte, tc.room)); err != nil {
 				t.Fatal(err)
 			}
 			if tc.unread {
 				conn.Release()
 			} else {
-				conn.ReleaseAnswered()
+				conn.ReleaseAnswered(monotonic())
 			}
 			_ = peer.Close()
 			waitFor(t, conn.Gone)

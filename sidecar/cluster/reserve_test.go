@@ -15,7 +15,7 @@ func TestReservedConnectionIsQuiet(t *testing.T) {
 			if _, err := far.Write([]byte("HTTP/1.1 200 OK\r\n")); err != nil {
 				t.Fatal(err)
 			}
-			for c.quiet() {
+			for c.quiet(monotonic()) {
 				time.Sleep(time.Millisecond)
 			}
 		},

@@ -234,6 +234,7 @@ func (a *attempt) exchange(conn *cluster.Conn) outcome {
 		return a.broken(err)
 	}
 	a.x.dog.hold(&a.up)
+	a.sentAt = acquired(conn)
 	return a.send()
 }
 
@@ -243,7 +244,7 @@ func (a *attempt) drop(clean bool) {
 	// The watchdog must not see the connection any more when another exchange has it. What
 	// is still to be waited for is the client.
 	a.x.dog.hold(nil)
-	a.up.leave(clean)
+	a.up.leave(a, clean)
 	a.up = nil
 	a.leaveHost()
 }
@@ -305,7 +306,6 @@ func (a *attempt) send() outcome {
 	x := a.x
 	// Where the body is here already, nobody waits for 100.
 	x.req.ExpectContinue = x.req.ExpectContinue && !x.complete
-	a.sentAt, a.firstAt = monotonic(), 0
 	x.observed.markAt(telemetry.SendingBegan, a.sentAt)
 	if x.complete {
 		x.observed.markAt(telemetry.SendingEnded, a.sentAt)

@@ -74,7 +74,7 @@ func (u *bytesUpstream) write(p []byte, last bool, _ *message.Fields) (err error
 func (u *bytesUpstream) clean(*attempt) bool { return false }
 
 // leave implements upstream.
-func (u *bytesUpstream) leave(bool) {
+func (u *bytesUpstream) leave(_ *attempt, _ bool) {
 	_ = u.c.Close()
 	u.in.release()
 	u.c, u.dog = nil, nil

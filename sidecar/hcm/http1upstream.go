@@ -295,12 +295,12 @@ func (u *http1Upstream) clean(a *attempt) bool {
 }
 
 // leave implements upstream.
-func (u *http1Upstream) leave(clean bool) {
-	c := u.c
+func (u *http1Upstream) leave(a *attempt, clean bool) {
+	c, read := u.c, max(a.firstAt, u.dog.lastActive())
 	u.c, u.dog = nil, nil
 	switch {
 	case clean && u.framing != http1.NoBody:
-		c.ReleaseAnswered()
+		c.ReleaseAnswered(read)
 	case clean:
 		// A peer that sends a body all the same (to HEAD, with 204 or 304) may be about to.
 		c.Release()

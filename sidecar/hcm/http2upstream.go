@@ -122,7 +122,7 @@ func (u *http2Upstream) write(p []byte, last bool, trailers *message.Fields) err
 func (u *http2Upstream) clean(*attempt) bool { return true }
 
 // leave implements upstream.
-func (u *http2Upstream) leave(bool) {
+func (u *http2Upstream) leave(_ *attempt, _ bool) {
 	if u.s != nil {
 		u.s.Close()
 	}

@@ -23,11 +23,11 @@ type ending struct {
 	left *int
 }
 
-func (e ending) interrupt()          {}
-func (e ending) resume()             {}
-func (e ending) stopWriting()        {}
-func (e ending) clean(*attempt) bool { return true }
-func (e ending) leave(bool)          { *e.left++ }
+func (e ending) interrupt()           {}
+func (e ending) resume()              {}
+func (e ending) stopWriting()         {}
+func (e ending) clean(*attempt) bool  { return true }
+func (e ending) leave(*attempt, bool) { *e.left++ }
 
 // TestRetryResponseWhilePumping: what the pump finds until it is stopped decides whether
 // the request can be sent again; the response is dropped all the same. A wait for the

@@ -46,5 +46,5 @@ type upstream interface {
 	// another may begin there.
 	clean(a *attempt) bool
 	// leave gives the connection back, or ends what is left of the exchange on it.
-	leave(clean bool)
+	leave(a *attempt, clean bool)
 }

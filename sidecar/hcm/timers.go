@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/clock"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 )
 
@@ -228,15 +229,11 @@ func (t *timer) fire(at, now int64) (next int64) {
 	return next
 }
 
-// clockBase lies so far back that the clock is positive in a synctest bubble too,
-// where time begins in 2000: 0 and negative numbers have meanings of their own.
-var clockBase = time.Now().Add(-50 * 365 * 24 * time.Hour)
-
 // monotonic is the time in nanoseconds since some moment.
-func monotonic() int64 { return int64(time.Since(clockBase)) }
+func monotonic() int64 { return clock.Now() }
 
 // sinceMono is how long a reading of the clock is ago.
 func sinceMono(at int64) time.Duration { return time.Duration(monotonic() - at) }
 
 // monotonicOf is the same clock's reading of a time that has one.
-func monotonicOf(t time.Time) int64 { return int64(t.Sub(clockBase)) }
+func monotonicOf(t time.Time) int64 { return clock.Of(t) }
