@@ -146,7 +146,8 @@ func (x *exchange) begin() {
 	x.observed.markAt(telemetry.RequestBegan, x.startMono)
 }
 
-// next prepares for the next request.
+// next prepares for the next request, just before it begins: what it touches is touched
+// again then, and was evicted from the caches since the last answer.
 func (x *exchange) next() {
 	if !x.used {
 		return

@@ -75,9 +75,7 @@ func (c *http1Conn) serve() {
 		if !c.handle(framing) {
 			return
 		}
-		relayed := c.x.attempt.firstAt != 0
-		c.x.next()
-		if relayed {
+		if c.x.attempt.firstAt != 0 {
 			c.stepBack()
 		}
 	}
@@ -167,6 +165,7 @@ func (c *http1Conn) begin() {
 	c.dog.calm()
 	c.dog.waiting, c.parked = false, false
 	c.requests++
+	c.x.next()
 	c.x.begin()
 }
 
