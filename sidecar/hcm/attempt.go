@@ -45,23 +45,22 @@ type attempt struct {
 	resp *message.Response
 	host *cluster.Host
 	// up is nil when the attempt holds no connection.
-	up upstream
-	h1 http1Upstream // what up is when the host speaks HTTP/1
-	h2 http2Upstream // and HTTP/2
-
-	bytes bytesUpstream // and neither
-
+	up    upstream
 	until int64 // noDeadline for none
 	// resetCode is the host's, where it reset the stream.
 	resetCode http2.Code
-	// unsent is what the host did not take at once of the payload.
-	unsent []byte
-	stale  bool // the connection was used before
-	early  bool // its peer had not told how many streams it admits
-	wrote  bool // at least a byte of the attempt was sent
-	dial   func() (context.Context, context.CancelFunc)
+	stale     bool // the connection was used before
+	early     bool // its peer had not told how many streams it admits
+	wrote     bool // at least a byte of the attempt was sent
 
 	trace
+	// unsent is what the host did not take at once of the payload.
+	unsent []byte
+	dial   func() (context.Context, context.CancelFunc)
+
+	h1    http1Upstream // what up is when the host speaks HTTP/1
+	h2    http2Upstream // and HTTP/2
+	bytes bytesUpstream // and neither
 }
 
 // trace is what is to be told of an attempt.

@@ -21,94 +21,90 @@ import (
 // first byte and goes back when the request is answered or, on a connection that
 // is kept alive, when the next is waited for.
 type exchange struct {
-	m   *Manager
-	d   *downstream.Conn
-	ctx context.Context
-	dog *watchdog
+	// What every exchange uses comes first, and together what is used together: of many
+	// exchanges at a time none is in the processor's cache when its turn comes.
+	m         *Manager
+	d         *downstream.Conn
+	ctx       context.Context
+	dog       *watchdog
+	client    client
+	req       *message.Request
+	resp      *message.Response
+	attempt   *attempt
+	rec       *telemetry.Record
+	pump      *pump       // reads and sends what is not in payload, nil without need
+	reporter  *reporter   // nil for none
+	aside     func() bool // set where the exchange runs beside another; ends the watch over its context
+	binding   *binding    // of an HTTP filter chain, nil without need
+	rules     *authz.Evaluator
+	asked     uint64     // the filters that were
+	resetCode http2.Code // why the host reset the stream
 
-	client  client
-	h1      http1Client // the client when it speaks HTTP/1
-	h2      http2Client // and HTTP/2
-	req     *message.Request
-	request message.Request // what req points to when the client speaks HTTP/1
-
-	// The request's body. complete: all of it was read from the client. keep:
-	// payload holds all that was read so far, so that it can be sent again.
-	payload  []byte
-	store    []byte // payload's memory when it is not the client's
-	complete bool
-	keep     bool
-	pump     *pump // reads and sends what is not in payload, nil without need
-
-	resp *message.Response
-
-	table    *route.Table
-	sel      route.Selected
-	timeouts route.Timeouts
-	asker    route.Client
-	cookies  []*route.CookieHash // that the response has to set
-	original string              // the authority before it is rewritten
-	keepUpTo int                 // bytes of the body that are kept
-
-	// The filters that were asked, what they see, and what they keep.
-	asked      uint64
-	fctx       filter.Context
-	states     []filter.State
-	rules      *authz.Evaluator
-	levels     [4][]route.FilterOverride
-	overridden bool // levels has anything
-	binding    *binding
-
-	cluster  *cluster.Cluster
-	attempt  *attempt
-	pick     cluster.PickContext
-	tried    [8]*cluster.Host
-	ntried   int
-	attempts int
+	used       bool // since next
+	wrecked    bool // a panic left it in some state: nobody may use it again
+	complete   bool // all of the request's body was read from the client
+	keep       bool // payload holds all that was read so far, so that it can be sent again
+	decided    bool
+	terminate  bool    // a CONNECT ends here
+	mirrored   bool    // copies of the request were made, or were not to be
+	shadow     bool    // this is such a copy
+	outcome    outcome // of an attempt beside another exchange
+	tunnel     bool    // the client asks to switch protocols, and may
+	local      bool    // the answer is our own
+	lastHere   bool    // the connection is to take no request after this one
+	closeAfter bool    // an HTTP/1 connection ends with this exchange
+	responded  bool    // bytes of the response are on the wire
 	// staleRetried: the one retry that needs no policy was used.
 	staleRetried bool
-	afterTimeout bool             // the last attempt's own time was over
-	deadline     int64            // of the whole response, noDeadline for none
-	lifeEnd      int64            // of the whole exchange, noDeadline for none
-	retrying     *cluster.Cluster // holds a place in its retry budget
+	afterTimeout bool // the last attempt's own time was over
+	overridden   bool // levels has anything
 
 	// What is to be told of the exchange.
-	start      time.Time
-	startMono  int64
-	received   int64 // body bytes from the client
-	sent       int64 // body bytes to the client
-	flags      telemetry.Flags
-	status     int
-	details    string
-	xfcc       string // this hop's element of x-forwarded-client-cert
-	decided    bool
-	decision   authz.Decision
-	terminate  bool        // a CONNECT ends here
-	mirrored   bool        // copies of the request were made, or were not to be
-	shadow     bool        // this is such a copy
-	outcome    outcome     // of an attempt beside another exchange
-	aside      func() bool // set where the exchange runs beside another; ends the watch over its context
-	tunnel     bool        // the client asks to switch protocols, and may
-	local      bool        // the answer is our own
-	lastHere   bool        // the connection is to take no request after this one
-	closeAfter bool        // an HTTP/1 connection ends with this exchange
-	responded  bool        // bytes of the response are on the wire
+	start     time.Time
+	startMono int64
+	received  int64 // body bytes from the client
+	sent      int64 // body bytes to the client
+	status    int
+	flags     telemetry.Flags
+	details   string
 
-	used    bool // since next
-	wrecked bool // a panic left it in some state: nobody may use it again
-	scratch []byte
-	rec     *telemetry.Record
-
-	observed observed
-	span     tracing.Span // none without tracing
-	identity
+	payload   []byte // of the request's body
+	store     []byte // payload's memory when it is not the client's
 	replyBody []byte // of an answer of our own with operators
+	ntried    int
+	attempts  int
+	deadline  int64            // of the whole response, noDeadline for none
+	lifeEnd   int64            // of the whole exchange, noDeadline for none
+	retrying  *cluster.Cluster // holds a place in its retry budget
+	table     *route.Table
+	cluster   *cluster.Cluster
+	sel       route.Selected
+	timeouts  route.Timeouts
+	asker     route.Client
+	pick      cluster.PickContext
+	cookies   []*route.CookieHash // that the response has to set
+	scratch   []byte
+	keepUpTo  int    // bytes of the body that are kept
+	original  string // the authority before it is rewritten
 	// portSent is the port that was taken off the host of a CONNECT.
 	portSent string
 	// grpcStatus is that of the response's trailers.
 	grpcStatus string
-	resetCode  http2.Code // why the host reset the stream
-	reporter   *reporter  // nil for none
+	xfcc       string // this hop's element of x-forwarded-client-cert
+	tried      [8]*cluster.Host
+
+	h1       http1Client     // the client when it speaks HTTP/1
+	request  message.Request // what req points to then
+	decision authz.Decision
+	identity
+	observed observed
+	span     tracing.Span // none without tracing
+
+	// What few use.
+	h2     http2Client    // the client when it speaks HTTP/2
+	fctx   filter.Context // what the filters see, and what they keep
+	states []filter.State
+	levels [4][]route.FilterOverride
 }
 
 var exchanges = sync.Pool{New: func() any {
@@ -167,7 +163,6 @@ func (x *exchange) next() {
 	x.lastHere, x.terminate, x.decided, x.tunnel, x.local, x.closeAfter, x.responded = false, false, false, false, false, false, false
 	x.staleRetried, x.afterTimeout, x.mirrored, x.shadow = false, false, false, false
 	x.aside = nil
-	x.decision = authz.Decision{}
 	x.observed.reset()
 	if x.m.tracer != nil {
 		x.span = tracing.Span{}

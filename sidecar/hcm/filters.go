@@ -322,10 +322,15 @@ func (x *exchange) endFilters() {
 			}
 		}
 	}
-	clear(x.states)
-	clear(x.fctx.Overrides[:cap(x.fctx.Overrides)])
-	x.fctx = filter.Context{Overrides: x.fctx.Overrides[:0]}
-	x.asked, x.overridden, x.binding, x.levels, x.rules = 0, false, nil, [4][]route.FilterOverride{}, nil
+	x.asked, x.binding, x.rules = 0, nil, nil
+	if x.overridden {
+		x.overridden, x.levels = false, [4][]route.FilterOverride{}
+	}
+	if x.fctx.Exchange != nil {
+		clear(x.states)
+		clear(x.fctx.Overrides[:cap(x.fctx.Overrides)])
+		x.fctx = filter.Context{Overrides: x.fctx.Overrides[:0]}
+	}
 }
 
 // stopped ends a request by a filter's verdict.

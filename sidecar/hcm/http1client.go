@@ -10,17 +10,16 @@ import (
 
 // http1Client is the client side of an exchange on an HTTP/1 connection.
 type http1Client struct {
-	c      *http1Conn
-	in     buffer
-	out    []byte // what is to be written with the next flush
-	parser http1.RequestParser
+	c   *http1Conn
+	in  buffer
+	out []byte // what is to be written with the next flush
 
-	framing  http1.Framing // of the request
-	decoder  http1.BodyDecoder
-	trailers message.Fields
-	piece    piece
-
+	framing     http1.Framing // of the request
 	respFraming http1.Framing
+	piece       piece
+	parser      http1.RequestParser
+	decoder     http1.BodyDecoder
+	trailers    message.Fields
 }
 
 // piece is a part of a body that was decoded before it was asked for.

@@ -29,19 +29,19 @@ func noteProcessors() {
 type http1Upstream struct {
 	c       *cluster.Conn
 	dog     *watchdog
+	out     []byte
 	cut     bool // the host takes no more of the request
 	reqBody http1.Framing
-	key     string // of a WebSocket handshake that is ours
-	out     []byte
+	framing http1.Framing // of the response
+	options cluster.HTTP1 // of the request that was sent last
+	key     string        // of a WebSocket handshake that is ours
 
 	in       responseBuffer
-	parser   http1.ResponseParser
-	framing  http1.Framing // of the response
-	decoder  http1.BodyDecoder
-	trailers message.Fields
 	piece    piece
 	limits   http1.Limits
-	options  cluster.HTTP1 // of the request that was sent last
+	parser   http1.ResponseParser
+	decoder  http1.BodyDecoder
+	trailers message.Fields
 }
 
 // hold makes u the attempt's side on c.

@@ -15,13 +15,13 @@ import (
 
 // identity is who asks, as the request says and we believe it.
 type identity struct {
-	// peer is the connection as authorization sees it: its own, or one with another
-	// client's address.
-	peer *authz.Peer
-	own  authz.Peer
+	own authz.Peer
 	// named is the client's address where x-forwarded-for names it; it has no port.
 	named   net.TCPAddr
 	namedIP [16]byte
+	// peer is the connection as authorization sees it: its own, or one with another
+	// client's address.
+	peer *authz.Peer
 }
 
 // identifyClient settles the fields that say who asks: what a client may not say

@@ -13,14 +13,15 @@ const maxExtensionBytes = 4 << 10
 // BodyDecoder finds a body's bytes and its end. The zero value is a finished
 // decoder; Start begins a body.
 type BodyDecoder struct {
-	framing    Framing
-	state      chunkState
-	left       int64 // of the body, or of the current chunk
+	framing Framing
+	state   chunkState
+	left    int64 // of the body, or of the current chunk
+	refused error
+	// What follows is for chunks.
 	digits     int
 	extensions int
 	limits     Limits
 	trailer    trailerParser
-	refused    error
 }
 
 type chunkState uint8
@@ -44,15 +45,14 @@ const (
 
 // Start begins a body.
 func (d *BodyDecoder) Start(f Framing, length int64, l Limits) {
-	d.framing, d.left, d.limits = f, length, l
-	d.state, d.digits, d.extensions = chunkSize, 0, 0
-	if f == Chunked {
-		d.left = 0 // of a chunk that has not begun
-	}
-	d.trailer.reset()
-	d.refused = nil
-	if f == NoBody {
+	d.framing, d.state, d.left, d.refused = f, chunkSize, length, nil
+	switch f {
+	case NoBody:
 		d.state = bodyDone
+	case Chunked:
+		d.left = 0 // of a chunk that has not begun
+		d.digits, d.extensions, d.limits = 0, 0, l
+		d.trailer.reset()
 	}
 }
 
