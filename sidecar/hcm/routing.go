@@ -152,11 +152,15 @@ func (x *exchange) rewrite() {
 // place settles what the choice of a host depends on, before anything is rewritten.
 // Only where hosts are chosen by the hash is one made, and with it cookies.
 func (x *exchange) place(fw *route.Forward) {
-	x.pick.Destination, x.pick.Request = cluster.Redirected(x.d.Destination, x.d.Info), x.req
+	x.pick.Request = x.req
 	if len(fw.Metadata) > 0 || x.sel.Leg != nil && len(x.sel.Leg.Metadata) > 0 {
 		x.pick.Metadata = x.m.chain.bind(x.table).subset(&x.sel)
 	}
-	if c := x.cluster.Config(); len(fw.Hash) > 0 && (c.LB == cluster.RingHash || c.LB == cluster.Maglev || c.Type == cluster.Aggregate) {
+	c := x.cluster.Config()
+	if c.Type == cluster.OriginalDestination || c.Type == cluster.Aggregate {
+		x.pick.Destination = cluster.Redirected(x.d.Destination, x.d.Info)
+	}
+	if len(fw.Hash) > 0 && (c.LB == cluster.RingHash || c.LB == cluster.Maglev || c.Type == cluster.Aggregate) {
 		x.asker.Remote, x.asker.Local = route.AddrPort(x.d.Info.Remote), route.AddrPort(x.d.Info.Local)
 		x.pick.Hash, x.pick.HasHash, x.cookies = fw.Hash64(x.req, &x.asker, x.cookies)
 	}
