@@ -109,6 +109,15 @@ func TestTimeouts(t *testing.T) {
 		b.dial().send(simpleGet)
 		b.wantLog("200 SI stream_idle_timeout")
 	})
+	t.Run("client that does not read whole answers", func(t *testing.T) {
+		b := newBed(t, httpOrigin(t, func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(make([]byte, 8<<10)) }))
+		b.cfg.StreamIdleTimeout = 200 * time.Millisecond
+		b.start()
+		b.dial().send(strings.Repeat(simpleGet, 4000))
+		for lines := b.logged(1); !strings.Contains(lines[len(lines)-1], "200 SI stream_idle_timeout"); {
+			lines = b.logged(len(lines) + 1)
+		}
+	})
 }
 
 func TestDrain(t *testing.T) {
