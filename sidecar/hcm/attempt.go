@@ -172,8 +172,9 @@ func (a *attempt) connect() (*cluster.Conn, error) {
 	return a.host.OpenBytes(ctx, x.d.Workload, x.d.Shard)
 }
 
-// mayMeetStale tells whether the request may be sent on a connection of which nobody made
-// sure that its peer keeps it: should it not, the request is sent again without a policy.
+// mayMeetStale tells whether the request may be given a connection of which nobody made
+// sure that its peer keeps it: should it not, that is found out before the request is
+// written, or shows at once, and it is sent again without a policy.
 func (x *exchange) mayMeetStale() bool {
 	return x.req.Idempotent() && x.complete && x.keep && !x.staleRetried && x.aside == nil
 }
@@ -431,6 +432,9 @@ func (a *attempt) broken(err error) outcome {
 
 // report tells the host and the counters how the attempt went.
 func (a *attempt) report(o outcome) {
+	if o == reset && a.stale && !a.wrote {
+		return // nothing was sent: it says nothing of the host, nor of the request
+	}
 	m := a.host.Cluster().Metrics()
 	if f, ok := o.failure(); ok {
 		m.Failed(a.x.d.Shard, f)
