@@ -57,6 +57,16 @@ func (x *exchange) relayTunnel() {
 		x.localReply(&reply{status: 502, details: "unwritable_response"})
 		return
 	}
+	body := x.resp.Body
+	if body == nil {
+		// The host ended it with its answer.
+		ok := x.data(nil, true, nil)
+		x.endUpstream(false)
+		if ok {
+			x.flush()
+		}
+		return
+	}
 	// No answer is waited for any more; what counts is that bytes flow.
 	x.dog.await(monotonic(), noDeadline, x.idleTimeout(), false)
 	if len(x.payload) > 0 || x.complete {
@@ -72,5 +82,5 @@ func (x *exchange) relayTunnel() {
 	if x.m.cfg.LogTunnels {
 		x.log(telemetry.LogTunnelStarted, sinceMono(x.startMono))
 	}
-	x.relayBody(x.resp.Body)
+	x.relayBody(body)
 }
