@@ -67,8 +67,10 @@ func (x *exchange) relayTunnel() {
 		}
 		return
 	}
-	// No answer is waited for any more; what counts is that bytes flow.
-	x.dog.await(monotonic(), noDeadline, x.idleTimeout(), false)
+	// No answer is waited for any more; what counts is that bytes flow, and how long the
+	// exchange may last.
+	x.attempt.until = x.lifeEnd
+	x.dog.await(monotonic(), x.lifeEnd, x.idleTimeout(), false)
 	if len(x.payload) > 0 || x.complete {
 		if err := x.attempt.up.write(x.payload, x.complete, nil); err != nil {
 			x.bodyBroken(err)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	xhttp2 "golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -136,4 +137,30 @@ func TestTunnelEndsWithItsAnswer(t *testing.T) {
 			t.Errorf("the access log says %q", lines)
 		}
 	}
+}
+
+// TestTunnelDuration: the longest duration of a stream is a tunnel's too, however busy it is.
+func TestTunnelDuration(t *testing.T) {
+	b := newBed(t, upgradeOrigin(t))
+	b.cfg.Upgrades = []route.Upgrade{{Type: "websocket"}}
+	b.cfg.MaxStreamDuration = 200 * time.Millisecond
+	b.start()
+	c := b.dial()
+	c.send("GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n")
+	if resp, err := http.ReadResponse(c.r, nil); err != nil || resp.StatusCode != 101 {
+		t.Fatal(resp, err)
+	}
+	start := time.Now()
+	for {
+		if _, err := io.WriteString(c.Conn, "x"); err != nil {
+			break
+		}
+		if _, err := c.r.ReadByte(); err != nil {
+			break
+		}
+	}
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("it lasted %v", took)
+	}
+	b.wantLog("101 DT max_duration_timeout")
 }
