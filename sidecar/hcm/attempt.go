@@ -59,6 +59,7 @@ type attempt struct {
 	stale  bool // the connection was used before
 	early  bool // its peer had not told how many streams it admits
 	wrote  bool // at least a byte of the attempt was sent
+	waited bool // it waited for its connection
 	dial   func() (context.Context, context.CancelFunc)
 
 	trace
@@ -78,7 +79,7 @@ type trace struct {
 
 func (a *attempt) init(x *exchange) {
 	a.x, a.resp = x, x.resp
-	a.dial = a.dialContext
+	a.dial = a.pend
 }
 
 // reset forgets the exchange's attempts; the last one has ended.
@@ -88,12 +89,10 @@ func (a *attempt) reset() {
 	a.trace = trace{}
 }
 
-// dialContext bounds a dial by the attempt's deadline.
-func (a *attempt) dialContext() (context.Context, context.CancelFunc) {
-	if a.until != noDeadline {
-		return context.WithTimeout(a.x.ctx, time.Duration(max(1, a.until-monotonic())))
-	}
-	return context.WithCancel(a.x.ctx)
+// pend begins a wait for what the attempt needs before the request can be sent.
+func (a *attempt) pend() (context.Context, context.CancelFunc) {
+	a.waited = true
+	return a.x.pend(a.until)
 }
 
 // run sends the request once. With responded, the response's head is there and the
@@ -130,6 +129,7 @@ func (a *attempt) try() outcome {
 	if t := x.timeouts.PerTry; t > 0 {
 		a.until = min(a.until, monotonic()+int64(t))
 	}
+	a.waited = false
 	x.prepareAttempt(h.Hostname())
 	a.startSpan()
 	x.observed.mark(telemetry.AttemptBegan)
@@ -139,6 +139,13 @@ func (a *attempt) try() outcome {
 		a.endSpan(o, o.flags())
 		h.End()
 		return o
+	}
+	if a.waited && x.client.gone() {
+		// It was not looked at since it was last asked.
+		conn.Release()
+		a.endSpan(clientGone, clientGone.flags())
+		h.End()
+		return clientGone
 	}
 	// Until here the request was pending.
 	if !h.Cluster().StartRequestAt(x.priority(), x.d.Shard) {
@@ -168,8 +175,8 @@ func (a *attempt) connect() (*cluster.Conn, error) {
 		}
 		_ = c.Close()
 	}
-	ctx, cancel := a.dialContext()
-	defer cancel()
+	ctx, done := a.pend()
+	defer done()
 	return a.host.OpenBytes(ctx, x.d.Workload, x.d.Shard)
 }
 
@@ -231,6 +238,9 @@ func (a *attempt) exchange(conn *cluster.Conn) outcome {
 		a.up = &a.h1
 	}
 	if err := a.up.open(a); err != nil {
+		if err == errInterrupted {
+			return a.x.interrupted()
+		}
 		return a.broken(err)
 	}
 	a.x.dog.upstream.Store(&a.up)
@@ -267,10 +277,7 @@ func (a *attempt) connectFailure(err error) outcome {
 	case cluster.OverflowConnections:
 		return overflow
 	case cluster.Canceled:
-		if a.x.ctx.Err() != nil {
-			return clientGone
-		}
-		return a.expired()
+		return a.x.interrupted()
 	case cluster.ConnectTimeout:
 		// The attempt's deadline bounds the dial too.
 		if monotonic() >= a.until {
