@@ -60,6 +60,7 @@ type attempt struct {
 	stale  bool // the connection was used before
 	early  bool // its peer had not told how many streams it admits
 	wrote  bool // at least a byte of the attempt was sent
+	waited bool // it waited for its connection
 	dial   func() (context.Context, context.CancelFunc)
 
 	trace
@@ -79,7 +80,7 @@ type trace struct {
 
 func (a *attempt) init(x *exchange) {
 	a.x, a.resp = x, x.resp
-	a.dial = a.dialContext
+	a.dial = a.pend
 }
 
 // reset forgets the exchange's attempts; the last one has ended.
@@ -89,12 +90,10 @@ func (a *attempt) reset() {
 	a.trace = trace{}
 }
 
-// dialContext bounds a dial by the attempt's deadline.
-func (a *attempt) dialContext() (context.Context, context.CancelFunc) {
-	if a.until != noDeadline {
-		return context.WithTimeout(a.x.ctx, time.Duration(max(1, a.until-monotonic())))
-	}
-	return context.WithCancel(a.x.ctx)
+// pend begins a wait for what the attempt needs before the request can be sent.
+func (a *attempt) pend() (context.Context, context.CancelFunc) {
+	a.waited = true
+	return a.x.pend(a.until)
 }
 
 // run sends the request once. With responded, the response's head is there and the
@@ -129,6 +128,7 @@ func (a *attempt) try() outcome {
 	x, h := a.x, a.host
 	x.pump = nil
 	a.until, a.tryBy = min(x.deadline, x.lifeEnd), noDeadline
+	a.waited = false
 	x.prepareAttempt(h.Hostname())
 	a.startSpan()
 	x.observed.mark(telemetry.AttemptBegan)
@@ -138,6 +138,13 @@ func (a *attempt) try() outcome {
 		a.endSpan(o, o.flags())
 		h.End()
 		return o
+	}
+	if a.waited && x.client.gone() {
+		// It was not looked at since it was last asked.
+		conn.Release()
+		a.endSpan(clientGone, clientGone.flags())
+		h.End()
+		return clientGone
 	}
 	// Until here the request was pending.
 	if !h.Cluster().StartRequestAt(x.priority(), x.d.Shard) {
@@ -167,8 +174,8 @@ func (a *attempt) connect() (*cluster.Conn, error) {
 		}
 		_ = c.Close()
 	}
-	ctx, cancel := a.dialContext()
-	defer cancel()
+	ctx, done := a.pend()
+	defer done()
 	return a.host.OpenBytes(ctx, x.d.Workload, x.d.Shard)
 }
 
@@ -231,6 +238,9 @@ func (a *attempt) exchange(conn *cluster.Conn) outcome {
 		a.up = &a.h1
 	}
 	if err := a.up.open(a); err != nil {
+		if err == errInterrupted {
+			return a.x.interrupted()
+		}
 		return a.broken(err)
 	}
 	a.x.dog.upstream.Store(&a.up)
@@ -267,10 +277,7 @@ func (a *attempt) connectFailure(err error) outcome {
 	case cluster.OverflowConnections:
 		return overflow
 	case cluster.Canceled:
-		if a.x.ctx.Err() != nil {
-			return clientGone
-		}
-		return a.expired()
+		return a.x.interrupted()
 	case cluster.ConnectTimeout:
 		// The exchange's time bounds the dial too.
 		if monotonic() >= a.until {
@@ -281,6 +288,15 @@ func (a *attempt) connectFailure(err error) outcome {
 	}
 	a.host.Report(cluster.OutcomeConnect)
 	return connectFailed
+}
+
+// overdue tells what the watchdog's hard deadline was.
+func (a *attempt) overdue() outcome {
+	x := a.x
+	if by := x.receiveBy(); by < x.lifeEnd && !x.requestRead() && monotonic() >= by {
+		return tooSlow
+	}
+	return a.expired()
 }
 
 // expired tells whose deadline the attempt reached.
@@ -406,10 +422,7 @@ func (a *attempt) broken(err error) outcome {
 	x.dog.calm()
 	switch cause {
 	case causeHard:
-		if by := x.receiveBy(); by < x.lifeEnd && !x.requestRead() && monotonic() >= by {
-			return tooSlow
-		}
-		return a.expired()
+		return a.overdue()
 	case causeIdle:
 		if a.idle() != x.idleTimeout() {
 			return tryIdle
