@@ -402,6 +402,9 @@ func (a *attempt) broken(err error) outcome {
 	x.dog.calm()
 	switch cause {
 	case causeHard:
+		if o, yes := a.unwanted(); yes {
+			return o
+		}
 		if by := x.receiveBy(); by < x.lifeEnd && !x.requestRead() && monotonic() >= by {
 			return tooSlow
 		}

@@ -3,6 +3,7 @@ package hcm
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
@@ -88,6 +89,7 @@ type exchange struct {
 	shadow     bool        // this is such a copy
 	outcome    outcome     // of an attempt beside another exchange
 	aside      func() bool // set where the exchange runs beside another; ends the watch over its context
+	late       atomic.Bool // such an attempt's time was over, and another joined it
 	tunnel     bool        // the client asks to switch protocols, and may
 	local      bool        // the answer is our own
 	lastHere   bool        // the connection is to take no request after this one

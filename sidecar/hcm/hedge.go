@@ -102,6 +102,7 @@ func (h *hedge) run() outcome {
 		case <-h.late.C:
 			// The newest attempt is late. Whatever the policy's conditions, another
 			// joins it while there are retries left.
+			h.newest.late.Store(true)
 			h.newest = nil
 			x.afterTimeout = true
 			if !h.waiting && x.mayHedge() {
@@ -140,6 +141,10 @@ func (h *hedge) judge(y *exchange) (outcome, bool) {
 	x, p := h.x, h.x.sel.Retry
 	good := y.outcome == responded && !p.RetriesResponse(y.resp)
 	late := y != h.newest
+	if !late {
+		h.newest = nil // it is not late any more
+		h.late.Stop()
+	}
 	if good {
 		x.adopt(y)
 		y.leave()
