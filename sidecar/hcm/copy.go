@@ -35,6 +35,13 @@ func (x *exchange) beside(ctx context.Context) *exchange {
 	return y
 }
 
+// spoil ends the attempt of such an exchange that panicked, and has nobody use the
+// exchange again.
+func (x *exchange) spoil() {
+	x.outcome, x.wrecked = reset, true
+	x.attempt.wreck()
+}
+
 // leave gives back what beside took. No attempt of the exchange runs any more.
 func (x *exchange) leave() {
 	x.attempt.countBytes()

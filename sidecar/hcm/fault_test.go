@@ -146,7 +146,7 @@ func TestFaultsBeside(t *testing.T) {
 	b := newBed(t, "127.0.0.1:1").start()
 	t.Run("hedge", func(t *testing.T) {
 		panicstest.Expect(t, panics.Hedge, 1)
-		h := &hedge{ended: make(chan *exchange, 1)}
+		h := &hedge{ctx: t.Context(), ended: make(chan *exchange)}
 		y := besides(b)
 		go h.try(y)
 		if got := <-h.ended; got != y || y.outcome != reset || !y.wrecked {

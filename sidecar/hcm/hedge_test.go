@@ -255,3 +255,64 @@ func TestHedgedClientsThatLeave(t *testing.T) {
 		t.Errorf("ejected %v, %d timeouts", h.Ejected, h.Timeouts)
 	}
 }
+
+// TestHedgesEndWithTheChoice: the attempt that lost is ended before the answer that is
+// relayed has ended.
+func TestHedgesEndWithTheChoice(t *testing.T) {
+	var seen atomic.Int32
+	ended := make(chan struct{})
+	b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		if _, _, err := readRequest(r); err != nil {
+			return
+		}
+		if seen.Add(1) == 1 {
+			_, _ = r.ReadByte()
+			close(ended)
+			return
+		}
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+		select {
+		case <-ended:
+			_, _ = io.WriteString(c, "world")
+		case <-time.After(3 * time.Second):
+		}
+	}))
+	b.hedged(20 * time.Millisecond)
+	b.start()
+	c := b.dial()
+	c.send(simpleGet)
+	if _, body := c.answer("GET"); body != "helloworld" {
+		t.Errorf("%q", body)
+	}
+}
+
+// TestHedgesThatAnswerTogether: one is relayed, and the other gives back what it holds.
+func TestHedgesThatAnswerTogether(t *testing.T) {
+	meet := make(chan struct{})
+	b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		for {
+			if _, _, err := readRequest(r); err != nil {
+				return
+			}
+			select {
+			case meet <- struct{}{}:
+			case <-meet:
+			case <-time.After(5 * time.Second):
+				return
+			}
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		}
+	}))
+	b.hedged(2 * time.Millisecond)
+	b.start()
+	c := b.dial()
+	for range 50 {
+		if resp, body := c.do(simpleGet); resp.StatusCode != 200 || body != "ok" {
+			t.Fatalf("%d %q", resp.StatusCode, body)
+		}
+	}
+	b.atRest()
+	if n := b.clusters.Get("origin").Stats()[0].Active; n != 0 {
+		t.Errorf("%d are active", n)
+	}
+}
