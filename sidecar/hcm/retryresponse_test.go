@@ -55,11 +55,10 @@ func TestRetryResponseWhilePumping(t *testing.T) {
 			x := besides(b)
 			defer x.leave()
 			left := 0
-			host, err := cl.PickFor(&x.pick)
-			if err != nil || !cl.StartRequestAt(x.priority(), x.d.Shard) {
+			x.cluster = cl
+			if x.attempt.choose() != responded || !x.attempt.begin() {
 				t.Fatal("no host")
 			}
-			host.Begin()
 			ctx, end := context.WithCancel(t.Context())
 			defer end()
 			p := &pump{done: make(chan struct{})}
@@ -69,7 +68,7 @@ func TestRetryResponseWhilePumping(t *testing.T) {
 				}
 				close(p.done)
 			}}
-			x.ctx, x.cluster, x.attempt.host, x.attempt.up, x.attempts = ctx, cl, host, ending{left: &left}, 1
+			x.ctx, x.attempt.up, x.attempts = ctx, ending{left: &left}, 1
 			x.deadline, x.lifeEnd = noDeadline, noDeadline
 			x.pump, x.keep, x.complete, x.resp.Status = p, true, false, 503
 			x.sel.Retry = &route.RetryPolicy{On: route.Retry5xx, NumRetries: tc.retries, BackOffBase: time.Nanosecond}
