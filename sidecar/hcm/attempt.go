@@ -400,6 +400,7 @@ func (a *attempt) readHead() outcome {
 		if interim++; interim > maxInterim || a.resp.Status == 101 {
 			return a.badResponse("unexpected_interim_response")
 		}
+		a.x.interim = true
 		if a.x.client.interim(a.x) != nil {
 			return clientGone
 		}

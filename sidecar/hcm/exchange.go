@@ -68,6 +68,8 @@ type exchange struct {
 	attempts int
 	// staleRetried: the one retry that needs no policy was used.
 	staleRetried bool
+	// interim: an interim response was passed on, which binds the exchange to its host.
+	interim      bool
 	afterTimeout bool             // the last attempt's own time was over
 	deadline     int64            // of the whole response, noDeadline for none
 	lifeEnd      int64            // of the whole exchange, noDeadline for none
@@ -166,6 +168,7 @@ func (x *exchange) next() {
 	x.received, x.sent = 0, 0
 	x.flags, x.status, x.details = 0, 0, ""
 	x.lastHere, x.terminate, x.decided, x.tunnel, x.local, x.closeAfter, x.responded = false, false, false, false, false, false, false
+	x.interim = false
 	x.staleRetried, x.afterTimeout, x.mirrored, x.shadow = false, false, false, false
 	x.aside = nil
 	x.decision = authz.Decision{}
