@@ -43,7 +43,10 @@ const (
 type attempt struct {
 	x    *exchange
 	resp *message.Response
+	// host is where the request is sent, and was when the attempt has ended.
 	host *cluster.Host
+	// counted and up are what the attempt holds; drop gives it back.
+	counted counted
 	// up is nil when the attempt holds no connection.
 	up upstream
 	h1 http1Upstream // what up is when the host speaks HTTP/1
@@ -65,6 +68,15 @@ type attempt struct {
 
 	trace
 }
+
+// counted says who counts an attempt as one under way.
+type counted uint8
+
+const (
+	nowhere    counted = iota
+	atHost             // it is pending
+	everywhere         // its cluster too: it has a place among the requests
+)
 
 // trace is what is to be told of an attempt.
 type trace struct {
@@ -116,10 +128,11 @@ func (a *attempt) choose() outcome {
 		return noHost
 	}
 	a.host = h
+	a.counted = atHost
+	h.Begin()
 	x.noteTried(h)
 	a.remote, a.info, a.failure, a.dialErr, a.sentAt, a.firstAt = h.Addr(), nil, "", nil, 0, 0
 	x.observed.forgetAttempt()
-	h.Begin()
 	return responded
 }
 
@@ -136,21 +149,18 @@ func (a *attempt) try() outcome {
 	if err != nil {
 		o := a.connectFailure(err)
 		a.endSpan(o, o.flags())
-		h.End()
+		a.drop(false)
 		return o
 	}
 	if a.waited && x.client.gone() {
 		// It was not looked at since it was last asked.
-		conn.Release()
 		a.endSpan(clientGone, clientGone.flags())
-		h.End()
+		a.drop(true) // nothing was sent
 		return clientGone
 	}
-	// Until here the request was pending.
-	if !h.Cluster().StartRequestAt(x.priority(), x.d.Shard) {
-		conn.Release()
+	if !a.begin() {
 		a.endSpan(overflow, overflow.flags())
-		h.End()
+		a.drop(true) // nothing was sent
 		return overflow
 	}
 	o := a.exchange(conn)
@@ -164,19 +174,59 @@ func (a *attempt) try() outcome {
 	return o
 }
 
-// connect gets a connection to the host, or a byte stream where the tunnel ends here.
+// begin ends the attempt's being pending: it takes a place among its cluster's requests.
+func (a *attempt) begin() bool {
+	if !a.host.Cluster().StartRequestAt(a.x.priority(), a.x.d.Shard) {
+		return false
+	}
+	a.counted = everywhere
+	return true
+}
+
+// connect makes a connection to the host the attempt's, or a byte stream where the tunnel
+// ends here.
 func (a *attempt) connect() (*cluster.Conn, error) {
 	x := a.x
 	for !x.terminate {
 		c, err := a.host.Acquire(a.dial, x.d.Workload, x.req.Version == message.HTTP2, x.priority(), x.d.Shard)
-		if err != nil || x.mayMeetStale() || c.Sure() {
-			return c, err
+		if err != nil {
+			return nil, err
 		}
-		_ = c.Close()
+		a.hold(c)
+		if x.mayMeetStale() || c.Sure() {
+			return c, nil
+		}
+		a.leave(false)
 	}
 	ctx, done := a.pend()
 	defer done()
-	return a.host.OpenBytes(ctx, x.d.Workload, x.d.Shard)
+	c, err := a.host.OpenBytes(ctx, x.d.Workload, x.d.Shard)
+	if err == nil {
+		a.hold(c)
+	}
+	return c, err
+}
+
+// hold makes conn the attempt's.
+func (a *attempt) hold(conn *cluster.Conn) {
+	switch {
+	case a.x.terminate:
+		a.up = &a.bytes
+		a.bytes.hold(conn, a)
+	case conn.HTTP2 != nil:
+		a.up = &a.h2
+		a.h2.hold(conn, a)
+	default:
+		a.up = &a.h1
+		a.h1.hold(conn, a)
+	}
+}
+
+// leave gives the attempt's connection back.
+func (a *attempt) leave(clean bool) {
+	up := a.up
+	a.up = nil
+	up.leave(clean)
 }
 
 // mayMeetStale tells whether the request may be given a connection of which nobody made
@@ -186,10 +236,16 @@ func (x *exchange) mayMeetStale() bool {
 	return x.req.Idempotent() && x.complete && x.keep && !x.staleRetried && x.aside == nil
 }
 
-// leaveHost takes the request off the host's counts.
-func (a *attempt) leaveHost() {
-	a.host.End()
-	a.host.Cluster().EndRequestAt(a.x.priority())
+// uncount takes the attempt off the counts.
+func (a *attempt) uncount() {
+	was := a.counted
+	a.counted = nowhere
+	if was >= atHost {
+		a.host.End()
+	}
+	if was == everywhere {
+		a.host.Cluster().EndRequestAt(a.x.priority())
+	}
 }
 
 // countBytes adds the last attempt's bytes to its cluster's.
@@ -213,10 +269,13 @@ func (a *attempt) countTime(ended int64) {
 	}
 }
 
-// exchange makes conn the attempt's connection, sends the request on it and reads the
-// response's head.
+// exchange sends the request on conn, which the attempt holds, and reads the response's
+// head.
 func (a *attempt) exchange(conn *cluster.Conn) outcome {
 	a.info, a.version = conn.Info(), message.HTTP11
+	if a.up == upstream(&a.h2) {
+		a.version = message.HTTP2
+	}
 	a.stale, a.early, a.wrote = conn.Reused(), conn.Early(), false
 	a.resp.Reset()
 	a.x.observed.markConnected(conn)
@@ -225,17 +284,6 @@ func (a *attempt) exchange(conn *cluster.Conn) outcome {
 		if a.info.TLS {
 			x.req.Scheme = "https"
 		}
-	}
-	if a.x.terminate {
-		a.bytes.hold(conn, a)
-		a.up = &a.bytes
-	} else if conn.HTTP2 != nil {
-		a.version = message.HTTP2
-		a.h2.hold(conn, a)
-		a.up = &a.h2
-	} else {
-		a.h1.hold(conn, a)
-		a.up = &a.h1
 	}
 	if err := a.up.open(a); err != nil {
 		if err == errInterrupted {
@@ -247,18 +295,22 @@ func (a *attempt) exchange(conn *cluster.Conn) outcome {
 	return a.send()
 }
 
-// drop gives the attempt's connection back; clean says that the exchange on it
-// ended so that another may begin.
+// drop gives back what the attempt holds, each once and whatever panics meanwhile. clean
+// says that the exchange on its connection ended so that another may begin.
 func (a *attempt) drop(clean bool) {
+	defer a.uncount()
+	if a.up == nil {
+		return
+	}
+	forgotten := false
+	defer func() { a.leave(clean && forgotten) }()
 	// The watchdog must not see the connection any more when another exchange has it:
 	// disarmed, it interrupts nothing, and armed again it does not know it.
 	dog := a.x.dog
 	dog.calm()
 	dog.upstream.Store(nil)
+	forgotten = true
 	dog.await(max(a.firstAt, dog.lastActive.Load()), noDeadline, a.x.idleTimeout(), false)
-	a.up.leave(clean)
-	a.up = nil
-	a.leaveHost()
 }
 
 func (a *attempt) connectFailure(err error) outcome {
@@ -293,6 +345,9 @@ func (a *attempt) connectFailure(err error) outcome {
 // overdue tells what the watchdog's hard deadline was.
 func (a *attempt) overdue() outcome {
 	x := a.x
+	if o, yes := a.unwanted(); yes {
+		return o
+	}
 	if by := x.receiveBy(); by < x.lifeEnd && !x.requestRead() && monotonic() >= by {
 		return tooSlow
 	}
@@ -367,6 +422,7 @@ func (a *attempt) readHead() outcome {
 		if interim++; interim > maxInterim || a.resp.Status == 101 {
 			return a.badResponse("unexpected_interim_response")
 		}
+		a.x.interim = true
 		if a.x.client.interim(a.x) != nil {
 			return clientGone
 		}
