@@ -149,11 +149,9 @@ func TestCallLooks(t *testing.T) {
 	if _, err := conn.Read(make([]byte, 20)); err != nil {
 		t.Fatal(err)
 	}
-	conn.ReleaseAnswered()
+	conn.Release()
 	_ = peer.Close()
 	waitFor(t, conn.Gone)
-	conn.askedAt = monotonic() + int64(time.Hour) // just now, however long the test takes
-	conn.answeredAt = conn.askedAt
 	done := make(chan error, 1)
 	go func() {
 		_, err := c.Call(t.Context(), &message.Request{Method: "POST", Scheme: "http", Authority: "c", Path: "/"}, nil)
