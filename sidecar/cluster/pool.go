@@ -50,9 +50,7 @@ type Conn struct {
 	prober     stream.Prober
 	generation uint64 // of the TLS context that verified the peer
 	idleSince  int64
-	answeredAt int64 // when an answer was all that its peer had sent, 0 for never
-	askedAt    int64 // when it was last asked whether it is quiet
-	acquiredAt int64 // when it was taken from the idle ones, 0 for never
+	unasked    bool // nobody has looked whether its peer is quiet since it was idle
 	uses       atomic.Uint64
 	carries    atomic.Int64 // requests that have a shared connection, and so a stream of it
 	until      int64        // when it has lived long enough, 0 for never
@@ -62,8 +60,6 @@ type Conn struct {
 	carrier *Conn
 	// uncounted: it is not against the limit on connections.
 	uncounted bool
-	// unasked: it was acquired without a look whether its peer is quiet.
-	unasked bool
 	// condemned: in use when it was found to be unwanted, not to be pooled.
 	condemned atomic.Bool
 }
@@ -88,10 +84,6 @@ func (c *Conn) Source() string { return c.pool.source }
 // may close such a connection just when a request is sent on it.
 func (c *Conn) Reused() bool { return c.uses.Load() > 1 }
 
-// AcquiredAt is when Acquire found that the connection is good, in the terms of package
-// clock: 0 where it was made, and for one that is shared.
-func (c *Conn) AcquiredAt() int64 { return c.acquiredAt }
-
 // Early tells whether the connection is shared and its peer has not told yet how many
 // streams it admits: it may refuse one for that alone.
 func (c *Conn) Early() bool {
@@ -109,7 +101,8 @@ func (c *Conn) Gone() bool { return c.prober != nil && c.prober.Gone() }
 // a new one, or, at the connection limit, one that another exchange gives back.
 // Where the host speaks HTTP/2 it is one with room for another stream. clientHTTP2
 // says that the client does, which decides for SpeakDownstream. ctx is asked for only
-// when it has to wait. s is the caller's counter shard.
+// when it has to wait. s is the caller's counter shard. An idle connection may be one whose
+// peer has left, or spoken: see Sure.
 func (h *Host) Acquire(ctx func() (context.Context, context.CancelFunc), source string, clientHTTP2 bool, priority Priority, s telemetry.Shard) (*Conn, error) {
 	p := h.pool(source, priority)
 	if p.multiplexes(h.cluster.cfg.Load(), clientHTTP2) {
@@ -158,37 +151,17 @@ func (p *pool) takeIdle() *Conn {
 	}
 }
 
-// An idle connection whose peer was quiet quietFor ago, and was last asked askEvery ago at
-// most, is taken to be quiet still. A loaded proxy that turns around one event loop learns
-// of a close, or of bytes that nobody asked for, no sooner; to ask the kernel before each
-// request costs 4 % of a request in plaintext, and 10 % of one over two hops with TLS.
-const (
-	quietFor = int64(5 * time.Millisecond)
-	askEvery = int64(20 * time.Millisecond)
-)
+// Sure tells whether the peer has neither closed the connection nor spoken. Whoever writes
+// a request by other means than Exchange, which looks for itself where Unasked says that
+// nobody has, asks first: what the peer sent is not to be taken for an answer.
+func (c *Conn) Sure() bool { return !c.unasked || c.quiet() }
 
-// justQuiet tells whether the peer was quiet a moment ago: its last answer was all that
-// it had sent. A peer that ends each connection after its answer, without announcing
-// it, is found out by the first reuse.
-func (c *Conn) justQuiet() bool {
-	if c.answeredAt == 0 || c.uses.Load() < 2 {
-		return false
-	}
-	return c.acquiredAt-c.answeredAt < quietFor && c.acquiredAt-c.askedAt < askEvery
-}
+// Unasked tells whether the connection was acquired without a look at its peer.
+func (c *Conn) Unasked() bool { return c.unasked }
 
-// Sure tells whether the connection is as good as can be known. One that was used a moment
-// ago may have been acquired without a look, which a request that cannot be sent again
-// does without.
-func (c *Conn) Sure() bool { return !c.unasked || c.quiet(c.acquiredAt) }
-
-// quiet asks at a time whether the peer has neither closed nor sent anything.
-func (c *Conn) quiet(now int64) bool {
-	if c.prober == nil {
-		return true
-	}
-	c.askedAt, c.unasked = now, false
-	return c.prober.Quiet()
+func (c *Conn) quiet() bool {
+	c.unasked = false
+	return c.prober == nil || c.prober.Quiet()
 }
 
 func (p *pool) connect(ctxOf func() (context.Context, context.CancelFunc), s telemetry.Shard) (*Conn, error) {
@@ -243,16 +216,16 @@ func (p *pool) reserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
 	}
 }
 
-// fit tells whether an idle connection may be used: its peer has neither closed it nor
-// spoken without being asked (which would be taken for the answer to the next request),
-// and the TLS context that verified it is the one in force.
+// fit tells whether an idle connection may be used: the TLS context that verified it is
+// the one in force, and its peer has neither closed it nor spoken without being asked
+// (which would be taken for the answer to the next request). Where the stream can, that
+// is left to the moment at which the request is written.
 func (c *Conn) fit() bool {
 	if c.generation != c.pool.host.cluster.cfg.Load().tlsGeneration {
 		return false
 	}
-	c.acquiredAt = monotonic()
-	c.unasked = c.justQuiet()
-	return c.unasked || c.quiet(c.acquiredAt)
+	c.unasked = c.Exchanger != nil
+	return c.unasked || c.quiet()
 }
 
 func (p *pool) tryReserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
@@ -360,15 +333,6 @@ func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard, want protoco
 	return conn, nil
 }
 
-// ReleaseAnswered is Release after an answer whose end its framing told, and of which
-// the last was read at a time in the terms of package clock.
-func (c *Conn) ReleaseAnswered(at int64) {
-	if c.answeredAt = 0; c.prober != nil && c.prober.Drained() {
-		c.answeredAt = at
-	}
-	c.release(at)
-}
-
 // Release gives the connection back after an exchange that left it clean: the
 // next request may use it.
 func (c *Conn) Release() {
@@ -376,18 +340,19 @@ func (c *Conn) Release() {
 		c.releaseShared()
 		return
 	}
-	c.release(monotonic())
+	c.ReleaseRead(monotonic())
 }
 
-// release pools the connection, idle since a time.
-func (c *Conn) release(since int64) {
+// ReleaseRead is Release of a connection that is not shared, where the last of the answer
+// was read at a time in the terms of package clock.
+func (c *Conn) ReleaseRead(at int64) {
 	p := c.pool
 	cfg := p.host.cluster.cfg.Load()
 	if c.condemned.Load() || !p.host.usable() || c.generation != cfg.tlsGeneration || c.spent(cfg) {
 		_ = c.Close()
 		return
 	}
-	c.idleSince = since
+	c.idleSince = at
 	p.mu.Lock()
 	if len(p.waiting) > 0 {
 		w := p.waiting[0]
@@ -426,14 +391,16 @@ func (c *Conn) Close() error {
 	if m := p.host.cluster.metrics; m != nil {
 		m.Use().ConnectionsOpen.Add(0, -1)
 	}
+	var err error
 	if c.HTTP2 != nil {
 		p.unshare(c)
 		c.HTTP2.Close()
-		p.wake()
-		return nil
+	} else {
+		err = c.Stream.Close()
 	}
-	err := c.Stream.Close()
+	// There is room for another connection, of whichever protocol.
 	p.wake()
+	p.roomFreed()
 	return err
 }
 
@@ -476,7 +443,7 @@ func (p *pool) sweep(now, limit int64) {
 
 	keep := old[:0]
 	for _, c := range old {
-		if now-c.idleSince > limit || c.until > 0 && now >= c.until || !c.quiet(now) {
+		if now-c.idleSince > limit || c.until > 0 && now >= c.until || !c.quiet() {
 			_ = c.Close()
 		} else {
 			keep = append(keep, c)

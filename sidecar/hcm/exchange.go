@@ -3,6 +3,7 @@ package hcm
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
@@ -36,7 +37,7 @@ type exchange struct {
 	reporter  *reporter   // nil for none
 	aside     func() bool // set where the exchange runs beside another; ends the watch over its context
 	binding   *binding    // of an HTTP filter chain, nil without need
-	rules     *authz.Evaluator
+	policy    *policy
 	asked     uint64     // the filters that were
 	resetCode http2.Code // why the host reset the stream
 
@@ -58,15 +59,19 @@ type exchange struct {
 	staleRetried bool
 	afterTimeout bool // the last attempt's own time was over
 	overridden   bool // levels has anything
+	// interim: an interim response was passed on, which binds the exchange to its host.
+	interim bool
+	late    atomic.Bool // the time of an attempt beside another exchange was over, and another joined it
 
 	// What is to be told of the exchange.
-	start     time.Time
-	startMono int64
-	received  int64 // body bytes from the client
-	sent      int64 // body bytes to the client
-	status    int
-	flags     telemetry.Flags
-	details   string
+	start      time.Time
+	startMono  int64
+	admittedAt int64 // when its head was there, and no filter made it wait any more
+	received   int64 // body bytes from the client
+	sent       int64 // body bytes to the client
+	status     int
+	flags      telemetry.Flags
+	details    string
 
 	payload   []byte // of the request's body
 	store     []byte // payload's memory when it is not the client's
@@ -138,6 +143,7 @@ func (x *exchange) begin() {
 	x.used = true
 	x.start = time.Now()
 	x.startMono = monotonicOf(x.start)
+	x.admittedAt = x.startMono
 	x.observed.wants = telemetry.Wanted()
 	x.observed.markAt(telemetry.RequestBegan, x.startMono)
 }
@@ -161,8 +167,9 @@ func (x *exchange) next() {
 	x.received, x.sent = 0, 0
 	x.flags, x.status, x.details = 0, 0, ""
 	x.lastHere, x.terminate, x.decided, x.tunnel, x.local, x.closeAfter, x.responded = false, false, false, false, false, false, false
+	x.interim = false
 	x.staleRetried, x.afterTimeout, x.mirrored, x.shadow = false, false, false, false
-	x.aside = nil
+	x.aside, x.policy = nil, nil
 	x.observed.reset()
 	if x.m.tracer != nil {
 		x.span = tracing.Span{}
@@ -201,6 +208,7 @@ func (x *exchange) serve() {
 // admit runs everything that can answer without an upstream. It is true when the
 // request is to be forwarded.
 func (x *exchange) admit() bool {
+	x.takePolicy()
 	if x.d.Shedding() {
 		x.flags |= telemetry.FlagOverload
 		x.localReply(&reply{status: 503, body: "overloaded", details: "overload", close: true})
@@ -230,7 +238,7 @@ func (x *exchange) admit() bool {
 
 // normalizePath applies the path rules; it answers when they refuse.
 func (x *exchange) normalizePath() bool {
-	out, verdict := x.m.paths.apply(x.scratch[:0], x.req.Path)
+	out, verdict := x.policy.paths.apply(x.scratch[:0], x.req.Path)
 	x.scratch = out[:0]
 	switch verdict {
 	case pathRejected:

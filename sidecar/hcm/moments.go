@@ -70,20 +70,12 @@ func (o *observed) adoptAttempt(from *observed) {
 	}
 }
 
-// acquired is when an attempt that begins now got its connection.
-func acquired(c *cluster.Conn) int64 {
-	if at := c.AcquiredAt(); at != 0 {
-		return at
-	}
-	return monotonic()
-}
-
 // markConnected notes the moments of an attempt's connection.
 func (o *observed) markConnected(c *cluster.Conn) {
 	if o.wants&telemetry.WantMoments == 0 {
 		return
 	}
-	o.moments[telemetry.AttemptReady] = acquired(c)
+	o.moments[telemetry.AttemptReady] = monotonic()
 	opening := c.Opening()
 	for i, t := range [...]time.Time{opening.Began, opening.Connected, opening.Secured} {
 		if !t.IsZero() {
