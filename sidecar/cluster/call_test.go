@@ -164,3 +164,27 @@ func TestCallLooks(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestOpenHoldsNothingAgainstHosts: whoever opens a connection of bytes need not wait for it.
+func TestOpenHoldsNothingAgainstHosts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := NewManager(Options{Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}})
+		defer m.Close()
+		if err := m.Update(&Config{Name: "c", ConnectTimeout: 5 * time.Second, Endpoints: hosts("c", "10.0.0.1")}); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		for failed, ctx := range []context.Context{ctx, t.Context()} {
+			if _, err := m.Get("c").Open(ctx, "", nil, 0); err == nil {
+				t.Error("opened")
+			}
+			if n := m.Get("c").Stats()[0].ConnectFailed; n != uint64(failed) {
+				t.Errorf("%d failures, want %d", n, failed)
+			}
+		}
+	})
+}
