@@ -32,11 +32,11 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (conn
 	m := h.cluster.metrics
 	if err != nil {
 		if errors.Is(err, context.Canceled) {
-			kind = Canceled
+			kind = Canceled // which says nothing of the host
 		} else if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
 			kind = ConnectTimeout
 		}
-		if m != nil {
+		if m != nil && kind != Canceled {
 			countFailure(m, s, kind, err)
 		}
 		return nil, &Error{Kind: kind, Cluster: h.cluster.name, Host: h.key, Err: err}

@@ -63,6 +63,7 @@ type attempt struct {
 	stale  bool // the connection was used before, and may have been closed already
 	early  bool // its peer had not told how many streams it admits
 	wrote  bool // at least a byte of the attempt was sent
+	waited bool // it waited for its connection
 	dial   func() (context.Context, context.CancelFunc)
 
 	trace
@@ -91,7 +92,7 @@ type trace struct {
 
 func (a *attempt) init(x *exchange) {
 	a.x, a.resp = x, x.resp
-	a.dial = a.dialContext
+	a.dial = a.pend
 }
 
 // reset forgets the exchange's attempts; the last one has ended.
@@ -101,12 +102,10 @@ func (a *attempt) reset() {
 	a.trace = trace{}
 }
 
-// dialContext bounds a dial by the attempt's deadline.
-func (a *attempt) dialContext() (context.Context, context.CancelFunc) {
-	if a.until != noDeadline {
-		return context.WithTimeout(a.x.ctx, time.Duration(max(1, a.until-monotonic())))
-	}
-	return context.WithCancel(a.x.ctx)
+// pend begins a wait for what the attempt needs before the request can be sent.
+func (a *attempt) pend() (context.Context, context.CancelFunc) {
+	a.waited = true
+	return a.x.pend(a.until)
 }
 
 // run sends the request once. With responded, the response's head is there and the
@@ -142,6 +141,7 @@ func (a *attempt) try() outcome {
 	x, h := a.x, a.host
 	x.pump = nil
 	a.until, a.tryBy = min(x.deadline, x.lifeEnd), noDeadline
+	a.waited = false
 	x.prepareAttempt(h.Hostname())
 	a.startSpan()
 	x.observed.mark(telemetry.AttemptBegan)
@@ -151,6 +151,12 @@ func (a *attempt) try() outcome {
 		a.endSpan(o, o.flags())
 		a.drop(false)
 		return o
+	}
+	if a.waited && x.client.gone() {
+		// It was not looked at since it was last asked.
+		a.endSpan(clientGone, clientGone.flags())
+		a.drop(true) // nothing was sent
+		return clientGone
 	}
 	if !a.begin() {
 		a.endSpan(overflow, overflow.flags())
@@ -192,8 +198,8 @@ func (a *attempt) connect() (*cluster.Conn, error) {
 		}
 		a.leave(false)
 	}
-	ctx, cancel := a.dialContext()
-	defer cancel()
+	ctx, done := a.pend()
+	defer done()
 	c, err := a.host.OpenBytes(ctx, x.d.Workload, x.d.Shard)
 	if err == nil {
 		a.hold(c)
@@ -280,6 +286,9 @@ func (a *attempt) exchange(conn *cluster.Conn) outcome {
 		}
 	}
 	if err := a.up.open(a); err != nil {
+		if err == errInterrupted {
+			return a.x.interrupted()
+		}
 		return a.broken(err)
 	}
 	a.x.dog.upstream.Store(&a.up)
@@ -320,10 +329,7 @@ func (a *attempt) connectFailure(err error) outcome {
 	case cluster.OverflowConnections:
 		return overflow
 	case cluster.Canceled:
-		if a.x.ctx.Err() != nil {
-			return clientGone
-		}
-		return a.expired()
+		return a.x.interrupted()
 	case cluster.ConnectTimeout:
 		// The exchange's time bounds the dial too.
 		if monotonic() >= a.until {
@@ -334,6 +340,18 @@ func (a *attempt) connectFailure(err error) outcome {
 	}
 	a.host.Report(cluster.OutcomeConnect)
 	return connectFailed
+}
+
+// overdue tells what the watchdog's hard deadline was.
+func (a *attempt) overdue() outcome {
+	x := a.x
+	if o, yes := a.unwanted(); yes {
+		return o
+	}
+	if by := x.receiveBy(); by < x.lifeEnd && !x.requestRead() && monotonic() >= by {
+		return tooSlow
+	}
+	return a.expired()
 }
 
 // expired tells whose deadline the attempt reached.
@@ -461,13 +479,7 @@ func (a *attempt) broken(err error) outcome {
 	x.dog.calm()
 	switch cause {
 	case causeHard:
-		if o, yes := a.unwanted(); yes {
-			return o
-		}
-		if by := x.receiveBy(); by < x.lifeEnd && !x.requestRead() && monotonic() >= by {
-			return tooSlow
-		}
-		return a.expired()
+		return a.overdue()
 	case causeIdle:
 		if a.idle() != x.idleTimeout() {
 			return tryIdle

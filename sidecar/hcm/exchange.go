@@ -55,7 +55,7 @@ type exchange struct {
 	asked      uint64
 	fctx       filter.Context
 	states     []filter.State
-	rules      *authz.Evaluator
+	policy     *policy
 	levels     [4][]route.FilterOverride
 	overridden bool // levels has anything
 	binding    *binding
@@ -172,7 +172,7 @@ func (x *exchange) next() {
 	x.lastHere, x.terminate, x.decided, x.tunnel, x.local, x.closeAfter, x.responded = false, false, false, false, false, false, false
 	x.interim = false
 	x.staleRetried, x.afterTimeout, x.mirrored, x.shadow = false, false, false, false
-	x.aside = nil
+	x.aside, x.policy = nil, nil
 	x.decision = authz.Decision{}
 	x.observed.reset()
 	if x.m.tracer != nil {
@@ -212,6 +212,7 @@ func (x *exchange) serve() {
 // admit runs everything that can answer without an upstream. It is true when the
 // request is to be forwarded.
 func (x *exchange) admit() bool {
+	x.takePolicy()
 	if x.d.Shedding() {
 		x.flags |= telemetry.FlagOverload
 		x.localReply(&reply{status: 503, body: "overloaded", details: "overload", close: true})
@@ -241,7 +242,7 @@ func (x *exchange) admit() bool {
 
 // normalizePath applies the path rules; it answers when they refuse.
 func (x *exchange) normalizePath() bool {
-	out, verdict := x.m.paths.apply(x.scratch[:0], x.req.Path)
+	out, verdict := x.policy.paths.apply(x.scratch[:0], x.req.Path)
 	x.scratch = out[:0]
 	switch verdict {
 	case pathRejected:

@@ -45,8 +45,8 @@ func TestFaultInAnExchange(t *testing.T) {
 			b := versionedBed(t, version, 1, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.URL.Path) })
 			var fault atomic.Bool
 			b.change = func(m *Manager) {
-				routes := m.routes
-				m.routes = func() *route.Table {
+				routes := m.policy.routes
+				m.policy.routes = func() *route.Table {
 					if fault.Swap(false) {
 						panic("routes")
 					}
