@@ -38,9 +38,10 @@ func (x *exchange) retryFailure(o outcome) bool {
 	case noHost, overflow, timedOut, idleTimedOut, lifeOver, tooSlow, clientGone, clientBroke, unwritable:
 		return false
 	}
-	// A pooled connection that its peer had closed, as its end showed at once, or a new one with more streams than the
-	// peer admits, before it could say so: the request was not refused for what it is. This
-	// needs no policy, once, but it must be certain that the request has no effect twice.
+	// A pooled connection that its peer had closed, as its end at once shows, or a new one
+	// with more streams than the peer admits, before it could say so: the request was not
+	// refused for what it is. This needs no policy, once, but it must be certain that the
+	// request has no effect twice.
 	if (o == refused && x.attempt.early || (o == refused || o == reset) && x.attempt.stale) &&
 		!x.staleRetried && (!x.attempt.wrote || x.req.Idempotent()) {
 		x.staleRetried = true
