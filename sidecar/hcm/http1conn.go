@@ -32,6 +32,7 @@ type http1Conn struct {
 	requests uint32 // how many were begun
 	sniffs   bool   // nothing has told yet that the client does not speak HTTP/2
 	parked   bool
+	returns  bool // the client spoke soon after it was parked
 }
 
 func newHTTP1Conn(ctx context.Context, m *Manager, d *downstream.Conn) *http1Conn {
@@ -94,6 +95,11 @@ func (c *http1Conn) stepBack() {
 	}
 }
 
+// parkFirst is what parkAfter is for a client that is not known to speak again soon. Of
+// many that connect at once most are not served at the same time, and the runtime keeps
+// what the most goroutines that there ever were have needed.
+const parkFirst = int64(50 * time.Millisecond)
+
 // park leaves an idle connection to the listener, where that is why waiting ended.
 // The watchdog goes on.
 func (c *http1Conn) park() {
@@ -113,12 +119,18 @@ func (c *http1Conn) park() {
 // readHead waits for a request and reads its head into c.x.
 func (c *http1Conn) readHead() (http1.Framing, bool) {
 	now := monotonic()
-	if !c.parked {
+	patience := parkFirst
+	if c.parked {
+		c.returns = now < c.idleBy-c.m.idle+parkAfter
+	} else {
 		c.idleBy = c.requestWait(now)
+	}
+	if c.returns {
+		patience = parkAfter
 	}
 	c.parked = false
 	c.dog.waiting.Store(true)
-	c.dog.parkBy.Store(now + parkAfter)
+	c.dog.parkBy.Store(now + patience)
 	c.dog.await(now, c.idleBy, 0, false)
 	if c.x != nil && c.x.h1.in.len() > 0 {
 		c.begin() // a pipelined request is there already
