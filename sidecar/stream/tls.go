@@ -223,6 +223,12 @@ func (t *TLS) Close() error {
 	return err
 }
 
+// Abort implements Aborter.
+func (t *TLS) Abort() {
+	abort(t.raw.Conn)
+	t.watch.Load().Wake()
+}
+
 // SetDeadline implements Stream.
 func (t *TLS) SetDeadline(d time.Time) error { return t.tls.SetDeadline(d) }
 
@@ -261,6 +267,8 @@ func (t *TLS) Pollable(w *Watch) (syscall.RawConn, bool) {
 	releaseBuffers(t.tls)
 	return t.raw.raw, true
 }
+
+func (t *TLS) socket() syscall.RawConn { return t.raw.raw }
 
 // Gone implements Prober.
 func (t *TLS) Gone() bool { return gone(t.raw.raw) }
