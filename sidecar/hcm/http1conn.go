@@ -5,6 +5,7 @@ import (
 	"io"
 	"runtime"
 	"time"
+	"unique"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
@@ -19,7 +20,7 @@ type http1Conn struct {
 	d *downstream.Conn
 
 	x    *exchange
-	xfcc string // this hop's element of x-forwarded-client-cert
+	xfcc unique.Handle[string] // this hop's element of x-forwarded-client-cert, shared
 	dog  watchdog
 
 	expires  int64  // when the connection is to take no more requests, 0 for never
@@ -33,7 +34,7 @@ type http1Conn struct {
 
 func newHTTP1Conn(m *Manager, d *downstream.Conn) *http1Conn {
 	c := &http1Conn{m: m, d: d, sniffs: m.cfg.Codec == CodecAuto && d.Info.ALPN == ""}
-	c.xfcc = clientCertElement(m.cfg, d.Info)
+	c.xfcc = unique.Make(clientCertElement(m.cfg, d.Info))
 	c.expires = m.expiry(d)
 	if c.expires > 0 && !m.cfg.SafeMaxDuration {
 		c.dog.endBy(c.expires + m.drainGrace)
@@ -223,7 +224,7 @@ func (c *http1Conn) read() bool {
 func (c *http1Conn) TakeBuffer() []byte {
 	if c.x == nil {
 		c.x = newExchange(c.m, c.d, c.d.Server().Context)
-		c.x.dog, c.x.xfcc = &c.dog, c.xfcc
+		c.x.dog, c.x.xfcc = &c.dog, c.xfcc.Value()
 		c.x.h1.attach(c)
 		c.x.client = &c.x.h1
 	}
