@@ -51,7 +51,8 @@ type attempt struct {
 
 	bytes bytesUpstream // and neither
 
-	until int64 // noDeadline for none
+	until int64 // when the exchange's time is over, noDeadline for never
+	tryBy int64 // when the attempt's own is: no answer may begin later
 	// resetCode is the host's, where it reset the stream.
 	resetCode http2.Code
 	// unsent is what the host did not take at once of the payload.
@@ -125,10 +126,8 @@ func (a *attempt) choose() outcome {
 // try sends the request to the host that was chosen.
 func (a *attempt) try() outcome {
 	x, h := a.x, a.host
-	a.until = min(x.deadline, x.lifeEnd)
-	if t := x.timeouts.PerTry; t > 0 {
-		a.until = min(a.until, monotonic()+int64(t))
-	}
+	x.pump = nil
+	a.until, a.tryBy = min(x.deadline, x.lifeEnd), noDeadline
 	a.waited = false
 	x.prepareAttempt(h.Hostname())
 	a.startSpan()
@@ -180,8 +179,9 @@ func (a *attempt) connect() (*cluster.Conn, error) {
 	return a.host.OpenBytes(ctx, x.d.Workload, x.d.Shard)
 }
 
-// mayMeetStale tells whether the request may be sent on a connection of which nobody made
-// sure that its peer keeps it: should it not, the request is sent again without a policy.
+// mayMeetStale tells whether the request may be given a connection of which nobody made
+// sure that its peer keeps it: should it not, that is found out before the request is
+// written, or shows at once, and it is sent again without a policy.
 func (x *exchange) mayMeetStale() bool {
 	return x.req.Idempotent() && x.complete && x.keep && !x.staleRetried && x.aside == nil
 }
@@ -279,7 +279,7 @@ func (a *attempt) connectFailure(err error) outcome {
 	case cluster.Canceled:
 		return a.x.interrupted()
 	case cluster.ConnectTimeout:
-		// The attempt's deadline bounds the dial too.
+		// The exchange's time bounds the dial too.
 		if monotonic() >= a.until {
 			return a.expired()
 		}
@@ -292,7 +292,8 @@ func (a *attempt) connectFailure(err error) outcome {
 
 // expired tells whose deadline the attempt reached.
 func (a *attempt) expired() outcome {
-	switch a.until {
+	a.x.takeClock()
+	switch min(a.x.lifeEnd, a.x.deadline, a.tryBy) {
 	case a.x.lifeEnd:
 		return lifeOver
 	case a.x.deadline:
@@ -323,12 +324,15 @@ func (a *attempt) send() outcome {
 	hard := a.until
 	if !x.complete {
 		hard = min(hard, x.receiveBy())
+	} else if t := x.timeouts.PerTry; t > 0 {
+		a.tryBy = a.sentAt + int64(t)
+		hard = min(hard, a.tryBy)
 	}
 	x.dog.await(a.sentAt, hard, a.idle(), true)
 	if x.aside != nil && x.ctx.Err() != nil {
 		x.dog.bound(1) // it was interrupted before it was armed
 	}
-	x.pump, a.unsent = nil, nil
+	a.unsent = nil
 	if err := a.up.send(a); err != nil {
 		return a.broken(err)
 	}
@@ -435,6 +439,9 @@ func (a *attempt) broken(err error) outcome {
 
 // report tells the host and the counters how the attempt went.
 func (a *attempt) report(o outcome) {
+	if o == reset && a.stale && !a.wrote {
+		return // nothing was sent: it says nothing of the host, nor of the request
+	}
 	m := a.host.Cluster().Metrics()
 	if f, ok := o.failure(); ok {
 		m.Failed(a.x.d.Shard, f)

@@ -75,6 +75,7 @@ type exchange struct {
 	// What is to be told of the exchange.
 	start      time.Time
 	startMono  int64
+	admittedAt int64 // when its head was there, and no filter made it wait any more
 	received   int64 // body bytes from the client
 	sent       int64 // body bytes to the client
 	flags      telemetry.Flags
@@ -142,6 +143,7 @@ func (x *exchange) begin() {
 	x.used = true
 	x.start = time.Now()
 	x.startMono = monotonicOf(x.start)
+	x.admittedAt = x.startMono
 	x.observed.wants = telemetry.Wanted()
 	x.observed.markAt(telemetry.RequestBegan, x.startMono)
 }

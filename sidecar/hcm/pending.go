@@ -55,7 +55,6 @@ func (x *exchange) interrupted() outcome {
 		case now >= x.deadline:
 			return timedOut
 		}
-		return tryTimedOut
 	}
 	return clientGone
 }

@@ -176,9 +176,6 @@ func TestUpgradeToSilentHost(t *testing.T) {
 	}{
 		{"idle timeout", func(b *bed) { b.cfg.StreamIdleTimeout = short }, "SI stream_idle_timeout"},
 		{"longest duration", func(b *bed) { b.cfg.MaxStreamDuration = short }, "408 DT max_duration_timeout"},
-		{"timeout of an attempt", func(b *bed) {
-			b.route().Forward.Retry = &route.RetryPolicy{PerTryTimeout: short}
-		}, "504 UT upstream_per_try_timeout"},
 		{"client leaves", func(*bed) {}, departed[1]},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
