@@ -60,7 +60,7 @@ type attempt struct {
 	resetCode http2.Code
 	// unsent is what the host did not take at once of the payload.
 	unsent []byte
-	stale  bool // the connection was used before
+	stale  bool // the connection was used before, and may have been closed already
 	early  bool // its peer had not told how many streams it admits
 	wrote  bool // at least a byte of the attempt was sent
 	waited bool // it waited for its connection
@@ -470,6 +470,7 @@ func (a *attempt) broken(err error) outcome {
 		return o
 	}
 	if !stream.IsTimeout(err) {
+		a.stale = a.stale && a.endedAtOnce()
 		return reset
 	}
 	x := a.x
@@ -497,6 +498,15 @@ func (a *attempt) broken(err error) outcome {
 	}
 	return reset
 }
+
+// closeShows is how long it takes at most until a connection shows that its peer had
+// closed it before the request came: a round trip. One that ends later ended while the
+// host was at work.
+const closeShows = time.Second
+
+// endedAtOnce tells whether the connection's end showed before the host can have been at
+// work for long.
+func (a *attempt) endedAtOnce() bool { return !a.wrote || sinceMono(a.sentAt) < closeShows }
 
 // report tells the host and the counters how the attempt went.
 func (a *attempt) report(o outcome) {

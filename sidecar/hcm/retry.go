@@ -39,7 +39,7 @@ func (x *exchange) retryFailure(o outcome) (_ outcome, again bool) {
 	case noHost, overflow, timedOut, idleTimedOut, lifeOver, tooSlow, clientGone, clientBroke, unwritable:
 		return o, false
 	}
-	// A pooled connection that its peer had closed, or a new one with more streams than the
+	// A pooled connection that its peer had closed, as its end showed at once, or a new one with more streams than the
 	// peer admits, before it could say so: the request was not refused for what it is. This
 	// needs no policy, once, but it must be certain that the request has no effect twice.
 	if (o == refused && x.attempt.early || (o == refused || o == reset) && x.attempt.stale) &&
