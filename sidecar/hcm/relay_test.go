@@ -52,7 +52,7 @@ func TestHeadNotSent(t *testing.T) {
 				if tc.over {
 					x.lifeEnd = x.deadline
 				}
-				x.attempt.until = x.deadline
+				x.attempt.until, x.attempt.tryBy = x.deadline, noDeadline
 				x.dog.cause.Store(tc.cause)
 				fails(x, tc.err)
 				if x.status != tc.status || x.flags != tc.flags || x.details != tc.details {
