@@ -342,28 +342,27 @@ func (a *attempt) connectFailure(err error) outcome {
 	return connectFailed
 }
 
-// overdue tells what the watchdog's hard deadline was.
-func (a *attempt) overdue() outcome {
-	x := a.x
+// expired tells whose deadline the attempt reached.
+func (a *attempt) expired() outcome {
 	if o, yes := a.unwanted(); yes {
 		return o
 	}
+	a.x.takeClock()
+	if a.tryBy < min(a.x.lifeEnd, a.x.deadline) {
+		return tryTimedOut
+	}
+	return a.x.overdue()
+}
+
+// overdue tells which of the exchange's times is over.
+func (x *exchange) overdue() outcome {
 	if by := x.receiveBy(); by < x.lifeEnd && !x.requestRead() && monotonic() >= by {
 		return tooSlow
 	}
-	return a.expired()
-}
-
-// expired tells whose deadline the attempt reached.
-func (a *attempt) expired() outcome {
-	a.x.takeClock()
-	switch min(a.x.lifeEnd, a.x.deadline, a.tryBy) {
-	case a.x.lifeEnd:
+	if x.lifeEnd <= x.deadline {
 		return lifeOver
-	case a.x.deadline:
-		return timedOut
 	}
-	return tryTimedOut
+	return timedOut
 }
 
 // idle is how long nothing may move in the attempt, 0 for ever.
@@ -479,7 +478,7 @@ func (a *attempt) broken(err error) outcome {
 	x.dog.calm()
 	switch cause {
 	case causeHard:
-		return a.overdue()
+		return a.expired()
 	case causeIdle:
 		if a.idle() != x.idleTimeout() {
 			return tryIdle

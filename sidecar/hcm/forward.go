@@ -39,7 +39,7 @@ func (x *exchange) forward() {
 				return
 			}
 		} else {
-			again = x.retryFailure(o)
+			o, again = x.retryFailure(o)
 		}
 		if again {
 			continue

@@ -85,7 +85,7 @@ func (h *http1Client) Next() (data []byte, last bool, err error) {
 		if h.piece.have {
 			break
 		}
-		n, err := h.c.s.Read(h.in.space())
+		n, err := h.c.d.Stream.Read(h.in.space())
 		if n == 0 {
 			if err == nil {
 				err = io.ErrNoProgress
@@ -132,7 +132,7 @@ func (h *http1Client) fill(p []byte) (n int, last bool, err error) {
 		data, last, err := h.Next()
 		return copy(p, data), last, err
 	}
-	n, err = h.c.s.Read(p)
+	n, err = h.c.d.Stream.Read(p)
 	if n == 0 {
 		return 0, false, err
 	}
@@ -170,7 +170,7 @@ func (h *http1Client) interim(x *exchange) error {
 		http1.ProperCase(out)
 	}
 	h.out = out[:0]
-	_, err = h.c.s.Write(out)
+	_, err = h.c.d.Stream.Write(out)
 	return err
 }
 
@@ -247,7 +247,7 @@ func (h *http1Client) data(x *exchange, p []byte, last bool, trailers *message.F
 	if err := h.flush(x); err != nil {
 		return err
 	}
-	_, err = h.c.s.Write(p)
+	_, err = h.c.d.Stream.Write(p)
 	return err
 }
 
@@ -256,7 +256,7 @@ func (h *http1Client) flush(*exchange) error {
 	if len(h.out) == 0 {
 		return nil
 	}
-	_, err := h.c.s.Write(h.out)
+	_, err := h.c.d.Stream.Write(h.out)
 	h.out = h.out[:0]
 	return err
 }

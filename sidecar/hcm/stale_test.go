@@ -56,7 +56,7 @@ func TestEndOfAUsedConnection(t *testing.T) {
 		if o != reset || x.attempt.stale != (tc.sent < closeShows || !tc.wrote) {
 			t.Errorf("%s: outcome %d, stale %v", name, o, x.attempt.stale)
 		}
-		if again := x.retryFailure(o); again != tc.again {
+		if _, again := x.retryFailure(o); again != tc.again {
 			t.Errorf("%s: sent again: %v", name, again)
 		}
 	}
