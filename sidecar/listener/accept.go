@@ -368,7 +368,7 @@ func (a *arrival) enter(f downstream.Facts) (t *tracked, e entry) {
 		}
 	}
 	t = &tracked{l: a.l, snap: a.snap, own: a.chain, chain: a.chain, sought: a.match.sought, exempt: a.exempt}
-	t.conn.Init(f, chain.request)
+	t.conn.Init(f, chain.policy)
 	e.decision = chain.network.CheckConn(&t.conn.Peer) // not f's, which would be another object
 	if len(chain.cfg.RBAC) > 0 {
 		decision := e.decision

@@ -48,9 +48,13 @@ type TryWriter interface {
 // with one system call less. It is only for a peer that speaks when spoken to.
 type Exchanger interface {
 	// Exchange writes out and then reads as ReadReady does. written tells how
-	// much of out the kernel took, also with an error.
-	Exchange(out []byte, in Buffers) (written, n int, err error)
+	// much of out the kernel took, also with an error. With look nothing is written to a
+	// peer that has spoken or left: the error is ErrNotQuiet, and the stream of no use.
+	Exchange(out []byte, in Buffers, look bool) (written, n int, err error)
 }
+
+// ErrNotQuiet is that the peer has spoken, or left, before it was asked.
+var ErrNotQuiet = errors.New("stream: the peer has not waited to be asked")
 
 // Prober is a stream that can say whether its peer is silent and there.
 type Prober interface {
@@ -60,9 +64,6 @@ type Prober interface {
 	// Gone is true when the peer has closed its side or reset; bytes that wait do
 	// not matter. It may be called while another goroutine reads.
 	Gone() bool
-	// Drained is true when the last read got less than it had room for: then the
-	// peer had sent nothing beyond it. No reader may be active.
-	Drained() bool
 }
 
 // Conn is what a socket of package net offers and Socket needs.
@@ -95,23 +96,23 @@ type Socket struct {
 // socketReader is the state of one raw read. The callbacks are made once, because a
 // closure made for each call would be garbage.
 type socketReader struct {
-	once    func(fd uintptr) bool
-	peek    func(fd uintptr)
-	x       *socketExchange // upstream connections alone have one
-	in      Buffers
-	n       int
-	errno   syscall.Errno
-	drained bool // the last read got less than it had room for
-	one     [1]byte
+	once  func(fd uintptr) bool
+	peek  func(fd uintptr)
+	x     *socketExchange // upstream connections alone have one
+	in    Buffers
+	n     int
+	errno syscall.Errno
+	one   [1]byte
 }
 
 // socketExchange is the state of one Exchange, besides that of the read it ends in.
 type socketExchange struct {
-	once    func(fd uintptr) bool
-	out     []byte
-	written int
-	wrote   bool
-	errno   syscall.Errno
+	once        func(fd uintptr) bool
+	out         []byte
+	written     int
+	errno       syscall.Errno
+	wrote       bool
+	look, spoke bool // whether to look first, and what was seen
 }
 
 // socketWriter is the state of one raw write.
@@ -166,9 +167,7 @@ func (s *Socket) Conn() Conn { return s.conn }
 
 // Read implements Stream.
 func (s *Socket) Read(p []byte) (int, error) {
-	n, err := s.conn.Read(p)
-	s.reader().drained = n < len(p)
-	return n, err
+	return s.conn.Read(p)
 }
 
 // Write implements Stream. One may run at a time.
@@ -233,23 +232,26 @@ func (r *socketReader) readOnce(fd uintptr) bool {
 		r.in.DropBuffer()
 		return false
 	}
-	r.drained = r.n < len(buf)
 	return true
 }
 
 // Exchange implements Exchanger. The request is written after the poller was
 // armed for reading, so the answer cannot be missed and need not be looked for
 // before there is a reason to.
-func (s *Socket) Exchange(out []byte, in Buffers) (written, n int, err error) {
+func (s *Socket) Exchange(out []byte, in Buffers, look bool) (written, n int, err error) {
 	r := s.reader()
 	if r.x == nil {
 		r.x = &socketExchange{once: r.exchangeOnce}
 	}
 	x := r.x
+	x.look, x.spoke = look, false
 	r.in, x.out, x.written, x.wrote, x.errno = in, out, 0, false, 0
 	err = s.raw.Read(x.once)
 	r.in, x.out = nil, nil
 	written = x.written
+	if x.spoke && err == nil {
+		return 0, 0, ErrNotQuiet
+	}
 	if x.errno == syscall.EAGAIN && err == nil {
 		// The peer's window is full: write the rest as the runtime does.
 		n, err = s.conn.Write(out[written:])
@@ -273,6 +275,12 @@ func (r *socketReader) exchangeOnce(fd uintptr) bool {
 		return r.readOnce(fd)
 	}
 	x.wrote = true
+	if x.look {
+		if r.peekOnce(fd); r.errno != syscall.EAGAIN {
+			x.spoke = true
+			return true
+		}
+	}
 	x.written, x.errno = send(fd, x.out)
 	if x.errno == 0 && x.written < len(x.out) {
 		x.errno = syscall.EAGAIN
@@ -339,9 +347,6 @@ func (r *socketReader) peekOnce(fd uintptr) {
 	r.n, r.errno = recv(fd, r.one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 }
 
-// Drained implements Prober.
-func (s *Socket) Drained() bool { return s.r != nil && s.r.drained }
-
 // Pollable implements Pollable: the kernel holds all that was not read.
 func (s *Socket) Pollable(w *Watch) (syscall.RawConn, bool) {
 	s.watch.Store(w)
@@ -351,7 +356,7 @@ func (s *Socket) Pollable(w *Watch) (syscall.RawConn, bool) {
 
 func (s *Socket) socket() syscall.RawConn { return s.raw }
 
-// Gone implements Prober. It may run beside a read, so it has no part in op.
+// Gone implements Prober. It may run beside a read, so it has no part in r.
 func (s *Socket) Gone() bool { return gone(s.raw) }
 
 // gone asks for a FIN, a reset or an error, which bytes that wait in front of it
