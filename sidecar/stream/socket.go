@@ -356,7 +356,7 @@ func (s *Socket) Pollable(w *Watch) (syscall.RawConn, bool) {
 
 func (s *Socket) socket() syscall.RawConn { return s.raw }
 
-// Gone implements Prober. It may run beside a read, so it has no part in op.
+// Gone implements Prober. It may run beside a read, so it has no part in r.
 func (s *Socket) Gone() bool { return gone(s.raw) }
 
 // gone asks for a FIN, a reset or an error, which bytes that wait in front of it
