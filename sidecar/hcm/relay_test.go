@@ -2,12 +2,15 @@ package hcm
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
@@ -93,6 +96,43 @@ func TestResetAtTheAnswer(t *testing.T) {
 	for _, line := range strings.Split(string(data), "\n") {
 		if strings.Contains(line, " 502 ") {
 			t.Fatalf("the access log says %q", line)
+		}
+	}
+}
+
+// TestResponseHeadLimits: what a cluster bounds of its hosts' heads, in both versions.
+func TestResponseHeadLimits(t *testing.T) {
+	for version := 1; version <= 2; version++ {
+		for _, tc := range []struct {
+			name           string
+			fields, kb     int
+			sent, valueLen int
+			want           int
+		}{
+			{"few fields", 20, 0, 10, 1, 200},
+			{"too many fields", 20, 0, 20, 1, 502},
+			{"more than by default", 200, 0, 150, 1, 200},
+			{"a short head", 0, 4, 1, 1 << 10, 200},
+			{"a long head", 0, 4, 1, 5 << 10, 502},
+			{"longer than by default", 0, 100, 1, 70 << 10, 200},
+		} {
+			b := newBed(t, versionedOrigin(t, version, func(w http.ResponseWriter, _ *http.Request) {
+				for i := range tc.sent {
+					w.Header().Set(fmt.Sprint("X-", i), strings.Repeat("v", tc.valueLen))
+				}
+			}))
+			cfg := *b.clusters.Get("origin").Config()
+			cfg.HTTP.MaxResponseHeaders, cfg.HTTP.MaxResponseHeaderKB = tc.fields, tc.kb
+			if version == 2 {
+				cfg.HTTP.Protocol = cluster.SpeakHTTP2
+			}
+			if err := b.clusters.Update(&cfg); err != nil {
+				t.Fatal(err)
+			}
+			b.start()
+			if resp, _ := b.dial().do(simpleGet); resp.StatusCode != tc.want {
+				t.Errorf("HTTP/%d, %s: %d, want %d", version, tc.name, resp.StatusCode, tc.want)
+			}
 		}
 	}
 }
