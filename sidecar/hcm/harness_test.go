@@ -159,6 +159,10 @@ func (b *bed) start() *bed {
 			}
 			f := b.facts
 			f.Stream, f.Info, f.Accepted = s, s.Info(), time.Now().Add(-b.age)
+			f.Abort = func() {
+				_ = nc.(*net.TCPConn).SetLinger(0)
+				_ = nc.Close()
+			}
 			f.Place = &downstream.Place{Workload: webID, Metrics: b.metrics.Service(telemetry.Inbound, "api")}
 			f.AuthzPeer = authz.NewPeer(f.Info, f.Destination)
 			f.PeerMetrics = f.Metrics.Peer("none")

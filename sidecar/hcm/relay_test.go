@@ -1,12 +1,17 @@
 package hcm
 
 import (
+	"bufio"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -133,6 +138,49 @@ func TestResponseHeadLimits(t *testing.T) {
 			if resp, _ := b.dial().do(simpleGet); resp.StatusCode != tc.want {
 				t.Errorf("HTTP/%d, %s: %d, want %d", version, tc.name, resp.StatusCode, tc.want)
 			}
+		}
+	}
+}
+
+// TestCutBodyUntilClose: a client that reads until the connection ends is not to take a
+// body that was cut for a whole one, over TLS neither.
+func TestCutBodyUntilClose(t *testing.T) {
+	for _, secure := range []bool{false, true} {
+		cut := make(chan struct{})
+		b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+			if _, _, err := readRequest(r); err != nil {
+				return
+			}
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+			<-cut
+		}))
+		b.cfg.AcceptHTTP10 = true
+		if secure {
+			b.tls = &tls.Config{Certificates: []tls.Certificate{certificate(t, apiID)}}
+		}
+		b.start()
+		var nc net.Conn
+		var err error
+		if nc, err = net.Dial("tcp", b.addr); err == nil && secure {
+			nc = tls.Client(nc, &tls.Config{InsecureSkipVerify: true})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		_, _ = io.WriteString(nc, "GET / HTTP/1.0\r\nHost: h\r\n\r\n")
+		r := bufio.NewReader(nc)
+		for line := ""; line != "\r\n"; {
+			if line, err = r.ReadString('\n'); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := io.ReadFull(r, make([]byte, 5)); err != nil {
+			t.Fatal(err)
+		}
+		close(cut)
+		if rest, err := io.ReadAll(r); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("TLS %v: %q %v", secure, rest, err)
 		}
 	}
 }
