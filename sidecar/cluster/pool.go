@@ -385,14 +385,16 @@ func (c *Conn) Close() error {
 	if m := p.host.cluster.metrics; m != nil {
 		m.Use().ConnectionsOpen.Add(0, -1)
 	}
+	var err error
 	if c.HTTP2 != nil {
 		p.unshare(c)
 		c.HTTP2.Close()
-		p.wake()
-		return nil
+	} else {
+		err = c.Stream.Close()
 	}
-	err := c.Stream.Close()
+	// There is room for another connection, of whichever protocol.
 	p.wake()
+	p.roomFreed()
 	return err
 }
 

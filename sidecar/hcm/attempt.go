@@ -44,7 +44,10 @@ const (
 type attempt struct {
 	x    *exchange
 	resp *message.Response
+	// host is where the request is sent, and was when the attempt has ended.
 	host *cluster.Host
+	// counted and up are what the attempt holds; drop gives it back.
+	counted counted
 	// up is nil when the attempt holds no connection.
 	up upstream
 	h1 http1Upstream // what up is when the host speaks HTTP/1
@@ -58,7 +61,7 @@ type attempt struct {
 	resetCode http2.Code
 	// unsent is what the host did not take at once of the payload.
 	unsent []byte
-	stale  bool // the connection was used before
+	stale  bool // the connection was used before, and may have been closed already
 	early  bool // its peer had not told how many streams it admits
 	wrote  bool // at least a byte of the attempt was sent
 	waited bool // it waited for its connection
@@ -66,6 +69,15 @@ type attempt struct {
 
 	trace
 }
+
+// counted says who counts an attempt as one under way.
+type counted uint8
+
+const (
+	nowhere    counted = iota
+	atHost             // it is pending
+	everywhere         // its cluster too: it has a place among the requests
+)
 
 // trace is what is to be told of an attempt.
 type trace struct {
@@ -117,10 +129,11 @@ func (a *attempt) choose() outcome {
 		return noHost
 	}
 	a.host = h
+	a.counted = atHost
+	h.Begin()
 	x.noteTried(h)
 	a.remote, a.info, a.failure, a.dialErr, a.sentAt, a.firstAt = h.Addr(), nil, "", nil, 0, 0
 	x.observed.forgetAttempt()
-	h.Begin()
 	return responded
 }
 
@@ -137,21 +150,18 @@ func (a *attempt) try() outcome {
 	if err != nil {
 		o := a.connectFailure(err)
 		a.endSpan(o, o.flags())
-		h.End()
+		a.drop(false)
 		return o
 	}
 	if a.waited && x.client.gone() {
 		// It was not looked at since it was last asked.
-		conn.Release()
 		a.endSpan(clientGone, clientGone.flags())
-		h.End()
+		a.drop(true) // nothing was sent
 		return clientGone
 	}
-	// Until here the request was pending.
-	if !h.Cluster().StartRequestAt(x.priority(), x.d.Shard) {
-		conn.Release()
+	if !a.begin() {
 		a.endSpan(overflow, overflow.flags())
-		h.End()
+		a.drop(true) // nothing was sent
 		return overflow
 	}
 	o := a.exchange(conn)
@@ -165,19 +175,59 @@ func (a *attempt) try() outcome {
 	return o
 }
 
-// connect gets a connection to the host, or a byte stream where the tunnel ends here.
+// begin ends the attempt's being pending: it takes a place among its cluster's requests.
+func (a *attempt) begin() bool {
+	if !a.host.Cluster().StartRequestAt(a.x.priority(), a.x.d.Shard) {
+		return false
+	}
+	a.counted = everywhere
+	return true
+}
+
+// connect makes a connection to the host the attempt's, or a byte stream where the tunnel
+// ends here.
 func (a *attempt) connect() (*cluster.Conn, error) {
 	x := a.x
 	for !x.terminate {
 		c, err := a.host.Acquire(a.dial, x.d.Workload, x.req.Version == message.HTTP2, x.priority(), x.d.Shard)
-		if err != nil || x.mayMeetStale() || c.Sure() {
-			return c, err
+		if err != nil {
+			return nil, err
 		}
-		_ = c.Close()
+		a.hold(c)
+		if x.mayMeetStale() || c.Sure() {
+			return c, nil
+		}
+		a.leave(false)
 	}
 	ctx, done := a.pend()
 	defer done()
-	return a.host.OpenBytes(ctx, x.d.Workload, x.d.Shard)
+	c, err := a.host.OpenBytes(ctx, x.d.Workload, x.d.Shard)
+	if err == nil {
+		a.hold(c)
+	}
+	return c, err
+}
+
+// hold makes conn the attempt's.
+func (a *attempt) hold(conn *cluster.Conn) {
+	switch {
+	case a.x.terminate:
+		a.up = &a.bytes
+		a.bytes.hold(conn, a)
+	case conn.HTTP2 != nil:
+		a.up = &a.h2
+		a.h2.hold(conn, a)
+	default:
+		a.up = &a.h1
+		a.h1.hold(conn, a)
+	}
+}
+
+// leave gives the attempt's connection back.
+func (a *attempt) leave(clean bool) {
+	up := a.up
+	a.up = nil
+	up.leave(clean)
 }
 
 // mayMeetStale tells whether the request may be given a connection of which nobody made
@@ -187,10 +237,16 @@ func (x *exchange) mayMeetStale() bool {
 	return x.req.Idempotent() && x.complete && x.keep && !x.staleRetried && x.aside == nil
 }
 
-// leaveHost takes the request off the host's counts.
-func (a *attempt) leaveHost() {
-	a.host.End()
-	a.host.Cluster().EndRequestAt(a.x.priority())
+// uncount takes the attempt off the counts.
+func (a *attempt) uncount() {
+	was := a.counted
+	a.counted = nowhere
+	if was >= atHost {
+		a.host.End()
+	}
+	if was == everywhere {
+		a.host.Cluster().EndRequestAt(a.x.priority())
+	}
 }
 
 // countBytes adds the last attempt's bytes to its cluster's.
@@ -214,10 +270,13 @@ func (a *attempt) countTime(ended int64) {
 	}
 }
 
-// exchange makes conn the attempt's connection, sends the request on it and reads the
-// response's head.
+// exchange sends the request on conn, which the attempt holds, and reads the response's
+// head.
 func (a *attempt) exchange(conn *cluster.Conn) outcome {
 	a.info, a.version = conn.Info(), message.HTTP11
+	if a.up == upstream(&a.h2) {
+		a.version = message.HTTP2
+	}
 	a.stale, a.early, a.wrote = conn.Reused(), conn.Early(), false
 	a.resp.Reset()
 	a.x.observed.markConnected(conn)
@@ -226,17 +285,6 @@ func (a *attempt) exchange(conn *cluster.Conn) outcome {
 		if a.info.TLS {
 			x.req.Scheme = "https"
 		}
-	}
-	if a.x.terminate {
-		a.bytes.hold(conn, a)
-		a.up = &a.bytes
-	} else if conn.HTTP2 != nil {
-		a.version = message.HTTP2
-		a.h2.hold(conn, a)
-		a.up = &a.h2
-	} else {
-		a.h1.hold(conn, a)
-		a.up = &a.h1
 	}
 	if err := a.up.open(a); err != nil {
 		if err == errInterrupted {
@@ -248,18 +296,22 @@ func (a *attempt) exchange(conn *cluster.Conn) outcome {
 	return a.send()
 }
 
-// drop gives the attempt's connection back; clean says that the exchange on it
-// ended so that another may begin.
+// drop gives back what the attempt holds, each once and whatever panics meanwhile. clean
+// says that the exchange on its connection ended so that another may begin.
 func (a *attempt) drop(clean bool) {
+	defer a.uncount()
+	if a.up == nil {
+		return
+	}
+	forgotten := false
+	defer func() { a.leave(clean && forgotten) }()
 	// The watchdog must not see the connection any more when another exchange has it:
 	// disarmed, it interrupts nothing, and armed again it does not know it.
 	dog := a.x.dog
 	dog.calm()
 	dog.upstream.Store(nil)
+	forgotten = true
 	dog.await(max(a.firstAt, dog.lastActive.Load()), noDeadline, a.x.idleTimeout(), false)
-	a.up.leave(clean)
-	a.up = nil
-	a.leaveHost()
 }
 
 func (a *attempt) connectFailure(err error) outcome {
@@ -293,14 +345,25 @@ func (a *attempt) connectFailure(err error) outcome {
 
 // expired tells whose deadline the attempt reached.
 func (a *attempt) expired() outcome {
-	a.x.takeClock()
-	switch min(a.x.lifeEnd, a.x.deadline, a.tryBy) {
-	case a.x.lifeEnd:
-		return lifeOver
-	case a.x.deadline:
-		return timedOut
+	if o, yes := a.unwanted(); yes {
+		return o
 	}
-	return tryTimedOut
+	a.x.takeClock()
+	if a.tryBy < min(a.x.lifeEnd, a.x.deadline) {
+		return tryTimedOut
+	}
+	return a.x.overdue()
+}
+
+// overdue tells which of the exchange's times is over.
+func (x *exchange) overdue() outcome {
+	if by := x.receiveBy(); by < x.lifeEnd && !x.requestRead() && monotonic() >= by {
+		return tooSlow
+	}
+	if x.lifeEnd <= x.deadline {
+		return lifeOver
+	}
+	return timedOut
 }
 
 // idle is how long nothing may move in the attempt, 0 for ever.
@@ -359,6 +422,7 @@ func (a *attempt) readHead() outcome {
 		if interim++; interim > maxInterim || a.resp.Status == 101 {
 			return a.badResponse("unexpected_interim_response")
 		}
+		a.x.interim = true
 		if a.x.client.interim(a.x) != nil {
 			return clientGone
 		}
@@ -410,6 +474,7 @@ func (a *attempt) broken(err error) outcome {
 		return o
 	}
 	if !stream.IsTimeout(err) {
+		a.stale = a.stale && a.endedAtOnce()
 		return reset
 	}
 	x := a.x
@@ -417,9 +482,6 @@ func (a *attempt) broken(err error) outcome {
 	x.dog.calm()
 	switch cause {
 	case causeHard:
-		if by := x.receiveBy(); by < x.lifeEnd && !x.requestRead() && monotonic() >= by {
-			return tooSlow
-		}
 		return a.expired()
 	case causeIdle:
 		if a.idle() != x.idleTimeout() {
@@ -440,6 +502,15 @@ func (a *attempt) broken(err error) outcome {
 	}
 	return reset
 }
+
+// closeShows is how long it takes at most until a connection shows that its peer had
+// closed it before the request came: a round trip. One that ends later ended while the
+// host was at work.
+const closeShows = time.Second
+
+// endedAtOnce tells whether the connection's end showed before the host can have been at
+// work for long.
+func (a *attempt) endedAtOnce() bool { return !a.wrote || sinceMono(a.sentAt) < closeShows }
 
 // report tells the host and the counters how the attempt went.
 func (a *attempt) report(o outcome) {

@@ -3,6 +3,7 @@ package hcm
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
@@ -67,6 +68,8 @@ type exchange struct {
 	attempts int
 	// staleRetried: the one retry that needs no policy was used.
 	staleRetried bool
+	// interim: an interim response was passed on, which binds the exchange to its host.
+	interim      bool
 	afterTimeout bool             // the last attempt's own time was over
 	deadline     int64            // of the whole response, noDeadline for none
 	lifeEnd      int64            // of the whole exchange, noDeadline for none
@@ -89,6 +92,7 @@ type exchange struct {
 	shadow     bool        // this is such a copy
 	outcome    outcome     // of an attempt beside another exchange
 	aside      func() bool // set where the exchange runs beside another; ends the watch over its context
+	late       atomic.Bool // such an attempt's time was over, and another joined it
 	tunnel     bool        // the client asks to switch protocols, and may
 	local      bool        // the answer is our own
 	lastHere   bool        // the connection is to take no request after this one
@@ -166,6 +170,7 @@ func (x *exchange) next() {
 	x.received, x.sent = 0, 0
 	x.flags, x.status, x.details = 0, 0, ""
 	x.lastHere, x.terminate, x.decided, x.tunnel, x.local, x.closeAfter, x.responded = false, false, false, false, false, false, false
+	x.interim = false
 	x.staleRetried, x.afterTimeout, x.mirrored, x.shadow = false, false, false, false
 	x.aside, x.policy = nil, nil
 	x.decision = authz.Decision{}
@@ -191,7 +196,7 @@ func (x *exchange) resetRequest() {
 
 // serve answers the request in x.req.
 func (x *exchange) serve() {
-	x.peer = &x.d.AuthzPeer
+	x.peer = &x.d.Peer
 	if !x.m.cfg.ProxyContinue && x.req.ExpectContinue && !x.answerContinue() {
 		x.finish()
 		return

@@ -132,11 +132,12 @@ func (u *http2Upstream) clean(*attempt) bool { return true }
 
 // leave implements upstream.
 func (u *http2Upstream) leave(bool) {
-	if u.s != nil {
-		u.s.Close()
-	}
-	u.c.Release()
+	c, s := u.c, u.s
 	u.c, u.s, u.dog = nil, nil, nil
+	defer c.Release()
+	if s != nil {
+		s.Close()
+	}
 }
 
 func (u *http2Upstream) interrupt()   { u.s.Interrupt() }

@@ -42,19 +42,11 @@ func (x *exchange) pend(until int64) (ctx context.Context, done func()) {
 
 // interrupted tells what ended the wait.
 func (x *exchange) interrupted() outcome {
-	now := monotonic()
 	switch x.dog.cause.Load() {
 	case causeIdle:
 		return idleTimedOut
 	case causeHard:
-		switch by := x.receiveBy(); {
-		case by < x.lifeEnd && now >= by && !x.requestRead():
-			return tooSlow
-		case now >= x.lifeEnd:
-			return lifeOver
-		case now >= x.deadline:
-			return timedOut
-		}
+		return x.overdue()
 	}
 	return clientGone
 }

@@ -55,12 +55,12 @@ func TestHeadNotSent(t *testing.T) {
 					t.Fatal("no host")
 				}
 				host.Begin()
-				x.cluster, x.attempt.host, x.attempt.up = cl, host, ending{left: &left}
+				x.cluster, x.attempt.host, x.attempt.up, x.attempt.counted = cl, host, ending{left: &left}, everywhere
 				x.deadline, x.lifeEnd, x.status, x.resp.Status = monotonic(), noDeadline, 200, 200
 				if tc.over {
 					x.lifeEnd = x.deadline
 				}
-				x.attempt.until = x.deadline
+				x.attempt.until, x.attempt.tryBy = x.deadline, noDeadline
 				x.dog.cause.Store(tc.cause)
 				fails(x, tc.err)
 				if x.status != tc.status || x.flags != tc.flags || x.details != tc.details {

@@ -32,14 +32,14 @@ func (x *exchange) dropReplay() {
 // waits for its turn. Without one the outcome is the exchange's: that of the attempt, or
 // what ended the wait.
 func (x *exchange) retryFailure(o outcome) (_ outcome, again bool) {
-	if x.responded || x.ctx.Err() != nil || !x.replayable() {
+	if x.responded || x.interim || x.ctx.Err() != nil || !x.replayable() {
 		return o, false
 	}
 	switch o {
 	case noHost, overflow, timedOut, idleTimedOut, lifeOver, tooSlow, clientGone, clientBroke, unwritable, noUpgrade:
 		return o, false
 	}
-	// A pooled connection that its peer had closed, or a new one with more streams than the
+	// A pooled connection that its peer had closed, as its end showed at once, or a new one with more streams than the
 	// peer admits, before it could say so: the request was not refused for what it is. This
 	// needs no policy, once, but it must be certain that the request has no effect twice.
 	if (o == refused && x.attempt.early || (o == refused || o == reset) && x.attempt.stale) &&
@@ -84,7 +84,7 @@ func (x *exchange) wantsRetry(p *route.RetryPolicy, o outcome) bool {
 // all the same.
 func (x *exchange) retryResponse() (o outcome, again bool) {
 	p := x.sel.Retry
-	if p == nil || x.responded || !p.RetriesResponse(x.resp) || !p.Admits(x.req) || !x.holdReplay() {
+	if p == nil || x.responded || x.interim || !p.RetriesResponse(x.resp) || !p.Admits(x.req) || !x.holdReplay() {
 		return responded, false
 	}
 	if !x.mayRetry(p) {
