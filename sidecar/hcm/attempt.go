@@ -37,6 +37,7 @@ const (
 	clientGone
 	clientBroke // the request's body was refused
 	unwritable
+	noUpgrade // the host speaks HTTP/2 without extended CONNECT (RFC 8441)
 )
 
 // attempt is one sending of an exchange's request to one host.
@@ -465,6 +466,9 @@ func (a *attempt) protocolError(err error) (o outcome, ok bool) {
 func (a *attempt) broken(err error) outcome {
 	if err == http1.ErrUnwritable || err == http2.ErrUnwritable {
 		return unwritable
+	}
+	if err == http2.ErrNoConnect {
+		return noUpgrade
 	}
 	if o, ok := a.protocolError(err); ok {
 		return o

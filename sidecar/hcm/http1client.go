@@ -5,6 +5,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
 // http1Client is the client side of an exchange on an HTTP/1 connection.
@@ -59,7 +60,7 @@ func (h *http1Client) next() {
 	if h.framing == http1.Chunked {
 		h.trailers.Reset()
 	}
-	h.piece = piece{}
+	h.piece, h.respFraming = piece{}, http1.NoBody
 	h.out = h.out[:0]
 	if cap(h.out) > keepBuffer {
 		h.out = nil
@@ -261,9 +262,13 @@ func (h *http1Client) flush(*exchange) error {
 	return err
 }
 
-// abort implements client: the missing end of the body, at the close of the
-// connection, tells.
-func (h *http1Client) abort(*exchange) {}
+// abort implements client: the missing end of the body, at the close of the connection,
+// tells. Where that close is the end, a reset has to, or what is cut would look whole.
+func (h *http1Client) abort(*exchange) {
+	if a, ok := h.c.d.Stream.(stream.Aborter); ok && h.respFraming == http1.UntilClose {
+		a.Abort()
+	}
+}
 
 func (h *http1Client) interrupt()   { h.c.interrupt() }
 func (h *http1Client) resume()      { h.c.resume() }

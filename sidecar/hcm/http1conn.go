@@ -260,7 +260,10 @@ func (c *http1Conn) handle(framing http1.Framing) bool {
 
 // answer serves the exchange; a panic ends the connection with it.
 func (c *http1Conn) answer() {
-	defer panics.Contain(panics.Exchange, c.d, c.x.wreck)
+	defer panics.Contain(panics.Exchange, c.d, func() {
+		c.x.h1.abort(c.x)
+		c.x.wreck()
+	})
 	c.x.serve()
 }
 

@@ -36,7 +36,7 @@ func (x *exchange) retryFailure(o outcome) (_ outcome, again bool) {
 		return o, false
 	}
 	switch o {
-	case noHost, overflow, timedOut, idleTimedOut, lifeOver, tooSlow, clientGone, clientBroke, unwritable:
+	case noHost, overflow, timedOut, idleTimedOut, lifeOver, tooSlow, clientGone, clientBroke, unwritable, noUpgrade:
 		return o, false
 	}
 	// A pooled connection that its peer had closed, as its end at once shows, or a new one
