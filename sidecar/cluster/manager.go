@@ -70,6 +70,8 @@ type Manager struct {
 	version atomic.Uint64
 	seed    maphash.Seed
 	table   [tableShards]atomic.Pointer[map[string]*Cluster]
+
+	departed departed
 }
 
 // tableShards keeps the copies that an update makes short with 10,000 clusters.
@@ -267,19 +269,6 @@ func (m *Manager) services(service string) []*Cluster {
 		}
 	}
 	return out
-}
-
-// CloseConns closes the upstream connections, idle and in use, that match: a
-// withdrawn identity or a lost trust anchor ends them at once. source is the
-// workload a connection was opened for. It returns how many were closed.
-func (m *Manager) CloseConns(match func(source string, info *stream.Info) bool) int {
-	n := 0
-	for _, c := range m.All() {
-		for _, h := range c.hosts() {
-			n += h.closeMatching(match)
-		}
-	}
-	return n
 }
 
 // checkAddresses refuses endpoints that could never be dialled. Names are

@@ -320,7 +320,7 @@ func (p *pool) wake() {
 func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard, want protocol) (*Conn, error) {
 	conn, err := p.dial(ctx, s, want)
 	if err == nil { // before it is among all: it may be closed at once
-		p.host.conns.Add(1)
+		p.host.gained()
 		if m := p.host.cluster.metrics; m != nil {
 			m.Use().ConnectionsOpen.Add(s, 1)
 		}
@@ -406,7 +406,7 @@ func (c *Conn) Close() error {
 	p.mu.Lock()
 	delete(p.all, c)
 	p.mu.Unlock()
-	p.host.conns.Add(-1)
+	p.host.lost()
 	if !c.uncounted {
 		p.uncount()
 	}
