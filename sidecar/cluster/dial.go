@@ -210,8 +210,13 @@ func (p *pool) openBytes(ctx context.Context, s telemetry.Shard) (*Conn, error) 
 	p.dialing++
 	p.mu.Unlock()
 	conn, err := p.dialReserved(ctx, s, protocolBytes)
-	if err == nil {
-		conn.condemned.Store(true) // Release would close it too
+	switch {
+	case err != nil:
+		return nil, err
+	case !conn.current():
+		_ = conn.Close()
+		return p.host.OpenBytes(ctx, p.source, s)
 	}
-	return conn, err
+	conn.condemned.Store(true) // Release would close it too
+	return conn, nil
 }

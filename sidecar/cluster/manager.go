@@ -72,6 +72,7 @@ type Manager struct {
 	table   [tableShards]atomic.Pointer[map[string]*Cluster]
 
 	departed departed
+	dials    dials
 }
 
 // tableShards keeps the copies that an update makes short with 10,000 clusters.

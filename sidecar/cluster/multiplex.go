@@ -212,7 +212,11 @@ func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Sha
 				dial.err = e
 			}
 			close(dial.done)
-			return conn, err
+			if err != nil || conn.current() {
+				return conn, err
+			}
+			_ = conn.Close()
+			continue
 		}
 		select {
 		case <-dial.wait():

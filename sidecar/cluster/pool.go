@@ -204,7 +204,12 @@ func (p *pool) connect(ctxOf func() (context.Context, context.CancelFunc), s tel
 			return conn, nil
 		}
 		if w == nil {
-			return p.dialReserved(ctx, s, protocolHTTP1)
+			conn, err := p.dialReserved(ctx, s, protocolHTTP1)
+			if err != nil || conn.current() {
+				return conn, err
+			}
+			_ = conn.Close()
+			continue
 		}
 		select {
 		case conn := <-w.ready:
@@ -237,11 +242,17 @@ func (p *pool) reserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
 	}
 }
 
+// current tells whether the TLS context that verified the peer is the one in force. It may
+// have changed while the connection was made.
+func (c *Conn) current() bool {
+	return c.generation == c.pool.host.cluster.cfg.Load().tlsGeneration
+}
+
 // fit tells whether an idle connection may be used: its peer has neither closed it nor
 // spoken without being asked (which would be taken for the answer to the next request),
 // and the TLS context that verified it is the one in force.
 func (c *Conn) fit() bool {
-	if c.generation != c.pool.host.cluster.cfg.Load().tlsGeneration {
+	if !c.current() {
 		return false
 	}
 	c.unasked = c.justQuiet()
@@ -318,6 +329,8 @@ func (p *pool) wake() {
 }
 
 func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard, want protocol) (*Conn, error) {
+	m := p.host.cluster.m
+	u := m.dials.begin()
 	conn, err := p.dial(ctx, s, want)
 	if err == nil { // before it is among all: it may be closed at once
 		p.host.gained()
@@ -335,6 +348,10 @@ func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard, want protoco
 		p.all[conn] = struct{}{}
 	}
 	p.mu.Unlock()
+	if withdrawn := m.dials.end(u); err == nil && covers(withdrawn, conn) {
+		_ = conn.Close()
+		return nil, &Error{Kind: TLSFailure, Cluster: p.host.cluster.name, Host: p.host.key, Err: errWithdrawn}
+	}
 	if err != nil {
 		p.uncount()
 		if e, ok := err.(*Error); ok && e.Kind != Canceled {

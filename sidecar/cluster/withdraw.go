@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"sync"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
@@ -8,9 +9,11 @@ import (
 
 // CloseConns closes the upstream connections, idle and in use, that match: a
 // withdrawn identity or a lost trust anchor ends them at once, also where their
-// host or their cluster has gone. source is the workload a connection was opened
-// for. It returns how many were closed.
+// host or their cluster has gone. Those that are being made end as soon as they are
+// there. source is the workload a connection was opened for. It returns how many were
+// closed.
 func (m *Manager) CloseConns(match func(source string, info *stream.Info) bool) int {
+	m.dials.withdraw(match)
 	n := 0
 	for _, h := range m.everyHost() {
 		n += h.closeMatching(match)
@@ -90,4 +93,59 @@ func (h *Host) lost() {
 	if h.conns.Add(-1) == 0 && h.gone.Load() {
 		h.cluster.m.departed.release(h)
 	}
+}
+
+// withdrawal tells which connections a withdrawal ends.
+type withdrawal func(source string, info *stream.Info) bool
+
+// dials are the connections that are being made: their peers may be verified before a
+// withdrawal, and they are known only after it. The zero value is empty.
+type dials struct {
+	mu    sync.Mutex
+	under map[*underway]struct{}
+}
+
+// underway is a connection that is being made, and what was withdrawn meanwhile.
+type underway struct{ withdrawn []withdrawal }
+
+// begin comes before anything is verified, and end when the connection is known or has
+// failed.
+func (d *dials) begin() *underway {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	u := &underway{}
+	if d.under == nil {
+		d.under = map[*underway]struct{}{}
+	}
+	d.under[u] = struct{}{}
+	return u
+}
+
+// end returns the withdrawals since begin; a later one finds the connection itself.
+func (d *dials) end(u *underway) []withdrawal {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.under, u)
+	return u.withdrawn
+}
+
+func (d *dials) withdraw(w withdrawal) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for u := range d.under {
+		u.withdrawn = append(u.withdrawn, w)
+	}
+}
+
+// errWithdrawn is why a connection is not used that a withdrawal overtook.
+var errWithdrawn = errors.New("its identity or trust was withdrawn while it was made")
+
+// covers tells whether one of the withdrawals ends the connection.
+func covers(withdrawn []withdrawal, c *Conn) bool {
+	for _, w := range withdrawn {
+		if w(c.pool.source, c.Info()) {
+			return true
+		}
+	}
+	return false
 }
