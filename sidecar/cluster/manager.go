@@ -66,7 +66,8 @@ type Manager struct {
 	openCheck func(ctx context.Context, p *pool, s *settings, want protocol) (stream.Stream, Kind, error)
 
 	mu sync.Mutex // serialises writers
-	// version is another number with each cluster that comes or goes.
+	// version is another number with each cluster that comes or goes, and each change of
+	// what an aggregate lists.
 	version atomic.Uint64
 	seed    maphash.Seed
 	table   [tableShards]atomic.Pointer[map[string]*Cluster]
@@ -174,9 +175,16 @@ func (m *Manager) Update(cfg *Config) error {
 	if fresh {
 		c = newCluster(m, cfg)
 	}
+	was := cfg.Type
+	if !fresh {
+		was = c.Config().Type
+	}
 	c.apply(cfg, fresh)
-	if fresh {
+	switch {
+	case fresh:
 		m.store(cfg.Name, c)
+	case was == Aggregate || cfg.Type == Aggregate:
+		m.version.Add(1)
 	}
 	return nil
 }
