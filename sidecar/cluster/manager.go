@@ -125,6 +125,7 @@ func (m *Manager) Close() error {
 	for _, c := range m.All() {
 		m.Remove(c.name)
 	}
+	m.dials.close()
 	m.wg.Wait()
 	return nil
 }

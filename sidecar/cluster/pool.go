@@ -25,12 +25,15 @@ type pool struct {
 	idle    []*Conn
 	all     map[*Conn]struct{}
 	dialing int
-	waiting []*waiter
+	// unclaimed are those among them that their requests left, and that waiters may have.
+	unclaimed int
+	waiting   []*waiter
 
 	multiplexed multiplexed
 }
 
-// waiter is a request that waits for a connection because the limit is reached.
+// waiter is a request that waits for a connection because the limit is reached, or because
+// one is being made already.
 // It is sent a connection, or nil.
 type waiter struct {
 	ready chan *Conn // nil: try again, or fail
@@ -55,6 +58,7 @@ type Conn struct {
 	carries    atomic.Int64 // requests that have a shared connection, and so a stream of it
 	until      int64        // when it has lived long enough, 0 for never
 	closed     atomic.Bool
+	unused     bool // the request it was made for did not wait for it
 	opening    Opening
 	// carrier is the shared connection that a tunnel is a stream of.
 	carrier *Conn
@@ -80,9 +84,9 @@ func (c *Conn) Host() *Host { return c.pool.host }
 // Source is the workload the connection was opened for.
 func (c *Conn) Source() string { return c.pool.source }
 
-// Reused tells whether an exchange was made on the connection before; the peer
-// may close such a connection just when a request is sent on it.
-func (c *Conn) Reused() bool { return c.uses.Load() > 1 }
+// Reused tells whether an exchange was made on the connection before, or it waited for its
+// first; the peer may close such a connection just when a request is sent on it.
+func (c *Conn) Reused() bool { return c.uses.Load() > 1 || c.unused }
 
 // Early tells whether the connection is shared and its peer has not told yet how many
 // streams it admits: it may refuse one for that alone.
@@ -183,7 +187,7 @@ func (p *pool) connect(ctxOf func() (context.Context, context.CancelFunc), s tel
 			return conn, nil
 		}
 		if w == nil {
-			conn, err := p.dialReserved(ctx, s, protocolHTTP1)
+			conn, err := p.dialFor(ctx, s, protocolHTTP1, func(error) {})
 			if err != nil || conn.current() {
 				return conn, err
 			}
@@ -203,7 +207,7 @@ func (p *pool) connect(ctxOf func() (context.Context, context.CancelFunc), s tel
 			}
 		case <-ctx.Done():
 			p.giveUp(w)
-			return nil, &Error{Kind: Canceled, Cluster: c.name, Host: p.host.key, Err: context.Cause(ctx)}
+			return nil, p.failed(Canceled, context.Cause(ctx))
 		}
 	}
 }
@@ -243,6 +247,9 @@ func (p *pool) tryReserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
 	c := p.host.cluster
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.unclaimed > len(p.waiting) && len(p.idle) == 0 {
+		return nil, p.queue() // a connection is being made that nobody waits for
+	}
 	b, _ := p.breaker()
 	n := b.conns.Add(1)
 	if p.room(n, limit) || len(p.all)+p.dialing == 0 {
@@ -261,9 +268,14 @@ func (p *pool) tryReserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
 	if c.metrics != nil {
 		c.metrics.Use().OverflowConnections.Inc(s)
 	}
+	return nil, p.queue()
+}
+
+// queue is a place in the queue. p.mu is held.
+func (p *pool) queue() *waiter {
 	w := &waiter{ready: make(chan *Conn, 1)}
 	p.waiting = append(p.waiting, w)
-	return nil, w
+	return w
 }
 
 // giveUp leaves the queue. What was handed over meanwhile goes on to the next.
@@ -330,7 +342,7 @@ func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard, want protoco
 	p.mu.Unlock()
 	if withdrawn := m.dials.end(u); err == nil && covers(withdrawn, conn) {
 		_ = conn.Close()
-		return nil, &Error{Kind: TLSFailure, Cluster: p.host.cluster.name, Host: p.host.key, Err: errWithdrawn}
+		return nil, p.failed(TLSFailure, errWithdrawn)
 	}
 	if err != nil {
 		p.uncount()

@@ -98,45 +98,6 @@ func (h *Host) lost() {
 // withdrawal tells which connections a withdrawal ends.
 type withdrawal func(source string, info *stream.Info) bool
 
-// dials are the connections that are being made: their peers may be verified before a
-// withdrawal, and they are known only after it. The zero value is empty.
-type dials struct {
-	mu    sync.Mutex
-	under map[*underway]struct{}
-}
-
-// underway is a connection that is being made, and what was withdrawn meanwhile.
-type underway struct{ withdrawn []withdrawal }
-
-// begin comes before anything is verified, and end when the connection is known or has
-// failed.
-func (d *dials) begin() *underway {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	u := &underway{}
-	if d.under == nil {
-		d.under = map[*underway]struct{}{}
-	}
-	d.under[u] = struct{}{}
-	return u
-}
-
-// end returns the withdrawals since begin; a later one finds the connection itself.
-func (d *dials) end(u *underway) []withdrawal {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.under, u)
-	return u.withdrawn
-}
-
-func (d *dials) withdraw(w withdrawal) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for u := range d.under {
-		u.withdrawn = append(u.withdrawn, w)
-	}
-}
-
 // errWithdrawn is why a connection is not used that a withdrawal overtook.
 var errWithdrawn = errors.New("its identity or trust was withdrawn while it was made")
 
