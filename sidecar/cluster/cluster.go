@@ -39,11 +39,12 @@ type Cluster struct {
 	members
 	checks     map[*Host]*checker
 	stopDNS    context.CancelFunc
-	resolved   *netip.Addr // of a LogicalDNS cluster, nil before it has an address
-	warming    *time.Timer // while hosts start slowly
-	rebuilding *time.Timer // while a change of health waits
-	restUntil  int64       // changes of health wait until then
-	judged     int64       // when outliers were last looked at
+	known      map[string][]netip.Addr // what DNS names last resolved to
+	resolved   *netip.Addr             // of a LogicalDNS cluster, nil before it has an address
+	warming    *time.Timer             // while hosts start slowly
+	rebuilding *time.Timer             // while a change of health waits
+	restUntil  int64                   // changes of health wait until then
+	judged     int64                   // when outliers were last looked at
 	ejected    int
 }
 
@@ -178,12 +179,12 @@ func (c *Cluster) apply(cfg *Config, fresh bool) {
 	}
 	if old.Type != cfg.Type {
 		c.forgetAll()
+		c.known = nil
 	}
 	switch cfg.Type {
 	case Static:
 		c.replace(cfg.Endpoints)
 	case StrictDNS, LogicalDNS:
-		c.replace(c.assignment) // until it has resolved again
 		c.startDNS(s)
 	case Aggregate, OriginalDestination:
 		c.replace(nil)

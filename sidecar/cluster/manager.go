@@ -43,7 +43,7 @@ type Options struct {
 	TLS      TLSProvider // nil refuses clusters with TLS
 	Metrics  *telemetry.Metrics
 	Log      *slog.Logger // slog.Default when nil
-	Resolver Resolver     // net.DefaultResolver when nil
+	Resolver Resolver     // the system's when nil
 	// Dial opens a transport connection; a net.Dialer's DialContext when nil. The
 	// result must be a stream.Conn.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -90,7 +90,7 @@ func NewManager(opts Options) *Manager {
 		m.dial = (&net.Dialer{}).DialContext
 	}
 	if m.opts.Resolver == nil {
-		m.opts.Resolver = net.DefaultResolver
+		m.opts.Resolver = system
 	}
 	empty := map[string]*Cluster{}
 	for i := range m.table {
