@@ -37,15 +37,16 @@ type Cluster struct {
 	removed    bool
 	assignment *Assignment
 	members
-	checks     map[*Host]*checker
-	stopDNS    context.CancelFunc
-	known      map[string][]netip.Addr // what DNS names last resolved to
-	resolved   *netip.Addr             // of a LogicalDNS cluster, nil before it has an address
-	warming    *time.Timer             // while hosts start slowly
-	rebuilding *time.Timer             // while a change of health waits
-	restUntil  int64                   // changes of health wait until then
-	judged     int64                   // when outliers were last looked at
-	ejected    int
+	checks      map[*Host]*checker
+	stopDNS     context.CancelFunc
+	known       map[string][]netip.Addr // what DNS names last resolved to
+	resolved    *netip.Addr             // of a LogicalDNS cluster, nil before it has an address
+	warming     *time.Timer             // while hosts start slowly
+	rebuilding  *time.Timer             // while a change of health waits
+	restUntil   int64                   // changes of health wait until then
+	judging     *time.Timer             // where outliers are looked for, once judgedEvery
+	judgedEvery time.Duration
+	ejected     int
 }
 
 // settings is a Config with defaults applied. Immutable.
@@ -170,6 +171,7 @@ func (c *Cluster) apply(cfg *Config, fresh bool) {
 	if cfg.Outlier == nil && c.ejected > 0 {
 		c.unejectAll()
 	}
+	c.watchOutliers(cfg.Outlier)
 	if c.stopDNS != nil {
 		c.stopDNS()
 		c.stopDNS = nil
@@ -211,6 +213,7 @@ func (c *Cluster) remove() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.removed = true
+	c.watchOutliers(nil)
 	if c.stopDNS != nil {
 		c.stopDNS()
 		c.stopDNS = nil
@@ -227,7 +230,6 @@ func (c *Cluster) tick(now int64) {
 	for _, h := range c.hosts() {
 		h.sweepIdle(now, s.idleTimeout)
 	}
-	c.judge(now)
 	if s.Type == OriginalDestination {
 		c.destinations.forgetUnused(now, s.originalDst().Cleanup)
 	}

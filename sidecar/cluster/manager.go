@@ -307,7 +307,7 @@ func checkAddresses(a *Assignment) error {
 	return nil
 }
 
-// sweep does what time brings: idle connections end, ejected hosts come back.
+// sweep does what time brings: idle connections end, unused destinations are forgotten.
 func (m *Manager) sweep() {
 	defer panics.Contain(panics.Housekeeper, nil, nil)
 	const tick = time.Second
