@@ -208,6 +208,13 @@ func (c *Cluster) setEndpoints(a *Assignment) {
 	}
 }
 
+// assigned are the endpoints that it has.
+func (c *Cluster) assigned() *Assignment {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.assignment
+}
+
 // remove ends the cluster: nothing is pooled any more.
 func (c *Cluster) remove() {
 	c.mu.Lock()

@@ -173,6 +173,14 @@ func (m *Manager) Update(cfg *Config) error {
 	}
 	c := m.Get(cfg.Name)
 	fresh := c == nil
+	if err := cfg.Subsets.check(cfg.Endpoints); err != nil {
+		return fmt.Errorf("cluster %s: %w", cfg.Name, err)
+	}
+	if !fresh && cfg.Type == EDS {
+		if err := cfg.Subsets.check(c.assigned()); err != nil {
+			return fmt.Errorf("cluster %s: its endpoints: %w", cfg.Name, err)
+		}
+	}
 	if fresh {
 		c = newCluster(m, cfg)
 	}
@@ -256,14 +264,18 @@ func (m *Manager) SetEndpoints(a *Assignment) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	users := m.services(a.Cluster)
 	// The usual case first: the cluster that has the assignment's own name.
 	if c := m.Get(a.Cluster); c != nil && c.wants(a.Cluster) {
-		c.setEndpoints(a)
+		users = slices.Insert(users, 0, c)
 	}
-	for _, c := range m.services(a.Cluster) {
-		if c.name != a.Cluster {
-			c.setEndpoints(a)
+	for _, c := range users {
+		if err := c.Config().Subsets.check(a); err != nil {
+			return fmt.Errorf("endpoints of %s, for cluster %s: %w", a.Cluster, c.name, err)
 		}
+	}
+	for _, c := range users {
+		c.setEndpoints(a)
 	}
 	return nil
 }
