@@ -84,7 +84,7 @@ func (m *matcher) match(in *input) bool {
 	case kindDirect:
 		return m.prefix.Contains(in.peer.Direct)
 	case kindConnection:
-		return m.prefix.Contains(in.peer.Connection)
+		return m.prefix.Contains(addrPort(in.peer.Info.Remote).Addr())
 	case kindTemplate:
 		path, ok := in.req.Header(":path")
 		return ok && m.tmpl.Match(trimQuery(path))

@@ -146,7 +146,7 @@ func (a *arrival) LogValue() slog.Value {
 func (a *arrival) leave() {
 	if t := a.entered; t != nil {
 		t.conn.PeerMetrics.ConnectionOpened(t.conn.Shard)
-		t.Finished(t.conn)
+		t.Finished(&t.conn)
 		return
 	}
 	_ = a.conn.Close()
@@ -227,14 +227,6 @@ func (a *arrival) handOff() *listener {
 	return next
 }
 
-// reset ends a connection with a TCP reset: nothing waits, nothing is flushed.
-func reset(c net.Conn) {
-	if t, ok := c.(*net.TCPConn); ok {
-		_ = t.SetLinger(0)
-	}
-	_ = c.Close()
-}
-
 func targetOf(c net.Conn) target {
 	t := target{sought: sought{plaintext: true, local: true}}
 	local, lok := c.LocalAddr().(*net.TCPAddr)
@@ -313,15 +305,12 @@ func (a *arrival) countHandshake(result, reason string, version uint16, took tim
 // connection.
 func (a *arrival) admit(s stream.Stream) (*tracked, error) {
 	info := s.Info()
-	c := a.conn
 	f := downstream.Facts{
-		ID: a.id, Stream: s, Info: info, Abort: func() { reset(c) }, Place: a.chain.place,
-		Destination: a.match.destination, Accepted: a.accepted, Shard: telemetry.NextShard(),
-		AuthzPeer: authz.NewPeer(info, a.match.destination),
-		Overload:  a.l.m.opts.Overload.Signals(a.snap.cfg.IgnoreOverload),
+		ID: a.id, Stream: s, Peer: authz.NewPeer(info, a.match.destination), Place: a.chain.place,
+		Accepted: a.accepted, Shard: telemetry.NextShard(),
 	}
 	if a.match.direct.IsValid() {
-		f.AuthzPeer.Direct = a.match.direct
+		f.Peer.Direct = a.match.direct
 	}
 	if f.Metrics != nil {
 		peer := telemetry.PeerName(info.PeerID)
@@ -335,13 +324,13 @@ func (a *arrival) admit(s stream.Stream) (*tracked, error) {
 	switch {
 	case e.ended:
 		return nil, errDenied
-	case e.excess:
-		return nil, a.excess(t)
+	case e.excess.reason != "":
+		return nil, a.refuseExcess(t, e.excess)
 	case a.entered == nil:
 		if !e.admitted {
 			e.decision.Rule = peerNotAdmitted
 		}
-		a.deny(t.conn, e.decision)
+		a.deny(&t.conn, e.decision)
 		return nil, errDenied
 	}
 	if reason, yes := a.l.m.withdrawnSince(a.generation, t.conn.Workload, info); yes {
@@ -356,11 +345,11 @@ func (a *arrival) admit(s stream.Stream) (*tracked, error) {
 // entry is what was found when a connection was to enter.
 type entry struct {
 	decision authz.Decision
-	admitted bool // by the TLS context
-	excess   bool // a limit of the chain is reached
-	ended    bool // the listener has
-	removed  bool // it is to end
-	orphan   bool // no chain would take the connection now
+	admitted bool   // by the TLS context
+	excess   excess // of a limit of the chain
+	ended    bool   // the listener has
+	removed  bool   // it is to end
+	orphan   bool   // no chain would take the connection now
 }
 
 // enter puts the connection among the established ones, which sets entered, unless
@@ -378,21 +367,20 @@ func (a *arrival) enter(f downstream.Facts) (t *tracked, e entry) {
 			e.orphan = true
 		}
 	}
-	t = &tracked{conn: downstream.New(f, chain.policy), l: a.l, snap: a.snap, chain: a.chain, sought: a.match.sought, exempt: a.exempt}
-	e.decision = chain.network.CheckConn(&t.conn.AuthzPeer) // not f's, which would be another object
+	t = &tracked{l: a.l, snap: a.snap, own: a.chain, chain: a.chain, sought: a.match.sought, exempt: a.exempt}
+	t.conn.Init(f, chain.policy)
+	e.decision = chain.network.CheckConn(&t.conn.Peer) // not f's, which would be another object
 	if len(chain.cfg.RBAC) > 0 {
 		decision := e.decision
 		t.conn.Decision = &decision
 	}
 	e.admitted = chain.admits(f.Info)
-	t.conn.Attach(a.l.ctx, a.chain.handler, t, a.l.m.poller)
+	t.conn.Attach(a.chain.serverOf(a.l), t)
 	e.removed, e.ended = a.l.removed, a.l.ctx.Err() != nil
 	if !e.decision.Allowed || !e.admitted || e.ended {
 		return t, e
 	}
-	var ok bool
-	if t.limits, ok = a.chain.enter(); !ok {
-		e.excess = true
+	if e.excess = a.chain.enter(); e.excess.reason != "" {
 		return t, e
 	}
 	a.l.conns[t] = struct{}{}
@@ -401,23 +389,23 @@ func (a *arrival) enter(f downstream.Facts) (t *tracked, e entry) {
 	return t, e
 }
 
-// excess logs a connection that a limit of its chain refuses. It is closed when
+// refuseExcess logs a connection that a limit of its chain refuses. It is closed when
 // the limit says, without a goroutine that would wait for that.
-func (a *arrival) excess(t *tracked) error {
+func (a *arrival) refuseExcess(t *tracked, e excess) error {
 	r := t.conn.NewRecord()
-	if t.limits.reason == "rate_limit" {
+	if e.reason == "rate_limit" {
 		r.Flags |= telemetry.FlagRateLimited
 	}
-	r.ConnectionTermination = t.limits.reason
+	r.ConnectionTermination = e.reason
 	r.Duration = time.Since(a.accepted)
 	a.log(r)
 	if m := a.l.m.opts.Metrics; m != nil {
-		m.Refused(a.l.name, t.limits.reason)
+		m.Refused(a.l.name, e.reason)
 	}
-	if t.limits.delay <= 0 {
+	if e.delay <= 0 {
 		return errDenied
 	}
-	timer := time.NewTimer(t.limits.delay)
+	timer := time.NewTimer(e.delay)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -438,7 +426,7 @@ func (t *tracked) Finished(c *downstream.Conn) {
 		t.snap.log.Log(r)
 		r.Release()
 	}
-	t.limits.leave()
+	t.own.leave()
 	l.mu.Lock()
 	delete(l.conns, t)
 	l.open--

@@ -51,22 +51,22 @@ type bound struct {
 
 // tracked is a connection that is being served.
 type tracked struct {
-	conn *downstream.Conn
+	conn downstream.Conn
 	l    *listener
 	snap *snapshot // keeps the chain alive
+	own  *chain    // in whose limits the connection has its place
 	// chain is what the connection is authorized by: its own chain, or the one
 	// that replaced it. Guarded by listener.mu.
 	chain *chain
 	// sought is, with what conn knows, how the connection's chain, and its
 	// replacement, is found.
 	sought sought
-	limits place
 	exempt overload.Exempt
 }
 
 // target is what a chain is found by, now as when the connection arrived.
 func (t *tracked) target() *target {
-	out := &target{destination: t.conn.Destination, direct: t.conn.AuthzPeer.Direct, sought: t.sought}
+	out := &target{destination: t.conn.Destination, direct: t.conn.Peer.Direct, sought: t.sought}
 	if remote, ok := t.conn.Info.Remote.(*net.TCPAddr); ok {
 		out.source = unmapped(remote.AddrPort())
 	}
@@ -378,12 +378,12 @@ func (l *listener) recheck() int {
 			rules[t] = peerNotAdmitted
 			continue
 		}
-		if d := c.network.CheckConn(&t.conn.AuthzPeer); !d.Allowed {
+		if d := c.network.CheckConn(&t.conn.Peer); !d.Allowed {
 			denied = append(denied, t)
 			rules[t] = d.Rule
 			continue
 		}
-		if rule, is := newlyDenied(&t.conn.AuthzPeer, before.standing, c.standing); is {
+		if rule, is := newlyDenied(&t.conn.Peer, before.standing, c.standing); is {
 			denied = append(denied, t)
 			rules[t] = rule
 		}
