@@ -279,6 +279,7 @@ func (k *checker) drop() {
 func (k *checker) connect(ctx context.Context, s *settings) (stream.Stream, error) {
 	probe := &Host{cluster: k.h.cluster, key: k.h.key, socket: k.h.socket}
 	probe.target.Store(k.target())
+	probe.ep.Store(k.h.Endpoint())
 	if k.cfg.SocketMatch != nil {
 		probe.socket = s.socketMatching(k.cfg.SocketMatch)
 	}

@@ -332,11 +332,10 @@ func (a *attempt) connectFailure(err error) outcome {
 	case cluster.Canceled:
 		return a.x.interrupted()
 	case cluster.ConnectTimeout:
-		// The exchange's time bounds the dial too.
+		a.host.Report(cluster.OutcomeConnect)
 		if monotonic() >= a.until {
 			return a.expired()
 		}
-		a.host.Report(cluster.OutcomeConnect)
 		return connectTimeout
 	}
 	a.host.Report(cluster.OutcomeConnect)

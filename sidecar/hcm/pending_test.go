@@ -199,6 +199,31 @@ func TestUpgradeToSilentHost(t *testing.T) {
 	}
 }
 
+// TestBlackHoleIsEjected: a host to which no connection can be made is found out, also where
+// no request waits as long as the connect timeout.
+func TestBlackHoleIsEjected(t *testing.T) {
+	b := newBed(t)
+	_ = b.clusters.Close()
+	b.clusters = cluster.NewManager(cluster.Options{Metrics: b.metrics, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}})
+	if err := b.clusters.Update(&cluster.Config{
+		Name: "origin", Endpoints: endpoints("origin", "10.0.0.1:80"), ConnectTimeout: 100 * time.Millisecond,
+		Outlier: &cluster.Outlier{Consecutive5xx: 3, EnforcingConsecutive5xx: 100, MaxEjectionPercent: 100},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	b.route().Forward.Timeout = 30 * time.Millisecond
+	b.start()
+	for until := time.Now().Add(10 * time.Second); time.Now().Before(until); {
+		if b.dial().do("GET /x HTTP/1.1\r\nHost: h\r\n\r\n"); b.clusters.Get("origin").Stats()[0].Ejected {
+			return
+		}
+	}
+	t.Errorf("%+v", b.clusters.Get("origin").Stats()[0])
+}
+
 // rateLimited answers each request with 429 and asks for quiet.
 func rateLimited(t testing.TB, seconds string, seen *atomic.Int32) string {
 	return httpOrigin(t, func(w http.ResponseWriter, _ *http.Request) {
