@@ -278,6 +278,9 @@ func (a *arrival) open(c stream.Conn) (stream.Stream, error) {
 	if err != nil {
 		return nil, err
 	}
+	if a.chain.cfg.TLS.Context != nil {
+		t.KeepPeerNames()
+	}
 	limit := a.l.m.opts.HandshakeTimeout
 	if d := a.chain.cfg.HandshakeTimeout; d > 0 {
 		limit = d

@@ -209,6 +209,9 @@ func (c *chain) admits(info *stream.Info) bool {
 		// Its names are not kept of a peer: who shook hands was verified then.
 		return info.TLS
 	}
+	if info.PeerNames != nil {
+		return false // a foreign authority vouched for the peer, and the mesh has not
+	}
 	if !info.TLS || t.RequireClientCertificate && info.PeerID == "" {
 		return false
 	}

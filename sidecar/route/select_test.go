@@ -45,6 +45,8 @@ func TestClientCertificate(t *testing.T) {
 		{"presented", TLSMatch{Presented: ptr(true)}, stream.Info{PeerCertHash: "ab"}, true},
 		{"presented is not validated", TLSMatch{Validated: ptr(true)}, stream.Info{PeerCertHash: "ab"}, false},
 		{"validated", TLSMatch{Presented: ptr(true), Validated: ptr(true)}, stream.Info{PeerCertHash: "ab", PeerID: "spiffe://a/b"}, true},
+		{"validated by other names", TLSMatch{Validated: ptr(true)}, stream.Info{PeerCertHash: "ab", PeerNames: []string{"a.example", ""}}, true},
+		{"nothing to validate", TLSMatch{Validated: ptr(true)}, stream.Info{PeerNames: []string{""}}, false},
 		{"not to be validated", TLSMatch{Validated: ptr(false)}, stream.Info{PeerCertHash: "ab", PeerID: "spiffe://a/b"}, false},
 		{"none", TLSMatch{Presented: ptr(true)}, stream.Info{}, false},
 	} {

@@ -36,6 +36,11 @@ type Info struct {
 	// OwnID and PeerID are the SPIFFE IDs proven by the handshake; empty on
 	// plaintext.
 	OwnID, PeerID string
+	// PeerNames are what a foreign TLS context knows the peer by: the URIs of its
+	// certificate, its DNS names and its subject (RFC 2253), or one empty name where it showed
+	// none that anything vouches for. They are nil without such a context: there is no
+	// name but PeerID then.
+	PeerNames []string
 	// PeerCertHash is the SHA-256 of the peer's certificate in hexadecimal, as
 	// x-forwarded-client-cert names it.
 	PeerCertHash string

@@ -26,6 +26,8 @@ type TLS struct {
 	full bool
 	// keep: Info is to have the peer's certificates.
 	keep bool
+	// foreign: Info is to have the peer's names.
+	foreign bool
 	// watch is the last wait for the socket.
 	watch    atomic.Pointer[Watch]
 	exchange tlsExchange
@@ -65,6 +67,9 @@ func (t *TLS) Handshake(ctx context.Context) error {
 		t.info.PeerChain = t.tls.ConnectionState().PeerCertificates
 		t.info.Peer = peercert.Of(t.info.PeerChain)
 	}
+	if t.foreign {
+		t.info.PeerNames = peercert.Names(t.tls.ConnectionState().PeerCertificates)
+	}
 	releaseHandshake(t.tls)
 	return nil
 }
@@ -92,6 +97,10 @@ func tlsInfo(c *tls.Conn, raw net.Conn) *Info {
 // KeepPeerChain has Info keep the peer's certificates. It is called before Handshake.
 func (t *TLS) KeepPeerChain() { t.keep = true }
 
+// KeepPeerNames has Info keep the names that a foreign TLS context knows the peer by. It
+// is called before Handshake.
+func (t *TLS) KeepPeerNames() { t.foreign = true }
+
 // SetOwnID notes the identity presented, which crypto/tls does not tell. It is
 // called before the stream is handed on.
 func (t *TLS) SetOwnID(id string) { t.info.OwnID = id }
@@ -101,6 +110,9 @@ func (t *TLS) SetOwnID(id string) { t.info.OwnID = id }
 func (t *TLS) ForgetPeer() {
 	t.info.PeerID, t.info.PeerCertHash, t.info.PeerSigner, t.info.PeerNotAfter = "", "", "", time.Time{}
 	t.info.PeerChain, t.info.Peer = nil, nil
+	if t.foreign {
+		t.info.PeerNames = peercert.Names(nil)
+	}
 }
 
 // SetAddrs notes the addresses that a proxy in front has told of. It is called
