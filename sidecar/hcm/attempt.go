@@ -434,7 +434,7 @@ func (a *attempt) report(o outcome) {
 	}
 	switch o {
 	case responded:
-		a.host.Report(cluster.Outcome(a.resp.Status))
+		a.host.Report(cluster.Outcome(a.judgedBy()))
 		m.Answered(a.x.d.Shard, a.resp.Status)
 		return
 	case reset, remoteReset, brokeProtocol:
