@@ -188,13 +188,16 @@ func (v *view) Listeners() any {
 	return out
 }
 
-// WriteMetrics writes Prometheus text.
-func (v *view) WriteMetrics(w io.Writer) error {
+// WriteMetrics writes Prometheus text, with used only what has counted anything.
+func (v *view) WriteMetrics(w io.Writer, used bool) error {
 	connected := 0.0
 	if (*Sidecar)(v).status().Connected {
 		connected = 1
 	}
 	v.metrics.XDSConnected.With().Set(connected)
+	if used {
+		return v.metrics.Registry.WriteUsed(w)
+	}
 	return v.metrics.Registry.WritePrometheus(w)
 }
 

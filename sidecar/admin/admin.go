@@ -28,7 +28,8 @@ type View interface {
 	Clusters() any
 	Certs() any
 	Listeners() any
-	WriteMetrics(io.Writer) error
+	// WriteMetrics writes Prometheus text, with used only series that have counted anything.
+	WriteMetrics(w io.Writer, used bool) error
 	// Drain returns when the drain is over or ctx ends.
 	Drain(ctx context.Context, inbound bool, wait time.Duration) error
 	Quit()

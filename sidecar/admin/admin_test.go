@@ -39,8 +39,12 @@ func (f *fake) ConfigDump() any { return map[string]string{"a": "b"} }
 func (f *fake) Clusters() any   { return []string{"c"} }
 func (f *fake) Certs() any      { return []string{"d"} }
 func (f *fake) Listeners() any  { return []string{"e"} }
-func (f *fake) WriteMetrics(w io.Writer) error {
-	_, err := io.WriteString(w, "# HELP x y\nx_total 1\ny_total{a=\"b\"} 2\n")
+func (f *fake) WriteMetrics(w io.Writer, used bool) error {
+	text := "# HELP x y\nx_total 1\ny_total{a=\"b\"} 2\n"
+	if !used {
+		text += "z_total 0\n"
+	}
+	_, err := io.WriteString(w, text)
 	return err
 }
 func (f *fake) Drain(_ context.Context, inbound bool, wait time.Duration) error {
@@ -135,6 +139,14 @@ func TestReads(t *testing.T) {
 	}
 	if _, body := s.admin(t, "GET", "/stats?filter=^y"); strings.Contains(body, "x_total") || strings.Contains(body, "#") {
 		t.Errorf("the filter let through: %s", body)
+	}
+	for _, path := range []string{"/stats", "/stats/prometheus"} {
+		if _, body := s.admin(t, "GET", path); !strings.Contains(body, "z_total 0") {
+			t.Errorf("%s: %s", path, body)
+		}
+		if _, body := s.admin(t, "GET", path+"?usedonly"); strings.Contains(body, "z_total") || !strings.Contains(body, "x_total 1") {
+			t.Errorf("%s?usedonly: %s", path, body)
+		}
 	}
 	if code, _ := s.admin(t, "GET", "/stats?filter=("); code != 400 {
 		t.Errorf("a bad filter: %d", code)

@@ -21,6 +21,7 @@ GET /certs             own identities and trust bundles
 GET /listeners         bound addresses and open connections
 GET /stats?filter=RE   metrics
 GET /stats/prometheus  metrics
+                       with ?usedonly only those that have counted anything
 
 On the Unix socket also:
 POST /drain[?inbound][&wait=DURATION]
@@ -98,9 +99,9 @@ func writeJSON(w http.ResponseWriter, v any) {
 }
 
 func scrape(o Options) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
+	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-		_ = o.View.WriteMetrics(w)
+		_ = o.View.WriteMetrics(w, r.URL.Query().Has("usedonly"))
 	}
 }
 
@@ -113,7 +114,7 @@ func stats(o Options) http.HandlerFunc {
 			return
 		}
 		var all bytes.Buffer
-		if err := o.View.WriteMetrics(&all); err != nil {
+		if err := o.View.WriteMetrics(&all, r.URL.Query().Has("usedonly")); err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}

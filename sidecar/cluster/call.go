@@ -80,9 +80,12 @@ func (c *Cluster) call(ctx context.Context, req *message.Request, body []byte, o
 	own := h.cluster
 	h.Begin()
 	defer h.End()
-	conn, err := h.Acquire(func() (context.Context, context.CancelFunc) { return context.WithCancel(ctx) }, "", only, DefaultPriority, 0)
+	conn, err := h.acquireSure(ctx, only)
 	if err != nil {
-		h.Report(OutcomeConnect)
+		// Where the caller's time was over, the host may have had none.
+		if e, ok := err.(*Error); ok && e.Kind.OfHost() && ctx.Err() == nil {
+			h.Report(OutcomeConnect)
+		}
 		return nil, false, err
 	}
 	// Until here the request was pending.
@@ -128,6 +131,19 @@ func (c *Cluster) call(ctx context.Context, req *message.Request, body []byte, o
 	h.Report(Outcome(a.Head.Status))
 	own.metrics.Answered(0, a.Head.Status)
 	return a, conn.HTTP2 != nil, nil
+}
+
+// acquireSure acquires a connection that was looked at: the request is not sent again
+// where its peer had closed it.
+func (h *Host) acquireSure(ctx context.Context, http2 bool) (*Conn, error) {
+	within := func() (context.Context, context.CancelFunc) { return context.WithCancel(ctx) }
+	for {
+		c, err := h.Acquire(within, "", http2, DefaultPriority, 0)
+		if err != nil || c.Sure() {
+			return c, err
+		}
+		_ = c.Close()
+	}
 }
 
 // callHTTP1 gives the connection back, or ends it.

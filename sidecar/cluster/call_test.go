@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -84,4 +85,80 @@ func TestInterruptionsEnd(t *testing.T) {
 			t.Error("nothing was interrupted")
 		}
 	})
+}
+
+// TestWhatCallsHoldAgainstHosts: that no connection could be made, not that none was to be.
+func TestWhatCallsHoldAgainstHosts(t *testing.T) {
+	for name, tc := range map[string]struct {
+		dial   func(context.Context) error
+		within time.Duration // of the caller
+		limits Limits
+		failed uint64
+	}{
+		"refused":                  {dial: func(context.Context) error { return syscall.ECONNREFUSED }, failed: 1},
+		"no answer":                {failed: 1},
+		"the caller's time":        {within: time.Second},
+		"too many wait already":    {limits: Limits{MaxPendingRequests: -1}},
+		"the caller does not wait": {within: -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := NewManager(Options{Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+					if tc.dial != nil {
+						return nil, tc.dial(ctx)
+					}
+					<-ctx.Done()
+					return nil, ctx.Err()
+				}})
+				defer m.Close()
+				if err := m.Update(&Config{Name: "c", ConnectTimeout: 5 * time.Second, Limits: tc.limits, Endpoints: hosts("c", "10.0.0.1")}); err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				switch {
+				case tc.within > 0:
+					ctx, cancel = context.WithTimeout(ctx, tc.within)
+					defer cancel()
+				case tc.within < 0:
+					time.AfterFunc(time.Second, cancel)
+				}
+				var e *Error
+				_, err := m.Get("c").Call(ctx, &message.Request{Method: "POST", Scheme: "http", Authority: "c", Path: "/"}, nil)
+				if !errors.As(err, &e) {
+					t.Error(err)
+				}
+				if n := m.Get("c").Stats()[0].ConnectFailed; n != tc.failed {
+					t.Errorf("%d failures for %v", n, err)
+				}
+			})
+		})
+	}
+}
+
+// TestCallLooks: a call is not made again, so its connection is looked at.
+func TestCallLooks(t *testing.T) {
+	s := newServer(t)
+	c := mustUpdate(t, newManager(t, Options{}), &Config{Name: "c", Endpoints: hosts("c", s.addr)})
+	conn := acquire(t, c, "")
+	conn.Release()
+	conn = acquire(t, c, "")
+	peer := s.accepted(t, 1)[0]
+	_, _ = peer.Write(make([]byte, 10))
+	waitFor(t, func() bool { return !conn.quiet() })
+	if _, err := conn.Read(make([]byte, 20)); err != nil {
+		t.Fatal(err)
+	}
+	conn.Release()
+	_ = peer.Close()
+	waitFor(t, conn.Gone)
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.Call(t.Context(), &message.Request{Method: "POST", Scheme: "http", Authority: "c", Path: "/"}, nil)
+		done <- err
+	}()
+	_, _ = s.accepted(t, 2)[1].Write([]byte("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }

@@ -32,11 +32,11 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (conn
 	m := h.cluster.metrics
 	if err != nil {
 		if errors.Is(err, context.Canceled) {
-			kind = Canceled
+			kind = Canceled // which says nothing of the host
 		} else if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
 			kind = ConnectTimeout
 		}
-		if m != nil {
+		if m != nil && kind != Canceled {
 			countFailure(m, s, kind, err)
 		}
 		return nil, &Error{Kind: kind, Cluster: h.cluster.name, Host: h.key, Err: err}
@@ -152,8 +152,8 @@ func (p *pool) handshake(ctx context.Context, conn stream.Conn, name string, t *
 
 // Open makes a connection of its own to a host of the cluster, for a byte stream:
 // it is never pooled, and Close ends it. Hosts in avoid are taken only when there
-// is no other. The error is an *Error; with a host in it, the attempt was counted
-// against the host.
+// is no other. The error is an *Error; a failure to connect was counted against the host
+// that it names.
 func (c *Cluster) Open(ctx context.Context, source string, avoid []*Host, s telemetry.Shard) (*Conn, error) {
 	return c.OpenFor(ctx, source, &PickContext{Avoid: avoid}, s)
 }
@@ -167,10 +167,10 @@ func (c *Cluster) OpenFor(ctx context.Context, source string, pc *PickContext, s
 	conn, err := h.OpenBytes(ctx, source, s)
 	if err == nil {
 		h.Report(200)
-	} else if e, ok := err.(*Error); !ok || e.Kind != OverflowConnections {
-		h.Report(OutcomeConnect)
-		if ok {
-			e.Addr = h.Addr()
+	} else if e, ok := err.(*Error); ok && e.Kind != OverflowConnections {
+		e.Addr = h.Addr()
+		if e.Kind.OfHost() {
+			h.Report(OutcomeConnect)
 		}
 	}
 	return conn, err

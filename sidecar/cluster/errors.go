@@ -37,6 +37,10 @@ var kindNames = [...]string{
 
 func (k Kind) String() string { return kindNames[k] }
 
+// OfHost tells whether the failure says something of the host: no connection could be
+// made. The others are limits of ours, or the end of who asked.
+func (k Kind) OfHost() bool { return k == ConnectRefused || k == ConnectTimeout || k == TLSFailure }
+
 // Flags is the response flag of a failure.
 func (k Kind) Flags() telemetry.Flags {
 	switch k {

@@ -181,3 +181,28 @@ func TestTunnelTimeout(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestRoomOfAConnectionThatEnds: whoever waits for a shared connection learns that there
+// is room for one when another has ended, of whichever protocol, and is not counted.
+func TestRoomOfAConnectionThatEnds(t *testing.T) {
+	s := newServer(t)
+	cfg := &Config{Name: "c", HTTP: HTTP{Protocol: SpeakDownstream}, Endpoints: hosts("c", s.addr)}
+	cfg.Limits.MaxConnections = 1
+	c := mustUpdate(t, newManager(t, Options{}), cfg)
+	conn := acquire(t, c, "")
+	h, done := conn.Host(), make(chan error, 1)
+	go func() {
+		_, err := connTo(h) // for HTTP/2
+		done <- err
+	}()
+	p := h.pool("", DefaultPriority)
+	waitFor(t, func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.multiplexed.began != nil // it waits
+	})
+	_ = conn.Close()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

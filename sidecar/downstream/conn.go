@@ -87,10 +87,10 @@ type Conn struct {
 	parked [2]stream.Stream
 	run    serving
 
-	requestAuthz atomic.Pointer[authz.Evaluator]
-	draining     atomic.Bool
-	superseded   atomic.Bool
-	ended        atomic.Pointer[Ending]
+	policy     atomic.Pointer[Policy]
+	draining   atomic.Bool
+	superseded atomic.Bool
+	ended      atomic.Pointer[Ending]
 	// parent carries this connection as one of its streams; nil for one of its own.
 	parent *Conn
 	kept   atomic.Pointer[sync.Map]
@@ -106,23 +106,28 @@ type Ending struct {
 	Rule   string // the policy that decided, if one did
 }
 
-// New returns the connection of these facts. request decides over its requests;
-// nil allows all.
-func New(f Facts, request *authz.Evaluator) *Conn {
+// Policy decides over requests: the filters of a chain, with the rules among them and
+// what routes say of each, as one thing. A Handler that serves requests makes it, and no
+// other type looks into it. Immutable.
+type Policy struct{ Held any }
+
+// New returns the connection of these facts. p decides over its requests; with nil its
+// handler does.
+func New(f Facts, p *Policy) *Conn {
 	if f.Place == nil {
 		f.Place = &Place{}
 	}
 	c := &Conn{Facts: f}
-	c.requestAuthz.Store(request)
+	c.policy.Store(p)
 	return c
 }
 
-// Rules decide over requests: those that apply now. After a listener update they
-// are the new ones, also for connections older than it.
-func (c *Conn) Rules() *authz.Evaluator { return c.requestAuthz.Load() }
+// Policy decides over requests now; nil leaves it to the handler. After a listener
+// update it is the new chain's, also for connections older than it.
+func (c *Conn) Policy() *Policy { return c.policy.Load() }
 
-// SetRequestAuthz replaces the rules for requests.
-func (c *Conn) SetRequestAuthz(e *authz.Evaluator) { c.requestAuthz.Store(e) }
+// SetPolicy replaces what decides over requests.
+func (c *Conn) SetPolicy(p *Policy) { c.policy.Store(p) }
 
 // Draining reports whether the connection is to end after what it is doing now:
 // it is being drained, or the process cannot afford idle connections.
@@ -200,7 +205,7 @@ func (c *Conn) Child(s stream.Stream, h Handler, owner Owner) *Conn {
 	f.Stream, f.Accepted = s, time.Now()
 	f.Abort = func() { _ = s.Close() }
 	child := &Conn{Facts: f, parent: c}
-	child.requestAuthz.Store(c.requestAuthz.Load())
+	child.policy.Store(c.policy.Load())
 	child.Attach(c.run.ctx, h, owner, c.run.poller)
 	return child
 }

@@ -43,7 +43,10 @@ const (
 type attempt struct {
 	x    *exchange
 	resp *message.Response
+	// host is where the request is sent, and was when the attempt has ended.
 	host *cluster.Host
+	// counted and up are what the attempt holds; drop gives it back.
+	counted counted
 	// up is nil when the attempt holds no connection.
 	up upstream
 	h1 http1Upstream // what up is when the host speaks HTTP/1
@@ -51,7 +54,8 @@ type attempt struct {
 
 	bytes bytesUpstream // and neither
 
-	until int64 // noDeadline for none
+	until int64 // when the exchange's time is over, noDeadline for never
+	tryBy int64 // when the attempt's own is: no answer may begin later
 	// resetCode is the host's, where it reset the stream.
 	resetCode http2.Code
 	// unsent is what the host did not take at once of the payload.
@@ -59,10 +63,20 @@ type attempt struct {
 	stale  bool // the connection was used before
 	early  bool // its peer had not told how many streams it admits
 	wrote  bool // at least a byte of the attempt was sent
+	waited bool // it waited for its connection
 	dial   func() (context.Context, context.CancelFunc)
 
 	trace
 }
+
+// counted says who counts an attempt as one under way.
+type counted uint8
+
+const (
+	nowhere    counted = iota
+	atHost             // it is pending
+	everywhere         // its cluster too: it has a place among the requests
+)
 
 // trace is what is to be told of an attempt.
 type trace struct {
@@ -78,7 +92,7 @@ type trace struct {
 
 func (a *attempt) init(x *exchange) {
 	a.x, a.resp = x, x.resp
-	a.dial = a.dialContext
+	a.dial = a.pend
 }
 
 // reset forgets the exchange's attempts; the last one has ended.
@@ -88,12 +102,10 @@ func (a *attempt) reset() {
 	a.trace = trace{}
 }
 
-// dialContext bounds a dial by the attempt's deadline.
-func (a *attempt) dialContext() (context.Context, context.CancelFunc) {
-	if a.until != noDeadline {
-		return context.WithTimeout(a.x.ctx, time.Duration(max(1, a.until-monotonic())))
-	}
-	return context.WithCancel(a.x.ctx)
+// pend begins a wait for what the attempt needs before the request can be sent.
+func (a *attempt) pend() (context.Context, context.CancelFunc) {
+	a.waited = true
+	return a.x.pend(a.until)
 }
 
 // run sends the request once. With responded, the response's head is there and the
@@ -116,20 +128,20 @@ func (a *attempt) choose() outcome {
 		return noHost
 	}
 	a.host = h
+	a.counted = atHost
+	h.Begin()
 	x.noteTried(h)
 	a.remote, a.info, a.failure, a.dialErr, a.sentAt, a.firstAt = h.Addr(), nil, "", nil, 0, 0
 	x.observed.forgetAttempt()
-	h.Begin()
 	return responded
 }
 
 // try sends the request to the host that was chosen.
 func (a *attempt) try() outcome {
 	x, h := a.x, a.host
-	a.until = min(x.deadline, x.lifeEnd)
-	if t := x.timeouts.PerTry; t > 0 {
-		a.until = min(a.until, monotonic()+int64(t))
-	}
+	x.pump = nil
+	a.until, a.tryBy = min(x.deadline, x.lifeEnd), noDeadline
+	a.waited = false
 	x.prepareAttempt(h.Hostname())
 	a.startSpan()
 	x.observed.mark(telemetry.AttemptBegan)
@@ -137,14 +149,18 @@ func (a *attempt) try() outcome {
 	if err != nil {
 		o := a.connectFailure(err)
 		a.endSpan(o, o.flags())
-		h.End()
+		a.drop(false)
 		return o
 	}
-	// Until here the request was pending.
-	if !h.Cluster().StartRequestAt(x.priority(), x.d.Shard) {
-		conn.Release()
+	if a.waited && x.client.gone() {
+		// It was not looked at since it was last asked.
+		a.endSpan(clientGone, clientGone.flags())
+		a.drop(true) // nothing was sent
+		return clientGone
+	}
+	if !a.begin() {
 		a.endSpan(overflow, overflow.flags())
-		h.End()
+		a.drop(true) // nothing was sent
 		return overflow
 	}
 	o := a.exchange(conn)
@@ -158,31 +174,78 @@ func (a *attempt) try() outcome {
 	return o
 }
 
-// connect gets a connection to the host, or a byte stream where the tunnel ends here.
+// begin ends the attempt's being pending: it takes a place among its cluster's requests.
+func (a *attempt) begin() bool {
+	if !a.host.Cluster().StartRequestAt(a.x.priority(), a.x.d.Shard) {
+		return false
+	}
+	a.counted = everywhere
+	return true
+}
+
+// connect makes a connection to the host the attempt's, or a byte stream where the tunnel
+// ends here.
 func (a *attempt) connect() (*cluster.Conn, error) {
 	x := a.x
 	for !x.terminate {
 		c, err := a.host.Acquire(a.dial, x.d.Workload, x.req.Version == message.HTTP2, x.priority(), x.d.Shard)
-		if err != nil || x.mayMeetStale() || c.Sure() {
-			return c, err
+		if err != nil {
+			return nil, err
 		}
-		_ = c.Close()
+		a.hold(c)
+		if x.mayMeetStale() || c.Sure() {
+			return c, nil
+		}
+		a.leave(false)
 	}
-	ctx, cancel := a.dialContext()
-	defer cancel()
-	return a.host.OpenBytes(ctx, x.d.Workload, x.d.Shard)
+	ctx, done := a.pend()
+	defer done()
+	c, err := a.host.OpenBytes(ctx, x.d.Workload, x.d.Shard)
+	if err == nil {
+		a.hold(c)
+	}
+	return c, err
 }
 
-// mayMeetStale tells whether the request may be sent on a connection of which nobody made
-// sure that its peer keeps it: should it not, the request is sent again without a policy.
+// hold makes conn the attempt's.
+func (a *attempt) hold(conn *cluster.Conn) {
+	switch {
+	case a.x.terminate:
+		a.up = &a.bytes
+		a.bytes.hold(conn, a)
+	case conn.HTTP2 != nil:
+		a.up = &a.h2
+		a.h2.hold(conn, a)
+	default:
+		a.up = &a.h1
+		a.h1.hold(conn, a)
+	}
+}
+
+// leave gives the attempt's connection back.
+func (a *attempt) leave(clean bool) {
+	up := a.up
+	a.up = nil
+	up.leave(clean)
+}
+
+// mayMeetStale tells whether the request may be given a connection of which nobody made
+// sure that its peer keeps it: should it not, that is found out before the request is
+// written, or shows at once, and it is sent again without a policy.
 func (x *exchange) mayMeetStale() bool {
 	return x.req.Idempotent() && x.complete && x.keep && !x.staleRetried && x.aside == nil
 }
 
-// leaveHost takes the request off the host's counts.
-func (a *attempt) leaveHost() {
-	a.host.End()
-	a.host.Cluster().EndRequestAt(a.x.priority())
+// uncount takes the attempt off the counts.
+func (a *attempt) uncount() {
+	was := a.counted
+	a.counted = nowhere
+	if was >= atHost {
+		a.host.End()
+	}
+	if was == everywhere {
+		a.host.Cluster().EndRequestAt(a.x.priority())
+	}
 }
 
 // countBytes adds the last attempt's bytes to its cluster's.
@@ -206,10 +269,13 @@ func (a *attempt) countTime(ended int64) {
 	}
 }
 
-// exchange makes conn the attempt's connection, sends the request on it and reads the
-// response's head.
+// exchange sends the request on conn, which the attempt holds, and reads the response's
+// head.
 func (a *attempt) exchange(conn *cluster.Conn) outcome {
 	a.info, a.version = conn.Info(), message.HTTP11
+	if a.up == upstream(&a.h2) {
+		a.version = message.HTTP2
+	}
 	a.stale, a.early, a.wrote = conn.Reused(), conn.Early(), false
 	a.resp.Reset()
 	a.x.observed.markConnected(conn)
@@ -219,36 +285,32 @@ func (a *attempt) exchange(conn *cluster.Conn) outcome {
 			x.req.Scheme = "https"
 		}
 	}
-	if a.x.terminate {
-		a.bytes.hold(conn, a)
-		a.up = &a.bytes
-	} else if conn.HTTP2 != nil {
-		a.version = message.HTTP2
-		a.h2.hold(conn, a)
-		a.up = &a.h2
-	} else {
-		a.h1.hold(conn, a)
-		a.up = &a.h1
-	}
 	if err := a.up.open(a); err != nil {
+		if err == errInterrupted {
+			return a.x.interrupted()
+		}
 		return a.broken(err)
 	}
 	a.x.dog.upstream.Store(&a.up)
 	return a.send()
 }
 
-// drop gives the attempt's connection back; clean says that the exchange on it
-// ended so that another may begin.
+// drop gives back what the attempt holds, each once and whatever panics meanwhile. clean
+// says that the exchange on its connection ended so that another may begin.
 func (a *attempt) drop(clean bool) {
+	defer a.uncount()
+	if a.up == nil {
+		return
+	}
+	forgotten := false
+	defer func() { a.leave(clean && forgotten) }()
 	// The watchdog must not see the connection any more when another exchange has it:
 	// disarmed, it interrupts nothing, and armed again it does not know it.
 	dog := a.x.dog
 	dog.calm()
 	dog.upstream.Store(nil)
+	forgotten = true
 	dog.await(max(a.firstAt, dog.lastActive.Load()), noDeadline, a.x.idleTimeout(), false)
-	a.up.leave(clean)
-	a.up = nil
-	a.leaveHost()
 }
 
 func (a *attempt) connectFailure(err error) outcome {
@@ -267,12 +329,9 @@ func (a *attempt) connectFailure(err error) outcome {
 	case cluster.OverflowConnections:
 		return overflow
 	case cluster.Canceled:
-		if a.x.ctx.Err() != nil {
-			return clientGone
-		}
-		return a.expired()
+		return a.x.interrupted()
 	case cluster.ConnectTimeout:
-		// The attempt's deadline bounds the dial too.
+		// The exchange's time bounds the dial too.
 		if monotonic() >= a.until {
 			return a.expired()
 		}
@@ -283,9 +342,22 @@ func (a *attempt) connectFailure(err error) outcome {
 	return connectFailed
 }
 
+// overdue tells what the watchdog's hard deadline was.
+func (a *attempt) overdue() outcome {
+	x := a.x
+	if o, yes := a.unwanted(); yes {
+		return o
+	}
+	if by := x.receiveBy(); by < x.lifeEnd && !x.requestRead() && monotonic() >= by {
+		return tooSlow
+	}
+	return a.expired()
+}
+
 // expired tells whose deadline the attempt reached.
 func (a *attempt) expired() outcome {
-	switch a.until {
+	a.x.takeClock()
+	switch min(a.x.lifeEnd, a.x.deadline, a.tryBy) {
 	case a.x.lifeEnd:
 		return lifeOver
 	case a.x.deadline:
@@ -316,12 +388,15 @@ func (a *attempt) send() outcome {
 	hard := a.until
 	if !x.complete {
 		hard = min(hard, x.receiveBy())
+	} else if t := x.timeouts.PerTry; t > 0 {
+		a.tryBy = a.sentAt + int64(t)
+		hard = min(hard, a.tryBy)
 	}
 	x.dog.await(a.sentAt, hard, a.idle(), true)
 	if x.aside != nil && x.ctx.Err() != nil {
 		x.dog.bound(1) // it was interrupted before it was armed
 	}
-	x.pump, a.unsent = nil, nil
+	a.unsent = nil
 	if err := a.up.send(a); err != nil {
 		return a.broken(err)
 	}
@@ -347,6 +422,7 @@ func (a *attempt) readHead() outcome {
 		if interim++; interim > maxInterim || a.resp.Status == 101 {
 			return a.badResponse("unexpected_interim_response")
 		}
+		a.x.interim = true
 		if a.x.client.interim(a.x) != nil {
 			return clientGone
 		}
@@ -402,10 +478,7 @@ func (a *attempt) broken(err error) outcome {
 	x.dog.calm()
 	switch cause {
 	case causeHard:
-		if by := x.receiveBy(); by < x.lifeEnd && !x.requestRead() && monotonic() >= by {
-			return tooSlow
-		}
-		return a.expired()
+		return a.overdue()
 	case causeIdle:
 		if a.idle() != x.idleTimeout() {
 			return tryIdle
@@ -428,6 +501,9 @@ func (a *attempt) broken(err error) outcome {
 
 // report tells the host and the counters how the attempt went.
 func (a *attempt) report(o outcome) {
+	if o == reset && a.stale && !a.wrote {
+		return // nothing was sent: it says nothing of the host, nor of the request
+	}
 	m := a.host.Cluster().Metrics()
 	if f, ok := o.failure(); ok {
 		m.Failed(a.x.d.Shard, f)

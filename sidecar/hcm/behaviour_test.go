@@ -80,11 +80,7 @@ func TestLocalReplies(t *testing.T) {
 			b.route().Forward, b.route().Direct = nil, &route.DirectResponse{Status: 418, Body: []byte("teapot")}
 		}, status: 418, body: "teapot", log: "418 - direct_response"},
 		{name: "denied", change: func(b *bed) {
-			e, err := authz.Compile([]authz.HTTPFilter{{Rules: &authz.Rules{Action: authz.Allow}}}, authz.Exchange, b.metrics.AuthzCounter)
-			if err != nil {
-				b.t.Fatal(err)
-			}
-			b.request = e
+			b.rbac(authz.HTTPFilter{Rules: &authz.Rules{Action: authz.Allow}})
 		}, status: 403, body: "RBAC: access denied", log: "403 - rbac_access_denied"},
 		{name: "escaped slash", change: func(b *bed) { b.cfg.EscapedSlashes = RejectEscaped }, raw: "GET /a%2Fb HTTP/1.1\r\nHost: h\r\n\r\n", status: 400, log: "400 - path_normalization_failed"},
 		{name: "expectation", raw: "POST / HTTP/1.1\r\nHost: h\r\nExpect: x\r\nContent-Length: 1\r\n\r\n", status: 417, log: "417 DPE bad_expect"},

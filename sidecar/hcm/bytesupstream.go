@@ -75,9 +75,10 @@ func (u *bytesUpstream) clean(*attempt) bool { return false }
 
 // leave implements upstream.
 func (u *bytesUpstream) leave(bool) {
-	_ = u.c.Close()
-	u.in.release()
+	c := u.c
 	u.c, u.dog = nil, nil
+	u.in.release()
+	_ = c.Close()
 }
 
 func (u *bytesUpstream) interrupt()   { _ = u.c.SetDeadline(past) }

@@ -35,12 +35,34 @@ func (x *exchange) beside(ctx context.Context) *exchange {
 	return y
 }
 
+// spoil ends the attempt of such an exchange that panicked, and has nobody use the
+// exchange again.
+func (x *exchange) spoil() {
+	x.outcome, x.wrecked = reset, true
+	x.attempt.wreck()
+}
+
 // leave gives back what beside took. No attempt of the exchange runs any more.
 func (x *exchange) leave() {
 	x.attempt.countBytes()
 	x.aside()
 	x.dog.stop()
+	x.late.Store(false)
 	x.release()
+}
+
+// unwanted says how an attempt beside an exchange ended that was interrupted because nobody
+// waits for it any more, before its time was over: that is not the host's doing. One that
+// another joined because it was late has had its own time.
+func (a *attempt) unwanted() (o outcome, yes bool) {
+	x := a.x
+	switch {
+	case x.aside == nil || x.ctx.Err() == nil || monotonic() >= a.until:
+		return 0, false
+	case x.late.Load():
+		return tryTimedOut, true
+	}
+	return clientGone, true
 }
 
 // copyRequest copies all of a request but its body, which the copy has in memory.

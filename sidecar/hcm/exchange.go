@@ -3,6 +3,7 @@ package hcm
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
@@ -54,7 +55,7 @@ type exchange struct {
 	asked      uint64
 	fctx       filter.Context
 	states     []filter.State
-	rules      *authz.Evaluator
+	policy     *policy
 	levels     [4][]route.FilterOverride
 	overridden bool // levels has anything
 	binding    *binding
@@ -67,6 +68,8 @@ type exchange struct {
 	attempts int
 	// staleRetried: the one retry that needs no policy was used.
 	staleRetried bool
+	// interim: an interim response was passed on, which binds the exchange to its host.
+	interim      bool
 	afterTimeout bool             // the last attempt's own time was over
 	deadline     int64            // of the whole response, noDeadline for none
 	lifeEnd      int64            // of the whole exchange, noDeadline for none
@@ -75,6 +78,7 @@ type exchange struct {
 	// What is to be told of the exchange.
 	start      time.Time
 	startMono  int64
+	admittedAt int64 // when its head was there, and no filter made it wait any more
 	received   int64 // body bytes from the client
 	sent       int64 // body bytes to the client
 	flags      telemetry.Flags
@@ -88,6 +92,7 @@ type exchange struct {
 	shadow     bool        // this is such a copy
 	outcome    outcome     // of an attempt beside another exchange
 	aside      func() bool // set where the exchange runs beside another; ends the watch over its context
+	late       atomic.Bool // such an attempt's time was over, and another joined it
 	tunnel     bool        // the client asks to switch protocols, and may
 	local      bool        // the answer is our own
 	lastHere   bool        // the connection is to take no request after this one
@@ -142,6 +147,7 @@ func (x *exchange) begin() {
 	x.used = true
 	x.start = time.Now()
 	x.startMono = monotonicOf(x.start)
+	x.admittedAt = x.startMono
 	x.observed.wants = telemetry.Wanted()
 	x.observed.markAt(telemetry.RequestBegan, x.startMono)
 }
@@ -164,8 +170,9 @@ func (x *exchange) next() {
 	x.received, x.sent = 0, 0
 	x.flags, x.status, x.details = 0, 0, ""
 	x.lastHere, x.terminate, x.decided, x.tunnel, x.local, x.closeAfter, x.responded = false, false, false, false, false, false, false
+	x.interim = false
 	x.staleRetried, x.afterTimeout, x.mirrored, x.shadow = false, false, false, false
-	x.aside = nil
+	x.aside, x.policy = nil, nil
 	x.decision = authz.Decision{}
 	x.observed.reset()
 	if x.m.tracer != nil {
@@ -205,6 +212,7 @@ func (x *exchange) serve() {
 // admit runs everything that can answer without an upstream. It is true when the
 // request is to be forwarded.
 func (x *exchange) admit() bool {
+	x.takePolicy()
 	if x.d.Shedding() {
 		x.flags |= telemetry.FlagOverload
 		x.localReply(&reply{status: 503, body: "overloaded", details: "overload", close: true})
@@ -234,7 +242,7 @@ func (x *exchange) admit() bool {
 
 // normalizePath applies the path rules; it answers when they refuse.
 func (x *exchange) normalizePath() bool {
-	out, verdict := x.m.paths.apply(x.scratch[:0], x.req.Path)
+	out, verdict := x.policy.paths.apply(x.scratch[:0], x.req.Path)
 	x.scratch = out[:0]
 	switch verdict {
 	case pathRejected:

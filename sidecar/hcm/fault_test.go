@@ -1,11 +1,14 @@
 package hcm
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -42,8 +45,8 @@ func TestFaultInAnExchange(t *testing.T) {
 			b := versionedBed(t, version, 1, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.URL.Path) })
 			var fault atomic.Bool
 			b.change = func(m *Manager) {
-				routes := m.routes
-				m.routes = func() *route.Table {
+				routes := m.policy.routes
+				m.policy.routes = func() *route.Table {
 					if fault.Swap(false) {
 						panic("routes")
 					}
@@ -146,7 +149,7 @@ func TestFaultsBeside(t *testing.T) {
 	b := newBed(t, "127.0.0.1:1").start()
 	t.Run("hedge", func(t *testing.T) {
 		panicstest.Expect(t, panics.Hedge, 1)
-		h := &hedge{ended: make(chan *exchange, 1)}
+		h := &hedge{ctx: t.Context(), ended: make(chan *exchange)}
 		y := besides(b)
 		go h.try(y)
 		if got := <-h.ended; got != y || y.outcome != reset || !y.wrecked {
@@ -213,5 +216,74 @@ func TestFaultsOfTimers(t *testing.T) {
 	case <-a.rung:
 	case <-time.After(5 * time.Second):
 		t.Fatal("the timers stand still")
+	}
+}
+
+// shaky is an upstream that panics where it is asked to.
+type shaky struct {
+	upstream
+	at   string
+	left []bool // each time, whether clean
+}
+
+func (s *shaky) interrupt() {}
+func (s *shaky) resume() {
+	if s.at == "resume" {
+		panic("resume")
+	}
+}
+func (s *shaky) leave(clean bool) {
+	if s.left = append(s.left, clean); s.at == "leave" {
+		panic("leave")
+	}
+}
+
+// TestFaultsGiveBack: wherever an attempt panics, what it holds of its host is given back
+// once.
+func TestFaultsGiveBack(t *testing.T) {
+	b := newBed(t, rawOrigin(t, func(_ int, _ net.Conn, r *bufio.Reader) { _, _ = r.ReadByte() })).start()
+	for name, tc := range map[string]struct {
+		up      *shaky
+		provoke func(*attempt)
+		left    []bool
+	}{
+		"before it connects": {provoke: func(a *attempt) { a.try() }}, // there is no route
+		"when it is connected": {provoke: func(a *attempt) {
+			a.x.shadow, a.resp = true, nil
+			a.try()
+		}},
+		"as its connection is left": {up: &shaky{at: "leave"}, left: []bool{true}},
+		"as the watchdog is calmed": {up: &shaky{at: "resume"}, left: []bool{false}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			panicstest.Expect(t, panics.Exchange, 1)
+			y := besides(b)
+			defer y.leave()
+			y.cluster, y.deadline, y.lifeEnd = b.clusters.Get("origin"), noDeadline, noDeadline
+			a := y.attempt
+			if a.choose() != responded {
+				t.Fatal("no host")
+			}
+			func() {
+				defer panics.Contain(panics.Exchange, nil, y.spoil)
+				if tc.up == nil {
+					tc.provoke(a)
+					return
+				}
+				a.begin()
+				a.up = tc.up
+				y.dog.upstream.Store(&a.up)
+				y.dog.timer.at.Store(fired)
+				a.drop(true)
+			}()
+			y.spoil() // finds nothing more
+			if tc.up != nil && !slices.Equal(tc.up.left, tc.left) {
+				t.Errorf("the connection was given back %v", tc.up.left)
+			}
+			b.atRest()
+			if h := b.clusters.Get("origin").Stats()[0]; h.Active != 0 || h.Connections != h.Idle {
+				t.Errorf("%d active, %d connections, %d idle", h.Active, h.Connections, h.Idle)
+			}
+		})
 	}
 }

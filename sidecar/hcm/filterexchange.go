@@ -25,6 +25,7 @@ func (x *exchange) Wait(d time.Duration) bool {
 	for {
 		select {
 		case <-t.C:
+			x.admittedAt = monotonic()
 			return !over
 		case <-x.ctx.Done():
 			return false

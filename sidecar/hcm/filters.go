@@ -3,8 +3,6 @@ package hcm
 import (
 	"fmt"
 	"maps"
-	"sync"
-	"sync/atomic"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
@@ -46,13 +44,11 @@ const maxFilters = 64
 // chain is the filters of a connection manager.
 type chain struct {
 	links []link
-	rbacs int // how many of them are RBAC filters
 	// faultHeaders: the headers by which requests may choose faults are kept.
 	faultHeaders bool
 
-	count   authz.CounterFor
-	build   sync.Mutex
-	binding atomic.Pointer[binding]
+	count authz.CounterFor
+	rules *authz.Evaluator // of the RBAC filters, in order
 }
 
 type link struct {
@@ -69,6 +65,7 @@ func (l *link) is(name string) bool { return name == l.name || l.alias != "" && 
 
 // binding is what the chain made of the overrides of one route table.
 type binding struct {
+	chain    *chain
 	table    *route.Table
 	compiled map[*route.FilterOverride]any
 	// subsets are what routes and their legs ask of endpoints' metadata.
@@ -122,13 +119,14 @@ func (m *Manager) newChain(cfg *Config, o Options) (*chain, error) {
 	if o.Metrics != nil {
 		c.count = o.Metrics.AuthzCounter
 	}
+	rbacs := 0
 	for i := range cfg.Filters {
 		f := &cfg.Filters[i]
 		l := link{name: f.Name, disabled: f.Disabled}
 		var err error
 		if _, l.rbac = f.Config.(RBACFilter); l.rbac {
-			l.index = c.rbacs
-			c.rbacs++
+			l.index = rbacs
+			rbacs++
 		} else if l.filter, err = m.newFilter(f, o); err != nil {
 			return nil, fmt.Errorf("filter %q: %w", f.Name, err)
 		}
@@ -141,10 +139,12 @@ func (m *Manager) newChain(cfg *Config, o Options) (*chain, error) {
 		}
 		c.links = append(c.links, l)
 	}
-	if c.rbacs != len(cfg.RBAC) {
-		return nil, fmt.Errorf("%d RBAC filters have %d places in the chain", len(cfg.RBAC), c.rbacs)
+	if rbacs != len(cfg.RBAC) {
+		return nil, fmt.Errorf("%d RBAC filters have %d places in the chain", len(cfg.RBAC), rbacs)
 	}
-	return c, nil
+	var err error
+	c.rules, err = authz.Compile(cfg.RBAC, authz.Exchange, c.count)
+	return c, err
 }
 
 func (m *Manager) newFilter(f *HTTPFilter, o Options) (filter.Filter, error) {
@@ -184,17 +184,9 @@ func (m *Manager) healthy(name string) (healthy, total int, ok bool) {
 	return healthy, len(hosts), true
 }
 
-// bind prepares a table's overrides for the chain, once for each table.
+// bind prepares a table's overrides for the chain.
 func (c *chain) bind(t *route.Table) *binding {
-	if b := c.binding.Load(); b != nil && b.table == t {
-		return b
-	}
-	c.build.Lock()
-	defer c.build.Unlock()
-	if b := c.binding.Load(); b != nil && b.table == t {
-		return b
-	}
-	b := &binding{table: t, compiled: map[*route.FilterOverride]any{}, subsets: map[subsetKey]*cluster.MetadataMatch{}}
+	b := &binding{chain: c, table: t, compiled: map[*route.FilterOverride]any{}, subsets: map[subsetKey]*cluster.MetadataMatch{}}
 	b.addSubsets(t.Config())
 	t.EachOverride(func(where string, o *route.FilterOverride) {
 		for i := range c.links {
@@ -205,7 +197,6 @@ func (c *chain) bind(t *route.Table) *binding {
 			}
 		}
 	})
-	c.binding.Store(b)
 	return b
 }
 
@@ -253,16 +244,12 @@ func (x *exchange) overrides(l *link) (runs bool) {
 
 // runFilters asks the chain; it is true when the request goes on to the router.
 func (x *exchange) runFilters() bool {
-	c := x.m.chain
-	x.rules = x.d.Rules()
+	c := x.policy.chain
 	x.decided, x.decision = true, authz.Decision{Allowed: true}
-	if len(c.links) == 0 && x.rules.Len() == 0 {
+	if len(c.links) == 0 {
 		return true
 	}
 	if !x.beginFilters() {
-		return false
-	}
-	if c.rbacs != x.rules.Len() && !x.authorizeAll() {
 		return false
 	}
 	for i := range c.links {
@@ -291,7 +278,7 @@ func (x *exchange) runFilters() bool {
 // beginFilters sets up what filters see. A table whose overrides do not fit the
 // chain serves nothing: some of them may forbid.
 func (x *exchange) beginFilters() bool {
-	c := x.m.chain
+	c := x.policy.chain
 	over := x.fctx.Overrides
 	x.fctx = filter.Context{
 		Exchange: x, Request: x.req, Selected: &x.sel, Client: &x.asker, Peer: x.peer, Shard: x.d.Shard,
@@ -303,7 +290,7 @@ func (x *exchange) beginFilters() bool {
 		x.states = x.states[:n]
 	}
 	if x.levels, x.overridden = x.sel.Overrides(); x.overridden {
-		if x.binding = c.bind(x.table); x.binding.err != nil {
+		if x.binding = x.m.bindings.of(c, x.table); x.binding.err != nil {
 			x.m.log.Error("route table does not fit the HTTP filters", "err", x.binding.err)
 			x.localReply(&reply{status: 500, details: "route_filter_config"})
 			return false
@@ -315,8 +302,9 @@ func (x *exchange) beginFilters() bool {
 // endFilters tells the filters that the exchange is over, and forgets them.
 func (x *exchange) endFilters() {
 	if x.asked != 0 {
-		for i := range x.m.chain.links {
-			if l := &x.m.chain.links[i]; l.ender != nil && x.asked&(1<<i) != 0 {
+		links := x.policy.chain.links
+		for i := range links {
+			if l := &links[i]; l.ender != nil && x.asked&(1<<i) != 0 {
 				x.fctx.State = &x.states[i]
 				l.ender.End(&x.fctx)
 			}
@@ -325,7 +313,7 @@ func (x *exchange) endFilters() {
 	clear(x.states)
 	clear(x.fctx.Overrides[:cap(x.fctx.Overrides)])
 	x.fctx = filter.Context{Overrides: x.fctx.Overrides[:0]}
-	x.asked, x.overridden, x.binding, x.levels, x.rules = 0, false, nil, [4][]route.FilterOverride{}, nil
+	x.asked, x.overridden, x.binding, x.levels = 0, false, nil, [4][]route.FilterOverride{}
 }
 
 // stopped ends a request by a filter's verdict.
@@ -357,21 +345,10 @@ func (x *exchange) authorize(l *link, runs bool) bool {
 		if e := over.(*authz.Evaluator); e.Len() > 0 {
 			ok = e.Next(0, x.peer, x.req, &x.decision)
 		}
-	case x.m.chain.rbacs == x.rules.Len():
-		ok = x.rules.Next(l.index, x.peer, x.req, &x.decision)
+	default:
+		ok = x.policy.chain.rules.Next(l.index, x.peer, x.req, &x.decision)
 	}
 	return ok || x.denied()
-}
-
-// authorizeAll asks all rules of the listener at once: it was updated, and the
-// connection is older. What routes have is asked besides.
-func (x *exchange) authorizeAll() bool {
-	for i := range x.rules.Len() {
-		if !x.rules.Next(i, x.peer, x.req, &x.decision) {
-			return x.denied()
-		}
-	}
-	return true
 }
 
 // denied answers a request that authorization refused; it is always false.
@@ -388,11 +365,12 @@ func (x *exchange) filterResponse() {
 		return
 	}
 	x.fctx.Response = x.resp
-	for i := len(x.m.chain.links) - 1; i >= 0; i-- {
+	links := x.policy.chain.links
+	for i := len(links) - 1; i >= 0; i-- {
 		if x.asked&(1<<i) == 0 {
 			continue
 		}
-		l := &x.m.chain.links[i]
+		l := &links[i]
 		x.overrides(l)
 		x.fctx.State = &x.states[i]
 		l.filter.Response(&x.fctx)

@@ -19,7 +19,7 @@ func (x *exchange) forward() {
 	x.mirrors()
 	x.deadline = noDeadline
 	if t := int64(x.timeouts.Total); t > 0 && x.complete {
-		x.deadline = x.startMono + t
+		x.deadline = x.admittedAt + t
 		if x.req.Body != nil {
 			x.deadline = monotonic() + t
 		}

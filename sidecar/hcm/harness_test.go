@@ -33,7 +33,6 @@ type bed struct {
 	cfg      *Config
 	facts    downstream.Facts
 	poller   *stream.Poller
-	request  *authz.Evaluator
 	clusters *cluster.Manager
 	metrics  *telemetry.Metrics
 	logPath  string
@@ -163,7 +162,7 @@ func (b *bed) start() *bed {
 			f.Place = &downstream.Place{Workload: webID, Metrics: b.metrics.Service(telemetry.Inbound, "api")}
 			f.AuthzPeer = authz.NewPeer(f.Info, f.Destination)
 			f.PeerMetrics = f.Metrics.Peer("none")
-			d := downstream.New(f, b.request)
+			d := downstream.New(f, b.m.Policy())
 			b.mu.Lock()
 			b.conns = append(b.conns, d)
 			b.mu.Unlock()

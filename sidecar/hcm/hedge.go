@@ -2,6 +2,7 @@ package hcm
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
@@ -19,13 +20,15 @@ func (x *exchange) hedges() bool {
 		x.complete && x.keep && !x.tunnel && p.Admits(x.req)
 }
 
-// hedge is the attempts of one exchange.
+// hedge is the attempts of one exchange. Each is run's once it has ended; where run is
+// over it ends by itself what is left of it.
 type hedge struct {
-	x       *exchange
-	ctx     context.Context
-	cancel  context.CancelFunc
-	ended   chan *exchange // attempts that ended, with their outcome in it
-	running int
+	x        *exchange
+	ctx      context.Context // of the attempts: they run until one is chosen
+	cancel   context.CancelFunc
+	attempts sync.WaitGroup
+	ended    chan *exchange // attempts with their outcome, for run
+	running  int
 	// newest is the attempt whose time late watches; the older ones are late.
 	newest *exchange
 	late   *time.Timer
@@ -36,23 +39,27 @@ type hedge struct {
 
 // forwardHedged stands in for forward's loop.
 func (x *exchange) forwardHedged() {
-	h := &hedge{x: x, ended: make(chan *exchange, x.sel.Retry.NumRetries+1)}
+	h := &hedge{x: x, ended: make(chan *exchange)}
 	h.ctx, h.cancel = context.WithCancel(x.ctx)
 	h.late, h.turn = time.NewTimer(time.Hour), time.NewTimer(time.Hour)
+	defer h.end()
 	x.dog.calm()
 	o := h.run()
-	h.late.Stop()
-	h.turn.Stop()
+	h.cancel() // the others hold connections, and what is relayed now may have no end
 	x.endRetry(o == responded && x.resp.Status < 500)
 	if o == responded {
 		x.relay()
 	} else {
 		x.fail(o)
 	}
+}
+
+// end returns when nothing of the attempts is left but the one that was chosen.
+func (h *hedge) end() {
 	h.cancel()
-	for ; h.running > 0; h.running-- {
-		h.drop(<-h.ended)
-	}
+	h.late.Stop()
+	h.turn.Stop()
+	h.attempts.Wait()
 }
 
 // launch starts an attempt. A host that cannot be had is an outcome like others.
@@ -65,23 +72,29 @@ func (h *hedge) launch() {
 	h.newest = y
 	h.running++
 	h.late.Reset(x.timeouts.PerTry)
-	if y.outcome = y.attempt.choose(); y.outcome != responded {
-		h.ended <- y
-		return
+	if y.outcome = y.attempt.choose(); y.outcome == responded {
+		x.noteTried(y.attempt.host)
+		x.attempt.host = y.attempt.host // whose cluster's budget counts
 	}
-	x.noteTried(y.attempt.host)
-	x.attempt.host = y.attempt.host // whose cluster's budget counts
-	go h.try(y)
+	h.attempts.Go(func() { h.try(y) })
 }
 
-// try makes an attempt on a goroutine of its own.
+// try makes an attempt whose host was chosen, on a goroutine of its own.
 func (h *hedge) try(y *exchange) {
-	defer func() { h.ended <- y }()
-	defer panics.Contain(panics.Hedge, y.d, func() {
-		y.outcome, y.wrecked = reset, true
-		y.attempt.wreck()
-	})
-	y.outcome = y.attempt.try()
+	defer h.handOver(y)
+	defer panics.Contain(panics.Hedge, y.d, y.spoil)
+	if y.outcome == responded {
+		y.outcome = y.attempt.try()
+	}
+}
+
+// handOver gives an attempt that ended to run, or ends it.
+func (h *hedge) handOver(y *exchange) {
+	select {
+	case h.ended <- y:
+	case <-h.ctx.Done():
+		h.drop(y)
+	}
 }
 
 // run starts attempts until one is good, or none can be any more.
@@ -102,6 +115,7 @@ func (h *hedge) run() outcome {
 		case <-h.late.C:
 			// The newest attempt is late. Whatever the policy's conditions, another
 			// joins it while there are retries left.
+			h.newest.late.Store(true)
 			h.newest = nil
 			x.afterTimeout = true
 			if !h.waiting && x.mayHedge() {
@@ -136,39 +150,36 @@ func (x *exchange) mayHedge() bool {
 
 // judge decides what an attempt that ended means for the exchange. A bad one counts
 // only when it is the last: where it was late, another runs already.
-func (h *hedge) judge(y *exchange) (outcome, bool) {
+func (h *hedge) judge(y *exchange) (o outcome, over bool) {
+	defer h.drop(y) // unless it is adopted nothing of it remains
 	x, p := h.x, h.x.sel.Retry
-	good := y.outcome == responded && !p.RetriesResponse(y.resp)
 	late := y != h.newest
-	if good {
-		x.adopt(y)
-		y.leave()
-		return responded, true
+	if !late {
+		h.newest = nil // it is not late any more
+		h.late.Stop()
 	}
-	if late && h.pending() {
-		h.drop(y)
-		return 0, false
-	}
-	if h.retries(y) {
-		wait := p.BackOff(x.attempts)
-		if y.outcome == responded {
-			if d, ok := p.RateLimitedBackOff(y.resp, time.Now()); ok {
-				wait = d
-			}
+	good := y.outcome == responded && !p.RetriesResponse(y.resp)
+	if !good {
+		if late && h.pending() {
+			return 0, false
 		}
-		h.drop(y)
-		x.afterTimeout, h.waiting = false, true
-		h.turn.Reset(wait)
-		return 0, false
+		if h.retries(y) {
+			wait := p.BackOff(x.attempts)
+			if y.outcome == responded {
+				if d, ok := p.RateLimitedBackOff(y.resp, time.Now()); ok {
+					wait = d
+				}
+			}
+			x.afterTimeout, h.waiting = false, true
+			h.turn.Reset(wait)
+			return 0, false
+		}
+		if h.pending() {
+			return 0, false
+		}
 	}
-	if h.pending() {
-		h.drop(y)
-		return 0, false
-	}
-	o := y.outcome
 	x.adopt(y)
-	y.leave()
-	return o, true
+	return y.outcome, true
 }
 
 // pending tells whether another attempt runs or is about to.
@@ -187,12 +198,13 @@ func (h *hedge) retries(y *exchange) bool {
 	}
 }
 
-// drop ends what is left of an attempt.
+// drop ends what is left of an attempt. It does not panic.
 func (h *hedge) drop(y *exchange) {
+	defer y.leave()
+	defer panics.Contain(panics.Hedge, y.d, y.spoil)
 	if y.attempt.up != nil {
 		y.endUpstream(y.resp.Body == nil)
 	}
-	y.leave()
 }
 
 // adopt makes y's attempt the exchange's own, to be told of and relayed.

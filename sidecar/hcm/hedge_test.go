@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
@@ -137,5 +138,181 @@ func TestLongBodyIsNotHedged(t *testing.T) {
 	b.start()
 	if resp, body := b.dial().do("POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello"); resp.StatusCode != 200 || body != "1|hello" {
 		t.Errorf("%d %q", resp.StatusCode, body)
+	}
+}
+
+// joined is an origin whose first request is answered when the second has come, which
+// never is.
+func joined(t *testing.T) (first, second string) {
+	var seen atomic.Int32
+	came := make(chan struct{})
+	serve := func(_ int, c net.Conn, r *bufio.Reader) {
+		if _, _, err := readRequest(r); err != nil {
+			return
+		}
+		if seen.Add(1) == 1 {
+			<-came
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		} else {
+			close(came)
+		}
+		_, _ = r.ReadByte()
+	}
+	return rawOrigin(t, serve), rawOrigin(t, serve)
+}
+
+// hedged has requests hedged after a time.
+func (b *bed) hedged(after time.Duration) {
+	f := b.route().Forward
+	f.Hedge = &route.HedgePolicy{OnPerTryTimeout: true}
+	f.Retry = &route.RetryPolicy{On: route.Retry5xx, NumRetries: 1, PerTryTimeout: after, AvoidTried: true}
+}
+
+// failures are what the metrics tell of attempts that failed.
+func (b *bed) failures() string {
+	var text strings.Builder
+	_ = b.metrics.Registry.WritePrometheus(&text)
+	var found []string
+	for l := range strings.Lines(text.String()) {
+		if strings.HasPrefix(l, "hauberk_upstream_failures_total{") && !strings.HasSuffix(l, " 0\n") {
+			found = append(found, strings.TrimSpace(l))
+		}
+	}
+	return strings.Join(found, " ")
+}
+
+// TestHedgeThatLost: an attempt that is ended because another one has answered says
+// nothing of its host.
+func TestHedgeThatLost(t *testing.T) {
+	first, second := joined(t)
+	b := newBed(t, first, second)
+	b.hedged(20 * time.Millisecond)
+	b.start()
+	if resp, _ := b.dial().do(simpleGet); resp.StatusCode != 200 {
+		t.Fatal(resp.StatusCode)
+	}
+	b.logged(1)
+	b.atRest()
+	for _, h := range b.clusters.Get("origin").Stats() {
+		if h.Timeouts > 0 || h.Failed > 0 {
+			t.Errorf("%s: %d timeouts, %d failed", h.Address, h.Timeouts, h.Failed)
+		}
+	}
+	if f := b.failures(); f != "" {
+		t.Error(f)
+	}
+}
+
+// TestHedgeThatIsLate: the host of an attempt that had its time has timed out, whatever
+// ends the attempt then.
+func TestHedgeThatIsLate(t *testing.T) {
+	var seen atomic.Int32
+	b := newBed(t)
+	b.cluster("origin", scripted(t, &seen, "hang", "200"), scripted(t, &seen, "hang", "200"))
+	b.hedged(20 * time.Millisecond)
+	b.start()
+	if resp, _ := b.dial().do(simpleGet); resp.StatusCode != 200 {
+		t.Fatal(resp.StatusCode)
+	}
+	b.logged(1)
+	b.atRest()
+	var timeouts, success uint64
+	for _, h := range b.clusters.Get("origin").Stats() {
+		timeouts += h.Timeouts
+		success += h.Success
+	}
+	if timeouts != 1 || success != 1 {
+		t.Errorf("%d timeouts, %d answered", timeouts, success)
+	}
+	if f := b.failures(); !strings.Contains(f, "per_try_timeout") {
+		t.Error(f)
+	}
+}
+
+// TestHedgedClientsThatLeave: that clients do not wait is not held against a host.
+func TestHedgedClientsThatLeave(t *testing.T) {
+	var seen atomic.Int32
+	b := newBed(t, scripted(t, &seen, "hang"))
+	cfg := *b.clusters.Get("origin").Config()
+	cfg.Outlier = &cluster.Outlier{Consecutive5xx: 5, EnforcingConsecutive5xx: 100, MaxEjectionPercent: 100, BaseEjectionTime: time.Minute, Interval: time.Minute}
+	if err := b.clusters.Update(&cfg); err != nil {
+		t.Fatal(err)
+	}
+	b.hedged(3 * time.Second)
+	b.start()
+	const clients = 5
+	for i := range clients {
+		c := b.dial()
+		c.send(simpleGet)
+		for seen.Load() <= int32(i) {
+			time.Sleep(time.Millisecond)
+		}
+		_ = c.Close()
+	}
+	b.logged(clients)
+	b.atRest()
+	if h := b.clusters.Get("origin").Stats()[0]; h.Ejected || h.Timeouts > 0 {
+		t.Errorf("ejected %v, %d timeouts", h.Ejected, h.Timeouts)
+	}
+}
+
+// TestHedgesEndWithTheChoice: the attempt that lost is ended before the answer that is
+// relayed has ended.
+func TestHedgesEndWithTheChoice(t *testing.T) {
+	var seen atomic.Int32
+	ended := make(chan struct{})
+	b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		if _, _, err := readRequest(r); err != nil {
+			return
+		}
+		if seen.Add(1) == 1 {
+			_, _ = r.ReadByte()
+			close(ended)
+			return
+		}
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+		select {
+		case <-ended:
+			_, _ = io.WriteString(c, "world")
+		case <-time.After(3 * time.Second):
+		}
+	}))
+	b.hedged(20 * time.Millisecond)
+	b.start()
+	c := b.dial()
+	c.send(simpleGet)
+	if _, body := c.answer("GET"); body != "helloworld" {
+		t.Errorf("%q", body)
+	}
+}
+
+// TestHedgesThatAnswerTogether: one is relayed, and the other gives back what it holds.
+func TestHedgesThatAnswerTogether(t *testing.T) {
+	meet := make(chan struct{})
+	b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		for {
+			if _, _, err := readRequest(r); err != nil {
+				return
+			}
+			select {
+			case meet <- struct{}{}:
+			case <-meet:
+			case <-time.After(5 * time.Second):
+				return
+			}
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		}
+	}))
+	b.hedged(2 * time.Millisecond)
+	b.start()
+	c := b.dial()
+	for range 50 {
+		if resp, body := c.do(simpleGet); resp.StatusCode != 200 || body != "ok" {
+			t.Fatalf("%d %q", resp.StatusCode, body)
+		}
+	}
+	b.atRest()
+	if n := b.clusters.Get("origin").Stats()[0].Active; n != 0 {
+		t.Errorf("%d are active", n)
 	}
 }

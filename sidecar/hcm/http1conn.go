@@ -123,7 +123,7 @@ func (c *http1Conn) readHead() (http1.Framing, bool) {
 	if c.x != nil && c.x.h1.in.len() > 0 {
 		c.begin() // a pipelined request is there already
 	}
-	for {
+	for reads := 0; ; reads++ {
 		if c.x != nil && c.x.h1.in.len() > 0 && !c.undecided() {
 			h := &c.x.h1
 			n, framing, err := h.parser.Parse(h.in.bytes(), c.x.req)
@@ -134,6 +134,9 @@ func (c *http1Conn) readHead() (http1.Framing, bool) {
 			}
 			if n > 0 {
 				h.in.consume(n)
+				if reads > 1 {
+					c.x.admittedAt = monotonic()
+				}
 				return framing, true
 			}
 		}

@@ -126,13 +126,18 @@ func (u *http1Upstream) send(a *attempt) (err error) {
 	}
 	var written, n int
 	if whole && u.c.Exchanger != nil {
-		written, n, err = u.c.Exchanger.Exchange(u.out, &u.in)
+		written, n, err = u.c.Exchanger.Exchange(u.out, &u.in, u.c.Unasked())
 		u.in.w += n
-	} else {
+	} else if u.c.Sure() {
 		written, err = u.c.Write(u.out)
+	} else {
+		err = stream.ErrNotQuiet
 	}
 	a.wrote = written > 0
 	a.sent += int64(written)
+	if err == stream.ErrNotQuiet {
+		return err
+	}
 	if err != nil && written < len(u.out) && !stream.IsTimeout(err) {
 		// It may have said why.
 		u.cut = true
@@ -298,13 +303,9 @@ func (u *http1Upstream) clean(a *attempt) bool {
 func (u *http1Upstream) leave(clean bool) {
 	c := u.c
 	u.c, u.dog = nil, nil
-	switch {
-	case clean && u.framing != http1.NoBody:
-		c.ReleaseAnswered()
-	case clean:
-		// A peer that sends a body all the same (to HEAD, with 204 or 304) may be about to.
+	if clean {
 		c.Release()
-	default:
+	} else {
 		_ = c.Close()
 	}
 	u.in.release()

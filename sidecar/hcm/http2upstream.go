@@ -18,10 +18,19 @@ type http2Upstream struct {
 // hold makes u the attempt's side on c.
 func (u *http2Upstream) hold(c *cluster.Conn, a *attempt) { u.c, u.dog = c, a.x.dog }
 
-// open implements upstream.
+// open implements upstream. An upgrade waits for the host to tell that it takes any, and
+// whoever asks for a tunnel ends its half when it is there.
 func (u *http2Upstream) open(a *attempt) (err error) {
 	x := a.x
-	u.s, err = u.c.HTTP2.Open(x.req, x.complete && len(x.payload) == 0 && requestTrailers(x) == nil)
+	if x.req.Upgrade != "" && a.early {
+		ctx, done := a.pend()
+		err = u.c.HTTP2.AwaitSettings(ctx)
+		done()
+		if err != nil {
+			return errInterrupted
+		}
+	}
+	u.s, err = u.c.HTTP2.Open(x.req, x.complete && !x.tunnel && len(x.payload) == 0 && requestTrailers(x) == nil)
 	return err
 }
 
@@ -123,11 +132,12 @@ func (u *http2Upstream) clean(*attempt) bool { return true }
 
 // leave implements upstream.
 func (u *http2Upstream) leave(bool) {
-	if u.s != nil {
-		u.s.Close()
-	}
-	u.c.Release()
+	c, s := u.c, u.s
 	u.c, u.s, u.dog = nil, nil, nil
+	defer c.Release()
+	if s != nil {
+		s.Close()
+	}
 }
 
 func (u *http2Upstream) interrupt()   { u.s.Interrupt() }

@@ -202,13 +202,9 @@ func TestHeaders(t *testing.T) {
 func TestPathsAndRules(t *testing.T) {
 	b := newBed(t, httpOrigin(t, echo))
 	b.cfg.NormalizePath, b.cfg.MergeSlashes, b.cfg.EscapedSlashes = true, true, RejectEscaped
-	e, err := authz.Compile([]authz.HTTPFilter{{Rules: &authz.Rules{Action: authz.Deny, Policies: []authz.Policy{{
+	b.rbac(authz.HTTPFilter{Rules: &authz.Rules{Action: authz.Deny, Policies: []authz.Policy{{
 		Name: "no admin", Permissions: []authz.Permission{{URLPath: &route.StringMatch{Prefix: ptr("/admin")}}}, Principals: []authz.Principal{{Any: true}},
-	}}}}}, authz.Exchange, b.metrics.AuthzCounter)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.request = e
+	}}}})
 	b.start()
 	c := b.dial()
 	for path, status := range map[string]int{

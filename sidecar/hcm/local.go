@@ -81,9 +81,10 @@ func (x *exchange) localReply(r *reply) {
 	}
 	if more {
 		x.scratch = append(x.scratch[:0], body...)
+		x.boundFlush()
 		if !x.data(x.scratch, true, nil) {
 			return
 		}
 	}
-	x.flush()
+	x.flushEnd()
 }

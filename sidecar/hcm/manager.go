@@ -44,20 +44,20 @@ type Options struct {
 // downstream.Handler and io.Closer.
 type Manager struct {
 	cfg      *Config
-	routes   func() *route.Table
+	policy   policy
+	shown    *downstream.Policy // &policy
+	bindings bindings
 	clusters *cluster.Manager
 	metrics  *telemetry.Metrics
 	log      *slog.Logger
 	access   *telemetry.Log
 	tracer   *tracing.Tracer // nil without tracing
-	chain    *chain
 	timers   *Timers
 	ownTimer bool
 
 	limits         http1.Limits
 	upstreamLimits http1.Limits
 	parsing        http1.RequestParsing
-	paths          pathRules
 	idle           int64 // of a connection
 	streamIdle     int64
 	requestTimeout int64
@@ -88,8 +88,8 @@ func New(cfg *Config, o Options) (*Manager, error) {
 		return nil, errors.New("hcm: there is no cluster manager")
 	}
 	m := &Manager{
-		cfg: cfg, routes: o.Routes, clusters: o.Clusters, metrics: o.Metrics, log: o.Log, timers: o.Timers,
-		paths:          pathRules{cfg.NormalizePath, cfg.MergeSlashes, cfg.EscapedSlashes},
+		cfg: cfg, clusters: o.Clusters, metrics: o.Metrics, log: o.Log, timers: o.Timers,
+		policy:         policy{paths: pathRules{cfg.NormalizePath, cfg.MergeSlashes, cfg.EscapedSlashes}, routes: o.Routes},
 		limits:         http1.Limits{HeadBytes: cfg.MaxRequestHeadersKB << 10, Fields: cfg.MaxHeaders}.WithDefaults(),
 		upstreamLimits: http1.Limits{}.WithDefaults(),
 		idle:           int64(orDefault(cfg.IdleTimeout, time.Hour)),
@@ -118,7 +118,8 @@ func New(cfg *Config, o Options) (*Manager, error) {
 	if m.replies, err = newReplyRules(cfg.LocalReplies); err != nil {
 		return nil, fmt.Errorf("hcm: %w", err)
 	}
-	if m.chain, err = m.newChain(cfg, o); err != nil {
+	m.shown = &downstream.Policy{Held: &m.policy}
+	if m.policy.chain, err = m.newChain(cfg, o); err != nil {
 		return nil, fmt.Errorf("hcm: %w", err)
 	}
 	switch {
@@ -127,10 +128,10 @@ func New(cfg *Config, o Options) (*Manager, error) {
 		if err != nil {
 			return nil, fmt.Errorf("hcm: %w", err)
 		}
-		if b := m.chain.bind(table); b.err != nil {
+		if b := m.bindings.of(m.policy.chain, table); b.err != nil {
 			return nil, fmt.Errorf("hcm: %w", b.err)
 		}
-		m.routes = func() *route.Table { return table }
+		m.policy.routes = func() *route.Table { return table }
 	case o.Routes == nil:
 		return nil, errors.New("hcm: there are neither inline routes nor a source of them")
 	}

@@ -45,9 +45,8 @@ func (x *exchange) mirrors() {
 func (x *exchange) runMirror() {
 	defer x.leave()
 	defer panics.Contain(panics.Mirror, x.d, func() {
-		x.wrecked = true
+		x.spoil()
 		x.m.countMirror("failed", x.d.Shard)
-		x.attempt.wreck()
 	})
 	if x.attempt.run() != responded {
 		x.m.countMirror("failed", x.d.Shard)

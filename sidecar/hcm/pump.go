@@ -26,6 +26,7 @@ type pump struct {
 	replay atomic.Uint32
 	// received counts what was read, until stopPump adds it to the exchange's.
 	received atomic.Int64
+	clock    responseClock
 
 	// Valid once done is closed.
 	refused   error // the body broke the protocol
@@ -134,7 +135,7 @@ func (x *exchange) runPump(p *pump, up upstream, rest []byte) {
 		if last {
 			p.wroteAt = p.now(x)
 			if !x.tunnel {
-				x.startResponseClock()
+				x.startClock(p)
 			}
 			return
 		}
@@ -187,16 +188,6 @@ func (x *exchange) remember(p *pump, data []byte) {
 // forgetReplay ends the keeping, unless another attempt is about to send what is kept.
 // Without it, what comes goes from stream to stream. Anyone may call it.
 func (p *pump) forgetReplay() { p.replay.CompareAndSwap(replayKept, replayGone) }
-
-// startResponseClock: the route's timeout begins when the request has been received
-// as a whole, and what bounded that ends.
-func (x *exchange) startResponseClock() {
-	until := x.attempt.until
-	if t := x.timeouts.Total; t > 0 {
-		until = min(until, monotonic()+int64(t))
-	}
-	x.dog.bound(until)
-}
 
 // settlePump gives a body that was read to its end the moment that its last write
 // takes: the upstream often answers before the write has returned. One that does not
@@ -251,6 +242,7 @@ func (x *exchange) stopPump() {
 		<-p.done
 		x.client.resume()
 	}
+	x.takeClock()
 	x.markPump(p)
 	x.received += p.received.Swap(0)
 	x.attempt.sent += p.sent

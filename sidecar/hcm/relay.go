@@ -13,6 +13,7 @@ func (x *exchange) relay() {
 	if x.pump != nil && !x.sel.Mirrored() {
 		x.pump.forgetReplay() // this was the last attempt, and no copy is made of it
 	}
+	x.answered()
 	x.status, x.details = x.resp.Status, "via_upstream"
 	if !x.m.cfg.SuppressEnvoyHeaders {
 		x.addServiceTime()
@@ -39,7 +40,7 @@ func (x *exchange) relay() {
 	}
 	if body == nil {
 		x.endUpstream(true)
-		x.flush()
+		x.flushEnd()
 		return
 	}
 	x.relayBody(body)
@@ -69,15 +70,13 @@ func (x *exchange) relayBody(body message.Body) {
 			x.observed.mark(telemetry.AnswerEnded)
 			x.observed.keepTrailers(trailers)
 			x.noteTrailers(trailers)
-			if t := x.m.cfg.FlushTimeout; t != nil {
-				x.dog.idle(int64(*t))
-			}
+			x.boundFlush()
 		}
 		ok := x.data(data, last, trailers)
 		if last || !ok {
 			x.endUpstream(ok)
 			if ok {
-				x.flush()
+				x.flushEnd()
 			}
 			return
 		}
@@ -202,6 +201,19 @@ func (x *exchange) flush() bool {
 	}
 	x.responded = true
 	return true
+}
+
+// flushEnd is flush for the end of a response.
+func (x *exchange) flushEnd() {
+	x.boundFlush()
+	x.flush()
+}
+
+// boundFlush: nothing but the client is waited for any more.
+func (x *exchange) boundFlush() {
+	if t := x.m.cfg.FlushTimeout; t != nil {
+		x.dog.idle(int64(*t))
+	}
 }
 
 // clientFailed notes that the client does not take more.

@@ -31,7 +31,7 @@ func (x *exchange) dropReplay() {
 // retryFailure decides over another attempt after one without a response, and
 // waits for its turn.
 func (x *exchange) retryFailure(o outcome) bool {
-	if x.responded || x.ctx.Err() != nil || !x.replayable() {
+	if x.responded || x.interim || x.ctx.Err() != nil || !x.replayable() {
 		return false
 	}
 	switch o {
@@ -77,7 +77,7 @@ func (x *exchange) wantsRetry(p *route.RetryPolicy, o outcome) bool {
 // all the same.
 func (x *exchange) retryResponse() (o outcome, again bool) {
 	p := x.sel.Retry
-	if p == nil || x.responded || !p.RetriesResponse(x.resp) || !p.Admits(x.req) || !x.holdReplay() {
+	if p == nil || x.responded || x.interim || !p.RetriesResponse(x.resp) || !p.Admits(x.req) || !x.holdReplay() {
 		return responded, false
 	}
 	if !x.mayRetry(p) {

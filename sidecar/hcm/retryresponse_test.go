@@ -1,7 +1,12 @@
 package hcm
 
 import (
+	"bufio"
 	"context"
+	"io"
+	"net"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -55,11 +60,10 @@ func TestRetryResponseWhilePumping(t *testing.T) {
 			x := besides(b)
 			defer x.leave()
 			left := 0
-			host, err := cl.PickFor(&x.pick)
-			if err != nil || !cl.StartRequestAt(x.priority(), x.d.Shard) {
+			x.cluster = cl
+			if x.attempt.choose() != responded || !x.attempt.begin() {
 				t.Fatal("no host")
 			}
-			host.Begin()
 			ctx, end := context.WithCancel(t.Context())
 			defer end()
 			p := &pump{done: make(chan struct{})}
@@ -69,7 +73,7 @@ func TestRetryResponseWhilePumping(t *testing.T) {
 				}
 				close(p.done)
 			}}
-			x.ctx, x.cluster, x.attempt.host, x.attempt.up, x.attempts = ctx, cl, host, ending{left: &left}, 1
+			x.ctx, x.attempt.up, x.attempts = ctx, ending{left: &left}, 1
 			x.deadline, x.lifeEnd = noDeadline, noDeadline
 			x.pump, x.keep, x.complete, x.resp.Status = p, true, false, 503
 			x.sel.Retry = &route.RetryPolicy{On: route.Retry5xx, NumRetries: tc.retries, BackOffBase: time.Nanosecond}
@@ -122,5 +126,44 @@ func TestWaitTurn(t *testing.T) {
 			t.Errorf("%s: it waited", name)
 		}
 		end()
+	}
+}
+
+// TestInterimResponseAndRetry: once an interim response was passed on the exchange is its
+// host's; another attempt might send one too. However the attempt ends then, it was the last.
+func TestInterimResponseAndRetry(t *testing.T) {
+	for name, then := range map[string]string{"an answer": "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n", "no answer": ""} {
+		t.Run(name, func(t *testing.T) {
+			var seen atomic.Int32
+			b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+				for {
+					if _, _, err := readRequest(r); err != nil {
+						return
+					}
+					switch seen.Add(1) {
+					case 1: // the connection is a used one for the next
+						_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+						continue
+					case 2:
+						_, _ = io.WriteString(c, "HTTP/1.1 103 Early Hints\r\nLink: </first>\r\n\r\n"+then)
+					default:
+						_, _ = io.WriteString(c, "HTTP/1.1 103 Early Hints\r\nLink: </second>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+					}
+					if then == "" {
+						return
+					}
+				}
+			}))
+			b.route().Forward.Retry = &route.RetryPolicy{On: route.Retry5xx | route.RetryReset, NumRetries: 1, BackOffBase: time.Nanosecond}
+			b.start()
+			c := b.dial()
+			c.do(simpleGet)
+			c.send("GET /x HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+			all, _ := io.ReadAll(c.r)
+			answer := string(all)
+			if strings.Count(answer, " 103 ") != 1 || !strings.Contains(answer, "HTTP/1.1 503 ") || seen.Load() != 2 {
+				t.Errorf("%d requests: %q", seen.Load(), answer)
+			}
+		})
 	}
 }

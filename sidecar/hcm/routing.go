@@ -13,7 +13,7 @@ import (
 
 // selectRoute finds what is to be done with the request.
 func (x *exchange) selectRoute() {
-	x.table = x.m.routes()
+	x.table = x.policy.routes()
 	if x.table == nil {
 		return
 	}
@@ -154,7 +154,7 @@ func (x *exchange) rewrite() {
 func (x *exchange) place(fw *route.Forward) {
 	x.pick.Destination, x.pick.Request = cluster.Redirected(x.d.Destination, x.d.Info), x.req
 	if len(fw.Metadata) > 0 || x.sel.Leg != nil && len(x.sel.Leg.Metadata) > 0 {
-		x.pick.Metadata = x.m.chain.bind(x.table).subset(&x.sel)
+		x.pick.Metadata = x.m.bindings.of(x.policy.chain, x.table).subset(&x.sel)
 	}
 	if c := x.cluster.Config(); len(fw.Hash) > 0 && (c.LB == cluster.RingHash || c.LB == cluster.Maglev || c.Type == cluster.Aggregate) {
 		x.asker.Remote, x.asker.Local = route.AddrPort(x.d.Info.Remote), route.AddrPort(x.d.Info.Local)

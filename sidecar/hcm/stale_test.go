@@ -1,7 +1,13 @@
 package hcm
 
 import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"testing"
+	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 )
@@ -22,6 +28,51 @@ func TestWhoMayMeetAStaleConnection(t *testing.T) {
 		tc.x.req = &tc.x.request
 		if got := tc.x.mayMeetStale(); got != tc.want {
 			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// TestUnaskedBytesAnswerNobody: what a host sends behind its answer, at once or a moment
+// later, is not the answer to the next request, which may be another client's.
+func TestUnaskedBytesAnswerNobody(t *testing.T) {
+	const unasked = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nSTOLEN"
+	for _, method := range []string{"GET", "HEAD"} {
+		for _, later := range []time.Duration{0, 100 * time.Microsecond} {
+			t.Run(fmt.Sprint(method, " ", later), func(t *testing.T) {
+				sent := make(chan struct{}, 1)
+				b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+					for {
+						req, err := http.ReadRequest(r)
+						if err != nil {
+							return
+						}
+						body := "ok"
+						if req.Method == "HEAD" {
+							body = ""
+						}
+						_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"+body)
+						if req.URL.Path == "/more" {
+							time.Sleep(later)
+							_, _ = io.WriteString(c, unasked)
+							sent <- struct{}{}
+						}
+					}
+				})).start()
+				first, second := b.dial(), b.dial()
+				second.do(simpleGet)
+				for range 3 {
+					first.do(simpleGet)
+				}
+				first.send(method + " /more HTTP/1.1\r\nHost: h\r\n\r\n")
+				first.answer(method)
+				<-sent
+				if resp, body := second.do(simpleGet); resp.StatusCode != 200 || body != "ok" {
+					t.Errorf("%d %q", resp.StatusCode, body)
+				}
+				if n := b.clusters.Get("origin").Stats()[0].Failed; n != 0 {
+					t.Errorf("the host is blamed %d times", n)
+				}
+			})
 		}
 	}
 }

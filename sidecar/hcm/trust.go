@@ -258,7 +258,7 @@ func (x *exchange) dropClaims(internal, edge bool) {
 // configuration asks for them, and the name of a span where the client is not at the edge.
 func (x *exchange) dropControls(f *message.Fields, internal, edge bool) {
 	const faults, spanName = "x-envoy-fault-", "x-envoy-decorator-operation"
-	if !x.m.chain.faultHeaders && edge {
+	if !x.policy.chain.faultHeaders && edge {
 		f.DelID(message.XEnvoyOther)
 		return
 	}
@@ -267,7 +267,7 @@ func (x *exchange) dropControls(f *message.Fields, internal, edge bool) {
 		var lower [64]byte
 		switch low := message.View(appendLower(lower[:0], name)); {
 		case len(low) >= len(faults) && low[:len(faults)] == faults:
-			if !x.m.chain.faultHeaders {
+			if !x.policy.chain.faultHeaders {
 				f.DelAt(i)
 			}
 		case !internal && (edge || low != spanName), controls[low]:

@@ -27,8 +27,10 @@ func (x *exchange) allowTunnel() bool {
 	}
 	if allowed {
 		x.terminate = x.req.Method == "CONNECT" && x.req.Upgrade == "" && route.Terminates(x.sel.Route.Forward.Upgrades)
-		x.tunnel, x.complete = true, false
+		x.tunnel = true
 		x.client.tunnel(x)
+		// A client of HTTP/2 may have ended its half with the head.
+		x.complete = x.req.Body == nil
 	}
 	return allowed
 }
@@ -55,18 +57,32 @@ func (x *exchange) relayTunnel() {
 		x.localReply(&reply{status: 502, details: "unwritable_response"})
 		return
 	}
-	// No answer is waited for any more; what counts is that bytes flow.
-	x.dog.await(monotonic(), noDeadline, x.idleTimeout(), false)
-	if len(x.payload) > 0 {
-		if err := x.attempt.up.write(x.payload, false, nil); err != nil {
+	body := x.resp.Body
+	if body == nil {
+		// The host ended it with its answer.
+		ok := x.data(nil, true, nil)
+		x.endUpstream(false)
+		if ok {
+			x.flush()
+		}
+		return
+	}
+	// No answer is waited for any more; what counts is that bytes flow, and how long the
+	// exchange may last.
+	x.attempt.until = x.lifeEnd
+	x.dog.await(monotonic(), x.lifeEnd, x.idleTimeout(), false)
+	if len(x.payload) > 0 || x.complete {
+		if err := x.attempt.up.write(x.payload, x.complete, nil); err != nil {
 			x.bodyBroken(err)
 			return
 		}
 	}
 	x.keep, x.payload = false, nil // there is no other attempt at a tunnel
-	x.startPump(x.attempt.up, nil)
+	if !x.complete {
+		x.startPump(x.attempt.up, nil)
+	}
 	if x.m.cfg.LogTunnels {
 		x.log(telemetry.LogTunnelStarted, sinceMono(x.startMono))
 	}
-	x.relayBody(x.resp.Body)
+	x.relayBody(body)
 }

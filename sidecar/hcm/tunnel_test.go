@@ -179,6 +179,9 @@ func TestWebSocketBridges(t *testing.T) {
 	done := make(chan struct{})
 	go func() { _ = cc.Run(); close(done) }()
 	defer func() { cc.Close(); <-done }()
+	if err := cc.AwaitSettings(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	st, err := cc.Open(&message.Request{Method: "GET", Scheme: "http", Authority: "h", Path: "/chat", Upgrade: "websocket", ContentLength: message.UnknownLength}, false)
 	if err != nil {
 		t.Fatal(err)

@@ -23,9 +23,6 @@ func (x *exchange) wreck() {
 	panics.Guard(panics.Exchange, x.finish)
 }
 
-// wreck gives back what an attempt holds that panicked.
-func (a *attempt) wreck() {
-	if a.up != nil {
-		a.drop(false)
-	}
-}
+// wreck gives back what an attempt holds that panicked. It panics only where giving
+// something back does, which is not tried again.
+func (a *attempt) wreck() { a.drop(false) }

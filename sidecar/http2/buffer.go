@@ -47,7 +47,7 @@ func (in *input) bytes() []byte {
 const (
 	smallBlock = 2 << 10
 	largeBlock = 16 << 10
-	bulkBlock  = 64 << 10
+	bulkBlock  = 256 << 10
 )
 
 type block struct {

@@ -33,7 +33,7 @@ func TestReceivedBulk(t *testing.T) {
 	}
 	put(10)
 	drain()
-	for range 7 {
+	for range 3 + bulkBlock/largeBlock {
 		put(largeBlock)
 	}
 	if got, want := sizes(), []int{largeBlock, largeBlock, bulkBlock, bulkBlock}; !slices.Equal(got, want) {

@@ -1,9 +1,11 @@
 package http2
 
 import (
+	"context"
 	"os"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
@@ -62,7 +64,7 @@ func (cc *ClientConn) Run() error {
 
 // Open sends a request's head, into the connection's buffer; with end it is all there
 // is. The Stream is the caller's until Close. An error that is ErrRefused leaves the
-// request to be sent elsewhere. For an upgrade, Open waits for the peer's SETTINGS.
+// request to be sent elsewhere. An upgrade has to AwaitSettings first.
 func (cc *ClientConn) Open(r *message.Request, end bool) (*Stream, error) {
 	if !writableRequest(r) {
 		return nil, ErrUnwritable
@@ -70,17 +72,8 @@ func (cc *ClientConn) Open(r *message.Request, end bool) (*Stream, error) {
 	c := &cc.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if r.Upgrade != "" {
-		for !cc.haveSettings && c.err == nil {
-			c.flush(false)
-			if cc.haveSettings || c.err != nil {
-				break
-			}
-			c.settled.Wait()
-		}
-		if c.err == nil && !cc.peerConnect {
-			return nil, ErrNoConnect
-		}
+	if r.Upgrade != "" && c.err == nil && !cc.peerConnect {
+		return nil, ErrNoConnect
 	}
 	if c.err != nil || cc.free() <= 0 || c.w.pending() > 4*c.cfg.BufferBytes+keepOut {
 		return nil, ErrRefused
@@ -102,6 +95,29 @@ func (cc *ClientConn) Open(r *message.Request, end bool) (*Stream, error) {
 	o.b = c.enc.request(o.b, r)
 	s.endHeaders(o, start, end)
 	return s, nil
+}
+
+// AwaitSettings waits for the peer's SETTINGS, which tell whether it takes upgrades. It
+// returns nil too when the connection ends, and an error when ctx does.
+func (cc *ClientConn) AwaitSettings(ctx context.Context) error {
+	c := &cc.conn
+	stop := context.AfterFunc(ctx, func() {
+		defer panics.Contain(panics.Timer, nil, nil)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.settled.Broadcast()
+	})
+	defer stop()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.flush(false)
+	for !cc.haveSettings && c.err == nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		c.settled.Wait()
+	}
+	return nil
 }
 
 // free is how many streams may be opened now. The lock is held.

@@ -59,8 +59,9 @@ func (c *conn) took(n int) bool {
 }
 
 // yieldAfter is how much waits for one stream's reader before it gets the CPU: a reader
-// that went on for as long as bytes come would find its work in no cache.
-const yieldAfter = 64 << 10
+// that went on for as long as bytes come would find its work in no cache. With the input
+// that made it so much, it still lies in one block, and goes out with one call.
+const yieldAfter = bulkBlock - inputSize
 
 func (c *conn) fill() (int, error) {
 	if c.ready != nil {

@@ -18,6 +18,9 @@ import (
 // until hold is closed.
 func tunnel(t testing.TB, cc *ClientConn, req *message.Request, ends chan *Tunnel) (client, server *Tunnel, s *Stream) {
 	t.Helper()
+	if err := cc.AwaitSettings(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	s, err := cc.Open(req, false)
 	if err != nil {
 		t.Fatal(err)

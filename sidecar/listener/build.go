@@ -42,10 +42,13 @@ type chain struct {
 	tls     *tls.Config
 	ownID   string
 	network *authz.Evaluator
-	request *authz.Evaluator
-	limits  []*connectionLimit
-	rates   []*tokenbucket.Bucket
-	handler downstream.Handler
+	// standing are the rules that requests meet wherever no route says otherwise, policy
+	// is all that decides over them; nil where the chain serves none.
+	standing *authz.Evaluator
+	policy   *downstream.Policy
+	limits   []*connectionLimit
+	rates    []*tokenbucket.Bucket
+	handler  downstream.Handler
 	// keepsPeer: the handler looks at the certificates that peers send.
 	keepsPeer bool
 	log       *telemetry.Log
@@ -155,7 +158,7 @@ func (m *Manager) compileChain(s *snapshot, cfg *FilterChain, index int) (_ *cha
 	logs := []telemetry.AccessLogConfig{}
 	if cfg.HTTP != nil {
 		logs = cfg.HTTP.AccessLog
-		if c.request, err = authz.Compile(cfg.HTTP.RBAC, authz.Exchange, counter); err != nil {
+		if c.standing, err = authz.Compile(cfg.HTTP.StandingRules(), authz.Exchange, nil); err != nil {
 			return fail(err)
 		}
 	} else {
@@ -174,6 +177,9 @@ func (m *Manager) compileChain(s *snapshot, cfg *FilterChain, index int) (_ *cha
 	}
 	if k, ok := c.handler.(interface{ NeedsPeerChain() bool }); ok {
 		c.keepsPeer = k.NeedsPeerChain()
+	}
+	if p, ok := c.handler.(interface{ Policy() *downstream.Policy }); ok {
+		c.policy = p.Policy()
 	}
 	c.place = c.identify(s.cfg)
 	if m.opts.Metrics != nil {

@@ -161,8 +161,8 @@ func (l *listener) stopAccepting() {
 }
 
 // update swaps the configuration. New connections get the new one; those that
-// exist keep their chain's handler and are authorized by the chain that they
-// would get now.
+// exist keep their chain's handler, and what they ask for is decided by the chain
+// that they would get now.
 func (l *listener) update(next *snapshot) error {
 	gone, err := l.rebind(next.cfg)
 	if err != nil {
@@ -364,9 +364,15 @@ func (l *listener) recheck() int {
 		if t.chain != c {
 			t.conn.Supersede()
 		}
+		before := t.chain
 		t.chain = c
-		before := t.conn.Rules()
-		t.conn.SetRequestAuthz(c.request)
+		if before.http() != c.http() {
+			// Bytes cannot be judged as requests, nor requests as bytes: what decided
+			// until now goes on to, until the connection is finished.
+			orphans = append(orphans, t)
+		} else {
+			t.conn.SetPolicy(c.policy)
+		}
 		if !c.admits(t.conn.Info) {
 			denied = append(denied, t)
 			rules[t] = peerNotAdmitted
@@ -377,7 +383,7 @@ func (l *listener) recheck() int {
 			rules[t] = d.Rule
 			continue
 		}
-		if rule, is := newlyDenied(&t.conn.AuthzPeer, before, c.request); is {
+		if rule, is := newlyDenied(&t.conn.AuthzPeer, before.standing, c.standing); is {
 			denied = append(denied, t)
 			rules[t] = rule
 		}

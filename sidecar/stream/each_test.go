@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -29,6 +30,10 @@ func eachPairs(t *testing.T, test func(t *testing.T, s Stream, peer io.WriteClos
 	})
 	t.Run("TLS", func(t *testing.T) {
 		server, client := tlsPair(t)
+		test(t, server, client)
+	})
+	t.Run("TLS 1.2", func(t *testing.T) {
+		server, client := tlsPairOf(t, &tls.Config{SessionTicketsDisabled: true, MaxVersion: tls.VersionTLS12})
 		test(t, server, client)
 	})
 	t.Run("with a prefix", func(t *testing.T) {

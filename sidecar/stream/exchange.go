@@ -1,5 +1,7 @@
 package stream
 
+import "syscall"
+
 // tlsExchange is the state of one Exchange over TLS. The callback is made with the
 // first, because only upstream connections need it.
 type tlsExchange struct {
@@ -8,12 +10,17 @@ type tlsExchange struct {
 	begun   bool
 	written int
 	err     error
+	// look before it is written, and what was seen.
+	look, spoke bool
 }
 
 // Exchange implements Exchanger. The request is written after the poller was armed
 // for reading, as Socket does it.
-func (t *TLS) Exchange(out []byte, in Buffers) (written, n int, err error) {
+func (t *TLS) Exchange(out []byte, in Buffers, look bool) (written, n int, err error) {
 	if t.have || t.full || t.raw.leftover {
+		if look && !t.Quiet() {
+			return 0, 0, ErrNotQuiet
+		}
 		// What was received already may hold what there is to wait for.
 		if written, err = t.Write(out); err != nil {
 			return written, 0, err
@@ -26,6 +33,7 @@ func (t *TLS) Exchange(out []byte, in Buffers) (written, n int, err error) {
 		x.once = t.exchangeOnce
 	}
 	x.out, x.begun, x.written, x.err = out, false, 0, nil
+	x.look, x.spoke = look, false
 	err = t.raw.raw.Read(x.once)
 	x.out = nil
 	if err == nil {
@@ -34,17 +42,29 @@ func (t *TLS) Exchange(out []byte, in Buffers) (written, n int, err error) {
 	if err != nil {
 		return x.written, 0, err
 	}
+	if x.spoke {
+		if !t.Quiet() {
+			return 0, 0, ErrNotQuiet
+		}
+		return t.Exchange(out, in, false) // it was a record that means nothing to us
+	}
 	n, err = t.Read(in.TakeBuffer())
 	return x.written, n, err
 }
 
 // exchangeOnce writes, and is done when there is something to read.
-func (t *TLS) exchangeOnce(uintptr) bool {
+func (t *TLS) exchangeOnce(fd uintptr) bool {
 	x := &t.exchange
 	if x.begun {
 		return true
 	}
 	x.begun = true
+	if x.look {
+		if t.raw.peekNow(fd); t.raw.errno != syscall.EAGAIN {
+			x.spoke = true
+			return true
+		}
+	}
 	x.written, x.err = t.Write(x.out)
 	return x.err != nil
 }

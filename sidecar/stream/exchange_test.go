@@ -1,8 +1,10 @@
 package stream
 
 import (
+	"crypto/tls"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -27,7 +29,7 @@ func exchangeMany(t *testing.T, s interface {
 	_ = s.SetDeadline(time.Now().Add(20 * time.Second))
 	l := &lender{buf: make([]byte, 64)}
 	for i := range 5000 {
-		if _, n, err := s.Exchange([]byte("ping"), l); err != nil || n != 4 {
+		if _, n, err := s.Exchange([]byte("ping"), l, true); err != nil || n != 4 {
 			t.Fatalf("%d: %d %v", i, n, err)
 		}
 	}
@@ -46,7 +48,7 @@ func TestTLSExchange(t *testing.T) {
 			_, _ = server.Write([]byte("pong"))
 		}()
 		l := &lender{buf: make([]byte, 64)}
-		written, n, err := client.Exchange([]byte(out), l)
+		written, n, err := client.Exchange([]byte(out), l, true)
 		if err != nil || written != len(out) || string(l.buf[:n]) != "pong" {
 			t.Fatalf("wrote %d of %d, read %q: %v", written, len(out), l.buf[:n], err)
 		}
@@ -66,7 +68,7 @@ func TestTLSExchangeLeftover(t *testing.T) {
 	}()
 	l := &lender{buf: make([]byte, 4)}
 	for _, want := range []string{"pong", "more"} {
-		if _, n, err := client.Exchange([]byte("ping"), l); err != nil || string(l.buf[:n]) != want {
+		if _, n, err := client.Exchange([]byte("ping"), l, false); err != nil || string(l.buf[:n]) != want {
 			t.Fatalf("%q, %v, want %q", l.buf[:n], err, want)
 		}
 	}
@@ -78,7 +80,7 @@ func TestTLSExchangeEnds(t *testing.T) {
 	server, client := tlsPair(t)
 	ended := make(chan error)
 	exchange := func() {
-		_, _, err := client.Exchange([]byte("ping"), &lender{buf: make([]byte, 64)})
+		_, _, err := client.Exchange([]byte("ping"), &lender{buf: make([]byte, 64)}, true)
 		ended <- err
 	}
 	go exchange()
@@ -103,3 +105,84 @@ func TestTLSExchangeEnds(t *testing.T) {
 }
 
 var past = time.Unix(1, 0)
+
+// TestExchangeLooks: with a peer that has not waited to be asked there is no exchange, and
+// it is sent nothing.
+func TestExchangeLooks(t *testing.T) {
+	type exchanger interface {
+		Stream
+		Exchanger
+		Prober
+	}
+	type pair struct {
+		s    exchanger
+		peer Stream
+	}
+	sockets := func(t *testing.T) pair {
+		s, b := socketPair(t)
+		peer, err := NewSocket(b, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pair{s, peer}
+	}
+	encrypted := func(cfg *tls.Config) func(t *testing.T) pair {
+		return func(t *testing.T) pair {
+			server, client := tlsPairOf(t, cfg.Clone())
+			return pair{client, server}
+		}
+	}
+	for name, connect := range map[string]func(t *testing.T) pair{
+		"socket": sockets, "TLS": encrypted(&tls.Config{SessionTicketsDisabled: true}), "TLS 1.2": encrypted(&tls.Config{MaxVersion: tls.VersionTLS12}),
+		"TLS, after tickets": encrypted(&tls.Config{}),
+	} {
+		answered := func(t *testing.T, p pair, room int) {
+			t.Helper()
+			var peer sync.WaitGroup
+			peer.Go(func() {
+				_, _ = io.ReadFull(p.peer, make([]byte, 4))
+				_, _ = p.peer.Write([]byte("pong"))
+			})
+			defer peer.Wait()
+			l := &lender{buf: make([]byte, room)}
+			if written, n, err := p.s.Exchange([]byte("ping"), l, true); err != nil || written != 4 || string(l.buf[:n]) != "pong"[:n] {
+				t.Fatalf("wrote %d, read %q: %v", written, l.buf[:n], err)
+			}
+		}
+		refused := func(t *testing.T, p pair) {
+			t.Helper()
+			written, n, err := p.s.Exchange([]byte("ping"), &lender{buf: make([]byte, 64)}, true)
+			if err != ErrNotQuiet || written != 0 || n != 0 {
+				t.Fatalf("wrote %d, read %d: %v", written, n, err)
+			}
+			_ = p.peer.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+			if n, _ := p.peer.Read(make([]byte, 4)); n != 0 {
+				t.Errorf("the peer was sent %d bytes", n)
+			}
+		}
+		t.Run(name+", quiet", func(t *testing.T) {
+			p := connect(t)
+			answered(t, p, 64)
+			answered(t, p, 64)
+		})
+		t.Run(name+", spoke", func(t *testing.T) {
+			p := connect(t)
+			answered(t, p, 64)
+			_, _ = p.peer.Write([]byte("more"))
+			eventually(t, "bytes that wait were not seen", func() bool { return !p.s.Quiet() })
+			refused(t, p)
+		})
+		t.Run(name+", said more than there was room for", func(t *testing.T) {
+			p := connect(t)
+			answered(t, p, 2)
+			refused(t, p)
+		})
+		t.Run(name+", left", func(t *testing.T) {
+			p := connect(t)
+			answered(t, p, 64)
+			_ = p.peer.CloseWrite()
+			eventually(t, "the end was not seen", p.s.Gone)
+			refused(t, p)
+		})
+	}
+}

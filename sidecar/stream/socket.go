@@ -48,9 +48,13 @@ type TryWriter interface {
 // with one system call less. It is only for a peer that speaks when spoken to.
 type Exchanger interface {
 	// Exchange writes out and then reads as ReadReady does. written tells how
-	// much of out the kernel took, also with an error.
-	Exchange(out []byte, in Buffers) (written, n int, err error)
+	// much of out the kernel took, also with an error. With look nothing is written to a
+	// peer that has spoken or left: the error is ErrNotQuiet, and the stream of no use.
+	Exchange(out []byte, in Buffers, look bool) (written, n int, err error)
 }
+
+// ErrNotQuiet is that the peer has spoken, or left, before it was asked.
+var ErrNotQuiet = errors.New("stream: the peer has not waited to be asked")
 
 // Prober is a stream that can say whether its peer is silent and there.
 type Prober interface {
@@ -60,9 +64,6 @@ type Prober interface {
 	// Gone is true when the peer has closed its side or reset; bytes that wait do
 	// not matter. It may be called while another goroutine reads.
 	Gone() bool
-	// Drained is true when the last read got less than it had room for: then the
-	// peer had sent nothing beyond it. No reader may be active.
-	Drained() bool
 }
 
 // Conn is what a socket of package net offers and Socket needs.
@@ -96,7 +97,7 @@ type socketOp struct {
 	out               []byte
 	written, n        int
 	wrote             bool
-	drained           bool // the last read got less than it had room for
+	look, spoke       bool // Exchange's: whether to look first, and what was seen
 	errno, writeErrno syscall.Errno
 	one               [1]byte
 }
@@ -122,9 +123,7 @@ func (s *Socket) Conn() Conn { return s.conn }
 
 // Read implements Stream.
 func (s *Socket) Read(p []byte) (int, error) {
-	n, err := s.conn.Read(p)
-	s.op.drained = n < len(p)
-	return n, err
+	return s.conn.Read(p)
 }
 
 // Write implements Stream. One may run at a time.
@@ -174,14 +173,14 @@ func (s *Socket) readOnce(fd uintptr) bool {
 		s.op.in.DropBuffer()
 		return false
 	}
-	s.op.drained = s.op.n < len(buf)
 	return true
 }
 
 // Exchange implements Exchanger. The request is written after the poller was
 // armed for reading, so the answer cannot be missed and need not be looked for
 // before there is a reason to.
-func (s *Socket) Exchange(out []byte, in Buffers) (written, n int, err error) {
+func (s *Socket) Exchange(out []byte, in Buffers, look bool) (written, n int, err error) {
+	s.op.look, s.op.spoke = look, false
 	s.op.in, s.op.out, s.op.written, s.op.wrote, s.op.writeErrno = in, out, 0, false, 0
 	if s.op.exchange == nil {
 		s.op.exchange = s.exchangeOnce
@@ -189,6 +188,9 @@ func (s *Socket) Exchange(out []byte, in Buffers) (written, n int, err error) {
 	err = s.raw.Read(s.op.exchange)
 	s.op.in, s.op.out = nil, nil
 	written = s.op.written
+	if s.op.spoke && err == nil {
+		return 0, 0, ErrNotQuiet
+	}
 	if s.op.writeErrno == syscall.EAGAIN && err == nil {
 		// The peer's window is full: write the rest as the runtime does.
 		n, err = s.conn.Write(out[written:])
@@ -211,6 +213,12 @@ func (s *Socket) exchangeOnce(fd uintptr) bool {
 		return s.readOnce(fd)
 	}
 	s.op.wrote = true
+	if s.op.look {
+		if s.peekOnce(fd); s.op.errno != syscall.EAGAIN {
+			s.op.spoke = true
+			return true
+		}
+	}
 	s.op.written, s.op.writeErrno = send(fd, s.op.out)
 	if s.op.writeErrno == 0 && s.op.written < len(s.op.out) {
 		s.op.writeErrno = syscall.EAGAIN
@@ -269,9 +277,6 @@ func (s *Socket) Quiet() bool {
 	}
 	return s.op.errno == syscall.EAGAIN
 }
-
-// Drained implements Prober.
-func (s *Socket) Drained() bool { return s.op.drained }
 
 func (s *Socket) peekOnce(fd uintptr) {
 	s.op.n, s.op.errno = recv(fd, s.op.one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)

@@ -76,11 +76,16 @@ func certificate(t testing.TB, id string) tls.Certificate {
 // tlsPair returns two TLS streams that talk to each other; server is the one under
 // test.
 func tlsPair(t testing.TB) (server, client *TLS) {
+	return tlsPairOf(t, &tls.Config{SessionTicketsDisabled: true})
+}
+
+// tlsPairOf is tlsPair with a server's configuration, which it completes.
+func tlsPairOf(t testing.TB, cfg *tls.Config) (server, client *TLS) {
 	t.Helper()
 	a, b := tcpPair(t)
 	cert := certificate(t, clientID)
-	server, err := ServerTLS(a, nil, &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAnyClientCert, SessionTicketsDisabled: true,
-		DynamicRecordSizingDisabled: true})
+	cfg.Certificates, cfg.ClientAuth, cfg.DynamicRecordSizingDisabled = []tls.Certificate{cert}, tls.RequireAnyClientCert, true
+	server, err := ServerTLS(a, nil, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +164,7 @@ func TestExchange(t *testing.T) {
 			_, _ = peer.Write([]byte("pong"))
 		}()
 		l := &lender{buf: make([]byte, 64)}
-		written, n, err := s.Exchange([]byte(out), l)
+		written, n, err := s.Exchange([]byte(out), l, false)
 		if err != nil || written != len(out) || string(l.buf[:n]) != "pong" {
 			t.Fatalf("wrote %d of %d, read %q: %v", written, len(out), l.buf[:n], err)
 		}
@@ -167,7 +172,7 @@ func TestExchange(t *testing.T) {
 	_ = peer.SetLinger(0)
 	_ = peer.Close()
 	eventually(t, "the reset did not arrive", s.Gone)
-	written, _, err := s.Exchange([]byte("ping"), &lender{buf: make([]byte, 8)})
+	written, _, err := s.Exchange([]byte("ping"), &lender{buf: make([]byte, 8)}, false)
 	if err == nil || written != 0 {
 		t.Errorf("on a dead connection: wrote %d, %v", written, err)
 	}
@@ -192,42 +197,6 @@ func TestSocketQuietAndGone(t *testing.T) {
 	}
 	_ = peer.Close()
 	eventually(t, "a FIN behind bytes was not seen", s.Gone)
-}
-
-// TestDrained: a read that got all it had room for may have left something.
-func TestDrained(t *testing.T) {
-	type readProber interface {
-		Stream
-		ReadyReader
-		Prober
-	}
-	plain, peer := socketPair(t)
-	server, client := tlsPair(t)
-	for name, c := range map[string]struct {
-		s    readProber
-		peer io.Writer
-	}{"socket": {plain, peer}, "TLS": {server, client}} {
-		t.Run(name, func(t *testing.T) {
-			for _, tc := range []struct {
-				sent, room int
-				want       bool
-			}{{10, 20, true}, {10, 10, false}, {20, 10, false}} {
-				_, _ = c.peer.Write(make([]byte, tc.sent))
-				l := &lender{buf: make([]byte, tc.room)}
-				n, err := c.s.ReadReady(l)
-				if err != nil || c.s.Drained() != tc.want {
-					t.Errorf("%d sent, %d of room: %d read, drained %v, %v", tc.sent, tc.room, n, c.s.Drained(), err)
-				}
-				if rest := tc.sent - n; rest > 0 {
-					_, _ = io.ReadFull(c.s, make([]byte, rest))
-				}
-				_, _ = c.peer.Write([]byte("x"))
-				if _, err := c.s.Read(make([]byte, 2)); err != nil || !c.s.Drained() {
-					t.Errorf("a byte read with room for two: drained %v, %v", c.s.Drained(), err)
-				}
-			}
-		})
-	}
 }
 
 func TestTLSInfo(t *testing.T) {

@@ -248,21 +248,19 @@ func (t *TLS) SetWriteDeadline(d time.Time) error { return t.tls.SetWriteDeadlin
 func (t *TLS) Info() *Info { return t.info }
 
 // Quiet implements Prober. Bytes that wait at the socket may be a record that
-// means nothing to us (a key update): TLS reads it before we judge.
+// means nothing to us (a key update): TLS reads it before we judge. So it does where it
+// may hold more of the last record than there was room for.
 func (t *TLS) Quiet() bool {
 	if t.have {
 		return false
 	}
-	if !t.raw.leftover && t.raw.quiet() {
+	if !t.full && !t.raw.leftover && t.raw.quiet() {
 		return true
 	}
 	n, err := t.readNow(t.one[:])
 	t.have = n > 0
 	return n == 0 && err == errWouldBlock
 }
-
-// Drained implements Prober.
-func (t *TLS) Drained() bool { return !t.have && !t.full && !t.raw.leftover && t.raw.drained }
 
 // Pollable implements Pollable: nothing may be held that was received and not read.
 func (t *TLS) Pollable(w *Watch) (syscall.RawConn, bool) {

@@ -105,7 +105,8 @@ func (c *Counter) Value() uint64 {
 type Gauge struct {
 	b    *block
 	cell int
-	set  atomic.Uint64 // float64 bits
+	// set are a float64's bits: 0 before the first Set, which keeps a 0 as -0.
+	set atomic.Uint64
 }
 
 // Add changes the gauge by n.
@@ -117,9 +118,13 @@ func (g *Gauge) Add(s Shard, n int64) {
 
 // Set replaces the gauge's value.
 func (g *Gauge) Set(v float64) {
-	if g != nil {
-		g.set.Store(math.Float64bits(v))
+	if g == nil {
+		return
 	}
+	if v == 0 {
+		v = math.Copysign(0, -1)
+	}
+	g.set.Store(math.Float64bits(v))
 }
 
 // Value merges the shards.
@@ -129,6 +134,9 @@ func (g *Gauge) Value() float64 {
 	}
 	return math.Float64frombits(g.set.Load()) + float64(int64(g.b.sum(g.cell)))
 }
+
+// used tells whether the gauge, or one that shares its cells, was ever changed.
+func (g *Gauge) used() bool { return g.set.Load() != 0 || g.b.shards.Load() != nil }
 
 // Histogram counts durations in fixed buckets. A nil Histogram counts nothing.
 type Histogram struct {

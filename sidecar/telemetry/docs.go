@@ -21,7 +21,7 @@ func Markdown() string {
 	for _, d := range NewMetrics().Registry.Families() {
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", d.Name, d.Kind, strings.Join(d.Labels, ", "), d.Help)
 	}
-	b.WriteString("\n## Envoy's statistics\n\nWhere what Envoy counts is found. `/stats` of the admin listener and `/stats/prometheus` have the same metrics; `/metrics` too.\n")
+	b.WriteString("\n## Envoy's statistics\n\nWhere what Envoy counts is found. `/stats` of the admin listener and `/stats/prometheus` have the same metrics; `/metrics` too. With `?usedonly` each leaves out what has counted nothing yet, as Envoy's do: with thousands of clusters most of a scrape.\n")
 	for _, g := range envoyStats {
 		fmt.Fprintf(&b, "\n### %s\n\n| Envoy | here | |\n|---|---|---|\n", g.Title)
 		for _, s := range g.Stats {

@@ -68,6 +68,44 @@ func TestScrapeIsSorted(t *testing.T) {
 	}
 }
 
+// TestScrapeOfWhatIsUsed: a series appears with its first count, and stays.
+func TestScrapeOfWhatIsUsed(t *testing.T) {
+	m := metricsOf(t, 30)
+	scrape := func() string {
+		var out bytes.Buffer
+		if err := m.Registry.WriteUsed(&out); err != nil {
+			t.Fatal(err)
+		}
+		return out.String()
+	}
+	for line := range strings.Lines(scrape()) {
+		// metricsOf has set how many hosts each has.
+		if !strings.HasPrefix(line, "#") && !strings.HasPrefix(line, "hauberk_upstream_endpoints") {
+			t.Errorf("counted nothing: %s", line)
+		}
+	}
+	m.Cluster("cluster-7").Answered(0, 404)
+	m.Cluster("cluster-7").Use().RequestDuration.Observe(0, time.Second)
+	m.XDSConnected.With().Set(1)
+	all := scrape()
+	m.XDSConnected.With().Set(0)
+	if again := scrape(); !strings.Contains(again, "hauberk_xds_connected 0\n") {
+		t.Error("a gauge that is back at 0 is gone")
+	}
+	for _, want := range []string{
+		"# TYPE hauberk_upstream_requests_total counter\nhauberk_upstream_requests_total{cluster=\"cluster-7\",code_class=\"4xx\"} 1\n",
+		"hauberk_upstream_request_duration_seconds_count{cluster=\"cluster-7\"} 1\n",
+		"hauberk_xds_connected 1\n",
+	} {
+		if !strings.Contains(all, want) {
+			t.Errorf("no %s in %s", want, all)
+		}
+	}
+	if n := strings.Count(all, "hauberk_upstream_requests_total{"); n != 1 {
+		t.Errorf("%d series of requests", n)
+	}
+}
+
 // slowly calls before for each write, as a client does that reads slowly.
 type slowly struct{ before func() }
 

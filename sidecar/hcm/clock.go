@@ -1,0 +1,78 @@
+package hcm
+
+import "sync"
+
+// A route's timeout, and an attempt's own, are about the host: they run from the moment at
+// which the whole request is there (and is sent, the attempt's), as in Envoy. Until then
+// the client is waited for, for which other times apply. The attempt's own ends with the
+// answer's beginning; the route's goes on to its end.
+
+// responseClock is what a request's last byte and its answer's first, of which either may
+// come first and each bounds the exchange anew, know of each other.
+type responseClock struct {
+	mu       sync.Mutex
+	began    int64 // when the request was whole, 0 before
+	answered bool
+}
+
+// startClock notes that the last of the body was sent. It is the pump's, and reads
+// nothing of the exchange that changes while there is a pump.
+func (x *exchange) startClock(p *pump) {
+	p.clock.mu.Lock()
+	defer p.clock.mu.Unlock()
+	now := monotonic()
+	until := x.attempt.until
+	if t := x.timeouts.Total; t > 0 {
+		until = min(until, now+int64(t))
+	}
+	if t := x.timeouts.PerTry; t > 0 && !p.clock.answered {
+		until = min(until, now+int64(t))
+	}
+	p.clock.began = now
+	x.dog.bound(until)
+}
+
+// takeClock takes over the times that a pump has started.
+func (x *exchange) takeClock() {
+	p := x.pump
+	if p == nil {
+		return
+	}
+	p.clock.mu.Lock()
+	defer p.clock.mu.Unlock()
+	x.takeBegun(p)
+}
+
+// takeBegun is takeClock with the lock held.
+func (x *exchange) takeBegun(p *pump) {
+	if p.clock.began == 0 {
+		return
+	}
+	a := x.attempt
+	if t := x.timeouts.Total; t > 0 && x.deadline == noDeadline {
+		x.deadline = p.clock.began + int64(t)
+		a.until = min(a.until, x.deadline)
+	}
+	if t := x.timeouts.PerTry; t > 0 && !p.clock.answered {
+		a.tryBy = p.clock.began + int64(t)
+	}
+}
+
+// answered notes that a response is relayed: the attempt's own time is over.
+func (x *exchange) answered() {
+	if x.timeouts.PerTry == 0 {
+		return
+	}
+	hard := x.attempt.until
+	if p := x.pump; p != nil {
+		p.clock.mu.Lock()
+		defer p.clock.mu.Unlock()
+		x.takeBegun(p)
+		p.clock.answered = true
+		if hard = x.attempt.until; !x.requestRead() {
+			hard = min(hard, x.receiveBy())
+		}
+	}
+	x.attempt.tryBy = noDeadline
+	x.dog.bound(hard)
+}

@@ -1,0 +1,205 @@
+package hcm
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter/fault"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+)
+
+// hangsAfter reads requests whole and answers the first n of them, then no more.
+func hangsAfter(t testing.TB, seen *atomic.Int32, n int32, answer string) string {
+	return rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		for {
+			if _, _, err := readRequest(r); err != nil {
+				return
+			}
+			if seen.Add(1) > n {
+				_, _ = r.ReadByte()
+				return
+			}
+			_, _ = io.WriteString(c, answer)
+		}
+	})
+}
+
+const unavailable = "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"
+
+// TestTimesOfABodyInPieces: the route's timeout and the attempt's run once the request is
+// there as a whole, in this attempt and in the next.
+func TestTimesOfABodyInPieces(t *testing.T) {
+	for name, tc := range map[string]struct {
+		answered int32
+		timeout  time.Duration
+		retry    *route.RetryPolicy
+		want     string
+		sent     int32
+	}{
+		"route's": {0, 100 * time.Millisecond, nil, "504 UT response_timeout", 1},
+		"route's, of the second attempt": {1, 100 * time.Millisecond,
+			&route.RetryPolicy{On: route.Retry5xx, NumRetries: 1, BackOffBase: time.Millisecond}, "504 UT response_timeout", 2},
+		"attempt's": {0, 0, &route.RetryPolicy{PerTryTimeout: 100 * time.Millisecond}, "504 UT upstream_per_try_timeout", 1},
+		"attempt's, then the second's": {0, 0,
+			&route.RetryPolicy{On: route.RetryReset, NumRetries: 1, BackOffBase: time.Millisecond, PerTryTimeout: 100 * time.Millisecond},
+			"504 URX,UT upstream_per_try_timeout", 2},
+		"route's, which is less than the second attempt's": {0, 150 * time.Millisecond,
+			&route.RetryPolicy{On: route.RetryReset, NumRetries: 5, BackOffBase: time.Millisecond, PerTryTimeout: 100 * time.Millisecond},
+			"504 UT response_timeout", 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var seen atomic.Int32
+			b := newBed(t, hangsAfter(t, &seen, tc.answered, unavailable))
+			f := b.route().Forward
+			f.Timeout, f.Retry = tc.timeout, tc.retry
+			b.start()
+			c := b.dial()
+			c.send("POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nhello")
+			time.Sleep(200 * time.Millisecond) // the client takes its time, which is not the host's
+			c.send("world")
+			if resp, _ := c.answer("POST"); resp.StatusCode != 504 {
+				t.Errorf("status %d", resp.StatusCode)
+			}
+			b.wantLog(tc.want)
+			if n := seen.Load(); n != tc.sent {
+				t.Errorf("sent %d times, want %d", n, tc.sent)
+			}
+		})
+	}
+}
+
+// TestSlowClientsEjectNobody: what a host waits for a client is not held against it.
+func TestSlowClientsEjectNobody(t *testing.T) {
+	b := newBed(t, httpOrigin(t, echo))
+	cfg := *b.clusters.Get("origin").Config()
+	cfg.Outlier = &cluster.Outlier{Consecutive5xx: 2, EnforcingConsecutive5xx: 100, MaxEjectionPercent: 100, BaseEjectionTime: time.Minute, Interval: time.Minute}
+	if err := b.clusters.Update(&cfg); err != nil {
+		t.Fatal(err)
+	}
+	b.route().Forward.Retry = &route.RetryPolicy{PerTryTimeout: 50 * time.Millisecond}
+	b.cfg.StreamIdleTimeout = 150 * time.Millisecond
+	b.start()
+	for range 3 {
+		c := b.dial()
+		c.send("POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nhello")
+		if resp, _ := c.answer("POST"); resp.StatusCode != 408 {
+			t.Errorf("status %d", resp.StatusCode)
+		}
+	}
+	if h := b.clusters.Get("origin").Stats()[0]; h.Ejected || h.Timeouts > 0 {
+		t.Errorf("%d timeouts, ejected %v", h.Timeouts, h.Ejected)
+	}
+}
+
+// TestAttemptsTimeEndsWithTheAnswer: it bounds the wait for an answer, not the answer.
+func TestAttemptsTimeEndsWithTheAnswer(t *testing.T) {
+	slow := httpOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "10")
+		_, _ = io.WriteString(w, "hello")
+		w.(http.Flusher).Flush()
+		_, _ = io.Copy(io.Discard, r.Body)
+		time.Sleep(150 * time.Millisecond)
+		_, _ = io.WriteString(w, "world")
+	})
+	retry := &route.RetryPolicy{On: route.Retry5xx, NumRetries: 1, PerTryTimeout: 50 * time.Millisecond}
+	t.Run("request at once", func(t *testing.T) {
+		b := newBed(t, slow)
+		b.route().Forward.Retry = retry
+		b.start()
+		if resp, body := b.dial().do(simpleGet); resp.StatusCode != 200 || body != "helloworld" {
+			t.Errorf("%d %q", resp.StatusCode, body)
+		}
+	})
+	t.Run("request that ends after the answer began", func(t *testing.T) {
+		var seen atomic.Int32
+		b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+			_, _, _ = readRequest(r)
+			seen.Add(1)
+			time.Sleep(150 * time.Millisecond)
+			_, _ = io.WriteString(c, "world")
+		}))
+		b.route().Forward.Retry = retry
+		b.start()
+		c := b.dial()
+		c.send("POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nab")
+		resp, err := http.ReadResponse(c.r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.send("cd")
+		if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "helloworld" || seen.Load() != 1 {
+			t.Errorf("%q, %v, the host had %d requests", body, err, seen.Load())
+		}
+	})
+}
+
+// TestTimeBeforeTheRouterIsNotTheHosts: neither what a filter waits for nor a head that
+// comes slowly counts.
+func TestTimeBeforeTheRouterIsNotTheHosts(t *testing.T) {
+	t.Run("fault", func(t *testing.T) {
+		b := newBed(t, httpOrigin(t, echo))
+		b.filter("f", &fault.Config{Delay: &fault.Delay{Fixed: 150 * time.Millisecond, Share: route.All}})
+		b.route().Forward.Timeout = 100 * time.Millisecond
+		b.start()
+		if resp, _ := b.dial().do(simpleGet); resp.StatusCode != 200 {
+			t.Errorf("status %d", resp.StatusCode)
+		}
+	})
+	t.Run("head", func(t *testing.T) {
+		b := newBed(t, httpOrigin(t, echo))
+		b.route().Forward.Timeout = 100 * time.Millisecond
+		b.start()
+		c := b.dial()
+		c.send("GET / HTTP/1.1\r\nHo")
+		time.Sleep(150 * time.Millisecond)
+		c.send("st: h\r\n\r\n")
+		if resp, _ := c.answer("GET"); resp.StatusCode != 200 {
+			t.Errorf("status %d", resp.StatusCode)
+		}
+	})
+}
+
+// stuck is a stream that takes nothing.
+type stuck struct {
+	stream.Stream
+	once sync.Once
+	cut  chan struct{}
+}
+
+func (s *stuck) Write([]byte) (int, error) { <-s.cut; return 0, os.ErrDeadlineExceeded }
+
+func (s *stuck) SetDeadline(d time.Time) error {
+	if !d.IsZero() && d.Before(time.Now()) {
+		s.once.Do(func() { close(s.cut) })
+	}
+	return s.Stream.SetDeadline(d)
+}
+
+// TestFlushTimeoutOfSmallAnswers: also of one that is written with one call, and of our own.
+func TestFlushTimeoutOfSmallAnswers(t *testing.T) {
+	for name, target := range map[string]string{"host's": "/", "our own": "/a%2Fb"} {
+		t.Run(name, func(t *testing.T) {
+			b := newBed(t, httpOrigin(t, echo))
+			b.route().Forward.Timeout = 0
+			b.cfg.EscapedSlashes = RejectEscaped
+			b.cfg.FlushTimeout, b.cfg.StreamIdleTimeout = ptr(50*time.Millisecond), time.Minute
+			b.wrap = func(s stream.Stream) stream.Stream { return &stuck{Stream: s, cut: make(chan struct{})} }
+			b.start()
+			b.dial().send("GET " + target + " HTTP/1.1\r\nHost: h\r\n\r\n")
+			if line := b.logged(1)[0]; !strings.Contains(line, "SI stream_idle_timeout") {
+				t.Error(line)
+			}
+		})
+	}
+}

@@ -1,0 +1,166 @@
+package hcm
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	xhttp2 "golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+)
+
+// TestTunnelEndsWithItsRequest: a client of HTTP/2 that ends its half with the head of its
+// CONNECT gets what the host says until it ends the other.
+func TestTunnelEndsWithItsRequest(t *testing.T) {
+	bye := func(head string) string {
+		return rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+			if head != "" {
+				if _, err := http.ReadRequest(r); err != nil {
+					return
+				}
+			}
+			_, _ = io.WriteString(c, head)
+			all, _ := io.ReadAll(r)
+			fmt.Fprintf(c, "bye%d", len(all))
+		})
+	}
+	for _, tc := range []struct {
+		name   string
+		origin string
+		change func(*bed)
+	}{
+		{"HTTP/1", bye("HTTP/1.1 200 OK\r\n\r\n"), func(*bed) {}},
+		{"bytes", bye(""), func(b *bed) { b.route().Forward.Upgrades = []route.Upgrade{{Type: "CONNECT", Terminate: true}} }},
+		{"HTTP/2", versionedOrigin(t, 2, func(w http.ResponseWriter, r *http.Request) {
+			_ = http.NewResponseController(w).Flush()
+			all, _ := io.ReadAll(r.Body)
+			fmt.Fprintf(w, "bye%d", len(all))
+		}), (*bed).http2Cluster},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b := newBed(t, tc.origin)
+			b.cfg.Upgrades = []route.Upgrade{{Type: "CONNECT"}}
+			b.route().Match = route.Match{Connect: true}
+			tc.change(b)
+			b.start()
+			cc := b.http2Dial()
+			before := panics.Count(panics.Body)
+			s, err := cc.Open(&message.Request{Method: "CONNECT", Authority: "h:80", ContentLength: message.UnknownLength}, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			var head message.Response
+			if _, err = s.ReadHead(&head); err != nil || head.Status != 200 {
+				t.Fatal(head.Status, err)
+			}
+			if got, err := io.ReadAll(http2.NewTunnel(s, nil)); err != nil || string(got) != "bye0" {
+				t.Errorf("%q %v", got, err)
+			}
+			b.wantLog("CONNECT - 200 - via_upstream")
+			if n := panics.Count(panics.Body) - before; n > 0 {
+				t.Errorf("%d panics", n)
+			}
+		})
+	}
+}
+
+// endingOrigin speaks HTTP/2, knows extended CONNECT, and answers every request with a head
+// of that status which ends the stream.
+func endingOrigin(t *testing.T, status string) string {
+	return rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		if _, err := io.ReadFull(r, make([]byte, len(xhttp2.ClientPreface))); err != nil {
+			return
+		}
+		fr := xhttp2.NewFramer(c, r)
+		_ = fr.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingEnableConnectProtocol, Val: 1})
+		for {
+			f, err := fr.ReadFrame()
+			if err != nil {
+				return
+			}
+			switch f := f.(type) {
+			case *xhttp2.SettingsFrame:
+				if !f.IsAck() {
+					_ = fr.WriteSettingsAck()
+				}
+			case *xhttp2.HeadersFrame:
+				var block strings.Builder
+				_ = hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: ":status", Value: status})
+				_ = fr.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: f.StreamID, BlockFragment: []byte(block.String()), EndHeaders: true, EndStream: true})
+			}
+		}
+	})
+}
+
+// TestTunnelEndsWithItsAnswer: a host of HTTP/2 that accepts a tunnel and ends it with the
+// same frame. The client, of either version, gets the answer and the end.
+func TestTunnelEndsWithItsAnswer(t *testing.T) {
+	for _, status := range []string{"200", "204"} {
+		b := newBed(t, endingOrigin(t, status))
+		b.cfg.Upgrades = []route.Upgrade{{Type: "websocket"}, {Type: "CONNECT"}}
+		b.cfg.Routes.VirtualHosts[0].Routes = append(b.cfg.Routes.VirtualHosts[0].Routes, *b.route())
+		b.route().Match = route.Match{Connect: true}
+		b.http2Cluster()
+		b.start()
+		c := b.dial()
+		c.send("GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: abc\r\n\r\n")
+		if resp, err := http.ReadResponse(c.r, nil); err != nil || resp.StatusCode != 101 {
+			t.Fatal(resp, err)
+		}
+		c.closed()
+		cc := b.http2Dial()
+		s, err := cc.Open(&message.Request{Method: "CONNECT", Authority: "h:80", ContentLength: message.UnknownLength}, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		var head message.Response
+		if _, err = s.ReadHead(&head); err != nil || fmt.Sprint(head.Status) != status {
+			t.Fatal(head.Status, err)
+		}
+		if got, err := io.ReadAll(http2.NewTunnel(s, nil)); err != nil || len(got) > 0 {
+			t.Errorf("%q %v", got, err)
+		}
+		lines := b.logged(2)
+		if !strings.Contains(lines[0], "GET /ws 101 - via_upstream") || !strings.Contains(lines[1], "CONNECT - "+status+" - via_upstream") {
+			t.Errorf("the access log says %q", lines)
+		}
+	}
+}
+
+// TestTunnelDuration: the longest duration of a stream is a tunnel's too, however busy it is.
+func TestTunnelDuration(t *testing.T) {
+	b := newBed(t, upgradeOrigin(t))
+	b.cfg.Upgrades = []route.Upgrade{{Type: "websocket"}}
+	b.cfg.MaxStreamDuration = 200 * time.Millisecond
+	b.start()
+	c := b.dial()
+	c.send("GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n")
+	if resp, err := http.ReadResponse(c.r, nil); err != nil || resp.StatusCode != 101 {
+		t.Fatal(resp, err)
+	}
+	start := time.Now()
+	for {
+		if _, err := io.WriteString(c.Conn, "x"); err != nil {
+			break
+		}
+		if _, err := c.r.ReadByte(); err != nil {
+			break
+		}
+	}
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("it lasted %v", took)
+	}
+	b.wantLog("101 DT max_duration_timeout")
+}
