@@ -381,7 +381,7 @@ func (a *arrival) enter(f downstream.Facts) (t *tracked, e entry) {
 			e.orphan = true
 		}
 	}
-	t = &tracked{conn: downstream.New(f, chain.policy), l: a.l, snap: a.snap, chain: a.chain, sought: a.match.sought, exempt: a.exempt}
+	t = &tracked{conn: downstream.New(f, chain.policy), l: a.l, snap: a.snap, chain: a.chain, sought: a.match.sought, forwarded: a.chain.forwarded, exempt: a.exempt}
 	e.decision = chain.network.CheckConn(&t.conn.AuthzPeer) // not f's, which would be another object
 	if len(chain.cfg.RBAC) > 0 {
 		decision := e.decision

@@ -42,13 +42,15 @@ type chain struct {
 	tls     *tls.Config
 	ownID   string
 	network *authz.Evaluator
-	// standing are the rules that requests meet wherever no route says otherwise, policy
-	// is all that decides over them; nil where the chain serves none.
-	standing *authz.Evaluator
-	policy   *downstream.Policy
-	limits   []*connectionLimit
-	rates    []*tokenbucket.Bucket
-	handler  downstream.Handler
+	// policy decides over requests, and judge tells of whom it denies all; nil where the
+	// chain serves none.
+	policy *downstream.Policy
+	judge  judge
+	// forwarded: who connects may ask for other clients.
+	forwarded bool
+	limits    []*connectionLimit
+	rates     []*tokenbucket.Bucket
+	handler   downstream.Handler
 	// keepsPeer: the handler looks at the certificates that peers send.
 	keepsPeer bool
 	log       *telemetry.Log
@@ -56,6 +58,19 @@ type chain struct {
 	untrusted bool
 
 	place *downstream.Place
+}
+
+// judge is what a handler of requests is, where it denies some; *hcm.Manager is one.
+type judge interface {
+	DeniesAll(p *authz.Peer, forwarded bool) (rule string, denied bool)
+}
+
+// deniesAll tells whether every request of a peer would be denied, and by which rule.
+func (c *chain) deniesAll(p *authz.Peer, forwarded bool) (rule string, denied bool) {
+	if c.judge == nil {
+		return "", false
+	}
+	return c.judge.DeniesAll(p, forwarded)
 }
 
 func (c *chain) label() string {
@@ -158,9 +173,7 @@ func (m *Manager) compileChain(s *snapshot, cfg *FilterChain, index int) (_ *cha
 	logs := []telemetry.AccessLogConfig{}
 	if cfg.HTTP != nil {
 		logs = cfg.HTTP.AccessLog
-		if c.standing, err = authz.Compile(cfg.HTTP.StandingRules(), authz.Exchange, nil); err != nil {
-			return fail(err)
-		}
+		c.forwarded = cfg.HTTP.NamesClients()
 	} else {
 		logs = append(logs, cfg.TCP.AccessLog...)
 	}
@@ -181,6 +194,7 @@ func (m *Manager) compileChain(s *snapshot, cfg *FilterChain, index int) (_ *cha
 	if p, ok := c.handler.(interface{ Policy() *downstream.Policy }); ok {
 		c.policy = p.Policy()
 	}
+	c.judge, _ = c.handler.(judge)
 	c.place = c.identify(s.cfg)
 	if m.opts.Metrics != nil {
 		c.place.Metrics = m.opts.Metrics.Service(c.place.Direction, c.place.Service)

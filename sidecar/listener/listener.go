@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
@@ -60,8 +59,10 @@ type tracked struct {
 	// sought is, with what conn knows, how the connection's chain, and its
 	// replacement, is found.
 	sought sought
-	limits place
-	exempt overload.Exempt
+	// forwarded: requests may be those of other clients, as the handler reads them.
+	forwarded bool
+	limits    place
+	exempt    overload.Exempt
 }
 
 // target is what a chain is found by, now as when the connection arrived.
@@ -383,7 +384,7 @@ func (l *listener) recheck() int {
 			rules[t] = d.Rule
 			continue
 		}
-		if rule, is := newlyDenied(&t.conn.AuthzPeer, before.standing, c.standing); is {
+		if rule, is := t.newlyDenied(before, c); is {
 			denied = append(denied, t)
 			rules[t] = rule
 		}
@@ -401,11 +402,12 @@ func (l *listener) recheck() int {
 // newlyDenied tells whether the rules for requests leave a peer nothing that it may ask
 // for, where those before did: the streams that it has open end too. A peer that never
 // might gets its answer request by request, which says why.
-func newlyDenied(p *authz.Peer, before, now *authz.Evaluator) (rule string, denied bool) {
-	if rule, denied = now.DeniesAll(p); !denied {
+func (t *tracked) newlyDenied(before, now *chain) (rule string, denied bool) {
+	p := &t.conn.AuthzPeer
+	if rule, denied = now.deniesAll(p, t.forwarded); !denied {
 		return "", false
 	}
-	_, was := before.DeniesAll(p)
+	_, was := before.deniesAll(p, t.forwarded)
 	return rule, !was
 }
 
