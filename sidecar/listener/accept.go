@@ -111,7 +111,7 @@ type arrival struct {
 	id         uint64
 	generation uint64
 	match      target
-	inspected  bool
+	inspected  bool // it was seen whether this is TLS
 	restored   bool // match.destination is not the socket's own
 	chain      *chain
 	entered    *tracked // once it is among the established ones
@@ -168,7 +168,6 @@ func (a *arrival) receive() (*tracked, error) {
 		return nil, err
 	}
 	a.match = targetOf(a.conn)
-	a.inspected = a.snap.inspectsTLS
 	if err := a.inspect(sc); err != nil {
 		return nil, err
 	}
@@ -183,7 +182,7 @@ func (a *arrival) receive() (*tracked, error) {
 	a.chain = a.snap.tree.find(&a.match)
 	if a.chain == nil {
 		reason := "no_filter_chain"
-		if a.snap.anyTLS && a.match.plaintext {
+		if a.snap.anyTLS && a.inspected && a.match.plaintext {
 			reason = "plaintext"
 		}
 		return nil, a.refuse(telemetry.FlagNoRoute, reason,
@@ -217,7 +216,6 @@ func (a *arrival) handOff() *listener {
 
 	old, oldSnap := a.l, a.snap
 	a.l, a.snap = next, snap
-	a.inspected = snap.inspectsTLS
 	old.mu.Lock()
 	delete(old.arriving, a.conn)
 	old.open--

@@ -26,13 +26,11 @@ type snapshot struct {
 	log     *telemetry.Log // of every connection
 	refused *telemetry.Log // of those that were not served
 	chains  []*chain
-	// inspectors are the listener filters; inspectsTLS tells that one of them
-	// knows TLS from plaintext.
-	inspectors  []Filter
-	inspectsTLS bool
-	anyTLS      bool
-	timeout     time.Duration
-	refs        atomic.Int64
+	// inspectors are the listener filters.
+	inspectors []Filter
+	anyTLS     bool
+	timeout    time.Duration
+	refs       atomic.Int64
 }
 
 // chain is a filter chain, compiled.
@@ -127,7 +125,6 @@ func (m *Manager) compile(cfg *Config) (_ *snapshot, err error) {
 		}
 	}
 	s.inspectors = s.filters()
-	s.inspectsTLS = slices.ContainsFunc(s.inspectors, func(f Filter) bool { return f.TLSInspector })
 	if cfg.Default != nil {
 		if s.tree.fallback, err = m.compileChain(s, cfg.Default, -1); err != nil {
 			return nil, err

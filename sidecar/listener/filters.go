@@ -113,9 +113,9 @@ func (a *arrival) clientHello(f *Filter, c stream.Conn, deadline time.Time) erro
 	})
 	switch {
 	case err == nil:
-		a.match.plaintext, a.match.serverName, a.match.alpn = false, hello.serverName, hello.alpn
+		a.inspected, a.match.plaintext, a.match.serverName, a.match.alpn = true, false, hello.serverName, hello.alpn
 	case errors.Is(err, errNotTLS):
-		a.match.plaintext = true
+		a.inspected, a.match.plaintext = true, true
 	default:
 		return err
 	}

@@ -18,7 +18,7 @@ type target struct {
 type sought struct {
 	serverName string
 	alpn       []string
-	plaintext  bool // not TLS
+	plaintext  bool // not TLS, or nobody looked: to matches that is raw_buffer, as in Envoy
 	local      bool // same IP or loopback
 }
 
