@@ -114,6 +114,7 @@ type arrival struct {
 	inspected  bool // it was seen whether this is TLS
 	restored   bool // match.destination is not the socket's own
 	chain      *chain
+	limits     place    // until it is entered
 	entered    *tracked // once it is among the established ones
 }
 
@@ -150,6 +151,7 @@ func (a *arrival) leave() {
 		return
 	}
 	_ = a.conn.Close()
+	a.limits.leave()
 	l := a.l
 	l.mu.Lock()
 	delete(l.arriving, a.conn)
@@ -160,8 +162,8 @@ func (a *arrival) leave() {
 	l.wg.Done()
 }
 
-// receive inspects, chooses the chain, shakes hands and authorizes. What it
-// refuses it has logged and counted.
+// receive inspects, chooses the chain, takes a place in its limits, shakes hands and
+// authorizes. What it refuses it has logged and counted.
 func (a *arrival) receive() (*tracked, error) {
 	sc, err := socketConn(a.conn)
 	if err != nil {
@@ -187,6 +189,11 @@ func (a *arrival) receive() (*tracked, error) {
 		}
 		return nil, a.refuse(telemetry.FlagNoRoute, reason,
 			fmt.Errorf("no filter chain for server name %q, transport %s", a.match.serverName, a.match.transport()))
+	}
+	// As in Envoy, before a handshake: whoever is one too many costs none.
+	var ok bool
+	if a.limits, ok = a.chain.enter(); !ok {
+		return nil, a.excess()
 	}
 	s, err := a.open(sc)
 	if err != nil {
@@ -336,8 +343,6 @@ func (a *arrival) admit(s stream.Stream) (*tracked, error) {
 	switch {
 	case e.ended:
 		return nil, errDenied
-	case e.excess:
-		return nil, a.excess(t)
 	case a.entered == nil:
 		if !e.admitted {
 			e.decision.Rule = peerNotAdmitted
@@ -358,7 +363,6 @@ func (a *arrival) admit(s stream.Stream) (*tracked, error) {
 type entry struct {
 	decision authz.Decision
 	admitted bool // by the TLS context
-	excess   bool // a limit of the chain is reached
 	ended    bool // the listener has
 	removed  bool // it is to end
 	orphan   bool // no chain would take the connection now
@@ -391,11 +395,7 @@ func (a *arrival) enter(f downstream.Facts) (t *tracked, e entry) {
 	if !e.decision.Allowed || !e.admitted || e.ended {
 		return t, e
 	}
-	var ok bool
-	if t.limits, ok = a.chain.enter(); !ok {
-		e.excess = true
-		return t, e
-	}
+	t.limits = a.limits
 	a.l.conns[t] = struct{}{}
 	delete(a.l.arriving, a.conn)
 	a.entered = t
@@ -404,21 +404,20 @@ func (a *arrival) enter(f downstream.Facts) (t *tracked, e entry) {
 
 // excess logs a connection that a limit of its chain refuses. It is closed when
 // the limit says, without a goroutine that would wait for that.
-func (a *arrival) excess(t *tracked) error {
-	r := t.conn.NewRecord()
-	if t.limits.reason == "rate_limit" {
+func (a *arrival) excess() error {
+	r := a.record(a.info())
+	if a.limits.reason == "rate_limit" {
 		r.Flags |= telemetry.FlagRateLimited
 	}
-	r.ConnectionTermination = t.limits.reason
-	r.Duration = time.Since(a.accepted)
+	r.ConnectionTermination = a.limits.reason
 	a.log(r)
 	if m := a.l.m.opts.Metrics; m != nil {
-		m.Refused(a.l.name, t.limits.reason)
+		m.Refused(a.l.name, a.limits.reason)
 	}
-	if t.limits.delay <= 0 {
+	if a.limits.delay <= 0 {
 		return errDenied
 	}
-	timer := time.NewTimer(t.limits.delay)
+	timer := time.NewTimer(a.limits.delay)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -463,15 +462,8 @@ func (a *arrival) deny(conn *downstream.Conn, d authz.Decision) {
 
 // refuse logs a connection that never became one, and returns err.
 func (a *arrival) refuse(flags telemetry.Flags, reason string, err error) error {
-	cfg, info := a.snap.cfg, a.info()
-	r := telemetry.NewRecord()
-	r.Start, r.Duration = a.accepted, time.Since(a.accepted)
-	r.Direction, r.Listener, r.Workload, r.Service = telemetry.Direction(cfg.Direction), a.l.name, cfg.Workload, cfg.Service
-	if a.chain != nil {
-		r.Chain, r.Workload, r.Service = a.chain.cfg.Name, a.chain.place.Workload, a.chain.place.Service
-	}
-	r.ConnectionID, r.SNI = a.id, a.match.serverName
-	r.DownstreamRemote, r.DownstreamDirect, r.DownstreamLocal = info.Remote, a.conn.RemoteAddr(), info.Local
+	info := a.info()
+	r := a.record(info)
 	r.Flags, r.ConnectionTermination, r.TransportFailure = flags, reason, err.Error()
 	a.log(r)
 	if m := a.l.m.opts.Metrics; m != nil {
@@ -480,6 +472,20 @@ func (a *arrival) refuse(flags telemetry.Flags, reason string, err error) error 
 	a.l.m.say("connection refused", "listener", a.l.name, "src", addrString(info.Remote),
 		"src_id", claimedID(err), "reason", reason, "err", err)
 	return err
+}
+
+// record describes a connection that never became one.
+func (a *arrival) record(info *stream.Info) *telemetry.Record {
+	cfg := a.snap.cfg
+	r := telemetry.NewRecord()
+	r.Start, r.Duration = a.accepted, time.Since(a.accepted)
+	r.Direction, r.Listener, r.Workload, r.Service = telemetry.Direction(cfg.Direction), a.l.name, cfg.Workload, cfg.Service
+	if a.chain != nil {
+		r.Chain, r.Workload, r.Service = a.chain.cfg.Name, a.chain.place.Workload, a.chain.place.Service
+	}
+	r.ConnectionID, r.SNI = a.id, a.match.serverName
+	r.DownstreamRemote, r.DownstreamDirect, r.DownstreamLocal = info.Remote, a.conn.RemoteAddr(), info.Local
+	return r
 }
 
 // log writes a record where the chain's, and the listener's, records go.
