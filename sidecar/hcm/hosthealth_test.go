@@ -3,6 +3,7 @@ package hcm
 import (
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 )
@@ -41,5 +42,37 @@ func TestOutlierByGRPCStatus(t *testing.T) {
 				t.Errorf("ejected: %v; success %d, failed %d", s.Ejected, s.Success, s.Failed)
 			}
 		})
+	}
+}
+
+// TestHostAsksForNoMore: a checked host that answers any request with
+// x-envoy-immediate-health-check-fail is down at once; the client sees the header too.
+func TestHostAsksForNoMore(t *testing.T) {
+	origin := httpOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/last" {
+			w.Header().Set("X-Envoy-Immediate-Health-Check-Fail", "true")
+		}
+	})
+	b := newBed(t, origin)
+	if err := b.clusters.Update(&cluster.Config{Name: "origin", Endpoints: endpoints("origin", origin), HealthCheck: &cluster.HealthCheck{
+		HTTP: &cluster.HTTPCheck{Path: "/healthz", Host: "h"}, Timeout: 5 * time.Second, Interval: time.Hour, NoTraffic: time.Hour, NoTrafficHealthy: time.Hour,
+		Unhealthy: time.Hour, UnhealthyEdge: time.Hour, HealthyEdge: time.Hour, UnhealthyThreshold: 3, HealthyThreshold: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	check := func() string { return b.clusters.Get("origin").Stats()[0].Check }
+	for late, tick := time.After(5*time.Second), time.Tick(5*time.Millisecond); check() != "passing"; {
+		select {
+		case <-tick:
+		case <-late:
+			t.Fatal(check())
+		}
+	}
+	c := b.start().dial()
+	if resp, _ := c.do("GET /x HTTP/1.1\r\nHost: h\r\n\r\n"); resp.StatusCode != 200 || check() != "passing" {
+		t.Fatal(resp.StatusCode, check())
+	}
+	resp, _ := c.do("GET /last HTTP/1.1\r\nHost: h\r\n\r\n")
+	if resp.StatusCode != 200 || resp.Header.Get("X-Envoy-Immediate-Health-Check-Fail") != "true" || check() != "failing" {
+		t.Error(resp.StatusCode, resp.Header, check())
 	}
 }
