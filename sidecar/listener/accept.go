@@ -245,9 +245,8 @@ func targetOf(c net.Conn) target {
 	local, lok := c.LocalAddr().(*net.TCPAddr)
 	remote, rok := c.RemoteAddr().(*net.TCPAddr)
 	if lok && rok {
-		t.destination, t.source = unmapped(local.AddrPort()), unmapped(remote.AddrPort())
+		t.between(unmapped(remote.AddrPort()), unmapped(local.AddrPort()))
 		t.direct = t.source.Addr()
-		t.local = t.source.Addr() == t.destination.Addr() || t.source.Addr().IsLoopback()
 	}
 	return t
 }

@@ -22,6 +22,12 @@ type sought struct {
 	local      bool // same IP or loopback
 }
 
+// between notes where the connection comes from and where it is going.
+func (t *target) between(source, destination netip.AddrPort) {
+	t.source, t.destination = source, destination
+	t.local = source.Addr() == destination.Addr() || source.Addr().IsLoopback()
+}
+
 // transport is the transport protocol's name.
 func (s *sought) transport() string {
 	if s.plaintext {
