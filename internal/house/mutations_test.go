@@ -38,7 +38,7 @@ var mutations = []struct {
 	{"operators only on 15014", "controlplane/server/guard.go", "whoIs(r) != operator {", "false {", "controlplane/server", "TestGuard"},
 	{"Host on 15014", "controlplane/server/guard.go", "if !g.hostAllowed(r.Host) {", "if false {", "controlplane/server", "TestGuard"},
 	{"Origin on 15014", "controlplane/server/guard.go", "o != \"\" && !sameOrigin(o, r.Host)", "false && !sameOrigin(o, r.Host)", "controlplane/server", "TestGuard"},
-	{"a new deny", "sidecar/listener/listener.go", "if d := c.network.CheckConn(&t.conn.AuthzPeer); !d.Allowed {", "if d := c.network.CheckConn(&t.conn.AuthzPeer); false {", "sidecar/listener", "TestNewDenyClosesLiveConnection"},
+	{"a new deny", "sidecar/listener/listener.go", "if d := c.network.CheckConn(&t.conn.Peer); !d.Allowed {", "if d := c.network.CheckConn(&t.conn.Peer); false {", "sidecar/listener", "TestNewDenyClosesLiveConnection"},
 	{"a withdrawn signer", "sidecar/identity.go", "s.signersWithdrawn(td, before, after)", "", "sidecar", "TestWithdrawnSignerClosesConnections"},
 	{"an expired certificate", "sidecar/listener/listener.go", "if info.PeerNotAfter.IsZero() || now.Before(info.PeerNotAfter) {", "if true {", "sidecar/listener", "TestExpiredPeerCertificate"},
 	{"an authentic cache", "xds/client/cache/cache.go", "append(header(), c.owner...))\n	if err != nil {", "append(header(), c.owner...))\n	if false {", "xds/client/cache", "TestEveryByteCounts"},

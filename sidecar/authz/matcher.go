@@ -78,13 +78,13 @@ func (m *matcher) match(in *input) bool {
 	case kindSNI:
 		return m.str.match(in.peer.Info.SNI)
 	case kindAuthenticated:
-		return in.peer.Info.PeerID != "" || in.peer.Info.PeerNames != nil
+		return in.peer.Info.PeerID != "" || in.peer.Info.Peer.Names() != nil
 	case kindPeerName:
 		return m.matchPeer(in.peer.Info)
 	case kindDirect:
 		return m.prefix.Contains(in.peer.Direct)
 	case kindConnection:
-		return m.prefix.Contains(in.peer.Connection)
+		return m.prefix.Contains(addrPort(in.peer.Info.Remote).Addr())
 	case kindTemplate:
 		path, ok := in.req.Header(":path")
 		return ok && m.tmpl.Match(trimQuery(path))
@@ -97,10 +97,11 @@ func (m *matcher) match(in *input) bool {
 // matchPeer matches the name of a peer. The mesh knows one by its only SPIFFE ID, and by
 // no name else that its certificate may have; a foreign context by any of them.
 func (m *matcher) matchPeer(info *stream.Info) bool {
-	if info.PeerNames == nil {
+	names := info.Peer.Names()
+	if names == nil {
 		return info.PeerID != "" && m.str.match(info.PeerID)
 	}
-	for _, name := range info.PeerNames {
+	for _, name := range names {
 		if m.str.match(name) {
 			return true
 		}

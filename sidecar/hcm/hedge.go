@@ -221,8 +221,8 @@ func (x *exchange) adopt(y *exchange) {
 	if x.attempt.up == nil {
 		return
 	}
+	x.dog.upstream.Store(&x.attempt.up) // before it is armed: it may fire at once
 	x.dog.await(monotonic(), min(x.deadline, x.lifeEnd), x.attempt.idle(), true)
-	x.dog.upstream.Store(&x.attempt.up)
 }
 
 // belong makes x the exchange that an attempt is of.

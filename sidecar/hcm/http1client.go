@@ -5,6 +5,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
 // http1Client is the client side of an exchange on an HTTP/1 connection.
@@ -59,7 +60,7 @@ func (h *http1Client) next() {
 	if h.framing == http1.Chunked {
 		h.trailers.Reset()
 	}
-	h.piece = piece{}
+	h.piece, h.respFraming = piece{}, http1.NoBody
 	h.out = h.out[:0]
 	if cap(h.out) > keepBuffer {
 		h.out = nil
@@ -85,7 +86,7 @@ func (h *http1Client) Next() (data []byte, last bool, err error) {
 		if h.piece.have {
 			break
 		}
-		n, err := h.c.s.Read(h.in.space())
+		n, err := h.c.d.Stream.Read(h.in.space())
 		if n == 0 {
 			if err == nil {
 				err = io.ErrNoProgress
@@ -132,7 +133,7 @@ func (h *http1Client) fill(p []byte) (n int, last bool, err error) {
 		data, last, err := h.Next()
 		return copy(p, data), last, err
 	}
-	n, err = h.c.s.Read(p)
+	n, err = h.c.d.Stream.Read(p)
 	if n == 0 {
 		return 0, false, err
 	}
@@ -170,7 +171,7 @@ func (h *http1Client) interim(x *exchange) error {
 		http1.ProperCase(out)
 	}
 	h.out = out[:0]
-	_, err = h.c.s.Write(out)
+	_, err = h.c.d.Stream.Write(out)
 	return err
 }
 
@@ -247,7 +248,7 @@ func (h *http1Client) data(x *exchange, p []byte, last bool, trailers *message.F
 	if err := h.flush(x); err != nil {
 		return err
 	}
-	_, err = h.c.s.Write(p)
+	_, err = h.c.d.Stream.Write(p)
 	return err
 }
 
@@ -256,14 +257,18 @@ func (h *http1Client) flush(*exchange) error {
 	if len(h.out) == 0 {
 		return nil
 	}
-	_, err := h.c.s.Write(h.out)
+	_, err := h.c.d.Stream.Write(h.out)
 	h.out = h.out[:0]
 	return err
 }
 
-// abort implements client: the missing end of the body, at the close of the
-// connection, tells.
-func (h *http1Client) abort(*exchange) {}
+// abort implements client: the missing end of the body, at the close of the connection,
+// tells. Where that close is the end, a reset has to, or what is cut would look whole.
+func (h *http1Client) abort(*exchange) {
+	if a, ok := h.c.d.Stream.(stream.Aborter); ok && h.respFraming == http1.UntilClose {
+		a.Abort()
+	}
+}
 
 func (h *http1Client) interrupt()   { h.c.interrupt() }
 func (h *http1Client) resume()      { h.c.resume() }

@@ -164,3 +164,27 @@ func TestTunnelDuration(t *testing.T) {
 	}
 	b.wantLog("101 DT max_duration_timeout")
 }
+
+// TestHostWithoutExtendedConnect: an upgrade that a host of HTTP/2 cannot take says nothing
+// of its health, and is not sent to it twice.
+func TestHostWithoutExtendedConnect(t *testing.T) {
+	b := newBed(t, versionedOrigin(t, 2, echo))
+	b.cfg.Upgrades = []route.Upgrade{{Type: "websocket"}}
+	b.http2Cluster()
+	b.start()
+	for range 2 { // on a connection of its own, and on one that was used
+		c := b.dial()
+		c.send("GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: abc\r\n\r\n")
+		if resp, _ := c.answer("GET"); resp.StatusCode != 502 {
+			t.Errorf("%d", resp.StatusCode)
+		}
+	}
+	for _, line := range b.logged(2) {
+		if !strings.Contains(line, "502 - upgrade_not_supported_by_host") || !strings.Contains(line, "retries=0") {
+			t.Errorf("the access log says %q", line)
+		}
+	}
+	if h := b.clusters.Get("origin").Stats()[0]; h.Failed != 0 || h.ConsecutiveFailures != 0 || h.Active != 0 {
+		t.Errorf("%+v", h)
+	}
+}

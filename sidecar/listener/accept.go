@@ -114,7 +114,7 @@ type arrival struct {
 	inspected  bool // it was seen whether this is TLS
 	restored   bool // match.destination is not the socket's own
 	chain      *chain
-	limits     place    // until it is entered
+	placed     bool     // in the chain's limits
 	entered    *tracked // once it is among the established ones
 }
 
@@ -147,11 +147,13 @@ func (a *arrival) LogValue() slog.Value {
 func (a *arrival) leave() {
 	if t := a.entered; t != nil {
 		t.conn.PeerMetrics.ConnectionOpened(t.conn.Shard)
-		t.Finished(t.conn)
+		t.Finished(&t.conn)
 		return
 	}
 	_ = a.conn.Close()
-	a.limits.leave()
+	if a.placed {
+		a.chain.leave()
+	}
 	l := a.l
 	l.mu.Lock()
 	delete(l.arriving, a.conn)
@@ -191,10 +193,10 @@ func (a *arrival) receive() (*tracked, error) {
 			fmt.Errorf("no filter chain for server name %q, transport %s", a.match.serverName, a.match.transport()))
 	}
 	// As in Envoy, before a handshake: whoever is one too many costs none.
-	var ok bool
-	if a.limits, ok = a.chain.enter(); !ok {
-		return nil, a.excess()
+	if e := a.chain.enter(); e.reason != "" {
+		return nil, a.refuseExcess(e)
 	}
+	a.placed = true
 	s, err := a.open(sc)
 	if err != nil {
 		return nil, err
@@ -230,14 +232,6 @@ func (a *arrival) handOff() *listener {
 	oldSnap.release()
 	old.wg.Done()
 	return next
-}
-
-// reset ends a connection with a TCP reset: nothing waits, nothing is flushed.
-func reset(c net.Conn) {
-	if t, ok := c.(*net.TCPConn); ok {
-		_ = t.SetLinger(0)
-	}
-	_ = c.Close()
 }
 
 func targetOf(c net.Conn) target {
@@ -320,15 +314,12 @@ func (a *arrival) countHandshake(result, reason string, version uint16, took tim
 // connection.
 func (a *arrival) admit(s stream.Stream) (*tracked, error) {
 	info := s.Info()
-	c := a.conn
 	f := downstream.Facts{
-		ID: a.id, Stream: s, Info: info, Abort: func() { reset(c) }, Place: a.chain.place,
-		Destination: a.match.destination, Accepted: a.accepted, Shard: telemetry.NextShard(),
-		AuthzPeer: authz.NewPeer(info, a.match.destination),
-		Overload:  a.l.m.opts.Overload.Signals(a.snap.cfg.IgnoreOverload),
+		ID: a.id, Stream: s, Peer: authz.NewPeer(info, a.match.destination), Place: a.chain.place,
+		Accepted: a.accepted, Shard: telemetry.NextShard(),
 	}
 	if a.match.direct.IsValid() {
-		f.AuthzPeer.Direct = a.match.direct
+		f.Peer.Direct = a.match.direct
 	}
 	if f.Metrics != nil {
 		peer := telemetry.PeerName(info.PeerID)
@@ -346,7 +337,7 @@ func (a *arrival) admit(s stream.Stream) (*tracked, error) {
 		if !e.admitted {
 			e.decision.Rule = peerNotAdmitted
 		}
-		a.deny(t.conn, e.decision)
+		a.deny(&t.conn, e.decision)
 		return nil, errDenied
 	}
 	if reason, yes := a.l.m.withdrawnSince(a.generation, t.conn.Workload, info); yes {
@@ -382,41 +373,41 @@ func (a *arrival) enter(f downstream.Facts) (t *tracked, e entry) {
 			e.orphan = true
 		}
 	}
-	t = &tracked{conn: downstream.New(f, chain.policy), l: a.l, snap: a.snap, chain: a.chain, sought: a.match.sought, forwarded: a.chain.forwarded, exempt: a.exempt}
-	e.decision = chain.network.CheckConn(&t.conn.AuthzPeer) // not f's, which would be another object
+	t = &tracked{l: a.l, snap: a.snap, own: a.chain, chain: a.chain, sought: a.match.sought, exempt: a.exempt}
+	t.conn.Init(f, chain.policy)
+	e.decision = chain.network.CheckConn(&t.conn.Peer) // not f's, which would be another object
 	if len(chain.cfg.RBAC) > 0 {
 		decision := e.decision
 		t.conn.Decision = &decision
 	}
 	e.admitted = chain.admits(f.Info)
-	t.conn.Attach(a.l.ctx, a.chain.handler, t, a.l.m.poller)
+	t.conn.Attach(a.chain.serverOf(a.l), t)
 	e.removed, e.ended = a.l.removed, a.l.ctx.Err() != nil
 	if !e.decision.Allowed || !e.admitted || e.ended {
 		return t, e
 	}
-	t.limits = a.limits
 	a.l.conns[t] = struct{}{}
 	delete(a.l.arriving, a.conn)
 	a.entered = t
 	return t, e
 }
 
-// excess logs a connection that a limit of its chain refuses. It is closed when
+// refuseExcess logs a connection that a limit of its chain refuses. It is closed when
 // the limit says, without a goroutine that would wait for that.
-func (a *arrival) excess() error {
+func (a *arrival) refuseExcess(e excess) error {
 	r := a.record(a.info())
-	if a.limits.reason == "rate_limit" {
+	if e.reason == "rate_limit" {
 		r.Flags |= telemetry.FlagRateLimited
 	}
-	r.ConnectionTermination = a.limits.reason
+	r.ConnectionTermination = e.reason
 	a.log(r)
 	if m := a.l.m.opts.Metrics; m != nil {
-		m.Refused(a.l.name, a.limits.reason)
+		m.Refused(a.l.name, e.reason)
 	}
-	if a.limits.delay <= 0 {
+	if e.delay <= 0 {
 		return errDenied
 	}
-	timer := time.NewTimer(a.limits.delay)
+	timer := time.NewTimer(e.delay)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -437,7 +428,7 @@ func (t *tracked) Finished(c *downstream.Conn) {
 		t.snap.log.Log(r)
 		r.Release()
 	}
-	t.limits.leave()
+	t.own.leave()
 	l.mu.Lock()
 	delete(l.conns, t)
 	l.open--

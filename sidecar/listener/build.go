@@ -49,6 +49,7 @@ type chain struct {
 	limits    []*connectionLimit
 	rates     []*tokenbucket.Bucket
 	handler   downstream.Handler
+	server    *downstream.Server // made with the first connection; guarded by listener.mu
 	// keepsPeer: the handler looks at the certificates that peers send.
 	keepsPeer bool
 	log       *telemetry.Log
@@ -193,10 +194,20 @@ func (m *Manager) compileChain(s *snapshot, cfg *FilterChain, index int) (_ *cha
 	}
 	c.judge, _ = c.handler.(judge)
 	c.place = c.identify(s.cfg)
+	c.place.Overload = m.opts.Overload.Signals(s.cfg.IgnoreOverload)
 	if m.opts.Metrics != nil {
 		c.place.Metrics = m.opts.Metrics.Service(c.place.Direction, c.place.Service)
 	}
 	return c, nil
+}
+
+// serverOf returns who serves the connections of the chain, whose listener is l. l.mu is
+// held.
+func (c *chain) serverOf(l *listener) *downstream.Server {
+	if c.server == nil {
+		c.server = &downstream.Server{Handler: c.handler, Context: l.ctx, Poller: l.m.poller}
+	}
+	return c.server
 }
 
 // identify finds whose chain it is. Workloads of a host share the inbound
@@ -226,7 +237,7 @@ func (c *chain) admits(info *stream.Info) bool {
 		// Its names are not kept of a peer: who shook hands was verified then.
 		return info.TLS
 	}
-	if info.PeerNames != nil {
+	if info.Peer.Names() != nil {
 		return false // a foreign authority vouched for the peer, and the mesh has not
 	}
 	if !info.TLS || t.RequireClientCertificate && info.PeerID == "" {

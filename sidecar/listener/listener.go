@@ -50,24 +50,22 @@ type bound struct {
 
 // tracked is a connection that is being served.
 type tracked struct {
-	conn *downstream.Conn
+	conn downstream.Conn
 	l    *listener
 	snap *snapshot // keeps the chain alive
+	own  *chain    // whose handler serves the connection, and in whose limits it has its place
 	// chain is what the connection is authorized by: its own chain, or the one
 	// that replaced it. Guarded by listener.mu.
 	chain *chain
 	// sought is, with what conn knows, how the connection's chain, and its
 	// replacement, is found.
 	sought sought
-	// forwarded: requests may be those of other clients, as the handler reads them.
-	forwarded bool
-	limits    place
-	exempt    overload.Exempt
+	exempt overload.Exempt
 }
 
 // target is what a chain is found by, now as when the connection arrived.
 func (t *tracked) target() *target {
-	out := &target{destination: t.conn.Destination, direct: t.conn.AuthzPeer.Direct, sought: t.sought}
+	out := &target{destination: t.conn.Destination, direct: t.conn.Peer.Direct, sought: t.sought}
 	if remote, ok := t.conn.Info.Remote.(*net.TCPAddr); ok {
 		out.source = unmapped(remote.AddrPort())
 	}
@@ -379,7 +377,7 @@ func (l *listener) recheck() int {
 			rules[t] = peerNotAdmitted
 			continue
 		}
-		if d := c.network.CheckConn(&t.conn.AuthzPeer); !d.Allowed {
+		if d := c.network.CheckConn(&t.conn.Peer); !d.Allowed {
 			denied = append(denied, t)
 			rules[t] = d.Rule
 			continue
@@ -403,11 +401,11 @@ func (l *listener) recheck() int {
 // for, where those before did: the streams that it has open end too. A peer that never
 // might gets its answer request by request, which says why.
 func (t *tracked) newlyDenied(before, now *chain) (rule string, denied bool) {
-	p := &t.conn.AuthzPeer
-	if rule, denied = now.deniesAll(p, t.forwarded); !denied {
+	p := &t.conn.Peer
+	if rule, denied = now.deniesAll(p, t.own.forwarded); !denied {
 		return "", false
 	}
-	_, was := before.deniesAll(p, t.forwarded)
+	_, was := before.deniesAll(p, t.own.forwarded)
 	return rule, !was
 }
 

@@ -105,7 +105,7 @@ func TestForeignPeerIsNoPeerOfTheMesh(t *testing.T) {
 	if !mesh.admits(info) {
 		t.Error("a peer of the mesh is refused")
 	}
-	info.PeerNames = []string{webID, ""}
+	info.Peer = info.Peer.WithNames(nil)
 	if mesh.admits(info) {
 		t.Error("a foreign peer is admitted by its URI")
 	}

@@ -7,16 +7,34 @@ import (
 	"slices"
 )
 
-// Names are what a foreign configuration knows a peer by: each URI and each DNS name of
-// its certificate as it stands there, and its subject (RFC 2253). A peer without a
-// certificate has one name, which is empty, as in Envoy.
-func Names(chain []*x509.Certificate) []string {
+// Names are what a foreign TLS context knows a peer by: each URI and each DNS name of its
+// certificate as it stands there, and its subject (RFC 2253). A peer of whom nothing is
+// vouched for has one name, which is empty, as in Envoy. nil is for peers of the mesh,
+// which have a SPIFFE ID instead.
+func (c *Chain) Names() []string {
+	if c == nil {
+		return nil
+	}
+	return c.names
+}
+
+// WithNames returns c, which may be nil, with the names of a certificate that its peer
+// sent first; of c's own texts it keeps all.
+func (c *Chain) WithNames(sent []*x509.Certificate) *Chain {
+	if c == nil {
+		c = &Chain{}
+	}
+	c.names = names(sent)
+	return c
+}
+
+func names(chain []*x509.Certificate) []string {
 	if len(chain) == 0 {
 		return []string{""}
 	}
 	leaf := chain[0]
-	names := append(alternativeNames(leaf, tagURI), alternativeNames(leaf, tagDNS)...)
-	return append(names, DistinguishedName(leaf.RawSubject))
+	all := append(alternativeNames(leaf, tagURI), alternativeNames(leaf, tagDNS)...)
+	return append(all, DistinguishedName(leaf.RawSubject))
 }
 
 // The kinds of GeneralName (RFC 5280 4.2.1.6).

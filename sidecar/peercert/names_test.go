@@ -31,8 +31,15 @@ func TestNames(t *testing.T) {
 		"no subject":     {[]*x509.Certificate{other}, []string{"ca.test", ""}},
 		"no certificate": {nil, []string{""}},
 	} {
-		if got := Names(c.chain); !slices.Equal(got, c.want) {
+		if got := Of(nil).WithNames(c.chain).Names(); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
+	}
+	if kept := Of([]*x509.Certificate{named}); kept.Names() != nil || kept.WithNames([]*x509.Certificate{named}).Text(Subject) != "CN=a,O=o" || len(kept.Names()) != 4 {
+		t.Errorf("of a chain that is kept: %q", kept.Names())
+	}
+	only := Of(nil).WithNames([]*x509.Certificate{named})
+	if _, _, ok := only.Validity(); ok || only.Text(Subject) != "" || Of(nil).Names() != nil {
+		t.Error("names are more than names")
 	}
 }

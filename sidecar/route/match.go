@@ -118,7 +118,7 @@ func IsGRPC(r *message.Request) bool {
 func (t *TLSMatch) match(c *Client) bool {
 	known := c != nil && c.Info != nil
 	presented := known && c.Info.PeerCertHash != ""
-	validated := presented && (c.Info.PeerID != "" || c.Info.PeerNames != nil)
+	validated := presented && (c.Info.PeerID != "" || c.Info.Peer.Names() != nil)
 	return (t.Presented == nil || *t.Presented == presented) && (t.Validated == nil || *t.Validated == validated)
 }
 

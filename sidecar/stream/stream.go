@@ -36,11 +36,6 @@ type Info struct {
 	// OwnID and PeerID are the SPIFFE IDs proven by the handshake; empty on
 	// plaintext.
 	OwnID, PeerID string
-	// PeerNames are what a foreign TLS context knows the peer by: the URIs of its
-	// certificate, its DNS names and its subject (RFC 2253), or one empty name where it showed
-	// none that anything vouches for. They are nil without such a context: there is no
-	// name but PeerID then.
-	PeerNames []string
 	// PeerCertHash is the SHA-256 of the peer's certificate in hexadecimal, as
 	// x-forwarded-client-cert names it.
 	PeerCertHash string
@@ -61,6 +56,7 @@ type Info struct {
 	// Group is the key exchange, as crypto/tls numbers it.
 	Group     uint16
 	SNI, ALPN string
-	// Peer are the texts of PeerChain, nil without.
+	// Peer has the texts of PeerChain, and the names that a foreign TLS context knows the
+	// peer by; nil without both.
 	Peer *peercert.Chain
 }
