@@ -346,6 +346,9 @@ func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard, want protoco
 	}
 	if err != nil {
 		p.uncount()
+		if want == protocolHTTP1 || want == protocolBytes { // the others tell all that wait for them
+			p.roomFreed()
+		}
 		if e, ok := err.(*Error); ok && e.Kind != Canceled {
 			p.purge(e)
 		} else {
