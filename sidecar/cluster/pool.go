@@ -340,7 +340,7 @@ func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard, want protoco
 		p.all[conn] = struct{}{}
 	}
 	p.mu.Unlock()
-	if withdrawn := m.dials.end(u); err == nil && covers(withdrawn, conn) {
+	if withdrawn := m.dials.end(u); err == nil && covers(withdrawn, p.source, conn.Info()) {
 		_ = conn.Close()
 		return nil, p.failed(TLSFailure, errWithdrawn)
 	}
