@@ -186,6 +186,7 @@ type verdict struct {
 	network, retriable bool
 	timeout            bool
 	degraded, exclude  bool
+	passive            bool // no check was made: the host said so with an answer
 	unready            bool
 }
 
@@ -422,13 +423,36 @@ func (c *Cluster) checkDone(k *checker, v verdict) time.Duration {
 		k.h.check.clear(checkPending)
 		t = changed
 	}
+	c.settle(k, t)
+	return k.interval(v.err == nil, t, c.trafficked.Load())
+}
+
+// settle draws the consequences of what happened to the state of a host. c.mu is held.
+func (c *Cluster) settle(k *checker, t transition) {
 	switch {
 	case k.h.check.removed && k.h.check.state.Load()&checkFailed != 0:
 		c.release(k)
 	case t == changed:
 		c.healthChanged()
 	}
-	return k.interval(v.err == nil, t, c.trafficked.Load())
+}
+
+// errAskedOut is why a host fails that answers with x-envoy-immediate-health-check-fail.
+var errAskedOut = errors.New("an answer of the host asks for no further requests")
+
+// FailCheck takes a host that is checked for one that fails, and out of the sums that
+// decide on failover, until checks pass: it is about to go, as an answer of its says. A
+// host that is not checked could not come back, and nothing happens to it.
+func (h *Host) FailCheck() {
+	if h.check.state.Load()&checked == 0 {
+		return
+	}
+	c := h.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if k := c.checks[h]; k != nil {
+		c.settle(k, c.checkMissed(k, verdict{err: errAskedOut, exclude: true, passive: true}))
+	}
 }
 
 // transition is what a check did to the state of its host.
@@ -484,10 +508,13 @@ func (c *Cluster) checkMissed(k *checker, v verdict) (t transition) {
 	st.history.failures++
 	st.history.lastError = v.err.Error()
 	result := "failure"
-	if v.timeout {
+	switch {
+	case v.timeout:
 		result = "timeout"
-	} else if v.network {
+	case v.network:
 		result = "network_failure"
+	case v.passive:
+		result = "passive_failure"
 	}
 	c.metrics.HealthChecked(result)
 	if v.exclude {
@@ -500,7 +527,7 @@ func (c *Cluster) checkMissed(k *checker, v verdict) (t transition) {
 		} else {
 			st.set(checkFailed)
 			c.m.log.Warn("host fails its health checks", "cluster", c.name, "host", h.key, "err", v.err)
-			if c.cfg.Load().CloseOnFailure {
+			if c.cfg.Load().CloseOnFailure && !v.passive { // the answer is still to be passed on
 				h.closeMatching(func(string, *stream.Info) bool { return true })
 			}
 			t = changed

@@ -522,7 +522,12 @@ func (a *attempt) report(o outcome) {
 	}
 	switch o {
 	case responded:
-		a.host.Report(cluster.Outcome(a.resp.Status))
+		a.host.Report(cluster.Outcome(a.judgedBy()))
+		if f := &a.resp.Fields; f.Has(message.XEnvoyOther) {
+			if _, asks := f.Get("x-envoy-immediate-health-check-fail"); asks {
+				a.host.FailCheck()
+			}
+		}
 		m.Answered(a.x.d.Shard, a.resp.Status)
 		return
 	case reset, remoteReset, brokeProtocol:

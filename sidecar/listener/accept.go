@@ -111,9 +111,10 @@ type arrival struct {
 	id         uint64
 	generation uint64
 	match      target
-	inspected  bool
+	inspected  bool // it was seen whether this is TLS
 	restored   bool // match.destination is not the socket's own
 	chain      *chain
+	placed     bool     // in the chain's limits
 	entered    *tracked // once it is among the established ones
 }
 
@@ -150,6 +151,9 @@ func (a *arrival) leave() {
 		return
 	}
 	_ = a.conn.Close()
+	if a.placed {
+		a.chain.leave()
+	}
 	l := a.l
 	l.mu.Lock()
 	delete(l.arriving, a.conn)
@@ -160,15 +164,14 @@ func (a *arrival) leave() {
 	l.wg.Done()
 }
 
-// receive inspects, chooses the chain, shakes hands and authorizes. What it
-// refuses it has logged and counted.
+// receive inspects, chooses the chain, takes a place in its limits, shakes hands and
+// authorizes. What it refuses it has logged and counted.
 func (a *arrival) receive() (*tracked, error) {
 	sc, err := socketConn(a.conn)
 	if err != nil {
 		return nil, err
 	}
 	a.match = targetOf(a.conn)
-	a.inspected = a.snap.inspectsTLS
 	if err := a.inspect(sc); err != nil {
 		return nil, err
 	}
@@ -183,12 +186,17 @@ func (a *arrival) receive() (*tracked, error) {
 	a.chain = a.snap.tree.find(&a.match)
 	if a.chain == nil {
 		reason := "no_filter_chain"
-		if a.snap.anyTLS && a.match.plaintext {
+		if a.snap.anyTLS && a.inspected && a.match.plaintext {
 			reason = "plaintext"
 		}
 		return nil, a.refuse(telemetry.FlagNoRoute, reason,
 			fmt.Errorf("no filter chain for server name %q, transport %s", a.match.serverName, a.match.transport()))
 	}
+	// As in Envoy, before a handshake: whoever is one too many costs none.
+	if e := a.chain.enter(); e.reason != "" {
+		return nil, a.refuseExcess(e)
+	}
+	a.placed = true
 	s, err := a.open(sc)
 	if err != nil {
 		return nil, err
@@ -217,7 +225,6 @@ func (a *arrival) handOff() *listener {
 
 	old, oldSnap := a.l, a.snap
 	a.l, a.snap = next, snap
-	a.inspected = snap.inspectsTLS
 	old.mu.Lock()
 	delete(old.arriving, a.conn)
 	old.open--
@@ -232,9 +239,8 @@ func targetOf(c net.Conn) target {
 	local, lok := c.LocalAddr().(*net.TCPAddr)
 	remote, rok := c.RemoteAddr().(*net.TCPAddr)
 	if lok && rok {
-		t.destination, t.source = unmapped(local.AddrPort()), unmapped(remote.AddrPort())
+		t.between(unmapped(remote.AddrPort()), unmapped(local.AddrPort()))
 		t.direct = t.source.Addr()
-		t.local = t.source.Addr() == t.destination.Addr() || t.source.Addr().IsLoopback()
 	}
 	return t
 }
@@ -269,6 +275,9 @@ func (a *arrival) open(c stream.Conn) (stream.Stream, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if a.chain.cfg.TLS.Context != nil {
+		t.KeepPeerNames()
 	}
 	limit := a.l.m.opts.HandshakeTimeout
 	if d := a.chain.cfg.HandshakeTimeout; d > 0 {
@@ -324,8 +333,6 @@ func (a *arrival) admit(s stream.Stream) (*tracked, error) {
 	switch {
 	case e.ended:
 		return nil, errDenied
-	case e.excess.reason != "":
-		return nil, a.refuseExcess(t, e.excess)
 	case a.entered == nil:
 		if !e.admitted {
 			e.decision.Rule = peerNotAdmitted
@@ -345,11 +352,10 @@ func (a *arrival) admit(s stream.Stream) (*tracked, error) {
 // entry is what was found when a connection was to enter.
 type entry struct {
 	decision authz.Decision
-	admitted bool   // by the TLS context
-	excess   excess // of a limit of the chain
-	ended    bool   // the listener has
-	removed  bool   // it is to end
-	orphan   bool   // no chain would take the connection now
+	admitted bool // by the TLS context
+	ended    bool // the listener has
+	removed  bool // it is to end
+	orphan   bool // no chain would take the connection now
 }
 
 // enter puts the connection among the established ones, which sets entered, unless
@@ -380,9 +386,6 @@ func (a *arrival) enter(f downstream.Facts) (t *tracked, e entry) {
 	if !e.decision.Allowed || !e.admitted || e.ended {
 		return t, e
 	}
-	if e.excess = a.chain.enter(); e.excess.reason != "" {
-		return t, e
-	}
 	a.l.conns[t] = struct{}{}
 	delete(a.l.arriving, a.conn)
 	a.entered = t
@@ -391,13 +394,12 @@ func (a *arrival) enter(f downstream.Facts) (t *tracked, e entry) {
 
 // refuseExcess logs a connection that a limit of its chain refuses. It is closed when
 // the limit says, without a goroutine that would wait for that.
-func (a *arrival) refuseExcess(t *tracked, e excess) error {
-	r := t.conn.NewRecord()
+func (a *arrival) refuseExcess(e excess) error {
+	r := a.record(a.info())
 	if e.reason == "rate_limit" {
 		r.Flags |= telemetry.FlagRateLimited
 	}
 	r.ConnectionTermination = e.reason
-	r.Duration = time.Since(a.accepted)
 	a.log(r)
 	if m := a.l.m.opts.Metrics; m != nil {
 		m.Refused(a.l.name, e.reason)
@@ -450,15 +452,8 @@ func (a *arrival) deny(conn *downstream.Conn, d authz.Decision) {
 
 // refuse logs a connection that never became one, and returns err.
 func (a *arrival) refuse(flags telemetry.Flags, reason string, err error) error {
-	cfg, info := a.snap.cfg, a.info()
-	r := telemetry.NewRecord()
-	r.Start, r.Duration = a.accepted, time.Since(a.accepted)
-	r.Direction, r.Listener, r.Workload, r.Service = telemetry.Direction(cfg.Direction), a.l.name, cfg.Workload, cfg.Service
-	if a.chain != nil {
-		r.Chain, r.Workload, r.Service = a.chain.cfg.Name, a.chain.place.Workload, a.chain.place.Service
-	}
-	r.ConnectionID, r.SNI = a.id, a.match.serverName
-	r.DownstreamRemote, r.DownstreamDirect, r.DownstreamLocal = info.Remote, a.conn.RemoteAddr(), info.Local
+	info := a.info()
+	r := a.record(info)
 	r.Flags, r.ConnectionTermination, r.TransportFailure = flags, reason, err.Error()
 	a.log(r)
 	if m := a.l.m.opts.Metrics; m != nil {
@@ -467,6 +462,20 @@ func (a *arrival) refuse(flags telemetry.Flags, reason string, err error) error 
 	a.l.m.say("connection refused", "listener", a.l.name, "src", addrString(info.Remote),
 		"src_id", claimedID(err), "reason", reason, "err", err)
 	return err
+}
+
+// record describes a connection that never became one.
+func (a *arrival) record(info *stream.Info) *telemetry.Record {
+	cfg := a.snap.cfg
+	r := telemetry.NewRecord()
+	r.Start, r.Duration = a.accepted, time.Since(a.accepted)
+	r.Direction, r.Listener, r.Workload, r.Service = telemetry.Direction(cfg.Direction), a.l.name, cfg.Workload, cfg.Service
+	if a.chain != nil {
+		r.Chain, r.Workload, r.Service = a.chain.cfg.Name, a.chain.place.Workload, a.chain.place.Service
+	}
+	r.ConnectionID, r.SNI = a.id, a.match.serverName
+	r.DownstreamRemote, r.DownstreamDirect, r.DownstreamLocal = info.Remote, a.conn.RemoteAddr(), info.Local
+	return r
 }
 
 // log writes a record where the chain's, and the listener's, records go.

@@ -27,6 +27,8 @@ type TLS struct {
 	full bool
 	// keep: Info is to have the peer's certificates.
 	keep bool
+	// foreign: Info is to have the peer's names.
+	foreign bool
 	// peer keeps the texts that Info has of it.
 	peer unique.Handle[peerTexts]
 	// watch is the last wait for the socket.
@@ -68,6 +70,9 @@ func (t *TLS) Handshake(ctx context.Context) error {
 		t.info.PeerChain = t.tls.ConnectionState().PeerCertificates
 		t.info.Peer = peercert.Of(t.info.PeerChain)
 	}
+	if t.foreign {
+		t.info.Peer = t.info.Peer.WithNames(t.tls.ConnectionState().PeerCertificates)
+	}
 	releaseHandshake(t.tls)
 	return nil
 }
@@ -102,6 +107,10 @@ func tlsInfo(c *tls.Conn, raw net.Conn) (*Info, unique.Handle[peerTexts]) {
 // KeepPeerChain has Info keep the peer's certificates. It is called before Handshake.
 func (t *TLS) KeepPeerChain() { t.keep = true }
 
+// KeepPeerNames has Info keep the names that a foreign TLS context knows the peer by. It
+// is called before Handshake.
+func (t *TLS) KeepPeerNames() { t.foreign = true }
+
 // SetOwnID notes the identity presented, which crypto/tls does not tell. It is
 // called before the stream is handed on.
 func (t *TLS) SetOwnID(id string) { t.info.OwnID = id }
@@ -111,6 +120,9 @@ func (t *TLS) SetOwnID(id string) { t.info.OwnID = id }
 func (t *TLS) ForgetPeer() {
 	t.info.PeerID, t.info.PeerCertHash, t.info.PeerSigner, t.info.PeerNotAfter = "", "", "", time.Time{}
 	t.info.PeerChain, t.info.Peer = nil, nil
+	if t.foreign {
+		t.info.Peer = t.info.Peer.WithNames(nil)
+	}
 }
 
 // SetAddrs notes the addresses that a proxy in front has told of. It is called
