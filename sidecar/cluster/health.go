@@ -99,8 +99,28 @@ type checker struct {
 	conn       stream.Stream
 	http2      *http2Checks // on conn, for checks that speak it
 	generation uint64
+	// held is conn, for a withdrawal that ends it.
+	held atomic.Pointer[checkConn]
 	// Under the cluster's lock: results in a row.
 	passed, missed int
+}
+
+// checkConn is the connection of a checker.
+type checkConn struct {
+	stream.Stream
+	source string
+}
+
+// checkConns are the connections of the cluster's checks.
+func (c *Cluster) checkConns() (out []*checkConn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, k := range c.checks {
+		if held := k.held.Load(); held != nil {
+			out = append(out, held)
+		}
+	}
+	return out
 }
 
 func (c *Cluster) startCheck(h *Host, s *settings) {
@@ -269,6 +289,7 @@ func (k *checker) drop() {
 		k.http2 = nil
 	}
 	if k.conn != nil {
+		k.held.Store(nil)
 		_ = k.conn.Close()
 		k.conn = nil
 	}
@@ -297,12 +318,25 @@ func (k *checker) connect(ctx context.Context, s *settings) (stream.Stream, erro
 			return nil, unready{err}
 		}
 	}
+	u := m.dials.begin()
+	defer m.dials.end(u)
 	st, _, err := m.openCheck(ctx, &pool{host: probe, source: source}, s, k.speaks())
-	if err == nil && k.disagrees(st.Info().ALPN) {
-		_ = st.Close()
-		return nil, fmt.Errorf("the server chose %q by ALPN, and the check speaks another protocol", st.Info().ALPN)
+	if err != nil {
+		return nil, err
 	}
-	return st, err
+	k.held.Store(&checkConn{st, source})
+	switch {
+	case covers(m.dials.end(u), source, st.Info()):
+		err = unready{errWithdrawn}
+	case k.disagrees(st.Info().ALPN):
+		err = fmt.Errorf("the server chose %q by ALPN, and the check speaks another protocol", st.Info().ALPN)
+	}
+	if err != nil {
+		k.held.Store(nil)
+		_ = st.Close()
+		return nil, err
+	}
+	return st, nil
 }
 
 // alpn is what checks offer: what they speak, whatever requests offer.

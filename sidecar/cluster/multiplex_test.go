@@ -182,6 +182,49 @@ func TestTunnelTimeout(t *testing.T) {
 	}
 }
 
+// TestRoomOfAConnectionThatFails: the same where the other could not be made.
+func TestRoomOfAConnectionThatFails(t *testing.T) {
+	s, first := newServer(t), make(chan struct{})
+	dials := 0
+	m := newManager(t, Options{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		if dials++; dials == 1 {
+			<-first
+			return nil, errors.New("refused")
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, address)
+	}})
+	cfg := &Config{Name: "c", HTTP: HTTP{Protocol: SpeakDownstream}, Endpoints: hosts("c", s.addr)}
+	cfg.Limits.MaxConnections = 1
+	c := mustUpdate(t, m, cfg)
+	h := c.hosts()[0]
+	p, failure := h.pool("", DefaultPriority), make(chan error, 1)
+	go func() {
+		_, err := h.Acquire(withTimeout(5*time.Second), "", false, DefaultPriority, 0)
+		failure <- err
+	}()
+	begun := func(is func() bool) {
+		waitFor(t, func() bool {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return is()
+		})
+	}
+	begun(func() bool { return p.dialing == 1 })
+	done := make(chan error, 1)
+	go func() {
+		_, err := connTo(h) // for HTTP/2
+		done <- err
+	}()
+	begun(func() bool { return p.multiplexed.began != nil })
+	close(first)
+	if err := <-failure; err == nil {
+		t.Error("the first connection was made")
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestRoomOfAConnectionThatEnds: whoever waits for a shared connection learns that there
 // is room for one when another has ended, of whichever protocol, and is not counted.
 func TestRoomOfAConnectionThatEnds(t *testing.T) {

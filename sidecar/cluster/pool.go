@@ -340,12 +340,15 @@ func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard, want protoco
 		p.all[conn] = struct{}{}
 	}
 	p.mu.Unlock()
-	if withdrawn := m.dials.end(u); err == nil && covers(withdrawn, conn) {
+	if withdrawn := m.dials.end(u); err == nil && covers(withdrawn, p.source, conn.Info()) {
 		_ = conn.Close()
 		return nil, p.failed(TLSFailure, errWithdrawn)
 	}
 	if err != nil {
 		p.uncount()
+		if want == protocolHTTP1 || want == protocolBytes { // the others tell all that wait for them
+			p.roomFreed()
+		}
 		if e, ok := err.(*Error); ok && e.Kind != Canceled {
 			p.purge(e)
 		} else {

@@ -9,14 +9,22 @@ import (
 
 // CloseConns closes the upstream connections, idle and in use, that match: a
 // withdrawn identity or a lost trust anchor ends them at once, also where their
-// host or their cluster has gone. Those that are being made end as soon as they are
-// there. source is the workload a connection was opened for. It returns how many were
+// host or their cluster has gone, and those of health checks. Those that are being
+// made end as soon as they are there. source is the workload a connection was opened for. It returns how many were
 // closed.
 func (m *Manager) CloseConns(match func(source string, info *stream.Info) bool) int {
 	m.dials.withdraw(match)
 	n := 0
 	for _, h := range m.everyHost() {
 		n += h.closeMatching(match)
+	}
+	for _, c := range m.All() { // checks end with their cluster
+		for _, held := range c.checkConns() {
+			if match(held.source, held.Info()) {
+				_ = held.Close()
+				n++
+			}
+		}
 	}
 	return n
 }
@@ -102,9 +110,9 @@ type withdrawal func(source string, info *stream.Info) bool
 var errWithdrawn = errors.New("its identity or trust was withdrawn while it was made")
 
 // covers tells whether one of the withdrawals ends the connection.
-func covers(withdrawn []withdrawal, c *Conn) bool {
+func covers(withdrawn []withdrawal, source string, info *stream.Info) bool {
 	for _, w := range withdrawn {
-		if w(c.pool.source, c.Info()) {
+		if w(source, info) {
 			return true
 		}
 	}

@@ -5,9 +5,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"net"
+	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -186,4 +189,62 @@ func TestTrustChangedWhileConnecting(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestWithdrawalsReachChecks: a check's connection presents an identity too. The next check
+// makes another.
+func TestWithdrawalsReachChecks(t *testing.T) {
+	for name, http2 := range map[string]bool{"HTTP/1": false, "HTTP/2": true} {
+		t.Run(name, func(t *testing.T) {
+			var made, ended atomic.Int64
+			srv := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+			srv.EnableHTTP2 = true
+			srv.Config.ConnState = func(_ net.Conn, st http.ConnState) {
+				switch st {
+				case http.StateNew:
+					made.Add(1)
+				case http.StateClosed:
+					ended.Add(1)
+				}
+			}
+			srv.StartTLS()
+			defer srv.Close()
+			m := newManager(t, Options{TLS: pooled{&tls.Config{InsecureSkipVerify: true}}, Source: func(string) string { return "web" }})
+			check := every(&HTTPCheck{Path: "/", HTTP2: http2})
+			check.Interval, check.NoTrafficHealthy = 100*time.Millisecond, 100*time.Millisecond
+			c := mustUpdate(t, m, &Config{Name: "c", TLS: &TLS{SNI: "x"}, HealthCheck: check, Endpoints: hosts("c", srv.Listener.Addr().String())})
+			waitFor(t, func() bool { return c.Stats()[0].CheckAttempts > 1 })
+			if n := made.Load(); n != 1 {
+				t.Errorf("%d connections for checks that share one", n)
+			}
+			if n := m.CloseConns(func(source string, _ *stream.Info) bool { return source == "api" }); n != 0 {
+				t.Errorf("%d connections were closed, of another identity", n)
+			}
+			if n := m.CloseConns(ofWeb); n != 1 {
+				t.Errorf("%d connections were closed", n)
+			}
+			waitFor(t, func() bool { return ended.Load() == 1 })
+			before := c.Stats()[0].CheckAttempts
+			waitFor(t, func() bool { return c.Stats()[0].CheckAttempts > before+1 })
+			if st := c.Stats()[0]; st.Check != "passing" || made.Load() != 2 {
+				t.Errorf("%d connections were made; the check is %s: %s", made.Load(), st.Check, st.CheckError)
+			}
+		})
+	}
+}
+
+// TestWithdrawnWhileChecking: a check's connection that a withdrawal overtook is not used, and
+// says nothing of the host.
+func TestWithdrawnWhileChecking(t *testing.T) {
+	hs := newHandshakes(t)
+	m := newManager(t, Options{TLS: pooled{&tls.Config{InsecureSkipVerify: true}}, Source: func(string) string { return "web" }})
+	c := mustUpdate(t, m, &Config{Name: "c", TLS: &TLS{SNI: "x"}, HealthCheck: every(&HTTPCheck{Path: "/"}), Endpoints: hosts("c", hs.addr)})
+	<-hs.asked
+	_ = m.CloseConns(ofWeb)
+	hs.goOn <- struct{}{}
+	waitFor(t, func() bool { return c.Stats()[0].CheckError != "" })
+	if st := c.Stats()[0]; st.CheckError != errWithdrawn.Error() || st.CheckAttempts != 0 {
+		t.Errorf("%+v", st)
+	}
+	m.Remove("c")
 }
