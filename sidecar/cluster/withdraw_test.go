@@ -136,7 +136,10 @@ func TestWithdrawnWhileConnecting(t *testing.T) {
 			c := mustUpdate(t, m, &Config{Name: "c", TLS: &TLS{SNI: "one"}, HTTP: HTTP{Protocol: tc.http}, Endpoints: hosts("c", hs.addr)})
 			failure := make(chan error, 1)
 			go func() {
-				_, err := tc.open(c)
+				conn, err := tc.open(c)
+				if err == nil {
+					_ = conn.Close()
+				}
 				failure <- err
 			}()
 			<-hs.asked
