@@ -126,9 +126,9 @@ func TestIdleConnections(t *testing.T) {
 		client     *tls.Config
 		limit      float64
 	}{
-		{"http", httpFilter, "", httpOrigin, httpMessage, nil, 2500},
-		{"http mtls", httpFilter, server, httpOrigin, httpMessage, a.client("web"), 6300},
-		{"tcp", tcpFilter, "", echo, tcpMessage, nil, 4400}, // two sockets
+		{"http", httpFilter, "", httpOrigin, httpMessage, nil, 2600},
+		{"http mtls", httpFilter, server, httpOrigin, httpMessage, a.client("web"), 6600},
+		{"tcp", tcpFilter, "", echo, tcpMessage, nil, 4700}, // two sockets
 		{"tcp mtls", tcpFilter, server, echo, tcpMessage, a.client("web"), 8900},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
