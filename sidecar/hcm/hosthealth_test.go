@@ -56,7 +56,7 @@ func TestHostAsksForNoMore(t *testing.T) {
 	b := newBed(t, origin)
 	if err := b.clusters.Update(&cluster.Config{Name: "origin", Endpoints: endpoints("origin", origin), HealthCheck: &cluster.HealthCheck{
 		HTTP: &cluster.HTTPCheck{Path: "/healthz", Host: "h"}, Timeout: 5 * time.Second, Interval: time.Hour, NoTraffic: time.Hour, NoTrafficHealthy: time.Hour,
-		Unhealthy: time.Hour, UnhealthyEdge: time.Hour, HealthyEdge: time.Hour, UnhealthyThreshold: 3, HealthyThreshold: 1}}); err != nil {
+		Unhealthy: time.Hour, UnhealthyEdge: time.Hour, HealthyEdge: time.Hour, UnhealthyThreshold: 3, HealthyThreshold: 3}}); err != nil {
 		t.Fatal(err)
 	}
 	check := func() string { return b.clusters.Get("origin").Stats()[0].Check }
