@@ -11,7 +11,6 @@ import (
 	"time"
 
 	xhttp2 "golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
@@ -78,29 +77,11 @@ func TestTunnelEndsWithItsRequest(t *testing.T) {
 // endingOrigin speaks HTTP/2, knows extended CONNECT, and answers every request with a head
 // of that status which ends the stream.
 func endingOrigin(t *testing.T, status string) string {
-	return rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
-		if _, err := io.ReadFull(r, make([]byte, len(xhttp2.ClientPreface))); err != nil {
-			return
+	return framesOrigin(t, func(f *xhttp2.Framer, fr xhttp2.Frame) {
+		if head, ok := fr.(*xhttp2.HeadersFrame); ok {
+			answerFrame(f, head.StreamID, status)
 		}
-		fr := xhttp2.NewFramer(c, r)
-		_ = fr.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingEnableConnectProtocol, Val: 1})
-		for {
-			f, err := fr.ReadFrame()
-			if err != nil {
-				return
-			}
-			switch f := f.(type) {
-			case *xhttp2.SettingsFrame:
-				if !f.IsAck() {
-					_ = fr.WriteSettingsAck()
-				}
-			case *xhttp2.HeadersFrame:
-				var block strings.Builder
-				_ = hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: ":status", Value: status})
-				_ = fr.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: f.StreamID, BlockFragment: []byte(block.String()), EndHeaders: true, EndStream: true})
-			}
-		}
-	})
+	}, xhttp2.Setting{ID: xhttp2.SettingEnableConnectProtocol, Val: 1})
 }
 
 // TestTunnelEndsWithItsAnswer: a host of HTTP/2 that accepts a tunnel and ends it with the
