@@ -194,6 +194,8 @@ func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Sha
 	}
 	for {
 		seen := p.multiplexed.conns.Load()
+		// Before the look for room: SETTINGS that arrive after it may have brought some.
+		unsettled := p.unsettled()
 		if conn := p.takeShared(); conn != nil {
 			p.roomFreed() // the next that waits looks, and may dial
 			return conn, nil
@@ -204,7 +206,7 @@ func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Sha
 			continue // one was made meanwhile
 		}
 		dial := p.multiplexed.dialing
-		mine := dial == nil && !p.unsettled() && (want == protocolTunnel || p.admits(limits.MaxConnections, s))
+		mine := dial == nil && !unsettled && (want == protocolTunnel || p.admits(limits.MaxConnections, s))
 		var next <-chan struct{}
 		if mine {
 			dial = p.beginDial()
