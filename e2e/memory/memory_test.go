@@ -110,6 +110,8 @@ func perConnection(t *testing.T, pid int, addr string, client *tls.Config, messa
 	return each
 }
 
+// The limits lie a little above what is reached, far below the promise of 3 KB for HTTP/1
+// in plaintext and 12 KB with mTLS.
 func TestIdleConnections(t *testing.T) {
 	a := newAuthority(t)
 	a.issue("web")
@@ -124,10 +126,10 @@ func TestIdleConnections(t *testing.T) {
 		client     *tls.Config
 		limit      float64
 	}{
-		{"http", httpFilter, "", httpOrigin, httpMessage, nil, 3 << 10},
-		{"http mtls", httpFilter, server, httpOrigin, httpMessage, a.client("web"), 12 << 10},
-		{"tcp", tcpFilter, "", echo, tcpMessage, nil, 6 << 10}, // two sockets
-		{"tcp mtls", tcpFilter, server, echo, tcpMessage, a.client("web"), 12 << 10},
+		{"http", httpFilter, "", httpOrigin, httpMessage, nil, 2600},
+		{"http mtls", httpFilter, server, httpOrigin, httpMessage, a.client("web"), 6600},
+		{"tcp", tcpFilter, "", echo, tcpMessage, nil, 4700}, // two sockets
+		{"tcp mtls", tcpFilter, server, echo, tcpMessage, a.client("web"), 8900},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			addr := freeAddr(t)

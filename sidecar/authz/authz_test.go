@@ -277,7 +277,7 @@ func FuzzNotIsComplement(f *testing.F) {
 // The three addresses of a peer differ behind proxies, and each has its own rule.
 func TestAddresses(t *testing.T) {
 	direct, connection, remote := netip.MustParsePrefix("10.0.0.1/32"), netip.MustParsePrefix("10.0.0.2/32"), netip.MustParsePrefix("10.0.0.3/32")
-	p := Peer{Info: &stream.Info{}, Direct: direct.Addr(), Connection: connection.Addr(), Remote: remote.Addr()}
+	p := Peer{Info: &stream.Info{Remote: net.TCPAddrFromAddrPort(netip.AddrPortFrom(connection.Addr(), 1))}, Direct: direct.Addr(), Remote: remote.Addr()}
 	for i, who := range []Principal{{DirectSource: &direct}, {ConnectionSource: &connection}, {Source: &remote}} {
 		for j, also := range []netip.Prefix{direct, connection, remote} {
 			set := who

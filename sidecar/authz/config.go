@@ -65,8 +65,10 @@ type Principal struct {
 	Any     bool
 	And, Or []Principal
 	Not     *Principal
-	// Authenticated matches the peer's URI SAN; with Authenticated set and Name
-	// nil any verified peer matches.
+	// Authenticated matches the peer's SPIFFE ID. Behind a foreign TLS context it
+	// matches any URI, any DNS name or the subject of the peer's certificate. With
+	// Name nil any peer matches that the TLS context has let in, as in Envoy: behind a
+	// foreign one that wants no certificate, also a peer without.
 	Authenticated bool
 	Name          *route.StringMatch
 	// The peer's addresses are those of Peer: Direct, Connection and Remote.

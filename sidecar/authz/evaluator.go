@@ -27,10 +27,10 @@ type Request interface {
 // Peer is the connection that a decision is about, its addresses parsed once.
 type Peer struct {
 	Info *stream.Info
-	// Direct is the address at the other end of the connection, Connection the one
-	// that the PROXY protocol says instead, and Remote the client's, which a trusted
-	// hop may have named in x-forwarded-for.
-	Direct, Connection, Remote netip.Addr
+	// Direct is the address at the other end of the connection and Remote the client's,
+	// which a trusted hop may have named in x-forwarded-for. Info.Remote stands between
+	// them: it is what the PROXY protocol says.
+	Direct, Remote netip.Addr
 	// Destination is the original one where a firewall redirected the connection.
 	Destination netip.AddrPort
 }
@@ -40,7 +40,7 @@ type Peer struct {
 func NewPeer(info *stream.Info, destination netip.AddrPort) Peer {
 	p := Peer{Info: info, Destination: destination}
 	p.Direct = addrPort(info.Remote).Addr()
-	p.Connection, p.Remote = p.Direct, p.Direct
+	p.Remote = p.Direct
 	if !p.Destination.IsValid() {
 		p.Destination = addrPort(info.Local)
 	}

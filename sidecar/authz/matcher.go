@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
 type kind uint8
@@ -77,19 +78,33 @@ func (m *matcher) match(in *input) bool {
 	case kindSNI:
 		return m.str.match(in.peer.Info.SNI)
 	case kindAuthenticated:
-		return in.peer.Info.PeerID != ""
+		return in.peer.Info.PeerID != "" || in.peer.Info.Peer.Names() != nil
 	case kindPeerName:
-		id := in.peer.Info.PeerID
-		return id != "" && m.str.match(id)
+		return m.matchPeer(in.peer.Info)
 	case kindDirect:
 		return m.prefix.Contains(in.peer.Direct)
 	case kindConnection:
-		return m.prefix.Contains(in.peer.Connection)
+		return m.prefix.Contains(addrPort(in.peer.Info.Remote).Addr())
 	case kindTemplate:
 		path, ok := in.req.Header(":path")
 		return ok && m.tmpl.Match(trimQuery(path))
 	case kindRemote:
 		return m.prefix.Contains(in.peer.Remote)
+	}
+	return false
+}
+
+// matchPeer matches the name of a peer. The mesh knows one by its only SPIFFE ID, and by
+// no name else that its certificate may have; a foreign context by any of them.
+func (m *matcher) matchPeer(info *stream.Info) bool {
+	names := info.Peer.Names()
+	if names == nil {
+		return info.PeerID != "" && m.str.match(info.PeerID)
+	}
+	for _, name := range names {
+		if m.str.match(name) {
+			return true
+		}
 	}
 	return false
 }

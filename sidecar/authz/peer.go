@@ -1,28 +1,30 @@
 package authz
 
-// DeniesAll tells whether every request of the peer would be denied, whatever it asks
-// for, and by which rule: then a connection of the peer has no use any more, and what
-// it carries must not go on. Where that depends on the request it is false.
-func (e *Evaluator) DeniesAll(p *Peer) (rule string, denied bool) {
-	if e == nil {
-		return "", false
-	}
-	in := input{peer: p}
-	for i := range e.filters {
-		r := e.filters[i].rules
-		switch {
-		case r == nil || r.action == Log:
-		case r.action == Allow:
-			if r.matchAny(&in, possibly) == nil {
-				return DefaultDeny, true
-			}
-		default:
-			if p := r.matchAny(&in, certainly); p != nil {
-				return p.name, true
-			}
+// DeniesAll tells whether filter i would deny every request of a peer, whatever it asked
+// for, and by which rule. With forwarded, requests on the peer's connection may be those
+// of other clients, whom a trusted hop names. Where the answer depends on the request it
+// is false.
+func (e *Evaluator) DeniesAll(i int, p *Peer, forwarded bool) (rule string, denied bool) {
+	in := unasked{input{peer: p}, forwarded}
+	r := e.filters[i].rules
+	switch {
+	case r == nil || r.action == Log:
+	case r.action == Allow:
+		if r.matchAny(&in, possibly) == nil {
+			return DefaultDeny, true
+		}
+	default:
+		if p := r.matchAny(&in, certainly); p != nil {
+			return p.name, true
 		}
 	}
 	return "", false
+}
+
+// unasked is the input of a request that was not made.
+type unasked struct {
+	input
+	forwarded bool
 }
 
 // certainty is how a matcher is asked without a request.
@@ -34,7 +36,7 @@ const (
 )
 
 // matchAny returns a policy that matches with that certainty.
-func (r *ruleSet) matchAny(in *input, how certainty) *policy {
+func (r *ruleSet) matchAny(in *unasked, how certainty) *policy {
 	for i := range r.policies {
 		p := &r.policies[i]
 		if anyWithout(p.permissions, in, how) && anyWithout(p.principals, in, how) {
@@ -44,7 +46,7 @@ func (r *ruleSet) matchAny(in *input, how certainty) *policy {
 	return nil
 }
 
-func anyWithout(ms []matcher, in *input, how certainty) bool {
+func anyWithout(ms []matcher, in *unasked, how certainty) bool {
 	for i := range ms {
 		if ms[i].without(in, how) {
 			return true
@@ -54,10 +56,14 @@ func anyWithout(ms []matcher, in *input, how certainty) bool {
 }
 
 // without is match where the request is not known.
-func (m *matcher) without(in *input, how certainty) bool {
+func (m *matcher) without(in *unasked, how certainty) bool {
 	switch m.kind {
 	case kindHeader, kindURLPath, kindTemplate:
 		return how == possibly
+	case kindRemote:
+		if in.forwarded {
+			return how == possibly
+		}
 	case kindAnd:
 		for i := range m.sub {
 			if !m.sub[i].without(in, how) {
@@ -70,5 +76,5 @@ func (m *matcher) without(in *input, how certainty) bool {
 	case kindNot:
 		return !m.sub[0].without(in, !how)
 	}
-	return m.match(in)
+	return m.match(&in.input)
 }

@@ -2,10 +2,19 @@ package authz
 
 import (
 	"math/rand/v2"
+	"net/netip"
 	"testing"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
+
+// deniesAll tells whether one of the filters denies all requests.
+func deniesAll(e *Evaluator, p *Peer, forwarded bool) (rule string, denied bool) {
+	for i := 0; i < e.Len() && !denied; i++ {
+		rule, denied = e.DeniesAll(i, p, forwarded)
+	}
+	return rule, denied
+}
 
 func TestDeniesAll(t *testing.T) {
 	not := func(p Permission) Permission { return Permission{Not: &p} }
@@ -31,10 +40,40 @@ func TestDeniesAll(t *testing.T) {
 		{"shadow rules decide nothing", []NetworkFilter{{Shadow: rules(Allow)}}, "", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if rule, denied := compile(t, Exchange, test.filters...).DeniesAll(peerOf(web)); denied != test.denied || rule != test.rule {
+			if rule, denied := deniesAll(compile(t, Exchange, test.filters...), peerOf(web), false); denied != test.denied || rule != test.rule {
 				t.Errorf("got %q %v, want %q %v", rule, denied, test.rule, test.denied)
 			}
 		})
+	}
+}
+
+// TestDeniesAllOfForwardedClients: by remote_ip no request is certainly denied, and none
+// certainly allowed, on a connection whose peer may name other clients.
+func TestDeniesAllOfForwardedClients(t *testing.T) {
+	own, others := netip.MustParsePrefix("10.0.0.2/32"), netip.MustParsePrefix("203.0.113.0/24")
+	from := func(p netip.Prefix) Principal { return Principal{Source: &p} }
+	not := func(p Principal) Principal { return Principal{Not: &p} }
+	for _, test := range []struct {
+		name              string
+		action            Action
+		who               Principal
+		alone, forwarding bool // is all denied
+	}{
+		{"others are allowed", Allow, from(others), true, false},
+		{"the peer is allowed", Allow, from(own), false, false},
+		{"the peer is denied", Deny, from(own), true, false},
+		{"others are denied", Deny, from(others), false, false},
+		{"all but the peer are denied", Deny, not(from(own)), false, false},
+		{"all but others are denied", Deny, not(from(others)), true, false},
+		{"others are allowed, of another peer", Allow, Principal{And: []Principal{named(batch), from(others)}}, true, true},
+		{"the connection itself is denied", Deny, Principal{DirectSource: &own}, true, true},
+	} {
+		e := compile(t, Exchange, NetworkFilter{Rules: rules(test.action, Policy{"p", anything, []Principal{test.who}})})
+		for forwarded, want := range map[bool]bool{false: test.alone, true: test.forwarding} {
+			if _, denied := deniesAll(e, peerOf(web), forwarded); denied != want {
+				t.Errorf("%s, forwarded %v: %v", test.name, forwarded, denied)
+			}
+		}
 	}
 }
 
@@ -75,7 +114,7 @@ func TestDeniesAllIsRight(t *testing.T) {
 				Policy{"p", []Permission{permission(3)}, principal})})
 		}
 		e := compile(t, Exchange, filters...)
-		if _, denied := e.DeniesAll(peerOf(web)); !denied {
+		if _, denied := deniesAll(e, peerOf(web), false); !denied {
 			continue
 		}
 		all++

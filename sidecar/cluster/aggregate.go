@@ -1,18 +1,13 @@
 package cluster
 
-import (
-	"math/rand/v2"
-	"slices"
-)
-
-// maxAggregateDepth bounds aggregates of aggregates, and loops among them.
-const maxAggregateDepth = 8
+import "math/rand/v2"
 
 // aggregate is what an aggregate cluster chooses from: the levels of all its
-// clusters, one after the other. Immutable; it is made anew when a cluster or a
-// set of endpoints of its is another one.
+// clusters, one after the other. Immutable; it is made anew when the settings, a
+// cluster or a set of endpoints of its is another one.
 type aggregate struct {
-	version  uint64 // of the manager's table
+	settings *settings
+	version  uint64 // of the manager's table, and of the aggregates in it
 	clusters []*Cluster
 	sets     []*endpointSet
 	loads    loads
@@ -24,7 +19,7 @@ type aggregateLevel struct{ cluster, level int }
 // aggregated is the current view of the clusters.
 func (c *Cluster) aggregated(s *settings) *aggregate {
 	a := c.aggregate.Load()
-	if a != nil && a.version == c.m.version.Load() {
+	if a != nil && a.settings == s && a.version == c.m.version.Load() {
 		current := true
 		for i, child := range a.clusters {
 			if child.set.Load() != a.sets[i] {
@@ -36,8 +31,8 @@ func (c *Cluster) aggregated(s *settings) *aggregate {
 			return a
 		}
 	}
-	a = &aggregate{version: c.m.version.Load()}
-	c.collect(a, s, 0)
+	a = &aggregate{settings: s, version: c.m.version.Load()}
+	c.collect(a, s, map[*Cluster]bool{c: true})
 	var counts []census
 	for i, child := range a.clusters {
 		set := child.set.Load()
@@ -52,18 +47,17 @@ func (c *Cluster) aggregated(s *settings) *aggregate {
 	return a
 }
 
-// collect flattens aggregates of aggregates.
-func (c *Cluster) collect(a *aggregate, s *settings, depth int) {
-	if depth == maxAggregateDepth {
-		return
-	}
+// collect flattens aggregates of aggregates. It visits each cluster once: they may list
+// each other, and themselves.
+func (c *Cluster) collect(a *aggregate, s *settings, visited map[*Cluster]bool) {
 	for _, name := range s.Aggregate {
 		child := c.m.Get(name)
-		if child == nil || slices.Contains(a.clusters, child) {
+		if child == nil || visited[child] {
 			continue
 		}
+		visited[child] = true
 		if cfg := child.cfg.Load(); cfg.Type == Aggregate {
-			child.collect(a, cfg, depth+1)
+			child.collect(a, cfg, visited)
 		} else {
 			a.clusters = append(a.clusters, child)
 		}

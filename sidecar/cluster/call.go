@@ -82,8 +82,7 @@ func (c *Cluster) call(ctx context.Context, req *message.Request, body []byte, o
 	defer h.End()
 	conn, err := h.acquireSure(ctx, only)
 	if err != nil {
-		// Where the caller's time was over, the host may have had none.
-		if e, ok := err.(*Error); ok && e.Kind.OfHost() && ctx.Err() == nil {
+		if e, ok := err.(*Error); ok && e.Kind.OfHost() {
 			h.Report(OutcomeConnect)
 		}
 		return nil, false, err

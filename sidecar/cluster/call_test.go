@@ -142,15 +142,7 @@ func TestCallLooks(t *testing.T) {
 	c := mustUpdate(t, newManager(t, Options{}), &Config{Name: "c", Endpoints: hosts("c", s.addr)})
 	conn := acquire(t, c, "")
 	conn.Release()
-	conn = acquire(t, c, "")
-	peer := s.accepted(t, 1)[0]
-	_, _ = peer.Write(make([]byte, 10))
-	waitFor(t, func() bool { return !conn.quiet() })
-	if _, err := conn.Read(make([]byte, 20)); err != nil {
-		t.Fatal(err)
-	}
-	conn.Release()
-	_ = peer.Close()
+	_ = s.accepted(t, 1)[0].Close()
 	waitFor(t, conn.Gone)
 	done := make(chan error, 1)
 	go func() {
@@ -161,4 +153,33 @@ func TestCallLooks(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
+}
+
+// TestOpenHoldsNothingAgainstHosts: whoever opens a connection of bytes need not wait for it.
+// What is held against the host is that it could not be made in the connect timeout, whether
+// somebody waits still or not.
+func TestOpenHoldsNothingAgainstHosts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := NewManager(Options{Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}})
+		defer m.Close()
+		if err := m.Update(&Config{Name: "c", ConnectTimeout: 5 * time.Second, Endpoints: hosts("c", "10.0.0.1")}); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		for _, tc := range []struct {
+			ctx    context.Context
+			failed uint64
+		}{{ctx, 0}, {t.Context(), 2}} {
+			if _, err := m.Get("c").Open(tc.ctx, "", nil, 0); err == nil {
+				t.Error("opened")
+			}
+			if n := m.Get("c").Stats()[0].ConnectFailed; n != tc.failed {
+				t.Errorf("%d failures, want %d", n, tc.failed)
+			}
+		}
+	})
 }

@@ -37,14 +37,16 @@ type Cluster struct {
 	removed    bool
 	assignment *Assignment
 	members
-	checks     map[*Host]*checker
-	stopDNS    context.CancelFunc
-	resolved   *netip.Addr // of a LogicalDNS cluster, nil before it has an address
-	warming    *time.Timer // while hosts start slowly
-	rebuilding *time.Timer // while a change of health waits
-	restUntil  int64       // changes of health wait until then
-	judged     int64       // when outliers were last looked at
-	ejected    int
+	checks      map[*Host]*checker
+	stopDNS     context.CancelFunc
+	known       map[string][]netip.Addr // what DNS names last resolved to
+	resolved    *netip.Addr             // of a LogicalDNS cluster, nil before it has an address
+	warming     *time.Timer             // while hosts start slowly
+	rebuilding  *time.Timer             // while a change of health waits
+	restUntil   int64                   // changes of health wait until then
+	judging     *time.Timer             // where outliers are looked for, once judgedEvery
+	judgedEvery time.Duration
+	ejected     int
 }
 
 // settings is a Config with defaults applied. Immutable.
@@ -169,6 +171,7 @@ func (c *Cluster) apply(cfg *Config, fresh bool) {
 	if cfg.Outlier == nil && c.ejected > 0 {
 		c.unejectAll()
 	}
+	c.watchOutliers(cfg.Outlier)
 	if c.stopDNS != nil {
 		c.stopDNS()
 		c.stopDNS = nil
@@ -178,12 +181,12 @@ func (c *Cluster) apply(cfg *Config, fresh bool) {
 	}
 	if old.Type != cfg.Type {
 		c.forgetAll()
+		c.known = nil
 	}
 	switch cfg.Type {
 	case Static:
 		c.replace(cfg.Endpoints)
 	case StrictDNS, LogicalDNS:
-		c.replace(c.assignment) // until it has resolved again
 		c.startDNS(s)
 	case Aggregate, OriginalDestination:
 		c.replace(nil)
@@ -205,11 +208,19 @@ func (c *Cluster) setEndpoints(a *Assignment) {
 	}
 }
 
+// assigned are the endpoints that it has.
+func (c *Cluster) assigned() *Assignment {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.assignment
+}
+
 // remove ends the cluster: nothing is pooled any more.
 func (c *Cluster) remove() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.removed = true
+	c.watchOutliers(nil)
 	if c.stopDNS != nil {
 		c.stopDNS()
 		c.stopDNS = nil
@@ -226,7 +237,6 @@ func (c *Cluster) tick(now int64) {
 	for _, h := range c.hosts() {
 		h.sweepIdle(now, s.idleTimeout)
 	}
-	c.judge(now)
 	if s.Type == OriginalDestination {
 		c.destinations.forgetUnused(now, s.originalDst().Cleanup)
 	}

@@ -3,6 +3,7 @@ package cluster
 import (
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 )
 
@@ -17,13 +18,20 @@ type HTTP struct {
 	MaxConnectionJitter   float64
 	// MaxRequestsPerConnection is how many requests a connection takes.
 	MaxRequestsPerConnection int
-	// MaxResponseHeaders and MaxResponseHeaderKB bound a response's head.
-	MaxResponseHeaders, MaxResponseHeaderKB int
-	MaxStreamDuration                       time.Duration
-	HTTP1                                   HTTP1 `json:",omitzero"`
+	// MaxResponseHeaders and MaxResponseHeaderKB bound a response's head: 100 fields and
+	// 60 KB when 0.
+	MaxResponseHeaders  int `json:",omitzero"`
+	MaxResponseHeaderKB int `json:",omitzero"`
+	MaxStreamDuration   time.Duration
+	HTTP1               HTTP1 `json:",omitzero"`
 	// HTTP2 are the codec's terms; nil is http2.Default. The limits above apply to
 	// it too.
 	HTTP2 *http2.Config
+}
+
+// ResponseLimits are what a host may send of a head.
+func (h *HTTP) ResponseLimits() http1.Limits {
+	return http1.Limits{Fields: h.MaxResponseHeaders, HeadBytes: h.MaxResponseHeaderKB << 10}.WithDefaults()
 }
 
 // HTTP1 is how HTTP/1 is written, Envoy's Http1ProtocolOptions.

@@ -15,7 +15,7 @@ import (
 )
 
 // dial makes a connection for the pool, handshake included, within the connect
-// timeout.
+// timeout. It needs a deep stack, so it runs on a goroutine that ends after it.
 func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (conn *Conn, failure error) {
 	h := p.host
 	defer panics.Contain(panics.Dial, h, func() {
@@ -111,43 +111,32 @@ func (p *pool) open(ctx context.Context, cfg *settings, want protocol, at *Openi
 // errPanicked is why a connection fails that met a fault of the program.
 var errPanicked = errors.New("panic")
 
-// handshake runs on a goroutine of its own: it needs a deep stack, which the
-// goroutine that serves the downstream would keep.
+// handshake is bounded by ctx.
 func (p *pool) handshake(ctx context.Context, conn stream.Conn, name string, t *TLS, alpn []string) (*stream.TLS, error) {
-	type result struct {
-		st  *stream.TLS
-		err error
+	tc, own, err := p.host.cluster.m.opts.TLS.ClientTLS(p.source, name, t)
+	if err != nil {
+		return nil, err
 	}
-	done := make(chan result, 1)
-	go func() {
-		defer panics.Contain(panics.Dial, p.host, func() { done <- result{nil, errPanicked} })
-		tc, own, err := p.host.cluster.m.opts.TLS.ClientTLS(p.source, name, t)
-		if err != nil {
-			done <- result{nil, err}
-			return
+	if len(tc.NextProtos) == 0 {
+		tc.NextProtos = alpn
+	}
+	if t.AutoHostSNI {
+		if name := p.host.Hostname(); name != "" {
+			tc.ServerName = name
 		}
-		if len(tc.NextProtos) == 0 {
-			tc.NextProtos = alpn
-		}
-		if t.AutoHostSNI {
-			if name := p.host.Hostname(); name != "" {
-				tc.ServerName = name
-			}
-		}
-		st, err := stream.ClientTLS(conn, tc)
-		if err == nil && telemetry.Wanted()&telemetry.WantCertificates != 0 {
-			st.KeepPeerChain()
-		}
-		if err == nil {
-			err = st.Handshake(ctx)
-		}
-		if err == nil {
-			st.SetOwnID(own)
-		}
-		done <- result{st, err}
-	}()
-	r := <-done // bounded by ctx, which ends the handshake
-	return r.st, r.err
+	}
+	st, err := stream.ClientTLS(conn, tc)
+	if err != nil {
+		return nil, err
+	}
+	if telemetry.Wanted()&telemetry.WantCertificates != 0 {
+		st.KeepPeerChain()
+	}
+	if err := st.Handshake(ctx); err != nil {
+		return nil, err
+	}
+	st.SetOwnID(own)
+	return st, nil
 }
 
 // Open makes a connection of its own to a host of the cluster, for a byte stream:
@@ -209,9 +198,14 @@ func (p *pool) openBytes(ctx context.Context, s telemetry.Shard) (*Conn, error) 
 	p.mu.Lock()
 	p.dialing++
 	p.mu.Unlock()
-	conn, err := p.dialReserved(ctx, s, protocolBytes)
-	if err == nil {
-		conn.condemned.Store(true) // Release would close it too
+	conn, err := p.dialFor(ctx, s, protocolBytes, func(error) {})
+	switch {
+	case err != nil:
+		return nil, err
+	case !conn.current():
+		_ = conn.Close()
+		return p.host.OpenBytes(ctx, p.source, s)
 	}
-	return conn, err
+	conn.condemned.Store(true) // Release would close it too
+	return conn, nil
 }

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -13,32 +14,55 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 )
 
-// startDNS resolves the names of a DNS cluster until the cluster changes or ends.
-// c.mu is held.
+// startDNS resolves the names of a DNS cluster until the cluster changes or ends: each by
+// itself, so that none waits for another. Until they have been resolved again they stand
+// for what they did. c.mu is held.
 func (c *Cluster) startDNS(s *settings) {
 	ctx, cancel := context.WithCancel(c.m.ctx)
 	c.stopDNS = cancel
 	known := map[string][]netip.Addr{}
-	c.m.wg.Go(func() {
-		defer panics.Contain(panics.Housekeeper, nil, nil)
-		t := time.NewTimer(0)
-		defer t.Stop()
-		failures := 0
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-t.C:
+	for _, name := range s.names() {
+		known[name] = c.known[name]
+		c.m.wg.Go(func() { c.follow(ctx, s, name) })
+	}
+	c.known = known
+	c.replace(c.resolution(s))
+}
+
+// names are the DNS names among the endpoints, each once.
+func (c *Config) names() []string {
+	var out []string
+	for _, l := range c.Endpoints.Localities {
+		for _, e := range l.Endpoints {
+			if _, err := netip.ParseAddr(e.Host); err != nil && e.Pipe == "" {
+				out = append(out, e.Host)
 			}
-			failures++
-			panics.Guard(panics.Housekeeper, func() {
-				if c.resolve(ctx, s, known) {
-					failures = 0
-				}
-			})
-			t.Reset(s.dns().wait(failures))
 		}
-	})
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// follow resolves a name again and again until ctx ends.
+func (c *Cluster) follow(ctx context.Context, s *settings, name string) {
+	defer panics.Contain(panics.Housekeeper, nil, nil)
+	t := time.NewTimer(0)
+	defer t.Stop()
+	failures := 0
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		failures++
+		panics.Guard(panics.Housekeeper, func() {
+			if c.resolve(ctx, s, name) {
+				failures = 0
+			}
+		})
+		t.Reset(s.dns().wait(failures))
+	}
 }
 
 var plainDNS DNS
@@ -76,12 +100,61 @@ func jittered(d time.Duration, percent float64) time.Duration {
 	return d
 }
 
-// resolve looks every name up once; false if one failed. A name that fails keeps
-// what it last resolved to: addresses that are known beat none.
-func (c *Cluster) resolve(ctx context.Context, s *settings, known map[string][]netip.Addr) (ok bool) {
-	ok = true
+// resolve looks a name up once; false if that failed. A name that does not exist, or has no
+// address, has none from then on, as in Envoy; one that fails otherwise keeps what it last
+// resolved to: addresses that are known beat none.
+func (c *Cluster) resolve(ctx context.Context, s *settings, name string) (ok bool) {
+	within, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	addrs, err := c.m.opts.Resolver.LookupNetIP(within, s.dns().Family.network(), name)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if ctx.Err() != nil || c.removed {
+		return true
+	}
+	last := c.known[name]
+	switch {
+	case err != nil && !notFound(err):
+		c.m.log.Warn("name not resolved, keeping its last addresses", "cluster", c.name, "host", name, "addresses", len(last), "err", err)
+		return false
+	case err != nil:
+		addrs = nil
+		if len(last) > 0 {
+			c.m.log.Warn("name has no addresses any more", "cluster", c.name, "host", name, "had", len(last), "err", err)
+		}
+	}
+	c.known[name] = unmapped(addrs)
+	if out := c.resolution(s); !reflect.DeepEqual(out, c.assignment) {
+		c.replace(out)
+	} else if s.Type == LogicalDNS {
+		for _, h := range c.order {
+			c.aim(h)
+		}
+	}
+	return true
+}
+
+// notFound tells whether the answer is that there is nothing, or none came.
+func notFound(err error) bool {
+	var e *net.DNSError
+	return errors.As(err, &e) && e.IsNotFound
+}
+
+// unmapped are the addresses as they are dialled, each once, in the resolver's order.
+func unmapped(addrs []netip.Addr) []netip.Addr {
+	var out []netip.Addr
+	for _, a := range addrs {
+		if a = a.Unmap(); !slices.Contains(out, a) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// resolution is the assignment that the known addresses of the names make. c.mu is held.
+func (c *Cluster) resolution(s *settings) *Assignment {
 	out := &Assignment{Cluster: s.Name, Overprovisioning: s.Endpoints.Overprovisioning, WeightedHealth: s.Endpoints.WeightedHealth}
-	var first netip.Addr
+	c.resolved = nil
 	for _, l := range s.Endpoints.Localities {
 		next := l
 		next.Endpoints = nil
@@ -90,11 +163,13 @@ func (c *Cluster) resolve(ctx context.Context, s *settings, known map[string][]n
 				next.Endpoints = append(next.Endpoints, e)
 				continue
 			}
-			addrs, found := c.lookup(ctx, e.Host, s, known)
-			ok = ok && found
+			addrs := s.dns().Family.filter(c.known[e.Host])
+			if ip, err := netip.ParseAddr(e.Host); err == nil {
+				addrs = []netip.Addr{ip.Unmap()}
+			}
 			if s.Type == LogicalDNS {
 				if len(addrs) > 0 {
-					first = addrs[0]
+					c.resolved = &addrs[0]
 					next.Endpoints = append(next.Endpoints, named(e))
 				}
 				continue
@@ -107,23 +182,7 @@ func (c *Cluster) resolve(ctx context.Context, s *settings, known map[string][]n
 		}
 		out.Localities = append(out.Localities, next)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if ctx.Err() != nil || c.removed {
-		return ok
-	}
-	c.resolved = nil
-	if first.IsValid() {
-		c.resolved = &first
-	}
-	if !reflect.DeepEqual(out, c.assignment) {
-		c.replace(out)
-	} else if s.Type == LogicalDNS {
-		for _, h := range c.order {
-			c.aim(h)
-		}
-	}
-	return ok
+	return out
 }
 
 // named gives an endpoint its DNS name, where it has no other.
@@ -145,34 +204,6 @@ func (c *Cluster) aim(h *Host) {
 	if t := h.target.Load(); t.addr == nil || t.address != to.String() {
 		h.target.Store(&target{"tcp", net.JoinHostPort(c.resolved.String(), strconv.Itoa(e.Port)), net.TCPAddrFromAddrPort(to)})
 	}
-}
-
-// lookup returns a name's addresses in the resolver's order, the last known ones
-// when it fails.
-func (c *Cluster) lookup(ctx context.Context, host string, s *settings, known map[string][]netip.Addr) (addrs []netip.Addr, ok bool) {
-	if ip, err := netip.ParseAddr(host); err == nil {
-		return []netip.Addr{ip.Unmap()}, true
-	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	addrs, err := c.m.opts.Resolver.LookupNetIP(ctx, s.dns().Family.network(), host)
-	if err != nil {
-		if ctx.Err() == nil {
-			c.m.log.Warn("name not resolved, keeping its last addresses",
-				"cluster", c.name, "host", host, "addresses", len(known[host]), "err", err)
-		}
-		return known[host], false
-	}
-	seen := map[netip.Addr]bool{}
-	var unique []netip.Addr
-	for _, a := range addrs {
-		if a = a.Unmap(); !seen[a] {
-			seen[a] = true
-			unique = append(unique, a)
-		}
-	}
-	known[host] = s.dns().Family.filter(unique)
-	return known[host], true
 }
 
 func (f DNSFamily) network() string {
@@ -203,4 +234,21 @@ func (f DNSFamily) filter(addrs []netip.Addr) []netip.Addr {
 		return v4
 	}
 	return v6
+}
+
+// systemResolver asks as the system is configured to.
+type systemResolver struct{ lenient, strict *net.Resolver }
+
+var system = systemResolver{net.DefaultResolver, &net.Resolver{StrictErrors: true}}
+
+// LookupNetIP implements Resolver. A lookup asks several questions: for addresses of both
+// families, in each search domain. Where some have no answer and another has the answer that
+// there is nothing, the lenient resolver tells of one of them only, so the strict one, which
+// tells of the failure, has the last word.
+func (r systemResolver) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
+	addrs, err := r.lenient.LookupNetIP(ctx, network, host)
+	if notFound(err) {
+		return r.strict.LookupNetIP(ctx, network, host)
+	}
+	return addrs, err
 }

@@ -139,8 +139,7 @@ func (c *Cluster) forget(h *Host) {
 	if h.ejected() {
 		c.ejected--
 	}
-	h.gone.Store(true)
-	h.closeIdle()
+	h.depart()
 }
 
 // rosters sorts the hosts by priority and locality. c.mu is held.

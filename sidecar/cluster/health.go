@@ -99,8 +99,28 @@ type checker struct {
 	conn       stream.Stream
 	http2      *http2Checks // on conn, for checks that speak it
 	generation uint64
+	// held is conn, for a withdrawal that ends it.
+	held atomic.Pointer[checkConn]
 	// Under the cluster's lock: results in a row.
 	passed, missed int
+}
+
+// checkConn is the connection of a checker.
+type checkConn struct {
+	stream.Stream
+	source string
+}
+
+// checkConns are the connections of the cluster's checks.
+func (c *Cluster) checkConns() (out []*checkConn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, k := range c.checks {
+		if held := k.held.Load(); held != nil {
+			out = append(out, held)
+		}
+	}
+	return out
 }
 
 func (c *Cluster) startCheck(h *Host, s *settings) {
@@ -166,6 +186,7 @@ type verdict struct {
 	network, retriable bool
 	timeout            bool
 	degraded, exclude  bool
+	passive            bool // no check was made: the host said so with an answer
 	unready            bool
 }
 
@@ -268,6 +289,7 @@ func (k *checker) drop() {
 		k.http2 = nil
 	}
 	if k.conn != nil {
+		k.held.Store(nil)
 		_ = k.conn.Close()
 		k.conn = nil
 	}
@@ -279,6 +301,7 @@ func (k *checker) drop() {
 func (k *checker) connect(ctx context.Context, s *settings) (stream.Stream, error) {
 	probe := &Host{cluster: k.h.cluster, key: k.h.key, socket: k.h.socket}
 	probe.target.Store(k.target())
+	probe.ep.Store(k.h.Endpoint())
 	if k.cfg.SocketMatch != nil {
 		probe.socket = s.socketMatching(k.cfg.SocketMatch)
 	}
@@ -295,12 +318,25 @@ func (k *checker) connect(ctx context.Context, s *settings) (stream.Stream, erro
 			return nil, unready{err}
 		}
 	}
+	u := m.dials.begin()
+	defer m.dials.end(u)
 	st, _, err := m.openCheck(ctx, &pool{host: probe, source: source}, s, k.speaks())
-	if err == nil && k.disagrees(st.Info().ALPN) {
-		_ = st.Close()
-		return nil, fmt.Errorf("the server chose %q by ALPN, and the check speaks another protocol", st.Info().ALPN)
+	if err != nil {
+		return nil, err
 	}
-	return st, err
+	k.held.Store(&checkConn{st, source})
+	switch {
+	case covers(m.dials.end(u), source, st.Info()):
+		err = unready{errWithdrawn}
+	case k.disagrees(st.Info().ALPN):
+		err = fmt.Errorf("the server chose %q by ALPN, and the check speaks another protocol", st.Info().ALPN)
+	}
+	if err != nil {
+		k.held.Store(nil)
+		_ = st.Close()
+		return nil, err
+	}
+	return st, nil
 }
 
 // alpn is what checks offer: what they speak, whatever requests offer.
@@ -387,13 +423,36 @@ func (c *Cluster) checkDone(k *checker, v verdict) time.Duration {
 		k.h.check.clear(checkPending)
 		t = changed
 	}
+	c.settle(k, t)
+	return k.interval(v.err == nil, t, c.trafficked.Load())
+}
+
+// settle draws the consequences of what happened to the state of a host. c.mu is held.
+func (c *Cluster) settle(k *checker, t transition) {
 	switch {
 	case k.h.check.removed && k.h.check.state.Load()&checkFailed != 0:
 		c.release(k)
 	case t == changed:
 		c.healthChanged()
 	}
-	return k.interval(v.err == nil, t, c.trafficked.Load())
+}
+
+// errAskedOut is why a host fails that answers with x-envoy-immediate-health-check-fail.
+var errAskedOut = errors.New("an answer of the host asks for no further requests")
+
+// FailCheck takes a host that is checked for one that fails, and out of the sums that
+// decide on failover, until checks pass: it is about to go, as an answer of its says. A
+// host that is not checked could not come back, and nothing happens to it.
+func (h *Host) FailCheck() {
+	if h.check.state.Load()&checked == 0 {
+		return
+	}
+	c := h.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if k := c.checks[h]; k != nil {
+		c.settle(k, c.checkMissed(k, verdict{err: errAskedOut, exclude: true, passive: true}))
+	}
 }
 
 // transition is what a check did to the state of its host.
@@ -449,10 +508,13 @@ func (c *Cluster) checkMissed(k *checker, v verdict) (t transition) {
 	st.history.failures++
 	st.history.lastError = v.err.Error()
 	result := "failure"
-	if v.timeout {
+	switch {
+	case v.timeout:
 		result = "timeout"
-	} else if v.network {
+	case v.network:
 		result = "network_failure"
+	case v.passive:
+		result = "passive_failure"
 	}
 	c.metrics.HealthChecked(result)
 	if v.exclude {
@@ -465,7 +527,7 @@ func (c *Cluster) checkMissed(k *checker, v verdict) (t transition) {
 		} else {
 			st.set(checkFailed)
 			c.m.log.Warn("host fails its health checks", "cluster", c.name, "host", h.key, "err", v.err)
-			if c.cfg.Load().CloseOnFailure {
+			if c.cfg.Load().CloseOnFailure && !v.passive { // the answer is still to be passed on
 				h.closeMatching(func(string, *stream.Info) bool { return true })
 			}
 			t = changed

@@ -193,6 +193,23 @@ func TestChecksOverTLS(t *testing.T) {
 	}
 }
 
+// TestChecksUseTheEndpointsName: where requests ask for it as the server's name, checks do.
+func TestChecksUseTheEndpointsName(t *testing.T) {
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer srv.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(srv.Certificate())
+	at := hosts("c", srv.Listener.Addr().String())
+	at.Localities[0].Endpoints[0].Hostname = "example.com"
+	c := mustUpdate(t, newManager(t, Options{TLS: pooled{&tls.Config{RootCAs: roots}}}), &Config{
+		Name: "c", TLS: &TLS{AutoHostSNI: true}, HealthCheck: every(&HTTPCheck{Path: "/"}), Endpoints: at,
+	})
+	waitFor(t, func() bool { return c.Stats()[0].CheckAttempts > 0 })
+	if got := c.Stats()[0]; got.Check != "passing" {
+		t.Errorf("%s %s", got.Check, got.CheckError)
+	}
+}
+
 // TestGRPCServer asks gRPC's own implementation.
 func TestGRPCServer(t *testing.T) {
 	tlsSource := httptest.NewUnstartedServer(nil)

@@ -44,7 +44,7 @@ type Options struct {
 	TLS      TLSProvider // nil refuses clusters with TLS
 	Metrics  *telemetry.Metrics
 	Log      *slog.Logger // slog.Default when nil
-	Resolver Resolver     // net.DefaultResolver when nil
+	Resolver Resolver     // the system's when nil
 	// Dial opens a transport connection; a net.Dialer's DialContext when nil. The
 	// result must be a stream.Conn.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -67,10 +67,14 @@ type Manager struct {
 	openCheck func(ctx context.Context, p *pool, s *settings, want protocol) (stream.Stream, Kind, error)
 
 	mu sync.Mutex // serialises writers
-	// version is another number with each cluster that comes or goes.
+	// version is another number with each cluster that comes or goes, and each change of
+	// what an aggregate lists.
 	version atomic.Uint64
 	seed    maphash.Seed
 	table   [tableShards]atomic.Pointer[map[string]*Cluster]
+
+	departed departed
+	dials    dials
 }
 
 // tableShards keeps the copies that an update makes short with 10,000 clusters.
@@ -87,7 +91,7 @@ func NewManager(opts Options) *Manager {
 		m.dial = (&net.Dialer{}).DialContext
 	}
 	if m.opts.Resolver == nil {
-		m.opts.Resolver = net.DefaultResolver
+		m.opts.Resolver = system
 	}
 	empty := map[string]*Cluster{}
 	for i := range m.table {
@@ -122,6 +126,7 @@ func (m *Manager) Close() error {
 	for _, c := range m.All() {
 		m.Remove(c.name)
 	}
+	m.dials.close()
 	m.wg.Wait()
 	return nil
 }
@@ -169,12 +174,27 @@ func (m *Manager) Update(cfg *Config) error {
 	}
 	c := m.Get(cfg.Name)
 	fresh := c == nil
+	if err := cfg.Subsets.check(cfg.Endpoints); err != nil {
+		return fmt.Errorf("cluster %s: %w", cfg.Name, err)
+	}
+	if !fresh && cfg.Type == EDS {
+		if err := cfg.Subsets.check(c.assigned()); err != nil {
+			return fmt.Errorf("cluster %s: its endpoints: %w", cfg.Name, err)
+		}
+	}
 	if fresh {
 		c = newCluster(m, cfg)
 	}
+	was := cfg.Type
+	if !fresh {
+		was = c.Config().Type
+	}
 	c.apply(cfg, fresh)
-	if fresh {
+	switch {
+	case fresh:
 		m.store(cfg.Name, c)
+	case was == Aggregate || cfg.Type == Aggregate:
+		m.version.Add(1)
 	}
 	return nil
 }
@@ -245,14 +265,18 @@ func (m *Manager) SetEndpoints(a *Assignment) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	users := m.services(a.Cluster)
 	// The usual case first: the cluster that has the assignment's own name.
 	if c := m.Get(a.Cluster); c != nil && c.wants(a.Cluster) {
-		c.setEndpoints(a)
+		users = slices.Insert(users, 0, c)
 	}
-	for _, c := range m.services(a.Cluster) {
-		if c.name != a.Cluster {
-			c.setEndpoints(a)
+	for _, c := range users {
+		if err := c.Config().Subsets.check(a); err != nil {
+			return fmt.Errorf("endpoints of %s, for cluster %s: %w", a.Cluster, c.name, err)
 		}
+	}
+	for _, c := range users {
+		c.setEndpoints(a)
 	}
 	return nil
 }
@@ -268,19 +292,6 @@ func (m *Manager) services(service string) []*Cluster {
 		}
 	}
 	return out
-}
-
-// CloseConns closes the upstream connections, idle and in use, that match: a
-// withdrawn identity or a lost trust anchor ends them at once. source is the
-// workload a connection was opened for. It returns how many were closed.
-func (m *Manager) CloseConns(match func(source string, info *stream.Info) bool) int {
-	n := 0
-	for _, c := range m.All() {
-		for _, h := range c.hosts() {
-			n += h.closeMatching(match)
-		}
-	}
-	return n
 }
 
 // checkAddresses refuses endpoints that could never be dialled. Names are
@@ -309,7 +320,7 @@ func checkAddresses(a *Assignment) error {
 	return nil
 }
 
-// sweep does what time brings: idle connections end, ejected hosts come back.
+// sweep does what time brings: idle connections end, unused destinations are forgotten.
 func (m *Manager) sweep() {
 	defer panics.Contain(panics.Housekeeper, nil, nil)
 	const tick = time.Second

@@ -80,7 +80,7 @@ type multiplexed struct {
 // sharedDial is a connection that is being made for all that wait for it.
 type sharedDial struct {
 	done chan struct{}
-	err  *Error // of the host, valid once done is closed; nil where the one that dialled gave up
+	err  *Error // of the host, valid once done is closed; nil where the manager ended
 }
 
 // wait is closed when the connection is there, or not; without a dial it never is.
@@ -101,6 +101,18 @@ func (p *pool) beginDial() *sharedDial {
 	}
 	p.dialing++
 	return m.dialing
+}
+
+// endDial tells all that wait for the connection that it is there, or not.
+func (p *pool) endDial(d *sharedDial, err error) {
+	p.mu.Lock()
+	p.multiplexed.dialing = nil
+	p.mu.Unlock()
+	if e, ok := err.(*Error); ok && e.Kind != Canceled {
+		own := *e // each may add to it
+		d.err = &own
+	}
+	close(d.done)
 }
 
 // nextDial is closed when a connection begins to be made. The pool's lock is held.
@@ -182,6 +194,8 @@ func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Sha
 	}
 	for {
 		seen := p.multiplexed.conns.Load()
+		// Before the look for room: SETTINGS that arrive after it may have brought some.
+		unsettled := p.unsettled()
 		if conn := p.takeShared(); conn != nil {
 			p.roomFreed() // the next that waits looks, and may dial
 			return conn, nil
@@ -192,7 +206,7 @@ func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Sha
 			continue // one was made meanwhile
 		}
 		dial := p.multiplexed.dialing
-		mine := dial == nil && !p.unsettled() && (want == protocolTunnel || p.admits(limits.MaxConnections, s))
+		mine := dial == nil && !unsettled && (want == protocolTunnel || p.admits(limits.MaxConnections, s))
 		var next <-chan struct{}
 		if mine {
 			dial = p.beginDial()
@@ -204,15 +218,12 @@ func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Sha
 			if want == protocolTunnel {
 				b.conns.Add(1) // until it is there: the streams count, not what carries them
 			}
-			conn, err := p.dialReserved(ctx, s, want)
-			p.mu.Lock()
-			p.multiplexed.dialing = nil
-			p.mu.Unlock()
-			if e, ok := err.(*Error); ok && e.Kind != Canceled {
-				dial.err = e
+			conn, err := p.dialFor(ctx, s, want, func(err error) { p.endDial(dial, err) })
+			if err != nil || conn.current() {
+				return conn, err
 			}
-			close(dial.done)
-			return conn, err
+			_ = conn.Close()
+			continue
 		}
 		select {
 		case <-dial.wait():

@@ -15,7 +15,7 @@ import (
 )
 
 // TestWaitersOfASharedDial: all that wait for the one connection fail with it; the end
-// of the request that happens to dial is its own.
+// of the request that it was begun for is its own.
 func TestWaitersOfASharedDial(t *testing.T) {
 	testWaiters(t, &Config{HTTP: HTTP{Protocol: SpeakHTTP2}})
 }
@@ -70,7 +70,7 @@ func testWaiters(t *testing.T, cfg *Config) {
 				t.Errorf("%v", err)
 			}
 		}
-		if took := time.Since(began); took != 5*time.Second || dials != 2 {
+		if took := time.Since(began); took != 3*time.Second || dials != 1 {
 			t.Errorf("%v and %d dials", took, dials)
 		}
 	})
@@ -179,6 +179,49 @@ func TestTunnelTimeout(t *testing.T) {
 	cancel()
 	if _, err := c.Open(ctx, "web", nil, 0); !errors.As(err, &e) || e.Kind != Canceled {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestRoomOfAConnectionThatFails: the same where the other could not be made.
+func TestRoomOfAConnectionThatFails(t *testing.T) {
+	s, first := newServer(t), make(chan struct{})
+	dials := 0
+	m := newManager(t, Options{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		if dials++; dials == 1 {
+			<-first
+			return nil, errors.New("refused")
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, address)
+	}})
+	cfg := &Config{Name: "c", HTTP: HTTP{Protocol: SpeakDownstream}, Endpoints: hosts("c", s.addr)}
+	cfg.Limits.MaxConnections = 1
+	c := mustUpdate(t, m, cfg)
+	h := c.hosts()[0]
+	p, failure := h.pool("", DefaultPriority), make(chan error, 1)
+	go func() {
+		_, err := h.Acquire(withTimeout(5*time.Second), "", false, DefaultPriority, 0)
+		failure <- err
+	}()
+	begun := func(is func() bool) {
+		waitFor(t, func() bool {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return is()
+		})
+	}
+	begun(func() bool { return p.dialing == 1 })
+	done := make(chan error, 1)
+	go func() {
+		_, err := connTo(h) // for HTTP/2
+		done <- err
+	}()
+	begun(func() bool { return p.multiplexed.began != nil })
+	close(first)
+	if err := <-failure; err == nil {
+		t.Error("the first connection was made")
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -205,8 +205,7 @@ func (d *destinations) drop(which func(*Host) bool) {
 			}
 			delete(next, a)
 			d.count--
-			h.gone.Store(true)
-			h.closeIdle()
+			h.depart()
 		}
 		return next
 	})

@@ -1,10 +1,12 @@
 package cluster
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
@@ -204,22 +206,38 @@ func (o *Outlier) ejectionTimes() (base, most time.Duration) {
 	return base, most
 }
 
-// judge ends ejections and compares the hosts, once an interval.
-func (c *Cluster) judge(now int64) {
-	cfg := c.cfg.Load().Outlier
-	if cfg == nil {
-		return
+// watchOutliers has the hosts judged once an interval. c.mu is held.
+func (c *Cluster) watchOutliers(o *Outlier) {
+	every := time.Duration(0)
+	if o != nil && !c.removed {
+		every = max(time.Millisecond, cmp.Or(o.Interval, 10*time.Second))
 	}
-	interval := int64(cfg.Interval)
-	if interval <= 0 {
-		interval = int64(10 * time.Second)
+	if every == c.judgedEvery {
+		return // or a cluster that changes often would never be judged
 	}
+	c.judgedEvery = every
+	if c.judging != nil {
+		c.judging.Stop()
+		c.judging = nil
+	}
+	if every > 0 {
+		c.judging = time.AfterFunc(every, func() {
+			defer panics.Contain(panics.Housekeeper, nil, nil)
+			c.judge()
+		})
+	}
+}
+
+// judge ends ejections and compares the hosts.
+func (c *Cluster) judge() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now-c.judged < interval {
+	cfg := c.cfg.Load().Outlier
+	if cfg == nil || c.judging == nil {
 		return
 	}
-	c.judged = now
+	defer c.judging.Reset(c.judgedEvery)
+	now, interval := monotonic(), int64(c.judgedEvery)
 	changed := false
 	for _, h := range c.order {
 		if h.ejected() && now >= h.outlier.until {

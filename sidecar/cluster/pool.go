@@ -25,12 +25,15 @@ type pool struct {
 	idle    []*Conn
 	all     map[*Conn]struct{}
 	dialing int
-	waiting []*waiter
+	// unclaimed are those among them that their requests left, and that waiters may have.
+	unclaimed int
+	waiting   []*waiter
 
 	multiplexed multiplexed
 }
 
-// waiter is a request that waits for a connection because the limit is reached.
+// waiter is a request that waits for a connection because the limit is reached, or because
+// one is being made already.
 // It is sent a connection, or nil.
 type waiter struct {
 	ready chan *Conn // nil: try again, or fail
@@ -55,6 +58,7 @@ type Conn struct {
 	carries    atomic.Int64 // requests that have a shared connection, and so a stream of it
 	until      int64        // when it has lived long enough, 0 for never
 	closed     atomic.Bool
+	unused     bool // the request it was made for did not wait for it
 	opening    Opening
 	// carrier is the shared connection that a tunnel is a stream of.
 	carrier *Conn
@@ -80,9 +84,9 @@ func (c *Conn) Host() *Host { return c.pool.host }
 // Source is the workload the connection was opened for.
 func (c *Conn) Source() string { return c.pool.source }
 
-// Reused tells whether an exchange was made on the connection before; the peer
-// may close such a connection just when a request is sent on it.
-func (c *Conn) Reused() bool { return c.uses.Load() > 1 }
+// Reused tells whether an exchange was made on the connection before, or it waited for its
+// first; the peer may close such a connection just when a request is sent on it.
+func (c *Conn) Reused() bool { return c.uses.Load() > 1 || c.unused }
 
 // Early tells whether the connection is shared and its peer has not told yet how many
 // streams it admits: it may refuse one for that alone.
@@ -183,7 +187,12 @@ func (p *pool) connect(ctxOf func() (context.Context, context.CancelFunc), s tel
 			return conn, nil
 		}
 		if w == nil {
-			return p.dialReserved(ctx, s, protocolHTTP1)
+			conn, err := p.dialFor(ctx, s, protocolHTTP1, func(error) {})
+			if err != nil || conn.current() {
+				return conn, err
+			}
+			_ = conn.Close()
+			continue
 		}
 		select {
 		case conn := <-w.ready:
@@ -198,7 +207,7 @@ func (p *pool) connect(ctxOf func() (context.Context, context.CancelFunc), s tel
 			}
 		case <-ctx.Done():
 			p.giveUp(w)
-			return nil, &Error{Kind: Canceled, Cluster: c.name, Host: p.host.key, Err: context.Cause(ctx)}
+			return nil, p.failed(Canceled, context.Cause(ctx))
 		}
 	}
 }
@@ -216,12 +225,18 @@ func (p *pool) reserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
 	}
 }
 
+// current tells whether the TLS context that verified the peer is the one in force. It may
+// have changed while the connection was made.
+func (c *Conn) current() bool {
+	return c.generation == c.pool.host.cluster.cfg.Load().tlsGeneration
+}
+
 // fit tells whether an idle connection may be used: the TLS context that verified it is
 // the one in force, and its peer has neither closed it nor spoken without being asked
 // (which would be taken for the answer to the next request). Where the stream can, that
 // is left to the moment at which the request is written.
 func (c *Conn) fit() bool {
-	if c.generation != c.pool.host.cluster.cfg.Load().tlsGeneration {
+	if !c.current() {
 		return false
 	}
 	c.unasked = c.Exchanger != nil
@@ -232,6 +247,9 @@ func (p *pool) tryReserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
 	c := p.host.cluster
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.unclaimed > len(p.waiting) && len(p.idle) == 0 {
+		return nil, p.queue() // a connection is being made that nobody waits for
+	}
 	b, _ := p.breaker()
 	n := b.conns.Add(1)
 	if p.room(n, limit) || len(p.all)+p.dialing == 0 {
@@ -250,9 +268,14 @@ func (p *pool) tryReserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
 	if c.metrics != nil {
 		c.metrics.Use().OverflowConnections.Inc(s)
 	}
+	return nil, p.queue()
+}
+
+// queue is a place in the queue. p.mu is held.
+func (p *pool) queue() *waiter {
 	w := &waiter{ready: make(chan *Conn, 1)}
 	p.waiting = append(p.waiting, w)
-	return nil, w
+	return w
 }
 
 // giveUp leaves the queue. What was handed over meanwhile goes on to the next.
@@ -298,9 +321,11 @@ func (p *pool) wake() {
 }
 
 func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard, want protocol) (*Conn, error) {
+	m := p.host.cluster.m
+	u := m.dials.begin()
 	conn, err := p.dial(ctx, s, want)
 	if err == nil { // before it is among all: it may be closed at once
-		p.host.conns.Add(1)
+		p.host.gained()
 		if m := p.host.cluster.metrics; m != nil {
 			m.Use().ConnectionsOpen.Add(s, 1)
 		}
@@ -315,8 +340,15 @@ func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard, want protoco
 		p.all[conn] = struct{}{}
 	}
 	p.mu.Unlock()
+	if withdrawn := m.dials.end(u); err == nil && covers(withdrawn, p.source, conn.Info()) {
+		_ = conn.Close()
+		return nil, p.failed(TLSFailure, errWithdrawn)
+	}
 	if err != nil {
 		p.uncount()
+		if want == protocolHTTP1 || want == protocolBytes { // the others tell all that wait for them
+			p.roomFreed()
+		}
 		if e, ok := err.(*Error); ok && e.Kind != Canceled {
 			p.purge(e)
 		} else {
@@ -384,7 +416,7 @@ func (c *Conn) Close() error {
 	p.mu.Lock()
 	delete(p.all, c)
 	p.mu.Unlock()
-	p.host.conns.Add(-1)
+	p.host.lost()
 	if !c.uncounted {
 		p.uncount()
 	}

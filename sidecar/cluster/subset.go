@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"fmt"
 	"slices"
 )
 
@@ -128,6 +129,43 @@ func combinations(h *Host, keys []string, lists bool) []string {
 		out = next
 	}
 	return out
+}
+
+// maxCombinations bounds the subsets that one endpoint may be in: lists multiply.
+const maxCombinations = 1024
+
+// check refuses endpoints whose lists would put them in too many subsets.
+func (s *Subsets) check(a *Assignment) error {
+	if s == nil || !s.ListAsAny || a == nil {
+		return nil
+	}
+	for i, l := range a.Localities {
+		for j, e := range l.Endpoints {
+			if n := s.combinations(e.Metadata[lbNamespace]); n > maxCombinations {
+				return fmt.Errorf("localities[%d].endpoints[%d]: the lists in its %s metadata put it in more than %d subsets, because of list_as_any; use shorter lists, or selectors with fewer keys",
+					i, j, lbNamespace, maxCombinations)
+			}
+		}
+	}
+	return nil
+}
+
+// combinations is in how many subsets an endpoint is, or a number above the limit.
+func (s *Subsets) combinations(metadata map[string]any) (sum int) {
+	for _, sel := range s.Selectors {
+		n := 1
+		for _, k := range sel.Keys {
+			v, ok := metadata[k]
+			if list, isList := v.([]any); isList {
+				n *= min(len(list), maxCombinations+1)
+			} else if !ok {
+				n = 0
+			}
+			n = min(n, maxCombinations+1)
+		}
+		sum = min(sum+n, maxCombinations+1)
+	}
+	return sum
 }
 
 func matchesAll(h *Host, want map[string]any, lists bool) bool {

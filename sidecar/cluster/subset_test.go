@@ -158,6 +158,51 @@ func TestSubsetLocalities(t *testing.T) {
 	}
 }
 
+// TestListsAreBounded: lists multiply, so that a few short ones could fill the memory.
+func TestListsAreBounded(t *testing.T) {
+	const ten = "=1,2,3,4,5,6,7,8,9,10 "
+	thousand, million := labelled("a"+ten+"b"+ten+"c"+ten), labelled("a=1", "a"+ten+"b"+ten+"c"+ten+"d"+ten+"e"+ten+"f"+ten)
+	all := Selector{Keys: []string{"a", "b", "c", "d", "e", "f"}}
+	subsets := func(lists bool, selectors ...Selector) *Subsets {
+		return &Subsets{ListAsAny: lists, Selectors: selectors}
+	}
+	for name, tc := range map[string]struct {
+		a  *Assignment
+		s  *Subsets
+		at string // the endpoint that is refused
+	}{
+		"a thousand":              {thousand, subsets(true, Selector{Keys: []string{"a", "b", "c"}}), ""},
+		"and some more":           {thousand, subsets(true, Selector{Keys: []string{"a", "b", "c"}}, Selector{Keys: []string{"a", "b"}}), "localities[0].endpoints[0]"},
+		"a million":               {million, subsets(true, all), "localities[0].endpoints[1]"},
+		"a list is one value":     {million, subsets(false, all), ""},
+		"a key that is not there": {million, subsets(true, Selector{Keys: []string{"a", "b", "c", "d", "e", "z"}}), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newManager(t, Options{})
+			refused := func(what string, err error) {
+				t.Helper()
+				if (err != nil) != (tc.at != "") || err != nil && !strings.Contains(err.Error(), tc.at) {
+					t.Errorf("%s: %v", what, err)
+				}
+			}
+			refused("static", m.Update(&Config{Name: "static", Endpoints: tc.a, Subsets: tc.s}))
+			c := mustUpdate(t, m, &Config{Name: "eds", Type: EDS, Subsets: tc.s})
+			a := *tc.a
+			a.Cluster = "eds"
+			refused("endpoints", m.SetEndpoints(&a))
+			if n := len(c.hosts()); tc.at != "" && n != 0 {
+				t.Errorf("%d hosts of what was refused", n)
+			}
+			mustUpdate(t, m, &Config{Name: "later", Type: EDS})
+			a.Cluster = "later"
+			if err := m.SetEndpoints(&a); err != nil {
+				t.Error(err)
+			}
+			refused("subsets", m.Update(&Config{Name: "later", Type: EDS, Subsets: tc.s}))
+		})
+	}
+}
+
 func FuzzMetadataMatch(f *testing.F) {
 	f.Add("stage", "prod", "version", "1")
 	f.Fuzz(func(t *testing.T, k1, v1, k2, v2 string) {

@@ -97,6 +97,40 @@ func TestOutlier(t *testing.T) {
 	})
 }
 
+// TestOutlierIntervals: hosts are judged once an interval, however short it is and however
+// often the cluster changes.
+func TestOutlierIntervals(t *testing.T) {
+	for _, interval := range []time.Duration{300 * time.Millisecond, 1500 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			m := NewManager(Options{})
+			defer m.Close()
+			update := func(interval time.Duration) *Cluster {
+				return mustUpdate(t, m, &Config{Name: "c", Endpoints: hosts("c", "10.0.0.1"), Outlier: &Outlier{
+					Consecutive5xx: 1, EnforcingConsecutive5xx: 100, MaxEjectionPercent: 100, Interval: interval, BaseEjectionTime: time.Millisecond,
+				}})
+			}
+			c := update(interval)
+			for range 3 {
+				c.hosts()[0].Report(500)
+				wait(interval / 2)
+				update(interval)
+				wait(interval/2 - time.Millisecond)
+				if !c.hosts()[0].ejected() {
+					t.Errorf("%v: the ejection ended before the interval", interval)
+				}
+				if wait(time.Millisecond); c.hosts()[0].ejected() {
+					t.Errorf("%v: the ejection did not end with the interval", interval)
+				}
+			}
+			c.hosts()[0].Report(500)
+			update(interval / 3)
+			if wait(interval / 3); c.hosts()[0].ejected() {
+				t.Errorf("%v: a shorter interval does not act", interval)
+			}
+		})
+	}
+}
+
 func (f *fakeDNS) LookupNetIP(context.Context, string, string) ([]netip.Addr, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

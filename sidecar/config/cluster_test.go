@@ -85,6 +85,8 @@ func TestClusterFields(t *testing.T) {
 			`{"Source":"127.0.0.9","TCP":{"Idle":20000000000,"Interval":4000000000,"Probes":3},"IdleTimeout":9000000000,"HTTP":{"Protocol":0,"MaxConnectionDuration":60000000000,"MaxConnectionJitter":10,"MaxRequestsPerConnection":7}}`},
 		"typed HTTP": {"", httpOptions + "    common_http_protocol_options: {max_requests_per_connection: 8}\n    explicit_http_config: {http_protocol_options: {}}\n",
 			`{"HTTP":{"Protocol":0,"MaxConnectionDuration":0,"MaxConnectionJitter":0,"MaxRequestsPerConnection":8}}`},
+		"response heads": {"", "common_http_protocol_options: {max_headers_count: 7, max_response_headers_kb: 9}\n",
+			`{"HTTP":{"Protocol":0,"MaxConnectionDuration":0,"MaxConnectionJitter":0,"MaxRequestsPerConnection":0,"MaxResponseHeaders":7,"MaxResponseHeaderKB":9}}`},
 		"old HTTP/2":       {"", "http2_protocol_options: {}\n", `{"HTTP":{"Protocol":1,"MaxConnectionDuration":0,"MaxConnectionJitter":0,"MaxRequestsPerConnection":0}}`},
 		"old downstream":   {"", "protocol_selection: USE_DOWNSTREAM_PROTOCOL\nhttp_protocol_options: {}\nhttp2_protocol_options: {}\n", `{"HTTP":{"Protocol":3,"MaxConnectionDuration":0,"MaxConnectionJitter":0,"MaxRequestsPerConnection":0}}`},
 		"typed downstream": {"", httpOptions + "    use_downstream_protocol_config: {}\n", `{"HTTP":{"Protocol":3,"MaxConnectionDuration":0,"MaxConnectionJitter":0,"MaxRequestsPerConnection":0}}`},
@@ -132,7 +134,7 @@ func changes(t *testing.T, base, got *cluster.Config) map[string]any {
 		}
 		m := parseJSON(t, string(b))
 		if h, ok := m["HTTP"].(map[string]any); ok {
-			for _, k := range []string{"HTTP2", "MaxResponseHeaders", "MaxResponseHeaderKB", "MaxStreamDuration"} {
+			for _, k := range []string{"HTTP2", "MaxStreamDuration"} {
 				delete(h, k)
 			}
 		}
@@ -298,7 +300,7 @@ func TestClusterRefused(t *testing.T) {
 		"auto":              {oneEndpoint + httpOptions + "    auto_config: {}\n", "auto_config: needs a transport_socket with TLS"},
 		"both protocols":    {oneEndpoint + "http_protocol_options: {}\nhttp2_protocol_options: {}\n", "protocol_selection: HTTP/1 and HTTP/2 options together"},
 		"old and typed":     {oneEndpoint + "common_http_protocol_options: {}\n" + httpOptions + "    explicit_http_config: {http_protocol_options: {}}\n", "typed_extension_protocol_options: the cluster's own HTTP options are set too"},
-		"headers":           {oneEndpoint + "common_http_protocol_options: {max_headers_count: 5}\n", "common_http_protocol_options.max_headers_count: has no meaning"},
+		"headers":           {oneEndpoint + "common_http_protocol_options: {headers_with_underscores_action: REJECT_REQUEST}\n", "common_http_protocol_options.headers_with_underscores_action: has no meaning"},
 		"HTTP/1.0":          {oneEndpoint + "http_protocol_options: {accept_http_10: true}\n", "http_protocol_options.accept_http_10: has no meaning"},
 		"auto SNI":          {oneEndpoint + "upstream_http_protocol_options: {auto_sni: true}\n", "upstream_http_protocol_options: unsupported"},
 		"per connection":    {oneEndpoint + "connection_pool_per_downstream_connection: true\n", "connection_pool_per_downstream_connection: unsupported"},

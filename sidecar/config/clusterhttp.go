@@ -134,7 +134,7 @@ func usesTLS(c *cluster.Config) bool {
 
 func commonHTTP(m *corev3.HttpProtocolOptions, out *cluster.Config, path string) error {
 	if err := only(m, path, "has no meaning for an upstream", "idle_timeout", "max_connection_duration",
-		"max_connection_duration_jitter", "max_requests_per_connection"); err != nil {
+		"max_connection_duration_jitter", "max_requests_per_connection", "max_headers_count", "max_response_headers_kb"); err != nil {
 		return err
 	}
 	var err error
@@ -153,5 +153,7 @@ func commonHTTP(m *corev3.HttpProtocolOptions, out *cluster.Config, path string)
 	if n := m.GetMaxRequestsPerConnection(); n != nil {
 		out.HTTP.MaxRequestsPerConnection = int(n.GetValue())
 	}
+	out.HTTP.MaxResponseHeaders = int(m.GetMaxHeadersCount().GetValue())
+	out.HTTP.MaxResponseHeaderKB = int(m.GetMaxResponseHeadersKb().GetValue())
 	return nil
 }

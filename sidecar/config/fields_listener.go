@@ -185,7 +185,7 @@ func init() {
 		"envoy.config.core.v3.KeepaliveSettings":                      {use: "interval timeout interval_jitter connection_idle_interval"},
 		"envoy.config.core.v3.HttpProtocolOptions": {
 			use: "idle_timeout max_headers_count headers_with_underscores_action max_stream_duration max_connection_duration " +
-				"max_connection_duration_jitter max_requests_per_connection",
+				"max_connection_duration_jitter max_requests_per_connection max_response_headers_kb",
 		},
 		"envoy.config.core.v3.Http1ProtocolOptions": {
 			use: "accept_http_10 allow_absolute_url default_host_for_http_10 header_key_format enable_trailers " +

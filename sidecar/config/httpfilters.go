@@ -169,6 +169,7 @@ func faultConfig(m *faultv3.HTTPFault, path string) (*fault.Config, error) {
 		if out.Delay.Share, err = share(d.GetPercentage(), path+".delay.percentage"); err != nil {
 			return nil, err
 		}
+		out.Delay.Unit, _ = shareUnit(d.GetPercentage(), "")
 	}
 	if a := m.GetAbort(); a != nil {
 		out.Abort = &fault.Abort{
@@ -183,6 +184,7 @@ func faultConfig(m *faultv3.HTTPFault, path string) (*fault.Config, error) {
 		if out.Abort.Share, err = share(a.GetPercentage(), path+".abort.percentage"); err != nil {
 			return nil, err
 		}
+		out.Abort.Unit, _ = shareUnit(a.GetPercentage(), "")
 	}
 	if n := m.GetMaxActiveFaults(); n != nil {
 		v := n.GetValue()

@@ -92,13 +92,19 @@ func runtimeShare(m *corev3.RuntimeFractionalPercent, path string) (route.Share,
 
 // share reads a share; more than the whole is the whole.
 func share(m *typev3.FractionalPercent, path string) (route.Share, error) {
-	scale, ok := map[typev3.FractionalPercent_DenominatorType]uint64{
-		typev3.FractionalPercent_HUNDRED: 10_000, typev3.FractionalPercent_TEN_THOUSAND: 100, typev3.FractionalPercent_MILLION: 1,
+	unit, err := shareUnit(m, path)
+	return route.Share(min(uint64(m.GetNumerator())*uint64(unit), uint64(route.All))), err
+}
+
+// shareUnit is the share that a numerator of 1 stands for.
+func shareUnit(m *typev3.FractionalPercent, path string) (route.Share, error) {
+	unit, ok := map[typev3.FractionalPercent_DenominatorType]route.Share{
+		typev3.FractionalPercent_HUNDRED: route.All / 100, typev3.FractionalPercent_TEN_THOUSAND: route.All / 10_000, typev3.FractionalPercent_MILLION: route.All / 1_000_000,
 	}[m.GetDenominator()]
 	if !ok {
 		return 0, fail(path+".denominator", "unknown value %d", m.GetDenominator())
 	}
-	return route.Share(min(uint64(m.GetNumerator())*scale, uint64(route.All))), nil
+	return unit, nil
 }
 
 func headerMatches(ms []*routev3.HeaderMatcher, path string) ([]route.HeaderMatch, error) {

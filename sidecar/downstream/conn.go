@@ -6,7 +6,6 @@ package downstream
 
 import (
 	"context"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,35 +42,25 @@ type Place struct {
 	Workload, Service, Upstream string
 	// Metrics are the service's handles.
 	Metrics *telemetry.ServiceMetrics
+	// Overload says what the process cannot afford now; nil says nothing.
+	Overload *overload.Signals
 }
 
 // Facts are what the listener knows of a connection. Immutable.
 type Facts struct {
 	ID     uint64
 	Stream stream.Stream
-	Info   *stream.Info
-	// Abort, when set, resets the transport without a word and without waiting:
-	// closing TLS properly waits for a peer that does not read.
-	Abort func()
-
+	// Peer is who is at the other end, and where the client wanted to go.
+	authz.Peer
 	*Place
-
-	// Destination is where the client wanted to go: the original destination where
-	// a firewall redirected the connection, otherwise the local address.
-	Destination netip.AddrPort
-	Accepted    time.Time
-
-	// Shard is the one this connection counts on.
-	Shard telemetry.Shard
+	Accepted time.Time
 	// PeerMetrics are the handles of the verified peer.
 	PeerMetrics *telemetry.PeerMetrics
-	// AuthzPeer is the connection as authorization sees it.
-	AuthzPeer authz.Peer
 	// Decision is what the network filters decided when it was accepted; nil where
 	// there are none.
 	Decision *authz.Decision
-	// Overload says what the process cannot afford now; nil says nothing.
-	Overload *overload.Signals
+	// Shard is the one this connection counts on.
+	Shard telemetry.Shard
 }
 
 // Conn is one connection. Facts never change; authorization and drain state do.
@@ -84,16 +73,17 @@ type Conn struct {
 	// when it is finished.
 	Received, Sent int64
 
-	parked [2]stream.Stream
-	run    serving
+	server *Server
+	owner  Owner
+	watch  stream.Watch
 
-	policy     atomic.Pointer[Policy]
+	policy atomic.Pointer[Policy]
+	ended  atomic.Pointer[Ending]
+	// parent carries this connection as one of its streams; nil for one of its own.
+	parent     *Conn
+	kept       atomic.Pointer[sync.Map]
 	draining   atomic.Bool
 	superseded atomic.Bool
-	ended      atomic.Pointer[Ending]
-	// parent carries this connection as one of its streams; nil for one of its own.
-	parent *Conn
-	kept   atomic.Pointer[sync.Map]
 
 	mu      sync.Mutex
 	drainer Drainer
@@ -114,12 +104,18 @@ type Policy struct{ Held any }
 // New returns the connection of these facts. p decides over its requests; with nil its
 // handler does.
 func New(f Facts, p *Policy) *Conn {
+	c := new(Conn)
+	c.Init(f, p)
+	return c
+}
+
+// Init is New for a connection that is a part of something else.
+func (c *Conn) Init(f Facts, p *Policy) {
 	if f.Place == nil {
 		f.Place = &Place{}
 	}
-	c := &Conn{Facts: f}
+	c.Facts = f
 	c.policy.Store(p)
-	return c
 }
 
 // Policy decides over requests now; nil leaves it to the handler. After a listener
@@ -190,8 +186,8 @@ func (c *Conn) StartDrain() {
 // ends it the transport is reset, so that one peer cannot delay the next.
 func (c *Conn) End(e Ending) {
 	c.ended.CompareAndSwap(nil, &e)
-	if e.Flags&telemetry.FlagPolicyClosed != 0 && c.Abort != nil {
-		c.Abort()
+	if a, ok := c.Stream.(stream.Aborter); ok && e.Flags&telemetry.FlagPolicyClosed != 0 {
+		a.Abort()
 	} else {
 		_ = c.Stream.Close()
 	}
@@ -200,13 +196,12 @@ func (c *Conn) End(e Ending) {
 
 // Child returns the connection that one of c's streams stands for: it has c's facts, and
 // what ends c ends it. It is attached, to wait for its peer where c does.
-func (c *Conn) Child(s stream.Stream, h Handler, owner Owner) *Conn {
+func (c *Conn) Child(s stream.Stream, server *Server, owner Owner) *Conn {
 	f := c.Facts
 	f.Stream, f.Accepted = s, time.Now()
-	f.Abort = func() { _ = s.Close() }
 	child := &Conn{Facts: f, parent: c}
 	child.policy.Store(c.policy.Load())
-	child.Attach(c.run.ctx, h, owner, c.run.poller)
+	child.Attach(server, owner)
 	return child
 }
 

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
@@ -51,9 +52,9 @@ func TestFaultOfAParkedConnection(t *testing.T) {
 			}
 			defer poller.Close()
 			s, far := pair(t)
-			c := New(Facts{Stream: s, Info: s.Info()}, nil)
+			c := New(Facts{Stream: s, Peer: authz.Peer{Info: s.Info()}}, nil)
 			f := &faulty{owner: owner, done: make(chan struct{})}
-			c.Attach(t.Context(), f, f, poller)
+			c.Attach(&Server{Handler: f, Context: t.Context(), Poller: poller}, f)
 			c.Serve()
 			parked(t, poller)
 			if _, err := far.Write([]byte("x")); err != nil {

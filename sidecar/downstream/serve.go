@@ -3,7 +3,6 @@ package downstream
 import (
 	"context"
 	"log/slog"
-	"sync/atomic"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
@@ -12,24 +11,33 @@ import (
 // Owner is told when one of its connections is finished.
 type Owner interface{ Finished(*Conn) }
 
-// serving is how a connection is served, from Attach to the end.
-type serving struct {
-	ctx     context.Context
-	handler Handler
-	owner   Owner
-	poller  *stream.Poller
-	watch   stream.Watch
-	woken   atomic.Bool
-	conn    *Conn
+// Server serves connections: what those of a filter chain have in common. Immutable, and
+// shared by them.
+type Server struct {
+	Handler Handler
+	// Context is ServeStream's.
+	Context context.Context
+	// Poller waits for connections that are parked; where it is nil they are served again
+	// at once.
+	Poller *stream.Poller
 }
 
-// Attach says who serves the connection, in which context, and who is told of its
-// end. It comes before anyone else knows of the connection. With a nil poller a
-// connection that is parked is served again at once.
-func (c *Conn) Attach(ctx context.Context, h Handler, owner Owner, poller *stream.Poller) {
-	c.run.ctx, c.run.handler, c.run.owner, c.run.poller, c.run.conn = ctx, h, owner, poller, c
-	c.run.watch.Owner = &c.run
+// With returns a server that differs in its handler.
+func (s *Server) With(h Handler) *Server {
+	other := *s
+	other.Handler = h
+	return &other
 }
+
+// Attach says who serves the connection, and who is told of its end. It comes before
+// anyone else knows of the connection.
+func (c *Conn) Attach(s *Server, owner Owner) {
+	c.server, c.owner = s, owner
+	c.watch.Owner = c
+}
+
+// Server is who serves the connection.
+func (c *Conn) Server() *Server { return c.server }
 
 // Serve serves the connection here and, once it has been parked, on goroutines of
 // its own, until it is finished and its owner has been told. It is called once.
@@ -37,30 +45,27 @@ func (c *Conn) Serve() { c.serve() }
 
 func (c *Conn) serve() {
 	defer panics.Contain(panics.Connection, c, c.abandon)
-	r := &c.run
+	p := c.server.Poller
 	for {
-		c.parked = [2]stream.Stream{}
-		r.woken.Store(false)
+		c.Finish()
+		if p != nil {
+			p.Reset(&c.watch)
+		}
 		c.handle()
-		streams := c.parkedOn()
-		if len(streams) == 0 {
-			r.owner.Finished(c)
+		if !c.watch.IsSet() {
+			c.owner.Finished(c)
 			return
 		}
-		if r.poller == nil || !r.poller.Watch(&r.watch, streams...) {
-			continue
+		if p != nil && p.Await(&c.watch) {
+			return
 		}
-		if r.woken.Load() && r.poller.Cancel(&r.watch) {
-			continue // woken before there was a wait to end
-		}
-		return
 	}
 }
 
 // handle has the handler serve the connection. A fault of it finishes the connection.
 func (c *Conn) handle() {
 	defer panics.Contain(panics.Connection, c, c.Finish)
-	c.run.handler.ServeStream(c.run.ctx, c)
+	c.server.Handler.ServeStream(c.server.Context, c)
 }
 
 // abandon ends a connection that cannot even be finished.
@@ -78,33 +83,19 @@ func (c *Conn) LogValue() slog.Value {
 // Park keeps the connection without a goroutine, and so without a stack, once
 // ServeStream has returned: it is called again when one of the streams, at least
 // one and at most two, can be read or has ended, or after Wake.
-func (c *Conn) Park(streams ...stream.Stream) {
-	c.parked = [2]stream.Stream{}
-	copy(c.parked[:], streams)
-}
+func (c *Conn) Park(streams ...stream.Stream) { c.watch.Set(streams...) }
 
 // Finish undoes a Park.
-func (c *Conn) Finish() { c.parked = [2]stream.Stream{} }
-
-func (c *Conn) parkedOn() []stream.Stream {
-	switch {
-	case c.parked[0] == nil:
-		return nil
-	case c.parked[1] == nil:
-		return c.parked[:1]
-	}
-	return c.parked[:]
-}
+func (c *Conn) Finish() { c.watch.Set() }
 
 // Wake has a parked connection served again: something other than its streams
 // needs its attention. A connection that is being served is only kept from being
 // parked before it has been served once more. Safe for concurrent use.
 func (c *Conn) Wake() {
-	c.run.woken.Store(true)
-	if p := c.run.poller; p != nil && p.Cancel(&c.run.watch) {
+	if p := c.server.Poller; p != nil && p.Cancel(&c.watch) {
 		go c.serve()
 	}
 }
 
 // Woken implements stream.WatchOwner.
-func (r *serving) Woken(*stream.Watch) { go r.conn.serve() }
+func (c *Conn) Woken(*stream.Watch) { go c.serve() }

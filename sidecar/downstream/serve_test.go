@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
@@ -76,9 +77,9 @@ func TestParkedConnection(t *testing.T) {
 			}
 			defer poller.Close()
 			s, far := pair(t)
-			c := New(Facts{Stream: s, Info: s.Info()}, nil)
+			c := New(Facts{Stream: s, Peer: authz.Peer{Info: s.Info()}}, nil)
 			h, done := &handler{calls: make(chan int, 10)}, make(owner)
-			c.Attach(t.Context(), h, done, poller)
+			c.Attach(&Server{Handler: h, Context: t.Context(), Poller: poller}, done)
 			c.Serve()
 			for want := 2; want < 5; want++ {
 				<-h.calls
@@ -125,9 +126,9 @@ func TestWokenBeforeParked(t *testing.T) {
 	defer poller.Close()
 	for name, p := range map[string]*stream.Poller{"poller": poller, "none": nil} {
 		s, far := pair(t)
-		c := New(Facts{Stream: s, Info: s.Info()}, nil)
+		c := New(Facts{Stream: s, Peer: authz.Peer{Info: s.Info()}}, nil)
 		h, done := &handler{calls: make(chan int, 10), before: (*Conn).Wake}, make(owner)
-		c.Attach(t.Context(), h, done, p)
+		c.Attach(&Server{Handler: h, Context: t.Context(), Poller: p}, done)
 		_ = far.Close() // the second call sees it
 		c.Serve()
 		<-done

@@ -37,6 +37,7 @@ const (
 	clientGone
 	clientBroke // the request's body was refused
 	unwritable
+	noUpgrade // the host speaks HTTP/2 without extended CONNECT (RFC 8441)
 )
 
 // attempt is one sending of an exchange's request to one host.
@@ -48,7 +49,7 @@ type attempt struct {
 	// counted and up are what the attempt holds; drop gives it back. up is nil when it
 	// holds no connection.
 	counted counted
-	stale   bool // the connection was used before
+	stale   bool // the connection was used before, and may have been closed already
 	early   bool // its peer had not told how many streams it admits
 	wrote   bool // at least a byte of the attempt was sent
 	waited  bool // it waited for its connection
@@ -327,39 +328,37 @@ func (a *attempt) connectFailure(err error) outcome {
 	case cluster.Canceled:
 		return a.x.interrupted()
 	case cluster.ConnectTimeout:
-		// The exchange's time bounds the dial too.
+		a.host.Report(cluster.OutcomeConnect)
 		if monotonic() >= a.until {
 			return a.expired()
 		}
-		a.host.Report(cluster.OutcomeConnect)
 		return connectTimeout
 	}
 	a.host.Report(cluster.OutcomeConnect)
 	return connectFailed
 }
 
-// overdue tells what the watchdog's hard deadline was.
-func (a *attempt) overdue() outcome {
-	x := a.x
+// expired tells whose deadline the attempt reached.
+func (a *attempt) expired() outcome {
 	if o, yes := a.unwanted(); yes {
 		return o
 	}
+	a.x.takeClock()
+	if a.tryBy < min(a.x.lifeEnd, a.x.deadline) {
+		return tryTimedOut
+	}
+	return a.x.overdue()
+}
+
+// overdue tells which of the exchange's times is over.
+func (x *exchange) overdue() outcome {
 	if by := x.receiveBy(); by < x.lifeEnd && !x.requestRead() && monotonic() >= by {
 		return tooSlow
 	}
-	return a.expired()
-}
-
-// expired tells whose deadline the attempt reached.
-func (a *attempt) expired() outcome {
-	a.x.takeClock()
-	switch min(a.x.lifeEnd, a.x.deadline, a.tryBy) {
-	case a.x.lifeEnd:
+	if x.lifeEnd <= x.deadline {
 		return lifeOver
-	case a.x.deadline:
-		return timedOut
 	}
-	return tryTimedOut
+	return timedOut
 }
 
 // idle is how long nothing may move in the attempt, 0 for ever.
@@ -463,10 +462,14 @@ func (a *attempt) broken(err error) outcome {
 	if err == http1.ErrUnwritable || err == http2.ErrUnwritable {
 		return unwritable
 	}
+	if err == http2.ErrNoConnect {
+		return noUpgrade
+	}
 	if o, ok := a.protocolError(err); ok {
 		return o
 	}
 	if !stream.IsTimeout(err) {
+		a.stale = a.stale && a.endedAtOnce()
 		return reset
 	}
 	x := a.x
@@ -474,7 +477,7 @@ func (a *attempt) broken(err error) outcome {
 	x.dog.calm()
 	switch cause {
 	case causeHard:
-		return a.overdue()
+		return a.expired()
 	case causeIdle:
 		if a.idle() != x.idleTimeout() {
 			return tryIdle
@@ -495,6 +498,15 @@ func (a *attempt) broken(err error) outcome {
 	return reset
 }
 
+// closeShows is how long it takes at most until a connection shows that its peer had
+// closed it before the request came: a round trip. One that ends later ended while the
+// host was at work.
+const closeShows = time.Second
+
+// endedAtOnce tells whether the connection's end showed before the host can have been at
+// work for long.
+func (a *attempt) endedAtOnce() bool { return !a.wrote || sinceMono(a.sentAt) < closeShows }
+
 // report tells the host and the counters how the attempt went.
 func (a *attempt) report(o outcome) {
 	if o == reset && a.stale && !a.wrote {
@@ -506,7 +518,12 @@ func (a *attempt) report(o outcome) {
 	}
 	switch o {
 	case responded:
-		a.host.Report(cluster.Outcome(a.resp.Status))
+		a.host.Report(cluster.Outcome(a.judgedBy()))
+		if f := &a.resp.Fields; f.Has(message.XEnvoyOther) {
+			if _, asks := f.Get("x-envoy-immediate-health-check-fail"); asks {
+				a.host.FailCheck()
+			}
+		}
 		m.Answered(a.x.d.Shard, a.resp.Status)
 		return
 	case reset, remoteReset, brokeProtocol:

@@ -53,8 +53,8 @@ func TestTimesOfABodyInPieces(t *testing.T) {
 		"attempt's, then the second's": {0, 0,
 			&route.RetryPolicy{On: route.RetryReset, NumRetries: 1, BackOffBase: time.Millisecond, PerTryTimeout: 100 * time.Millisecond},
 			"504 URX,UT upstream_per_try_timeout", 2},
-		"route's, which is less than the second attempt's": {0, 150 * time.Millisecond,
-			&route.RetryPolicy{On: route.RetryReset, NumRetries: 5, BackOffBase: time.Millisecond, PerTryTimeout: 100 * time.Millisecond},
+		"route's, which is less than the second attempt's": {0, 700 * time.Millisecond,
+			&route.RetryPolicy{On: route.RetryReset, NumRetries: 5, BackOffBase: time.Millisecond, PerTryTimeout: 400 * time.Millisecond},
 			"504 UT response_timeout", 2},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -192,7 +192,7 @@ func (x *exchange) resetRequest() {
 
 // serve answers the request in x.req.
 func (x *exchange) serve() {
-	x.peer = &x.d.AuthzPeer
+	x.peer = &x.d.Peer
 	if !x.m.cfg.ProxyContinue && x.req.ExpectContinue && !x.answerContinue() {
 		x.finish()
 		return

@@ -68,6 +68,10 @@ type binding struct {
 	chain    *chain
 	table    *route.Table
 	compiled map[*route.FilterOverride]any
+	// spared are the links that some route disables, by bit, and instead what routes have
+	// in place of the rules of RBAC, by link.
+	spared  uint64
+	instead map[int][]*authz.Evaluator
 	// subsets are what routes and their legs ask of endpoints' metadata.
 	subsets map[subsetKey]*cluster.MetadataMatch
 	err     error
@@ -186,13 +190,23 @@ func (m *Manager) healthy(name string) (healthy, total int, ok bool) {
 
 // bind prepares a table's overrides for the chain.
 func (c *chain) bind(t *route.Table) *binding {
-	b := &binding{chain: c, table: t, compiled: map[*route.FilterOverride]any{}, subsets: map[subsetKey]*cluster.MetadataMatch{}}
+	b := &binding{chain: c, table: t, compiled: map[*route.FilterOverride]any{}, instead: map[int][]*authz.Evaluator{},
+		subsets: map[subsetKey]*cluster.MetadataMatch{}}
 	b.addSubsets(t.Config())
 	t.EachOverride(func(where string, o *route.FilterOverride) {
 		for i := range c.links {
-			if l := &c.links[i]; l.is(o.Name) && o.Config != nil && b.err == nil {
+			l := &c.links[i]
+			if !l.is(o.Name) {
+				continue
+			}
+			if o.Disabled {
+				b.spared |= 1 << i
+			}
+			if o.Config != nil && b.err == nil {
 				if b.compiled[o], b.err = c.override(l, o.Config); b.err != nil {
 					b.err = fmt.Errorf("%s: filter %q: %w", where, o.Name, b.err)
+				} else if e, ok := b.compiled[o].(*authz.Evaluator); ok {
+					b.instead[i] = append(b.instead[i], e)
 				}
 			}
 		}

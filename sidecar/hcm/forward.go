@@ -39,7 +39,7 @@ func (x *exchange) forward() {
 				return
 			}
 		} else {
-			again = x.retryFailure(o)
+			o, again = x.retryFailure(o)
 		}
 		if again {
 			continue
@@ -201,6 +201,8 @@ func (x *exchange) fail(o outcome) {
 		r, _ = refusal(x.pump.refused)
 	case unwritable:
 		r.status, r.details = 500, "unwritable_request"
+	case noUpgrade:
+		r.status, r.details = 502, "upgrade_not_supported_by_host"
 	case clientGone:
 		x.clientLeft()
 		return

@@ -1,9 +1,13 @@
 package hcm
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
+	"io"
+	"net"
 	"strings"
+	"testing"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -81,4 +85,34 @@ func (f *frames) outcome() string {
 			return fmt.Sprintf("GOAWAY %v", fr.ErrCode)
 		}
 	}
+}
+
+// framesOrigin is a host that speaks HTTP/2 frame by frame: it says its settings and
+// acknowledges its peer's, and told is given every other frame.
+func framesOrigin(t testing.TB, told func(*http2.Framer, http2.Frame), settings ...http2.Setting) string {
+	return rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		if _, err := io.CopyN(io.Discard, r, int64(len(http2.ClientPreface))); err != nil {
+			return
+		}
+		f := http2.NewFramer(c, r)
+		_ = f.WriteSettings(settings...)
+		for {
+			fr, err := f.ReadFrame()
+			if err != nil {
+				return
+			}
+			if s, ok := fr.(*http2.SettingsFrame); !ok {
+				told(f, fr)
+			} else if !s.IsAck() {
+				_ = f.WriteSettingsAck()
+			}
+		}
+	})
+}
+
+// answerFrame writes the head of a response that ends the stream.
+func answerFrame(f *http2.Framer, id uint32, status string) {
+	var block bytes.Buffer
+	_ = hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: ":status", Value: status})
+	_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true})
 }

@@ -4,6 +4,7 @@ import (
 	"strconv"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
 // answerGRPC turns a local reply into what a gRPC client understands: a head that
@@ -37,6 +38,44 @@ func grpcStatus(http int) int {
 		return 14 // unavailable
 	}
 	return 2 // unknown
+}
+
+// judgedBy is the status by which outlier detection judges the host: that of gRPC, where
+// the head of the answer to a gRPC request has one. Of one in the trailers it is not told.
+func (a *attempt) judgedBy() int {
+	if v, ok := a.resp.Fields.ByID(message.GRPCStatus); ok && v != "" && route.IsGRPC(a.x.req) {
+		return httpStatus(v)
+	}
+	return a.resp.Status
+}
+
+// httpStatus is what a status of gRPC means in HTTP (google.rpc.Code).
+func httpStatus(grpc string) int {
+	switch grpc {
+	case "0":
+		return 200
+	case "1": // cancelled
+		return 499
+	case "3", "9", "11": // invalid argument, failed precondition, out of range
+		return 400
+	case "4": // deadline exceeded
+		return 504
+	case "5": // not found
+		return 404
+	case "6", "10": // already exists, aborted
+		return 409
+	case "7": // permission denied
+		return 403
+	case "8": // resource exhausted
+		return 429
+	case "12": // unimplemented
+		return 501
+	case "14": // unavailable
+		return 503
+	case "16": // unauthenticated
+		return 401
+	}
+	return 500 // unknown, internal, data loss, and what is no status
 }
 
 // appendGRPCMessage percent-encodes what a field value may not hold.

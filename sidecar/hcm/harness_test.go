@@ -158,15 +158,15 @@ func (b *bed) start() *bed {
 				s = b.wrap(s)
 			}
 			f := b.facts
-			f.Stream, f.Info, f.Accepted = s, s.Info(), time.Now().Add(-b.age)
+			f.Stream, f.Accepted = s, time.Now().Add(-b.age)
 			f.Place = &downstream.Place{Workload: webID, Metrics: b.metrics.Service(telemetry.Inbound, "api")}
-			f.AuthzPeer = authz.NewPeer(f.Info, f.Destination)
+			f.Peer = authz.NewPeer(s.Info(), f.Destination)
 			f.PeerMetrics = f.Metrics.Peer("none")
 			d := downstream.New(f, b.m.Policy())
 			b.mu.Lock()
 			b.conns = append(b.conns, d)
 			b.mu.Unlock()
-			d.Attach(ctx, m, owner{&wg, b.finished}, poller)
+			d.Attach(&downstream.Server{Handler: m, Context: ctx, Poller: poller}, owner{&wg, b.finished})
 			wg.Add(1)
 			go d.Serve()
 		}

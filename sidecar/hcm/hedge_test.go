@@ -316,3 +316,44 @@ func TestHedgesThatAnswerTogether(t *testing.T) {
 		t.Errorf("%d are active", n)
 	}
 }
+
+// overdue is a client that nobody asks about before its time is over.
+type overdue struct {
+	nobody
+	cut chan struct{}
+}
+
+func (o overdue) interrupt() { close(o.cut) }
+func (o overdue) gone() bool { <-o.cut; return false }
+
+// cuttable is an upstream that notes its interruption.
+type cuttable struct {
+	upstream
+	cut chan struct{}
+}
+
+func (c cuttable) interrupt() { close(c.cut) }
+func (c cuttable) resume()    {}
+func (c cuttable) leave(*attempt, bool) {}
+
+// TestAdoptedWhenItsTimeIsOver: the deadline that passes as an attempt is adopted ends the
+// wait for its host too.
+func TestAdoptedWhenItsTimeIsOver(t *testing.T) {
+	b := newBed(t, "127.0.0.1:1").start()
+	x := besides(b)
+	defer x.leave()
+	x.dog.stop()
+	x.dog = &watchdog{}
+	x.dog.start(b.m.timers, overdue{cut: make(chan struct{})})
+	y := besides(b)
+	defer y.leave()
+	up := cuttable{cut: make(chan struct{})}
+	x.deadline, x.lifeEnd, y.attempt.up = 1, noDeadline, up
+	x.adopt(y)
+	defer x.attempt.drop(false)
+	select {
+	case <-up.cut:
+	case <-time.After(5 * time.Second):
+		t.Error("the host is waited for")
+	}
+}

@@ -59,7 +59,7 @@ func (h *http1Client) next() {
 	if h.framing == http1.Chunked {
 		h.trailers.Reset()
 	}
-	h.piece = piece{}
+	h.piece, h.respFraming = piece{}, http1.NoBody
 	h.out = h.out[:0]
 	if cap(h.out) > keepBuffer {
 		h.out = nil
@@ -85,7 +85,7 @@ func (h *http1Client) Next() (data []byte, last bool, err error) {
 		if h.piece.have {
 			break
 		}
-		n, err := h.c.s.Read(h.in.space())
+		n, err := h.c.d.Stream.Read(h.in.space())
 		if n == 0 {
 			if err == nil {
 				err = io.ErrNoProgress
@@ -132,7 +132,7 @@ func (h *http1Client) fill(p []byte) (n int, last bool, err error) {
 		data, last, err := h.Next()
 		return copy(p, data), last, err
 	}
-	n, err = h.c.s.Read(p)
+	n, err = h.c.d.Stream.Read(p)
 	if n == 0 {
 		return 0, false, err
 	}
@@ -261,7 +261,7 @@ func (h *http1Client) flush(x *exchange) error {
 
 // write writes all of p. What a socket takes at once needs no watchdog.
 func (h *http1Client) write(x *exchange, p []byte) error {
-	if s, ok := h.c.s.(*stream.Socket); ok {
+	if s, ok := h.c.d.Stream.(*stream.Socket); ok {
 		n, done, err := s.TryWrite(p)
 		if done || err != nil {
 			return err
@@ -269,13 +269,17 @@ func (h *http1Client) write(x *exchange, p []byte) error {
 		p = p[n:]
 	}
 	x.guard()
-	_, err := h.c.s.Write(p)
+	_, err := h.c.d.Stream.Write(p)
 	return err
 }
 
-// abort implements client: the missing end of the body, at the close of the
-// connection, tells.
-func (h *http1Client) abort(*exchange) {}
+// abort implements client: the missing end of the body, at the close of the connection,
+// tells. Where that close is the end, a reset has to, or what is cut would look whole.
+func (h *http1Client) abort(*exchange) {
+	if a, ok := h.c.d.Stream.(stream.Aborter); ok && h.respFraming == http1.UntilClose {
+		a.Abort()
+	}
+}
 
 func (h *http1Client) interrupt()   { h.c.interrupt() }
 func (h *http1Client) resume()      { h.c.resume() }

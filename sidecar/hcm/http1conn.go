@@ -1,11 +1,11 @@
 package hcm
 
 import (
-	"context"
 	"errors"
 	"io"
 	"runtime"
 	"time"
+	"unique"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
@@ -16,27 +16,25 @@ import (
 // http1Conn is one downstream connection that speaks HTTP/1. One goroutine owns it;
 // while it waits for a request it holds no exchange and so no buffer.
 type http1Conn struct {
-	m   *Manager
-	d   *downstream.Conn
-	s   stream.Stream
-	ctx context.Context
-
-	preface string // what the client began with where it speaks HTTP/2
+	m *Manager
+	d *downstream.Conn
 
 	x    *exchange
-	xfcc string // this hop's element of x-forwarded-client-cert
+	xfcc unique.Handle[string] // this hop's element of x-forwarded-client-cert, shared
 	dog  watchdog
 
 	expires  int64  // when the connection is to take no more requests, 0 for never
 	idleBy   int64  // until when the next request must begin
 	requests uint32 // how many were begun
 	sniffs   bool   // nothing has told yet that the client does not speak HTTP/2
+	http2    bool   // it does: what x has read is the beginning of that
 	parked   bool
+	returns  bool // the client spoke soon after it was parked
 }
 
-func newHTTP1Conn(ctx context.Context, m *Manager, d *downstream.Conn) *http1Conn {
-	c := &http1Conn{m: m, d: d, s: d.Stream, ctx: ctx, sniffs: m.cfg.Codec == CodecAuto && d.Info.ALPN == ""}
-	c.xfcc = clientCertElement(m.cfg, d.Info)
+func newHTTP1Conn(m *Manager, d *downstream.Conn) *http1Conn {
+	c := &http1Conn{m: m, d: d, sniffs: m.cfg.Codec == CodecAuto && d.Info.ALPN == ""}
+	c.xfcc = unique.Make(clientCertElement(m.cfg, d.Info))
 	c.expires = m.expiry(d)
 	if c.expires > 0 && !m.cfg.SafeMaxDuration {
 		c.dog.endBy(c.expires + m.drainGrace)
@@ -58,7 +56,7 @@ func (c *http1Conn) end() {
 // serveGuarded is serve. After a panic the connection is to be ended.
 func (c *http1Conn) serveGuarded() {
 	defer panics.Contain(panics.Connection, c.d, func() {
-		c.parked, c.preface, c.x = false, "", nil
+		c.parked, c.http2, c.x = false, false, nil
 		c.d.Finish()
 	})
 	c.serve()
@@ -92,10 +90,15 @@ func (c *http1Conn) stepBack() {
 	}
 }
 
+// parkFirst is what parkAfter is for a client that is not known to speak again soon. Of
+// many that connect at once most are not served at the same time, and the runtime keeps
+// what the most goroutines that there ever were have needed.
+const parkFirst = int64(50 * time.Millisecond)
+
 // park leaves an idle connection to the listener, where that is why waiting ended.
 // The watchdog goes on.
 func (c *http1Conn) park() {
-	if !c.dog.waiting || c.dog.cause.Load() != causePark || c.preface != "" {
+	if !c.dog.waiting || c.dog.cause.Load() != causePark || c.http2 {
 		return
 	}
 	if c.x != nil {
@@ -104,12 +107,15 @@ func (c *http1Conn) park() {
 	}
 	c.dog.awaitRequest(monotonic(), c.idleBy, 0)
 	c.parked = true
-	c.d.Park(c.s)
+	c.d.Park(c.d.Stream)
 }
 
 // readHead waits for a request and reads its head into c.x.
 func (c *http1Conn) readHead() (http1.Framing, bool) {
 	c.dog.rest()
+	if c.parked {
+		c.returns = monotonic() < c.idleBy-c.m.idle+parkAfter
+	}
 	if c.x != nil && c.x.h1.in.len() > 0 {
 		c.begin() // a pipelined request is there already
 	}
@@ -130,7 +136,7 @@ func (c *http1Conn) readHead() (http1.Framing, bool) {
 				return framing, true
 			}
 		}
-		if c.preface != "" || !c.read() {
+		if c.http2 || !c.read() {
 			return 0, false
 		}
 		c.begin()
@@ -145,7 +151,7 @@ func (c *http1Conn) undecided() bool {
 	}
 	yes, known := sniff(c.x.h1.in.bytes())
 	if yes {
-		c.preface = string(c.x.h1.in.bytes())
+		c.http2 = true
 		c.dog.calm()
 	}
 	c.sniffs = !known
@@ -187,7 +193,11 @@ func (c *http1Conn) arm() {
 		c.idleBy = c.requestWait(now)
 	}
 	c.parked = false
-	c.dog.awaitRequest(now, c.idleBy, now+parkAfter)
+	patience := parkFirst
+	if c.returns {
+		patience = parkAfter
+	}
+	c.dog.awaitRequest(now, c.idleBy, now+patience)
 }
 
 // headBy is until when the head has to be here.
@@ -206,11 +216,11 @@ func (c *http1Conn) headBy() int64 {
 func (c *http1Conn) read() bool {
 	var n int
 	var err error
-	if ready, ok := c.s.(stream.ReadyReader); ok {
+	if ready, ok := c.d.Stream.(stream.ReadyReader); ok {
 		n, err = ready.ReadReady(c)
 	} else { // it cannot wait without a buffer
 		c.arm()
-		n, err = c.s.Read(c.TakeBuffer())
+		n, err = c.d.Stream.Read(c.TakeBuffer())
 	}
 	if n > 0 {
 		c.x.h1.in.w += n
@@ -230,8 +240,8 @@ func (c *http1Conn) read() bool {
 // TakeBuffer implements stream.Buffers for reading requests.
 func (c *http1Conn) TakeBuffer() []byte {
 	if c.x == nil {
-		c.x = newExchange(c.m, c.d, c.ctx)
-		c.x.dog, c.x.xfcc = &c.dog, c.xfcc
+		c.x = newExchange(c.m, c.d, c.d.Server().Context)
+		c.x.dog, c.x.xfcc = &c.dog, c.xfcc.Value()
 		c.x.h1.attach(c)
 		c.x.client = &c.x.h1
 	}
@@ -265,7 +275,10 @@ func (c *http1Conn) handle(framing http1.Framing) bool {
 
 // answer serves the exchange; a panic ends the connection with it.
 func (c *http1Conn) answer() {
-	defer panics.Contain(panics.Exchange, c.d, c.x.wreck)
+	defer panics.Contain(panics.Exchange, c.d, func() {
+		c.x.h1.abort(c.x)
+		c.x.wreck()
+	})
 	c.x.serve()
 }
 
@@ -293,7 +306,7 @@ func (c *http1Conn) discardBody() {
 	x.h1.in.r, x.h1.in.w = 0, 0
 	for left > 0 {
 		space := x.h1.in.space()
-		n, err := c.s.Read(space[:min(int64(len(space)), left)])
+		n, err := c.d.Stream.Read(space[:min(int64(len(space)), left)])
 		left -= int64(n)
 		x.received += int64(n)
 		if err != nil {
@@ -309,14 +322,14 @@ func (c *http1Conn) discardBody() {
 // unread, the kernel would reset the connection and the answer with it.
 func (c *http1Conn) linger() {
 	const limit = 256 << 10
-	if c.m.delayedClose <= 0 || c.s.CloseWrite() != nil {
+	if c.m.delayedClose <= 0 || c.d.Stream.CloseWrite() != nil {
 		return
 	}
 	now := monotonic()
 	c.dog.await(now, now+c.m.delayedClose, 0, false)
 	for n := 0; n < limit; {
 		c.x.h1.in.r, c.x.h1.in.w = 0, 0
-		k, err := c.s.Read(c.x.h1.in.space())
+		k, err := c.d.Stream.Read(c.x.h1.in.space())
 		if err != nil {
 			return
 		}
@@ -336,18 +349,18 @@ func (c *http1Conn) last() bool {
 var past = time.Unix(1, 0)
 
 // interrupt and resume implement side.
-func (c *http1Conn) interrupt() { _ = c.s.SetDeadline(past) }
-func (c *http1Conn) resume()    { _ = c.s.SetDeadline(time.Time{}) }
+func (c *http1Conn) interrupt() { _ = c.d.Stream.SetDeadline(past) }
+func (c *http1Conn) resume()    { _ = c.d.Stream.SetDeadline(time.Time{}) }
 
 // gone implements asker.
 func (c *http1Conn) gone() bool {
-	prober, ok := c.s.(stream.Prober)
+	prober, ok := c.d.Stream.(stream.Prober)
 	return ok && prober.Gone()
 }
 
 // polled implements asker: while an answer is waited for, nobody reads.
 func (c *http1Conn) polled() bool {
-	_, ok := c.s.(stream.Prober)
+	_, ok := c.d.Stream.(stream.Prober)
 	return ok
 }
 

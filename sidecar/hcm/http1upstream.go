@@ -47,8 +47,14 @@ type http1Upstream struct {
 // hold makes u the attempt's side on c.
 func (u *http1Upstream) hold(c *cluster.Conn, a *attempt) {
 	u.c, u.dog, u.cut = c, a.x.dog, false
-	if u.limits != a.x.m.upstreamLimits {
-		u.limits = a.x.m.upstreamLimits
+	h := &a.host.Cluster().Config().HTTP
+	u.options = h.HTTP1
+	limits := a.x.m.upstreamLimits
+	if h.MaxResponseHeaders > 0 || h.MaxResponseHeaderKB > 0 {
+		limits = h.ResponseLimits()
+	}
+	if u.limits != limits {
+		u.limits = limits
 		u.parser.Configure(u.limits)
 	}
 	u.framing = http1.NoBody
@@ -87,7 +93,6 @@ func (u *http1Upstream) open(*attempt) error { return nil }
 func (u *http1Upstream) send(a *attempt) (err error) {
 	x := a.x
 	u.reqBody = requestFraming(x.req)
-	u.options = a.host.Cluster().Config().HTTP.HTTP1
 	o := http1.RequestOptions{Framing: u.reqBody, FullURL: u.options.FullURL}
 	if x.tunnel {
 		// What follows the head is not HTTP, and waits for the answer.

@@ -1,6 +1,7 @@
 package hcm
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -193,7 +194,7 @@ func (m *Manager) ServeStream(ctx context.Context, d *downstream.Conn) {
 	}
 	c, held := d.Held.(*http1Conn)
 	if !held {
-		c = newHTTP1Conn(ctx, m, d)
+		c = newHTTP1Conn(m, d)
 		d.Held = c
 		d.OnDrain(c)
 	}
@@ -202,10 +203,13 @@ func (m *Manager) ServeStream(ctx context.Context, d *downstream.Conn) {
 		return
 	}
 	d.OnDrain(nil)
-	preface := c.preface
+	var preface []byte
+	if c.http2 {
+		preface = bytes.Clone(c.x.h1.in.bytes())
+	}
 	c.end()
-	if preface != "" {
-		m.serveHTTP2(ctx, d, stream.WithPrefix(d.Stream, []byte(preface)))
+	if c.http2 {
+		m.serveHTTP2(ctx, d, stream.WithPrefix(d.Stream, preface))
 	}
 }
 

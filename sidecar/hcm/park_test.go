@@ -43,6 +43,45 @@ func TestIdleConnectionIsParked(t *testing.T) {
 	}
 }
 
+// A client that speaks again soon after it was parked is given more time, until it has
+// been silent for that long.
+func TestPatience(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.route().Forward, b.route().Direct = nil, &route.DirectResponse{Status: 200, Body: []byte("ok")}
+	b.start()
+	c := b.dial()
+	ask := func() (returns bool, waited time.Duration) {
+		_, _ = c.do("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		answered := time.Now()
+		waitParked(t, b)
+		waited = time.Since(answered)
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		returns = b.conns[0].Held.(*http1Conn).returns
+		b.poller.Waiting() // its lock lies between this look and whoever is woken next
+		return returns, waited
+	}
+	if returns, _ := ask(); returns {
+		t.Error("it has not been parked before")
+	}
+	for tries := 0; ; tries++ {
+		returns, waited := ask()
+		if returns && waited < time.Duration(parkAfter*9/10) {
+			t.Errorf("parked after %s", waited)
+		}
+		if returns {
+			break
+		}
+		if tries == 10 { // this machine is slow
+			t.Fatal("it is not known to return")
+		}
+	}
+	if returns, _ := ask(); returns {
+		t.Error("it was silent for long")
+	}
+}
+
 func waitParked(t *testing.T, b *bed) {
 	t.Helper()
 	deadline := time.After(5 * time.Second)

@@ -44,7 +44,7 @@ func (x *exchange) interrupted() outcome {
 	case causeIdle:
 		return idleTimedOut
 	case causeHard:
-		return x.attempt.overdue()
+		return x.overdue()
 	}
 	return clientGone
 }

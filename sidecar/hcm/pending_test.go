@@ -198,3 +198,87 @@ func TestUpgradeToSilentHost(t *testing.T) {
 		})
 	}
 }
+
+// TestBlackHoleIsEjected: a host to which no connection can be made is found out, also where
+// no request waits as long as the connect timeout.
+func TestBlackHoleIsEjected(t *testing.T) {
+	b := newBed(t)
+	_ = b.clusters.Close()
+	b.clusters = cluster.NewManager(cluster.Options{Metrics: b.metrics, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}})
+	if err := b.clusters.Update(&cluster.Config{
+		Name: "origin", Endpoints: endpoints("origin", "10.0.0.1:80"), ConnectTimeout: 100 * time.Millisecond,
+		Outlier: &cluster.Outlier{Consecutive5xx: 3, EnforcingConsecutive5xx: 100, MaxEjectionPercent: 100},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	b.route().Forward.Timeout = 30 * time.Millisecond
+	b.start()
+	for until := time.Now().Add(10 * time.Second); time.Now().Before(until); {
+		if b.dial().do("GET /x HTTP/1.1\r\nHost: h\r\n\r\n"); b.clusters.Get("origin").Stats()[0].Ejected {
+			return
+		}
+	}
+	t.Errorf("%+v", b.clusters.Get("origin").Stats()[0])
+}
+
+// rateLimited answers each request with 429 and asks for quiet.
+func rateLimited(t testing.TB, seconds string, seen *atomic.Int32) string {
+	return httpOrigin(t, func(w http.ResponseWriter, _ *http.Request) {
+		seen.Add(1)
+		w.Header().Set("Retry-After", seconds)
+		w.Header().Set("X-Envoy-Ratelimited", "true")
+		w.WriteHeader(429)
+	})
+}
+
+var retriesLimited = &route.RetryPolicy{On: route.RetryRateLimited, NumRetries: 10, BackOffBase: 1,
+	RateLimited: &route.RateLimitedBackOff{Headers: []route.ResetHeader{{Name: "retry-after"}}}}
+
+// TestBackOffOutlastsTimeout: a host that asks for more quiet than there is time has it,
+// and the client its timeout.
+func TestBackOffOutlastsTimeout(t *testing.T) {
+	var seen atomic.Int32
+	b := newBed(t, rateLimited(t, "30", &seen))
+	b.route().Forward.Timeout = 100 * time.Millisecond
+	b.route().Forward.Retry = retriesLimited
+	b.start()
+	if resp, body := b.dial().do(simpleGet); resp.StatusCode != 504 || body != "upstream request timeout" {
+		t.Errorf("%d %q", resp.StatusCode, body)
+	}
+	b.wantLog("504 UT response_timeout")
+	if n := seen.Load(); n != 1 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+// TestBackOffClientLeaves: a client that leaves while its request waits for another
+// attempt is noticed, and gives its place in the retry budget back.
+func TestBackOffClientLeaves(t *testing.T) {
+	for version := 1; version <= 2; version++ {
+		var seen atomic.Int32
+		b := newBed(t, rateLimited(t, "30", &seen))
+		b.route().Forward.Timeout, b.route().Forward.Retry = 0, retriesLimited
+		cfg := *b.clusters.Get("origin").Config()
+		cfg.Limits.MaxRetries = 1
+		if err := b.clusters.Update(&cfg); err != nil {
+			t.Fatal(err)
+		}
+		b.start()
+		b.departing(version, func() bool {
+			h := b.clusters.Get("origin").Stats()[0]
+			return seen.Load() == 1 && h.Active == 0
+		})
+		if lines := b.logged(1); !strings.Contains(lines[0], departed[version]) {
+			t.Errorf("HTTP/%d: the access log says %q", version, lines[0])
+		}
+		if n := seen.Load(); n != 1 {
+			t.Errorf("HTTP/%d: %d requests", version, n)
+		}
+		if !b.clusters.Get("origin").StartRetry(0) {
+			t.Errorf("HTTP/%d: the retry is still under way", version)
+		}
+	}
+}

@@ -33,25 +33,52 @@ func (x *exchange) takePolicy() {
 	}
 }
 
-// StandingRules are the RBAC filters that every request meets, unless a route says
-// otherwise.
-func (c *Config) StandingRules() []authz.HTTPFilter {
-	disabled := map[int]bool{}
-	n := 0
-	for i := range c.Filters {
-		if _, ok := c.Filters[i].Config.(RBACFilter); ok {
-			disabled[n] = c.Filters[i].Disabled
-			n++
+// DeniesAll tells whether every request of a peer would be denied, whatever it asked for
+// and whichever route it took, and by which rule: then a connection of the peer has no use
+// any more, and what it carries must not go on. In doubt it is false: so it is where a
+// route decides otherwise, or by the client's address and forwarded is set, which says
+// that the peer may name other clients.
+func (m *Manager) DeniesAll(p *authz.Peer, forwarded bool) (rule string, denied bool) {
+	c := m.policy.chain
+	var b *binding
+	if t := m.policy.routes(); t != nil {
+		// Where overrides do not fit, requests that have any are refused.
+		if b = m.bindings.of(c, t); b.err != nil {
+			b = nil
 		}
 	}
-	var out []authz.HTTPFilter
-	for i := range c.RBAC {
-		if !disabled[i] {
-			out = append(out, c.RBAC[i])
+	for i := range c.links {
+		l := &c.links[i]
+		if !l.rbac || l.disabled {
+			continue
+		}
+		if rule, denied = c.rules.DeniesAll(l.index, p, forwarded); denied && b.denyAll(i, p, forwarded) {
+			return rule, true
 		}
 	}
-	return out
+	return "", false
 }
+
+// denyAll tells whether all that routes have in place of an RBAC filter denies every
+// request too.
+func (b *binding) denyAll(link int, p *authz.Peer, forwarded bool) bool {
+	if b == nil {
+		return true
+	}
+	if b.spared&(1<<link) != 0 {
+		return false
+	}
+	for _, e := range b.instead[link] {
+		if _, denied := e.DeniesAll(0, p, forwarded); !denied {
+			return false
+		}
+	}
+	return true
+}
+
+// NamesClients tells whether a request may name another client than who connected: then
+// its address is not known before the request is.
+func (t *Trust) NamesClients() bool { return !t.UseRemoteAddress || t.XFFTrustedHops > 0 }
 
 // bindings are what a manager made of the overrides of the newest route table.
 type bindings struct {

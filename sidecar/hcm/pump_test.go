@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
@@ -106,34 +105,16 @@ func TestRecordsDuringUploads(t *testing.T) {
 // TestAnswerBeforeTheLastWrite: a host that answers without taking the end of the body
 // is heard at once.
 func TestAnswerBeforeTheLastWrite(t *testing.T) {
-	b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
-		_, _ = io.CopyN(io.Discard, r, int64(len(http2.ClientPreface)))
-		f := http2.NewFramer(c, r)
-		_ = f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 5})
-		answer := func(id uint32, status string) {
-			var block bytes.Buffer
-			_ = hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: ":status", Value: status})
-			_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true})
-		}
-		for {
-			fr, err := f.ReadFrame()
-			if err != nil {
-				return
+	b := newBed(t, framesOrigin(t, func(f *http2.Framer, fr http2.Frame) {
+		switch fr := fr.(type) {
+		case *http2.HeadersFrame:
+			if fr.StreamEnded() {
+				answerFrame(f, fr.StreamID, "204")
 			}
-			switch fr := fr.(type) {
-			case *http2.SettingsFrame:
-				if !fr.IsAck() {
-					_ = f.WriteSettingsAck()
-				}
-			case *http2.HeadersFrame:
-				if fr.StreamEnded() {
-					answer(fr.StreamID, "204")
-				}
-			case *http2.DataFrame:
-				answer(fr.StreamID, "413")
-			}
+		case *http2.DataFrame:
+			answerFrame(f, fr.StreamID, "413")
 		}
-	}))
+	}, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 5}))
 	b.http2Cluster()
 	c := b.start().httpClient(2)
 	ask := func(method string, body io.Reader, length int64) (status int) {

@@ -2,7 +2,6 @@ package hcm
 
 import (
 	"bufio"
-	"bytes"
 	"io"
 	"net"
 	"strings"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 )
 
 // TestRefusedBeforeSettings: a host that admits fewer streams than were opened before it
@@ -29,11 +27,9 @@ func TestRefusedBeforeSettings(t *testing.T) {
 		f := http2.NewFramer(c, r)
 		var mu sync.Mutex
 		answer := func(id uint32) {
-			var block bytes.Buffer
-			_ = hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: ":status", Value: "200"})
 			mu.Lock()
 			defer mu.Unlock()
-			_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true})
+			answerFrame(f, id, "200")
 		}
 		if n > 0 {
 			_ = f.WriteSettings()

@@ -3,7 +3,10 @@ package hcm
 import (
 	"strconv"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/http1"
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -31,11 +34,8 @@ func (x *exchange) relay() {
 	if body == nil {
 		x.observed.mark(telemetry.AnswerEnded)
 	}
-	if x.client.head(x, body != nil) != nil {
-		x.endUpstream(false)
-		x.resp.Reset()
-		x.flags |= telemetry.FlagUpstreamProtocolError
-		x.localReply(&reply{status: 502, details: "unwritable_response"})
+	if err := x.client.head(x, body != nil); err != nil {
+		x.headFailed(err)
 		return
 	}
 	if body == nil {
@@ -44,6 +44,23 @@ func (x *exchange) relay() {
 		return
 	}
 	x.relayBody(body)
+}
+
+// headFailed ends an exchange whose response's head the client does not get. Only one
+// that may not be sent is the host's fault.
+func (x *exchange) headFailed(err error) {
+	switch {
+	case err == http1.ErrUnwritable || err == http2.ErrUnwritable:
+		x.endUpstream(false)
+		x.resp.Reset()
+		x.flags |= telemetry.FlagUpstreamProtocolError
+		x.localReply(&reply{status: 502, details: "unwritable_response"})
+	case stream.IsTimeout(err):
+		x.bodyBroken(err) // the client takes nothing, until the time was up
+	default:
+		x.endUpstream(false)
+		x.clientFailed(err)
+	}
 }
 
 // relayBody copies the body. Whatever has arrived is passed on before more is
@@ -227,14 +244,22 @@ func (x *exchange) boundFlush() {
 
 // clientFailed notes that the client does not take more.
 func (x *exchange) clientFailed(err error) {
-	if x.timedOut(err) && x.dog.cause.Load() == causeIdle {
-		x.flags |= telemetry.FlagStreamIdleTimeout
-		x.details = "stream_idle_timeout"
-	} else {
-		var f telemetry.Flags
-		f, x.details = x.departure()
-		x.flags |= f
+	cause := causeNone
+	if x.timedOut(err) {
+		cause = x.dog.cause.Load()
 	}
+	var f telemetry.Flags
+	switch answering := x.attempt.up != nil; {
+	case cause == causeIdle:
+		f, x.details = telemetry.FlagStreamIdleTimeout, "stream_idle_timeout"
+	case cause == causeHard && answering && monotonic() >= x.lifeEnd:
+		f, x.details = telemetry.FlagDurationTimeout, "max_duration_timeout"
+	case cause == causeHard && answering:
+		f, x.details = telemetry.FlagUpstreamRequestTimeout, "response_timeout"
+	default:
+		f, x.details = x.departure()
+	}
+	x.flags |= f
 	x.closeAfter, x.responded = true, false
 }
 

@@ -29,31 +29,39 @@ func (x *exchange) dropReplay() {
 }
 
 // retryFailure decides over another attempt after one without a response, and
-// waits for its turn.
-func (x *exchange) retryFailure(o outcome) bool {
+// waits for its turn. Without one the outcome is the exchange's: that of the attempt, or
+// what ended the wait.
+func (x *exchange) retryFailure(o outcome) (_ outcome, again bool) {
 	if x.responded || x.interim || x.ctx.Err() != nil || !x.replayable() {
-		return false
+		return o, false
 	}
 	switch o {
-	case noHost, overflow, timedOut, idleTimedOut, lifeOver, tooSlow, clientGone, clientBroke, unwritable:
-		return false
+	case noHost, overflow, timedOut, idleTimedOut, lifeOver, tooSlow, clientGone, clientBroke, unwritable, noUpgrade:
+		return o, false
 	}
-	// A pooled connection that its peer had closed, or a new one with more streams than the
-	// peer admits, before it could say so: the request was not refused for what it is. This
-	// needs no policy, once, but it must be certain that the request has no effect twice.
+	// A pooled connection that its peer had closed, as its end at once shows, or a new one
+	// with more streams than the peer admits, before it could say so: the request was not
+	// refused for what it is. This needs no policy, once, but it must be certain that the
+	// request has no effect twice.
 	if (o == refused && x.attempt.early || (o == refused || o == reset) && x.attempt.stale) &&
 		!x.staleRetried && (!x.attempt.wrote || x.req.Idempotent()) {
 		x.staleRetried = true
 		x.attempts--
 		x.ntried-- // the host is not at fault
-		return true
+		return o, true
 	}
 	p := x.sel.Retry
 	if p == nil || !x.wantsRetry(p, o) {
-		return false
+		return o, false
 	}
 	x.afterTimeout = o == tryTimedOut || o == tryIdle
-	return x.mayRetry(p) && x.waitTurn(p.BackOff(x.attempts))
+	if !x.mayRetry(p) {
+		return o, false
+	}
+	if cut := x.waitTurn(p.BackOff(x.attempts)); cut != responded {
+		return cut, false
+	}
+	return o, true
 }
 
 // wantsRetry applies the policy's conditions to a failure.
@@ -97,8 +105,8 @@ func (x *exchange) retryResponse() (o outcome, again bool) {
 	if !asked {
 		wait = p.BackOff(x.attempts)
 	}
-	if !x.waitTurn(wait) {
-		return clientGone, false
+	if cut := x.waitTurn(wait); cut != responded {
+		return cut, false
 	}
 	return responded, true
 }
@@ -125,20 +133,21 @@ func (x *exchange) mayRetry(p *route.RetryPolicy) bool {
 	return true
 }
 
-// waitTurn waits before another attempt.
-func (x *exchange) waitTurn(wait time.Duration) bool {
-	if end := min(x.deadline, x.lifeEnd); end != noDeadline {
-		if left := time.Duration(end - monotonic()); wait >= left {
-			return true // the next attempt will find the time over
-		}
-	}
+// waitTurn waits before another attempt; responded says that its turn has come. A host
+// that asked for quiet has it, however little of the exchange's time is left.
+func (x *exchange) waitTurn(wait time.Duration) outcome {
+	ctx, done := x.pend(min(x.deadline, x.lifeEnd))
+	defer done()
 	t := time.NewTimer(wait)
 	defer t.Stop()
 	select {
 	case <-t.C:
-		return true
-	case <-x.ctx.Done():
-		return false
+		if x.client.gone() {
+			return clientGone // nobody has looked for a moment
+		}
+		return responded
+	case <-ctx.Done():
+		return x.interrupted()
 	}
 }
 

@@ -97,27 +97,41 @@ func TestRetryResponseWhilePumping(t *testing.T) {
 	b.atRest()
 }
 
-// TestWaitTurn: a turn comes after its wait; at once where the time will be over by then,
-// which the next attempt finds; and never where the exchange ends.
+// TestWaitTurn: a turn comes after its wait, which the time of the exchange ends.
 func TestWaitTurn(t *testing.T) {
+	const soon = 5 * time.Millisecond
+	ts := NewTimers()
+	defer ts.Close()
 	for name, tc := range map[string]struct {
-		wait, left time.Duration
-		over, want bool
+		wait, left, life, idle time.Duration
+		over, gone             bool
+		want                   outcome
 	}{
-		"its turn":     {wait: time.Millisecond, left: time.Hour, want: true},
-		"too late":     {wait: time.Hour, left: time.Second, want: true},
-		"without end":  {wait: time.Millisecond, want: true},
-		"it ends":      {wait: time.Hour, over: true},
-		"it ends soon": {wait: time.Minute, left: time.Hour, over: true},
+		"its turn":              {wait: time.Millisecond, left: time.Hour, want: responded},
+		"without end":           {wait: time.Millisecond, want: responded},
+		"too late":              {wait: time.Hour, left: soon, life: time.Hour, want: timedOut},
+		"too late for all":      {wait: time.Hour, left: time.Hour, life: soon, want: lifeOver},
+		"nothing moves":         {wait: time.Hour, idle: soon, want: idleTimedOut},
+		"it ends":               {wait: time.Hour, over: true, want: clientGone},
+		"it ends in time":       {wait: time.Minute, left: time.Hour, over: true, want: clientGone},
+		"nobody waits any more": {wait: time.Hour, gone: true, want: clientGone},
+		"nobody sees its turn":  {wait: time.Millisecond, gone: true, want: clientGone},
 	} {
 		ctx, end := context.WithCancel(t.Context())
-		x := &exchange{ctx: ctx, deadline: noDeadline, lifeEnd: noDeadline}
+		c := &leaver{}
+		x := &exchange{ctx: ctx, client: c, dog: &watchdog{}, complete: true, deadline: noDeadline, lifeEnd: noDeadline}
+		x.m = &Manager{streamIdle: int64(tc.idle)}
+		x.dog.start(ts, c)
 		if tc.left > 0 {
 			x.deadline = monotonic() + int64(tc.left)
 		}
-		if tc.over {
-			time.AfterFunc(5*time.Millisecond, end)
+		if tc.life > 0 {
+			x.lifeEnd = monotonic() + int64(tc.life)
 		}
+		if tc.over {
+			time.AfterFunc(soon, end)
+		}
+		c.left.Store(tc.gone)
 		began := time.Now()
 		if got := x.waitTurn(tc.wait); got != tc.want {
 			t.Errorf("%s: %v", name, got)
@@ -125,6 +139,7 @@ func TestWaitTurn(t *testing.T) {
 		if time.Since(began) > 900*time.Millisecond {
 			t.Errorf("%s: it waited", name)
 		}
+		x.dog.stop()
 		end()
 	}
 }
@@ -167,3 +182,11 @@ func TestInterimResponseAndRetry(t *testing.T) {
 		})
 	}
 }
+
+// leaver is a client that tells when it has left.
+type leaver struct {
+	nobody
+	left atomic.Bool
+}
+
+func (l *leaver) gone() bool { return l.left.Load() }

@@ -78,7 +78,7 @@ func (x *exchange) settleRequestID(edge bool) {
 // between it and us: only then can the request be internal.
 func (x *exchange) clientAddress() (a netip.Addr, alone bool) {
 	f, cfg := &x.req.Fields, x.m.cfg
-	x.peer = &x.d.AuthzPeer
+	x.peer = &x.d.Peer
 	list, ok := f.ByID(message.XForwardedFor)
 	if ok {
 		if i := f.Find(message.XForwardedFor, 0); f.Find(message.XForwardedFor, i+1) >= 0 {
@@ -101,7 +101,7 @@ func (x *exchange) clientAddress() (a netip.Addr, alone bool) {
 			return a, alone
 		}
 	}
-	return x.d.AuthzPeer.Remote, alone && cfg.UseRemoteAddress
+	return x.d.Peer.Remote, alone && cfg.UseRemoteAddress
 }
 
 // lastForwardedFor returns the last address of a list without the last skip ones, the
@@ -152,7 +152,7 @@ func lastComma(s string) int {
 
 // nameClient makes an address that a hop has named the client's.
 func (x *exchange) nameClient(a netip.Addr) {
-	x.own = x.d.AuthzPeer
+	x.own = x.d.Peer
 	x.own.Remote = a.Unmap()
 	x.peer = &x.own
 	x.namedIP = a.As16()
@@ -221,7 +221,7 @@ func (x *exchange) settleScheme() {
 
 // localPort is the port that the client wanted to go to, 0 for none.
 func (x *exchange) localPort() uint16 {
-	if d := x.d.AuthzPeer.Destination; d.IsValid() {
+	if d := x.d.Peer.Destination; d.IsValid() {
 		return d.Port()
 	}
 	return 0

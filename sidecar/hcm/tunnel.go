@@ -50,11 +50,8 @@ func (x *exchange) switched() bool {
 // relayTunnel carries bytes both ways until either side ends. A client that ends its
 // half is passed on as such; the host's end is the tunnel's.
 func (x *exchange) relayTunnel() {
-	if x.client.head(x, true) != nil {
-		x.endUpstream(false)
-		x.resp.Reset()
-		x.flags |= telemetry.FlagUpstreamProtocolError
-		x.localReply(&reply{status: 502, details: "unwritable_response"})
+	if err := x.client.head(x, true); err != nil {
+		x.headFailed(err)
 		return
 	}
 	body := x.resp.Body

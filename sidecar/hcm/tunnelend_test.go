@@ -11,7 +11,6 @@ import (
 	"time"
 
 	xhttp2 "golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
@@ -78,29 +77,11 @@ func TestTunnelEndsWithItsRequest(t *testing.T) {
 // endingOrigin speaks HTTP/2, knows extended CONNECT, and answers every request with a head
 // of that status which ends the stream.
 func endingOrigin(t *testing.T, status string) string {
-	return rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
-		if _, err := io.ReadFull(r, make([]byte, len(xhttp2.ClientPreface))); err != nil {
-			return
+	return framesOrigin(t, func(f *xhttp2.Framer, fr xhttp2.Frame) {
+		if head, ok := fr.(*xhttp2.HeadersFrame); ok {
+			answerFrame(f, head.StreamID, status)
 		}
-		fr := xhttp2.NewFramer(c, r)
-		_ = fr.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingEnableConnectProtocol, Val: 1})
-		for {
-			f, err := fr.ReadFrame()
-			if err != nil {
-				return
-			}
-			switch f := f.(type) {
-			case *xhttp2.SettingsFrame:
-				if !f.IsAck() {
-					_ = fr.WriteSettingsAck()
-				}
-			case *xhttp2.HeadersFrame:
-				var block strings.Builder
-				_ = hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: ":status", Value: status})
-				_ = fr.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: f.StreamID, BlockFragment: []byte(block.String()), EndHeaders: true, EndStream: true})
-			}
-		}
-	})
+	}, xhttp2.Setting{ID: xhttp2.SettingEnableConnectProtocol, Val: 1})
 }
 
 // TestTunnelEndsWithItsAnswer: a host of HTTP/2 that accepts a tunnel and ends it with the
@@ -163,4 +144,28 @@ func TestTunnelDuration(t *testing.T) {
 		t.Errorf("it lasted %v", took)
 	}
 	b.wantLog("101 DT max_duration_timeout")
+}
+
+// TestHostWithoutExtendedConnect: an upgrade that a host of HTTP/2 cannot take says nothing
+// of its health, and is not sent to it twice.
+func TestHostWithoutExtendedConnect(t *testing.T) {
+	b := newBed(t, versionedOrigin(t, 2, echo))
+	b.cfg.Upgrades = []route.Upgrade{{Type: "websocket"}}
+	b.http2Cluster()
+	b.start()
+	for range 2 { // on a connection of its own, and on one that was used
+		c := b.dial()
+		c.send("GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: abc\r\n\r\n")
+		if resp, _ := c.answer("GET"); resp.StatusCode != 502 {
+			t.Errorf("%d", resp.StatusCode)
+		}
+	}
+	for _, line := range b.logged(2) {
+		if !strings.Contains(line, "502 - upgrade_not_supported_by_host") || !strings.Contains(line, "retries=0") {
+			t.Errorf("the access log says %q", line)
+		}
+	}
+	if h := b.clusters.Get("origin").Stats()[0]; h.Failed != 0 || h.ConsecutiveFailures != 0 || h.Active != 0 {
+		t.Errorf("%+v", h)
+	}
 }

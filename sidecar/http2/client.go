@@ -44,9 +44,13 @@ const unknownStreams = 100
 
 // OnFree has f called whenever a stream ends, or the limits change, so that there may
 // be room for another one, and when the connection takes none any more. It is called
-// with the connection locked: it must not block nor call the connection. It is set
-// before Run.
-func (cc *ClientConn) OnFree(f func()) { cc.onFree = f }
+// with the connection locked: it must not block nor call the connection. Before Run
+// nothing is missed.
+func (cc *ClientConn) OnFree(f func()) {
+	cc.mu.Lock()
+	defer cc.mu.Unlock()
+	cc.onFree = f
+}
 
 // Run reads the connection on the caller's goroutine. It returns when the connection is
 // over: nil when it ended in peace, a *ConnError otherwise. It closes the stream.

@@ -111,9 +111,10 @@ type arrival struct {
 	id         uint64
 	generation uint64
 	match      target
-	inspected  bool
+	inspected  bool // it was seen whether this is TLS
 	restored   bool // match.destination is not the socket's own
 	chain      *chain
+	placed     bool     // in the chain's limits
 	entered    *tracked // once it is among the established ones
 }
 
@@ -146,10 +147,13 @@ func (a *arrival) LogValue() slog.Value {
 func (a *arrival) leave() {
 	if t := a.entered; t != nil {
 		t.conn.PeerMetrics.ConnectionOpened(t.conn.Shard)
-		t.Finished(t.conn)
+		t.Finished(&t.conn)
 		return
 	}
 	_ = a.conn.Close()
+	if a.placed {
+		a.chain.leave()
+	}
 	l := a.l
 	l.mu.Lock()
 	delete(l.arriving, a.conn)
@@ -160,15 +164,14 @@ func (a *arrival) leave() {
 	l.wg.Done()
 }
 
-// receive inspects, chooses the chain, shakes hands and authorizes. What it
-// refuses it has logged and counted.
+// receive inspects, chooses the chain, takes a place in its limits, shakes hands and
+// authorizes. What it refuses it has logged and counted.
 func (a *arrival) receive() (*tracked, error) {
 	sc, err := socketConn(a.conn)
 	if err != nil {
 		return nil, err
 	}
 	a.match = targetOf(a.conn)
-	a.inspected = a.snap.inspectsTLS
 	if err := a.inspect(sc); err != nil {
 		return nil, err
 	}
@@ -183,12 +186,17 @@ func (a *arrival) receive() (*tracked, error) {
 	a.chain = a.snap.tree.find(&a.match)
 	if a.chain == nil {
 		reason := "no_filter_chain"
-		if a.snap.anyTLS && a.match.plaintext {
+		if a.snap.anyTLS && a.inspected && a.match.plaintext {
 			reason = "plaintext"
 		}
 		return nil, a.refuse(telemetry.FlagNoRoute, reason,
 			fmt.Errorf("no filter chain for server name %q, transport %s", a.match.serverName, a.match.transport()))
 	}
+	// As in Envoy, before a handshake: whoever is one too many costs none.
+	if e := a.chain.enter(); e.reason != "" {
+		return nil, a.refuseExcess(e)
+	}
+	a.placed = true
 	s, err := a.open(sc)
 	if err != nil {
 		return nil, err
@@ -217,7 +225,6 @@ func (a *arrival) handOff() *listener {
 
 	old, oldSnap := a.l, a.snap
 	a.l, a.snap = next, snap
-	a.inspected = snap.inspectsTLS
 	old.mu.Lock()
 	delete(old.arriving, a.conn)
 	old.open--
@@ -227,22 +234,13 @@ func (a *arrival) handOff() *listener {
 	return next
 }
 
-// reset ends a connection with a TCP reset: nothing waits, nothing is flushed.
-func reset(c net.Conn) {
-	if t, ok := c.(*net.TCPConn); ok {
-		_ = t.SetLinger(0)
-	}
-	_ = c.Close()
-}
-
 func targetOf(c net.Conn) target {
 	t := target{sought: sought{plaintext: true, local: true}}
 	local, lok := c.LocalAddr().(*net.TCPAddr)
 	remote, rok := c.RemoteAddr().(*net.TCPAddr)
 	if lok && rok {
-		t.destination, t.source = unmapped(local.AddrPort()), unmapped(remote.AddrPort())
+		t.between(unmapped(remote.AddrPort()), unmapped(local.AddrPort()))
 		t.direct = t.source.Addr()
-		t.local = t.source.Addr() == t.destination.Addr() || t.source.Addr().IsLoopback()
 	}
 	return t
 }
@@ -277,6 +275,9 @@ func (a *arrival) open(c stream.Conn) (stream.Stream, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if a.chain.cfg.TLS.Context != nil {
+		t.KeepPeerNames()
 	}
 	limit := a.l.m.opts.HandshakeTimeout
 	if d := a.chain.cfg.HandshakeTimeout; d > 0 {
@@ -313,15 +314,12 @@ func (a *arrival) countHandshake(result, reason string, version uint16, took tim
 // connection.
 func (a *arrival) admit(s stream.Stream) (*tracked, error) {
 	info := s.Info()
-	c := a.conn
 	f := downstream.Facts{
-		ID: a.id, Stream: s, Info: info, Abort: func() { reset(c) }, Place: a.chain.place,
-		Destination: a.match.destination, Accepted: a.accepted, Shard: telemetry.NextShard(),
-		AuthzPeer: authz.NewPeer(info, a.match.destination),
-		Overload:  a.l.m.opts.Overload.Signals(a.snap.cfg.IgnoreOverload),
+		ID: a.id, Stream: s, Peer: authz.NewPeer(info, a.match.destination), Place: a.chain.place,
+		Accepted: a.accepted, Shard: telemetry.NextShard(),
 	}
 	if a.match.direct.IsValid() {
-		f.AuthzPeer.Direct = a.match.direct
+		f.Peer.Direct = a.match.direct
 	}
 	if f.Metrics != nil {
 		peer := telemetry.PeerName(info.PeerID)
@@ -335,13 +333,11 @@ func (a *arrival) admit(s stream.Stream) (*tracked, error) {
 	switch {
 	case e.ended:
 		return nil, errDenied
-	case e.excess:
-		return nil, a.excess(t)
 	case a.entered == nil:
 		if !e.admitted {
 			e.decision.Rule = peerNotAdmitted
 		}
-		a.deny(t.conn, e.decision)
+		a.deny(&t.conn, e.decision)
 		return nil, errDenied
 	}
 	if reason, yes := a.l.m.withdrawnSince(a.generation, t.conn.Workload, info); yes {
@@ -357,7 +353,6 @@ func (a *arrival) admit(s stream.Stream) (*tracked, error) {
 type entry struct {
 	decision authz.Decision
 	admitted bool // by the TLS context
-	excess   bool // a limit of the chain is reached
 	ended    bool // the listener has
 	removed  bool // it is to end
 	orphan   bool // no chain would take the connection now
@@ -378,21 +373,17 @@ func (a *arrival) enter(f downstream.Facts) (t *tracked, e entry) {
 			e.orphan = true
 		}
 	}
-	t = &tracked{conn: downstream.New(f, chain.policy), l: a.l, snap: a.snap, chain: a.chain, sought: a.match.sought, exempt: a.exempt}
-	e.decision = chain.network.CheckConn(&t.conn.AuthzPeer) // not f's, which would be another object
+	t = &tracked{l: a.l, snap: a.snap, own: a.chain, chain: a.chain, sought: a.match.sought, exempt: a.exempt}
+	t.conn.Init(f, chain.policy)
+	e.decision = chain.network.CheckConn(&t.conn.Peer) // not f's, which would be another object
 	if len(chain.cfg.RBAC) > 0 {
 		decision := e.decision
 		t.conn.Decision = &decision
 	}
 	e.admitted = chain.admits(f.Info)
-	t.conn.Attach(a.l.ctx, a.chain.handler, t, a.l.m.poller)
+	t.conn.Attach(a.chain.serverOf(a.l), t)
 	e.removed, e.ended = a.l.removed, a.l.ctx.Err() != nil
 	if !e.decision.Allowed || !e.admitted || e.ended {
-		return t, e
-	}
-	var ok bool
-	if t.limits, ok = a.chain.enter(); !ok {
-		e.excess = true
 		return t, e
 	}
 	a.l.conns[t] = struct{}{}
@@ -401,23 +392,22 @@ func (a *arrival) enter(f downstream.Facts) (t *tracked, e entry) {
 	return t, e
 }
 
-// excess logs a connection that a limit of its chain refuses. It is closed when
+// refuseExcess logs a connection that a limit of its chain refuses. It is closed when
 // the limit says, without a goroutine that would wait for that.
-func (a *arrival) excess(t *tracked) error {
-	r := t.conn.NewRecord()
-	if t.limits.reason == "rate_limit" {
+func (a *arrival) refuseExcess(e excess) error {
+	r := a.record(a.info())
+	if e.reason == "rate_limit" {
 		r.Flags |= telemetry.FlagRateLimited
 	}
-	r.ConnectionTermination = t.limits.reason
-	r.Duration = time.Since(a.accepted)
+	r.ConnectionTermination = e.reason
 	a.log(r)
 	if m := a.l.m.opts.Metrics; m != nil {
-		m.Refused(a.l.name, t.limits.reason)
+		m.Refused(a.l.name, e.reason)
 	}
-	if t.limits.delay <= 0 {
+	if e.delay <= 0 {
 		return errDenied
 	}
-	timer := time.NewTimer(t.limits.delay)
+	timer := time.NewTimer(e.delay)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -438,7 +428,7 @@ func (t *tracked) Finished(c *downstream.Conn) {
 		t.snap.log.Log(r)
 		r.Release()
 	}
-	t.limits.leave()
+	t.own.leave()
 	l.mu.Lock()
 	delete(l.conns, t)
 	l.open--
@@ -462,15 +452,8 @@ func (a *arrival) deny(conn *downstream.Conn, d authz.Decision) {
 
 // refuse logs a connection that never became one, and returns err.
 func (a *arrival) refuse(flags telemetry.Flags, reason string, err error) error {
-	cfg, info := a.snap.cfg, a.info()
-	r := telemetry.NewRecord()
-	r.Start, r.Duration = a.accepted, time.Since(a.accepted)
-	r.Direction, r.Listener, r.Workload, r.Service = telemetry.Direction(cfg.Direction), a.l.name, cfg.Workload, cfg.Service
-	if a.chain != nil {
-		r.Chain, r.Workload, r.Service = a.chain.cfg.Name, a.chain.place.Workload, a.chain.place.Service
-	}
-	r.ConnectionID, r.SNI = a.id, a.match.serverName
-	r.DownstreamRemote, r.DownstreamDirect, r.DownstreamLocal = info.Remote, a.conn.RemoteAddr(), info.Local
+	info := a.info()
+	r := a.record(info)
 	r.Flags, r.ConnectionTermination, r.TransportFailure = flags, reason, err.Error()
 	a.log(r)
 	if m := a.l.m.opts.Metrics; m != nil {
@@ -479,6 +462,20 @@ func (a *arrival) refuse(flags telemetry.Flags, reason string, err error) error 
 	a.l.m.say("connection refused", "listener", a.l.name, "src", addrString(info.Remote),
 		"src_id", claimedID(err), "reason", reason, "err", err)
 	return err
+}
+
+// record describes a connection that never became one.
+func (a *arrival) record(info *stream.Info) *telemetry.Record {
+	cfg := a.snap.cfg
+	r := telemetry.NewRecord()
+	r.Start, r.Duration = a.accepted, time.Since(a.accepted)
+	r.Direction, r.Listener, r.Workload, r.Service = telemetry.Direction(cfg.Direction), a.l.name, cfg.Workload, cfg.Service
+	if a.chain != nil {
+		r.Chain, r.Workload, r.Service = a.chain.cfg.Name, a.chain.place.Workload, a.chain.place.Service
+	}
+	r.ConnectionID, r.SNI = a.id, a.match.serverName
+	r.DownstreamRemote, r.DownstreamDirect, r.DownstreamLocal = info.Remote, a.conn.RemoteAddr(), info.Local
+	return r
 }
 
 // log writes a record where the chain's, and the listener's, records go.

@@ -26,13 +26,11 @@ type snapshot struct {
 	log     *telemetry.Log // of every connection
 	refused *telemetry.Log // of those that were not served
 	chains  []*chain
-	// inspectors are the listener filters; inspectsTLS tells that one of them
-	// knows TLS from plaintext.
-	inspectors  []Filter
-	inspectsTLS bool
-	anyTLS      bool
-	timeout     time.Duration
-	refs        atomic.Int64
+	// inspectors are the listener filters.
+	inspectors []Filter
+	anyTLS     bool
+	timeout    time.Duration
+	refs       atomic.Int64
 }
 
 // chain is a filter chain, compiled.
@@ -42,13 +40,16 @@ type chain struct {
 	tls     *tls.Config
 	ownID   string
 	network *authz.Evaluator
-	// standing are the rules that requests meet wherever no route says otherwise, policy
-	// is all that decides over them; nil where the chain serves none.
-	standing *authz.Evaluator
-	policy   *downstream.Policy
-	limits   []*connectionLimit
-	rates    []*tokenbucket.Bucket
-	handler  downstream.Handler
+	// policy decides over requests, and judge tells of whom it denies all; nil where the
+	// chain serves none.
+	policy *downstream.Policy
+	judge  judge
+	// forwarded: who connects may ask for other clients.
+	forwarded bool
+	limits    []*connectionLimit
+	rates     []*tokenbucket.Bucket
+	handler   downstream.Handler
+	server    *downstream.Server // made with the first connection; guarded by listener.mu
 	// keepsPeer: the handler looks at the certificates that peers send.
 	keepsPeer bool
 	log       *telemetry.Log
@@ -56,6 +57,19 @@ type chain struct {
 	untrusted bool
 
 	place *downstream.Place
+}
+
+// judge is what a handler of requests is, where it denies some; *hcm.Manager is one.
+type judge interface {
+	DeniesAll(p *authz.Peer, forwarded bool) (rule string, denied bool)
+}
+
+// deniesAll tells whether every request of a peer would be denied, and by which rule.
+func (c *chain) deniesAll(p *authz.Peer, forwarded bool) (rule string, denied bool) {
+	if c.judge == nil {
+		return "", false
+	}
+	return c.judge.DeniesAll(p, forwarded)
 }
 
 func (c *chain) label() string {
@@ -112,7 +126,6 @@ func (m *Manager) compile(cfg *Config) (_ *snapshot, err error) {
 		}
 	}
 	s.inspectors = s.filters()
-	s.inspectsTLS = slices.ContainsFunc(s.inspectors, func(f Filter) bool { return f.TLSInspector })
 	if cfg.Default != nil {
 		if s.tree.fallback, err = m.compileChain(s, cfg.Default, -1); err != nil {
 			return nil, err
@@ -158,9 +171,7 @@ func (m *Manager) compileChain(s *snapshot, cfg *FilterChain, index int) (_ *cha
 	logs := []telemetry.AccessLogConfig{}
 	if cfg.HTTP != nil {
 		logs = cfg.HTTP.AccessLog
-		if c.standing, err = authz.Compile(cfg.HTTP.StandingRules(), authz.Exchange, nil); err != nil {
-			return fail(err)
-		}
+		c.forwarded = cfg.HTTP.NamesClients()
 	} else {
 		logs = append(logs, cfg.TCP.AccessLog...)
 	}
@@ -181,11 +192,22 @@ func (m *Manager) compileChain(s *snapshot, cfg *FilterChain, index int) (_ *cha
 	if p, ok := c.handler.(interface{ Policy() *downstream.Policy }); ok {
 		c.policy = p.Policy()
 	}
+	c.judge, _ = c.handler.(judge)
 	c.place = c.identify(s.cfg)
+	c.place.Overload = m.opts.Overload.Signals(s.cfg.IgnoreOverload)
 	if m.opts.Metrics != nil {
 		c.place.Metrics = m.opts.Metrics.Service(c.place.Direction, c.place.Service)
 	}
 	return c, nil
+}
+
+// serverOf returns who serves the connections of the chain, whose listener is l. l.mu is
+// held.
+func (c *chain) serverOf(l *listener) *downstream.Server {
+	if c.server == nil {
+		c.server = &downstream.Server{Handler: c.handler, Context: l.ctx, Poller: l.m.poller}
+	}
+	return c.server
 }
 
 // identify finds whose chain it is. Workloads of a host share the inbound
@@ -214,6 +236,9 @@ func (c *chain) admits(info *stream.Info) bool {
 	if t.Context != nil {
 		// Its names are not kept of a peer: who shook hands was verified then.
 		return info.TLS
+	}
+	if info.Peer.Names() != nil {
+		return false // a foreign authority vouched for the peer, and the mesh has not
 	}
 	if !info.TLS || t.RequireClientCertificate && info.PeerID == "" {
 		return false

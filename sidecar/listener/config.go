@@ -154,11 +154,11 @@ type FilterChain struct {
 	TLS   *TLS // nil for plaintext
 	// HandshakeTimeout bounds the TLS handshake; the manager's when 0.
 	HandshakeTimeout time.Duration
-	// RBAC runs first, on the connection's identity.
-	RBAC []authz.NetworkFilter
-	// Limits run after it.
+	// Limits come first, before a handshake.
 	ConnectionLimits []ConnectionLimit
 	RateLimits       []RateLimit
+	// RBAC runs on the connection's identity.
+	RBAC []authz.NetworkFilter
 	// Exactly one terminal filter.
 	HTTP *hcm.Config
 	TCP  *tcp.Config

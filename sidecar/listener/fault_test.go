@@ -37,8 +37,8 @@ func TestFaultsOfConnections(t *testing.T) {
 		}},
 		"serving": {panics.Connection, func(l *listener) func() {
 			c := l.current.chains[0]
-			c.handler = bomb{}
-			return func() { c.handler = echo{} }
+			c.server = c.serverOf(l).With(bomb{})
+			return func() { c.server = c.server.With(echo{}) }
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {

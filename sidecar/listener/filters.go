@@ -83,7 +83,8 @@ func (a *arrival) filter(f *Filter, c stream.Conn, deadline time.Time) (reason s
 	switch {
 	case f.OriginalDst:
 		if dst, ok := originalDestination(c, a.match.destination); ok {
-			a.match.destination, a.restored = dst, true
+			a.match.between(a.match.source, dst)
+			a.restored = true
 		}
 		return "", nil
 	case f.ProxyProtocol != nil:
@@ -113,9 +114,9 @@ func (a *arrival) clientHello(f *Filter, c stream.Conn, deadline time.Time) erro
 	})
 	switch {
 	case err == nil:
-		a.match.plaintext, a.match.serverName, a.match.alpn = false, hello.serverName, hello.alpn
+		a.inspected, a.match.plaintext, a.match.serverName, a.match.alpn = true, false, hello.serverName, hello.alpn
 	case errors.Is(err, errNotTLS):
-		a.match.plaintext = true
+		a.inspected, a.match.plaintext = true, true
 	default:
 		return err
 	}
@@ -158,9 +159,8 @@ func (a *arrival) proxyHeader(f *ProxyProtocol, c stream.Conn, deadline time.Tim
 		return err
 	}
 	if h.source.IsValid() {
-		a.match.source, a.match.destination = h.source, h.destination
+		a.match.between(h.source, h.destination)
 		a.restored = true
-		a.match.local = h.source.Addr() == h.destination.Addr() || h.source.Addr().IsLoopback()
 	}
 	return nil
 }

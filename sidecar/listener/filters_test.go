@@ -2,6 +2,7 @@ package listener
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/internal/tokenbucket"
+	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 )
@@ -303,6 +305,76 @@ func TestConnectionAndRateLimits(t *testing.T) {
 	if err := roundTrip(dial(t, m, "rated")); err == nil {
 		t.Error("a second connection is served")
 	}
+}
+
+// TestLimitsBeforeTheHandshake: who has not shaken hands yet has a place already, whoever is
+// one too many costs no handshake, and a place is given back once, however its connection
+// ends.
+func TestLimitsBeforeTheHandshake(t *testing.T) {
+	m := newTestManager(t, func(o *Options) {
+		o.TLS = testTLS{selfSigned(t, apiID)}
+		o.HandshakeTimeout = time.Minute
+	})
+	limited := func(rbac ...authz.NetworkFilter) *Config {
+		cfg := echoConfig("l", rbac...)
+		cfg.Chains[0].TLS = &TLS{Certificate: apiID}
+		cfg.Chains[0].ConnectionLimits = []ConnectionLimit{{Max: 1}}
+		return cfg
+	}
+	mustApply(t, m, limited())
+	chain := func() *chain {
+		l := m.all()[0]
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.current.chains[0]
+	}
+	free := func() {
+		t.Helper()
+		waitFor(t, func() bool { return chain().limits[0].open.Load() == 0 })
+	}
+	handshakes := func() (n int) {
+		var out strings.Builder
+		_ = m.opts.Metrics.Registry.WritePrometheus(&out)
+		return strings.Count(out.String(), "hauberk_tls_handshakes_total{")
+	}
+	client := func() *tls.Conn {
+		return tls.Client(dial(t, m, "l"), &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{selfSigned(t, webID)}})
+	}
+	silent := dial(t, m, "l")
+	waitFor(t, func() bool { return chain().limits[0].open.Load() == 1 })
+	if err := roundTrip(client()); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("one too many: %v", err)
+	}
+	if n := handshakes(); n != 0 {
+		t.Errorf("%d kinds of handshakes were counted", n)
+	}
+	_ = silent.Close()
+	free()
+	good := client()
+	if err := roundTrip(good); err != nil {
+		t.Fatal(err)
+	}
+	_ = good.Close()
+	free()
+	mustApply(t, m, limited(denyAll()))
+	if err := roundTrip(client()); err == nil {
+		t.Error("a denied connection is served")
+	}
+	free()
+
+	rated := limited()
+	rated.Name, rated.Chains[0].ConnectionLimits[0].Max = "rated", 2
+	rated.Chains[0].RateLimits = []RateLimit{{Bucket: tokenbucket.Spec{Max: 1, PerFill: 1, Interval: time.Hour}}}
+	m.Remove("l")
+	mustApply(t, m, rated)
+	_ = dial(t, m, "rated") // has the token, and does not shake hands
+	taken := func() bool { return chain().limits[0].open.Load() == 1 }
+	waitFor(t, taken)
+	second := dial(t, m, "rated")
+	if _, err := second.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("without a token: %v", err)
+	}
+	waitFor(t, taken)
 }
 
 func waitFor(t *testing.T, ok func() bool) {

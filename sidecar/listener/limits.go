@@ -11,37 +11,34 @@ type connectionLimit struct {
 	open atomic.Int64
 }
 
-// place is what a connection holds of its chain's limits, or why it got none.
-type place struct {
-	held   []*connectionLimit
-	reason string
+// excess is why a connection gets no place in its chain's limits, and when it is closed.
+type excess struct {
+	reason string // empty where it got one
 	delay  time.Duration
 }
 
 // enter takes a place in every limit of the chain, or in none.
-func (c *chain) enter() (place, bool) {
-	if len(c.limits) == 0 && len(c.rates) == 0 {
-		return place{}, true
-	}
+func (c *chain) enter() excess {
 	for i, l := range c.limits {
 		if l.open.Add(1) > l.cfg.Max {
 			for _, undo := range c.limits[:i+1] {
 				undo.open.Add(-1)
 			}
-			return place{reason: "connection_limit", delay: l.cfg.Delay}, false
+			return excess{reason: "connection_limit", delay: l.cfg.Delay}
 		}
 	}
 	for _, r := range c.rates {
 		if !r.Take() {
-			place{held: c.limits}.leave()
-			return place{reason: "rate_limit"}, false
+			c.leave()
+			return excess{reason: "rate_limit"}
 		}
 	}
-	return place{held: c.limits}, true
+	return excess{}
 }
 
-func (p place) leave() {
-	for _, l := range p.held {
+// leave gives the places back that enter took.
+func (c *chain) leave() {
+	for _, l := range c.limits {
 		l.open.Add(-1)
 	}
 }

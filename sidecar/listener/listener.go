@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
@@ -51,22 +50,22 @@ type bound struct {
 
 // tracked is a connection that is being served.
 type tracked struct {
-	conn *downstream.Conn
+	conn downstream.Conn
 	l    *listener
 	snap *snapshot // keeps the chain alive
+	own  *chain    // whose handler serves the connection, and in whose limits it has its place
 	// chain is what the connection is authorized by: its own chain, or the one
 	// that replaced it. Guarded by listener.mu.
 	chain *chain
 	// sought is, with what conn knows, how the connection's chain, and its
 	// replacement, is found.
 	sought sought
-	limits place
 	exempt overload.Exempt
 }
 
 // target is what a chain is found by, now as when the connection arrived.
 func (t *tracked) target() *target {
-	out := &target{destination: t.conn.Destination, direct: t.conn.AuthzPeer.Direct, sought: t.sought}
+	out := &target{destination: t.conn.Destination, direct: t.conn.Peer.Direct, sought: t.sought}
 	if remote, ok := t.conn.Info.Remote.(*net.TCPAddr); ok {
 		out.source = unmapped(remote.AddrPort())
 	}
@@ -378,12 +377,12 @@ func (l *listener) recheck() int {
 			rules[t] = peerNotAdmitted
 			continue
 		}
-		if d := c.network.CheckConn(&t.conn.AuthzPeer); !d.Allowed {
+		if d := c.network.CheckConn(&t.conn.Peer); !d.Allowed {
 			denied = append(denied, t)
 			rules[t] = d.Rule
 			continue
 		}
-		if rule, is := newlyDenied(&t.conn.AuthzPeer, before.standing, c.standing); is {
+		if rule, is := t.newlyDenied(before, c); is {
 			denied = append(denied, t)
 			rules[t] = rule
 		}
@@ -401,11 +400,12 @@ func (l *listener) recheck() int {
 // newlyDenied tells whether the rules for requests leave a peer nothing that it may ask
 // for, where those before did: the streams that it has open end too. A peer that never
 // might gets its answer request by request, which says why.
-func newlyDenied(p *authz.Peer, before, now *authz.Evaluator) (rule string, denied bool) {
-	if rule, denied = now.DeniesAll(p); !denied {
+func (t *tracked) newlyDenied(before, now *chain) (rule string, denied bool) {
+	p := &t.conn.Peer
+	if rule, denied = now.deniesAll(p, t.own.forwarded); !denied {
 		return "", false
 	}
-	_, was := before.DeniesAll(p)
+	_, was := before.deniesAll(p, t.own.forwarded)
 	return rule, !was
 }
 

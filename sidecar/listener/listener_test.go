@@ -18,8 +18,6 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
-	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
-	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/tcp"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
@@ -114,42 +112,6 @@ func TestNewDenyClosesLiveConnection(t *testing.T) {
 	}
 	if err := roundTrip(dial(t, m, "l")); err == nil {
 		t.Error("a new connection is served")
-	}
-}
-
-// TestNewDenyOfRequestsClosesLiveConnection: a peer that may not ask for anything any
-// more loses its connection, and with it the streams there; one that may still ask for
-// something keeps it, and so does one that was never allowed to: it is told so.
-func TestNewDenyOfRequestsClosesLiveConnection(t *testing.T) {
-	with := func(action authz.Action, permission authz.Permission) *Config {
-		c := echoConfig("l")
-		c.Chains[0].TCP, c.Chains[0].HTTP = nil, &hcm.Config{RBAC: []authz.NetworkFilter{{Rules: &authz.Rules{Action: action,
-			Policies: []authz.Policy{{Name: "p", Permissions: []authz.Permission{permission}, Principals: []authz.Principal{{Any: true}}}}}}}}
-		return c
-	}
-	path := "/a"
-	onPath, all := authz.Permission{URLPath: &route.StringMatch{Exact: &path}}, authz.Permission{Any: true}
-	m := newTestManager(t, nil)
-	mustApply(t, m, with(authz.Allow, all))
-	c := dial(t, m, "l")
-	if err := roundTrip(c); err != nil {
-		t.Fatal(err)
-	}
-	mustApply(t, m, with(authz.Deny, onPath))
-	if err := roundTrip(c); err != nil {
-		t.Fatalf("a connection that may still be of use: %v", err)
-	}
-	mustApply(t, m, with(authz.Deny, all))
-	if err := roundTrip(c); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("the denied connection lives: %v", err)
-	}
-	c = dial(t, m, "l")
-	if err := roundTrip(c); err != nil {
-		t.Fatal(err)
-	}
-	mustApply(t, m, with(authz.Deny, all))
-	if err := roundTrip(c); err != nil {
-		t.Errorf("a connection that nothing changed for: %v", err)
 	}
 }
 

@@ -270,7 +270,7 @@ func (m *Manager) Conns() []*downstream.Conn {
 	var out []*downstream.Conn
 	for _, l := range m.all() {
 		for _, t := range l.established() {
-			out = append(out, t.conn)
+			out = append(out, &t.conn)
 		}
 	}
 	slices.SortFunc(out, func(a, b *downstream.Conn) int { return int(int64(a.ID) - int64(b.ID)) })

@@ -18,8 +18,14 @@ type target struct {
 type sought struct {
 	serverName string
 	alpn       []string
-	plaintext  bool // not TLS
+	plaintext  bool // not TLS, or nobody looked: to matches that is raw_buffer, as in Envoy
 	local      bool // same IP or loopback
+}
+
+// between notes where the connection comes from and where it is going.
+func (t *target) between(source, destination netip.AddrPort) {
+	t.source, t.destination = source, destination
+	t.local = source.Addr() == destination.Addr() || source.Addr().IsLoopback()
 }
 
 // transport is the transport protocol's name.

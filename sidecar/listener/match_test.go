@@ -114,3 +114,23 @@ func TestMatchRefuses(t *testing.T) {
 		})
 	}
 }
+
+// TestSourceTypeOfARedirectedConnection: what counts is where the client was going, not
+// where a firewall had it end.
+func TestSourceTypeOfARedirectedConnection(t *testing.T) {
+	at := netip.MustParseAddrPort
+	x := target{}
+	for _, c := range []struct {
+		source, destination string
+		local               bool
+	}{
+		{"10.0.0.1:1000", "10.0.0.1:15001", true},
+		{"10.0.0.1:1000", "10.0.0.2:80", false},
+		{"10.0.0.2:1000", "10.0.0.2:80", true},
+		{"127.0.0.1:1000", "10.0.0.2:80", true},
+	} {
+		if x.between(at(c.source), at(c.destination)); x.local != c.local {
+			t.Errorf("from %s to %s: %v", c.source, c.destination, x.local)
+		}
+	}
+}

@@ -1,13 +1,18 @@
 package listener
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
+	"io"
 	"math/big"
+	"net"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -93,6 +98,48 @@ func TestMutualTLS(t *testing.T) {
 	mustApply(t, m, mtlsConfig(allowWeb(apiID)))
 	if err := roundTrip(web); err == nil {
 		t.Error("a connection that is denied now lives on")
+	}
+}
+
+// TestTLSThatNobodyLookedFor: where the inspector did not run, or went on before the client
+// said anything, a chain with TLS shakes hands with whoever comes. Bytes that are no TLS are
+// refused all the same.
+func TestTLSThatNobodyLookedFor(t *testing.T) {
+	for name, change := range map[string]func(*Config){
+		"the inspector is disabled": func(c *Config) {
+			c.Filters = []Filter{{TLSInspector: true, Disabled: &Predicate{Any: true}}}
+		},
+		"the client is late": func(c *Config) {
+			c.Filters, c.FilterTimeout, c.ContinueOnTimeout = []Filter{{TLSInspector: true}}, 20*time.Millisecond, true
+		},
+	} {
+		m := newTestManager(t, func(o *Options) { o.TLS = testTLS{selfSigned(t, apiID)} })
+		cfg := echoConfig("in")
+		cfg.Chains[0].TLS = &TLS{Certificate: apiID}
+		change(cfg)
+		mustApply(t, m, cfg)
+		late := func() net.Conn {
+			c := dial(t, m, "in")
+			_ = c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+			if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("%s: a connection on which nothing was sent: %v", name, err)
+			}
+			_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+			return c
+		}
+		if err := roundTrip(tls.Client(late(), &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{selfSigned(t, webID)}})); err != nil {
+			t.Errorf("%s: a TLS client is refused: %v", name, err)
+		}
+		plain := late()
+		_, _ = io.WriteString(plain, "GET / HTTP/1.1\r\n\r\n")
+		if answer, err := io.ReadAll(plain); bytes.Contains(answer, []byte("GET")) || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: plaintext is served: %q %v", name, answer, err)
+		}
+		var out strings.Builder
+		_ = m.opts.Metrics.Registry.WritePrometheus(&out)
+		if want := `hauberk_connections_refused_total{listener="in",reason="plaintext"} 1`; !strings.Contains(out.String(), want) {
+			t.Errorf("%s: no %s in\n%s", name, want, out.String())
+		}
 	}
 }
 

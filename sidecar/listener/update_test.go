@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"testing"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
@@ -71,6 +72,76 @@ func TestRuleEnabledByUpdate(t *testing.T) {
 		if status, _ := get(c); status != step.want {
 			t.Fatalf("step %d: %d, want %d", i, status, step.want)
 		}
+	}
+}
+
+// TestNewDenyOfRequests: a peer that may not ask for anything any more loses its
+// connection, and with it the streams there. One that may still ask for something keeps
+// it: on some path, on a route with rules of its own or for a client that it names; and so
+// does one that was never allowed to: it is told so.
+func TestNewDenyOfRequests(t *testing.T) {
+	path := "/x"
+	onPath, all := authz.Permission{URLPath: &route.StringMatch{Exact: &path}}, authz.Permission{Any: true}
+	clients := netip.MustParsePrefix("203.0.113.0/24")
+	others := authz.Principal{Not: &authz.Principal{Source: &clients}}
+	nobody := &authz.HTTPFilter{Rules: &authz.Rules{Action: authz.Allow}}
+	with := func(p authz.Permission, change func(*hcm.Config)) *Config {
+		c := guarded(false, p)
+		if change != nil {
+			change(c.Chains[0].HTTP)
+		}
+		return c
+	}
+	elsewhere := func(o route.FilterOverride) func(*hcm.Config) {
+		return func(h *hcm.Config) {
+			other := h.Routes.VirtualHosts[0]
+			other.Name, other.Domains, other.Filters = "other", []string{"other"}, []route.FilterOverride{o}
+			h.Routes.VirtualHosts = append(h.Routes.VirtualHosts, other)
+		}
+	}
+	for _, step := range []struct {
+		name string
+		cfg  *Config
+		want int // 0 for an end
+	}{
+		{"denied on a path", with(onPath, nil), 403},
+		{"denied on all", with(all, nil), 0},
+		{"but where a route has no rules", with(all, elsewhere(route.FilterOverride{Name: "rbac", Disabled: true})), 403},
+		{"but where a route has others", with(all, elsewhere(route.FilterOverride{Name: "rbac", Config: &authz.HTTPFilter{}})), 403},
+		{"also where a route has others", with(all, elsewhere(route.FilterOverride{Name: "rbac", Config: nobody})), 0},
+		{"where another filter is meant", with(all, elsewhere(route.FilterOverride{Name: "else", Disabled: true})), 0},
+		{"but for clients behind the peer", with(all, func(h *hcm.Config) {
+			h.RBAC[0].Rules.Policies[0].Principals = []authz.Principal{others}
+		}), 403},
+		{"also for clients behind a peer that is not trusted", with(all, func(h *hcm.Config) {
+			h.RBAC[0].Rules.Policies[0].Principals, h.UseRemoteAddress = []authz.Principal{others}, true
+		}), 0},
+	} {
+		t.Run(step.name, func(t *testing.T) {
+			m := newHTTPManager(t)
+			before := guarded(true, all)
+			before.Chains[0].HTTP.UseRemoteAddress = step.cfg.Chains[0].HTTP.UseRemoteAddress
+			mustApply(t, m, before)
+			c := dial(t, m, "l")
+			if status, _ := get(c); status != 200 {
+				t.Fatal(status)
+			}
+			mustApply(t, m, step.cfg)
+			if status, _ := get(c); status != step.want {
+				t.Errorf("%d, want %d", status, step.want)
+			}
+			if step.want != 0 {
+				return
+			}
+			c = dial(t, m, "l")
+			if status, _ := get(c); status != 403 {
+				t.Errorf("a new connection gets %d", status)
+			}
+			mustApply(t, m, step.cfg)
+			if status, _ := get(c); status != 403 {
+				t.Errorf("a connection that nothing changed for gets %d", status)
+			}
+		})
 	}
 }
 

@@ -41,7 +41,8 @@ const (
 // Chain is what a peer sent, its own certificate first; nil knows nothing. Each
 // text is made when it is first asked for. Safe for concurrent use.
 type Chain struct {
-	certs []*x509.Certificate
+	certs []*x509.Certificate // may be none
+	names []string
 	made  [texts]atomic.Pointer[string]
 }
 
@@ -55,7 +56,7 @@ func Of(certs []*x509.Certificate) *Chain {
 
 // Text returns a text, empty where the certificate has nothing of the kind.
 func (c *Chain) Text(t Text) string {
-	if c == nil {
+	if c == nil || len(c.certs) == 0 {
 		return ""
 	}
 	if s := c.made[t].Load(); s != nil {
@@ -69,7 +70,7 @@ func (c *Chain) Text(t Text) string {
 // Validity is when the peer's own certificate becomes valid, and when it expires.
 // Without a certificate ok is false.
 func (c *Chain) Validity() (notBefore, notAfter time.Time, ok bool) {
-	if c == nil {
+	if c == nil || len(c.certs) == 0 {
 		return notBefore, notAfter, false
 	}
 	return c.certs[0].NotBefore, c.certs[0].NotAfter, true

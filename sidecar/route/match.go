@@ -114,11 +114,11 @@ func IsGRPC(r *message.Request) bool {
 	return ok && strings.HasPrefix(v, grpc) && (len(v) == len(grpc) || v[len(grpc)] == '+')
 }
 
-// match: a certificate that was verified is one whose SPIFFE ID is known.
+// match: a certificate that was verified is one whose names are known.
 func (t *TLSMatch) match(c *Client) bool {
 	known := c != nil && c.Info != nil
 	presented := known && c.Info.PeerCertHash != ""
-	validated := known && c.Info.PeerID != ""
+	validated := presented && (c.Info.PeerID != "" || c.Info.Peer.Names() != nil)
 	return (t.Presented == nil || *t.Presented == presented) && (t.Validated == nil || *t.Validated == validated)
 }
 

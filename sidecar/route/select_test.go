@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/peercert"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -45,6 +46,8 @@ func TestClientCertificate(t *testing.T) {
 		{"presented", TLSMatch{Presented: ptr(true)}, stream.Info{PeerCertHash: "ab"}, true},
 		{"presented is not validated", TLSMatch{Validated: ptr(true)}, stream.Info{PeerCertHash: "ab"}, false},
 		{"validated", TLSMatch{Presented: ptr(true), Validated: ptr(true)}, stream.Info{PeerCertHash: "ab", PeerID: "spiffe://a/b"}, true},
+		{"validated by other names", TLSMatch{Validated: ptr(true)}, stream.Info{PeerCertHash: "ab", Peer: peercert.Of(nil).WithNames(nil)}, true},
+		{"nothing to validate", TLSMatch{Validated: ptr(true)}, stream.Info{Peer: peercert.Of(nil).WithNames(nil)}, false},
 		{"not to be validated", TLSMatch{Validated: ptr(false)}, stream.Info{PeerCertHash: "ab", PeerID: "spiffe://a/b"}, false},
 		{"none", TLSMatch{Presented: ptr(true)}, stream.Info{}, false},
 	} {

@@ -45,7 +45,7 @@ type WatchOwner interface {
 type Watch struct {
 	Owner   WatchOwner
 	poller  *Poller
-	sockets [2]syscall.RawConn // nil for a stream that has none of its own
+	streams [2]Stream // set before it is armed
 	index   uint32
 	// Guarded by Poller.mu.
 	armed  bool
@@ -56,10 +56,13 @@ type Watch struct {
 type Pollable interface {
 	// Pollable returns the socket to watch, nil where the stream itself calls Wake
 	// when it can be read; ok is false when it must be read first. No reader may be
-	// active. It gives memory back that only a reader needs. From then on a Close of
-	// the stream calls Wake: the kernel does not tell.
+	// active, nor a writer. It gives memory back that only they need. From then on a Close
+	// of the stream calls Wake: the kernel does not tell.
 	Pollable(*Watch) (socket syscall.RawConn, ok bool)
 }
+
+// socketed is a stream that has a socket of its own, which Pollable returned.
+type socketed interface{ socket() syscall.RawConn }
 
 // NewPoller starts a poller; Close ends it.
 func NewPoller() (*Poller, error) {
@@ -88,14 +91,45 @@ func (p *Poller) Close() error {
 	return err
 }
 
-// Watch waits, once, until one of the streams can be read or has ended. It reports
-// false when it cannot wait: a stream must be read first, or is closed.
+// Watch is Reset, Set and Await.
 func (p *Poller) Watch(w *Watch, streams ...Stream) bool {
-	p.begin(w)
-	var sockets [len(w.sockets)]syscall.RawConn
-	for i, s := range streams {
+	p.Reset(w)
+	w.Set(streams...)
+	return p.Await(w)
+}
+
+// Reset makes a watch ready to be woken: a Cancel or a Wake from here on keeps it from
+// waiting.
+func (p *Poller) Reset(w *Watch) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if w.poller == nil {
+		w.poller = p
+	}
+	w.missed = false
+}
+
+// Set says which streams are to be waited for, at least one and at most two. None undoes
+// that. The watch must not be armed.
+func (w *Watch) Set(streams ...Stream) {
+	w.streams = [2]Stream{}
+	copy(w.streams[:], streams)
+}
+
+// IsSet tells whether there is a stream to wait for.
+func (w *Watch) IsSet() bool { return w.streams[0] != nil }
+
+// Await waits, once, until one of the watch's streams can be read or has ended. It
+// reports false when it cannot wait: a stream must be read first, or is closed, or the
+// watch was woken since Reset.
+func (p *Poller) Await(w *Watch) bool {
+	var sockets [len(w.streams)]syscall.RawConn
+	for i, s := range w.streams {
+		if s == nil {
+			break
+		}
 		c, ok := s.(Pollable)
-		if !ok || i == len(sockets) {
+		if !ok {
 			return false
 		}
 		if sockets[i], ok = c.Pollable(w); !ok {
@@ -117,7 +151,6 @@ func (p *Poller) Watch(w *Watch, streams ...Stream) bool {
 	p.slots[w.index].watch = w
 	p.armed++
 	w.armed = true
-	w.sockets = sockets
 	for _, c := range sockets {
 		if c == nil {
 			continue
@@ -128,16 +161,6 @@ func (p *Poller) Watch(w *Watch, streams ...Stream) bool {
 		}
 	}
 	return true
-}
-
-// begin makes a watch ready to be woken.
-func (p *Poller) begin(w *Watch) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if w.poller == nil {
-		w.poller = p
-	}
-	w.missed = false
 }
 
 // Cancel ends a wait and tells whether there was one: false where Woken is called,
@@ -173,11 +196,11 @@ func (p *Poller) Waiting() int {
 
 // disarm takes a wait off; p.mu is held.
 func (p *Poller) disarm(w *Watch) {
-	for i, c := range w.sockets {
-		if c != nil {
-			_ = p.control(c, unix.EPOLL_CTL_DEL, w.index) // a closed socket has left by itself
-			w.sockets[i] = nil
+	for i, s := range w.streams {
+		if c, ok := s.(socketed); ok {
+			_ = p.control(c.socket(), unix.EPOLL_CTL_DEL, w.index) // a closed socket has left by itself
 		}
+		w.streams[i] = nil
 	}
 	p.slots[w.index].watch = nil
 	p.slots[w.index].generation++

@@ -73,33 +73,54 @@ type Conn interface {
 	CloseWrite() error
 }
 
-// Socket is a stream on a TCP or Unix socket, without TLS.
+// Aborter is a stream whose transport can be reset.
+type Aborter interface {
+	// Abort closes without a word and without waiting: closing TLS properly waits for a
+	// peer that does not read.
+	Abort()
+}
+
+// Socket is a stream on a TCP or Unix socket, without TLS. What reading and writing need
+// is made when it is first needed, and given back when the socket is waited for by a
+// Poller: an idle connection has neither.
 type Socket struct {
 	conn Conn
 	raw  syscall.RawConn
 	info *Info
-	op   socketOp
+	r    *socketReader
+	w    *socketWriter
 	// watch is the last wait for the socket.
 	watch atomic.Pointer[Watch]
 }
 
-// socketOp is the state of one raw read. The callbacks are made once for each
-// socket, because a closure made for each call would be garbage; those of upstream
-// connections alone with their first use.
-type socketOp struct {
-	read, exchange    func(fd uintptr) bool
-	tryWrite          func(fd uintptr) bool
-	tryOut            []byte
-	tried             int
-	tryErrno          syscall.Errno
-	peek              func(fd uintptr)
-	in                Buffers
-	out               []byte
-	written, n        int
-	wrote             bool
-	look, spoke       bool // Exchange's: whether to look first, and what was seen
-	errno, writeErrno syscall.Errno
-	one               [1]byte
+// socketReader is the state of one raw read. The callbacks are made once, because a
+// closure made for each call would be garbage.
+type socketReader struct {
+	once  func(fd uintptr) bool
+	peek  func(fd uintptr)
+	x     *socketExchange // upstream connections alone have one
+	in    Buffers
+	n     int
+	errno syscall.Errno
+	one   [1]byte
+}
+
+// socketExchange is the state of one Exchange, besides that of the read it ends in.
+type socketExchange struct {
+	once        func(fd uintptr) bool
+	out         []byte
+	written     int
+	wrote       bool
+	look, spoke bool // whether to look before it is written, and what was seen
+	errno       syscall.Errno
+}
+
+// socketWriter is the state of one raw write.
+type socketWriter struct {
+	once  func(fd uintptr) bool
+	out   []byte
+	n     int
+	errno syscall.Errno
 }
 
 // NewSocket makes a stream of a connection (*net.TCPConn or *net.UnixConn). With
@@ -112,10 +133,33 @@ func NewSocket(c Conn, info *Info) (*Socket, error) {
 	if info == nil {
 		info = &Info{Local: c.LocalAddr(), Remote: c.RemoteAddr()}
 	}
-	s := &Socket{conn: c, raw: raw, info: info}
-	s.op.read = s.readOnce
-	s.op.tryWrite = s.writeOnce
-	return s, nil
+	return &Socket{conn: c, raw: raw, info: info}, nil
+}
+
+func (s *Socket) reader() *socketReader {
+	if s.r == nil {
+		s.r = newSocketReader()
+	}
+	return s.r
+}
+
+func newSocketReader() *socketReader {
+	r := &socketReader{}
+	r.once = r.readOnce
+	return r
+}
+
+func (s *Socket) writer() *socketWriter {
+	if s.w == nil {
+		s.w = newSocketWriter()
+	}
+	return s.w
+}
+
+func newSocketWriter() *socketWriter {
+	w := &socketWriter{}
+	w.once = w.writeOnce
+	return w
 }
 
 // Conn returns the socket, for splice. Whoever takes it owns reading and writing.
@@ -146,6 +190,20 @@ func (s *Socket) Close() error {
 	return err
 }
 
+// Abort implements Aborter.
+func (s *Socket) Abort() {
+	abort(s.conn)
+	s.watch.Load().Wake()
+}
+
+// abort ends a connection with a TCP reset: nothing waits, nothing is flushed.
+func abort(c Conn) {
+	if t, ok := c.(*net.TCPConn); ok {
+		_ = t.SetLinger(0)
+	}
+	_ = c.Close()
+}
+
 // SetDeadline implements Stream.
 func (s *Socket) SetDeadline(t time.Time) error { return s.conn.SetDeadline(t) }
 
@@ -160,17 +218,18 @@ func (s *Socket) Info() *Info { return s.info }
 
 // ReadReady implements ReadyReader.
 func (s *Socket) ReadReady(in Buffers) (int, error) {
-	s.op.in = in
-	err := s.raw.Read(s.op.read)
-	s.op.in = nil
-	return s.finish("read", err)
+	r := s.reader()
+	r.in = in
+	err := s.raw.Read(r.once)
+	r.in = nil
+	return s.finish(err)
 }
 
-func (s *Socket) readOnce(fd uintptr) bool {
-	buf := s.op.in.TakeBuffer()
-	s.op.n, s.op.errno = recv(fd, buf, 0)
-	if s.op.errno == syscall.EAGAIN {
-		s.op.in.DropBuffer()
+func (r *socketReader) readOnce(fd uintptr) bool {
+	buf := r.in.TakeBuffer()
+	r.n, r.errno = recv(fd, buf, 0)
+	if r.errno == syscall.EAGAIN {
+		r.in.DropBuffer()
 		return false
 	}
 	return true
@@ -180,18 +239,20 @@ func (s *Socket) readOnce(fd uintptr) bool {
 // armed for reading, so the answer cannot be missed and need not be looked for
 // before there is a reason to.
 func (s *Socket) Exchange(out []byte, in Buffers, look bool) (written, n int, err error) {
-	s.op.look, s.op.spoke = look, false
-	s.op.in, s.op.out, s.op.written, s.op.wrote, s.op.writeErrno = in, out, 0, false, 0
-	if s.op.exchange == nil {
-		s.op.exchange = s.exchangeOnce
+	r := s.reader()
+	if r.x == nil {
+		r.x = &socketExchange{once: r.exchangeOnce}
 	}
-	err = s.raw.Read(s.op.exchange)
-	s.op.in, s.op.out = nil, nil
-	written = s.op.written
-	if s.op.spoke && err == nil {
+	x := r.x
+	r.in, x.out, x.written, x.wrote, x.errno = in, out, 0, false, 0
+	x.look, x.spoke = look, false
+	err = s.raw.Read(x.once)
+	r.in, x.out = nil, nil
+	written = x.written
+	if x.spoke && err == nil {
 		return 0, 0, ErrNotQuiet
 	}
-	if s.op.writeErrno == syscall.EAGAIN && err == nil {
+	if x.errno == syscall.EAGAIN && err == nil {
 		// The peer's window is full: write the rest as the runtime does.
 		n, err = s.conn.Write(out[written:])
 		written += n
@@ -201,41 +262,43 @@ func (s *Socket) Exchange(out []byte, in Buffers, look bool) (written, n int, er
 		n, err = s.ReadReady(in)
 		return written, n, err
 	}
-	if s.op.writeErrno != 0 && err == nil {
-		return written, 0, opError("write", s.info.Remote, s.op.writeErrno)
+	if x.errno != 0 && err == nil {
+		return written, 0, opError("write", s.info.Remote, x.errno)
 	}
-	n, err = s.finish("read", err)
+	n, err = s.finish(err)
 	return written, n, err
 }
 
-func (s *Socket) exchangeOnce(fd uintptr) bool {
-	if s.op.wrote {
-		return s.readOnce(fd)
+func (r *socketReader) exchangeOnce(fd uintptr) bool {
+	x := r.x
+	if x.wrote {
+		return r.readOnce(fd)
 	}
-	s.op.wrote = true
-	if s.op.look {
-		if s.peekOnce(fd); s.op.errno != syscall.EAGAIN {
-			s.op.spoke = true
+	x.wrote = true
+	if x.look {
+		if r.peekOnce(fd); r.errno != syscall.EAGAIN {
+			x.spoke = true
 			return true
 		}
 	}
-	s.op.written, s.op.writeErrno = send(fd, s.op.out)
-	if s.op.writeErrno == 0 && s.op.written < len(s.op.out) {
-		s.op.writeErrno = syscall.EAGAIN
+	x.written, x.errno = send(fd, x.out)
+	if x.errno == 0 && x.written < len(x.out) {
+		x.errno = syscall.EAGAIN
 	}
-	return s.op.writeErrno != 0
+	return x.errno != 0
 }
 
-func (s *Socket) finish(op string, err error) (int, error) {
+// finish is what a read has come to.
+func (s *Socket) finish(err error) (int, error) {
 	switch {
 	case err != nil:
 		return 0, err
-	case s.op.errno != 0:
-		return 0, opError(op, s.info.Remote, s.op.errno)
-	case s.op.n == 0:
+	case s.r.errno != 0:
+		return 0, opError("read", s.info.Remote, s.r.errno)
+	case s.r.n == 0:
 		return 0, io.EOF
 	}
-	return s.op.n, nil
+	return s.r.n, nil
 }
 
 func opError(op string, remote net.Addr, errno syscall.Errno) error {
@@ -244,51 +307,56 @@ func opError(op string, remote net.Addr, errno syscall.Errno) error {
 
 // TryWrite implements TryWriter.
 func (s *Socket) TryWrite(p []byte) (n int, done bool, err error) {
-	s.op.tryOut, s.op.tried, s.op.tryErrno = p, 0, 0
-	err = s.raw.Write(s.op.tryWrite)
-	s.op.tryOut = nil
+	w := s.writer()
+	w.out, w.n, w.errno = p, 0, 0
+	err = s.raw.Write(w.once)
+	w.out = nil
 	switch {
 	case err != nil:
 		return 0, false, err
-	case s.op.tryErrno != 0 && s.op.tryErrno != syscall.EAGAIN:
-		return s.op.tried, false, opError("write", s.info.Remote, s.op.tryErrno)
+	case w.errno != 0 && w.errno != syscall.EAGAIN:
+		return w.n, false, opError("write", s.info.Remote, w.errno)
 	}
-	return s.op.tried, s.op.tried == len(p), nil
+	return w.n, w.n == len(p), nil
 }
 
 // writeOnce always returns true: it never lets the runtime wait.
-func (s *Socket) writeOnce(fd uintptr) bool {
-	for s.op.tried < len(s.op.tryOut) && s.op.tryErrno == 0 {
+func (w *socketWriter) writeOnce(fd uintptr) bool {
+	for w.n < len(w.out) && w.errno == 0 {
 		var n int
-		n, s.op.tryErrno = send(fd, s.op.tryOut[s.op.tried:])
-		s.op.tried += n
+		n, w.errno = send(fd, w.out[w.n:])
+		w.n += n
 	}
 	return true
 }
 
 // Quiet implements Prober.
 func (s *Socket) Quiet() bool {
-	s.op.n, s.op.errno = 0, 0
-	if s.op.peek == nil {
-		s.op.peek = s.peekOnce
+	r := s.reader()
+	r.n, r.errno = 0, 0
+	if r.peek == nil {
+		r.peek = r.peekOnce
 	}
-	if err := s.raw.Control(s.op.peek); err != nil {
+	if err := s.raw.Control(r.peek); err != nil {
 		return false
 	}
-	return s.op.errno == syscall.EAGAIN
+	return r.errno == syscall.EAGAIN
 }
 
-func (s *Socket) peekOnce(fd uintptr) {
-	s.op.n, s.op.errno = recv(fd, s.op.one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+func (r *socketReader) peekOnce(fd uintptr) {
+	r.n, r.errno = recv(fd, r.one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 }
 
 // Pollable implements Pollable: the kernel holds all that was not read.
 func (s *Socket) Pollable(w *Watch) (syscall.RawConn, bool) {
 	s.watch.Store(w)
+	s.r, s.w = nil, nil
 	return s.raw, true
 }
 
-// Gone implements Prober. It may run beside a read, so it has no part in op.
+func (s *Socket) socket() syscall.RawConn { return s.raw }
+
+// Gone implements Prober. It may run beside a read, so it has no part in r.
 func (s *Socket) Gone() bool { return gone(s.raw) }
 
 // gone asks for a FIN, a reset or an error, which bytes that wait in front of it

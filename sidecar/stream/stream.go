@@ -56,6 +56,7 @@ type Info struct {
 	// Group is the key exchange, as crypto/tls numbers it.
 	Group     uint16
 	SNI, ALPN string
-	// Peer are the texts of PeerChain, nil without.
+	// Peer has the texts of PeerChain, and the names that a foreign TLS context knows the
+	// peer by; nil without both.
 	Peer *peercert.Chain
 }

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unique"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/peercert"
 )
@@ -26,6 +27,10 @@ type TLS struct {
 	full bool
 	// keep: Info is to have the peer's certificates.
 	keep bool
+	// foreign: Info is to have the peer's names.
+	foreign bool
+	// peer keeps the texts that Info has of it.
+	peer unique.Handle[peerTexts]
 	// watch is the last wait for the socket.
 	watch    atomic.Pointer[Watch]
 	exchange tlsExchange
@@ -60,37 +65,51 @@ func (t *TLS) Handshake(ctx context.Context) error {
 	if err := t.tls.HandshakeContext(ctx); err != nil {
 		return err
 	}
-	t.info = tlsInfo(t.tls, t.raw)
+	t.info, t.peer = tlsInfo(t.tls, t.raw)
 	if t.keep {
 		t.info.PeerChain = t.tls.ConnectionState().PeerCertificates
 		t.info.Peer = peercert.Of(t.info.PeerChain)
+	}
+	if t.foreign {
+		t.info.Peer = t.info.Peer.WithNames(t.tls.ConnectionState().PeerCertificates)
 	}
 	releaseHandshake(t.tls)
 	return nil
 }
 
-func tlsInfo(c *tls.Conn, raw net.Conn) *Info {
+// peerTexts are what a certificate tells of a peer. All connections of the peer share them.
+type peerTexts struct{ id, certHash, signer string }
+
+func tlsInfo(c *tls.Conn, raw net.Conn) (*Info, unique.Handle[peerTexts]) {
 	st := c.ConnectionState()
 	i := &Info{
 		Local: raw.LocalAddr(), Remote: raw.RemoteAddr(),
 		TLS: true, TLSVersion: st.Version, CipherSuite: st.CipherSuite, SNI: st.ServerName, ALPN: st.NegotiatedProtocol,
 		Group: uint16(st.CurveID),
 	}
+	var p peerTexts
 	if len(st.PeerCertificates) > 0 {
 		leaf := st.PeerCertificates[0]
 		i.PeerNotAfter = leaf.NotAfter
-		i.PeerSigner = string(st.PeerCertificates[len(st.PeerCertificates)-1].AuthorityKeyId)
+		p.signer = string(st.PeerCertificates[len(st.PeerCertificates)-1].AuthorityKeyId)
 		sum := sha256.Sum256(leaf.Raw)
-		i.PeerCertHash = hex.EncodeToString(sum[:])
+		p.certHash = hex.EncodeToString(sum[:])
 		if len(leaf.URIs) == 1 {
-			i.PeerID = leaf.URIs[0].String()
+			p.id = leaf.URIs[0].String()
 		}
 	}
-	return i
+	shared := unique.Make(p)
+	p = shared.Value()
+	i.PeerID, i.PeerCertHash, i.PeerSigner = p.id, p.certHash, p.signer
+	return i, shared
 }
 
 // KeepPeerChain has Info keep the peer's certificates. It is called before Handshake.
 func (t *TLS) KeepPeerChain() { t.keep = true }
+
+// KeepPeerNames has Info keep the names that a foreign TLS context knows the peer by. It
+// is called before Handshake.
+func (t *TLS) KeepPeerNames() { t.foreign = true }
 
 // SetOwnID notes the identity presented, which crypto/tls does not tell. It is
 // called before the stream is handed on.
@@ -101,6 +120,9 @@ func (t *TLS) SetOwnID(id string) { t.info.OwnID = id }
 func (t *TLS) ForgetPeer() {
 	t.info.PeerID, t.info.PeerCertHash, t.info.PeerSigner, t.info.PeerNotAfter = "", "", "", time.Time{}
 	t.info.PeerChain, t.info.Peer = nil, nil
+	if t.foreign {
+		t.info.Peer = t.info.Peer.WithNames(nil)
+	}
 }
 
 // SetAddrs notes the addresses that a proxy in front has told of. It is called
@@ -223,6 +245,12 @@ func (t *TLS) Close() error {
 	return err
 }
 
+// Abort implements Aborter.
+func (t *TLS) Abort() {
+	abort(t.raw.Conn)
+	t.watch.Load().Wake()
+}
+
 // SetDeadline implements Stream.
 func (t *TLS) SetDeadline(d time.Time) error { return t.tls.SetDeadline(d) }
 
@@ -259,6 +287,8 @@ func (t *TLS) Pollable(w *Watch) (syscall.RawConn, bool) {
 	releaseBuffers(t.tls)
 	return t.raw.raw, true
 }
+
+func (t *TLS) socket() syscall.RawConn { return t.raw.raw }
 
 // Gone implements Prober.
 func (t *TLS) Gone() bool { return gone(t.raw.raw) }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
@@ -81,9 +82,9 @@ func testFault(t *testing.T, inRead bool) {
 	}
 	defer s.Close()
 	near := &faulty{Stream: s, began: began, inRead: inRead}
-	conn := downstream.New(downstream.Facts{Stream: near, Info: s.Info(), Accepted: time.Now()}, nil)
+	conn := downstream.New(downstream.Facts{Stream: near, Peer: authz.Peer{Info: s.Info()}, Accepted: time.Now()}, nil)
 	finished := make(owner)
-	conn.Attach(t.Context(), p, finished, nil)
+	conn.Attach(&downstream.Server{Handler: p, Context: t.Context()}, finished)
 	go conn.Serve()
 	select {
 	case <-finished:

@@ -33,7 +33,8 @@ type relay struct {
 	// logging is held while the watch writes a line, which is not the last.
 	logging sync.Mutex
 
-	parkable bool // a poller can watch both streams
+	parkable bool        // a poller can watch both streams
+	returns  atomic.Bool // bytes moved soon after it was parked
 
 	mu      sync.Mutex
 	parking bool   // the directions are to end when they have nothing to read

@@ -47,6 +47,27 @@ func TestParkedRelay(t *testing.T) {
 	}
 }
 
+// A connection that moves again soon after it was parked is given more time.
+func TestPatience(t *testing.T) {
+	client, _ := serve(t, Config{Cluster: "up"}, upstream(t, echoAll))
+	ping := func() (quiet time.Duration) {
+		t.Helper()
+		_, _ = client.Write([]byte("x"))
+		if _, err := io.ReadFull(client, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		waitParked(t)
+		return time.Since(began)
+	}
+	first := ping()
+	for tries := 0; ping() < time.Duration(parkAfter*9/10); tries++ {
+		if tries == 10 {
+			t.Fatalf("parked as soon as the first time, after %s", first)
+		}
+	}
+}
+
 func TestParkedRelayEnds(t *testing.T) {
 	idle := 2500 * time.Millisecond
 	for name, cfg := range map[string]Config{

@@ -149,7 +149,9 @@ func (p *Proxy) place(c *downstream.Conn, subset *cluster.MetadataMatch) *cluste
 // ServeStream implements downstream.Handler.
 func (p *Proxy) ServeStream(ctx context.Context, c *downstream.Conn) {
 	r, held := c.Held.(*relay)
-	if !held {
+	if held {
+		r.returns.Store(p.watch.now() < r.last.Load()+parkAfter)
+	} else {
 		if r = p.begin(ctx, c); r == nil {
 			return
 		}

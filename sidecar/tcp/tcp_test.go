@@ -14,6 +14,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
@@ -124,14 +125,14 @@ func serveTo(t *testing.T, cfg Config, m *cluster.Manager, destination func(own 
 	if destination != nil {
 		to = destination(to)
 	}
-	conn := downstream.New(downstream.Facts{Stream: s, Info: s.Info(), Accepted: time.Now(), Destination: to}, nil)
+	conn := downstream.New(downstream.Facts{Stream: s, Peer: authz.NewPeer(s.Info(), to), Accepted: time.Now()}, nil)
 	poller, err := stream.NewPoller()
 	if err != nil {
 		t.Fatal(err)
 	}
 	lastPoller = poller
 	done, finished := make(chan struct{}), make(chan struct{})
-	conn.Attach(t.Context(), p, owner(finished), poller)
+	conn.Attach(&downstream.Server{Handler: p, Context: t.Context(), Poller: poller}, owner(finished))
 	go func() {
 		defer close(done)
 		conn.Serve()

@@ -8,9 +8,12 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 )
 
-// parkAfter is how long nothing moves before a connection gives up its
-// goroutines.
-const parkAfter = int64(time.Second / 2)
+// parkAfter is how long nothing moves before a connection gives up its goroutines:
+// parkFirst, unless bytes moved again soon after it had last done so.
+const (
+	parkAfter = int64(time.Second / 2)
+	parkFirst = int64(50 * time.Millisecond)
+)
 
 // glance is the least time between two looks at all connections.
 const glance = int64(20 * time.Millisecond)
@@ -32,7 +35,7 @@ type watch struct {
 // newWatch returns the clock for connections whose shortest limit is given; 0 for
 // none.
 func newWatch(shortest time.Duration) *watch {
-	w := &watch{base: time.Now(), step: parkAfter, kick: make(chan struct{}, 1)}
+	w := &watch{base: time.Now(), step: parkFirst, kick: make(chan struct{}, 1)}
 	if shortest > 0 {
 		w.step = min(w.step, max(int64(shortest/4), glance))
 	}
@@ -125,7 +128,7 @@ func (w *watch) due(now int64) (due []*relay, next int64) {
 // nextLook is when something is to be done about a relay.
 func (r *relay) nextLook(now int64) int64 {
 	last := r.last.Load()
-	at := last + parkAfter
+	at := last + r.patience()
 	if now >= at {
 		at = now + int64(time.Hour) // parked, or being parked
 		if r.running() {
@@ -142,6 +145,14 @@ func (r *relay) nextLook(now int64) int64 {
 		at = min(at, f)
 	}
 	return at
+}
+
+// patience is how long nothing moves before the relay is parked.
+func (r *relay) patience() int64 {
+	if r.returns.Load() {
+		return parkAfter
+	}
+	return parkFirst
 }
 
 // running tells whether the relay has goroutines that could be spared.
@@ -175,7 +186,7 @@ func (r *relay) look(now int64) {
 		r.stop("max_connection_duration")
 	case r.p.idle > 0 && quiet >= int64(r.p.idle):
 		r.stop("idle_timeout")
-	case quiet >= parkAfter && r.parkable:
+	case quiet >= r.patience() && r.parkable:
 		r.quiesce()
 	}
 	r.logging.Lock()

@@ -269,7 +269,7 @@ func (c *ClusterMetrics) Outlier(reason, result string) {
 }
 
 // HealthChecked counts an active health check; result is "success", "failure",
-// "network_failure" or "timeout".
+// "network_failure", "timeout" or "passive_failure".
 func (c *ClusterMetrics) HealthChecked(result string) {
 	if c != nil {
 		c.m.upstreamHealthChecks.With(c.name, result).Inc(0)

@@ -114,7 +114,7 @@ var envoyStats = []EnvoyStatGroup{
 		{"outlier_detection.ejections_active", `hauberk_upstream_endpoints{state="ejected"}`, ""},
 		{"outlier_detection.ejections_enforced_total", "hauberk_upstream_ejections_total", ""},
 		{"outlier_detection.ejections_detected_REASON, .ejections_overflow", "hauberk_upstream_outliers_total", ""},
-		{"health_check.success, .failure, .network_failure", "hauberk_upstream_health_checks_total", ""},
+		{"health_check.success, .failure, .network_failure, .passive_failure", "hauberk_upstream_health_checks_total", ""},
 		{"lb_subsets_selected, lb_subsets_fallback", "hauberk_upstream_subset_picks_total", ""},
 		{"circuit_breakers.PRIORITY.remaining_*", "hauberk_upstream_limit_remaining", ""},
 		{"original_dst_host_invalid", "hauberk_upstream_invalid_destinations_total", ""},

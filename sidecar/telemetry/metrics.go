@@ -160,7 +160,7 @@ func NewMetrics() *Metrics {
 		upstreamTLSFailures:  r.Counter("hauberk_upstream_tls_failures_total", "Failed upstream TLS handshakes, by reason.", "cluster", "reason"),
 		upstreamPoolReplaced: r.Counter("hauberk_upstream_pools_replaced_total", "Connection pools replaced because the cluster's configuration changed.", "cluster"),
 		upstreamOutliers:     r.Counter("hauberk_upstream_outliers_total", "Hosts that outlier detection found, by how and by result: ejected, observed (not enforced) or overflow (too many are ejected).", "cluster", "reason", "result"),
-		upstreamHealthChecks: r.Counter("hauberk_upstream_health_checks_total", "Active health checks, by result: success, failure, network_failure or timeout.", "cluster", "result"),
+		upstreamHealthChecks: r.Counter("hauberk_upstream_health_checks_total", "Active health checks, by result: success, failure, network_failure, timeout or passive_failure (an answer with x-envoy-immediate-health-check-fail).", "cluster", "result"),
 		upstreamSubsetPicks:  r.Counter("hauberk_upstream_subset_picks_total", "Choices among subsets, by result: selected, fallback or panic (among all hosts).", "cluster", "result"),
 
 		upstreamInvalidDestination: r.Counter("hauberk_upstream_invalid_destinations_total", "Requests whose header named a destination that is no address and port.", "cluster"),

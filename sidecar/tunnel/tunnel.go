@@ -51,7 +51,7 @@ func (h *Handler) ServeStream(ctx context.Context, d *downstream.Conn) {
 		h.inner.ServeStream(ctx, d)
 		return
 	}
-	c := &conn{h: h, d: d}
+	c := &conn{d: d, server: d.Server().With(h.inner)}
 	c.sc = http2.NewServer(d.Stream, h.cfg, c)
 	d.OnDrain(c)
 	err := c.sc.Serve(ctx)
@@ -64,9 +64,9 @@ func (h *Handler) ServeStream(ctx context.Context, d *downstream.Conn) {
 
 // conn is a connection that carries tunnels.
 type conn struct {
-	h  *Handler
-	d  *downstream.Conn
-	sc *http2.ServerConn
+	d      *downstream.Conn
+	server *downstream.Server // of the tunnels
+	sc     *http2.ServerConn
 }
 
 // Drain implements downstream.Drainer: no new tunnels; those that there are go on, as
@@ -86,7 +86,7 @@ func (c *conn) ServeStream(s *http2.Stream) {
 	}
 	t := http2.NewTunnel(s, c.d.Info)
 	s.Keep()
-	child := c.d.Child(t, c.h.inner, c)
+	child := c.d.Child(t, c.server, c)
 	child.PeerMetrics.ConnectionOpened(child.Shard)
 	child.Serve()
 }

@@ -32,6 +32,7 @@ type Delay struct {
 	Fixed      time.Duration
 	FromHeader bool
 	Share      route.Share
+	Unit       route.Share // what 1 in a header of the share means; a percent when 0
 }
 
 // Abort answers requests. Exactly one of Status, GRPC and FromHeader is set.
@@ -40,11 +41,12 @@ type Abort struct {
 	GRPC       *uint32
 	FromHeader bool
 	Share      route.Share
-	Body       string // "fault filter abort" when empty
+	Unit       route.Share // what 1 in a header of the share means; a percent when 0
+	Body       string      // "fault filter abort" when empty
 }
 
-// The headers by which a request chooses its fault. A share of its own, in percent,
-// can only lower the configured one.
+// The headers by which a request chooses its fault. A share of its own, in the unit of
+// the configured one, can only lower that.
 const (
 	delayHeader      = "x-envoy-fault-delay-request"
 	delayShareHeader = "x-envoy-fault-delay-request-percentage"
@@ -167,7 +169,7 @@ func (s *settings) matches(c *filter.Context) bool {
 
 func (s *settings) delay(req *message.Request) time.Duration {
 	d := s.Delay
-	if d == nil || !share(req, d.Share, d.FromHeader, delayShareHeader).Holds(rand.Uint32()) {
+	if d == nil || !share(req, d.Share, d.Unit, d.FromHeader, delayShareHeader).Holds(rand.Uint32()) {
 		return 0
 	}
 	if !d.FromHeader {
@@ -183,7 +185,7 @@ func (s *settings) delay(req *message.Request) time.Duration {
 
 func (s *settings) aborts(req *message.Request) *filter.Reply {
 	a := s.Abort
-	if a == nil || !share(req, a.Share, a.FromHeader, abortShareHeader).Holds(rand.Uint32()) {
+	if a == nil || !share(req, a.Share, a.Unit, a.FromHeader, abortShareHeader).Holds(rand.Uint32()) {
 		return nil
 	}
 	if !a.FromHeader {
@@ -192,7 +194,7 @@ func (s *settings) aborts(req *message.Request) *filter.Reply {
 	if status, ok := number(req, abortHeader); ok && status >= 200 && status < 600 {
 		return s.abort(int(status), filter.NoGRPC)
 	}
-	if status, ok := number(req, abortGRPCHeader); ok && status <= 16 {
+	if status, ok := number(req, abortGRPCHeader); ok {
 		return s.abort(200, int(status))
 	}
 	return nil
@@ -208,12 +210,15 @@ func (s *settings) abort(status, grpc int) *filter.Reply {
 	return r
 }
 
-func share(req *message.Request, configured route.Share, fromHeader bool, name string) route.Share {
+func share(req *message.Request, configured, unit route.Share, fromHeader bool, name string) route.Share {
 	if !fromHeader {
 		return configured
 	}
+	if unit == 0 {
+		unit = route.All / 100
+	}
 	if n, ok := number(req, name); ok {
-		return min(configured, route.Share(min(n, 100))*(route.All/100))
+		return min(configured, route.Share(min(n, uint64(route.All/unit)))*unit)
 	}
 	return configured
 }

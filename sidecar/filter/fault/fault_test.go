@@ -36,6 +36,7 @@ func TestFaults(t *testing.T) {
 		{"by header, none", Config{Abort: &Abort{FromHeader: true, Share: route.All}}, nil, 0, 0, 0},
 		{"by header, no status", Config{Abort: &Abort{FromHeader: true, Share: route.All}}, []string{abortHeader, "700"}, 0, 0, 0},
 		{"by header, grpc", Config{Abort: &Abort{FromHeader: true, Share: route.All}}, []string{abortGRPCHeader, "5"}, 0, 200, 5},
+		{"by header, grpc status of its own", Config{Abort: &Abort{FromHeader: true, Share: route.All}}, []string{abortGRPCHeader, "1000"}, 0, 200, 1000},
 		{"by header, share lowered", Config{Abort: &Abort{FromHeader: true, Share: route.All}}, []string{abortHeader, "418", abortShareHeader, "0"}, 0, 0, 0},
 		{"by header, share not raised", Config{Abort: &Abort{FromHeader: true}}, []string{abortHeader, "418", abortShareHeader, "100"}, 0, 0, 0},
 		{"delay by header", Config{Delay: &Delay{FromHeader: true, Share: route.All}}, []string{delayHeader, "250"}, 250 * time.Millisecond, 0, 0},
@@ -61,6 +62,28 @@ func TestFaults(t *testing.T) {
 				t.Errorf("%d faults are still active", f.active.Load())
 			}
 		})
+	}
+}
+
+// TestShareOfAHeader: its number counts in the unit of the configured share.
+func TestShareOfAHeader(t *testing.T) {
+	for _, c := range []struct {
+		configured, unit route.Share
+		header           string
+		want             route.Share
+	}{
+		{route.All, 0, "50", route.All / 2},
+		{route.All, route.All / 100, "50", route.All / 2},
+		{route.All, route.All / 10_000, "50", route.All / 200},
+		{route.All, 1, "50", 50},
+		{route.All, 1, "99999999999", route.All},
+		{route.All / 10, route.All / 10_000, "5000", route.All / 10},
+		{route.All / 10, 0, "x", route.All / 10},
+	} {
+		x := filtertest.New("GET", "/", delayShareHeader, c.header)
+		if got := share(x.Request, c.configured, c.unit, true, delayShareHeader); got != c.want {
+			t.Errorf("%s in units of %d below %d: %d, want %d", c.header, c.unit, c.configured, got, c.want)
+		}
 	}
 }
 

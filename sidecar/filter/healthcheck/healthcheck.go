@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/filter"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -77,6 +78,11 @@ var (
 	unhealthy   = reply(503, "health_check_failed_cluster_unhealthy")
 )
 
+// degradedHeader is a host's word that it is worse off than others.
+const degradedHeader = "x-envoy-degraded"
+
+func addDegraded(f *message.Fields) { f.Set(degradedHeader, "") }
+
 // Request implements filter.Filter.
 func (f *Filter) Request(c *filter.Context) filter.Verdict {
 	for i := range f.Headers {
@@ -124,7 +130,13 @@ func (f *Filter) Response(c *filter.Context) {
 	}
 	if f.CacheTime > 0 && !c.Draining() {
 		if a := f.cached.Load(); a == nil || !time.Now().Before(a.until) {
-			f.cached.Store(&answer{reply(c.Response.Status, "health_check_cached"), time.Now().Add(f.CacheTime)})
+			r := reply(c.Response.Status, "health_check_cached")
+			if fields.Has(message.XEnvoyOther) {
+				if _, ok := fields.Get(degradedHeader); ok {
+					r.Headers = addDegraded
+				}
+			}
+			f.cached.Store(&answer{r, time.Now().Add(f.CacheTime)})
 		}
 	}
 	if f.service != "" {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/filtertest"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
@@ -94,6 +95,36 @@ func TestCache(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestCacheOfADegradedHost: the answer that is kept says what the host's said of itself.
+func TestCacheOfADegradedHost(t *testing.T) {
+	for _, degraded := range []bool{true, false} {
+		f, err := New(&Config{PassThrough: true, CacheTime: time.Minute, Headers: onPath}, nil, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := filtertest.New("GET", "/healthz")
+		f.Request(&x.Context)
+		x.Response = &message.Response{Status: 200}
+		x.Response.Fields.Add("x-envoy-other", "1")
+		if degraded {
+			x.Response.Fields.Add(degradedHeader, "true")
+		}
+		f.Response(&x.Context)
+		y := filtertest.New("GET", "/healthz")
+		r := f.Request(&y.Context).Reply()
+		if r == nil {
+			t.Fatal("nothing is kept")
+		}
+		var fields message.Fields
+		if r.Headers != nil {
+			r.Headers(&fields)
+		}
+		if _, says := fields.Get(degradedHeader); says != degraded {
+			t.Errorf("degraded %v: %v", degraded, says)
+		}
+	}
 }
 
 func TestRefuses(t *testing.T) {

@@ -1,0 +1,147 @@
+package cluster
+
+import (
+	"context"
+	"sync"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// dialFor makes a connection for a request, which has reserved it. The connection has the
+// cluster's connect timeout, not what is left of the request's time, so a goroutine of its
+// own makes it: a request that gives up leaves it to those that wait, or to the next. ended
+// is called once, before the request gets the connection or the error.
+func (p *pool) dialFor(ctx context.Context, s telemetry.Shard, want protocol, ended func(error)) (*Conn, error) {
+	m := p.host.cluster.m
+	if !m.dials.enter() {
+		conn, err := p.dialReserved(m.ctx, s, want) // which has ended
+		ended(err)
+		return conn, err
+	}
+	type result struct {
+		conn *Conn
+		err  error
+	}
+	got, left := make(chan result), make(chan struct{})
+	go func() {
+		defer m.dials.wg.Done()
+		defer panics.Contain(panics.Dial, p.host, nil)
+		r := result{nil, p.failed(ConnectRefused, errPanicked)}
+		defer func() {
+			ended(r.err)
+			select {
+			case got <- r:
+			case <-left:
+				p.inherit(r.conn, r.err, want)
+			}
+		}()
+		r.conn, r.err = p.dialReserved(m.ctx, s, want)
+	}()
+	select {
+	case r := <-got:
+		return r.conn, r.err
+	case <-ctx.Done():
+		if want == protocolHTTP1 {
+			p.mu.Lock()
+			p.unclaimed++
+			p.mu.Unlock()
+		}
+		close(left)
+		return nil, p.failed(Canceled, context.Cause(ctx))
+	}
+}
+
+// inherit takes the connection that a request left, or tells of the failure that nobody else
+// tells of: a host to which no connection can be made is to be found out, however little
+// time its requests have.
+func (p *pool) inherit(conn *Conn, err error, want protocol) {
+	if want == protocolHTTP1 {
+		p.mu.Lock()
+		p.unclaimed--
+		p.mu.Unlock()
+	}
+	e, failed := err.(*Error)
+	switch {
+	case failed:
+		if e.Kind.OfHost() {
+			p.host.Report(OutcomeConnect)
+		}
+		p.wake() // whoever counted on it
+	case conn.HTTP2 == nil && (want == protocolBytes || want == protocolTunnel):
+		_ = conn.Close() // bytes were to be said on it, and by nobody else
+	default:
+		if conn.HTTP2 == nil {
+			conn.unused = true
+			conn.uses.Store(0)
+		}
+		conn.Release()
+		if conn.closed.Load() {
+			p.wake()
+		}
+	}
+}
+
+// failed is the error of a connection that could not be made.
+func (p *pool) failed(kind Kind, err error) *Error {
+	return &Error{Kind: kind, Cluster: p.host.cluster.name, Host: p.host.key, Err: err}
+}
+
+// dials are the connections that are being made. Their peers may be verified before a
+// withdrawal, and they are known to their pools only after it. The zero value is empty.
+type dials struct {
+	mu    sync.Mutex
+	under map[*underway]struct{}
+	ended bool
+	wg    sync.WaitGroup // of their goroutines
+}
+
+// enter counts another goroutine; false when there may be none any more.
+func (d *dials) enter() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.ended {
+		d.wg.Add(1)
+	}
+	return !d.ended
+}
+
+// close waits until the goroutines have ended.
+func (d *dials) close() {
+	d.mu.Lock()
+	d.ended = true
+	d.mu.Unlock()
+	d.wg.Wait()
+}
+
+// underway is a connection that is being made, and what was withdrawn meanwhile.
+type underway struct{ withdrawn []withdrawal }
+
+// begin comes before anything is verified, and end when the connection is known or has
+// failed.
+func (d *dials) begin() *underway {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	u := &underway{}
+	if d.under == nil {
+		d.under = map[*underway]struct{}{}
+	}
+	d.under[u] = struct{}{}
+	return u
+}
+
+// end returns the withdrawals since begin; a later one finds the connection itself.
+func (d *dials) end(u *underway) []withdrawal {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.under, u)
+	return u.withdrawn
+}
+
+func (d *dials) withdraw(w withdrawal) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for u := range d.under {
+		u.withdrawn = append(u.withdrawn, w)
+	}
+}
