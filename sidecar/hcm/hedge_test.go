@@ -332,8 +332,8 @@ type cuttable struct {
 	cut chan struct{}
 }
 
-func (c cuttable) interrupt() { close(c.cut) }
-func (c cuttable) resume()    {}
+func (c cuttable) interrupt()           { close(c.cut) }
+func (c cuttable) resume()              {}
 func (c cuttable) leave(*attempt, bool) {}
 
 // TestAdoptedWhenItsTimeIsOver: the deadline that passes as an attempt is adopted ends the
