@@ -8,6 +8,7 @@ LDFLAGS   := -s -w -X github.com/hauberk-mesh/hauberk/internal/version.Version=$
 PROGRAMS  := hauberk hauberk-controlplane hauberk-sidecar
 E2E_PKGS  := ./e2e/consultest ./controlplane/compile ./controlplane/render ./controlplane/source/consul ./xds/bootstrap ./xds/ads ./identity/workloadapi ./e2e/hostsocket ./sidecar/http2 ./e2e/mesh ./e2e/memory ./e2e/conformance/smuggling ./e2e/conformance/paths ./e2e/conformance/floods ./e2e/conformance/grpc ./e2e/bench ./e2e/differential
 FUZZTIME  ?= 60s
+PROFILED  := plain,mtls1,mtls2,mtls2-h2,h2-h1,grpc,grpc-stream,tcp-mtls2,connect,connect-tcp-mtls2
 
 .PHONY: help
 help: ## list the commands
@@ -45,6 +46,12 @@ bench: build bench-program ## CPU, latency and memory beside HAProxy, Envoy and 
 .PHONY: bench-full
 bench-full: build bench-program ## every job with every number of connections, body size, features on and off (about an hour)
 	@HAUBERK_SIDECAR=$(abspath $(BIN))/hauberk-sidecar $(BIN)/bench -full $(if $(BENCH_TIME),-time $(BENCH_TIME)) $(BENCH)
+
+.PHONY: profile
+profile: build bench-program ## take the CPU profiles by which the sidecar is compiled (cmd/hauberk-sidecar/default.pgo); four minutes
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && cp $(BIN)/hauberk-sidecar $$dir && \
+	HAUBERK_SIDECAR=$$dir/hauberk-sidecar $(BIN)/bench -profile $$dir -jobs $(PROFILED) -c 64 -rounds 1 -retries 0 -time 15s -open 50ms -without haproxy,envoy,nginx,reverseproxy && \
+	$(GO) tool pprof -proto $$dir/*.pprof >$$dir/all && mv $$dir/all cmd/hauberk-sidecar/default.pgo
 
 .PHONY: bench-program
 bench-program:

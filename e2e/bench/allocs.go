@@ -23,10 +23,7 @@ func (p *process) allocs() float64 {
 	if p.admin == "" {
 		return math.NaN()
 	}
-	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", p.admin)
-	}}}
-	resp, err := c.Get("http://localhost/memory")
+	resp, err := p.adminClient().Get("http://localhost/memory")
 	if err != nil {
 		return math.NaN()
 	}
@@ -38,6 +35,13 @@ func (p *process) allocs() float64 {
 		return math.NaN()
 	}
 	return float64(got.Objects)
+}
+
+// adminClient asks a sidecar's admin socket.
+func (p *process) adminClient() *http.Client {
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", p.admin)
+	}}}
 }
 
 func (m *measured) allocsText() string {

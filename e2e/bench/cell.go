@@ -230,9 +230,13 @@ func (b *bench) closed(m *measured, s setting) (keep func(), err error) {
 		}
 		return ns
 	}
+	profiled := func() error { return nil }
 	// Asking for allocations costs CPU: it is done outside of the clock's readings.
 	measure := func(begin bool) {
 		if begin {
+			if b.profile != "" && m.Name == "hauberk" {
+				profiled = m.profiles(b.profile, s, b.time)
+			}
 			allocs = m.allocs()
 			cpu, seen = clock(), m.origin.served.Load()
 			return
@@ -242,6 +246,9 @@ func (b *bench) closed(m *measured, s setting) (keep func(), err error) {
 	}
 	r, err := s.job.load.closed(m.target, s.conns, b.warm, b.time, measure)
 	if err != nil {
+		return nil, err
+	}
+	if err := profiled(); err != nil {
 		return nil, err
 	}
 	if r.failed > 0 || r.done == 0 || cpu == 0 {

@@ -15,6 +15,7 @@ type bench struct {
 	dir                            string
 	hauberk, haproxy, envoy, nginx string
 	before                         string // another build of Hauberk, empty without one
+	profile                        string // directory for CPU profiles, empty for none
 	pins                           *pins  // nil when the kernel chooses the CPUs
 
 	rounds, retries int
@@ -46,6 +47,7 @@ func main() {
 	flag.IntVar(&b.retries, "retries", 1, "how often a disturbed run is repeated before it is kept and marked")
 	without := flag.String("without", "", "contenders to leave out")
 	flag.StringVar(&b.before, "before", "", "`program` of an earlier build of the sidecar, measured beside this one")
+	flag.StringVar(&b.profile, "profile", "", "`directory` for a CPU profile of each of Hauberk's hops in each setting (make profile)")
 	pinned := flag.Bool("pin", true, "give the contenders the first CPU, and the generator and the origin the others")
 	strict := flag.Bool("strict", false, "a missed bar, or a job that Hauberk refuses, is an error")
 	out := flag.String("json", "", "`file` for the figures")
