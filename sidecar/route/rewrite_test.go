@@ -1,6 +1,7 @@
 package route
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
@@ -175,6 +176,70 @@ func TestMutations(t *testing.T) {
 	ms.Apply(&req.Fields, nil, nil)
 	if _, ok := req.Header("content-length"); !ok || req.Fields.Len() != 1 {
 		t.Errorf("%d fields are left", req.Fields.Len())
+	}
+}
+
+// The changes of a level see the headers as they were when its removals were done.
+func TestChanges(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		remove []string
+		add    []HeaderAdd
+		want   string // x-a and x-b
+	}{
+		{"overwrites come first", nil, []HeaderAdd{{Name: "x-a", Value: "2"}, {Name: "x-a", Value: "3", Action: OverwriteIfExistsOrAdd}}, "3,2 b"},
+		{"absent is absent for both", []string{"x-a"}, []HeaderAdd{{Name: "x-a", Value: "2", Action: AddIfAbsent}, {Name: "x-a", Value: "3", Action: AddIfAbsent}}, "2,3 b"},
+		{"what is there", nil, []HeaderAdd{{Name: "x-a", Value: "2", Action: AddIfAbsent}, {Name: "x-c", Value: "3", Action: OverwriteIfExists}}, "1 b"},
+		{"what is added is not there yet", []string{"x-a"}, []HeaderAdd{{Name: "x-a", Value: "2"}, {Name: "x-a", Value: "3", Action: OverwriteIfExists}}, "2 b"},
+		{"values change places", nil, []HeaderAdd{
+			{Name: "x-a", Value: "%REQ(x-b)%", Action: OverwriteIfExistsOrAdd}, {Name: "x-b", Value: "%REQ(x-a)%", Action: OverwriteIfExistsOrAdd},
+		}, "b 1"},
+		{"values of what is left", []string{"x-a"}, []HeaderAdd{{Name: "x-b", Value: "was %REQ(x-a)%"}}, "- b,was "},
+		{"empty values are dropped", nil, []HeaderAdd{
+			{Name: "x-a", Value: "%REQ(x-none)%", Action: OverwriteIfExistsOrAdd}, {Name: "x-a"}, {Name: "x-b", Value: "%REQ(x-a)%"},
+		}, "1 b,1"},
+		{"unless kept", nil, []HeaderAdd{
+			{Name: "x-a", Value: "%REQ(x-none)%", Action: OverwriteIfExistsOrAdd, KeepEmpty: true}, {Name: "x-b", KeepEmpty: true},
+		}, " b,"},
+	} {
+		req := request("GET", "h", "/", "X-A", "1", "x-b", "b")
+		changes, err := NewChanges(c.remove, c.add)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var scratch []byte
+		changes.Apply(&req.Fields, factsOf(req), &scratch)
+		got := make([]string, 0, 2)
+		for _, name := range []string{"x-a", "x-b"} {
+			v, ok := req.Header(name)
+			if !ok {
+				v = "-"
+			}
+			got = append(got, v)
+		}
+		if s := strings.Join(got, " "); s != c.want {
+			t.Errorf("%s: %q, want %q", c.name, s, c.want)
+		}
+	}
+}
+
+func TestChangesDoNotAllocate(t *testing.T) {
+	req := request("GET", "h", "/", "x-a", "1", "x-b", "b")
+	changes, err := NewChanges([]string{"x-c"}, []HeaderAdd{
+		{Name: "x-a", Value: "%REQ(x-b)%", Action: OverwriteIfExistsOrAdd}, {Name: "x-b", Value: "2", Action: OverwriteIfExists}, {Name: "x-a", Value: "3", Action: AddIfAbsent},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	facts, plain := factsOf(req), message.Fields{}
+	plain.CopyFrom(&req.Fields)
+	var known Facts = facts
+	scratch := make([]byte, 0, 64)
+	if n := testing.AllocsPerRun(100, func() {
+		req.Fields.CopyFrom(&plain)
+		changes.Apply(&req.Fields, known, &scratch)
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
 	}
 }
 
