@@ -60,8 +60,8 @@ func (x *exchange) act() bool {
 		return false
 	case r.Redirect != nil:
 		proto, _ := x.req.Fields.ByID(message.XForwardedProto)
-		location := r.Location(x.req, proto)
-		if r.Redirect.PrefixRewrite != "" || r.Redirect.RegexRewrite != nil {
+		location, rewritten := r.Location(x.req, proto)
+		if rewritten {
 			x.req.Fields.SetID(message.XEnvoyOriginalPath, x.req.Path) // for the log, as in Envoy
 		}
 		x.localReply(&reply{status: redirectStatus(r.Redirect), details: "direct_response", location: location})

@@ -205,11 +205,11 @@ func NewTemplateRewrite(text string, from *Template) (*TemplateRewrite, error) {
 // MarshalText shows the rewrite as configured.
 func (t *TemplateRewrite) MarshalText() ([]byte, error) { return []byte(t.text), nil }
 
-// appendPath appends the new path, without query; false leaves path as it is.
-func (t *TemplateRewrite) appendPath(dst []byte, path string) ([]byte, bool) {
+// appendPath appends the new path, without query; nothing for a path that does not match.
+func (t *TemplateRewrite) appendPath(dst []byte, path string) []byte {
 	groups := t.from.re.FindStringSubmatchIndex(path)
 	if groups == nil {
-		return dst, false
+		return dst
 	}
 	for _, p := range t.parts {
 		if p.literal != "" {
@@ -218,5 +218,5 @@ func (t *TemplateRewrite) appendPath(dst []byte, path string) ([]byte, bool) {
 			dst = append(dst, path[groups[2*p.group]:groups[2*p.group+1]]...)
 		}
 	}
-	return dst, true
+	return dst
 }
