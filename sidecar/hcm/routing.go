@@ -126,7 +126,7 @@ func (x *exchange) mutateRequest() {
 			x.timeouts.SetTotal(time.Duration(ms) * time.Millisecond)
 		}
 	}
-	x.sel.MutateRequest(&x.req.Fields, x, &x.scratch)
+	x.sel.MutateRequest(x.req, x, &x.scratch)
 	x.restorePort()
 	x.original = x.req.Authority
 	if x.sel.Rewrites() {

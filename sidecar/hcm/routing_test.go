@@ -32,6 +32,13 @@ func substitution(t testing.TB, pattern, template string) *route.Substitution {
 	return s
 }
 
+// leg makes the route a split with one leg.
+func (b *bed) leg(w route.WeightedCluster) {
+	f := b.route().Forward
+	w.Cluster, w.Weight = f.Cluster, 1
+	f.Cluster, f.Weighted = "", []route.WeightedCluster{w}
+}
+
 func (b *bed) vhost() *route.VirtualHost { return &b.cfg.Routes.VirtualHosts[0] }
 
 // what an upstream gets, and a client, under a route.
@@ -61,6 +68,15 @@ func TestRequestIsChanged(t *testing.T) {
 			b.route().Forward.Rewrite, b.route().Forward.AppendForwardedHost = &route.Rewrite{Host: "o"}, true
 		},
 			raw: "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-Host: h\r\n\r\n", want: []string{"X-Forwarded-Host: h"}},
+		{name: "leg's host", change: func(b *bed) {
+			b.leg(route.WeightedCluster{HostRewrite: "leg"})
+			b.route().Forward.AppendForwardedHost = true
+			b.vhost().Headers = &route.HeaderMutations{RequestAdd: []route.HeaderAdd{{Name: "X-Sees", Value: "%REQ(:authority)%"}}}
+		}, raw: "GET / HTTP/1.1\r\nHost: h\r\n\r\n", want: []string{"GET / host=leg", "X-Sees: leg", "!X-Forwarded-Host", "!X-Envoy-Original-Host"}},
+		{name: "leg's host and the route's", change: func(b *bed) {
+			b.leg(route.WeightedCluster{HostRewrite: "leg"})
+			b.route().Forward.Rewrite, b.route().Forward.AppendForwardedHost = &route.Rewrite{Host: "o"}, true
+		}, raw: "GET / HTTP/1.1\r\nHost: h\r\n\r\n", want: []string{"GET / host=o", "X-Forwarded-Host: leg", "X-Envoy-Original-Host: leg"}},
 		{name: "levels", change: func(b *bed) {
 			add := func(v string) *route.HeaderMutations {
 				return &route.HeaderMutations{

@@ -66,10 +66,8 @@ func (r *Route) behindMatch(path string) (rest string, ok bool) {
 	return path[len(text):], true
 }
 
-// Rewrites tells whether the route or its leg may change a request's authority or path.
-func (s *Selected) Rewrites() bool {
-	return s.Route.Forward.Rewrite != nil || s.Leg != nil && s.Leg.HostRewrite != ""
-}
+// Rewrites tells whether the route may change a request's authority or path.
+func (s *Selected) Rewrites() bool { return s.Route.Forward.Rewrite != nil }
 
 // AppendHost appends the authority that the upstream is to get; false leaves it as
 // it is. It comes before the path is rewritten, which it may depend on.
@@ -87,9 +85,6 @@ func (s *Selected) AppendHost(dst []byte, req *message.Request, facts Facts, scr
 	case w.HostRegex != nil:
 		path, _ := cut(req.Path)
 		dst = w.HostRegex.Append(dst, path)
-	}
-	if len(dst) == start && s.Leg != nil {
-		dst = append(dst, s.Leg.HostRewrite...)
 	}
 	return dst, len(dst) > start
 }

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"cmp"
 	"strings"
 	"testing"
 
@@ -119,7 +120,7 @@ func TestHostRewrites(t *testing.T) {
 		{"header missing", Forward{Rewrite: &Rewrite{HostHeader: "x-none"}}, "", ""},
 		{"regex", Forward{Rewrite: &Rewrite{HostRegex: substitution(t, "^/(.+)/.+$", `\1`)}}, "", "envoyproxy.io"},
 		{"format", Forward{Rewrite: &Rewrite{HostFormat: "p-%REQ(x-v)%"}}, "", "p-1"},
-		{"leg", Forward{}, "leg", "leg"},
+		{"leg", Forward{}, "leg", ""},
 		{"the route's comes later", Forward{Rewrite: &Rewrite{Host: "route"}}, "leg", "route"},
 	} {
 		req := request("GET", "h", "/envoyproxy.io/some?x=/a/b", "x-v", "1", "x-h", "first", "x-h", "second")
@@ -130,6 +131,10 @@ func TestHostRewrites(t *testing.T) {
 		}
 		s := single(t, Route{Match: Match{Prefix: ptr("/")}, Forward: &c.f}).Select(req, nil, 0)
 		var scratch []byte
+		s.MutateRequest(req, factsOf(req), &scratch)
+		if want := cmp.Or(c.leg, "h"); req.Authority != want {
+			t.Errorf("%s: the host is %q before the route's rewrite, want %q", c.name, req.Authority, want)
+		}
 		got, changed := s.AppendHost(nil, req, factsOf(req), &scratch)
 		if string(got) != c.want || changed != (c.want != "") {
 			t.Errorf("%s: %q, %v; want %q", c.name, got, changed, c.want)
