@@ -300,6 +300,7 @@ func TestSubstitutionRefuses(t *testing.T) {
 	}
 	for _, c := range []struct{ pattern, template, in, want string }{
 		{"(a)|(b)", `[\1\2\\\0]`, "ab", `[a\a][b\b]`}, {"x*", "-", "abc", "-a-b-c-"}, {"^/", "", "//a", "/a"},
+		{"[^a/]", "-", "/a\u00e9", "/a--"}, {"\u00e9(.)", "\u00fc\\1", "\u00e9\xff\xc3", "\u00fc\xff\xc3"},
 	} {
 		if got := string(substitution(t, c.pattern, c.template).Append(nil, c.in)); got != c.want {
 			t.Errorf("%q in %q: %q, want %q", c.pattern, c.in, got, c.want)
