@@ -318,6 +318,9 @@ func TestTemplates(t *testing.T) {
 		{"/{x=lit/*}/z", "/lit/y/z", true}, {"/{x=lit/*}/z", "/other/y/z", false},
 		{"/a/", "/a/", true}, {"/a/", "/a", false}, {"/a.b", "/axb", false}, {"/a+b", "/a+b", true}, {"/", "/", true},
 		{"/*", "/a=b", false},
+		{"/x{a}", "/xy", true}, {"/x{a}", "/x", false}, {"/x{a}", "/x/y", false}, {"/x{a}y", "/xzzy", true}, {"/x{a}y", "/xy", false},
+		{"/{a}x/y", "/zx/y", true}, {"/{a}x/y", "/z/y", false}, {"/x{a}/z{b}", "/xy/zw", true}, {"/x{a=**}", "/xy/z", true},
+		{"/a=b", "/a=b", true}, {"/{a=b=c}", "/b=c", true}, {"/{a=b=c}", "/b", false}, {"/{a==}", "/=", true},
 	} {
 		if got := template(t, c.template).re.MatchString(c.path); got != c.want {
 			t.Errorf("%s matches %s: %v", c.template, c.path, got)
@@ -325,14 +328,20 @@ func TestTemplates(t *testing.T) {
 	}
 	for _, bad := range []string{
 		"", "a", "/{", "/{}", "/{1}", "/{a}/{a}", "/{a}/{b}/{c}/{d}/{e}/{f}", "/**/*", "/**/{x}", "/a*", "/a//b", "/{a=}", "/{a=b/}",
-		"/{averyveryverylongname}", "/a\x00", "/{x=a*}", "/*x/y", "/a b",
+		"/{averyveryverylongname}", "/a\x00", "/{x=a*}", "/*x/y", "/a b", "/a*/b", "/a**", "/*.m*",
+		"/{a}{b}", "/{a}.{b}", "/*{a}", "/**/x{a}", "/x{a=y/z}", "/x{", "/x}", "/x{1}", "/x{a}/{a}",
 	} {
 		if _, err := NewTemplate(bad); err == nil {
 			t.Errorf("%q was taken", bad)
 		}
 	}
 	tmpl := template(t, "/{a}")
-	for _, bad := range []string{"", "a", "/{b}", "/{a", "/x*"} {
+	for _, good := range []string{"/", "/x*", "/x=y", "/x{a}", "/{a}{a}/"} {
+		if _, err := NewTemplateRewrite(good, tmpl); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, bad := range []string{"", "a", "/{b}", "/{a", "//{a}", "/{a}//x", "//", `/x"`} {
 		if _, err := NewTemplateRewrite(bad, tmpl); err == nil {
 			t.Errorf("rewrite %q was taken", bad)
 		}
