@@ -3,6 +3,7 @@ package route
 import (
 	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -34,7 +35,29 @@ func compileBytes(pattern string) (*regexp.Regexp, error) {
 	if err != nil {
 		return nil, fmt.Errorf("regex %q: %w", pattern, err)
 	}
+	if r, ok := noByte(re.String()); ok {
+		return nil, fmt.Errorf("regex %q: \\x{%x} is no byte; write the character itself", pattern, r)
+	}
 	return re, nil
+}
+
+// noByte finds a character in an expression that is none of a wide text, so that the
+// expression could never match.
+func noByte(wide string) (rune, bool) {
+	tree, err := syntax.Parse(wide, syntax.Perl)
+	for left := []*syntax.Regexp{tree}; err == nil && len(left) > 0; {
+		e := left[len(left)-1]
+		left = append(left[:len(left)-1], e.Sub...)
+		if e.Op != syntax.OpLiteral {
+			continue
+		}
+		for _, r := range e.Rune {
+			if r > 0xff {
+				return r, true
+			}
+		}
+	}
+	return 0, false
 }
 
 // FullMatch tells whether an expression matches the whole of s, byte by byte as Envoy

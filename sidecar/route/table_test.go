@@ -216,6 +216,14 @@ func TestRegexSeesBytes(t *testing.T) {
 			t.Errorf("%s matches %q: %v", c.pattern, c.value, got)
 		}
 	}
+	for _, bad := range []string{`\x{212a}`, `a|b\x{17f}+`, `[\x{100}]`} {
+		if _, err := Regex(bad); err == nil {
+			t.Errorf("%s was taken", bad)
+		}
+	}
+	if _, err := NewSubstitution(`\x{100}`, ""); err == nil {
+		t.Error("a substitution of what no byte is was taken")
+	}
 	re, value := foreign[0], "a text with \u00e9"
 	FullMatch(re, value)
 	if n := testing.AllocsPerRun(100, func() { FullMatch(re, value) }); n >= 1 {
