@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"io"
 	"net"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -84,8 +85,10 @@ func tlsInfo(c *tls.Conn, raw net.Conn) (*Info, unique.Handle[peerTexts]) {
 	st := c.ConnectionState()
 	i := &Info{
 		Local: raw.LocalAddr(), Remote: raw.RemoteAddr(),
-		TLS: true, TLSVersion: st.Version, CipherSuite: st.CipherSuite, SNI: st.ServerName, ALPN: st.NegotiatedProtocol,
+		TLS: true, TLSVersion: st.Version, CipherSuite: st.CipherSuite, ALPN: st.NegotiatedProtocol,
 		Group: uint16(st.CurveID),
+		// A host name has no case (RFC 6066 3), and rules compare bytes.
+		SNI: strings.ToLower(st.ServerName),
 	}
 	var p peerTexts
 	if len(st.PeerCertificates) > 0 {
