@@ -1,7 +1,6 @@
 package tlscontext
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
@@ -34,7 +33,7 @@ func (e *VerifyError) Unwrap() error { return e.Err }
 type verifier struct {
 	cfg   *Validation
 	roots *x509.CertPool // nil where pins alone decide
-	crls  []*x509.RevocationList
+	crls  []*revocations
 	usage x509.ExtKeyUsage
 	now   func() time.Time
 }
@@ -115,26 +114,6 @@ func (v *verifier) accept(chain []*x509.Certificate) error {
 		}
 	}
 	return nil
-}
-
-// revocation looks a certificate up in its issuer's list, which there must be.
-func (v *verifier) revocation(c, issuer *x509.Certificate) error {
-	now := v.now()
-	for _, l := range v.crls {
-		if !bytes.Equal(l.RawIssuer, issuer.RawSubject) || l.CheckSignatureFrom(issuer) != nil {
-			continue
-		}
-		if now.Before(l.ThisUpdate) || !l.NextUpdate.IsZero() && now.After(l.NextUpdate) {
-			return fmt.Errorf("the revocation list of %q is not valid now: it is from %s until %s", issuer.Subject, l.ThisUpdate, l.NextUpdate)
-		}
-		for _, r := range l.RevokedCertificateEntries {
-			if r.SerialNumber.Cmp(c.SerialNumber) == 0 {
-				return fmt.Errorf("%q, serial %x, was revoked at %s", c.Subject, c.SerialNumber, r.RevocationTime)
-			}
-		}
-		return nil
-	}
-	return fmt.Errorf("there is no revocation list of %q, which issued %q", issuer.Subject, c.Subject)
 }
 
 // Matches tells whether a certificate has a name that m means.
