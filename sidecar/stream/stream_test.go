@@ -394,7 +394,9 @@ func TestServerNameHasNoCase(t *testing.T) {
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() { _ = tls.Client(b, &tls.Config{InsecureSkipVerify: true, ServerName: "Admin.Example"}).Handshake() })
+	wg.Go(func() {
+		_ = tls.Client(b, &tls.Config{InsecureSkipVerify: true, ServerName: "Admin.Example"}).Handshake()
+	})
 	if err := server.Handshake(t.Context()); err != nil {
 		t.Fatal(err)
 	}
