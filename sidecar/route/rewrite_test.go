@@ -202,7 +202,8 @@ func TestTemplates(t *testing.T) {
 		{"/a/**", "/a/b/c", true}, {"/a/**", "/a/", true}, {"/a/**.m3u8", "/a/b/c.m3u8", true}, {"/a/**.m3u8", "/a/b/c.ts", false},
 		{"/{x=lit/*}/z", "/lit/y/z", true}, {"/{x=lit/*}/z", "/other/y/z", false},
 		{"/a/", "/a/", true}, {"/a/", "/a", false}, {"/a.b", "/axb", false}, {"/a+b", "/a+b", true}, {"/", "/", true},
-		{"/*", "/a=b", false},
+		{"/*", "/a=b", true}, {"/a/*", "/a/*", true}, {"/a/{b}", "/a/x*y=z", true}, {"/a/**", "/a/b=c/*/=", true}, {"/{b=a/**}", "/a/=", true},
+		{"/a/**", "/a/<", false}, {"/a/**", "/a/\xff", false},
 	} {
 		if got := template(t, c.template).re.MatchString(c.path); got != c.want {
 			t.Errorf("%s matches %s: %v", c.template, c.path, got)
