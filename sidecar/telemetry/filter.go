@@ -102,7 +102,8 @@ func ParseFlag(name string) (Flags, bool) {
 }
 
 // GRPCFilter compares the gRPC status of the response: of its trailers, its head, or
-// what its HTTP status means (Statuses is a set of bits).
+// what its HTTP status means (Statuses is a set of bits). A status that is none of
+// gRPC's is in no set.
 type GRPCFilter struct {
 	Statuses uint32
 	Exclude  bool
@@ -110,32 +111,18 @@ type GRPCFilter struct {
 
 // Passes implements Filter.
 func (f GRPCFilter) Passes(r *Record) bool {
-	s := r.grpcStatus()
-	return (s < 32 && f.Statuses&(1<<s) != 0) != f.Exclude
-}
-
-// grpcStatus is the response's, inferred from HTTP's where there is none.
-func (r *Record) grpcStatus() uint32 {
-	text := r.GRPCStatus
-	if text == "" && r.ResponseHeaders != nil {
-		text, _ = r.ResponseHeaders.Header("grpc-status")
+	status, ok := r.responseStatus()
+	if !ok {
+		status = grpcOfHTTP(r.Code)
 	}
-	if text != "" {
-		n, err := strconv.ParseUint(text, 10, 32)
-		if err != nil {
-			return 2
-		}
-		return uint32(n)
-	}
-	return grpcOfHTTP(r.Code)
+	return (status >= 0 && status < len(grpcNames) && f.Statuses&(1<<status) != 0) != f.Exclude
 }
 
 // grpcOfHTTP is gRPC's mapping for answers without a status
-// (doc/http-grpc-status-mapping.md of gRPC).
-func grpcOfHTTP(code int) uint32 {
+// (doc/http-grpc-status-mapping.md of gRPC), which has none for success: a call that
+// went well has a status.
+func grpcOfHTTP(code int) int {
 	switch code {
-	case 200:
-		return 0
 	case 400:
 		return 13
 	case 401:

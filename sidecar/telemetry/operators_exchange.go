@@ -185,14 +185,19 @@ var grpcNames = [...][2]string{
 	{"DataLoss", "DATA_LOSS"}, {"Unauthenticated", "UNAUTHENTICATED"},
 }
 
-// IsGRPC tells whether a request is one of gRPC, by its content-type.
+// IsGRPC tells whether a request is one of gRPC, by its only content-type, which has no
+// parameters.
 func IsGRPC(h Headers) bool {
 	if h == nil {
 		return false
 	}
 	const kind = "application/grpc"
-	v, _ := h.Header("content-type")
-	return strings.HasPrefix(v, kind) && (len(v) == len(kind) || v[len(kind)] == '+' || v[len(kind)] == ';')
+	v, next, _ := h.HeaderFrom("content-type", 0)
+	if !strings.HasPrefix(v, kind) || len(v) > len(kind) && v[len(kind)] != '+' {
+		return false
+	}
+	_, _, more := h.HeaderFrom("content-type", next)
+	return !more
 }
 
 // SentGRPCStatus is the status that answered a gRPC request, of its trailers or its
@@ -201,17 +206,29 @@ func (r *Record) SentGRPCStatus() (status int, ok bool) {
 	if !IsGRPC(r.RequestHeaders) {
 		return 0, false
 	}
-	text, ok := r.GRPCStatus, r.GRPCStatus != ""
-	for _, h := range [...]Headers{r.ResponseTrailers, r.ResponseHeaders} {
-		if !ok && h != nil {
-			text, ok = h.Header("grpc-status")
+	return r.responseStatus()
+}
+
+// responseStatus is the grpc-status of a response to whatever request.
+func (r *Record) responseStatus() (status int, ok bool) {
+	text, more := r.GRPCStatus, false
+	if ok = text != ""; !ok {
+		for _, h := range [...]Headers{r.ResponseTrailers, r.ResponseHeaders} {
+			if h == nil {
+				continue
+			}
+			var next int
+			if text, next, ok = h.HeaderFrom("grpc-status", 0); ok {
+				_, _, more = h.HeaderFrom("grpc-status", next)
+				break
+			}
 		}
 	}
 	if !ok {
 		return 0, false
 	}
 	n, err := strconv.ParseUint(text, 10, 31)
-	if err != nil {
+	if err != nil || more {
 		return -1, true
 	}
 	return int(n), true
@@ -226,7 +243,7 @@ func (r *Record) statusOfGRPC() (status int, ok bool) {
 	if r.Code == 0 || !IsGRPC(r.RequestHeaders) {
 		return 0, false
 	}
-	return int(grpcOfHTTP(r.Code)), true
+	return grpcOfHTTP(r.Code), true
 }
 
 func grpcStatusValue(argument string) (valueFunc, error) {

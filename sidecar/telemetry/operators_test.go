@@ -100,6 +100,69 @@ func TestOperators(t *testing.T) {
 	}
 }
 
+// A call whose response has no status, or one that cannot be read, is not a good one.
+func TestCallsWithoutStatus(t *testing.T) {
+	f, err := ParseFormat("%GRPC_STATUS% %GRPC_STATUS(NUMBER)%")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name              string
+		code              int
+		headers, trailers Headers
+		want              string
+		statuses          uint32 // that a filter finds it by
+	}{
+		{"the host ended after its head", 200, headers{}, nil, "Unknown 2", 1 << 2},
+		{"a status of HTTP", 503, headers{}, nil, "Unavailable 14", 1 << 14},
+		{"not a number", 200, headers{}, trailers{"grpc-status": "bad"}, "-1 -1", 0},
+		{"not one of gRPC's", 200, headers{}, trailers{"grpc-status": "17"}, "17 17", 0},
+		{"of trailers rather than headers", 200, headers{"grpc-status": "0"}, trailers{"grpc-status": "5"}, "NotFound 5", 1 << 5},
+		{"of headers", 200, headers{"grpc-status": "0"}, nil, "OK 0", 1},
+		{"two", 200, repeated{"grpc-status": {"0", "0"}}, nil, "-1 -1", 0},
+		{"no response", 0, nil, nil, "- -", 1 << 2},
+	} {
+		r := &Record{RequestHeaders: headers{"content-type": "application/grpc"}, Code: tc.code, ResponseHeaders: tc.headers, ResponseTrailers: tc.trailers}
+		if got := string(f.Append(nil, r)); got != tc.want {
+			t.Errorf("%s: %q, want %q", tc.name, got, tc.want)
+		}
+		for s := range grpcNames {
+			if got := (GRPCFilter{Statuses: 1 << s}).Passes(r); got != (tc.statuses == 1<<s) {
+				t.Errorf("%s: a filter for %s says %t", tc.name, grpcNames[s][0], got)
+			}
+		}
+		if (GRPCFilter{Statuses: 1, Exclude: true}).Passes(r) == (tc.statuses == 1) {
+			t.Errorf("%s: a filter for all but OK", tc.name)
+		}
+	}
+}
+
+func TestIsGRPC(t *testing.T) {
+	for want, all := range map[bool][]Headers{
+		true:  {headers{"content-type": "application/grpc"}, headers{"content-type": "application/grpc+proto"}},
+		false: {nil, headers{}, headers{"content-type": "application/grpc-web"}, headers{"content-type": "application/grpc;charset=utf-8"}, repeated{"content-type": {"application/grpc", "application/grpc"}}},
+	} {
+		for _, h := range all {
+			if IsGRPC(h) != want {
+				t.Errorf("%v: %t", h, !want)
+			}
+		}
+	}
+}
+
+// repeated are headers of which some occur several times.
+type repeated map[string][]string
+
+func (h repeated) Header(lower string) (string, bool) {
+	return strings.Join(h[lower], ","), h[lower] != nil
+}
+func (h repeated) HeaderFrom(lower string, from int) (string, int, bool) {
+	if v := h[lower]; from < len(v) {
+		return v[from], from + 1, true
+	}
+	return "", from, false
+}
+
 // What is no escape stays as it is, and spares nothing beside it from being decoded.
 func TestBrokenEscapes(t *testing.T) {
 	r := sample()
