@@ -63,6 +63,12 @@ var logFields = map[string]string{
 	"tried":       "%UPSTREAM_HOSTS_ATTEMPTED%",
 	"tls":         "%DOWNSTREAM_TLS_VERSION% %DOWNSTREAM_TLS_CIPHER% %DOWNSTREAM_TLS_GROUP%",
 	"certificate": "%DOWNSTREAM_PEER_SUBJECT% %DOWNSTREAM_PEER_ISSUER% %DOWNSTREAM_PEER_SERIAL% %DOWNSTREAM_PEER_FINGERPRINT_256% %DOWNSTREAM_PEER_FINGERPRINT_1% %DOWNSTREAM_PEER_DNS_SAN% %DOWNSTREAM_PEER_CERT_V_END% %DOWNSTREAM_PEER_CERT%",
+	"local":       "%LOCAL_REPLY_BODY%",
+	"empty":       "%REQ(X-EMPTY)%",
+	"values":      "%REQ(X-MULTI)% %REQ(X-NONE?X-MULTI)% %RESP(X-MULTI)% %TRAILER(X-MULTI)%",
+	"empties":     "%REQ(X-EMPTY)%|%REQ(X-EMPTY):3%|%REQ(X-EMPTY?X-MULTI)%|%RESP(X-EMPTY)%|%TRAILER(X-EMPTY)%|%QUERY_PARAM(e)%|%QUERY_PARAMS%",
+	"environment": "%ENVIRONMENT(HAUBERK_NONE)%",
+	"first_empty": "%COALESCE({\"operators\": [{\"command\": \"REQ\", \"param\": \"x-empty\"}, {\"command\": \"REQ\", \"param\": \":method\"}]})%",
 	"first":       "%COALESCE({\"operators\": [\"ROUTE_NAME\", {\"command\": \"REQ\", \"param\": \":method\"}]})%",
 }
 

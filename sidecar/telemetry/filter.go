@@ -148,7 +148,7 @@ type SampleFilter struct {
 func (f SampleFilter) Passes(r *Record) bool {
 	n := uint64(rand.Uint32())
 	if !f.Independent && r.RequestHeaders != nil {
-		if id, ok := r.RequestHeaders.Header("x-request-id"); ok && len(id) >= 8 {
+		if id, _, ok := r.RequestHeaders.HeaderFrom("x-request-id", 0); ok && len(id) >= 8 {
 			if v, err := strconv.ParseUint(id[:8], 16, 32); err == nil {
 				n = v
 			}

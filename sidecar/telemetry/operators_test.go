@@ -137,6 +137,60 @@ func TestCallsWithoutStatus(t *testing.T) {
 	}
 }
 
+// Of a field that comes several times the first value is shown, and one that is empty is
+// not one that is absent.
+func TestValuesThatAreEmpty(t *testing.T) {
+	r := &Record{
+		RequestHeaders:  repeated{"x": {"a", "b"}, "e": {"", "f"}, ":path": {"/?p=&q"}},
+		ResponseHeaders: repeated{"x": {"c", "d"}, "e": {""}}, ResponseTrailers: repeated{"x": {"g", "h"}},
+	}
+	bare := &Record{RequestHeaders: repeated{":path": {"/?"}}}
+	none := &Record{RequestHeaders: repeated{":path": {"/"}}}
+	first := `%COALESCE({"operators": [{"command": "REQ", "param": "e"}, {"command": "REQ", "param": "x"}]})%`
+	for _, tc := range []struct {
+		format string
+		r      *Record
+		text   string // with "-" for what is absent
+		omit   string
+		json   string
+	}{
+		{"%REQ(x)%", r, "a", "a", `"a"`},
+		{"%REQ(none?x)%", r, "a", "a", `"a"`},
+		{"%RESP(x)%", r, "c", "c", `"c"`},
+		{"%TRAILER(x)%", r, "g", "g", `"g"`},
+		{"%REQ(e)%", r, "", "", `""`},
+		{"%REQ(e):3%", r, "", "", `""`},
+		{"%REQ(e?x)%", r, "", "", `""`},
+		{"%RESP(e)%", r, "", "", `""`},
+		{"%REQ(none)%", r, "-", "", "null"},
+		{"%TRAILER(e)%", r, "-", "", "null"},
+		{first, r, "", "", `""`},
+		{first, none, "-", "", "null"},
+		{"%QUERY_PARAM(p)%", r, "", "", `""`},
+		{"%QUERY_PARAM(none)%", r, "-", "", "null"},
+		{"%QUERY_PARAMS%", bare, "", "", `""`},
+		{"%QUERY_PARAMS%", none, "-", "", "null"},
+		{"%RESPONSE_FLAGS%", r, "-", "-", `"-"`},
+		{"%RESPONSE_FLAGS_LONG%", r, "-", "-", `"-"`},
+		{"%LOCAL_REPLY_BODY%", r, "", "", `""`},
+		{"%ENVIRONMENT(HAUBERK_NO_VARIABLE)%", r, "-", "-", `"-"`},
+		{"%ROUTE_NAME%", r, "-", "", "null"},
+	} {
+		for kind, c := range map[string]AccessLogConfig{
+			"text": {Format: tc.format}, "omit": {Format: tc.format, OmitEmpty: true}, "JSON": {JSON: true, Fields: map[string]any{"v": tc.format}},
+		} {
+			f, err := CompileAccessLog(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := map[string]string{"text": tc.text, "omit": tc.omit, "JSON": `{"v":` + tc.json + "}"}[kind]
+			if got := string(f.Append(nil, tc.r)); got != want+"\n" {
+				t.Errorf("%s, %s: %q, want %q", tc.format, kind, got, want)
+			}
+		}
+	}
+}
+
 func TestIsGRPC(t *testing.T) {
 	for want, all := range map[bool][]Headers{
 		true:  {headers{"content-type": "application/grpc"}, headers{"content-type": "application/grpc+proto"}},

@@ -146,7 +146,7 @@ func (t *tag) of(r *telemetry.Record, scratch []byte) []byte {
 		return t.format.AppendHeader(scratch, r)
 	}
 	if t.header != "" && r.RequestHeaders != nil {
-		if v, ok := r.RequestHeaders.Header(t.header); ok {
+		if v, _, ok := r.RequestHeaders.HeaderFrom(t.header, 0); ok {
 			return append(scratch, v...)
 		}
 	}
