@@ -75,11 +75,12 @@ type NotHealthCheckFilter struct{}
 // Passes implements Filter.
 func (NotHealthCheckFilter) Passes(r *Record) bool { return !r.HealthCheck }
 
-// TraceableFilter takes what was decided to be traced.
+// TraceableFilter takes what was forced to be traced, but for health checks. What is
+// traced by chance or for its client it does not take, as in Envoy.
 type TraceableFilter struct{}
 
 // Passes implements Filter.
-func (TraceableFilter) Passes(r *Record) bool { return r.Traced }
+func (TraceableFilter) Passes(r *Record) bool { return r.TraceForced && !r.HealthCheck }
 
 // FlagsFilter takes records with one of the flags, or with Any any flag.
 type FlagsFilter struct {
