@@ -75,7 +75,8 @@ type Provider struct {
 	Service string
 	// Collector takes the spans; nil for none: then headers are all there is.
 	Collector *Collector
-	// MaxSpans bounds the spans that wait to be sent, 1024 when 0; more are dropped.
+	// MaxSpans bounds the spans of a shard that wait to be sent, 1024 when 0; more are
+	// dropped.
 	MaxSpans int
 	// NoSDK, NoService and NoScope leave out what OTLP says of the sender.
 	NoSDK, NoService, NoScope bool
