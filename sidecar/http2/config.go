@@ -57,7 +57,8 @@ type Config struct {
 
 	// Limits bound what a message's head may hold.
 	Limits http1.Limits
-	// Underscores is what happens to field names with an underscore.
+	// Underscores is what a server does about field names with an underscore, in heads and
+	// in trailers.
 	Underscores http1.Underscores
 	// StrictScheme refuses a :scheme that is not the transport's. It is off by
 	// default: proxies keep the scheme of the client they act for.

@@ -46,10 +46,13 @@ type span struct{ off, n int }
 // message.Fields, whose arena it fills at the end. The first fault is kept; the block
 // is decoded to its end whatever happens, because it changes the decoder's table.
 type head struct {
-	cfg    *Config
-	kind   headKind
-	fields *message.Fields
-	arena  []byte
+	cfg  *Config
+	kind headKind
+	// underscores is what happens to names that have one: a client's, in its heads and
+	// trailers.
+	underscores http1.Underscores
+	fields      *message.Fields
+	arena       []byte
 
 	size, count int
 	over        bool   // beyond the limits: what follows is not kept
@@ -77,7 +80,7 @@ func (h *head) begin(kind headKind, f *message.Fields) {
 	if cap(arena) > keepArena {
 		arena = nil
 	}
-	*h = head{cfg: h.cfg, kind: kind, fields: f, arena: arena, cookies: cookies, length: -1}
+	*h = head{cfg: h.cfg, underscores: h.underscores, kind: kind, fields: f, arena: arena, cookies: cookies, length: -1}
 }
 
 func (h *head) fault(reason string) {
@@ -178,8 +181,8 @@ func (h *head) field(id message.ID, off, nameLen, valLen int, flags uint8) {
 	}
 	h.regular = true
 	v := span{off + nameLen, valLen}
-	if flags&nameUnderscore != 0 && h.cfg.Underscores != http1.AllowUnderscores && h.kind == requestHead {
-		if h.cfg.Underscores == http1.RejectUnderscores {
+	if flags&nameUnderscore != 0 && h.underscores != http1.AllowUnderscores {
+		if h.underscores == http1.RejectUnderscores {
 			h.fault("underscore_in_field_name")
 		}
 		return

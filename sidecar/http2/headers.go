@@ -3,6 +3,7 @@ package http2
 import (
 	"encoding/binary"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 )
 
@@ -77,7 +78,10 @@ func (c *conn) continuationFrame(h *frameHeader, p []byte) *ConnError {
 func (c *conn) headerBlock(b []byte) *ConnError {
 	id, end := c.blockOf.stream, c.blockOf.has(flagEndStream)
 	c.head = headPool.Get().(*head)
-	c.head.cfg = c.cfg
+	c.head.cfg, c.head.underscores = c.cfg, http1.AllowUnderscores
+	if c.server != nil {
+		c.head.underscores = c.cfg.Underscores
+	}
 	defer func() {
 		c.head.cfg, c.head.fields = nil, nil
 		headPool.Put(c.head)
