@@ -34,8 +34,9 @@ type Config struct {
 	// MaxWindowUpdatesPerData bounds WINDOW_UPDATE frames:
 	// 5 + 2 × (streams opened + this × DATA frames sent).
 	MaxWindowUpdatesPerData int
-	// ResetBurst and ResetRate (a second) are the bucket from which every stream that
-	// a client resets, or makes us reset, takes one.
+	// ResetBurst and ResetRate (a second) are the bucket from which every stream takes one
+	// that a client resets within a second and before its answer has begun, or makes us
+	// reset. Each request that is answered gives one back.
 	ResetBurst, ResetRate int
 	// MaxGlitches is the bucket for what is legal and of no use, or illegal and not
 	// fatal; it refills by a tenth each second.

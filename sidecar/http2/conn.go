@@ -32,8 +32,9 @@ type conn struct {
 	skip            int  // bytes of a frame that is ignored
 	data            dataFrame
 	budget          budget
-	started         bool // the peer's SETTINGS have arrived
-	patience        bool // a read deadline guards a head that is not whole
+	now             int64 // the clock, once for the requests that were read together; 0 before
+	started         bool  // the peer's SETTINGS have arrived
+	patience        bool  // a read deadline guards a head that is not whole
 	toWake          *Stream
 	yield           bool       // a stream has so much that its reader is to run
 	stopped         *ConnError // why took has ended the reading

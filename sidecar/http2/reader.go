@@ -42,6 +42,7 @@ func (c *conn) read() (cerr *ConnError) {
 // took treats n bytes that were read; it is false when that ends the connection.
 func (c *conn) took(n int) bool {
 	c.in.w += n
+	c.now = 0
 	c.stopped = c.consume()
 	if ended := c.endBatch(); c.stopped == nil {
 		c.stopped = ended
@@ -289,6 +290,10 @@ func (c *conn) streamError(id uint32, s *Stream, code Code, g Glitch, reason str
 	if c.flooded() {
 		return c.flood(GlitchOutboundFrames)
 	}
+	if c.client != nil && s != nil {
+		c.note(g) // it was we who opened the stream
+		return nil
+	}
 	return c.resetBy(g)
 }
 
@@ -460,10 +465,11 @@ func (c *conn) rstFrame(h *frameHeader, p []byte) *ConnError {
 		if c.idle(h.stream) {
 			return connError(ProtocolError, "rst_stream_on_idle_stream")
 		}
-		return c.resetBy(GlitchReset)
+		return c.lateReset()
 	}
+	abuse := s.prematureReset()
 	s.end(&StreamError{Code: Code(binary.BigEndian.Uint32(p)), Remote: true}, true)
-	if c.server != nil {
+	if abuse {
 		return c.resetBy(GlitchReset)
 	}
 	return nil

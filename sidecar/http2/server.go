@@ -3,6 +3,7 @@ package http2
 import (
 	"context"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/clock"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
@@ -137,7 +138,10 @@ func (sc *ServerConn) requestBlock(b []byte, id uint32, end bool) *ConnError {
 		s.recycle()
 		return sc.refuse(id, status, end)
 	}
-	c.lastServed = id
+	if c.now == 0 {
+		c.now = clock.Now()
+	}
+	c.lastServed, s.since = id, c.now
 	s.gotHead = true
 	s.declared = c.head.length
 	if !end {

@@ -70,8 +70,10 @@ type Stream struct {
 	orphan bool // over, and to be recycled by the reader
 
 	// The server's.
-	req    message.Request
-	runner func()
+	req      message.Request
+	since    int64 // when it arrived, by the clock
+	answered bool  // its final head was sent
+	runner   func()
 
 	// The client's.
 	heads             []responseHeadSlot
