@@ -17,7 +17,8 @@ type Config struct {
 	// most that we open towards a server, which may allow less.
 	MaxConcurrentStreams uint32
 	// StreamWindow and ConnWindow are the initial receive windows in bytes, 65,535 to
-	// 2^31-1. They bound what is buffered.
+	// 2^31-1. They bound what is buffered; the last piece of a body does not count in
+	// ConnWindow any more once it is worked on, and is at most 256 KB.
 	StreamWindow, ConnWindow uint32
 	// AllowConnect announces extended CONNECT to clients (RFC 8441).
 	AllowConnect bool

@@ -335,13 +335,13 @@ func (c *conn) dataStart(h *frameHeader, p []byte) (n int, err *ConnError) {
 		return 0, connError(FlowControlError, "connection_window")
 	}
 	c.recvWin -= int64(h.length)
+	c.credit(h.length - size) // padding is consumed, whatever becomes of the rest
 	c.data = dataFrame{active: true, id: h.stream, left: size, pad: pad, end: end}
 	s := c.streams[h.stream]
 	switch {
 	case s == nil && c.idle(h.stream):
 		return 0, connError(ProtocolError, "data_on_idle_stream")
 	case s == nil:
-		c.credit(h.length - size)
 		return n, c.lateFrame(h.stream, true)
 	case s.remoteEnd:
 		return n, c.streamError(s.id, s, StreamClosed, GlitchStreamError, "data_after_end")
@@ -354,9 +354,7 @@ func (c *conn) dataStart(h *frameHeader, p []byte) (n int, err *ConnError) {
 	}
 	s.recvWin -= int64(h.length)
 	s.got += int64(size)
-	// Padding is consumed.
 	s.unacked += int64(h.length - size)
-	c.credit(h.length - size)
 	c.data.s = s
 	return n, nil
 }
