@@ -57,6 +57,7 @@ type head struct {
 	size, count int
 	over        bool   // beyond the limits: what follows is not kept
 	malformed   string // the first fault
+	unwanted    bool   // that is against our limits or rules, not the protocol's
 	regular     bool   // a field that is not a pseudo-header was seen
 	seen        uint8  // pseudo-headers, one bit each
 	pseudo      [numPseudo]span
@@ -84,8 +85,15 @@ func (h *head) begin(kind headKind, f *message.Fields) {
 }
 
 func (h *head) fault(reason string) {
+	if h.malformed == "" || h.unwanted {
+		h.malformed, h.unwanted = reason, false
+	}
+}
+
+// refuse is fault for what is well-formed, and not taken.
+func (h *head) refuse(reason string) {
 	if h.malformed == "" {
-		h.malformed = reason
+		h.malformed, h.unwanted = reason, true
 	}
 }
 
@@ -183,7 +191,7 @@ func (h *head) field(id message.ID, off, nameLen, valLen int, flags uint8) {
 	v := span{off + nameLen, valLen}
 	if flags&nameUnderscore != 0 && h.underscores != http1.AllowUnderscores {
 		if h.underscores == http1.RejectUnderscores {
-			h.fault("underscore_in_field_name")
+			h.refuse("underscore_in_field_name")
 		}
 		return
 	}
@@ -427,7 +435,7 @@ func (h *head) authority(req *message.Request) {
 // response judges the head as a response's and fills it in. method is the request's.
 func (h *head) response(r *message.Response, method string, upgrade, end bool) {
 	if h.over {
-		h.fault("headers_too_large")
+		h.refuse("headers_too_large")
 	}
 	if h.malformed != "" {
 		return
@@ -464,7 +472,7 @@ func (h *head) response(r *message.Response, method string, upgrade, end bool) {
 // trailer judges the head as trailers.
 func (h *head) trailer() {
 	if h.over {
-		h.fault("trailers_too_large")
+		h.refuse("trailers_too_large")
 	}
 	if h.malformed == "" {
 		h.load()

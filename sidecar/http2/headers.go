@@ -118,6 +118,15 @@ func (c *conn) decode(b []byte, kind headKind, f *message.Fields) *ConnError {
 	return nil
 }
 
+// badHead treats the block that was decoded and is not taken. What is against our own
+// limits never ends the connection, which others use. The lock is held.
+func (c *conn) badHead(id uint32, s *Stream) *ConnError {
+	if c.head.unwanted {
+		return c.streamError(id, s, ProtocolError, GlitchMalformed, c.head.malformed)
+	}
+	return c.malformed(id, s, c.head.malformed)
+}
+
 // trailerBlock takes trailers. The lock is held.
 func (c *conn) trailerBlock(b []byte, s *Stream, end bool) *ConnError {
 	if s.remoteEnd {
@@ -136,7 +145,7 @@ func (c *conn) trailerBlock(b []byte, s *Stream, end bool) *ConnError {
 	case !end:
 		return c.malformed(s.id, s, "trailers_without_end")
 	case c.head.malformed != "":
-		return c.malformed(s.id, s, c.head.malformed)
+		return c.badHead(s.id, s)
 	}
 	s.hasTrailers = s.trailers.Len() > 0
 	return c.remoteEnded(s)

@@ -133,7 +133,7 @@ func (sc *ServerConn) requestBlock(b []byte, id uint32, end bool) *ConnError {
 		return c.streamError(id, nil, ProtocolError, GlitchStreamError, "depends_on_itself")
 	case c.head.malformed != "":
 		s.recycle()
-		return c.malformed(id, nil, c.head.malformed)
+		return c.badHead(id, nil)
 	case status != 0:
 		s.recycle()
 		return sc.refuse(id, status, end)
