@@ -35,6 +35,7 @@ type conn struct {
 	now             int64 // the clock, once for the requests that were read together; 0 before
 	started         bool  // the peer's SETTINGS have arrived
 	patience        bool  // a read deadline guards a head that is not whole
+	anew            bool  // the one that is not whole began with what was read last
 	toWake          *Stream
 	yield           bool       // a stream has so much that its reader is to run
 	stopped         *ConnError // why took has ended the reading

@@ -100,14 +100,14 @@ var (
 	errPeerLeft = connError(NoError, "peer_left")
 )
 
-// guard sets a deadline while a head, or anything but DATA, is incomplete.
+// guard sets a deadline while a head, or anything but DATA, is incomplete: one for each.
 func (c *conn) guard() {
 	limit := c.cfg.HeaderTimeout
 	if limit <= 0 {
 		return
 	}
 	partial := !c.started || c.block != nil || !c.data.active && len(c.in.bytes()) > 0
-	if partial == c.patience {
+	if partial == c.patience && !(partial && c.anew) {
 		return
 	}
 	c.mu.Lock()
@@ -128,6 +128,7 @@ func (c *conn) consume() *ConnError {
 	b := c.in.bytes()
 	all := len(b)
 	defer func() { c.in.r += all - len(b) }()
+	c.anew = false
 	if c.preface != "" {
 		n := min(len(b), len(c.preface))
 		if string(b[:n]) != c.preface[:n] {
@@ -184,6 +185,9 @@ func (c *conn) consume() *ConnError {
 				return err
 			}
 			b = payload[h.length:]
+		}
+		if c.block == nil {
+			c.anew = true // whatever follows
 		}
 	}
 	return nil
