@@ -140,6 +140,7 @@ type keeper struct {
 	watching bool // lastRead is kept
 	lastRead time.Time
 	timer    *time.Timer
+	due      time.Time // of the timer, zero while it is stopped
 
 	waiting  bool // a PING of ours is not answered
 	sent     time.Time
@@ -171,6 +172,7 @@ func (k *keeper) interval() time.Duration {
 }
 
 func (k *keeper) arm(d time.Duration) {
+	k.due = time.Now().Add(d)
 	if k.timer == nil {
 		k.timer = time.AfterFunc(d, k.fire)
 		return
@@ -179,6 +181,7 @@ func (k *keeper) arm(d time.Duration) {
 }
 
 func (k *keeper) stop() {
+	k.due = time.Time{}
 	if k.timer != nil {
 		k.timer.Stop()
 	}
@@ -248,6 +251,8 @@ func (k *keeper) fire() {
 	cfg := &c.cfg.Keepalive
 	switch {
 	case c.err != nil:
+	case k.due.IsZero() || time.Now().Before(k.due):
+		// It was stopped, or set anew, while it waited for the lock.
 	case k.draining:
 		// No answer in time: go on without.
 		k.draining = false

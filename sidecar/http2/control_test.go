@@ -3,6 +3,7 @@ package http2
 import (
 	"encoding/binary"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -78,5 +79,38 @@ func TestInitialWindows(t *testing.T) {
 				return sc.peerWindow == 70000 && sc.streams[1].sendWin == 70000+int64(c.update)
 			})
 		})
+	}
+}
+
+// TestDrainAnsweredAtTheLastMoment: the answer to a drain's PING and the timer that waits
+// for it may come together. The timer that is too late does nothing.
+func TestDrainAnsweredAtTheLastMoment(t *testing.T) {
+	hold := make(chan struct{})
+	s := serve(t, nil, func(s *Stream) { <-hold; ok(s) })
+	release := sync.OnceFunc(func() { close(hold) })
+	defer release()
+	r := rawClient(t, s.addr)
+	r.get(1)
+	sc := s.conn(0)
+	eventually(t, "the stream", func() bool { return sc.Active() == 1 })
+	sc.mu.Lock()
+	sc.keeper.pingForDrain()
+	sc.keeper.acknowledged(sc.keeper.token)
+	sc.mu.Unlock()
+	for range 2 { // the timer had fired, and waited for the lock
+		sc.keeper.fire()
+	}
+	sc.mu.Lock()
+	if sc.err != nil || sc.keeper.waiting {
+		t.Errorf("the connection ended with %v, or waits for another answer", sc.err)
+	}
+	sc.mu.Unlock()
+	release()
+	for { // as it drains
+		f, err := r.fr.ReadFrame()
+		r.must(err)
+		if f, ok := f.(*xhttp2.HeadersFrame); ok && f.StreamID == 1 {
+			return
+		}
 	}
 }
