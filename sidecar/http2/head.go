@@ -452,14 +452,18 @@ func (h *head) response(r *message.Response, method string, upgrade, end bool) {
 	r.Version = message.HTTP2
 	r.Status = int(v[0]-'0')*100 + int(v[1]-'0')*10 + int(v[2]-'0')
 	r.ContentLength = h.length
-	connect := method == "CONNECT" || upgrade
+	connect := (method == "CONNECT" || upgrade) && r.Status >= 200 && r.Status < 300
+	if connect {
+		// What follows is a tunnel: a length means nothing, and is to be ignored (RFC 9110
+		// 9.3.6).
+		h.length, r.ContentLength = -1, message.UnknownLength
+	}
 	switch {
 	case r.Status == 101:
 		h.fault("status_101") // RFC 9113 8.6
 	case r.Status < 200 && end:
 		h.fault("interim_response_ends_stream")
-	case r.Status < 200 && h.length > 0, r.Status == 204 && h.length > 0,
-		connect && r.Status < 300 && r.Status >= 200 && h.length > 0:
+	case r.Status < 200 && h.length > 0, r.Status == 204 && h.length > 0:
 		h.fault("body_not_allowed")
 	case end && h.length > 0 && method != "HEAD" && r.Status != 304:
 		h.fault("content_length_mismatch")
