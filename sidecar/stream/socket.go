@@ -73,13 +73,6 @@ type Conn interface {
 	CloseWrite() error
 }
 
-// Aborter is a stream whose transport can be reset.
-type Aborter interface {
-	// Abort closes without a word and without waiting: closing TLS properly waits for a
-	// peer that does not read.
-	Abort()
-}
-
 // Socket is a stream on a TCP or Unix socket, without TLS. What reading and writing need
 // is made when it is first needed, and given back when the socket is waited for by a
 // Poller: an idle connection has neither.
@@ -194,14 +187,6 @@ func (s *Socket) Close() error {
 func (s *Socket) Abort() {
 	abort(s.conn)
 	s.watch.Load().Wake()
-}
-
-// abort ends a connection with a TCP reset: nothing waits, nothing is flushed.
-func abort(c Conn) {
-	if t, ok := c.(*net.TCPConn); ok {
-		_ = t.SetLinger(0)
-	}
-	_ = c.Close()
 }
 
 // SetDeadline implements Stream.

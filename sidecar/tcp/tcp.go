@@ -186,8 +186,8 @@ func (p *Proxy) end(r *relay) {
 	p.watch.remove(r)
 	r.unlogged()
 	r.close()
-	r.o.termination = r.ended
-	p.finish(r.c, &r.o, r.toUp.moved.Load(), r.down.moved.Load())
+	o := r.outcome()
+	p.finish(r.c, &o, r.toUp.moved.Load(), r.down.moved.Load())
 }
 
 // begin connects to the upstream. Where that fails the connection is over, and
@@ -214,11 +214,10 @@ func (p *Proxy) begin(ctx context.Context, c *downstream.Conn) *relay {
 	r := newRelay(p, c, up, o)
 	if len(early) > 0 {
 		if _, err := up.Stream.Write(early); err != nil {
-			_ = up.Close()
-			p.finish(c, &r.o, 0, 0)
-			return nil
+			r.left(&r.toUp, err)
+		} else {
+			r.toUp.moved.Add(int64(len(early)))
 		}
-		r.toUp.moved.Add(int64(len(early)))
 	}
 	if p.cfg.LogOnConnect {
 		p.log(c, &r.o, int64(len(early)), 0)
