@@ -211,6 +211,8 @@ func (r *relay) copy(h *half) error {
 			if w := (*writeError)(nil); errors.As(err, &w) {
 				r.left(h, w.err)
 				splicer = nil
+			} else if err == errNoSplice {
+				splicer = nil
 			} else if done := r.readError(h, err); done != nil {
 				return ended(done)
 			}

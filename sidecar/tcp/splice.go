@@ -1,6 +1,7 @@
 package tcp
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -52,6 +53,10 @@ func rawTCP(s stream.Stream) syscall.RawConn {
 	return raw
 }
 
+// errNoSplice is that the kernel does not do it now: out of descriptors, say. Nothing was
+// taken from the source.
+var errNoSplice = errors.New("splice: no pipe")
+
 // move splices until the source gives little or ends: io.EOF. Each move is told to
 // moving when there are bytes to write, and to progress when they were. No pipe is held
 // while it waits.
@@ -75,6 +80,7 @@ func (s *splicer) once(moving func()) (int64, error) {
 	err := s.from.Read(func(fd uintptr) bool {
 		if p == nil {
 			if p, failed = takePipe(); failed != nil {
+				failed = errNoSplice
 				return true
 			}
 		}
