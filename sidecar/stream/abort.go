@@ -1,7 +1,10 @@
 package stream
 
 import (
+	"io"
 	"net"
+	"os"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -54,4 +57,48 @@ func abort(c Conn) {
 		_ = t.SetLinger(0)
 	}
 	_ = c.Close()
+}
+
+// resetSeen remembers that a write found the connection reset. A socket tells of that once:
+// to a reader it would look afterwards as if the peer had ended in good order.
+type resetSeen struct{ atomic.Bool }
+
+// note looks at what a write has come to, while it has the socket to itself.
+func (r *resetSeen) note(errno syscall.Errno) {
+	if errno == syscall.ECONNRESET {
+		r.Store(true)
+	}
+}
+
+// end is what a read returns that has come to the end. A socket that is closed may have
+// told a writer why, who is about to note it and is not kept waiting any more.
+func (r *resetSeen) end(raw syscall.RawConn, remote net.Addr) error {
+	if !r.Load() && tcpClosed(raw) {
+		_ = raw.Write(func(uintptr) bool { return true })
+	}
+	if r.Load() {
+		return opError("read", remote, syscall.ECONNRESET)
+	}
+	return io.EOF
+}
+
+// tcpClosed tells whether a connection is over in both directions.
+func tcpClosed(raw syscall.RawConn) (closed bool) {
+	const stateClose = 7 // TCP_CLOSE of Linux
+	_ = raw.Control(func(fd uintptr) {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		closed = err == nil && info.State == stateClose
+	})
+	return closed
+}
+
+// NoteReset has the socket's reads tell of a reset that a write through Conn was told of.
+// The write calls it before it gives the socket free.
+func (s *Socket) NoteReset() { s.reset.Store(true) }
+
+// End is what a read through Conn returns that has come to the end.
+func (s *Socket) End() error { return s.reset.end(s.raw, s.info.Remote) }
+
+func opError(op string, remote net.Addr, errno syscall.Errno) error {
+	return &net.OpError{Op: op, Net: "tcp", Addr: remote, Err: os.NewSyscallError(op, errno)}
 }

@@ -5,10 +5,8 @@ import (
 	"net"
 	"os"
 	"sync/atomic"
-	"syscall"
 	"time"
 
-	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -96,21 +94,13 @@ func (r *relay) broken(h *half, err error) {
 	r.close()
 }
 
-// cut tells whether the end that a source has come to is none: a write found it lost, and
-// a socket tells of that once.
-func (r *relay) cut(h *half) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.opposite(h).lost
-}
-
 // left notes that a destination takes no more. What it said before is still to be passed
 // on, for which the source must stay open; and what the source says meanwhile must be
 // read: a socket that is closed over it forgets what it was to send.
 func (r *relay) left(h *half, err error) {
 	now := r.p.watch.now()
 	r.mu.Lock()
-	h.gone, h.lost = true, !departed(err)
+	h.gone = true
 	ours := r.ours(err)
 	r.leftAt.Store(now)
 	r.mu.Unlock()
@@ -121,13 +111,6 @@ func (r *relay) left(h *half, err error) {
 	}
 	r.linger(now)
 	r.p.watch.stir()
-}
-
-// departed tells the failure to write to a peer that had ended in good order from others.
-func departed(err error) bool {
-	var reset *http2.StreamError
-	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ENOTCONN) ||
-		errors.As(err, &reset) && reset.Remote && reset.Code == http2.NoError
 }
 
 // linger ends a connection of which one end has left, as soon as the other has what that

@@ -48,9 +48,9 @@ type half struct {
 	moved         atomic.Int64
 	writing       atomic.Bool // holds bytes that dst has not taken
 	running, done bool
-	// gone: dst takes no more, and what src says is dropped; lost: dst's peer did not end
-	// in good order. The half sets both, under relay.mu.
-	gone, lost bool
+	// gone: dst takes no more, and what src says is dropped. The half sets it, under
+	// relay.mu.
+	gone bool
 }
 
 func newRelay(p *Proxy, c *downstream.Conn, up *cluster.Conn, o outcome) *relay {
@@ -144,7 +144,7 @@ func (r *relay) run(h *half) {
 	})
 	if err := r.copy(h); errors.Is(err, errParked) {
 		return
-	} else if err != nil || r.cut(h) {
+	} else if err != nil {
 		r.broken(h, err)
 	} else if !h.gone {
 		// The end of the source is passed on as a half-close.
