@@ -196,7 +196,7 @@ func (p *Proxy) begin(ctx context.Context, c *downstream.Conn) *relay {
 	name, subset := p.pick(c.Info.SNI)
 	o := outcome{cluster: name}
 	if p.cfg.LogOnStart {
-		p.log(c, &o, 0, 0)
+		p.log(c, &o, telemetry.LogConnectionStart, 0, 0)
 	}
 	var early []byte
 	if p.cfg.AwaitData {
@@ -220,7 +220,7 @@ func (p *Proxy) begin(ctx context.Context, c *downstream.Conn) *relay {
 		}
 	}
 	if p.cfg.LogOnConnect {
-		p.log(c, &r.o, int64(len(early)), 0)
+		p.log(c, &r.o, telemetry.LogUpstreamConnected, int64(len(early)), 0)
 	}
 	return r
 }
@@ -357,12 +357,13 @@ func (p *Proxy) finish(c *downstream.Conn, o *outcome, received, sent int64) {
 	if o.failure != "" {
 		p.text.Debug("upstream not reached", "service", c.Service, "cluster", o.cluster, "err", o.failure)
 	}
-	p.log(c, o, received, sent)
+	p.log(c, o, telemetry.LogConnectionEnd, received, sent)
 }
 
 // log writes the connection as it is now.
-func (p *Proxy) log(c *downstream.Conn, o *outcome, received, sent int64) {
+func (p *Proxy) log(c *downstream.Conn, o *outcome, occasion telemetry.LogType, received, sent int64) {
 	r := c.NewRecord()
+	r.Type = occasion
 	r.Duration = time.Since(c.Accepted)
 	r.Cluster, r.Attempts = o.cluster, o.attempts
 	r.BytesReceived, r.BytesSent = received, sent

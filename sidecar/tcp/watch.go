@@ -200,6 +200,6 @@ func (r *relay) look(now int64) {
 	if f := r.flush.Load(); f > 0 && now >= f {
 		r.flush.Store(now + r.p.flushEvery)
 		o := r.outcome()
-		r.p.log(r.c, &o, r.toUp.moved.Load(), r.down.moved.Load())
+		r.p.log(r.c, &o, telemetry.LogConnectionPeriodic, r.toUp.moved.Load(), r.down.moved.Load())
 	}
 }
