@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -82,4 +83,15 @@ func (x *exchange) relayTunnel() {
 		x.log(telemetry.LogTunnelStarted, sinceMono(x.startMono))
 	}
 	x.relayBody(body)
+}
+
+// abortTunnel has the host of a tunnel that was cut not take what it got for the whole.
+// On a stream of HTTP/2 leaving does that.
+func (a *attempt) abortTunnel() {
+	switch up := a.up.(type) {
+	case *http1Upstream:
+		stream.Abort(up.c.Stream)
+	case *bytesUpstream:
+		stream.Abort(up.c.Stream)
+	}
 }
