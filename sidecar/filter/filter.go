@@ -82,7 +82,8 @@ type Exchange interface {
 	// ReadBody reads the whole body of the request into memory, at most limit
 	// bytes. It answers by itself when the body is not whole; then it returns Gone.
 	ReadBody(limit int) (whole bool, v Verdict)
-	// Draining tells that the listener is to end.
+	// Draining tells that this host is to be asked no more: its process drains, or the
+	// side of it that the listener is on.
 	Draining() bool
 	// Connection returns what is kept for the client's connection under a key,
 	// making it the first time. It may be called for several exchanges at once.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/internal/tokenbucket"
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
+	"github.com/hauberk-mesh/hauberk/sidecar/drain"
 	bodybuffer "github.com/hauberk-mesh/hauberk/sidecar/filter/buffer"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/cors"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/fault"
@@ -261,6 +262,39 @@ func TestTableDoesNotFit(t *testing.T) {
 		t.Errorf("status %d", resp.StatusCode)
 	}
 	_ = b.clusters.Close()
+}
+
+// TestHealthWhileDraining: health checks fail, and answers tell others, while the process
+// drains. A connection that is to end for reasons of its own says nothing of the host.
+func TestHealthWhileDraining(t *testing.T) {
+	b := newBed(t, httpOrigin(t, echo))
+	b.filter("hc", &healthcheck.Config{Headers: []route.HeaderMatch{{Name: ":path", Value: &route.StringMatch{Exact: ptr("/healthz")}}}})
+	b.cfg.DrainTimeout = time.Minute
+	trigger, watcher := drain.New()
+	b.options.Drain = watcher
+	b.start()
+	const check = "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"
+	ask := func(c *testClient, raw string, status int, fail string) {
+		t.Helper()
+		resp, _ := c.do(raw)
+		if got := resp.Header.Get("X-Envoy-Immediate-Health-Check-Fail"); resp.StatusCode != status || got != fail {
+			t.Errorf("%d, x-envoy-immediate-health-check-fail %q; want %d and %q", resp.StatusCode, got, status, fail)
+		}
+	}
+	one, other, third, fourth := b.dial(), b.dial(), b.dial(), b.dial()
+	for _, c := range []*testClient{one, other, third, fourth} {
+		ask(c, simpleGet, 200, "")
+	}
+	b.mu.Lock()
+	for _, d := range b.conns {
+		d.StartDrain() // as where the peer's certificate has expired
+	}
+	b.mu.Unlock()
+	ask(one, simpleGet, 200, "")
+	ask(other, check, 200, "")
+	trigger.Drain(time.Time{})
+	ask(third, simpleGet, 200, "true")
+	ask(fourth, check, 503, "")
 }
 
 func TestChainRefuses(t *testing.T) {
