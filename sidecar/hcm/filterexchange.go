@@ -62,7 +62,7 @@ func (x *exchange) ReadBody(limit int) (whole bool, v filter.Verdict) {
 		x.store = append(x.store, x.payload...)
 	}
 	for !x.complete {
-		data, last, err := x.req.Body.Next()
+		data, last, err := x.client.Next() // which notes that something moved
 		if err != nil {
 			x.bodyFailed(err, hard)
 			return false, filter.Gone

@@ -12,6 +12,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/internal/tokenbucket"
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/drain"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter"
 	bodybuffer "github.com/hauberk-mesh/hauberk/sidecar/filter/buffer"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/cors"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/fault"
@@ -215,6 +216,51 @@ func TestDelay(t *testing.T) {
 	if lines := b.logged(2); !strings.Contains(lines[0], "200 DI") || !strings.Contains(lines[1], "DI,DC") || seen.Load() != 1 {
 		t.Errorf("the origin saw %d:\n%s", seen.Load(), strings.Join(lines, "\n"))
 	}
+}
+
+// bodyReader is a filter that reads the body of each request.
+type bodyReader struct {
+	reading chan struct{}
+	active  chan int64 // when the watchdog saw something move last
+}
+
+// Request implements filter.Filter.
+func (r *bodyReader) Request(c *filter.Context) filter.Verdict {
+	x := c.Exchange.(*exchange)
+	close(r.reading)
+	_, v := x.ReadBody(1 << 20)
+	r.active <- x.dog.progress.Load()
+	return v
+}
+
+// Response implements filter.Filter.
+func (r *bodyReader) Response(*filter.Context) {}
+
+// TestBodyIsNoIdleness: what comes of a body that a filter waits for is progress.
+func TestBodyIsNoIdleness(t *testing.T) {
+	bothVersions(t, func(t *testing.T, version int) {
+		b := newBed(t, httpOrigin(t, echo))
+		f := &bodyReader{make(chan struct{}), make(chan int64, 1)}
+		b.change = func(m *Manager) { m.policy.chain.links = []link{{name: "reader", filter: f}} }
+		b.start()
+		body, send := io.Pipe()
+		defer send.Close()
+		go func() {
+			<-f.reading
+			_, _ = io.WriteString(send, "hello")
+			_ = send.Close()
+		}()
+		before := monotonic()
+		req, _ := http.NewRequest("POST", "http://"+b.addr+"/", body)
+		resp, err := b.httpClient(version).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if at := <-f.active; resp.StatusCode != 200 || at < before {
+			t.Errorf("%d, nothing had moved for %v when the body was whole", resp.StatusCode, time.Duration(before-at))
+		}
+	})
 }
 
 func TestRateLimit(t *testing.T) {
