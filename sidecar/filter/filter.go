@@ -19,8 +19,9 @@ type Filter interface {
 	// Request is called once for each request, in the order of the chain, until a
 	// filter gives a verdict other than Continue.
 	Request(*Context) Verdict
-	// Response is called in reverse order for each response, local ones included,
-	// before it is sent: for the filters whose Request was called.
+	// Response is called in reverse order for each response before it is sent: for the
+	// filters whose Request was called, and where the connection manager or a filter
+	// answered, for all. The State of one that was not asked is zero.
 	Response(*Context)
 }
 

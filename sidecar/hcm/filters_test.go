@@ -118,6 +118,28 @@ func TestFilters(t *testing.T) {
 			b.filter("f", abort503)
 			b.filter("b", addHeader("b"))
 		}, status: 503, header: map[string]string{"X-Who": "a"}},
+		{name: "local replies of earlier filters too", change: func(b *bed) {
+			b.allowing("x-pass", "yes")
+			b.filter("a", addHeader("a"))
+		}, status: 403, header: map[string]string{"X-Who": "a"}},
+		{name: "and of the manager", change: func(b *bed) {
+			b.filter("a", addHeader("a"))
+			b.filter("c", CORSFilter{})
+			b.filter("l", &ratelimit.Config{Enabled: route.All, Enforced: route.All, XRateLimit: true})
+			b.cfg.EscapedSlashes = RejectEscaped
+		}, raw: "GET /a%2Fb HTTP/1.1\r\nHost: h\r\n\r\n", status: 400, header: map[string]string{"X-Who": "a"}},
+		{name: "and to what is no request", change: func(b *bed) { b.filter("a", addHeader("a")) },
+			raw: "GET /x HTTP/1.1\r\nHost: h\r\nContent-Length: x\r\n\r\n", status: 400, header: map[string]string{"X-Who": "a"}},
+		{name: "with the route's changes", change: func(b *bed) {
+			b.allowing("x-pass", "yes")
+			b.filter("a", addHeader("a"))
+			b.route().Filters = override("a", addHeader("route"))
+		}, status: 403, header: map[string]string{"X-Who": "route"}},
+		{name: "unless the route is without", change: func(b *bed) {
+			b.allowing("x-pass", "yes")
+			b.filter("a", addHeader("a"))
+			b.route().Filters = []route.FilterOverride{{Name: "a", Disabled: true}}
+		}, status: 403, header: map[string]string{"X-Who": ""}},
 		{name: "RBAC sees what was changed before", change: func(b *bed) {
 			b.filter("a", addHeader("friend"))
 			b.allowing("x-who", "friend")
