@@ -282,6 +282,7 @@ func (x *exchange) runFilters() bool {
 			v := l.filter.Request(&x.fctx)
 			x.flags |= x.fctx.Flags
 			if !v.Continues() {
+				x.decision.Count(x.d.Shard) // of the rules before it
 				x.stopped(v)
 				return false
 			}

@@ -285,6 +285,21 @@ func TestBodyIsNoIdleness(t *testing.T) {
 	})
 }
 
+// TestDecisionBeforeAFilterThatAnswers: what RBAC decided is counted, whatever a filter
+// after it does with the request.
+func TestDecisionBeforeAFilterThatAnswers(t *testing.T) {
+	b := newBed(t)
+	b.allowing("host", "h")
+	b.filter("f", abort503)
+	b.start()
+	if resp, _ := b.dial().do(simpleGet); resp.StatusCode != 503 {
+		t.Fatal(resp.Status)
+	}
+	b.eventually("the decision is counted", func() bool {
+		return b.metric(`hauberk_authz_decisions_total{decision="allow",rule="host is h"} 1`)
+	})
+}
+
 func TestRateLimit(t *testing.T) {
 	b := newBed(t, httpOrigin(t, echo))
 	b.filter("l", &ratelimit.Config{
