@@ -213,6 +213,7 @@ func (v *view) Drain(ctx context.Context, inbound bool, wait time.Duration) erro
 		s.settled(ctx, wait, func() int { return len(s.listeners.Conns()) })
 		return nil
 	}
+	s.inbound.Drain(time.Now().Add(wait))
 	s.state.drainInbound()
 	s.settled(ctx, wait, func() int {
 		n := 0
