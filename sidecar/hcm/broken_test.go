@@ -5,12 +5,19 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter/fault"
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics/panicstest"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -81,6 +88,72 @@ func TestBrokenBodyIsNotAnsweredAgain(t *testing.T) {
 				t.Errorf("the connection ends: %v, flags %v", x.closeAfter, x.flags)
 			}
 		})
+	}
+}
+
+// halfHead is what a host sends of a response: the client knows by the interim response
+// that the rest was read too.
+const halfHead = "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nServer: xxxxxxxxxxxxxxxxxxxxxxxxx\r\nX-Foo: bar\r\n"
+
+// TestClientLeavesWithinAHead: of a response whose head did not come whole nothing is logged,
+// neither of it nor of an earlier one that lay in the same memory, and whatever filters
+// hold is given back.
+func TestClientLeavesWithinAHead(t *testing.T) {
+	origin := rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		for {
+			head, _, err := readRequest(r)
+			switch {
+			case err != nil:
+				return
+			case strings.HasPrefix(head, "GET /two"):
+				_, _ = io.WriteString(c, halfHead)
+				_, _ = r.ReadByte()
+				return
+			}
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nSet-Cookie: session=another-client's\r\nContent-Length: 0\r\n\r\n")
+		}
+	})
+	b := newBed(t, origin)
+	b.cfg.AccessLog[0].Format = "%REQ(:PATH)% foo=%RESP(X-FOO)% server=%RESP(SERVER)% %RESPONSE_CODE% %RESPONSE_FLAGS%\n"
+	b.filter("f", &fault.Config{MaxActive: ptr(uint32(1)), Delay: &fault.Delay{Fixed: time.Millisecond, Share: route.All}})
+	b.start()
+	before := panics.Count(panics.Exchange)
+	c := b.dial()
+	// Both at once, so that both surely have the same memory.
+	c.do("GET /one HTTP/1.1\r\nHost: h\r\n\r\nGET /two HTTP/1.1\r\nHost: h\r\n\r\n")
+	if line, err := c.r.ReadString('\n'); err != nil || !strings.HasPrefix(line, "HTTP/1.1 103") {
+		t.Fatalf("%q, %v", line, err)
+	}
+	_ = c.Close()
+	<-b.finished
+	b.dial().do("GET /three HTTP/1.1\r\nHost: h\r\n\r\n")
+	want := []string{"/one foo=- server=- 200 DI", "/two foo=- server=- 0 DI,DC", "/three foo=- server=- 200 DI"}
+	if got := b.logged(3); !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	if n := panics.Count(panics.Exchange) - before; n != 0 {
+		t.Errorf("%d panics", n)
+	}
+}
+
+// ends counts the exchanges that a filter is told the end of.
+type ends struct{ n int }
+
+func (e *ends) End(*filter.Context) { e.n++ }
+
+// TestFaultAtTheEnd: a panic while an exchange is reported keeps nothing of its filters.
+func TestFaultAtTheEnd(t *testing.T) {
+	panicstest.Expect(t, panics.Exchange, 1)
+	b := newBed(t, "127.0.0.1:1").start()
+	x := besides(b)
+	defer x.leave()
+	e := new(ends)
+	x.policy, x.asked, x.states = &policy{chain: &chain{links: []link{{ender: e}}}}, 1, make([]filter.State, 1)
+	x.d.PeerMetrics = nil // which panics
+	x.resp.Fields.Note(message.Server, 0, 6, 8, 4, true)
+	x.wreck()
+	if e.n != 1 || x.resp.Fields.Len() != 0 {
+		t.Errorf("%d ends, %d fields of no response", e.n, x.resp.Fields.Len())
 	}
 }
 
