@@ -276,7 +276,7 @@ func (x *exchange) finishHeaders() {
 		f.SetID(message.Server, x.m.serverName)
 	}
 	if x.m.cfg.Via != "" {
-		x.appendVia(f)
+		x.appendVia(f, x.m.cfg.Via)
 	}
 	if x.m.cfg.RequestIDInResponse || x.forcesTrace() {
 		if id, ok := x.req.Fields.ByID(message.XRequestID); ok {
