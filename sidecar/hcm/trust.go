@@ -185,7 +185,8 @@ func (c *Config) isInternal(a netip.Addr, remote net.Addr) bool {
 }
 
 // settleScheme has x-forwarded-proto, x-forwarded-port and :scheme say what the
-// client used: as a trusted hop has it, or else the transport.
+// client used: as a trusted hop has it, or else the transport. The :scheme of HTTP/2 is that
+// of the URI that is asked for, and whoever asks knows it; nothing that protects goes by it.
 func (x *exchange) settleScheme() {
 	f, cfg, info := &x.req.Fields, x.policy.cfg, x.d.Info
 	transport := "http"
