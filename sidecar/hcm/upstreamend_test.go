@@ -35,3 +35,30 @@ func TestKeepaliveTimeout(t *testing.T) {
 		t.Error("it is counted as a broken protocol")
 	}
 }
+
+// TestRefusedAfterTheAnswerBegan: a stream that its host refuses once the answer has begun was
+// reset; the connection stands. The client must not take its request for one that was not
+// processed.
+func TestRefusedAfterTheAnswerBegan(t *testing.T) {
+	b := newBed(t, framesOrigin(t, func(f *xhttp2.Framer, fr xhttp2.Frame) {
+		if h := fr.Header(); h.Type == xhttp2.FrameHeaders {
+			_ = f.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: h.StreamID, BlockFragment: []byte{0x88}, EndHeaders: true}) // 200
+		} else if h.Type == xhttp2.FrameData {
+			_ = f.WriteRSTStream(h.StreamID, xhttp2.ErrCodeRefusedStream)
+		}
+	}))
+	b.http2Cluster()
+	b.start()
+	f := b.dialHTTP2()
+	f.headers(":method: POST", ":scheme: http", ":authority: h", ":path: /")
+	if got := f.outcome(); got != "HEADERS 200" {
+		t.Fatal(got)
+	}
+	f.data("x")
+	if got := f.outcome(); got != "RST_STREAM INTERNAL_ERROR" {
+		t.Error(got)
+	}
+	if line := b.logged(1)[0]; !strings.Contains(line, " 200 UR upstream_reset_after_response_started{remote_refused_stream_reset}") {
+		t.Error(line)
+	}
+}
