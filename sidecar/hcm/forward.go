@@ -189,7 +189,10 @@ func (x *exchange) fail(o outcome) {
 	case tryIdle:
 		r.status, r.body, r.details = 504, "upstream request timeout", "upstream_per_try_idle_timeout"
 	case lifeOver:
-		r.status, r.body, r.details = 408, "downstream duration timeout", "max_duration_timeout"
+		r.status, r.body, r.details, r.grpc = 504, "downstream duration timeout", "max_duration_timeout", grpcDeadlineExceeded
+		if !x.requestRead() {
+			r.status = 408 // it waited for the client
+		}
 	case tooSlow:
 		r = tooSlowReply
 	case idleTimedOut:
