@@ -155,7 +155,7 @@ type Body interface {
 	// next call. last is set with the final bytes, or on their own with none;
 	// after that only Trailers may be called.
 	Next() (chunk []byte, last bool, err error)
-	// Ready tells whether Next would return without waiting.
+	// Ready tells whether Next would return without waiting. It leaves the last chunk valid.
 	Ready() bool
 	// Trailers are the fields after the body; nil for none. They are known once
 	// Next has returned last.
