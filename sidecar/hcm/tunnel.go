@@ -23,7 +23,7 @@ func (x *exchange) allowTunnel() bool {
 	if r := x.sel.Route; r != nil && r.Forward != nil {
 		var said bool
 		if allowed, said = route.Allows(r.Forward.Upgrades, kind); !said {
-			allowed, _ = route.Allows(x.m.cfg.Upgrades, kind)
+			allowed, _ = route.Allows(x.policy.cfg.Upgrades, kind)
 		}
 	}
 	if allowed {
