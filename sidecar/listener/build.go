@@ -183,9 +183,11 @@ func (m *Manager) compileChain(s *snapshot, cfg *FilterChain, index int) (_ *cha
 	if c.log, err = m.opts.Logs.Open(logs); err != nil {
 		return fail(err)
 	}
-	if c.handler, err = m.opts.NewHandler(s.cfg, cfg); err != nil {
+	handler, err := m.opts.NewHandler(s.cfg, cfg)
+	if err != nil {
 		return fail(err)
 	}
+	c.handler = handler
 	if k, ok := c.handler.(interface{ NeedsPeerChain() bool }); ok {
 		c.keepsPeer = k.NeedsPeerChain()
 	}
