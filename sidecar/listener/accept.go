@@ -355,7 +355,7 @@ type entry struct {
 	admitted bool // by the TLS context
 	ended    bool // the listener has
 	removed  bool // it is to end
-	orphan   bool // no chain would take the connection now
+	orphan   bool // no chain would take the connection now, or as it is
 }
 
 // enter puts the connection among the established ones, which sets entered, unless
@@ -369,6 +369,7 @@ func (a *arrival) enter(f downstream.Facts) (t *tracked, e entry) {
 		// is what holds now.
 		if c := now.tree.find(&a.match); c != nil {
 			chain = c
+			e.orphan = !c.verifiesAs(a.chain)
 		} else {
 			e.orphan = true
 		}
@@ -385,6 +386,9 @@ func (a *arrival) enter(f downstream.Facts) (t *tracked, e entry) {
 	e.removed, e.ended = a.l.removed, a.l.ctx.Err() != nil
 	if !e.decision.Allowed || !e.admitted || e.ended {
 		return t, e
+	}
+	if e.orphan {
+		t.orphan(time.Now())
 	}
 	a.l.conns[t] = struct{}{}
 	delete(a.l.arriving, a.conn)

@@ -236,8 +236,10 @@ func (c *chain) admits(info *stream.Info) bool {
 		return true
 	}
 	if t.Context != nil {
-		// Its names are not kept of a peer: who shook hands was verified then.
-		return info.TLS
+		// Its names are not kept of a peer: who shook hands was verified then, and
+		// verifiesAs tells whether that is still so. Of a peer whom nothing vouches for
+		// it is not kept either whether it showed a certificate.
+		return info.TLS && (!t.Context.RequireClientCertificate || c.untrusted || info.PeerCertHash != "")
 	}
 	if info.Peer.Names() != nil {
 		return false // a foreign authority vouched for the peer, and the mesh has not
@@ -254,6 +256,19 @@ func (c *chain) admits(info *stream.Info) bool {
 		}
 	}
 	return false
+}
+
+// verifiesAs tells whether a handshake with o verified the peer as one with c would, as
+// far as admits does not see to it: the terms of a foreign TLS context.
+func (c *chain) verifiesAs(o *chain) bool {
+	if c.cfg.TLS == nil || c.cfg.TLS.Context == nil {
+		return true
+	}
+	if o.cfg.TLS == nil || o.cfg.TLS.Context == nil {
+		return false
+	}
+	now, then := c.cfg.TLS.Context, o.cfg.TLS.Context
+	return now.RequireClientCertificate == then.RequireClientCertificate && reflect.DeepEqual(now.Validation, then.Validation)
 }
 
 func (s *snapshot) release() {
