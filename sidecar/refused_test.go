@@ -69,7 +69,7 @@ func TestRefusedRoutes(t *testing.T) {
 		Override: &bufferv3.BufferPerRoute_Buffer{Buffer: &bufferv3.Buffer{MaxRequestBytes: wrapperspb.UInt32(1)}}})}
 	for want, hosts := range map[string][]*routev3.VirtualHost{
 		`route_config: virtual_hosts[1].domains[0]: domain "x" is in more than one place`: {host("a", "x"), host("b", "x")},
-		`route_config.virtual_hosts[0].routes[0].typed_per_filter_config["f"]: fault:`:     {misfit},
+		`route_config.virtual_hosts[0].routes[0].typed_per_filter_config["f"]: fault:`:    {misfit},
 	} {
 		if err := apply(hosts...); err == nil || !strings.Contains(err.Error(), `listener "in": filter_chains[0].filters[0].typed_config`) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %s", err, want)

@@ -72,8 +72,8 @@ func (l *listener) accepted(c net.Conn) {
 	a, refused := l.arrives(c)
 	if a == nil {
 		_ = c.Close()
-		if m := l.m.opts.Metrics; m != nil && refused != "" {
-			m.Refused(l.name, refused)
+		if refused != "" {
+			l.countRefused(refused)
 		}
 		return
 	}
@@ -90,7 +90,7 @@ func (l *listener) arrives(c net.Conn) (a *arrival, refused string) {
 		return nil, "" // whoever ended the listener has closed those that were arriving
 	}
 	snap := l.current
-	exempt := overload.Exempt{Limit: snap.cfg.IgnoreGlobalLimit, Actions: snap.cfg.IgnoreOverload}
+	exempt := snap.exempt()
 	if refused = l.m.opts.Overload.Admit(l.name, l.open, exempt); refused != "" {
 		return nil, refused
 	}
@@ -127,8 +127,15 @@ func (a *arrival) serve() {
 		a.leave()
 		return
 	}
-	t.conn.PeerMetrics.ConnectionOpened(t.conn.Shard)
+	t.opened()
 	t.conn.Serve()
+}
+
+// opened counts a connection, but not one that only carries others.
+func (t *tracked) opened() {
+	if !t.carrier {
+		t.conn.PeerMetrics.ConnectionOpened(t.conn.Shard)
+	}
 }
 
 // received is receive, whose panics refuse the connection.
@@ -146,7 +153,7 @@ func (a *arrival) LogValue() slog.Value {
 // leave gives back what a connection that was not admitted holds.
 func (a *arrival) leave() {
 	if t := a.entered; t != nil {
-		t.conn.PeerMetrics.ConnectionOpened(t.conn.Shard)
+		t.opened()
 		t.Finished(&t.conn)
 		return
 	}
@@ -369,13 +376,19 @@ func (a *arrival) enter(f downstream.Facts) (t *tracked, e entry) {
 		// is what holds now.
 		if c := now.tree.find(&a.match); c != nil {
 			chain = c
-			e.orphan = !c.verifiesAs(a.chain)
+			e.orphan = c.http() != a.chain.http() || !c.verifiesAs(a.chain)
 		} else {
 			e.orphan = true
 		}
 	}
-	t = &tracked{l: a.l, snap: a.snap, own: a.chain, chain: a.chain, sought: a.match.sought, exempt: a.exempt}
+	t = &tracked{
+		l: a.l, snap: a.snap, own: a.chain, chain: chain, sought: a.match.sought, exempt: a.exempt,
+		carrier: a.chain.carries(f.Info), placed: a.placed,
+	}
 	t.conn.Init(f, chain.policy)
+	if chain != a.chain {
+		t.conn.Supersede()
+	}
 	e.decision = chain.network.CheckConn(&t.conn.Peer) // not f's, which would be another object
 	if len(chain.cfg.RBAC) > 0 {
 		decision := e.decision
@@ -400,14 +413,9 @@ func (a *arrival) enter(f downstream.Facts) (t *tracked, e entry) {
 // the limit says, without a goroutine that would wait for that.
 func (a *arrival) refuseExcess(e excess) error {
 	r := a.record(a.info())
-	if e.reason == "rate_limit" {
-		r.Flags |= telemetry.FlagRateLimited
-	}
-	r.ConnectionTermination = e.reason
+	e.note(r)
 	a.log(r)
-	if m := a.l.m.opts.Metrics; m != nil {
-		m.Refused(a.l.name, e.reason)
-	}
+	a.l.countRefused(e.reason)
 	if e.delay <= 0 {
 		return errDenied
 	}
@@ -424,16 +432,14 @@ func (a *arrival) refuseExcess(e excess) error {
 func (t *tracked) Finished(c *downstream.Conn) {
 	l := t.l
 	_ = c.Stream.Close()
-	c.PeerMetrics.ConnectionClosed(c.Shard)
-	if t.snap.log != nil {
-		r := c.NewRecord()
-		r.Duration = time.Since(c.Accepted)
-		r.BytesReceived, r.BytesSent = c.Received, c.Sent
-		t.snap.log.Log(r)
-		r.Release()
+	if !t.carrier {
+		c.PeerMetrics.ConnectionClosed(c.Shard)
+		logEnd(c, t.snap.log)
 	}
-	t.own.leave()
 	l.mu.Lock()
+	if t.placed {
+		t.own.leave()
+	}
 	delete(l.conns, t)
 	l.open--
 	l.mu.Unlock()

@@ -14,6 +14,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/internal/tokenbucket"
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -36,6 +37,7 @@ type snapshot struct {
 // chain is a filter chain, compiled.
 type chain struct {
 	cfg     *FilterChain
+	snap    *snapshot
 	index   int // -1 for the default chain
 	tls     *tls.Config
 	ownID   string
@@ -136,7 +138,7 @@ func (m *Manager) compile(cfg *Config) (_ *snapshot, err error) {
 
 // compileChain builds a chain and adds it to s, which closes it.
 func (m *Manager) compileChain(s *snapshot, cfg *FilterChain, index int) (_ *chain, err error) {
-	c := &chain{cfg: cfg, index: index}
+	c := &chain{cfg: cfg, index: index, snap: s}
 	s.chains = append(s.chains, c)
 	fail := func(err error) (*chain, error) { return nil, fmt.Errorf("filter chain %s: %w", c.label(), err) }
 
@@ -269,6 +271,11 @@ func (c *chain) verifiesAs(o *chain) bool {
 	}
 	now, then := c.cfg.TLS.Context, o.cfg.TLS.Context
 	return now.RequireClientCertificate == then.RequireClientCertificate && reflect.DeepEqual(now.Validation, then.Validation)
+}
+
+// exempt is what the listener is exempt from.
+func (s *snapshot) exempt() overload.Exempt {
+	return overload.Exempt{Limit: s.cfg.IgnoreGlobalLimit, Actions: s.cfg.IgnoreOverload}
 }
 
 func (s *snapshot) release() {

@@ -3,6 +3,8 @@ package listener
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // connectionLimit counts the connections of a filter chain.
@@ -15,6 +17,14 @@ type connectionLimit struct {
 type excess struct {
 	reason string // empty where it got one
 	delay  time.Duration
+}
+
+// note has a record tell.
+func (e excess) note(r *telemetry.Record) {
+	if e.reason == "rate_limit" {
+		r.Flags |= telemetry.FlagRateLimited
+	}
+	r.ConnectionTermination = e.reason
 }
 
 // enter takes a place in every limit of the chain, or in none.

@@ -53,6 +53,9 @@ type tracked struct {
 	l    *listener
 	snap *snapshot // keeps the chain alive
 	own  *chain    // whose handler serves the connection, and in whose limits it has its place
+	// carrier: it is no connection to anyone, but brings them. placed: it has a place in
+	// the limits of own still. Guarded by listener.mu.
+	carrier, placed bool
 	// chain is what the connection is authorized by: its own chain, or the one
 	// that replaced it. Guarded by listener.mu.
 	chain *chain
@@ -175,8 +178,8 @@ func (l *listener) update(next *snapshot) error {
 	l.mu.Unlock()
 	l.startAccepting()
 	l.giveUp(gone)
-	old.release()
 	l.recheck()
+	old.release() // what connections have as their chain is open while recheck looks
 	return nil
 }
 

@@ -103,8 +103,8 @@ func (l *listener) endOrphans(now time.Time) {
 	}
 }
 
-// watchExpiry looks at the certificates behind connections: HTTP drains when the
-// peer's has expired, TCP goes on and is logged.
+// watchExpiry looks at the certificates behind connections: when the peer's has expired,
+// HTTP and what carries connections drain, TCP goes on and is logged.
 func (m *Manager) watchExpiry() {
 	tick, tidy := time.NewTicker(time.Second), time.NewTicker(tidyEvery)
 	defer tick.Stop()
@@ -169,10 +169,10 @@ func (m *Manager) expire(now time.Time, told map[uint64]bool) {
 			m.log.Info("the certificate that opened a connection has expired", "listener", l.name, "src_id", info.PeerID,
 				"expired", info.PeerNotAfter.Format(time.RFC3339))
 			l.mu.Lock()
-			http := t.chain.http()
+			drains := t.chain.http() || t.carrier
 			l.mu.Unlock()
 			action := "logged"
-			if http {
+			if drains {
 				t.conn.StartDrain()
 				action = "drained"
 			}
