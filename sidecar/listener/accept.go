@@ -30,6 +30,7 @@ func (l *listener) acceptLoop(b *bound) {
 	defer panics.Contain(panics.Accept, nil, nil)
 	const first, most = 5 * time.Millisecond, time.Second
 	pause := first
+	l.m.awaitRelief(l, b)
 	for {
 		c, err := b.sock.Accept()
 		if err == nil {
@@ -44,9 +45,8 @@ func (l *listener) acceptLoop(b *bound) {
 			return
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			// Interrupted: for another listener of this address, and resumed, or
-			// because of overload.
-			l.m.awaitRelief(l)
+			// Interrupted, because of overload.
+			l.m.awaitRelief(l, b)
 			continue
 		}
 		if m := l.m.opts.Metrics; m != nil {

@@ -393,29 +393,28 @@ func (m *Manager) relieve() {
 	m.relief = make(chan struct{})
 }
 
-// awaitRelief holds an accept loop up while nothing is to be accepted, and then
-// undoes the interruption that brought it here.
-func (m *Manager) awaitRelief(l *listener) {
-	m.mu.Lock()
-	relief := m.relief
-	m.mu.Unlock()
-	l.mu.Lock()
-	wait := !l.removed && !l.current.cfg.IgnoreOverload && !m.opts.Overload.Accepting()
-	l.mu.Unlock()
-	if wait {
+// awaitRelief holds the accept loop of a socket up while nothing is to be accepted. It
+// undoes the interruption that brought it there: only then it looks, for whoever
+// interrupts has forbidden first.
+func (m *Manager) awaitRelief(l *listener, b *bound) {
+	for {
+		m.mu.Lock()
+		relief := m.relief
+		m.mu.Unlock()
+		l.mu.Lock()
+		over := l.removed || b.given
+		if !over {
+			b.sock.Resume()
+		}
+		held := !over && !l.current.cfg.IgnoreOverload && !m.opts.Overload.Accepting()
+		l.mu.Unlock()
+		if !held {
+			return
+		}
 		select {
 		case <-relief:
 		case <-l.ctx.Done():
-		}
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.removed {
-		return
-	}
-	for _, b := range l.socks {
-		if !b.given {
-			b.sock.Resume()
+			return
 		}
 	}
 }
