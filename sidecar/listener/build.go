@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/hauberk-mesh/hauberk/internal/tokenbucket"
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/overload"
@@ -49,7 +48,7 @@ type chain struct {
 	// forwarded: who connects may ask for other clients.
 	forwarded bool
 	limits    []*connectionLimit
-	rates     []*tokenbucket.Bucket
+	rates     []*rateLimit
 	handler   downstream.Handler
 	server    *downstream.Server // made with the first connection; guarded by listener.mu
 	// keepsPeer: the handler looks at the certificates that peers send.
@@ -90,8 +89,9 @@ func (c *chain) http() bool { return c.cfg.HTTP != nil }
 // inspectorTimeout is Envoy's default for listener filters.
 const inspectorTimeout = 15 * time.Second
 
-// compile builds a snapshot. On error nothing stays open.
-func (m *Manager) compile(cfg *Config) (_ *snapshot, err error) {
+// compile builds a snapshot in the place of another, nil for none. On error nothing stays
+// open.
+func (m *Manager) compile(cfg *Config, before *snapshot) (_ *snapshot, err error) {
 	s := &snapshot{cfg: cfg, timeout: cfg.FilterTimeout}
 	s.refs.Store(1)
 	if s.timeout <= 0 {
@@ -118,8 +118,9 @@ func (m *Manager) compile(cfg *Config) (_ *snapshot, err error) {
 		return nil, err
 	}
 	s.tree.root = &node{}
+	h := &heritage{before: before, taken: map[*chain]bool{}}
 	for i := range cfg.Chains {
-		c, err := m.compileChain(s, &cfg.Chains[i], i)
+		c, err := m.compileChain(s, h, &cfg.Chains[i], i)
 		if err != nil {
 			return nil, err
 		}
@@ -129,7 +130,7 @@ func (m *Manager) compile(cfg *Config) (_ *snapshot, err error) {
 	}
 	s.inspectors = s.filters()
 	if cfg.Default != nil {
-		if s.tree.fallback, err = m.compileChain(s, cfg.Default, -1); err != nil {
+		if s.tree.fallback, err = m.compileChain(s, h, cfg.Default, -1); err != nil {
 			return nil, err
 		}
 	}
@@ -137,7 +138,7 @@ func (m *Manager) compile(cfg *Config) (_ *snapshot, err error) {
 }
 
 // compileChain builds a chain and adds it to s, which closes it.
-func (m *Manager) compileChain(s *snapshot, cfg *FilterChain, index int) (_ *chain, err error) {
+func (m *Manager) compileChain(s *snapshot, h *heritage, cfg *FilterChain, index int) (_ *chain, err error) {
 	c := &chain{cfg: cfg, index: index, snap: s}
 	s.chains = append(s.chains, c)
 	fail := func(err error) (*chain, error) { return nil, fmt.Errorf("filter chain %s: %w", c.label(), err) }
@@ -157,12 +158,7 @@ func (m *Manager) compileChain(s *snapshot, cfg *FilterChain, index int) (_ *cha
 			c.untrusted = t.Validation.AcceptUntrusted
 		}
 	}
-	for i := range cfg.ConnectionLimits {
-		c.limits = append(c.limits, &connectionLimit{cfg: &cfg.ConnectionLimits[i]})
-	}
-	for i := range cfg.RateLimits {
-		c.rates = append(c.rates, tokenbucket.New(cfg.RateLimits[i].Bucket))
-	}
+	c.limit(h.of(cfg, index))
 	var counter authz.CounterFor
 	if m.opts.Metrics != nil {
 		counter = m.opts.Metrics.AuthzCounter

@@ -183,13 +183,17 @@ func (m *Manager) applyOne(cfg *Config, removed []*listener) error {
 	if m.ctx.Err() != nil {
 		return errors.New("the listener manager is closed")
 	}
-	next, err := m.compile(cfg)
-	if err != nil {
-		return err
-	}
 	m.mu.Lock()
 	l := m.listeners[cfg.Name]
 	m.mu.Unlock()
+	var before *snapshot
+	if l != nil {
+		before = l.current // only changed under m.apply
+	}
+	next, err := m.compile(cfg, before)
+	if err != nil {
+		return err
+	}
 	if l != nil {
 		return l.update(next)
 	}
