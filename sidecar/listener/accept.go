@@ -69,7 +69,8 @@ func (l *listener) accepted(c net.Conn) {
 	if m := l.m.opts.Metrics; m != nil {
 		m.Accepted(l.name)
 	}
-	a, refused := l.arrives(c)
+	generation, id := l.m.currentGeneration()
+	a, refused := l.arrives(c, generation)
 	if a == nil {
 		_ = c.Close()
 		if refused != "" {
@@ -77,13 +78,13 @@ func (l *listener) accepted(c net.Conn) {
 		}
 		return
 	}
-	a.generation, a.id = l.m.currentGeneration()
+	a.id = id
 	go a.serve()
 }
 
 // arrives enters a connection among those that arrive. It returns nil where the
 // listener has ended, or there may be no more of them, which refused tells.
-func (l *listener) arrives(c net.Conn) (a *arrival, refused string) {
+func (l *listener) arrives(c net.Conn, generation uint64) (a *arrival, refused string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ctx.Err() != nil {
@@ -96,9 +97,9 @@ func (l *listener) arrives(c net.Conn) (a *arrival, refused string) {
 	}
 	l.open++
 	snap.refs.Add(1)
-	l.arriving[c] = struct{}{}
+	l.arriving[c] = generation
 	l.wg.Add(1)
-	return &arrival{l: l, snap: snap, accepted: time.Now(), exempt: exempt, conn: c}, ""
+	return &arrival{l: l, snap: snap, accepted: time.Now(), exempt: exempt, conn: c, generation: generation}, ""
 }
 
 // arrival is a connection on its way to its handler.
@@ -153,6 +154,7 @@ func (a *arrival) LogValue() slog.Value {
 // leave gives back what a connection that was not admitted holds.
 func (a *arrival) leave() {
 	if t := a.entered; t != nil {
+		a.arrived()
 		t.opened()
 		t.Finished(&t.conn)
 		return
@@ -225,7 +227,7 @@ func (a *arrival) handOff() *listener {
 	}
 	next.open++
 	next.wg.Add(1)
-	next.arriving[a.conn] = struct{}{}
+	next.arriving[a.conn] = a.generation
 	snap := next.current
 	snap.refs.Add(1)
 	next.mu.Unlock()
@@ -350,10 +352,19 @@ func (a *arrival) admit(s stream.Stream) (*tracked, error) {
 	if reason, yes := a.l.m.withdrawnSince(a.generation, t.conn.Workload, info); yes {
 		a.l.closeByPolicy(t, reason, "")
 	}
+	a.arrived()
 	if e.removed || e.orphan || a.l.m.opts.Drain.Draining() && !a.snap.cfg.DrainOnChange {
 		t.conn.StartDrain()
 	}
 	return t, nil
+}
+
+// arrived takes a connection that has entered off those that arrive: until it has been
+// held against the withdrawals that its handshake may have missed, those are kept.
+func (a *arrival) arrived() {
+	a.l.mu.Lock()
+	defer a.l.mu.Unlock()
+	delete(a.l.arriving, a.conn)
 }
 
 // entry is what was found when a connection was to enter.
@@ -404,7 +415,6 @@ func (a *arrival) enter(f downstream.Facts) (t *tracked, e entry) {
 		t.orphan(time.Now())
 	}
 	a.l.conns[t] = struct{}{}
-	delete(a.l.arriving, a.conn)
 	a.entered = t
 	return t, e
 }

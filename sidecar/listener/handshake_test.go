@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
 )
 
@@ -89,5 +90,34 @@ func TestRemovedChainEndsItsConnections(t *testing.T) {
 	awaitEnd(t, a)
 	if err := roundTrip(b); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestSlowHandshakeMissesNoWithdrawal: however long ago an identity was withdrawn, and
+// whatever was since, it is while the handshake goes on that it was not.
+func TestSlowHandshakeMissesNoWithdrawal(t *testing.T) {
+	m := newTestManager(t, func(o *Options) { o.TLS = testTLS{selfSigned(t, apiID)} })
+	mustApply(t, m, mtlsConfig())
+	c := tls.Client(dial(t, m, "in"), &tls.Config{ServerName: "api.example", InsecureSkipVerify: true, Certificates: []tls.Certificate{selfSigned(t, webID)}})
+	waitFor(t, func() bool { return m.Serving() == 1 })
+	m.CloseConns(func(_ string, info *stream.Info) bool { return info.PeerID == webID }, "withdrawn")
+	none := func(string, *stream.Info) bool { return false }
+	age := func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		for i := range m.withdrawals {
+			m.withdrawals[i].at = time.Now().Add(-time.Hour)
+		}
+	}
+	age()
+	m.CloseConns(none, "other")
+	if err := roundTrip(c); err == nil {
+		t.Error("a withdrawn identity is served")
+	}
+	waitFor(t, func() bool { return m.Serving() == 0 })
+	age()
+	m.CloseConns(none, "other")
+	if n := len(m.withdrawals); n != 1 {
+		t.Errorf("%d withdrawals are kept when nothing arrives", n)
 	}
 }

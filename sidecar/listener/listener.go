@@ -32,8 +32,9 @@ type listener struct {
 	socks   []*bound // in the order of the addresses; none when unbound
 	current *snapshot
 	conns   map[*tracked]struct{}
-	// arriving are connections that are not in conns yet, open counts both.
-	arriving map[net.Conn]struct{}
+	// arriving are connections that are not in conns yet, or only just, with the
+	// generation of withdrawals that they began in. open counts those in either once.
+	arriving map[net.Conn]uint64
 	open     int64
 	removed  bool // no longer accepts
 	retired  bool // the listener's own reference on current is gone
@@ -77,7 +78,7 @@ func (t *tracked) target() *target {
 }
 
 func newListener(m *Manager, name string) *listener {
-	l := &listener{m: m, name: name, conns: map[*tracked]struct{}{}, arriving: map[net.Conn]struct{}{}}
+	l := &listener{m: m, name: name, conns: map[*tracked]struct{}{}, arriving: map[net.Conn]uint64{}}
 	l.ctx, l.stop = context.WithCancel(m.ctx)
 	return l
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"net"
 	"net/netip"
 	"slices"
@@ -78,7 +79,7 @@ type Manager struct {
 	listeners map[string]*listener
 	// gone are removed listeners that still have connections.
 	gone map[*listener]struct{}
-	// withdrawals of the recent past, for handshakes that they overtook.
+	// withdrawals of the recent past, for handshakes that they overtook, however slow.
 	withdrawals []withdrawal
 	generation  uint64
 	nextID      uint64
@@ -325,11 +326,11 @@ func (m *Manager) Recheck() int {
 // handshake ends just now: a withdrawn identity or a lost trust anchor. workload is
 // the listener's. It returns how many were closed; reason is a word for logs.
 func (m *Manager) CloseConns(match func(workload string, info *stream.Info) bool, reason string) int {
-	now := time.Now()
+	now, eldest := time.Now(), m.eldestArrival()
 	m.mu.Lock()
 	m.generation++
 	m.withdrawals = slices.DeleteFunc(m.withdrawals, func(w withdrawal) bool {
-		return now.Sub(w.at) > 2*m.opts.HandshakeTimeout
+		return w.generation <= eldest && now.Sub(w.at) > time.Minute
 	})
 	m.withdrawals = append(m.withdrawals, withdrawal{m.generation, now, match, reason})
 	m.mu.Unlock()
@@ -343,6 +344,20 @@ func (m *Manager) CloseConns(match func(workload string, info *stream.Info) bool
 		}
 	}
 	return n
+}
+
+// eldestArrival is the generation of withdrawals that the first of the connections which
+// arrive began in. A minute covers one that is between accept and its listener's list.
+func (m *Manager) eldestArrival() uint64 {
+	eldest := uint64(math.MaxUint64)
+	for _, l := range m.all() {
+		l.mu.Lock()
+		for _, g := range l.arriving {
+			eldest = min(eldest, g)
+		}
+		l.mu.Unlock()
+	}
+	return eldest
 }
 
 // listenerOf is the listener that is configured for a destination: by its address,
