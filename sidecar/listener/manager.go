@@ -498,30 +498,33 @@ func (m *Manager) watchDrain() {
 	m.closeAtDeadline()
 }
 
-// closeAtDeadline looks at the deadline again each second, because a second drain
-// call may bring it forward.
+// closeAtDeadline looks at the deadline again each second, because a second drain call
+// may bring it forward, and closes what there is from then on: whoever connects while the
+// process is still there is not served past it.
 func (m *Manager) closeAtDeadline() {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
 		wait := time.Second
 		if deadline := m.opts.Drain.Deadline(); !deadline.IsZero() {
-			if wait = time.Until(deadline); wait <= 0 {
-				break
+			if left := time.Until(deadline); left <= 0 {
+				m.closeAll(downstream.Ending{Flags: telemetry.FlagDraining, Reason: "drain_deadline"})
+			} else {
+				wait = min(wait, left)
 			}
 		}
-		if wait < time.Second {
-			tick.Reset(wait)
-		}
+		tick.Reset(wait)
 		select {
 		case <-m.ctx.Done():
 			return
 		case <-tick.C:
 		}
 	}
+}
+
+// closeAll ends all connections.
+func (m *Manager) closeAll(e downstream.Ending) {
 	for _, l := range m.all() {
-		panics.Guard(panics.Housekeeper, func() {
-			l.closeAll(downstream.Ending{Flags: telemetry.FlagDraining, Reason: "drain_deadline"})
-		})
+		panics.Guard(panics.Housekeeper, func() { l.closeAll(e) })
 	}
 }
