@@ -89,6 +89,16 @@ func (c *chain) http() bool { return c.cfg.HTTP != nil }
 // inspectorTimeout is Envoy's default for listener filters.
 const inspectorTimeout = 15 * time.Second
 
+// Check says why a listener could not be made of a configuration, but for its address.
+func (m *Manager) Check(cfg *Config) error {
+	s, err := m.compile(cfg, nil)
+	if err != nil {
+		return err
+	}
+	s.release()
+	return nil
+}
+
 // compile builds a snapshot in the place of another, nil for none. On error nothing stays
 // open.
 func (m *Manager) compile(cfg *Config, before *snapshot) (_ *snapshot, err error) {
