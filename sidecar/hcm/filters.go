@@ -203,7 +203,7 @@ func (c *chain) bind(t *route.Table) *binding {
 			}
 			if o.Config != nil && b.err == nil {
 				if b.compiled[o], b.err = c.override(l, o.Config); b.err != nil {
-					b.err = fmt.Errorf("%s: filter %q: %w", where, o.Name, b.err)
+					b.err = fmt.Errorf("%s[%q]: %w", where, o.Name, b.err)
 				} else if e, ok := b.compiled[o].(*authz.Evaluator); ok {
 					b.instead[i] = append(b.instead[i], e)
 				}
@@ -217,13 +217,13 @@ func (c *chain) override(l *link, config any) (any, error) {
 	if !l.rbac {
 		o, ok := l.filter.(filter.Overrider)
 		if !ok {
-			return nil, fmt.Errorf("takes no configuration from routes")
+			return nil, fmt.Errorf("the filter takes no configuration from routes")
 		}
 		return o.Override(config)
 	}
 	f, ok := config.(*authz.HTTPFilter)
 	if !ok {
-		return nil, fmt.Errorf("is RBAC, and the route's configuration a %T", config)
+		return nil, fmt.Errorf("the filter is RBAC, and the route's configuration a %T", config)
 	}
 	return authz.Compile([]authz.HTTPFilter{*f}, authz.Exchange, c.count)
 }

@@ -140,6 +140,9 @@ func New(cfg *Config, o Options) (*Manager, error) {
 	case o.Routes == nil:
 		return nil, errors.New("hcm: there are neither inline routes nor a source of them")
 	}
+	if m.http2, err = m.http2Config(); err != nil {
+		return nil, err
+	}
 	if len(cfg.AccessLog) > 0 {
 		if o.Logs == nil {
 			return nil, errors.New("hcm: there is nothing that writes access logs")
@@ -151,12 +154,10 @@ func New(cfg *Config, o Options) (*Manager, error) {
 		m.access = log
 	}
 	m.workers = http2.NewWorkers()
-	if m.http2, err = m.http2Config(); err != nil {
-		return nil, err
-	}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	if cfg.Tracing != nil {
 		if o.Tracers == nil {
+			m.access.Close()
 			return nil, errors.New("hcm: there is nothing that takes spans")
 		}
 		if m.tracer, err = o.Tracers.Open(cfg.Tracing); err != nil {
