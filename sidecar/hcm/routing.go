@@ -170,7 +170,7 @@ func (x *exchange) rewrite() {
 func (x *exchange) place(fw *route.Forward) {
 	x.pick.Request = x.req
 	if len(fw.Metadata) > 0 || x.sel.Leg != nil && len(x.sel.Leg.Metadata) > 0 {
-		x.pick.Metadata = x.m.bindings.of(x.policy.chain, x.table).subset(&x.sel)
+		x.pick.Metadata = x.policy.bind(x.table).subset(&x.sel)
 	}
 	c := x.cluster.Config()
 	if c.Type == cluster.OriginalDestination || c.Type == cluster.Aggregate {

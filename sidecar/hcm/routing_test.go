@@ -231,23 +231,24 @@ func TestTimes(t *testing.T) {
 		raw    string
 		status int
 		log    string
+		grpc   string
 	}{
 		{"stream duration of the route", func(b *bed) {
 			b.route().Forward.StreamDuration = &route.StreamDuration{Max: ptr(50 * time.Millisecond)}
-		}, simpleGet, 408, "408 DT max_duration_timeout"},
-		{"stream duration of the manager", func(b *bed) { b.cfg.MaxStreamDuration = 50 * time.Millisecond }, simpleGet, 408, "408 DT max_duration_timeout"},
+		}, simpleGet, 504, "504 DT max_duration_timeout", ""},
+		{"stream duration of the manager", func(b *bed) { b.cfg.MaxStreamDuration = 50 * time.Millisecond }, simpleGet, 504, "504 DT max_duration_timeout", ""},
 		{"grpc-timeout as duration", func(b *bed) {
 			b.route().Forward.StreamDuration = &route.StreamDuration{GRPCMax: ptr(time.Duration(0))}
-		}, grpc, 200, "200 DT max_duration_timeout"},
-		{"grpc-timeout as timeout", func(b *bed) { b.route().Forward.MaxGRPCTimeout = ptr(time.Duration(0)) }, grpc, 200, "200 UT response_timeout"},
+		}, grpc, 200, "200 DT max_duration_timeout", "4"},
+		{"grpc-timeout as timeout", func(b *bed) { b.route().Forward.MaxGRPCTimeout = ptr(time.Duration(0)) }, grpc, 200, "200 UT response_timeout", "14"},
 		{"idle attempt", func(b *bed) {
 			b.route().Forward.Retry = &route.RetryPolicy{PerTryIdleTimeout: 50 * time.Millisecond}
-		}, simpleGet, 504, "504 UT upstream_per_try_idle_timeout"},
+		}, simpleGet, 504, "504 UT upstream_per_try_idle_timeout", ""},
 		{"idle attempt is tried again", func(b *bed) {
 			b.route().Forward.Retry = &route.RetryPolicy{On: route.RetryReset, NumRetries: 1, BackOffBase: 1, PerTryIdleTimeout: 50 * time.Millisecond}
-		}, simpleGet, 504, "retries=1"},
+		}, simpleGet, 504, "retries=1", ""},
 		{"the body does not come", func(b *bed) { b.cfg.MaxStreamDuration = 50 * time.Millisecond },
-			"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n", 408, "408 DT max_duration_timeout"},
+			"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n", 408, "408 DT max_duration_timeout", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			b := newBed(t, hang(t))
@@ -256,6 +257,9 @@ func TestTimes(t *testing.T) {
 			resp, _ := b.dial().do(tc.raw)
 			if resp.StatusCode != tc.status {
 				t.Errorf("status %d", resp.StatusCode)
+			}
+			if s := resp.Header.Get("Grpc-Status"); s != tc.grpc {
+				t.Errorf("grpc-status %q, want %q", s, tc.grpc)
 			}
 			b.wantLog(tc.log)
 		})

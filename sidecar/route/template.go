@@ -13,9 +13,14 @@ const (
 	maxTemplateVariableName = 16
 )
 
-// segmentChars are what a segment of a path may hold (RFC 3986 3.3 pchar, without
-// the asterisk and the equals sign, which have meanings of their own here).
-const segmentChars = `a-zA-Z0-9\-._~%!$&'()+,;:@`
+// segmentChars are what a literal segment of a template may hold (RFC 3986 3.3 pchar,
+// without the asterisk and the equals sign, which have meanings of their own here). In
+// a path they have none: a wildcard takes wildcardChars, or a rule would not see
+// /admin/x=y.
+const (
+	segmentChars  = `a-zA-Z0-9\-._~%!$&'()+,;:@`
+	wildcardChars = segmentChars + `*=`
+)
 
 var (
 	templateLiteral  = regexp.MustCompile(`\A[` + segmentChars + `=]+\z`)
@@ -108,10 +113,10 @@ func (p *templateParser) wildcard(s string) (rest string, err error) {
 		return "", errors.New("no wildcard may follow **")
 	}
 	if rest, p.deep = strings.CutPrefix(s, "**"); p.deep {
-		p.out.WriteString("[" + segmentChars + "/]*")
+		p.out.WriteString("[" + wildcardChars + "/]*")
 		return rest, nil
 	}
-	p.out.WriteString("[" + segmentChars + "]+")
+	p.out.WriteString("[" + wildcardChars + "]+")
 	return s[1:], nil
 }
 
