@@ -1,6 +1,9 @@
 package hcm
 
 import (
+	"fmt"
+	"io"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -228,5 +231,41 @@ func TestBindingInForce(t *testing.T) {
 	}
 	if p.bind(now) != shared {
 		t.Error("it was made again")
+	}
+}
+
+// TestTrailersAfterUpdate: names with underscores that the configuration takes no longer do not
+// come behind a body either, whether it was there at once or comes later.
+func TestTrailersAfterUpdate(t *testing.T) {
+	for _, up := range []int{1, 2} {
+		for _, later := range []bool{false, true} {
+			t.Run(fmt.Sprint(up, later), func(t *testing.T) {
+				arrived, got := make(chan struct{}, 1), make(chan http.Header, 1)
+				b := versionedBed(t, 1, up, func(_ http.ResponseWriter, r *http.Request) {
+					if r.Method == "POST" {
+						_, _ = io.ReadFull(r.Body, make([]byte, 1))
+						arrived <- struct{}{}
+						_, _ = io.Copy(io.Discard, r.Body)
+						got <- r.Trailer
+					}
+				})
+				b.start()
+				c := b.dial()
+				c.do("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+				b.updated(func(c *Config) { c.UnderscoreNames = DropUnderscores })
+				first, rest := "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTrailer: X-Other, X_User\r\n\r\n1\r\nx\r\n", "0\r\nX_User: admin\r\nX-Other: x\r\n\r\n"
+				if later {
+					c.send(first)
+					<-arrived
+					c.send(rest)
+				} else {
+					c.send(first + rest)
+				}
+				c.answer("POST")
+				if h := <-got; h.Get("X-Other") != "x" || h.Get("X_User") != "" {
+					t.Errorf("%v", h)
+				}
+			})
+		}
 	}
 }
