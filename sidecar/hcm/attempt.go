@@ -535,8 +535,8 @@ func (a *attempt) report(o outcome) {
 		}
 	case timedOut, tryTimedOut, tryIdle:
 		a.host.Report(cluster.OutcomeTimeout)
-	default:
-		return
 	}
-	m.Answered(a.x.d.Shard, 0)
+	if a.sentAt != 0 { // also where nobody waits for the answer
+		m.Answered(a.x.d.Shard, 0)
+	}
 }

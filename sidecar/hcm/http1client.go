@@ -40,6 +40,10 @@ func (h *http1Client) attach(c *http1Conn) {
 	if h.c == nil || h.c.m != c.m {
 		h.parser.Configure(c.m.limits, http1.Underscores(c.m.cfg.UnderscoreNames))
 		h.parser.RequestParsing = c.m.parsing
+		h.decoder.Underscores = http1.AllowUnderscores // in trailers that are dropped
+		if c.m.cfg.EnableTrailers {
+			h.decoder.Underscores = http1.Underscores(c.m.cfg.UnderscoreNames)
+		}
 	}
 	h.c = c
 }

@@ -122,8 +122,11 @@ func (h *http2Client) flush(x *exchange) error {
 // abort implements client. What the host reset its stream with is the client's to know.
 func (h *http2Client) abort(x *exchange) {
 	code := http2.InternalError
-	if x.resetCode != http2.NoError {
+	switch {
+	case x.resetCode != http2.NoError:
 		code = x.resetCode
+	case x.req.Method == "CONNECT" && x.switched():
+		code = http2.ConnectError // RFC 9113 8.5
 	}
 	h.Reset(code)
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/drain"
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
@@ -36,6 +37,9 @@ type Options struct {
 	ServiceCluster string
 	// Node is what the node calls itself.
 	Node string
+	// Drain is that of the process, or of the side of it which the listener is on: once it
+	// has begun, health checks fail. nil never drains.
+	Drain *drain.Watcher
 	// Timers are shared by all managers of a process; made when nil.
 	Timers *Timers
 	Log    *slog.Logger // slog.Default when nil
@@ -52,6 +56,7 @@ type Manager struct {
 	log      *slog.Logger
 	access   *telemetry.Log
 	tracer   *tracing.Tracer // nil without tracing
+	drain    *drain.Watcher
 	timers   *Timers
 	ownTimer bool
 
@@ -96,7 +101,7 @@ func New(cfg *Config, o Options) (*Manager, error) {
 		streamIdle:     int64(orDefault(cfg.StreamIdleTimeout, 5*time.Minute)),
 		requestTimeout: int64(cfg.RequestTimeout), headersTimeout: int64(cfg.RequestHeadersTimeout),
 		maxDuration: cfg.MaxStreamDuration, serverName: cfg.ServerName,
-		serviceCluster: o.ServiceCluster, node: o.Node,
+		serviceCluster: o.ServiceCluster, node: o.Node, drain: o.Drain,
 		drainGrace: int64(orDefault(cfg.DrainTimeout, drainGrace)), delayedClose: int64(delayedClose),
 	}
 	m.parsing = http1.RequestParsing{
@@ -135,6 +140,9 @@ func New(cfg *Config, o Options) (*Manager, error) {
 	case o.Routes == nil:
 		return nil, errors.New("hcm: there are neither inline routes nor a source of them")
 	}
+	if m.http2, err = m.http2Config(); err != nil {
+		return nil, err
+	}
 	if len(cfg.AccessLog) > 0 {
 		if o.Logs == nil {
 			return nil, errors.New("hcm: there is nothing that writes access logs")
@@ -146,12 +154,10 @@ func New(cfg *Config, o Options) (*Manager, error) {
 		m.access = log
 	}
 	m.workers = http2.NewWorkers()
-	if m.http2, err = m.http2Config(); err != nil {
-		return nil, err
-	}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	if cfg.Tracing != nil {
 		if o.Tracers == nil {
+			m.access.Close()
 			return nil, errors.New("hcm: there is nothing that takes spans")
 		}
 		if m.tracer, err = o.Tracers.Open(cfg.Tracing); err != nil {

@@ -130,6 +130,8 @@ func (x *exchange) mayRetry(p *route.RetryPolicy) bool {
 			return false
 		}
 		x.retrying = own
+	} else if m := x.retrying.Metrics().Use(); m != nil {
+		m.RetryFailure.Inc(shard) // of the one before
 	}
 	return true
 }
@@ -152,7 +154,7 @@ func (x *exchange) waitTurn(wait time.Duration) outcome {
 	}
 }
 
-// endRetry gives the place in the budget back and counts how it went.
+// endRetry gives the place in the budget back and counts how the last retry went.
 func (x *exchange) endRetry(good bool) {
 	if x.retrying == nil {
 		return

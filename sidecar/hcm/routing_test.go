@@ -32,6 +32,13 @@ func substitution(t testing.TB, pattern, template string) *route.Substitution {
 	return s
 }
 
+// leg makes the route a split with one leg.
+func (b *bed) leg(w route.WeightedCluster) {
+	f := b.route().Forward
+	w.Cluster, w.Weight = f.Cluster, 1
+	f.Cluster, f.Weighted = "", []route.WeightedCluster{w}
+}
+
 func (b *bed) vhost() *route.VirtualHost { return &b.cfg.Routes.VirtualHosts[0] }
 
 // what an upstream gets, and a client, under a route.
@@ -61,6 +68,15 @@ func TestRequestIsChanged(t *testing.T) {
 			b.route().Forward.Rewrite, b.route().Forward.AppendForwardedHost = &route.Rewrite{Host: "o"}, true
 		},
 			raw: "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-Host: h\r\n\r\n", want: []string{"X-Forwarded-Host: h"}},
+		{name: "leg's host", change: func(b *bed) {
+			b.leg(route.WeightedCluster{HostRewrite: "leg"})
+			b.route().Forward.AppendForwardedHost = true
+			b.vhost().Headers = &route.HeaderMutations{RequestAdd: []route.HeaderAdd{{Name: "X-Sees", Value: "%REQ(:authority)%"}}}
+		}, raw: "GET / HTTP/1.1\r\nHost: h\r\n\r\n", want: []string{"GET / host=leg", "X-Sees: leg", "!X-Forwarded-Host", "!X-Envoy-Original-Host"}},
+		{name: "leg's host and the route's", change: func(b *bed) {
+			b.leg(route.WeightedCluster{HostRewrite: "leg"})
+			b.route().Forward.Rewrite, b.route().Forward.AppendForwardedHost = &route.Rewrite{Host: "o"}, true
+		}, raw: "GET / HTTP/1.1\r\nHost: h\r\n\r\n", want: []string{"GET / host=o", "X-Forwarded-Host: leg", "X-Envoy-Original-Host: leg"}},
 		{name: "levels", change: func(b *bed) {
 			add := func(v string) *route.HeaderMutations {
 				return &route.HeaderMutations{
@@ -83,6 +99,32 @@ func TestRequestIsChanged(t *testing.T) {
 			raw: "GET / HTTP/1.1\r\nHost: h\r\n\r\n", want: []string{"X-Envoy-Expected-Rq-Timeout-Ms: 1000"}},
 		{name: "grpc-timeout", change: func(b *bed) { b.route().Forward.MaxGRPCTimeout = ptr(2 * time.Second) },
 			raw: "POST / HTTP/1.1\r\nHost: h\r\nContent-Type: application/grpc\r\nGrpc-Timeout: 10S\r\nContent-Length: 0\r\n\r\n", want: []string{"Grpc-Timeout: 2000m", "X-Envoy-Expected-Rq-Timeout-Ms: 2000"}},
+		{name: "grpc-timeout within the stream's duration", change: func(b *bed) {
+			b.route().Forward.StreamDuration = &route.StreamDuration{GRPCMax: ptr(10 * time.Second)}
+		}, raw: "POST / HTTP/1.1\r\nHost: h\r\nContent-Type: application/grpc\r\nGrpc-Timeout: 9S\r\nContent-Length: 0\r\n\r\n", want: []string{"Grpc-Timeout: 9000m"}},
+		{name: "grpc-timeout beyond it", change: func(b *bed) {
+			b.route().Forward.StreamDuration = &route.StreamDuration{GRPCMax: ptr(5 * time.Second)}
+		}, raw: "POST / HTTP/1.1\r\nHost: h\r\nContent-Type: application/grpc\r\nGrpc-Timeout: 9S\r\nContent-Length: 0\r\n\r\n", want: []string{"Grpc-Timeout: 5000m"}},
+		{name: "grpc-timeout less an offset", change: func(b *bed) {
+			b.route().Forward.StreamDuration = &route.StreamDuration{GRPCMax: ptr(time.Duration(0)), GRPCOffset: time.Second}
+		}, raw: "POST / HTTP/1.1\r\nHost: h\r\nContent-Type: application/grpc\r\nGrpc-Timeout: 9S\r\nContent-Length: 0\r\n\r\n", want: []string{"Grpc-Timeout: 8000m"}},
+		{name: "grpc-timeout that the route sets", change: func(b *bed) {
+			b.route().Forward.StreamDuration = &route.StreamDuration{Max: ptr(3 * time.Second)}
+		}, raw: "POST / HTTP/1.1\r\nHost: h\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\n\r\n", want: []string{"Grpc-Timeout: 3000m"}},
+		{name: "grpc-timeout that is not told of", change: func(b *bed) {
+			b.route().Forward.StreamDuration = &route.StreamDuration{Max: ptr(time.Duration(0))}
+		}, raw: "POST / HTTP/1.1\r\nHost: h\r\nContent-Type: application/grpc\r\nGrpc-Timeout: 9S\r\nContent-Length: 0\r\n\r\n", want: []string{"Grpc-Timeout: 9S"}},
+		{name: "grpc-timeout of no gRPC", change: func(b *bed) {
+			b.route().Forward.StreamDuration = &route.StreamDuration{Max: ptr(3 * time.Second)}
+		}, raw: "POST / HTTP/1.1\r\nHost: h\r\nGrpc-Timeout: 9S\r\nContent-Length: 0\r\n\r\n", want: []string{"Grpc-Timeout: 9S"}},
+		{name: "grpc-timeout of the manager", change: func(b *bed) {
+			b.cfg.MaxStreamDuration = 4 * time.Second
+			b.route().Forward.StreamDuration = &route.StreamDuration{}
+		}, raw: "POST / HTTP/1.1\r\nHost: h\r\nContent-Type: application/grpc\r\nGrpc-Timeout: 9S\r\nContent-Length: 0\r\n\r\n", want: []string{"Grpc-Timeout: 4000m"}},
+		{name: "grpc-timeout where the route lifts the manager's limit", change: func(b *bed) {
+			b.cfg.MaxStreamDuration = 4 * time.Second
+			b.route().Forward.StreamDuration = &route.StreamDuration{Max: ptr(time.Duration(0))}
+		}, raw: "POST / HTTP/1.1\r\nHost: h\r\nContent-Type: application/grpc\r\nGrpc-Timeout: 9S\r\nContent-Length: 0\r\n\r\n", want: []string{"!Grpc-Timeout"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			b := newBed(t, reflectOrigin(t))

@@ -275,6 +275,14 @@ func (f *Fields) CopyFrom(src *Fields) {
 	f.present, f.live = src.present, src.live
 }
 
+// Stored is how much the fields have stored, for Rewind.
+func (f *Fields) Stored() int { return len(f.arena) }
+
+// Rewind gives back what was stored since Stored was n, as when values were joined to be
+// read: who reads a message that lasts, again and again, must not make it grow. No field
+// may have been added or set since, and no string of that time is valid any more.
+func (f *Fields) Rewind(n int) { f.arena = f.arena[:n] }
+
 // Store copies s into the arena and returns the copy, for values that must
 // live as long as the message.
 func (f *Fields) Store(s string) string {

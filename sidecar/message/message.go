@@ -71,7 +71,7 @@ func (r *Request) Header(lower string) (value string, ok bool) {
 	case ":path":
 		return r.Path, r.Path != ""
 	case ":method":
-		return r.Method, true
+		return r.Method, r.Method != ""
 	case ":scheme":
 		return r.Scheme, r.Scheme != ""
 	}

@@ -157,6 +157,26 @@ func TestHeaderFrom(t *testing.T) {
 	}
 }
 
+// TestRewind: values that were joined to be read leave nothing behind.
+func TestRewind(t *testing.T) {
+	var f Fields
+	f.Add("x-two", "1")
+	f.Add("x-two", "2")
+	for range 3 {
+		n := f.Stored()
+		if v, _ := f.Joined("x-two"); v != "1,2" {
+			t.Fatal(v)
+		}
+		if f.Stored() == n {
+			t.Fatal("joining stores nothing: nothing is to be given back")
+		}
+		f.Rewind(n)
+		if f.Stored() != n || list(&f) != "x-two=1;x-two=2;" {
+			t.Fatalf("%d bytes, not %d: %s", f.Stored(), n, list(&f))
+		}
+	}
+}
+
 // TestNotedFieldHasNoText: what is left of an earlier message in the arena is nobody's, also
 // where a field was noted whose head was not loaded yet.
 func TestNotedFieldHasNoText(t *testing.T) {
