@@ -8,6 +8,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
@@ -46,22 +47,36 @@ func (x *exchange) takePolicy() {
 // judgeNames treats names with underscores as the policy has it where the connection's
 // codec, which is older, did not. It answers when they are refused.
 func (x *exchange) judgeNames() bool {
-	rule, f := x.policy.cfg.UnderscoreNames, &x.req.Fields
+	rule := x.policy.cfg.UnderscoreNames
 	if rule == AllowUnderscores || rule == x.m.cfg.UnderscoreNames {
 		return true
 	}
-	for i := range f.Slots() {
-		name, _, ok := f.At(i)
-		switch {
-		case !ok || strings.IndexByte(name, '_') < 0:
-		case rule == DropUnderscores:
-			f.DelAt(i)
-		default:
-			x.refuseMessage(http1.ErrUnderscore)
-			return false
-		}
+	if dropUnderscores(&x.req.Fields) && rule == RejectUnderscores {
+		x.refuseMessage(http1.ErrUnderscore)
+		return false
 	}
 	return true
+}
+
+// judgeTrailers is judgeNames for a request's trailers. Its head may have gone on: also what
+// would be refused is dropped.
+func (x *exchange) judgeTrailers(t *message.Fields) *message.Fields {
+	rule := x.policy.cfg.UnderscoreNames
+	if rule != AllowUnderscores && rule != x.m.cfg.UnderscoreNames && dropUnderscores(t) && t.Len() == 0 {
+		return nil
+	}
+	return t
+}
+
+// dropUnderscores tells whether there were any.
+func dropUnderscores(f *message.Fields) (any bool) {
+	for i := range f.Slots() {
+		if name, _, ok := f.At(i); ok && strings.IndexByte(name, '_') >= 0 {
+			f.DelAt(i)
+			any = true
+		}
+	}
+	return any
 }
 
 // DeniesAll tells whether every request of a peer would be denied, whatever it asked for

@@ -131,7 +131,7 @@ func (x *exchange) runPump(p *pump, up upstream, rest []byte) {
 		if len(data) > 0 || last {
 			var trailers *message.Fields
 			if last {
-				trailers = x.req.Body.Trailers()
+				trailers = requestTrailers(x)
 			}
 			if err := up.write(data, last, trailers); err != nil {
 				p.upErr = err
