@@ -226,27 +226,31 @@ func (s *Sidecar) drain() {
 }
 
 // settled is settle, and says so when connections are left.
-func (s *Sidecar) settled(ctx context.Context, limit time.Duration, left func() int) {
-	if !s.settle(ctx, limit, left) {
-		s.log.Warn("drain ended with connections open", "connections", left())
+func (s *Sidecar) settled(ctx context.Context, limit time.Duration, left func() int) int {
+	n := s.settle(ctx, limit, left)
+	if n > 0 {
+		s.log.Warn("drain ended with connections open", "connections", n)
 	}
+	return n
 }
 
-// settle waits until there are no connections, for a bounded time; it is false when
-// some are left.
-func (s *Sidecar) settle(ctx context.Context, limit time.Duration, left func() int) bool {
+// settle waits until there are no connections, for a bounded time; it returns how many
+// there were at its end, before the end may have closed them.
+func (s *Sidecar) settle(ctx context.Context, limit time.Duration, left func() int) int {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for left() > 0 {
+	n := left()
+	for n > 0 {
 		select {
 		case <-tick.C:
+			n = left()
 		case <-ctx.Done():
-			return false
+			return n
 		}
 	}
-	return true
+	return 0
 }
 
 // discover keeps the stream to a control plane.

@@ -80,11 +80,15 @@ type handlers struct {
 	node string
 }
 
+// build returns no handler with an error: a nil pointer in the interface would be one.
 func (h *handlers) build(l *listener.Config, c *listener.FilterChain) (downstream.Handler, error) {
 	if c.TCP != nil {
 		relay, err := tcp.New(c.TCP, tcp.Options{Clusters: h.clusters, Logs: h.logs, Metrics: h.metrics, Log: h.log})
-		if err != nil || c.TLS == nil || !slices.Contains(c.TLS.ALPN, cluster.TunnelALPN) {
-			return relay, err
+		if err != nil {
+			return nil, err
+		}
+		if c.TLS == nil || !slices.Contains(c.TLS.ALPN, cluster.TunnelALPN) {
+			return relay, nil
 		}
 		return tunnel.New(relay, h.metrics), nil
 	}
@@ -95,7 +99,11 @@ func (h *handlers) build(l *listener.Config, c *listener.FilterChain) (downstrea
 	if c.HTTP.Routes == nil {
 		o.Routes = h.routes.slot(c.HTTP.RouteName).Load
 	}
-	return hcm.New(c.HTTP, o)
+	m, err := hcm.New(c.HTTP, o)
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 // workloadsOf are the SPIFFE IDs that a listener needs an SVID for.

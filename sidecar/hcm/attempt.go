@@ -167,6 +167,7 @@ func (a *attempt) try() outcome {
 	if o == responded {
 		return o
 	}
+	a.resp.Reset() // of a head that did not come whole there are fields without their text
 	a.report(o)
 	x.stopPump() // it holds the connection
 	a.endSpan(o, o.flags())

@@ -214,7 +214,7 @@ func (x *exchange) admit() bool {
 		x.localReply(&reply{status: 503, body: "overloaded", details: "overload", close: true})
 		return false
 	}
-	if !x.normalizePath() {
+	if !x.judgeNames() || !x.normalizePath() {
 		return false
 	}
 	x.trimHost()

@@ -65,7 +65,6 @@ func (l *link) is(name string) bool { return name == l.name || l.alias != "" && 
 
 // binding is what the chain made of the overrides of one route table.
 type binding struct {
-	chain    *chain
 	table    *route.Table
 	compiled map[*route.FilterOverride]any
 	// spared are the links that some route disables, by bit, and instead what routes have
@@ -190,7 +189,7 @@ func (m *Manager) healthy(name string) (healthy, total int, ok bool) {
 
 // bind prepares a table's overrides for the chain.
 func (c *chain) bind(t *route.Table) *binding {
-	b := &binding{chain: c, table: t, compiled: map[*route.FilterOverride]any{}, instead: map[int][]*authz.Evaluator{},
+	b := &binding{table: t, compiled: map[*route.FilterOverride]any{}, instead: map[int][]*authz.Evaluator{},
 		subsets: map[subsetKey]*cluster.MetadataMatch{}}
 	b.addSubsets(t.Config())
 	t.EachOverride(func(where string, o *route.FilterOverride) {
@@ -204,7 +203,7 @@ func (c *chain) bind(t *route.Table) *binding {
 			}
 			if o.Config != nil && b.err == nil {
 				if b.compiled[o], b.err = c.override(l, o.Config); b.err != nil {
-					b.err = fmt.Errorf("%s: filter %q: %w", where, o.Name, b.err)
+					b.err = fmt.Errorf("%s[%q]: %w", where, o.Name, b.err)
 				} else if e, ok := b.compiled[o].(*authz.Evaluator); ok {
 					b.instead[i] = append(b.instead[i], e)
 				}
@@ -218,13 +217,13 @@ func (c *chain) override(l *link, config any) (any, error) {
 	if !l.rbac {
 		o, ok := l.filter.(filter.Overrider)
 		if !ok {
-			return nil, fmt.Errorf("takes no configuration from routes")
+			return nil, fmt.Errorf("the filter takes no configuration from routes")
 		}
 		return o.Override(config)
 	}
 	f, ok := config.(*authz.HTTPFilter)
 	if !ok {
-		return nil, fmt.Errorf("is RBAC, and the route's configuration a %T", config)
+		return nil, fmt.Errorf("the filter is RBAC, and the route's configuration a %T", config)
 	}
 	return authz.Compile([]authz.HTTPFilter{*f}, authz.Exchange, c.count)
 }
@@ -307,7 +306,7 @@ func (x *exchange) beginFilters() bool {
 		x.states = x.states[:n]
 	}
 	if x.levels, x.overridden = x.sel.Overrides(); x.overridden {
-		x.binding = x.m.bindings.of(c, x.table)
+		x.binding = x.policy.bind(x.table)
 		return x.binding.err == nil
 	}
 	return true

@@ -368,7 +368,7 @@ func TestTableDoesNotFit(t *testing.T) {
 	b := newBed(t, httpOrigin(t, echo))
 	b.filter("f", &fault.Config{})
 	b.route().Filters = override("f", &bodybuffer.Config{})
-	if _, err := New(b.cfg, Options{Clusters: b.clusters}); err == nil || !strings.Contains(err.Error(), `virtual host all route 0: filter "f": fault: the route's configuration is a *buffer.Config`) {
+	if _, err := New(b.cfg, Options{Clusters: b.clusters}); err == nil || !strings.Contains(err.Error(), `virtual_hosts[0].routes[0].typed_per_filter_config["f"]: fault: the route's configuration is a *buffer.Config`) {
 		t.Errorf("%v", err)
 	}
 	table, err := route.Compile(b.cfg.Routes)

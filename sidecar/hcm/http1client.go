@@ -250,6 +250,7 @@ func (h *http1Client) data(x *exchange, p []byte, last bool, trailers *message.F
 	if err := h.flush(x); err != nil {
 		return err
 	}
+	x.responded = true // in part, whatever the write says
 	return h.write(x, p)
 }
 
@@ -258,6 +259,7 @@ func (h *http1Client) flush(x *exchange) error {
 	if len(h.out) == 0 {
 		return nil
 	}
+	x.responded = true
 	err := h.write(x, h.out)
 	h.out = h.out[:0]
 	return err

@@ -51,7 +51,6 @@ type Manager struct {
 	cfg      *Config
 	policy   policy
 	shown    *downstream.Policy // &policy
-	bindings bindings
 	clusters *cluster.Manager
 	metrics  *telemetry.Metrics
 	log      *slog.Logger
@@ -95,7 +94,7 @@ func New(cfg *Config, o Options) (*Manager, error) {
 	}
 	m := &Manager{
 		cfg: cfg, clusters: o.Clusters, metrics: o.Metrics, log: o.Log, timers: o.Timers,
-		policy:         policy{paths: pathRules{cfg.NormalizePath, cfg.MergeSlashes, cfg.EscapedSlashes}, routes: o.Routes},
+		policy:         policy{cfg: cfg, paths: pathRules{cfg.NormalizePath, cfg.MergeSlashes, cfg.EscapedSlashes}, routes: o.Routes},
 		limits:         http1.Limits{HeadBytes: cfg.MaxRequestHeadersKB << 10, Fields: cfg.MaxHeaders}.WithDefaults(),
 		upstreamLimits: http1.Limits{}.WithDefaults(),
 		idle:           int64(orDefault(cfg.IdleTimeout, time.Hour)),
@@ -134,12 +133,15 @@ func New(cfg *Config, o Options) (*Manager, error) {
 		if err != nil {
 			return nil, fmt.Errorf("hcm: %w", err)
 		}
-		if b := m.bindings.of(m.policy.chain, table); b.err != nil {
+		m.policy.routes = func() *route.Table { return table }
+		if b := m.policy.bind(table); b.err != nil {
 			return nil, fmt.Errorf("hcm: %w", b.err)
 		}
-		m.policy.routes = func() *route.Table { return table }
 	case o.Routes == nil:
 		return nil, errors.New("hcm: there are neither inline routes nor a source of them")
+	}
+	if m.http2, err = m.http2Config(); err != nil {
+		return nil, err
 	}
 	if len(cfg.AccessLog) > 0 {
 		if o.Logs == nil {
@@ -152,12 +154,10 @@ func New(cfg *Config, o Options) (*Manager, error) {
 		m.access = log
 	}
 	m.workers = http2.NewWorkers()
-	if m.http2, err = m.http2Config(); err != nil {
-		return nil, err
-	}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	if cfg.Tracing != nil {
 		if o.Tracers == nil {
+			m.access.Close()
 			return nil, errors.New("hcm: there is nothing that takes spans")
 		}
 		if m.tracer, err = o.Tracers.Open(cfg.Tracing); err != nil {

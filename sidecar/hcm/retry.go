@@ -94,6 +94,7 @@ func (x *exchange) retryResponse() (o outcome, again bool) {
 	}
 	wait, asked := p.RateLimitedBackOff(x.resp, time.Now())
 	x.endUpstream(x.resp.Body == nil)
+	x.resp.Reset() // it is not the answer
 	// Until it was stopped the pump went on reading.
 	if p := x.pump; p != nil && p.refused != nil {
 		return clientBroke, false

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -22,7 +23,7 @@ func (x *exchange) allowTunnel() bool {
 	if r := x.sel.Route; r != nil && r.Forward != nil {
 		var said bool
 		if allowed, said = route.Allows(r.Forward.Upgrades, kind); !said {
-			allowed, _ = route.Allows(x.m.cfg.Upgrades, kind)
+			allowed, _ = route.Allows(x.policy.cfg.Upgrades, kind)
 		}
 	}
 	if allowed {
@@ -83,4 +84,15 @@ func (x *exchange) relayTunnel() {
 		x.log(telemetry.LogTunnelStarted, sinceMono(x.startMono))
 	}
 	x.relayBody(body)
+}
+
+// abortTunnel has the host of a tunnel that was cut not take what it got for the whole.
+// On a stream of HTTP/2 leaving does that.
+func (a *attempt) abortTunnel() {
+	switch up := a.up.(type) {
+	case *http1Upstream:
+		stream.Abort(up.c.Stream)
+	case *bytesUpstream:
+		stream.Abort(up.c.Stream)
+	}
 }

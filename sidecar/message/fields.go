@@ -140,11 +140,11 @@ func (f *Fields) Joined(lower string) (value string, ok bool) {
 		return f.str(e.valOff, e.valLen), true
 	}
 	start := len(f.arena)
-	f.arena = append(f.arena, f.arena[e.valOff:e.valOff+e.valLen]...)
+	f.arena = append(f.arena, f.text(e.valOff, e.valOff+e.valLen)...)
 	for ; next >= 0; next = f.findNamed(id, lower, next+1) {
 		e = f.list[next]
 		f.arena = append(f.arena, ',')
-		f.arena = append(f.arena, f.arena[e.valOff:e.valOff+e.valLen]...)
+		f.arena = append(f.arena, f.text(e.valOff, e.valOff+e.valLen)...)
 	}
 	return f.str(uint32(start), uint32(len(f.arena)-start)), true
 }
@@ -330,7 +330,7 @@ func (f *Fields) AppendLines(dst []byte, from int, except IDs) (out []byte, next
 		}
 		end = e.valOff + e.valLen + uint32(len("\r\n"))
 	}
-	return append(dst, f.arena[start:end]...), next
+	return append(dst, f.text(start, end)...), next
 }
 
 // Span returns n loaded bytes from off, as Fields returns all its strings.
@@ -369,9 +369,11 @@ func (f *Fields) recount() {
 	}
 }
 
-func (f *Fields) str(off, n uint32) string {
-	return View(f.arena[off : off+n])
-}
+func (f *Fields) str(off, n uint32) string { return View(f.text(off, off+n)) }
+
+// text is part of the arena. It panics beyond its end, where another message's bytes may
+// still lie: a field that was noted has no text before Load.
+func (f *Fields) text(from, to uint32) []byte { return f.arena[from:to:len(f.arena)] }
 
 // View looks at bytes as a string without copying: the string changes when the
 // bytes do, so it must not outlive them.
