@@ -81,7 +81,7 @@ type Conn struct {
 	ended  atomic.Pointer[Ending]
 	// parent carries this connection as one of its streams; nil for one of its own.
 	parent     *Conn
-	kept       atomic.Pointer[sync.Map]
+	kept       [2]atomic.Pointer[keeper]
 	draining   atomic.Bool
 	superseded atomic.Bool
 
@@ -141,21 +141,6 @@ func (c *Conn) Supersede() { c.superseded.Store(true) }
 // Superseded reports whether that has happened.
 func (c *Conn) Superseded() bool {
 	return c.superseded.Load() || c.parent != nil && c.parent.Superseded()
-}
-
-// Kept returns what is kept for the connection under a key, making it the first
-// time. It may be called for several exchanges at once.
-func (c *Conn) Kept(key any, make func() any) any {
-	m := c.kept.Load()
-	if m == nil {
-		c.kept.CompareAndSwap(nil, &sync.Map{})
-		m = c.kept.Load()
-	}
-	if v, ok := m.Load(key); ok {
-		return v
-	}
-	v, _ := m.LoadOrStore(key, make())
-	return v
 }
 
 // OnDrain registers who is told of a drain; at once when it has begun. nil

@@ -325,6 +325,43 @@ func TestRateLimit(t *testing.T) {
 	}
 }
 
+// TestBucketsOfAConnection: those of the filter and of routes are apart, and a connection
+// that goes on under new rules has new ones.
+func TestBucketsOfAConnection(t *testing.T) {
+	limit := func(n uint32) *ratelimit.Config {
+		return &ratelimit.Config{Bucket: &tokenbucket.Spec{Max: n, PerFill: 1, Interval: time.Hour}, Enabled: route.All, Enforced: route.All, PerConnection: true}
+	}
+	b := newBed(t, httpOrigin(t, echo))
+	b.filter("l", limit(1))
+	routes := &b.cfg.Routes.VirtualHosts[0].Routes
+	own := (*routes)[0]
+	own.Match, own.Filters = route.Match{Prefix: ptr("/own")}, override("l", limit(2))
+	*routes = append([]route.Route{own}, *routes...)
+	b.start()
+	c := b.dial()
+	ask := func(want ...string) {
+		t.Helper()
+		for _, w := range want {
+			path, status, _ := strings.Cut(w, " ")
+			if resp, _ := c.do("GET " + path + " HTTP/1.1\r\nHost: h\r\n\r\n"); fmt.Sprint(resp.StatusCode) != status {
+				t.Errorf("%s: %d", w, resp.StatusCode)
+			}
+		}
+	}
+	ask("/x 200", "/own 200", "/x 429", "/own 200", "/own 429", "/x 429")
+	cfg := *b.cfg
+	cfg.AccessLog = nil
+	newer, err := New(&cfg, Options{Clusters: b.clusters})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer newer.Close()
+	b.mu.Lock()
+	b.conns[0].SetPolicy(newer.Policy())
+	b.mu.Unlock()
+	ask("/own 200", "/x 200", "/own 200", "/x 429", "/own 429")
+}
+
 // TestTableDoesNotFit: overrides that a filter cannot take make inline routes fail
 // at once, and a table that comes later serve nothing.
 func TestTableDoesNotFit(t *testing.T) {
