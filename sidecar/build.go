@@ -59,6 +59,7 @@ type Sidecar struct {
 	admin     *admin.Server
 	trigger   *drain.Trigger
 	watcher   *drain.Watcher
+	inbound   *drain.Trigger // of the inbound side alone
 	quit      context.CancelFunc
 	quitting  context.Context
 	close     sync.Once
@@ -77,6 +78,8 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 	panics.LogTo(s.log)
 	s.quitting, s.quit = context.WithCancel(context.Background())
 	s.trigger, s.watcher = drain.New()
+	var inbound *drain.Watcher
+	s.inbound, inbound = s.watcher.Child()
 	s.logs = telemetry.NewLogs(s.metrics)
 	s.timers = hcm.NewTimers()
 	defer func() {
@@ -107,7 +110,8 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 	}
 	s.tracers = tracing.NewTracers(spans)
 	routes := newRoutes()
-	h := &handlers{clusters: s.clusters, routes: routes, logs: s.logs, tracers: s.tracers, metrics: s.metrics, timers: s.timers, log: cfg.Log}
+	h := &handlers{clusters: s.clusters, routes: routes, logs: s.logs, tracers: s.tracers, metrics: s.metrics, timers: s.timers, log: cfg.Log,
+		drain: s.watcher, inbound: inbound}
 	if cfg.Bootstrap != nil && cfg.Bootstrap.Overload != nil {
 		s.overload = overload.New(cfg.Bootstrap.Overload, overload.Options{Accept: func(yes bool) { s.listeners.Accept(yes) }, Log: cfg.Log})
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/drain"
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
@@ -71,6 +72,8 @@ type handlers struct {
 	metrics  *telemetry.Metrics
 	timers   *hcm.Timers
 	log      *slog.Logger
+	// drain is the process's, and inbound that of its inbound side, which may begin before.
+	drain, inbound *drain.Watcher
 	// cluster is what the node says it belongs to.
 	cluster string
 	// node is what it calls itself.
@@ -78,7 +81,7 @@ type handlers struct {
 }
 
 // build returns no handler with an error: a nil pointer in the interface would be one.
-func (h *handlers) build(_ *listener.Config, c *listener.FilterChain) (downstream.Handler, error) {
+func (h *handlers) build(l *listener.Config, c *listener.FilterChain) (downstream.Handler, error) {
 	if c.TCP != nil {
 		relay, err := tcp.New(c.TCP, tcp.Options{Clusters: h.clusters, Logs: h.logs, Metrics: h.metrics, Log: h.log})
 		if err != nil {
@@ -89,7 +92,10 @@ func (h *handlers) build(_ *listener.Config, c *listener.FilterChain) (downstrea
 		}
 		return tunnel.New(relay, h.metrics), nil
 	}
-	o := hcm.Options{Clusters: h.clusters, Logs: h.logs, Tracers: h.tracers, Metrics: h.metrics, Timers: h.timers, Log: h.log, ServiceCluster: h.cluster, Node: h.node}
+	o := hcm.Options{Clusters: h.clusters, Logs: h.logs, Tracers: h.tracers, Metrics: h.metrics, Timers: h.timers, Log: h.log, ServiceCluster: h.cluster, Node: h.node, Drain: h.drain}
+	if l.Direction == listener.Inbound {
+		o.Drain = h.inbound
+	}
 	if c.HTTP.Routes == nil {
 		o.Routes = h.routes.slot(c.HTTP.RouteName).Load
 	}

@@ -210,8 +210,9 @@ func (v *view) Drain(ctx context.Context, inbound bool, wait time.Duration) erro
 	}
 	left := func() int { return len(s.listeners.Conns()) }
 	if inbound {
+		s.inbound.Drain(time.Now().Add(wait))
 		s.state.drainInbound()
-		left = s.inbound
+		left = s.inboundConns
 	} else {
 		s.metrics.Draining.With().Set(1)
 		s.trigger.Drain(time.Now().Add(wait))
@@ -232,8 +233,8 @@ func (v *view) Drain(ctx context.Context, inbound bool, wait time.Duration) erro
 	return fmt.Errorf("connections were left after %s, and are closed: %d", wait, n)
 }
 
-// inbound is how many connections peers have.
-func (s *Sidecar) inbound() (n int) {
+// inboundConns is how many connections peers have.
+func (s *Sidecar) inboundConns() (n int) {
 	for _, c := range s.listeners.Conns() {
 		if c.Direction == telemetry.Direction(listener.Inbound) {
 			n++

@@ -424,17 +424,21 @@ func (s *Selected) levels() (out [4]*levelMutations) {
 	return out
 }
 
-// MutateRequest changes a request's headers as route, virtual host and route
-// configuration have it.
-func (s *Selected) MutateRequest(f *message.Fields, facts Facts, scratch *[]byte) {
-	for _, l := range s.levels() {
+// MutateRequest changes a request's headers as leg, route, virtual host and route
+// configuration have it. The leg's host is the request's from then on: what the other
+// levels and the route make of the authority, they make of that one, as in Envoy.
+func (s *Selected) MutateRequest(req *message.Request, facts Facts, scratch *[]byte) {
+	for i, l := range s.levels() {
 		if l != nil {
-			l.request.Apply(f, facts, scratch)
+			l.request.Apply(&req.Fields, facts, scratch)
+		}
+		if i == 0 && s.Leg != nil && s.Leg.HostRewrite != "" {
+			req.SetAuthority(s.Leg.HostRewrite)
 		}
 	}
 }
 
-// MutateResponse is MutateRequest for the response.
+// MutateResponse changes a response's headers in the same order.
 func (s *Selected) MutateResponse(f *message.Fields, facts Facts, scratch *[]byte) {
 	for _, l := range s.levels() {
 		if l != nil {
