@@ -217,7 +217,11 @@ func (v *view) Drain(ctx context.Context, inbound bool, wait time.Duration) erro
 		s.metrics.Draining.With().Set(1)
 		s.trigger.Drain(time.Now().Add(wait))
 	}
+	cut := s.listeners.Cut()
 	n := s.settled(ctx, wait, left)
+	if n == 0 {
+		n = int(s.listeners.Cut() - cut) // none is left, because time was over
+	}
 	switch {
 	case n == 0:
 		return nil

@@ -14,6 +14,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/overload"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -101,50 +102,55 @@ func (m *Manager) Check(cfg *Config) error {
 
 // compile builds a snapshot in the place of another, nil for none. On error nothing stays
 // open.
-func (m *Manager) compile(cfg *Config, before *snapshot) (_ *snapshot, err error) {
+func (m *Manager) compile(cfg *Config, before *snapshot) (*snapshot, error) {
 	s := &snapshot{cfg: cfg, timeout: cfg.FilterTimeout}
 	s.refs.Store(1)
 	if s.timeout <= 0 {
 		s.timeout = inspectorTimeout
 	}
-	defer func() {
-		if err != nil {
-			s.close()
-		}
-	}()
+	if err := panics.Refuse(panics.Configuration, func() error { return m.fill(s, before) }); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// fill makes what a snapshot's configuration asks for; the snapshot closes it.
+func (m *Manager) fill(s, before *snapshot) (err error) {
+	cfg := s.cfg
 	if cfg.Name == "" {
-		return nil, errors.New("the listener has no name")
+		return errors.New("the listener has no name")
 	}
 	if len(cfg.Chains) == 0 && cfg.Default == nil {
-		return nil, errors.New("the listener has no filter chain")
+		return errors.New("the listener has no filter chain")
 	}
 	if cfg.Network == "udp" {
-		return nil, errors.New("a UDP listener has no byte streams to serve")
+		return errors.New("a UDP listener has no byte streams to serve")
 	}
 	if s.log, err = m.opts.Logs.Open(cfg.AccessLog); err != nil {
-		return nil, err
+		return err
 	}
 	if s.refused, err = m.opts.Logs.Open(cfg.RefusedLog); err != nil {
-		return nil, err
+		return err
 	}
 	s.tree.root = &node{}
 	h := &heritage{before: before, taken: map[*chain]bool{}}
 	for i := range cfg.Chains {
 		c, err := m.compileChain(s, h, &cfg.Chains[i], i)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if err := s.tree.root.insert(0, &c.cfg.Match, c); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	s.inspectors = s.filters()
 	if cfg.Default != nil {
 		if s.tree.fallback, err = m.compileChain(s, h, cfg.Default, -1); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return s, nil
+	return nil
 }
 
 // compileChain builds a chain and adds it to s, which closes it.

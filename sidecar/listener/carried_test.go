@@ -42,9 +42,9 @@ type greeter struct {
 	says string
 }
 
-func (h greeter) ServeStream(_ context.Context, c *downstream.Conn) {
+func (h greeter) ServeStream(ctx context.Context, c *downstream.Conn) {
 	if _, err := io.WriteString(c.Stream, h.says); err == nil {
-		h.echo.ServeStream(nil, c)
+		h.echo.ServeStream(ctx, c)
 	}
 	_ = c.Stream.CloseWrite()
 	c.Received, c.Sent = 1, 2

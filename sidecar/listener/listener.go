@@ -328,10 +328,15 @@ func (l *listener) established() []*tracked {
 	return out
 }
 
-func (l *listener) closeAll(e downstream.Ending) {
+// closeAll ends the established connections; it returns how many had not been ended yet.
+func (l *listener) closeAll(e downstream.Ending) (n int64) {
 	for _, t := range l.established() {
+		if t.conn.Ended() == nil {
+			n++
+		}
 		t.conn.End(e)
 	}
+	return n
 }
 
 // closeByPolicy ends a connection because a policy or an identity changed.

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -85,6 +86,8 @@ type Manager struct {
 	nextID      uint64
 	// relief is closed when connections may be accepted again.
 	relief chan struct{}
+
+	cut atomic.Int64
 }
 
 // withdrawal is a call of CloseConns.
@@ -508,7 +511,7 @@ func (m *Manager) closeAtDeadline() {
 		wait := time.Second
 		if deadline := m.opts.Drain.Deadline(); !deadline.IsZero() {
 			if left := time.Until(deadline); left <= 0 {
-				m.closeAll(downstream.Ending{Flags: telemetry.FlagDraining, Reason: "drain_deadline"})
+				m.cutAll(downstream.Ending{Flags: telemetry.FlagDraining, Reason: "drain_deadline"})
 			} else {
 				wait = min(wait, left)
 			}
@@ -522,9 +525,13 @@ func (m *Manager) closeAtDeadline() {
 	}
 }
 
-// closeAll ends all connections.
-func (m *Manager) closeAll(e downstream.Ending) {
+// cutAll ends all connections.
+func (m *Manager) cutAll(e downstream.Ending) {
 	for _, l := range m.all() {
-		panics.Guard(panics.Housekeeper, func() { l.closeAll(e) })
+		panics.Guard(panics.Housekeeper, func() { m.cut.Add(l.closeAll(e)) })
 	}
 }
+
+// Cut is how many connections were closed at the deadline of the process's drain, or
+// after it.
+func (m *Manager) Cut() int64 { return m.cut.Load() }
