@@ -163,15 +163,24 @@ type LogType uint8
 
 // The occasions, with the numbers of envoy.data.accesslog.v3.AccessLogType.
 const (
-	LogConnectionEnd LogType = 3
-	LogStart         LogType = 4
-	LogPeriodic      LogType = 5
-	LogEnd           LogType = 6
-	LogTunnelStarted LogType = 10
+	LogUpstreamConnected  LogType = 1
+	LogConnectionPeriodic LogType = 2
+	LogConnectionEnd      LogType = 3
+	LogStart              LogType = 4
+	LogPeriodic           LogType = 5
+	LogEnd                LogType = 6
+	LogTunnelStarted      LogType = 10
+	LogConnectionStart    LogType = 14
 )
 
 func (t LogType) String() string {
 	switch t {
+	case LogUpstreamConnected:
+		return "TcpUpstreamConnected"
+	case LogConnectionPeriodic:
+		return "TcpPeriodic"
+	case LogConnectionStart:
+		return "TcpConnectionStart"
 	case LogConnectionEnd:
 		return "TcpConnectionEnd"
 	case LogStart:

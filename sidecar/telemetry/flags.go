@@ -43,7 +43,7 @@ var flagNames = [...]flagName{
 	{"UF", "UpstreamConnectionFailure", "connection to the upstream failed"},
 	{"URX", "UpstreamRetryLimitExceeded", "the retry or connect attempt limit was reached"},
 	{"UT", "UpstreamRequestTimeout", "the upstream did not answer in time"},
-	{"UR", "UpstreamRemoteReset", "the upstream reset the request"},
+	{"UR", "UpstreamRemoteReset", "the upstream reset the request, or the plain connection"},
 	{"UC", "UpstreamConnectionTermination", "the upstream closed the connection"},
 	{"UO", "UpstreamOverflow", "a circuit breaker of the upstream was full"},
 	{"NR", "NoRouteFound", "no route, or no filter chain, matched"},

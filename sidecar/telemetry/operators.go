@@ -77,7 +77,7 @@ func takes(name, argument, help string, compile func(argument string) (valueFunc
 
 var processOperators = []operatorDef{
 	number("CONNECTION_ID", "Number of the downstream connection in this process.", func(r *Record) int64 { return int64(r.ConnectionID) }),
-	appends("STREAM_ID", "The request's x-request-id; of a plain connection, or a request without one, a random UUID of its own.", appendStreamID),
+	appends("STREAM_ID", "The request's x-request-id; of a plain connection a UUID that all its lines have, of a request without one a random UUID.", appendStreamID),
 	appends("UNIQUE_ID", "A random UUID for each place where it stands.", func(dst []byte, _ *Record) []byte { return AppendUUID(dst) }),
 	appends("TRACE_ID", "The request's trace, where tracing is configured.", func(dst []byte, r *Record) []byte { return append(dst, r.TraceID...) }),
 	appends("SPAN_ID", "The request's span, where tracing is configured.", func(dst []byte, r *Record) []byte { return append(dst, r.SpanID...) }),
@@ -100,7 +100,11 @@ func appendStreamID(dst []byte, r *Record) []byte {
 			return append(dst, id...)
 		}
 	}
-	if r.streamID[0] == 0 {
+	switch {
+	case r.streamID[0] != 0:
+	case r.RequestHeaders == nil && r.Protocol == "":
+		appendConnectionUUID(r.streamID[:0], r.ConnectionID, r.Start)
+	default:
 		AppendUUID(r.streamID[:0])
 	}
 	return append(dst, r.streamID[:]...)
