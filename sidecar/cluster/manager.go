@@ -259,13 +259,15 @@ func (cfg *Config) usesTLS() bool {
 	return cfg.TLS != nil || slices.ContainsFunc(cfg.Sockets, func(m SocketMatch) bool { return m.TLS != nil })
 }
 
-// Remove forgets a cluster. Exchanges in flight finish; idle connections close.
+// Remove forgets a cluster, and what was counted of it. Exchanges in flight finish; idle
+// connections close.
 func (m *Manager) Remove(name string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if c := m.Get(name); c != nil {
 		m.store(name, nil)
 		c.remove()
+		c.metrics.Forget()
 	}
 }
 

@@ -317,7 +317,7 @@ func (a *attempt) connectFailure(err error) outcome {
 	if errors.As(err, &e) {
 		kind = e.Kind
 		if e.Err != nil {
-			a.failure, a.dialErr = e.Err.Error(), e.Err
+			a.failure, a.dialErr = e.Err.Error(), e
 		}
 	}
 	switch kind {

@@ -409,7 +409,7 @@ func (x *exchange) record() *telemetry.Record {
 	if a.host != nil {
 		r.UpstreamHostname = a.host.Hostname()
 	}
-	r.UpstreamTransportFailure = a.failure
+	r.UpstreamFailure, r.UpstreamTransportFailure = a.failure, transportFailure(a.dialErr)
 	r.Attempts = x.attempts
 	if a.firstAt > 0 {
 		r.UpstreamDuration = time.Duration(a.firstAt - a.sentAt)

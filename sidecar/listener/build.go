@@ -302,6 +302,9 @@ func (s *snapshot) close() {
 			_ = closer.Close()
 		}
 		c.log.Close()
+		if c.place != nil {
+			c.place.Metrics.Release()
+		}
 	}
 	s.log.Close()
 	s.refused.Close()

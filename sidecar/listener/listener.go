@@ -284,6 +284,9 @@ func (l *listener) finishDrain() {
 	<-idle
 	l.m.mu.Lock()
 	delete(l.m.gone, l)
+	if l.m.opts.Metrics != nil && !l.m.has(l.name) {
+		l.m.opts.Metrics.ForgetListener(l.name)
+	}
 	l.m.mu.Unlock()
 	l.m.countListeners()
 }

@@ -314,6 +314,19 @@ func (m *Manager) all() []*listener {
 	return slices.AppendSeq(out, maps.Keys(m.gone))
 }
 
+// has tells whether there is a listener of a name, or one that drains. m.mu is held.
+func (m *Manager) has(name string) bool {
+	if m.listeners[name] != nil {
+		return true
+	}
+	for l := range m.gone {
+		if l.name == name {
+			return true
+		}
+	}
+	return false
+}
+
 // Recheck decides authorization anew for every connection and closes those that
 // are denied now; it returns how many. Apply does this for the listener that
 // changed.

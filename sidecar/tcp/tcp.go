@@ -245,6 +245,7 @@ type outcome struct {
 	cluster     string
 	flags       telemetry.Flags
 	failure     string
+	transport   string // the same in the words of Envoy's transport failure reasons
 	attempts    int
 	upstream    *stream.Info
 	hostname    string             // of upstream
@@ -308,13 +309,14 @@ func (p *Proxy) connect(ctx context.Context, c *downstream.Conn, pc *cluster.Pic
 		up, err := cl.OpenFor(ctx, c.Workload, pc, c.Shard)
 		if err == nil {
 			o.upstream, o.hostname = up.Stream.Info(), up.Host().Hostname()
-			o.flags, o.failure = 0, ""
+			o.flags, o.failure, o.transport = 0, "", ""
 			o.markReady(c, up)
 			return up
 		}
-		o.failure, o.flags = err.Error(), telemetry.FlagUpstreamConnectFailure
+		o.failure, o.transport, o.flags = err.Error(), "", telemetry.FlagUpstreamConnectFailure
 		var failed *cluster.Error
 		if errors.As(err, &failed) {
+			o.transport = failed.TransportFailure()
 			if o.flags = failed.Flags(); failed.Addr != nil {
 				o.failed = append(o.failed, failed.Addr)
 			}
@@ -372,7 +374,7 @@ func (p *Proxy) log(c *downstream.Conn, o *outcome, occasion telemetry.LogType, 
 		r.ConnectionTermination = o.termination
 	}
 	if o.flags != 0 {
-		r.UpstreamTransportFailure = o.failure
+		r.UpstreamFailure, r.UpstreamTransportFailure = o.failure, o.transport
 	}
 	r.Attempted = o
 	if o.moments != nil {

@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"os"
 	"slices"
 	"strconv"
@@ -143,7 +144,7 @@ var ownOperators = []operatorDef{
 	appends("HAUBERK_SHADOW_RULE", "The shadow rule that would have decided, with its decision.", appendShadow),
 	number("HAUBERK_RETRIES", "Upstream attempts after the first.", func(r *Record) int64 { return int64(r.Retries()) }),
 	text("HAUBERK_VIRTUAL_HOST", "Virtual host that matched.", func(r *Record) string { return r.VirtualHost }),
-	text("HAUBERK_FAILURE", "Why a handshake or connection failed, on either side.", (*Record).failure),
+	text("HAUBERK_FAILURE", "Why a handshake or connection failed, on either side, or what was wrong with the upstream's answer, in the sidecar's words.", (*Record).failure),
 	appends("HAUBERK_UPSTREAM_DURATION", "Milliseconds that the upstream took to begin its answer.", func(dst []byte, r *Record) []byte {
 		if r.UpstreamDuration < 0 {
 			return dst
@@ -175,10 +176,7 @@ func appendShadow(dst []byte, r *Record) []byte {
 }
 
 func (r *Record) failure() string {
-	if r.TransportFailure != "" {
-		return r.TransportFailure
-	}
-	return r.UpstreamTransportFailure
+	return cmp.Or(r.TransportFailure, r.UpstreamFailure, r.UpstreamTransportFailure)
 }
 
 // timeOf shows a time in a format, in UTC unless local.

@@ -46,7 +46,7 @@ var downstreamOperators = []operatorDef{
 	text("DOWNSTREAM_TLS_VERSION", "TLS version of the downstream connection.", func(r *Record) string { return tlsVersion(r.TLSVersion) }),
 	text("DOWNSTREAM_TLS_CIPHER", "Cipher suite of the downstream connection, OpenSSL's name.", func(r *Record) string { return cipherName(r.CipherSuite) }),
 	text("DOWNSTREAM_TLS_GROUP", "Key exchange of the downstream connection.", func(r *Record) string { return groupName(r.TLSGroup) }),
-	text("DOWNSTREAM_TRANSPORT_FAILURE_REASON", "Why the downstream handshake failed.", func(r *Record) string { return r.TransportFailure }),
+	transportFailure("DOWNSTREAM_TRANSPORT_FAILURE_REASON", "Why the downstream handshake failed, spaces written as underscores.", func(r *Record) string { return r.TransportFailure }),
 }
 
 func serverName(argument string) (valueFunc, error) {

@@ -191,6 +191,25 @@ func TestValuesThatAreEmpty(t *testing.T) {
 	}
 }
 
+// Reasons of transports have no spaces, and Hauberk's own words stand elsewhere.
+func TestTransportFailures(t *testing.T) {
+	f, err := ParseFormat("%UPSTREAM_TRANSPORT_FAILURE_REASON% %DOWNSTREAM_TRANSPORT_FAILURE_REASON% %HAUBERK_FAILURE%")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, r := range map[string]*Record{
+		"- - -":                           {},
+		"a_b - c d":                       {UpstreamTransportFailure: "a b", UpstreamFailure: "c d"},
+		"a_b - a b":                       {UpstreamTransportFailure: "a b"},
+		"- - bad_status_line":             {UpstreamFailure: "bad_status_line"},
+		"- no_certificate no certificate": {TransportFailure: "no certificate"},
+	} {
+		if got := string(f.Append(nil, r)); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
 func TestIsGRPC(t *testing.T) {
 	for want, all := range map[bool][]Headers{
 		true:  {headers{"content-type": "application/grpc"}, headers{"content-type": "application/grpc+proto"}},

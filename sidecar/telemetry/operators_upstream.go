@@ -55,7 +55,7 @@ var upstreamOperators = []operatorDef{
 	text("UPSTREAM_CLUSTER", "Cluster that the route or filter chose.", func(r *Record) string { return r.Cluster }),
 	text("UPSTREAM_CLUSTER_RAW", "The same.", func(r *Record) string { return r.Cluster }),
 	text("UPSTREAM_PROTOCOL", "HTTP/1.1 or HTTP/2, as spoken to the upstream.", func(r *Record) string { return r.UpstreamProtocol }),
-	text("UPSTREAM_TRANSPORT_FAILURE_REASON", "Why the upstream connection or its handshake failed.", func(r *Record) string { return r.UpstreamTransportFailure }),
+	transportFailure("UPSTREAM_TRANSPORT_FAILURE_REASON", "Why the upstream connection or its handshake failed, spaces written as underscores.", func(r *Record) string { return r.UpstreamTransportFailure }),
 	number("UPSTREAM_REQUEST_ATTEMPT_COUNT", "Upstream attempts.", func(r *Record) int64 { return int64(r.Attempts) }),
 	text("UPSTREAM_PEER_URI_SAN", "SPIFFE ID that the upstream proved.", func(r *Record) string { return r.UpstreamPeerID }),
 	text("UPSTREAM_LOCAL_URI_SAN", "SPIFFE ID shown to the upstream.", func(r *Record) string { return r.UpstreamOwnID }),
@@ -70,6 +70,20 @@ var upstreamOperators = []operatorDef{
 	text("UPSTREAM_TLS_CIPHER", "Cipher suite of the upstream connection, OpenSSL's name.", func(r *Record) string { return cipherName(r.UpstreamCipher) }),
 	text("UPSTREAM_TLS_GROUP", "Key exchange of the upstream connection.", func(r *Record) string { return groupName(r.UpstreamGroup) }),
 	text("UPSTREAM_SERVER_NAME", "SNI sent to the upstream.", func(r *Record) string { return r.UpstreamSNI }),
+}
+
+// transportFailure has no spaces, as Envoy's.
+func transportFailure(name, help string, get func(*Record) string) operatorDef {
+	return appends(name, help, func(dst []byte, r *Record) []byte {
+		start := len(dst)
+		dst = append(dst, get(r)...)
+		for i, c := range dst[start:] {
+			if c == ' ' {
+				dst[start+i] = '_'
+			}
+		}
+		return dst
+	})
 }
 
 // Attempts are the hosts that an exchange tried.
