@@ -42,5 +42,6 @@ func (x *exchange) clientCertElement(cfg *Config) string {
 	if cfg.needsPeerChain() && len(x.d.Info.PeerChain) == 0 {
 		x.d.StartDrain()
 	}
-	return x.d.Kept(downstream.FromChain, x.policy.chain, cfg.ClientCert, func() any { return clientCertElement(cfg, x.d.Info) }).(string)
+	element := func() any { return clientCertElement(cfg, x.d.Info) }
+	return x.d.Kept(downstream.FromChain, x.policy.chain, cfg.ClientCert, element).(string)
 }
