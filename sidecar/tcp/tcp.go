@@ -208,6 +208,7 @@ func (p *Proxy) begin(ctx context.Context, c *downstream.Conn) *relay {
 	}
 	up := p.connect(ctx, c, p.place(c, subset), &o)
 	if up == nil {
+		c.PeerMetrics.Bytes(c.Shard, int64(len(early)), 0)
 		p.finish(c, &o, int64(len(early)), 0)
 		return nil
 	}
@@ -350,9 +351,8 @@ func (p *Proxy) backOff(ctx context.Context, attempts int) bool {
 	}
 }
 
-// finish counts and logs the connection.
+// finish logs the connection.
 func (p *Proxy) finish(c *downstream.Conn, o *outcome, received, sent int64) {
-	c.PeerMetrics.Bytes(c.Shard, received, sent)
 	c.Received, c.Sent = received, sent
 	if o.failure != "" {
 		p.text.Debug("upstream not reached", "service", c.Service, "cluster", o.cluster, "err", o.failure)
