@@ -67,9 +67,6 @@ func newRelay(p *Proxy, c *downstream.Conn, up *cluster.Conn, o outcome) *relay 
 	r.began = p.watch.now()
 	r.last.Store(r.began)
 	r.countAt.Store(r.began + countEvery)
-	if p.maxDuration > 0 {
-		r.end = r.began + p.lifetime()
-	}
 	if p.flushEvery > 0 {
 		r.flush.Store(r.began + p.flushEvery)
 	}
