@@ -260,6 +260,40 @@ func (s *staller) standstill() {
 	}
 }
 
+// TestTunnelledConnectionsAreLimited: a limit on connections counts those that tunnels
+// bring as it counts others.
+func TestTunnelledConnectionsAreLimited(t *testing.T) {
+	for name, with := range map[string]func(string) string{"tunnels": withTunnels, "a connection each": func(s string) string { return s }} {
+		t.Run(name, func(t *testing.T) {
+			a := newAuthority(t)
+			for _, s := range []string{"web", "api", "db"} {
+				a.issue(s)
+			}
+			text := strings.Replace(onlyTCP(server(a, application(t), echo(t))), "      filters:\n      - name: rbac\n", `      filters:
+      - name: limit
+        typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit, stat_prefix: l, max_connections: 2}
+      - name: rbac
+`, 1)
+			srv := run(t, with(text))
+			db := run(t, with(caller(a, "web", srv.Addrs().Listeners["in"]))).Addrs().Listeners["db"]
+			served := 0
+			for range 6 {
+				c, err := net.Dial("tcp", db.String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				if got, err := say(c, "x"); err == nil && got == "x\n" {
+					served++
+				}
+			}
+			if served != 2 {
+				t.Errorf("%d connections are served, the limit is 2", served)
+			}
+		})
+	}
+}
+
 // accepted is how many connections a sidecar's inbound listener took.
 func accepted(t *testing.T, s *Sidecar) int {
 	t.Helper()

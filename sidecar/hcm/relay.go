@@ -154,6 +154,9 @@ func (x *exchange) bodyBroken(err error) {
 	case remoteReset:
 		x.resetCode = x.attempt.resetCode
 		x.abort(telemetry.FlagUpstreamReset, "upstream_reset_after_response_started{remote_reset}")
+	case refused:
+		// Whatever the host says, it did begin: the client must not take it for refused.
+		x.abort(telemetry.FlagUpstreamReset, "upstream_reset_after_response_started{remote_refused_stream_reset}")
 	case brokeProtocol:
 		x.abort(telemetry.FlagUpstreamProtocolError, "upstream_reset_after_response_started{protocol_error}")
 	default:
@@ -279,7 +282,7 @@ func (x *exchange) finishHeaders() {
 		f.SetID(message.Server, x.m.serverName)
 	}
 	if x.m.cfg.Via != "" {
-		x.appendVia(f)
+		x.appendVia(f, x.m.cfg.Via)
 	}
 	if x.m.cfg.RequestIDInResponse || x.forcesTrace() {
 		if id, ok := x.req.Fields.ByID(message.XRequestID); ok {

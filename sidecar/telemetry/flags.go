@@ -106,8 +106,11 @@ func (f Flags) String() string {
 	return string(f.appendTo(nil, false))
 }
 
-// appendTo appends the names of the flags, none for none.
+// appendTo appends the names of the flags, "-" for none.
 func (f Flags) appendTo(dst []byte, long bool) []byte {
+	if f == 0 {
+		return append(dst, '-')
+	}
 	start := len(dst)
 	for ; f != 0; f &= f - 1 {
 		i := bits.TrailingZeros32(uint32(f))
