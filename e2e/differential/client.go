@@ -5,9 +5,11 @@ package differential
 import (
 	"bufio"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -103,13 +105,17 @@ func (x *Case) talk(c net.Conn, r *bufio.Reader, out *outcome) error {
 			}
 		}
 	}
-	if w, ok := c.(interface{ CloseWrite() error }); ok && !strings.HasSuffix(x.Raw, "tcp close\n") {
+	stays := strings.HasPrefix(x.Raw, "tcp close") || strings.HasPrefix(x.Raw, "tcp reset") || strings.HasPrefix(x.Raw, "tcp wait")
+	if w, ok := c.(interface{ CloseWrite() error }); ok && !stays {
 		_ = w.CloseWrite()
 	}
 	b, err := io.ReadAll(r)
 	out.tcp += string(b)
-	if out.end = ended(err); err == nil {
+	switch out.end = ended(err); {
+	case err == nil:
 		out.end = "closed"
+	case errors.Is(err, syscall.ECONNRESET):
+		out.end = "reset"
 	}
 	return nil
 }

@@ -218,7 +218,8 @@ func (a *Answer) bytesFor(name string) string {
 	return b
 }
 
-// echo answers lines of plain TCP: "tcp close" ends the connection.
+// echo answers lines of plain TCP: "tcp close" ends the connection, "tcp reset" resets it
+// once it has been answered.
 func (o *origins) echo(name string, c net.Conn, r *bufio.Reader) {
 	for {
 		line, err := r.ReadString('\n')
@@ -229,6 +230,11 @@ func (o *origins) echo(name string, c net.Conn, r *bufio.Reader) {
 			return
 		}
 		if _, err := io.WriteString(c, name+" says "+line); err != nil {
+			return
+		}
+		if strings.HasPrefix(line, "tcp reset") {
+			time.Sleep(50 * time.Millisecond) // a reset forgets what was not sent yet
+			_ = c.(*net.TCPConn).SetLinger(0)
 			return
 		}
 	}

@@ -207,7 +207,10 @@ func (c *Conn) NewRecord() *telemetry.Record {
 	r.Direction, r.Listener, r.Chain = c.Direction, c.Listener, c.Chain
 	r.Workload, r.Service, r.ConnectionID = c.Workload, c.Service, c.ID
 	info := c.Info
-	r.DownstreamRemote, r.DownstreamDirect, r.DownstreamLocal = info.Remote, info.Remote, info.Local
+	r.DownstreamRemote, r.DownstreamDirect, r.DownstreamLocal = info.Remote, info.Direct, info.Local
+	if r.DownstreamDirect == nil {
+		r.DownstreamDirect = info.Remote
+	}
 	r.PeerID, r.OwnID = info.PeerID, info.OwnID
 	r.PeerCertHash, r.Peer = info.PeerCertHash, info.Peer
 	r.TLSVersion, r.CipherSuite, r.TLSGroup, r.SNI = info.TLSVersion, info.CipherSuite, info.Group, info.SNI

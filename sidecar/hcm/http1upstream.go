@@ -109,7 +109,7 @@ func (u *http1Upstream) send(a *attempt) (err error) {
 	if u.options.ProperCase {
 		http1.ProperCase(u.out)
 	}
-	payload := x.payload
+	head, payload := len(u.out), x.payload
 	if len(payload) > sendAtOnce && x.aside == nil && !x.tunnel {
 		payload, a.unsent = payload[:sendAtOnce], payload[sendAtOnce:]
 	}
@@ -139,7 +139,7 @@ func (u *http1Upstream) send(a *attempt) (err error) {
 		err = stream.ErrNotQuiet
 	}
 	a.wrote = written > 0
-	a.sent += int64(written)
+	a.sent += int64(min(max(0, written-head), len(payload)))
 	if err == stream.ErrNotQuiet {
 		return err
 	}

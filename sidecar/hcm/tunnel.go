@@ -75,6 +75,7 @@ func (x *exchange) relayTunnel() {
 			x.bodyBroken(err)
 			return
 		}
+		x.attempt.sent += int64(len(x.payload))
 	}
 	x.keep, x.payload = false, nil // there is no other attempt at a tunnel
 	if !x.complete {

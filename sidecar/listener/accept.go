@@ -259,6 +259,7 @@ func targetOf(c net.Conn) target {
 func (a *arrival) info() *stream.Info {
 	i := &stream.Info{Local: a.conn.LocalAddr(), Remote: a.conn.RemoteAddr(), SNI: a.match.serverName}
 	if a.proxied() {
+		i.Direct = i.Remote
 		i.Remote, i.Local = net.TCPAddrFromAddrPort(a.match.source), net.TCPAddrFromAddrPort(a.match.destination)
 	}
 	return i

@@ -24,7 +24,9 @@ import (
 type teller struct{ chain string }
 
 func (w teller) ServeStream(_ context.Context, c *downstream.Conn) {
-	_, _ = io.WriteString(c.Stream, strings.Join([]string{w.chain, c.Info.Remote.String(), c.Destination.String(), c.Info.SNI}, " "))
+	r := c.NewRecord()
+	defer r.Release()
+	_, _ = io.WriteString(c.Stream, strings.Join([]string{w.chain, c.Info.Remote.String(), c.Destination.String(), c.Info.SNI, r.DownstreamDirect.String()}, " "))
 }
 
 func telling(o *Options) {
@@ -98,6 +100,22 @@ func TestProxiedSourceChoosesTheChain(t *testing.T) {
 	}
 	if got := told(t, m, "l", "PROXY TCP4 198.51.100.7 192.0.2.2 1234 8443\r\n"); got != "" {
 		t.Errorf("another source is served: %q", got)
+	}
+}
+
+// The access log's direct address is the proxy's.
+func TestDirectAddressOfAProxiedClient(t *testing.T) {
+	m := newTestManager(t, telling)
+	cfg := echoConfig("l")
+	cfg.Filters = []Filter{{ProxyProtocol: &ProxyProtocol{Optional: true}}}
+	mustApply(t, m, cfg)
+	for _, send := range []string{"PROXY TCP4 192.0.2.7 192.0.2.2 1234 8443\r\n", "GET / HTTP/1.1\r\n"} {
+		c := dial(t, m, "l")
+		_, _ = io.WriteString(c, send)
+		b, _ := io.ReadAll(c)
+		if want := " " + c.LocalAddr().String(); !strings.HasSuffix(string(b), want) {
+			t.Errorf("told %q, want %q at the end", b, want)
+		}
 	}
 }
 

@@ -31,8 +31,9 @@ type Stream interface {
 // Info says between whom a stream runs. It is set when the stream is opened or
 // accepted and immutable afterwards.
 type Info struct {
-	// Local and Remote are the transport addresses.
-	Local, Remote net.Addr
+	// Local and Remote are the transport addresses, or what a proxy in front has told of
+	// them. Direct is then the address at the other end of the connection, else nil.
+	Local, Remote, Direct net.Addr
 	// OwnID and PeerID are the SPIFFE IDs proven by the handshake; empty on
 	// plaintext.
 	OwnID, PeerID string

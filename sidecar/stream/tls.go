@@ -143,7 +143,9 @@ func (t *TLS) ForgetPeer() {
 
 // SetAddrs notes the addresses that a proxy in front has told of. It is called
 // before the stream is handed on.
-func (t *TLS) SetAddrs(local, remote net.Addr) { t.info.Local, t.info.Remote = local, remote }
+func (t *TLS) SetAddrs(local, remote net.Addr) {
+	t.info.Local, t.info.Remote, t.info.Direct = local, remote, t.raw.RemoteAddr()
+}
 
 // Read implements Stream.
 func (t *TLS) Read(p []byte) (int, error) {

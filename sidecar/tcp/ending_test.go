@@ -3,6 +3,7 @@ package tcp
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -181,6 +182,66 @@ func TestLookAtTheEnd(t *testing.T) {
 		}
 	}
 	r.lookGuarded(r.end + 1)
+}
+
+// Bytes are counted while the connection lasts, of its peer and of its cluster, and each once.
+func TestBytesAreCounted(t *testing.T) {
+	metrics := telemetry.NewMetrics()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	m := cluster.NewManager(cluster.Options{Metrics: metrics})
+	defer m.Close()
+	if err := m.Update(&cluster.Config{Name: "up", Endpoints: &cluster.Assignment{Cluster: "up", Localities: []cluster.Locality{{
+		Endpoints: []cluster.Endpoint{{Host: "127.0.0.1", Port: l.Addr().(*net.TCPAddr).Port}}}}}}); err != nil {
+		t.Fatal(err)
+	}
+	p, err := New(&Config{Cluster: "up"}, Options{Clusters: m, Metrics: metrics})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, finished := connected(t, p, metrics.Service(telemetry.Outbound, "db").Peer("none"))
+	host, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	has := func(received, sent int) bool {
+		var text strings.Builder
+		_ = metrics.Registry.WritePrometheus(&text)
+		for _, want := range []string{
+			fmt.Sprintf("hauberk_bytes_total{direction=\"outbound\",service=\"db\",peer=\"none\",flow=\"received\"} %d\n", received),
+			fmt.Sprintf("hauberk_bytes_total{direction=\"outbound\",service=\"db\",peer=\"none\",flow=\"sent\"} %d\n", sent),
+			fmt.Sprintf("hauberk_upstream_bytes_total{cluster=\"up\",flow=\"received\"} %d\n", sent),
+			fmt.Sprintf("hauberk_upstream_bytes_total{cluster=\"up\",flow=\"sent\"} %d\n", received),
+		} {
+			if !strings.Contains(text.String(), want) {
+				return false
+			}
+		}
+		return true
+	}
+	for round := 1; round <= 2; round++ {
+		_, _ = client.Write(make([]byte, 1000))
+		_, _ = io.ReadFull(host, make([]byte, 1000))
+		_, _ = host.Write(make([]byte, 10))
+		_, _ = io.ReadFull(client, make([]byte, 10))
+		for began := time.Now(); !has(1000*round, 10*round); time.Sleep(10 * time.Millisecond) {
+			if time.Since(began) > 10*time.Second {
+				t.Fatalf("not counted in round %d", round)
+			}
+		}
+	}
+	_, _ = host.Write([]byte("x"))
+	_, _ = io.ReadFull(client, make([]byte, 1))
+	_ = client.Close()
+	_ = host.Close()
+	<-finished
+	if !has(2000, 21) {
+		t.Error("the last byte is not counted, or others twice")
+	}
 }
 
 type pipeStream struct{ net.Conn }

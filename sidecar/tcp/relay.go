@@ -30,7 +30,11 @@ type relay struct {
 	flush atomic.Int64
 	index int // among the proxy's relays; guarded by watch.mu
 
-	// logging is held while the watch writes a line, which is not the last.
+	// counted is how much of what moved the counters have, and countAt when they get more.
+	counted, countAt atomic.Int64
+	countedUp        int64 // of that, to the upstream; guarded by logging
+
+	// logging is held while the watch counts, or writes a line which is not the last.
 	logging sync.Mutex
 
 	parkable bool        // a poller can watch both streams
@@ -62,9 +66,7 @@ func newRelay(p *Proxy, c *downstream.Conn, up *cluster.Conn, o outcome) *relay 
 	r.parkable = near && far
 	r.began = p.watch.now()
 	r.last.Store(r.began)
-	if p.maxDuration > 0 {
-		r.end = r.began + p.lifetime()
-	}
+	r.countAt.Store(r.began + countEvery)
 	if p.flushEvery > 0 {
 		r.flush.Store(r.began + p.flushEvery)
 	}

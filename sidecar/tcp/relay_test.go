@@ -171,6 +171,24 @@ func TestAwaitData(t *testing.T) {
 	}
 }
 
+// A client that does not speak is held to the times of all connections.
+func TestAwaitDataEnds(t *testing.T) {
+	short := 50 * time.Millisecond
+	for want, cfg := range map[string]Config{
+		"DT 0 0 up max_connection_duration": {MaxDuration: short},
+		"- 0 0 up idle_timeout":             {MaxDuration: time.Hour, IdleTimeout: &short},
+	} {
+		cfg.Cluster, cfg.AwaitData, cfg.MaxEarlyData = "up", true, 1<<20
+		client, line := serve(t, cfg, clusterAt(t, 1))
+		if _, err := client.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("%s: %v", want, err)
+		}
+		if got := line(); got != want {
+			t.Errorf("log %q, want %q", got, want)
+		}
+	}
+}
+
 // Attempts are counted, and their pauses grow; what is logged meanwhile is what is
 // known then.
 func TestBackoffAndEarlyLogs(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -193,51 +192,42 @@ func (p *Proxy) end(r *relay) {
 // begin connects to the upstream. Where that fails the connection is over, and
 // logged.
 func (p *Proxy) begin(ctx context.Context, c *downstream.Conn) *relay {
+	began := p.watch.now()
 	name, subset := p.pick(c.Info.SNI)
 	o := outcome{cluster: name}
 	if p.cfg.LogOnStart {
 		p.log(c, &o, telemetry.LogConnectionStart, 0, 0)
 	}
-	var early []byte
-	if p.cfg.AwaitData {
-		var err error
-		if early, err = p.earlyData(c); err != nil {
-			p.finish(c, &o, 0, 0)
-			return nil
-		}
+	var until int64
+	if p.maxDuration > 0 {
+		until = began + p.lifetime()
 	}
+	var first early
+	defer first.DropBuffer()
+	if p.cfg.AwaitData && !p.await(c, &first, until, &o) {
+		p.finish(c, &o, 0, 0)
+		return nil
+	}
+	said := int64(len(first.data))
 	up := p.connect(ctx, c, p.place(c, subset), &o)
 	if up == nil {
-		p.finish(c, &o, int64(len(early)), 0)
+		c.PeerMetrics.Bytes(c.Shard, said, 0)
+		p.finish(c, &o, said, 0)
 		return nil
 	}
 	r := newRelay(p, c, up, o)
-	if len(early) > 0 {
-		if _, err := up.Stream.Write(early); err != nil {
+	r.end = until
+	if said > 0 {
+		if _, err := up.Stream.Write(first.data); err != nil {
 			r.left(&r.toUp, err)
 		} else {
-			r.toUp.moved.Add(int64(len(early)))
+			r.toUp.moved.Add(said)
 		}
 	}
 	if p.cfg.LogOnConnect {
-		p.log(c, &r.o, telemetry.LogUpstreamConnected, int64(len(early)), 0)
+		p.log(c, &r.o, telemetry.LogUpstreamConnected, said, 0)
 	}
 	return r
-}
-
-// earlyData waits for the client's first bytes, as long as it may be idle.
-func (p *Proxy) earlyData(c *downstream.Conn) ([]byte, error) {
-	if p.idle > 0 {
-		if err := c.Stream.SetReadDeadline(time.Now().Add(p.idle)); err != nil {
-			return nil, err
-		}
-	}
-	b := make([]byte, max(p.cfg.MaxEarlyData, 1))
-	n, err := c.Stream.Read(b)
-	if n == 0 && err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	return b[:n], c.Stream.SetReadDeadline(never)
 }
 
 // outcome is what the access log tells beside the connection's own facts.
@@ -352,9 +342,8 @@ func (p *Proxy) backOff(ctx context.Context, attempts int) bool {
 	}
 }
 
-// finish counts and logs the connection.
+// finish logs the connection.
 func (p *Proxy) finish(c *downstream.Conn, o *outcome, received, sent int64) {
-	c.PeerMetrics.Bytes(c.Shard, received, sent)
 	c.Received, c.Sent = received, sent
 	if o.failure != "" {
 		p.text.Debug("upstream not reached", "service", c.Service, "cluster", o.cluster, "err", o.failure)

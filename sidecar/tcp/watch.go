@@ -145,6 +145,9 @@ func (r *relay) nextLook(now int64) int64 {
 	if r.end > 0 {
 		at = min(at, r.end)
 	}
+	if r.moved() != r.counted.Load() {
+		at = min(at, r.countAt.Load())
+	}
 	if f := r.flush.Load(); f > 0 {
 		at = min(at, f)
 	}
@@ -169,11 +172,33 @@ func (r *relay) running() bool {
 	return !r.parking && (r.toUp.running || r.down.running)
 }
 
+// moved are the bytes of both directions.
+func (r *relay) moved() int64 { return r.toUp.moved.Load() + r.down.moved.Load() }
+
+// countEvery is how often the counters get what has moved meanwhile.
+const countEvery = int64(time.Second)
+
+// count has the counters get what has moved. No byte that moves is counted by itself.
+// logging is held.
+func (r *relay) count(now int64) {
+	up, down := r.toUp.moved.Load(), r.down.moved.Load()
+	received, sent := up-r.countedUp, down-(r.counted.Load()-r.countedUp)
+	if received == 0 && sent == 0 {
+		return
+	}
+	r.countedUp = up
+	r.counted.Store(up + down)
+	r.countAt.Store(now + countEvery)
+	r.c.PeerMetrics.Bytes(r.c.Shard, received, sent)
+	r.up.Host().Cluster().Metrics().Bytes(r.c.Shard, sent, received)
+}
+
 // unlogged ends the lines at intervals: the last one, which its owner writes, is yet to
 // come. The watch may still be looking at a relay that was removed.
 func (r *relay) unlogged() {
 	r.logging.Lock()
 	defer r.logging.Unlock()
+	r.count(r.p.watch.now())
 	r.flush.Store(0)
 }
 
@@ -197,6 +222,7 @@ func (r *relay) look(now int64) {
 	}
 	r.logging.Lock()
 	defer r.logging.Unlock()
+	r.count(now)
 	if f := r.flush.Load(); f > 0 && now >= f {
 		r.flush.Store(now + r.p.flushEvery)
 		o := r.outcome()

@@ -292,6 +292,16 @@ func (c *ClusterMetrics) Failed(s Shard, f Failure) {
 	}
 }
 
+// Bytes counts bytes received from and sent to hosts.
+func (c *ClusterMetrics) Bytes(s Shard, received, sent int64) {
+	if c == nil {
+		return
+	}
+	u := c.Use()
+	u.BytesReceived.Add(s, uint64(received))
+	u.BytesSent.Add(s, uint64(sent))
+}
+
 // TLSFailure counts a failed upstream handshake. reason is one of a few fixed
 // words, never text that the peer sent.
 func (c *ClusterMetrics) TLSFailure(reason string) {

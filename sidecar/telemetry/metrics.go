@@ -153,7 +153,7 @@ func NewMetrics() *Metrics {
 		upstreamFailures:     r.Counter("hauberk_upstream_failures_total", "Attempts that were sent and not answered, by reason: timeout, per_try_timeout, per_try_idle_timeout, termination (of the connection), reset (of the stream), refused or protocol_error.", "cluster", "reason"),
 		upstreamRetries:      r.Counter("hauberk_upstream_retries_total", "Retries, by result: success, failure, overflow (no budget) or limit.", "cluster", "result"),
 		upstreamOverflow:     r.Counter("hauberk_upstream_overflow_total", "Requests and connections refused by a circuit breaker, by limit: connections, pending, requests or retries.", "cluster", "limit"),
-		upstreamBytes:        r.Counter("hauberk_upstream_bytes_total", "Bytes exchanged with upstreams, by flow: received or sent.", "cluster", "flow"),
+		upstreamBytes:        r.Counter("hauberk_upstream_bytes_total", "Body bytes of requests and responses and all bytes of plain connections, by flow: received from or sent to upstreams.", "cluster", "flow"),
 		upstreamEndpoints:    r.Gauge("hauberk_upstream_endpoints", "Endpoints of a cluster, by state: healthy, unhealthy, draining, degraded or ejected.", "cluster", "state"),
 		upstreamEjections:    r.Counter("hauberk_upstream_ejections_total", "Endpoints ejected by outlier detection.", "cluster"),
 		upstreamNoHealthy:    r.Counter("hauberk_upstream_no_healthy_total", "Requests and connections that found no healthy endpoint.", "cluster"),
