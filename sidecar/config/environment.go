@@ -1,5 +1,7 @@
 package config
 
+//lint:file-ignore SA1019 deprecated fields are in many configurations, and mean what they meant
+
 import (
 	"os"
 
