@@ -353,6 +353,9 @@ func (s *Sidecar) IDs() []string {
 // Quit ends Run at once.
 func (s *Sidecar) Quit() { s.quit() }
 
+// ReopenLogs opens the access logs anew, after they were rotated.
+func (s *Sidecar) ReopenLogs() { s.logs.Reopen() }
+
 // Close releases everything. Run must have ended.
 func (s *Sidecar) Close() error {
 	var errs []error

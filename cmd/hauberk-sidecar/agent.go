@@ -34,7 +34,7 @@ func runAgent(args []string) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := signals(func() { os.Exit(1) })
+	ctx, stop := signals(func() { os.Exit(1) }, func() {}, log)
 	defer stop()
 	log.Info("agent started", "version", version.Version, "state_dir", o.stateDir, "socket", o.socket)
 	start := time.Now()

@@ -3,13 +3,10 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/hauberk-mesh/hauberk/internal/version"
 	"github.com/hauberk-mesh/hauberk/sidecar"
@@ -25,10 +22,14 @@ const usage = `usage:
 Each flag can be set by the environment: --drain-time is HAUBERK_DRAIN_TIME. The join token
 comes from --token-file, HAUBERK_TOKEN_FILE or HAUBERK_TOKEN, never from an argument.
 
+SIGTERM and SIGINT drain and stop, a second one stops at once; SIGUSR1 opens the access logs
+anew, for rotation.
+
 flags:
 `
 
 func main() {
+	survive()
 	args := os.Args[1:]
 	command := "run"
 	if len(args) > 0 && args[0] != "" && args[0][0] != '-' {
@@ -67,7 +68,7 @@ func run(args []string) error {
 		return err
 	}
 	defer func() { _ = s.Close() }()
-	ctx, stop := signals(s.Quit)
+	ctx, stop := signals(s.Quit, s.ReopenLogs, cfg.Log)
 	defer stop()
 	a := s.Addrs()
 	cfg.Log.Info("started", "version", version.Version, "node", cfg.Node, "admin", text(a.Admin), "admin_socket", a.AdminSocket,
@@ -78,36 +79,4 @@ func run(args []string) error {
 	stop()
 	<-told
 	return err
-}
-
-// signals gives a context that ends at the first signal to stop. The second one
-// calls quit.
-func signals(quit func()) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(context.Background())
-	c := make(chan os.Signal, 2)
-	signal.Notify(c, syscall.SIGTERM, syscall.SIGINT)
-	done := make(chan struct{})
-	go func() {
-		for n := 0; ; n++ {
-			select {
-			case <-c:
-				if n > 0 {
-					quit()
-					return
-				}
-				cancel()
-			case <-done:
-				return
-			}
-		}
-	}()
-	var once bool
-	return ctx, func() {
-		cancel()
-		if !once {
-			once = true
-			signal.Stop(c)
-			close(done)
-		}
-	}
 }

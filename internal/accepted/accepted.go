@@ -25,7 +25,9 @@ func Listen(cfg *tls.Config, tell func(chain []*x509.Certificate)) *tls.Config {
 	if each := cfg.GetConfigForClient; each != nil {
 		cfg.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 			inner, err := each(h)
-			if err != nil || inner == nil {
+			// A server that asks for no certificate learns nothing, and its
+			// connections may share the configuration.
+			if err != nil || inner == nil || inner.ClientAuth == tls.NoClientCert {
 				return inner, err
 			}
 			inner = inner.Clone()

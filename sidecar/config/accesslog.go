@@ -126,7 +126,8 @@ func compiles(l *telemetry.AccessLogConfig, path string) error {
 	return nil
 }
 
-// inline returns the data of a source that is not a file.
+// inline returns the data of a source that is not a file. What may be read of the
+// environment the resource was checked for.
 func inline(s *corev3.DataSource) string {
 	if b := s.GetInlineBytes(); len(b) > 0 {
 		return string(b)

@@ -61,7 +61,7 @@ func TestFileAccessLogRefuses(t *testing.T) {
 		`log_format: {text_format_source: {filename: /x}}`:                               here + "log_format.text_format_source.filename",
 		`log_format: {text_format: ""}`:                                                  here + "log_format: is empty",
 		`log_format: {text_format_source: {inline_string: ""}}`:                          here + "log_format: is empty",
-		`log_format: {text_format_source: {environment_variable: HAUBERK_TEST_NO_SUCH}}`: here + "log_format: is empty",
+		`log_format: {text_format_source: {environment_variable: HAUBERK_TEST_NO_SUCH}}`: here + "log_format.text_format_source.environment_variable: HAUBERK_TEST_NO_SUCH is not set",
 	} {
 		if _, err := ParseBootstrap(fmt.Appendf(nil, loggedListener, format)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", format, err)

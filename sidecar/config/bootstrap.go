@@ -61,6 +61,9 @@ type ADS struct {
 // decodeBootstrap turns a parsed bootstrap into plain structs.
 func decodeBootstrap(m *bootstrapv3.Bootstrap) (*Bootstrap, error) {
 	d, err := check(m)
+	if err == nil {
+		err = d.environment(m, true)
+	}
 	if err != nil {
 		return nil, err
 	}

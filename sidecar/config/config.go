@@ -40,6 +40,9 @@ func Route(b []byte) (*route.Config, error) {
 	}
 	d, err := check(m)
 	if err == nil {
+		err = d.environment(m, false)
+	}
+	if err == nil {
 		var c *route.Config
 		if c, err = d.routeConfig(m, ""); err == nil {
 			return c, nil
@@ -68,6 +71,9 @@ func Assignment(b []byte) (*cluster.Assignment, error) {
 func decodeListener(m *listenerv3.Listener, secrets map[string]*secret) (*listener.Config, error) {
 	d, err := check(m)
 	if err == nil {
+		err = d.environment(m, secrets != nil)
+	}
+	if err == nil {
 		d.secrets = secrets
 		var c *listener.Config
 		if c, err = d.listener(m); err == nil {
@@ -79,6 +85,9 @@ func decodeListener(m *listenerv3.Listener, secrets map[string]*secret) (*listen
 
 func decodeCluster(m *clusterv3.Cluster, secrets map[string]*secret) (*cluster.Config, error) {
 	d, err := check(m)
+	if err == nil {
+		err = d.environment(m, secrets != nil)
+	}
 	if err == nil {
 		d.secrets = secrets
 		var c *cluster.Config

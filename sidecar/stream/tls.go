@@ -34,7 +34,7 @@ type TLS struct {
 	foreign bool
 	// peer keeps the texts that Info has of it.
 	peer unique.Handle[peerTexts]
-	// signer is the anchor's key, once the peer is accepted.
+	// signer is the anchor's key, from the verdict on the peer until the handshake ends.
 	signer string
 	// watch is the last wait for the socket.
 	watch    atomic.Pointer[Watch]
@@ -80,6 +80,7 @@ func (t *TLS) Handshake(ctx context.Context) error {
 		return err
 	}
 	t.info, t.peer = tlsInfo(t.tls, t.raw, t.signer)
+	t.signer = "" // Info shares it with the peer's other connections
 	if t.keep {
 		t.info.PeerChain = t.tls.ConnectionState().PeerCertificates
 		t.info.Peer = peercert.Of(t.info.PeerChain)

@@ -3,6 +3,7 @@ package telemetry
 import (
 	"fmt"
 	"sync"
+	"time"
 )
 
 // Log is the access logs of one filter chain. A nil Log takes nothing.
@@ -23,16 +24,19 @@ var lines = sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }}
 type Logs struct {
 	written, dropped, failed *Counter
 
-	writers sync.WaitGroup
+	patience time.Duration // of Close
+	// end has word of each writer that ends.
+	end chan struct{}
 
-	mu     sync.Mutex
-	files  map[string]*logFile
-	closed bool
+	mu      sync.Mutex
+	files   map[string]*logFile
+	running map[*logFile]struct{} // also those that are given back
+	closed  bool
 }
 
 // NewLogs returns an owner of log files; m may be nil.
 func NewLogs(m *Metrics) *Logs {
-	l := &Logs{files: map[string]*logFile{}}
+	l := &Logs{files: map[string]*logFile{}, running: map[*logFile]struct{}{}, end: make(chan struct{}, 1), patience: closePatience}
 	if m != nil {
 		l.written = m.AccessLogLines.With("written")
 		l.dropped = m.AccessLogLines.With("dropped")

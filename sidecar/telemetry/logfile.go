@@ -18,6 +18,8 @@ const (
 	// it and to write for each line would cost a request more than all its counters.
 	gatherTime  = 50 * time.Millisecond
 	gatherBytes = 32 << 10
+	// closePatience is how long the end waits for writers.
+	closePatience = 2 * time.Second
 )
 
 // logFile is one writer with a goroutine of its own. Lines collect in one buffer
@@ -38,7 +40,12 @@ type logFile struct {
 	reopen  bool
 	flushed *sync.Cond
 	writing bool
+	// given are the lines that the writer has; lost tells that it is waited for no
+	// longer, and that they count as dropped.
+	given uint64
+	lost  bool
 
+	// out and closer are the writer's to set; others read closer under mu.
 	out    io.Writer
 	closer io.Closer
 }
@@ -59,7 +66,8 @@ func (l *Logs) file(path string) (*logFile, error) {
 		return nil, err
 	}
 	l.files[path] = f
-	l.writers.Go(f.run)
+	l.running[f] = struct{}{}
+	go f.run()
 	return f, nil
 }
 
@@ -78,7 +86,10 @@ func (f *logFile) open() error {
 	if err != nil {
 		return fmt.Errorf("cannot open %s: %w", f.path, err)
 	}
-	f.out, f.closer = file, file
+	f.out = file
+	f.mu.Lock()
+	f.closer = file
+	f.mu.Unlock()
 	return nil
 }
 
@@ -127,6 +138,7 @@ func (f *logFile) gather(t *time.Timer) {
 }
 
 func (f *logFile) run() {
+	defer f.owner.ended(f)
 	t := time.NewTimer(gatherTime)
 	t.Stop()
 	var spare []byte
@@ -134,7 +146,7 @@ func (f *logFile) run() {
 		f.gather(t)
 		f.mu.Lock()
 		chunk, n, reopen, closed := f.pending, f.lines, f.reopen, f.closed
-		f.pending, f.lines, f.reopen, f.writing = spare[:0], 0, false, true
+		f.pending, f.lines, f.reopen, f.writing, f.given = spare[:0], 0, false, true, n
 		f.mu.Unlock()
 
 		// The chunk came before the request to reopen, and belongs to the old file.
@@ -163,11 +175,18 @@ func (f *logFile) flush(chunk []byte, n uint64) {
 	if len(chunk) == 0 {
 		return
 	}
-	if _, err := f.out.Write(chunk); err != nil {
+	_, err := f.out.Write(chunk)
+	f.mu.Lock()
+	f.given = 0
+	lost := f.lost
+	f.mu.Unlock()
+	switch {
+	case lost: // they were counted
+	case err != nil:
 		f.owner.failed.Add(0, n)
-		return
+	default:
+		f.owner.written.Add(0, n)
 	}
-	f.owner.written.Add(0, n)
 }
 
 // swap opens the path anew; the old file stays when that fails.
@@ -203,6 +222,20 @@ func (f *logFile) stop() {
 	nudge(f.hurry)
 }
 
+// giveUp has nobody wait for the writer any longer. Where the file can be waited for by
+// the runtime, a pipe for one, that ends its write; a disk that hangs holds it.
+func (f *logFile) giveUp() {
+	f.mu.Lock()
+	left := f.given + f.lines
+	f.pending, f.lines, f.lost = nil, 0, true
+	closer := f.closer
+	f.mu.Unlock()
+	f.owner.dropped.Add(0, left)
+	if closer != nil {
+		go func() { _ = closer.Close() }() // which may hang, too
+	}
+}
+
 // Reopen opens every log file anew, for log rotation. It returns at once.
 func (l *Logs) Reopen() {
 	l.mu.Lock()
@@ -234,7 +267,9 @@ func (l *Logs) Flush() {
 }
 
 // Close writes what is left, closes every file and waits for it, those too that are given
-// back already. Logs still open drop what they get afterwards.
+// back already. Logs still open drop what they get afterwards. A writer that stands still,
+// for a pipe that nobody reads or a disk that hangs, is waited for two seconds; what it has
+// then counts as dropped.
 func (l *Logs) Close() {
 	l.mu.Lock()
 	l.closed = true
@@ -243,5 +278,32 @@ func (l *Logs) Close() {
 	}
 	clear(l.files)
 	l.mu.Unlock()
-	l.writers.Wait()
+	late := time.NewTimer(l.patience)
+	defer late.Stop()
+	for {
+		l.mu.Lock()
+		left := len(l.running)
+		l.mu.Unlock()
+		if left == 0 {
+			return
+		}
+		select {
+		case <-l.end:
+		case <-late.C:
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			for f := range l.running {
+				f.giveUp()
+			}
+			return
+		}
+	}
+}
+
+// ended is a writer's last word.
+func (l *Logs) ended(f *logFile) {
+	l.mu.Lock()
+	delete(l.running, f)
+	l.mu.Unlock()
+	nudge(l.end)
 }

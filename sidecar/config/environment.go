@@ -1,0 +1,169 @@
+package config
+
+//lint:file-ignore SA1019 deprecated fields are in many configurations, and mean what they meant
+
+import (
+	"os"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	tagv3 "github.com/envoyproxy/go-control-plane/envoy/type/tracing/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/hauberk-mesh/hauberk/xds/logformat"
+)
+
+// environment looks for what a resource reads of the process's environment, in which
+// tokens and credentials are. A bootstrap may read it. What a control plane sends must not
+// have it told to others, in a body, in a header or in the tag of a span; a log of this
+// host and the keys of a TLS context stay here.
+type environment struct {
+	unpacked map[*anypb.Any]proto.Message
+	// bootstrap is set for the host's own configuration.
+	bootstrap bool
+}
+
+// environment refuses what a checked resource may not read.
+func (d *decoder) environment(m proto.Message, bootstrap bool) error {
+	return environment{d.unpacked, bootstrap}.message(m.ProtoReflect(), "")
+}
+
+const environmentReason = "the environment is read for a bootstrap only: what a control plane sends must not tell it to others"
+
+func (e environment) message(m protoreflect.Message, path string) (err error) {
+	switch t := m.Interface().(type) {
+	case *accesslogv3.AccessLog:
+		if !e.bootstrap {
+			return nil
+		}
+	case *tlsv3.DownstreamTlsContext, *tlsv3.UpstreamTlsContext:
+		return nil // tlsSource refuses what is not set
+	case *corev3.DataSource:
+		err = e.source(t, path)
+	case *corev3.HeaderValueOption:
+		err = e.format(t.GetHeader().GetValue(), path+".header.value")
+	case *corev3.SubstitutionFormatString:
+		if err = e.format(t.GetTextFormat(), path+".text_format"); err == nil {
+			err = e.format(t.GetTextFormatSource().GetInlineString()+string(t.GetTextFormatSource().GetInlineBytes()), path+".text_format_source")
+		}
+		if err == nil {
+			err = e.fields(structpb.NewStructValue(t.GetJsonFormat()), path+".json_format")
+		}
+	case interface {
+		GetOperation() string
+		GetUpstreamOperation() string
+	}:
+		if err = e.format(t.GetOperation(), path+".operation"); err == nil {
+			err = e.format(t.GetUpstreamOperation(), path+".upstream_operation")
+		}
+	case *tagv3.CustomTag:
+		if err = e.format(t.GetValue(), path+".value"); err == nil && t.GetEnvironment() != nil && !e.bootstrap {
+			err = fail(path+".environment", environmentReason)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		err = e.field(fd, v, under(path, string(fd.Name())))
+		return err == nil
+	})
+	return err
+}
+
+func (e environment) field(fd protoreflect.FieldDescriptor, v protoreflect.Value, path string) (err error) {
+	switch {
+	case fd.IsMap():
+		if fd.MapValue().Message() == nil {
+			return nil
+		}
+		v.Map().Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {
+			err = e.value(v.Message(), path+"["+k.String()+"]")
+			return err == nil
+		})
+	case fd.Message() == nil:
+	case fd.IsList():
+		for i := range v.List().Len() {
+			if err = e.value(v.List().Get(i).Message(), at(path, i)); err != nil {
+				return err
+			}
+		}
+	default:
+		err = e.value(v.Message(), path)
+	}
+	return err
+}
+
+func (e environment) value(m protoreflect.Message, path string) error {
+	a, ok := m.Interface().(*anypb.Any)
+	if !ok {
+		return e.message(m, path)
+	}
+	if inner := e.unpacked[a]; inner != nil {
+		return e.message(inner.ProtoReflect(), path)
+	}
+	return nil
+}
+
+// source refuses a variable that is not set, as Envoy does: nothing is not what was meant.
+func (e environment) source(s *corev3.DataSource, path string) error {
+	name := s.GetEnvironmentVariable()
+	if name == "" {
+		return nil
+	}
+	if path += ".environment_variable"; !e.bootstrap {
+		return fail(path, environmentReason)
+	}
+	if _, set := os.LookupEnv(name); !set {
+		return fail(path, "%s is not set", name)
+	}
+	return nil
+}
+
+// fields looks at the texts of a JSON format.
+func (e environment) fields(v *structpb.Value, path string) error {
+	switch k := v.GetKind().(type) {
+	case *structpb.Value_StringValue:
+		return e.format(k.StringValue, path)
+	case *structpb.Value_StructValue:
+		for name, v := range k.StructValue.GetFields() {
+			if err := e.fields(v, under(path, name)); err != nil {
+				return err
+			}
+		}
+	case *structpb.Value_ListValue:
+		for i, v := range k.ListValue.GetValues() {
+			if err := e.fields(v, at(path, i)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// format leaves what is no format to those who use it.
+func (e environment) format(text, path string) error {
+	if pieces, err := logformat.Parse(text); err == nil && !e.bootstrap && readsEnvironment(pieces) {
+		return fail(path, "%%ENVIRONMENT%%: "+environmentReason)
+	}
+	return nil
+}
+
+func readsEnvironment(pieces []logformat.Piece) bool {
+	for _, p := range pieces {
+		if p.Name == "ENVIRONMENT" {
+			return true
+		}
+		if p.Name == "" || logformat.Operators[p.Name].Kind != logformat.First {
+			continue
+		}
+		if within, err := logformat.Alternatives(p.Argument); err == nil && readsEnvironment(within) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,89 @@
+package config
+
+import (
+	"strings"
+	"testing"
+
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"sigs.k8s.io/yaml"
+)
+
+// readingListener has ROUTE, MANAGER and LOG to be filled in.
+const readingListener = `
+name: l
+address: {socket_address: {address: 127.0.0.1, port_value: 0}}
+filter_chains:
+- filters:
+  - name: hcm
+    typed_config:
+      "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+      stat_prefix: x
+      http_filters: [{name: r, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]
+      MANAGER
+      access_log: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog, log_format: {text_format: "LOG"}}}]
+      route_config: {name: r, virtual_hosts: [{name: v, domains: ["*"], routes: [{match: {prefix: /}, ROUTE}]}]}
+`
+
+// TestEnvironment: what a control plane sends does not have the process's environment told
+// to others; a bootstrap may, of what is set.
+func TestEnvironment(t *testing.T) {
+	const set, unset = "HAUBERK_TEST_SECRET", "HAUBERK_TEST_NO_SUCH"
+	t.Setenv(set, "hidden")
+	const manager, route = "filter_chains[0].filters[0].typed_config.", "filter_chains[0].filters[0].typed_config.route_config.virtual_hosts[0].routes[0]."
+	plain := "direct_response: {status: 200}"
+	for _, tc := range []struct{ name, manager, route, log, path string }{
+		{"nothing", "", plain, "%ROUTE_NAME%", ""},
+		{"a log of this host", "", plain, "%ENVIRONMENT(" + set + ")%", ""},
+		{"body", "", "direct_response: {status: 200, body: {environment_variable: " + set + "}}", "x", route + "direct_response.body.environment_variable"},
+		{"response header", "", plain + `, response_headers_to_add: [{header: {key: a, value: "x%ENVIRONMENT(` + set + `)%"}}]`, "x", route + "response_headers_to_add[0].header.value"},
+		{"one of several", "", plain + `, request_headers_to_add: [{header: {key: a, value: '%COALESCE({"operators": ["HOSTNAME", {"command": "ENVIRONMENT", "param": "` + set + `"}]})%'}}]`, "x", route + "request_headers_to_add[0].header.value"},
+		{"local reply", `local_reply_config: {body_format: {text_format: "%ENVIRONMENT(` + set + `)%"}}`, plain, "x", manager + "local_reply_config.body_format.text_format"},
+		{"local reply in JSON", `local_reply_config: {body_format: {json_format: {a: ["%ENVIRONMENT(` + set + `)%"]}}}`, plain, "x", manager + "local_reply_config.body_format.json_format.a[0]"},
+		{"local reply's format", `local_reply_config: {body_format: {text_format_source: {environment_variable: ` + set + `}}}`, plain, "x", manager + "local_reply_config.body_format.text_format_source.environment_variable"},
+		{"tag", "tracing: {custom_tags: [{tag: a, environment: {name: " + set + "}}]}", plain, "x", manager + "tracing.custom_tags[0].environment"},
+		{"tag's value", `tracing: {custom_tags: [{tag: a, value: "%ENVIRONMENT(` + set + `)%"}]}`, plain, "x", manager + "tracing.custom_tags[0].value"},
+		{"operation", `tracing: {operation: "%ENVIRONMENT(` + set + `)%"}`, plain, "x", manager + "tracing.operation"},
+	} {
+		text := strings.NewReplacer("MANAGER", tc.manager, "ROUTE", tc.route, "LOG", tc.log).Replace(readingListener)
+		j, err := yaml.YAMLToJSON([]byte(text))
+		if err != nil {
+			t.Fatalf("%s: %v", tc.name, err)
+		}
+		m := &listenerv3.Listener{}
+		if err := (protojson.UnmarshalOptions{Resolver: resolver{}}).Unmarshal(j, m); err != nil {
+			t.Fatalf("%s: %v", tc.name, err)
+		}
+		b, err := proto.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = Listener(b)
+		if tc.path == "" && err != nil || tc.path != "" && (err == nil || !strings.Contains(err.Error(), tc.path+": ") || !strings.Contains(err.Error(), "for a bootstrap only")) {
+			t.Errorf("%s, by discovery: %v", tc.name, err)
+		}
+		if err != nil && strings.Contains(err.Error(), "hidden") {
+			t.Errorf("%s: the refusal tells it: %v", tc.name, err)
+		}
+		boot := "static_resources:\n  listeners:\n  -" + strings.ReplaceAll(text, "\n", "\n    ")
+		if _, err := ParseBootstrap([]byte(boot)); err != nil {
+			t.Errorf("%s, in a bootstrap: %v", tc.name, err)
+		}
+		if !strings.Contains(tc.path, "environment_variable") {
+			continue
+		}
+		if _, err := ParseBootstrap([]byte(strings.ReplaceAll(boot, set, unset))); err == nil || !strings.Contains(err.Error(), tc.path+": "+unset+" is not set") {
+			t.Errorf("%s, in a bootstrap, of what is not set: %v", tc.name, err)
+		}
+	}
+}
+
+// Routes by discovery are no bootstrap's either.
+func TestEnvironmentOfRoutes(t *testing.T) {
+	t.Setenv("HAUBERK_TEST_SECRET", "hidden")
+	_, err := readRoutes(t, `{name: r, virtual_hosts: [{name: v, domains: ["*"], routes: [{match: {prefix: /}, direct_response: {status: 200, body: {environment_variable: HAUBERK_TEST_SECRET}}}]}]}`)
+	if err == nil || !strings.Contains(err.Error(), "virtual_hosts[0].routes[0].direct_response.body.environment_variable: ") {
+		t.Error(err)
+	}
+}
