@@ -52,8 +52,6 @@ type Config struct {
 	// Huffman makes the encoder use Huffman codes where they are shorter: fewer bytes
 	// for more work.
 	Huffman bool
-	// MaxFieldBytes bounds a field's name and its value, as encoded.
-	MaxFieldBytes int
 	// RejectObsText refuses bytes above 0x7f in field values (RFC 9110 5.5).
 	RejectObsText bool
 
@@ -124,7 +122,6 @@ func Default() *Config {
 		ResetBurst:               1000,
 		ResetRate:                33,
 		MaxGlitches:              1000,
-		MaxFieldBytes:            64 << 10,
 		Limits:                   http1.Limits{}.WithDefaults(),
 		HeaderTimeout:            10 * time.Second,
 		WriteTimeout:             time.Minute,
@@ -170,7 +167,6 @@ func (c *Config) Validate() error {
 		{"ResetBurst", int64(c.ResetBurst), 1, maxWindow},
 		{"ResetRate", int64(c.ResetRate), 0, maxWindow},
 		{"MaxGlitches", int64(c.MaxGlitches), 1, maxWindow},
-		{"MaxFieldBytes", int64(c.MaxFieldBytes), 64, maxWindow},
 		{"BufferBytes", int64(c.BufferBytes), 1 << 10, maxWindow},
 	} {
 		if err := bad(r.what, r.v, r.lo, r.hi); err != nil {

@@ -88,7 +88,7 @@ func (c *conn) init(s stream.Stream, cfg *Config) {
 	c.try, _ = s.(stream.TryWriter)
 	c.settled.L = &c.mu
 	c.w.drain = c.drainOut
-	c.dec.init(cfg.HeaderTableSize, cfg.MaxFieldBytes)
+	c.dec.init(cfg.HeaderTableSize)
 	c.enc.init(cfg.HeaderTableSize, cfg.Huffman)
 	c.streams = make(map[uint32]*Stream)
 	c.sendWin, c.peerWindow = initialWindow, initialWindow
