@@ -465,3 +465,28 @@ func TestEachHeadHasItsTime(t *testing.T) {
 		wg.Wait()
 	})
 }
+
+// TestOpenBehindTooMuch: a request for which our own buffer has no room was not refused by
+// the peer.
+func TestOpenBehindTooMuch(t *testing.T) {
+	a, b := net.Pipe() // of which nobody reads
+	defer b.Close()
+	cc := NewClient(&pipeStream{Conn: a}, Default())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = cc.Run() })
+	defer wg.Wait()
+	defer cc.Close()
+	req := newRequest("GET", "/")
+	req.Fields.Add("a", strings.Repeat("b", 10_000))
+	for range 90 {
+		s, err := cc.Open(req, true)
+		if err != nil {
+			if !errors.Is(err, ErrFull) || errors.Is(err, ErrRefused) {
+				t.Error(err)
+			}
+			return
+		}
+		defer s.Close()
+	}
+	t.Error("it took all")
+}
