@@ -54,6 +54,7 @@ type conn struct {
 
 	sendWin int64 // what the peer lets us send on the connection
 	recvWin int64 // what we let it send
+	bulk    int   // how many large blocks bodies may still take
 	unacked int64 // consumed and not yet given back
 
 	peerWindow int64     // initial window of new streams
@@ -93,6 +94,7 @@ func (c *conn) init(s stream.Stream, cfg *Config) {
 	c.streams = make(map[uint32]*Stream)
 	c.sendWin, c.peerWindow = initialWindow, initialWindow
 	c.recvWin = int64(cfg.ConnWindow)
+	c.bulk = 1 + int(cfg.ConnWindow)/bulkBlock
 	c.idleSince = time.Now()
 	c.keeper.c, c.keeper.lastRead = c, c.idleSince
 }
