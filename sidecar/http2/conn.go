@@ -54,6 +54,7 @@ type conn struct {
 
 	sendWin int64 // what the peer lets us send on the connection
 	recvWin int64 // what we let it send
+	spare   int64 // by how much the windows of streams may still grow
 	bulk    int   // how many large blocks bodies may still take
 	unacked int64 // consumed and not yet given back
 
@@ -93,7 +94,7 @@ func (c *conn) init(s stream.Stream, cfg *Config) {
 	c.enc.init(cfg.HeaderTableSize, cfg.Huffman)
 	c.streams = make(map[uint32]*Stream)
 	c.sendWin, c.peerWindow = initialWindow, initialWindow
-	c.recvWin = int64(cfg.ConnWindow)
+	c.recvWin, c.spare = int64(cfg.ConnWindow), int64(cfg.SpareWindow)
 	c.bulk = 1 + int(cfg.ConnWindow)/bulkBlock
 	c.idleSince = time.Now()
 	c.keeper.c, c.keeper.lastRead = c, c.idleSince
@@ -199,6 +200,7 @@ func (c *conn) remove(s *Stream, byPeer bool) {
 		return
 	}
 	s.listed = false
+	c.spare += s.window - int64(c.cfg.StreamWindow)
 	delete(c.streams, s.id)
 	c.closed.add(s.id, byPeer)
 	if len(c.streams) == 0 {
