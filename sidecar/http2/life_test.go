@@ -490,3 +490,18 @@ func TestOpenBehindTooMuch(t *testing.T) {
 	}
 	t.Error("it took all")
 }
+
+// TestNoStreamAfterTheEnd: a request that was read together with others is not opened any
+// more when an answer to one of those found the connection broken: nobody would end it.
+func TestNoStreamAfterTheEnd(t *testing.T) {
+	a, _ := net.Pipe()
+	sc := NewServer(&pipeStream{Conn: a}, nil, nil) // nobody reads: it is the test's
+	sc.mu.Lock()
+	sc.fail(&ConnError{Code: InternalError, Reason: "write_failed", Err: io.ErrClosedPipe})
+	sc.mu.Unlock()
+	block := newRaw(t, a).block(post...)
+	h := &frameHeader{length: len(block), kind: frameHeaders, flags: flagEndHeaders, stream: 1}
+	if err := sc.headersFrame(h, block); err == nil || len(sc.streams) > 0 {
+		t.Errorf("%d streams, %v", len(sc.streams), err)
+	}
+}
