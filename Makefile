@@ -25,11 +25,11 @@ build-all: ## build for linux amd64 and arm64 into bin/linux-ARCH/
 
 .PHONY: test
 test: ## run the tests that need only Go and make
-	CGO_ENABLED=0 $(GO) test -timeout 5m ./...
+	CGO_ENABLED=0 $(GO) test -pgo=off -timeout 5m ./...
 
 .PHONY: race
 race: ## run the same tests with the race detector (needs a C compiler)
-	CGO_ENABLED=1 $(GO) test -timeout 8m -race ./...
+	CGO_ENABLED=1 $(GO) test -pgo=off -timeout 8m -race ./...
 
 .PHONY: e2e
 e2e: build ## run whole-system suites against the real Consul and Envoy (root)
