@@ -3,7 +3,6 @@ package sidecar
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -70,27 +69,39 @@ func (s *Sidecar) identityChanged(old, now *svid.Snapshot) {
 }
 
 // signersWithdrawn closes the connections that peers opened with SVIDs of signers
-// which a bundle no longer has. A certificate that has expired meanwhile is
-// another matter: its signer may have been retired for just that, and expiry
-// ends no TCP connection.
+// which a bundle no longer has.
 func (s *Sidecar) signersWithdrawn(td string, before, after *svid.Anchors) {
-	gone := map[string]bool{}
-	for _, c := range before.Certificates {
-		if !slices.ContainsFunc(after.Certificates, c.Equal) {
-			gone[string(c.SubjectKeyId)] = true
-		}
-	}
+	gone := signersGone(before, after, time.Now())
 	if len(gone) == 0 {
 		return
 	}
-	prefix, now := "spiffe://"+td+"/", time.Now()
-	// A peer whose chain does not say who signed it may be of any of them.
-	match := func(_ string, info *stream.Info) bool {
-		return strings.HasPrefix(info.PeerID, prefix) && info.PeerNotAfter.After(now) && (info.PeerSigner == "" || gone[info.PeerSigner])
-	}
+	match := func(_ string, info *stream.Info) bool { return signedBy(info, td, gone) }
 	in := s.listeners.CloseConns(match, "signer_withdrawn")
 	out := s.clusters.CloseConns(func(source string, info *stream.Info) bool { return match(source, info) })
 	s.log.Warn("a signer is no longer trusted", "peer", td, "signers", len(gone), "connections_closed", in+out)
+}
+
+// signersGone are the keys that sign no longer. A signer whose own certificate has
+// expired is none of them: it may have been dropped for just that, and expiry ends no
+// TCP connection. Nor is one whose key goes on with another certificate.
+func signersGone(before, after *svid.Anchors, now time.Time) map[string]bool {
+	gone := map[string]bool{}
+	for _, c := range before.Certificates {
+		if !now.After(c.NotAfter) {
+			gone[stream.SignerKey(c)] = true
+		}
+	}
+	for _, c := range after.Certificates {
+		delete(gone, stream.SignerKey(c))
+	}
+	return gone
+}
+
+// signedBy tells whether one of the signers vouched for a peer of the trust domain. That
+// the peer's own certificate has expired since excuses nothing: who stole a signer's key
+// chooses how long its certificates live. A peer whose signer is not known may be of any.
+func signedBy(info *stream.Info, td string, signers map[string]bool) bool {
+	return strings.HasPrefix(info.PeerID, "spiffe://"+td+"/") && (info.PeerSigner == "" || signers[info.PeerSigner])
 }
 
 // missing are the identities that listeners name and nobody has issued.

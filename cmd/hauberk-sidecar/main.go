@@ -13,7 +13,6 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/internal/version"
 	"github.com/hauberk-mesh/hauberk/sidecar"
-	"github.com/hauberk-mesh/hauberk/sidecar/config"
 )
 
 const usage = `usage:
@@ -79,22 +78,6 @@ func run(args []string) error {
 	stop()
 	<-told
 	return err
-}
-
-func validate(args []string) error {
-	o, err := parse(args, os.LookupEnv)
-	if err != nil {
-		return err
-	}
-	if o.bootstrap == "" {
-		return errors.New("validate needs --bootstrap FILE")
-	}
-	b, err := config.LoadBootstrap(o.bootstrap)
-	if err != nil {
-		return err
-	}
-	fmt.Printf("%s: ok, %d listeners and %d clusters\n", o.bootstrap, len(b.Listeners), len(b.Clusters))
-	return nil
 }
 
 // signals gives a context that ends at the first signal to stop. The second one

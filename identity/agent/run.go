@@ -41,14 +41,19 @@ type Agent struct {
 	node      *svid.SVID
 	role      token.Role
 	record    *Record
+	said      *token.Node // what record is made of
 	workloads map[spiffeid.ID]*held
-	bundles   map[string]*trust.Bundle
-	addresses []string
-	wanted    []spiffeid.ID
-	report    Report
-	status    Status
-	nodeErr   error
-	nodeNext  time.Time // of a renewal, after a failure
+	// bundles are in force; unnamed are the last of trust domains that are trusted no
+	// longer. refused is the last complaint about one.
+	bundles, unnamed map[string]*trust.Bundle
+	refused          string
+	controlPlanes    []*identityv1.ControlPlane
+	addresses        []string
+	wanted           []spiffeid.ID
+	report           Report
+	status           Status
+	nodeErr          error
+	nodeNext         time.Time // of a renewal, after a failure
 }
 
 // held is a workload identity and how its keeping goes.
@@ -106,14 +111,8 @@ func (a *Agent) load() error {
 		return fmt.Errorf("agent: %s holds %s, which is not of the trust domain %s: use another state directory", a.cfg.StateDir, node.ID, a.td)
 	}
 	a.td, a.node = node.ID.TrustDomain(), node
-	u, err := a.state.trust()
-	if err != nil {
+	if err := a.loadTrust(); err != nil {
 		return err
-	}
-	if u != nil {
-		if err := a.takeTrust(u, false); err != nil {
-			return err
-		}
 	}
 	if a.cfg.MemoryKeys {
 		a.publish()
@@ -292,6 +291,11 @@ func (a *Agent) takeJoin(j *identityv1.Joined) error {
 		ControlPlanes: j.Reply.GetControlPlanes(), Record: j.Reply.GetRecord(),
 	}
 	a.mu.Lock()
+	if held := a.bundles[j.SVID.ID.TrustDomain().Name()]; held != nil && trust.Accept(held, j.Bundle) != nil && identityv1.Check(j.SVID, held, j.SVID.ID, j.Skew) != nil {
+		a.mu.Unlock()
+		return fmt.Errorf("agent: the control plane offers the trust bundle %d of %s, and signs with none of the signers of the bundle %d that %s holds: "+
+			"if the mesh was built anew, use another state directory and a new token", j.Bundle.Sequence, held.TrustDomain, held.Sequence, a.cfg.StateDir)
+	}
 	a.td, a.node, a.role = j.SVID.ID.TrustDomain(), j.SVID, j.Record.Role
 	a.status.Skew = j.Skew
 	a.mu.Unlock()

@@ -27,7 +27,10 @@ import (
 const (
 	nodeKeyFile  = "node.key"  // PKCS#8, DER
 	nodeSVIDFile = "node.json" // heldSVID without a key
-	trustFile    = "trust.pb"  // the last TrustUpdate
+	trustFile    = "trust.pb"  // a TrustUpdate that says what is in force
+	// unnamedFile is a TrustUpdate with the last bundles of trust domains that are
+	// trusted no longer.
+	unnamedFile  = "unnamed.pb"
 	workloadGlob = "workload-*.json"
 )
 
@@ -206,22 +209,40 @@ func (s *state) workloads() ([]*svid.SVID, error) {
 	return out, nil
 }
 
-func (s *state) saveTrust(u *identityv1.TrustUpdate) error {
+func (s *state) saveTrust(u *identityv1.TrustUpdate) error { return s.saveUpdate(trustFile, u) }
+
+func (s *state) trust() (*identityv1.TrustUpdate, error) { return s.update(trustFile) }
+
+// saveUnnamed makes no file for nothing.
+func (s *state) saveUnnamed(bundles []*identityv1.Bundle) error {
+	if have, err := s.read(unnamedFile); err == nil && have == nil && len(bundles) == 0 {
+		return nil
+	}
+	return s.saveUpdate(unnamedFile, &identityv1.TrustUpdate{Bundles: bundles})
+}
+
+func (s *state) unnamed() ([]*identityv1.Bundle, error) {
+	u, err := s.update(unnamedFile)
+	return u.GetBundles(), err
+}
+
+func (s *state) saveUpdate(file string, u *identityv1.TrustUpdate) error {
 	b, err := proto.Marshal(u)
 	if err != nil {
 		return err
 	}
-	return s.write(trustFile, b)
+	return s.write(file, b)
 }
 
-func (s *state) trust() (*identityv1.TrustUpdate, error) {
-	b, err := s.read(trustFile)
+// update returns nil without an error where there is no file.
+func (s *state) update(file string) (*identityv1.TrustUpdate, error) {
+	b, err := s.read(file)
 	if b == nil {
 		return nil, err
 	}
 	u := &identityv1.TrustUpdate{}
 	if err := proto.Unmarshal(b, u); err != nil {
-		return nil, fmt.Errorf("agent: %s: %w", s.path(trustFile), err)
+		return nil, fmt.Errorf("agent: %s: %w", s.path(file), err)
 	}
 	return u, nil
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -14,49 +15,46 @@ import (
 )
 
 // takeTrust takes what a control plane says of bundles, control planes and this
-// node's record. A bundle never goes back: a control plane that is behind
-// another does not bring an anchor back.
+// node's record, and keeps on disk what is in force then. Neither a bundle nor the
+// record goes back: a control plane that is behind another does not bring an anchor
+// back, after a restart neither. Of a message that cannot be read nothing is taken.
 func (a *Agent) takeTrust(u *identityv1.TrustUpdate, save bool) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if r := u.GetRecord(); r != nil {
-		n, err := r.Node(a.td)
-		if err != nil {
-			return fmt.Errorf("agent: %w", err)
-		}
-		a.setRecordLocked(n)
-	}
-	next := maps.Clone(a.bundles)
+	offered := map[string]*trust.Bundle{}
 	for _, wire := range u.GetBundles() {
 		b, err := wire.Trust()
 		if err != nil {
 			return fmt.Errorf("agent: %w", err)
 		}
 		name := b.TrustDomain.Name()
-		if old := a.bundles[name]; old != nil && b.Sequence < old.Sequence {
-			continue
+		if offered[name] != nil {
+			return fmt.Errorf("agent: two bundles of %s in one message", name)
 		}
-		next[name] = b
+		offered[name] = b
 	}
-	// A trust domain that is no longer named is no longer trusted. A banned
-	// node's last message names none, and its record says the rest.
-	if len(u.GetBundles()) > 0 {
-		named := map[string]bool{}
-		for _, b := range u.GetBundles() {
-			named[b.GetTrustDomain()] = true
+	if r := u.GetRecord(); r != nil {
+		n, err := r.Node(a.td)
+		if err == nil {
+			err = a.setRecordLocked(n)
 		}
-		maps.DeleteFunc(next, func(name string, _ *trust.Bundle) bool { return !named[name] })
+		if err != nil {
+			return fmt.Errorf("agent: %w", err)
+		}
 	}
-	a.bundles = next
+	// A banned node's last message names no trust domain, and its record says the rest.
+	if len(offered) > 0 {
+		a.setBundlesLocked(offered)
+	}
 	if cps := u.GetControlPlanes(); len(cps) > 0 {
-		a.addresses = nil
+		a.controlPlanes, a.addresses = cps, nil
 		for _, cp := range cps {
 			a.addresses = append(a.addresses, cp.GetAddresses()...)
 		}
 	}
 	if save {
 		a.status.LastContact = time.Now()
-		return a.state.saveTrust(u)
+		return a.saveTrustLocked(u.GetServerTime())
 	}
 	// What an earlier run left is as old as the message it came in.
 	if a.status.LastContact = identityv1.FromTime(u.GetServerTime()); a.status.LastContact.After(time.Now()) {
@@ -65,15 +63,97 @@ func (a *Agent) takeTrust(u *identityv1.TrustUpdate, save bool) error {
 	return nil
 }
 
-func (a *Agent) setRecordLocked(n token.Node) {
-	if a.record != nil && n.Revision < a.record.Revision {
-		return
+// setBundlesLocked takes the trust domains that are named, each by the latest bundle
+// that was ever heard of it. One that is no longer named is no longer trusted, but
+// remembered: a control plane that is behind may name it again.
+func (a *Agent) setBundlesLocked(offered map[string]*trust.Bundle) {
+	next, unnamed, refused := map[string]*trust.Bundle{}, map[string]*trust.Bundle{}, ""
+	maps.Copy(unnamed, a.unnamed)
+	maps.Copy(unnamed, a.bundles)
+	for _, name := range slices.Sorted(maps.Keys(offered)) {
+		next[name] = offered[name]
+		held := unnamed[name]
+		delete(unnamed, name)
+		err := trust.Accept(held, offered[name])
+		if err == nil {
+			continue
+		}
+		next[name] = held
+		if refused = err.Error(); errors.Is(err, trust.ErrOlder) {
+			a.log.Debug("trust bundle not taken", "err", err)
+		} else if refused != a.refused {
+			a.log.Warn("trust bundle not taken, the one in use stays", "err", err)
+		}
+	}
+	a.bundles, a.unnamed, a.refused = next, unnamed, refused
+}
+
+// saveTrustLocked keeps what is in force, as a message that says it.
+func (a *Agent) saveTrustLocked(serverTime int64) error {
+	u := &identityv1.TrustUpdate{ServerTime: serverTime, ControlPlanes: a.controlPlanes, Bundles: a.wire(a.bundles)}
+	if a.said != nil {
+		u.Record = identityv1.NewRecord(*a.said)
+	}
+	// First what must not be forgotten: between the two writes a trust domain may be in
+	// both, or in the former alone.
+	if err := a.state.saveUnnamed(a.wire(a.unnamed)); err != nil {
+		return err
+	}
+	return a.state.saveTrust(u)
+}
+
+// wire has the own trust domain first.
+func (a *Agent) wire(bundles map[string]*trust.Bundle) []*identityv1.Bundle {
+	var out []*identityv1.Bundle
+	own := a.td.Name()
+	if b := bundles[own]; b != nil {
+		out = append(out, identityv1.NewBundle(b))
+	}
+	for _, name := range slices.Sorted(maps.Keys(bundles)) {
+		if name != own {
+			out = append(out, identityv1.NewBundle(bundles[name]))
+		}
+	}
+	return out
+}
+
+// loadTrust takes up what an earlier run left.
+func (a *Agent) loadTrust() error {
+	unnamed, err := a.state.unnamed()
+	if err != nil {
+		return err
+	}
+	for _, wire := range unnamed {
+		b, err := wire.Trust()
+		if err != nil {
+			return fmt.Errorf("agent: %s: %w", a.state.path(unnamedFile), err)
+		}
+		if a.unnamed == nil {
+			a.unnamed = map[string]*trust.Bundle{}
+		}
+		a.unnamed[b.TrustDomain.Name()] = b
+	}
+	u, err := a.state.trust()
+	if err != nil || u == nil {
+		return err
+	}
+	return a.takeTrust(u, false)
+}
+
+// setRecordLocked takes a record that is later than the one held. A node that joined
+// under another name has another record.
+func (a *Agent) setRecordLocked(n token.Node) error {
+	if old := a.said; old != nil && old.Role == n.Role && old.Name == n.Name {
+		if later, err := token.Supersedes(n, *old); err != nil || !later {
+			return err
+		}
 	}
 	r := &Record{Node: n.Name, Revision: n.Revision, Banned: n.Banned, BanReason: n.BanReason}
 	for _, p := range n.Permitted {
 		r.Workloads = append(r.Workloads, Workload{ID: p.ID, Selectors: p.Selectors})
 	}
-	a.record, a.role = r, n.Role
+	a.said, a.record, a.role = &n, r, n.Role
+	return nil
 }
 
 // allAddresses are where control planes may be, configured ones first.
@@ -173,7 +253,10 @@ func (a *Agent) followTrust(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := a.takeTrust(u, true); err != nil {
+		// What cannot be kept, on a full disk, is in force all the same.
+		err = a.takeTrust(u, true)
+		a.publish()
+		if err != nil {
 			return err
 		}
 		a.mu.Lock()
@@ -185,7 +268,6 @@ func (a *Agent) followTrust(ctx context.Context) error {
 		if warn {
 			a.log.Warn("this host's clock differs from the control plane's: set the clock", "skew", skew.Round(time.Second).String())
 		}
-		a.publish()
 		a.announce()
 		a.conn.setAddresses(a.allAddresses())
 		a.poke()

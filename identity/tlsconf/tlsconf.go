@@ -17,6 +17,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/identity/svid"
 	"github.com/hauberk-mesh/hauberk/identity/verify"
+	"github.com/hauberk-mesh/hauberk/internal/accepted"
 )
 
 // ClientAuth says what a server asks of its clients.
@@ -274,12 +275,13 @@ func admit(s *svid.Snapshot, cs tls.ConnectionState, authorize func(spiffeid.ID)
 	if cs.DidResume {
 		return errors.New("tls: a resumed session is refused")
 	}
-	peer, err := verify.Peer(s, cs.PeerCertificates, now)
+	peer, chain, err := verify.PeerChain(s, cs.PeerCertificates, now)
 	if err != nil {
 		return err
 	}
 	if err := authorize(peer); err != nil {
 		return &DeniedError{Peer: peer, Err: err}
 	}
+	accepted.Chain(cs, chain)
 	return nil
 }

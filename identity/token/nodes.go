@@ -189,7 +189,7 @@ func (n *Nodes) Merge(rec Node) (bool, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if old, ok := n.records[nodeKey{rec.Role, rec.Name}]; ok {
-		later, err := supersedes(rec, old)
+		later, err := Supersedes(rec, old)
 		if err != nil || !later {
 			return false, err
 		}
@@ -210,7 +210,10 @@ func nextRevision(old, next Node) uint64 {
 	return old.Revision + 1
 }
 
-func supersedes(rec, old Node) (bool, error) {
+// Supersedes says whether rec replaces old, another record of the same node: the later
+// revision does, at one revision a ban, then the larger encoding. Whoever holds a record
+// and is offered another decides so.
+func Supersedes(rec, old Node) (bool, error) {
 	if rec.Revision != old.Revision {
 		return rec.Revision > old.Revision, nil
 	}

@@ -28,35 +28,47 @@ const maxChain = 8
 
 // Peer verifies a chain, leaf first, at the time now, with one snapshot.
 func Peer(snapshot *svid.Snapshot, chain []*x509.Certificate, now time.Time) (spiffeid.ID, error) {
+	id, _, err := PeerChain(snapshot, chain, now)
+	return id, err
+}
+
+// PeerChain is Peer and also returns the chain that was accepted, which ends with an
+// anchor. Of what else the peer sent nothing counts.
+func PeerChain(snapshot *svid.Snapshot, chain []*x509.Certificate, now time.Time) (spiffeid.ID, []*x509.Certificate, error) {
 	id, err := first(chain)
 	if err != nil {
-		return spiffeid.ID{}, err
+		return spiffeid.ID{}, nil, err
 	}
 	td := id.TrustDomain()
 	anchors, ok := snapshot.Bundles[td.Name()]
 	if !ok || anchors == nil {
-		return spiffeid.ID{}, refuse(RuleChain, id.String(), "there is no trust bundle for the trust domain %s here", td)
+		return spiffeid.ID{}, nil, refuse(RuleChain, id.String(), "there is no trust bundle for the trust domain %s here", td)
 	}
-	return Chain(td, anchors, chain, now)
+	return find(td, anchors, chain, now)
 }
 
 // Chain verifies against the anchors of one trust domain, to which the leaf
 // must belong.
 func Chain(td spiffeid.TrustDomain, anchors *svid.Anchors, chain []*x509.Certificate, now time.Time) (spiffeid.ID, error) {
+	id, _, err := find(td, anchors, chain, now)
+	return id, err
+}
+
+func find(td spiffeid.TrustDomain, anchors *svid.Anchors, chain []*x509.Certificate, now time.Time) (spiffeid.ID, []*x509.Certificate, error) {
 	id, err := first(chain)
 	if err != nil {
-		return spiffeid.ID{}, err
+		return spiffeid.ID{}, nil, err
 	}
 	claimed := id.String()
 	if id.TrustDomain() != td {
-		return spiffeid.ID{}, refuse(RuleChain, claimed, "it is not of the trust domain %s", td)
+		return spiffeid.ID{}, nil, refuse(RuleChain, claimed, "it is not of the trust domain %s", td)
 	}
 	if len(anchors.Certificates) == 0 {
-		return spiffeid.ID{}, refuse(RuleChain, claimed, "the trust bundle of %s has no signer: all its identities are revoked", td)
+		return spiffeid.ID{}, nil, refuse(RuleChain, claimed, "the trust bundle of %s has no signer: all its identities are revoked", td)
 	}
 	for _, c := range chain[1:] {
 		if err := keyUsage(c); err != nil {
-			return spiffeid.ID{}, &Error{RuleKeyUsage, claimed, fmt.Errorf("signer %q: %w", c.Subject, err)}
+			return spiffeid.ID{}, nil, &Error{RuleKeyUsage, claimed, fmt.Errorf("signer %q: %w", c.Subject, err)}
 		}
 	}
 	// Extended usage is judged by our own rule, below, because the library's
@@ -68,17 +80,17 @@ func Chain(td spiffeid.TrustDomain, anchors *svid.Anchors, chain []*x509.Certifi
 		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	})
 	if err != nil {
-		return spiffeid.ID{}, &Error{RuleChain, claimed, explain(err, td, anchors, chain, now)}
+		return spiffeid.ID{}, nil, &Error{RuleChain, claimed, explain(err, td, anchors, chain, now)}
 	}
 	// The peer sends intermediates as it likes; one chain in which every signer
 	// may sign is enough, and none of the others makes it weaker.
 	var failed error
 	for _, v := range verified {
 		if failed = signers(td, v[1:], claimed); failed == nil {
-			return id, nil
+			return id, v, nil
 		}
 	}
-	return spiffeid.ID{}, failed
+	return spiffeid.ID{}, nil, failed
 }
 
 // Leaf checks what the leaf alone tells.

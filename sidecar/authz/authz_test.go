@@ -310,7 +310,7 @@ func TestTemplatePermission(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for path, want := range map[string]bool{"/a/x?q": true, "/a/": false, "/a/x/y": false} {
+	for path, want := range map[string]bool{"/a/x?q": true, "/a/x=y": true, "/a/*?q": true, "/a/": false, "/a/x/y": false} {
 		req := &message.Request{Method: "GET", Path: path}
 		if got := e.CheckRequest(&Peer{Info: &stream.Info{}}, req).Allowed; got != want {
 			t.Errorf("%s: %v", path, got)

@@ -199,6 +199,18 @@ func (m *Manager) Update(cfg *Config) error {
 	return nil
 }
 
+// Check says why Update would refuse a cluster that is new.
+func (m *Manager) Check(cfg *Config) error {
+	err := m.validate(cfg)
+	if err == nil {
+		err = cfg.Subsets.check(cfg.Endpoints)
+	}
+	if err != nil {
+		return fmt.Errorf("cluster %s: %w", cfg.Name, err)
+	}
+	return nil
+}
+
 func (m *Manager) validate(cfg *Config) error {
 	dns := cfg.Type == StrictDNS || cfg.Type == LogicalDNS
 	switch {

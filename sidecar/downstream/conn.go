@@ -194,11 +194,12 @@ func (c *Conn) End(e Ending) {
 	c.Wake()
 }
 
-// Child returns the connection that one of c's streams stands for: it has c's facts, and
-// what ends c ends it. It is attached, to wait for its peer where c does.
-func (c *Conn) Child(s stream.Stream, server *Server, owner Owner) *Conn {
+// Child returns the connection that one of c's streams stands for: it has c's facts, but
+// comes in at a place of its own, and what ends c ends it. It is attached, to wait for its
+// peer where c does.
+func (c *Conn) Child(s stream.Stream, place *Place, server *Server, owner Owner) *Conn {
 	f := c.Facts
-	f.Stream, f.Accepted = s, time.Now()
+	f.Stream, f.Place, f.Accepted = s, place, time.Now()
 	child := &Conn{Facts: f, parent: c}
 	child.policy.Store(c.policy.Load())
 	child.Attach(server, owner)

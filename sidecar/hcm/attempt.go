@@ -167,6 +167,7 @@ func (a *attempt) try() outcome {
 	if o == responded {
 		return o
 	}
+	a.resp.Reset() // of a head that did not come whole there are fields without their text
 	a.report(o)
 	x.stopPump() // it holds the connection
 	a.endSpan(o, o.flags())
@@ -536,8 +537,8 @@ func (a *attempt) report(o outcome) {
 		}
 	case timedOut, tryTimedOut, tryIdle:
 		a.host.Report(cluster.OutcomeTimeout)
-	default:
-		return
 	}
-	m.Answered(a.x.d.Shard, 0)
+	if a.sentAt != 0 { // also where nobody waits for the answer
+		m.Answered(a.x.d.Shard, 0)
+	}
 }

@@ -62,7 +62,7 @@ func (x *exchange) ReadBody(limit int) (whole bool, v filter.Verdict) {
 		x.store = append(x.store, x.payload...)
 	}
 	for !x.complete {
-		data, last, err := x.req.Body.Next()
+		data, last, err := x.client.Next() // which notes that something moved
 		if err != nil {
 			x.bodyFailed(err, hard)
 			return false, filter.Gone
@@ -87,8 +87,9 @@ func (x *exchange) measureBody() {
 	}
 }
 
-// Draining implements filter.Exchange.
-func (x *exchange) Draining() bool { return x.d.Draining() }
+// Draining implements filter.Exchange. A connection is also drained for reasons of its own:
+// the certificate that opened it has expired, its filter chain is gone, memory is short.
+func (x *exchange) Draining() bool { return x.m.drain.Draining() }
 
 // Connection implements filter.Exchange.
 func (x *exchange) Connection(key any, make func() any) any { return x.d.Kept(key, make) }

@@ -275,7 +275,7 @@ func (k *keeper) fire() {
 			k.arm(left)
 			return
 		}
-		c.fail(connError(NoError, "keepalive_timeout"))
+		c.fail(errSilent)
 		c.wakeReader()
 	}
 }

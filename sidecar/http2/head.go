@@ -320,7 +320,7 @@ func (h *head) request(req *message.Request, end, tls bool) (status int) {
 	}
 	h.load()
 	req.Version = message.HTTP2
-	req.Scheme = "http"
+	req.Scheme = "http" // the transport's, unless the client says another
 	if tls {
 		req.Scheme = "https"
 	}
@@ -395,6 +395,10 @@ func (h *head) schemeAndPath(req *message.Request) (status int) {
 	case h.cfg.StrictScheme && scheme != req.Scheme:
 		h.fault("scheme_mismatch")
 		return 0
+	case scheme == "https": // the client's word, as in Envoy; a string of its own, for copies
+		req.Scheme = "https"
+	default:
+		req.Scheme = "http"
 	}
 	req.Path = h.str(pseudoPath)
 	switch {

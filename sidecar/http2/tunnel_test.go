@@ -146,6 +146,26 @@ func TestTunnelDeadlines(t *testing.T) {
 	})
 }
 
+// TestTunnelAbort: what lies behind a tunnel was lost (RFC 9113 8.5). Its client still gets
+// what came before.
+func TestTunnelAbort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ends, hold := make(chan *Tunnel, 1), make(chan bool)
+		cc, _ := pipe(t, nil, nil, tunnelServer(ends, hold))
+		defer close(hold)
+		client, server, s := tunnel(t, cc, requests()["connect"], ends)
+		defer s.Close()
+		_, _ = server.Write([]byte("half"))
+		server.Abort()
+		_ = server.Close()
+		got, err := io.ReadAll(client)
+		var se *StreamError
+		if string(got) != "half" || !errors.As(err, &se) || !se.Remote || se.Code != ConnectError {
+			t.Errorf("%q, %v", got, err)
+		}
+	})
+}
+
 // lease is memory for ReadReady that counts what is held.
 type lease struct {
 	buf  []byte

@@ -41,9 +41,9 @@ type Info struct {
 	PeerCertHash string
 	// PeerNotAfter is when the peer's certificate expires; zero on plaintext.
 	PeerNotAfter time.Time
-	// PeerSigner is the key identifier of the anchor that the peer's chain leads
-	// to (RFC 5280 4.2.1.1), as its last certificate names it; empty where it
-	// names none, and on plaintext.
+	// PeerSigner is the SignerKey of the anchor by which the peer was accepted; empty
+	// where that is not known, and on plaintext. What the peer says of it counts for
+	// nothing.
 	PeerSigner string
 	// PeerChain are the certificates that the peer sent, its own first, where the
 	// stream was told to keep them.

@@ -384,3 +384,23 @@ func TestTryWriteKeepsTheLastRecord(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// TestServerNameHasNoCase: a rule about it compares bytes.
+func TestServerNameHasNoCase(t *testing.T) {
+	a, b := tcpPair(t)
+	server, err := ServerTLS(a, nil, &tls.Config{Certificates: []tls.Certificate{certificate(t, clientID)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		_ = tls.Client(b, &tls.Config{InsecureSkipVerify: true, ServerName: "Admin.Example"}).Handshake()
+	})
+	if err := server.Handshake(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := server.Info().SNI; got != "admin.example" {
+		t.Errorf("the server name is %q", got)
+	}
+}

@@ -4,14 +4,17 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"io"
 	"net"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
 	"unique"
 
+	"github.com/hauberk-mesh/hauberk/internal/accepted"
 	"github.com/hauberk-mesh/hauberk/sidecar/peercert"
 )
 
@@ -31,6 +34,8 @@ type TLS struct {
 	foreign bool
 	// peer keeps the texts that Info has of it.
 	peer unique.Handle[peerTexts]
+	// signer is the anchor's key, once the peer is accepted.
+	signer string
 	// watch is the last wait for the socket.
 	watch    atomic.Pointer[Watch]
 	exchange tlsExchange
@@ -39,15 +44,15 @@ type TLS struct {
 // ServerTLS and ClientTLS wrap a socket; Handshake must follow. prefix are bytes
 // that an inspector read already.
 func ServerTLS(c Conn, prefix []byte, cfg *tls.Config) (*TLS, error) {
-	return newTLS(c, prefix, func(nc net.Conn) *tls.Conn { return tls.Server(nc, cfg) })
+	return newTLS(c, prefix, cfg, tls.Server)
 }
 
 // ClientTLS is ServerTLS for the other side.
 func ClientTLS(c Conn, cfg *tls.Config) (*TLS, error) {
-	return newTLS(c, nil, func(nc net.Conn) *tls.Conn { return tls.Client(nc, cfg) })
+	return newTLS(c, nil, cfg, tls.Client)
 }
 
-func newTLS(c Conn, prefix []byte, wrap func(net.Conn) *tls.Conn) (*TLS, error) {
+func newTLS(c Conn, prefix []byte, cfg *tls.Config, wrap func(net.Conn, *tls.Config) *tls.Conn) (*TLS, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -55,7 +60,16 @@ func newTLS(c Conn, prefix []byte, wrap func(net.Conn) *tls.Conn) (*TLS, error) 
 	rc := &recordConn{Conn: c, raw: raw, prefix: prefix}
 	rc.w.once = rc.writeOnce
 	rc.tryRead, rc.waitRead, rc.tryPeek = rc.readNow, rc.readOnce, rc.peekNow
-	return &TLS{tls: wrap(rc), raw: rc}, nil
+	t := &TLS{raw: rc}
+	t.tls = wrap(rc, accepted.Listen(cfg, func(chain []*x509.Certificate) { t.signer = SignerKey(chain[len(chain)-1]) }))
+	return t, nil
+}
+
+// SignerKey names the key of a certificate that peers are accepted by, whatever carries
+// it: the SHA-256 of the SubjectPublicKeyInfo.
+func SignerKey(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.RawSubjectPublicKeyInfo)
+	return string(sum[:])
 }
 
 // Handshake completes the handshake and the Info, to which the caller may have
@@ -65,7 +79,7 @@ func (t *TLS) Handshake(ctx context.Context) error {
 	if err := t.tls.HandshakeContext(ctx); err != nil {
 		return err
 	}
-	t.info, t.peer = tlsInfo(t.tls, t.raw)
+	t.info, t.peer = tlsInfo(t.tls, t.raw, t.signer)
 	if t.keep {
 		t.info.PeerChain = t.tls.ConnectionState().PeerCertificates
 		t.info.Peer = peercert.Of(t.info.PeerChain)
@@ -80,18 +94,20 @@ func (t *TLS) Handshake(ctx context.Context) error {
 // peerTexts are what a certificate tells of a peer. All connections of the peer share them.
 type peerTexts struct{ id, certHash, signer string }
 
-func tlsInfo(c *tls.Conn, raw net.Conn) (*Info, unique.Handle[peerTexts]) {
+func tlsInfo(c *tls.Conn, raw net.Conn, signer string) (*Info, unique.Handle[peerTexts]) {
 	st := c.ConnectionState()
 	i := &Info{
 		Local: raw.LocalAddr(), Remote: raw.RemoteAddr(),
-		TLS: true, TLSVersion: st.Version, CipherSuite: st.CipherSuite, SNI: st.ServerName, ALPN: st.NegotiatedProtocol,
+		TLS: true, TLSVersion: st.Version, CipherSuite: st.CipherSuite, ALPN: st.NegotiatedProtocol,
 		Group: uint16(st.CurveID),
+		// A host name has no case (RFC 6066 3), and rules compare bytes.
+		SNI: strings.ToLower(st.ServerName),
 	}
 	var p peerTexts
 	if len(st.PeerCertificates) > 0 {
 		leaf := st.PeerCertificates[0]
 		i.PeerNotAfter = leaf.NotAfter
-		p.signer = string(st.PeerCertificates[len(st.PeerCertificates)-1].AuthorityKeyId)
+		p.signer = signer
 		sum := sha256.Sum256(leaf.Raw)
 		p.certHash = hex.EncodeToString(sum[:])
 		if len(leaf.URIs) == 1 {
@@ -328,7 +344,8 @@ type recordConn struct {
 	each *eachReader
 	fd   uintptr
 
-	w recordWriter
+	w     recordWriter
+	reset resetSeen
 }
 
 // wouldBlock is temporary in net.Error's sense, so that crypto/tls does not take
@@ -370,7 +387,7 @@ func (c *recordConn) Read(p []byte) (int, error) {
 	case c.errno != 0:
 		return 0, opError("read", c.RemoteAddr(), c.errno)
 	case c.n == 0:
-		return 0, io.EOF
+		return 0, c.reset.end(c.raw, c.RemoteAddr())
 	}
 	c.track(p[:c.n])
 	return c.n, nil

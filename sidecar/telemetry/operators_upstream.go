@@ -39,14 +39,12 @@ var upstreamOperators = []operatorDef{
 	address("UPSTREAM_REMOTE_ADDRESS", "The same.", upstreamHost),
 	host("UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", "The same without the port.", upstreamHost),
 	port("UPSTREAM_REMOTE_PORT", "Its port.", upstreamHost),
-	{OperatorDoc: OperatorDoc{Name: "UPSTREAM_HOST_NAME", Help: "Host name of that endpoint, its address where it has none."},
-		value: func(dst []byte, r *Record) []byte {
-			return appendHost(dst, r.UpstreamHost, r.UpstreamHostname, true, true)
-		}},
-	{OperatorDoc: OperatorDoc{Name: "UPSTREAM_HOST_NAME_WITHOUT_PORT", Help: "The same without the port."},
-		value: func(dst []byte, r *Record) []byte {
-			return appendHost(dst, r.UpstreamHost, r.UpstreamHostname, true, false)
-		}},
+	appends("UPSTREAM_HOST_NAME", "Host name of that endpoint, its address where it has none.", func(dst []byte, r *Record) []byte {
+		return appendHost(dst, r.UpstreamHost, r.UpstreamHostname, true, true)
+	}),
+	appends("UPSTREAM_HOST_NAME_WITHOUT_PORT", "The same without the port.", func(dst []byte, r *Record) []byte {
+		return appendHost(dst, r.UpstreamHost, r.UpstreamHostname, true, false)
+	}),
 	attempted("UPSTREAM_HOSTS_ATTEMPTED", "Addresses of the upstreams that were tried, in order; the last eight.", false, true),
 	attempted("UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT", "The same without ports.", false, false),
 	attempted("UPSTREAM_HOST_NAMES_ATTEMPTED", "Host names of the upstreams that were tried, addresses where they have none.", true, true),
@@ -81,7 +79,7 @@ type Attempts interface {
 }
 
 func attempted(name, help string, names, withPort bool) operatorDef {
-	return operatorDef{OperatorDoc: OperatorDoc{Name: name, Help: help}, value: func(dst []byte, r *Record) []byte {
+	return appends(name, help, func(dst []byte, r *Record) []byte {
 		if r.Attempted == nil {
 			return dst
 		}
@@ -95,7 +93,7 @@ func attempted(name, help string, names, withPort bool) operatorDef {
 			}
 			dst = appendHost(dst, addr, hostname, names, withPort)
 		}
-	}}
+	})
 }
 
 func appendHost(dst []byte, addr net.Addr, hostname string, names, withPort bool) []byte {

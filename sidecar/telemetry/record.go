@@ -113,8 +113,9 @@ type Record struct {
 
 	// Moments are those of the exchange or connection; RequestBegan is that of Start.
 	Moments Moments
-	// Traced: it was decided to trace the request.
-	Traced bool
+	// TraceForced: the request is traced because x-envoy-force-trace says so, here or in a
+	// hop before.
+	TraceForced bool
 	// TraceID and SpanID are hexadecimal, empty without tracing.
 	TraceID, SpanID []byte
 

@@ -73,7 +73,7 @@ func NewServer(cfg *Server, o Options) (*Context, error) {
 			if len(cs.PeerCertificates) == 0 && !cfg.RequireClientCertificate {
 				return nil
 			}
-			return v.verify(cs.PeerCertificates, "")
+			return v.verify(cs, "")
 		}
 		s.config, s.plain = t, t
 		if len(t.NextProtos) > 0 {
@@ -112,7 +112,7 @@ func NewClient(cfg *Client, o Options) (*Context, error) {
 		if cfg.VerifySNI {
 			name = cs.ServerName
 		}
-		return c.state.Load().verifier.verify(cs.PeerCertificates, name)
+		return c.state.Load().verifier.verify(cs, name)
 	}
 	t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		if own := c.state.Load().certificates; len(own) > 0 {

@@ -22,7 +22,7 @@ type material struct {
 	certificates []tls.Certificate
 	anchors      []*x509.Certificate // from the configuration
 	roots        *x509.CertPool
-	crls         []*x509.RevocationList
+	crls         []*revocations
 }
 
 // load reads everything, and fails where anything cannot be used.
@@ -141,12 +141,12 @@ func (s Source) certificates() ([]*x509.Certificate, error) {
 	return out, nil
 }
 
-func (s Source) revocations() ([]*x509.RevocationList, error) {
+func (s Source) revocations() ([]*revocations, error) {
 	data, err := s.read()
 	if err != nil {
 		return nil, err
 	}
-	var out []*x509.RevocationList
+	var out []*revocations
 	for rest := data; ; {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {
@@ -159,7 +159,7 @@ func (s Source) revocations() ([]*x509.RevocationList, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: revocation list %d: %w", s.name(), len(out)+1, err)
 		}
-		out = append(out, l)
+		out = append(out, compileRevocations(l))
 	}
 	if n := bytes.Count(data, []byte("-----BEGIN X509 CRL-----")); n != len(out) || n == 0 {
 		return nil, fmt.Errorf("%s: of its %d PEM revocation lists %d are damaged", s.name(), n, n-len(out))

@@ -1,14 +1,16 @@
 package tlscontext
 
 import (
-	"bytes"
 	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/internal/accepted"
 )
 
 // VerifyError says why a peer was refused.
@@ -34,42 +36,53 @@ func (e *VerifyError) Unwrap() error { return e.Err }
 type verifier struct {
 	cfg   *Validation
 	roots *x509.CertPool // nil where pins alone decide
-	crls  []*x509.RevocationList
+	crls  []*revocations
 	usage x509.ExtKeyUsage
 	now   func() time.Time
 }
 
-// verify judges a peer's certificates, leaf first. serverName, when not empty, is
-// what the leaf must be valid for too.
-func (v *verifier) verify(chain []*x509.Certificate, serverName string) error {
+// verify judges a peer's certificates. serverName, when not empty, is what its own
+// must be valid for too.
+func (v *verifier) verify(cs tls.ConnectionState, serverName string) error {
 	if v == nil || v.cfg.AcceptUntrusted {
 		return nil
 	}
+	by, err := v.judge(cs.PeerCertificates, serverName)
+	if err == nil {
+		accepted.Chain(cs, by)
+	}
+	return err
+}
+
+// judge returns the chain by which the peer is accepted, of which pins alone need only
+// the leaf.
+func (v *verifier) judge(chain []*x509.Certificate, serverName string) (by []*x509.Certificate, err error) {
 	if len(chain) == 0 {
-		return &VerifyError{Rule: "missing", Err: errors.New("the peer sent none")}
+		return nil, &VerifyError{Rule: "missing", Err: errors.New("the peer sent none")}
 	}
 	leaf := chain[0]
 	refuse := func(rule string, err error) error { return &VerifyError{Rule: rule, Subject: subject(leaf), Err: err} }
+	by = chain[:1]
 	if v.roots != nil {
-		if err := v.chain(chain); err != nil {
+		if by, err = v.chain(chain); err != nil {
 			var own *VerifyError
 			if errors.As(err, &own) {
 				own.Subject = subject(leaf)
-				return own
+				return nil, own
 			}
-			return refuse("chain", err)
+			return nil, refuse("chain", err)
 		}
 	}
 	if len(v.cfg.Names) > 0 && !slices.ContainsFunc(v.cfg.Names, func(m NameMatch) bool { return m.Matches(leaf) }) {
-		return refuse("name", errors.New("none of its names is one that is expected"))
+		return nil, refuse("name", errors.New("none of its names is one that is expected"))
 	}
 	if serverName != "" && leaf.VerifyHostname(serverName) != nil {
-		return refuse("name", fmt.Errorf("it is not valid for %q", serverName))
+		return nil, refuse("name", fmt.Errorf("it is not valid for %q", serverName))
 	}
 	if len(v.cfg.SPKI)+len(v.cfg.Hash) > 0 && !v.pinned(leaf) {
-		return refuse("pin", errors.New("neither it nor its key is pinned"))
+		return nil, refuse("pin", errors.New("neither it nor its key is pinned"))
 	}
-	return nil
+	return by, nil
 }
 
 func (v *verifier) pinned(leaf *x509.Certificate) bool {
@@ -78,7 +91,7 @@ func (v *verifier) pinned(leaf *x509.Certificate) bool {
 }
 
 // chain finds a chain to an anchor that keeps to depth and revocation.
-func (v *verifier) chain(chain []*x509.Certificate) error {
+func (v *verifier) chain(chain []*x509.Certificate) ([]*x509.Certificate, error) {
 	intermediates := x509.NewCertPool()
 	for _, c := range chain[1:] {
 		intermediates.AddCert(c)
@@ -87,15 +100,15 @@ func (v *verifier) chain(chain []*x509.Certificate) error {
 		Roots: v.roots, Intermediates: intermediates, CurrentTime: v.now(), KeyUsages: []x509.ExtKeyUsage{v.usage},
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var failed error
 	for _, c := range found {
 		if failed = v.accept(c); failed == nil {
-			return nil
+			return c, nil
 		}
 	}
-	return failed
+	return nil, failed
 }
 
 func (v *verifier) accept(chain []*x509.Certificate) error {
@@ -115,26 +128,6 @@ func (v *verifier) accept(chain []*x509.Certificate) error {
 		}
 	}
 	return nil
-}
-
-// revocation looks a certificate up in its issuer's list, which there must be.
-func (v *verifier) revocation(c, issuer *x509.Certificate) error {
-	now := v.now()
-	for _, l := range v.crls {
-		if !bytes.Equal(l.RawIssuer, issuer.RawSubject) || l.CheckSignatureFrom(issuer) != nil {
-			continue
-		}
-		if now.Before(l.ThisUpdate) || !l.NextUpdate.IsZero() && now.After(l.NextUpdate) {
-			return fmt.Errorf("the revocation list of %q is not valid now: it is from %s until %s", issuer.Subject, l.ThisUpdate, l.NextUpdate)
-		}
-		for _, r := range l.RevokedCertificateEntries {
-			if r.SerialNumber.Cmp(c.SerialNumber) == 0 {
-				return fmt.Errorf("%q, serial %x, was revoked at %s", c.Subject, c.SerialNumber, r.RevocationTime)
-			}
-		}
-		return nil
-	}
-	return fmt.Errorf("there is no revocation list of %q, which issued %q", issuer.Subject, c.Subject)
 }
 
 // Matches tells whether a certificate has a name that m means.
