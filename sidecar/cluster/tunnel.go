@@ -41,7 +41,7 @@ func (p *pool) openTunnel(ctx context.Context, s telemetry.Shard) (*Conn, error)
 			return conn, nil
 		}
 		carrier.Release()
-		if !errors.Is(err, http2.ErrRefused) {
+		if !errors.Is(err, http2.ErrRefused) && err != http2.ErrFull {
 			break
 		}
 	}
@@ -50,6 +50,8 @@ func (p *pool) openTunnel(ctx context.Context, s telemetry.Shard) (*Conn, error)
 	switch {
 	case ctx.Err() != nil:
 		kind = Canceled
+	case err == http2.ErrFull:
+		kind = OverflowConnections
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		kind = ConnectTimeout
 	}

@@ -441,6 +441,8 @@ func (a *attempt) protocolError(err error) (o outcome, ok bool) {
 	var stream *http2.StreamError
 	var conn *http2.ConnError
 	switch {
+	case err == http2.ErrFull:
+		return overflow, true
 	case errors.Is(err, http2.ErrRefused):
 		a.wrote = false
 		return refused, true

@@ -9,7 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // TestWhoMayMeetAStaleConnection: only a request that is then sent again by itself.
@@ -104,5 +106,14 @@ func TestUnaskedBytesAnswerNobody(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestFullConnection: a request that our own connection has no room for is turned away for
+// that, and not put down to its host.
+func TestFullConnection(t *testing.T) {
+	a := &attempt{x: &exchange{}}
+	if o := a.broken(http2.ErrFull); o != overflow || o.flags() != telemetry.FlagUpstreamOverflow {
+		t.Errorf("outcome %d, flags %v", o, o.flags())
 	}
 }

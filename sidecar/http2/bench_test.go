@@ -144,7 +144,7 @@ func BenchmarkDecode(b *testing.B) {
 		block = e.request(block[:0], req)
 	}
 	var d decoder
-	d.init(initialTable, 64<<10)
+	d.init(initialTable)
 	h := head{cfg: Default()}
 	var got message.Request
 	var warm encoder

@@ -43,7 +43,8 @@ func (in *input) bytes() []byte {
 
 // A received body waits in blocks, filled one after the other: many small frames cost no
 // more memory than a large one. What is bulk lies together in larger ones, so that one
-// call of the kernel passes on several frames.
+// call of the kernel passes on several frames. Of these a connection has as many as its
+// window fills: a stream that takes one may fill a part of it only.
 const (
 	smallBlock = 2 << 10
 	largeBlock = 16 << 10
@@ -54,6 +55,7 @@ type block struct {
 	next *block
 	w    int
 	b    []byte
+	of   *int // for a bulk block, how many more its connection may take
 }
 
 var (
@@ -62,17 +64,27 @@ var (
 	bulkBlocks  = sync.Pool{New: func() any { return &block{b: make([]byte, bulkBlock)} }}
 )
 
-func takeBlock(n int, bulk bool) *block {
+// takeBlock returns a block for a piece of n bytes; where it is bulk, one of those that
+// are left.
+func takeBlock(n int, bulk bool, left *int) *block {
 	switch {
 	case n <= smallBlock:
 		return smallBlocks.Get().(*block)
-	case bulk:
-		return bulkBlocks.Get().(*block)
+	case bulk && *left > 0:
+		*left--
+		b := bulkBlocks.Get().(*block)
+		b.of = left
+		return b
 	}
 	return largeBlocks.Get().(*block)
 }
 
+// free gives the block back. The lock of the connection that it was taken for is held.
 func (b *block) free() {
+	if b.of != nil {
+		*b.of++
+		b.of = nil
+	}
 	b.next, b.w = nil, 0
 	switch len(b.b) {
 	case smallBlock:
@@ -93,7 +105,8 @@ type received struct {
 	bulk bool
 }
 
-func (r *received) append(p []byte) {
+// append takes p in; left is how many bulk blocks the connection may still take.
+func (r *received) append(p []byte, left *int) {
 	r.n += len(p)
 	switch {
 	case r.n > 2*largeBlock:
@@ -103,7 +116,7 @@ func (r *received) append(p []byte) {
 	}
 	for len(p) > 0 {
 		if r.tail == nil || r.tail.w == len(r.tail.b) {
-			b := takeBlock(len(p), r.bulk)
+			b := takeBlock(len(p), r.bulk, left)
 			if r.tail == nil {
 				r.head = b
 			} else {

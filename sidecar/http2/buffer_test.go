@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"sync"
 	"testing"
@@ -13,6 +14,7 @@ import (
 // blocks of one frame, and in larger ones when several wait; it comes out as it went in.
 func TestReceivedBulk(t *testing.T) {
 	var r received
+	left := 10
 	defer r.clear()
 	sizes := func() (s []int) {
 		for b := r.head; b != nil; b = b.next {
@@ -23,7 +25,7 @@ func TestReceivedBulk(t *testing.T) {
 	frame := make([]byte, largeBlock)
 	rand.NewChaCha8([32]byte{3}).Read(frame)
 	var want, got []byte
-	put := func(n int) { r.append(frame[:n]); want = append(want, frame[:n]...) }
+	put := func(n int) { r.append(frame[:n], &left); want = append(want, frame[:n]...) }
 	drain := func() {
 		for r.n > 0 {
 			p := r.peek()
@@ -106,5 +108,48 @@ func TestTunnelLendsChunks(t *testing.T) {
 	}
 	if _, err := server.ReadChunk(); err == nil {
 		t.Error("a closed tunnel can be read")
+	}
+}
+
+// TestMemoryOfBodies: what the bodies of a connection take of memory is about what its
+// window admits, and a block of one frame for each.
+func TestMemoryOfBodies(t *testing.T) {
+	cfg := Default()
+	cfg.ConnWindow = 4 << 20
+	a, _ := net.Pipe()
+	sc := NewServer(&pipeStream{Conn: a}, cfg, nil) // nobody reads: it is the test's
+	streams := make([]*Stream, 100)
+	waiting := 0
+	for i := range streams {
+		s := newStream(&sc.conn)
+		s.listed = true
+		sc.streams[uint32(2*i+1)] = s
+		sc.data.s, sc.data.id = s, uint32(2*i+1)
+		for _, n := range []int{maxFrameSize, maxFrameSize, 2049} { // the last begins a block for bulk
+			sc.keepPayload(make([]byte, n))
+			waiting += n
+		}
+		streams[i] = s
+	}
+	held := 0
+	for _, s := range streams {
+		for b := s.in.head; b != nil; b = b.next {
+			held += len(b.b)
+		}
+	}
+	if most := waiting + int(cfg.ConnWindow) + bulkBlock + len(streams)*largeBlock; held > most {
+		t.Errorf("%d bytes of bodies hold %d bytes of memory, want %d at most", waiting, held, most)
+	}
+	for i, s := range streams {
+		if i%2 == 0 {
+			s.in.clear()
+			continue
+		}
+		for s.in.n > 0 {
+			s.in.consume(len(s.in.peek()))
+		}
+	}
+	if want := 1 + int(cfg.ConnWindow)/bulkBlock; sc.bulk != want {
+		t.Errorf("%d large blocks may be taken when all are given back, want %d", sc.bulk, want)
 	}
 }

@@ -67,8 +67,8 @@ func (cc *ClientConn) Run() error {
 }
 
 // Open sends a request's head, into the connection's buffer; with end it is all there
-// is. The Stream is the caller's until Close. An error that is ErrRefused leaves the
-// request to be sent elsewhere. An upgrade has to AwaitSettings first.
+// is. The Stream is the caller's until Close. An error that is ErrRefused or
+// ErrFull leaves the request to be sent elsewhere. An upgrade has to AwaitSettings first.
 func (cc *ClientConn) Open(r *message.Request, end bool) (*Stream, error) {
 	if !writableRequest(r) {
 		return nil, ErrUnwritable
@@ -79,8 +79,11 @@ func (cc *ClientConn) Open(r *message.Request, end bool) (*Stream, error) {
 	if r.Upgrade != "" && c.err == nil && !cc.peerConnect {
 		return nil, ErrNoConnect
 	}
-	if c.err != nil || cc.free() <= 0 || c.w.pending() > 4*c.cfg.BufferBytes+keepOut {
+	if c.err != nil || cc.free() <= 0 {
 		return nil, ErrRefused
+	}
+	if c.w.pending() > 4*c.cfg.BufferBytes+keepOut {
+		return nil, ErrFull
 	}
 	c.keeper.beforeStream()
 	s := newStream(c)

@@ -20,6 +20,10 @@ type Config struct {
 	// 2^31-1. They bound what is buffered; the last piece of a body does not count in
 	// ConnWindow any more once it is worked on, and is at most 256 KB.
 	StreamWindow, ConnWindow uint32
+	// MaxStreamWindow is how far the window of a stream grows whose data are read, by twice
+	// each time; all streams of a connection together grow by SpareWindow at most. 0 is
+	// not at all.
+	MaxStreamWindow, SpareWindow uint32 `json:",omitempty"`
 	// AllowConnect announces extended CONNECT to clients (RFC 8441).
 	AllowConnect bool
 
@@ -52,8 +56,6 @@ type Config struct {
 	// Huffman makes the encoder use Huffman codes where they are shorter: fewer bytes
 	// for more work.
 	Huffman bool
-	// MaxFieldBytes bounds a field's name and its value, as encoded.
-	MaxFieldBytes int
 	// RejectObsText refuses bytes above 0x7f in field values (RFC 9110 5.5).
 	RejectObsText bool
 
@@ -124,7 +126,6 @@ func Default() *Config {
 		ResetBurst:               1000,
 		ResetRate:                33,
 		MaxGlitches:              1000,
-		MaxFieldBytes:            64 << 10,
 		Limits:                   http1.Limits{}.WithDefaults(),
 		HeaderTimeout:            10 * time.Second,
 		WriteTimeout:             time.Minute,
@@ -136,13 +137,15 @@ func Default() *Config {
 
 // ForTunnels returns the terms of a connection that carries byte streams of clients that
 // know nothing of each other. One whose reader stands still must not hold up the
-// others, so the connection's window is never what is short: it is twice what all
-// streams may hold, since it is given back by halves. What one may hold is about what a
-// socket's buffers do; more streams than that many are another connection's.
+// others, so the connection's window is never what is short: it is what all streams may
+// hold together, and some more, as much as may wait to be given back. Each begins with a
+// small window; those that are read come to about what a socket's buffers hold, as long
+// as they are few. More streams than that many are another connection's.
 func ForTunnels() *Config {
 	c := Default()
-	c.StreamWindow, c.MaxConcurrentStreams = 1<<20, 256
-	c.ConnWindow = 2 * c.StreamWindow * c.MaxConcurrentStreams
+	c.StreamWindow, c.MaxConcurrentStreams = 64<<10, 256
+	c.MaxStreamWindow, c.SpareWindow = 1<<20, 8<<20
+	c.ConnWindow = c.StreamWindow*c.MaxConcurrentStreams + c.SpareWindow + 1<<20
 	return c
 }
 
@@ -162,6 +165,8 @@ func (c *Config) Validate() error {
 		{"MaxConcurrentStreams", int64(c.MaxConcurrentStreams), 1, maxStreamID},
 		{"StreamWindow", int64(c.StreamWindow), initialWindow, maxWindow},
 		{"ConnWindow", int64(c.ConnWindow), initialWindow, maxWindow},
+		{"MaxStreamWindow", int64(c.MaxStreamWindow), 0, maxWindow},
+		{"SpareWindow", int64(c.SpareWindow), 0, maxWindow},
 		{"MaxOutboundFrames", int64(c.MaxOutboundFrames), 1, maxWindow},
 		{"MaxOutboundControlFrames", int64(c.MaxOutboundControlFrames), 1, maxWindow},
 		{"MaxEmptyFrames", int64(c.MaxEmptyFrames), 0, maxWindow},
@@ -170,7 +175,6 @@ func (c *Config) Validate() error {
 		{"ResetBurst", int64(c.ResetBurst), 1, maxWindow},
 		{"ResetRate", int64(c.ResetRate), 0, maxWindow},
 		{"MaxGlitches", int64(c.MaxGlitches), 1, maxWindow},
-		{"MaxFieldBytes", int64(c.MaxFieldBytes), 64, maxWindow},
 		{"BufferBytes", int64(c.BufferBytes), 1 << 10, maxWindow},
 	} {
 		if err := bad(r.what, r.v, r.lo, r.hi); err != nil {

@@ -54,6 +54,8 @@ type conn struct {
 
 	sendWin int64 // what the peer lets us send on the connection
 	recvWin int64 // what we let it send
+	spare   int64 // by how much the windows of streams may still grow
+	bulk    int   // how many large blocks bodies may still take
 	unacked int64 // consumed and not yet given back
 
 	peerWindow int64     // initial window of new streams
@@ -88,11 +90,12 @@ func (c *conn) init(s stream.Stream, cfg *Config) {
 	c.try, _ = s.(stream.TryWriter)
 	c.settled.L = &c.mu
 	c.w.drain = c.drainOut
-	c.dec.init(cfg.HeaderTableSize, cfg.MaxFieldBytes)
+	c.dec.init(cfg.HeaderTableSize)
 	c.enc.init(cfg.HeaderTableSize, cfg.Huffman)
 	c.streams = make(map[uint32]*Stream)
 	c.sendWin, c.peerWindow = initialWindow, initialWindow
-	c.recvWin = int64(cfg.ConnWindow)
+	c.recvWin, c.spare = int64(cfg.ConnWindow), int64(cfg.SpareWindow)
+	c.bulk = 1 + int(cfg.ConnWindow)/bulkBlock
 	c.idleSince = time.Now()
 	c.keeper.c, c.keeper.lastRead = c, c.idleSince
 }
@@ -197,6 +200,7 @@ func (c *conn) remove(s *Stream, byPeer bool) {
 		return
 	}
 	s.listed = false
+	c.spare += s.window - int64(c.cfg.StreamWindow)
 	delete(c.streams, s.id)
 	c.closed.add(s.id, byPeer)
 	if len(c.streams) == 0 {

@@ -11,12 +11,11 @@ type decoder struct {
 	// encoder acknowledged a smaller one and has yet to say so (RFC 7541 4.2).
 	limit      int
 	mustShrink bool
-	maxString  int // encoded
 }
 
-func (d *decoder) init(tableSize uint32, maxString int) {
+func (d *decoder) init(tableSize uint32) {
 	// Until our SETTINGS are acknowledged, the encoder may use the protocol's default.
-	d.limit, d.maxString = max(int(tableSize), initialTable), maxString
+	d.limit = max(int(tableSize), initialTable)
 	d.table.max = initialTable
 }
 
@@ -142,14 +141,15 @@ func (d *decoder) literal(b []byte, prefix uint, index bool, h *head) ([]byte, b
 	return b, true
 }
 
-// str reads a string literal into the head's arena (RFC 7541 5.2).
+// str reads a string literal into the head's arena (RFC 7541 5.2). The block, whose size
+// is bounded, bounds it.
 func (d *decoder) str(b []byte, h *head) ([]byte, bool) {
 	if len(b) == 0 {
 		return nil, false
 	}
 	huffman := b[0]&0x80 != 0
 	n, b, ok := readInt(b, 7)
-	if !ok || n > len(b) || n > d.maxString {
+	if !ok || n > len(b) {
 		return nil, false
 	}
 	if huffman {

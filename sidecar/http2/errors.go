@@ -49,6 +49,9 @@ var (
 	// was refused, lies above the last one a GOAWAY admits, or was never sent. It may
 	// be sent again elsewhere, whatever its method.
 	ErrRefused = errors.New("http2: the peer did not process the request")
+	// ErrFull is a request that was not sent, because too much waits to be written on the
+	// connection already: the peer does not read, or is slow. It may be sent elsewhere.
+	ErrFull = errors.New("http2: too much waits to be written on the connection")
 	// ErrUnwritable is a message that holds what may not go on the wire: a filter or
 	// a configured header put a control character or an invalid name into it.
 	ErrUnwritable = errors.New("http2: message holds an invalid field")

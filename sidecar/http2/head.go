@@ -2,6 +2,7 @@ package http2
 
 import (
 	"math/bits"
+	"strings"
 	"sync"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
@@ -227,7 +228,7 @@ func (h *head) special(id message.ID, v span) (keep bool) {
 	case message.HTTP2Settings, message.ProxyAuthenticate, message.ProxyAuthorization:
 		return false
 	case message.Expect:
-		if h.expect || string(h.bytes(v)) != "100-continue" {
+		if h.expect || !strings.EqualFold(message.View(h.bytes(v)), "100-continue") { // RFC 9110 10.1.1
 			h.badExpect = true
 		}
 		h.expect = true

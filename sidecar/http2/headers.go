@@ -89,6 +89,9 @@ func (c *conn) headerBlock(b []byte) *ConnError {
 	}()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.err != nil {
+		return c.err // whoever ended the connection has ended its streams: there are no more
+	}
 	s := c.streams[id]
 	if s == nil && (id&1 == 0 || c.client != nil && c.idle(id)) {
 		return connError(ProtocolError, "headers_on_wrong_stream")

@@ -71,7 +71,7 @@ func FuzzDecoder(f *testing.F) {
 	f.Add([]byte("\x10\x08password\x06secret"), []byte("\x1f\x80\x80\x80\x80\x00"))
 	f.Fuzz(func(t *testing.T, one, two []byte) {
 		var d decoder
-		d.init(4096, 64<<10)
+		d.init(4096)
 		var foreign string
 		x := hpack.NewDecoder(4096, func(hf hpack.HeaderField) { foreign += hf.Name + hf.Value })
 		x.SetMaxStringLength(1 << 20)
@@ -108,7 +108,7 @@ func TestEncoderRoundTrip(t *testing.T) {
 		x := hpack.NewDecoder(4096, nil)
 		x.SetAllowedMaxDynamicTableSize(4096)
 		var d decoder
-		d.init(4096, 64<<10)
+		d.init(4096)
 		for range rapid.IntRange(1, 20).Draw(t, "blocks") {
 			if rapid.Bool().Draw(t, "resize") {
 				e.resize(rapid.SampledFrom([]uint32{0, 64, 200, 4096, 1 << 20}).Draw(t, "size"))
@@ -177,7 +177,7 @@ func TestEncoderIndexesWhatRepeats(t *testing.T) {
 func TestDecoderTableSize(t *testing.T) {
 	block := func(b ...byte) []byte { return b }
 	var d decoder
-	d.init(100, 1<<16)
+	d.init(100)
 	h := head{cfg: Default()}
 	try := func(b []byte) string {
 		var f message.Fields
@@ -211,7 +211,7 @@ func TestDecoderKeepsFieldsApart(t *testing.T) {
 		var block bytes.Buffer
 		x := hpack.NewEncoder(&block)
 		var d decoder
-		d.init(4096, 1<<16)
+		d.init(4096)
 		h := head{cfg: Default()}
 		for range rapid.IntRange(1, 10).Draw(t, "blocks") {
 			block.Reset()

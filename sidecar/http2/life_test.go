@@ -465,3 +465,43 @@ func TestEachHeadHasItsTime(t *testing.T) {
 		wg.Wait()
 	})
 }
+
+// TestOpenBehindTooMuch: a request for which our own buffer has no room was not refused by
+// the peer.
+func TestOpenBehindTooMuch(t *testing.T) {
+	a, b := net.Pipe() // of which nobody reads
+	defer b.Close()
+	cc := NewClient(&pipeStream{Conn: a}, Default())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = cc.Run() })
+	defer wg.Wait()
+	defer cc.Close()
+	req := newRequest("GET", "/")
+	req.Fields.Add("a", strings.Repeat("b", 10_000))
+	for range 90 {
+		s, err := cc.Open(req, true)
+		if err != nil {
+			if !errors.Is(err, ErrFull) || errors.Is(err, ErrRefused) {
+				t.Error(err)
+			}
+			return
+		}
+		defer s.Close()
+	}
+	t.Error("it took all")
+}
+
+// TestNoStreamAfterTheEnd: a request that was read together with others is not opened any
+// more when an answer to one of those found the connection broken: nobody would end it.
+func TestNoStreamAfterTheEnd(t *testing.T) {
+	a, _ := net.Pipe()
+	sc := NewServer(&pipeStream{Conn: a}, nil, nil) // nobody reads: it is the test's
+	sc.mu.Lock()
+	sc.fail(&ConnError{Code: InternalError, Reason: "write_failed", Err: io.ErrClosedPipe})
+	sc.mu.Unlock()
+	block := newRaw(t, a).block(post...)
+	h := &frameHeader{length: len(block), kind: frameHeaders, flags: flagEndHeaders, stream: 1}
+	if err := sc.headersFrame(h, block); err == nil || len(sc.streams) > 0 {
+		t.Errorf("%d streams, %v", len(sc.streams), err)
+	}
+}

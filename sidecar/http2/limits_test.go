@@ -1,6 +1,7 @@
 package http2
 
 import (
+	"strings"
 	"testing"
 
 	xhttp2 "golang.org/x/net/http2"
@@ -60,4 +61,40 @@ func TestUnderscoreEndsOneStream(t *testing.T) {
 	r.next(xhttp2.FrameData)
 	r.get(5, "x_user", "v", "upgrade", "v") // malformed as well
 	r.wantGoAway(ProtocolError)
+}
+
+// TestLongField: a field may be as long as the limit on heads lets it; one that is longer
+// is answered, as a head that is, and leaves the connection in step.
+func TestLongField(t *testing.T) {
+	cfg := Default()
+	cfg.Limits.HeadBytes = 256 << 10 // max_request_headers_kb: 256
+	s := serve(t, cfg, ok)
+	cc := dialClient(t, s.addr, nil)
+	for _, c := range []struct{ size, status int }{{70 << 10, 200}, {250 << 10, 200}, {270 << 10, 431}, {10, 200}} {
+		req := newRequest("GET", "/")
+		req.Fields.Add("x-token", strings.Repeat("\x7e", c.size)) // which Huffman codes would make longer
+		resp, _, err := exchange(cc, req, "")
+		if err != nil || resp.Status != c.status {
+			t.Errorf("a field of %d bytes: %d, %v", c.size, resp.Status, err)
+		}
+	}
+}
+
+// TestExpectationWithoutCase: RFC 9110 10.1.1.
+func TestExpectationWithoutCase(t *testing.T) {
+	r := rawClient(t, serve(t, nil, func(s *Stream) {
+		for {
+			if _, last, err := s.Next(); last || err != nil {
+				break
+			}
+		}
+		ok(s)
+	}).addr)
+	for i, v := range []string{"100-continue", "100-Continue", "100-CONTINUE"} {
+		id := uint32(2*i + 1)
+		r.headers(id, false, append(append([]string(nil), post...), "expect", v)...)
+		r.must(r.fr.WriteData(id, true, []byte("x")))
+		r.wantStatus(id, "200")
+		r.next(xhttp2.FrameData)
+	}
 }

@@ -193,7 +193,8 @@ func TestPipeFrameSize(t *testing.T) {
 	r.next(xhttp2.FrameHeaders)
 	sent := bytes.Repeat([]byte("0123456789abcde"), 3500) // less than the first window
 	in := received{bulk: true, n: 2 * largeBlock}
-	in.append(sent)
+	left := 1
+	in.append(sent, &left)
 	in.n = len(sent)
 	if in.head.w != len(sent) {
 		t.Fatalf("%d bytes in the first block, want all", in.head.w)

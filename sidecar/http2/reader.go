@@ -400,7 +400,7 @@ func (c *conn) keepPayload(b []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if d.s != nil && c.streams[d.id] == d.s {
-		d.s.in.append(b)
+		d.s.in.append(b, &c.bulk)
 		c.wake(d.s)
 		return
 	}

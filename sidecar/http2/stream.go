@@ -34,6 +34,7 @@ type Stream struct {
 	watcher      Watcher
 
 	// Receiving.
+	window      int64 // how much may be here, or on its way
 	recvWin     int64
 	unacked     int64
 	in          received
@@ -108,7 +109,8 @@ func newStream(c *conn) *Stream {
 	}
 	s.c = c
 	s.rcond.L, s.wcond.L = &c.mu, &c.mu
-	s.sendWin, s.recvWin = c.peerWindow, int64(c.cfg.StreamWindow)
+	s.window = int64(c.cfg.StreamWindow)
+	s.sendWin, s.recvWin = c.peerWindow, s.window
 	s.declared = -1
 	return s
 }
@@ -288,15 +290,30 @@ func (s *Stream) consumed(n int) bool {
 		return false
 	}
 	s.unacked += int64(n)
-	if s.unacked < int64(c.cfg.StreamWindow)/2 {
+	if s.unacked < s.window/2 {
 		return false
 	}
+	s.grow()
 	o := c.out()
 	o.b = appendWindowUpdate(o.b, s.id, uint32(s.unacked))
 	c.w.frames++
 	s.recvWin += s.unacked
 	s.unacked = 0
 	return true
+}
+
+// grow widens the window of a stream that is read: the sender has as much on its way as
+// the reader takes until it hears of that. The more streams have grown, the less does the
+// next.
+func (s *Stream) grow() {
+	c := s.c
+	n := min(s.window, int64(c.cfg.MaxStreamWindow)-s.window, c.spare/4)
+	if n <= 0 {
+		return
+	}
+	c.spare -= n
+	s.window += n
+	s.unacked += n
 }
 
 // flushBeforeWait sends what the peer may be waiting for; it tells whether the lock was

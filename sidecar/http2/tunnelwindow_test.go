@@ -2,6 +2,7 @@ package http2
 
 import (
 	"io"
+	"sync"
 	"testing"
 	"time"
 )
@@ -61,5 +62,66 @@ func TestTunnelsLeaveNoWindowTaken(t *testing.T) {
 				_ = near.Close()
 			}
 		})
+	}
+}
+
+// TestTunnelWindows: the window of a tunnel that is read grows, as a socket's buffer does,
+// and all together stay within the connection's: those that stand still hold up nobody.
+func TestTunnelWindows(t *testing.T) {
+	const tunnels, read = 24, 2 << 20
+	ends, hold := make(chan *Tunnel, 1), make(chan bool)
+	srv := serve(t, ForTunnels(), tunnelServer(ends, hold))
+	defer close(hold)
+	cc := dialClient(t, srv.addr, ForTunnels())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	open := func() (near, far *Tunnel) {
+		near, far, _ = tunnel(t, cc, requests()["connect"], ends)
+		wg.Go(func() {
+			for b := make([]byte, 64<<10); ; {
+				if _, err := far.Write(b); err != nil {
+					return
+				}
+			}
+		})
+		return near, far
+	}
+	windows := func() (all, widest int64) {
+		cc.mu.Lock()
+		defer cc.mu.Unlock()
+		for _, s := range cc.streams {
+			all += s.window
+			widest = max(widest, s.window)
+		}
+		return all, widest
+	}
+	near := make([]*Tunnel, tunnels)
+	for i := range near {
+		near[i], _ = open()
+		defer near[i].Release()
+		if _, err := io.CopyN(io.Discard, near[i], read); err != nil {
+			t.Fatal(err)
+		}
+		if _, widest := windows(); i == 0 && widest != 1<<20 {
+			t.Errorf("the window of one that is read has grown to %d", widest)
+		}
+	}
+	cfg := ForTunnels()
+	rest := int64(cfg.MaxConcurrentStreams-tunnels) * int64(cfg.StreamWindow)
+	if all, _ := windows(); all+rest >= int64(cfg.ConnWindow) || cfg.ConnWindow > 32<<20 {
+		t.Errorf("the tunnels may hold %d bytes and more to come %d, of a window of %d", all, rest, cfg.ConnWindow)
+	}
+	late, _ := open()
+	if _, err := io.CopyN(io.Discard, late, read); err != nil {
+		t.Errorf("beside others that stand still: %v", err)
+	}
+	late.Release()
+	for _, n := range near {
+		_ = n.Close()
+	}
+	cc.mu.Lock()
+	defer cc.mu.Unlock()
+	if cc.spare != int64(cfg.SpareWindow) {
+		t.Errorf("%d bytes of growth are left when all have ended, want %d", cc.spare, cfg.SpareWindow)
 	}
 }
