@@ -59,6 +59,7 @@ type Sidecar struct {
 	admin     *admin.Server
 	trigger   *drain.Trigger
 	watcher   *drain.Watcher
+	inbound   *drain.Trigger // of the inbound side alone
 	quit      context.CancelFunc
 	quitting  context.Context
 	close     sync.Once
@@ -77,6 +78,8 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 	panics.LogTo(s.log)
 	s.quitting, s.quit = context.WithCancel(context.Background())
 	s.trigger, s.watcher = drain.New()
+	var inbound *drain.Watcher
+	s.inbound, inbound = s.watcher.Child()
 	s.logs = telemetry.NewLogs(s.metrics)
 	s.timers = hcm.NewTimers()
 	defer func() {
@@ -107,7 +110,8 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 	}
 	s.tracers = tracing.NewTracers(spans)
 	routes := newRoutes()
-	h := &handlers{clusters: s.clusters, routes: routes, logs: s.logs, tracers: s.tracers, metrics: s.metrics, timers: s.timers, log: cfg.Log}
+	h := &handlers{clusters: s.clusters, routes: routes, logs: s.logs, tracers: s.tracers, metrics: s.metrics, timers: s.timers, log: cfg.Log,
+		drain: s.watcher, inbound: inbound}
 	if cfg.Bootstrap != nil && cfg.Bootstrap.Overload != nil {
 		s.overload = overload.New(cfg.Bootstrap.Overload, overload.Options{Accept: func(yes bool) { s.listeners.Accept(yes) }, Log: cfg.Log})
 	}
@@ -222,27 +226,31 @@ func (s *Sidecar) drain() {
 }
 
 // settled is settle, and says so when connections are left.
-func (s *Sidecar) settled(ctx context.Context, limit time.Duration, left func() int) {
-	if !s.settle(ctx, limit, left) {
-		s.log.Warn("drain ended with connections open", "connections", left())
+func (s *Sidecar) settled(ctx context.Context, limit time.Duration, left func() int) int {
+	n := s.settle(ctx, limit, left)
+	if n > 0 {
+		s.log.Warn("drain ended with connections open", "connections", n)
 	}
+	return n
 }
 
-// settle waits until there are no connections, for a bounded time; it is false when
-// some are left.
-func (s *Sidecar) settle(ctx context.Context, limit time.Duration, left func() int) bool {
+// settle waits until there are no connections, for a bounded time; it returns how many
+// there were at its end, before the end may have closed them.
+func (s *Sidecar) settle(ctx context.Context, limit time.Duration, left func() int) int {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for left() > 0 {
+	n := left()
+	for n > 0 {
 		select {
 		case <-tick.C:
+			n = left()
 		case <-ctx.Done():
-			return false
+			return n
 		}
 	}
-	return true
+	return 0
 }
 
 // discover keeps the stream to a control plane.

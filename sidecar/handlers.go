@@ -9,6 +9,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/drain"
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
@@ -71,25 +72,38 @@ type handlers struct {
 	metrics  *telemetry.Metrics
 	timers   *hcm.Timers
 	log      *slog.Logger
+	// drain is the process's, and inbound that of its inbound side, which may begin before.
+	drain, inbound *drain.Watcher
 	// cluster is what the node says it belongs to.
 	cluster string
 	// node is what it calls itself.
 	node string
 }
 
-func (h *handlers) build(_ *listener.Config, c *listener.FilterChain) (downstream.Handler, error) {
+// build returns no handler with an error: a nil pointer in the interface would be one.
+func (h *handlers) build(l *listener.Config, c *listener.FilterChain) (downstream.Handler, error) {
 	if c.TCP != nil {
 		relay, err := tcp.New(c.TCP, tcp.Options{Clusters: h.clusters, Logs: h.logs, Metrics: h.metrics, Log: h.log})
-		if err != nil || c.TLS == nil || !slices.Contains(c.TLS.ALPN, cluster.TunnelALPN) {
-			return relay, err
+		if err != nil {
+			return nil, err
+		}
+		if c.TLS == nil || !slices.Contains(c.TLS.ALPN, cluster.TunnelALPN) {
+			return relay, nil
 		}
 		return tunnel.New(relay, h.metrics), nil
 	}
-	o := hcm.Options{Clusters: h.clusters, Logs: h.logs, Tracers: h.tracers, Metrics: h.metrics, Timers: h.timers, Log: h.log, ServiceCluster: h.cluster, Node: h.node}
+	o := hcm.Options{Clusters: h.clusters, Logs: h.logs, Tracers: h.tracers, Metrics: h.metrics, Timers: h.timers, Log: h.log, ServiceCluster: h.cluster, Node: h.node, Drain: h.drain}
+	if l.Direction == listener.Inbound {
+		o.Drain = h.inbound
+	}
 	if c.HTTP.Routes == nil {
 		o.Routes = h.routes.slot(c.HTTP.RouteName).Load
 	}
-	return hcm.New(c.HTTP, o)
+	m, err := hcm.New(c.HTTP, o)
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 // workloadsOf are the SPIFFE IDs that a listener needs an SVID for.

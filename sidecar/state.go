@@ -11,6 +11,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 	"github.com/hauberk-mesh/hauberk/xds/client"
@@ -111,6 +112,12 @@ func (s *state) Apply(u client.Update) map[string]error {
 	return errs
 }
 
+// read decodes a resource. A fault in that refuses the resource, and ends nothing.
+func read[T any](decode func([]byte) (T, error), r *resource.Resource) (v T, err error) {
+	err = panics.Refuse(panics.Configuration, func() (err error) { v, err = decode(r.Body.GetValue()); return err })
+	return v, err
+}
+
 func shortType(url string) string {
 	switch url {
 	case resource.ClusterType:
@@ -131,7 +138,7 @@ func (s *state) applyClusters(u client.Update, errs map[string]error) {
 			errs[r.Name] = fmt.Errorf("the bootstrap has a static cluster of this name")
 			continue
 		}
-		cfg, err := config.Cluster(r.Body.GetValue())
+		cfg, err := read(config.Cluster, r)
 		if err == nil {
 			err = s.setCluster(cfg)
 		}
@@ -195,7 +202,7 @@ func (s *state) forgetEndpoints(name string) {
 // their cluster, or by an assignment that says so.
 func (s *state) applyEndpoints(u client.Update, errs map[string]error) {
 	for _, r := range u.Upserts {
-		a, err := config.Assignment(r.Body.GetValue())
+		a, err := read(config.Assignment, r)
 		if err == nil {
 			a.Cluster = r.Name
 			err = s.clusters.SetEndpoints(a)
@@ -211,13 +218,13 @@ func (s *state) applyEndpoints(u client.Update, errs map[string]error) {
 // applyRoutes: as with endpoints, routes go with the listener that names them.
 func (s *state) applyRoutes(u client.Update, errs map[string]error) {
 	for _, r := range u.Upserts {
-		cfg, err := config.Route(r.Body.GetValue())
+		cfg, err := read(config.Route, r)
 		if err == nil {
 			err = config.MissingCluster(cfg, s.known)
 		}
 		var table *route.Table
 		if err == nil {
-			table, err = route.Compile(cfg)
+			err = panics.Refuse(panics.Configuration, func() (err error) { table, err = route.Compile(cfg); return err })
 		}
 		if err != nil {
 			errs[r.Name] = err
@@ -246,7 +253,7 @@ func (s *state) applyListeners(u client.Update, errs map[string]error) {
 			errs[r.Name] = fmt.Errorf("the bootstrap has a static listener of this name")
 			continue
 		}
-		cfg, err := config.Listener(r.Body.GetValue())
+		cfg, err := read(config.Listener, r)
 		if err != nil {
 			errs[r.Name] = err
 			continue

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -258,6 +260,40 @@ func (s *staller) standstill() {
 	}
 }
 
+// TestTunnelledConnectionsAreLimited: a limit on connections counts those that tunnels
+// bring as it counts others.
+func TestTunnelledConnectionsAreLimited(t *testing.T) {
+	for name, with := range map[string]func(string) string{"tunnels": withTunnels, "a connection each": func(s string) string { return s }} {
+		t.Run(name, func(t *testing.T) {
+			a := newAuthority(t)
+			for _, s := range []string{"web", "api", "db"} {
+				a.issue(s)
+			}
+			text := strings.Replace(onlyTCP(server(a, application(t), echo(t))), "      filters:\n      - name: rbac\n", `      filters:
+      - name: limit
+        typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit, stat_prefix: l, max_connections: 2}
+      - name: rbac
+`, 1)
+			srv := run(t, with(text))
+			db := run(t, with(caller(a, "web", srv.Addrs().Listeners["in"]))).Addrs().Listeners["db"]
+			served := 0
+			for range 6 {
+				c, err := net.Dial("tcp", db.String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				if got, err := say(c, "x"); err == nil && got == "x\n" {
+					served++
+				}
+			}
+			if served != 2 {
+				t.Errorf("%d connections are served, the limit is 2", served)
+			}
+		})
+	}
+}
+
 // accepted is how many connections a sidecar's inbound listener took.
 func accepted(t *testing.T, s *Sidecar) int {
 	t.Helper()
@@ -281,4 +317,48 @@ func waitForLines(t *testing.T, file string, n int) {
 	}
 	b, _ := os.ReadFile(file)
 	t.Fatalf("%s has not %d lines:\n%s", file, n, b)
+}
+
+// TestResetThroughSidecars: a database that resets, and a client that does, is no end to
+// the other, through two sidecars.
+func TestResetThroughSidecars(t *testing.T) {
+	a := newAuthority(t)
+	for _, s := range []string{"web", "api", "db"} {
+		a.issue(s)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for name, with := range map[string]func(string) string{"tunnels": withTunnels, "a connection each": func(s string) string { return s }} {
+		in := run(t, with(onlyTCP(server(a, application(t), l.Addr())))).Addrs().Listeners["in"]
+		db := run(t, with(caller(a, "web", in))).Addrs().Listeners["db"]
+		for _, who := range []string{"the database", "the client"} {
+			client, err := net.Dial("tcp", db.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = client.Write([]byte("ping"))
+			host, err := l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			resets, stays := host, client
+			if who == "the client" {
+				resets, stays = client, host
+			}
+			b := make([]byte, 4)
+			_, _ = io.ReadFull(host, b)
+			_, _ = host.Write([]byte("half"))
+			_, _ = io.ReadFull(client, b)
+			_ = resets.(*net.TCPConn).SetLinger(0)
+			_ = resets.Close()
+			_ = stays.SetDeadline(time.Now().Add(10 * time.Second))
+			if _, err = stays.Read(b); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("%s: %s reset, the other reads %v", name, who, err)
+			}
+			_ = stays.Close()
+		}
+	}
 }

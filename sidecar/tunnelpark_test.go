@@ -62,8 +62,8 @@ func TestIdleTunnels(t *testing.T) {
 		}, "4 12 [- -]"},
 		{"the client ends its half", func(t *testing.T, near, far *net.TCPConn) { halfEnds(t, near, far) }, "4 12 [- -]"},
 		{"the server ends its half", func(t *testing.T, near, far *net.TCPConn) { halfEnds(t, far, near) }, "12 4 [- -]"},
-		{"the client resets", func(t *testing.T, near, far *net.TCPConn) { resets(t, near, far) }, "4 4 [- -]"},
-		{"the server resets", func(t *testing.T, near, far *net.TCPConn) { resets(t, far, near) }, "4 4 [- -]"},
+		{"the client resets", func(t *testing.T, near, far *net.TCPConn) { resets(t, near, far) }, "4 4 [- downstream_reset]"},
+		{"the server resets", func(t *testing.T, near, far *net.TCPConn) { resets(t, far, near) }, "4 4 [UR upstream_reset]"},
 		{"the connection between them is lost", func(t *testing.T, near, far *net.TCPConn) {
 			between.cut()
 			ends(t, near)

@@ -201,29 +201,46 @@ func (v *view) WriteMetrics(w io.Writer, used bool) error {
 	return v.metrics.Registry.WritePrometheus(w)
 }
 
-// Drain finishes what is under way: of the inbound side, or of all.
+// Drain finishes what is under way: of the inbound side, or of all. It is an error that
+// connections are left.
 func (v *view) Drain(ctx context.Context, inbound bool, wait time.Duration) error {
 	s := (*Sidecar)(v)
 	if wait <= 0 || wait > s.cfg.DrainTime {
 		wait = s.cfg.DrainTime
 	}
-	if !inbound {
+	left := func() int { return len(s.listeners.Conns()) }
+	if inbound {
+		s.inbound.Drain(time.Now().Add(wait))
+		s.state.drainInbound()
+		left = s.inboundConns
+	} else {
 		s.metrics.Draining.With().Set(1)
 		s.trigger.Drain(time.Now().Add(wait))
-		s.settled(ctx, wait, func() int { return len(s.listeners.Conns()) })
-		return nil
 	}
-	s.state.drainInbound()
-	s.settled(ctx, wait, func() int {
-		n := 0
-		for _, c := range s.listeners.Conns() {
-			if c.Direction == telemetry.Direction(listener.Inbound) {
-				n++
-			}
+	cut := s.listeners.Cut()
+	n := s.settled(ctx, wait, left)
+	if n == 0 {
+		n = int(s.listeners.Cut() - cut) // none is left, because time was over
+	}
+	switch {
+	case n == 0:
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("the drain goes on, connections are left: %d", n)
+	case inbound:
+		return fmt.Errorf("connections are left after %s: %d", wait, n)
+	}
+	return fmt.Errorf("connections were left after %s, and are closed: %d", wait, n)
+}
+
+// inboundConns is how many connections peers have.
+func (s *Sidecar) inboundConns() (n int) {
+	for _, c := range s.listeners.Conns() {
+		if c.Direction == telemetry.Direction(listener.Inbound) {
+			n++
 		}
-		return n
-	})
-	return nil
+	}
+	return n
 }
 
 // Quit ends the process.

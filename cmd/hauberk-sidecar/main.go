@@ -10,7 +10,6 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/internal/version"
 	"github.com/hauberk-mesh/hauberk/sidecar"
-	"github.com/hauberk-mesh/hauberk/sidecar/config"
 )
 
 const usage = `usage:
@@ -80,20 +79,4 @@ func run(args []string) error {
 	stop()
 	<-told
 	return err
-}
-
-func validate(args []string) error {
-	o, err := parse(args, os.LookupEnv)
-	if err != nil {
-		return err
-	}
-	if o.bootstrap == "" {
-		return errors.New("validate needs --bootstrap FILE")
-	}
-	b, err := config.LoadBootstrap(o.bootstrap)
-	if err != nil {
-		return err
-	}
-	fmt.Printf("%s: ok, %d listeners and %d clusters\n", o.bootstrap, len(b.Listeners), len(b.Clusters))
-	return nil
 }

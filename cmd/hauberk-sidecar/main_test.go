@@ -75,6 +75,10 @@ func TestRefusals(t *testing.T) {
 	if err := validate([]string{"--bootstrap", filepath.Join(dir, "ok.yaml")}); err != nil {
 		t.Error(err)
 	}
+	log := write("log.yaml", `admin: {access_log: [{name: f, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: /nowhere/log}}]}`)
+	if err := validate([]string{"--bootstrap", log}); err == nil || !strings.Contains(err.Error(), "log.yaml: admin.access_log: access log /nowhere/log: no such file") {
+		t.Error(err)
+	}
 }
 
 func TestTokenIsNoFlag(t *testing.T) {

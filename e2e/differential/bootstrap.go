@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"sigs.k8s.io/yaml"
@@ -62,14 +63,32 @@ var logFields = map[string]string{
 	"tried":       "%UPSTREAM_HOSTS_ATTEMPTED%",
 	"tls":         "%DOWNSTREAM_TLS_VERSION% %DOWNSTREAM_TLS_CIPHER% %DOWNSTREAM_TLS_GROUP%",
 	"certificate": "%DOWNSTREAM_PEER_SUBJECT% %DOWNSTREAM_PEER_ISSUER% %DOWNSTREAM_PEER_SERIAL% %DOWNSTREAM_PEER_FINGERPRINT_256% %DOWNSTREAM_PEER_FINGERPRINT_1% %DOWNSTREAM_PEER_DNS_SAN% %DOWNSTREAM_PEER_CERT_V_END% %DOWNSTREAM_PEER_CERT%",
+	"reason":      "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+	"local":       "%LOCAL_REPLY_BODY%",
+	"empty":       "%REQ(X-EMPTY)%",
+	"values":      "%REQ(X-MULTI)% %REQ(X-NONE?X-MULTI)% %RESP(X-MULTI)% %TRAILER(X-MULTI)%",
+	"empties":     "%REQ(X-EMPTY)%|%REQ(X-EMPTY):3%|%REQ(X-EMPTY?X-MULTI)%|%RESP(X-EMPTY)%|%TRAILER(X-EMPTY)%|%QUERY_PARAM(e)%|%QUERY_PARAMS%",
+	"environment": "%ENVIRONMENT(HAUBERK_NONE)%",
+	"first_empty": "%COALESCE({\"operators\": [{\"command\": \"REQ\", \"param\": \"x-empty\"}, {\"command\": \"REQ\", \"param\": \":method\"}]})%",
 	"first":       "%COALESCE({\"operators\": [\"ROUTE_NAME\", {\"command\": \"REQ\", \"param\": \":method\"}]})%",
 }
 
-func (p *place) accessLog(config string) []any {
-	return []any{map[string]any{"name": "file", "typed_config": map[string]any{
-		"@type": apiType + "extensions.access_loggers.file.v3.FileAccessLog", "path": p.logFile(config),
-		"log_format": map[string]any{"json_format": logFields},
-	}}}
+// accessLog is the log of every record, behind those of what passes the filters: all
+// lines of a record are in one file.
+func (p *place) accessLog(c *Config) []any {
+	file := func(fields map[string]string) map[string]any {
+		return map[string]any{"name": "file", "typed_config": map[string]any{
+			"@type": apiType + "extensions.access_loggers.file.v3.FileAccessLog", "path": p.logFile(c.Name),
+			"log_format": map[string]any{"json_format": fields},
+		}}
+	}
+	var logs []any
+	for _, name := range slices.Sorted(maps.Keys(c.LogFilters)) {
+		log := file(map[string]string{"passed": name})
+		log["filter"] = c.LogFilters[name]
+		logs = append(logs, log)
+	}
+	return append(logs, file(logFields))
 }
 
 // bootstrap is the group's file for one of the programs. Only ports and the names
@@ -168,7 +187,7 @@ func (c *Config) listener(p *place, certs *certs) (map[string]any, error) {
 
 func (c *Config) hcm(p *place, routes any) map[string]any {
 	h := map[string]any{"@type": apiType + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-		"stat_prefix": c.Name, "access_log": p.accessLog(c.Name)}
+		"stat_prefix": c.Name, "access_log": p.accessLog(c)}
 	maps.Copy(h, c.HCM)
 	var filters []any
 	for _, f := range c.Filters {
@@ -192,7 +211,7 @@ func (c *Config) hcm(p *place, routes any) map[string]any {
 
 // tcpProxy leads to a cluster, or has the fields that it is given.
 func (c *Config) tcpProxy(p *place, cluster any) map[string]any {
-	t := map[string]any{"@type": apiType + "extensions.filters.network.tcp_proxy.v3.TcpProxy", "stat_prefix": c.Name, "access_log": p.accessLog(c.Name)}
+	t := map[string]any{"@type": apiType + "extensions.filters.network.tcp_proxy.v3.TcpProxy", "stat_prefix": c.Name, "access_log": p.accessLog(c)}
 	if fields, ok := cluster.(map[string]any); ok {
 		maps.Copy(t, fields)
 	} else {

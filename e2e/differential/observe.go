@@ -59,11 +59,8 @@ func numbered(name string, i int) string {
 func text(v any) string {
 	switch v := v.(type) {
 	case nil:
-		return "-"
+		return "null"
 	case string:
-		if v == "" {
-			return "-"
-		}
 		return v
 	}
 	b, _ := json.Marshal(v)

@@ -151,7 +151,7 @@ func (p *program) stop() {
 	p.origins.close()
 }
 
-// records are the access log's new lines of a config, at least n of them unless
+// records are the access log's new records of a config, at least n of them unless
 // they do not come.
 func (p *program) records(config string, n int) ([]map[string]any, error) {
 	var out []map[string]any
@@ -162,15 +162,24 @@ func (p *program) records(config string, n int) ([]map[string]any, error) {
 		}
 		fresh := b[min(len(b), p.read[config]):]
 		fresh = fresh[:bytes.LastIndexByte(fresh, '\n')+1]
-		if bytes.Count(fresh, []byte("\n")) >= n || time.Now().After(end) {
-			p.read[config] += len(fresh)
-			for line := range bytes.Lines(fresh) {
-				var m map[string]any
-				if err := json.Unmarshal(line, &m); err != nil {
-					return nil, fmt.Errorf("%s: %q: %w", p.name, line, err)
-				}
-				out = append(out, m)
+		out = nil
+		var passed []string
+		for line := range bytes.Lines(fresh) {
+			var m map[string]any
+			if err := json.Unmarshal(line, &m); err != nil {
+				return nil, fmt.Errorf("%s: %q: %w", p.name, line, err)
 			}
+			if filter, ok := m["passed"].(string); ok {
+				passed = append(passed, filter)
+				continue
+			}
+			if passed != nil {
+				m["passed"], passed = strings.Join(passed, " "), nil
+			}
+			out = append(out, m)
+		}
+		if len(out) >= n || time.Now().After(end) {
+			p.read[config] += len(fresh)
 			return out, nil
 		}
 	}

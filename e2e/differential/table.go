@@ -53,6 +53,9 @@ type Config struct {
 	MTLS         *MTLS            `json:"mtls,omitempty"` // of the only filter chain
 	// HTTP2 is what the client speaks, without TLS.
 	HTTP2 bool `json:"http2,omitempty"`
+	// LogFilters are filters of access logs by name: log.passed says which of them the
+	// record passes.
+	LogFilters map[string]any `json:"log_filters,omitempty"`
 	// Stateful cases depend on those before them, so none is tried a second time.
 	Stateful bool `json:"stateful,omitempty"`
 	// Fresh lets origins close every connection, so that none is used again.

@@ -59,7 +59,7 @@ func TestInstanceKilledGRPC(t *testing.T) {
 	m.eventually(5*second, "the access log has each failed call as one that was written to the killed instance", func() error {
 		written := map[string]bool{}
 		for _, r := range web.records(func(r map[string]any) bool {
-			return r["upstream"] == killed.mesh && r["flags"] != nil && r["flags"] != ""
+			return r["upstream"] == killed.mesh && r["flags"] != "-"
 		}) {
 			id, _ := r["request_id"].(string)
 			written[id] = true

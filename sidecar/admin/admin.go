@@ -30,7 +30,8 @@ type View interface {
 	Listeners() any
 	// WriteMetrics writes Prometheus text, with used only series that have counted anything.
 	WriteMetrics(w io.Writer, used bool) error
-	// Drain returns when the drain is over or ctx ends.
+	// Drain returns when the drain is over or ctx ends, with an error when connections
+	// are left, which tells how many.
 	Drain(ctx context.Context, inbound bool, wait time.Duration) error
 	Quit()
 	ReopenLogs()

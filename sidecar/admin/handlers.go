@@ -24,7 +24,7 @@ GET /stats/prometheus  metrics
                        with ?usedonly only those that have counted anything
 
 On the Unix socket also:
-POST /drain[?inbound][&wait=DURATION]
+POST /drain[?inbound][&wait=DURATION]    status 500 when connections are left
 POST /quit
 POST /logging?level=debug|info|warn|error
 POST /reopen_logs

@@ -38,8 +38,7 @@ func compileString(m *route.StringMatch) (*stringMatcher, error) {
 	}
 	if m.Regex != nil {
 		set++
-		// Anchored here, so that a match needs no position and so no allocation.
-		re, err := regexp.Compile(`\A(?:` + m.Regex.String() + `)\z`)
+		re, err := route.Whole(m.Regex)
 		if err != nil {
 			return nil, fmt.Errorf("regex %q cannot be anchored: %w", m.Regex, err)
 		}
@@ -77,7 +76,7 @@ func (m *stringMatcher) match(s string) bool {
 		}
 		return false
 	case regex:
-		return m.regex.MatchString(s)
+		return route.FullMatch(m.regex, s)
 	}
 	return false
 }

@@ -4,6 +4,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
 // Outlier is passive health checking. Counts of 0 are not counted; enforcing
@@ -134,7 +136,7 @@ func (m *NameMatch) Matches(s string) bool {
 	case m.Contains != nil:
 		return strings.Contains(s, fold(*m.Contains))
 	case m.Regex != nil:
-		return m.Regex.MatchString(s)
+		return route.FullMatch(m.Regex, s)
 	}
 	return false
 }

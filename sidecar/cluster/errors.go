@@ -1,8 +1,11 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"strings"
+	"syscall"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -76,6 +79,26 @@ func (e *Error) Error() string {
 }
 
 func (e *Error) Unwrap() error { return e.Err }
+
+// TransportFailure is why no connection could be made, in the words of Envoy's transport
+// failure reasons; "" where Envoy has none, as for a timeout or a limit. What TLS says is
+// not in Envoy's words, only where it stands.
+func (e *Error) TransportFailure() string {
+	if e.Kind == TLSFailure && e.Err != nil {
+		return "TLS_error:|" + e.Err.Error() + ":TLS_error_end"
+	}
+	var errno syscall.Errno
+	if e.Kind != ConnectRefused || !errors.As(e.Err, &errno) {
+		return ""
+	}
+	text := errno.Error()
+	text = " connect error: " + strings.ToUpper(text[:1]) + text[1:]
+	switch errno {
+	case syscall.ENETUNREACH, syscall.EADDRNOTAVAIL, syscall.EACCES, syscall.EPERM, syscall.ENOENT:
+		return "immediate" + text + "|remote address:" + strings.TrimPrefix(e.Host, "unix:")
+	}
+	return "delayed" + text
+}
 
 // Flags is the response flag of the failure.
 func (e *Error) Flags() telemetry.Flags { return e.Kind.Flags() }

@@ -199,6 +199,18 @@ func (m *Manager) Update(cfg *Config) error {
 	return nil
 }
 
+// Check says why Update would refuse a cluster that is new.
+func (m *Manager) Check(cfg *Config) error {
+	err := m.validate(cfg)
+	if err == nil {
+		err = cfg.Subsets.check(cfg.Endpoints)
+	}
+	if err != nil {
+		return fmt.Errorf("cluster %s: %w", cfg.Name, err)
+	}
+	return nil
+}
+
 func (m *Manager) validate(cfg *Config) error {
 	dns := cfg.Type == StrictDNS || cfg.Type == LogicalDNS
 	switch {
@@ -247,13 +259,15 @@ func (cfg *Config) usesTLS() bool {
 	return cfg.TLS != nil || slices.ContainsFunc(cfg.Sockets, func(m SocketMatch) bool { return m.TLS != nil })
 }
 
-// Remove forgets a cluster. Exchanges in flight finish; idle connections close.
+// Remove forgets a cluster, and what was counted of it. Exchanges in flight finish; idle
+// connections close.
 func (m *Manager) Remove(name string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if c := m.Get(name); c != nil {
 		m.store(name, nil)
 		c.remove()
+		c.metrics.Forget()
 	}
 }
 

@@ -97,6 +97,9 @@ func decodeBootstrap(m *bootstrapv3.Bootstrap) (*Bootstrap, error) {
 		return nil, err
 	}
 	for i, l := range m.GetStaticResources().GetListeners() {
+		if l.GetName() == "" {
+			l.Name = nameless(i, l.GetAddress(), out.Listeners)
+		}
 		c, err := d.listener(l)
 		if err != nil {
 			return nil, fmt.Errorf("static_resources.listeners[%d] (%q): %w", i, l.GetName(), err)
@@ -110,6 +113,19 @@ func decodeBootstrap(m *bootstrapv3.Bootstrap) (*Bootstrap, error) {
 		return nil, err
 	}
 	return out, out.references()
+}
+
+// nameless makes a name for a listener of the bootstrap that has none: its address, or
+// its place where that is the name of another (port 0).
+func nameless(i int, a *corev3.Address, others []*listener.Config) string {
+	name := a.GetPipe().GetPath()
+	if s := a.GetSocketAddress(); s != nil {
+		name = net.JoinHostPort(s.GetAddress(), strconv.Itoa(int(s.GetPortValue())))
+	}
+	if name == "" || slices.ContainsFunc(others, func(o *listener.Config) bool { return o.Name == name }) {
+		return at("listeners", i)
+	}
+	return name
 }
 
 func node(m *corev3.Node) Node {

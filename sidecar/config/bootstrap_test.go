@@ -157,6 +157,8 @@ func TestBootstrapRefuses(t *testing.T) {
 		{"framing header", "key: x-leg", "key: Transfer-Encoding", `"Transfer-Encoding" frames the message and cannot be changed`},
 		{"HTTP/2", "explicit_http_config: {http_protocol_options: {}}", "explicit_http_config: {http2_protocol_options: {custom_settings_parameters: [{identifier: 1, value: 5}]}}",
 			`explicit_http_config.http2_protocol_options: http2: CustomSettings holds 0x1`},
+		{"HTTP/2 setting with two values", "explicit_http_config: {http_protocol_options: {}}", "explicit_http_config: {http2_protocol_options: {custom_settings_parameters: [{identifier: 10, value: 5}, {identifier: 10, value: 5}, {identifier: 10, value: 6}]}}",
+			`http2_protocol_options.custom_settings_parameters[2]: identifier 0xa has another value before`},
 		{"foreign workload on a chain", "      filter_chain_match: {server_names", "      metadata: {filter_metadata: {hauberk: {workload: spiffe://td/evil}}}\n      filter_chain_match: {server_names",
 			`is "spiffe://td/evil", which is not the certificate that the chain presents`},
 		{"names in a static cluster", "address: 127.0.0.1, port_value: 8080", "address: localhost, port_value: 8080",

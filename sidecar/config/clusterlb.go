@@ -100,23 +100,20 @@ func legacyPolicy(m *clusterv3.Cluster, out *cluster.Config) error {
 	return nil
 }
 
+// legacyPolicyConfig reads the configuration of the policy that lb_policy names. That of
+// another says nothing, as in Envoy.
 func legacyPolicyConfig(m *clusterv3.Cluster, out *cluster.Config) error {
-	mismatch := func(field string, lb cluster.LB) error {
-		if out.LB != lb || provided(out) {
-			return fail(field, "lb_policy is %s", m.GetLbPolicy())
-		}
-		return nil
-	}
+	inForce := func(lb cluster.LB) bool { return out.LB == lb && !provided(out) }
 	switch c := m.GetLbConfig().(type) {
 	case *clusterv3.Cluster_RoundRobinLbConfig_:
-		if err := mismatch("round_robin_lb_config", cluster.RoundRobin); err != nil {
-			return err
+		if !inForce(cluster.RoundRobin) {
+			return nil
 		}
 		s := c.RoundRobinLbConfig.GetSlowStartConfig()
 		return slowStart(s, s.GetSlowStartWindow(), s.GetAggression(), s.GetMinWeightPercent(), out, "round_robin_lb_config.slow_start_config")
 	case *clusterv3.Cluster_LeastRequestLbConfig_:
-		if err := mismatch("least_request_lb_config", cluster.LeastRequest); err != nil {
-			return err
+		if !inForce(cluster.LeastRequest) {
+			return nil
 		}
 		lr := c.LeastRequestLbConfig
 		if err := leastRequest(lr.GetChoiceCount(), lr.GetActiveRequestBias(), out, "least_request_lb_config"); err != nil {
@@ -125,15 +122,15 @@ func legacyPolicyConfig(m *clusterv3.Cluster, out *cluster.Config) error {
 		s := lr.GetSlowStartConfig()
 		return slowStart(s, s.GetSlowStartWindow(), s.GetAggression(), s.GetMinWeightPercent(), out, "least_request_lb_config.slow_start_config")
 	case *clusterv3.Cluster_RingHashLbConfig_:
-		if err := mismatch("ring_hash_lb_config", cluster.RingHash); err != nil {
-			return err
+		if !inForce(cluster.RingHash) {
+			return nil
 		}
 		r := c.RingHashLbConfig
 		hashTable(out).Murmur2 = r.GetHashFunction() == clusterv3.Cluster_RingHashLbConfig_MURMUR_HASH_2
 		return ring(r.GetMinimumRingSize(), r.GetMaximumRingSize(), out, "ring_hash_lb_config")
 	case *clusterv3.Cluster_MaglevLbConfig_:
-		if err := mismatch("maglev_lb_config", cluster.Maglev); err != nil {
-			return err
+		if !inForce(cluster.Maglev) {
+			return nil
 		}
 		return maglev(c.MaglevLbConfig.GetTableSize(), out, "maglev_lb_config")
 	}

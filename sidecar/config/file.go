@@ -60,7 +60,9 @@ func ParseBootstrap(b []byte) (*Bootstrap, error) {
 		return nil, errors.New("is empty")
 	}
 	var tree any
-	if err := json.Unmarshal(j, &tree); err != nil {
+	dec := json.NewDecoder(bytes.NewReader(j))
+	dec.UseNumber() // a float64 does not hold every number of 64 bits
+	if err := dec.Decode(&tree); err != nil {
 		return nil, err
 	}
 	if _, ok := tree.(map[string]any); !ok {

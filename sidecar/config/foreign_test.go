@@ -1,6 +1,7 @@
 package config
 
 import (
+	"math"
 	"os"
 	"strings"
 	"testing"
@@ -43,5 +44,53 @@ func TestForeignRefuses(t *testing.T) {
 				t.Errorf("got  %v\nwant %s", err, c.want)
 			}
 		})
+	}
+}
+
+// What is odd, and means the same in Envoy.
+func TestForeignBootstrapsAreTaken(t *testing.T) {
+	const chain = `
+      - filters:
+        - name: limit
+          typed_config:
+            "@type": type.googleapis.com/envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+            stat_prefix: x
+            max_connections: 18446744073709551615
+        - name: tcp
+          typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: x, cluster: c}
+`
+	out, err := ParseBootstrap([]byte(`
+static_resources:
+  clusters:
+  - {name: c, load_assignment: {cluster_name: c}}
+  listeners:
+  - address: {socket_address: {address: 127.0.0.1, port_value: 0}}
+    filter_chains:` + chain + `
+  - address: {socket_address: {address: 127.0.0.1, port_value: 0}}
+    default_filter_chain:` + strings.Replace(strings.Replace(chain, "- filters", "  filters", 1), "\n      ", "\n        filter_chain_match: {}\n      ", 1) + `
+  - address: {pipe: {path: /run/x}}
+    filter_chains:` + chain))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, l := range out.Listeners {
+		names = append(names, l.Name)
+	}
+	if got := strings.Join(names, " "); got != "127.0.0.1:0 listeners[1] /run/x" {
+		t.Errorf("the listeners are %s", got)
+	}
+	if got := out.Listeners[0].Chains[0].ConnectionLimits[0].Max; got != math.MaxInt64 {
+		t.Errorf("the limit is %d", got)
+	}
+	if _, err := ParseBootstrap([]byte(`
+static_resources:
+  clusters: [{name: c, load_assignment: {cluster_name: c}}]
+  listeners:
+  - name: l
+    address: {socket_address: {address: 127.0.0.1, port_value: 0}}
+    default_filter_chain: {filter_chain_match: {destination_port: 5}, filters: [{name: x}]}
+`)); err == nil || !strings.Contains(err.Error(), "default_filter_chain.filter_chain_match: the default chain takes what no other matches") {
+		t.Error(err)
 	}
 }

@@ -33,6 +33,9 @@ func (d *decoder) connectionManager(m *hcmv3.HttpConnectionManager, path string)
 			return nil, err
 		}
 	}
+	if err := hcm.Check(out); err != nil {
+		return nil, fail(path, "%v", err)
+	}
 	var err error
 	out.AccessLog, err = d.accessLogs(m.GetAccessLog(), path+".access_log")
 	return out, err
@@ -64,8 +67,13 @@ func (d *decoder) hcmRoutes(m *hcmv3.HttpConnectionManager, out *hcm.Config, pat
 		}
 		return ads(m.GetRds().GetConfigSource(), path+".rds.config_source")
 	case m.GetRouteConfig() != nil:
-		out.Routes, err = d.routeConfig(m.GetRouteConfig(), path+".route_config")
-		return err
+		if out.Routes, err = d.routeConfig(m.GetRouteConfig(), path+".route_config"); err != nil {
+			return err
+		}
+		if err := route.Check(out.Routes); err != nil {
+			return fail(path+".route_config", "%v", err)
+		}
+		return nil
 	}
 	return fail(path, "needs rds or route_config")
 }

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"slices"
+
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -44,7 +46,11 @@ func http2Options(o *corev3.Http2ProtocolOptions, path string) (*http2.Config, e
 		if s.GetIdentifier() == nil || s.GetValue() == nil || s.GetIdentifier().GetValue() > 0xffff {
 			return nil, fail(here, "needs an identifier of 16 bits and a value")
 		}
-		c.CustomSettings = append(c.CustomSettings, http2.Setting{ID: uint16(s.GetIdentifier().GetValue()), Value: s.GetValue().GetValue()})
+		setting := http2.Setting{ID: uint16(s.GetIdentifier().GetValue()), Value: s.GetValue().GetValue()}
+		if slices.ContainsFunc(c.CustomSettings, func(o http2.Setting) bool { return o.ID == setting.ID && o.Value != setting.Value }) {
+			return nil, fail(here, "identifier %#x has another value before", setting.ID)
+		}
+		c.CustomSettings = append(c.CustomSettings, setting)
 	}
 	if err := c.Validate(); err != nil {
 		return nil, fail(path, "%v", err)

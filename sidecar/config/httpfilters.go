@@ -194,15 +194,6 @@ func faultConfig(m *faultv3.HTTPFault, path string) (*fault.Config, error) {
 	return out, err
 }
 
-// filterAdds: only the router drops headers that come out empty.
-func filterAdds(ms []*corev3.HeaderValueOption, path string) ([]route.HeaderAdd, error) {
-	out, err := headerAdds(ms, path)
-	for i := range out {
-		out[i].KeepEmpty = true
-	}
-	return out, err
-}
-
 // corsFields is what the extension's policy and the deprecated one have in common.
 type corsFields interface {
 	GetAllowOriginStringMatch() []*matcherv3.StringMatcher

@@ -5,6 +5,8 @@ package config
 import (
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
@@ -49,7 +51,7 @@ func (d *decoder) listener(m *listenerv3.Listener) (*listener.Config, error) {
 		out.Chains = append(out.Chains, *chain)
 	}
 	if fc := m.GetDefaultFilterChain(); fc != nil {
-		if fc.GetFilterChainMatch() != nil {
+		if match := fc.GetFilterChainMatch(); match != nil && proto.Size(match) > 0 {
 			return nil, fail("default_filter_chain.filter_chain_match", "the default chain takes what no other matches; remove the field")
 		}
 		if out.Default, err = d.filterChain(fc, "default_filter_chain"); err != nil {

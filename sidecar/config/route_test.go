@@ -55,7 +55,9 @@ func TestRoutesRefused(t *testing.T) {
 		{"no cluster", matchAll + "\n    route: {}", "ClusterSpecifier: value is required"},
 		{"leg without a name", matchAll + "\n    route: {weighted_clusters: {clusters: [{weight: 1}]}}", at + ".route.weighted_clusters.clusters[0].name: exactly one"},
 		{"leg with two", matchAll + "\n    route: {weighted_clusters: {clusters: [{weight: 1, name: a, cluster_header: b}]}}", "exactly one of name and cluster_header"},
-		{"weights", matchAll + "\n    route: {weighted_clusters: {clusters: [{name: a}]}}", "the weights must add up"},
+		{"weights", matchAll + "\n    route: {weighted_clusters: {clusters: [{name: a, weight: 0}]}}", "the weights must add up"},
+		{"leg without a weight", matchAll + "\n    route: {weighted_clusters: {clusters: [{name: a}, {name: b, weight: 1}]}}", at + ".route.weighted_clusters.clusters[0].weight: is missing"},
+		{"predicate without a type", matchAll + "\n    route: {cluster: a, retry_policy: {retry_host_predicate: [{name: envoy.retry_host_predicates.omit_canary_hosts}]}}", at + ".route.retry_policy.retry_host_predicate[0].typed_config: is missing"},
 		{"two rewrites", matchAll + "\n    route: {cluster: a, prefix_rewrite: /x, path_rewrite: /y}", at + ".route: only one of prefix_rewrite"},
 		{"regex", matchAll + "\n    route: {cluster: a, regex_rewrite: {pattern: {regex: '('}}}", at + ".route.regex_rewrite: regex"},
 		{"no such group", matchAll + "\n    route: {cluster: a, regex_rewrite: {pattern: {regex: 'a'}, substitution: '\\1'}}", "the pattern has no group 1"},
@@ -86,7 +88,7 @@ func TestRoutesRefused(t *testing.T) {
 		{"file from a control plane", matchAll + "\n    direct_response: {status: 200, body: {filename: /etc/passwd}}", at + ".direct_response.body.filename: files are read for the routes of a bootstrap only"},
 		{"long body", matchAll + "\n    direct_response: {status: 200, body: {inline_string: " + strings.Repeat("x", maxDirectBody+1) + "}}", at + ".direct_response.body: has 4097 bytes; 4096 are allowed"},
 		{"non-forwarding action", matchAll + "\n    non_forwarding_action: {}", at + ".non_forwarding_action: unsupported"},
-		{"other predicate", matchAll + "\n    route: {cluster: a, retry_policy: {retry_host_predicate: [{name: other}]}}", ""},
+		{"predicate of another name", matchAll + "\n    route: {cluster: a, retry_policy: {retry_host_predicate: [{name: other, typed_config: {'@type': type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate}}]}}", ""},
 	} {
 		_, err := readRoutes(t, "name: r\nvirtual_hosts:\n- name: v\n  domains: ['*']\n  routes:\n  - "+c.route+"\n")
 		if c.want == "" {

@@ -110,6 +110,9 @@ func (d *decoder) weightedClusters(m *routev3.WeightedCluster, out *route.Forwar
 		if (leg.Cluster == "") == (leg.ClusterHeader == "") {
 			return fail(here+".name", "exactly one of name and cluster_header must be set")
 		}
+		if c.GetWeight() == nil {
+			return fail(here+".weight", "is missing")
+		}
 		var err error
 		if leg.Headers, err = mutations(c, here); err != nil {
 			return err

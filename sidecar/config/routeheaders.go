@@ -96,10 +96,7 @@ func headerSteps(ms []*mutationv3.HeaderMutation, path string) ([]route.HeaderMu
 		case *mutationv3.HeaderMutation_Remove:
 			step.Remove, err = strings.ToLower(a.Remove), mutable(a.Remove, here+".remove")
 		case *mutationv3.HeaderMutation_Append:
-			if step.Add, err = headerAdd(a.Append, here+".append"); err == nil {
-				// Only the router drops headers that come out empty.
-				step.Add.KeepEmpty = true
-			}
+			step.Add, err = headerAdd(a.Append, here+".append")
 		case *mutationv3.HeaderMutation_RemoveOnMatch_:
 			step.RemoveIf, err = stringMatch(a.RemoveOnMatch.GetKeyMatcher(), here+".remove_on_match.key_matcher")
 		default:

@@ -67,8 +67,13 @@ func retryPolicy(m *routev3.RetryPolicy, path string) (*route.RetryPolicy, error
 	if out.PerTryIdleTimeout, err = duration(m.GetPerTryIdleTimeout(), path+".per_try_idle_timeout"); err != nil {
 		return nil, err
 	}
-	// Of the predicates only previous_hosts is taken.
-	out.AvoidTried = len(m.GetRetryHostPredicate()) > 0
+	for i, p := range m.GetRetryHostPredicate() {
+		// Of the predicates only previous_hosts is taken, which its type tells.
+		if p.GetTypedConfig() == nil {
+			return nil, fail(at(path+".retry_host_predicate", i)+".typed_config", "is missing")
+		}
+		out.AvoidTried = true
+	}
 	switch n := m.GetHostSelectionRetryMaxAttempts(); {
 	case n < 0:
 		return nil, fail(path+".host_selection_retry_max_attempts", "is %d", n)

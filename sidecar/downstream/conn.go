@@ -81,7 +81,7 @@ type Conn struct {
 	ended  atomic.Pointer[Ending]
 	// parent carries this connection as one of its streams; nil for one of its own.
 	parent     *Conn
-	kept       atomic.Pointer[sync.Map]
+	kept       [2]atomic.Pointer[keeper]
 	draining   atomic.Bool
 	superseded atomic.Bool
 
@@ -143,21 +143,6 @@ func (c *Conn) Superseded() bool {
 	return c.superseded.Load() || c.parent != nil && c.parent.Superseded()
 }
 
-// Kept returns what is kept for the connection under a key, making it the first
-// time. It may be called for several exchanges at once.
-func (c *Conn) Kept(key any, make func() any) any {
-	m := c.kept.Load()
-	if m == nil {
-		c.kept.CompareAndSwap(nil, &sync.Map{})
-		m = c.kept.Load()
-	}
-	if v, ok := m.Load(key); ok {
-		return v
-	}
-	v, _ := m.LoadOrStore(key, make())
-	return v
-}
-
 // OnDrain registers who is told of a drain; at once when it has begun. nil
 // unregisters.
 func (c *Conn) OnDrain(d Drainer) {
@@ -194,11 +179,12 @@ func (c *Conn) End(e Ending) {
 	c.Wake()
 }
 
-// Child returns the connection that one of c's streams stands for: it has c's facts, and
-// what ends c ends it. It is attached, to wait for its peer where c does.
-func (c *Conn) Child(s stream.Stream, server *Server, owner Owner) *Conn {
+// Child returns the connection that one of c's streams stands for: it has c's facts, but
+// comes in at a place of its own, and what ends c ends it. It is attached, to wait for its
+// peer where c does.
+func (c *Conn) Child(s stream.Stream, place *Place, server *Server, owner Owner) *Conn {
 	f := c.Facts
-	f.Stream, f.Accepted = s, time.Now()
+	f.Stream, f.Place, f.Accepted = s, place, time.Now()
 	child := &Conn{Facts: f, parent: c}
 	child.policy.Store(c.policy.Load())
 	child.Attach(server, owner)

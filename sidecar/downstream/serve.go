@@ -11,6 +11,34 @@ import (
 // Owner is told when one of its connections is finished.
 type Owner interface{ Finished(*Conn) }
 
+// Carrier is the owner of a connection whose streams are connections of their own.
+type Carrier interface {
+	Owner
+	// Carry lets one more in, or says why not. Owner.Finished is called for each that is
+	// let in, with nil where nothing came of it. Safe for concurrent use.
+	Carry() (*Carried, Refusal)
+}
+
+// Carried is how a connection that is let in is served.
+type Carried struct {
+	Handler Handler
+	Place   *Place
+	Owner   Owner
+}
+
+// Refusal is why a connection is not let in.
+type Refusal uint8
+
+// The refusals.
+const (
+	Admitted  Refusal = iota
+	Busy              // there is no room
+	Elsewhere         // nothing new comes over this connection; another one may be made
+)
+
+// Carry asks the connection's owner, a Carrier, to let one more in.
+func (c *Conn) Carry() (*Carried, Refusal) { return c.owner.(Carrier).Carry() }
+
 // Server serves connections: what those of a filter chain have in common. Immutable, and
 // shared by them.
 type Server struct {

@@ -19,8 +19,9 @@ type Filter interface {
 	// Request is called once for each request, in the order of the chain, until a
 	// filter gives a verdict other than Continue.
 	Request(*Context) Verdict
-	// Response is called in reverse order for each response, local ones included,
-	// before it is sent: for the filters whose Request was called.
+	// Response is called in reverse order for each response before it is sent: for the
+	// filters whose Request was called, and where the connection manager or a filter
+	// answered, for all. The State of one that was not asked is zero.
 	Response(*Context)
 }
 
@@ -82,10 +83,13 @@ type Exchange interface {
 	// ReadBody reads the whole body of the request into memory, at most limit
 	// bytes. It answers by itself when the body is not whole; then it returns Gone.
 	ReadBody(limit int) (whole bool, v Verdict)
-	// Draining tells that the listener is to end.
+	// Draining tells that this host is to be asked no more: its process drains, or the
+	// side of it that the listener is on.
 	Draining() bool
 	// Connection returns what is kept for the client's connection under a key,
-	// making it the first time. It may be called for several exchanges at once.
+	// making it the first time, for as long as the calling filter or, where it has
+	// Overrides, the route table is what it is now. It may be called for several
+	// exchanges at once.
 	Connection(key any, make func() any) any
 }
 

@@ -167,6 +167,7 @@ func (a *attempt) try() outcome {
 	if o == responded {
 		return o
 	}
+	a.resp.Reset() // of a head that did not come whole there are fields without their text
 	a.report(o)
 	x.stopPump() // it holds the connection
 	a.endSpan(o, o.flags())
@@ -316,7 +317,7 @@ func (a *attempt) connectFailure(err error) outcome {
 	if errors.As(err, &e) {
 		kind = e.Kind
 		if e.Err != nil {
-			a.failure, a.dialErr = e.Err.Error(), e.Err
+			a.failure, a.dialErr = e.Err.Error(), e
 		}
 	}
 	switch kind {
@@ -534,8 +535,8 @@ func (a *attempt) report(o outcome) {
 		}
 	case timedOut, tryTimedOut, tryIdle:
 		a.host.Report(cluster.OutcomeTimeout)
-	default:
-		return
 	}
-	m.Answered(a.x.d.Shard, 0)
+	if a.sentAt != 0 { // also where nobody waits for the answer
+		m.Answered(a.x.d.Shard, 0)
+	}
 }

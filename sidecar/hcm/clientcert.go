@@ -10,9 +10,11 @@ import (
 
 // NeedsPeerChain tells whether connections must keep the certificates that their
 // peers sent, for x-forwarded-client-cert. Without, Info has what is needed.
-func (m *Manager) NeedsPeerChain() bool {
-	c := m.cfg.ClientCert
-	return m.cfg.writesClientCert() && (c.Cert || c.Chain || c.Subject || c.DNS)
+func (m *Manager) NeedsPeerChain() bool { return m.cfg.needsPeerChain() }
+
+func (c *Config) needsPeerChain() bool {
+	d := c.ClientCert
+	return c.writesClientCert() && (d.Cert || d.Chain || d.Subject || d.DNS)
 }
 
 func (c *Config) writesClientCert() bool {

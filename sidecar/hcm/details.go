@@ -3,8 +3,8 @@ package hcm
 import (
 	"errors"
 	"strings"
-	"syscall"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 )
@@ -45,18 +45,19 @@ func refusal(err error) (r reply, ok bool) {
 	return r, true
 }
 
+// transportFailure is Envoy's reason for a connection that could not be made, "" for none.
+func transportFailure(err error) string {
+	if e, ok := err.(*cluster.Error); ok {
+		return e.TransportFailure()
+	}
+	return ""
+}
+
 // connectDetails are Envoy's for a connection that could not be made.
-func connectDetails(failure error) string {
-	const plain = "upstream_reset_before_response_started{remote_connection_failure"
-	var errno syscall.Errno
-	if !errors.As(failure, &errno) {
-		return plain + "}"
+func connectDetails(err error) string {
+	details := "upstream_reset_before_response_started{remote_connection_failure"
+	if why := transportFailure(err); why != "" {
+		details += "|" + strings.ReplaceAll(why, " ", "_")
 	}
-	how := "delayed"
-	switch errno {
-	case syscall.ENETUNREACH, syscall.EADDRNOTAVAIL, syscall.EACCES, syscall.EPERM, syscall.ENOENT:
-		how = "immediate"
-	}
-	text := strings.ReplaceAll(errno.Error(), " ", "_")
-	return plain + "|" + how + "_connect_error:_" + strings.ToUpper(text[:1]) + text[1:] + "}"
+	return details + "}"
 }

@@ -214,7 +214,7 @@ func (x *exchange) admit() bool {
 		x.localReply(&reply{status: 503, body: "overloaded", details: "overload", close: true})
 		return false
 	}
-	if !x.normalizePath() {
+	if !x.judgeNames() || !x.normalizePath() {
 		return false
 	}
 	x.trimHost()
@@ -240,12 +240,15 @@ func (x *exchange) admit() bool {
 func (x *exchange) normalizePath() bool {
 	out, verdict := x.policy.paths.apply(x.scratch[:0], x.req.Path)
 	x.scratch = out[:0]
+	if verdict == pathRedirect && route.IsGRPC(x.req) {
+		verdict = pathRejected // gRPC follows no redirect
+	}
 	switch verdict {
 	case pathRejected:
 		x.localReply(&reply{status: 400, details: "path_normalization_failed"})
 		return false
 	case pathRedirect:
-		x.localReply(&reply{status: 307, details: "path_normalization_redirect", location: string(out)})
+		x.localReply(&reply{status: 307, details: "path_normalization_redirect", location: string(onThisHost(out))})
 		return false
 	case pathChanged:
 		x.req.SetPath(message.View(out))
@@ -406,7 +409,7 @@ func (x *exchange) record() *telemetry.Record {
 	if a.host != nil {
 		r.UpstreamHostname = a.host.Hostname()
 	}
-	r.UpstreamTransportFailure = a.failure
+	r.UpstreamFailure, r.UpstreamTransportFailure = a.failure, transportFailure(a.dialErr)
 	r.Attempts = x.attempts
 	if a.firstAt > 0 {
 		r.UpstreamDuration = time.Duration(a.firstAt - a.sentAt)

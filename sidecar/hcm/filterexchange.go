@@ -3,6 +3,7 @@ package hcm
 import (
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -62,7 +63,7 @@ func (x *exchange) ReadBody(limit int) (whole bool, v filter.Verdict) {
 		x.store = append(x.store, x.payload...)
 	}
 	for !x.complete {
-		data, last, err := x.req.Body.Next()
+		data, last, err := x.client.Next() // which notes that something moved
 		if err != nil {
 			x.bodyFailed(err, hard)
 			return false, filter.Gone
@@ -87,10 +88,17 @@ func (x *exchange) measureBody() {
 	}
 }
 
-// Draining implements filter.Exchange.
-func (x *exchange) Draining() bool { return x.d.Draining() }
+// Draining implements filter.Exchange. A connection is also drained for reasons of its own:
+// the certificate that opened it has expired, its filter chain is gone, memory is short.
+func (x *exchange) Draining() bool { return x.m.drain.Draining() }
 
-// Connection implements filter.Exchange.
-func (x *exchange) Connection(key any, make func() any) any { return x.d.Kept(key, make) }
+// Connection implements filter.Exchange: a key is the filter's or, where the route has a
+// configuration for it, the route's.
+func (x *exchange) Connection(key any, make func() any) any {
+	if len(x.fctx.Overrides) > 0 {
+		return x.d.Kept(downstream.FromRoutes, x.binding, key, make)
+	}
+	return x.d.Kept(downstream.FromChain, x.policy.chain, key, make)
+}
 
 var _ filter.Exchange = (*exchange)(nil)

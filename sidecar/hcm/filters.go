@@ -65,7 +65,6 @@ func (l *link) is(name string) bool { return name == l.name || l.alias != "" && 
 
 // binding is what the chain made of the overrides of one route table.
 type binding struct {
-	chain    *chain
 	table    *route.Table
 	compiled map[*route.FilterOverride]any
 	// spared are the links that some route disables, by bit, and instead what routes have
@@ -190,7 +189,7 @@ func (m *Manager) healthy(name string) (healthy, total int, ok bool) {
 
 // bind prepares a table's overrides for the chain.
 func (c *chain) bind(t *route.Table) *binding {
-	b := &binding{chain: c, table: t, compiled: map[*route.FilterOverride]any{}, instead: map[int][]*authz.Evaluator{},
+	b := &binding{table: t, compiled: map[*route.FilterOverride]any{}, instead: map[int][]*authz.Evaluator{},
 		subsets: map[subsetKey]*cluster.MetadataMatch{}}
 	b.addSubsets(t.Config())
 	t.EachOverride(func(where string, o *route.FilterOverride) {
@@ -204,7 +203,7 @@ func (c *chain) bind(t *route.Table) *binding {
 			}
 			if o.Config != nil && b.err == nil {
 				if b.compiled[o], b.err = c.override(l, o.Config); b.err != nil {
-					b.err = fmt.Errorf("%s: filter %q: %w", where, o.Name, b.err)
+					b.err = fmt.Errorf("%s[%q]: %w", where, o.Name, b.err)
 				} else if e, ok := b.compiled[o].(*authz.Evaluator); ok {
 					b.instead[i] = append(b.instead[i], e)
 				}
@@ -218,13 +217,13 @@ func (c *chain) override(l *link, config any) (any, error) {
 	if !l.rbac {
 		o, ok := l.filter.(filter.Overrider)
 		if !ok {
-			return nil, fmt.Errorf("takes no configuration from routes")
+			return nil, fmt.Errorf("the filter takes no configuration from routes")
 		}
 		return o.Override(config)
 	}
 	f, ok := config.(*authz.HTTPFilter)
 	if !ok {
-		return nil, fmt.Errorf("is RBAC, and the route's configuration a %T", config)
+		return nil, fmt.Errorf("the filter is RBAC, and the route's configuration a %T", config)
 	}
 	return authz.Compile([]authz.HTTPFilter{*f}, authz.Exchange, c.count)
 }
@@ -264,6 +263,8 @@ func (x *exchange) runFilters() bool {
 		return true
 	}
 	if !x.beginFilters() {
+		x.m.log.Error("route table does not fit the HTTP filters", "err", x.binding.err)
+		x.localReply(&reply{status: 500, details: "route_filter_config"})
 		return false
 	}
 	for i := range c.links {
@@ -280,6 +281,7 @@ func (x *exchange) runFilters() bool {
 			v := l.filter.Request(&x.fctx)
 			x.flags |= x.fctx.Flags
 			if !v.Continues() {
+				x.decision.Count(x.d.Shard) // of the rules before it
 				x.stopped(v)
 				return false
 			}
@@ -289,8 +291,8 @@ func (x *exchange) runFilters() bool {
 	return true
 }
 
-// beginFilters sets up what filters see. A table whose overrides do not fit the
-// chain serves nothing: some of them may forbid.
+// beginFilters sets up what filters see. It is false for a table whose overrides do not
+// fit the chain, which serves nothing: some of them may forbid.
 func (x *exchange) beginFilters() bool {
 	c := x.policy.chain
 	over := x.fctx.Overrides
@@ -304,11 +306,8 @@ func (x *exchange) beginFilters() bool {
 		x.states = x.states[:n]
 	}
 	if x.levels, x.overridden = x.sel.Overrides(); x.overridden {
-		if x.binding = x.m.bindings.of(c, x.table); x.binding.err != nil {
-			x.m.log.Error("route table does not fit the HTTP filters", "err", x.binding.err)
-			x.localReply(&reply{status: 500, details: "route_filter_config"})
-			return false
-		}
+		x.binding = x.policy.bind(x.table)
+		return x.binding.err == nil
 	}
 	return true
 }
@@ -377,22 +376,40 @@ func (x *exchange) denied() bool {
 	return false
 }
 
-// filterResponse shows the response to the filters that saw the request, the last
-// one first.
+// filterResponse shows the response to the filters that saw the request, the last one
+// first. An answer of our own goes through all of the chain, as in Envoy: also what is
+// answered before a filter's turn has the headers that every answer is to have.
 func (x *exchange) filterResponse() {
-	if x.asked == 0 {
+	if x.asked == 0 && !(x.local && x.beginAnswer()) {
 		return
 	}
 	x.fctx.Response = x.resp
 	links := x.policy.chain.links
 	for i := len(links) - 1; i >= 0; i-- {
-		if x.asked&(1<<i) == 0 {
+		l, saw := &links[i], x.asked&(1<<i) != 0
+		if l.rbac || !saw && !x.local {
 			continue
 		}
-		l := &links[i]
-		x.overrides(l)
+		if runs := x.overrides(l); !saw && !runs {
+			continue
+		}
 		x.fctx.State = &x.states[i]
 		l.filter.Response(&x.fctx)
 	}
 	x.flags |= x.fctx.Flags
+}
+
+// beginAnswer is beginFilters for an answer that no filter was asked for; false where
+// there are none to see it.
+func (x *exchange) beginAnswer() bool {
+	if x.policy == nil {
+		x.takePolicy() // the request was refused before anybody looked at it
+	}
+	switch {
+	case len(x.policy.chain.links) == 0:
+		return false
+	case x.fctx.Exchange == nil:
+		return x.beginFilters()
+	}
+	return x.binding == nil || x.binding.err == nil
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/internal/tokenbucket"
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
+	"github.com/hauberk-mesh/hauberk/sidecar/drain"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter"
 	bodybuffer "github.com/hauberk-mesh/hauberk/sidecar/filter/buffer"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/cors"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/fault"
@@ -116,6 +118,28 @@ func TestFilters(t *testing.T) {
 			b.filter("f", abort503)
 			b.filter("b", addHeader("b"))
 		}, status: 503, header: map[string]string{"X-Who": "a"}},
+		{name: "local replies of earlier filters too", change: func(b *bed) {
+			b.allowing("x-pass", "yes")
+			b.filter("a", addHeader("a"))
+		}, status: 403, header: map[string]string{"X-Who": "a"}},
+		{name: "and of the manager", change: func(b *bed) {
+			b.filter("a", addHeader("a"))
+			b.filter("c", CORSFilter{})
+			b.filter("l", &ratelimit.Config{Enabled: route.All, Enforced: route.All, XRateLimit: true})
+			b.cfg.EscapedSlashes = RejectEscaped
+		}, raw: "GET /a%2Fb HTTP/1.1\r\nHost: h\r\n\r\n", status: 400, header: map[string]string{"X-Who": "a"}},
+		{name: "and to what is no request", change: func(b *bed) { b.filter("a", addHeader("a")) },
+			raw: "GET /x HTTP/1.1\r\nHost: h\r\nContent-Length: x\r\n\r\n", status: 400, header: map[string]string{"X-Who": "a"}},
+		{name: "with the route's changes", change: func(b *bed) {
+			b.allowing("x-pass", "yes")
+			b.filter("a", addHeader("a"))
+			b.route().Filters = override("a", addHeader("route"))
+		}, status: 403, header: map[string]string{"X-Who": "route"}},
+		{name: "unless the route is without", change: func(b *bed) {
+			b.allowing("x-pass", "yes")
+			b.filter("a", addHeader("a"))
+			b.route().Filters = []route.FilterOverride{{Name: "a", Disabled: true}}
+		}, status: 403, header: map[string]string{"X-Who": ""}},
 		{name: "RBAC sees what was changed before", change: func(b *bed) {
 			b.filter("a", addHeader("friend"))
 			b.allowing("x-who", "friend")
@@ -216,6 +240,66 @@ func TestDelay(t *testing.T) {
 	}
 }
 
+// bodyReader is a filter that reads the body of each request.
+type bodyReader struct {
+	reading chan struct{}
+	active  chan int64 // when the watchdog saw something move last
+}
+
+// Request implements filter.Filter.
+func (r *bodyReader) Request(c *filter.Context) filter.Verdict {
+	x := c.Exchange.(*exchange)
+	close(r.reading)
+	_, v := x.ReadBody(1 << 20)
+	r.active <- x.dog.progress.Load()
+	return v
+}
+
+// Response implements filter.Filter.
+func (r *bodyReader) Response(*filter.Context) {}
+
+// TestBodyIsNoIdleness: what comes of a body that a filter waits for is progress.
+func TestBodyIsNoIdleness(t *testing.T) {
+	bothVersions(t, func(t *testing.T, version int) {
+		b := newBed(t, httpOrigin(t, echo))
+		f := &bodyReader{make(chan struct{}), make(chan int64, 1)}
+		b.change = func(m *Manager) { m.policy.chain.links = []link{{name: "reader", filter: f}} }
+		b.start()
+		body, send := io.Pipe()
+		defer send.Close()
+		go func() {
+			<-f.reading
+			_, _ = io.WriteString(send, "hello")
+			_ = send.Close()
+		}()
+		before := monotonic()
+		req, _ := http.NewRequest("POST", "http://"+b.addr+"/", body)
+		resp, err := b.httpClient(version).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if at := <-f.active; resp.StatusCode != 200 || at < before {
+			t.Errorf("%d, nothing had moved for %v when the body was whole", resp.StatusCode, time.Duration(before-at))
+		}
+	})
+}
+
+// TestDecisionBeforeAFilterThatAnswers: what RBAC decided is counted, whatever a filter
+// after it does with the request.
+func TestDecisionBeforeAFilterThatAnswers(t *testing.T) {
+	b := newBed(t)
+	b.allowing("host", "h")
+	b.filter("f", abort503)
+	b.start()
+	if resp, _ := b.dial().do(simpleGet); resp.StatusCode != 503 {
+		t.Fatal(resp.Status)
+	}
+	b.eventually("the decision is counted", func() bool {
+		return b.metric(`hauberk_authz_decisions_total{decision="allow",rule="host is h"} 1`)
+	})
+}
+
 func TestRateLimit(t *testing.T) {
 	b := newBed(t, httpOrigin(t, echo))
 	b.filter("l", &ratelimit.Config{
@@ -241,13 +325,50 @@ func TestRateLimit(t *testing.T) {
 	}
 }
 
+// TestBucketsOfAConnection: those of the filter and of routes are apart, and a connection
+// that goes on under new rules has new ones.
+func TestBucketsOfAConnection(t *testing.T) {
+	limit := func(n uint32) *ratelimit.Config {
+		return &ratelimit.Config{Bucket: &tokenbucket.Spec{Max: n, PerFill: 1, Interval: time.Hour}, Enabled: route.All, Enforced: route.All, PerConnection: true}
+	}
+	b := newBed(t, httpOrigin(t, echo))
+	b.filter("l", limit(1))
+	routes := &b.cfg.Routes.VirtualHosts[0].Routes
+	own := (*routes)[0]
+	own.Match, own.Filters = route.Match{Prefix: ptr("/own")}, override("l", limit(2))
+	*routes = append([]route.Route{own}, *routes...)
+	b.start()
+	c := b.dial()
+	ask := func(want ...string) {
+		t.Helper()
+		for _, w := range want {
+			path, status, _ := strings.Cut(w, " ")
+			if resp, _ := c.do("GET " + path + " HTTP/1.1\r\nHost: h\r\n\r\n"); fmt.Sprint(resp.StatusCode) != status {
+				t.Errorf("%s: %d", w, resp.StatusCode)
+			}
+		}
+	}
+	ask("/x 200", "/own 200", "/x 429", "/own 200", "/own 429", "/x 429")
+	cfg := *b.cfg
+	cfg.AccessLog = nil
+	newer, err := New(&cfg, Options{Clusters: b.clusters})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer newer.Close()
+	b.mu.Lock()
+	b.conns[0].SetPolicy(newer.Policy())
+	b.mu.Unlock()
+	ask("/own 200", "/x 200", "/own 200", "/x 429", "/own 429")
+}
+
 // TestTableDoesNotFit: overrides that a filter cannot take make inline routes fail
 // at once, and a table that comes later serve nothing.
 func TestTableDoesNotFit(t *testing.T) {
 	b := newBed(t, httpOrigin(t, echo))
 	b.filter("f", &fault.Config{})
 	b.route().Filters = override("f", &bodybuffer.Config{})
-	if _, err := New(b.cfg, Options{Clusters: b.clusters}); err == nil || !strings.Contains(err.Error(), `virtual host all route 0: filter "f": fault: the route's configuration is a *buffer.Config`) {
+	if _, err := New(b.cfg, Options{Clusters: b.clusters}); err == nil || !strings.Contains(err.Error(), `virtual_hosts[0].routes[0].typed_per_filter_config["f"]: fault: the route's configuration is a *buffer.Config`) {
 		t.Errorf("%v", err)
 	}
 	table, err := route.Compile(b.cfg.Routes)
@@ -261,6 +382,39 @@ func TestTableDoesNotFit(t *testing.T) {
 		t.Errorf("status %d", resp.StatusCode)
 	}
 	_ = b.clusters.Close()
+}
+
+// TestHealthWhileDraining: health checks fail, and answers tell others, while the process
+// drains. A connection that is to end for reasons of its own says nothing of the host.
+func TestHealthWhileDraining(t *testing.T) {
+	b := newBed(t, httpOrigin(t, echo))
+	b.filter("hc", &healthcheck.Config{Headers: []route.HeaderMatch{{Name: ":path", Value: &route.StringMatch{Exact: ptr("/healthz")}}}})
+	b.cfg.DrainTimeout = time.Minute
+	trigger, watcher := drain.New()
+	b.options.Drain = watcher
+	b.start()
+	const check = "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"
+	ask := func(c *testClient, raw string, status int, fail string) {
+		t.Helper()
+		resp, _ := c.do(raw)
+		if got := resp.Header.Get("X-Envoy-Immediate-Health-Check-Fail"); resp.StatusCode != status || got != fail {
+			t.Errorf("%d, x-envoy-immediate-health-check-fail %q; want %d and %q", resp.StatusCode, got, status, fail)
+		}
+	}
+	one, other, third, fourth := b.dial(), b.dial(), b.dial(), b.dial()
+	for _, c := range []*testClient{one, other, third, fourth} {
+		ask(c, simpleGet, 200, "")
+	}
+	b.mu.Lock()
+	for _, d := range b.conns {
+		d.StartDrain() // as where the peer's certificate has expired
+	}
+	b.mu.Unlock()
+	ask(one, simpleGet, 200, "")
+	ask(other, check, 200, "")
+	trigger.Drain(time.Time{})
+	ask(third, simpleGet, 200, "true")
+	ask(fourth, check, 503, "")
 }
 
 func TestChainRefuses(t *testing.T) {

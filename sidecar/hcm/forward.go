@@ -189,7 +189,10 @@ func (x *exchange) fail(o outcome) {
 	case tryIdle:
 		r.status, r.body, r.details = 504, "upstream request timeout", "upstream_per_try_idle_timeout"
 	case lifeOver:
-		r.status, r.body, r.details = 408, "downstream duration timeout", "max_duration_timeout"
+		r.status, r.body, r.details, r.grpc = 504, "downstream duration timeout", "max_duration_timeout", grpcDeadlineExceeded
+		if !x.requestRead() {
+			r.status = 408 // it waited for the client
+		}
 	case tooSlow:
 		r = tooSlowReply
 	case idleTimedOut:
@@ -198,6 +201,10 @@ func (x *exchange) fail(o outcome) {
 			r.status, r.close = 408, true // it waited for the client
 		}
 	case clientBroke:
+		if x.client == &x.h2 {
+			x.clientLeft() // its stream was reset already
+			return
+		}
 		r, _ = refusal(x.pump.refused)
 	case unwritable:
 		r.status, r.details = 500, "unwritable_request"
@@ -266,10 +273,15 @@ func (x *exchange) clientLeft() {
 	x.closeAfter = true
 }
 
-// departure is how the client left.
+// departure is how the client left, or was made to.
 func (x *exchange) departure() (f telemetry.Flags, details string) {
-	if x.client == &x.h2 && x.h2.reset.Load() {
-		return telemetry.FlagDownstreamReset, "http2.remote_reset"
+	if x.client == &x.h2 {
+		if fault := x.h2.fault.Load(); fault != nil {
+			return telemetry.FlagDownstreamProtocolError, *fault
+		}
+		if x.h2.reset.Load() {
+			return telemetry.FlagDownstreamReset, "http2.remote_reset"
+		}
 	}
 	return telemetry.FlagDownstreamTermination, "downstream_remote_disconnect"
 }

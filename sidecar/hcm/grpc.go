@@ -23,6 +23,8 @@ func (x *exchange) answerGRPC(status int, body string) {
 	}
 }
 
+const grpcDeadlineExceeded = 4
+
 // grpcStatus is what a status of HTTP means in gRPC, as its mapping document has it.
 func grpcStatus(http int) int {
 	switch http {

@@ -1,29 +1,46 @@
 package hcm
 
-import "github.com/hauberk-mesh/hauberk/sidecar/message"
+import (
+	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+)
 
 // forwardClientCert treats x-forwarded-client-cert by Envoy's modes.
 func (x *exchange) forwardClientCert() {
-	f := &x.req.Fields
-	if x.m.cfg.ForwardClientCert == AlwaysForwardOnly {
+	f, cfg := &x.req.Fields, x.policy.cfg
+	if cfg.ForwardClientCert == AlwaysForwardOnly {
 		return
 	}
 	if !x.d.Info.TLS || x.d.Info.PeerCertHash == "" {
 		f.DelID(message.XForwardedClientCert)
 		return
 	}
-	switch x.m.cfg.ForwardClientCert {
+	switch cfg.ForwardClientCert {
 	case Sanitize:
 		f.DelID(message.XForwardedClientCert)
 	case AppendForward:
+		own := x.clientCertElement(cfg)
 		if v, ok := f.Joined("x-forwarded-client-cert"); ok {
-			b := append(append(append(x.scratch[:0], v...), ','), x.xfcc...)
+			b := append(append(append(x.scratch[:0], v...), ','), own...)
 			x.scratch = b
 			f.SetIDBytes(message.XForwardedClientCert, b)
 			return
 		}
-		f.AddID(message.XForwardedClientCert, x.xfcc)
+		f.AddID(message.XForwardedClientCert, own)
 	case SanitizeSet:
-		f.SetID(message.XForwardedClientCert, x.xfcc)
+		f.SetID(message.XForwardedClientCert, x.clientCertElement(cfg))
 	}
+}
+
+// clientCertElement is this hop's element of x-forwarded-client-cert. A connection that is
+// older than cfg has its own from the first request that needs it. Should it have to tell of
+// certificates that were not kept, it does not, and the client is to connect anew.
+func (x *exchange) clientCertElement(cfg *Config) string {
+	if own := x.m.cfg; cfg == own || own.writesClientCert() && cfg.ClientCert == own.ClientCert {
+		return x.xfcc
+	}
+	if cfg.needsPeerChain() && len(x.d.Info.PeerChain) == 0 {
+		x.d.StartDrain()
+	}
+	return x.d.Kept(downstream.FromChain, x.policy.chain, cfg.ClientCert, func() any { return clientCertElement(cfg, x.d.Info) }).(string)
 }

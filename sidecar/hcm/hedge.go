@@ -140,9 +140,9 @@ func (h *hedge) run() outcome {
 }
 
 // mayHedge asks the policy's number and the budget, quietly: a request that gets no
-// second attempt has not failed yet.
+// second attempt has not failed yet. Where there was no host for the first, none is asked.
 func (x *exchange) mayHedge() bool {
-	if uint32(x.attempts) > x.sel.Retry.NumRetries {
+	if x.attempt.host == nil || uint32(x.attempts) > x.sel.Retry.NumRetries {
 		return false
 	}
 	return x.mayRetry(x.sel.Retry)

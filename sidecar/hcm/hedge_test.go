@@ -357,3 +357,18 @@ func TestAdoptedWhenItsTimeIsOver(t *testing.T) {
 		t.Error("the host is waited for")
 	}
 }
+
+// TestNoHedgeWithoutAHost: an attempt that found no host may be late to say so. It is not
+// joined by another, whose cluster's budget nobody knows.
+func TestNoHedgeWithoutAHost(t *testing.T) {
+	b := newBed(t).start()
+	x := besides(b)
+	defer x.leave()
+	x.sel.Retry, x.attempts, x.cluster = &route.RetryPolicy{NumRetries: 1}, 1, b.clusters.Get("origin")
+	if o := x.attempt.choose(); o != noHost {
+		t.Fatalf("outcome %d", o)
+	}
+	if x.mayHedge() {
+		t.Error("it is hedged")
+	}
+}

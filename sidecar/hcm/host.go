@@ -5,7 +5,7 @@ import "strings"
 // trimHost removes from the request's host what the configuration has removed before
 // anything looks at it. A CONNECT gets its port back when it is passed on.
 func (x *exchange) trimHost() {
-	rules := &x.m.cfg.HostRules
+	rules := &x.policy.cfg.HostRules
 	if rules.StripPort == KeepPort && !rules.StripDot {
 		return
 	}

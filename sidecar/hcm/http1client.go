@@ -40,6 +40,10 @@ func (h *http1Client) attach(c *http1Conn) {
 	if h.c == nil || h.c.m != c.m {
 		h.parser.Configure(c.m.limits, http1.Underscores(c.m.cfg.UnderscoreNames))
 		h.parser.RequestParsing = c.m.parsing
+		h.decoder.Underscores = http1.AllowUnderscores // in trailers that are dropped
+		if c.m.cfg.EnableTrailers {
+			h.decoder.Underscores = http1.Underscores(c.m.cfg.UnderscoreNames)
+		}
 	}
 	h.c = c
 }
@@ -246,6 +250,7 @@ func (h *http1Client) data(x *exchange, p []byte, last bool, trailers *message.F
 	if err := h.flush(x); err != nil {
 		return err
 	}
+	x.responded = true // in part, whatever the write says
 	return h.write(x, p)
 }
 
@@ -254,6 +259,7 @@ func (h *http1Client) flush(x *exchange) error {
 	if len(h.out) == 0 {
 		return nil
 	}
+	x.responded = true
 	err := h.write(x, h.out)
 	h.out = h.out[:0]
 	return err

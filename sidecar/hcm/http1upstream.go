@@ -120,7 +120,7 @@ func (u *http1Upstream) send(a *attempt) (err error) {
 	case http1.Chunked:
 		u.out = http1.AppendChunk(u.out, payload)
 		if whole {
-			if err = u.appendLast(x.req.Body.Trailers()); err != nil {
+			if err = u.appendLast(requestTrailers(x)); err != nil {
 				return err
 			}
 		}

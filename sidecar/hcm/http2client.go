@@ -13,8 +13,10 @@ type http2Client struct {
 	*http2.Stream
 	dog  watchdog
 	left atomic.Bool
-	// reset: the client ended the stream, not the connection.
+	// reset: the client ended the stream, not the connection. fault is what it did wrong,
+	// nil for nothing: then its codec ended the stream, or the connection.
 	reset atomic.Bool
+	fault atomic.Pointer[string]
 
 	// rest is what fill did not have room for.
 	rest []byte
@@ -26,6 +28,7 @@ func (h *http2Client) open(c *http2Conn, s *http2.Stream) {
 	h.Stream, h.rest, h.last = s, nil, false
 	h.left.Store(false)
 	h.reset.Store(false)
+	h.fault.Store(nil)
 	h.dog.start(c.m.timers, h)
 	if err := s.Watch(h); err != nil {
 		h.StreamEnded(err)
@@ -43,6 +46,11 @@ func (h *http2Client) close() {
 func (h *http2Client) StreamEnded(err error) {
 	var e *http2.StreamError
 	h.reset.Store(errors.As(err, &e) && e.Remote)
+	if r, ok := refusal(err); ok {
+		h.fault.Store(&r.details)
+	} else if reason, ok := http2Fault(err); ok {
+		h.fault.Store(&reason)
+	}
 	h.left.Store(true)
 	h.dog.look()
 }
@@ -114,8 +122,11 @@ func (h *http2Client) flush(x *exchange) error {
 // abort implements client. What the host reset its stream with is the client's to know.
 func (h *http2Client) abort(x *exchange) {
 	code := http2.InternalError
-	if x.resetCode != http2.NoError {
+	switch {
+	case x.resetCode != http2.NoError:
 		code = x.resetCode
+	case x.req.Method == "CONNECT" && x.switched():
+		code = http2.ConnectError // RFC 9113 8.5
 	}
 	h.Reset(code)
 }

@@ -38,7 +38,11 @@ func requestTrailers(x *exchange) *message.Fields {
 	if x.req.Body == nil || !x.complete {
 		return nil
 	}
-	return x.req.Body.Trailers()
+	t := x.req.Body.Trailers()
+	if t == nil || x.policy.cfg == x.m.cfg {
+		return t
+	}
+	return x.judgeTrailers(t)
 }
 
 // send implements upstream. What the host does not take at once is left to a pump: it

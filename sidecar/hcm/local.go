@@ -17,6 +17,7 @@ type reply struct {
 	location   string
 	overloaded bool // the upstream is
 	close      bool
+	grpc       int           // the status for gRPC, 0 for that of status
 	filter     *filter.Reply // where a filter answers
 }
 
@@ -55,6 +56,9 @@ func (x *exchange) localReply(r *reply) {
 	more := body != "" && x.req.Method != "HEAD"
 	if route.IsGRPC(x.req) {
 		status := grpcStatus(resp.Status)
+		if r.grpc != 0 {
+			status = r.grpc
+		}
 		if r.filter != nil && r.filter.GRPC != filter.NoGRPC {
 			status = r.filter.GRPC
 		}

@@ -42,7 +42,7 @@ type replyRules struct {
 type replyMapper struct {
 	*ReplyMapper
 	form *replyForm
-	add  route.Mutations
+	add  route.Changes
 }
 
 type replyForm struct {
@@ -64,11 +64,7 @@ func newReplyRules(c *LocalReplies) (*replyRules, error) {
 		if m.form, err = newReplyForm(m.Format); err != nil {
 			return nil, fmt.Errorf("local replies: mapper %d: %w", i, err)
 		}
-		var steps []route.HeaderMutation
-		for j := range m.Add {
-			steps = append(steps, route.HeaderMutation{Add: &m.Add[j]})
-		}
-		if m.add, err = route.NewMutations(steps); err != nil {
+		if m.add, err = route.NewChanges(nil, m.Add); err != nil {
 			return nil, fmt.Errorf("local replies: mapper %d: %w", i, err)
 		}
 		out.mappers = append(out.mappers, m)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/drain"
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
@@ -36,6 +37,9 @@ type Options struct {
 	ServiceCluster string
 	// Node is what the node calls itself.
 	Node string
+	// Drain is that of the process, or of the side of it which the listener is on: once it
+	// has begun, health checks fail. nil never drains.
+	Drain *drain.Watcher
 	// Timers are shared by all managers of a process; made when nil.
 	Timers *Timers
 	Log    *slog.Logger // slog.Default when nil
@@ -47,12 +51,12 @@ type Manager struct {
 	cfg      *Config
 	policy   policy
 	shown    *downstream.Policy // &policy
-	bindings bindings
 	clusters *cluster.Manager
 	metrics  *telemetry.Metrics
 	log      *slog.Logger
 	access   *telemetry.Log
 	tracer   *tracing.Tracer // nil without tracing
+	drain    *drain.Watcher
 	timers   *Timers
 	ownTimer bool
 
@@ -90,14 +94,14 @@ func New(cfg *Config, o Options) (*Manager, error) {
 	}
 	m := &Manager{
 		cfg: cfg, clusters: o.Clusters, metrics: o.Metrics, log: o.Log, timers: o.Timers,
-		policy:         policy{paths: pathRules{cfg.NormalizePath, cfg.MergeSlashes, cfg.EscapedSlashes}, routes: o.Routes},
+		policy:         policy{cfg: cfg, paths: pathRules{cfg.NormalizePath, cfg.MergeSlashes, cfg.EscapedSlashes}, routes: o.Routes},
 		limits:         http1.Limits{HeadBytes: cfg.MaxRequestHeadersKB << 10, Fields: cfg.MaxHeaders}.WithDefaults(),
 		upstreamLimits: http1.Limits{}.WithDefaults(),
 		idle:           int64(orDefault(cfg.IdleTimeout, time.Hour)),
 		streamIdle:     int64(orDefault(cfg.StreamIdleTimeout, 5*time.Minute)),
 		requestTimeout: int64(cfg.RequestTimeout), headersTimeout: int64(cfg.RequestHeadersTimeout),
 		maxDuration: cfg.MaxStreamDuration, serverName: cfg.ServerName,
-		serviceCluster: o.ServiceCluster, node: o.Node,
+		serviceCluster: o.ServiceCluster, node: o.Node, drain: o.Drain,
 		drainGrace: int64(orDefault(cfg.DrainTimeout, drainGrace)), delayedClose: int64(delayedClose),
 	}
 	m.parsing = http1.RequestParsing{
@@ -129,12 +133,15 @@ func New(cfg *Config, o Options) (*Manager, error) {
 		if err != nil {
 			return nil, fmt.Errorf("hcm: %w", err)
 		}
-		if b := m.bindings.of(m.policy.chain, table); b.err != nil {
+		m.policy.routes = func() *route.Table { return table }
+		if b := m.policy.bind(table); b.err != nil {
 			return nil, fmt.Errorf("hcm: %w", b.err)
 		}
-		m.policy.routes = func() *route.Table { return table }
 	case o.Routes == nil:
 		return nil, errors.New("hcm: there are neither inline routes nor a source of them")
+	}
+	if m.http2, err = m.http2Config(); err != nil {
+		return nil, err
 	}
 	if len(cfg.AccessLog) > 0 {
 		if o.Logs == nil {
@@ -147,12 +154,10 @@ func New(cfg *Config, o Options) (*Manager, error) {
 		m.access = log
 	}
 	m.workers = http2.NewWorkers()
-	if m.http2, err = m.http2Config(); err != nil {
-		return nil, err
-	}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	if cfg.Tracing != nil {
 		if o.Tracers == nil {
+			m.access.Close()
 			return nil, errors.New("hcm: there is nothing that takes spans")
 		}
 		if m.tracer, err = o.Tracers.Open(cfg.Tracing); err != nil {

@@ -162,6 +162,19 @@ func mergeSlashes(b []byte, start int) []byte {
 	return b[:out]
 }
 
+// onThisHost is a path as a place to go to: what begins with two slashes names another host
+// (RFC 3986 4.2), and to a browser a backslash is a slash.
+func onThisHost(path []byte) []byte {
+	slash := func(i int) bool { return i < len(path) && (path[i] == '/' || path[i] == '\\') }
+	for slash(0) && slash(1) {
+		path = path[1:]
+	}
+	if slash(0) {
+		path[0] = '/'
+	}
+	return path
+}
+
 func upper(c byte) byte {
 	if c >= 'a' && c <= 'f' {
 		return c - 0x20

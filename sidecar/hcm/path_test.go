@@ -75,3 +75,24 @@ func FuzzPath(f *testing.F) {
 		}
 	})
 }
+
+// TestPathRedirects: the place that a client is sent to is on the host that it asked, also
+// for browsers, which take a backslash for a slash. gRPC follows no redirect.
+func TestPathRedirects(t *testing.T) {
+	b := newBed(t, "127.0.0.1:1")
+	b.cfg.EscapedSlashes = UnescapeAndRedirect
+	b.start()
+	c := b.dial()
+	for path, want := range map[string]string{
+		"/a%2Fb?c": "/a/b?c", "/%2Fevil.example/x": "/evil.example/x", "//%5c%2F/evil.example//x?//": "/evil.example//x?//", "/%5C": "/", "/a//%2F": "/a///",
+	} {
+		resp, _ := c.do("GET " + path + " HTTP/1.1\r\nHost: h\r\n\r\n")
+		if got := resp.Header.Get("Location"); resp.StatusCode != 307 || got != want {
+			t.Errorf("%s: %d to %q, want %q", path, resp.StatusCode, got, want)
+		}
+	}
+	resp, _ := c.do("POST /a%2Fb HTTP/1.1\r\nHost: h\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\n\r\n")
+	if resp.StatusCode != 200 || resp.Header.Get("Grpc-Status") != "13" || resp.Header.Get("Location") != "" {
+		t.Errorf("gRPC: %d %v", resp.StatusCode, resp.Header)
+	}
+}

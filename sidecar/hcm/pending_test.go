@@ -119,7 +119,7 @@ func TestPendingHasTime(t *testing.T) {
 		log     string
 	}{
 		{"idle timeout", route.Forward{IdleTimeout: ptr(short)}, "504 SI stream_idle_timeout"},
-		{"longest duration", route.Forward{StreamDuration: &route.StreamDuration{Max: ptr(short)}}, "408 DT max_duration_timeout"},
+		{"longest duration", route.Forward{StreamDuration: &route.StreamDuration{Max: ptr(short)}}, "504 DT max_duration_timeout"},
 		{"timeout", route.Forward{Timeout: short}, "504 UT response_timeout"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

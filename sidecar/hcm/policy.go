@@ -1,25 +1,36 @@
 package hcm
 
 import (
+	"strings"
 	"sync"
 	"sync/atomic"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/http1"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
 // policy is all of a connection manager that decides whether a request goes on, and where
-// to: how its path is read, the routes with what they say of each filter, and the filters
-// with the rules of RBAC in their places. After a listener update a connection has that of
+// to: whose word is taken for who asks, how path, host and field names are read, the routes
+// with what they say of each filter, and the filters with the rules of RBAC in their places. After a listener update a connection has that of
 // the chain which it would get now, while its own manager goes on to serve it. It is taken
 // as one thing, once for each request: new rules in the places, under the names or with
 // the switches of an old chain could be skipped.
 type policy struct {
+	// cfg has Trust, what becomes of x-forwarded-client-cert, the scheme, the rules for
+	// hosts and names, and the protocols that a request may switch to.
+	cfg    *Config
 	paths  pathRules
 	routes func() *route.Table
 	chain  *chain
+	// bound is one for all who are judged by the policy: route-level limits are in it.
+	bound bindings
 }
+
+// bind prepares a table's overrides for the policy's chain.
+func (p *policy) bind(t *route.Table) *binding { return p.bound.of(p.chain, t, p.routes) }
 
 // Policy is what decides over requests by the manager's configuration. It stays of use
 // after Close, to connections of other managers.
@@ -33,6 +44,41 @@ func (x *exchange) takePolicy() {
 	}
 }
 
+// judgeNames treats names with underscores as the policy has it where the connection's
+// codec, which is older, did not. It answers when they are refused.
+func (x *exchange) judgeNames() bool {
+	rule := x.policy.cfg.UnderscoreNames
+	if rule == AllowUnderscores || rule == x.m.cfg.UnderscoreNames {
+		return true
+	}
+	if dropUnderscores(&x.req.Fields) && rule == RejectUnderscores {
+		x.refuseMessage(http1.ErrUnderscore)
+		return false
+	}
+	return true
+}
+
+// judgeTrailers is judgeNames for a request's trailers. Its head may have gone on: also what
+// would be refused is dropped.
+func (x *exchange) judgeTrailers(t *message.Fields) *message.Fields {
+	rule := x.policy.cfg.UnderscoreNames
+	if rule != AllowUnderscores && rule != x.m.cfg.UnderscoreNames && dropUnderscores(t) && t.Len() == 0 {
+		return nil
+	}
+	return t
+}
+
+// dropUnderscores tells whether there were any.
+func dropUnderscores(f *message.Fields) (any bool) {
+	for i := range f.Slots() {
+		if name, _, ok := f.At(i); ok && strings.IndexByte(name, '_') >= 0 {
+			f.DelAt(i)
+			any = true
+		}
+	}
+	return any
+}
+
 // DeniesAll tells whether every request of a peer would be denied, whatever it asked for
 // and whichever route it took, and by which rule: then a connection of the peer has no use
 // any more, and what it carries must not go on. In doubt it is false: so it is where a
@@ -43,7 +89,7 @@ func (m *Manager) DeniesAll(p *authz.Peer, forwarded bool) (rule string, denied 
 	var b *binding
 	if t := m.policy.routes(); t != nil {
 		// Where overrides do not fit, requests that have any are refused.
-		if b = m.bindings.of(c, t); b.err != nil {
+		if b = m.policy.bind(t); b.err != nil {
 			b = nil
 		}
 	}
@@ -80,23 +126,26 @@ func (b *binding) denyAll(link int, p *authz.Peer, forwarded bool) bool {
 // its address is not known before the request is.
 func (t *Trust) NamesClients() bool { return !t.UseRemoteAddress || t.XFFTrustedHops > 0 }
 
-// bindings are what a manager made of the overrides of the newest route table.
+// bindings are what a policy made of the overrides of the newest route table.
 type bindings struct {
 	build  sync.Mutex
 	newest atomic.Pointer[binding]
 }
 
-// of prepares a table's overrides for a chain, once for each table.
-func (s *bindings) of(c *chain, t *route.Table) *binding {
-	if b := s.newest.Load(); b != nil && b.table == t && b.chain == c {
+// of prepares a table's overrides for the chain, once for each table. Whoever still has a
+// table that is not in force any more does not replace what the others share.
+func (s *bindings) of(c *chain, t *route.Table, inForce func() *route.Table) *binding {
+	if b := s.newest.Load(); b != nil && b.table == t {
 		return b
 	}
 	s.build.Lock()
 	defer s.build.Unlock()
-	if b := s.newest.Load(); b != nil && b.table == t && b.chain == c {
+	if b := s.newest.Load(); b != nil && b.table == t {
 		return b
 	}
 	b := c.bind(t)
-	s.newest.Store(b)
+	if inForce() == t {
+		s.newest.Store(b)
+	}
 	return b
 }

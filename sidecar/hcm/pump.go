@@ -27,6 +27,8 @@ type pump struct {
 	// received counts what was read, until stopPump adds it to the exchange's.
 	received atomic.Int64
 	clock    responseClock
+	// held are pieces that were read and wait for what is there already after them.
+	held []byte
 
 	// Valid once done is closed.
 	refused   error // the body broke the protocol
@@ -120,10 +122,16 @@ func (x *exchange) runPump(p *pump, up upstream, rest []byte) {
 			p.readAt = p.now(x)
 			p.last.Store(true)
 		}
+		if to == nil {
+			var more bool
+			if data, more = p.join(data, last, x.req.Body); more {
+				continue
+			}
+		}
 		if len(data) > 0 || last {
 			var trailers *message.Fields
 			if last {
-				trailers = x.req.Body.Trailers()
+				trailers = requestTrailers(x)
 			}
 			if err := up.write(data, last, trailers); err != nil {
 				p.upErr = err
@@ -140,6 +148,23 @@ func (x *exchange) runPump(p *pump, up upstream, rest []byte) {
 			return
 		}
 	}
+}
+
+// join has small pieces that came together go on together: of a body in tiny chunks each
+// would cost a system call, and so much more than its sender pays. It returns what is to be
+// written; more says that nothing is yet, as the next piece is there too. HTTP/2 has no need
+// of it: its connections join frames themselves.
+func (p *pump) join(data []byte, last bool, body message.Body) (out []byte, more bool) {
+	more = !last && len(data) < directWrite && len(p.held)+len(data) < upstreamBuffer && body.Ready()
+	if !more && len(p.held) == 0 {
+		return data, false
+	}
+	p.held = append(p.held, data...)
+	if more {
+		return nil, true
+	}
+	out, p.held = p.held, p.held[:0]
+	return out, false
 }
 
 // count notes n bytes of the body. The exchange's own count stands still meanwhile.

@@ -7,12 +7,14 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/net/http2"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
@@ -166,5 +168,72 @@ func TestForgetReplay(t *testing.T) {
 	x.remember(p, []byte("6789"))
 	if !x.keep || string(x.store) != "123456789" {
 		t.Errorf("%q is kept of a request that is sent again", x.store)
+	}
+}
+
+// dripping is a body of small pieces. Those of a burst have come together.
+type dripping struct {
+	bursts [][]string
+	at     int
+}
+
+func (d *dripping) Ready() bool               { return d.at < len(d.bursts[0]) }
+func (d *dripping) Trailers() *message.Fields { return nil }
+func (d *dripping) Next() ([]byte, bool, error) {
+	if !d.Ready() {
+		d.bursts, d.at = d.bursts[1:], 0
+	}
+	d.at++
+	return []byte(d.bursts[0][d.at-1]), len(d.bursts) == 1 && d.at == len(d.bursts[0]), nil
+}
+
+// writes are those to an upstream; the last ends with a dot.
+type writes struct {
+	upstream
+	got []string
+}
+
+func (w *writes) write(p []byte, last bool, _ *message.Fields) error {
+	s := string(p)
+	if last {
+		s += "."
+	}
+	w.got = append(w.got, s)
+	return nil
+}
+
+// TestTinyPiecesGoTogether: what came together is written together, and nothing waits for what
+// did not come.
+func TestTinyPiecesGoTogether(t *testing.T) {
+	b := newBed(t, "127.0.0.1:1").start()
+	big, large := strings.Repeat("b", directWrite), strings.Repeat("s", directWrite-1)
+	for name, tc := range map[string]struct {
+		bursts [][]string
+		want   []string
+	}{
+		"one by one":      {[][]string{{"a"}, {"b"}, {"c"}}, []string{"a", "b", "c."}},
+		"all at once":     {[][]string{{"a", "b", "c"}}, []string{"abc."}},
+		"in bursts":       {[][]string{{"a", "b"}, {"c"}, {"d", ""}}, []string{"ab", "c", "d."}},
+		"an end alone":    {[][]string{{"a", "b"}, {""}}, []string{"ab", "."}},
+		"before a big":    {[][]string{{"a", big, "c"}}, []string{"a" + big, "c."}},
+		"more than fits":  {[][]string{{large, large, large, "d"}}, []string{large + large + large, "d."}},
+		"big ones go on":  {[][]string{{big, big, "c"}}, []string{big, big, "c."}},
+		"nothing but end": {[][]string{{""}}, []string{"."}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := besides(b)
+			defer x.leave()
+			x.complete = false
+			x.req.Body = &dripping{bursts: tc.bursts}
+			p, w := &pump{done: make(chan struct{})}, new(writes)
+			x.runPump(p, w, nil)
+			if !slices.Equal(w.got, tc.want) {
+				t.Errorf("%.20q", w.got)
+			}
+			if all := strings.Join(tc.want, ""); p.sent != int64(len(all)-1) || p.received.Load() != p.sent {
+				t.Errorf("%d sent, %d received", p.sent, p.received.Load())
+			}
+			x.complete = true
+		})
 	}
 }

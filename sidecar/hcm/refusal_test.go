@@ -2,9 +2,12 @@ package hcm
 
 import (
 	"bufio"
+	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -159,6 +162,38 @@ func TestTimeoutsOfManyAtOnce(t *testing.T) {
 				t.Fatal(resp.StatusCode)
 			}
 			_ = c.Close()
+		}
+	}
+}
+
+// TestUnderscoresInTrailers: what is said of header names holds for trailers, where those
+// are passed on.
+func TestUnderscoresInTrailers(t *testing.T) {
+	for _, tc := range []struct {
+		what   UnderscoreNames
+		drop   bool // trailers
+		status int
+		want   string // that the origin gets
+	}{
+		{AllowUnderscores, false, 200, "X-A X_user"},
+		{DropUnderscores, false, 200, "X-A"},
+		{RejectUnderscores, false, 400, "Bad Request"},
+		{RejectUnderscores, true, 200, ""},
+	} {
+		b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+			req, err := http.ReadRequest(r)
+			if err != nil {
+				return
+			}
+			_, _ = io.Copy(io.Discard, req.Body)
+			got := strings.Join(slices.Sorted(maps.Keys(req.Trailer)), " ")
+			fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(got), got)
+		}))
+		b.cfg.UnderscoreNames, b.cfg.EnableTrailers = tc.what, !tc.drop
+		b.start()
+		resp, got := b.dial().do("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX_User: admin\r\nX-A: 1\r\n\r\n")
+		if resp.StatusCode != tc.status || got != tc.want {
+			t.Errorf("%+v: %d, the origin got %q", tc, resp.StatusCode, got)
 		}
 	}
 }

@@ -154,6 +154,9 @@ func (x *exchange) bodyBroken(err error) {
 	case remoteReset:
 		x.resetCode = x.attempt.resetCode
 		x.abort(telemetry.FlagUpstreamReset, "upstream_reset_after_response_started{remote_reset}")
+	case refused:
+		// Whatever the host says, it did begin: the client must not take it for refused.
+		x.abort(telemetry.FlagUpstreamReset, "upstream_reset_after_response_started{remote_refused_stream_reset}")
 	case brokeProtocol:
 		x.abort(telemetry.FlagUpstreamProtocolError, "upstream_reset_after_response_started{protocol_error}")
 	default:
@@ -175,6 +178,9 @@ func (x *exchange) abort(f telemetry.Flags, details string) {
 // endUpstream finishes with the upstream; whole says that the response came whole.
 func (x *exchange) endUpstream(whole bool) {
 	clean := whole && x.requestSent() && x.attempt.up.clean(x.attempt)
+	if !whole && x.switched() && !x.requestRead() {
+		x.attempt.abortTunnel()
+	}
 	x.stopPump()
 	x.attempt.endSpan(responded, x.flags)
 	x.attempt.drop(clean)
@@ -276,7 +282,7 @@ func (x *exchange) finishHeaders() {
 		f.SetID(message.Server, x.m.serverName)
 	}
 	if x.m.cfg.Via != "" {
-		x.appendVia(f)
+		x.appendVia(f, x.m.cfg.Via)
 	}
 	if x.m.cfg.RequestIDInResponse || x.forcesTrace() {
 		if id, ok := x.req.Fields.ByID(message.XRequestID); ok {

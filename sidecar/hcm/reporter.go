@@ -82,7 +82,11 @@ func (p *reporter) due(now int64) (bool, int64) {
 	defer p.mu.Unlock()
 	p.rec.BytesReceived, p.rec.BytesSent = p.received.Load(), p.sent.Load()
 	p.rec.Duration = sinceMono(p.begun)
+	// The client chooses how long its fields are, and how long the exchange lasts.
+	req, resp := p.req.Fields.Stored(), p.resp.Fields.Stored()
 	p.m.access.Log(&p.rec)
+	p.req.Fields.Rewind(req)
+	p.resp.Fields.Rewind(resp)
 	p.next = now + int64(p.m.cfg.LogInterval)
 	return false, p.next
 }

@@ -94,6 +94,7 @@ func (x *exchange) retryResponse() (o outcome, again bool) {
 	}
 	wait, asked := p.RateLimitedBackOff(x.resp, time.Now())
 	x.endUpstream(x.resp.Body == nil)
+	x.resp.Reset() // it is not the answer
 	// Until it was stopped the pump went on reading.
 	if p := x.pump; p != nil && p.refused != nil {
 		return clientBroke, false
@@ -129,6 +130,8 @@ func (x *exchange) mayRetry(p *route.RetryPolicy) bool {
 			return false
 		}
 		x.retrying = own
+	} else if m := x.retrying.Metrics().Use(); m != nil {
+		m.RetryFailure.Inc(shard) // of the one before
 	}
 	return true
 }
@@ -151,7 +154,7 @@ func (x *exchange) waitTurn(wait time.Duration) outcome {
 	}
 }
 
-// endRetry gives the place in the budget back and counts how it went.
+// endRetry gives the place in the budget back and counts how the last retry went.
 func (x *exchange) endRetry(good bool) {
 	if x.retrying == nil {
 		return

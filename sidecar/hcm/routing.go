@@ -20,13 +20,29 @@ func (x *exchange) selectRoute() {
 	x.asker = route.Client{Info: x.d.Info, Addr: x.peer.Remote}
 	x.sel = x.table.Select(x.req, &x.asker, rand.Uint64())
 	if r := x.sel.Route; r != nil && r.Forward != nil {
-		if most := r.Forward.MaxDuration(x.req, x.m.maxDuration); most > 0 {
+		most := r.Forward.MaxDuration(x.req, x.m.maxDuration)
+		if most > 0 {
 			x.lifeEnd = x.startMono + int64(most)
+		}
+		if r.Forward.StreamDuration != nil && route.IsGRPC(x.req) {
+			x.tellGRPCTimeout(most)
 		}
 	}
 	if limit, ok := x.sel.BufferLimit(); ok {
 		x.keepUpTo = int(min(limit, maxKept))
 		x.keep = x.keep && len(x.payload) <= x.keepUpTo
+	}
+}
+
+// tellGRPCTimeout has grpc-timeout say what a route allows the exchange. One that lifts
+// the connection manager's limit takes the client's away too, as in Envoy.
+func (x *exchange) tellGRPCTimeout(most time.Duration) {
+	switch f := &x.req.Fields; {
+	case most > 0:
+		x.scratch = route.AppendGRPCTimeout(x.scratch[:0], most)
+		f.SetIDBytes(message.GRPCTimeout, x.scratch)
+	case x.m.maxDuration > 0:
+		f.DelID(message.GRPCTimeout)
 	}
 }
 
@@ -60,8 +76,8 @@ func (x *exchange) act() bool {
 		return false
 	case r.Redirect != nil:
 		proto, _ := x.req.Fields.ByID(message.XForwardedProto)
-		location := r.Location(x.req, proto)
-		if r.Redirect.PrefixRewrite != "" || r.Redirect.RegexRewrite != nil {
+		location, rewritten := r.Location(x.req, proto)
+		if rewritten {
 			x.req.Fields.SetID(message.XEnvoyOriginalPath, x.req.Path) // for the log, as in Envoy
 		}
 		x.localReply(&reply{status: redirectStatus(r.Redirect), details: "direct_response", location: location})
@@ -126,7 +142,7 @@ func (x *exchange) mutateRequest() {
 			x.timeouts.SetTotal(time.Duration(ms) * time.Millisecond)
 		}
 	}
-	x.sel.MutateRequest(&x.req.Fields, x, &x.scratch)
+	x.sel.MutateRequest(x.req, x, &x.scratch)
 	x.restorePort()
 	x.original = x.req.Authority
 	if x.sel.Rewrites() {
@@ -154,7 +170,7 @@ func (x *exchange) rewrite() {
 func (x *exchange) place(fw *route.Forward) {
 	x.pick.Request = x.req
 	if len(fw.Metadata) > 0 || x.sel.Leg != nil && len(x.sel.Leg.Metadata) > 0 {
-		x.pick.Metadata = x.m.bindings.of(x.policy.chain, x.table).subset(&x.sel)
+		x.pick.Metadata = x.policy.bind(x.table).subset(&x.sel)
 	}
 	c := x.cluster.Config()
 	if c.Type == cluster.OriginalDestination || c.Type == cluster.Aggregate {

@@ -32,6 +32,13 @@ func substitution(t testing.TB, pattern, template string) *route.Substitution {
 	return s
 }
 
+// leg makes the route a split with one leg.
+func (b *bed) leg(w route.WeightedCluster) {
+	f := b.route().Forward
+	w.Cluster, w.Weight = f.Cluster, 1
+	f.Cluster, f.Weighted = "", []route.WeightedCluster{w}
+}
+
 func (b *bed) vhost() *route.VirtualHost { return &b.cfg.Routes.VirtualHosts[0] }
 
 // what an upstream gets, and a client, under a route.
@@ -61,6 +68,15 @@ func TestRequestIsChanged(t *testing.T) {
 			b.route().Forward.Rewrite, b.route().Forward.AppendForwardedHost = &route.Rewrite{Host: "o"}, true
 		},
 			raw: "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-Host: h\r\n\r\n", want: []string{"X-Forwarded-Host: h"}},
+		{name: "leg's host", change: func(b *bed) {
+			b.leg(route.WeightedCluster{HostRewrite: "leg"})
+			b.route().Forward.AppendForwardedHost = true
+			b.vhost().Headers = &route.HeaderMutations{RequestAdd: []route.HeaderAdd{{Name: "X-Sees", Value: "%REQ(:authority)%"}}}
+		}, raw: "GET / HTTP/1.1\r\nHost: h\r\n\r\n", want: []string{"GET / host=leg", "X-Sees: leg", "!X-Forwarded-Host", "!X-Envoy-Original-Host"}},
+		{name: "leg's host and the route's", change: func(b *bed) {
+			b.leg(route.WeightedCluster{HostRewrite: "leg"})
+			b.route().Forward.Rewrite, b.route().Forward.AppendForwardedHost = &route.Rewrite{Host: "o"}, true
+		}, raw: "GET / HTTP/1.1\r\nHost: h\r\n\r\n", want: []string{"GET / host=o", "X-Forwarded-Host: leg", "X-Envoy-Original-Host: leg"}},
 		{name: "levels", change: func(b *bed) {
 			add := func(v string) *route.HeaderMutations {
 				return &route.HeaderMutations{
@@ -83,6 +99,32 @@ func TestRequestIsChanged(t *testing.T) {
 			raw: "GET / HTTP/1.1\r\nHost: h\r\n\r\n", want: []string{"X-Envoy-Expected-Rq-Timeout-Ms: 1000"}},
 		{name: "grpc-timeout", change: func(b *bed) { b.route().Forward.MaxGRPCTimeout = ptr(2 * time.Second) },
 			raw: "POST / HTTP/1.1\r\nHost: h\r\nContent-Type: application/grpc\r\nGrpc-Timeout: 10S\r\nContent-Length: 0\r\n\r\n", want: []string{"Grpc-Timeout: 2000m", "X-Envoy-Expected-Rq-Timeout-Ms: 2000"}},
+		{name: "grpc-timeout within the stream's duration", change: func(b *bed) {
+			b.route().Forward.StreamDuration = &route.StreamDuration{GRPCMax: ptr(10 * time.Second)}
+		}, raw: "POST / HTTP/1.1\r\nHost: h\r\nContent-Type: application/grpc\r\nGrpc-Timeout: 9S\r\nContent-Length: 0\r\n\r\n", want: []string{"Grpc-Timeout: 9000m"}},
+		{name: "grpc-timeout beyond it", change: func(b *bed) {
+			b.route().Forward.StreamDuration = &route.StreamDuration{GRPCMax: ptr(5 * time.Second)}
+		}, raw: "POST / HTTP/1.1\r\nHost: h\r\nContent-Type: application/grpc\r\nGrpc-Timeout: 9S\r\nContent-Length: 0\r\n\r\n", want: []string{"Grpc-Timeout: 5000m"}},
+		{name: "grpc-timeout less an offset", change: func(b *bed) {
+			b.route().Forward.StreamDuration = &route.StreamDuration{GRPCMax: ptr(time.Duration(0)), GRPCOffset: time.Second}
+		}, raw: "POST / HTTP/1.1\r\nHost: h\r\nContent-Type: application/grpc\r\nGrpc-Timeout: 9S\r\nContent-Length: 0\r\n\r\n", want: []string{"Grpc-Timeout: 8000m"}},
+		{name: "grpc-timeout that the route sets", change: func(b *bed) {
+			b.route().Forward.StreamDuration = &route.StreamDuration{Max: ptr(3 * time.Second)}
+		}, raw: "POST / HTTP/1.1\r\nHost: h\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\n\r\n", want: []string{"Grpc-Timeout: 3000m"}},
+		{name: "grpc-timeout that is not told of", change: func(b *bed) {
+			b.route().Forward.StreamDuration = &route.StreamDuration{Max: ptr(time.Duration(0))}
+		}, raw: "POST / HTTP/1.1\r\nHost: h\r\nContent-Type: application/grpc\r\nGrpc-Timeout: 9S\r\nContent-Length: 0\r\n\r\n", want: []string{"Grpc-Timeout: 9S"}},
+		{name: "grpc-timeout of no gRPC", change: func(b *bed) {
+			b.route().Forward.StreamDuration = &route.StreamDuration{Max: ptr(3 * time.Second)}
+		}, raw: "POST / HTTP/1.1\r\nHost: h\r\nGrpc-Timeout: 9S\r\nContent-Length: 0\r\n\r\n", want: []string{"Grpc-Timeout: 9S"}},
+		{name: "grpc-timeout of the manager", change: func(b *bed) {
+			b.cfg.MaxStreamDuration = 4 * time.Second
+			b.route().Forward.StreamDuration = &route.StreamDuration{}
+		}, raw: "POST / HTTP/1.1\r\nHost: h\r\nContent-Type: application/grpc\r\nGrpc-Timeout: 9S\r\nContent-Length: 0\r\n\r\n", want: []string{"Grpc-Timeout: 4000m"}},
+		{name: "grpc-timeout where the route lifts the manager's limit", change: func(b *bed) {
+			b.cfg.MaxStreamDuration = 4 * time.Second
+			b.route().Forward.StreamDuration = &route.StreamDuration{Max: ptr(time.Duration(0))}
+		}, raw: "POST / HTTP/1.1\r\nHost: h\r\nContent-Type: application/grpc\r\nGrpc-Timeout: 9S\r\nContent-Length: 0\r\n\r\n", want: []string{"!Grpc-Timeout"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			b := newBed(t, reflectOrigin(t))
@@ -189,23 +231,24 @@ func TestTimes(t *testing.T) {
 		raw    string
 		status int
 		log    string
+		grpc   string
 	}{
 		{"stream duration of the route", func(b *bed) {
 			b.route().Forward.StreamDuration = &route.StreamDuration{Max: ptr(50 * time.Millisecond)}
-		}, simpleGet, 408, "408 DT max_duration_timeout"},
-		{"stream duration of the manager", func(b *bed) { b.cfg.MaxStreamDuration = 50 * time.Millisecond }, simpleGet, 408, "408 DT max_duration_timeout"},
+		}, simpleGet, 504, "504 DT max_duration_timeout", ""},
+		{"stream duration of the manager", func(b *bed) { b.cfg.MaxStreamDuration = 50 * time.Millisecond }, simpleGet, 504, "504 DT max_duration_timeout", ""},
 		{"grpc-timeout as duration", func(b *bed) {
 			b.route().Forward.StreamDuration = &route.StreamDuration{GRPCMax: ptr(time.Duration(0))}
-		}, grpc, 200, "200 DT max_duration_timeout"},
-		{"grpc-timeout as timeout", func(b *bed) { b.route().Forward.MaxGRPCTimeout = ptr(time.Duration(0)) }, grpc, 200, "200 UT response_timeout"},
+		}, grpc, 200, "200 DT max_duration_timeout", "4"},
+		{"grpc-timeout as timeout", func(b *bed) { b.route().Forward.MaxGRPCTimeout = ptr(time.Duration(0)) }, grpc, 200, "200 UT response_timeout", "14"},
 		{"idle attempt", func(b *bed) {
 			b.route().Forward.Retry = &route.RetryPolicy{PerTryIdleTimeout: 50 * time.Millisecond}
-		}, simpleGet, 504, "504 UT upstream_per_try_idle_timeout"},
+		}, simpleGet, 504, "504 UT upstream_per_try_idle_timeout", ""},
 		{"idle attempt is tried again", func(b *bed) {
 			b.route().Forward.Retry = &route.RetryPolicy{On: route.RetryReset, NumRetries: 1, BackOffBase: 1, PerTryIdleTimeout: 50 * time.Millisecond}
-		}, simpleGet, 504, "retries=1"},
+		}, simpleGet, 504, "retries=1", ""},
 		{"the body does not come", func(b *bed) { b.cfg.MaxStreamDuration = 50 * time.Millisecond },
-			"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n", 408, "408 DT max_duration_timeout"},
+			"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n", 408, "408 DT max_duration_timeout", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			b := newBed(t, hang(t))
@@ -214,6 +257,9 @@ func TestTimes(t *testing.T) {
 			resp, _ := b.dial().do(tc.raw)
 			if resp.StatusCode != tc.status {
 				t.Errorf("status %d", resp.StatusCode)
+			}
+			if s := resp.Header.Get("Grpc-Status"); s != tc.grpc {
+				t.Errorf("grpc-status %q, want %q", s, tc.grpc)
 			}
 			b.wantLog(tc.log)
 		})

@@ -28,7 +28,7 @@ type identity struct {
 // of itself is removed, what we know is added. It runs before authorization, which
 // may look at any of them. The order is Envoy's.
 func (x *exchange) identifyClient() {
-	f, cfg := &x.req.Fields, x.m.cfg
+	f, cfg := &x.req.Fields, x.policy.cfg
 	f.DelID(message.XEnvoyInternal)
 	f.DelID(message.XEnvoyOverloaded)
 	f.DelID(message.XEnvoyUpstreamServiceTime)
@@ -37,7 +37,7 @@ func (x *exchange) identifyClient() {
 		x.appendForwardedFor()
 	}
 	x.settleScheme()
-	internal := alone && x.m.isInternal(client, x.d.Info.Remote)
+	internal := alone && cfg.isInternal(client, x.d.Info.Remote)
 	edge := cfg.UseRemoteAddress && !internal
 	x.dropClaims(internal, edge)
 	if internal {
@@ -47,7 +47,7 @@ func (x *exchange) identifyClient() {
 		x.sayWhoWeAre()
 	}
 	if cfg.Via != "" {
-		x.appendVia(f)
+		x.appendVia(f, cfg.Via)
 	}
 	if edge && client.IsValid() {
 		x.scratch = x.appendAddr(x.scratch[:0], client)
@@ -65,7 +65,7 @@ func (x *exchange) settleRequestID(edge bool) {
 	f := &x.req.Fields
 	id, _ := f.ByID(message.XRequestID)
 	switch {
-	case id == "", edge && !x.m.cfg.PreserveRequestID:
+	case id == "", edge && !x.policy.cfg.PreserveRequestID:
 		f.DelID(message.XRequestID)
 		x.scratch = telemetry.AppendUUID(x.scratch[:0])
 		f.AddID(message.XRequestID, message.View(x.scratch))
@@ -77,7 +77,7 @@ func (x *exchange) settleRequestID(edge bool) {
 // clientAddress finds the client's address, and tells whether no hop is known of
 // between it and us: only then can the request be internal.
 func (x *exchange) clientAddress() (a netip.Addr, alone bool) {
-	f, cfg := &x.req.Fields, x.m.cfg
+	f, cfg := &x.req.Fields, x.policy.cfg
 	x.peer = &x.d.Peer
 	list, ok := f.ByID(message.XForwardedFor)
 	if ok {
@@ -171,12 +171,12 @@ func (x *exchange) remoteAddr() net.Addr {
 }
 
 // isInternal tells whether a client belongs to us.
-func (m *Manager) isInternal(a netip.Addr, remote net.Addr) bool {
+func (c *Config) isInternal(a netip.Addr, remote net.Addr) bool {
 	if !a.IsValid() {
-		return m.cfg.InternalUnixSockets && remote != nil && remote.Network() == "unix"
+		return c.InternalUnixSockets && remote != nil && remote.Network() == "unix"
 	}
 	a = a.Unmap()
-	for _, p := range m.cfg.Internal {
+	for _, p := range c.Internal {
 		if p.Contains(a) {
 			return true
 		}
@@ -185,9 +185,10 @@ func (m *Manager) isInternal(a netip.Addr, remote net.Addr) bool {
 }
 
 // settleScheme has x-forwarded-proto, x-forwarded-port and :scheme say what the
-// client used: as a trusted hop has it, or else the transport.
+// client used: as a trusted hop has it, or else the transport. The :scheme of HTTP/2 is that
+// of the URI that is asked for, and whoever asks knows it; nothing that protects goes by it.
 func (x *exchange) settleScheme() {
-	f, cfg, info := &x.req.Fields, x.m.cfg, x.d.Info
+	f, cfg, info := &x.req.Fields, x.policy.cfg, x.d.Info
 	transport := "http"
 	if info.TLS {
 		transport = "https"
@@ -301,12 +302,12 @@ func (x *exchange) sayWhoWeAre() {
 }
 
 // appendVia notes that the message passed us (RFC 9110 7.6.3).
-func (x *exchange) appendVia(f *message.Fields) {
+func (x *exchange) appendVia(f *message.Fields, via string) {
 	b := x.scratch[:0]
 	if v, ok := f.Joined("via"); ok {
 		b = append(append(b, v...), ", "...)
 	}
-	x.scratch = append(b, x.m.cfg.Via...)
+	x.scratch = append(b, via...)
 	f.SetIDBytes(message.Via, x.scratch)
 }
 
@@ -326,7 +327,7 @@ func (x *exchange) appendForwardedFor() {
 
 func (x *exchange) appendAddr(dst []byte, a netip.Addr) []byte {
 	a = a.Unmap()
-	if x.m.cfg.MapIPv4 && a.Is4() {
+	if x.policy.cfg.MapIPv4 && a.Is4() {
 		a = netip.AddrFrom16(a.As16())
 	}
 	return a.AppendTo(dst)

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -22,7 +23,7 @@ func (x *exchange) allowTunnel() bool {
 	if r := x.sel.Route; r != nil && r.Forward != nil {
 		var said bool
 		if allowed, said = route.Allows(r.Forward.Upgrades, kind); !said {
-			allowed, _ = route.Allows(x.m.cfg.Upgrades, kind)
+			allowed, _ = route.Allows(x.policy.cfg.Upgrades, kind)
 		}
 	}
 	if allowed {
@@ -65,9 +66,10 @@ func (x *exchange) relayTunnel() {
 		return
 	}
 	// No answer is waited for any more; what counts is that bytes flow, and how long the
-	// exchange may last.
+	// exchange may last, and that the client is there: nobody may be reading from one that
+	// has ended its half. One of HTTP/1 looks the same when it has left.
 	x.attempt.until = x.lifeEnd
-	x.dog.await(monotonic(), x.lifeEnd, x.idleTimeout(), false)
+	x.dog.await(monotonic(), x.lifeEnd, x.idleTimeout(), !x.dog.polled)
 	if len(x.payload) > 0 || x.complete {
 		if err := x.attempt.up.write(x.payload, x.complete, nil); err != nil {
 			x.bodyBroken(err)
@@ -82,4 +84,15 @@ func (x *exchange) relayTunnel() {
 		x.log(telemetry.LogTunnelStarted, sinceMono(x.startMono))
 	}
 	x.relayBody(body)
+}
+
+// abortTunnel has the host of a tunnel that was cut not take what it got for the whole.
+// On a stream of HTTP/2 leaving does that.
+func (a *attempt) abortTunnel() {
+	switch up := a.up.(type) {
+	case *http1Upstream:
+		stream.Abort(up.c.Stream)
+	case *bytesUpstream:
+		stream.Abort(up.c.Stream)
+	}
 }

@@ -74,6 +74,54 @@ func TestTunnelEndsWithItsRequest(t *testing.T) {
 	}
 }
 
+// TestHalfClosedTunnelOfWhoLeaves: a client of HTTP/2 that has ended its half of a tunnel,
+// and then resets the stream or loses the connection, ends the tunnel.
+func TestHalfClosedTunnelOfWhoLeaves(t *testing.T) {
+	for name, tc := range map[string]struct {
+		leave func(*frames)
+		log   string
+	}{
+		"stream": {func(f *frames) {
+			_ = f.framer.WriteRSTStream(1, xhttp2.ErrCodeCancel)
+			f.settle()
+		}, "101 DR http2.remote_reset"},
+		"connection": {func(f *frames) { _ = f.Close() }, "101 DC downstream_remote_disconnect"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ended, over := make(chan struct{}), make(chan struct{})
+			b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+				req, err := http.ReadRequest(r)
+				if err != nil {
+					return
+				}
+				fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n",
+					acceptOf(req.Header.Get("Sec-WebSocket-Key")))
+				_, _ = io.Copy(io.Discard, r)
+				close(ended)
+				<-over // it says nothing that could be found undeliverable
+			}))
+			defer close(over)
+			b.cfg.Upgrades = []route.Upgrade{{Type: "websocket"}}
+			b.cfg.HTTP2 = http2.Default()
+			b.cfg.HTTP2.AllowConnect = true
+			b.start()
+			f := b.dialHTTP2()
+			f.headers(":method: CONNECT", ":protocol: websocket", ":scheme: http", ":authority: h", ":path: /")
+			if got := f.outcome(); got != "HEADERS 200" {
+				t.Fatal(got)
+			}
+			f.data("")
+			f.settle()
+			<-ended
+			tc.leave(f)
+			b.wantLog(tc.log)
+			if s := b.clusters.Get("origin").Stats()[0]; s.Active != 0 || s.Connections != 0 {
+				t.Errorf("the host's side is still open: %+v", s)
+			}
+		})
+	}
+}
+
 // endingOrigin speaks HTTP/2, knows extended CONNECT, and answers every request with a head
 // of that status which ends the stream.
 func endingOrigin(t *testing.T, status string) string {

@@ -20,7 +20,11 @@ func (x *exchange) wreck() {
 	panics.Guard(panics.Exchange, x.attempt.wreck)
 	panics.Guard(panics.Exchange, func() { x.endRetry(false) })
 	panics.Guard(panics.Exchange, x.stopReporter)
+	if x.status == 0 {
+		x.resp.Reset() // whatever there is of it is no answer, and may be half read
+	}
 	panics.Guard(panics.Exchange, x.finish)
+	panics.Guard(panics.Exchange, x.endFilters) // should it be the end that panics
 }
 
 // wreck gives back what an attempt holds that panicked. It panics only where giving

@@ -13,6 +13,9 @@ const maxExtensionBytes = 4 << 10
 // BodyDecoder finds a body's bytes and its end. The zero value is a finished
 // decoder; Start begins a body.
 type BodyDecoder struct {
+	// Underscores is what happens to trailers of such names. Start leaves it.
+	Underscores Underscores
+
 	framing Framing
 	state   chunkState
 	left    int64 // of the body, or of the current chunk
@@ -104,7 +107,7 @@ func (d *BodyDecoder) Decode(buf []byte, trailers *message.Fields) (data []byte,
 			}
 			return data, n, false, nil
 		case chunkTrailer:
-			k, err := d.trailer.parse(buf[n:], d.limits, trailers)
+			k, err := d.trailer.parse(buf[n:], d.limits, d.Underscores, trailers)
 			if err != nil || k == 0 {
 				d.refused = err
 				return nil, n, false, err
@@ -234,7 +237,7 @@ type trailerParser struct{ scan, line int }
 
 func (p *trailerParser) reset() { *p = trailerParser{} }
 
-func (p *trailerParser) parse(buf []byte, l Limits, f *message.Fields) (n int, err error) {
+func (p *trailerParser) parse(buf []byte, l Limits, u Underscores, f *message.Fields) (n int, err error) {
 	limit := min(max(l.TrailerBytes, 2), l.HeadBytes)
 	for {
 		nl := bytes.IndexByte(buf[p.scan:], '\n')
@@ -258,13 +261,13 @@ func (p *trailerParser) parse(buf []byte, l Limits, f *message.Fields) (n int, e
 		empty := end-1 == p.line
 		p.scan, p.line = end+1, end+1
 		if empty {
-			return end + 1, p.load(buf[:end+1], l, f)
+			return end + 1, p.load(buf[:end+1], l, u, f)
 		}
 	}
 }
 
 // load parses the whole section in one go.
-func (p *trailerParser) load(section []byte, l Limits, f *message.Fields) error {
+func (p *trailerParser) load(section []byte, l Limits, u Underscores, f *message.Fields) error {
 	f.Reset()
 	for off := 0; ; {
 		end := off + bytes.IndexByte(section[off:], '\n') - 1
@@ -275,14 +278,15 @@ func (p *trailerParser) load(section []byte, l Limits, f *message.Fields) error 
 		if f.Slots() >= l.Fields {
 			return ErrTooManyFields
 		}
-		id, nameLen, v, e, err := splitField(line, AllowUnderscores)
+		id, nameLen, v, e, err := splitField(line, u)
 		if err != nil {
 			return err
 		}
-		switch trailerUse(id) {
-		case refuse:
+		switch use := trailerUse(id); {
+		case nameLen == 0: // dropped
+		case use == refuse:
 			return ErrTrailer
-		case forward:
+		case use == forward:
 			f.Note(id, off, nameLen, off+v, e-v, false)
 		}
 		off = end + 2

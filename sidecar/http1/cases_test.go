@@ -1,5 +1,7 @@
 package http1
 
+import "strings"
+
 // testCase is one message and the verdict it must get. want is the reason of the
 // refusal, or "" for a message that is taken. Every case cites what it is about: a
 // section of RFC 9110 or 9112, or the incident that made it known.
@@ -242,6 +244,8 @@ var requestCases = []testCase{
 	// Connection, Expect, Upgrade.
 	{"9110 7.6.1", get + host + "Connection: close\r\n" + end, ""},
 	{"9110 7.6.1: empty elements", get + host + "Connection: ,close, ,\r\n" + end, ""},
+	{"9110 7.6.1: as many options as fields", get + host + "Connection: " + strings.Repeat("a,,", 99) + "a\r\n" + end, ""},
+	{"more options than fields", get + host + "Connection: " + strings.Repeat("a,", 50) + "\r\nConnection: " + strings.Repeat("a,", 51) + "\r\n" + end, "bad_connection"},
 	{"9110 7.6.1: not a token", get + host + "Connection: a b\r\n" + end, "bad_connection"},
 	{"9110 10.1.1", post + "Expect: 100-continue\r\nContent-Length: 1\r\n\r\nx", ""},
 	{"9110 10.1.1: case", post + "Expect: 100-Continue\r\nContent-Length: 1\r\n\r\nx", ""},

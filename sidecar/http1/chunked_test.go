@@ -96,3 +96,29 @@ func grammar(b []byte) (data []byte, end int, ok bool) {
 		}
 	}
 }
+
+// TestUnderscoresInTrailers: what holds for fields holds for trailers.
+func TestUnderscoresInTrailers(t *testing.T) {
+	const body = "0\r\nX_User: admin\r\nX-Other: 1\r\n\r\n"
+	for u, want := range map[Underscores]string{AllowUnderscores: "X_User: admin; X-Other: 1; ", DropUnderscores: "X-Other: 1; ", RejectUnderscores: "underscore_in_field_name"} {
+		d := BodyDecoder{Underscores: u}
+		var trailers message.Fields
+		for range 2 { // also of the next body
+			d.Start(Chunked, 0, Limits{}.WithDefaults())
+			_, _, _, err := d.Decode([]byte(body), &trailers)
+			got := ""
+			if err != nil {
+				got = err.(*Error).Reason
+			} else {
+				for i := range trailers.Slots() {
+					if name, value, ok := trailers.At(i); ok {
+						got += name + ": " + value + "; "
+					}
+				}
+			}
+			if got != want {
+				t.Errorf("%d: %q, want %q", u, got, want)
+			}
+		}
+	}
+}

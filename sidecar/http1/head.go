@@ -271,14 +271,17 @@ func protected(name string) bool {
 // connection is what the Connection fields and those it governs said.
 type connection struct {
 	close, keepAlive, upgrade bool
+
+	named int // options
 }
 
-// strip reads the Connection options, then removes everything hop-by-hop.
-func strip(f *message.Fields) (c connection, err error) {
+// strip reads the Connection options, then removes everything hop-by-hop. Each option may
+// name a field, which costs a look at all of them: there may be as many options as fields.
+func strip(f *message.Fields, l *Limits) (c connection, err error) {
 	if f.Has(message.Connection) {
 		for i := f.Find(message.Connection, 0); i >= 0; i = f.Find(message.Connection, i+1) {
 			_, v, _ := f.At(i)
-			if err := c.options(f, v); err != nil {
+			if err := c.options(f, v, l.Fields); err != nil {
 				return c, err
 			}
 		}
@@ -292,7 +295,7 @@ func strip(f *message.Fields) (c connection, err error) {
 }
 
 // options reads a comma-separated list of option names.
-func (c *connection) options(f *message.Fields, v string) error {
+func (c *connection) options(f *message.Fields, v string, most int) error {
 	for start := 0; start <= len(v); {
 		end := start
 		for end < len(v) && v[end] != ',' {
@@ -301,8 +304,13 @@ func (c *connection) options(f *message.Fields, v string) error {
 		s, e := trim(v[start:end])
 		name := v[start+s : start+e]
 		start = end + 1
+		if name == "" {
+			continue // an empty element means nothing, RFC 9110 5.6.1.2
+		}
+		if c.named++; c.named > most {
+			return ErrConnection
+		}
 		switch {
-		case name == "": // an empty element means nothing, RFC 9110 5.6.1.2
 		case equalFold(name, "close"):
 			c.close = true
 		case equalFold(name, "keep-alive"):

@@ -325,7 +325,7 @@ func (p *RequestParser) controls(buf []byte, req *message.Request, body Framing)
 		req.AcceptTrailers = hasToken(v, "trailers")
 	}
 	upgrade, hasUpgrade := f.Joined("upgrade")
-	c, err := strip(f)
+	c, err := strip(f, &h.limits)
 	if err != nil {
 		return err
 	}

@@ -93,7 +93,7 @@ func (p *ResponseParser) finish(buf []byte, method string, resp *message.Respons
 		return body, nil
 	}
 	upgrade, _ := f.Joined("upgrade")
-	c, err := strip(f)
+	c, err := strip(f, &h.limits)
 	if err != nil {
 		return NoBody, err
 	}

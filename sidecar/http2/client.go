@@ -241,7 +241,7 @@ func (cc *ClientConn) responseBlock(b []byte, s *Stream, end bool) *ConnError {
 	case c.dependsOnItself:
 		return c.streamError(s.id, s, ProtocolError, GlitchStreamError, "depends_on_itself")
 	case c.head.malformed != "":
-		return c.malformed(s.id, s, c.head.malformed)
+		return c.badHead(s.id, s)
 	}
 	slot.end = end
 	s.nheads++

@@ -17,7 +17,8 @@ type Config struct {
 	// most that we open towards a server, which may allow less.
 	MaxConcurrentStreams uint32
 	// StreamWindow and ConnWindow are the initial receive windows in bytes, 65,535 to
-	// 2^31-1. They bound what is buffered.
+	// 2^31-1. They bound what is buffered; the last piece of a body does not count in
+	// ConnWindow any more once it is worked on, and is at most 256 KB.
 	StreamWindow, ConnWindow uint32
 	// AllowConnect announces extended CONNECT to clients (RFC 8441).
 	AllowConnect bool
@@ -34,8 +35,9 @@ type Config struct {
 	// MaxWindowUpdatesPerData bounds WINDOW_UPDATE frames:
 	// 5 + 2 × (streams opened + this × DATA frames sent).
 	MaxWindowUpdatesPerData int
-	// ResetBurst and ResetRate (a second) are the bucket from which every stream that
-	// a client resets, or makes us reset, takes one.
+	// ResetBurst and ResetRate (a second) are the bucket from which every stream takes one
+	// that a client resets within a second and before its answer has begun, or makes us
+	// reset. Each request that is answered gives one back.
 	ResetBurst, ResetRate int
 	// MaxGlitches is the bucket for what is legal and of no use, or illegal and not
 	// fatal; it refills by a tenth each second.
@@ -57,7 +59,8 @@ type Config struct {
 
 	// Limits bound what a message's head may hold.
 	Limits http1.Limits
-	// Underscores is what happens to field names with an underscore.
+	// Underscores is what a server does about field names with an underscore, in heads and
+	// in trailers.
 	Underscores http1.Underscores
 	// StrictScheme refuses a :scheme that is not the transport's. It is off by
 	// default: proxies keep the scheme of the client they act for.

@@ -32,8 +32,10 @@ type conn struct {
 	skip            int  // bytes of a frame that is ignored
 	data            dataFrame
 	budget          budget
-	started         bool // the peer's SETTINGS have arrived
-	patience        bool // a read deadline guards a head that is not whole
+	now             int64 // the clock, once for the requests that were read together; 0 before
+	started         bool  // the peer's SETTINGS have arrived
+	patience        bool  // a read deadline guards a head that is not whole
+	anew            bool  // the one that is not whole began with what was read last
 	toWake          *Stream
 	yield           bool       // a stream has so much that its reader is to run
 	stopped         *ConnError // why took has ended the reading
@@ -216,18 +218,24 @@ func (c *conn) reset(s *Stream, code Code, reason string) {
 	s.end(&StreamError{Code: code, Reason: reason}, false)
 }
 
-// credit gives back n bytes of the connection's window.
+// credit gives back n bytes of the connection's window. The peer is told when that is as
+// much as it has left: twice for each window where all of it is read, and in smaller
+// pieces where some streams hold a part of it, so that the others have the rest.
 func (c *conn) credit(n int) {
 	c.unacked += int64(n)
-	if c.unacked >= int64(c.cfg.ConnWindow)/2 && c.err == nil {
-		o := c.out()
-		o.b = appendWindowUpdate(o.b, 0, uint32(c.unacked))
-		c.w.frames++
-		c.w.urgent = true
-		c.recvWin += c.unacked
-		c.unacked = 0
+	if c.unacked < c.recvWin || c.unacked < leastCredit || c.err != nil {
+		return
 	}
+	o := c.out()
+	o.b = appendWindowUpdate(o.b, 0, uint32(c.unacked))
+	c.w.frames++
+	c.w.urgent, c.w.credit = true, true
+	c.recvWin += c.unacked
+	c.unacked = 0
 }
+
+// leastCredit keeps a window that is nearly used up from coming back byte by byte.
+const leastCredit = 4 << 10
 
 // sendQueue are streams that wait to send, in the order in which they came.
 type sendQueue struct{ first, last *Stream }

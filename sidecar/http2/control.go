@@ -35,10 +35,20 @@ func (c *conn) settingsFrame(h *frameHeader, p []byte) *ConnError {
 	if c.client != nil && !c.started {
 		c.client.peerStreams = math.MaxUint32 // where they do not tell
 	}
+	window, highest := c.peerWindow, c.peerWindow
 	for ; len(p) > 0; p = p[6:] {
-		if err := c.setting(binary.BigEndian.Uint16(p), binary.BigEndian.Uint32(p[2:])); err != nil {
+		id, v := binary.BigEndian.Uint16(p), binary.BigEndian.Uint32(p[2:])
+		if id == settingInitialWindowSize {
+			window = int64(v)
+			highest = max(highest, window)
+			continue
+		}
+		if err := c.setting(id, v); err != nil {
 			return err
 		}
+	}
+	if err := c.initialWindow(window, highest); err != nil {
+		return err
 	}
 	c.started = true
 	if c.client != nil {
@@ -66,20 +76,6 @@ func (c *conn) setting(id uint16, v uint32) *ConnError {
 		if c.client != nil {
 			c.client.peerStreams = v
 		}
-	case settingInitialWindowSize:
-		if v > maxWindow {
-			return connError(FlowControlError, "bad_initial_window")
-		}
-		delta := int64(v) - c.peerWindow
-		c.peerWindow = int64(v)
-		for _, s := range c.streams {
-			if s.sendWin += delta; s.sendWin > maxWindow {
-				return connError(FlowControlError, "window_overflow")
-			}
-			if delta > 0 {
-				s.wcond.Signal()
-			}
-		}
 	case settingMaxFrameSize:
 		if v < maxFrameSize || v > 1<<24-1 {
 			return connError(ProtocolError, "bad_max_frame_size")
@@ -90,6 +86,30 @@ func (c *conn) setting(id uint16, v uint32) *ConnError {
 		}
 		if c.client != nil {
 			c.client.peerConnect = v == 1
+		}
+	}
+	return nil
+}
+
+// initialWindow sets the initial window of what we send on streams to the last value of a
+// frame, and checks the highest: as many as it may hold, the streams are gone through
+// once (CVE-2020-11080). The lock is held.
+func (c *conn) initialWindow(v, highest int64) *ConnError {
+	if highest > maxWindow {
+		return connError(FlowControlError, "bad_initial_window")
+	}
+	delta, most := v-c.peerWindow, highest-c.peerWindow
+	if most == 0 && delta == 0 {
+		return nil
+	}
+	c.peerWindow = v
+	for _, s := range c.streams {
+		if s.sendWin+most > maxWindow {
+			return connError(FlowControlError, "window_overflow")
+		}
+		s.sendWin += delta
+		if delta > 0 {
+			s.wcond.Signal()
 		}
 	}
 	return nil
@@ -120,6 +140,7 @@ type keeper struct {
 	watching bool // lastRead is kept
 	lastRead time.Time
 	timer    *time.Timer
+	due      time.Time // of the timer, zero while it is stopped
 
 	waiting  bool // a PING of ours is not answered
 	sent     time.Time
@@ -151,6 +172,7 @@ func (k *keeper) interval() time.Duration {
 }
 
 func (k *keeper) arm(d time.Duration) {
+	k.due = time.Now().Add(d)
 	if k.timer == nil {
 		k.timer = time.AfterFunc(d, k.fire)
 		return
@@ -159,6 +181,7 @@ func (k *keeper) arm(d time.Duration) {
 }
 
 func (k *keeper) stop() {
+	k.due = time.Time{}
 	if k.timer != nil {
 		k.timer.Stop()
 	}
@@ -228,6 +251,8 @@ func (k *keeper) fire() {
 	cfg := &c.cfg.Keepalive
 	switch {
 	case c.err != nil:
+	case k.due.IsZero() || time.Now().Before(k.due):
+		// It was stopped, or set anew, while it waited for the lock.
 	case k.draining:
 		// No answer in time: go on without.
 		k.draining = false
@@ -250,7 +275,7 @@ func (k *keeper) fire() {
 			k.arm(left)
 			return
 		}
-		c.fail(connError(NoError, "keepalive_timeout"))
+		c.fail(errSilent)
 		c.wakeReader()
 	}
 }

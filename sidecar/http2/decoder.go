@@ -117,7 +117,7 @@ func (d *decoder) literal(b []byte, prefix uint, index bool, h *head) ([]byte, b
 	case i-staticLen <= d.table.len():
 		e := d.table.at(i - staticLen - 1)
 		h.arena = append(h.arena, d.table.name(e)...)
-		id, flags = e.id, e.flags&(nameJudged|nameBad)
+		id, flags = e.id, e.flags&^valueBad
 	default:
 		return nil, false
 	}

@@ -113,4 +113,8 @@ func (e *ConnError) Unwrap() error { return e.Err }
 // GOAWAY is written on it.
 var errPanicked = &ConnError{Code: InternalError, Reason: "panic", Err: errors.New("panic")}
 
+// errSilent ends a connection whose peer does not answer PINGs: it is lost, and no protocol
+// was broken. Should the peer live all the same, a GOAWAY tells it what was served.
+var errSilent = &ConnError{Code: NoError, Reason: "keepalive_timeout", Err: errors.New("the peer did not answer a PING in time")}
+
 func connError(c Code, reason string) *ConnError { return &ConnError{Code: c, Reason: reason} }

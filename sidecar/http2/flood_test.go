@@ -166,6 +166,11 @@ func TestFloods(t *testing.T) {
 			r.wantStatus(3, "200")
 			r.write(r.frames(func(fr *xhttp2.Framer) { _ = fr.WriteData(1, false, []byte("x")) }), 10000)
 		}},
+		{"RST_STREAM on closed streams", GlitchClosedStream, nil, func(r *raw) {
+			r.get(1)
+			r.wantStatus(1, "200")
+			r.write(r.frames(func(fr *xhttp2.Framer) { _ = fr.WriteRSTStream(1, xhttp2.ErrCodeCancel) }), 10000)
+		}},
 	} {
 		t.Run(f.name, func(t *testing.T) {
 			var n counts

@@ -1,6 +1,10 @@
 package http2
 
-import "time"
+import (
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/clock"
+)
 
 // Glitch is something that a peer does at our cost, and that honest peers do seldom or
 // never. Each class is counted; together they are bounded.
@@ -12,7 +16,8 @@ const (
 	GlitchMalformed Glitch = iota
 	// GlitchStreamError is a frame that made us reset a stream (CVE-2025-8671).
 	GlitchStreamError
-	// GlitchReset is a stream that a client reset before its end (CVE-2023-44487).
+	// GlitchReset is a stream that a client reset at once, before anything was answered
+	// (CVE-2023-44487).
 	GlitchReset
 	// GlitchRefusedStream is a stream beyond the limit.
 	GlitchRefusedStream
@@ -72,6 +77,8 @@ type budget struct {
 	pings            int // since anything else happened
 	priorities       uint64
 	windowUpdates    uint64
+	lateResets       uint64
+	answered         uint64 // requests that resets has been given credit for
 }
 
 // idlePings is how many PINGs may follow each other before they count: clients that
@@ -99,15 +106,41 @@ func (c *conn) flood(g Glitch) *ConnError {
 	return connError(EnhanceYourCalm, g.String())
 }
 
-// resetBy counts a stream's end by a client's RST_STREAM, or by ours for its fault:
-// both leave us with work that nobody waits for.
+// resetBy counts a stream's end by a client's RST_STREAM, or by ours for its fault: both
+// leave us with work that nobody waits for. A connection may be shared by many clients, of
+// which each gives up a request now and then, so that each request that is answered gives
+// back what one of these takes. The lock is held.
 func (c *conn) resetBy(g Glitch) *ConnError {
 	if c.server == nil {
 		return c.glitch(g)
 	}
 	c.note(g)
-	if !c.budget.resets.take(c.cfg.ResetBurst, float64(c.cfg.ResetRate)) {
+	b := &c.budget
+	b.resets.used = max(0, b.resets.used-float64(c.opened-b.answered))
+	b.answered = c.opened
+	if !b.resets.take(c.cfg.ResetBurst, float64(c.cfg.ResetRate)) {
 		return connError(EnhanceYourCalm, "too_many_resets")
+	}
+	return nil
+}
+
+// premature is how old a stream is whose reset means nothing. To hold one so long costs
+// the client one of its streams meanwhile: that limit bounds what it can have of us.
+const premature = time.Second
+
+// prematureReset tells whether a reset by the peer leaves us with work that the client did
+// not wait for. What has begun to be answered was waited for: a download may be given up,
+// and a tunnel ends that way. The lock is held.
+func (s *Stream) prematureReset() bool {
+	return s.c.server != nil && !s.answered && clock.Now()-s.since < int64(premature)
+}
+
+// lateReset counts RST_STREAM of a stream that is over, which crossed with its end, or
+// says that the rest of a request is of no use now that its answer is whole. There is no
+// more than one such for a stream. The lock is held.
+func (c *conn) lateReset() *ConnError {
+	if c.budget.lateResets++; c.budget.lateResets > c.opened {
+		return c.glitch(GlitchClosedStream)
 	}
 	return nil
 }

@@ -46,14 +46,18 @@ type span struct{ off, n int }
 // message.Fields, whose arena it fills at the end. The first fault is kept; the block
 // is decoded to its end whatever happens, because it changes the decoder's table.
 type head struct {
-	cfg    *Config
-	kind   headKind
-	fields *message.Fields
-	arena  []byte
+	cfg  *Config
+	kind headKind
+	// underscores is what happens to names that have one: a client's, in its heads and
+	// trailers.
+	underscores http1.Underscores
+	fields      *message.Fields
+	arena       []byte
 
 	size, count int
 	over        bool   // beyond the limits: what follows is not kept
 	malformed   string // the first fault
+	unwanted    bool   // that is against our limits or rules, not the protocol's
 	regular     bool   // a field that is not a pseudo-header was seen
 	seen        uint8  // pseudo-headers, one bit each
 	pseudo      [numPseudo]span
@@ -77,12 +81,19 @@ func (h *head) begin(kind headKind, f *message.Fields) {
 	if cap(arena) > keepArena {
 		arena = nil
 	}
-	*h = head{cfg: h.cfg, kind: kind, fields: f, arena: arena, cookies: cookies, length: -1}
+	*h = head{cfg: h.cfg, underscores: h.underscores, kind: kind, fields: f, arena: arena, cookies: cookies, length: -1}
 }
 
 func (h *head) fault(reason string) {
+	if h.malformed == "" || h.unwanted {
+		h.malformed, h.unwanted = reason, false
+	}
+}
+
+// refuse is fault for what is well-formed, and not taken.
+func (h *head) refuse(reason string) {
 	if h.malformed == "" {
-		h.malformed = reason
+		h.malformed, h.unwanted = reason, true
 	}
 }
 
@@ -178,9 +189,9 @@ func (h *head) field(id message.ID, off, nameLen, valLen int, flags uint8) {
 	}
 	h.regular = true
 	v := span{off + nameLen, valLen}
-	if flags&nameUnderscore != 0 && h.cfg.Underscores != http1.AllowUnderscores && h.kind == requestHead {
-		if h.cfg.Underscores == http1.RejectUnderscores {
-			h.fault("underscore_in_field_name")
+	if flags&nameUnderscore != 0 && h.underscores != http1.AllowUnderscores {
+		if h.underscores == http1.RejectUnderscores {
+			h.refuse("underscore_in_field_name")
 		}
 		return
 	}
@@ -308,7 +319,7 @@ func (h *head) request(req *message.Request, end, tls bool) (status int) {
 	}
 	h.load()
 	req.Version = message.HTTP2
-	req.Scheme = "http"
+	req.Scheme = "http" // the transport's, unless the client says another
 	if tls {
 		req.Scheme = "https"
 	}
@@ -383,6 +394,10 @@ func (h *head) schemeAndPath(req *message.Request) (status int) {
 	case h.cfg.StrictScheme && scheme != req.Scheme:
 		h.fault("scheme_mismatch")
 		return 0
+	case scheme == "https": // the client's word, as in Envoy; a string of its own, for copies
+		req.Scheme = "https"
+	default:
+		req.Scheme = "http"
 	}
 	req.Path = h.str(pseudoPath)
 	switch {
@@ -424,7 +439,7 @@ func (h *head) authority(req *message.Request) {
 // response judges the head as a response's and fills it in. method is the request's.
 func (h *head) response(r *message.Response, method string, upgrade, end bool) {
 	if h.over {
-		h.fault("headers_too_large")
+		h.refuse("headers_too_large")
 	}
 	if h.malformed != "" {
 		return
@@ -441,14 +456,18 @@ func (h *head) response(r *message.Response, method string, upgrade, end bool) {
 	r.Version = message.HTTP2
 	r.Status = int(v[0]-'0')*100 + int(v[1]-'0')*10 + int(v[2]-'0')
 	r.ContentLength = h.length
-	connect := method == "CONNECT" || upgrade
+	connect := (method == "CONNECT" || upgrade) && r.Status >= 200 && r.Status < 300
+	if connect {
+		// What follows is a tunnel: a length means nothing, and is to be ignored (RFC 9110
+		// 9.3.6).
+		h.length, r.ContentLength = -1, message.UnknownLength
+	}
 	switch {
 	case r.Status == 101:
 		h.fault("status_101") // RFC 9113 8.6
 	case r.Status < 200 && end:
 		h.fault("interim_response_ends_stream")
-	case r.Status < 200 && h.length > 0, r.Status == 204 && h.length > 0,
-		connect && r.Status < 300 && r.Status >= 200 && h.length > 0:
+	case r.Status < 200 && h.length > 0, r.Status == 204 && h.length > 0:
 		h.fault("body_not_allowed")
 	case end && h.length > 0 && method != "HEAD" && r.Status != 304:
 		h.fault("content_length_mismatch")
@@ -461,7 +480,7 @@ func (h *head) response(r *message.Response, method string, upgrade, end bool) {
 // trailer judges the head as trailers.
 func (h *head) trailer() {
 	if h.over {
-		h.fault("trailers_too_large")
+		h.refuse("trailers_too_large")
 	}
 	if h.malformed == "" {
 		h.load()

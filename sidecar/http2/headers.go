@@ -3,6 +3,7 @@ package http2
 import (
 	"encoding/binary"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 )
 
@@ -77,7 +78,10 @@ func (c *conn) continuationFrame(h *frameHeader, p []byte) *ConnError {
 func (c *conn) headerBlock(b []byte) *ConnError {
 	id, end := c.blockOf.stream, c.blockOf.has(flagEndStream)
 	c.head = headPool.Get().(*head)
-	c.head.cfg = c.cfg
+	c.head.cfg, c.head.underscores = c.cfg, http1.AllowUnderscores
+	if c.server != nil {
+		c.head.underscores = c.cfg.Underscores
+	}
 	defer func() {
 		c.head.cfg, c.head.fields = nil, nil
 		headPool.Put(c.head)
@@ -114,6 +118,15 @@ func (c *conn) decode(b []byte, kind headKind, f *message.Fields) *ConnError {
 	return nil
 }
 
+// badHead treats the block that was decoded and is not taken. What is against our own
+// limits never ends the connection, which others use. The lock is held.
+func (c *conn) badHead(id uint32, s *Stream) *ConnError {
+	if c.head.unwanted {
+		return c.streamError(id, s, ProtocolError, GlitchMalformed, c.head.malformed)
+	}
+	return c.malformed(id, s, c.head.malformed)
+}
+
 // trailerBlock takes trailers. The lock is held.
 func (c *conn) trailerBlock(b []byte, s *Stream, end bool) *ConnError {
 	if s.remoteEnd {
@@ -132,7 +145,7 @@ func (c *conn) trailerBlock(b []byte, s *Stream, end bool) *ConnError {
 	case !end:
 		return c.malformed(s.id, s, "trailers_without_end")
 	case c.head.malformed != "":
-		return c.malformed(s.id, s, c.head.malformed)
+		return c.badHead(s.id, s)
 	}
 	s.hasTrailers = s.trailers.Len() > 0
 	return c.remoteEnded(s)

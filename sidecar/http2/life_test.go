@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -420,4 +421,47 @@ func TestInterimResponses(t *testing.T) {
 			t.Fatalf("status %d, end %v, %v; want %d", resp.Status, end, err, want)
 		}
 	}
+}
+
+// TestEachHeadHasItsTime: the time for a head begins with its first byte, not with that of
+// one before it that was not whole either; what goes on without end has the time of one.
+func TestEachHeadHasItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := Default()
+		cfg.HeaderTimeout = time.Second
+		a, b := net.Pipe()
+		var n counts
+		cfg.OnGlitch = func(g Glitch) { n[g].Add(1) }
+		sc := NewServer(&pipeStream{Conn: b}, cfg, handlerFunc(ok))
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = sc.Serve(context.Background()) })
+		r := newRaw(t, a)
+		wg.Go(func() { _, _ = io.Copy(io.Discard, a) })
+		_, _ = io.WriteString(a, clientPreface)
+		r.must(r.fr.WriteSettings())
+		var rest []byte
+		for i := range uint32(10) {
+			block := r.block(get...)
+			f := append(appendFrameHeader(nil, len(block), frameHeaders, flagEndHeaders|flagEndStream, 2*i+1), block...)
+			// The end of the last head, and the beginning of the next.
+			if _, err := a.Write(append(rest, f[:len(f)/2]...)); err != nil {
+				t.Fatalf("head %d: %v", i, err)
+			}
+			rest = f[len(f)/2:]
+			time.Sleep(700 * time.Millisecond)
+		}
+		if _, err := a.Write(rest); err != nil {
+			t.Fatal(err)
+		}
+		r.must(r.fr.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 101, BlockFragment: r.block(get...)}))
+		began := time.Now()
+		for r.fr.WriteContinuation(101, false, r.block("a", "b")) == nil {
+			time.Sleep(300 * time.Millisecond)
+		}
+		if took := time.Since(began); took > 2*time.Second || n[GlitchSlowHead].Load() != 1 {
+			t.Errorf("a head without end was waited for %v", took)
+		}
+		_ = a.Close()
+		wg.Wait()
+	})
 }

@@ -191,7 +191,7 @@ func TestGoodRequests(t *testing.T) {
 		"te and expect": {append([]string{}, append(get, "te", "trailers", "expect", "100-continue")...), false,
 			seen{method: "GET", authority: "example.com", path: "/", scheme: "http", trailers: true, expect: true, length: message.UnknownLength}},
 		"a scheme that is not the transport's": {[]string{":method", "OPTIONS", ":scheme", "https", ":authority", "h.com:8443", ":path", "*"}, true,
-			seen{method: "OPTIONS", authority: "h.com:8443", path: "*", scheme: "http"}},
+			seen{method: "OPTIONS", authority: "h.com:8443", path: "*", scheme: "https"}},
 		"connect": {[]string{":method", "CONNECT", ":authority", "h.com:443"}, false,
 			seen{method: "CONNECT", authority: "h.com:443", scheme: "http", length: message.UnknownLength}},
 		"websocket": {[]string{":method", "CONNECT", ":scheme", "http", ":authority", "h.com", ":path", "/chat", ":protocol", "websocket"}, false,

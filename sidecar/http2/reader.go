@@ -42,6 +42,7 @@ func (c *conn) read() (cerr *ConnError) {
 // took treats n bytes that were read; it is false when that ends the connection.
 func (c *conn) took(n int) bool {
 	c.in.w += n
+	c.now = 0
 	c.stopped = c.consume()
 	if ended := c.endBatch(); c.stopped == nil {
 		c.stopped = ended
@@ -99,14 +100,14 @@ var (
 	errPeerLeft = connError(NoError, "peer_left")
 )
 
-// guard sets a deadline while a head, or anything but DATA, is incomplete.
+// guard sets a deadline while a head, or anything but DATA, is incomplete: one for each.
 func (c *conn) guard() {
 	limit := c.cfg.HeaderTimeout
 	if limit <= 0 {
 		return
 	}
 	partial := !c.started || c.block != nil || !c.data.active && len(c.in.bytes()) > 0
-	if partial == c.patience {
+	if partial == c.patience && !(partial && c.anew) {
 		return
 	}
 	c.mu.Lock()
@@ -127,6 +128,7 @@ func (c *conn) consume() *ConnError {
 	b := c.in.bytes()
 	all := len(b)
 	defer func() { c.in.r += all - len(b) }()
+	c.anew = false
 	if c.preface != "" {
 		n := min(len(b), len(c.preface))
 		if string(b[:n]) != c.preface[:n] {
@@ -183,6 +185,9 @@ func (c *conn) consume() *ConnError {
 				return err
 			}
 			b = payload[h.length:]
+		}
+		if c.block == nil {
+			c.anew = true // whatever follows
 		}
 	}
 	return nil
@@ -289,6 +294,10 @@ func (c *conn) streamError(id uint32, s *Stream, code Code, g Glitch, reason str
 	if c.flooded() {
 		return c.flood(GlitchOutboundFrames)
 	}
+	if c.client != nil && s != nil {
+		c.note(g) // it was we who opened the stream
+		return nil
+	}
 	return c.resetBy(g)
 }
 
@@ -330,13 +339,13 @@ func (c *conn) dataStart(h *frameHeader, p []byte) (n int, err *ConnError) {
 		return 0, connError(FlowControlError, "connection_window")
 	}
 	c.recvWin -= int64(h.length)
+	c.credit(h.length - size) // padding is consumed, whatever becomes of the rest
 	c.data = dataFrame{active: true, id: h.stream, left: size, pad: pad, end: end}
 	s := c.streams[h.stream]
 	switch {
 	case s == nil && c.idle(h.stream):
 		return 0, connError(ProtocolError, "data_on_idle_stream")
 	case s == nil:
-		c.credit(h.length - size)
 		return n, c.lateFrame(h.stream, true)
 	case s.remoteEnd:
 		return n, c.streamError(s.id, s, StreamClosed, GlitchStreamError, "data_after_end")
@@ -349,9 +358,7 @@ func (c *conn) dataStart(h *frameHeader, p []byte) (n int, err *ConnError) {
 	}
 	s.recvWin -= int64(h.length)
 	s.got += int64(size)
-	// Padding is consumed.
 	s.unacked += int64(h.length - size)
-	c.credit(h.length - size)
 	c.data.s = s
 	return n, nil
 }
@@ -460,10 +467,11 @@ func (c *conn) rstFrame(h *frameHeader, p []byte) *ConnError {
 		if c.idle(h.stream) {
 			return connError(ProtocolError, "rst_stream_on_idle_stream")
 		}
-		return c.resetBy(GlitchReset)
+		return c.lateReset()
 	}
+	abuse := s.prematureReset()
 	s.end(&StreamError{Code: Code(binary.BigEndian.Uint32(p)), Remote: true}, true)
-	if c.server != nil {
+	if abuse {
 		return c.resetBy(GlitchReset)
 	}
 	return nil

@@ -209,6 +209,7 @@ func (s *Stream) WriteHead(r *message.Response, end bool) error {
 	s.endHeaders(o, start, end)
 	if status >= 200 {
 		c.opened++
+		s.answered = true
 		s.noContent = s.req.Method == "HEAD" || status == 204 || status == 304
 	}
 	return nil

@@ -3,6 +3,7 @@ package http2
 import (
 	"context"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/clock"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
@@ -132,12 +133,15 @@ func (sc *ServerConn) requestBlock(b []byte, id uint32, end bool) *ConnError {
 		return c.streamError(id, nil, ProtocolError, GlitchStreamError, "depends_on_itself")
 	case c.head.malformed != "":
 		s.recycle()
-		return c.malformed(id, nil, c.head.malformed)
+		return c.badHead(id, nil)
 	case status != 0:
 		s.recycle()
 		return sc.refuse(id, status, end)
 	}
-	c.lastServed = id
+	if c.now == 0 {
+		c.now = clock.Now()
+	}
+	c.lastServed, s.since = id, c.now
 	s.gotHead = true
 	s.declared = c.head.length
 	if !end {

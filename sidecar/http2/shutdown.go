@@ -14,7 +14,7 @@ func (c *conn) finish(err *ConnError) error {
 	c.fail(err)
 	err = c.err // the first counts
 	c.keeper.stop()
-	gone := err.Err != nil || err == errPeerLeft || c.cut
+	gone := err.Err != nil && err != errSilent || err == errPeerLeft || c.cut
 	if !gone && (c.server == nil || !c.server.final) {
 		o := c.out()
 		o.b = appendGoAway(o.b, c.lastServed, err.Code, err.Reason)

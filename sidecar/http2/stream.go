@@ -38,6 +38,7 @@ type Stream struct {
 	unacked     int64
 	in          received
 	held        int   // of the chunk that Next returned last
+	lent        bool  // that is the body's last, and was given back to the connection
 	declared    int64 // Content-Length, -1 for none
 	got         int64
 	gotHead     bool // the final head of a response, or the request
@@ -70,8 +71,10 @@ type Stream struct {
 	orphan bool // over, and to be recycled by the reader
 
 	// The server's.
-	req    message.Request
-	runner func()
+	req      message.Request
+	since    int64 // when it arrived, by the clock
+	answered bool  // its final head was sent
+	runner   func()
 
 	// The client's.
 	heads             []responseHeadSlot
@@ -165,7 +168,11 @@ func (s *Stream) drop() {
 		return
 	}
 	s.dropped = true
-	s.c.credit(s.in.n)
+	n := s.in.n
+	if s.lent {
+		n -= s.held
+	}
+	s.c.credit(n)
 	s.dropInput()
 }
 
@@ -197,19 +204,29 @@ func (s *Stream) Watch(w Watcher) error {
 }
 
 // Next implements message.Body. It waits for the peer's DATA; taking a chunk is what
-// lets the peer send more, so whoever does not call Next holds it back.
+// lets the peer send more, so whoever does not call Next holds it back. The last chunk
+// holds back nobody: it is often kept until the exchange is over.
 func (s *Stream) Next() (chunk []byte, last bool, err error) {
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.release()
+	defer func() {
+		if c.w.credit { // others may wait for it, and the caller has more to do
+			c.flush(false)
+		}
+	}()
 	for {
 		if s.err != nil && (s.dropped || !s.remoteEnd && s.in.n == 0) {
 			return nil, false, s.err
 		}
 		if chunk = s.in.peek(); len(chunk) > 0 {
 			s.held = len(chunk)
-			return chunk, s.remoteEnd && s.held == s.in.n, nil
+			if last = s.remoteEnd && s.held == s.in.n; last {
+				s.lent = true
+				c.credit(s.held)
+			}
+			return chunk, last, nil
 		}
 		if s.remoteEnd {
 			return nil, true, nil
@@ -254,9 +271,10 @@ func (s *Stream) release() {
 	if n == 0 {
 		return
 	}
-	s.held = 0
+	given := s.dropped || s.lent
+	s.held, s.lent = 0, false
 	s.in.consume(n)
-	if !s.dropped && s.consumed(n) { // drop gave the window back
+	if !given && s.consumed(n) {
 		s.unflushed = true
 	}
 }

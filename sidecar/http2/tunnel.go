@@ -33,6 +33,7 @@ var (
 	_ stream.ReadyReader = (*Tunnel)(nil)
 	_ stream.ChunkReader = (*Tunnel)(nil)
 	_ stream.Pollable    = (*Tunnel)(nil)
+	_ stream.Aborter     = (*Tunnel)(nil)
 )
 
 // NewTunnel makes a byte stream of s. With a nil info it has the connection's.
@@ -140,16 +141,23 @@ func (t *Tunnel) CloseWrite() error {
 // Close implements stream.Stream. It resets what is not over in both directions; the
 // stream itself remains its owner's to give back.
 func (t *Tunnel) Close() error {
+	t.end(Cancel)
+	return nil
+}
+
+// Abort implements stream.Aborter: what lies behind the tunnel was lost (RFC 9113 8.5).
+func (t *Tunnel) Abort() { t.end(ConnectError) }
+
+func (t *Tunnel) end(code Code) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
-		return nil
+		return
 	}
 	t.closed = true
 	t.read.stop()
 	t.write.stop()
-	t.s.Reset(Cancel)
-	return nil
+	t.s.Reset(code)
 }
 
 // SetDeadline implements stream.Stream.

@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	xhttp2 "golang.org/x/net/http2"
+
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
@@ -140,6 +142,26 @@ func TestTunnelDeadlines(t *testing.T) {
 		var se *StreamError
 		if _, err := server.Read(buf); !errors.As(err, &se) || se.Code != Cancel {
 			t.Errorf("the other side: %v", err)
+		}
+	})
+}
+
+// TestTunnelAbort: what lies behind a tunnel was lost (RFC 9113 8.5). Its client still gets
+// what came before.
+func TestTunnelAbort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ends, hold := make(chan *Tunnel, 1), make(chan bool)
+		cc, _ := pipe(t, nil, nil, tunnelServer(ends, hold))
+		defer close(hold)
+		client, server, s := tunnel(t, cc, requests()["connect"], ends)
+		defer s.Close()
+		_, _ = server.Write([]byte("half"))
+		server.Abort()
+		_ = server.Close()
+		got, err := io.ReadAll(client)
+		var se *StreamError
+		if string(got) != "half" || !errors.As(err, &se) || !se.Remote || se.Code != ConnectError {
+			t.Errorf("%q, %v", got, err)
 		}
 	})
 }
@@ -317,5 +339,37 @@ func TestKeep(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestTunnelWithALength: a length in the answer that opens a tunnel means nothing (RFC
+// 9110 9.3.6).
+func TestTunnelWithALength(t *testing.T) {
+	for name, req := range requests() {
+		for _, length := range []string{"0", "5"} {
+			r, cc := rawServer(t, nil)
+			r.must(r.fr.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingEnableConnectProtocol, Val: 1}))
+			eventually(t, "the settings", func() bool {
+				cc.mu.Lock()
+				defer cc.mu.Unlock()
+				return cc.peerConnect
+			})
+			st, err := cc.Open(req, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = st.Flush()
+			r.next(xhttp2.FrameHeaders)
+			r.headers(1, false, ":status", "200", "content-length", length)
+			r.must(r.fr.WriteData(1, false, []byte("hello, tunnel")))
+			var resp message.Response
+			if _, err := st.ReadHead(&resp); err != nil || resp.ContentLength != message.UnknownLength {
+				t.Errorf("%s with length %s: length %d, %v", name, length, resp.ContentLength, err)
+			}
+			if b, _, err := st.Next(); string(b) != "hello, tunnel" {
+				t.Errorf("%s with length %s: %q, %v", name, length, b, err)
+			}
+			st.Close()
+		}
 	}
 }

@@ -20,6 +20,7 @@ type writer struct {
 
 	writing bool
 	urgent  bool // the reader appended something that nobody else will flush
+	credit  bool // the peer may need what cur says of the connection's window
 	rest    *outBuffer
 	restOff int
 	drain   func()
@@ -65,7 +66,7 @@ func (w *writer) take() *outBuffer {
 	o := w.cur
 	w.cur = nil
 	w.flyingFrames, w.flyingControls = w.frames, w.controls
-	w.frames, w.controls, w.urgent = 0, 0, false
+	w.frames, w.controls, w.urgent, w.credit = 0, 0, false, false
 	return o
 }
 

@@ -30,6 +30,7 @@ func (l *listener) acceptLoop(b *bound) {
 	defer panics.Contain(panics.Accept, nil, nil)
 	const first, most = 5 * time.Millisecond, time.Second
 	pause := first
+	l.m.awaitRelief(l, b)
 	for {
 		c, err := b.sock.Accept()
 		if err == nil {
@@ -44,9 +45,8 @@ func (l *listener) acceptLoop(b *bound) {
 			return
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			// Interrupted: for another listener of this address, and resumed, or
-			// because of overload.
-			l.m.awaitRelief(l)
+			// Interrupted, because of overload.
+			l.m.awaitRelief(l, b)
 			continue
 		}
 		if m := l.m.opts.Metrics; m != nil {
@@ -69,36 +69,37 @@ func (l *listener) accepted(c net.Conn) {
 	if m := l.m.opts.Metrics; m != nil {
 		m.Accepted(l.name)
 	}
-	a, refused := l.arrives(c)
+	generation, id := l.m.currentGeneration()
+	a, refused := l.arrives(c, generation)
 	if a == nil {
 		_ = c.Close()
-		if m := l.m.opts.Metrics; m != nil && refused != "" {
-			m.Refused(l.name, refused)
+		if refused != "" {
+			l.countRefused(refused)
 		}
 		return
 	}
-	a.generation, a.id = l.m.currentGeneration()
+	a.id = id
 	go a.serve()
 }
 
 // arrives enters a connection among those that arrive. It returns nil where the
 // listener has ended, or there may be no more of them, which refused tells.
-func (l *listener) arrives(c net.Conn) (a *arrival, refused string) {
+func (l *listener) arrives(c net.Conn, generation uint64) (a *arrival, refused string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ctx.Err() != nil {
 		return nil, "" // whoever ended the listener has closed those that were arriving
 	}
 	snap := l.current
-	exempt := overload.Exempt{Limit: snap.cfg.IgnoreGlobalLimit, Actions: snap.cfg.IgnoreOverload}
+	exempt := snap.exempt()
 	if refused = l.m.opts.Overload.Admit(l.name, l.open, exempt); refused != "" {
 		return nil, refused
 	}
 	l.open++
 	snap.refs.Add(1)
-	l.arriving[c] = struct{}{}
+	l.arriving[c] = generation
 	l.wg.Add(1)
-	return &arrival{l: l, snap: snap, accepted: time.Now(), exempt: exempt, conn: c}, ""
+	return &arrival{l: l, snap: snap, accepted: time.Now(), exempt: exempt, conn: c, generation: generation}, ""
 }
 
 // arrival is a connection on its way to its handler.
@@ -127,8 +128,15 @@ func (a *arrival) serve() {
 		a.leave()
 		return
 	}
-	t.conn.PeerMetrics.ConnectionOpened(t.conn.Shard)
+	t.opened()
 	t.conn.Serve()
+}
+
+// opened counts a connection, but not one that only carries others.
+func (t *tracked) opened() {
+	if !t.carrier {
+		t.conn.PeerMetrics.ConnectionOpened(t.conn.Shard)
+	}
 }
 
 // received is receive, whose panics refuse the connection.
@@ -146,7 +154,8 @@ func (a *arrival) LogValue() slog.Value {
 // leave gives back what a connection that was not admitted holds.
 func (a *arrival) leave() {
 	if t := a.entered; t != nil {
-		t.conn.PeerMetrics.ConnectionOpened(t.conn.Shard)
+		a.arrived()
+		t.opened()
 		t.Finished(&t.conn)
 		return
 	}
@@ -218,7 +227,7 @@ func (a *arrival) handOff() *listener {
 	}
 	next.open++
 	next.wg.Add(1)
-	next.arriving[a.conn] = struct{}{}
+	next.arriving[a.conn] = a.generation
 	snap := next.current
 	snap.refs.Add(1)
 	next.mu.Unlock()
@@ -343,10 +352,19 @@ func (a *arrival) admit(s stream.Stream) (*tracked, error) {
 	if reason, yes := a.l.m.withdrawnSince(a.generation, t.conn.Workload, info); yes {
 		a.l.closeByPolicy(t, reason, "")
 	}
+	a.arrived()
 	if e.removed || e.orphan || a.l.m.opts.Drain.Draining() && !a.snap.cfg.DrainOnChange {
 		t.conn.StartDrain()
 	}
 	return t, nil
+}
+
+// arrived takes a connection that has entered off those that arrive: until it has been
+// held against the withdrawals that its handshake may have missed, those are kept.
+func (a *arrival) arrived() {
+	a.l.mu.Lock()
+	defer a.l.mu.Unlock()
+	delete(a.l.arriving, a.conn)
 }
 
 // entry is what was found when a connection was to enter.
@@ -355,7 +373,7 @@ type entry struct {
 	admitted bool // by the TLS context
 	ended    bool // the listener has
 	removed  bool // it is to end
-	orphan   bool // no chain would take the connection now
+	orphan   bool // no chain would take the connection now, or as it is
 }
 
 // enter puts the connection among the established ones, which sets entered, unless
@@ -369,12 +387,19 @@ func (a *arrival) enter(f downstream.Facts) (t *tracked, e entry) {
 		// is what holds now.
 		if c := now.tree.find(&a.match); c != nil {
 			chain = c
+			e.orphan = c.http() != a.chain.http() || !c.verifiesAs(a.chain)
 		} else {
 			e.orphan = true
 		}
 	}
-	t = &tracked{l: a.l, snap: a.snap, own: a.chain, chain: a.chain, sought: a.match.sought, exempt: a.exempt}
+	t = &tracked{
+		l: a.l, snap: a.snap, own: a.chain, chain: chain, sought: a.match.sought, exempt: a.exempt,
+		carrier: a.chain.carries(f.Info), placed: a.placed,
+	}
 	t.conn.Init(f, chain.policy)
+	if chain != a.chain {
+		t.conn.Supersede()
+	}
 	e.decision = chain.network.CheckConn(&t.conn.Peer) // not f's, which would be another object
 	if len(chain.cfg.RBAC) > 0 {
 		decision := e.decision
@@ -386,8 +411,10 @@ func (a *arrival) enter(f downstream.Facts) (t *tracked, e entry) {
 	if !e.decision.Allowed || !e.admitted || e.ended {
 		return t, e
 	}
+	if e.orphan {
+		t.orphan(time.Now())
+	}
 	a.l.conns[t] = struct{}{}
-	delete(a.l.arriving, a.conn)
 	a.entered = t
 	return t, e
 }
@@ -396,14 +423,9 @@ func (a *arrival) enter(f downstream.Facts) (t *tracked, e entry) {
 // the limit says, without a goroutine that would wait for that.
 func (a *arrival) refuseExcess(e excess) error {
 	r := a.record(a.info())
-	if e.reason == "rate_limit" {
-		r.Flags |= telemetry.FlagRateLimited
-	}
-	r.ConnectionTermination = e.reason
+	e.note(r)
 	a.log(r)
-	if m := a.l.m.opts.Metrics; m != nil {
-		m.Refused(a.l.name, e.reason)
-	}
+	a.l.countRefused(e.reason)
 	if e.delay <= 0 {
 		return errDenied
 	}
@@ -420,16 +442,14 @@ func (a *arrival) refuseExcess(e excess) error {
 func (t *tracked) Finished(c *downstream.Conn) {
 	l := t.l
 	_ = c.Stream.Close()
-	c.PeerMetrics.ConnectionClosed(c.Shard)
-	if t.snap.log != nil {
-		r := c.NewRecord()
-		r.Duration = time.Since(c.Accepted)
-		r.BytesReceived, r.BytesSent = c.Received, c.Sent
-		t.snap.log.Log(r)
-		r.Release()
+	if !t.carrier {
+		c.PeerMetrics.ConnectionClosed(c.Shard)
+		logEnd(c, t.snap.log)
 	}
-	t.own.leave()
 	l.mu.Lock()
+	if t.placed {
+		t.own.leave()
+	}
 	delete(l.conns, t)
 	l.open--
 	l.mu.Unlock()

@@ -11,9 +11,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/hauberk-mesh/hauberk/internal/tokenbucket"
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/overload"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -36,6 +37,7 @@ type snapshot struct {
 // chain is a filter chain, compiled.
 type chain struct {
 	cfg     *FilterChain
+	snap    *snapshot
 	index   int // -1 for the default chain
 	tls     *tls.Config
 	ownID   string
@@ -47,7 +49,7 @@ type chain struct {
 	// forwarded: who connects may ask for other clients.
 	forwarded bool
 	limits    []*connectionLimit
-	rates     []*tokenbucket.Bucket
+	rates     []*rateLimit
 	handler   downstream.Handler
 	server    *downstream.Server // made with the first connection; guarded by listener.mu
 	// keepsPeer: the handler looks at the certificates that peers send.
@@ -88,55 +90,72 @@ func (c *chain) http() bool { return c.cfg.HTTP != nil }
 // inspectorTimeout is Envoy's default for listener filters.
 const inspectorTimeout = 15 * time.Second
 
-// compile builds a snapshot. On error nothing stays open.
-func (m *Manager) compile(cfg *Config) (_ *snapshot, err error) {
+// Check says why a listener could not be made of a configuration, but for its address.
+func (m *Manager) Check(cfg *Config) error {
+	s, err := m.compile(cfg, nil)
+	if err != nil {
+		return err
+	}
+	s.release()
+	return nil
+}
+
+// compile builds a snapshot in the place of another, nil for none. On error nothing stays
+// open.
+func (m *Manager) compile(cfg *Config, before *snapshot) (*snapshot, error) {
 	s := &snapshot{cfg: cfg, timeout: cfg.FilterTimeout}
 	s.refs.Store(1)
 	if s.timeout <= 0 {
 		s.timeout = inspectorTimeout
 	}
-	defer func() {
-		if err != nil {
-			s.close()
-		}
-	}()
-	if cfg.Name == "" {
-		return nil, errors.New("the listener has no name")
-	}
-	if len(cfg.Chains) == 0 && cfg.Default == nil {
-		return nil, errors.New("the listener has no filter chain")
-	}
-	if cfg.Network == "udp" {
-		return nil, errors.New("a UDP listener has no byte streams to serve")
-	}
-	if s.log, err = m.opts.Logs.Open(cfg.AccessLog); err != nil {
+	if err := panics.Refuse(panics.Configuration, func() error { return m.fill(s, before) }); err != nil {
+		s.close()
 		return nil, err
-	}
-	if s.refused, err = m.opts.Logs.Open(cfg.RefusedLog); err != nil {
-		return nil, err
-	}
-	s.tree.root = &node{}
-	for i := range cfg.Chains {
-		c, err := m.compileChain(s, &cfg.Chains[i], i)
-		if err != nil {
-			return nil, err
-		}
-		if err := s.tree.root.insert(0, &c.cfg.Match, c); err != nil {
-			return nil, err
-		}
-	}
-	s.inspectors = s.filters()
-	if cfg.Default != nil {
-		if s.tree.fallback, err = m.compileChain(s, cfg.Default, -1); err != nil {
-			return nil, err
-		}
 	}
 	return s, nil
 }
 
+// fill makes what a snapshot's configuration asks for; the snapshot closes it.
+func (m *Manager) fill(s, before *snapshot) (err error) {
+	cfg := s.cfg
+	if cfg.Name == "" {
+		return errors.New("the listener has no name")
+	}
+	if len(cfg.Chains) == 0 && cfg.Default == nil {
+		return errors.New("the listener has no filter chain")
+	}
+	if cfg.Network == "udp" {
+		return errors.New("a UDP listener has no byte streams to serve")
+	}
+	if s.log, err = m.opts.Logs.Open(cfg.AccessLog); err != nil {
+		return err
+	}
+	if s.refused, err = m.opts.Logs.Open(cfg.RefusedLog); err != nil {
+		return err
+	}
+	s.tree.root = &node{}
+	h := &heritage{before: before, taken: map[*chain]bool{}}
+	for i := range cfg.Chains {
+		c, err := m.compileChain(s, h, &cfg.Chains[i], i)
+		if err != nil {
+			return err
+		}
+		if err := s.tree.root.insert(0, &c.cfg.Match, c); err != nil {
+			return err
+		}
+	}
+	s.inspectors = s.filters()
+	if cfg.Default != nil {
+		if s.tree.fallback, err = m.compileChain(s, h, cfg.Default, -1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // compileChain builds a chain and adds it to s, which closes it.
-func (m *Manager) compileChain(s *snapshot, cfg *FilterChain, index int) (_ *chain, err error) {
-	c := &chain{cfg: cfg, index: index}
+func (m *Manager) compileChain(s *snapshot, h *heritage, cfg *FilterChain, index int) (_ *chain, err error) {
+	c := &chain{cfg: cfg, index: index, snap: s}
 	s.chains = append(s.chains, c)
 	fail := func(err error) (*chain, error) { return nil, fmt.Errorf("filter chain %s: %w", c.label(), err) }
 
@@ -155,12 +174,7 @@ func (m *Manager) compileChain(s *snapshot, cfg *FilterChain, index int) (_ *cha
 			c.untrusted = t.Validation.AcceptUntrusted
 		}
 	}
-	for i := range cfg.ConnectionLimits {
-		c.limits = append(c.limits, &connectionLimit{cfg: &cfg.ConnectionLimits[i]})
-	}
-	for i := range cfg.RateLimits {
-		c.rates = append(c.rates, tokenbucket.New(cfg.RateLimits[i].Bucket))
-	}
+	c.limit(h.of(cfg, index))
 	var counter authz.CounterFor
 	if m.opts.Metrics != nil {
 		counter = m.opts.Metrics.AuthzCounter
@@ -183,9 +197,11 @@ func (m *Manager) compileChain(s *snapshot, cfg *FilterChain, index int) (_ *cha
 	if c.log, err = m.opts.Logs.Open(logs); err != nil {
 		return fail(err)
 	}
-	if c.handler, err = m.opts.NewHandler(s.cfg, cfg); err != nil {
+	handler, err := m.opts.NewHandler(s.cfg, cfg)
+	if err != nil {
 		return fail(err)
 	}
+	c.handler = handler
 	if k, ok := c.handler.(interface{ NeedsPeerChain() bool }); ok {
 		c.keepsPeer = k.NeedsPeerChain()
 	}
@@ -234,8 +250,10 @@ func (c *chain) admits(info *stream.Info) bool {
 		return true
 	}
 	if t.Context != nil {
-		// Its names are not kept of a peer: who shook hands was verified then.
-		return info.TLS
+		// Its names are not kept of a peer: who shook hands was verified then, and
+		// verifiesAs tells whether that is still so. Of a peer whom nothing vouches for
+		// it is not kept either whether it showed a certificate.
+		return info.TLS && (!t.Context.RequireClientCertificate || c.untrusted || info.PeerCertHash != "")
 	}
 	if info.Peer.Names() != nil {
 		return false // a foreign authority vouched for the peer, and the mesh has not
@@ -254,6 +272,24 @@ func (c *chain) admits(info *stream.Info) bool {
 	return false
 }
 
+// verifiesAs tells whether a handshake with o verified the peer as one with c would, as
+// far as admits does not see to it: the terms of a foreign TLS context.
+func (c *chain) verifiesAs(o *chain) bool {
+	if c.cfg.TLS == nil || c.cfg.TLS.Context == nil {
+		return true
+	}
+	if o.cfg.TLS == nil || o.cfg.TLS.Context == nil {
+		return false
+	}
+	now, then := c.cfg.TLS.Context, o.cfg.TLS.Context
+	return now.RequireClientCertificate == then.RequireClientCertificate && reflect.DeepEqual(now.Validation, then.Validation)
+}
+
+// exempt is what the listener is exempt from.
+func (s *snapshot) exempt() overload.Exempt {
+	return overload.Exempt{Limit: s.cfg.IgnoreGlobalLimit, Actions: s.cfg.IgnoreOverload}
+}
+
 func (s *snapshot) release() {
 	if s.refs.Add(-1) == 0 {
 		s.close()
@@ -266,6 +302,9 @@ func (s *snapshot) close() {
 			_ = closer.Close()
 		}
 		c.log.Close()
+		if c.place != nil {
+			c.place.Metrics.Release()
+		}
 	}
 	s.log.Close()
 	s.refused.Close()

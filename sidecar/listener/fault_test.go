@@ -72,3 +72,26 @@ func TestFaultsOfConnections(t *testing.T) {
 		})
 	}
 }
+
+// TestFaultyConfigurationIsRefused: a fault while a listener is made refuses it, and the
+// one in force stays.
+func TestFaultyConfigurationIsRefused(t *testing.T) {
+	faulty := false
+	m := newTestManager(t, func(o *Options) {
+		o.NewHandler = func(*Config, *FilterChain) (downstream.Handler, error) {
+			if faulty {
+				panic("not thought of")
+			}
+			return echo{}, nil
+		}
+	})
+	mustApply(t, m, echoConfig("l"))
+	faulty = true
+	before := panics.Count(panics.Configuration)
+	if err := m.Apply(echoConfig("l")); err == nil || panics.Count(panics.Configuration) != before+1 {
+		t.Errorf("%v, %d panics contained", err, panics.Count(panics.Configuration)-before)
+	}
+	if err := roundTrip(dial(t, m, "l")); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,20 +1,86 @@
 package listener
 
 import (
+	"reflect"
 	"sync/atomic"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/internal/tokenbucket"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // connectionLimit counts the connections of a filter chain.
 type connectionLimit struct {
 	cfg  *ConnectionLimit
-	open atomic.Int64
+	open *atomic.Int64 // also those of the chain that this one replaced
+}
+
+// rateLimit bounds how quickly connections come to a filter chain.
+type rateLimit struct {
+	cfg    *RateLimit
+	bucket *tokenbucket.Bucket
+}
+
+// limit makes the limits of the chain. One that replaces another goes on with its counts,
+// by the place of a limit and its prefix, and with the tokens of a bucket that is as it
+// was.
+func (c *chain) limit(old *chain) {
+	for i := range c.cfg.ConnectionLimits {
+		l := &connectionLimit{cfg: &c.cfg.ConnectionLimits[i]}
+		if old != nil && i < len(old.limits) && old.limits[i].cfg.StatPrefix == l.cfg.StatPrefix {
+			l.open = old.limits[i].open
+		} else {
+			l.open = new(atomic.Int64)
+		}
+		c.limits = append(c.limits, l)
+	}
+	for i := range c.cfg.RateLimits {
+		r := &rateLimit{cfg: &c.cfg.RateLimits[i]}
+		if old != nil && i < len(old.rates) && *old.rates[i].cfg == *r.cfg {
+			r.bucket = old.rates[i].bucket
+		} else {
+			r.bucket = tokenbucket.New(r.cfg.Bucket)
+		}
+		c.rates = append(c.rates, r)
+	}
+}
+
+// heritage is what the chains of a snapshot have from those of the one before it, each
+// from another.
+type heritage struct {
+	before *snapshot // nil for none
+	taken  map[*chain]bool
+}
+
+// of is the chain that one of this configuration replaces, by its name, or as what matches
+// the same where it has none; nil for none.
+func (h *heritage) of(cfg *FilterChain, index int) *chain {
+	if h.before == nil {
+		return nil
+	}
+	for _, c := range h.before.chains {
+		switch {
+		case h.taken[c], (c.index < 0) != (index < 0), c.cfg.Name != cfg.Name:
+		case index < 0, cfg.Name != "", reflect.DeepEqual(c.cfg.Match, cfg.Match):
+			h.taken[c] = true
+			return c
+		}
+	}
+	return nil
 }
 
 // excess is why a connection gets no place in its chain's limits, and when it is closed.
 type excess struct {
 	reason string // empty where it got one
 	delay  time.Duration
+}
+
+// note has a record tell.
+func (e excess) note(r *telemetry.Record) {
+	if e.reason == "rate_limit" {
+		r.Flags |= telemetry.FlagRateLimited
+	}
+	r.ConnectionTermination = e.reason
 }
 
 // enter takes a place in every limit of the chain, or in none.
@@ -28,7 +94,7 @@ func (c *chain) enter() excess {
 		}
 	}
 	for _, r := range c.rates {
-		if !r.Take() {
+		if !r.bucket.Take() {
 			c.leave()
 			return excess{reason: "rate_limit"}
 		}

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net"
 	"reflect"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -33,8 +32,9 @@ type listener struct {
 	socks   []*bound // in the order of the addresses; none when unbound
 	current *snapshot
 	conns   map[*tracked]struct{}
-	// arriving are connections that are not in conns yet, open counts both.
-	arriving map[net.Conn]struct{}
+	// arriving are connections that are not in conns yet, or only just, with the
+	// generation of withdrawals that they began in. open counts those in either once.
+	arriving map[net.Conn]uint64
 	open     int64
 	removed  bool // no longer accepts
 	retired  bool // the listener's own reference on current is gone
@@ -54,9 +54,14 @@ type tracked struct {
 	l    *listener
 	snap *snapshot // keeps the chain alive
 	own  *chain    // whose handler serves the connection, and in whose limits it has its place
+	// carrier: it is no connection to anyone, but brings them. placed: it has a place in
+	// the limits of own still. Guarded by listener.mu.
+	carrier, placed bool
 	// chain is what the connection is authorized by: its own chain, or the one
 	// that replaced it. Guarded by listener.mu.
 	chain *chain
+	// ends is when it is closed at the latest, zero for never. Guarded by listener.mu.
+	ends time.Time
 	// sought is, with what conn knows, how the connection's chain, and its
 	// replacement, is found.
 	sought sought
@@ -73,7 +78,7 @@ func (t *tracked) target() *target {
 }
 
 func newListener(m *Manager, name string) *listener {
-	l := &listener{m: m, name: name, conns: map[*tracked]struct{}{}, arriving: map[net.Conn]struct{}{}}
+	l := &listener{m: m, name: name, conns: map[*tracked]struct{}{}, arriving: map[net.Conn]uint64{}}
 	l.ctx, l.stop = context.WithCancel(m.ctx)
 	return l
 }
@@ -174,8 +179,8 @@ func (l *listener) update(next *snapshot) error {
 	l.mu.Unlock()
 	l.startAccepting()
 	l.giveUp(gone)
-	old.release()
 	l.recheck()
+	old.release() // what connections have as their chain is open while recheck looks
 	return nil
 }
 
@@ -279,6 +284,9 @@ func (l *listener) finishDrain() {
 	<-idle
 	l.m.mu.Lock()
 	delete(l.m.gone, l)
+	if l.m.opts.Metrics != nil && !l.m.has(l.name) {
+		l.m.opts.Metrics.ForgetListener(l.name)
+	}
 	l.m.mu.Unlock()
 	l.m.countListeners()
 }
@@ -323,10 +331,15 @@ func (l *listener) established() []*tracked {
 	return out
 }
 
-func (l *listener) closeAll(e downstream.Ending) {
+// closeAll ends the established connections; it returns how many had not been ended yet.
+func (l *listener) closeAll(e downstream.Ending) (n int64) {
 	for _, t := range l.established() {
+		if t.conn.Ended() == nil {
+			n++
+		}
 		t.conn.End(e)
 	}
+	return n
 }
 
 // closeByPolicy ends a connection because a policy or an identity changed.
@@ -344,151 +357,6 @@ func addrString(a net.Addr) string {
 		return ""
 	}
 	return a.String()
-}
-
-// recheck decides anew for every connection by the chain it would get now, and
-// closes those that are denied, or all of whose requests are. A connection that no chain wants any more is
-// asked to finish, as Envoy does with a chain that is removed.
-func (l *listener) recheck() int {
-	l.mu.Lock()
-	snap := l.current
-	var denied, orphans []*tracked
-	rules := map[*tracked]string{}
-	for t := range l.conns {
-		c := snap.tree.find(t.target())
-		if c == nil {
-			orphans = append(orphans, t)
-			continue
-		}
-		if t.chain != c {
-			t.conn.Supersede()
-		}
-		before := t.chain
-		t.chain = c
-		if before.http() != c.http() {
-			// Bytes cannot be judged as requests, nor requests as bytes: what decided
-			// until now goes on to, until the connection is finished.
-			orphans = append(orphans, t)
-		} else {
-			t.conn.SetPolicy(c.policy)
-		}
-		if !c.admits(t.conn.Info) {
-			denied = append(denied, t)
-			rules[t] = peerNotAdmitted
-			continue
-		}
-		if d := c.network.CheckConn(&t.conn.Peer); !d.Allowed {
-			denied = append(denied, t)
-			rules[t] = d.Rule
-			continue
-		}
-		if rule, is := t.newlyDenied(before, c); is {
-			denied = append(denied, t)
-			rules[t] = rule
-		}
-	}
-	l.mu.Unlock()
-	for _, t := range denied {
-		l.closeByPolicy(t, "denied", rules[t])
-	}
-	for _, t := range orphans {
-		t.conn.StartDrain()
-	}
-	return len(denied)
-}
-
-// newlyDenied tells whether the rules for requests leave a peer nothing that it may ask
-// for, where those before did: the streams that it has open end too. A peer that never
-// might gets its answer request by request, which says why.
-func (t *tracked) newlyDenied(before, now *chain) (rule string, denied bool) {
-	p := &t.conn.Peer
-	if rule, denied = now.deniesAll(p, t.own.forwarded); !denied {
-		return "", false
-	}
-	_, was := before.deniesAll(p, t.own.forwarded)
-	return rule, !was
-}
-
-// watchExpiry looks at the certificates behind connections: HTTP drains when the
-// peer's has expired, TCP goes on and is logged.
-func (m *Manager) watchExpiry() {
-	tick, tidy := time.NewTicker(time.Second), time.NewTicker(tidyEvery)
-	defer tick.Stop()
-	defer tidy.Stop()
-	told := map[uint64]bool{}
-	var idle idleCount
-	defer panics.Contain(panics.Housekeeper, nil, nil)
-	for {
-		select {
-		case <-m.ctx.Done():
-			return
-		case now := <-tick.C:
-			panics.Guard(panics.Housekeeper, func() { m.expire(now, told) })
-		case <-tidy.C:
-			panics.Guard(panics.Housekeeper, func() { m.tidy(&idle) })
-		}
-	}
-}
-
-// idleCount is how many connections were idle tidyEvery ago, and when memory was
-// last given back.
-type idleCount struct{ last, tidied int }
-
-// tidyFrom is how many connections must have become idle to be worth a collection.
-const tidyFrom = 256
-
-// tidyEvery is how often it is asked whether that is so.
-const tidyEvery = time.Second / 2
-
-// tidy gives memory back to the host once many connections have become idle: the
-// stacks and buffers that they let go of are garbage which nothing would collect
-// in a process that does nothing.
-func (m *Manager) tidy(c *idleCount) {
-	if m.poller == nil {
-		return
-	}
-	now := m.poller.Waiting()
-	c.tidied = min(c.tidied, now)
-	if now == c.last && now >= c.tidied+max(tidyFrom, c.tidied/4) {
-		debug.FreeOSMemory()
-		c.tidied = now
-	}
-	c.last = now
-}
-
-func (m *Manager) expire(now time.Time, told map[uint64]bool) {
-	live := map[uint64]bool{}
-	for _, l := range m.all() {
-		for _, t := range l.established() {
-			info := t.conn.Info
-			if info.PeerNotAfter.IsZero() || now.Before(info.PeerNotAfter) {
-				continue
-			}
-			live[t.conn.ID] = true
-			if told[t.conn.ID] {
-				continue
-			}
-			told[t.conn.ID] = true
-			m.log.Info("the certificate that opened a connection has expired", "listener", l.name, "src_id", info.PeerID,
-				"expired", info.PeerNotAfter.Format(time.RFC3339))
-			l.mu.Lock()
-			http := t.chain.http()
-			l.mu.Unlock()
-			action := "logged"
-			if http {
-				t.conn.StartDrain()
-				action = "drained"
-			}
-			if m.opts.Metrics != nil {
-				m.opts.Metrics.PeerExpired(l.name, action)
-			}
-		}
-	}
-	for id := range told {
-		if !live[id] {
-			delete(told, id)
-		}
-	}
 }
 
 // say logs about one connection, at a bounded rate.

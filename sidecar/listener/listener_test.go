@@ -18,6 +18,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/drain"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/tcp"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
@@ -178,6 +179,22 @@ func TestExpiredPeerCertificate(t *testing.T) {
 	}
 	if len(told) > 0 {
 		t.Error("what has ended is remembered")
+	}
+}
+
+// TestDrainDeadlineStays: whoever connects after the deadline of a drain is not served on
+// by a process that is still there.
+func TestDrainDeadlineStays(t *testing.T) {
+	trigger, watcher := drain.New()
+	m := newTestManager(t, func(o *Options) { o.Drain = watcher })
+	mustApply(t, m, echoConfig("l"))
+	trigger.Drain(time.Now())
+	for range 2 {
+		c := dial(t, m, "l")
+		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+		if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("it is served on: %v", err)
+		}
 	}
 }
 

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"net"
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -78,12 +80,14 @@ type Manager struct {
 	listeners map[string]*listener
 	// gone are removed listeners that still have connections.
 	gone map[*listener]struct{}
-	// withdrawals of the recent past, for handshakes that they overtook.
+	// withdrawals of the recent past, for handshakes that they overtook, however slow.
 	withdrawals []withdrawal
 	generation  uint64
 	nextID      uint64
 	// relief is closed when connections may be accepted again.
 	relief chan struct{}
+
+	cut atomic.Int64
 }
 
 // withdrawal is a call of CloseConns.
@@ -183,13 +187,17 @@ func (m *Manager) applyOne(cfg *Config, removed []*listener) error {
 	if m.ctx.Err() != nil {
 		return errors.New("the listener manager is closed")
 	}
-	next, err := m.compile(cfg)
-	if err != nil {
-		return err
-	}
 	m.mu.Lock()
 	l := m.listeners[cfg.Name]
 	m.mu.Unlock()
+	var before *snapshot
+	if l != nil {
+		before = l.current // only changed under m.apply
+	}
+	next, err := m.compile(cfg, before)
+	if err != nil {
+		return err
+	}
 	if l != nil {
 		return l.update(next)
 	}
@@ -306,6 +314,19 @@ func (m *Manager) all() []*listener {
 	return slices.AppendSeq(out, maps.Keys(m.gone))
 }
 
+// has tells whether there is a listener of a name, or one that drains. m.mu is held.
+func (m *Manager) has(name string) bool {
+	if m.listeners[name] != nil {
+		return true
+	}
+	for l := range m.gone {
+		if l.name == name {
+			return true
+		}
+	}
+	return false
+}
+
 // Recheck decides authorization anew for every connection and closes those that
 // are denied now; it returns how many. Apply does this for the listener that
 // changed.
@@ -321,11 +342,11 @@ func (m *Manager) Recheck() int {
 // handshake ends just now: a withdrawn identity or a lost trust anchor. workload is
 // the listener's. It returns how many were closed; reason is a word for logs.
 func (m *Manager) CloseConns(match func(workload string, info *stream.Info) bool, reason string) int {
-	now := time.Now()
+	now, eldest := time.Now(), m.eldestArrival()
 	m.mu.Lock()
 	m.generation++
 	m.withdrawals = slices.DeleteFunc(m.withdrawals, func(w withdrawal) bool {
-		return now.Sub(w.at) > 2*m.opts.HandshakeTimeout
+		return w.generation <= eldest && now.Sub(w.at) > time.Minute
 	})
 	m.withdrawals = append(m.withdrawals, withdrawal{m.generation, now, match, reason})
 	m.mu.Unlock()
@@ -339,6 +360,20 @@ func (m *Manager) CloseConns(match func(workload string, info *stream.Info) bool
 		}
 	}
 	return n
+}
+
+// eldestArrival is the generation of withdrawals that the first of the connections which
+// arrive began in. A minute covers one that is between accept and its listener's list.
+func (m *Manager) eldestArrival() uint64 {
+	eldest := uint64(math.MaxUint64)
+	for _, l := range m.all() {
+		l.mu.Lock()
+		for _, g := range l.arriving {
+			eldest = min(eldest, g)
+		}
+		l.mu.Unlock()
+	}
+	return eldest
 }
 
 // listenerOf is the listener that is configured for a destination: by its address,
@@ -393,29 +428,28 @@ func (m *Manager) relieve() {
 	m.relief = make(chan struct{})
 }
 
-// awaitRelief holds an accept loop up while nothing is to be accepted, and then
-// undoes the interruption that brought it here.
-func (m *Manager) awaitRelief(l *listener) {
-	m.mu.Lock()
-	relief := m.relief
-	m.mu.Unlock()
-	l.mu.Lock()
-	wait := !l.removed && !l.current.cfg.IgnoreOverload && !m.opts.Overload.Accepting()
-	l.mu.Unlock()
-	if wait {
+// awaitRelief holds the accept loop of a socket up while nothing is to be accepted. It
+// undoes the interruption that brought it there: only then it looks, for whoever
+// interrupts has forbidden first.
+func (m *Manager) awaitRelief(l *listener, b *bound) {
+	for {
+		m.mu.Lock()
+		relief := m.relief
+		m.mu.Unlock()
+		l.mu.Lock()
+		over := l.removed || b.given
+		if !over {
+			b.sock.Resume()
+		}
+		held := !over && !l.current.cfg.IgnoreOverload && !m.opts.Overload.Accepting()
+		l.mu.Unlock()
+		if !held {
+			return
+		}
 		select {
 		case <-relief:
 		case <-l.ctx.Done():
-		}
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.removed {
-		return
-	}
-	for _, b := range l.socks {
-		if !b.given {
-			b.sock.Resume()
+			return
 		}
 	}
 }
@@ -480,30 +514,37 @@ func (m *Manager) watchDrain() {
 	m.closeAtDeadline()
 }
 
-// closeAtDeadline looks at the deadline again each second, because a second drain
-// call may bring it forward.
+// closeAtDeadline looks at the deadline again each second, because a second drain call
+// may bring it forward, and closes what there is from then on: whoever connects while the
+// process is still there is not served past it.
 func (m *Manager) closeAtDeadline() {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
 		wait := time.Second
 		if deadline := m.opts.Drain.Deadline(); !deadline.IsZero() {
-			if wait = time.Until(deadline); wait <= 0 {
-				break
+			if left := time.Until(deadline); left <= 0 {
+				m.cutAll(downstream.Ending{Flags: telemetry.FlagDraining, Reason: "drain_deadline"})
+			} else {
+				wait = min(wait, left)
 			}
 		}
-		if wait < time.Second {
-			tick.Reset(wait)
-		}
+		tick.Reset(wait)
 		select {
 		case <-m.ctx.Done():
 			return
 		case <-tick.C:
 		}
 	}
+}
+
+// cutAll ends all connections.
+func (m *Manager) cutAll(e downstream.Ending) {
 	for _, l := range m.all() {
-		panics.Guard(panics.Housekeeper, func() {
-			l.closeAll(downstream.Ending{Flags: telemetry.FlagDraining, Reason: "drain_deadline"})
-		})
+		panics.Guard(panics.Housekeeper, func() { m.cut.Add(l.closeAll(e)) })
 	}
 }
+
+// Cut is how many connections were closed at the deadline of the process's drain, or
+// after it.
+func (m *Manager) Cut() int64 { return m.cut.Load() }

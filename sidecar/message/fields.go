@@ -140,11 +140,11 @@ func (f *Fields) Joined(lower string) (value string, ok bool) {
 		return f.str(e.valOff, e.valLen), true
 	}
 	start := len(f.arena)
-	f.arena = append(f.arena, f.arena[e.valOff:e.valOff+e.valLen]...)
+	f.arena = append(f.arena, f.text(e.valOff, e.valOff+e.valLen)...)
 	for ; next >= 0; next = f.findNamed(id, lower, next+1) {
 		e = f.list[next]
 		f.arena = append(f.arena, ',')
-		f.arena = append(f.arena, f.arena[e.valOff:e.valOff+e.valLen]...)
+		f.arena = append(f.arena, f.text(e.valOff, e.valOff+e.valLen)...)
 	}
 	return f.str(uint32(start), uint32(len(f.arena)-start)), true
 }
@@ -275,6 +275,14 @@ func (f *Fields) CopyFrom(src *Fields) {
 	f.present, f.live = src.present, src.live
 }
 
+// Stored is how much the fields have stored, for Rewind.
+func (f *Fields) Stored() int { return len(f.arena) }
+
+// Rewind gives back what was stored since Stored was n, as when values were joined to be
+// read: who reads a message that lasts, again and again, must not make it grow. No field
+// may have been added or set since, and no string of that time is valid any more.
+func (f *Fields) Rewind(n int) { f.arena = f.arena[:n] }
+
 // Store copies s into the arena and returns the copy, for values that must
 // live as long as the message.
 func (f *Fields) Store(s string) string {
@@ -322,7 +330,7 @@ func (f *Fields) AppendLines(dst []byte, from int, except IDs) (out []byte, next
 		}
 		end = e.valOff + e.valLen + uint32(len("\r\n"))
 	}
-	return append(dst, f.arena[start:end]...), next
+	return append(dst, f.text(start, end)...), next
 }
 
 // Span returns n loaded bytes from off, as Fields returns all its strings.
@@ -361,9 +369,11 @@ func (f *Fields) recount() {
 	}
 }
 
-func (f *Fields) str(off, n uint32) string {
-	return View(f.arena[off : off+n])
-}
+func (f *Fields) str(off, n uint32) string { return View(f.text(off, off+n)) }
+
+// text is part of the arena. It panics beyond its end, where another message's bytes may
+// still lie: a field that was noted has no text before Load.
+func (f *Fields) text(from, to uint32) []byte { return f.arena[from:to:len(f.arena)] }
 
 // View looks at bytes as a string without copying: the string changes when the
 // bytes do, so it must not outlive them.

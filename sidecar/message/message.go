@@ -22,7 +22,8 @@ const UnknownLength = -1
 // Request is a request. Its strings alias Fields' arena, with its lifetime.
 type Request struct {
 	Method string
-	// Scheme is "http" or "https": what the client's side of the connection was.
+	// Scheme is "http" or "https": with HTTP/2 the client's word, otherwise what its side
+	// of the connection, or a trusted hop's, was.
 	Scheme string
 	// Authority is the host the client named (Host or :authority), port included.
 	Authority string
@@ -70,7 +71,7 @@ func (r *Request) Header(lower string) (value string, ok bool) {
 	case ":path":
 		return r.Path, r.Path != ""
 	case ":method":
-		return r.Method, true
+		return r.Method, r.Method != ""
 	case ":scheme":
 		return r.Scheme, r.Scheme != ""
 	}
@@ -154,7 +155,7 @@ type Body interface {
 	// next call. last is set with the final bytes, or on their own with none;
 	// after that only Trailers may be called.
 	Next() (chunk []byte, last bool, err error)
-	// Ready tells whether Next would return without waiting.
+	// Ready tells whether Next would return without waiting. It leaves the last chunk valid.
 	Ready() bool
 	// Trailers are the fields after the body; nil for none. They are known once
 	// Next has returned last.

@@ -156,3 +156,50 @@ func TestHeaderFrom(t *testing.T) {
 		}
 	}
 }
+
+// TestRewind: values that were joined to be read leave nothing behind.
+func TestRewind(t *testing.T) {
+	var f Fields
+	f.Add("x-two", "1")
+	f.Add("x-two", "2")
+	for range 3 {
+		n := f.Stored()
+		if v, _ := f.Joined("x-two"); v != "1,2" {
+			t.Fatal(v)
+		}
+		if f.Stored() == n {
+			t.Fatal("joining stores nothing: nothing is to be given back")
+		}
+		f.Rewind(n)
+		if f.Stored() != n || list(&f) != "x-two=1;x-two=2;" {
+			t.Fatalf("%d bytes, not %d: %s", f.Stored(), n, list(&f))
+		}
+	}
+}
+
+// TestNotedFieldHasNoText: what is left of an earlier message in the arena is nobody's, also
+// where a field was noted whose head was not loaded yet.
+func TestNotedFieldHasNoText(t *testing.T) {
+	var f Fields
+	f.Add("set-cookie", "another-client's")
+	f.Reset()
+	f.Note(Server, 2, 6, 10, 7, false)
+	f.Note(Server, 2, 6, 10, 7, false)
+	for name, read := range map[string]func() string{
+		"ByID":   func() string { v, _ := f.ByID(Server); return v },
+		"Joined": func() string { v, _ := f.Joined("server"); return v },
+		"At":     func() string { _, v, _ := f.At(0); return v },
+		"Span":   func() string { return f.Span(2, 6) },
+	} {
+		func() {
+			defer func() { _ = recover() }()
+			if v := read(); v != "" {
+				t.Errorf("%s: %q", name, v)
+			}
+		}()
+	}
+	f.Load([]byte("x\nserver: loaded!\r\n"))
+	if v, _ := f.ByID(Server); v != "loaded!" {
+		t.Errorf("loaded: %q", v)
+	}
+}

@@ -6,6 +6,7 @@ package overload
 import (
 	"context"
 	"log/slog"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"sync/atomic"
@@ -72,6 +73,8 @@ type Exempt struct{ Limit, Actions bool }
 type Options struct {
 	// Heap measures the heap in bytes; the runtime's when nil.
 	Heap func() uint64
+	// Collect frees what of it is garbage; a collection of the runtime's when nil.
+	Collect func()
 	// Accept is told when connections are to be accepted again, or no more. It is
 	// called on the goroutine of Run.
 	Accept func(bool)
@@ -86,6 +89,9 @@ type Manager struct {
 	open    atomic.Int64 // connections that count
 	signals Signals
 	shrunk  time.Time
+	// collected is when the last collection ended, and took how long it took.
+	collected time.Time
+	took      time.Duration
 }
 
 // Signals are what connections look at; each is one atomic load. A nil Signals
@@ -96,6 +102,9 @@ type Signals struct{ active [kinds]atomic.Bool }
 func New(cfg *Config, o Options) *Manager {
 	if o.Heap == nil {
 		o.Heap = heap
+	}
+	if o.Collect == nil {
+		o.Collect = runtime.GC
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -183,13 +192,23 @@ func (m *Manager) Run(ctx context.Context) {
 // costs what it is to save.
 const shrinkAtMost = 10 * time.Second
 
+// idleFor is how many times as long as a collection took the next one is waited for.
+const idleFor = 10
+
 func (m *Manager) look() {
 	var pressure [2]float64
-	if m.cfg.MaxHeap > 0 {
-		pressure[Heap] = float64(m.opts.Heap()) / float64(m.cfg.MaxHeap)
-	}
 	if m.cfg.MaxConnections > 0 {
 		pressure[Connections] = float64(m.open.Load()) / float64(m.cfg.MaxConnections)
+	}
+	pressure[Heap] = m.heapPressure()
+	// Nothing is done, or goes on to be done, because of garbage: where actions keep
+	// the work away, little is allocated, and nothing would collect it.
+	if m.heapActs(pressure[Heap]) && time.Since(m.collected) >= idleFor*m.took {
+		began := time.Now()
+		m.opts.Collect()
+		m.collected = time.Now()
+		m.took = m.collected.Sub(began)
+		pressure[Heap] = m.heapPressure()
 	}
 	var now [kinds]bool
 	for _, a := range m.cfg.Actions {
@@ -210,6 +229,25 @@ func (m *Manager) look() {
 		debug.FreeOSMemory()
 		m.shrunk = time.Now()
 	}
+}
+
+func (m *Manager) heapPressure() float64 {
+	if m.cfg.MaxHeap == 0 {
+		return 0
+	}
+	return float64(m.opts.Heap()) / float64(m.cfg.MaxHeap)
+}
+
+// heapActs tells whether anything is done at a pressure of the heap.
+func (m *Manager) heapActs(pressure float64) bool {
+	for _, a := range m.cfg.Actions {
+		for _, t := range a.Triggers {
+			if t.Resource == Heap && pressure >= t.Threshold {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (k Kind) String() string {

@@ -1,6 +1,10 @@
 package overload
 
-import "testing"
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
 
 func TestActions(t *testing.T) {
 	heap := uint64(0)
@@ -60,4 +64,39 @@ func TestActions(t *testing.T) {
 		t.Error("nothing limits")
 	}
 	none.Leave(Exempt{})
+}
+
+// TestGarbageIsNoPressure: an action is neither begun nor held because of what a
+// collection frees, and collections take no more than a share of the time.
+func TestGarbageIsNoPressure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		live, garbage, collections := uint64(10), uint64(0), 0
+		m := New(&Config{MaxHeap: 100, Actions: []Action{{StopAccepting, []Trigger{{Heap, 0.9}}}}}, Options{
+			Heap: func() uint64 { return live + garbage },
+			Collect: func() {
+				collections++
+				garbage = 0
+				time.Sleep(100 * time.Millisecond)
+			},
+		})
+		for i, step := range []struct {
+			live, garbage uint64
+			pause         time.Duration
+			accepting     bool
+			collections   int
+		}{
+			{10, 0, 0, true, 0},
+			{10, 85, time.Hour, true, 1},
+			{90, 5, time.Hour, false, 2},
+			{20, 75, 999 * time.Millisecond, false, 2}, // too soon to ask
+			{20, 75, time.Millisecond, true, 3},
+		} {
+			time.Sleep(step.pause)
+			live, garbage = step.live, step.garbage
+			m.look()
+			if m.Accepting() != step.accepting || collections != step.collections {
+				t.Errorf("step %d: accepting is %v after %d collections", i, m.Accepting(), collections)
+			}
+		}
+	})
 }

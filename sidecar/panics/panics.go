@@ -5,6 +5,7 @@
 package panics
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -17,21 +18,22 @@ type Place string
 
 // The places. What is beside the connections goes on after a fault.
 const (
-	Accept      Place = "accept"       // a connection on its way to its handler
-	Connection  Place = "connection"   // a downstream connection, or a tunnel in one
-	Stream      Place = "stream"       // a stream of HTTP/2
-	Exchange    Place = "exchange"     // a request and its answer
-	Body        Place = "request_body" // its body, sent while the answer is waited for
-	Hedge       Place = "hedge"        // one of several attempts of a request
-	Mirror      Place = "mirror"       // a copy of a request
-	Relay       Place = "relay"        // one direction of a connection of bytes
-	HTTP2Reader Place = "http2_reader" // a connection of HTTP/2, reading
-	HTTP2Writer Place = "http2_writer" // and writing
-	Dial        Place = "dial"         // a TLS handshake with a host
-	HealthCheck Place = "health_check" // of one host
-	Timer       Place = "timer"        // what becomes due
-	Housekeeper Place = "housekeeper"  // what is looked at from time to time
-	Poller      Place = "poller"       // the waking of a connection
+	Configuration Place = "configuration" // what a control plane sends, being read
+	Accept        Place = "accept"        // a connection on its way to its handler
+	Connection    Place = "connection"    // a downstream connection, or a tunnel in one
+	Stream        Place = "stream"        // a stream of HTTP/2
+	Exchange      Place = "exchange"      // a request and its answer
+	Body          Place = "request_body"  // its body, sent while the answer is waited for
+	Hedge         Place = "hedge"         // one of several attempts of a request
+	Mirror        Place = "mirror"        // a copy of a request
+	Relay         Place = "relay"         // one direction of a connection of bytes
+	HTTP2Reader   Place = "http2_reader"  // a connection of HTTP/2, reading
+	HTTP2Writer   Place = "http2_writer"  // and writing
+	Dial          Place = "dial"          // a TLS handshake with a host
+	HealthCheck   Place = "health_check"  // of one host
+	Timer         Place = "timer"         // what becomes due
+	Housekeeper   Place = "housekeeper"   // what is looked at from time to time
+	Poller        Place = "poller"        // the waking of a connection
 )
 
 var (
@@ -86,6 +88,15 @@ func Guard(p Place, f func()) {
 	defer Contain(p, nil, nil)
 	f()
 }
+
+// Refuse is Guard for what may be refused: a panic of f is an error.
+func Refuse(p Place, f func() error) (err error) {
+	defer Contain(p, nil, func() { err = errFault })
+	return f()
+}
+
+// errFault is why something was refused that had the program panic.
+var errFault = errors.New("a fault of the program, which is in its log; please report it")
 
 func note(p Place, of slog.LogValuer, fault any) {
 	mu.Lock()

@@ -107,8 +107,8 @@ type WeightedCluster struct {
 	Cluster, ClusterHeader string
 	Weight                 uint32
 	Headers                *HeaderMutations // nil for none
-	HostRewrite            string
-	Metadata               map[string]any // over the route's
+	HostRewrite            string           // replaces the authority before the route's rewrite does
+	Metadata               map[string]any   // over the route's
 	Filters                []FilterOverride
 }
 

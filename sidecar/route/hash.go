@@ -72,7 +72,7 @@ func (p *HashPolicy) hash(req *message.Request, c *Client) (uint64, bool) {
 }
 
 // header hashes the values of a name in sorted order, so that the order in which
-// they came does not matter.
+// they came does not matter; the hash of one is the seed of the next.
 func (p *HashPolicy) header(req *message.Request) (uint64, bool) {
 	var values [maxHashed]string
 	n := 0
@@ -87,19 +87,24 @@ func (p *HashPolicy) header(req *message.Request) (uint64, bool) {
 		values[n] = v
 		n++
 	}
-	switch n {
-	case 0:
-		return 0, false
-	case 1:
-		return xxhash.Sum64String(values[0]), true
+	if n > 1 {
+		slices.Sort(values[:n])
 	}
-	slices.Sort(values[:n])
-	var d xxhash.Digest
-	d.Reset()
+	var hash uint64
 	for _, v := range values[:n] {
-		_, _ = d.WriteString(v)
+		hash = seededHash(hash, v)
 	}
-	return d.Sum64(), true
+	return hash, n > 0
+}
+
+func seededHash(seed uint64, s string) uint64 {
+	if seed == 0 {
+		return xxhash.Sum64String(s)
+	}
+	var d xxhash.Digest
+	d.ResetWithSeed(seed)
+	_, _ = d.WriteString(s)
+	return d.Sum64()
 }
 
 // cookie is the same for all requests of a connection, so that those that race

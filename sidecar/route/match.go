@@ -55,7 +55,7 @@ func (m *matcher) matches(e *entry) bool {
 func (m *matcher) pathMatches(e *entry) bool {
 	switch e.kind {
 	case isRegex:
-		return m.path != "" && fullMatch(e.route.Match.Regex, m.path)
+		return m.path != "" && FullMatch(e.route.Match.Regex, m.path)
 	case isTemplate:
 		return m.path != "" && e.route.Match.Template.Match(m.path)
 	case isConnect:

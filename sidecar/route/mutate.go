@@ -1,6 +1,7 @@
 package route
 
 import (
+	"encoding/binary"
 	"fmt"
 	"strings"
 
@@ -88,8 +89,117 @@ func newAdd(a *HeaderAdd) (mutation, error) {
 	}, nil
 }
 
+// Changes are what one level does to a message's headers at once. Immutable.
+type Changes struct {
+	remove []string // lower case
+	add    []mutation
+}
+
+// NewChanges compiles a level's removals, whose names are lower case, and additions.
+func NewChanges(remove []string, add []HeaderAdd) (out Changes, err error) {
+	out.remove = remove
+	for i := range add {
+		m, err := newAdd(&add[i])
+		if err != nil {
+			return Changes{}, err
+		}
+		out.add = append(out.add, m)
+	}
+	return out, nil
+}
+
+// Apply carries the changes out: removals first; then every value is made, and every
+// condition judged, of the headers that are left; then come overwrites, then additions.
+// No change sees another of its level, as in Envoy. Values are made in scratch.
+func (c *Changes) Apply(f *message.Fields, facts Facts, scratch *[]byte) {
+	for _, name := range c.remove {
+		f.Del(name)
+	}
+	if len(c.add) == 0 {
+		return
+	}
+	b := (*scratch)[:0]
+	for i := range c.add {
+		b = c.add[i].appendVerdict(b, f, facts)
+	}
+	*scratch = b
+	c.write(f, b, overwrite)
+	c.write(f, b, add)
+}
+
+// verdict is what becomes of an addition.
+type verdict = byte
+
+const (
+	skip verdict = iota
+	overwrite
+	add
+)
+
+// valueLength is what the length of a formatted value takes in front of it.
+const valueLength = 4
+
+// appendVerdict appends the verdict on m and, where there is one and m's value is no
+// literal, the value behind its length.
+func (m *mutation) appendVerdict(b []byte, f *message.Fields, facts Facts) []byte {
+	v := m.verdict(f)
+	if m.value.format == nil {
+		if m.value.literal == "" && !m.empty {
+			v = skip
+		}
+		return append(b, v)
+	}
+	if v == skip {
+		return append(b, skip)
+	}
+	start := len(b)
+	b = m.value.format.AppendHeader(append(b, v, 0, 0, 0, 0), facts.Record())
+	n := len(b) - start - 1 - valueLength
+	if n == 0 && !m.empty {
+		return append(b[:start], skip)
+	}
+	binary.NativeEndian.PutUint32(b[start+1:], uint32(n))
+	return b
+}
+
+func (m *mutation) verdict(f *message.Fields) verdict {
+	switch m.action {
+	case AppendIfExistsOrAdd:
+		return add
+	case OverwriteIfExistsOrAdd:
+		return overwrite
+	}
+	switch _, exists := f.Get(m.lower); {
+	case m.action == AddIfAbsent && !exists:
+		return add
+	case m.action == OverwriteIfExists && exists:
+		return overwrite
+	}
+	return skip
+}
+
+// write carries out the additions of one verdict.
+func (c *Changes) write(f *message.Fields, verdicts []byte, which verdict) {
+	for i := range c.add {
+		m, v := &c.add[i], verdicts[0]
+		verdicts = verdicts[1:]
+		value := m.value.literal
+		if v != skip && m.value.format != nil {
+			n := valueLength + int(binary.NativeEndian.Uint32(verdicts))
+			value, verdicts = message.View(verdicts[valueLength:n]), verdicts[n:]
+		}
+		switch {
+		case v != which:
+		case v == add:
+			f.Add(m.name, value)
+		default:
+			m.overwrite(f, value)
+		}
+	}
+}
+
 // levelMutations are one level's for both directions.
-type levelMutations struct{ request, response Mutations }
+type levelMutations struct{ request, response Changes }
 
 // compileLevel returns nil where a level changes nothing.
 func compileLevel(h *HeaderMutations) (*levelMutations, error) {
@@ -98,28 +208,14 @@ func compileLevel(h *HeaderMutations) (*levelMutations, error) {
 	}
 	out := &levelMutations{}
 	var err error
-	if out.request, err = removeThenAdd(h.RequestRemove, h.RequestAdd); err != nil {
+	if out.request, err = NewChanges(h.RequestRemove, h.RequestAdd); err != nil {
 		return nil, err
 	}
-	out.response, err = removeThenAdd(h.ResponseRemove, h.ResponseAdd)
+	out.response, err = NewChanges(h.ResponseRemove, h.ResponseAdd)
 	return out, err
 }
 
-func removeThenAdd(remove []string, add []HeaderAdd) (out Mutations, err error) {
-	for _, n := range remove {
-		out = append(out, mutation{kind: removeHeader, lower: n})
-	}
-	for i := range add {
-		m, err := newAdd(&add[i])
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, m)
-	}
-	return out, nil
-}
-
-// Apply carries the steps out. Values are made with facts, in scratch.
+// Apply carries the steps out one after the other. Values are made with facts, in scratch.
 func (ms Mutations) Apply(f *message.Fields, facts Facts, scratch *[]byte) {
 	for i := range ms {
 		m := &ms[i]
@@ -137,23 +233,20 @@ func (ms Mutations) Apply(f *message.Fields, facts Facts, scratch *[]byte) {
 }
 
 func (m *mutation) add(f *message.Fields, value string) {
-	switch m.action {
-	case AppendIfExistsOrAdd:
+	switch m.verdict(f) {
+	case add:
 		f.Add(m.name, value)
-		return
-	case OverwriteIfExistsOrAdd:
-		if _, ok := f.Get(m.lower); ok {
-			f.Set(m.lower, value)
-		} else {
-			f.Add(m.name, value)
-		}
-		return
+	case overwrite:
+		m.overwrite(f, value)
 	}
-	switch _, exists := f.Get(m.lower); {
-	case m.action == AddIfAbsent && !exists:
-		f.Add(m.name, value)
-	case m.action == OverwriteIfExists && exists:
+}
+
+// overwrite leaves one field of the name, where the first was.
+func (m *mutation) overwrite(f *message.Fields, value string) {
+	if _, ok := f.Get(m.lower); ok {
 		f.Set(m.lower, value)
+	} else {
+		f.Add(m.name, value)
 	}
 }
 

@@ -3,42 +3,136 @@ package route
 import (
 	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"strings"
 	"sync"
+	"unicode/utf8"
 )
 
 const anchorStart, anchorEnd = `\A(?:`, `)\z`
 
 // Regex compiles a pattern that must match a whole string, as every regex of
 // xDS must. RE2 syntax is the same in Envoy and in Go's regexp. Anchoring when
-// the pattern is compiled lets a match stop early.
+// the pattern is compiled lets a match stop early. FullMatch uses the result.
 func Regex(pattern string) (*regexp.Regexp, error) {
 	// Compiled by itself first, so that an unbalanced group cannot be closed
 	// by the one that is put around it.
-	if _, err := regexp.Compile(pattern); err != nil {
+	if _, err := compileBytes(pattern); err != nil {
+		return nil, err
+	}
+	wide := wide(pattern)
+	re, err := regexp.Compile(anchorStart + wide + anchorEnd)
+	if err != nil {
+		// A quotation (\Q) that nothing ends takes the end of the group with it.
+		re, err = regexp.Compile(anchorStart + wide + `\E` + anchorEnd)
+	}
+	return re, err
+}
+
+// compileBytes compiles a pattern for texts that were made wide.
+func compileBytes(pattern string) (*regexp.Regexp, error) {
+	re, err := regexp.Compile(wide(pattern))
+	if err != nil {
 		return nil, fmt.Errorf("regex %q: %w", pattern, err)
 	}
-	return regexp.Compile(anchorStart + pattern + anchorEnd)
+	if r, ok := noByte(re.String()); ok {
+		return nil, fmt.Errorf("regex %q: \\x{%x} is no byte; write the character itself", pattern, r)
+	}
+	return re, nil
+}
+
+// noByte finds a character in an expression that is none of a wide text, so that the
+// expression could never match.
+func noByte(wide string) (rune, bool) {
+	tree, err := syntax.Parse(wide, syntax.Perl)
+	for left := []*syntax.Regexp{tree}; err == nil && len(left) > 0; {
+		e := left[len(left)-1]
+		left = append(left[:len(left)-1], e.Sub...)
+		if e.Op != syntax.OpLiteral {
+			continue
+		}
+		for _, r := range e.Rune {
+			if r > 0xff {
+				return r, true
+			}
+		}
+	}
+	return 0, false
+}
+
+// FullMatch tells whether an expression matches the whole of s, byte by byte as Envoy
+// does: no character of several bytes is one, or the other case of a letter.
+func FullMatch(re *regexp.Regexp, s string) bool {
+	re, err := Whole(re)
+	if err != nil {
+		return false
+	}
+	if isASCII(s) {
+		return re.MatchString(s)
+	}
+	b := wideTexts.Get().(*[]byte)
+	*b = appendWide((*b)[:0], s)
+	ok := re.Match(*b)
+	wideTexts.Put(b)
+	return ok
 }
 
 // unanchored holds the anchored form of expressions that were not made by
 // Regex. There are as many as a program spells out, so it is never trimmed.
 var unanchored sync.Map // string -> *regexp.Regexp
 
-// fullMatch anchors what Regex did not make: an expression that matches
-// somewhere inside a SPIFFE ID or a path must never count as a match.
-func fullMatch(re *regexp.Regexp, s string) bool {
+// Whole anchors what Regex did not make: an expression that matches somewhere
+// inside a SPIFFE ID or a path must never count as a match.
+func Whole(re *regexp.Regexp) (*regexp.Regexp, error) {
 	p := re.String()
 	if strings.HasPrefix(p, anchorStart) && strings.HasSuffix(p, anchorEnd) {
-		return re.MatchString(s)
+		return re, nil
 	}
 	if a, ok := unanchored.Load(p); ok {
-		return a.(*regexp.Regexp).MatchString(s)
+		return a.(*regexp.Regexp), nil
 	}
 	a, err := Regex(p)
-	if err != nil {
-		return false
+	if err == nil {
+		unanchored.Store(p, a)
 	}
-	unanchored.Store(p, a)
-	return a.MatchString(s)
+	return a, err
+}
+
+// wideTexts keeps the space of texts that were made wide for a match.
+var wideTexts = sync.Pool{New: func() any {
+	b := make([]byte, 0, 256)
+	return &b
+}}
+
+// wide turns each byte into the character of its number (ISO 8859-1), which lets an
+// expression see bytes.
+func wide(s string) string {
+	if isASCII(s) {
+		return s
+	}
+	return string(appendWide(nil, s))
+}
+
+func appendWide(dst []byte, s string) []byte {
+	for i := range len(s) {
+		dst = utf8.AppendRune(dst, rune(s[i]))
+	}
+	return dst
+}
+
+// appendNarrow turns what is wide into bytes again.
+func appendNarrow(dst []byte, wide string) []byte {
+	for _, r := range wide {
+		dst = append(dst, byte(r))
+	}
+	return dst
+}
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
 }

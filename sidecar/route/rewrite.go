@@ -19,28 +19,24 @@ func (s *Selected) AppendPath(dst []byte, req *message.Request, facts Facts, scr
 		return append(dst, req.Path...), false
 	}
 	path, _ := cut(req.Path)
-	rest := req.Path[len(path):]
-	ok := true
 	switch {
 	case w.Prefix != "":
-		dst = append(dst, w.Prefix...)
-		rest = req.Path[s.Route.matched(path):]
+		if rest, ok := s.Route.behindMatch(path); ok {
+			dst = append(append(dst, w.Prefix...), rest...)
+		}
 	case w.Regex != nil:
 		dst = w.Regex.Append(dst, path)
 	case w.Template != nil:
-		dst, ok = w.Template.appendPath(dst, path)
+		dst = w.Template.appendPath(dst, path)
 	case w.Path != "":
-		v := s.entry.forward.path.In(facts, scratch)
-		ok = v != ""
-		dst = append(dst, v...)
-	default:
-		ok = false
+		dst = append(dst, s.entry.forward.path.In(facts, scratch)...)
 	}
-	if !ok {
-		return append(dst[:start], req.Path...), false
+	if len(dst) == start {
+		// A rewrite that leaves nothing is none, as in Envoy.
+		return append(dst, req.Path...), false
 	}
-	dst = append(dst, rest...)
-	if len(dst) == start || dst[start] != '/' {
+	dst = append(dst, req.Path[len(path):]...)
+	if dst[start] != '/' {
 		// A request target begins with a slash (RFC 9112 3.2.1).
 		dst = append(dst, 0)
 		copy(dst[start+1:], dst[start:])
@@ -49,21 +45,29 @@ func (s *Selected) AppendPath(dst []byte, req *message.Request, facts Facts, scr
 	return dst, true
 }
 
-// matched is how much of a path the route's match stands for.
-func (r *Route) matched(path string) int {
+// behindMatch is what of a path follows the part that the route's match stands for. It
+// is false where the path does not begin with that part: it matched without its
+// parameters, and has them in between.
+func (r *Route) behindMatch(path string) (rest string, ok bool) {
+	var text string
 	switch m := &r.Match; {
 	case m.Prefix != nil:
-		return min(len(*m.Prefix), len(path))
+		text = *m.Prefix
+	case m.Path != nil:
+		text = *m.Path
 	case m.PathSeparatedPrefix != nil:
-		return min(len(*m.PathSeparatedPrefix), len(path))
+		text = *m.PathSeparatedPrefix
+	default:
+		return "", true
 	}
-	return len(path)
+	if !hasPrefix(path, text, r.Match.CaseInsensitive) {
+		return "", false
+	}
+	return path[len(text):], true
 }
 
-// Rewrites tells whether the route or its leg may change a request's authority or path.
-func (s *Selected) Rewrites() bool {
-	return s.Route.Forward.Rewrite != nil || s.Leg != nil && s.Leg.HostRewrite != ""
-}
+// Rewrites tells whether the route may change a request's authority or path.
+func (s *Selected) Rewrites() bool { return s.Route.Forward.Rewrite != nil }
 
 // AppendHost appends the authority that the upstream is to get; false leaves it as
 // it is. It comes before the path is rewritten, which it may depend on.
@@ -82,9 +86,6 @@ func (s *Selected) AppendHost(dst []byte, req *message.Request, facts Facts, scr
 		path, _ := cut(req.Path)
 		dst = w.HostRegex.Append(dst, path)
 	}
-	if len(dst) == start && s.Leg != nil {
-		dst = append(dst, s.Leg.HostRewrite...)
-	}
 	return dst, len(dst) > start
 }
 
@@ -99,8 +100,9 @@ func LastForwardedHost(f *message.Fields, host string) bool {
 }
 
 // Location is where a redirect leads (a rare thing: it allocates). forwardedProto
-// is what x-forwarded-proto says: a default port goes when the scheme changes.
-func (r *Route) Location(req *message.Request, forwardedProto string) string {
+// is what x-forwarded-proto says: a default port goes when the scheme changes. It tells
+// too whether a part of the path was rewritten.
+func (r *Route) Location(req *message.Request, forwardedProto string) (location string, rewritten bool) {
 	d := r.Redirect
 	scheme, host, port := req.Scheme, d.Host, ""
 	if d.Scheme != "" {
@@ -112,7 +114,8 @@ func (r *Route) Location(req *message.Request, forwardedProto string) string {
 	if host == "" {
 		host = redirectHost(req.Authority, port != "", scheme != forwardedProto, forwardedProto)
 	}
-	return scheme + "://" + host + port + r.redirectPath(req.Path)
+	path, rewritten := r.redirectPath(req.Path)
+	return scheme + "://" + host + port + path, rewritten
 }
 
 func redirectHost(authority string, newPort, newScheme bool, proto string) string {
@@ -127,7 +130,7 @@ func redirectHost(authority string, newPort, newScheme bool, proto string) strin
 	return authority
 }
 
-func (r *Route) redirectPath(target string) string {
+func (r *Route) redirectPath(target string) (out string, rewritten bool) {
 	d := r.Redirect
 	path, _ := cut(target)
 	rest := target[len(path):]
@@ -139,9 +142,13 @@ func (r *Route) redirectPath(target string) string {
 			rest = ""
 		}
 	case d.PrefixRewrite != "":
-		out = d.PrefixRewrite + path[r.matched(path):]
+		if behind, ok := r.behindMatch(path); ok {
+			out, rewritten = d.PrefixRewrite+behind, true
+		}
 	case d.RegexRewrite != nil:
-		out = string(d.RegexRewrite.Append(nil, path))
+		if s := d.RegexRewrite.Append(nil, path); len(s) > 0 {
+			out, rewritten = string(s), true
+		}
 	}
 	if out == "" || out[0] != '/' {
 		out = "/" + out
@@ -150,7 +157,7 @@ func (r *Route) redirectPath(target string) string {
 	if d.StripQuery && !ownQuery {
 		out, _, _ = strings.Cut(out, "?")
 	}
-	return out
+	return out, rewritten
 }
 
 // portStart is where the port of an authority begins, with its colon, or -1.

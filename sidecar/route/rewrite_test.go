@@ -1,6 +1,8 @@
 package route
 
 import (
+	"cmp"
+	"strings"
 	"testing"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
@@ -38,7 +40,7 @@ func TestPathRewrites(t *testing.T) {
 		{"regex", Match{Prefix: ptr("/")}, Forward{Rewrite: &Rewrite{Regex: substitution(t, "^/service/([^/]+)(/.*)$", `\2/instance/\1`)}}, "/service/foo/v1/api?q", "/v1/api/instance/foo?q"},
 		{"regex, every match", Match{Prefix: ptr("/")}, Forward{Rewrite: &Rewrite{Regex: substitution(t, "one", "two")}}, "/xxx/one/yyy/one/zzz", "/xxx/two/yyy/two/zzz"},
 		{"regex, first match", Match{Prefix: ptr("/")}, Forward{Rewrite: &Rewrite{Regex: substitution(t, "^(.*?)one(.*)$", `\1two\2`)}}, "/xxx/one/yyy/one/zzz", "/xxx/two/yyy/one/zzz"},
-		{"regex, nothing is left", Match{Prefix: ptr("/")}, Forward{Rewrite: &Rewrite{Regex: substitution(t, ".*", "")}}, "/a?q", "/?q"},
+		{"regex, nothing is left", Match{Prefix: ptr("/")}, Forward{Rewrite: &Rewrite{Regex: substitution(t, ".*", "")}}, "/a?q", ""},
 		{"template", Match{Template: tmpl}, Forward{Rewrite: &Rewrite{Template: rewrite}}, "/users/7/a/b?q", "/v2/a/b/of/7?q"},
 		{"format", Match{Prefix: ptr("/")}, Forward{Rewrite: &Rewrite{Path: "/new/%REQ(x-v)%"}}, "/old?q", "/new/1?q"},
 		{"format, empty", Match{Prefix: ptr("/")}, Forward{Rewrite: &Rewrite{Path: "%REQ(x-none)%"}}, "/old?q", ""},
@@ -62,6 +64,49 @@ func TestPathRewrites(t *testing.T) {
 	}
 }
 
+// What is taken off a path for the match is still in the path that is rewritten.
+func TestRewritesBehindPathParameters(t *testing.T) {
+	re, _ := Regex("/re/[a-z]+")
+	for _, c := range []struct {
+		m        Match
+		in, want string // "" where the path stays as it is
+	}{
+		{Match{Prefix: ptr("/bar/baz")}, "/bar;x/baz;y/c;z", ""},
+		{Match{Prefix: ptr("/bar/baz")}, "/bar/baz;y/c;z?q", "/new;y/c;z?q"},
+		{Match{Prefix: ptr("/BAR/"), CaseInsensitive: true}, "/bar/b;z", "/newb;z"},
+		{Match{Path: ptr("/exact")}, "/exact;a=1?q", "/new;a=1?q"},
+		{Match{PathSeparatedPrefix: ptr("/seg")}, "/seg;a/b", "/new;a/b"},
+		{Match{Regex: re}, "/re/a;b", "/new"},
+	} {
+		for _, r := range []Route{
+			{Match: c.m, Forward: &Forward{Cluster: "c", Rewrite: &Rewrite{Prefix: "/new"}}}, {Match: c.m, Redirect: &Redirect{PrefixRewrite: "/new"}},
+		} {
+			table := compile(t, &Config{IgnorePathParameters: true, VirtualHosts: []VirtualHost{{Domains: []string{"*"}, Routes: []Route{r}}}})
+			req, want := request("GET", "h", c.in), c.want
+			s := table.Select(req, nil, 0)
+			if s.Route == nil {
+				t.Fatalf("%s does not match", c.in)
+			}
+			var got string
+			var changed bool
+			if r.Redirect != nil {
+				got, changed = s.Route.Location(req, "http")
+				got = strings.TrimPrefix(got, "http://h")
+			} else {
+				var b, scratch []byte
+				b, changed = s.AppendPath(nil, req, factsOf(req), &scratch)
+				got = string(b)
+			}
+			if want == "" {
+				want = c.in
+			}
+			if got != want || changed != (c.want != "") {
+				t.Errorf("%s becomes %s (changed: %v), want %s", c.in, got, changed, want)
+			}
+		}
+	}
+}
+
 func TestHostRewrites(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -75,7 +120,7 @@ func TestHostRewrites(t *testing.T) {
 		{"header missing", Forward{Rewrite: &Rewrite{HostHeader: "x-none"}}, "", ""},
 		{"regex", Forward{Rewrite: &Rewrite{HostRegex: substitution(t, "^/(.+)/.+$", `\1`)}}, "", "envoyproxy.io"},
 		{"format", Forward{Rewrite: &Rewrite{HostFormat: "p-%REQ(x-v)%"}}, "", "p-1"},
-		{"leg", Forward{}, "leg", "leg"},
+		{"leg", Forward{}, "leg", ""},
 		{"the route's comes later", Forward{Rewrite: &Rewrite{Host: "route"}}, "leg", "route"},
 	} {
 		req := request("GET", "h", "/envoyproxy.io/some?x=/a/b", "x-v", "1", "x-h", "first", "x-h", "second")
@@ -86,6 +131,10 @@ func TestHostRewrites(t *testing.T) {
 		}
 		s := single(t, Route{Match: Match{Prefix: ptr("/")}, Forward: &c.f}).Select(req, nil, 0)
 		var scratch []byte
+		s.MutateRequest(req, factsOf(req), &scratch)
+		if want := cmp.Or(c.leg, "h"); req.Authority != want {
+			t.Errorf("%s: the host is %q before the route's rewrite, want %q", c.name, req.Authority, want)
+		}
 		got, changed := s.AppendHost(nil, req, factsOf(req), &scratch)
 		if string(got) != c.want || changed != (c.want != "") {
 			t.Errorf("%s: %q, %v; want %q", c.name, got, changed, c.want)
@@ -126,12 +175,13 @@ func TestLocation(t *testing.T) {
 		{"strip", Match{}, Redirect{StripQuery: true, Host: "o"}, "h", "/a?q=1", "http://o/a"},
 		{"prefix", Match{Prefix: ptr("/a/")}, Redirect{PrefixRewrite: "/b/"}, "h", "/a/c?q", "http://h/b/c?q"},
 		{"regex", Match{}, Redirect{RegexRewrite: substitution(t, "^/(.)(.*)", `/\2\1`)}, "h", "/abc?q", "http://h/bca?q"},
+		{"regex, nothing is left", Match{}, Redirect{RegexRewrite: substitution(t, ".*", "")}, "h", "/abc?q", "http://h/abc?q"},
 	} {
 		if c.m.Prefix == nil {
 			c.m.Prefix = ptr("/")
 		}
 		r := Route{Match: c.m, Redirect: &c.d}
-		if got := r.Location(request("GET", c.authority, c.path), "http"); got != c.want {
+		if got, _ := r.Location(request("GET", c.authority, c.path), "http"); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
 	}
@@ -178,6 +228,70 @@ func TestMutations(t *testing.T) {
 	}
 }
 
+// The changes of a level see the headers as they were when its removals were done.
+func TestChanges(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		remove []string
+		add    []HeaderAdd
+		want   string // x-a and x-b
+	}{
+		{"overwrites come first", nil, []HeaderAdd{{Name: "x-a", Value: "2"}, {Name: "x-a", Value: "3", Action: OverwriteIfExistsOrAdd}}, "3,2 b"},
+		{"absent is absent for both", []string{"x-a"}, []HeaderAdd{{Name: "x-a", Value: "2", Action: AddIfAbsent}, {Name: "x-a", Value: "3", Action: AddIfAbsent}}, "2,3 b"},
+		{"what is there", nil, []HeaderAdd{{Name: "x-a", Value: "2", Action: AddIfAbsent}, {Name: "x-c", Value: "3", Action: OverwriteIfExists}}, "1 b"},
+		{"what is added is not there yet", []string{"x-a"}, []HeaderAdd{{Name: "x-a", Value: "2"}, {Name: "x-a", Value: "3", Action: OverwriteIfExists}}, "2 b"},
+		{"values change places", nil, []HeaderAdd{
+			{Name: "x-a", Value: "%REQ(x-b)%", Action: OverwriteIfExistsOrAdd}, {Name: "x-b", Value: "%REQ(x-a)%", Action: OverwriteIfExistsOrAdd},
+		}, "b 1"},
+		{"values of what is left", []string{"x-a"}, []HeaderAdd{{Name: "x-b", Value: "was %REQ(x-a)%"}}, "- b,was "},
+		{"empty values are dropped", nil, []HeaderAdd{
+			{Name: "x-a", Value: "%REQ(x-none)%", Action: OverwriteIfExistsOrAdd}, {Name: "x-a"}, {Name: "x-b", Value: "%REQ(x-a)%"},
+		}, "1 b,1"},
+		{"unless kept", nil, []HeaderAdd{
+			{Name: "x-a", Value: "%REQ(x-none)%", Action: OverwriteIfExistsOrAdd, KeepEmpty: true}, {Name: "x-b", KeepEmpty: true},
+		}, " b,"},
+	} {
+		req := request("GET", "h", "/", "X-A", "1", "x-b", "b")
+		changes, err := NewChanges(c.remove, c.add)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var scratch []byte
+		changes.Apply(&req.Fields, factsOf(req), &scratch)
+		got := make([]string, 0, 2)
+		for _, name := range []string{"x-a", "x-b"} {
+			v, ok := req.Header(name)
+			if !ok {
+				v = "-"
+			}
+			got = append(got, v)
+		}
+		if s := strings.Join(got, " "); s != c.want {
+			t.Errorf("%s: %q, want %q", c.name, s, c.want)
+		}
+	}
+}
+
+func TestChangesDoNotAllocate(t *testing.T) {
+	req := request("GET", "h", "/", "x-a", "1", "x-b", "b")
+	changes, err := NewChanges([]string{"x-c"}, []HeaderAdd{
+		{Name: "x-a", Value: "%REQ(x-b)%", Action: OverwriteIfExistsOrAdd}, {Name: "x-b", Value: "2", Action: OverwriteIfExists}, {Name: "x-a", Value: "3", Action: AddIfAbsent},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	facts, plain := factsOf(req), message.Fields{}
+	plain.CopyFrom(&req.Fields)
+	var known Facts = facts
+	scratch := make([]byte, 0, 64)
+	if n := testing.AllocsPerRun(100, func() {
+		req.Fields.CopyFrom(&plain)
+		changes.Apply(&req.Fields, known, &scratch)
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 func TestSubstitutionRefuses(t *testing.T) {
 	for _, c := range [][2]string{{"(", ""}, {"a", `\`}, {"a", `\x`}, {"a", `\1`}} {
 		if _, err := NewSubstitution(c[0], c[1]); err == nil {
@@ -186,6 +300,7 @@ func TestSubstitutionRefuses(t *testing.T) {
 	}
 	for _, c := range []struct{ pattern, template, in, want string }{
 		{"(a)|(b)", `[\1\2\\\0]`, "ab", `[a\a][b\b]`}, {"x*", "-", "abc", "-a-b-c-"}, {"^/", "", "//a", "/a"},
+		{"[^a/]", "-", "/a\u00e9", "/a--"}, {"\u00e9(.)", "\u00fc\\1", "\u00e9\xff\xc3", "\u00fc\xff\xc3"},
 	} {
 		if got := string(substitution(t, c.pattern, c.template).Append(nil, c.in)); got != c.want {
 			t.Errorf("%q in %q: %q, want %q", c.pattern, c.in, got, c.want)
@@ -204,6 +319,9 @@ func TestTemplates(t *testing.T) {
 		{"/a/", "/a/", true}, {"/a/", "/a", false}, {"/a.b", "/axb", false}, {"/a+b", "/a+b", true}, {"/", "/", true},
 		{"/*", "/a=b", true}, {"/a/*", "/a/*", true}, {"/a/{b}", "/a/x*y=z", true}, {"/a/**", "/a/b=c/*/=", true}, {"/{b=a/**}", "/a/=", true},
 		{"/a/**", "/a/<", false}, {"/a/**", "/a/\xff", false},
+		{"/x{a}", "/xy", true}, {"/x{a}", "/x", false}, {"/x{a}", "/x/y", false}, {"/x{a}y", "/xzzy", true}, {"/x{a}y", "/xy", false},
+		{"/{a}x/y", "/zx/y", true}, {"/{a}x/y", "/z/y", false}, {"/x{a}/z{b}", "/xy/zw", true}, {"/x{a=**}", "/xy/z", true},
+		{"/a=b", "/a=b", true}, {"/{a=b=c}", "/b=c", true}, {"/{a=b=c}", "/b", false}, {"/{a==}", "/=", true},
 	} {
 		if got := template(t, c.template).re.MatchString(c.path); got != c.want {
 			t.Errorf("%s matches %s: %v", c.template, c.path, got)
@@ -211,14 +329,20 @@ func TestTemplates(t *testing.T) {
 	}
 	for _, bad := range []string{
 		"", "a", "/{", "/{}", "/{1}", "/{a}/{a}", "/{a}/{b}/{c}/{d}/{e}/{f}", "/**/*", "/**/{x}", "/a*", "/a//b", "/{a=}", "/{a=b/}",
-		"/{averyveryverylongname}", "/a\x00", "/{x=a*}", "/*x/y", "/a b",
+		"/{averyveryverylongname}", "/a\x00", "/{x=a*}", "/*x/y", "/a b", "/a*/b", "/a**", "/*.m*",
+		"/{a}{b}", "/{a}.{b}", "/*{a}", "/**/x{a}", "/x{a=y/z}", "/x{", "/x}", "/x{1}", "/x{a}/{a}",
 	} {
 		if _, err := NewTemplate(bad); err == nil {
 			t.Errorf("%q was taken", bad)
 		}
 	}
 	tmpl := template(t, "/{a}")
-	for _, bad := range []string{"", "a", "/{b}", "/{a", "/x*"} {
+	for _, good := range []string{"/", "/x*", "/x=y", "/x{a}", "/{a}{a}/"} {
+		if _, err := NewTemplateRewrite(good, tmpl); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, bad := range []string{"", "a", "/{b}", "/{a", "//{a}", "/{a}//x", "//", `/x"`} {
 		if _, err := NewTemplateRewrite(bad, tmpl); err == nil {
 			t.Errorf("rewrite %q was taken", bad)
 		}
@@ -236,7 +360,7 @@ func FuzzTemplate(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if got, ok := r.appendPath(nil, path); ok && (len(got) == 0 || got[0] != '/') {
+		if got := r.appendPath(nil, path); len(got) > 0 && got[0] != '/' {
 			t.Errorf("%q", got)
 		}
 	})

@@ -183,7 +183,7 @@ func TestMutationLevels(t *testing.T) {
 		req, resp := request("GET", "h", "/", "x-level", "client"), &message.Response{}
 		s := compile(t, cfg(c.mostSpecific)).Select(req, nil, 0)
 		var scratch []byte
-		s.MutateRequest(&req.Fields, factsOf(req), &scratch)
+		s.MutateRequest(req, factsOf(req), &scratch)
 		s.MutateResponse(&resp.Fields, factsOf(req), &scratch)
 		if v, _ := req.Header("x-level"); v != c.level {
 			t.Errorf("x-level is %q, want %q", v, c.level)
@@ -281,12 +281,12 @@ func TestNothingAllocates(t *testing.T) {
 	req := request("POST", "h", "/x?q=1", "content-type", "application/grpc", "cookie", "a=b; s=1", "x-u", "2", "x-u", "1")
 	var f Facts = factsOf(req)
 	scratch, path := make([]byte, 0, 64), make([]byte, 0, 64)
-	var fields message.Fields
+	var changed message.Request
 	if n := testing.AllocsPerRun(100, func() {
 		s := table.Select(req, client, 7)
 		_, _, _ = s.Route.Forward.Hash64(req, client, nil)
-		fields.Reset()
-		s.MutateRequest(&fields, f, &scratch)
+		changed.Fields.Reset()
+		s.MutateRequest(&changed, f, &scratch)
 		path, _ = s.AppendPath(path[:0], req, f, &scratch)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)

@@ -22,7 +22,7 @@ func (m *StringMatch) Match(s string) bool {
 		}
 		return strings.Contains(s, *m.Contains)
 	case m.Regex != nil:
-		return fullMatch(m.Regex, s)
+		return FullMatch(m.Regex, s)
 	}
 	return false
 }

@@ -2,16 +2,15 @@ package route
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 )
 
 // NewSubstitution checks a pattern, which need not match a whole string, and the
 // template that replaces what it matches.
 func NewSubstitution(pattern, template string) (*Substitution, error) {
-	re, err := regexp.Compile(pattern)
+	re, err := compileBytes(pattern)
 	if err != nil {
-		return nil, fmt.Errorf("regex %q: %w", pattern, err)
+		return nil, err
 	}
 	for i := 0; i < len(template); i++ {
 		if template[i] != '\\' {
@@ -34,13 +33,14 @@ func NewSubstitution(pattern, template string) (*Substitution, error) {
 // Append appends s with every match of the pattern replaced. It allocates: Go's
 // regexp has no other way to tell where groups matched.
 func (r *Substitution) Append(dst []byte, s string) []byte {
+	s = wide(s)
 	last := 0
 	for _, m := range r.Pattern.FindAllStringSubmatchIndex(s, -1) {
-		dst = append(dst, s[last:m[0]]...)
+		dst = appendNarrow(dst, s[last:m[0]])
 		dst = r.expand(dst, s, m)
 		last = m[1]
 	}
-	return append(dst, s[last:]...)
+	return appendNarrow(dst, s[last:])
 }
 
 func (r *Substitution) expand(dst []byte, s string, m []int) []byte {
@@ -53,7 +53,7 @@ func (r *Substitution) expand(dst []byte, s string, m []int) []byte {
 		if c := after[0]; c == '\\' {
 			dst = append(dst, c)
 		} else if g := 2 * int(c-'0'); m[g] >= 0 {
-			dst = append(dst, s[m[g]:m[g+1]]...)
+			dst = appendNarrow(dst, s[m[g]:m[g+1]])
 		}
 		rest = after[1:]
 	}

@@ -123,17 +123,31 @@ type Selected struct {
 // Compile checks a configuration and prepares it for matching. The Config must
 // not be changed afterwards.
 func Compile(c *Config) (*Table, error) {
+	t, err := newTable(c)
+	if err != nil {
+		return nil, fmt.Errorf("route configuration %q: %w", c.Name, err)
+	}
+	return t, nil
+}
+
+// Check says why a configuration does not compile, by the path in it.
+func Check(c *Config) error {
+	_, err := newTable(c)
+	return err
+}
+
+func newTable(c *Config) (*Table, error) {
 	t := &Table{config: c, exact: map[string]*host{}}
 	suffixes, prefixes := map[int]map[string]*host{}, map[int]map[string]*host{}
 	for i := range c.VirtualHosts {
 		vh := &c.VirtualHosts[i]
 		h, err := compileHost(vh)
 		if err != nil {
-			return nil, fmt.Errorf("route configuration %q: virtual_hosts[%d]: %w", c.Name, i, err)
+			return nil, fmt.Errorf("virtual_hosts[%d]: %w", i, err)
 		}
 		for j, d := range vh.Domains {
 			if err := t.addDomain(d, h, suffixes, prefixes); err != nil {
-				return nil, fmt.Errorf("route configuration %q: virtual_hosts[%d].domains[%d]: %w", c.Name, i, j, err)
+				return nil, fmt.Errorf("virtual_hosts[%d].domains[%d]: %w", i, j, err)
 			}
 		}
 	}
@@ -143,7 +157,7 @@ func Compile(c *Config) (*Table, error) {
 		t.mirrors, err = compileMirrors(c.Mirrors)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("route configuration %q: %w", c.Name, err)
+		return nil, err
 	}
 	return t, nil
 }
@@ -410,17 +424,21 @@ func (s *Selected) levels() (out [4]*levelMutations) {
 	return out
 }
 
-// MutateRequest changes a request's headers as route, virtual host and route
-// configuration have it.
-func (s *Selected) MutateRequest(f *message.Fields, facts Facts, scratch *[]byte) {
-	for _, l := range s.levels() {
+// MutateRequest changes a request's headers as leg, route, virtual host and route
+// configuration have it. The leg's host is the request's from then on: what the other
+// levels and the route make of the authority, they make of that one, as in Envoy.
+func (s *Selected) MutateRequest(req *message.Request, facts Facts, scratch *[]byte) {
+	for i, l := range s.levels() {
 		if l != nil {
-			l.request.Apply(f, facts, scratch)
+			l.request.Apply(&req.Fields, facts, scratch)
+		}
+		if i == 0 && s.Leg != nil && s.Leg.HostRewrite != "" {
+			req.SetAuthority(s.Leg.HostRewrite)
 		}
 	}
 }
 
-// MutateResponse is MutateRequest for the response.
+// MutateResponse changes a response's headers in the same order.
 func (s *Selected) MutateResponse(f *message.Fields, facts Facts, scratch *[]byte) {
 	for _, l := range s.levels() {
 		if l != nil {
@@ -452,19 +470,20 @@ func (t *Table) EachOverride(visit func(where string, o *FilterOverride)) {
 			visit(where, &list[i])
 		}
 	}
-	each("route configuration "+t.config.Name, t.config.Filters)
+	each("typed_per_filter_config", t.config.Filters)
 	for i := range t.config.VirtualHosts {
 		vh := &t.config.VirtualHosts[i]
-		each("virtual host "+vh.Name, vh.Filters)
+		where := fmt.Sprintf("virtual_hosts[%d].", i)
+		each(where+"typed_per_filter_config", vh.Filters)
 		for j := range vh.Routes {
 			r := &vh.Routes[j]
-			where := fmt.Sprintf("virtual host %s route %d", vh.Name, j)
-			each(where, r.Filters)
+			where := fmt.Sprintf("%sroutes[%d].", where, j)
+			each(where+"typed_per_filter_config", r.Filters)
 			if r.Forward == nil {
 				continue
 			}
 			for k := range r.Forward.Weighted {
-				each(where, r.Forward.Weighted[k].Filters)
+				each(fmt.Sprintf("%sroute.weighted_clusters.clusters[%d].typed_per_filter_config", where, k), r.Forward.Weighted[k].Filters)
 			}
 		}
 	}

@@ -197,6 +197,40 @@ func TestForeignRegexIsAnchored(t *testing.T) {
 	}
 }
 
+func TestRegexSeesBytes(t *testing.T) {
+	for _, c := range []struct {
+		pattern, value string
+		want           bool
+	}{
+		{"(?i)k+", "\u212a", false}, {"(?i)k+", "K", true}, // U+212A is the Kelvin sign
+		{"a.c", "a\u00e9c", false}, {"a..c", "a\u00e9c", true}, {"a.c", "a\xe9c", true}, {"a\\xe9c", "a\xe9c", true},
+		{"a\u00e9c", "a\u00e9c", true}, {"a\u00e9c", "a\xe9c", false}, {"[\u00e9]{2}", "\u00e9", true},
+		{"[^a-z]", "\u00e9", false}, {".*", "\xff\xfe", true}, {`\pL+`, "\u00e9", false},
+		{`\Qa.b`, "a.b", true}, {`\Qa.b`, "axb", false}, {`\Qa.b`, "a.b)", false}, {`\Qa.\E.|\Qb|`, "b|", true}, {"\\Q\u00e9", "\u00e9", true},
+	} {
+		re, err := Regex(c.pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := (&StringMatch{Regex: re}).Match(c.value); got != c.want {
+			t.Errorf("%s matches %q: %v", c.pattern, c.value, got)
+		}
+	}
+	for _, bad := range []string{`\x{212a}`, `a|b\x{17f}+`, `[\x{100}]`} {
+		if _, err := Regex(bad); err == nil {
+			t.Errorf("%s was taken", bad)
+		}
+	}
+	if _, err := NewSubstitution(`\x{100}`, ""); err == nil {
+		t.Error("a substitution of what no byte is was taken")
+	}
+	re, value := foreign[0], "a text with \u00e9"
+	FullMatch(re, value)
+	if n := testing.AllocsPerRun(100, func() { FullMatch(re, value) }); n >= 1 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 func TestSplit(t *testing.T) {
 	legs := []WeightedCluster{{Cluster: "a", Weight: 90}, {Cluster: "none"}, {Cluster: "b", Weight: 10}}
 	table := compile(t, &Config{VirtualHosts: []VirtualHost{{Domains: []string{"*"}, Routes: []Route{{

@@ -23,15 +23,15 @@ const (
 )
 
 var (
-	templateLiteral  = regexp.MustCompile(`\A[` + segmentChars + `]+\z`)
-	rewriteLiteral   = regexp.MustCompile(`\A[` + segmentChars + `/]+\z`)
+	templateLiteral  = regexp.MustCompile(`\A[` + segmentChars + `=]+\z`)
+	rewriteLiteral   = regexp.MustCompile(`\A[` + segmentChars + `=*/]+\z`)
 	templateVariable = regexp.MustCompile(`\A[a-zA-Z][a-zA-Z0-9_]*\z`)
 	templateText     = regexp.MustCompile(`\A/[[:graph:]]*\z`)
 )
 
 // Template is a compiled URI template (envoy.path.match.uri_template): literals,
-// "*" for a segment, "**" for any number of them, {name}, {name=*/x/**}, and a
-// suffix after the last. Immutable.
+// "*" for a segment, "**" for any number of them, {name}, {name=*/x/**}, literals
+// around a variable, and a suffix after the last wildcard. Immutable.
 type Template struct {
 	text string
 	re   *regexp.Regexp
@@ -72,27 +72,40 @@ func (t *Template) MarshalText() ([]byte, error) { return []byte(t.text), nil }
 func (p *templateParser) path(rest string) (err error) {
 	p.out.WriteByte('/')
 	for rest != "" {
-		switch rest[0] {
-		case '*':
+		if rest[0] == '*' {
 			rest, err = p.wildcard(rest)
-		case '{':
-			rest, err = p.variable(rest)
-		default:
-			rest, err = p.literal(rest)
+			if err == nil && rest != "" && rest[0] != '/' {
+				if rest, err = p.literal(rest); err == nil && rest != "" {
+					err = errors.New("nothing may follow a suffix")
+				}
+			}
+		} else {
+			rest, err = p.segment(rest)
 		}
 		if err != nil || rest == "" {
-			return err
-		}
-		if rest[0] != '/' {
-			if rest, err = p.literal(rest); err == nil && rest != "" {
-				err = errors.New("nothing may follow a suffix")
-			}
 			return err
 		}
 		p.out.WriteByte('/')
 		rest = rest[1:]
 	}
 	return nil
+}
+
+// segment reads a literal, or a variable and the literals around it.
+func (p *templateParser) segment(s string) (rest string, err error) {
+	rest = s
+	if rest[0] != '{' {
+		if rest, err = p.literal(rest); err != nil || rest == "" || rest[0] == '/' {
+			return rest, err
+		}
+	}
+	if rest, err = p.variable(rest); err != nil || rest == "" || rest[0] == '/' {
+		return rest, err
+	}
+	if rest, err = p.literal(rest); err == nil && rest != "" && rest[0] != '/' {
+		err = errors.New("a segment has one variable at most")
+	}
+	return rest, err
 }
 
 func (p *templateParser) wildcard(s string) (rest string, err error) {
@@ -107,10 +120,17 @@ func (p *templateParser) wildcard(s string) (rest string, err error) {
 	return s[1:], nil
 }
 
+// literal reads up to the end of a segment, or to a variable in it.
 func (p *templateParser) literal(s string) (rest string, err error) {
 	n := strings.IndexByte(s, '/')
 	if n < 0 {
 		n = len(s)
+	}
+	if i := strings.IndexByte(s[:n], '{'); i >= 0 && strings.IndexByte(s[i:n], '}') > 0 {
+		n = i
+	}
+	if strings.Contains(s[:n], "*") {
+		return "", fmt.Errorf("%q: an asterisk stands at the beginning of a segment only", s[:n])
 	}
 	if !templateLiteral.MatchString(s[:n]) {
 		return "", fmt.Errorf("%q is no literal segment", s[:n])
@@ -181,6 +201,9 @@ func NewTemplateRewrite(text string, from *Template) (*TemplateRewrite, error) {
 	if !templateText.MatchString(text) {
 		return fail("must begin with a slash and hold printable ASCII only")
 	}
+	if strings.Contains(text, "//") {
+		return fail("has an empty segment")
+	}
 	out := &TemplateRewrite{text: text, from: from}
 	for rest := text; rest != ""; {
 		literal, after, variable := strings.Cut(rest, "{")
@@ -210,11 +233,11 @@ func NewTemplateRewrite(text string, from *Template) (*TemplateRewrite, error) {
 // MarshalText shows the rewrite as configured.
 func (t *TemplateRewrite) MarshalText() ([]byte, error) { return []byte(t.text), nil }
 
-// appendPath appends the new path, without query; false leaves path as it is.
-func (t *TemplateRewrite) appendPath(dst []byte, path string) ([]byte, bool) {
+// appendPath appends the new path, without query; nothing for a path that does not match.
+func (t *TemplateRewrite) appendPath(dst []byte, path string) []byte {
 	groups := t.from.re.FindStringSubmatchIndex(path)
 	if groups == nil {
-		return dst, false
+		return dst
 	}
 	for _, p := range t.parts {
 		if p.literal != "" {
@@ -223,5 +246,5 @@ func (t *TemplateRewrite) appendPath(dst []byte, path string) ([]byte, bool) {
 			dst = append(dst, path[groups[2*p.group]:groups[2*p.group+1]]...)
 		}
 	}
-	return dst, true
+	return dst
 }

@@ -1,7 +1,6 @@
 package stream
 
 import (
-	"io"
 	"syscall"
 	"unsafe"
 
@@ -101,7 +100,7 @@ func (s *Socket) readEach(r *eachReader, fd uintptr) (done bool) {
 			r.err = opError("read", s.info.Remote, errno)
 			return true
 		case n == 0:
-			r.err = io.EOF
+			r.err = s.End()
 			return true
 		case !r.f(n):
 			return true

@@ -33,6 +33,7 @@ type recordWriter struct {
 	once  func(fd uintptr) bool
 	out   []byte
 	wrote int
+	wait  bool
 	errno syscall.Errno
 }
 
@@ -102,8 +103,7 @@ func (c *recordConn) Write(p []byte) (int, error) {
 			return n, err
 		}
 		if !c.w.try {
-			rest, err := c.Conn.Write(p[n:])
-			c.w.left += rest
+			rest, err := c.writeSome(p[n:], true)
 			return n + rest, err
 		}
 	}
@@ -123,8 +123,7 @@ func (c *recordConn) Write(p []byte) (int, error) {
 
 // waitKept writes what was kept, and waits for the socket.
 func (c *recordConn) waitKept() error {
-	n, err := c.Conn.Write(c.w.kept[c.w.at:])
-	c.w.left += n
+	n, err := c.writeSome(c.w.kept[c.w.at:], true)
 	c.w.taken(n)
 	return err
 }
@@ -158,9 +157,11 @@ func (w *recordWriter) taken(n int) {
 }
 
 // writeNow writes what the socket takes without waiting.
-func (c *recordConn) writeNow(p []byte) (int, error) {
+func (c *recordConn) writeNow(p []byte) (int, error) { return c.writeSome(p, false) }
+
+func (c *recordConn) writeSome(p []byte, wait bool) (int, error) {
 	w := &c.w
-	w.out, w.wrote, w.errno = p, 0, 0
+	w.out, w.wrote, w.wait = p, 0, wait
 	err := c.raw.Write(w.once)
 	w.out = nil
 	w.left += w.wrote
@@ -170,13 +171,14 @@ func (c *recordConn) writeNow(p []byte) (int, error) {
 	return w.wrote, err
 }
 
-// writeOnce always returns true: it never lets the runtime wait.
+// writeOnce lets the runtime wait for the socket only where that is wanted.
 func (c *recordConn) writeOnce(fd uintptr) bool {
 	w := &c.w
-	for w.wrote < len(w.out) && w.errno == 0 {
+	for w.errno = 0; w.wrote < len(w.out) && w.errno == 0; {
 		var n int
 		n, w.errno = send(fd, w.out[w.wrote:])
 		w.wrote += n
 	}
-	return true
+	c.reset.note(w.errno)
+	return !w.wait || w.errno != syscall.EAGAIN
 }

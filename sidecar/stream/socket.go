@@ -73,13 +73,6 @@ type Conn interface {
 	CloseWrite() error
 }
 
-// Aborter is a stream whose transport can be reset.
-type Aborter interface {
-	// Abort closes without a word and without waiting: closing TLS properly waits for a
-	// peer that does not read.
-	Abort()
-}
-
 // Socket is a stream on a TCP or Unix socket, without TLS. What reading and writing need
 // is made when it is first needed, and given back when the socket is waited for by a
 // Poller: an idle connection has neither.
@@ -91,6 +84,7 @@ type Socket struct {
 	w    *socketWriter
 	// watch is the last wait for the socket.
 	watch atomic.Pointer[Watch]
+	reset resetSeen
 }
 
 // socketReader is the state of one raw read. The callbacks are made once, because a
@@ -120,7 +114,9 @@ type socketWriter struct {
 	once  func(fd uintptr) bool
 	out   []byte
 	n     int
+	wait  bool
 	errno syscall.Errno
+	reset *resetSeen // the socket's
 }
 
 // NewSocket makes a stream of a connection (*net.TCPConn or *net.UnixConn). With
@@ -151,13 +147,13 @@ func newSocketReader() *socketReader {
 
 func (s *Socket) writer() *socketWriter {
 	if s.w == nil {
-		s.w = newSocketWriter()
+		s.w = newSocketWriter(&s.reset)
 	}
 	return s.w
 }
 
-func newSocketWriter() *socketWriter {
-	w := &socketWriter{}
+func newSocketWriter(r *resetSeen) *socketWriter {
+	w := &socketWriter{reset: r}
 	w.once = w.writeOnce
 	return w
 }
@@ -167,7 +163,11 @@ func (s *Socket) Conn() Conn { return s.conn }
 
 // Read implements Stream.
 func (s *Socket) Read(p []byte) (int, error) {
-	return s.conn.Read(p)
+	n, err := s.conn.Read(p)
+	if err == io.EOF {
+		err = s.End()
+	}
+	return n, err
 }
 
 // Write implements Stream. One may run at a time.
@@ -176,7 +176,7 @@ func (s *Socket) Write(p []byte) (int, error) {
 	if done || err != nil {
 		return n, err
 	}
-	rest, err := s.conn.Write(p[n:])
+	rest, err := s.write(p[n:], true)
 	return n + rest, err
 }
 
@@ -194,14 +194,6 @@ func (s *Socket) Close() error {
 func (s *Socket) Abort() {
 	abort(s.conn)
 	s.watch.Load().Wake()
-}
-
-// abort ends a connection with a TCP reset: nothing waits, nothing is flushed.
-func abort(c Conn) {
-	if t, ok := c.(*net.TCPConn); ok {
-		_ = t.SetLinger(0)
-	}
-	_ = c.Close()
 }
 
 // SetDeadline implements Stream.
@@ -254,7 +246,7 @@ func (s *Socket) Exchange(out []byte, in Buffers, look bool) (written, n int, er
 	}
 	if x.errno == syscall.EAGAIN && err == nil {
 		// The peer's window is full: write the rest as the runtime does.
-		n, err = s.conn.Write(out[written:])
+		n, err = s.write(out[written:], true)
 		written += n
 		if err != nil {
 			return written, 0, err
@@ -296,38 +288,37 @@ func (s *Socket) finish(err error) (int, error) {
 	case s.r.errno != 0:
 		return 0, opError("read", s.info.Remote, s.r.errno)
 	case s.r.n == 0:
-		return 0, io.EOF
+		return 0, s.End()
 	}
 	return s.r.n, nil
 }
 
-func opError(op string, remote net.Addr, errno syscall.Errno) error {
-	return &net.OpError{Op: op, Net: "tcp", Addr: remote, Err: os.NewSyscallError(op, errno)}
-}
-
 // TryWrite implements TryWriter.
 func (s *Socket) TryWrite(p []byte) (n int, done bool, err error) {
-	w := s.writer()
-	w.out, w.n, w.errno = p, 0, 0
-	err = s.raw.Write(w.once)
-	w.out = nil
-	switch {
-	case err != nil:
-		return 0, false, err
-	case w.errno != 0 && w.errno != syscall.EAGAIN:
-		return w.n, false, opError("write", s.info.Remote, w.errno)
-	}
-	return w.n, w.n == len(p), nil
+	n, err = s.write(p, false)
+	return n, err == nil && n == len(p), err
 }
 
-// writeOnce always returns true: it never lets the runtime wait.
+func (s *Socket) write(p []byte, wait bool) (n int, err error) {
+	w := s.writer()
+	w.out, w.n, w.wait = p, 0, wait
+	err = s.raw.Write(w.once)
+	w.out = nil
+	if err == nil && w.errno != 0 && w.errno != syscall.EAGAIN {
+		err = opError("write", s.info.Remote, w.errno)
+	}
+	return w.n, err
+}
+
+// writeOnce lets the runtime wait for the socket only where that is wanted.
 func (w *socketWriter) writeOnce(fd uintptr) bool {
-	for w.n < len(w.out) && w.errno == 0 {
+	for w.errno = 0; w.n < len(w.out) && w.errno == 0; {
 		var n int
 		n, w.errno = send(fd, w.out[w.n:])
 		w.n += n
 	}
-	return true
+	w.reset.note(w.errno)
+	return !w.wait || w.errno != syscall.EAGAIN
 }
 
 // Quiet implements Prober.

@@ -345,7 +345,8 @@ type recordConn struct {
 	each *eachReader
 	fd   uintptr
 
-	w recordWriter
+	w     recordWriter
+	reset resetSeen
 }
 
 // wouldBlock is temporary in net.Error's sense, so that crypto/tls does not take
@@ -387,7 +388,7 @@ func (c *recordConn) Read(p []byte) (int, error) {
 	case c.errno != 0:
 		return 0, opError("read", c.RemoteAddr(), c.errno)
 	case c.n == 0:
-		return 0, io.EOF
+		return 0, c.reset.end(c.raw, c.RemoteAddr())
 	}
 	c.track(p[:c.n])
 	return c.n, nil

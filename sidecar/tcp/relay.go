@@ -37,8 +37,8 @@ type relay struct {
 	returns  atomic.Bool // bytes moved soon after it was parked
 
 	mu      sync.Mutex
-	parking bool   // the directions are to end when they have nothing to read
-	ended   string // why the sidecar ended the connection
+	parking bool // the directions are to end when they have nothing to read
+	ending
 }
 
 // half is one direction. running and done are guarded by relay.mu; a half that
@@ -48,6 +48,9 @@ type half struct {
 	moved         atomic.Int64
 	writing       atomic.Bool // holds bytes that dst has not taken
 	running, done bool
+	// gone: dst takes no more, and what src says is dropped. The half sets it, under
+	// relay.mu.
+	gone bool
 }
 
 func newRelay(p *Proxy, c *downstream.Conn, up *cluster.Conn, o outcome) *relay {
@@ -125,7 +128,7 @@ func (r *relay) resume() {
 func (r *relay) quiesce() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.parking || !r.toUp.running && !r.down.running || r.toUp.writing.Load() || r.down.writing.Load() {
+	if r.parking || r.leftAt.Load() != 0 || !r.toUp.running && !r.down.running || r.toUp.writing.Load() || r.down.writing.Load() {
 		return
 	}
 	r.parking = true
@@ -133,44 +136,32 @@ func (r *relay) quiesce() {
 	_ = r.down.src.SetReadDeadline(past)
 }
 
-// stop ends the connection; the first reason stays.
-func (r *relay) stop(reason string) {
-	r.mu.Lock()
-	if r.ended == "" {
-		r.ended = reason
-	}
-	r.mu.Unlock()
-	r.close()
-	r.c.Wake()
-}
-
-func (r *relay) close() {
-	_ = r.c.Stream.Close()
-	_ = r.up.Close()
-}
-
-// run copies one direction. The end of the source is passed on as a half-close;
-// an error ends both directions.
+// run copies one direction.
 func (r *relay) run(h *half) {
 	defer panics.Contain(panics.Relay, r.c, func() {
-		r.mu.Lock()
-		h.done, h.running = true, false
-		r.mu.Unlock()
+		r.finished(h)
 		r.close()
 	})
-	err := r.copy(h)
-	if errors.Is(err, errParked) {
+	if err := r.copy(h); errors.Is(err, errParked) {
 		return
+	} else if err != nil {
+		r.broken(h, err)
+	} else if !h.gone {
+		// The end of the source is passed on as a half-close.
+		if err = h.dst.CloseWrite(); err != nil {
+			r.left(h, err)
+		}
 	}
-	if err == nil {
-		err = h.dst.CloseWrite()
+	r.finished(h)
+	if r.leftAt.Load() != 0 {
+		r.linger(r.p.watch.now())
 	}
+}
+
+func (r *relay) finished(h *half) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	h.done, h.running = true, false
-	r.mu.Unlock()
-	if err != nil {
-		r.close()
-	}
 }
 
 // errParked is why a direction ends that has nothing to read.
@@ -216,39 +207,43 @@ func (r *relay) copy(h *half) error {
 	for {
 		if splicer != nil && bulk >= spliceAfter {
 			l.DropBuffer()
-			if err := splicer.move(func() { r.moving(h) }, func(n int64) { r.progress(h, n) }); err != nil {
-				if done := r.readError(h, err); done != nil {
-					return ended(done)
-				}
+			err := splicer.move(func() { r.moving(h) }, func(n int64) { r.progress(h, n) })
+			if w := (*writeError)(nil); errors.As(err, &w) {
+				r.left(h, w.err)
+				splicer = nil
+			} else if err == errNoSplice {
+				splicer = nil
+			} else if done := r.readError(h, err); done != nil {
+				return ended(done)
 			}
 			bulk = 0
 			continue
 		}
 		chunk, err := read.next()
-		if n := len(chunk); n > 0 {
+		if n := len(chunk); n > 0 && !h.gone {
 			r.moving(h)
-			if _, werr := h.dst.Write(chunk); werr != nil {
-				return werr
-			}
-			if l.filled(n) {
-				bulk += n
-				l.grow()
+			if _, failed := h.dst.Write(chunk); failed != nil {
+				r.left(h, failed)
+				splicer = nil
 			} else {
-				bulk = 0
+				if l.filled(n) {
+					bulk += n
+					l.grow()
+				} else {
+					bulk = 0
+				}
+				r.progress(h, int64(n))
 			}
-			r.progress(h, int64(n))
 		}
-		if err != nil {
-			if done := r.readError(h, err); done != nil {
-				return ended(done)
-			}
+		if done := r.readError(h, err); done != nil {
+			return ended(done)
 		}
 	}
 }
 
 // readError returns nil where reading goes on.
 func (r *relay) readError(h *half, err error) error {
-	if stream.IsTimeout(err) {
+	if err != nil && stream.IsTimeout(err) {
 		return r.interrupted(h)
 	}
 	return err

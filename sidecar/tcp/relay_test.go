@@ -7,9 +7,12 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // discardEcho answers each byte.
@@ -193,5 +196,39 @@ func TestBackoffAndEarlyLogs(t *testing.T) {
 	lines := strings.Split(line(), "\n")
 	if len(lines) < 4 || lines[0] != "- 0 0 up -" || lines[len(lines)-1] != "- 1 1 up -" {
 		t.Errorf("log %q", lines)
+	}
+}
+
+// The lines of a connection say on which occasions they were written, have one id, and tell
+// that it was as long as it may be: as Envoy 1.40 has it.
+func TestLogTypes(t *testing.T) {
+	client, line := serve(t, Config{Cluster: "up", LogOnStart: true, LogOnConnect: true, LogInterval: 400 * time.Millisecond, MaxDuration: time.Second,
+		AccessLog: []telemetry.AccessLogConfig{{Format: "%STREAM_ID% %ACCESS_LOG_TYPE% %RESPONSE_FLAGS%"}}}, upstream(t, echoAll))
+	_, _ = client.Read(make([]byte, 1))
+	lines := strings.Split(line(), "\n")
+	if len(lines) < 4 {
+		t.Fatalf("log %q", lines)
+	}
+	id, _, _ := strings.Cut(lines[0], " ")
+	for i, l := range lines {
+		// One that is due with the end has its flag, as in Envoy.
+		want := []string{"TcpPeriodic -", "TcpPeriodic DT"}
+		switch i {
+		case 0:
+			want = []string{"TcpConnectionStart -"}
+		case 1:
+			want = []string{"TcpUpstreamConnected -"}
+		case len(lines) - 1:
+			want = []string{"TcpConnectionEnd DT"}
+		}
+		if got, rest, _ := strings.Cut(l, " "); got != id || len(id) != 36 || !slices.Contains(want, rest) {
+			t.Errorf("line %d is %q, want one of %q and the id %q", i, l, want, id)
+		}
+	}
+	client, line = serve(t, Config{Cluster: "up", AccessLog: []telemetry.AccessLogConfig{{Format: "%STREAM_ID%"}}}, upstream(t, echoAll))
+	_ = client.CloseWrite()
+	_, _ = client.Read(make([]byte, 1))
+	if other := line(); other == id || len(other) != 36 {
+		t.Errorf("another connection has the id %q", other)
 	}
 }

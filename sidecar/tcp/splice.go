@@ -1,7 +1,7 @@
 package tcp
 
 import (
-	"io"
+	"errors"
 	"net"
 	"os"
 	"sync"
@@ -24,33 +24,41 @@ const (
 
 // splicer moves bytes from one TCP socket to another inside the kernel.
 type splicer struct {
+	src, dst *stream.Socket
 	from, to syscall.RawConn
 }
 
 // newSplicer returns nil where the kernel cannot do it: with TLS on either side.
 func newSplicer(dst, src stream.Stream) *splicer {
-	to, from := rawTCP(dst), rawTCP(src)
-	if to == nil || from == nil {
+	s := &splicer{}
+	if s.dst, s.to = rawTCP(dst); s.to == nil {
 		return nil
 	}
-	return &splicer{from: from, to: to}
+	if s.src, s.from = rawTCP(src); s.from == nil {
+		return nil
+	}
+	return s
 }
 
-func rawTCP(s stream.Stream) syscall.RawConn {
+func rawTCP(s stream.Stream) (*stream.Socket, syscall.RawConn) {
 	sock, ok := s.(*stream.Socket)
 	if !ok {
-		return nil
+		return nil, nil
 	}
 	c, ok := sock.Conn().(*net.TCPConn)
 	if !ok {
-		return nil
+		return nil, nil
 	}
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return nil
+		return nil, nil
 	}
-	return raw
+	return sock, raw
 }
+
+// errNoSplice is that the kernel does not do it now: out of descriptors, say. Nothing was
+// taken from the source.
+var errNoSplice = errors.New("splice: no pipe")
 
 // move splices until the source gives little or ends: io.EOF. Each move is told to
 // moving when there are bytes to write, and to progress when they were. No pipe is held
@@ -75,6 +83,7 @@ func (s *splicer) once(moving func()) (int64, error) {
 	err := s.from.Read(func(fd uintptr) bool {
 		if p == nil {
 			if p, failed = takePipe(); failed != nil {
+				failed = errNoSplice
 				return true
 			}
 		}
@@ -92,7 +101,7 @@ func (s *splicer) once(moving func()) (int64, error) {
 	if err != nil || failed != nil || n == 0 {
 		p.release()
 		if n == 0 && err == nil && failed == nil {
-			err = io.EOF
+			err = s.src.End()
 		}
 		return 0, firstError(err, failed)
 	}
@@ -107,6 +116,9 @@ func (s *splicer) empty(p *pipe, n int64) (int64, error) {
 		for moved < n {
 			var m int64
 			if m, failed = splice(p.r, int(fd), int(n-moved)); failed != nil {
+				if failed == unix.ECONNRESET {
+					s.dst.NoteReset()
+				}
 				return failed != unix.EAGAIN
 			}
 			moved += m

@@ -186,8 +186,8 @@ func (p *Proxy) end(r *relay) {
 	p.watch.remove(r)
 	r.unlogged()
 	r.close()
-	r.o.termination = r.ended
-	p.finish(r.c, &r.o, r.toUp.moved.Load(), r.down.moved.Load())
+	o := r.outcome()
+	p.finish(r.c, &o, r.toUp.moved.Load(), r.down.moved.Load())
 }
 
 // begin connects to the upstream. Where that fails the connection is over, and
@@ -196,7 +196,7 @@ func (p *Proxy) begin(ctx context.Context, c *downstream.Conn) *relay {
 	name, subset := p.pick(c.Info.SNI)
 	o := outcome{cluster: name}
 	if p.cfg.LogOnStart {
-		p.log(c, &o, 0, 0)
+		p.log(c, &o, telemetry.LogConnectionStart, 0, 0)
 	}
 	var early []byte
 	if p.cfg.AwaitData {
@@ -214,14 +214,13 @@ func (p *Proxy) begin(ctx context.Context, c *downstream.Conn) *relay {
 	r := newRelay(p, c, up, o)
 	if len(early) > 0 {
 		if _, err := up.Stream.Write(early); err != nil {
-			_ = up.Close()
-			p.finish(c, &r.o, 0, 0)
-			return nil
+			r.left(&r.toUp, err)
+		} else {
+			r.toUp.moved.Add(int64(len(early)))
 		}
-		r.toUp.moved.Add(int64(len(early)))
 	}
 	if p.cfg.LogOnConnect {
-		p.log(c, &r.o, int64(len(early)), 0)
+		p.log(c, &r.o, telemetry.LogUpstreamConnected, int64(len(early)), 0)
 	}
 	return r
 }
@@ -246,6 +245,7 @@ type outcome struct {
 	cluster     string
 	flags       telemetry.Flags
 	failure     string
+	transport   string // the same in the words of Envoy's transport failure reasons
 	attempts    int
 	upstream    *stream.Info
 	hostname    string             // of upstream
@@ -309,13 +309,14 @@ func (p *Proxy) connect(ctx context.Context, c *downstream.Conn, pc *cluster.Pic
 		up, err := cl.OpenFor(ctx, c.Workload, pc, c.Shard)
 		if err == nil {
 			o.upstream, o.hostname = up.Stream.Info(), up.Host().Hostname()
-			o.flags, o.failure = 0, ""
+			o.flags, o.failure, o.transport = 0, "", ""
 			o.markReady(c, up)
 			return up
 		}
-		o.failure, o.flags = err.Error(), telemetry.FlagUpstreamConnectFailure
+		o.failure, o.transport, o.flags = err.Error(), "", telemetry.FlagUpstreamConnectFailure
 		var failed *cluster.Error
 		if errors.As(err, &failed) {
+			o.transport = failed.TransportFailure()
 			if o.flags = failed.Flags(); failed.Addr != nil {
 				o.failed = append(o.failed, failed.Addr)
 			}
@@ -358,12 +359,13 @@ func (p *Proxy) finish(c *downstream.Conn, o *outcome, received, sent int64) {
 	if o.failure != "" {
 		p.text.Debug("upstream not reached", "service", c.Service, "cluster", o.cluster, "err", o.failure)
 	}
-	p.log(c, o, received, sent)
+	p.log(c, o, telemetry.LogConnectionEnd, received, sent)
 }
 
 // log writes the connection as it is now.
-func (p *Proxy) log(c *downstream.Conn, o *outcome, received, sent int64) {
+func (p *Proxy) log(c *downstream.Conn, o *outcome, occasion telemetry.LogType, received, sent int64) {
 	r := c.NewRecord()
+	r.Type = occasion
 	r.Duration = time.Since(c.Accepted)
 	r.Cluster, r.Attempts = o.cluster, o.attempts
 	r.BytesReceived, r.BytesSent = received, sent
@@ -372,7 +374,7 @@ func (p *Proxy) log(c *downstream.Conn, o *outcome, received, sent int64) {
 		r.ConnectionTermination = o.termination
 	}
 	if o.flags != 0 {
-		r.UpstreamTransportFailure = o.failure
+		r.UpstreamFailure, r.UpstreamTransportFailure = o.failure, o.transport
 	}
 	r.Attempted = o
 	if o.moments != nil {

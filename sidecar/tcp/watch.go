@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // parkAfter is how long nothing moves before a connection gives up its goroutines:
@@ -127,6 +128,9 @@ func (w *watch) due(now int64) (due []*relay, next int64) {
 
 // nextLook is when something is to be done about a relay.
 func (r *relay) nextLook(now int64) int64 {
+	if r.leftAt.Load() != 0 {
+		return now
+	}
 	last := r.last.Load()
 	at := last + r.patience()
 	if now >= at {
@@ -183,9 +187,11 @@ func (r *relay) look(now int64) {
 	quiet := now - r.last.Load()
 	switch {
 	case r.end > 0 && now >= r.end:
-		r.stop("max_connection_duration")
+		r.stop(telemetry.FlagDurationTimeout, "max_connection_duration")
 	case r.p.idle > 0 && quiet >= int64(r.p.idle):
-		r.stop("idle_timeout")
+		r.stop(0, "idle_timeout")
+	case r.leftAt.Load() != 0:
+		r.linger(now)
 	case quiet >= r.patience() && r.parkable:
 		r.quiesce()
 	}
@@ -193,6 +199,7 @@ func (r *relay) look(now int64) {
 	defer r.logging.Unlock()
 	if f := r.flush.Load(); f > 0 && now >= f {
 		r.flush.Store(now + r.p.flushEvery)
-		r.p.log(r.c, &r.o, r.toUp.moved.Load(), r.down.moved.Load())
+		o := r.outcome()
+		r.p.log(r.c, &o, telemetry.LogConnectionPeriodic, r.toUp.moved.Load(), r.down.moved.Load())
 	}
 }

@@ -14,6 +14,14 @@ type ClusterMetrics struct {
 	name      string
 	endpoints [len(endpointStates)]atomic.Int32
 	used      atomic.Pointer[ClusterCounters]
+	// others are the series that have labels of their own, which few clusters have. m.mu
+	// guards them.
+	others map[otherSeries]struct{}
+}
+
+type otherSeries struct {
+	f   *family
+	key string
 }
 
 // ClusterCounters are the counters of a cluster that is used, values of one piece of
@@ -213,6 +221,39 @@ func (m *Metrics) Cluster(name string) *ClusterMetrics {
 	return c
 }
 
+// Forget ends the exposition of a cluster that is gone; a nil ClusterMetrics has none.
+// What is still under way counts for nobody, and a cluster of the same name begins anew.
+func (c *ClusterMetrics) Forget() {
+	if c == nil {
+		return
+	}
+	c.m.mu.Lock()
+	defer c.m.mu.Unlock()
+	if c.m.clusters[c.name] != c {
+		return
+	}
+	delete(c.m.clusters, c.name)
+	c.m.byName = nil
+	for o := range c.others {
+		o.f.deleteKey(o.key)
+	}
+}
+
+// other is a counter with a label of its own, nil of a cluster that is gone.
+func (c *ClusterMetrics) other(v *CounterVec, labels ...string) *Counter {
+	labels = append([]string{c.name}, labels...)
+	c.m.mu.Lock()
+	defer c.m.mu.Unlock()
+	if c.m.clusters[c.name] != c {
+		return nil
+	}
+	if c.others == nil {
+		c.others = map[otherSeries]struct{}{}
+	}
+	c.others[otherSeries{v.f, seriesKey(labels)}] = struct{}{}
+	return v.With(labels...)
+}
+
 // Use returns the counters, nil for nil.
 func (c *ClusterMetrics) Use() *ClusterCounters {
 	if c == nil {
@@ -255,7 +296,7 @@ func (c *ClusterMetrics) Failed(s Shard, f Failure) {
 // words, never text that the peer sent.
 func (c *ClusterMetrics) TLSFailure(reason string) {
 	if c != nil {
-		c.m.upstreamTLSFailures.With(c.name, reason).Inc(0)
+		c.other(c.m.upstreamTLSFailures, reason).Inc(0)
 	}
 }
 
@@ -264,7 +305,7 @@ func (c *ClusterMetrics) TLSFailure(reason string) {
 // many are ejected).
 func (c *ClusterMetrics) Outlier(reason, result string) {
 	if c != nil {
-		c.m.upstreamOutliers.With(c.name, reason, result).Inc(0)
+		c.other(c.m.upstreamOutliers, reason, result).Inc(0)
 	}
 }
 
@@ -272,7 +313,7 @@ func (c *ClusterMetrics) Outlier(reason, result string) {
 // "network_failure", "timeout" or "passive_failure".
 func (c *ClusterMetrics) HealthChecked(result string) {
 	if c != nil {
-		c.m.upstreamHealthChecks.With(c.name, result).Inc(0)
+		c.other(c.m.upstreamHealthChecks, result).Inc(0)
 	}
 }
 
@@ -282,7 +323,7 @@ func (c *ClusterMetrics) HealthChecked(result string) {
 func (c *ClusterMetrics) SubsetPicks() (counters [3]*Counter) {
 	if c != nil {
 		for i, result := range [...]string{"selected", "fallback", "panic"} {
-			counters[i] = c.m.upstreamSubsetPicks.With(c.name, result)
+			counters[i] = c.other(c.m.upstreamSubsetPicks, result)
 		}
 	}
 	return counters
@@ -294,5 +335,5 @@ func (c *ClusterMetrics) InvalidDestinations() *Counter {
 	if c == nil {
 		return nil
 	}
-	return c.m.upstreamInvalidDestination.With(c.name)
+	return c.other(c.m.upstreamInvalidDestination)
 }

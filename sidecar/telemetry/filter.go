@@ -75,11 +75,12 @@ type NotHealthCheckFilter struct{}
 // Passes implements Filter.
 func (NotHealthCheckFilter) Passes(r *Record) bool { return !r.HealthCheck }
 
-// TraceableFilter takes what was decided to be traced.
+// TraceableFilter takes what was forced to be traced, but for health checks. What is
+// traced by chance or for its client it does not take, as in Envoy.
 type TraceableFilter struct{}
 
 // Passes implements Filter.
-func (TraceableFilter) Passes(r *Record) bool { return r.Traced }
+func (TraceableFilter) Passes(r *Record) bool { return r.TraceForced && !r.HealthCheck }
 
 // FlagsFilter takes records with one of the flags, or with Any any flag.
 type FlagsFilter struct {
@@ -102,7 +103,8 @@ func ParseFlag(name string) (Flags, bool) {
 }
 
 // GRPCFilter compares the gRPC status of the response: of its trailers, its head, or
-// what its HTTP status means (Statuses is a set of bits).
+// what its HTTP status means (Statuses is a set of bits). A status that is none of
+// gRPC's is in no set.
 type GRPCFilter struct {
 	Statuses uint32
 	Exclude  bool
@@ -110,32 +112,18 @@ type GRPCFilter struct {
 
 // Passes implements Filter.
 func (f GRPCFilter) Passes(r *Record) bool {
-	s := r.grpcStatus()
-	return (s < 32 && f.Statuses&(1<<s) != 0) != f.Exclude
-}
-
-// grpcStatus is the response's, inferred from HTTP's where there is none.
-func (r *Record) grpcStatus() uint32 {
-	text := r.GRPCStatus
-	if text == "" && r.ResponseHeaders != nil {
-		text, _ = r.ResponseHeaders.Header("grpc-status")
+	status, ok := r.responseStatus()
+	if !ok {
+		status = grpcOfHTTP(r.Code)
 	}
-	if text != "" {
-		n, err := strconv.ParseUint(text, 10, 32)
-		if err != nil {
-			return 2
-		}
-		return uint32(n)
-	}
-	return grpcOfHTTP(r.Code)
+	return (status >= 0 && status < len(grpcNames) && f.Statuses&(1<<status) != 0) != f.Exclude
 }
 
 // grpcOfHTTP is gRPC's mapping for answers without a status
-// (doc/http-grpc-status-mapping.md of gRPC).
-func grpcOfHTTP(code int) uint32 {
+// (doc/http-grpc-status-mapping.md of gRPC), which has none for success: a call that
+// went well has a status.
+func grpcOfHTTP(code int) int {
 	switch code {
-	case 200:
-		return 0
 	case 400:
 		return 13
 	case 401:
@@ -161,7 +149,7 @@ type SampleFilter struct {
 func (f SampleFilter) Passes(r *Record) bool {
 	n := uint64(rand.Uint32())
 	if !f.Independent && r.RequestHeaders != nil {
-		if id, ok := r.RequestHeaders.Header("x-request-id"); ok && len(id) >= 8 {
+		if id, _, ok := r.RequestHeaders.HeaderFrom("x-request-id", 0); ok && len(id) >= 8 {
 			if v, err := strconv.ParseUint(id[:8], 16, 32); err == nil {
 				n = v
 			}
@@ -175,15 +163,24 @@ type LogType uint8
 
 // The occasions, with the numbers of envoy.data.accesslog.v3.AccessLogType.
 const (
-	LogConnectionEnd LogType = 3
-	LogStart         LogType = 4
-	LogPeriodic      LogType = 5
-	LogEnd           LogType = 6
-	LogTunnelStarted LogType = 10
+	LogUpstreamConnected  LogType = 1
+	LogConnectionPeriodic LogType = 2
+	LogConnectionEnd      LogType = 3
+	LogStart              LogType = 4
+	LogPeriodic           LogType = 5
+	LogEnd                LogType = 6
+	LogTunnelStarted      LogType = 10
+	LogConnectionStart    LogType = 14
 )
 
 func (t LogType) String() string {
 	switch t {
+	case LogUpstreamConnected:
+		return "TcpUpstreamConnected"
+	case LogConnectionPeriodic:
+		return "TcpPeriodic"
+	case LogConnectionStart:
+		return "TcpConnectionStart"
 	case LogConnectionEnd:
 		return "TcpConnectionEnd"
 	case LogStart:

@@ -43,7 +43,7 @@ var flagNames = [...]flagName{
 	{"UF", "UpstreamConnectionFailure", "connection to the upstream failed"},
 	{"URX", "UpstreamRetryLimitExceeded", "the retry or connect attempt limit was reached"},
 	{"UT", "UpstreamRequestTimeout", "the upstream did not answer in time"},
-	{"UR", "UpstreamRemoteReset", "the upstream reset the request"},
+	{"UR", "UpstreamRemoteReset", "the upstream reset the request, or the plain connection"},
 	{"UC", "UpstreamConnectionTermination", "the upstream closed the connection"},
 	{"UO", "UpstreamOverflow", "a circuit breaker of the upstream was full"},
 	{"NR", "NoRouteFound", "no route, or no filter chain, matched"},
@@ -106,8 +106,11 @@ func (f Flags) String() string {
 	return string(f.appendTo(nil, false))
 }
 
-// appendTo appends the names of the flags, none for none.
+// appendTo appends the names of the flags, "-" for none.
 func (f Flags) appendTo(dst []byte, long bool) []byte {
+	if f == 0 {
+		return append(dst, '-')
+	}
 	start := len(dst)
 	for ; f != 0; f &= f - 1 {
 		i := bits.TrailingZeros32(uint32(f))

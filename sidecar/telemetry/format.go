@@ -63,8 +63,7 @@ type Format struct {
 	omit bool
 }
 
-// op is a literal, or an operator that appends a value. An operator that appends
-// nothing has no value.
+// op is a literal, or an operator that appends a value.
 type op struct {
 	literal string
 	value   valueFunc
@@ -189,8 +188,8 @@ func (f *Format) AppendBody(dst []byte, r *Record) []byte {
 			dst = append(dst, o.literal...)
 			continue
 		}
-		start := len(dst)
-		if dst = o.appendValue(dst, r); len(dst) == start && !f.omit {
+		var ok bool
+		if dst, ok = o.appendValue(dst, r); !ok && !f.omit {
 			dst = append(dst, '-')
 		}
 	}
@@ -205,8 +204,8 @@ func appendText(dst []byte, ops []op, r *Record, missing string, quotes bool) []
 			continue
 		}
 		start := len(dst)
-		dst = o.appendValue(dst, r)
-		if len(dst) == start {
+		var ok bool
+		if dst, ok = o.appendValue(dst, r); !ok {
 			dst = append(dst, missing...)
 			continue
 		}
@@ -217,11 +216,10 @@ func appendText(dst []byte, ops []op, r *Record, missing string, quotes bool) []
 	return dst
 }
 
-func (o *op) appendValue(dst []byte, r *Record) []byte {
-	start := len(dst)
-	dst = o.value(dst, r)
-	if o.max > 0 && len(dst)-start > o.max {
-		dst = dst[:start+o.max]
+func (o *op) appendValue(dst []byte, r *Record) (out []byte, ok bool) {
+	out, ok = o.value(dst, r)
+	if o.max > 0 && len(out)-len(dst) > o.max {
+		out = out[:len(dst)+o.max]
 	}
-	return dst
+	return out, ok
 }

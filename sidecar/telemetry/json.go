@@ -99,9 +99,9 @@ func (n *node) append(dst []byte, r *Record, omit bool) (out []byte, ok bool) {
 func appendMember(dst []byte, ops []op, r *Record, omit bool) (out []byte, ok bool) {
 	start := len(dst)
 	if len(ops) == 1 && ops[0].value != nil {
-		dst = ops[0].appendValue(dst, r)
+		dst, ok = ops[0].appendValue(dst, r)
 		switch {
-		case len(dst) == start:
+		case !ok:
 			return append(dst, "null"...), !omit
 		case ops[0].number:
 			return dst, true
@@ -113,8 +113,7 @@ func appendMember(dst []byte, ops []op, r *Record, omit bool) (out []byte, ok bo
 			dst = append(dst, ops[i].literal...)
 			continue
 		}
-		before := len(dst)
-		if dst = ops[i].appendValue(dst, r); len(dst) == before && !omit {
+		if dst, ok = ops[i].appendValue(dst, r); !ok && !omit {
 			dst = append(dst, '-')
 		}
 	}

@@ -209,31 +209,11 @@ func (m *Metrics) AuthzCounter(shadow, allowed bool, rule string) *Counter {
 	return m.authzDecisions.With(decision, rule)
 }
 
-// Retain forgets the series of services, clusters, listeners and rules that no
-// configuration names any more. A nil function keeps everything of its kind.
-func (m *Metrics) Retain(service, cluster, listener, rule func(string) bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for k := range m.services {
-		if service != nil && !service(k.service) {
-			delete(m.services, k)
-		}
-	}
-	for k := range m.clusters {
-		if cluster != nil && !cluster(k) {
-			delete(m.clusters, k)
-			m.byName = nil
-		}
-	}
-	m.Registry.mu.Lock()
-	families := m.Registry.families
-	m.Registry.mu.Unlock()
-	for _, f := range families {
-		for label, keep := range map[string]func(string) bool{"service": service, "cluster": cluster, "listener": listener, "rule": rule} {
-			if keep != nil {
-				f.deleteWhere(label, func(v string) bool { return !keep(v) })
-			}
-		}
+// ForgetListener forgets what was counted of a listener that is gone, and its
+// connections with it.
+func (m *Metrics) ForgetListener(name string) {
+	for _, v := range [...]*CounterVec{m.accepts, m.acceptErrors, m.refused, m.policyClosed, m.expiredCertConn} {
+		v.f.deleteWhere(func(labels []string) bool { return labels[0] == name })
 	}
 }
 

@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"os"
 	"slices"
 	"strconv"
@@ -12,7 +13,9 @@ import (
 // OperatorDoc is one row of the documentation.
 type OperatorDoc struct{ Name, Argument, Help string }
 
-type valueFunc = func(dst []byte, r *Record) []byte
+// valueFunc appends a value; ok is false where there is none, which is not the same as
+// an empty one, and nothing was appended.
+type valueFunc = func(dst []byte, r *Record) (out []byte, ok bool)
 
 type operatorDef struct {
 	OperatorDoc
@@ -39,14 +42,27 @@ func OperatorDocs() []OperatorDoc {
 	return out
 }
 
+// text is an operator whose value is absent when it is empty.
 func text(name, help string, get func(*Record) string) operatorDef {
-	return operatorDef{OperatorDoc: OperatorDoc{Name: name, Help: help},
-		value: func(dst []byte, r *Record) []byte { return append(dst, get(r)...) }}
+	return appends(name, help, func(dst []byte, r *Record) []byte { return append(dst, get(r)...) })
+}
+
+// appends is an operator that has no value where it appends nothing.
+func appends(name, help string, value func(dst []byte, r *Record) []byte) operatorDef {
+	return operatorDef{OperatorDoc: OperatorDoc{Name: name, Help: help}, value: ifAny(value)}
+}
+
+// ifAny makes a value of what appends nothing where there is none.
+func ifAny(value func(dst []byte, r *Record) []byte) valueFunc {
+	return func(dst []byte, r *Record) ([]byte, bool) {
+		out := value(dst, r)
+		return out, len(out) > len(dst)
+	}
 }
 
 func number(name, help string, get func(*Record) int64) operatorDef {
 	return plain(operatorDef{OperatorDoc: OperatorDoc{Name: name, Help: help},
-		value: func(dst []byte, r *Record) []byte { return strconv.AppendInt(dst, get(r), 10) }})
+		value: func(dst []byte, r *Record) ([]byte, bool) { return strconv.AppendInt(dst, get(r), 10), true }})
 }
 
 func plain(d operatorDef) operatorDef {
@@ -61,20 +77,19 @@ func takes(name, argument, help string, compile func(argument string) (valueFunc
 
 var processOperators = []operatorDef{
 	number("CONNECTION_ID", "Number of the downstream connection in this process.", func(r *Record) int64 { return int64(r.ConnectionID) }),
-	{OperatorDoc: OperatorDoc{Name: "STREAM_ID", Help: "The request's x-request-id; of a plain connection, or a request without one, a random UUID of its own."},
-		value: appendStreamID},
-	{OperatorDoc: OperatorDoc{Name: "UNIQUE_ID", Help: "A random UUID for each place where it stands."},
-		value: func(dst []byte, _ *Record) []byte { return AppendUUID(dst) }},
-	{OperatorDoc: OperatorDoc{Name: "TRACE_ID", Help: "The request's trace, where tracing is configured."},
-		value: func(dst []byte, r *Record) []byte { return append(dst, r.TraceID...) }},
-	{OperatorDoc: OperatorDoc{Name: "SPAN_ID", Help: "The request's span, where tracing is configured."},
-		value: func(dst []byte, r *Record) []byte { return append(dst, r.SpanID...) }},
+	appends("STREAM_ID", "The request's x-request-id; of a plain connection a UUID that all its lines have, of a request without one a random UUID.", appendStreamID),
+	appends("UNIQUE_ID", "A random UUID for each place where it stands.", func(dst []byte, _ *Record) []byte { return AppendUUID(dst) }),
+	appends("TRACE_ID", "The request's trace, where tracing is configured.", func(dst []byte, r *Record) []byte { return append(dst, r.TraceID...) }),
+	appends("SPAN_ID", "The request's span, where tracing is configured.", func(dst []byte, r *Record) []byte { return append(dst, r.SpanID...) }),
 	text("HOSTNAME", "Name of this host.", func(*Record) string { return hostname }),
-	takes("ENVIRONMENT", "NAME", "Environment variable of the sidecar, as it was when the format was compiled.", func(name string) (valueFunc, error) {
-		v := os.Getenv(name)
-		return func(dst []byte, _ *Record) []byte { return append(dst, v...) }, nil
+	takes("ENVIRONMENT", "NAME", "Environment variable of the sidecar, as it was when the format was compiled; \"-\" for one that is not set.", func(name string) (valueFunc, error) {
+		v, ok := os.LookupEnv(name)
+		if !ok {
+			v = "-"
+		}
+		return func(dst []byte, _ *Record) ([]byte, bool) { return append(dst, v...), true }, nil
 	}),
-	takes("COALESCE", "JSON", "The first of several operators that has a value: {\"operators\": [NAME or {\"command\": NAME, \"param\": ARGUMENT, \"max_length\": LENGTH}, …]}. A parenthesis in it is written \\u0029.", firstValue),
+	takes("COALESCE", "JSON", "The first of several operators that has a value, which may be empty: {\"operators\": [NAME or {\"command\": NAME, \"param\": ARGUMENT, \"max_length\": LENGTH}, …]}. A parenthesis in it is written \\u0029.", firstValue),
 }
 
 var hostname = func() string { h, _ := os.Hostname(); return h }()
@@ -85,7 +100,11 @@ func appendStreamID(dst []byte, r *Record) []byte {
 			return append(dst, id...)
 		}
 	}
-	if r.streamID[0] == 0 {
+	switch {
+	case r.streamID[0] != 0:
+	case r.RequestHeaders == nil && r.Protocol == "":
+		appendConnectionUUID(r.streamID[:0], r.ConnectionID, r.Start)
+	default:
 		AppendUUID(r.streamID[:0])
 	}
 	return append(dst, r.streamID[:]...)
@@ -102,14 +121,13 @@ func firstValue(argument string) (valueFunc, error) {
 			return nil, err
 		}
 	}
-	return func(dst []byte, r *Record) []byte {
-		start := len(dst)
+	return func(dst []byte, r *Record) (out []byte, ok bool) {
 		for i := range ops {
-			if dst = ops[i].appendValue(dst, r); len(dst) > start {
-				break
+			if out, ok = ops[i].appendValue(dst, r); ok {
+				return out, true
 			}
 		}
-		return dst
+		return dst, false
 	}, nil
 }
 
@@ -123,17 +141,16 @@ var ownOperators = []operatorDef{
 	text("HAUBERK_DST_ID", "SPIFFE ID of who was asked: the workload inbound, the verified upstream outbound.", (*Record).DestinationID),
 	text("HAUBERK_DECISION", "allow or deny; absent when no rule was asked.", (*Record).decision),
 	text("HAUBERK_RULE", "The authorization rule that decided.", func(r *Record) string { return r.Rule }),
-	{OperatorDoc: OperatorDoc{Name: "HAUBERK_SHADOW_RULE", Help: "The shadow rule that would have decided, with its decision."}, value: appendShadow},
+	appends("HAUBERK_SHADOW_RULE", "The shadow rule that would have decided, with its decision.", appendShadow),
 	number("HAUBERK_RETRIES", "Upstream attempts after the first.", func(r *Record) int64 { return int64(r.Retries()) }),
 	text("HAUBERK_VIRTUAL_HOST", "Virtual host that matched.", func(r *Record) string { return r.VirtualHost }),
-	text("HAUBERK_FAILURE", "Why a handshake or connection failed, on either side.", (*Record).failure),
-	{OperatorDoc: OperatorDoc{Name: "HAUBERK_UPSTREAM_DURATION", Help: "Milliseconds that the upstream took to begin its answer."},
-		value: func(dst []byte, r *Record) []byte {
-			if r.UpstreamDuration < 0 {
-				return dst
-			}
-			return strconv.AppendInt(dst, r.UpstreamDuration.Milliseconds(), 10)
-		}},
+	text("HAUBERK_FAILURE", "Why a handshake or connection failed, on either side, or what was wrong with the upstream's answer, in the sidecar's words.", (*Record).failure),
+	appends("HAUBERK_UPSTREAM_DURATION", "Milliseconds that the upstream took to begin its answer.", func(dst []byte, r *Record) []byte {
+		if r.UpstreamDuration < 0 {
+			return dst
+		}
+		return strconv.AppendInt(dst, r.UpstreamDuration.Milliseconds(), 10)
+	}),
 }
 
 func (r *Record) decision() string {
@@ -159,10 +176,7 @@ func appendShadow(dst []byte, r *Record) []byte {
 }
 
 func (r *Record) failure() string {
-	if r.TransportFailure != "" {
-		return r.TransportFailure
-	}
-	return r.UpstreamTransportFailure
+	return cmp.Or(r.TransportFailure, r.UpstreamFailure, r.UpstreamTransportFailure)
 }
 
 // timeOf shows a time in a format, in UTC unless local.
@@ -173,21 +187,21 @@ func timeOf(local bool, get func(*Record) (time.Time, bool)) func(string) (value
 			return nil, err
 		}
 		seconds := &secondCache{}
-		return func(dst []byte, r *Record) []byte {
+		return func(dst []byte, r *Record) ([]byte, bool) {
 			t, ok := get(r)
 			if !ok {
-				return dst
+				return dst, false
 			}
 			if t = t.UTC(); local {
 				t = t.Local()
 			}
 			if argument == "" {
-				return seconds.append(dst, t)
+				return seconds.append(dst, t), true
 			}
 			for i := range parts {
 				dst = parts[i].Append(dst, t)
 			}
-			return dst
+			return dst, true
 		}, nil
 	}
 }

@@ -9,27 +9,26 @@ import (
 )
 
 func address(name, help string, get func(*Record) net.Addr) operatorDef {
-	return operatorDef{OperatorDoc: OperatorDoc{Name: name, Help: help},
-		value: func(dst []byte, r *Record) []byte { return appendAddr(dst, get(r), true) }}
+	return appends(name, help, func(dst []byte, r *Record) []byte { return appendAddr(dst, get(r), true) })
 }
 
 func host(name, help string, get func(*Record) net.Addr) operatorDef {
 	return takes(name, "BITS", help+" With BITS, the network of this length that it is in.", func(argument string) (valueFunc, error) {
 		bits, err := logformat.PrefixBits(argument)
 		if err != nil || bits < 0 {
-			return func(dst []byte, r *Record) []byte { return appendAddr(dst, get(r), false) }, err
+			return ifAny(func(dst []byte, r *Record) []byte { return appendAddr(dst, get(r), false) }), err
 		}
-		return func(dst []byte, r *Record) []byte { return appendNetwork(dst, get(r), bits) }, nil
+		return ifAny(func(dst []byte, r *Record) []byte { return appendNetwork(dst, get(r), bits) }), nil
 	})
 }
 
 func port(name, help string, get func(*Record) net.Addr) operatorDef {
-	return operatorDef{OperatorDoc: OperatorDoc{Name: name, Help: help}, value: func(dst []byte, r *Record) []byte {
+	return appends(name, help, func(dst []byte, r *Record) []byte {
 		if ap := addrPort(get(r)); ap.IsValid() {
 			return appendPort(dst, ap.Port())
 		}
 		return dst
-	}}
+	})
 }
 
 // addrPort is invalid for what has no IP address.

@@ -21,10 +21,9 @@ var downstreamOperators = []operatorDef{
 	address("DOWNSTREAM_DIRECT_REMOTE_ADDRESS", "Address at the other end of the connection.", downstreamDirect),
 	host("DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT", "The same without the port.", downstreamDirect),
 	port("DOWNSTREAM_DIRECT_REMOTE_PORT", "Its port.", downstreamDirect),
-	{OperatorDoc: OperatorDoc{Name: "DOWNSTREAM_LOCAL_ADDRESS", Help: "Where the client connected to: the original destination where a firewall redirected it."},
-		value: func(dst []byte, r *Record) []byte { return appendDestination(dst, r, true) }},
+	appends("DOWNSTREAM_LOCAL_ADDRESS", "Where the client connected to: the original destination where a firewall redirected it.", func(dst []byte, r *Record) []byte { return appendDestination(dst, r, true) }),
 	takes("DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", "BITS", "The same without the port.", destinationHost),
-	{OperatorDoc: OperatorDoc{Name: "DOWNSTREAM_LOCAL_PORT", Help: "Its port."}, value: destinationPort},
+	appends("DOWNSTREAM_LOCAL_PORT", "Its port.", destinationPort),
 	address("DOWNSTREAM_DIRECT_LOCAL_ADDRESS", "Own address of the downstream connection.", downstreamLocal),
 	host("DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT", "The same without the port.", downstreamLocal),
 	port("DOWNSTREAM_DIRECT_LOCAL_PORT", "Its port.", downstreamLocal),
@@ -47,7 +46,7 @@ var downstreamOperators = []operatorDef{
 	text("DOWNSTREAM_TLS_VERSION", "TLS version of the downstream connection.", func(r *Record) string { return tlsVersion(r.TLSVersion) }),
 	text("DOWNSTREAM_TLS_CIPHER", "Cipher suite of the downstream connection, OpenSSL's name.", func(r *Record) string { return cipherName(r.CipherSuite) }),
 	text("DOWNSTREAM_TLS_GROUP", "Key exchange of the downstream connection.", func(r *Record) string { return groupName(r.TLSGroup) }),
-	text("DOWNSTREAM_TRANSPORT_FAILURE_REASON", "Why the downstream handshake failed.", func(r *Record) string { return r.TransportFailure }),
+	transportFailure("DOWNSTREAM_TRANSPORT_FAILURE_REASON", "Why the downstream handshake failed, spaces written as underscores.", func(r *Record) string { return r.TransportFailure }),
 }
 
 func serverName(argument string) (valueFunc, error) {
@@ -55,11 +54,12 @@ func serverName(argument string) (valueFunc, error) {
 	if err != nil {
 		return nil, err
 	}
-	return func(dst []byte, r *Record) []byte {
+	return func(dst []byte, r *Record) ([]byte, bool) {
 		if words[0] == "SNI_ONLY" || words[0] == "SNI_FIRST" && r.SNI != "" {
-			return append(dst, r.SNI...)
+			return append(dst, r.SNI...), r.SNI != ""
 		}
-		return append(dst, original(r, words[1], originalHost, ":authority")...)
+		v, ok := original(r, words[1], originalHost, ":authority")
+		return append(dst, v...), ok
 	}, nil
 }
 
@@ -77,9 +77,9 @@ func appendDestination(dst []byte, r *Record, withPort bool) []byte {
 func destinationHost(argument string) (valueFunc, error) {
 	bits, err := logformat.PrefixBits(argument)
 	if err != nil || bits < 0 {
-		return func(dst []byte, r *Record) []byte { return appendDestination(dst, r, false) }, err
+		return ifAny(func(dst []byte, r *Record) []byte { return appendDestination(dst, r, false) }), err
 	}
-	return func(dst []byte, r *Record) []byte {
+	return ifAny(func(dst []byte, r *Record) []byte {
 		ap := r.Destination
 		if !ap.IsValid() {
 			return appendNetwork(dst, r.DownstreamLocal, bits)
@@ -89,7 +89,7 @@ func destinationHost(argument string) (valueFunc, error) {
 			return dst
 		}
 		return p.AppendTo(dst)
-	}, nil
+	}), nil
 }
 
 func destinationPort(dst []byte, r *Record) []byte {

@@ -45,20 +45,18 @@ var exchangeOperators = []operatorDef{
 	sizeOf("RESPONSE_TRAILERS_BYTES", "Bytes of the response's trailer names and values.", WantTrailers, responseTrailers),
 	plain(text("PROTOCOL", "HTTP/1.1, HTTP/1.0, HTTP/2 or HTTP/3; absent for a plain connection.", func(r *Record) string { return r.Protocol })),
 	number("RESPONSE_CODE", "Status code; 0 when no response began.", func(r *Record) int64 { return int64(r.Code) }),
-	{OperatorDoc: OperatorDoc{Name: "RESPONSE_FLAGS", Help: "What went wrong, see the table of flags; absent when nothing did."},
-		plain: true, value: func(dst []byte, r *Record) []byte { return r.Flags.appendTo(dst, false) }},
-	{OperatorDoc: OperatorDoc{Name: "RESPONSE_FLAGS_LONG", Help: "The same with long names."},
-		value: func(dst []byte, r *Record) []byte { return r.Flags.appendTo(dst, true) }},
+	plain(appends("RESPONSE_FLAGS", "What went wrong, see the table of flags; \"-\" when nothing did, in JSON too.", func(dst []byte, r *Record) []byte { return r.Flags.appendTo(dst, false) })),
+	plain(appends("RESPONSE_FLAGS_LONG", "The same with long names.", func(dst []byte, r *Record) []byte { return r.Flags.appendTo(dst, true) })),
 	takes("RESPONSE_CODE_DETAILS", "ALLOW_WHITESPACES", "Why the code was given; white space is written as underscores unless allowed.", codeDetails),
-	text("LOCAL_REPLY_BODY", "The text of an answer of our own.", func(r *Record) string { return r.LocalReply }),
+	{OperatorDoc: OperatorDoc{Name: "LOCAL_REPLY_BODY", Help: "The text of an answer of our own, empty of others."},
+		value: func(dst []byte, r *Record) ([]byte, bool) { return append(dst, r.LocalReply...), true }},
 	text("ACCESS_LOG_TYPE", "On which occasion the record is logged.", func(r *Record) string { return r.Type.String() }),
 	text("CONNECTION_TERMINATION_DETAILS", "Why the sidecar closed the connection.", func(r *Record) string { return r.ConnectionTermination }),
 	number("BYTES_RECEIVED", "Body bytes received from the downstream; all bytes of a plain connection.", func(r *Record) int64 { return r.BytesReceived }),
 	number("BYTES_SENT", "Body bytes sent to the downstream; all bytes of a plain connection.", func(r *Record) int64 { return r.BytesSent }),
 	{OperatorDoc: OperatorDoc{"GRPC_STATUS", "CAMEL_STRING, SNAKE_STRING or NUMBER", "Status of a gRPC request: of its trailers, its headers or, without either, what its status code stands for."},
 		withArgument: grpcStatusValue},
-	{OperatorDoc: OperatorDoc{Name: "GRPC_STATUS_NUMBER", Help: "The same as a number."},
-		value: grpcNumber},
+	appends("GRPC_STATUS_NUMBER", "The same as a number.", grpcNumber),
 	text("ROUTE_NAME", "Name of the route that matched.", func(r *Record) string { return r.Route }),
 }
 
@@ -67,18 +65,23 @@ func headerValue(argument string, get func(*Record) Headers) (valueFunc, error) 
 	if err != nil {
 		return nil, err
 	}
-	return func(dst []byte, r *Record) []byte { return append(dst, eitherHeader(get(r), first, second)...) }, nil
+	return func(dst []byte, r *Record) ([]byte, bool) {
+		v, ok := eitherHeader(get(r), first, second)
+		return append(dst, v...), ok
+	}, nil
 }
 
-func eitherHeader(h Headers, first, second string) string {
+// eitherHeader is the first value of a field, as Envoy has it, or of another where that
+// is absent; second may be "" for none.
+func eitherHeader(h Headers, first, second string) (value string, ok bool) {
 	if h == nil {
-		return ""
+		return "", false
 	}
-	v, ok := h.Header(first)
+	value, _, ok = h.HeaderFrom(first, 0)
 	if !ok && second != "" {
-		v, _ = h.Header(second)
+		value, _, ok = h.HeaderFrom(second, 0)
 	}
-	return v
+	return value, ok
 }
 
 func headerWithoutQuery(argument string) (valueFunc, error) {
@@ -86,9 +89,10 @@ func headerWithoutQuery(argument string) (valueFunc, error) {
 	if err != nil {
 		return nil, err
 	}
-	return func(dst []byte, r *Record) []byte {
-		v, _, _ := strings.Cut(eitherHeader(r.RequestHeaders, first, second), "?")
-		return append(dst, v...)
+	return func(dst []byte, r *Record) ([]byte, bool) {
+		v, ok := eitherHeader(r.RequestHeaders, first, second)
+		v, _, _ = strings.Cut(v, "?")
+		return append(dst, v...), ok
 	}, nil
 }
 
@@ -96,7 +100,7 @@ const originalPath, originalHost = "x-envoy-original-path", "x-envoy-original-ho
 
 // original chooses between what the client sent and what it was rewritten to:
 // "ORIG" is the first only, a word that begins with it falls back to the second.
-func original(r *Record, word, first, second string) string {
+func original(r *Record, word, first, second string) (value string, ok bool) {
 	switch word {
 	case "ORIG":
 		return eitherHeader(r.RequestHeaders, first, "")
@@ -111,24 +115,25 @@ func pathValue(argument string) (valueFunc, error) {
 	if err != nil {
 		return nil, err
 	}
-	return func(dst []byte, r *Record) []byte {
-		path := original(r, words[1], originalPath, ":path")
+	return func(dst []byte, r *Record) ([]byte, bool) {
+		path, ok := original(r, words[1], originalPath, ":path")
 		if words[0] == "NQ" {
 			path, _, _ = strings.Cut(path, "?")
 		}
-		return append(dst, path...)
+		return append(dst, path...), ok
 	}, nil
 }
 
-func queryOf(r *Record) string {
-	_, query, _ := strings.Cut(eitherHeader(r.RequestHeaders, ":path", ""), "?")
+func queryOf(r *Record) (query string, ok bool) {
+	path, _ := eitherHeader(r.RequestHeaders, ":path", "")
+	_, query, ok = strings.Cut(path, "?")
 	query, _, _ = strings.Cut(query, "#")
-	return query
+	return query, ok
 }
 
 func queryValue(name string) (valueFunc, error) {
-	return func(dst []byte, r *Record) []byte {
-		for rest := queryOf(r); rest != ""; {
+	return func(dst []byte, r *Record) ([]byte, bool) {
+		for rest, _ := queryOf(r); rest != ""; {
 			var pair string
 			pair, rest, _ = strings.Cut(rest, "&")
 			key, value, _ := strings.Cut(pair, "=")
@@ -136,10 +141,10 @@ func queryValue(name string) (valueFunc, error) {
 			dst = percent.Append(dst, key)
 			found := string(dst[start:]) == name
 			if dst = dst[:start]; found {
-				return percent.Append(dst, value)
+				return percent.Append(dst, value), true
 			}
 		}
-		return dst
+		return dst, false
 	}, nil
 }
 
@@ -148,11 +153,12 @@ func wholeQuery(argument string) (valueFunc, error) {
 	if err != nil {
 		return nil, err
 	}
-	return func(dst []byte, r *Record) []byte {
+	return func(dst []byte, r *Record) ([]byte, bool) {
+		query, ok := queryOf(r)
 		if words[0] == "DECODED" {
-			return percent.Append(dst, queryOf(r))
+			return percent.Append(dst, query), ok
 		}
-		return append(dst, queryOf(r)...)
+		return append(dst, query...), ok
 	}, nil
 }
 
@@ -161,7 +167,7 @@ func codeDetails(argument string) (valueFunc, error) {
 	if err != nil {
 		return nil, err
 	}
-	return func(dst []byte, r *Record) []byte {
+	return ifAny(func(dst []byte, r *Record) []byte {
 		start := len(dst)
 		dst = append(dst, r.CodeDetails...)
 		if words[0] == "" {
@@ -172,7 +178,7 @@ func codeDetails(argument string) (valueFunc, error) {
 			}
 		}
 		return dst
-	}, nil
+	}), nil
 }
 
 // grpcNames are gRPC's status codes by number, in both spellings.
@@ -185,14 +191,19 @@ var grpcNames = [...][2]string{
 	{"DataLoss", "DATA_LOSS"}, {"Unauthenticated", "UNAUTHENTICATED"},
 }
 
-// IsGRPC tells whether a request is one of gRPC, by its content-type.
+// IsGRPC tells whether a request is one of gRPC, by its only content-type, which has no
+// parameters.
 func IsGRPC(h Headers) bool {
 	if h == nil {
 		return false
 	}
 	const kind = "application/grpc"
-	v, _ := h.Header("content-type")
-	return strings.HasPrefix(v, kind) && (len(v) == len(kind) || v[len(kind)] == '+' || v[len(kind)] == ';')
+	v, next, _ := h.HeaderFrom("content-type", 0)
+	if !strings.HasPrefix(v, kind) || len(v) > len(kind) && v[len(kind)] != '+' {
+		return false
+	}
+	_, _, more := h.HeaderFrom("content-type", next)
+	return !more
 }
 
 // SentGRPCStatus is the status that answered a gRPC request, of its trailers or its
@@ -201,17 +212,29 @@ func (r *Record) SentGRPCStatus() (status int, ok bool) {
 	if !IsGRPC(r.RequestHeaders) {
 		return 0, false
 	}
-	text, ok := r.GRPCStatus, r.GRPCStatus != ""
-	for _, h := range [...]Headers{r.ResponseTrailers, r.ResponseHeaders} {
-		if !ok && h != nil {
-			text, ok = h.Header("grpc-status")
+	return r.responseStatus()
+}
+
+// responseStatus is the grpc-status of a response to whatever request.
+func (r *Record) responseStatus() (status int, ok bool) {
+	text, more := r.GRPCStatus, false
+	if ok = text != ""; !ok {
+		for _, h := range [...]Headers{r.ResponseTrailers, r.ResponseHeaders} {
+			if h == nil {
+				continue
+			}
+			var next int
+			if text, next, ok = h.HeaderFrom("grpc-status", 0); ok {
+				_, _, more = h.HeaderFrom("grpc-status", next)
+				break
+			}
 		}
 	}
 	if !ok {
 		return 0, false
 	}
 	n, err := strconv.ParseUint(text, 10, 31)
-	if err != nil {
+	if err != nil || more {
 		return -1, true
 	}
 	return int(n), true
@@ -226,7 +249,7 @@ func (r *Record) statusOfGRPC() (status int, ok bool) {
 	if r.Code == 0 || !IsGRPC(r.RequestHeaders) {
 		return 0, false
 	}
-	return int(grpcOfHTTP(r.Code)), true
+	return grpcOfHTTP(r.Code), true
 }
 
 func grpcStatusValue(argument string) (valueFunc, error) {
@@ -237,17 +260,17 @@ func grpcStatusValue(argument string) (valueFunc, error) {
 	spelling := 0
 	switch words[0] {
 	case "NUMBER":
-		return grpcNumber, nil
+		return ifAny(grpcNumber), nil
 	case "SNAKE_STRING":
 		spelling = 1
 	}
-	return func(dst []byte, r *Record) []byte {
+	return ifAny(func(dst []byte, r *Record) []byte {
 		status, ok := r.statusOfGRPC()
 		if ok && status >= 0 && status < len(grpcNames) {
 			return append(dst, grpcNames[status][spelling]...)
 		}
 		return grpcNumber(dst, r)
-	}, nil
+	}), nil
 }
 
 func grpcNumber(dst []byte, r *Record) []byte {

@@ -100,6 +100,142 @@ func TestOperators(t *testing.T) {
 	}
 }
 
+// A call whose response has no status, or one that cannot be read, is not a good one.
+func TestCallsWithoutStatus(t *testing.T) {
+	f, err := ParseFormat("%GRPC_STATUS% %GRPC_STATUS(NUMBER)%")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name              string
+		code              int
+		headers, trailers Headers
+		want              string
+		statuses          uint32 // that a filter finds it by
+	}{
+		{"the host ended after its head", 200, headers{}, nil, "Unknown 2", 1 << 2},
+		{"a status of HTTP", 503, headers{}, nil, "Unavailable 14", 1 << 14},
+		{"not a number", 200, headers{}, trailers{"grpc-status": "bad"}, "-1 -1", 0},
+		{"not one of gRPC's", 200, headers{}, trailers{"grpc-status": "17"}, "17 17", 0},
+		{"of trailers rather than headers", 200, headers{"grpc-status": "0"}, trailers{"grpc-status": "5"}, "NotFound 5", 1 << 5},
+		{"of headers", 200, headers{"grpc-status": "0"}, nil, "OK 0", 1},
+		{"two", 200, repeated{"grpc-status": {"0", "0"}}, nil, "-1 -1", 0},
+		{"no response", 0, nil, nil, "- -", 1 << 2},
+	} {
+		r := &Record{RequestHeaders: headers{"content-type": "application/grpc"}, Code: tc.code, ResponseHeaders: tc.headers, ResponseTrailers: tc.trailers}
+		if got := string(f.Append(nil, r)); got != tc.want {
+			t.Errorf("%s: %q, want %q", tc.name, got, tc.want)
+		}
+		for s := range grpcNames {
+			if got := (GRPCFilter{Statuses: 1 << s}).Passes(r); got != (tc.statuses == 1<<s) {
+				t.Errorf("%s: a filter for %s says %t", tc.name, grpcNames[s][0], got)
+			}
+		}
+		if (GRPCFilter{Statuses: 1, Exclude: true}).Passes(r) == (tc.statuses == 1) {
+			t.Errorf("%s: a filter for all but OK", tc.name)
+		}
+	}
+}
+
+// Of a field that comes several times the first value is shown, and one that is empty is
+// not one that is absent.
+func TestValuesThatAreEmpty(t *testing.T) {
+	r := &Record{
+		RequestHeaders:  repeated{"x": {"a", "b"}, "e": {"", "f"}, ":path": {"/?p=&q"}},
+		ResponseHeaders: repeated{"x": {"c", "d"}, "e": {""}}, ResponseTrailers: repeated{"x": {"g", "h"}},
+	}
+	bare := &Record{RequestHeaders: repeated{":path": {"/?"}}}
+	none := &Record{RequestHeaders: repeated{":path": {"/"}}}
+	first := `%COALESCE({"operators": [{"command": "REQ", "param": "e"}, {"command": "REQ", "param": "x"}]})%`
+	for _, tc := range []struct {
+		format string
+		r      *Record
+		text   string // with "-" for what is absent
+		omit   string
+		json   string
+	}{
+		{"%REQ(x)%", r, "a", "a", `"a"`},
+		{"%REQ(none?x)%", r, "a", "a", `"a"`},
+		{"%RESP(x)%", r, "c", "c", `"c"`},
+		{"%TRAILER(x)%", r, "g", "g", `"g"`},
+		{"%REQ(e)%", r, "", "", `""`},
+		{"%REQ(e):3%", r, "", "", `""`},
+		{"%REQ(e?x)%", r, "", "", `""`},
+		{"%RESP(e)%", r, "", "", `""`},
+		{"%REQ(none)%", r, "-", "", "null"},
+		{"%TRAILER(e)%", r, "-", "", "null"},
+		{first, r, "", "", `""`},
+		{first, none, "-", "", "null"},
+		{"%QUERY_PARAM(p)%", r, "", "", `""`},
+		{"%QUERY_PARAM(none)%", r, "-", "", "null"},
+		{"%QUERY_PARAMS%", bare, "", "", `""`},
+		{"%QUERY_PARAMS%", none, "-", "", "null"},
+		{"%RESPONSE_FLAGS%", r, "-", "-", `"-"`},
+		{"%RESPONSE_FLAGS_LONG%", r, "-", "-", `"-"`},
+		{"%LOCAL_REPLY_BODY%", r, "", "", `""`},
+		{"%ENVIRONMENT(HAUBERK_NO_VARIABLE)%", r, "-", "-", `"-"`},
+		{"%ROUTE_NAME%", r, "-", "", "null"},
+	} {
+		for kind, c := range map[string]AccessLogConfig{
+			"text": {Format: tc.format}, "omit": {Format: tc.format, OmitEmpty: true}, "JSON": {JSON: true, Fields: map[string]any{"v": tc.format}},
+		} {
+			f, err := CompileAccessLog(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := map[string]string{"text": tc.text, "omit": tc.omit, "JSON": `{"v":` + tc.json + "}"}[kind]
+			if got := string(f.Append(nil, tc.r)); got != want+"\n" {
+				t.Errorf("%s, %s: %q, want %q", tc.format, kind, got, want)
+			}
+		}
+	}
+}
+
+// Reasons of transports have no spaces, and Hauberk's own words stand elsewhere.
+func TestTransportFailures(t *testing.T) {
+	f, err := ParseFormat("%UPSTREAM_TRANSPORT_FAILURE_REASON% %DOWNSTREAM_TRANSPORT_FAILURE_REASON% %HAUBERK_FAILURE%")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, r := range map[string]*Record{
+		"- - -":                           {},
+		"a_b - c d":                       {UpstreamTransportFailure: "a b", UpstreamFailure: "c d"},
+		"a_b - a b":                       {UpstreamTransportFailure: "a b"},
+		"- - bad_status_line":             {UpstreamFailure: "bad_status_line"},
+		"- no_certificate no certificate": {TransportFailure: "no certificate"},
+	} {
+		if got := string(f.Append(nil, r)); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+func TestIsGRPC(t *testing.T) {
+	for want, all := range map[bool][]Headers{
+		true:  {headers{"content-type": "application/grpc"}, headers{"content-type": "application/grpc+proto"}},
+		false: {nil, headers{}, headers{"content-type": "application/grpc-web"}, headers{"content-type": "application/grpc;charset=utf-8"}, repeated{"content-type": {"application/grpc", "application/grpc"}}},
+	} {
+		for _, h := range all {
+			if IsGRPC(h) != want {
+				t.Errorf("%v: %t", h, !want)
+			}
+		}
+	}
+}
+
+// repeated are headers of which some occur several times.
+type repeated map[string][]string
+
+func (h repeated) Header(lower string) (string, bool) {
+	return strings.Join(h[lower], ","), h[lower] != nil
+}
+func (h repeated) HeaderFrom(lower string, from int) (string, int, bool) {
+	if v := h[lower]; from < len(v) {
+		return v[from], from + 1, true
+	}
+	return "", from, false
+}
+
 // What is no escape stays as it is, and spares nothing beside it from being decoded.
 func TestBrokenEscapes(t *testing.T) {
 	r := sample()

@@ -66,11 +66,11 @@ func lasting(name, help string, from, to Moment) operatorDef {
 }
 
 func appendBetween(from, to Moment, unit int64) valueFunc {
-	return func(dst []byte, r *Record) []byte {
+	return ifAny(func(dst []byte, r *Record) []byte {
 		d, ok := r.Moments.between(from, to)
 		if !ok {
 			return dst
 		}
 		return strconv.AppendInt(dst, int64(d)/unit, 10)
-	}
+	})
 }

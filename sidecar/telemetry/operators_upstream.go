@@ -39,14 +39,12 @@ var upstreamOperators = []operatorDef{
 	address("UPSTREAM_REMOTE_ADDRESS", "The same.", upstreamHost),
 	host("UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", "The same without the port.", upstreamHost),
 	port("UPSTREAM_REMOTE_PORT", "Its port.", upstreamHost),
-	{OperatorDoc: OperatorDoc{Name: "UPSTREAM_HOST_NAME", Help: "Host name of that endpoint, its address where it has none."},
-		value: func(dst []byte, r *Record) []byte {
-			return appendHost(dst, r.UpstreamHost, r.UpstreamHostname, true, true)
-		}},
-	{OperatorDoc: OperatorDoc{Name: "UPSTREAM_HOST_NAME_WITHOUT_PORT", Help: "The same without the port."},
-		value: func(dst []byte, r *Record) []byte {
-			return appendHost(dst, r.UpstreamHost, r.UpstreamHostname, true, false)
-		}},
+	appends("UPSTREAM_HOST_NAME", "Host name of that endpoint, its address where it has none.", func(dst []byte, r *Record) []byte {
+		return appendHost(dst, r.UpstreamHost, r.UpstreamHostname, true, true)
+	}),
+	appends("UPSTREAM_HOST_NAME_WITHOUT_PORT", "The same without the port.", func(dst []byte, r *Record) []byte {
+		return appendHost(dst, r.UpstreamHost, r.UpstreamHostname, true, false)
+	}),
 	attempted("UPSTREAM_HOSTS_ATTEMPTED", "Addresses of the upstreams that were tried, in order; the last eight.", false, true),
 	attempted("UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT", "The same without ports.", false, false),
 	attempted("UPSTREAM_HOST_NAMES_ATTEMPTED", "Host names of the upstreams that were tried, addresses where they have none.", true, true),
@@ -57,7 +55,7 @@ var upstreamOperators = []operatorDef{
 	text("UPSTREAM_CLUSTER", "Cluster that the route or filter chose.", func(r *Record) string { return r.Cluster }),
 	text("UPSTREAM_CLUSTER_RAW", "The same.", func(r *Record) string { return r.Cluster }),
 	text("UPSTREAM_PROTOCOL", "HTTP/1.1 or HTTP/2, as spoken to the upstream.", func(r *Record) string { return r.UpstreamProtocol }),
-	text("UPSTREAM_TRANSPORT_FAILURE_REASON", "Why the upstream connection or its handshake failed.", func(r *Record) string { return r.UpstreamTransportFailure }),
+	transportFailure("UPSTREAM_TRANSPORT_FAILURE_REASON", "Why the upstream connection or its handshake failed, spaces written as underscores.", func(r *Record) string { return r.UpstreamTransportFailure }),
 	number("UPSTREAM_REQUEST_ATTEMPT_COUNT", "Upstream attempts.", func(r *Record) int64 { return int64(r.Attempts) }),
 	text("UPSTREAM_PEER_URI_SAN", "SPIFFE ID that the upstream proved.", func(r *Record) string { return r.UpstreamPeerID }),
 	text("UPSTREAM_LOCAL_URI_SAN", "SPIFFE ID shown to the upstream.", func(r *Record) string { return r.UpstreamOwnID }),
@@ -74,6 +72,20 @@ var upstreamOperators = []operatorDef{
 	text("UPSTREAM_SERVER_NAME", "SNI sent to the upstream.", func(r *Record) string { return r.UpstreamSNI }),
 }
 
+// transportFailure has no spaces, as Envoy's.
+func transportFailure(name, help string, get func(*Record) string) operatorDef {
+	return appends(name, help, func(dst []byte, r *Record) []byte {
+		start := len(dst)
+		dst = append(dst, get(r)...)
+		for i, c := range dst[start:] {
+			if c == ' ' {
+				dst[start+i] = '_'
+			}
+		}
+		return dst
+	})
+}
+
 // Attempts are the hosts that an exchange tried.
 type Attempts interface {
 	// Attempted returns the i-th host, from 0; ok is false beyond the last.
@@ -81,7 +93,7 @@ type Attempts interface {
 }
 
 func attempted(name, help string, names, withPort bool) operatorDef {
-	return operatorDef{OperatorDoc: OperatorDoc{Name: name, Help: help}, value: func(dst []byte, r *Record) []byte {
+	return appends(name, help, func(dst []byte, r *Record) []byte {
 		if r.Attempted == nil {
 			return dst
 		}
@@ -95,7 +107,7 @@ func attempted(name, help string, names, withPort bool) operatorDef {
 			}
 			dst = appendHost(dst, addr, hostname, names, withPort)
 		}
-	}}
+	})
 }
 
 func appendHost(dst []byte, addr net.Addr, hostname string, names, withPort bool) []byte {

@@ -51,13 +51,15 @@ type Record struct {
 	UpstreamDuration time.Duration
 
 	// The listener's facts.
-	Direction                Direction
-	Listener, Chain          string
-	Workload, Service        string
-	ConnectionID             uint64
-	ConnectionTermination    string // why the sidecar ended the connection
-	TransportFailure         string // why the downstream handshake failed
-	UpstreamTransportFailure string
+	Direction             Direction
+	Listener, Chain       string
+	Workload, Service     string
+	ConnectionID          uint64
+	ConnectionTermination string // why the sidecar ended the connection
+	TransportFailure      string // why the downstream handshake failed
+	// UpstreamTransportFailure is why no connection to the upstream could be made, in
+	// Envoy's words; UpstreamFailure, in ours, also why the last attempt failed otherwise.
+	UpstreamTransportFailure, UpstreamFailure string
 
 	// The downstream connection. PeerID and OwnID were proven by the handshake.
 	DownstreamRemote, DownstreamLocal net.Addr
@@ -113,8 +115,9 @@ type Record struct {
 
 	// Moments are those of the exchange or connection; RequestBegan is that of Start.
 	Moments Moments
-	// Traced: it was decided to trace the request.
-	Traced bool
+	// TraceForced: the request is traced because x-envoy-force-trace says so, here or in a
+	// hop before.
+	TraceForced bool
 	// TraceID and SpanID are hexadecimal, empty without tracing.
 	TraceID, SpanID []byte
 

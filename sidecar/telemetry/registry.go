@@ -179,22 +179,20 @@ func (f *family) get(labels []string, fill func(*series)) *series {
 	return s
 }
 
-func (f *family) delete(labels []string) {
+func (f *family) delete(labels []string) { f.deleteKey(seriesKey(labels)) }
+
+func (f *family) deleteKey(key string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.series, seriesKey(labels))
+	delete(f.series, key)
 }
 
-// deleteWhere removes every series whose label has a value that keep refuses.
-func (f *family) deleteWhere(label string, drop func(value string) bool) {
-	at := slices.Index(f.Labels, label)
-	if at < 0 {
-		return
-	}
+// deleteWhere removes every series whose labels are to be dropped.
+func (f *family) deleteWhere(drop func(labels []string) bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for key, s := range f.series {
-		if drop(s.labels[at]) {
+		if drop(s.labels) {
 			delete(f.series, key)
 		}
 	}

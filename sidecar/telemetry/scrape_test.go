@@ -40,7 +40,7 @@ func TestScrapeIsSorted(t *testing.T) {
 	m := metricsOf(t, 30)
 	everySeries(m)
 	m.Cluster("cluster-7").Answered(0, 404)
-	m.Retain(nil, func(name string) bool { return name != "cluster-8" }, nil, nil)
+	m.Cluster("cluster-8").Forget()
 	m.Cluster("added")
 	var out bytes.Buffer
 	if err := m.Registry.WritePrometheus(&out); err != nil {
@@ -120,8 +120,9 @@ func TestScrapeHoldsNothing(t *testing.T) {
 	n := 0
 	err := m.Registry.WritePrometheus(slowly{func() {
 		n++
-		m.Cluster(fmt.Sprint("new-", n)).Answered(0, 200)
-		m.Retain(nil, func(name string) bool { return !strings.HasPrefix(name, "new-") }, nil, nil)
+		c := m.Cluster(fmt.Sprint("new-", n))
+		c.Answered(0, 200)
+		c.Forget()
 	}})
 	if err != nil || n < 2 {
 		t.Errorf("%d writes, %v", n, err)

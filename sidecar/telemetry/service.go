@@ -50,12 +50,14 @@ type ServiceMetrics struct {
 	m         *Metrics
 	direction Direction
 	service   string
+	users     int // m.mu guards it
 
 	mu    sync.Mutex // serialises writers of peers
 	peers atomic.Pointer[map[string]*PeerMetrics]
 }
 
-// Service returns the handles of a service; for configuration time.
+// Service returns the handles of a service; for configuration time. Whoever asks for them
+// gives them back with Release.
 func (m *Metrics) Service(d Direction, service string) *ServiceMetrics {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -66,7 +68,27 @@ func (m *Metrics) Service(d Direction, service string) *ServiceMetrics {
 		s.peers.Store(&map[string]*PeerMetrics{})
 		m.services[k] = s
 	}
+	s.users++
 	return s
+}
+
+// Release gives the handles back; with its last user what was counted of the service is
+// forgotten. A nil ServiceMetrics has nothing to give.
+func (s *ServiceMetrics) Release() {
+	if s == nil {
+		return
+	}
+	m := s.m
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s.users--; s.users > 0 {
+		return
+	}
+	delete(m.services, serviceKey{s.direction, s.service})
+	direction := s.direction.String()
+	for _, f := range [...]*family{m.requests.f, m.requestDuration.f, m.connections.f, m.connectionsOpen.f, m.bytes.f} {
+		f.deleteWhere(func(labels []string) bool { return labels[0] == direction && labels[1] == s.service })
+	}
 }
 
 // Peer returns the handles of one peer, named as PeerName does. It takes no lock

@@ -213,15 +213,49 @@ func TestPeerName(t *testing.T) {
 	}
 }
 
-func TestRetainForgets(t *testing.T) {
+// What is gone is not shown; what somebody else still uses is.
+func TestGoneIsForgotten(t *testing.T) {
 	m := NewMetrics()
-	m.Service(Inbound, "gone").Peer("x")
-	m.Service(Inbound, "kept").Peer("x")
-	m.Retain(func(s string) bool { return s == "kept" }, nil, nil, nil)
-	var out bytes.Buffer
-	_ = m.Registry.WritePrometheus(&out)
-	if s := out.String(); strings.Contains(s, `"gone"`) || !strings.Contains(s, `"kept"`) {
-		t.Error(s)
+	gone, kept, both := m.Service(Inbound, "gone"), m.Service(Inbound, "kept"), m.Service(Inbound, "both")
+	out, again := m.Service(Outbound, "gone"), m.Service(Inbound, "both")
+	for _, s := range []*ServiceMetrics{gone, kept, both, out, again} {
+		s.Peer("x").Request(0, 200, 0, time.Second)
+		s.Peer("x").Bytes(0, 1, 1)
+	}
+	for _, l := range []string{"gone-l", "kept-l"} {
+		m.Accepted(l)
+		m.Refused(l, "r")
+		m.PolicyClosed(l, "r")
+		m.AcceptFailed(l, "r")
+		m.PeerExpired(l, "logged")
+	}
+	gone.Release()
+	both.Release()
+	m.ForgetListener("gone-l")
+	exposed := func() string {
+		var out bytes.Buffer
+		_ = m.Registry.WritePrometheus(&out)
+		return out.String()
+	}
+	s := exposed()
+	for want, counts := range map[int][]string{
+		0: {`inbound",service="gone"`, `"gone-l"`},
+		1: {`hauberk_requests_total{direction="inbound",service="kept"`, `hauberk_requests_total{direction="inbound",service="both"`, `hauberk_requests_total{direction="outbound",service="gone"`},
+		5: {`{listener="kept-l"`},
+	} {
+		for _, c := range counts {
+			if n := strings.Count(s, c); n != want {
+				t.Errorf("%d of %s, want %d", n, c, want)
+			}
+		}
+	}
+	again.Release()
+	if s := exposed(); strings.Contains(s, `"both"`) {
+		t.Error("nobody has it, and it is there")
+	}
+	m.Service(Inbound, "both").Peer("x").ConnectionOpened(0)
+	if s := exposed(); !strings.Contains(s, `hauberk_connections_total{direction="inbound",service="both",peer="x"} 1`) {
+		t.Error("it came back, and does not count anew")
 	}
 }
 

@@ -75,7 +75,8 @@ type Provider struct {
 	Service string
 	// Collector takes the spans; nil for none: then headers are all there is.
 	Collector *Collector
-	// MaxSpans bounds the spans that wait to be sent, 1024 when 0; more are dropped.
+	// MaxSpans bounds the spans of a shard that wait to be sent, 1024 when 0; more are
+	// dropped.
 	MaxSpans int
 	// NoSDK, NoService and NoScope leave out what OTLP says of the sender.
 	NoSDK, NoService, NoScope bool
@@ -146,7 +147,7 @@ func (t *tag) of(r *telemetry.Record, scratch []byte) []byte {
 		return t.format.AppendHeader(scratch, r)
 	}
 	if t.header != "" && r.RequestHeaders != nil {
-		if v, ok := r.RequestHeaders.Header(t.header); ok {
+		if v, _, ok := r.RequestHeaders.HeaderFrom(t.header, 0); ok {
 			return append(scratch, v...)
 		}
 	}

@@ -54,10 +54,6 @@ type pending struct {
 }
 
 func newExporter(ts *Tracers, p *Provider) (*exporter, error) {
-	most := p.MaxSpans
-	if most <= 0 {
-		most = defaultMaxSpans
-	}
 	e := &exporter{
 		owner: ts, provider: p, encode: appendOTLP, shards: make([]pending, telemetry.Shards()),
 		wake: make(chan struct{}, 1), full: make(chan struct{}, 1), over: make(chan struct{}),
@@ -70,7 +66,11 @@ func newExporter(ts *Tracers, p *Provider) (*exporter, error) {
 	if e.headers, err = route.NewMutations(steps); err != nil {
 		return nil, fmt.Errorf("tracing: %w", err)
 	}
-	e.limit = max(1, most/len(e.shards))
+	// As many in each shard: a connection, and often all traffic, has only one. Envoy's
+	// workers have as many each.
+	if e.limit = p.MaxSpans; e.limit <= 0 {
+		e.limit = defaultMaxSpans
+	}
 	if p.Zipkin != nil {
 		e.encode = appendZipkin
 	}

@@ -243,6 +243,22 @@ func TestSpansAreDroppedNotKept(t *testing.T) {
 	}
 }
 
+// A connection keeps to one shard: it may have as many spans waiting as are configured.
+func TestSpansOfOneConnection(t *testing.T) {
+	metrics := telemetry.NewMetrics()
+	e, err := newExporter(NewTracers(Options{Metrics: metrics}), &Provider{Collector: &Collector{Cluster: "c"}, MaxSpans: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := &Tracer{cfg: &Config{}, node: &Node{}, out: e}
+	for range 101 { // nothing is sent meanwhile
+		tr.Finish(&Span{Sampled: true, live: true}, &telemetry.Record{}, time.Time{}, 1)
+	}
+	if n := e.dropped.Value(); n != 1 {
+		t.Errorf("%d of 101 spans are dropped where 100 may wait", n)
+	}
+}
+
 // Large spans are sent before there is no room for the next.
 func TestHalfFullOfBytes(t *testing.T) {
 	e := &exporter{shards: make([]pending, 1), limit: 1000, wake: make(chan struct{}, 1), full: make(chan struct{}, 1),

@@ -89,7 +89,7 @@ func TestTracingOfARoute(t *testing.T) {
 	tr.out = &exporter{shards: make([]pending, 1), limit: 10, encode: appendZipkin, wake: make(chan struct{}, 1), full: make(chan struct{}, 1)}
 	r := request("x-request-id", requestID)
 	var s Span
-	if tr.Start(&s, r, &Request{Route: route}); s.Traced || s.Sampled {
+	if tr.Start(&s, r, &Request{Route: route}); s.Reason != NotTraceable || s.Sampled {
 		t.Error("traced, although the route samples nothing")
 	}
 	route.Random = Percent(100)

@@ -16,8 +16,8 @@ type Span struct {
 	ID      SpanID
 	Parent  SpanID // zero for the first of a trace
 	Sampled bool
-	// Traced is our own decision; whoever began the trace may have sampled otherwise.
-	Traced bool
+	// Reason is our own decision; whoever began the trace may have sampled otherwise.
+	Reason Reason
 
 	live   bool // there is a span: headers are written
 	wide   bool
@@ -47,7 +47,7 @@ func (s *Span) Live() bool { return s.live }
 
 // Show puts the ids into a record.
 func (s *Span) Show(r *telemetry.Record) {
-	r.Traced = s.Traced
+	r.TraceForced = s.Reason == ServiceForced
 	if !s.live {
 		return
 	}
@@ -77,7 +77,7 @@ func (t *Tracer) Start(s *Span, req *message.Request, in *Request) {
 	}
 	reason := sampling.decide(req)
 	t.counts[reason].Inc(in.Shard)
-	*s = Span{Traced: reason != NotTraceable, egress: in.Direction == telemetry.Outbound, host: req.Authority, route: in.Route, start: in.Begun, mono: in.Mono}
+	*s = Span{Reason: reason, egress: in.Direction == telemetry.Outbound, host: req.Authority, route: in.Route, start: in.Begun, mono: in.Mono}
 	switch {
 	case t.cfg.Provider.None:
 	case t.cfg.Provider.Zipkin != nil:
@@ -98,7 +98,7 @@ func (t *Tracer) continueW3C(s *Span, req *message.Request) (live bool) {
 	case absent:
 		// State without a trace means nothing (W3C Trace Context 4.3).
 		req.Fields.DelID(message.Tracestate)
-		s.Trace, s.ID, s.wide, s.Sampled = newTraceID(), newSpanID(), true, s.Traced
+		s.Trace, s.ID, s.wide, s.Sampled = newTraceID(), newSpanID(), true, s.Reason != NotTraceable
 	case present:
 		s.Trace, s.Parent, s.ID, s.wide, s.Sampled = p.trace, p.span, newSpanID(), true, p.sampled
 	}
@@ -107,7 +107,7 @@ func (t *Tracer) continueW3C(s *Span, req *message.Request) (live bool) {
 
 // continueB3: what B3's headers say of sampling counts before our own decision.
 func (t *Tracer) continueB3(s *Span, req *message.Request) (live bool) {
-	z, sampled := t.cfg.Provider.Zipkin, s.Traced
+	z, sampled := t.cfg.Provider.Zipkin, s.Reason != NotTraceable
 	p, found, theirs, decided := readB3(&req.Fields)
 	if decided {
 		sampled = theirs

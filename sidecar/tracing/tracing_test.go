@@ -139,6 +139,32 @@ func TestSampling(t *testing.T) {
 	}
 }
 
+// The traceable filter of access logs takes what was forced to be traced, as Envoy's does,
+// and no health check.
+func TestTraceableRecords(t *testing.T) {
+	const id = "00000063-0000-4000-8000-000000000000"
+	tr := mustTracer(t, everything())
+	for name, tc := range map[string]struct {
+		fields []string
+		check  bool
+		want   bool
+	}{
+		"forced":              {[]string{"x-request-id", id, "x-envoy-force-trace", "1"}, false, true},
+		"forced a hop before": {[]string{"x-request-id", id[:14] + "a" + id[15:]}, false, true},
+		"a health check":      {[]string{"x-request-id", id, "x-envoy-force-trace", "1"}, true, false},
+		"by chance":           {[]string{"x-request-id", id}, false, false},
+		"for the client":      {[]string{"x-request-id", id, "x-client-trace-id", "c"}, false, false},
+	} {
+		var s Span
+		tr.Start(&s, request(tc.fields...), &Request{})
+		r := &telemetry.Record{HealthCheck: tc.check}
+		s.Show(r)
+		if got := (telemetry.TraceableFilter{}).Passes(r); got != tc.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
+
 func field(r *message.Request, name string) string { v, _ := r.Fields.Get(name); return v }
 
 func mustTracer(t *testing.T, c *Config) *Tracer {

@@ -8,11 +8,13 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -45,13 +47,20 @@ func (h *Handler) Close() error {
 	return nil
 }
 
-// ServeStream implements downstream.Handler.
+// Carries tells whether a connection is served stream by stream.
+func (h *Handler) Carries(info *stream.Info) bool { return info.ALPN == cluster.TunnelALPN }
+
+// Inner is who serves byte streams.
+func (h *Handler) Inner() downstream.Handler { return h.inner }
+
+// ServeStream implements downstream.Handler. The owner of a connection that Carries is a
+// downstream.Carrier.
 func (h *Handler) ServeStream(ctx context.Context, d *downstream.Conn) {
-	if d.Info.ALPN != cluster.TunnelALPN {
+	if !h.Carries(d.Info) {
 		h.inner.ServeStream(ctx, d)
 		return
 	}
-	c := &conn{d: d, server: d.Server().With(h.inner)}
+	c := &conn{d: d}
 	c.sc = http2.NewServer(d.Stream, h.cfg, c)
 	d.OnDrain(c)
 	err := c.sc.Serve(ctx)
@@ -65,8 +74,8 @@ func (h *Handler) ServeStream(ctx context.Context, d *downstream.Conn) {
 // conn is a connection that carries tunnels.
 type conn struct {
 	d      *downstream.Conn
-	server *downstream.Server // of the tunnels
 	sc     *http2.ServerConn
+	server atomic.Pointer[downstream.Server] // of the newest tunnel
 }
 
 // Drain implements downstream.Drainer: no new tunnels; those that there are go on, as
@@ -77,22 +86,53 @@ func (c *conn) Drain() { c.sc.Drain() }
 // for bytes without a goroutine.
 func (c *conn) ServeStream(s *http2.Stream) {
 	if req := s.Request(); req.Method != "CONNECT" || req.Upgrade != "" {
-		_ = s.WriteHead(&message.Response{Status: 405}, true)
-		_ = s.Flush()
+		refuse(s, 405)
+		return
+	}
+	in, refusal := c.d.Carry()
+	switch refusal {
+	case downstream.Admitted:
+	case downstream.Elsewhere:
+		// The peer reads in this order: it does not try here again.
+		c.sc.Drain()
+		s.Reset(http2.RefusedStream)
+		return
+	default:
+		refuse(s, 503)
 		return
 	}
 	if s.WriteHead(&message.Response{Status: 200, ContentLength: message.UnknownLength}, false) != nil || s.Flush() != nil {
+		in.Owner.Finished(nil)
 		return
 	}
 	t := http2.NewTunnel(s, c.d.Info)
 	s.Keep()
-	child := c.d.Child(t, c.server, c)
+	child := c.d.Child(t, in.Place, c.serverOf(in.Handler), owner{in.Owner})
 	child.PeerMetrics.ConnectionOpened(child.Shard)
 	child.Serve()
 }
 
-// Finished implements downstream.Owner, of the tunnels.
-func (c *conn) Finished(child *downstream.Conn) {
-	child.PeerMetrics.ConnectionClosed(child.Shard)
+func refuse(s *http2.Stream, status int) {
+	_ = s.WriteHead(&message.Response{Status: status}, true)
+	_ = s.Flush()
+}
+
+// serverOf is who serves by a handler: the same for all tunnels, until the listener is
+// updated.
+func (c *conn) serverOf(h downstream.Handler) *downstream.Server {
+	server := c.server.Load()
+	if server == nil || server.Handler != h {
+		server = c.d.Server().With(h)
+		c.server.Store(server)
+	}
+	return server
+}
+
+// owner gives the stream of a tunnel back when its connection is finished.
+type owner struct{ downstream.Owner }
+
+// Finished implements downstream.Owner.
+func (o owner) Finished(child *downstream.Conn) {
+	o.Owner.Finished(child)
 	child.Stream.(*http2.Tunnel).Release()
 }

@@ -34,6 +34,7 @@ func TestParseRefuses(t *testing.T) {
 		"%REQ(?)%":                "name is empty",
 		"%REQ(x?)%":               "name is empty",
 		"%REQ(x%":                 "closing parenthesis",
+		"%REQ(x?y?z)%":            "more than one alternative",
 		"%START_TIME(%Q)%":        "%Q is unknown",
 		"%START_TIME(%E3)%":       "%E must be",
 		"%START_TIME(%4g)%":       "followed by f",

@@ -151,6 +151,9 @@ func HeaderNames(argument string) (name, alternative string, err error) {
 	if name == "" || both && alternative == "" {
 		return "", "", errors.New("a header name is empty")
 	}
+	if strings.Contains(alternative, "?") {
+		return "", "", errors.New("has more than one alternative")
+	}
 	return name, alternative, nil
 }
 

@@ -65,7 +65,7 @@ type limit struct {
 	source                                string
 	shared                                *buckets   // nil where connections have them
 	fresh                                 func() any // *buckets, for a connection
-	request, response                     route.Mutations
+	request, response                     route.Changes
 	reply                                 filter.Reply
 	enabled, ok, limited, enforcedCounter *telemetry.Counter
 	shadowed                              *telemetry.Counter
@@ -88,10 +88,10 @@ func newLimit(c *Config, source string, count filter.Counter) (*limit, error) {
 		l.reply.GRPC = 8
 	}
 	var err error
-	if l.request, err = route.NewMutations(steps(c.RequestAdd)); err != nil {
+	if l.request, err = route.NewChanges(nil, c.RequestAdd); err != nil {
 		return nil, fmt.Errorf("local rate limit: %w", err)
 	}
-	if l.response, err = route.NewMutations(steps(c.ResponseAdd)); err != nil {
+	if l.response, err = route.NewChanges(nil, c.ResponseAdd); err != nil {
 		return nil, fmt.Errorf("local rate limit: %w", err)
 	}
 	if err := c.Check(); err != nil {
@@ -128,14 +128,6 @@ func (c *Config) Check() error {
 var errPartial = errors.New("a token bucket needs a fill and an interval")
 
 func whole(b *tokenbucket.Spec) bool { return b.PerFill > 0 && b.Interval > 0 }
-
-func steps(adds []route.HeaderAdd) []route.HeaderMutation {
-	var out []route.HeaderMutation
-	for i := range adds {
-		out = append(out, route.HeaderMutation{Add: &adds[i]})
-	}
-	return out
-}
 
 // Override implements filter.Overrider: a route's limit has a bucket of its own and
 // replaces the filter's.

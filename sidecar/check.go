@@ -1,0 +1,117 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/hauberk-mesh/hauberk/identity/svid"
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/config"
+	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
+	"github.com/hauberk-mesh/hauberk/sidecar/listener"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
+)
+
+// Check says all that speaks against serving a bootstrap here: what no listener or cluster
+// can be made of, files of TLS that cannot be used, and access logs that cannot be opened.
+// It makes the listeners, and listens nowhere, connects to nobody and creates no file.
+// Identities that an agent would have are taken to be there.
+func Check(b *config.Bootstrap) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	nobody := svid.NewHolder(&svid.Snapshot{SVIDs: map[string]*svid.SVID{}, Bundles: map[string]*svid.Anchors{}})
+	log := slog.New(slog.DiscardHandler)
+	tls := newTLSProvider(ctx, nobody, log)
+	clusters := cluster.NewManager(cluster.Options{TLS: tls, Log: log})
+	tracers := tracing.NewTracers(tracing.Options{Clusters: clusters, Log: log})
+	h := &handlers{clusters: clusters, routes: newRoutes(), tracers: tracers, timers: hcm.NewTimers(), log: log}
+	listeners := listener.NewManager(listener.Options{NewHandler: h.build, TLS: tls, Log: log})
+	defer func() {
+		_ = listeners.Close()
+		tracers.Close()
+		_ = clusters.Close()
+		cancel()
+		tls.wait()
+		h.timers.Close()
+	}()
+	var errs []error
+	for _, c := range b.Clusters {
+		errs = append(errs, clusters.Check(c), tls.check(c))
+	}
+	for _, l := range b.Listeners {
+		unlogged, logs := withoutLogs(l)
+		if err := errors.Join(listeners.Check(unlogged), openable(logs)); err != nil {
+			errs = append(errs, fmt.Errorf("listener %s: %w", l.Name, err))
+		}
+	}
+	if err := openable(b.AdminLog); err != nil {
+		errs = append(errs, fmt.Errorf("admin.access_log: %w", err))
+	}
+	return errors.Join(errs...)
+}
+
+// withoutLogs is a listener that opens no access log, and those that it has.
+func withoutLogs(l *listener.Config) (*listener.Config, []telemetry.AccessLogConfig) {
+	out := *l
+	logs := append(out.AccessLog[:len(out.AccessLog):len(out.AccessLog)], out.RefusedLog...)
+	out.AccessLog, out.RefusedLog = nil, nil
+	each := func(c listener.FilterChain) listener.FilterChain {
+		if c.HTTP != nil {
+			http := *c.HTTP
+			logs = append(logs, http.AccessLog...)
+			http.AccessLog, c.HTTP = nil, &http
+		}
+		if c.TCP != nil {
+			tcp := *c.TCP
+			logs = append(logs, tcp.AccessLog...)
+			tcp.AccessLog, c.TCP = nil, &tcp
+		}
+		return c
+	}
+	out.Chains = nil
+	for _, c := range l.Chains {
+		out.Chains = append(out.Chains, each(c))
+	}
+	if l.Default != nil {
+		c := each(*l.Default)
+		out.Default = &c
+	}
+	return &out, logs
+}
+
+// openable says which access logs could not be opened.
+func openable(logs []telemetry.AccessLogConfig) error {
+	var errs []error
+	told := map[string]bool{}
+	for _, l := range logs {
+		if told[l.Path] || l.Path == "/dev/stdout" || l.Path == "/dev/stderr" {
+			continue
+		}
+		told[l.Path] = true
+		if err := writable(l.Path); err != nil {
+			errs = append(errs, fmt.Errorf("access log %s: %w", l.Path, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// writable says why a file could not be written to, or else be made.
+func writable(path string) error {
+	info, err := os.Stat(path)
+	const mayWrite = 2
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return syscall.Access(filepath.Dir(path), mayWrite)
+	case err != nil:
+		return err
+	case info.IsDir():
+		return syscall.EISDIR
+	}
+	return syscall.Access(path, mayWrite)
+}

@@ -1,0 +1,74 @@
+package hcm
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+)
+
+// TestAttemptsThatWereGivenUpAreCounted: an attempt that was sent is one, whoever does not
+// wait for its answer.
+func TestAttemptsThatWereGivenUpAreCounted(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change func(*bed)
+		leave  func(*testClient)
+	}{
+		"the client left":  {func(*bed) {}, func(c *testClient) { _ = c.Close() }},
+		"its time is over": {func(b *bed) { b.cfg.MaxStreamDuration = time.Second }, func(*testClient) {}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, over := make(chan struct{}), make(chan struct{})
+			b := newBed(t, rawOrigin(t, func(_ int, _ net.Conn, r *bufio.Reader) {
+				if _, _, err := readRequest(r); err == nil {
+					close(got)
+				}
+				<-over
+			}))
+			defer close(over)
+			tc.change(b)
+			b.start()
+			c := b.dial()
+			c.send(simpleGet)
+			<-got
+			tc.leave(c)
+			b.eventually("the attempt is counted", func() bool {
+				return b.metric(`hauberk_upstream_requests_total{cluster="origin",code_class="none"} 1`)
+			})
+		})
+	}
+}
+
+// TestEachRetryIsCounted: each by how it went. One that another follows has failed.
+func TestEachRetryIsCounted(t *testing.T) {
+	for name, tc := range map[string]struct {
+		good             int32 // the attempt that is
+		success, failure string
+	}{
+		"the second is good": {3, "1", "1"},
+		"none is":            {9, "0", "3"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var n atomic.Int32
+			b := newBed(t, httpOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+				if n.Add(1) != tc.good {
+					w.WriteHeader(503)
+				}
+				_, _ = io.WriteString(w, strings.Repeat("x", 10))
+			}))
+			b.route().Forward.Retry = &route.RetryPolicy{NumRetries: 3, On: route.Retry5xx}
+			b.start()
+			_, _ = b.dial().do(simpleGet)
+			b.eventually("each retry is counted", func() bool {
+				return b.metric(`hauberk_upstream_retries_total{cluster="origin",result="success"} `+tc.success) &&
+					b.metric(`hauberk_upstream_retries_total{cluster="origin",result="failure"} `+tc.failure)
+			})
+		})
+	}
+}

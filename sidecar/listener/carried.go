@@ -1,0 +1,129 @@
+package listener
+
+import (
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// carrier is a handler that may serve a connection stream by stream, each as a connection
+// of its own by the inner handler; *tunnel.Handler is one.
+type carrier interface {
+	Carries(info *stream.Info) bool
+	Inner() downstream.Handler
+}
+
+// carries tells whether the chain serves a connection stream by stream.
+func (c *chain) carries(info *stream.Info) bool {
+	k, ok := c.handler.(carrier)
+	return ok && k.Carries(info)
+}
+
+// inner is who serves what a carrier brings.
+func (c *chain) inner() downstream.Handler {
+	if k, ok := c.handler.(carrier); ok {
+		return k.Inner()
+	}
+	return c.handler
+}
+
+// carried is a connection that came as a stream of another one. It keeps the chain that
+// serves it open, and has a place in limits of its own.
+type carried struct {
+	t       *tracked // the carrier
+	snap    *snapshot
+	limited *chain // in whose limits it is
+}
+
+var _ downstream.Carrier = (*tracked)(nil)
+
+// Carry implements downstream.Carrier: a connection that begins now is served by the
+// chain that is in force now, within its limits, as one with a handshake of its own.
+func (t *tracked) Carry() (*downstream.Carried, downstream.Refusal) {
+	l := t.l
+	now := time.Now()
+	if end := t.conn.Info.PeerNotAfter; !end.IsZero() && now.After(end) {
+		return nil, downstream.Elsewhere
+	}
+	l.mu.Lock()
+	if l.removed || l.ctx.Err() != nil || !t.ends.IsZero() {
+		l.mu.Unlock()
+		return nil, downstream.Elsewhere
+	}
+	c, snap := t.chain, t.chain.snap
+	exempt := snap.exempt()
+	refused := ""
+	if !exempt.Actions && !l.m.opts.Overload.Accepting() {
+		refused = "overload"
+	} else {
+		refused = l.m.opts.Overload.Admit(l.name, l.open, exempt)
+	}
+	if refused != "" {
+		l.mu.Unlock()
+		l.countRefused(refused)
+		return nil, downstream.Busy
+	}
+	var e excess
+	limited := c
+	if t.placed {
+		// The first one has the place that was taken before the handshake.
+		limited, t.placed = t.own, false
+	} else if e = c.enter(); e.reason != "" {
+		l.m.opts.Overload.Leave(exempt)
+		l.mu.Unlock()
+		t.refuseExcess(c, e)
+		return nil, downstream.Busy
+	}
+	l.open++
+	snap.refs.Add(1)
+	l.mu.Unlock()
+	return &downstream.Carried{Handler: c.inner(), Place: c.place, Owner: &carried{t: t, snap: snap, limited: limited}}, downstream.Admitted
+}
+
+// refuseExcess logs a stream that a limit of the chain refuses.
+func (t *tracked) refuseExcess(c *chain, e excess) {
+	r := t.conn.NewRecord()
+	r.Start, r.Duration = time.Now(), 0
+	e.note(r)
+	c.log.Log(r)
+	c.snap.log.Log(r)
+	c.snap.refused.Log(r)
+	r.Release()
+	t.l.countRefused(e.reason)
+}
+
+// countRefused counts a connection that was not let in.
+func (l *listener) countRefused(reason string) {
+	if m := l.m.opts.Metrics; m != nil {
+		m.Refused(l.name, reason)
+	}
+}
+
+// Finished implements downstream.Owner.
+func (k *carried) Finished(c *downstream.Conn) {
+	if c != nil {
+		c.PeerMetrics.ConnectionClosed(c.Shard)
+		logEnd(c, k.snap.log)
+	}
+	k.limited.leave()
+	l := k.t.l
+	l.mu.Lock()
+	l.open--
+	l.mu.Unlock()
+	l.m.opts.Overload.Leave(k.snap.exempt())
+	k.snap.release()
+}
+
+// logEnd writes the line that a listener has of each connection.
+func logEnd(c *downstream.Conn, log *telemetry.Log) {
+	if log == nil {
+		return
+	}
+	r := c.NewRecord()
+	r.Duration = time.Since(c.Accepted)
+	r.BytesReceived, r.BytesSent = c.Received, c.Sent
+	log.Log(r)
+	r.Release()
+}

@@ -1,0 +1,77 @@
+package listener
+
+import (
+	"testing"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/internal/tokenbucket"
+	"github.com/hauberk-mesh/hauberk/sidecar/tcp"
+)
+
+// TestLimitsSurviveUpdates: an update gives nobody room that was not there: the count of
+// connections goes on, also under another limit, and so do the tokens of a bucket that is
+// as it was.
+func TestLimitsSurviveUpdates(t *testing.T) {
+	bounded := func(most int64) func(*FilterChain) {
+		return func(c *FilterChain) { c.ConnectionLimits = []ConnectionLimit{{StatPrefix: "x", Max: most}} }
+	}
+	rated := func(most uint32) func(*FilterChain) {
+		return func(c *FilterChain) {
+			c.RateLimits = []RateLimit{{StatPrefix: "x", Bucket: tokenbucket.Spec{Max: most, PerFill: 1, Interval: time.Hour}}}
+		}
+	}
+	unnamed := func(with func(*FilterChain)) func(*FilterChain) {
+		return func(c *FilterChain) { with(c); c.Name = "" }
+	}
+	for name, test := range map[string]struct {
+		chains []func(*FilterChain) // of one update after the other
+		served []bool               // whether the connection after each is
+	}{
+		"connections":             {[]func(*FilterChain){bounded(1), bounded(1)}, []bool{true, false}},
+		"without a name":          {[]func(*FilterChain){unnamed(bounded(1)), unnamed(bounded(1))}, []bool{true, false}},
+		"another limit":           {[]func(*FilterChain){bounded(1), bounded(2), bounded(2)}, []bool{true, true, false}},
+		"tokens":                  {[]func(*FilterChain){rated(1), rated(1)}, []bool{true, false}},
+		"another bucket":          {[]func(*FilterChain){rated(1), rated(2), rated(2), rated(2)}, []bool{true, true, true, false}},
+		"a chain of another name": {[]func(*FilterChain){bounded(1), func(c *FilterChain) { bounded(1)(c); c.Name = "other" }}, []bool{true, true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newTestManager(t, nil)
+			for i, change := range test.chains {
+				cfg := echoConfig("in")
+				change(&cfg.Chains[0])
+				mustApply(t, m, cfg)
+				if err := roundTrip(dial(t, m, "in")); (err == nil) != test.served[i] {
+					t.Errorf("connection %d: %v, want it served: %v", i, err, test.served[i])
+				}
+			}
+		})
+	}
+}
+
+// TestHeritageIsNotShared: no two chains go on with the counts of one.
+func TestHeritageIsNotShared(t *testing.T) {
+	m := newTestManager(t, nil)
+	config := func(ports ...uint16) *Config {
+		cfg := echoConfig("in")
+		cfg.Chains = nil
+		for _, p := range ports {
+			cfg.Chains = append(cfg.Chains, FilterChain{Name: "c", Match: Match{DestinationPort: p}, TCP: &tcp.Config{Cluster: "x"},
+				ConnectionLimits: []ConnectionLimit{{StatPrefix: "x", Max: 1}}})
+		}
+		return cfg
+	}
+	one, err := m.compile(config(1), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer one.release()
+	two, err := m.compile(config(1, 2), one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer two.release()
+	a, b, c := one.chains[0].limits[0].open, two.chains[0].limits[0].open, two.chains[1].limits[0].open
+	if a != b || b == c {
+		t.Error("the counts are not of one chain each")
+	}
+}

@@ -1,0 +1,189 @@
+package listener
+
+import (
+	"runtime/debug"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// recheck decides anew for every connection by the chain it would get now, and closes
+// those that are denied, or all of whose requests are. A connection that no chain would
+// take any more, or only after another handshake, is asked to finish and is closed after
+// the drain time, as Envoy does with those of a chain that is removed.
+func (l *listener) recheck() int {
+	l.mu.Lock()
+	snap := l.current
+	var denied, orphans []*tracked
+	orphan := func(t *tracked) {
+		t.orphan(time.Now())
+		orphans = append(orphans, t)
+	}
+	rules := map[*tracked]string{}
+	for t := range l.conns {
+		c := snap.tree.find(t.target())
+		if c == nil {
+			orphan(t)
+			continue
+		}
+		if t.chain != c {
+			t.conn.Supersede()
+		}
+		before := t.chain
+		t.chain = c
+		if before.http() != c.http() {
+			// Bytes cannot be judged as requests, nor requests as bytes: what decided
+			// until now goes on to, until the connection is finished.
+			orphan(t)
+		} else {
+			t.conn.SetPolicy(c.policy)
+			if !c.verifiesAs(t.own) {
+				orphan(t)
+			}
+		}
+		if !c.admits(t.conn.Info) {
+			denied = append(denied, t)
+			rules[t] = peerNotAdmitted
+			continue
+		}
+		if d := c.network.CheckConn(&t.conn.Peer); !d.Allowed {
+			denied = append(denied, t)
+			rules[t] = d.Rule
+			continue
+		}
+		if rule, is := t.newlyDenied(before, c); is {
+			denied = append(denied, t)
+			rules[t] = rule
+		}
+	}
+	l.mu.Unlock()
+	for _, t := range denied {
+		l.closeByPolicy(t, "denied", rules[t])
+	}
+	for _, t := range orphans {
+		t.conn.StartDrain()
+	}
+	return len(denied)
+}
+
+// newlyDenied tells whether the rules for requests leave a peer nothing that it may ask
+// for, where those before did: the streams that it has open end too. A peer that never
+// might gets its answer request by request, which says why.
+func (t *tracked) newlyDenied(before, now *chain) (rule string, denied bool) {
+	p := &t.conn.Peer
+	if rule, denied = now.deniesAll(p, t.own.forwarded); !denied {
+		return "", false
+	}
+	_, was := before.deniesAll(p, t.own.forwarded)
+	return rule, !was
+}
+
+// orphan bounds the rest of the life of a connection whose listener would not take it in
+// as it is. The listener's lock is held.
+func (t *tracked) orphan(now time.Time) {
+	if t.ends.IsZero() {
+		t.ends = now.Add(t.l.m.opts.DrainTime)
+	}
+}
+
+// endOrphans closes those whose time is over.
+func (l *listener) endOrphans(now time.Time) {
+	l.mu.Lock()
+	var over []*tracked
+	for t := range l.conns {
+		if !t.ends.IsZero() && !now.Before(t.ends) {
+			over = append(over, t)
+		}
+	}
+	l.mu.Unlock()
+	for _, t := range over {
+		t.conn.End(downstream.Ending{Flags: telemetry.FlagDraining, Reason: "drain_time"})
+	}
+}
+
+// watchExpiry looks at the certificates behind connections: when the peer's has expired,
+// HTTP and what carries connections drain, TCP goes on and is logged.
+func (m *Manager) watchExpiry() {
+	tick, tidy := time.NewTicker(time.Second), time.NewTicker(tidyEvery)
+	defer tick.Stop()
+	defer tidy.Stop()
+	told := map[uint64]bool{}
+	var idle idleCount
+	defer panics.Contain(panics.Housekeeper, nil, nil)
+	for {
+		select {
+		case <-m.ctx.Done():
+			return
+		case now := <-tick.C:
+			panics.Guard(panics.Housekeeper, func() { m.expire(now, told) })
+			for _, l := range m.all() {
+				panics.Guard(panics.Housekeeper, func() { l.endOrphans(now) })
+			}
+		case <-tidy.C:
+			panics.Guard(panics.Housekeeper, func() { m.tidy(&idle) })
+		}
+	}
+}
+
+// idleCount is how many connections were idle tidyEvery ago, and when memory was
+// last given back.
+type idleCount struct{ last, tidied int }
+
+// tidyFrom is how many connections must have become idle to be worth a collection.
+const tidyFrom = 256
+
+// tidyEvery is how often it is asked whether that is so.
+const tidyEvery = time.Second / 2
+
+// tidy gives memory back to the host once many connections have become idle: the
+// stacks and buffers that they let go of are garbage which nothing would collect
+// in a process that does nothing.
+func (m *Manager) tidy(c *idleCount) {
+	if m.poller == nil {
+		return
+	}
+	now := m.poller.Waiting()
+	c.tidied = min(c.tidied, now)
+	if now == c.last && now >= c.tidied+max(tidyFrom, c.tidied/4) {
+		debug.FreeOSMemory()
+		c.tidied = now
+	}
+	c.last = now
+}
+
+func (m *Manager) expire(now time.Time, told map[uint64]bool) {
+	live := map[uint64]bool{}
+	for _, l := range m.all() {
+		for _, t := range l.established() {
+			info := t.conn.Info
+			if info.PeerNotAfter.IsZero() || now.Before(info.PeerNotAfter) {
+				continue
+			}
+			live[t.conn.ID] = true
+			if told[t.conn.ID] {
+				continue
+			}
+			told[t.conn.ID] = true
+			m.log.Info("the certificate that opened a connection has expired", "listener", l.name, "src_id", info.PeerID,
+				"expired", info.PeerNotAfter.Format(time.RFC3339))
+			l.mu.Lock()
+			drains := t.chain.http() || t.carrier
+			l.mu.Unlock()
+			action := "logged"
+			if drains {
+				t.conn.StartDrain()
+				action = "drained"
+			}
+			if m.opts.Metrics != nil {
+				m.opts.Metrics.PeerExpired(l.name, action)
+			}
+		}
+	}
+	for id := range told {
+		if !live[id] {
+			delete(told, id)
+		}
+	}
+}

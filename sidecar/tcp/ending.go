@@ -1,0 +1,137 @@
+package tcp
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// lingerFor is how long an end that was left waits at most for the other to take some of
+// what it has yet to get.
+const lingerFor = int64(30 * time.Second)
+
+// ending is how a relay's connection ends. All but leftAt is guarded by relay.mu.
+type ending struct {
+	closing bool // the sidecar has closed the streams
+	ended   string
+	flags   telemetry.Flags
+	// leftAt is when one end was found to have left, or the other last took something, on
+	// the proxy's clock; 0 while both are there. unread is what that was to take then.
+	leftAt atomic.Int64
+	unread int
+}
+
+// because notes why the connection ends; the first reason stays. relay.mu is held.
+func (e *ending) because(f telemetry.Flags, reason string) {
+	if e.ended == "" {
+		e.flags, e.ended = f, reason
+	}
+}
+
+// outcome is the connection's, with what is known of its end.
+func (r *relay) outcome() outcome {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o := r.o
+	o.flags |= r.flags
+	o.termination = r.ended
+	return o
+}
+
+// stop ends the connection.
+func (r *relay) stop(f telemetry.Flags, reason string) {
+	r.mu.Lock()
+	if !r.closing {
+		r.because(f, reason)
+	}
+	r.mu.Unlock()
+	r.close()
+	r.c.Wake()
+}
+
+func (r *relay) close() {
+	r.mu.Lock()
+	r.closing = true
+	r.mu.Unlock()
+	_ = r.c.Stream.Close()
+	_ = r.up.Close()
+}
+
+// opposite is the other direction.
+func (r *relay) opposite(h *half) *half {
+	if h == &r.toUp {
+		return &r.down
+	}
+	return &r.toUp
+}
+
+// ours tells whether an error only shows what the sidecar did. relay.mu is held.
+func (r *relay) ours(err error) bool {
+	return r.closing || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed)
+}
+
+// broken ends a connection whose source was lost: its destination must not take what it
+// got for the whole (RFC 9113 8.5).
+func (r *relay) broken(h *half, err error) {
+	r.mu.Lock()
+	ours := r.ours(err)
+	switch {
+	case ours:
+	case h == &r.down:
+		r.because(telemetry.FlagUpstreamReset, "upstream_reset")
+	default:
+		r.because(0, "downstream_reset")
+	}
+	r.mu.Unlock()
+	if !ours {
+		stream.Abort(h.dst)
+	}
+	r.close()
+}
+
+// left notes that a destination takes no more. What it said before is still to be passed
+// on, for which the source must stay open; and what the source says meanwhile must be
+// read: a socket that is closed over it forgets what it was to send.
+func (r *relay) left(h *half, err error) {
+	now := r.p.watch.now()
+	r.mu.Lock()
+	h.gone = true
+	ours := r.ours(err)
+	r.leftAt.Store(now)
+	r.mu.Unlock()
+	h.writing.Store(false)
+	if ours {
+		r.close()
+		return
+	}
+	r.linger(now)
+	r.p.watch.stir()
+}
+
+// linger ends a connection of which one end has left, as soon as the other has what that
+// said, or takes none of it.
+func (r *relay) linger(now int64) {
+	r.mu.Lock()
+	over := now >= max(r.last.Load(), r.leftAt.Load())+lingerFor
+	for _, h := range []*half{&r.toUp, &r.down} {
+		if !h.gone || h.done || !r.opposite(h).done {
+			continue
+		}
+		n := stream.Unacknowledged(h.src)
+		if n == 0 {
+			over = true
+		} else if n != r.unread {
+			r.unread = n
+			r.leftAt.Store(now)
+		}
+	}
+	r.mu.Unlock()
+	if over {
+		r.close()
+	}
+}

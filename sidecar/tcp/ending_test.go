@@ -1,0 +1,189 @@
+package tcp
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/authz"
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+func reset(c net.Conn) {
+	_ = c.(*net.TCPConn).SetLinger(0)
+	_ = c.Close()
+}
+
+// A host that resets is no end: the client is reset too, copied or spliced, after it got
+// what the host had said, and the log tells.
+func TestUpstreamResets(t *testing.T) {
+	for name, size := range map[string]int{"copied": 100, "spliced": 8 << 20} {
+		t.Run(name, func(t *testing.T) {
+			half, got := bytes.Repeat([]byte("a"), size), make(chan bool)
+			m := upstream(t, func(c *net.TCPConn) {
+				_, _ = io.ReadFull(c, make([]byte, 4))
+				_, _ = c.Write(half)
+				<-got
+				reset(c)
+			})
+			client, line := serve(t, Config{Cluster: "up"}, m)
+			_, _ = client.Write([]byte("ping"))
+			b := make([]byte, size)
+			if _, err := io.ReadFull(client, b); err != nil {
+				t.Error(err)
+			}
+			close(got)
+			if n, err := client.Read(b); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("%d bytes more, %v", n, err)
+			}
+			if got := line(); !strings.HasPrefix(got, "UR 4 ") || !strings.HasSuffix(got, " upstream_reset") {
+				t.Errorf("log %q", got)
+			}
+		})
+	}
+}
+
+// So is a client that resets, to the host: it has no flag, as in Envoy.
+func TestClientResets(t *testing.T) {
+	ended := make(chan error, 1)
+	m := upstream(t, func(c *net.TCPConn) {
+		_, err := io.Copy(io.Discard, c)
+		ended <- err
+	})
+	client, line := serve(t, Config{Cluster: "up"}, m)
+	_, _ = client.Write([]byte("half"))
+	waitParked(t)
+	reset(client)
+	if err := <-ended; !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the host sees %v", err)
+	}
+	if got, want := line(), "- 4 0 up downstream_reset"; got != want {
+		t.Errorf("log %q, want %q", got, want)
+	}
+}
+
+// What a host said before it left arrives, however late the client reads and although it
+// goes on sending: those bytes are taken and dropped meanwhile.
+func TestAnswerOfAHostThatLeft(t *testing.T) {
+	answer, left := bytes.Repeat([]byte("a"), 512<<10), make(chan bool)
+	m := upstream(t, func(c *net.TCPConn) {
+		defer close(left)
+		_, _ = io.ReadFull(c, make([]byte, 4))
+		_, _ = c.Write(answer)
+		_ = c.CloseWrite()
+		// What is closed over bytes that were not read forgets what it was to send.
+		s, err := stream.NewSocket(c, nil)
+		for err == nil && stream.Unacknowledged(s) > 0 {
+			time.Sleep(time.Millisecond)
+		}
+	})
+	client, _ := serve(t, Config{Cluster: "up"}, m)
+	_, _ = client.Write([]byte("ping"))
+	<-left
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		for {
+			if _, err := client.Write(make([]byte, 1000)); err != nil {
+				return // the connection is over
+			}
+			time.Sleep(time.Millisecond)
+		}
+	})
+	time.Sleep(300 * time.Millisecond) // a reader that comes late
+	b := make([]byte, len(answer)+1)
+	n, err := io.ReadFull(client, b)
+	if n != len(answer) {
+		t.Errorf("%d bytes of %d: %v", n, len(answer), err)
+	}
+	sending.Wait()
+}
+
+// A client that takes nothing is not waited for for ever.
+func TestLingerEnds(t *testing.T) {
+	m := upstream(t, func(c *net.TCPConn) { _, _ = io.ReadAll(c) })
+	p, err := New(&Config{Cluster: "up"}, Options{Clusters: m})
+	if err != nil {
+		t.Fatal(err)
+	}
+	up, err := m.Get("up").OpenFor(t.Context(), "", &cluster.PickContext{}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, far := net.Pipe()
+	defer far.Close()
+	r := newRelay(p, downstream.New(downstream.Facts{Stream: pipeStream{Conn: near}}, nil), up, outcome{})
+	defer r.close()
+	r.leftAt.Store(1)
+	r.last.Store(2)
+	if r.linger(1 + lingerFor); r.closing {
+		t.Error("closed too early")
+	}
+	if r.linger(2 + lingerFor); !r.closing {
+		t.Error("not closed")
+	}
+}
+
+// connected has p serve a connection.
+func connected(t *testing.T, p *Proxy, metrics *telemetry.PeerMetrics) (client net.Conn, finished owner) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if client, err = net.Dial("tcp", l.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	server, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := stream.NewSocket(server.(*net.TCPConn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := downstream.New(downstream.Facts{Stream: s, Peer: authz.Peer{Info: s.Info()}, Accepted: time.Now(), PeerMetrics: metrics}, nil)
+	finished = make(owner)
+	c.Attach(&downstream.Server{Handler: p, Context: t.Context()}, finished)
+	go c.Serve()
+	t.Cleanup(func() { _, _ = client.Close(), s.Close() })
+	return client, finished
+}
+
+// The watch may look at a connection while its end is logged, and after.
+func TestLookAtTheEnd(t *testing.T) {
+	p, err := New(&Config{Cluster: "up", MaxDuration: time.Hour}, Options{Clusters: upstream(t, echoAll)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, finished := connected(t, p, nil)
+	_, _ = client.Write([]byte("x"))
+	_, _ = io.ReadFull(client, make([]byte, 1))
+	p.watch.mu.Lock()
+	r := p.watch.relays[0]
+	p.watch.mu.Unlock()
+	_ = client.Close()
+	for over := false; !over; {
+		select {
+		case <-finished:
+			over = true
+		default:
+			r.lookGuarded(r.end + 1)
+		}
+	}
+	r.lookGuarded(r.end + 1)
+}
+
+type pipeStream struct{ net.Conn }
+
+func (pipeStream) CloseWrite() error  { return nil }
+func (pipeStream) Info() *stream.Info { return nil }
