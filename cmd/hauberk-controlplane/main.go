@@ -51,6 +51,8 @@ func dispatch(args []string) error {
 }
 
 func run(args []string) error {
+	// Whoever reads its output going away takes no control plane with it: writes fail then.
+	signal.Ignore(syscall.SIGPIPE)
 	o, err := parseFlags(args)
 	if err != nil {
 		return err
