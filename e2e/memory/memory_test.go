@@ -127,9 +127,9 @@ func TestIdleConnections(t *testing.T) {
 		limit      float64
 	}{
 		{"http", httpFilter, "", httpOrigin, httpMessage, nil, 2600},
-		{"http mtls", httpFilter, server, httpOrigin, httpMessage, a.client("web"), 6600},
+		{"http mtls", httpFilter, server, httpOrigin, httpMessage, a.client("web"), 7100},
 		{"tcp", tcpFilter, "", echo, tcpMessage, nil, 4700}, // two sockets
-		{"tcp mtls", tcpFilter, server, echo, tcpMessage, a.client("web"), 8900},
+		{"tcp mtls", tcpFilter, server, echo, tcpMessage, a.client("web"), 9300},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			addr := freeAddr(t)

@@ -44,9 +44,13 @@ func NewPeer(info *stream.Info, destination netip.AddrPort) Peer {
 	if !p.Destination.IsValid() {
 		p.Destination = addrPort(info.Local)
 	}
-	p.Destination = netip.AddrPortFrom(p.Destination.Addr().Unmap(), p.Destination.Port())
+	p.Destination = netip.AddrPortFrom(Bare(p.Destination.Addr()), p.Destination.Port())
 	return p
 }
+
+// Bare is an address as rules compare it: IPv4 as such, and IPv6 without the zone of a
+// link-local one, with which it would be in no prefix (RFC 4007 11), and no DENY would see it.
+func Bare(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
 
 func addrPort(a net.Addr) netip.AddrPort {
 	var ap netip.AddrPort
@@ -56,7 +60,7 @@ func addrPort(a net.Addr) netip.AddrPort {
 	case *net.UDPAddr:
 		ap = a.AddrPort()
 	}
-	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	return netip.AddrPortFrom(Bare(ap.Addr()), ap.Port())
 }
 
 // Decision is the verdict and its reason.

@@ -153,11 +153,12 @@ func lastComma(s string) int {
 // nameClient makes an address that a hop has named the client's.
 func (x *exchange) nameClient(a netip.Addr) {
 	x.own = x.d.Peer
-	x.own.Remote = a.Unmap()
+	a = authz.Bare(a)
+	x.own.Remote = a
 	x.peer = &x.own
 	x.namedIP = a.As16()
 	x.named.IP = x.namedIP[:]
-	if a = a.Unmap(); a.Is4() {
+	if a.Is4() {
 		x.named.IP = x.namedIP[12:]
 	}
 }
@@ -175,7 +176,7 @@ func (c *Config) isInternal(a netip.Addr, remote net.Addr) bool {
 	if !a.IsValid() {
 		return c.InternalUnixSockets && remote != nil && remote.Network() == "unix"
 	}
-	a = a.Unmap()
+	a = authz.Bare(a)
 	for _, p := range c.Internal {
 		if p.Contains(a) {
 			return true
