@@ -126,7 +126,7 @@ func TestIdleConnections(t *testing.T) {
 		client     *tls.Config
 		limit      float64
 	}{
-		{"http", httpFilter, "", httpOrigin, httpMessage, nil, 2600},
+		{"http", httpFilter, "", httpOrigin, httpMessage, nil, 2500},
 		{"http mtls", httpFilter, server, httpOrigin, httpMessage, a.client("web"), 7100},
 		{"tcp", tcpFilter, "", echo, tcpMessage, nil, 4700}, // two sockets
 		{"tcp mtls", tcpFilter, server, echo, tcpMessage, a.client("web"), 9300},
