@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	consulapi "github.com/hashicorp/consul/api"
@@ -22,18 +23,35 @@ const consulLag = 40 * time.Second
 // then there is nothing for the mesh to know.
 func (m *mesh) served(service, instance string) time.Duration {
 	m.t.Helper()
-	return m.eventually(consulLag, "Consul's servers know "+instance, func() error {
-		entries, _, err := m.catalog.Health().Connect(service, "", true, nil)
-		if err != nil {
-			return err
-		}
-		for _, e := range entries {
-			if e.Service.Proxy.DestinationServiceID == instance {
-				return nil
-			}
-		}
-		return fmt.Errorf("%d others", len(entries))
+	return m.eventually(consulLag, "Consul's servers serve "+instance, func() error {
+		return m.serves(service, instance, true)
 	})
+}
+
+// unserved waits until Consul's servers serve an instance no more. The agent tells
+// them of a check that was written at once, but of the sidecar's alias of it, which the
+// mesh goes by, only with its next sync.
+func (m *mesh) unserved(service, instance string) {
+	m.t.Helper()
+	took := m.eventually(consulLag, "Consul's servers serve "+instance+" no more", func() error {
+		return m.serves(service, instance, false)
+	})
+	m.t.Logf("Consul's servers know of %s after %v", instance, took)
+}
+
+// serves is an error unless Consul's servers have an instance as passing, or have not.
+func (m *mesh) serves(service, instance string, want bool) error {
+	entries, _, err := m.catalog.Health().Connect(service, "", true, nil)
+	if err != nil {
+		return err
+	}
+	got := slices.ContainsFunc(entries, func(e *consulapi.ServiceEntry) bool {
+		return e.Service.Proxy.DestinationServiceID == instance
+	})
+	if got != want {
+		return fmt.Errorf("%d instances, %s among them: %t", len(entries), instance, got)
+	}
+	return nil
 }
 
 // consulSays is the state of a service's own check in Consul, and its output,

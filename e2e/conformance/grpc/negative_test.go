@@ -65,12 +65,13 @@ type brokenConn struct {
 	framer *http2.Framer
 	out    bytes.Buffer
 	enc    *hpack.Encoder
-	window int // to send on the connection
+	// To send: on the connection, on a stream that begins, on each that is open.
+	window, initial int
+	windows         map[uint32]int
 
 	unacknowledged int  // pings
 	limits         bool // the limit was sent
 	acks           int  // of SETTINGS; the limit is the second, and holds from then on
-	open           map[uint32]bool
 	answered       int
 }
 
@@ -82,7 +83,7 @@ func (b *breaker) connection(nc net.Conn) {
 	b.mu.Lock()
 	b.conns++
 	b.mu.Unlock()
-	c := &brokenConn{b: b, framer: http2.NewFramer(nc, nc), window: 65535, open: map[uint32]bool{}}
+	c := &brokenConn{b: b, framer: http2.NewFramer(nc, nc), window: 65535, initial: 65535, windows: map[uint32]int{}}
 	c.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	c.enc = hpack.NewEncoder(&c.out)
 	if c.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 20}) != nil ||
@@ -114,10 +115,17 @@ func (c *brokenConn) ping() error {
 func (c *brokenConn) handle(f http2.Frame) error {
 	switch f := f.(type) {
 	case *http2.SettingsFrame:
-		if !f.IsAck() {
-			return c.framer.WriteSettingsAck()
+		if f.IsAck() {
+			c.acks++
+			return nil
 		}
-		c.acks++
+		if v, ok := f.Value(http2.SettingInitialWindowSize); ok {
+			for id := range c.windows {
+				c.windows[id] += int(v) - c.initial
+			}
+			c.initial = int(v)
+		}
+		return c.framer.WriteSettingsAck()
 	case *http2.PingFrame:
 		if f.IsAck() {
 			c.unacknowledged--
@@ -127,15 +135,17 @@ func (c *brokenConn) handle(f http2.Frame) error {
 	case *http2.WindowUpdateFrame:
 		if f.StreamID == 0 {
 			c.window += int(f.Increment)
+		} else if _, open := c.windows[f.StreamID]; open {
+			c.windows[f.StreamID] += int(f.Increment)
 		}
 	case *http2.RSTStreamFrame:
-		delete(c.open, f.StreamID)
+		delete(c.windows, f.StreamID)
 	case *http2.MetaHeadersFrame:
-		c.open[f.StreamID] = true
+		c.windows[f.StreamID] = c.initial
 		// A stream that was on its way when the limit was set is the client's right
 		// (RFC 9113 6.5.3).
-		if c.acks > 1 && len(c.open) > 1 {
-			c.b.fault("%d streams on one connection where 1 is the limit", len(c.open))
+		if c.acks > 1 && len(c.windows) > 1 {
+			c.b.fault("%d streams on one connection where 1 is the limit", len(c.windows))
 		}
 		return c.ping()
 	case *http2.DataFrame:
@@ -181,13 +191,13 @@ func (c *brokenConn) answer(stream uint32) error {
 	if err := c.headers(stream, true, "grpc-status", "0"); err != nil {
 		return err
 	}
-	delete(c.open, stream)
+	delete(c.windows, stream)
 	switch {
 	case c.b.kind == "goaway" && c.answered == 1:
 		return c.framer.WriteGoAway(stream, http2.ErrCodeNo, nil)
 	case c.b.kind == "goaway":
 		c.b.fault("a call on a connection that was told to go away")
-	case c.b.kind == "max_streams" && !c.limits && len(c.open) == 0:
+	case c.b.kind == "max_streams" && !c.limits && len(c.windows) == 0:
 		c.limits = true
 		return c.framer.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 1})
 	}
@@ -204,12 +214,12 @@ func (c *brokenConn) headers(stream uint32, end bool, fields ...string) error {
 	return c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: c.out.Bytes(), EndHeaders: true, EndStream: end})
 }
 
-// data sends p, reading on while the connection's window is closed; a stream's own is
-// larger than any answer.
+// data sends p, reading on while a window is closed. A client grows a stream's own only
+// once it has begun to read the message.
 func (c *brokenConn) data(stream uint32, p []byte) error {
 	for len(p) > 0 {
 		n := min(len(p), 16384)
-		for c.window < n {
+		for c.window < n || c.windows[stream] < n {
 			f, err := c.framer.ReadFrame()
 			if err != nil {
 				return err
@@ -225,6 +235,7 @@ func (c *brokenConn) data(stream uint32, p []byte) error {
 			return err
 		}
 		c.window -= n
+		c.windows[stream] -= n
 		p = p[n:]
 	}
 	return nil
