@@ -185,11 +185,15 @@ func (l *listener) update(next *snapshot) error {
 }
 
 // rebind binds the addresses that are new, before those are given up that no
-// configuration has any more, which it returns.
+// configuration has any more, which it returns. A listener that accepts no more has none.
 func (l *listener) rebind(cfg *Config) (gone []*bound, err error) {
 	l.mu.Lock()
 	gone = slices.Clone(l.socks)
+	over := l.removed
 	l.mu.Unlock()
+	if over {
+		return nil, nil
+	}
 	var keep, fresh []*bound
 	for i, a := range cfg.addresses() {
 		at := slices.IndexFunc(gone, func(b *bound) bool { return b.addr.Network == a.Network && b.addr.Address == a.Address })
