@@ -238,8 +238,8 @@ func TestStopAccepting(t *testing.T) {
 	}
 }
 
-// TestUpdateAfterTheLastAccept: an update that comes once nothing is accepted any more
-// opens no socket, and holds nothing up.
+// TestUpdateAfterTheLastAccept: neither an update nor a listener that comes once nothing is
+// accepted any more opens a socket, or holds anything up.
 func TestUpdateAfterTheLastAccept(t *testing.T) {
 	m := newTestManager(t, nil)
 	mustApply(t, m, echoConfig("l"))
@@ -251,6 +251,10 @@ func TestUpdateAfterTheLastAccept(t *testing.T) {
 	if c, err := net.Dial("tcp", addr.String()); err == nil {
 		_ = c.Close()
 		t.Errorf("%s accepts", addr)
+	}
+	mustApply(t, m, echoConfig("new"))
+	if addr, ok := m.Addrs()["new"]; ok {
+		t.Errorf("a new listener accepts at %s", addr)
 	}
 	closed := make(chan struct{})
 	go func() { defer close(closed); _ = m.Close() }()
