@@ -419,9 +419,7 @@ func (m *Manager) Accept(yes bool) {
 		if exempt {
 			continue
 		}
-		for _, b := range socks {
-			b.sock.Interrupt()
-		}
+		interrupt(socks)
 	}
 }
 
