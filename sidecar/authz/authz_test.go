@@ -1,15 +1,18 @@
 package authz
 
 import (
+	"bytes"
 	"net"
 	"net/netip"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 type request map[string]string
@@ -126,6 +129,9 @@ func TestHeaderMatcher(t *testing.T) {
 		{"range end is outside", route.HeaderMatch{Range: &[2]int64{1, 3}}, request{"x": "3"}, false},
 		{"range of no number", route.HeaderMatch{Range: &[2]int64{1, 3}}, request{"x": "2x"}, false},
 		{"regex is full match", route.HeaderMatch{Value: &route.StringMatch{Regex: regexp.MustCompile("a|ab")}}, request{"x": "ab"}, true},
+		{"regex sees bytes", route.HeaderMatch{Value: &route.StringMatch{Regex: regexp.MustCompile("a.b")}}, request{"x": "aéb"}, false},
+		{"regex sees each byte", route.HeaderMatch{Value: &route.StringMatch{Regex: regexp.MustCompile("a..b")}}, request{"x": "aéb"}, true},
+		{"regex takes no other letter for k", route.HeaderMatch{Value: &route.StringMatch{Regex: regexp.MustCompile("(?i)k")}}, request{"x": "\u212a"}, false},
 		{"regex no partial match", route.HeaderMatch{Value: &route.StringMatch{Regex: regexp.MustCompile("a")}}, request{"x": "xax"}, false},
 		{"regex no newline escape", route.HeaderMatch{Value: &route.StringMatch{Regex: regexp.MustCompile("(?m)a$")}}, request{"x": "a\nb"}, false},
 		{"prefix ignoring case", route.HeaderMatch{Value: &route.StringMatch{Prefix: ptr("Ab"), IgnoreCase: true}}, request{"x": "aBc"}, true},
@@ -348,4 +354,47 @@ func TestNext(t *testing.T) {
 	if (*Evaluator)(nil).Len() != 0 {
 		t.Error("no evaluator has filters")
 	}
+}
+
+// What was counted of rules goes with the last that has them.
+func TestRulesThatAreGoneAreNotShown(t *testing.T) {
+	m := telemetry.NewMetrics()
+	shown := func() string {
+		var out bytes.Buffer
+		_ = m.Registry.WritePrometheus(&out)
+		return out.String()
+	}
+	compile := func(policy string) *Evaluator {
+		all := rules(Allow, Policy{Name: policy, Permissions: anything, Principals: anyone})
+		e, err := Compile([]NetworkFilter{{Rules: all, Shadow: all}}, Connection, m.AuthzCounter)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.CheckConn(peerOf(web)).Count(0)
+		return e
+	}
+	before, after := compile("old"), compile("kept")
+	for _, want := range []string{
+		`hauberk_authz_decisions_total{decision="allow",rule="old"} 1`, `hauberk_authz_shadow_decisions_total{decision="allow",rule="old"} 1`,
+	} {
+		if s := shown(); !strings.Contains(s, want) {
+			t.Errorf("no %s", want)
+		}
+	}
+	runtime.GC()
+	if !strings.Contains(shown(), `rule="old"`) {
+		t.Error("rules that are in force are not shown")
+	}
+	runtime.KeepAlive(before)
+	next := compile("kept") // an update that leaves the rule as it is
+	runtime.KeepAlive(after)
+	runtime.GC()
+	s := shown()
+	if strings.Contains(s, `rule="old"`) {
+		t.Error("rules that are gone are shown")
+	}
+	if want := `hauberk_authz_decisions_total{decision="allow",rule="kept"} 2`; !strings.Contains(s, want) {
+		t.Errorf("no %s", want)
+	}
+	runtime.KeepAlive(next)
 }

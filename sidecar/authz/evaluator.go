@@ -50,6 +50,7 @@ func NewPeer(info *stream.Info, destination netip.AddrPort) Peer {
 
 // Bare is an address as rules compare it: IPv4 as such, and IPv6 without the zone of a
 // link-local one, with which it would be in no prefix (RFC 4007 11), and no DENY would see it.
+// Rules make it of what they compare, too: others put addresses into a Peer as sockets have them.
 func Bare(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
 
 func addrPort(a net.Addr) netip.AddrPort {

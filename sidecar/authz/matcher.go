@@ -71,7 +71,7 @@ func (m *matcher) match(in *input) bool {
 		path, ok := in.req.Header(":path")
 		return ok && m.str.match(trimQuery(path))
 	case kindDestination:
-		return m.prefix.Contains(in.peer.Destination.Addr())
+		return m.prefix.Contains(Bare(in.peer.Destination.Addr()))
 	case kindPort:
 		port := uint32(in.peer.Destination.Port())
 		return port >= m.lo && port < m.hi
@@ -82,14 +82,14 @@ func (m *matcher) match(in *input) bool {
 	case kindPeerName:
 		return m.matchPeer(in.peer.Info)
 	case kindDirect:
-		return m.prefix.Contains(in.peer.Direct)
+		return m.prefix.Contains(Bare(in.peer.Direct))
 	case kindConnection:
 		return m.prefix.Contains(addrPort(in.peer.Info.Remote).Addr())
 	case kindTemplate:
 		path, ok := in.req.Header(":path")
 		return ok && m.tmpl.Match(trimQuery(path))
 	case kindRemote:
-		return m.prefix.Contains(in.peer.Remote)
+		return m.prefix.Contains(Bare(in.peer.Remote))
 	}
 	return false
 }

@@ -32,6 +32,27 @@ func TestLinkLocalPeer(t *testing.T) {
 	}
 }
 
+// Whoever accepts a connection may know its addresses better than it does, and put them
+// there as the socket has them.
+func TestLinkLocalAddressOfTheSocket(t *testing.T) {
+	p, zoned := netip.MustParsePrefix("fe80::/10"), netip.MustParseAddr("fe80::1%eth0")
+	for name, policy := range map[string]Policy{
+		"direct_remote_ip": {Permissions: anything, Principals: []Principal{{DirectSource: &p}}},
+		"remote_ip":        {Permissions: anything, Principals: []Principal{{Source: &p}}},
+		"destination_ip":   {Permissions: []Permission{{Destination: &p}}, Principals: anyone},
+	} {
+		e := compile(t, Connection, NetworkFilter{Rules: rules(Deny, policy)})
+		peer := NewPeer(&stream.Info{}, netip.AddrPort{})
+		peer.Direct, peer.Remote, peer.Destination = zoned, zoned, netip.AddrPortFrom(zoned, 80)
+		if e.CheckConn(&peer).Allowed {
+			t.Errorf("%s denies nothing", name)
+		}
+		if _, denies := e.DeniesAll(0, &peer, false); !denies {
+			t.Errorf("%s does not deny all", name)
+		}
+	}
+}
+
 func denied(t *testing.T, info *stream.Info, p Policy) bool {
 	t.Helper()
 	e, err := Compile([]NetworkFilter{{Rules: &Rules{Action: Deny, Policies: []Policy{p}}}}, Connection, nil)

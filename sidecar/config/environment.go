@@ -4,6 +4,7 @@ package config
 
 import (
 	"os"
+	"strings"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -19,8 +20,8 @@ import (
 
 // environment looks for what a resource reads of the process's environment, in which
 // tokens and credentials are. A bootstrap may read it. What a control plane sends must not
-// have it told to others, in a body, in a header or in the tag of a span; a log of this
-// host and the keys of a TLS context stay here.
+// have it told to others, in a body, in a header, in a path or in the tag of a span; a log
+// of this host and the keys of a TLS context stay here.
 type environment struct {
 	unpacked map[*anypb.Any]proto.Message
 	// bootstrap is set for the host's own configuration.
@@ -44,24 +45,12 @@ func (e environment) message(m protoreflect.Message, path string) (err error) {
 		return nil // tlsSource refuses what is not set
 	case *corev3.DataSource:
 		err = e.source(t, path)
-	case *corev3.HeaderValueOption:
-		err = e.format(t.GetHeader().GetValue(), path+".header.value")
-	case *corev3.SubstitutionFormatString:
-		if err = e.format(t.GetTextFormat(), path+".text_format"); err == nil {
-			err = e.format(t.GetTextFormatSource().GetInlineString()+string(t.GetTextFormatSource().GetInlineBytes()), path+".text_format_source")
-		}
-		if err == nil {
-			err = e.fields(structpb.NewStructValue(t.GetJsonFormat()), path+".json_format")
-		}
-	case interface {
-		GetOperation() string
-		GetUpstreamOperation() string
-	}:
-		if err = e.format(t.GetOperation(), path+".operation"); err == nil {
-			err = e.format(t.GetUpstreamOperation(), path+".upstream_operation")
-		}
+	case *structpb.Struct:
+		return e.fields(structpb.NewStructValue(t), path)
+	case *structpb.Value:
+		return e.fields(t, path)
 	case *tagv3.CustomTag:
-		if err = e.format(t.GetValue(), path+".value"); err == nil && t.GetEnvironment() != nil && !e.bootstrap {
+		if t.GetEnvironment() != nil && !e.bootstrap {
 			err = fail(path+".environment", environmentReason)
 		}
 	}
@@ -78,30 +67,37 @@ func (e environment) message(m protoreflect.Message, path string) (err error) {
 func (e environment) field(fd protoreflect.FieldDescriptor, v protoreflect.Value, path string) (err error) {
 	switch {
 	case fd.IsMap():
-		if fd.MapValue().Message() == nil {
-			return nil
-		}
 		v.Map().Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {
-			err = e.value(v.Message(), path+"["+k.String()+"]")
+			err = e.value(fd.MapValue(), v, path+"["+k.String()+"]")
 			return err == nil
 		})
-	case fd.Message() == nil:
 	case fd.IsList():
 		for i := range v.List().Len() {
-			if err = e.value(v.List().Get(i).Message(), at(path, i)); err != nil {
+			if err = e.value(fd, v.List().Get(i), at(path, i)); err != nil {
 				return err
 			}
 		}
 	default:
-		err = e.value(v.Message(), path)
+		err = e.value(fd, v, path)
 	}
 	return err
 }
 
-func (e environment) value(m protoreflect.Message, path string) error {
-	a, ok := m.Interface().(*anypb.Any)
+// value looks at one value of a field. Which texts are formats only those know who read
+// them: what reads the environment as a format is refused wherever it stands.
+func (e environment) value(fd protoreflect.FieldDescriptor, v protoreflect.Value, path string) error {
+	switch fd.Kind() {
+	case protoreflect.StringKind:
+		return e.format(v.String(), path)
+	case protoreflect.BytesKind:
+		return e.format(string(v.Bytes()), path)
+	case protoreflect.MessageKind:
+	default:
+		return nil
+	}
+	a, ok := v.Message().Interface().(*anypb.Any)
 	if !ok {
-		return e.message(m, path)
+		return e.message(v.Message(), path)
 	}
 	if inner := e.unpacked[a]; inner != nil {
 		return e.message(inner.ProtoReflect(), path)
@@ -147,7 +143,10 @@ func (e environment) fields(v *structpb.Value, path string) error {
 
 // format leaves what is no format to those who use it.
 func (e environment) format(text, path string) error {
-	if pieces, err := logformat.Parse(text); err == nil && !e.bootstrap && readsEnvironment(pieces) {
+	if e.bootstrap || strings.IndexByte(text, '%') < 0 {
+		return nil
+	}
+	if pieces, err := logformat.Parse(text); err == nil && readsEnvironment(pieces) {
 		return fail(path, "%%ENVIRONMENT%%: "+environmentReason)
 	}
 	return nil

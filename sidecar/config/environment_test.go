@@ -47,19 +47,7 @@ func TestEnvironment(t *testing.T) {
 		{"operation", `tracing: {operation: "%ENVIRONMENT(` + set + `)%"}`, plain, "x", manager + "tracing.operation"},
 	} {
 		text := strings.NewReplacer("MANAGER", tc.manager, "ROUTE", tc.route, "LOG", tc.log).Replace(readingListener)
-		j, err := yaml.YAMLToJSON([]byte(text))
-		if err != nil {
-			t.Fatalf("%s: %v", tc.name, err)
-		}
-		m := &listenerv3.Listener{}
-		if err := (protojson.UnmarshalOptions{Resolver: resolver{}}).Unmarshal(j, m); err != nil {
-			t.Fatalf("%s: %v", tc.name, err)
-		}
-		b, err := proto.Marshal(m)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = Listener(b)
+		_, err := Listener(asListener(t, text))
 		if tc.path == "" && err != nil || tc.path != "" && (err == nil || !strings.Contains(err.Error(), tc.path+": ") || !strings.Contains(err.Error(), "for a bootstrap only")) {
 			t.Errorf("%s, by discovery: %v", tc.name, err)
 		}
@@ -82,8 +70,47 @@ func TestEnvironment(t *testing.T) {
 // Routes by discovery are no bootstrap's either.
 func TestEnvironmentOfRoutes(t *testing.T) {
 	t.Setenv("HAUBERK_TEST_SECRET", "hidden")
-	_, err := readRoutes(t, `{name: r, virtual_hosts: [{name: v, domains: ["*"], routes: [{match: {prefix: /}, direct_response: {status: 200, body: {environment_variable: HAUBERK_TEST_SECRET}}}]}]}`)
-	if err == nil || !strings.Contains(err.Error(), "virtual_hosts[0].routes[0].direct_response.body.environment_variable: ") {
-		t.Error(err)
+	const mutation = `"@type": type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute`
+	for route, path := range map[string]string{
+		`direct_response: {status: 200, body: {environment_variable: HAUBERK_TEST_SECRET}}`:                                                                                                          "direct_response.body.environment_variable",
+		`route: {cluster: c, path_rewrite: "/%ENVIRONMENT(HAUBERK_TEST_SECRET)%"}`:                                                                                                                   "route.path_rewrite",
+		`route: {cluster: c, host_rewrite: "%ENVIRONMENT(HAUBERK_TEST_SECRET)%"}`:                                                                                                                    "route.host_rewrite",
+		`route: {cluster: c}, typed_per_filter_config: {m: {` + mutation + `, mutations: {query_parameter_mutations: [{append: {record: {key: k, value: "%ENVIRONMENT(HAUBERK_TEST_SECRET)%"}}}]}}}`: "typed_per_filter_config[m].mutations.query_parameter_mutations[0].append.record.value",
+	} {
+		_, err := readRoutes(t, `{name: r, virtual_hosts: [{name: v, domains: ["*"], routes: [{match: {prefix: /}, `+route+`}]}]}`)
+		if err == nil || !strings.Contains(err.Error(), "virtual_hosts[0].routes[0]."+path+": ") || !strings.Contains(err.Error(), "for a bootstrap only") {
+			t.Errorf("%s: %v", path, err)
+		}
 	}
+}
+
+// What goes along with the calls to a collector is a format too.
+func TestEnvironmentOfACollector(t *testing.T) {
+	t.Setenv("HAUBERK_TEST_SECRET", "hidden")
+	const head = `tracing: {provider: {name: o, typed_config: {"@type": type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig, grpc_service: {envoy_grpc: {cluster_name: c}, initial_metadata: [{key: k, value: "VALUE"}]}}}}`
+	for value, refused := range map[string]bool{"x": false, "%ENVIRONMENT(HAUBERK_TEST_SECRET)%": true} {
+		text := strings.NewReplacer("MANAGER", strings.Replace(head, "VALUE", value, 1), "ROUTE", "direct_response: {status: 200}", "LOG", "x").Replace(readingListener)
+		_, err := Listener(asListener(t, text))
+		if refused != (err != nil && strings.Contains(err.Error(), "grpc_service.initial_metadata[0].value: ") && strings.Contains(err.Error(), "for a bootstrap only")) || !refused && err != nil {
+			t.Errorf("%s: %v", value, err)
+		}
+	}
+}
+
+// asListener is a listener in YAML as a control plane sends it.
+func asListener(t *testing.T, text string) []byte {
+	t.Helper()
+	j, err := yaml.YAMLToJSON([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &listenerv3.Listener{}
+	if err := (protojson.UnmarshalOptions{Resolver: resolver{}}).Unmarshal(j, m); err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	b, err := proto.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }

@@ -18,7 +18,7 @@ func Markdown() string {
 		"The label `peer` is the verified service name of the other side, `none` on plaintext, `other` for an identity that is no service, " +
 		"`overflow` beyond 256 peers of a service. No label has a value that a peer can invent.\n\n" +
 		"What was counted of a cluster ends when the cluster is removed; of a listener, and of a service that no other listener has, when the last " +
-		"connection of it has ended. One of the same name that comes later begins anew.\n\n" +
+		"connection of it has ended; of an authorization rule some time after no configuration or connection has it. One of the same name that comes later begins anew.\n\n" +
 		"| name | type | labels | meaning |\n|---|---|---|---|\n")
 	for _, d := range NewMetrics().Registry.Families() {
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", d.Name, d.Kind, strings.Join(d.Labels, ", "), d.Help)

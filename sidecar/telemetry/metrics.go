@@ -29,8 +29,7 @@ type Metrics struct {
 	connectionsOpen *GaugeVec
 	bytes           *CounterVec
 
-	authzDecisions *CounterVec
-	authzShadow    *CounterVec
+	authzDecisions, authzShadow *ruleCounters
 
 	tlsHandshakes   *CounterVec
 	tlsDuration     *HistogramVec
@@ -134,8 +133,8 @@ func NewMetrics() *Metrics {
 		connectionsOpen: r.Gauge("hauberk_connections_open", "Downstream connections that are open now.", "direction", "service", "peer"),
 		bytes:           r.Counter("hauberk_bytes_total", "Body bytes of requests and responses and all bytes of plain connections, by flow: received from or sent to the downstream.", "direction", "service", "peer", "flow"),
 
-		authzDecisions: r.Counter("hauberk_authz_decisions_total", "Authorization decisions, by the rule that decided.", "decision", "rule"),
-		authzShadow:    r.Counter("hauberk_authz_shadow_decisions_total", "What shadow rules would have decided.", "decision", "rule"),
+		authzDecisions: r.Counter("hauberk_authz_decisions_total", "Authorization decisions, by the rule that decided.", "decision", "rule").keepRules(),
+		authzShadow:    r.Counter("hauberk_authz_shadow_decisions_total", "What shadow rules would have decided.", "decision", "rule").keepRules(),
 
 		tlsHandshakes:   r.Counter("hauberk_tls_handshakes_total", "Downstream TLS handshakes, by result, the version that was agreed on and the reason of a failure.", "result", "reason", "version"),
 		tlsDuration:     r.Histogram("hauberk_tls_handshake_duration_seconds", "Time of completed downstream TLS handshakes.", requestBounds),
@@ -197,16 +196,17 @@ func NewMetrics() *Metrics {
 	return m
 }
 
-// AuthzCounter is the counter of one rule's decisions; authz.Compile interns it.
+// AuthzCounter is the counter of one rule's decisions; authz.Compile interns it. It is
+// shown until nobody holds it any more.
 func (m *Metrics) AuthzCounter(shadow, allowed bool, rule string) *Counter {
 	decision := "deny"
 	if allowed {
 		decision = "allow"
 	}
 	if shadow {
-		return m.authzShadow.With(decision, rule)
+		return m.authzShadow.with(decision, rule)
 	}
-	return m.authzDecisions.With(decision, rule)
+	return m.authzDecisions.with(decision, rule)
 }
 
 // ForgetListener forgets what was counted of a listener that is gone, and its

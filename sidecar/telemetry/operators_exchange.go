@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"bytes"
 	"strconv"
 	"strings"
 
@@ -8,8 +9,8 @@ import (
 	"github.com/hauberk-mesh/hauberk/xds/logformat"
 )
 
-func header(name, help string, w Want, get func(*Record) Headers) operatorDef {
-	d := takes(name, "NAME?ALTERNATIVE", help, func(argument string) (valueFunc, error) { return headerValue(argument, get) })
+func header(name, help string, w Want, lists map[string]bool, get func(*Record) Headers) operatorDef {
+	d := takes(name, "NAME?ALTERNATIVE", help, func(argument string) (valueFunc, error) { return headerValue(argument, lists, get) })
 	d.wants = w
 	return d
 }
@@ -30,12 +31,12 @@ func responseHeaders(r *Record) Headers  { return r.ResponseHeaders }
 func responseTrailers(r *Record) Headers { return r.ResponseTrailers }
 
 var exchangeOperators = []operatorDef{
-	header("REQ", "Request header, or the alternative when it is absent; pseudo-headers are :METHOD, :PATH, :AUTHORITY, :SCHEME.", 0, requestHeaders),
-	header("REQUEST_HEADER", "The same.", 0, requestHeaders),
-	header("RESP", "Response header, or the alternative when it is absent.", 0, responseHeaders),
-	header("RESPONSE_HEADER", "The same.", 0, responseHeaders),
-	header("TRAILER", "Response trailer, or the alternative when it is absent.", WantTrailers, responseTrailers),
-	header("RESPONSE_TRAILER", "The same.", WantTrailers, responseTrailers),
+	header("REQ", "Request header, or the alternative when it is absent; pseudo-headers are :METHOD, :PATH, :AUTHORITY, :SCHEME.", 0, listsOfRequest, requestHeaders),
+	header("REQUEST_HEADER", "The same.", 0, listsOfRequest, requestHeaders),
+	header("RESP", "Response header, or the alternative when it is absent.", 0, listsOfResponse, responseHeaders),
+	header("RESPONSE_HEADER", "The same.", 0, listsOfResponse, responseHeaders),
+	header("TRAILER", "Response trailer, or the alternative when it is absent.", WantTrailers, listsOfTrailers, responseTrailers),
+	header("RESPONSE_TRAILER", "The same.", WantTrailers, listsOfTrailers, responseTrailers),
 	takes("REQ_WITHOUT_QUERY", "NAME?ALTERNATIVE", "As REQ, up to the first question mark of the value.", headerWithoutQuery),
 	takes("PATH", "WQ or NQ:ORIG, PATH or ORIG_OR_PATH", "The request's path with or without query, before or after it was rewritten.", pathValue),
 	takes("QUERY_PARAM", "NAME", "The first parameter of this name in the query, decoded.", queryValue),
@@ -60,14 +61,18 @@ var exchangeOperators = []operatorDef{
 	text("ROUTE_NAME", "Name of the route that matched.", func(r *Record) string { return r.Route }),
 }
 
-func headerValue(argument string, get func(*Record) Headers) (valueFunc, error) {
+func headerValue(argument string, lists map[string]bool, get func(*Record) Headers) (valueFunc, error) {
 	first, second, err := logformat.HeaderNames(argument)
 	if err != nil {
 		return nil, err
 	}
-	return func(dst []byte, r *Record) ([]byte, bool) {
-		v, ok := eitherHeader(get(r), first, second)
-		return append(dst, v...), ok
+	one, other := shown{first, lists[first]}, shown{second, lists[second]}
+	return func(dst []byte, r *Record) (out []byte, ok bool) {
+		h := get(r)
+		if out, ok = one.append(dst, h); !ok {
+			out, ok = other.append(dst, h)
+		}
+		return out, ok
 	}, nil
 }
 
@@ -85,14 +90,16 @@ func eitherHeader(h Headers, first, second string) (value string, ok bool) {
 }
 
 func headerWithoutQuery(argument string) (valueFunc, error) {
-	first, second, err := logformat.HeaderNames(argument)
+	whole, err := headerValue(argument, listsOfRequest, requestHeaders)
 	if err != nil {
 		return nil, err
 	}
 	return func(dst []byte, r *Record) ([]byte, bool) {
-		v, ok := eitherHeader(r.RequestHeaders, first, second)
-		v, _, _ = strings.Cut(v, "?")
-		return append(dst, v...), ok
+		out, ok := whole(dst, r)
+		if i := bytes.IndexByte(out[len(dst):], '?'); i >= 0 {
+			out = out[:len(dst)+i]
+		}
+		return out, ok
 	}, nil
 }
 

@@ -210,6 +210,41 @@ func TestTransportFailures(t *testing.T) {
 	}
 }
 
+// Of the fields that Envoy keeps one of, all values are shown.
+func TestLists(t *testing.T) {
+	two := func(names ...string) repeated {
+		out := repeated{}
+		for _, n := range names {
+			out[n] = []string{"a?b", "c"}
+		}
+		return out
+	}
+	r := &Record{
+		RequestHeaders:  two("x-forwarded-for", "x-request-id", "user-agent", "cookie", "etag", "x"),
+		ResponseHeaders: two("etag", "via", "user-agent", "set-cookie"), ResponseTrailers: two("grpc-message", "etag"),
+	}
+	r.RequestHeaders.(repeated)["accept"] = []string{"", "a", "", "b"}
+	r.RequestHeaders.(repeated)["origin"] = []string{"", ""}
+	for format, want := range map[string]string{
+		"%REQ(X-FORWARDED-FOR)%": "a?b,c", "%REQ(X-REQUEST-ID)%": "a?b,c", "%REQ(none?USER-AGENT)%": "a?b,c", "%REQ(USER-AGENT):4%": "a?b,",
+		"%REQ_WITHOUT_QUERY(USER-AGENT)%": "a", "%REQ(COOKIE)%": "a?b", "%REQ(ETAG)%": "a?b", "%REQ(X)%": "a?b",
+		"%REQ(ACCEPT)%": "a,b", "%REQ(ORIGIN)%": "",
+		"%RESP(ETAG)%": "a?b,c", "%RESP(VIA)%": "a?b,c", "%RESP(USER-AGENT)%": "a?b", "%RESP(SET-COOKIE)%": "a?b",
+		"%TRAILER(GRPC-MESSAGE)%": "a?b,c", "%TRAILER(ETAG)%": "a?b", "%TRAILER(none)%": "-",
+	} {
+		f, err := ParseFormat(format)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := string(f.Append(nil, r)); got != want {
+			t.Errorf("%s: %q, want %q", format, got, want)
+		}
+	}
+	if n := testing.AllocsPerRun(100, func() { _, _ = AppendRequestField(make([]byte, 0, 64), r.RequestHeaders, "user-agent") }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 func TestIsGRPC(t *testing.T) {
 	for want, all := range map[bool][]Headers{
 		true:  {headers{"content-type": "application/grpc"}, headers{"content-type": "application/grpc+proto"}},

@@ -146,10 +146,8 @@ func (t *tag) of(r *telemetry.Record, scratch []byte) []byte {
 	if t.format != nil {
 		return t.format.AppendHeader(scratch, r)
 	}
-	if t.header != "" && r.RequestHeaders != nil {
-		if v, _, ok := r.RequestHeaders.HeaderFrom(t.header, 0); ok {
-			return append(scratch, v...)
-		}
+	if out, ok := telemetry.AppendRequestField(scratch, r.RequestHeaders, t.header); ok {
+		return out
 	}
 	return append(scratch, t.value...)
 }
