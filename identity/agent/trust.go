@@ -94,12 +94,21 @@ func (a *Agent) saveTrustLocked(serverTime int64) error {
 	if a.said != nil {
 		u.Record = identityv1.NewRecord(*a.said)
 	}
-	// First what must not be forgotten: between the two writes a trust domain may be in
-	// both, or in the former alone.
-	if err := a.state.saveUnnamed(a.wire(a.unnamed)); err != nil {
+	// Between any two writes a trust domain may be in both files, but none is in neither:
+	// one that is named anew leaves the other file last.
+	unnamed := a.wire(a.unnamed)
+	returned, err := a.state.unnamed()
+	if err != nil {
 		return err
 	}
-	return a.state.saveTrust(u)
+	returned = slices.DeleteFunc(returned, func(b *identityv1.Bundle) bool { return a.unnamed[b.GetTrustDomain()] != nil })
+	if err := a.state.saveUnnamed(slices.Concat(unnamed, returned)); err != nil {
+		return err
+	}
+	if err := a.state.saveTrust(u); err != nil || len(returned) == 0 {
+		return err
+	}
+	return a.state.saveUnnamed(unnamed)
 }
 
 // wire has the own trust domain first.

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -178,5 +179,41 @@ func TestFullDisk(t *testing.T) {
 	err := r.takeTrust(&identityv1.TrustUpdate{Bundles: []*identityv1.Bundle{identityv1.NewBundle(bundleOf(t, td, 2, good))}}, true)
 	if r.publish(); err == nil || len(r.Snapshot().Bundles[td.Name()].Certificates) != 1 {
 		t.Errorf("%v: the signer is trusted on", err)
+	}
+}
+
+// TestHalfKeptTrust: where not all that is in force can be kept, what an agent knows of a
+// trust domain that was named anew outlives a restart all the same.
+func TestHalfKeptTrust(t *testing.T) {
+	other := spiffeid.RequireTrustDomainFromString("other.test")
+	good, theirs, theirsNow := idtest.NewSigner(t, td.Name()), idtest.NewSigner(t, other.Name()), idtest.NewSigner(t, other.Name())
+	r := newRemembering(t)
+	own := bundleOf(t, td, 1, good)
+	r.told(nil, own, bundleOf(t, other, 4, theirsNow))
+	r.told(nil, own)
+	trusted := r.state.path(trustFile)
+	kept, err := os.ReadFile(trusted)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The state directory does not take the greater of the two files.
+	if err := errors.Join(os.Remove(trusted), os.Mkdir(trusted, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	u := &identityv1.TrustUpdate{Bundles: []*identityv1.Bundle{identityv1.NewBundle(own), identityv1.NewBundle(bundleOf(t, other, 4, theirsNow))}}
+	if err := r.takeTrust(u, true); err == nil {
+		t.Fatal("a directory was written to")
+	}
+	if err := errors.Join(os.Remove(trusted), os.WriteFile(trusted, kept, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	r.restart()
+	r.told(nil, own, bundleOf(t, other, 3, theirs))
+	if b := r.bundles[other.Name()]; b.Sequence != 4 {
+		t.Errorf("bundle number %d of %s is taken after number 4", b.Sequence, other)
+	}
+	r.told(nil, own, bundleOf(t, other, 5, theirsNow))
+	if left, err := r.state.unnamed(); err != nil || len(left) > 0 {
+		t.Errorf("kept as no longer trusted: %v, %v", left, err)
 	}
 }

@@ -65,12 +65,7 @@ func (t *tracked) Carry() (*downstream.Carried, downstream.Refusal) {
 		l.countRefused(refused)
 		return nil, downstream.Busy
 	}
-	var e excess
-	limited := c
-	if t.placed {
-		// The first one has the place that was taken before the handshake.
-		limited, t.placed = t.own, false
-	} else if e = c.enter(); e.reason != "" {
+	if e := t.enter(c); e.reason != "" {
 		l.m.opts.Overload.Leave(exempt)
 		l.mu.Unlock()
 		t.refuseExcess(c, e)
@@ -79,7 +74,24 @@ func (t *tracked) Carry() (*downstream.Carried, downstream.Refusal) {
 	l.open++
 	snap.refs.Add(1)
 	l.mu.Unlock()
-	return &downstream.Carried{Handler: c.inner(), Place: c.place, Owner: &carried{t: t, snap: snap, limited: limited}}, downstream.Admitted
+	return &downstream.Carried{Handler: c.inner(), Place: c.place, Owner: &carried{t: t, snap: snap, limited: c}}, downstream.Admitted
+}
+
+// enter takes a place in the limits of a chain for a connection that t brings. The first
+// one has that which was taken before the handshake, or where another chain has replaced
+// that one's, a place there in exchange: a token of the rates was taken then, too. The
+// listener's lock is held.
+func (t *tracked) enter(c *chain) excess {
+	switch {
+	case !t.placed:
+		return c.enter()
+	case t.own == c:
+		t.placed = false
+		return excess{}
+	}
+	t.placed = false
+	t.own.leave()
+	return c.takePlaces()
 }
 
 // refuseExcess logs a stream that a limit of the chain refuses.

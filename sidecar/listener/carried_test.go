@@ -177,6 +177,47 @@ func TestTunnelLimits(t *testing.T) {
 	}
 }
 
+// TestTunnelLimitsOfAnUpdate: a limit that came after the connections which carry tunnels
+// holds for the first tunnel of each too; where it was there before, that has the place of
+// the handshake. None costs a token of a rate again.
+func TestTunnelLimitsOfAnUpdate(t *testing.T) {
+	limit := func(of int64) func(*FilterChain) {
+		return func(c *FilterChain) { c.ConnectionLimits = []ConnectionLimit{{Max: of}} }
+	}
+	rate := func(c *FilterChain) {
+		c.RateLimits = []RateLimit{{Bucket: tokenbucket.Spec{Max: 2, PerFill: 1, Interval: time.Hour}}}
+	}
+	for name, c := range map[string]struct {
+		before, after []func(*FilterChain)
+		want          int
+	}{
+		"none before":    {nil, []func(*FilterChain){limit(1)}, 1},
+		"another before": {[]func(*FilterChain){limit(2)}, []func(*FilterChain){limit(1)}, 1},
+		"the same":       {[]func(*FilterChain){limit(2), rate}, []func(*FilterChain){limit(2), rate}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newTunnelManager(t, nil)
+			mustApply(t, m, tunnelConfig("old", c.before...))
+			one, two := connectTunnels(t, m, time.Now().Add(time.Hour)), connectTunnels(t, m, time.Now().Add(time.Hour))
+			waitFor(t, func() bool { return len(m.Conns()) == 2 })
+			mustApply(t, m, tunnelConfig("new", c.after...))
+			got := 0
+			for _, cc := range []*http2.ClientConn{one, two, one, two} {
+				says, status, end, err := through(cc)
+				defer end()
+				if says == "new" {
+					got++
+				} else if err != nil || status != 503 {
+					t.Errorf("%q %d %v", says, status, err)
+				}
+			}
+			if got != c.want {
+				t.Errorf("%d get through, want %d", got, c.want)
+			}
+		})
+	}
+}
+
 // TestTunnelPlaceComesBack: a place is free again when its connection has ended.
 func TestTunnelPlaceComesBack(t *testing.T) {
 	m := newTunnelManager(t, nil)

@@ -83,15 +83,11 @@ func (e excess) note(r *telemetry.Record) {
 	r.ConnectionTermination = e.reason
 }
 
-// enter takes a place in every limit of the chain, or in none.
+// enter takes a place in every limit of the chain and a token of every rate, or is too
+// many.
 func (c *chain) enter() excess {
-	for i, l := range c.limits {
-		if l.open.Add(1) > l.cfg.Max {
-			for _, undo := range c.limits[:i+1] {
-				undo.open.Add(-1)
-			}
-			return excess{reason: "connection_limit", delay: l.cfg.Delay}
-		}
+	if e := c.takePlaces(); e.reason != "" {
+		return e
 	}
 	for _, r := range c.rates {
 		if !r.bucket.Take() {
@@ -102,7 +98,20 @@ func (c *chain) enter() excess {
 	return excess{}
 }
 
-// leave gives the places back that enter took.
+// takePlaces takes a place in every limit of the chain, or in none.
+func (c *chain) takePlaces() excess {
+	for i, l := range c.limits {
+		if l.open.Add(1) > l.cfg.Max {
+			for _, undo := range c.limits[:i+1] {
+				undo.open.Add(-1)
+			}
+			return excess{reason: "connection_limit", delay: l.cfg.Delay}
+		}
+	}
+	return excess{}
+}
+
+// leave gives the places back that enter, or takePlaces, took.
 func (c *chain) leave() {
 	for _, l := range c.limits {
 		l.open.Add(-1)

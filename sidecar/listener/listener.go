@@ -157,11 +157,16 @@ func (l *listener) stopAccepting() {
 	socks := l.socks
 	l.mu.Unlock()
 	if !was {
-		for _, b := range socks {
-			b.sock.Interrupt()
-		}
+		interrupt(socks)
 	}
 	l.m.relieve()
+}
+
+// interrupt has the accept loops look at what they may do.
+func interrupt(socks []*bound) {
+	for _, b := range socks {
+		b.sock.Interrupt()
+	}
 }
 
 // update swaps the configuration. New connections get the new one; those that
@@ -176,7 +181,11 @@ func (l *listener) update(next *snapshot) error {
 	l.mu.Lock()
 	old := l.current
 	l.current = next
+	socks := l.socks
 	l.mu.Unlock()
+	if !next.cfg.IgnoreOverload && !l.m.opts.Overload.Accepting() {
+		interrupt(socks) // the old configuration may have been exempt
+	}
 	l.startAccepting()
 	l.giveUp(gone)
 	l.recheck()
@@ -185,11 +194,15 @@ func (l *listener) update(next *snapshot) error {
 }
 
 // rebind binds the addresses that are new, before those are given up that no
-// configuration has any more, which it returns.
+// configuration has any more, which it returns. A listener that accepts no more has none.
 func (l *listener) rebind(cfg *Config) (gone []*bound, err error) {
 	l.mu.Lock()
 	gone = slices.Clone(l.socks)
+	over := l.removed
 	l.mu.Unlock()
+	if over {
+		return nil, nil
+	}
 	var keep, fresh []*bound
 	for i, a := range cfg.addresses() {
 		at := slices.IndexFunc(gone, func(b *bound) bool { return b.addr.Network == a.Network && b.addr.Address == a.Address })
@@ -224,9 +237,7 @@ func (l *listener) rebind(cfg *Config) (gone []*bound, err error) {
 
 // giveUp closes sockets when their loops have ended.
 func (l *listener) giveUp(socks []*bound) {
-	for _, b := range socks {
-		b.sock.Interrupt()
-	}
+	interrupt(socks)
 	l.m.relieve()
 	for _, b := range socks {
 		<-b.done

@@ -238,6 +238,33 @@ func TestStopAccepting(t *testing.T) {
 	}
 }
 
+// TestUpdateAfterTheLastAccept: neither an update nor a listener that comes once nothing is
+// accepted any more opens a socket, or holds anything up.
+func TestUpdateAfterTheLastAccept(t *testing.T) {
+	m := newTestManager(t, nil)
+	mustApply(t, m, echoConfig("l"))
+	m.StopAccepting()
+	moved := echoConfig("l")
+	moved.Address = "127.0.0.2:0"
+	mustApply(t, m, moved)
+	addr := m.Addrs()["l"]
+	if c, err := net.Dial("tcp", addr.String()); err == nil {
+		_ = c.Close()
+		t.Errorf("%s accepts", addr)
+	}
+	mustApply(t, m, echoConfig("new"))
+	if addr, ok := m.Addrs()["new"]; ok {
+		t.Errorf("a new listener accepts at %s", addr)
+	}
+	closed := make(chan struct{})
+	go func() { defer close(closed); _ = m.Close() }()
+	select {
+	case <-closed:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the manager does not end")
+	}
+}
+
 func TestReplaceHandsTheSocketOver(t *testing.T) {
 	m := newTestManager(t, nil)
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -73,8 +73,10 @@ type Manager struct {
 	// poller waits for idle connections; nil where the host cannot.
 	poller *stream.Poller
 
-	// apply serialises changes of configuration.
+	// apply serialises changes of configuration. It guards over: nothing is accepted any
+	// more, whatever the configuration.
 	apply sync.Mutex
+	over  bool
 
 	mu        sync.Mutex
 	listeners map[string]*listener
@@ -202,9 +204,11 @@ func (m *Manager) applyOne(cfg *Config, removed []*listener) error {
 		return l.update(next)
 	}
 	l = newListener(m, cfg.Name)
-	if err := l.bind(cfg, removed); err != nil {
-		next.release()
-		return err
+	if l.removed = m.over; !m.over {
+		if err := l.bind(cfg, removed); err != nil {
+			next.release()
+			return err
+		}
 	}
 	l.current = next
 	m.mu.Lock()
@@ -300,6 +304,7 @@ func (m *Manager) Serving() (n int64) {
 func (m *Manager) StopAccepting() {
 	m.apply.Lock()
 	defer m.apply.Unlock()
+	m.over = true
 	for _, l := range m.all() {
 		l.stopAccepting()
 		l.closeSockets()
@@ -414,9 +419,7 @@ func (m *Manager) Accept(yes bool) {
 		if exempt {
 			continue
 		}
-		for _, b := range socks {
-			b.sock.Interrupt()
-		}
+		interrupt(socks)
 	}
 }
 

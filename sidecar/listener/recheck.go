@@ -33,9 +33,10 @@ func (l *listener) recheck() int {
 		}
 		before := t.chain
 		t.chain = c
-		if before.http() != c.http() {
+		if t.own.http() != c.http() {
 			// Bytes cannot be judged as requests, nor requests as bytes: what decided
-			// until now goes on to, until the connection is finished.
+			// until now goes on to, through further updates too, until the connection is
+			// finished.
 			orphan(t)
 		} else {
 			t.conn.SetPolicy(c.policy)

@@ -2,7 +2,9 @@ package listener
 
 import (
 	"context"
+	"errors"
 	"net"
+	"os"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
@@ -11,24 +13,29 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 )
 
-// TestNoListenerAcceptsUnderOverload: while nothing is to be accepted, neither an update
-// of a listener is a relief to any, nor does one that is new accept; when it is over, all
-// serve who has waited.
-func TestNoListenerAcceptsUnderOverload(t *testing.T) {
-	var m *Manager
-	var heap atomic.Uint64
-	var stopped atomic.Bool
-	heap.Store(1)
+// newStrainedManager is a manager of a process whose heap is full at 1; stopped tells that
+// nothing is to be accepted for that.
+func newStrainedManager(t *testing.T) (m *Manager, heap *atomic.Uint64, stopped *atomic.Bool) {
+	heap, stopped = new(atomic.Uint64), new(atomic.Bool)
 	ov := overload.New(&overload.Config{Refresh: time.Millisecond, MaxHeap: 1, Actions: []overload.Action{{
 		Kind: overload.StopAccepting, Triggers: []overload.Trigger{{Resource: overload.Heap, Threshold: 0.9}}}}},
 		overload.Options{Heap: heap.Load, Accept: func(yes bool) { m.Accept(yes); stopped.Store(!yes) }})
 	m = newTestManager(t, func(o *Options) { o.Overload = ov })
-	mustApply(t, m, echoConfig("a"))
-	mustApply(t, m, echoConfig("b"))
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); ov.Run(ctx) }()
-	defer func() { cancel(); <-done }()
+	t.Cleanup(func() { cancel(); <-done })
+	return m, heap, stopped
+}
+
+// TestNoListenerAcceptsUnderOverload: while nothing is to be accepted, neither an update
+// of a listener is a relief to any, nor does one that is new accept; when it is over, all
+// serve who has waited.
+func TestNoListenerAcceptsUnderOverload(t *testing.T) {
+	m, heap, stopped := newStrainedManager(t)
+	mustApply(t, m, echoConfig("a"))
+	mustApply(t, m, echoConfig("b"))
+	heap.Store(1)
 	waitFor(t, stopped.Load)
 	mustApply(t, m, echoConfig("b"))
 	at := filepath.Join(t.TempDir(), "socket")
@@ -65,5 +72,30 @@ func TestNoListenerAcceptsUnderOverload(t *testing.T) {
 		if err := <-replies; err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestExemptionEnds: a listener that an update exempts no longer from overload accepts
+// nothing from then on, until it is over.
+func TestExemptionEnds(t *testing.T) {
+	m, heap, stopped := newStrainedManager(t)
+	exempt := echoConfig("a")
+	exempt.IgnoreOverload = true
+	mustApply(t, m, exempt)
+	heap.Store(1)
+	waitFor(t, stopped.Load)
+	if err := roundTrip(dial(t, m, "a")); err != nil {
+		t.Fatal(err)
+	}
+	mustApply(t, m, echoConfig("a"))
+	c := dial(t, m, "a")
+	_ = c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	if err := roundTrip(c); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("the listener accepts under overload: %v", err)
+	}
+	heap.Store(0)
+	_ = c.SetReadDeadline(time.Now().Add(time.Minute))
+	if _, err := c.Read(make([]byte, 4)); err != nil {
+		t.Errorf("and not when it is over: %v", err)
 	}
 }

@@ -162,3 +162,25 @@ func TestRequestsAreNoBytes(t *testing.T) {
 		t.Errorf("%d, and the last one: %v", status, last)
 	}
 }
+
+// TestNoRuleIsForgotten: a rule that came by an update goes on to judge a connection whose
+// requests no chain takes any more, through every further update.
+func TestNoRuleIsForgotten(t *testing.T) {
+	path := "/x"
+	onPath := authz.Permission{URLPath: &route.StringMatch{Exact: &path}}
+	m := newHTTPManager(t)
+	mustApply(t, m, guarded(true, onPath))
+	c := dial(t, m, "l")
+	if status, _ := get(c); status != 200 {
+		t.Fatal(status)
+	}
+	mustApply(t, m, guarded(false, onPath))
+	for _, cluster := range []string{"x", "y"} {
+		cfg := echoConfig("l")
+		cfg.Chains[0].TCP = &tcp.Config{Cluster: cluster}
+		mustApply(t, m, cfg)
+	}
+	if status, last := get(c); status != 403 || !last {
+		t.Errorf("%d, and the last one: %v", status, last)
+	}
+}

@@ -1,8 +1,6 @@
 package tcp
 
 import (
-	"errors"
-	"io"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
@@ -49,7 +47,7 @@ func (p *Proxy) await(c *downstream.Conn, e *early, until int64, o *outcome) boo
 	case err != nil && stream.IsTimeout(err):
 		o.flags, o.termination = flags, reason
 		return false
-	case err != nil && !errors.Is(err, io.EOF):
+	case ended(err) != nil:
 		return false
 	}
 	return c.Stream.SetReadDeadline(never) == nil

@@ -251,8 +251,10 @@ func (r *relay) readError(h *half, err error) error {
 	return err
 }
 
+// ended is nil for the end of a source. An error that has it as its cause is none: what
+// carried the source ended before it did.
 func ended(err error) error {
-	if errors.Is(err, io.EOF) {
+	if err == io.EOF {
 		return nil
 	}
 	return err

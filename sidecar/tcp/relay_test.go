@@ -250,3 +250,27 @@ func TestLogTypes(t *testing.T) {
 		t.Errorf("another connection has the id %q", other)
 	}
 }
+
+// TestMovesBetweenLookAndSleep: a connection that moves again, or one end of which leaves,
+// after the look that found nothing to do is not slept through.
+func TestMovesBetweenLookAndSleep(t *testing.T) {
+	for name, happens := range map[string]func(*relay){
+		"moves":       func(r *relay) { r.toUp.running = true; r.last.Store(r.p.watch.now()) },
+		"moves again": func(r *relay) { r.toUp.running = true; r.last.Store(r.p.watch.now()); r.returns.Store(true) },
+		"leaves":      func(r *relay) { r.leftAt.Store(r.p.watch.now()) },
+	} {
+		p := &Proxy{idle: time.Hour, watch: newWatch(0)}
+		r := &relay{p: p, parkable: true}
+		r.last.Store(p.watch.now() - int64(time.Minute))
+		p.watch.relays = []*relay{r}
+		wait := p.watch.look()
+		if wait < int64(time.Minute) {
+			t.Fatalf("%s: the connection is looked at again after %s", name, time.Duration(wait))
+		}
+		happens(r)
+		p.watch.stir()
+		if got := p.watch.rest(wait); got > parkAfter || p.watch.asleep.Load() != (got > p.watch.step) {
+			t.Errorf("%s: it is slept for %s", name, time.Duration(got))
+		}
+	}
+}

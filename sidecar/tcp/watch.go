@@ -92,12 +92,25 @@ func (w *watch) run(over <-chan struct{}) {
 		case <-timer.C:
 		}
 		wait := w.step
-		panics.Guard(panics.Timer, func() { wait = w.look() })
-		if wait > w.step {
-			w.asleep.Store(true)
-		}
+		panics.Guard(panics.Timer, func() { wait = w.rest(w.look()) })
 		timer.Reset(time.Duration(max(glance, wait)))
 	}
+}
+
+// rest is how long to sleep after a look that found nothing to do for as long as wait. From
+// here on connections that move again stir; one that did so since the look, to no effect,
+// is found by another.
+func (w *watch) rest(wait int64) int64 {
+	if wait <= w.step {
+		return wait
+	}
+	w.asleep.Store(true)
+	now := w.now()
+	_, next := w.due(now)
+	if wait = min(wait, next-now); wait <= w.step {
+		w.asleep.Store(false)
+	}
+	return wait
 }
 
 // look acts on what is due, and tells how long until the next is.
