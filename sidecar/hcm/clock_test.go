@@ -217,3 +217,17 @@ func TestFlushOutlivesTheRoutesTime(t *testing.T) {
 		t.Error(line)
 	}
 }
+
+// TestRouteTimeBeginsWithTheHead: also of a request that began in what the one before it
+// came with.
+func TestRouteTimeBeginsWithTheHead(t *testing.T) {
+	b := newBed(t, httpOrigin(t, echo))
+	b.route().Forward.Timeout = 300 * time.Millisecond
+	b.start()
+	c := b.dial()
+	c.do(simpleGet + "GET /second HTTP/1.1\r\nHo")
+	time.Sleep(400 * time.Millisecond) // the client takes its time, which is not the host's
+	if resp, _ := c.do("st: h\r\n\r\n"); resp.StatusCode != 200 {
+		t.Errorf("status %d", resp.StatusCode)
+	}
+}
