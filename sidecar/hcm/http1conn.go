@@ -119,7 +119,7 @@ func (c *http1Conn) readHead() (http1.Framing, bool) {
 		c.idleBy = 0
 	}
 	c.parked = false // also where it has ended, and is not waited for any more
-	first := 1 // how many reads there are once a request has begun
+	first := 1       // how many reads there are once a request has begun
 	if c.x != nil && c.x.h1.in.len() > 0 {
 		c.begin() // a pipelined request is there already
 		first = 0
