@@ -96,7 +96,8 @@ func TestOverflowAgesNoConnection(t *testing.T) {
 	cfg := *b.clusters.Get("origin").Config()
 	cfg.IdleTimeout = idle
 	update := func() {
-		if err := b.clusters.Update(&cfg); err != nil {
+		next := cfg // what is in force is not changed
+		if err := b.clusters.Update(&next); err != nil {
 			t.Fatal(err)
 		}
 	}
