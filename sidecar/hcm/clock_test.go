@@ -203,3 +203,31 @@ func TestFlushTimeoutOfSmallAnswers(t *testing.T) {
 		})
 	}
 }
+
+// TestFlushOutlivesTheRoutesTime: a route's time is about the host. Once that has answered
+// whole, the client has what the flush timeout gives it.
+func TestFlushOutlivesTheRoutesTime(t *testing.T) {
+	b := newBed(t, httpOrigin(t, echo))
+	b.route().Forward.Timeout = 500 * time.Millisecond
+	b.cfg.FlushTimeout = ptr(time.Second)
+	b.wrap = func(s stream.Stream) stream.Stream { return &stuck{Stream: s, cut: make(chan struct{})} }
+	b.start()
+	b.dial().send(simpleGet)
+	if line := b.logged(1)[0]; !strings.Contains(line, "SI stream_idle_timeout") {
+		t.Error(line)
+	}
+}
+
+// TestRouteTimeBeginsWithTheHead: also of a request that began in what the one before it
+// came with.
+func TestRouteTimeBeginsWithTheHead(t *testing.T) {
+	b := newBed(t, httpOrigin(t, echo))
+	b.route().Forward.Timeout = 300 * time.Millisecond
+	b.start()
+	c := b.dial()
+	c.do(simpleGet + "GET /second HTTP/1.1\r\nHo")
+	time.Sleep(400 * time.Millisecond) // the client takes its time, which is not the host's
+	if resp, _ := c.do("st: h\r\n\r\n"); resp.StatusCode != 200 {
+		t.Errorf("status %d", resp.StatusCode)
+	}
+}
