@@ -140,7 +140,8 @@ func (l *load) end(t *testing.T, what string) {
 		t.Log(f)
 	}
 	if len(l.failures) > 0 {
-		t.Errorf("%s: %d of %d failed", what, len(l.failures), all)
+		t.Errorf("%s: %d of %d failed; %s's sidecar says: %v", what, len(l.failures), all, l.w.id,
+			l.w.records(func(r map[string]any) bool { return r["code"] != 200.0 }))
 	}
 }
 
