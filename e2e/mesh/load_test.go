@@ -140,8 +140,8 @@ func (l *load) end(t *testing.T, what string) {
 		t.Log(f)
 	}
 	if len(l.failures) > 0 {
-		t.Errorf("%s: %d of %d failed; %s's sidecar says: %v", what, len(l.failures), all, l.w.id,
-			l.w.records(func(r map[string]any) bool { return r["code"] != 200.0 }))
+		said := l.w.records(func(r map[string]any) bool { return r["code"] != 200.0 })
+		t.Errorf("%s: %d of %d failed; of %d records of what was not 200 the last are %v", what, len(l.failures), all, len(said), said[max(0, len(said)-5):])
 	}
 }
 
