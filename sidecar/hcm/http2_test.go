@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -411,4 +412,20 @@ func TestCodec(t *testing.T) {
 	if resp, _ := c.do("TP/1.1\r\nHost: h\r\n\r\n"); resp.StatusCode != 400 {
 		t.Errorf("%d", resp.StatusCode)
 	}
+}
+
+// TestStreamsShareWorkers: a goroutine of its own for each stream would grow a stack of
+// its own, a fifth of what a small call costs.
+func TestStreamsShareWorkers(t *testing.T) {
+	b := newBed(t, versionedOrigin(t, 2, func(http.ResponseWriter, *http.Request) {}))
+	b.http2Cluster()
+	b.start()
+	cc := b.http2Dial()
+	if err := b.get(cc); err != nil {
+		t.Fatal(err)
+	}
+	stacks := make([]byte, 1<<20)
+	b.eventually("a goroutine that waits for the next stream", func() bool {
+		return bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("http2.(*Workers).work("))
+	})
 }

@@ -75,7 +75,7 @@ func (m *Manager) http2Config() (*http2.Config, error) {
 	c.HeaderTimeout = time.Duration(m.headersTimeout)
 	c.DrainTimeout = time.Duration(m.drainGrace)
 	c.Linger = time.Duration(m.delayedClose)
-	c.Workers = m.workers
+	c.Workers = &m.workers
 	if mm := m.metrics; mm != nil {
 		c.OnGlitch = func(g http2.Glitch) { mm.ProtocolErrors.With("downstream", "http2_"+g.String()).Inc(0) }
 	}

@@ -70,7 +70,7 @@ type Manager struct {
 	maxDuration    time.Duration
 	serverName     string
 	http2          *http2.Config
-	workers        *http2.Workers
+	workers        http2.Workers
 	replies        *replyRules
 	serviceCluster string
 	node           string
@@ -153,7 +153,6 @@ func New(cfg *Config, o Options) (*Manager, error) {
 		}
 		m.access = log
 	}
-	m.workers = http2.NewWorkers()
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	if cfg.Tracing != nil {
 		if o.Tracers == nil {

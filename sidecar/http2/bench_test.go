@@ -25,7 +25,7 @@ func measured(b *testing.B) {
 // withWorkers is the default configuration with a pool of goroutines.
 func withWorkers(b *testing.B) *Config {
 	cfg := Default()
-	cfg.Workers = NewWorkers()
+	cfg.Workers = new(Workers)
 	b.Cleanup(cfg.Workers.Close)
 	return cfg
 }
@@ -285,7 +285,7 @@ func TestNoAllocations(t *testing.T) {
 	}
 	workers := func() *Config {
 		cfg := Default()
-		cfg.Workers = NewWorkers()
+		cfg.Workers = new(Workers)
 		t.Cleanup(cfg.Workers.Close)
 		return cfg
 	}

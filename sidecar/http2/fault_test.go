@@ -39,7 +39,7 @@ func TestFaultInAHandler(t *testing.T) {
 	for _, pool := range []bool{false, true} {
 		cfg := Default()
 		if pool {
-			cfg.Workers = NewWorkers()
+			cfg.Workers = new(Workers)
 			t.Cleanup(cfg.Workers.Close)
 		}
 		srv := serve(t, cfg, func(s *Stream) {

@@ -9,7 +9,8 @@ import (
 
 // Workers are goroutines that serve one stream after another. A goroutine of its own
 // for each stream would grow its stack each time, which costs more than the rest of a
-// small exchange. Those that are not needed end.
+// small exchange. Those that are not needed end. The zero value is a pool for
+// Config.Workers, and Close ends it.
 type Workers struct {
 	mu     sync.Mutex
 	idle   []*worker
@@ -23,9 +24,6 @@ type worker struct{ next chan *Stream }
 
 // workersLook is how often surplus workers are sent away.
 const workersLook = 5 * time.Second
-
-// NewWorkers makes a pool for Config.Workers; Close ends it.
-func NewWorkers() *Workers { return &Workers{} }
 
 // Close ends the idle workers and waits until the others have finished. No stream may
 // begin afterwards.

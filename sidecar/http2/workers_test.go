@@ -10,7 +10,7 @@ import (
 // TestWorkers: streams share goroutines; those that are not needed end in time.
 func TestWorkers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ws := NewWorkers()
+		ws := new(Workers)
 		defer ws.Close()
 		cfg := Default()
 		cfg.Workers = ws
