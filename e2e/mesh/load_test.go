@@ -34,7 +34,8 @@ type load struct {
 
 func startLoad(w *workload) *load {
 	l := &load{w: w, stop: make(chan struct{})}
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 256, MaxIdleConns: 256}}
+	// Its patience is that of a client on a host which is busy, too: what hangs does so for ever.
+	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 256, MaxIdleConns: 256}}
 	l.pace(2*time.Millisecond, func(n int) { l.one(client, n) })
 	if w.upstreams["rpc"] != "" {
 		rpc := w.rpc("rpc")
