@@ -31,12 +31,11 @@ func (m *mesh) served(service, instance string) time.Duration {
 // unserved waits until Consul's servers serve an instance no more. The agent tells
 // them of a check that was written at once, but of the sidecar's alias of it, which the
 // mesh goes by, only with its next sync.
-func (m *mesh) unserved(service, instance string) {
+func (m *mesh) unserved(service, instance string) time.Duration {
 	m.t.Helper()
-	took := m.eventually(consulLag, "Consul's servers serve "+instance+" no more", func() error {
+	return m.eventually(consulLag, "Consul's servers serve "+instance+" no more", func() error {
 		return m.serves(service, instance, false)
 	})
-	m.t.Logf("Consul's servers know of %s after %v", instance, took)
 }
 
 // serves is an error unless Consul's servers have an instance as passing, or have not.

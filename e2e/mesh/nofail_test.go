@@ -65,33 +65,29 @@ func TestNoFailedRequest(t *testing.T) {
 		}
 	}
 	agent := m.catalog.Agent()
-	during("failing check", func(t *testing.T) {
+	// change changes both of b, and waits until Consul's servers have it: what comes after
+	// that is the mesh's.
+	change := func(t *testing.T, what func(*workload) error, waitFor func(service, instance string) time.Duration) {
+		t.Helper()
 		for _, w := range b {
-			must(t, agent.UpdateTTL("app:"+w.id, "down", "critical"))
+			must(t, what(w))
+		}
+		for _, w := range b {
+			waitFor(w.service, w.id)
 		}
 		time.Sleep(time.Second)
-		for _, w := range b {
-			must(t, agent.UpdateTTL("app:"+w.id, "up", "passing"))
-		}
+	}
+	during("failing check", func(t *testing.T) {
+		change(t, func(w *workload) error { return agent.UpdateTTL("app:"+w.id, "down", "critical") }, m.unserved)
+		change(t, func(w *workload) error { return agent.UpdateTTL("app:"+w.id, "up", "passing") }, m.served)
 	})
 	during("maintenance", func(t *testing.T) {
-		for _, w := range b {
-			must(t, agent.EnableServiceMaintenance(w.id, "test"))
-		}
-		time.Sleep(time.Second)
-		for _, w := range b {
-			must(t, agent.DisableServiceMaintenance(w.id))
-		}
+		change(t, func(w *workload) error { return agent.EnableServiceMaintenance(w.id, "test") }, m.unserved)
+		change(t, func(w *workload) error { return agent.DisableServiceMaintenance(w.id) }, m.served)
 	})
 	during("deregistration", func(t *testing.T) {
-		for _, w := range b {
-			must(t, agent.ServiceDeregister(w.id))
-		}
-		time.Sleep(time.Second)
-		for _, w := range b {
-			must(t, agent.ServiceRegister(w.reg))
-		}
-		time.Sleep(time.Second)
+		change(t, func(w *workload) error { return agent.ServiceDeregister(w.id) }, m.unserved)
+		change(t, func(w *workload) error { return agent.ServiceRegister(w.reg) }, m.served)
 	})
 	during("a change every 100 ms", func(t *testing.T) {
 		for i := range 30 {

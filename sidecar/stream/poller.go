@@ -20,10 +20,11 @@ type Poller struct {
 	fd   int
 	done chan struct{}
 
-	mu    sync.Mutex
-	slots []slot
-	free  []uint32
-	armed int
+	mu     sync.Mutex
+	slots  []slot
+	free   []uint32
+	armed  int
+	change pollerControl
 }
 
 // slot is a place for a Watch. The generation tells an event for the Watch that
@@ -75,6 +76,7 @@ func NewPoller() (*Poller, error) {
 		return nil, fmt.Errorf("stream: epoll: %w", err)
 	}
 	p := &Poller{fd: fd, file: os.NewFile(uintptr(fd), "epoll"), done: make(chan struct{})}
+	p.change.once = p.controlOnce
 	raw, err := p.file.SyscallConn()
 	if err != nil {
 		_ = p.file.Close()
@@ -209,17 +211,29 @@ func (p *Poller) disarm(w *Watch) {
 	w.armed = false
 }
 
-// control changes what epoll knows of a socket, which the call keeps open.
+// pollerControl is the state of one change of what epoll knows. Guarded by Poller.mu.
+type pollerControl struct {
+	once   func(fd uintptr) // made once, because a closure for each wait would be garbage
+	op     int
+	event  unix.EpollEvent
+	failed error
+}
+
+// control changes what epoll knows of a socket, which the call keeps open. p.mu is held.
 func (p *Poller) control(c syscall.RawConn, op int, index uint32) error {
-	event := unix.EpollEvent{
+	p.change.op, p.change.failed = op, nil
+	p.change.event = unix.EpollEvent{
 		Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT,
 		Fd:     int32(index), Pad: int32(p.slots[index].generation),
 	}
-	var failed error
-	if err := c.Control(func(fd uintptr) { failed = unix.EpollCtl(p.fd, op, int(fd), &event) }); err != nil {
+	if err := c.Control(p.change.once); err != nil {
 		return err
 	}
-	return failed
+	return p.change.failed
+}
+
+func (p *Poller) controlOnce(fd uintptr) {
+	p.change.failed = unix.EpollCtl(p.fd, p.change.op, int(fd), &p.change.event)
 }
 
 func (p *Poller) run(raw syscall.RawConn) {

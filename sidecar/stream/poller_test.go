@@ -153,3 +153,19 @@ func TestPollerAndStreamsWithoutSocket(t *testing.T) {
 	}
 	(*Watch)(nil).Wake()
 }
+
+// TestLooksAllocateNothing: thousands of connections are looked at and waited for.
+func TestLooksAllocateNothing(t *testing.T) {
+	s, _ := sockets(t)
+	if n := testing.AllocsPerRun(100, func() { s.Gone() }); n != 0 {
+		t.Errorf("a look for the peer's end allocates %v times", n)
+	}
+	p, w := newPoller(t), &Watch{Owner: make(waker, 1)}
+	if n := testing.AllocsPerRun(100, func() {
+		if !p.Watch(w, s) || !p.Cancel(w) {
+			t.Error("there is no wait")
+		}
+	}); n != 0 {
+		t.Errorf("a wait allocates %v times", n)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -353,13 +354,31 @@ func (s *Socket) Gone() bool { return gone(s.raw) }
 // gone asks for a FIN, a reset or an error, which bytes that wait in front of it
 // do not hide.
 func gone(raw syscall.RawConn) bool {
-	ended := true
-	err := raw.Control(func(fd uintptr) {
-		p := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
-		n, err := unix.Poll(p[:], 0)
-		ended = err != nil && err != unix.EINTR || n > 0 && p[0].Revents != 0
-	})
-	return ended || err != nil
+	e := endLooks.Get().(*endLook)
+	defer endLooks.Put(e)
+	e.ended = true
+	err := raw.Control(e.once)
+	return e.ended || err != nil
+}
+
+// endLook is the state of one look for an end. It is pooled: many connections that wait
+// for a slow answer are looked at again and again.
+type endLook struct {
+	once  func(fd uintptr)
+	fds   [1]unix.PollFd
+	ended bool
+}
+
+var endLooks = sync.Pool{New: func() any {
+	e := &endLook{}
+	e.once = e.poll
+	return e
+}}
+
+func (e *endLook) poll(fd uintptr) {
+	e.fds[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLRDHUP}
+	n, err := unix.Poll(e.fds[:], 0)
+	e.ended = err != nil && err != unix.EINTR || n > 0 && e.fds[0].Revents != 0
 }
 
 // recv and send do not announce themselves to the scheduler: the sockets are
