@@ -17,19 +17,20 @@ import (
 
 // TestClientLeaves: an exchange whose client has gone is given up.
 func TestClientLeaves(t *testing.T) {
-	gone := make(chan struct{})
+	came, gone := make(chan struct{}), make(chan struct{})
 	b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
 		_, _, _ = readRequest(r)
+		close(came)
 		_, _ = r.ReadByte() // until we close
 		close(gone)
 	})).start()
 	c := b.dial()
 	c.send(simpleGet)
-	time.Sleep(20 * time.Millisecond)
+	<-came
 	_ = c.Close()
 	select {
 	case <-gone:
-	case <-time.After(3 * time.Second):
+	case <-time.After(10 * time.Second):
 		t.Fatal("the upstream connection is still open")
 	}
 	b.wantLog(" 0 DC downstream_remote_disconnect")
@@ -122,9 +123,10 @@ func TestTimeouts(t *testing.T) {
 }
 
 func TestDrain(t *testing.T) {
-	release := make(chan struct{})
+	started, release := make(chan struct{}), make(chan struct{})
 	b := newBed(t, httpOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/slow" {
+			close(started)
 			<-release
 		}
 		echo(w, r)
@@ -132,7 +134,7 @@ func TestDrain(t *testing.T) {
 	idle, busy := b.dial(), b.dial()
 	idle.do(simpleGet)
 	busy.send("GET /slow HTTP/1.1\r\nHost: h\r\n\r\n")
-	time.Sleep(20 * time.Millisecond)
+	<-started
 	b.mu.Lock()
 	for _, d := range b.conns {
 		d.StartDrain()

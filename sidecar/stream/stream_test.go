@@ -117,7 +117,7 @@ func (l *lender) DropBuffer()        { l.drop++ }
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for range 400 {
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
 		if ok() {
 			return
 		}
