@@ -398,7 +398,7 @@ func TestTwoSidecars(t *testing.T) {
 			`"method":"GET","path":"/x?y=1"`: 1,
 		} {
 			n := 0
-			for range 200 { // the last connection's end is logged when the sidecar has seen it
+			for end := time.Now().Add(20 * time.Second); time.Now().Before(end); { // the last connection's end is logged when the sidecar has seen it
 				if n = accessLines(t, srv, accessLog, text); n >= want {
 					break
 				}
@@ -475,7 +475,7 @@ func TestLiveReload(t *testing.T) {
 			}
 		}
 	}()
-	for i := range 50 {
+	for i := 0; i < 50 || sent.Load() < 50; i++ {
 		next := []string{"a", "b"}[i%2]
 		put(edsCluster(t, next), assignment(t, "a", addr(one)), httpListener(t, "l", "r"), routeTo(t, "r", next))
 		if i == 25 {
@@ -486,7 +486,7 @@ func TestLiveReload(t *testing.T) {
 	}
 	stop()
 	<-done
-	if sent.Load() < 50 || failed.Load() > 0 {
+	if failed.Load() > 0 {
 		t.Errorf("%d of %d requests failed", failed.Load(), sent.Load())
 	}
 	if got := s.Addrs().Listeners["l"]; got.String() != to.String() {

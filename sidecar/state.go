@@ -28,6 +28,8 @@ type subscriber interface {
 type replacer interface {
 	Available(*listener.Config) error
 	Replace(remove []string, add []*listener.Config) map[string]error
+	// Draining are the removed listeners that still have connections.
+	Draining() []*listener.Config
 }
 
 // nobody is the subscriber of a static bootstrap.
@@ -466,20 +468,34 @@ func (s *state) workloads() []string {
 	return slices.Sorted(maps.Keys(set))
 }
 
-// sweep drops what nothing names any more: leaving clusters and routes.
+// drained drops what the connections of a removed listener were the last to use.
+func (s *state) drained() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sweep()
+}
+
+// sweep drops what nothing names any more: leaving clusters and routes. A listener that
+// drains still answers what is on its way, with what it names.
 func (s *state) sweep() {
 	usedRoutes := map[string]bool{}
 	used := map[string]bool{}
+	name := func(l *listener.Config) {
+		refs := config.ListenerRefs(l)
+		for _, n := range refs.Clusters {
+			used[n] = true
+		}
+		for _, n := range refs.Routes {
+			usedRoutes[n] = true
+		}
+	}
 	for _, set := range []map[string]*listener.Config{s.inForce, s.wants} {
 		for _, l := range set {
-			refs := config.ListenerRefs(l)
-			for _, n := range refs.Clusters {
-				used[n] = true
-			}
-			for _, n := range refs.Routes {
-				usedRoutes[n] = true
-			}
+			name(l)
 		}
+	}
+	for _, l := range s.listeners.Draining() {
+		name(l)
 	}
 	s.sweepRoutes(usedRoutes, used)
 	if len(s.leaving) == 0 {

@@ -34,7 +34,10 @@ type fakeListeners struct {
 	steps   []string
 	fail    map[string]error
 	taken   map[string]error
+	drains  []*listener.Config
 }
+
+func (f *fakeListeners) Draining() []*listener.Config { return f.drains }
 
 func (f *fakeListeners) Available(c *listener.Config) error { return f.taken[c.Name] }
 
@@ -285,6 +288,24 @@ func TestRemovedClusterStaysWhileNamed(t *testing.T) {
 	r.remove(resource.ListenerType, "l")
 	if r.active() != "" || r.sub.names["routes r"] || r.routes.get("r") != nil {
 		t.Errorf("left behind: %s %v", r.active(), r.sub.names)
+	}
+}
+
+// A removed listener goes on answering what is on its way: that needs its routes and its
+// clusters until its last connection has ended.
+func TestRemovedClusterStaysWhileItsListenerDrains(t *testing.T) {
+	r := newRig(t)
+	r.put(t, edsCluster(t, "c"), assignment(t, "c", 80), routeTo(t, "r", "c"), httpListener(t, "l", "r"))
+	r.l.drains = []*listener.Config{r.l.inForce["l"]}
+	r.remove(resource.ListenerType, "l")
+	r.remove(resource.ClusterType, "c")
+	if r.clusters.Get("c") == nil || len(r.clusters.Get("c").Stats()) != 1 || r.routes.get("r") == nil {
+		t.Fatal("the cluster and the routes went before the connections")
+	}
+	r.l.drains = nil
+	r.drained()
+	if r.clusters.Get("c") != nil || r.routes.get("r") != nil || len(r.sub.names) > 0 {
+		t.Errorf("left behind: %v", r.sub.names)
 	}
 }
 

@@ -23,12 +23,13 @@ import (
 // The circuit breakers where service-defaults says nothing: no bound that real
 // traffic meets, but for retries, which are what a bound is for.
 const (
-	unlimited  = 1 << 20
+	unlimited = 1 << 20
+	// What was for an instance that is gone, and not yet known to be, is tried again: of
+	// two instances that is every other request, and while the one drains for seconds. All
+	// that is under way at a time must fit into it, on a busy host too.
 	maxRetries = 1 << 10
-	// Retries may be a fifth of the requests. The fraction of a second in which
-	// an instance is gone and not yet known to be must fit into minRetries.
+	// Beyond that retries may be a fifth of the requests.
 	retryPercent = 20
-	minRetries   = 100
 
 	upstreamIdleTimeout = time.Hour
 
@@ -116,7 +117,7 @@ func breakers(client Client, l *api.UpstreamLimits) *clusterv3.CircuitBreakers {
 	if client.Can(names.CapRetries) {
 		out.RetryBudget = &clusterv3.CircuitBreakers_Thresholds_RetryBudget{
 			BudgetPercent:       &typev3.Percent{Value: retryPercent},
-			MinRetryConcurrency: u32(minRetries),
+			MinRetryConcurrency: u32(maxRetries),
 		}
 	} else {
 		out.MaxRetries = u32(maxRetries)

@@ -53,6 +53,21 @@ func (m *mesh) serves(service, instance string, want bool) error {
 	return nil
 }
 
+// proxy is what Consul's servers hold of the registration of an instance's sidecar. The
+// agent tells them of one that was made anew with its next sync.
+func (w *workload) proxy() (*consulapi.AgentServiceConnectProxyConfig, error) {
+	list, _, err := w.m.catalog.Catalog().Service(w.service+"-sidecar-proxy", "", nil)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range list {
+		if s.ServiceID == w.id+"-sidecar-proxy" {
+			return s.ServiceProxy, nil
+		}
+	}
+	return nil, fmt.Errorf("%d sidecars, none of %s", len(list), w.id)
+}
+
 // consulSays is the state of a service's own check in Consul, and its output,
 // which is empty when it has not run.
 func (m *mesh) consulSays(service, instance string) (status, output string) {

@@ -51,6 +51,11 @@ service {
   connect { sidecar_service { port = 21003 meta { hauberk-node = "host-1" } } }
 }`
 
+// as is what runs a command as a user, who may read the directory of the commands.
+func as(uid string) string {
+	return fmt.Sprintf("setpriv --reuid %[1]s --regid %[1]s --clear-groups --inh-caps +dac_read_search --ambient-caps +dac_read_search", uid)
+}
+
 var documents = map[string]document{
 	"README.md": {
 		consul: true,
@@ -74,7 +79,8 @@ var documents = map[string]document{
 	},
 	"docs/host-socket.md": {
 		before: fmt.Sprintf(catalogued, bare, "") + "printf '#!/bin/sh\\nexec hauberk identity fetch\\n' > web; chmod 755 web\n",
-		ready:  map[string]string{"hauberk-sidecar agent": "test -S /run/hauberk/agent.sock"},
+		// Its socket is there before it has joined, and says so.
+		ready:  map[string]string{"hauberk-sidecar agent": as("1001") + " hauberk identity fetch --socket /run/hauberk/agent.sock"},
 		prints: []string{"spiffe://prod.example.com/ns/default/dc/dc1/svc/web  "},
 	},
 	"docs/benchmarks.md": {
@@ -180,7 +186,7 @@ func (d *document) follow(t *testing.T, work []*fence) {
 func (d *document) command(t *testing.T, f *fence, line string) string {
 	shell := "bash -euo pipefail -c"
 	if uid, ok := strings.CutPrefix(f.ci, "as uid "); ok {
-		shell = fmt.Sprintf("setpriv --reuid %[1]s --regid %[1]s --clear-groups --inh-caps +dac_read_search --ambient-caps +dac_read_search %[2]s", uid, shell)
+		shell = as(uid) + " " + shell
 	}
 	quoted := "'" + strings.ReplaceAll(line, "'", `'\''`) + "'"
 	program := foreground.FindString(line)

@@ -34,7 +34,8 @@ type load struct {
 
 func startLoad(w *workload) *load {
 	l := &load{w: w, stop: make(chan struct{})}
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 256, MaxIdleConns: 256}}
+	// Its patience is that of a client on a host which is busy, too: what hangs does so for ever.
+	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 256, MaxIdleConns: 256}}
 	l.pace(2*time.Millisecond, func(n int) { l.one(client, n) })
 	if w.upstreams["rpc"] != "" {
 		rpc := w.rpc("rpc")
@@ -140,7 +141,8 @@ func (l *load) end(t *testing.T, what string) {
 		t.Log(f)
 	}
 	if len(l.failures) > 0 {
-		t.Errorf("%s: %d of %d failed", what, len(l.failures), all)
+		said := l.w.records(func(r map[string]any) bool { return r["code"] != 200.0 })
+		t.Errorf("%s: %d of %d failed; of %d records of what was not 200 the last are %v", what, len(l.failures), all, len(said), said[max(0, len(said)-5):])
 	}
 }
 

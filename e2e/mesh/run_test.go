@@ -95,5 +95,6 @@ while kill -0 $server; do wait $server; done
 	if _, there := services["api-1"]; there {
 		t.Error("the service is still registered")
 	}
+	m.unserved("api", "api-1")
 	web.answers(second, "api", "/", 503, "")
 }

@@ -200,6 +200,13 @@ func TestTracing(t *testing.T) {
 	if err := m.catalog.Agent().ServiceRegister(web.reg); err != nil {
 		t.Fatal(err)
 	}
+	m.eventually(consulLag, "Consul's servers have the new registration", func() error {
+		p, err := web.proxy()
+		if err == nil && !strings.Contains(fmt.Sprint(p.Config), "sampling:0") {
+			err = fmt.Errorf("%v", p.Config)
+		}
+		return err
+	})
 	var unsampled string
 	m.eventually(10*second, "a request is not sampled", func() error {
 		httpClient.CloseIdleConnections() // one that is open keeps what it began with

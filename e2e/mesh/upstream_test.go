@@ -3,6 +3,7 @@
 package mesh
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -48,13 +49,25 @@ func (w *workload) has(what string, texts []string, not ...string) {
 	w.answers(second, "api", "/", 200, "api-1")
 }
 
-// registered is what Consul holds of the first upstream's Config.
+// registered is what Consul's servers hold of the first upstream's Config.
 func (w *workload) registered() string {
-	list, _, err := w.m.catalog.Health().Service(w.service+"-sidecar-proxy", "", false, nil)
-	if err != nil || len(list) != 1 {
-		return fmt.Sprint(list, err)
+	p, err := w.proxy()
+	if err != nil {
+		return err.Error()
 	}
-	return fmt.Sprint(list[0].Service.Proxy.Upstreams[0].Config)
+	return fmt.Sprint(p.Upstreams[0].Config)
+}
+
+// registers waits until what Consul's servers hold of that has a text in it, or has one
+// no more.
+func (w *workload) registers(text string, want bool) {
+	w.m.t.Helper()
+	w.m.eventually(consulLag, fmt.Sprintf("Consul's servers have %q: %t", text, want), func() error {
+		if got := w.registered(); strings.Contains(got, text) != want {
+			return errors.New(got)
+		}
+		return nil
+	})
 }
 
 // TestUpstreamConfig: what a registration says of its upstream is in force, over
@@ -71,6 +84,7 @@ func TestUpstreamConfig(t *testing.T) {
 	m.entry(defaults)
 	web := m.workload(spec{id: "web-1", service: "web", upstreams: []string{"api"}})
 	web.answers(5*second, "api", "/", 200, "api-1")
+	web.registers("3210", true)
 	web.has("service-defaults", []string{`"3.210s"`, `"maxConnections":321`, `"maxPendingRequests":322`})
 
 	up := &web.reg.Connect.SidecarService.Proxy.Upstreams[0]
@@ -82,23 +96,28 @@ func TestUpstreamConfig(t *testing.T) {
 		}
 	}
 	register()
+	web.registers("1230", true)
 	web.has("the registration over them", []string{`"1.230s"`, `"maxConnections":123`}, `"3.210s"`, `"maxConnections":321`)
 
 	up.Config = nil
 	register()
 	// One thing after the other: an agent of Consul 1.13 that is registered with
 	// while an entry changes can miss the change.
+	web.registers("3210", true)
 	web.has("the copy again", []string{`"3.210s"`, `"maxConnections":321`}, `"1.230s"`)
 	defaults.UpstreamConfig.Overrides[0].ConnectTimeoutMs = 4560
 	m.entry(defaults)
+	web.registers("4560", true)
 	web.has("a changed copy", []string{`"4.560s"`, `"maxConnections":321`}, `"3.210s"`, `"1.230s"`, `"maxConnections":123,`)
 	defaults.UpstreamConfig = nil
 	m.entry(defaults)
+	web.registers("4560", false)
 	web.has("a removed copy", nil, `"4.560s"`, `"maxConnections":321`)
 
 	// The protocol of an upstream is its own: what says otherwise is named.
 	up.Config = map[string]any{"protocol": "tcp"}
 	register()
+	web.registers("tcp", true)
 	m.eventually(5*second, "the status names the protocol", func() error {
 		var st api.Status
 		if err := m.api.Get(t.Context(), api.StatusPath, &st); err != nil {
@@ -138,13 +157,24 @@ func TestApplicationMoves(t *testing.T) {
 		t.Fatal(err)
 	}
 	requests := 0
-	took := m.eventually(5*second, "the application is reached at its new port", func() error {
+	ask := func() (body string) {
 		requests++
 		code, body, err := web.get("api", "/")
 		if err != nil || code != 200 {
 			t.Fatalf("request %d: %d %q %v", requests, code, body, err)
 		}
-		if body != "moved" {
+		return body
+	}
+	m.eventually(consulLag, "Consul's servers have the new port", func() error {
+		ask()
+		p, err := api.proxy()
+		if err == nil && p.LocalServicePort != port {
+			err = fmt.Errorf("it is %d", p.LocalServicePort)
+		}
+		return err
+	})
+	took := m.eventually(5*second, "the application is reached at its new port", func() error {
+		if body := ask(); body != "moved" {
 			return fmt.Errorf("answered by %s", body)
 		}
 		return nil

@@ -278,7 +278,7 @@ func newServer(t testing.TB) *server {
 
 func (s *server) accepted(t testing.TB, n int) []net.Conn {
 	t.Helper()
-	for range 200 {
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
 		s.mu.Lock()
 		conns := slices.Clone(s.conns)
 		s.mu.Unlock()
@@ -348,7 +348,7 @@ func TestPool(t *testing.T) {
 
 func waitFor(t testing.TB, ok func() bool) {
 	t.Helper()
-	for range 400 {
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
 		if ok() {
 			return
 		}

@@ -47,17 +47,18 @@ func TestTimesOfABodyInPieces(t *testing.T) {
 		sent     int32
 	}{
 		"route's": {0, 100 * time.Millisecond, nil, "504 UT response_timeout", 1},
-		"route's, of the second attempt": {1, 100 * time.Millisecond,
+		"route's, of the second attempt": {1, time.Second, // in which the first is answered
 			&route.RetryPolicy{On: route.Retry5xx, NumRetries: 1, BackOffBase: time.Millisecond}, "504 UT response_timeout", 2},
 		"attempt's": {0, 0, &route.RetryPolicy{PerTryTimeout: 100 * time.Millisecond}, "504 UT upstream_per_try_timeout", 1},
 		"attempt's, then the second's": {0, 0,
 			&route.RetryPolicy{On: route.RetryReset, NumRetries: 1, BackOffBase: time.Millisecond, PerTryTimeout: 100 * time.Millisecond},
 			"504 URX,UT upstream_per_try_timeout", 2},
-		"route's, which is less than the second attempt's": {0, 700 * time.Millisecond,
-			&route.RetryPolicy{On: route.RetryReset, NumRetries: 5, BackOffBase: time.Millisecond, PerTryTimeout: 400 * time.Millisecond},
+		"route's, which is less than the second attempt's": {0, 2 * time.Second,
+			&route.RetryPolicy{On: route.RetryReset, NumRetries: 5, BackOffBase: time.Millisecond, PerTryTimeout: 1200 * time.Millisecond},
 			"504 UT response_timeout", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			var seen atomic.Int32
 			b := newBed(t, hangsAfter(t, &seen, tc.answered, unavailable))
 			f := b.route().Forward
@@ -108,11 +109,12 @@ func TestAttemptsTimeEndsWithTheAnswer(t *testing.T) {
 		_, _ = io.WriteString(w, "hello")
 		w.(http.Flusher).Flush()
 		_, _ = io.Copy(io.Discard, r.Body)
-		time.Sleep(150 * time.Millisecond)
+		time.Sleep(1200 * time.Millisecond)
 		_, _ = io.WriteString(w, "world")
 	})
-	retry := &route.RetryPolicy{On: route.Retry5xx, NumRetries: 1, PerTryTimeout: 50 * time.Millisecond}
+	retry := &route.RetryPolicy{On: route.Retry5xx, NumRetries: 1, PerTryTimeout: time.Second}
 	t.Run("request at once", func(t *testing.T) {
+		t.Parallel()
 		b := newBed(t, slow)
 		b.route().Forward.Retry = retry
 		b.start()
@@ -121,12 +123,13 @@ func TestAttemptsTimeEndsWithTheAnswer(t *testing.T) {
 		}
 	})
 	t.Run("request that ends after the answer began", func(t *testing.T) {
+		t.Parallel()
 		var seen atomic.Int32
 		b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
 			_, _, _ = readRequest(r)
 			seen.Add(1)
-			time.Sleep(150 * time.Millisecond)
+			time.Sleep(1200 * time.Millisecond)
 			_, _ = io.WriteString(c, "world")
 		}))
 		b.route().Forward.Retry = retry
@@ -148,21 +151,23 @@ func TestAttemptsTimeEndsWithTheAnswer(t *testing.T) {
 // comes slowly counts.
 func TestTimeBeforeTheRouterIsNotTheHosts(t *testing.T) {
 	t.Run("fault", func(t *testing.T) {
+		t.Parallel()
 		b := newBed(t, httpOrigin(t, echo))
-		b.filter("f", &fault.Config{Delay: &fault.Delay{Fixed: 150 * time.Millisecond, Share: route.All}})
-		b.route().Forward.Timeout = 100 * time.Millisecond
+		b.filter("f", &fault.Config{Delay: &fault.Delay{Fixed: 1200 * time.Millisecond, Share: route.All}})
+		b.route().Forward.Timeout = time.Second
 		b.start()
 		if resp, _ := b.dial().do(simpleGet); resp.StatusCode != 200 {
 			t.Errorf("status %d", resp.StatusCode)
 		}
 	})
 	t.Run("head", func(t *testing.T) {
+		t.Parallel()
 		b := newBed(t, httpOrigin(t, echo))
-		b.route().Forward.Timeout = 100 * time.Millisecond
+		b.route().Forward.Timeout = time.Second
 		b.start()
 		c := b.dial()
 		c.send("GET / HTTP/1.1\r\nHo")
-		time.Sleep(150 * time.Millisecond)
+		time.Sleep(1200 * time.Millisecond)
 		c.send("st: h\r\n\r\n")
 		if resp, _ := c.answer("GET"); resp.StatusCode != 200 {
 			t.Errorf("status %d", resp.StatusCode)
@@ -201,5 +206,33 @@ func TestFlushTimeoutOfSmallAnswers(t *testing.T) {
 				t.Error(line)
 			}
 		})
+	}
+}
+
+// TestFlushOutlivesTheRoutesTime: a route's time is about the host. Once that has answered
+// whole, the client has what the flush timeout gives it.
+func TestFlushOutlivesTheRoutesTime(t *testing.T) {
+	b := newBed(t, httpOrigin(t, echo))
+	b.route().Forward.Timeout = 500 * time.Millisecond
+	b.cfg.FlushTimeout = ptr(time.Second)
+	b.wrap = func(s stream.Stream) stream.Stream { return &stuck{Stream: s, cut: make(chan struct{})} }
+	b.start()
+	b.dial().send(simpleGet)
+	if line := b.logged(1)[0]; !strings.Contains(line, "SI stream_idle_timeout") {
+		t.Error(line)
+	}
+}
+
+// TestRouteTimeBeginsWithTheHead: also of a request that began in what the one before it
+// came with.
+func TestRouteTimeBeginsWithTheHead(t *testing.T) {
+	b := newBed(t, httpOrigin(t, echo))
+	b.route().Forward.Timeout = 300 * time.Millisecond
+	b.start()
+	c := b.dial()
+	c.do(simpleGet + "GET /second HTTP/1.1\r\nHo")
+	time.Sleep(400 * time.Millisecond) // the client takes its time, which is not the host's
+	if resp, _ := c.do("st: h\r\n\r\n"); resp.StatusCode != 200 {
+		t.Errorf("status %d", resp.StatusCode)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -70,5 +71,52 @@ func TestEachRetryIsCounted(t *testing.T) {
 					b.metric(`hauberk_upstream_retries_total{cluster="origin",result="failure"} `+tc.failure)
 			})
 		})
+	}
+}
+
+// TestOverflowAgesNoConnection: a connection that was had for a request, and not used, is as
+// young as it was, however long the client had been there.
+func TestOverflowAgesNoConnection(t *testing.T) {
+	const idle = 2 * time.Second
+	held, closed := make(chan struct{}), make(chan struct{}, 2)
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.Method == "PUT" {
+			held <- struct{}{}
+			<-held
+		}
+	}))
+	srv.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateClosed {
+			closed <- struct{}{}
+		}
+	}
+	srv.Start()
+	b := newBed(t, srv.Listener.Addr().String())
+	t.Cleanup(srv.Close)
+	cfg := *b.clusters.Get("origin").Config()
+	cfg.IdleTimeout = idle
+	update := func() {
+		next := cfg // what is in force is not changed
+		if err := b.clusters.Update(&next); err != nil {
+			t.Fatal(err)
+		}
+	}
+	update()
+	b.start()
+	old := b.dial()
+	time.Sleep(idle + 200*time.Millisecond)
+	b.dial().send("PUT / HTTP/1.1\r\nHost: h\r\n\r\n")
+	<-held
+	defer func() { held <- struct{}{} }()
+	b.dial().do(simpleGet)
+	cfg.Limits.MaxRequests = 1
+	update()
+	if resp, _ := old.do(simpleGet); resp.StatusCode != 503 {
+		t.Fatalf("status %d", resp.StatusCode)
+	}
+	select {
+	case <-closed:
+		t.Error("the connection that was not used is closed")
+	case <-time.After(idle * 3 / 4):
 	}
 }

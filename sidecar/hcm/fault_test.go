@@ -26,7 +26,7 @@ import (
 func (b *bed) atRest() {
 	b.t.Helper()
 	var text bytes.Buffer
-	for range 200 {
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
 		text.Reset()
 		_ = b.metrics.Registry.WritePrometheus(&text)
 		if !strings.Contains(text.String(), "hauberk_upstream_requests_active{") {

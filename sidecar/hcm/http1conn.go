@@ -24,7 +24,7 @@ type http1Conn struct {
 	dog  watchdog
 
 	expires  int64  // when the connection is to take no more requests, 0 for never
-	idleBy   int64  // until when the next request must begin
+	idleBy   int64  // until when the next request must begin, 0 before it is waited for
 	requests uint32 // how many were begun
 	sniffs   bool   // nothing has told yet that the client does not speak HTTP/2
 	http2    bool   // it does: what x has read is the beginning of that
@@ -115,9 +115,14 @@ func (c *http1Conn) readHead() (http1.Framing, bool) {
 	c.dog.rest()
 	if c.parked {
 		c.returns = monotonic() < c.idleBy-c.m.idle+parkAfter
+	} else {
+		c.idleBy = 0
 	}
+	c.parked = false // also where it has ended, and is not waited for any more
+	first := 1       // how many reads there are once a request has begun
 	if c.x != nil && c.x.h1.in.len() > 0 {
 		c.begin() // a pipelined request is there already
+		first = 0
 	}
 	for reads := 0; ; reads++ {
 		if c.x != nil && c.x.h1.in.len() > 0 && !c.undecided() {
@@ -130,7 +135,7 @@ func (c *http1Conn) readHead() (http1.Framing, bool) {
 			}
 			if n > 0 {
 				h.in.consume(n)
-				if reads > 1 {
+				if reads > first {
 					c.x.admittedAt = monotonic()
 				}
 				return framing, true
@@ -172,7 +177,7 @@ func (c *http1Conn) begin() {
 		return
 	}
 	c.dog.calm()
-	c.dog.waiting, c.parked = false, false
+	c.dog.waiting = false
 	c.requests++
 	c.x.next()
 	c.x.begin()
@@ -189,10 +194,9 @@ func (c *http1Conn) arm() {
 		return
 	}
 	now := monotonic()
-	if !c.parked {
+	if c.idleBy == 0 {
 		c.idleBy = c.requestWait(now)
 	}
-	c.parked = false
 	patience := parkFirst
 	if c.returns {
 		patience = parkAfter

@@ -308,10 +308,13 @@ func (u *http1Upstream) clean(a *attempt) bool {
 func (u *http1Upstream) leave(a *attempt, clean bool) {
 	c, read := u.c, max(a.firstAt, u.dog.lastActive())
 	u.c, u.dog = nil, nil
-	if clean {
-		c.ReleaseRead(read)
-	} else {
+	switch {
+	case !clean:
 		_ = c.Close()
+	case a.sentAt == 0:
+		c.Release() // nothing was asked, and what was read last was another's
+	default:
+		c.ReleaseRead(read)
 	}
 	u.in.release()
 	u.piece = piece{}

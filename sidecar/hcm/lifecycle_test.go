@@ -2,6 +2,7 @@ package hcm
 
 import (
 	"bufio"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
@@ -16,19 +17,20 @@ import (
 
 // TestClientLeaves: an exchange whose client has gone is given up.
 func TestClientLeaves(t *testing.T) {
-	gone := make(chan struct{})
+	came, gone := make(chan struct{}), make(chan struct{})
 	b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
 		_, _, _ = readRequest(r)
+		close(came)
 		_, _ = r.ReadByte() // until we close
 		close(gone)
 	})).start()
 	c := b.dial()
 	c.send(simpleGet)
-	time.Sleep(20 * time.Millisecond)
+	<-came
 	_ = c.Close()
 	select {
 	case <-gone:
-	case <-time.After(3 * time.Second):
+	case <-time.After(10 * time.Second):
 		t.Fatal("the upstream connection is still open")
 	}
 	b.wantLog(" 0 DC downstream_remote_disconnect")
@@ -121,9 +123,10 @@ func TestTimeouts(t *testing.T) {
 }
 
 func TestDrain(t *testing.T) {
-	release := make(chan struct{})
+	started, release := make(chan struct{}), make(chan struct{})
 	b := newBed(t, httpOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/slow" {
+			close(started)
 			<-release
 		}
 		echo(w, r)
@@ -131,7 +134,7 @@ func TestDrain(t *testing.T) {
 	idle, busy := b.dial(), b.dial()
 	idle.do(simpleGet)
 	busy.send("GET /slow HTTP/1.1\r\nHost: h\r\n\r\n")
-	time.Sleep(20 * time.Millisecond)
+	<-started
 	b.mu.Lock()
 	for _, d := range b.conns {
 		d.StartDrain()
@@ -302,5 +305,33 @@ func TestHTTP10Client(t *testing.T) {
 	all, _ := io.ReadAll(c.r)
 	if s := string(all); !strings.HasSuffix(s, "\r\n\r\nok") || strings.Contains(s, "chunked") || strings.Contains(s, "103") {
 		t.Errorf("%q", s)
+	}
+}
+
+// TestTimesAfterAFullBuffer: over TLS too the client's times run, whatever the last read
+// was: one that fills its buffer may have left some of its record, or nothing.
+func TestTimesAfterAFullBuffer(t *testing.T) {
+	const start = "GET / HTTP/1.1\r\nHost: h\r\nX-Long: "
+	for _, tc := range []struct {
+		name, sent, rest string
+		status           int
+	}{
+		{"within a head", start + strings.Repeat("x", 8*firstBuffer-len(start)), "", 408},
+		{"after a body that is dropped", "POST /a%2Fb HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n", "hello", 400},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b := newBed(t)
+			b.tls = &tls.Config{Certificates: []tls.Certificate{certificate(t, apiID)}}
+			b.cfg.EscapedSlashes = RejectEscaped
+			b.cfg.RequestHeadersTimeout, b.cfg.IdleTimeout = 100*time.Millisecond, 200*time.Millisecond
+			b.start()
+			nc := tls.Client(b.dial().Conn, &tls.Config{InsecureSkipVerify: true, DynamicRecordSizingDisabled: true})
+			c := &testClient{t, nc, bufio.NewReader(nc)}
+			if resp, _ := c.do(tc.sent); resp.StatusCode != tc.status {
+				t.Errorf("status %d, want %d", resp.StatusCode, tc.status)
+			}
+			c.send(tc.rest)
+			c.closed()
+		})
 	}
 }

@@ -30,6 +30,7 @@ func (x *exchange) mirrors() {
 		m.Change(y.req, x, &y.scratch)
 		y.cluster, y.pick = c, x.pick
 		y.pick.Avoid, y.pick.HasHash, y.pick.Metadata, y.pick.Request = nil, false, nil, y.req
+		y.pick.Destination = x.destination(c.Config())
 		y.span.Sampled = y.span.Sampled && !m.Unsampled()
 		y.shadow, y.sel.Retry, y.timeouts = true, nil, route.Timeouts{Total: x.timeouts.Total}
 		y.deadline, y.lifeEnd = noDeadline, noDeadline

@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
 )
@@ -179,4 +181,22 @@ func TestMirrorHangs(t *testing.T) {
 		t.Errorf("%d after %v", resp.StatusCode, time.Since(start))
 	}
 	<-asked
+}
+
+// TestMirrorToTheOriginalDestination: the copy goes where the client meant to connect to,
+// though the request itself does not.
+func TestMirrorToTheOriginalDestination(t *testing.T) {
+	b, seen := mirrorBed(t, route.Mirror{Share: route.All})
+	meant := b.clusters.Get("mirror").Config().Endpoints.Localities[0].Endpoints[0]
+	b.facts.Destination = netip.MustParseAddrPort(fmt.Sprintf("%s:%d", meant.Host, meant.Port))
+	if err := b.clusters.Update(&cluster.Config{Name: "mirror", Type: cluster.OriginalDestination}); err != nil {
+		t.Fatal(err)
+	}
+	b.start()
+	if resp, _ := b.dial().do("GET /x HTTP/1.1\r\nHost: h\r\n\r\n"); resp.StatusCode != 200 {
+		t.Fatal(resp.Status)
+	}
+	if got := get(t, seen); got != "GET /x h-shadow |" {
+		t.Errorf("the mirror saw %q", got)
+	}
 }

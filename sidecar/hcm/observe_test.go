@@ -86,10 +86,11 @@ func TestMoments(t *testing.T) {
 // TestBodyMoment: a body begins with its first piece, whoever passes it on.
 func TestBodyMoment(t *testing.T) {
 	bridges(t, func(t *testing.T, down, up int) {
-		begun := make(chan struct{})
+		relayed, begun := make(chan struct{}), make(chan struct{})
 		b := versionedBed(t, down, up, func(w http.ResponseWriter, _ *http.Request) {
 			w.(http.Flusher).Flush()
-			time.Sleep(20 * time.Millisecond) // the head is relayed before there is a body
+			<-relayed // the head, before there is a body
+			time.Sleep(20 * time.Millisecond)
 			_, _ = io.WriteString(w, "he")
 			w.(http.Flusher).Flush()
 			<-begun
@@ -99,6 +100,7 @@ func TestBodyMoment(t *testing.T) {
 		b.cfg.AccessLog[0].Format = "%COMMON_DURATION(US_RX_BEG:US_RX_BODY_BEG:ms)% %COMMON_DURATION(US_RX_BODY_BEG:US_RX_END:ms)%\n"
 		b.start()
 		resp, err := b.httpClient(down).Get("http://" + b.addr + "/")
+		close(relayed)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,7 @@
 package hcm
 
 import (
+	"net"
 	"testing"
 	"time"
 
@@ -91,5 +92,27 @@ func waitParked(t *testing.T, b *bed) {
 		case <-deadline:
 			t.Fatal("the connection keeps its goroutine")
 		}
+	}
+}
+
+// TestClientLeavesWhileParked: nothing remains of a connection whose client leaves while it
+// has no goroutine.
+func TestClientLeavesWhileParked(t *testing.T) {
+	for name, leave := range map[string]func(*testClient){
+		"closes": func(c *testClient) { _ = c.Close() },
+		"resets": func(c *testClient) { _ = c.Conn.(*net.TCPConn).SetLinger(0); _ = c.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBed(t).start()
+			c := b.dial()
+			waitParked(t, b)
+			leave(c)
+			<-b.finished
+			b.m.timers.mu.Lock()
+			defer b.m.timers.mu.Unlock()
+			if n := len(b.m.timers.entries); n != 0 {
+				t.Errorf("%d watchdogs are left", n)
+			}
+		})
 	}
 }

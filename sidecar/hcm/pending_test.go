@@ -42,7 +42,7 @@ func (b *bed) departing(version int, waits func() bool) {
 // eventually waits for a condition.
 func (b *bed) eventually(what string, is func() bool) {
 	b.t.Helper()
-	for range 1000 {
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
 		if is() {
 			return
 		}

@@ -75,7 +75,7 @@ func TestRefusedBeforeSettings(t *testing.T) {
 			resp, _ := c.answer("POST")
 			statuses <- resp.StatusCode
 		})
-		for deadline := time.Now().Add(time.Second); i == 0 && conns.Load() == 0 && time.Now().Before(deadline); {
+		for deadline := time.Now().Add(20 * time.Second); i == 0 && conns.Load() == 0 && time.Now().Before(deadline); {
 			time.Sleep(time.Millisecond)
 		}
 	}

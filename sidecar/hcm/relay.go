@@ -241,10 +241,15 @@ func (x *exchange) flushEnd() {
 	x.flush()
 }
 
-// boundFlush: nothing but the client is waited for any more.
+// boundFlush: nothing but the client is waited for any more. The host's time is over once
+// its attempt is.
 func (x *exchange) boundFlush() {
-	if t := x.m.cfg.FlushTimeout; t != nil {
+	switch t := x.m.cfg.FlushTimeout; {
+	case t == nil:
+	case x.attempt.up != nil:
 		x.dog.idle(int64(*t))
+	default:
+		x.dog.await(monotonic(), noDeadline, int64(*t), false)
 	}
 }
 

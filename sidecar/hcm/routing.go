@@ -2,6 +2,7 @@ package hcm
 
 import (
 	"math/rand/v2"
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -173,13 +174,19 @@ func (x *exchange) place(fw *route.Forward) {
 		x.pick.Metadata = x.policy.bind(x.table).subset(&x.sel)
 	}
 	c := x.cluster.Config()
-	if c.Type == cluster.OriginalDestination || c.Type == cluster.Aggregate {
-		x.pick.Destination = cluster.Redirected(x.d.Destination, x.d.Info)
-	}
+	x.pick.Destination = x.destination(c)
 	if len(fw.Hash) > 0 && (c.LB == cluster.RingHash || c.LB == cluster.Maglev || c.Type == cluster.Aggregate) {
 		x.asker.Remote, x.asker.Local = route.AddrPort(x.d.Info.Remote), route.AddrPort(x.d.Info.Local)
 		x.pick.Hash, x.pick.HasHash, x.cookies = fw.Hash64(x.req, &x.asker, x.cookies)
 	}
+}
+
+// destination is where the client meant to connect to, for a cluster that may go there.
+func (x *exchange) destination(c *cluster.Config) (to netip.AddrPort) {
+	if c.Type == cluster.OriginalDestination || c.Type == cluster.Aggregate {
+		to = cluster.Redirected(x.d.Destination, x.d.Info)
+	}
+	return to
 }
 
 // priority is whose limits apply.

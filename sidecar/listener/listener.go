@@ -300,6 +300,9 @@ func (l *listener) finishDrain() {
 	}
 	l.m.mu.Unlock()
 	l.m.countListeners()
+	if l.m.opts.Drained != nil {
+		l.m.opts.Drained()
+	}
 }
 
 // end closes every connection, also those that are still arriving. None is

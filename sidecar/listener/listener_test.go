@@ -295,6 +295,36 @@ func TestReplaceHandsTheSocketOver(t *testing.T) {
 	}
 }
 
+// TestDrainingListenersAreTold: what a removed listener names is in use until its last
+// connection has ended, and the end of it is told.
+func TestDrainingListenersAreTold(t *testing.T) {
+	ended := make(chan struct{}, 1)
+	m := newTestManager(t, func(o *Options) { o.Drained = func() { ended <- struct{}{} } })
+	cfg := echoConfig("l")
+	mustApply(t, m, cfg)
+	c := dial(t, m, "l")
+	if err := roundTrip(c); err != nil {
+		t.Fatal(err)
+	}
+	if d := m.Draining(); len(d) > 0 {
+		t.Errorf("%d drain before any is removed", len(d))
+	}
+	m.Remove("l")
+	if d := m.Draining(); len(d) != 1 || d[0] != cfg {
+		t.Errorf("with a connection open %d drain", len(d))
+	}
+	select {
+	case <-ended:
+		t.Error("it has drained with a connection open")
+	default:
+	}
+	_ = c.Close()
+	<-ended
+	if d := m.Draining(); len(d) > 0 {
+		t.Errorf("%d drain without a connection", len(d))
+	}
+}
+
 func TestFailedApplyKeepsWhatWas(t *testing.T) {
 	m := newTestManager(t, nil)
 	mustApply(t, m, echoConfig("l"))

@@ -52,6 +52,9 @@ type Options struct {
 	// DrainTime is how long the connections of a removed listener may go on; 10
 	// minutes when 0, as in Envoy.
 	DrainTime time.Duration
+	// Drained is called, with no lock held, when the last connection of a removed listener
+	// has ended and Draining has it no more; nil tells nobody.
+	Drained func()
 	// HandshakeTimeout is 10 s when 0.
 	HandshakeTimeout time.Duration
 	// Overload bounds connections; nil bounds nothing. Its Accept is the manager's
@@ -264,6 +267,20 @@ func (m *Manager) Configs() []*Config {
 		l.mu.Unlock()
 	}
 	slices.SortFunc(out, func(a, b *Config) int { return cmpString(a.Name, b.Name) })
+	return out
+}
+
+// Draining are the configurations of removed listeners that still have connections, in
+// no order: what they name is still in use.
+func (m *Manager) Draining() []*Config {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []*Config
+	for l := range m.gone {
+		l.mu.Lock()
+		out = append(out, l.current.cfg)
+		l.mu.Unlock()
+	}
 	return out
 }
 

@@ -117,7 +117,7 @@ func (l *lender) DropBuffer()        { l.drop++ }
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for range 400 {
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
 		if ok() {
 			return
 		}
@@ -414,3 +414,28 @@ func TestServerNameHasNoCase(t *testing.T) {
 		t.Errorf("the server name is %q", got)
 	}
 }
+
+// TestTLSReadReadyTellsOfEachWait: also of one after a read that filled its buffer and left
+// nothing, which no one can tell from one that left some of its record.
+func TestTLSReadReadyTellsOfEachWait(t *testing.T) {
+	server, client := tlsPair(t)
+	_, _ = client.Write([]byte("abcd"))
+	l := &lender{buf: make([]byte, 4)}
+	if n, err := server.ReadReady(l); n != 4 || err != nil {
+		t.Fatalf("%d bytes, %v", n, err)
+	}
+	before := l.drop
+	w := &waiter{lender: l, waits: func() { _, _ = client.Write([]byte("ef")) }}
+	_ = server.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if n, err := server.ReadReady(w); err != nil || string(l.buf[:n]) != "ef" || l.drop != before+1 {
+		t.Errorf("%d bytes, %v: it waited, and told of %d waits", n, err, l.drop-before)
+	}
+}
+
+// waiter is told that a read is about to wait.
+type waiter struct {
+	*lender
+	waits func()
+}
+
+func (w *waiter) DropBuffer() { w.lender.DropBuffer(); w.waits() }

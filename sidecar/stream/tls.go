@@ -167,7 +167,16 @@ func (t *TLS) Read(p []byte) (int, error) {
 // buffer; the rest of its record is then there without waiting, and so are the records
 // that came with it: what arrived together is passed on together.
 func (t *TLS) ReadReady(in Buffers) (int, error) {
-	if !t.have && !t.full {
+	if !t.have && t.full {
+		// There may be more of the last record, or nothing: then this waits like any other.
+		n, err := t.readNow(t.one[:])
+		if n == 0 && err != errWouldBlock {
+			return 0, err
+		}
+		t.have = n > 0
+		t.raw.ahead += n // the rest of a record, besides those that are whole
+	}
+	if !t.have {
 		in.DropBuffer()
 		n, err := t.tls.Read(t.one[:])
 		if n == 0 {
@@ -176,18 +185,10 @@ func (t *TLS) ReadReady(in Buffers) (int, error) {
 			}
 			return 0, err
 		}
-		t.have, t.full = true, true
 	}
 	buf := in.TakeBuffer()
+	buf[0], t.have, t.full = t.one[0], false, true
 	n := 1
-	if t.have {
-		buf[0], t.have = t.one[0], false
-	} else {
-		var err error
-		if n, err = t.Read(buf); err != nil || t.full || t.raw.ahead <= 0 {
-			return n, err
-		}
-	}
 	for n < len(buf) {
 		t.raw.ahead--
 		m, err := t.readNow(buf[n:])

@@ -266,7 +266,7 @@ func realEnvoy(t *testing.T, sotw bool) {
 			asked.Add(1)
 		}
 	}()
-	for i := range 40 {
+	for i := 0; i < 40 || asked.Load() < 100; i++ {
 		to, at := fmt.Sprintf("c%d", i%4), []string{a, b}[i%2]
 		e.board.publish(set(world(to, at)...))
 		time.Sleep(100 * time.Millisecond)
@@ -279,7 +279,7 @@ func realEnvoy(t *testing.T, sotw bool) {
 	})
 	cancel()
 	<-stopped
-	if failed.Load() > 0 || asked.Load() < 100 {
+	if failed.Load() > 0 {
 		t.Fatalf("%d of %d requests failed", failed.Load(), asked.Load())
 	}
 
