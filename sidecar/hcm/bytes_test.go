@@ -1,10 +1,14 @@
 package hcm
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
 // TestBytesOfAHost: what is counted of a cluster are bodies, whatever frames them and
@@ -25,5 +29,18 @@ func TestBytesOfAHost(t *testing.T) {
 			return b.metric(`hauberk_upstream_bytes_total{cluster="origin",flow="sent"} 1000`) &&
 				b.metric(`hauberk_upstream_bytes_total{cluster="origin",flow="received"} 10`)
 		})
+	}
+}
+
+// lostCarrier is a stream whose HTTP/2 connection its peer's host closed.
+type lostCarrier struct{ stream.Stream }
+
+func (lostCarrier) Read([]byte) (int, error) { return 0, fmt.Errorf("http2: %w", io.EOF) }
+
+// TestLostCarrierIsNoEnd: what a tunnel brought before it was lost is not the whole.
+func TestLostCarrierIsNoEnd(t *testing.T) {
+	u := &bytesUpstream{c: &cluster.Conn{Stream: lostCarrier{}}}
+	if _, last, err := u.Next(); last || err == nil {
+		t.Errorf("it is passed on as the end: %t %v", last, err)
 	}
 }

@@ -1,7 +1,6 @@
 package hcm
 
 import (
-	"errors"
 	"io"
 	"runtime"
 	"time"
@@ -368,4 +367,6 @@ func (c *http1Conn) polled() bool {
 	return ok
 }
 
-func isEOF(err error) bool { return errors.Is(err, io.EOF) }
+// isEOF tells a stream's own end from an error that has an end as its cause: what carried it
+// was lost.
+func isEOF(err error) bool { return err == io.EOF }
