@@ -83,18 +83,19 @@ func TestMoments(t *testing.T) {
 	}
 }
 
-// TestBodyMoment: a body begins with its first piece, whoever passes it on.
+// TestBodyMoment: a body begins with its first piece, whoever passes it on. The moment is
+// noted once that is passed on, which on a busy host takes its time.
 func TestBodyMoment(t *testing.T) {
 	bridges(t, func(t *testing.T, down, up int) {
 		relayed, begun := make(chan struct{}), make(chan struct{})
 		b := versionedBed(t, down, up, func(w http.ResponseWriter, _ *http.Request) {
 			w.(http.Flusher).Flush()
 			<-relayed // the head, before there is a body
-			time.Sleep(20 * time.Millisecond)
+			time.Sleep(100 * time.Millisecond)
 			_, _ = io.WriteString(w, "he")
 			w.(http.Flusher).Flush()
 			<-begun
-			time.Sleep(20 * time.Millisecond)
+			time.Sleep(100 * time.Millisecond)
 			_, _ = io.WriteString(w, "re")
 		})
 		b.cfg.AccessLog[0].Format = "%COMMON_DURATION(US_RX_BEG:US_RX_BODY_BEG:ms)% %COMMON_DURATION(US_RX_BODY_BEG:US_RX_END:ms)%\n"
@@ -109,7 +110,7 @@ func TestBodyMoment(t *testing.T) {
 		rest, _ := io.ReadAll(resp.Body)
 		_ = resp.Body.Close()
 		var before, after int
-		if n, _ := fmt.Sscan(b.logged(1)[0], &before, &after); err != nil || string(rest) != "re" || n != 2 || before < 15 || after < 15 {
+		if n, _ := fmt.Sscan(b.logged(1)[0], &before, &after); err != nil || string(rest) != "re" || n != 2 || before < 50 || after < 50 {
 			t.Errorf("%v, %q, the body began %d ms after the head and %d ms before its end", err, rest, before, after)
 		}
 	})
