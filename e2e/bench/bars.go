@@ -141,11 +141,23 @@ func (c *cell) absolute(what string, values []float64, most, unit float64) {
 func (c *cell) missed() (out []string) {
 	for _, v := range c.Verdicts {
 		if !v.Met {
-			out = append(out, fmt.Sprintf("%s, c=%d: %s", c.Job, c.Connections, v))
+			out = append(out, fmt.Sprintf("%s: %s", c.name(), v))
 		}
 	}
 	for name, why := range c.Unsupported {
-		out = append(out, fmt.Sprintf("%s, c=%d: %s: not supported: %s", c.Job, c.Connections, name, why))
+		out = append(out, fmt.Sprintf("%s: %s: not supported: %s", c.name(), name, why))
 	}
 	return out
+}
+
+// name tells a setting from the others of a run.
+func (c *cell) name() string {
+	s := fmt.Sprintf("%s, c=%d", c.Job, c.Connections)
+	if c.memory == nil {
+		s += fmt.Sprintf(", %d bytes", c.Body)
+	}
+	if !c.Features {
+		s += ", features off"
+	}
+	return s
 }

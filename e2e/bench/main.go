@@ -133,7 +133,7 @@ func (b *bench) run(list []setting, jsonFile string, strict bool) error {
 		c, err := b.cell(s)
 		if err != nil {
 			// What was measured before, in an hour, is not lost for it.
-			failed = append(failed, fmt.Sprintf("%s, c=%d: not measured: %v", s.job.name, s.conns, err))
+			failed = append(failed, fmt.Sprintf("%s: not measured: %v", b.newCell(s).name(), err))
 			fmt.Printf("\n%s\n", failed[len(failed)-1])
 			continue
 		}
