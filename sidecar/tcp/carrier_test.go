@@ -37,6 +37,25 @@ type releaser struct{}
 
 func (releaser) Finished(c *downstream.Conn) { c.Stream.(*http2.Tunnel).Release() }
 
+// socketPair is both ends of a TCP connection.
+func socketPair(t testing.TB) (near, far *net.TCPConn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.(*net.TCPConn), s.(*net.TCPConn)
+}
+
 // TestCarrierIsLost: a connection in a tunnel whose carrier ends before it does was cut. The
 // host does not take what it got for the whole.
 func TestCarrierIsLost(t *testing.T) {
@@ -51,24 +70,12 @@ func TestCarrierIsLost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	near, far := socketPair(t)
+	ours, err := stream.NewSocket(near, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	near, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	far, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = l.Close()
-	ours, err := stream.NewSocket(near.(*net.TCPConn), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	theirs, err := stream.NewSocket(far.(*net.TCPConn), nil)
+	theirs, err := stream.NewSocket(far, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +96,7 @@ func TestCarrierIsLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-got
-	_ = near.(*net.TCPConn).CloseWrite()
+	_ = near.CloseWrite()
 	select {
 	case err := <-ended:
 		if !errors.Is(err, syscall.ECONNRESET) {

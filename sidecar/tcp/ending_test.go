@@ -134,26 +134,15 @@ func TestLingerEnds(t *testing.T) {
 }
 
 // connected has p serve a connection.
-func connected(t *testing.T, p *Proxy, metrics *telemetry.PeerMetrics) (client net.Conn, finished owner) {
+func connected(t *testing.T, p *Proxy, metrics *telemetry.PeerMetrics) (net.Conn, owner) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	if client, err = net.Dial("tcp", l.Addr().String()); err != nil {
-		t.Fatal(err)
-	}
-	server, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := stream.NewSocket(server.(*net.TCPConn), nil)
+	client, server := socketPair(t)
+	s, err := stream.NewSocket(server, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := downstream.New(downstream.Facts{Stream: s, Peer: authz.Peer{Info: s.Info()}, Accepted: time.Now(), PeerMetrics: metrics}, nil)
-	finished = make(owner)
+	finished := make(owner)
 	c.Attach(&downstream.Server{Handler: p, Context: t.Context()}, finished)
 	go c.Serve()
 	t.Cleanup(func() { _, _ = client.Close(), s.Close() })

@@ -62,21 +62,9 @@ func testFault(t *testing.T, inRead bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	client, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	client, server := socketPair(t)
 	defer client.Close()
-	server, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := stream.NewSocket(server.(*net.TCPConn), nil)
+	s, err := stream.NewSocket(server, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -104,24 +104,12 @@ func serveTo(t *testing.T, cfg Config, m *cluster.Manager, destination func(own 
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	c, server := socketPair(t)
+	s, err := stream.NewSocket(server, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	server, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = l.Close()
-	s, err := stream.NewSocket(server.(*net.TCPConn), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	to := l.Addr().(*net.TCPAddr).AddrPort()
+	to := server.LocalAddr().(*net.TCPAddr).AddrPort()
 	if destination != nil {
 		to = destination(to)
 	}
@@ -142,7 +130,7 @@ func serveTo(t *testing.T, cfg Config, m *cluster.Manager, destination func(own 
 	}()
 	t.Cleanup(func() { _ = c.Close(); _ = s.Close(); <-done; _ = p.Close(); logs.Close() })
 	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
-	return c.(*net.TCPConn), func() string {
+	return c, func() string {
 		<-done
 		logs.Flush()
 		b, _ := os.ReadFile(path)
