@@ -37,8 +37,8 @@ func (b *buffer) space() []byte {
 const (
 	// firstBuffer is what an exchange begins with; requests rarely have more.
 	firstBuffer = 4 << 10
-	// upstreamBuffer takes a TLS record or an ordinary response at once.
-	upstreamBuffer = 16 << 10
+	// upstreamBuffer takes an ordinary response at once: a head and 16 KB behind it.
+	upstreamBuffer = 32 << 10
 	// keepBuffer is the most that an exchange keeps in the pool.
 	keepBuffer = 64 << 10
 )

@@ -1,0 +1,65 @@
+package hcm
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"testing"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/http1"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+)
+
+// callCounter is a stream that has all of its input at once, and counts the calls.
+type callCounter struct {
+	stream.Stream
+	in            *bytes.Reader
+	reads, writes int
+}
+
+func (c *callCounter) Read(p []byte) (int, error)  { c.reads++; return c.in.Read(p) }
+func (c *callCounter) Write(p []byte) (int, error) { c.writes++; return len(p), nil }
+
+// TestCallsOfAnAnswer: an answer of 16 KB that has arrived is read with one call and
+// written with one, its head included.
+func TestCallsOfAnAnswer(t *testing.T) {
+	const size = 16 << 10
+	head := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nX-Long: %s\r\nContent-Length: %d\r\n\r\n", bytes.Repeat([]byte("x"), 2<<10), size)
+	host := &callCounter{in: bytes.NewReader(append([]byte(head), make([]byte, size)...))}
+	peer := &callCounter{}
+	x := &exchange{dog: &watchdog{}, resp: &message.Response{}, m: &Manager{cfg: &Config{}}}
+	x.req, x.complete = &x.request, true
+	x.dog.timer.at.Store(noDeadline) // armed, though nothing here waits
+	x.req.Method, x.req.Version = "GET", message.HTTP11
+	x.client, x.h1.c = &x.h1, &http1Conn{m: x.m, d: downstream.New(downstream.Facts{Stream: peer}, nil)}
+	u := &http1Upstream{c: &cluster.Conn{Stream: host}, dog: x.dog}
+	u.parser.Configure(http1.Limits{}.WithDefaults())
+	if err := u.head(&attempt{x: x, resp: x.resp}); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.client.head(x, true); err != nil {
+		t.Fatal(err)
+	}
+	for got := 0; got < size; {
+		data, _, err := u.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got += len(data)
+		if err := x.client.data(x, data, got == size, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := x.client.flush(x); err != nil {
+		t.Fatal(err)
+	}
+	if host.reads != 1 || peer.writes != 1 {
+		t.Errorf("%d reads, %d writes", host.reads, peer.writes)
+	}
+	if _, err := host.in.ReadByte(); err != io.EOF {
+		t.Error("something was left")
+	}
+}
