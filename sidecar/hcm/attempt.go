@@ -490,7 +490,7 @@ func (a *attempt) broken(err error) outcome {
 		return clientGone
 	}
 	if p := x.pump; p != nil && p.gaveUp.Load() {
-		<-p.done
+		p.wait()
 		if p.refused != nil {
 			return clientBroke
 		}

@@ -75,3 +75,9 @@ func (b *responseBuffer) release() {
 	}
 	*b = responseBuffer{}
 }
+
+// outgoing is memory for what is to be written to a client. It is lent while there is
+// something in it: what all exchanges share stays in the processor's cache.
+type outgoing struct{ b []byte }
+
+var outgoings = sync.Pool{New: func() any { return &outgoing{make([]byte, 0, firstBuffer)} }}

@@ -33,7 +33,7 @@ type exchange struct {
 	resp      *message.Response
 	attempt   *attempt
 	rec       *telemetry.Record
-	pump      *pump       // reads and sends what is not in payload, nil without need
+	pump      *pump       // reads and sends what is not in payload, nil without need; it is ownPump
 	reporter  *reporter   // nil for none
 	aside     func() bool // set where the exchange runs beside another; ends the watch over its context
 	binding   *binding    // of an HTTP filter chain, nil without need
@@ -106,10 +106,11 @@ type exchange struct {
 	span     tracing.Span // none without tracing
 
 	// What few use.
-	h2     http2Client    // the client when it speaks HTTP/2
-	fctx   filter.Context // what the filters see, and what they keep
-	states []filter.State
-	levels [4][]route.FilterOverride
+	ownPump *pump          // made when it was first needed
+	h2      http2Client    // the client when it speaks HTTP/2
+	fctx    filter.Context // what the filters see, and what they keep
+	states  []filter.State
+	levels  [4][]route.FilterOverride
 }
 
 var exchanges = sync.Pool{New: func() any {

@@ -12,7 +12,9 @@ import (
 type http1Client struct {
 	c   *http1Conn
 	in  buffer
-	out []byte // what is to be written with the next flush
+	out []byte // what is to be written with the next flush, in lent
+
+	lent *outgoing
 
 	framing     http1.Framing // of the request
 	respFraming http1.Framing
@@ -64,10 +66,27 @@ func (h *http1Client) next() {
 		h.trailers.Reset()
 	}
 	h.piece, h.respFraming = piece{}, http1.NoBody
-	h.out = h.out[:0]
-	if cap(h.out) > keepBuffer {
-		h.out = nil
+	h.giveOut()
+}
+
+// takeOut returns what is to be written, to be appended to.
+func (h *http1Client) takeOut() []byte {
+	if h.lent == nil {
+		h.lent = outgoings.Get().(*outgoing)
+		h.out = h.lent.b[:0]
 	}
+	return h.out
+}
+
+// giveOut forgets what was to be written, and gives its memory back.
+func (h *http1Client) giveOut() {
+	if h.lent == nil {
+		return
+	}
+	if h.lent.b = h.out[:0]; cap(h.out) <= keepBuffer {
+		outgoings.Put(h.lent)
+	}
+	h.lent, h.out = nil, nil
 }
 
 // start begins the body of a request whose head was read.
@@ -166,15 +185,17 @@ func (h *http1Client) interim(x *exchange) error {
 	if x.req.Version == message.HTTP10 || x.resp.Status == 100 && !x.req.ExpectContinue {
 		return nil
 	}
-	out, err := http1.AppendResponse(h.out[:0], x.resp, http1.ResponseOptions{})
+	out, err := http1.AppendResponse(h.takeOut()[:0], x.resp, http1.ResponseOptions{})
 	if err != nil {
 		return nil // dropped: the final response counts
 	}
 	if h.c.m.cfg.ProperCase {
 		http1.ProperCase(out)
 	}
-	h.out = out[:0]
-	return h.write(x, out)
+	h.out = out
+	err = h.write(x, out)
+	h.giveOut()
+	return err
 }
 
 // head implements client. It decides the framing and whether the connection goes on.
@@ -204,7 +225,7 @@ func (h *http1Client) head(x *exchange, more bool) (err error) {
 	if !x.req.AcceptTrailers {
 		resp.Fields.DelID(message.Trailer)
 	}
-	h.out, err = http1.AppendResponse(h.out[:0], resp, http1.ResponseOptions{
+	h.out, err = http1.AppendResponse(h.takeOut()[:0], resp, http1.ResponseOptions{
 		Framing: h.respFraming,
 		// HEAD and 304 tell the length that a body would have had.
 		KnownLength: !more && resp.ContentLength >= 0 && resp.Status != 204 && resp.Status >= 200,
@@ -230,7 +251,7 @@ const directWrite = 8 << 10
 func (h *http1Client) data(x *exchange, p []byte, last bool, trailers *message.Fields) (err error) {
 	switch {
 	case h.respFraming == http1.Chunked:
-		h.out = http1.AppendChunk(h.out, p)
+		h.out = http1.AppendChunk(h.takeOut(), p)
 		if last {
 			if !x.req.AcceptTrailers || !h.c.m.cfg.EnableTrailers {
 				trailers = nil
@@ -244,7 +265,7 @@ func (h *http1Client) data(x *exchange, p []byte, last bool, trailers *message.F
 		return err
 	case len(p) < directWrite, len(h.out) > 0 && len(p) <= upstreamBuffer:
 		// One write with the head is cheaper than two.
-		h.out = append(h.out, p...)
+		h.out = append(h.takeOut(), p...)
 		return nil
 	}
 	if err := h.flush(x); err != nil {
@@ -261,7 +282,7 @@ func (h *http1Client) flush(x *exchange) error {
 	}
 	x.responded = true
 	err := h.write(x, h.out)
-	h.out = h.out[:0]
+	h.giveOut()
 	return err
 }
 

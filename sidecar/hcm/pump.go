@@ -15,11 +15,23 @@ import (
 // while the response is waited for or relayed: the only case in which an exchange has a
 // second goroutine. While it runs it owns the reading side of the client and the writing
 // side of the upstream.
+//
+// An exchange has one, and starts it anew: a client whose bodies come in pieces would
+// otherwise pay for its memory each time.
 type pump struct {
-	done chan struct{}
+	x    *exchange
+	up   upstream
+	rest []byte // of the payload, to be sent first
+	task func() // run, made once
+
+	// over is set when nothing of the pump runs any more. Whoever waits for it finds
+	// something in woken then; that may also be there for an earlier end.
+	over  atomic.Bool
+	woken chan struct{}
+
 	// last is set when the body's end was read: what remains is one write.
 	last atomic.Bool
-	// gaveUp is set before the wait for a response is interrupted: done is closed
+	// gaveUp is set before the wait for a response is interrupted: the pump is over
 	// right after.
 	gaveUp atomic.Bool
 	// replay says whether what was read can be sent again.
@@ -30,7 +42,7 @@ type pump struct {
 	// held are pieces that were read and wait for what is there already after them.
 	held []byte
 
-	// Valid once done is closed.
+	// Valid once it is over.
 	refused   error // the body broke the protocol
 	clientErr bool  // the client left
 	upErr     error // the upstream does not take more
@@ -47,18 +59,74 @@ const (
 	replayWanted        // the exchange is about to send it again: what comes until the pump is stopped is kept too
 )
 
-func (p *pump) ended() bool {
+// newPump makes the pump of an exchange.
+func newPump(x *exchange) *pump {
+	p := &pump{x: x, woken: make(chan struct{}, 1)}
+	p.task = p.run
+	p.over.Store(true)
+	return p
+}
+
+// reset prepares for another start. The pump is over.
+func (p *pump) reset() {
+	p.over.Store(false)
+	p.last.Store(false)
+	p.gaveUp.Store(false)
+	p.replay.Store(replayKept)
+	p.received.Store(0)
+	p.clock.began, p.clock.answered = 0, false
+	p.refused, p.clientErr, p.upErr, p.panicked = nil, false, nil, false
+	p.sent, p.readAt, p.wroteAt = 0, 0, 0
+}
+
+func (p *pump) ended() bool { return p.over.Load() }
+
+// end is the last that a pump does.
+func (p *pump) end() {
+	p.up, p.rest = nil, nil
+	if cap(p.held) > firstBuffer {
+		p.held = nil
+	}
+	p.over.Store(true)
 	select {
-	case <-p.done:
-		return true
-	default:
-		return false
+	case p.woken <- struct{}{}:
+	default: // it has not been looked for since
 	}
 }
 
-// startPump has rest sent, and then what is still to be read of the body.
+// wait waits for the end.
+func (p *pump) wait() {
+	for !p.ended() {
+		<-p.woken
+	}
+}
+
+// waitFor is wait for no longer than d, and tells whether it has ended.
+func (p *pump) waitFor(d time.Duration) bool {
+	if p.ended() {
+		return true
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	for !p.ended() {
+		select {
+		case <-p.woken:
+		case <-t.C:
+			return p.ended()
+		}
+	}
+	return true
+}
+
+// startPump has rest sent, and then what is still to be read of the body. An earlier pump
+// is over.
 func (x *exchange) startPump(up upstream, rest []byte) {
-	p := &pump{done: make(chan struct{})}
+	if x.ownPump == nil || !x.ownPump.ended() {
+		x.ownPump = newPump(x)
+	}
+	p := x.ownPump
+	p.reset()
+	p.up, p.rest = up, rest
 	if !x.keep {
 		p.replay.Store(replayGone)
 	}
@@ -67,15 +135,16 @@ func (x *exchange) startPump(up upstream, rest []byte) {
 		p.last.Store(true)
 	}
 	x.pump = p
-	go x.runPump(p, up, rest)
+	go p.task()
 }
 
-// sendRest sends the rest of the payload; it is false when that was all, or failed.
-func (x *exchange) sendRest(p *pump, up upstream, rest []byte) (more bool) {
-	if p.upErr = up.write(rest, x.complete, requestTrailers(x)); p.upErr != nil {
+// sendRest sends the rest of the payload; more is false when that was all, or failed.
+func (p *pump) sendRest() (more bool) {
+	x := p.x
+	if p.upErr = p.up.write(p.rest, x.complete, requestTrailers(x)); p.upErr != nil {
 		return false
 	}
-	p.sent += int64(len(rest))
+	p.sent += int64(len(p.rest))
 	x.dog.active()
 	if x.complete {
 		p.wroteAt = p.now(x)
@@ -83,14 +152,15 @@ func (x *exchange) sendRest(p *pump, up upstream, rest []byte) (more bool) {
 	return !x.complete
 }
 
-func (x *exchange) runPump(p *pump, up upstream, rest []byte) {
-	defer close(p.done)
+func (p *pump) run() {
+	x, up := p.x, p.up
+	defer p.end()
 	defer panics.Contain(panics.Body, x.d, func() {
 		p.panicked, p.upErr = true, errPanicked
 		p.gaveUp.Store(true)
 		up.stopReading()
 	})
-	if len(rest) > 0 && !x.sendRest(p, up, rest) {
+	if len(p.rest) > 0 && !p.sendRest() {
 		return
 	}
 	from, _ := x.req.Body.(*http2.Stream)
@@ -110,7 +180,7 @@ func (x *exchange) runPump(p *pump, up upstream, rest []byte) {
 				p.clientErr = true
 			}
 			// Whoever waits for the response learns that none is to be waited for. The
-			// connection is the attempt's until done is closed.
+			// connection is the attempt's until the pump is over.
 			p.gaveUp.Store(true)
 			up.stopReading()
 			return
@@ -155,7 +225,7 @@ func (x *exchange) runPump(p *pump, up upstream, rest []byte) {
 // written; more says that nothing is yet, as the next piece is there too. HTTP/2 has no need
 // of it: its connections join frames themselves.
 func (p *pump) join(data []byte, last bool, body message.Body) (out []byte, more bool) {
-	more = !last && len(data) < directWrite && len(p.held)+len(data) < upstreamBuffer && body.Ready()
+	more = !last && len(data) < directWrite && len(p.held)+len(data) < joinUpTo && body.Ready()
 	if !more && len(p.held) == 0 {
 		return data, false
 	}
@@ -166,6 +236,9 @@ func (p *pump) join(data []byte, last bool, body message.Body) (out []byte, more
 	out, p.held = p.held, p.held[:0]
 	return out, false
 }
+
+// joinUpTo is from how many bytes on pieces wait for no more.
+const joinUpTo = 16 << 10
 
 // count notes n bytes of the body. The exchange's own count stands still meanwhile.
 func (p *pump) count(x *exchange, n int) {
@@ -222,14 +295,8 @@ func (x *exchange) settlePump() {
 	if p == nil || !p.last.Load() {
 		return
 	}
-	if !p.ended() {
-		t := time.NewTimer(lastWrite)
-		defer t.Stop()
-		select {
-		case <-p.done:
-		case <-t.C:
-			return
-		}
+	if !p.waitFor(lastWrite) {
+		return
 	}
 	x.markPump(p)
 }
@@ -264,7 +331,7 @@ func (x *exchange) stopPump() {
 		if up := x.attempt.up; up != nil {
 			up.stopWriting()
 		}
-		<-p.done
+		p.wait()
 		x.client.resume()
 	}
 	x.takeClock()

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -248,8 +249,9 @@ func TestTinyPiecesGoTogether(t *testing.T) {
 			defer x.leave()
 			x.complete = false
 			x.req.Body = &dripping{bursts: tc.bursts}
-			p, w := &pump{done: make(chan struct{})}, new(writes)
-			x.runPump(p, w, nil)
+			p, w := newPump(x), new(writes)
+			p.up = w
+			p.run()
 			if !slices.Equal(w.got, tc.want) {
 				t.Errorf("%.20q", w.got)
 			}
@@ -259,4 +261,58 @@ func TestTinyPiecesGoTogether(t *testing.T) {
 			x.complete = true
 		})
 	}
+}
+
+// TestPumpStartsAnew: who waits for a pump is not deceived by the end of an earlier run
+// that nobody waited for, and one that still runs is left alone.
+func TestPumpStartsAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := &exchange{}
+		p := newPump(x)
+		p.reset()
+		p.end()
+		p.reset()
+		if p.waitFor(time.Second) {
+			t.Error("it is over before it ends")
+		}
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			p.wait()
+		}()
+		synctest.Wait()
+		select {
+		case <-over:
+			t.Error("it is over before it ends")
+		default:
+		}
+		p.end()
+		<-over
+		if !p.waitFor(time.Second) || !p.ended() {
+			t.Error("it has ended")
+		}
+	})
+	x := &exchange{dog: &watchdog{}, tunnel: true} // whose time the end of a body does not bound
+	x.req = &x.request
+	start := func() *pump {
+		x.req.Body, x.complete = &dripping{bursts: [][]string{{"a"}}}, false
+		x.startPump(new(writes), nil)
+		return x.pump
+	}
+	first := start()
+	first.wait()
+	if second := start(); second != first {
+		t.Error("one that was over is not started again")
+	}
+	first.wait()
+	if first.sent != 1 || first.upErr != nil {
+		t.Errorf("%d sent, %v", first.sent, first.upErr)
+	}
+	first.over.Store(false) // as if it ran
+	second := start()
+	if second == first {
+		t.Error("one that runs is started again")
+	}
+	second.wait()
+	first.over.Store(true)
 }

@@ -66,12 +66,13 @@ func TestRetryResponseWhilePumping(t *testing.T) {
 			}
 			ctx, end := context.WithCancel(t.Context())
 			defer end()
-			p := &pump{done: make(chan struct{})}
+			p := newPump(x)
+			p.reset()
 			x.client = interrupted{then: func() {
 				if tc.then != nil {
 					tc.then(p)
 				}
-				close(p.done)
+				p.end()
 			}}
 			x.ctx, x.attempt.up, x.attempts = ctx, ending{left: &left}, 1
 			x.deadline, x.lifeEnd = noDeadline, noDeadline
