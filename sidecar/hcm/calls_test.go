@@ -18,10 +18,26 @@ type callCounter struct {
 	stream.Stream
 	in            *bytes.Reader
 	reads, writes int
+	largest       int // write
 }
 
-func (c *callCounter) Read(p []byte) (int, error)  { c.reads++; return c.in.Read(p) }
-func (c *callCounter) Write(p []byte) (int, error) { c.writes++; return len(p), nil }
+func (c *callCounter) Read(p []byte) (int, error) { c.reads++; return c.in.Read(p) }
+func (c *callCounter) Write(p []byte) (int, error) {
+	c.writes++
+	c.largest = max(c.largest, len(p))
+	return len(p), nil
+}
+
+// countedClient is an exchange with an HTTP/1 client.
+func countedClient() (*exchange, *callCounter) {
+	peer := &callCounter{}
+	x := &exchange{dog: &watchdog{}, resp: &message.Response{}, m: &Manager{cfg: &Config{}}}
+	x.req, x.complete = &x.request, true
+	x.dog.timer.at.Store(noDeadline) // armed, though nothing here waits
+	x.req.Method, x.req.Version = "GET", message.HTTP11
+	x.client, x.h1.c = &x.h1, &http1Conn{m: x.m, d: downstream.New(downstream.Facts{Stream: peer}, nil)}
+	return x, peer
+}
 
 // TestCallsOfAnAnswer: an answer of 16 KB that has arrived is read with one call and
 // written with one, its head included.
@@ -29,12 +45,7 @@ func TestCallsOfAnAnswer(t *testing.T) {
 	const size = 16 << 10
 	head := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nX-Long: %s\r\nContent-Length: %d\r\n\r\n", bytes.Repeat([]byte("x"), 2<<10), size)
 	host := &callCounter{in: bytes.NewReader(append([]byte(head), make([]byte, size)...))}
-	peer := &callCounter{}
-	x := &exchange{dog: &watchdog{}, resp: &message.Response{}, m: &Manager{cfg: &Config{}}}
-	x.req, x.complete = &x.request, true
-	x.dog.timer.at.Store(noDeadline) // armed, though nothing here waits
-	x.req.Method, x.req.Version = "GET", message.HTTP11
-	x.client, x.h1.c = &x.h1, &http1Conn{m: x.m, d: downstream.New(downstream.Facts{Stream: peer}, nil)}
+	x, peer := countedClient()
 	u := &http1Upstream{c: &cluster.Conn{Stream: host}, dog: x.dog}
 	u.parser.Configure(http1.Limits{}.WithDefaults())
 	if err := u.head(&attempt{x: x, resp: x.resp}); err != nil {
@@ -61,5 +72,27 @@ func TestCallsOfAnAnswer(t *testing.T) {
 	}
 	if _, err := host.in.ReadByte(); err != io.EOF {
 		t.Error("something was left")
+	}
+}
+
+// TestEndlessAnswer: what a host sends without a pause, in pieces of any size, is not
+// gathered for longer than one write is worth.
+func TestEndlessAnswer(t *testing.T) {
+	for _, length := range []int64{message.UnknownLength, 64 << 20} {
+		for _, piece := range []int{1, 4 << 10, directWrite, upstreamBuffer} {
+			x, peer := countedClient()
+			x.resp.Status, x.resp.ContentLength = 200, length
+			if err := x.client.head(x, true); err != nil {
+				t.Fatal(err)
+			}
+			for sent := 0; sent < 16*upstreamBuffer; sent += piece {
+				if err := x.client.data(x, make([]byte, piece), false, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if most := 2*upstreamBuffer + 1<<10; peer.largest > most || cap(x.h1.out) > 2*most {
+				t.Errorf("length %d, pieces of %d: a write of %d, memory of %d", length, piece, peer.largest, cap(x.h1.out))
+			}
+		}
 	}
 }

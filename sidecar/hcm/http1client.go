@@ -262,17 +262,26 @@ func (h *http1Client) data(x *exchange, p []byte, last bool, trailers *message.F
 				http1.ProperCase(h.out[start:])
 			}
 		}
-		return err
+		return h.bounded(x, err)
 	case len(p) < directWrite, len(h.out) > 0 && len(p) <= upstreamBuffer:
 		// One write with the head is cheaper than two.
 		h.out = append(h.takeOut(), p...)
-		return nil
+		return h.bounded(x, nil)
 	}
 	if err := h.flush(x); err != nil {
 		return err
 	}
 	x.responded = true // in part, whatever the write says
 	return h.write(x, p)
+}
+
+// bounded flushes what has become as much as a write is worth: a host that always has
+// more gets there without a wait. err comes first.
+func (h *http1Client) bounded(x *exchange, err error) error {
+	if err != nil || len(h.out) < upstreamBuffer {
+		return err
+	}
+	return h.flush(x)
 }
 
 // flush implements client.
