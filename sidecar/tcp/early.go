@@ -22,6 +22,21 @@ func (e *early) TakeBuffer() []byte {
 	return b[:min(len(b), e.most)]
 }
 
+// said is how many bytes that is; 0 for nil.
+func (e *early) said() int64 {
+	if e == nil {
+		return 0
+	}
+	return int64(len(e.data))
+}
+
+// drop gives the memory back; nil has none.
+func (e *early) drop() {
+	if e != nil {
+		e.DropBuffer()
+	}
+}
+
 // await waits for the client's first bytes, as long as it may be idle, and at most until
 // the connection has lasted long enough, where until is not 0. Meanwhile no memory is held
 // for them. A client that ends its half has said all it will.

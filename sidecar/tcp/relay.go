@@ -24,6 +24,10 @@ type relay struct {
 	down half
 	wg   sync.WaitGroup // of the directions that run beside serve
 
+	// first is what the client said before there was an upstream: the direction to that
+	// begins with it.
+	first *early
+
 	began int64 // on the proxy's clock, nanoseconds
 	last  atomic.Int64
 	end   int64 // when the connection has lasted long enough, 0 for never
@@ -199,6 +203,17 @@ func (r *relay) progress(h *half, n int64) {
 	h.writing.Store(false)
 }
 
+// write passes p on; it is false where dst takes no more.
+func (r *relay) write(h *half, p []byte) bool {
+	r.moving(h)
+	if _, failed := h.dst.Write(p); failed != nil {
+		r.left(h, failed)
+		return false
+	}
+	r.progress(h, int64(len(p)))
+	return true
+}
+
 // copy moves bytes until the source ends, which is nil, or the half is parked.
 func (r *relay) copy(h *half) error {
 	l := lease{size: smallBuffer}
@@ -206,6 +221,13 @@ func (r *relay) copy(h *half) error {
 	read := newSource(h.src, &l)
 	splicer := newSplicer(h.dst, h.src)
 	bulk := 0 // bytes that came in reads which filled their buffer, in a row
+	if h == &r.toUp && r.first != nil {
+		if !r.write(h, r.first.data) {
+			splicer = nil
+		}
+		r.first.drop()
+		r.first = nil
+	}
 	for {
 		if splicer != nil && bulk >= spliceAfter {
 			l.DropBuffer()
@@ -223,18 +245,14 @@ func (r *relay) copy(h *half) error {
 		}
 		chunk, err := read.next()
 		if n := len(chunk); n > 0 && !h.gone {
-			r.moving(h)
-			if _, failed := h.dst.Write(chunk); failed != nil {
-				r.left(h, failed)
+			switch {
+			case !r.write(h, chunk):
 				splicer = nil
-			} else {
-				if l.filled(n) {
-					bulk += n
-					l.grow()
-				} else {
-					bulk = 0
-				}
-				r.progress(h, int64(n))
+			case l.filled(n):
+				bulk += n
+				l.grow()
+			default:
+				bulk = 0
 			}
 		}
 		if done := r.readError(h, err); done != nil {

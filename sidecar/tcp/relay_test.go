@@ -12,6 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/authz"
+	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -273,4 +276,58 @@ func TestMovesBetweenLookAndSleep(t *testing.T) {
 			t.Errorf("%s: it is slept for %s", name, time.Duration(got))
 		}
 	}
+}
+
+// stuck is a stream to a peer that takes nothing.
+type stuck struct {
+	stream.Stream
+	closed chan struct{}
+}
+
+func (s *stuck) Write([]byte) (int, error) { <-s.closed; return 0, net.ErrClosed }
+func (s *stuck) Close() error {
+	defer close(s.closed)
+	return s.Stream.Close()
+}
+
+// TestFirstWordsAreNotTaken: the times of the connection hold too while its upstream
+// does not take what the client said first.
+func TestFirstWordsAreNotTaken(t *testing.T) {
+	idle := 50 * time.Millisecond
+	p, err := New(&Config{Cluster: "up", AwaitData: true, MaxEarlyData: 5, IdleTimeout: &idle}, Options{
+		Clusters: upstream(t, func(c *net.TCPConn) { _, _ = io.ReadAll(c) })})
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, far := socketPair(t)
+	s, err := stream.NewSocket(near, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := downstream.New(downstream.Facts{Stream: s, Peer: authz.NewPeer(s.Info(), near.LocalAddr().(*net.TCPAddr).AddrPort()), Accepted: time.Now()}, nil)
+	c.Attach(&downstream.Server{Handler: p, Context: t.Context()}, releaser{})
+	defer func() { _ = far.Close(); _ = p.Close() }()
+	if _, err := far.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	r := p.begin(t.Context(), c)
+	if r == nil {
+		t.Fatal("there is no upstream")
+	}
+	up := &stuck{r.up.Stream, make(chan struct{})}
+	r.up.Stream, r.toUp.dst, r.down.src = up, up, up
+	p.watch.add(r)
+	served := make(chan bool)
+	go func() { defer close(served); served <- p.serve(r) }()
+	select {
+	case finished := <-served:
+		if o := r.outcome(); !finished || o.termination != "idle_timeout" || r.moved() != 0 {
+			t.Errorf("finished %v, %q, %d moved", finished, o.termination, r.moved())
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the connection is held")
+		r.close()
+		<-served
+	}
+	p.end(r)
 }

@@ -202,28 +202,25 @@ func (p *Proxy) begin(ctx context.Context, c *downstream.Conn) *relay {
 	if p.maxDuration > 0 {
 		until = began + p.lifetime()
 	}
-	var first early
-	defer first.DropBuffer()
-	if p.cfg.AwaitData && !p.await(c, &first, until, &o) {
-		p.finish(c, &o, 0, 0)
-		return nil
+	var first *early
+	if p.cfg.AwaitData {
+		first = &early{}
+		if !p.await(c, first, until, &o) {
+			first.drop()
+			p.finish(c, &o, 0, 0)
+			return nil
+		}
 	}
-	said := int64(len(first.data))
+	said := first.said()
 	up := p.connect(ctx, c, p.place(c, subset), &o)
 	if up == nil {
+		first.drop()
 		c.PeerMetrics.Bytes(c.Shard, said, 0)
 		p.finish(c, &o, said, 0)
 		return nil
 	}
 	r := newRelay(p, c, up, o)
-	r.end = until
-	if said > 0 {
-		if _, err := up.Stream.Write(first.data); err != nil {
-			r.left(&r.toUp, err)
-		} else {
-			r.toUp.moved.Add(said)
-		}
-	}
+	r.end, r.first = until, first
 	if p.cfg.LogOnConnect {
 		p.log(c, &r.o, telemetry.LogUpstreamConnected, said, 0)
 	}
