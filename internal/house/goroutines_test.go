@@ -13,6 +13,7 @@ import (
 var fields = map[string]string{
 	"sidecar/http2 drain":  "drainOut",
 	"sidecar/http2 runner": "run",
+	"sidecar/hcm task":     "work",
 }
 
 // TestGoroutinesContainPanics: a panic that leaves its goroutine ends the process, and
