@@ -22,7 +22,7 @@ type pump struct {
 	x    *exchange
 	up   upstream
 	rest []byte // of the payload, to be sent first
-	task func() // run, made once
+	task func() // work, made once
 
 	// over is set when nothing of the pump runs any more. Whoever waits for it finds
 	// something in woken then; that may also be there for an earlier end.
@@ -62,7 +62,7 @@ const (
 // newPump makes the pump of an exchange.
 func newPump(x *exchange) *pump {
 	p := &pump{x: x, woken: make(chan struct{}, 1)}
-	p.task = p.run
+	p.task = p.work
 	p.over.Store(true)
 	return p
 }
@@ -152,7 +152,7 @@ func (p *pump) sendRest() (more bool) {
 	return !x.complete
 }
 
-func (p *pump) run() {
+func (p *pump) work() {
 	x, up := p.x, p.up
 	defer p.end()
 	defer panics.Contain(panics.Body, x.d, func() {
@@ -260,11 +260,11 @@ func (x *exchange) receivedSoFar() int64 {
 type requestTap exchange
 
 // Passed implements http2.Tap.
-func (t *requestTap) Passed(n int) {
+func (t *requestTap) Passed(n int, now int64) {
 	x := (*exchange)(t)
 	x.pump.count(x, n)
 	x.pump.sent += int64(n)
-	x.dog.active()
+	x.dog.activeAt(now)
 }
 
 // remember keeps a piece for another attempt, as long as all of them fit.

@@ -251,7 +251,7 @@ func TestTinyPiecesGoTogether(t *testing.T) {
 			x.req.Body = &dripping{bursts: tc.bursts}
 			p, w := newPump(x), new(writes)
 			p.up = w
-			p.run()
+			p.work()
 			if !slices.Equal(w.got, tc.want) {
 				t.Errorf("%.20q", w.got)
 			}

@@ -104,7 +104,7 @@ func (x *exchange) relayBody(body message.Body) {
 type responseTap exchange
 
 // Passed implements http2.Tap.
-func (t *responseTap) Passed(n int) {
+func (t *responseTap) Passed(n int, now int64) {
 	x := (*exchange)(t)
 	x.observed.markFirst(telemetry.AnswerBodyBegan)
 	x.attempt.received += int64(n)
@@ -112,7 +112,7 @@ func (t *responseTap) Passed(n int) {
 	if r := x.reporter; r != nil {
 		r.sent.Store(x.sent)
 	}
-	x.dog.active()
+	x.dog.activeAt(now)
 }
 
 // noteTrailers keeps what the access log tells of them.

@@ -138,7 +138,10 @@ func (w *watchdog) hold(u *upstream) {
 
 // active notes progress, for the idle timeout. It reads the clock, so it is for
 // bodies that come in pieces.
-func (w *watchdog) active() { w.progress.Store(monotonic()) }
+func (w *watchdog) active() { w.activeAt(monotonic()) }
+
+// activeAt is active for who has read the clock.
+func (w *watchdog) activeAt(now int64) { w.progress.Store(now) }
 
 // lastActive is when there was progress, as far as is known.
 func (w *watchdog) lastActive() int64 { return max(w.since, w.progress.Load()) }

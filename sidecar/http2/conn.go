@@ -32,7 +32,7 @@ type conn struct {
 	skip            int  // bytes of a frame that is ignored
 	data            dataFrame
 	budget          budget
-	now             int64 // the clock, once for the requests that were read together; 0 before
+	now             int64 // the clock, once for what was read together; 0 before
 	started         bool  // the peer's SETTINGS have arrived
 	patience        bool  // a read deadline guards a head that is not whole
 	anew            bool  // the one that is not whole began with what was read last

@@ -3,6 +3,7 @@ package http2
 import (
 	"runtime"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/clock"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 )
 
@@ -10,8 +11,8 @@ import (
 type Tap interface {
 	// Passed is called after each piece with its length, by the reader of the source's
 	// connection, which is locked, while the caller of Pipe waits: it must not block
-	// nor use either stream.
-	Passed(n int)
+	// nor use either stream. now is clock.Now, read once for all that came together.
+	Passed(n int, now int64)
 }
 
 // Pipe passes what the stream receives on to dst, a stream of another connection, and
@@ -48,6 +49,9 @@ func (c *conn) pass(list *Stream) {
 	if !c.passOn(list) {
 		c.fail(errPanicked)
 	}
+	if c.now == 0 {
+		c.now = clock.Now()
+	}
 	for s := list; s != nil; {
 		next := s.wnext
 		s.wnext, s.waking, s.piping = nil, false, false
@@ -55,7 +59,7 @@ func (c *conn) pass(list *Stream) {
 		switch {
 		case s.passed:
 			s.flight.clear()
-			s.tap.Passed(n)
+			s.tap.Passed(n, c.now)
 			if s.consumed(n) {
 				c.w.urgent = true
 			}
@@ -82,37 +86,51 @@ func (c *conn) passOn(list *Stream) (ok bool) {
 		s.passed = false
 	}
 	gather := false
-	for s := list; s != nil; s = s.wnext {
+	for s := list; s != nil; {
 		var shared bool
-		s.passed, shared = s.pipeTo.take(&s.flight)
+		s, shared = takeRun(s)
 		gather = gather || shared
 	}
 	if gather {
 		runtime.Gosched() // other readers may be about to append to the same connections
 	}
+	var flushed *conn
 	for s := list; s != nil; s = s.wnext {
-		if s.passed {
+		if s.passed && s.pipeTo.c != flushed {
+			flushed = s.pipeTo.c
 			_ = s.pipeTo.flush(false) // who writes next learns of an error
 		}
 	}
 	return true
 }
 
-// take appends all of r as DATA, or nothing where that would have to wait; shared tells
-// whether the connection has other streams.
-func (s *Stream) take(r *received) (taken, shared bool) {
-	c := s.c
+// takeRun has the first of a list taken, and those after it that go to the same connection;
+// rest are the others. shared tells whether the connection has more streams than one. The
+// caller flushes it.
+func takeRun(list *Stream) (rest *Stream, shared bool) {
+	c := list.pipeTo.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	for rest = list; rest != nil && rest.pipeTo.c == c; rest = rest.wnext {
+		rest.passed = rest.pipeTo.take(&rest.flight)
+		shared = shared || rest.passed && len(c.streams) > 1
+	}
+	return rest, shared
+}
+
+// take appends all of r as DATA, or nothing where that would have to wait. The lock is
+// held.
+func (s *Stream) take(r *received) bool {
+	c := s.c
 	n := int64(r.n)
 	if s.sendError() != nil || s.noContent || !c.room() || n > s.sendWin || n > c.sendWin ||
 		c.senders.first != nil || c.others.first != nil {
-		return false, false
+		return false
 	}
 	for b, off := r.head, r.off; b != nil; b, off = b.next, 0 {
 		for ; off < b.w; off += maxFrameSize {
 			s.appendData(b.b[off:min(off+maxFrameSize, b.w)], false)
 		}
 	}
-	return true, len(c.streams) > 1
+	return true
 }

@@ -18,7 +18,7 @@ import (
 
 type countTap struct{ n atomic.Int64 }
 
-func (c *countTap) Passed(n int) { c.n.Add(int64(n)) }
+func (c *countTap) Passed(n int, _ int64) { c.n.Add(int64(n)) }
 
 // copyAll passes a body on, piece by piece where Pipe leaves it to the caller.
 func copyAll(from, to *Stream, tap Tap) (copied int, err error) {
@@ -199,7 +199,10 @@ func TestPipeFrameSize(t *testing.T) {
 	if in.head.w != len(sent) {
 		t.Fatalf("%d bytes in the first block, want all", in.head.w)
 	}
-	if taken, _ := s.take(&in); !taken || s.Flush() != nil {
+	s.c.mu.Lock()
+	taken := s.take(&in)
+	s.c.mu.Unlock()
+	if !taken || s.Flush() != nil {
 		t.Fatal("not taken")
 	}
 	var got []byte

@@ -310,8 +310,8 @@ func (c *conn) malformed(id uint32, s *Stream, reason string) *ConnError {
 	return c.streamError(id, s, ProtocolError, GlitchMalformed, reason)
 }
 
-// dataStart judges a DATA frame by its header and the padding's length, and returns how
-// many bytes of the payload that is.
+// dataStart judges a DATA frame by its header and the padding's length, and keeps what has
+// arrived for its stream. It returns how many bytes of the payload that is.
 func (c *conn) dataStart(h *frameHeader, p []byte) (n int, err *ConnError) {
 	size, pad := h.length, 0
 	if h.has(flagPadded) {
@@ -360,6 +360,12 @@ func (c *conn) dataStart(h *frameHeader, p []byte) (n int, err *ConnError) {
 	s.got += int64(size)
 	s.unacked += int64(h.length - size)
 	c.data.s = s
+	if k := min(size, len(p)-n); k > 0 {
+		s.in.append(p[n:n+k], &c.bulk)
+		c.wake(s)
+		c.data.left -= k
+		n += k
+	}
 	return n, nil
 }
 
