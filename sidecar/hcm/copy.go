@@ -25,9 +25,13 @@ func (x *exchange) beside(ctx context.Context) *exchange {
 		dog.bound(1)
 	})
 	copyRequest(y.req, x.req)
+	if t := requestTrailers(x); t != nil {
+		y.trailers.CopyFrom(t)
+		y.req.Body = copied{&y.trailers}
+	}
 	y.store = append(y.store[:0], x.payload...)
 	y.payload, y.complete, y.keep = y.store, true, true
-	y.table, y.sel, y.asker, y.original = x.table, x.sel, x.asker, x.original
+	y.policy, y.table, y.sel, y.asker, y.original = x.policy, x.table, x.sel, x.asker, x.original
 	y.cluster, y.pick = x.cluster, x.pick
 	y.pick.Request = y.req
 	y.span, y.observed.wants = x.span, x.observed.wants
@@ -80,11 +84,11 @@ func copyRequest(dst, src *message.Request) {
 }
 
 // copied stands for a body that is whole in its exchange's payload.
-type copied struct{}
+type copied struct{ trailers *message.Fields }
 
 func (copied) Next() ([]byte, bool, error) { return nil, true, nil }
 func (copied) Ready() bool                 { return true }
-func (copied) Trailers() *message.Fields   { return nil }
+func (c copied) Trailers() *message.Fields { return c.trailers }
 
 // nobody is the client of an exchange that nobody waits for.
 type nobody struct{ copied }

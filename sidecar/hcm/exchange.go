@@ -106,11 +106,13 @@ type exchange struct {
 	span     tracing.Span // none without tracing
 
 	// What few use.
-	ownPump *pump          // made when it was first needed
-	h2      http2Client    // the client when it speaks HTTP/2
-	fctx    filter.Context // what the filters see, and what they keep
-	states  []filter.State
-	levels  [4][]route.FilterOverride
+	ownPump *pump // made when it was first needed
+	// trailers are those of a copied request.
+	trailers message.Fields
+	h2       http2Client    // the client when it speaks HTTP/2
+	fctx     filter.Context // what the filters see, and what they keep
+	states   []filter.State
+	levels   [4][]route.FilterOverride
 }
 
 var exchanges = sync.Pool{New: func() any {

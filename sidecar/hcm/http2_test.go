@@ -60,9 +60,11 @@ func versionedBed(t testing.TB, down, up int, h http.HandlerFunc) *bed {
 }
 
 // http2Cluster has the cluster "origin" spoken to in HTTP/2.
-func (b *bed) http2Cluster() {
+func (b *bed) http2Cluster() { b.speakHTTP2("origin") }
+
+func (b *bed) speakHTTP2(name string) {
 	b.t.Helper()
-	cfg := *b.clusters.Get("origin").Config()
+	cfg := *b.clusters.Get(name).Config()
 	cfg.HTTP.Protocol = cluster.SpeakHTTP2
 	if err := b.clusters.Update(&cfg); err != nil {
 		b.t.Fatal(err)
