@@ -33,12 +33,59 @@ func (s *Stream) Pipe(dst *Stream, tap Tap) {
 			s.rcond.Wait()
 		}
 	}
+	s.settle()
 	s.pipeTo, s.tap = nil, nil
+}
+
+// unread are pieces of a stream's body that lie in the connection's input, where they were
+// read: what the reader is about to pass on need not be copied for that. At the end of the
+// batch, before the input is used again, nothing is left of them.
+type unread struct {
+	pieces [4][]byte
+	count  int
+	n      int // bytes
+}
+
+func (u *unread) add(p []byte) bool {
+	if u.count == len(u.pieces) {
+		return false
+	}
+	u.pieces[u.count] = p
+	u.count++
+	u.n += len(p)
+	return true
+}
+
+func (u *unread) clear() {
+	clear(u.pieces[:u.count])
+	u.count, u.n = 0, 0
+}
+
+// keep takes a piece of the body that lies in the input. It is the reader's; the lock is
+// held.
+func (s *Stream) keep(p []byte) {
+	if s.pipeTo == nil || s.in.n > 0 || !s.unread.add(p) {
+		s.settle()
+		s.in.append(p, &s.c.bulk)
+	}
+	s.c.wake(s)
+}
+
+// settle copies what lies in the input, for who is to read it as it comes. While the reader
+// passes it on it stays where it is. The lock is held.
+func (s *Stream) settle() {
+	if s.piping {
+		return
+	}
+	for _, p := range s.unread.pieces[:s.unread.count] {
+		s.in.append(p, &s.c.bulk)
+	}
+	s.unread.clear()
 }
 
 // pipeable tells whether the reader may pass on what has arrived. The lock is held.
 func (s *Stream) pipeable() bool {
-	return s.pipeTo != nil && s.in.n > 0 && s.err == nil && !s.remoteEnd && !s.stopRead
+	return s.pipeTo != nil && s.in.n+s.unread.n > 0 && s.err == nil && !s.remoteEnd && !s.stopRead
 }
 
 // pass passes on what arrived for the streams of a list, which are marked as piping:
@@ -55,19 +102,22 @@ func (c *conn) pass(list *Stream) {
 	for s := list; s != nil; {
 		next := s.wnext
 		s.wnext, s.waking, s.piping = nil, false, false
-		n := s.flight.n
+		n := s.flight.n + s.unread.n
 		switch {
 		case s.passed:
 			s.flight.clear()
+			s.unread.clear()
 			s.tap.Passed(n, c.now)
 			if s.consumed(n) {
 				c.w.urgent = true
 			}
 		case s.dropped:
 			s.flight.clear()
+			s.unread.clear()
 			c.credit(n)
 		default:
 			s.in, s.flight = s.flight, received{}
+			s.settle()
 		}
 		if !s.passed || s.err != nil || s.stopRead {
 			s.rcond.Broadcast()
@@ -112,17 +162,17 @@ func takeRun(list *Stream) (rest *Stream, shared bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for rest = list; rest != nil && rest.pipeTo.c == c; rest = rest.wnext {
-		rest.passed = rest.pipeTo.take(&rest.flight)
+		rest.passed = rest.pipeTo.take(&rest.flight, &rest.unread)
 		shared = shared || rest.passed && len(c.streams) > 1
 	}
 	return rest, shared
 }
 
-// take appends all of r as DATA, or nothing where that would have to wait. The lock is
-// held.
-func (s *Stream) take(r *received) bool {
+// take appends all of r and then u as DATA, or nothing where that would have to wait. The
+// lock is held.
+func (s *Stream) take(r *received, u *unread) bool {
 	c := s.c
-	n := int64(r.n)
+	n := int64(r.n + u.n)
 	if s.sendError() != nil || s.noContent || !c.room() || n > s.sendWin || n > c.sendWin ||
 		c.senders.first != nil || c.others.first != nil {
 		return false
@@ -131,6 +181,9 @@ func (s *Stream) take(r *received) bool {
 		for ; off < b.w; off += maxFrameSize {
 			s.appendData(b.b[off:min(off+maxFrameSize, b.w)], false)
 		}
+	}
+	for _, p := range u.pieces[:u.count] {
+		s.appendData(p, false) // it came in one frame
 	}
 	return true
 }

@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -200,7 +203,7 @@ func TestPipeFrameSize(t *testing.T) {
 		t.Fatalf("%d bytes in the first block, want all", in.head.w)
 	}
 	s.c.mu.Lock()
-	taken := s.take(&in)
+	taken := s.take(&in, &unread{})
 	s.c.mu.Unlock()
 	if !taken || s.Flush() != nil {
 		t.Fatal("not taken")
@@ -215,5 +218,209 @@ func TestPipeFrameSize(t *testing.T) {
 	}
 	if !bytes.Equal(got, sent) {
 		t.Error("the bytes differ")
+	}
+}
+
+// TestPipeOfPieces: whatever of a body comes together, in however many frames and with its
+// end, arrives whole and in order, also where Pipe is interrupted in between. Streams
+// that are reset meanwhile keep nothing of the connection's window.
+func TestPipeOfPieces(t *testing.T) {
+	origin := serve(t, nil, echo)
+	up := dialClient(t, origin.addr, nil)
+	pass := func(from, to *Stream) (err error) {
+		for {
+			from.Pipe(to, new(countTap))
+			chunk, last, err := from.Next()
+			switch {
+			case errors.Is(err, os.ErrDeadlineExceeded):
+				from.Resume()
+				continue
+			case err != nil:
+				return err
+			}
+			if err := to.WriteData(chunk, last); err != nil {
+				return err
+			}
+			if err := to.Flush(); err != nil || last {
+				return err
+			}
+		}
+	}
+	relay := serve(t, nil, handlerFunc(func(s *Stream) {
+		req := *s.Request()
+		out, err := up.Open(&req, false)
+		if err != nil {
+			return
+		}
+		defer out.Close()
+		_ = out.Flush()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if pass(s, out) != nil {
+				out.Reset(Cancel)
+			}
+		})
+		wg.Go(func() {
+			for range 20 {
+				s.InterruptRead()
+				out.InterruptRead()
+				runtime.Gosched()
+			}
+		})
+		var resp message.Response
+		for {
+			if _, err = out.ReadHead(&resp); !errors.Is(err, os.ErrDeadlineExceeded) {
+				break
+			}
+			out.Resume()
+		}
+		if err == nil && s.WriteHead(&resp, false) == nil && s.Flush() == nil {
+			err = pass(out, s)
+		}
+		if err != nil {
+			s.Reset(InternalError)
+			out.Reset(InternalError)
+		}
+		wg.Wait()
+	}))
+	cc := dialClient(t, relay.addr, nil)
+	var wg sync.WaitGroup
+	for seed := range uint64(4) {
+		wg.Go(func() {
+			r := rand.New(rand.NewPCG(1, seed))
+			for range 60 {
+				exchangePieces(t, cc, r)
+			}
+		})
+	}
+	wg.Wait()
+	for _, c := range []*conn{&cc.conn, &up.conn} {
+		eventually(t, "windows are as they were", func() bool {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return len(c.streams) == 0 && c.recvWin+c.unacked == int64(c.cfg.ConnWindow)
+		})
+	}
+}
+
+// exchangePieces sends a body in pieces that leave together, and expects it back; or resets
+// its stream.
+func exchangePieces(t *testing.T, cc *ClientConn, r *rand.Rand) {
+	s, err := cc.Open(newRequest("POST", "/"), false)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer s.Close()
+	if err := s.Flush(); err != nil {
+		t.Error(err)
+	}
+	var sent []byte
+	for range 1 + r.IntN(12) {
+		piece := make([]byte, 1+r.IntN(4<<10))
+		for i := range piece {
+			piece[i] = byte(r.Uint32())
+		}
+		sent = append(sent, piece...)
+		if err := s.WriteData(piece, false); err != nil {
+			t.Error(err)
+			return
+		}
+	}
+	if r.IntN(8) == 0 {
+		s.Reset(Cancel)
+		return
+	}
+	if err := errors.Join(s.WriteData([]byte("end"), true), s.Flush()); err != nil {
+		t.Error(err)
+		return
+	}
+	sent = append(sent, "end"...)
+	var resp message.Response
+	if _, err := s.ReadHead(&resp); err != nil {
+		t.Error(err)
+		return
+	}
+	var got []byte
+	for {
+		chunk, last, err := s.Next()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if got = append(got, chunk...); last {
+			break
+		}
+	}
+	if !bytes.Equal(got, sent) {
+		t.Errorf("%d bytes came back of %d, or others", len(got), len(sent))
+	}
+}
+
+// TestUnreadPieces: what lies in the input while more of the batch is looked at is there
+// for whoever comes for it before the batch ends, or is given back where nobody may.
+func TestUnreadPieces(t *testing.T) {
+	origin := serve(t, nil, echo)
+	for name, tc := range map[string]struct {
+		then func(s *Stream) // the lock is held
+		want string          // empty for an error
+		last bool
+	}{
+		"the body ends":   {then: func(s *Stream) { _ = s.c.remoteEnded(s) }, want: "abc", last: true},
+		"the peer resets": {then: func(s *Stream) { s.end(&StreamError{Code: Cancel, Remote: true}, true) }, want: "abc"},
+		"an interruption": {then: func(s *Stream) { s.stopRead = true }, want: "abc"},
+		"many pieces": {then: func(s *Stream) {
+			for range len(s.unread.pieces) {
+				s.keep([]byte("!"))
+			}
+		}, want: "abc!!!!"},
+		"we reset": {then: func(s *Stream) { s.c.reset(s, Cancel, "") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			open := func() *Stream {
+				s, err := dialClient(t, origin.addr, nil).Open(newRequest("POST", "/"), false)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return s
+			}
+			s, dst := open(), open()
+			defer s.Close()
+			defer dst.Close()
+			piped := make(chan struct{})
+			go func() {
+				defer close(piped)
+				s.Pipe(dst, new(countTap))
+			}()
+			c := s.c
+			eventually(t, "Pipe waits", func() bool {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				return s.pipeTo != nil
+			})
+			c.mu.Lock()
+			s.keep([]byte("abc"))
+			if s.in.n != 0 || s.unread.n != 3 {
+				t.Errorf("%d bytes were copied", s.in.n)
+			}
+			s.piping = true
+			if s.settle(); s.in.n != 0 {
+				t.Error("what is being passed on is copied")
+			}
+			s.piping = false
+			tc.then(s)
+			s.rcond.Broadcast()
+			given := c.unacked
+			c.mu.Unlock()
+			<-piped
+			s.Resume()
+			got, last, err := s.Next()
+			if string(got) != tc.want || last != tc.last || (err != nil) != (tc.want == "") || s.unread.n != 0 {
+				t.Errorf("%q, %t, %v", got, last, err)
+			}
+			if tc.want == "" && given != 3 {
+				t.Errorf("%d bytes of the window were given back", given)
+			}
+		})
 	}
 }

@@ -247,6 +247,7 @@ func (c *conn) endBatch() *ConnError {
 			s.recycle()
 		default:
 			s.wnext, s.waking = nil, false
+			s.settle()
 			s.readable()
 			c.yield = c.yield || s.in.n >= yieldAfter
 		}
@@ -361,8 +362,7 @@ func (c *conn) dataStart(h *frameHeader, p []byte) (n int, err *ConnError) {
 	s.unacked += int64(h.length - size)
 	c.data.s = s
 	if k := min(size, len(p)-n); k > 0 {
-		s.in.append(p[n:n+k], &c.bulk)
-		c.wake(s)
+		s.keep(p[n : n+k])
 		c.data.left -= k
 		n += k
 	}
@@ -406,8 +406,7 @@ func (c *conn) keepPayload(b []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if d.s != nil && c.streams[d.id] == d.s {
-		d.s.in.append(b, &c.bulk)
-		c.wake(d.s)
+		d.s.keep(b)
 		return
 	}
 	d.s = nil

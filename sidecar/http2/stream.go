@@ -65,8 +65,9 @@ type Stream struct {
 	// Pipe's: where to, what is under way there, and whether it was taken.
 	pipeTo *Stream
 	tap    Tap
+	unread unread
 	flight received
-	piping bool // flight, passed and the list are the reader's
+	piping bool // unread, flight, passed and the list are the reader's
 	passed bool
 
 	orphan bool // over, and to be recycled by the reader
@@ -142,6 +143,7 @@ func (s *Stream) Info() *stream.Info { return s.c.s.Info() }
 // held.
 func (s *Stream) end(err error, byPeer bool) {
 	c := s.c
+	s.settle()
 	if s.err == nil {
 		s.err = err
 	}
