@@ -83,7 +83,8 @@ func (p *pump) ended() bool { return p.over.Load() }
 
 // end is the last that a pump does.
 func (p *pump) end() {
-	p.up, p.rest = nil, nil
+	// A body that broke off leaves pieces that waited: they are no part of the next one.
+	p.up, p.rest, p.held = nil, nil, p.held[:0]
 	if cap(p.held) > firstBuffer {
 		p.held = nil
 	}
