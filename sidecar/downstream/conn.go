@@ -167,16 +167,18 @@ func (c *Conn) StartDrain() {
 	}
 }
 
-// End closes the connection and records why; the first reason stays. Where policy
-// ends it the transport is reset, so that one peer cannot delay the next.
-func (c *Conn) End(e Ending) {
-	c.ended.CompareAndSwap(nil, &e)
+// End closes the connection and records why; the first reason stays, and first tells whether
+// it is this one. Where policy ends it the transport is reset, so that one peer cannot delay
+// the next.
+func (c *Conn) End(e Ending) (first bool) {
+	first = c.ended.CompareAndSwap(nil, &e)
 	if a, ok := c.Stream.(stream.Aborter); ok && e.Flags&telemetry.FlagPolicyClosed != 0 {
 		a.Abort()
 	} else {
 		_ = c.Stream.Close()
 	}
 	c.Wake()
+	return first
 }
 
 // Child returns the connection that one of c's streams stands for: it has c's facts, but
