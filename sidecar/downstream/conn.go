@@ -46,6 +46,17 @@ type Place struct {
 	Overload *overload.Signals
 }
 
+// MetricsOf are the handles of the verified peer, or of the service that the listener leads to.
+func (p *Place) MetricsOf(info *stream.Info) *telemetry.PeerMetrics {
+	switch {
+	case p.Metrics == nil:
+		return nil
+	case p.Direction == telemetry.Outbound && p.Upstream != "":
+		return p.Metrics.Peer(p.Upstream)
+	}
+	return p.Metrics.Peer(telemetry.PeerName(info.PeerID))
+}
+
 // Facts are what the listener knows of a connection. Immutable.
 type Facts struct {
 	ID     uint64
@@ -187,6 +198,7 @@ func (c *Conn) End(e Ending) (first bool) {
 func (c *Conn) Child(s stream.Stream, place *Place, server *Server, owner Owner) *Conn {
 	f := c.Facts
 	f.Stream, f.Place, f.Accepted = s, place, time.Now()
+	f.PeerMetrics = place.MetricsOf(c.Info) // c's place may be of an older configuration
 	child := &Conn{Facts: f, parent: c}
 	child.policy.Store(c.policy.Load())
 	child.Attach(server, owner)

@@ -331,13 +331,7 @@ func (a *arrival) admit(s stream.Stream) (*tracked, error) {
 	if a.match.direct.IsValid() {
 		f.Peer.Direct = a.match.direct
 	}
-	if f.Metrics != nil {
-		peer := telemetry.PeerName(info.PeerID)
-		if f.Direction == telemetry.Outbound && f.Upstream != "" {
-			peer = f.Upstream
-		}
-		f.PeerMetrics = f.Metrics.Peer(peer)
-	}
+	f.PeerMetrics = f.MetricsOf(info)
 	t, e := a.enter(f)
 	e.decision.Count(f.Shard)
 	switch {
