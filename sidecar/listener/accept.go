@@ -414,8 +414,9 @@ func (a *arrival) enter(f downstream.Facts) (t *tracked, e entry) {
 	return t, e
 }
 
-// refuseExcess logs a connection that a limit of its chain refuses. It is closed when
-// the limit says, without a goroutine that would wait for that.
+// refuseExcess logs a connection that a limit of its chain refuses. It is closed when the
+// limit says; until then it arrives still, on this goroutine, and has its place in the bounds
+// of the listener and the process, as in Envoy.
 func (a *arrival) refuseExcess(e excess) error {
 	r := a.record(a.info())
 	e.note(r)
