@@ -375,8 +375,10 @@ func (m *Manager) CloseConns(match func(workload string, info *stream.Info) bool
 	n := 0
 	for _, l := range m.all() {
 		for _, t := range l.established() {
-			if match(t.conn.Workload, t.conn.Info) && l.closeByPolicy(t, reason, "") {
-				n++
+			if match(t.conn.Workload, t.conn.Info) {
+				if l.closeByPolicy(t, reason, "") {
+					n++
+				}
 			}
 		}
 	}
