@@ -74,7 +74,7 @@ func (p *pump) reset() {
 	p.gaveUp.Store(false)
 	p.replay.Store(replayKept)
 	p.received.Store(0)
-	p.clock.began, p.clock.answered = 0, false
+	p.clock.began, p.clock.answered, p.clock.whole = 0, false, false
 	p.refused, p.clientErr, p.upErr, p.panicked = nil, false, nil, false
 	p.sent, p.readAt, p.wroteAt = 0, 0, 0
 }
