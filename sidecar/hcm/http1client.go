@@ -288,6 +288,7 @@ func (h *http1Client) bounded(x *exchange, last bool, err error) error {
 // flush implements client.
 func (h *http1Client) flush(x *exchange) error {
 	if len(h.out) == 0 {
+		h.giveOut()
 		return nil
 	}
 	x.responded = true
