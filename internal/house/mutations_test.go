@@ -49,6 +49,7 @@ var mutations = []struct {
 	{"an expired certificate", "sidecar/listener/recheck.go", "if info.PeerNotAfter.IsZero() || now.Before(info.PeerNotAfter) {", "if true {", "sidecar/listener", "TestExpiredPeerCertificate"},
 	{"an authentic cache", "xds/client/cache/cache.go", "append(header(), c.owner...))\n	if err != nil {", "append(header(), c.owner...))\n	if false {", "xds/client/cache", "TestEveryByteCounts"},
 	{"a pump that runs", "sidecar/hcm/pump.go", "x.ownPump == nil || !x.ownPump.ended()", "x.ownPump == nil", "sidecar/hcm", "TestPumpStartsAnew"},
+	{"pieces of another body", "sidecar/hcm/pump.go", "p.held = nil, nil, p.held[:0]", "p.held = nil, nil, p.held", "sidecar/hcm", "TestHeldPiecesAreForgotten"},
 	{"a refused body", "sidecar/http1/body.go", "if d.refused != nil {", "if false {", "sidecar/http1", "TestErrorsStay"},
 	{"malformed bodies before the origin", "sidecar/hcm/exchange.go", "			return err\n		}\n		x.received", "			return nil\n		}\n		x.received", "sidecar/hcm", "TestBodyRefusedBeforeItIsForwarded"},
 	{"bodies in time", "sidecar/hcm/attempt.go", "hard = min(hard, x.receiveBy())", "", "sidecar/hcm", "TestRequestTimeoutOfStreamedBodies"},

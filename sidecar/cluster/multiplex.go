@@ -139,7 +139,10 @@ func (p *pool) multiplexes(cfg *settings, clientHTTP2 bool) bool {
 
 // takeShared returns the connection with the most room, and a place on it; nil when none
 // has any.
-func (p *pool) takeShared() *Conn {
+func (p *pool) takeShared() *Conn { return p.takeSharedBut(nil) }
+
+// takeSharedBut is takeShared without those in not.
+func (p *pool) takeSharedBut(not []*Conn) *Conn {
 	conns := p.multiplexed.conns.Load()
 	if conns == nil {
 		return nil
@@ -150,7 +153,7 @@ func (p *pool) takeShared() *Conn {
 		best = nil
 		most, carried := 0, int64(0)
 		for _, c := range *conns {
-			if c.generation != cfg.tlsGeneration || c.condemned.Load() {
+			if c.generation != cfg.tlsGeneration || c.condemned.Load() || slices.Contains(not, c) {
 				continue
 			}
 			carries := c.carries.Load()

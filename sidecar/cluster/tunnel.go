@@ -17,8 +17,12 @@ import (
 func (p *pool) openTunnel(ctx context.Context, s telemetry.Shard) (*Conn, error) {
 	const tries = 3 // a connection may fill up, or leave, between choice and use
 	var err error
+	var full []*Conn // what waits there to be written goes when the peer reads: not soon
 	for range tries {
-		carrier := p.takeShared()
+		carrier := p.takeSharedBut(full)
+		if carrier == nil && len(full) > 0 {
+			break
+		}
 		if carrier == nil {
 			if p.multiplexed.declined.Load() {
 				return nil, nil
@@ -41,7 +45,9 @@ func (p *pool) openTunnel(ctx context.Context, s telemetry.Shard) (*Conn, error)
 			return conn, nil
 		}
 		carrier.Release()
-		if !errors.Is(err, http2.ErrRefused) && err != http2.ErrFull {
+		if err == http2.ErrFull {
+			full = append(full, carrier)
+		} else if !errors.Is(err, http2.ErrRefused) {
 			break
 		}
 	}
@@ -52,6 +58,9 @@ func (p *pool) openTunnel(ctx context.Context, s telemetry.Shard) (*Conn, error)
 		kind = Canceled
 	case err == http2.ErrFull:
 		kind = OverflowConnections
+		if m := p.host.cluster.metrics; m != nil {
+			m.Use().OverflowConnections.Inc(s)
+		}
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		kind = ConnectTimeout
 	}

@@ -46,6 +46,17 @@ type Place struct {
 	Overload *overload.Signals
 }
 
+// MetricsOf are the handles of the verified peer, or of the service that the listener leads to.
+func (p *Place) MetricsOf(info *stream.Info) *telemetry.PeerMetrics {
+	switch {
+	case p.Metrics == nil:
+		return nil
+	case p.Direction == telemetry.Outbound && p.Upstream != "":
+		return p.Metrics.Peer(p.Upstream)
+	}
+	return p.Metrics.Peer(telemetry.PeerName(info.PeerID))
+}
+
 // Facts are what the listener knows of a connection. Immutable.
 type Facts struct {
 	ID     uint64
@@ -167,16 +178,18 @@ func (c *Conn) StartDrain() {
 	}
 }
 
-// End closes the connection and records why; the first reason stays. Where policy
-// ends it the transport is reset, so that one peer cannot delay the next.
-func (c *Conn) End(e Ending) {
-	c.ended.CompareAndSwap(nil, &e)
+// End closes the connection and records why; the first reason stays, and first tells whether
+// it is this one. Where policy ends it the transport is reset, so that one peer cannot delay
+// the next.
+func (c *Conn) End(e Ending) (first bool) {
+	first = c.ended.CompareAndSwap(nil, &e)
 	if a, ok := c.Stream.(stream.Aborter); ok && e.Flags&telemetry.FlagPolicyClosed != 0 {
 		a.Abort()
 	} else {
 		_ = c.Stream.Close()
 	}
 	c.Wake()
+	return first
 }
 
 // Child returns the connection that one of c's streams stands for: it has c's facts, but
@@ -185,6 +198,7 @@ func (c *Conn) End(e Ending) {
 func (c *Conn) Child(s stream.Stream, place *Place, server *Server, owner Owner) *Conn {
 	f := c.Facts
 	f.Stream, f.Place, f.Accepted = s, place, time.Now()
+	f.PeerMetrics = place.MetricsOf(c.Info) // c's place may be of an older configuration
 	child := &Conn{Facts: f, parent: c}
 	child.policy.Store(c.policy.Load())
 	child.Attach(server, owner)

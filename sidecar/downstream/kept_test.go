@@ -10,7 +10,10 @@ func TestKept(t *testing.T) {
 	c := New(Facts{}, nil)
 	made := 0
 	kept := func(from From, version *int, key string) int {
-		return *c.Kept(from, version, key, func() any { made++; n := made; return &n }).(*int)
+		return *c.Kept(from, version, true, key, func() any { made++; n := made; return &n }).(*int)
+	}
+	outdated := func(from From, version *int, key string) int {
+		return *c.Kept(from, version, false, key, func() any { made++; n := made; return &n }).(*int)
 	}
 	chain, routes, newer := new(int), new(int), new(int)
 	for _, step := range []struct {
@@ -25,6 +28,10 @@ func TestKept(t *testing.T) {
 		{"other routes", kept(FromRoutes, newer, "a"), 4},
 		{"the chain is the same", kept(FromChain, chain, "b"), 2},
 		{"what was of the first routes is forgotten", kept(FromRoutes, routes, "a"), 5},
+		{"the first routes are in force again", kept(FromRoutes, routes, "a"), 5},
+		{"an exchange of older routes has its own", outdated(FromRoutes, newer, "a"), 6},
+		{"and takes nothing from the others", kept(FromRoutes, routes, "a"), 5},
+		{"an older one of the same has what is kept", outdated(FromRoutes, routes, "a"), 5},
 	} {
 		if step.got != step.want {
 			t.Errorf("%s: %d, want %d", step.what, step.got, step.want)
@@ -38,7 +45,7 @@ func TestKeptAtOnce(t *testing.T) {
 	var got [8]any
 	var wg sync.WaitGroup
 	for i := range got {
-		wg.Go(func() { got[i] = c.Kept(FromChain, version, "a", func() any { return new(int) }) })
+		wg.Go(func() { got[i] = c.Kept(FromChain, version, true, "a", func() any { return new(int) }) })
 	}
 	wg.Wait()
 	for _, v := range got {

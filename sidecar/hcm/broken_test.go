@@ -91,6 +91,48 @@ func TestBrokenBodyIsNotAnsweredAgain(t *testing.T) {
 	}
 }
 
+// lateWrites is a stream that notes how often the host had been left when it was written to.
+type lateWrites struct {
+	stream.Stream
+	left *int
+	got  []int
+}
+
+func (w *lateWrites) Write(p []byte) (int, error) {
+	w.got = append(w.got, *w.left)
+	return len(p), nil
+}
+
+// TestHostIsLeftBeforeTheLastWrite: an answer that has all come keeps no host while its
+// client takes it.
+func TestHostIsLeftBeforeTheLastWrite(t *testing.T) {
+	b := newBed(t, "127.0.0.1:1").start()
+	piece := strings.Repeat("x", upstreamBuffer*3/4)
+	for _, length := range []int64{message.UnknownLength, int64(2 * len(piece))} {
+		x, left := besides(b), 0
+		aside := x.aside
+		out := &lateWrites{left: &left}
+		x.d = downstream.New(downstream.Facts{Stream: out, Place: x.d.Place}, nil)
+		x.h1.c = &http1Conn{m: b.m, d: x.d}
+		x.client, x.aside = &x.h1, nil
+		x.cluster, x.deadline, x.lifeEnd = b.clusters.Get("origin"), noDeadline, noDeadline
+		if x.attempt.choose() != responded || !x.attempt.begin() {
+			t.Fatal("no host")
+		}
+		x.attempt.up = ending{left: &left}
+		x.req.Method, x.req.Version, x.resp.Status, x.resp.ContentLength = "GET", message.HTTP11, 200, length
+		if err := x.client.head(x, true); err != nil {
+			t.Fatal(err)
+		}
+		x.relayBody(&dripping{bursts: [][]string{{piece, piece}}})
+		if want := []int{1}; !slices.Equal(out.got, want) {
+			t.Errorf("length %d: writes after the host was left %v times, want %v", length, out.got, want)
+		}
+		x.aside = aside
+		x.leave()
+	}
+}
+
 // halfHead is what a host sends of a response: the client knows by the interim response
 // that the rest was read too.
 const halfHead = "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nServer: xxxxxxxxxxxxxxxxxxxxxxxxx\r\nX-Foo: bar\r\n"

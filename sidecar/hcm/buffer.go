@@ -1,6 +1,10 @@
 package hcm
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+)
 
 // buffer is a window of bytes that were read and not used yet: b[r:w].
 type buffer struct {
@@ -66,6 +70,18 @@ func (b *responseBuffer) DropBuffer() {
 	if b.w == 0 {
 		b.release()
 	}
+}
+
+// fill reads more from s. Where s can wait without it, no memory is held meanwhile: a
+// tunnel or a stream of events waits for most of its life.
+func (b *responseBuffer) fill(s stream.Stream) (n int, err error) {
+	if r, ok := s.(stream.ReadyReader); ok {
+		n, err = r.ReadReady(b)
+	} else {
+		n, err = s.Read(b.TakeBuffer())
+	}
+	b.w += n
+	return n, err
 }
 
 // release gives the memory back; whatever was unused is lost.

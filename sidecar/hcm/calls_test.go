@@ -96,3 +96,37 @@ func TestEndlessAnswer(t *testing.T) {
 		}
 	}
 }
+
+// pausing is a stream that has nothing at first, and waits as one that is readable does.
+type pausing struct {
+	stream.Stream
+	in   *responseBuffer
+	held bool // memory, while it waited
+}
+
+func (p *pausing) ReadReady(b stream.Buffers) (int, error) {
+	b.TakeBuffer()
+	b.DropBuffer()
+	p.held = p.in.lent != nil
+	return copy(b.TakeBuffer(), "event"), nil
+}
+
+// TestWaitingHoldsNoMemory: a host that has begun to answer, or that a tunnel leads to, is
+// waited for without a buffer.
+func TestWaitingHoldsNoMemory(t *testing.T) {
+	events, tunnel := &http1Upstream{framing: http1.UntilClose, dog: &watchdog{}}, &bytesUpstream{dog: &watchdog{}}
+	events.decoder.Start(http1.UntilClose, 0, http1.Limits{}.WithDefaults())
+	for name, tc := range map[string]struct {
+		body message.Body
+		in   *responseBuffer
+		c    **cluster.Conn
+	}{"events": {events, &events.in, &events.c}, "tunnel": {tunnel, &tunnel.in, &tunnel.c}} {
+		s := &pausing{in: tc.in, held: true}
+		*tc.c = &cluster.Conn{Stream: s}
+		for range 2 {
+			if data, last, err := tc.body.Next(); string(data) != "event" || last || err != nil || s.held {
+				t.Errorf("%s: %q, %t, %v, memory held: %t", name, data, last, err, s.held)
+			}
+		}
+	}
+}

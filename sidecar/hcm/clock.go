@@ -13,6 +13,7 @@ type responseClock struct {
 	mu       sync.Mutex
 	began    int64 // when the request was whole, 0 before
 	answered bool
+	whole    bool // the answer is, too: nothing of the host is waited for
 }
 
 // startClock notes that the last of the body was sent. It is the pump's, and reads
@@ -20,6 +21,9 @@ type responseClock struct {
 func (x *exchange) startClock(p *pump) {
 	p.clock.mu.Lock()
 	defer p.clock.mu.Unlock()
+	if p.clock.whole {
+		return
+	}
 	now := monotonic()
 	until := x.attempt.until
 	if t := x.timeouts.Total; t > 0 {
@@ -75,4 +79,17 @@ func (x *exchange) answered() {
 	}
 	x.attempt.tryBy = noDeadline
 	x.dog.bound(hard)
+}
+
+// answeredWhole notes that the end of the response is here: the client alone is waited for,
+// for which no time of the host's or of the request's counts, also none that a pump would
+// start.
+func (x *exchange) answeredWhole() {
+	if p := x.pump; p != nil {
+		p.clock.mu.Lock()
+		defer p.clock.mu.Unlock()
+		p.clock.whole = true
+	}
+	x.attempt.until = x.lifeEnd
+	x.dog.bound(x.lifeEnd)
 }

@@ -2,6 +2,7 @@ package hcm
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -234,5 +235,53 @@ func TestRouteTimeBeginsWithTheHead(t *testing.T) {
 	time.Sleep(400 * time.Millisecond) // the client takes its time, which is not the host's
 	if resp, _ := c.do("st: h\r\n\r\n"); resp.StatusCode != 200 {
 		t.Errorf("status %d", resp.StatusCode)
+	}
+}
+
+// reluctant takes one write, which it tells, and then nothing, as it tells too.
+type reluctant struct {
+	stuck
+	took, stands chan struct{}
+	once         sync.Once
+	writes       atomic.Int32
+}
+
+func (s *reluctant) Write(p []byte) (int, error) {
+	if s.writes.Add(1) == 1 {
+		defer close(s.took)
+		return s.Stream.Write(p)
+	}
+	s.once.Do(func() { close(s.stands) })
+	return s.stuck.Write(p)
+}
+
+// TestFlushOfTheLastPiece: it waits for the client alone, like what fits into one call,
+// also where the request ends only then.
+func TestFlushOfTheLastPiece(t *testing.T) {
+	for name, rest := range map[string]string{"request at once": "", "request that ends meanwhile": "world"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := &reluctant{stuck: stuck{cut: make(chan struct{})}, took: make(chan struct{}), stands: make(chan struct{})}
+			b := newBed(t, rawOrigin(t, func(_ int, nc net.Conn, r *bufio.Reader) {
+				for line := ""; line != "\r\n"; {
+					line, _ = r.ReadString('\n')
+				}
+				_, _ = io.WriteString(nc, fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\nx", 1+directWrite))
+				<-c.took
+				_, _ = io.WriteString(nc, strings.Repeat("x", directWrite))
+				_, _ = io.Copy(io.Discard, r)
+			}))
+			b.route().Forward.Timeout = 300 * time.Millisecond
+			b.cfg.FlushTimeout = ptr(time.Second)
+			b.wrap = func(s stream.Stream) stream.Stream { c.Stream = s; return c }
+			b.start()
+			far := b.dial()
+			far.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nhello" + strings.Repeat("w", 5-len(rest)))
+			<-c.stands
+			far.send(rest)
+			if line := b.logged(1)[0]; !strings.Contains(line, "SI stream_idle_timeout") {
+				t.Error(line)
+			}
+		})
 	}
 }

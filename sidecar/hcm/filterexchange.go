@@ -96,9 +96,10 @@ func (x *exchange) Draining() bool { return x.m.drain.Draining() }
 // configuration for it, the route's.
 func (x *exchange) Connection(key any, make func() any) any {
 	if len(x.fctx.Overrides) > 0 {
-		return x.d.Kept(downstream.FromRoutes, x.binding, key, make)
+		inForce := x.policyInForce() && x.policy.bound.newest.Load() == x.binding
+		return x.d.Kept(downstream.FromRoutes, x.binding, inForce, key, make)
 	}
-	return x.d.Kept(downstream.FromChain, x.policy.chain, key, make)
+	return x.d.Kept(downstream.FromChain, x.policy.chain, x.policyInForce(), key, make)
 }
 
 var _ filter.Exchange = (*exchange)(nil)

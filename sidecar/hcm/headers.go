@@ -43,5 +43,5 @@ func (x *exchange) clientCertElement(cfg *Config) string {
 		x.d.StartDrain()
 	}
 	element := func() any { return clientCertElement(cfg, x.d.Info) }
-	return x.d.Kept(downstream.FromChain, x.policy.chain, cfg.ClientCert, element).(string)
+	return x.d.Kept(downstream.FromChain, x.policy.chain, x.policyInForce(), cfg.ClientCert, element).(string)
 }

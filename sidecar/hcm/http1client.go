@@ -262,11 +262,11 @@ func (h *http1Client) data(x *exchange, p []byte, last bool, trailers *message.F
 				http1.ProperCase(h.out[start:])
 			}
 		}
-		return h.bounded(x, err)
+		return h.bounded(x, last, err)
 	case len(p) < directWrite, len(h.out) > 0 && len(p) <= upstreamBuffer:
 		// One write with the head is cheaper than two.
 		h.out = append(h.takeOut(), p...)
-		return h.bounded(x, nil)
+		return h.bounded(x, last, nil)
 	}
 	if err := h.flush(x); err != nil {
 		return err
@@ -276,9 +276,10 @@ func (h *http1Client) data(x *exchange, p []byte, last bool, trailers *message.F
 }
 
 // bounded flushes what has become as much as a write is worth: a host that always has
-// more gets there without a wait. err comes first.
-func (h *http1Client) bounded(x *exchange, err error) error {
-	if err != nil || len(h.out) < upstreamBuffer {
+// more gets there without a wait. What is last has its flush when the host was left, which
+// is not to wait for the client. err comes first.
+func (h *http1Client) bounded(x *exchange, last bool, err error) error {
+	if err != nil || last || len(h.out) < upstreamBuffer {
 		return err
 	}
 	return h.flush(x)
@@ -287,6 +288,7 @@ func (h *http1Client) bounded(x *exchange, err error) error {
 // flush implements client.
 func (h *http1Client) flush(x *exchange) error {
 	if len(h.out) == 0 {
+		h.giveOut()
 		return nil
 	}
 	x.responded = true

@@ -197,8 +197,7 @@ func (u *http1Upstream) head(a *attempt) error {
 
 // read gets more of the response.
 func (u *http1Upstream) read() error {
-	n, err := u.c.Read(u.in.TakeBuffer())
-	u.in.w += n
+	n, err := u.in.fill(u.c.Stream)
 	if n > 0 {
 		return nil
 	}

@@ -44,6 +44,12 @@ func (x *exchange) takePolicy() {
 	}
 }
 
+// policyInForce tells whether no update has come since takePolicy.
+func (x *exchange) policyInForce() bool {
+	p := x.d.Policy()
+	return p == nil || p.Held.(*policy) == x.policy
+}
+
 // judgeNames treats names with underscores as the policy has it where the connection's
 // codec, which is older, did not. It answers when they are refused.
 func (x *exchange) judgeNames() bool {

@@ -74,7 +74,7 @@ func (p *pump) reset() {
 	p.gaveUp.Store(false)
 	p.replay.Store(replayKept)
 	p.received.Store(0)
-	p.clock.began, p.clock.answered = 0, false
+	p.clock.began, p.clock.answered, p.clock.whole = 0, false, false
 	p.refused, p.clientErr, p.upErr, p.panicked = nil, false, nil, false
 	p.sent, p.readAt, p.wroteAt = 0, 0, 0
 }
@@ -83,7 +83,8 @@ func (p *pump) ended() bool { return p.over.Load() }
 
 // end is the last that a pump does.
 func (p *pump) end() {
-	p.up, p.rest = nil, nil
+	// A body that broke off leaves pieces that waited: they are no part of the next one.
+	p.up, p.rest, p.held = nil, nil, p.held[:0]
 	if cap(p.held) > firstBuffer {
 		p.held = nil
 	}

@@ -226,6 +226,8 @@ func (w *writes) write(p []byte, last bool, _ *message.Fields) error {
 	return nil
 }
 
+func (w *writes) stopReading() {}
+
 // TestTinyPiecesGoTogether: what came together is written together, and nothing waits for what
 // did not come.
 func TestTinyPiecesGoTogether(t *testing.T) {
@@ -315,4 +317,23 @@ func TestPumpStartsAnew(t *testing.T) {
 	}
 	second.wait()
 	first.over.Store(true)
+}
+
+// TestHeldPiecesAreForgotten: pieces that waited for what came with them, which was broken,
+// are no part of the next body: that may be another client's.
+func TestHeldPiecesAreForgotten(t *testing.T) {
+	x := &exchange{dog: &watchdog{}, tunnel: true} // whose time the end of a body does not bound
+	x.req = &x.request
+	w := new(writes)
+	for _, body := range []message.Body{
+		&brokenBody{[][]byte{[]byte("secret")}},
+		&dripping{bursts: [][]string{{"a"}}},
+	} {
+		x.req.Body, x.complete = body, false
+		x.startPump(w, nil)
+		x.pump.wait()
+	}
+	if want := []string{"a."}; !slices.Equal(w.got, want) || x.pump.sent != 1 {
+		t.Errorf("%q was sent, %d bytes, want %q", w.got, x.pump.sent, want)
+	}
 }

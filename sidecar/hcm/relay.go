@@ -33,6 +33,7 @@ func (x *exchange) relay() {
 	x.observed.mark(telemetry.ResponseBegan)
 	if body == nil {
 		x.observed.mark(telemetry.AnswerEnded)
+		x.answeredWhole()
 	}
 	if err := x.client.head(x, body != nil); err != nil {
 		x.headFailed(err)
@@ -87,6 +88,7 @@ func (x *exchange) relayBody(body message.Body) {
 			x.observed.mark(telemetry.AnswerEnded)
 			x.observed.keepTrailers(trailers)
 			x.noteTrailers(trailers)
+			x.answeredWhole()
 			x.boundFlush()
 		}
 		ok := x.data(data, last, trailers)
@@ -241,8 +243,7 @@ func (x *exchange) flushEnd() {
 	x.flush()
 }
 
-// boundFlush: nothing but the client is waited for any more. The host's time is over once
-// its attempt is.
+// boundFlush: nothing but the client is waited for any more.
 func (x *exchange) boundFlush() {
 	switch t := x.m.cfg.FlushTimeout; {
 	case t == nil:

@@ -91,9 +91,18 @@ func (w *watchdog) await(now, hard, idle int64, watch bool) {
 		w.hard.Store(hard)
 	}
 	w.since, w.idleAfter, w.watch = now, idle, watch
-	w.timer.arm(w.nextLook(now))
-	// A client that reports its leaving may have done so when nothing was armed.
-	if watch && !w.polled && w.client.gone() {
+	w.arm(now)
+}
+
+// arm sets the timer. Others cannot hasten it before that: what they brought forward just
+// then, or a client that reports its leaving and has left, is looked for after it.
+func (w *watchdog) arm(now int64) {
+	next := w.nextLook(now)
+	w.timer.arm(next)
+	if sooner := w.nextLook(now); sooner < next {
+		w.timer.hasten(sooner)
+	}
+	if w.watch && !w.polled && w.client.gone() {
 		w.look()
 	}
 }
@@ -235,8 +244,15 @@ func (w *watchdog) endBy(by int64) {
 	}
 }
 
-// idle replaces the idle timeout, from now on.
-func (w *watchdog) idle(after int64) { w.await(monotonic(), w.hard.Load(), after, w.watch) }
+// idle replaces the idle timeout, from now on. The hard deadline is not touched: a pump may
+// just be setting it.
+func (w *watchdog) idle(after int64) {
+	w.calm()
+	w.forget()
+	now := monotonic()
+	w.since, w.idleAfter = now, after
+	w.arm(now)
+}
 
 // drainGrace is how long a connection may be idle once a drain has begun: a request
 // that is on its way already is still answered, with Connection: close.

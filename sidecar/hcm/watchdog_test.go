@@ -1,6 +1,7 @@
 package hcm
 
 import (
+	"math"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -134,4 +135,62 @@ func TestWatchdogBesideOthers(t *testing.T) {
 	}
 	close(stop)
 	others.Wait()
+}
+
+// TestWatchdogIsHastenedWhileItIsArmed: what others bring forward just then counts, also
+// where nothing else would have the watchdog look for long.
+func TestWatchdogIsHastenedWhileItIsArmed(t *testing.T) {
+	const far = int64(math.MaxInt64 / 2) // it never fires
+	for name, hasten := range map[string]func(dog *watchdog){
+		"drain": func(dog *watchdog) { dog.drain(far) },
+		"bound": func(dog *watchdog) { dog.bound(far) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			ts := NewTimers()
+			defer ts.Close()
+			var dog watchdog
+			dog.start(ts, nobody{})
+			defer dog.stop()
+			dog.rest()
+			var round, done atomic.Int32
+			const rounds = 20000
+			go func() {
+				for i := int32(1); i <= rounds; i++ {
+					spinUntil(&round, i)
+					pause(i % 64)
+					hasten(&dog)
+					done.Store(i)
+				}
+			}()
+			for i := int32(1); i <= rounds; i++ {
+				dog.calm()
+				dog.drainBy.Store(0)
+				dog.hard.Store(noDeadline)
+				round.Store(i)
+				pause(i / 64 % 64)
+				dog.idle(0)
+				spinUntil(&done, i)
+				if at := dog.timer.at.Load(); at > far && !t.Failed() {
+					t.Errorf("round %d: overlooked", i)
+				}
+			}
+		})
+	}
+}
+
+// spinUntil waits without a sleep, so that both go on at the same moment.
+func spinUntil(v *atomic.Int32, want int32) {
+	for n := 1; v.Load() != want; n++ {
+		if n%1024 == 0 {
+			runtime.Gosched()
+		}
+	}
+}
+
+// pause takes a moment that grows with n.
+func pause(n int32) {
+	var sink atomic.Int32
+	for range n {
+		sink.Add(1)
+	}
 }

@@ -125,3 +125,51 @@ func TestTunnelWindows(t *testing.T) {
 		t.Errorf("%d bytes of growth are left when all have ended, want %d", cc.spare, cfg.SpareWindow)
 	}
 }
+
+// TestGrowthIsGivenBack: by whatever a tunnel ends whose window has grown.
+func TestGrowthIsGivenBack(t *testing.T) {
+	for name, end := range map[string]func(cc *ClientConn, near, far *Tunnel){
+		"closed":                   func(_ *ClientConn, near, _ *Tunnel) { _ = near.Close() },
+		"reset by the peer":        func(_ *ClientConn, _, far *Tunnel) { far.Abort() },
+		"the connection is closed": func(cc *ClientConn, _, _ *Tunnel) { cc.Close() },
+		"the connection is lost":   func(_ *ClientConn, _, far *Tunnel) { _ = far.s.c.s.Close() },
+		"refused by GOAWAY": func(cc *ClientConn, _, _ *Tunnel) {
+			cc.mu.Lock()
+			defer cc.mu.Unlock()
+			_ = cc.goneAway(0, NoError)
+		},
+		"ended by both": func(_ *ClientConn, near, far *Tunnel) {
+			_ = near.CloseWrite()
+			_ = far.CloseWrite()
+			_, _ = io.Copy(io.Discard, near)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ends, hold := make(chan *Tunnel, 1), make(chan bool)
+			srv := serve(t, ForTunnels(), tunnelServer(ends, hold))
+			defer close(hold)
+			cc := dialClient(t, srv.addr, ForTunnels())
+			near, far, _ := tunnel(t, cc, requests()["connect"], ends)
+			const n = 2 << 20
+			go func() { _, _ = far.Write(make([]byte, n)) }()
+			if _, err := io.CopyN(io.Discard, near, n); err != nil {
+				t.Fatal(err)
+			}
+			spare := func() int64 {
+				cc.mu.Lock()
+				defer cc.mu.Unlock()
+				return cc.spare
+			}
+			all := int64(ForTunnels().SpareWindow)
+			if spare() >= all {
+				t.Fatal("the window has not grown")
+			}
+			end(cc, near, far)
+			eventually(t, "not all is given back", func() bool { return spare() == all })
+			_ = near.Close()
+			if n := spare(); n != all {
+				t.Errorf("%d bytes after the end, want %d", n, all)
+			}
+		})
+	}
+}

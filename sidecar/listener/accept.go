@@ -331,13 +331,7 @@ func (a *arrival) admit(s stream.Stream) (*tracked, error) {
 	if a.match.direct.IsValid() {
 		f.Peer.Direct = a.match.direct
 	}
-	if f.Metrics != nil {
-		peer := telemetry.PeerName(info.PeerID)
-		if f.Direction == telemetry.Outbound && f.Upstream != "" {
-			peer = f.Upstream
-		}
-		f.PeerMetrics = f.Metrics.Peer(peer)
-	}
+	f.PeerMetrics = f.MetricsOf(info)
 	t, e := a.enter(f)
 	e.decision.Count(f.Shard)
 	switch {
@@ -420,8 +414,9 @@ func (a *arrival) enter(f downstream.Facts) (t *tracked, e entry) {
 	return t, e
 }
 
-// refuseExcess logs a connection that a limit of its chain refuses. It is closed when
-// the limit says, without a goroutine that would wait for that.
+// refuseExcess logs a connection that a limit of its chain refuses. It is closed when the
+// limit says; until then it arrives still, on this goroutine, and has its place in the bounds
+// of the listener and the process, as in Envoy.
 func (a *arrival) refuseExcess(e excess) error {
 	r := a.record(a.info())
 	e.note(r)

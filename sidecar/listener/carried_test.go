@@ -318,3 +318,40 @@ func TestTunnelsAreCounted(t *testing.T) {
 		t.Errorf("the listener's log: %q %v", b, err)
 	}
 }
+
+// TestTunnelCountsForItsService: after an update that has the listener belong to another
+// service, what comes through a connection of before counts for that one.
+func TestTunnelCountsForItsService(t *testing.T) {
+	m := newTunnelManager(t, nil)
+	of := func(service string) *Config {
+		cfg := tunnelConfig("x")
+		cfg.Service, cfg.Workload = service, apiID
+		return cfg
+	}
+	mustApply(t, m, of("old"))
+	cc := connectTunnels(t, m, time.Now().Add(time.Hour))
+	for _, service := range []string{"old", "new"} {
+		mustApply(t, m, of(service))
+		_, _, end, err := through(cc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		end()
+	}
+	waitFor(t, func() bool { return m.Serving() == 1 })
+	var text strings.Builder
+	if err := m.opts.Metrics.Registry.WriteUsed(&text); err != nil {
+		t.Fatal(err)
+	}
+	for _, service := range []string{"old", "new"} {
+		for name, want := range map[string]string{"hauberk_connections_total": "1", "hauberk_connections_open": "0"} {
+			line := name + `{direction="unspecified",service="` + service + `",peer="web"} ` + want + "\n"
+			if !strings.Contains(text.String(), line) {
+				t.Errorf("not counted: %s", line)
+			}
+		}
+	}
+	if t.Failed() {
+		t.Log(text.String())
+	}
+}

@@ -348,22 +348,25 @@ func (l *listener) established() []*tracked {
 // closeAll ends the established connections; it returns how many had not been ended yet.
 func (l *listener) closeAll(e downstream.Ending) (n int64) {
 	for _, t := range l.established() {
-		if t.conn.Ended() == nil {
+		if t.conn.End(e) {
 			n++
 		}
-		t.conn.End(e)
 	}
 	return n
 }
 
-// closeByPolicy ends a connection because a policy or an identity changed.
-func (l *listener) closeByPolicy(t *tracked, reason, rule string) {
+// closeByPolicy ends a connection because a policy or an identity changed. One that was
+// ended before, and whose handler has not returned yet, is not told of again.
+func (l *listener) closeByPolicy(t *tracked, reason, rule string) (first bool) {
+	if !t.conn.End(downstream.Ending{Flags: telemetry.FlagPolicyClosed, Reason: reason, Rule: rule}) {
+		return false
+	}
 	l.m.say("connection closed", "listener", l.name, "reason", reason, "rule", rule,
 		"src", addrString(t.conn.Info.Remote), "src_id", t.conn.Info.PeerID)
 	if l.m.opts.Metrics != nil {
 		l.m.opts.Metrics.PolicyClosed(l.name, reason)
 	}
-	t.conn.End(downstream.Ending{Flags: telemetry.FlagPolicyClosed, Reason: reason, Rule: rule})
+	return true
 }
 
 func addrString(a net.Addr) string {

@@ -376,8 +376,9 @@ func (m *Manager) CloseConns(match func(workload string, info *stream.Info) bool
 	for _, l := range m.all() {
 		for _, t := range l.established() {
 			if match(t.conn.Workload, t.conn.Info) {
-				l.closeByPolicy(t, reason, "")
-				n++
+				if l.closeByPolicy(t, reason, "") {
+					n++
+				}
 			}
 		}
 	}

@@ -60,13 +60,16 @@ func (l *listener) recheck() int {
 		}
 	}
 	l.mu.Unlock()
+	closed := 0
 	for _, t := range denied {
-		l.closeByPolicy(t, "denied", rules[t])
+		if l.closeByPolicy(t, "denied", rules[t]) {
+			closed++
+		}
 	}
 	for _, t := range orphans {
 		t.conn.StartDrain()
 	}
-	return len(denied)
+	return closed
 }
 
 // newlyDenied tells whether the rules for requests leave a peer nothing that it may ask

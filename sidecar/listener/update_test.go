@@ -2,10 +2,12 @@ package listener
 
 import (
 	"bufio"
+	"context"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
@@ -13,6 +15,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/tcp"
 )
 
@@ -182,5 +185,51 @@ func TestNoRuleIsForgotten(t *testing.T) {
 	}
 	if status, last := get(c); status != 403 || !last {
 		t.Errorf("%d, and the last one: %v", status, last)
+	}
+}
+
+// lingering serves a connection past its end, until it is released.
+type lingering struct {
+	echo
+	release chan struct{}
+}
+
+func (h lingering) ServeStream(ctx context.Context, c *downstream.Conn) {
+	h.echo.ServeStream(ctx, c)
+	<-h.release
+}
+
+// TestClosedOnce: a connection that a policy has closed and whose handler has not returned
+// yet is not closed anew, nor counted, by each further update and withdrawal.
+func TestClosedOnce(t *testing.T) {
+	h := lingering{release: make(chan struct{})}
+	m := newTestManager(t, func(o *Options) {
+		o.NewHandler = func(*Config, *FilterChain) (downstream.Handler, error) { return h, nil }
+	})
+	defer close(h.release)
+	mustApply(t, m, echoConfig("l"))
+	if err := roundTrip(dial(t, m, "l")); err != nil {
+		t.Fatal(err)
+	}
+	mustApply(t, m, echoConfig("l", denyAll()))
+	mustApply(t, m, echoConfig("l", denyAll()))
+	if n := m.Recheck(); n != 0 {
+		t.Errorf("%d closed again", n)
+	}
+	if n := m.CloseConns(func(string, *stream.Info) bool { return true }, "withdrawn"); n != 0 {
+		t.Errorf("%d closed again by a withdrawal", n)
+	}
+	var text strings.Builder
+	if err := m.opts.Metrics.Registry.WriteUsed(&text); err != nil {
+		t.Fatal(err)
+	}
+	found := ""
+	for line := range strings.Lines(text.String()) {
+		if strings.HasPrefix(line, "hauberk_connections_closed_total{") {
+			found += line
+		}
+	}
+	if strings.Count(found, "\n") != 1 || !strings.HasSuffix(found, "} 1\n") {
+		t.Errorf("counted:\n%s", found)
 	}
 }
