@@ -50,6 +50,8 @@ var mutations = []struct {
 	{"an authentic cache", "xds/client/cache/cache.go", "append(header(), c.owner...))\n	if err != nil {", "append(header(), c.owner...))\n	if false {", "xds/client/cache", "TestEveryByteCounts"},
 	{"a pump that runs", "sidecar/hcm/pump.go", "x.ownPump == nil || !x.ownPump.ended()", "x.ownPump == nil", "sidecar/hcm", "TestPumpStartsAnew"},
 	{"pieces of another body", "sidecar/hcm/pump.go", "p.held = nil, nil, p.held[:0]", "p.held = nil, nil, p.held", "sidecar/hcm", "TestHeldPiecesAreForgotten"},
+	{"pieces in a used input", "sidecar/http2/reader.go", "			s.settle()\n			s.readable()", "			s.readable()", "sidecar/http2", "TestPipeOfPieces"},
+	{"a window's unread pieces", "sidecar/http2/stream.go", "	s.settle()\n	if s.err == nil {", "	if s.err == nil {", "sidecar/http2", "TestUnreadPieces"},
 	{"a refused body", "sidecar/http1/body.go", "if d.refused != nil {", "if false {", "sidecar/http1", "TestErrorsStay"},
 	{"malformed bodies before the origin", "sidecar/hcm/exchange.go", "			return err\n		}\n		x.received", "			return nil\n		}\n		x.received", "sidecar/hcm", "TestBodyRefusedBeforeItIsForwarded"},
 	{"bodies in time", "sidecar/hcm/attempt.go", "hard = min(hard, x.receiveBy())", "", "sidecar/hcm", "TestRequestTimeoutOfStreamedBodies"},
