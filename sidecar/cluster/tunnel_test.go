@@ -2,8 +2,8 @@ package cluster
 
 import (
 	"errors"
+	"io"
 	"net"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -16,11 +16,26 @@ import (
 
 // agrees takes every tunnel, and keeps it.
 func agrees(nc net.Conn) {
-	(&xhttp2.Server{}).ServeConn(nc, &xhttp2.ServeConnOpts{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.WriteHeader(200)
-		w.(http.Flusher).Flush()
-		<-r.Context().Done()
-	})})
+	if _, err := io.ReadFull(nc, make([]byte, len(xhttp2.ClientPreface))); err != nil {
+		return
+	}
+	fr := xhttp2.NewFramer(nc, nc)
+	err := fr.WriteSettings()
+	for err == nil {
+		var f xhttp2.Frame
+		if f, err = fr.ReadFrame(); err != nil {
+			return
+		}
+		switch f := f.(type) {
+		case *xhttp2.SettingsFrame:
+			if !f.IsAck() {
+				err = fr.WriteSettingsAck()
+			}
+		case *xhttp2.HeadersFrame:
+			const status200 = 0x88 // of the static table (RFC 7541 A)
+			err = fr.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: f.StreamID, BlockFragment: []byte{status200}, EndHeaders: true})
+		}
+	}
 }
 
 // fill has as much wait to be written on a shared connection as it takes.

@@ -271,8 +271,8 @@ func TestFlushOfTheLastPiece(t *testing.T) {
 				_, _ = io.WriteString(nc, strings.Repeat("x", directWrite))
 				_, _ = io.Copy(io.Discard, r)
 			}))
-			b.route().Forward.Timeout = 300 * time.Millisecond
-			b.cfg.FlushTimeout = ptr(time.Second)
+			b.route().Forward.Timeout = 2 * time.Second
+			b.cfg.FlushTimeout = ptr(4 * time.Second)
 			b.wrap = func(s stream.Stream) stream.Stream { c.Stream = s; return c }
 			b.start()
 			far := b.dial()
