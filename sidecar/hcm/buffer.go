@@ -73,9 +73,11 @@ func (b *responseBuffer) DropBuffer() {
 }
 
 // fill reads more from s. Where s can wait without it, no memory is held meanwhile: a
-// tunnel or a stream of events waits for most of its life.
+// tunnel or a stream of events waits for most of its life. Over TLS that would cost the
+// second record of every longer answer an allocation for each time that it is looked for.
 func (b *responseBuffer) fill(s stream.Stream) (n int, err error) {
-	if r, ok := s.(stream.ReadyReader); ok {
+	r, ready := s.(stream.ReadyReader)
+	if _, secured := s.(*stream.TLS); ready && !secured {
 		n, err = r.ReadReady(b)
 	} else {
 		n, err = s.Read(b.TakeBuffer())
