@@ -91,6 +91,7 @@ func TestTunnelOnAFullConnection(t *testing.T) {
 	capacity, _ := other.HTTP2.Capacity()
 	other.carries.Add(int64(capacity) - 1) // the full one comes first
 	defer other.carries.Add(1 - int64(capacity))
+	fill(t, full) // its host reads
 	conn, err := c.Open(t.Context(), "web", nil, 0)
 	if err != nil {
 		t.Fatal(err)
