@@ -4,17 +4,20 @@ package memory
 
 import (
 	"bufio"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
 	"math/big"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -40,16 +43,23 @@ func program(t *testing.T) string {
 	return out
 }
 
-// start runs the sidecar with a bootstrap until the test ends and returns its
-// process id; it serves at each address of addrs.
-func start(t *testing.T, bootstrap string, addrs ...string) int {
+// sidecar is the program that runs, and the socket it is asked by.
+type sidecar struct {
+	pid   int
+	admin *http.Client
+}
+
+// start runs the sidecar with a bootstrap until the test ends; it serves at each
+// address of addrs.
+func start(t *testing.T, bootstrap string, addrs ...string) sidecar {
 	t.Helper()
 	dir := t.TempDir()
+	socket := filepath.Join(dir, "admin")
 	file := filepath.Join(dir, "bootstrap.yaml")
 	if err := os.WriteFile(file, []byte(bootstrap), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(program(t), "run", "--admin", "off", "--admin-socket", filepath.Join(dir, "admin"),
+	cmd := exec.Command(program(t), "run", "--admin", "off", "--admin-socket", socket,
 		"--metrics", "off", "--ready", "off", "--bootstrap", file)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
@@ -59,7 +69,50 @@ func start(t *testing.T, bootstrap string, addrs ...string) int {
 	for _, addr := range addrs {
 		wait(t, addr)
 	}
-	return cmd.Process.Pid
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", socket)
+	}}
+	t.Cleanup(transport.CloseIdleConnections)
+	return sidecar{pid: cmd.Process.Pid, admin: &http.Client{Transport: transport, Timeout: time.Minute}}
+}
+
+// ask is what the sidecar's admin interface answers.
+func (s sidecar) ask(t *testing.T, method, path string) []byte {
+	t.Helper()
+	r, err := http.NewRequest(method, "http://localhost"+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := s.admin.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil || answer.StatusCode != http.StatusOK {
+		t.Fatalf("%s %s: %s, %v: %s", method, path, answer.Status, err, body)
+	}
+	return body
+}
+
+// live is what the heap and the stacks hold once garbage has been collected, in
+// bytes. It is the same on every host, unlike what the collector leaves between two
+// of its runs.
+func (s sidecar) live(t *testing.T) int64 {
+	t.Helper()
+	for range 2 { // a pool lets go of what two collections found unused
+		s.ask(t, http.MethodPost, "/heapprofiler") // collects first
+	}
+	var m struct {
+		Heap  int64 `json:"heap_bytes"`
+		Stack int64 `json:"stack_bytes"`
+	}
+	body := s.ask(t, http.MethodGet, "/memory")
+	if err := json.Unmarshal(body, &m); err != nil || m.Heap == 0 || m.Stack == 0 {
+		t.Fatalf("/memory: %v: %s", err, body)
+	}
+	return m.Heap + m.Stack
 }
 
 func wait(t *testing.T, addr string) {
@@ -80,16 +133,16 @@ func wait(t *testing.T, addr string) {
 // usage is a process's memory in bytes, as the kernel counts it.
 type usage struct{ anonymous, resident int64 }
 
-func memory(t *testing.T, pid int) usage {
+func (s sidecar) memory(t *testing.T) usage {
 	t.Helper()
-	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps_rollup", s.pid))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
 	var u usage
-	for s := bufio.NewScanner(f); s.Scan(); {
-		fields := strings.Fields(s.Text())
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		fields := strings.Fields(lines.Text())
 		if len(fields) < 3 {
 			continue
 		}
@@ -109,10 +162,10 @@ func memory(t *testing.T, pid int) usage {
 
 // settled is the memory once it has stopped to grow: the last connections have
 // finished what they began.
-func settled(t *testing.T, pid int) usage {
+func (s sidecar) settled(t *testing.T) usage {
 	t.Helper()
 	<-time.After(5 * time.Second)
-	return memory(t, pid)
+	return s.memory(t)
 }
 
 // freeAddr is an address that nothing listens on.

@@ -76,8 +76,9 @@ func tcpMessage(c net.Conn) error {
 }
 
 // perConnection opens connections, has each exchange messages, and returns what
-// one costs while all of them are idle.
-func perConnection(t *testing.T, pid int, addr string, client *tls.Config, message func(net.Conn) error) float64 {
+// one costs while all of them are idle: the memory of the process, and what of it
+// the connection holds itself.
+func perConnection(t *testing.T, s sidecar, addr string, client *tls.Config, message func(net.Conn) error) (anonymous, live float64) {
 	t.Helper()
 	open := func() net.Conn {
 		c, err := net.Dial("tcp", addr)
@@ -100,18 +101,20 @@ func perConnection(t *testing.T, pid int, addr string, client *tls.Config, messa
 	for range 50 {
 		_ = open().Close()
 	}
-	before := settled(t, pid)
+	before, held := s.settled(t), s.live(t)
 	for range connections {
 		open()
 	}
-	after := settled(t, pid)
-	each := float64(after.anonymous-before.anonymous) / connections
-	t.Logf("%.0f bytes a connection; anonymous %d KB, then %d KB", each, before.anonymous>>10, after.anonymous>>10)
-	return each
+	after := s.settled(t)
+	anonymous = float64(after.anonymous-before.anonymous) / connections
+	live = float64(s.live(t)-held) / connections
+	t.Logf("%.0f bytes a connection, %.0f of them live; anonymous %d KB, then %d KB", anonymous, live, before.anonymous>>10, after.anonymous>>10)
+	return anonymous, live
 }
 
-// The limits lie a little above what is reached, far below the promise of 3 KB for HTTP/1
-// in plaintext and 12 KB with mTLS.
+// The promises are 3 KB of memory for a connection of HTTP/1 in plaintext and 12 KB
+// with mTLS, of TCP over both its hops. What a connection holds is the same each time
+// and may not grow; how much garbage lies beside it is the host's chance.
 func TestIdleConnections(t *testing.T) {
 	a := newAuthority(t)
 	a.issue("web")
@@ -124,18 +127,19 @@ func TestIdleConnections(t *testing.T) {
 		serve      func(net.Conn)
 		message    func(net.Conn) error
 		client     *tls.Config
-		limit      float64
+		anonymous  float64
+		live       float64
 	}{
-		{"http", httpFilter, "", httpOrigin, httpMessage, nil, 2500},
-		{"http mtls", httpFilter, server, httpOrigin, httpMessage, a.client("web"), 7100},
-		{"tcp", tcpFilter, "", echo, tcpMessage, nil, 4700}, // two sockets
-		{"tcp mtls", tcpFilter, server, echo, tcpMessage, a.client("web"), 9300},
+		{"http", httpFilter, "", httpOrigin, httpMessage, nil, 3000, 1450},
+		{"http mtls", httpFilter, server, httpOrigin, httpMessage, a.client("web"), 8000, 5850},
+		{"tcp", tcpFilter, "", echo, tcpMessage, nil, 5500, 2850}, // two sockets
+		{"tcp mtls", tcpFilter, server, echo, tcpMessage, a.client("web"), 10500, 7050},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			addr := freeAddr(t)
-			pid := start(t, bootstrap(addr, origin(t, tc.serve), tc.filter, tc.downstream, ""), addr)
-			if got := perConnection(t, pid, addr, tc.client, tc.message); got > tc.limit {
-				t.Errorf("%.0f bytes a connection, at most %.0f", got, tc.limit)
+			s := start(t, bootstrap(addr, origin(t, tc.serve), tc.filter, tc.downstream, ""), addr)
+			if anonymous, live := perConnection(t, s, addr, tc.client, tc.message); anonymous > tc.anonymous || live > tc.live {
+				t.Errorf("%.0f bytes a connection, at most %.0f; %.0f live, at most %.0f", anonymous, tc.anonymous, live, tc.live)
 			}
 		})
 	}
@@ -177,8 +181,7 @@ func TestConfigurations(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(tc.clusters), func(t *testing.T) {
 			addr := freeAddr(t)
-			pid := start(t, configuration(addr, tc.clusters), addr)
-			got := settled(t, pid)
+			got := start(t, configuration(addr, tc.clusters), addr).settled(t)
 			t.Logf("anonymous %d KB, resident %d KB", got.anonymous>>10, got.resident>>10)
 			if got.anonymous > tc.anonymous || got.resident > tc.resident {
 				t.Errorf("anonymous %d KB, at most %d; resident %d KB, at most %d", got.anonymous>>10, tc.anonymous>>10, got.resident>>10, tc.resident>>10)
