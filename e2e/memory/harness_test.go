@@ -66,8 +66,9 @@ func start(t *testing.T, bootstrap string, addrs ...string) sidecar {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	wait(t, "unix", socket)
 	for _, addr := range addrs {
-		wait(t, addr)
+		wait(t, "tcp", addr)
 	}
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
@@ -115,10 +116,10 @@ func (s sidecar) live(t *testing.T) int64 {
 	return m.Heap + m.Stack
 }
 
-func wait(t *testing.T, addr string) {
+func wait(t *testing.T, network, addr string) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; {
-		c, err := net.Dial("tcp", addr)
+		c, err := net.Dial(network, addr)
 		if err == nil {
 			_ = c.Close()
 			return

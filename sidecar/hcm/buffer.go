@@ -94,8 +94,31 @@ func (b *responseBuffer) release() {
 	*b = responseBuffer{}
 }
 
-// outgoing is memory for what is to be written to a client. It is lent while there is
-// something in it: what all exchanges share stays in the processor's cache.
-type outgoing struct{ b []byte }
+// outgoing is what is to be written. Its memory is lent while there is something in it:
+// what all exchanges share stays in the processor's cache, and who waits holds none.
+type outgoing struct {
+	b    []byte
+	lent *[]byte
+}
 
-var outgoings = sync.Pool{New: func() any { return &outgoing{make([]byte, 0, firstBuffer)} }}
+var outgoings = sync.Pool{New: func() any { b := make([]byte, 0, firstBuffer); return &b }}
+
+// take returns what is to be written, to be appended to.
+func (o *outgoing) take() []byte {
+	if o.lent == nil {
+		o.lent = outgoings.Get().(*[]byte)
+		o.b = (*o.lent)[:0]
+	}
+	return o.b
+}
+
+// release forgets what was to be written, and gives its memory back.
+func (o *outgoing) release() {
+	if o.lent == nil {
+		return
+	}
+	if *o.lent = o.b[:0]; cap(o.b) <= keepBuffer {
+		outgoings.Put(o.lent)
+	}
+	*o = outgoing{}
+}

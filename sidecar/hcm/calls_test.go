@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
@@ -90,8 +91,8 @@ func TestEndlessAnswer(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if most := 2*upstreamBuffer + 1<<10; peer.largest > most || cap(x.h1.out) > 2*most {
-				t.Errorf("length %d, pieces of %d: a write of %d, memory of %d", length, piece, peer.largest, cap(x.h1.out))
+			if most := 2*upstreamBuffer + 1<<10; peer.largest > most || cap(x.h1.out.b) > 2*most {
+				t.Errorf("length %d, pieces of %d: a write of %d, memory of %d", length, piece, peer.largest, cap(x.h1.out.b))
 			}
 		}
 	}
@@ -109,6 +110,50 @@ func (p *pausing) ReadReady(b stream.Buffers) (int, error) {
 	b.DropBuffer()
 	p.held = p.in.lent != nil
 	return copy(b.TakeBuffer(), "event"), nil
+}
+
+// asked is a host's connection that waits, and then breaks.
+type asked struct {
+	stream.Stream
+	u    *http1Upstream
+	said string
+	held bool // memory of the request, while the answer was waited for
+}
+
+func (a *asked) Exchange(out []byte, in stream.Buffers, _ bool) (written, n int, err error) {
+	a.said = string(out)
+	in.DropBuffer()
+	a.held = a.u.out.lent != nil || a.u.in.lent != nil
+	return len(out), 0, io.ErrUnexpectedEOF
+}
+
+func (a *asked) Write(p []byte) (int, error) {
+	a.said, a.held = string(p), false
+	return len(p), nil
+}
+
+// TestRequestHoldsNoMemory: once a request was written nothing is left of the copy that was
+// written, whether it was the whole or a piece.
+func TestRequestHoldsNoMemory(t *testing.T) {
+	for name, complete := range map[string]bool{"whole": true, "in pieces": false} {
+		x := exchanges.New().(*exchange)
+		u := &x.attempt.h1
+		x.req.Method, x.req.Path, x.req.Authority = "POST", "/", "a"
+		x.req.Body, x.req.ContentLength = u, 4
+		x.payload, x.complete = []byte("body"), complete
+		host := &asked{u: u, held: true}
+		u.c = &cluster.Conn{Stream: host, Exchanger: host}
+		err := u.send(x.attempt)
+		if complete && err != io.ErrUnexpectedEOF || !complete && err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if !strings.HasPrefix(host.said, "POST / HTTP/1.1\r\n") || !strings.HasSuffix(host.said, "\r\n\r\nbody") {
+			t.Errorf("%s: %q", name, host.said)
+		}
+		if host.held || u.out.lent != nil || u.out.b != nil {
+			t.Errorf("%s: memory is held", name)
+		}
+	}
 }
 
 // TestWaitingHoldsNoMemory: a host that has begun to answer, or that a tunnel leads to, is

@@ -12,9 +12,7 @@ import (
 type http1Client struct {
 	c   *http1Conn
 	in  buffer
-	out []byte // what is to be written with the next flush, in lent
-
-	lent *outgoing
+	out outgoing // with the next flush
 
 	framing     http1.Framing // of the request
 	respFraming http1.Framing
@@ -66,27 +64,7 @@ func (h *http1Client) next() {
 		h.trailers.Reset()
 	}
 	h.piece, h.respFraming = piece{}, http1.NoBody
-	h.giveOut()
-}
-
-// takeOut returns what is to be written, to be appended to.
-func (h *http1Client) takeOut() []byte {
-	if h.lent == nil {
-		h.lent = outgoings.Get().(*outgoing)
-		h.out = h.lent.b[:0]
-	}
-	return h.out
-}
-
-// giveOut forgets what was to be written, and gives its memory back.
-func (h *http1Client) giveOut() {
-	if h.lent == nil {
-		return
-	}
-	if h.lent.b = h.out[:0]; cap(h.out) <= keepBuffer {
-		outgoings.Put(h.lent)
-	}
-	h.lent, h.out = nil, nil
+	h.out.release()
 }
 
 // start begins the body of a request whose head was read.
@@ -185,16 +163,16 @@ func (h *http1Client) interim(x *exchange) error {
 	if x.req.Version == message.HTTP10 || x.resp.Status == 100 && !x.req.ExpectContinue {
 		return nil
 	}
-	out, err := http1.AppendResponse(h.takeOut()[:0], x.resp, http1.ResponseOptions{})
+	out, err := http1.AppendResponse(h.out.take()[:0], x.resp, http1.ResponseOptions{})
 	if err != nil {
 		return nil // dropped: the final response counts
 	}
 	if h.c.m.cfg.ProperCase {
 		http1.ProperCase(out)
 	}
-	h.out = out
+	h.out.b = out
 	err = h.write(x, out)
-	h.giveOut()
+	h.out.release()
 	return err
 }
 
@@ -225,14 +203,14 @@ func (h *http1Client) head(x *exchange, more bool) (err error) {
 	if !x.req.AcceptTrailers {
 		resp.Fields.DelID(message.Trailer)
 	}
-	h.out, err = http1.AppendResponse(h.takeOut()[:0], resp, http1.ResponseOptions{
+	h.out.b, err = http1.AppendResponse(h.out.take()[:0], resp, http1.ResponseOptions{
 		Framing: h.respFraming,
 		// HEAD and 304 tell the length that a body would have had.
 		KnownLength: !more && resp.ContentLength >= 0 && resp.Status != 204 && resp.Status >= 200,
 		Close:       x.closeAfter && !x.switched(), KeepAlive: http10 && !x.closeAfter, Upgrade: upgrade,
 	})
 	if h.c.m.cfg.ProperCase {
-		http1.ProperCase(h.out)
+		http1.ProperCase(h.out.b)
 	}
 	return err
 }
@@ -251,21 +229,21 @@ const directWrite = 8 << 10
 func (h *http1Client) data(x *exchange, p []byte, last bool, trailers *message.Fields) (err error) {
 	switch {
 	case h.respFraming == http1.Chunked:
-		h.out = http1.AppendChunk(h.takeOut(), p)
+		h.out.b = http1.AppendChunk(h.out.take(), p)
 		if last {
 			if !x.req.AcceptTrailers || !h.c.m.cfg.EnableTrailers {
 				trailers = nil
 			}
-			start := len(h.out)
-			h.out, err = http1.AppendLastChunk(h.out, trailers)
+			start := len(h.out.b)
+			h.out.b, err = http1.AppendLastChunk(h.out.b, trailers)
 			if h.c.m.cfg.ProperCase {
-				http1.ProperCase(h.out[start:])
+				http1.ProperCase(h.out.b[start:])
 			}
 		}
 		return h.bounded(x, last, err)
-	case len(p) < directWrite, len(h.out) > 0 && len(p) <= upstreamBuffer:
+	case len(p) < directWrite, len(h.out.b) > 0 && len(p) <= upstreamBuffer:
 		// One write with the head is cheaper than two.
-		h.out = append(h.takeOut(), p...)
+		h.out.b = append(h.out.take(), p...)
 		return h.bounded(x, last, nil)
 	}
 	if err := h.flush(x); err != nil {
@@ -279,7 +257,7 @@ func (h *http1Client) data(x *exchange, p []byte, last bool, trailers *message.F
 // more gets there without a wait. What is last has its flush when the host was left, which
 // is not to wait for the client. err comes first.
 func (h *http1Client) bounded(x *exchange, last bool, err error) error {
-	if err != nil || last || len(h.out) < upstreamBuffer {
+	if err != nil || last || len(h.out.b) < upstreamBuffer {
 		return err
 	}
 	return h.flush(x)
@@ -287,13 +265,13 @@ func (h *http1Client) bounded(x *exchange, last bool, err error) error {
 
 // flush implements client.
 func (h *http1Client) flush(x *exchange) error {
-	if len(h.out) == 0 {
-		h.giveOut()
+	if len(h.out.b) == 0 {
+		h.out.release()
 		return nil
 	}
 	x.responded = true
-	err := h.write(x, h.out)
-	h.giveOut()
+	err := h.write(x, h.out.b)
+	h.out.release()
 	return err
 }
 

@@ -29,7 +29,7 @@ func noteProcessors() {
 type http1Upstream struct {
 	c       *cluster.Conn
 	dog     *watchdog
-	out     []byte
+	out     outgoing
 	cut     bool // the host takes no more of the request
 	reqBody http1.Framing
 	framing http1.Framing // of the response
@@ -67,9 +67,6 @@ func (u *http1Upstream) next() {
 	if u.framing == http1.Chunked {
 		u.trailers.Reset()
 	}
-	if cap(u.out) > keepBuffer {
-		u.out = nil
-	}
 }
 
 // requestFraming is how a request's body is framed in HTTP/1.
@@ -102,23 +99,24 @@ func (u *http1Upstream) send(a *attempt) (err error) {
 		}
 		o = http1.RequestOptions{Framing: http1.NoBody, Upgrade: x.req.Upgrade}
 	}
-	u.out, err = http1.AppendRequest(u.out[:0], x.req, o)
+	defer u.out.release()
+	u.out.b, err = http1.AppendRequest(u.out.take()[:0], x.req, o)
 	if err != nil {
 		return err
 	}
 	if u.options.ProperCase {
-		http1.ProperCase(u.out)
+		http1.ProperCase(u.out.b)
 	}
-	head, payload := len(u.out), x.payload
+	head, payload := len(u.out.b), x.payload
 	if len(payload) > sendAtOnce && x.aside == nil && !x.tunnel {
 		payload, a.unsent = payload[:sendAtOnce], payload[sendAtOnce:]
 	}
 	whole := x.complete && a.unsent == nil
 	switch u.reqBody {
 	case http1.Length:
-		u.out = append(u.out, payload...)
+		u.out.b = append(u.out.b, payload...)
 	case http1.Chunked:
-		u.out = http1.AppendChunk(u.out, payload)
+		u.out.b = http1.AppendChunk(u.out.b, payload)
 		if whole {
 			if err = u.appendLast(requestTrailers(x)); err != nil {
 				return err
@@ -129,12 +127,13 @@ func (u *http1Upstream) send(a *attempt) (err error) {
 	if oneProcessor.Load() {
 		runtime.Gosched()
 	}
+	size := len(u.out.b)
 	var written, n int
 	if whole && u.c.Exchanger != nil {
-		written, n, err = u.c.Exchanger.Exchange(u.out, &u.in, u.c.Unasked())
+		written, n, err = u.c.Exchanger.Exchange(u.out.b, u, u.c.Unasked())
 		u.in.w += n
 	} else if u.c.Sure() {
-		written, err = u.c.Write(u.out)
+		written, err = u.c.Write(u.out.b)
 	} else {
 		err = stream.ErrNotQuiet
 	}
@@ -143,12 +142,22 @@ func (u *http1Upstream) send(a *attempt) (err error) {
 	if err == stream.ErrNotQuiet {
 		return err
 	}
-	if err != nil && written < len(u.out) && !stream.IsTimeout(err) {
+	if err != nil && written < size && !stream.IsTimeout(err) {
 		// It may have said why.
 		u.cut = true
 		return nil
 	}
 	return err
+}
+
+// TakeBuffer implements stream.Buffers, for an answer.
+func (u *http1Upstream) TakeBuffer() []byte { return u.in.TakeBuffer() }
+
+// DropBuffer implements stream.Buffers: the request was written, and the answer is
+// waited for.
+func (u *http1Upstream) DropBuffer() {
+	u.out.release()
+	u.in.DropBuffer()
 }
 
 // sendAtOnce is how much of a payload is written before the answer is waited for: what
@@ -269,10 +278,10 @@ func (u *http1Upstream) appendLast(trailers *message.Fields) (err error) {
 	if !u.options.EnableTrailers {
 		trailers = nil
 	}
-	start := len(u.out)
-	u.out, err = http1.AppendLastChunk(u.out, trailers)
+	start := len(u.out.b)
+	u.out.b, err = http1.AppendLastChunk(u.out.b, trailers)
 	if u.options.ProperCase {
-		http1.ProperCase(u.out[start:])
+		http1.ProperCase(u.out.b[start:])
 	}
 	return err
 }
@@ -280,13 +289,14 @@ func (u *http1Upstream) appendLast(trailers *message.Fields) (err error) {
 // write implements upstream.
 func (u *http1Upstream) write(p []byte, last bool, trailers *message.Fields) (err error) {
 	if u.reqBody == http1.Chunked {
-		u.out = http1.AppendChunk(u.out[:0], p)
+		defer u.out.release()
+		u.out.b = http1.AppendChunk(u.out.take()[:0], p)
 		if last {
 			if err = u.appendLast(trailers); err != nil {
 				return err
 			}
 		}
-		p = u.out
+		p = u.out.b
 	}
 	if len(p) > 0 {
 		_, err = u.c.Write(p)

@@ -7,6 +7,7 @@ import "syscall"
 type tlsExchange struct {
 	once    func(fd uintptr) bool
 	out     []byte
+	in      Buffers
 	begun   bool
 	written int
 	err     error
@@ -32,10 +33,10 @@ func (t *TLS) Exchange(out []byte, in Buffers, look bool) (written, n int, err e
 	if x.once == nil {
 		x.once = t.exchangeOnce
 	}
-	x.out, x.begun, x.written, x.err = out, false, 0, nil
+	x.out, x.in, x.begun, x.written, x.err = out, in, false, 0, nil
 	x.look, x.spoke = look, false
 	err = t.raw.raw.Read(x.once)
-	x.out = nil
+	x.out, x.in = nil, nil
 	if err == nil {
 		err = x.err
 	}
@@ -65,6 +66,10 @@ func (t *TLS) exchangeOnce(fd uintptr) bool {
 			return true
 		}
 	}
-	x.written, x.err = t.Write(x.out)
-	return x.err != nil
+	if x.written, x.err = t.Write(x.out); x.err != nil {
+		return true
+	}
+	x.out = nil
+	x.in.DropBuffer()
+	return false
 }

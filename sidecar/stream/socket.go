@@ -51,6 +51,8 @@ type Exchanger interface {
 	// Exchange writes out and then reads as ReadReady does. written tells how
 	// much of out the kernel took, also with an error. With look nothing is written to a
 	// peer that has spoken or left: the error is ErrNotQuiet, and the stream of no use.
+	// Before a wait for the answer in is dropped, and out is not used any more: its
+	// memory may be given away then.
 	Exchange(out []byte, in Buffers, look bool) (written, n int, err error)
 }
 
@@ -278,7 +280,12 @@ func (r *socketReader) exchangeOnce(fd uintptr) bool {
 	if x.errno == 0 && x.written < len(x.out) {
 		x.errno = syscall.EAGAIN
 	}
-	return x.errno != 0
+	if x.errno != 0 {
+		return true
+	}
+	x.out = nil
+	r.in.DropBuffer()
+	return false
 }
 
 // finish is what a read has come to.
