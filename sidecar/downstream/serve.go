@@ -6,6 +6,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+	"github.com/hauberk-mesh/hauberk/sidecar/workers"
 )
 
 // Owner is told when one of its connections is finished.
@@ -48,6 +49,8 @@ type Server struct {
 	// Poller waits for connections that are parked; where it is nil they are served again
 	// at once.
 	Poller *stream.Poller
+	// Workers serve connections that were parked; without them each is given a goroutine.
+	Workers *workers.Pool
 }
 
 // With returns a server that differs in its handler.
@@ -67,8 +70,8 @@ func (c *Conn) Attach(s *Server, owner Owner) {
 // Server is who serves the connection.
 func (c *Conn) Server() *Server { return c.server }
 
-// Serve serves the connection here and, once it has been parked, on goroutines of
-// its own, until it is finished and its owner has been told. It is called once.
+// Serve serves the connection here and, once it has been parked, on other goroutines,
+// until it is finished and its owner has been told. It is called once.
 func (c *Conn) Serve() { c.serve() }
 
 func (c *Conn) serve() {
@@ -121,9 +124,24 @@ func (c *Conn) Finish() { c.watch.Set() }
 // parked before it has been served once more. Safe for concurrent use.
 func (c *Conn) Wake() {
 	if p := c.server.Poller; p != nil && p.Cancel(&c.watch) {
-		go c.serve()
+		c.resume()
 	}
 }
 
 // Woken implements stream.WatchOwner.
-func (c *Conn) Woken(*stream.Watch) { go c.serve() }
+func (c *Conn) Woken(*stream.Watch) { c.resume() }
+
+// resume has the connection served again, beside the caller.
+func (c *Conn) resume() {
+	if p := c.server.Workers; p != nil {
+		p.Run((*serving)(c))
+		return
+	}
+	go c.serve()
+}
+
+// serving is a connection as what a worker does.
+type serving Conn
+
+// Run implements workers.Task.
+func (c *serving) Run() { (*Conn)(c).serve() }

@@ -428,6 +428,6 @@ func TestStreamsShareWorkers(t *testing.T) {
 	}
 	stacks := make([]byte, 1<<20)
 	b.eventually("a goroutine that waits for the next stream", func() bool {
-		return bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("http2.(*Workers).work("))
+		return bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("workers.(*Pool).work("))
 	})
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
+	"github.com/hauberk-mesh/hauberk/sidecar/workers"
 )
 
 // Options are a Manager's collaborators.
@@ -70,7 +71,7 @@ type Manager struct {
 	maxDuration    time.Duration
 	serverName     string
 	http2          *http2.Config
-	workers        http2.Workers
+	workers        workers.Pool
 	replies        *replyRules
 	serviceCluster string
 	node           string

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/workers"
 )
 
 // measured reports the process's CPU time for each exchange: the clock says little on a
@@ -25,7 +26,7 @@ func measured(b *testing.B) {
 // withWorkers is the default configuration with a pool of goroutines.
 func withWorkers(b *testing.B) *Config {
 	cfg := Default()
-	cfg.Workers = new(Workers)
+	cfg.Workers = new(workers.Pool)
 	b.Cleanup(cfg.Workers.Close)
 	return cfg
 }
@@ -285,7 +286,7 @@ func TestNoAllocations(t *testing.T) {
 	}
 	workers := func() *Config {
 		cfg := Default()
-		cfg.Workers = new(Workers)
+		cfg.Workers = new(workers.Pool)
 		t.Cleanup(cfg.Workers.Close)
 		return cfg
 	}

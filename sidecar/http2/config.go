@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
+	"github.com/hauberk-mesh/hauberk/sidecar/workers"
 )
 
 // Config says how to speak. It carries Envoy's Http2ProtocolOptions, and starts from
@@ -85,7 +86,7 @@ type Config struct {
 	BufferBytes int
 
 	// Workers, if set, run the handlers of a server's streams.
-	Workers *Workers `json:"-"`
+	Workers *workers.Pool `json:"-"`
 
 	// OnGlitch, if set, is told of every glitch, and of what ended a connection for
 	// abuse. It is called by the connection's reader: it counts, and returns.

@@ -11,6 +11,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics/panicstest"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+	"github.com/hauberk-mesh/hauberk/sidecar/workers"
 )
 
 func answerOK(s *Stream) {
@@ -39,7 +40,7 @@ func TestFaultInAHandler(t *testing.T) {
 	for _, pool := range []bool{false, true} {
 		cfg := Default()
 		if pool {
-			cfg.Workers = new(Workers)
+			cfg.Workers = new(workers.Pool)
 			t.Cleanup(cfg.Workers.Close)
 		}
 		srv := serve(t, cfg, func(s *Stream) {

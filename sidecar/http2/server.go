@@ -196,7 +196,7 @@ func (sc *ServerConn) start() {
 		s.begun = true
 		sc.running++
 		if ws := sc.cfg.Workers; ws != nil {
-			ws.serve(s)
+			ws.Run((*handling)(s))
 		} else {
 			go s.runner()
 		}
@@ -223,6 +223,12 @@ func (sc *ServerConn) bury() {
 		sc.recycleOrLeave(s)
 	}
 }
+
+// handling is a stream as what a worker does.
+type handling Stream
+
+// Run implements workers.Task.
+func (s *handling) Run() { (*Stream)(s).run() }
 
 // run is a handler's goroutine.
 func (s *Stream) run() {

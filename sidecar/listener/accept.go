@@ -79,7 +79,7 @@ func (l *listener) accepted(c net.Conn) {
 		return
 	}
 	a.id = id
-	go a.serve()
+	l.m.workers.Run(a)
 }
 
 // arrives enters a connection among those that arrive. It returns nil where the
@@ -119,9 +119,9 @@ type arrival struct {
 	entered    *tracked // once it is among the established ones
 }
 
-// serve takes the connection from its first byte to its end, or to where it waits
-// for more without a goroutine.
-func (a *arrival) serve() {
+// Run implements workers.Task: it takes the connection from its first byte to its end, or
+// to where it waits for more without a goroutine.
+func (a *arrival) Run() {
 	defer panics.Contain(panics.Accept, a, nil)
 	t, ok := a.received()
 	if !ok {

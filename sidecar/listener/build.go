@@ -221,7 +221,7 @@ func (m *Manager) compileChain(s *snapshot, h *heritage, cfg *FilterChain, index
 // held.
 func (c *chain) serverOf(l *listener) *downstream.Server {
 	if c.server == nil {
-		c.server = &downstream.Server{Handler: c.handler, Context: l.ctx, Poller: l.m.poller}
+		c.server = &downstream.Server{Handler: c.handler, Context: l.ctx, Poller: l.m.poller, Workers: &l.m.workers}
 	}
 	return c.server
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+	"github.com/hauberk-mesh/hauberk/sidecar/workers"
 )
 
 // TLSProvider turns the secret names of a downstream TLS context into a
@@ -75,6 +76,8 @@ type Manager struct {
 
 	// poller waits for idle connections; nil where the host cannot.
 	poller *stream.Poller
+	// workers serve connections.
+	workers workers.Pool
 
 	// apply serialises changes of configuration. It guards over: nothing is accepted any
 	// more, whatever the configuration.
@@ -510,6 +513,7 @@ func (m *Manager) Close() error {
 	if m.poller != nil {
 		_ = m.poller.Close()
 	}
+	m.workers.Close()
 	m.opts.Sockets.CloseInherited()
 	if m.ownLogs {
 		m.opts.Logs.Close()
