@@ -160,7 +160,7 @@ func (s *state) applyClusters(u client.Update, errs map[string]error) {
 // setCluster puts a cluster in force, with the endpoints that are known.
 func (s *state) setCluster(cfg *cluster.Config) error {
 	if s.checkTLS != nil {
-		if err := s.checkTLS(cfg); err != nil {
+		if err := panics.Refuse(panics.Configuration, func() error { return s.checkTLS(cfg) }); err != nil {
 			return err
 		}
 	}
@@ -168,6 +168,12 @@ func (s *state) setCluster(cfg *cluster.Config) error {
 		return err
 	}
 	old := s.clusterConfigs[cfg.Name]
+	if a := s.assignments[edsName(cfg)]; cfg.Type == cluster.EDS && a != nil {
+		if err := s.clusters.SetEndpoints(a); err != nil {
+			s.takeBack(cfg.Name, old)
+			return err
+		}
+	}
 	s.clusterConfigs[cfg.Name] = cfg
 	delete(s.leaving, cfg.Name)
 	if old != nil && old.Type == cluster.EDS && (cfg.Type != cluster.EDS || edsName(old) != edsName(cfg)) {
@@ -175,11 +181,18 @@ func (s *state) setCluster(cfg *cluster.Config) error {
 	}
 	if cfg.Type == cluster.EDS {
 		s.sub.Subscribe(resource.EndpointType, edsName(cfg))
-		if a := s.assignments[edsName(cfg)]; a != nil {
-			return s.clusters.SetEndpoints(a)
-		}
 	}
 	return nil
+}
+
+// takeBack has the old cluster in force, nil for none, in place of one whose endpoints it
+// cannot have.
+func (s *state) takeBack(name string, old *cluster.Config) {
+	if old == nil {
+		s.clusters.Remove(name)
+	} else if err := s.clusters.Update(old); err != nil {
+		s.log.Error("cluster could not be taken back to what it was", "cluster", name, "err", err)
+	}
 }
 
 func edsName(c *cluster.Config) string {

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -20,9 +21,12 @@ import (
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics/panicstest"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 	"github.com/hauberk-mesh/hauberk/xds/client"
 	"github.com/hauberk-mesh/hauberk/xds/resource"
@@ -269,6 +273,65 @@ func TestRejectedResourceLeavesTheLastGood(t *testing.T) {
 	}
 	if c := r.clusters.Get("c"); c == nil || c.Config().Type != cluster.EDS || len(c.Stats()) != 1 {
 		t.Error("the last good cluster is not in force")
+	}
+}
+
+// A fault while a cluster is put in force refuses that cluster, and blocks no other.
+func TestFaultOfAnUpdate(t *testing.T) {
+	panicstest.Expect(t, panics.Configuration, 1)
+	r := newRig(t)
+	r.put(t, edsCluster(t, "c"), assignment(t, "c", 80))
+	good := r.clusters.Get("c").Config()
+	r.checkTLS = func(cfg *cluster.Config) error {
+		if cfg.Name == "c" {
+			panic("TLS")
+		}
+		return nil
+	}
+	errs := r.Apply(client.Update{Type: resource.ClusterType, Upserts: []*resource.Resource{edsCluster(t, "c"), edsCluster(t, "d")}})
+	if len(errs) != 1 || errs["c"] == nil || r.clusters.Get("d") == nil {
+		t.Errorf("%v", errs)
+	}
+	if r.clusters.Get("c").Config() != good || len(r.clusters.Get("c").Stats()) != 1 {
+		t.Error("the last good cluster is not in force")
+	}
+	r.put(t, assignment(t, "d", 80)) // no lock is held
+}
+
+// A cluster that cannot have the endpoints it asks for is not in force, and the one before
+// it is.
+func TestClusterUnfitForItsEndpoints(t *testing.T) {
+	r := newRig(t)
+	list := make([]any, 2000)
+	for i := range list {
+		list[i] = strconv.Itoa(i)
+	}
+	stages, err := structpb.NewStruct(map[string]any{"stage": list})
+	if err != nil {
+		t.Fatal(err)
+	}
+	many := &endpointv3.ClusterLoadAssignment{}
+	if err := assignment(t, "s", 80).Body.UnmarshalTo(many); err != nil {
+		t.Fatal(err)
+	}
+	many.Endpoints[0].LbEndpoints[0].Metadata = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{"envoy.lb": stages}}
+	r.put(t, edsCluster(t, "s"), res(t, "s", many), edsCluster(t, "c"), assignment(t, "c", 80))
+	for _, name := range []string{"c", "new"} {
+		unfit := res(t, name, &clusterv3.Cluster{
+			Name: name, ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
+			EdsClusterConfig: &clusterv3.Cluster_EdsClusterConfig{EdsConfig: adsSource(), ServiceName: "s"},
+			LbSubsetConfig: &clusterv3.Cluster_LbSubsetConfig{ListAsAny: true, SubsetSelectors: []*clusterv3.Cluster_LbSubsetConfig_LbSubsetSelector{{
+				Keys: []string{"stage"}}}},
+		})
+		if errs := r.Apply(client.Update{Type: resource.ClusterType, Upserts: []*resource.Resource{unfit}}); errs[name] == nil || !strings.Contains(errs[name].Error(), "list_as_any") {
+			t.Errorf("%s: %v", name, errs)
+		}
+	}
+	if c := r.clusters.Get("c"); c.Config().Subsets != nil || len(c.Stats()) != 1 || c.Stats()[0].Address != "127.0.0.1:80" || !r.sub.names["endpoints c"] {
+		t.Error("the last good cluster is not in force")
+	}
+	if r.clusters.Get("new") != nil || r.known("new") {
+		t.Error("a refused cluster is in force")
 	}
 }
 

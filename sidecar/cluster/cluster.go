@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -132,8 +133,8 @@ func newSettings(m *Manager, cfg *Config) *settings {
 	return s
 }
 
-// apply puts a configuration in force. The manager's lock is held.
-func (c *Cluster) apply(cfg *Config, fresh bool) {
+// settingsOf are the settings that a configuration makes, with their counters.
+func (c *Cluster) settingsOf(cfg *Config) *settings {
 	s := newSettings(c.m, cfg)
 	if cfg.Subsets != nil || cfg.OriginalDst != nil && cfg.OriginalDst.Header != "" {
 		s.picks = &pickCounters{}
@@ -144,6 +145,13 @@ func (c *Cluster) apply(cfg *Config, fresh bool) {
 			s.picks.invalidDestination = c.metrics.InvalidDestinations()
 		}
 	}
+	return s
+}
+
+// apply puts a configuration in force. The manager's lock is held. After an error what
+// was in force is, and a fresh cluster is to be removed.
+func (c *Cluster) apply(cfg *Config, fresh bool) error {
+	s := c.settingsOf(cfg)
 	if cfg.Type == OriginalDestination && c.destinations == nil {
 		c.destinations = newDestinations(c)
 	}
@@ -151,14 +159,22 @@ func (c *Cluster) apply(cfg *Config, fresh bool) {
 		c.cfg.Store(s)
 		c.set.Store(&endpointSet{whole: &balancer{}})
 	}
-	old := c.cfg.Load()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if fresh {
+		return panics.Refuse(panics.Configuration, func() error { c.turn(s, fresh); return nil })
+	}
+	return c.change(func() { c.turn(s, fresh) })
+}
+
+// turn goes over to other settings. c.mu is held.
+func (c *Cluster) turn(s *settings, fresh bool) {
+	cfg, old := s.Config, c.cfg.Load()
 	s.tlsGeneration = old.tlsGeneration
 	tlsChanged := !sameTLS(old.TLS, cfg.TLS) || !reflect.DeepEqual(old.Sockets, cfg.Sockets)
 	if tlsChanged {
 		s.tlsGeneration++
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.cfg.Store(s)
 	if tlsChanged {
 		if c.metrics != nil {
@@ -199,13 +215,14 @@ func (c *Cluster) apply(cfg *Config, fresh bool) {
 	}
 }
 
-// setEndpoints is SetEndpoints of one cluster.
-func (c *Cluster) setEndpoints(a *Assignment) {
+// setEndpoints is SetEndpoints of one cluster; after an error it has those that it had.
+func (c *Cluster) setEndpoints(a *Assignment) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.removed {
-		c.replace(a)
+	if c.removed {
+		return nil
 	}
+	return c.change(func() { c.replace(a) })
 }
 
 // assigned are the endpoints that it has.
@@ -213,6 +230,12 @@ func (c *Cluster) assigned() *Assignment {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.assignment
+}
+
+// end is remove, with what was counted. A fault in it ends nothing else.
+func (c *Cluster) end() {
+	panics.Guard(panics.Configuration, c.remove)
+	c.metrics.Forget()
 }
 
 // remove ends the cluster: nothing is pooled any more.

@@ -16,6 +16,7 @@ type endpointSet struct {
 	hosts   []*Host // all, in order of arrival
 	whole   *balancer
 	subsets *subsetIndex // nil without subsets
+	began   int64        // when it began to be made
 }
 
 // members are a cluster's hosts as the assignment has them, then those that outlive it.
@@ -61,13 +62,15 @@ func (m *members) leave(h *Host) {
 }
 
 // replace makes a the assignment. Hosts are recognised by address, so that their
-// pools and counters survive. c.mu is held.
+// pools and counters survive. None departs before there is a set without it. c.mu is
+// held.
 func (c *Cluster) replace(a *Assignment) {
 	c.assignment = a
 	s := c.cfg.Load()
 	old := c.members
 	c.members = members{}
 	changed := false
+	var leaving []*Host
 	if a != nil && !c.removed {
 		for i := range a.Localities {
 			l := &a.Localities[i]
@@ -86,7 +89,7 @@ func (c *Cluster) replace(a *Assignment) {
 			c.join(h)
 			continue
 		}
-		c.forget(h)
+		leaving = append(leaving, h)
 		changed = true
 	}
 	if changed && s.CloseOnChange {
@@ -95,7 +98,11 @@ func (c *Cluster) replace(a *Assignment) {
 		}
 	}
 	c.syncChecks()
-	c.rebuild()
+	next := c.newSet()
+	for _, h := range leaving {
+		c.forget(h)
+	}
+	c.install(next)
 }
 
 // take puts an endpoint in its place; it tells whether the host is new.
@@ -166,16 +173,24 @@ func (c *Cluster) rosters() []roster {
 }
 
 // rebuild makes the endpoint set of what is known. c.mu is held.
-func (c *Cluster) rebuild() {
+func (c *Cluster) rebuild() { c.install(c.newSet()) }
+
+// newSet is the endpoint set of what is known. c.mu is held.
+func (c *Cluster) newSet() *endpointSet {
+	cfg, now := c.cfg.Load(), monotonic()
+	rosters := c.rosters()
+	s := &endpointSet{hosts: slices.Clone(c.order), whole: newBalancer(rosters, nil, cfg, c.assignment, now), began: now}
+	if cfg.Subsets != nil {
+		s.subsets = newSubsetIndex(rosters, cfg, c.assignment, now)
+	}
+	return s
+}
+
+// install has the load balancer read s. c.mu is held.
+func (c *Cluster) install(s *endpointSet) {
 	if c.rebuilding != nil {
 		c.rebuilding.Stop()
 		c.rebuilding = nil
-	}
-	cfg, now := c.cfg.Load(), monotonic()
-	rosters := c.rosters()
-	s := &endpointSet{hosts: slices.Clone(c.order), whole: newBalancer(rosters, nil, cfg, c.assignment, now)}
-	if cfg.Subsets != nil {
-		s.subsets = newSubsetIndex(rosters, cfg, c.assignment, now)
 	}
 	c.set.Store(s)
 	for _, h := range s.hosts {
@@ -183,10 +198,10 @@ func (c *Cluster) rebuild() {
 			h.closeIdle()
 		}
 	}
-	c.warm(cfg, now)
+	c.warm(c.cfg.Load(), s.began)
 	c.countHosts(s.hosts)
 	done := monotonic()
-	c.restUntil = done + rest*(done-now)
+	c.restUntil = done + rest*(done-s.began)
 }
 
 // rest is how much longer than making a set the cluster rests before a change of

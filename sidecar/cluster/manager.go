@@ -162,24 +162,33 @@ func (m *Manager) store(name string, c *Cluster) {
 
 // Update adds a cluster or changes it. A changed cluster keeps its identity: its
 // hosts, connections and counters stay, except that connections of another TLS
-// context are not used for new requests.
+// context are not used for new requests. After an error the one before is in force.
 func (m *Manager) Update(cfg *Config) error {
-	if err := m.validate(cfg); err != nil {
-		return fmt.Errorf("cluster %s: %w", cfg.Name, err)
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	err := panics.Refuse(panics.Configuration, func() error { return m.update(cfg) })
+	if err != nil {
+		return fmt.Errorf("cluster %s: %w", cfg.Name, err)
+	}
+	return nil
+}
+
+// update is Update. m.mu is held.
+func (m *Manager) update(cfg *Config) error {
+	if err := m.validate(cfg); err != nil {
+		return err
+	}
 	if m.ctx.Err() != nil {
-		return fmt.Errorf("cluster %s: manager is closed", cfg.Name)
+		return errors.New("manager is closed")
 	}
 	c := m.Get(cfg.Name)
 	fresh := c == nil
 	if err := cfg.Subsets.check(cfg.Endpoints); err != nil {
-		return fmt.Errorf("cluster %s: %w", cfg.Name, err)
+		return err
 	}
 	if !fresh && cfg.Type == EDS {
 		if err := cfg.Subsets.check(c.assigned()); err != nil {
-			return fmt.Errorf("cluster %s: its endpoints: %w", cfg.Name, err)
+			return fmt.Errorf("its endpoints: %w", err)
 		}
 	}
 	if fresh {
@@ -189,14 +198,16 @@ func (m *Manager) Update(cfg *Config) error {
 	if !fresh {
 		was = c.Config().Type
 	}
-	c.apply(cfg, fresh)
+	err := c.apply(cfg, fresh)
 	switch {
+	case fresh && err != nil:
+		c.end()
 	case fresh:
 		m.store(cfg.Name, c)
 	case was == Aggregate || cfg.Type == Aggregate:
 		m.version.Add(1)
 	}
-	return nil
+	return err
 }
 
 // Check says why Update would refuse a cluster that is new.
@@ -266,31 +277,47 @@ func (m *Manager) Remove(name string) {
 	defer m.mu.Unlock()
 	if c := m.Get(name); c != nil {
 		m.store(name, nil)
-		c.remove()
-		c.metrics.Forget()
+		c.end()
 	}
 }
 
 // SetEndpoints replaces the endpoints of every EDS cluster that asks for the
-// assignment's name. Hosts that stay keep their connections and counters.
+// assignment's name. Hosts that stay keep their connections and counters. After an
+// error each cluster has the endpoints that it had.
 func (m *Manager) SetEndpoints(a *Assignment) error {
-	if err := checkAddresses(a); err != nil {
-		return fmt.Errorf("endpoints of %s: %w", a.Cluster, err)
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	err := panics.Refuse(panics.Configuration, func() error { return m.setEndpoints(a) })
+	if err != nil {
+		return fmt.Errorf("endpoints of %s: %w", a.Cluster, err)
+	}
+	return nil
+}
+
+// setEndpoints is SetEndpoints. m.mu is held.
+func (m *Manager) setEndpoints(a *Assignment) error {
+	if err := checkAddresses(a); err != nil {
+		return err
+	}
 	users := m.services(a.Cluster)
 	// The usual case first: the cluster that has the assignment's own name.
 	if c := m.Get(a.Cluster); c != nil && c.wants(a.Cluster) {
 		users = slices.Insert(users, 0, c)
 	}
-	for _, c := range users {
+	before := make([]*Assignment, len(users))
+	for i, c := range users {
 		if err := c.Config().Subsets.check(a); err != nil {
-			return fmt.Errorf("endpoints of %s, for cluster %s: %w", a.Cluster, c.name, err)
+			return fmt.Errorf("for cluster %s: %w", c.name, err)
 		}
+		before[i] = c.assigned()
 	}
-	for _, c := range users {
-		c.setEndpoints(a)
+	for i, c := range users {
+		if err := c.setEndpoints(a); err != nil {
+			for j, c := range users[:i] {
+				_ = c.setEndpoints(before[j]) // they had them
+			}
+			return fmt.Errorf("for cluster %s: %w", c.name, err)
+		}
 	}
 	return nil
 }

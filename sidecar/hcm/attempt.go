@@ -520,6 +520,10 @@ func (a *attempt) report(o outcome) {
 		m.Failed(a.x.d.Shard, f)
 	}
 	switch o {
+	case overflow: // its connection had no room; others are counted where they arise
+		if c := m.Use(); c != nil {
+			c.OverflowPending.Inc(a.x.d.Shard)
+		}
 	case responded:
 		a.host.Report(cluster.Outcome(a.judgedBy()))
 		if f := &a.resp.Fields; f.Has(message.XEnvoyOther) {

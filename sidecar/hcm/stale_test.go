@@ -2,16 +2,19 @@ package hcm
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
-	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
 // TestWhoMayMeetAStaleConnection: only a request that is then sent again by itself.
@@ -110,10 +113,42 @@ func TestUnaskedBytesAnswerNobody(t *testing.T) {
 }
 
 // TestFullConnection: a request that our own connection has no room for is turned away for
-// that, and not put down to its host.
+// that, counted once as one that the pool had no place for, and not put down to its host.
 func TestFullConnection(t *testing.T) {
-	a := &attempt{x: &exchange{}}
-	if o := a.broken(http2.ErrFull); o != overflow || o.flags() != telemetry.FlagUpstreamOverflow {
-		t.Errorf("outcome %d, flags %v", o, o.flags())
+	b := versionedBed(t, 1, 2, func(http.ResponseWriter, *http.Request) {})
+	b.route().Forward.Retry = &route.RetryPolicy{NumRetries: 3, On: route.Retry5xx | route.RetryConnectFailure | route.RetryReset}
+	b.start()
+	c := b.dial()
+	c.do(simpleGet)
+	origin := b.clusters.Get("origin")
+	h, err := origin.Pick(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := h.Acquire(func() (context.Context, context.CancelFunc) { return context.WithCancel(t.Context()) }, webID, false, cluster.DefaultPriority, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	for err == nil { // nothing is flushed
+		var s *http2.Stream
+		if s, err = conn.HTTP2.Open(&message.Request{Method: "GET", Scheme: "http", Authority: "a", Path: "/" + strings.Repeat("x", 16<<10)}, true); err == nil {
+			defer s.Close()
+		}
+	}
+	if err != http2.ErrFull {
+		t.Fatal(err)
+	}
+	if resp, _ := c.do(simpleGet); resp.StatusCode != 503 {
+		t.Errorf("%d", resp.StatusCode)
+	}
+	if line := b.logged(2)[1]; !strings.Contains(line, " UO upstream_reset_before_response_started{overflow}") {
+		t.Error(line)
+	}
+	if !b.metric(`hauberk_upstream_overflow_total{cluster="origin",limit="pending"} 1`) {
+		t.Error("not counted, or more than once")
+	}
+	if s := origin.Stats()[0]; s.Failed != 0 || s.Requests != 1 {
+		t.Errorf("the host is blamed: %+v", s)
 	}
 }

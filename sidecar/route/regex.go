@@ -17,47 +17,33 @@ const anchorStart, anchorEnd = `\A(?:`, `)\z`
 func Regex(pattern string) (*regexp.Regexp, error) {
 	// Compiled by itself first, so that an unbalanced group cannot be closed
 	// by the one that is put around it.
-	if _, err := compileBytes(pattern); err != nil {
+	wide, err := compileBytes(pattern)
+	if err != nil {
 		return nil, err
 	}
-	wide := wide(pattern)
-	re, err := regexp.Compile(anchorStart + wide + anchorEnd)
+	re, err := regexp.Compile(anchorStart + wide.String() + anchorEnd)
 	if err != nil {
 		// A quotation (\Q) that nothing ends takes the end of the group with it.
-		re, err = regexp.Compile(anchorStart + wide + `\E` + anchorEnd)
+		re, err = regexp.Compile(anchorStart + wide.String() + `\E` + anchorEnd)
 	}
 	return re, err
 }
 
 // compileBytes compiles a pattern for texts that were made wide.
 func compileBytes(pattern string) (*regexp.Regexp, error) {
-	re, err := regexp.Compile(wide(pattern))
+	// What is no expression is not made one by what it is turned into.
+	_, err := syntax.Parse(wide(pattern), syntax.Perl)
+	var re *regexp.Regexp
+	if err == nil {
+		var expr string
+		if expr, err = wideExpression(pattern); err == nil {
+			re, err = regexp.Compile(expr)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("regex %q: %w", pattern, err)
 	}
-	if r, ok := noByte(re.String()); ok {
-		return nil, fmt.Errorf("regex %q: \\x{%x} is no byte; write the character itself", pattern, r)
-	}
 	return re, nil
-}
-
-// noByte finds a character in an expression that is none of a wide text, so that the
-// expression could never match.
-func noByte(wide string) (rune, bool) {
-	tree, err := syntax.Parse(wide, syntax.Perl)
-	for left := []*syntax.Regexp{tree}; err == nil && len(left) > 0; {
-		e := left[len(left)-1]
-		left = append(left[:len(left)-1], e.Sub...)
-		if e.Op != syntax.OpLiteral {
-			continue
-		}
-		for _, r := range e.Rune {
-			if r > 0xff {
-				return r, true
-			}
-		}
-	}
-	return 0, false
 }
 
 // FullMatch tells whether an expression matches the whole of s, byte by byte as Envoy
@@ -104,8 +90,20 @@ var wideTexts = sync.Pool{New: func() any {
 	return &b
 }}
 
-// wide turns each byte into the character of its number (ISO 8859-1), which lets an
-// expression see bytes.
+// A byte above ASCII is seen as a character of a block without letters that have two
+// cases: as Envoy's, an expression that has no regard to case has so for ASCII alone.
+// Those of the block take two bytes, and are in the order of what they stand for.
+const above = 0x0600 - utf8.RuneSelf
+
+// wideByte is the character that stands for a byte.
+func wideByte(b byte) rune {
+	if b < utf8.RuneSelf {
+		return rune(b)
+	}
+	return above + rune(b)
+}
+
+// wide turns each byte into its character, which lets an expression see bytes.
 func wide(s string) string {
 	if isASCII(s) {
 		return s
@@ -115,7 +113,7 @@ func wide(s string) string {
 
 func appendWide(dst []byte, s string) []byte {
 	for i := range len(s) {
-		dst = utf8.AppendRune(dst, rune(s[i]))
+		dst = utf8.AppendRune(dst, wideByte(s[i]))
 	}
 	return dst
 }
@@ -123,6 +121,9 @@ func appendWide(dst []byte, s string) []byte {
 // appendNarrow turns what is wide into bytes again.
 func appendNarrow(dst []byte, wide string) []byte {
 	for _, r := range wide {
+		if r >= utf8.RuneSelf {
+			r -= above
+		}
 		dst = append(dst, byte(r))
 	}
 	return dst

@@ -207,6 +207,15 @@ func TestRegexSeesBytes(t *testing.T) {
 		{"a\u00e9c", "a\u00e9c", true}, {"a\u00e9c", "a\xe9c", false}, {"[\u00e9]{2}", "\u00e9", true},
 		{"[^a-z]", "\u00e9", false}, {".*", "\xff\xfe", true}, {`\pL+`, "\u00e9", false},
 		{`\Qa.b`, "a.b", true}, {`\Qa.b`, "axb", false}, {`\Qa.b`, "a.b)", false}, {`\Qa.\E.|\Qb|`, "b|", true}, {"\\Q\u00e9", "\u00e9", true},
+		// Without regard to case, of ASCII alone.
+		{"(?i)k\\xe9", "K\xe9", true}, {"(?i)k\\xe9", "K\xc9", false}, {"(?i)\\351|\\x{e9}", "\xc9", false}, {"(?i)\xe9", "\xc9", false},
+		{"(?i)[k\\xe0-\\xff]+", "Kk\xe9", true}, {"(?i)[k\\xe0-\\xff]+", "\xc9", false}, {"(?i)[^k\\xe9]", "\xc9", true}, {"(?i)[^k\\xe9]", "K", false},
+		{`(?i)\p{Lu}+`, "kK\xc9", true}, {`(?i)\p{Lu}`, "\xe9", false}, {`(?i)\P{Lu}`, "\xe9", true}, {`(?i)\P{Lu}`, "\xc9", false}, {`(?i)\p{^Lu}`, "k", false},
+		{`(?i)[\P{Lu}-]+`, "1-\xe9", true}, {`(?i)[\P{Lu}]`, "k", false}, {`(?i)[\P{Lu}]`, "K", false}, {`(?i)[\P{Lu}]`, "\xc9", false},
+		{`[\P{Lu}]`, "k", true}, {`(?:(?i)a)[\P{Lu}]`, "Ak", true}, {`(?i:a(x))[\P{Lu}]`, "AXk", true}, {`(?i)(?P<n>a)(?-i)[\P{Lu}]`, "Ak", true}, {`(?i)(a)[\P{Lu}]`, "Ak", false},
+		{`\pL\PL`, "\xc3\x80", true}, {`[\pN-]+`, "1-\xb2", true}, {`[\pL-z]+`, "\xe9-z", true}, {`[\p{Greek}]`, "a", false}, {`\p{Greek}|b`, "b", true}, {`[\P{Any}b]`, "b", true},
+		{`[]\xe9]+`, "]\xe9", true}, {`[^]\xe9]`, "]", false}, {`[[:^alpha:]\pL]+`, "1a\xe9", true}, {`[[:]+\xe9`, "[:\xe9", true}, {`[\x7f-\xff]+`, "\x7f\x80\xff", true}, {`\\xe9`, `\xe9`, true},
+		{`\Q\xe9\E\xe9`, "\\xe9\xe9", true}, {`[(?i]k`, "(k", true}, {`\(?i\)k`, "i)K", false},
 	} {
 		re, err := Regex(c.pattern)
 		if err != nil {
@@ -216,7 +225,7 @@ func TestRegexSeesBytes(t *testing.T) {
 			t.Errorf("%s matches %q: %v", c.pattern, c.value, got)
 		}
 	}
-	for _, bad := range []string{`\x{212a}`, `a|b\x{17f}+`, `[\x{100}]`} {
+	for _, bad := range []string{`\x{212a}`, `a|b\x{17f}+`, `[\x{100}]`, `[a-\x{100}]`, `\400`, `[a-\pL]`, `\p{Elvish}`, `\8`} {
 		if _, err := Regex(bad); err == nil {
 			t.Errorf("%s was taken", bad)
 		}

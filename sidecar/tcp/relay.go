@@ -10,6 +10,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // relay is a connection and its upstream. While bytes move, each direction has a
@@ -38,7 +39,8 @@ type relay struct {
 	counted, countAt atomic.Int64
 	countedUp        int64 // of that, to the upstream; guarded by logging
 
-	// logging is held while the watch counts, or writes a line which is not the last.
+	// logging is held while the watch counts, and while a line is written which is not the
+	// last.
 	logging sync.Mutex
 
 	parkable bool        // a poller can watch both streams
@@ -75,6 +77,18 @@ func newRelay(p *Proxy, c *downstream.Conn, up *cluster.Conn, o outcome) *relay 
 		r.flush.Store(r.began + p.flushEvery)
 	}
 	return r
+}
+
+// logConnected writes the line of a connected upstream. What the client said first is
+// counted there, as in Envoy: the line waits until it was written, or could not be. Of
+// the answer there is nothing, however soon it came.
+func (r *relay) logConnected() {
+	if !r.p.cfg.LogOnConnect {
+		return
+	}
+	r.logging.Lock()
+	defer r.logging.Unlock()
+	r.p.log(r.c, &r.o, telemetry.LogUpstreamConnected, r.toUp.moved.Load(), 0)
 }
 
 // serve runs both directions until each has ended or is parked, and tells
@@ -227,6 +241,7 @@ func (r *relay) copy(h *half) error {
 		}
 		r.first.drop()
 		r.first = nil
+		r.logConnected()
 	}
 	for {
 		if splicer != nil && bulk >= spliceAfter {

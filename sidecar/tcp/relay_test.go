@@ -7,6 +7,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -156,7 +158,7 @@ func TestBulk(t *testing.T) {
 func TestAwaitData(t *testing.T) {
 	began := make(chan struct{}, 1)
 	m := upstream(t, func(c *net.TCPConn) { began <- struct{}{}; echoAll(c) })
-	client, line := serve(t, Config{Cluster: "up", AwaitData: true, MaxEarlyData: 2}, m)
+	client, line := serve(t, Config{Cluster: "up", AwaitData: true, MaxEarlyData: 2, LogOnConnect: true}, m)
 	select {
 	case <-began:
 		t.Error("the upstream is connected before the client has spoken")
@@ -169,7 +171,8 @@ func TestAwaitData(t *testing.T) {
 	if b, err := io.ReadAll(client); err != nil || string(b) != "hello" {
 		t.Errorf("%q, %v", b, err)
 	}
-	if want := "- 5 5 up -"; line() != want {
+	// The line of the connected upstream has the first words, and no answer: as Envoy's.
+	if want := "- 2 0 up -\n- 5 5 up -"; line() != want {
 		t.Errorf("log %q, want %q", line(), want)
 	}
 }
@@ -291,11 +294,14 @@ func (s *stuck) Close() error {
 }
 
 // TestFirstWordsAreNotTaken: the times of the connection hold too while its upstream
-// does not take what the client said first.
+// does not take what the client said first, and no line counts it.
 func TestFirstWordsAreNotTaken(t *testing.T) {
-	idle := 50 * time.Millisecond
-	p, err := New(&Config{Cluster: "up", AwaitData: true, MaxEarlyData: 5, IdleTimeout: &idle}, Options{
-		Clusters: upstream(t, func(c *net.TCPConn) { _, _ = io.ReadAll(c) })})
+	idle, path := 50*time.Millisecond, filepath.Join(t.TempDir(), "log")
+	logs := telemetry.NewLogs(nil)
+	defer logs.Close()
+	p, err := New(&Config{Cluster: "up", AwaitData: true, MaxEarlyData: 5, IdleTimeout: &idle, LogOnConnect: true,
+		AccessLog: []telemetry.AccessLogConfig{{Path: path, Format: "%ACCESS_LOG_TYPE% %BYTES_RECEIVED% %CONNECTION_TERMINATION_DETAILS%"}}}, Options{
+		Logs: logs, Clusters: upstream(t, func(c *net.TCPConn) { _, _ = io.ReadAll(c) })})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -330,4 +336,8 @@ func TestFirstWordsAreNotTaken(t *testing.T) {
 		<-served
 	}
 	p.end(r)
+	logs.Flush()
+	if b, err := os.ReadFile(path); err != nil || string(b) != "TcpUpstreamConnected 0 -\nTcpConnectionEnd 0 idle_timeout\n" {
+		t.Errorf("log %q, %v", b, err)
+	}
 }

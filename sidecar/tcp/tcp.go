@@ -211,9 +211,9 @@ func (p *Proxy) begin(ctx context.Context, c *downstream.Conn) *relay {
 			return nil
 		}
 	}
-	said := first.said()
 	up := p.connect(ctx, c, p.place(c, subset), &o)
 	if up == nil {
+		said := first.said()
 		first.drop()
 		c.PeerMetrics.Bytes(c.Shard, said, 0)
 		p.finish(c, &o, said, 0)
@@ -221,8 +221,8 @@ func (p *Proxy) begin(ctx context.Context, c *downstream.Conn) *relay {
 	}
 	r := newRelay(p, c, up, o)
 	r.end, r.first = until, first
-	if p.cfg.LogOnConnect {
-		p.log(c, &r.o, telemetry.LogUpstreamConnected, said, 0)
+	if first == nil {
+		r.logConnected()
 	}
 	return r
 }

@@ -1,0 +1,219 @@
+package route
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// wideExpression turns an expression of bytes, whose syntax is valid, into one of the
+// characters that stand for them: those that it has, the numbers of others (\xe9, \351),
+// and classes of Unicode (\pL), which mean the first 256 characters (ISO 8859-1).
+func wideExpression(pattern string) (string, error) {
+	if isASCII(pattern) && !strings.Contains(pattern, `\`) {
+		return pattern, nil
+	}
+	w := widener{rest: pattern}
+	for w.rest != "" {
+		if err := w.next(); err != nil {
+			return "", err
+		}
+	}
+	return w.out.String(), nil
+}
+
+type widener struct {
+	rest    string
+	out     strings.Builder
+	inClass bool
+	folds   bool   // without regard to case, from here on
+	outer   []bool // the same of the groups around
+}
+
+// copy takes n bytes over.
+func (w *widener) copy(n int) {
+	n = min(n, len(w.rest))
+	w.out.Write(appendWide(nil, w.rest[:n]))
+	w.rest = w.rest[n:]
+}
+
+// next takes over one element of the expression.
+func (w *widener) next() error {
+	switch c := w.rest[0]; {
+	case w.inClass:
+		return w.element()
+	case c == '\\':
+		return w.escape()
+	case c == '[':
+		w.inClass = true
+		w.copy(1)
+		if strings.HasPrefix(w.rest, "^") {
+			w.copy(1)
+		}
+		if strings.HasPrefix(w.rest, "]") {
+			return w.span() // one of the class
+		}
+		return nil
+	case c == '(':
+		w.group()
+		return nil
+	case c == ')' && len(w.outer) > 0:
+		last := len(w.outer) - 1
+		w.folds, w.outer = w.outer[last], w.outer[:last]
+	}
+	w.copy(1)
+	return nil
+}
+
+var perlClass = regexp.MustCompile(`\A(?:\[:\^?\w+:\]|\\[dDsSwW])`)
+
+// element takes over one element of a class, or its end.
+func (w *widener) element() error {
+	if n := len(perlClass.FindString(w.rest)); n > 0 {
+		w.copy(n)
+		return nil
+	}
+	if m := byName.FindStringSubmatch(w.rest); m != nil {
+		return w.class(m)
+	}
+	if w.rest[0] == ']' {
+		w.inClass = false
+		w.copy(1)
+		return nil
+	}
+	return w.span()
+}
+
+// span takes over a character of a class, or a range.
+func (w *widener) span() error {
+	if err := w.character(); err != nil {
+		return err
+	}
+	if len(w.rest) < 2 || w.rest[0] != '-' || w.rest[1] == ']' {
+		return nil
+	}
+	w.copy(1)
+	return w.character()
+}
+
+// group takes over what begins a group, or sets flags.
+func (w *widener) group() {
+	n, folds, set, within := 1, w.folds, true, true
+	if named := strings.HasPrefix(w.rest, "(?P<") || strings.HasPrefix(w.rest, "(?<"); !named && strings.HasPrefix(w.rest, "(?") {
+		n = 1 + strings.IndexAny(w.rest, ":)")
+		within = w.rest[n-1] == ':'
+		for _, flag := range w.rest[2 : n-1] {
+			switch flag {
+			case '-':
+				set = false
+			case 'i':
+				folds = set
+			}
+		}
+	}
+	if within {
+		w.outer = append(w.outer, w.folds)
+	}
+	w.folds = folds
+	w.copy(n)
+}
+
+var (
+	byNumber = regexp.MustCompile(`\A\\(?:x\{([[:xdigit:]]+)\}|x([[:xdigit:]]{2})|(0[0-7]{0,2}|[1-7][0-7]{1,2}))`)
+	byName   = regexp.MustCompile(`\A\\([pP])(?:\{(\^?)(\w+)\}|(\pL))`)
+)
+
+// escape takes over what a backslash begins, outside of a class.
+func (w *widener) escape() error {
+	if strings.HasPrefix(w.rest, `\Q`) {
+		if end := strings.Index(w.rest, `\E`); end >= 0 {
+			w.copy(end + 2)
+		} else {
+			w.copy(len(w.rest))
+		}
+		return nil
+	}
+	if m := byName.FindStringSubmatch(w.rest); m != nil {
+		return w.class(m)
+	}
+	return w.character()
+}
+
+// character takes over one character, which may be escaped.
+func (w *widener) character() error {
+	m := byNumber.FindStringSubmatch(w.rest)
+	switch {
+	case m == nil && w.rest[0] == '\\':
+		w.copy(2)
+		return nil
+	case m == nil:
+		w.copy(1)
+		return nil
+	}
+	n, err := strconv.ParseUint(m[1]+m[2], 16, 32)
+	if m[3] != "" {
+		n, err = strconv.ParseUint(m[3], 8, 32)
+	}
+	switch {
+	case err != nil || n > 0xff:
+		return fmt.Errorf("%s is no byte; write the character itself", m[0])
+	case n < utf8.RuneSelf:
+		w.copy(len(m[0]))
+		return nil
+	}
+	w.out.WriteRune(wideByte(byte(n)))
+	w.rest = w.rest[len(m[0]):]
+	return nil
+}
+
+// class takes over a class of Unicode, as byName finds it.
+func (w *widener) class(m []string) error {
+	re, err := regexp.Compile(`\A\p{` + m[3] + m[4] + `}\z`)
+	if err != nil {
+		return err
+	}
+	not := (m[1] == "P") != (m[2] != "")
+	var has [256]bool
+	for b := range has {
+		has[b] = re.MatchString(string(rune(b)))
+	}
+	w.rest = w.rest[len(m[0]):]
+	if w.inClass {
+		if not {
+			w.exclude(&has)
+		}
+		w.ranges(&has)
+		return nil
+	}
+	w.out.WriteByte('[')
+	if not {
+		w.out.WriteByte('^')
+	}
+	w.ranges(&has)
+	w.out.WriteByte(']')
+	return nil
+}
+
+// exclude makes a class what is not in it, nor, without regard to case, in another case.
+func (w *widener) exclude(has *[256]bool) {
+	for c := byte('a'); w.folds && c <= 'z'; c++ {
+		both := has[c] || has[c-'a'+'A']
+		has[c], has[c-'a'+'A'] = both, both
+	}
+	for b := range has {
+		has[b] = !has[b]
+	}
+}
+
+// ranges writes the elements of a class, of which there must be one: one that no text has
+// is always there. All are ranges, so that a hyphen that follows begins none.
+func (w *widener) ranges(has *[256]bool) {
+	w.out.WriteString(`\x{10ffff}-\x{10ffff}`)
+	for b := range has {
+		if has[b] {
+			fmt.Fprintf(&w.out, `\x{%[1]x}-\x{%[1]x}`, wideByte(byte(b)))
+		}
+	}
+}
