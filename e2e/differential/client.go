@@ -92,9 +92,16 @@ func (x *Case) converse(addr string, certs *certs, plainTCP bool) (*outcome, err
 	return out, nil
 }
 
-// talk is plain TCP: all is sent, then all that comes is read until the end.
+// talk is plain TCP: all is sent, then all that comes is read until the end. A client
+// that is "tcp silent" sends nothing: whoever closes cannot leave any of it unread, which
+// the kernel would make a reset of.
 func (x *Case) talk(c net.Conn, r *bufio.Reader, out *outcome) error {
-	for i, text := range append([]string{x.Raw}, x.More...) {
+	says := append([]string{x.Raw}, x.More...)
+	silent := strings.HasPrefix(x.Raw, "tcp silent")
+	if silent {
+		says = nil
+	}
+	for i, text := range says {
 		if _, err := io.WriteString(c, text); err != nil {
 			break
 		}
@@ -105,7 +112,7 @@ func (x *Case) talk(c net.Conn, r *bufio.Reader, out *outcome) error {
 			}
 		}
 	}
-	stays := strings.HasPrefix(x.Raw, "tcp close") || strings.HasPrefix(x.Raw, "tcp reset") || strings.HasPrefix(x.Raw, "tcp wait")
+	stays := silent || strings.HasPrefix(x.Raw, "tcp close") || strings.HasPrefix(x.Raw, "tcp reset") || strings.HasPrefix(x.Raw, "tcp wait")
 	if w, ok := c.(interface{ CloseWrite() error }); ok && !stays {
 		_ = w.CloseWrite()
 	}
