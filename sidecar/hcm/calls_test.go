@@ -1,9 +1,12 @@
 package hcm
 
 import (
+	"bufio"
 	"bytes"
+	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"testing"
 
@@ -172,6 +175,38 @@ func TestWaitingHoldsNoMemory(t *testing.T) {
 			if data, last, err := tc.body.Next(); string(data) != "event" || last || err != nil || s.held {
 				t.Errorf("%s: %q, %t, %v, memory held: %t", name, data, last, err, s.held)
 			}
+		}
+	}
+}
+
+// TestWaitingOverTLSHoldsNoMemory: so it is over TLS, where what a host sends has no end of
+// its own; it may be silent for hours.
+func TestWaitingOverTLSHoldsNoMemory(t *testing.T) {
+	addr := rawOrigin(t, func(_ int, c net.Conn, _ *bufio.Reader) {
+		_ = tls.Server(c, &tls.Config{Certificates: []tls.Certificate{certificate(t, apiID)}}).Handshake()
+		_, _ = c.Read(make([]byte, 1)) // until the client leaves
+	})
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	s, err := stream.ClientTLS(nc.(*net.TCPConn), &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Handshake(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c := &cluster.Conn{Stream: s}
+	events, tunnel := &http1Upstream{c: c, framing: http1.UntilClose, dog: &watchdog{}}, &bytesUpstream{c: c, dog: &watchdog{}}
+	_ = s.SetReadDeadline(past) // the wait ends as soon as it begins
+	for name, tc := range map[string]struct {
+		body message.Body
+		in   *responseBuffer
+	}{"events": {events, &events.in}, "tunnel": {tunnel, &tunnel.in}} {
+		if _, _, err := tc.body.Next(); !stream.IsTimeout(err) || tc.in.lent != nil {
+			t.Errorf("%s: %v, memory held: %t", name, err, tc.in.lent != nil)
 		}
 	}
 }

@@ -85,6 +85,9 @@ func (x *exchange) answered() {
 // for which no time of the host's or of the request's counts, also none that a pump would
 // start.
 func (x *exchange) answeredWhole() {
+	if idle := x.idleTimeout(); x.attempt.idle() != idle {
+		x.dog.idle(idle) // the attempt's own is over too
+	}
 	if p := x.pump; p != nil {
 		p.clock.mu.Lock()
 		defer p.clock.mu.Unlock()

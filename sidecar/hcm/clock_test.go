@@ -285,3 +285,23 @@ func TestFlushOfTheLastPiece(t *testing.T) {
 		})
 	}
 }
+
+// TestAttemptsIdleTimeEndsWithTheAnswer: a client that takes the last piece slowly has the
+// exchange's idle time for that, not the host's.
+func TestAttemptsIdleTimeEndsWithTheAnswer(t *testing.T) {
+	c := &reluctant{stuck: stuck{cut: make(chan struct{})}, took: make(chan struct{}), stands: make(chan struct{})}
+	b := newBed(t, rawOrigin(t, func(_ int, nc net.Conn, r *bufio.Reader) {
+		_, _, _ = readRequest(r)
+		_, _ = fmt.Fprintf(nc, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\nx", 1+directWrite)
+		<-c.took
+		_, _ = io.WriteString(nc, strings.Repeat("x", directWrite))
+		_, _ = r.ReadByte()
+	}))
+	b.route().Forward.Retry = &route.RetryPolicy{PerTryIdleTimeout: 200 * time.Millisecond}
+	b.cfg.MaxStreamDuration = time.Second
+	b.wrap = func(s stream.Stream) stream.Stream { c.Stream = s; return c }
+	b.start()
+	b.dial().send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+	<-c.stands
+	b.wantLog("200 DT max_duration_timeout")
+}

@@ -228,6 +228,14 @@ const directWrite = 8 << 10
 // data implements client.
 func (h *http1Client) data(x *exchange, p []byte, last bool, trailers *message.Fields) (err error) {
 	switch {
+	case h.respFraming == http1.Chunked && len(p) > upstreamBuffer && !last:
+		// Copied, it would need more memory than is kept, for each piece anew.
+		h.out.b = http1.AppendChunkHead(h.out.take(), len(p))
+		if err := h.direct(x, p); err != nil {
+			return err
+		}
+		h.out.b = append(h.out.take(), '\r', '\n')
+		return nil
 	case h.respFraming == http1.Chunked:
 		h.out.b = http1.AppendChunk(h.out.take(), p)
 		if last {
@@ -246,6 +254,11 @@ func (h *http1Client) data(x *exchange, p []byte, last bool, trailers *message.F
 		h.out.b = append(h.out.take(), p...)
 		return h.bounded(x, last, nil)
 	}
+	return h.direct(x, p)
+}
+
+// direct writes p from where it was read, after what is to be written before it.
+func (h *http1Client) direct(x *exchange, p []byte) error {
 	if err := h.flush(x); err != nil {
 		return err
 	}

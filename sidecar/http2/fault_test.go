@@ -1,11 +1,16 @@
 package http2
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	xhttp2 "golang.org/x/net/http2"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
@@ -177,4 +182,61 @@ func sockets(t *testing.T) (near, far stream.Stream) {
 		t.Cleanup(func() { _ = out[i].(io.Closer).Close() })
 	}
 	return out[0], out[1]
+}
+
+// TestFaultInABatch: whoever waits for what came before the fault, together with it, gets
+// it, also where that was a stream's end and lies in the input still.
+func TestFaultInABatch(t *testing.T) {
+	for _, piped := range []bool{false, true} {
+		t.Run(fmt.Sprintf("piped %t", piped), func(t *testing.T) {
+			panicstest.Expect(t, panics.HTTP2Reader, 1)
+			cfg := Default()
+			cfg.OnGlitch = func(Glitch) { panic("glitch") }
+			r, cc := rawServer(t, cfg)
+			dst, err := dialClient(t, serve(t, nil, echo).addr, nil).Open(newRequest("POST", "/"), false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer dst.Close()
+			s, err := cc.Open(newRequest("GET", "/"), true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			_ = s.Flush()
+			r.next(xhttp2.FrameHeaders)
+			r.headers(1, false, ":status", "200")
+			var resp message.Response
+			if _, err := s.ReadHead(&resp); err != nil {
+				t.Fatal(err)
+			}
+			read := make(chan string, 1)
+			go func() {
+				if piped {
+					s.Pipe(dst, new(countTap))
+				}
+				chunk, last, err := s.Next()
+				read <- fmt.Sprintf("%s %t %v", chunk, last, err)
+			}()
+			eventually(t, "Pipe waits", func() bool {
+				cc.mu.Lock()
+				defer cc.mu.Unlock()
+				return !piped || s.pipeTo != nil
+			})
+			var batch bytes.Buffer
+			fr := xhttp2.NewFramer(&batch, nil)
+			r.must(errors.Join(fr.WriteData(1, true, []byte("tail")), fr.WritePing(true, [8]byte{1})))
+			_, _ = r.c.Write(batch.Bytes())
+			select {
+			case got := <-read:
+				if got != "tail true <nil>" {
+					t.Errorf("%q was read", got)
+				}
+			case <-time.After(5 * time.Second):
+				t.Error("whoever reads the body waits for ever")
+				s.InterruptRead()
+				<-read
+			}
+		})
+	}
 }

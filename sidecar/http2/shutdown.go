@@ -12,6 +12,12 @@ import (
 func (c *conn) finish(err *ConnError) error {
 	c.mu.Lock()
 	c.fail(err)
+	// A panic kept these from the end of their batch. Of those that are over, fail tells
+	// nobody, and what lies in the input does not stay there.
+	for s := c.toWake; s != nil; s = s.wnext {
+		s.settle()
+		s.readable()
+	}
 	err = c.err // the first counts
 	c.keeper.stop()
 	gone := err.Err != nil && err != errSilent || err == errPeerLeft || c.cut
