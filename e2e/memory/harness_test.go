@@ -97,23 +97,32 @@ func (s sidecar) ask(t *testing.T, method, path string) []byte {
 	return body
 }
 
+// runtimeUsage is what the sidecar's runtime says of itself.
+type runtimeUsage struct {
+	Heap       int64 `json:"heap_bytes"`
+	Stack      int64 `json:"stack_bytes"`
+	Goroutines int64 `json:"goroutines"`
+}
+
+func (s sidecar) runtime(t *testing.T) (m runtimeUsage) {
+	t.Helper()
+	body := s.ask(t, http.MethodGet, "/memory")
+	if err := json.Unmarshal(body, &m); err != nil || m.Heap == 0 || m.Stack == 0 || m.Goroutines == 0 {
+		t.Fatalf("/memory: %v: %s", err, body)
+	}
+	return m
+}
+
 // live is what the heap and the stacks hold once garbage has been collected, in
-// bytes. It is the same on every host, unlike what the collector leaves between two
-// of its runs.
-func (s sidecar) live(t *testing.T) int64 {
+// bytes. Of a sidecar that has settled it is the same on every host, unlike what the
+// collector leaves between two of its runs.
+func (s sidecar) live(t *testing.T) (bytes, goroutines int64) {
 	t.Helper()
 	for range 2 { // a pool lets go of what two collections found unused
 		s.ask(t, http.MethodPost, "/heapprofiler") // collects first
 	}
-	var m struct {
-		Heap  int64 `json:"heap_bytes"`
-		Stack int64 `json:"stack_bytes"`
-	}
-	body := s.ask(t, http.MethodGet, "/memory")
-	if err := json.Unmarshal(body, &m); err != nil || m.Heap == 0 || m.Stack == 0 {
-		t.Fatalf("/memory: %v: %s", err, body)
-	}
-	return m.Heap + m.Stack
+	m := s.runtime(t)
+	return m.Heap + m.Stack, m.Goroutines
 }
 
 func wait(t *testing.T, network, addr string) {
@@ -161,11 +170,17 @@ func (s sidecar) memory(t *testing.T) usage {
 	return u
 }
 
-// settled is the memory once it has stopped to grow: the last connections have
-// finished what they began.
+// settled is the memory once the last connections have finished what they began, and the
+// workers that the busiest moment needed have been sent away.
 func (s sidecar) settled(t *testing.T) usage {
 	t.Helper()
-	<-time.After(5 * time.Second)
+	last := s.runtime(t).Goroutines
+	for same := 0; same < 5; same++ { // seconds: what no two looks at the workers needed is sent away
+		<-time.After(time.Second)
+		if now := s.runtime(t).Goroutines; now != last {
+			last, same = now, -1
+		}
+	}
 	return s.memory(t)
 }
 

@@ -27,7 +27,7 @@ type Pool struct {
 type worker struct{ next chan Task }
 
 // lookEvery is how often surplus workers are sent away.
-const lookEvery = 5 * time.Second
+const lookEvery = time.Second
 
 // Close ends the idle workers and waits until the others have finished. Nothing may be
 // run afterwards.
