@@ -297,8 +297,8 @@ func TestAttemptsIdleTimeEndsWithTheAnswer(t *testing.T) {
 		_, _ = io.WriteString(nc, strings.Repeat("x", directWrite))
 		_, _ = r.ReadByte()
 	}))
-	b.route().Forward.Retry = &route.RetryPolicy{PerTryIdleTimeout: 200 * time.Millisecond}
-	b.cfg.MaxStreamDuration = time.Second
+	b.route().Forward.Retry = &route.RetryPolicy{PerTryIdleTimeout: 2 * time.Second}
+	b.cfg.MaxStreamDuration = 4 * time.Second
 	b.wrap = func(s stream.Stream) stream.Stream { c.Stream = s; return c }
 	b.start()
 	b.dial().send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
