@@ -75,9 +75,8 @@ type Manager struct {
 	wg   sync.WaitGroup
 
 	// poller waits for idle connections; nil where the host cannot.
-	poller *stream.Poller
-	// workers serve connections.
-	workers workers.Pool
+	poller  *stream.Poller
+	workers workers.Pool // serve connections
 
 	// apply serialises changes of configuration. It guards over: nothing is accepted any
 	// more, whatever the configuration.
@@ -106,10 +105,15 @@ type withdrawal struct {
 	reason     string
 }
 
+// mostIdleWorkers are kept: enough for connections that ask seldom, each at a time of its
+// own. The stacks of the many that connect at once would lie in memory that connections
+// could have instead.
+const mostIdleWorkers = 32
+
 // NewManager starts a manager; Close ends it.
 func NewManager(opts Options) *Manager {
 	m := &Manager{opts: opts, log: opts.Log, listeners: map[string]*listener{}, gone: map[*listener]struct{}{},
-		limit: rate.NewLimiter(10, 20)}
+		limit: rate.NewLimiter(10, 20), workers: workers.Pool{MostIdle: mostIdleWorkers}}
 	if m.log == nil {
 		m.log = slog.Default()
 	}

@@ -16,6 +16,10 @@ type Task interface{ Run() }
 // small exchange. Those that are not needed end. The zero value is ready, and Close ends
 // it; all methods are safe for concurrent use.
 type Pool struct {
+	// MostIdle is how many may wait for something to do, 0 for any number. It is set
+	// before the first Run.
+	MostIdle int
+
 	mu     sync.Mutex
 	idle   []*worker
 	fewest int // idle ones since the last look
@@ -67,7 +71,7 @@ func (p *Pool) work(w *worker, t Task) {
 	for t != nil {
 		t.Run()
 		p.mu.Lock()
-		if p.closed {
+		if p.closed || p.MostIdle > 0 && len(p.idle) >= p.MostIdle {
 			p.mu.Unlock()
 			return
 		}

@@ -61,6 +61,22 @@ func TestPool(t *testing.T) {
 	})
 }
 
+// TestMostIdle: no more wait than may.
+func TestMostIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &Pool{MostIdle: 2}
+		defer p.Close()
+		for range 3 {
+			p.Run(task(func() { time.Sleep(time.Millisecond) }))
+		}
+		time.Sleep(2 * time.Millisecond)
+		synctest.Wait()
+		if got := len(p.idle); got != 2 {
+			t.Errorf("%d idle workers, want 2", got)
+		}
+	})
+}
+
 // TestPanic: a task's panic ends its worker, and no other task.
 func TestPanic(t *testing.T) {
 	p := new(Pool)
