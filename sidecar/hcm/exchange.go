@@ -203,6 +203,9 @@ func (x *exchange) serve() {
 	if err := x.takeBuffered(); err != nil {
 		x.refuseMessage(err)
 	} else if x.admit() {
+		if x.client == client(&x.h1) { // requests of one HTTP/2 connection gain nothing by it
+			takeTurns()
+		}
 		x.forward()
 	}
 	x.finish()
@@ -330,6 +333,9 @@ func (x *exchange) finish() {
 	x.stopReporter()
 	if x.attempts > 0 {
 		x.mirrors() // of a body that came in pieces, which is whole only now
+	}
+	if x.attempt.firstAt != 0 { // see stepBack
+		takeTurns()
 	}
 	x.log(telemetry.LogEnd, took)
 	x.endSpan(took)

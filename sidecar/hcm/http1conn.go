@@ -2,7 +2,6 @@ package hcm
 
 import (
 	"io"
-	"runtime"
 	"time"
 	"unique"
 
@@ -84,8 +83,8 @@ func (c *http1Conn) serve() {
 // costs more than it saves. An answer that took no upstream's time is no reason: whoever
 // asks for such could keep the others from the poller.
 func (c *http1Conn) stepBack() {
-	if !c.d.Info.TLS && oneProcessor.Load() {
-		runtime.Gosched()
+	if !c.d.Info.TLS {
+		takeTurns()
 	}
 }
 

@@ -2,8 +2,6 @@ package hcm
 
 import (
 	"io"
-	"runtime"
-	"sync/atomic"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
@@ -11,19 +9,6 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
-
-// oneProcessor: the program runs goroutines one at a time. Then what was woken together
-// goes on together, up to the writing of its requests: writes that follow one another
-// find the peer awake, where each by itself would wake it, which costs more than this.
-// With more processors a goroutine that steps back would wake one of them instead.
-// The runtime follows the CPU limit of the container, so the timers look again.
-var oneProcessor atomic.Bool
-
-func noteProcessors() {
-	if one := runtime.GOMAXPROCS(0) == 1; one != oneProcessor.Load() {
-		oneProcessor.Store(one)
-	}
-}
 
 // http1Upstream is an attempt's side on an HTTP/1 connection.
 type http1Upstream struct {
@@ -124,9 +109,7 @@ func (u *http1Upstream) send(a *attempt) (err error) {
 		}
 	}
 	u.parser.Reset()
-	if oneProcessor.Load() {
-		runtime.Gosched()
-	}
+	takeTurns()
 	size := len(u.out.b)
 	var written, n int
 	if whole && u.c.Exchanger != nil {

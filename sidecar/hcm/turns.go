@@ -1,0 +1,31 @@
+package hcm
+
+import (
+	"runtime"
+	"sync/atomic"
+)
+
+// oneProcessor: the program runs goroutines one at a time. The runtime follows the CPU
+// limit of the container, so the timers look again.
+var oneProcessor atomic.Bool
+
+func noteProcessors() {
+	if one := runtime.GOMAXPROCS(0) == 1; one != oneProcessor.Load() {
+		oneProcessor.Store(one)
+	}
+}
+
+// takeTurns lets the other exchanges that were woken together come to the same point first.
+// The code of a whole exchange is several times what a processor's instruction cache
+// holds, so each exchange that runs through fetches all of it anew; the code of a part
+// is fetched once for all whose turn it is. And what writes to sockets in a row finds
+// their peers awake, where each write by itself would wake one.
+//
+// With more processors a goroutine that steps back would wake one of them instead. Who
+// takes turns must come to wait for a socket soon: as long as anybody is ready to run, the
+// runtime does not look for what has arrived.
+func takeTurns() {
+	if oneProcessor.Load() {
+		runtime.Gosched()
+	}
+}
