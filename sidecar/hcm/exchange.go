@@ -203,9 +203,7 @@ func (x *exchange) serve() {
 	if err := x.takeBuffered(); err != nil {
 		x.refuseMessage(err)
 	} else if x.admit() {
-		if x.client == client(&x.h1) { // requests of one HTTP/2 connection gain nothing by it
-			takeTurns()
-		}
+		x.takeTurns()
 		x.forward()
 	}
 	x.finish()
@@ -335,7 +333,7 @@ func (x *exchange) finish() {
 		x.mirrors() // of a body that came in pieces, which is whole only now
 	}
 	if x.attempt.firstAt != 0 { // see stepBack
-		takeTurns()
+		x.takeTurns()
 	}
 	x.log(telemetry.LogEnd, took)
 	x.endSpan(took)

@@ -12,7 +12,7 @@ import (
 
 // relay sends the response in x.resp to the client, and its body as it comes.
 func (x *exchange) relay() {
-	takeTurns()
+	x.takeTurns()
 	x.settlePump()
 	if x.pump != nil && !x.sel.Mirrored() {
 		x.pump.forgetReplay() // this was the last attempt, and no copy is made of it
