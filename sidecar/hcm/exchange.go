@@ -332,9 +332,7 @@ func (x *exchange) finish() {
 	if x.attempts > 0 {
 		x.mirrors() // of a body that came in pieces, which is whole only now
 	}
-	if x.attempt.firstAt != 0 { // see stepBack
-		x.takeTurns()
-	}
+	x.takeTurns()
 	x.log(telemetry.LogEnd, took)
 	x.endSpan(took)
 	if x.rec != nil {

@@ -21,9 +21,7 @@ func noteProcessors() {
 // is fetched once for all whose turn it is. And what writes to sockets in a row finds
 // their peers awake, where each write by itself would wake one.
 //
-// With more processors a goroutine that steps back would wake one of them instead. Who
-// takes turns must come to wait for a socket soon: as long as anybody is ready to run, the
-// runtime does not look for what has arrived.
+// With more processors a goroutine that steps back would wake one of them instead.
 func takeTurns() {
 	if oneProcessor.Load() {
 		runtime.Gosched()
