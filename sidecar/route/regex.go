@@ -92,6 +92,8 @@ var wideTexts = sync.Pool{New: func() any {
 
 // A byte above ASCII is seen as a character of a block without letters that have two
 // cases: as Envoy's, an expression that has no regard to case has so for ASCII alone.
+// Between ASCII and the block are letters that have an ASCII one as their other case
+// (U+017F is another s), so no range of an expression may go from one to the other.
 // Those of the block take two bytes, and are in the order of what they stand for.
 const above = 0x0600 - utf8.RuneSelf
 

@@ -88,14 +88,20 @@ func (w *widener) element() error {
 
 // span takes over a character of a class, or a range.
 func (w *widener) span() error {
-	if err := w.character(); err != nil {
+	low, err := w.character()
+	w.out.WriteString(low)
+	if err != nil || len(w.rest) < 2 || w.rest[0] != '-' || w.rest[1] == ']' {
 		return err
 	}
-	if len(w.rest) < 2 || w.rest[0] != '-' || w.rest[1] == ']' {
-		return nil
+	w.rest = w.rest[1:]
+	high, err := w.character()
+	if isASCII(low) && !isASCII(high) {
+		// Two ranges, as U+017F is between the characters of the bytes: without
+		// regard to case, one range would have S, which is another case of it.
+		w.out.WriteString(`-\x7f` + string(wideByte(utf8.RuneSelf)))
 	}
-	w.copy(1)
-	return w.character()
+	w.out.WriteString("-" + high)
+	return err
 }
 
 // group takes over what begins a group, or sets flags.
@@ -138,19 +144,22 @@ func (w *widener) escape() error {
 	if m := byName.FindStringSubmatch(w.rest); m != nil {
 		return w.class(m)
 	}
-	return w.character()
+	char, err := w.character()
+	w.out.WriteString(char)
+	return err
 }
 
-// character takes over one character, which may be escaped.
-func (w *widener) character() error {
+// character takes one character off, which may be escaped, and tells how to write it.
+func (w *widener) character() (string, error) {
+	var char string
 	m := byNumber.FindStringSubmatch(w.rest)
-	switch {
-	case m == nil && w.rest[0] == '\\':
-		w.copy(2)
-		return nil
-	case m == nil:
-		w.copy(1)
-		return nil
+	if m == nil {
+		n := 1
+		if w.rest[0] == '\\' {
+			n = min(2, len(w.rest))
+		}
+		char, w.rest = w.rest[:n], w.rest[n:]
+		return wide(char), nil
 	}
 	n, err := strconv.ParseUint(m[1]+m[2], 16, 32)
 	if m[3] != "" {
@@ -158,14 +167,14 @@ func (w *widener) character() error {
 	}
 	switch {
 	case err != nil || n > 0xff:
-		return fmt.Errorf("%s is no byte; write the character itself", m[0])
+		return "", fmt.Errorf("%s is no byte; write the character itself", m[0])
 	case n < utf8.RuneSelf:
-		w.copy(len(m[0]))
-		return nil
+		char = m[0]
+	default:
+		char = string(wideByte(byte(n)))
 	}
-	w.out.WriteRune(wideByte(byte(n)))
 	w.rest = w.rest[len(m[0]):]
-	return nil
+	return char, nil
 }
 
 // class takes over a class of Unicode, as byName finds it.

@@ -12,6 +12,7 @@ func FuzzWideExpression(f *testing.F) {
 	for _, seed := range [][2]string{
 		{`/api/v\d+(/.*)?`, "/api/v1/x"}, {`(?i)[a-k\x4b\]-]+`, "aK]-"}, {`(?i:\pL)\PL\Q.*\E`, "a1.*"},
 		{`[[:^alpha:]\d\-x]`, "-"}, {`[]a]\101(?P<n>b|\Bc)`, "]Ab"}, {`(?i)(?-i:a)[\P{Lu}-]`, "a-"}, {`\Qa`, "a"}, {`[^\]\\]`, "a"},
+		{`(?i)[\x7f-\xff]`, "s"}, {`(?i)[^t-\377]`, "S"}, {`(?i)[~-\x{e9}-z]+`, "-z"}, {`(?i)\p{Cc}`, "s"},
 	} {
 		f.Add(seed[0], seed[1])
 	}

@@ -1,0 +1,36 @@
+package route
+
+import "testing"
+
+// checkBytes tells whether a pattern matches each byte of one text, and none of another.
+func checkBytes(t *testing.T, pattern, match, none string) {
+	t.Helper()
+	re, err := Regex(pattern)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	for i := range len(match + none) {
+		b := (match + none)[i : i+1]
+		if got := FullMatch(re, b); got != (i < len(match)) {
+			t.Errorf("%q, as %q, matches %q: %t", pattern, re, b, got)
+		}
+	}
+}
+
+// Between ASCII and the characters of the bytes above it is U+017F, whose other case is S.
+func TestFoldedRangesGoAcrossNothing(t *testing.T) {
+	for _, c := range []struct {
+		pattern, match, none string
+	}{
+		{`(?i)[\x7f-\xff]`, "\x7f\x80\xe9\xff", "sSkKiI~"}, {`(?i)[{-\xff]`, "{~\x7f\x80\xff", "sSkKiIz"}, {"(?i)[~-\xe9]", "~\x7f\x80\xe9", "sS}\xea"},
+		{`(?i)[t-\x80]`, "tTzZ{\x7f\x80", "sS\x81"}, {`(?i)[t-\x80-z]`, "tT\x80-z", "sS\x81."}, {`(?i)[\x7f-\200a]`, "\x7f\x80aA", "sS\x81"},
+		{`(?i)[^\x00-\x1f\x7f-\xff]`, "sSkKiI/ ", "\x1f\x7f\x80\xff"}, {`(?i)[^t-\xff]`, "sSrR ", "tTzZ\x7f\x80\xff"},
+		{`(?i)\p{Cc}`, "\x1f\x7f\x80\x9f", "sSkK\xa0"}, {`(?i)[\p{Cc}-]`, "\x1f\x7f\x9f-", "sSkK\xa0"}, {`(?i)\P{Cc}`, "sSkK\xa0", "\x1f\x7f\x9f"},
+		{`(?i)[\P{L}]`, "\x7f\x80 1", "sSkKiI\xe9"}, {`(?i)[\p{^L}]`, "\x7f\x80 1", "sS\xe9"}, {`(?i)[^\P{Any}]`, "sS\x7f\x80", ""},
+		{`(?i)[[:^alpha:]]`, "1\x7f\x80\xff", "sSkKiI"}, {`(?i)[\W\x7f-\xff]`, "-\x7f\xff", "sSkKiI"}, {`(?i)[^\w]`, "-\x7f\xff", "sSkKiI"},
+		{`(?i)[]-\xff]`, "]^`az\xff", "[@"}, {`(?i)[--\xff]`, "-.sS\xff", ",+"}, {`(?i)[\]-\xff]`, "]sS\xff", "[@"}, {`[\t-\xff]`, "\ts\xff", "\x08"}, {`[ -\x{ff}]`, " s\xff", "\x1f"},
+	} {
+		checkBytes(t, c.pattern, c.match, c.none)
+	}
+}
