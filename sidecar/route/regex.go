@@ -31,8 +31,9 @@ func Regex(pattern string) (*regexp.Regexp, error) {
 
 // compileBytes compiles a pattern for texts that were made wide.
 func compileBytes(pattern string) (*regexp.Regexp, error) {
-	// What is no expression is not made one by what it is turned into.
-	_, err := syntax.Parse(wide(pattern), syntax.Perl)
+	// What is no expression is not made one by what it is turned into. As ISO 8859-1, a
+	// byte and the number of one (\xe9) are the same character, so [é-\xff] is in order.
+	_, err := syntax.Parse(latin1(pattern), syntax.Perl)
 	var re *regexp.Regexp
 	if err == nil {
 		var expr string
@@ -118,6 +119,15 @@ func appendWide(dst []byte, s string) []byte {
 		dst = utf8.AppendRune(dst, wideByte(s[i]))
 	}
 	return dst
+}
+
+// latin1 turns each byte into its character of ISO 8859-1.
+func latin1(s string) string {
+	b := make([]byte, 0, 2*len(s))
+	for i := range len(s) {
+		b = utf8.AppendRune(b, rune(s[i]))
+	}
+	return string(b)
 }
 
 // appendNarrow turns what is wide into bytes again.

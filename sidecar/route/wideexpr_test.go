@@ -34,3 +34,18 @@ func TestFoldedRangesGoAcrossNothing(t *testing.T) {
 		checkBytes(t, c.pattern, c.match, c.none)
 	}
 }
+
+// A byte and the number of one are of the same order.
+func TestRangesOfBytesAndNumbers(t *testing.T) {
+	for _, c := range []struct{ pattern, match, none string }{
+		{"[\u00e9-\\xff]", "\xc3\xa9\xff", "\xa8"}, {"[\xc0-\\xff]", "\xc0\xe9\xff", "\xbf"}, {"[\x80-\\377]", "\x80\xff", "\x7f"},
+		{"[\\x80-\xff]", "\x80\xff", "\x7f"}, {"[a-\xe9\\xff]", "a\xe9\xff", "\xea"}, {"(?i)[^\xe0-\\x{ff}]", "a\xc9", "\xe9"},
+	} {
+		checkBytes(t, c.pattern, c.match, c.none)
+	}
+	for _, bad := range []string{"[\xff-\\x80]", "[\\xff-\x80]", "[\xe9-a]", "[\\xe9-a]"} {
+		if _, err := Regex(bad); err == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+}
