@@ -12,8 +12,9 @@ import (
 const anchorStart, anchorEnd = `\A(?:`, `)\z`
 
 // Regex compiles a pattern that must match a whole string, as every regex of
-// xDS must. RE2 syntax is the same in Envoy and in Go's regexp. Anchoring when
-// the pattern is compiled lets a match stop early. FullMatch uses the result.
+// xDS must. Go's regexp has the syntax of Envoy's RE2 but for \C, which is refused,
+// and the names of classes (see named). Anchoring when the pattern is compiled lets
+// a match stop early. FullMatch uses the result.
 func Regex(pattern string) (*regexp.Regexp, error) {
 	// Compiled by itself first, so that an unbalanced group cannot be closed
 	// by the one that is put around it.
@@ -33,7 +34,7 @@ func Regex(pattern string) (*regexp.Regexp, error) {
 func compileBytes(pattern string) (*regexp.Regexp, error) {
 	// What is no expression is not made one by what it is turned into. As ISO 8859-1, a
 	// byte and the number of one (\xe9) are the same character, so [é-\xff] is in order.
-	_, err := syntax.Parse(latin1(pattern), syntax.Perl)
+	_, err := syntax.Parse(latin1(knownToGo(pattern)), syntax.Perl)
 	var re *regexp.Regexp
 	if err == nil {
 		var expr string

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -128,8 +129,39 @@ func (w *widener) group() {
 
 var (
 	byNumber = regexp.MustCompile(`\A\\(?:x\{([[:xdigit:]]+)\}|x([[:xdigit:]]{2})|(0[0-7]{0,2}|[1-7][0-7]{1,2}))`)
-	byName   = regexp.MustCompile(`\A\\([pP])(?:\{(\^?)(\w+)\}|(\pL))`)
+	byName   = regexp.MustCompile(`\A\\([pP])(?:\{(\^?)([^}]*)\}|((?s:.)))`)
+
+	unknownToGo = regexp.MustCompile(`\\[pP]\{\^?([A-Z]\w*[A-Z_]\w*)\}`)
 )
+
+// named finds a class of Unicode by the name that RE2 has for it. Go's regexp takes more:
+// other names, and any case, with spaces (\p{upper case letter}); in Envoy these are errors.
+func named(name string) *unicode.RangeTable {
+	switch name {
+	case "Any":
+		return anyByte
+	case "LC", "Cn":
+		return nil // not in RE2
+	}
+	if t := unicode.Categories[name]; t != nil {
+		return t
+	}
+	return unicode.Scripts[name]
+}
+
+var anyByte = &unicode.RangeTable{R16: []unicode.Range16{{Lo: 0, Hi: 0xff, Stride: 1}}, LatinOffset: 1}
+
+// knownToGo puts another class for those that RE2 has and Go's regexp does not find, of
+// scripts with an underscore or a capital letter inside the name. The result is for a look
+// at the syntax alone; it keeps the braces, as they may be no class (\\p{Old_Italic}-).
+func knownToGo(pattern string) string {
+	return unknownToGo.ReplaceAllStringFunc(pattern, func(class string) string {
+		if named(unknownToGo.FindStringSubmatch(class)[1]) != nil {
+			return `\p{Any}`
+		}
+		return class
+	})
+}
 
 // escape takes over what a backslash begins, outside of a class.
 func (w *widener) escape() error {
@@ -179,14 +211,14 @@ func (w *widener) character() (string, error) {
 
 // class takes over a class of Unicode, as byName finds it.
 func (w *widener) class(m []string) error {
-	re, err := regexp.Compile(`\A\p{` + m[3] + m[4] + `}\z`)
-	if err != nil {
-		return err
+	table := named(m[3] + m[4])
+	if table == nil {
+		return fmt.Errorf("RE2 has no class %s", m[0])
 	}
 	not := (m[1] == "P") != (m[2] != "")
 	var has [256]bool
 	for b := range has {
-		has[b] = re.MatchString(string(rune(b)))
+		has[b] = unicode.Is(table, rune(b))
 	}
 	w.rest = w.rest[len(m[0]):]
 	if w.inClass {

@@ -1,6 +1,11 @@
 package route
 
-import "testing"
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"unicode"
+)
 
 // checkBytes tells whether a pattern matches each byte of one text, and none of another.
 func checkBytes(t *testing.T, pattern, match, none string) {
@@ -46,6 +51,54 @@ func TestRangesOfBytesAndNumbers(t *testing.T) {
 	for _, bad := range []string{"[\xff-\\x80]", "[\\xff-\x80]", "[\xe9-a]", "[\\xe9-a]"} {
 		if _, err := Regex(bad); err == nil {
 			t.Errorf("%q was taken", bad)
+		}
+	}
+}
+
+// Classes of Unicode have the names that RE2 gives them, and no others that Go has.
+func TestClassNames(t *testing.T) {
+	for _, bad := range []string{
+		`\p{Uppercase Letter}`, `[\p{Uppercase-Letter}]`, `\p{uppercase_letter}`, `\p{Letter}`, `\p{ Lu}`, `\p{L u}`, `\p{Lu }`, `\p{L-u}`, `\P{La tin}`, `[\P{ Latin}x]`,
+		`\p{lu}`, `\p{LU}`, `\p{latin}`, `\P{LATIN}`, `\p{^lu}`, `\p{^ Lu}`, `\pl`, `\Pn`, `[\pl]`, `\p{any}`, `\p{A n y}`, `\p{}`, `\p{^}`, `\p{ }`,
+		`\p{LC}`, `\p{Cn}`, `\p{Assigned}`, `\p{ASCII}`, `\p{digit}`, `\p{Old Italic}`, `\p{old_italic}`, `\p{OldItalic}`, `a|(?i)b\p{Greek_}`, "\\p{L\u00e9}", `\p{Lu`,
+	} {
+		if _, err := Regex(bad); err == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+	for _, bad := range []string{`\p{uppercase letter}`, `\P{^latin}`, `\pl`, `\p{Elvish}`} {
+		if _, err := Regex("a|" + bad); err == nil || !strings.HasSuffix(strings.ReplaceAll(err.Error(), "`", ""), bad) {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+	good := []string{"Any", "^Any", "L", "^L"}
+	for name := range unicode.Scripts {
+		good = append(good, name)
+	}
+	for name := range unicode.Categories {
+		if name != "LC" && name != "Cn" { // of Go alone
+			good = append(good, name)
+		}
+	}
+	for _, name := range good {
+		for _, form := range []string{`\p{%s}`, `\P{%s}`, `[\p{%s}-]`, `(?i)[^\P{%s}a]`} {
+			if _, err := Regex(fmt.Sprintf(form, name)); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	for _, c := range []struct {
+		pattern, value string
+		want           bool
+	}{
+		{`\p{Old_Italic}|a`, "a", true}, {`\p{Old_Italic}`, "\xe9", false}, {`\P{Old_Italic}\p{^Old_Italic}`, "\xe9a", true}, {`[\p{Old_Italic}a]`, "a", true},
+		{`\Q\p{Old_Italic}\E`, `\p{Old_Italic}`, true}, {`\\p{Old_Italic}`, `\p{Old_Italic}`, true}, {`\Q\p{lu}`, `\p{lu}`, true}, {`\\p{lu}`, `\p{lu}`, true}, {`[\\p{lu}]+`, `u{\`, true},
+	} {
+		re, err := Regex(c.pattern)
+		if err != nil {
+			t.Error(err)
+		} else if got := FullMatch(re, c.value); got != c.want {
+			t.Errorf("%s matches %q: %t", c.pattern, c.value, got)
 		}
 	}
 }
