@@ -153,7 +153,8 @@ var anyByte = &unicode.RangeTable{R16: []unicode.Range16{{Lo: 0, Hi: 0xff, Strid
 
 // knownToGo puts another class for those that RE2 has and Go's regexp does not find, of
 // scripts with an underscore or a capital letter inside the name. The result is for a look
-// at the syntax alone; it keeps the braces, as they may be no class (\\p{Old_Italic}-).
+// at the syntax alone. It keeps the braces, as what follows an escaped backslash is no class
+// but text, whose last character may begin a range.
 func knownToGo(pattern string) string {
 	return unknownToGo.ReplaceAllStringFunc(pattern, func(class string) string {
 		if named(unknownToGo.FindStringSubmatch(class)[1]) != nil {
@@ -249,12 +250,18 @@ func (w *widener) exclude(has *[256]bool) {
 }
 
 // ranges writes the elements of a class, of which there must be one: one that no text has
-// is always there. All are ranges, so that a hyphen that follows begins none.
+// is always there. All are ranges, so that a hyphen that follows begins none. Neighbours
+// share one, as the text is kept, but not ASCII with what is above it (see span).
 func (w *widener) ranges(has *[256]bool) {
 	w.out.WriteString(`\x{10ffff}-\x{10ffff}`)
-	for b := range has {
-		if has[b] {
-			fmt.Fprintf(&w.out, `\x{%[1]x}-\x{%[1]x}`, wideByte(byte(b)))
+	for b := 0; b < len(has); b++ {
+		if !has[b] {
+			continue
 		}
+		first := b
+		for b+1 < len(has) && b+1 != utf8.RuneSelf && has[b+1] {
+			b++
+		}
+		fmt.Fprintf(&w.out, `\x{%x}-\x{%x}`, wideByte(byte(first)), wideByte(byte(b)))
 	}
 }

@@ -2,6 +2,8 @@ package route
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"regexp"
 	"strings"
 	"testing"
 	"unicode"
@@ -99,6 +101,66 @@ func TestClassNames(t *testing.T) {
 			t.Error(err)
 		} else if got := FullMatch(re, c.value); got != c.want {
 			t.Errorf("%s matches %q: %t", c.pattern, c.value, got)
+		}
+	}
+}
+
+// The text of an expression is kept, and each class of Unicode is spelled out in it.
+func TestClassesAreShort(t *testing.T) {
+	for _, p := range []string{`\pL`, `\PL`, `[\pL]`, `[\PL]`, `\p{Any}`, `\p{Lu}`, `\p{Cc}`, `\p{Common}`} {
+		re, err := compileBytes(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(re.String()); n > 200 {
+			t.Errorf("%s became %d bytes: %s", p, n, re)
+		}
+	}
+}
+
+var classElements = []string{
+	"a", "s", "K", "-", `\-`, `\]`, `\n`, `\xe9`, "\xe9", `\x7f`, `\351`, `\101-\132`, "a-f", "Q-T", `\x80-\xc9`, "\xc0-\xff", "\xc0-\\xff", `\x{60}-\x{aa}`, `\x00-\x1f`, `~-\xff`, "{-\xc3",
+	`[:alpha:]`, `[:^alpha:]`, `[:upper:]`, `[:^lower:]`, `[:word:]`, `\d`, `\W`, `\pL`, `\PL`, `\p{Lu}`, `\P{Lu}`, `\p{^Lu}`, `\p{Cc}`, `\P{Cc}`, `\p{Greek}`, `\P{Latin}`, `\p{Any}`,
+}
+
+// withoutCase spells out what a class that leaves letters out has without regard to case:
+// what it leaves out in one case it does in the other.
+var withoutCase = strings.NewReplacer(`[:^lower:]`, `[:^alpha:]`, `\P{Lu}`, `\P{L}\xaa\xb5\xba\xdf-\xf6\xf8-\xff`, `\p{^Lu}`, `\P{L}\xaa\xb5\xba\xdf-\xf6\xf8-\xff`)
+
+// A class has the bytes that the same one of Go has of the first 256 characters. Go's is
+// asked with regard to case, and for both cases of a letter where that is of ASCII: what
+// Go does without regard to case is of letters beyond it too.
+func TestRandomClasses(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 1200 {
+		var body string
+		for range 1 + r.IntN(3) {
+			body += classElements[r.IntN(len(classElements))]
+		}
+		pattern, like := "["+body+"]", body
+		not, folds := r.IntN(3) == 0, r.IntN(2) == 0
+		if not {
+			pattern = "[^" + body + "]"
+		}
+		if folds {
+			pattern, like = "(?i)"+pattern, withoutCase.Replace(body)
+		}
+		ref, refErr := regexp.Compile(`\A[` + latin1(like) + `]\z`)
+		re, err := Regex(pattern)
+		if (err == nil) != (refErr == nil) {
+			t.Fatalf("%q: %v, want %v", pattern, err, refErr)
+		}
+		if err != nil {
+			continue // a range in the wrong order
+		}
+		for b := range 256 {
+			want := ref.MatchString(string(rune(b)))
+			if folds && b < 0x80 && unicode.IsLetter(rune(b)) {
+				want = want || ref.MatchString(string(rune(b^0x20)))
+			}
+			if got := FullMatch(re, string([]byte{byte(b)})); got != (want != not) {
+				t.Fatalf("%q, as %q: byte %x matches %t", pattern, re, b, got)
+			}
 		}
 	}
 }
