@@ -3,6 +3,7 @@ package hcm
 import (
 	"sync"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/fair"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
@@ -53,7 +54,8 @@ var upstreamBuffers = sync.Pool{New: func() any { return new([upstreamBuffer]byt
 // responseBuffer is a buffer whose memory comes from the pool.
 type responseBuffer struct {
 	buffer
-	lent *[upstreamBuffer]byte
+	lent  *[upstreamBuffer]byte
+	share fair.Share // of who fills it
 }
 
 // TakeBuffer implements stream.Buffers.
@@ -65,8 +67,9 @@ func (b *responseBuffer) TakeBuffer() []byte {
 	return b.space()
 }
 
-// DropBuffer implements stream.Buffers.
+// DropBuffer implements stream.Buffers: what comes is about to be waited for.
 func (b *responseBuffer) DropBuffer() {
+	b.share.Renew()
 	if b.w == 0 {
 		b.release()
 	}
@@ -77,6 +80,7 @@ func (b *responseBuffer) DropBuffer() {
 // second record of every longer answer an allocation for each time that it is looked for:
 // there it is for what has no end of its own.
 func (b *responseBuffer) fill(s stream.Stream, endless bool) (n int, err error) {
+	b.share.Turn()
 	r, ready := s.(stream.ReadyReader)
 	if _, secured := s.(*stream.TLS); ready && (endless || !secured) {
 		n, err = r.ReadReady(b)
@@ -84,6 +88,7 @@ func (b *responseBuffer) fill(s stream.Stream, endless bool) (n int, err error) 
 		n, err = s.Read(b.TakeBuffer())
 	}
 	b.w += n
+	b.share.Spend(n)
 	return n, err
 }
 
@@ -92,7 +97,7 @@ func (b *responseBuffer) release() {
 	if b.lent != nil {
 		upstreamBuffers.Put(b.lent)
 	}
-	*b = responseBuffer{}
+	*b = responseBuffer{share: b.share}
 }
 
 // outgoing is what is to be written. Its memory is lent while there is something in it:

@@ -86,7 +86,7 @@ func (h *http1Client) Next() (data []byte, last bool, err error) {
 		if h.piece.have {
 			break
 		}
-		n, err := h.c.d.Stream.Read(h.in.space())
+		n, err := h.read(h.in.space())
 		if n == 0 {
 			if err == nil {
 				err = io.ErrNoProgress
@@ -133,13 +133,21 @@ func (h *http1Client) fill(p []byte) (n int, last bool, err error) {
 		data, last, err := h.Next()
 		return copy(p, data), last, err
 	}
-	n, err = h.c.d.Stream.Read(p)
+	n, err = h.read(p)
 	if n == 0 {
 		return 0, false, err
 	}
 	_, _, last, err = h.decoder.Decode(p[:n], nil)
 	h.c.dog.active()
 	return n, last, err
+}
+
+// read gets more of a body, in turn with others that have as much.
+func (h *http1Client) read(p []byte) (int, error) {
+	h.c.share.Turn()
+	n, err := h.c.d.Stream.Read(p)
+	h.c.share.Spend(n)
+	return n, err
 }
 
 // tunnel implements client.

@@ -6,6 +6,7 @@ import (
 	"unique"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/fair"
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
@@ -27,7 +28,8 @@ type http1Conn struct {
 	sniffs   bool   // nothing has told yet that the client does not speak HTTP/2
 	http2    bool   // it does: what x has read is the beginning of that
 	parked   bool
-	returns  bool // the client spoke soon after it was parked
+	share    fair.Share // of requests that took no upstream's time
+	returns  bool       // the client spoke soon after it was parked
 }
 
 func newHTTP1Conn(m *Manager, d *downstream.Conn) *http1Conn {
@@ -78,11 +80,14 @@ func (c *http1Conn) serve() {
 // stepBack lets others go on before the connection is read again: of many clients, most
 // have their next request there by then, which saves a system call that finds nothing,
 // and a wait. Measured over TLS, where a peer has more to do before it asks again, it
-// costs more than it saves. After an answer that took no upstream's time it is owed to the
-// others: a client whose requests are refused as fast as it sends them never waits, and
-// had the processor until the runtime took it away, 10 ms later.
+// costs more than it saves. A client whose requests are refused as fast as it sends them
+// waits for nothing of its own: it takes its turns with who does.
 func (c *http1Conn) stepBack() {
-	if c.x.attempt.firstAt == 0 || !c.d.Info.TLS {
+	switch {
+	case c.x.attempt.firstAt == 0:
+		c.share.Spend(fair.Request)
+		c.share.Turn()
+	case !c.d.Info.TLS:
 		takeTurns()
 	}
 }
@@ -252,6 +257,7 @@ func (c *http1Conn) TakeBuffer() []byte {
 // DropBuffer implements stream.Buffers: the read is about to wait.
 func (c *http1Conn) DropBuffer() {
 	c.arm()
+	c.share.Renew()
 	if c.x != nil && c.dog.waiting && c.x.h1.in.len() == 0 {
 		c.x.release()
 		c.x = nil

@@ -1,51 +1,90 @@
 package hcm
 
 import (
-	"runtime"
+	"io"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/fair/fairtest"
+	"github.com/hauberk-mesh/hauberk/sidecar/http1"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
-// answerCounter counts the answers that are written to a client, and notes how many there
-// were when another goroutine, ready since the first, ran.
-type answerCounter struct {
+// answering tells a bystander of the answers that are written to a client.
+type answering struct {
 	stream.Stream
-	written atomic.Int64
-	seen    chan int64
+	others *fairtest.Bystander
 }
 
-func (a *answerCounter) Write(p []byte) (int, error) {
-	if a.written.Add(1) == 1 {
-		go func() { a.seen <- a.written.Load() }()
-	}
+func (a *answering) Write(p []byte) (int, error) {
+	a.others.Worked()
 	return a.Stream.Write(p)
 }
 
 // TestRefusedRequestsTakeTurns: a client that sends request after request which are answered
-// at once does not keep the processor from the others.
+// at once does not keep who waits for the network from the processor.
 func TestRefusedRequestsTakeTurns(t *testing.T) {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	b := newBed(t)
 	b.rbac(authz.HTTPFilter{Rules: &authz.Rules{Action: authz.Allow}})
-	counter := &answerCounter{seen: make(chan int64, 1)}
-	b.wrap = func(s stream.Stream) stream.Stream {
-		counter.Stream = s
-		return counter
-	}
+	others := fairtest.New(t)
+	b.wrap = func(s stream.Stream) stream.Stream { return &answering{s, others} }
 	b.start()
 	c := b.dial()
-	const requests = 100 // they arrive with one read
+	const requests = 120 // they arrive with one read
 	c.send(strings.Repeat("GET /x HTTP/1.1\r\nHost: h\r\n\r\n", requests))
 	for range requests {
 		if resp, _ := c.answer("GET"); resp.StatusCode != 403 {
 			t.Fatal(resp.Status)
 		}
 	}
-	if n := <-counter.seen; n > 3 {
+	if n := others.Waited(); n > 35 {
 		t.Errorf("%d answers were written before another ran", n)
 	}
+}
+
+// ample is a peer that always has more to say, until the bystander has run.
+type ample struct {
+	stream.Stream
+	others *fairtest.Bystander
+}
+
+func (a *ample) Read(p []byte) (int, error) {
+	if !a.others.Worked() {
+		return 0, io.EOF
+	}
+	return len(p), nil
+}
+
+// TestBodiesTakeTurns: the same of bodies whose next bytes are always there, both ways.
+func TestBodiesTakeTurns(t *testing.T) {
+	drain := func(body message.Body) {
+		for {
+			if _, last, err := body.Next(); last || err != nil {
+				return
+			}
+		}
+	}
+	t.Run("answer", func(t *testing.T) {
+		others := fairtest.New(t)
+		u := &http1Upstream{c: &cluster.Conn{Stream: &ample{others: others}}, dog: &watchdog{}, framing: http1.UntilClose}
+		u.decoder.Start(u.framing, message.UnknownLength, http1.Limits{})
+		drain(u)
+		if n := others.Waited(); n > 70 { // reads of 32 KB
+			t.Errorf("%d reads before another ran", n)
+		}
+	})
+	t.Run("request", func(t *testing.T) {
+		others := fairtest.New(t)
+		h := &http1Client{framing: http1.UntilClose, c: &http1Conn{m: &Manager{cfg: &Config{}},
+			d: downstream.New(downstream.Facts{Stream: &ample{others: others}}, nil)}}
+		h.decoder.Start(h.framing, message.UnknownLength, http1.Limits{})
+		drain(h)
+		if n := others.Waited(); n > 550 { // reads of 4 KB
+			t.Errorf("%d reads before another ran", n)
+		}
+	})
 }

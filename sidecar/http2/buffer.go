@@ -1,6 +1,10 @@
 package http2
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/fair"
+)
 
 // inputSize holds any whole frame, and several of the usual size.
 const inputSize = 32 << 10
@@ -10,8 +14,9 @@ var inputs = sync.Pool{New: func() any { return new([inputSize]byte) }}
 // input is what was read and not yet consumed: buf[r:w]. It holds memory only while
 // there is something in it.
 type input struct {
-	buf  *[inputSize]byte
-	r, w int
+	buf   *[inputSize]byte
+	r, w  int
+	share fair.Share // of the reader
 }
 
 // TakeBuffer implements stream.Buffers.
@@ -26,11 +31,17 @@ func (in *input) TakeBuffer() []byte {
 	return in.buf[in.w:]
 }
 
-// DropBuffer implements stream.Buffers.
+// DropBuffer implements stream.Buffers: the reader is about to wait.
 func (in *input) DropBuffer() {
+	in.share.Renew()
+	in.release()
+}
+
+// release gives the memory back where nothing is in it.
+func (in *input) release() {
 	if in.buf != nil && in.r == in.w {
 		inputs.Put(in.buf)
-		*in = input{}
+		in.buf, in.r, in.w = nil, 0, 0
 	}
 }
 

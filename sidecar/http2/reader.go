@@ -41,6 +41,8 @@ func (c *conn) read() (cerr *ConnError) {
 
 // took treats n bytes that were read; it is false when that ends the connection.
 func (c *conn) took(n int) bool {
+	c.in.share.Turn()
+	c.in.share.Spend(n)
 	c.in.w += n
 	c.now = 0
 	c.stopped = c.consume()
@@ -50,7 +52,7 @@ func (c *conn) took(n int) bool {
 	if c.stopped != nil {
 		return false
 	}
-	c.in.DropBuffer()
+	c.in.release()
 	c.guard()
 	if c.yield {
 		c.yield = false

@@ -50,7 +50,7 @@ func (c *conn) finish(err *ConnError) error {
 	c.block = nil
 	c.mu.Unlock()
 	c.in.r = c.in.w
-	c.in.DropBuffer()
+	c.in.release()
 	if err == errDrained || err == errPeerLeft || errors.Is(err, ErrClosed) {
 		return nil
 	}
@@ -94,12 +94,13 @@ func (c *conn) lastWords() {
 		return
 	}
 	c.in.r, c.in.w = 0, 0
-	for {
+	for { // input is dropped; its time is bounded
+		c.in.share.Turn()
 		n, err := c.fill()
 		if n == 0 || err != nil {
 			return
 		}
-		// Input is dropped; its time is bounded.
+		c.in.share.Spend(n)
 	}
 }
 

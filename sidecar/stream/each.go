@@ -105,6 +105,7 @@ func (s *Socket) readEach(r *eachReader, fd uintptr) (done bool) {
 		case !r.f(n):
 			return true
 		case drained:
+			r.in.DropBuffer()
 			return false
 		}
 	}
@@ -144,12 +145,11 @@ func (t *TLS) readEach(r *eachReader, fd uintptr) (done bool) {
 			if !r.f(n) {
 				return true // an error shows again
 			}
-		case err == errWouldBlock:
-			r.in.DropBuffer()
-		default:
+		case err != errWouldBlock:
 			r.err = err
 			return true
 		}
 	}
+	r.in.DropBuffer()
 	return false
 }

@@ -177,8 +177,9 @@ func (t *TLS) ReadReady(in Buffers) (int, error) {
 		t.raw.ahead += n // the rest of a record, besides those that are whole
 	}
 	if !t.have {
-		in.DropBuffer()
+		t.raw.in = in
 		n, err := t.tls.Read(t.one[:])
+		t.raw.in = nil
 		if n == 0 {
 			if err == nil {
 				err = io.ErrNoProgress
@@ -333,6 +334,8 @@ type recordConn struct {
 	ahead int
 	// drained: the last read left nothing in the socket.
 	drained bool
+	// in is dropped before a wait, during ReadReady.
+	in Buffers
 
 	// The callbacks are made once; the rest is their state.
 	tryRead, tryPeek func(fd uintptr)
@@ -404,7 +407,13 @@ func (c *recordConn) readNow(fd uintptr) {
 
 func (c *recordConn) readOnce(fd uintptr) bool {
 	c.readNow(fd)
-	return c.errno != syscall.EAGAIN
+	if c.errno != syscall.EAGAIN {
+		return true
+	}
+	if c.in != nil {
+		c.in.DropBuffer()
+	}
+	return false
 }
 
 func (c *recordConn) peekNow(fd uintptr) {

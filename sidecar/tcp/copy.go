@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/fair"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
@@ -26,9 +27,10 @@ var (
 
 // lease is a pooled buffer that a waiting reader does not hold.
 type lease struct {
-	size int
-	held any // the array's pointer, as the pool has it
-	buf  []byte
+	size  int
+	held  any // the array's pointer, as the pool has it
+	buf   []byte
+	share fair.Share // of the reader
 }
 
 // TakeBuffer implements stream.Buffers.
@@ -49,8 +51,13 @@ func (l *lease) TakeBuffer() []byte {
 	return l.buf
 }
 
-// DropBuffer implements stream.Buffers.
+// DropBuffer implements stream.Buffers: the reader is about to wait.
 func (l *lease) DropBuffer() {
+	l.share.Renew()
+	l.release()
+}
+
+func (l *lease) release() {
 	switch b := l.held.(type) {
 	case *[smallBuffer]byte:
 		smallBuffers.Put(b)
@@ -65,7 +72,7 @@ func (l *lease) DropBuffer() {
 // grow has the next read use a larger buffer.
 func (l *lease) grow() {
 	if l.size < largeBuffer {
-		l.DropBuffer()
+		l.release()
 		l.size *= 4
 	}
 }

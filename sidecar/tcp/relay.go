@@ -233,7 +233,7 @@ func (r *relay) copy(h *half) error {
 	l := lease{size: smallBuffer}
 	defer l.DropBuffer()
 	read := newSource(h.src, &l)
-	splicer := newSplicer(h.dst, h.src)
+	splicer := newSplicer(h.dst, h.src, &l.share)
 	bulk := 0 // bytes that came in reads which filled their buffer, in a row
 	if h == &r.toUp && r.first != nil {
 		if !r.write(h, r.first.data) {
@@ -258,7 +258,9 @@ func (r *relay) copy(h *half) error {
 			bulk = 0
 			continue
 		}
+		l.share.Turn()
 		chunk, err := read.next()
+		l.share.Spend(len(chunk))
 		if n := len(chunk); n > 0 && !h.gone {
 			switch {
 			case !r.write(h, chunk):

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/fair"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
@@ -26,11 +27,12 @@ const (
 type splicer struct {
 	src, dst *stream.Socket
 	from, to syscall.RawConn
+	share    *fair.Share
 }
 
 // newSplicer returns nil where the kernel cannot do it: with TLS on either side.
-func newSplicer(dst, src stream.Stream) *splicer {
-	s := &splicer{}
+func newSplicer(dst, src stream.Stream, share *fair.Share) *splicer {
+	s := &splicer{share: share}
 	if s.dst, s.to = rawTCP(dst); s.to == nil {
 		return nil
 	}
@@ -65,9 +67,11 @@ var errNoSplice = errors.New("splice: no pipe")
 // while it waits.
 func (s *splicer) move(moving func(), progress func(int64)) error {
 	for {
+		s.share.Turn()
 		n, err := s.once(moving)
 		if n > 0 {
 			progress(n)
+			s.share.Spend(int(n) / 4) // it is not copied
 		}
 		if err != nil || n < spliceLeast {
 			return err
@@ -91,6 +95,7 @@ func (s *splicer) once(moving func()) (int64, error) {
 		if failed == unix.EAGAIN {
 			p.release()
 			p = nil
+			s.share.Renew()
 			return false
 		}
 		return true
@@ -119,7 +124,11 @@ func (s *splicer) empty(p *pipe, n int64) (int64, error) {
 				if failed == unix.ECONNRESET {
 					s.dst.NoteReset()
 				}
-				return failed != unix.EAGAIN
+				if failed == unix.EAGAIN {
+					s.share.Renew()
+					return false
+				}
+				return true
 			}
 			moved += m
 		}

@@ -4,12 +4,16 @@ package floods
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/e2e/conformance/bed"
 )
 
 const (
@@ -196,4 +200,33 @@ func TestPipelinesRead(t *testing.T) {
 			return nil
 		})
 	})
+}
+
+// TestRefusedPipelines: who sends requests that are refused as fast as they come, and reads
+// the answers, has no more than its turns.
+func TestRefusedPipelines(t *testing.T) {
+	f := &field{t: t, addr: bed.Addr(t)}
+	f.s = bed.Start(t, origin(t, nil), bed.Listener{Addr: f.addr, Options: timeouts,
+		RBAC: "{action: DENY, policies: {p: {permissions: [{url_path: {path: {exact: /denied}}}], principals: [{any: true}]}}}"})
+	many := strings.Repeat("GET /denied HTTP/1.1\r\nHost: h\r\n\r\n", 200)
+	f.during(loss{32 * 128 * kb, unfelt}, func() {
+		f.attackers(32, func(_ int, c net.Conn) error { return busy(c, many) })
+	})
+}
+
+// busy sends text again and again for a while, and reads what is answered.
+func busy(c net.Conn, text string) error {
+	_ = c.SetDeadline(time.Now().Add(3 * time.Second))
+	go func() {
+		for {
+			if _, err := io.WriteString(c, text); err != nil {
+				return
+			}
+		}
+	}()
+	n, err := io.Copy(io.Discard, c)
+	if errors.Is(err, os.ErrDeadlineExceeded) && n > 0 {
+		return nil
+	}
+	return fmt.Errorf("%d bytes were answered: %w", n, err)
 }

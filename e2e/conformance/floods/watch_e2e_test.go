@@ -118,7 +118,7 @@ func (f *field) one() error {
 	}
 	defer resp.Body.Close()
 	if body, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != 200 || string(body) != "good" {
-		return fmt.Errorf("%d %q %w", resp.StatusCode, body, err)
+		return fmt.Errorf("%d %.40q %w", resp.StatusCode, body, err)
 	}
 	return nil
 }

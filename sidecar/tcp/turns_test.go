@@ -1,0 +1,73 @@
+package tcp
+
+import (
+	"io"
+	"net"
+	"runtime"
+	"testing"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/fair"
+	"github.com/hauberk-mesh/hauberk/sidecar/fair/fairtest"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+)
+
+// ample is a peer that always has more to say, until the bystander has run, and takes all.
+type ample struct {
+	stream.Stream
+	others *fairtest.Bystander
+}
+
+func (a *ample) Read(p []byte) (int, error) {
+	if !a.others.Worked() {
+		return 0, io.EOF
+	}
+	return len(p), nil
+}
+
+func (a *ample) Write(p []byte) (int, error) { return len(p), nil }
+
+// TestBulkTakesTurns: bytes that are always there do not keep who waits for the network from
+// the processor, whether they are copied or spliced.
+func TestBulkTakesTurns(t *testing.T) {
+	t.Run("copied", func(t *testing.T) {
+		p, err := New(&Config{Cluster: "up"}, Options{Clusters: upstream(t, func(*net.TCPConn) {})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		others := fairtest.New(t)
+		peer := &ample{others: others}
+		if err := (&relay{p: p}).copy(&half{src: peer, dst: peer}); err != nil {
+			t.Fatal(err)
+		}
+		if n := others.Waited(); n > 40 { // reads of 64 KB, and the first smaller ones
+			t.Errorf("%d reads before another ran", n)
+		}
+	})
+	t.Run("spliced", func(t *testing.T) {
+		var ends [2]*stream.Socket
+		var peers [2]net.Conn
+		for i := range ends {
+			near, far := socketPair(t)
+			s, err := stream.NewSocket(near, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ends[i], peers[i] = s, far
+		}
+		if _, err := peers[0].Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		others := fairtest.New(t)
+		var share fair.Share
+		share.Spend(1 << 30) // what was moved before
+		others.Worked()
+		if err := newSplicer(ends[1], ends[0], &share).move(func() {}, func(int64) {}); err != nil {
+			t.Fatal(err)
+		}
+		runtime.Gosched() // does not look at the network by itself
+		if others.Worked() {
+			t.Error("nobody else ran")
+		}
+	})
+}
