@@ -215,16 +215,6 @@ func (c *Cluster) turn(s *settings, fresh bool) {
 	}
 }
 
-// setEndpoints is SetEndpoints of one cluster; after an error it has those that it had.
-func (c *Cluster) setEndpoints(a *Assignment) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.removed {
-		return nil
-	}
-	return c.change(func() { c.replace(a) })
-}
-
 // assigned are the endpoints that it has.
 func (c *Cluster) assigned() *Assignment {
 	c.mu.Lock()
