@@ -194,10 +194,7 @@ func (m *Manager) update(cfg *Config) error {
 	if fresh {
 		c = newCluster(m, cfg)
 	}
-	was := cfg.Type
-	if !fresh {
-		was = c.Config().Type
-	}
+	was := c.Config().Type
 	err := c.apply(cfg, fresh)
 	switch {
 	case fresh && err != nil:

@@ -47,8 +47,12 @@ func TestFaultOfACluster(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if m.Get("new") != nil {
-		t.Error("a cluster that was never applied is there")
+	var exposed strings.Builder
+	if err := m.opts.Metrics.Registry.WritePrometheus(&exposed); err != nil {
+		t.Fatal(err)
+	}
+	if m.Get("new") != nil || strings.Contains(exposed.String(), `cluster="new"`) {
+		t.Error("a cluster that was never applied is there, or counts")
 	}
 	if m.Get("c") != c || c.Config() != cfg || c.judging != nil {
 		t.Error("the configuration in force did not stay")
@@ -62,6 +66,25 @@ func TestFaultOfACluster(t *testing.T) {
 	}
 	serves(t, c, "10.0.0.1", "10.0.0.3")
 	serves(t, mustUpdate(t, m, &Config{Name: "new", Endpoints: hosts("new", "10.0.0.4")}), "10.0.0.4")
+}
+
+// TestFaultOfSettings: where settings cannot be made, which comes before anything is tried,
+// an update is refused as well; a cluster that it would have added can be ended.
+func TestFaultOfSettings(t *testing.T) {
+	panicstest.Expect(t, panics.Configuration, 2)
+	m := newManager(t, Options{})
+	cfg := &Config{Name: "c", Endpoints: hosts("c", "10.0.0.1")}
+	fresh := newCluster(m, cfg)
+	if fresh.apply(nil, true) == nil {
+		t.Error("not refused")
+	}
+	fresh.end()
+	c := mustUpdate(t, m, cfg)
+	h := c.hosts()[0]
+	if c.apply(nil, false) == nil || c.Config() != cfg || c.hosts()[0] != h {
+		t.Error("not refused, or the configuration in force did not stay")
+	}
+	serves(t, c, "10.0.0.1")
 }
 
 // breakSets has a cluster fault where it makes a set of endpoints, until mend is called.
