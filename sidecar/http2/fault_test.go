@@ -316,6 +316,45 @@ func TestFaultBesideAPipe(t *testing.T) {
 	}
 }
 
+// TestFaultBesideAPipeOfARequest: it ends the connection, which waits for its handlers.
+func TestFaultBesideAPipeOfARequest(t *testing.T) {
+	panicstest.Expect(t, panics.HTTP2Reader, 1)
+	to, err := dialClient(t, serve(t, nil, echo).addr, nil).Open(newRequest("POST", "/"), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer to.Close()
+	_ = to.Flush()
+	waits, piped := make(chan *Stream, 2), make(chan struct{})
+	srv := serve(t, nil, func(s *Stream) {
+		waits <- s
+		if s.Request().Path == "/piped" {
+			defer close(piped)
+			s.Pipe(to, new(countTap))
+			return
+		}
+		s.park(new(stream.Watch)) // of no poller: to wake it faults
+		<-piped
+	})
+	r := rawClient(t, srv.addr)
+	r.headers(1, false, ":method", "POST", ":scheme", "http", ":authority", "h", ":path", "/")
+	parked := <-waits
+	eventually(t, "the stream is parked", func() bool {
+		parked.c.mu.Lock()
+		defer parked.c.mu.Unlock()
+		return parked.parked != nil
+	})
+	r.headers(3, false, ":method", "POST", ":scheme", "http", ":authority", "h", ":path", "/piped")
+	piping(t, <-waits)
+	var batch bytes.Buffer
+	fr := xhttp2.NewFramer(&batch, nil)
+	r.must(errors.Join(fr.WriteData(1, false, []byte("other")), fr.WriteData(3, false, []byte("piped"))))
+	_, _ = r.c.Write(batch.Bytes())
+	if err := srv.ended(); !errors.Is(err, errPanicked) {
+		t.Errorf("the connection ended with %v", err)
+	}
+}
+
 // piping waits until Pipe does.
 func piping(t *testing.T, s *Stream) {
 	eventually(t, "Pipe waits", func() bool {
