@@ -80,8 +80,11 @@ type pickCounters struct {
 // hashes tells whether hosts are chosen by a hash of the request.
 func (s *settings) hashes() bool { return s.LB == RingHash || s.LB == Maglev }
 
+// newCluster is a cluster that can be ended, and serves nothing before it is configured.
 func newCluster(m *Manager, cfg *Config) *Cluster {
 	c := &Cluster{name: cfg.Name, m: m}
+	c.cfg.Store(&settings{Config: cfg, tlsGeneration: 1})
+	c.set.Store(&endpointSet{whole: &balancer{}})
 	if m.opts.Metrics != nil {
 		c.metrics = m.opts.Metrics.Cluster(cfg.Name)
 	}
@@ -149,22 +152,21 @@ func (c *Cluster) settingsOf(cfg *Config) *settings {
 }
 
 // apply puts a configuration in force. The manager's lock is held. After an error what
-// was in force is, and a fresh cluster is to be removed.
+// was in force is, and a fresh cluster is to be removed: a fault anywhere in it is an error.
 func (c *Cluster) apply(cfg *Config, fresh bool) error {
-	s := c.settingsOf(cfg)
-	if cfg.Type == OriginalDestination && c.destinations == nil {
-		c.destinations = newDestinations(c)
-	}
-	if fresh {
-		c.cfg.Store(s)
-		c.set.Store(&endpointSet{whole: &balancer{}})
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if fresh {
-		return panics.Refuse(panics.Configuration, func() error { c.turn(s, fresh); return nil })
+	put := func() {
+		s := c.settingsOf(cfg)
+		if cfg.Type == OriginalDestination && c.destinations == nil {
+			c.destinations = newDestinations(c)
+		}
+		c.turn(s, fresh)
 	}
-	return c.change(func() { c.turn(s, fresh) })
+	if fresh {
+		return panics.Refuse(panics.Configuration, func() error { put(); return nil })
+	}
+	return c.change(put)
 }
 
 // turn goes over to other settings. c.mu is held.
@@ -213,16 +215,6 @@ func (c *Cluster) turn(s *settings, fresh bool) {
 			c.replace(c.assignment)
 		}
 	}
-}
-
-// setEndpoints is SetEndpoints of one cluster; after an error it has those that it had.
-func (c *Cluster) setEndpoints(a *Assignment) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.removed {
-		return nil
-	}
-	return c.change(func() { c.replace(a) })
 }
 
 // assigned are the endpoints that it has.

@@ -61,21 +61,30 @@ func (m *members) leave(h *Host) {
 	delete(m.byKey, h.key)
 }
 
-// replace makes a the assignment. Hosts are recognised by address, so that their
-// pools and counters survive. None departs before there is a set without it. c.mu is
-// held.
-func (c *Cluster) replace(a *Assignment) {
+// plan is a set of endpoints that is made and not yet in force.
+type plan struct {
+	set     *endpointSet
+	leaving []*Host // the hosts that are in the one before, and not in this
+	changed bool    // other hosts are in this
+}
+
+// replace makes a the assignment, and puts it in force. c.mu is held.
+func (c *Cluster) replace(a *Assignment) { c.adopt(c.prepare(a)) }
+
+// prepare makes a the assignment, and a set of it, which may fault. Hosts are recognised by
+// address, so that their pools and counters survive. It ends nothing, and changes nothing
+// that recall does not put back. c.mu is held.
+func (c *Cluster) prepare(a *Assignment) *plan {
 	c.assignment = a
 	s := c.cfg.Load()
 	old := c.members
 	c.members = members{}
-	changed := false
-	var leaving []*Host
+	p := &plan{}
 	if a != nil && !c.removed {
 		for i := range a.Localities {
 			l := &a.Localities[i]
 			for j := range l.Endpoints {
-				changed = c.take(l, &l.Endpoints[j], &old, s) || changed
+				p.changed = c.take(l, &l.Endpoints[j], &old, s) || p.changed
 			}
 		}
 	}
@@ -89,20 +98,31 @@ func (c *Cluster) replace(a *Assignment) {
 			c.join(h)
 			continue
 		}
-		leaving = append(leaving, h)
-		changed = true
+		p.leaving = append(p.leaving, h)
+		p.changed = true
 	}
-	if changed && s.CloseOnChange {
+	for h := range c.checks {
+		if !c.isChecked(h, s) {
+			h.check.state.Store(0) // what was found no longer counts, in this set already
+		}
+	}
+	p.set = c.newSet()
+	return p
+}
+
+// adopt puts a plan in force. None departs before there is a set without it, and one that
+// cannot be ended keeps no other. c.mu is held.
+func (c *Cluster) adopt(p *plan) {
+	for _, h := range p.leaving {
+		panics.Guard(panics.Configuration, func() { c.forget(h) })
+	}
+	c.syncChecks()
+	c.install(p.set)
+	if p.changed && c.cfg.Load().CloseOnChange {
 		for _, h := range c.order {
 			h.retireConns()
 		}
 	}
-	c.syncChecks()
-	next := c.newSet()
-	for _, h := range leaving {
-		c.forget(h)
-	}
-	c.install(next)
 }
 
 // take puts an endpoint in its place; it tells whether the host is new.

@@ -59,30 +59,26 @@ func (s *checkState) String() string {
 	return "passing"
 }
 
+// isChecked tells whether a host's checks are to run.
+func (c *Cluster) isChecked(h *Host, s *settings) bool {
+	return s.HealthCheck != nil && !c.removed && !h.Endpoint().check().Disabled && c.member(h.key) == h
+}
+
 // syncChecks starts and ends the checks of hosts that came, went or are checked
 // otherwise now. c.mu is held.
 func (c *Cluster) syncChecks() {
 	s := c.cfg.Load()
-	if s.HealthCheck == nil && len(c.checks) == 0 {
-		return
-	}
-	want := make(map[*Host]bool, len(c.order))
-	if s.HealthCheck != nil && !c.removed {
-		for _, h := range c.order {
-			want[h] = !h.Endpoint().check().Disabled
-		}
-	}
 	for h, k := range c.checks {
-		if !want[h] || !reflect.DeepEqual(k.cfg, s.HealthCheck) || k.endpoint != h.Endpoint().check() {
+		if !c.isChecked(h, s) || !reflect.DeepEqual(k.cfg, s.HealthCheck) || k.endpoint != h.Endpoint().check() {
 			k.stop()
 			delete(c.checks, h)
 		}
-		if !want[h] {
-			h.check.state.Store(0)
-		}
+	}
+	if s.HealthCheck == nil {
+		return
 	}
 	for _, h := range c.order {
-		if want[h] && c.checks[h] == nil {
+		if c.checks[h] == nil && c.isChecked(h, s) {
 			c.startCheck(h, s)
 		}
 	}

@@ -194,10 +194,7 @@ func (m *Manager) update(cfg *Config) error {
 	if fresh {
 		c = newCluster(m, cfg)
 	}
-	was := cfg.Type
-	if !fresh {
-		was = c.Config().Type
-	}
+	was := c.Config().Type
 	err := c.apply(cfg, fresh)
 	switch {
 	case fresh && err != nil:
@@ -283,7 +280,7 @@ func (m *Manager) Remove(name string) {
 
 // SetEndpoints replaces the endpoints of every EDS cluster that asks for the
 // assignment's name. Hosts that stay keep their connections and counters. After an
-// error each cluster has the endpoints that it had.
+// error each cluster has the hosts that it had, as they were.
 func (m *Manager) SetEndpoints(a *Assignment) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -304,22 +301,12 @@ func (m *Manager) setEndpoints(a *Assignment) error {
 	if c := m.Get(a.Cluster); c != nil && c.wants(a.Cluster) {
 		users = slices.Insert(users, 0, c)
 	}
-	before := make([]*Assignment, len(users))
-	for i, c := range users {
+	for _, c := range users {
 		if err := c.Config().Subsets.check(a); err != nil {
 			return fmt.Errorf("for cluster %s: %w", c.name, err)
 		}
-		before[i] = c.assigned()
 	}
-	for i, c := range users {
-		if err := c.setEndpoints(a); err != nil {
-			for j, c := range users[:i] {
-				_ = c.setEndpoints(before[j]) // they had them
-			}
-			return fmt.Errorf("for cluster %s: %w", c.name, err)
-		}
-	}
-	return nil
+	return setTogether(users, a)
 }
 
 // services returns the EDS clusters whose service name differs from their own.

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -16,7 +17,17 @@ type past struct {
 	assignment *Assignment
 	known      map[string][]netip.Addr
 	resolved   *netip.Addr
-	checks     map[*Host]uint32 // what the checks of hosts had found
+	hosts      []pastHost
+}
+
+// pastHost is what an assignment says of a host, and what its checks had found.
+type pastHost struct {
+	h        *Host
+	ep       *Endpoint
+	priority int64
+	locality *Locality
+	removed  bool
+	check    uint32
 }
 
 // change calls f, which changes what the cluster is told, as one thing: a fault in it is
@@ -28,7 +39,7 @@ func (c *Cluster) change(f func()) error {
 	if err != nil {
 		tried, fresh := c.cfg.Load(), c.order
 		c.recall(was, tried)
-		if panics.Refuse(panics.Configuration, func() error { c.restore(was, tried, fresh); return nil }) != nil {
+		if panics.Refuse(panics.Configuration, func() error { c.restore(was, fresh); return nil }) != nil {
 			c.recall(was, c.cfg.Load()) // the last good set is served as it is
 		}
 	}
@@ -36,17 +47,15 @@ func (c *Cluster) change(f func()) error {
 }
 
 func (c *Cluster) present() *past {
-	// replace makes new members, and leaves the old ones as they are; startDNS does so
+	// prepare makes new members, and leaves the old ones as they are; startDNS does so
 	// with known.
 	p := &past{
 		settings: c.cfg.Load(), set: c.set.Load(), members: c.members,
 		assignment: c.assignment, known: maps.Clone(c.known), resolved: c.resolved,
 	}
-	if len(c.checks) > 0 {
-		p.checks = make(map[*Host]uint32, len(c.order))
-		for _, h := range c.order {
-			p.checks[h] = h.check.state.Load()
-		}
+	p.hosts = make([]pastHost, len(c.order))
+	for i, h := range c.order {
+		p.hosts[i] = pastHost{h, h.ep.Load(), h.priority.Load(), h.locality, h.check.removed, h.check.state.Load()}
 	}
 	return p
 }
@@ -66,11 +75,17 @@ func (c *Cluster) recall(was *past, tried *settings) {
 	c.set.Store(was.set)
 	c.members, c.assignment = was.members, was.assignment
 	c.known, c.resolved = was.known, was.resolved
+	for _, p := range was.hosts {
+		p.h.ep.Store(p.ep)
+		p.h.priority.Store(p.priority)
+		p.h.locality, p.h.check.removed = p.locality, p.removed
+		p.h.check.state.Store(p.check)
+	}
 }
 
 // restore puts in force what was recalled: the hosts as they were, and what goes on
 // beside requests. fresh are the hosts as the change left them. c.mu is held.
-func (c *Cluster) restore(was *past, tried *settings, fresh []*Host) {
+func (c *Cluster) restore(was *past, fresh []*Host) {
 	for _, h := range fresh {
 		if !slices.Contains(was.members.order, h) {
 			h.depart()
@@ -84,15 +99,31 @@ func (c *Cluster) restore(was *past, tried *settings, fresh []*Host) {
 		if h.ejected() {
 			c.ejected++
 		}
-		if state, ok := was.checks[h]; ok {
-			h.check.state.Store(state)
-		}
 		c.join(h)
 	}
-	if tried == was.settings {
-		c.replace(c.assignment) // names are being resolved as before
-	} else {
-		again := *c.cfg.Load()
-		c.turn(&again, false)
+	again := *c.cfg.Load()
+	c.turn(&again, false)
+}
+
+// setTogether gives clusters the same endpoints, or none of them. A host that has departed
+// cannot come back as it was: so all sets are made, which may fault, before one is in force.
+// All stay locked meanwhile: a check or an ejection would make what is planned outdated.
+func setTogether(clusters []*Cluster, a *Assignment) error {
+	were, plans := make([]*past, len(clusters)), make([]*plan, len(clusters))
+	for i, c := range clusters {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		were[i] = c.present()
+		err := panics.Refuse(panics.Configuration, func() error { plans[i] = c.prepare(a); return nil })
+		if err != nil {
+			for j, was := range were[:i+1] {
+				clusters[j].recall(was, was.settings)
+			}
+			return fmt.Errorf("for cluster %s: %w", c.name, err)
+		}
 	}
+	for i, c := range clusters {
+		panics.Guard(panics.Configuration, func() { c.adopt(plans[i]) }) // too late to refuse them
+	}
+	return nil
 }

@@ -3,6 +3,8 @@ package cluster
 import (
 	"context"
 	"errors"
+	"maps"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -45,8 +47,12 @@ func TestFaultOfACluster(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if m.Get("new") != nil {
-		t.Error("a cluster that was never applied is there")
+	var exposed strings.Builder
+	if err := m.opts.Metrics.Registry.WritePrometheus(&exposed); err != nil {
+		t.Fatal(err)
+	}
+	if m.Get("new") != nil || strings.Contains(exposed.String(), `cluster="new"`) {
+		t.Error("a cluster that was never applied is there, or counts")
 	}
 	if m.Get("c") != c || c.Config() != cfg || c.judging != nil {
 		t.Error("the configuration in force did not stay")
@@ -62,10 +68,39 @@ func TestFaultOfACluster(t *testing.T) {
 	serves(t, mustUpdate(t, m, &Config{Name: "new", Endpoints: hosts("new", "10.0.0.4")}), "10.0.0.4")
 }
 
+// TestFaultOfSettings: where settings cannot be made, which comes before anything is tried,
+// an update is refused as well; a cluster that it would have added can be ended.
+func TestFaultOfSettings(t *testing.T) {
+	panicstest.Expect(t, panics.Configuration, 2)
+	m := newManager(t, Options{})
+	cfg := &Config{Name: "c", Endpoints: hosts("c", "10.0.0.1")}
+	fresh := newCluster(m, cfg)
+	if fresh.apply(nil, true) == nil {
+		t.Error("not refused")
+	}
+	fresh.end()
+	c := mustUpdate(t, m, cfg)
+	h := c.hosts()[0]
+	if c.apply(nil, false) == nil || c.Config() != cfg || c.hosts()[0] != h {
+		t.Error("not refused, or the configuration in force did not stay")
+	}
+	serves(t, c, "10.0.0.1")
+}
+
+// breakSets has a cluster fault where it makes a set of endpoints, until mend is called.
+func breakSets(c *Cluster) (mend func()) {
+	good := c.cfg.Load()
+	bad, cfg := *good, *good.Config
+	cfg.LB, cfg.Hash = RingHash, &HashTable{MinRing: 1 << 62, MaxRing: 1 << 62} // a ring that no memory holds
+	bad.Config = &cfg
+	c.cfg.Store(&bad)
+	return func() { c.cfg.Store(good) }
+}
+
 // TestFaultOfEndpoints: an assignment that one of its clusters cannot apply is in force at
 // none of them, also where that one cannot make its old set again either.
 func TestFaultOfEndpoints(t *testing.T) {
-	panicstest.Expect(t, panics.Configuration, 2)
+	panicstest.Expect(t, panics.Configuration, 1)
 	m := newManager(t, Options{})
 	eds := func(name string) *Cluster {
 		return mustUpdate(t, m, &Config{Name: name, Type: EDS, ServiceName: "s"})
@@ -75,29 +110,100 @@ func TestFaultOfEndpoints(t *testing.T) {
 	if err := set("10.0.0.1", "10.0.0.2"); err != nil {
 		t.Fatal(err)
 	}
-	good, kept := *other.cfg.Load(), own.hosts()[1]
-	bad, cfg := good, *good.Config
-	cfg.LB, cfg.Hash = RingHash, &HashTable{MinRing: 1 << 62, MaxRing: 1 << 62}
-	bad.Config = &cfg
-	other.cfg.Store(&bad) // a ring that no memory holds
+	mend := breakSets(other)
 	if err := set("10.0.0.2", "10.0.0.3"); err == nil || !strings.Contains(err.Error(), "endpoints of s: for cluster other: ") {
 		t.Errorf("%v", err)
 	}
-	other.cfg.Store(&good)
+	mend()
 	for _, c := range []*Cluster{own, other} {
 		serves(t, c, "10.0.0.1", "10.0.0.2")
 		if a := c.assigned(); a.Localities[0].Endpoints[0].Host != "10.0.0.1" {
 			t.Errorf("%s has the endpoints of the refused assignment", c.name)
 		}
 	}
-	if own.hosts()[1] != kept {
-		t.Error("a host did not stay")
-	}
 	if err := set("10.0.0.4"); err != nil {
 		t.Fatal(err)
 	}
 	serves(t, own, "10.0.0.4")
 	serves(t, other, "10.0.0.4")
+}
+
+// TestRefusedEndpointsLeaveHostsAlone: endpoints that one cluster cannot apply change
+// nothing for another that could: its hosts are the same ones, with what their checks
+// found, ejections, counters and idle connections.
+func TestRefusedEndpointsLeaveHostsAlone(t *testing.T) {
+	panicstest.Expect(t, panics.Configuration, 1)
+	m := newManager(t, Options{})
+	m.openCheck = func(ctx context.Context, _ *pool, _ *settings, _ protocol) (stream.Stream, Kind, error) {
+		<-ctx.Done()
+		return nil, ConnectTimeout, ctx.Err()
+	}
+	own := mustUpdate(t, m, &Config{
+		Name: "s", Type: EDS, DropRemoved: true, CloseOnChange: true, HealthCheck: every(&HTTPCheck{Path: "/"}),
+		Outlier: &Outlier{MaxEjectionPercent: 100, EnforcingConsecutive5xx: 100},
+	})
+	other := mustUpdate(t, m, &Config{Name: "other", Type: EDS, ServiceName: "s"})
+	goes, stays := newServer(t).addr, newServer(t).addr
+	if err := m.SetEndpoints(hosts("s", goes, "10.0.0.2", stays)); err != nil {
+		t.Fatal(err)
+	}
+	were := own.hosts()
+	own.mu.Lock()
+	for _, h := range were {
+		h.check.clear(checkFailed | checkPending) // it passes
+	}
+	own.eject(were[1], Consecutive5xx)
+	own.rebuild()
+	own.mu.Unlock()
+	for _, h := range []*Host{were[0], were[2]} {
+		conn, err := connTo(h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.Report(200)
+		conn.Release()
+	}
+	set, stats, checks := own.set.Load(), own.Stats(), maps.Clone(own.checks)
+	mend := breakSets(other)
+	if m.SetEndpoints(hosts("s", "10.0.0.4", stays+" weight=7 priority=1")) == nil {
+		t.Fatal("not refused")
+	}
+	mend()
+	if own.set.Load() != set || !reflect.DeepEqual(own.Stats(), stats) || were[0].gone.Load() || were[1].gone.Load() {
+		t.Errorf("%+v, before %+v", own.Stats(), stats)
+	}
+	if !maps.Equal(own.checks, checks) || own.ejected != 1 {
+		t.Errorf("%d ejected; the checks stayed: %t", own.ejected, maps.Equal(own.checks, checks))
+	}
+	if err := m.SetEndpoints(hosts("s", stays+" weight=7")); err != nil {
+		t.Fatal(err)
+	}
+	now := own.Stats()
+	if h := own.hosts(); len(h) != 1 || h[0] != were[2] || now[0].Weight != 7 || now[0].Check != "passing" || now[0].Idle != 0 {
+		t.Errorf("after the next update: %+v", now)
+	}
+	if !were[0].gone.Load() || !were[1].gone.Load() || were[0].conns.Load() != 0 || own.ejected != 0 {
+		t.Error("a host did not depart with the next update")
+	}
+}
+
+// TestFaultOfADeparture: a host whose connections cannot be ended departs all the same, and
+// so do the others: the endpoints are in force, at every cluster.
+func TestFaultOfADeparture(t *testing.T) {
+	panicstest.Expect(t, panics.Configuration, 1)
+	m := newManager(t, Options{})
+	own := mustUpdate(t, m, &Config{Name: "s", Type: EDS, Endpoints: hosts("s", "10.0.0.1", "10.0.0.2")})
+	other := mustUpdate(t, m, &Config{Name: "other", Type: EDS, ServiceName: "s"})
+	were := own.hosts()
+	were[0].pool("", DefaultPriority).idle = []*Conn{nil} // which cannot be closed
+	if err := m.SetEndpoints(hosts("s", "10.0.0.3")); err != nil {
+		t.Error(err)
+	}
+	if !were[0].gone.Load() || !were[1].gone.Load() {
+		t.Error("a host did not depart")
+	}
+	serves(t, own, "10.0.0.3")
+	serves(t, other, "10.0.0.3")
 }
 
 // TestFaultKeepsContextsApart: a connection that was made while a TLS context was tried is

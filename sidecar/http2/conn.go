@@ -58,6 +58,8 @@ type conn struct {
 	bulk    int   // how many large blocks bodies may still take
 	unacked int64 // consumed and not yet given back
 
+	pipes *Stream // marked as piping by the reader, until that is over
+
 	peerWindow int64     // initial window of new streams
 	senders    sendQueue // DATA, waiting for the connection's window or for room
 	others     sendQueue // anything else, waiting for room

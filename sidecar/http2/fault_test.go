@@ -225,11 +225,9 @@ func TestFaultInABatch(t *testing.T) {
 				}
 				read <- fmt.Sprintf("%s %t %v", body, last, err)
 			}()
-			eventually(t, "Pipe waits", func() bool {
-				cc.mu.Lock()
-				defer cc.mu.Unlock()
-				return !piped || s.pipeTo != nil
-			})
+			if piped {
+				piping(t, s)
+			}
 			var batch bytes.Buffer
 			fr := xhttp2.NewFramer(&batch, nil)
 			r.must(errors.Join(fr.WriteData(1, true, []byte("tail")), fr.WritePing(true, [8]byte{1})))
@@ -246,4 +244,122 @@ func TestFaultInABatch(t *testing.T) {
 			}
 		})
 	}
+}
+
+// faultyTap panics when it is told that something was passed on.
+type faultyTap struct{}
+
+func (faultyTap) Passed(int, int64) { panic("tap") }
+
+// TestFaultBesideAPipe: where a batch faults at another stream, after what is to be passed on
+// was marked, Pipe returns, and what was not passed on can be read.
+func TestFaultBesideAPipe(t *testing.T) {
+	for name, tc := range map[string]struct {
+		other func(s, to *Stream) // is about to fault
+		want  string
+	}{
+		"that is woken": {func(s, _ *Stream) {
+			s.park(new(stream.Watch)) // of no poller
+		}, "tail"},
+		"that is passed on": {func(s, to *Stream) {
+			go s.Pipe(to, faultyTap{})
+			piping(t, s)
+		}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			panicstest.Expect(t, panics.HTTP2Reader, 1)
+			r, cc := rawServer(t, nil)
+			far := dialClient(t, serve(t, nil, echo).addr, nil)
+			var from, to [2]*Stream
+			for i := range from {
+				for side, c := range map[*[2]*Stream]*ClientConn{&from: cc, &to: far} {
+					s, err := c.Open(newRequest("POST", "/"), false)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer s.Close()
+					_ = s.Flush()
+					side[i] = s
+				}
+				r.next(xhttp2.FrameHeaders)
+				r.headers(from[i].ID(), false, ":status", "200")
+				if _, err := from[i].ReadHead(new(message.Response)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			tc.other(from[0], to[0])
+			read := make(chan string, 1)
+			go func() {
+				from[1].Pipe(to[1], new(countTap))
+				chunk, _, err := from[1].Next()
+				read <- string(chunk)
+				for err == nil {
+					_, _, err = from[1].Next()
+				}
+				close(read)
+			}()
+			piping(t, from[1])
+			var batch bytes.Buffer
+			fr := xhttp2.NewFramer(&batch, nil)
+			r.must(errors.Join(fr.WriteData(1, false, []byte("other")), fr.WriteData(3, false, []byte("tail"))))
+			_, _ = r.c.Write(batch.Bytes())
+			select {
+			case got := <-read:
+				if got != tc.want {
+					t.Errorf("%q was left, want %q", got, tc.want)
+				}
+				<-read // the error
+			case <-time.After(5 * time.Second):
+				t.Error("Pipe waits for ever")
+			}
+		})
+	}
+}
+
+// TestFaultBesideAPipeOfARequest: it ends the connection, which waits for its handlers.
+func TestFaultBesideAPipeOfARequest(t *testing.T) {
+	panicstest.Expect(t, panics.HTTP2Reader, 1)
+	to, err := dialClient(t, serve(t, nil, echo).addr, nil).Open(newRequest("POST", "/"), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer to.Close()
+	_ = to.Flush()
+	waits, piped := make(chan *Stream, 2), make(chan struct{})
+	srv := serve(t, nil, func(s *Stream) {
+		waits <- s
+		if s.Request().Path == "/piped" {
+			defer close(piped)
+			s.Pipe(to, new(countTap))
+			return
+		}
+		s.park(new(stream.Watch)) // of no poller: to wake it faults
+		<-piped
+	})
+	r := rawClient(t, srv.addr)
+	r.headers(1, false, ":method", "POST", ":scheme", "http", ":authority", "h", ":path", "/")
+	parked := <-waits
+	eventually(t, "the stream is parked", func() bool {
+		parked.c.mu.Lock()
+		defer parked.c.mu.Unlock()
+		return parked.parked != nil
+	})
+	r.headers(3, false, ":method", "POST", ":scheme", "http", ":authority", "h", ":path", "/piped")
+	piping(t, <-waits)
+	var batch bytes.Buffer
+	fr := xhttp2.NewFramer(&batch, nil)
+	r.must(errors.Join(fr.WriteData(1, false, []byte("other")), fr.WriteData(3, false, []byte("piped"))))
+	_, _ = r.c.Write(batch.Bytes())
+	if err := srv.ended(); !errors.Is(err, errPanicked) {
+		t.Errorf("the connection ended with %v", err)
+	}
+}
+
+// piping waits until Pipe does.
+func piping(t *testing.T, s *Stream) {
+	eventually(t, "Pipe waits", func() bool {
+		s.c.mu.Lock()
+		defer s.c.mu.Unlock()
+		return s.pipeTo != nil
+	})
 }

@@ -88,41 +88,49 @@ func (s *Stream) pipeable() bool {
 	return s.pipeTo != nil && s.in.n+s.unread.n > 0 && s.err == nil && !s.remoteEnd && !s.stopRead
 }
 
-// pass passes on what arrived for the streams of a list, which are marked as piping:
+// pass passes on what arrived for the streams of c.pipes, which are marked as piping:
 // until that is over, Pipe does not return, so both ends of each stay what they are.
 // The lock is given up meanwhile, because the reader at the other end may be passing
 // the other way.
-func (c *conn) pass(list *Stream) {
-	if !c.passOn(list) {
+func (c *conn) pass() {
+	if !c.passOn(c.pipes) {
 		c.fail(errPanicked)
 	}
 	if c.now == 0 {
 		c.now = clock.Now()
 	}
-	for s := list; s != nil; {
-		next := s.wnext
-		s.wnext, s.waking, s.piping = nil, false, false
+	for s := c.pipes; s != nil; s = c.pipes {
+		c.pipes = s.wnext // a fault of a tap leaves the others to finish
 		n := s.flight.n + s.unread.n
-		switch {
-		case s.passed:
-			s.flight.clear()
-			s.unread.clear()
+		s.land()
+		if s.passed {
 			s.tap.Passed(n, c.now)
 			if s.consumed(n) {
 				c.w.urgent = true
 			}
-		case s.dropped:
-			s.flight.clear()
-			s.unread.clear()
-			c.credit(n)
-		default:
-			s.in, s.flight = s.flight, received{}
-			s.settle()
 		}
 		if !s.passed || s.err != nil || s.stopRead {
 			s.rcond.Broadcast()
 		}
-		s = next
+	}
+}
+
+// land ends the passing on of what a stream has. What was not taken is the stream's again.
+// The lock is held.
+func (s *Stream) land() {
+	n := s.flight.n + s.unread.n
+	s.wnext, s.waking, s.piping = nil, false, false
+	switch {
+	case s.passed:
+		s.flight.clear()
+		s.unread.clear()
+	case s.dropped:
+		s.flight.clear()
+		s.unread.clear()
+		s.c.credit(n)
+	default:
+		s.in, s.flight = s.flight, received{}
+		s.settle()
 	}
 }
 
@@ -132,9 +140,6 @@ func (c *conn) passOn(list *Stream) (ok bool) {
 	c.mu.Unlock()
 	defer c.mu.Lock()
 	defer panics.Contain(panics.HTTP2Reader, c, nil)
-	for s := list; s != nil; s = s.wnext {
-		s.passed = false
-	}
 	gather := false
 	for s := list; s != nil; {
 		var shared bool

@@ -238,13 +238,12 @@ func (c *conn) frame(h *frameHeader, p []byte) *ConnError {
 func (c *conn) endBatch() *ConnError {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var pipes *Stream
-	for s := c.toWake; s != nil; {
-		next := s.wnext
+	for s := c.toWake; s != nil; s = c.toWake {
+		c.toWake = s.wnext // a fault here leaves the others to finish
 		switch {
 		case s.pipeable():
-			s.piping, s.flight, s.in = true, s.in, received{}
-			s.wnext, pipes = pipes, s
+			s.piping, s.passed, s.flight, s.in = true, false, s.in, received{}
+			s.wnext, c.pipes = c.pipes, s
 		case s.orphan:
 			s.recycle()
 		default:
@@ -253,17 +252,15 @@ func (c *conn) endBatch() *ConnError {
 			s.readable()
 			c.yield = c.yield || s.in.n >= yieldAfter
 		}
-		s = next
 	}
-	c.toWake = nil
 	if c.server != nil {
 		c.server.start()
 	}
 	if c.keeper.watching {
 		c.keeper.lastRead = time.Now()
 	}
-	if pipes != nil {
-		c.pass(pipes)
+	if c.pipes != nil {
+		c.pass()
 	}
 	if c.w.urgent {
 		c.flush(false)

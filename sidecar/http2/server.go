@@ -193,13 +193,14 @@ func (sc *ServerConn) start() {
 			sc.recycleOrLeave(s)
 			continue
 		}
-		s.begun = true
-		sc.running++
 		if ws := sc.cfg.Workers; ws != nil {
 			ws.Run((*handling)(s))
 		} else {
 			go s.runner()
 		}
+		// It needs the lock to end. One that could not be started is not waited for.
+		s.begun = true
+		sc.running++
 	}
 	sc.freshEnd = nil
 }

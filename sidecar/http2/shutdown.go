@@ -18,6 +18,11 @@ func (c *conn) finish(err *ConnError) error {
 		s.settle()
 		s.readable()
 	}
+	for s := c.pipes; s != nil; s = c.pipes {
+		c.pipes = s.wnext
+		s.land()
+		s.readable()
+	}
 	err = c.err // the first counts
 	c.keeper.stop()
 	gone := err.Err != nil && err != errSilent || err == errPeerLeft || c.cut

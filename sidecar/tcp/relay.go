@@ -73,15 +73,23 @@ func newRelay(p *Proxy, c *downstream.Conn, up *cluster.Conn, o outcome) *relay 
 	r.began = p.watch.now()
 	r.last.Store(r.began)
 	r.countAt.Store(r.began + countEvery)
-	if p.flushEvery > 0 {
-		r.flush.Store(r.began + p.flushEvery)
+	if !p.cfg.LogOnConnect {
+		r.logPeriodically()
 	}
 	return r
 }
 
+// logPeriodically begins the lines at intervals, where there are any.
+func (r *relay) logPeriodically() {
+	if r.p.flushEvery > 0 {
+		r.flush.Store(r.began + r.p.flushEvery)
+	}
+}
+
 // logConnected writes the line of a connected upstream. What the client said first is
 // counted there, as in Envoy: the line waits until it was written, or could not be. Of
-// the answer there is nothing, however soon it came.
+// the answer there is nothing, however soon it came. It comes before the lines at
+// intervals, of which the watch knew nothing until then.
 func (r *relay) logConnected() {
 	if !r.p.cfg.LogOnConnect {
 		return
@@ -89,6 +97,8 @@ func (r *relay) logConnected() {
 	r.logging.Lock()
 	defer r.logging.Unlock()
 	r.p.log(r.c, &r.o, telemetry.LogUpstreamConnected, r.toUp.moved.Load(), 0)
+	r.logPeriodically()
+	r.p.watch.stir()
 }
 
 // serve runs both directions until each has ended or is parked, and tells

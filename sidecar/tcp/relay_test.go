@@ -293,15 +293,14 @@ func (s *stuck) Close() error {
 	return s.Stream.Close()
 }
 
-// TestFirstWordsAreNotTaken: the times of the connection hold too while its upstream
-// does not take what the client said first, and no line counts it.
-func TestFirstWordsAreNotTaken(t *testing.T) {
-	idle, path := 50*time.Millisecond, filepath.Join(t.TempDir(), "log")
-	logs := telemetry.NewLogs(nil)
-	defer logs.Close()
-	p, err := New(&Config{Cluster: "up", AwaitData: true, MaxEarlyData: 5, IdleTimeout: &idle, LogOnConnect: true,
-		AccessLog: []telemetry.AccessLogConfig{{Path: path, Format: "%ACCESS_LOG_TYPE% %BYTES_RECEIVED% %CONNECTION_TERMINATION_DETAILS%"}}}, Options{
-		Logs: logs, Clusters: upstream(t, func(c *net.TCPConn) { _, _ = io.ReadAll(c) })})
+// firstWords has p connect the upstream of a client that has said hello.
+func firstWords(t *testing.T, cfg *Config) (p *Proxy, r *relay, log func() string) {
+	t.Helper()
+	path, logs := filepath.Join(t.TempDir(), "log"), telemetry.NewLogs(nil)
+	t.Cleanup(logs.Close)
+	cfg.Cluster, cfg.AwaitData, cfg.MaxEarlyData, cfg.LogOnConnect = "up", true, 5, true
+	cfg.AccessLog = []telemetry.AccessLogConfig{{Path: path, Format: "%ACCESS_LOG_TYPE% %BYTES_RECEIVED% %CONNECTION_TERMINATION_DETAILS%"}}
+	p, err := New(cfg, Options{Logs: logs, Clusters: upstream(t, func(c *net.TCPConn) { _, _ = io.ReadAll(c) })})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -312,14 +311,28 @@ func TestFirstWordsAreNotTaken(t *testing.T) {
 	}
 	c := downstream.New(downstream.Facts{Stream: s, Peer: authz.NewPeer(s.Info(), near.LocalAddr().(*net.TCPAddr).AddrPort()), Accepted: time.Now()}, nil)
 	c.Attach(&downstream.Server{Handler: p, Context: t.Context()}, releaser{})
-	defer func() { _ = far.Close(); _ = p.Close() }()
+	t.Cleanup(func() { _, _ = far.Close(), p.Close() })
 	if _, err := far.Write([]byte("hello")); err != nil {
 		t.Fatal(err)
 	}
-	r := p.begin(t.Context(), c)
-	if r == nil {
+	if r = p.begin(t.Context(), c); r == nil {
 		t.Fatal("there is no upstream")
 	}
+	return p, r, func() string {
+		logs.Flush()
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Error(err)
+		}
+		return string(b)
+	}
+}
+
+// TestFirstWordsAreNotTaken: the times of the connection hold too while its upstream
+// does not take what the client said first, and no line counts it.
+func TestFirstWordsAreNotTaken(t *testing.T) {
+	idle := 50 * time.Millisecond
+	p, r, log := firstWords(t, &Config{IdleTimeout: &idle})
 	up := &stuck{r.up.Stream, make(chan struct{})}
 	r.up.Stream, r.toUp.dst, r.down.src = up, up, up
 	p.watch.add(r)
@@ -336,8 +349,31 @@ func TestFirstWordsAreNotTaken(t *testing.T) {
 		<-served
 	}
 	p.end(r)
-	logs.Flush()
-	if b, err := os.ReadFile(path); err != nil || string(b) != "TcpUpstreamConnected 0 -\nTcpConnectionEnd 0 idle_timeout\n" {
-		t.Errorf("log %q, %v", b, err)
+	if got := log(); got != "TcpUpstreamConnected 0 -\nTcpConnectionEnd 0 idle_timeout\n" {
+		t.Errorf("log %q", got)
+	}
+}
+
+// TestNoPeriodicLineBeforeTheFirst: lines at intervals begin when that of the connected
+// upstream is written, however long what the client said first is not taken; one that was
+// due is not slept through.
+func TestNoPeriodicLineBeforeTheFirst(t *testing.T) {
+	off := time.Duration(0)
+	p, r, log := firstWords(t, &Config{IdleTimeout: &off, LogInterval: time.Hour})
+	due := r.began + int64(time.Hour)
+	if r.look(due); r.nextLook(due-1) == due {
+		t.Error("it is looked at for a line that is not due")
+	}
+	p.watch.asleep.Store(true)
+	r.logConnected()
+	if p.watch.asleep.Load() || r.nextLook(due-1) != due {
+		t.Error("the line that is due is slept through")
+	}
+	r.look(due)
+	p.watch.add(r)
+	p.end(r)
+	r.first.drop()
+	if got := log(); got != "TcpUpstreamConnected 0 -\nTcpPeriodic 0 -\nTcpConnectionEnd 0 -\n" {
+		t.Errorf("log %q", got)
 	}
 }
