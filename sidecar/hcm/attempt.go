@@ -482,7 +482,8 @@ func (a *attempt) broken(err error) outcome {
 	case causeHard:
 		return a.expired()
 	case causeIdle:
-		if a.idle() != x.idleTimeout() {
+		// Once the answer is here, the attempt's time does not count any more.
+		if try := a.idle(); try != x.idleTimeout() && x.dog.idleAfter == try {
 			return tryIdle
 		}
 		return idleTimedOut

@@ -78,11 +78,11 @@ func (b *responseBuffer) DropBuffer() {
 // fill reads more from s. Where s can wait without it, no memory is held meanwhile: a
 // tunnel or a stream of events waits for most of its life. Over TLS that would cost the
 // second record of every longer answer an allocation for each time that it is looked for:
-// there it is for what has no end of its own.
-func (b *responseBuffer) fill(s stream.Stream, endless bool) (n int, err error) {
+// there it is for what has no length.
+func (b *responseBuffer) fill(s stream.Stream, sized bool) (n int, err error) {
 	b.share.Turn()
 	r, ready := s.(stream.ReadyReader)
-	if _, secured := s.(*stream.TLS); ready && (endless || !secured) {
+	if _, secured := s.(*stream.TLS); ready && !(sized && secured) {
 		n, err = r.ReadReady(b)
 	} else {
 		n, err = s.Read(b.TakeBuffer())

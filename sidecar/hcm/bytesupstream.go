@@ -40,7 +40,7 @@ func (u *bytesUpstream) head(a *attempt) error {
 // Next implements message.Body.
 func (u *bytesUpstream) Next() ([]byte, bool, error) {
 	u.in.r, u.in.w = 0, 0
-	n, err := u.in.fill(u.c.Stream, true)
+	n, err := u.in.fill(u.c.Stream, false)
 	switch {
 	case n > 0:
 		u.dog.active()

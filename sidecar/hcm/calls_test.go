@@ -9,6 +9,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
@@ -179,34 +180,44 @@ func TestWaitingHoldsNoMemory(t *testing.T) {
 	}
 }
 
-// TestWaitingOverTLSHoldsNoMemory: so it is over TLS, where what a host sends has no end of
-// its own; it may be silent for hours.
+// TestWaitingOverTLSHoldsNoMemory: so it is over TLS, where what a host sends has no length;
+// it may be silent for hours after its first words.
 func TestWaitingOverTLSHoldsNoMemory(t *testing.T) {
-	addr := rawOrigin(t, func(_ int, c net.Conn, _ *bufio.Reader) {
-		_ = tls.Server(c, &tls.Config{Certificates: []tls.Certificate{certificate(t, apiID)}}).Handshake()
-		_, _ = c.Read(make([]byte, 1)) // until the client leaves
-	})
-	nc, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	s, err := stream.ClientTLS(nc.(*net.TCPConn), &tls.Config{InsecureSkipVerify: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Handshake(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	c := &cluster.Conn{Stream: s}
-	events, tunnel := &http1Upstream{c: c, framing: http1.UntilClose, dog: &watchdog{}}, &bytesUpstream{c: c, dog: &watchdog{}}
-	_ = s.SetReadDeadline(past) // the wait ends as soon as it begins
 	for name, tc := range map[string]struct {
-		body message.Body
-		in   *responseBuffer
-	}{"events": {events, &events.in}, "tunnel": {tunnel, &tunnel.in}} {
-		if _, _, err := tc.body.Next(); !stream.IsTimeout(err) || tc.in.lent != nil {
-			t.Errorf("%s: %v, memory held: %t", name, err, tc.in.lent != nil)
-		}
+		framing http1.Framing
+		words   string
+	}{"events": {http1.Chunked, "5\r\nwords\r\n"}, "until the end": {http1.UntilClose, "words"}, "tunnel": {http1.UntilClose, "words"}} {
+		t.Run(name, func(t *testing.T) {
+			addr := rawOrigin(t, func(_ int, c net.Conn, _ *bufio.Reader) {
+				s := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{certificate(t, apiID)}})
+				_, _ = io.WriteString(s, tc.words)
+				_, _ = c.Read(make([]byte, 1)) // until the client leaves
+			})
+			nc, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer nc.Close()
+			s, err := stream.ClientTLS(nc.(*net.TCPConn), &tls.Config{InsecureSkipVerify: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Handshake(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			u, tunnel := &http1Upstream{c: &cluster.Conn{Stream: s}, framing: tc.framing, dog: &watchdog{}}, &bytesUpstream{c: &cluster.Conn{Stream: s}, dog: &watchdog{}}
+			u.decoder.Start(tc.framing, message.UnknownLength, http1.Limits{})
+			body, in := message.Body(u), &u.in
+			if name == "tunnel" {
+				body, in = tunnel, &tunnel.in
+			}
+			if got, _, err := body.Next(); string(got) != "words" || err != nil {
+				t.Fatalf("%q, %v", got, err)
+			}
+			_ = s.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+			if _, _, err := body.Next(); !stream.IsTimeout(err) || in.lent != nil {
+				t.Errorf("%v, memory held: %t", err, in.lent != nil)
+			}
+		})
 	}
 }

@@ -62,7 +62,8 @@ func (x *exchange) takeBegun(p *pump) {
 	}
 }
 
-// answered notes that a response is relayed: the attempt's own time is over.
+// answered notes that a response is relayed: the attempt's own time is over. Where that ran
+// out since the response was read, it has been met all the same.
 func (x *exchange) answered() {
 	if x.timeouts.PerTry == 0 {
 		return
@@ -78,7 +79,9 @@ func (x *exchange) answered() {
 		}
 	}
 	x.attempt.tryBy = noDeadline
-	x.dog.bound(hard)
+	if x.dog.bound(hard); x.dog.firing() {
+		x.dog.idle(x.attempt.idle())
+	}
 }
 
 // answeredWhole notes that the end of the response is here: the client alone is waited for,

@@ -305,3 +305,50 @@ func TestAttemptsIdleTimeEndsWithTheAnswer(t *testing.T) {
 	<-c.stands
 	b.wantLog("200 DT max_duration_timeout")
 }
+
+// woken is a client that remembers whether its waits are interrupted.
+type woken struct {
+	atomic.Bool
+	ever chan struct{}
+}
+
+func (c *woken) interrupt()   { c.Store(true); c.ever <- struct{}{} }
+func (c *woken) resume()      { c.Store(false) }
+func (c *woken) gone() bool   { return false }
+func (c *woken) polled() bool { return true }
+
+// TestAnswerMeetsTheAttemptsTime: an attempt's time that runs out while its answer, which is
+// here, waits for the processor, does not take the answer from the client.
+func TestAnswerMeetsTheAttemptsTime(t *testing.T) {
+	ts := NewTimers()
+	defer ts.Close()
+	c := woken{ever: make(chan struct{}, 2)}
+	x := &exchange{dog: &watchdog{}, attempt: &attempt{}, m: &Manager{streamIdle: int64(time.Hour)}}
+	x.timeouts.PerTry = time.Second
+	x.attempt.x, x.attempt.until, x.complete = x, noDeadline, true
+	x.dog.start(ts, &c)
+	defer x.dog.stop()
+	x.dog.await(monotonic(), monotonic(), int64(time.Minute), false) // it has run out
+	<-c.ever
+	if x.answered(); c.Load() || x.dog.cause.Load() != causeNone || x.dog.firing() {
+		t.Error("the client is kept from the answer")
+	}
+	x.attempt.until = monotonic() // the route's has run out too
+	x.answered()
+	<-c.ever // and counts
+}
+
+// TestWhoseIdleTimeItWas: once an answer is whole, only the stream's idle time counts, and is
+// told of.
+func TestWhoseIdleTimeItWas(t *testing.T) {
+	x := &exchange{dog: &watchdog{}, attempt: &attempt{}, m: &Manager{streamIdle: int64(time.Hour)}}
+	x.timeouts.PerTryIdle = time.Minute
+	x.attempt.x = x
+	for idle, want := range map[time.Duration]outcome{time.Minute: tryIdle, time.Hour: idleTimedOut, time.Second: idleTimedOut} {
+		x.dog.cause.Store(causeIdle)
+		x.dog.idleAfter = int64(idle)
+		if got := x.attempt.broken(os.ErrDeadlineExceeded); got != want {
+			t.Errorf("after %v: %v, want %v", idle, got, want)
+		}
+	}
+}

@@ -189,7 +189,7 @@ func (u *http1Upstream) head(a *attempt) error {
 
 // read gets more of the response.
 func (u *http1Upstream) read() error {
-	n, err := u.in.fill(u.c.Stream, u.framing == http1.UntilClose)
+	n, err := u.in.fill(u.c.Stream, u.framing == http1.NoBody || u.framing == http1.Length)
 	if n > 0 {
 		return nil
 	}

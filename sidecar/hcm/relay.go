@@ -12,12 +12,12 @@ import (
 
 // relay sends the response in x.resp to the client, and its body as it comes.
 func (x *exchange) relay() {
-	x.takeTurns()
 	x.settlePump()
 	if x.pump != nil && !x.sel.Mirrored() {
 		x.pump.forgetReplay() // this was the last attempt, and no copy is made of it
 	}
 	x.answered()
+	x.takeTurns() // the attempt's time is not spent on it
 	x.status, x.details = x.resp.Status, "via_upstream"
 	if !x.m.cfg.SuppressEnvoyHeaders {
 		x.addServiceTime()

@@ -21,6 +21,9 @@ func noteProcessors() {
 // is fetched once for all whose turn it is. And what writes to sockets in a row finds
 // their peers awake, where each write by itself would wake one.
 //
+// It is behind all that can run, though. Beside a goroutine that computes each turn takes
+// what the runtime leaves that one, up to 10 ms.
+//
 // With more processors a goroutine that steps back would wake one of them instead.
 func takeTurns() {
 	if oneProcessor.Load() {

@@ -117,6 +117,9 @@ func (w *watchdog) calm() {
 // armed tells the owner whether something is looked for, or was found.
 func (w *watchdog) armed() bool { return w.timer.at.Load() != 0 }
 
+// firing tells the owner whether it was woken, or may be about to be.
+func (w *watchdog) firing() bool { return w.timer.at.Load() < 0 }
+
 // rest begins the time between requests.
 func (w *watchdog) rest() {
 	w.calm()
