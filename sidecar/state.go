@@ -10,6 +10,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
+	"github.com/hauberk-mesh/hauberk/sidecar/fair"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
@@ -140,6 +141,7 @@ func (s *state) applyClusters(u client.Update, errs map[string]error) {
 			errs[r.Name] = fmt.Errorf("the bootstrap has a static cluster of this name")
 			continue
 		}
+		fair.Background(fair.Cluster)
 		cfg, err := read(config.Cluster, r)
 		if err == nil {
 			err = s.setCluster(cfg)
@@ -217,6 +219,7 @@ func (s *state) forgetEndpoints(name string) {
 // their cluster, or by an assignment that says so.
 func (s *state) applyEndpoints(u client.Update, errs map[string]error) {
 	for _, r := range u.Upserts {
+		fair.Background(fair.Cluster)
 		a, err := read(config.Assignment, r)
 		if err == nil {
 			a.Cluster = r.Name

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/fair"
 	"github.com/hauberk-mesh/hauberk/xds/logformat"
 )
 
@@ -36,6 +37,7 @@ func (d *decoder) environment(m proto.Message, bootstrap bool) error {
 const environmentReason = "the environment is read for a bootstrap only: what a control plane sends must not tell it to others"
 
 func (e environment) message(m protoreflect.Message, path string) (err error) {
+	fair.Background(fair.Message)
 	switch t := m.Interface().(type) {
 	case *accesslogv3.AccessLog:
 		if !e.bootstrap {

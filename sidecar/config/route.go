@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/fair"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
 )
@@ -96,6 +97,7 @@ func (d *decoder) virtualHost(m *routev3.VirtualHost, path string) (*route.Virtu
 }
 
 func (d *decoder) route(m *routev3.Route, path string) (*route.Route, error) {
+	fair.Background(fair.Route)
 	out := &route.Route{Name: m.GetName()}
 	f, err := facts(m.GetMetadata(), path+".metadata")
 	if err != nil {

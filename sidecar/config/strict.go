@@ -9,6 +9,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/fair"
 )
 
 // FieldError says what is wrong with one field. Path is as in the resource's
@@ -47,6 +49,7 @@ type checker struct {
 
 // message checks m and everything below it.
 func (c *checker) message(m protoreflect.Message, path string) error {
+	fair.Background(fair.Message)
 	name := m.Descriptor().FullName()
 	if opaque[name] {
 		return nil

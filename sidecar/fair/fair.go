@@ -31,6 +31,13 @@ const (
 	leastShare = 64 << 10
 )
 
+// What pieces of an update of the configuration cost, in bytes.
+const (
+	Message = 4 << 10   // to look at one of its messages
+	Route   = 32 << 10  // to make one of it
+	Cluster = 256 << 10 // to put one in force
+)
+
 // Share is what one goroutine has done since it last waited. The zero value is a new
 // share. It is its goroutine's alone.
 type Share struct{ spent int }
@@ -47,7 +54,20 @@ func (s *Share) Spend(bytes int) { s.spent += bytes }
 func (s *Share) Turn() {
 	if s.spent >= int(share.Load()) {
 		s.spent = 0
-		theNetwork().await()
+		await()
+	}
+}
+
+// background is the share of all that no request waits for.
+var background atomic.Int64
+
+// Background notes work that no request waits for, and lets who waits for the network run
+// first where it has become a share. It is called between the pieces of such work, by any
+// goroutine. A lock that is held meanwhile is held for longer.
+func Background(bytes int) {
+	if background.Add(int64(bytes)) >= share.Load() {
+		background.Store(0)
+		await()
 	}
 }
 
@@ -56,78 +76,87 @@ var share atomic.Int64
 
 func init() { share.Store(wholeShare) }
 
-var theNetwork = sync.OnceValue(newNetwork)
-
-// network has goroutines wait until the runtime looks at the network. One waits for an
-// eventfd that it makes readable itself once the runtime's poller watches it, the others
-// for that one.
-type network struct {
-	file  *os.File        // the eventfd, nil where the system gives none
-	raw   syscall.RawConn // its
-	once  func(fd uintptr) bool
-	asked bool // the leader's
-
-	mu      sync.Mutex
-	looked  sync.Cond
-	leading bool  // somebody waits for the eventfd
-	waiting int64 // how many wait for that one
-	looks   uint64
+// look is a wait until the runtime looks at the network: of one goroutine for an eventfd that
+// it makes readable itself, and of others for that one. So who is found runs before them.
+type look struct {
+	over   sync.RWMutex // locked until then; others than a mutex may not be shared by tests with synctest
+	others atomic.Int64
 }
 
-func newNetwork() *network {
-	n := &network{}
-	n.looked.L = &n.mu
-	n.once = n.ask
+func (l *look) follow() {
+	l.others.Add(1)
+	l.over.RLock()
+	defer l.over.RUnlock()
+}
+
+// underWay is the look that is waited for, nil for none.
+var underWay atomic.Pointer[look]
+
+// await returns when the runtime has looked at the network since, or at worst did just then.
+func await() {
+	mine := (*look)(nil)
+	for {
+		if l := underWay.Load(); l != nil {
+			l.follow()
+			return
+		}
+		if mine == nil {
+			mine = &look{}
+			mine.over.Lock()
+		}
+		if underWay.CompareAndSwap(nil, mine) {
+			break
+		}
+	}
+	if poller == nil {
+		poller = newPause()
+	}
+	if !poller.wait() {
+		poller = nil // there are no descriptors left; another time there may be
+		runtime.Gosched()
+	}
+	share.Store(max(wholeShare/(1+mine.others.Load()), leastShare))
+	underWay.Store(nil)
+	mine.over.Unlock()
+}
+
+// poller is the eventfd of whose look is under way.
+var poller *pause
+
+// pause is a wait for an eventfd, which is made readable once the runtime's poller watches it.
+type pause struct {
+	raw   syscall.RawConn // of a file, which the collector closes; nil for none
+	once  func(fd uintptr) bool
+	asked bool
+}
+
+func newPause() *pause {
+	p := &pause{}
+	p.once = p.ask
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
-		return n
+		return p
 	}
-	n.file = os.NewFile(uintptr(fd), "eventfd")
-	if n.raw, err = n.file.SyscallConn(); err != nil {
-		n.raw = nil
+	f := os.NewFile(uintptr(fd), "eventfd")
+	if p.raw, err = f.SyscallConn(); err != nil {
+		_ = f.Close()
+		p.raw = nil
 	}
-	return n
+	return p
 }
 
-// await returns when the network was looked at since, or at worst was being looked at.
-func (n *network) await() {
-	if n.raw == nil {
-		runtime.Gosched()
-		return
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.leading {
-		n.waiting++
-		for at := n.looks; n.looks == at; {
-			n.looked.Wait()
-		}
-		return
-	}
-	n.leading = true
-	n.look()
-	share.Store(max(wholeShare/(1+n.waiting), leastShare))
-	n.leading, n.waiting = false, 0
-	n.looks++
-	n.looked.Broadcast()
-}
-
-// look waits for the eventfd. The lock is held, and given up meanwhile.
-func (n *network) look() {
-	n.mu.Unlock()
-	defer n.mu.Lock()
-	n.asked = false
-	if err := n.raw.Read(n.once); err != nil {
-		runtime.Gosched()
-	}
+// wait is false where there is nothing to wait for.
+func (p *pause) wait() bool {
+	p.asked = false
+	return p.raw != nil && p.raw.Read(p.once) == nil
 }
 
 // ask makes the eventfd readable when the poller is armed, and takes that back when the
 // poller has found it.
-func (n *network) ask(fd uintptr) (found bool) {
+func (p *pause) ask(fd uintptr) (found bool) {
 	var one [8]byte
-	if !n.asked {
-		n.asked = true
+	if !p.asked {
+		p.asked = true
 		binary.NativeEndian.PutUint64(one[:], 1)
 		_, err := unix.Write(int(fd), one[:])
 		return err != nil

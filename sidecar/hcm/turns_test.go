@@ -28,20 +28,21 @@ func (a *answering) Write(p []byte) (int, error) {
 // TestRefusedRequestsTakeTurns: a client that sends request after request which are answered
 // at once does not keep who waits for the network from the processor.
 func TestRefusedRequestsTakeTurns(t *testing.T) {
-	b := newBed(t)
-	b.rbac(authz.HTTPFilter{Rules: &authz.Rules{Action: authz.Allow}})
-	others := fairtest.New(t)
-	b.wrap = func(s stream.Stream) stream.Stream { return &answering{s, others} }
-	b.start()
-	c := b.dial()
-	const requests = 120 // they arrive with one read
-	c.send(strings.Repeat("GET /x HTTP/1.1\r\nHost: h\r\n\r\n", requests))
-	for range requests {
-		if resp, _ := c.answer("GET"); resp.StatusCode != 403 {
-			t.Fatal(resp.Status)
+	n := fairtest.Waited(t, func(others *fairtest.Bystander) {
+		b := newBed(t)
+		b.rbac(authz.HTTPFilter{Rules: &authz.Rules{Action: authz.Allow}})
+		b.wrap = func(s stream.Stream) stream.Stream { return &answering{s, others} }
+		b.start()
+		c := b.dial()
+		const requests = 120 // they arrive with one read
+		c.send(strings.Repeat("GET /x HTTP/1.1\r\nHost: h\r\n\r\n", requests))
+		for range requests {
+			if resp, _ := c.answer("GET"); resp.StatusCode != 403 {
+				t.Fatal(resp.Status)
+			}
 		}
-	}
-	if n := others.Waited(); n > 35 {
+	})
+	if n > 35 {
 		t.Errorf("%d answers were written before another ran", n)
 	}
 }
@@ -68,23 +69,18 @@ func TestBodiesTakeTurns(t *testing.T) {
 			}
 		}
 	}
-	t.Run("answer", func(t *testing.T) {
-		others := fairtest.New(t)
+	answer := fairtest.Waited(t, func(others *fairtest.Bystander) {
 		u := &http1Upstream{c: &cluster.Conn{Stream: &ample{others: others}}, dog: &watchdog{}, framing: http1.UntilClose}
 		u.decoder.Start(u.framing, message.UnknownLength, http1.Limits{})
 		drain(u)
-		if n := others.Waited(); n > 70 { // reads of 32 KB
-			t.Errorf("%d reads before another ran", n)
-		}
 	})
-	t.Run("request", func(t *testing.T) {
-		others := fairtest.New(t)
+	request := fairtest.Waited(t, func(others *fairtest.Bystander) {
 		h := &http1Client{framing: http1.UntilClose, c: &http1Conn{m: &Manager{cfg: &Config{}},
 			d: downstream.New(downstream.Facts{Stream: &ample{others: others}}, nil)}}
 		h.decoder.Start(h.framing, message.UnknownLength, http1.Limits{})
 		drain(h)
-		if n := others.Waited(); n > 550 { // reads of 4 KB
-			t.Errorf("%d reads before another ran", n)
-		}
 	})
+	if answer > 70 || request > 550 { // of 32 KB and of 4 KB
+		t.Errorf("%d reads of an answer and %d of a request before another ran", answer, request)
+	}
 }

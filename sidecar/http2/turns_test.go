@@ -34,11 +34,12 @@ func (a *ample) Read(p []byte) (int, error) {
 // TestReaderTakesTurns: a client that never pauses does not keep who waits for the network
 // from the processor.
 func TestReaderTakesTurns(t *testing.T) {
-	others := fairtest.New(t)
-	near, _ := sockets(t)
-	words := appendFrameHeader([]byte(clientPreface), 0, frameSettings, 0, 0)
-	_ = NewServer(&ample{near, others, words}, nil, handlerFunc(ok)).Serve(t.Context())
-	if n := others.Waited(); n > 70 { // reads of 32 KB
+	n := fairtest.Waited(t, func(others *fairtest.Bystander) {
+		near, _ := sockets(t)
+		words := appendFrameHeader([]byte(clientPreface), 0, frameSettings, 0, 0)
+		_ = NewServer(&ample{near, others, words}, nil, handlerFunc(ok)).Serve(t.Context())
+	})
+	if n > 70 { // of 32 KB
 		t.Errorf("%d reads before another ran", n)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/fair"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 )
 
@@ -232,6 +233,7 @@ func compileHost(vh *VirtualHost) (_ *host, err error) {
 }
 
 func (e *entry) compile(r *Route) (err error) {
+	fair.Background(fair.Route)
 	if err := checkRoute(r); err != nil {
 		return err
 	}

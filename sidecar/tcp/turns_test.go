@@ -3,7 +3,6 @@ package tcp
 import (
 	"io"
 	"net"
-	"runtime"
 	"testing"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/fair"
@@ -35,12 +34,13 @@ func TestBulkTakesTurns(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer p.Close()
-		others := fairtest.New(t)
-		peer := &ample{others: others}
-		if err := (&relay{p: p}).copy(&half{src: peer, dst: peer}); err != nil {
-			t.Fatal(err)
-		}
-		if n := others.Waited(); n > 40 { // reads of 64 KB, and the first smaller ones
+		n := fairtest.Waited(t, func(others *fairtest.Bystander) {
+			peer := &ample{others: others}
+			if err := (&relay{p: p}).copy(&half{src: peer, dst: peer}); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if n > 40 { // reads of 64 KB, and the first smaller ones
 			t.Errorf("%d reads before another ran", n)
 		}
 	})
@@ -55,18 +55,16 @@ func TestBulkTakesTurns(t *testing.T) {
 			}
 			ends[i], peers[i] = s, far
 		}
-		if _, err := peers[0].Write([]byte("x")); err != nil {
-			t.Fatal(err)
-		}
-		others := fairtest.New(t)
-		var share fair.Share
-		share.Spend(1 << 30) // what was moved before
-		others.Worked()
-		if err := newSplicer(ends[1], ends[0], &share).move(func() {}, func(int64) {}); err != nil {
-			t.Fatal(err)
-		}
-		runtime.Gosched() // does not look at the network by itself
-		if others.Worked() {
+		if !fairtest.Runs(t, func() {
+			if _, err := peers[0].Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			var share fair.Share
+			share.Spend(1 << 30) // what was moved before
+			if err := newSplicer(ends[1], ends[0], &share).move(func() {}, func(int64) {}); err != nil {
+				t.Fatal(err)
+			}
+		}) {
 			t.Error("nobody else ran")
 		}
 	})
