@@ -100,6 +100,12 @@ var mutations = []struct {
 	{"the age of a cache", "xds/client/apply.go", "		c.status.AsOf = st.Saved", "		c.status.AsOf = time.Now()", "xds/client", "TestAgeOfTheConfiguration"},
 	{"the sidecar's alarm", "sidecar/age.go", "		return append(slices.Collect(maps.Values(trust)), s.configuration())", "		return nil", "sidecar", "TestStaleConfigurationIsAlarmed|TestStaleTrustIsAlarmed"},
 	{"the age of the catalog", "controlplane/server/age.go", "	if st.Synced && len(st.Errors) == 0 {", "	if true {", "cmd/hauberk", "TestStaleCatalogIsAlarmed"},
+	{"turns of refused requests", "sidecar/hcm/http1conn.go", "		c.share.Turn()\n", "", "sidecar/hcm", "TestRefusedRequestsTakeTurns"},
+	{"turns of answers", "sidecar/hcm/buffer.go", "	b.share.Turn()\n", "", "sidecar/hcm", "TestBodiesTakeTurns"},
+	{"turns of copies", "sidecar/tcp/relay.go", "		l.share.Turn()\n", "", "sidecar/tcp", "TestBulkTakesTurns"},
+	{"turns of splices", "sidecar/tcp/splice.go", "		s.share.Turn()\n", "", "sidecar/tcp", "TestBulkTakesTurns"},
+	{"turns of HTTP/2 readers", "sidecar/http2/reader.go", "	c.in.share.Turn()\n", "", "sidecar/http2", "TestReaderTakesTurns"},
+	{"turns of updates", "sidecar/state.go", "		fair.Background(fair.Cluster)\n		cfg, err", "		_ = fair.Background\n		cfg, err", "sidecar", "TestUpdatesTakeTurns"},
 	{"silent control planes", "identity/server/sync.go", "			s.heard.note(peer, s.now())", "", "cmd/hauberk", "TestSilentControlPlaneIsAlarmed"},
 }
 

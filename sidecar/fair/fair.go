@@ -24,12 +24,8 @@ import (
 // these takes.
 const Request = 64 << 10
 
-// A share is what may be done in one turn, in bytes. That of one who is alone takes 200 to
-// 1,000 µs, and the wait about 3. The more take turns the smaller it is, down to a least.
-const (
-	wholeShare = 1 << 20
-	leastShare = 64 << 10
-)
+// share is what may be done in one turn, in bytes: 100 to 500 µs. The wait takes about 3.
+const share = 512 << 10
 
 // What pieces of an update of the configuration cost, in bytes.
 const (
@@ -52,7 +48,7 @@ func (s *Share) Spend(bytes int) { s.spent += bytes }
 // network was looked at: as long as the others that are ready take for their shares, never
 // for a peer. No lock may be held that these need.
 func (s *Share) Turn() {
-	if s.spent >= int(share.Load()) {
+	if s.spent >= share {
 		s.spent = 0
 		await()
 	}
@@ -65,49 +61,21 @@ var background atomic.Int64
 // first where it has become a share. It is called between the pieces of such work, by any
 // goroutine. A lock that is held meanwhile is held for longer.
 func Background(bytes int) {
-	if background.Add(int64(bytes)) >= share.Load() {
+	if background.Add(int64(bytes)) >= share {
 		background.Store(0)
 		await()
 	}
 }
 
-// share is the size of one at present.
-var share atomic.Int64
+// looking is held by whose look is under way. So each look lets one go on who is never found
+// without work, beside all who are found: however many there are of these, who waits for the
+// network waits for one share. A mutex that is waited for long is had in order.
+var looking sync.Mutex
 
-func init() { share.Store(wholeShare) }
-
-// look is a wait until the runtime looks at the network: of one goroutine for an eventfd that
-// it makes readable itself, and of others for that one. So who is found runs before them.
-type look struct {
-	over   sync.RWMutex // locked until then; others than a mutex may not be shared by tests with synctest
-	others atomic.Int64
-}
-
-func (l *look) follow() {
-	l.others.Add(1)
-	l.over.RLock()
-	defer l.over.RUnlock()
-}
-
-// underWay is the look that is waited for, nil for none.
-var underWay atomic.Pointer[look]
-
-// await returns when the runtime has looked at the network since, or at worst did just then.
+// await returns when the runtime has looked at the network.
 func await() {
-	mine := (*look)(nil)
-	for {
-		if l := underWay.Load(); l != nil {
-			l.follow()
-			return
-		}
-		if mine == nil {
-			mine = &look{}
-			mine.over.Lock()
-		}
-		if underWay.CompareAndSwap(nil, mine) {
-			break
-		}
-	}
+	looking.Lock()
+	defer looking.Unlock()
 	if poller == nil {
 		poller = newPause()
 	}
@@ -115,12 +83,9 @@ func await() {
 		poller = nil // there are no descriptors left; another time there may be
 		runtime.Gosched()
 	}
-	share.Store(max(wholeShare/(1+mine.others.Load()), leastShare))
-	underWay.Store(nil)
-	mine.over.Unlock()
 }
 
-// poller is the eventfd of whose look is under way.
+// poller is what is waited for; looking guards it.
 var poller *pause
 
 // pause is a wait for an eventfd, which is made readable once the runtime's poller watches it.

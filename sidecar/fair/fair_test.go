@@ -24,7 +24,7 @@ func TestWhoWaitsForTheNetworkIsFound(t *testing.T) {
 		for range busy {
 			all.Go(func() {
 				for s := (Share{}); others.Worked(); s.Turn() {
-					s.Spend(wholeShare)
+					s.Spend(share)
 				}
 			})
 		}
@@ -35,27 +35,10 @@ func TestWhoWaitsForTheNetworkIsFound(t *testing.T) {
 	}
 }
 
-// TestShareIsSmallerForMany: the more take turns, the shorter is each; who is alone again has
-// the whole.
-func TestShareIsSmallerForMany(t *testing.T) {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	for _, c := range []struct{ goroutines, want int }{{1, wholeShare}, {2, wholeShare / 2}, {100, leastShare}, {1, wholeShare}} {
-		var all sync.WaitGroup
-		for range c.goroutines {
-			all.Go(await)
-		}
-		all.Wait()
-		if got := int(share.Load()); got != c.want {
-			t.Errorf("with %d goroutines a share of %d, want %d", c.goroutines, got, c.want)
-		}
-	}
-}
-
 // waits tells whether f waits for a look at the network, when a share has just begun.
 func waits(t *testing.T, f func()) bool {
 	t.Helper()
 	return fairtest.Runs(t, func() {
-		share.Store(wholeShare)
 		background.Store(0)
 		f()
 	})
@@ -69,11 +52,11 @@ func TestTurnsCountWhatWasDone(t *testing.T) {
 	}
 	if waits(t, func() {
 		var s Share
-		for range wholeShare/Request - 1 {
+		for range share/Request - 1 {
 			work(&s, Request)
 		}
 		s.Renew()
-		work(&s, wholeShare-1)
+		work(&s, share-1)
 		s.Renew()
 		work(&s, 1)
 	}) {
@@ -81,7 +64,7 @@ func TestTurnsCountWhatWasDone(t *testing.T) {
 	}
 	if !waits(t, func() {
 		var s Share
-		for range wholeShare / Request {
+		for range share / Request {
 			work(&s, Request)
 		}
 	}) {
@@ -98,10 +81,10 @@ func TestBackgroundTakesTurns(t *testing.T) {
 			}
 		}
 	}
-	if waits(t, work(wholeShare-Cluster)) {
+	if waits(t, work(share-Cluster)) {
 		t.Error("it waits within a share")
 	}
-	if !waits(t, work(wholeShare)) || background.Load() != 0 {
+	if !waits(t, work(share)) || background.Load() != 0 {
 		t.Error("it does not wait for the next share")
 	}
 }
