@@ -24,6 +24,10 @@ import (
 // these takes.
 const Request = 64 << 10
 
+// Handshake is what a peer's TLS handshake costs, in bytes. Many begin at once where many
+// clients come back.
+const Handshake = share
+
 // share is what may be done in one turn, in bytes: 100 to 500 µs. The wait takes about 3.
 const share = 512 << 10
 

@@ -16,6 +16,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/identity/verify"
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/fair"
 	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
@@ -296,6 +297,7 @@ func (a *arrival) open(c stream.Conn) (stream.Stream, error) {
 	ctx, cancel := context.WithTimeout(a.l.ctx, limit)
 	defer cancel()
 	began := time.Now()
+	fair.Background(fair.Handshake)
 	if err := t.Handshake(ctx); err != nil {
 		reason := handshakeReason(err)
 		a.countHandshake("failed", reason, 0, 0)
