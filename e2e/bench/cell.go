@@ -25,6 +25,7 @@ type cell struct {
 	Verdicts    []verdict         `json:"verdicts"`
 
 	memory *memoryJob
+	crowd  bool
 }
 
 // measured is one contender in one cell. Lists have an entry for each round.
@@ -72,7 +73,7 @@ func (m *measured) logs() string {
 }
 
 func (b *bench) newCell(s setting) *cell {
-	return &cell{Job: s.job.name, About: s.job.about, Unit: s.job.unit, Connections: s.conns, Body: s.body, Features: !s.bare, Unsupported: map[string]string{}, memory: s.job.memory}
+	return &cell{Job: s.job.name, About: s.job.about, Unit: s.job.unit, Connections: s.conns, Body: s.body, Features: !s.bare, Unsupported: map[string]string{}, memory: s.job.memory, crowd: s.job.crowd}
 }
 
 // start assembles every contender of the job and lets it do a little of it. What

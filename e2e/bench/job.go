@@ -28,7 +28,8 @@ type job struct {
 	extra       extra // configuration that is loaded and not used
 	noTimeout   bool  // streams outlast every route timeout
 	memory      *memoryJob
-	fixed       int // number of connections, 0 when the matrix says
+	crowd       bool // only the times of one client are of interest
+	fixed       int  // number of connections, 0 when the matrix says
 }
 
 // leg is one way between two programs.
@@ -78,6 +79,7 @@ func jobs() []job {
 		{name: "connect-tcp-mtls2", about: "TCP, a new connection for each message, two hops, mTLS between", unit: "connection", legs: twoHops(tcp, tcp, tcp), load: fresh{echo}, origin: startEcho, contenders: proxies},
 		{name: "handshake", about: "HTTP/1 over mTLS in, a full handshake for each request", unit: "handshake", legs: []leg{{http1, true}, {http1, false}}, load: fresh{get}, origin: startHTTP1, contenders: servers},
 		{name: "loaded", about: "HTTP/1 with 1,000 clusters and 10,000 routes loaded", unit: "request", legs: plainLegs(http1, http1), load: get, origin: startHTTP1, contenders: servers, extra: extra{1000, 10000}},
+		{name: "beside-downloads", about: "HTTP/1, one client beside others that download without a pause", unit: "request", legs: plainLegs(http1, http1), load: crowdLoad{}, origin: startCrowdHTTP1, contenders: servers, crowd: true, fixed: 32},
 
 		{name: "idle-100", about: "memory, idle with 100 clusters", legs: plainLegs(http1, http1), origin: startHTTP1, contenders: servers, extra: extra{100, 100}, memory: &memoryJob{}},
 		{name: "idle-10000", about: "memory, idle with 10,000 clusters and routes", legs: plainLegs(http1, http1), origin: startHTTP1, contenders: servers, extra: extra{10000, 10000}, memory: &memoryJob{}},

@@ -100,6 +100,13 @@ func (c *cell) table(w io.Writer) {
 		}
 		return
 	}
+	if c.crowd {
+		fmt.Fprintln(w, "CONTENDER\tA SECOND\tP50\tP99\tPSS\tANONYMOUS\t")
+		for _, m := range c.Contenders {
+			fmt.Fprintf(w, "%s\t%.0f\t%s\t%s\t%.0f MB\t%.0f MB\t\n", m.Name, median(m.Rate), micros(m.P50), micros(m.P99), median(m.PSS)/mb, median(m.Anonymous)/mb)
+		}
+		return
+	}
 	fmt.Fprintf(w, "CONTENDER\tCPU µs/%s\tALLOCS\tA SECOND\tP50\tP99\tPSS\tANONYMOUS\t\n", c.Unit)
 	for _, m := range c.Contenders {
 		fmt.Fprintf(w, "%s\t%.1f\t%s\t%.0f\t%s\t%s\t%.0f MB\t%.0f MB\t\n", m.Name, median(m.CPU), m.allocsText(), median(m.Rate),
