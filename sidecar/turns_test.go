@@ -17,10 +17,12 @@ func TestUpdatesTakeTurns(t *testing.T) {
 	r := newRig(t)
 	clusters, endpoints := client.Update{Type: resource.ClusterType}, client.Update{Type: resource.EndpointType}
 	vh := &routev3.VirtualHost{Name: "v", Domains: []string{"*"}}
-	for i := range 20 {
-		name := fmt.Sprintf("c%d", i)
-		clusters.Upserts = append(clusters.Upserts, edsCluster(t, name))
-		endpoints.Upserts = append(endpoints.Upserts, assignment(t, name, 1))
+	for i := range 12 {
+		name := fmt.Sprintf("c%d", i%6)
+		if i < 6 { // few enough for their messages alone to be no share
+			clusters.Upserts = append(clusters.Upserts, edsCluster(t, name))
+			endpoints.Upserts = append(endpoints.Upserts, assignment(t, name, 1))
+		}
 		vh.Routes = append(vh.Routes, &routev3.Route{
 			Match:  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/" + name}},
 			Action: &routev3.Route_Route{Route: &routev3.RouteAction{ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: name}}},
