@@ -110,7 +110,7 @@ func (c *Cluster) prepare(a *Assignment) *plan {
 	return p
 }
 
-// adopt puts a plan in force. None departs before there is a set without it, and one that
+// adopt puts a plan in force. None departs before the set without it is made, and one that
 // cannot be ended keeps no other. c.mu is held.
 func (c *Cluster) adopt(p *plan) {
 	for _, h := range p.leaving {

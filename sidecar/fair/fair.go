@@ -16,6 +16,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,7 +29,8 @@ const Request = 64 << 10
 // clients come back.
 const Handshake = share
 
-// share is what may be done in one turn, in bytes: 100 to 500 µs. The wait takes about 3.
+// share is what may be done in one turn, in bytes: 100 to 500 µs. The wait of one who is alone
+// takes about 3.
 const share = 512 << 10
 
 // What pieces of an update of the configuration cost, in bytes.
@@ -38,8 +40,8 @@ const (
 	Cluster = 256 << 10 // to put one in force
 )
 
-// Share is what one goroutine has done since it last waited. The zero value is a new
-// share. It is its goroutine's alone.
+// Share is what one goroutine has done since it last waited, as far as it knows. The zero
+// value is a new share. It is its goroutine's alone.
 type Share struct{ spent int }
 
 // Renew begins a new share: the goroutine has waited.
@@ -49,8 +51,8 @@ func (s *Share) Renew() { s.spent = 0 }
 func (s *Share) Spend(bytes int) { s.spent += bytes }
 
 // Turn is called before more is done. Where nothing is left of the share it waits until the
-// network was looked at: as long as the others that are ready take for their shares, never
-// for a peer. No lock may be held that these need.
+// network was looked at: as long as all that are ready take, and those that wait for their
+// turn before it; never for a peer. No lock may be held that these need.
 func (s *Share) Turn() {
 	if s.spent >= share {
 		s.spent = 0
@@ -66,7 +68,7 @@ var background atomic.Int64
 // goroutine. A lock that is held meanwhile is held for longer.
 func Background(bytes int) {
 	if background.Add(int64(bytes)) >= share {
-		background.Store(0)
+		background.Add(-share)
 		await()
 	}
 }
@@ -76,17 +78,34 @@ func Background(bytes int) {
 // network waits for one share. A mutex that is waited for long is had in order.
 var looking sync.Mutex
 
+// A look takes long where others run who do not wait, nor take turns: who computes, or very
+// many who were found. The runtime comes to it every 10 to 20 ms then, and more may go on for
+// each: one for so much of it that what they do with it cannot make the next look longer.
+const (
+	patience = 2 * time.Millisecond
+	most     = 20
+)
+
+// further is how many more may go on after the last look; looking guards it.
+var further int
+
 // await returns when the runtime has looked at the network.
 func await() {
 	looking.Lock()
 	defer looking.Unlock()
+	if further > 0 {
+		further--
+		return
+	}
 	if poller == nil {
 		poller = newPause()
 	}
+	began := time.Now()
 	if !poller.wait() {
 		poller = nil // there are no descriptors left; another time there may be
 		runtime.Gosched()
 	}
+	further = min(int(time.Since(began)/patience), most)
 }
 
 // poller is what is waited for; looking guards it.

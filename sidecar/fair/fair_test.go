@@ -40,6 +40,7 @@ func waits(t *testing.T, f func()) bool {
 	t.Helper()
 	return fairtest.Runs(t, func() {
 		background.Store(0)
+		further = 0
 		f()
 	})
 }
@@ -139,4 +140,35 @@ func TestTurnsInBubbles(t *testing.T) {
 		all.Go(func() { synctest.Test(t, func(*testing.T) { turns() }) })
 	}
 	all.Wait()
+}
+
+// TestMoreGoOnAfterALongLook: beside who computes, the runtime looks so seldom that one for each
+// look would be next to none.
+func TestMoreGoOnAfterALongLook(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	further = 0
+	var stop atomic.Bool
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		for !stop.Load() {
+		}
+	}()
+	for range 50 { // the monitor's look may have been about to come
+		if await(); further > 0 {
+			break
+		}
+	}
+	n := further
+	stop.Store(true)
+	<-over
+	if n == 0 || n > most {
+		t.Fatalf("%d more may go on", n)
+	}
+	for range n {
+		await()
+	}
+	if further != 0 {
+		t.Errorf("%d more may go on after %d did", further, n)
+	}
 }

@@ -482,7 +482,7 @@ func (a *attempt) broken(err error) outcome {
 	case causeHard:
 		return a.expired()
 	case causeIdle:
-		// Once the answer is here, the attempt's time does not count any more.
+		// Once the whole answer is here, the attempt's time does not count any more.
 		if try := a.idle(); try != x.idleTimeout() && x.dog.idleAfter == try {
 			return tryIdle
 		}

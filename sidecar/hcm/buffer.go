@@ -76,9 +76,9 @@ func (b *responseBuffer) DropBuffer() {
 }
 
 // fill reads more from s. Where s can wait without it, no memory is held meanwhile: a
-// tunnel or a stream of events waits for most of its life. Over TLS that would cost the
-// second record of every longer answer an allocation for each time that it is looked for:
-// there it is for what has no length.
+// tunnel or a stream of events waits for most of its life. Over TLS that costs the second
+// record of a longer answer an allocation for each time that it is looked for: one that is
+// sized, which comes without a pause, is waited for with its memory there.
 func (b *responseBuffer) fill(s stream.Stream, sized bool) (n int, err error) {
 	b.share.Turn()
 	r, ready := s.(stream.ReadyReader)

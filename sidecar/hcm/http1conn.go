@@ -223,6 +223,9 @@ func (c *http1Conn) read() bool {
 	var n int
 	var err error
 	if ready, ok := c.d.Stream.(stream.ReadyReader); ok {
+		if c.d.Info.TLS {
+			c.arm() // it may also wait to write: the answer to a key update
+		}
 		n, err = ready.ReadReady(c)
 	} else { // it cannot wait without a buffer
 		c.arm()

@@ -290,6 +290,7 @@ func (a *arrival) open(c stream.Conn) (stream.Stream, error) {
 	if a.chain.cfg.TLS.Context != nil {
 		t.KeepPeerNames()
 	}
+	fair.Background(fair.Handshake)
 	limit := a.l.m.opts.HandshakeTimeout
 	if d := a.chain.cfg.HandshakeTimeout; d > 0 {
 		limit = d
@@ -297,7 +298,6 @@ func (a *arrival) open(c stream.Conn) (stream.Stream, error) {
 	ctx, cancel := context.WithTimeout(a.l.ctx, limit)
 	defer cancel()
 	began := time.Now()
-	fair.Background(fair.Handshake)
 	if err := t.Handshake(ctx); err != nil {
 		reason := handshakeReason(err)
 		a.countHandshake("failed", reason, 0, 0)

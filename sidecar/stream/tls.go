@@ -259,8 +259,14 @@ func (t *TLS) CloseWrite() error {
 	return t.raw.CloseWrite()
 }
 
+// lastWords is how long a peer may take for the end of what is said to it.
+const lastWords = 5 * time.Second
+
 // Close implements Stream.
 func (t *TLS) Close() error {
+	// Who reads may be at the answer to a key update, which the peer does not take: for that
+	// crypto/tls would wait before it sets a time for its own last words.
+	_ = t.raw.SetWriteDeadline(time.Now().Add(lastWords))
 	err := t.tls.Close()
 	t.watch.Load().Wake()
 	return err
@@ -334,7 +340,7 @@ type recordConn struct {
 	ahead int
 	// drained: the last read left nothing in the socket.
 	drained bool
-	// in is dropped before a wait, during ReadReady.
+	// in is dropped before a wait for bytes, during ReadReady.
 	in Buffers
 
 	// The callbacks are made once; the rest is their state.

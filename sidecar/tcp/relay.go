@@ -255,7 +255,7 @@ func (r *relay) copy(h *half) error {
 	}
 	for {
 		if splicer != nil && bulk >= spliceAfter {
-			l.DropBuffer()
+			l.release()
 			err := splicer.move(func() { r.moving(h) }, func(n int64) { r.progress(h, n) })
 			if w := (*writeError)(nil); errors.As(err, &w) {
 				r.left(h, w.err)
