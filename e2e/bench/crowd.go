@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/fair"
@@ -57,49 +58,67 @@ func startCrowdHTTP1(bodySize int) (*origin, error) {
 type crowdLoad struct{ h1Load }
 
 func (l crowdLoad) closed(t target, n int, warm, d time.Duration, measure func(begin bool)) (*result, error) {
-	defer crowd(t, n-1)()
-	return closedLanes(l.h1Load, t, 1, warm, d, measure)
+	return beside(t, n-1, func() (*result, error) { return closedLanes(l.h1Load, t, 1, warm, d, measure) })
 }
 
 func (l crowdLoad) open(t target, n int, rate float64, d time.Duration) (*result, error) {
-	defer crowd(t, n-1)()
-	return openLanes(l.h1Load, t, 1, rate, d)
+	return beside(t, n-1, func() (*result, error) { return openLanes(l.h1Load, t, 1, rate, d) })
 }
 
-// crowd has n clients download until it is told to stop. What fails there fails the one
-// beside them too.
-func crowd(t target, n int) (stop func()) {
+// beside runs a load while n clients download. One of them that fails, or is refused, would
+// make it easier for the others: it counts as a failure of the load.
+func beside(t target, n int, run func() (*result, error)) (*result, error) {
 	var wg sync.WaitGroup
 	var all []net.Conn
-	for range n {
-		c, err := t.dial()
-		if err != nil {
-			continue
-		}
-		all = append(all, c)
-		wg.Go(func() {
-			b := make([]byte, 256<<10)
-			var share fair.Share
-			for {
-				if _, err := io.WriteString(c, "GET /large HTTP/1.1\r\nHost: api.bench\r\n\r\n"); err != nil {
-					return
-				}
-				for got := 0; got < large; {
-					n, err := c.Read(b)
-					if err != nil {
-						return
-					}
-					got += n // a few bytes of it are the head's: the next answers are asked for early
-					share.Spend(n)
-					share.Turn()
-				}
-			}
-		})
-	}
-	return func() {
+	var over atomic.Bool
+	var failed failures
+	defer wg.Wait()
+	defer func() {
+		over.Store(true)
 		for _, c := range all {
 			_ = c.Close()
 		}
-		wg.Wait()
+	}()
+	for range n {
+		c, err := t.dial()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, c)
+		wg.Go(func() {
+			if err := download(c); !over.Load() {
+				failed.add(err)
+			}
+		})
+	}
+	r, err := run()
+	if err == nil && failed.n.Load() > 0 {
+		r.failed += failed.n.Load()
+		r.last = *failed.last.Load()
+	}
+	return r, err
+}
+
+// download asks again and again, until that fails.
+func download(c net.Conn) error {
+	b := make([]byte, 256<<10)
+	var share fair.Share
+	for first := true; ; {
+		if _, err := io.WriteString(c, "GET /large HTTP/1.1\r\nHost: api.bench\r\n\r\n"); err != nil {
+			return err
+		}
+		for got := 0; got < large; {
+			n, err := c.Read(b)
+			if err != nil {
+				return err
+			}
+			if first && !bytes.HasPrefix(b[:n], []byte("HTTP/1.1 200 ")) {
+				return fmt.Errorf("a download was answered %.40q", b[:n])
+			}
+			first = false
+			got += n // a few bytes of it are the head's: the next answers are asked for early
+			share.Spend(n)
+			share.Turn()
+		}
 	}
 }

@@ -1,7 +1,6 @@
 package hcm
 
 import (
-	"io"
 	"strings"
 	"testing"
 
@@ -47,19 +46,6 @@ func TestRefusedRequestsTakeTurns(t *testing.T) {
 	}
 }
 
-// ample is a peer that always has more to say, until the bystander has run.
-type ample struct {
-	stream.Stream
-	others *fairtest.Bystander
-}
-
-func (a *ample) Read(p []byte) (int, error) {
-	if !a.others.Worked() {
-		return 0, io.EOF
-	}
-	return len(p), nil
-}
-
 // TestBodiesTakeTurns: the same of bodies whose next bytes are always there, both ways.
 func TestBodiesTakeTurns(t *testing.T) {
 	drain := func(body message.Body) {
@@ -70,13 +56,13 @@ func TestBodiesTakeTurns(t *testing.T) {
 		}
 	}
 	answer := fairtest.Waited(t, func(others *fairtest.Bystander) {
-		u := &http1Upstream{c: &cluster.Conn{Stream: &ample{others: others}}, dog: &watchdog{}, framing: http1.UntilClose}
+		u := &http1Upstream{c: &cluster.Conn{Stream: &fairtest.Ample{Others: others}}, dog: &watchdog{}, framing: http1.UntilClose}
 		u.decoder.Start(u.framing, message.UnknownLength, http1.Limits{})
 		drain(u)
 	})
 	request := fairtest.Waited(t, func(others *fairtest.Bystander) {
 		h := &http1Client{framing: http1.UntilClose, c: &http1Conn{m: &Manager{cfg: &Config{}},
-			d: downstream.New(downstream.Facts{Stream: &ample{others: others}}, nil)}}
+			d: downstream.New(downstream.Facts{Stream: &fairtest.Ample{Others: others}}, nil)}}
 		h.decoder.Start(h.framing, message.UnknownLength, http1.Limits{})
 		drain(h)
 	})

@@ -1,7 +1,6 @@
 package tcp
 
 import (
-	"io"
 	"net"
 	"testing"
 
@@ -9,21 +8,6 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/fair/fairtest"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
-
-// ample is a peer that always has more to say, until the bystander has run, and takes all.
-type ample struct {
-	stream.Stream
-	others *fairtest.Bystander
-}
-
-func (a *ample) Read(p []byte) (int, error) {
-	if !a.others.Worked() {
-		return 0, io.EOF
-	}
-	return len(p), nil
-}
-
-func (a *ample) Write(p []byte) (int, error) { return len(p), nil }
 
 // TestBulkTakesTurns: bytes that are always there do not keep who waits for the network from
 // the processor, whether they are copied or spliced.
@@ -35,7 +19,7 @@ func TestBulkTakesTurns(t *testing.T) {
 		}
 		defer p.Close()
 		n := fairtest.Waited(t, func(others *fairtest.Bystander) {
-			peer := &ample{others: others}
+			peer := &fairtest.Ample{Others: others}
 			if err := (&relay{p: p}).copy(&half{src: peer, dst: peer}); err != nil {
 				t.Fatal(err)
 			}

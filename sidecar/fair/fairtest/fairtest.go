@@ -2,10 +2,13 @@
 package fairtest
 
 import (
+	"io"
 	"os"
 	"runtime"
 	"sync/atomic"
 	"testing"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
 // Bystander is a goroutine that waits for a message which the runtime's poller finds, on one
@@ -79,3 +82,18 @@ func (b *Bystander) Worked() (more bool) {
 	}
 	return !b.found.Load()
 }
+
+// Ample is a peer that always has more to say, until the bystander has run, and takes all.
+type Ample struct {
+	stream.Stream
+	Others *Bystander
+}
+
+func (a *Ample) Read(p []byte) (int, error) {
+	if !a.Others.Worked() {
+		return 0, io.EOF
+	}
+	return len(p), nil
+}
+
+func (a *Ample) Write(p []byte) (int, error) { return len(p), nil }
