@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -255,14 +256,14 @@ func (faultyTap) Passed(int, int64) { panic("tap") }
 // was marked, Pipe returns, and what was not passed on can be read.
 func TestFaultBesideAPipe(t *testing.T) {
 	for name, tc := range map[string]struct {
-		other func(s, to *Stream) // is about to fault
+		other func(s, to *Stream, all *sync.WaitGroup) // is about to fault
 		want  string
 	}{
-		"that is woken": {func(s, _ *Stream) {
+		"that is woken": {func(s, _ *Stream, _ *sync.WaitGroup) {
 			s.park(new(stream.Watch)) // of no poller
 		}, "tail"},
-		"that is passed on": {func(s, to *Stream) {
-			go s.Pipe(to, faultyTap{})
+		"that is passed on": {func(s, to *Stream, all *sync.WaitGroup) {
+			all.Go(func() { s.Pipe(to, faultyTap{}) })
 			piping(t, s)
 		}, ""},
 	} {
@@ -287,7 +288,9 @@ func TestFaultBesideAPipe(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			tc.other(from[0], to[0])
+			var all sync.WaitGroup
+			defer all.Wait() // a stream is not closed before who uses it has returned
+			tc.other(from[0], to[0], &all)
 			read := make(chan string, 1)
 			go func() {
 				from[1].Pipe(to[1], new(countTap))
