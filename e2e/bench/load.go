@@ -184,7 +184,7 @@ func openLanes(d dialer, t target, n int, rate float64, each time.Duration) (*re
 	return failed.into(s.result()), nil
 }
 
-// schedule hands out the moments at which an open loop sends, and collects what
+// schedule hands out the moments at which an open loop sends, one at least, and collects what
 // it saw.
 type schedule struct {
 	began time.Time
@@ -197,7 +197,7 @@ type schedule struct {
 }
 
 func newSchedule(rate float64, d time.Duration) *schedule {
-	return &schedule{began: time.Now(), rate: rate, total: int64(rate * d.Seconds())}
+	return &schedule{began: time.Now(), rate: rate, total: max(1, int64(rate*d.Seconds()))}
 }
 
 func (s *schedule) next() (due time.Time, more bool) {
