@@ -17,7 +17,6 @@ func (x *exchange) relay() {
 		x.pump.forgetReplay() // this was the last attempt, and no copy is made of it
 	}
 	x.answered()
-	x.takeTurns() // the attempt's time is not spent on it
 	x.status, x.details = x.resp.Status, "via_upstream"
 	if !x.m.cfg.SuppressEnvoyHeaders {
 		x.addServiceTime()
@@ -41,11 +40,21 @@ func (x *exchange) relay() {
 		return
 	}
 	if body == nil {
-		x.endUpstream(true)
-		x.flushEnd()
+		x.relayed(true)
 		return
 	}
 	x.relayBody(body)
+}
+
+// relayed ends a response all of which is here; ok says that its client takes it. The host
+// is left before the client is written to, which may take its time, and in its turn: who
+// waits for that holds no memory of the host's, and none of its times runs.
+func (x *exchange) relayed(ok bool) {
+	x.endUpstream(ok)
+	if ok {
+		x.takeTurns()
+		x.flushEnd()
+	}
 }
 
 // headFailed ends an exchange whose response's head the client does not get. Only one
@@ -94,10 +103,7 @@ func (x *exchange) relayBody(body message.Body) {
 		}
 		ok := x.data(data, last, trailers)
 		if last || !ok {
-			x.endUpstream(ok)
-			if ok {
-				x.flushEnd()
-			}
+			x.relayed(ok)
 			return
 		}
 	}
