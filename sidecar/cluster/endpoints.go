@@ -111,12 +111,12 @@ func (c *Cluster) prepare(a *Assignment) *plan {
 }
 
 // adopt puts a plan in force. None departs before the set without it is made, and one that
-// cannot be ended keeps no other. c.mu is held.
+// cannot be ended, or whose checks cannot, keeps no other. c.mu is held.
 func (c *Cluster) adopt(p *plan) {
 	for _, h := range p.leaving {
 		panics.Guard(panics.Configuration, func() { c.forget(h) })
 	}
-	c.syncChecks()
+	panics.Guard(panics.Configuration, c.syncChecks)
 	c.install(p.set)
 	if p.changed && c.cfg.Load().CloseOnChange {
 		for _, h := range c.order {

@@ -206,6 +206,25 @@ func TestFaultOfADeparture(t *testing.T) {
 	serves(t, other, "10.0.0.3")
 }
 
+// TestFaultOfAnEndOfChecks: where the checks of a host that has departed cannot be ended, no
+// request is sent to it all the same.
+func TestFaultOfAnEndOfChecks(t *testing.T) {
+	panicstest.Expect(t, panics.Configuration, 1)
+	m := newManager(t, Options{})
+	c := mustUpdate(t, m, &Config{Name: "s", Type: EDS, Endpoints: hosts("s", "10.0.0.1")})
+	gone := c.hosts()[0]
+	c.mu.Lock()
+	c.checks = map[*Host]*checker{gone: {}} // which cannot be stopped
+	c.mu.Unlock()
+	if err := m.SetEndpoints(hosts("s", "10.0.0.2")); err != nil {
+		t.Error(err)
+	}
+	serves(t, c, "10.0.0.2")
+	c.mu.Lock()
+	delete(c.checks, gone)
+	c.mu.Unlock()
+}
+
 // TestFaultKeepsContextsApart: a connection that was made while a TLS context was tried is
 // not taken for one of the context before, nor of the next.
 func TestFaultKeepsContextsApart(t *testing.T) {
