@@ -105,6 +105,7 @@ var mutations = []struct {
 	{"turns of copies", "sidecar/tcp/relay.go", "		l.share.Turn()\n", "", "sidecar/tcp", "TestBulkTakesTurns"},
 	{"turns of splices", "sidecar/tcp/splice.go", "		s.share.Turn()\n", "", "sidecar/tcp", "TestBulkTakesTurns"},
 	{"turns of HTTP/2 readers", "sidecar/http2/reader.go", "	c.in.share.Turn()\n", "", "sidecar/http2", "TestReaderTakesTurns"},
+	{"turns of handshakes", "sidecar/listener/accept.go", "	fair.Background(fair.Handshake)\n", "	_ = fair.Background\n", "sidecar/listener", "TestHandshakesTakeTurns"},
 	{"turns of updates", "sidecar/state.go", "		fair.Background(fair.Cluster)\n		cfg, err", "		_ = fair.Background\n		cfg, err", "sidecar", "TestUpdatesTakeTurns"},
 	{"silent control planes", "identity/server/sync.go", "			s.heard.note(peer, s.now())", "", "cmd/hauberk", "TestSilentControlPlaneIsAlarmed"},
 }

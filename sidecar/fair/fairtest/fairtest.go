@@ -33,13 +33,15 @@ func Waited(t testing.TB, work func(others *Bystander)) int64 {
 	return least
 }
 
+// Tries is how often Runs has a piece of work done.
+const Tries = 20
+
 // Runs tells whether a bystander runs during a piece of work: it does each time, or hardly
 // ever, as the runtime may look for messages at any time.
 func Runs(t testing.TB, work func()) bool {
 	t.Helper()
-	const tries = 20
 	n := 0
-	for range tries {
+	for range Tries {
 		b := newBystander(t)
 		b.Worked()
 		work()
@@ -50,7 +52,7 @@ func Runs(t testing.TB, work func()) bool {
 			n++
 		}
 	}
-	return n > tries*3/4
+	return n > Tries*3/4
 }
 
 // newBystander has the test run on one processor. The message is sent with the first piece of
