@@ -129,7 +129,7 @@ func (c *cell) judgeMemory(us *measured) {
 }
 
 func (c *cell) beside(what string, us, them []float64, most float64) {
-	mid, low, high := ratio(us, them)
+	mid, low, high := ratio(us, them, max(1, c.Starts))
 	c.Verdicts = append(c.Verdicts, verdict{what, mid, low, high, most, most == 0 || mid <= most})
 }
 

@@ -33,9 +33,6 @@ func TestStandardMeasuresEveryGoal(t *testing.T) {
 	}
 	for _, b := range cpuBars {
 		for _, job := range b.jobs {
-			if job == "grpc-stream" && b.conns == 4 {
-				continue // in bench-full
-			}
 			if !slices.ContainsFunc(list, func(s setting) bool {
 				return s.job.name == job && (b.conns == 0 || s.conns == b.conns) && strings.Contains(s.job.contenders, b.other)
 			}) {
@@ -82,5 +79,22 @@ func TestChosenRefuses(t *testing.T) {
 		if _, err := chosen(false, x.jobs, x.conns, x.bodies, x.features); err == nil || !strings.Contains(err.Error(), x.want) {
 			t.Errorf("%+v: %v", x, err)
 		}
+	}
+}
+
+// TestRatioOfStarts: rounds of one start are not taken for as many of the program: where
+// starts differ, the interval shows it, however many rounds there are.
+func TestRatioOfStarts(t *testing.T) {
+	var us, them []float64
+	for _, start := range []float64{1, 1.1, 1.2, 1.3} {
+		for range 50 {
+			us, them = append(us, start), append(them, 1)
+		}
+	}
+	if mid, low, high := ratio(us, them, 4); mid < 1.14 || mid > 1.16 || low > 1.05 || high < 1.25 {
+		t.Errorf("%.2f (%.2f to %.2f)", mid, low, high)
+	}
+	if _, low, high := ratio(us, them, 1); low < 1.05 || high > 1.25 {
+		t.Errorf("of one start: %.2f to %.2f", low, high)
 	}
 }

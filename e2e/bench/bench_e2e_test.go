@@ -19,7 +19,7 @@ func TestEachContenderDoesTheJob(t *testing.T) {
 		t.Fatal("HAUBERK_BIN is not set: run `make e2e`")
 	}
 	t.Setenv("HAUBERK_SIDECAR", filepath.Join(bin, "hauberk-sidecar"))
-	b := &bench{rounds: 1, warm: 50 * time.Millisecond, time: 100 * time.Millisecond, open: 100 * time.Millisecond, settle: 200 * time.Millisecond, noise: 1, quiet: true,
+	b := &bench{rounds: 1, starts: 1, warm: 50 * time.Millisecond, time: 100 * time.Millisecond, open: 100 * time.Millisecond, settle: 200 * time.Millisecond, noise: 1, quiet: true,
 		dir: t.TempDir(), without: []string{"reverseproxy"}} // it is the test program here
 	if err := b.peers(); err != nil {
 		t.Fatal(err)
@@ -81,9 +81,36 @@ func (c *cell) check(t *testing.T, s setting) {
 	}
 }
 
+// TestStartsAnew: the rounds are divided among starts, and what each of them saw is kept.
+func TestStartsAnew(t *testing.T) {
+	t.Setenv("HAUBERK_SIDECAR", filepath.Join(os.Getenv("HAUBERK_BIN"), "hauberk-sidecar"))
+	const short = 50 * time.Millisecond
+	b := &bench{rounds: 5, starts: 2, warm: short, time: short, open: short, noise: 1, quiet: true,
+		dir: t.TempDir(), without: []string{"envoy", "nginx", "reverseproxy"}}
+	if err := b.peers(); err != nil {
+		t.Fatal(err)
+	}
+	list, err := settings([]string{"plain"}, []int{4}, []int{0}, []bool{true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := b.cell(list[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Contenders) != 2 || c.Starts != 2 {
+		t.Fatalf("%d contenders, %d starts", len(c.Contenders), c.Starts)
+	}
+	for _, m := range c.Contenders { // each start has 2 of the 5 rounds
+		if len(m.CPU) != 4 || len(m.Rate) != 4 || len(m.P99) != 4 || len(m.PSS) != 2 {
+			t.Errorf("%+v", m)
+		}
+	}
+}
+
 // TestWhatAPeerRefusesIsAnError: only Hauberk may be without a job.
 func TestWhatAPeerRefusesIsAnError(t *testing.T) {
-	b := &bench{rounds: 1, dir: t.TempDir(), haproxy: "/bin/false", hauberk: "/bin/false", without: []string{"envoy", "nginx", "reverseproxy"}}
+	b := &bench{rounds: 1, starts: 1, dir: t.TempDir(), haproxy: "/bin/false", hauberk: "/bin/false", without: []string{"envoy", "nginx", "reverseproxy"}}
 	list, err := settings([]string{"plain"}, []int{1}, []int{0}, []bool{true})
 	if err != nil {
 		t.Fatal(err)

@@ -22,7 +22,9 @@ type cell struct {
 	// Unsupported names contenders that refuse the job, and their error.
 	Unsupported map[string]string `json:"unsupported,omitempty"`
 	OpenRate    float64           `json:"open_loop_rate,omitempty"` // units a second
-	Verdicts    []verdict         `json:"verdicts"`
+	// Starts is how often the contenders were started anew; each start has as many rounds.
+	Starts   int       `json:"starts"`
+	Verdicts []verdict `json:"verdicts"`
 
 	memory *memoryJob
 	crowd  bool
@@ -138,33 +140,95 @@ func (b *bench) cell(s setting) (*cell, error) {
 		return b.memoryCell(s, o)
 	}
 	c := b.newCell(s)
-	defer func() {
-		for _, m := range c.Contenders {
-			m.stop()
+	c.Starts = min(b.starts, b.rounds)
+	for range c.Starts {
+		if err := b.roundsOfAStart(c, s, o); err != nil {
+			return nil, err
 		}
-	}()
-	if err := b.start(c, s, o); err != nil {
-		return nil, err
-	}
-	order := slices.Clone(c.Contenders)
-	for round := range b.rounds {
-		rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
-		for _, m := range order {
-			b.progress("%s c=%d round %d/%d %s", s.job.name, s.conns, round+1, b.rounds, m.Name)
-			if err := b.quietly(m, func() (func(), error) { return b.closed(m, s) }); err != nil {
-				return nil, fmt.Errorf("%s: %w", m.Name, err)
-			}
-		}
-	}
-	if err := b.latency(c, s, order); err != nil {
-		return nil, err
-	}
-	for _, m := range c.Contenders {
-		m.addMemory()
 	}
 	b.progress("")
 	c.judge()
 	return c, nil
+}
+
+// roundsOfAStart starts all contenders anew, and measures some of the rounds: where the
+// system puts a program's memory differs from start to start, and with it what the program
+// costs, by more than rounds differ.
+func (b *bench) roundsOfAStart(c *cell, s setting, o *origin) error {
+	now := b.newCell(s)
+	now.OpenRate = c.OpenRate
+	defer now.stop()
+	if err := b.start(now, s, o); err != nil {
+		return err
+	}
+	order := slices.Clone(now.Contenders)
+	each := b.rounds / c.Starts
+	if c.Starts > 1 {
+		if err := b.warmUp(now, s); err != nil {
+			return err
+		}
+	}
+	for range each {
+		rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+		for _, m := range order {
+			b.progress("%s c=%d round %d/%d %s", s.job.name, s.conns, len(c.cpuOf(m.Name))+len(m.CPU)+1, each*c.Starts, m.Name)
+			if err := b.quietly(m, func() (func(), error) { return b.closed(m, s) }); err != nil {
+				return fmt.Errorf("%s: %w", m.Name, err)
+			}
+		}
+	}
+	if err := b.latency(now, s, order, min(each, (latencyRounds+c.Starts-1)/c.Starts)); err != nil {
+		return err
+	}
+	for _, m := range now.Contenders {
+		m.addMemory()
+	}
+	c.add(now)
+	return nil
+}
+
+// warmUp has every contender do what a round does, unmeasured: a program that was just
+// started faults its memory in.
+func (b *bench) warmUp(c *cell, s setting) error {
+	for _, m := range c.Contenders {
+		b.progress("%s c=%d warms up %s", s.job.name, s.conns, m.Name)
+		if _, err := s.job.load.closed(m.target, s.conns, 0, b.warm+b.time, func(bool) {}); err != nil {
+			return fmt.Errorf("%s: %w", m.Name, err)
+		}
+	}
+	return nil
+}
+
+func (c *cell) stop() {
+	for _, m := range c.Contenders {
+		m.stop()
+	}
+}
+
+func (c *cell) cpuOf(name string) []float64 {
+	if m := c.of(name); m != nil {
+		return m.CPU
+	}
+	return nil
+}
+
+// add adds what was measured of another start.
+func (c *cell) add(now *cell) {
+	c.OpenRate, c.Unsupported = now.OpenRate, now.Unsupported
+	for _, m := range now.Contenders {
+		to := c.of(m.Name)
+		if to == nil {
+			c.Contenders = append(c.Contenders, m)
+			continue
+		}
+		for _, l := range []struct{ to, from *[]float64 }{
+			{&to.CPU, &m.CPU}, {&to.Rate, &m.Rate}, {&to.Allocs, &m.Allocs}, {&to.P50, &m.P50}, {&to.P99, &m.P99},
+			{&to.PSS, &m.PSS}, {&to.Resident, &m.Resident}, {&to.Anonymous, &m.Anonymous}, {&to.PerConnection, &m.PerConnection},
+		} {
+			*l.to = append(*l.to, *l.from...)
+		}
+		to.Disturbed += m.Disturbed
+	}
 }
 
 // quietly runs until other work leaves the machine alone, as often as it may. run
@@ -192,14 +256,19 @@ func (b *bench) quietly(m *measured, run func() (keep func(), err error)) error 
 	return nil
 }
 
-// latency measures at half of the slowest contender's rate.
-func (b *bench) latency(c *cell, s setting, order []*measured) error {
+// latencyRounds is how many rounds of the open loop there are at most.
+const latencyRounds = 9
+
+// latency measures at half of the slowest contender's rate, as the first start had it.
+func (b *bench) latency(c *cell, s setting, order []*measured, rounds int) error {
 	if s.job.unit == "GB" || len(order) == 0 {
 		return nil
 	}
-	slowest := slices.MinFunc(c.Contenders, func(x, y *measured) int { return int(median(x.Rate) - median(y.Rate)) })
-	c.OpenRate = median(slowest.Rate) / 2
-	for range min(b.rounds, 9) {
+	if c.OpenRate == 0 {
+		slowest := slices.MinFunc(c.Contenders, func(x, y *measured) int { return int(median(x.Rate) - median(y.Rate)) })
+		c.OpenRate = median(slowest.Rate) / 2
+	}
+	for range rounds {
 		rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
 		for _, m := range order {
 			b.progress("%s c=%d open loop %s", s.job.name, s.conns, m.Name)

@@ -20,6 +20,7 @@ type bench struct {
 	pins                           *pins  // nil when the kernel chooses the CPUs
 
 	rounds, retries int
+	starts          int // of the contenders, among which the rounds are divided
 	warm, time      time.Duration
 	open            time.Duration
 	settle          time.Duration
@@ -40,6 +41,7 @@ func main() {
 	features := flag.String("features", "on", "on, off or on,off, with -jobs")
 	full := flag.Bool("full", false, "every job with all sizes (about an hour)")
 	flag.IntVar(&b.rounds, "rounds", 25, "paired rounds")
+	flag.IntVar(&b.starts, "starts", 5, "how often the contenders are started anew: the rounds are divided among the starts")
 	flag.DurationVar(&b.warm, "warm", 60*time.Millisecond, "time before each run is measured")
 	flag.DurationVar(&b.time, "time", 150*time.Millisecond, "measured time of each run: short, so that what a round compares had the host in the same mood")
 	flag.DurationVar(&b.open, "open", 400*time.Millisecond, "time of each run at a fixed rate")
@@ -58,6 +60,9 @@ func main() {
 	if *reverse != "" {
 		fail(reverseProxy(*reverse, *upstream))
 		return
+	}
+	if b.rounds < 1 || b.starts < 1 {
+		fail(fmt.Errorf("-rounds %d, -starts %d: want one at least", b.rounds, b.starts))
 	}
 	b.without = strings.Split(*without, ",")
 	if *pinned {

@@ -13,7 +13,8 @@ type memoryJob struct{ conns int }
 // memory does not depend on what else runs.
 func (b *bench) memoryCell(s setting, o *origin) (*cell, error) {
 	c := b.newCell(s)
-	for round := range min(b.rounds, 3) {
+	c.Starts = min(b.rounds, 3)
+	for round := range c.Starts {
 		b.progress("%s round %d", s.job.name, round+1)
 		if err := b.memoryRound(c, s, o); err != nil {
 			return nil, err
@@ -26,11 +27,7 @@ func (b *bench) memoryCell(s setting, o *origin) (*cell, error) {
 
 func (b *bench) memoryRound(c *cell, s setting, o *origin) error {
 	now := b.newCell(s)
-	defer func() {
-		for _, m := range now.Contenders {
-			m.stop()
-		}
-	}()
+	defer now.stop()
 	if err := b.start(now, s, o); err != nil {
 		return err
 	}
@@ -41,16 +38,7 @@ func (b *bench) memoryRound(c *cell, s setting, o *origin) error {
 	if err := b.hold(now, s); err != nil {
 		return err
 	}
-	c.Unsupported = now.Unsupported
-	for _, m := range now.Contenders {
-		to := c.of(m.Name)
-		if to == nil {
-			c.Contenders = append(c.Contenders, m)
-			continue
-		}
-		to.PSS, to.Resident, to.Anonymous = append(to.PSS, m.PSS...), append(to.Resident, m.Resident...), append(to.Anonymous, m.Anonymous...)
-		to.PerConnection = append(to.PerConnection, m.PerConnection...)
-	}
+	c.add(now)
 	return nil
 }
 

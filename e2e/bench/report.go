@@ -23,17 +23,23 @@ func median(v []float64) float64 {
 	return (s[len(s)/2-1] + s[len(s)/2]) / 2
 }
 
-// ratio is the median of the rounds' ratios, with a 95 % interval by bootstrap.
-func ratio(a, b []float64) (mid, low, high float64) {
+// ratio is the median of the rounds' ratios, with a 95 % interval by bootstrap. The rounds of
+// one start are alike, so what is drawn is starts, and of each as many of its rounds.
+func ratio(a, b []float64, starts int) (mid, low, high float64) {
 	r := make([]float64, min(len(a), len(b)))
 	for i := range r {
 		r[i] = a[i] / b[i]
 	}
+	each := len(r) / starts
 	var draws []float64
-	sample := make([]float64, len(r))
+	var sample []float64
 	for range 2000 {
-		for i := range sample {
-			sample[i] = r[rand.IntN(len(r))]
+		sample = sample[:0]
+		for range starts {
+			of := r[rand.IntN(starts)*each:][:each]
+			for range of {
+				sample = append(sample, of[rand.IntN(each)])
+			}
 		}
 		draws = append(draws, median(sample))
 	}
