@@ -101,6 +101,7 @@ var mutations = []struct {
 	{"the sidecar's alarm", "sidecar/age.go", "		return append(slices.Collect(maps.Values(trust)), s.configuration())", "		return nil", "sidecar", "TestStaleConfigurationIsAlarmed|TestStaleTrustIsAlarmed"},
 	{"the age of the catalog", "controlplane/server/age.go", "	if st.Synced && len(st.Errors) == 0 {", "	if true {", "cmd/hauberk", "TestStaleCatalogIsAlarmed"},
 	{"turns of refused requests", "sidecar/hcm/http1conn.go", "		c.share.Turn()\n", "", "sidecar/hcm", "TestRefusedRequestsTakeTurns"},
+	{"turns of refused streams", "sidecar/hcm/http2conn.go", "	c.refused.Turn()\n", "", "sidecar/hcm", "TestRefusedStreamsTakeTurns"},
 	{"turns of answers", "sidecar/hcm/buffer.go", "	b.share.Turn()\n", "", "sidecar/hcm", "TestBodiesTakeTurns"},
 	{"turns of copies", "sidecar/tcp/relay.go", "		l.share.Turn()\n", "", "sidecar/tcp", "TestBulkTakesTurns"},
 	{"turns of splices", "sidecar/tcp/splice.go", "		s.share.Turn()\n", "", "sidecar/tcp", "TestBulkTakesTurns"},

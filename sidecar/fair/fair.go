@@ -60,17 +60,39 @@ func (s *Share) Turn() {
 	}
 }
 
+// Common is a share of several goroutines, such as those of one connection's requests. The
+// zero value is a new share.
+type Common struct {
+	spent atomic.Int64
+	// turn is held by who waits for all, so that they go on as one would.
+	turn sync.Mutex
+}
+
+// Spend notes work that one of them has done.
+func (c *Common) Spend(bytes int) { c.spent.Add(int64(bytes)) }
+
+// Turn is Share.Turn: each calls it before it does more.
+func (c *Common) Turn() {
+	if c.spent.Load() < share {
+		return
+	}
+	c.turn.Lock()
+	defer c.turn.Unlock()
+	if c.spent.Load() >= share {
+		await()
+		c.spent.Add(-share)
+	}
+}
+
 // background is the share of all that no request waits for.
-var background atomic.Int64
+var background Common
 
 // Background notes work that no request waits for, and lets who waits for the network run
 // first where it has become a share. It is called between the pieces of such work, by any
 // goroutine. A lock that is held meanwhile is held for longer.
 func Background(bytes int) {
-	if background.Add(int64(bytes)) >= share {
-		background.Add(-share)
-		await()
-	}
+	background.Spend(bytes)
+	background.Turn()
 }
 
 // looking is held by whose look is under way. So each look lets one go on who is never found

@@ -39,7 +39,7 @@ func TestWhoWaitsForTheNetworkIsFound(t *testing.T) {
 func waits(t *testing.T, f func()) bool {
 	t.Helper()
 	return fairtest.Runs(t, func() {
-		background.Store(0)
+		background.spent.Store(0)
 		further = 0
 		f()
 	})
@@ -85,7 +85,7 @@ func TestBackgroundTakesTurns(t *testing.T) {
 	if waits(t, work(share-Cluster)) {
 		t.Error("it waits within a share")
 	}
-	if !waits(t, work(share)) || background.Load() != 0 {
+	if !waits(t, work(share)) || background.spent.Load() != 0 {
 		t.Error("it does not wait for the next share")
 	}
 }

@@ -31,13 +31,23 @@ func (b *bed) dialHTTP2() *frames {
 
 // headers opens the stream with "name: value" fields; more is to follow.
 func (f *frames) headers(fields ...string) {
+	f.request(http2.HeadersFrameParam{StreamID: 1}, fields)
+}
+
+// open is a whole request without a body, on another stream.
+func (f *frames) open(stream uint32, fields ...string) {
+	f.request(http2.HeadersFrameParam{StreamID: stream, EndStream: true}, fields)
+}
+
+func (f *frames) request(p http2.HeadersFrameParam, fields []string) {
 	var block bytes.Buffer
 	e := hpack.NewEncoder(&block)
 	for _, field := range fields {
 		i := 1 + strings.Index(field[1:], ": ")
 		_ = e.WriteField(hpack.HeaderField{Name: field[:i], Value: field[i+2:]})
 	}
-	_ = f.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true})
+	p.BlockFragment, p.EndHeaders = block.Bytes(), true
+	_ = f.framer.WriteHeaders(p)
 }
 
 // data ends the stream.

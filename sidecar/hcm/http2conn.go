@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/fair"
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
@@ -28,6 +29,7 @@ type http2Conn struct {
 	requests  atomic.Int64
 	expires   int64 // when the connection is to take no more requests, 0 for never
 	idleSince atomic.Int64
+	refused   fair.Common // the share of its streams that no host was asked for
 }
 
 // serveHTTP2 serves a connection on s until it is over.
@@ -104,6 +106,7 @@ func (c *http2Conn) note(err error) {
 // ServeStream implements http2.Handler.
 func (c *http2Conn) ServeStream(s *http2.Stream) {
 	c.active.Add(1)
+	c.refused.Turn()
 	if most := int64(c.m.cfg.MaxRequests); most > 0 && c.requests.Add(1) == most {
 		c.sc.Drain()
 	}
@@ -123,6 +126,9 @@ func (c *http2Conn) ServeStream(s *http2.Stream) {
 	x.dog, x.client = &x.h2.dog, &x.h2
 	x.h2.open(c, s)
 	x.serve()
+	if x.attempt.firstAt == 0 {
+		c.refused.Spend(fair.Request)
+	}
 	if x.lastHere {
 		c.sc.Drain()
 	}

@@ -4,10 +4,13 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/net/http2"
+
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/fair/fairtest"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter"
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
@@ -43,6 +46,48 @@ func TestRefusedRequestsTakeTurns(t *testing.T) {
 	})
 	if n > 35 {
 		t.Errorf("%d answers were written before another ran", n)
+	}
+}
+
+// refusing is a filter that tells a bystander of each request, which it refuses.
+type refusing struct{ others *fairtest.Bystander }
+
+func (r refusing) Request(*filter.Context) filter.Verdict {
+	r.others.Worked()
+	return filter.Answer(&filter.Reply{Status: 403, GRPC: filter.NoGRPC})
+}
+
+func (refusing) Response(*filter.Context) {}
+
+// TestRefusedStreamsTakeTurns: the same of a client whose requests come as streams of
+// HTTP/2, all at once.
+func TestRefusedStreamsTakeTurns(t *testing.T) {
+	n := fairtest.Waited(t, func(others *fairtest.Bystander) {
+		b := newBed(t)
+		b.rbac(authz.HTTPFilter{})
+		b.change = func(m *Manager) { m.policy.chain.links[0] = link{name: "refuses", filter: refusing{others}} }
+		b.start()
+		c := b.dialHTTP2()
+		const streams = 100
+		for i := range streams {
+			c.open(uint32(2*i+1), ":method: GET", ":scheme: http", ":path: /", ":authority: h")
+		}
+		c.write()
+		for answers := 0; answers < streams; {
+			f, err := c.framer.ReadFrame()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if h, ok := f.(*http2.MetaHeadersFrame); ok {
+				if h.PseudoValue("status") != "403" {
+					t.Fatal(h.PseudoValue("status"))
+				}
+				answers++
+			}
+		}
+	})
+	if n > 35 {
+		t.Errorf("%d requests were refused before another ran", n)
 	}
 }
 
