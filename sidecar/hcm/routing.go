@@ -215,8 +215,9 @@ func (x *exchange) rewriteHost(host string) {
 }
 
 // mutateResponse applies the selected route's changes to a response that an
-// upstream, or we ourselves, gave.
-func (x *exchange) mutateResponse() {
+// upstream, or we ourselves, gave. One that is the manager's own is not the router's, which
+// alone knows of attempts.
+func (x *exchange) mutateResponse(byManager bool) {
 	if x.sel.Route == nil {
 		return
 	}
@@ -226,7 +227,7 @@ func (x *exchange) mutateResponse() {
 		x.scratch = c.AppendSetCookie(x.scratch[:0], &x.asker)
 		f.AddBytes("set-cookie", x.scratch)
 	}
-	if x.sel.VirtualHost.AttemptCountInResponse && x.attempts > 0 {
+	if x.sel.VirtualHost.AttemptCountInResponse && x.attempts > 0 && !byManager {
 		x.scratch = strconv.AppendInt(x.scratch[:0], int64(x.attempts), 10)
 		f.SetIDBytes(message.XEnvoyAttemptCount, x.scratch)
 	}
