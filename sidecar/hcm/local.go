@@ -17,7 +17,7 @@ type reply struct {
 	location   string
 	overloaded bool // the upstream is
 	close      bool
-	byManager  bool // which ends a request of whatever it is about
+	byManager  bool          // which ends a request of whatever it is about
 	grpc       int           // the status for gRPC, 0 for that of status
 	filter     *filter.Reply // where a filter answers
 }

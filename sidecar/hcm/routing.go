@@ -40,7 +40,7 @@ func (x *exchange) selectRoute() {
 func (x *exchange) tellGRPCTimeout(most time.Duration) {
 	switch f := &x.req.Fields; {
 	case most > 0:
-		x.scratch = route.AppendGRPCTimeout(x.scratch[:0], most)
+		x.scratch = message.AppendGRPCTimeout(x.scratch[:0], most)
 		f.SetIDBytes(message.GRPCTimeout, x.scratch)
 	case x.m.maxDuration > 0:
 		f.DelID(message.GRPCTimeout)
@@ -252,7 +252,7 @@ func (x *exchange) prepareAttempt(hostname string) {
 			f.SetIDBytes(message.XEnvoyExpectedTimeout, x.scratch)
 		}
 		if x.timeouts.RewriteGRPC {
-			x.scratch = route.AppendGRPCTimeout(x.scratch[:0], left)
+			x.scratch = message.AppendGRPCTimeout(x.scratch[:0], left)
 			f.SetIDBytes(message.GRPCTimeout, x.scratch)
 		}
 	}
