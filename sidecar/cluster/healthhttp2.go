@@ -109,6 +109,7 @@ func (k *checker) checkGRPC(ctx context.Context) (v verdict, reusable bool) {
 	req.Authority, req.AcceptTrailers = k.hostname(c.Authority), true
 	req.Fields.Add("content-type", "application/grpc")
 	req.Fields.Add("user-agent", userAgent)
+	req.Fields.SetIDBytes(message.GRPCTimeout, message.AppendGRPCTimeout(nil, k.cfg.Timeout))
 	addHeaders(&req.Fields, c.Metadata, nil)
 	body := grpcFrame(healthRequest(c.Service))
 	req.ContentLength = message.UnknownLength

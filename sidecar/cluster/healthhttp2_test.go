@@ -61,7 +61,8 @@ func (h h2Handler) ServeStream(st *http2.Stream) {
 	}
 	h.s.mu.Lock()
 	answer := h.s.answer[h.addr]
-	h.s.heads[h.addr] = r.Method + " " + r.Scheme + " " + r.Authority + r.Path
+	within, _ := r.Fields.ByID(message.GRPCTimeout)
+	h.s.heads[h.addr] = r.Method + " " + r.Scheme + " " + r.Authority + r.Path + within
 	h.s.bodies[h.addr] = body.String()
 	h.s.mu.Unlock()
 	var resp message.Response
@@ -117,7 +118,7 @@ func TestGRPCCheck(t *testing.T) {
 			if got := c.Stats()[0]; got.Check != want {
 				t.Errorf("%q: %s: %s", answer, got.Check, got.CheckError)
 			}
-			if got := s.heads["10.0.0.1:80"]; got != "POST http api/grpc.health.v1.Health/Check" {
+			if got := s.heads["10.0.0.1:80"]; got != "POST http api/grpc.health.v1.Health/Check1000m" {
 				t.Errorf("asked %q", got)
 			}
 			if got := s.bodies["10.0.0.1:80"]; got != "\x00\x00\x00\x00\x06\x0a\x04echo" {

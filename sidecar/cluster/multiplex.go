@@ -282,11 +282,17 @@ func (p *pool) roomFreed() {
 	}
 }
 
-// share makes a new connection everybody's, and reads it until it ends. One that is
-// drained ends when its last stream does.
+// share makes a new connection everybody's, unless it is for one request alone, and reads
+// it until it ends. One that is drained ends when its last stream does.
 func (p *pool) share(c *Conn) {
 	p.multiplexed.declined.Store(false)
 	c.HTTP2.OnFree(p.roomFreed)
+	if c.spent(p.host.cluster.cfg.Load()) {
+		// The request it was made for is the only one that it takes.
+		c.condemned.Store(true)
+		go c.carry()
+		return
+	}
 	p.mu.Lock()
 	var next []*Conn
 	if conns := p.multiplexed.conns.Load(); conns != nil {

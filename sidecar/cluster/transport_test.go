@@ -40,6 +40,29 @@ func TestSourceAndKeepAlive(t *testing.T) {
 	})
 }
 
+// TestSharedConnectionLifetime: the request that a shared connection is made for counts
+// against how many it takes.
+func TestSharedConnectionLifetime(t *testing.T) {
+	for most := 1; most <= 3; most++ {
+		s := newServer(t)
+		c := mustUpdate(t, newManager(t, Options{}), &Config{Name: "c", Endpoints: hosts("c", s.addr),
+			HTTP: HTTP{Protocol: SpeakHTTP2, MaxRequestsPerConnection: most}})
+		first := acquire(t, c, "web")
+		for range most - 1 {
+			if next := acquire(t, c, "web"); next != first {
+				t.Errorf("a connection for %d requests takes fewer", most)
+			} else {
+				next.Release()
+			}
+		}
+		if next := acquire(t, c, "web"); next == first {
+			t.Errorf("a connection for %d requests takes another", most)
+		}
+		first.Release()
+		waitFor(t, first.closed.Load)
+	}
+}
+
 func TestConnectionLifetime(t *testing.T) {
 	s := newServer(t)
 	m := newManager(t, Options{})

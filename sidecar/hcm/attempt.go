@@ -48,11 +48,12 @@ type attempt struct {
 	host *cluster.Host
 	// counted and up are what the attempt holds; drop gives it back. up is nil when it
 	// holds no connection.
-	counted counted
-	stale   bool // the connection was used before, and may have been closed already
-	early   bool // its peer had not told how many streams it admits
-	wrote   bool // at least a byte of the attempt was sent
-	waited  bool // it waited for its connection
+	counted  counted
+	stale    bool // the connection was used before, and may have been closed already
+	early    bool // its peer had not told how many streams it admits
+	declined bool // its peer refused the stream and kept the connection
+	wrote    bool // at least a byte of the attempt was sent
+	waited   bool // it waited for its connection
 	// resetCode is the host's, where it reset the stream.
 	resetCode http2.Code
 	up        upstream
@@ -277,7 +278,7 @@ func (a *attempt) exchange(conn *cluster.Conn) outcome {
 	if a.up == upstream(&a.h2) {
 		a.version = message.HTTP2
 	}
-	a.stale, a.early, a.wrote = conn.Reused(), conn.Early(), false
+	a.stale, a.early, a.declined, a.wrote = conn.Reused(), conn.Early(), false, false
 	a.resp.Reset()
 	a.x.observed.markConnected(conn)
 	if x := a.x; x.m.cfg.MatchUpstreamScheme {
@@ -445,6 +446,9 @@ func (a *attempt) protocolError(err error) (o outcome, ok bool) {
 		return overflow, true
 	case errors.Is(err, http2.ErrRefused):
 		a.wrote = false
+		if errors.As(err, &stream) { // it is not the connection that ended
+			a.stale, a.declined = false, true
+		}
 		return refused, true
 	case errors.As(err, &h1):
 		return a.badResponse(h1.Reason), true
@@ -534,12 +538,20 @@ func (a *attempt) report(o outcome) {
 		}
 		m.Answered(a.x.d.Shard, a.resp.Status)
 		return
-	case reset, remoteReset, brokeProtocol:
+	case reset:
 		// A pooled connection that its peer closed meanwhile says nothing of
 		// the host's health.
-		if !a.stale || o == brokeProtocol {
+		if !a.stale {
 			a.host.Report(cluster.OutcomeReset)
 		}
+	case refused:
+		// Nor does one that its peer is about to close, or a stream that was opened before
+		// the peer could say how many it admits.
+		if a.declined && !a.early {
+			a.host.Report(cluster.OutcomeReset)
+		}
+	case remoteReset, brokeProtocol:
+		a.host.Report(cluster.OutcomeReset)
 	case timedOut, tryTimedOut, tryIdle:
 		a.host.Report(cluster.OutcomeTimeout)
 	}

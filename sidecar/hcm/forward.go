@@ -86,7 +86,7 @@ func (x *exchange) hedgesWhole() bool {
 }
 
 // tooSlowReply is for a request that is not whole in time.
-var tooSlowReply = reply{status: 408, body: "request timeout", details: "request_overall_timeout", close: true}
+var tooSlowReply = reply{status: 408, body: "request timeout", details: "request_overall_timeout", close: true, byManager: true}
 
 // receiveBy is until when the whole request has to be here. What follows an upgrade is
 // no part of it.
@@ -190,13 +190,14 @@ func (x *exchange) fail(o outcome) {
 		r.status, r.body, r.details = 504, "upstream request timeout", "upstream_per_try_idle_timeout"
 	case lifeOver:
 		r.status, r.body, r.details, r.grpc = 504, "downstream duration timeout", "max_duration_timeout", grpcDeadlineExceeded
+		r.byManager = true
 		if !x.requestRead() {
 			r.status = 408 // it waited for the client
 		}
 	case tooSlow:
 		r = tooSlowReply
 	case idleTimedOut:
-		r.status, r.body, r.details = 504, "stream timeout", "stream_idle_timeout"
+		r.status, r.body, r.details, r.byManager = 504, "stream timeout", "stream_idle_timeout", true
 		if !x.requestRead() {
 			r.status, r.close = 408, true // it waited for the client
 		}

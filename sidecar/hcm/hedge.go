@@ -13,11 +13,12 @@ import (
 // each attempt, and only routes that ask for it pay.
 
 // hedges tells whether the exchange is to be hedged. The request must be whole in
-// memory, so that each attempt can send it.
+// memory, so that each attempt can send it. Without a retry the only attempt goes on too
+// when its time is over.
 func (x *exchange) hedges() bool {
 	h, p := x.sel.Hedge, x.sel.Retry
-	return h != nil && h.OnPerTryTimeout && p != nil && p.NumRetries > 0 && x.timeouts.PerTry > 0 &&
-		x.complete && x.keep && !x.tunnel && p.Admits(x.req)
+	return h != nil && h.OnPerTryTimeout && p != nil && x.timeouts.PerTry > 0 && x.complete &&
+		x.keep && !x.tunnel && p.Admits(x.req)
 }
 
 // hedge is the attempts of one exchange. Each is run's once it has ended; where run is
@@ -74,7 +75,8 @@ func (h *hedge) launch() {
 	h.late.Reset(x.timeouts.PerTry)
 	if y.outcome = y.attempt.choose(); y.outcome == responded {
 		x.noteTried(y.attempt.host)
-		x.attempt.host = y.attempt.host // whose cluster's budget counts
+		// Whose cluster's budget counts, and which is told of when none answers.
+		x.attempt.host, x.attempt.remote = y.attempt.host, y.attempt.remote
 	}
 	h.attempts.Go(func() { h.try(y) })
 }
@@ -139,14 +141,10 @@ func (h *hedge) run() outcome {
 	}
 }
 
-// mayHedge asks the policy's number and the budget, quietly: a request that gets no
-// second attempt has not failed yet. Where there was no host for the first, none is asked.
-func (x *exchange) mayHedge() bool {
-	if x.attempt.host == nil || uint32(x.attempts) > x.sel.Retry.NumRetries {
-		return false
-	}
-	return x.mayRetry(x.sel.Retry)
-}
+// mayHedge asks the policy's number and the budget. That they refuse is told of, also where
+// an attempt is answered after all, as Envoy does. Where there was no host for the first,
+// none is asked.
+func (x *exchange) mayHedge() bool { return x.attempt.host != nil && x.mayRetry(x.sel.Retry) }
 
 // judge decides what an attempt that ended means for the exchange. A bad one counts
 // only when it is the last: where it was late, another runs already.

@@ -16,8 +16,8 @@ import (
 )
 
 // scripted answers the n-th request, over all connections, as the n-th word says:
-// "hang", "close", or a status, with "~" in front after 200 ms and once a second request
-// has come.
+// "hang", "close", or a status, with "-" in front after 200 ms, and with "~" once a second
+// request has come too.
 func scripted(t *testing.T, seen *atomic.Int32, words ...string) string {
 	return rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
 		for {
@@ -27,9 +27,9 @@ func scripted(t *testing.T, seen *atomic.Int32, words ...string) string {
 			}
 			n := int(seen.Add(1))
 			word := words[min(n, len(words))-1]
-			if strings.HasPrefix(word, "~") {
+			if word[0] == '-' || word[0] == '~' {
 				time.Sleep(200 * time.Millisecond)
-				for end := time.Now().Add(5 * time.Second); seen.Load() < 2 && time.Now().Before(end); {
+				for end := time.Now().Add(5 * time.Second); word[0] == '~' && seen.Load() < 2 && time.Now().Before(end); {
 					time.Sleep(time.Millisecond)
 				}
 				word = word[1:]
@@ -72,7 +72,9 @@ func TestHedge(t *testing.T) {
 		{name: "an early error is tried again", script: []string{"503", "200"}, retries: 1, after: time.Hour, status: 200, body: "2|"},
 		{name: "errors only", script: []string{"503"}, retries: 1, after: time.Hour, status: 503, body: "2|", log: "503 URX"},
 		{name: "a broken connection is tried again", script: []string{"close", "200"}, retries: 1, after: time.Hour, status: 200, body: "2|"},
-		{name: "nobody answers", script: []string{"hang"}, retries: 2, timeout: 500 * time.Millisecond, status: 504, least: 500 * time.Millisecond, log: "504 UT response_timeout"},
+		{name: "nobody answers", script: []string{"hang"}, retries: 2, timeout: 500 * time.Millisecond, status: 504, least: 500 * time.Millisecond, log: "504 URX,UT response_timeout everything 127.0.0.1:"},
+		{name: "late without a retry", script: []string{"-200"}, status: 200, body: "1|", least: 150 * time.Millisecond, log: "200 URX via_upstream"},
+		{name: "no answer without a retry", script: []string{"hang"}, timeout: 300 * time.Millisecond, status: 504, least: 300 * time.Millisecond, log: "504 URX,UT response_timeout"},
 		{name: "the last of three", script: []string{"hang", "hang", "200"}, retries: 2, status: 200, body: "3|", least: 100 * time.Millisecond, log: "retries=2"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

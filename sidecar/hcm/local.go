@@ -17,6 +17,7 @@ type reply struct {
 	location   string
 	overloaded bool // the upstream is
 	close      bool
+	byManager  bool          // which ends a request of whatever it is about
 	grpc       int           // the status for gRPC, 0 for that of status
 	filter     *filter.Reply // where a filter answers
 }
@@ -65,7 +66,7 @@ func (x *exchange) localReply(r *reply) {
 		x.answerGRPC(status, body)
 		more = false
 	}
-	x.mutateResponse()
+	x.mutateResponse(r.byManager)
 	x.filterResponse()
 	x.finishHeaders()
 	x.observed.mark(telemetry.ResponseBegan)

@@ -27,6 +27,8 @@ func (x *exchange) mirrors() {
 			continue
 		}
 		y := x.beside(x.m.ctx)
+		y.attempts = 1
+		y.prepareAttempt("")
 		m.Change(y.req, x, &y.scratch)
 		y.cluster, y.pick = c, x.pick
 		y.pick.Avoid, y.pick.HasHash, y.pick.Metadata, y.pick.Request = nil, false, nil, y.req

@@ -76,6 +76,26 @@ func TestMirror(t *testing.T) {
 	}
 }
 
+// TestMirrorTellsOfAttempts: a copy is told what a first attempt is, however much of the
+// request had come when it began.
+func TestMirrorTellsOfAttempts(t *testing.T) {
+	seen := make(chan string, 1)
+	b := newBed(t, httpOrigin(t, echo))
+	b.cluster("mirror", httpOrigin(t, func(_ http.ResponseWriter, r *http.Request) {
+		seen <- r.Header.Get("X-Envoy-Attempt-Count") + " " + r.Header.Get("X-Envoy-Expected-Rq-Timeout-Ms")
+	}))
+	b.vhost().AttemptCountInRequest = true
+	b.route().Forward.Timeout = 7 * time.Second
+	b.route().Forward.Mirrors = []route.Mirror{{Cluster: "mirror", Share: route.All}}
+	b.start()
+	for _, body := range []string{"\r\n", "Content-Length: 1\r\n\r\nx"} {
+		b.dial().do("POST / HTTP/1.1\r\nHost: h\r\n" + body)
+		if got := get(t, seen); got != "1 7000" {
+			t.Errorf("%q: told %q", body, got)
+		}
+	}
+}
+
 // TestMirrorOfAnEarlyAnswer: a copy is made of the whole body, though the answer began before
 // its end.
 func TestMirrorOfAnEarlyAnswer(t *testing.T) {

@@ -21,7 +21,7 @@ func (x *exchange) relay() {
 	if !x.m.cfg.SuppressEnvoyHeaders {
 		x.addServiceTime()
 	}
-	x.mutateResponse()
+	x.mutateResponse(false)
 	x.filterResponse()
 	x.finishHeaders()
 	x.updateReporter()

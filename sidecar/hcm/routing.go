@@ -40,7 +40,7 @@ func (x *exchange) selectRoute() {
 func (x *exchange) tellGRPCTimeout(most time.Duration) {
 	switch f := &x.req.Fields; {
 	case most > 0:
-		x.scratch = route.AppendGRPCTimeout(x.scratch[:0], most)
+		x.scratch = message.AppendGRPCTimeout(x.scratch[:0], most)
 		f.SetIDBytes(message.GRPCTimeout, x.scratch)
 	case x.m.maxDuration > 0:
 		f.DelID(message.GRPCTimeout)
@@ -215,8 +215,9 @@ func (x *exchange) rewriteHost(host string) {
 }
 
 // mutateResponse applies the selected route's changes to a response that an
-// upstream, or we ourselves, gave.
-func (x *exchange) mutateResponse() {
+// upstream, or we ourselves, gave. One that is the manager's own is not the router's, which
+// alone knows of attempts.
+func (x *exchange) mutateResponse(byManager bool) {
 	if x.sel.Route == nil {
 		return
 	}
@@ -226,7 +227,7 @@ func (x *exchange) mutateResponse() {
 		x.scratch = c.AppendSetCookie(x.scratch[:0], &x.asker)
 		f.AddBytes("set-cookie", x.scratch)
 	}
-	if x.sel.VirtualHost.AttemptCountInResponse && x.attempts > 0 {
+	if x.sel.VirtualHost.AttemptCountInResponse && x.attempts > 0 && !byManager {
 		x.scratch = strconv.AppendInt(x.scratch[:0], int64(x.attempts), 10)
 		f.SetIDBytes(message.XEnvoyAttemptCount, x.scratch)
 	}
@@ -251,7 +252,7 @@ func (x *exchange) prepareAttempt(hostname string) {
 			f.SetIDBytes(message.XEnvoyExpectedTimeout, x.scratch)
 		}
 		if x.timeouts.RewriteGRPC {
-			x.scratch = route.AppendGRPCTimeout(x.scratch[:0], left)
+			x.scratch = message.AppendGRPCTimeout(x.scratch[:0], left)
 			f.SetIDBytes(message.GRPCTimeout, x.scratch)
 		}
 	}

@@ -2,6 +2,7 @@ package hcm
 
 import (
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -60,5 +61,46 @@ func TestRefusedAfterTheAnswerBegan(t *testing.T) {
 	}
 	if line := b.logged(1)[0]; !strings.Contains(line, " 200 UR upstream_reset_after_response_started{remote_refused_stream_reset}") {
 		t.Error(line)
+	}
+}
+
+// TestResetsOfASharedConnection: a stream that its host resets, or refuses, on a connection
+// that stands was not lost with the connection: it counts against the host, and whether it is
+// sent again is the retry policy's to say.
+func TestResetsOfASharedConnection(t *testing.T) {
+	for name, code := range map[string]xhttp2.ErrCode{"reset": xhttp2.ErrCodeInternal, "refused": xhttp2.ErrCodeRefusedStream} {
+		t.Run(name, func(t *testing.T) {
+			const before = 1 // requests that are answered, so that the connection is known
+			var streams atomic.Int64
+			b := newBed(t, framesOrigin(t, func(f *xhttp2.Framer, fr xhttp2.Frame) {
+				h := fr.Header()
+				if h.Type != xhttp2.FrameHeaders {
+					return
+				}
+				if streams.Add(1) <= before {
+					answerFrame(f, h.StreamID, "200")
+				} else {
+					_ = f.WriteRSTStream(h.StreamID, code)
+				}
+			}))
+			cfg := *b.clusters.Get("origin").Config()
+			cfg.HTTP.Protocol = cluster.SpeakHTTP2
+			cfg.Outlier = &cluster.Outlier{Consecutive5xx: 2, EnforcingConsecutive5xx: 100, MaxEjectionPercent: 100}
+			if err := b.clusters.Update(&cfg); err != nil {
+				t.Fatal(err)
+			}
+			client := b.start().dial()
+			for i, want := range []int{200, 503, 503} {
+				if resp, _ := client.do(simpleGet); resp.StatusCode != want {
+					t.Errorf("request %d is answered with %d", i, resp.StatusCode)
+				}
+			}
+			if n := streams.Load(); n != before+2 {
+				t.Errorf("%d requests came", n)
+			}
+			if s := b.clusters.Get("origin").Stats()[0]; !s.Ejected {
+				t.Errorf("not ejected: success %d, failed %d", s.Success, s.Failed)
+			}
+		})
 	}
 }

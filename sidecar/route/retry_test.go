@@ -236,7 +236,7 @@ func TestGRPCTimeout(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		5 * time.Millisecond: "5m", 99_999_999 * time.Millisecond: "99999999m", 100_000_000 * time.Millisecond: "100000S", 1 << 62: "76861433M",
 	} {
-		if got := string(AppendGRPCTimeout(nil, d)); got != want {
+		if got := string(message.AppendGRPCTimeout(nil, d)); got != want {
 			t.Errorf("%v is written %s, want %s", d, got, want)
 		}
 	}
