@@ -307,6 +307,14 @@ func TestWrite(t *testing.T) {
 	if err != nil || string(out) != want {
 		t.Errorf("%v\n%q\n%q", err, out, want)
 	}
+	// What comes behind the head of an upgrade is no content of it.
+	upgrade := &message.Request{Method: "POST", Path: "/", Authority: "h", ContentLength: message.UnknownLength}
+	upgrade.Fields.Add("Content-Length", "0")
+	out, err = AppendRequest(nil, upgrade, RequestOptions{Framing: NoBody, Upgrade: "x"})
+	want = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"
+	if err != nil || string(out) != want {
+		t.Errorf("%v\n%q\n%q", err, out, want)
+	}
 	for method, want := range map[string]string{"POST": "Content-Length: 0\r\n", "PURGE": "Content-Length: 0\r\n", "GET": "", "DELETE": "", "HEAD": ""} {
 		r := &message.Request{Method: method, Path: "/", Authority: "h"}
 		if out, err := AppendRequest(nil, r, RequestOptions{}); err != nil || string(out) != method+" / HTTP/1.1\r\nHost: h\r\n"+want+"\r\n" {

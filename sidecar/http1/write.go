@@ -70,7 +70,9 @@ func AppendRequest(dst []byte, r *message.Request, o RequestOptions) ([]byte, er
 			if framed = o.Framing == Length || o.Framing == NoBody; !framed {
 				continue
 			}
-			dst = appendLength(dst, name, r.ContentLength)
+			// A request to switch protocols has no content; its length is not known, since
+			// what follows it ends with the connection.
+			dst = appendLength(dst, name, max(r.ContentLength, 0))
 			continue
 		case message.TransferEncoding, message.Connection, message.Upgrade, message.TE,
 			message.KeepAlive, message.ProxyConnection, message.Expect, message.Fake:
