@@ -186,8 +186,9 @@ func (c *Config) isInternal(a netip.Addr, remote net.Addr) bool {
 }
 
 // settleScheme has x-forwarded-proto, x-forwarded-port and :scheme say what the
-// client used: as a trusted hop has it, or else the transport. The :scheme of HTTP/2 is that
-// of the URI that is asked for, and whoever asks knows it; nothing that protects goes by it.
+// client used: as a trusted hop has it, or else the transport. The :scheme of HTTP/2, and
+// of a target in absolute form, is that of the URI that is asked for, and whoever asks knows
+// it; nothing that protects goes by it.
 func (x *exchange) settleScheme() {
 	f, cfg, info := &x.req.Fields, x.policy.cfg, x.d.Info
 	transport := "http"
