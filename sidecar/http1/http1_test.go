@@ -437,3 +437,12 @@ func ExampleReason() {
 	fmt.Println(Reason(404), Reason(299))
 	// Output: Not Found Unknown
 }
+
+// TestProperCase: the capitals are those of the words, however a name came.
+func TestProperCase(t *testing.T) {
+	head := []byte("GET /a:b-c HTTP/1.1\r\nHOST: X-y\r\nx-FOO-bar: a-B\r\nx_y1z-2a: v\r\n\r\n")
+	const want = "GET /a:b-c HTTP/1.1\r\nHost: X-y\r\nX-Foo-Bar: a-B\r\nX_Y1z-2a: v\r\n\r\n"
+	if ProperCase(head); string(head) != want {
+		t.Errorf("%q, want %q", head, want)
+	}
+}
