@@ -298,8 +298,12 @@ func TestUpstreamHTTP1Options(t *testing.T) {
 	if err := b.clusters.Update(&cfg); err != nil {
 		t.Fatal(err)
 	}
+	b.cfg.Upgrades = []route.Upgrade{{Type: "websocket"}}
 	b.start()
 	if _, body := b.dial().do("GET /p?q HTTP/1.1\r\nhost: h.example\r\nx-one-2two: a\r\n\r\n"); !strings.HasPrefix(body, "GET http://h.example/p?q HTTP/1.1 Host,X-One-2two,X-Forwarded-Proto") {
+		t.Error(body)
+	}
+	if _, body := b.dial().do("GET /p HTTP/1.1\r\nHost: h.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"); !strings.HasPrefix(body, "GET http://h.example/p HTTP/1.1 Host,") {
 		t.Error(body)
 	}
 }
