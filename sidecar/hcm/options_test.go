@@ -331,8 +331,12 @@ func TestLocalReplyRules(t *testing.T) {
 			t.Error(resp.StatusCode, resp.Header, body)
 		}
 		resp, body = b.ask(version, "Content-Type: application/grpc")
-		if resp.StatusCode != 200 || body != "" || resp.Header.Get("Grpc-Status") != "14" || !strings.HasPrefix(resp.Header.Get("Grpc-Message"), "nobody") {
+		if resp.StatusCode != 200 || body != "" || resp.Header.Get("Grpc-Status") != "14" || resp.Header.Get("Grpc-Message") != "nobody \"there\" (502) /x%0A" {
 			t.Error(resp.StatusCode, resp.Header, body)
+		}
+		resp, _ = b.ask(version, "Content-Type: application/grpc", "X-Json: 1")
+		if resp.Header.Get("Grpc-Message") != `{"code":503,"text":"no healthy upstream"}` {
+			t.Error(resp.Header)
 		}
 	})
 }
