@@ -306,7 +306,7 @@ func (x *exchange) sayWhoWeAre() {
 // appendVia notes that the message passed us (RFC 9110 7.6.3).
 func (x *exchange) appendVia(f *message.Fields, via string) {
 	b := x.scratch[:0]
-	if v, ok := f.Joined("via"); ok {
+	if v, _ := f.Joined("via"); v != "" {
 		b = append(append(b, v...), ", "...)
 	}
 	x.scratch = append(b, via...)
@@ -320,7 +320,7 @@ func (x *exchange) appendForwardedFor() {
 	}
 	f := &x.req.Fields
 	b := x.scratch[:0]
-	if v, ok := f.Joined("x-forwarded-for"); ok {
+	if v, _ := f.Joined("x-forwarded-for"); v != "" {
 		b = append(append(b, v...), ',')
 	}
 	x.scratch = x.appendAddr(b, a)
