@@ -74,9 +74,10 @@ func (m *Message) readBody(r *bufio.Reader, untilClose bool) {
 		err = m.readChunks(r)
 	} else if cl, ok := m.get("content-length"); ok {
 		m.Framing = "length"
-		var n int
-		if n, err = strconv.Atoi(cl); err == nil {
-			b := make([]byte, n)
+		var size uint64
+		if size, err = strconv.ParseUint(cl, 10, 31); err == nil {
+			b := make([]byte, size)
+			var n int
 			n, err = io.ReadFull(r, b)
 			m.Body = string(b[:n])
 		}

@@ -22,6 +22,7 @@ var codecDetails = map[string]string{
 	http1.ErrHost.Reason:             "http.invalid_authority",
 	http1.ErrHostMissing.Reason:      "missing_host_header",
 	http1.ErrHTTP10.Reason:           "low_version",
+	http1.ErrSchemeForbidden.Reason:  "http1.https_url_on_plaintext_connection",
 }
 
 // refusal tells how a message that its codec refused is answered.

@@ -218,7 +218,7 @@ func (x *exchange) admit() bool {
 		x.localReply(&reply{status: 503, body: "overloaded", details: "overload", close: true})
 		return false
 	}
-	if !x.judgeNames() || !x.normalizePath() {
+	if !x.judgeScheme() || !x.judgeNames() || !x.judgeQuery() || !x.normalizePath() {
 		return false
 	}
 	x.trimHost()

@@ -20,13 +20,13 @@ func (x *exchange) forwardClientCert() {
 		f.DelID(message.XForwardedClientCert)
 	case AppendForward:
 		own := x.clientCertElement(cfg)
-		if v, ok := f.Joined("x-forwarded-client-cert"); ok {
+		if v, _ := f.Joined("x-forwarded-client-cert"); v != "" {
 			b := append(append(append(x.scratch[:0], v...), ','), own...)
 			x.scratch = b
 			f.SetIDBytes(message.XForwardedClientCert, b)
 			return
 		}
-		f.AddID(message.XForwardedClientCert, own)
+		f.SetID(message.XForwardedClientCert, own)
 	case SanitizeSet:
 		f.SetID(message.XForwardedClientCert, x.clientCertElement(cfg))
 	}

@@ -82,7 +82,7 @@ func (u *http1Upstream) send(a *attempt) (err error) {
 		if u.key == "" {
 			u.key = offerWebSocket(x.req)
 		}
-		o = http1.RequestOptions{Framing: http1.NoBody, Upgrade: x.req.Upgrade}
+		o.Framing, o.Upgrade = http1.NoBody, x.req.Upgrade
 	}
 	defer u.out.release()
 	u.out.b, err = http1.AppendRequest(u.out.take()[:0], x.req, o)

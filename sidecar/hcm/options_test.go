@@ -298,8 +298,12 @@ func TestUpstreamHTTP1Options(t *testing.T) {
 	if err := b.clusters.Update(&cfg); err != nil {
 		t.Fatal(err)
 	}
+	b.cfg.Upgrades = []route.Upgrade{{Type: "websocket"}}
 	b.start()
 	if _, body := b.dial().do("GET /p?q HTTP/1.1\r\nhost: h.example\r\nx-one-2two: a\r\n\r\n"); !strings.HasPrefix(body, "GET http://h.example/p?q HTTP/1.1 Host,X-One-2two,X-Forwarded-Proto") {
+		t.Error(body)
+	}
+	if _, body := b.dial().do("GET /p HTTP/1.1\r\nHost: h.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"); !strings.HasPrefix(body, "GET http://h.example/p HTTP/1.1 Host,") {
 		t.Error(body)
 	}
 }
@@ -327,8 +331,12 @@ func TestLocalReplyRules(t *testing.T) {
 			t.Error(resp.StatusCode, resp.Header, body)
 		}
 		resp, body = b.ask(version, "Content-Type: application/grpc")
-		if resp.StatusCode != 200 || body != "" || resp.Header.Get("Grpc-Status") != "14" || !strings.HasPrefix(resp.Header.Get("Grpc-Message"), "nobody") {
+		if resp.StatusCode != 200 || body != "" || resp.Header.Get("Grpc-Status") != "14" || resp.Header.Get("Grpc-Message") != "nobody \"there\" (502) /x%0A" {
 			t.Error(resp.StatusCode, resp.Header, body)
+		}
+		resp, _ = b.ask(version, "Content-Type: application/grpc", "X-Json: 1")
+		if resp.Header.Get("Grpc-Message") != `{"code":503,"text":"no healthy upstream"}` {
+			t.Error(resp.Header)
 		}
 	})
 }

@@ -64,6 +64,29 @@ func (x *exchange) judgeNames() bool {
 	return true
 }
 
+// judgeScheme refuses a target that says https on a plain connection to an edge: nobody
+// before us could have taken TLS off. Other requests of HTTP/1 have no scheme yet.
+func (x *exchange) judgeScheme() bool {
+	cfg := x.policy.cfg
+	if x.req.Scheme != "https" || x.req.Version == message.HTTP2 || x.d.Info.TLS || !cfg.UseRemoteAddress || cfg.XFFTrustedHops > 0 {
+		return true
+	}
+	x.refuseMessage(http1.ErrSchemeForbidden)
+	return false
+}
+
+// judgeQuery refuses a QUERY that does not say what kind of query it is (RFC 10008 2.1).
+func (x *exchange) judgeQuery() bool {
+	if x.req.Method != "QUERY" {
+		return true
+	}
+	if kind, _ := x.req.Fields.ByID(message.ContentType); kind != "" {
+		return true
+	}
+	x.localReply(&reply{status: 400, details: "query_missing_content_type"})
+	return false
+}
+
 // judgeTrailers is judgeNames for a request's trailers. Its head may have gone on: also what
 // would be refused is dropped.
 func (x *exchange) judgeTrailers(t *message.Fields) *message.Fields {

@@ -186,8 +186,9 @@ func (c *Config) isInternal(a netip.Addr, remote net.Addr) bool {
 }
 
 // settleScheme has x-forwarded-proto, x-forwarded-port and :scheme say what the
-// client used: as a trusted hop has it, or else the transport. The :scheme of HTTP/2 is that
-// of the URI that is asked for, and whoever asks knows it; nothing that protects goes by it.
+// client used: as a trusted hop has it, or else the transport. The :scheme of HTTP/2, and
+// of a target in absolute form, is that of the URI that is asked for, and whoever asks knows
+// it; nothing that protects goes by it.
 func (x *exchange) settleScheme() {
 	f, cfg, info := &x.req.Fields, x.policy.cfg, x.d.Info
 	transport := "http"
@@ -305,7 +306,7 @@ func (x *exchange) sayWhoWeAre() {
 // appendVia notes that the message passed us (RFC 9110 7.6.3).
 func (x *exchange) appendVia(f *message.Fields, via string) {
 	b := x.scratch[:0]
-	if v, ok := f.Joined("via"); ok {
+	if v, _ := f.Joined("via"); v != "" {
 		b = append(append(b, v...), ", "...)
 	}
 	x.scratch = append(b, via...)
@@ -319,7 +320,7 @@ func (x *exchange) appendForwardedFor() {
 	}
 	f := &x.req.Fields
 	b := x.scratch[:0]
-	if v, ok := f.Joined("x-forwarded-for"); ok {
+	if v, _ := f.Joined("x-forwarded-for"); v != "" {
 		b = append(append(b, v...), ',')
 	}
 	x.scratch = x.appendAddr(b, a)

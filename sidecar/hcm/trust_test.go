@@ -85,6 +85,7 @@ func TestWhoAsks(t *testing.T) {
 		{name: "a claim to be internal", fields: []string{"X-Envoy-Internal: true"}, not: []string{"x-envoy-internal"}, client: "127.0.0.1"},
 		{name: "edge", trust: Trust{UseRemoteAddress: true}, fields: []string{"X-Forwarded-For: 1.1.1.1", "X-Forwarded-Proto: https", "X-Request-Id: mine", "X-Envoy-External-Address: 9.9.9.9"},
 			want: []string{"x-forwarded-for: 1.1.1.1,127.0.0.1", "x-forwarded-proto: http", "x-envoy-external-address: 127.0.0.1"}, not: []string{"x-request-id: mine", "x-envoy-internal"}, client: "127.0.0.1"},
+		{name: "edge, an empty list", trust: Trust{UseRemoteAddress: true}, fields: []string{"X-Forwarded-For: "}, want: []string{"x-forwarded-for: 127.0.0.1"}, client: "127.0.0.1"},
 		{name: "edge, id kept without a decision to trace", trust: Trust{UseRemoteAddress: true, PreserveRequestID: true}, fields: []string{"X-Request-Id: 11111111-1111-a111-8111-111111111111"}, want: []string{"x-request-id: 11111111-1111-4111-8111-111111111111"}, client: "127.0.0.1"},
 		{name: "inside, its decision holds", fields: []string{"X-Request-Id: 11111111-1111-a111-8111-111111111111"}, want: []string{"x-request-id: 11111111-1111-a111-8111-111111111111"}, client: "127.0.0.1"},
 		{name: "edge, id kept", trust: Trust{UseRemoteAddress: true, PreserveRequestID: true}, fields: []string{"X-Request-Id: mine"}, want: []string{"x-request-id: mine"}, client: "127.0.0.1"},

@@ -50,6 +50,7 @@ func upgradeOrigin(t testing.TB) string {
 func TestTunnels(t *testing.T) {
 	for _, test := range []struct{ name, head, status string }{
 		{"websocket", "GET /ws HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n", "101"},
+		{"no content", "POST /ws HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n", "101"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := newBed(t, upgradeOrigin(t))

@@ -47,6 +47,7 @@ var (
 	ErrTruncated       = bad("truncated_body")                       // RFC 9112 8
 	ErrUpgradeBody     = bad("upgrade_with_body")                    // RFC 9110 7.8
 
+	ErrSchemeForbidden   = &Error{403, "https_on_plaintext"} // one of Envoy's rules
 	ErrURITooLong        = &Error{414, "uri_too_long"}
 	ErrExpect            = &Error{417, "bad_expect"} // RFC 9110 10.1.1
 	ErrHTTP10            = &Error{426, "http_1_0_not_accepted"}

@@ -243,11 +243,11 @@ func judgeCoding(v []byte) error {
 }
 
 // hopByHop are the fields that end here (RFC 9110 7.6.1). Content-Length stays
-// visible to filters; the serialiser frames by itself.
+// visible to filters; the serialiser frames by itself. What authenticates at a proxy is
+// between the client and the first proxy that asks for it (RFC 9110 11.7), and we do not.
 var hopByHop = [...]message.ID{
 	message.Connection, message.KeepAlive, message.ProxyConnection, message.TE,
-	message.TransferEncoding, message.Upgrade, message.HTTP2Settings, message.ProxyAuthenticate,
-	message.ProxyAuthorization, message.Expect,
+	message.TransferEncoding, message.Upgrade, message.HTTP2Settings, message.Expect,
 }
 
 var hopByHopSet = message.Set(hopByHop[:]...)

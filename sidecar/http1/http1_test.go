@@ -307,6 +307,14 @@ func TestWrite(t *testing.T) {
 	if err != nil || string(out) != want {
 		t.Errorf("%v\n%q\n%q", err, out, want)
 	}
+	// What comes behind the head of an upgrade is no content of it.
+	upgrade := &message.Request{Method: "POST", Path: "/", Authority: "h", ContentLength: message.UnknownLength}
+	upgrade.Fields.Add("Content-Length", "0")
+	out, err = AppendRequest(nil, upgrade, RequestOptions{Framing: NoBody, Upgrade: "x"})
+	want = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"
+	if err != nil || string(out) != want {
+		t.Errorf("%v\n%q\n%q", err, out, want)
+	}
 	for method, want := range map[string]string{"POST": "Content-Length: 0\r\n", "PURGE": "Content-Length: 0\r\n", "GET": "", "DELETE": "", "HEAD": ""} {
 		r := &message.Request{Method: method, Path: "/", Authority: "h"}
 		if out, err := AppendRequest(nil, r, RequestOptions{}); err != nil || string(out) != method+" / HTTP/1.1\r\nHost: h\r\n"+want+"\r\n" {
@@ -428,4 +436,13 @@ func BenchmarkAppendRequest(b *testing.B) {
 func ExampleReason() {
 	fmt.Println(Reason(404), Reason(299))
 	// Output: Not Found Unknown
+}
+
+// TestProperCase: the capitals are those of the words, however a name came.
+func TestProperCase(t *testing.T) {
+	head := []byte("GET /a:b-c HTTP/1.1\r\nHOST: X-y\r\nx-FOO-bar: a-B\r\nx_y1z-2a: v\r\n\r\n")
+	const want = "GET /a:b-c HTTP/1.1\r\nHost: X-y\r\nX-Foo-Bar: a-B\r\nX_Y1z-2a: v\r\n\r\n"
+	if ProperCase(head); string(head) != want {
+		t.Errorf("%q, want %q", head, want)
+	}
 }

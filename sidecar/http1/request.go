@@ -256,6 +256,10 @@ func (p *RequestParser) host(f *message.Fields, req *message.Request) error {
 		if p.form == authorityForm {
 			return nil
 		}
+		req.Scheme = "http"
+		if p.https {
+			req.Scheme = "https"
+		}
 		path := f.Span(p.path, p.targetEnd-p.path)
 		switch {
 		case path == "" && req.Method == "OPTIONS":

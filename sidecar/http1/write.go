@@ -70,7 +70,9 @@ func AppendRequest(dst []byte, r *message.Request, o RequestOptions) ([]byte, er
 			if framed = o.Framing == Length || o.Framing == NoBody; !framed {
 				continue
 			}
-			dst = appendLength(dst, name, r.ContentLength)
+			// A request to switch protocols has no content; its length is not known, since
+			// what follows it ends with the connection.
+			dst = appendLength(dst, name, max(r.ContentLength, 0))
 			continue
 		case message.TransferEncoding, message.Connection, message.Upgrade, message.TE,
 			message.KeepAlive, message.ProxyConnection, message.Expect, message.Fake:
@@ -236,7 +238,8 @@ func AppendLastChunk(dst []byte, trailers *message.Fields) ([]byte, error) {
 }
 
 // ProperCase writes the field names of a head, or of trailers, with capitals: each
-// letter that begins a name or follows something that is neither letter nor digit.
+// letter that begins a name or follows something that is neither letter nor digit. All
+// others are small, however a name came.
 // The first line is left alone.
 func ProperCase(head []byte) {
 	first, inName, begin := true, false, true
@@ -252,8 +255,11 @@ func ProperCase(head []byte) {
 			continue
 		}
 		letter := c|0x20 >= 'a' && c|0x20 <= 'z'
-		if letter && begin {
+		switch {
+		case letter && begin:
 			head[i] = c &^ 0x20
+		case letter:
+			head[i] = c | 0x20
 		}
 		begin = !letter && (c < '0' || c > '9')
 	}

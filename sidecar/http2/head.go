@@ -225,7 +225,7 @@ func (h *head) special(id message.ID, v span) (keep bool) {
 		}
 		h.trailers = true
 		return false
-	case message.HTTP2Settings, message.ProxyAuthenticate, message.ProxyAuthorization:
+	case message.HTTP2Settings:
 		return false
 	case message.Expect:
 		if h.expect || !strings.EqualFold(message.View(h.bytes(v)), "100-continue") { // RFC 9110 10.1.1

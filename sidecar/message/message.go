@@ -22,8 +22,8 @@ const UnknownLength = -1
 // Request is a request. Its strings alias Fields' arena, with its lifetime.
 type Request struct {
 	Method string
-	// Scheme is "http" or "https": with HTTP/2 the client's word, otherwise what its side
-	// of the connection, or a trusted hop's, was.
+	// Scheme is "http" or "https": with HTTP/2, or a target in absolute form, the client's
+	// word, otherwise what its side of the connection, or a trusted hop's, was.
 	Scheme string
 	// Authority is the host the client named (Host or :authority), port included.
 	Authority string
