@@ -107,9 +107,14 @@ func (m *matcher) rest(c *Match) bool {
 }
 
 // IsGRPC tells a gRPC request by its content type: application/grpc, alone or with
-// a message format behind a plus sign, but not application/grpc-web.
+// a message format behind a plus sign, but not application/grpc-web. A request without a
+// path is none: to a CONNECT, gRPC's 200 for whatever goes wrong would say that there is
+// a tunnel.
 func IsGRPC(r *message.Request) bool {
 	const grpc = "application/grpc"
+	if r.Path == "" {
+		return false
+	}
 	v, ok := r.Fields.ByID(message.ContentType)
 	return ok && strings.HasPrefix(v, grpc) && (len(v) == len(grpc) || v[len(grpc)] == '+')
 }

@@ -199,9 +199,12 @@ var grpcNames = [...][2]string{
 }
 
 // IsGRPC tells whether a request is one of gRPC, by its only content-type, which has no
-// parameters.
+// parameters. What has no path is a CONNECT.
 func IsGRPC(h Headers) bool {
 	if h == nil {
+		return false
+	}
+	if path, _, _ := h.HeaderFrom(":path", 0); path == "" {
 		return false
 	}
 	const kind = "application/grpc"
