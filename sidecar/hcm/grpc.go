@@ -2,6 +2,7 @@ package hcm
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
@@ -17,8 +18,9 @@ func (x *exchange) answerGRPC(status int, body string) {
 	f.SetID(message.ContentType, "application/grpc")
 	x.scratch = strconv.AppendInt(x.scratch[:0], int64(status), 10)
 	f.SetIDBytes(message.GRPCStatus, x.scratch)
-	if body != "" {
-		x.scratch = appendGRPCMessage(x.scratch[:0], body)
+	if body != "" && x.req.Method != "HEAD" {
+		// A format ends with a line feed, which is no part of a message.
+		x.scratch = appendGRPCMessage(x.scratch[:0], strings.TrimSuffix(body, "\n"))
 		f.SetIDBytes(message.GRPCMessage, x.scratch)
 	}
 }

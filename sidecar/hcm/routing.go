@@ -81,7 +81,7 @@ func (x *exchange) act() bool {
 		if rewritten {
 			x.req.Fields.SetID(message.XEnvoyOriginalPath, x.req.Path) // for the log, as in Envoy
 		}
-		x.localReply(&reply{status: redirectStatus(r.Redirect), details: "direct_response", location: location})
+		x.localReply(&reply{status: redirectStatus(r.Redirect), details: "direct_response", location: location, routed: true})
 		return false
 	case r.Direct != nil:
 		x.answerDirectly(r.Direct)
@@ -121,7 +121,7 @@ func redirectStatus(r *route.Redirect) int {
 // answerDirectly: where the status wants a Location, it is the request's own
 // (RFC 9110 10.2.2).
 func (x *exchange) answerDirectly(d *route.DirectResponse) {
-	r := reply{status: d.Status, body: message.View(d.Body), details: "direct_response"}
+	r := reply{status: d.Status, body: message.View(d.Body), details: "direct_response", routed: true}
 	if d.Status == 201 || d.Status >= 300 && d.Status < 400 {
 		r.location = x.req.Scheme + "://" + x.req.Authority + x.req.Path
 	}
@@ -215,17 +215,20 @@ func (x *exchange) rewriteHost(host string) {
 }
 
 // mutateResponse applies the selected route's changes to a response that an
-// upstream, or we ourselves, gave.
+// upstream, or we ourselves, gave. They see the cookies that the hash made.
 func (x *exchange) mutateResponse() {
 	if x.sel.Route == nil {
 		return
 	}
 	f := &x.resp.Fields
-	x.sel.MutateResponse(f, x, &x.scratch)
-	for _, c := range x.cookies {
-		x.scratch = c.AppendSetCookie(x.scratch[:0], &x.asker)
-		f.AddBytes("set-cookie", x.scratch)
+	if !x.local {
+		// No host answered that a cookie could lead back to.
+		for _, c := range x.cookies {
+			x.scratch = c.AppendSetCookie(x.scratch[:0], &x.asker)
+			f.AddBytes("set-cookie", x.scratch)
+		}
 	}
+	x.sel.MutateResponse(f, x, &x.scratch)
 	if x.sel.VirtualHost.AttemptCountInResponse && x.attempts > 0 {
 		x.scratch = strconv.AppendInt(x.scratch[:0], int64(x.attempts), 10)
 		f.SetIDBytes(message.XEnvoyAttemptCount, x.scratch)
