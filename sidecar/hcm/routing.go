@@ -76,12 +76,7 @@ func (x *exchange) act() bool {
 		x.localReply(&reply{status: 404, details: "route_not_found"})
 		return false
 	case r.Redirect != nil:
-		proto, _ := x.req.Fields.ByID(message.XForwardedProto)
-		location, rewritten := r.Location(x.req, proto)
-		if rewritten {
-			x.req.Fields.SetID(message.XEnvoyOriginalPath, x.req.Path) // for the log, as in Envoy
-		}
-		x.localReply(&reply{status: redirectStatus(r.Redirect), details: "direct_response", location: location, routed: true})
+		x.redirect(r)
 		return false
 	case r.Direct != nil:
 		x.answerDirectly(r.Direct)
@@ -109,6 +104,20 @@ func notFoundStatus(f *route.Forward) int {
 		return 503
 	}
 	return int(f.NotFoundStatus)
+}
+
+// redirect answers with where the route leads. What the route's headers, local replies
+// and logs are made of is the request with the path that it leads to, as in Envoy.
+func (x *exchange) redirect(r *route.Route) {
+	proto, _ := x.req.Fields.ByID(message.XForwardedProto)
+	location, rewritten := r.Location(x.req, proto)
+	if rewritten != "" {
+		if !x.m.cfg.SuppressEnvoyHeaders {
+			x.req.Fields.SetID(message.XEnvoyOriginalPath, x.req.Path)
+		}
+		x.req.SetPath(rewritten)
+	}
+	x.localReply(&reply{status: redirectStatus(r.Redirect), details: "direct_response", location: location, routed: true})
 }
 
 func redirectStatus(r *route.Redirect) int {
