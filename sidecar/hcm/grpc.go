@@ -2,7 +2,6 @@ package hcm
 
 import (
 	"strconv"
-	"strings"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
@@ -19,8 +18,7 @@ func (x *exchange) answerGRPC(status int, body string) {
 	x.scratch = strconv.AppendInt(x.scratch[:0], int64(status), 10)
 	f.SetIDBytes(message.GRPCStatus, x.scratch)
 	if body != "" && x.req.Method != "HEAD" {
-		// A format ends with a line feed, which is no part of a message.
-		x.scratch = appendGRPCMessage(x.scratch[:0], strings.TrimSuffix(body, "\n"))
+		x.scratch = appendGRPCMessage(x.scratch[:0], body)
 		f.SetIDBytes(message.GRPCMessage, x.scratch)
 	}
 }

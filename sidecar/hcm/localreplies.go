@@ -2,6 +2,7 @@ package hcm
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
@@ -48,6 +49,7 @@ type replyMapper struct {
 type replyForm struct {
 	format      *telemetry.Format
 	contentType string
+	json        bool
 }
 
 func newReplyRules(c *LocalReplies) (*replyRules, error) {
@@ -76,7 +78,7 @@ func newReplyForm(c *ReplyFormat) (*replyForm, error) {
 	if c == nil {
 		return nil, nil
 	}
-	out := &replyForm{contentType: c.ContentType}
+	out := &replyForm{contentType: c.ContentType, json: c.Format.JSON}
 	var err error
 	if c.Format.JSON {
 		out.format, err = telemetry.CompileAccessLog(c.Format)
@@ -151,6 +153,9 @@ func (x *exchange) applyReplyRules(text string) (body, kind string, ruled bool) 
 		rec.LocalReply = body
 		x.replyBody = form.format.AppendBody(x.replyBody[:0], rec)
 		body, kind = message.View(x.replyBody), form.contentType
+		if form.json && route.IsGRPC(x.req) {
+			body = strings.TrimSuffix(body, "\n") // which ends JSON, and is no part of a message
+		}
 	}
 	rec.LocalReply = ""
 	return body, kind, ruled

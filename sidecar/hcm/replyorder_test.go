@@ -58,16 +58,24 @@ func TestReplyOrder(t *testing.T) {
 	}
 }
 
-// TestGRPCMessage: the line feed that ends a format is no part of a message, and an
-// answer to HEAD has none.
+// TestGRPCMessage: the line feed that ends JSON is no part of a message, that of a text is,
+// and an answer to HEAD has no message.
 func TestGRPCMessage(t *testing.T) {
-	b := newBed(t)
-	b.cfg.LocalReplies = &LocalReplies{Body: &ReplyFormat{Format: telemetry.AccessLogConfig{Format: "%RESPONSE_CODE%\n"}}}
-	b.start()
-	for method, want := range map[string]string{"GET": "503", "HEAD": ""} {
-		resp, _ := b.dial().do(method + " / HTTP/1.1\r\nHost: h\r\nContent-Type: application/grpc\r\n\r\n")
-		if got := resp.Header.Get("Grpc-Message"); got != want || resp.Header.Get("Grpc-Status") != "14" {
-			t.Errorf("%s: %q, want %q: %v", method, got, want, resp.Header)
+	for _, tc := range []struct {
+		method string
+		format telemetry.AccessLogConfig
+		want   string
+	}{
+		{"GET", telemetry.AccessLogConfig{JSON: true, Fields: map[string]any{"code": "%RESPONSE_CODE%"}}, `{"code":503}`},
+		{"GET", telemetry.AccessLogConfig{Format: "%RESPONSE_CODE%\n"}, "503%0A"},
+		{"HEAD", telemetry.AccessLogConfig{Format: "%RESPONSE_CODE%\n"}, ""},
+	} {
+		b := newBed(t)
+		b.cfg.LocalReplies = &LocalReplies{Body: &ReplyFormat{Format: tc.format}}
+		b.start()
+		resp, _ := b.dial().do(tc.method + " / HTTP/1.1\r\nHost: h\r\nContent-Type: application/grpc\r\n\r\n")
+		if got := resp.Header.Get("Grpc-Message"); got != tc.want || resp.Header.Get("Grpc-Status") != "14" {
+			t.Errorf("%s: %q, want %q: %v", tc.method, got, tc.want, resp.Header)
 		}
 	}
 }
