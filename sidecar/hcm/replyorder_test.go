@@ -80,23 +80,29 @@ func TestGRPCMessage(t *testing.T) {
 	}
 }
 
-// TestCookiesOfTheHash: the route's changes see them, and an answer of our own has none.
+// TestCookiesOfTheHash: the route's changes of the answer see them, those of the request
+// come before the hash, and an answer of our own has none.
 func TestCookiesOfTheHash(t *testing.T) {
 	for name, tc := range map[string]struct {
 		origins []string
 		headers *route.HeaderMutations
+		rewrite *route.Rewrite
 		want    int
 	}{
-		"there":             {[]string{reflectOrigin(t)}, nil, 1},
-		"removed":           {[]string{reflectOrigin(t)}, &route.HeaderMutations{ResponseRemove: []string{"set-cookie"}}, 0},
-		"nobody has served": {[]string{deadAddr(t)}, nil, 0},
+		"there":                        {[]string{reflectOrigin(t)}, nil, nil, 1},
+		"removed":                      {[]string{reflectOrigin(t)}, &route.HeaderMutations{ResponseRemove: []string{"set-cookie"}}, nil, 0},
+		"nobody has served":            {[]string{deadAddr(t)}, nil, nil, 0},
+		"a header that the route adds": {[]string{reflectOrigin(t)}, &route.HeaderMutations{RequestAdd: []route.HeaderAdd{{Name: "x-h", Value: "1"}}}, nil, 0},
+		"a parameter of the rewrite":   {[]string{reflectOrigin(t)}, nil, &route.Rewrite{Path: "/x?k=1"}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBed(t)
 			if err := b.clusters.Update(&cluster.Config{Name: "origin", LB: cluster.RingHash, Endpoints: endpoints("origin", tc.origins...), ConnectTimeout: time.Second}); err != nil {
 				t.Fatal(err)
 			}
-			b.route().Forward.Hash = []route.HashPolicy{{Cookie: &route.CookieHash{Name: "stick", TTL: ptr(time.Minute)}}}
+			f := b.route().Forward
+			f.Rewrite = tc.rewrite
+			f.Hash = []route.HashPolicy{{Header: "x-h", Terminal: true}, {Query: "k", Terminal: true}, {Cookie: &route.CookieHash{Name: "stick", TTL: ptr(time.Minute)}}}
 			b.route().Headers = tc.headers
 			b.start()
 			resp, _ := b.dial().do(simpleGet)

@@ -143,8 +143,6 @@ func (x *exchange) Record() *telemetry.Record { return x.record() }
 // mutateRequest applies the selected route to the request: headers, host, path. It
 // runs once, before the first attempt.
 func (x *exchange) mutateRequest() {
-	fw := x.sel.Route.Forward
-	x.place(fw)
 	x.timeouts = x.sel.Timeouts(x.req)
 	if x.m.cfg.RespectExpectedTimeout {
 		v, _ := x.req.Fields.ByID(message.XEnvoyExpectedTimeout)
@@ -158,6 +156,7 @@ func (x *exchange) mutateRequest() {
 	if x.sel.Rewrites() {
 		x.rewrite()
 	}
+	x.place(x.sel.Route.Forward)
 }
 
 // rewrite changes authority and path as the route says. It is by itself because few
@@ -175,7 +174,8 @@ func (x *exchange) rewrite() {
 	}
 }
 
-// place settles what the choice of a host depends on, before anything is rewritten.
+// place settles what the choice of a host depends on, which is the request as the host
+// gets it: a hash is one of the headers and the path that the route has made, as in Envoy.
 // Only where hosts are chosen by the hash is one made, and with it cookies.
 func (x *exchange) place(fw *route.Forward) {
 	x.pick.Request = x.req
