@@ -2,6 +2,7 @@ package hcm
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -110,5 +111,15 @@ func TestCookiesOfTheHash(t *testing.T) {
 				t.Errorf("%q, want %d", got, tc.want)
 			}
 		})
+	}
+}
+
+// TestFirstAttemptInHeaders: a host is told of the attempt that it gets.
+func TestFirstAttemptInHeaders(t *testing.T) {
+	b := newBed(t, reflectOrigin(t))
+	b.route().Headers = &route.HeaderMutations{RequestAdd: []route.HeaderAdd{{Name: "x-attempts", Value: "%UPSTREAM_REQUEST_ATTEMPT_COUNT%"}}}
+	b.start()
+	if _, body := b.dial().do(simpleGet); !strings.Contains(body, "X-Attempts: 1\r\n") {
+		t.Error(body)
 	}
 }

@@ -137,8 +137,15 @@ func (x *exchange) answerDirectly(d *route.DirectResponse) {
 	x.localReply(&r)
 }
 
-// Record implements route.Facts.
-func (x *exchange) Record() *telemetry.Record { return x.record() }
+// Record implements route.Facts. Where the request has a cluster, its first attempt is the
+// one under way before it has begun.
+func (x *exchange) Record() *telemetry.Record {
+	r := x.record()
+	if x.cluster != nil {
+		r.Attempts = max(1, r.Attempts)
+	}
+	return r
+}
 
 // mutateRequest applies the selected route to the request: headers, host, path. It
 // runs once, before the first attempt.
