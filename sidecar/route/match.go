@@ -57,7 +57,9 @@ func (m *matcher) pathMatches(e *entry) bool {
 	case isRegex:
 		return m.path != "" && FullMatch(e.route.Match.Regex, m.path)
 	case isTemplate:
-		return m.path != "" && e.route.Match.Template.Match(m.path)
+		// A template sees the parameters of a path, whatever is ignored, as in Envoy.
+		path, _ := cut(m.req.Path)
+		return path != "" && e.route.Match.Template.Match(path)
 	case isConnect:
 		return isConnectRequest(m.req)
 	}

@@ -307,3 +307,20 @@ func TestOverridesWithoutRoute(t *testing.T) {
 		}
 	}
 }
+
+// TestTemplateSeesParameters: a template compares the parameters of a path where other
+// matches ignore them.
+func TestTemplateSeesParameters(t *testing.T) {
+	template, err := NewTemplate("/a/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := compile(t, &Config{IgnorePathParameters: true, VirtualHosts: []VirtualHost{{Domains: []string{"*"}, Routes: []Route{
+		{Match: Match{Template: template}, Forward: &Forward{Cluster: "c"}},
+	}}}})
+	for path, want := range map[string]bool{"/a/b": true, "/a/b;x=1": true, "/a;x=1/b": false} {
+		if s := table.Select(request("GET", "h", path), nil, 0); (s.Route != nil) != want {
+			t.Errorf("%s: %t, want %t", path, !want, want)
+		}
+	}
+}
