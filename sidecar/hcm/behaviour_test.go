@@ -82,6 +82,10 @@ func TestLocalReplies(t *testing.T) {
 		{name: "denied", change: func(b *bed) {
 			b.rbac(authz.HTTPFilter{Rules: &authz.Rules{Action: authz.Allow}})
 		}, status: 403, body: "RBAC: access denied", log: "403 - rbac_access_denied"},
+		{name: "CONNECT is not gRPC", change: func(b *bed) {
+			b.route().Match = route.Match{Connect: true}
+			b.rbac(authz.HTTPFilter{Rules: &authz.Rules{Action: authz.Allow}})
+		}, raw: "CONNECT h:443 HTTP/1.1\r\nHost: h:443\r\nContent-Type: application/grpc\r\n\r\n", status: 403, log: "403 - upgrade_failed"},
 		{name: "escaped slash", change: func(b *bed) { b.cfg.EscapedSlashes = RejectEscaped }, raw: "GET /a%2Fb HTTP/1.1\r\nHost: h\r\n\r\n", status: 400, log: "400 - path_normalization_failed"},
 		{name: "expectation", raw: "POST / HTTP/1.1\r\nHost: h\r\nExpect: x\r\nContent-Length: 1\r\n\r\n", status: 417, log: "417 DPE bad_expect"},
 		{name: "bad request", raw: "GET / HTTP/1.1\r\nHost: h\r\nX : y\r\n\r\n", status: 400, log: "400 DPE bad_field_name"},

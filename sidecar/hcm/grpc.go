@@ -2,7 +2,6 @@ package hcm
 
 import (
 	"strconv"
-	"strings"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
@@ -15,13 +14,10 @@ func (x *exchange) answerGRPC(status int, body string) {
 	x.resp.Status = 200
 	x.resp.ContentLength = 0
 	f := &x.resp.Fields
-	if kind, _ := f.ByID(message.ContentType); kind == "application/json" {
-		body = strings.TrimSuffix(body, "\n") // which ends a line of a log
-	}
 	f.SetID(message.ContentType, "application/grpc")
 	x.scratch = strconv.AppendInt(x.scratch[:0], int64(status), 10)
 	f.SetIDBytes(message.GRPCStatus, x.scratch)
-	if body != "" {
+	if body != "" && x.req.Method != "HEAD" {
 		x.scratch = appendGRPCMessage(x.scratch[:0], body)
 		f.SetIDBytes(message.GRPCMessage, x.scratch)
 	}

@@ -18,6 +18,7 @@ type reply struct {
 	overloaded bool // the upstream is
 	close      bool
 	byManager  bool          // which ends a request of whatever it is about
+	routed     bool          // it is what the route says: a redirect or a direct response
 	grpc       int           // the status for gRPC, 0 for that of status
 	filter     *filter.Reply // where a filter answers
 }
@@ -33,40 +34,13 @@ func (x *exchange) localReply(r *reply) {
 	resp := x.resp
 	resp.Reset()
 	resp.Status = r.status
-	f := &resp.Fields
-	resp.ContentLength = int64(len(r.body))
-	if r.body != "" {
-		f.AddID(message.ContentType, "text/plain")
-	}
-	if r.location != "" {
-		f.AddID(message.Location, r.location)
-	}
-	if r.overloaded {
-		f.AddID(message.XEnvoyOverloaded, "true")
-	}
-	if x.m.cfg.AppendLocalOverload && x.flags&telemetry.FlagOverload != 0 {
-		f.Add("x-envoy-local-overloaded", "true")
-	}
-	if r.filter != nil && r.filter.Headers != nil {
-		r.filter.Headers(f)
-	}
-	body := r.body
-	if x.m.replies != nil {
-		body = x.rewriteReply(body)
-	}
+	x.headReply(r)
+	body := x.rewriteReply(r.body)
 	more := body != "" && x.req.Method != "HEAD"
 	if route.IsGRPC(x.req) {
-		status := grpcStatus(resp.Status)
-		if r.grpc != 0 {
-			status = r.grpc
-		}
-		if r.filter != nil && r.filter.GRPC != filter.NoGRPC {
-			status = r.filter.GRPC
-		}
-		x.answerGRPC(status, body)
+		x.answerGRPC(x.replyStatus(r), body)
 		more = false
 	}
-	x.mutateResponse(r.byManager)
 	x.filterResponse()
 	x.finishHeaders()
 	x.observed.mark(telemetry.ResponseBegan)
@@ -92,4 +66,38 @@ func (x *exchange) localReply(r *reply) {
 		}
 	}
 	x.flushEnd()
+}
+
+// headReply makes the head of r. The order is Envoy's: the route changes what its own
+// action has made, or nothing yet; then come the headers of whoever answers.
+func (x *exchange) headReply(r *reply) {
+	f := &x.resp.Fields
+	if r.location != "" {
+		f.AddID(message.Location, r.location)
+	}
+	// A redirect or a direct response changes the answers that are its own, a route to a
+	// cluster also those of filters.
+	if s := x.sel.Route; s != nil && (r.routed || s.Forward != nil) {
+		x.mutateResponse(r.byManager)
+	}
+	if r.overloaded {
+		f.AddID(message.XEnvoyOverloaded, "true")
+	}
+	if x.m.cfg.AppendLocalOverload && x.flags&telemetry.FlagOverload != 0 {
+		f.Add("x-envoy-local-overloaded", "true")
+	}
+	if r.filter != nil && r.filter.Headers != nil {
+		r.filter.Headers(f)
+	}
+}
+
+// replyStatus is the status of r for gRPC.
+func (x *exchange) replyStatus(r *reply) int {
+	switch {
+	case r.filter != nil && r.filter.GRPC != filter.NoGRPC:
+		return r.filter.GRPC
+	case r.grpc != 0:
+		return r.grpc
+	}
+	return grpcStatus(x.resp.Status)
 }

@@ -2,6 +2,7 @@ package hcm
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
@@ -48,6 +49,7 @@ type replyMapper struct {
 type replyForm struct {
 	format      *telemetry.Format
 	contentType string
+	json        bool
 }
 
 func newReplyRules(c *LocalReplies) (*replyRules, error) {
@@ -76,7 +78,7 @@ func newReplyForm(c *ReplyFormat) (*replyForm, error) {
 	if c == nil {
 		return nil, nil
 	}
-	out := &replyForm{contentType: c.ContentType}
+	out := &replyForm{contentType: c.ContentType, json: c.Format.JSON}
 	var err error
 	if c.Format.JSON {
 		out.format, err = telemetry.CompileAccessLog(c.Format)
@@ -92,12 +94,38 @@ func newReplyForm(c *ReplyFormat) (*replyForm, error) {
 	return out, err
 }
 
-// rewriteReply applies the rules to the answer in x.resp, whose text is body. It
-// returns the text that is to be sent.
-func (x *exchange) rewriteReply(body string) string {
+// rewriteReply applies the rules, if there are any, to the answer in x.resp, whose text
+// is text. It returns the text that is to be sent, and has the head describe it.
+func (x *exchange) rewriteReply(text string) string {
+	if x.m.replies == nil {
+		x.describeReply(text, "text/plain", false)
+		return text
+	}
+	body, kind, ruled := x.applyReplyRules(text)
+	x.describeReply(body, kind, body != text && !ruled)
+	return body
+}
+
+// describeReply sets what the head says of a body. The type is the one that is there
+// already, by a route or a rule, unless it is of another text.
+func (x *exchange) describeReply(body, kind string, another bool) {
+	f := &x.resp.Fields
+	x.resp.ContentLength = int64(len(body))
+	switch {
+	case body == "":
+		f.DelID(message.ContentType)
+	case another || !f.Has(message.ContentType):
+		f.SetID(message.ContentType, kind)
+	}
+}
+
+// applyReplyRules returns what the rules make of a text, and its type. It is ruled where
+// a mapper has said the type.
+func (x *exchange) applyReplyRules(text string) (body, kind string, ruled bool) {
 	rules, f := x.m.replies, &x.resp.Fields
 	rec := x.record()
-	rec.LocalReply, rec.Duration = body, sinceMono(x.startMono)
+	rec.LocalReply, rec.Duration = text, sinceMono(x.startMono)
+	body, kind = text, "text/plain"
 	form := rules.body
 	for i := range rules.mappers {
 		m := &rules.mappers[i]
@@ -108,7 +136,10 @@ func (x *exchange) rewriteReply(body string) string {
 			body = *m.Body
 			rec.LocalReply = body
 		}
+		before, _ := f.ByID(message.ContentType)
 		m.add.Apply(f, x, &x.scratch)
+		after, _ := f.ByID(message.ContentType)
+		ruled = before != after
 		if m.Status != 0 {
 			x.status, x.resp.Status = m.Status, m.Status
 		}
@@ -121,16 +152,11 @@ func (x *exchange) rewriteReply(body string) string {
 		rec = x.record()
 		rec.LocalReply = body
 		x.replyBody = form.format.AppendBody(x.replyBody[:0], rec)
-		body = message.View(x.replyBody)
-		f.SetID(message.ContentType, form.contentType)
+		body, kind = message.View(x.replyBody), form.contentType
+		if form.json && route.IsGRPC(x.req) {
+			body = strings.TrimSuffix(body, "\n") // which ends JSON, and is no part of a message
+		}
 	}
 	rec.LocalReply = ""
-	switch {
-	case body == "":
-		f.DelID(message.ContentType)
-	case !f.Has(message.ContentType):
-		f.AddID(message.ContentType, "text/plain")
-	}
-	x.resp.ContentLength = int64(len(body))
-	return body
+	return body, kind, ruled
 }

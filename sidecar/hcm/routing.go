@@ -76,12 +76,7 @@ func (x *exchange) act() bool {
 		x.localReply(&reply{status: 404, details: "route_not_found"})
 		return false
 	case r.Redirect != nil:
-		proto, _ := x.req.Fields.ByID(message.XForwardedProto)
-		location, rewritten := r.Location(x.req, proto)
-		if rewritten {
-			x.req.Fields.SetID(message.XEnvoyOriginalPath, x.req.Path) // for the log, as in Envoy
-		}
-		x.localReply(&reply{status: redirectStatus(r.Redirect), details: "direct_response", location: location})
+		x.redirect(r)
 		return false
 	case r.Direct != nil:
 		x.answerDirectly(r.Direct)
@@ -111,6 +106,20 @@ func notFoundStatus(f *route.Forward) int {
 	return int(f.NotFoundStatus)
 }
 
+// redirect answers with where the route leads. What the route's headers, local replies
+// and logs are made of is the request with the path that it leads to, as in Envoy.
+func (x *exchange) redirect(r *route.Route) {
+	proto, _ := x.req.Fields.ByID(message.XForwardedProto)
+	location, rewritten := r.Location(x.req, proto)
+	if rewritten != "" {
+		if !x.m.cfg.SuppressEnvoyHeaders {
+			x.req.Fields.SetID(message.XEnvoyOriginalPath, x.req.Path)
+		}
+		x.req.SetPath(rewritten)
+	}
+	x.localReply(&reply{status: redirectStatus(r.Redirect), details: "direct_response", location: location, routed: true})
+}
+
 func redirectStatus(r *route.Redirect) int {
 	if r.Code == 0 {
 		return 301
@@ -121,21 +130,26 @@ func redirectStatus(r *route.Redirect) int {
 // answerDirectly: where the status wants a Location, it is the request's own
 // (RFC 9110 10.2.2).
 func (x *exchange) answerDirectly(d *route.DirectResponse) {
-	r := reply{status: d.Status, body: message.View(d.Body), details: "direct_response"}
+	r := reply{status: d.Status, body: message.View(d.Body), details: "direct_response", routed: true}
 	if d.Status == 201 || d.Status >= 300 && d.Status < 400 {
 		r.location = x.req.Scheme + "://" + x.req.Authority + x.req.Path
 	}
 	x.localReply(&r)
 }
 
-// Record implements route.Facts.
-func (x *exchange) Record() *telemetry.Record { return x.record() }
+// Record implements route.Facts. Where the request has a cluster, its first attempt is the
+// one under way before it has begun.
+func (x *exchange) Record() *telemetry.Record {
+	r := x.record()
+	if x.cluster != nil {
+		r.Attempts = max(1, r.Attempts)
+	}
+	return r
+}
 
 // mutateRequest applies the selected route to the request: headers, host, path. It
 // runs once, before the first attempt.
 func (x *exchange) mutateRequest() {
-	fw := x.sel.Route.Forward
-	x.place(fw)
 	x.timeouts = x.sel.Timeouts(x.req)
 	if x.m.cfg.RespectExpectedTimeout {
 		v, _ := x.req.Fields.ByID(message.XEnvoyExpectedTimeout)
@@ -149,6 +163,7 @@ func (x *exchange) mutateRequest() {
 	if x.sel.Rewrites() {
 		x.rewrite()
 	}
+	x.place(x.sel.Route.Forward)
 }
 
 // rewrite changes authority and path as the route says. It is by itself because few
@@ -166,7 +181,8 @@ func (x *exchange) rewrite() {
 	}
 }
 
-// place settles what the choice of a host depends on, before anything is rewritten.
+// place settles what the choice of a host depends on, which is the request as the host
+// gets it: a hash is one of the headers and the path that the route has made, as in Envoy.
 // Only where hosts are chosen by the hash is one made, and with it cookies.
 func (x *exchange) place(fw *route.Forward) {
 	x.pick.Request = x.req
@@ -215,18 +231,21 @@ func (x *exchange) rewriteHost(host string) {
 }
 
 // mutateResponse applies the selected route's changes to a response that an
-// upstream, or we ourselves, gave. One that is the manager's own is not the router's, which
-// alone knows of attempts.
+// upstream, or we ourselves, gave. They see the cookies that the hash made. An answer that is
+// the manager's own is not the router's, which alone knows of attempts.
 func (x *exchange) mutateResponse(byManager bool) {
 	if x.sel.Route == nil {
 		return
 	}
 	f := &x.resp.Fields
-	x.sel.MutateResponse(f, x, &x.scratch)
-	for _, c := range x.cookies {
-		x.scratch = c.AppendSetCookie(x.scratch[:0], &x.asker)
-		f.AddBytes("set-cookie", x.scratch)
+	if !x.local {
+		// No host answered that a cookie could lead back to.
+		for _, c := range x.cookies {
+			x.scratch = c.AppendSetCookie(x.scratch[:0], &x.asker)
+			f.AddBytes("set-cookie", x.scratch)
+		}
 	}
+	x.sel.MutateResponse(f, x, &x.scratch)
 	if x.sel.VirtualHost.AttemptCountInResponse && x.attempts > 0 && !byManager {
 		x.scratch = strconv.AppendInt(x.scratch[:0], int64(x.attempts), 10)
 		f.SetIDBytes(message.XEnvoyAttemptCount, x.scratch)

@@ -57,7 +57,9 @@ func (m *matcher) pathMatches(e *entry) bool {
 	case isRegex:
 		return m.path != "" && FullMatch(e.route.Match.Regex, m.path)
 	case isTemplate:
-		return m.path != "" && e.route.Match.Template.Match(m.path)
+		// A template sees the parameters of a path, whatever is ignored, as in Envoy.
+		path, _ := cut(m.req.Path)
+		return path != "" && e.route.Match.Template.Match(path)
 	case isConnect:
 		return isConnectRequest(m.req)
 	}
@@ -107,9 +109,14 @@ func (m *matcher) rest(c *Match) bool {
 }
 
 // IsGRPC tells a gRPC request by its content type: application/grpc, alone or with
-// a message format behind a plus sign, but not application/grpc-web.
+// a message format behind a plus sign, but not application/grpc-web. A request without a
+// path is none: to a CONNECT, gRPC's 200 for whatever goes wrong would say that there is
+// a tunnel.
 func IsGRPC(r *message.Request) bool {
 	const grpc = "application/grpc"
+	if r.Path == "" {
+		return false
+	}
 	v, ok := r.Fields.ByID(message.ContentType)
 	return ok && strings.HasPrefix(v, grpc) && (len(v) == len(grpc) || v[len(grpc)] == '+')
 }

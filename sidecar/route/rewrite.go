@@ -100,9 +100,10 @@ func LastForwardedHost(f *message.Fields, host string) bool {
 }
 
 // Location is where a redirect leads (a rare thing: it allocates). forwardedProto
-// is what x-forwarded-proto says: a default port goes when the scheme changes. It tells
-// too whether a part of the path was rewritten.
-func (r *Route) Location(req *message.Request, forwardedProto string) (location string, rewritten bool) {
+// is what x-forwarded-proto says: a default port goes when the scheme changes. Where a
+// part of the path was rewritten, rewritten is the path that came of it, with the
+// request's query; else it is empty.
+func (r *Route) Location(req *message.Request, forwardedProto string) (location, rewritten string) {
 	d := r.Redirect
 	scheme, host, port := req.Scheme, d.Host, ""
 	if d.Scheme != "" {
@@ -124,14 +125,14 @@ func redirectHost(authority string, newPort, newScheme bool, proto string) strin
 		return authority
 	}
 	old := authority[at:]
-	if newPort || newScheme && (proto == "https" && old == ":443" || proto == "http" && old == ":80") {
+	if newPort || newScheme && (strings.EqualFold(proto, "https") && old == ":443" || strings.EqualFold(proto, "http") && old == ":80") {
 		return authority[:at]
 	}
 	return authority
 }
 
-func (r *Route) redirectPath(target string) (out string, rewritten bool) {
-	d := r.Redirect
+func (r *Route) redirectPath(target string) (out, rewritten string) {
+	d, changed := r.Redirect, false
 	path, _ := cut(target)
 	rest := target[len(path):]
 	out, ownQuery := path, strings.Contains(d.Path, "?")
@@ -143,17 +144,20 @@ func (r *Route) redirectPath(target string) (out string, rewritten bool) {
 		}
 	case d.PrefixRewrite != "":
 		if behind, ok := r.behindMatch(path); ok {
-			out, rewritten = d.PrefixRewrite+behind, true
+			out, changed = d.PrefixRewrite+behind, true
 		}
 	case d.RegexRewrite != nil:
 		if s := d.RegexRewrite.Append(nil, path); len(s) > 0 {
-			out, rewritten = string(s), true
+			out, changed = string(s), true
 		}
 	}
 	if out == "" || out[0] != '/' {
 		out = "/" + out
 	}
 	out += rest
+	if changed {
+		rewritten = out
+	}
 	if d.StripQuery && !ownQuery {
 		out, _, _ = strings.Cut(out, "?")
 	}

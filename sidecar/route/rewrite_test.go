@@ -90,8 +90,8 @@ func TestRewritesBehindPathParameters(t *testing.T) {
 			var got string
 			var changed bool
 			if r.Redirect != nil {
-				got, changed = s.Route.Location(req, "http")
-				got = strings.TrimPrefix(got, "http://h")
+				location, rewritten := s.Route.Location(req, "http")
+				got, changed = strings.TrimPrefix(location, "http://h"), rewritten != ""
 			} else {
 				var b, scratch []byte
 				b, changed = s.AppendPath(nil, req, factsOf(req), &scratch)
@@ -364,4 +364,33 @@ func FuzzTemplate(f *testing.F) {
 			t.Errorf("%q", got)
 		}
 	})
+}
+
+// TestRewrittenBehindRedirect: what is rewritten of a path is told, with the query that the
+// client has to leave off.
+func TestRewrittenBehindRedirect(t *testing.T) {
+	for _, c := range []struct {
+		name, path, want string
+		d                Redirect
+	}{
+		{"prefix", "/a/c?q", "/b/c?q", Redirect{PrefixRewrite: "/b"}},
+		{"prefix without query", "/a/c?q", "/b/c?q", Redirect{PrefixRewrite: "/b", StripQuery: true}},
+		{"regex", "/a/c?q", "/c?q", Redirect{RegexRewrite: substitution(t, "^/a/(.*)", `/\1`)}},
+		{"regex that does not match", "/a/c?q", "/a/c?q", Redirect{RegexRewrite: substitution(t, "^x", "y")}},
+		{"whole path", "/a/c?q", "", Redirect{Path: "/b"}},
+		{"host", "/a/c?q", "", Redirect{Host: "o"}},
+	} {
+		r := Route{Match: Match{Prefix: ptr("/a")}, Redirect: &c.d}
+		if _, got := r.Location(request("GET", "h", c.path), "http"); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+// TestDefaultPortOfForwardedProto: the client's scheme is one whatever its case.
+func TestDefaultPortOfForwardedProto(t *testing.T) {
+	r := Route{Match: Match{Prefix: ptr("/")}, Redirect: &Redirect{Scheme: "ftp"}}
+	if got, _ := r.Location(request("GET", "h:443", "/a"), "HTTPS"); got != "ftp://h/a" {
+		t.Error(got)
+	}
 }

@@ -292,3 +292,35 @@ func TestNothingAllocates(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// TestOverridesWithoutRoute: what a virtual host says to filters is of no request that none
+// of its routes matches.
+func TestOverridesWithoutRoute(t *testing.T) {
+	table := compile(t, &Config{VirtualHosts: []VirtualHost{{
+		Domains: []string{"*"}, Filters: []FilterOverride{{Name: "f", Disabled: true}},
+		Routes: []Route{{Match: Match{Prefix: ptr("/a")}, Forward: &Forward{Cluster: "c"}}},
+	}}})
+	for path, want := range map[string]bool{"/a": true, "/b": false} {
+		s := table.Select(request("GET", "h", path), nil, 0)
+		if _, any := s.Overrides(); any != want {
+			t.Errorf("%s: %t, want %t", path, any, want)
+		}
+	}
+}
+
+// TestTemplateSeesParameters: a template compares the parameters of a path where other
+// matches ignore them.
+func TestTemplateSeesParameters(t *testing.T) {
+	template, err := NewTemplate("/a/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := compile(t, &Config{IgnorePathParameters: true, VirtualHosts: []VirtualHost{{Domains: []string{"*"}, Routes: []Route{
+		{Match: Match{Template: template}, Forward: &Forward{Cluster: "c"}},
+	}}}})
+	for path, want := range map[string]bool{"/a/b": true, "/a/b;x=1": true, "/a;x=1/b": false} {
+		if s := table.Select(request("GET", "h", path), nil, 0); (s.Route != nil) != want {
+			t.Errorf("%s: %t, want %t", path, !want, want)
+		}
+	}
+}

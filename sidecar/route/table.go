@@ -450,17 +450,16 @@ func (s *Selected) MutateResponse(f *message.Fields, facts Facts, scratch *[]byt
 }
 
 // Overrides are the configurations of HTTP filters that apply, the most specific
-// level first; any is false when there are none.
+// level first; any is false when there are none. Where no route matches, what its
+// virtual host has is of no request's, as in Envoy: the filters are as the chain has them.
 func (s *Selected) Overrides() (levels [4][]FilterOverride, any bool) {
-	if s.host == nil {
+	if s.Route == nil {
 		return levels, false
 	}
 	if s.Leg != nil {
 		levels[0] = s.Leg.Filters
 	}
-	if s.Route != nil {
-		levels[1] = s.Route.Filters
-	}
+	levels[1] = s.Route.Filters
 	levels[2], levels[3] = s.VirtualHost.Filters, s.table.config.Filters
 	return levels, len(levels[0])+len(levels[1])+len(levels[2])+len(levels[3]) > 0
 }

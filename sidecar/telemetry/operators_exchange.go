@@ -199,7 +199,7 @@ var grpcNames = [...][2]string{
 }
 
 // IsGRPC tells whether a request is one of gRPC, by its only content-type, which has no
-// parameters.
+// parameters. What has no path is a CONNECT.
 func IsGRPC(h Headers) bool {
 	if h == nil {
 		return false
@@ -209,8 +209,11 @@ func IsGRPC(h Headers) bool {
 	if !strings.HasPrefix(v, kind) || len(v) > len(kind) && v[len(kind)] != '+' {
 		return false
 	}
-	_, _, more := h.HeaderFrom("content-type", next)
-	return !more
+	if _, _, more := h.HeaderFrom("content-type", next); more {
+		return false
+	}
+	path, _, _ := h.HeaderFrom(":path", 0)
+	return path != ""
 }
 
 // SentGRPCStatus is the status that answered a gRPC request, of its trailers or its

@@ -122,7 +122,7 @@ func TestCallsWithoutStatus(t *testing.T) {
 		{"two", 200, repeated{"grpc-status": {"0", "0"}}, nil, "-1 -1", 0},
 		{"no response", 0, nil, nil, "- -", 1 << 2},
 	} {
-		r := &Record{RequestHeaders: headers{"content-type": "application/grpc"}, Code: tc.code, ResponseHeaders: tc.headers, ResponseTrailers: tc.trailers}
+		r := &Record{RequestHeaders: headers{":path": "/", "content-type": "application/grpc"}, Code: tc.code, ResponseHeaders: tc.headers, ResponseTrailers: tc.trailers}
 		if got := string(f.Append(nil, r)); got != tc.want {
 			t.Errorf("%s: %q, want %q", tc.name, got, tc.want)
 		}
@@ -247,8 +247,9 @@ func TestLists(t *testing.T) {
 
 func TestIsGRPC(t *testing.T) {
 	for want, all := range map[bool][]Headers{
-		true:  {headers{"content-type": "application/grpc"}, headers{"content-type": "application/grpc+proto"}},
-		false: {nil, headers{}, headers{"content-type": "application/grpc-web"}, headers{"content-type": "application/grpc;charset=utf-8"}, repeated{"content-type": {"application/grpc", "application/grpc"}}},
+		true: {headers{":path": "/", "content-type": "application/grpc"}, headers{":path": "/", "content-type": "application/grpc+proto"}},
+		false: {nil, headers{}, headers{":path": "/", "content-type": "application/grpc-web"}, headers{":path": "/", "content-type": "application/grpc;charset=utf-8"},
+			repeated{":path": {"/"}, "content-type": {"application/grpc", "application/grpc"}}, headers{":method": "CONNECT", "content-type": "application/grpc"}},
 	} {
 		for _, h := range all {
 			if IsGRPC(h) != want {
