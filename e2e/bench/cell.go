@@ -88,7 +88,7 @@ func (b *bench) start(c *cell, s setting, o *origin) error {
 		m := &measured{Name: x.name, origin: o}
 		err := b.assemble(x, s, m)
 		if err == nil && s.job.load != nil {
-			err = m.probe(s)
+			err = m.probe(s, 1, 50*time.Millisecond)
 		}
 		switch {
 		case err == nil:
@@ -104,9 +104,9 @@ func (b *bench) start(c *cell, s setting, o *origin) error {
 	return nil
 }
 
-// probe makes at least one exchange.
-func (m *measured) probe(s setting) error {
-	r, err := s.job.load.closed(m.target, 1, 0, 50*time.Millisecond, func(bool) {})
+// probe makes at least one exchange with each of n units of concurrency, for d.
+func (m *measured) probe(s setting, n int, d time.Duration) error {
+	r, err := s.job.load.closed(m.target, n, 0, d, func(bool) {})
 	switch {
 	case err != nil:
 		return err
@@ -192,7 +192,7 @@ func (b *bench) roundsOfAStart(c *cell, s setting, o *origin) error {
 func (b *bench) warmUp(c *cell, s setting) error {
 	for _, m := range c.Contenders {
 		b.progress("%s c=%d warms up %s", s.job.name, s.conns, m.Name)
-		if _, err := s.job.load.closed(m.target, s.conns, 0, b.warm+b.time, func(bool) {}); err != nil {
+		if err := m.probe(s, s.conns, b.warm+b.time); err != nil {
 			return fmt.Errorf("%s: %w", m.Name, err)
 		}
 	}

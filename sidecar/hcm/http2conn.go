@@ -106,16 +106,16 @@ func (c *http2Conn) note(err error) {
 // ServeStream implements http2.Handler.
 func (c *http2Conn) ServeStream(s *http2.Stream) {
 	c.active.Add(1)
-	c.refused.Turn()
-	if most := int64(c.m.cfg.MaxRequests); most > 0 && c.requests.Add(1) == most {
-		c.sc.Drain()
-	}
-	x := newExchange(c.m, c.d, c.ctx)
 	defer func() {
 		if c.active.Add(-1) == 0 {
 			c.idleSince.Store(monotonic())
 		}
 	}()
+	c.refused.Turn()
+	if most := int64(c.m.cfg.MaxRequests); most > 0 && c.requests.Add(1) == most {
+		c.sc.Drain()
+	}
+	x := newExchange(c.m, c.d, c.ctx)
 	defer panics.Contain(panics.Exchange, c.d, func() {
 		s.Reset(http2.InternalError)
 		x.wreck()
