@@ -165,8 +165,10 @@ func (c *Config) listener(p *place, certs *certs) (map[string]any, error) {
 				chain["filters"] = []any{c.hcm(p, routes)}
 			}
 			if cluster, ok := chain["tcp"]; ok {
+				before, _ := chain["before"].([]any) // network filters
 				delete(chain, "tcp")
-				chain["filters"] = []any{c.tcpProxy(p, cluster)}
+				delete(chain, "before")
+				chain["filters"] = append(slices.Clone(before), c.tcpProxy(p, cluster))
 			}
 			if chain["tls"] != nil {
 				delete(chain, "tls")
