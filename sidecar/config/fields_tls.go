@@ -75,12 +75,16 @@ func init() {
 	})
 	declare("Configuration sources", map[protoreflect.FullName]*rules{
 		"envoy.config.core.v3.ConfigSource": {
-			use: "ads api_config_source resource_api_version",
+			use: "ads api_config_source path_config_source path resource_api_version",
 			ignore: map[string]string{
 				"initial_fetch_timeout": "a listener waits for what it names as long as the sidecar's warm-up limit says",
 			},
 		},
 		"envoy.config.core.v3.AggregatedConfigSource": {},
+		"envoy.config.core.v3.PathConfigSource": {
+			use:    "path",
+			ignore: map[string]string{"watched_directory": watchReason},
+		},
 		"envoy.config.core.v3.ApiConfigSource": {
 			use: "api_type transport_api_version grpc_services",
 			ignore: map[string]string{

@@ -15,9 +15,6 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
 )
 
-// defaultDepth of a chain is the TLS library's own in Envoy.
-const defaultDepth = 100
-
 func certificate(m *tlsv3.TlsCertificate, path string) (*tlscontext.Certificate, error) {
 	chain, err := tlsSource(m.GetCertificateChain(), path+".certificate_chain")
 	if err != nil {
@@ -54,7 +51,7 @@ func validation(m *tlsv3.CertificateValidationContext, path string) (*tlscontext
 	out := &tlscontext.Validation{
 		SystemRoots: m.GetSystemRootCerts() != nil, LeafCRLOnly: m.GetOnlyVerifyLeafCertCrl(), HideCA: m.GetSuppressClientCaList(),
 		AcceptUntrusted: m.GetTrustChainVerification() == tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED,
-		MaxDepth:        defaultDepth,
+		MaxDepth:        tlscontext.DefaultDepth,
 	}
 	if d := m.GetMaxVerifyDepth(); d != nil {
 		out.MaxDepth = int(d.GetValue())
@@ -124,19 +121,13 @@ func altNames(m *tlsv3.CertificateValidationContext, out *tlscontext.Validation,
 	return nil
 }
 
-// verifiable refuses a context that says less than it seems to: names count for
-// nothing on a certificate that anybody may have made.
+// verifiable refuses a context that says less than it seems to.
 func verifiable(v *tlscontext.Validation, path string) error {
-	anchored := !v.CA.Empty() || v.SystemRoots
-	switch {
-	case v.AcceptUntrusted:
-		return nil
-	case !anchored && len(v.Names) > 0:
-		return fail(path, "checks names without a trusted_ca, which anyone could satisfy")
-	case !anchored && !v.CRL.Empty():
-		return fail(path+".crl", "needs a trusted_ca")
-	case !anchored && len(v.SPKI)+len(v.Hash) == 0:
-		return fail(path+".trusted_ca", "is missing: nothing would be verified")
+	if field, reason := v.Unverified(); reason != "" {
+		if field != "" {
+			path = under(path, field)
+		}
+		return &FieldError{Path: path, Reason: reason}
 	}
 	return nil
 }

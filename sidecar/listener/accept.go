@@ -304,7 +304,7 @@ func (a *arrival) open(c stream.Conn) (stream.Stream, error) {
 		return nil, a.refuse(telemetry.FlagTLSFailure, reason, err)
 	}
 	a.countHandshake("ok", "", t.Info().TLSVersion, time.Since(began))
-	t.SetOwnID(a.chain.ownID)
+	t.SetOwnID(a.chain.ownID())
 	if a.chain.untrusted {
 		t.ForgetPeer()
 	}

@@ -45,8 +45,12 @@ type Client struct {
 	VerifySNI bool
 }
 
-// Certificate is an own certificate: a chain, leaf first, and its key, in PEM.
-type Certificate struct{ Chain, Key Source }
+// Certificate is an own certificate: a chain, leaf first, and its key, in PEM. Secret is
+// set instead of both where it is discovered.
+type Certificate struct {
+	Chain, Key Source
+	Secret     *SecretRef `json:",omitempty"`
+}
 
 // Source is where bytes come from: a file, or the configuration itself.
 type Source struct {
@@ -96,6 +100,8 @@ type Validation struct {
 	AcceptUntrusted bool
 	// HideCA keeps the anchors' names out of the request for a certificate.
 	HideCA bool
+	// Secret is discovered, and put over all this (Merge).
+	Secret *SecretRef `json:",omitempty"`
 }
 
 // NameType is a kind of subject alternative name.

@@ -23,6 +23,7 @@ type material struct {
 	anchors      []*x509.Certificate // from the configuration
 	roots        *x509.CertPool
 	crls         []*revocations
+	validation   *Validation // by which peers are verified, with what was discovered
 }
 
 // load reads everything, and fails where anything cannot be used.
