@@ -170,10 +170,14 @@ func (c *Config) listener(p *place, certs *certs) (map[string]any, error) {
 				delete(chain, "before")
 				chain["filters"] = append(slices.Clone(before), c.tcpProxy(p, cluster))
 			}
-			if chain["tls"] != nil {
-				delete(chain, "tls")
+			switch kind := chain["tls"]; kind {
+			case nil:
+			case "discovered":
+				chain["transport_socket"] = certs.discovered()
+			default:
 				chain["transport_socket"] = certs.downstream()
 			}
+			delete(chain, "tls")
 			chains = append(chains, chain)
 		}
 		l["filter_chains"] = chains

@@ -1,5 +1,7 @@
 package config
 
+//lint:file-ignore SA1019 deprecated fields are in many configurations, and mean what they meant
+
 import (
 	"errors"
 	"fmt"
@@ -117,7 +119,8 @@ func discovered(m *tlsv3.Secret) (*tlscontext.Discovered, error) {
 
 const secretType = "envoy.extensions.transport_sockets.tls.v3.Secret"
 
-// SecretFile finds a secret in a file of discovery, a DiscoveryResponse in YAML or JSON.
+// SecretFile reads the secret of a file of discovery, a DiscoveryResponse in YAML or JSON
+// that has this one and, as Envoy has it, no other.
 func SecretFile(b []byte, name string) (*tlscontext.Discovered, error) {
 	tree, err := readTree(b)
 	if err != nil {
@@ -134,23 +137,22 @@ func SecretFile(b []byte, name string) (*tlscontext.Discovered, error) {
 	if !ok {
 		return nil, fail("resources", "is missing, or no list: the file is a discovery response with the secret in it")
 	}
-	for i, r := range list {
-		path := at("resources", i)
-		fields, _ := r.(map[string]any)
-		if url, _ := fields["@type"].(string); url != "type.googleapis.com/"+secretType {
-			return nil, fail(path+".@type", "is %q; use type.googleapis.com/%s", url, secretType)
-		}
-		if fields["name"] != name {
-			continue
-		}
-		delete(fields, "@type")
-		m := &tlsv3.Secret{}
-		if err := unmarshalTree(fields, m); err != nil {
-			return nil, fmt.Errorf("%s: %w", path, unquoted(err))
-		}
-		return discovered(m)
+	if len(list) != 1 {
+		return nil, fail("resources", "has %d elements; a file of discovery has one secret", len(list))
 	}
-	return nil, fail("resources", "has no secret %q", name)
+	fields, _ := list[0].(map[string]any)
+	if url, _ := fields["@type"].(string); url != "type.googleapis.com/"+secretType {
+		return nil, fail("resources[0].@type", "is %q; use type.googleapis.com/%s", url, secretType)
+	}
+	delete(fields, "@type")
+	m := &tlsv3.Secret{}
+	if err := unmarshalTree(fields, m); err != nil {
+		return nil, fmt.Errorf("resources[0]: %w", unquoted(err))
+	}
+	if m.GetName() != name {
+		return nil, fail("resources[0].name", "is %q, and %q was asked for", m.GetName(), name)
+	}
+	return discovered(m)
 }
 
 var harmless = regexp.MustCompile(`unknown field "[a-z_A-Z0-9]+"|unsupported extension type "[\w.]+"|line \d+`)
