@@ -1,6 +1,7 @@
 package config
 
 import (
+	"os"
 	"strings"
 	"testing"
 )
@@ -41,6 +42,24 @@ func TestSecretFile(t *testing.T) {
 		case err != nil && (strings.Contains(err.Error(), "the-key") || strings.Contains(err.Error(), "hunter2")):
 			t.Errorf("%s: the error quotes the secret: %v", c.name, err)
 		}
+	}
+}
+
+// TestDocumentedSecrets reads the example of docs/bootstrap.md.
+func TestDocumentedSecrets(t *testing.T) {
+	b, err := os.ReadFile("../../docs/bootstrap.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), "```yaml\n")
+	text, _, _ := strings.Cut(rest, "```")
+	got, err := ParseBootstrap([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	refs := ListenerRefs(got.Listeners[0]).Secrets
+	if len(refs) != 2 || refs[0].Cluster != "spire_agent" || got.SecretSockets["spire_agent"] == "" {
+		t.Errorf("%v, sockets %v", refs, got.SecretSockets)
 	}
 }
 
