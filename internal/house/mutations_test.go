@@ -38,6 +38,7 @@ var mutations = []struct {
 	{"a secret that verifies nobody", "sidecar/config/secret.go", "if err == nil && out.Validation != nil && out.Validation.AcceptUntrusted {", "if false {", "sidecar/config", "TestSecretFile"},
 	{"no handshake before its secret", "sidecar/tlscontext/context.go", "			if s.absent != nil {\n				return nil, s.absent\n			}\n			if len(h.SupportedProtos)", "			if len(h.SupportedProtos)", "sidecar/tlscontext", "TestAbsentSecret"},
 	{"a key in an error of a file", "sidecar/config/secret.go", "fmt.Errorf(\"resources[0]: %w\", unquoted(err))", "fmt.Errorf(\"resources[0]: %w\", err)", "sidecar/config", "TestSecretFile"},
+	{"a peer's own trust domain's bundle", "sidecar/tlscontext/verify.go", "	roots := v.trust[id.TrustDomain().Name()]", "	roots, _ := v.roots, id", "sidecar/tlscontext", "TestTrustDomains"},
 	{"keys in ADS", "xds/ads/due.go", "if ts.url == resource.SecretType {", "if false {", "xds/ads", "TestSecretsNeverTravel"},
 	{"operators only on 15014", "controlplane/server/guard.go", "whoIs(r) != operator {", "false {", "controlplane/server", "TestGuard"},
 	{"Host on 15014", "controlplane/server/guard.go", "if !g.hostAllowed(r.Host) {", "if false {", "controlplane/server", "TestGuard"},

@@ -79,7 +79,7 @@ func decodeBootstrap(m *bootstrapv3.Bootstrap) (*Bootstrap, error) {
 	if out.Overload, err = d.overload(m.GetOverloadManager()); err != nil {
 		return nil, err
 	}
-	if d.secrets, err = staticSecrets(m.GetStaticResources().GetSecrets()); err != nil {
+	if d.secrets, err = d.staticSecrets(m.GetStaticResources().GetSecrets()); err != nil {
 		return nil, err
 	}
 	if a := m.GetAdmin().GetAddress(); a != nil {
@@ -140,11 +140,11 @@ func node(m *corev3.Node) Node {
 	}
 }
 
-func staticSecrets(ms []*tlsv3.Secret) (map[string]*tlscontext.Discovered, error) {
+func (d *decoder) staticSecrets(ms []*tlsv3.Secret) (map[string]*tlscontext.Discovered, error) {
 	out := map[string]*tlscontext.Discovered{}
 	for i, m := range ms {
 		path := at("static_resources.secrets", i)
-		s, err := readSecret(m, path)
+		s, err := d.readSecret(m, path)
 		if err != nil {
 			return nil, err
 		}

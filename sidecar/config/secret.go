@@ -72,14 +72,14 @@ func secretService(name string, m *corev3.ApiConfigSource, path string) (secretS
 }
 
 // readSecret reads what a secret holds.
-func readSecret(m *tlsv3.Secret, path string) (*tlscontext.Discovered, error) {
+func (d *decoder) readSecret(m *tlsv3.Secret, path string) (*tlscontext.Discovered, error) {
 	out := &tlscontext.Discovered{}
 	var err error
 	switch {
 	case m.GetTlsCertificate() != nil:
 		out.Certificate, err = certificate(m.GetTlsCertificate(), under(path, "tls_certificate"))
 	case m.GetValidationContext() != nil:
-		out.Validation, err = validation(m.GetValidationContext(), under(path, "validation_context"))
+		out.Validation, err = d.certificateValidation(m.GetValidationContext(), under(path, "validation_context"))
 	default:
 		err = fail(path, "needs tls_certificate or validation_context")
 	}
@@ -106,7 +106,7 @@ func discovered(m *tlsv3.Secret) (*tlscontext.Discovered, error) {
 	}
 	var out *tlscontext.Discovered
 	if err == nil {
-		out, err = readSecret(m, "")
+		out, err = d.readSecret(m, "")
 	}
 	if err == nil && out.Validation != nil && out.Validation.AcceptUntrusted {
 		err = fail("validation_context.trust_chain_verification", "is ACCEPT_UNTRUSTED; write that into the TLS context, beside the secret")

@@ -173,7 +173,7 @@ func (d *decoder) ownCertificates(m *tlsv3.CommonTlsContext, out *tlsMaterial, p
 func (d *decoder) validation(m *tlsv3.CommonTlsContext, out *tlsMaterial, path string) error {
 	switch v := m.GetValidationContextType().(type) {
 	case *tlsv3.CommonTlsContext_ValidationContext:
-		c, err := validation(v.ValidationContext, path+".validation_context")
+		c, err := d.certificateValidation(v.ValidationContext, path+".validation_context")
 		if err != nil {
 			return err
 		}
@@ -184,7 +184,7 @@ func (d *decoder) validation(m *tlsv3.CommonTlsContext, out *tlsMaterial, path s
 	case *tlsv3.CommonTlsContext_CombinedValidationContext:
 		path += ".combined_validation_context"
 		here := path + ".default_validation_context"
-		own, err := validation(v.CombinedValidationContext.GetDefaultValidationContext(), here)
+		own, err := d.certificateValidation(v.CombinedValidationContext.GetDefaultValidationContext(), here)
 		if err != nil {
 			return err
 		}
@@ -225,7 +225,7 @@ func (t *tlsMaterial) peersOfMesh(v *tlscontext.Validation, path string) error {
 	names := v.Names
 	rest := *v
 	rest.Names, rest.MaxDepth = nil, 0
-	if len(rest.SPKI)+len(rest.Hash) > 0 || !rest.CRL.Empty() || rest.AcceptUntrusted || v.MaxDepth != tlscontext.DefaultDepth {
+	if len(rest.SPKI)+len(rest.Hash) > 0 || !rest.CRL.Empty() || rest.AcceptUntrusted || len(rest.TrustDomains) > 0 || v.MaxDepth != tlscontext.DefaultDepth {
 		return fail(path, "has more than names: peers of the mesh are verified by the trust bundle alone")
 	}
 	for i, n := range names {

@@ -7,11 +7,13 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"os"
+	"slices"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
+	"github.com/hauberk-mesh/hauberk/identity/spiffe"
 	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
 )
 
@@ -47,7 +49,7 @@ func tlsSource(m *corev3.DataSource, path string) (tlscontext.Source, error) {
 	return tlscontext.Source{}, fail(path, "is missing")
 }
 
-func validation(m *tlsv3.CertificateValidationContext, path string) (*tlscontext.Validation, error) {
+func (d *decoder) certificateValidation(m *tlsv3.CertificateValidationContext, path string) (*tlscontext.Validation, error) {
 	out := &tlscontext.Validation{
 		SystemRoots: m.GetSystemRootCerts() != nil, LeafCRLOnly: m.GetOnlyVerifyLeafCertCrl(), HideCA: m.GetSuppressClientCaList(),
 		AcceptUntrusted: m.GetTrustChainVerification() == tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED,
@@ -75,7 +77,39 @@ func validation(m *tlsv3.CertificateValidationContext, path string) (*tlscontext
 	if out.Hash, err = pins(m.GetVerifyCertificateHash(), colons, path+".verify_certificate_hash"); err != nil {
 		return nil, err
 	}
+	if out.TrustDomains, err = d.trustDomains(m.GetCustomValidatorConfig(), path+".custom_validator_config"); err != nil {
+		return nil, err
+	}
 	return out, altNames(m, out, path)
+}
+
+// trustDomains reads Envoy's SPIFFE validator, which is the one there is.
+func (d *decoder) trustDomains(m *corev3.TypedExtensionConfig, path string) ([]tlscontext.TrustDomain, error) {
+	if m == nil {
+		return nil, nil
+	}
+	c, ok := d.unpacked[m.GetTypedConfig()].(*tlsv3.SPIFFECertValidatorConfig)
+	if !ok {
+		return nil, fail(path, "has no SPIFFE validator, and there is no other")
+	}
+	path += ".typed_config.trust_domains"
+	var out []tlscontext.TrustDomain
+	for i, td := range c.GetTrustDomains() {
+		here := at(path, i)
+		name, err := spiffe.TrustDomain(td.GetName())
+		if err != nil {
+			return nil, fail(here+".name", "%v", err)
+		}
+		if slices.ContainsFunc(out, func(o tlscontext.TrustDomain) bool { return o.Name == name.Name() }) {
+			return nil, fail(here+".name", "%q is there twice", td.GetName())
+		}
+		bundle, err := tlsSource(td.GetTrustBundle(), here+".trust_bundle")
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, tlscontext.TrustDomain{Name: name.Name(), Bundle: bundle})
+	}
+	return out, nil
 }
 
 func pins(texts []string, decode func(string) ([]byte, error), path string) ([][32]byte, error) {

@@ -84,6 +84,9 @@ type Validation struct {
 	// either, a peer is known by the pins alone.
 	CA          Source
 	SystemRoots bool
+	// TrustDomains take the place of both: a peer is an X509-SVID, which the bundle of
+	// its own trust domain vouches for and no other (SPIFFECertValidatorConfig).
+	TrustDomains []TrustDomain `json:",omitempty"`
 	// Names are what the certificate must have one of; empty for any name.
 	Names []NameMatch
 	// SPKI and Hash are pins, of which one must hold where there are any: the
@@ -102,6 +105,12 @@ type Validation struct {
 	HideCA bool
 	// Secret is discovered, and put over all this (Merge).
 	Secret *SecretRef `json:",omitempty"`
+}
+
+// TrustDomain is a trust domain's name, without a scheme, and its anchors in PEM.
+type TrustDomain struct {
+	Name   string
+	Bundle Source
 }
 
 // NameType is a kind of subject alternative name.

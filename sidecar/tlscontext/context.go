@@ -191,7 +191,13 @@ func (c *Context) trust(resolved *Common) string {
 	case v.Secret != nil:
 		return v.Secret.String()
 	}
-	return resolved.Validation.CA.File
+	out := resolved.Validation.CA.File
+	for _, d := range resolved.Validation.TrustDomains {
+		if out == "" {
+			out = d.Bundle.File
+		}
+	}
+	return out
 }
 
 // base is what both directions have in common.
@@ -224,7 +230,7 @@ func (c *Context) verifier(m *material, usage x509.ExtKeyUsage) *verifier {
 	if m.validation == nil {
 		return nil
 	}
-	return &verifier{cfg: m.validation, roots: m.roots, crls: m.crls, usage: usage, now: c.now}
+	return &verifier{cfg: m.validation, roots: m.roots, trust: m.trust, crls: m.crls, usage: usage, now: c.now}
 }
 
 // ServerConfig returns the configuration of a listening side, whose handshakes

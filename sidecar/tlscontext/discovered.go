@@ -129,6 +129,9 @@ func (v *Validation) Merge(secret *Validation) *Validation {
 	if !secret.CA.Empty() || secret.SystemRoots {
 		out.CA, out.SystemRoots = secret.CA, secret.SystemRoots
 	}
+	if len(secret.TrustDomains) > 0 {
+		out.TrustDomains = secret.TrustDomains
+	}
 	if !secret.CRL.Empty() {
 		out.CRL = secret.CRL
 	}
@@ -148,8 +151,11 @@ func (v *Validation) Merge(secret *Validation) *Validation {
 // empty texts where it does not. Names count for nothing on a certificate that anybody
 // may have made. What a secret may still add is not missing.
 func (v *Validation) Unverified() (field, reason string) {
-	anchored := !v.CA.Empty() || v.SystemRoots
+	authority := !v.CA.Empty() || v.SystemRoots
+	anchored := authority || len(v.TrustDomains) > 0
 	switch {
+	case authority && len(v.TrustDomains) > 0:
+		return "custom_validator_config", "has trust domains of its own; remove trusted_ca and system_root_certs"
 	case v.AcceptUntrusted || v.Secret != nil:
 		return "", ""
 	case !anchored && len(v.Names) > 0:
