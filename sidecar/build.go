@@ -26,11 +26,13 @@ import (
 	"github.com/hauberk-mesh/hauberk/identity/workloadapi"
 	"github.com/hauberk-mesh/hauberk/sidecar/admin"
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/config"
 	"github.com/hauberk-mesh/hauberk/sidecar/drain"
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
+	"github.com/hauberk-mesh/hauberk/sidecar/secrets"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
 	"github.com/hauberk-mesh/hauberk/xds/client"
@@ -54,6 +56,7 @@ type Sidecar struct {
 	sockets   *listener.Sockets
 	listeners *listener.Manager
 	overload  *overload.Manager // nil when nothing is limited
+	secrets   *secrets.Store
 	tls       *tlsProvider
 	state     *state
 	admin     *admin.Server
@@ -98,7 +101,8 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 	if err = s.buildHostSocket(); err != nil {
 		return nil, err
 	}
-	s.tls = newTLSProvider(s.quitting, s.identity, cfg.Log)
+	s.secrets = secrets.New(secrets.Options{Sockets: cfg.Bootstrap.Sockets(), Node: secretsNode(cfg.Bootstrap), Changed: s.secretsChanged, Log: cfg.Log})
+	s.tls = newTLSProvider(s.quitting, s.identity, s.secrets, cfg.Log)
 	s.clusters = cluster.NewManager(cluster.Options{
 		TLS: s.tls, Metrics: s.metrics, Log: cfg.Log,
 		Source: func(name string) string { return s.state.checkSource(name) },
@@ -126,6 +130,7 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 	s.state = newState(&state{
 		log: s.log, listeners: s.listeners, clusters: s.clusters, routes: routes, accessLog: cfg.AccessLog,
 		metrics: s.metrics, warmUp: cfg.WarmUp, wanted: s.want, checkTLS: s.tls.check,
+		secrets: s.secrets, pinned: cfg.Bootstrap.PinnedSecrets(),
 	})
 	if cfg.Bootstrap != nil {
 		// Reading a file takes several times the memory of what it says. What is
@@ -151,6 +156,12 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 		View: (*view)(s), Level: cfg.Level, Log: cfg.Log, AccessLog: log,
 	})
 	return s, err
+}
+
+// secretsChanged puts discovered secrets in use, and goes on with what waited for them.
+func (s *Sidecar) secretsChanged() {
+	s.tls.contexts.Refresh()
+	s.state.secretsChanged()
 }
 
 // want asks the agent for the identities that listeners name.
@@ -196,6 +207,7 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	if s.identity != nil {
 		wg.Go(func() { s.watchIdentity(work) })
 	}
+	wg.Go(func() { s.secrets.Run(work) })
 	wg.Go(func() { s.watchExposure(work) })
 	wg.Go(func() { s.watchAge(work) })
 	var err error
@@ -286,6 +298,15 @@ var capabilities = []string{names.CapRBAC, names.CapHTTP2, names.CapTunnel, name
 	names.CapConnectionLimit, names.CapListenerLog, names.CapOutlierDetection, names.CapGatewayFailure, names.CapRetries,
 	names.CapRetryRateLimited, names.CapLocalRateLimit, names.CapValidateClusters, names.CapTracing}
 
+// secretsNode is who asks a service for secrets.
+func secretsNode(b *config.Bootstrap) client.Node {
+	if b == nil {
+		return client.Node{}
+	}
+	n := b.Node
+	return client.Node{ID: n.ID, Cluster: n.Cluster, Region: n.Region, Zone: n.Zone, SubZone: n.SubZone, Metadata: n.Metadata}
+}
+
 func (s *Sidecar) node() client.Node {
 	n := client.Node{ID: s.cfg.Node, Version: s.cfg.Version, Features: capabilities}
 	if b := s.cfg.Bootstrap; b != nil {
@@ -375,6 +396,9 @@ func (s *Sidecar) Close() error {
 		}
 		if s.admin != nil {
 			errs = append(errs, s.admin.Close())
+		}
+		if s.secrets != nil {
+			s.secrets.Close()
 		}
 		if s.tls != nil {
 			s.tls.wait()

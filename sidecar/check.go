@@ -15,6 +15,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
+	"github.com/hauberk-mesh/hauberk/sidecar/secrets"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
 )
@@ -22,12 +23,13 @@ import (
 // Check says all that speaks against serving a bootstrap here: what no listener or cluster
 // can be made of, files of TLS that cannot be used, and access logs that cannot be opened.
 // It makes the listeners, and listens nowhere, connects to nobody and creates no file.
-// Identities that an agent would have are taken to be there.
+// Identities that an agent would have, and secrets of services, are taken to be there.
 func Check(b *config.Bootstrap) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	nobody := svid.NewHolder(&svid.Snapshot{SVIDs: map[string]*svid.SVID{}, Bundles: map[string]*svid.Anchors{}})
 	log := slog.New(slog.DiscardHandler)
-	tls := newTLSProvider(ctx, nobody, log)
+	found := secrets.New(secrets.Options{Sockets: b.Sockets(), Offline: true, Log: log})
+	tls := newTLSProvider(ctx, nobody, found, log)
 	clusters := cluster.NewManager(cluster.Options{TLS: tls, Log: log})
 	tracers := tracing.NewTracers(tracing.Options{Clusters: clusters, Log: log})
 	h := &handlers{clusters: clusters, routes: newRoutes(), tracers: tracers, timers: hcm.NewTimers(), log: log}
@@ -37,6 +39,7 @@ func Check(b *config.Bootstrap) error {
 		tracers.Close()
 		_ = clusters.Close()
 		cancel()
+		found.Close()
 		tls.wait()
 		h.timers.Close()
 	}()

@@ -132,6 +132,9 @@ func (s *state) stop() {
 	for name := range s.warming {
 		s.cool(name)
 	}
+	for name := range s.held {
+		s.release(name)
+	}
 }
 
 // pending says what is not in force yet, for people; empty when all is.
@@ -140,7 +143,13 @@ func (s *state) pending() []string {
 	defer s.mu.Unlock()
 	var out []string
 	for name := range s.warming {
-		out = append(out, "listener "+name+" waits for routes or clusters")
+		out = append(out, "listener "+name+" waits for routes, clusters or secrets")
+	}
+	for name := range s.held {
+		out = append(out, "cluster "+name+" waits for secrets")
+	}
+	if s.secrets != nil {
+		out = append(out, s.secrets.Waiting()...)
 	}
 	for name, err := range s.failed {
 		if s.inForce[name] == nil {

@@ -14,7 +14,9 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/secrets"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
 	"github.com/hauberk-mesh/hauberk/xds/client"
 	"github.com/hauberk-mesh/hauberk/xds/resource"
 )
@@ -52,6 +54,10 @@ type state struct {
 	warmUp    time.Duration
 	// checkTLS says why a cluster's TLS context cannot be used; nil says nothing.
 	checkTLS func(*cluster.Config) error
+	// secrets are discovered for TLS contexts; nil where none are.
+	secrets *secrets.Store
+	// pinned are those of a context that is no listener's or cluster's.
+	pinned []tlscontext.SecretRef
 	// wanted is called with every workload that a listener names.
 	wanted func(ids []string)
 
@@ -68,19 +74,16 @@ type state struct {
 	// inForce are listeners as applied; warming are those that still wait.
 	inForce  map[string]*listener.Config
 	warming  map[string]*warming
+	held     map[string]*heldCluster
 	failed   map[string]error
 	draining bool // no inbound listener may come back
-}
-
-type warming struct {
-	cfg   *listener.Config
-	timer *time.Timer
 }
 
 func newState(s *state) *state {
 	s.clusterConfigs, s.assignments = map[string]*cluster.Config{}, map[string]*cluster.Assignment{}
 	s.wants, s.static, s.leaving = map[string]*listener.Config{}, map[string]bool{}, map[string]bool{}
 	s.inForce, s.warming, s.failed = map[string]*listener.Config{}, map[string]*warming{}, map[string]error{}
+	s.held = map[string]*heldCluster{}
 	if s.routes == nil {
 		s.routes = newRoutes()
 	}
@@ -151,6 +154,9 @@ func (s *state) applyClusters(u client.Update, errs map[string]error) {
 		}
 	}
 	for _, name := range u.Removed {
+		if !s.static[name] {
+			s.release(name)
+		}
 		if cfg := s.clusterConfigs[name]; cfg != nil && !s.static[name] {
 			// It goes when nothing in force names it any more: between two
 			// responses a listener may still send requests to it.
@@ -159,13 +165,23 @@ func (s *state) applyClusters(u client.Update, errs map[string]error) {
 	}
 }
 
-// setCluster puts a cluster in force, with the endpoints that are known.
+// setCluster puts a cluster in force once its secrets have come.
 func (s *state) setCluster(cfg *cluster.Config) error {
 	if s.checkTLS != nil {
 		if err := panics.Refuse(panics.Configuration, func() error { return s.checkTLS(cfg) }); err != nil {
 			return err
 		}
 	}
+	s.release(cfg.Name)
+	if !s.secretsReady(config.ClusterSecrets(cfg)) {
+		s.hold(cfg)
+		return nil
+	}
+	return s.putCluster(cfg)
+}
+
+// putCluster puts a cluster in force, with the endpoints that are known.
+func (s *state) putCluster(cfg *cluster.Config) error {
 	if err := s.clusters.Update(cfg); err != nil {
 		return err
 	}
@@ -255,7 +271,7 @@ func (s *state) applyRoutes(u client.Update, errs map[string]error) {
 // known tells whether there is a cluster, though it may have no endpoints yet. Clusters
 // come before the routes to them; one that is leaving is there for old routes only.
 func (s *state) known(cluster string) bool {
-	return s.clusterConfigs[cluster] != nil && !s.leaving[cluster]
+	return s.held[cluster] != nil || s.clusterConfigs[cluster] != nil && !s.leaving[cluster]
 }
 
 func (s *state) applyListeners(u client.Update, errs map[string]error) {
@@ -359,92 +375,6 @@ func addAccessLog(cfg *listener.Config, l telemetry.AccessLogConfig) {
 	}
 }
 
-// cool ends the waiting of a listener.
-func (s *state) cool(name string) {
-	if w := s.warming[name]; w != nil {
-		w.timer.Stop()
-		delete(s.warming, name)
-	}
-}
-
-// ready tells whether what a listener names is there. One that is in force
-// already waits for new routes only: its authorization must not wait for
-// clusters.
-func (s *state) ready(cfg *listener.Config) bool {
-	refs := config.ListenerRefs(cfg)
-	for _, n := range refs.Routes {
-		t := s.routes.get(n)
-		if t == nil {
-			return false
-		}
-		refs.Wanted = append(refs.Wanted, config.RouteClusters(t.Config())...)
-	}
-	if s.inForce[cfg.Name] != nil {
-		return true
-	}
-	for _, n := range refs.Wanted {
-		if !s.clusterReady(n, 0) {
-			return false
-		}
-	}
-	return true
-}
-
-func (s *state) clusterReady(name string, depth int) bool {
-	c := s.clusterConfigs[name]
-	switch {
-	case c == nil:
-		return false
-	case c.Type == cluster.EDS:
-		return s.assignments[edsName(c)] != nil
-	case c.Type == cluster.Aggregate && depth < maxNested:
-		for _, n := range c.Aggregate {
-			if !s.clusterReady(n, depth+1) {
-				return false
-			}
-		}
-	}
-	return true
-}
-
-// warmed applies the listeners whose wait is over.
-func (s *state) warmed() {
-	var now []*listener.Config
-	for name, w := range s.warming {
-		if s.ready(w.cfg) {
-			s.cool(name)
-			now = append(now, w.cfg)
-		}
-	}
-	s.late(now)
-}
-
-// late applies listeners outside of the response that brought them, where it is
-// too late to reject them.
-func (s *state) late(now []*listener.Config) {
-	slices.SortFunc(now, func(a, b *listener.Config) int {
-		if a.Name < b.Name {
-			return -1
-		}
-		return 1
-	})
-	for name, err := range s.replace(nil, now) {
-		s.log.Error("listener could not be applied", "listener", name, "err", err)
-		s.restore(name)
-	}
-}
-
-func (s *state) expire(w *warming) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.warming[w.cfg.Name] != w {
-		return
-	}
-	s.cool(w.cfg.Name)
-	s.log.Warn("listener starts without all routes and clusters that it names", "listener", w.cfg.Name, "waited", s.warmUp)
-	s.late([]*listener.Config{w.cfg})
-}
-
 // replace changes the listeners in force as one step.
 func (s *state) replace(remove []string, add []*listener.Config) map[string]error {
 	if len(remove) == 0 && len(add) == 0 {
@@ -514,6 +444,7 @@ func (s *state) sweep() {
 		name(l)
 	}
 	s.sweepRoutes(usedRoutes, used)
+	defer s.sweepSecrets()
 	if len(s.leaving) == 0 {
 		return
 	}

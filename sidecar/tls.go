@@ -16,6 +16,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/identity/tlsconf"
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
+	"github.com/hauberk-mesh/hauberk/sidecar/secrets"
 	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
 	"github.com/hauberk-mesh/hauberk/xds/names"
 )
@@ -29,8 +30,8 @@ type tlsProvider struct {
 	wg       sync.WaitGroup
 }
 
-func newTLSProvider(ctx context.Context, identity svid.Source, log *slog.Logger) *tlsProvider {
-	p := &tlsProvider{identity: identity, contexts: tlscontext.NewCache(log)}
+func newTLSProvider(ctx context.Context, identity svid.Source, found *secrets.Store, log *slog.Logger) *tlsProvider {
+	p := &tlsProvider{identity: identity, contexts: tlscontext.NewCache(log, found)}
 	p.wg.Go(func() { p.contexts.Run(ctx) })
 	return p
 }
@@ -39,21 +40,21 @@ func newTLSProvider(ctx context.Context, identity svid.Source, log *slog.Logger)
 func (p *tlsProvider) wait() { p.wg.Wait() }
 
 // ServerTLS implements listener.TLSProvider.
-func (p *tlsProvider) ServerTLS(workload, name string, t *listener.TLS) (*tls.Config, string, error) {
+func (p *tlsProvider) ServerTLS(workload, name string, t *listener.TLS) (*tls.Config, func() string, error) {
 	if t.Context != nil {
 		c, err := p.contexts.Server(t.Context)
 		if err != nil {
-			return nil, "", err
+			return nil, nil, err
 		}
-		return c.ServerConfig(t.Context), c.ID(), nil
+		return c.ServerConfig(t.Context), c.ID, nil
 	}
 	id, err := p.own(t.Certificate, t.Validation, workload)
 	if err != nil {
-		return nil, "", fmt.Errorf("listener %s: tls: %w", name, err)
+		return nil, nil, fmt.Errorf("listener %s: tls: %w", name, err)
 	}
 	authorize, err := peers(t.PeerIDs)
 	if err != nil {
-		return nil, "", err
+		return nil, nil, err
 	}
 	params := tlsconf.ServerParams{
 		Source: p.identity, ID: id, Authorize: authorize, ALPN: t.ALPN, AllowTLS12: t.MinVersion == tls.VersionTLS12,
@@ -63,10 +64,10 @@ func (p *tlsProvider) ServerTLS(workload, name string, t *listener.TLS) (*tls.Co
 	}
 	cfg, err := tlsconf.Server(params)
 	if err != nil {
-		return nil, "", err
+		return nil, nil, err
 	}
 	narrow(cfg, t.MaxVersion, t.CipherSuites)
-	return cfg, id, nil
+	return cfg, func() string { return id }, nil
 }
 
 // narrow applies what the configuration takes away from the mesh's own terms. It
@@ -127,11 +128,17 @@ func (p *tlsProvider) ClientTLS(source, name string, t *cluster.TLS) (*tls.Confi
 // check says why a cluster's context could not be used, before anything depends
 // on it.
 func (p *tlsProvider) check(c *cluster.Config) error {
-	if c.TLS == nil || c.TLS.Context == nil {
-		return nil
+	contexts := []*cluster.TLS{c.TLS}
+	for i := range c.Sockets {
+		contexts = append(contexts, c.Sockets[i].TLS)
 	}
-	if _, err := p.contexts.Client(c.TLS.Context); err != nil {
-		return fmt.Errorf("cluster %s: %w", c.Name, err)
+	for _, t := range contexts {
+		if t == nil || t.Context == nil {
+			continue
+		}
+		if _, err := p.contexts.Client(t.Context); err != nil {
+			return fmt.Errorf("cluster %s: %w", c.Name, err)
+		}
 	}
 	return nil
 }

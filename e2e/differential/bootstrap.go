@@ -165,13 +165,19 @@ func (c *Config) listener(p *place, certs *certs) (map[string]any, error) {
 				chain["filters"] = []any{c.hcm(p, routes)}
 			}
 			if cluster, ok := chain["tcp"]; ok {
+				before, _ := chain["before"].([]any) // network filters
 				delete(chain, "tcp")
-				chain["filters"] = []any{c.tcpProxy(p, cluster)}
+				delete(chain, "before")
+				chain["filters"] = append(slices.Clone(before), c.tcpProxy(p, cluster))
 			}
-			if chain["tls"] != nil {
-				delete(chain, "tls")
+			switch kind := chain["tls"]; kind {
+			case nil:
+			case "discovered":
+				chain["transport_socket"] = certs.discovered()
+			default:
 				chain["transport_socket"] = certs.downstream()
 			}
+			delete(chain, "tls")
 			chains = append(chains, chain)
 		}
 		l["filter_chains"] = chains

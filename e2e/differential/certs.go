@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"math/big"
 	"net/url"
@@ -72,8 +73,48 @@ func newCerts(dir string) (*certs, error) {
 			return nil, err
 		}
 	}
+	if err := c.writeSecrets(); err != nil {
+		return nil, err
+	}
 	c.web, err = tls.LoadX509KeyPair(c.file("web.crt"), c.file("web.key"))
 	return c, err
+}
+
+// writeSecrets writes the listener's certificate and its trust as secrets of files.
+func (c *certs) writeSecrets() error {
+	const secret = apiType + "extensions.transport_sockets.tls.v3.Secret"
+	for name, s := range map[string]map[string]any{
+		"own": {"tls_certificate": map[string]any{
+			"certificate_chain": map[string]any{"filename": c.file("api.crt")}, "private_key": map[string]any{"filename": c.file("api.key")}}},
+		"trust": {"validation_context": map[string]any{"trusted_ca": map[string]any{"filename": c.file("ca.crt")}}},
+	} {
+		s["@type"], s["name"] = secret, name
+		b, err := json.Marshal(map[string]any{"resources": []any{s}})
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(c.file(name+".json"), b, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// discovered is downstream, with certificate and trust from files of discovery.
+func (c *certs) discovered() map[string]any {
+	socket := c.downstream()
+	common := socket["typed_config"].(map[string]any)["common_tls_context"].(map[string]any)
+	secret := func(name string) map[string]any {
+		return map[string]any{"name": name, "sds_config": map[string]any{"resource_api_version": "V3",
+			"path_config_source": map[string]any{"path": c.file(name + ".json")}}}
+	}
+	own := common["validation_context"].(map[string]any)
+	delete(own, "trusted_ca")
+	delete(common, "validation_context")
+	delete(common, "tls_certificates")
+	common["tls_certificate_sds_secret_configs"] = []any{secret("own")}
+	common["combined_validation_context"] = map[string]any{"default_validation_context": own, "validation_context_sds_secret_config": secret("trust")}
+	return socket
 }
 
 func (c *certs) file(name string) string { return filepath.Join(c.dir, name) }

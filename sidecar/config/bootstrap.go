@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
 	"github.com/hauberk-mesh/hauberk/xds/names"
 )
 
@@ -28,6 +30,9 @@ type Bootstrap struct {
 	// Agent is where the secrets of "hauberk_agent" come from, if the bootstrap
 	// has a static cluster of that name: a Unix socket.
 	Agent string
+	// SecretSockets are the Unix sockets of the static clusters of which secrets may be
+	// asked: private keys never cross the network.
+	SecretSockets map[string]string `json:",omitempty"`
 	// Admin is the address of the admin listener, host:port; empty for none.
 	Admin string
 	// AdminLog are the access logs of the admin listener.
@@ -74,7 +79,7 @@ func decodeBootstrap(m *bootstrapv3.Bootstrap) (*Bootstrap, error) {
 	if out.Overload, err = d.overload(m.GetOverloadManager()); err != nil {
 		return nil, err
 	}
-	if d.secrets, err = staticSecrets(m.GetStaticResources().GetSecrets()); err != nil {
+	if d.secrets, err = d.staticSecrets(m.GetStaticResources().GetSecrets()); err != nil {
 		return nil, err
 	}
 	if a := m.GetAdmin().GetAddress(); a != nil {
@@ -135,20 +140,11 @@ func node(m *corev3.Node) Node {
 	}
 }
 
-func staticSecrets(ms []*tlsv3.Secret) (map[string]*secret, error) {
-	out := map[string]*secret{}
+func (d *decoder) staticSecrets(ms []*tlsv3.Secret) (map[string]*tlscontext.Discovered, error) {
+	out := map[string]*tlscontext.Discovered{}
 	for i, m := range ms {
 		path := at("static_resources.secrets", i)
-		s := &secret{}
-		var err error
-		switch {
-		case m.GetTlsCertificate() != nil:
-			s.certificate, err = certificate(m.GetTlsCertificate(), path+".tls_certificate")
-		case m.GetValidationContext() != nil:
-			s.validation, err = validation(m.GetValidationContext(), path+".validation_context")
-		default:
-			err = fail(path, "needs tls_certificate or validation_context")
-		}
+		s, err := d.readSecret(m, path)
 		if err != nil {
 			return nil, err
 		}
@@ -207,6 +203,12 @@ func (d *decoder) staticClusters(ms []*clusterv3.Cluster, out *Bootstrap) error 
 			return fail(path+".name", "%q is empty or the name of another cluster", c.Name)
 		}
 		seen[c.Name] = true
+		if socket, err := agentSocket(c, path); err == nil && c.TLS == nil && c.Name != names.AgentCluster {
+			if out.SecretSockets == nil {
+				out.SecretSockets = map[string]string{}
+			}
+			out.SecretSockets[c.Name] = socket
+		}
 		switch {
 		case c.Name == names.AgentCluster:
 			if out.Agent, err = agentSocket(c, path); err != nil {
@@ -263,8 +265,8 @@ func agentSocket(c *cluster.Config, path string) (string, error) {
 // references checks that a static bootstrap names only what it has. What a
 // control plane may still bring is not checked.
 func (b *Bootstrap) references() error {
-	if b.ADS != nil {
-		return nil
+	if err := b.secretReferences(); err != nil || b.ADS != nil {
+		return err
 	}
 	have := map[string]bool{}
 	for _, c := range b.Clusters {
@@ -292,4 +294,52 @@ func (b *Bootstrap) references() error {
 		}
 	}
 	return nil
+}
+
+// secretReferences checks that each service of secrets is one of the bootstrap's.
+func (b *Bootstrap) secretReferences() error {
+	for _, r := range b.PinnedSecrets() {
+		if err := b.SecretService(r); err != nil {
+			return fmt.Errorf("static_resources.clusters (%q): %s: %w", b.ADS.Cluster, r, err)
+		}
+	}
+	for _, c := range b.Clusters {
+		for _, r := range ClusterSecrets(c) {
+			if err := b.SecretService(r); err != nil {
+				return fmt.Errorf("static_resources.clusters (%q): %s: %w", c.Name, r, err)
+			}
+		}
+	}
+	for _, l := range b.Listeners {
+		for _, r := range ListenerRefs(l).Secrets {
+			if err := b.SecretService(r); err != nil {
+				return fmt.Errorf("static_resources.listeners (%q): %s: %w", l.Name, r, err)
+			}
+		}
+	}
+	return nil
+}
+
+// SecretService says why a secret cannot come from where it is said to be.
+func (b *Bootstrap) SecretService(r tlscontext.SecretRef) error {
+	if r.File != "" || b != nil && b.SecretSockets[r.Cluster] != "" {
+		return nil
+	}
+	return errors.New("private keys never cross the network: secrets come from a file, or from a static cluster whose only endpoint is a Unix socket (pipe), without a transport_socket")
+}
+
+// Sockets is SecretSockets, also of no bootstrap.
+func (b *Bootstrap) Sockets() map[string]string {
+	if b == nil {
+		return nil
+	}
+	return b.SecretSockets
+}
+
+// PinnedSecrets are the discovered secrets of the connection to the control plane.
+func (b *Bootstrap) PinnedSecrets() []tlscontext.SecretRef {
+	if b == nil || b.ADS == nil || b.ADS.TLS == nil || b.ADS.TLS.Context == nil {
+		return nil
+	}
+	return b.ADS.TLS.Context.SecretRefs()
 }

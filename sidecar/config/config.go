@@ -12,6 +12,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
 )
 
 // Listener decodes a marshalled envoy.config.listener.v3.Listener.
@@ -68,7 +69,7 @@ func Assignment(b []byte) (*cluster.Assignment, error) {
 	return nil, fmt.Errorf("cluster load assignment %q: %w", m.GetClusterName(), err)
 }
 
-func decodeListener(m *listenerv3.Listener, secrets map[string]*secret) (*listener.Config, error) {
+func decodeListener(m *listenerv3.Listener, secrets map[string]*tlscontext.Discovered) (*listener.Config, error) {
 	d, err := check(m)
 	if err == nil {
 		err = d.environment(m, secrets != nil)
@@ -83,7 +84,7 @@ func decodeListener(m *listenerv3.Listener, secrets map[string]*secret) (*listen
 	return nil, fmt.Errorf("listener %q: %w", m.GetName(), err)
 }
 
-func decodeCluster(m *clusterv3.Cluster, secrets map[string]*secret) (*cluster.Config, error) {
+func decodeCluster(m *clusterv3.Cluster, secrets map[string]*tlscontext.Discovered) (*cluster.Config, error) {
 	d, err := check(m)
 	if err == nil {
 		err = d.environment(m, secrets != nil)

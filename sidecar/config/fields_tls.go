@@ -1,6 +1,9 @@
 package config
 
-import "google.golang.org/protobuf/reflect/protoreflect"
+import (
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
 
 const watchReason = "files are always watched"
 
@@ -56,7 +59,7 @@ func init() {
 		"envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext": {
 			use: "trusted_ca match_typed_subject_alt_names match_subject_alt_names trust_chain_verification " +
 				"verify_certificate_spki verify_certificate_hash crl only_verify_leaf_cert_crl max_verify_depth " +
-				"system_root_certs suppress_client_ca_list",
+				"system_root_certs suppress_client_ca_list custom_validator_config",
 			ignore: map[string]string{
 				"watched_directory": watchReason,
 			},
@@ -65,9 +68,17 @@ func init() {
 			},
 		},
 		"envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.SystemRootCerts": {},
-		"envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher":                        {use: "san_type matcher"},
-		"envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig":                              {use: "name sds_config"},
-		"envoy.extensions.transport_sockets.tls.v3.Secret":                                       {use: "name tls_certificate validation_context"},
+		"envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig": {
+			use:     "trust_domains",
+			instead: map[string]string{"trust_bundles": "write the bundles into trust_domains, in PEM"},
+		},
+		"envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain": {
+			use:     "name trust_bundle",
+			instead: map[string]string{"workload_trust_domain": "there is no filter state"},
+		},
+		"envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher": {use: "san_type matcher"},
+		"envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig":       {use: "name sds_config"},
+		"envoy.extensions.transport_sockets.tls.v3.Secret":                {use: "name tls_certificate validation_context"},
 		"envoy.config.core.v3.DataSource": {
 			use:    "filename inline_string inline_bytes environment_variable",
 			ignore: map[string]string{"watched_directory": watchReason},
@@ -75,12 +86,16 @@ func init() {
 	})
 	declare("Configuration sources", map[protoreflect.FullName]*rules{
 		"envoy.config.core.v3.ConfigSource": {
-			use: "ads api_config_source resource_api_version",
+			use: "ads api_config_source path_config_source path resource_api_version",
 			ignore: map[string]string{
 				"initial_fetch_timeout": "a listener waits for what it names as long as the sidecar's warm-up limit says",
 			},
 		},
 		"envoy.config.core.v3.AggregatedConfigSource": {},
+		"envoy.config.core.v3.PathConfigSource": {
+			use:    "path",
+			ignore: map[string]string{"watched_directory": watchReason},
+		},
 		"envoy.config.core.v3.ApiConfigSource": {
 			use: "api_type transport_api_version grpc_services",
 			ignore: map[string]string{
@@ -90,4 +105,5 @@ func init() {
 		"envoy.config.core.v3.GrpcService":           {use: "envoy_grpc timeout initial_metadata"},
 		"envoy.config.core.v3.GrpcService.EnvoyGrpc": {use: "cluster_name authority"},
 	})
+	extend("envoy.config.core.v3.TypedExtensionConfig.typed_config", "extension", &tlsv3.SPIFFECertValidatorConfig{})
 }

@@ -15,6 +15,7 @@ import (
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"sigs.k8s.io/yaml"
@@ -50,6 +51,19 @@ func ParseBootstrap(b []byte) (*Bootstrap, error) {
 	if len(b) > maxBootstrap {
 		return nil, fmt.Errorf("is longer than %d bytes", maxBootstrap)
 	}
+	tree, err := readTree(b)
+	if err != nil {
+		return nil, err
+	}
+	m := &bootstrapv3.Bootstrap{}
+	if err := unmarshalTree(tree, m); err != nil {
+		return nil, err
+	}
+	return decodeBootstrap(m)
+}
+
+// readTree reads YAML or JSON.
+func readTree(b []byte) (map[string]any, error) {
 	// Strict: a key that is there twice would silently lose one of its values.
 	j, err := yaml.YAMLToJSONStrict(b)
 	if err != nil {
@@ -65,21 +79,27 @@ func ParseBootstrap(b []byte) (*Bootstrap, error) {
 	if err := dec.Decode(&tree); err != nil {
 		return nil, err
 	}
-	if _, ok := tree.(map[string]any); !ok {
-		return nil, errors.New("is not a mapping of bootstrap fields")
+	out, ok := tree.(map[string]any)
+	if !ok {
+		return nil, errors.New("is not a mapping of fields")
 	}
+	return out, nil
+}
+
+// unmarshalTree makes a message of what a file says of it.
+func unmarshalTree(tree map[string]any, m proto.Message) error {
 	if err := knownTypes(tree, ""); err != nil {
-		return nil, err
+		return err
 	}
 	// Indented, so that a position in an error is a line of one field.
-	if j, err = json.MarshalIndent(tree, "", " "); err != nil {
-		return nil, err
+	j, err := json.MarshalIndent(tree, "", " ")
+	if err != nil {
+		return err
 	}
-	m := &bootstrapv3.Bootstrap{}
 	if err := (protojson.UnmarshalOptions{Resolver: resolver{}}).Unmarshal(j, m); err != nil {
-		return nil, locate(j, err)
+		return locate(j, err)
 	}
-	return decodeBootstrap(m)
+	return nil
 }
 
 // resolver knows the extensions of the table and nothing else.

@@ -7,6 +7,11 @@ import (
 	"testing"
 )
 
+// spiffeValidator is a validation context of trust domains.
+func spiffeValidator(domains string) string {
+	return `{custom_validator_config: {name: envoy.tls.cert_validator.spiffe, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig, trust_domains: [` + domains + `]}}}`
+}
+
 // Each case changes one place of foreign.yaml and gives a part of the error.
 func TestForeignRefuses(t *testing.T) {
 	text, err := os.ReadFile("testdata/foreign.yaml")
@@ -24,6 +29,12 @@ func TestForeignRefuses(t *testing.T) {
 		{"weak suite", "ECDHE-RSA-AES256-GCM-SHA384", "AES128-SHA", `"AES128-SHA" is not supported`},
 		{"weak curve", "ecdh_curves: [X25519", "ecdh_curves: [P-224", `"P-224" is not supported`},
 		{"pin", `"DF:6F:F7:2F:E9`, `"DF:6F`, "verify_certificate_hash[0]: is not the text of a SHA-256 hash"},
+		{"validators", "{system_root_certs: {}}", `{custom_validator_config: {name: x, typed_config: {"@type": type.googleapis.com/envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig}}}`, "custom_validator_config: has no SPIFFE validator"},
+		{"no trust domain", "{system_root_certs: {}}", spiffeValidator(""), "invalid SPIFFECertValidatorConfig.TrustDomains"},
+		{"a trust domain's name", "{system_root_certs: {}}", spiffeValidator("{name: 'spiffe://td', trust_bundle: {inline_string: x}}"), "trust_domains[0].name: "},
+		{"a trust domain twice", "{system_root_certs: {}}", spiffeValidator("{name: td, trust_bundle: {inline_string: x}}, {name: td, trust_bundle: {inline_string: z}}"), `trust_domains[1].name: "td" is there twice`},
+		{"a trust domain without a bundle", "{system_root_certs: {}}", spiffeValidator("{name: td}"), "trust_domains[0].trust_bundle: is missing"},
+		{"trust domains and roots", "{system_root_certs: {}}", strings.Replace(spiffeValidator("{name: td, trust_bundle: {inline_string: x}}"), "{", "{system_root_certs: {}, ", 1), "custom_validator_config: has trust domains of its own; remove trusted_ca and system_root_certs"},
 		{"fingerprints", "max_client_hello_size: 4096", "enable_ja3_fingerprinting: true", "fingerprints of clients are not made"},
 		{"extensions of the PROXY header", "disallowed_versions: [V1]", "rules: [{tlv_type: 1, on_tlv_present: {key: k}}]", "rules: unsupported; remove the field: extensions of the header are not read"},
 		{"tunnel", "          idle_timeout: 0s\n", "          tunneling_config: {hostname: h}\n", "tunneling_config: unsupported; remove the field"},

@@ -56,11 +56,13 @@ func (d *decoder) networkFilters(out *listener.FilterChain, filters []*listenerv
 			return fail(at(path, i), "is last, but is not a terminal filter; end in an HTTP connection manager or a TCP proxy")
 		}
 	}
-	if byName {
-		if out.TCP == nil {
-			return fail(path, "has an sni_cluster filter, which is for a TCP proxy")
-		}
+	switch {
+	case byName && out.TCP == nil:
+		return fail(path, "has an sni_cluster filter, which is for a TCP proxy")
+	case byName:
 		out.TCP.ServerNameCluster = true
+	case out.TCP != nil && out.TCP.Cluster == "" && len(out.TCP.Weighted) == 0:
+		return fail(at(path, len(filters)-1)+".typed_config", "names no cluster, and no sni_cluster filter does")
 	}
 	return nil
 }
@@ -128,8 +130,8 @@ func (d *decoder) tcpProxy(m *tcpproxyv3.TcpProxy, path string) (*tcp.Config, er
 		out.Weighted = append(out.Weighted, tcp.WeightedCluster{Cluster: w.GetName(), Weight: w.GetWeight(), Metadata: lbMetadata(w.GetMetadataMatch())})
 		total += uint64(w.GetWeight())
 	}
-	if out.Cluster == "" && total == 0 {
-		return nil, fail(path, "names no cluster")
+	if len(out.Weighted) > 0 && total == 0 {
+		return nil, fail(path+".weighted_clusters", "the weights add up to 0")
 	}
 	if total > 1<<32-1 {
 		return nil, fail(path+".weighted_clusters", "the weights add up to more than 4294967295")

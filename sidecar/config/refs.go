@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/tcp"
+	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
 )
 
 // Refs are the names of other resources, each once, sorted.
@@ -15,12 +17,17 @@ type Refs struct {
 	// Wanted are the clusters without which a static configuration is refused, and
 	// for which a listener waits.
 	Wanted []string
+	// Secrets are the discovered ones of its TLS contexts.
+	Secrets []tlscontext.SecretRef
 }
 
 // ListenerRefs returns what a listener names itself.
 func ListenerRefs(l *listener.Config) Refs {
 	var r Refs
 	add := func(c *listener.FilterChain) {
+		if c.TLS != nil && c.TLS.Context != nil {
+			r.Secrets = append(r.Secrets, c.TLS.Context.SecretRefs()...)
+		}
 		if c.TCP != nil {
 			named := tcpClusters(c.TCP)
 			r.Clusters, r.Wanted = append(r.Clusters, named...), append(r.Wanted, named...)
@@ -47,7 +54,22 @@ func ListenerRefs(l *listener.Config) Refs {
 	if l.Default != nil {
 		add(l.Default)
 	}
-	return Refs{Clusters: unique(r.Clusters), Routes: unique(r.Routes), Wanted: unique(r.Wanted)}
+	return Refs{Clusters: unique(r.Clusters), Routes: unique(r.Routes), Wanted: unique(r.Wanted), Secrets: r.Secrets}
+}
+
+// ClusterSecrets returns the discovered secrets of a cluster's TLS contexts.
+func ClusterSecrets(c *cluster.Config) []tlscontext.SecretRef {
+	var out []tlscontext.SecretRef
+	add := func(t *cluster.TLS) {
+		if t != nil && t.Context != nil {
+			out = append(out, t.Context.SecretRefs()...)
+		}
+	}
+	add(c.TLS)
+	for i := range c.Sockets {
+		add(c.Sockets[i].TLS)
+	}
+	return out
 }
 
 func tcpClusters(c *tcp.Config) (out []string) {

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/fair"
+	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
 )
 
 // FieldError says what is wrong with one field. Path is as in the resource's
@@ -167,7 +168,7 @@ func check(m proto.Message) (*decoder, error) {
 type decoder struct {
 	unpacked map[*anypb.Any]proto.Message
 	// secrets are the static secrets of a bootstrap.
-	secrets map[string]*secret
+	secrets map[string]*tlscontext.Discovered
 	// runtime is the bootstrap's; nil elsewhere.
 	runtime *runtime
 	// grpcOnly allows what only a control-plane cluster may have.

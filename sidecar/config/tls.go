@@ -3,21 +3,12 @@ package config
 //lint:file-ignore SA1019 deprecated fields are in many configurations, and mean what they meant
 
 import (
-	"slices"
-
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
-	"github.com/hauberk-mesh/hauberk/xds/names"
 )
-
-// secret is a static secret of a bootstrap.
-type secret struct {
-	certificate *tlscontext.Certificate
-	validation  *tlscontext.Validation
-}
 
 // side is the end of a connection that a TLS context is of.
 type side bool
@@ -160,18 +151,20 @@ func (d *decoder) ownCertificates(m *tlsv3.CommonTlsContext, out *tlsMaterial, p
 	}
 	for i, c := range m.GetTlsCertificateSdsSecretConfigs() {
 		here := at(path+".tls_certificate_sds_secret_configs", i)
-		static, name, err := d.sds(c, here)
+		s, err := d.sds(c, here)
 		switch {
 		case err != nil:
 			return err
-		case static == nil && out.certificate != "":
+		case s.agent != "" && out.certificate != "":
 			return fail(here, "is a second certificate of the agent; one is presented")
-		case static == nil:
-			out.certificate = name
-		case static.certificate == nil:
+		case s.agent != "":
+			out.certificate = s.agent
+		case s.discovered != nil:
+			out.context.Certificates = append(out.context.Certificates, tlscontext.Certificate{Secret: s.discovered})
+		case s.static.Certificate == nil:
 			return fail(here+".name", "secret %q is no tls_certificate", c.GetName())
 		default:
-			out.context.Certificates = append(out.context.Certificates, *static.certificate)
+			out.context.Certificates = append(out.context.Certificates, *s.static.Certificate)
 		}
 	}
 	return nil
@@ -180,7 +173,7 @@ func (d *decoder) ownCertificates(m *tlsv3.CommonTlsContext, out *tlsMaterial, p
 func (d *decoder) validation(m *tlsv3.CommonTlsContext, out *tlsMaterial, path string) error {
 	switch v := m.GetValidationContextType().(type) {
 	case *tlsv3.CommonTlsContext_ValidationContext:
-		c, err := validation(v.ValidationContext, path+".validation_context")
+		c, err := d.certificateValidation(v.ValidationContext, path+".validation_context")
 		if err != nil {
 			return err
 		}
@@ -191,7 +184,7 @@ func (d *decoder) validation(m *tlsv3.CommonTlsContext, out *tlsMaterial, path s
 	case *tlsv3.CommonTlsContext_CombinedValidationContext:
 		path += ".combined_validation_context"
 		here := path + ".default_validation_context"
-		own, err := validation(v.CombinedValidationContext.GetDefaultValidationContext(), here)
+		own, err := d.certificateValidation(v.CombinedValidationContext.GetDefaultValidationContext(), here)
 		if err != nil {
 			return err
 		}
@@ -203,18 +196,20 @@ func (d *decoder) validation(m *tlsv3.CommonTlsContext, out *tlsMaterial, path s
 // sdsValidation takes a validation context from a secret, and adds what is
 // written beside it.
 func (d *decoder) sdsValidation(m *tlsv3.SdsSecretConfig, own *tlscontext.Validation, out *tlsMaterial, path, ownPath string) error {
-	static, name, err := d.sds(m, path)
-	if err != nil {
+	s, err := d.sds(m, path)
+	switch {
+	case err != nil:
 		return err
-	}
-	if static != nil {
-		if static.validation == nil {
-			return fail(path+".name", "secret %q is no validation_context", m.GetName())
-		}
-		out.context.Validation = merge(own, static.validation)
+	case s.discovered != nil:
+		out.context.Validation = own.Merge(&tlscontext.Validation{Secret: s.discovered, MaxDepth: tlscontext.DefaultDepth})
+		return nil
+	case s.static != nil && s.static.Validation == nil:
+		return fail(path+".name", "secret %q is no validation_context", m.GetName())
+	case s.static != nil:
+		out.context.Validation = own.Merge(s.static.Validation)
 		return verifiable(out.context.Validation, path)
 	}
-	out.validation = name
+	out.validation = s.agent
 	if own == nil {
 		return nil
 	}
@@ -230,7 +225,7 @@ func (t *tlsMaterial) peersOfMesh(v *tlscontext.Validation, path string) error {
 	names := v.Names
 	rest := *v
 	rest.Names, rest.MaxDepth = nil, 0
-	if len(rest.SPKI)+len(rest.Hash) > 0 || !rest.CRL.Empty() || rest.AcceptUntrusted || v.MaxDepth != defaultDepth {
+	if len(rest.SPKI)+len(rest.Hash) > 0 || !rest.CRL.Empty() || rest.AcceptUntrusted || len(rest.TrustDomains) > 0 || v.MaxDepth != tlscontext.DefaultDepth {
 		return fail(path, "has more than names: peers of the mesh are verified by the trust bundle alone")
 	}
 	for i, n := range names {
@@ -248,60 +243,4 @@ func (t *tlsMaterial) peersOfMesh(v *tlscontext.Validation, path string) error {
 
 func isSPIFFE(id string) bool {
 	return len(id) > len("spiffe://") && id[:len("spiffe://")] == "spiffe://"
-}
-
-// merge puts a secret's validation context over the default one, as messages are
-// merged: what the secret sets wins, and lists are joined.
-func merge(own, secret *tlscontext.Validation) *tlscontext.Validation {
-	if own == nil {
-		return secret
-	}
-	out := *own
-	if !secret.CA.Empty() || secret.SystemRoots {
-		out.CA, out.SystemRoots = secret.CA, secret.SystemRoots
-	}
-	if !secret.CRL.Empty() {
-		out.CRL = secret.CRL
-	}
-	if secret.MaxDepth != defaultDepth {
-		out.MaxDepth = secret.MaxDepth
-	}
-	out.LeafCRLOnly = own.LeafCRLOnly || secret.LeafCRLOnly
-	out.AcceptUntrusted = own.AcceptUntrusted || secret.AcceptUntrusted
-	out.HideCA = own.HideCA || secret.HideCA
-	out.Names = slices.Concat(own.Names, secret.Names)
-	out.SPKI = slices.Concat(own.SPKI, secret.SPKI)
-	out.Hash = slices.Concat(own.Hash, secret.Hash)
-	return &out
-}
-
-// sds reads a reference to a secret: a static one, or one of the host's agent by
-// its name.
-func (d *decoder) sds(m *tlsv3.SdsSecretConfig, path string) (*secret, string, error) {
-	if m.GetSdsConfig() == nil {
-		s := d.secrets[m.GetName()]
-		if s == nil {
-			return nil, "", fail(path+".name", "there is no static secret %q; name one, or add an sds_config", m.GetName())
-		}
-		return s, "", nil
-	}
-	if err := apiVersion(m.GetSdsConfig(), path+".sds_config"); err != nil {
-		return nil, "", err
-	}
-	api := m.GetSdsConfig().GetApiConfigSource()
-	if api == nil {
-		return nil, "", fail(path+".sds_config", "secrets come from the host's agent; use api_config_source with cluster %q", names.AgentCluster)
-	}
-	from, _, err := grpcCluster(api, path+".sds_config.api_config_source")
-	if err != nil {
-		return nil, "", err
-	}
-	if from != names.AgentCluster {
-		return nil, "", fail(path+".sds_config.api_config_source.grpc_services[0].envoy_grpc.cluster_name",
-			"is %q; secrets come from the host's agent, cluster %q", from, names.AgentCluster)
-	}
-	if m.GetName() == "" {
-		return nil, "", fail(path+".name", "is empty")
-	}
-	return nil, m.GetName(), nil
 }

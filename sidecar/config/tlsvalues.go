@@ -7,16 +7,15 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"os"
+	"slices"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
+	"github.com/hauberk-mesh/hauberk/identity/spiffe"
 	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
 )
-
-// defaultDepth of a chain is the TLS library's own in Envoy.
-const defaultDepth = 100
 
 func certificate(m *tlsv3.TlsCertificate, path string) (*tlscontext.Certificate, error) {
 	chain, err := tlsSource(m.GetCertificateChain(), path+".certificate_chain")
@@ -50,11 +49,11 @@ func tlsSource(m *corev3.DataSource, path string) (tlscontext.Source, error) {
 	return tlscontext.Source{}, fail(path, "is missing")
 }
 
-func validation(m *tlsv3.CertificateValidationContext, path string) (*tlscontext.Validation, error) {
+func (d *decoder) certificateValidation(m *tlsv3.CertificateValidationContext, path string) (*tlscontext.Validation, error) {
 	out := &tlscontext.Validation{
 		SystemRoots: m.GetSystemRootCerts() != nil, LeafCRLOnly: m.GetOnlyVerifyLeafCertCrl(), HideCA: m.GetSuppressClientCaList(),
 		AcceptUntrusted: m.GetTrustChainVerification() == tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED,
-		MaxDepth:        defaultDepth,
+		MaxDepth:        tlscontext.DefaultDepth,
 	}
 	if d := m.GetMaxVerifyDepth(); d != nil {
 		out.MaxDepth = int(d.GetValue())
@@ -78,7 +77,39 @@ func validation(m *tlsv3.CertificateValidationContext, path string) (*tlscontext
 	if out.Hash, err = pins(m.GetVerifyCertificateHash(), colons, path+".verify_certificate_hash"); err != nil {
 		return nil, err
 	}
+	if out.TrustDomains, err = d.trustDomains(m.GetCustomValidatorConfig(), path+".custom_validator_config"); err != nil {
+		return nil, err
+	}
 	return out, altNames(m, out, path)
+}
+
+// trustDomains reads Envoy's SPIFFE validator, which is the one there is.
+func (d *decoder) trustDomains(m *corev3.TypedExtensionConfig, path string) ([]tlscontext.TrustDomain, error) {
+	if m == nil {
+		return nil, nil
+	}
+	c, ok := d.unpacked[m.GetTypedConfig()].(*tlsv3.SPIFFECertValidatorConfig)
+	if !ok {
+		return nil, fail(path, "has no SPIFFE validator, and there is no other")
+	}
+	path += ".typed_config.trust_domains"
+	var out []tlscontext.TrustDomain
+	for i, td := range c.GetTrustDomains() {
+		here := at(path, i)
+		name, err := spiffe.TrustDomain(td.GetName())
+		if err != nil {
+			return nil, fail(here+".name", "%v", err)
+		}
+		if slices.ContainsFunc(out, func(o tlscontext.TrustDomain) bool { return o.Name == name.Name() }) {
+			return nil, fail(here+".name", "%q is there twice", td.GetName())
+		}
+		bundle, err := tlsSource(td.GetTrustBundle(), here+".trust_bundle")
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, tlscontext.TrustDomain{Name: name.Name(), Bundle: bundle})
+	}
+	return out, nil
 }
 
 func pins(texts []string, decode func(string) ([]byte, error), path string) ([][32]byte, error) {
@@ -124,19 +155,13 @@ func altNames(m *tlsv3.CertificateValidationContext, out *tlscontext.Validation,
 	return nil
 }
 
-// verifiable refuses a context that says less than it seems to: names count for
-// nothing on a certificate that anybody may have made.
+// verifiable refuses a context that says less than it seems to.
 func verifiable(v *tlscontext.Validation, path string) error {
-	anchored := !v.CA.Empty() || v.SystemRoots
-	switch {
-	case v.AcceptUntrusted:
-		return nil
-	case !anchored && len(v.Names) > 0:
-		return fail(path, "checks names without a trusted_ca, which anyone could satisfy")
-	case !anchored && !v.CRL.Empty():
-		return fail(path+".crl", "needs a trusted_ca")
-	case !anchored && len(v.SPKI)+len(v.Hash) == 0:
-		return fail(path+".trusted_ca", "is missing: nothing would be verified")
+	if field, reason := v.Unverified(); reason != "" {
+		if field != "" {
+			path = under(path, field)
+		}
+		return &FieldError{Path: path, Reason: reason}
 	}
 	return nil
 }

@@ -36,6 +36,11 @@ func (l *listener) acceptLoop(b *bound) {
 		c, err := b.sock.Accept()
 		if err == nil {
 			pause = first
+			if !l.m.opts.Overload.Accepting() {
+				// It came while the loop that was interrupted waited for the processor:
+				// the runtime tells of what is ready rather than of the interruption.
+				l.m.awaitRelief(l, b)
+			}
 			panics.Guard(panics.Accept, func() { l.accepted(c) })
 			continue
 		}
@@ -304,7 +309,7 @@ func (a *arrival) open(c stream.Conn) (stream.Stream, error) {
 		return nil, a.refuse(telemetry.FlagTLSFailure, reason, err)
 	}
 	a.countHandshake("ok", "", t.Info().TLSVersion, time.Since(began))
-	t.SetOwnID(a.chain.ownID)
+	t.SetOwnID(a.chain.ownID())
 	if a.chain.untrusted {
 		t.ForgetPeer()
 	}

@@ -40,7 +40,7 @@ type chain struct {
 	snap    *snapshot
 	index   int // -1 for the default chain
 	tls     *tls.Config
-	ownID   string
+	ownID   func() string
 	network *authz.Evaluator
 	// policy decides over requests, and judge tells of whom it denies all; nil where the
 	// chain serves none.

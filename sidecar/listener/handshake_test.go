@@ -14,12 +14,12 @@ import (
 // foreignTLS is a provider for foreign contexts, which verifies nothing.
 type foreignTLS struct{ cert tls.Certificate }
 
-func (p foreignTLS) ServerTLS(_, _ string, t *TLS) (*tls.Config, string, error) {
+func (p foreignTLS) ServerTLS(_, _ string, t *TLS) (*tls.Config, func() string, error) {
 	c := &tls.Config{Certificates: []tls.Certificate{p.cert}, ClientAuth: tls.RequestClientCert}
 	if t.Context.RequireClientCertificate {
 		c.ClientAuth = tls.RequireAnyClientCert
 	}
-	return c, "", nil
+	return c, func() string { return "" }, nil
 }
 
 // foreignConfig has a chain for each server name, of one context.

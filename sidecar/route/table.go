@@ -166,6 +166,9 @@ func newTable(c *Config) (*Table, error) {
 // Config returns what the table was made from. Read only.
 func (t *Table) Config() *Config { return t.config }
 
+// addDomain takes an asterisk that is first, or else one that is last, for a wildcard.
+// Anywhere else it is a character like others, as in Envoy: Consul's gateways send
+// "db.ingress.*:8080" beside "db.ingress.*".
 func (t *Table) addDomain(domain string, h *host, suffixes, prefixes map[int]map[string]*host) error {
 	d := strings.ToLower(domain)
 	put := func(m map[string]*host, key string) error {
@@ -176,9 +179,6 @@ func (t *Table) addDomain(domain string, h *host, suffixes, prefixes map[int]map
 		return nil
 	}
 	in := func(m map[int]map[string]*host, key string) error {
-		if strings.Contains(key, "*") {
-			return fmt.Errorf("domain %q: one asterisk, first or last, is allowed", domain)
-		}
 		if m[len(key)] == nil {
 			m[len(key)] = map[string]*host{}
 		}
@@ -197,8 +197,6 @@ func (t *Table) addDomain(domain string, h *host, suffixes, prefixes map[int]map
 		return in(suffixes, d[1:])
 	case d[len(d)-1] == '*':
 		return in(prefixes, d[:len(d)-1])
-	case strings.Contains(d, "*"):
-		return fmt.Errorf("domain %q: one asterisk, first or last, is allowed", domain)
 	}
 	return put(t.exact, d)
 }

@@ -13,7 +13,8 @@ type Config struct {
 	Cluster    string
 	Weighted   []WeightedCluster // used when Cluster is empty
 	// ServerNameCluster takes the server name that the client asked for as the
-	// name of the cluster, where there is one (the sni_cluster filter).
+	// name of the cluster, where there is one (the sni_cluster filter). Only with
+	// it may there be neither Cluster nor Weighted: who names no server is closed.
 	ServerNameCluster bool
 	// IdleTimeout closes a connection on which no byte moved in either
 	// direction; 1 h when nil, none when 0.

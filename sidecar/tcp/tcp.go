@@ -77,7 +77,7 @@ func New(cfg *Config, o Options) (*Proxy, error) {
 		}
 		p.total += w.Weight
 	}
-	if cfg.Cluster == "" && p.total == 0 {
+	if cfg.Cluster == "" && p.total == 0 && (!cfg.ServerNameCluster || len(cfg.Weighted) > 0) {
 		return nil, errors.New("tcp: neither a cluster nor a weighted cluster is named")
 	}
 	if len(cfg.AccessLog) > 0 {
@@ -123,8 +123,8 @@ func (p *Proxy) pick(serverName string) (string, *cluster.MetadataMatch) {
 	if p.cfg.ServerNameCluster && serverName != "" {
 		return serverName, p.subset
 	}
-	if p.cfg.Cluster != "" {
-		return p.cfg.Cluster, p.subset
+	if p.cfg.Cluster != "" || p.total == 0 {
+		return p.cfg.Cluster, p.subset // "" is no cluster's name: there is none for who asked for none
 	}
 	n, last := rand.Uint32N(p.total), len(p.cfg.Weighted)-1
 	for i, w := range p.cfg.Weighted[:last] {

@@ -209,6 +209,29 @@ func TestFailuresHaveFlags(t *testing.T) {
 	}
 }
 
+// Consul's gateways name clusters by sni_cluster alone.
+func TestNoClusterButTheServerNames(t *testing.T) {
+	if _, err := New(&Config{}, Options{Clusters: clusterAt(t, 1)}); err == nil {
+		t.Error("a proxy that leads nowhere")
+	}
+	p, err := New(&Config{ServerNameCluster: true}, Options{Clusters: clusterAt(t, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"up", ""} {
+		if got, _ := p.pick(name); got != name {
+			t.Errorf("server name %q: cluster %q", name, got)
+		}
+	}
+	client, line := serve(t, Config{ServerNameCluster: true}, clusterAt(t, 1))
+	if _, err := client.Read(make([]byte, 1)); err == nil {
+		t.Error("a connection without a server name is served")
+	}
+	if !strings.HasPrefix(line(), "NC 0 0") {
+		t.Errorf("log %q", line())
+	}
+}
+
 func TestWeights(t *testing.T) {
 	p, err := New(&Config{Weighted: []WeightedCluster{{Cluster: "a", Weight: 90}, {Cluster: "b", Weight: 10}, {Cluster: "never"}}}, Options{Clusters: clusterAt(t, 1)})
 	if err != nil {

@@ -14,7 +14,7 @@ func downstreamLocal(r *Record) net.Addr        { return r.DownstreamLocal }
 
 var downstreamOperators = []operatorDef{
 	text("FILTER_CHAIN_NAME", "Name of the filter chain.", func(r *Record) string { return r.Chain }),
-	takes("REQUESTED_SERVER_NAME", "SNI_ONLY, SNI_FIRST or HOST_FIRST:ORIG, HOST or ORIG_OR_HOST", "SNI of the downstream connection; with the other words the request's host, before or after it was rewritten, where there is no SNI or first.", serverName),
+	takes("REQUESTED_SERVER_NAME", "SNI_ONLY, SNI_FIRST or HOST_FIRST:ORIG, HOST or ORIG_OR_HOST", "SNI of the downstream connection; with the other words the request's host, before or after it was rewritten, where there is no SNI, or first, and the SNI where there is none.", serverName),
 	address("DOWNSTREAM_REMOTE_ADDRESS", "The client's address; a trusted hop may have named it.", downstreamRemote),
 	host("DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", "The same without the port.", downstreamRemote),
 	port("DOWNSTREAM_REMOTE_PORT", "The client's port.", downstreamRemote),
@@ -59,6 +59,9 @@ func serverName(argument string) (valueFunc, error) {
 			return append(dst, r.SNI...), r.SNI != ""
 		}
 		v, ok := original(r, words[1], originalHost, ":authority")
+		if words[0] == "HOST_FIRST" && v == "" {
+			return append(dst, r.SNI...), r.SNI != "" // nor has TCP a host
+		}
 		return append(dst, v...), ok
 	}, nil
 }

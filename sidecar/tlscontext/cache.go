@@ -14,7 +14,8 @@ import (
 // interval, and forgets a context when its configuration is gone. Safe for
 // concurrent use.
 type Cache struct {
-	log *slog.Logger
+	log     *slog.Logger
+	secrets Secrets
 
 	mu      sync.Mutex
 	servers map[weak.Pointer[Server]]*Context
@@ -25,19 +26,19 @@ type Cache struct {
 // which network and overlay file systems do not.
 const Interval = 5 * time.Second
 
-// NewCache returns an empty cache; Run keeps it current.
-func NewCache(log *slog.Logger) *Cache {
-	return &Cache{log: log, servers: map[weak.Pointer[Server]]*Context{}, clients: map[weak.Pointer[Client]]*Context{}}
+// NewCache returns an empty cache; Run keeps it current. secrets may be nil.
+func NewCache(log *slog.Logger, secrets Secrets) *Cache {
+	return &Cache{log: log, secrets: secrets, servers: map[weak.Pointer[Server]]*Context{}, clients: map[weak.Pointer[Client]]*Context{}}
 }
 
 // Server returns the context of a downstream configuration.
 func (c *Cache) Server(cfg *Server) (*Context, error) {
-	return cached(c, c.servers, cfg, func() (*Context, error) { return NewServer(cfg, Options{}) })
+	return cached(c, c.servers, cfg, func() (*Context, error) { return NewServer(cfg, Options{Secrets: c.secrets}) })
 }
 
 // Client returns the context of an upstream configuration.
 func (c *Cache) Client(cfg *Client) (*Context, error) {
-	return cached(c, c.clients, cfg, func() (*Context, error) { return NewClient(cfg, Options{}) })
+	return cached(c, c.clients, cfg, func() (*Context, error) { return NewClient(cfg, Options{Secrets: c.secrets}) })
 }
 
 // cached holds the key weakly: the entry goes with the configuration, of which the
@@ -92,25 +93,25 @@ func (c *Cache) Leaves() []*x509.Certificate {
 	return out
 }
 
-// Anchors are what peers are verified against, by the file that they are in.
+// Anchors are what peers are verified against, by the file or secret that they are in.
 func (c *Cache) Anchors() map[string][]*x509.Certificate {
 	out := map[string][]*x509.Certificate{}
 	for _, x := range c.contexts() {
-		if v := x.common.Validation; v != nil && v.CA.File != "" {
-			out[v.CA.File] = x.state.Load().anchors
+		if s := x.state.Load(); s.trust != "" {
+			out[s.trust] = s.anchors
 		}
 	}
 	return out
 }
 
-// AsOf tells, by the file of the anchors, when trust was last found in it. Several
-// contexts may share a file: the oldest counts.
+// AsOf tells, by the file or secret of the anchors, when trust was last found in it.
+// Several contexts may share one: the oldest counts.
 func (c *Cache) AsOf() map[string]time.Time {
 	out := map[string]time.Time{}
 	for _, x := range c.contexts() {
-		if v := x.common.Validation; v != nil && v.CA.File != "" {
-			if asOf := x.AsOf(); out[v.CA.File].IsZero() || asOf.Before(out[v.CA.File]) {
-				out[v.CA.File] = asOf
+		if trust := x.state.Load().trust; trust != "" {
+			if asOf := x.AsOf(); out[trust].IsZero() || asOf.Before(out[trust]) {
+				out[trust] = asOf
 			}
 		}
 	}

@@ -45,8 +45,12 @@ type Client struct {
 	VerifySNI bool
 }
 
-// Certificate is an own certificate: a chain, leaf first, and its key, in PEM.
-type Certificate struct{ Chain, Key Source }
+// Certificate is an own certificate: a chain, leaf first, and its key, in PEM. Secret is
+// set instead of both where it is discovered.
+type Certificate struct {
+	Chain, Key Source
+	Secret     *SecretRef `json:",omitempty"`
+}
 
 // Source is where bytes come from: a file, or the configuration itself.
 type Source struct {
@@ -80,6 +84,9 @@ type Validation struct {
 	// either, a peer is known by the pins alone.
 	CA          Source
 	SystemRoots bool
+	// TrustDomains take the place of both: a peer is an X509-SVID, which the bundle of
+	// its own trust domain vouches for and no other (SPIFFECertValidatorConfig).
+	TrustDomains []TrustDomain `json:",omitempty"`
 	// Names are what the certificate must have one of; empty for any name.
 	Names []NameMatch
 	// SPKI and Hash are pins, of which one must hold where there are any: the
@@ -96,6 +103,14 @@ type Validation struct {
 	AcceptUntrusted bool
 	// HideCA keeps the anchors' names out of the request for a certificate.
 	HideCA bool
+	// Secret is discovered, and put over all this (Merge).
+	Secret *SecretRef `json:",omitempty"`
+}
+
+// TrustDomain is a trust domain's name, without a scheme, and its anchors in PEM.
+type TrustDomain struct {
+	Name   string
+	Bundle Source
 }
 
 // NameType is a kind of subject alternative name.

@@ -17,15 +17,17 @@ import (
 // the current state; connections that are open are not affected by a change. Safe
 // for concurrent use.
 type Context struct {
-	common *Common
-	build  func(*material) *state
-	now    func() time.Time
-	state  atomic.Pointer[state]
-	client *tls.Config // of a client
+	common  *Common
+	build   func(*material) *state
+	now     func() time.Time
+	secrets Secrets
+	state   atomic.Pointer[state]
+	client  *tls.Config // of a client
 
 	mu    sync.Mutex // one look at a time
 	files []string
 	stats []stat
+	found []*Discovered
 	said  string    // the last complaint
 	since time.Time // when what is in use was last found, while there is one
 }
@@ -36,12 +38,18 @@ type state struct {
 	config, plain *tls.Config // of a server
 	certificates  []tls.Certificate
 	anchors       []*x509.Certificate
+	trust         string // where the anchors are from, "" where from nowhere that can change
 	verifier      *verifier
+	id            string
+	// absent is set before all secrets have come, and all else is not: it is what
+	// each handshake fails with.
+	absent error
 }
 
 // Options are a context's surroundings.
 type Options struct {
-	Now func() time.Time // time.Now when nil
+	Now     func() time.Time // time.Now when nil
+	Secrets Secrets          // nil where none are discovered
 }
 
 // NewServer reads what a downstream context names.
@@ -51,7 +59,7 @@ func NewServer(cfg *Server, o Options) (*Context, error) {
 	}
 	own := *cfg // the context outlives no configuration that it would hold
 	cfg = &own
-	c := &Context{common: &cfg.Common, now: o.Now}
+	c := &Context{common: &cfg.Common, now: o.Now, secrets: o.Secrets}
 	c.build = func(m *material) *state {
 		s := &state{certificates: m.certificates, anchors: m.anchors}
 		t := c.base()
@@ -62,7 +70,7 @@ func NewServer(cfg *Server, o Options) (*Context, error) {
 			if cfg.RequireClientCertificate {
 				t.ClientAuth = tls.RequireAnyClientCert
 			}
-			if !cfg.Validation.HideCA {
+			if !m.validation.HideCA {
 				t.ClientCAs = m.roots
 			}
 		}
@@ -92,7 +100,7 @@ func NewClient(cfg *Client, o Options) (*Context, error) {
 	}
 	own := *cfg
 	cfg = &own
-	c := &Context{common: &cfg.Common, now: o.Now}
+	c := &Context{common: &cfg.Common, now: o.Now, secrets: o.Secrets}
 	c.build = func(m *material) *state {
 		return &state{certificates: m.certificates, anchors: m.anchors, verifier: c.verifier(m, x509.ExtKeyUsageServerAuth)}
 	}
@@ -112,11 +120,19 @@ func NewClient(cfg *Client, o Options) (*Context, error) {
 		if cfg.VerifySNI {
 			name = cs.ServerName
 		}
-		return c.state.Load().verifier.verify(cs, name)
+		s := c.state.Load()
+		if s.absent != nil {
+			return s.absent
+		}
+		return s.verifier.verify(cs, name)
 	}
 	t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		if own := c.state.Load().certificates; len(own) > 0 {
-			return &own[0], nil
+		s := c.state.Load()
+		if s.absent != nil {
+			return nil, s.absent
+		}
+		if len(s.certificates) > 0 {
+			return &s.certificates[0], nil
 		}
 		return &tls.Certificate{}, nil
 	}
@@ -133,14 +149,55 @@ func (c *Context) open() error {
 	if c.now == nil {
 		c.now = time.Now
 	}
-	c.files = c.common.files()
-	c.stats = look(c.files)
-	m, err := load(c.common)
+	if err := c.common.usable(c.secrets); err != nil {
+		return err
+	}
+	err := c.read()
+	if absent(err) {
+		c.state.Store(&state{absent: err})
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("tls: %w", err)
 	}
-	c.state.Store(c.build(m))
 	return nil
+}
+
+// read puts in force what the sources hold.
+func (c *Context) read() error {
+	resolved, found, err := c.common.resolve(c.secrets)
+	if err != nil {
+		return err
+	}
+	c.found, c.files = found, resolved.files()
+	c.stats = look(c.files)
+	m, err := load(resolved)
+	if err != nil {
+		return err
+	}
+	m.validation = resolved.Validation
+	s := c.build(m)
+	s.trust, s.id = c.trust(resolved), idOf(s.certificates)
+	c.state.Store(s)
+	return nil
+}
+
+// trust names where the anchors come from.
+func (c *Context) trust(resolved *Common) string {
+	v := c.common.Validation
+	switch {
+	case v == nil:
+		return ""
+	case v.Secret != nil:
+		return v.Secret.String()
+	}
+	out := resolved.Validation.CA.File
+	for _, d := range resolved.Validation.TrustDomains {
+		if out == "" {
+			out = d.Bundle.File
+		}
+	}
+	return out
 }
 
 // base is what both directions have in common.
@@ -170,10 +227,10 @@ var DefaultSuites = []uint16{
 var DefaultCurves = []tls.CurveID{tls.X25519MLKEM768, tls.X25519, tls.CurveP256, tls.CurveP384}
 
 func (c *Context) verifier(m *material, usage x509.ExtKeyUsage) *verifier {
-	if c.common.Validation == nil {
+	if m.validation == nil {
 		return nil
 	}
-	return &verifier{cfg: c.common.Validation, roots: m.roots, crls: m.crls, usage: usage, now: c.now}
+	return &verifier{cfg: m.validation, roots: m.roots, trust: m.trust, crls: m.crls, usage: usage, now: c.now}
 }
 
 // ServerConfig returns the configuration of a listening side, whose handshakes
@@ -186,6 +243,9 @@ func (c *Context) ServerConfig(cfg *Server) *tls.Config {
 				return nil, errNoName
 			}
 			s := c.state.Load()
+			if s.absent != nil {
+				return nil, s.absent
+			}
 			if len(h.SupportedProtos) > 0 && !slices.ContainsFunc(h.SupportedProtos, func(p string) bool { return slices.Contains(cfg.ALPN, p) }) {
 				return s.plain, nil
 			}
@@ -203,15 +263,21 @@ func (c *Context) ServerConfig(cfg *Server) *tls.Config {
 // the current state. It is shared.
 func (c *Context) ClientConfig() *tls.Config { return c.client }
 
-// AsOf is when what is in use was last found in the files: now, unless they cannot
-// be used any more.
+// AsOf is when what is in use was last found in the files, or its secrets were last
+// known to be true: now, unless they cannot be used any more.
 func (c *Context) AsOf() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	out := c.now()
 	if c.said != "" {
-		return c.since
+		out = c.since
 	}
-	return c.now()
+	for _, r := range c.common.SecretRefs() {
+		if asOf := c.secrets.AsOf(r); asOf.Before(out) {
+			out = asOf
+		}
+	}
+	return out
 }
 
 // Leaves are the own certificates.
@@ -224,25 +290,31 @@ func (c *Context) Leaves() []*x509.Certificate {
 }
 
 // ID is the SPIFFE ID of the first own certificate; empty when it has none.
-func (c *Context) ID() string {
-	leaves := c.Leaves()
-	if len(leaves) == 0 || len(leaves[0].URIs) != 1 || !strings.EqualFold(leaves[0].URIs[0].Scheme, "spiffe") {
+func (c *Context) ID() string { return c.state.Load().id }
+
+func idOf(certificates []tls.Certificate) string {
+	if len(certificates) == 0 {
 		return ""
 	}
-	return leaves[0].URIs[0].String()
+	leaf := certificates[0].Leaf
+	if len(leaf.URIs) != 1 || !strings.EqualFold(leaf.URIs[0].Scheme, "spiffe") {
+		return ""
+	}
+	return leaf.URIs[0].String()
 }
 
-// Refresh looks at the files, and reads them when they have changed. What cannot
-// be used leaves the last good state in force, and is said once.
+// Refresh looks at the files and secrets, and reads them when they have changed. What
+// cannot be used leaves the last good state in force, and is said once.
 func (c *Context) Refresh(log *slog.Logger) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := look(c.files)
-	if c.said == "" && slices.EqualFunc(now, c.stats, stat.same) {
+	if c.said == "" && !c.changed() {
 		return
 	}
-	c.stats = now
-	m, err := load(c.common)
+	err := c.read()
+	if absent(err) {
+		return // its source says why
+	}
 	if err != nil {
 		if c.said == "" {
 			c.since = c.now()
@@ -257,7 +329,17 @@ func (c *Context) Refresh(log *slog.Logger) {
 		log.Info("TLS files can be used again", "component", "tls", "files", c.files)
 		c.said = ""
 	}
-	c.state.Store(c.build(m))
+}
+
+// changed tells whether there is something to read: other secrets, or files that are
+// not what they were.
+func (c *Context) changed() bool {
+	if refs := c.common.SecretRefs(); len(refs) > 0 {
+		if _, found, err := c.common.resolve(c.secrets); err != nil || !slices.Equal(found, c.found) {
+			return true
+		}
+	}
+	return !slices.EqualFunc(look(c.files), c.stats, stat.same)
 }
 
 // selector picks the certificate that a client is shown.

@@ -342,8 +342,8 @@ func TestRotation(t *testing.T) {
 	first := ca.issue(&x509.Certificate{DNSNames: []string{"first"}})
 	second := ca.issue(&x509.Certificate{DNSNames: []string{"second"}})
 	write(first)
-	cfg := &Server{Common: Common{Certificates: []Certificate{{Source{File: chain}, Source{File: key}}}, MinVersion: tls.VersionTLS13, MaxVersion: tls.VersionTLS13}}
-	cache := NewCache(slog.New(slog.DiscardHandler))
+	cfg := &Server{Common: Common{Certificates: []Certificate{{Chain: Source{File: chain}, Key: Source{File: key}}}, MinVersion: tls.VersionTLS13, MaxVersion: tls.VersionTLS13}}
+	cache := NewCache(slog.New(slog.DiscardHandler), nil)
 	c, err := cache.Server(cfg)
 	if err != nil {
 		t.Fatal(err)

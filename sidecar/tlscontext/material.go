@@ -20,9 +20,11 @@ const maxFile = 4 << 20
 // material is what the sources of a Common hold at one moment.
 type material struct {
 	certificates []tls.Certificate
-	anchors      []*x509.Certificate // from the configuration
-	roots        *x509.CertPool
+	anchors      []*x509.Certificate       // from the configuration
+	roots        *x509.CertPool            // all anchors
+	trust        map[string]*x509.CertPool // by trust domain, where each has its own
 	crls         []*revocations
+	validation   *Validation // by which peers are verified, with what was discovered
 }
 
 // load reads everything, and fails where anything cannot be used.
@@ -49,10 +51,18 @@ func load(c *Common) (*material, error) {
 		if m.anchors, err = v.CA.certificates(); err != nil {
 			return nil, err
 		}
-		m.roots = x509.NewCertPool()
-		for _, c := range m.anchors {
-			m.roots.AddCert(c)
+		m.roots = poolOf(m.anchors)
+	case len(v.TrustDomains) > 0:
+		m.trust = map[string]*x509.CertPool{}
+		for _, d := range v.TrustDomains {
+			anchors, err := d.Bundle.certificates()
+			if err != nil {
+				return nil, fmt.Errorf("trust domain %q: %w", d.Name, err)
+			}
+			m.trust[d.Name] = poolOf(anchors)
+			m.anchors = append(m.anchors, anchors...)
 		}
+		m.roots = poolOf(m.anchors)
 	}
 	if !v.CRL.Empty() {
 		if m.crls, err = v.CRL.revocations(); err != nil {
@@ -60,6 +70,14 @@ func load(c *Common) (*material, error) {
 		}
 	}
 	return m, nil
+}
+
+func poolOf(anchors []*x509.Certificate) *x509.CertPool {
+	out := x509.NewCertPool()
+	for _, c := range anchors {
+		out.AddCert(c)
+	}
+	return out
 }
 
 // name of a source in messages.
@@ -224,6 +242,9 @@ func (c *Common) files() []string {
 	}
 	if v := c.Validation; v != nil {
 		add(v.CA)
+		for _, d := range v.TrustDomains {
+			add(d.Bundle)
+		}
 		add(v.CRL)
 	}
 	return out

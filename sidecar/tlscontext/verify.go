@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/identity/verify"
 	"github.com/hauberk-mesh/hauberk/internal/accepted"
 )
 
@@ -35,7 +36,8 @@ func (e *VerifyError) Unwrap() error { return e.Err }
 // verifier is a Validation, compiled.
 type verifier struct {
 	cfg   *Validation
-	roots *x509.CertPool // nil where pins alone decide
+	roots *x509.CertPool            // nil where pins alone decide
+	trust map[string]*x509.CertPool // nil unless each trust domain has its own
 	crls  []*revocations
 	usage x509.ExtKeyUsage
 	now   func() time.Time
@@ -96,8 +98,12 @@ func (v *verifier) chain(chain []*x509.Certificate) ([]*x509.Certificate, error)
 	for _, c := range chain[1:] {
 		intermediates.AddCert(c)
 	}
+	roots, err := v.rootsFor(chain[0])
+	if err != nil {
+		return nil, err
+	}
 	found, err := chain[0].Verify(x509.VerifyOptions{
-		Roots: v.roots, Intermediates: intermediates, CurrentTime: v.now(), KeyUsages: []x509.ExtKeyUsage{v.usage},
+		Roots: roots, Intermediates: intermediates, CurrentTime: v.now(), KeyUsages: []x509.ExtKeyUsage{v.usage},
 	})
 	if err != nil {
 		return nil, err
@@ -109,6 +115,23 @@ func (v *verifier) chain(chain []*x509.Certificate) ([]*x509.Certificate, error)
 		}
 	}
 	return nil, failed
+}
+
+// rootsFor are the anchors that may vouch for a certificate: with trust domains those of
+// its own alone (SPIFFE X.509-SVID, section 5).
+func (v *verifier) rootsFor(leaf *x509.Certificate) (*x509.CertPool, error) {
+	if v.trust == nil {
+		return v.roots, nil
+	}
+	id, err := verify.Leaf(leaf)
+	if err != nil {
+		return nil, err
+	}
+	roots := v.trust[id.TrustDomain().Name()]
+	if roots == nil {
+		return nil, fmt.Errorf("there is no trust bundle for the trust domain %q", id.TrustDomain().Name())
+	}
+	return roots, nil
 }
 
 func (v *verifier) accept(chain []*x509.Certificate) error {

@@ -54,7 +54,7 @@ func New(cfg Config) (*Client, error) {
 			return nil, fmt.Errorf("xds client: server %d (%s) has no dialer", i, s.Name)
 		}
 	}
-	node, err := cfg.Node.proto()
+	node, err := cfg.Node.Message()
 	if err != nil {
 		return nil, fmt.Errorf("xds client: node: %w", err)
 	}
@@ -80,7 +80,8 @@ func New(cfg Config) (*Client, error) {
 	return c, nil
 }
 
-func (n Node) proto() (*corev3.Node, error) {
+// Message is the node as it goes over the wire.
+func (n Node) Message() (*corev3.Node, error) {
 	m := &corev3.Node{
 		Id: n.ID, Cluster: n.Cluster, UserAgentName: UserAgent, ClientFeatures: slices.Clone(n.Features),
 		UserAgentVersionType: &corev3.Node_UserAgentVersion{UserAgentVersion: n.Version},

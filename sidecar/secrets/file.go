@@ -1,0 +1,80 @@
+package secrets
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/config"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
+	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
+)
+
+// maxFile bounds what is read of a file.
+const maxFile = 4 << 20
+
+// first reads the file of a secret that is followed from now on.
+func (e *entry) first() error {
+	b, err := readFile(e.ref.File)
+	if err != nil {
+		return err
+	}
+	d, err := e.decode(b)
+	if err != nil {
+		return fmt.Errorf("%s: %w", e.ref.File, err)
+	}
+	e.sum = sha256.Sum256(b)
+	e.take(d)
+	return nil
+}
+
+// again reads the file, and tells whether there is another secret in it. By its bytes,
+// not by its times: a file may be replaced within the clock's resolution.
+func (e *entry) again() bool {
+	b, err := readFile(e.ref.File)
+	if err != nil {
+		e.gone(err)
+		return false
+	}
+	sum := sha256.Sum256(b)
+	if sum == e.sum { // the last good one
+		if e.said != "" {
+			e.store.log.Info("secret can be used again", "secret", e.ref.Name, "source", e.source())
+		}
+		e.said, e.lost = "", time.Time{}
+		return false
+	}
+	d, err := e.decode(b)
+	if err != nil {
+		e.gone(err)
+		return false
+	}
+	e.sum = sum
+	e.take(d)
+	return true
+}
+
+func (e *entry) decode(b []byte) (d *tlscontext.Discovered, err error) {
+	err = panics.Refuse(panics.Configuration, func() (err error) {
+		if d, err = config.SecretFile(b, e.ref.Name); err == nil {
+			err = d.Check()
+		}
+		return err
+	})
+	return d, err
+}
+
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(b) > maxFile {
+		err = errLarge
+	}
+	return b, err
+}

@@ -1,0 +1,144 @@
+package tlscontext
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+)
+
+// found are secrets that a test has discovered.
+type found struct {
+	has  map[string]*Discovered
+	asOf time.Time
+	bad  error
+}
+
+func (f *found) Usable(SecretRef) error         { return f.bad }
+func (f *found) Lookup(r SecretRef) *Discovered { return f.has[r.Name] }
+func (f *found) AsOf(SecretRef) time.Time       { return f.asOf }
+func secretOf(name string) *SecretRef           { return &SecretRef{Name: name, Cluster: "keeper"} }
+func certificateOf(own Certificate) *Discovered { return &Discovered{Certificate: &own} }
+func trustIn(a *authority) *Discovered {
+	return &Discovered{Validation: &Validation{CA: Source{Inline: Secret(a.pem())}, MaxDepth: DefaultDepth}}
+}
+
+// Before its secrets have come a context has no handshakes, on either side; then it has,
+// and what comes later is for those that begin later.
+func TestAbsentSecret(t *testing.T) {
+	a := newAuthority(t, "ca")
+	issue := func(name string) *issued {
+		return a.issue(&x509.Certificate{DNSNames: []string{name}, URIs: uri("spiffe://td/" + name), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}})
+	}
+	secrets := &found{has: map[string]*Discovered{}, asOf: time.Now()}
+	common := func(own string) Common {
+		return Common{
+			Certificates: []Certificate{{Secret: secretOf(own)}}, MinVersion: tls.VersionTLS13, MaxVersion: tls.VersionTLS13,
+			Validation: &Validation{Secret: secretOf("trust"), MaxDepth: DefaultDepth},
+		}
+	}
+	server := &Server{Common: common("api"), RequireClientCertificate: true}
+	client := &Client{Common: common("web"), SNI: "api"}
+	o := Options{Secrets: secrets}
+	s, err := NewServer(server, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := NewClient(client, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	handshake := func() (serverErr, clientErr error) {
+		_, _, serverErr, clientErr = shake(t, s.ServerConfig(server), c.ClientConfig())
+		return serverErr, clientErr
+	}
+	log := slog.New(slog.DiscardHandler)
+	refresh := func() { s.Refresh(log); c.Refresh(log) }
+
+	if err, _ := handshake(); err == nil || !strings.Contains(err.Error(), `secret "api" of cluster "keeper" has not come yet`) {
+		t.Errorf("the server: %v", err)
+	}
+	api := issue("api")
+	secrets.has["api"], secrets.has["trust"] = certificateOf(api.own()), trustIn(a)
+	refresh()
+	if s.ID() != "spiffe://td/api" || c.ID() != "" {
+		t.Errorf("the identities are %q and %q", s.ID(), c.ID())
+	}
+	if _, err := handshake(); err == nil || !strings.Contains(err.Error(), `secret "web" of cluster "keeper" has not come yet`) {
+		t.Errorf("the client: %v", err)
+	}
+	secrets.has["web"] = certificateOf(issue("web").own())
+	refresh()
+	if serverErr, clientErr := handshake(); serverErr != nil || clientErr != nil {
+		t.Fatalf("%v, %v", serverErr, clientErr)
+	}
+
+	// Trust in somebody else ends it, and what cannot be used does not end that.
+	secrets.has["trust"] = trustIn(newAuthority(t, "other"))
+	refresh()
+	var refused *VerifyError
+	if _, err := handshake(); !errors.As(err, &refused) {
+		t.Errorf("after trust was withdrawn: %v", err)
+	}
+	secrets.has["trust"] = certificateOf(api.own())
+	refresh()
+	if _, err := handshake(); !errors.As(err, &refused) {
+		t.Errorf("a certificate in place of trust: %v", err)
+	}
+	secrets.has["trust"] = &Discovered{Validation: &Validation{MaxDepth: DefaultDepth}}
+	refresh()
+	if _, err := handshake(); !errors.As(err, &refused) {
+		t.Errorf("trust in nobody in particular: %v", err)
+	}
+}
+
+// A secret may add what a context leaves out, and the context what the secret does.
+func TestMergedSecret(t *testing.T) {
+	a := newAuthority(t, "ca")
+	api := a.issue(&x509.Certificate{DNSNames: []string{"api"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
+	secrets := &found{has: map[string]*Discovered{"trust": trustIn(a)}, asOf: time.Now()}
+	for name, want := range map[string]bool{"api": true, "db": false} {
+		c, err := NewClient(&Client{Common: Common{
+			MinVersion: tls.VersionTLS13, MaxVersion: tls.VersionTLS13,
+			Validation: &Validation{Secret: secretOf("trust"), Names: exact(DNS, name), MaxDepth: DefaultDepth},
+		}}, Options{Secrets: secrets})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, _, err = shake(t, serverOf(t, api.own()), c.ClientConfig())
+		if (err == nil) != want {
+			t.Errorf("as %s: %v", name, err)
+		}
+	}
+}
+
+// What nobody can discover is said when the configuration comes.
+func TestUnusableSecret(t *testing.T) {
+	cfg := &Server{Common: Common{Certificates: []Certificate{{Secret: secretOf("api")}}}}
+	for _, o := range []Options{{}, {Secrets: &found{bad: errors.New("nobody has it")}}} {
+		if _, err := NewServer(cfg, o); err == nil || !strings.Contains(err.Error(), `secret "api" of cluster "keeper"`) {
+			t.Error(err)
+		}
+	}
+}
+
+// How old trust is tells its source, too.
+func TestAgeOfASecret(t *testing.T) {
+	a := newAuthority(t, "ca")
+	secrets := &found{has: map[string]*Discovered{"trust": trustIn(a)}, asOf: time.Now().Add(-time.Hour)}
+	cache := NewCache(slog.New(slog.DiscardHandler), secrets)
+	cfg := &Client{Common: Common{Validation: &Validation{Secret: secretOf("trust"), MaxDepth: DefaultDepth}}}
+	if _, err := cache.Client(cfg); err != nil {
+		t.Fatal(err)
+	}
+	if got := cache.AsOf()[`secret "trust" of cluster "keeper"`]; !got.Equal(secrets.asOf) {
+		t.Errorf("as of %v", got)
+	}
+	if got := cache.Anchors()[`secret "trust" of cluster "keeper"`]; len(got) != 1 {
+		t.Errorf("%d anchors", len(got))
+	}
+	_ = cfg.SNI // which the cache holds weakly
+}

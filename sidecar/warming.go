@@ -1,0 +1,196 @@
+package sidecar
+
+import (
+	"slices"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/config"
+	"github.com/hauberk-mesh/hauberk/sidecar/listener"
+	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
+)
+
+type warming struct {
+	cfg   *listener.Config
+	timer *time.Timer
+}
+
+// heldCluster waits for its secrets; the one that it takes the place of goes on.
+type heldCluster struct {
+	cfg   *cluster.Config
+	timer *time.Timer
+}
+
+// cool ends the waiting of a listener.
+func (s *state) cool(name string) {
+	if w := s.warming[name]; w != nil {
+		w.timer.Stop()
+		delete(s.warming, name)
+	}
+}
+
+// ready tells whether what a listener names is there. One that is in force
+// already waits for new routes and secrets only: its authorization must not wait for
+// clusters.
+func (s *state) ready(cfg *listener.Config) bool {
+	refs := config.ListenerRefs(cfg)
+	for _, n := range refs.Routes {
+		t := s.routes.get(n)
+		if t == nil {
+			return false
+		}
+		refs.Wanted = append(refs.Wanted, config.RouteClusters(t.Config())...)
+	}
+	if !s.secretsReady(refs.Secrets) {
+		return false
+	}
+	if s.inForce[cfg.Name] != nil {
+		return true
+	}
+	for _, n := range refs.Wanted {
+		if !s.clusterReady(n, 0) {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *state) clusterReady(name string, depth int) bool {
+	c := s.clusterConfigs[name]
+	switch {
+	case c == nil:
+		return false
+	case c.Type == cluster.EDS:
+		return s.assignments[edsName(c)] != nil
+	case c.Type == cluster.Aggregate && depth < maxNested:
+		for _, n := range c.Aggregate {
+			if !s.clusterReady(n, depth+1) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// warmed applies the listeners whose wait is over.
+func (s *state) warmed() {
+	var now []*listener.Config
+	for name, w := range s.warming {
+		if s.ready(w.cfg) {
+			s.cool(name)
+			now = append(now, w.cfg)
+		}
+	}
+	s.late(now)
+}
+
+// late applies listeners outside of the response that brought them, where it is
+// too late to reject them.
+func (s *state) late(now []*listener.Config) {
+	slices.SortFunc(now, func(a, b *listener.Config) int {
+		if a.Name < b.Name {
+			return -1
+		}
+		return 1
+	})
+	for name, err := range s.replace(nil, now) {
+		s.log.Error("listener could not be applied", "listener", name, "err", err)
+		s.restore(name)
+	}
+}
+
+func (s *state) expire(w *warming) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.warming[w.cfg.Name] != w {
+		return
+	}
+	s.cool(w.cfg.Name)
+	s.log.Warn("listener starts without all routes, clusters and secrets that it names", "listener", w.cfg.Name, "waited", s.warmUp)
+	s.late([]*listener.Config{w.cfg})
+}
+
+// secretsReady tells whether discovered secrets are there. What can never come is not
+// waited for: who uses it is told why.
+func (s *state) secretsReady(refs []tlscontext.SecretRef) bool {
+	for _, r := range refs {
+		if s.secrets != nil && s.secrets.Usable(r) == nil && s.secrets.Lookup(r) == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// hold has a cluster wait for its secrets, for a bounded time.
+func (s *state) hold(cfg *cluster.Config) {
+	h := &heldCluster{cfg: cfg}
+	h.timer = time.AfterFunc(s.warmUp, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.held[cfg.Name] != h {
+			return
+		}
+		s.log.Warn("cluster starts without all secrets that it names", "cluster", cfg.Name, "waited", s.warmUp)
+		s.lateCluster(cfg)
+		s.warmed()
+	})
+	s.held[cfg.Name] = h
+}
+
+// release ends the waiting of a cluster.
+func (s *state) release(name string) {
+	if h := s.held[name]; h != nil {
+		h.timer.Stop()
+		delete(s.held, name)
+	}
+}
+
+// lateCluster puts a cluster in force outside of the response that brought it, where it
+// is too late to reject it.
+func (s *state) lateCluster(cfg *cluster.Config) {
+	s.release(cfg.Name)
+	if err := s.putCluster(cfg); err != nil {
+		s.log.Error("cluster could not be applied", "cluster", cfg.Name, "err", err)
+	}
+}
+
+// secretsChanged goes on with what waited for secrets.
+func (s *state) secretsChanged() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, h := range s.held {
+		if s.secretsReady(config.ClusterSecrets(h.cfg)) {
+			s.lateCluster(h.cfg)
+		}
+	}
+	s.warmed()
+	s.sweep()
+}
+
+// sweepSecrets has those that nothing names any more followed no longer.
+func (s *state) sweepSecrets() {
+	if s.secrets == nil {
+		return
+	}
+	s.secrets.Retain(func() map[tlscontext.SecretRef]bool {
+		needed := map[tlscontext.SecretRef]bool{}
+		add := func(refs []tlscontext.SecretRef) {
+			for _, r := range refs {
+				needed[r] = true
+			}
+		}
+		add(s.pinned)
+		for _, c := range s.clusterConfigs {
+			add(config.ClusterSecrets(c))
+		}
+		for _, h := range s.held {
+			add(config.ClusterSecrets(h.cfg))
+		}
+		for _, set := range []map[string]*listener.Config{s.inForce, s.wants} {
+			for _, l := range set {
+				add(config.ListenerRefs(l).Secrets)
+			}
+		}
+		return needed
+	})
+}
