@@ -339,7 +339,9 @@ func (x *exchange) stopped(v filter.Verdict) {
 	r := v.Reply()
 	switch {
 	case r != nil:
-		x.flags |= r.Flags
+		if !r.LateFlags {
+			x.flags |= r.Flags
+		}
 		x.localReply(&reply{status: r.Status, body: r.Body, details: r.Details, filter: r})
 	case x.status != 0:
 		// The filter had the connection manager answer.

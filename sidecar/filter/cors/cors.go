@@ -136,11 +136,13 @@ func (f *Filter) Request(c *filter.Context) filter.Verdict {
 	if c.Request.Method != "OPTIONS" || asked == "" || !allowed && ps.forwardsUnmatched() {
 		return filter.Continue
 	}
-	return filter.Answer(&filter.Reply{Status: 200, GRPC: filter.NoGRPC, Details: "cors_response", Headers: preflight(ps, c.Request, allowed)})
+	return filter.Answer(&filter.Reply{
+		Status: 200, GRPC: filter.NoGRPC, Details: "cors_response", Bare: true, Headers: preflight(ps, c.Request, allowed),
+	})
 }
 
 // preflight copies what it needs of the request: the answer outlives the call.
-func preflight(ps policies, req *message.Request, allowed bool) func(*message.Fields) {
+func preflight(ps policies, req *message.Request, allowed bool) func(*filter.Context) {
 	value := func(name string) string { v, _ := req.Header(name); return strings.Clone(v) }
 	wild := func(configured, name string) string {
 		if configured == "*" {
@@ -155,10 +157,10 @@ func preflight(ps policies, req *message.Request, allowed bool) func(*message.Fi
 	allowMethods := wild(first(ps, methods), "access-control-request-method")
 	allowHeaders := wild(first(ps, headers), "access-control-request-headers")
 	private := first(ps, private) && value("access-control-request-private-network") == "true"
-	return func(f *message.Fields) {
+	return func(c *filter.Context) {
 		add := func(name, v string) {
 			if v != "" {
-				f.Set(name, v)
+				c.Response.Fields.Set(name, v)
 			}
 		}
 		add("access-control-allow-origin", origin)

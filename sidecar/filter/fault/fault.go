@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -228,6 +229,6 @@ func number(req *message.Request, name string) (uint64, bool) {
 	if !ok {
 		return 0, false
 	}
-	n, err := strconv.ParseUint(v, 10, 63)
+	n, err := strconv.ParseUint(strings.TrimPrefix(v, "+"), 10, 63)
 	return n, err == nil
 }
