@@ -243,13 +243,12 @@ func (x *exchange) overrides(l *link) (runs bool) {
 			if !l.is(o.Name) {
 				continue
 			}
-			if !said {
+			if !said && o.Name == l.name { // the deprecated fields switch nothing on
 				said, runs = true, !o.Disabled
 			}
 			if o.Config != nil && !o.Disabled {
 				x.fctx.Overrides = append(x.fctx.Overrides, x.binding.compiled[o])
 			}
-			break
 		}
 	}
 	return runs
