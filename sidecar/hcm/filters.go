@@ -293,6 +293,7 @@ func (x *exchange) runFilters() bool {
 // beginFilters sets up what filters see. It is false for a table whose overrides do not
 // fit the chain, which serves nothing: some of them may forbid.
 func (x *exchange) beginFilters() bool {
+	x.speaksGRPC()
 	c := x.policy.chain
 	over := x.fctx.Overrides
 	x.fctx = filter.Context{

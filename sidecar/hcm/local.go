@@ -3,7 +3,6 @@ package hcm
 import (
 	"github.com/hauberk-mesh/hauberk/sidecar/filter"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
-	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -76,7 +75,7 @@ func (x *exchange) bodyOfReply(r *reply) (body string, more bool) {
 		return "", false
 	}
 	body = x.rewriteReply(r.body)
-	if route.IsGRPC(x.req) {
+	if x.speaksGRPC() {
 		x.answerGRPC(x.replyStatus(r), body)
 		return body, false
 	}
