@@ -251,6 +251,7 @@ func deprecatedCORS(m *routev3.CorsPolicy, list []route.FilterOverride, path str
 	if err != nil {
 		return nil, err
 	}
+	p.Deprecated = true
 	return append(list, route.FilterOverride{Name: hcm.DeprecatedCORS, Config: p}), nil
 }
 

@@ -135,7 +135,7 @@ func (d *decoder) route(m *routev3.Route, path string) (*route.Route, error) {
 	case *routev3.Route_Route:
 		out.Forward, err = d.forward(a.Route, out.Match.Template, path+".route")
 	case *routev3.Route_Redirect:
-		out.Redirect, err = redirect(a.Redirect, path+".redirect")
+		out.Redirect, err = redirect(a.Redirect, out.Match.Template, path+".redirect")
 	case *routev3.Route_DirectResponse:
 		out.Direct, err = d.directResponse(a.DirectResponse, path+".direct_response")
 	default:

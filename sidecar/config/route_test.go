@@ -67,6 +67,7 @@ func TestRoutesRefused(t *testing.T) {
 		{"host header", matchAll + "\n    request_headers_to_remove: [Host]\n    route: {cluster: a}", at + `.request_headers_to_remove[0]: "Host" cannot be changed here`},
 		{"both buffer limits", matchAll + "\n    per_request_buffer_limit_bytes: 1\n    request_body_buffer_limit: 1\n    route: {cluster: a}", at + ".per_request_buffer_limit_bytes: cannot be used together"},
 		{"template rewrite without a template", matchAll + "\n    route: {cluster: a, path_rewrite_policy: {name: x, typed_config: {'@type': type.googleapis.com/envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig, path_template_rewrite: /x}}}", "needs a match by path_match_policy"},
+		{"redirect of a template's prefix", "match: {path_match_policy: {name: x, typed_config: {'@type': type.googleapis.com/envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig, path_template: '/{a}'}}}\n    redirect: {prefix_rewrite: /x}", at + ".redirect.prefix_rewrite: "},
 		{"template", "match: {path_match_policy: {name: x, typed_config: {'@type': type.googleapis.com/envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig, path_template: '/{'}}}\n    route: {cluster: a}", at + ".match.path_match_policy.typed_config.path_template: "},
 		{"metadata", "match: {prefix: /, dynamic_metadata: [{filter: a}]}\n    route: {cluster: a}", at + ".match.dynamic_metadata: unsupported"},
 		{"filter state", "match: {prefix: /, filter_state: [{key: a}]}\n    route: {cluster: a}", at + ".match.filter_state: unsupported"},

@@ -320,7 +320,7 @@ func mirrors(ms []*routev3.RouteAction_RequestMirrorPolicy, path string) ([]rout
 	return out, nil
 }
 
-func redirect(m *routev3.RedirectAction, path string) (*route.Redirect, error) {
+func redirect(m *routev3.RedirectAction, template *route.Template, path string) (*route.Redirect, error) {
 	out := &route.Redirect{
 		Scheme:        m.GetSchemeRedirect(),
 		Host:          m.GetHostRedirect(),
@@ -328,6 +328,9 @@ func redirect(m *routev3.RedirectAction, path string) (*route.Redirect, error) {
 		Path:          m.GetPathRedirect(),
 		PrefixRewrite: m.GetPrefixRewrite(),
 		StripQuery:    m.GetStripQuery(),
+	}
+	if out.PrefixRewrite != "" && template != nil {
+		return nil, fail(path+".prefix_rewrite", "does not go together with path_match_policy; use regex_rewrite")
 	}
 	if m.GetHttpsRedirect() {
 		out.Scheme = "https"

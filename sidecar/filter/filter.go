@@ -67,8 +67,14 @@ type Reply struct {
 	GRPC    int
 	Details string // for access logs, a few words without spaces
 	Flags   telemetry.Flags
+	// LateFlags: the flags are raised only when the answer is whole. Those of its headers
+	// that are not the filters', and what judges local replies, are made before.
+	LateFlags bool
+	// Bare: the answer is what Headers makes of it, and passes the filters. Routes and local
+	// replies have no part in it, nor is it translated for gRPC.
+	Bare bool
 	// Headers adds to the response; nil adds nothing.
-	Headers func(*message.Fields)
+	Headers func(*Context)
 }
 
 // NoGRPC is a Reply's GRPC where the HTTP status says all.

@@ -52,6 +52,8 @@ type exchange struct {
 	outcome    outcome // of an attempt beside another exchange
 	tunnel     bool    // the client asks to switch protocols, and may
 	local      bool    // the answer is our own
+	heard      bool    // whether the client speaks gRPC is known
+	grpc       bool    // it does
 	lastHere   bool    // the connection is to take no request after this one
 	closeAfter bool    // an HTTP/1 connection ends with this exchange
 	responded  bool    // bytes of the response are on the wire
@@ -170,7 +172,7 @@ func (x *exchange) next() {
 	x.received, x.sent = 0, 0
 	x.flags, x.status, x.details = 0, 0, ""
 	x.lastHere, x.terminate, x.decided, x.tunnel, x.local, x.closeAfter, x.responded = false, false, false, false, false, false, false
-	x.interim = false
+	x.interim, x.heard, x.grpc = false, false, false
 	x.staleRetried, x.afterTimeout, x.mirrored, x.shadow = false, false, false, false
 	x.aside, x.policy = nil, nil
 	x.observed.reset()

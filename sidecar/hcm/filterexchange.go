@@ -13,10 +13,13 @@ import (
 // Wait implements filter.Exchange. It is for faults, so it may cost a timer.
 func (x *exchange) Wait(d time.Duration) bool {
 	x.dog.calm()
-	over := false
+	over, idle := false, false
+	if left := time.Duration(x.idleTimeout()); left > 0 && left < d && x.complete {
+		d, idle = left, true // nothing moves meanwhile
+	}
 	if x.lifeEnd != noDeadline {
 		if left := time.Duration(x.lifeEnd - monotonic()); left < d {
-			d, over = left, true
+			d, over, idle = left, true, false
 		}
 	}
 	t := time.NewTimer(d)
@@ -27,7 +30,10 @@ func (x *exchange) Wait(d time.Duration) bool {
 		select {
 		case <-t.C:
 			x.admittedAt = monotonic()
-			return !over
+			if idle {
+				x.fail(idleTimedOut)
+			}
+			return !over && !idle && !x.client.gone()
 		case <-x.ctx.Done():
 			return false
 		case <-look.C:

@@ -243,13 +243,12 @@ func (x *exchange) overrides(l *link) (runs bool) {
 			if !l.is(o.Name) {
 				continue
 			}
-			if !said {
+			if !said && o.Name == l.name { // the deprecated fields switch nothing on
 				said, runs = true, !o.Disabled
 			}
 			if o.Config != nil && !o.Disabled {
 				x.fctx.Overrides = append(x.fctx.Overrides, x.binding.compiled[o])
 			}
-			break
 		}
 	}
 	return runs
@@ -294,6 +293,7 @@ func (x *exchange) runFilters() bool {
 // beginFilters sets up what filters see. It is false for a table whose overrides do not
 // fit the chain, which serves nothing: some of them may forbid.
 func (x *exchange) beginFilters() bool {
+	x.speaksGRPC()
 	c := x.policy.chain
 	over := x.fctx.Overrides
 	x.fctx = filter.Context{
@@ -339,7 +339,9 @@ func (x *exchange) stopped(v filter.Verdict) {
 	r := v.Reply()
 	switch {
 	case r != nil:
-		x.flags |= r.Flags
+		if !r.LateFlags {
+			x.flags |= r.Flags
+		}
 		x.localReply(&reply{status: r.Status, body: r.Body, details: r.Details, filter: r})
 	case x.status != 0:
 		// The filter had the connection manager answer.

@@ -182,6 +182,22 @@ func TestFilters(t *testing.T) {
 			b.filter("c", CORSFilter{})
 			b.vhost().Filters = override(DeprecatedCORS, &cors.Policy{Origins: []route.StringMatch{{Exact: ptr("https://a")}}})
 		}, raw: "GET /x HTTP/1.1\r\nHost: h\r\nOrigin: https://a\r\n\r\n", status: 200, header: map[string]string{"Access-Control-Allow-Origin": "https://a"}},
+		{name: "cors off by default, deprecated field", change: func(b *bed) {
+			b.filter("c", CORSFilter{})
+			b.cfg.Filters[0].Disabled = true
+			b.vhost().Filters = override(DeprecatedCORS, &cors.Policy{Origins: []route.StringMatch{{Exact: ptr("https://a")}}})
+		}, raw: "GET /x HTTP/1.1\r\nHost: h\r\nOrigin: https://a\r\n\r\n", status: 200, header: map[string]string{"Access-Control-Allow-Origin": ""}},
+		{name: "cors off for the host, deprecated field of the route", change: func(b *bed) {
+			b.filter("c", CORSFilter{})
+			b.vhost().Filters = []route.FilterOverride{{Name: "c", Disabled: true}}
+			b.route().Filters = override(DeprecatedCORS, &cors.Policy{Origins: []route.StringMatch{{Exact: ptr("https://a")}}})
+		}, raw: "GET /x HTTP/1.1\r\nHost: h\r\nOrigin: https://a\r\n\r\n", status: 200, header: map[string]string{"Access-Control-Allow-Origin": ""}},
+		{name: "cors on for the route, deprecated field beside", change: func(b *bed) {
+			b.filter("c", CORSFilter{})
+			b.cfg.Filters[0].Disabled = true
+			b.route().Filters = append([]route.FilterOverride{{Name: "c"}},
+				override(DeprecatedCORS, &cors.Policy{Origins: []route.StringMatch{{Exact: ptr("https://a")}}})...)
+		}, raw: "GET /x HTTP/1.1\r\nHost: h\r\nOrigin: https://a\r\n\r\n", status: 200, header: map[string]string{"Access-Control-Allow-Origin": "https://a"}},
 		{name: "health check", change: func(b *bed) {
 			b.filter("h", &healthcheck.Config{Headers: []route.HeaderMatch{{Name: ":path", Value: &route.StringMatch{Exact: ptr("/x")}}}, MinHealthy: map[string]float64{"origin": 100}})
 		}, status: 200, log: "200 - health_check_ok_cluster_healthy"},

@@ -7,6 +7,15 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
+// speaksGRPC tells whether the client does, by the request as it came: it is asked first
+// before anything may change the request, and remembers.
+func (x *exchange) speaksGRPC() bool {
+	if !x.heard {
+		x.heard, x.grpc = true, route.IsGRPC(x.req)
+	}
+	return x.grpc
+}
+
 // answerGRPC turns a local reply into what a gRPC client understands: a head that
 // is trailers too, with the status in its own terms.
 func (x *exchange) answerGRPC(status int, body string) {

@@ -3,7 +3,6 @@ package hcm
 import (
 	"github.com/hauberk-mesh/hauberk/sidecar/filter"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
-	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -35,11 +34,9 @@ func (x *exchange) localReply(r *reply) {
 	resp.Reset()
 	resp.Status = r.status
 	x.headReply(r)
-	body := x.rewriteReply(r.body)
-	more := body != "" && x.req.Method != "HEAD"
-	if route.IsGRPC(x.req) {
-		x.answerGRPC(x.replyStatus(r), body)
-		more = false
+	body, more := x.bodyOfReply(r)
+	if r.filter != nil {
+		x.flags |= r.filter.Flags
 	}
 	x.filterResponse()
 	x.finishHeaders()
@@ -68,6 +65,23 @@ func (x *exchange) localReply(r *reply) {
 	x.flushEnd()
 }
 
+// bare tells whether the answer is a filter's alone.
+func (r *reply) bare() bool { return r.filter != nil && r.filter.Bare }
+
+// bodyOfReply makes the body of r, and tells whether it comes behind the head.
+func (x *exchange) bodyOfReply(r *reply) (body string, more bool) {
+	if r.bare() {
+		x.resp.ContentLength = 0
+		return "", false
+	}
+	body = x.rewriteReply(r.body)
+	if x.speaksGRPC() {
+		x.answerGRPC(x.replyStatus(r), body)
+		return body, false
+	}
+	return body, body != "" && x.req.Method != "HEAD"
+}
+
 // headReply makes the head of r. The order is Envoy's: the route changes what its own
 // action has made, or nothing yet; then come the headers of whoever answers.
 func (x *exchange) headReply(r *reply) {
@@ -77,7 +91,7 @@ func (x *exchange) headReply(r *reply) {
 	}
 	// A redirect or a direct response changes the answers that are its own, a route to a
 	// cluster also those of filters.
-	if s := x.sel.Route; s != nil && (r.routed || s.Forward != nil) {
+	if s := x.sel.Route; s != nil && (r.routed || s.Forward != nil) && !r.bare() {
 		x.mutateResponse(r.byManager)
 	}
 	if r.overloaded {
@@ -87,7 +101,8 @@ func (x *exchange) headReply(r *reply) {
 		f.Add("x-envoy-local-overloaded", "true")
 	}
 	if r.filter != nil && r.filter.Headers != nil {
-		r.filter.Headers(f)
+		x.fctx.Response = x.resp
+		r.filter.Headers(&x.fctx)
 	}
 }
 

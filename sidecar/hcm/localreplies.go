@@ -153,7 +153,7 @@ func (x *exchange) applyReplyRules(text string) (body, kind string, ruled bool) 
 		rec.LocalReply = body
 		x.replyBody = form.format.AppendBody(x.replyBody[:0], rec)
 		body, kind = message.View(x.replyBody), form.contentType
-		if form.json && route.IsGRPC(x.req) {
+		if form.json && x.speaksGRPC() {
 			body = strings.TrimSuffix(body, "\n") // which ends JSON, and is no part of a message
 		}
 	}

@@ -51,6 +51,8 @@ func TestMirror(t *testing.T) {
 	c := b.dial()
 	for _, tc := range []struct{ raw, want, answer string }{
 		{"GET /a/x?q HTTP/1.1\r\nHost: h:80\r\n\r\n", "GET /b/x?q h-shadow:80 GET|", "GET|0|"},
+		{"GET /a/x HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", "GET /b/x [::1]:80 GET|", "GET|0|"},
+		{"GET /a/x HTTP/1.1\r\nHost: [::1]\r\n\r\n", "GET /b/x [::1] GET|", "GET|0|"},
 		{"POST /a/ HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello", "POST /b/ h-shadow POST|hello", "POST|5|hello"},
 		{"PUT /a/ HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", "PUT /b/ h-shadow PUT|hello", "PUT|5|hello"},
 	} {

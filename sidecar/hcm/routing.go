@@ -150,6 +150,7 @@ func (x *exchange) Record() *telemetry.Record {
 // mutateRequest applies the selected route to the request: headers, host, path. It
 // runs once, before the first attempt.
 func (x *exchange) mutateRequest() {
+	x.speaksGRPC()
 	x.timeouts = x.sel.Timeouts(x.req)
 	if x.m.cfg.RespectExpectedTimeout {
 		v, _ := x.req.Fields.ByID(message.XEnvoyExpectedTimeout)

@@ -2,6 +2,7 @@ package route
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 )
@@ -77,8 +78,12 @@ func (m Mirrored) Change(req *message.Request, facts Facts, scratch *[]byte) {
 	}
 }
 
-// shadow marks an authority as a mirror's, before its port.
+// shadow marks an authority as a mirror's, before its port. An address of IPv6 stays as it
+// is: behind its bracket nothing but a port may stand (RFC 3986 3.2.2).
 func shadow(host string) string {
+	if strings.HasPrefix(host, "[") {
+		return host
+	}
 	if at := portStart(host); at >= 0 {
 		return host[:at] + "-shadow" + host[at:]
 	}

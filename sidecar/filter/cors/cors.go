@@ -28,6 +28,9 @@ type Policy struct {
 	// Enabled is the share that the policy is applied to, nil for all unless Shadow
 	// is set; Shadow the share that is only counted.
 	Enabled, Shadow *route.Share
+	// Deprecated: it is of the deprecated fields of virtual hosts and routes. They count only
+	// where no level has a policy for the filter itself, as in Envoy.
+	Deprecated bool
 }
 
 // Filter is the filter of one chain. Without a policy of a route it does nothing.
@@ -49,6 +52,18 @@ func (f *Filter) Override(config any) (any, error) {
 
 // policies are a request's, the most specific first.
 type policies []any
+
+func policiesOf(c *filter.Context) policies {
+	deprecated := func(p any) bool { return p.(*Policy).Deprecated }
+	list := c.Overrides
+	if !slices.ContainsFunc(list, deprecated) {
+		return list
+	}
+	if own := slices.DeleteFunc(slices.Clone(list), deprecated); len(own) > 0 {
+		return own
+	}
+	return list
+}
 
 // first returns the first value that a policy has.
 func first[T any](ps policies, get func(*Policy) (T, bool)) (v T) {
@@ -108,7 +123,7 @@ func (ps policies) allows(origin string) bool {
 
 // Request implements filter.Filter.
 func (f *Filter) Request(c *filter.Context) filter.Verdict {
-	ps := policies(c.Overrides)
+	ps := policiesOf(c)
 	if len(ps) == 0 || c.Selected.Route == nil || c.Selected.Route.Forward == nil {
 		return filter.Continue
 	}
@@ -136,11 +151,14 @@ func (f *Filter) Request(c *filter.Context) filter.Verdict {
 	if c.Request.Method != "OPTIONS" || asked == "" || !allowed && ps.forwardsUnmatched() {
 		return filter.Continue
 	}
-	return filter.Answer(&filter.Reply{Status: 200, GRPC: filter.NoGRPC, Details: "cors_response", Headers: preflight(ps, c.Request, allowed)})
+	return filter.Answer(&filter.Reply{
+		Status: 200, GRPC: filter.NoGRPC, Details: "cors_response", Bare: true, Headers: preflight(ps, c.Request, allowed),
+	})
 }
 
-// preflight copies what it needs of the request: the answer outlives the call.
-func preflight(ps policies, req *message.Request, allowed bool) func(*message.Fields) {
+// preflight copies what it needs of the request: the answer outlives the call. What the
+// policy takes from the request is empty where that asks for nothing, as in Envoy.
+func preflight(ps policies, req *message.Request, allowed bool) func(*filter.Context) {
 	value := func(name string) string { v, _ := req.Header(name); return strings.Clone(v) }
 	wild := func(configured, name string) string {
 		if configured == "*" {
@@ -152,25 +170,22 @@ func preflight(ps policies, req *message.Request, allowed bool) func(*message.Fi
 	if allowed {
 		origin = value("origin")
 	}
-	allowMethods := wild(first(ps, methods), "access-control-request-method")
-	allowHeaders := wild(first(ps, headers), "access-control-request-headers")
+	methods, headers, maxAge := first(ps, methods), first(ps, headers), first(ps, maxAge)
+	allowMethods := wild(methods, "access-control-request-method")
+	allowHeaders := wild(headers, "access-control-request-headers")
 	private := first(ps, private) && value("access-control-request-private-network") == "true"
-	return func(f *message.Fields) {
-		add := func(name, v string) {
-			if v != "" {
-				f.Set(name, v)
+	return func(c *filter.Context) {
+		set := func(does bool, name, v string) {
+			if does {
+				c.Response.Fields.Set(name, v)
 			}
 		}
-		add("access-control-allow-origin", origin)
-		if first(ps, credentials) {
-			add("access-control-allow-credentials", "true")
-		}
-		add("access-control-allow-methods", allowMethods)
-		add("access-control-allow-headers", allowHeaders)
-		add("access-control-max-age", first(ps, maxAge))
-		if private {
-			add("access-control-allow-private-network", "true")
-		}
+		set(origin != "", "access-control-allow-origin", origin)
+		set(first(ps, credentials), "access-control-allow-credentials", "true")
+		set(methods != "", "access-control-allow-methods", allowMethods)
+		set(headers != "", "access-control-allow-headers", allowHeaders)
+		set(maxAge != "", "access-control-max-age", maxAge)
+		set(private, "access-control-allow-private-network", "true")
 	}
 }
 
@@ -179,7 +194,7 @@ func (f *Filter) Response(c *filter.Context) {
 	if c.State.Value == 0 {
 		return
 	}
-	ps := policies(c.Overrides)
+	ps := policiesOf(c)
 	fields := &c.Response.Fields
 	fields.Set("access-control-allow-origin", c.State.Text)
 	if first(ps, credentials) {

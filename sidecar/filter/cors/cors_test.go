@@ -55,6 +55,16 @@ func TestPreflight(t *testing.T) {
 		{"less specific fills in", []any{&Policy{Origins: exactly("https://a")}, &Policy{Origins: exactly("https://b"), MaxAge: "1"}}, "OPTIONS", asks, map[string]string{
 			"access-control-allow-origin": "https://a", "access-control-max-age": "1",
 		}},
+		{"deprecated alone", []any{&Policy{Origins: exactly("https://a"), Deprecated: true}, &Policy{Methods: "PUT", Deprecated: true}}, "OPTIONS", asks, map[string]string{
+			"access-control-allow-origin": "https://a", "access-control-allow-methods": "PUT",
+		}},
+		{"deprecated beside", []any{&Policy{Origins: exactly("https://b"), MaxAge: "2", Deprecated: true}, &Policy{Origins: exactly("https://a"), MaxAge: "1"}}, "OPTIONS", asks, map[string]string{
+			"access-control-allow-origin": "https://a", "access-control-max-age": "1",
+		}},
+		{"deprecated is of no account", []any{&Policy{Origins: exactly("https://a"), Deprecated: true}, &Policy{Origins: exactly("https://b")}}, "OPTIONS", asks, nil},
+		{"no headers asked for", []any{&Policy{Origins: exactly("*"), Headers: "*"}}, "OPTIONS", asks[:4], map[string]string{
+			"access-control-allow-origin": "https://a", "access-control-allow-headers": "",
+		}},
 		{"other origin is forwarded", []any{&Policy{Origins: exactly("https://b")}}, "OPTIONS", asks, nil},
 		{"other origin is answered", []any{&Policy{Origins: exactly("https://b"), MaxAge: "1", ForwardUnmatched: ptr(false)}}, "OPTIONS", asks, map[string]string{"access-control-max-age": "1"}},
 		{"not OPTIONS", []any{&Policy{Origins: exactly("*")}}, "GET", asks, nil},
@@ -78,9 +88,9 @@ func TestPreflight(t *testing.T) {
 			// The answer outlives the request's memory.
 			x.Request.Reset()
 			x.Request.Fields.Load([]byte("-------------------------------------------------------------------"))
-			var got message.Fields
-			r.Headers(&got)
-			same(t, c.name, fields(&got), c.want)
+			x.Response = &message.Response{}
+			r.Headers(&x.Context)
+			same(t, c.name, fields(&x.Response.Fields), c.want)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -117,32 +118,33 @@ func (f *Filter) Request(c *filter.Context) filter.Verdict {
 	if s.Delay == nil && s.Abort == nil || !s.matches(c) {
 		return filter.Continue
 	}
-	if s.MaxActive != nil && f.active.Load() >= int64(*s.MaxActive) {
-		f.overflow.Inc(c.Shard)
-		return filter.Continue
-	}
-	if d := s.delay(c.Request); d > 0 {
-		f.begin(c)
+	if d := s.delay(c.Request); d > 0 && f.begin(c, s) {
 		f.delays.Inc(c.Shard)
 		c.Flags |= telemetry.FlagDelayInjected
 		if !c.Wait(d) {
 			return filter.Gone
 		}
 	}
-	if r := s.aborts(c.Request); r != nil {
-		f.begin(c)
+	if r := s.aborts(c.Request); r != nil && f.begin(c, s) {
 		f.aborts.Inc(c.Shard)
 		return filter.Answer(r)
 	}
 	return filter.Continue
 }
 
-// begin counts the exchange as one with a fault, once, until it ends.
-func (f *Filter) begin(c *filter.Context) {
-	if c.State.Value == 0 {
-		c.State.Value = 1
-		f.active.Add(1)
+// begin counts the exchange as one with a fault, once, until it ends. It is false where
+// there are as many as there may be.
+func (f *Filter) begin(c *filter.Context, s *settings) bool {
+	if c.State.Value != 0 {
+		return true
 	}
+	if n := f.active.Add(1); s.MaxActive != nil && n > int64(*s.MaxActive) {
+		f.active.Add(-1)
+		f.overflow.Inc(c.Shard)
+		return false
+	}
+	c.State.Value = 1
+	return true
 }
 
 // End implements filter.Ender.
@@ -228,6 +230,6 @@ func number(req *message.Request, name string) (uint64, bool) {
 	if !ok {
 		return 0, false
 	}
-	n, err := strconv.ParseUint(v, 10, 63)
+	n, err := strconv.ParseUint(strings.TrimPrefix(v, "+"), 10, 63)
 	return n, err == nil
 }

@@ -112,6 +112,26 @@ func TestMaxActive(t *testing.T) {
 	}
 }
 
+// TestOverflow: who is to have no fault is none too many, and each fault that is not made
+// counts.
+func TestOverflow(t *testing.T) {
+	m := telemetry.NewMetrics()
+	count := func(event string) *telemetry.Counter { return m.FilterEvents.With("fault", event) }
+	f, _ := New(&Config{Abort: &Abort{FromHeader: true, Share: route.All}, Delay: &Delay{FromHeader: true, Share: route.All}, MaxActive: ptr(uint32(0))}, count)
+	for _, c := range []struct {
+		headers []string
+		want    uint64
+	}{{nil, 0}, {[]string{delayHeader, "1"}, 1}, {[]string{delayHeader, "1", abortHeader, "503"}, 3}} {
+		x := filtertest.New("GET", "/", c.headers...)
+		if !f.Request(&x.Context).Continues() {
+			t.Errorf("%v: there is a fault", c.headers)
+		}
+		if got := count("overflow").Value(); got != c.want {
+			t.Errorf("%v: %d faults were not made so far, want %d", c.headers, got, c.want)
+		}
+	}
+}
+
 func TestOverride(t *testing.T) {
 	f, _ := New(&Config{Abort: &Abort{Status: 503, Share: route.All}}, nil)
 	x := filtertest.New("GET", "/")

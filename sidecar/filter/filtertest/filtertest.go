@@ -60,6 +60,16 @@ func (x *Exchange) Answered(f filter.Filter, status int) *message.Response {
 	return x.Response
 }
 
+// Replied makes the filter's answer, has it pass the filter and returns it.
+func (x *Exchange) Replied(f filter.Filter, r *filter.Reply) *message.Response {
+	x.Response = &message.Response{Status: r.Status}
+	if r.Headers != nil {
+		r.Headers(&x.Context)
+	}
+	f.Response(&x.Context)
+	return x.Response
+}
+
 // Record implements filter.Exchange.
 func (x *Exchange) Record() *telemetry.Record {
 	r := telemetry.NewRecord()

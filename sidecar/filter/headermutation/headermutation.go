@@ -5,10 +5,12 @@ package headermutation
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/filter"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/percent"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
@@ -113,18 +115,20 @@ func response(c *filter.Context, m *mutations) {
 	m.response.Apply(&c.Response.Fields, c, c.Scratch)
 }
 
-// parameter is one of a query, as it is written there.
-type parameter struct{ key, value string }
+// parameter is one of a query. name is its key, decoded; key and value are as they are
+// written.
+type parameter struct{ name, key, value string }
 
-// mutateQuery writes the query anew (it allocates: a rare thing). Parameters that
-// nothing changes stay as they are written.
+// mutateQuery writes the query anew, in the order of the parameters' names, as Envoy does
+// (it allocates: a rare thing). Parameters that nothing changes stay as they are written:
+// Envoy decodes them, so that an encoded ampersand makes two of one.
 func (m *mutations) mutateQuery(c *filter.Context) {
 	path, query := message.SplitPath(c.Request.Path)
 	var ps []parameter
 	for pair := range strings.SplitSeq(query, "&") {
 		if pair != "" {
 			k, v, _ := strings.Cut(pair, "=")
-			ps = append(ps, parameter{k, v})
+			ps = append(ps, parameter{string(percent.Append(nil, k)), k, v})
 		}
 	}
 	for i := range m.query {
@@ -133,8 +137,9 @@ func (m *mutations) mutateQuery(c *filter.Context) {
 			ps = without(ps, q.Remove)
 			continue
 		}
-		ps = q.apply(ps, url.QueryEscape(q.value.In(c, c.Scratch)))
+		ps = q.apply(ps, encoded(q.value.In(c, c.Scratch)))
 	}
+	slices.SortStableFunc(ps, func(a, b parameter) int { return strings.Compare(a.name, b.name) })
 	var b strings.Builder
 	b.WriteString(path)
 	for i, p := range ps {
@@ -147,12 +152,12 @@ func (m *mutations) mutateQuery(c *filter.Context) {
 func (q *QueryMutation) apply(ps []parameter, value string) []parameter {
 	at := -1
 	for i := range ps {
-		if decoded(ps[i].key) == q.Key {
+		if ps[i].name == q.Key {
 			at = i
 			break
 		}
 	}
-	p := parameter{url.QueryEscape(q.Key), value}
+	p := parameter{q.Key, encoded(q.Key), value}
 	switch {
 	case q.Action == route.AppendIfExistsOrAdd, at < 0 && q.Action != route.OverwriteIfExists:
 		return append(ps, p)
@@ -166,16 +171,12 @@ func (q *QueryMutation) apply(ps []parameter, value string) []parameter {
 func without(ps []parameter, key string) []parameter {
 	var out []parameter
 	for _, p := range ps {
-		if decoded(p.key) != key {
+		if p.name != key {
 			out = append(out, p)
 		}
 	}
 	return out
 }
 
-func decoded(s string) string {
-	if d, err := url.QueryUnescape(s); err == nil {
-		return d
-	}
-	return s
-}
+// encoded writes a space as %20: a plus sign stands for itself, as in Envoy.
+func encoded(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }

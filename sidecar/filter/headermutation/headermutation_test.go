@@ -41,13 +41,15 @@ func TestQuery(t *testing.T) {
 		in, want string
 	}{
 		{"add", []QueryMutation{{Key: "b", Value: "2"}}, "/?a=1", "/?a=1&b=2"},
-		{"add to none", []QueryMutation{{Key: "b", Value: "%REQ(x-v)%"}}, "/", "/?b=v+%26"},
+		{"add to none", []QueryMutation{{Key: "b", Value: "%REQ(x-v)%"}}, "/", "/?b=v%20%26"},
 		{"append", []QueryMutation{{Key: "a", Value: "2"}}, "/?a=1", "/?a=1&a=2"},
 		{"if absent", []QueryMutation{{Key: "a", Value: "2", Action: route.AddIfAbsent}, {Key: "b", Value: "2", Action: route.AddIfAbsent}}, "/?a=1", "/?a=1&b=2"},
 		{"overwrite", []QueryMutation{{Key: "a", Value: "3", Action: route.OverwriteIfExists}}, "/?a=1&b=2&%61=4", "/?a=3&b=2"},
 		{"overwrite none", []QueryMutation{{Key: "a", Value: "3", Action: route.OverwriteIfExists}}, "/?b", "/?b="},
-		{"overwrite or add", []QueryMutation{{Key: "a", Value: "3", Action: route.OverwriteIfExistsOrAdd}}, "/?b=1", "/?b=1&a=3"},
+		{"overwrite or add", []QueryMutation{{Key: "a", Value: "3", Action: route.OverwriteIfExistsOrAdd}}, "/?b=1", "/?a=3&b=1"},
 		{"remove", []QueryMutation{{Remove: "a"}}, "/x?a=1&b=%20&a", "/x?b=%20"},
+		{"remove what is written otherwise", []QueryMutation{{Remove: "a b"}}, "/x?a%20b=1&a+b=2&%61%20b", "/x?a+b=2"},
+		{"order", []QueryMutation{{Key: "m n", Value: "+"}}, "/x?z=1&%6d=%26&z=0&B", "/x?B=&%6d=%26&m%20n=%2B&z=1&z=0"},
 		{"remove all", []QueryMutation{{Remove: "a"}}, "/x?a=1", "/x"},
 	} {
 		f, err := New(&Config{Query: c.q})

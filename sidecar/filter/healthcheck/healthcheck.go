@@ -81,7 +81,7 @@ var (
 // degradedHeader is a host's word that it is worse off than others.
 const degradedHeader = "x-envoy-degraded"
 
-func addDegraded(f *message.Fields) { f.Set(degradedHeader, "") }
+func addDegraded(c *filter.Context) { c.Response.Fields.Set(degradedHeader, "") }
 
 // Request implements filter.Filter.
 func (f *Filter) Request(c *filter.Context) filter.Verdict {

@@ -117,11 +117,7 @@ func TestCacheOfADegradedHost(t *testing.T) {
 		if r == nil {
 			t.Fatal("nothing is kept")
 		}
-		var fields message.Fields
-		if r.Headers != nil {
-			r.Headers(&fields)
-		}
-		if _, says := fields.Get(degradedHeader); says != degraded {
+		if _, says := y.Replied(f, r).Fields.Get(degradedHeader); says != degraded {
 			t.Errorf("degraded %v: %v", degraded, says)
 		}
 	}

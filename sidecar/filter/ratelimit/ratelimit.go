@@ -79,7 +79,8 @@ func New(c *Config, source string, count filter.Counter) (*Filter, error) {
 
 func newLimit(c *Config, source string, count filter.Counter) (*limit, error) {
 	l := &limit{Config: c, source: source, reply: filter.Reply{
-		Status: c.Status, Body: "local_rate_limited", GRPC: filter.NoGRPC, Details: "local_rate_limited", Flags: telemetry.FlagRateLimited,
+		Status: c.Status, Body: "local_rate_limited", GRPC: filter.NoGRPC, Details: "local_rate_limited",
+		Flags: telemetry.FlagRateLimited, LateFlags: true,
 	}}
 	if l.reply.Status < 400 {
 		l.reply.Status = 429
@@ -94,6 +95,7 @@ func newLimit(c *Config, source string, count filter.Counter) (*limit, error) {
 	if l.response, err = route.NewChanges(nil, c.ResponseAdd); err != nil {
 		return nil, fmt.Errorf("local rate limit: %w", err)
 	}
+	l.reply.Headers = func(c *filter.Context) { l.response.Apply(&c.Response.Fields, c, c.Scratch) }
 	if err := c.Check(); err != nil {
 		return nil, fmt.Errorf("local rate limit: %w", err)
 	}
@@ -224,9 +226,6 @@ func (f *Filter) Response(c *filter.Context) {
 	}
 	l, fields := b.limit, &c.Response.Fields
 	tell, refused := c.State.Value&noteTold != 0, c.State.Value&noteRefused != 0
-	if refused {
-		l.response.Apply(fields, c, c.Scratch)
-	}
 	if b.untold || !tell && !(refused && l.RetryAfter) {
 		return
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/internal/tokenbucket"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/filtertest"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -36,7 +37,12 @@ func TestLimit(t *testing.T) {
 			if v.Continues() != want.passes {
 				t.Fatalf("request %d passes: %v", i, v.Continues())
 			}
-			resp := x.Answered(f, 200)
+			var resp *message.Response
+			if r := v.Reply(); r != nil {
+				resp = x.Replied(f, r)
+			} else {
+				resp = x.Answered(f, 200)
+			}
 			for name, w := range map[string]string{"x-ratelimit-limit": "2", "x-ratelimit-remaining": want.remaining, "x-ratelimit-reset": want.reset} {
 				if got, _ := resp.Header(name); got != w {
 					t.Errorf("request %d: %s is %q, want %q", i, name, got, w)
