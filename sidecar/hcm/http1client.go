@@ -310,9 +310,20 @@ func (h *http1Client) write(x *exchange, p []byte) error {
 	return err
 }
 
-// abort implements client: the missing end of the body, at the close of the connection,
-// tells. Where that close is the end, a reset has to, or what is cut would look whole.
-func (h *http1Client) abort(*exchange) {
+// abort implements client: what came of the response goes out first, so that the client
+// knows how far it got, whether or not there was a wait for more of it.
+func (h *http1Client) abort(x *exchange) {
+	if len(h.out.b) > 0 {
+		x.boundFlush()
+		_ = h.flush(x) // the client may have left
+	}
+	h.cut()
+}
+
+// cut ends the connection's last response without its end: the missing end of the body, at
+// the close of the connection, tells. Where that close is the end, a reset has to, or what
+// is cut would look whole.
+func (h *http1Client) cut() {
 	if a, ok := h.c.d.Stream.(stream.Aborter); ok && h.respFraming == http1.UntilClose {
 		a.Abort()
 	}
