@@ -164,7 +164,23 @@ func TestWebSocketBridges(t *testing.T) {
 	}
 	_ = c.Conn.(*net.TCPConn).CloseWrite()
 	c.closed()
-	first.wantLog("101 - via_upstream")
+	for _, method := range []string{"POST", "HEAD"} { // an extended CONNECT has no method to keep
+		c := first.dial()
+		c.send(method + " /chat HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: abc\r\n\r\nhello")
+		if resp, err := http.ReadResponse(c.r, nil); err != nil || resp.StatusCode != 101 {
+			t.Fatal(method, resp, err)
+		}
+		if _, err := io.ReadFull(c.r, buf); err != nil || string(buf) != "HELLO" {
+			t.Fatalf("%s: %q %v", method, buf, err)
+		}
+		_ = c.Conn.(*net.TCPConn).CloseWrite()
+		c.closed()
+	}
+	for i, line := range first.logged(3) {
+		if want := []string{"GET", "POST", "HEAD"}[i] + " /chat 101 - via_upstream"; !strings.HasPrefix(line, want) {
+			t.Errorf("%q, want %q", line, want)
+		}
+	}
 	last.wantLog("101 - via_upstream")
 
 	// A client of HTTP/2 has no key; the last hop makes one and takes it away again.
