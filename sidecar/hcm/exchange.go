@@ -229,13 +229,8 @@ func (x *exchange) admit() bool {
 		x.log(telemetry.LogStart, sinceMono(x.startMono))
 	}
 	x.startReporter()
-	if x.wantsTunnel() && !x.allowTunnel() {
-		// What follows may be meant for the tunnel: it must not be read as a request.
-		x.closeAfter = true
-		if x.req.Method != "CONNECT" || x.sel.Route != nil {
-			x.localReply(&reply{status: 403, details: "upgrade_failed"})
-			return false
-		}
+	if x.wantsTunnel() && !x.allowTunnel() && x.refuseTunnel() {
+		return false
 	}
 	return x.runFilters() && x.act()
 }

@@ -13,27 +13,45 @@ import (
 func (x *exchange) wantsTunnel() bool { return x.req.Method == "CONNECT" || x.req.Upgrade != "" }
 
 // allowTunnel makes the exchange one that may become a tunnel, if the route lets it,
-// or where the route says nothing the connection manager.
+// or where the route says nothing the connection manager. Without a route there is
+// nobody to ask.
 func (x *exchange) allowTunnel() bool {
 	kind := x.req.Upgrade
 	if kind == "" {
 		kind = "CONNECT"
 	}
-	allowed := false
-	if r := x.sel.Route; r != nil && r.Forward != nil {
-		var said bool
-		if allowed, said = route.Allows(r.Forward.Upgrades, kind); !said {
-			allowed, _ = route.Allows(x.policy.cfg.Upgrades, kind)
-		}
+	r := x.sel.Route
+	if r == nil && !x.sel.HTTPS {
+		return false
+	}
+	var ofRoute []route.Upgrade
+	if r != nil && r.Forward != nil {
+		ofRoute = r.Forward.Upgrades
+	}
+	allowed, said := route.Allows(ofRoute, kind)
+	if !said {
+		allowed, _ = route.Allows(x.policy.cfg.Upgrades, kind)
 	}
 	if allowed {
-		x.terminate = x.req.Method == "CONNECT" && x.req.Upgrade == "" && route.Terminates(x.sel.Route.Forward.Upgrades)
+		x.terminate = x.req.Method == "CONNECT" && x.req.Upgrade == "" && route.Terminates(ofRoute)
 		x.tunnel = true
 		x.client.tunnel(x)
 		// A client of HTTP/2 may have ended its half with the head.
 		x.complete = x.req.Body == nil
 	}
 	return allowed
+}
+
+// refuseTunnel has the connection of a request for a tunnel that it does not get end, and
+// answers it. Where no route matches, that is what there is to be told.
+func (x *exchange) refuseTunnel() (answered bool) {
+	// What follows may be meant for the tunnel: it must not be read as a request.
+	x.closeAfter = true
+	if x.sel.Route == nil && !x.sel.HTTPS {
+		return false
+	}
+	x.localReply(&reply{status: 403, details: "upgrade_failed"})
+	return true
 }
 
 // switched tells whether the host agreed to what the client asked for. What follows

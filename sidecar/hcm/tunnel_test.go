@@ -117,6 +117,76 @@ func TestTunnelRefused(t *testing.T) {
 	}
 }
 
+// TestTunnelOfARouteWithoutAHost: a route that leads to no host lets through what the
+// connection manager does, and answers it as it answers others; where there is no route
+// that is told. Each such answer ends the connection, as what follows may be the tunnel's.
+func TestTunnelOfARouteWithoutAHost(t *testing.T) {
+	websocket := func(path string) string {
+		return "GET " + path + " HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n"
+	}
+	const connect = "CONNECT h:80 HTTP/1.1\r\nHost: h:80\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: h:80\r\n\r\n"
+	redirect, direct := route.Redirect{Path: "/there"}, route.DirectResponse{Status: 200, Body: []byte("hi")}
+	for _, tc := range []struct {
+		name, send string
+		route      *route.Route
+		https      bool
+		allowed    bool
+		want       string
+		location   string
+		log        string
+	}{
+		{"no route", websocket("/none"), nil, false, false, "404 ", "", "404 NR route_not_found"},
+		{"no route, though allowed", websocket("/none"), nil, false, true, "404 ", "", "404 NR route_not_found"},
+		{"redirect", websocket("/"), &route.Route{Redirect: &redirect}, false, false, "403 ", "", "403 - upgrade_failed"},
+		{"redirect that is allowed", websocket("/"), &route.Route{Redirect: &redirect}, false, true, "301 ", "http://h/there", "301 - direct_response"},
+		{"direct response", websocket("/"), &route.Route{Direct: &direct}, false, false, "403 ", "", "403 - upgrade_failed"},
+		{"direct response that is allowed", websocket("/"), &route.Route{Direct: &direct}, false, true, "200 hi", "", "200 - direct_response"},
+		{"TLS alone", websocket("/"), nil, true, false, "403 ", "", "403 - upgrade_failed"},
+		{"TLS alone, allowed", websocket("/"), nil, true, true, "301 ", "https://h/", "301 - direct_response"},
+		{"CONNECT, no route", connect, nil, false, false, "404 ", "", "404 NR route_not_found"},
+		{"CONNECT and TLS alone", connect, nil, true, false, "403 ", "", "403 - upgrade_failed"},
+		{"CONNECT and TLS alone, allowed", connect, nil, true, true, "301 ", "", "301 - direct_response"},
+		{"CONNECT and redirect", connect, &route.Route{Redirect: &redirect}, false, false, "403 ", "", "403 - upgrade_failed"},
+		{"CONNECT and redirect that is allowed", connect, &route.Route{Redirect: &redirect}, false, true, "301 ", "", "301 - direct_response"},
+		{"CONNECT and direct response that is allowed", connect, &route.Route{Direct: &direct}, false, true, "200 hi", "", "200 - direct_response"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b := newBed(t, "127.0.0.1:1")
+			vh := &b.cfg.Routes.VirtualHosts[0]
+			vh.Routes[0].Match = route.Match{Prefix: ptr("/smuggled")}
+			if tc.route != nil {
+				r := *tc.route
+				r.Match = route.Match{Prefix: ptr("/")}
+				if tc.send == connect {
+					r.Match = route.Match{Connect: true}
+				}
+				vh.Routes = append(vh.Routes, r)
+			}
+			if tc.https {
+				vh.RequireTLS = route.TLSForAll
+			}
+			if tc.allowed {
+				b.cfg.Upgrades = []route.Upgrade{{Type: "websocket"}, {Type: "CONNECT"}}
+			}
+			b.start()
+			c := b.dial()
+			c.send(tc.send)
+			method, _, _ := strings.Cut(tc.send, " ")
+			resp, body := c.answer(method)
+			if got := fmt.Sprint(resp.StatusCode, " ", body); got != tc.want || resp.Header.Get("Location") != tc.location {
+				t.Errorf("%q, location %q", got, resp.Header.Get("Location"))
+			}
+			if method == "CONNECT" && resp.StatusCode == 200 && resp.ContentLength != -1 {
+				t.Errorf("content of %d bytes in a tunnel", resp.ContentLength)
+			}
+			c.closed()
+			if lines := b.logged(1); len(lines) != 1 || !strings.Contains(lines[0], tc.log) {
+				t.Errorf("%q", lines)
+			}
+		})
+	}
+}
+
 // TestWebSocketBridges: a WebSocket from HTTP/1 over two hops of HTTP/2 to HTTP/1, and
 // one from HTTP/2.
 func TestWebSocketBridges(t *testing.T) {
