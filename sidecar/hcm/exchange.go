@@ -363,6 +363,13 @@ func (x *exchange) answerContinue() bool {
 	return err == nil
 }
 
+// knowsToContinue tells whether an interim response is 100 where the client waits for none,
+// as it was told to go on by us. Where hosts are to tell, what they say is passed on, whoever
+// waits for it (RFC 9110 15.2).
+func (x *exchange) knowsToContinue() bool {
+	return x.resp.Status == 100 && !x.req.ExpectContinue && !x.m.cfg.ProxyContinue
+}
+
 // record fills in what is known so far: for the access log, and for header values
 // with operators.
 func (x *exchange) record() *telemetry.Record {

@@ -165,10 +165,9 @@ func (h *http1Client) Trailers() *message.Fields {
 	return &h.trailers
 }
 
-// interim implements client: HTTP/1.0 does not know interim responses, and 100 is
-// for those who wait for it.
+// interim implements client: HTTP/1.0 does not know interim responses.
 func (h *http1Client) interim(x *exchange) error {
-	if x.req.Version == message.HTTP10 || x.resp.Status == 100 && !x.req.ExpectContinue {
+	if x.req.Version == message.HTTP10 || x.knowsToContinue() {
 		return nil
 	}
 	out, err := http1.AppendResponse(h.out.take()[:0], x.resp, http1.ResponseOptions{})
