@@ -17,6 +17,11 @@ func (x *exchange) relay() {
 		x.pump.forgetReplay() // this was the last attempt, and no copy is made of it
 	}
 	x.answered()
+	if x.tunnel && x.looksSwitched() {
+		x.endUpstream(false)
+		x.fail(noUpgrade)
+		return
+	}
 	x.status, x.details = x.resp.Status, "via_upstream"
 	if !x.m.cfg.SuppressEnvoyHeaders {
 		x.addServiceTime()

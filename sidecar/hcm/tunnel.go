@@ -3,6 +3,7 @@ package hcm
 import (
 	"strings"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
@@ -64,6 +65,12 @@ func (x *exchange) switched() bool {
 		return x.resp.Status == 101 && strings.EqualFold(x.resp.Upgrade, x.req.Upgrade)
 	}
 	return x.resp.Status >= 200 && x.resp.Status < 300
+}
+
+// looksSwitched tells whether a client of HTTP/2 would take the host's answer for its consent
+// (RFC 8441 5), where the host of HTTP/1 answered the request as if it asked for nothing.
+func (x *exchange) looksSwitched() bool {
+	return x.req.Upgrade != "" && x.req.Version == message.HTTP2 && x.resp.Status >= 200 && x.resp.Status < 300
 }
 
 // relayTunnel carries bytes both ways until either side ends. A client that ends its

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -254,18 +255,7 @@ func TestWebSocketBridges(t *testing.T) {
 	last.wantLog("101 - via_upstream")
 
 	// A client of HTTP/2 has no key; the last hop makes one and takes it away again.
-	nc, err := net.Dial("tcp", last.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := stream.NewSocket(nc.(*net.TCPConn), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cc := http2.NewClient(s, nil)
-	done := make(chan struct{})
-	go func() { _ = cc.Run(); close(done) }()
-	defer func() { cc.Close(); <-done }()
+	cc := last.http2Client()
 	if err := cc.AwaitSettings(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -285,5 +275,60 @@ func TestWebSocketBridges(t *testing.T) {
 	_, _ = io.WriteString(tunnel, "hello")
 	if _, err := io.ReadFull(tunnel, buf); err != nil || string(buf) != "HELLO" {
 		t.Fatalf("%q %v", buf, err)
+	}
+}
+
+// http2Client is a connection of HTTP/2 to the bed.
+func (b *bed) http2Client() *http2.ClientConn {
+	b.t.Helper()
+	nc, err := net.Dial("tcp", b.addr)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	s, err := stream.NewSocket(nc.(*net.TCPConn), nil)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	cc := http2.NewClient(s, nil)
+	done := make(chan struct{})
+	go func() { _ = cc.Run(); close(done) }()
+	b.t.Cleanup(func() { cc.Close(); <-done })
+	return cc
+}
+
+// TestSuccessThatIsNoSwitch: to a client of HTTP/2 any 2xx means that the host took its
+// upgrade (RFC 8441 5). A host of HTTP/1 that answers the request as if it had asked for none
+// did not: the client must not take its content for the other protocol. What the host says
+// of itself otherwise is passed on.
+func TestSuccessThatIsNoSwitch(t *testing.T) {
+	for path, want := range map[string]int{"/200": 502, "/204": 502, "/404": 404, "/302": 302} {
+		t.Run(path, func(t *testing.T) {
+			b := newBed(t, httpOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+				code, _ := strconv.Atoi(path[1:])
+				w.WriteHeader(code)
+			}))
+			b.cfg.Upgrades = []route.Upgrade{{Type: "websocket"}}
+			b.cfg.HTTP2 = http2.Default()
+			b.cfg.HTTP2.AllowConnect = true
+			cc := b.start().http2Client()
+			if err := cc.AwaitSettings(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			st, err := cc.Open(&message.Request{Method: "GET", Scheme: "http", Authority: "h", Path: path, Upgrade: "websocket", ContentLength: message.UnknownLength}, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer st.Close()
+			_ = st.Flush()
+			var head message.Response
+			if _, err := st.ReadHead(&head); err != nil || head.Status != want {
+				t.Fatal(head.Status, err)
+			}
+			log := "- upgrade_not_supported_by_host"
+			if want != 502 {
+				log = "- via_upstream"
+			}
+			b.wantLog(strconv.Itoa(want) + " " + log)
+		})
 	}
 }
