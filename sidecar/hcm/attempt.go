@@ -384,7 +384,8 @@ func (a *attempt) send() outcome {
 	}
 	hard, idle := a.until, a.idle()
 	if !x.complete {
-		hard, idle = min(hard, x.receiveBy()), x.idleTimeout()
+		idle = x.idleTimeout() // it is the client that does not move
+		hard = min(hard, x.receiveBy())
 	} else if t := x.timeouts.PerTry; t > 0 {
 		a.tryBy = a.sentAt + int64(t)
 		hard = min(hard, a.tryBy)
