@@ -273,3 +273,36 @@ func TestBrokenChunkToHTTP10(t *testing.T) {
 		t.Errorf("%d heads, then %v", n, err)
 	}
 }
+
+// deaf is a host that takes nothing more of the request.
+type deaf struct{ ending }
+
+func (deaf) write([]byte, bool, *message.Fields) error { return http1.ErrTruncated }
+
+// TestTunnelThatIsResetAtOnce: a host that has switched, has spoken and is gone is heard, also
+// where the client's first words do not reach it any more.
+func TestTunnelThatIsResetAtOnce(t *testing.T) {
+	b := newBed(t, "127.0.0.1:1").start()
+	for _, complete := range []bool{false, true} {
+		out := new(written)
+		x, left := besides(b), 0
+		aside := x.aside
+		x.d = downstream.New(downstream.Facts{Stream: out, Place: x.d.Place}, nil)
+		x.h1.c = &http1Conn{m: b.m, d: x.d}
+		x.client, x.aside = &x.h1, nil
+		x.cluster, x.deadline, x.lifeEnd = b.clusters.Get("origin"), noDeadline, noDeadline
+		if x.attempt.choose() != responded || !x.attempt.begin() {
+			t.Fatal("no host")
+		}
+		x.attempt.up = deaf{ending{left: &left}}
+		x.tunnel, x.complete, x.payload = true, complete, []byte("early")
+		x.req.Method, x.req.Upgrade, x.status, x.resp.Status, x.resp.Upgrade = "GET", "x", 101, 101, "x"
+		x.resp.Body = &brokenBody{[][]byte{[]byte("ab")}, &http2.StreamError{Code: http2.Cancel, Remote: true}}
+		x.relayTunnel()
+		if got := out.out.String(); !strings.HasSuffix(got, "\r\n\r\nab") || left != 1 || x.flags != telemetry.FlagUpstreamReset {
+			t.Errorf("complete %v: %q, left %d times, flags %v", complete, got, left, x.flags)
+		}
+		x.aside = aside
+		x.leave()
+	}
+}

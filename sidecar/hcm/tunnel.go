@@ -74,7 +74,8 @@ func (x *exchange) looksSwitched() bool {
 }
 
 // relayTunnel carries bytes both ways until either side ends. A client that ends its
-// half is passed on as such; the host's end is the tunnel's.
+// half is passed on as such; the host's end is the tunnel's. A host that takes nothing may
+// have spoken all the same: it is heard to its end.
 func (x *exchange) relayTunnel() {
 	if err := x.client.head(x, true); err != nil {
 		x.headFailed(err)
@@ -95,16 +96,13 @@ func (x *exchange) relayTunnel() {
 	// has ended its half. One of HTTP/1 looks the same when it has left.
 	x.attempt.until = x.lifeEnd
 	x.dog.await(monotonic(), x.lifeEnd, x.idleTimeout(), !x.dog.polled)
-	if len(x.payload) > 0 || x.complete {
-		if err := x.attempt.up.write(x.payload, x.complete, nil); err != nil {
-			x.bodyBroken(err)
-			return
-		}
-		x.attempt.sent += int64(len(x.payload))
-	}
+	first := x.payload
 	x.keep, x.payload = false, nil // there is no other attempt at a tunnel
-	if !x.complete {
-		x.startPump(x.attempt.up, nil)
+	if len(first) > 0 || !x.complete {
+		x.startPump(x.attempt.up, first)
+	} else if err := x.attempt.up.write(nil, true, nil); stream.IsTimeout(err) {
+		x.bodyBroken(err)
+		return
 	}
 	if x.m.cfg.LogTunnels {
 		x.log(telemetry.LogTunnelStarted, sinceMono(x.startMono))
