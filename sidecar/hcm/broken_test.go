@@ -31,6 +31,7 @@ type written struct {
 }
 
 func (w *written) Write(p []byte) (int, error) { return w.out.Write(p) }
+func (w *written) SetDeadline(time.Time) error { return nil }
 
 // brokenBody is a body that has all come, up to where it is malformed.
 type brokenBody struct {
