@@ -382,14 +382,15 @@ func (a *attempt) send() outcome {
 	if x.complete {
 		x.observed.markAt(telemetry.SendingEnded, a.sentAt)
 	}
-	hard := a.until
+	hard, idle := a.until, a.idle()
 	if !x.complete {
+		idle = x.idleTimeout() // it is the client that does not move
 		hard = min(hard, x.receiveBy())
 	} else if t := x.timeouts.PerTry; t > 0 {
 		a.tryBy = a.sentAt + int64(t)
 		hard = min(hard, a.tryBy)
 	}
-	x.dog.await(a.sentAt, hard, a.idle(), true)
+	x.dog.await(a.sentAt, hard, idle, true)
 	if x.aside != nil && x.ctx.Err() != nil {
 		x.dog.bound(1) // it was interrupted before it was armed
 	}
@@ -420,6 +421,9 @@ func (a *attempt) readHead() outcome {
 			return a.badResponse("unexpected_interim_response")
 		}
 		a.x.interim = true
+		if a.x.aside == nil {
+			a.x.answered() // no other attempt is made, so the time of this one is for nothing
+		}
 		if a.x.client.interim(a.x) != nil {
 			return clientGone
 		}
@@ -487,7 +491,7 @@ func (a *attempt) broken(err error) outcome {
 		return a.expired()
 	case causeIdle:
 		// Once the whole answer is here, the attempt's time does not count any more.
-		if try := a.idle(); try != x.idleTimeout() && x.dog.idleAfter == try {
+		if try := a.idle(); try != x.idleTimeout() && x.dog.idleAfter.Load() == try {
 			return tryIdle
 		}
 		return idleTimedOut

@@ -372,22 +372,40 @@ func TestExpectContinue(t *testing.T) {
 	c.closed()
 }
 
+// TestEarlyHints: interim responses are for the client too (RFC 9110 15.2), but where we
+// told it to go on ourselves the host's 100 is no news, and HTTP/1.0 knows none.
 func TestEarlyHints(t *testing.T) {
 	origin := rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
 		_, _, _ = readRequest(r)
 		_, _ = io.WriteString(c, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 	})
-	b := newBed(t, origin).start()
-	c := b.dial()
-	c.send(simpleGet)
-	if line, _ := c.r.ReadString('\n'); line != "HTTP/1.1 103 Early Hints\r\n" {
-		t.Fatalf("%q", line)
-	}
-	for line := ""; line != "\r\n"; {
-		line, _ = c.r.ReadString('\n')
-	}
-	if _, body := c.answer("GET"); body != "ok" {
-		t.Fatalf("%q", body)
+	for _, tc := range []struct {
+		name, send string
+		passes     bool
+		want       []string
+	}{
+		{"passed on", simpleGet, true, []string{"100", "103", "200"}},
+		{"told by us", simpleGet, false, []string{"103", "200"}},
+		{"HTTP/1.0", "GET / HTTP/1.0\r\nHost: h\r\n\r\n", true, []string{"200"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b := newBed(t, origin)
+			b.cfg.ProxyContinue, b.cfg.AcceptHTTP10 = tc.passes, true
+			c := b.start().dial()
+			c.send(tc.send)
+			for _, want := range tc.want {
+				line, err := c.r.ReadString('\n')
+				if !strings.HasPrefix(line, "HTTP/1.1 "+want) {
+					t.Fatalf("%q, %v; want %s", line, err, want)
+				}
+				for line != "\r\n" {
+					line, _ = c.r.ReadString('\n')
+				}
+			}
+			if body, _ := c.r.Peek(2); string(body) != "ok" {
+				t.Fatalf("%q", body)
+			}
+		})
 	}
 }
 

@@ -3,6 +3,7 @@ package hcm
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"io"
 	"net"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/filter"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/fault"
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics/panicstest"
@@ -29,15 +31,19 @@ type written struct {
 }
 
 func (w *written) Write(p []byte) (int, error) { return w.out.Write(p) }
+func (w *written) SetDeadline(time.Time) error { return nil }
 
 // brokenBody is a body that has all come, up to where it is malformed.
-type brokenBody struct{ pieces [][]byte }
+type brokenBody struct {
+	pieces [][]byte
+	err    error // nil for one of the message
+}
 
 func (b *brokenBody) Ready() bool               { return true }
 func (b *brokenBody) Trailers() *message.Fields { return nil }
 func (b *brokenBody) Next() ([]byte, bool, error) {
 	if len(b.pieces) == 0 {
-		return nil, false, http1.ErrTruncated
+		return nil, false, cmp.Or(b.err, error(http1.ErrTruncated))
 	}
 	p := b.pieces[0]
 	b.pieces = b.pieces[1:]
@@ -80,13 +86,61 @@ func TestBrokenBodyIsNotAnsweredAgain(t *testing.T) {
 			if err := x.client.head(x, true); err != nil {
 				t.Fatal(err)
 			}
-			x.relayBody(&brokenBody{tc.pieces})
+			x.relayBody(&brokenBody{pieces: tc.pieces})
 			if n := strings.Count(out.out.String(), "HTTP/1.1 "); n != tc.heads || x.status != tc.status || left != 1 {
 				t.Errorf("%d heads, status %d, left %d times: %.60q", n, x.status, left, out.out.String())
 			}
 			if begun := tc.status == 200; x.closeAfter != begun || x.flags != telemetry.FlagUpstreamProtocolError {
 				t.Errorf("the connection ends: %v, flags %v", x.closeAfter, x.flags)
 			}
+		})
+	}
+}
+
+// TestResetBodyIsPassedOnAsFarAsItCame: a host that resets its stream right behind the
+// beginning of an answer has answered, and how. The client gets what came, and cannot take
+// it for the whole: neither the last chunk nor all of the length is there, and the
+// connection ends.
+func TestResetBodyIsPassedOnAsFarAsItCame(t *testing.T) {
+	b := newBed(t, "127.0.0.1:1").start()
+	for _, tc := range []struct {
+		name    string
+		length  int64
+		version message.Version
+		pieces  [][]byte
+		end     string
+	}{
+		{"in chunks", message.UnknownLength, message.HTTP11, [][]byte{[]byte("ab")}, "\r\n\r\n2\r\nab\r\n"},
+		{"of a length", 10, message.HTTP11, [][]byte{[]byte("ab"), []byte("cd")}, "\r\n\r\nabcd"},
+		{"until the close", message.UnknownLength, message.HTTP10, [][]byte{[]byte("ab")}, "\r\n\r\nab"},
+		{"no body yet", message.UnknownLength, message.HTTP11, nil, "\r\n\r\n"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			out := new(written)
+			x, left := besides(b), 0
+			aside := x.aside
+			x.d = downstream.New(downstream.Facts{Stream: out, Place: x.d.Place}, nil)
+			x.h1.c = &http1Conn{m: b.m, d: x.d}
+			x.client, x.aside = &x.h1, nil
+			x.cluster, x.deadline, x.lifeEnd = b.clusters.Get("origin"), noDeadline, noDeadline
+			if x.attempt.choose() != responded || !x.attempt.begin() {
+				t.Fatal("no host")
+			}
+			x.attempt.up = ending{left: &left}
+			x.complete = true
+			x.req.Method, x.req.Version, x.status, x.resp.Status, x.resp.ContentLength = "GET", tc.version, 200, 200, tc.length
+			if err := x.client.head(x, true); err != nil {
+				t.Fatal(err)
+			}
+			x.relayBody(&brokenBody{tc.pieces, &http2.StreamError{Code: http2.Cancel, Remote: true}})
+			if got := out.out.String(); strings.Count(got, "HTTP/1.1 ") != 1 || !strings.HasSuffix(got, tc.end) {
+				t.Errorf("%q", got)
+			}
+			if !x.closeAfter || x.responded || x.flags != telemetry.FlagUpstreamReset || left != 1 {
+				t.Errorf("the connection ends: %v, flags %v, left %d times", x.closeAfter, x.flags, left)
+			}
+			x.aside = aside
+			x.leave()
 		})
 	}
 }
@@ -218,5 +272,38 @@ func TestBrokenChunkToHTTP10(t *testing.T) {
 	all, err := io.ReadAll(c.r)
 	if n := strings.Count(string(all), "HTTP/1.1 "); n > 1 || err == nil && n == 0 {
 		t.Errorf("%d heads, then %v", n, err)
+	}
+}
+
+// deaf is a host that takes nothing more of the request.
+type deaf struct{ ending }
+
+func (deaf) write([]byte, bool, *message.Fields) error { return http1.ErrTruncated }
+
+// TestTunnelThatIsResetAtOnce: a host that has switched, has spoken and is gone is heard, also
+// where the client's first words do not reach it any more.
+func TestTunnelThatIsResetAtOnce(t *testing.T) {
+	b := newBed(t, "127.0.0.1:1").start()
+	for _, complete := range []bool{false, true} {
+		out := new(written)
+		x, left := besides(b), 0
+		aside := x.aside
+		x.d = downstream.New(downstream.Facts{Stream: out, Place: x.d.Place}, nil)
+		x.h1.c = &http1Conn{m: b.m, d: x.d}
+		x.client, x.aside = &x.h1, nil
+		x.cluster, x.deadline, x.lifeEnd = b.clusters.Get("origin"), noDeadline, noDeadline
+		if x.attempt.choose() != responded || !x.attempt.begin() {
+			t.Fatal("no host")
+		}
+		x.attempt.up = deaf{ending{left: &left}}
+		x.tunnel, x.complete, x.payload = true, complete, []byte("early")
+		x.req.Method, x.req.Upgrade, x.status, x.resp.Status, x.resp.Upgrade = "GET", "x", 101, 101, "x"
+		x.resp.Body = &brokenBody{[][]byte{[]byte("ab")}, &http2.StreamError{Code: http2.Cancel, Remote: true}}
+		x.relayTunnel()
+		if got := out.out.String(); !strings.HasSuffix(got, "\r\n\r\nab") || left != 1 || x.flags != telemetry.FlagUpstreamReset {
+			t.Errorf("complete %v: %q, left %d times, flags %v", complete, got, left, x.flags)
+		}
+		x.aside = aside
+		x.leave()
 	}
 }

@@ -5,7 +5,8 @@ import "sync"
 // A route's timeout, and an attempt's own, are about the host: they run from the moment at
 // which the whole request is there (and is sent, the attempt's), as in Envoy. Until then
 // the client is waited for, for which other times apply. The attempt's own ends with the
-// answer's beginning; the route's goes on to its end.
+// answer's beginning, as the request's does; the route's goes on to its end. The attempt's
+// idle time is the host's too.
 
 // responseClock is what a request's last byte and its answer's first, of which either may
 // come first and each bounds the exchange anew, know of each other.
@@ -34,6 +35,9 @@ func (x *exchange) startClock(p *pump) {
 	}
 	p.clock.began = now
 	x.dog.bound(until)
+	if idle := x.attempt.idle(); idle != x.idleTimeout() {
+		x.dog.idleWithin(now, idle)
+	}
 }
 
 // takeClock takes over the times that a pump has started.
@@ -62,25 +66,25 @@ func (x *exchange) takeBegun(p *pump) {
 	}
 }
 
-// answered notes that a response is relayed: the attempt's own time is over. Where that ran
-// out since the response was read, it has been met all the same.
+// answered notes that a response has begun: the attempt's own time is over, and the
+// request's. Where they ran out since the response was read, they have been met all the same.
 func (x *exchange) answered() {
-	if x.timeouts.PerTry == 0 {
+	if x.timeouts.PerTry == 0 && (x.pump == nil || x.m.requestTimeout == 0) {
 		return
 	}
-	hard := x.attempt.until
+	hard, idle := x.attempt.until, x.attempt.idle()
 	if p := x.pump; p != nil {
 		p.clock.mu.Lock()
 		defer p.clock.mu.Unlock()
 		x.takeBegun(p)
 		p.clock.answered = true
 		if hard = x.attempt.until; !x.requestRead() {
-			hard = min(hard, x.receiveBy())
+			hard, idle = min(hard, x.receiveBy()), x.idleTimeout()
 		}
 	}
 	x.attempt.tryBy = noDeadline
 	if x.dog.bound(hard); x.dog.firing() {
-		x.dog.idle(x.attempt.idle())
+		x.dog.idle(idle)
 	}
 }
 
@@ -88,13 +92,13 @@ func (x *exchange) answered() {
 // for which no time of the host's or of the request's counts, also none that a pump would
 // start.
 func (x *exchange) answeredWhole() {
-	if idle := x.idleTimeout(); x.attempt.idle() != idle {
-		x.dog.idle(idle) // the attempt's own is over too
-	}
 	if p := x.pump; p != nil {
 		p.clock.mu.Lock()
 		defer p.clock.mu.Unlock()
 		p.clock.whole = true
+	}
+	if idle := x.idleTimeout(); x.attempt.idle() != idle {
+		x.dog.idle(idle) // the attempt's own is over too
 	}
 	x.attempt.until = x.lifeEnd
 	x.dog.bound(x.lifeEnd)

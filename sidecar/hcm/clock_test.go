@@ -346,7 +346,7 @@ func TestWhoseIdleTimeItWas(t *testing.T) {
 	x.attempt.x = x
 	for idle, want := range map[time.Duration]outcome{time.Minute: tryIdle, time.Hour: idleTimedOut, time.Second: idleTimedOut} {
 		x.dog.cause.Store(causeIdle)
-		x.dog.idleAfter = int64(idle)
+		x.dog.idleAfter.Store(int64(idle))
 		if got := x.attempt.broken(os.ErrDeadlineExceeded); got != want {
 			t.Errorf("after %v: %v, want %v", idle, got, want)
 		}

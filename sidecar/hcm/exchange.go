@@ -231,13 +231,8 @@ func (x *exchange) admit() bool {
 		x.log(telemetry.LogStart, sinceMono(x.startMono))
 	}
 	x.startReporter()
-	if x.wantsTunnel() && !x.allowTunnel() {
-		// What follows may be meant for the tunnel: it must not be read as a request.
-		x.closeAfter = true
-		if x.req.Method != "CONNECT" || x.sel.Route != nil {
-			x.localReply(&reply{status: 403, details: "upgrade_failed"})
-			return false
-		}
+	if x.wantsTunnel() && !x.allowTunnel() && x.refuseTunnel() {
+		return false
 	}
 	return x.runFilters() && x.act()
 }
@@ -368,6 +363,13 @@ func (x *exchange) answerContinue() bool {
 		x.clientFailed(err)
 	}
 	return err == nil
+}
+
+// knowsToContinue tells whether an interim response is 100 where the client waits for none,
+// as it was told to go on by us. Where hosts are to tell, what they say is passed on, whoever
+// waits for it (RFC 9110 15.2).
+func (x *exchange) knowsToContinue() bool {
+	return x.resp.Status == 100 && !x.req.ExpectContinue && !x.m.cfg.ProxyContinue
 }
 
 // record fills in what is known so far: for the access log, and for header values

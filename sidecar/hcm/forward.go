@@ -88,10 +88,10 @@ func (x *exchange) hedgesWhole() bool {
 // tooSlowReply is for a request that is not whole in time.
 var tooSlowReply = reply{status: 408, body: "request timeout", details: "request_overall_timeout", close: true, byManager: true}
 
-// receiveBy is until when the whole request has to be here. What follows an upgrade is
-// no part of it.
+// receiveBy is until when the whole request has to be here, as long as it is not answered.
+// What follows an upgrade is no part of it.
 func (x *exchange) receiveBy() int64 {
-	if x.m.requestTimeout > 0 && !x.tunnel {
+	if x.m.requestTimeout > 0 && !x.tunnel && x.status == 0 {
 		return min(x.lifeEnd, x.startMono+x.m.requestTimeout)
 	}
 	return x.lifeEnd

@@ -165,10 +165,9 @@ func (h *http1Client) Trailers() *message.Fields {
 	return &h.trailers
 }
 
-// interim implements client: HTTP/1.0 does not know interim responses, and 100 is
-// for those who wait for it.
+// interim implements client: HTTP/1.0 does not know interim responses.
 func (h *http1Client) interim(x *exchange) error {
-	if x.req.Version == message.HTTP10 || x.resp.Status == 100 && !x.req.ExpectContinue {
+	if x.req.Version == message.HTTP10 || x.knowsToContinue() {
 		return nil
 	}
 	out, err := http1.AppendResponse(h.out.take()[:0], x.resp, http1.ResponseOptions{})
@@ -310,9 +309,20 @@ func (h *http1Client) write(x *exchange, p []byte) error {
 	return err
 }
 
-// abort implements client: the missing end of the body, at the close of the connection,
-// tells. Where that close is the end, a reset has to, or what is cut would look whole.
-func (h *http1Client) abort(*exchange) {
+// abort implements client: what came of the response goes out first, so that the client
+// knows how far it got, whether or not there was a wait for more of it.
+func (h *http1Client) abort(x *exchange) {
+	if len(h.out.b) > 0 {
+		x.boundFlush()
+		_ = h.flush(x) // the client may have left
+	}
+	h.cut()
+}
+
+// cut ends the connection's last response without its end: the missing end of the body, at
+// the close of the connection, tells. Where that close is the end, a reset has to, or what
+// is cut would look whole.
+func (h *http1Client) cut() {
 	if a, ok := h.c.d.Stream.(stream.Aborter); ok && h.respFraming == http1.UntilClose {
 		a.Abort()
 	}

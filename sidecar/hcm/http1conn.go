@@ -286,7 +286,7 @@ func (c *http1Conn) handle(framing http1.Framing) bool {
 // answer serves the exchange; a panic ends the connection with it.
 func (c *http1Conn) answer() {
 	defer panics.Contain(panics.Exchange, c.d, func() {
-		c.x.h1.abort(c.x)
+		c.x.h1.cut() // nobody knows what it was about to write
 		c.x.wreck()
 	})
 	c.x.serve()

@@ -77,9 +77,9 @@ func (h *http2Client) fill(p []byte) (n int, last bool, err error) {
 // tunnel implements client: a stream that is to be a tunnel is one from the start.
 func (h *http2Client) tunnel(*exchange) {}
 
-// interim implements client. 101 does not exist here, and 100 is for those who wait.
+// interim implements client. 101 does not exist here.
 func (h *http2Client) interim(x *exchange) error {
-	if x.resp.Status == 100 && !x.req.ExpectContinue {
+	if x.knowsToContinue() {
 		return nil
 	}
 	if err := h.WriteHead(x.resp, false); err != nil {

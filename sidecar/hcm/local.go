@@ -45,6 +45,9 @@ func (x *exchange) localReply(r *reply) {
 	if s := resp.Status; s == 204 || s == 304 || s < 200 {
 		resp.ContentLength, more = message.UnknownLength, false
 	}
+	if x.switched() { // a direct response to CONNECT
+		resp.ContentLength = message.UnknownLength // RFC 9110 8.6
+	}
 	if x.client.head(x, more) != nil {
 		// A configured header cannot be sent: answer without any.
 		resp.Reset()

@@ -326,7 +326,7 @@ func TestHeldPiecesAreForgotten(t *testing.T) {
 	x.req = &x.request
 	w := new(writes)
 	for _, body := range []message.Body{
-		&brokenBody{[][]byte{[]byte("secret")}},
+		&brokenBody{pieces: [][]byte{[]byte("secret")}},
 		&dripping{bursts: [][]string{{"a"}}},
 	} {
 		x.req.Body, x.complete = body, false

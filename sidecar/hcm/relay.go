@@ -16,8 +16,13 @@ func (x *exchange) relay() {
 	if x.pump != nil && !x.sel.Mirrored() {
 		x.pump.forgetReplay() // this was the last attempt, and no copy is made of it
 	}
-	x.answered()
+	if x.tunnel && x.looksSwitched() {
+		x.endUpstream(false)
+		x.fail(noUpgrade)
+		return
+	}
 	x.status, x.details = x.resp.Status, "via_upstream"
+	x.answered()
 	if !x.m.cfg.SuppressEnvoyHeaders {
 		x.addServiceTime()
 	}
@@ -151,8 +156,6 @@ func (x *exchange) bodyBroken(err error) {
 		x.abort(telemetry.FlagUpstreamRequestTimeout, "upstream_per_try_idle_timeout")
 	case lifeOver:
 		x.abort(telemetry.FlagDurationTimeout, "max_duration_timeout")
-	case tooSlow:
-		x.abort(0, tooSlowReply.details)
 	case idleTimedOut:
 		x.abort(telemetry.FlagStreamIdleTimeout, "stream_idle_timeout")
 	case clientGone:

@@ -69,7 +69,11 @@ func (x *exchange) act() bool {
 		x.localReply(&reply{status: 404, details: "route_configuration_not_received"})
 		return false
 	case x.sel.HTTPS:
-		x.localReply(&reply{status: 301, details: "direct_response", location: "https://" + x.req.Authority + x.req.Path})
+		r := reply{status: 301, details: "direct_response"}
+		if x.req.Path != "" { // CONNECT has none, and follows nowhere
+			r.location = "https://" + x.req.Authority + x.req.Path
+		}
+		x.localReply(&r)
 		return false
 	case r == nil:
 		x.flags |= telemetry.FlagNoRoute
@@ -109,6 +113,10 @@ func notFoundStatus(f *route.Forward) int {
 // redirect answers with where the route leads. What the route's headers, local replies
 // and logs are made of is the request with the path that it leads to, as in Envoy.
 func (x *exchange) redirect(r *route.Route) {
+	if x.req.Path == "" { // CONNECT has none, and follows nowhere
+		x.localReply(&reply{status: redirectStatus(r.Redirect), details: "direct_response", routed: true})
+		return
+	}
 	proto, _ := x.req.Fields.ByID(message.XForwardedProto)
 	location, rewritten := r.Location(x.req, proto)
 	if rewritten != "" {

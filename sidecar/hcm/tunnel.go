@@ -3,6 +3,7 @@ package hcm
 import (
 	"strings"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
@@ -13,27 +14,45 @@ import (
 func (x *exchange) wantsTunnel() bool { return x.req.Method == "CONNECT" || x.req.Upgrade != "" }
 
 // allowTunnel makes the exchange one that may become a tunnel, if the route lets it,
-// or where the route says nothing the connection manager.
+// or where the route says nothing the connection manager. Without a route there is
+// nobody to ask.
 func (x *exchange) allowTunnel() bool {
 	kind := x.req.Upgrade
 	if kind == "" {
 		kind = "CONNECT"
 	}
-	allowed := false
-	if r := x.sel.Route; r != nil && r.Forward != nil {
-		var said bool
-		if allowed, said = route.Allows(r.Forward.Upgrades, kind); !said {
-			allowed, _ = route.Allows(x.policy.cfg.Upgrades, kind)
-		}
+	r := x.sel.Route
+	if r == nil && !x.sel.HTTPS {
+		return false
+	}
+	var ofRoute []route.Upgrade
+	if r != nil && r.Forward != nil {
+		ofRoute = r.Forward.Upgrades
+	}
+	allowed, said := route.Allows(ofRoute, kind)
+	if !said {
+		allowed, _ = route.Allows(x.policy.cfg.Upgrades, kind)
 	}
 	if allowed {
-		x.terminate = x.req.Method == "CONNECT" && x.req.Upgrade == "" && route.Terminates(x.sel.Route.Forward.Upgrades)
+		x.terminate = x.req.Method == "CONNECT" && x.req.Upgrade == "" && route.Terminates(ofRoute)
 		x.tunnel = true
 		x.client.tunnel(x)
 		// A client of HTTP/2 may have ended its half with the head.
 		x.complete = x.req.Body == nil
 	}
 	return allowed
+}
+
+// refuseTunnel has the connection of a request for a tunnel that it does not get end, and
+// answers it. Where no route matches, that is what there is to be told.
+func (x *exchange) refuseTunnel() (answered bool) {
+	// What follows may be meant for the tunnel: it must not be read as a request.
+	x.closeAfter = true
+	if x.sel.Route == nil && !x.sel.HTTPS {
+		return false
+	}
+	x.localReply(&reply{status: 403, details: "upgrade_failed"})
+	return true
 }
 
 // switched tells whether the host agreed to what the client asked for. What follows
@@ -48,8 +67,15 @@ func (x *exchange) switched() bool {
 	return x.resp.Status >= 200 && x.resp.Status < 300
 }
 
+// looksSwitched tells whether a client of HTTP/2 would take the host's answer for its consent
+// (RFC 8441 5), where the host of HTTP/1 answered the request as if it asked for nothing.
+func (x *exchange) looksSwitched() bool {
+	return x.req.Upgrade != "" && x.req.Version == message.HTTP2 && x.resp.Status >= 200 && x.resp.Status < 300
+}
+
 // relayTunnel carries bytes both ways until either side ends. A client that ends its
-// half is passed on as such; the host's end is the tunnel's.
+// half is passed on as such; the host's end is the tunnel's. A host that takes nothing may
+// have spoken all the same: it is heard to its end.
 func (x *exchange) relayTunnel() {
 	if err := x.client.head(x, true); err != nil {
 		x.headFailed(err)
@@ -70,16 +96,13 @@ func (x *exchange) relayTunnel() {
 	// has ended its half. One of HTTP/1 looks the same when it has left.
 	x.attempt.until = x.lifeEnd
 	x.dog.await(monotonic(), x.lifeEnd, x.idleTimeout(), !x.dog.polled)
-	if len(x.payload) > 0 || x.complete {
-		if err := x.attempt.up.write(x.payload, x.complete, nil); err != nil {
-			x.bodyBroken(err)
-			return
-		}
-		x.attempt.sent += int64(len(x.payload))
-	}
+	first := x.payload
 	x.keep, x.payload = false, nil // there is no other attempt at a tunnel
-	if !x.complete {
-		x.startPump(x.attempt.up, nil)
+	if len(first) > 0 || !x.complete {
+		x.startPump(x.attempt.up, first)
+	} else if err := x.attempt.up.write(nil, true, nil); stream.IsTimeout(err) {
+		x.bodyBroken(err)
+		return
 	}
 	if x.m.cfg.LogTunnels {
 		x.log(telemetry.LogTunnelStarted, sinceMono(x.startMono))

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -117,6 +118,76 @@ func TestTunnelRefused(t *testing.T) {
 	}
 }
 
+// TestTunnelOfARouteWithoutAHost: a route that leads to no host lets through what the
+// connection manager does, and answers it as it answers others; where there is no route
+// that is told. Each such answer ends the connection, as what follows may be the tunnel's.
+func TestTunnelOfARouteWithoutAHost(t *testing.T) {
+	websocket := func(path string) string {
+		return "GET " + path + " HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n"
+	}
+	const connect = "CONNECT h:80 HTTP/1.1\r\nHost: h:80\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: h:80\r\n\r\n"
+	redirect, direct := route.Redirect{Path: "/there"}, route.DirectResponse{Status: 200, Body: []byte("hi")}
+	for _, tc := range []struct {
+		name, send string
+		route      *route.Route
+		https      bool
+		allowed    bool
+		want       string
+		location   string
+		log        string
+	}{
+		{"no route", websocket("/none"), nil, false, false, "404 ", "", "404 NR route_not_found"},
+		{"no route, though allowed", websocket("/none"), nil, false, true, "404 ", "", "404 NR route_not_found"},
+		{"redirect", websocket("/"), &route.Route{Redirect: &redirect}, false, false, "403 ", "", "403 - upgrade_failed"},
+		{"redirect that is allowed", websocket("/"), &route.Route{Redirect: &redirect}, false, true, "301 ", "http://h/there", "301 - direct_response"},
+		{"direct response", websocket("/"), &route.Route{Direct: &direct}, false, false, "403 ", "", "403 - upgrade_failed"},
+		{"direct response that is allowed", websocket("/"), &route.Route{Direct: &direct}, false, true, "200 hi", "", "200 - direct_response"},
+		{"TLS alone", websocket("/"), nil, true, false, "403 ", "", "403 - upgrade_failed"},
+		{"TLS alone, allowed", websocket("/"), nil, true, true, "301 ", "https://h/", "301 - direct_response"},
+		{"CONNECT, no route", connect, nil, false, false, "404 ", "", "404 NR route_not_found"},
+		{"CONNECT and TLS alone", connect, nil, true, false, "403 ", "", "403 - upgrade_failed"},
+		{"CONNECT and TLS alone, allowed", connect, nil, true, true, "301 ", "", "301 - direct_response"},
+		{"CONNECT and redirect", connect, &route.Route{Redirect: &redirect}, false, false, "403 ", "", "403 - upgrade_failed"},
+		{"CONNECT and redirect that is allowed", connect, &route.Route{Redirect: &redirect}, false, true, "301 ", "", "301 - direct_response"},
+		{"CONNECT and direct response that is allowed", connect, &route.Route{Direct: &direct}, false, true, "200 hi", "", "200 - direct_response"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b := newBed(t, "127.0.0.1:1")
+			vh := &b.cfg.Routes.VirtualHosts[0]
+			vh.Routes[0].Match = route.Match{Prefix: ptr("/smuggled")}
+			if tc.route != nil {
+				r := *tc.route
+				r.Match = route.Match{Prefix: ptr("/")}
+				if tc.send == connect {
+					r.Match = route.Match{Connect: true}
+				}
+				vh.Routes = append(vh.Routes, r)
+			}
+			if tc.https {
+				vh.RequireTLS = route.TLSForAll
+			}
+			if tc.allowed {
+				b.cfg.Upgrades = []route.Upgrade{{Type: "websocket"}, {Type: "CONNECT"}}
+			}
+			b.start()
+			c := b.dial()
+			c.send(tc.send)
+			method, _, _ := strings.Cut(tc.send, " ")
+			resp, body := c.answer(method)
+			if got := fmt.Sprint(resp.StatusCode, " ", body); got != tc.want || resp.Header.Get("Location") != tc.location {
+				t.Errorf("%q, location %q", got, resp.Header.Get("Location"))
+			}
+			if method == "CONNECT" && resp.StatusCode == 200 && resp.ContentLength != -1 {
+				t.Errorf("content of %d bytes in a tunnel", resp.ContentLength)
+			}
+			c.closed()
+			if lines := b.logged(1); len(lines) != 1 || !strings.Contains(lines[0], tc.log) {
+				t.Errorf("%q", lines)
+			}
+		})
+	}
+}
+
 // TestWebSocketBridges: a WebSocket from HTTP/1 over two hops of HTTP/2 to HTTP/1, and
 // one from HTTP/2.
 func TestWebSocketBridges(t *testing.T) {
@@ -164,22 +235,27 @@ func TestWebSocketBridges(t *testing.T) {
 	}
 	_ = c.Conn.(*net.TCPConn).CloseWrite()
 	c.closed()
-	first.wantLog("101 - via_upstream")
+	for _, method := range []string{"POST", "HEAD"} { // an extended CONNECT has no method to keep
+		c := first.dial()
+		c.send(method + " /chat HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: abc\r\n\r\nhello")
+		if resp, err := http.ReadResponse(c.r, nil); err != nil || resp.StatusCode != 101 {
+			t.Fatal(method, resp, err)
+		}
+		if _, err := io.ReadFull(c.r, buf); err != nil || string(buf) != "HELLO" {
+			t.Fatalf("%s: %q %v", method, buf, err)
+		}
+		_ = c.Conn.(*net.TCPConn).CloseWrite()
+		c.closed()
+	}
+	for i, line := range first.logged(3) {
+		if want := []string{"GET", "POST", "HEAD"}[i] + " /chat 101 - via_upstream"; !strings.HasPrefix(line, want) {
+			t.Errorf("%q, want %q", line, want)
+		}
+	}
 	last.wantLog("101 - via_upstream")
 
 	// A client of HTTP/2 has no key; the last hop makes one and takes it away again.
-	nc, err := net.Dial("tcp", last.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := stream.NewSocket(nc.(*net.TCPConn), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cc := http2.NewClient(s, nil)
-	done := make(chan struct{})
-	go func() { _ = cc.Run(); close(done) }()
-	defer func() { cc.Close(); <-done }()
+	cc := last.http2Client()
 	if err := cc.AwaitSettings(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -199,5 +275,60 @@ func TestWebSocketBridges(t *testing.T) {
 	_, _ = io.WriteString(tunnel, "hello")
 	if _, err := io.ReadFull(tunnel, buf); err != nil || string(buf) != "HELLO" {
 		t.Fatalf("%q %v", buf, err)
+	}
+}
+
+// http2Client is a connection of HTTP/2 to the bed.
+func (b *bed) http2Client() *http2.ClientConn {
+	b.t.Helper()
+	nc, err := net.Dial("tcp", b.addr)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	s, err := stream.NewSocket(nc.(*net.TCPConn), nil)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	cc := http2.NewClient(s, nil)
+	done := make(chan struct{})
+	go func() { _ = cc.Run(); close(done) }()
+	b.t.Cleanup(func() { cc.Close(); <-done })
+	return cc
+}
+
+// TestSuccessThatIsNoSwitch: to a client of HTTP/2 any 2xx means that the host took its
+// upgrade (RFC 8441 5). A host of HTTP/1 that answers the request as if it had asked for none
+// did not: the client must not take its content for the other protocol. What the host says
+// of itself otherwise is passed on.
+func TestSuccessThatIsNoSwitch(t *testing.T) {
+	for path, want := range map[string]int{"/200": 502, "/204": 502, "/404": 404, "/302": 302} {
+		t.Run(path, func(t *testing.T) {
+			b := newBed(t, httpOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+				code, _ := strconv.Atoi(path[1:])
+				w.WriteHeader(code)
+			}))
+			b.cfg.Upgrades = []route.Upgrade{{Type: "websocket"}}
+			b.cfg.HTTP2 = http2.Default()
+			b.cfg.HTTP2.AllowConnect = true
+			cc := b.start().http2Client()
+			if err := cc.AwaitSettings(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			st, err := cc.Open(&message.Request{Method: "GET", Scheme: "http", Authority: "h", Path: path, Upgrade: "websocket", ContentLength: message.UnknownLength}, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer st.Close()
+			_ = st.Flush()
+			var head message.Response
+			if _, err := st.ReadHead(&head); err != nil || head.Status != want {
+				t.Fatal(head.Status, err)
+			}
+			log := "- upgrade_not_supported_by_host"
+			if want != 502 {
+				log = "- via_upstream"
+			}
+			b.wantLog(strconv.Itoa(want) + " " + log)
+		})
 	}
 }

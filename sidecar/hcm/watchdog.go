@@ -37,14 +37,15 @@ type watchdog struct {
 	upstream *upstream    // of the attempt, to be interrupted too; nil for none
 	hard     atomic.Int64 // absolute, noDeadline for none
 	// Without progress since both it ends after idleAfter, 0 for never.
-	idleAfter, since int64
-	progress         atomic.Int64
-	drainBy          atomic.Int64 // when waiting for a request ends because of a drain, 0 without one
-	parkBy           int64        // when that gives up its goroutine, 0 for never
-	cause            atomic.Uint32
-	waiting          bool // for a request
-	watch            bool // look whether the client has gone
-	polled           bool // because it does not tell
+	idleAfter atomic.Int64
+	since     int64
+	progress  atomic.Int64
+	drainBy   atomic.Int64 // when waiting for a request ends because of a drain, 0 without one
+	parkBy    int64        // when that gives up its goroutine, 0 for never
+	cause     atomic.Uint32
+	waiting   bool // for a request
+	watch     bool // look whether the client has gone
+	polled    bool // because it does not tell
 	// parked is woken beside the client: nobody may be waiting at its stream.
 	parked interface{ Wake() }
 }
@@ -90,7 +91,8 @@ func (w *watchdog) await(now, hard, idle int64, watch bool) {
 	if w.hard.Load() != hard {
 		w.hard.Store(hard)
 	}
-	w.since, w.idleAfter, w.watch = now, idle, watch
+	w.setIdle(idle)
+	w.since, w.watch = now, watch
 	w.arm(now)
 }
 
@@ -171,8 +173,8 @@ func (w *watchdog) look() { w.timer.hasten(1) }
 // that is never: who is not armed cannot be hastened.
 func (w *watchdog) nextLook(now int64) int64 {
 	next := w.hard.Load()
-	if w.idleAfter > 0 {
-		next = min(next, w.lastActive()+w.idleAfter)
+	if idle := w.idleAfter.Load(); idle > 0 {
+		next = min(next, w.lastActive()+idle)
 	}
 	if w.watch && w.polled {
 		next = min(next, now+watchEvery)
@@ -193,7 +195,7 @@ func (w *watchdog) due(now int64) (bool, int64) {
 	switch {
 	case now >= w.hard.Load():
 		w.cause.Store(causeHard)
-	case w.idleAfter > 0 && now >= w.lastActive()+w.idleAfter:
+	case w.tooIdle(now):
 		w.cause.Store(causeIdle)
 	case w.waiting && w.drainBy.Load() > 0 && now >= w.drainBy.Load():
 		w.cause.Store(causeIdle)
@@ -247,13 +249,33 @@ func (w *watchdog) endBy(by int64) {
 	}
 }
 
+// tooIdle tells whether nothing has moved for too long.
+func (w *watchdog) tooIdle(now int64) bool {
+	idle := w.idleAfter.Load()
+	return idle > 0 && now >= w.lastActive()+idle
+}
+
+func (w *watchdog) setIdle(after int64) {
+	if w.idleAfter.Load() != after { // to store it costs more
+		w.idleAfter.Store(after)
+	}
+}
+
+// idleWithin shortens the idle timeout, from now on. Anyone may call it.
+func (w *watchdog) idleWithin(now, after int64) {
+	w.activeAt(now)
+	w.idleAfter.Store(after)
+	w.timer.hasten(now + after)
+}
+
 // idle replaces the idle timeout, from now on. The hard deadline is not touched: a pump may
 // just be setting it.
 func (w *watchdog) idle(after int64) {
 	w.calm()
 	w.forget()
 	now := monotonic()
-	w.since, w.idleAfter = now, after
+	w.setIdle(after)
+	w.since = now
 	w.arm(now)
 }
 

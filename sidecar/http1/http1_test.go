@@ -286,6 +286,10 @@ func TestHTTP10(t *testing.T) {
 	if r, _ := parse("GET / HTTP/1.0\r\n" + host + "Connection: keep-alive\r\n\r\n"); r.Close {
 		t.Error("keep-alive was not seen")
 	}
+	// RFC 9110 7.8: Upgrade is ignored there. Whoever sent it may go on in that protocol.
+	if r, _ := parse("GET / HTTP/1.0\r\n" + host + "Connection: keep-alive, upgrade\r\nUpgrade: websocket\r\n\r\n"); !r.Close || r.Upgrade != "" {
+		t.Errorf("close %v, upgrade %q", r.Close, r.Upgrade)
+	}
 	if _, err := parse("POST / HTTP/1.0\r\n" + host + "Transfer-Encoding: chunked\r\n\r\n"); reasonOf(err) != "transfer_encoding_in_http_1_0" {
 		t.Errorf("got %v", err)
 	}

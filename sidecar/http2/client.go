@@ -89,7 +89,8 @@ func (cc *ClientConn) Open(r *message.Request, end bool) (*Stream, error) {
 	s := newStream(c)
 	s.id = cc.nextID
 	cc.nextID += 2
-	s.isHead, s.connect, s.upgrade = r.Method == "HEAD", r.Method == "CONNECT", r.Upgrade != ""
+	s.connect, s.upgrade = r.Method == "CONNECT", r.Upgrade != ""
+	s.isHead = r.Method == "HEAD" && !s.upgrade
 	if s.upgrade {
 		s.upgradeTo = r.Upgrade
 	}

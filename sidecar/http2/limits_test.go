@@ -1,6 +1,7 @@
 package http2
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -46,6 +47,57 @@ func TestLargeAnswersEndOneStream(t *testing.T) {
 	r.headers(5, true, ":status", "204")
 	if _, err := c.ReadHead(&resp); err != nil {
 		t.Errorf("the other stream: %v", err)
+	}
+}
+
+// TestWrongLengthEndsOneStream: DATA that is more or less than was announced ends its own
+// stream (RFC 9113 8.1.1), and none of the others of who shares the connection, whatever
+// malformed heads end.
+func TestWrongLengthEndsOneStream(t *testing.T) {
+	whole := func(s *Stream) {
+		for last := false; !last; {
+			var err error
+			if _, last, err = s.Next(); err != nil {
+				return
+			}
+		}
+		ok(s)
+	}
+	for name, send := range map[string]func(r *raw, id uint32){
+		"more":                 func(r *raw, id uint32) { r.must(r.fr.WriteData(id, false, []byte("1234"))) },
+		"more, with the end":   func(r *raw, id uint32) { r.must(r.fr.WriteData(id, true, []byte("1234"))) },
+		"less":                 func(r *raw, id uint32) { r.must(r.fr.WriteData(id, true, []byte("12"))) },
+		"nothing, but the end": func(r *raw, id uint32) { r.must(r.fr.WriteData(id, true, nil)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := rawClient(t, serve(t, strict(), whole).addr)
+			r.headers(1, false, append(slices.Clone(post), "content-length", "3")...)
+			send(r, 1)
+			r.wantReset(1, ProtocolError)
+			r.get(3)
+			r.wantStatus(3, "200")
+
+			host, cc := rawServer(t, strict())
+			var streams [2]*Stream
+			for i := range streams {
+				s, err := cc.Open(newRequest("GET", "/"), true)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer s.Close()
+				_ = s.Flush()
+				host.next(xhttp2.FrameHeaders)
+				streams[i] = s
+			}
+			host.headers(1, false, ":status", "200", "content-length", "3")
+			send(host, 1)
+			host.wantReset(1, ProtocolError)
+			host.headers(3, true, ":status", "200")
+			var resp message.Response
+			if _, err := streams[1].ReadHead(&resp); err != nil {
+				t.Errorf("the other stream: %v", err)
+			}
+		})
 	}
 }
 

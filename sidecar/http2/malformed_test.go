@@ -323,6 +323,7 @@ func TestUnwritable(t *testing.T) {
 		"padding":   func(r *message.Request) { r.Fields.Add("a", " b") },
 		"name":      func(r *message.Request) { r.Fields.Add("a b", "c") },
 		"upgrade":   func(r *message.Request) { r.Upgrade = "web socket" },
+		"two wants": func(r *message.Request) { r.Method, r.Authority, r.Upgrade = "CONNECT", "h:80", "websocket" },
 	} {
 		req := newRequest("GET", "/")
 		change(req)

@@ -354,7 +354,7 @@ func (c *conn) dataStart(h *frameHeader, p []byte) (n int, err *ConnError) {
 	case !s.gotHead:
 		return n, c.malformed(s.id, s, "data_before_head")
 	case s.bodiless && size > 0, s.declared >= 0 && s.got+int64(size) > s.declared:
-		return n, c.malformed(s.id, s, "content_length_mismatch")
+		return n, c.wrongLength(s)
 	}
 	s.recvWin -= int64(h.length)
 	s.got += int64(size)
@@ -423,12 +423,25 @@ func (c *conn) dataEnd() *ConnError {
 	if d.s == nil || c.streams[d.id] != d.s {
 		return nil
 	}
+	if d.s.short() {
+		return c.wrongLength(d.s)
+	}
 	return c.remoteEnded(d.s)
+}
+
+// short tells whether less has come of a body than its head announced.
+func (s *Stream) short() bool { return s.declared >= 0 && s.got != s.declared && !s.bodiless }
+
+// wrongLength ends a stream whose DATA is not what its head announced. That is an error of
+// the stream even where malformed heads end the connection (RFC 9113 8.1.1), as in Envoy:
+// where messages begin is known, and others share the connection.
+func (c *conn) wrongLength(s *Stream) *ConnError {
+	return c.streamError(s.id, s, ProtocolError, GlitchMalformed, "content_length_mismatch")
 }
 
 // remoteEnded notes the peer's END_STREAM. The lock is held.
 func (c *conn) remoteEnded(s *Stream) *ConnError {
-	if s.declared >= 0 && s.got != s.declared && !s.bodiless {
+	if s.short() {
 		return c.malformed(s.id, s, "content_length_mismatch")
 	}
 	s.remoteEnd = true

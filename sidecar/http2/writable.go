@@ -15,7 +15,8 @@ func writableRequest(r *message.Request) bool {
 		return false
 	}
 	if r.Upgrade != "" {
-		if r.Method != "GET" || !http1.ValidMethod(r.Upgrade) {
+		// An extended CONNECT takes the place of any method but of one that has no path.
+		if r.Method == "CONNECT" || !http1.ValidMethod(r.Upgrade) {
 			return false
 		}
 	} else if r.Method == "CONNECT" {

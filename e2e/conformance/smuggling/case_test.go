@@ -174,7 +174,7 @@ func (c *testCase) verdict(words []string) error {
 		c.statuses = append(c.statuses, n)
 		words = words[1:]
 	}
-	if len(c.frames) > 0 && len(words) == 1 && words[0] == "malformed" {
+	if len(c.frames) > 0 && len(words) == 1 && (words[0] == "malformed" || words[0] == "mismatch") {
 		c.conn = words[0]
 		return nil
 	}
