@@ -428,7 +428,7 @@ func (c *Conn) Close() error {
 		p.unshare(c)
 		c.HTTP2.Close()
 	} else {
-		err = c.Stream.Close()
+		err = stream.CloseNow(c.Stream) // a request may wait for it, or a withdrawal
 	}
 	// There is room for another connection, of whichever protocol.
 	p.wake()

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
 // finish ends a connection whose reader has stopped with err, closes the stream, and
@@ -116,5 +117,5 @@ func (c *conn) abort(err *ConnError) {
 	c.cut = true
 	c.settled.Broadcast()
 	c.mu.Unlock()
-	_ = c.s.Close()
+	_ = stream.CloseNow(c.s)
 }
