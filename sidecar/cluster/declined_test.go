@@ -36,7 +36,9 @@ func TestDeclinedAfterItsOpenerLeft(t *testing.T) {
 		t.Errorf("whoever gave up: %v", err)
 	}
 	hs.goOn <- struct{}{}
-	waitFor(t, func() bool { return c.hosts()[0].pool("web", DefaultPriority).multiplexed.declined.Load() && c.Stats()[0].Connections == 0 })
+	waitFor(t, func() bool {
+		return c.hosts()[0].pool("web", DefaultPriority).multiplexed.declined.Load() && c.Stats()[0].Connections == 0
+	})
 	c.m.dials.wg.Wait() // nothing is made any more
 	if n := c.conns.Load(); n != 0 {
 		t.Errorf("%d connections are counted", n)

@@ -37,7 +37,7 @@ func (c *conn) finish(err *ConnError) error {
 	}
 	c.cut = true
 	c.mu.Unlock()
-	_ = c.s.Close()
+	_ = stream.CloseNow(c.s) // the last words have had their time
 	c.mu.Lock()
 	for c.w.writing {
 		c.settled.Wait()
