@@ -226,7 +226,14 @@ func (c *conn) reset(s *Stream, code Code, reason string) {
 	}
 	o := c.out()
 	o.b = appendRSTStream(o.b, s.id, code)
-	c.control()
+	if c.client != nil {
+		// It was we who opened the stream. That many leave at once is no flood of the
+		// server's, whose connection others share.
+		c.w.frames++
+		c.w.urgent = true
+	} else {
+		c.control()
+	}
 	s.end(&StreamError{Code: code, Reason: reason}, false)
 }
 

@@ -78,3 +78,50 @@ func TestResetsCrossWithAnswers(t *testing.T) {
 	}
 	last.Close()
 }
+
+// TestManyLeaveAHostThatDoesNotRead: the resets that wait for the host to read are ours, and
+// no flood of its.
+func TestManyLeaveAHostThatDoesNotRead(t *testing.T) {
+	r, cc := rawServer(t, nil)
+	last, err := cc.Open(newRequest("GET", "/"), true)
+	r.must(err)
+	r.must(last.Flush())
+	upload, err := cc.Open(newRequest("POST", "/"), false)
+	r.must(err)
+	r.must(r.fr.WriteWindowUpdate(0, 1<<30))
+	r.must(r.fr.WriteWindowUpdate(upload.ID(), 1<<30))
+	go func() {
+		for upload.WriteData(make([]byte, 1<<20), false) == nil {
+		}
+	}()
+	same, sent := 0, uint64(0)
+	eventually(t, "the socket takes no more", func() bool {
+		cc.mu.Lock()
+		defer cc.mu.Unlock()
+		if same++; cc.sentData != sent || !cc.w.writing || cc.room() {
+			same, sent = 0, cc.sentData
+		}
+		return same == 20
+	})
+	var streams []*Stream
+	for range atOnce - 2 {
+		s, err := cc.Open(newRequest("GET", "/"), true)
+		r.must(err)
+		streams = append(streams, s)
+	}
+	for _, s := range streams {
+		s.Close()
+	}
+	r.headers(last.ID(), false, ":status", "200")
+	var resp message.Response
+	if _, err := last.ReadHead(&resp); err != nil {
+		t.Error(err)
+	}
+	r.must(r.fr.WritePing(false, [8]byte{})) // as one who wants to know whether we live
+	r.must(r.fr.WriteData(last.ID(), true, []byte("x")))
+	if _, end, err := last.Next(); !end || err != nil {
+		t.Error(err)
+	}
+	last.Close()
+	upload.Interrupt()
+}
