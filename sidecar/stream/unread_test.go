@@ -13,7 +13,7 @@ func soon(t *testing.T, what string, f func()) {
 	go func() { defer close(done); f() }()
 	select {
 	case <-done:
-	case <-time.After(3 * time.Second):
+	case <-time.After(4 * time.Second):
 		t.Fatalf("%s waits for a peer that does not read", what)
 	}
 }
