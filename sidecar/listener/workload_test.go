@@ -348,7 +348,9 @@ func (s *stress) enough() bool {
 }
 
 // TestStress: whatever clients, hosts and control planes do at the same time, each answer is
-// its request's, and nothing is left in the end. It says what it began with.
+// its request's, and nothing is left in the end. It says what it began with. It is in the
+// last file: after it, turns (package fair) are for a while as they are on a busy machine,
+// which tests of turns do not expect.
 func TestStress(t *testing.T) {
 	before := sockets(t)
 	t.Run("all at once", func(t *testing.T) {
