@@ -265,7 +265,7 @@ func (k *checker) interrupt() func() {
 		return h.Close
 	}
 	conn := k.conn
-	return func() { _ = conn.Close() }
+	return func() { _ = stream.CloseNow(conn) }
 }
 
 // speaks is what the checks' connections are for.
@@ -286,7 +286,7 @@ func (k *checker) drop() {
 	}
 	if k.conn != nil {
 		k.held.Store(nil)
-		_ = k.conn.Close()
+		_ = stream.CloseNow(k.conn)
 		k.conn = nil
 	}
 }

@@ -166,9 +166,13 @@ func (p *pool) takeSharedBut(not []*Conn) *Conn {
 			return nil
 		}
 		// Those that look at once must not all get the last place.
-		if best.carries.CompareAndSwap(carried, carried+1) {
+		if !best.carries.CompareAndSwap(carried, carried+1) {
+			continue
+		}
+		if !best.condemned.Load() {
 			break
 		}
+		best.releaseShared() // it was retired meanwhile
 	}
 	best.uses.Add(1)
 	if best.spent(cfg) {
@@ -333,17 +337,29 @@ func (p *pool) unshare(c *Conn) {
 // releaseShared is Release of a shared connection.
 func (c *Conn) releaseShared() {
 	p := c.pool
-	c.carries.Add(-1)
+	left := c.carries.Add(-1)
 	p.roomFreed()
 	cfg := p.host.cluster.cfg.Load()
 	if c.condemned.Load() || !p.host.usable() || c.generation != cfg.tlsGeneration || !c.HTTP2.Usable() {
 		p.unshare(c)
+		if left == 0 {
+			c.HTTP2.Drain()
+		}
+	}
+}
+
+// retire has a shared connection take no more requests. Those that have a place on it may be
+// about to open their streams; it ends when the last has left. Whoever takes a place looks
+// after that whether it still may, so that the last to leave is seen here or sees this.
+func (p *pool) retire(c *Conn) {
+	p.unshare(c)
+	c.condemned.Store(true)
+	if c.carries.Load() == 0 {
 		c.HTTP2.Drain()
 	}
 }
 
-// drainShared has the connections that match take no more requests, and end when
-// those that they carry have.
+// drainShared retires the connections that match.
 func (p *pool) drainShared(match func(*Conn) bool) {
 	conns := p.multiplexed.conns.Load()
 	if conns == nil {
@@ -351,8 +367,7 @@ func (p *pool) drainShared(match func(*Conn) bool) {
 	}
 	for _, c := range *conns {
 		if match(c) {
-			p.unshare(c)
-			c.HTTP2.Drain()
+			p.retire(c)
 		}
 	}
 }

@@ -329,9 +329,9 @@ func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard, want protoco
 		if m := p.host.cluster.metrics; m != nil {
 			m.Use().ConnectionsOpen.Add(s, 1)
 		}
-		if want == protocolTunnel {
+		if want == protocolTunnel && conn.HTTP2 != nil {
 			p.uncount()
-			conn.uncounted = conn.HTTP2 != nil
+			conn.uncounted = true
 		}
 	}
 	p.mu.Lock()
@@ -428,7 +428,7 @@ func (c *Conn) Close() error {
 		p.unshare(c)
 		c.HTTP2.Close()
 	} else {
-		err = c.Stream.Close()
+		err = stream.CloseNow(c.Stream) // a request may wait for it, or a withdrawal
 	}
 	// There is room for another connection, of whichever protocol.
 	p.wake()

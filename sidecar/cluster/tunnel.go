@@ -36,7 +36,9 @@ func (p *pool) openTunnel(ctx context.Context, s telemetry.Shard) (*Conn, error)
 		case carrier == nil:
 			return nil, nil
 		case carrier.HTTP2 == nil:
-			// The host declined, and what was made to ask is good for one stream.
+			// The host declined, and what was made to ask is good for one stream: it counts
+			// for itself.
+			p.uncount()
 			carrier.condemned.Store(true)
 			return carrier, nil
 		}

@@ -21,7 +21,7 @@ func (m *Manager) CloseConns(match func(source string, info *stream.Info) bool) 
 	for _, c := range m.All() { // checks end with their cluster
 		for _, held := range c.checkConns() {
 			if match(held.source, held.Info()) {
-				_ = held.Close()
+				_ = stream.CloseNow(held.Stream)
 				n++
 			}
 		}

@@ -77,13 +77,13 @@ type handshakes struct {
 	goOn  chan struct{}
 }
 
-func newHandshakes(t *testing.T) *handshakes {
+func newHandshakes(t *testing.T, protocols ...string) *handshakes {
 	source := httptest.NewTLSServer(nil)
 	t.Cleanup(source.Close)
 	hs := &handshakes{asked: make(chan string), goOn: make(chan struct{})}
 	var wg sync.WaitGroup
 	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
-		Certificates: source.TLS.Certificates, NextProtos: []string{"h2", "http/1.1"},
+		Certificates: source.TLS.Certificates, NextProtos: protocols,
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			hs.asked <- hello.ServerName
 			<-hs.goOn
@@ -131,7 +131,7 @@ func acquireWeb(c *Cluster) (*Conn, error) {
 func TestWithdrawnWhileConnecting(t *testing.T) {
 	for name, tc := range overtaken {
 		t.Run(name, func(t *testing.T) {
-			hs := newHandshakes(t)
+			hs := newHandshakes(t, "h2", "http/1.1")
 			m := newManager(t, Options{TLS: pooled{&tls.Config{InsecureSkipVerify: true}}})
 			c := mustUpdate(t, m, &Config{Name: "c", TLS: &TLS{SNI: "one"}, HTTP: HTTP{Protocol: tc.http}, Endpoints: hosts("c", hs.addr)})
 			failure := make(chan error, 1)
@@ -161,7 +161,7 @@ func TestWithdrawnWhileConnecting(t *testing.T) {
 func TestTrustChangedWhileConnecting(t *testing.T) {
 	for name, tc := range overtaken {
 		t.Run(name, func(t *testing.T) {
-			hs := newHandshakes(t)
+			hs := newHandshakes(t, "h2", "http/1.1")
 			m := newManager(t, Options{TLS: pooled{&tls.Config{InsecureSkipVerify: true}}})
 			with := func(sni string) *Cluster {
 				return mustUpdate(t, m, &Config{Name: "c", TLS: &TLS{SNI: sni}, HTTP: HTTP{Protocol: tc.http}, Endpoints: hosts("c", hs.addr)})
@@ -239,7 +239,7 @@ func TestWithdrawalsReachChecks(t *testing.T) {
 // TestWithdrawnWhileChecking: a check's connection that a withdrawal overtook is not used, and
 // says nothing of the host.
 func TestWithdrawnWhileChecking(t *testing.T) {
-	hs := newHandshakes(t)
+	hs := newHandshakes(t, "h2", "http/1.1")
 	m := newManager(t, Options{TLS: pooled{&tls.Config{InsecureSkipVerify: true}}, Source: func(string) string { return "web" }})
 	c := mustUpdate(t, m, &Config{Name: "c", TLS: &TLS{SNI: "x"}, HealthCheck: every(&HTTPCheck{Path: "/"}), Endpoints: hosts("c", hs.addr)})
 	<-hs.asked

@@ -179,14 +179,14 @@ func (c *Conn) StartDrain() {
 }
 
 // End closes the connection and records why; the first reason stays, and first tells whether
-// it is this one. Where policy ends it the transport is reset, so that one peer cannot delay
-// the next.
+// it is this one. No peer can delay the end of the next; where policy ends it the transport is
+// reset.
 func (c *Conn) End(e Ending) (first bool) {
 	first = c.ended.CompareAndSwap(nil, &e)
 	if a, ok := c.Stream.(stream.Aborter); ok && e.Flags&telemetry.FlagPolicyClosed != 0 {
 		a.Abort()
 	} else {
-		_ = c.Stream.Close()
+		_ = stream.CloseNow(c.Stream)
 	}
 	c.Wake()
 	return first

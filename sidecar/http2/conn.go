@@ -95,6 +95,7 @@ func (c *conn) init(s stream.Stream, cfg *Config) {
 	c.dec.init(cfg.HeaderTableSize)
 	c.enc.init(cfg.HeaderTableSize, cfg.Huffman)
 	c.streams = make(map[uint32]*Stream)
+	c.closed.most = mostOurs(cfg.MaxConcurrentStreams)
 	c.sendWin, c.peerWindow = initialWindow, initialWindow
 	c.recvWin, c.spare = int64(cfg.ConnWindow), int64(cfg.SpareWindow)
 	c.bulk = 1 + int(cfg.ConnWindow)/bulkBlock
@@ -158,23 +159,28 @@ var past = time.Unix(1, 0)
 // a frame on one of these was on its way, one on a stream that the peer ended is an
 // error (RFC 9113 5.1).
 type closedStreams struct {
-	ours    []uint32 // grows to maxOurs, then goes round
+	ours    []uint32 // grows to most, then goes round
 	oursAt  int
+	most    int
 	peers   [8]uint32
 	peersAt uint8
 }
 
-const maxOurs = 256
+// mostOurs is how many streams that we reset are remembered. Those that share a connection
+// may all end at once, with the host that they went to or with the client that they came
+// from, and as many again before the peer has heard of that: what it had sent of each is no
+// offence, and must not end what goes on. A connection has the memory when it needs it.
+func mostOurs(concurrent uint32) int { return int(min(max(2*uint64(concurrent), 256), 4096)) }
 
 func (l *closedStreams) add(id uint32, byPeer bool) {
 	switch {
 	case byPeer:
 		l.peers[l.peersAt&7] = id
 		l.peersAt++
-	case len(l.ours) < maxOurs:
+	case len(l.ours) < l.most:
 		l.ours = append(l.ours, id)
 	default:
-		l.ours[l.oursAt%maxOurs] = id
+		l.ours[l.oursAt%l.most] = id
 		l.oursAt++
 	}
 }
@@ -220,7 +226,14 @@ func (c *conn) reset(s *Stream, code Code, reason string) {
 	}
 	o := c.out()
 	o.b = appendRSTStream(o.b, s.id, code)
-	c.control()
+	if c.client != nil {
+		// It was we who opened the stream. That many leave at once is no flood of the
+		// server's, whose connection others share.
+		c.w.frames++
+		c.w.urgent = true
+	} else {
+		c.control()
+	}
 	s.end(&StreamError{Code: code, Reason: reason}, false)
 }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
 // finish ends a connection whose reader has stopped with err, closes the stream, and
@@ -36,7 +37,7 @@ func (c *conn) finish(err *ConnError) error {
 	}
 	c.cut = true
 	c.mu.Unlock()
-	_ = c.s.Close()
+	_ = stream.CloseNow(c.s) // the last words have had their time
 	c.mu.Lock()
 	for c.w.writing {
 		c.settled.Wait()
@@ -116,5 +117,5 @@ func (c *conn) abort(err *ConnError) {
 	c.cut = true
 	c.settled.Broadcast()
 	c.mu.Unlock()
-	_ = c.s.Close()
+	_ = stream.CloseNow(c.s)
 }

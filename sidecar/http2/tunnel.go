@@ -226,9 +226,9 @@ func (t *tunnelTimer) set(of *Tunnel, d time.Time) {
 	if past || d.IsZero() {
 		return
 	}
-	mine := t.generation
+	mine, c := t.generation, of.s.c // the stream may be another's when the time has come
 	t.timer = time.AfterFunc(wait, func() {
-		defer panics.Contain(panics.Timer, of.s.c, nil)
+		defer panics.Contain(panics.Timer, c, nil)
 		of.mu.Lock()
 		defer of.mu.Unlock()
 		if t.generation == mine {

@@ -26,6 +26,16 @@ func Abort(s Stream) {
 	}
 }
 
+// CloseNow closes a stream without waiting for its peer: of the last words goes out what the
+// socket takes at once. It is for who has more to do than to close this one: a peer that does
+// not read would hold up all that comes after it.
+func CloseNow(s Stream) error {
+	if c, ok := s.(interface{ closeNow() error }); ok {
+		return c.closeNow()
+	}
+	return s.Close()
+}
+
 // Unacknowledged is how much of what was written to s its peer's host does not have yet, a
 // FIN being one byte; 0 where s cannot tell. Closing a socket before it has loses that
 // where the peer goes on sending: what arrives at a closed socket is answered with a reset

@@ -56,10 +56,32 @@ func (c *recordConn) gathered() int {
 
 func recordsBeforeLast(n int) int { return max(0, (n-1)/recordSize) }
 
-// beginTry announces a write of n bytes that must not wait. It is not ok while there is
-// something left of the last.
-func (c *recordConn) beginTry(n int) (ok bool, err error) {
+// tryOnly has writes keep what the socket does not take, or ends that.
+func (c *recordConn) tryOnly(on bool) {
 	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	c.w.try = on
+}
+
+// hurry ends all waiting for the socket; it is false where somebody may be at that.
+func (c *recordConn) hurry() bool {
+	c.hurried.Store(true)
+	if !c.w.mu.TryLock() {
+		return false
+	}
+	c.w.mu.Unlock()
+	return true
+}
+
+// beginTry announces a write of n bytes that must not wait; more says that it goes on. It is
+// not ok while there is something left of the last, nor while the reader is at an answer,
+// which may wait for the socket.
+func (c *recordConn) beginTry(n int, more bool) (ok bool, err error) {
+	if more {
+		c.w.mu.Lock() // what is tried holds it for a moment
+	} else if !c.w.mu.TryLock() {
+		return false, nil
+	}
 	defer c.w.mu.Unlock()
 	err = c.flushKept()
 	c.w.try = err == nil && c.w.kept == nil
@@ -180,5 +202,5 @@ func (c *recordConn) writeOnce(fd uintptr) bool {
 		w.wrote += n
 	}
 	c.reset.note(w.errno)
-	return !w.wait || w.errno != syscall.EAGAIN
+	return !w.wait || w.errno != syscall.EAGAIN || c.hurried.Load()
 }

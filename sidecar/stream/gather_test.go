@@ -194,11 +194,11 @@ func TestAnswersWhileGathering(t *testing.T) {
 		for i := range pieces {
 			try := i%2 == 0
 			if try {
-				if ok, err := c.beginTry(gatherSize); err != nil {
+				if ok, err := c.beginTry(gatherSize, false); err != nil {
 					t.Error(err)
 				} else if !ok {
 					_, _ = c.Write(nil)
-					_, _ = c.beginTry(gatherSize)
+					_, _ = c.beginTry(gatherSize, false)
 				}
 			} else {
 				c.gather(gatherSize)

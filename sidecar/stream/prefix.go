@@ -55,3 +55,6 @@ func (p *Prefixed) TryWrite(b []byte) (n int, done bool, err error) {
 	}
 	return p.try.TryWrite(b)
 }
+
+// closeNow is Close for CloseNow.
+func (p *Prefixed) closeNow() error { return CloseNow(p.Stream) }

@@ -237,7 +237,7 @@ func (t *TLS) Write(p []byte) (n int, err error) {
 func (t *TLS) TryWrite(p []byte) (n int, done bool, err error) {
 	for n < len(p) {
 		piece := p[n:min(len(p), n+gatherSize)]
-		if ok, err := t.raw.beginTry(len(piece)); !ok {
+		if ok, err := t.raw.beginTry(len(piece), n > 0); !ok {
 			return n, false, err
 		}
 		m, err := t.tls.Write(piece)
@@ -272,6 +272,17 @@ func (t *TLS) Close() error {
 	return err
 }
 
+// closeNow is Close for CloseNow.
+func (t *TLS) closeNow() (err error) {
+	if t.raw.hurry() {
+		err = t.tls.Close()
+	} else {
+		err = t.raw.Conn.Close() // in the middle of a record nothing more can be said
+	}
+	t.watch.Load().Wake()
+	return err
+}
+
 // Abort implements Aborter.
 func (t *TLS) Abort() {
 	abort(t.raw.Conn)
@@ -300,7 +311,9 @@ func (t *TLS) Quiet() bool {
 	if !t.full && !t.raw.leftover && t.raw.quiet() {
 		return true
 	}
+	t.raw.tryOnly(true) // nobody's time runs here: what the peer makes us answer is not waited for
 	n, err := t.readNow(t.one[:])
+	t.raw.tryOnly(false)
 	t.have = n > 0
 	return n == 0 && err == errWouldBlock
 }
@@ -359,6 +372,8 @@ type recordConn struct {
 
 	w     recordWriter
 	reset resetSeen
+	// hurried: the connection is being closed, and no write waits any more.
+	hurried atomic.Bool
 }
 
 // wouldBlock is temporary in net.Error's sense, so that crypto/tls does not take

@@ -58,7 +58,7 @@ func (r *relay) close() {
 	r.mu.Lock()
 	r.closing = true
 	r.mu.Unlock()
-	_ = r.c.Stream.Close()
+	_ = stream.CloseNow(r.c.Stream) // the watch of all connections may be at this one
 	_ = r.up.Close()
 }
 
