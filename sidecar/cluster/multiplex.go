@@ -139,10 +139,10 @@ func (p *pool) multiplexes(cfg *settings, clientHTTP2 bool) bool {
 
 // takeShared returns the connection with the most room, and a place on it; nil when none
 // has any.
-func (p *pool) takeShared() *Conn { return p.takeSharedBut(nil) }
+func (p *pool) takeShared(now int64) *Conn { return p.takeSharedBut(nil, now) }
 
 // takeSharedBut is takeShared without those in not.
-func (p *pool) takeSharedBut(not []*Conn) *Conn {
+func (p *pool) takeSharedBut(not []*Conn, now int64) *Conn {
 	conns := p.multiplexed.conns.Load()
 	if conns == nil {
 		return nil
@@ -154,6 +154,10 @@ func (p *pool) takeSharedBut(not []*Conn) *Conn {
 		most, carried := 0, int64(0)
 		for _, c := range *conns {
 			if c.generation != cfg.tlsGeneration || c.condemned.Load() || slices.Contains(not, c) {
+				continue
+			}
+			if c.idleFor(now) >= cfg.idleTimeout || c.old(now) {
+				p.drain(c)
 				continue
 			}
 			carries := c.carries.Load()
@@ -171,7 +175,7 @@ func (p *pool) takeSharedBut(not []*Conn) *Conn {
 		}
 	}
 	best.uses.Add(1)
-	if best.spent(cfg) {
+	if best.served(cfg) {
 		// This is the last request that it takes.
 		p.unshare(best)
 		best.condemned.Store(true)
@@ -199,7 +203,7 @@ func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Sha
 		seen := p.multiplexed.conns.Load()
 		// Before the look for room: SETTINGS that arrive after it may have brought some.
 		unsettled := p.unsettled()
-		if conn := p.takeShared(); conn != nil {
+		if conn := p.takeShared(monotonic()); conn != nil {
 			p.roomFreed() // the next that waits looks, and may dial
 			return conn, nil
 		}
@@ -287,7 +291,7 @@ func (p *pool) roomFreed() {
 func (p *pool) share(c *Conn) {
 	p.multiplexed.declined.Store(false)
 	c.HTTP2.OnFree(p.roomFreed)
-	if c.spent(p.host.cluster.cfg.Load()) {
+	if c.served(p.host.cluster.cfg.Load()) {
 		// The request it was made for is the only one that it takes.
 		c.condemned.Store(true)
 		go c.carry()
@@ -337,8 +341,7 @@ func (c *Conn) releaseShared() {
 	p.roomFreed()
 	cfg := p.host.cluster.cfg.Load()
 	if c.condemned.Load() || !p.host.usable() || c.generation != cfg.tlsGeneration || !c.HTTP2.Usable() {
-		p.unshare(c)
-		c.HTTP2.Drain()
+		p.drain(c)
 	}
 }
 
@@ -351,10 +354,15 @@ func (p *pool) drainShared(match func(*Conn) bool) {
 	}
 	for _, c := range *conns {
 		if match(c) {
-			p.unshare(c)
-			c.HTTP2.Drain()
+			p.drain(c)
 		}
 	}
+}
+
+// drain has a shared connection take no more requests.
+func (p *pool) drain(c *Conn) {
+	p.unshare(c)
+	c.HTTP2.Drain()
 }
 
 // http2 are the codec's terms.

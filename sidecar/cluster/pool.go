@@ -105,12 +105,13 @@ func (c *Conn) Gone() bool { return c.prober != nil && c.prober.Gone() }
 // a new one, or, at the connection limit, one that another exchange gives back.
 // Where the host speaks HTTP/2 it is one with room for another stream. clientHTTP2
 // says that the client does, which decides for SpeakDownstream. ctx is asked for only
-// when it has to wait. s is the caller's counter shard. An idle connection may be one whose
-// peer has left, or spoken: see Sure.
-func (h *Host) Acquire(ctx func() (context.Context, context.CancelFunc), source string, clientHTTP2 bool, priority Priority, s telemetry.Shard) (*Conn, error) {
+// when it has to wait. now is a reading of the clock that the caller has: a connection that was idle
+// for too long by then, or has lived long enough, is not used. s is the caller's counter
+// shard. An idle connection may be one whose peer has left, or spoken: see Sure.
+func (h *Host) Acquire(ctx func() (context.Context, context.CancelFunc), source string, clientHTTP2 bool, priority Priority, now int64, s telemetry.Shard) (*Conn, error) {
 	p := h.pool(source, priority)
 	if p.multiplexes(h.cluster.cfg.Load(), clientHTTP2) {
-		if c := p.takeShared(); c != nil {
+		if c := p.takeShared(now); c != nil {
 			return c, nil
 		}
 		within, cancel := ctx()
@@ -119,7 +120,7 @@ func (h *Host) Acquire(ctx func() (context.Context, context.CancelFunc), source 
 			return c, err
 		}
 	}
-	if c := p.takeIdle(); c != nil {
+	if c := p.takeIdle(now); c != nil {
 		return c, nil
 	}
 	return p.connect(ctx, s)
@@ -134,8 +135,9 @@ func (p *pool) uncount() {
 	b.conns.Add(-1)
 }
 
-// takeIdle returns the idle connection used last, if it is still good.
-func (p *pool) takeIdle() *Conn {
+// takeIdle returns the idle connection used last, if it is still good now.
+func (p *pool) takeIdle(now int64) *Conn {
+	limit := p.host.cluster.cfg.Load().idleTimeout
 	for {
 		p.mu.Lock()
 		n := len(p.idle)
@@ -147,7 +149,7 @@ func (p *pool) takeIdle() *Conn {
 		p.idle[n-1] = nil
 		p.idle = p.idle[:n-1]
 		p.mu.Unlock()
-		if c.fit() {
+		if now-c.idleSince < limit && !c.old(now) && c.fit() {
 			c.uses.Add(1)
 			return c
 		}
@@ -380,7 +382,7 @@ func (c *Conn) Release() {
 func (c *Conn) ReleaseRead(at int64) {
 	p := c.pool
 	cfg := p.host.cluster.cfg.Load()
-	if c.condemned.Load() || !p.host.usable() || c.generation != cfg.tlsGeneration || c.spent(cfg) {
+	if c.condemned.Load() || !p.host.usable() || c.generation != cfg.tlsGeneration || c.spent(cfg, at) {
 		_ = c.Close()
 		return
 	}
@@ -456,7 +458,7 @@ func (p *pool) closeIdle() {
 // sweep closes idle connections that are too old or that the peer has left.
 func (p *pool) sweep(now, limit int64) {
 	p.drainShared(func(c *Conn) bool {
-		return int64(c.HTTP2.Idle()) > limit || c.until > 0 && now >= c.until
+		return c.idleFor(now) >= limit || c.old(now)
 	})
 	const settled = 1e9 // younger ones are about to be used or swept next time
 	p.mu.Lock()
@@ -475,7 +477,7 @@ func (p *pool) sweep(now, limit int64) {
 
 	keep := old[:0]
 	for _, c := range old {
-		if now-c.idleSince > limit || c.until > 0 && now >= c.until || !c.quiet() {
+		if now-c.idleSince >= limit || c.old(now) || !c.quiet() {
 			_ = c.Close()
 		} else {
 			keep = append(keep, c)

@@ -64,10 +64,24 @@ func (h *Host) retireConns() {
 }
 
 // spent tells whether a connection has lived or served as long as it may.
-func (c *Conn) spent(s *settings) bool {
-	o := &s.HTTP
-	return o.MaxRequestsPerConnection > 0 && c.uses.Load() >= uint64(o.MaxRequestsPerConnection) ||
-		c.until > 0 && monotonic() >= c.until
+func (c *Conn) spent(s *settings, now int64) bool {
+	return c.served(s) || c.old(now)
+}
+
+func (c *Conn) served(s *settings) bool {
+	most := s.HTTP.MaxRequestsPerConnection
+	return most > 0 && c.uses.Load() >= uint64(most)
+}
+
+func (c *Conn) old(now int64) bool { return c.until > 0 && now >= c.until }
+
+// idleFor is how long a shared connection carried nothing, below 0 where it carries
+// something, or began to after now.
+func (c *Conn) idleFor(now int64) int64 {
+	if c.carries.Load() > 0 {
+		return -1
+	}
+	return now - c.HTTP2.IdleSince()
 }
 
 // lifetime is when a connection that is made now has lived long enough, 0 for
