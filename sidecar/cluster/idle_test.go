@@ -85,3 +85,39 @@ func TestIdleTimesAreKept(t *testing.T) {
 		}
 	}
 }
+
+// TestConnectionsInPanic: where requests go to all hosts because too few are healthy, the
+// connections to those that are not are used again like others. They are ended once, when
+// the control plane says so of the host.
+func TestConnectionsInPanic(t *testing.T) {
+	for name, protocol := range map[string]Protocol{"HTTP/1": SpeakHTTP1, "HTTP/2": SpeakHTTP2} {
+		for _, health := range []string{"unhealthy", "draining"} {
+			t.Run(name+" "+health, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					m := NewManager(Options{})
+					defer m.Close()
+					c := mustUpdate(t, m, &Config{Name: "c", Type: EDS, HTTP: HTTP{Protocol: protocol}})
+					set := func(state string) *Host {
+						if err := m.SetEndpoints(hosts("c", "10.0.0.1"+state)); err != nil {
+							t.Fatal(err)
+						}
+						return c.hosts()[0]
+					}
+					before := kept(t, set(""), protocol)
+					h := set(" " + health)
+					synctest.Wait()
+					if !before.closed.Load() {
+						t.Error("a connection from before was left open")
+					}
+					then := kept(t, h, protocol)
+					set(" " + health)
+					again, err := h.Acquire(withTimeout(time.Second), "web", true, DefaultPriority, monotonic(), 0)
+					if err != nil || again != then {
+						t.Fatalf("another connection: %v", err)
+					}
+					again.Release()
+				})
+			})
+		}
+	}
+}
