@@ -178,6 +178,11 @@ func (c *Cluster) turn(s *settings, fresh bool) {
 		s.tlsGeneration++
 	}
 	c.cfg.Store(s)
+	if old.HTTP.Protocol != cfg.HTTP.Protocol {
+		for _, h := range c.order {
+			h.retireConns() // they would take their places under the limits, and serve nobody
+		}
+	}
 	if tlsChanged {
 		if c.metrics != nil {
 			c.metrics.Use().PoolsReplaced.Inc(0)

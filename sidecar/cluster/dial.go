@@ -56,6 +56,7 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (conn
 		c.HTTP2 = http2.NewClient(st, terms)
 		return c, nil
 	}
+	c.bytes = want == protocolBytes || want == protocolTunnel
 	c.Exchanger, _ = st.(stream.Exchanger)
 	c.prober, _ = st.(stream.Prober)
 	return c, nil
@@ -197,6 +198,7 @@ func (p *pool) openBytes(ctx context.Context, s telemetry.Shard) (*Conn, error) 
 	}
 	p.mu.Lock()
 	p.dialing++
+	p.apart++
 	p.mu.Unlock()
 	conn, err := p.dialFor(ctx, s, protocolBytes, func(error) {})
 	switch {

@@ -263,13 +263,12 @@ func (p *pool) unsettled() bool {
 	})
 }
 
-// admits counts another connection against the limit. A host without any may always
-// have one. The pool's lock is held.
+// admits counts another connection against the limit. The pool's lock is held.
 func (p *pool) admits(limit int, s telemetry.Shard) bool {
 	c := p.host.cluster
 	b, _ := p.breaker()
 	n := b.conns.Add(1)
-	if p.room(n, limit) || len(p.all)+p.dialing == 0 {
+	if p.room(n, limit) || p.alone(true) {
 		return true
 	}
 	b.conns.Add(-1)

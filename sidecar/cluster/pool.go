@@ -25,6 +25,8 @@ type pool struct {
 	idle    []*Conn
 	all     map[*Conn]struct{}
 	dialing int
+	// apart are those among them that are for a byte stream.
+	apart int
 	// unclaimed are those among them that their requests left, and that waiters may have.
 	unclaimed int
 	waiting   []*waiter
@@ -62,6 +64,8 @@ type Conn struct {
 	opening    Opening
 	// carrier is the shared connection that a tunnel is a stream of.
 	carrier *Conn
+	// bytes: it was made for a byte stream, and no request has a use for it.
+	bytes bool
 	// uncounted: it is not against the limit on connections.
 	uncounted bool
 	// condemned: in use when it was found to be unwanted, not to be pooled.
@@ -215,8 +219,7 @@ func (p *pool) connect(ctxOf func() (context.Context, context.CancelFunc), s tel
 }
 
 // reserve takes an idle connection, the right to dial (nil, nil), or a place in
-// the queue. A host without any connection may always have one, as in Envoy, so
-// that no host starves at the limit.
+// the queue.
 func (p *pool) reserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
 	for {
 		conn, w := p.tryReserve(limit, s)
@@ -254,7 +257,7 @@ func (p *pool) tryReserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
 	}
 	b, _ := p.breaker()
 	n := b.conns.Add(1)
-	if p.room(n, limit) || len(p.all)+p.dialing == 0 {
+	if p.room(n, limit) || p.alone(false) {
 		p.dialing++
 		return nil, nil
 	}
@@ -311,6 +314,16 @@ func (p *pool) purge(e *Error) {
 	p.waiting = nil
 }
 
+// wakeAll lets all waiters try again. p.mu is not held.
+func (p *pool) wakeAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, w := range p.waiting {
+		w.ready <- nil
+	}
+	p.waiting = nil
+}
+
 // wake lets the first waiter try again. p.mu is not held.
 func (p *pool) wake() {
 	p.mu.Lock()
@@ -338,6 +351,9 @@ func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard, want protoco
 	}
 	p.mu.Lock()
 	p.dialing--
+	if want == protocolBytes {
+		p.apart--
+	}
 	if err == nil {
 		p.all[conn] = struct{}{}
 	}
@@ -361,6 +377,9 @@ func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard, want protoco
 	switch {
 	case conn.HTTP2 != nil:
 		p.share(conn)
+		if want == protocolHTTP1 {
+			p.wakeAll() // it comes back to none of them
+		}
 	case want == protocolHTTP2 || want == protocolTunnel:
 		p.multiplexed.declined.Store(true)
 	}
