@@ -41,11 +41,8 @@ func TestConnectionsOfNoUse(t *testing.T) {
 				c := kept(t, h, tc.have)
 				synctest.Wait()
 				p := c.pool
-				p.idle = nil // it is in use
-				if tc.have == SpeakHTTP2 {
-					c.carries.Add(1)
-					p.unshare(c)
-				}
+				c.takeUp()
+				p.unshare(c)
 				if tc.make != nil {
 					tc.make(c)
 				}
@@ -91,11 +88,7 @@ func TestProtocolChanges(t *testing.T) {
 				cfg := Config{Name: "c", Endpoints: hosts("c", "10.0.0.1"), HTTP: HTTP{Protocol: protocol}}
 				h := mustUpdate(t, m, &cfg).hosts()[0]
 				idle, busy := kept(t, h, protocol), kept(t, h, protocol)
-				if protocol == SpeakHTTP1 {
-					busy.pool.idle = busy.pool.idle[:1]
-				} else {
-					busy.carries.Add(1)
-				}
+				busy.takeUp()
 				next := cfg
 				next.HTTP.Protocol = SpeakHTTP1 + SpeakHTTP2 - protocol
 				mustUpdate(t, m, &next)

@@ -101,8 +101,8 @@ func jittered(d time.Duration, percent float64) time.Duration {
 }
 
 // resolve looks a name up once; false if that failed. A name that does not exist, or has no
-// address, has none from then on, as in Envoy; one that fails otherwise keeps what it last
-// resolved to: addresses that are known beat none.
+// address, has none from then on, but the last one in a LogicalDNS cluster, both as in Envoy;
+// one that fails otherwise keeps what it last resolved to: addresses that are known beat none.
 func (c *Cluster) resolve(ctx context.Context, s *settings, name string) (ok bool) {
 	within, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -120,10 +120,13 @@ func (c *Cluster) resolve(ctx context.Context, s *settings, name string) (ok boo
 	case err != nil:
 		addrs = nil
 		if len(last) > 0 {
-			c.m.log.Warn("name has no addresses any more", "cluster", c.name, "host", name, "had", len(last), "err", err)
+			c.m.log.Warn("name has no addresses any more", "cluster", c.name, "host", name, "had", len(last), "kept", s.Type == LogicalDNS, "err", err)
 		}
 	}
-	c.known[name] = unmapped(addrs)
+	if addrs = unmapped(addrs); s.Type == LogicalDNS && len(s.dns().Family.filter(addrs)) == 0 {
+		addrs = last
+	}
+	c.known[name] = addrs
 	if out := c.resolution(s); !reflect.DeepEqual(out, c.assignment) {
 		c.replace(out)
 	} else if s.Type == LogicalDNS {
@@ -168,6 +171,9 @@ func (c *Cluster) resolution(s *settings) *Assignment {
 				addrs = []netip.Addr{ip.Unmap()}
 			}
 			if s.Type == LogicalDNS {
+				if s.dns().Family == AllFamilies {
+					addrs = IPv4First.filter(addrs) // as in Envoy
+				}
 				if len(addrs) > 0 {
 					c.resolved = &addrs[0]
 					next.Endpoints = append(next.Endpoints, named(e))
@@ -193,8 +199,8 @@ func named(e Endpoint) Endpoint {
 	return e
 }
 
-// aim makes new connections to the host of a LogicalDNS cluster go where its name
-// resolved to last; those that are open stay. c.mu is held.
+// aim makes connections to the host of a LogicalDNS cluster go where its name resolved to
+// last. Those to where it was before end, with the exchange that uses them. c.mu is held.
 func (c *Cluster) aim(h *Host) {
 	e := h.Endpoint()
 	if e.Pipe != "" || c.resolved == nil {
@@ -203,6 +209,7 @@ func (c *Cluster) aim(h *Host) {
 	to := netip.AddrPortFrom(*c.resolved, uint16(e.Port))
 	if t := h.target.Load(); t.addr == nil || t.address != to.String() {
 		h.target.Store(&target{"tcp", net.JoinHostPort(c.resolved.String(), strconv.Itoa(e.Port)), net.TCPAddrFromAddrPort(to)})
+		h.closeIdle()
 	}
 }
 

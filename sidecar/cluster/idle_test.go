@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,7 +20,7 @@ func kept(t *testing.T, h *Host, protocol Protocol) *Conn {
 	near, far := net.Pipe()
 	t.Cleanup(func() { _ = far.Close() })
 	go func() { _, _ = io.Copy(io.Discard, far) }()
-	c := &Conn{Stream: pipe{near}, pool: p, generation: cfg.tlsGeneration, until: cfg.lifetime()}
+	c := &Conn{Stream: pipe{near}, pool: p, generation: cfg.tlsGeneration, aimed: h.target.Load(), until: cfg.lifetime()}
 	c.uses.Store(1)
 	p.all[c] = struct{}{}
 	h.gained()
@@ -33,6 +34,17 @@ func kept(t *testing.T, h *Host, protocol Protocol) *Conn {
 	}
 	c.Release()
 	return c
+}
+
+// takeUp has a request use such a connection.
+func (c *Conn) takeUp() {
+	if c.HTTP2 != nil {
+		c.carries.Add(1)
+		return
+	}
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	c.pool.idle = slices.DeleteFunc(c.pool.idle, func(o *Conn) bool { return o == c })
 }
 
 // breakerConns counts connections that nobody dialled.

@@ -153,7 +153,7 @@ func (p *pool) takeSharedBut(not []*Conn, now int64) *Conn {
 		best = nil
 		most, carried := 0, int64(0)
 		for _, c := range *conns {
-			if c.generation != cfg.tlsGeneration || c.condemned.Load() || slices.Contains(not, c) {
+			if !c.currentIn(cfg) || c.condemned.Load() || slices.Contains(not, c) {
 				continue
 			}
 			if c.idleFor(now) >= cfg.idleTimeout || c.old(now) {
@@ -256,10 +256,10 @@ func (p *pool) unsettled() bool {
 	if conns == nil {
 		return false
 	}
-	generation := p.host.cluster.cfg.Load().tlsGeneration
+	cfg := p.host.cluster.cfg.Load()
 	return slices.ContainsFunc(*conns, func(c *Conn) bool {
 		capacity, settled := c.HTTP2.Capacity()
-		return !settled && capacity > 0 && c.generation == generation && !c.condemned.Load()
+		return !settled && capacity > 0 && c.currentIn(cfg) && !c.condemned.Load()
 	})
 }
 
@@ -339,7 +339,7 @@ func (c *Conn) releaseShared() {
 	c.carries.Add(-1)
 	p.roomFreed()
 	cfg := p.host.cluster.cfg.Load()
-	if c.condemned.Load() || !p.host.usable() || c.generation != cfg.tlsGeneration || !c.HTTP2.Usable() {
+	if c.condemned.Load() || !p.host.usable() || !c.currentIn(cfg) || !c.HTTP2.Usable() {
 		p.drain(c)
 	}
 }

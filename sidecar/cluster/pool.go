@@ -53,7 +53,8 @@ type Conn struct {
 
 	pool       *pool
 	prober     stream.Prober
-	generation uint64 // of the TLS context that verified the peer
+	generation uint64  // of the TLS context that verified the peer
+	aimed      *target // where it was to go
 	idleSince  int64
 	unasked    bool // nobody has looked whether its peer is quiet since it was idle
 	uses       atomic.Uint64
@@ -230,14 +231,15 @@ func (p *pool) reserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
 	}
 }
 
-// current tells whether the TLS context that verified the peer is the one in force. It may
-// have changed while the connection was made.
-func (c *Conn) current() bool {
-	return c.generation == c.pool.host.cluster.cfg.Load().tlsGeneration
+// current tells whether the TLS context that verified the peer is the one in force, and the
+// peer's address the host's. Both may have changed while the connection was made.
+func (c *Conn) current() bool { return c.currentIn(c.pool.host.cluster.cfg.Load()) }
+
+func (c *Conn) currentIn(s *settings) bool {
+	return c.generation == s.tlsGeneration && c.aimed == c.pool.host.target.Load()
 }
 
-// fit tells whether an idle connection may be used: the TLS context that verified it is
-// the one in force, and its peer has neither closed it nor spoken without being asked
+// fit tells whether an idle connection may be used: it is current, and its peer has neither closed it nor spoken without being asked
 // (which would be taken for the answer to the next request). Where the stream can, that
 // is left to the moment at which the request is written.
 func (c *Conn) fit() bool {
@@ -401,7 +403,7 @@ func (c *Conn) Release() {
 func (c *Conn) ReleaseRead(at int64) {
 	p := c.pool
 	cfg := p.host.cluster.cfg.Load()
-	if c.condemned.Load() || !p.host.usable() || c.generation != cfg.tlsGeneration || c.spent(cfg, at) {
+	if c.condemned.Load() || !p.host.usable() || !c.currentIn(cfg) || c.spent(cfg, at) {
 		_ = c.Close()
 		return
 	}

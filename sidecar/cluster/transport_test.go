@@ -274,8 +274,7 @@ func TestDNSTimes(t *testing.T) {
 	}
 }
 
-// TestLogicalDNS: new connections go where the name resolved to last, and those
-// that are open stay.
+// TestLogicalDNS: connections go where the name resolved to last.
 func TestLogicalDNS(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dns := &fakeDNS{}
