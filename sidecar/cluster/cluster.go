@@ -41,7 +41,7 @@ type Cluster struct {
 	checks      map[*Host]*checker
 	stopDNS     context.CancelFunc
 	known       map[string][]netip.Addr // what DNS names last resolved to
-	resolved    *netip.Addr             // of a LogicalDNS cluster, nil before it has an address
+	resolved    []netip.Addr            // of a LogicalDNS cluster, as they are tried
 	warming     *time.Timer             // while hosts start slowly
 	rebuilding  *time.Timer             // while a change of health waits
 	restUntil   int64                   // changes of health wait until then

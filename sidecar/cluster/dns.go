@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
@@ -171,11 +170,8 @@ func (c *Cluster) resolution(s *settings) *Assignment {
 				addrs = []netip.Addr{ip.Unmap()}
 			}
 			if s.Type == LogicalDNS {
-				if s.dns().Family == AllFamilies {
-					addrs = IPv4First.filter(addrs) // as in Envoy
-				}
 				if len(addrs) > 0 {
-					c.resolved = &addrs[0]
+					c.resolved = interleaved(addrs)
 					next.Endpoints = append(next.Endpoints, named(e))
 				}
 				continue
@@ -203,12 +199,17 @@ func named(e Endpoint) Endpoint {
 // last. Those to where it was before end, with the exchange that uses them. c.mu is held.
 func (c *Cluster) aim(h *Host) {
 	e := h.Endpoint()
-	if e.Pipe != "" || c.resolved == nil {
+	if e.Pipe != "" || len(c.resolved) == 0 {
 		return
 	}
-	to := netip.AddrPortFrom(*c.resolved, uint16(e.Port))
+	var others []string
+	for _, addr := range c.resolved[1:] {
+		others = append(others, netip.AddrPortFrom(addr, uint16(e.Port)).String())
+	}
+	h.others.Store(&others)
+	to := netip.AddrPortFrom(c.resolved[0], uint16(e.Port))
 	if t := h.target.Load(); t.addr == nil || t.address != to.String() {
-		h.target.Store(&target{"tcp", net.JoinHostPort(c.resolved.String(), strconv.Itoa(e.Port)), net.TCPAddrFromAddrPort(to)})
+		h.target.Store(&target{"tcp", to.String(), net.TCPAddrFromAddrPort(to)})
 		h.closeIdle()
 	}
 }

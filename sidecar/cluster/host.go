@@ -22,6 +22,9 @@ type Host struct {
 	// cluster's own.
 	socket *SocketMatch
 	target atomic.Pointer[target]
+	// others are the further addresses of a LogicalDNS cluster's name, where connections are
+	// made that cannot be made to the target.
+	others atomic.Pointer[[]string]
 
 	ep       atomic.Pointer[Endpoint]
 	priority atomic.Int64

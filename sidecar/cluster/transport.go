@@ -44,11 +44,14 @@ func dialer(m *Manager, cfg *Config) func(ctx context.Context, network, address 
 
 // connect opens a transport connection to the host.
 func (h *Host) connect(ctx context.Context, s *settings) (net.Conn, error) {
-	t := h.target.Load()
+	t, dial := h.target.Load(), h.cluster.m.dial
 	if s.dial != nil {
-		return s.dial(ctx, t.network, t.address)
+		dial = s.dial
 	}
-	return h.cluster.m.dial(ctx, t.network, t.address)
+	if others := h.others.Load(); others != nil && len(*others) > 0 {
+		return h.dialAny(ctx, dial, append([]string{t.address}, *others...))
+	}
+	return dial(ctx, t.network, t.address)
 }
 
 // retireConns closes the idle connections; those in use are not pooled again.
