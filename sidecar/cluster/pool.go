@@ -481,7 +481,7 @@ func (p *pool) sweep(now, limit int64) {
 	p.drainShared(func(c *Conn) bool {
 		return c.idleFor(now) >= limit || c.old(now)
 	})
-	const settled = 1e9 // younger ones are about to be used or swept next time
+	settled := min(1e9, limit) // younger ones are about to be used or swept next time
 	p.mu.Lock()
 	// Release appends, so the oldest are in front.
 	n := 0
