@@ -45,6 +45,25 @@ func (p *pool) room(n int64, limit int) bool {
 	return !exceeds(p.host.conns.Load()+int64(p.dialing)+1, each)
 }
 
+// alone tells whether a request finds no connection that it could wait for, shared or one of
+// its own, nor one that is being made. It may have one whatever the limit, as in Envoy, so
+// that no host starves at it. p.mu is held.
+func (p *pool) alone(shared bool) bool {
+	making := p.dialing - p.apart
+	if p.multiplexed.dialing != nil {
+		making--
+	}
+	if shared && p.multiplexed.dialing != nil || !shared && making+len(p.idle) > 0 {
+		return false
+	}
+	for c := range p.all {
+		if (c.HTTP2 != nil) == shared && !c.bytes && c.current() {
+			return false
+		}
+	}
+	return true
+}
+
 // activeRequests are those of both priorities, pending ones too.
 func (c *Cluster) activeRequests() int64 {
 	return c.requests.Load() + c.pending.Load() + c.high.requests.Load() + c.high.pending.Load()

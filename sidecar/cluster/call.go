@@ -137,7 +137,7 @@ func (c *Cluster) call(ctx context.Context, req *message.Request, body []byte, o
 func (h *Host) acquireSure(ctx context.Context, http2 bool) (*Conn, error) {
 	within := func() (context.Context, context.CancelFunc) { return context.WithCancel(ctx) }
 	for {
-		c, err := h.Acquire(within, "", http2, DefaultPriority, 0)
+		c, err := h.Acquire(within, "", http2, DefaultPriority, monotonic(), 0)
 		if err != nil || c.Sure() {
 			return c, err
 		}

@@ -41,7 +41,7 @@ type Cluster struct {
 	checks      map[*Host]*checker
 	stopDNS     context.CancelFunc
 	known       map[string][]netip.Addr // what DNS names last resolved to
-	resolved    *netip.Addr             // of a LogicalDNS cluster, nil before it has an address
+	resolved    []netip.Addr            // of a LogicalDNS cluster, as they are tried
 	warming     *time.Timer             // while hosts start slowly
 	rebuilding  *time.Timer             // while a change of health waits
 	restUntil   int64                   // changes of health wait until then
@@ -178,6 +178,11 @@ func (c *Cluster) turn(s *settings, fresh bool) {
 		s.tlsGeneration++
 	}
 	c.cfg.Store(s)
+	if old.HTTP.Protocol != cfg.HTTP.Protocol {
+		for _, h := range c.order {
+			h.retireConns() // they would take their places under the limits, and serve nobody
+		}
+	}
 	if tlsChanged {
 		if c.metrics != nil {
 			c.metrics.Use().PoolsReplaced.Inc(0)

@@ -26,7 +26,7 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (conn
 	defer cancel()
 	h.connects.Add(1)
 	h.cluster.trafficked.Store(true)
-	start := time.Now()
+	start, aimed := time.Now(), h.target.Load()
 	opening := Opening{Began: start}
 	st, kind, err := p.open(ctx, cfg, want, &opening)
 	m := h.cluster.metrics
@@ -45,7 +45,7 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (conn
 		m.Use().ConnectOK.Inc(s)
 		m.Use().ConnectDuration.Observe(s, time.Since(start))
 	}
-	c := &Conn{Stream: st, pool: p, generation: cfg.tlsGeneration, until: cfg.lifetime(), opening: opening}
+	c := &Conn{Stream: st, pool: p, generation: cfg.tlsGeneration, aimed: aimed, until: cfg.lifetime(), opening: opening}
 	c.uses.Store(1)
 	c.carries.Store(1)
 	if want.settle(cfg, st.Info()) {
@@ -56,6 +56,7 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (conn
 		c.HTTP2 = http2.NewClient(st, terms)
 		return c, nil
 	}
+	c.bytes = want == protocolBytes || want == protocolTunnel
 	c.Exchanger, _ = st.(stream.Exchanger)
 	c.prober, _ = st.(stream.Prober)
 	return c, nil
@@ -197,6 +198,7 @@ func (p *pool) openBytes(ctx context.Context, s telemetry.Shard) (*Conn, error) 
 	}
 	p.mu.Lock()
 	p.dialing++
+	p.apart++
 	p.mu.Unlock()
 	conn, err := p.dialFor(ctx, s, protocolBytes, func(error) {})
 	switch {

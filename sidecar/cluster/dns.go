@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
@@ -101,8 +100,8 @@ func jittered(d time.Duration, percent float64) time.Duration {
 }
 
 // resolve looks a name up once; false if that failed. A name that does not exist, or has no
-// address, has none from then on, as in Envoy; one that fails otherwise keeps what it last
-// resolved to: addresses that are known beat none.
+// address, has none from then on, but the last one in a LogicalDNS cluster, both as in Envoy;
+// one that fails otherwise keeps what it last resolved to: addresses that are known beat none.
 func (c *Cluster) resolve(ctx context.Context, s *settings, name string) (ok bool) {
 	within, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -120,10 +119,13 @@ func (c *Cluster) resolve(ctx context.Context, s *settings, name string) (ok boo
 	case err != nil:
 		addrs = nil
 		if len(last) > 0 {
-			c.m.log.Warn("name has no addresses any more", "cluster", c.name, "host", name, "had", len(last), "err", err)
+			c.m.log.Warn("name has no addresses any more", "cluster", c.name, "host", name, "had", len(last), "kept", s.Type == LogicalDNS, "err", err)
 		}
 	}
-	c.known[name] = unmapped(addrs)
+	if addrs = unmapped(addrs); s.Type == LogicalDNS && len(s.dns().Family.filter(addrs)) == 0 {
+		addrs = last
+	}
+	c.known[name] = addrs
 	if out := c.resolution(s); !reflect.DeepEqual(out, c.assignment) {
 		c.replace(out)
 	} else if s.Type == LogicalDNS {
@@ -169,7 +171,7 @@ func (c *Cluster) resolution(s *settings) *Assignment {
 			}
 			if s.Type == LogicalDNS {
 				if len(addrs) > 0 {
-					c.resolved = &addrs[0]
+					c.resolved = interleaved(addrs)
 					next.Endpoints = append(next.Endpoints, named(e))
 				}
 				continue
@@ -193,16 +195,22 @@ func named(e Endpoint) Endpoint {
 	return e
 }
 
-// aim makes new connections to the host of a LogicalDNS cluster go where its name
-// resolved to last; those that are open stay. c.mu is held.
+// aim makes connections to the host of a LogicalDNS cluster go where its name resolved to
+// last. Those to where it was before end, with the exchange that uses them. c.mu is held.
 func (c *Cluster) aim(h *Host) {
 	e := h.Endpoint()
-	if e.Pipe != "" || c.resolved == nil {
+	if e.Pipe != "" || len(c.resolved) == 0 {
 		return
 	}
-	to := netip.AddrPortFrom(*c.resolved, uint16(e.Port))
+	var others []string
+	for _, addr := range c.resolved[1:] {
+		others = append(others, netip.AddrPortFrom(addr, uint16(e.Port)).String())
+	}
+	h.others.Store(&others)
+	to := netip.AddrPortFrom(c.resolved[0], uint16(e.Port))
 	if t := h.target.Load(); t.addr == nil || t.address != to.String() {
-		h.target.Store(&target{"tcp", net.JoinHostPort(c.resolved.String(), strconv.Itoa(e.Port)), net.TCPAddrFromAddrPort(to)})
+		h.target.Store(&target{"tcp", to.String(), net.TCPAddrFromAddrPort(to)})
+		h.closeIdle()
 	}
 }
 

@@ -64,8 +64,9 @@ func TestKnownAddressesOutliveUpdates(t *testing.T) {
 	}
 }
 
-// TestNamesThatAreGone: a name that does not exist, or has no address, has no hosts, as in
-// Envoy; where nobody knows, the last addresses stay.
+// TestNamesThatAreGone: a name that does not exist, or has no address, has no hosts in a
+// StrictDNS cluster, and keeps its last in a LogicalDNS cluster, as in Envoy; where nobody
+// knows, the last addresses stay.
 func TestNamesThatAreGone(t *testing.T) {
 	for _, typ := range []Type{StrictDNS, LogicalDNS} {
 		synctest.Test(t, func(t *testing.T) {
@@ -81,6 +82,9 @@ func TestNamesThatAreGone(t *testing.T) {
 				{nil, "10.0.0.1", 1}, {noSuchHost, "", 0}, {nil, "10.0.0.2", 1},
 				{&net.DNSError{Err: "server misbehaving", IsTemporary: true}, "", 1},
 			} {
+				if typ == LogicalDNS {
+					tc.want = 1
+				}
 				if dns.set(tc.err); tc.addr != "" {
 					dns.set(tc.err, tc.addr)
 				}

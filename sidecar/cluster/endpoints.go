@@ -214,9 +214,12 @@ func (c *Cluster) install(s *endpointSet) {
 	}
 	c.set.Store(s)
 	for _, h := range s.hosts {
-		if st := h.Health(); st == Unhealthy || st == Draining {
-			h.closeIdle()
+		st := h.Health()
+		down := st == Unhealthy || st == Draining
+		if down && !h.retired {
+			h.retireConns()
 		}
+		h.retired = down
 	}
 	c.warm(c.cfg.Load(), s.began)
 	c.countHosts(s.hosts)

@@ -95,6 +95,7 @@ type checker struct {
 	conn       stream.Stream
 	http2      *http2Checks // on conn, for checks that speak it
 	generation uint64
+	aimed      *target
 	// held is conn, for a withdrawal that ends it.
 	held atomic.Pointer[checkConn]
 	// Under the cluster's lock: results in a row.
@@ -202,6 +203,7 @@ func (k *checker) once(ctx context.Context) verdict {
 	defer cancel()
 	k.dropStale(s)
 	if k.conn == nil {
+		k.aimed = k.h.target.Load()
 		conn, err := k.connect(within, s)
 		if err != nil {
 			v := unanswered(err)
@@ -252,7 +254,7 @@ func (k *checker) dropStale(s *settings) {
 	}
 	p, ok := k.conn.(stream.Prober)
 	switch {
-	case k.generation != s.tlsGeneration,
+	case k.generation != s.tlsGeneration, k.aimed != k.h.target.Load(),
 		k.http2 != nil && !k.http2.Usable(),
 		k.http2 == nil && ok && !p.Quiet():
 		k.drop()

@@ -22,10 +22,16 @@ type Host struct {
 	// cluster's own.
 	socket *SocketMatch
 	target atomic.Pointer[target]
+	// others are the further addresses of a LogicalDNS cluster's name, where connections are
+	// made that cannot be made to the target.
+	others atomic.Pointer[[]string]
 
 	ep       atomic.Pointer[Endpoint]
 	priority atomic.Int64
 	locality *Locality // of the assignment, under the cluster's lock
+	// retired: its connections were ended because the control plane says that it is down.
+	// Under the cluster's lock.
+	retired bool
 	// gone: the assignment no longer names the host.
 	gone atomic.Bool
 	// used since the last look, for hosts that live as long as they are.
@@ -162,14 +168,9 @@ func (h *Host) effectiveWeight(s *SlowStart, now int64) float64 {
 	return w * max(grown, s.MinPercent/100)
 }
 
-// usable tells whether a connection may be pooled for more requests.
-func (h *Host) usable() bool {
-	if h.gone.Load() {
-		return false
-	}
-	health := h.Health()
-	return health == Healthy || health == Degraded
-}
+// usable tells whether a connection may be pooled for more requests. Also one to a host that
+// is said to be unhealthy: where requests go there in panic, each would need one of its own.
+func (h *Host) usable() bool { return !h.gone.Load() }
 
 // Begin and End bracket an exchange for least-request balancing and /clusters.
 func (h *Host) Begin() { h.active.Add(1) }

@@ -139,10 +139,10 @@ func (p *pool) multiplexes(cfg *settings, clientHTTP2 bool) bool {
 
 // takeShared returns the connection with the most room, and a place on it; nil when none
 // has any.
-func (p *pool) takeShared() *Conn { return p.takeSharedBut(nil) }
+func (p *pool) takeShared(now int64) *Conn { return p.takeSharedBut(nil, now) }
 
 // takeSharedBut is takeShared without those in not.
-func (p *pool) takeSharedBut(not []*Conn) *Conn {
+func (p *pool) takeSharedBut(not []*Conn, now int64) *Conn {
 	conns := p.multiplexed.conns.Load()
 	if conns == nil {
 		return nil
@@ -153,7 +153,11 @@ func (p *pool) takeSharedBut(not []*Conn) *Conn {
 		best = nil
 		most, carried := 0, int64(0)
 		for _, c := range *conns {
-			if c.generation != cfg.tlsGeneration || c.condemned.Load() || slices.Contains(not, c) {
+			if !c.currentIn(cfg) || c.condemned.Load() || slices.Contains(not, c) {
+				continue
+			}
+			if c.idleFor(now) >= cfg.idleTimeout || c.old(now) {
+				p.retire(c)
 				continue
 			}
 			carries := c.carries.Load()
@@ -175,7 +179,7 @@ func (p *pool) takeSharedBut(not []*Conn) *Conn {
 		best.releaseShared() // it was retired meanwhile
 	}
 	best.uses.Add(1)
-	if best.spent(cfg) {
+	if best.served(cfg) {
 		// This is the last request that it takes.
 		p.unshare(best)
 		best.condemned.Store(true)
@@ -203,7 +207,7 @@ func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Sha
 		seen := p.multiplexed.conns.Load()
 		// Before the look for room: SETTINGS that arrive after it may have brought some.
 		unsettled := p.unsettled()
-		if conn := p.takeShared(); conn != nil {
+		if conn := p.takeShared(monotonic()); conn != nil {
 			p.roomFreed() // the next that waits looks, and may dial
 			return conn, nil
 		}
@@ -256,20 +260,19 @@ func (p *pool) unsettled() bool {
 	if conns == nil {
 		return false
 	}
-	generation := p.host.cluster.cfg.Load().tlsGeneration
+	cfg := p.host.cluster.cfg.Load()
 	return slices.ContainsFunc(*conns, func(c *Conn) bool {
 		capacity, settled := c.HTTP2.Capacity()
-		return !settled && capacity > 0 && c.generation == generation && !c.condemned.Load()
+		return !settled && capacity > 0 && c.currentIn(cfg) && !c.condemned.Load()
 	})
 }
 
-// admits counts another connection against the limit. A host without any may always
-// have one. The pool's lock is held.
+// admits counts another connection against the limit. The pool's lock is held.
 func (p *pool) admits(limit int, s telemetry.Shard) bool {
 	c := p.host.cluster
 	b, _ := p.breaker()
 	n := b.conns.Add(1)
-	if p.room(n, limit) || len(p.all)+p.dialing == 0 {
+	if p.room(n, limit) || p.alone(true) {
 		return true
 	}
 	b.conns.Add(-1)
@@ -291,7 +294,7 @@ func (p *pool) roomFreed() {
 func (p *pool) share(c *Conn) {
 	p.multiplexed.declined.Store(false)
 	c.HTTP2.OnFree(p.roomFreed)
-	if c.spent(p.host.cluster.cfg.Load()) {
+	if c.served(p.host.cluster.cfg.Load()) {
 		// The request it was made for is the only one that it takes.
 		c.condemned.Store(true)
 		go c.carry()
@@ -340,7 +343,7 @@ func (c *Conn) releaseShared() {
 	left := c.carries.Add(-1)
 	p.roomFreed()
 	cfg := p.host.cluster.cfg.Load()
-	if c.condemned.Load() || !p.host.usable() || c.generation != cfg.tlsGeneration || !c.HTTP2.Usable() {
+	if c.condemned.Load() || !p.host.usable() || !c.currentIn(cfg) || !c.HTTP2.Usable() {
 		p.unshare(c)
 		if left == 0 {
 			c.HTTP2.Drain()

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,7 +47,7 @@ func testWaiters(t *testing.T, cfg *Config) {
 		acquire := func(ctx context.Context) <-chan error {
 			done := make(chan error, 1)
 			go func() {
-				_, err := h.Acquire(func() (context.Context, context.CancelFunc) { return context.WithCancel(ctx) }, "", true, DefaultPriority, 0)
+				_, err := h.Acquire(func() (context.Context, context.CancelFunc) { return context.WithCancel(ctx) }, "", true, DefaultPriority, monotonic(), 0)
 				done <- err
 			}()
 			synctest.Wait()
@@ -182,12 +183,14 @@ func TestTunnelTimeout(t *testing.T) {
 	}
 }
 
-// TestRoomOfAConnectionThatFails: the same where the other could not be made.
-func TestRoomOfAConnectionThatFails(t *testing.T) {
+// TestVersionsDoNotWaitForEachOther: where the client's version decides, a request waits for
+// no connection that its host is to be spoken to on in the other, as in Envoy, whose pools are
+// of one version each.
+func TestVersionsDoNotWaitForEachOther(t *testing.T) {
 	s, first := newServer(t), make(chan struct{})
-	dials := 0
+	var dials atomic.Int32
 	m := newManager(t, Options{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
-		if dials++; dials == 1 {
+		if dials.Add(1) == 1 {
 			<-first
 			return nil, errors.New("refused")
 		}
@@ -199,43 +202,38 @@ func TestRoomOfAConnectionThatFails(t *testing.T) {
 	h := c.hosts()[0]
 	p, failure := h.pool("", DefaultPriority), make(chan error, 1)
 	go func() {
-		_, err := h.Acquire(withTimeout(5*time.Second), "", false, DefaultPriority, 0)
+		_, err := h.Acquire(withTimeout(5*time.Second), "", false, DefaultPriority, monotonic(), 0)
 		failure <- err
 	}()
-	begun := func(is func() bool) {
-		waitFor(t, func() bool {
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			return is()
-		})
+	waitFor(t, func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.dialing == 1
+	})
+	if _, err := connTo(h); err != nil { // for HTTP/2
+		t.Error(err)
 	}
-	begun(func() bool { return p.dialing == 1 })
-	done := make(chan error, 1)
-	go func() {
-		_, err := connTo(h) // for HTTP/2
-		done <- err
-	}()
-	begun(func() bool { return p.multiplexed.began != nil })
 	close(first)
 	if err := <-failure; err == nil {
 		t.Error("the first connection was made")
 	}
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
 }
 
 // TestRoomOfAConnectionThatEnds: whoever waits for a shared connection learns that there
-// is room for one when another has ended, of whichever protocol, and is not counted.
+// is room for one when another has ended, and is not counted.
 func TestRoomOfAConnectionThatEnds(t *testing.T) {
 	s := newServer(t)
-	cfg := &Config{Name: "c", HTTP: HTTP{Protocol: SpeakDownstream}, Endpoints: hosts("c", s.addr)}
+	cfg := &Config{Name: "c", HTTP: HTTP{Protocol: SpeakHTTP2, MaxRequestsPerConnection: 1}, Endpoints: hosts("c", s.addr)}
 	cfg.Limits.MaxConnections = 1
 	c := mustUpdate(t, newManager(t, Options{}), cfg)
-	conn := acquire(t, c, "")
-	h, done := conn.Host(), make(chan error, 1)
+	h := c.hosts()[0]
+	conn, err := connTo(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
 	go func() {
-		_, err := connTo(h) // for HTTP/2
+		_, err := connTo(h)
 		done <- err
 	}()
 	p := h.pool("", DefaultPriority)

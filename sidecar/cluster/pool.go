@@ -25,6 +25,8 @@ type pool struct {
 	idle    []*Conn
 	all     map[*Conn]struct{}
 	dialing int
+	// apart are those among them that are for a byte stream.
+	apart int
 	// unclaimed are those among them that their requests left, and that waiters may have.
 	unclaimed int
 	waiting   []*waiter
@@ -51,7 +53,8 @@ type Conn struct {
 
 	pool       *pool
 	prober     stream.Prober
-	generation uint64 // of the TLS context that verified the peer
+	generation uint64  // of the TLS context that verified the peer
+	aimed      *target // where it was to go
 	idleSince  int64
 	unasked    bool // nobody has looked whether its peer is quiet since it was idle
 	uses       atomic.Uint64
@@ -62,6 +65,8 @@ type Conn struct {
 	opening    Opening
 	// carrier is the shared connection that a tunnel is a stream of.
 	carrier *Conn
+	// bytes: it was made for a byte stream, and no request has a use for it.
+	bytes bool
 	// uncounted: it is not against the limit on connections.
 	uncounted bool
 	// condemned: in use when it was found to be unwanted, not to be pooled.
@@ -105,12 +110,13 @@ func (c *Conn) Gone() bool { return c.prober != nil && c.prober.Gone() }
 // a new one, or, at the connection limit, one that another exchange gives back.
 // Where the host speaks HTTP/2 it is one with room for another stream. clientHTTP2
 // says that the client does, which decides for SpeakDownstream. ctx is asked for only
-// when it has to wait. s is the caller's counter shard. An idle connection may be one whose
-// peer has left, or spoken: see Sure.
-func (h *Host) Acquire(ctx func() (context.Context, context.CancelFunc), source string, clientHTTP2 bool, priority Priority, s telemetry.Shard) (*Conn, error) {
+// when it has to wait. now is a reading of the clock that the caller has: a connection that was idle
+// for too long by then, or has lived long enough, is not used. s is the caller's counter
+// shard. An idle connection may be one whose peer has left, or spoken: see Sure.
+func (h *Host) Acquire(ctx func() (context.Context, context.CancelFunc), source string, clientHTTP2 bool, priority Priority, now int64, s telemetry.Shard) (*Conn, error) {
 	p := h.pool(source, priority)
 	if p.multiplexes(h.cluster.cfg.Load(), clientHTTP2) {
-		if c := p.takeShared(); c != nil {
+		if c := p.takeShared(now); c != nil {
 			return c, nil
 		}
 		within, cancel := ctx()
@@ -119,7 +125,7 @@ func (h *Host) Acquire(ctx func() (context.Context, context.CancelFunc), source 
 			return c, err
 		}
 	}
-	if c := p.takeIdle(); c != nil {
+	if c := p.takeIdle(now); c != nil {
 		return c, nil
 	}
 	return p.connect(ctx, s)
@@ -134,8 +140,9 @@ func (p *pool) uncount() {
 	b.conns.Add(-1)
 }
 
-// takeIdle returns the idle connection used last, if it is still good.
-func (p *pool) takeIdle() *Conn {
+// takeIdle returns the idle connection used last, if it is still good now.
+func (p *pool) takeIdle(now int64) *Conn {
+	limit := p.host.cluster.cfg.Load().idleTimeout
 	for {
 		p.mu.Lock()
 		n := len(p.idle)
@@ -147,7 +154,7 @@ func (p *pool) takeIdle() *Conn {
 		p.idle[n-1] = nil
 		p.idle = p.idle[:n-1]
 		p.mu.Unlock()
-		if c.fit() {
+		if now-c.idleSince < limit && !c.old(now) && c.fit() {
 			c.uses.Add(1)
 			return c
 		}
@@ -213,8 +220,7 @@ func (p *pool) connect(ctxOf func() (context.Context, context.CancelFunc), s tel
 }
 
 // reserve takes an idle connection, the right to dial (nil, nil), or a place in
-// the queue. A host without any connection may always have one, as in Envoy, so
-// that no host starves at the limit.
+// the queue.
 func (p *pool) reserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
 	for {
 		conn, w := p.tryReserve(limit, s)
@@ -225,14 +231,15 @@ func (p *pool) reserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
 	}
 }
 
-// current tells whether the TLS context that verified the peer is the one in force. It may
-// have changed while the connection was made.
-func (c *Conn) current() bool {
-	return c.generation == c.pool.host.cluster.cfg.Load().tlsGeneration
+// current tells whether the TLS context that verified the peer is the one in force, and the
+// peer's address the host's. Both may have changed while the connection was made.
+func (c *Conn) current() bool { return c.currentIn(c.pool.host.cluster.cfg.Load()) }
+
+func (c *Conn) currentIn(s *settings) bool {
+	return c.generation == s.tlsGeneration && c.aimed == c.pool.host.target.Load()
 }
 
-// fit tells whether an idle connection may be used: the TLS context that verified it is
-// the one in force, and its peer has neither closed it nor spoken without being asked
+// fit tells whether an idle connection may be used: it is current, and its peer has neither closed it nor spoken without being asked
 // (which would be taken for the answer to the next request). Where the stream can, that
 // is left to the moment at which the request is written.
 func (c *Conn) fit() bool {
@@ -252,7 +259,7 @@ func (p *pool) tryReserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
 	}
 	b, _ := p.breaker()
 	n := b.conns.Add(1)
-	if p.room(n, limit) || len(p.all)+p.dialing == 0 {
+	if p.room(n, limit) || p.alone(false) {
 		p.dialing++
 		return nil, nil
 	}
@@ -309,6 +316,16 @@ func (p *pool) purge(e *Error) {
 	p.waiting = nil
 }
 
+// wakeAll lets all waiters try again. p.mu is not held.
+func (p *pool) wakeAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, w := range p.waiting {
+		w.ready <- nil
+	}
+	p.waiting = nil
+}
+
 // wake lets the first waiter try again. p.mu is not held.
 func (p *pool) wake() {
 	p.mu.Lock()
@@ -336,6 +353,9 @@ func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard, want protoco
 	}
 	p.mu.Lock()
 	p.dialing--
+	if want == protocolBytes {
+		p.apart--
+	}
 	if err == nil {
 		p.all[conn] = struct{}{}
 	}
@@ -359,6 +379,9 @@ func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard, want protoco
 	switch {
 	case conn.HTTP2 != nil:
 		p.share(conn)
+		if want == protocolHTTP1 {
+			p.wakeAll() // it comes back to none of them
+		}
 	case want == protocolHTTP2 || want == protocolTunnel:
 		p.multiplexed.declined.Store(true)
 	}
@@ -380,7 +403,7 @@ func (c *Conn) Release() {
 func (c *Conn) ReleaseRead(at int64) {
 	p := c.pool
 	cfg := p.host.cluster.cfg.Load()
-	if c.condemned.Load() || !p.host.usable() || c.generation != cfg.tlsGeneration || c.spent(cfg) {
+	if c.condemned.Load() || !p.host.usable() || !c.currentIn(cfg) || c.spent(cfg, at) {
 		_ = c.Close()
 		return
 	}
@@ -456,9 +479,9 @@ func (p *pool) closeIdle() {
 // sweep closes idle connections that are too old or that the peer has left.
 func (p *pool) sweep(now, limit int64) {
 	p.drainShared(func(c *Conn) bool {
-		return int64(c.HTTP2.Idle()) > limit || c.until > 0 && now >= c.until
+		return c.idleFor(now) >= limit || c.old(now)
 	})
-	const settled = 1e9 // younger ones are about to be used or swept next time
+	settled := min(1e9, limit) // younger ones are about to be used or swept next time
 	p.mu.Lock()
 	// Release appends, so the oldest are in front.
 	n := 0
@@ -475,7 +498,7 @@ func (p *pool) sweep(now, limit int64) {
 
 	keep := old[:0]
 	for _, c := range old {
-		if now-c.idleSince > limit || c.until > 0 && now >= c.until || !c.quiet() {
+		if now-c.idleSince >= limit || c.old(now) || !c.quiet() {
 			_ = c.Close()
 		} else {
 			keep = append(keep, c)

@@ -44,11 +44,14 @@ func dialer(m *Manager, cfg *Config) func(ctx context.Context, network, address 
 
 // connect opens a transport connection to the host.
 func (h *Host) connect(ctx context.Context, s *settings) (net.Conn, error) {
-	t := h.target.Load()
+	t, dial := h.target.Load(), h.cluster.m.dial
 	if s.dial != nil {
-		return s.dial(ctx, t.network, t.address)
+		dial = s.dial
 	}
-	return h.cluster.m.dial(ctx, t.network, t.address)
+	if others := h.others.Load(); others != nil && len(*others) > 0 {
+		return h.dialAny(ctx, dial, append([]string{t.address}, *others...))
+	}
+	return dial(ctx, t.network, t.address)
 }
 
 // retireConns closes the idle connections; those in use are not pooled again.
@@ -64,10 +67,24 @@ func (h *Host) retireConns() {
 }
 
 // spent tells whether a connection has lived or served as long as it may.
-func (c *Conn) spent(s *settings) bool {
-	o := &s.HTTP
-	return o.MaxRequestsPerConnection > 0 && c.uses.Load() >= uint64(o.MaxRequestsPerConnection) ||
-		c.until > 0 && monotonic() >= c.until
+func (c *Conn) spent(s *settings, now int64) bool {
+	return c.served(s) || c.old(now)
+}
+
+func (c *Conn) served(s *settings) bool {
+	most := s.HTTP.MaxRequestsPerConnection
+	return most > 0 && c.uses.Load() >= uint64(most)
+}
+
+func (c *Conn) old(now int64) bool { return c.until > 0 && now >= c.until }
+
+// idleFor is how long a shared connection carried nothing, below 0 where it carries
+// something, or began to after now.
+func (c *Conn) idleFor(now int64) int64 {
+	if c.carries.Load() > 0 {
+		return -1
+	}
+	return now - c.HTTP2.IdleSince()
 }
 
 // lifetime is when a connection that is made now has lived long enough, 0 for

@@ -16,7 +16,7 @@ type past struct {
 	members    members
 	assignment *Assignment
 	known      map[string][]netip.Addr
-	resolved   *netip.Addr
+	resolved   []netip.Addr
 	hosts      []pastHost
 }
 

@@ -190,7 +190,7 @@ func (a *attempt) begin() bool {
 func (a *attempt) connect() (*cluster.Conn, error) {
 	x := a.x
 	for !x.terminate {
-		c, err := a.host.Acquire(a.dial, x.d.Workload, x.req.Version == message.HTTP2, x.priority(), x.d.Shard)
+		c, err := a.host.Acquire(a.dial, x.d.Workload, x.req.Version == message.HTTP2, x.priority(), a.known(), x.d.Shard)
 		if err != nil {
 			return nil, err
 		}
@@ -207,6 +207,15 @@ func (a *attempt) connect() (*cluster.Conn, error) {
 		a.hold(c)
 	}
 	return c, err
+}
+
+// known is a time that is over: a reading of the clock that is at hand, of when the request
+// was there, or for a further attempt one of its own.
+func (a *attempt) known() int64 {
+	if a.x.attempts > 1 {
+		return monotonic()
+	}
+	return a.x.admittedAt
 }
 
 // hold makes conn the attempt's.

@@ -68,7 +68,7 @@ type exchange struct {
 	// What is to be told of the exchange.
 	start      time.Time
 	startMono  int64
-	admittedAt int64 // when its head was there, and no filter made it wait any more
+	admittedAt int64 // when its head was there, and neither a filter nor a body made it wait any more
 	received   int64 // body bytes from the client
 	sent       int64 // body bytes to the client
 	status     int

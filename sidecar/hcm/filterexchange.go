@@ -81,6 +81,7 @@ func (x *exchange) ReadBody(limit int) (whole bool, v filter.Verdict) {
 		x.store = append(x.store, data...)
 		x.complete = last
 	}
+	x.admittedAt = monotonic()
 	x.observed.mark(telemetry.RequestEnded)
 	x.payload, x.keep = x.store, len(x.store) <= x.keepUpTo
 	x.measureBody()

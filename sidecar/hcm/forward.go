@@ -73,6 +73,7 @@ func (x *exchange) pullBody() bool {
 		}
 		x.complete = last
 	}
+	x.admittedAt = monotonic()
 	x.observed.mark(telemetry.RequestEnded)
 	x.payload = x.store[:have]
 	x.keep = x.keep && have <= x.keepUpTo

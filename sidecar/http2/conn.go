@@ -4,8 +4,10 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/clock"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
@@ -46,8 +48,8 @@ type conn struct {
 	enc     encoder
 	streams map[uint32]*Stream
 	closed  closedStreams
-	// idleSince is when the last stream ended.
-	idleSince time.Time
+	// idleSince is when the last stream ended, in the terms of package clock.
+	idleSince atomic.Int64
 	// opened counts streams whose head was answered or sent, sentData DATA frames: they
 	// earn the peer WINDOW_UPDATE and PRIORITY frames.
 	opened, sentData uint64
@@ -99,8 +101,9 @@ func (c *conn) init(s stream.Stream, cfg *Config) {
 	c.sendWin, c.peerWindow = initialWindow, initialWindow
 	c.recvWin, c.spare = int64(cfg.ConnWindow), int64(cfg.SpareWindow)
 	c.bulk = 1 + int(cfg.ConnWindow)/bulkBlock
-	c.idleSince = time.Now()
-	c.keeper.c, c.keeper.lastRead = c, c.idleSince
+	now := time.Now()
+	c.idleSince.Store(clock.Of(now))
+	c.keeper.c, c.keeper.lastRead = c, now
 }
 
 // announce appends our SETTINGS, and the connection's window beyond the default.
@@ -212,7 +215,7 @@ func (c *conn) remove(s *Stream, byPeer bool) {
 	delete(c.streams, s.id)
 	c.closed.add(s.id, byPeer)
 	if len(c.streams) == 0 {
-		c.idleSince = time.Now()
+		c.idleSince.Store(clock.Now())
 	}
 	if c.client != nil {
 		c.client.streamGone()
@@ -310,15 +313,9 @@ func (c *conn) wakeSender() {
 	}
 }
 
-// Idle is for how long no stream has been open; 0 while one is.
-func (c *conn) Idle() time.Duration {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.streams) > 0 {
-		return 0
-	}
-	return time.Since(c.idleSince)
-}
+// IdleSince is when the last stream ended, or the connection began, in the terms of package
+// clock. It says nothing while a stream is open.
+func (c *conn) IdleSince() int64 { return c.idleSince.Load() }
 
 // LogValue implements slog.LogValuer.
 func (c *conn) LogValue() slog.Value {

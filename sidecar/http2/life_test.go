@@ -14,6 +14,7 @@ import (
 
 	xhttp2 "golang.org/x/net/http2"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/clock"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 )
 
@@ -182,7 +183,7 @@ func TestKeepaliveBeforeStream(t *testing.T) {
 		if !cc.Usable() {
 			t.Error("the connection was given up")
 		}
-		if idle := cc.Idle(); idle < time.Minute {
+		if idle := time.Duration(clock.Now() - cc.IdleSince()); idle < time.Minute {
 			t.Errorf("idle for %v", idle)
 		}
 	})
