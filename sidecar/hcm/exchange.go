@@ -269,11 +269,16 @@ func (x *exchange) refuseMessage(err error) {
 		x.clientFailed(err)
 		return
 	}
+	x.countRefusal(&r)
+	x.flags |= telemetry.FlagDownstreamProtocolError
+	x.localReply(&r)
+}
+
+// countRefusal counts a message that its codec refused.
+func (x *exchange) countRefusal(r *reply) {
 	if x.m.metrics != nil {
 		x.m.metrics.ProtocolErrors.With("downstream", r.reason).Inc(x.d.Shard)
 	}
-	x.flags |= telemetry.FlagDownstreamProtocolError
-	x.localReply(&r)
 }
 
 // takeBuffered makes the part of the body that has arrived the payload. It returns

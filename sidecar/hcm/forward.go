@@ -280,6 +280,9 @@ func (x *exchange) departure() (f telemetry.Flags, details string) {
 		if fault := x.h2.fault.Load(); fault != nil {
 			return telemetry.FlagDownstreamProtocolError, *fault
 		}
+		if x.h2.refuses.Load() {
+			return telemetry.FlagDownstreamReset, "http2.remote_refuse"
+		}
 		if x.h2.reset.Load() {
 			return telemetry.FlagDownstreamReset, "http2.remote_reset"
 		}

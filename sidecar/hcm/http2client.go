@@ -13,10 +13,11 @@ type http2Client struct {
 	*http2.Stream
 	dog  watchdog
 	left atomic.Bool
-	// reset: the client ended the stream, not the connection. fault is what it did wrong,
-	// nil for nothing: then its codec ended the stream, or the connection.
-	reset atomic.Bool
-	fault atomic.Pointer[string]
+	// reset: the client ended the stream, not the connection, and with refuses it said that it
+	// had refused it. fault is what it did wrong, nil for nothing: then its codec ended the
+	// stream, or the connection.
+	reset, refuses atomic.Bool
+	fault          atomic.Pointer[string]
 
 	// rest is what fill did not have room for.
 	rest []byte
@@ -28,6 +29,7 @@ func (h *http2Client) open(c *http2Conn, s *http2.Stream) {
 	h.Stream, h.rest, h.last = s, nil, false
 	h.left.Store(false)
 	h.reset.Store(false)
+	h.refuses.Store(false)
 	h.fault.Store(nil)
 	h.dog.start(c.m.timers, h)
 	if err := s.Watch(h); err != nil {
@@ -44,15 +46,24 @@ func (h *http2Client) close() {
 
 // StreamEnded implements http2.Watcher. The connection is locked.
 func (h *http2Client) StreamEnded(err error) {
-	var e *http2.StreamError
-	h.reset.Store(errors.As(err, &e) && e.Remote)
-	if r, ok := refusal(err); ok {
-		h.fault.Store(&r.details)
-	} else if reason, ok := http2Fault(err); ok {
-		h.fault.Store(&reason)
-	}
+	h.blame(err)
 	h.left.Store(true)
 	h.dog.look()
+}
+
+// blame notes whose fault the end of the stream is.
+func (h *http2Client) blame(err error) {
+	var e *http2.StreamError
+	h.reset.Store(errors.As(err, &e) && e.Remote)
+	h.refuses.Store(errors.Is(err, http2.ErrRefused))
+	if r, ok := refusal(err); ok {
+		details := detailsOf(http2Details, r.reason)
+		h.fault.Store(&details)
+	} else if reason, ok := http2Fault(err); ok {
+		h.fault.Store(&reason)
+	} else {
+		h.fault.Store(nil)
+	}
 }
 
 // Next implements message.Body.

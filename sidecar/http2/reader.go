@@ -49,6 +49,10 @@ func (c *conn) took(n int) bool {
 	if ended := c.endBatch(); c.stopped == nil {
 		c.stopped = ended
 	}
+	if c.untold {
+		c.untold = false
+		c.server.tell()
+	}
 	if c.stopped != nil {
 		return false
 	}
@@ -255,6 +259,7 @@ func (c *conn) endBatch() *ConnError {
 	}
 	if c.server != nil {
 		c.server.start()
+		c.untold = c.server.lost.first != nil
 	}
 	if c.keeper.watching {
 		c.keeper.lastRead = time.Now()
@@ -310,6 +315,13 @@ func (c *conn) malformed(id uint32, s *Stream, reason string) *ConnError {
 	return c.streamError(id, s, ProtocolError, GlitchMalformed, reason)
 }
 
+// badContent treats content that is not what its message has announced. The frames are as
+// they should be, so that this is the one message's fault, whatever is to be done about
+// malformed heads (RFC 9113 8.1.1): others share the connection.
+func (c *conn) badContent(s *Stream, reason string) *ConnError {
+	return c.streamError(s.id, s, ProtocolError, GlitchMalformed, reason)
+}
+
 // dataStart judges a DATA frame by its header and the padding's length, and keeps what has
 // arrived for its stream. It returns how many bytes of the payload that is.
 func (c *conn) dataStart(h *frameHeader, p []byte) (n int, err *ConnError) {
@@ -351,10 +363,12 @@ func (c *conn) dataStart(h *frameHeader, p []byte) (n int, err *ConnError) {
 		return n, c.streamError(s.id, s, StreamClosed, GlitchStreamError, "data_after_end")
 	case int64(h.length) > s.recvWin:
 		return n, c.streamError(s.id, s, FlowControlError, GlitchStreamError, "stream_window")
-	case !s.gotHead:
+	case !s.gotHead && s.interim == 0:
 		return n, c.malformed(s.id, s, "data_before_head")
+	case !s.gotHead:
+		return n, c.badContent(s, "data_before_head")
 	case s.bodiless && size > 0, s.declared >= 0 && s.got+int64(size) > s.declared:
-		return n, c.malformed(s.id, s, "content_length_mismatch")
+		return n, c.badContent(s, "content_length_mismatch")
 	}
 	s.recvWin -= int64(h.length)
 	s.got += int64(size)
@@ -429,7 +443,7 @@ func (c *conn) dataEnd() *ConnError {
 // remoteEnded notes the peer's END_STREAM. The lock is held.
 func (c *conn) remoteEnded(s *Stream) *ConnError {
 	if s.declared >= 0 && s.got != s.declared && !s.bodiless {
-		return c.malformed(s.id, s, "content_length_mismatch")
+		return c.badContent(s, "content_length_mismatch")
 	}
 	s.remoteEnd = true
 	c.wake(s)
