@@ -295,15 +295,22 @@ func (h *head) load() {
 		const name = "cookie"
 		off := len(h.arena)
 		h.arena = append(h.arena, name...)
-		for i, c := range h.cookies {
-			if i > 0 {
+		start := off + len(name)
+		for _, c := range h.cookies {
+			if c.n > 0 && len(h.arena) > start {
 				h.arena = append(h.arena, "; "...)
 			}
 			h.arena = append(h.arena, h.bytes(c)...)
 		}
-		h.fields.Note(message.Cookie, off, len(name), off+len(name), len(h.arena)-off-len(name), false)
+		h.fields.Note(message.Cookie, off, len(name), start, len(h.arena)-start, false)
 	}
 	h.fields.Load(h.arena)
+	switch h.kind {
+	case requestHead:
+		h.fields.DropEmpty(message.RequestSingles)
+	case responseHead:
+		h.fields.DropEmpty(message.ResponseSingles)
+	}
 }
 
 func (h *head) str(p int) string {
