@@ -297,7 +297,7 @@ func (h *head) load() {
 		h.arena = append(h.arena, name...)
 		start := off + len(name)
 		for _, c := range h.cookies {
-			if c.n > 0 && len(h.arena) > start {
+			if len(h.arena) > start { // as in Envoy: the first ones may be empty
 				h.arena = append(h.arena, "; "...)
 			}
 			h.arena = append(h.arena, h.bytes(c)...)
