@@ -35,6 +35,10 @@ func TestCodecRefusalsAreLogged(t *testing.T) {
 			func(f *frames) { _ = f.framer.WriteRSTStream(1, xhttp2.ErrCodeCancel) }, "", "POST / 0 DR http2.remote_reset ", ""},
 		{"refused by its client", []string{":method: POST", ":scheme: http", ":path: /", ":authority: h"},
 			func(f *frames) { _ = f.framer.WriteRSTStream(1, xhttp2.ErrCodeRefusedStream) }, "", "POST / 0 DR http2.remote_refuse ", ""},
+		{"a client that takes offence", []string{":method: POST", ":scheme: http", ":path: /", ":authority: h"},
+			func(f *frames) { _ = f.framer.WriteRSTStream(1, xhttp2.ErrCodeProtocol) }, "", "POST / 0 DPE http2.remote_reset ", ""},
+		{"wrong in the handler's hands", []string{":method: POST", ":scheme: http", ":path: /", ":authority: h", "content-length: 0"},
+			func(f *frames) { f.settle(); _ = f.framer.WriteData(1, true, []byte("hi")) }, "RST_STREAM PROTOCOL_ERROR", "POST / 0 DPE content_length_mismatch ", ""},
 	} {
 		for _, byStream := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s/%v", tc.name, byStream), func(t *testing.T) {

@@ -2,6 +2,7 @@ package hcm
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -270,8 +271,18 @@ func (x *exchange) refuseMessage(err error) {
 		return
 	}
 	x.countRefusal(&r)
+	x.answerRefusal(err, &r)
+}
+
+// answerRefusal answers a message that its codec refused, unless that has reset its stream:
+// then nobody is there to be answered, and the log is not to say so.
+func (x *exchange) answerRefusal(err error, r *reply) {
+	if stream := (*http2.StreamError)(nil); errors.As(err, &stream) {
+		x.clientLeft()
+		return
+	}
 	x.flags |= telemetry.FlagDownstreamProtocolError
-	x.localReply(&r)
+	x.localReply(r)
 }
 
 // countRefusal counts a message that its codec refused.
