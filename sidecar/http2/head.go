@@ -200,8 +200,11 @@ func (h *head) field(id message.ID, off, nameLen, valLen int, flags uint8) {
 	}
 	if h.kind == trailerHead {
 		keep, refuse := http1.KeepTrailer(id)
-		if refuse {
+		switch {
+		case connectionSpecific.has(id):
 			h.fault("forbidden_trailer")
+		case refuse: // RFC 9110 6.5.1 forbids it, which malforms no message of HTTP/2
+			h.refuse("forbidden_trailer")
 		}
 		if keep {
 			h.fields.Note(id, off, nameLen, v.off, v.n, false)
@@ -214,6 +217,9 @@ func (h *head) field(id message.ID, off, nameLen, valLen int, flags uint8) {
 	h.fields.Note(id, off, nameLen, v.off, v.n, false)
 }
 
+// connectionSpecific fields malform a message (RFC 9113 8.2.2).
+var connectionSpecific = setOf(message.Connection, message.KeepAlive, message.ProxyConnection, message.TransferEncoding, message.Upgrade)
+
 // special looks at the fields that frame, connect or come in pieces; keep is false for
 // those that end here.
 func (h *head) special(id message.ID, v span) (keep bool) {
@@ -222,8 +228,11 @@ func (h *head) special(id message.ID, v span) (keep bool) {
 		h.fault("connection_specific_field") // RFC 9113 8.2.2
 		return false
 	case message.TE:
-		if string(h.bytes(v)) != "trailers" || h.kind != requestHead {
+		switch {
+		case string(h.bytes(v)) != "trailers":
 			h.fault("bad_te")
+		case h.kind != requestHead:
+			h.refuse("bad_te") // some servers send back what they were sent
 		}
 		h.trailers = true
 		return false
@@ -350,7 +359,7 @@ func (h *head) request(req *message.Request, end, tls bool) (refusal *http1.Erro
 		req.ContentLength = 0
 	case req.Method == "CONNECT" || req.Upgrade != "":
 		if h.length >= 0 {
-			h.fault("content_length_with_connect")
+			h.refuse("content_length_with_connect") // RFC 9110 9.3.6
 		}
 		req.ContentLength = message.UnknownLength
 	default:

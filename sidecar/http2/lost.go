@@ -14,12 +14,13 @@ type Recorder interface {
 // lostStreams are those of which the recorder was not told yet.
 type lostStreams struct{ first, last *Stream }
 
-// refused loses a stream whose head was refused: what was noted of it may have no text. The
-// lock is held.
+// refused loses a stream whose head was refused: what was noted of it may have no text. It is
+// the reader's; the lock is held.
 func (sc *ServerConn) refused(s *Stream, err error) {
 	s.req.Reset()
 	s.err = err
 	sc.lose(s)
+	sc.untold = true
 }
 
 // lose recycles a stream that nobody serves, once the recorder was told of it. The lock is
@@ -36,6 +37,14 @@ func (sc *ServerConn) lose(s *Stream) {
 		sc.lost.last.next = s
 	}
 	sc.lost.last = s
+}
+
+// tellLost is tell where there is something to be told.
+func (c *conn) tellLost() {
+	if c.untold {
+		c.untold = false
+		c.server.tell()
+	}
 }
 
 // tell tells the recorder. It is called by the reader, without the lock, after what was read

@@ -172,3 +172,63 @@ func TestBadContentIsOneMessagesFault(t *testing.T) {
 		})
 	}
 }
+
+// TestServersThatGoOn: what a server says on a stream that it has ended, or in trailers what we
+// do not take, is that stream's fault: the requests of others share the connection. Each costs
+// it one of its glitches.
+func TestServersThatGoOn(t *testing.T) {
+	cfg := Default()
+	cfg.MalformedEndsConnection = true
+	if err := cfg.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	for name, say := range map[string]func(*raw){
+		"DATA after END": func(r *raw) {
+			r.headers(1, true, ":status", "200")
+			r.must(r.fr.WriteData(1, true, []byte("more")))
+		},
+		"HEADERS after END": func(r *raw) {
+			r.headers(1, true, ":status", "200")
+			r.headers(1, true, "a", "b")
+		},
+		"HEADERS after RST_STREAM": func(r *raw) {
+			r.must(r.fr.WriteRSTStream(1, xhttp2.ErrCodeNo))
+			r.headers(1, true, ":status", "200")
+		},
+		"host in trailers":           func(r *raw) { r.headers(1, false, ":status", "200"); r.headers(1, true, "host", "a") },
+		"content-length in trailers": func(r *raw) { r.headers(1, false, ":status", "200"); r.headers(1, true, "content-length", "0") },
+		"te in trailers":             func(r *raw) { r.headers(1, false, ":status", "200"); r.headers(1, true, "te", "trailers") },
+		"te":                         func(r *raw) { r.headers(1, true, ":status", "200", "te", "trailers") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, cc := rawServer(t, cfg)
+			var done [2]chan error
+			for i := range done {
+				done[i] = make(chan error, 1)
+				go func() {
+					_, _, err := exchange(cc, newRequest("GET", "/"), "")
+					done[i] <- err
+				}()
+				r.next(xhttp2.FrameHeaders)
+			}
+			say(r)
+			<-done[0]
+			r.headers(3, true, ":status", "200")
+			if err := <-done[1]; err != nil {
+				t.Errorf("the other: %v", err)
+			}
+		})
+	}
+	few := *cfg
+	few.MaxGlitches = 5
+	r, cc := rawServer(t, &few)
+	done := make(chan error, 1)
+	go func() { _, _, err := exchange(cc, newRequest("GET", "/"), ""); done <- err }()
+	r.next(xhttp2.FrameHeaders)
+	r.headers(1, true, ":status", "200")
+	for range 7 {
+		_ = r.fr.WriteData(1, true, []byte("more"))
+	}
+	r.wantGoAway(EnhanceYourCalm)
+	<-done
+}

@@ -46,13 +46,11 @@ func (c *conn) took(n int) bool {
 	c.in.w += n
 	c.now = 0
 	c.stopped = c.consume()
+	c.tellLost() // before what came with them is begun
 	if ended := c.endBatch(); c.stopped == nil {
 		c.stopped = ended
 	}
-	if c.untold {
-		c.untold = false
-		c.server.tell()
-	}
+	c.tellLost()
 	if c.stopped != nil {
 		return false
 	}
@@ -388,6 +386,10 @@ func (c *conn) lateFrame(id uint32, data bool) *ConnError {
 	switch {
 	case known && !byPeer:
 		return nil // on its way when we reset the stream
+	case known && c.client != nil:
+		// A server's fault on one stream is not that of the others, which are ours to keep
+		// (RFC 9113 5.1: it may end the connection).
+		return c.glitch(GlitchClosedStream)
 	case known:
 		return connError(StreamClosed, "frame_after_end")
 	case c.server != nil && !data:
