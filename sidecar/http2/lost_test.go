@@ -222,13 +222,25 @@ func TestServersThatGoOn(t *testing.T) {
 	few := *cfg
 	few.MaxGlitches = 5
 	r, cc := rawServer(t, &few)
-	done := make(chan error, 1)
-	go func() { _, _, err := exchange(cc, newRequest("GET", "/"), ""); done <- err }()
-	r.next(xhttp2.FrameHeaders)
+	done := make(chan error, 2)
+	for range 2 {
+		go func() { _, _, err := exchange(cc, newRequest("GET", "/"), ""); done <- err }()
+		r.next(xhttp2.FrameHeaders)
+	}
 	r.headers(1, true, ":status", "200")
 	for range 7 {
 		_ = r.fr.WriteData(1, true, []byte("more"))
 	}
 	r.wantGoAway(EnhanceYourCalm)
+	<-done
+	<-done
+
+	// Where there is no other, the connection ends.
+	r, cc = rawServer(t, cfg)
+	go func() { _, _, err := exchange(cc, newRequest("GET", "/"), ""); done <- err }()
+	r.next(xhttp2.FrameHeaders)
+	r.headers(1, true, ":status", "200")
+	_ = r.fr.WriteData(1, true, []byte("more"))
+	r.wantGoAway(StreamClosed)
 	<-done
 }

@@ -386,9 +386,9 @@ func (c *conn) lateFrame(id uint32, data bool) *ConnError {
 	switch {
 	case known && !byPeer:
 		return nil // on its way when we reset the stream
-	case known && c.client != nil:
-		// A server's fault on one stream is not that of the others, which are ours to keep
-		// (RFC 9113 5.1: it may end the connection).
+	case known && c.client != nil && len(c.streams) > 0:
+		// It may end the connection (RFC 9113 5.1), but the requests that are under way there
+		// have no part in it.
 		return c.glitch(GlitchClosedStream)
 	case known:
 		return connError(StreamClosed, "frame_after_end")
