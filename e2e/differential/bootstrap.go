@@ -105,10 +105,12 @@ func (g *Group) bootstrap(p *place, certs *certs) ([]byte, error) {
 	for _, name := range append(originNames, "refused") {
 		clusters = append(clusters, map[string]any{"name": name, "load_assignment": p.assignment(name, []any{name})})
 	}
-	clusters = append(clusters, map[string]any{"name": "http2", "load_assignment": p.assignment("http2", []any{"http2"}),
-		"typed_extension_protocol_options": map[string]any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": map[string]any{
-			"@type":                apiType + "extensions.upstreams.http.v3.HttpProtocolOptions",
-			"explicit_http_config": map[string]any{"http2_protocol_options": map[string]any{}}}}})
+	for _, name := range []string{"http2", "frames"} {
+		clusters = append(clusters, map[string]any{"name": name, "load_assignment": p.assignment(name, []any{name}),
+			"typed_extension_protocol_options": map[string]any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": map[string]any{
+				"@type":                apiType + "extensions.upstreams.http.v3.HttpProtocolOptions",
+				"explicit_http_config": map[string]any{"http2_protocol_options": map[string]any{}}}}})
+	}
 	for _, c := range g.Clusters {
 		c = maps.Clone(c)
 		name, _ := c["name"].(string)

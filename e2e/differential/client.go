@@ -19,8 +19,9 @@ const patience = 3 * time.Second
 // outcome is what a client saw on a connection.
 type outcome struct {
 	responses []*Message
-	end       string // what came instead of a further answer, or after the last
-	tcp       string // all bytes, of plain TCP
+	end       string            // what came instead of a further answer, or after the last
+	tcp       string            // all bytes, of plain TCP
+	streams   map[uint32]string // how they ended, of frames
 }
 
 // dial connects as the case says.

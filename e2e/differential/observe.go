@@ -3,6 +3,7 @@
 package differential
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -26,6 +27,9 @@ func observe(out *outcome, upstream []seen, log []map[string]any, p *place) obse
 	o["end"] = out.end
 	if out.tcp != "" {
 		o["tcp"] = out.tcp
+	}
+	for id, end := range out.streams {
+		o[fmt.Sprintf("stream[%d]", id)] = cmp.Or(end, "open")
 	}
 	for i, s := range upstream {
 		name := numbered("upstream", i)

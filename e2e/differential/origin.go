@@ -4,6 +4,7 @@ package differential
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"net"
 	"strings"
@@ -50,7 +51,7 @@ func startOrigins() (*origins, error) {
 		o.ports[name] = ln.Addr().(*net.TCPAddr).Port
 		go o.accept(name, ln)
 	}
-	if err := o.startHTTP2(); err != nil {
+	if err := errors.Join(o.startHTTP2(), o.startFrames()); err != nil {
 		return nil, err
 	}
 	var err error

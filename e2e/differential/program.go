@@ -205,7 +205,9 @@ func (p *program) run(c *Config, x *Case, certs *certs) (observation, error) {
 	}
 	var out *outcome
 	var err error
-	if c.HTTP2 {
+	if x.Frames != nil {
+		out, err = x.converseFrames(p.addr(c.Name))
+	} else if c.HTTP2 {
 		out, err = x.converseHTTP2(p.addr(c.Name))
 	} else {
 		out, err = x.converse(p.addr(c.Name), certs, c.plainTCP())
@@ -217,6 +219,12 @@ func (p *program) run(c *Config, x *Case, certs *certs) (observation, error) {
 	want := max(1+len(x.More), final(out.responses))
 	if c.plainTCP() {
 		want = 1
+	}
+	if x.Frames != nil {
+		want = len(out.streams)
+	}
+	if x.Logs != nil {
+		want = *x.Logs
 	}
 	if x.Meanwhile != "" {
 		want++

@@ -74,6 +74,15 @@ type Case struct {
 	Send string `json:"send,omitempty"`
 	// Raw is sent as it stands instead; of plain TCP too.
 	Raw string `json:"raw,omitempty"`
+	// Frames is an HTTP/2 connection frame by frame instead. The first line of each has a
+	// frame's name, its stream and END or MORE (no END_HEADERS), an error code or a number;
+	// those that follow are fields, or the content. A name that is none of a frame is the
+	// method of a request: its stream, and a path. SETTINGS has an identifier for a stream;
+	// "settle", "await 1" and "wait 50ms" send nothing, and what is between them is sent at
+	// once.
+	Frames []string `json:"frames,omitempty"`
+	// Logs is how many records a case of Frames has, where that is not one for each request.
+	Logs *int `json:"logs,omitempty"`
 	// More is sent on the same connection after the answer.
 	More []string `json:"more,omitempty"`
 	// Wait for an interim response before the body is sent.
@@ -105,10 +114,12 @@ type ClientTLS struct {
 
 // Answer is what an origin does with one request. The zero value answers 200 "ok".
 type Answer struct {
-	Send  string   `json:"send,omitempty"` // status line, header lines, an empty line, the body
-	Raw   string   `json:"raw,omitempty"`
-	Delay Duration `json:"delay,omitempty"`
-	Early bool     `json:"early,omitempty"` // before the body was read
+	Send string `json:"send,omitempty"` // status line, header lines, an empty line, the body
+	Raw  string `json:"raw,omitempty"`
+	// Frames are those of the origin of that name; "*" is the request's stream.
+	Frames []string `json:"frames,omitempty"`
+	Delay  Duration `json:"delay,omitempty"`
+	Early  bool     `json:"early,omitempty"` // before the body was read
 	// Trailers of an HTTP/2 origin; of HTTP/1 they stand in Send.
 	Trailers map[string]string `json:"trailers,omitempty"`
 	// End is close, reset or hang, after what was sent; empty keeps the connection.
@@ -232,8 +243,14 @@ func (g *Group) check() error {
 				return fmt.Errorf("%s: cases need names of their own: %q", c.Name, x.Name)
 			}
 			seen[x.Name] = true
-			if (x.Send == "") == (x.Raw == "") {
-				return fmt.Errorf("%s: %s: one of send and raw is needed", c.Name, x.Name)
+			given := 0
+			for _, is := range []bool{x.Send != "", x.Raw != "", x.Frames != nil} {
+				if is {
+					given++
+				}
+			}
+			if given != 1 {
+				return fmt.Errorf("%s: %s: one of send, raw and frames is needed", c.Name, x.Name)
 			}
 			for _, d := range x.Differs {
 				if d.Field == "" || d.Why == "" || d.Envoy == d.Hauberk {

@@ -25,25 +25,38 @@ var codecDetails = map[string]string{
 	http1.ErrSchemeForbidden.Reason:  "http1.https_url_on_plaintext_connection",
 }
 
+// http2Details are those of the codec of HTTP/2.
+var http2Details = map[string]string{
+	http1.ErrUnderscore.Reason:       "http2.unexpected_underscore",
+	http1.ErrTooManyFields.Reason:    "http2.too_many_headers",
+	http1.ErrHeadTooLarge.Reason:     "http2.header_list_size_too_large",
+	http1.ErrTrailersTooLarge.Reason: "http2.header_list_size_too_large",
+}
+
 // refusal tells how a message that its codec refused is answered.
 func refusal(err error) (r reply, ok bool) {
 	var h1 *http1.Error
 	var stream *http2.StreamError
 	switch {
 	case errors.As(err, &h1):
-		r = reply{status: h1.Status, reason: h1.Reason, details: h1.Reason, close: true}
+		r = reply{status: h1.Status, reason: h1.Reason, details: detailsOf(codecDetails, h1.Reason), close: true}
 		if h1 != http1.ErrHostMissing {
 			r.body = http1.Reason(h1.Status)
 		}
 	case errors.As(err, &stream) && !stream.Remote:
-		r = reply{status: 400, reason: stream.Reason, details: stream.Reason, close: true}
+		r = reply{status: 400, reason: stream.Reason, details: detailsOf(http2Details, stream.Reason), close: true}
 	default:
 		return reply{}, false
 	}
-	if d, ok := codecDetails[r.reason]; ok {
-		r.details = d
-	}
 	return r, true
+}
+
+// detailsOf is Envoy's name for a codec's reason, or else the reason.
+func detailsOf(names map[string]string, reason string) string {
+	if d, ok := names[reason]; ok {
+		return d
+	}
+	return reason
 }
 
 // transportFailure is Envoy's reason for a connection that could not be made, "" for none.

@@ -2,6 +2,7 @@ package hcm
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -266,11 +267,26 @@ func (x *exchange) refuseMessage(err error) {
 		x.clientFailed(err)
 		return
 	}
+	x.countRefusal(&r)
+	x.answerRefusal(err, &r)
+}
+
+// answerRefusal answers a message that its codec refused, unless that has reset its stream:
+// then nobody is there to be answered, and the log is not to say so.
+func (x *exchange) answerRefusal(err error, r *reply) {
+	if stream := (*http2.StreamError)(nil); errors.As(err, &stream) {
+		x.clientLeft()
+		return
+	}
+	x.flags |= telemetry.FlagDownstreamProtocolError
+	x.localReply(r)
+}
+
+// countRefusal counts a message that its codec refused.
+func (x *exchange) countRefusal(r *reply) {
 	if x.m.metrics != nil {
 		x.m.metrics.ProtocolErrors.With("downstream", r.reason).Inc(x.d.Shard)
 	}
-	x.flags |= telemetry.FlagDownstreamProtocolError
-	x.localReply(&r)
 }
 
 // takeBuffered makes the part of the body that has arrived the payload. It returns

@@ -2,6 +2,7 @@ package hcm
 
 import (
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -103,8 +104,7 @@ func (x *exchange) receiveBy() int64 {
 func (x *exchange) bodyFailed(err error, hard int64) {
 	x.closeAfter = true
 	if r, ok := refusal(err); ok {
-		x.flags |= telemetry.FlagDownstreamProtocolError
-		x.localReply(&r)
+		x.answerRefusal(err, &r)
 		return
 	}
 	if !x.timedOut(err) {
@@ -281,7 +281,13 @@ func (x *exchange) departure() (f telemetry.Flags, details string) {
 		if fault := x.h2.fault.Load(); fault != nil {
 			return telemetry.FlagDownstreamProtocolError, *fault
 		}
-		if x.h2.reset.Load() {
+		switch x.h2.reset.Load() {
+		case 0:
+		case 1 + uint64(http2.RefusedStream):
+			return telemetry.FlagDownstreamReset, "http2.remote_refuse"
+		case 1 + uint64(http2.ProtocolError):
+			return telemetry.FlagDownstreamProtocolError, "http2.remote_reset"
+		default:
 			return telemetry.FlagDownstreamReset, "http2.remote_reset"
 		}
 	}

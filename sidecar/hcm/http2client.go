@@ -13,9 +13,10 @@ type http2Client struct {
 	*http2.Stream
 	dog  watchdog
 	left atomic.Bool
-	// reset: the client ended the stream, not the connection. fault is what it did wrong,
-	// nil for nothing: then its codec ended the stream, or the connection.
-	reset atomic.Bool
+	// reset is one more than the code with which the client reset the stream, 0 where it did
+	// not. fault is what it did wrong, nil for nothing: then its codec ended the stream, or
+	// the connection.
+	reset atomic.Uint64
 	fault atomic.Pointer[string]
 
 	// rest is what fill did not have room for.
@@ -27,7 +28,7 @@ type http2Client struct {
 func (h *http2Client) open(c *http2Conn, s *http2.Stream) {
 	h.Stream, h.rest, h.last = s, nil, false
 	h.left.Store(false)
-	h.reset.Store(false)
+	h.reset.Store(0)
 	h.fault.Store(nil)
 	h.dog.start(c.m.timers, h)
 	if err := s.Watch(h); err != nil {
@@ -44,15 +45,26 @@ func (h *http2Client) close() {
 
 // StreamEnded implements http2.Watcher. The connection is locked.
 func (h *http2Client) StreamEnded(err error) {
-	var e *http2.StreamError
-	h.reset.Store(errors.As(err, &e) && e.Remote)
-	if r, ok := refusal(err); ok {
-		h.fault.Store(&r.details)
-	} else if reason, ok := http2Fault(err); ok {
-		h.fault.Store(&reason)
-	}
+	h.blame(err)
 	h.left.Store(true)
 	h.dog.look()
+}
+
+// blame notes whose fault the end of the stream is.
+func (h *http2Client) blame(err error) {
+	var e *http2.StreamError
+	h.reset.Store(0)
+	if errors.As(err, &e) && e.Remote {
+		h.reset.Store(1 + uint64(e.Code))
+	}
+	if r, ok := refusal(err); ok {
+		details := detailsOf(http2Details, r.reason)
+		h.fault.Store(&details)
+	} else if reason, ok := http2Fault(err); ok {
+		h.fault.Store(&reason)
+	} else {
+		h.fault.Store(nil)
+	}
 }
 
 // Next implements message.Body.

@@ -40,7 +40,7 @@ func TestRefusedHEAD(t *testing.T) {
 
 // TestContentBehindLengthZero: the head of such a message would be a whole request to an
 // origin of HTTP/1. It reaches none, whether the content comes with the head or later,
-// and whether malformed heads end the stream or the connection.
+// and whatever is to be done about malformed heads.
 func TestContentBehindLengthZero(t *testing.T) {
 	for _, byStream := range []bool{false, true} {
 		for _, later := range []bool{false, true} {

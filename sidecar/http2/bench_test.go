@@ -164,7 +164,7 @@ func BenchmarkDecode(b *testing.B) {
 		if r := d.decode(block, &h); r != "" {
 			b.Fatal(r)
 		}
-		if h.request(&got, false, false) != 0 || h.malformed != "" {
+		if h.request(&got, false, false) != nil || h.malformed != "" {
 			b.Fatal(h.malformed)
 		}
 	}

@@ -41,6 +41,7 @@ type conn struct {
 	toWake          *Stream
 	yield           bool       // a stream has so much that its reader is to run
 	stopped         *ConnError // why took has ended the reading
+	untold          bool       // requests were lost, and nobody told
 
 	mu      sync.Mutex
 	settled sync.Cond // something that ending waits for has changed

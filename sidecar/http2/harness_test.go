@@ -43,6 +43,11 @@ type server struct {
 
 func serve(t testing.TB, cfg *Config, h handlerFunc) *server {
 	t.Helper()
+	return serveWith(t, cfg, h)
+}
+
+func serveWith(t testing.TB, cfg *Config, h Handler) *server {
+	t.Helper()
 	if cfg == nil {
 		cfg = Default()
 	}

@@ -1,7 +1,6 @@
 package http2
 
 import (
-	"math/bits"
 	"strings"
 	"sync"
 
@@ -57,6 +56,7 @@ type head struct {
 
 	size, count int
 	over        bool   // beyond the limits: what follows is not kept
+	tooMany     bool   // of them that of the number of fields
 	malformed   string // the first fault
 	unwanted    bool   // that is against our limits or rules, not the protocol's
 	regular     bool   // a field that is not a pseudo-header was seen
@@ -98,7 +98,8 @@ func (h *head) refuse(reason string) {
 	}
 }
 
-// room counts a field against the limits and tells whether it is to be kept.
+// room counts a field, pseudo-headers too, against the limits and tells whether it is to be
+// kept.
 func (h *head) room(nameLen, valLen int) bool {
 	if h.over || h.kind == discardedHead {
 		return false
@@ -109,7 +110,8 @@ func (h *head) room(nameLen, valLen int) bool {
 	if h.kind == trailerHead {
 		limit = h.cfg.Limits.TrailerBytes
 	}
-	h.over = h.size > limit || h.count > h.cfg.Limits.Fields+bits.OnesCount8(h.seen)
+	h.tooMany = h.count > h.cfg.Limits.Fields
+	h.over = h.tooMany || h.size > limit
 	return !h.over
 }
 
@@ -198,8 +200,11 @@ func (h *head) field(id message.ID, off, nameLen, valLen int, flags uint8) {
 	}
 	if h.kind == trailerHead {
 		keep, refuse := http1.KeepTrailer(id)
-		if refuse {
+		switch {
+		case connectionSpecific.has(id):
 			h.fault("forbidden_trailer")
+		case refuse: // RFC 9110 6.5.1 forbids it, which malforms no message of HTTP/2
+			h.refuse("forbidden_trailer")
 		}
 		if keep {
 			h.fields.Note(id, off, nameLen, v.off, v.n, false)
@@ -212,6 +217,9 @@ func (h *head) field(id message.ID, off, nameLen, valLen int, flags uint8) {
 	h.fields.Note(id, off, nameLen, v.off, v.n, false)
 }
 
+// connectionSpecific fields malform a message (RFC 9113 8.2.2).
+var connectionSpecific = setOf(message.Connection, message.KeepAlive, message.ProxyConnection, message.TransferEncoding, message.Upgrade)
+
 // special looks at the fields that frame, connect or come in pieces; keep is false for
 // those that end here.
 func (h *head) special(id message.ID, v span) (keep bool) {
@@ -220,8 +228,11 @@ func (h *head) special(id message.ID, v span) (keep bool) {
 		h.fault("connection_specific_field") // RFC 9113 8.2.2
 		return false
 	case message.TE:
-		if string(h.bytes(v)) != "trailers" || h.kind != requestHead {
+		switch {
+		case string(h.bytes(v)) != "trailers":
 			h.fault("bad_te")
+		case h.kind != requestHead:
+			h.refuse("bad_te") // some servers send back what they were sent
 		}
 		h.trailers = true
 		return false
@@ -293,15 +304,22 @@ func (h *head) load() {
 		const name = "cookie"
 		off := len(h.arena)
 		h.arena = append(h.arena, name...)
-		for i, c := range h.cookies {
-			if i > 0 {
+		start := off + len(name)
+		for _, c := range h.cookies {
+			if len(h.arena) > start { // as in Envoy: the first ones may be empty
 				h.arena = append(h.arena, "; "...)
 			}
 			h.arena = append(h.arena, h.bytes(c)...)
 		}
-		h.fields.Note(message.Cookie, off, len(name), off+len(name), len(h.arena)-off-len(name), false)
+		h.fields.Note(message.Cookie, off, len(name), start, len(h.arena)-start, false)
 	}
 	h.fields.Load(h.arena)
+	switch h.kind {
+	case requestHead:
+		h.fields.DropEmpty(message.RequestSingles)
+	case responseHead:
+		h.fields.DropEmpty(message.ResponseSingles)
+	}
 }
 
 func (h *head) str(p int) string {
@@ -309,14 +327,16 @@ func (h *head) str(p int) string {
 	return h.fields.Span(s.off, s.n)
 }
 
-// request judges the head as a request's and fills it in. status is what a request
-// deserves that is refused for something else than being malformed; 0 otherwise.
-func (h *head) request(req *message.Request, end, tls bool) (status int) {
-	if h.over {
-		return 431
-	}
-	if h.malformed != "" {
-		return 0
+// request judges the head as a request's and fills it in. refusal is the answer to a
+// request that is refused for something else than being malformed; nil otherwise.
+func (h *head) request(req *message.Request, end, tls bool) (refusal *http1.Error) {
+	switch {
+	case h.tooMany:
+		return http1.ErrTooManyFields
+	case h.over:
+		return http1.ErrHeadTooLarge
+	case h.malformed != "":
+		return nil
 	}
 	h.load()
 	req.Version = message.HTTP2
@@ -325,11 +345,11 @@ func (h *head) request(req *message.Request, end, tls bool) (status int) {
 		req.Scheme = "https"
 	}
 	req.AcceptTrailers = h.trailers
-	if status := h.target(req); status != 0 || h.malformed != "" {
-		return status
+	if refusal := h.target(req); refusal != nil || h.malformed != "" {
+		return refusal
 	}
 	if h.badExpect {
-		return 417
+		return http1.ErrExpect
 	}
 	req.ExpectContinue = h.expect && !end
 	switch {
@@ -339,24 +359,24 @@ func (h *head) request(req *message.Request, end, tls bool) (status int) {
 		req.ContentLength = 0
 	case req.Method == "CONNECT" || req.Upgrade != "":
 		if h.length >= 0 {
-			h.fault("content_length_with_connect")
+			h.refuse("content_length_with_connect") // RFC 9110 9.3.6
 		}
 		req.ContentLength = message.UnknownLength
 	default:
 		req.ContentLength = h.length
 	}
-	return 0
+	return nil
 }
 
 // target settles method, path and authority (RFC 9113 8.3.1, 8.5; RFC 8441 4).
-func (h *head) target(req *message.Request) (status int) {
+func (h *head) target(req *message.Request) (refusal *http1.Error) {
 	if !h.has(pseudoMethod) {
 		h.fault("no_method")
-		return 0
+		return nil
 	}
 	if req.Method = h.str(pseudoMethod); !http1.ValidMethod(req.Method) {
 		h.fault("bad_method")
-		return 0
+		return nil
 	}
 	h.authority(req)
 	connect := req.Method == "CONNECT"
@@ -364,11 +384,11 @@ func (h *head) target(req *message.Request) (status int) {
 	case h.has(pseudoProtocol):
 		if !h.cfg.AllowConnect || !connect {
 			h.fault("protocol_without_connect")
-			return 0
+			return nil
 		}
 		if req.Upgrade = h.str(pseudoProtocol); !http1.ValidMethod(req.Upgrade) { // a token too
 			h.fault("bad_protocol")
-			return 0
+			return nil
 		}
 		// The model's form of an upgrade is HTTP/1's.
 		req.Method = "GET"
@@ -378,23 +398,23 @@ func (h *head) target(req *message.Request) (status int) {
 		} else if !http1.HasPort(req.Authority) {
 			h.fault("connect_without_port")
 		}
-		return 0
+		return nil
 	}
 	return h.schemeAndPath(req)
 }
 
-func (h *head) schemeAndPath(req *message.Request) (status int) {
+func (h *head) schemeAndPath(req *message.Request) (refusal *http1.Error) {
 	if !h.has(pseudoScheme) || !h.has(pseudoPath) {
 		h.fault("missing_pseudo_header")
-		return 0
+		return nil
 	}
 	switch scheme := h.str(pseudoScheme); {
 	case scheme != "http" && scheme != "https":
 		h.fault("bad_scheme")
-		return 0
+		return nil
 	case h.cfg.StrictScheme && scheme != req.Scheme:
 		h.fault("scheme_mismatch")
-		return 0
+		return nil
 	case scheme == "https": // the client's word, as in Envoy; a string of its own, for copies
 		req.Scheme = "https"
 	default:
@@ -403,12 +423,12 @@ func (h *head) schemeAndPath(req *message.Request) (status int) {
 	req.Path = h.str(pseudoPath)
 	switch {
 	case len(req.Path) > h.cfg.Limits.LineBytes:
-		return 414
+		return http1.ErrURITooLong
 	case !http1.ValidTarget(req.Path),
 		req.Path[0] != '/' && (req.Path != "*" || req.Method != "OPTIONS"):
 		h.fault("bad_path")
 	}
-	return 0
+	return nil
 }
 
 // authority takes :authority, or Host where there is none, and refuses two that
@@ -439,8 +459,11 @@ func (h *head) authority(req *message.Request) {
 
 // response judges the head as a response's and fills it in. method is the request's.
 func (h *head) response(r *message.Response, method string, upgrade, end bool) {
-	if h.over {
-		h.refuse("headers_too_large")
+	switch {
+	case h.tooMany:
+		h.refuse(http1.ErrTooManyFields.Reason)
+	case h.over:
+		h.refuse(http1.ErrHeadTooLarge.Reason)
 	}
 	if h.malformed != "" {
 		return
@@ -480,8 +503,11 @@ func (h *head) response(r *message.Response, method string, upgrade, end bool) {
 
 // trailer judges the head as trailers.
 func (h *head) trailer() {
-	if h.over {
-		h.refuse("trailers_too_large")
+	switch {
+	case h.tooMany:
+		h.refuse(http1.ErrTooManyFields.Reason)
+	case h.over:
+		h.refuse(http1.ErrTrailersTooLarge.Reason)
 	}
 	if h.malformed == "" {
 		h.load()

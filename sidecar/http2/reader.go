@@ -46,9 +46,11 @@ func (c *conn) took(n int) bool {
 	c.in.w += n
 	c.now = 0
 	c.stopped = c.consume()
+	c.tellLost() // before what came with them is begun
 	if ended := c.endBatch(); c.stopped == nil {
 		c.stopped = ended
 	}
+	c.tellLost()
 	if c.stopped != nil {
 		return false
 	}
@@ -255,6 +257,7 @@ func (c *conn) endBatch() *ConnError {
 	}
 	if c.server != nil {
 		c.server.start()
+		c.untold = c.server.lost.first != nil
 	}
 	if c.keeper.watching {
 		c.keeper.lastRead = time.Now()
@@ -310,6 +313,13 @@ func (c *conn) malformed(id uint32, s *Stream, reason string) *ConnError {
 	return c.streamError(id, s, ProtocolError, GlitchMalformed, reason)
 }
 
+// badContent treats content that is not what its message has announced. The frames are as
+// they should be, so that this is the one message's fault, whatever is to be done about
+// malformed heads (RFC 9113 8.1.1): others share the connection.
+func (c *conn) badContent(s *Stream, reason string) *ConnError {
+	return c.streamError(s.id, s, ProtocolError, GlitchMalformed, reason)
+}
+
 // dataStart judges a DATA frame by its header and the padding's length, and keeps what has
 // arrived for its stream. It returns how many bytes of the payload that is.
 func (c *conn) dataStart(h *frameHeader, p []byte) (n int, err *ConnError) {
@@ -351,10 +361,12 @@ func (c *conn) dataStart(h *frameHeader, p []byte) (n int, err *ConnError) {
 		return n, c.streamError(s.id, s, StreamClosed, GlitchStreamError, "data_after_end")
 	case int64(h.length) > s.recvWin:
 		return n, c.streamError(s.id, s, FlowControlError, GlitchStreamError, "stream_window")
-	case !s.gotHead:
+	case !s.gotHead && s.interim == 0:
 		return n, c.malformed(s.id, s, "data_before_head")
+	case !s.gotHead:
+		return n, c.badContent(s, "data_before_head")
 	case s.bodiless && size > 0, s.declared >= 0 && s.got+int64(size) > s.declared:
-		return n, c.wrongLength(s)
+		return n, c.badContent(s, "content_length_mismatch")
 	}
 	s.recvWin -= int64(h.length)
 	s.got += int64(size)
@@ -374,6 +386,10 @@ func (c *conn) lateFrame(id uint32, data bool) *ConnError {
 	switch {
 	case known && !byPeer:
 		return nil // on its way when we reset the stream
+	case known && c.client != nil && len(c.streams) > 0:
+		// It may end the connection (RFC 9113 5.1), but the requests that are under way there
+		// have no part in it.
+		return c.glitch(GlitchClosedStream)
 	case known:
 		return connError(StreamClosed, "frame_after_end")
 	case c.server != nil && !data:
@@ -423,26 +439,13 @@ func (c *conn) dataEnd() *ConnError {
 	if d.s == nil || c.streams[d.id] != d.s {
 		return nil
 	}
-	if d.s.short() {
-		return c.wrongLength(d.s)
-	}
 	return c.remoteEnded(d.s)
-}
-
-// short tells whether less has come of a body than its head announced.
-func (s *Stream) short() bool { return s.declared >= 0 && s.got != s.declared && !s.bodiless }
-
-// wrongLength ends a stream whose DATA is not what its head announced. That is an error of
-// the stream even where malformed heads end the connection (RFC 9113 8.1.1), as in Envoy:
-// where messages begin is known, and others share the connection.
-func (c *conn) wrongLength(s *Stream) *ConnError {
-	return c.streamError(s.id, s, ProtocolError, GlitchMalformed, "content_length_mismatch")
 }
 
 // remoteEnded notes the peer's END_STREAM. The lock is held.
 func (c *conn) remoteEnded(s *Stream) *ConnError {
-	if s.short() {
-		return c.malformed(s.id, s, "content_length_mismatch")
+	if s.declared >= 0 && s.got != s.declared && !s.bodiless {
+		return c.badContent(s, "content_length_mismatch")
 	}
 	s.remoteEnd = true
 	c.wake(s)

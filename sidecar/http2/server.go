@@ -19,13 +19,15 @@ type Handler interface {
 // ServerConn is the server's side of a connection.
 type ServerConn struct {
 	conn
-	handler Handler
+	handler  Handler
+	recorder Recorder // nil for none
 
 	// Under the connection's lock.
 	running   int     // handlers
 	fresh     *Stream // opened by what is being read, the first first
 	freshEnd  *Stream
 	stillborn int // of fresh, those that were reset already
+	lost      lostStreams
 	tls       bool
 	final     bool // the final GOAWAY was sent
 }
@@ -35,6 +37,7 @@ type ServerConn struct {
 func NewServer(s stream.Stream, cfg *Config, h Handler) *ServerConn {
 	sc := &ServerConn{handler: h}
 	sc.conn.server = sc
+	sc.recorder, _ = h.(Recorder)
 	sc.init(s, cfg)
 	sc.preface = clientPreface
 	if i := s.Info(); i != nil {
@@ -67,6 +70,7 @@ func (sc *ServerConn) Serve(ctx context.Context) error {
 		sc.settled.Wait()
 	}
 	sc.mu.Unlock()
+	sc.tell()
 	return err
 }
 
@@ -126,17 +130,22 @@ func (sc *ServerConn) requestBlock(b []byte, id uint32, end bool) *ConnError {
 		s.recycle()
 		return err
 	}
-	status := c.head.request(&s.req, end, sc.tls)
+	refusal := c.head.request(&s.req, end, sc.tls)
 	switch {
 	case c.dependsOnItself:
 		s.recycle()
 		return c.streamError(id, nil, ProtocolError, GlitchStreamError, "depends_on_itself")
 	case c.head.malformed != "":
-		s.recycle()
-		return c.badHead(id, nil)
-	case status != 0:
-		s.recycle()
-		return sc.refuse(id, status, end)
+		err := c.badHead(id, nil)
+		if err == nil {
+			sc.refused(s, &StreamError{Code: ProtocolError, Reason: c.head.malformed})
+		} else {
+			sc.refused(s, err)
+		}
+		return err
+	case refusal != nil:
+		sc.refused(s, refusal)
+		return sc.refuse(id, refusal.Status, end)
 	}
 	if c.now == 0 {
 		c.now = clock.Now()
@@ -190,7 +199,7 @@ func (sc *ServerConn) start() {
 		s.next = nil
 		if s.err != nil {
 			sc.stillborn--
-			sc.recycleOrLeave(s)
+			sc.lose(s)
 			continue
 		}
 		if ws := sc.cfg.Workers; ws != nil {
@@ -221,7 +230,7 @@ func (sc *ServerConn) bury() {
 		}
 		*at = s.next
 		s.next = nil
-		sc.recycleOrLeave(s)
+		sc.lose(s)
 	}
 }
 

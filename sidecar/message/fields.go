@@ -17,7 +17,9 @@ type Fields struct {
 	// present has a bit for each id that may be in the list: most lookups are
 	// for fields that are not there, and end at this bit.
 	present uint64
-	live    int
+	// repeated has one for each that was noted when it was present.
+	repeated uint64
+	live     int
 }
 
 type field struct {
@@ -46,7 +48,7 @@ func (f *Fields) Reset() {
 		f.list = nil
 	}
 	f.arena, f.list = f.arena[:0], f.list[:0]
-	f.present, f.live = 0, 0
+	f.present, f.repeated, f.live = 0, 0, 0
 }
 
 // Len is the number of fields.
@@ -304,6 +306,7 @@ func (f *Fields) Store2(a, b string) string {
 // Note appends a validated field by offsets into the head that Load will bring. line
 // tells that it stands there as HTTP/1 writes it: name, colon, space, value and CRLF.
 func (f *Fields) Note(id ID, nameOff, nameLen, valOff, valLen int, line bool) {
+	f.repeated |= f.present & (1 << id)
 	f.append(field{
 		nameOff: uint32(nameOff), nameLen: uint32(nameLen),
 		valOff: uint32(valOff), valLen: uint32(valLen), id: id, checked: true, line: line,

@@ -203,3 +203,38 @@ func TestNotedFieldHasNoText(t *testing.T) {
 		t.Errorf("loaded: %q", v)
 	}
 }
+
+// TestDropEmpty: of a repeated field of the set the empty values go, but for one where all are.
+func TestDropEmpty(t *testing.T) {
+	const head = "user-agentviax"
+	note := func(f *Fields, id ID, off, n, val int) { f.Note(id, off, n, len(head)-val, val, false) }
+	for _, tc := range []struct {
+		values []int // their lengths
+		want   int
+	}{
+		{[]int{0}, 1}, {[]int{1, 1}, 2}, {[]int{0, 1}, 1}, {[]int{1, 0}, 1}, {[]int{0, 0}, 1}, {[]int{0, 1, 0, 1, 0}, 2}, {[]int{0, 0, 0}, 1},
+	} {
+		var f Fields
+		for _, n := range tc.values {
+			note(&f, UserAgent, 0, 10, n)
+			note(&f, Forwarded, 0, 10, n) // not of the set
+			note(&f, Via, 10, 3, 1)
+		}
+		f.Load([]byte(head))
+		f.DropEmpty(RequestSingles)
+		n, full := 0, 0
+		for i := range f.Slots() {
+			if _, v, ok := f.At(i); ok && f.IDAt(i) == UserAgent {
+				n++
+				full += len(v)
+			}
+		}
+		sum := 0
+		for _, v := range tc.values {
+			sum += v
+		}
+		if n != tc.want || full != sum || f.Len() != n+2*len(tc.values) || !f.Has(UserAgent) {
+			t.Errorf("%v: %d, of %d bytes, of %d fields", tc.values, n, full, f.Len())
+		}
+	}
+}
