@@ -38,6 +38,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/xds/client"
 	"github.com/hauberk-mesh/hauberk/xds/client/cache"
 	"github.com/hauberk-mesh/hauberk/xds/names"
+	"github.com/hauberk-mesh/hauberk/xds/resource"
 )
 
 // Sidecar is a data plane process, or one of several in a test.
@@ -286,10 +287,26 @@ func (s *Sidecar) discover(ctx context.Context) error {
 		return err
 	}
 	s.state.follow(c)
+	s.unsubscribe(c)
 	s.mu.Lock()
 	s.client = c
 	s.mu.Unlock()
 	return c.Run(ctx)
+}
+
+// unsubscribe has no listeners or clusters asked for that the bootstrap does not have
+// discovered. What static ones name has been asked for by then: a client that asks for
+// nothing counts as synced.
+func (s *Sidecar) unsubscribe(c *client.Client) {
+	if s.cfg.Bootstrap == nil || s.cfg.Bootstrap.ADS == nil {
+		return
+	}
+	if !s.cfg.Bootstrap.ADS.Clusters {
+		c.Unsubscribe(resource.ClusterType)
+	}
+	if !s.cfg.Bootstrap.ADS.Listeners {
+		c.Unsubscribe(resource.ListenerType)
+	}
 }
 
 // capabilities are what this build can honour; the control plane withholds the

@@ -59,7 +59,8 @@ type ADS struct {
 	TLS *cluster.TLS
 	// Delta selects the incremental protocol.
 	Delta bool
-	// Listeners and Clusters say which of them are discovered.
+	// Listeners and Clusters say which of them are discovered. Without either it brings
+	// routes and endpoints of static ones.
 	Listeners, Clusters bool
 }
 
@@ -181,9 +182,6 @@ func (d *decoder) dynamic(m *bootstrapv3.Bootstrap_DynamicResources, out *Bootst
 			return err
 		}
 	}
-	if !ads1.Listeners || !ads1.Clusters {
-		return fail("dynamic_resources", "needs lds_config and cds_config, both ads")
-	}
 	out.ADS = ads1
 	return nil
 }
@@ -262,22 +260,23 @@ func agentSocket(c *cluster.Config, path string) (string, error) {
 	return t[0][5:], nil
 }
 
-// references checks that a static bootstrap names only what it has. What a
-// control plane may still bring is not checked.
+// references checks that a bootstrap names only what it has. What a control plane may
+// still bring is not checked.
 func (b *Bootstrap) references() error {
-	if err := b.secretReferences(); err != nil || b.ADS != nil {
+	if err := b.secretReferences(); err != nil {
 		return err
 	}
 	have := map[string]bool{}
 	for _, c := range b.Clusters {
 		have[c.Name] = true
 	}
+	missing := func(cluster string) bool { return !have[cluster] && (b.ADS == nil || !b.ADS.Clusters) }
 	for _, c := range b.Clusters {
-		if c.Type == cluster.EDS {
+		if c.Type == cluster.EDS && b.ADS == nil {
 			return fmt.Errorf("static_resources.clusters (%q): type is EDS, but there is no dynamic_resources.ads_config", c.Name)
 		}
 		for _, n := range c.Aggregate {
-			if !have[n] {
+			if missing(n) {
 				return fmt.Errorf("static_resources.clusters (%q): cluster_type.typed_config.clusters: there is no cluster %q", c.Name, n)
 			}
 		}
@@ -285,10 +284,12 @@ func (b *Bootstrap) references() error {
 	for _, l := range b.Listeners {
 		r := ListenerRefs(l)
 		for _, n := range r.Routes {
-			return fmt.Errorf("static_resources.listeners (%q): rds names %q, but there is no dynamic_resources.ads_config", l.Name, n)
+			if b.ADS == nil {
+				return fmt.Errorf("static_resources.listeners (%q): rds names %q, but there is no dynamic_resources.ads_config", l.Name, n)
+			}
 		}
 		for _, n := range r.Wanted {
-			if !have[n] {
+			if missing(n) {
 				return fmt.Errorf("static_resources.listeners (%q): there is no cluster %q", l.Name, n)
 			}
 		}
