@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
@@ -65,10 +66,21 @@ func (s *Sidecar) adsServers(ads *config.ADS) ([]client.Server, error) {
 			if !strings.HasPrefix(addr, "unix:") {
 				target = "passthrough:///" + addr
 			}
-			return grpc.NewClient(target, grpc.WithTransportCredentials(creds))
+			return grpc.NewClient(target, grpc.WithTransportCredentials(creds), grpc.WithStreamInterceptor(saying(ads.Metadata)))
 		}})
 	}
 	return out, nil
+}
+
+// saying adds metadata to streams.
+func saying(fields []config.GRPCMetadata) grpc.StreamClientInterceptor {
+	var pairs []string
+	for _, f := range fields {
+		pairs = append(pairs, f.Key, string(f.Value))
+	}
+	return func(ctx context.Context, d *grpc.StreamDesc, c *grpc.ClientConn, method string, open grpc.Streamer, o ...grpc.CallOption) (grpc.ClientStream, error) {
+		return open(metadata.AppendToOutgoingContext(ctx, pairs...), d, c, method, o...)
+	}
 }
 
 func local(addr string) bool {

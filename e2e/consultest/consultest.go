@@ -146,6 +146,16 @@ func freePorts(names ...string) (map[string]int, error) {
 // HTTPAddr is host:port of the HTTP API.
 func (s *Server) HTTPAddr() string { return fmt.Sprintf("127.0.0.1:%d", s.ports["http"]) }
 
+// GRPCAddr is where Consul's own control plane for Envoys (xDS) is.
+func (s *Server) GRPCAddr() string { return fmt.Sprintf("127.0.0.1:%d", s.ports["grpc"]) }
+
+// Command is Consul's own command line, as somebody who administers this server.
+func (s *Server) Command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, s.bin, args...)
+	cmd.Env = append(os.Environ(), "CONSUL_HTTP_ADDR="+s.HTTPAddr(), "CONSUL_GRPC_ADDR="+s.GRPCAddr(), "CONSUL_HTTP_TOKEN="+s.ManagementToken)
+	return cmd
+}
+
 // HTTPSAddr is host:port of the HTTP API over TLS.
 func (s *Server) HTTPSAddr() string { return fmt.Sprintf("127.0.0.1:%d", s.ports["https"]) }
 

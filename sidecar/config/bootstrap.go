@@ -59,9 +59,17 @@ type ADS struct {
 	TLS *cluster.TLS
 	// Delta selects the incremental protocol.
 	Delta bool
+	// Metadata goes with each stream.
+	Metadata []GRPCMetadata `json:",omitempty"`
 	// Listeners and Clusters say which of them are discovered. Without either it brings
 	// routes and endpoints of static ones.
 	Listeners, Clusters bool
+}
+
+// GRPCMetadata is a field of a gRPC call's metadata.
+type GRPCMetadata struct {
+	Key   string
+	Value tlscontext.Secret
 }
 
 // decodeBootstrap turns a parsed bootstrap into plain structs.
@@ -168,6 +176,9 @@ func (d *decoder) dynamic(m *bootstrapv3.Bootstrap_DynamicResources, out *Bootst
 	ads1 := &ADS{}
 	var err error
 	if ads1.Cluster, ads1.Delta, err = grpcCluster(api, "dynamic_resources.ads_config"); err != nil {
+		return err
+	}
+	if ads1.Metadata, err = grpcMetadata(api, "dynamic_resources.ads_config"); err != nil {
 		return err
 	}
 	if c := m.GetLdsConfig(); c != nil {

@@ -12,6 +12,7 @@ func init() {
 		"envoy.config.bootstrap.v3.Bootstrap": {
 			use: "node static_resources dynamic_resources admin layered_runtime overload_manager",
 			ignore: map[string]string{
+				"stats_config":            "metrics are named and labelled as METRICS.md lists them",
 				"stats_flush_interval":    "statistics are merged when they are read",
 				"stats_flush_on_admin":    "statistics are merged when they are read",
 				"enable_dispatcher_stats": "there are no dispatchers",

@@ -91,6 +91,7 @@ func unmarshalTree(tree map[string]any, m proto.Message) error {
 	if err := knownTypes(tree, ""); err != nil {
 		return err
 	}
+	asLists(tree, m.ProtoReflect().Descriptor())
 	// Indented, so that a position in an error is a line of one field.
 	j, err := json.MarshalIndent(tree, "", " ")
 	if err != nil {
@@ -100,6 +101,58 @@ func unmarshalTree(tree map[string]any, m proto.Message) error {
 		return locate(j, err)
 	}
 	return nil
+}
+
+// asLists makes a list of what stands alone where a field is a list, as Envoy reads it:
+// Consul writes the one gRPC service of its bootstrap so.
+func asLists(tree map[string]any, d protoreflect.MessageDescriptor) {
+	if url, ok := tree["@type"].(string); ok {
+		t, err := resolver{}.FindMessageByURL(url)
+		if err != nil {
+			return
+		}
+		d = t.Descriptor()
+	}
+	if strings.HasPrefix(string(d.FullName()), "google.protobuf.") {
+		return // has a form of its own in JSON
+	}
+	for key, v := range tree {
+		f := d.Fields().ByJSONName(key)
+		if f == nil {
+			f = d.Fields().ByTextName(key)
+		}
+		if f == nil || v == nil {
+			continue
+		}
+		list, isList := v.([]any)
+		if f.IsList() && !isList {
+			list, isList = []any{v}, true
+			tree[key] = list
+		}
+		of := f.Message()
+		fields, isMap := v.(map[string]any)
+		switch {
+		case of == nil:
+		case f.IsMap():
+			if of = f.MapValue().Message(); of != nil && isMap {
+				for _, e := range fields {
+					asListsIn(e, of)
+				}
+			}
+		case isList:
+			for _, e := range list {
+				asListsIn(e, of)
+			}
+		default:
+			asListsIn(v, of)
+		}
+	}
+}
+
+func asListsIn(v any, d protoreflect.MessageDescriptor) {
+	if fields, ok := v.(map[string]any); ok {
+		asLists(fields, d)
+	}
 }
 
 // resolver knows the extensions of the table and nothing else.

@@ -63,6 +63,8 @@ func secretService(name string, m *corev3.ApiConfigSource, path string) (secretS
 	switch {
 	case err != nil:
 		return secretSource{}, err
+	case len(m.GetGrpcServices()[0].GetInitialMetadata()) > 0:
+		return secretSource{}, fail(path+".grpc_services[0].initial_metadata", "is for control planes; the kernel tells a service on this host who asks")
 	case from == names.AgentCluster:
 		return secretSource{agent: name}, nil
 	case delta:

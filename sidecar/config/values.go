@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
 	"github.com/hauberk-mesh/hauberk/xds/names"
 )
 
@@ -183,9 +185,6 @@ func grpcCluster(a *corev3.ApiConfigSource, path string) (name string, delta boo
 	}
 	// The timeout is of single calls: a stream of resources has none.
 	service := a.GetGrpcServices()[0]
-	if len(service.GetInitialMetadata()) > 0 {
-		return "", false, fail(path+".grpc_services[0].initial_metadata", "unsupported for a control plane; remove it")
-	}
 	if service.GetEnvoyGrpc().GetAuthority() != "" {
 		return "", false, fail(path+".grpc_services[0].envoy_grpc.authority", "unsupported for a control plane; remove it")
 	}
@@ -194,6 +193,29 @@ func grpcCluster(a *corev3.ApiConfigSource, path string) (name string, delta boo
 		return "", false, fail(path+".grpc_services[0].envoy_grpc.cluster_name", "is empty")
 	}
 	return name, delta, nil
+}
+
+// grpcMetadata reads what a stream to a control plane says besides, its token for one. The
+// values are shown nowhere.
+func grpcMetadata(a *corev3.ApiConfigSource, path string) ([]GRPCMetadata, error) {
+	var out []GRPCMetadata
+	for i, h := range a.GetGrpcServices()[0].GetInitialMetadata() {
+		here := at(path+".grpc_services[0].initial_metadata", i)
+		if err := mutable(h.GetKey(), here+".key"); err != nil {
+			return nil, err
+		}
+		key := strings.ToLower(h.GetKey())
+		switch {
+		case strings.HasPrefix(key, "grpc-") || key == "content-type" || key == "te" || key == "user-agent":
+			return nil, fail(here+".key", "%q is gRPC's own", key)
+		case strings.HasSuffix(key, "-bin"):
+			return nil, fail(here+".key", "%q would be binary", key)
+		case strings.Contains(h.GetValue(), "%") || strings.ContainsFunc(h.GetValue(), func(r rune) bool { return r < ' ' || r > '~' }):
+			return nil, fail(here+".value", "is not plain text without operators")
+		}
+		out = append(out, GRPCMetadata{Key: key, Value: tlscontext.Secret(h.GetValue())})
+	}
+	return out, nil
 }
 
 // facts returns Hauberk's own metadata of a resource.
