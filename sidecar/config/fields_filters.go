@@ -5,6 +5,7 @@ import (
 	bufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/buffer/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
+	grpcstatsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
 	mutationfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	healthcheckv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/health_check/v3"
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
@@ -15,6 +16,8 @@ import (
 )
 
 const runtimeReason = "there is no runtime layer; the configured value holds"
+
+const callReason = "calls are counted as other requests are; their methods and statuses are in access logs (REQ(:PATH), GRPC_STATUS)"
 
 func init() {
 	declare("HTTP filters", map[protoreflect.FullName]*rules{
@@ -69,6 +72,15 @@ func init() {
 		"envoy.config.core.v3.KeyValueMutation": {use: "append remove"},
 		"envoy.config.core.v3.KeyValueAppend":   {use: "record action"},
 		"envoy.config.core.v3.KeyValuePair":     {use: "key value"},
+		"envoy.extensions.filters.http.grpc_stats.v3.FilterConfig": {
+			ignore: map[string]string{
+				"stats_for_all_methods":             callReason,
+				"individual_method_stats_allowlist": callReason,
+				"enable_upstream_stats":             callReason,
+				"replace_dots_in_grpc_service_name": callReason,
+			},
+			instead: map[string]string{"emit_filter_state": "there is no filter state"},
+		},
 		"envoy.extensions.filters.http.health_check.v3.HealthCheck": {
 			use: "pass_through_mode cache_time cluster_min_healthy_percentages headers",
 		},
@@ -78,7 +90,7 @@ func init() {
 	})
 	extend("envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter.typed_config", "filter",
 		&httprbacv3.RBAC{}, &faultv3.HTTPFault{}, &ratelimitv3.LocalRateLimit{}, &corsv3.Cors{}, &mutationfilterv3.HeaderMutation{},
-		&healthcheckv3.HealthCheck{}, &bufferv3.Buffer{}, &routerv3.Router{})
+		&healthcheckv3.HealthCheck{}, &grpcstatsv3.FilterConfig{}, &bufferv3.Buffer{}, &routerv3.Router{})
 	perRoute := []proto.Message{
 		&httprbacv3.RBACPerRoute{}, &faultv3.HTTPFault{}, &ratelimitv3.LocalRateLimit{}, &corsv3.CorsPolicy{},
 		&mutationfilterv3.HeaderMutationPerRoute{}, &bufferv3.BufferPerRoute{},

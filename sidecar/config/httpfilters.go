@@ -14,6 +14,7 @@ import (
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	mutationfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	grpcstatsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
 	healthcheckv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/health_check/v3"
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
 	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
@@ -49,6 +50,9 @@ func (d *decoder) hcmFilters(m *hcmv3.HttpConnectionManager, out *hcm.Config, pa
 				return fail(here+".disabled", "the router is always needed")
 			}
 			continue
+		}
+		if _, counts := msg.(*grpcstatsv3.FilterConfig); counts {
+			continue // it does nothing to a request
 		}
 		one := hcm.HTTPFilter{Name: f.GetName(), Disabled: f.GetDisabled()}
 		if rbac, ok := msg.(*httprbacv3.RBAC); ok {
