@@ -482,7 +482,11 @@ func (a *arrival) refuse(flags telemetry.Flags, reason string, err error) error 
 	if m := a.l.m.opts.Metrics; m != nil {
 		m.Refused(a.l.name, reason)
 	}
-	a.l.m.say("connection refused", "listener", a.l.name, "src", addrString(info.Remote),
+	say := a.l.m.say
+	if errors.Is(err, io.EOF) {
+		say = a.l.m.log.Debug // it said nothing: a check of whether somebody listens
+	}
+	say("connection refused", "listener", a.l.name, "src", addrString(info.Remote),
 		"src_id", claimedID(err), "reason", reason, "err", err)
 	return err
 }
