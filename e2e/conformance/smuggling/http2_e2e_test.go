@@ -22,8 +22,8 @@ import (
 
 // TestHTTP2 sends the requests of HTTP/2 to an origin that speaks HTTP/1. A malformed
 // one ends the connection, or its stream where so configured: then a request behind it
-// on the same connection is served. DATA that is not what the head announced, a mismatch,
-// ends its stream in any case.
+// on the same connection is served. A mismatch, DATA that is not what the head announced or
+// trailers that must be none, ends its stream in any case.
 func TestHTTP2(t *testing.T) {
 	o := newOrigin(t)
 	strict := bed.Listener{Addr: bed.Addr(t), Options: bed.Mesh + ", codec_type: HTTP2"}
