@@ -8,6 +8,7 @@ package secrets
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -57,7 +58,7 @@ type entry struct {
 	// lost is since when the source does not stand by latest, zero while it does.
 	lost time.Time
 	said string   // the last complaint
-	sum  [32]byte // of the file that latest, or the complaint, is of
+	sum  [32]byte // of the bytes that latest is of
 }
 
 // New returns a store that follows nothing yet. Run looks at files, Close ends all.
@@ -214,6 +215,9 @@ type streamed entry
 // Secret implements sds.Handler.
 func (x *streamed) Secret(body []byte) error {
 	e := (*entry)(x)
+	if e.same(body) {
+		return nil // SPIRE sends all again when one has changed
+	}
 	var got *tlscontext.Discovered
 	err := panics.Refuse(panics.Configuration, func() error {
 		name, d, err := config.Secret(body)
@@ -232,10 +236,23 @@ func (x *streamed) Secret(body []byte) error {
 		e.store.mu.Unlock()
 		return err
 	}
+	e.sum = sha256.Sum256(body)
 	e.take(got)
 	e.store.mu.Unlock()
 	e.store.changed()
 	return nil
+}
+
+// same tells whether a service stands by the secret that is in use.
+func (e *entry) same(body []byte) bool {
+	sum := sha256.Sum256(body)
+	e.store.mu.Lock()
+	defer e.store.mu.Unlock()
+	if e.latest == nil || e.sum != sum {
+		return false
+	}
+	e.said, e.lost = "", time.Time{}
+	return true
 }
 
 // Ended implements sds.Handler.
