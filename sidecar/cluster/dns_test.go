@@ -107,13 +107,14 @@ func (f resolverFunc) LookupNetIP(ctx context.Context, _, host string) ([]netip.
 // TestNamesAreResolvedByThemselves: one that nobody answers for holds up no other.
 func TestNamesAreResolvedByThemselves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		asked := map[string]int{}
+		asked, seen := map[string]int{}, make(chan struct{})
 		m := NewManager(Options{Resolver: resolverFunc(func(ctx context.Context, host string) ([]netip.Addr, error) {
 			switch host {
 			case "slow.example":
 				<-ctx.Done()
 				return nil, ctx.Err()
 			case "a.example":
+				<-seen
 				asked[host]++
 			}
 			return []netip.Addr{netip.MustParseAddr("10.0.0.1")}, nil
@@ -125,6 +126,7 @@ func TestNamesAreResolvedByThemselves(t *testing.T) {
 		if got := addresses(c); len(got) != 1 || got[0] != "10.0.0.9:80" {
 			t.Errorf("before any lookup: %v", got)
 		}
+		close(seen)
 		synctest.Wait()
 		if got := addresses(c); len(got) != 2 {
 			t.Errorf("with one answer: %v", got)
