@@ -311,20 +311,20 @@ func (b *Bootstrap) references() error {
 // secretReferences checks that each service of secrets is one of the bootstrap's.
 func (b *Bootstrap) secretReferences() error {
 	for _, r := range b.PinnedSecrets() {
-		if err := b.SecretService(r); err != nil {
+		if err := b.secretService(r); err != nil {
 			return fmt.Errorf("static_resources.clusters (%q): %s: %w", b.ADS.Cluster, r, err)
 		}
 	}
 	for _, c := range b.Clusters {
 		for _, r := range ClusterSecrets(c) {
-			if err := b.SecretService(r); err != nil {
+			if err := b.secretService(r); err != nil {
 				return fmt.Errorf("static_resources.clusters (%q): %s: %w", c.Name, r, err)
 			}
 		}
 	}
 	for _, l := range b.Listeners {
 		for _, r := range ListenerRefs(l).Secrets {
-			if err := b.SecretService(r); err != nil {
+			if err := b.secretService(r); err != nil {
 				return fmt.Errorf("static_resources.listeners (%q): %s: %w", l.Name, r, err)
 			}
 		}
@@ -332,12 +332,14 @@ func (b *Bootstrap) secretReferences() error {
 	return nil
 }
 
-// SecretService says why a secret cannot come from where it is said to be.
-func (b *Bootstrap) SecretService(r tlscontext.SecretRef) error {
-	if r.File != "" || b != nil && b.SecretSockets[r.Cluster] != "" {
+// ErrSecretService is why a secret cannot come from where it is said to be.
+var ErrSecretService = errors.New("private keys never cross the network: secrets come from a file, or from a static cluster whose only endpoint is a Unix socket (pipe), without a transport_socket")
+
+func (b *Bootstrap) secretService(r tlscontext.SecretRef) error {
+	if r.File != "" || b.SecretSockets[r.Cluster] != "" {
 		return nil
 	}
-	return errors.New("private keys never cross the network: secrets come from a file, or from a static cluster whose only endpoint is a Unix socket (pipe), without a transport_socket")
+	return ErrSecretService
 }
 
 // Sockets is SecretSockets, also of no bootstrap.

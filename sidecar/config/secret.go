@@ -132,7 +132,7 @@ func SecretFile(b []byte, name string) (*tlscontext.Discovered, error) {
 		switch key {
 		case "resources", "version_info", "versionInfo", "type_url", "typeUrl", "nonce":
 		default:
-			return nil, fail(key, "unknown field of a discovery response")
+			return nil, unquoted(fmt.Errorf("unknown field %q", key))
 		}
 	}
 	list, ok := tree["resources"].([]any)
@@ -157,7 +157,7 @@ func SecretFile(b []byte, name string) (*tlscontext.Discovered, error) {
 	return discovered(m)
 }
 
-var harmless = regexp.MustCompile(`unknown field "[a-z_A-Z0-9]+"|unsupported extension type "[\w.]+"|line \d+`)
+var harmless = regexp.MustCompile(`unknown field "[a-z_A-Z0-9]{1,40}"|unsupported extension type "[\w.]{1,100}"|line \d+`)
 
 // unquoted keeps of a parser's error what cannot be a part of a key.
 func unquoted(err error) error {

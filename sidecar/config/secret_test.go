@@ -29,7 +29,8 @@ func TestSecretFile(t *testing.T) {
 		{"another kind", "resources: [{" + secretURL + ", name: web, generic_secret: {secret: {inline_string: x}}}]", `generic_secret: unsupported`},
 		{"an unknown field", "resources: [" + certificate(", privat_key: {}") + "]", `resources[0]: cannot be read: unknown field "privat_key"`},
 		{"no bytes", "resources: [{" + secretURL + ", name: web, tls_certificate: {private_key: {inline_bytes: the-key!}}}]", "resources[0]: cannot be read"},
-		{"a field of ours", "resourcs: []", "resourcs: unknown field of a discovery response"},
+		{"a field of ours", "resourcs: []", `cannot be read: unknown field "resourcs"`},
+		{"a key in the place of a field", strings.Repeat("the-key", 9) + ": []", "cannot be read as YAML or JSON"},
 		{"refused field", "resources: [" + certificate(", password: {inline_string: hunter2}") + "]", "tls_certificate.password: unsupported"},
 		{"nobody is verified", "resources: [" + trust(", trust_chain_verification: ACCEPT_UNTRUSTED") + "]", "trust_chain_verification: is ACCEPT_UNTRUSTED; write that into the TLS context"},
 	} {

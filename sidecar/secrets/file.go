@@ -3,8 +3,6 @@ package secrets
 import (
 	"crypto/sha256"
 	"fmt"
-	"io"
-	"os"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
@@ -12,12 +10,9 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
 )
 
-// maxFile bounds what is read of a file.
-const maxFile = 4 << 20
-
 // first reads the file of a secret that is followed from now on.
 func (e *entry) first() error {
-	b, err := readFile(e.ref.File)
+	b, err := tlscontext.ReadFile(e.ref.File)
 	if err != nil {
 		return err
 	}
@@ -33,7 +28,7 @@ func (e *entry) first() error {
 // again reads the file, and tells whether there is another secret in it. By its bytes,
 // not by its times: a file may be replaced within the clock's resolution.
 func (e *entry) again() bool {
-	b, err := readFile(e.ref.File)
+	b, err := tlscontext.ReadFile(e.ref.File)
 	if err != nil {
 		e.gone(err)
 		return false
@@ -64,17 +59,4 @@ func (e *entry) decode(b []byte) (d *tlscontext.Discovered, err error) {
 		return err
 	})
 	return d, err
-}
-
-func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(b) > maxFile {
-		err = errLarge
-	}
-	return b, err
 }

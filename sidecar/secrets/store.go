@@ -9,7 +9,6 @@ package secrets
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -86,7 +85,7 @@ func (s *Store) Usable(ref tlscontext.SecretRef) error {
 	}
 	socket := s.opts.Sockets[ref.Cluster]
 	if socket == "" {
-		return (&config.Bootstrap{}).SecretService(ref)
+		return config.ErrSecretService
 	}
 	s.entries[ref] = e
 	if !s.opts.Offline {
@@ -152,18 +151,7 @@ func (s *Store) Retain(needed func() map[tlscontext.SecretRef]bool) {
 }
 
 // Run looks at files until the context ends.
-func (s *Store) Run(ctx context.Context) {
-	tick := time.NewTicker(tlscontext.Interval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			s.Refresh()
-		}
-	}
-}
+func (s *Store) Run(ctx context.Context) { tlscontext.Look(ctx, s.Refresh) }
 
 // Refresh looks at all files now.
 func (s *Store) Refresh() {
@@ -300,5 +288,3 @@ func (e *entry) source() string {
 	}
 	return "cluster " + e.ref.Cluster
 }
-
-var errLarge = errors.New("the file is larger than 4 MB")

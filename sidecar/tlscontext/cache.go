@@ -64,7 +64,10 @@ func cached[T any](c *Cache, m map[weak.Pointer[T]]*Context, cfg *T, make func()
 }
 
 // Run looks at files until the context ends.
-func (c *Cache) Run(ctx context.Context) {
+func (c *Cache) Run(ctx context.Context) { Look(ctx, c.Refresh) }
+
+// Look calls look each Interval until the context ends.
+func Look(ctx context.Context, look func()) {
 	tick := time.NewTicker(Interval)
 	defer tick.Stop()
 	for {
@@ -72,7 +75,7 @@ func (c *Cache) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			c.Refresh()
+			look()
 		}
 	}
 }

@@ -92,14 +92,19 @@ func (s Source) read() ([]byte, error) {
 	if s.File == "" {
 		return []byte(s.Inline), nil
 	}
-	f, err := os.Open(s.File)
+	return ReadFile(s.File)
+}
+
+// ReadFile reads a file of certificates, keys or secrets, of 4 MiB at most.
+func ReadFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err == nil && len(b) > maxFile {
-		err = fmt.Errorf("%s is larger than %d bytes", s.File, maxFile)
+		err = fmt.Errorf("%s is larger than %d bytes", path, maxFile)
 	}
 	return b, err
 }

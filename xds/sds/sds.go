@@ -25,8 +25,9 @@ import (
 // A service that is away is asked again after a random part of backoffBase, doubled each
 // time up to backoffMax.
 const (
-	backoffBase = 200 * time.Millisecond
-	backoffMax  = 10 * time.Second
+	backoffBase  = 200 * time.Millisecond
+	backoffMax   = 10 * time.Second
+	refusalPause = 100 * time.Millisecond
 )
 
 // Handler takes what a service says of one secret. It is called from one goroutine.
@@ -62,13 +63,19 @@ func (s *Service) Follow(ctx context.Context, name string, h Handler) {
 		}
 		wait := rand.N(bound) + time.Millisecond
 		h.Ended(err, wait)
-		t := time.NewTimer(wait)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
+		if pause(ctx, wait); ctx.Err() != nil {
 			return
 		}
+	}
+}
+
+// pause waits, no longer than ctx lasts.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
 	}
 }
 
@@ -104,6 +111,7 @@ func (s *Service) stream(ctx context.Context, name string, h Handler) (answered 
 			VersionInfo: request.GetVersionInfo(), ResponseNonce: response.GetNonce(),
 		}
 		if err := take(response, h); err != nil {
+			pause(ctx, refusalPause) // a service that sends the same at once is not answered at once
 			request.ErrorDetail = &spb.Status{Code: int32(codes.InvalidArgument), Message: err.Error()}
 		} else {
 			request.VersionInfo = response.GetVersionInfo()
