@@ -326,8 +326,8 @@ func TestSecretsThatCannotCome(t *testing.T) {
 		{`{path_config_source: {path: /x}}`, "resource_api_version: is AUTO; only V3 is supported"},
 	} {
 		b, err := config.ParseBootstrap([]byte(discovered(a, text, c.source)))
-		if err == nil {
-			err = Check(b)
+		if err == nil && strings.Contains(c.source, "/nowhere/") {
+			err = Check(b) // which looks for files
 		}
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", c.source, err)

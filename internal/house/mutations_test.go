@@ -35,6 +35,7 @@ var mutations = []struct {
 	{"what an attested caller is entitled to", "controlplane/view/build.go", "if b.client.Entitled != nil && !slices.Contains(b.client.Entitled, id) {", "if false {", "controlplane/view", "TestANodeSeesOnlyItsOwn"},
 	{"the relay vouches", "xds/relay/relay.go", "md.Fields[names.MetadataEntitled] = structpb.NewListValue(list)", "", "xds/relay", "TestTheNodeIsVouchedFor"},
 	{"secrets of the network", "sidecar/config/bootstrap.go", "if r.File != \"\" || b.SecretSockets[r.Cluster] != \"\" {", "if true {", "sidecar", "TestSecretsThatCannotCome"},
+	{"a discovered secret's service", "sidecar/secrets/store.go", "	if socket == \"\" {", "	if false {", "sidecar/secrets", "TestNoSuchService"},
 	{"a secret that verifies nobody", "sidecar/config/secret.go", "if err == nil && out.Validation != nil && out.Validation.AcceptUntrusted {", "if false {", "sidecar/config", "TestSecretFile"},
 	{"no handshake before its secret", "sidecar/tlscontext/context.go", "			if s.absent != nil {\n				return nil, s.absent\n			}\n			if len(h.SupportedProtos)", "			if len(h.SupportedProtos)", "sidecar/tlscontext", "TestAbsentSecret"},
 	{"a key in an error of a file", "sidecar/config/secret.go", "fmt.Errorf(\"resources[0]: %w\", unquoted(err))", "fmt.Errorf(\"resources[0]: %w\", err)", "sidecar/config", "TestSecretFile"},

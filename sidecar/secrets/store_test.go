@@ -2,6 +2,7 @@ package secrets
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"strings"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/config"
 	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
 	"github.com/hauberk-mesh/hauberk/xds/sdstest"
 )
@@ -83,6 +85,17 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 		if time.Now().After(until) {
 			t.Fatal("never: " + what)
 		}
+	}
+}
+
+// What a control plane sends later is refused as what the bootstrap says: there is no way to
+// a service but the sockets.
+func TestNoSuchService(t *testing.T) {
+	s := New(Options{Sockets: map[string]string{"keeper": "/nowhere"}, Offline: true, Log: slog.New(slog.DiscardHandler)})
+	t.Cleanup(s.Close)
+	ref := tlscontext.SecretRef{Name: "trust", Cluster: "elsewhere"}
+	if err := s.Usable(ref); !errors.Is(err, config.ErrSecretService) || len(s.Waiting()) > 0 {
+		t.Errorf("%v, waits for %v", err, s.Waiting())
 	}
 }
 
