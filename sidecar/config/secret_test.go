@@ -6,6 +6,8 @@ import (
 	"testing"
 )
 
+const secretType = "envoy.extensions.transport_sockets.tls.v3.Secret"
+
 const secretURL = `"@type": type.googleapis.com/` + secretType
 
 func TestSecretFile(t *testing.T) {
