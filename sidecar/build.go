@@ -28,6 +28,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
 	"github.com/hauberk-mesh/hauberk/sidecar/drain"
+	"github.com/hauberk-mesh/hauberk/sidecar/files"
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/overload"
@@ -58,6 +59,7 @@ type Sidecar struct {
 	listeners *listener.Manager
 	overload  *overload.Manager // nil when nothing is limited
 	secrets   *secrets.Store
+	files     *files.Source // of resources, nil without a bootstrap
 	tls       *tlsProvider
 	state     *state
 	admin     *admin.Server
@@ -140,6 +142,11 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 		if err = s.state.load(cfg.Bootstrap); err != nil {
 			return nil, err
 		}
+		s.files = files.New(files.Options{All: cfg.Bootstrap.Files, Handler: s.state, Log: cfg.Log})
+		s.state.followFiles(s.files)
+		if err = s.files.Load(); err != nil {
+			return nil, fmt.Errorf("dynamic resources: %w", err)
+		}
 		debug.FreeOSMemory()
 	}
 	s.metrics.TrustAge.Collect(s.trustAge)
@@ -209,6 +216,9 @@ func (s *Sidecar) Run(ctx context.Context) error {
 		wg.Go(func() { s.watchIdentity(work) })
 	}
 	wg.Go(func() { s.secrets.Run(work) })
+	if s.files != nil {
+		wg.Go(func() { s.files.Run(work) })
+	}
 	wg.Go(func() { s.watchExposure(work) })
 	wg.Go(func() { s.watchAge(work) })
 	var err error

@@ -28,8 +28,8 @@ func Check(b *config.Bootstrap) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	nobody := svid.NewHolder(&svid.Snapshot{SVIDs: map[string]*svid.SVID{}, Bundles: map[string]*svid.Anchors{}})
 	log := slog.New(slog.DiscardHandler)
-	found := secrets.New(secrets.Options{Sockets: b.Sockets(), Offline: true, Log: log})
-	tls := newTLSProvider(ctx, nobody, found, log)
+	known := secrets.New(secrets.Options{Sockets: b.Sockets(), Offline: true, Log: log})
+	tls := newTLSProvider(ctx, nobody, known, log)
 	clusters := cluster.NewManager(cluster.Options{TLS: tls, Log: log})
 	tracers := tracing.NewTracers(tracing.Options{Clusters: clusters, Log: log})
 	h := &handlers{clusters: clusters, routes: newRoutes(), tracers: tracers, timers: hcm.NewTimers(), log: log}
@@ -39,15 +39,16 @@ func Check(b *config.Bootstrap) error {
 		tracers.Close()
 		_ = clusters.Close()
 		cancel()
-		found.Close()
+		known.Close()
 		tls.wait()
 		h.timers.Close()
 	}()
-	var errs []error
-	for _, c := range b.Clusters {
+	found, err := readFiles(b)
+	errs := []error{err}
+	for _, c := range append(found.clusters, b.Clusters...) {
 		errs = append(errs, clusters.Check(c), tls.check(c))
 	}
-	for _, l := range b.Listeners {
+	for _, l := range append(found.listeners, b.Listeners...) {
 		unlogged, logs := withoutLogs(l)
 		if err := errors.Join(listeners.Check(unlogged), openable(logs)); err != nil {
 			errs = append(errs, fmt.Errorf("listener %s: %w", l.Name, err))

@@ -95,19 +95,31 @@ func local(addr string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// follow makes the client the one that is asked for what resources name. Names
-// that were noted before are asked for now.
-func (s *state) follow(c subscriber) {
+// follow makes a client the one that is asked for what resources name. Names that were noted
+// before are asked for now.
+func (s *state) follow(controlPlane subscriber) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.sub = c
+	s.sub.controlPlane = controlPlane
+	s.subscribe()
+}
+
+// followFiles does the same with files.
+func (s *state) followFiles(files subscriber) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sub.files = files
+	s.subscribe()
+}
+
+func (s *state) subscribe() {
 	for _, cfg := range s.clusterConfigs {
 		if cfg.Type == cluster.EDS {
-			c.Subscribe(resource.EndpointType, edsName(cfg))
+			s.sub.Subscribe(resource.EndpointType, edsName(cfg))
 		}
 	}
 	for name := range s.routeNames {
-		c.Subscribe(resource.RouteType, name)
+		s.sub.Subscribe(resource.RouteType, name)
 	}
 }
 

@@ -1,9 +1,12 @@
 package sidecar
 
 import (
+	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -95,4 +98,99 @@ dynamic_resources:
 func sorted(names []string) []string {
 	slices.Sort(names)
 	return names
+}
+
+// TestFromFiles: all that is discovered is discovered in files; they are changed while it runs.
+func TestFromFiles(t *testing.T) {
+	app := application(t)
+	dir := t.TempDir()
+	write := func(name, text string) {
+		t.Helper()
+		text = strings.NewReplacer("DIR", dir, "APP", strconv.Itoa(app.(*net.TCPAddr).Port), "TYPE ", "\"@type\": type.googleapis.com/envoy.config.").Replace(text)
+		if err := os.WriteFile(filepath.Join(dir, "new"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(filepath.Join(dir, "new"), filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const cluster = `{TYPE cluster.v3.Cluster, name: NAME, type: EDS, eds_cluster_config: {service_name: svc, eds_config: {path_config_source: {path: DIR/eds.yaml}}}}`
+	const listener = `{TYPE listener.v3.Listener, name: NAME, address: {socket_address: {address: 127.0.0.1, port_value: 0}}, filter_chains: [{filters: [{name: hcm, typed_config: {
+      "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, stat_prefix: in,
+      rds: {route_config_name: r, config_source: {path: DIR/rds.yaml}},
+      http_filters: [{name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]}}]}]}`
+	list := func(template string, names ...string) string {
+		out := "resources:\n"
+		for _, n := range names {
+			out += "- " + strings.Replace(template, "NAME", n, 1) + "\n"
+		}
+		return out
+	}
+	routes := func(to, prefix string) string {
+		return `resources: [{TYPE route.v3.RouteConfiguration, name: r, virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: ` + to + `, prefix_rewrite: /` + prefix + `}}]}]}]`
+	}
+	write("cds.yaml", list(cluster, "a"))
+	write("eds.yaml", `resources: [{TYPE endpoint.v3.ClusterLoadAssignment, cluster_name: svc, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: APP}}}}]}]}]`)
+	write("lds.yaml", list(listener, "in"))
+	write("rds.yaml", routes("a", "one"))
+	text := strings.ReplaceAll(`
+node: {id: n1, cluster: c}
+dynamic_resources:
+  cds_config: {path_config_source: {path: DIR/cds.yaml}}
+  lds_config: {path_config_source: {path: DIR/lds.yaml}, resource_api_version: V3}
+`, "DIR", dir)
+	s := run(t, text)
+	answers := func(listener, want string) {
+		t.Helper()
+		eventually(t, listener+" answers "+want, func() bool {
+			in := s.Addrs().Listeners[listener]
+			if in == nil {
+				return want == ""
+			}
+			code, body := call(t, "GET", in, "/", "")
+			return strings.HasPrefix(fmt.Sprint(code, " ", body), want) && want != ""
+		})
+	}
+	if ok, why := s.Ready(); !ok {
+		t.Error("not ready at once:", why)
+	}
+	answers("in", "200 GET /one ")
+	write("rds.yaml", routes("b", "two"))
+	answers("in", "503 ")
+	write("cds.yaml", list(cluster, "a", "b"))
+	answers("in", "200 GET /two ")
+	write("lds.yaml", list(listener, "in", "more"))
+	answers("more", "200 GET /two ")
+	write("lds.yaml", list(strings.Replace(listener, "stat_prefix", "stat_prefixes", 1), "more"))
+	eventually(t, "the fault is told", func() bool {
+		return strings.Contains(fmt.Sprint((*view)(s).ConfigDump()), `unknown field "stat_prefixes"`)
+	})
+	answers("in", "200 GET /two ")
+	write("lds.yaml", list(listener, "more"))
+	answers("in", "")
+	answers("more", "200 GET /two ")
+
+	b, err := config.ParseBootstrap([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Check(b); err != nil {
+		t.Error(err)
+	}
+	write("rds.yaml", "resources: []")
+	write("cds.yaml", list(strings.Replace(cluster, "type: EDS", "type: EDS, lb_policy: 99", 1), "a"))
+	for what, err := range map[string]error{"check": Check(b), "start": starts(b)} {
+		if err == nil || !strings.Contains(err.Error(), "rds.yaml: resources: has 0 elements") || !strings.Contains(err.Error(), "cds.yaml: ") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// starts is the error of a start.
+func starts(b *config.Bootstrap) error {
+	s, err := Build(Config{Bootstrap: b, Node: "n1"})
+	if err == nil {
+		err = s.Close()
+	}
+	return err
 }

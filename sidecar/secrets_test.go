@@ -323,7 +323,7 @@ func TestSecretsThatCannotCome(t *testing.T) {
 		{fromService, `of cluster "keeper": private keys never cross the network: secrets come from a file, or from a static cluster whose only endpoint is a Unix socket`},
 		{strings.ReplaceAll(fromService, "keeper", "api"), `of cluster "api": private keys never cross the network`},
 		{`{resource_api_version: V3, path_config_source: {path: /nowhere/secrets.yaml}}`, "/nowhere/secrets.yaml: no such file"},
-		{`{path_config_source: {path: /x}}`, "resource_api_version: is AUTO; only V3 is supported"},
+		{`{path_config_source: {path: /x}, resource_api_version: V2}`, "resource_api_version: is V2; only V3 is supported"},
 	} {
 		b, err := config.ParseBootstrap([]byte(discovered(a, text, c.source)))
 		if err == nil && strings.Contains(c.source, "/nowhere/") {

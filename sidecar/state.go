@@ -41,6 +41,28 @@ type nobody struct{}
 func (nobody) Subscribe(string, ...string)   {}
 func (nobody) Unsubscribe(string, ...string) {}
 
+// sources are a control plane and files; each knows by a name whether it is asked.
+type sources struct{ controlPlane, files subscriber }
+
+func (s sources) Subscribe(typeURL string, names ...string) {
+	for _, n := range names {
+		s.of(n).Subscribe(typeURL, n)
+	}
+}
+
+func (s sources) Unsubscribe(typeURL string, names ...string) {
+	for _, n := range names {
+		s.of(n).Unsubscribe(typeURL, n)
+	}
+}
+
+func (s sources) of(name string) subscriber {
+	if _, _, ok := resource.SplitFile(name); ok {
+		return s.files
+	}
+	return s.controlPlane
+}
+
 // state is what the sidecar has been told, and how far that is in force. It is
 // the xDS client's Handler. A resource is decoded and checked whole before
 // anything changes, so what is rejected leaves the last good one in force.
@@ -62,7 +84,7 @@ type state struct {
 	wanted func(ids []string)
 
 	mu  sync.Mutex
-	sub subscriber
+	sub sources
 	// what has been accepted
 	clusterConfigs map[string]*cluster.Config
 	assignments    map[string]*cluster.Assignment
@@ -87,7 +109,7 @@ func newState(s *state) *state {
 	if s.routes == nil {
 		s.routes = newRoutes()
 	}
-	s.sub, s.routeNames = nobody{}, map[string]bool{}
+	s.sub, s.routeNames = sources{nobody{}, nobody{}}, map[string]bool{}
 	return s
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/identity/svid"
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/files"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 	"github.com/hauberk-mesh/hauberk/xds/client"
@@ -82,8 +83,12 @@ func (v *view) ConfigDump() any {
 	for _, c := range s.clusters.All() {
 		clusters = append(clusters, c.Config())
 	}
+	found := []files.Status{}
+	if s.files != nil {
+		found = s.files.Status()
+	}
 	return map[string]any{
-		"version": s.cfg.Version, "node": s.node(), "xds": s.status(), "pending": s.state.pending(),
+		"files": found, "version": s.cfg.Version, "node": s.node(), "xds": s.status(), "pending": s.state.pending(),
 		"listeners": s.listeners.Configs(), "clusters": clusters, "routes": s.state.routes.all(),
 	}
 }

@@ -23,12 +23,14 @@ import (
 	"github.com/hauberk-mesh/hauberk/internal/ports"
 )
 
-// world is two services in a Consul that lets nobody do anything without a token.
+// world is services in a Consul that lets nobody do anything without a token: web, which asks
+// api over HTTP and calls over gRPC.
 type world struct {
 	t        *testing.T
 	consul   *consultest.Server
 	client   *api.Client
 	upstream int // where web finds api
+	calls    int // where web finds calls
 }
 
 func (w *world) must(err error) {
@@ -48,7 +50,7 @@ func port(t *testing.T) int {
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, upstream: port(t)}
+	w := &world{t: t, upstream: port(t), calls: port(t)}
 	var err error
 	w.consul, err = consultest.Start(t.Context(), consultest.Options{Dir: t.TempDir(), ACL: true})
 	w.must(err)
@@ -59,19 +61,41 @@ func newWorld(t *testing.T) *world {
 		fmt.Fprintf(rw, "%s %s", r.URL.Path, r.Header.Get("X-Forwarded-Client-Cert"))
 	}))
 	t.Cleanup(origin.Close)
-	for _, name := range []string{"api", "web"} {
-		_, _, err := w.client.ConfigEntries().Set(&api.ServiceConfigEntry{Kind: api.ServiceDefaults, Name: name, Protocol: "http"}, nil)
+	for name, protocol := range map[string]string{"api": "http", "web": "http", "calls": "grpc"} {
+		_, _, err := w.client.ConfigEntries().Set(&api.ServiceConfigEntry{Kind: api.ServiceDefaults, Name: name, Protocol: protocol}, nil)
 		w.must(err)
 	}
 	w.allow()
+	_, _, err = w.client.ConfigEntries().Set(&api.ServiceIntentionsConfigEntry{Kind: api.ServiceIntentions, Name: "calls",
+		Sources: []*api.SourceIntention{{Name: "web", Action: api.IntentionActionAllow}}}, nil)
+	w.must(err)
 	_, _, err = w.client.ConfigEntries().Set(&api.ServiceRouterConfigEntry{Kind: api.ServiceRouter, Name: "api", Routes: []api.ServiceRoute{{
 		Match:       &api.ServiceRouteMatch{HTTP: &api.ServiceRouteHTTPMatch{PathPrefix: "/old/"}},
 		Destination: &api.ServiceRouteDestination{PrefixRewrite: "/new/"},
 	}}}, nil)
 	w.must(err)
 	w.register("api", origin.Listener.Addr().(*net.TCPAddr).Port)
-	w.register("web", port(t), api.Upstream{DestinationName: "api", LocalBindPort: w.upstream})
+	w.register("calls", callee(t))
+	w.register("web", port(t), api.Upstream{DestinationName: "api", LocalBindPort: w.upstream}, api.Upstream{DestinationName: "calls", LocalBindPort: w.calls})
 	return w
+}
+
+// callee answers every call of gRPC with its message and the status that its path ends in.
+func callee(t *testing.T) (at int) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Protocols: new(http.Protocols), Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		rw.Header().Set("Content-Type", "application/grpc")
+		_, _ = io.Copy(rw, r.Body)
+		rw.Header().Set(http.TrailerPrefix+"Grpc-Status", filepath.Base(r.URL.Path))
+	})}
+	s.Protocols.SetUnencryptedHTTP2(true)
+	go func() { _ = s.Serve(l) }()
+	t.Cleanup(func() { _ = s.Close() })
+	return l.Addr().(*net.TCPAddr).Port
 }
 
 // register has a check that nobody has to wait for.
@@ -148,6 +172,49 @@ func (w *world) get(path string) (status int, body string) {
 	return r.StatusCode, string(b)
 }
 
+// call is a call of gRPC by way of web's sidecar, in a version of HTTP.
+func (w *world) call(t *testing.T, http2 bool, grpcStatus string) (status int, body, head, trailer string) {
+	t.Helper()
+	tr := &http.Transport{DisableKeepAlives: true, Protocols: new(http.Protocols)}
+	tr.Protocols.SetHTTP1(!http2)
+	tr.Protocols.SetUnencryptedHTTP2(http2)
+	defer tr.CloseIdleConnections()
+	c := http.Client{Transport: tr, Timeout: 5 * time.Second}
+	r, err := c.Post("http://127.0.0.1:"+strconv.Itoa(w.calls)+"/pkg.Service/"+grpcStatus, "application/grpc", strings.NewReader("message"))
+	if err != nil {
+		return 0, err.Error(), "", ""
+	}
+	defer r.Body.Close()
+	b, _ := io.ReadAll(r.Body)
+	return r.StatusCode, string(b), r.Header.Get("Grpc-Status"), r.Trailer.Get("Grpc-Status")
+}
+
+// bridged: clients that speak HTTP/1 are told of a call's status in its head.
+func (w *world) bridged(t *testing.T) {
+	t.Helper()
+	type answer struct {
+		status              int
+		body, head, trailer string
+	}
+	for _, c := range []struct {
+		http2 bool
+		grpc  string
+		want  answer
+	}{
+		{false, "0", answer{200, "message", "0", ""}},
+		{false, "5", answer{503, "message", "5", ""}},
+		{true, "5", answer{200, "message", "", "5"}},
+	} {
+		var got answer
+		for until := time.Now().Add(30 * time.Second); got != c.want && time.Now().Before(until); time.Sleep(20 * time.Millisecond) {
+			got.status, got.body, got.head, got.trailer = w.call(t, c.http2, c.grpc)
+		}
+		if got != c.want {
+			t.Errorf("a call of status %s (HTTP/2: %v) is answered %+v, want %+v", c.grpc, c.http2, got, c.want)
+		}
+	}
+}
+
 func (w *world) eventually(t *testing.T, path string, status int) (body string) {
 	t.Helper()
 	got, until := 0, time.Now().Add(30*time.Second)
@@ -171,6 +238,7 @@ func TestUnderConsul(t *testing.T) {
 	for _, pair := range [][2]string{{"hauberk", "hauberk"}, {"envoy", "hauberk"}, {"hauberk", "envoy"}} {
 		t.Run(pair[0]+" to "+pair[1], func(t *testing.T) {
 			w.start(t, pair[1], "api")
+			w.start(t, pair[1], "calls")
 			w.start(t, pair[0], "web")
 			if body := w.eventually(t, "/", 200); !strings.HasPrefix(body, "/ ") || !strings.Contains(body, "/svc/web") {
 				t.Errorf("api was asked for %q", body)
@@ -178,6 +246,7 @@ func TestUnderConsul(t *testing.T) {
 			if body := w.eventually(t, "/old/x", 200); !strings.HasPrefix(body, "/new/x ") {
 				t.Errorf("the router's rewrite made %q", body)
 			}
+			w.bridged(t)
 			w.eventually(t, "/secret", 403)
 			_, err := w.client.ConfigEntries().Delete(api.ServiceIntentions, "api", nil)
 			w.must(err)

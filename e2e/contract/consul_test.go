@@ -17,12 +17,11 @@ import (
 // notTaken are the parts of what Consul's own control plane sends that are refused, by a
 // part of the error.
 var notTaken = map[string]string{
-	"envoy.extensions.filters.http.grpc_http1_bridge.v3.Config": "gRPC of clients that speak HTTP/1.1 is not bridged",
-	"private keys never cross the network":                      "its gateways take certificates from wherever an operator says",
-	"tls_minimum_protocol_version: is TLSv1_0":                  "nobody should speak it",
-	"tls_params: the minimum version is above the maximum":      "no handshake would succeed, in Envoy neither: its clients speak 1.2 at most unless they are told",
-	"port_value: 0 cannot be connected to":                      "nor by Envoy",
-	"invalid HttpConnectionManager.StatPrefix":                  "nor by Envoy",
+	"private keys never cross the network":                 "its gateways take certificates from wherever an operator says",
+	"tls_minimum_protocol_version: is TLSv1_0":             "nobody should speak it",
+	"tls_params: the minimum version is above the maximum": "no handshake would succeed, in Envoy neither: its clients speak 1.2 at most unless they are told",
+	"port_value: 0 cannot be connected to":                 "nor by Envoy",
+	"invalid HttpConnectionManager.StatPrefix":             "nor by Envoy",
 }
 
 // TestConsulsOwn reads what Consul's control plane sends to Envoys, as its own tests have

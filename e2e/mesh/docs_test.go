@@ -94,8 +94,9 @@ until_ok test -S SOCKET
 `,
 		prints: []string{"Type: cpu"},
 	},
-	"docs/consul.md":  {},
-	"docs/tracing.md": {},
+	"docs/bootstrap.md": {},
+	"docs/consul.md":    {},
+	"docs/tracing.md":   {},
 }
 
 // TestDocs follows README.md and each document, word by word and in order, on a

@@ -35,6 +35,8 @@ var mutations = []struct {
 	{"what an attested caller is entitled to", "controlplane/view/build.go", "if b.client.Entitled != nil && !slices.Contains(b.client.Entitled, id) {", "if false {", "controlplane/view", "TestANodeSeesOnlyItsOwn"},
 	{"the relay vouches", "xds/relay/relay.go", "md.Fields[names.MetadataEntitled] = structpb.NewListValue(list)", "", "xds/relay", "TestTheNodeIsVouchedFor"},
 	{"secrets of the network", "sidecar/config/bootstrap.go", "if r.File != \"\" || b.SecretSockets[r.Cluster] != \"\" {", "if true {", "sidecar", "TestSecretsThatCannotCome"},
+	{"a control plane's names and files'", "sidecar/config/source.go", "marked && err == nil {", "marked && false {", "sidecar/config", "TestSources"},
+	{"files of resources that are pipes", "sidecar/files/files.go", "!info.Mode().IsRegular() {", "info == nil {", "sidecar/files", "TestLoad"},
 	{"a discovered secret's service", "sidecar/secrets/store.go", "	if socket == \"\" {", "	if false {", "sidecar/secrets", "TestNoSuchService"},
 	{"a secret that verifies nobody", "sidecar/config/secret.go", "if err == nil && out.Validation != nil && out.Validation.AcceptUntrusted {", "if false {", "sidecar/config", "TestSecretFile"},
 	{"no handshake before its secret", "sidecar/tlscontext/context.go", "			if s.absent != nil {\n				return nil, s.absent\n			}\n			if len(h.SupportedProtos)", "			if len(h.SupportedProtos)", "sidecar/tlscontext", "TestAbsentSecret"},

@@ -18,6 +18,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
 	"github.com/hauberk-mesh/hauberk/xds/names"
+	"github.com/hauberk-mesh/hauberk/xds/resource"
 )
 
 // Bootstrap is an Envoy bootstrap file.
@@ -25,8 +26,10 @@ type Bootstrap struct {
 	Node      Node
 	Listeners []*listener.Config
 	Clusters  []*cluster.Config
-	// ADS is where further resources come from; nil for a static bootstrap.
+	// ADS is where further resources come from; nil where no control plane has any.
 	ADS *ADS
+	// Files have the listeners and the clusters that are discovered in files.
+	Files Files
 	// Agent is where the secrets of "hauberk_agent" come from, if the bootstrap
 	// has a static cluster of that name: a Unix socket.
 	Agent string
@@ -65,6 +68,9 @@ type ADS struct {
 	// routes and endpoints of static ones.
 	Listeners, Clusters bool
 }
+
+// Files are the paths of files that have all discovered resources of a type, "" for none.
+type Files struct{ Listeners, Clusters string }
 
 // GRPCMetadata is a field of a gRPC call's metadata.
 type GRPCMetadata struct {
@@ -166,34 +172,42 @@ func (d *decoder) staticSecrets(ms []*tlsv3.Secret) (map[string]*tlscontext.Disc
 }
 
 func (d *decoder) dynamic(m *bootstrapv3.Bootstrap_DynamicResources, out *Bootstrap) error {
-	if m == nil {
-		return nil
-	}
-	api := m.GetAdsConfig()
-	if api == nil {
-		return fail("dynamic_resources.ads_config", "is missing; resources come from an aggregated stream only")
-	}
-	ads1 := &ADS{}
-	var err error
-	if ads1.Cluster, ads1.Delta, err = grpcCluster(api, "dynamic_resources.ads_config"); err != nil {
-		return err
-	}
-	if ads1.Metadata, err = grpcMetadata(api, "dynamic_resources.ads_config"); err != nil {
-		return err
-	}
-	if c := m.GetLdsConfig(); c != nil {
-		ads1.Listeners = true
-		if err := ads(c, "dynamic_resources.lds_config"); err != nil {
+	const path = "dynamic_resources"
+	if api := m.GetAdsConfig(); api != nil {
+		out.ADS = &ADS{}
+		var err error
+		if out.ADS.Cluster, out.ADS.Delta, err = grpcCluster(api, path+".ads_config"); err != nil {
+			return err
+		}
+		if out.ADS.Metadata, err = grpcMetadata(api, path+".ads_config"); err != nil {
 			return err
 		}
 	}
-	if c := m.GetCdsConfig(); c != nil {
-		ads1.Clusters = true
-		if err := ads(c, "dynamic_resources.cds_config"); err != nil {
+	var streamed ADS
+	for _, t := range []struct {
+		source *corev3.ConfigSource
+		file   *string
+		stream *bool
+		path   string
+	}{
+		{m.GetLdsConfig(), &out.Files.Listeners, &streamed.Listeners, path + ".lds_config"},
+		{m.GetCdsConfig(), &out.Files.Clusters, &streamed.Clusters, path + ".cds_config"},
+	} {
+		if t.source == nil {
+			continue
+		}
+		var err error
+		if *t.file, err = configSource(t.source, t.path); err != nil {
 			return err
 		}
+		*t.stream = *t.file == ""
+		if *t.stream && out.ADS == nil {
+			return fail(path+".ads_config", "is missing, and %s is ads", t.path)
+		}
 	}
-	out.ADS = ads1
+	if out.ADS != nil {
+		out.ADS.Listeners, out.ADS.Clusters = streamed.Listeners, streamed.Clusters
+	}
 	return nil
 }
 
@@ -281,9 +295,15 @@ func (b *Bootstrap) references() error {
 	for _, c := range b.Clusters {
 		have[c.Name] = true
 	}
-	missing := func(cluster string) bool { return !have[cluster] && (b.ADS == nil || !b.ADS.Clusters) }
+	missing := func(cluster string) bool {
+		return !have[cluster] && b.Files.Clusters == "" && (b.ADS == nil || !b.ADS.Clusters)
+	}
+	unasked := func(name string) bool {
+		_, _, ok := resource.SplitFile(name)
+		return !ok && b.ADS == nil
+	}
 	for _, c := range b.Clusters {
-		if c.Type == cluster.EDS && b.ADS == nil {
+		if c.Type == cluster.EDS && unasked(c.ServiceName) {
 			return fmt.Errorf("static_resources.clusters (%q): type is EDS, but there is no dynamic_resources.ads_config", c.Name)
 		}
 		for _, n := range c.Aggregate {
@@ -295,7 +315,7 @@ func (b *Bootstrap) references() error {
 	for _, l := range b.Listeners {
 		r := ListenerRefs(l)
 		for _, n := range r.Routes {
-			if b.ADS == nil {
+			if unasked(n) {
 				return fmt.Errorf("static_resources.listeners (%q): rds names %q, but there is no dynamic_resources.ads_config", l.Name, n)
 			}
 		}

@@ -58,8 +58,7 @@ func (d *decoder) discovery(m *clusterv3.Cluster, out *cluster.Config) error {
 		if m.GetLoadAssignment() != nil {
 			return fail("load_assignment", "an EDS cluster gets its endpoints by EDS")
 		}
-		out.ServiceName = m.GetEdsClusterConfig().GetServiceName()
-		return ads(m.GetEdsClusterConfig().GetEdsConfig(), "eds_cluster_config.eds_config")
+		return edsName(m, out)
 	case cluster.OriginalDestination:
 		return originalDst(m, out)
 	}
@@ -357,4 +356,14 @@ func connection(m *clusterv3.Cluster, out *cluster.Config) error {
 	}
 	out.Source = &a
 	return nil
+}
+
+// edsName reads what the endpoints are asked for by, where that is not the cluster's name.
+func edsName(m *clusterv3.Cluster, out *cluster.Config) error {
+	eds := m.GetEdsClusterConfig()
+	name, err := discoveredName(cmp.Or(eds.GetServiceName(), m.GetName()), eds.GetEdsConfig(), "eds_cluster_config.eds_config")
+	if name != m.GetName() {
+		out.ServiceName = name
+	}
+	return err
 }

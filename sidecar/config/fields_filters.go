@@ -5,6 +5,7 @@ import (
 	bufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/buffer/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
+	bridgev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_http1_bridge/v3"
 	grpcstatsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
 	mutationfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	healthcheckv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/health_check/v3"
@@ -81,6 +82,10 @@ func init() {
 			},
 			instead: map[string]string{"emit_filter_state": "there is no filter state"},
 		},
+		"envoy.extensions.filters.http.grpc_http1_bridge.v3.Config": {
+			use:     "ignore_query_parameters",
+			instead: map[string]string{"upgrade_protobuf_to_grpc": "messages are passed on as they come"},
+		},
 		"envoy.extensions.filters.http.health_check.v3.HealthCheck": {
 			use: "pass_through_mode cache_time cluster_min_healthy_percentages headers",
 		},
@@ -90,7 +95,7 @@ func init() {
 	})
 	extend("envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter.typed_config", "filter",
 		&httprbacv3.RBAC{}, &faultv3.HTTPFault{}, &ratelimitv3.LocalRateLimit{}, &corsv3.Cors{}, &mutationfilterv3.HeaderMutation{},
-		&healthcheckv3.HealthCheck{}, &grpcstatsv3.FilterConfig{}, &bufferv3.Buffer{}, &routerv3.Router{})
+		&healthcheckv3.HealthCheck{}, &grpcstatsv3.FilterConfig{}, &bridgev3.Config{}, &bufferv3.Buffer{}, &routerv3.Router{})
 	perRoute := []proto.Message{
 		&httprbacv3.RBACPerRoute{}, &faultv3.HTTPFault{}, &ratelimitv3.LocalRateLimit{}, &corsv3.CorsPolicy{},
 		&mutationfilterv3.HeaderMutationPerRoute{}, &bufferv3.BufferPerRoute{},

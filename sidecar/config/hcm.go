@@ -62,10 +62,11 @@ func hcmCodec(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err
 func (d *decoder) hcmRoutes(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err error) {
 	switch {
 	case m.GetRds() != nil:
-		if out.RouteName = m.GetRds().GetRouteConfigName(); out.RouteName == "" {
+		if m.GetRds().GetRouteConfigName() == "" {
 			return fail(path+".rds.route_config_name", "is empty")
 		}
-		return ads(m.GetRds().GetConfigSource(), path+".rds.config_source")
+		out.RouteName, err = discoveredName(m.GetRds().GetRouteConfigName(), m.GetRds().GetConfigSource(), path+".rds.config_source")
+		return err
 	case m.GetRouteConfig() != nil:
 		if out.Routes, err = d.routeConfig(m.GetRouteConfig(), path+".route_config"); err != nil {
 			return err

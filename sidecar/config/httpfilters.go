@@ -13,6 +13,7 @@ import (
 	bufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/buffer/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
+	bridgev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_http1_bridge/v3"
 	grpcstatsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
 	mutationfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	healthcheckv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/health_check/v3"
@@ -28,6 +29,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/buffer"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/cors"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/fault"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter/grpcbridge"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/headermutation"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/healthcheck"
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
@@ -98,6 +100,8 @@ func (d *decoder) httpFilter(msg any, path string) (any, error) {
 		return healthCheck(c, path)
 	case *bufferv3.Buffer:
 		return bufferConfig(c), nil
+	case *bridgev3.Config:
+		return &grpcbridge.Config{IgnoreQuery: c.GetIgnoreQueryParameters()}, nil
 	}
 	return nil, nil
 }

@@ -37,7 +37,7 @@ func (d *decoder) sds(m *tlsv3.SdsSecretConfig, path string) (secretSource, erro
 		return secretSource{}, fail(path+".name", "is empty")
 	}
 	here := path + ".sds_config"
-	if err := apiVersion(m.GetSdsConfig(), here); err != nil {
+	if err := apiVersion(m.GetSdsConfig().GetResourceApiVersion(), here+".resource_api_version"); err != nil {
 		return secretSource{}, err
 	}
 	switch s := m.GetSdsConfig().GetConfigSourceSpecifier().(type) {
@@ -119,35 +119,25 @@ func discovered(m *tlsv3.Secret) (*tlscontext.Discovered, error) {
 	return out, nil
 }
 
-const secretType = "envoy.extensions.transport_sockets.tls.v3.Secret"
-
 // SecretFile reads the secret of a file of discovery, a DiscoveryResponse in YAML or JSON
 // that has this one and, as Envoy has it, no other.
 func SecretFile(b []byte, name string) (*tlscontext.Discovered, error) {
-	tree, err := readTree(b)
+	tree, err := readResponse(b)
 	if err != nil {
 		return nil, unquoted(err)
 	}
-	for key := range tree {
-		switch key {
-		case "resources", "version_info", "versionInfo", "type_url", "typeUrl", "nonce":
-		default:
-			return nil, unquoted(fmt.Errorf("unknown field %q", key))
-		}
-	}
-	list, ok := tree["resources"].([]any)
-	if !ok {
-		return nil, fail("resources", "is missing, or no list: the file is a discovery response with the secret in it")
+	list, err := responseList(tree)
+	if err != nil {
+		return nil, err
 	}
 	if len(list) != 1 {
 		return nil, fail("resources", "has %d elements; a file of discovery has one secret", len(list))
 	}
-	fields, _ := list[0].(map[string]any)
-	if url, _ := fields["@type"].(string); url != "type.googleapis.com/"+secretType {
-		return nil, fail("resources[0].@type", "is %q; use type.googleapis.com/%s", url, secretType)
-	}
-	delete(fields, "@type")
 	m := &tlsv3.Secret{}
+	fields, err := withoutType(list[0], m, "resources[0]")
+	if err != nil {
+		return nil, err
+	}
 	if err := unmarshalTree(fields, m); err != nil {
 		return nil, fmt.Errorf("resources[0]: %w", unquoted(err))
 	}

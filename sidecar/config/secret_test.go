@@ -6,6 +6,8 @@ import (
 	"testing"
 )
 
+const secretType = "envoy.extensions.transport_sockets.tls.v3.Secret"
+
 const secretURL = `"@type": type.googleapis.com/` + secretType
 
 func TestSecretFile(t *testing.T) {
@@ -52,7 +54,8 @@ func TestDocumentedSecrets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(b), "```yaml\n")
+	_, rest, _ := strings.Cut(string(b), "## Discovered secrets\n")
+	_, rest, _ = strings.Cut(rest, "```yaml\n")
 	text, _, _ := strings.Cut(rest, "```")
 	got, err := ParseBootstrap([]byte(text))
 	if err != nil {

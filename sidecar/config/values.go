@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -18,7 +17,6 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
-	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
 	"github.com/hauberk-mesh/hauberk/xds/names"
 )
 
@@ -150,72 +148,6 @@ func prefix(r *corev3.CidrRange, path string) (netip.Prefix, error) {
 		return netip.Prefix{}, fail(path+".prefix_len", "%d is too long for %s", r.GetPrefixLen().GetValue(), ip)
 	}
 	return p, nil
-}
-
-// ads checks that a resource is to come from the aggregated stream.
-func ads(c *corev3.ConfigSource, path string) error {
-	if c.GetAds() == nil {
-		return fail(path, "only ads is supported")
-	}
-	return apiVersion(c, path)
-}
-
-func apiVersion(c *corev3.ConfigSource, path string) error {
-	if v := c.GetResourceApiVersion(); v != corev3.ApiVersion_V3 {
-		return fail(path+".resource_api_version", "is %s; only V3 is supported", v)
-	}
-	return nil
-}
-
-// grpcCluster returns the cluster that a gRPC configuration source names, and
-// whether the incremental protocol is used.
-func grpcCluster(a *corev3.ApiConfigSource, path string) (name string, delta bool, err error) {
-	switch a.GetApiType() {
-	case corev3.ApiConfigSource_GRPC:
-	case corev3.ApiConfigSource_DELTA_GRPC:
-		delta = true
-	default:
-		return "", false, fail(path+".api_type", "is %s; use GRPC or DELTA_GRPC", a.GetApiType())
-	}
-	if v := a.GetTransportApiVersion(); v != corev3.ApiVersion_V3 {
-		return "", false, fail(path+".transport_api_version", "is %s; only V3 is supported", v)
-	}
-	if n := len(a.GetGrpcServices()); n != 1 {
-		return "", false, fail(path+".grpc_services", "has %d elements; exactly one is needed", n)
-	}
-	// The timeout is of single calls: a stream of resources has none.
-	service := a.GetGrpcServices()[0]
-	if service.GetEnvoyGrpc().GetAuthority() != "" {
-		return "", false, fail(path+".grpc_services[0].envoy_grpc.authority", "unsupported for a control plane; remove it")
-	}
-	name = service.GetEnvoyGrpc().GetClusterName()
-	if name == "" {
-		return "", false, fail(path+".grpc_services[0].envoy_grpc.cluster_name", "is empty")
-	}
-	return name, delta, nil
-}
-
-// grpcMetadata reads what a stream to a control plane says besides, its token for one. The
-// values are shown nowhere.
-func grpcMetadata(a *corev3.ApiConfigSource, path string) ([]GRPCMetadata, error) {
-	var out []GRPCMetadata
-	for i, h := range a.GetGrpcServices()[0].GetInitialMetadata() {
-		here := at(path+".grpc_services[0].initial_metadata", i)
-		if err := mutable(h.GetKey(), here+".key"); err != nil {
-			return nil, err
-		}
-		key := strings.ToLower(h.GetKey())
-		switch {
-		case strings.HasPrefix(key, "grpc-") || key == "content-type" || key == "te" || key == "user-agent":
-			return nil, fail(here+".key", "%q is gRPC's own", key)
-		case strings.HasSuffix(key, "-bin"):
-			return nil, fail(here+".key", "%q would be binary", key)
-		case strings.Contains(h.GetValue(), "%") || strings.ContainsFunc(h.GetValue(), func(r rune) bool { return r < ' ' || r > '~' }):
-			return nil, fail(here+".value", "is not plain text without operators")
-		}
-		out = append(out, GRPCMetadata{Key: key, Value: tlscontext.Secret(h.GetValue())})
-	}
-	return out, nil
 }
 
 // facts returns Hauberk's own metadata of a resource.

@@ -110,6 +110,7 @@ type exchange struct {
 
 	// What few use.
 	ownPump *pump // made when it was first needed
+	held    *held // of an answer that a filter wanted whole
 	// trailers are those of a copied request.
 	trailers message.Fields
 	h2       http2Client    // the client when it speaks HTTP/2
@@ -175,7 +176,7 @@ func (x *exchange) next() {
 	x.lastHere, x.terminate, x.decided, x.tunnel, x.local, x.closeAfter, x.responded = false, false, false, false, false, false, false
 	x.interim, x.heard, x.grpc = false, false, false
 	x.staleRetried, x.afterTimeout, x.mirrored, x.shadow = false, false, false, false
-	x.aside, x.policy = nil, nil
+	x.aside, x.policy, x.held = nil, nil, nil
 	x.observed.reset()
 	if x.m.tracer != nil {
 		x.span = tracing.Span{}

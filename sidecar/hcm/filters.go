@@ -10,6 +10,7 @@ import (
 	bodybuffer "github.com/hauberk-mesh/hauberk/sidecar/filter/buffer"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/cors"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/fault"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter/grpcbridge"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/headermutation"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/healthcheck"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/ratelimit"
@@ -166,6 +167,8 @@ func (m *Manager) newFilter(f *HTTPFilter, o Options) (filter.Filter, error) {
 		return headermutation.New(c)
 	case *healthcheck.Config:
 		return healthcheck.New(c, m.healthy, o.ServiceCluster)
+	case *grpcbridge.Config:
+		return grpcbridge.New(c), nil
 	case *bodybuffer.Config:
 		return bodybuffer.New(c), nil
 	}
@@ -385,6 +388,9 @@ func (x *exchange) filterResponse() {
 	if x.asked == 0 && !(x.local && x.beginAnswer()) {
 		return
 	}
+	if x.held != nil && x.held.over {
+		return // what is sent in place of an answer that was held is no filter's
+	}
 	x.fctx.Response = x.resp
 	links := x.policy.chain.links
 	for i := len(links) - 1; i >= 0; i-- {
@@ -397,6 +403,9 @@ func (x *exchange) filterResponse() {
 		}
 		x.fctx.State = &x.states[i]
 		l.filter.Response(&x.fctx)
+		if x.held != nil && x.held.over {
+			return
+		}
 	}
 	x.flags |= x.fctx.Flags
 }

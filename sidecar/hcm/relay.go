@@ -28,6 +28,9 @@ func (x *exchange) relay() {
 	}
 	x.mutateResponse(false)
 	x.filterResponse()
+	if x.held != nil && x.held.over {
+		return
+	}
 	x.finishHeaders()
 	x.updateReporter()
 	if x.switched() {
@@ -36,6 +39,10 @@ func (x *exchange) relay() {
 	}
 	body := x.resp.Body
 	x.observed.mark(telemetry.ResponseBegan)
+	if x.held != nil {
+		x.relayHeld()
+		return
+	}
 	if body == nil {
 		x.observed.mark(telemetry.AnswerEnded)
 		x.answeredWhole()
@@ -149,31 +156,35 @@ func (x *exchange) bodyBroken(err error) {
 		x.fail(o)
 		return
 	}
+	x.abort(x.brokenOff(o))
+}
+
+// brokenOff is what is told of a response that began, and ended so.
+func (x *exchange) brokenOff(o outcome) (telemetry.Flags, string) {
 	switch o {
 	case timedOut, tryTimedOut:
-		x.abort(telemetry.FlagUpstreamRequestTimeout, "response_timeout")
+		return telemetry.FlagUpstreamRequestTimeout, "response_timeout"
 	case tryIdle:
-		x.abort(telemetry.FlagUpstreamRequestTimeout, "upstream_per_try_idle_timeout")
+		return telemetry.FlagUpstreamRequestTimeout, "upstream_per_try_idle_timeout"
 	case lifeOver:
-		x.abort(telemetry.FlagDurationTimeout, "max_duration_timeout")
+		return telemetry.FlagDurationTimeout, "max_duration_timeout"
 	case idleTimedOut:
-		x.abort(telemetry.FlagStreamIdleTimeout, "stream_idle_timeout")
+		return telemetry.FlagStreamIdleTimeout, "stream_idle_timeout"
 	case clientGone:
-		x.abort(x.departure())
+		return x.departure()
 	case clientBroke:
 		r, _ := refusal(x.pump.refused)
-		x.abort(telemetry.FlagDownstreamProtocolError, r.details)
+		return telemetry.FlagDownstreamProtocolError, r.details
 	case remoteReset:
 		x.resetCode = x.attempt.resetCode
-		x.abort(telemetry.FlagUpstreamReset, "upstream_reset_after_response_started{remote_reset}")
+		return telemetry.FlagUpstreamReset, "upstream_reset_after_response_started{remote_reset}"
 	case refused:
 		// Whatever the host says, it did begin: the client must not take it for refused.
-		x.abort(telemetry.FlagUpstreamReset, "upstream_reset_after_response_started{remote_refused_stream_reset}")
+		return telemetry.FlagUpstreamReset, "upstream_reset_after_response_started{remote_refused_stream_reset}"
 	case brokeProtocol:
-		x.abort(telemetry.FlagUpstreamProtocolError, "upstream_reset_after_response_started{protocol_error}")
-	default:
-		x.abort(telemetry.FlagUpstreamConnTermination, "upstream_reset_after_response_started{connection_termination}")
+		return telemetry.FlagUpstreamProtocolError, "upstream_reset_after_response_started{protocol_error}"
 	}
+	return telemetry.FlagUpstreamConnTermination, "upstream_reset_after_response_started{connection_termination}"
 }
 
 // abort ends an exchange whose response has begun: the client learns from the

@@ -4,6 +4,7 @@ package resource
 
 import (
 	"fmt"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -61,6 +62,28 @@ func New(name string, m proto.Message, refs ...Ref) (*Resource, error) {
 		Body:    &anypb.Any{TypeUrl: typeURL, Value: b},
 		Refs:    refs,
 	}, nil
+}
+
+// A resource that has a file of its own is asked for by both names in one, which no control
+// plane is asked for.
+const inFile, nameAfter = "file:", "#"
+
+// FileMarks are what the path of such a file must not have in it.
+const FileMarks = nameAfter
+
+// InFile is the name by which the resource of that name in a file is asked for.
+func InFile(path, name string) string { return inFile + path + nameAfter + name }
+
+// SplitFile is the reverse of InFile. ok is false for what a control plane is asked for.
+func SplitFile(asked string) (path, name string, ok bool) {
+	rest, ok := strings.CutPrefix(asked, inFile)
+	if ok {
+		path, name, ok = strings.Cut(rest, nameAfter)
+	}
+	if !ok {
+		return "", "", false
+	}
+	return path, name, true
 }
 
 // Set is one immutable view: the resources a client may see, by type and name.

@@ -19,6 +19,9 @@ type Exchange struct {
 	Left bool
 	// Body is what the request's body would be read as.
 	Body int
+	// AnswerLength and Trailers are what a host's answer would be read as.
+	AnswerLength int
+	Trailers     *message.Fields
 	// Drains is what Draining says.
 	Drains bool
 	// Conn is the client's connection; exchanges may share one.
@@ -86,6 +89,14 @@ func (x *Exchange) Wait(d time.Duration) bool {
 // ReadBody implements filter.Exchange.
 func (x *Exchange) ReadBody(limit int) (bool, filter.Verdict) {
 	return x.Body <= limit, filter.Continue
+}
+
+// HoldAnswer implements filter.Exchange.
+func (x *Exchange) HoldAnswer(limit int) (int, *message.Fields, bool) {
+	if x.AnswerLength > limit {
+		return 0, nil, false
+	}
+	return x.AnswerLength, x.Trailers, true
 }
 
 // Draining implements filter.Exchange.

@@ -1,0 +1,3 @@
+// Package files runs the sidecar and a real Envoy by the same files of discovery, and changes
+// those under both.
+package files

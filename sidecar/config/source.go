@@ -1,0 +1,107 @@
+package config
+
+//lint:file-ignore SA1019 deprecated fields are in many configurations, and mean what they meant
+
+import (
+	"path/filepath"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
+	"github.com/hauberk-mesh/hauberk/xds/resource"
+)
+
+// configSource is the file that resources are to come from, "" for the aggregated stream.
+func configSource(c *corev3.ConfigSource, path string) (file string, err error) {
+	if err := apiVersion(c.GetResourceApiVersion(), path+".resource_api_version"); err != nil {
+		return "", err
+	}
+	switch s := c.GetConfigSourceSpecifier().(type) {
+	case *corev3.ConfigSource_Ads:
+		return "", nil
+	case *corev3.ConfigSource_PathConfigSource:
+		return sourceFile(s.PathConfigSource.GetPath(), path+".path_config_source.path")
+	case *corev3.ConfigSource_Path:
+		return sourceFile(s.Path, path+".path")
+	}
+	return "", fail(path, "needs ads, or a file (path_config_source)")
+}
+
+func sourceFile(file, path string) (string, error) {
+	if file == "" || strings.ContainsAny(file, resource.FileMarks) {
+		return "", fail(path, "is empty, or has one of %q", resource.FileMarks)
+	}
+	return filepath.Clean(file), nil
+}
+
+// discoveredName is the name by which a resource is asked for, which has a name and a source.
+func discoveredName(name string, c *corev3.ConfigSource, path string) (string, error) {
+	file, err := configSource(c, path)
+	if err == nil && file != "" {
+		return resource.InFile(file, name), nil
+	}
+	if _, _, marked := resource.SplitFile(name); marked && err == nil {
+		err = fail(path, "%q reads like a file's, and is to come from the control plane", name)
+	}
+	return name, err
+}
+
+// apiVersion: AUTO is what nobody wrote, and means V3 since there is no other.
+func apiVersion(v corev3.ApiVersion, path string) error {
+	if v != corev3.ApiVersion_V3 && v != corev3.ApiVersion_AUTO {
+		return fail(path, "is %s; only V3 is supported", v)
+	}
+	return nil
+}
+
+// grpcCluster returns the cluster that a gRPC configuration source names, and
+// whether the incremental protocol is used.
+func grpcCluster(a *corev3.ApiConfigSource, path string) (name string, delta bool, err error) {
+	switch a.GetApiType() {
+	case corev3.ApiConfigSource_GRPC:
+	case corev3.ApiConfigSource_DELTA_GRPC:
+		delta = true
+	default:
+		return "", false, fail(path+".api_type", "is %s; use GRPC or DELTA_GRPC", a.GetApiType())
+	}
+	if err := apiVersion(a.GetTransportApiVersion(), path+".transport_api_version"); err != nil {
+		return "", false, err
+	}
+	if n := len(a.GetGrpcServices()); n != 1 {
+		return "", false, fail(path+".grpc_services", "has %d elements; exactly one is needed", n)
+	}
+	// The timeout is of single calls: a stream of resources has none.
+	service := a.GetGrpcServices()[0]
+	if service.GetEnvoyGrpc().GetAuthority() != "" {
+		return "", false, fail(path+".grpc_services[0].envoy_grpc.authority", "unsupported for a control plane; remove it")
+	}
+	name = service.GetEnvoyGrpc().GetClusterName()
+	if name == "" {
+		return "", false, fail(path+".grpc_services[0].envoy_grpc.cluster_name", "is empty")
+	}
+	return name, delta, nil
+}
+
+// grpcMetadata reads what a stream to a control plane says besides, its token for one. The
+// values are shown nowhere.
+func grpcMetadata(a *corev3.ApiConfigSource, path string) ([]GRPCMetadata, error) {
+	var out []GRPCMetadata
+	for i, h := range a.GetGrpcServices()[0].GetInitialMetadata() {
+		here := at(path+".grpc_services[0].initial_metadata", i)
+		if err := mutable(h.GetKey(), here+".key"); err != nil {
+			return nil, err
+		}
+		key := strings.ToLower(h.GetKey())
+		switch {
+		case strings.HasPrefix(key, "grpc-") || key == "content-type" || key == "te" || key == "user-agent":
+			return nil, fail(here+".key", "%q is gRPC's own", key)
+		case strings.HasSuffix(key, "-bin"):
+			return nil, fail(here+".key", "%q would be binary", key)
+		case strings.Contains(h.GetValue(), "%") || strings.ContainsFunc(h.GetValue(), func(r rune) bool { return r < ' ' || r > '~' }):
+			return nil, fail(here+".value", "is not plain text without operators")
+		}
+		out = append(out, GRPCMetadata{Key: key, Value: tlscontext.Secret(h.GetValue())})
+	}
+	return out, nil
+}

@@ -1,0 +1,363 @@
+// Package files discovers resources in files: listeners and clusters in those that the
+// bootstrap names, routes and endpoints in those that listeners and clusters name
+// (path_config_source). A file is a discovery response in YAML or JSON. It is looked at again
+// and again; what cannot be used is refused, as a control plane's would be, and changes
+// nothing.
+package files
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/config"
+	"github.com/hauberk-mesh/hauberk/xds/client"
+	"github.com/hauberk-mesh/hauberk/xds/resource"
+)
+
+// Options configure a Source.
+type Options struct {
+	// All are the files that have all there is of their type, which is listeners or clusters.
+	All config.Files
+	// Handler takes what is found. It may call Subscribe and Unsubscribe meanwhile.
+	Handler client.Handler
+	Log     *slog.Logger
+}
+
+// Source follows files. Subscribe, Unsubscribe and Status are safe for concurrent use.
+type Source struct {
+	handler client.Handler
+	log     *slog.Logger
+	wake    chan struct{} // holds a token when there is another file to be read
+
+	looking sync.Mutex // held while files are looked at, one after the other
+
+	mu    sync.Mutex
+	files map[key]*file
+}
+
+// key is what is asked for: a name of resource.InFile, or the path of a file that has all.
+type key struct{ url, name string }
+
+// file is one that is followed. All but complaint is looking's.
+type file struct {
+	key
+	path string
+	only string // the name of the one resource in it, "" for all
+
+	glanced  looks             // at the last glance
+	looked   looks             // before it was read
+	sum      [sha256.Size]byte // of what was read last
+	read     bool
+	refused  bool // not all of that was accepted
+	accepted map[string]*resource.Resource
+
+	complaint string // why it cannot be used as it is now; Source.mu guards it
+}
+
+// New returns a source that has read nothing yet.
+func New(o Options) *Source {
+	s := &Source{handler: o.Handler, log: o.Log.With("component", "files"), wake: make(chan struct{}, 1), files: map[key]*file{}}
+	for url, path := range map[string]string{resource.ListenerType: o.All.Listeners, resource.ClusterType: o.All.Clusters} {
+		if path != "" {
+			s.follow(key{url, path}, path, "")
+		}
+	}
+	return s
+}
+
+func (s *Source) follow(k key, path, only string) {
+	if s.files[k] == nil {
+		s.files[k] = &file{key: k, path: path, only: only, accepted: map[string]*resource.Resource{}}
+	}
+}
+
+// Subscribe asks for resources by names of resource.InFile, and leaves all others alone.
+func (s *Source) Subscribe(url string, names ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range names {
+		if path, only, ok := resource.SplitFile(n); ok {
+			s.follow(key{url, n}, path, only)
+		}
+	}
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Unsubscribe ends that. What was found is forgotten, and the handler not told.
+func (s *Source) Unsubscribe(url string, names ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range names {
+		delete(s.files, key{url, n})
+	}
+}
+
+// Load reads all files for the first time, also those that the first ones name. Its error
+// says all that is wrong with any of them.
+func (s *Source) Load() error {
+	s.looking.Lock()
+	defer s.looking.Unlock()
+	var errs []error
+	for {
+		unread := slices.DeleteFunc(s.all(), func(f *file) bool { return f.read })
+		if len(unread) == 0 {
+			return errors.Join(errs...)
+		}
+		f := unread[0] // what it names comes before the others
+		if _, err := s.look(f); err != nil {
+			errs = append(errs, err)
+		}
+		f.read = true
+	}
+}
+
+// glanceEvery is how often it is asked whether a file has changed, and readEvery of those times
+// it is read to be sure.
+const glanceEvery, readEvery = 200 * time.Millisecond, 25
+
+// Run looks at files until the context ends.
+func (s *Source) Run(ctx context.Context) {
+	tick := time.NewTicker(glanceEvery)
+	defer tick.Stop()
+	for n := 1; ; n++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.wake:
+			s.Refresh()
+		case <-tick.C:
+			if s.glance() || n%readEvery == 0 {
+				s.Refresh()
+			}
+		}
+	}
+}
+
+// glance tells whether a file has another look than when it was read, and has had it for as long
+// as from one glance to the next: who writes into it has done so by then.
+func (s *Source) glance() (changed bool) {
+	s.looking.Lock()
+	defer s.looking.Unlock()
+	for _, f := range s.all() {
+		now := appearance(f.path)
+		if now == f.glanced && now != f.looked {
+			changed = true
+		}
+		f.glanced = now
+	}
+	return changed
+}
+
+// Refresh looks at all files now. What was refused has another chance when anything else
+// has changed, such as the clusters that routes name.
+func (s *Source) Refresh() {
+	s.looking.Lock()
+	defer s.looking.Unlock()
+	changed := map[*file]bool{}
+	for _, f := range s.all() {
+		if c, _ := s.look(f); c {
+			changed[f] = true
+		}
+	}
+	if len(changed) == 0 {
+		return
+	}
+	for _, f := range s.all() {
+		if f.refused && !changed[f] {
+			f.sum = [sha256.Size]byte{}
+			_, _ = s.look(f)
+		}
+	}
+}
+
+// all are the files, in the order in which what they have can be put in force.
+func (s *Source) all() []*file {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.SortedFunc(maps.Values(s.files), func(a, b *file) int {
+		order := func(f *file) int { return slices.Index(resource.PushOrder, f.url) }
+		return cmp.Or(order(a)-order(b), strings.Compare(a.name, b.name))
+	})
+}
+
+// look reads a file, and hands on what is in it if that is not what it was. By its bytes, not
+// by its times: a file may be replaced within the clock's resolution.
+func (s *Source) look(f *file) (changed bool, err error) {
+	f.looked = appearance(f.path)
+	b, err := readFile(f.path)
+	if err != nil {
+		return false, s.complain(f, err)
+	}
+	sum := sha256.Sum256(b)
+	if f.read && sum == f.sum {
+		if !f.refused {
+			_ = s.complain(f, nil) // it could not be read for a while
+		}
+		return false, nil
+	}
+	f.read, f.sum, f.refused = true, sum, true
+	found, err := f.parse(b)
+	if err != nil {
+		return false, s.complain(f, err)
+	}
+	u := f.update(found)
+	var errs map[string]error
+	if len(u.Upserts)+len(u.Removed) > 0 && s.follows(f) {
+		errs = s.handler.Apply(u)
+	}
+	for _, r := range u.Upserts {
+		if errs[r.Name] == nil {
+			f.accepted[r.Name] = r
+		}
+	}
+	for _, name := range u.Removed {
+		delete(f.accepted, name)
+	}
+	f.refused = len(errs) > 0
+	s.log.Info("file read", "file", f.path, "resources", len(found), "rejected", len(errs))
+	return true, s.complain(f, together(errs))
+}
+
+// parse reads the resources of the file.
+func (f *file) parse(b []byte) ([]*resource.Resource, error) {
+	found, err := config.ResourceFile(b, f.url)
+	if err != nil || f.only == "" {
+		return found, err
+	}
+	if len(found) != 1 {
+		return nil, fmt.Errorf("resources: has %d elements; a file that one resource is asked of has that one", len(found))
+	}
+	if found[0].Name != f.only {
+		return nil, fmt.Errorf("resources[0]: its name is %q, and %q was asked for", found[0].Name, f.only)
+	}
+	found[0].Name = f.name
+	return found, nil
+}
+
+// update is what the handler is to be told: what is not as it was accepted last.
+func (f *file) update(found []*resource.Resource) client.Update {
+	u := client.Update{Type: f.url}
+	present := map[string]bool{}
+	for _, r := range found {
+		present[r.Name] = true
+		if old := f.accepted[r.Name]; old == nil || old.Version != r.Version {
+			u.Upserts = append(u.Upserts, r)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.accepted)) {
+		if !present[name] {
+			u.Removed = append(u.Removed, name)
+		}
+	}
+	return u
+}
+
+// follows tells whether somebody still asks for what a file has.
+func (s *Source) follows(f *file) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.files[f.key] == f
+}
+
+// complain notes why a file cannot be used, nil if it can, and says so once.
+func (s *Source) complain(f *file, err error) error {
+	said := ""
+	if err != nil {
+		err = fmt.Errorf("%s: %w", f.path, err)
+		said = err.Error()
+	}
+	s.mu.Lock()
+	before := f.complaint
+	f.complaint = said
+	s.mu.Unlock()
+	switch {
+	case said == before:
+	case err != nil:
+		s.log.Error("file of resources cannot be used, what was in force stays", "err", err)
+	default:
+		s.log.Info("file of resources can be used again", "file", f.path)
+	}
+	return err
+}
+
+// together is one error of those of resources, nil for none.
+func together(errs map[string]error) error {
+	var out []error
+	for _, name := range slices.Sorted(maps.Keys(errs)) {
+		err := errs[name]
+		if _, only, ok := resource.SplitFile(name); ok {
+			name = only
+		}
+		if !strings.Contains(err.Error(), strconv.Quote(name)) {
+			err = fmt.Errorf("%q: %w", name, err)
+		}
+		out = append(out, err)
+	}
+	return errors.Join(out...)
+}
+
+// Status is a file as the operator sees it.
+type Status struct {
+	Path string `json:"path"`
+	Type string `json:"type"`
+	// Name is that of the resource that is asked for, empty for all.
+	Name string `json:"name,omitempty"`
+	// Error is why the file cannot be used as it is now; what was in force stays.
+	Error string `json:"error,omitempty"`
+}
+
+// Status lists the files that are followed.
+func (s *Source) Status() []Status {
+	out := []Status{}
+	for _, f := range s.all() {
+		s.mu.Lock()
+		out = append(out, Status{f.path, f.url, f.only, f.complaint})
+		s.mu.Unlock()
+	}
+	return out
+}
+
+// looks is what a file looks like without being read. It is zero for none.
+type looks struct {
+	device, inode uint64
+	size          int64
+	changed       unix.Timespec
+}
+
+func appearance(path string) looks {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil {
+		return looks{}
+	}
+	return looks{uint64(st.Dev), st.Ino, st.Size, st.Ctim}
+}
+
+// readFile reads a file, and nothing else that a path may name: a pipe would be waited for.
+func readFile(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, errors.Unwrap(err)
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, cmp.Or(err, errors.New("is no regular file"))
+	}
+	return io.ReadAll(io.LimitReader(f, config.MaxFile+1))
+}

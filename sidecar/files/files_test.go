@@ -1,0 +1,265 @@
+package files
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/config"
+	"github.com/hauberk-mesh/hauberk/xds/client"
+	"github.com/hauberk-mesh/hauberk/xds/resource"
+)
+
+// recorder is a Handler that notes what it is told, and refuses what is named so.
+type recorder struct {
+	source *Source
+
+	mu      sync.Mutex
+	told    []string
+	refuses map[string]bool
+	names   map[string]string // what a resource names, to be subscribed
+}
+
+func (r *recorder) Apply(u client.Update) map[string]error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	errs := map[string]error{}
+	kind := u.Type[strings.LastIndex(u.Type, ".")+1:]
+	for _, x := range u.Upserts {
+		r.told = append(r.told, kind+" "+x.Name)
+		if r.refuses[x.Name] {
+			errs[x.Name] = errors.New("no")
+		}
+		if n := r.names[x.Name]; n != "" {
+			r.source.Subscribe(resource.RouteType, n)
+		}
+	}
+	for _, n := range u.Removed {
+		r.told = append(r.told, kind+" -"+n)
+	}
+	return errs
+}
+
+// heard is what was told since it was asked last.
+func (r *recorder) heard() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := strings.Join(r.told, ", ")
+	r.told = nil
+	return out
+}
+
+type bed struct {
+	t   *testing.T
+	dir string
+	*recorder
+}
+
+func newBed(t *testing.T) *bed {
+	b := &bed{t, t.TempDir(), &recorder{refuses: map[string]bool{}, names: map[string]string{}}}
+	b.source = New(Options{All: config.Files{Listeners: b.path("lds"), Clusters: b.path("cds")}, Handler: b.recorder, Log: slog.New(slog.DiscardHandler)})
+	b.clusters("a", "b")
+	b.write("lds", "resources: []")
+	return b
+}
+
+func (b *bed) path(name string) string { return filepath.Join(b.dir, name) }
+
+// write replaces a file as one step.
+func (b *bed) write(name, text string) {
+	b.t.Helper()
+	if err := os.WriteFile(b.path("new"), []byte(text), 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := os.Rename(b.path("new"), b.path(name)); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bed) clusters(names ...string) {
+	b.t.Helper()
+	text := "version_info: x\nresources:\n"
+	for _, n := range names {
+		text += `- {"@type": type.googleapis.com/envoy.config.cluster.v3.Cluster, name: ` + n + "}\n"
+	}
+	b.write("cds", text)
+}
+
+func routes(name, domain string) string {
+	return `resources: [{"@type": type.googleapis.com/envoy.config.route.v3.RouteConfiguration, name: ` + name + `, virtual_hosts: [{name: v, domains: ["` + domain + `"]}]}]`
+}
+
+func (b *bed) wants(what, heard string) {
+	b.t.Helper()
+	if got := b.heard(); got != heard {
+		b.t.Errorf("%s: told %q, want %q", what, got, heard)
+	}
+}
+
+func (b *bed) complaint(what string, want map[string]string) {
+	b.t.Helper()
+	got := map[string]string{}
+	for _, f := range b.source.Status() {
+		if f.Error != "" {
+			got[filepath.Base(f.Path)] = f.Error
+		}
+	}
+	if len(got) != len(want) || !slices.Equal(slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(want))) {
+		b.t.Errorf("%s: complaints %q, want %q", what, got, want)
+		return
+	}
+	for f, text := range want {
+		if !strings.Contains(got[f], text) {
+			b.t.Errorf("%s: complaints %q, want %q", what, got, want)
+		}
+	}
+}
+
+// TestChanges: what changed is told, and nothing else; what is refused stays refused until it
+// changes, or anything else does.
+func TestChanges(t *testing.T) {
+	b := newBed(t)
+	if err := b.source.Load(); err != nil {
+		t.Fatal(err)
+	}
+	b.wants("first", "Cluster a, Cluster b")
+	b.source.Refresh()
+	b.wants("nothing", "")
+	b.clusters("b", "c")
+	b.source.Refresh()
+	b.wants("one goes, one comes", "Cluster c, Cluster -a")
+	b.refuses["d"] = true
+	b.clusters("b", "c", "d")
+	b.source.Refresh()
+	b.wants("one is refused", "Cluster d")
+	b.complaint("one is refused", map[string]string{"cds": `"d": no`})
+	b.source.Refresh()
+	b.wants("refused, and the same", "")
+	delete(b.refuses, "d")
+	b.write("lds", "resources: []\n")
+	b.source.Refresh()
+	b.wants("something else has changed", "Cluster d")
+	b.complaint("something else has changed", nil)
+	b.write("cds", "resources: [{}]")
+	b.source.Refresh()
+	b.wants("unreadable", "")
+	b.complaint("unreadable", map[string]string{"cds": `resources[0].@type: is ""`})
+	b.clusters("b", "c", "d")
+	b.source.Refresh()
+	b.wants("as before", "")
+	b.complaint("as before", nil)
+	if err := os.Remove(b.path("cds")); err != nil {
+		t.Fatal(err)
+	}
+	b.source.Refresh()
+	b.wants("gone", "")
+	b.complaint("gone", map[string]string{"cds": "no such file"})
+	b.clusters("b", "c", "d")
+	b.source.Refresh()
+	b.wants("back", "")
+	b.complaint("back", nil)
+}
+
+// TestNamedFiles: a resource that names a file has it read; it has the one that is asked for.
+func TestNamedFiles(t *testing.T) {
+	b := newBed(t)
+	asked := resource.InFile(b.path("rds"), "r")
+	b.names["a"] = asked
+	b.write("rds", routes("r", "x"))
+	if err := b.source.Load(); err != nil {
+		t.Fatal(err)
+	}
+	b.wants("first", "Cluster a, Cluster b, RouteConfiguration "+asked)
+	for what, c := range map[string]struct{ text, complaint string }{
+		"another's":   {routes("q", "x"), `its name is "q", and "r" was asked for`},
+		"none":        {"resources: []", "has 0 elements"},
+		"no response": {"- 1", "is not a mapping"},
+		"another key": {"resource: []", `unknown field "resource"`},
+		"two": {strings.TrimSuffix(routes("r", "x"), "]") + ", " + strings.TrimPrefix(routes("q", "y"), "resources: ["),
+			"has 2 elements; a file that one resource is asked of has that one"},
+		"twice": {strings.TrimSuffix(routes("r", "x"), "]") + ", " + strings.TrimPrefix(routes("r", "y"), "resources: ["),
+			`its name is "r", empty or that of another`},
+		"a cluster":     {`resources: [{"@type": type.googleapis.com/envoy.config.cluster.v3.Cluster, name: r}]`, "resources[0].@type: is"},
+		"an odd field":  {strings.Replace(routes("r", "x"), "domains", "domain", 1), `unknown field "domain"`},
+		"endless":       {strings.Repeat("# a comment\n", config.MaxFile/10), "is longer than"},
+		"not even YAML": {"\x00", "rds: "},
+	} {
+		b.write("rds", c.text)
+		b.source.Refresh()
+		b.wants(what, "")
+		b.complaint(what, map[string]string{"rds": c.complaint})
+	}
+	b.write("rds", routes("r", "y"))
+	b.source.Refresh()
+	b.wants("changed", "RouteConfiguration "+asked)
+	b.source.Unsubscribe(resource.RouteType, asked)
+	b.write("rds", routes("r", "z"))
+	b.source.Refresh()
+	b.wants("not asked for any more", "")
+	b.source.Subscribe(resource.RouteType, "r", asked)
+	b.source.Refresh()
+	b.wants("asked for again", "RouteConfiguration "+asked)
+}
+
+// TestLoad: whatever is wrong with any file at the start is told.
+func TestLoad(t *testing.T) {
+	b := newBed(t)
+	b.names["a"] = resource.InFile(b.path("rds"), "r")
+	b.refuses["b"] = true
+	if err := unix.Mkfifo(b.path("pipe"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.source.Subscribe(resource.EndpointType, resource.InFile(b.path("pipe"), "e"), resource.InFile(b.dir, "e"))
+	err := b.source.Load()
+	for _, want := range []string{b.path("rds") + ": no such file or directory", b.path("cds") + `: "b": no`, b.path("pipe") + ": is no regular file", b.dir + ": is no regular file"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
+
+// TestRun: a change is seen soon, but not while the file is still written to; a file that is
+// asked for is read at once.
+func TestRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBed(t)
+		if err := b.source.Load(); err != nil {
+			t.Fatal(err)
+		}
+		b.heard()
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { defer close(ended); b.source.Run(ctx) }()
+		time.Sleep(time.Millisecond)
+
+		asked := resource.InFile(b.path("rds"), "r")
+		b.write("rds", routes("r", "x"))
+		b.source.Subscribe(resource.RouteType, asked)
+		synctest.Wait()
+		b.wants("asked for", "RouteConfiguration "+asked)
+
+		for i := range 3 { // another size at each glance
+			b.clusters("a", "b", "c"+fmt.Sprint(i), strings.Repeat("d", i+1))
+			time.Sleep(glanceEvery)
+			synctest.Wait()
+			b.wants("written to", "")
+		}
+		time.Sleep(glanceEvery)
+		synctest.Wait()
+		b.wants("written", "Cluster c2, Cluster ddd")
+		cancel()
+		<-ended
+	})
+}

@@ -1,0 +1,69 @@
+package hcm
+
+import (
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// held is an answer of a host that a filter wanted whole before its head is sent.
+type held struct {
+	body  []byte
+	whole bool // the body is all of it
+	over  bool // it did not become whole, and the exchange has been ended
+}
+
+// HoldAnswer implements filter.Exchange.
+func (x *exchange) HoldAnswer(limit int) (length int, trailers *message.Fields, whole bool) {
+	if x.switched() {
+		return 0, nil, false
+	}
+	if x.held == nil {
+		x.held = &held{}
+	}
+	body := x.resp.Body
+	for h := x.held; !h.whole; {
+		data, last, err := body.Next()
+		if err != nil {
+			h.over = true
+			x.failHeld(x.attempt.broken(err))
+			return 0, nil, false
+		}
+		x.attempt.received += int64(len(data))
+		x.observed.markFirst(telemetry.AnswerBodyBegan)
+		if len(h.body)+len(data) > limit {
+			h.over = true
+			x.endUpstream(false)
+			x.localReply(&reply{status: 500, body: "Internal Server Error", details: "response_payload_too_large"})
+			return 0, nil, false
+		}
+		h.body = append(h.body, data...)
+		h.whole = last
+	}
+	trailers = body.Trailers()
+	x.observed.mark(telemetry.AnswerEnded)
+	x.observed.keepTrailers(trailers)
+	x.noteTrailers(trailers)
+	x.answeredWhole()
+	return len(x.held.body), trailers, true
+}
+
+// failHeld answers in place of a response that was not whole. That it began is told in logs
+// alone: the client has nothing of it.
+func (x *exchange) failHeld(o outcome) {
+	x.endUpstream(false)
+	f, details := x.brokenOff(o)
+	x.fail(o)
+	x.flags |= f
+	x.details = details
+}
+
+// relayHeld sends an answer that was held.
+func (x *exchange) relayHeld() {
+	x.status = x.resp.Status // which the filter may have changed
+	if err := x.client.head(x, true); err != nil {
+		x.headFailed(err)
+		return
+	}
+	x.boundFlush()
+	x.relayed(x.data(x.held.body, true, nil))
+}
