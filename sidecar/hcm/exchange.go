@@ -93,6 +93,7 @@ type exchange struct {
 	cookies   []*route.CookieHash // that the response has to set
 	scratch   []byte
 	keepUpTo  int    // bytes of the body that are kept
+	kept      int64  // bytes of store that count as kept for all
 	original  string // the authority before it is rewritten
 	// portSent is the port that was taken off the host of a CONNECT.
 	portSent string
@@ -185,9 +186,6 @@ func (x *exchange) next() {
 		x.replyBody = nil
 	}
 	x.forgetRoute()
-	if cap(x.store) > keepBuffer {
-		x.store = nil
-	}
 }
 
 // resetRequest forgets a request, also one that was parsed only in part.
@@ -319,7 +317,6 @@ func (x *exchange) takeBuffered() error {
 			x.observed.mark(telemetry.RequestEnded)
 		}
 		if len(x.store) > replayLimit {
-			x.keep = false
 			return nil
 		}
 	}
@@ -345,6 +342,7 @@ func (x *exchange) finish() {
 	if x.attempts > 0 {
 		x.mirrors() // of a body that came in pieces, which is whole only now
 	}
+	x.dropKept()
 	x.takeTurns()
 	x.log(telemetry.LogEnd, took)
 	x.endSpan(took)
