@@ -48,7 +48,7 @@ func (x *exchange) retryFailure(o outcome) (_ outcome, again bool) {
 	// request has no effect twice.
 	if (o == refused && x.attempt.early || (o == refused || o == reset) && x.attempt.stale) &&
 		!x.staleRetried && (!x.attempt.wrote || x.req.Idempotent()) {
-		x.staleRetried = true
+		x.staleRetried, x.resent = true, x.attempt.wrote
 		x.attempts--
 		x.ntried-- // the host is not at fault
 		return o, true
