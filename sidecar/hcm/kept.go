@@ -100,9 +100,11 @@ func (x *exchange) reserve(size int, must bool) bool {
 }
 
 // forgetKept gives back what was kept of a body that is not sent again, as far as nobody
-// reads or sends it. The exchange has its own memory still.
+// reads or sends it. The exchange has its own memory still. What is to go through a tunnel
+// waits for the answer.
 func (x *exchange) forgetKept() {
 	switch p := x.pump; {
+	case x.tunnel:
 	case p != nil && !p.ended():
 		p.forgetReplay()
 	case cap(x.store) > keepBuffer:

@@ -298,3 +298,12 @@ func BenchmarkUpload(b *testing.B) {
 		}
 	}
 }
+
+// TestTunnelsForgetNothing: an answer does not end the need for what came early.
+func TestTunnelsForgetNothing(t *testing.T) {
+	x := &exchange{tunnel: true, store: make([]byte, keepBuffer+1)}
+	x.payload = x.store
+	if x.forgetKept(); len(x.payload) != keepBuffer+1 {
+		t.Errorf("%d bytes are left", len(x.payload))
+	}
+}
