@@ -91,7 +91,7 @@ func (x *exchange) keepMore(p []byte, must bool) bool {
 // it must be.
 func (x *exchange) reserve(size int, must bool) bool {
 	more := int64(size) - x.kept
-	if keeping.Add(more) > keepAll && !must || !must && x.d.Shedding() {
+	if all := keeping.Add(more); !must && (all > keepAll || x.d.Shedding()) {
 		keeping.Add(-more)
 		return false
 	}
