@@ -70,7 +70,8 @@ type MTLS struct{}
 type Case struct {
 	Name string `json:"name"`
 	// Send is a request: request line, header lines, an empty line and the body.
-	// Version, Host and Content-Length are added when they are absent.
+	// Version, Host and Content-Length are added when they are absent. A body of {70000} has
+	// so many bytes.
 	Send string `json:"send,omitempty"`
 	// Raw is sent as it stands instead; of plain TCP too.
 	Raw string `json:"raw,omitempty"`
@@ -265,6 +266,7 @@ func (g *Group) check() error {
 // request is the bytes of a Send: the head, and the body.
 func request(text string) (head, body string) {
 	head, body, _ = strings.Cut(text, "\n\n")
+	body = sized(body)
 	lines := strings.Split(strings.TrimSpace(head), "\n")
 	if !strings.Contains(lines[0], " HTTP/") {
 		lines[0] += " HTTP/1.1"
@@ -285,6 +287,15 @@ func request(text string) (head, body string) {
 		body = strings.ReplaceAll(body, "\n", "\r\n")
 	}
 	return strings.Join(lines, "\r\n") + "\r\n\r\n", body
+}
+
+// sized is a body that a number in braces stands for, or the body.
+func sized(body string) string {
+	n := 0
+	if _, err := fmt.Sscanf(body, "{%d}", &n); err != nil || body != fmt.Sprintf("{%d}", n) {
+		return body
+	}
+	return strings.Repeat("x", n)
 }
 
 // bytes of an answer.

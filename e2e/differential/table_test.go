@@ -62,6 +62,8 @@ func TestRequest(t *testing.T) {
 		"GET / HTTP/1.0\nHost: h":          "GET / HTTP/1.0\r\nHost: h\r\n\r\n",
 		"POST /\n\nhello":                  "POST / HTTP/1.1\r\nHost: test.example\r\nContent-Length: 5\r\n\r\nhello",
 		"POST /\nContent-Length: 0":        "POST / HTTP/1.1\r\nHost: test.example\r\nContent-Length: 0\r\n\r\n",
+		"POST /\n\n{5}":                    "POST / HTTP/1.1\r\nHost: test.example\r\nContent-Length: 5\r\n\r\nxxxxx",
+		"POST /\n\n{5}a":                   "POST / HTTP/1.1\r\nHost: test.example\r\nContent-Length: 4\r\n\r\n{5}a",
 		"PUT /\nTransfer-Encoding: x\n\n0": "PUT / HTTP/1.1\r\nHost: test.example\r\nTransfer-Encoding: x\r\n\r\n0",
 	} {
 		if head, body := request(send); head+body != want {

@@ -93,10 +93,27 @@ func newHost(c *Cluster, key string, e *Endpoint, s *settings) *Host {
 }
 
 func (h *Host) place(e *Endpoint, priority int) {
-	h.ep.Store(e)
+	if h.describe(e) {
+		h.closeIdle()
+	}
 	h.priority.Store(int64(priority))
 	h.gone.Store(false)
 	h.check.removed = false
+}
+
+// describe says what the host is; renamed, that connections to it told it another name than
+// those to come, which they are not mixed with.
+func (h *Host) describe(e *Endpoint) (renamed bool) {
+	was := h.ep.Swap(e)
+	if was == nil || was.Hostname == e.Hostname {
+		return false
+	}
+	if t := h.tls(h.cluster.cfg.Load()); t == nil || !t.AutoHostSNI {
+		return false
+	}
+	again := *h.target.Load()
+	h.target.Store(&again)
+	return true
 }
 
 // Cluster is the cluster whose limits and counters apply to this host.

@@ -76,7 +76,7 @@ func (c *Cluster) recall(was *past, tried *settings) {
 	c.members, c.assignment = was.members, was.assignment
 	c.known, c.resolved = was.known, was.resolved
 	for _, p := range was.hosts {
-		p.h.ep.Store(p.ep)
+		p.h.describe(p.ep)
 		p.h.priority.Store(p.priority)
 		p.h.locality, p.h.check.removed = p.locality, p.removed
 		p.h.check.state.Store(p.check)

@@ -33,10 +33,10 @@ func init() {
 			use: "name address additional_addresses filter_chains default_filter_chain metadata listener_filters " +
 				"listener_filters_timeout continue_on_listener_filters_timeout use_original_dst traffic_direction access_log " +
 				"drain_type bind_to_port deprecated_v1 reuse_port enable_reuse_port freebind transparent socket_options " +
-				"tcp_fast_open_queue_length tcp_backlog_size tcp_keepalive enable_mptcp ignore_global_conn_limit bypass_overload_manager",
+				"tcp_fast_open_queue_length tcp_backlog_size tcp_keepalive enable_mptcp ignore_global_conn_limit bypass_overload_manager " +
+				"per_connection_buffer_limit_bytes",
 			ignore: map[string]string{
-				"stat_prefix":                                  statsReason,
-				"per_connection_buffer_limit_bytes":            bufferReason,
+				"stat_prefix": statsReason,
 				"per_connection_buffer_high_watermark_timeout": bufferReason,
 				"connection_balance_config":                    balanceReason,
 				"max_connections_to_accept_per_socket_event":   balanceReason,

@@ -4,6 +4,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
 )
 
 // Each case changes one place of manager.yaml.
@@ -36,6 +38,25 @@ func TestManagerRefuses(t *testing.T) {
 		_, err := ParseBootstrap([]byte(strings.Replace(string(text), c.old, c.new, 1)))
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", c.new, err)
+		}
+	}
+}
+
+// TestBufferLimit: what a listener allows a connection is the limit of its managers, also of
+// the default chain's; one that says nothing leaves it to them.
+func TestBufferLimit(t *testing.T) {
+	const chain = `{filters: [{name: h, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, stat_prefix: s, route_config: {}, http_filters: [{name: r, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]}}]`
+	five, none := uint32(5), uint32(0)
+	for field, want := range map[string]*uint32{"": nil, "per_connection_buffer_limit_bytes: 5, ": &five, "per_connection_buffer_limit_bytes: 0, ": &none} {
+		b, err := ParseBootstrap([]byte(`static_resources: {listeners: [{name: l, ` + field + `address: {socket_address: {address: 127.0.0.1, port_value: 1}}, filter_chains: [` +
+			chain + `, filter_chain_match: {destination_port: 2}}], default_filter_chain: ` + chain + `}}]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []*hcm.Config{b.Listeners[0].Chains[0].HTTP, b.Listeners[0].Default.HTTP} {
+			if got := c.BufferLimit; (got == nil) != (want == nil) || got != nil && *got != *want {
+				t.Errorf("%q: %v", field, got)
+			}
 		}
 	}
 }

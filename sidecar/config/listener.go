@@ -61,7 +61,22 @@ func (d *decoder) listener(m *listenerv3.Listener) (*listener.Config, error) {
 	if len(out.Chains) == 0 && out.Default == nil {
 		return nil, fail("filter_chains", "is empty; a listener needs at least one")
 	}
+	if l := m.GetPerConnectionBufferLimitBytes(); l != nil {
+		limitBuffers(out, l.GetValue())
+	}
 	return out, nil
+}
+
+// limitBuffers tells the connection managers what the listener allows a connection.
+func limitBuffers(out *listener.Config, limit uint32) {
+	for i := range out.Chains {
+		if c := out.Chains[i].HTTP; c != nil {
+			c.BufferLimit = &limit
+		}
+	}
+	if out.Default != nil && out.Default.HTTP != nil {
+		out.Default.HTTP.BufferLimit = &limit
+	}
 }
 
 // listenerFacts reads what Hauberk's control plane says about the listener. The

@@ -433,7 +433,7 @@ func (a *attempt) readHead() outcome {
 		if a.x.aside == nil {
 			a.x.answered() // no other attempt is made, so the time of this one is for nothing
 		}
-		if a.x.client.interim(a.x) != nil {
+		if a.x.tellInterim() != nil {
 			return clientGone
 		}
 		a.resp.Reset()

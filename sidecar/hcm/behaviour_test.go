@@ -230,7 +230,8 @@ func TestStaleConnection(t *testing.T) {
 		method string
 		status int
 		seen   int32
-	}{{"GET", 200, 3}, {"POST", 503, 2}} {
+		log    string // which tells of the attempt that no policy asked for, and was sent
+	}{{"GET", 200, 3, "2 0"}, {"POST", 503, 2, "1 0"}} {
 		var seen atomic.Int32
 		origin := rawOrigin(t, func(n int, c net.Conn, r *bufio.Reader) {
 			for i := 0; ; i++ {
@@ -244,12 +245,16 @@ func TestStaleConnection(t *testing.T) {
 				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 			}
 		})
-		b := newBed(t, origin).start()
-		c := b.dial()
+		b := newBed(t, origin)
+		b.cfg.AccessLog[0].Format = "%UPSTREAM_REQUEST_ATTEMPT_COUNT% %HAUBERK_RETRIES%\n"
+		c := b.start().dial()
 		c.do(simpleGet)
 		resp, _ := c.do(tc.method + " / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n")
 		if resp.StatusCode != tc.status || seen.Load() != tc.seen {
 			t.Errorf("%s: status %d, origin saw %d", tc.method, resp.StatusCode, seen.Load())
+		}
+		if line := b.logged(2)[1]; line != tc.log {
+			t.Errorf("%s: log %q, want %q", tc.method, line, tc.log)
 		}
 	}
 }

@@ -73,6 +73,9 @@ type Config struct {
 	// HTTP2 are the codec's terms; nil is http2.Default. Limits and name rules are
 	// taken from the members above.
 	HTTP2 *http2.Config
+	// BufferLimit is the listener's per_connection_buffer_limit_bytes, which bounds what is
+	// kept of a body of HTTP/1 for another attempt: nil is Envoy's default, 0 no limit.
+	BufferLimit *uint32
 	// Upgrades are the protocols that a request may switch to, "CONNECT" among them.
 	Upgrades []route.Upgrade
 }

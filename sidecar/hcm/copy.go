@@ -30,6 +30,9 @@ func (x *exchange) beside(ctx context.Context) *exchange {
 		y.req.Body = copied{&y.trailers}
 	}
 	y.store = append(y.store[:0], x.payload...)
+	if n := cap(y.store); n > keepBuffer {
+		y.reserve(n, true)
+	}
 	y.payload, y.complete, y.keep = y.store, true, true
 	y.policy, y.table, y.sel, y.asker, y.original = x.policy, x.table, x.sel, x.asker, x.original
 	y.cluster, y.pick = x.cluster, x.pick
@@ -52,6 +55,7 @@ func (x *exchange) leave() {
 	x.aside()
 	x.dog.stop()
 	x.late.Store(false)
+	x.dropKept()
 	x.release()
 }
 

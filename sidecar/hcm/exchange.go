@@ -58,13 +58,16 @@ type exchange struct {
 	lastHere   bool    // the connection is to take no request after this one
 	closeAfter bool    // an HTTP/1 connection ends with this exchange
 	responded  bool    // bytes of the response are on the wire
-	// staleRetried: the one retry that needs no policy was used.
-	staleRetried bool
-	afterTimeout bool // the last attempt's own time was over
-	overridden   bool // levels has anything
+	// staleRetried: the one retry that needs no policy was used; resent: some of the attempt
+	// before it had been sent.
+	staleRetried, resent bool
+	afterTimeout         bool // the last attempt's own time was over
+	overridden           bool // levels has anything
 	// interim: an interim response was passed on, which binds the exchange to its host.
 	interim bool
-	late    atomic.Bool // the time of an attempt beside another exchange was over, and another joined it
+	// continued: the client was told to go on with 100, which is the status until there is another.
+	continued bool
+	late      atomic.Bool // the time of an attempt beside another exchange was over, and another joined it
 
 	// What is to be told of the exchange.
 	start      time.Time
@@ -93,6 +96,7 @@ type exchange struct {
 	cookies   []*route.CookieHash // that the response has to set
 	scratch   []byte
 	keepUpTo  int    // bytes of the body that are kept
+	kept      int64  // bytes of store that count as kept for all
 	original  string // the authority before it is rewritten
 	// portSent is the port that was taken off the host of a CONNECT.
 	portSent string
@@ -174,8 +178,8 @@ func (x *exchange) next() {
 	x.received, x.sent = 0, 0
 	x.flags, x.status, x.details = 0, 0, ""
 	x.lastHere, x.terminate, x.decided, x.tunnel, x.local, x.closeAfter, x.responded = false, false, false, false, false, false, false
-	x.interim, x.heard, x.grpc = false, false, false
-	x.staleRetried, x.afterTimeout, x.mirrored, x.shadow = false, false, false, false
+	x.interim, x.continued, x.heard, x.grpc = false, false, false, false
+	x.staleRetried, x.resent, x.afterTimeout, x.mirrored, x.shadow = false, false, false, false, false
 	x.aside, x.policy, x.held = nil, nil, nil
 	x.observed.reset()
 	if x.m.tracer != nil {
@@ -186,9 +190,6 @@ func (x *exchange) next() {
 		x.replyBody = nil
 	}
 	x.forgetRoute()
-	if cap(x.store) > keepBuffer {
-		x.store = nil
-	}
 }
 
 // resetRequest forgets a request, also one that was parsed only in part.
@@ -320,7 +321,6 @@ func (x *exchange) takeBuffered() error {
 			x.observed.mark(telemetry.RequestEnded)
 		}
 		if len(x.store) > replayLimit {
-			x.keep = false
 			return nil
 		}
 	}
@@ -346,6 +346,7 @@ func (x *exchange) finish() {
 	if x.attempts > 0 {
 		x.mirrors() // of a body that came in pieces, which is whole only now
 	}
+	x.dropKept()
 	x.takeTurns()
 	x.log(telemetry.LogEnd, took)
 	x.endSpan(took)
@@ -373,13 +374,19 @@ func (x *exchange) log(t telemetry.LogType, took time.Duration) {
 func (x *exchange) answerContinue() bool {
 	x.resp.Reset()
 	x.resp.Status = 100
-	err := x.client.interim(x)
+	err := x.tellInterim()
 	x.resp.Reset()
 	x.req.ExpectContinue = false
 	if err != nil {
 		x.clientFailed(err)
 	}
 	return err == nil
+}
+
+// tellInterim passes an interim response on.
+func (x *exchange) tellInterim() error {
+	x.continued = x.continued || x.resp.Status == 100 && !x.knowsToContinue()
+	return x.client.interim(x)
 }
 
 // knowsToContinue tells whether an interim response is 100 where the client waits for none,
@@ -408,6 +415,9 @@ func (x *exchange) record() *telemetry.Record {
 	r.DownstreamRemote = x.remoteAddr()
 	r.ResponseHeaders = x.resp
 	r.Code, r.CodeDetails = x.status, x.details
+	if x.continued && x.status == 0 {
+		r.Code = 100
+	}
 	r.Flags |= x.flags
 	r.BytesReceived, r.BytesSent = x.receivedSoFar(), x.sent
 	if x.sel.VirtualHost != nil {
@@ -436,7 +446,7 @@ func (x *exchange) record() *telemetry.Record {
 		r.UpstreamHostname = a.host.Hostname()
 	}
 	r.UpstreamFailure, r.UpstreamTransportFailure = a.failure, transportFailure(a.dialErr)
-	r.Attempts = x.attempts
+	r.Attempts, r.Resent = x.attempts, x.resent
 	if a.firstAt > 0 {
 		r.UpstreamDuration = time.Duration(a.firstAt - a.sentAt)
 		x.observed.markAt(telemetry.AnswerBegan, a.firstAt)

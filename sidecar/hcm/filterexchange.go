@@ -56,7 +56,7 @@ func (x *exchange) ReadBody(limit int) (whole bool, v filter.Verdict) {
 	if x.req.ExpectContinue {
 		x.resp.Reset()
 		x.resp.Status = 100
-		err := x.client.interim(x)
+		err := x.tellInterim()
 		x.resp.Reset()
 		if err != nil {
 			return false, filter.Gone

@@ -7,9 +7,6 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
-// replayLimit is the most of a request's body that is kept for another attempt.
-const replayLimit = 64 << 10
-
 // forward sends the request to the cluster, again where the policy has it so, and
 // relays the response.
 func (x *exchange) forward() {
@@ -51,7 +48,7 @@ func (x *exchange) forward() {
 	}
 }
 
-// pullBody reads a small body of known length as a whole where attempts may run side by
+// pullBody reads a body of known length as a whole where attempts may run side by
 // side, each of which sends all of it. Other bodies are sent as they come: the host may
 // answer, or ask to go on, before it has all of them. Where no content is announced, the
 // head is all of the message: content that comes after all makes it malformed, and such
@@ -62,6 +59,25 @@ func (x *exchange) pullBody() bool {
 	}
 	hard := x.receiveBy()
 	x.dog.await(monotonic(), hard, x.idleTimeout(), false)
+	pull := x.pullSmall
+	if x.req.ContentLength > replayLimit {
+		pull = x.pullLarge
+	}
+	if err := pull(); err != nil {
+		x.bodyFailed(err, hard)
+		return false
+	}
+	x.payload = x.store
+	if x.complete {
+		x.admittedAt = monotonic()
+		x.observed.mark(telemetry.RequestEnded)
+		x.keep = x.keep && len(x.payload) <= x.keepUpTo
+	}
+	return true
+}
+
+// pullSmall reads a body into an exchange's own memory.
+func (x *exchange) pullSmall() error {
 	have := len(x.store)
 	x.store = grow(x.store, int(x.req.ContentLength))
 	for !x.complete {
@@ -69,22 +85,35 @@ func (x *exchange) pullBody() bool {
 		have += n
 		x.received += int64(n)
 		if err != nil {
-			x.bodyFailed(err, hard)
-			return false
+			return err
 		}
 		x.complete = last
 	}
-	x.admittedAt = monotonic()
-	x.observed.mark(telemetry.RequestEnded)
-	x.payload = x.store[:have]
-	x.keep = x.keep && have <= x.keepUpTo
-	return true
+	x.store = x.store[:have]
+	return nil
+}
+
+// pullLarge reads a body as long as there is room for what has come: its length is only a
+// claim.
+func (x *exchange) pullLarge() error {
+	for room := true; room && !x.complete; {
+		data, last, err := x.client.Next()
+		if err != nil {
+			return err
+		}
+		x.received += int64(len(data))
+		if room = x.keepMore(data, false); !room {
+			x.keepMore(data, true)
+		}
+		x.complete = last
+	}
+	return nil
 }
 
 // hedgesWhole tells whether attempts may run side by side, and the body fits.
 func (x *exchange) hedgesWhole() bool {
-	h := x.sel.Hedge
-	return h != nil && h.OnPerTryTimeout && x.req.ContentLength >= 0 && x.req.ContentLength <= replayLimit
+	h, n := x.sel.Hedge, x.req.ContentLength
+	return h != nil && h.OnPerTryTimeout && n >= 0 && n <= int64(x.keepUpTo)
 }
 
 // tooSlowReply is for a request that is not whole in time.

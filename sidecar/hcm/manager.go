@@ -71,6 +71,8 @@ type Manager struct {
 	maxDuration    time.Duration
 	serverName     string
 	http2          *http2.Config
+	keepHTTP1      int // bytes of a body
+	keepHTTP2      int
 	workers        workers.Pool
 	replies        *replyRules
 	serviceCluster string
@@ -144,6 +146,7 @@ func New(cfg *Config, o Options) (*Manager, error) {
 	if m.http2, err = m.http2Config(); err != nil {
 		return nil, err
 	}
+	m.keepLimits()
 	if len(cfg.AccessLog) > 0 {
 		if o.Logs == nil {
 			return nil, errors.New("hcm: there is nothing that writes access logs")

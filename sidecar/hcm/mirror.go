@@ -22,7 +22,7 @@ func (x *exchange) mirrors() {
 		if c == nil {
 			continue
 		}
-		if !x.keep {
+		if !x.keep || !x.mayCopy() {
 			x.m.countMirror("too_large", x.d.Shard)
 			continue
 		}

@@ -128,6 +128,9 @@ func (x *exchange) startPump(up upstream, rest []byte) {
 	p := x.ownPump
 	p.reset()
 	p.up, p.rest = up, rest
+	if !x.complete {
+		x.limitKept(up)
+	}
 	if !x.keep {
 		p.replay.Store(replayGone)
 	}
@@ -273,15 +276,16 @@ func (x *exchange) remember(p *pump, data []byte) {
 	if !x.keep {
 		return
 	}
-	if len(x.store)+len(data) > x.keepUpTo {
-		p.forgetReplay()
-	}
-	if p.replay.Load() == replayGone {
-		x.keep = false
+	if len(x.store)+len(data) <= x.keepUpTo && p.replay.Load() != replayGone && x.keepMore(data, false) {
 		return
 	}
-	x.store = append(x.store, data...)
-	x.payload = x.store
+	p.forgetReplay()
+	if p.replay.Load() == replayGone {
+		x.keep = false
+		x.dropKept()
+		return
+	}
+	x.keepMore(data, true)
 }
 
 // forgetReplay ends the keeping, unless another attempt is about to send what is kept.

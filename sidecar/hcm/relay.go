@@ -13,8 +13,8 @@ import (
 // relay sends the response in x.resp to the client, and its body as it comes.
 func (x *exchange) relay() {
 	x.settlePump()
-	if x.pump != nil && !x.sel.Mirrored() {
-		x.pump.forgetReplay() // this was the last attempt, and no copy is made of it
+	if (x.pump != nil || cap(x.store) > keepBuffer) && (x.mirrored || !x.sel.Mirrored()) {
+		x.forgetKept() // this was the last attempt, and no copy is made of it
 	}
 	if x.tunnel && x.looksSwitched() {
 		x.endUpstream(false)

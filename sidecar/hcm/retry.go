@@ -32,7 +32,10 @@ func (x *exchange) dropReplay() {
 // waits for its turn. Without one the outcome is the exchange's: that of the attempt, or
 // what ended the wait.
 func (x *exchange) retryFailure(o outcome) (_ outcome, again bool) {
-	if x.responded || x.interim || x.ctx.Err() != nil || !x.replayable() {
+	replayable := x.replayable()
+	// Without a pump nothing was read for the attempt: all that has come is in memory,
+	// though it may be more than is kept.
+	if x.responded || x.interim || x.ctx.Err() != nil || !replayable && x.pump != nil {
 		return o, false
 	}
 	switch o {
@@ -45,13 +48,13 @@ func (x *exchange) retryFailure(o outcome) (_ outcome, again bool) {
 	// request has no effect twice.
 	if (o == refused && x.attempt.early || (o == refused || o == reset) && x.attempt.stale) &&
 		!x.staleRetried && (!x.attempt.wrote || x.req.Idempotent()) {
-		x.staleRetried = true
+		x.staleRetried, x.resent = true, x.attempt.wrote
 		x.attempts--
 		x.ntried-- // the host is not at fault
 		return o, true
 	}
 	p := x.sel.Retry
-	if p == nil || !x.wantsRetry(p, o) {
+	if p == nil || !replayable || !x.wantsRetry(p, o) {
 		return o, false
 	}
 	x.afterTimeout = o == tryTimedOut || o == tryIdle

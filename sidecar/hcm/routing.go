@@ -29,10 +29,8 @@ func (x *exchange) selectRoute() {
 			x.tellGRPCTimeout(most)
 		}
 	}
-	if limit, ok := x.sel.BufferLimit(); ok {
-		x.keepUpTo = int(min(limit, maxKept))
-		x.keep = x.keep && len(x.payload) <= x.keepUpTo
-	}
+	x.keepUpTo = x.keepLimit()
+	x.keep = x.keep && len(x.payload) <= x.keepUpTo
 }
 
 // tellGRPCTimeout has grpc-timeout say what a route allows the exchange. One that lifts
@@ -46,9 +44,6 @@ func (x *exchange) tellGRPCTimeout(most time.Duration) {
 		f.DelID(message.GRPCTimeout)
 	}
 }
-
-// maxKept bounds what a route may have kept of a body.
-const maxKept = 64 << 20
 
 // forgetRoute prepares for the next request's.
 func (x *exchange) forgetRoute() {

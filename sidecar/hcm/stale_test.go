@@ -67,6 +67,34 @@ func TestEndOfAUsedConnection(t *testing.T) {
 	}
 }
 
+// TestUnsentRequestIsMoved: a request whose connection takes no stream any more goes to
+// another, also where it is not kept, as long as nothing of it was read for a host: all of it
+// that has come is there.
+func TestUnsentRequestIsMoved(t *testing.T) {
+	for name, tc := range map[string]struct {
+		attempt attempt
+		pump    *pump
+		was     bool // moved before
+		outcome outcome
+		again   bool
+	}{
+		"a used connection":          {attempt: attempt{stale: true}, outcome: refused, again: true},
+		"its end":                    {attempt: attempt{stale: true}, outcome: reset, again: true},
+		"a new one":                  {attempt: attempt{early: true}, outcome: refused, again: true},
+		"once":                       {attempt: attempt{stale: true}, was: true, outcome: refused},
+		"some of it was sent":        {attempt: attempt{stale: true, wrote: true}, outcome: reset},
+		"more was read":              {attempt: attempt{stale: true}, pump: newPump(nil), outcome: refused},
+		"by a policy it is not kept": {outcome: connectFailed},
+	} {
+		x := &exchange{ctx: t.Context(), attempts: 1, ntried: 1, staleRetried: tc.was, pump: tc.pump, request: message.Request{Method: "POST"}}
+		x.req, x.attempt = &x.request, &tc.attempt
+		x.sel.Retry = &route.RetryPolicy{On: route.RetryConnectFailure, NumRetries: 1}
+		if o, again := x.retryFailure(tc.outcome); o != tc.outcome || again != tc.again {
+			t.Errorf("%s: outcome %d, sent again: %v", name, o, again)
+		}
+	}
+}
+
 // TestUnaskedBytesAnswerNobody: what a host sends behind its answer, at once or a moment
 // later, is not the answer to the next request, which may be another client's.
 func TestUnaskedBytesAnswerNobody(t *testing.T) {

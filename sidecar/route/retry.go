@@ -24,6 +24,19 @@ const (
 	Reset
 )
 
+// Resends tells whether a request may be tried again of which a host has got some. A host
+// that refuses may say so then; otherwise what is tried again was not sent.
+func (p *RetryPolicy) Resends(req *message.Request, refuses bool) bool {
+	on := p.On &^ (RetryConnectFailure | RetryRefusedStream | RetryResetBeforeRequest)
+	if refuses {
+		on = p.On &^ RetryConnectFailure
+	}
+	if !req.Idempotent() {
+		on &^= RetryResetIdempotent
+	}
+	return on != 0 && p.NumRetries > 0 && p.Admits(req)
+}
+
 const anyReset = Retry5xx | RetryGatewayError | RetryReset
 
 // Admits tells whether a request may be retried at all.

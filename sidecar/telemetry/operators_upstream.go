@@ -56,7 +56,7 @@ var upstreamOperators = []operatorDef{
 	text("UPSTREAM_CLUSTER_RAW", "The same.", func(r *Record) string { return r.Cluster }),
 	text("UPSTREAM_PROTOCOL", "HTTP/1.1 or HTTP/2, as spoken to the upstream.", func(r *Record) string { return r.UpstreamProtocol }),
 	transportFailure("UPSTREAM_TRANSPORT_FAILURE_REASON", "Why the upstream connection or its handshake failed, spaces written as underscores.", func(r *Record) string { return r.UpstreamTransportFailure }),
-	number("UPSTREAM_REQUEST_ATTEMPT_COUNT", "Upstream attempts.", func(r *Record) int64 { return int64(r.Attempts) }),
+	number("UPSTREAM_REQUEST_ATTEMPT_COUNT", "Upstream attempts.", func(r *Record) int64 { return int64(r.Sent()) }),
 	text("UPSTREAM_PEER_URI_SAN", "SPIFFE ID that the upstream proved.", func(r *Record) string { return r.UpstreamPeerID }),
 	text("UPSTREAM_LOCAL_URI_SAN", "SPIFFE ID shown to the upstream.", func(r *Record) string { return r.UpstreamOwnID }),
 	certificate("UPSTREAM_PEER_DNS_SAN", "DNS names of the upstream's certificate.", peercert.DNSNames, upstreamCerts),

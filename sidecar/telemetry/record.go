@@ -103,8 +103,10 @@ type Record struct {
 	UpstreamSNI                                       string
 	// Attempted are the hosts that were tried, nil for none.
 	Attempted Attempts
-	// Attempts is how many upstream attempts were made; retries are one less.
+	// Attempts is how many upstream attempts were made; retries are one less. Resent says
+	// that one more was sent, on a connection that its peer was closing.
 	Attempts int
+	Resent   bool
 
 	// Authorization. Rule is the policy that decided, "" when nothing was asked.
 	Denied bool
@@ -160,6 +162,14 @@ func (r *Record) DestinationID() string {
 		return r.OwnID
 	}
 	return r.Workload
+}
+
+// Sent is the number of attempts, whoever asked for them.
+func (r *Record) Sent() int {
+	if r.Resent {
+		return r.Attempts + 1
+	}
+	return r.Attempts
 }
 
 // Retries is the number of attempts after the first.
