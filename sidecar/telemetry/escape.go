@@ -89,11 +89,14 @@ func escapedSize(c byte, quotes bool) int {
 	return 1
 }
 
-// quoteFrom turns dst[start:] into a JSON string; what is no UTF-8 becomes U+FFFD.
+// quoteFrom turns dst[start:] into a JSON string.
 func quoteFrom(dst []byte, start int) []byte {
 	size := 2
 	for s := dst[start:]; len(s) > 0; {
 		c, n := utf8.DecodeRune(s)
+		if c == utf8.RuneError && n == 1 {
+			return quoteBytesFrom(dst, start)
+		}
 		size += quotedSize(c, n)
 		s = s[n:]
 	}
@@ -108,9 +111,33 @@ func quoteFrom(dst []byte, start int) []byte {
 	})
 }
 
+// quoteBytesFrom is quoteFrom for what is no UTF-8: as in Envoy each byte is the character
+// of its number, so that what was sent can be told.
+func quoteBytesFrom(dst []byte, start int) []byte {
+	size := 2
+	for _, c := range dst[start:] {
+		if c >= 0x7f {
+			size += len(`\u0080`)
+			continue
+		}
+		size += quotedSize(rune(c), 1)
+	}
+	return rewrite(dst, start, size, func(dst, src []byte) []byte {
+		dst = append(dst, '"')
+		for i, c := range src {
+			if c >= 0x7f {
+				dst = append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
+				continue
+			}
+			dst = appendQuoted(dst, rune(c), src[i:i+1])
+		}
+		return append(dst, '"')
+	})
+}
+
 func quotedSize(c rune, n int) int {
 	switch {
-	case c == utf8.RuneError && n == 1, c < 0x20 || c >= 0x7f && c < 0xa0, c == '\u2028' || c == '\u2029':
+	case c < 0x20 || c >= 0x7f && c < 0xa0, c == '\u2028' || c == '\u2029':
 		return 6
 	case c == '"' || c == '\\':
 		return 2
@@ -120,8 +147,6 @@ func quotedSize(c rune, n int) int {
 
 func appendQuoted(dst []byte, c rune, raw []byte) []byte {
 	switch {
-	case c == utf8.RuneError && len(raw) == 1:
-		return append(dst, `\ufffd`...)
 	case c == '"' || c == '\\':
 		return append(dst, '\\', byte(c))
 	case c < 0x20 || c >= 0x7f && c < 0xa0:

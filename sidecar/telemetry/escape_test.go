@@ -55,3 +55,20 @@ func TestSecondCache(t *testing.T) {
 		t.Errorf("seconds that alternate: %v allocations", n)
 	}
 }
+
+// TestQuoteWhatIsNoUTF8: as in Envoy its bytes can still be told apart, each as the character
+// of its number; what is UTF-8 stays as it is.
+func TestQuoteWhatIsNoUTF8(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                 `""`,
+		"h\u00e9 \u20ac":   "\"h\u00e9 \u20ac\"",
+		"h\xc3":            `"h\u00c3"`,
+		"\u00e9\xff\"\\\n": `"\u00c3\u00a9\u00ff\"\\\u000a"`,
+		"\x80\x9f\x7f":     `"\u0080\u009f\u007f"`,
+		"\ufffd":           "\"\ufffd\"",
+	} {
+		if got := string(quoteFrom([]byte("x"+in), 1)); got != "x"+want {
+			t.Errorf("%q is %s, want x%s", in, got, want)
+		}
+	}
+}
