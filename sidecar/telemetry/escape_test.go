@@ -11,7 +11,7 @@ import (
 func TestPlainPrefix(t *testing.T) {
 	naive := func(s []byte, quotes bool) int {
 		for i, c := range s {
-			if escapedSize(c, quotes) != 1 {
+			if escapedSize(c, quotes) != 1 || c == '\t' {
 				return i
 			}
 		}
@@ -69,6 +69,24 @@ func TestQuoteWhatIsNoUTF8(t *testing.T) {
 	} {
 		if got := string(quoteFrom([]byte("x"+in), 1)); got != "x"+want {
 			t.Errorf("%q is %s, want x%s", in, got, want)
+		}
+	}
+}
+
+// TestHeaderOfAnotherHeader: as in Envoy a value is what the other was, tabs and bytes beyond
+// ASCII (RFC 9110 5.5) included. What no field value may have is escaped.
+func TestHeaderOfAnotherHeader(t *testing.T) {
+	f, err := ParseFormat("<%REQ(X-A)%>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for in, want := range map[string]string{
+		"h\u00e9\xff \"\\\tlong enough": "<h\u00e9\xff \"\\\tlong enough>",
+		"\u00e9\r\nX: \x00\x7f":         "<\u00e9\\x0d\\x0aX: \\x00\\x7f>",
+		"\t\u00e9":                      "<\t\u00e9>",
+	} {
+		if got := string(f.AppendHeader(nil, &Record{RequestHeaders: headers{"x-a": in}})); got != want {
+			t.Errorf("%q becomes %q, want %q", in, got, want)
 		}
 	}
 }
