@@ -149,7 +149,7 @@ func NewMetrics() *Metrics {
 		upstreamOpen:         r.Gauge("hauberk_upstream_connections_open", "Upstream connections that are open now.", "cluster"),
 		upstreamConnect:      r.Histogram("hauberk_upstream_connect_duration_seconds", "Time to connect upstream, TLS included.", requestBounds, "cluster"),
 		upstreamDuration:     r.Histogram("hauberk_upstream_request_duration_seconds", "Time of attempts that were answered, from sending the request to the end of the exchange.", requestBounds, "cluster"),
-		upstreamFailures:     r.Counter("hauberk_upstream_failures_total", "Attempts that were sent and not answered, by reason: timeout, per_try_timeout, per_try_idle_timeout, termination (of the connection), reset (of the stream), refused or protocol_error.", "cluster", "reason"),
+		upstreamFailures:     r.Counter("hauberk_upstream_failures_total", "Attempts that were sent and not answered, or not as a whole, by reason: timeout, per_try_timeout, per_try_idle_timeout, termination (of the connection), reset (of the stream), refused or protocol_error.", "cluster", "reason"),
 		upstreamRetries:      r.Counter("hauberk_upstream_retries_total", "Retries, by result: success, failure, overflow (no budget) or limit.", "cluster", "result"),
 		upstreamOverflow:     r.Counter("hauberk_upstream_overflow_total", "Requests and connections refused by a circuit breaker, by limit: connections, pending, requests or retries.", "cluster", "limit"),
 		upstreamBytes:        r.Counter("hauberk_upstream_bytes_total", "Body bytes of requests and responses and all bytes of plain connections, by flow: received from or sent to upstreams.", "cluster", "flow"),
