@@ -48,6 +48,7 @@ type ClusterCounters struct {
 	BytesReceived, BytesSent Counter
 	Ejections, NoHealthy     Counter
 	PoolsReplaced            Counter
+	PanicPicks               Counter
 
 	block block
 }
@@ -99,6 +100,7 @@ func (c *ClusterCounters) each(m *Metrics, fn func(f *family, label string, hand
 	fn(m.upstreamEjections.f, "", &c.Ejections)
 	fn(m.upstreamNoHealthy.f, "", &c.NoHealthy)
 	fn(m.upstreamPoolReplaced.f, "", &c.PoolsReplaced)
+	fn(m.upstreamPanicPicks.f, "", &c.PanicPicks)
 	for i := range c.Failures {
 		fn(m.upstreamFailures.f, failureNames[i], &c.Failures[i])
 	}
