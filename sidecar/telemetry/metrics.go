@@ -75,6 +75,8 @@ type Metrics struct {
 	// ProtocolErrors counts messages refused by a codec, by side ("downstream",
 	// "upstream") and reason.
 	ProtocolErrors *CounterVec
+	// Glitches counts what clients of HTTP/2 do at our cost, by class.
+	Glitches *CounterVec
 
 	// FilterEvents counts what HTTP filters did, by the filter's name in the chain
 	// and event ("delay", "rate_limited").
@@ -176,6 +178,8 @@ func NewMetrics() *Metrics {
 
 		AccessLogLines: r.Counter("hauberk_access_log_lines_total", "Access log lines, by result: written, dropped (the writer was behind) or failed.", "result"),
 		ProtocolErrors: r.Counter("hauberk_protocol_errors_total", "Messages refused because they break the protocol, by side and reason.", "side", "reason"),
+
+		Glitches: r.Counter("hauberk_http2_glitches_total", "What clients of HTTP/2 did at the sidecar's cost, which honest ones do seldom or never, by class: malformed (messages that are refused), stream_error, reset (of a stream, before anything was answered), refused_stream, closed_stream, header_size, continuation_flood, empty_frames_flood, settings, ping, priority_flood, window_update_flood, outbound_flood or slow_head.", "class"),
 
 		Mirrored:     r.Counter("hauberk_mirrored_requests_total", "Copies of requests for mirrors, by result: answered, failed, or too_large, where the body was longer than is kept and no copy was made.", "result"),
 		FilterEvents: r.Counter("hauberk_http_filter_events_total", "What HTTP filters did, by the filter's name and event: delay, abort and overflow of faults; enabled, ok, rate_limited, enforced and shadow_mode (over the limit of a descriptor in shadow mode alone, and let pass) of local rate limits; origin_valid and origin_invalid of CORS.", "filter", "event"),
