@@ -296,6 +296,9 @@ func (b *balancer) choose(s *settings, p pick) *Host {
 		return nil
 	}
 	lv := &b.levels[level]
+	if lv.panic {
+		s.countPanic()
+	}
 	switch {
 	case lv.panic && s.FailOnPanic:
 		return nil
@@ -306,6 +309,12 @@ func (b *balancer) choose(s *settings, p pick) *Host {
 		return lv.degraded.choose(s, p)
 	}
 	return lv.healthy.choose(s, p)
+}
+
+func (s *settings) countPanic() {
+	if m := s.metrics.Use(); m != nil {
+		m.PanicPicks.Inc(0)
+	}
 }
 
 // scan finds a host outside avoid that may be chosen, in order of priority.

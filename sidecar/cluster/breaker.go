@@ -45,6 +45,18 @@ func (p *pool) room(n int64, limit int) bool {
 	return !exceeds(p.host.conns.Load()+int64(p.dialing)+1, each)
 }
 
+// spared is alone, and counts the connection that is beyond the limit, of which nothing else
+// tells. p.mu is held.
+func (p *pool) spared(shared bool, s telemetry.Shard) bool {
+	if !p.alone(shared) {
+		return false
+	}
+	if m := p.host.cluster.metrics.Use(); m != nil {
+		m.OverflowConnections.Inc(s)
+	}
+	return true
+}
+
 // alone tells whether a request finds no connection that it could wait for, shared or one of
 // its own, nor one that is being made. It may have one whatever the limit, as in Envoy, so
 // that no host starves at it. p.mu is held.
@@ -155,25 +167,46 @@ func (c *Cluster) active(emit func(value float64, labels ...string)) {
 	}
 }
 
+var priorityNames = [...]string{"default", "high"}
+
+// limitUse is one of a breaker's limits, and how much of it is in use.
+type limitUse struct {
+	limit      string
+	most, used int64
+}
+
+func (b *breaker) uses(limits *Limits) [4]limitUse {
+	return [...]limitUse{
+		{"connections", most(limits.MaxConnections), b.conns.Load()},
+		{"pending", most(limits.MaxPendingRequests), b.pending.Load()},
+		{"requests", most(limits.MaxRequests), b.requests.Load()},
+		{"retries", b.mostRetries(limits), b.retries.Load()},
+	}
+}
+
 // remaining emits what is left of the limits that are tracked, at a scrape.
 func (c *Cluster) remaining(emit func(value float64, labels ...string)) {
-	for p, name := range [...]string{"default", "high"} {
+	for p, name := range priorityNames {
 		b, limits := c.breakerOf(Priority(p))
 		if !limits.TrackRemaining {
 			continue
 		}
-		for _, l := range [...]struct {
-			limit string
-			most  int64
-			used  *atomic.Int64
-		}{
-			{"connections", most(limits.MaxConnections), &b.conns},
-			{"pending", most(limits.MaxPendingRequests), &b.pending},
-			{"requests", most(limits.MaxRequests), &b.requests},
-			{"retries", b.mostRetries(limits), &b.retries},
-		} {
+		for _, l := range b.uses(limits) {
 			if l.most < math.MaxInt64 {
-				emit(float64(max(0, l.most-l.used.Load())), c.name, name, l.limit)
+				emit(float64(max(0, l.most-l.used)), c.name, name, l.limit)
+			}
+		}
+	}
+}
+
+// reached emits the limits that are in use to the full, at a scrape. As in Envoy nothing
+// is full that is not in use.
+func (c *Cluster) reached(emit func(value float64, labels ...string)) {
+	for p, name := range priorityNames {
+		b, limits := c.breakerOf(Priority(p))
+		for _, l := range b.uses(limits) {
+			if l.used > 0 && l.used >= l.most {
+				emit(1, c.name, name, l.limit)
 			}
 		}
 	}

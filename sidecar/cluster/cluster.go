@@ -66,6 +66,8 @@ type settings struct {
 	tlsGeneration uint64
 	// picks count for the clusters that need them, nil for others.
 	picks *pickCounters
+	// metrics are the cluster's, nil where nothing is counted.
+	metrics *telemetry.ClusterMetrics
 	// tunnels: byte streams share connections with hosts that can do that.
 	tunnels bool
 }
@@ -139,6 +141,7 @@ func newSettings(m *Manager, cfg *Config) *settings {
 // settingsOf are the settings that a configuration makes, with their counters.
 func (c *Cluster) settingsOf(cfg *Config) *settings {
 	s := newSettings(c.m, cfg)
+	s.metrics = c.metrics
 	if cfg.Subsets != nil || cfg.OriginalDst != nil && cfg.OriginalDst.Header != "" {
 		s.picks = &pickCounters{}
 		if cfg.Subsets != nil {

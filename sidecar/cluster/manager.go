@@ -111,6 +111,11 @@ func NewManager(opts Options) *Manager {
 				c.remaining(emit)
 			}
 		})
+		opts.Metrics.UpstreamReached.Collect(func(emit func(value float64, labels ...string)) {
+			for _, c := range m.All() {
+				c.reached(emit)
+			}
+		})
 	}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	m.wg.Go(m.sweep)

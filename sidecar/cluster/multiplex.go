@@ -272,7 +272,7 @@ func (p *pool) admits(limit int, s telemetry.Shard) bool {
 	c := p.host.cluster
 	b, _ := p.breaker()
 	n := b.conns.Add(1)
-	if p.room(n, limit) || p.alone(true) {
+	if p.room(n, limit) || p.spared(true, s) {
 		return true
 	}
 	b.conns.Add(-1)

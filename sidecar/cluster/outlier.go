@@ -74,6 +74,15 @@ func (h *Host) Report(o Outcome) {
 	case OutcomeTimeout:
 		h.timeouts.Add(1)
 	}
+	h.judge(o)
+}
+
+// ReportCut tells that an answer, which was reported, did not come whole: outlier detection
+// judges both, as Envoy's does.
+func (h *Host) ReportCut() { h.judge(OutcomeReset) }
+
+// judge tells outlier detection of an outcome.
+func (h *Host) judge(o Outcome) {
 	cfg := h.cluster.cfg.Load().Outlier
 	if cfg == nil {
 		return

@@ -259,7 +259,7 @@ func (p *pool) tryReserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
 	}
 	b, _ := p.breaker()
 	n := b.conns.Add(1)
-	if p.room(n, limit) || p.alone(false) {
+	if p.room(n, limit) || p.spared(false, s) {
 		p.dialing++
 		return nil, nil
 	}

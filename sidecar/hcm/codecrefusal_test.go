@@ -74,6 +74,20 @@ func TestCodecRefusalsAreLogged(t *testing.T) {
 						return b.metric(`hauberk_protocol_errors_total{side="downstream",reason="` + tc.reason + `"} 1`)
 					})
 				}
+				if tc.name == "wrong in the handler's hands" {
+					return
+				}
+				// Each refusal once, and a client's own reset is none.
+				want := 0
+				if tc.reason != "" {
+					want = 1
+				}
+				if errors := b.counted("hauberk_protocol_errors_total"); strings.Count(errors, "{") != want {
+					t.Errorf("counted: %s", errors)
+				}
+				if b.counted("hauberk_http2_glitches_total") == "" {
+					t.Error("what it cost is not counted")
+				}
 			})
 		}
 	}

@@ -2,6 +2,7 @@ package hcm
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
@@ -70,6 +72,51 @@ func TestEachRetryIsCounted(t *testing.T) {
 				return b.metric(`hauberk_upstream_retries_total{cluster="origin",result="success"} `+tc.success) &&
 					b.metric(`hauberk_upstream_retries_total{cluster="origin",result="failure"} `+tc.failure)
 			})
+		})
+	}
+}
+
+// TestFailureAfterTheAnswerBegan: as in Envoy an attempt whose answer does not come whole has
+// failed, however it began, and what the host did counts against it.
+func TestFailureAfterTheAnswerBegan(t *testing.T) {
+	for name, tc := range map[string]struct {
+		end     func(net.Conn)
+		reason  string
+		ejected int
+	}{
+		"the host closes": {func(c net.Conn) { _ = c.Close() }, "protocol_error", 1},
+		"the host resets": {func(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0); _ = c.Close() }, "termination", 1},
+		"the host stops":  {func(net.Conn) {}, "timeout", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			began, over := make(chan struct{}), make(chan struct{})
+			b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+				if _, _, err := readRequest(r); err == nil {
+					_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n1234")
+					<-began
+					tc.end(c)
+				}
+				<-over
+			}))
+			defer close(over)
+			cfg := *b.clusters.Get("origin").Config()
+			cfg.Outlier = &cluster.Outlier{Consecutive5xx: 1, EnforcingConsecutive5xx: 100, MaxEjectionPercent: 100}
+			if err := b.clusters.Update(&cfg); err != nil {
+				t.Fatal(err)
+			}
+			b.route().Forward.Timeout = 300 * time.Millisecond
+			b.start()
+			c := b.dial()
+			c.send(simpleGet)
+			if line, err := c.r.ReadString('\n'); err != nil || !strings.Contains(line, "200") {
+				t.Fatalf("%q, %v", line, err)
+			}
+			close(began)
+			want := `hauberk_upstream_failures_total{cluster="origin",reason="` + tc.reason + `"} 1`
+			b.eventually("the failure is counted", func() bool { return b.failures() == want })
+			if !b.metric(fmt.Sprintf(`hauberk_upstream_ejections_total{cluster="origin"} %d`, tc.ejected)) {
+				t.Errorf("the host is not to be ejected %d times", tc.ejected)
+			}
 		})
 	}
 }

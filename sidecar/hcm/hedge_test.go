@@ -177,12 +177,15 @@ func (b *bed) hedged(after time.Duration) {
 }
 
 // failures are what the metrics tell of attempts that failed.
-func (b *bed) failures() string {
+func (b *bed) failures() string { return b.counted("hauberk_upstream_failures_total") }
+
+// counted are the series of a metric that have counted anything.
+func (b *bed) counted(metric string) string {
 	var text strings.Builder
 	_ = b.metrics.Registry.WritePrometheus(&text)
 	var found []string
 	for l := range strings.Lines(text.String()) {
-		if strings.HasPrefix(l, "hauberk_upstream_failures_total{") && !strings.HasSuffix(l, " 0\n") {
+		if strings.HasPrefix(l, metric+"{") && !strings.HasSuffix(l, " 0\n") {
 			found = append(found, strings.TrimSpace(l))
 		}
 	}

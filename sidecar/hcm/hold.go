@@ -50,6 +50,7 @@ func (x *exchange) HoldAnswer(limit int) (length int, trailers *message.Fields, 
 // failHeld answers in place of a response that was not whole. That it began is told in logs
 // alone: the client has nothing of it.
 func (x *exchange) failHeld(o outcome) {
+	x.attempt.reportCut(o)
 	x.endUpstream(false)
 	f, details := x.brokenOff(o)
 	x.fail(o)

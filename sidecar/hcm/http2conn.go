@@ -79,7 +79,7 @@ func (m *Manager) http2Config() (*http2.Config, error) {
 	c.Linger = time.Duration(m.delayedClose)
 	c.Workers = &m.workers
 	if mm := m.metrics; mm != nil {
-		c.OnGlitch = func(g http2.Glitch) { mm.ProtocolErrors.With("downstream", "http2_"+g.String()).Inc(0) }
+		c.OnGlitch = func(g http2.Glitch) { mm.Glitches.With(g.String()).Inc(0) }
 	}
 	if err := c.Validate(); err != nil {
 		return nil, fmt.Errorf("hcm: %w", err)

@@ -150,6 +150,7 @@ func (x *exchange) noteTrailers(trailers *message.Fields) {
 // of the response was sent, the client can still be told.
 func (x *exchange) bodyBroken(err error) {
 	o := x.attempt.broken(err)
+	x.attempt.reportCut(o)
 	if o == brokeProtocol && !x.responded {
 		x.sent = 0
 		x.endUpstream(false)
@@ -185,6 +186,20 @@ func (x *exchange) brokenOff(o outcome) (telemetry.Flags, string) {
 		return telemetry.FlagUpstreamProtocolError, "upstream_reset_after_response_started{protocol_error}"
 	}
 	return telemetry.FlagUpstreamConnTermination, "upstream_reset_after_response_started{connection_termination}"
+}
+
+// reportCut tells the host and the counters of an answer that did not come whole. What
+// came of it was reported when it began.
+func (a *attempt) reportCut(o outcome) {
+	f, ok := o.failure()
+	if !ok {
+		return
+	}
+	a.host.Cluster().Metrics().Failed(a.x.d.Shard, f)
+	switch o {
+	case reset, remoteReset, refused, brokeProtocol:
+		a.host.ReportCut()
+	}
 }
 
 // abort ends an exchange whose response has begun: the client learns from the

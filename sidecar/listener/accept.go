@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -547,6 +548,10 @@ func handshakeReason(err error) string {
 	}
 	if errors.As(err, &op) {
 		return "connection"
+	}
+	// Package tls has only words for it.
+	if strings.HasSuffix(err.Error(), "client didn't provide a certificate") {
+		return "no_certificate"
 	}
 	return "handshake"
 }

@@ -81,6 +81,14 @@ func TestMutualTLS(t *testing.T) {
 	if err := roundTrip(dial(t, m, "in")); err == nil {
 		t.Error("plaintext is served")
 	}
+	if err := roundTrip(tls.Client(dial(t, m, "in"), &tls.Config{ServerName: "api.example", InsecureSkipVerify: true})); err == nil {
+		t.Error("a client without a certificate is served")
+	}
+	waitFor(t, func() bool {
+		var out strings.Builder
+		_ = m.opts.Metrics.Registry.WritePrometheus(&out)
+		return strings.Contains(out.String(), `hauberk_tls_handshakes_total{result="failed",reason="no_certificate",version=""} 1`)
+	})
 	var out strings.Builder
 	_ = m.opts.Metrics.Registry.WritePrometheus(&out)
 	for _, want := range []string{

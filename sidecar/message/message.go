@@ -1,5 +1,7 @@
 package message
 
+import "strconv"
+
 // Version is a version of the protocol.
 type Version uint8
 
@@ -145,7 +147,17 @@ func (r *Response) Header(lower string) (value string, ok bool) {
 		digits := [3]byte{byte('0' + r.Status/100), byte('0' + r.Status/10%10), byte('0' + r.Status%10)}
 		return r.Fields.Store(View(digits[:])), true
 	}
-	return r.Fields.Joined(lower)
+	if value, ok = r.Fields.Joined(lower); !ok && r.implied(lower) {
+		var digits [20]byte
+		return r.Fields.Store(View(strconv.AppendInt(digits[:0], r.ContentLength, 10))), true
+	}
+	return value, ok
+}
+
+// implied tells whether a field that is not there is one that the codec will write: the
+// length of an answer of our own, whose readers, as in Envoy, find it.
+func (r *Response) implied(lower string) bool {
+	return r.ContentLength > 0 && lower == "content-length" && !r.Fields.Has(ContentLength)
 }
 
 // Body is a body to be pulled: whoever does not call Next exerts back-pressure
@@ -214,7 +226,7 @@ func (r *Request) HeaderFrom(lower string, from int) (value string, next int, ok
 
 // HeaderFrom is Request.HeaderFrom for a response.
 func (r *Response) HeaderFrom(lower string, from int) (value string, next int, ok bool) {
-	if lower == ":status" {
+	if lower == ":status" || r.implied(lower) {
 		if from > 0 {
 			return "", from, false
 		}
@@ -249,7 +261,8 @@ func (f *Fields) Bytes() int {
 	return n
 }
 
-// Bytes is the length of all names and values, those of the pseudo-headers included.
+// Bytes is the length of all names and values, those of the pseudo-headers included. The
+// authority counts as it is sent, and as one whatever the request's version calls it.
 func (r *Request) Bytes() int {
 	n := r.Fields.Bytes()
 	for _, p := range [...][2]string{{":method", r.Method}, {":scheme", r.Scheme}, {":path", r.Path}} {
@@ -257,11 +270,27 @@ func (r *Request) Bytes() int {
 			n += len(p[0]) + len(p[1])
 		}
 	}
-	if r.Authority != "" && !r.Fields.Has(Host) {
+	if host, ok := r.Fields.ByID(Host); ok {
+		n -= len("host") + len(host)
+	}
+	if r.Authority != "" {
 		n += len(":authority") + len(r.Authority)
 	}
 	return n
 }
 
-// Bytes is the length of all names and values, that of the status included.
-func (r *Response) Bytes() int { return r.Fields.Bytes() + len(":status") + len("200") }
+// Bytes is the length of all names and values, that of the status included; 0 where there
+// is no response.
+func (r *Response) Bytes() int {
+	if r.Status == 0 {
+		return 0
+	}
+	n := r.Fields.Bytes() + len(":status") + len("200")
+	if r.implied("content-length") {
+		n += len("content-length")
+		for left := r.ContentLength; left > 0; left /= 10 {
+			n++
+		}
+	}
+	return n
+}

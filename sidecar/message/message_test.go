@@ -238,3 +238,49 @@ func TestDropEmpty(t *testing.T) {
 		}
 	}
 }
+
+// TestBytes: what access logs take for the size of a head is that of Envoy's, which has an
+// :authority whatever the request's own version calls it, and the length of its own answers.
+func TestBytes(t *testing.T) {
+	request := func(change func(*Request)) int {
+		r := &Request{Method: "GET", Path: "/", Scheme: "http", Authority: "a.example"}
+		change(r)
+		return r.Bytes()
+	}
+	named := request(func(*Request) {})
+	if got := request(func(r *Request) { r.Fields.AddID(Host, "before.it.was.rewritten.example") }); got != named {
+		t.Errorf("with a Host %d, with an :authority %d", got, named)
+	}
+	told := &Response{Status: 200, ContentLength: 12}
+	told.Fields.AddID(ContentLength, "12")
+	for _, tc := range []struct {
+		r    *Response
+		want int
+	}{
+		{&Response{}, 0},
+		{&Response{Status: 204, ContentLength: UnknownLength}, len(":status204")},
+		{&Response{Status: 302}, len(":status302")},
+		{&Response{Status: 503, ContentLength: 91}, len(":status503content-length91")},
+		{told, len(":status200content-length12")},
+	} {
+		if got := tc.r.Bytes(); got != tc.want {
+			t.Errorf("%d of length %d: %d bytes, want %d", tc.r.Status, tc.r.ContentLength, got, tc.want)
+		}
+	}
+}
+
+// TestLengthOfOurOwnAnswer: the length that a codec will write is there to be read.
+func TestLengthOfOurOwnAnswer(t *testing.T) {
+	r := &Response{Status: 503, ContentLength: 91}
+	first, next, ok := r.HeaderFrom("content-length", 0)
+	_, _, more := r.HeaderFrom("content-length", next)
+	joined, _ := r.Header("content-length")
+	if first != "91" || !ok || more || joined != "91" {
+		t.Errorf("%q %v, joined %q, another %v", first, ok, joined, more)
+	}
+	for _, none := range []*Response{{Status: 204, ContentLength: UnknownLength}, {Status: 302}} {
+		if v, ok := none.Header("content-length"); ok {
+			t.Errorf("length %d is read as %q", none.ContentLength, v)
+		}
+	}
+}

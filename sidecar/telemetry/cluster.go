@@ -37,7 +37,8 @@ type ClusterCounters struct {
 	// RequestDuration is of attempts that were answered: from sending to the end of the
 	// exchange.
 	RequestDuration Histogram
-	// Failures are attempts that were sent and not answered, by how they ended.
+	// Failures are attempts that were sent and not answered, or not as a whole, by how they
+	// ended.
 	Failures [failures]Counter
 
 	RetrySuccess, RetryFailure, RetryOverflow, RetryLimit Counter
@@ -47,13 +48,14 @@ type ClusterCounters struct {
 	BytesReceived, BytesSent Counter
 	Ejections, NoHealthy     Counter
 	PoolsReplaced            Counter
+	PanicPicks               Counter
 
 	block block
 }
 
 var endpointStates = [...]string{"healthy", "unhealthy", "draining", "degraded", "ejected"}
 
-// Failure is how an attempt ended that was sent and not answered.
+// Failure is how an attempt ended that was sent and not answered, or not as a whole.
 type Failure uint8
 
 // The failures.
@@ -98,6 +100,7 @@ func (c *ClusterCounters) each(m *Metrics, fn func(f *family, label string, hand
 	fn(m.upstreamEjections.f, "", &c.Ejections)
 	fn(m.upstreamNoHealthy.f, "", &c.NoHealthy)
 	fn(m.upstreamPoolReplaced.f, "", &c.PoolsReplaced)
+	fn(m.upstreamPanicPicks.f, "", &c.PanicPicks)
 	for i := range c.Failures {
 		fn(m.upstreamFailures.f, failureNames[i], &c.Failures[i])
 	}
@@ -285,7 +288,7 @@ func (c *ClusterMetrics) Answered(s Shard, code int) {
 	c.Use().Requests[class].Inc(s)
 }
 
-// Failed counts an attempt that was sent and not answered.
+// Failed counts an attempt that was sent and not answered, or not as a whole.
 func (c *ClusterMetrics) Failed(s Shard, f Failure) {
 	if c != nil {
 		c.Use().Failures[f].Inc(s)

@@ -19,21 +19,22 @@ func rewrite(dst []byte, start, size int, longer func(dst, src []byte) []byte) [
 	return longer(dst[:start], src)
 }
 
-// escapeFrom escapes dst[start:] in place. Bytes beyond ASCII are escaped too:
-// some terminals take 0x80–0x9f for control codes.
-func escapeFrom(dst []byte, start int, quotes bool) []byte {
-	plain := plainPrefix(dst[start:], quotes)
+// escapeFrom escapes dst[start:] in place, for a line of a log or for a field of a message.
+// In a line bytes beyond ASCII are escaped too: some terminals take 0x80–0x9f for control
+// codes.
+func escapeFrom(dst []byte, start int, line bool) []byte {
+	plain := plainPrefix(dst[start:], line)
 	if plain == len(dst)-start {
 		return dst
 	}
 	start += plain
 	size := 0
 	for _, c := range dst[start:] {
-		size += escapedSize(c, quotes)
+		size += escapedSize(c, line)
 	}
 	return rewrite(dst, start, size, func(dst, src []byte) []byte {
 		for _, c := range src {
-			switch escapedSize(c, quotes) {
+			switch escapedSize(c, line) {
 			case 1:
 				dst = append(dst, c)
 			case 2:
@@ -47,12 +48,12 @@ func escapeFrom(dst []byte, start int, quotes bool) []byte {
 }
 
 // plainPrefix is the length of a part in front in which nothing is escaped: all of it,
-// or up to fewer than eight bytes before the first that is. Most values are plain as a
-// whole, which eight bytes at a time, and the last eight again, tell.
-func plainPrefix(s []byte, quotes bool) int {
+// or up to fewer than eight bytes before the first that is, or a tab. Most values are plain
+// as a whole, which eight bytes at a time, and the last eight again, tell.
+func plainPrefix(s []byte, line bool) int {
 	if len(s) < 8 {
 		i := 0
-		for i < len(s) && escapedSize(s[i], quotes) == 1 {
+		for i < len(s) && s[i] != '\t' && escapedSize(s[i], line) == 1 {
 			i++
 		}
 		return i
@@ -60,9 +61,9 @@ func plainPrefix(s []byte, quotes bool) int {
 	for i := 0; ; i += 8 {
 		at := min(i, len(s)-8)
 		x := binary.LittleEndian.Uint64(s[at:])
-		found := x&high | below(x, 0x20) | below(x^ones*0x7f, 1)
-		if quotes {
-			found |= below(x^ones*'"', 1) | below(x^ones*'\\', 1)
+		found := below(x, 0x20) | below(x^ones*0x7f, 1)
+		if line {
+			found |= x&high | below(x^ones*'"', 1) | below(x^ones*'\\', 1)
 		}
 		switch {
 		case found != 0:
@@ -79,21 +80,26 @@ const ones, high = 0x0101010101010101, 0x8080808080808080
 // is clear borrows into it. A byte above such a one may be marked wrongly.
 func below(x, n uint64) uint64 { return (x - ones*n) &^ x & high }
 
-func escapedSize(c byte, quotes bool) int {
+func escapedSize(c byte, line bool) int {
 	switch {
+	case !line && (c == '\t' || c >= 0x80): // RFC 9110 5.5
+		return 1
 	case c < 0x20 || c >= 0x7f:
 		return 4
-	case quotes && (c == '"' || c == '\\'):
+	case line && (c == '"' || c == '\\'):
 		return 2
 	}
 	return 1
 }
 
-// quoteFrom turns dst[start:] into a JSON string; what is no UTF-8 becomes U+FFFD.
+// quoteFrom turns dst[start:] into a JSON string.
 func quoteFrom(dst []byte, start int) []byte {
 	size := 2
 	for s := dst[start:]; len(s) > 0; {
 		c, n := utf8.DecodeRune(s)
+		if c == utf8.RuneError && n == 1 {
+			return quoteBytesFrom(dst, start)
+		}
 		size += quotedSize(c, n)
 		s = s[n:]
 	}
@@ -108,9 +114,33 @@ func quoteFrom(dst []byte, start int) []byte {
 	})
 }
 
+// quoteBytesFrom is quoteFrom for what is no UTF-8: as in Envoy each byte is the character
+// of its number, so that what was sent can be told.
+func quoteBytesFrom(dst []byte, start int) []byte {
+	size := 2
+	for _, c := range dst[start:] {
+		if c >= 0x7f {
+			size += len(`\u0080`)
+			continue
+		}
+		size += quotedSize(rune(c), 1)
+	}
+	return rewrite(dst, start, size, func(dst, src []byte) []byte {
+		dst = append(dst, '"')
+		for i, c := range src {
+			if c >= 0x7f {
+				dst = append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
+				continue
+			}
+			dst = appendQuoted(dst, rune(c), src[i:i+1])
+		}
+		return append(dst, '"')
+	})
+}
+
 func quotedSize(c rune, n int) int {
 	switch {
-	case c == utf8.RuneError && n == 1, c < 0x20 || c >= 0x7f && c < 0xa0, c == '\u2028' || c == '\u2029':
+	case c < 0x20 || c >= 0x7f && c < 0xa0, c == '\u2028' || c == '\u2029':
 		return 6
 	case c == '"' || c == '\\':
 		return 2
@@ -120,8 +150,6 @@ func quotedSize(c rune, n int) int {
 
 func appendQuoted(dst []byte, c rune, raw []byte) []byte {
 	switch {
-	case c == utf8.RuneError && len(raw) == 1:
-		return append(dst, `\ufffd`...)
 	case c == '"' || c == '\\':
 		return append(dst, '\\', byte(c))
 	case c < 0x20 || c >= 0x7f && c < 0xa0:

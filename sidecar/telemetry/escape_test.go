@@ -11,7 +11,7 @@ import (
 func TestPlainPrefix(t *testing.T) {
 	naive := func(s []byte, quotes bool) int {
 		for i, c := range s {
-			if escapedSize(c, quotes) != 1 {
+			if escapedSize(c, quotes) != 1 || c == '\t' {
 				return i
 			}
 		}
@@ -53,5 +53,40 @@ func TestSecondCache(t *testing.T) {
 	buf := c.append(nil, now)
 	if n := testing.AllocsPerRun(100, func() { buf = c.append(c.append(buf[:0], before), now) }); n > 0 {
 		t.Errorf("seconds that alternate: %v allocations", n)
+	}
+}
+
+// TestQuoteWhatIsNoUTF8: as in Envoy its bytes can still be told apart, each as the character
+// of its number; what is UTF-8 stays as it is.
+func TestQuoteWhatIsNoUTF8(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                 `""`,
+		"h\u00e9 \u20ac":   "\"h\u00e9 \u20ac\"",
+		"h\xc3":            `"h\u00c3"`,
+		"\u00e9\xff\"\\\n": `"\u00c3\u00a9\u00ff\"\\\u000a"`,
+		"\x80\x9f\x7f":     `"\u0080\u009f\u007f"`,
+		"\ufffd":           "\"\ufffd\"",
+	} {
+		if got := string(quoteFrom([]byte("x"+in), 1)); got != "x"+want {
+			t.Errorf("%q is %s, want x%s", in, got, want)
+		}
+	}
+}
+
+// TestHeaderOfAnotherHeader: as in Envoy a value is what the other was, tabs and bytes beyond
+// ASCII (RFC 9110 5.5) included. What no field value may have is escaped.
+func TestHeaderOfAnotherHeader(t *testing.T) {
+	f, err := ParseFormat("<%REQ(X-A)%>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for in, want := range map[string]string{
+		"h\u00e9\xff \"\\\tlong enough": "<h\u00e9\xff \"\\\tlong enough>",
+		"\u00e9\r\nX: \x00\x7f":         "<\u00e9\\x0d\\x0aX: \\x00\\x7f>",
+		"\t\u00e9":                      "<\t\u00e9>",
+	} {
+		if got := string(f.AppendHeader(nil, &Record{RequestHeaders: headers{"x-a": in}})); got != want {
+			t.Errorf("%q becomes %q, want %q", in, got, want)
+		}
 	}
 }

@@ -196,7 +196,7 @@ func (f *Format) AppendBody(dst []byte, r *Record) []byte {
 	return dst
 }
 
-func appendText(dst []byte, ops []op, r *Record, missing string, quotes bool) []byte {
+func appendText(dst []byte, ops []op, r *Record, missing string, line bool) []byte {
 	for i := range ops {
 		o := &ops[i]
 		if o.value == nil {
@@ -210,7 +210,7 @@ func appendText(dst []byte, ops []op, r *Record, missing string, quotes bool) []
 			continue
 		}
 		if !o.plain {
-			dst = escapeFrom(dst, start, quotes)
+			dst = escapeFrom(dst, start, line)
 		}
 	}
 	return dst

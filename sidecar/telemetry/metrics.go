@@ -56,6 +56,7 @@ type Metrics struct {
 	upstreamOutliers     *CounterVec
 	upstreamHealthChecks *CounterVec
 	upstreamSubsetPicks  *CounterVec
+	upstreamPanicPicks   *CounterVec
 
 	upstreamInvalidDestination *CounterVec
 
@@ -64,6 +65,9 @@ type Metrics struct {
 	// UpstreamRemaining is what is left of circuit breakers; the clusters fill it in
 	// at a scrape.
 	UpstreamRemaining *GaugeVec
+	// UpstreamReached are the limits that are in use to the full; the clusters fill it in
+	// at a scrape.
+	UpstreamReached *GaugeVec
 
 	// AccessLogLines counts lines by result: "written", "dropped" (the ring was
 	// full) and "failed" (the file could not be written).
@@ -71,6 +75,8 @@ type Metrics struct {
 	// ProtocolErrors counts messages refused by a codec, by side ("downstream",
 	// "upstream") and reason.
 	ProtocolErrors *CounterVec
+	// Glitches counts what clients of HTTP/2 do at our cost, by class.
+	Glitches *CounterVec
 
 	// FilterEvents counts what HTTP filters did, by the filter's name in the chain
 	// and event ("delay", "rate_limited").
@@ -149,9 +155,9 @@ func NewMetrics() *Metrics {
 		upstreamOpen:         r.Gauge("hauberk_upstream_connections_open", "Upstream connections that are open now.", "cluster"),
 		upstreamConnect:      r.Histogram("hauberk_upstream_connect_duration_seconds", "Time to connect upstream, TLS included.", requestBounds, "cluster"),
 		upstreamDuration:     r.Histogram("hauberk_upstream_request_duration_seconds", "Time of attempts that were answered, from sending the request to the end of the exchange.", requestBounds, "cluster"),
-		upstreamFailures:     r.Counter("hauberk_upstream_failures_total", "Attempts that were sent and not answered, by reason: timeout, per_try_timeout, per_try_idle_timeout, termination (of the connection), reset (of the stream), refused or protocol_error.", "cluster", "reason"),
+		upstreamFailures:     r.Counter("hauberk_upstream_failures_total", "Attempts that were sent and not answered, or not as a whole, by reason: timeout, per_try_timeout, per_try_idle_timeout, termination (of the connection), reset (of the stream), refused or protocol_error.", "cluster", "reason"),
 		upstreamRetries:      r.Counter("hauberk_upstream_retries_total", "Retries, by result: success, failure, overflow (no budget) or limit.", "cluster", "result"),
-		upstreamOverflow:     r.Counter("hauberk_upstream_overflow_total", "Requests and connections refused by a circuit breaker, by limit: connections, pending, requests or retries.", "cluster", "limit"),
+		upstreamOverflow:     r.Counter("hauberk_upstream_overflow_total", "What was beyond a circuit breaker, by limit: connections, pending, requests or retries. It was refused or had to wait, but for the one connection that each host may have.", "cluster", "limit"),
 		upstreamBytes:        r.Counter("hauberk_upstream_bytes_total", "Body bytes of requests and responses and all bytes of plain connections, by flow: received from or sent to upstreams.", "cluster", "flow"),
 		upstreamEndpoints:    r.Gauge("hauberk_upstream_endpoints", "Endpoints of a cluster, by state: healthy, unhealthy, draining, degraded or ejected.", "cluster", "state"),
 		upstreamEjections:    r.Counter("hauberk_upstream_ejections_total", "Endpoints ejected by outlier detection.", "cluster"),
@@ -162,12 +168,18 @@ func NewMetrics() *Metrics {
 		upstreamHealthChecks: r.Counter("hauberk_upstream_health_checks_total", "Active health checks, by result: success, failure, network_failure, timeout or passive_failure (an answer with x-envoy-immediate-health-check-fail).", "cluster", "result"),
 		upstreamSubsetPicks:  r.Counter("hauberk_upstream_subset_picks_total", "Choices among subsets, by result: selected, fallback or panic (among all hosts).", "cluster", "result"),
 
+		upstreamPanicPicks: r.Counter("hauberk_upstream_panic_picks_total", "Choices of an endpoint among all, healthy or not, because too few are healthy; those that are refused for it too.", "cluster"),
+
 		upstreamInvalidDestination: r.Counter("hauberk_upstream_invalid_destinations_total", "Requests whose header named a destination that is no address and port.", "cluster"),
 		UpstreamActive:             r.Gauge("hauberk_upstream_requests_active", "Requests at upstreams now, and those that wait for a connection, by state: active or pending; of clusters that have any.", "cluster", "state"),
 		UpstreamRemaining:          r.Gauge("hauberk_upstream_limit_remaining", "What is left of a circuit breaker, where the cluster tracks it.", "cluster", "priority", "limit"),
 
+		UpstreamReached: r.Gauge("hauberk_upstream_limit_reached", "1 while what a circuit breaker limits is in use to the full; of those of which that is so.", "cluster", "priority", "limit"),
+
 		AccessLogLines: r.Counter("hauberk_access_log_lines_total", "Access log lines, by result: written, dropped (the writer was behind) or failed.", "result"),
 		ProtocolErrors: r.Counter("hauberk_protocol_errors_total", "Messages refused because they break the protocol, by side and reason.", "side", "reason"),
+
+		Glitches: r.Counter("hauberk_http2_glitches_total", "What clients of HTTP/2 did at the sidecar's cost, which honest ones do seldom or never, by class: malformed (messages that are refused), stream_error, reset (of a stream, before anything was answered), refused_stream, closed_stream, header_size, continuation_flood, empty_frames_flood, settings, ping, priority_flood, window_update_flood, outbound_flood or slow_head.", "class"),
 
 		Mirrored:     r.Counter("hauberk_mirrored_requests_total", "Copies of requests for mirrors, by result: answered, failed, or too_large, where the body was longer than is kept and no copy was made.", "result"),
 		FilterEvents: r.Counter("hauberk_http_filter_events_total", "What HTTP filters did, by the filter's name and event: delay, abort and overflow of faults; enabled, ok, rate_limited, enforced and shadow_mode (over the limit of a descriptor in shadow mode alone, and let pass) of local rate limits; origin_valid and origin_invalid of CORS.", "filter", "event"),

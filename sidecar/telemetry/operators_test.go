@@ -310,6 +310,20 @@ func TestUUIDs(t *testing.T) {
 	}
 }
 
+// TestUpstreamNotReached: the address of a connection is known once there is one, which may
+// be to another than the host that was tried.
+func TestUpstreamNotReached(t *testing.T) {
+	r := full()
+	r.UpstreamLocal = nil
+	f, err := ParseFormat("%UPSTREAM_HOST% %UPSTREAM_REMOTE_ADDRESS% %UPSTREAM_REMOTE_PORT% %UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(8)%")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(f.Append(nil, r)); got != "10.1.10.23:80 - - - -" {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestJSONKeepsTypes(t *testing.T) {
 	fields := map[string]any{
 		"code": "%RESPONSE_CODE%", "grpc": "%GRPC_STATUS(NUMBER)%", "port": "%UPSTREAM_REMOTE_PORT%", "none": "%ROUTE_NAME%",

@@ -34,12 +34,20 @@ func upstreamCerts(r *Record) *peercert.Chain { return r.UpstreamPeer }
 func upstreamHost(r *Record) net.Addr         { return r.UpstreamHost }
 func upstreamLocal(r *Record) net.Addr        { return r.UpstreamLocal }
 
+// upstreamRemote is that of a connection: a host that could not be connected to has none.
+func upstreamRemote(r *Record) net.Addr {
+	if r.UpstreamLocal == nil {
+		return nil
+	}
+	return r.UpstreamHost
+}
+
 var upstreamOperators = []operatorDef{
 	address("UPSTREAM_HOST", "Address of the upstream that answered or was tried last.", upstreamHost),
-	address("UPSTREAM_REMOTE_ADDRESS", "The same.", upstreamHost),
-	host("UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", "The same without the port.", upstreamHost),
-	port("UPSTREAM_REMOTE_PORT", "Its port.", upstreamHost),
-	appends("UPSTREAM_HOST_NAME", "Host name of that endpoint, its address where it has none.", func(dst []byte, r *Record) []byte {
+	address("UPSTREAM_REMOTE_ADDRESS", "The same where there is a connection.", upstreamRemote),
+	host("UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", "The same without the port.", upstreamRemote),
+	port("UPSTREAM_REMOTE_PORT", "Its port.", upstreamRemote),
+	appends("UPSTREAM_HOST_NAME", "Host name of the upstream's endpoint, its address where it has none.", func(dst []byte, r *Record) []byte {
 		return appendHost(dst, r.UpstreamHost, r.UpstreamHostname, true, true)
 	}),
 	appends("UPSTREAM_HOST_NAME_WITHOUT_PORT", "The same without the port.", func(dst []byte, r *Record) []byte {

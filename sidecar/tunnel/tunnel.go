@@ -34,7 +34,7 @@ func New(inner downstream.Handler, metrics *telemetry.Metrics) *Handler {
 	// here.
 	cfg := http2.ForTunnels()
 	if metrics != nil {
-		cfg.OnGlitch = func(g http2.Glitch) { metrics.ProtocolErrors.With("downstream", "http2_"+g.String()).Inc(0) }
+		cfg.OnGlitch = func(g http2.Glitch) { metrics.Glitches.With(g.String()).Inc(0) }
 	}
 	return &Handler{inner: inner, cfg: cfg, metrics: metrics}
 }

@@ -1,0 +1,143 @@
+//go:build e2e
+
+package differential
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// countedAlike are statistics of clusters that both programs have: a regular expression of
+// Envoy's behind the cluster's name, and of ours with the cluster's name for CLUSTER. What
+// depends on who is faster is not among them.
+var countedAlike = []struct{ envoy, hauberk string }{
+	{`(retry\.)?upstream_rq_2xx`, `hauberk_upstream_requests_total{cluster="CLUSTER",code_class="2xx"}`},
+	{`upstream_cx_connect_fail`, `hauberk_upstream_connections_total{cluster="CLUSTER",result="refused"}`},
+	{`upstream_cx_overflow`, `hauberk_upstream_overflow_total{cluster="CLUSTER",limit="connections"}`},
+	{`upstream_rq_pending_overflow`, `hauberk_upstream_overflow_total{cluster="CLUSTER",limit="pending"}`},
+	{`upstream_rq_active_overflow`, `hauberk_upstream_overflow_total{cluster="CLUSTER",limit="requests"}`},
+	{`upstream_rq_retry_overflow`, `hauberk_upstream_overflow_total{cluster="CLUSTER",limit="retries"}`},
+	{`upstream_cx_none_healthy`, `hauberk_upstream_no_healthy_total{cluster="CLUSTER"}`},
+	{`membership_healthy`, `hauberk_upstream_endpoints{cluster="CLUSTER",state="healthy"}`},
+	{`outlier_detection\.ejections_active`, `hauberk_upstream_endpoints{cluster="CLUSTER",state="ejected"}`},
+	{`outlier_detection\.ejections_enforced_total`, `hauberk_upstream_ejections_total{cluster="CLUSTER"}`},
+	{`circuit_breakers\.default\.cx_open`, `hauberk_upstream_limit_reached{cluster="CLUSTER",priority="default",limit="connections"}`},
+	{`circuit_breakers\.default\.rq_open`, `hauberk_upstream_limit_reached{cluster="CLUSTER",priority="default",limit="requests"}`},
+	{`circuit_breakers\.default\.rq_pending_open`, `hauberk_upstream_limit_reached{cluster="CLUSTER",priority="default",limit="pending"}`},
+}
+
+// statistics are a program's, by name as its admin listener shows them on a socket.
+func statistics(t *testing.T, socket string) map[string]float64 {
+	t.Helper()
+	c := &http.Client{Timeout: patience, Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}
+	defer c.CloseIdleConnections()
+	resp, err := c.Get("http://localhost/stats")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]float64{}
+	for line := range bytes.Lines(b) {
+		s := strings.TrimSpace(string(line))
+		if i := strings.LastIndexByte(s, ' '); i > 0 {
+			if v, err := strconv.ParseFloat(s[i+1:], 64); err == nil {
+				out[strings.TrimSuffix(s[:i], ":")] = v
+			}
+		}
+	}
+	return out
+}
+
+// TestStatisticsBesideEnvoy: after the same requests both have counted the same of each
+// cluster.
+func TestStatisticsBesideEnvoy(t *testing.T) {
+	envoy, hauberk := programs(t)
+	table, err := Load("testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	certs, err := newCerts(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range table.Groups {
+		if g := &table.Groups[i]; g.Name == "clusters" {
+			r := &runner{g: g, certs: certs, dir: t.TempDir(), hauberk: hauberk}
+			r.envoy = func(file string) []string {
+				admin := filepath.Join(filepath.Dir(file), "admin.sock")
+				return append(envoy(file), "--config-yaml", fmt.Sprintf("{admin: {address: {pipe: {path: %s}}}}", admin))
+			}
+			r.statistics(t)
+			return
+		}
+	}
+	t.Fatal("there is no group of clusters")
+}
+
+func (r *runner) statistics(t *testing.T) {
+	envoy, err := r.g.start("envoy", r.dir, r.certs, r.envoy, freePort)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer envoy.stop()
+	hauberk, err := r.g.start("hauberk", r.dir, r.certs, r.hauberk, freePort)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hauberk.stop()
+	for i := range r.g.Configs {
+		c := &r.g.Configs[i]
+		for j := range c.Cases {
+			for _, p := range []*program{envoy, hauberk} {
+				if _, err := p.run(c, &c.Cases[j], r.certs); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	var wrong []string
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		wrong = r.uneven(statistics(t, filepath.Join(envoy.dir, "admin.sock")), statistics(t, filepath.Join(hauberk.dir, "admin.sock")))
+		if wrong == nil {
+			return
+		}
+	}
+	t.Error(strings.Join(wrong, "\n"))
+}
+
+// uneven are the statistics in which the two differ.
+func (r *runner) uneven(envoy, hauberk map[string]float64) (wrong []string) {
+	for _, c := range r.g.Clusters {
+		name := fmt.Sprint(c["name"])
+		for _, s := range countedAlike {
+			own := regexp.MustCompile(`^cluster\.` + name + `\.` + s.envoy + `$`)
+			var theirs float64
+			for k, v := range envoy {
+				if own.MatchString(k) {
+					theirs += v
+				}
+			}
+			key := strings.ReplaceAll(s.hauberk, "CLUSTER", name)
+			if ours := hauberk[key]; ours != theirs {
+				wrong = append(wrong, fmt.Sprintf("%s: Envoy's %s are %v, %s %v", name, s.envoy, theirs, key, ours))
+			}
+		}
+	}
+	return wrong
+}
