@@ -103,7 +103,7 @@ func (s *state) follow(c subscriber) {
 	s.sub = c
 	for _, cfg := range s.clusterConfigs {
 		if cfg.Type == cluster.EDS {
-			c.Subscribe(resource.EndpointType, edsName(cfg))
+			c.Subscribe(resource.EndpointType, cfg.Service())
 		}
 	}
 	for name := range s.routeNames {
@@ -157,8 +157,12 @@ func (s *state) pending() []string {
 	for name := range s.warming {
 		out = append(out, "listener "+name+" waits for routes, clusters or secrets")
 	}
-	for name := range s.held {
-		out = append(out, "cluster "+name+" waits for secrets")
+	for name, h := range s.held {
+		what := "endpoints"
+		if !s.secretsReady(config.ClusterSecrets(h.cfg)) {
+			what = "secrets"
+		}
+		out = append(out, "cluster "+name+" waits for "+what)
 	}
 	if s.secrets != nil {
 		out = append(out, s.secrets.Waiting()...)
