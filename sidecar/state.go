@@ -279,7 +279,7 @@ func (s *state) applyListeners(u client.Update, errs map[string]error) {
 			errs[r.Name] = err
 			continue
 		}
-		if err := s.listeners.Available(cfg); err != nil {
+		if err := s.available(cfg); err != nil {
 			errs[r.Name] = err
 			continue
 		}
@@ -294,6 +294,17 @@ func (s *state) applyListeners(u client.Update, errs map[string]error) {
 			s.restore(name)
 		}
 	}
+}
+
+// available says why a listener cannot have its address. One that another has is refused
+// while its sender listens, though the other may still wait, and have no socket.
+func (s *state) available(cfg *listener.Config) error {
+	for name, other := range s.wants {
+		if shared := cfg.Shares(other); shared != "" && name != cfg.Name {
+			return fmt.Errorf("listener %s: %s is listener %q's", cfg.Name, shared, name)
+		}
+	}
+	return s.listeners.Available(cfg)
 }
 
 // gone are the names that are in force and not wanted.
