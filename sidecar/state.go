@@ -118,11 +118,21 @@ func (s *state) Apply(u client.Update) map[string]error {
 	return errs
 }
 
-// read decodes a resource. A fault in that refuses the resource, and ends nothing.
-func read[T any](decode func([]byte) (T, error), r *resource.Resource) (v T, err error) {
+// read decodes a resource. A fault in that refuses the resource, and ends nothing. It has
+// to have the name that it comes under: by that it is removed, and told from those of the
+// bootstrap.
+func read[T any](decode func([]byte) (T, error), name func(T) string, r *resource.Resource) (v T, err error) {
 	err = panics.Refuse(panics.Configuration, func() (err error) { v, err = decode(r.Body.GetValue()); return err })
+	if err == nil && name(v) != r.Name {
+		err = fmt.Errorf("its own name is %q", name(v))
+	}
 	return v, err
 }
+
+func clusterName(c *cluster.Config) string        { return c.Name }
+func assignmentName(a *cluster.Assignment) string { return a.Cluster }
+func routeName(c *route.Config) string            { return c.Name }
+func listenerName(c *listener.Config) string      { return c.Name }
 
 func shortType(url string) string {
 	switch url {
@@ -145,7 +155,7 @@ func (s *state) applyClusters(u client.Update, errs map[string]error) {
 			continue
 		}
 		fair.Background(fair.Cluster)
-		cfg, err := read(config.Cluster, r)
+		cfg, err := read(config.Cluster, clusterName, r)
 		if err == nil {
 			err = s.setCluster(cfg)
 		}
@@ -225,9 +235,8 @@ func (s *state) forgetEndpoints(was *cluster.Config) {
 func (s *state) applyEndpoints(u client.Update, errs map[string]error) {
 	for _, r := range u.Upserts {
 		fair.Background(fair.Cluster)
-		a, err := read(config.Assignment, r)
+		a, err := read(config.Assignment, assignmentName, r)
 		if err == nil {
-			a.Cluster = r.Name
 			err = s.setEndpoints(a)
 		}
 		if err != nil {
@@ -239,7 +248,7 @@ func (s *state) applyEndpoints(u client.Update, errs map[string]error) {
 // applyRoutes: as with endpoints, routes go with the listener that names them.
 func (s *state) applyRoutes(u client.Update, errs map[string]error) {
 	for _, r := range u.Upserts {
-		cfg, err := read(config.Route, r)
+		cfg, err := read(config.Route, routeName, r)
 		if err == nil {
 			err = config.MissingCluster(cfg, s.known)
 		}
@@ -274,7 +283,7 @@ func (s *state) applyListeners(u client.Update, errs map[string]error) {
 			errs[r.Name] = fmt.Errorf("the bootstrap has a static listener of this name")
 			continue
 		}
-		cfg, err := read(config.Listener, r)
+		cfg, err := read(config.Listener, listenerName, r)
 		if err != nil {
 			errs[r.Name] = err
 			continue

@@ -279,6 +279,43 @@ func TestUnreadableResourcesAreRejectedByName(t *testing.T) {
 	})
 }
 
+// A response that says of a name that it is there and that it is gone says nothing of it:
+// the last good one stays.
+func TestRemovedAndThereIsRejected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := &capture{}
+		srv.respond = func(_ int, m *discoveryv3.DeltaDiscoveryRequest) (*discoveryv3.DeltaDiscoveryResponse, error) {
+			switch {
+			case m.TypeUrl == cds && m.ResponseNonce == "":
+				return deltaResponse("1", cl("a", "1"), cl("b", "1"), cl("c", "1")), nil
+			case m.TypeUrl == cds && m.ResponseNonce == "1":
+				r := deltaResponse("2", cl("a", "2"), cl("c", "2"))
+				r.RemovedResources = []string{"a", "b"}
+				return r, nil
+			}
+			return nil, nil
+		}
+		m := newMirror()
+		run(t, m, Config{Servers: []Server{newPlane(t, "cp", srv).server()}})
+		nack := ""
+		eventually(t, func() string {
+			for _, r := range srv.requests(0) {
+				if r.ResponseNonce == "2" {
+					nack = r.ErrorDetail.GetMessage()
+					return ""
+				}
+			}
+			return "no answer"
+		})
+		if nack != "a: resource: is removed and there in one response" {
+			t.Errorf("NACK %q", nack)
+		}
+		if d := m.differs([]*resource.Resource{cl("a", "1"), cl("c", "2")}); d != "" {
+			t.Error(d)
+		}
+	})
+}
+
 func TestUnaskedTypesAndNamesAreIgnored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv := &capture{}

@@ -71,11 +71,18 @@ func (w *deltaWire) recv() (*answer, error) {
 	}
 	a := &answer{
 		url: m.GetTypeUrl(), nonce: m.GetNonce(), version: m.GetSystemVersionInfo(),
-		identifier: m.GetControlPlane().GetIdentifier(), removed: m.GetRemovedResources(),
+		identifier: m.GetControlPlane().GetIdentifier(),
 		partial: strings.HasSuffix(m.GetSystemVersionInfo(), resource.PartialSuffix), bad: map[string]error{},
 	}
 	for i, r := range m.GetResources() {
 		a.add(i, r.GetName(), r.GetVersion(), r.GetResource())
+	}
+	for _, n := range m.GetRemovedResources() {
+		if _, there := a.seen[n]; there {
+			a.bad[n] = errors.New("resource: is removed and there in one response")
+			continue
+		}
+		a.removed = append(a.removed, n)
 	}
 	return a, nil
 }
