@@ -72,7 +72,7 @@ func (w *deltaWire) recv() (*answer, error) {
 	a := &answer{
 		url: m.GetTypeUrl(), nonce: m.GetNonce(), version: m.GetSystemVersionInfo(),
 		identifier: m.GetControlPlane().GetIdentifier(),
-		partial: strings.HasSuffix(m.GetSystemVersionInfo(), resource.PartialSuffix), bad: map[string]error{},
+		partial:    strings.HasSuffix(m.GetSystemVersionInfo(), resource.PartialSuffix), bad: map[string]error{},
 	}
 	for i, r := range m.GetResources() {
 		a.add(i, r.GetName(), r.GetVersion(), r.GetResource())
