@@ -103,7 +103,7 @@ func (s *state) follow(c subscriber) {
 	s.sub = c
 	for _, cfg := range s.clusterConfigs {
 		if cfg.Type == cluster.EDS {
-			c.Subscribe(resource.EndpointType, cfg.Service())
+			c.Subscribe(resource.EndpointType, edsName(cfg))
 		}
 	}
 	for name := range s.routeNames {

@@ -118,21 +118,11 @@ func (s *state) Apply(u client.Update) map[string]error {
 	return errs
 }
 
-// read decodes a resource. A fault in that refuses the resource, and ends nothing. It has
-// to have the name that it comes under: by that it is removed, and told from those of the
-// bootstrap.
-func read[T any](decode func([]byte) (T, error), name func(T) string, r *resource.Resource) (v T, err error) {
+// read decodes a resource. A fault in that refuses the resource, and ends nothing.
+func read[T any](decode func([]byte) (T, error), r *resource.Resource) (v T, err error) {
 	err = panics.Refuse(panics.Configuration, func() (err error) { v, err = decode(r.Body.GetValue()); return err })
-	if err == nil && name(v) != r.Name {
-		err = fmt.Errorf("its own name is %q", name(v))
-	}
 	return v, err
 }
-
-func clusterName(c *cluster.Config) string        { return c.Name }
-func assignmentName(a *cluster.Assignment) string { return a.Cluster }
-func routeName(c *route.Config) string            { return c.Name }
-func listenerName(c *listener.Config) string      { return c.Name }
 
 func shortType(url string) string {
 	switch url {
@@ -155,7 +145,7 @@ func (s *state) applyClusters(u client.Update, errs map[string]error) {
 			continue
 		}
 		fair.Background(fair.Cluster)
-		cfg, err := read(config.Cluster, clusterName, r)
+		cfg, err := read(config.Cluster, r)
 		if err == nil {
 			err = s.setCluster(cfg)
 		}
@@ -192,14 +182,14 @@ func (s *state) setCluster(cfg *cluster.Config) error {
 
 // putCluster puts a cluster in force, with the endpoints that are known.
 func (s *state) putCluster(cfg *cluster.Config) error {
-	if err := s.clusters.UpdateWith(cfg, s.assignments[cfg.Service()]); err != nil {
+	if err := s.clusters.UpdateWith(cfg, s.assignments[edsName(cfg)]); err != nil {
 		return err
 	}
 	old := s.clusterConfigs[cfg.Name]
 	s.clusterConfigs[cfg.Name] = cfg
 	delete(s.leaving, cfg.Name)
 	if cfg.Type == cluster.EDS {
-		s.sub.Subscribe(resource.EndpointType, cfg.Service())
+		s.sub.Subscribe(resource.EndpointType, edsName(cfg))
 	}
 	if old != nil {
 		s.forgetEndpoints(old)
@@ -207,11 +197,13 @@ func (s *state) putCluster(cfg *cluster.Config) error {
 	return nil
 }
 
+func edsName(c *cluster.Config) string { return c.Service() }
+
 // forgetEndpoints drops the subscription of a cluster that was, unless one that is or is to
 // be needs it.
 func (s *state) forgetEndpoints(was *cluster.Config) {
 	needs := func(c *cluster.Config) bool {
-		return c.Type == cluster.EDS && c.Service() == was.Service()
+		return c.Type == cluster.EDS && edsName(c) == edsName(was)
 	}
 	if was.Type != cluster.EDS {
 		return
@@ -226,8 +218,8 @@ func (s *state) forgetEndpoints(was *cluster.Config) {
 			return
 		}
 	}
-	delete(s.assignments, was.Service())
-	s.sub.Unsubscribe(resource.EndpointType, was.Service())
+	delete(s.assignments, edsName(was))
+	s.sub.Unsubscribe(resource.EndpointType, edsName(was))
 }
 
 // applyEndpoints: that an assignment is gone changes nothing. Endpoints go with
@@ -235,8 +227,9 @@ func (s *state) forgetEndpoints(was *cluster.Config) {
 func (s *state) applyEndpoints(u client.Update, errs map[string]error) {
 	for _, r := range u.Upserts {
 		fair.Background(fair.Cluster)
-		a, err := read(config.Assignment, assignmentName, r)
+		a, err := read(config.Assignment, r)
 		if err == nil {
+			a.Cluster = r.Name
 			err = s.setEndpoints(a)
 		}
 		if err != nil {
@@ -248,7 +241,7 @@ func (s *state) applyEndpoints(u client.Update, errs map[string]error) {
 // applyRoutes: as with endpoints, routes go with the listener that names them.
 func (s *state) applyRoutes(u client.Update, errs map[string]error) {
 	for _, r := range u.Upserts {
-		cfg, err := read(config.Route, routeName, r)
+		cfg, err := read(config.Route, r)
 		if err == nil {
 			err = config.MissingCluster(cfg, s.known)
 		}
@@ -283,7 +276,7 @@ func (s *state) applyListeners(u client.Update, errs map[string]error) {
 			errs[r.Name] = fmt.Errorf("the bootstrap has a static listener of this name")
 			continue
 		}
-		cfg, err := read(config.Listener, listenerName, r)
+		cfg, err := read(config.Listener, r)
 		if err != nil {
 			errs[r.Name] = err
 			continue

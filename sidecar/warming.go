@@ -63,7 +63,7 @@ func (s *state) clusterReady(name string, depth int) bool {
 	case c == nil:
 		return false
 	case c.Type == cluster.EDS:
-		return s.assignments[c.Service()] != nil
+		return s.assignments[edsName(c)] != nil
 	case c.Type == cluster.Aggregate && depth < maxNested:
 		for _, n := range c.Aggregate {
 			if !s.clusterReady(n, depth+1) {
@@ -131,8 +131,8 @@ func (s *state) clusterWaits(cfg *cluster.Config) bool {
 		return true
 	}
 	old := s.clusterConfigs[cfg.Name]
-	return old != nil && cfg.Type == cluster.EDS && s.assignments[cfg.Service()] == nil &&
-		(old.Type != cluster.EDS || old.Service() != cfg.Service())
+	return old != nil && cfg.Type == cluster.EDS && s.assignments[edsName(cfg)] == nil &&
+		(old.Type != cluster.EDS || edsName(old) != edsName(cfg))
 }
 
 // hold has a cluster wait, for a bounded time.
@@ -150,7 +150,7 @@ func (s *state) hold(cfg *cluster.Config) {
 	})
 	s.held[cfg.Name] = h
 	if cfg.Type == cluster.EDS {
-		s.sub.Subscribe(resource.EndpointType, cfg.Service())
+		s.sub.Subscribe(resource.EndpointType, edsName(cfg))
 	}
 }
 
@@ -177,7 +177,7 @@ func (s *state) lateCluster(cfg *cluster.Config) {
 
 // setEndpoints puts endpoints in force, and with them the clusters that wait for them.
 func (s *state) setEndpoints(a *cluster.Assignment) error {
-	wanted := func(h *heldCluster) bool { return h.cfg.Type == cluster.EDS && h.cfg.Service() == a.Cluster }
+	wanted := func(h *heldCluster) bool { return h.cfg.Type == cluster.EDS && edsName(h.cfg) == a.Cluster }
 	for name, h := range s.held {
 		if !wanted(h) {
 			continue

@@ -145,8 +145,25 @@ func (a *answer) add(i int, name, version string, body *anypb.Any) {
 	case a.has(name):
 		a.bad[name] = errors.New("resource: appears twice in one response")
 	default:
+		if err := misnamed(name, body); err != nil {
+			a.bad[name] = err
+			return
+		}
 		a.resources = append(a.resources, resource.Received(name, version, body))
 	}
+}
+
+// misnamed says why a body cannot come under a name: by that it is removed, and told from
+// those that others have.
+func misnamed(name string, body *anypb.Any) error {
+	own, err := resource.NameOf(body)
+	switch {
+	case err != nil:
+		return err
+	case own != name:
+		return fmt.Errorf("resource: its own name is %q", own)
+	}
+	return nil
 }
 
 func (a *answer) has(name string) bool {
