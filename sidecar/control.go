@@ -169,8 +169,12 @@ func (s *state) pending() []string {
 	for name := range s.warming {
 		out = append(out, "listener "+name+" waits for routes, clusters or secrets")
 	}
-	for name := range s.held {
-		out = append(out, "cluster "+name+" waits for secrets")
+	for name, h := range s.held {
+		what := "endpoints"
+		if !s.secretsReady(config.ClusterSecrets(h.cfg)) {
+			what = "secrets"
+		}
+		out = append(out, "cluster "+name+" waits for "+what)
 	}
 	if s.secrets != nil {
 		out = append(out, s.secrets.Waiting()...)

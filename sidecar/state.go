@@ -177,7 +177,7 @@ func (s *state) applyClusters(u client.Update, errs map[string]error) {
 	}
 	for _, name := range u.Removed {
 		if !s.static[name] {
-			s.release(name)
+			s.release(name)()
 		}
 		if cfg := s.clusterConfigs[name]; cfg != nil && !s.static[name] {
 			// It goes when nothing in force names it any more: between two
@@ -187,15 +187,15 @@ func (s *state) applyClusters(u client.Update, errs map[string]error) {
 	}
 }
 
-// setCluster puts a cluster in force once its secrets have come.
+// setCluster puts a cluster in force once what it waits for has come.
 func (s *state) setCluster(cfg *cluster.Config) error {
 	if s.checkTLS != nil {
 		if err := panics.Refuse(panics.Configuration, func() error { return s.checkTLS(cfg) }); err != nil {
 			return err
 		}
 	}
-	s.release(cfg.Name)
-	if !s.secretsReady(config.ClusterSecrets(cfg)) {
+	defer s.release(cfg.Name)()
+	if s.clusterWaits(cfg) {
 		s.hold(cfg)
 		return nil
 	}
@@ -204,53 +204,44 @@ func (s *state) setCluster(cfg *cluster.Config) error {
 
 // putCluster puts a cluster in force, with the endpoints that are known.
 func (s *state) putCluster(cfg *cluster.Config) error {
-	if err := s.clusters.Update(cfg); err != nil {
+	if err := s.clusters.UpdateWith(cfg, s.assignments[edsName(cfg)]); err != nil {
 		return err
 	}
 	old := s.clusterConfigs[cfg.Name]
-	if a := s.assignments[edsName(cfg)]; cfg.Type == cluster.EDS && a != nil {
-		if err := s.clusters.SetEndpoints(a); err != nil {
-			s.takeBack(cfg.Name, old)
-			return err
-		}
-	}
 	s.clusterConfigs[cfg.Name] = cfg
 	delete(s.leaving, cfg.Name)
-	if old != nil && old.Type == cluster.EDS && (cfg.Type != cluster.EDS || edsName(old) != edsName(cfg)) {
-		s.forgetEndpoints(edsName(old))
-	}
 	if cfg.Type == cluster.EDS {
 		s.sub.Subscribe(resource.EndpointType, edsName(cfg))
+	}
+	if old != nil {
+		s.forgetEndpoints(old)
 	}
 	return nil
 }
 
-// takeBack has the old cluster in force, nil for none, in place of one whose endpoints it
-// cannot have.
-func (s *state) takeBack(name string, old *cluster.Config) {
-	if old == nil {
-		s.clusters.Remove(name)
-	} else if err := s.clusters.Update(old); err != nil {
-		s.log.Error("cluster could not be taken back to what it was", "cluster", name, "err", err)
-	}
-}
+func edsName(c *cluster.Config) string { return c.Service() }
 
-func edsName(c *cluster.Config) string {
-	if c.ServiceName != "" {
-		return c.ServiceName
+// forgetEndpoints drops the subscription of a cluster that was, unless one that is or is to
+// be needs it.
+func (s *state) forgetEndpoints(was *cluster.Config) {
+	needs := func(c *cluster.Config) bool {
+		return c.Type == cluster.EDS && edsName(c) == edsName(was)
 	}
-	return c.Name
-}
-
-// forgetEndpoints drops a subscription that no cluster needs any more.
-func (s *state) forgetEndpoints(name string) {
+	if was.Type != cluster.EDS {
+		return
+	}
 	for _, c := range s.clusterConfigs {
-		if c.Type == cluster.EDS && edsName(c) == name {
+		if needs(c) {
 			return
 		}
 	}
-	delete(s.assignments, name)
-	s.sub.Unsubscribe(resource.EndpointType, name)
+	for _, h := range s.held {
+		if needs(h.cfg) {
+			return
+		}
+	}
+	delete(s.assignments, edsName(was))
+	s.sub.Unsubscribe(resource.EndpointType, edsName(was))
 }
 
 // applyEndpoints: that an assignment is gone changes nothing. Endpoints go with
@@ -261,13 +252,11 @@ func (s *state) applyEndpoints(u client.Update, errs map[string]error) {
 		a, err := read(config.Assignment, r)
 		if err == nil {
 			a.Cluster = r.Name
-			err = s.clusters.SetEndpoints(a)
+			err = s.setEndpoints(a)
 		}
 		if err != nil {
 			errs[r.Name] = err
-			continue
 		}
-		s.assignments[r.Name] = a
 	}
 }
 
@@ -314,7 +303,7 @@ func (s *state) applyListeners(u client.Update, errs map[string]error) {
 			errs[r.Name] = err
 			continue
 		}
-		if err := s.listeners.Available(cfg); err != nil {
+		if err := s.available(cfg); err != nil {
 			errs[r.Name] = err
 			continue
 		}
@@ -329,6 +318,17 @@ func (s *state) applyListeners(u client.Update, errs map[string]error) {
 			s.restore(name)
 		}
 	}
+}
+
+// available says why a listener cannot have its address. One that another has is refused
+// while its sender listens, though the other may still wait, and have no socket.
+func (s *state) available(cfg *listener.Config) error {
+	for name, other := range s.wants {
+		if shared := cfg.Shares(other); shared != "" && name != cfg.Name {
+			return fmt.Errorf("listener %s: %s is listener %q's", cfg.Name, shared, name)
+		}
+	}
+	return s.listeners.Available(cfg)
 }
 
 // gone are the names that are in force and not wanted.
@@ -485,9 +485,7 @@ func (s *state) sweep() {
 		s.clusters.Remove(name)
 		delete(s.leaving, name)
 		delete(s.clusterConfigs, name)
-		if cfg.Type == cluster.EDS {
-			s.forgetEndpoints(edsName(cfg))
-		}
+		s.forgetEndpoints(cfg)
 	}
 }
 

@@ -298,10 +298,8 @@ func TestFaultOfAnUpdate(t *testing.T) {
 	r.put(t, assignment(t, "d", 80)) // no lock is held
 }
 
-// A cluster that cannot have the endpoints it asks for is not in force, and the one before
-// it is.
-func TestClusterUnfitForItsEndpoints(t *testing.T) {
-	r := newRig(t)
+// manyStages are endpoints that are in more subsets than a cluster with list_as_any takes.
+func manyStages(t *testing.T, name string) *resource.Resource {
 	list := make([]any, 2000)
 	for i := range list {
 		list[i] = strconv.Itoa(i)
@@ -311,18 +309,30 @@ func TestClusterUnfitForItsEndpoints(t *testing.T) {
 		t.Fatal(err)
 	}
 	many := &endpointv3.ClusterLoadAssignment{}
-	if err := assignment(t, "s", 80).Body.UnmarshalTo(many); err != nil {
+	if err := assignment(t, name, 80).Body.UnmarshalTo(many); err != nil {
 		t.Fatal(err)
 	}
 	many.Endpoints[0].LbEndpoints[0].Metadata = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{"envoy.lb": stages}}
-	r.put(t, edsCluster(t, "s"), res(t, "s", many), edsCluster(t, "c"), assignment(t, "c", 80))
+	return res(t, name, many)
+}
+
+// unfitCluster is one that does not take manyStages.
+func unfitCluster(t *testing.T, name, service string) *resource.Resource {
+	return res(t, name, &clusterv3.Cluster{
+		Name: name, ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
+		EdsClusterConfig: &clusterv3.Cluster_EdsClusterConfig{EdsConfig: adsSource(), ServiceName: service},
+		LbSubsetConfig: &clusterv3.Cluster_LbSubsetConfig{ListAsAny: true, SubsetSelectors: []*clusterv3.Cluster_LbSubsetConfig_LbSubsetSelector{{
+			Keys: []string{"stage"}}}},
+	})
+}
+
+// A cluster that cannot have the endpoints it asks for is not in force, and the one before
+// it is.
+func TestClusterUnfitForItsEndpoints(t *testing.T) {
+	r := newRig(t)
+	r.put(t, edsCluster(t, "s"), manyStages(t, "s"), edsCluster(t, "c"), assignment(t, "c", 80))
 	for _, name := range []string{"c", "new"} {
-		unfit := res(t, name, &clusterv3.Cluster{
-			Name: name, ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
-			EdsClusterConfig: &clusterv3.Cluster_EdsClusterConfig{EdsConfig: adsSource(), ServiceName: "s"},
-			LbSubsetConfig: &clusterv3.Cluster_LbSubsetConfig{ListAsAny: true, SubsetSelectors: []*clusterv3.Cluster_LbSubsetConfig_LbSubsetSelector{{
-				Keys: []string{"stage"}}}},
-		})
+		unfit := unfitCluster(t, name, "s")
 		if errs := r.Apply(client.Update{Type: resource.ClusterType, Upserts: []*resource.Resource{unfit}}); errs[name] == nil || !strings.Contains(errs[name].Error(), "list_as_any") {
 			t.Errorf("%s: %v", name, errs)
 		}

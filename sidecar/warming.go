@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
+	"github.com/hauberk-mesh/hauberk/xds/resource"
 )
 
 type warming struct {
@@ -15,7 +17,7 @@ type warming struct {
 	timer *time.Timer
 }
 
-// heldCluster waits for its secrets; the one that it takes the place of goes on.
+// heldCluster waits for its secrets or endpoints; the one that it takes the place of goes on.
 type heldCluster struct {
 	cfg   *cluster.Config
 	timer *time.Timer
@@ -121,7 +123,19 @@ func (s *state) secretsReady(refs []tlscontext.SecretRef) bool {
 	return true
 }
 
-// hold has a cluster wait for its secrets, for a bounded time.
+// clusterWaits tells whether a cluster is not to be in force yet. One that takes the place
+// of another waits for endpoints that the other has not: its terms are not for the other's
+// hosts, and without any it would serve nobody.
+func (s *state) clusterWaits(cfg *cluster.Config) bool {
+	if !s.secretsReady(config.ClusterSecrets(cfg)) {
+		return true
+	}
+	old := s.clusterConfigs[cfg.Name]
+	return old != nil && cfg.Type == cluster.EDS && s.assignments[edsName(cfg)] == nil &&
+		(old.Type != cluster.EDS || edsName(old) != edsName(cfg))
+}
+
+// hold has a cluster wait, for a bounded time.
 func (s *state) hold(cfg *cluster.Config) {
 	h := &heldCluster{cfg: cfg}
 	h.timer = time.AfterFunc(s.warmUp, func() {
@@ -130,28 +144,58 @@ func (s *state) hold(cfg *cluster.Config) {
 		if s.held[cfg.Name] != h {
 			return
 		}
-		s.log.Warn("cluster starts without all secrets that it names", "cluster", cfg.Name, "waited", s.warmUp)
+		s.log.Warn("cluster starts without all secrets and endpoints that it names", "cluster", cfg.Name, "waited", s.warmUp)
 		s.lateCluster(cfg)
 		s.warmed()
 	})
 	s.held[cfg.Name] = h
+	if cfg.Type == cluster.EDS {
+		s.sub.Subscribe(resource.EndpointType, edsName(cfg))
+	}
 }
 
-// release ends the waiting of a cluster.
-func (s *state) release(name string) {
-	if h := s.held[name]; h != nil {
-		h.timer.Stop()
-		delete(s.held, name)
+// release ends the waiting of a cluster. What it returns drops what was asked for on its
+// account, once what takes its place has asked for its own.
+func (s *state) release(name string) (forget func()) {
+	h := s.held[name]
+	if h == nil {
+		return func() {}
 	}
+	h.timer.Stop()
+	delete(s.held, name)
+	return func() { s.forgetEndpoints(h.cfg) }
 }
 
 // lateCluster puts a cluster in force outside of the response that brought it, where it
 // is too late to reject it.
 func (s *state) lateCluster(cfg *cluster.Config) {
-	s.release(cfg.Name)
+	defer s.release(cfg.Name)()
 	if err := s.putCluster(cfg); err != nil {
 		s.log.Error("cluster could not be applied", "cluster", cfg.Name, "err", err)
 	}
+}
+
+// setEndpoints puts endpoints in force, and with them the clusters that wait for them.
+func (s *state) setEndpoints(a *cluster.Assignment) error {
+	wanted := func(h *heldCluster) bool { return h.cfg.Type == cluster.EDS && edsName(h.cfg) == a.Cluster }
+	for name, h := range s.held {
+		if !wanted(h) {
+			continue
+		}
+		if err := h.cfg.Takes(a); err != nil {
+			return fmt.Errorf("endpoints of %s: for cluster %s: %w", a.Cluster, name, err)
+		}
+	}
+	if err := s.clusters.SetEndpoints(a); err != nil {
+		return err
+	}
+	s.assignments[a.Cluster] = a
+	for _, h := range s.held {
+		if wanted(h) && !s.clusterWaits(h.cfg) {
+			s.lateCluster(h.cfg)
+		}
+	}
+	return nil
 }
 
 // secretsChanged goes on with what waited for secrets.
@@ -159,7 +203,7 @@ func (s *state) secretsChanged() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, h := range s.held {
-		if s.secretsReady(config.ClusterSecrets(h.cfg)) {
+		if !s.clusterWaits(h.cfg) {
 			s.lateCluster(h.cfg)
 		}
 	}

@@ -131,9 +131,9 @@ func TestSpread(t *testing.T) {
 	if healthy, _ := weighted.available(); healthy != 100 {
 		t.Errorf("by weight %d percent", healthy)
 	}
-	draining := level(1, 0, 2)
-	draining.excluded = 1
-	if healthy, _ := draining.available(); healthy != 100 || draining.panics(100) {
+	unchecked := level(1, 0, 2)
+	unchecked.excluded = 1
+	if healthy, _ := unchecked.available(); healthy != 100 || unchecked.panics(100) {
 		t.Errorf("without the excluded %d percent", healthy)
 	}
 }

@@ -110,7 +110,7 @@ func (c *Cluster) HasHealthy() bool {
 
 func (c *Cluster) wants(service string) bool {
 	cfg := c.Config()
-	return cfg.Type == EDS && (cfg.ServiceName == service || cfg.ServiceName == "" && c.name == service)
+	return cfg.Type == EDS && cfg.Service() == service
 }
 
 // newSettings applies the defaults.
@@ -154,9 +154,10 @@ func (c *Cluster) settingsOf(cfg *Config) *settings {
 	return s
 }
 
-// apply puts a configuration in force. The manager's lock is held. After an error what
+// apply puts a configuration in force, an EDS cluster's with its endpoints, nil for none.
+// The manager's lock is held. After an error what
 // was in force is, and a fresh cluster is to be removed: a fault anywhere in it is an error.
-func (c *Cluster) apply(cfg *Config, fresh bool) error {
+func (c *Cluster) apply(cfg *Config, a *Assignment, fresh bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	put := func() {
@@ -164,7 +165,7 @@ func (c *Cluster) apply(cfg *Config, fresh bool) error {
 		if cfg.Type == OriginalDestination && c.destinations == nil {
 			c.destinations = newDestinations(c)
 		}
-		c.turn(s, fresh)
+		c.turn(s, a)
 	}
 	if fresh {
 		return panics.Refuse(panics.Configuration, func() error { put(); return nil })
@@ -172,8 +173,9 @@ func (c *Cluster) apply(cfg *Config, fresh bool) error {
 	return c.change(put)
 }
 
-// turn goes over to other settings. c.mu is held.
-func (c *Cluster) turn(s *settings, fresh bool) {
+// turn goes over to other settings, and where they are of an EDS cluster, to the endpoints
+// a. c.mu is held.
+func (c *Cluster) turn(s *settings, a *Assignment) {
 	cfg, old := s.Config, c.cfg.Load()
 	s.tlsGeneration = old.tlsGeneration
 	tlsChanged := !sameTLS(old.TLS, cfg.TLS) || !reflect.DeepEqual(old.Sockets, cfg.Sockets)
@@ -205,7 +207,7 @@ func (c *Cluster) turn(s *settings, fresh bool) {
 	if old.Type == OriginalDestination && cfg.Type != OriginalDestination {
 		c.destinations.drop(func(*Host) bool { return true })
 	}
-	if old.Type != cfg.Type {
+	if old.Type != cfg.Type || cfg.Type == EDS && !old.discoversAs(cfg) {
 		c.forgetAll()
 		c.known = nil
 	}
@@ -217,11 +219,7 @@ func (c *Cluster) turn(s *settings, fresh bool) {
 	case Aggregate, OriginalDestination:
 		c.replace(nil)
 	case EDS:
-		if fresh || old.Type != EDS {
-			c.replace(cfg.Endpoints)
-		} else {
-			c.replace(c.assignment)
-		}
+		c.replace(a)
 	}
 }
 

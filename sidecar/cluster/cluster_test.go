@@ -118,6 +118,8 @@ func TestBalance(t *testing.T) {
 		{"first priority takes all", Config{}, []string{"10.0.0.1", "10.0.0.2 priority=1"}, map[string]int{"10.0.0.1": 100}},
 		{"priority fails over", Config{PanicThreshold: &none}, []string{"10.0.0.1 unhealthy", "10.0.0.2 priority=1"}, map[string]int{"10.0.0.2": 100}},
 		{"overprovisioning", Config{PanicThreshold: &none}, []string{"10.0.0.1", "10.0.0.2 unhealthy", "10.0.0.3 priority=1"}, map[string]int{"10.0.0.1": 70, "10.0.0.3": 30}},
+		{"draining hosts are a part of what there should be", Config{}, []string{"10.0.0.1", "10.0.0.2 draining", "10.0.0.3 priority=1"}, map[string]int{"10.0.0.1": 70, "10.0.0.3": 30}},
+		{"panic for draining hosts", Config{}, []string{"10.0.0.1", "10.0.0.2 draining", "10.0.0.3 draining"}, map[string]int{"10.0.0.1": 33, "10.0.0.2": 33, "10.0.0.3": 33}},
 		{"gap in the priorities", Config{}, []string{"10.0.0.1 priority=2"}, map[string]int{"10.0.0.1": 100}},
 		{"degraded only when needed", Config{}, []string{"10.0.0.1", "10.0.0.2 degraded"}, map[string]int{"10.0.0.1": 70, "10.0.0.2": 30}},
 		{"degraded only", Config{}, []string{"10.0.0.1 degraded"}, map[string]int{"10.0.0.1": 100}},

@@ -70,6 +70,22 @@ type Config struct {
 	HealthCheck *HealthCheck
 }
 
+// Service is the name of the EDS resource that has the endpoints of an EDS cluster.
+func (c *Config) Service() string {
+	if c.ServiceName != "" {
+		return c.ServiceName
+	}
+	return c.Name
+}
+
+// Takes says why the cluster cannot have endpoints.
+func (c *Config) Takes(a *Assignment) error { return c.Subsets.check(a) }
+
+// discoversAs tells whether both have the endpoints of the same EDS resource.
+func (c *Config) discoversAs(o *Config) bool {
+	return c.Type == EDS && o.Type == EDS && c.Service() == o.Service()
+}
+
 // Type says where endpoints come from.
 type Type uint8
 

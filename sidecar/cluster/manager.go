@@ -168,20 +168,27 @@ func (m *Manager) store(name string, c *Cluster) {
 // Update adds a cluster or changes it. A changed cluster keeps its identity: its
 // hosts, connections and counters stay, except that connections of another TLS
 // context are not used for new requests. After an error the one before is in force.
-func (m *Manager) Update(cfg *Config) error {
+func (m *Manager) Update(cfg *Config) error { return m.UpdateWith(cfg, nil) }
+
+// UpdateWith is Update together with the endpoints of an EDS cluster, where they are known:
+// no request sees the one without the other.
+func (m *Manager) UpdateWith(cfg *Config, a *Assignment) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	err := panics.Refuse(panics.Configuration, func() error { return m.update(cfg) })
+	err := panics.Refuse(panics.Configuration, func() error { return m.update(cfg, a) })
 	if err != nil {
 		return fmt.Errorf("cluster %s: %w", cfg.Name, err)
 	}
 	return nil
 }
 
-// update is Update. m.mu is held.
-func (m *Manager) update(cfg *Config) error {
+// update is UpdateWith. m.mu is held.
+func (m *Manager) update(cfg *Config, a *Assignment) error {
 	if err := m.validate(cfg); err != nil {
 		return err
+	}
+	if cfg.Type != EDS {
+		a = nil
 	}
 	if m.ctx.Err() != nil {
 		return errors.New("manager is closed")
@@ -191,16 +198,19 @@ func (m *Manager) update(cfg *Config) error {
 	if err := cfg.Subsets.check(cfg.Endpoints); err != nil {
 		return err
 	}
-	if !fresh && cfg.Type == EDS {
-		if err := cfg.Subsets.check(c.assigned()); err != nil {
-			return fmt.Errorf("its endpoints: %w", err)
+	if cfg.Type == EDS && a == nil {
+		if a = cfg.Endpoints; !fresh && c.Config().discoversAs(cfg) {
+			a = c.assigned()
 		}
+	}
+	if err := cfg.Subsets.check(a); err != nil {
+		return fmt.Errorf("its endpoints: %w", err)
 	}
 	if fresh {
 		c = newCluster(m, cfg)
 	}
 	was := c.Config().Type
-	err := c.apply(cfg, fresh)
+	err := c.apply(cfg, a, fresh)
 	switch {
 	case fresh && err != nil:
 		c.end()

@@ -1,7 +1,7 @@
 package cluster
 
 // census counts the hosts of a priority level. Excluded ones have no say in how
-// far the level is available: they drain, or were not checked yet.
+// far the level is available: they were not checked yet, or asked out by their answers.
 type census struct {
 	hosts, excluded, healthy, degraded int
 	// weight is the same in weights, where the level is measured by them.

@@ -102,7 +102,7 @@ func (c *Cluster) restore(was *past, fresh []*Host) {
 		c.join(h)
 	}
 	again := *c.cfg.Load()
-	c.turn(&again, false)
+	c.turn(&again, was.assignment)
 }
 
 // setTogether gives clusters the same endpoints, or none of them. A host that has departed

@@ -71,11 +71,18 @@ func (w *deltaWire) recv() (*answer, error) {
 	}
 	a := &answer{
 		url: m.GetTypeUrl(), nonce: m.GetNonce(), version: m.GetSystemVersionInfo(),
-		identifier: m.GetControlPlane().GetIdentifier(), removed: m.GetRemovedResources(),
-		partial: strings.HasSuffix(m.GetSystemVersionInfo(), resource.PartialSuffix), bad: map[string]error{},
+		identifier: m.GetControlPlane().GetIdentifier(),
+		partial:    strings.HasSuffix(m.GetSystemVersionInfo(), resource.PartialSuffix), bad: map[string]error{},
 	}
 	for i, r := range m.GetResources() {
 		a.add(i, r.GetName(), r.GetVersion(), r.GetResource())
+	}
+	for _, n := range m.GetRemovedResources() {
+		if _, there := a.seen[n]; there {
+			a.bad[n] = errors.New("resource: is removed and there in one response")
+			continue
+		}
+		a.removed = append(a.removed, n)
 	}
 	return a, nil
 }
@@ -138,8 +145,25 @@ func (a *answer) add(i int, name, version string, body *anypb.Any) {
 	case a.has(name):
 		a.bad[name] = errors.New("resource: appears twice in one response")
 	default:
+		if err := misnamed(name, body); err != nil {
+			a.bad[name] = err
+			return
+		}
 		a.resources = append(a.resources, resource.Received(name, version, body))
 	}
+}
+
+// misnamed says why a body cannot come under a name: by that it is removed, and told from
+// those that others have.
+func misnamed(name string, body *anypb.Any) error {
+	own, err := resource.NameOf(body)
+	switch {
+	case err != nil:
+		return err
+	case own != name:
+		return fmt.Errorf("resource: its own name is %q", own)
+	}
+	return nil
 }
 
 func (a *answer) has(name string) bool {
