@@ -71,6 +71,8 @@ var mutations = []struct {
 	{"the key on record issues", "identity/server/auth.go", "if rec.Key != who.Key && method", "if false && method", "identity/server", "TestTheKeyOnRecordDecides"},
 	{"AEAD in TLS 1.2", "identity/tlsconf/tlsconf.go", "cfg.CipherSuites = []uint16{", "cfg.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA,", "identity/tlsconf", "TestTLS12"},
 	{"one name in an SVID", "identity/verify/verify.go", "if len(leaf.URIs) != 1 {", "if len(leaf.URIs) < 1 {", "identity/verify", "TestLeafRules"},
+	{"one spelling of an SVID's ID", "identity/verify/verify.go", "len(written) != 1 || written[0] != claimed", "len(written) != 1", "identity/verify", "TestLeafRules"},
+	{"a peer's URI as it is spelt", "sidecar/tlscontext/verify.go", "slices.ContainsFunc(altname.URIs(c), m.Match.Match)", "slices.ContainsFunc(altname.URIs(c), func(n string) bool { return m.Match.Match(strings.ToLower(n)) })", "sidecar/tlscontext", "TestVerification"},
 	{"a CA is no peer", "identity/verify/verify.go", "	if leaf.IsCA {", "	if false {", "identity/verify", "TestLeafRules"},
 	{"both purposes", "identity/verify/verify.go", "if !bothPurposes(leaf) {", "if false {", "identity/verify", "TestLeafRules"},
 	{"a signer's name", "identity/verify/verify.go", "if u.Path != \"\" {", "if false {", "identity/verify", "TestSignerRules"},

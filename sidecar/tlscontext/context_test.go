@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -168,6 +169,13 @@ func TestVerification(t *testing.T) {
 	use := []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	leaf := ca.issue(&x509.Certificate{ExtKeyUsage: use, DNSNames: []string{"*.example.com", "api.internal"}, URIs: uri("spiffe://td/api"),
 		IPAddresses: []net.IP{net.IPv4(10, 1, 2, 3)}, EmailAddresses: []string{"ops@example.com"}})
+	spelt := func(uri string) *issued {
+		san, err := asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 6, Bytes: []byte(uri)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ca.issue(&x509.Certificate{ExtKeyUsage: use, ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: san}}})
+	}
 	expired := ca.issue(&x509.Certificate{ExtKeyUsage: use, NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(-time.Hour)})
 	forClients := ca.issue(&x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 	spki, hash := sha256.Sum256(leaf.cert.RawSubjectPublicKeyInfo), sha256.Sum256(leaf.cert.Raw)
@@ -196,6 +204,9 @@ func TestVerification(t *testing.T) {
 		{name: "untrusted is accepted", show: leaf, v: &Validation{AcceptUntrusted: true}},
 		{name: "URI", show: leaf, v: names(exact(URI, "spiffe://td/api")...)},
 		{name: "another URI", show: leaf, v: names(exact(URI, "spiffe://td/apis")...), rule: "name"},
+		{name: "URI with an empty fragment", show: spelt("spiffe://td/api#"), v: names(exact(URI, "spiffe://td/api")...), rule: "name"},
+		{name: "URI with a scheme in capitals", show: spelt("SPIFFE://td/api"), v: names(exact(URI, "spiffe://td/api")...), rule: "name"},
+		{name: "URI as it is spelt", show: spelt("SPIFFE://td/a b#"), v: names(exact(URI, "SPIFFE://td/a b#")...)},
 		{name: "URI prefix", show: leaf, v: match(route.StringMatch{Prefix: ptr("spiffe://td/")}, URI)},
 		{name: "URI suffix", show: leaf, v: match(route.StringMatch{Suffix: ptr("/web")}, URI), rule: "name"},
 		{name: "URI contains", show: leaf, v: match(route.StringMatch{Contains: ptr("TD/a"), IgnoreCase: true}, URI)},
