@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"regexp"
@@ -31,7 +32,7 @@ const largeBootstrap, readingGC = 1 << 20, 25
 // LoadBootstrap reads an Envoy bootstrap in YAML or JSON. An error names the
 // file and the field.
 func LoadBootstrap(file string) (*Bootstrap, error) {
-	b, err := os.ReadFile(file)
+	b, err := readBootstrap(file)
 	if err != nil {
 		return nil, fmt.Errorf("bootstrap: %w", err)
 	}
@@ -44,6 +45,16 @@ func LoadBootstrap(file string) (*Bootstrap, error) {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return out, nil
+}
+
+// readBootstrap reads no more than a bootstrap may have, also of what never ends.
+func readBootstrap(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxBootstrap+1))
 }
 
 // ParseBootstrap reads an Envoy bootstrap in YAML or JSON.
@@ -64,6 +75,9 @@ func ParseBootstrap(b []byte) (*Bootstrap, error) {
 
 // readTree reads YAML or JSON.
 func readTree(b []byte) (map[string]any, error) {
+	if err := oneDocument(b); err != nil {
+		return nil, err
+	}
 	// Strict: a key that is there twice would silently lose one of its values.
 	j, err := yaml.YAMLToJSONStrict(b)
 	if err != nil {
@@ -83,6 +97,9 @@ func readTree(b []byte) (map[string]any, error) {
 	if !ok {
 		return nil, errors.New("is not a mapping of fields")
 	}
+	if !nested(out, maxNesting) {
+		return nil, fmt.Errorf("is nested deeper than %d levels", maxNesting)
+	}
 	return out, nil
 }
 
@@ -92,8 +109,8 @@ func unmarshalTree(tree map[string]any, m proto.Message) error {
 		return err
 	}
 	asLists(tree, m.ProtoReflect().Descriptor())
-	// Indented, so that a position in an error is a line of one field.
-	j, err := json.MarshalIndent(tree, "", " ")
+	// Each value on its own line, so that a position in an error is a line of one field.
+	j, err := json.MarshalIndent(tree, "", "")
 	if err != nil {
 		return err
 	}

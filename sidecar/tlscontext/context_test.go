@@ -20,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -388,5 +389,37 @@ func TestRotation(t *testing.T) {
 	b, err := json.Marshal(inline)
 	if text := string(b) + fmt.Sprintf("%v %+v %#v", inline, inline, inline); err != nil || strings.Contains(text, "PRIVATE KEY") {
 		t.Errorf("the key is shown: %v", err)
+	}
+}
+
+// TestOnlyFilesAreRead: whoever waits for a pipe that nobody writes to would look at no
+// other file again, and one lock would hold up all updates.
+func TestOnlyFilesAreRead(t *testing.T) {
+	dir := t.TempDir()
+	pipe := filepath.Join(dir, "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink(pipe, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{pipe, link, dir, os.DevNull} {
+		read := make(chan error, 1)
+		go func() {
+			_, err := ReadFile(path)
+			read <- err
+		}()
+		select {
+		case err := <-read:
+			if err == nil || !strings.Contains(err.Error(), "is no regular file") {
+				t.Errorf("%s: %v", path, err)
+			}
+		case <-time.After(10 * time.Second):
+			if w, err := os.OpenFile(pipe, os.O_WRONLY|syscall.O_NONBLOCK, 0); err == nil {
+				_ = w.Close() // lets the reader go
+			}
+			t.Errorf("%s is waited for", path)
+		}
 	}
 }
