@@ -64,13 +64,14 @@ func ParseBootstrap(b []byte) (*Bootstrap, error) {
 	}
 	tree, err := readTree(b)
 	if err != nil {
-		return nil, err
+		return nil, discreet(err)
 	}
 	m := &bootstrapv3.Bootstrap{}
 	if err := unmarshalTree(tree, m); err != nil {
-		return nil, err
+		return nil, discreet(err)
 	}
-	return decodeBootstrap(m)
+	out, err := decodeBootstrap(m)
+	return out, discreet(err)
 }
 
 // readTree reads YAML or JSON.
@@ -82,7 +83,7 @@ func readTree(b []byte) (map[string]any, error) {
 	j, err := yaml.YAMLToJSONStrict(b)
 	if err != nil {
 		text := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "yaml: "), "unmarshal errors:\n  ")
-		return nil, errors.New(strings.ReplaceAll(text, "\n  ", "; "))
+		return nil, errors.New(unwritten(strings.ReplaceAll(text, "\n  ", "; ")))
 	}
 	if bytes.Equal(bytes.TrimSpace(j), []byte("null")) {
 		return nil, errors.New("is empty")
@@ -244,7 +245,7 @@ func locate(j []byte, err error) error {
 	text := strings.TrimPrefix(strings.ReplaceAll(err.Error(), "\u00a0", " "), "proto: ")
 	m := position.FindStringSubmatch(text)
 	if m == nil {
-		return errors.New(strings.TrimPrefix(text, "syntax error "))
+		return errors.New(unwritten(strings.TrimPrefix(text, "syntax error ")))
 	}
 	line, _ := strconv.Atoi(m[1])
 	column, _ := strconv.Atoi(m[2])
@@ -252,7 +253,7 @@ func locate(j []byte, err error) error {
 	for range line - 1 {
 		offset += bytes.IndexByte(j[offset:], '\n') + 1
 	}
-	reason := strings.TrimPrefix(position.ReplaceAllString(text, ""), "syntax error ")
+	reason := unwritten(strings.TrimPrefix(position.ReplaceAllString(text, ""), "syntax error "))
 	if strings.HasPrefix(reason, "unknown field") {
 		reason += "; remove it, or correct its name: Envoy's v3 API has none such here"
 	}
