@@ -46,6 +46,7 @@ var mutations = []struct {
 	{"a key in an error of a bootstrap", "sidecar/config/quoted.go", "if m := mistyped.FindStringSubmatch(reason); m != nil {", "if m := mistyped.FindStringSubmatch(reason); false {", "sidecar/config", "TestNoKeyIsQuoted"},
 	{"a key in the place of a path", "sidecar/config/quoted.go", "return strings.Contains(name, pem) || strings.ContainsAny(name, \"\\n\\r\\x00\")", "return false", "sidecar/config", "TestSecretFile|TestNoKeyIsQuoted"},
 	{"a secret service that sends without end", "xds/sds/sds.go", "pause(ctx, turn); ctx.Err()", "ctx.Err()", "xds/sds", "TestEndlessService"},
+	{"dots with parameters", "sidecar/hcm/path.go", "n < len(segment) && segment[n] != ';'", "n < len(segment)", "sidecar/hcm", "TestPathRules"},
 	{"a peer's own trust domain's bundle", "sidecar/tlscontext/verify.go", "	roots := v.trust[id.TrustDomain().Name()]", "	roots, _ := v.roots, id", "sidecar/tlscontext", "TestTrustDomains"},
 	{"keys in ADS", "xds/ads/due.go", "if ts.url == resource.SecretType {", "if false {", "xds/ads", "TestSecretsNeverTravel"},
 	{"operators only on 15014", "controlplane/server/guard.go", "whoIs(r) != operator {", "false {", "controlplane/server", "TestGuard"},
