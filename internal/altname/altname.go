@@ -39,7 +39,7 @@ func of(c *x509.Certificate, kind int) (names []string) {
 		if rest, err = asn1.Unmarshal(rest, &name); err != nil {
 			return names
 		}
-		if name.Class == asn1.ClassContextSpecific && name.Tag == kind {
+		if name.Class == asn1.ClassContextSpecific && name.Tag == kind && !name.IsCompound {
 			names = append(names, string(name.Bytes))
 		}
 	}

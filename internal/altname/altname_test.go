@@ -14,6 +14,7 @@ func TestNamesAsTheyAreSpelt(t *testing.T) {
 		{Class: asn1.ClassContextSpecific, Tag: uri, Bytes: []byte("SPIFFE://td/a b#")},
 		{Class: asn1.ClassContextSpecific, Tag: 1, Bytes: []byte("x@y")},
 		{Class: asn1.ClassUniversal, Tag: uri, Bytes: []byte{1}},
+		{Class: asn1.ClassContextSpecific, Tag: uri, IsCompound: true, Bytes: []byte("a\nb")}, // no URI to x509, which would refuse it as one
 		{Class: asn1.ClassContextSpecific, Tag: uri, Bytes: []byte("spiffe://td/b")},
 	})
 	if err != nil {
