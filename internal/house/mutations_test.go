@@ -40,6 +40,7 @@ var mutations = []struct {
 	{"no handshake before its secret", "sidecar/tlscontext/context.go", "			if s.absent != nil {\n				return nil, s.absent\n			}\n			if len(h.SupportedProtos)", "			if len(h.SupportedProtos)", "sidecar/tlscontext", "TestAbsentSecret"},
 	{"a key in an error of a file", "sidecar/config/secret.go", "fmt.Errorf(\"resources[0]: %w\", unquoted(err))", "fmt.Errorf(\"resources[0]: %w\", err)", "sidecar/config", "TestSecretFile"},
 	{"a pipe in the place of a file", "sidecar/tlscontext/material.go", "err != nil || !info.Mode().IsRegular()", "err != nil || false && !info.Mode().IsRegular()", "sidecar/tlscontext", "TestOnlyFilesAreRead"},
+	{"a log's pipe without a reader", "sidecar/telemetry/logfile.go", "|syscall.O_NONBLOCK, 0o640)", "|0*syscall.O_NONBLOCK, 0o640)", "sidecar/telemetry", "TestPipeThatNobodyReads"},
 	{"the end of a document", "sidecar/config/document.go", "case err != nil, !first && !empty(&doc):", "case err != nil:", "sidecar/config", "TestOneDocument"},
 	{"the cost of aliases", "sidecar/config/document.go", "!affordable(&doc, &budget, 0)", "false && !affordable(&doc, &budget, 0)", "sidecar/config", "TestOneDocument"},
 	{"a secret of another kind", "sidecar/tlscontext/discovered.go", "if r.Validation != (d.Validation != nil) {", "if false {", "sidecar", "TestSecretsOfAService"},
