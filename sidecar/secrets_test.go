@@ -158,12 +158,22 @@ func TestSecretsOfAService(t *testing.T) {
 	if got := keeper.Refusals()[0]; strings.Contains(got, "c2VjcmV0") || !strings.Contains(got, "private key") {
 		t.Errorf("refused with %q", got)
 	}
-	keeper.Put("db", marshal(t, a.secret("api"))) // under another's name
+	keeper.Put("db", marshal(t, &tlsv3.Secret{Name: "-----BEGIN c2VjcmV0"})) // under another's name
 	eventually(t, "the second refusal", func() bool { return len(keeper.Refusals()) == 2 })
+	if got := keeper.Refusals()[1]; strings.Contains(got, "c2VjcmV0") || !strings.Contains(got, "another secret") {
+		t.Errorf("refused with %q", got)
+	}
+	ofTheOtherKind := a.secret("ROOTCA")
+	ofTheOtherKind.Name = "db"
+	keeper.Put("db", marshal(t, ofTheOtherKind))
+	eventually(t, "the third refusal", func() bool { return len(keeper.Refusals()) == 3 })
+	if got := keeper.Refusals()[2]; !strings.Contains(got, "is no tls_certificate") {
+		t.Errorf("refused with %q", got)
+	}
 	unverified := a.secret("ROOTCA")
 	unverified.GetValidationContext().TrustChainVerification = tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED
 	keeper.Put("ROOTCA", marshal(t, unverified))
-	eventually(t, "both refuse to verify nobody", func() bool { return len(keeper.Refusals()) == 4 })
+	eventually(t, "both refuse to verify nobody", func() bool { return len(keeper.Refusals()) == 5 })
 	keeper.Stop()
 	if presented(t, a, to) != now {
 		t.Error("another certificate than the last good one")

@@ -21,6 +21,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/hauberk-mesh/hauberk/identity/svid"
+	"github.com/hauberk-mesh/hauberk/internal/altname"
 )
 
 // maxChain bounds the work that a stranger can ask for.
@@ -103,6 +104,9 @@ func Leaf(leaf *x509.Certificate) (spiffeid.ID, error) {
 		return spiffeid.ID{}, refuse(RuleID, "", "%q is not a SPIFFE ID: %w", leaf.URIs[0], err)
 	}
 	claimed := id.String()
+	if written := altname.URIs(leaf); len(written) != 1 || written[0] != claimed {
+		return spiffeid.ID{}, refuse(RuleID, "", "%q is not a SPIFFE ID as it is spelt, %s would be", written, claimed)
+	}
 	if id.Path() == "" {
 		return spiffeid.ID{}, refuse(RulePath, claimed, "the ID has no path: it is the trust domain's, not a workload's")
 	}

@@ -40,6 +40,11 @@ func TestLeafRules(t *testing.T) {
 		}{web}
 		rawExtension(t, oidSubjectAltName, false, san)(c)
 	}
+	spelt := func(uri string) func(*x509.Certificate) {
+		return rawExtension(t, oidSubjectAltName, true, struct {
+			URI string `asn1:"tag:6,ia5"`
+		}{uri})
+	}
 	for _, tc := range []struct {
 		name   string
 		id     string
@@ -57,6 +62,9 @@ func TestLeafRules(t *testing.T) {
 		{"a query", web + "?x=1", nil, RuleID},
 		{"a port", "spiffe://mesh.test:80/web", nil, RuleID},
 		{"a trailing slash", web + "/", nil, RuleID},
+		{"an empty fragment", web, spelt(web + "#"), RuleID},
+		{"a scheme in capitals", web, spelt("SPIFFE" + strings.TrimPrefix(web, "spiffe")), RuleID},
+		{"spelt as it is", web, spelt(web), ""},
 		{"the trust domain's own ID", "spiffe://mesh.test", nil, RulePath},
 		{"a CA", web, func(c *x509.Certificate) { c.IsCA = true }, RuleNotCA},
 		{"no key usage", web, usage(0), RuleKeyUsage},

@@ -116,6 +116,9 @@ func (e environment) source(s *corev3.DataSource, path string) error {
 	if path += ".environment_variable"; !e.bootstrap {
 		return fail(path, environmentReason)
 	}
+	if pasted(name) {
+		return fail(path, "is PEM, or has several lines; write that into inline_string")
+	}
 	if _, set := os.LookupEnv(name); !set {
 		return fail(path, "%s is not set", name)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"regexp"
@@ -31,7 +32,7 @@ const largeBootstrap, readingGC = 1 << 20, 25
 // LoadBootstrap reads an Envoy bootstrap in YAML or JSON. An error names the
 // file and the field.
 func LoadBootstrap(file string) (*Bootstrap, error) {
-	b, err := os.ReadFile(file)
+	b, err := readBootstrap(file)
 	if err != nil {
 		return nil, fmt.Errorf("bootstrap: %w", err)
 	}
@@ -46,6 +47,16 @@ func LoadBootstrap(file string) (*Bootstrap, error) {
 	return out, nil
 }
 
+// readBootstrap reads no more than a bootstrap may have, also of what never ends.
+func readBootstrap(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxBootstrap+1))
+}
+
 // ParseBootstrap reads an Envoy bootstrap in YAML or JSON.
 func ParseBootstrap(b []byte) (*Bootstrap, error) {
 	if len(b) > maxBootstrap {
@@ -53,22 +64,26 @@ func ParseBootstrap(b []byte) (*Bootstrap, error) {
 	}
 	tree, err := readTree(b)
 	if err != nil {
-		return nil, err
+		return nil, discreet(err)
 	}
 	m := &bootstrapv3.Bootstrap{}
 	if err := unmarshalTree(tree, m); err != nil {
-		return nil, err
+		return nil, discreet(err)
 	}
-	return decodeBootstrap(m)
+	out, err := decodeBootstrap(m)
+	return out, discreet(err)
 }
 
 // readTree reads YAML or JSON.
 func readTree(b []byte) (map[string]any, error) {
+	if err := oneDocument(b); err != nil {
+		return nil, err
+	}
 	// Strict: a key that is there twice would silently lose one of its values.
 	j, err := yaml.YAMLToJSONStrict(b)
 	if err != nil {
 		text := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "yaml: "), "unmarshal errors:\n  ")
-		return nil, errors.New(strings.ReplaceAll(text, "\n  ", "; "))
+		return nil, errors.New(unwritten(strings.ReplaceAll(text, "\n  ", "; ")))
 	}
 	if bytes.Equal(bytes.TrimSpace(j), []byte("null")) {
 		return nil, errors.New("is empty")
@@ -83,6 +98,9 @@ func readTree(b []byte) (map[string]any, error) {
 	if !ok {
 		return nil, errors.New("is not a mapping of fields")
 	}
+	if !nested(out, maxNesting) {
+		return nil, fmt.Errorf("is nested deeper than %d levels", maxNesting)
+	}
 	return out, nil
 }
 
@@ -92,8 +110,8 @@ func unmarshalTree(tree map[string]any, m proto.Message) error {
 		return err
 	}
 	asLists(tree, m.ProtoReflect().Descriptor())
-	// Indented, so that a position in an error is a line of one field.
-	j, err := json.MarshalIndent(tree, "", " ")
+	// Each value on its own line, so that a position in an error is a line of one field.
+	j, err := json.MarshalIndent(tree, "", "")
 	if err != nil {
 		return err
 	}
@@ -227,7 +245,7 @@ func locate(j []byte, err error) error {
 	text := strings.TrimPrefix(strings.ReplaceAll(err.Error(), "\u00a0", " "), "proto: ")
 	m := position.FindStringSubmatch(text)
 	if m == nil {
-		return errors.New(strings.TrimPrefix(text, "syntax error "))
+		return errors.New(unwritten(strings.TrimPrefix(text, "syntax error ")))
 	}
 	line, _ := strconv.Atoi(m[1])
 	column, _ := strconv.Atoi(m[2])
@@ -235,7 +253,7 @@ func locate(j []byte, err error) error {
 	for range line - 1 {
 		offset += bytes.IndexByte(j[offset:], '\n') + 1
 	}
-	reason := strings.TrimPrefix(position.ReplaceAllString(text, ""), "syntax error ")
+	reason := unwritten(strings.TrimPrefix(position.ReplaceAllString(text, ""), "syntax error "))
 	if strings.HasPrefix(reason, "unknown field") {
 		reason += "; remove it, or correct its name: Envoy's v3 API has none such here"
 	}

@@ -19,6 +19,11 @@ const MaxFile = maxBootstrap
 // ResourceFile reads a file of discovery, a DiscoveryResponse in YAML or JSON with resources
 // of one type. They are as a control plane would have sent them: what they say is not checked.
 func ResourceFile(b []byte, url string) ([]*resource.Resource, error) {
+	found, err := resourcesOf(b, url)
+	return found, discreet(err)
+}
+
+func resourcesOf(b []byte, url string) ([]*resource.Resource, error) {
 	tree, err := readResponse(b)
 	if err != nil {
 		return nil, err
@@ -102,7 +107,7 @@ func withoutType(element any, m proto.Message, path string) (map[string]any, err
 	fields, _ := element.(map[string]any)
 	want := "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName())
 	if url, _ := fields["@type"].(string); url != want {
-		return nil, fail(path+".@type", "is %q; use %s", url, want)
+		return nil, fail(path+".@type", "is no %s", want)
 	}
 	delete(fields, "@type")
 	return fields, nil

@@ -89,14 +89,16 @@ func (d *decoder) readSecret(m *tlsv3.Secret, path string) (*tlscontext.Discover
 }
 
 // Secret decodes a marshalled envoy.extensions.transport_sockets.tls.v3.Secret that was
-// discovered.
-func Secret(b []byte) (name string, s *tlscontext.Discovered, err error) {
+// discovered by its name.
+func Secret(b []byte, name string) (*tlscontext.Discovered, error) {
 	m := &tlsv3.Secret{}
 	if err := proto.Unmarshal(b, m); err != nil {
-		return "", nil, errors.New("secret: is damaged") // the cause could quote it
+		return nil, errors.New("secret: is damaged") // the cause could quote it
 	}
-	s, err = discovered(m)
-	return m.GetName(), s, err
+	if m.GetName() != name { // which is not quoted: it may be anything, a key too
+		return nil, fmt.Errorf("is another secret, and %q was asked for", name)
+	}
+	return discovered(m)
 }
 
 // discovered reads a secret that came by discovery. That nobody is verified is for the
@@ -142,7 +144,7 @@ func SecretFile(b []byte, name string) (*tlscontext.Discovered, error) {
 		return nil, fmt.Errorf("resources[0]: %w", unquoted(err))
 	}
 	if m.GetName() != name {
-		return nil, fail("resources[0].name", "is %q, and %q was asked for", m.GetName(), name)
+		return nil, fail("resources[0].name", "is another, and %q was asked for", name)
 	}
 	return discovered(m)
 }

@@ -25,8 +25,12 @@ func TestSecretFile(t *testing.T) {
 		{"nothing", "", "cannot be read as YAML or JSON"},
 		{"no list", "resources: {}", "resources: is missing, or no list"},
 		{"not there", "resources: []", "resources: has 0 elements"},
-		{"another's", "resources: [" + strings.Replace(trust(""), "name: web", "name: api", 1) + "]", `resources[0].name: is "api", and "web" was asked for`},
-		{"something else", "resources: [{'@type': type.googleapis.com/envoy.config.cluster.v3.Cluster, name: web}]", `resources[0].@type: is "type.googleapis.com/envoy.config.cluster.v3.Cluster"`},
+		{"another's", "resources: [" + strings.Replace(trust(""), "name: web", "name: api", 1) + "]", `resources[0].name: is another, and "web" was asked for`},
+		{"a key in the place of the name", "resources: [" + strings.Replace(trust(""), "name: web", "name: the-key", 1) + "]", "resources[0].name: is another"},
+		{"a key in the place of the type", "resources: [{'@type': the-key, name: web}]", "resources[0].@type: is no type"},
+		{"a key in the place of its file", "resources: [{" + secretURL + ", name: web, tls_certificate: {certificate_chain: {filename: /c}, private_key: {filename: \"-----BEGIN PRIVATE KEY-----\\nthe-key\"}}}]", "private_key.filename: is PEM"},
+		{"a key in the place of a variable", "resources: [{" + secretURL + ", name: web, tls_certificate: {certificate_chain: {filename: /c}, private_key: {environment_variable: \"-----BEGIN the-key\"}}}]", "private_key.environment_variable"},
+		{"something else", "resources: [{'@type': type.googleapis.com/envoy.config.cluster.v3.Cluster, name: web}]", `resources[0].@type: is no type.googleapis.com/` + secretType},
 		{"no kind", "resources: [{" + secretURL + ", name: web}]", `secret "web": needs tls_certificate or validation_context`},
 		{"another kind", "resources: [{" + secretURL + ", name: web, generic_secret: {secret: {inline_string: x}}}]", `generic_secret: unsupported`},
 		{"an unknown field", "resources: [" + certificate(", privat_key: {}") + "]", `resources[0]: cannot be read: unknown field "privat_key"`},
@@ -80,6 +84,6 @@ func FuzzSecretFile(f *testing.F) {
 				t.Errorf("%q: %v", text, err)
 			}
 		}
-		_, _, _ = Secret([]byte(text))
+		_, _ = Secret([]byte(text), "web")
 	})
 }

@@ -201,6 +201,7 @@ func (d *decoder) sdsValidation(m *tlsv3.SdsSecretConfig, own *tlscontext.Valida
 	case err != nil:
 		return err
 	case s.discovered != nil:
+		s.discovered.Validation = true
 		out.context.Validation = own.Merge(&tlscontext.Validation{Secret: s.discovered, MaxDepth: tlscontext.DefaultDepth})
 		return nil
 	case s.static != nil && s.static.Validation == nil:

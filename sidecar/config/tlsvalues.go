@@ -34,12 +34,18 @@ func certificate(m *tlsv3.TlsCertificate, path string) (*tlscontext.Certificate,
 func tlsSource(m *corev3.DataSource, path string) (tlscontext.Source, error) {
 	switch s := m.GetSpecifier().(type) {
 	case *corev3.DataSource_Filename:
+		if pasted(s.Filename) {
+			return tlscontext.Source{}, fail(path+".filename", "is PEM, or has several lines; write that into inline_string")
+		}
 		return tlscontext.Source{File: s.Filename}, nil
 	case *corev3.DataSource_InlineBytes:
 		return tlscontext.Source{Inline: tlscontext.Secret(s.InlineBytes)}, nil
 	case *corev3.DataSource_InlineString:
 		return tlscontext.Source{Inline: tlscontext.Secret(s.InlineString)}, nil
 	case *corev3.DataSource_EnvironmentVariable:
+		if pasted(s.EnvironmentVariable) {
+			return tlscontext.Source{}, fail(path+".environment_variable", "is PEM, or has several lines; write that into inline_string")
+		}
 		v := os.Getenv(s.EnvironmentVariable)
 		if v == "" {
 			return tlscontext.Source{}, fail(path+".environment_variable", "%s is not set", s.EnvironmentVariable)

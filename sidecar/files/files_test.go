@@ -155,7 +155,7 @@ func TestChanges(t *testing.T) {
 	b.write("cds", "resources: [{}]")
 	b.source.Refresh()
 	b.wants("unreadable", "")
-	b.complaint("unreadable", map[string]string{"cds": `resources[0].@type: is ""`})
+	b.complaint("unreadable", map[string]string{"cds": `resources[0].@type: is no type`})
 	b.clusters("b", "c", "d")
 	b.source.Refresh()
 	b.wants("as before", "")
@@ -191,7 +191,7 @@ func TestNamedFiles(t *testing.T) {
 			"has 2 elements; a file that one resource is asked of has that one"},
 		"twice": {strings.TrimSuffix(routes("r", "x"), "]") + ", " + strings.TrimPrefix(routes("r", "y"), "resources: ["),
 			`its name is "r", empty or that of another`},
-		"a cluster":     {`resources: [{"@type": type.googleapis.com/envoy.config.cluster.v3.Cluster, name: r}]`, "resources[0].@type: is"},
+		"a cluster":     {`resources: [{"@type": type.googleapis.com/envoy.config.cluster.v3.Cluster, name: r}]`, "resources[0].@type: is no type"},
 		"an odd field":  {strings.Replace(routes("r", "x"), "domains", "domain", 1), `unknown field "domain"`},
 		"endless":       {strings.Repeat("# a comment\n", config.MaxFile/10), "is longer than"},
 		"not even YAML": {"\x00", "rds: "},

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"strings"
 
+	"github.com/hauberk-mesh/hauberk/internal/altname"
 	"github.com/hauberk-mesh/hauberk/sidecar/peercert"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
@@ -73,8 +74,8 @@ func writeURIs(b *strings.Builder, leaf *x509.Certificate, peer string) {
 		b.WriteString(";URI=" + quoted(peer))
 		return
 	}
-	for _, u := range leaf.URIs {
-		b.WriteString(";URI=" + quoted(u.String()))
+	for _, u := range altname.URIs(leaf) {
+		b.WriteString(";URI=" + quoted(u))
 	}
 }
 

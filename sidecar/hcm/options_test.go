@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"io"
@@ -505,6 +507,18 @@ func TestClientCertDetails(t *testing.T) {
 	text, err := url.QueryUnescape(strings.Trim(strings.TrimPrefix(parts[3], "Chain="), `"`))
 	if err != nil || strings.Count(text, "BEGIN CERTIFICATE") != 2 {
 		t.Error(text, err)
+	}
+	san, err := asn1.Marshal([]asn1.RawValue{
+		{Class: asn1.ClassContextSpecific, Tag: 6, Bytes: []byte("SPIFFE://td/a#")},
+		{Class: asn1.ClassContextSpecific, Tag: 6, Bytes: []byte("spiffe://td/b")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf.URIs = make([]*url.URL, 2)
+	leaf.Extensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: san}}
+	if got := clientCertElement(cfg, info); !strings.Contains(got, ";URI=SPIFFE://td/a#;URI=spiffe://td/b;") {
+		t.Errorf("URIs are not told as they are spelt: %q", got)
 	}
 	cfg.ForwardClientCert = ForwardOnly
 	if got := clientCertElement(cfg, info); got != "" {

@@ -110,7 +110,9 @@ func (r *pathRules) escapes(dst []byte, path string) ([]byte, pathVerdict) {
 	return dst, verdict
 }
 
-// removeDots is remove_dot_segments (RFC 3986 5.2.4) in place, from start.
+// removeDots is remove_dot_segments (RFC 3986 5.2.4) in place, from start. Dots that have
+// parameters (RFC 3986 3.3) are dots, as in Envoy: to a server that takes parameters away,
+// "/a/..;/b" is "/b", and a rule is about what the server sees.
 func removeDots(b []byte, start int) []byte {
 	out := start
 	for i := start; i < len(b); {
@@ -121,13 +123,13 @@ func removeDots(b []byte, start int) []byte {
 		}
 		segment := b[i:end]
 		last := end == len(b)
-		switch {
-		case len(segment) == 2 && segment[1] == '.':
+		switch dots(segment) {
+		case 1:
 			if last {
 				b[out] = '/'
 				out++
 			}
-		case len(segment) == 3 && segment[1] == '.' && segment[2] == '.':
+		case 2:
 			for out > start {
 				out--
 				if b[out] == '/' {
@@ -148,6 +150,19 @@ func removeDots(b []byte, start int) []byte {
 		out++
 	}
 	return b[:out]
+}
+
+// dots tells how many dots a segment consists of, with its slash and without its
+// parameters; 0 where of anything else, or of more than two.
+func dots(segment []byte) int {
+	n := 1
+	for n < len(segment) && segment[n] == '.' {
+		n++
+	}
+	if n > 3 || n < len(segment) && segment[n] != ';' {
+		return 0
+	}
+	return n - 1
 }
 
 func mergeSlashes(b []byte, start int) []byte {

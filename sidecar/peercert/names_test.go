@@ -21,7 +21,7 @@ func TestNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	named := issue(t, &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "a", Organization: []string{"o"}},
-		ExtraExtensions: []pkix.Extension{{Id: subjectAltName, Value: san}}})
+		ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: san}}})
 	other := issue(t, &x509.Certificate{SerialNumber: big.NewInt(2), DNSNames: []string{"ca.test"}})
 	for name, c := range map[string]struct {
 		chain []*x509.Certificate

@@ -9,10 +9,11 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"math/big"
-	"net/url"
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/internal/altname"
 )
 
 // Text is one of the texts of a chain.
@@ -86,7 +87,7 @@ func (c *Chain) make(t Text) string {
 	case Serial:
 		return serial(leaf)
 	case URIs:
-		return join(leaf.URIs, (*url.URL).String)
+		return strings.Join(altname.URIs(leaf), ",")
 	case DNSNames:
 		return strings.Join(leaf.DNSNames, ",")
 	case IPs:

@@ -54,7 +54,7 @@ func (e *entry) again() bool {
 func (e *entry) decode(b []byte) (d *tlscontext.Discovered, err error) {
 	err = panics.Refuse(panics.Configuration, func() (err error) {
 		if d, err = config.SecretFile(b, e.ref.Name); err == nil {
-			err = d.Check()
+			err = d.CheckFor(e.ref)
 		}
 		return err
 	})

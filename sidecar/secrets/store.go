@@ -208,12 +208,9 @@ func (x *streamed) Secret(body []byte) error {
 	}
 	var got *tlscontext.Discovered
 	err := panics.Refuse(panics.Configuration, func() error {
-		name, d, err := config.Secret(body)
-		if err == nil && name != e.ref.Name {
-			err = fmt.Errorf("the response has secret %q, and %q was asked for", name, e.ref.Name)
-		}
+		d, err := config.Secret(body, e.ref.Name)
 		if err == nil {
-			err = d.Check()
+			err = d.CheckFor(e.ref)
 		}
 		got = d
 		return err

@@ -55,7 +55,7 @@ func TestTheSameAgain(t *testing.T) {
 	changed := make(chan struct{}, 100)
 	s := New(Options{Sockets: map[string]string{"keeper": service.Socket}, Changed: func() { changed <- struct{}{} }, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	t.Cleanup(s.Close)
-	ref := tlscontext.SecretRef{Name: "trust", Cluster: "keeper"}
+	ref := tlscontext.SecretRef{Name: "trust", Cluster: "keeper", Validation: true}
 	service.Put("trust", pinned(t, "aa"))
 	if err := s.Usable(ref); err != nil {
 		t.Fatal(err)
@@ -104,7 +104,7 @@ func TestRetain(t *testing.T) {
 	service := sdstest.New(t)
 	s := New(Options{Sockets: map[string]string{"keeper": service.Socket}, Log: slog.New(slog.DiscardHandler)})
 	t.Cleanup(s.Close)
-	kept, dropped := tlscontext.SecretRef{Name: "trust", Cluster: "keeper"}, tlscontext.SecretRef{Name: "other", Cluster: "keeper"}
+	kept, dropped := tlscontext.SecretRef{Name: "trust", Cluster: "keeper", Validation: true}, tlscontext.SecretRef{Name: "other", Cluster: "keeper", Validation: true}
 	for _, r := range []tlscontext.SecretRef{kept, dropped} {
 		if err := s.Usable(r); err != nil {
 			t.Fatal(err)

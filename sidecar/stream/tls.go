@@ -15,6 +15,7 @@ import (
 	"unique"
 
 	"github.com/hauberk-mesh/hauberk/internal/accepted"
+	"github.com/hauberk-mesh/hauberk/internal/altname"
 	"github.com/hauberk-mesh/hauberk/sidecar/peercert"
 )
 
@@ -111,8 +112,8 @@ func tlsInfo(c *tls.Conn, raw net.Conn, signer string) (*Info, unique.Handle[pee
 		p.signer = signer
 		sum := sha256.Sum256(leaf.Raw)
 		p.certHash = hex.EncodeToString(sum[:])
-		if len(leaf.URIs) == 1 {
-			p.id = leaf.URIs[0].String()
+		if uris := altname.URIs(leaf); len(uris) == 1 {
+			p.id = uris[0]
 		}
 	}
 	shared := unique.Make(p)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -82,7 +83,8 @@ func (f *logFile) open() error {
 		f.out = os.Stderr
 		return nil
 	}
-	file, err := os.OpenFile(f.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
+	// A pipe that nobody reads is an error (ENXIO), not a wait: updates wait for this.
+	file, err := os.OpenFile(f.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NONBLOCK, 0o640)
 	if err != nil {
 		return fmt.Errorf("cannot open %s: %w", f.path, err)
 	}

@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -91,6 +92,34 @@ func TestCloseEndsTheWriterOfAPipe(t *testing.T) {
 	if got := logs.written.Value() + logs.failed.Value() + logs.dropped.Value(); got != lines {
 		t.Errorf("%d of %d lines are counted", got, lines)
 	}
+}
+
+// TestPipeThatNobodyReads: whoever opens it does not wait for a reader, with locks that
+// updates need.
+func TestPipeThatNobodyReads(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	logs := NewLogs(NewMetrics())
+	opened := make(chan error, 1)
+	go func() {
+		_, err := logs.Open([]AccessLogConfig{{Path: path, Format: "x\n"}})
+		opened <- err
+	}()
+	select {
+	case err := <-opened:
+		if !errors.Is(err, syscall.ENXIO) {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("a reader is waited for")
+		if r, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0); err == nil {
+			<-opened
+			_ = r.Close()
+		}
+	}
+	logs.Close()
 }
 
 // TestLinesThatNobodyReads: a pipe whose reader has gone fails, and the process goes on.

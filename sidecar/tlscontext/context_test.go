@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -19,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -168,6 +170,13 @@ func TestVerification(t *testing.T) {
 	use := []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	leaf := ca.issue(&x509.Certificate{ExtKeyUsage: use, DNSNames: []string{"*.example.com", "api.internal"}, URIs: uri("spiffe://td/api"),
 		IPAddresses: []net.IP{net.IPv4(10, 1, 2, 3)}, EmailAddresses: []string{"ops@example.com"}})
+	spelt := func(uri string) *issued {
+		san, err := asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 6, Bytes: []byte(uri)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ca.issue(&x509.Certificate{ExtKeyUsage: use, ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: san}}})
+	}
 	expired := ca.issue(&x509.Certificate{ExtKeyUsage: use, NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(-time.Hour)})
 	forClients := ca.issue(&x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 	spki, hash := sha256.Sum256(leaf.cert.RawSubjectPublicKeyInfo), sha256.Sum256(leaf.cert.Raw)
@@ -196,6 +205,9 @@ func TestVerification(t *testing.T) {
 		{name: "untrusted is accepted", show: leaf, v: &Validation{AcceptUntrusted: true}},
 		{name: "URI", show: leaf, v: names(exact(URI, "spiffe://td/api")...)},
 		{name: "another URI", show: leaf, v: names(exact(URI, "spiffe://td/apis")...), rule: "name"},
+		{name: "URI with an empty fragment", show: spelt("spiffe://td/api#"), v: names(exact(URI, "spiffe://td/api")...), rule: "name"},
+		{name: "URI with a scheme in capitals", show: spelt("SPIFFE://td/api"), v: names(exact(URI, "spiffe://td/api")...), rule: "name"},
+		{name: "URI as it is spelt", show: spelt("SPIFFE://td/a b#"), v: names(exact(URI, "SPIFFE://td/a b#")...)},
 		{name: "URI prefix", show: leaf, v: match(route.StringMatch{Prefix: ptr("spiffe://td/")}, URI)},
 		{name: "URI suffix", show: leaf, v: match(route.StringMatch{Suffix: ptr("/web")}, URI), rule: "name"},
 		{name: "URI contains", show: leaf, v: match(route.StringMatch{Contains: ptr("TD/a"), IgnoreCase: true}, URI)},
@@ -377,5 +389,37 @@ func TestRotation(t *testing.T) {
 	b, err := json.Marshal(inline)
 	if text := string(b) + fmt.Sprintf("%v %+v %#v", inline, inline, inline); err != nil || strings.Contains(text, "PRIVATE KEY") {
 		t.Errorf("the key is shown: %v", err)
+	}
+}
+
+// TestOnlyFilesAreRead: whoever waits for a pipe that nobody writes to would look at no
+// other file again, and one lock would hold up all updates.
+func TestOnlyFilesAreRead(t *testing.T) {
+	dir := t.TempDir()
+	pipe := filepath.Join(dir, "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink(pipe, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{pipe, link, dir, os.DevNull} {
+		read := make(chan error, 1)
+		go func() {
+			_, err := ReadFile(path)
+			read <- err
+		}()
+		select {
+		case err := <-read:
+			if err == nil || !strings.Contains(err.Error(), "is no regular file") {
+				t.Errorf("%s: %v", path, err)
+			}
+		case <-time.After(10 * time.Second):
+			if w, err := os.OpenFile(pipe, os.O_WRONLY|syscall.O_NONBLOCK, 0); err == nil {
+				_ = w.Close() // lets the reader go
+			}
+			t.Errorf("%s is waited for", path)
+		}
 	}
 }

@@ -13,6 +13,8 @@ import (
 type SecretRef struct {
 	Name          string
 	File, Cluster string `json:",omitempty"`
+	// Validation: a validation_context is meant, and a tls_certificate otherwise.
+	Validation bool `json:",omitempty"`
 }
 
 // String names a secret and its source in messages.
@@ -47,6 +49,21 @@ func (d *Discovered) Check() error {
 	}
 	_, err := load(&Common{Validation: d.Validation})
 	return err
+}
+
+// CheckFor is Check, and fails where another kind of secret is meant.
+func (d *Discovered) CheckFor(r SecretRef) error {
+	if r.Validation != (d.Validation != nil) {
+		return fmt.Errorf("is no %s", r.kind())
+	}
+	return d.Check()
+}
+
+func (r SecretRef) kind() string {
+	if r.Validation {
+		return "validation_context"
+	}
+	return "tls_certificate"
 }
 
 // errAbsent is why there are no handshakes yet.

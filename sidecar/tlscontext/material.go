@@ -2,6 +2,7 @@ package tlscontext
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
@@ -11,6 +12,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -95,13 +97,17 @@ func (s Source) read() ([]byte, error) {
 	return ReadFile(s.File)
 }
 
-// ReadFile reads a file of certificates, keys or secrets, of 4 MiB at most.
+// ReadFile reads a file of certificates, keys or secrets, of 4 MiB at most. It waits for
+// nobody: whoever looks at files holds locks meanwhile, and a pipe may have no writer.
 func ReadFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, cmp.Or(err, fmt.Errorf("%s is no regular file", path))
+	}
 	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err == nil && len(b) > maxFile {
 		err = fmt.Errorf("%s is larger than %d bytes", path, maxFile)

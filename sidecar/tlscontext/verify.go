@@ -12,6 +12,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/identity/verify"
 	"github.com/hauberk-mesh/hauberk/internal/accepted"
+	"github.com/hauberk-mesh/hauberk/internal/altname"
 )
 
 // VerifyError says why a peer was refused.
@@ -157,11 +158,7 @@ func (v *verifier) accept(chain []*x509.Certificate) error {
 func (m NameMatch) Matches(c *x509.Certificate) bool {
 	switch m.Type {
 	case URI:
-		for _, u := range c.URIs {
-			if m.Match.Match(u.String()) {
-				return true
-			}
-		}
+		return slices.ContainsFunc(altname.URIs(c), m.Match.Match)
 	case DNS:
 		for _, n := range c.DNSNames {
 			if m.Match.Match(n) || m.Match.Exact != nil && covers(n, *m.Match.Exact) {
@@ -199,7 +196,7 @@ func covers(name, host string) bool {
 func subject(c *x509.Certificate) string {
 	switch {
 	case len(c.URIs) > 0:
-		return c.URIs[0].String()
+		return altname.URIs(c)[0]
 	case len(c.DNSNames) > 0:
 		return c.DNSNames[0]
 	}

@@ -25,10 +25,13 @@ import (
 // A service that is away is asked again after a random part of backoffBase, doubled each
 // time up to backoffMax.
 const (
-	backoffBase  = 200 * time.Millisecond
-	backoffMax   = 10 * time.Second
-	refusalPause = 100 * time.Millisecond
+	backoffBase = 200 * time.Millisecond
+	backoffMax  = 10 * time.Second
 )
+
+// turn is what a stream waits with each answer: a service that sends without end, the same
+// again or what is refused, costs ten looks a second.
+const turn = 100 * time.Millisecond
 
 // Handler takes what a service says of one secret. It is called from one goroutine.
 type Handler interface {
@@ -110,8 +113,11 @@ func (s *Service) stream(ctx context.Context, name string, h Handler) (answered 
 			TypeUrl: resource.SecretType, ResourceNames: request.GetResourceNames(),
 			VersionInfo: request.GetVersionInfo(), ResponseNonce: response.GetNonce(),
 		}
-		if err := take(response, h); err != nil {
-			pause(ctx, refusalPause) // a service that sends the same at once is not answered at once
+		err = take(response, h)
+		if pause(ctx, turn); ctx.Err() != nil {
+			return answered, ctx.Err() // what has come by now is nobody's any more
+		}
+		if err != nil {
 			request.ErrorDetail = &spb.Status{Code: int32(codes.InvalidArgument), Message: err.Error()}
 		} else {
 			request.VersionInfo = response.GetVersionInfo()

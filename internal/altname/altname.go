@@ -1,0 +1,47 @@
+// Package altname reads the subject alternative names of a certificate as they are
+// written in it. What crypto/x509 makes of a URI has been through package net/url, and may
+// be spelt otherwise: a scheme in capitals or an empty fragment is gone, and two names would
+// be one. Rules are about the text. That the names can be read x509 has checked.
+package altname
+
+import (
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"slices"
+)
+
+// The kinds of names (RFC 5280 section 4.2.1.6).
+const (
+	dnsName = 2
+	uri     = 6
+)
+
+var extension = asn1.ObjectIdentifier{2, 5, 29, 17}
+
+// URIs are the names of that kind, in the order of the certificate.
+func URIs(c *x509.Certificate) []string { return of(c, uri) }
+
+// DNS are the names of that kind, in the order of the certificate.
+func DNS(c *x509.Certificate) []string { return of(c, dnsName) }
+
+func of(c *x509.Certificate, kind int) (names []string) {
+	at := slices.IndexFunc(c.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(extension) })
+	if at < 0 {
+		return nil
+	}
+	var list, name asn1.RawValue
+	if _, err := asn1.Unmarshal(c.Extensions[at].Value, &list); err != nil {
+		return nil
+	}
+	for rest := list.Bytes; len(rest) > 0; {
+		var err error
+		if rest, err = asn1.Unmarshal(rest, &name); err != nil {
+			return names
+		}
+		if name.Class == asn1.ClassContextSpecific && name.Tag == kind && !name.IsCompound {
+			names = append(names, string(name.Bytes))
+		}
+	}
+	return names
+}
