@@ -55,11 +55,12 @@ func ParseBootstrap(b []byte) (*Bootstrap, error) {
 	if err != nil {
 		return nil, err
 	}
+	refused := removeUnknownTypes(tree)
 	m := &bootstrapv3.Bootstrap{}
-	if err := unmarshalTree(tree, m); err != nil {
-		return nil, err
+	if err := unmarshalKnown(tree, m); err != nil {
+		return nil, together(append(refused, err))
 	}
-	return decodeBootstrap(m)
+	return decodeBootstrap(m, refused)
 }
 
 // readTree reads YAML or JSON.
@@ -88,9 +89,13 @@ func readTree(b []byte) (map[string]any, error) {
 
 // unmarshalTree makes a message of what a file says of it.
 func unmarshalTree(tree map[string]any, m proto.Message) error {
-	if err := knownTypes(tree, ""); err != nil {
-		return err
+	if refused := removeUnknownTypes(tree); len(refused) > 0 {
+		return refused[0]
 	}
+	return unmarshalKnown(tree, m)
+}
+
+func unmarshalKnown(tree map[string]any, m proto.Message) error {
 	asLists(tree, m.ProtoReflect().Descriptor())
 	// Indented, so that a position in an error is a line of one field.
 	j, err := json.MarshalIndent(tree, "", " ")
@@ -177,36 +182,50 @@ func (resolver) FindExtensionByNumber(protoreflect.FullName, protoreflect.FieldN
 	return nil, protoregistry.NotFound
 }
 
-// knownTypes looks for extensions that nothing implements, before the JSON
-// decoder does: it knows the path and the extension's name.
-func knownTypes(v any, path string) error {
+// removeUnknownTypes takes extensions that nothing implements out of a file, and says
+// what they are. It comes before the JSON decoder, which would stop at the first of them
+// and knows neither the path nor the extension's name.
+func removeUnknownTypes(tree map[string]any) []error {
+	var refused []error
+	if err := unknownType(tree, "", nil); err != nil {
+		refused = append(refused, err)
+	}
+	removeUnknownBelow(tree, "", &refused)
+	return refused
+}
+
+func removeUnknownBelow(v any, path string, refused *[]error) {
 	switch v := v.(type) {
 	case []any:
 		for i, e := range v {
-			if err := knownTypes(e, at(path, i)); err != nil {
-				return err
+			here := at(path, i)
+			if err := unknownType(e, here, nil); err != nil {
+				*refused = append(*refused, err)
+				v[i] = map[string]any{} // what comes next keeps its place
+				continue
 			}
+			removeUnknownBelow(e, here, refused)
 		}
 	case map[string]any:
-		if tc, ok := v["typed_config"].(map[string]any); ok {
-			if err := knownType(tc, path, v["name"]); err != nil {
-				return err
-			}
-		}
-		if err := knownType(v, path, nil); err != nil {
-			return err
-		}
 		for _, k := range slices.Sorted(maps.Keys(v)) {
-			if err := knownTypes(v[k], under(path, k)); err != nil {
-				return err
+			here, name := under(path, k), any(nil)
+			if k == "typed_config" {
+				here, name = path, v["name"]
 			}
+			if err := unknownType(v[k], here, name); err != nil {
+				*refused = append(*refused, err)
+				delete(v, k)
+				continue
+			}
+			removeUnknownBelow(v[k], under(path, k), refused)
 		}
 	}
-	return nil
 }
 
-func knownType(v map[string]any, path string, name any) error {
-	url, ok := v["@type"].(string)
+// unknownType refuses an extension that nothing implements. The name is that of what it configures.
+func unknownType(v any, path string, name any) error {
+	fields, _ := v.(map[string]any)
+	url, ok := fields["@type"].(string)
 	if !ok {
 		return nil
 	}

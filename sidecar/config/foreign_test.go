@@ -3,6 +3,7 @@ package config
 import (
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -30,7 +31,7 @@ func TestForeignRefuses(t *testing.T) {
 		{"weak curve", "ecdh_curves: [X25519", "ecdh_curves: [P-224", `"P-224" is not supported`},
 		{"pin", `"DF:6F:F7:2F:E9`, `"DF:6F`, "verify_certificate_hash[0]: is not the text of a SHA-256 hash"},
 		{"validators", "{system_root_certs: {}}", `{custom_validator_config: {name: x, typed_config: {"@type": type.googleapis.com/envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig}}}`, "custom_validator_config: has no SPIFFE validator"},
-		{"no trust domain", "{system_root_certs: {}}", spiffeValidator(""), "invalid SPIFFECertValidatorConfig.TrustDomains"},
+		{"no trust domain", "{system_root_certs: {}}", spiffeValidator(""), "trust_domains: value must contain at least 1 item(s)"},
 		{"a trust domain's name", "{system_root_certs: {}}", spiffeValidator("{name: 'spiffe://td', trust_bundle: {inline_string: x}}"), "trust_domains[0].name: "},
 		{"a trust domain twice", "{system_root_certs: {}}", spiffeValidator("{name: td, trust_bundle: {inline_string: x}}, {name: td, trust_bundle: {inline_string: z}}"), `trust_domains[1].name: "td" is there twice`},
 		{"a trust domain without a bundle", "{system_root_certs: {}}", spiffeValidator("{name: td}"), "trust_domains[0].trust_bundle: is missing"},
@@ -103,5 +104,21 @@ static_resources:
     default_filter_chain: {filter_chain_match: {destination_port: 5}, filters: [{name: x}]}
 `)); err == nil || !strings.Contains(err.Error(), "default_filter_chain.filter_chain_match: the default chain takes what no other matches") {
 		t.Error(err)
+	}
+}
+
+// Envoy joins the protocols with commas and splits them again, and its own example of an
+// edge proxy has both in one text.
+func TestProtocolsInOneText(t *testing.T) {
+	text, err := os.ReadFile("testdata/static.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := ParseBootstrap([]byte(strings.Replace(string(text), "alpn_protocols: [http/1.1]", `alpn_protocols: ["h2,http/1.1"]`, 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Listeners[0].Chains[0].TLS.ALPN; !slices.Equal(got, []string{"h2", "http/1.1"}) {
+		t.Errorf("offers %q", got)
 	}
 }
