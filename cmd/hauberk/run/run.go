@@ -119,12 +119,14 @@ func (o *options) flags(cmd *cobra.Command) {
 // runner carries one run.
 type runner struct {
 	options
-	log     *slog.Logger
-	reg     registration
-	where   registry
-	args    []string
-	sidecar *sidecar
-	app     *process.Process
+	log   *slog.Logger
+	reg   registration
+	where registry
+	// announced is set when the registry has taken the registration.
+	announced bool
+	args      []string
+	sidecar   *sidecar
+	app       *process.Process
 }
 
 var idPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
@@ -285,6 +287,7 @@ func (r *runner) start(ctx context.Context) error {
 	if err := r.where.Announce(ctx, &r.reg); err != nil {
 		return err
 	}
+	r.announced = true
 	r.log.Info("registered", "service", r.service, "id", r.id, "mesh", r.reg.Mesh.String())
 	s, err := r.startSidecar(ctx)
 	r.sidecar = s
@@ -345,7 +348,8 @@ func (r *runner) awaitUpstreams(ctx context.Context) {
 func (r *runner) takeDown(sig os.Signal) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if err := r.where.Withdraw(ctx, &r.reg); err != nil {
+	// Also after an Announce that failed: its answer may have been lost.
+	if err := r.where.Withdraw(ctx, &r.reg); err != nil && r.announced {
 		r.log.Error("deregistration failed; peers stop when its checks fail", "err", err)
 	}
 	if r.app != nil {

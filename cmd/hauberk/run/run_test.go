@@ -1,11 +1,14 @@
 package run
 
 import (
-	"os"
-	"testing"
-
+	"bytes"
+	"context"
+	"errors"
 	"github.com/hauberk-mesh/hauberk/controlplane/catalog"
 	"github.com/hauberk-mesh/hauberk/controlplane/source/files"
+	"log/slog"
+	"os"
+	"testing"
 )
 
 func TestParseUpstream(t *testing.T) {
@@ -73,5 +76,26 @@ func TestFilesRegistry(t *testing.T) {
 	}
 	if err := f.Withdraw(t.Context(), r); err != nil {
 		t.Errorf("withdrawing twice: %v", err)
+	}
+}
+
+// awayRegistry is one that nobody reaches.
+type awayRegistry struct{}
+
+var errAway = errors.New("nobody is there")
+
+func (awayRegistry) Announce(context.Context, *registration) error { return errAway }
+func (awayRegistry) Ready(context.Context, *registration) error    { return errAway }
+func (awayRegistry) Withdraw(context.Context, *registration) error { return errAway }
+
+// What could not be registered is one error, not another one about taking it back.
+func TestRegistryIsAway(t *testing.T) {
+	var log bytes.Buffer
+	r := &runner{log: slog.New(slog.NewTextHandler(&log, nil)), where: awayRegistry{}, reg: registration{Mesh: hostPort{"127.0.0.1", 1}}}
+	if _, err := r.run(t.Context()); !errors.Is(err, errAway) {
+		t.Error(err)
+	}
+	if log.Len() > 0 {
+		t.Errorf("it also says %s", log.String())
 	}
 }
