@@ -9,6 +9,8 @@ import (
 )
 
 const (
+	upstreamNameReason = "connections are shared by requests for any host: use the transport socket's sni, or auto_host_sni with auto_sni_san_validation"
+
 	resolverReason = "names are resolved by the host's resolver"
 	ttlReason      = "the host's resolver does not tell how long an answer is good; use dns_refresh_rate"
 )
@@ -26,6 +28,9 @@ func init() {
 				"close_connections_on_host_health_failure",
 			ignore: map[string]string{
 				"alt_stat_name":                     statsReason,
+				"track_timeout_budgets":             statsReason,
+				"track_cluster_stats":               statsReason,
+				"stats_matcher":                     statsReason,
 				"per_connection_buffer_limit_bytes": bufferReason,
 				"metadata":                          metaReason,
 				"wait_for_warm_on_init":             "a cluster takes requests at once; those that find no host are answered 503",
@@ -36,13 +41,10 @@ func init() {
 				"dns_resolution_config":                        resolverReason,
 				"typed_dns_resolver_config":                    resolverReason,
 				"use_tcp_for_dns_lookups":                      resolverReason,
-				"upstream_http_protocol_options":               "the SNI is the transport socket's, and peers are known by their SPIFFE ID",
+				"upstream_http_protocol_options":               upstreamNameReason,
 				"connection_pool_per_downstream_connection":    "connections are shared by the requests of one workload",
 				"transport_socket_matcher":                     "use transport_socket_matches",
 				"preconnect_policy":                            "connections are opened when they are needed",
-				"track_timeout_budgets":                        statsReason,
-				"track_cluster_stats":                          statsReason,
-				"stats_matcher":                                statsReason,
 				"per_connection_buffer_high_watermark_timeout": bufferReason,
 			},
 		},
@@ -137,7 +139,7 @@ func declareUpstreamHTTP() {
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
 			use: "common_http_protocol_options explicit_http_config use_downstream_protocol_config auto_config",
 			instead: map[string]string{
-				"upstream_http_protocol_options": "the SNI is the transport socket's, and peers are known by their SPIFFE ID",
+				"upstream_http_protocol_options": upstreamNameReason,
 			},
 		},
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig": {

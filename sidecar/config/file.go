@@ -234,10 +234,28 @@ func unknownType(v any, path string, name any) error {
 		return nil
 	}
 	if n, ok := name.(string); ok {
-		return fail(path, "unsupported extension %q (type %s); remove it", n, t)
+		return fail(path, "unsupported extension %q (type %s); %s", n, t, withoutExtension(t))
 	}
-	return fail(path, "unsupported extension type %q; remove it", string(t))
+	return fail(path, "unsupported extension type %q; %s", string(t), withoutExtension(t))
 }
+
+// withoutExtension says what to do about an extension that is not there. Those that
+// protect something are not to be just taken out.
+func withoutExtension(t protoreflect.FullName) string {
+	for part, advice := range map[string]string{
+		".ext_authz.": noAuthorizer, ".jwt_authn.": noAuthorizer, ".oauth2.": noAuthorizer,
+		".basic_auth.": noAuthorizer, ".api_key_auth.": noAuthorizer,
+		"http.ratelimit.":    "without it nothing would be limited: envoy.filters.http.local_ratelimit does without a service",
+		"network.ratelimit.": "without it nothing would be limited: envoy.filters.network.local_ratelimit does without a service",
+	} {
+		if strings.Contains(string(t), part) {
+			return advice
+		}
+	}
+	return "remove it"
+}
+
+const noAuthorizer = "without it everybody would be let in: envoy.filters.http.rbac decides by identity, headers, path and address"
 
 var position = regexp.MustCompile(`\(line (\d+):(\d+)\): `)
 
