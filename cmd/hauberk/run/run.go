@@ -229,6 +229,9 @@ func defaultStateDir(node string) (string, error) {
 // run brings everything up, waits, and takes it down. The status is the
 // application's.
 func (r *runner) run(ctx context.Context) (int, error) {
+	if err := r.meshPort(); err != nil {
+		return 0, err // before anything that there would be to undo
+	}
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGQUIT)
 	defer signal.Stop(signals)
@@ -276,14 +279,25 @@ func ends(s os.Signal) bool {
 	return s == os.Interrupt || s == syscall.SIGTERM || s == syscall.SIGQUIT
 }
 
-func (r *runner) start(ctx context.Context) error {
+// meshPort finds a port for peers, or looks whether the one that was asked for is free: the
+// sidecar would come up without it, and nobody could reach the service.
+func (r *runner) meshPort() error {
 	if r.reg.Mesh.Port == 0 {
 		port, err := ports.Free(r.reg.Mesh.Host)
-		if err != nil {
-			return err
-		}
 		r.reg.Mesh.Port = port
+		return err
 	}
+	l, err := net.Listen("tcp", r.reg.Mesh.String())
+	switch {
+	case err == nil:
+		return l.Close()
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("%s is in use: stop what listens there, or choose another --mesh-port", r.reg.Mesh)
+	}
+	return nil // not an address of this host, where something else passes on what comes
+}
+
+func (r *runner) start(ctx context.Context) error {
 	if err := r.where.Announce(ctx, &r.reg); err != nil {
 		return err
 	}

@@ -7,7 +7,9 @@ import (
 	"github.com/hauberk-mesh/hauberk/controlplane/catalog"
 	"github.com/hauberk-mesh/hauberk/controlplane/source/files"
 	"log/slog"
+	"net"
 	"os"
+	"strings"
 	"testing"
 )
 
@@ -91,11 +93,31 @@ func (awayRegistry) Withdraw(context.Context, *registration) error { return errA
 // What could not be registered is one error, not another one about taking it back.
 func TestRegistryIsAway(t *testing.T) {
 	var log bytes.Buffer
-	r := &runner{log: slog.New(slog.NewTextHandler(&log, nil)), where: awayRegistry{}, reg: registration{Mesh: hostPort{"127.0.0.1", 1}}}
+	r := &runner{log: slog.New(slog.NewTextHandler(&log, nil)), where: awayRegistry{}, reg: registration{Mesh: hostPort{"192.0.2.1", 1}}}
 	if _, err := r.run(t.Context()); !errors.Is(err, errAway) {
 		t.Error(err)
 	}
 	if log.Len() > 0 {
 		t.Errorf("it also says %s", log.String())
+	}
+}
+
+// A port that somebody has is told before anything is registered: the sidecar would come up
+// without it, and nobody could reach the service.
+func TestMeshPortIsTaken(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	taken := l.Addr().(*net.TCPAddr).Port
+	r := &runner{log: slog.New(slog.DiscardHandler), where: awayRegistry{}, reg: registration{Mesh: hostPort{"127.0.0.1", taken}}}
+	if _, err := r.run(t.Context()); err == nil || errors.Is(err, errAway) || !strings.Contains(err.Error(), l.Addr().String()+" is in use") || !strings.Contains(err.Error(), "--mesh-port") {
+		t.Error(err)
+	}
+	// What is no address of this host is none that the sidecar binds, as behind a translation.
+	r.reg.Mesh = hostPort{"192.0.2.1", taken}
+	if _, err := r.run(t.Context()); !errors.Is(err, errAway) {
+		t.Error(err)
 	}
 }
