@@ -121,3 +121,19 @@ func TestMeshPortIsTaken(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A token that was not needed, as the node had joined before, is good for whoever has it.
+func TestApplicationHasNoToken(t *testing.T) {
+	t.Setenv("HAUBERK_TOKEN", "hbt1.secret")
+	t.Setenv("HAUBERK_TEST_OTHER", "x")
+	r := &runner{args: []string{"sh", "-c", `test -z "${HAUBERK_TOKEN+set}" -a "$HAUBERK_TEST_OTHER" = x -a "$HAUBERK_UPSTREAM_WEB" = 127.0.0.1:5`},
+		reg: registration{Upstreams: []upstream{{"web", hostPort{"127.0.0.1", 5}}}}}
+	p, err := r.startApp()
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-p.Done
+	if p.ExitStatus() != 0 {
+		t.Error("the application has the token, or lacks what it should have")
+	}
+}
