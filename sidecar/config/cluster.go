@@ -126,8 +126,7 @@ func (d *decoder) customType(m *clusterv3.Cluster, out *cluster.Config) error {
 		return fail("cluster_type", "type %q has no typed_config", ct.GetName())
 	}
 	//lint:ignore SA1019 deprecated, and in many bootstraps
-	if m.GetDnsRefreshRate() != nil || m.GetDnsJitter() != nil || m.GetDnsFailureRefreshRate() != nil || m.GetDnsLookupFamily() != 0 ||
-		m.GetTypedDnsResolverConfig() != nil || m.GetDnsResolutionConfig() != nil || len(m.GetDnsResolvers()) > 0 || m.GetUseTcpForDnsLookups() {
+	if m.GetDnsRefreshRate() != nil || m.GetDnsJitter() != nil || m.GetDnsFailureRefreshRate() != nil || m.GetDnsLookupFamily() != 0 || saysResolver(m) {
 		return fail("cluster_type", "the cluster's own dns fields are not for this type; put them into typed_config")
 	}
 	out.Type = cluster.StrictDNS
