@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -44,7 +45,7 @@ func (l *list) Set(s string) error {
 func parseFlags(args []string) (*options, error) {
 	var o options
 	host, _ := os.Hostname()
-	f := flag.NewFlagSet("hauberk-controlplane run", flag.ExitOnError)
+	f := flag.NewFlagSet("hauberk-controlplane run", flag.ContinueOnError)
 	f.StringVar(&o.trustDomain, "trust-domain", os.Getenv("HAUBERK_TRUST_DOMAIN"), "SPIFFE trust domain of the environment (env HAUBERK_TRUST_DOMAIN)")
 	f.StringVar(&o.id, "id", host, "id of this control plane, unique in the trust domain")
 	f.StringVar(&o.stateDir, "state-dir", defaultDir("/var/lib/hauberk/controlplane", "XDG_STATE_HOME", ".local/state", "controlplane"), "directory for the signer key, tokens and records")
@@ -61,13 +62,28 @@ func parseFlags(args []string) (*options, error) {
 	f.DurationVar(&o.staleAfter, "stale-after", stale.After, "age of the catalog, or of what another control plane said, from which to warn; old data stays in use")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
-	if err := f.Parse(args); err != nil {
+	if err := parse(f, args); err != nil {
 		return nil, err
 	}
-	if f.NArg() > 0 {
-		return nil, fmt.Errorf("unexpected argument %q", f.Arg(0))
-	}
 	return &o, nil
+}
+
+// parse tells a mistake in one line, which pages of flags would push out of sight.
+func parse(f *flag.FlagSet, args []string) error {
+	f.Usage = func() {}
+	f.SetOutput(io.Discard)
+	switch err := f.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		f.SetOutput(os.Stdout)
+		fmt.Printf("usage: %s [flags]\n\n", f.Name())
+		f.PrintDefaults()
+		return err
+	case err != nil:
+		return fmt.Errorf("%w; %s -h lists the flags", err, f.Name())
+	case f.NArg() > 0:
+		return fmt.Errorf("unexpected argument %q; %s -h lists the flags", f.Arg(0), f.Name())
+	}
+	return nil
 }
 
 func defaultDir(system, env, below, name string) string {
@@ -140,13 +156,13 @@ func (o *options) newSource(log *slog.Logger) (source.Source, error) {
 
 // validate reads a directory as run would, and says what it holds.
 func validate(args []string) error {
-	f := flag.NewFlagSet("hauberk-controlplane validate", flag.ExitOnError)
+	f := flag.NewFlagSet("hauberk-controlplane validate", flag.ContinueOnError)
 	dir := f.String("files-dir", "", "directory to check")
-	if err := f.Parse(args); err != nil {
+	if err := parse(f, args); err != nil {
 		return err
 	}
 	if *dir == "" {
-		return errors.New("--files-dir must be set")
+		return errors.New("--files-dir DIR is needed")
 	}
 	u, err := files.Load(*dir)
 	if err != nil {

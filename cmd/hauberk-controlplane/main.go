@@ -4,6 +4,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/signal"
@@ -37,9 +39,9 @@ func dispatch(args []string) error {
 	}
 	switch args[0] {
 	case "run":
-		return run(args[1:])
+		return unlessHelp(run(args[1:]))
 	case "validate":
-		return validate(args[1:])
+		return unlessHelp(validate(args[1:]))
 	case "version", "--version":
 		fmt.Println(version.String())
 		return nil
@@ -48,6 +50,13 @@ func dispatch(args []string) error {
 		return nil
 	}
 	return fmt.Errorf("unknown command %q; see hauberk-controlplane help", args[0])
+}
+
+func unlessHelp(err error) error {
+	if errors.Is(err, flag.ErrHelp) {
+		return nil
+	}
+	return err
 }
 
 func run(args []string) error {

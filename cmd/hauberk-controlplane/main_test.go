@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -38,5 +39,22 @@ func TestOutputThatNobodyReads(t *testing.T) {
 	var exit *exec.ExitError
 	if err := cmd.Run(); !errors.As(err, &exit) || exit.ExitCode() != 7 {
 		t.Errorf("the process ended with %v", err)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	for want, args := range map[string][]string{
+		`unknown command "serve"; see hauberk-controlplane help`:                       {"serve"},
+		`unexpected argument "mesh"; hauberk-controlplane run -h lists the flags`:      {"run", "mesh"},
+		`unexpected argument "mesh"; hauberk-controlplane validate -h lists the flags`: {"validate", "mesh"},
+		"--files-dir DIR is needed": {"validate"},
+		"flag provided but not defined: -trust-domian; hauberk-controlplane run -h lists the flags": {"run", "--trust-domian", "td"},
+	} {
+		if err := dispatch(args); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: got %v, want %q", args, err, want)
+		}
+	}
+	if err := dispatch([]string{"run", "-h"}); err != nil {
+		t.Errorf("help is an error: %v", err)
 	}
 }

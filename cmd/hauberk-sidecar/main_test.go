@@ -69,11 +69,18 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%v: got %v, want %q", c.args, err, c.want)
 		}
 	}
-	if err := validate(nil); err == nil {
-		t.Error("validate without a file")
-	}
 	if err := validate([]string{"--bootstrap", filepath.Join(dir, "ok.yaml")}); err != nil {
 		t.Error(err)
+	}
+	for want, args := range map[string][]string{
+		"validate needs --bootstrap FILE":                 nil,
+		`unexpected argument "x.yaml"; --bootstrap FILE`:  {"x.yaml"},
+		"-drian-time; hauberk-sidecar -h lists the flags": {"--drian-time", "1s"},
+		"-drain-time; hauberk-sidecar -h":                 {"--drain-time"},
+	} {
+		if err := validate(args); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("validate %v: got %v, want %q", args, err, want)
+		}
 	}
 	log := write("log.yaml", `admin: {access_log: [{name: f, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: /nowhere/log}}]}`)
 	if err := validate([]string{"--bootstrap", log}); err == nil || !strings.Contains(err.Error(), "log.yaml: admin.access_log: access log /nowhere/log: no such file") {

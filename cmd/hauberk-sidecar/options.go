@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -37,10 +38,9 @@ type options struct {
 func parse(args []string, env func(string) (string, bool)) (*options, error) {
 	o := &options{}
 	f := flag.NewFlagSet("hauberk-sidecar", flag.ContinueOnError)
-	f.Usage = func() {
-		fmt.Fprint(f.Output(), usage)
-		f.PrintDefaults()
-	}
+	// A mistake is told in one line, which pages of flags would push out of sight.
+	f.Usage = func() {}
+	f.SetOutput(io.Discard)
 	f.StringVar(&o.bootstrap, "bootstrap", "", "Envoy bootstrap `file`, YAML or JSON")
 	f.StringVar(&o.stateDir, "state-dir", "", "`directory` for identity and the last configuration, mode 0700")
 	f.StringVar(&o.tokenFile, "token-file", "", "`file` with the join token; needed once")
@@ -60,11 +60,16 @@ func parse(args []string, env func(string) (string, bool)) (*options, error) {
 	f.DurationVar(&o.staleAfter, "stale-after", stale.After, "age of configuration and trust data from which to warn; old data stays in use")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
-	if err := f.Parse(args); err != nil {
+	switch err := f.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		f.SetOutput(os.Stdout)
+		fmt.Print(usage)
+		f.PrintDefaults()
 		return nil, err
-	}
-	if f.NArg() > 0 {
-		return nil, fmt.Errorf("unexpected argument %q", f.Arg(0))
+	case err != nil:
+		return nil, fmt.Errorf("%w; hauberk-sidecar -h lists the flags", err)
+	case f.NArg() > 0:
+		return nil, fmt.Errorf("unexpected argument %q; --bootstrap FILE names a bootstrap, and hauberk-sidecar -h lists the flags", f.Arg(0))
 	}
 	given := map[string]bool{}
 	f.Visit(func(fl *flag.Flag) { given[fl.Name] = true })

@@ -109,7 +109,12 @@ func TestCommands(t *testing.T) {
 		{"envoy bootstrap --socket /run/a.sock --node-id e1", 0, "hauberk_agent", "node dynamic_resources"},
 		{"envoy bootstrap --socket a.sock", 2, "not an absolute path", ""},
 		{"nonsense", 2, "unknown command", ""},
-		{"status --colour", 2, "unknown flag", ""},
+		{"token lst", 2, `unknown command "lst" for "hauberk token"; did you mean list?`, ""},
+		{"sidecar web-1", 2, `unknown command "web-1" for "hauberk sidecar"; hauberk sidecar --help lists them`, ""},
+		{"token", 0, "list tokens", ""},
+		{"intention check web", 2, "accepts 2 arg(s), received 1; usage: hauberk intention check SRC DST", ""},
+		{"identity fetch --socket /nowhere", 2, "is the agent running? (hauberk-sidecar agent --socket PATH; another socket: --socket or SPIFFE_ENDPOINT_SOCKET)", ""},
+		{"status --colour", 2, "unknown flag: --colour; hauberk status --help lists them", ""},
 		{"status -o xml", 2, "table", ""},
 	} {
 		out, errs, code := b.run(strings.Fields(c.line)...)

@@ -95,8 +95,16 @@ until_ok test -S SOCKET
 		prints: []string{"Type: cpu"},
 	},
 	"docs/bootstrap.md": {},
-	"docs/consul.md":    {},
-	"docs/tracing.md":   {},
+	"docs/files.md": {
+		before: "printf '#!/bin/sh\\nexec python3 -m http.server 9001 --bind 127.0.0.1\\n' > api; chmod 755 api\n",
+		ready: map[string]string{
+			"hauberk-controlplane run": "hauberk status",
+			"hauberk run":              "eval 'hauberk status | tr -s \" \\n\" \" \" | grep -q \"api http 1/1 .*api-1 api synced\"'",
+		},
+		prints: []string{"mesh is valid: 2 config entries, 0 services", "api-1", "mesh is valid: 2 config entries, 2 services", "allowed"},
+	},
+	"docs/consul.md":  {},
+	"docs/tracing.md": {},
 }
 
 // TestDocs follows README.md and each document, word by word and in order, on a

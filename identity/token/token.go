@@ -17,7 +17,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 
@@ -173,61 +172,4 @@ func checkAddresses(addresses []string) error {
 		}
 	}
 	return nil
-}
-
-// Input says where a token is read from; exactly one is set. There is no field
-// for an argument: every user of a host can read those of all processes.
-type Input struct {
-	// File is a path; a pipe will do.
-	File string
-	// Env is the name of an environment variable, which is unset after reading:
-	// a child process has no use for it.
-	Env   string
-	Stdin io.Reader
-}
-
-// Read reads a token.
-func Read(in Input) (Token, error) {
-	set := 0
-	for _, b := range []bool{in.File != "", in.Env != "", in.Stdin != nil} {
-		if b {
-			set++
-		}
-	}
-	if set != 1 {
-		return Token{}, errors.New("token: name one of a file, an environment variable or the standard input")
-	}
-	text, from, err := in.text()
-	if err != nil {
-		return Token{}, fmt.Errorf("token: read from %s: %w", from, err)
-	}
-	if strings.TrimSpace(text) == "" {
-		return Token{}, fmt.Errorf("token: %s is empty", from)
-	}
-	t, err := Parse(text)
-	if err != nil {
-		return Token{}, fmt.Errorf("%w (read from %s)", err, from)
-	}
-	return t, nil
-}
-
-func (in Input) text() (text, from string, err error) {
-	switch {
-	case in.Env != "":
-		text, ok := os.LookupEnv(in.Env)
-		if !ok {
-			return "", "the environment", fmt.Errorf("%s is not set", in.Env)
-		}
-		return text, "environment variable " + in.Env, os.Unsetenv(in.Env)
-	case in.File != "":
-		f, err := os.Open(in.File)
-		if err != nil {
-			return "", in.File, err
-		}
-		defer f.Close()
-		data, err := io.ReadAll(io.LimitReader(f, maxText+1))
-		return string(data), in.File, err
-	}
-	data, err := io.ReadAll(io.LimitReader(in.Stdin, maxText+1))
-	return string(data), "the standard input", err
 }

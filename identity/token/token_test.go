@@ -360,42 +360,6 @@ func TestRevokeAndPrune(t *testing.T) {
 	}
 }
 
-func TestRead(t *testing.T) {
-	s, _, _ := store(t)
-	tok, _ := create(t, s, spec())
-	text := tok.Reveal()
-	file := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(file, []byte(text+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("HAUBERK_TEST_TOKEN", text)
-	for name, in := range map[string]Input{"file": {File: file}, "env": {Env: "HAUBERK_TEST_TOKEN"}, "stdin": {Stdin: strings.NewReader(text)}} {
-		if got, err := Read(in); err != nil || !bytes.Equal(got.Secret(), tok.Secret()) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	if _, ok := os.LookupEnv("HAUBERK_TEST_TOKEN"); ok {
-		t.Error("the variable is left for child processes")
-	}
-	empty := filepath.Join(t.TempDir(), "empty")
-	if err := os.WriteFile(empty, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for want, in := range map[string]Input{
-		"name one of":               {},
-		"name one of a file":        {File: file, Env: "X"},
-		"HAUBERK_TEST_TOKEN is not": {Env: "HAUBERK_TEST_TOKEN"},
-		"no such file":              {File: file + "x"},
-		"is empty":                  {File: empty},
-		"(read from the standard":   {Stdin: strings.NewReader("x")},
-		"at most":                   {Stdin: strings.NewReader(strings.Repeat("x", 1<<20))},
-	} {
-		if _, err := Read(in); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("got %v, want %q", err, want)
-		}
-	}
-}
-
 func FuzzParse(f *testing.F) {
 	tok := Token{ID: strings.Repeat("a", 2*idBytes), Addresses: []string{"a:1"}, Pin: pin, secret: keep([secretBytes]byte{})}
 	f.Add(tok.Reveal())

@@ -91,7 +91,7 @@ var mutations = []struct {
 	{"the admitted signer's key", "identity/server/sync.go", "if err := ca.CheckProof(signer, identityv1.AdmitDigest(who.ID, r.GetSigner()), r.GetProof()); err != nil {", "if err := ca.CheckProof(signer, identityv1.AdmitDigest(who.ID, r.GetSigner()), r.GetProof()); false {", "identity/server", "TestAdmissionNeedsTheSignersKey"},
 	{"the admitted one's own entry", "identity/server/sync.go", "if r.GetControlPlane().GetSpiffeId() != who.ID.String() {", "if false {", "identity/server", "TestAdmissionNeedsTheSignersKey"},
 	{"in every bundle before it signs", "identity/server/published.go", "all = all && p.peers[peer][signer]", "_ = peer", "identity/server", "TestPublishedBeforeItSigns"},
-	{"keys in errors", "identity/files/files.go", "return nil, fmt.Errorf(\"%s: the private key cannot be read\", path)", "return nil, fmt.Errorf(\"%s: the private key cannot be read: %s\", path, data)", "identity/files", "TestKeyStaysIn"},
+	{"keys in errors", "sidecar/tlscontext/material.go", "-nocrypt`\", name, block.Type)", "-nocrypt`\", name, block.Type+string(data))", "sidecar/tlscontext", "TestKeyStaysIn"},
 	{"selectors", "identity/selector/selector.go", "		if !x.Matches(f) {", "		if false && !x.Matches(f) {", "identity/workloadapi", "TestOnlyTheMatchingUserIsServed"},
 	{"no selector, nobody", "identity/selector/selector.go", "return len(s) > 0", "return true", "identity/selector", "TestSet"},
 	{"nobody is nobody", "identity/selector/selector.go", "if n == overflowID {", "if false {", "identity/selector", "TestParse"},

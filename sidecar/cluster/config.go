@@ -150,6 +150,10 @@ type DNS struct {
 	// FailureBase and FailureMax, when set, are the back-off after a failed lookup.
 	FailureBase, FailureMax time.Duration
 	Family                  DNSFamily
+	// Servers, IP:port, are asked one after the other in place of the host's.
+	Servers []string `json:",omitempty"`
+	// OverTCP asks no question by UDP. WholeNames tries no search domains.
+	OverTCP, WholeNames bool `json:",omitempty"`
 }
 
 // DNSFamily says which addresses of a name are used.

@@ -47,7 +47,7 @@ func (c *Cluster) follow(ctx context.Context, s *settings, name string) {
 	defer panics.Contain(panics.Housekeeper, nil, nil)
 	t := time.NewTimer(0)
 	defer t.Stop()
-	failures := 0
+	failures, r := 0, s.dns().resolver(c.m.opts.Resolver)
 	for {
 		select {
 		case <-ctx.Done():
@@ -56,7 +56,7 @@ func (c *Cluster) follow(ctx context.Context, s *settings, name string) {
 		}
 		failures++
 		panics.Guard(panics.Housekeeper, func() {
-			if c.resolve(ctx, s, name) {
+			if c.resolve(ctx, s, r, name) {
 				failures = 0
 			}
 		})
@@ -102,10 +102,10 @@ func jittered(d time.Duration, percent float64) time.Duration {
 // resolve looks a name up once; false if that failed. A name that does not exist, or has no
 // address, has none from then on, but the last one in a LogicalDNS cluster, both as in Envoy;
 // one that fails otherwise keeps what it last resolved to: addresses that are known beat none.
-func (c *Cluster) resolve(ctx context.Context, s *settings, name string) (ok bool) {
+func (c *Cluster) resolve(ctx context.Context, s *settings, r Resolver, name string) (ok bool) {
 	within, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	addrs, err := c.m.opts.Resolver.LookupNetIP(within, s.dns().Family.network(), name)
+	addrs, err := r.LookupNetIP(within, s.dns().Family.network(), name)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if ctx.Err() != nil || c.removed {

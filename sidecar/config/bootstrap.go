@@ -10,6 +10,7 @@ import (
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
@@ -78,9 +79,10 @@ type GRPCMetadata struct {
 	Value tlscontext.Secret
 }
 
-// decodeBootstrap turns a parsed bootstrap into plain structs.
-func decodeBootstrap(m *bootstrapv3.Bootstrap) (*Bootstrap, error) {
-	d, err := check(m)
+// decodeBootstrap turns a parsed bootstrap into plain structs. What of it has been
+// refused already is told with all else that is.
+func decodeBootstrap(m *bootstrapv3.Bootstrap, refused []error) (*Bootstrap, error) {
+	d, err := checkAll(m, refused)
 	if err == nil {
 		err = d.environment(m, true)
 	}
@@ -113,26 +115,34 @@ func decodeBootstrap(m *bootstrapv3.Bootstrap) (*Bootstrap, error) {
 	if err := d.dynamic(m.GetDynamicResources(), out); err != nil {
 		return nil, err
 	}
-	if err := d.staticClusters(m.GetStaticResources().GetClusters(), out); err != nil {
+	faults := d.staticClusters(m.GetStaticResources().GetClusters(), out)
+	faults = append(faults, d.staticListeners(m.GetStaticResources().GetListeners(), out)...)
+	if err := together(faults); err != nil {
 		return nil, err
-	}
-	for i, l := range m.GetStaticResources().GetListeners() {
-		if l.GetName() == "" {
-			l.Name = nameless(i, l.GetAddress(), out.Listeners)
-		}
-		c, err := d.listener(l)
-		if err != nil {
-			return nil, fmt.Errorf("static_resources.listeners[%d] (%q): %w", i, l.GetName(), err)
-		}
-		if slices.ContainsFunc(out.Listeners, func(o *listener.Config) bool { return o.Name == c.Name }) {
-			return nil, fail(at("static_resources.listeners", i)+".name", "%q is the name of another listener", c.Name)
-		}
-		out.Listeners = append(out.Listeners, c)
 	}
 	if err := d.runtime.unread(); err != nil {
 		return nil, err
 	}
 	return out, out.references()
+}
+
+// staticListeners reads the listeners, and tells what is wrong with each of them.
+func (d *decoder) staticListeners(ms []*listenerv3.Listener, out *Bootstrap) (faults []error) {
+	for i, m := range ms {
+		if m.GetName() == "" {
+			m.Name = nameless(i, m.GetAddress(), out.Listeners)
+		}
+		c, err := d.listener(m)
+		switch {
+		case err != nil:
+			faults = append(faults, fmt.Errorf("static_resources.listeners[%d] (%q): %w", i, m.GetName(), err))
+		case slices.ContainsFunc(out.Listeners, func(o *listener.Config) bool { return o.Name == c.Name }):
+			faults = append(faults, fail(at("static_resources.listeners", i)+".name", "%q is the name of another listener", c.Name))
+		default:
+			out.Listeners = append(out.Listeners, c)
+		}
+	}
+	return faults
 }
 
 // nameless makes a name for a listener of the bootstrap that has none: its address, or
@@ -211,46 +221,51 @@ func (d *decoder) dynamic(m *bootstrapv3.Bootstrap_DynamicResources, out *Bootst
 	return nil
 }
 
-// staticClusters reads the clusters. Those that only carry gRPC to a control
-// plane or to the host's agent are not part of the data path.
-func (d *decoder) staticClusters(ms []*clusterv3.Cluster, out *Bootstrap) error {
+// staticClusters reads the clusters, and tells what is wrong with each of them.
+func (d *decoder) staticClusters(ms []*clusterv3.Cluster, out *Bootstrap) (faults []error) {
 	seen := map[string]bool{}
 	for i, m := range ms {
-		d.grpcOnly = m.GetName() == names.AgentCluster || (out.ADS != nil && m.GetName() == out.ADS.Cluster)
-		c, err := d.cluster(m)
-		if err != nil {
-			return fmt.Errorf("static_resources.clusters[%d] (%q): %w", i, m.GetName(), err)
+		if err := d.staticCluster(m, i, seen, out); err != nil {
+			faults = append(faults, err)
 		}
-		path := at("static_resources.clusters", i)
-		if c.Name == "" || seen[c.Name] {
-			return fail(path+".name", "%q is empty or the name of another cluster", c.Name)
-		}
-		seen[c.Name] = true
-		if socket, err := agentSocket(c, path); err == nil && c.TLS == nil && c.Name != names.AgentCluster {
-			if out.SecretSockets == nil {
-				out.SecretSockets = map[string]string{}
-			}
-			out.SecretSockets[c.Name] = socket
-		}
-		switch {
-		case c.Name == names.AgentCluster:
-			if out.Agent, err = agentSocket(c, path); err != nil {
-				return err
-			}
-		case d.grpcOnly:
-			if out.ADS.Addresses, err = targets(c, path); err != nil {
-				return err
-			}
-			out.ADS.TLS = c.TLS
-		default:
-			out.Clusters = append(out.Clusters, c)
-		}
+		seen[m.GetName()] = true
 	}
 	d.grpcOnly = false
 	if out.ADS != nil && !seen[out.ADS.Cluster] {
-		return fail("dynamic_resources.ads_config.grpc_services[0].envoy_grpc.cluster_name",
-			"there is no static cluster %q", out.ADS.Cluster)
+		faults = append(faults, fail("dynamic_resources.ads_config.grpc_services[0].envoy_grpc.cluster_name",
+			"there is no static cluster %q", out.ADS.Cluster))
 	}
+	return faults
+}
+
+// staticCluster reads one cluster. Those that only carry gRPC to a control plane or to the
+// host's agent are not part of the data path.
+func (d *decoder) staticCluster(m *clusterv3.Cluster, i int, seen map[string]bool, out *Bootstrap) error {
+	d.grpcOnly = m.GetName() == names.AgentCluster || (out.ADS != nil && m.GetName() == out.ADS.Cluster)
+	c, err := d.cluster(m)
+	if err != nil {
+		return fmt.Errorf("static_resources.clusters[%d] (%q): %w", i, m.GetName(), err)
+	}
+	path := at("static_resources.clusters", i)
+	if c.Name == "" || seen[c.Name] {
+		return fail(path+".name", "%q is empty or the name of another cluster", c.Name)
+	}
+	if socket, err := agentSocket(c, path); err == nil && c.TLS == nil && c.Name != names.AgentCluster {
+		if out.SecretSockets == nil {
+			out.SecretSockets = map[string]string{}
+		}
+		out.SecretSockets[c.Name] = socket
+	}
+	switch {
+	case c.Name == names.AgentCluster:
+		out.Agent, err = agentSocket(c, path)
+		return err
+	case d.grpcOnly:
+		out.ADS.TLS = c.TLS
+		out.ADS.Addresses, err = targets(c, path)
+		return err
+	}
+	out.Clusters = append(out.Clusters, c)
 	return nil
 }
 

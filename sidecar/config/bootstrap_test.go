@@ -138,7 +138,7 @@ func TestBootstrapRefuses(t *testing.T) {
           rules_stat_prefix: net`,
 			`static_resources.listeners[0].filter_chains[0].filters[0]: unsupported filter "rbac" (type envoy.extensions.filters.http.rbac.v3.RBAC); remove it`},
 		{"validation", "num_retries: 2, retry_back_off: {base_interval: 0.025s}", "num_retries: 2, retry_back_off: {base_interval: 0s}",
-			`BaseInterval`},
+			`route_config.virtual_hosts[0].retry_policy.retry_back_off.base_interval: value must be greater than 0s`},
 		{"no such cluster", "cluster: db\n", "cluster: nodb\n", `static_resources.listeners ("db"): there is no cluster "nodb"`},
 		{"no such secret", "sni: db.default.dc1.internal.td\n        common_tls_context:\n          tls_params: {tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_3}\n          tls_certificate_sds_secret_configs: [{name: own}]",
 			"common_tls_context:\n          tls_certificate_sds_secret_configs: [{name: other}]",
@@ -167,6 +167,8 @@ func TestBootstrapRefuses(t *testing.T) {
 		{"retry condition", "connect-failure,reset", "connect-failure,sometimes,reset", `retry_policy.retry_on: unsupported condition "sometimes"`},
 		{"same name twice", "  - name: db\n    address", "  - name: in\n    address", `static_resources.listeners[1].name: "in" is the name of another listener`},
 		{"alpn", "alpn_protocols: [http/1.1]", "alpn_protocols: [h3, http/1.1]", `offers "h3", which the HTTP connection manager does not speak`},
+		{"alpn with a gap", "alpn_protocols: [http/1.1]", `alpn_protocols: ["h2,,http/1.1"]`, `alpn_protocols[0]: "h2,,http/1.1" names an empty protocol`},
+		{"alpn with a space", "alpn_protocols: [http/1.1]", `alpn_protocols: ["h2, http/1.1"]`, `offers " http/1.1", which the HTTP connection manager does not speak`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if !strings.Contains(string(text), c.old) {

@@ -73,6 +73,9 @@ func (d *decoder) discovery(m *clusterv3.Cluster, out *cluster.Config) error {
 		if err := legacyDNS(m, out); err != nil {
 			return err
 		}
+		if err := d.clusterResolver(m, out.DNS); err != nil {
+			return err
+		}
 	}
 	var err error
 	out.Endpoints, err = d.assignment(m.GetLoadAssignment(), "load_assignment", dns)
@@ -122,7 +125,7 @@ func (d *decoder) customType(m *clusterv3.Cluster, out *cluster.Config) error {
 		return fail("cluster_type", "type %q has no typed_config", ct.GetName())
 	}
 	//lint:ignore SA1019 deprecated, and in many bootstraps
-	if m.GetDnsRefreshRate() != nil || m.GetDnsJitter() != nil || m.GetDnsFailureRefreshRate() != nil || m.GetDnsLookupFamily() != 0 {
+	if m.GetDnsRefreshRate() != nil || m.GetDnsJitter() != nil || m.GetDnsFailureRefreshRate() != nil || m.GetDnsLookupFamily() != 0 || saysResolver(m) {
 		return fail("cluster_type", "the cluster's own dns fields are not for this type; put them into typed_config")
 	}
 	out.Type = cluster.StrictDNS
@@ -135,6 +138,9 @@ func (d *decoder) customType(m *clusterv3.Cluster, out *cluster.Config) error {
 		dnscommonv3.DnsLookupFamily_V4_PREFERRED: cluster.IPv4First, dnscommonv3.DnsLookupFamily_ALL: cluster.AllFamilies,
 	}
 	out.DNS = &cluster.DNS{Family: families[c.GetDnsLookupFamily()]}
+	if err := d.typedResolver(c.GetTypedDnsResolverConfig(), out.DNS, "cluster_type.typed_config.typed_dns_resolver_config"); err != nil {
+		return err
+	}
 	return dnsTimes(out.DNS, c.GetDnsRefreshRate(), c.GetDnsJitter(),
 		c.GetDnsFailureRefreshRate().GetBaseInterval(), c.GetDnsFailureRefreshRate().GetMaxInterval(), "cluster_type.typed_config.")
 }

@@ -39,6 +39,13 @@ const aCheck = "health_checks:\n- timeout: 1s\n  interval: 5s\n  unhealthy_thres
 
 const aggregateType = "lb_policy: CLUSTER_PROVIDED\ncluster_type:\n  name: envoy.clusters.aggregate\n  typed_config: {\"@type\": type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig, clusters: [c]}\n"
 
+const nameservers = "resolvers: [{socket_address: {address: 10.0.0.53, port_value: 53}}, {socket_address: {address: \"2001:db8::53\", port_value: 8600}}]"
+
+// cares is a cluster's resolver with the fields.
+func cares(fields string) string {
+	return "typed_dns_resolver_config: {name: r, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig, " + fields + "}}\n"
+}
+
 // TestClusterFields reads each field and compares what changed, in JSON, with
 // what the field means.
 func TestClusterFields(t *testing.T) {
@@ -48,6 +55,16 @@ func TestClusterFields(t *testing.T) {
 			`{"Type":1,"DNS":{"Refresh":2000000000,"Jitter":500000000,"FailureBase":100000000,"FailureMax":1000000000,"Family":1}}`},
 		"dns cluster": {"-", "cluster_type:\n  name: dns\n  typed_config: {\"@type\": type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster, all_addresses_in_single_endpoint: true, dns_lookup_family: ALL, dns_refresh_rate: 9s}\n" + namedEndpoint,
 			`{"Type":4,"DNS":{"Refresh":9000000000,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":4}}`},
+		"nameservers": {"-", "type: STRICT_DNS\n" + cares(nameservers+", dns_resolver_options: {use_tcp_for_dns_lookups: true, no_default_search_domain: true}, udp_max_queries: 100") + namedEndpoint,
+			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"Servers":["10.0.0.53:53","[2001:db8::53]:8600"],"OverTCP":true,"WholeNames":true}}`},
+		"nameservers before": {"-", "type: STRICT_DNS\nuse_tcp_for_dns_lookups: true\ndns_resolvers: [{socket_address: {address: 10.0.0.1, port_value: 1}}]\ndns_resolution_config: {" + nameservers + "}\n" + namedEndpoint,
+			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"Servers":["10.0.0.53:53","[2001:db8::53]:8600"]}}`},
+		"nameservers, oldest": {"-", "type: LOGICAL_DNS\nuse_tcp_for_dns_lookups: true\ndns_" + nameservers + "\n" + namedEndpoint,
+			`{"Type":4,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"Servers":["10.0.0.53:53","[2001:db8::53]:8600"],"OverTCP":true}}`},
+		"the host's resolver": {"-", "type: STRICT_DNS\ntyped_dns_resolver_config: {name: r, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig}}\n" + namedEndpoint,
+			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0}}`},
+		"nameservers of a dns cluster": {"-", "cluster_type:\n  name: dns\n  typed_config:\n    \"@type\": type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster\n    " + cares(nameservers) + namedEndpoint,
+			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"Servers":["10.0.0.53:53","[2001:db8::53]:8600"]}}`},
 		"original destination": {"-", "type: ORIGINAL_DST\nlb_policy: CLUSTER_PROVIDED\ncleanup_interval: 7s\noriginal_dst_lb_config: {use_http_header: true, upstream_port_override: 9}\n",
 			`{"Type":5,"Endpoints":null,"OriginalDst":{"Header":"x-envoy-original-dst-host","Port":9,"Cleanup":7000000000}}`},
 		"aggregate": {"-", aggregateType, `{"Type":3,"Endpoints":null,"Aggregate":["c"]}`},
@@ -255,7 +272,14 @@ func TestClusterRefused(t *testing.T) {
 	}
 	for name, tc := range map[string]struct{ text, want string }{
 		"ttl":               {"type: STRICT_DNS\nrespect_dns_ttl: true\n" + namedEndpoint, "respect_dns_ttl: unsupported"},
-		"resolver":          {"type: STRICT_DNS\ntyped_dns_resolver_config: {name: r}\n" + namedEndpoint, "typed_dns_resolver_config: unsupported"},
+		"resolver":          {"type: STRICT_DNS\ntyped_dns_resolver_config: {name: r}\n" + namedEndpoint, "typed_dns_resolver_config.typed_config: value is required"},
+		"another resolver":  {"type: STRICT_DNS\ntyped_dns_resolver_config: {name: r, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig}}\n" + namedEndpoint, "typed_dns_resolver_config: has no resolver of type CaresDnsResolverConfig"},
+		"resolver's port":   {"type: STRICT_DNS\ndns_resolvers: [{socket_address: {address: 10.0.0.53, port_value: 0}}]\n" + namedEndpoint, "dns_resolvers[0]: a nameserver is an IP address with a port"},
+		"resolver's name":   {"type: STRICT_DNS\ndns_resolution_config: {resolvers: [{socket_address: {address: dns.test, port_value: 53}}]}\n" + namedEndpoint, "dns_resolution_config.resolvers[0].socket_address.address: \"dns.test\" is not an IP address"},
+		"resolver's socket": {"type: STRICT_DNS\ndns_resolvers: [{pipe: {path: /dns}}]\n" + namedEndpoint, "dns_resolvers[0]: a nameserver is an IP address"},
+		"resolvers in turn": {"type: STRICT_DNS\n" + cares("rotate_nameservers: true") + namedEndpoint, "rotate_nameservers: unsupported; remove the field: resolvers are asked in their order"},
+		"many resolvers":    {"type: STRICT_DNS\ndns_resolvers: [" + strings.Repeat("{socket_address: {address: 10.0.0.53, port_value: 53}}, ", 9) + "]\n" + namedEndpoint, "dns_resolvers: has more than 8 servers"},
+		"resolver twice":    {"dns_resolvers: [{socket_address: {address: 10.0.0.53, port_value: 53}}]\ncluster_type:\n  name: dns\n  typed_config: {\"@type\": type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster}\n" + namedEndpoint, "cluster_type: the cluster's own dns fields are not for this type"},
 		"logical endpoints": {"type: LOGICAL_DNS\nload_assignment: {cluster_name: c, endpoints: []}\n", "load_assignment: a logical DNS cluster has exactly one"},
 		"dns back-off":      {"type: STRICT_DNS\ndns_failure_refresh_rate: {base_interval: 2s, max_interval: 1s}\n" + namedEndpoint, "dns_failure_refresh_rate.max_interval: is below base_interval"},
 		"dst policy":        {"type: ORIGINAL_DST\n", "lb_policy: is ROUND_ROBIN"},

@@ -3,14 +3,19 @@ package config
 import (
 	aggregatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/aggregate/v3"
 	dnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dns/v3"
+	caresv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/cares/v3"
+	getaddrinfov3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/getaddrinfo/v3"
 	rawbufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
 	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 const (
-	resolverReason = "names are resolved by the host's resolver"
-	ttlReason      = "the host's resolver does not tell how long an answer is good; use dns_refresh_rate"
+	upstreamNameReason = "connections are shared by requests for any host: use the transport socket's sni, or auto_host_sni with auto_sni_san_validation"
+
+	questionReason = "each question has a socket of its own"
+	lookupReason   = "a lookup has 5 s, of which each resolver has its share; after a failure dns_failure_refresh_rate counts"
+	ttlReason      = "what resolves names does not tell how long an answer is good; use dns_refresh_rate"
 )
 
 func init() {
@@ -23,36 +28,51 @@ func init() {
 				"common_http_protocol_options protocol_selection max_requests_per_connection health_checks " +
 				"dns_refresh_rate dns_jitter dns_failure_refresh_rate dns_lookup_family cleanup_interval " +
 				"upstream_bind_config upstream_connection_options ignore_health_on_host_removal " +
-				"close_connections_on_host_health_failure",
+				"close_connections_on_host_health_failure dns_resolvers dns_resolution_config typed_dns_resolver_config use_tcp_for_dns_lookups",
 			ignore: map[string]string{
 				"alt_stat_name":                     statsReason,
+				"track_timeout_budgets":             statsReason,
+				"track_cluster_stats":               statsReason,
+				"stats_matcher":                     statsReason,
 				"per_connection_buffer_limit_bytes": bufferReason,
 				"metadata":                          metaReason,
 				"wait_for_warm_on_init":             "a cluster takes requests at once; those that find no host are answered 503",
 			},
 			instead: map[string]string{
 				"respect_dns_ttl":                              ttlReason,
-				"dns_resolvers":                                resolverReason,
-				"dns_resolution_config":                        resolverReason,
-				"typed_dns_resolver_config":                    resolverReason,
-				"use_tcp_for_dns_lookups":                      resolverReason,
-				"upstream_http_protocol_options":               "the SNI is the transport socket's, and peers are known by their SPIFFE ID",
+				"upstream_http_protocol_options":               upstreamNameReason,
 				"connection_pool_per_downstream_connection":    "connections are shared by the requests of one workload",
 				"transport_socket_matcher":                     "use transport_socket_matches",
 				"preconnect_policy":                            "connections are opened when they are needed",
-				"track_timeout_budgets":                        statsReason,
-				"track_cluster_stats":                          statsReason,
-				"stats_matcher":                                statsReason,
 				"per_connection_buffer_high_watermark_timeout": bufferReason,
 			},
 		},
 		"envoy.config.cluster.v3.Cluster.CustomClusterType":    {use: "typed_config", ignore: nameOnly},
 		"envoy.extensions.clusters.aggregate.v3.ClusterConfig": {use: "clusters"},
 		"envoy.extensions.clusters.dns.v3.DnsCluster": {
-			use: "dns_refresh_rate dns_failure_refresh_rate dns_jitter dns_lookup_family all_addresses_in_single_endpoint",
+			use: "dns_refresh_rate dns_failure_refresh_rate dns_jitter dns_lookup_family all_addresses_in_single_endpoint typed_dns_resolver_config",
 			instead: map[string]string{
-				"respect_dns_ttl": ttlReason, "dns_min_refresh_rate": ttlReason, "typed_dns_resolver_config": resolverReason,
+				"respect_dns_ttl": ttlReason, "dns_min_refresh_rate": ttlReason,
 			},
+		},
+		"envoy.config.core.v3.DnsResolutionConfig": {use: "resolvers dns_resolver_options"},
+		"envoy.config.core.v3.DnsResolverOptions":  {use: "use_tcp_for_dns_lookups no_default_search_domain"},
+		"envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig": {
+			use: "resolvers dns_resolver_options",
+			ignore: map[string]string{
+				"udp_max_queries": questionReason, "max_udp_channel_duration": questionReason, "reinit_channel_on_timeout": questionReason,
+			},
+			instead: map[string]string{
+				"use_resolvers_as_fallback":  "resolvers are asked in place of the host's",
+				"rotate_nameservers":         "resolvers are asked in their order",
+				"filter_unroutable_families": "use dns_lookup_family",
+				"query_timeout_seconds":      lookupReason,
+				"query_tries":                lookupReason,
+			},
+		},
+		"envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig": {
+			ignore:  map[string]string{"num_resolver_threads": "each name is looked up by itself"},
+			instead: map[string]string{"num_retries": lookupReason},
 		},
 		"envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate": {use: "base_interval max_interval"},
 		"envoy.config.cluster.v3.Cluster.RefreshRate":             {use: "base_interval max_interval"},
@@ -102,6 +122,7 @@ func init() {
 	extend("envoy.config.cluster.v3.Cluster.CustomClusterType.typed_config", "cluster type",
 		&aggregatev3.ClusterConfig{}, &dnsv3.DnsCluster{})
 	extend("envoy.config.cluster.v3.Cluster.typed_extension_protocol_options", "protocol options", &upstreamhttpv3.HttpProtocolOptions{})
+	extend("envoy.config.core.v3.TypedExtensionConfig.typed_config", "extension", &caresv3.CaresDnsResolverConfig{}, &getaddrinfov3.GetAddrInfoDnsResolverConfig{})
 	extend("envoy.config.core.v3.TransportSocket.typed_config", "transport socket", &rawbufferv3.RawBuffer{})
 }
 
@@ -137,7 +158,7 @@ func declareUpstreamHTTP() {
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
 			use: "common_http_protocol_options explicit_http_config use_downstream_protocol_config auto_config",
 			instead: map[string]string{
-				"upstream_http_protocol_options": "the SNI is the transport socket's, and peers are known by their SPIFFE ID",
+				"upstream_http_protocol_options": upstreamNameReason,
 			},
 		},
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig": {

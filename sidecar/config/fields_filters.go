@@ -12,6 +12,7 @@ import (
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
 	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	uuidv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/request_id/uuid/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
@@ -79,8 +80,8 @@ func init() {
 				"individual_method_stats_allowlist": callReason,
 				"enable_upstream_stats":             callReason,
 				"replace_dots_in_grpc_service_name": callReason,
+				"emit_filter_state":                 "nothing reads filter state: access logs that name it are refused",
 			},
-			instead: map[string]string{"emit_filter_state": "there is no filter state"},
 		},
 		"envoy.extensions.filters.http.grpc_http1_bridge.v3.Config": {
 			use:     "ignore_query_parameters",
@@ -93,6 +94,7 @@ func init() {
 		"envoy.extensions.filters.http.buffer.v3.BufferPerRoute": {use: "disabled buffer"},
 		"envoy.extensions.filters.http.rbac.v3.RBACPerRoute":     {use: "rbac"},
 	})
+	extend("envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension.typed_config", "request id extension", &uuidv3.UuidRequestIdConfig{})
 	extend("envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter.typed_config", "filter",
 		&httprbacv3.RBAC{}, &faultv3.HTTPFault{}, &ratelimitv3.LocalRateLimit{}, &corsv3.Cors{}, &mutationfilterv3.HeaderMutation{},
 		&healthcheckv3.HealthCheck{}, &grpcstatsv3.FilterConfig{}, &bridgev3.Config{}, &bufferv3.Buffer{}, &routerv3.Router{})

@@ -66,11 +66,12 @@ func ParseBootstrap(b []byte) (*Bootstrap, error) {
 	if err != nil {
 		return nil, discreet(err)
 	}
+	refused := removeUnknownTypes(tree)
 	m := &bootstrapv3.Bootstrap{}
-	if err := unmarshalTree(tree, m); err != nil {
-		return nil, discreet(err)
+	if err := unmarshalKnown(tree, m); err != nil {
+		return nil, discreet(together(append(refused, err)))
 	}
-	out, err := decodeBootstrap(m)
+	out, err := decodeBootstrap(m, refused)
 	return out, discreet(err)
 }
 
@@ -106,9 +107,13 @@ func readTree(b []byte) (map[string]any, error) {
 
 // unmarshalTree makes a message of what a file says of it.
 func unmarshalTree(tree map[string]any, m proto.Message) error {
-	if err := knownTypes(tree, ""); err != nil {
-		return err
+	if refused := removeUnknownTypes(tree); len(refused) > 0 {
+		return refused[0]
 	}
+	return unmarshalKnown(tree, m)
+}
+
+func unmarshalKnown(tree map[string]any, m proto.Message) error {
 	asLists(tree, m.ProtoReflect().Descriptor())
 	// Each value on its own line, so that a position in an error is a line of one field.
 	j, err := json.MarshalIndent(tree, "", "")
@@ -195,36 +200,50 @@ func (resolver) FindExtensionByNumber(protoreflect.FullName, protoreflect.FieldN
 	return nil, protoregistry.NotFound
 }
 
-// knownTypes looks for extensions that nothing implements, before the JSON
-// decoder does: it knows the path and the extension's name.
-func knownTypes(v any, path string) error {
+// removeUnknownTypes takes extensions that nothing implements out of a file, and says
+// what they are. It comes before the JSON decoder, which would stop at the first of them
+// and knows neither the path nor the extension's name.
+func removeUnknownTypes(tree map[string]any) []error {
+	var refused []error
+	if err := unknownType(tree, "", nil); err != nil {
+		refused = append(refused, err)
+	}
+	removeUnknownBelow(tree, "", &refused)
+	return refused
+}
+
+func removeUnknownBelow(v any, path string, refused *[]error) {
 	switch v := v.(type) {
 	case []any:
 		for i, e := range v {
-			if err := knownTypes(e, at(path, i)); err != nil {
-				return err
+			here := at(path, i)
+			if err := unknownType(e, here, nil); err != nil {
+				*refused = append(*refused, err)
+				v[i] = map[string]any{} // what comes next keeps its place
+				continue
 			}
+			removeUnknownBelow(e, here, refused)
 		}
 	case map[string]any:
-		if tc, ok := v["typed_config"].(map[string]any); ok {
-			if err := knownType(tc, path, v["name"]); err != nil {
-				return err
-			}
-		}
-		if err := knownType(v, path, nil); err != nil {
-			return err
-		}
 		for _, k := range slices.Sorted(maps.Keys(v)) {
-			if err := knownTypes(v[k], under(path, k)); err != nil {
-				return err
+			here, name := under(path, k), any(nil)
+			if k == "typed_config" {
+				here, name = path, v["name"]
 			}
+			if err := unknownType(v[k], here, name); err != nil {
+				*refused = append(*refused, err)
+				delete(v, k)
+				continue
+			}
+			removeUnknownBelow(v[k], under(path, k), refused)
 		}
 	}
-	return nil
 }
 
-func knownType(v map[string]any, path string, name any) error {
-	url, ok := v["@type"].(string)
+// unknownType refuses an extension that nothing implements. The name is that of what it configures.
+func unknownType(v any, path string, name any) error {
+	fields, _ := v.(map[string]any)
+	url, ok := fields["@type"].(string)
 	if !ok {
 		return nil
 	}
@@ -233,10 +252,28 @@ func knownType(v map[string]any, path string, name any) error {
 		return nil
 	}
 	if n, ok := name.(string); ok {
-		return fail(path, "unsupported extension %q (type %s); remove it", n, t)
+		return fail(path, "unsupported extension %q (type %s); %s", n, t, withoutExtension(t))
 	}
-	return fail(path, "unsupported extension type %q; remove it", string(t))
+	return fail(path, "unsupported extension type %q; %s", string(t), withoutExtension(t))
 }
+
+// withoutExtension says what to do about an extension that is not there. Those that
+// protect something are not to be just taken out.
+func withoutExtension(t protoreflect.FullName) string {
+	for part, advice := range map[string]string{
+		".ext_authz.": noAuthorizer, ".jwt_authn.": noAuthorizer, ".oauth2.": noAuthorizer,
+		".basic_auth.": noAuthorizer, ".api_key_auth.": noAuthorizer,
+		"http.ratelimit.":    "without it nothing would be limited: envoy.filters.http.local_ratelimit does without a service",
+		"network.ratelimit.": "without it nothing would be limited: envoy.filters.network.local_ratelimit does without a service",
+	} {
+		if strings.Contains(string(t), part) {
+			return advice
+		}
+	}
+	return "remove it"
+}
+
+const noAuthorizer = "without it everybody would be let in: envoy.filters.http.rbac decides by identity, headers, path and address"
 
 var position = regexp.MustCompile(`\(line (\d+):(\d+)\): `)
 

@@ -3,6 +3,7 @@ package config
 import (
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -30,7 +31,7 @@ func TestForeignRefuses(t *testing.T) {
 		{"weak curve", "ecdh_curves: [X25519", "ecdh_curves: [P-224", `"P-224" is not supported`},
 		{"pin", `"DF:6F:F7:2F:E9`, `"DF:6F`, "verify_certificate_hash[0]: is not the text of a SHA-256 hash"},
 		{"validators", "{system_root_certs: {}}", `{custom_validator_config: {name: x, typed_config: {"@type": type.googleapis.com/envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig}}}`, "custom_validator_config: has no SPIFFE validator"},
-		{"no trust domain", "{system_root_certs: {}}", spiffeValidator(""), "invalid SPIFFECertValidatorConfig.TrustDomains"},
+		{"no trust domain", "{system_root_certs: {}}", spiffeValidator(""), "trust_domains: value must contain at least 1 item(s)"},
 		{"a trust domain's name", "{system_root_certs: {}}", spiffeValidator("{name: 'spiffe://td', trust_bundle: {inline_string: x}}"), "trust_domains[0].name: "},
 		{"a trust domain twice", "{system_root_certs: {}}", spiffeValidator("{name: td, trust_bundle: {inline_string: x}}, {name: td, trust_bundle: {inline_string: z}}"), `trust_domains[1].name: "td" is there twice`},
 		{"a trust domain without a bundle", "{system_root_certs: {}}", spiffeValidator("{name: td}"), "trust_domains[0].trust_bundle: is missing"},
@@ -103,5 +104,78 @@ static_resources:
     default_filter_chain: {filter_chain_match: {destination_port: 5}, filters: [{name: x}]}
 `)); err == nil || !strings.Contains(err.Error(), "default_filter_chain.filter_chain_match: the default chain takes what no other matches") {
 		t.Error(err)
+	}
+}
+
+// Envoy joins the protocols with commas and splits them again, and its own example of an
+// edge proxy has both in one text.
+func TestProtocolsInOneText(t *testing.T) {
+	text, err := os.ReadFile("testdata/static.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := ParseBootstrap([]byte(strings.Replace(string(text), "alpn_protocols: [http/1.1]", `alpn_protocols: ["h2,http/1.1"]`, 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Listeners[0].Chains[0].TLS.ALPN; !slices.Equal(got, []string{"h2", "http/1.1"}) {
+		t.Errorf("offers %q", got)
+	}
+}
+
+// edgeManager is a bootstrap with a connection manager that has the fields, and one HTTP
+// filter before the router.
+func edgeManager(fields, filter string) []byte {
+	return []byte(`
+static_resources:
+  clusters:
+  - name: app
+    track_timeout_budgets: true
+    track_cluster_stats: {timeout_budgets: true, request_response_sizes: true}
+    load_assignment: {cluster_name: app, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 80}}}}]}]}
+  listeners:
+  - name: in
+    address: {socket_address: {address: 127.0.0.1, port_value: 0}}
+    filter_chains:
+    - filters:
+      - name: http
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: in
+          ` + fields + `
+          http_filters:
+          - {name: first, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.` + filter + `}}
+          - {name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
+          route_config: {virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: app, retry_policy: {retry_on: "5xx"}}}]}]}
+`)
+}
+
+const uuids = `request_id_extension: {typed_config: {"@type": type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig, `
+
+// Fields that many bootstraps have, and that say what is so anyway or only count.
+func TestOrdinaryFieldsAreTaken(t *testing.T) {
+	for _, fields := range []string{
+		uuids + "}}", uuids + "pack_trace_reason: true, use_request_id_for_trace_sampling: true}}", "request_id_extension: {}",
+	} {
+		if _, err := ParseBootstrap(edgeManager(fields, "grpc_stats.v3.FilterConfig, emit_filter_state: true")); err != nil {
+			t.Errorf("%s: %v", fields, err)
+		}
+	}
+}
+
+func TestOrdinaryFieldsThatAreRefused(t *testing.T) {
+	const stats = "grpc_stats.v3.FilterConfig"
+	for _, c := range []struct{ fields, filter, old, new, want string }{
+		{uuids + "pack_trace_reason: false}}", stats, "", "", "request_id_extension.typed_config.pack_trace_reason: the decision to trace is always noted in the id"},
+		{uuids + "use_request_id_for_trace_sampling: false}}", stats, "", "", "request_id_extension.typed_config.use_request_id_for_trace_sampling: requests are always sampled by their id"},
+		{"", stats, `"5xx"`, `"5xx,503"`, `retry_on: "503" is no condition: write retriable-status-codes, and the status into retriable_status_codes`},
+		{"", stats, `"5xx"`, `"5xx,gateway_error"`, `retry_on: unsupported condition "gateway_error", which an Envoy would ignore; the conditions are 5xx, cancelled, connect-failure,`},
+		{"", "jwt_authn.v3.JwtAuthentication", "", "", "http_filters[0]: unsupported extension \"first\" (type envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication); without it everybody would be let in: envoy.filters.http.rbac decides by identity, headers, path and address"},
+		{"", "ratelimit.v3.RateLimit", "", "", "without it nothing would be limited: envoy.filters.http.local_ratelimit does without a service"},
+	} {
+		text := strings.Replace(string(edgeManager(c.fields, c.filter)), c.old, c.new, 1)
+		if _, err := ParseBootstrap([]byte(text)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("got  %v\nwant %s", err, c.want)
+		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	preservecasev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/header_formatters/preserve_case/v3"
+	uuidv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/request_id/uuid/v3"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
 )
@@ -35,6 +36,21 @@ func hcmTrust(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err
 	}
 	out.Scheme = strings.ToLower(m.GetSchemeHeaderTransformation().GetSchemeToOverwrite())
 	out.MatchUpstreamScheme = out.Scheme == "" && m.GetSchemeHeaderTransformation().GetMatchUpstream()
+	return nil
+}
+
+// hcmRequestID takes Envoy's own extension as it is by default, which is how ids are made.
+func (d *decoder) hcmRequestID(m *hcmv3.HttpConnectionManager, _ *hcm.Config, path string) error {
+	c, ok := d.unpacked[m.GetRequestIdExtension().GetTypedConfig()].(*uuidv3.UuidRequestIdConfig)
+	here := path + ".request_id_extension.typed_config"
+	switch {
+	case !ok:
+		return nil
+	case c.GetPackTraceReason() != nil && !c.GetPackTraceReason().GetValue():
+		return fail(here+".pack_trace_reason", "the decision to trace is always noted in the id")
+	case c.GetUseRequestIdForTraceSampling() != nil && !c.GetUseRequestIdForTraceSampling().GetValue():
+		return fail(here+".use_request_id_for_trace_sampling", "requests are always sampled by their id")
+	}
 	return nil
 }
 

@@ -36,7 +36,7 @@ func TestFiltersRefuse(t *testing.T) {
 		{"downstream nodes", "upstream_cluster: app", "downstream_nodes: [a]", filters + "[3].typed_config.downstream_nodes: unsupported"},
 		{"response rate", "upstream_cluster: app", "response_rate_limit: {fixed_limit: {limit_kbps: 1}}", filters + "[3].typed_config.response_rate_limit: unsupported; remove the field: bandwidth is not limited"},
 		{"grpc status", "grpc_status: 14", "grpc_status: 17", filters + "[3].typed_config.abort.grpc_status: 17 is no status of gRPC"},
-		{"descriptor without a bucket", ", token_bucket: {max_tokens: 3, fill_interval: 60s}}", "}", "invalid LocalRateLimitDescriptor.TokenBucket: value is required"},
+		{"descriptor without a bucket", ", token_bucket: {max_tokens: 3, fill_interval: 60s}}", "}", "typed_config.descriptors[0].token_bucket: value is required"},
 		{"quick descriptor", "fill_interval: 0.05s}", "fill_interval: 0.04s}", filters + "[4].typed_config.descriptors[2].token_bucket.fill_interval: is 40ms; 50ms is the least"},
 		{"descriptor twice", `[{key: a, value: "2"}]`, `[{key: a, value: "1"}, {key: b}]`, filters + `[4].typed_config.descriptors: descriptor a="1", b="" is there twice`},
 		{"more dynamic descriptors than memory", "max_dynamic_descriptors: 100", "max_dynamic_descriptors: 1048577", filters + "[4].typed_config.max_dynamic_descriptors: is 1048577; 1048576 is the most"},

@@ -52,7 +52,7 @@ func TestRoutes(t *testing.T) {
 func TestRoutesRefused(t *testing.T) {
 	const matchAll, at = "match: {prefix: /}", "virtual_hosts[0].routes[0]"
 	for _, c := range []struct{ name, route, want string }{
-		{"no cluster", matchAll + "\n    route: {}", "ClusterSpecifier: value is required"},
+		{"no cluster", matchAll + "\n    route: {}", "virtual_hosts[0].routes[0].route.cluster_specifier: value is required"},
 		{"leg without a name", matchAll + "\n    route: {weighted_clusters: {clusters: [{weight: 1}]}}", at + ".route.weighted_clusters.clusters[0].name: exactly one"},
 		{"leg with two", matchAll + "\n    route: {weighted_clusters: {clusters: [{weight: 1, name: a, cluster_header: b}]}}", "exactly one of name and cluster_header"},
 		{"weights", matchAll + "\n    route: {weighted_clusters: {clusters: [{name: a, weight: 0}]}}", "the weights must add up"},
@@ -75,7 +75,7 @@ func TestRoutesRefused(t *testing.T) {
 		{"filter state in a hash", matchAll + "\n    route: {cluster: a, hash_policy: [{filter_state: {key: a}}]}", at + ".route.hash_policy[0].filter_state: unsupported"},
 		{"mirror to nowhere", matchAll + "\n    route: {cluster: a, request_mirror_policies: [{}]}", at + ".route.request_mirror_policies[0]: exactly one of cluster"},
 		{"internal redirects", matchAll + "\n    route: {cluster: a, internal_redirect_policy: {}}", at + ".route.internal_redirect_policy: unsupported; remove the field: redirects are passed to the client"},
-		{"no action", matchAll + "\n    route: {cluster: a, rate_limits: [{actions: [{}]}]}", "ActionSpecifier: value is required"},
+		{"no action", matchAll + "\n    route: {cluster: a, rate_limits: [{actions: [{}]}]}", "rate_limits[0].actions[0].action_specifier: value is required"},
 		{"metadata in a rate limit", matchAll + "\n    route: {cluster: a, rate_limits: [{actions: [{metadata: {descriptor_key: a, metadata_key: {key: a, path: [{key: b}]}}}]}]}", at + ".route.rate_limits[0].actions[0].metadata: unsupported; remove the field: use request_headers"},
 		{"dynamic metadata in a rate limit", matchAll + "\n    route: {cluster: a, rate_limits: [{actions: [{dynamic_metadata: {descriptor_key: a, metadata_key: {key: a, path: [{key: b}]}}}]}]}", at + ".route.rate_limits[0].actions[0].dynamic_metadata: unsupported"},
 		{"extension in a rate limit", matchAll + "\n    route: {cluster: a, rate_limits: [{actions: [{extension: {name: a}}]}]}", at + ".route.rate_limits[0].actions[0].extension: unsupported"},

@@ -1,7 +1,11 @@
 package config
 
 import (
+	"fmt"
+	"maps"
 	"math"
+	"slices"
+	"strconv"
 	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -32,6 +36,16 @@ var retryConditions = map[string]route.RetryOn{
 	names.RetryResetIdempotent: route.RetryResetIdempotent,
 }
 
+// notACondition says what to write in place of a word that Envoy would ignore, with a
+// warning, and that its author took for a condition.
+func notACondition(word string) string {
+	if n, err := strconv.Atoi(word); err == nil && n >= 100 && n <= 599 {
+		return fmt.Sprintf("%q is no condition: write retriable-status-codes, and the status into retriable_status_codes", word)
+	}
+	return fmt.Sprintf("unsupported condition %q, which an Envoy would ignore; the conditions are %s",
+		word, strings.Join(slices.Sorted(maps.Keys(retryConditions)), ", "))
+}
+
 func retryPolicy(m *routev3.RetryPolicy, path string) (*route.RetryPolicy, error) {
 	if m == nil {
 		return nil, nil
@@ -41,7 +55,7 @@ func retryPolicy(m *routev3.RetryPolicy, path string) (*route.RetryPolicy, error
 		word = strings.TrimSpace(word)
 		c, ok := retryConditions[word]
 		if !ok && word != "" {
-			return nil, fail(path+".retry_on", "unsupported condition %q", word)
+			return nil, fail(path+".retry_on", "%s", notACondition(word))
 		}
 		out.On |= c
 	}

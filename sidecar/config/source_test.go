@@ -31,7 +31,7 @@ func TestSources(t *testing.T) {
 		{"no path", "  cds_config: {path: ''}\n", none, "dynamic_resources.cds_config"},
 		{"a path with a mark", "  cds_config: {path_config_source: {path: '/a#b'}}\n", none, "dynamic_resources.cds_config.path_config_source.path: is empty, or has one of"},
 		{"a stream of its own", "  cds_config: {api_config_source: {api_type: GRPC, grpc_services: [{envoy_grpc: {cluster_name: cp}}]}}\n", none, "dynamic_resources.cds_config: needs ads, or a file (path_config_source)"},
-		{"nothing", "  cds_config: {}\n", none, "ConfigSourceSpecifier: value is required"},
+		{"nothing", "  cds_config: {}\n", none, "dynamic_resources.cds_config.config_source_specifier: value is required"},
 		{"routes of a file", "", none + listener("{route_config_name: r, config_source: {path: /r}}"), ""},
 		{"routes of no stream", "", none + listener("{route_config_name: r, config_source: {ads: {}}}"), "there is no dynamic_resources.ads_config"},
 		{"routes by the name of a file", stream, none + listener("{route_config_name: 'file:/etc/r#r', config_source: {ads: {}}}"), "rds.config_source: \"file:/etc/r#r\" reads like a file's"},

@@ -46,6 +46,18 @@ func at(path string, i int) string { return path + "[" + strconv.Itoa(i) + "]" }
 // unpacked, so that the decoder does not do it again.
 type checker struct {
 	unpacked map[*anypb.Any]proto.Message
+	// all has the walk go on behind a refusal; refused are those so far.
+	all     bool
+	refused []error
+}
+
+// refuse ends the walk, unless everything that is refused is asked for.
+func (c *checker) refuse(err error) error {
+	if !c.all {
+		return err
+	}
+	c.refused = append(c.refused, err)
+	return nil
 }
 
 // message checks m and everything below it.
@@ -56,11 +68,11 @@ func (c *checker) message(m protoreflect.Message, path string) error {
 		return nil
 	}
 	if len(m.GetUnknown()) > 0 {
-		return fail(path, "%s has fields that this version does not know; the sender is newer, or the bytes are damaged", name)
+		return c.refuse(fail(path, "%s has fields that this version does not know; the sender is newer, or the bytes are damaged", name))
 	}
 	rules, ok := fields[name]
 	if !ok {
-		return fail(path, "unsupported: %s", name)
+		return c.refuse(fail(path, "unsupported: %s", name))
 	}
 	var err error
 	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
@@ -75,7 +87,7 @@ func (c *checker) field(rules *rules, m protoreflect.Message, fd protoreflect.Fi
 	case noEffect:
 		return nil
 	case unsupported:
-		return fail(path, "unsupported; remove the field%s", rules.hint(fd.Name()))
+		return c.refuse(fail(path, "unsupported; remove the field%s", rules.hint(fd.Name())))
 	}
 	if fd.IsMap() {
 		if fd.MapValue().Message() == nil {
@@ -113,7 +125,7 @@ func (c *checker) value(parent protoreflect.Message, fd protoreflect.FieldDescri
 func (c *checker) extension(parent protoreflect.Message, fd protoreflect.FieldDescriptor, a *anypb.Any, path string) error {
 	point, ok := extensions[fd.FullName()]
 	if !ok {
-		return fail(path, "unsupported: extensions are not taken here")
+		return c.refuse(fail(path, "unsupported: extensions are not taken here"))
 	}
 	url := a.GetTypeUrl()
 	if fc, ok := parent.Interface().(*routev3.FilterConfig); ok && url == "" {
@@ -133,32 +145,60 @@ func (c *checker) extension(parent protoreflect.Message, fd protoreflect.FieldDe
 				who = strconv.Quote(n) + " (type " + string(name) + ")"
 			}
 		}
-		return fail(strings.TrimSuffix(path, "."+string(fd.Name())), "unsupported %s %s; remove it", point.noun, who)
+		return c.refuse(fail(strings.TrimSuffix(path, "."+string(fd.Name())), "unsupported %s %s; remove it", point.noun, who))
 	}
 	m := t()
 	if err := proto.Unmarshal(a.GetValue(), m); err != nil {
-		return fail(path, "cannot decode %s: %v", name, err)
+		return c.refuse(fail(path, "cannot decode %s: %v", name, err))
 	}
-	if v, ok := m.(interface{ ValidateAll() error }); ok {
-		if err := v.ValidateAll(); err != nil {
-			return fail(path, "%v", err)
-		}
+	if err := c.validate(m, path); err != nil {
+		return err
 	}
 	c.unpacked[a] = m
 	return c.message(m.ProtoReflect(), path)
 }
 
-// check validates a whole resource and returns a decoder for it.
+// validate asks the message's own rules. Behind a refusal it does not: what was taken out
+// of the message for it would be missed.
+func (c *checker) validate(m proto.Message, path string) error {
+	v, ok := m.(interface{ ValidateAll() error })
+	if !ok || len(c.refused) > 0 {
+		return nil
+	}
+	err := v.ValidateAll()
+	if err == nil {
+		return nil
+	}
+	for _, e := range violations(err, path) {
+		if err := c.refuse(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// check validates a whole resource and returns a decoder for it. The error is of the
+// first fault.
 func check(m proto.Message) (*decoder, error) {
-	c := &checker{unpacked: map[*anypb.Any]proto.Message{}}
+	return (&checker{}).check(m)
+}
+
+// checkAll is check, whose error has every fault, behind those that are known already.
+func checkAll(m proto.Message, refused []error) (*decoder, error) {
+	return (&checker{all: true, refused: refused}).check(m)
+}
+
+func (c *checker) check(m proto.Message) (*decoder, error) {
+	c.unpacked = map[*anypb.Any]proto.Message{}
 	if err := c.message(m.ProtoReflect(), ""); err != nil {
 		return nil, err
 	}
 	// After the walk: an unsupported field is the better message of the two.
-	if v, ok := m.(interface{ ValidateAll() error }); ok {
-		if err := v.ValidateAll(); err != nil {
-			return nil, err
-		}
+	if err := c.validate(m, ""); err != nil {
+		return nil, err
+	}
+	if err := together(c.refused); err != nil {
+		return nil, err
 	}
 	return &decoder{unpacked: c.unpacked}, nil
 }

@@ -3,6 +3,8 @@ package config
 //lint:file-ignore SA1019 deprecated fields are in many configurations, and mean what they meant
 
 import (
+	"strings"
+
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
@@ -122,7 +124,10 @@ func meshClient(t *tlsMaterial, m *tlsv3.UpstreamTlsContext, path string) (*clus
 
 func (d *decoder) commonTLS(m *tlsv3.CommonTlsContext, s side, path string) (*tlsMaterial, error) {
 	out := &tlsMaterial{}
-	out.context.ALPN = m.GetAlpnProtocols()
+	var err error
+	if out.context.ALPN, err = alpnProtocols(m.GetAlpnProtocols(), path+".alpn_protocols"); err != nil {
+		return nil, err
+	}
 	if err := d.ownCertificates(m, out, path); err != nil {
 		return nil, err
 	}
@@ -137,6 +142,21 @@ func (d *decoder) commonTLS(m *tlsv3.CommonTlsContext, s side, path string) (*tl
 	}
 	if s == clientSide && len(out.context.Certificates) > 1 {
 		return nil, fail(path+".tls_certificates", "a client has one certificate; remove the others")
+	}
+	return out, nil
+}
+
+// alpnProtocols reads names of protocols, of which one text may hold several with commas
+// between: Envoy joins them so.
+func alpnProtocols(texts []string, path string) ([]string, error) {
+	var out []string
+	for i, text := range texts {
+		for p := range strings.SplitSeq(text, ",") {
+			if p == "" || len(p) > 255 {
+				return nil, fail(at(path, i), "%q names an empty protocol, or one of more than 255 bytes", text)
+			}
+			out = append(out, p)
+		}
 	}
 	return out, nil
 }

@@ -200,9 +200,6 @@ func AppendResponse(dst []byte, r *message.Response, o ResponseOptions) ([]byte,
 	return append(dst, '\r', '\n'), nil
 }
 
-// AppendContinue writes the interim response 100.
-func AppendContinue(dst []byte) []byte { return append(dst, "HTTP/1.1 100 Continue\r\n\r\n"...) }
-
 // AppendChunk writes data as one chunk; empty data writes nothing.
 func AppendChunk(dst, data []byte) []byte {
 	if len(data) == 0 {

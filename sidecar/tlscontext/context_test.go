@@ -335,6 +335,35 @@ func TestSelection(t *testing.T) {
 	}
 }
 
+// TestKeyStaysIn: no error about a key, wherever it stands and whatever is wrong with it, holds a part of it.
+func TestKeyStaysIn(t *testing.T) {
+	ca := newAuthority(t, "ca")
+	own, other := ca.issue(&x509.Certificate{}), ca.issue(&x509.Certificate{})
+	body := strings.Split(own.pem, "\n")[1]
+	for name, c := range map[string][2]string{
+		"in place of the chain": {own.pem, own.pem},
+		"of another type":       {own.chain, strings.ReplaceAll(own.pem, "PRIVATE", "EC PRIVATE")},
+		"encrypted":             {own.chain, strings.ReplaceAll(own.pem, "PRIVATE", "ENCRYPTED PRIVATE")},
+		"cut off":               {own.chain, own.pem[:len(own.pem)/2]},
+		"damaged":               {own.chain, strings.Replace(own.pem, body, body[4:], 1)},
+		"of another chain":      {other.chain, own.pem},
+	} {
+		file := filepath.Join(t.TempDir(), "key.pem")
+		if err := os.WriteFile(file, []byte(c[1]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, key := range []Source{{Inline: Secret(c[1])}, {File: file}} {
+			cfg := &Server{Common: Common{Certificates: []Certificate{{Chain: Source{Inline: Secret(c[0])}, Key: key}}, MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS13}}
+			_, err := NewServer(cfg, Options{})
+			if err == nil {
+				t.Errorf("%s: it was taken", name)
+			} else if strings.Contains(err.Error(), body[8:24]) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+}
+
 // TestRotation: new files are used, broken ones are not, and nothing secret is
 // shown.
 func TestRotation(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -94,10 +95,24 @@ func ask(ctx context.Context, socket string) (*workloadapi.X509Context, error) {
 	switch {
 	case status.Code(err) == codes.PermissionDenied:
 		return nil, &output.ExitError{Code: output.No, Message: "hauberk: " + status.Convert(err).Message()}
+	case status.Code(err) == codes.Unavailable && !answers(ctx, socket):
+		return nil, fmt.Errorf("host socket %s: %s; is the agent running? (hauberk-sidecar agent --socket PATH; another socket: --socket or %s)",
+			socket, status.Convert(err).Message(), socketEnv)
 	case err != nil:
 		return nil, fmt.Errorf("host socket %s: %s", socket, status.Convert(err).Message())
 	}
 	return got, nil
+}
+
+// answers tells whether somebody listens on the socket. What does may be unavailable for
+// reasons of its own, which it says.
+func answers(ctx context.Context, socket string) bool {
+	c, err := (&net.Dialer{}).DialContext(ctx, "unix", strings.TrimPrefix(socket, "unix://"))
+	if err != nil {
+		return false
+	}
+	_ = c.Close()
+	return true
 }
 
 func fetched(x *workloadapi.X509Context) []Fetched {

@@ -117,7 +117,7 @@ func (c *consulRegistry) Announce(ctx context.Context, r *registration) error {
 	}
 	opts := api.ServiceRegisterOpts{ReplaceExistingChecks: true}.WithContext(ctx)
 	if err := c.agent.ServiceRegisterOpts(reg, opts); err != nil {
-		return fmt.Errorf("register %s with consul: %w", r.ID, err)
+		return fmt.Errorf("register %s with consul: %w (CONSUL_HTTP_ADDR says where its agent is, --registry files does without)", r.ID, err)
 	}
 	return nil
 }

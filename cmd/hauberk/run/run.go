@@ -119,12 +119,14 @@ func (o *options) flags(cmd *cobra.Command) {
 // runner carries one run.
 type runner struct {
 	options
-	log     *slog.Logger
-	reg     registration
-	where   registry
-	args    []string
-	sidecar *sidecar
-	app     *process.Process
+	log   *slog.Logger
+	reg   registration
+	where registry
+	// announced is set when the registry has taken the registration.
+	announced bool
+	args      []string
+	sidecar   *sidecar
+	app       *process.Process
 }
 
 var idPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
@@ -227,6 +229,9 @@ func defaultStateDir(node string) (string, error) {
 // run brings everything up, waits, and takes it down. The status is the
 // application's.
 func (r *runner) run(ctx context.Context) (int, error) {
+	if err := r.meshPort(); err != nil {
+		return 0, err // before anything that there would be to undo
+	}
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGQUIT)
 	defer signal.Stop(signals)
@@ -274,17 +279,29 @@ func ends(s os.Signal) bool {
 	return s == os.Interrupt || s == syscall.SIGTERM || s == syscall.SIGQUIT
 }
 
-func (r *runner) start(ctx context.Context) error {
+// meshPort finds a port for peers, or looks whether the one that was asked for is free: the
+// sidecar would come up without it, and nobody could reach the service.
+func (r *runner) meshPort() error {
 	if r.reg.Mesh.Port == 0 {
 		port, err := ports.Free(r.reg.Mesh.Host)
-		if err != nil {
-			return err
-		}
 		r.reg.Mesh.Port = port
+		return err
 	}
+	l, err := net.Listen("tcp", r.reg.Mesh.String())
+	switch {
+	case err == nil:
+		return l.Close()
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("%s is in use: stop what listens there, or choose another --mesh-port", r.reg.Mesh)
+	}
+	return nil // not an address of this host, where something else passes on what comes
+}
+
+func (r *runner) start(ctx context.Context) error {
 	if err := r.where.Announce(ctx, &r.reg); err != nil {
 		return err
 	}
+	r.announced = true
 	r.log.Info("registered", "service", r.service, "id", r.id, "mesh", r.reg.Mesh.String())
 	s, err := r.startSidecar(ctx)
 	r.sidecar = s
@@ -345,7 +362,8 @@ func (r *runner) awaitUpstreams(ctx context.Context) {
 func (r *runner) takeDown(sig os.Signal) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if err := r.where.Withdraw(ctx, &r.reg); err != nil {
+	// Also after an Announce that failed: its answer may have been lost.
+	if err := r.where.Withdraw(ctx, &r.reg); err != nil && r.announced {
 		r.log.Error("deregistration failed; peers stop when its checks fail", "err", err)
 	}
 	if r.app != nil {

@@ -1,11 +1,16 @@
 package run
 
 import (
-	"os"
-	"testing"
-
+	"bytes"
+	"context"
+	"errors"
 	"github.com/hauberk-mesh/hauberk/controlplane/catalog"
 	"github.com/hauberk-mesh/hauberk/controlplane/source/files"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"testing"
 )
 
 func TestParseUpstream(t *testing.T) {
@@ -73,5 +78,62 @@ func TestFilesRegistry(t *testing.T) {
 	}
 	if err := f.Withdraw(t.Context(), r); err != nil {
 		t.Errorf("withdrawing twice: %v", err)
+	}
+}
+
+// awayRegistry is one that nobody reaches.
+type awayRegistry struct{}
+
+var errAway = errors.New("nobody is there")
+
+func (awayRegistry) Announce(context.Context, *registration) error { return errAway }
+func (awayRegistry) Ready(context.Context, *registration) error    { return errAway }
+func (awayRegistry) Withdraw(context.Context, *registration) error { return errAway }
+
+// What could not be registered is one error, not another one about taking it back.
+func TestRegistryIsAway(t *testing.T) {
+	var log bytes.Buffer
+	r := &runner{log: slog.New(slog.NewTextHandler(&log, nil)), where: awayRegistry{}, reg: registration{Mesh: hostPort{"192.0.2.1", 1}}}
+	if _, err := r.run(t.Context()); !errors.Is(err, errAway) {
+		t.Error(err)
+	}
+	if log.Len() > 0 {
+		t.Errorf("it also says %s", log.String())
+	}
+}
+
+// A port that somebody has is told before anything is registered: the sidecar would come up
+// without it, and nobody could reach the service.
+func TestMeshPortIsTaken(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	taken := l.Addr().(*net.TCPAddr).Port
+	r := &runner{log: slog.New(slog.DiscardHandler), where: awayRegistry{}, reg: registration{Mesh: hostPort{"127.0.0.1", taken}}}
+	if _, err := r.run(t.Context()); err == nil || errors.Is(err, errAway) || !strings.Contains(err.Error(), l.Addr().String()+" is in use") || !strings.Contains(err.Error(), "--mesh-port") {
+		t.Error(err)
+	}
+	// What is no address of this host is none that the sidecar binds, as behind a translation.
+	r.reg.Mesh = hostPort{"192.0.2.1", taken}
+	if _, err := r.run(t.Context()); !errors.Is(err, errAway) {
+		t.Error(err)
+	}
+}
+
+// A token that was not needed, as the node had joined before, is good for whoever has it.
+func TestApplicationHasNoToken(t *testing.T) {
+	t.Setenv("HAUBERK_TOKEN", "hbt1.secret")
+	t.Setenv("HAUBERK_TEST_OTHER", "x")
+	r := &runner{args: []string{"sh", "-c", `test -z "${HAUBERK_TOKEN+set}" -a "$HAUBERK_TEST_OTHER" = x -a "$HAUBERK_UPSTREAM_WEB" = 127.0.0.1:5`},
+		reg: registration{Upstreams: []upstream{{"web", hostPort{"127.0.0.1", 5}}}}}
+	p, err := r.startApp()
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-p.Done
+	if p.ExitStatus() != 0 {
+		t.Error("the application has the token, or lacks what it should have")
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -180,7 +181,8 @@ func (s *sidecar) stop(grace time.Duration) { s.proc.Stop(syscall.SIGTERM, grace
 func (r *runner) startApp() (*process.Process, error) {
 	cmd := exec.Command(r.args[0], r.args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Env = os.Environ()
+	// The token is the sidecar's alone: one that was not needed any more is still good.
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "HAUBERK_TOKEN=") })
 	for _, u := range r.reg.Upstreams {
 		cmd.Env = append(cmd.Env, envName(u.Service)+"="+u.Bind.String())
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -66,7 +67,41 @@ func Root(env *Env, children ...*cobra.Command) *cobra.Command {
 	f.StringVar(&env.Address, "address", client.DefaultAddress(), "control plane to ask: unix:///path or https://host:port (env "+client.AddressEnv+")")
 	f.VarP(&env.Format, "output", "o", "table or json")
 	root.AddCommand(children...)
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return fmt.Errorf("%w; %s --help lists them", err, c.CommandPath())
+	})
+	for _, c := range children {
+		advise(c)
+	}
 	return root
+}
+
+// advise has a command, and those below it, say what was wanted where its arguments are
+// wrong: a group takes any words, and prints its help with success.
+func advise(c *cobra.Command) {
+	if c.HasSubCommands() {
+		c.SuggestionsMinimumDistance = 2
+		c.RunE = func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return c.Help()
+			}
+			if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+				return fmt.Errorf("unknown command %q for %q; did you mean %s?", args[0], c.CommandPath(), strings.Join(near, ", "))
+			}
+			return fmt.Errorf("unknown command %q for %q; %s --help lists them", args[0], c.CommandPath(), c.CommandPath())
+		}
+	}
+	if check := c.Args; check != nil {
+		c.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return fmt.Errorf("%w; usage: %s", err, c.UseLine())
+			}
+			return nil
+		}
+	}
+	for _, sub := range c.Commands() {
+		advise(sub)
+	}
 }
 
 // Execute runs the tree and returns the exit code.

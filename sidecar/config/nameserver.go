@@ -1,0 +1,69 @@
+package config
+
+//lint:file-ignore SA1019 deprecated fields are in many configurations, and mean what they meant
+
+import (
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	caresv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/cares/v3"
+	getaddrinfov3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/getaddrinfo/v3"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+)
+
+// saysResolver tells whether a cluster says by a field of its own whom it asks for names.
+func saysResolver(m *clusterv3.Cluster) bool {
+	return m.GetTypedDnsResolverConfig() != nil || m.GetDnsResolutionConfig() != nil || len(m.GetDnsResolvers()) > 0 || m.GetUseTcpForDnsLookups()
+}
+
+// clusterResolver reads whom a cluster asks for names. Of the three ways to say it the
+// newer one stands, as in Envoy.
+func (d *decoder) clusterResolver(m *clusterv3.Cluster, out *cluster.DNS) error {
+	switch {
+	case m.GetTypedDnsResolverConfig() != nil:
+		return d.typedResolver(m.GetTypedDnsResolverConfig(), out, "typed_dns_resolver_config")
+	case m.GetDnsResolutionConfig() != nil:
+		c := m.GetDnsResolutionConfig()
+		return d.nameservers(c.GetResolvers(), c.GetDnsResolverOptions(), out, "dns_resolution_config.resolvers")
+	}
+	out.OverTCP = m.GetUseTcpForDnsLookups()
+	return d.nameservers(m.GetDnsResolvers(), nil, out, "dns_resolvers")
+}
+
+// typedResolver reads an extension that resolves names: c-ares as it is configured, and
+// getaddrinfo, which is the host's own way.
+func (d *decoder) typedResolver(m *corev3.TypedExtensionConfig, out *cluster.DNS, path string) error {
+	if m == nil {
+		return nil
+	}
+	if c, ok := extension[*caresv3.CaresDnsResolverConfig](d, m.GetTypedConfig()); ok {
+		return d.nameservers(c.GetResolvers(), c.GetDnsResolverOptions(), out, path+".typed_config.resolvers")
+	}
+	if _, ok := extension[*getaddrinfov3.GetAddrInfoDnsResolverConfig](d, m.GetTypedConfig()); ok {
+		return nil
+	}
+	return fail(path, "has no resolver of type CaresDnsResolverConfig or GetAddrInfoDnsResolverConfig")
+}
+
+func (d *decoder) nameservers(ms []*corev3.Address, o *corev3.DnsResolverOptions, out *cluster.DNS, path string) error {
+	if o != nil {
+		out.OverTCP, out.WholeNames = o.GetUseTcpForDnsLookups(), o.GetNoDefaultSearchDomain()
+	}
+	for i, m := range ms {
+		network, addr, err := d.address(m, at(path, i))
+		switch {
+		case err != nil:
+			return err
+		case network != "tcp" || m.GetSocketAddress().GetPortValue() == 0:
+			return fail(at(path, i), "a nameserver is an IP address with a port, such as 53")
+		}
+		out.Servers = append(out.Servers, addr)
+	}
+	if len(out.Servers) > maxNameservers {
+		return fail(path, "has more than %d servers, which share the time of a lookup", maxNameservers)
+	}
+	return nil
+}
+
+// maxNameservers leaves each server of a cluster enough of the 5 s that a lookup has.
+const maxNameservers = 8

@@ -1,0 +1,115 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const refusedTwice = `
+static_resources:
+  clusters:
+  - name: app
+    preconnect_policy: {}
+    respect_dns_ttl: true
+  listeners:
+  - name: in
+    address: {socket_address: {address: 127.0.0.1, port_value: 0}}
+    filter_chains:
+    - filters:
+      - name: http
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          http_filters:
+          - name: lua
+            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua}
+          - name: rbac
+            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC, rules: {audit_logging_options: {}}}
+          route_config:
+            internal_only_headers: [x]
+            virtual_hosts:
+            - name: all
+              domains: ["*"]
+              typed_per_filter_config:
+                lua: {"@type": type.googleapis.com/envoy.extensions.filters.http.lua.v3.LuaPerRoute}
+`
+
+// Whoever brings a bootstrap from an Envoy is told of everything at once, by the paths of
+// the file as it is.
+func TestAllRefusals(t *testing.T) {
+	_, err := ParseBootstrap([]byte(refusedTwice))
+	if err == nil {
+		t.Fatal("it was taken")
+	}
+	const manager = "static_resources.listeners[0].filter_chains[0].filters[0].typed_config."
+	lines := strings.Split(err.Error(), "\n")
+	if lines[0] != "refused in 6 places:" {
+		t.Error(lines[0])
+	}
+	for _, want := range []string{
+		"  static_resources.clusters[0].preconnect_policy: unsupported; remove the field",
+		"  static_resources.clusters[0].respect_dns_ttl: unsupported; remove the field",
+		"  " + manager + `http_filters[0]: unsupported extension "lua" (type envoy.extensions.filters.http.lua.v3.Lua)`,
+		"  " + manager + "http_filters[1].typed_config.rules.audit_logging_options: unsupported",
+		"  " + manager + "route_config.internal_only_headers: unsupported",
+		"  " + manager + `route_config.virtual_hosts[0].typed_per_filter_config.lua: unsupported extension type "envoy.extensions.filters.http.lua.v3.LuaPerRoute"`,
+	} {
+		if !slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, want) }) {
+			t.Errorf("no line begins with %q:\n%v", want, err)
+		}
+	}
+	if one := new(FieldError); !errors.As(err, &one) {
+		t.Errorf("%T holds no FieldError", err)
+	}
+}
+
+// What is wrong with the values of one cluster or listener hides nothing of the others.
+func TestRefusalsOfSeveralResources(t *testing.T) {
+	_, err := ParseBootstrap([]byte(`
+static_resources:
+  clusters:
+  - {name: one}
+  - {name: two, load_assignment: {cluster_name: two}}
+  - {name: three, lb_policy: LOAD_BALANCING_POLICY_CONFIG, load_assignment: {cluster_name: three}}
+  listeners:
+  - {name: in}
+`))
+	if err == nil {
+		t.Fatal("it was taken")
+	}
+	want := "refused in 3 places:\n" +
+		`  static_resources.clusters[0] ("one"): load_assignment: is missing` + "\n" +
+		`  static_resources.clusters[2] ("three"): lb_policy: is LOAD_BALANCING_POLICY_CONFIG; use load_balancing_policy, or another one` + "\n" +
+		`  static_resources.listeners[0] ("in"): address: a socket_address is needed`
+	if err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+}
+
+// A text of any length is cut, and says so.
+func TestManyRefusals(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("static_resources:\n  clusters:\n")
+	for i := range 100 {
+		fmt.Fprintf(&b, "  - {name: c%d, preconnect_policy: {}}\n", i)
+	}
+	_, err := ParseBootstrap([]byte(b.String()))
+	if err == nil || !strings.HasPrefix(err.Error(), "refused in 100 places:\n") || !strings.HasSuffix(err.Error(), "\n  and 70 more") || strings.Count(err.Error(), "\n") != 31 {
+		t.Error(err)
+	}
+}
+
+// The rules that come with Envoy's API name fields as Go does; an error has the names of the file.
+func TestViolations(t *testing.T) {
+	for _, c := range []struct{ cluster, want string }{
+		{"{name: c, connect_timeout: -1s}", "static_resources.clusters[0].connect_timeout: value must be greater than 0s"},
+		{"{name: c, outlier_detection: {enforcing_consecutive_5xx: 101}}", "static_resources.clusters[0].outlier_detection.enforcing_consecutive_5xx: value must be less than or equal to 100"},
+		{"{name: c, connect_timeout: -1s, dns_refresh_rate: 0s}", "refused in 2 places:\n  static_resources.clusters[0].connect_timeout: value must be greater than 0s\n  static_resources.clusters[0].dns_refresh_rate: value must be greater than 1ms"},
+	} {
+		if _, err := ParseBootstrap([]byte("static_resources: {clusters: [" + c.cluster + "]}")); err == nil || err.Error() != c.want {
+			t.Errorf("%s:\ngot  %v\nwant %s", c.cluster, err, c.want)
+		}
+	}
+}
