@@ -91,6 +91,7 @@ type state struct {
 	wants          map[string]*listener.Config
 	static         map[string]bool // names of the bootstrap's resources
 	routeNames     map[string]bool // subscribed
+	refusedRoutes  map[string]bool // by their last update
 	// leaving are clusters that are gone but still named by something in force.
 	leaving map[string]bool
 	// inForce are listeners as applied; warming are those that still wait.
@@ -109,7 +110,7 @@ func newState(s *state) *state {
 	if s.routes == nil {
 		s.routes = newRoutes()
 	}
-	s.sub, s.routeNames = sources{nobody{}, nobody{}}, map[string]bool{}
+	s.sub, s.routeNames, s.refusedRoutes = sources{nobody{}, nobody{}}, map[string]bool{}, map[string]bool{}
 	return s
 }
 
@@ -273,8 +274,10 @@ func (s *state) applyRoutes(u client.Update, errs map[string]error) {
 		}
 		if err != nil {
 			errs[r.Name] = err
+			s.refusedRoutes[r.Name] = true
 			continue
 		}
+		delete(s.refusedRoutes, r.Name)
 		s.routes.set(r.Name, table)
 	}
 }
@@ -501,6 +504,7 @@ func (s *state) sweepRoutes(usedRoutes, used map[string]bool) {
 			continue
 		}
 		delete(s.routeNames, name)
+		delete(s.refusedRoutes, name)
 		s.routes.forget(name)
 		s.sub.Unsubscribe(resource.RouteType, name)
 	}

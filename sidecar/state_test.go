@@ -216,6 +216,28 @@ func TestWarmUp(t *testing.T) {
 	})
 }
 
+// Routes that were refused are not waited for: the listener may carry a deny.
+func TestRefusedRoutesAreNotWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.put(t, edsCluster(t, "c"), assignment(t, "c", 80), routeTo(t, "r", "c"), httpListener(t, "l", "r"), httpListener(t, "l", "new"))
+		if got := r.l.inForce["l"].Chains[0].HTTP.RouteName; got != "r" {
+			t.Fatalf("in force before its routes: %s", got)
+		}
+		bad := res(t, "new", &routev3.RouteConfiguration{Name: "new", VirtualHosts: []*routev3.VirtualHost{{Name: "twice", Domains: []string{"*", "*"}}}})
+		if errs := r.Apply(client.Update{Type: resource.RouteType, Upserts: []*resource.Resource{bad}}); errs["new"] == nil {
+			t.Fatal("the routes were accepted")
+		}
+		if got := r.l.inForce["l"].Chains[0].HTTP.RouteName; got != "new" || len(r.warming) > 0 {
+			t.Errorf("in force is the listener with routes %s, warming %v", got, r.warming)
+		}
+		r.put(t, httpListener(t, "l", "r"), routeTo(t, "r", "c"), httpListener(t, "l", "new"))
+		if got := r.l.inForce["l"].Chains[0].HTTP.RouteName; got != "r" {
+			t.Errorf("what was refused long ago, and may be asked for again, is %s", got)
+		}
+	})
+}
+
 // Waiting has an end: what never comes must not keep a port shut.
 func TestWarmUpIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

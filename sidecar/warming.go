@@ -33,15 +33,17 @@ func (s *state) cool(name string) {
 
 // ready tells whether what a listener names is there. One that is in force
 // already waits for new routes and secrets only: its authorization must not wait for
-// clusters.
+// clusters. Routes that were refused are not waited for, as in Envoy: what else the listener
+// says may be a deny, and there is nothing that would let anybody through.
 func (s *state) ready(cfg *listener.Config) bool {
 	refs := config.ListenerRefs(cfg)
 	for _, n := range refs.Routes {
-		t := s.routes.get(n)
-		if t == nil {
+		switch t := s.routes.get(n); {
+		case t != nil:
+			refs.Wanted = append(refs.Wanted, config.RouteClusters(t.Config())...)
+		case !s.refusedRoutes[n]:
 			return false
 		}
-		refs.Wanted = append(refs.Wanted, config.RouteClusters(t.Config())...)
 	}
 	if !s.secretsReady(refs.Secrets) {
 		return false

@@ -214,9 +214,9 @@ func (c *Cluster) install(s *endpointSet) {
 	}
 	c.set.Store(s)
 	for _, h := range s.hosts {
-		st := h.Health()
-		down := st == Unhealthy || st == Draining
-		if down && !h.retired {
+		state, _ := h.state()
+		down := state == hostDown
+		if down && !h.retired { // as in Envoy, whoever found it so
 			h.retireConns()
 		}
 		h.retired = down

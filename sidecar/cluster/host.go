@@ -29,7 +29,7 @@ type Host struct {
 	ep       atomic.Pointer[Endpoint]
 	priority atomic.Int64
 	locality *Locality // of the assignment, under the cluster's lock
-	// retired: its connections were ended because the control plane says that it is down.
+	// retired: its connections were ended because it is down.
 	// Under the cluster's lock.
 	retired bool
 	// gone: the assignment no longer names the host.

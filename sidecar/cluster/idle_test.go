@@ -133,3 +133,43 @@ func TestConnectionsInPanic(t *testing.T) {
 		}
 	}
 }
+
+// TestConnectionsOfAHostThatIsDown: whoever finds that a host is down, the connections from
+// before are not used again, also when it is back.
+func TestConnectionsOfAHostThatIsDown(t *testing.T) {
+	for name, protocol := range map[string]Protocol{"HTTP/1": SpeakHTTP1, "HTTP/2": SpeakHTTP2} {
+		for _, by := range []string{"outliers", "checks"} {
+			t.Run(name+" "+by, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					m := NewManager(Options{})
+					defer m.Close()
+					c := mustUpdate(t, m, &Config{Name: "c", Type: EDS, HTTP: HTTP{Protocol: protocol},
+						Outlier: &Outlier{Consecutive5xx: 1, EnforcingConsecutive5xx: 100, MaxEjectionPercent: 100}})
+					if err := m.SetEndpoints(hosts("c", "10.0.0.1")); err != nil {
+						t.Fatal(err)
+					}
+					h := c.hosts()[0]
+					idle, busy := kept(t, h, protocol), kept(t, h, protocol)
+					busy.takeUp()
+					if by == "outliers" {
+						h.Report(500)
+					} else {
+						c.mu.Lock()
+						h.check.set(checkFailed)
+						c.healthChanged()
+						c.mu.Unlock()
+					}
+					synctest.Wait()
+					if state, _ := h.state(); state != hostDown || !idle.closed.Load() || busy.closed.Load() {
+						t.Errorf("state %v, the idle connection closed %v, the busy one %v", state, idle.closed.Load(), busy.closed.Load())
+					}
+					busy.Release()
+					synctest.Wait()
+					if !busy.closed.Load() {
+						t.Error("a connection from before waits for another request")
+					}
+				})
+			})
+		}
+	}
+}
