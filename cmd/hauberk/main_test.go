@@ -112,6 +112,7 @@ func TestCommands(t *testing.T) {
 		{"token lst", 2, `unknown command "lst" for "hauberk token"; did you mean list?`, ""},
 		{"sidecar web-1", 2, `unknown command "web-1" for "hauberk sidecar"; hauberk sidecar --help lists them`, ""},
 		{"token", 0, "list tokens", ""},
+		{"demo --break nonsense", 2, `--break "nonsense": want one of plaintext`, ""}, // it has an action and a command below it
 		{"intention check web", 2, "accepts 2 arg(s), received 1; usage: hauberk intention check SRC DST", ""},
 		{"identity fetch --socket /nowhere", 2, "is the agent running? (hauberk-sidecar agent --socket PATH; another socket: --socket or SPIFFE_ENDPOINT_SOCKET)", ""},
 		{"status --colour", 2, "unknown flag: --colour; hauberk status --help lists them", ""},

@@ -79,7 +79,7 @@ func Root(env *Env, children ...*cobra.Command) *cobra.Command {
 // advise has a command, and those below it, say what was wanted where its arguments are
 // wrong: a group takes any words, and prints its help with success.
 func advise(c *cobra.Command) {
-	if c.HasSubCommands() {
+	if c.HasSubCommands() && !c.Runnable() {
 		c.SuggestionsMinimumDistance = 2
 		c.RunE = func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
