@@ -130,16 +130,23 @@ type runner struct {
 	tally          *tally
 }
 
-func (r *runner) run(t *testing.T) {
+// start starts both programs.
+func (r *runner) start(t *testing.T) (envoy, hauberk *program) {
+	t.Helper()
 	envoy, err := r.g.start("envoy", r.dir, r.certs, r.envoy, freePort)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer envoy.stop()
-	hauberk, err := r.g.start("hauberk", r.dir, r.certs, r.hauberk, freePort)
-	if err != nil {
+	if hauberk, err = r.g.start("hauberk", r.dir, r.certs, r.hauberk, freePort); err != nil {
+		envoy.stop()
 		t.Fatal(err)
 	}
+	return envoy, hauberk
+}
+
+func (r *runner) run(t *testing.T) {
+	envoy, hauberk := r.start(t)
+	defer envoy.stop()
 	defer hauberk.stop()
 	for i := range r.g.Configs {
 		c := &r.g.Configs[i]

@@ -91,15 +91,8 @@ func TestStatisticsBesideEnvoy(t *testing.T) {
 }
 
 func (r *runner) statistics(t *testing.T) {
-	envoy, err := r.g.start("envoy", r.dir, r.certs, r.envoy, freePort)
-	if err != nil {
-		t.Fatal(err)
-	}
+	envoy, hauberk := r.start(t)
 	defer envoy.stop()
-	hauberk, err := r.g.start("hauberk", r.dir, r.certs, r.hauberk, freePort)
-	if err != nil {
-		t.Fatal(err)
-	}
 	defer hauberk.stop()
 	for i := range r.g.Configs {
 		c := &r.g.Configs[i]
