@@ -296,13 +296,10 @@ func (b *balancer) choose(s *settings, p pick) *Host {
 		return nil
 	}
 	lv := &b.levels[level]
-	if lv.panic {
-		s.countPanic()
-	}
 	switch {
-	case lv.panic && s.FailOnPanic:
-		return nil
-	case degraded && !lv.panic:
+	case lv.panic:
+		return lv.panicked(s, p)
+	case degraded:
 		if lv.degraded == nil {
 			return nil
 		}
@@ -311,10 +308,15 @@ func (b *balancer) choose(s *settings, p pick) *Host {
 	return lv.healthy.choose(s, p)
 }
 
-func (s *settings) countPanic() {
+// panicked picks a host of a level in panic, where degraded ones are among the healthy.
+func (lv *level) panicked(s *settings, p pick) *Host {
 	if m := s.metrics.Use(); m != nil {
 		m.PanicPicks.Inc(0)
 	}
+	if s.FailOnPanic {
+		return nil
+	}
+	return lv.healthy.choose(s, p)
 }
 
 // scan finds a host outside avoid that may be chosen, in order of priority.

@@ -74,19 +74,21 @@ func (h *Host) Report(o Outcome) {
 	case OutcomeTimeout:
 		h.timeouts.Add(1)
 	}
-	h.judge(o)
+	if cfg := h.cluster.cfg.Load().Outlier; cfg != nil {
+		h.judge(cfg, o)
+	}
 }
 
 // ReportCut tells that an answer, which was reported, did not come whole: outlier detection
 // judges both, as Envoy's does.
-func (h *Host) ReportCut() { h.judge(OutcomeReset) }
+func (h *Host) ReportCut() {
+	if cfg := h.cluster.cfg.Load().Outlier; cfg != nil {
+		h.judge(cfg, OutcomeReset)
+	}
+}
 
 // judge tells outlier detection of an outcome.
-func (h *Host) judge(o Outcome) {
-	cfg := h.cluster.cfg.Load().Outlier
-	if cfg == nil {
-		return
-	}
+func (h *Host) judge(cfg *Outlier, o Outcome) {
 	st := &h.outlier
 	local := o < 0
 	if cfg.SplitLocalOrigin {

@@ -67,6 +67,7 @@ type exchange struct {
 	interim bool
 	// continued: the client was told to go on with 100, which is the status until there is another.
 	continued bool
+	holding   bool        // held has an answer
 	late      atomic.Bool // the time of an attempt beside another exchange was over, and another joined it
 
 	// What is to be told of the exchange.
@@ -95,8 +96,8 @@ type exchange struct {
 	pick      cluster.PickContext
 	cookies   []*route.CookieHash // that the response has to set
 	scratch   []byte
-	keepUpTo  int    // bytes of the body that are kept
-	kept      int64  // bytes of store that count as kept for all
+	keepUpTo  int32  // bytes of the body that are kept
+	kept      int32  // bytes of store that count as kept for all: of more than keepBuffer alone
 	original  string // the authority before it is rewritten
 	// portSent is the port that was taken off the host of a CONNECT.
 	portSent string
@@ -114,7 +115,7 @@ type exchange struct {
 
 	// What few use.
 	ownPump *pump // made when it was first needed
-	held    *held // of an answer that a filter wanted whole
+	held    held  // an answer that a filter wanted whole
 	// trailers are those of a copied request.
 	trailers message.Fields
 	h2       http2Client    // the client when it speaks HTTP/2
@@ -180,7 +181,7 @@ func (x *exchange) next() {
 	x.lastHere, x.terminate, x.decided, x.tunnel, x.local, x.closeAfter, x.responded = false, false, false, false, false, false, false
 	x.interim, x.continued, x.heard, x.grpc = false, false, false, false
 	x.staleRetried, x.resent, x.afterTimeout, x.mirrored, x.shadow = false, false, false, false, false
-	x.aside, x.policy, x.held = nil, nil, nil
+	x.aside, x.policy = nil, nil
 	x.observed.reset()
 	if x.m.tracer != nil {
 		x.span = tracing.Span{}
@@ -346,7 +347,12 @@ func (x *exchange) finish() {
 	if x.attempts > 0 {
 		x.mirrors() // of a body that came in pieces, which is whole only now
 	}
-	x.dropKept()
+	if cap(x.store) > keepBuffer {
+		x.dropKept()
+	}
+	if x.holding {
+		x.dropHeld()
+	}
 	x.takeTurns()
 	x.log(telemetry.LogEnd, took)
 	x.endSpan(took)
@@ -415,7 +421,7 @@ func (x *exchange) record() *telemetry.Record {
 	r.DownstreamRemote = x.remoteAddr()
 	r.ResponseHeaders = x.resp
 	r.Code, r.CodeDetails = x.status, x.details
-	if x.continued && x.status == 0 {
+	if x.status == 0 && x.continued {
 		r.Code = 100
 	}
 	r.Flags |= x.flags

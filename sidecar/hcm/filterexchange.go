@@ -83,7 +83,7 @@ func (x *exchange) ReadBody(limit int) (whole bool, v filter.Verdict) {
 	}
 	x.admittedAt = monotonic()
 	x.observed.mark(telemetry.RequestEnded)
-	x.payload, x.keep = x.store, len(x.store) <= x.keepUpTo
+	x.payload, x.keep = x.store, len(x.store) <= int(x.keepUpTo)
 	x.measureBody()
 	return true, filter.Continue
 }

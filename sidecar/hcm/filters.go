@@ -388,7 +388,7 @@ func (x *exchange) filterResponse() {
 	if x.asked == 0 && !(x.local && x.beginAnswer()) {
 		return
 	}
-	if x.held != nil && x.held.over {
+	if x.holding && x.held.over {
 		return // what is sent in place of an answer that was held is no filter's
 	}
 	x.fctx.Response = x.resp
@@ -403,7 +403,7 @@ func (x *exchange) filterResponse() {
 		}
 		x.fctx.State = &x.states[i]
 		l.filter.Response(&x.fctx)
-		if x.held != nil && x.held.over {
+		if x.holding && x.held.over {
 			return
 		}
 	}

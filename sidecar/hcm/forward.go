@@ -71,7 +71,7 @@ func (x *exchange) pullBody() bool {
 	if x.complete {
 		x.admittedAt = monotonic()
 		x.observed.mark(telemetry.RequestEnded)
-		x.keep = x.keep && len(x.payload) <= x.keepUpTo
+		x.keep = x.keep && len(x.payload) <= int(x.keepUpTo)
 	}
 	return true
 }

@@ -12,16 +12,36 @@ type held struct {
 	over  bool // it did not become whole, and the exchange has been ended
 }
 
+// hold appends to the answer that is held, which counts with what all exchanges keep. It is
+// false where there is no room: with limit, that of the connection, or for all.
+func (x *exchange) hold(data []byte, limit int) bool {
+	h := &x.held
+	if len(h.body)+len(data) > min(limit, int(x.connectionLimit())) {
+		return false
+	}
+	n := int64(len(data))
+	if all := keeping.Add(n); all > keepAll || x.d.Shedding() {
+		keeping.Add(-n)
+		return false
+	}
+	h.body = append(h.body, data...)
+	return true
+}
+
+// dropHeld gives the memory back.
+func (x *exchange) dropHeld() {
+	keeping.Add(-int64(len(x.held.body)))
+	x.holding, x.held = false, held{}
+}
+
 // HoldAnswer implements filter.Exchange.
 func (x *exchange) HoldAnswer(limit int) (length int, trailers *message.Fields, whole bool) {
 	if x.switched() {
 		return 0, nil, false
 	}
-	if x.held == nil {
-		x.held = &held{}
-	}
+	x.holding = true
 	body := x.resp.Body
-	for h := x.held; !h.whole; {
+	for h := &x.held; !h.whole; {
 		data, last, err := body.Next()
 		if err != nil {
 			h.over = true
@@ -30,13 +50,12 @@ func (x *exchange) HoldAnswer(limit int) (length int, trailers *message.Fields, 
 		}
 		x.attempt.received += int64(len(data))
 		x.observed.markFirst(telemetry.AnswerBodyBegan)
-		if len(h.body)+len(data) > limit {
+		if !x.hold(data, limit) {
 			h.over = true
 			x.endUpstream(false)
 			x.localReply(&reply{status: 500, body: "Internal Server Error", details: "response_payload_too_large"})
 			return 0, nil, false
 		}
-		h.body = append(h.body, data...)
 		h.whole = last
 	}
 	trailers = body.Trailers()
@@ -65,6 +84,10 @@ func (x *exchange) relayHeld() {
 		x.headFailed(err)
 		return
 	}
+	x.endUpstream(true) // the host has no part in what the client takes its time for
 	x.boundFlush()
-	x.relayed(x.data(x.held.body, true, nil))
+	if x.data(x.held.body, true, nil) {
+		x.takeTurns()
+		x.flushEnd()
+	}
 }

@@ -150,14 +150,71 @@ func TestClientLeavesAHeldAnswer(t *testing.T) {
 	}
 }
 
-// holder holds whatever passes.
-type holder struct{ whole chan bool }
+// TestHeldAnswerHasRoom: what the listener allows a connection, and what all exchanges may
+// keep, bounds what is held, which counts until its exchange is over.
+func TestHeldAnswerHasRoom(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		limit, others int64
+		status        string
+	}{
+		{"room", 40_000, 0, "0"},
+		{"the listener's limit", 20_000, 0, "2"},
+		{"all keep much", 40_000, keepAll - 20_000, "2"},
+	} {
+		b := newBed(t, versionedOrigin(t, 2, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/grpc")
+			w.Header().Set("Trailer", "Grpc-Status")
+			_, _ = io.WriteString(w, strings.Repeat("x", 30_000))
+			w.Header().Set("Grpc-Status", "0")
+		}))
+		b.http2Cluster()
+		limit := uint32(c.limit)
+		b.cfg.BufferLimit = &limit
+		b.filter("bridge", &grpcbridge.Config{})
+		b.start()
+		keeping.Add(c.others)
+		resp, _ := b.dial().do(call)
+		b.logged(1)
+		if keeping.Add(-c.others) != 0 || resp.Header.Get("Grpc-Status") != c.status {
+			t.Errorf("%s: %v; %d bytes count as kept", c.name, resp.Header, keeping.Load())
+		}
+	}
+}
+
+// TestHeldAnswerLeavesItsHost: a client that takes its time holds no place at the host.
+func TestHeldAnswerLeavesItsHost(t *testing.T) {
+	const size = 24 << 20 // more than sockets take
+	b := newBed(t, versionedOrigin(t, 2, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, strings.Repeat("x", size))
+	}))
+	b.http2Cluster()
+	none := uint32(0)
+	b.cfg.BufferLimit = &none
+	f := &holder{size, make(chan bool, 1)}
+	b.change = func(m *Manager) { m.policy.chain.links = []link{{name: "holder", filter: f}} }
+	c := b.start().dial()
+	c.send(simpleGet)
+	if !<-f.whole {
+		t.Fatal("the answer is not whole")
+	}
+	b.atRest()
+	if _, body := c.answer("GET"); len(body) != size {
+		t.Errorf("%d bytes", len(body))
+	}
+}
+
+// holder holds whatever passes, up to a limit.
+type holder struct {
+	limit int
+	whole chan bool
+}
 
 func (*holder) Request(*filter.Context) filter.Verdict { return filter.Continue }
 
 func (h *holder) Response(c *filter.Context) {
 	if c.Response.Body != nil {
-		_, _, whole := c.HoldAnswer(10)
+		_, _, whole := c.HoldAnswer(h.limit)
 		h.whole <- whole
 	}
 }
@@ -166,7 +223,7 @@ func (h *holder) Response(c *filter.Context) {
 func TestTunnelsAreNotHeld(t *testing.T) {
 	b := newBed(t, upgradeOrigin(t))
 	b.cfg.Upgrades = []route.Upgrade{{Type: "websocket"}}
-	f := &holder{make(chan bool, 1)}
+	f := &holder{10, make(chan bool, 1)}
 	b.change = func(m *Manager) { m.policy.chain.links = []link{{name: "holder", filter: f}} }
 	c := b.start().dial()
 	c.send("GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n")

@@ -28,10 +28,15 @@ const (
 var keeping atomic.Int64
 
 // keepLimit is how much of the request's body may be kept.
-func (x *exchange) keepLimit() int {
+func (x *exchange) keepLimit() int32 {
 	if limit, ok := x.sel.BufferLimit(); ok {
-		return int(min(limit, maxKept))
+		return int32(min(limit, maxKept))
 	}
+	return x.connectionLimit()
+}
+
+// connectionLimit is how much the client's connection allows its exchanges to keep of a body.
+func (x *exchange) connectionLimit() int32 {
 	if x.req.Version == message.HTTP2 {
 		return x.m.keepHTTP2
 	}
@@ -41,13 +46,13 @@ func (x *exchange) keepLimit() int {
 // keepLimits are those of connections: as in Envoy the listener's of HTTP/1, where 0 is
 // none, and of HTTP/2 a stream's window; but what a window is by default is too much.
 func (m *Manager) keepLimits() {
-	m.keepHTTP1, m.keepHTTP2 = defaultKept, int(min(m.http2.StreamWindow, defaultKept))
+	m.keepHTTP1, m.keepHTTP2 = defaultKept, int32(min(m.http2.StreamWindow, defaultKept))
 	switch l := m.cfg.BufferLimit; {
 	case l == nil:
 	case *l == 0:
 		m.keepHTTP1 = maxKept
 	default:
-		m.keepHTTP1 = int(min(*l, maxKept))
+		m.keepHTTP1 = int32(min(*l, maxKept))
 	}
 }
 
@@ -90,12 +95,12 @@ func (x *exchange) keepMore(p []byte, must bool) bool {
 // reserve has the exchange's memory count with size bytes, where there is room for them or
 // it must be.
 func (x *exchange) reserve(size int, must bool) bool {
-	more := int64(size) - x.kept
+	more := int64(size) - int64(x.kept)
 	if all := keeping.Add(more); !must && (all > keepAll || x.d.Shedding()) {
 		keeping.Add(-more)
 		return false
 	}
-	x.kept = int64(size)
+	x.kept = int32(size)
 	return true
 }
 
@@ -123,15 +128,16 @@ func (x *exchange) dropKept() {
 		x.payload, x.store = nil, nil
 	}
 	if x.kept > 0 {
-		keeping.Add(-x.kept)
+		keeping.Add(-int64(x.kept))
 		x.kept = 0
 	}
 }
 
-// mayCopy tells whether there is room for a copy of the body.
+// mayCopy tells whether there is room for a copy of the body. Copies have half of it: hosts
+// that do not answer them must not take other requests' attempts away.
 func (x *exchange) mayCopy() bool {
 	n := len(x.payload)
-	return n <= replayLimit || keeping.Load()+int64(n) <= keepAll
+	return n <= replayLimit || keeping.Load()+int64(n) <= keepAll/2
 }
 
 // keptBuffers is memory of the sizes to which what is kept grows, up to the default limit.

@@ -213,6 +213,23 @@ func TestLargeBodiesAreCopied(t *testing.T) {
 	}
 }
 
+// TestCopiesHaveHalf: copies of what hosts do not answer take no other request's attempts away.
+func TestCopiesHaveHalf(t *testing.T) {
+	b, _ := mirrorBed(t, route.Mirror{Share: route.All})
+	b.route().Forward.Retry = &route.RetryPolicy{On: route.Retry5xx, NumRetries: 1, BackOffBase: 1}
+	b.cluster("failing", httpOrigin(t, refusesFirst(new(atomic.Int32))))
+	b.route().Forward.Cluster = "failing"
+	b.start()
+	keeping.Add(keepAll / 2)
+	status, _ := b.upload(1, 300_000)
+	b.logged(1)
+	keeping.Add(-keepAll / 2)
+	b.keepsNothing()
+	if copies := b.counted("hauberk_mirrored_requests_total"); status != 200 || copies != `hauberk_mirrored_requests_total{result="too_large"} 1` {
+		t.Errorf("%d; %s", status, copies)
+	}
+}
+
 // TestShortMemoryKeepsNothing: while requests are refused for want of memory no more is kept of
 // those that are under way.
 func TestShortMemoryKeepsNothing(t *testing.T) {

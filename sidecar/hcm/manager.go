@@ -71,8 +71,8 @@ type Manager struct {
 	maxDuration    time.Duration
 	serverName     string
 	http2          *http2.Config
-	keepHTTP1      int // bytes of a body
-	keepHTTP2      int
+	keepHTTP1      int32 // bytes of a body
+	keepHTTP2      int32
 	workers        workers.Pool
 	replies        *replyRules
 	serviceCluster string

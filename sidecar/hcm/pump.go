@@ -276,7 +276,7 @@ func (x *exchange) remember(p *pump, data []byte) {
 	if !x.keep {
 		return
 	}
-	if len(x.store)+len(data) <= x.keepUpTo && p.replay.Load() != replayGone && x.keepMore(data, false) {
+	if len(x.store)+len(data) <= int(x.keepUpTo) && p.replay.Load() != replayGone && x.keepMore(data, false) {
 		return
 	}
 	p.forgetReplay()

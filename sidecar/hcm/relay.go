@@ -13,7 +13,7 @@ import (
 // relay sends the response in x.resp to the client, and its body as it comes.
 func (x *exchange) relay() {
 	x.settlePump()
-	if (x.pump != nil || cap(x.store) > keepBuffer) && (x.mirrored || !x.sel.Mirrored()) {
+	if x.req.Body != nil && (x.pump != nil || cap(x.store) > keepBuffer) && (x.mirrored || !x.sel.Mirrored()) {
 		x.forgetKept() // this was the last attempt, and no copy is made of it
 	}
 	if x.tunnel && x.looksSwitched() {
@@ -28,7 +28,7 @@ func (x *exchange) relay() {
 	}
 	x.mutateResponse(false)
 	x.filterResponse()
-	if x.held != nil && x.held.over {
+	if x.holding && x.held.over {
 		return
 	}
 	x.finishHeaders()
@@ -39,7 +39,7 @@ func (x *exchange) relay() {
 	}
 	body := x.resp.Body
 	x.observed.mark(telemetry.ResponseBegan)
-	if x.held != nil {
+	if x.holding {
 		x.relayHeld()
 		return
 	}

@@ -29,8 +29,10 @@ func (x *exchange) selectRoute() {
 			x.tellGRPCTimeout(most)
 		}
 	}
-	x.keepUpTo = x.keepLimit()
-	x.keep = x.keep && len(x.payload) <= x.keepUpTo
+	if x.req.Body != nil {
+		x.keepUpTo = x.keepLimit()
+		x.keep = x.keep && len(x.payload) <= int(x.keepUpTo)
+	}
 }
 
 // tellGRPCTimeout has grpc-timeout say what a route allows the exchange. One that lifts
