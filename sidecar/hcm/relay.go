@@ -32,7 +32,9 @@ func (x *exchange) relay() {
 		return
 	}
 	x.finishHeaders()
-	x.updateReporter()
+	if x.reporter != nil {
+		x.updateReporter()
+	}
 	if x.switched() {
 		x.relayTunnel()
 		return

@@ -46,9 +46,6 @@ func (x *exchange) startReporter() {
 // updateReporter tells the reporter what has become known.
 func (x *exchange) updateReporter() {
 	p := x.reporter
-	if p == nil {
-		return
-	}
 	r := *x.record()
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -49,8 +49,11 @@ func (x *exchange) tellGRPCTimeout(most time.Duration) {
 
 // forgetRoute prepares for the next request's.
 func (x *exchange) forgetRoute() {
-	x.table, x.sel, x.cluster, x.timeouts = nil, route.Selected{}, nil, route.Timeouts{}
-	x.asker, x.pick, x.original = route.Client{}, cluster.PickContext{}, ""
+	x.sel = route.Selected{} // one by one: together they would be made on the stack first
+	x.timeouts = route.Timeouts{}
+	x.asker = route.Client{}
+	x.pick = cluster.PickContext{}
+	x.table, x.cluster, x.original = nil, nil, ""
 	x.keepUpTo, x.lifeEnd = replayLimit, noDeadline
 	clear(x.cookies)
 	x.cookies = x.cookies[:0]

@@ -47,7 +47,8 @@ func (f *Fields) Reset() {
 	if cap(f.list) > keepFields {
 		f.list = nil
 	}
-	f.arena, f.list = f.arena[:0], f.list[:0]
+	f.arena = f.arena[:0]
+	f.list = f.list[:0]
 	f.present, f.repeated, f.live = 0, 0, 0
 }
 

@@ -53,11 +53,16 @@ type Request struct {
 	Close bool
 }
 
-// Reset prepares for the next message and keeps the memory.
+// Reset prepares for the next message and keeps the memory. Member by member: a whole one
+// would be made on the stack first, and copied.
 func (r *Request) Reset() {
-	f := r.Fields
-	f.Reset()
-	*r = Request{Fields: f}
+	r.Method, r.Scheme, r.Authority, r.Path = "", "", "", ""
+	r.Version = HTTP11
+	r.Fields.Reset()
+	r.ContentLength = 0
+	r.Body = nil
+	r.ExpectContinue, r.AcceptTrailers, r.Close = false, false, false
+	r.Upgrade = ""
 }
 
 // Header returns the value of a field or pseudo-header by lower-case name, as
@@ -131,11 +136,13 @@ type Response struct {
 	Upgrade string
 }
 
-// Reset prepares for the next message and keeps the memory.
+// Reset is Request.Reset for a response.
 func (r *Response) Reset() {
-	f := r.Fields
-	f.Reset()
-	*r = Response{Fields: f}
+	r.Status, r.Reason, r.Version = 0, "", HTTP11
+	r.Fields.Reset()
+	r.ContentLength = 0
+	r.Body = nil
+	r.Close, r.Upgrade = false, ""
 }
 
 // Header returns the value of a field, or ":status", as matchers see it.

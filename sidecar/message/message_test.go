@@ -1,6 +1,7 @@
 package message
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -121,6 +122,45 @@ func TestRequestHeader(t *testing.T) {
 		t.Error("Idempotent")
 	}
 }
+
+// TestResetForgetsAll: no member of a message is the next one's.
+func TestResetForgetsAll(t *testing.T) {
+	for _, m := range []interface{ Reset() }{&Request{}, &Response{}} {
+		v := reflect.ValueOf(m).Elem()
+		for i := range v.NumField() {
+			switch f := v.Field(i); f.Interface().(type) {
+			case string:
+				f.SetString("x")
+			case bool:
+				f.SetBool(true)
+			case int, int64:
+				f.SetInt(1)
+			case Version:
+				f.SetUint(1)
+			case Fields:
+				f.Addr().Interface().(*Fields).Add("a", "b")
+			default: // the body
+				f.Set(reflect.ValueOf(someBody{}))
+			}
+			if f := v.Field(i); f.IsZero() {
+				t.Fatalf("%T.%s is as it is after a Reset", m, v.Type().Field(i).Name)
+			}
+		}
+		m.Reset()
+		for i := range v.NumField() {
+			name, f := v.Type().Field(i).Name, v.Field(i)
+			if name == "Fields" {
+				if n := f.Addr().Interface().(*Fields).Len(); n != 0 {
+					t.Errorf("%T has %d fields", m, n)
+				}
+			} else if !f.IsZero() {
+				t.Errorf("%T.%s is %v", m, name, f)
+			}
+		}
+	}
+}
+
+type someBody struct{ Body }
 
 func TestResetKeepsLittle(t *testing.T) {
 	var r Request
