@@ -89,8 +89,9 @@ type Exchange interface {
 	// ReadBody reads the whole body of the request into memory, at most limit
 	// bytes. It answers by itself when the body is not whole; then it returns Gone.
 	ReadBody(limit int) (whole bool, v Verdict)
-	// HoldAnswer reads the whole body of a host's answer into memory, at most limit bytes,
-	// before its head is sent, and returns its length and trailers. It is for Response, of
+	// HoldAnswer reads the whole body of a host's answer into memory, at most limit bytes and
+	// what the client's connection may keep, before its head is sent, and returns its length
+	// and trailers. It is for Response, of
 	// an answer with a body. Where it is not whole the exchange has been answered or cut off,
 	// or the body is a tunnel, which has no end.
 	HoldAnswer(limit int) (length int, trailers *message.Fields, whole bool)
