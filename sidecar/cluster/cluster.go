@@ -39,6 +39,7 @@ type Cluster struct {
 	assignment *Assignment
 	members
 	checks      map[*Host]*checker
+	unproven    bool // it is new, and its hosts' first checks are not all through
 	stopDNS     context.CancelFunc
 	known       map[string][]netip.Addr // what DNS names last resolved to
 	resolved    []netip.Addr            // of a LogicalDNS cluster, as they are tried
@@ -168,7 +169,11 @@ func (c *Cluster) apply(cfg *Config, a *Assignment, fresh bool) error {
 		c.turn(s, a)
 	}
 	if fresh {
-		return panics.Refuse(panics.Configuration, func() error { put(); return nil })
+		return panics.Refuse(panics.Configuration, func() error {
+			c.unproven = cfg.HealthCheck != nil
+			put()
+			return nil
+		})
 	}
 	return c.change(put)
 }

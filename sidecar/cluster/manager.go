@@ -52,6 +52,9 @@ type Options struct {
 	// where the cluster's certificate is that of whoever opens the connection. Nil,
 	// or "", where there is none.
 	Source func(cluster string) string
+	// Proven is called, by a goroutine of its own, when a cluster awaits its first checks
+	// no longer. May be nil.
+	Proven func()
 }
 
 // Manager owns the clusters. Reads take no lock.
