@@ -39,7 +39,8 @@ type Cluster struct {
 	assignment *Assignment
 	members
 	checks      map[*Host]*checker
-	unproven    bool // it is new, and its hosts' first checks are not all through
+	unproven    bool // it is new, and its hosts' first checks are not through
+	results     int  // of its checks while it was so
 	stopDNS     context.CancelFunc
 	known       map[string][]netip.Addr // what DNS names last resolved to
 	resolved    []netip.Addr            // of a LogicalDNS cluster, as they are tried

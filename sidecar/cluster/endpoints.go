@@ -200,7 +200,7 @@ func (c *Cluster) rebuild() { c.install(c.newSet()) }
 // newSet is the endpoint set of what is known. c.mu is held.
 func (c *Cluster) newSet() *endpointSet {
 	cfg, now := c.cfg.Load(), monotonic()
-	if c.unproven && (c.assignment == nil || c.uncheckedHosts()) && !c.removed {
+	if c.unproven && (c.assignment == nil || c.awaitsChecks()) && !c.removed {
 		return &endpointSet{hosts: slices.Clone(c.order), whole: &balancer{}, began: now, awaited: true}
 	}
 	rosters := c.rosters()

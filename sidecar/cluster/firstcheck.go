@@ -1,19 +1,37 @@
 package cluster
 
-import "slices"
-
-// AwaitsChecks tells whether the cluster is new and some of its hosts were not checked yet.
-// Nobody is served before: of such hosts nothing is known, and panic would send them
-// requests. Envoy has no such cluster in force until then.
+// AwaitsChecks tells whether the cluster is new and its hosts are still to be checked for the
+// first time. Nobody is served before: of such hosts nothing is known, and panic would send
+// them requests. Envoy has no such cluster in force until then.
 func (c *Cluster) AwaitsChecks() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.unproven && c.uncheckedHosts()
+	return c.awaitsChecks()
 }
 
-// uncheckedHosts tells whether there are any whose first check is not through. c.mu is held.
-func (c *Cluster) uncheckedHosts() bool {
-	return slices.ContainsFunc(c.order, func(h *Host) bool { return h.check.state.Load()&checkPending != 0 })
+// awaitsChecks is AwaitsChecks. As many results as there are hosts are awaited, as in Envoy,
+// whosever they are: one host that is long silent keeps a cluster from no other. c.mu is held.
+func (c *Cluster) awaitsChecks() bool {
+	if !c.unproven {
+		return false
+	}
+	due := 0
+	for _, h := range c.order {
+		if h.check.state.Load()&checked != 0 || h.check.state.Load()&checkPending != 0 {
+			due++
+		}
+	}
+	return c.results < due
+}
+
+// resulted counts a result while the first ones are awaited. c.mu is held.
+func (c *Cluster) resulted() {
+	if !c.unproven {
+		return
+	}
+	if c.results++; !c.awaitsChecks() {
+		c.healthChanged()
+	}
 }
 
 // prove ends the wait for first checks, for good. c.mu is held.

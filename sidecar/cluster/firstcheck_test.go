@@ -52,6 +52,23 @@ func TestClusterAwaitsFirstChecks(t *testing.T) {
 	}
 }
 
+// TestSilentHostKeepsNoCluster: as many results as there are hosts are enough.
+func TestSilentHostKeepsNoCluster(t *testing.T) {
+	inBubble(t, func(t *testing.T, m *Manager, s *checkedHosts) {
+		s.say("10.0.0.1:80", status(200))
+		s.say("10.0.0.2:80", "hang")
+		check := every(&HTTPCheck{Path: "/healthz"})
+		check.Timeout, check.NoTrafficHealthy = time.Minute, 2*time.Second
+		c := mustUpdate(t, m, &Config{Name: "c", HealthCheck: check, Endpoints: hosts("c", "10.0.0.1", "10.0.0.2")})
+		if wait(time.Second); !c.AwaitsChecks() || c.HasHealthy() {
+			t.Errorf("after one result: awaits %v, serves %v", c.AwaitsChecks(), c.HasHealthy())
+		}
+		if wait(2 * time.Second); c.AwaitsChecks() || !c.HasHealthy() {
+			t.Errorf("after two: awaits %v, serves %v", c.AwaitsChecks(), c.HasHealthy())
+		}
+	})
+}
+
 // TestNoHostNoCheck: who has no host waits for none, and neither does one that is no
 // longer checked.
 func TestNoHostNoCheck(t *testing.T) {

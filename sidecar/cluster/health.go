@@ -415,6 +415,7 @@ func (c *Cluster) checkDone(k *checker, v verdict) time.Duration {
 		return unreadyPause
 	}
 	k.h.check.history.attempts++
+	defer c.resulted()
 	var t transition
 	if v.err == nil {
 		t = c.checkPassed(k, v.degraded)
