@@ -29,7 +29,8 @@ type program struct {
 	log     bytes.Buffer
 }
 
-func start(t *testing.T, name string, origins [2]int) *program {
+// start runs a program by files.
+func start(t *testing.T, name string, origins [2]int, files map[string]string) *program {
 	p := &program{name: name, dir: t.TempDir(), origins: origins}
 	for i := range p.ports {
 		var err error
@@ -48,7 +49,7 @@ dynamic_resources:
 	}
 	cmd := exec.Command(os.Getenv("ENVOY_BIN"), "-c", filepath.Join(p.dir, "envoy.yaml"), "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning")
 	if name == "hauberk" {
-		cmd = exec.Command(filepath.Join(os.Getenv("HAUBERK_BIN"), "hauberk-sidecar"), "--bootstrap", filepath.Join(p.dir, "envoy.yaml"), "--metrics", "off", "--ready", "off")
+		cmd = exec.Command(filepath.Join(os.Getenv("HAUBERK_BIN"), "hauberk-sidecar"), "--bootstrap", filepath.Join(p.dir, "envoy.yaml"), "--admin", "off", "--metrics", "off", "--ready", "off")
 	}
 	cmd.Stdout, cmd.Stderr = &p.log, &p.log
 	if err := cmd.Start(); err != nil {
@@ -149,7 +150,7 @@ func TestBesideEnvoy(t *testing.T) {
 	}
 	for _, name := range []string{"hauberk", "envoy"} {
 		t.Run(name, func(t *testing.T) {
-			p := start(t, name, origins)
+			p := start(t, name, origins, files)
 			p.answers(t, "the start", [2]string{"200 one", "refused"})
 			for _, step := range []struct {
 				name, file, text string
