@@ -151,6 +151,7 @@ func (c *Cluster) settingsOf(cfg *Config) *settings {
 		}
 		if cfg.OriginalDst != nil && cfg.OriginalDst.Header != "" {
 			s.picks.invalidDestination = c.metrics.InvalidDestinations()
+			c.m.looksAt(cfg.OriginalDst.Header)
 		}
 	}
 	return s

@@ -78,6 +78,8 @@ type Manager struct {
 
 	departed departed
 	dials    dials
+	// destinationHeaders are those that clusters have looked at. Immutable.
+	destinationHeaders atomic.Pointer[map[string]bool]
 }
 
 // tableShards keeps the copies that an update makes short with 10,000 clusters.

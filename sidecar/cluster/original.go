@@ -83,6 +83,26 @@ func (d *destinations) each(fn func(map[netip.AddrPort]*Host) map[netip.AddrPort
 	}
 }
 
+// DestinationHeaders are the headers, in lower case, by which clusters let a client choose the
+// host, also those that are gone: requests to them may be under way. Nil for none.
+func (m *Manager) DestinationHeaders() map[string]bool {
+	if p := m.destinationHeaders.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// looksAt notes such a header. The manager's lock is held.
+func (m *Manager) looksAt(header string) {
+	old := m.DestinationHeaders()
+	if old[header] {
+		return
+	}
+	next := map[string]bool{header: true}
+	maps.Copy(next, old)
+	m.destinationHeaders.Store(&next)
+}
+
 var plainOriginalDst OriginalDst
 
 // originalDst are the terms of an OriginalDestination cluster.
