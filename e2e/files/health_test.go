@@ -112,6 +112,7 @@ func TestChecksBesideEnvoy(t *testing.T) {
 			checking := func(path, want string) {
 				t.Helper()
 				within(t, "both are checked at "+path, func() bool { return one.count(path) > 0 && two.count(path) > 0 })
+				time.Sleep(200 * time.Millisecond) // what does not wait for them is there by then
 				if got := p.heard(p.ports[0]); got != want {
 					t.Errorf("while they are checked at %s: %q, want %q", path, got, want)
 				}
