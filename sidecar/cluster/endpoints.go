@@ -262,6 +262,10 @@ func (c *Cluster) countHosts(hosts []*Host) {
 	if c.metrics == nil {
 		return
 	}
+	if c.cfg.Load().Type == OriginalDestination {
+		c.destinations.drop(func(*Host) bool { return false }) // which counts those that are left
+		return
+	}
 	var healthy, unhealthy, draining, degraded int
 	for _, h := range hosts {
 		state, _ := h.state()

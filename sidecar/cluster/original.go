@@ -175,7 +175,16 @@ func (d *destinations) add(s *settings, to netip.AddrPort) *Host {
 	}
 	t[d.shard(to)].Store(&next)
 	d.count++
+	d.counted()
 	return h
+}
+
+// counted has the cluster's endpoints counted, which nobody knows to be anything but healthy.
+// d.mu is held.
+func (d *destinations) counted() {
+	if m := d.c.metrics; m != nil {
+		m.SetEndpoints(d.count, 0, 0, 0, 0)
+	}
 }
 
 // all are the hosts, by address.
@@ -229,4 +238,5 @@ func (d *destinations) drop(which func(*Host) bool) {
 		}
 		return next
 	})
+	d.counted()
 }
