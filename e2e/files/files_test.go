@@ -47,9 +47,10 @@ dynamic_resources:
 	for file, text := range files {
 		p.write(t, file, text)
 	}
-	cmd := exec.Command(os.Getenv("ENVOY_BIN"), "-c", filepath.Join(p.dir, "envoy.yaml"), "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning")
+	cmd := exec.Command(os.Getenv("ENVOY_BIN"), "-c", filepath.Join(p.dir, "envoy.yaml"), "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning",
+		"--config-yaml", "{admin: {address: {pipe: {path: "+filepath.Join(p.dir, "admin.sock")+"}}}}")
 	if name == "hauberk" {
-		cmd = exec.Command(filepath.Join(os.Getenv("HAUBERK_BIN"), "hauberk-sidecar"), "--bootstrap", filepath.Join(p.dir, "envoy.yaml"), "--admin", "off", "--metrics", "off", "--ready", "off")
+		cmd = exec.Command(filepath.Join(os.Getenv("HAUBERK_BIN"), "hauberk-sidecar"), "--bootstrap", filepath.Join(p.dir, "envoy.yaml"), "--admin", "off", "--admin-socket", filepath.Join(p.dir, "admin.sock"), "--metrics", "off", "--ready", "off")
 	}
 	cmd.Stdout, cmd.Stderr = &p.log, &p.log
 	if err := cmd.Start(); err != nil {
