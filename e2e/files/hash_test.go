@@ -32,7 +32,7 @@ func weighted(ports ...string) string {
 	return out + `]}]}]`
 }
 
-const keys = 150
+const keys = 80
 
 // placed is which host each key goes to.
 func (p *program) placed(t *testing.T) (out [keys]string) {

@@ -1,5 +1,7 @@
 package cluster
 
+import "github.com/hauberk-mesh/hauberk/sidecar/panics"
+
 // AwaitsChecks tells whether the cluster is new and its hosts are still to be checked for the
 // first time. Nobody is served before: of such hosts nothing is known, and panic would send
 // them requests. Envoy has no such cluster in force until then.
@@ -38,6 +40,9 @@ func (c *Cluster) resulted() {
 func (c *Cluster) prove() {
 	c.unproven = false
 	if c.m.opts.Proven != nil && !c.removed {
-		c.m.wg.Go(c.m.opts.Proven)
+		c.m.wg.Go(func() {
+			defer panics.Contain(panics.Housekeeper, nil, nil)
+			c.m.opts.Proven()
+		})
 	}
 }
