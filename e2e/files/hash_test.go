@@ -51,6 +51,7 @@ func (p *program) placed(t *testing.T) (out [keys]string) {
 
 // TestHashesBesideEnvoy: each key has the same host at both, whatever came and went before.
 func TestHashesBesideEnvoy(t *testing.T) {
+	t.Parallel()
 	var h [5]string
 	for i := range h {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, i) }))

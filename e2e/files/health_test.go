@@ -101,6 +101,7 @@ func (p *program) heard(port int) string {
 // TestChecksBesideEnvoy: a listener, and a cluster, that are new await the first checks; a
 // cluster whose checks change goes on meanwhile; a host that is gone goes on as its checks do.
 func TestChecksBesideEnvoy(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"hauberk", "envoy"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

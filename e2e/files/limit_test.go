@@ -53,6 +53,7 @@ func (p *program) statistic(t *testing.T, name string) float64 {
 // those that are refused. After a change of the limit Envoy has places for as many again as it
 // says; here those that are taken stay so.
 func TestConnectionLimitBesideEnvoy(t *testing.T) {
+	t.Parallel()
 	var origins [2]int
 	for i, name := range []string{"one", "two"} {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, name) }))

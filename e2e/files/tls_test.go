@@ -146,7 +146,7 @@ func dial(t *testing.T, port int) *client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	return &client{c, bufio.NewReader(c)}
 }
 
@@ -232,6 +232,7 @@ type tlsStep struct {
 // TestUpstreamTLSBesideEnvoy: what a change of a cluster's TLS context, or of its secrets,
 // means for requests under way, for those that come later, and for proxied connections.
 func TestUpstreamTLSBesideEnvoy(t *testing.T) {
+	t.Parallel()
 	ca, other := newPKI(t), newPKI(t)
 	files := map[string]string{"ca.crt": ca.root(), "other.crt": other.root(), "own.yaml": ownSecret("web"), "trust.yaml": trustSecret("ca"), "lds.yaml": tlsListeners}
 	for _, n := range []string{"web", "api"} {
@@ -316,7 +317,7 @@ func saw(r *http.Response, conn string) string {
 
 func within(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for until := time.Now().Add(10 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+	for until := time.Now().Add(20 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(until) {
 			t.Fatal("never: " + what)
 		}
