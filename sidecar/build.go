@@ -109,6 +109,7 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 	s.clusters = cluster.NewManager(cluster.Options{
 		TLS: s.tls, Metrics: s.metrics, Log: cfg.Log,
 		Source: func(name string) string { return s.state.checkSource(name) },
+		Proven: func() { s.state.proven() },
 	})
 	spans := tracing.Options{Clusters: s.clusters, Metrics: s.metrics, Node: tracing.Node{ID: cfg.Node, Version: cfg.Version}, Log: cfg.Log}
 	if cfg.Bootstrap != nil {

@@ -1,12 +1,19 @@
 package sidecar
 
 import (
+	"context"
+	"errors"
+	"net"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	aggregatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/aggregate/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/xds/client"
@@ -125,4 +132,46 @@ func TestEndpointsUnfitForTheClusterThatWaits(t *testing.T) {
 	if got := r.hostsOf("c"); got != "rr 127.0.0.1:82" {
 		t.Errorf("in force: %s", got)
 	}
+}
+
+// A listener that is new is in force once the hosts of its clusters were checked, so that
+// its requests are not refused for want of a verdict. One that is in force waits for none.
+func TestListenerAwaitsFirstChecks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		answer := make(chan struct{})
+		r := newDialingRig(t, func(context.Context, string, string) (net.Conn, error) {
+			<-answer
+			return nil, errors.New("nobody is there")
+		})
+		put := func(name string) {
+			c := &clusterv3.Cluster{}
+			if err := edsCluster(t, name).Body.UnmarshalTo(c); err != nil {
+				t.Fatal(err)
+			}
+			c.HealthChecks = []*corev3.HealthCheck{{
+				Timeout: durationpb.New(5 * time.Second), Interval: durationpb.New(time.Second),
+				UnhealthyThreshold: wrapperspb.UInt32(1), HealthyThreshold: wrapperspb.UInt32(1),
+				HealthChecker: &corev3.HealthCheck_TcpHealthCheck_{TcpHealthCheck: &corev3.HealthCheck_TcpHealthCheck{}},
+			}}
+			r.put(t, res(t, name, c), assignment(t, name, 80))
+		}
+		put("c")
+		all := &clusterv3.Cluster{Name: "all", LbPolicy: clusterv3.Cluster_CLUSTER_PROVIDED, ClusterDiscoveryType: &clusterv3.Cluster_ClusterType{
+			ClusterType: &clusterv3.Cluster_CustomClusterType{Name: "envoy.clusters.aggregate", TypedConfig: anyOf(t, &aggregatev3.ClusterConfig{Clusters: []string{"c"}})}}}
+		r.put(t, res(t, "all", all), routeTo(t, "r", "c"), routeTo(t, "s", "all"), httpListener(t, "in", "r"), httpListener(t, "in2", "s"))
+		if synctest.Wait(); r.active() != "" || len(r.pending()) != 2 {
+			t.Errorf("while hosts are checked: in force %q, pending %v", r.active(), r.pending())
+		}
+		close(answer)
+		if synctest.Wait(); r.active() != "in in2" {
+			t.Errorf("after their checks: in force %q", r.active())
+		}
+		answer = make(chan struct{})
+		put("d")
+		r.put(t, routeTo(t, "r", "d"), httpListener(t, "in", "r"))
+		if synctest.Wait(); len(r.pending()) != 0 {
+			t.Errorf("pending %v", r.pending())
+		}
+		close(answer)
+	})
 }

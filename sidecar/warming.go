@@ -52,11 +52,32 @@ func (s *state) ready(cfg *listener.Config) bool {
 		return true
 	}
 	for _, n := range refs.Wanted {
-		if !s.clusterReady(n, 0) {
+		if !s.clusterReady(n, 0) || !s.static[cfg.Name] && s.awaitsChecks(n, 0) {
 			return false
 		}
 	}
 	return true
+}
+
+// awaitsChecks tells whether a cluster, or one that an aggregate lists, has hosts that are
+// still to be checked for the first time. A listener of the bootstrap has its socket before:
+// that it cannot have it is told at the start.
+func (s *state) awaitsChecks(name string, depth int) bool {
+	switch c := s.clusters.Get(name); {
+	case c == nil:
+		return false
+	case c.Config().Type == cluster.Aggregate:
+		return depth < maxNested && slices.ContainsFunc(c.Config().Aggregate, func(n string) bool { return s.awaitsChecks(n, depth+1) })
+	default:
+		return c.AwaitsChecks()
+	}
+}
+
+// proven goes on with the listeners that waited for first checks.
+func (s *state) proven() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.warmed()
 }
 
 func (s *state) clusterReady(name string, depth int) bool {

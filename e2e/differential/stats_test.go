@@ -33,6 +33,10 @@ var countedAlike = []struct{ envoy, hauberk string }{
 	{`outlier_detection\.ejections_enforced_total`, `hauberk_upstream_ejections_total{cluster="CLUSTER"}`},
 	{`circuit_breakers\.default\.cx_open`, `hauberk_upstream_limit_reached{cluster="CLUSTER",priority="default",limit="connections"}`},
 	{`circuit_breakers\.default\.rq_open`, `hauberk_upstream_limit_reached{cluster="CLUSTER",priority="default",limit="requests"}`},
+	{`lb_subsets_selected`, `hauberk_upstream_subset_picks_total{cluster="CLUSTER",result="selected"}`},
+	{`lb_subsets_fallback`, `hauberk_upstream_subset_picks_total{cluster="CLUSTER",result="fallback"}`},
+	{`lb_subsets_fallback_panic`, `hauberk_upstream_subset_picks_total{cluster="CLUSTER",result="panic"}`},
+	{`original_dst_host_invalid`, `hauberk_upstream_invalid_destinations_total{cluster="CLUSTER"}`},
 	{`circuit_breakers\.default\.rq_pending_open`, `hauberk_upstream_limit_reached{cluster="CLUSTER",priority="default",limit="pending"}`},
 }
 

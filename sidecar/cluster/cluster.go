@@ -39,6 +39,8 @@ type Cluster struct {
 	assignment *Assignment
 	members
 	checks      map[*Host]*checker
+	unproven    bool // it is new, and its hosts' first checks are not through
+	results     int  // of its checks while it was so
 	stopDNS     context.CancelFunc
 	known       map[string][]netip.Addr // what DNS names last resolved to
 	resolved    []netip.Addr            // of a LogicalDNS cluster, as they are tried
@@ -149,6 +151,7 @@ func (c *Cluster) settingsOf(cfg *Config) *settings {
 		}
 		if cfg.OriginalDst != nil && cfg.OriginalDst.Header != "" {
 			s.picks.invalidDestination = c.metrics.InvalidDestinations()
+			c.m.looksAt(cfg.OriginalDst.Header)
 		}
 	}
 	return s
@@ -168,7 +171,11 @@ func (c *Cluster) apply(cfg *Config, a *Assignment, fresh bool) error {
 		c.turn(s, a)
 	}
 	if fresh {
-		return panics.Refuse(panics.Configuration, func() error { put(); return nil })
+		return panics.Refuse(panics.Configuration, func() error {
+			c.unproven = cfg.HealthCheck != nil
+			put()
+			return nil
+		})
 	}
 	return c.change(put)
 }

@@ -132,6 +132,9 @@ type SlowStart struct {
 	MinPercent float64 // of the weight
 }
 
+// DestinationHeader names the destination where a cluster is to look at a header and names none.
+const DestinationHeader = "x-envoy-original-dst-host"
+
 // OriginalDst sends requests where the client meant to connect to.
 type OriginalDst struct {
 	// Header, when set, is the lower-case name of a request header whose first

@@ -17,6 +17,8 @@ type endpointSet struct {
 	whole   *balancer
 	subsets *subsetIndex // nil without subsets
 	began   int64        // when it began to be made
+	// awaited: first checks are not through, and nobody is served before.
+	awaited bool
 }
 
 // members are a cluster's hosts as the assignment has them, then those that outlive it.
@@ -198,6 +200,9 @@ func (c *Cluster) rebuild() { c.install(c.newSet()) }
 // newSet is the endpoint set of what is known. c.mu is held.
 func (c *Cluster) newSet() *endpointSet {
 	cfg, now := c.cfg.Load(), monotonic()
+	if c.unproven && (c.assignment == nil || c.awaitsChecks()) && !c.removed {
+		return &endpointSet{hosts: slices.Clone(c.order), whole: &balancer{}, began: now, awaited: true}
+	}
 	rosters := c.rosters()
 	s := &endpointSet{hosts: slices.Clone(c.order), whole: newBalancer(rosters, nil, cfg, c.assignment, now), began: now}
 	if cfg.Subsets != nil {
@@ -213,6 +218,9 @@ func (c *Cluster) install(s *endpointSet) {
 		c.rebuilding = nil
 	}
 	c.set.Store(s)
+	if c.unproven && !s.awaited {
+		c.prove()
+	}
 	for _, h := range s.hosts {
 		state, _ := h.state()
 		down := state == hostDown
@@ -252,6 +260,10 @@ func (c *Cluster) healthChanged() {
 
 func (c *Cluster) countHosts(hosts []*Host) {
 	if c.metrics == nil {
+		return
+	}
+	if c.cfg.Load().Type == OriginalDestination {
+		c.destinations.drop(func(*Host) bool { return false }) // which counts those that are left
 		return
 	}
 	var healthy, unhealthy, draining, degraded int

@@ -408,9 +408,14 @@ func (c *Cluster) checkDone(k *checker, v verdict) time.Duration {
 			c.m.log.Warn("health check cannot be made yet", "cluster", c.name, "host", k.h.key, "err", v.err)
 		}
 		k.h.check.history.lastError = v.err.Error()
+		if c.unproven {
+			c.prove() // what is missing may come with a listener that waits for this cluster
+			c.healthChanged()
+		}
 		return unreadyPause
 	}
 	k.h.check.history.attempts++
+	defer c.resulted()
 	var t transition
 	if v.err == nil {
 		t = c.checkPassed(k, v.degraded)

@@ -429,7 +429,7 @@ func TestExcludedHosts(t *testing.T) {
 			for _, a := range []string{"10.0.0.2:80", "10.0.0.3:80"} {
 				s.say(a, "hang")
 			}
-			c := mustUpdate(t, m, &Config{Name: "c", ExcludeUnchecked: exclude, HealthCheck: every(&HTTPCheck{Path: "/"}), Endpoints: hosts("c", "10.0.0.1", "10.0.0.2", "10.0.0.3")})
+			c := used(t, m, &Config{Name: "c", ExcludeUnchecked: exclude, HealthCheck: every(&HTTPCheck{Path: "/"}), Endpoints: hosts("c", "10.0.0.1", "10.0.0.2", "10.0.0.3")})
 			wait(time.Millisecond)
 			if got := c.set.Load().whole.levels[0].panic; got == exclude {
 				t.Errorf("excluding %v: panic %v", exclude, got)

@@ -52,6 +52,9 @@ type Options struct {
 	// where the cluster's certificate is that of whoever opens the connection. Nil,
 	// or "", where there is none.
 	Source func(cluster string) string
+	// Proven is called, by a goroutine of its own, when a cluster awaits its first checks
+	// no longer. May be nil.
+	Proven func()
 }
 
 // Manager owns the clusters. Reads take no lock.
@@ -75,6 +78,8 @@ type Manager struct {
 
 	departed departed
 	dials    dials
+	// destinationHeaders are those that clusters have looked at. Immutable.
+	destinationHeaders atomic.Pointer[map[string]bool]
 }
 
 // tableShards keeps the copies that an update makes short with 10,000 clusters.

@@ -83,6 +83,26 @@ func (d *destinations) each(fn func(map[netip.AddrPort]*Host) map[netip.AddrPort
 	}
 }
 
+// DestinationHeaders are the headers, in lower case, by which clusters let a client choose the
+// host, also those that are gone: requests to them may be under way. Nil for none.
+func (m *Manager) DestinationHeaders() map[string]bool {
+	if p := m.destinationHeaders.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// looksAt notes such a header. The manager's lock is held.
+func (m *Manager) looksAt(header string) {
+	old := m.DestinationHeaders()
+	if old[header] {
+		return
+	}
+	next := map[string]bool{header: true}
+	maps.Copy(next, old)
+	m.destinationHeaders.Store(&next)
+}
+
 var plainOriginalDst OriginalDst
 
 // originalDst are the terms of an OriginalDestination cluster.
@@ -155,7 +175,16 @@ func (d *destinations) add(s *settings, to netip.AddrPort) *Host {
 	}
 	t[d.shard(to)].Store(&next)
 	d.count++
+	d.counted()
 	return h
+}
+
+// counted has the cluster's endpoints counted, which nobody knows to be anything but healthy.
+// d.mu is held.
+func (d *destinations) counted() {
+	if m := d.c.metrics; m != nil {
+		m.SetEndpoints(d.count, 0, 0, 0, 0)
+	}
 }
 
 // all are the hosts, by address.
@@ -209,4 +238,5 @@ func (d *destinations) drop(which func(*Host) bool) {
 		}
 		return next
 	})
+	d.counted()
 }

@@ -183,10 +183,6 @@ func dnsTimes(out *cluster.DNS, refresh, jitter, base, most *durationpb.Duration
 	return nil
 }
 
-// defaultDstHeader is the header that names the destination where a cluster is to
-// look at one and names none.
-const defaultDstHeader = "x-envoy-original-dst-host"
-
 func originalDst(m *clusterv3.Cluster, out *cluster.Config) error {
 	if m.GetLoadAssignment() != nil || m.GetEdsClusterConfig() != nil {
 		return fail("load_assignment", "an ORIGINAL_DST cluster has no endpoints: each connection brings its own")
@@ -197,7 +193,7 @@ func originalDst(m *clusterv3.Cluster, out *cluster.Config) error {
 	}
 	out.OriginalDst = &cluster.OriginalDst{}
 	if o.GetUseHttpHeader() {
-		out.OriginalDst.Header = strings.ToLower(cmp.Or(o.GetHttpHeaderName(), defaultDstHeader))
+		out.OriginalDst.Header = strings.ToLower(cmp.Or(o.GetHttpHeaderName(), cluster.DestinationHeader))
 	}
 	port := o.GetUpstreamPortOverride().GetValue()
 	if port > 65535 {

@@ -23,6 +23,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hauberk-mesh/hauberk/internal/glance"
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
 	"github.com/hauberk-mesh/hauberk/xds/client"
 	"github.com/hauberk-mesh/hauberk/xds/resource"
@@ -58,8 +59,7 @@ type file struct {
 	path string
 	only string // the name of the one resource in it, "" for all
 
-	glanced  looks             // at the last glance
-	looked   looks             // before it was read
+	glance   glance.File
 	sum      [sha256.Size]byte // of what was read last
 	read     bool
 	refused  bool // not all of that was accepted
@@ -128,13 +128,9 @@ func (s *Source) Load() error {
 	}
 }
 
-// glanceEvery is how often it is asked whether a file has changed, and readEvery of those times
-// it is read to be sure.
-const glanceEvery, readEvery = 200 * time.Millisecond, 25
-
 // Run looks at files until the context ends.
 func (s *Source) Run(ctx context.Context) {
-	tick := time.NewTicker(glanceEvery)
+	tick := time.NewTicker(glance.Every)
 	defer tick.Stop()
 	for n := 1; ; n++ {
 		select {
@@ -143,24 +139,21 @@ func (s *Source) Run(ctx context.Context) {
 		case <-s.wake:
 			s.Refresh()
 		case <-tick.C:
-			if s.glance() || n%readEvery == 0 {
+			if s.glance() || n%glance.Read == 0 {
 				s.Refresh()
 			}
 		}
 	}
 }
 
-// glance tells whether a file has another look than when it was read, and has had it for as long
-// as from one glance to the next: who writes into it has done so by then.
+// glance tells whether a file has changed.
 func (s *Source) glance() (changed bool) {
 	s.looking.Lock()
 	defer s.looking.Unlock()
 	for _, f := range s.all() {
-		now := appearance(f.path)
-		if now == f.glanced && now != f.looked {
+		if f.glance.Changed(f.path) {
 			changed = true
 		}
-		f.glanced = now
 	}
 	return changed
 }
@@ -200,7 +193,7 @@ func (s *Source) all() []*file {
 // look reads a file, and hands on what is in it if that is not what it was. By its bytes, not
 // by its times: a file may be replaced within the clock's resolution.
 func (s *Source) look(f *file) (changed bool, err error) {
-	f.looked = appearance(f.path)
+	f.glance.Reading(f.path)
 	b, err := readFile(f.path)
 	if err != nil {
 		return false, s.complain(f, err)
@@ -332,21 +325,6 @@ func (s *Source) Status() []Status {
 		s.mu.Unlock()
 	}
 	return out
-}
-
-// looks is what a file looks like without being read. It is zero for none.
-type looks struct {
-	device, inode uint64
-	size          int64
-	changed       unix.Timespec
-}
-
-func appearance(path string) looks {
-	var st unix.Stat_t
-	if unix.Stat(path, &st) != nil {
-		return looks{}
-	}
-	return looks{uint64(st.Dev), st.Ino, st.Size, st.Ctim}
 }
 
 // readFile reads a file, and nothing else that a path may name: a pipe would be waited for.

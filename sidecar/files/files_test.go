@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hauberk-mesh/hauberk/internal/glance"
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
 	"github.com/hauberk-mesh/hauberk/xds/client"
 	"github.com/hauberk-mesh/hauberk/xds/resource"
@@ -252,11 +253,11 @@ func TestRun(t *testing.T) {
 
 		for i := range 3 { // another size at each glance
 			b.clusters("a", "b", "c"+fmt.Sprint(i), strings.Repeat("d", i+1))
-			time.Sleep(glanceEvery)
+			time.Sleep(glance.Every)
 			synctest.Wait()
 			b.wants("written to", "")
 		}
-		time.Sleep(glanceEvery)
+		time.Sleep(glance.Every)
 		synctest.Wait()
 		b.wants("written", "Cluster c2, Cluster ddd")
 		cancel()

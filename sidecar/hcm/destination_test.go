@@ -22,6 +22,7 @@ func TestOriginalDestination(t *testing.T) {
 		body               string
 	}{
 		{"", meant, 200, "meant"}, {"x-dst", meant, 200, "named"}, {"", "", 503, ""},
+		{cluster.DestinationHeader, meant, 200, "named"}, {cluster.DestinationHeader, "", 200, "named"},
 	} {
 		b := newBed(t, meant)
 		if tc.redirected != "" {
@@ -30,7 +31,7 @@ func TestOriginalDestination(t *testing.T) {
 		if err := b.clusters.Update(&cluster.Config{Name: "origin", Type: cluster.OriginalDestination, OriginalDst: &cluster.OriginalDst{Header: tc.header}}); err != nil {
 			t.Fatal(err)
 		}
-		resp, body := b.start().dial().do("GET / HTTP/1.1\r\nHost: h\r\nX-Dst: " + named + "\r\n\r\n")
+		resp, body := b.start().dial().do("GET / HTTP/1.1\r\nHost: h\r\nX-Dst: " + named + "\r\nX-Envoy-Original-Dst-Host: " + named + "\r\n\r\n")
 		if resp.StatusCode != tc.status || tc.body != "" && body != tc.body {
 			t.Errorf("header %q, redirected from %q: %d %q", tc.header, tc.redirected, resp.StatusCode, body)
 		}

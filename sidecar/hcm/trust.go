@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/percent"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
@@ -239,7 +240,7 @@ var controls = map[string]bool{
 	"x-envoy-upstream-rq-timeout-alt-response": true, "x-envoy-upstream-stream-duration-ms": true,
 	"x-envoy-upstream-alt-stat-name": true, "x-envoy-hedge-on-per-try-timeout": true,
 	"x-envoy-ip-tags": true, "x-envoy-original-url": true,
-	"x-envoy-original-dst-host": true,
+	cluster.DestinationHeader: true,
 }
 
 // dropClaims removes what a client may not say. Those who are internal, or proved to be
@@ -257,11 +258,12 @@ func (x *exchange) dropClaims(internal, edge bool) {
 	}
 }
 
-// dropControls removes control headers. Those that choose faults stay where the
+// dropControls removes control headers. Those that choose faults, or a host, stay where the
 // configuration asks for them, and the name of a span where the client is not at the edge.
 func (x *exchange) dropControls(f *message.Fields, internal, edge bool) {
 	const faults, spanName = "x-envoy-fault-", "x-envoy-decorator-operation"
-	if !x.policy.chain.faultHeaders && edge {
+	destinations := x.m.clusters.DestinationHeaders()
+	if !x.policy.chain.faultHeaders && edge && destinations == nil {
 		f.DelID(message.XEnvoyOther)
 		return
 	}
@@ -269,6 +271,7 @@ func (x *exchange) dropControls(f *message.Fields, internal, edge bool) {
 		name, _, _ := f.At(i)
 		var lower [64]byte
 		switch low := message.View(appendLower(lower[:0], name)); {
+		case destinations[low]:
 		case len(low) >= len(faults) && low[:len(faults)] == faults:
 			if !x.policy.chain.faultHeaders {
 				f.DelAt(i)

@@ -12,6 +12,7 @@ import (
 
 // first reads the file of a secret that is followed from now on.
 func (e *entry) first() error {
+	e.file.Reading(e.ref.File)
 	b, err := tlscontext.ReadFile(e.ref.File)
 	if err != nil {
 		return err
@@ -28,6 +29,7 @@ func (e *entry) first() error {
 // again reads the file, and tells whether there is another secret in it. By its bytes,
 // not by its times: a file may be replaced within the clock's resolution.
 func (e *entry) again() bool {
+	e.file.Reading(e.ref.File)
 	b, err := tlscontext.ReadFile(e.ref.File)
 	if err != nil {
 		e.gone(err)

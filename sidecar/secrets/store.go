@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/internal/glance"
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
@@ -58,6 +59,7 @@ type entry struct {
 	lost time.Time
 	said string   // the last complaint
 	sum  [32]byte // of the bytes that latest is of
+	file glance.File
 }
 
 // New returns a store that follows nothing yet. Run looks at files, Close ends all.
@@ -150,8 +152,33 @@ func (s *Store) Retain(needed func() map[tlscontext.SecretRef]bool) {
 	}
 }
 
-// Run looks at files until the context ends.
-func (s *Store) Run(ctx context.Context) { tlscontext.Look(ctx, s.Refresh) }
+// Run looks at files until the context ends. Trust that is taken away is to count soon.
+func (s *Store) Run(ctx context.Context) {
+	tick := time.NewTicker(glance.Every)
+	defer tick.Stop()
+	for n := 1; ; n++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if s.glance() || n%glance.Read == 0 {
+				s.Refresh()
+			}
+		}
+	}
+}
+
+// glance tells whether a file has changed.
+func (s *Store) glance() (changed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.entries {
+		if e.ref.File != "" && e.file.Changed(e.ref.File) {
+			changed = true
+		}
+	}
+	return changed
+}
 
 // Refresh looks at all files now.
 func (s *Store) Refresh() {
