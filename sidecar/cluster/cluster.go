@@ -39,7 +39,7 @@ type Cluster struct {
 	assignment *Assignment
 	members
 	checks      map[*Host]*checker
-	unproven    bool // it is new, and its hosts' first checks are not through
+	unproven    bool // it is new, and its hosts' first checks are not all there
 	results     int  // of its checks while it was so
 	stopDNS     context.CancelFunc
 	known       map[string][]netip.Addr // what DNS names last resolved to

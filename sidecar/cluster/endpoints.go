@@ -17,8 +17,6 @@ type endpointSet struct {
 	whole   *balancer
 	subsets *subsetIndex // nil without subsets
 	began   int64        // when it began to be made
-	// awaited: first checks are not through, and nobody is served before.
-	awaited bool
 }
 
 // members are a cluster's hosts as the assignment has them, then those that outlive it.
@@ -200,9 +198,6 @@ func (c *Cluster) rebuild() { c.install(c.newSet()) }
 // newSet is the endpoint set of what is known. c.mu is held.
 func (c *Cluster) newSet() *endpointSet {
 	cfg, now := c.cfg.Load(), monotonic()
-	if c.unproven && (c.assignment == nil || c.awaitsChecks()) && !c.removed {
-		return &endpointSet{hosts: slices.Clone(c.order), whole: &balancer{}, began: now, awaited: true}
-	}
 	rosters := c.rosters()
 	s := &endpointSet{hosts: slices.Clone(c.order), whole: newBalancer(rosters, nil, cfg, c.assignment, now), began: now}
 	if cfg.Subsets != nil {
@@ -218,7 +213,7 @@ func (c *Cluster) install(s *endpointSet) {
 		c.rebuilding = nil
 	}
 	c.set.Store(s)
-	if c.unproven && !s.awaited {
+	if c.unproven && c.assignment != nil && !c.awaitsChecks() {
 		c.prove()
 	}
 	for _, h := range s.hosts {

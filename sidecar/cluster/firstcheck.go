@@ -3,8 +3,9 @@ package cluster
 import "github.com/hauberk-mesh/hauberk/sidecar/panics"
 
 // AwaitsChecks tells whether the cluster is new and its hosts are still to be checked for the
-// first time. Nobody is served before: of such hosts nothing is known, and panic would send
-// them requests. Envoy has no such cluster in force until then.
+// first time. Of such hosts nothing is known: a listener that is new does not lead to them, as
+// in Envoy. Those in force do, where the cluster may panic: a request that a host may answer is
+// not refused, as it is in Envoy, which has no such cluster until then.
 func (c *Cluster) AwaitsChecks() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
