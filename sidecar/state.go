@@ -94,6 +94,9 @@ type state struct {
 	refusedRoutes  map[string]bool // by their last update
 	// leaving are clusters that are gone but still named by something in force.
 	leaving map[string]bool
+	// unneeded are services whose endpoints a cluster asked for that no longer does; another
+	// may, and of the same response.
+	unneeded map[string]bool
 	// inForce are listeners as applied; warming are those that still wait.
 	inForce  map[string]*listener.Config
 	warming  map[string]*warming
@@ -106,7 +109,7 @@ func newState(s *state) *state {
 	s.clusterConfigs, s.assignments = map[string]*cluster.Config{}, map[string]*cluster.Assignment{}
 	s.wants, s.static, s.leaving = map[string]*listener.Config{}, map[string]bool{}, map[string]bool{}
 	s.inForce, s.warming, s.failed = map[string]*listener.Config{}, map[string]*warming{}, map[string]error{}
-	s.held = map[string]*heldCluster{}
+	s.held, s.unneeded = map[string]*heldCluster{}, map[string]bool{}
 	if s.routes == nil {
 		s.routes = newRoutes()
 	}
@@ -178,7 +181,7 @@ func (s *state) applyClusters(u client.Update, errs map[string]error) {
 	}
 	for _, name := range u.Removed {
 		if !s.static[name] {
-			s.release(name)()
+			s.release(name)
 		}
 		if cfg := s.clusterConfigs[name]; cfg != nil && !s.static[name] {
 			// It goes when nothing in force names it any more: between two
@@ -195,12 +198,15 @@ func (s *state) setCluster(cfg *cluster.Config) error {
 			return err
 		}
 	}
-	defer s.release(cfg.Name)()
 	if s.clusterWaits(cfg) {
 		s.hold(cfg)
 		return nil
 	}
-	return s.putCluster(cfg)
+	if err := s.putCluster(cfg); err != nil {
+		return err // what waits was accepted, and goes on waiting
+	}
+	s.release(cfg.Name)
+	return nil
 }
 
 // putCluster puts a cluster in force, with the endpoints that are known.
@@ -222,27 +228,36 @@ func (s *state) putCluster(cfg *cluster.Config) error {
 
 func edsName(c *cluster.Config) string { return c.Service() }
 
-// forgetEndpoints drops the subscription of a cluster that was, unless one that is or is to
-// be needs it.
+// forgetEndpoints notes that a cluster does not need the endpoints of its service any more.
 func (s *state) forgetEndpoints(was *cluster.Config) {
-	needs := func(c *cluster.Config) bool {
-		return c.Type == cluster.EDS && edsName(c) == edsName(was)
+	if was.Type == cluster.EDS {
+		s.unneeded[edsName(was)] = true
 	}
-	if was.Type != cluster.EDS {
+}
+
+// sweepEndpoints drops those that no cluster needs, neither one that is nor one that is to
+// be. It comes after the last of a response: what is dropped and asked for again before the
+// server hears of either does not come again.
+func (s *state) sweepEndpoints() {
+	if len(s.unneeded) == 0 {
 		return
 	}
-	for _, c := range s.clusterConfigs {
-		if needs(c) {
-			return
+	needed := func(c *cluster.Config) {
+		if c.Type == cluster.EDS {
+			delete(s.unneeded, edsName(c))
 		}
+	}
+	for _, c := range s.clusterConfigs {
+		needed(c)
 	}
 	for _, h := range s.held {
-		if needs(h.cfg) {
-			return
-		}
+		needed(h.cfg)
 	}
-	delete(s.assignments, edsName(was))
-	s.sub.Unsubscribe(resource.EndpointType, edsName(was))
+	for service := range s.unneeded {
+		delete(s.assignments, service)
+		s.sub.Unsubscribe(resource.EndpointType, service)
+	}
+	clear(s.unneeded)
 }
 
 // applyEndpoints: that an assignment is gone changes nothing. Endpoints go with
@@ -446,7 +461,7 @@ func (s *state) drained() {
 	s.sweep()
 }
 
-// sweep drops what nothing names any more: leaving clusters and routes. A listener that
+// sweep drops what nothing names any more: leaving clusters, endpoints and routes. A listener that
 // drains still answers what is on its way, with what it names.
 func (s *state) sweep() {
 	usedRoutes := map[string]bool{}
@@ -470,6 +485,7 @@ func (s *state) sweep() {
 	}
 	s.sweepRoutes(usedRoutes, used)
 	defer s.sweepSecrets()
+	defer s.sweepEndpoints()
 	if len(s.leaving) == 0 {
 		return
 	}
