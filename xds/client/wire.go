@@ -97,8 +97,8 @@ func (w *sotwWire) request(ts *typeState, first bool) error {
 	if first {
 		m.Node = w.client.node
 	}
-	m.ResourceNames = slices.Sorted(maps.Keys(ts.names))
-	if ts.wildcard && (len(ts.names) > 0 || !legacyWildcard(ts.url)) {
+	m.ResourceNames = slices.Sorted(maps.Keys(ts.asking()))
+	if ts.wildcard && (len(m.ResourceNames) > 0 || !legacyWildcard(ts.url)) {
 		m.ResourceNames = append(m.ResourceNames, wildcard)
 	}
 	if r := ts.oldest(); r != nil {
