@@ -135,7 +135,7 @@ func (s *state) Apply(u client.Update) map[string]error {
 	s.warmed()
 	s.sweep()
 	result := "ack"
-	if len(errs) > 0 {
+	if len(errs)+len(u.Refused) > 0 {
 		result = "nack"
 	}
 	kind := shortType(u.Type)
@@ -278,6 +278,9 @@ func (s *state) applyEndpoints(u client.Update, errs map[string]error) {
 
 // applyRoutes: as with endpoints, routes go with the listener that names them.
 func (s *state) applyRoutes(u client.Update, errs map[string]error) {
+	for _, name := range u.Refused {
+		s.refuseRoutes(name)
+	}
 	for _, r := range u.Upserts {
 		cfg, err := read(config.Route, r)
 		if err == nil {
@@ -289,11 +292,18 @@ func (s *state) applyRoutes(u client.Update, errs map[string]error) {
 		}
 		if err != nil {
 			errs[r.Name] = err
-			s.refusedRoutes[r.Name] = true
+			s.refuseRoutes(r.Name)
 			continue
 		}
 		delete(s.refusedRoutes, r.Name)
 		s.routes.set(r.Name, table)
+	}
+}
+
+// refuseRoutes has nobody wait for routes. Those that nobody asks for are not remembered.
+func (s *state) refuseRoutes(name string) {
+	if s.routeNames[name] {
+		s.refusedRoutes[name] = true
 	}
 }
 
