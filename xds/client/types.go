@@ -36,8 +36,8 @@ type typeState struct {
 	// dropped are those of sentNames that were unsubscribed, though they may be wanted
 	// again: what was accepted of them is gone, and comes again only to who asks anew.
 	dropped map[string]struct{}
-	nonce        string
-	replies      []reply
+	nonce   string
+	replies []reply
 
 	// streak counts rejections of the same content in a row.
 	streak  int
