@@ -321,6 +321,7 @@ func (s *state) applyListeners(u client.Update, errs map[string]error) {
 		}
 	}
 	var now []*listener.Config
+	held := s.addresses()
 	for _, r := range u.Upserts {
 		if s.static[r.Name] {
 			errs[r.Name] = fmt.Errorf("the bootstrap has a static listener of this name")
@@ -331,13 +332,15 @@ func (s *state) applyListeners(u client.Update, errs map[string]error) {
 			errs[r.Name] = err
 			continue
 		}
-		if err := s.available(cfg); err != nil {
+		if err := s.available(cfg, held); err != nil {
 			errs[r.Name] = err
 			continue
 		}
+		held.vacate(cfg.Name, s.holding(cfg.Name))
 		if s.want(cfg) {
 			now = append(now, cfg)
 		}
+		held.occupy(cfg.Name, s.holding(cfg.Name))
 	}
 	s.wantWorkloads()
 	for name, err := range s.replace(s.gone(u.Removed), now) {
@@ -346,17 +349,6 @@ func (s *state) applyListeners(u client.Update, errs map[string]error) {
 			s.restore(name)
 		}
 	}
-}
-
-// available says why a listener cannot have its address. One that another has is refused
-// while its sender listens, though the other may still wait, and have no socket.
-func (s *state) available(cfg *listener.Config) error {
-	for name, other := range s.wants {
-		if shared := cfg.Shares(other); shared != "" && name != cfg.Name {
-			return fmt.Errorf("listener %s: %s is listener %q's", cfg.Name, shared, name)
-		}
-	}
-	return s.listeners.Available(cfg)
 }
 
 // gone are the names that are in force and not wanted.
