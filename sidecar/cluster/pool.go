@@ -403,12 +403,17 @@ func (c *Conn) Release() {
 func (c *Conn) ReleaseRead(at int64) {
 	p := c.pool
 	cfg := p.host.cluster.cfg.Load()
-	if c.condemned.Load() || !p.host.usable() || !c.currentIn(cfg) || c.spent(cfg, at) {
+	if !p.host.usable() || !c.currentIn(cfg) || c.spent(cfg, at) {
 		_ = c.Close()
 		return
 	}
 	c.idleSince = at
 	p.mu.Lock()
+	if c.condemned.Load() { // under the lock that it is condemned under
+		p.mu.Unlock()
+		_ = c.Close()
+		return
+	}
 	if len(p.waiting) > 0 {
 		w := p.waiting[0]
 		p.waiting = p.waiting[1:]
@@ -521,13 +526,13 @@ func (p *pool) closeMatching(match func(source string, info *stream.Info) bool) 
 	var found []*Conn
 	for c := range p.all {
 		if match(p.source, c.Info()) {
+			c.condemned.Store(true)
 			found = append(found, c)
 		}
 	}
 	p.idle = slices.DeleteFunc(p.idle, func(c *Conn) bool { return slices.Contains(found, c) })
 	p.mu.Unlock()
 	for _, c := range found {
-		c.condemned.Store(true)
 		_ = c.Close()
 	}
 	return len(found)
