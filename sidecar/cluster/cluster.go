@@ -196,9 +196,6 @@ func (c *Cluster) turn(s *settings, a *Assignment) {
 			h.closeIdle()
 		}
 	}
-	if cfg.Outlier == nil && c.ejected > 0 {
-		c.unejectAll()
-	}
 	c.watchOutliers(cfg.Outlier)
 	if c.stopDNS != nil {
 		c.stopDNS()
@@ -220,6 +217,12 @@ func (c *Cluster) turn(s *settings, a *Assignment) {
 		c.replace(nil)
 	case EDS:
 		c.replace(a)
+	}
+	for _, h := range c.order {
+		h.terms.Store(s.tlsGeneration) // also those that are resolved, or outlive it
+	}
+	if cfg.Outlier == nil && c.ejected > 0 {
+		c.unejectAll() // the last: it makes a set of the hosts there are
 	}
 }
 

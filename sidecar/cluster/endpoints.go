@@ -137,6 +137,7 @@ func (c *Cluster) take(l *Locality, e *Endpoint, old *members, s *settings) (fre
 		h, fresh = newHost(c, key, e, s), true
 	}
 	h.place(e, l.Priority)
+	h.terms.Store(s.tlsGeneration)
 	if s.Type == LogicalDNS {
 		c.aim(h)
 	}

@@ -34,6 +34,9 @@ type Host struct {
 	retired bool
 	// gone: the assignment no longer names the host.
 	gone atomic.Bool
+	// terms are the generation of TLS contexts that the host was last a member under; 0 for
+	// one of no assignment.
+	terms atomic.Uint64
 	// used since the last look, for hosts that live as long as they are.
 	used atomic.Bool
 
