@@ -102,12 +102,6 @@ func (c *Cluster) Config() *Config { return c.cfg.Load().Config }
 // Metrics are the cluster's counters; nil counts nothing.
 func (c *Cluster) Metrics() *telemetry.ClusterMetrics { return c.metrics }
 
-// HasHealthy tells whether a request would find a host now. It cannot know of an
-// OriginalDestination cluster, which has one for every address.
-func (c *Cluster) HasHealthy() bool {
-	return c.Config().Type == OriginalDestination || c.once(nil, 0) != nil
-}
-
 func (c *Cluster) wants(service string) bool {
 	cfg := c.Config()
 	return cfg.Type == EDS && cfg.Service() == service

@@ -44,7 +44,8 @@ type Update struct {
 	// Removed are names that are gone.
 	Removed []string
 	// Refused are subscribed names whose resource was rejected before anybody read it: it is
-	// misnamed, there twice, there and removed, or in a file that cannot be read. The last accepted version stays.
+	// misnamed, there twice, there and removed, or in a file that cannot be read. The last
+	// accepted version stays.
 	Refused []string
 	// Full is set when Upserts is all there is of the type: what is absent is
 	// gone, and listed in Removed if it had been accepted.
