@@ -104,6 +104,7 @@ func TestEndpointsLeftWhenTheWaitIsOver(t *testing.T) {
 		r := newRig(t)
 		r.put(t, edsCluster(t, "c"), assignment(t, "c", 80), serviceCluster(t, "c", "s"))
 		time.Sleep(r.warmUp + time.Second)
+		synctest.Wait()
 		if r.asked() != "endpoints s" || len(r.assignments) > 0 {
 			t.Errorf("asked for %s, has %v", r.asked(), r.assignments)
 		}
