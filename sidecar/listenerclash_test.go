@@ -1,6 +1,8 @@
 package sidecar
 
 import (
+	"fmt"
+	"net"
 	"strings"
 	"testing"
 
@@ -50,4 +52,59 @@ func TestAddressOfAListenerThatWaits(t *testing.T) {
 		t.Error(errs)
 	}
 	r.put(t, at(t, httpListener(t, "f", "r"), 0), at(t, httpListener(t, "g", "r"), 0))
+}
+
+// freePorts are ports that nobody listens on.
+func freePorts(t *testing.T, n int) []uint32 {
+	t.Helper()
+	var out []uint32
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		out = append(out, uint32(l.Addr().(*net.TCPAddr).Port))
+	}
+	return out
+}
+
+// A listener that waits to move has its address until it does. Who asks for that is refused
+// while its sender listens, as in Envoy: where the wait is over would be too late.
+func TestAddressOfAListenerThatWaitsToMove(t *testing.T) {
+	for name, withRoutes := range map[string]string{"for the same": "r", "for others": "other"} {
+		t.Run(name, func(t *testing.T) {
+			s, ports := idle(t), freePorts(t, 3)
+			s.state.follow(nobody{})
+			apply := func(rs ...*resource.Resource) map[string]error {
+				return s.state.Apply(client.Update{Type: rs[0].Type, Upserts: rs})
+			}
+			where := func(name string) string { return fmt.Sprint(s.listeners.Addrs()[name]) }
+			addr := func(i int) string { return fmt.Sprintf("127.0.0.1:%d", ports[i]) }
+			if errs := apply(edsCluster(t, "c")); len(errs) > 0 {
+				t.Fatal(errs)
+			}
+			_, _ = apply(assignment(t, "c", 9)), apply(routeTo(t, "there", "c"))
+			if errs := apply(at(t, httpListener(t, "z", "there"), ports[0])); len(errs) > 0 || where("z") != addr(0) {
+				t.Fatal(errs, where("z"))
+			}
+			b := at(t, httpListener(t, "b", withRoutes), ports[0])
+			errs := apply(at(t, httpListener(t, "z", "r"), ports[1]), b)
+			if len(errs) != 1 || errs["b"] == nil || !strings.Contains(errs["b"].Error(), addr(0)+` is listener "z"'s`) {
+				t.Errorf("%v", errs)
+			}
+			_, _ = apply(routeTo(t, "other", "c")), apply(routeTo(t, "r", "c"))
+			if where("z") != addr(1) {
+				t.Errorf("z is at %s", where("z"))
+			}
+			if errs := apply(b); len(errs) > 0 || where("b") != addr(0) {
+				t.Errorf("%v, b is at %s", errs, where("b"))
+			}
+			// What moves at once leaves its place to the next of the same response.
+			errs = apply(at(t, httpListener(t, "z", "r"), ports[2]), at(t, httpListener(t, "b", "r"), ports[1]), at(t, httpListener(t, "d", "r"), ports[0]))
+			if len(errs) > 0 || where("z") != addr(2) || where("b") != addr(1) || where("d") != addr(0) {
+				t.Errorf("%v, at %v", errs, s.listeners.Addrs())
+			}
+		})
+	}
 }

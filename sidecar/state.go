@@ -94,6 +94,9 @@ type state struct {
 	refusedRoutes  map[string]bool // by their last update
 	// leaving are clusters that are gone but still named by something in force.
 	leaving map[string]bool
+	// unneeded are services whose endpoints a cluster asked for that no longer does; another
+	// may, and of the same response.
+	unneeded map[string]bool
 	// inForce are listeners as applied; warming are those that still wait.
 	inForce  map[string]*listener.Config
 	warming  map[string]*warming
@@ -106,7 +109,7 @@ func newState(s *state) *state {
 	s.clusterConfigs, s.assignments = map[string]*cluster.Config{}, map[string]*cluster.Assignment{}
 	s.wants, s.static, s.leaving = map[string]*listener.Config{}, map[string]bool{}, map[string]bool{}
 	s.inForce, s.warming, s.failed = map[string]*listener.Config{}, map[string]*warming{}, map[string]error{}
-	s.held = map[string]*heldCluster{}
+	s.held, s.unneeded = map[string]*heldCluster{}, map[string]bool{}
 	if s.routes == nil {
 		s.routes = newRoutes()
 	}
@@ -132,7 +135,7 @@ func (s *state) Apply(u client.Update) map[string]error {
 	s.warmed()
 	s.sweep()
 	result := "ack"
-	if len(errs) > 0 {
+	if len(errs)+len(u.Refused) > 0 {
 		result = "nack"
 	}
 	kind := shortType(u.Type)
@@ -178,7 +181,7 @@ func (s *state) applyClusters(u client.Update, errs map[string]error) {
 	}
 	for _, name := range u.Removed {
 		if !s.static[name] {
-			s.release(name)()
+			s.release(name)
 		}
 		if cfg := s.clusterConfigs[name]; cfg != nil && !s.static[name] {
 			// It goes when nothing in force names it any more: between two
@@ -195,12 +198,15 @@ func (s *state) setCluster(cfg *cluster.Config) error {
 			return err
 		}
 	}
-	defer s.release(cfg.Name)()
 	if s.clusterWaits(cfg) {
 		s.hold(cfg)
 		return nil
 	}
-	return s.putCluster(cfg)
+	if err := s.putCluster(cfg); err != nil {
+		return err // what waits was accepted, and goes on waiting
+	}
+	s.release(cfg.Name)
+	return nil
 }
 
 // putCluster puts a cluster in force, with the endpoints that are known.
@@ -222,27 +228,36 @@ func (s *state) putCluster(cfg *cluster.Config) error {
 
 func edsName(c *cluster.Config) string { return c.Service() }
 
-// forgetEndpoints drops the subscription of a cluster that was, unless one that is or is to
-// be needs it.
+// forgetEndpoints notes that a cluster does not need the endpoints of its service any more.
 func (s *state) forgetEndpoints(was *cluster.Config) {
-	needs := func(c *cluster.Config) bool {
-		return c.Type == cluster.EDS && edsName(c) == edsName(was)
+	if was.Type == cluster.EDS {
+		s.unneeded[edsName(was)] = true
 	}
-	if was.Type != cluster.EDS {
+}
+
+// sweepEndpoints drops those that no cluster needs, neither one that is nor one that is to
+// be. It comes after the last of a response: what is dropped and asked for again before the
+// server hears of either does not come again.
+func (s *state) sweepEndpoints() {
+	if len(s.unneeded) == 0 {
 		return
 	}
-	for _, c := range s.clusterConfigs {
-		if needs(c) {
-			return
+	needed := func(c *cluster.Config) {
+		if c.Type == cluster.EDS {
+			delete(s.unneeded, edsName(c))
 		}
+	}
+	for _, c := range s.clusterConfigs {
+		needed(c)
 	}
 	for _, h := range s.held {
-		if needs(h.cfg) {
-			return
-		}
+		needed(h.cfg)
 	}
-	delete(s.assignments, edsName(was))
-	s.sub.Unsubscribe(resource.EndpointType, edsName(was))
+	for service := range s.unneeded {
+		delete(s.assignments, service)
+		s.sub.Unsubscribe(resource.EndpointType, service)
+	}
+	clear(s.unneeded)
 }
 
 // applyEndpoints: that an assignment is gone changes nothing. Endpoints go with
@@ -263,6 +278,9 @@ func (s *state) applyEndpoints(u client.Update, errs map[string]error) {
 
 // applyRoutes: as with endpoints, routes go with the listener that names them.
 func (s *state) applyRoutes(u client.Update, errs map[string]error) {
+	for _, name := range u.Refused {
+		s.refuseRoutes(name)
+	}
 	for _, r := range u.Upserts {
 		cfg, err := read(config.Route, r)
 		if err == nil {
@@ -274,11 +292,18 @@ func (s *state) applyRoutes(u client.Update, errs map[string]error) {
 		}
 		if err != nil {
 			errs[r.Name] = err
-			s.refusedRoutes[r.Name] = true
+			s.refuseRoutes(r.Name)
 			continue
 		}
 		delete(s.refusedRoutes, r.Name)
 		s.routes.set(r.Name, table)
+	}
+}
+
+// refuseRoutes has nobody wait for routes. Those that nobody asks for are not remembered.
+func (s *state) refuseRoutes(name string) {
+	if s.routeNames[name] {
+		s.refusedRoutes[name] = true
 	}
 }
 
@@ -296,6 +321,7 @@ func (s *state) applyListeners(u client.Update, errs map[string]error) {
 		}
 	}
 	var now []*listener.Config
+	held := s.addresses()
 	for _, r := range u.Upserts {
 		if s.static[r.Name] {
 			errs[r.Name] = fmt.Errorf("the bootstrap has a static listener of this name")
@@ -306,13 +332,15 @@ func (s *state) applyListeners(u client.Update, errs map[string]error) {
 			errs[r.Name] = err
 			continue
 		}
-		if err := s.available(cfg); err != nil {
+		if err := s.available(cfg, held); err != nil {
 			errs[r.Name] = err
 			continue
 		}
+		held.vacate(cfg.Name, s.holding(cfg.Name))
 		if s.want(cfg) {
 			now = append(now, cfg)
 		}
+		held.occupy(cfg.Name, s.holding(cfg.Name))
 	}
 	s.wantWorkloads()
 	for name, err := range s.replace(s.gone(u.Removed), now) {
@@ -321,17 +349,6 @@ func (s *state) applyListeners(u client.Update, errs map[string]error) {
 			s.restore(name)
 		}
 	}
-}
-
-// available says why a listener cannot have its address. One that another has is refused
-// while its sender listens, though the other may still wait, and have no socket.
-func (s *state) available(cfg *listener.Config) error {
-	for name, other := range s.wants {
-		if shared := cfg.Shares(other); shared != "" && name != cfg.Name {
-			return fmt.Errorf("listener %s: %s is listener %q's", cfg.Name, shared, name)
-		}
-	}
-	return s.listeners.Available(cfg)
 }
 
 // gone are the names that are in force and not wanted.
@@ -446,7 +463,7 @@ func (s *state) drained() {
 	s.sweep()
 }
 
-// sweep drops what nothing names any more: leaving clusters and routes. A listener that
+// sweep drops what nothing names any more: leaving clusters, endpoints and routes. A listener that
 // drains still answers what is on its way, with what it names.
 func (s *state) sweep() {
 	usedRoutes := map[string]bool{}
@@ -470,6 +487,7 @@ func (s *state) sweep() {
 	}
 	s.sweepRoutes(usedRoutes, used)
 	defer s.sweepSecrets()
+	defer s.sweepEndpoints()
 	if len(s.leaving) == 0 {
 		return
 	}

@@ -226,14 +226,28 @@ func TestWarmUp(t *testing.T) {
 
 // Routes that were refused are not waited for: the listener may carry a deny.
 func TestRefusedRoutesAreNotWaitedFor(t *testing.T) {
+	for _, refused := range []string{"here", "before they are read"} {
+		t.Run(refused, func(t *testing.T) { testRefusedRoutes(t, refused == "here") })
+	}
+}
+
+func testRefusedRoutes(t *testing.T, here bool) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.put(t, edsCluster(t, "c"), assignment(t, "c", 80), routeTo(t, "r", "c"), httpListener(t, "l", "r"), httpListener(t, "l", "new"))
 		if got := r.l.inForce["l"].Chains[0].HTTP.RouteName; got != "r" {
 			t.Fatalf("in force before its routes: %s", got)
 		}
+		r.Apply(client.Update{Type: resource.RouteType, Refused: []string{"other"}})
+		if len(r.refusedRoutes) > 0 {
+			t.Errorf("nobody asks for %v", r.refusedRoutes)
+		}
 		bad := res(t, "new", &routev3.RouteConfiguration{Name: "new", VirtualHosts: []*routev3.VirtualHost{{Name: "twice", Domains: []string{"*", "*"}}}})
-		if errs := r.Apply(client.Update{Type: resource.RouteType, Upserts: []*resource.Resource{bad}}); errs["new"] == nil {
+		update := client.Update{Type: resource.RouteType, Upserts: []*resource.Resource{bad}}
+		if !here {
+			update = client.Update{Type: resource.RouteType, Refused: []string{"new"}}
+		}
+		if errs := r.Apply(update); here && errs["new"] == nil {
 			t.Fatal("the routes were accepted")
 		}
 		if got := r.l.inForce["l"].Chains[0].HTTP.RouteName; got != "new" || len(r.warming) > 0 {

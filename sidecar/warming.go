@@ -158,8 +158,9 @@ func (s *state) clusterWaits(cfg *cluster.Config) bool {
 		(old.Type != cluster.EDS || edsName(old) != edsName(cfg))
 }
 
-// hold has a cluster wait, for a bounded time.
+// hold has a cluster wait, for a bounded time, in the place of one that waited before.
 func (s *state) hold(cfg *cluster.Config) {
+	s.release(cfg.Name)
 	h := &heldCluster{cfg: cfg}
 	h.timer = time.AfterFunc(s.warmUp, func() {
 		s.mu.Lock()
@@ -170,6 +171,7 @@ func (s *state) hold(cfg *cluster.Config) {
 		s.log.Warn("cluster starts without all secrets and endpoints that it names", "cluster", cfg.Name, "waited", s.warmUp)
 		s.lateCluster(cfg)
 		s.warmed()
+		s.sweep()
 	})
 	s.held[cfg.Name] = h
 	if cfg.Type == cluster.EDS {
@@ -177,22 +179,19 @@ func (s *state) hold(cfg *cluster.Config) {
 	}
 }
 
-// release ends the waiting of a cluster. What it returns drops what was asked for on its
-// account, once what takes its place has asked for its own.
-func (s *state) release(name string) (forget func()) {
-	h := s.held[name]
-	if h == nil {
-		return func() {}
+// release ends the waiting of a cluster.
+func (s *state) release(name string) {
+	if h := s.held[name]; h != nil {
+		h.timer.Stop()
+		delete(s.held, name)
+		s.forgetEndpoints(h.cfg)
 	}
-	h.timer.Stop()
-	delete(s.held, name)
-	return func() { s.forgetEndpoints(h.cfg) }
 }
 
 // lateCluster puts a cluster in force outside of the response that brought it, where it
 // is too late to reject it.
 func (s *state) lateCluster(cfg *cluster.Config) {
-	defer s.release(cfg.Name)()
+	defer s.release(cfg.Name)
 	if err := s.putCluster(cfg); err != nil {
 		s.log.Error("cluster could not be applied", "cluster", cfg.Name, "err", err)
 	}

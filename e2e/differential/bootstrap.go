@@ -129,11 +129,19 @@ func (g *Group) bootstrap(p *place, certs *certs) ([]byte, error) {
 	})
 }
 
-// assignment of endpoints by priority: names, or lists of names.
+// assignment of endpoints by priority: names, or lists of names. One that has a health
+// status is a map of that by its name.
 func (p *place) assignment(cluster string, endpoints []any) map[string]any {
 	endpoint := func(name any) any {
+		health := "UNKNOWN"
+		if of, ok := name.(map[string]any); ok {
+			for n, h := range of {
+				name, health = n, fmt.Sprint(h)
+			}
+		}
 		return map[string]any{
-			"endpoint": map[string]any{"address": socketAddress(p.origins.ports[fmt.Sprint(name)])},
+			"health_status": health,
+			"endpoint":      map[string]any{"address": socketAddress(p.origins.ports[fmt.Sprint(name)])},
 			// Hashes are of the name: the two programs have origins at other addresses.
 			"metadata": map[string]any{"filter_metadata": map[string]any{"envoy.lb": map[string]any{"hash_key": fmt.Sprint(name)}}},
 		}

@@ -18,7 +18,8 @@ type Group struct {
 	About string `json:"about"`
 	// Refused is what the sidecar says instead of taking the file, which Envoy takes.
 	Refused *Refusal `json:"refused,omitempty"`
-	// Clusters beside origin, other and refused; endpoints names origins, by priority.
+	// Clusters beside origin, other and refused; endpoints names origins, by priority,
+	// or maps a name to a health status.
 	Clusters []map[string]any `json:"clusters,omitempty"`
 	Configs  []Config         `json:"configs"`
 }

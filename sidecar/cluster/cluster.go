@@ -104,12 +104,6 @@ func (c *Cluster) Config() *Config { return c.cfg.Load().Config }
 // Metrics are the cluster's counters; nil counts nothing.
 func (c *Cluster) Metrics() *telemetry.ClusterMetrics { return c.metrics }
 
-// HasHealthy tells whether a request would find a host now. It cannot know of an
-// OriginalDestination cluster, which has one for every address.
-func (c *Cluster) HasHealthy() bool {
-	return c.Config().Type == OriginalDestination || c.once(nil, 0) != nil
-}
-
 func (c *Cluster) wants(service string) bool {
 	cfg := c.Config()
 	return cfg.Type == EDS && cfg.Service() == service
@@ -203,9 +197,6 @@ func (c *Cluster) turn(s *settings, a *Assignment) {
 			h.closeIdle()
 		}
 	}
-	if cfg.Outlier == nil && c.ejected > 0 {
-		c.unejectAll()
-	}
 	c.watchOutliers(cfg.Outlier)
 	if c.stopDNS != nil {
 		c.stopDNS()
@@ -227,6 +218,12 @@ func (c *Cluster) turn(s *settings, a *Assignment) {
 		c.replace(nil)
 	case EDS:
 		c.replace(a)
+	}
+	for _, h := range c.order {
+		h.terms.Store(s.tlsGeneration) // also those that are resolved, or outlive it
+	}
+	if cfg.Outlier == nil && c.ejected > 0 {
+		c.unejectAll() // the last: it makes a set of the hosts there are
 	}
 }
 

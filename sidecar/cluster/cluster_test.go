@@ -118,8 +118,8 @@ func TestBalance(t *testing.T) {
 		{"first priority takes all", Config{}, []string{"10.0.0.1", "10.0.0.2 priority=1"}, map[string]int{"10.0.0.1": 100}},
 		{"priority fails over", Config{PanicThreshold: &none}, []string{"10.0.0.1 unhealthy", "10.0.0.2 priority=1"}, map[string]int{"10.0.0.2": 100}},
 		{"overprovisioning", Config{PanicThreshold: &none}, []string{"10.0.0.1", "10.0.0.2 unhealthy", "10.0.0.3 priority=1"}, map[string]int{"10.0.0.1": 70, "10.0.0.3": 30}},
-		{"draining hosts are a part of what there should be", Config{}, []string{"10.0.0.1", "10.0.0.2 draining", "10.0.0.3 priority=1"}, map[string]int{"10.0.0.1": 70, "10.0.0.3": 30}},
-		{"panic for draining hosts", Config{}, []string{"10.0.0.1", "10.0.0.2 draining", "10.0.0.3 draining"}, map[string]int{"10.0.0.1": 33, "10.0.0.2": 33, "10.0.0.3": 33}},
+		{"draining hosts are no part of what there should be", Config{}, []string{"10.0.0.1", "10.0.0.2 draining", "10.0.0.3 priority=1"}, map[string]int{"10.0.0.1": 100}},
+		{"no panic for draining hosts", Config{}, []string{"10.0.0.1", "10.0.0.2 draining", "10.0.0.3 draining"}, map[string]int{"10.0.0.1": 100}},
 		{"gap in the priorities", Config{}, []string{"10.0.0.1 priority=2"}, map[string]int{"10.0.0.1": 100}},
 		{"degraded only when needed", Config{}, []string{"10.0.0.1", "10.0.0.2 degraded"}, map[string]int{"10.0.0.1": 70, "10.0.0.2": 30}},
 		{"degraded only", Config{}, []string{"10.0.0.1 degraded"}, map[string]int{"10.0.0.1": 100}},
@@ -222,7 +222,7 @@ func TestEDS(t *testing.T) {
 		t.Fatal(err)
 	}
 	h, _ := c.Pick(nil)
-	if !other.HasHealthy() {
+	if !served(other) {
 		t.Error("the cluster that names the service got no endpoints")
 	}
 	// The identity of a host survives what happens around it.
@@ -238,7 +238,7 @@ func TestEDS(t *testing.T) {
 	if err := m.SetEndpoints(&Assignment{Cluster: "c"}); err != nil {
 		t.Fatal(err)
 	}
-	if c.HasHealthy() || !h.gone.Load() {
+	if served(c) || !h.gone.Load() {
 		t.Error("an empty assignment left hosts")
 	}
 }
@@ -386,7 +386,7 @@ func TestHostsThatGo(t *testing.T) {
 			idle.Release()
 			change(m, s.addr)
 			ended(t, conns[0])
-			if c.HasHealthy() {
+			if served(c) {
 				t.Error("it still gets requests")
 			}
 			if _, err := busy.Write([]byte("x")); err != nil {

@@ -204,7 +204,7 @@ func (p *pool) openBytes(ctx context.Context, s telemetry.Shard) (*Conn, error) 
 	switch {
 	case err != nil:
 		return nil, err
-	case !conn.current():
+	case !conn.apt():
 		_ = conn.Close()
 		return p.host.OpenBytes(ctx, p.source, s)
 	}

@@ -72,8 +72,8 @@ type plan struct {
 func (c *Cluster) replace(a *Assignment) { c.adopt(c.prepare(a)) }
 
 // prepare makes a the assignment, and a set of it, which may fault. Hosts are recognised by
-// address, so that their pools and counters survive. It ends nothing, and changes nothing
-// that recall does not put back. c.mu is held.
+// address, so that their pools and counters survive. It ends idle connections of hosts that
+// have another name to tell, and changes nothing that recall does not put back. c.mu is held.
 func (c *Cluster) prepare(a *Assignment) *plan {
 	c.assignment = a
 	s := c.cfg.Load()
@@ -137,6 +137,7 @@ func (c *Cluster) take(l *Locality, e *Endpoint, old *members, s *settings) (fre
 		h, fresh = newHost(c, key, e, s), true
 	}
 	h.place(e, l.Priority)
+	h.terms.Store(s.tlsGeneration)
 	if s.Type == LogicalDNS {
 		c.aim(h)
 	}

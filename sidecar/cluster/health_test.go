@@ -144,33 +144,33 @@ func TestHealthCheckStates(t *testing.T) {
 		s.mu.Lock() // the check waits for its connection
 		c := used(t, m, &Config{Name: "c", PanicThreshold: &none, HealthCheck: every(&HTTPCheck{Path: "/healthz"}), Endpoints: hosts("c", "10.0.0.1")})
 		h := c.hosts()[0]
-		if c.HasHealthy() {
+		if served(c) {
 			t.Error("a host that was not checked is healthy")
 		}
 		s.mu.Unlock()
 		wait(time.Millisecond)
 		// The first result counts at once.
-		if !c.HasHealthy() || c.Stats()[0].Check != "passing" {
+		if !served(c) || c.Stats()[0].Check != "passing" {
 			t.Fatalf("%+v", c.Stats()[0])
 		}
 		// A failure that is no answer counts up to the threshold.
 		s.say(a, "hang")
 		wait(6 * time.Second)
-		if !c.HasHealthy() {
+		if !served(c) {
 			t.Error("unhealthy after one timeout of two")
 		}
 		wait(4 * time.Second)
-		if c.HasHealthy() || c.Stats()[0].Check != "timeout" {
+		if served(c) || c.Stats()[0].Check != "timeout" {
 			t.Errorf("healthy after two timeouts: %+v", c.Stats()[0])
 		}
 		// Two that pass bring it back.
 		s.say(a, status(200))
 		wait(7 * time.Second)
-		if c.HasHealthy() {
+		if served(c) {
 			t.Error("healthy after one of two")
 		}
 		wait(3 * time.Second)
-		if !c.HasHealthy() {
+		if !served(c) {
 			t.Error("unhealthy after two that passed")
 		}
 		// A wrong status counts at once.
@@ -200,7 +200,7 @@ func TestHealthCheckStates(t *testing.T) {
 		// An unhealthy EDS state wins over checks that pass.
 		_ = m.Update(&Config{Name: "c", PanicThreshold: &none, HealthCheck: every(&HTTPCheck{Path: "/healthz"}), Endpoints: hosts("c", "10.0.0.1 unhealthy")})
 		wait(time.Second)
-		if c.HasHealthy() {
+		if served(c) {
 			t.Error("healthy though the control plane says no")
 		}
 	})

@@ -34,6 +34,9 @@ type Host struct {
 	retired bool
 	// gone: the assignment no longer names the host.
 	gone atomic.Bool
+	// terms are the generation of TLS contexts that the host was last a member under; 0 for
+	// one of no assignment.
+	terms atomic.Uint64
 	// used since the last look, for hosts that live as long as they are.
 	used atomic.Bool
 
@@ -151,11 +154,11 @@ const (
 
 // state combines what the control plane, the active checks and the outlier
 // detection say: all must find the host healthy. An excluded host does not count
-// as one that could be; one that drains does, as in Envoy.
+// as one that could be, nor does one that drains, as in Envoy.
 func (h *Host) state() (state hostState, excluded bool) {
 	health, check := h.Health(), h.check.state.Load()
 	pending := check&checkPending != 0 && h.cluster.cfg.Load().ExcludeUnchecked
-	excluded = pending || check&checkExcluded != 0
+	excluded = health == Draining || pending || check&checkExcluded != 0
 	switch {
 	case health == Unhealthy || health == Draining || check&checkFailed != 0 || h.ejected():
 		return hostDown, excluded

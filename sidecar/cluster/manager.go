@@ -176,7 +176,8 @@ func (m *Manager) store(name string, c *Cluster) {
 func (m *Manager) Update(cfg *Config) error { return m.UpdateWith(cfg, nil) }
 
 // UpdateWith is Update together with the endpoints of an EDS cluster, where they are known:
-// no request sees the one without the other.
+// no request chooses a host by the one without the other. One that chose before it connects to
+// that host by the terms that it finds, if it has not begun to.
 func (m *Manager) UpdateWith(cfg *Config, a *Assignment) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

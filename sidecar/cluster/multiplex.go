@@ -230,7 +230,7 @@ func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Sha
 				b.conns.Add(1) // until it is there: the streams count, not what carries them
 			}
 			conn, err := p.dialFor(ctx, s, want, func(err error) { p.endDial(dial, err) })
-			if err != nil || conn.current() {
+			if err != nil || conn.apt() {
 				return conn, err
 			}
 			_ = conn.Close()

@@ -195,7 +195,7 @@ func (p *pool) connect(ctxOf func() (context.Context, context.CancelFunc), s tel
 		}
 		if w == nil {
 			conn, err := p.dialFor(ctx, s, protocolHTTP1, func(error) {})
-			if err != nil || conn.current() {
+			if err != nil || conn.apt() {
 				return conn, err
 			}
 			_ = conn.Close()
@@ -237,6 +237,15 @@ func (c *Conn) current() bool { return c.currentIn(c.pool.host.cluster.cfg.Load(
 
 func (c *Conn) currentIn(s *settings) bool {
 	return c.generation == s.tlsGeneration && c.aimed == c.pool.host.target.Load()
+}
+
+// apt tells whether a connection that was just made is for the request that it was made for.
+// It is current, or its host left meanwhile, as a member of which it had no other terms: those
+// of who took its place are not for it, and the request is as one that was sent before.
+// Whether its identity or trust was withdrawn is another question, and asked before.
+func (c *Conn) apt() bool {
+	h := c.pool.host
+	return c.current() || h.gone.Load() && c.generation == h.terms.Load() && c.aimed == h.target.Load()
 }
 
 // fit tells whether an idle connection may be used: it is current, and its peer has neither closed it nor spoken without being asked
@@ -403,12 +412,17 @@ func (c *Conn) Release() {
 func (c *Conn) ReleaseRead(at int64) {
 	p := c.pool
 	cfg := p.host.cluster.cfg.Load()
-	if c.condemned.Load() || !p.host.usable() || !c.currentIn(cfg) || c.spent(cfg, at) {
+	if !p.host.usable() || !c.currentIn(cfg) || c.spent(cfg, at) {
 		_ = c.Close()
 		return
 	}
 	c.idleSince = at
 	p.mu.Lock()
+	if c.condemned.Load() { // under the lock that it is condemned under
+		p.mu.Unlock()
+		_ = c.Close()
+		return
+	}
 	if len(p.waiting) > 0 {
 		w := p.waiting[0]
 		p.waiting = p.waiting[1:]
@@ -521,13 +535,13 @@ func (p *pool) closeMatching(match func(source string, info *stream.Info) bool) 
 	var found []*Conn
 	for c := range p.all {
 		if match(p.source, c.Info()) {
+			c.condemned.Store(true)
 			found = append(found, c)
 		}
 	}
 	p.idle = slices.DeleteFunc(p.idle, func(c *Conn) bool { return slices.Contains(found, c) })
 	p.mu.Unlock()
 	for _, c := range found {
-		c.condemned.Store(true)
 		_ = c.Close()
 	}
 	return len(found)

@@ -1,7 +1,8 @@
 package cluster
 
 // census counts the hosts of a priority level. Excluded ones have no say in how
-// far the level is available: they were not checked yet, or asked out by their answers.
+// far the level is available: they drain, were not checked yet, or asked out by their
+// answers.
 type census struct {
 	hosts, excluded, healthy, degraded int
 	// weight is the same in weights, where the level is measured by them.

@@ -208,6 +208,9 @@ func (s *Source) look(f *file) (changed bool, err error) {
 	f.read, f.sum, f.refused = true, sum, true
 	found, err := f.parse(b)
 	if err != nil {
+		if f.only != "" && s.follows(f) { // nobody is to wait for it
+			s.handler.Apply(client.Update{Type: f.url, Refused: []string{f.name}})
+		}
 		return false, s.complain(f, err)
 	}
 	u := f.update(found)

@@ -50,6 +50,9 @@ func (r *recorder) Apply(u client.Update) map[string]error {
 	for _, n := range u.Removed {
 		r.told = append(r.told, kind+" -"+n)
 	}
+	for _, n := range u.Refused {
+		r.told = append(r.told, "refused "+kind+" "+n)
+	}
 	return errs
 }
 
@@ -199,7 +202,7 @@ func TestNamedFiles(t *testing.T) {
 	} {
 		b.write("rds", c.text)
 		b.source.Refresh()
-		b.wants(what, "")
+		b.wants(what, "refused RouteConfiguration "+asked)
 		b.complaint(what, map[string]string{"rds": c.complaint})
 	}
 	b.write("rds", routes("r", "y"))

@@ -22,32 +22,19 @@ func (m *Manager) Available(cfg *Config) error {
 	return nil
 }
 
-// Shares is an address that both configurations have; "" where there is none. Port 0 is
-// another one for each. Each new listener is compared with all others: nothing is copied.
-func (c *Config) Shares(o *Config) string {
-	if c.Unbound || o.Unbound {
-		return ""
-	}
-	for i := range 1 + len(c.Additional) {
-		for j := range 1 + len(o.Additional) {
-			network, address := c.boundTo(i)
-			if n, a := o.boundTo(j); n != network || a != address {
-				continue
-			}
-			if ap, err := netip.ParseAddrPort(address); err != nil || ap.Port() != 0 {
-				return address
-			}
+// Bound is an address that one listener at a time can be bound to.
+type Bound struct{ Network, Address string }
+
+// Bound are the addresses that no other listener can have together with this one. Port 0 is
+// another one for each.
+func (c *Config) Bound() []Bound {
+	var out []Bound
+	for _, a := range c.addresses() {
+		if ap, err := netip.ParseAddrPort(a.Address); err != nil || ap.Port() != 0 {
+			out = append(out, Bound{a.Network, a.Address})
 		}
 	}
-	return ""
-}
-
-// boundTo is the address of a configuration with an index, 0 for the first.
-func (c *Config) boundTo(i int) (network, address string) {
-	if i == 0 {
-		return c.Network, c.Address
-	}
-	return c.Additional[i-1].Network, c.Additional[i-1].Address
+	return out
 }
 
 func (s *Sockets) available(a Address) error {

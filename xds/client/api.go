@@ -43,6 +43,10 @@ type Update struct {
 	Upserts []*resource.Resource
 	// Removed are names that are gone.
 	Removed []string
+	// Refused are subscribed names whose resource was rejected before anybody read it: it is
+	// misnamed, there twice, there and removed, or in a file that cannot be read. The last
+	// accepted version stays.
+	Refused []string
 	// Full is set when Upserts is all there is of the type: what is absent is
 	// gone, and listed in Removed if it had been accepted.
 	Full bool

@@ -25,7 +25,7 @@ func (c *Client) handle(srv Server, a *answer) {
 	c.mu.Unlock()
 
 	errs := maps.Clone(a.bad)
-	if u.Full || len(u.Upserts)+len(u.Removed) > 0 {
+	if u.Full || len(u.Upserts)+len(u.Removed)+len(u.Refused) > 0 {
 		for n, err := range c.cfg.Handler.Apply(u) {
 			if err != nil && slices.ContainsFunc(u.Upserts, func(r *resource.Resource) bool { return r.Name == n }) {
 				errs[n] = err
@@ -77,8 +77,11 @@ func (ts *typeState) update(a *answer) Update {
 		}
 		u.Upserts = append(u.Upserts, r)
 	}
-	for n := range a.bad {
+	for _, n := range slices.Sorted(maps.Keys(a.bad)) {
 		present[n] = struct{}{}
+		if ts.named(n) {
+			u.Refused = append(u.Refused, n)
+		}
 	}
 	for _, n := range a.removed {
 		if ts.wants(n) {
@@ -96,6 +99,10 @@ func (ts *typeState) update(a *answer) Update {
 	return u
 }
 
+// named tells whether what a response was rejected for is a resource that is wanted, and not
+// a position in the response.
+func (ts *typeState) named(n string) bool { return ts.wants(n) && !strings.HasPrefix(n, unnamed) }
+
 // record keeps the verdict and returns the rejected versions.
 func (ts *typeState) record(u Update, errs map[string]error) map[string]string {
 	bad := map[string]string{}
@@ -104,7 +111,7 @@ func (ts *typeState) record(u Update, errs map[string]error) map[string]string {
 	}
 	for n, err := range errs {
 		bad[n] = ""
-		if ts.wants(n) && !strings.HasPrefix(n, unnamed) {
+		if ts.named(n) {
 			ts.rejected[n] = err.Error()
 			delete(ts.absent, n)
 		}

@@ -60,6 +60,13 @@ func TestMisnamedResourcesAreRejected(t *testing.T) {
 		if d := m.differs([]*resource.Resource{cl("a", "1"), ls("l", "1", "r")}); d != "" {
 			t.Error(d)
 		}
+		refused := map[string][]string{}
+		for _, u := range m.seen() {
+			refused[u.Type] = append(refused[u.Type], u.Refused...)
+		}
+		if d := cmp.Diff(map[string][]string{cds: {"b"}, eds: {"a"}, lds: {"m"}, rds: {"r"}}, refused); d != "" {
+			t.Errorf("the handler hears of -want +got\n%s", d)
+		}
 	})
 }
 

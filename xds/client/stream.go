@@ -142,9 +142,12 @@ func (c *Client) flush(w wire, first *bool) (wait time.Duration, err error) {
 	defer c.mu.Unlock()
 	now := time.Now()
 	for _, ts := range c.order {
-		sub, unsub := ts.pendingNames()
-		changed := len(sub)+len(unsub) > 0
-		for changed || len(ts.replies) > 0 {
+		for {
+			sub, unsub := ts.pendingNames()
+			changed := len(sub)+len(unsub) > 0
+			if !changed && len(ts.replies) == 0 {
+				break
+			}
 			// A changed subscription carries a delayed NACK with it: on its
 			// own it would read as an ACK. A newer reply releases it too.
 			if !changed && len(ts.replies) == 1 {
@@ -158,7 +161,7 @@ func (c *Client) flush(w wire, first *bool) (wait time.Duration, err error) {
 			if err := w.request(ts, *first); err != nil {
 				return 0, err
 			}
-			*first, changed = false, false
+			*first = false
 			ts.asked()
 		}
 	}

@@ -33,8 +33,11 @@ type typeState struct {
 	requested    bool
 	sentWildcard bool
 	sentNames    map[string]struct{}
-	nonce        string
-	replies      []reply
+	// dropped are those of sentNames that were unsubscribed, though they may be wanted
+	// again: what was accepted of them is gone, and comes again only to who asks anew.
+	dropped map[string]struct{}
+	nonce   string
+	replies []reply
 
 	// streak counts rejections of the same content in a row.
 	streak  int
@@ -53,13 +56,14 @@ func newTypeState(url string) *typeState {
 	return &typeState{
 		url: url, names: map[string]struct{}{}, accepted: map[string]*resource.Resource{},
 		rejected: map[string]string{}, absent: map[string]struct{}{}, sentNames: map[string]struct{}{},
+		dropped: map[string]struct{}{},
 	}
 }
 
 // begin forgets what belongs to the previous stream.
 func (ts *typeState) begin() {
 	ts.requested, ts.sentWildcard, ts.nonce, ts.replies = false, false, "", nil
-	ts.sentNames = map[string]struct{}{}
+	ts.sentNames, ts.dropped = map[string]struct{}{}, map[string]struct{}{}
 	ts.streak, ts.lastBad = 0, ""
 }
 
@@ -91,6 +95,9 @@ func (ts *typeState) unsubscribe(names []string) (changed bool) {
 		if _, ok := ts.names[n]; ok {
 			delete(ts.names, n)
 			changed = true
+			if _, sent := ts.sentNames[n]; sent {
+				ts.dropped[n] = struct{}{}
+			}
 		}
 	}
 	unwanted := func(n string) bool { return !ts.wants(n) }
@@ -115,7 +122,18 @@ func (ts *typeState) settled() bool {
 	return true
 }
 
-// pendingNames returns the difference between what is wanted and what this
+// asking are the names that the next request has the stream ask for: of those that were
+// dropped it takes leave first, and one that is wanted again is asked for in the request
+// after that. A server takes no notice of a name that it is told nothing new of.
+func (ts *typeState) asking() map[string]struct{} {
+	names := maps.Clone(ts.names)
+	for n := range ts.dropped {
+		delete(names, n)
+	}
+	return names
+}
+
+// pendingNames returns the difference between what the next request asks for and what this
 // stream asked for.
 func (ts *typeState) pendingNames() (subscribe, unsubscribe []string) {
 	if ts.wildcard && !ts.sentWildcard {
@@ -124,13 +142,14 @@ func (ts *typeState) pendingNames() (subscribe, unsubscribe []string) {
 	if !ts.wildcard && ts.sentWildcard {
 		unsubscribe = append(unsubscribe, wildcard)
 	}
-	for n := range ts.names {
+	names := ts.asking()
+	for n := range names {
 		if _, ok := ts.sentNames[n]; !ok {
 			subscribe = append(subscribe, n)
 		}
 	}
 	for n := range ts.sentNames {
-		if _, ok := ts.names[n]; !ok {
+		if _, ok := names[n]; !ok {
 			unsubscribe = append(unsubscribe, n)
 		}
 	}
@@ -142,7 +161,8 @@ func (ts *typeState) pendingNames() (subscribe, unsubscribe []string) {
 // asked records that the stream now knows the subscription and the oldest reply.
 func (ts *typeState) asked() {
 	ts.requested, ts.sentWildcard = true, ts.wildcard
-	ts.sentNames = maps.Clone(ts.names)
+	ts.sentNames = ts.asking()
+	clear(ts.dropped)
 	if len(ts.replies) > 0 {
 		ts.replies = ts.replies[1:]
 	}

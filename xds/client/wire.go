@@ -75,7 +75,7 @@ func (w *deltaWire) recv() (*answer, error) {
 		partial:    strings.HasSuffix(m.GetSystemVersionInfo(), resource.PartialSuffix), bad: map[string]error{},
 	}
 	for i, r := range m.GetResources() {
-		a.add(i, r.GetName(), r.GetVersion(), r.GetResource())
+		a.add(i, r.GetName(), r.GetVersion(), r.GetResource(), misnamed)
 	}
 	for _, n := range m.GetRemovedResources() {
 		if _, there := a.seen[n]; there {
@@ -97,8 +97,8 @@ func (w *sotwWire) request(ts *typeState, first bool) error {
 	if first {
 		m.Node = w.client.node
 	}
-	m.ResourceNames = slices.Sorted(maps.Keys(ts.names))
-	if ts.wildcard && (len(ts.names) > 0 || !legacyWildcard(ts.url)) {
+	m.ResourceNames = slices.Sorted(maps.Keys(ts.asking()))
+	if ts.wildcard && (len(m.ResourceNames) > 0 || !legacyWildcard(ts.url)) {
 		m.ResourceNames = append(m.ResourceNames, wildcard)
 	}
 	if r := ts.oldest(); r != nil {
@@ -123,7 +123,7 @@ func (w *sotwWire) recv() (*answer, error) {
 				a.bad[fmt.Sprintf("%s%d]", unnamed, i)] = err
 				continue
 			}
-			a.add(i, r.GetName(), r.GetVersion(), r.GetResource())
+			a.add(i, r.GetName(), r.GetVersion(), r.GetResource(), misnamed)
 			continue
 		}
 		name, err := resource.NameOf(body)
@@ -131,12 +131,13 @@ func (w *sotwWire) recv() (*answer, error) {
 			a.bad[fmt.Sprintf("%s%d]", unnamed, i)] = err
 			continue
 		}
-		a.add(i, name, "", body)
+		a.add(i, name, "", body, func(string, *anypb.Any) error { return nil }) // it is the body's own
 	}
 	return a, nil
 }
 
-func (a *answer) add(i int, name, version string, body *anypb.Any) {
+// add takes a resource, or says why not; misnamed tells whether its name is none of its own.
+func (a *answer) add(i int, name, version string, body *anypb.Any, misnamed func(string, *anypb.Any) error) {
 	switch {
 	case name == "":
 		a.bad[fmt.Sprintf("%s%d]", unnamed, i)] = errors.New("has no name")

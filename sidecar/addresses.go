@@ -1,0 +1,62 @@
+package sidecar
+
+import (
+	"fmt"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/listener"
+)
+
+// addresses tell which listener has an address.
+type addresses map[listener.Bound]string
+
+// addresses are those of all listeners. One that waits to move has both: it listens at the
+// one until it does at the other, and may do so last of all that wait.
+func (s *state) addresses() addresses {
+	held := addresses{}
+	for name := range s.wants {
+		held.occupy(name, s.holding(name))
+	}
+	return held
+}
+
+// holding are the configurations whose addresses a listener has.
+func (s *state) holding(name string) []*listener.Config {
+	var out []*listener.Config
+	if cfg := s.wants[name]; cfg != nil {
+		out = append(out, cfg)
+	}
+	if old := s.inForce[name]; old != nil && s.warming[name] != nil {
+		out = append(out, old)
+	}
+	return out
+}
+
+func (a addresses) occupy(name string, by []*listener.Config) {
+	for _, cfg := range by {
+		for _, at := range cfg.Bound() {
+			a[at] = name
+		}
+	}
+}
+
+func (a addresses) vacate(name string, by []*listener.Config) {
+	for _, cfg := range by {
+		for _, at := range cfg.Bound() {
+			if a[at] == name {
+				delete(a, at)
+			}
+		}
+	}
+}
+
+// available says why a listener cannot have its addresses. One that another has is refused
+// while its sender listens, as in Envoy, though the other may still wait, and have no socket,
+// or wait to leave it.
+func (s *state) available(cfg *listener.Config, held addresses) error {
+	for _, at := range cfg.Bound() {
+		if other := held[at]; other != "" && other != cfg.Name {
+			return fmt.Errorf("listener %s: %s is listener %q's", cfg.Name, at.Address, other)
+		}
+	}
+	return s.listeners.Available(cfg)
+}

@@ -1,0 +1,57 @@
+package cluster
+
+import (
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+)
+
+// TestCondemnedWhileReleased: a connection that is found to be unwanted just as it is given
+// back gets no more requests.
+func TestCondemnedWhileReleased(t *testing.T) {
+	for name, condemn := range map[string]func(m *Manager, h *Host){
+		"its host was ejected":  func(_ *Manager, h *Host) { h.retireConns() },
+		"its trust was lost":    func(m *Manager, _ *Host) { m.CloseConns(ofWeb) },
+		"what is of others was": func(m *Manager, _ *Host) { m.CloseConns(func(string, *stream.Info) bool { return false }) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newManager(t, Options{})
+			c := mustUpdate(t, m, &Config{Name: "c", Endpoints: hosts("c", newServer(t).addr)})
+			h := c.hosts()[0]
+			conn, err := h.Acquire(withTimeout(5*time.Second), "web", false, DefaultPriority, monotonic(), 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := conn.pool
+			p.mu.Lock()
+			done := make(chan struct{})
+			waits := func(who string) {
+				waitFor(t, func() bool {
+					stacks := make([]byte, 1<<20)
+					for _, g := range strings.Split(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
+						if strings.Contains(g, who) && strings.Contains(g, "sync.(*Mutex).Lock") {
+							return true
+						}
+					}
+					return false
+				})
+			}
+			condemned := make(chan struct{})
+			go func() { defer close(condemned); condemn(m, h) }()
+			waits("cluster.TestCondemnedWhileReleased") // the first to get the lock
+			go func() { defer close(done); conn.Release() }()
+			waits("ReleaseRead")
+			p.mu.Unlock()
+			<-condemned
+			<-done
+			if got := p.takeIdle(monotonic()); (got != nil) != (name == "what is of others was") {
+				t.Errorf("the next request gets %v", got)
+			} else if got != nil {
+				_ = got.Close()
+			}
+		})
+	}
+}
