@@ -59,6 +59,7 @@ type file struct {
 	only string // the name of the one resource in it, "" for all
 
 	glanced  looks             // at the last glance
+	still    bool              // that was its look at the one before, too
 	looked   looks             // before it was read
 	sum      [sha256.Size]byte // of what was read last
 	read     bool
@@ -157,7 +158,8 @@ func (s *Source) glance() (changed bool) {
 	defer s.looking.Unlock()
 	for _, f := range s.all() {
 		now := appearance(f.path)
-		if now == f.glanced && now != f.looked {
+		f.still = now == f.glanced
+		if f.still && now != f.looked {
 			changed = true
 		}
 		f.glanced = now
@@ -165,13 +167,27 @@ func (s *Source) glance() (changed bool) {
 	return changed
 }
 
-// Refresh looks at all files now. What was refused has another chance when anything else
-// has changed, such as the clusters that routes name.
+// written tells whether nobody writes to a file any more: half a file may be right, and say
+// something else. One that is asked for now has no glances; its age says as much, where the
+// clock that dates files can be believed, and where not it waits for two of them.
+func (f *file) written() bool {
+	now := appearance(f.path)
+	if f.still && now == f.glanced {
+		return true
+	}
+	return !f.read && (now == looks{} || time.Since(time.Unix(now.changed.Unix())) >= glanceEvery)
+}
+
+// Refresh looks at all files that nobody is writing to. What was refused has another chance
+// when anything else has changed, such as the clusters that routes name.
 func (s *Source) Refresh() {
 	s.looking.Lock()
 	defer s.looking.Unlock()
 	changed := map[*file]bool{}
 	for _, f := range s.all() {
+		if !f.written() {
+			continue
+		}
 		if c, _ := s.look(f); c {
 			changed[f] = true
 		}
@@ -180,7 +196,7 @@ func (s *Source) Refresh() {
 		return
 	}
 	for _, f := range s.all() {
-		if f.refused && !changed[f] {
+		if f.refused && !changed[f] && f.written() {
 			f.sum = [sha256.Size]byte{}
 			_, _ = s.look(f)
 		}
@@ -204,6 +220,9 @@ func (s *Source) look(f *file) (changed bool, err error) {
 	b, err := readFile(f.path)
 	if err != nil {
 		return false, s.complain(f, err)
+	}
+	if f.read && appearance(f.path) != f.looked {
+		return false, nil // written to meanwhile: the next glances see that
 	}
 	sum := sha256.Sum256(b)
 	if f.read && sum == f.sum {
