@@ -44,7 +44,7 @@ func Check(b *config.Bootstrap) error {
 		h.timers.Close()
 	}()
 	found, err := readFiles(b)
-	errs := []error{err}
+	errs := []error{err, clashes(b)}
 	for _, c := range append(found.clusters, b.Clusters...) {
 		errs = append(errs, clusters.Check(c), tls.check(c))
 	}

@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -11,6 +12,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
 	"github.com/hauberk-mesh/hauberk/sidecar/fair"
+	"github.com/hauberk-mesh/hauberk/sidecar/files"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
@@ -100,6 +102,8 @@ type state struct {
 	held     map[string]*heldCluster
 	failed   map[string]error
 	draining bool // no inbound listener may come back
+	// clustersCome is set until a control plane that has clusters has sent some.
+	clustersCome bool
 }
 
 func newState(s *state) *state {
@@ -164,7 +168,7 @@ func shortType(url string) string {
 func (s *state) applyClusters(u client.Update, errs map[string]error) {
 	for _, r := range u.Upserts {
 		if s.static[r.Name] {
-			errs[r.Name] = fmt.Errorf("the bootstrap has a static cluster of this name")
+			errs[r.Name] = errStatic("cluster")
 			continue
 		}
 		fair.Background(fair.Cluster)
@@ -266,7 +270,7 @@ func (s *state) applyRoutes(u client.Update, errs map[string]error) {
 	for _, r := range u.Upserts {
 		cfg, err := read(config.Route, r)
 		if err == nil {
-			err = config.MissingCluster(cfg, s.known)
+			err = s.missing(cfg, r.Name)
 		}
 		var table *route.Table
 		if err == nil {
@@ -274,7 +278,7 @@ func (s *state) applyRoutes(u client.Update, errs map[string]error) {
 		}
 		if err != nil {
 			errs[r.Name] = err
-			s.refusedRoutes[r.Name] = true
+			s.refusedRoutes[r.Name] = !errors.Is(err, files.ErrEarly)
 			continue
 		}
 		delete(s.refusedRoutes, r.Name)
@@ -298,7 +302,7 @@ func (s *state) applyListeners(u client.Update, errs map[string]error) {
 	var now []*listener.Config
 	for _, r := range u.Upserts {
 		if s.static[r.Name] {
-			errs[r.Name] = fmt.Errorf("the bootstrap has a static listener of this name")
+			errs[r.Name] = errStatic("listener")
 			continue
 		}
 		cfg, err := read(config.Listener, r)

@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -43,11 +44,15 @@ type Source struct {
 	log     *slog.Logger
 	wake    chan struct{} // holds a token when there is another file to be read
 
-	looking sync.Mutex // held while files are looked at, one after the other
+	retry   atomic.Bool // what was refused is to be tried again
+	looking sync.Mutex  // held while files are looked at, one after the other
 
 	mu    sync.Mutex
 	files map[key]*file
 }
+
+// ErrEarly is in a Handler's refusal of what is right, and may be taken once more is there.
+var ErrEarly = errors.New("the control plane has sent none yet")
 
 // key is what is asked for: a name of resource.InFile, or the path of a file that has all.
 type key struct{ url, name string }
@@ -61,6 +66,7 @@ type file struct {
 	glanced  looks             // at the last glance
 	still    bool              // that was its look at the one before, too
 	looked   looks             // before it was read
+	again    bool              // it is to be taken again, though it has not changed
 	sum      [sha256.Size]byte // of what was read last
 	read     bool
 	refused  bool // not all of that was accepted
@@ -95,10 +101,7 @@ func (s *Source) Subscribe(url string, names ...string) {
 			s.follow(key{url, n}, path, only)
 		}
 	}
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
+	s.poke()
 }
 
 // Unsubscribe ends that. What was found is forgotten, and the handler not told.
@@ -110,8 +113,21 @@ func (s *Source) Unsubscribe(url string, names ...string) {
 	}
 }
 
+// Retry has what was refused tried again, because something else has changed than a file.
+func (s *Source) Retry() {
+	s.retry.Store(true)
+	s.poke()
+}
+
+func (s *Source) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
 // Load reads all files for the first time, also those that the first ones name. Its error
-// says all that is wrong with any of them.
+// says all that is wrong with any of them; what has only come too early is tried again.
 func (s *Source) Load() error {
 	s.looking.Lock()
 	defer s.looking.Unlock()
@@ -122,10 +138,11 @@ func (s *Source) Load() error {
 			return errors.Join(errs...)
 		}
 		f := unread[0] // what it names comes before the others
-		if _, err := s.look(f); err != nil {
+		if _, err := s.look(f); err != nil && !errors.Is(err, ErrEarly) {
 			errs = append(errs, err)
 		}
 		f.read = true
+		f.glanced, f.still = f.looked, true // it has been read as it is
 	}
 }
 
@@ -159,7 +176,7 @@ func (s *Source) glance() (changed bool) {
 	for _, f := range s.all() {
 		now := appearance(f.path)
 		f.still = now == f.glanced
-		if f.still && now != f.looked {
+		if f.still && (now != f.looked || f.again) {
 			changed = true
 		}
 		f.glanced = now
@@ -183,6 +200,7 @@ func (f *file) written() bool {
 func (s *Source) Refresh() {
 	s.looking.Lock()
 	defer s.looking.Unlock()
+	retry := s.retry.Swap(false)
 	changed := map[*file]bool{}
 	for _, f := range s.all() {
 		if !f.written() {
@@ -192,13 +210,15 @@ func (s *Source) Refresh() {
 			changed[f] = true
 		}
 	}
-	if len(changed) == 0 {
+	if len(changed) == 0 && !retry {
 		return
 	}
 	for _, f := range s.all() {
-		if f.refused && !changed[f] && f.written() {
-			f.sum = [sha256.Size]byte{}
-			_, _ = s.look(f)
+		if f.refused && !changed[f] {
+			f.again = true
+			if f.written() {
+				_, _ = s.look(f)
+			}
 		}
 	}
 }
@@ -216,6 +236,9 @@ func (s *Source) all() []*file {
 // look reads a file, and hands on what is in it if that is not what it was. By its bytes, not
 // by its times: a file may be replaced within the clock's resolution.
 func (s *Source) look(f *file) (changed bool, err error) {
+	if f.again {
+		f.again, f.sum = false, [sha256.Size]byte{}
+	}
 	f.looked = appearance(f.path)
 	b, err := readFile(f.path)
 	if err != nil {
@@ -308,6 +331,8 @@ func (s *Source) complain(f *file, err error) error {
 	s.mu.Unlock()
 	switch {
 	case said == before:
+	case errors.Is(err, ErrEarly):
+		s.log.Info("file of resources waits", "reason", err)
 	case err != nil:
 		s.log.Error("file of resources cannot be used, what was in force stays", "err", err)
 	default:
