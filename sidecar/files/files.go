@@ -242,6 +242,9 @@ func (s *Source) look(f *file) (changed bool, err error) {
 	f.looked = appearance(f.path)
 	b, err := readFile(f.path)
 	if err != nil {
+		if f.refused { // what is wrong with it is not known for when it is back
+			f.sum = [sha256.Size]byte{}
+		}
 		return false, s.complain(f, err)
 	}
 	if f.read && appearance(f.path) != f.looked {

@@ -194,6 +194,37 @@ func TestChanges(t *testing.T) {
 	b.complaint("back", nil)
 }
 
+// TestRefusedFileIsBack: what is wrong with a file is told again once it is there again, with
+// the same in it; it is no longer what was wrong while it was away.
+func TestRefusedFileIsBack(t *testing.T) {
+	b := newBed(t)
+	if err := b.source.Load(); err != nil {
+		t.Fatal(err)
+	}
+	b.heard()
+	b.refuses["d"] = true
+	for what, c := range map[string]struct {
+		put        func()
+		heard, why string
+	}{
+		"refused":  {func() { b.clusters("a", "b", "d") }, "Cluster d", `"d": no`},
+		"no files": {func() { b.write("cds", "resources: [{}]") }, "", "resources[0].@type: is no type"},
+	} {
+		c.put()
+		b.refresh()
+		b.wants(what, c.heard)
+		if err := os.Remove(b.path("cds")); err != nil {
+			t.Fatal(err)
+		}
+		b.refresh()
+		b.complaint(what+", away", map[string]string{"cds": "no such file"})
+		c.put()
+		b.refresh()
+		b.wants(what+", back", c.heard)
+		b.complaint(what+", back", map[string]string{"cds": c.why})
+	}
+}
+
 // TestNamedFiles: a resource that names a file has it read; it has the one that is asked for.
 func TestNamedFiles(t *testing.T) {
 	b := newBed(t)
