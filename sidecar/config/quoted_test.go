@@ -75,7 +75,7 @@ func TestReasonsHelp(t *testing.T) {
 		"node: {metadata: {q1: 1,\n  q1: 2}}":                       "line 2: a key is already set in its map",
 		"node: {id: !!int abc}":                                     "cannot decode !!str as a !!int",
 		"node: {ids: a}":                                            `node.ids: unknown field "ids"; remove it`,
-		"node: {connectTimeout: a,\n  connectTimeout: b}":             `line 2: key "connectTimeout" already set in map`,
+		"node: {connectTimeout: a,\n  connectTimeout: b}":           `line 2: key "connectTimeout" already set in map`,
 		"node: [a]":                                                 "node: unexpected text, or a value of another type",
 		"admin: {address: {socket_address: {port_value: abc}}}":     "admin.address.socket_address.port_value: invalid value for uint32 field portValue",
 		"static_resources: {clusters: [{connect_timeout: abc}]}":    "static_resources.clusters[0].connect_timeout: invalid google.protobuf.Duration value",
