@@ -61,6 +61,7 @@ type key struct{ url, name string }
 type file struct {
 	key
 	path string
+	rank int    // of its type in resource.PushOrder
 	only string // the name of the one resource in it, "" for all
 
 	glanced  looks             // at the last glance
@@ -88,7 +89,7 @@ func New(o Options) *Source {
 
 func (s *Source) follow(k key, path, only string) {
 	if s.files[k] == nil {
-		s.files[k] = &file{key: k, path: path, only: only, accepted: map[string]*resource.Resource{}}
+		s.files[k] = &file{key: k, path: path, rank: slices.Index(resource.PushOrder, k.url), only: only, accepted: map[string]*resource.Resource{}}
 	}
 }
 
@@ -137,12 +138,16 @@ func (s *Source) Load() error {
 		if len(unread) == 0 {
 			return errors.Join(errs...)
 		}
-		f := unread[0] // what it names comes before the others
-		if _, err := s.look(f); err != nil && !errors.Is(err, ErrEarly) {
-			errs = append(errs, err)
+		for _, f := range unread {
+			if f.rank != unread[0].rank {
+				break // what the first ones name, which is of another type, comes before it
+			}
+			if _, err := s.look(f); err != nil && !errors.Is(err, ErrEarly) {
+				errs = append(errs, err)
+			}
+			f.read = true
+			f.glanced, f.still = f.looked, true // it has been read as it is
 		}
-		f.read = true
-		f.glanced, f.still = f.looked, true // it has been read as it is
 	}
 }
 
@@ -228,8 +233,7 @@ func (s *Source) all() []*file {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.SortedFunc(maps.Values(s.files), func(a, b *file) int {
-		order := func(f *file) int { return slices.Index(resource.PushOrder, f.url) }
-		return cmp.Or(order(a)-order(b), strings.Compare(a.name, b.name))
+		return cmp.Or(a.rank-b.rank, strings.Compare(a.name, b.name))
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -302,6 +303,54 @@ func (b *bed) following(test func()) {
 func pass(glances int) {
 	time.Sleep(time.Duration(glances) * glanceEvery)
 	synctest.Wait()
+}
+
+// TestLoadOfMany: each file costs the same, however many there are.
+func TestLoadOfMany(t *testing.T) {
+	cost := func(files int) uint64 {
+		b := newBed(t)
+		for i := range files {
+			b.source.Subscribe(resource.EndpointType, resource.InFile(b.path(fmt.Sprint("away", i)), "e"))
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if err := b.source.Load(); strings.Count(err.Error(), "no such file") != files {
+			t.Fatal(err)
+		}
+		runtime.ReadMemStats(&after)
+		return (after.TotalAlloc - before.TotalAlloc) / uint64(files)
+	}
+	if few, many := cost(100), cost(3000); many > 2*few {
+		t.Errorf("a file costs %d bytes among 100, and %d among 3000", few, many)
+	}
+}
+
+// TestLoadsInOrder: clusters come first, then the endpoints that they name, then listeners and
+// their routes.
+func TestLoadsInOrder(t *testing.T) {
+	b := newBed(t)
+	b.write("lds", `resources: [{"@type": type.googleapis.com/envoy.config.listener.v3.Listener, name: l}]`)
+	names := []string{}
+	for _, n := range []string{"r2", "r1", "r3"} {
+		b.write(n, routes(n, "x"))
+		names = append(names, resource.InFile(b.path(n), n))
+	}
+	b.names["l"] = names[0]
+	b.source.Subscribe(resource.RouteType, names[1:]...)
+	for _, n := range []string{"f", "e"} {
+		b.write(n, `resources: [{"@type": type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment, cluster_name: `+n+`}]`)
+		b.source.Subscribe(resource.EndpointType, resource.InFile(b.path(n), n))
+	}
+	if err := b.source.Load(); err != nil {
+		t.Fatal(err)
+	}
+	kind := func(kind string, names ...string) (out string) {
+		for _, n := range names {
+			out += ", " + kind + " " + resource.InFile(b.path(n), n)
+		}
+		return out
+	}
+	b.wants("first", "Cluster a, Cluster b"+kind("ClusterLoadAssignment", "e", "f")+", Listener l"+kind("RouteConfiguration", "r1", "r2", "r3"))
 }
 
 // TestRun: a change is seen soon.
