@@ -49,14 +49,22 @@ func (a addresses) vacate(name string, by []*listener.Config) {
 	}
 }
 
+// clash says which other listener has an address of one.
+func (a addresses) clash(cfg *listener.Config) error {
+	for _, at := range cfg.Bound() {
+		if other := a[at]; other != "" && other != cfg.Name {
+			return fmt.Errorf("listener %s: %s is listener %q's", cfg.Name, at.Address, other)
+		}
+	}
+	return nil
+}
+
 // available says why a listener cannot have its addresses. One that another has is refused
 // while its sender listens, as in Envoy, though the other may still wait, and have no socket,
 // or wait to leave it.
 func (s *state) available(cfg *listener.Config, held addresses) error {
-	for _, at := range cfg.Bound() {
-		if other := held[at]; other != "" && other != cfg.Name {
-			return fmt.Errorf("listener %s: %s is listener %q's", cfg.Name, at.Address, other)
-		}
+	if err := held.clash(cfg); err != nil {
+		return err
 	}
 	return s.listeners.Available(cfg)
 }

@@ -145,6 +145,7 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 		}
 		s.files = files.New(files.Options{All: cfg.Bootstrap.Files, Handler: s.state, Log: cfg.Log})
 		s.state.followFiles(s.files)
+		s.state.clustersCome = s.discovers() && (cfg.Bootstrap.ADS == nil || cfg.Bootstrap.ADS.Clusters)
 		if err = s.files.Load(); err != nil {
 			return nil, fmt.Errorf("dynamic resources: %w", err)
 		}
@@ -291,7 +292,7 @@ func (s *Sidecar) discover(ctx context.Context) error {
 		}
 	}
 	c, err := client.New(client.Config{
-		Servers: servers, Node: node, Handler: s.state, Cache: store, Log: s.cfg.Log,
+		Servers: servers, Node: node, Handler: client.HandlerFunc(s.applyStreamed), Cache: store, Log: s.cfg.Log,
 		SotW: s.cfg.Bootstrap != nil && s.cfg.Bootstrap.ADS != nil && !s.cfg.Bootstrap.ADS.Delta,
 	})
 	if err != nil {

@@ -1,8 +1,10 @@
 package sidecar
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
@@ -17,13 +19,19 @@ import (
 // check.
 type filed struct {
 	source    *files.Source
+	bootstrap *config.Bootstrap
+	addresses addresses
 	clusters  []*cluster.Config
 	listeners []*listener.Config
 }
 
 // readFiles reads all files that a bootstrap names, and those that they name.
 func readFiles(b *config.Bootstrap) (*filed, error) {
-	f := &filed{}
+	f := &filed{bootstrap: b, addresses: addresses{}}
+	var errs []error
+	for _, l := range b.Listeners {
+		errs = append(errs, f.addresses.claim(l))
+	}
 	f.source = files.New(files.Options{All: b.Files, Handler: f, Log: slog.New(slog.DiscardHandler)})
 	for _, c := range b.Clusters {
 		f.endpointsOf(c)
@@ -31,7 +39,14 @@ func readFiles(b *config.Bootstrap) (*filed, error) {
 	for _, l := range b.Listeners {
 		f.routesOf(l)
 	}
-	return f, f.source.Load()
+	return f, errors.Join(append(errs, f.source.Load())...)
+}
+
+// claim takes the addresses of a listener, which no other may have.
+func (a addresses) claim(l *listener.Config) error {
+	err := a.clash(l)
+	a.occupy(l.Name, []*listener.Config{l})
+	return err
 }
 
 // Apply implements client.Handler.
@@ -49,6 +64,9 @@ func (f *filed) take(r *resource.Resource) error {
 	switch r.Type {
 	case resource.ClusterType:
 		c, err := read(config.Cluster, r)
+		if slices.ContainsFunc(f.bootstrap.Clusters, func(c *cluster.Config) bool { return c.Name == r.Name }) {
+			err = errStatic("cluster")
+		}
 		if err == nil {
 			f.clusters = append(f.clusters, c)
 			f.endpointsOf(c)
@@ -56,6 +74,12 @@ func (f *filed) take(r *resource.Resource) error {
 		return err
 	case resource.ListenerType:
 		l, err := read(config.Listener, r)
+		if slices.ContainsFunc(f.bootstrap.Listeners, func(l *listener.Config) bool { return l.Name == r.Name }) {
+			err = errStatic("listener")
+		}
+		if err == nil {
+			err = f.addresses.claim(l)
+		}
 		if err == nil {
 			f.listeners = append(f.listeners, l)
 			f.routesOf(l)
@@ -63,15 +87,41 @@ func (f *filed) take(r *resource.Resource) error {
 		return err
 	case resource.RouteType:
 		c, err := read(config.Route, r)
+		if err == nil && !f.bootstrap.StreamsClusters() {
+			err = config.MissingCluster(c, f.known)
+		}
 		if err == nil {
 			_, err = route.Compile(c)
 		}
 		return err
 	case resource.EndpointType:
-		_, err := read(config.Assignment, r)
+		a, err := read(config.Assignment, r)
+		if err == nil {
+			err = f.taken(a, r.Name)
+		}
 		return err
 	}
 	return fmt.Errorf("%s is not discovered in files", r.Type)
+}
+
+// known tells whether there is a cluster, in a file or the bootstrap.
+func (f *filed) known(name string) bool {
+	return slices.ContainsFunc(f.all(), func(c *cluster.Config) bool { return c.Name == name })
+}
+
+func (f *filed) all() []*cluster.Config { return slices.Concat(f.clusters, f.bootstrap.Clusters) }
+
+// taken says why a cluster that asks for endpoints by a name cannot have those.
+func (f *filed) taken(a *cluster.Assignment, name string) error {
+	for _, c := range f.all() {
+		if c.Type != cluster.EDS || edsName(c) != name {
+			continue
+		}
+		if err := c.Takes(a); err != nil {
+			return fmt.Errorf("for cluster %s: %w", c.Name, err)
+		}
+	}
+	return nil
 }
 
 func (f *filed) endpointsOf(c *cluster.Config) {

@@ -15,7 +15,9 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
+	"github.com/hauberk-mesh/hauberk/sidecar/files"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/xds/client"
 	"github.com/hauberk-mesh/hauberk/xds/resource"
 )
@@ -110,6 +112,40 @@ func (s *state) followFiles(files subscriber) {
 	defer s.mu.Unlock()
 	s.sub.files = files
 	s.subscribe()
+}
+
+// errStatic refuses a discovered resource that has the name of one of the bootstrap.
+func errStatic(what string) error {
+	return fmt.Errorf("the bootstrap has a static %s of this name", what)
+}
+
+// missing says that routes are to be validated, and a cluster is not there. Those of a file
+// are read before a control plane is asked for clusters, and have come too early then.
+func (s *state) missing(cfg *route.Config, name string) error {
+	err := config.MissingCluster(cfg, s.known)
+	if _, _, inFile := resource.SplitFile(name); err != nil && inFile && s.clustersCome {
+		return fmt.Errorf("%w: %w", err, files.ErrEarly)
+	}
+	return err
+}
+
+// applyStreamed takes what a control plane sends. What files have that was refused for want
+// of a cluster, or because it does not fit one, has another chance with every new one.
+func (s *Sidecar) applyStreamed(u client.Update) map[string]error {
+	if u.Type == resource.ClusterType {
+		s.state.clustersCame()
+	}
+	errs := s.state.Apply(u)
+	if u.Type == resource.ClusterType && s.files != nil {
+		s.files.Retry()
+	}
+	return errs
+}
+
+func (s *state) clustersCame() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clustersCome = false
 }
 
 func (s *state) subscribe() {

@@ -2,12 +2,27 @@ package sidecar
 
 import (
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"net"
+	"net/url"
 	"testing"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/identity/svid"
 )
+
+// TestNameOfACertificate: people are shown the name that a certificate has.
+func TestNameOfACertificate(t *testing.T) {
+	san, err := asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 6, Bytes: []byte("SPIFFE://td/api#")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf := &x509.Certificate{URIs: []*url.URL{{Scheme: "spiffe", Host: "td", Path: "/api"}}, Extensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: san}}}
+	if got := nameOf(leaf); got != "SPIFFE://td/api#" {
+		t.Errorf("it is shown as %q", got)
+	}
+}
 
 // TestWithdrawnSignerClosesConnections: those that its SVIDs opened, at both ends,
 // and no others.

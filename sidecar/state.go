@@ -1,7 +1,7 @@
 package sidecar
 
 import (
-	"fmt"
+	"errors"
 	"log/slog"
 	"maps"
 	"slices"
@@ -11,6 +11,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
 	"github.com/hauberk-mesh/hauberk/sidecar/fair"
+	"github.com/hauberk-mesh/hauberk/sidecar/files"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
@@ -103,6 +104,8 @@ type state struct {
 	held     map[string]*heldCluster
 	failed   map[string]error
 	draining bool // no inbound listener may come back
+	// clustersCome is set until a control plane that has clusters has sent some.
+	clustersCome bool
 }
 
 func newState(s *state) *state {
@@ -167,7 +170,7 @@ func shortType(url string) string {
 func (s *state) applyClusters(u client.Update, errs map[string]error) {
 	for _, r := range u.Upserts {
 		if s.static[r.Name] {
-			errs[r.Name] = fmt.Errorf("the bootstrap has a static cluster of this name")
+			errs[r.Name] = errStatic("cluster")
 			continue
 		}
 		fair.Background(fair.Cluster)
@@ -284,7 +287,7 @@ func (s *state) applyRoutes(u client.Update, errs map[string]error) {
 	for _, r := range u.Upserts {
 		cfg, err := read(config.Route, r)
 		if err == nil {
-			err = config.MissingCluster(cfg, s.known)
+			err = s.missing(cfg, r.Name)
 		}
 		var table *route.Table
 		if err == nil {
@@ -292,7 +295,11 @@ func (s *state) applyRoutes(u client.Update, errs map[string]error) {
 		}
 		if err != nil {
 			errs[r.Name] = err
-			s.refuseRoutes(r.Name)
+			if errors.Is(err, files.ErrEarly) {
+				delete(s.refusedRoutes, r.Name)
+			} else {
+				s.refuseRoutes(r.Name)
+			}
 			continue
 		}
 		delete(s.refusedRoutes, r.Name)
@@ -324,7 +331,7 @@ func (s *state) applyListeners(u client.Update, errs map[string]error) {
 	held := s.addresses()
 	for _, r := range u.Upserts {
 		if s.static[r.Name] {
-			errs[r.Name] = fmt.Errorf("the bootstrap has a static listener of this name")
+			errs[r.Name] = errStatic("listener")
 			continue
 		}
 		cfg, err := read(config.Listener, r)

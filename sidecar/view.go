@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/identity/svid"
+	"github.com/hauberk-mesh/hauberk/internal/altname"
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/files"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
@@ -143,7 +144,7 @@ func (v *view) Certs() any {
 func nameOf(leaf *x509.Certificate) string {
 	switch {
 	case len(leaf.URIs) > 0:
-		return leaf.URIs[0].String()
+		return altname.URIs(leaf)[0]
 	case len(leaf.DNSNames) > 0:
 		return leaf.DNSNames[0]
 	}

@@ -12,9 +12,10 @@ import (
 // it may be replaced within the resolution of the clock that its times are of.
 const Every, Read = 200 * time.Millisecond, 25
 
-// File is what is remembered of one that is read again and again.
+// File is what is remembered of one that is read again and again. It has one user at a time.
 type File struct {
 	glanced appearance // at the last glance
+	still   bool       // it was the same at the one before
 	read    appearance // before it was read
 }
 
@@ -33,14 +34,30 @@ func of(path string) appearance {
 	return appearance{uint64(st.Dev), st.Ino, st.Size, st.Ctim}
 }
 
+// Old tells whether a file was last written to longer ago than from one glance to the next, or
+// is not there. It says so of a file that is written to where the clock that dates files is wrong.
+func Old(path string) bool {
+	now := of(path)
+	return now == appearance{} || time.Since(time.Unix(now.changed.Unix())) >= Every
+}
+
 // Reading is to be called before the file is read.
 func (f *File) Reading(path string) { f.read = of(path) }
 
-// Changed tells whether the file has another look than when it was read, and has had it for as
-// long as from one glance to the next: who writes into it has done so by then.
+// AsRead tells whether the file looks as it did then.
+func (f *File) AsRead(path string) bool { return of(path) == f.read }
+
+// Settle takes what was read for what was glanced at, twice.
+func (f *File) Settle() { f.glanced, f.still = f.read, true }
+
+// Changed glances, and tells whether the file has another look than when it was read, and has
+// had it for as long as from one glance to the next: who writes into it has done so by then.
 func (f *File) Changed(path string) bool {
 	now := of(path)
-	changed := now == f.glanced && now != f.read
+	f.still = now == f.glanced
 	f.glanced = now
-	return changed
+	return f.still && now != f.read
 }
+
+// Still tells whether the file has the look that it had at the last two glances.
+func (f *File) Still(path string) bool { return f.still && of(path) == f.glanced }

@@ -79,7 +79,12 @@ func (c *Config) Service() string {
 }
 
 // Takes says why the cluster cannot have endpoints.
-func (c *Config) Takes(a *Assignment) error { return c.Subsets.check(a) }
+func (c *Config) Takes(a *Assignment) error {
+	if err := checkAddresses(a); err != nil {
+		return err
+	}
+	return c.Subsets.check(a)
+}
 
 // discoversAs tells whether both have the endpoints of the same EDS resource.
 func (c *Config) discoversAs(o *Config) bool {

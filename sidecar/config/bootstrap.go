@@ -70,6 +70,9 @@ type ADS struct {
 	Listeners, Clusters bool
 }
 
+// StreamsClusters tells whether clusters are to come from the control plane that it names.
+func (b *Bootstrap) StreamsClusters() bool { return b.ADS != nil && b.ADS.Clusters }
+
 // Files are the paths of files that have all discovered resources of a type, "" for none.
 type Files struct{ Listeners, Clusters string }
 
@@ -311,7 +314,7 @@ func (b *Bootstrap) references() error {
 		have[c.Name] = true
 	}
 	missing := func(cluster string) bool {
-		return !have[cluster] && b.Files.Clusters == "" && (b.ADS == nil || !b.ADS.Clusters)
+		return !have[cluster] && b.Files.Clusters == "" && !b.StreamsClusters()
 	}
 	unasked := func(name string) bool {
 		_, _, ok := resource.SplitFile(name)

@@ -16,11 +16,30 @@ import (
 // positions cost as much as they are deep: without a bound 400 KB were gigabytes.
 const maxNesting = 100
 
-// marker begins or ends a document of several.
-var marker = regexp.MustCompile(`(?m)^(?:---|\.\.\.)(?:\s|$)`)
+// marker begins or ends a document of several, as a directive does.
+var marker = regexp.MustCompile(`(?m)^(?:(?:---|\.\.\.)(?:\s|$)|%)`)
+
+// foreign are YAML's ends of lines that neither Go's (?m) nor its \s know; \r\n is one for both.
+var foreign = regexp.MustCompile(`\r(?:[^\n]|$)|[\x{85}\x{2028}\x{2029}]`)
+
+// leftmost is a text whose first line that says anything is a key with nothing before it. A
+// mapping that begins there goes on to the next marker: no line is further to the left.
+var leftmost = regexp.MustCompile(`\A(?:[ \t]*(?:#[^\n]*)?\r?\n)*["'A-Za-z]`)
+
+// plainlyOne tells whether a text is one document at a glance, and has no aliases.
+func plainlyOne(text []byte) bool {
+	return leftmost.Match(text) && !bytes.ContainsRune(text, '&') && !marker.Match(text) && !foreign.Match(text)
+}
+
+var errGoesOn = errors.New("goes on behind the end of its first document; write one")
+
+// unclear is the fault of a text whose first document may be right for all that: the decoder
+// looks ahead. Whoever can read that document would read a part.
+type unclear struct{ error }
 
 // oneDocument refuses a text of which a part would be lost without a word, what follows the
-// first document, and one that aliases make larger than a file may be.
+// first document, and one that aliases make larger than a file may be. An error that is
+// unclear is one only where another decoder finds none.
 func oneDocument(b []byte) error {
 	if !utf8.Valid(b) {
 		return errors.New("is not UTF-8")
@@ -30,8 +49,8 @@ func oneDocument(b []byte) error {
 		if json.Valid(text) {
 			return nil
 		}
-	} else if !bytes.ContainsRune(text, '&') && !marker.Match(text) {
-		return nil // neither an anchor nor another document
+	} else if plainlyOne(text) {
+		return nil
 	}
 	docs := yaml.NewDecoder(bytes.NewReader(text))
 	for first := true; ; first = false {
@@ -40,9 +59,9 @@ func oneDocument(b []byte) error {
 		case errors.Is(err, io.EOF):
 			return nil
 		case err != nil && first:
-			return nil // its reader says where
+			return unclear{errGoesOn}
 		case err != nil, !first && !empty(&doc):
-			return errors.New("goes on behind the end of its first document; write one")
+			return errGoesOn
 		}
 		if budget := maxBootstrap; !affordable(&doc, &budget, 0) {
 			return fmt.Errorf("its aliases make it longer than %d bytes, or deeper than %d levels", maxBootstrap, maxNesting)

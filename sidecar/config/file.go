@@ -77,7 +77,8 @@ func ParseBootstrap(b []byte) (*Bootstrap, error) {
 
 // readTree reads YAML or JSON.
 func readTree(b []byte) (map[string]any, error) {
-	if err := oneDocument(b); err != nil {
+	var perhaps unclear
+	if err := oneDocument(b); err != nil && !errors.As(err, &perhaps) {
 		return nil, err
 	}
 	// Strict: a key that is there twice would silently lose one of its values.
@@ -85,6 +86,9 @@ func readTree(b []byte) (map[string]any, error) {
 	if err != nil {
 		text := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "yaml: "), "unmarshal errors:\n  ")
 		return nil, errors.New(unwritten(strings.ReplaceAll(text, "\n  ", "; ")))
+	}
+	if perhaps.error != nil {
+		return nil, perhaps.error
 	}
 	if bytes.Equal(bytes.TrimSpace(j), []byte("null")) {
 		return nil, errors.New("is empty")

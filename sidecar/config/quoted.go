@@ -4,6 +4,8 @@ import (
 	"errors"
 	"regexp"
 	"strings"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // pem is how a key begins that was pasted to where it does not belong.
@@ -15,24 +17,57 @@ func pasted(name string) bool {
 	return strings.Contains(name, pem) || strings.ContainsAny(name, "\n\r\x00")
 }
 
-var (
-	// mistyped are what a JSON decoder says of a text, the text at the end.
-	mistyped = regexp.MustCompile(`^(unexpected token|invalid value for (?:string|bytes) field [^:]*:) (?s:.*)$`)
-	// badKey is what a YAML decoder says of a mapping or list that is the name of a field,
-	// all of it at the end.
-	badKey = regexp.MustCompile(`^invalid map key: (?s:.*)$`)
-)
+// undisclosed are what the decoders of JSON and YAML say of a text, with the text, and what
+// is to be said instead. A text may be anything: a token that begins with * is an alias to YAML.
+var undisclosed = []struct {
+	reason  *regexp.Regexp
+	instead string
+}{
+	{regexp.MustCompile(`^unexpected token (?s:.*)$`), "unexpected text, or a value of another type"},
+	{regexp.MustCompile(`^(invalid value for \w+ (?:field [^:]*|key)): (?s:.*)$`), "$1"},
+	{regexp.MustCompile(`^(invalid google\.protobuf\.Duration value) (?s:.*)$`), "$1; write seconds, as in 1.5s"},
+	{regexp.MustCompile(`^(invalid google\.protobuf\.\w+(?: value)?):? (?s:.*)$`), "$1"},
+	{regexp.MustCompile(`^(google\.protobuf\.\w+ value out of range): (?s:.*)$`), "$1"},
+	{regexp.MustCompile(`^(google\.protobuf\.FieldMask\.paths contains [^:"]*)(?s:.*)$`), "$1"},
+	{regexp.MustCompile(`^(duplicate map key|@type field value is not a string)(?s:.*)$`), "$1"},
+	{regexp.MustCompile(`^invalid map key: (?s:.*)$`), "invalid map key"},
+	{regexp.MustCompile(`^unsupported map key of type: (?s:.*)$`), "a name of a field that is no text"},
+	{regexp.MustCompile(`^unknown anchor '(?s:.*)' referenced$`), "unknown anchor; quote a text that begins with *"},
+	{regexp.MustCompile(`^anchor '(?s:.*)' value contains itself$`), "the value of an anchor contains itself"},
+	{regexp.MustCompile("^(cannot decode \\S+) `(?s:.*)` (as a .*)$"), "$1 $2"},
+}
+
+// setTwice is what a YAML decoder says of a name that is there twice, as often as there are such.
+var setTwice = regexp.MustCompile(`key ("(?:[^"\\]|\\.)*"|[^"\s]+) already set in map`)
 
 // unwritten is a decoder's reason without the text that it is about, which may be a key or
-// a token in the wrong place.
+// a token in the wrong place. Names of fields are said.
 func unwritten(reason string) string {
-	if m := mistyped.FindStringSubmatch(reason); m != nil {
-		if strings.HasPrefix(m[1], "unexpected") {
-			return "unexpected text, or a value of another type"
+	for _, u := range undisclosed {
+		if u.reason.MatchString(reason) {
+			return u.reason.ReplaceAllString(reason, u.instead)
 		}
-		return strings.TrimSuffix(m[1], ":")
 	}
-	return badKey.ReplaceAllString(reason, "invalid map key")
+	return setTwice.ReplaceAllStringFunc(reason, func(said string) string {
+		if isField(strings.Trim(setTwice.FindStringSubmatch(said)[1], `"`)) {
+			return said
+		}
+		return "a key is already set in its map"
+	})
+}
+
+var capital = regexp.MustCompile(`[A-Z]`)
+
+// isField tells whether a name is that of a field that the sidecar knows, as Protobuf or JSON
+// spells it.
+func isField(name string) bool {
+	spelt := capital.ReplaceAllStringFunc(name, func(c string) string { return "_" + strings.ToLower(c) })
+	for _, r := range fields {
+		if r.of(protoreflect.Name(spelt)) != unsupported {
+			return true
+		}
+	}
+	return false
 }
 
 // discreet cuts an error at a key that has become a part of it.

@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -44,11 +45,15 @@ type Source struct {
 	log     *slog.Logger
 	wake    chan struct{} // holds a token when there is another file to be read
 
-	looking sync.Mutex // held while files are looked at, one after the other
+	retry   atomic.Bool // what was refused is to be tried again
+	looking sync.Mutex  // held while files are looked at, one after the other
 
 	mu    sync.Mutex
 	files map[key]*file
 }
+
+// ErrEarly is in a Handler's refusal of what is right, and may be taken once more is there.
+var ErrEarly = errors.New("the control plane has sent none yet")
 
 // key is what is asked for: a name of resource.InFile, or the path of a file that has all.
 type key struct{ url, name string }
@@ -57,9 +62,11 @@ type key struct{ url, name string }
 type file struct {
 	key
 	path string
+	rank int    // of its type in resource.PushOrder
 	only string // the name of the one resource in it, "" for all
 
 	glance   glance.File
+	again    bool              // it is to be taken again, though it has not changed
 	sum      [sha256.Size]byte // of what was read last
 	read     bool
 	refused  bool // not all of that was accepted
@@ -81,7 +88,7 @@ func New(o Options) *Source {
 
 func (s *Source) follow(k key, path, only string) {
 	if s.files[k] == nil {
-		s.files[k] = &file{key: k, path: path, only: only, accepted: map[string]*resource.Resource{}}
+		s.files[k] = &file{key: k, path: path, rank: slices.Index(resource.PushOrder, k.url), only: only, accepted: map[string]*resource.Resource{}}
 	}
 }
 
@@ -94,10 +101,7 @@ func (s *Source) Subscribe(url string, names ...string) {
 			s.follow(key{url, n}, path, only)
 		}
 	}
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
+	s.poke()
 }
 
 // Unsubscribe ends that. What was found is forgotten, and the handler not told.
@@ -109,8 +113,21 @@ func (s *Source) Unsubscribe(url string, names ...string) {
 	}
 }
 
+// Retry has what was refused tried again, because something else has changed than a file.
+func (s *Source) Retry() {
+	s.retry.Store(true)
+	s.poke()
+}
+
+func (s *Source) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
 // Load reads all files for the first time, also those that the first ones name. Its error
-// says all that is wrong with any of them.
+// says all that is wrong with any of them; what has only come too early is tried again.
 func (s *Source) Load() error {
 	s.looking.Lock()
 	defer s.looking.Unlock()
@@ -120,11 +137,16 @@ func (s *Source) Load() error {
 		if len(unread) == 0 {
 			return errors.Join(errs...)
 		}
-		f := unread[0] // what it names comes before the others
-		if _, err := s.look(f); err != nil {
-			errs = append(errs, err)
+		for _, f := range unread {
+			if f.rank != unread[0].rank {
+				break // what the first ones name, which is of another type, comes before it
+			}
+			if _, err := s.look(f); err != nil && !errors.Is(err, ErrEarly) {
+				errs = append(errs, err)
+			}
+			f.read = true
+			f.glance.Settle() // it has been read as it is
 		}
-		f.read = true
 	}
 }
 
@@ -151,31 +173,44 @@ func (s *Source) glance() (changed bool) {
 	s.looking.Lock()
 	defer s.looking.Unlock()
 	for _, f := range s.all() {
-		if f.glance.Changed(f.path) {
+		if f.glance.Changed(f.path) || f.again && f.glance.Still(f.path) {
 			changed = true
 		}
 	}
 	return changed
 }
 
-// Refresh looks at all files now. What was refused has another chance when anything else
-// has changed, such as the clusters that routes name.
+// written tells whether nobody writes to a file any more: half a file may be right, and say
+// something else. One that is asked for now has no glances; its age says as much, where the
+// clock that dates files can be believed, and where not it waits for two of them.
+func (f *file) written() bool {
+	return f.glance.Still(f.path) || !f.read && glance.Old(f.path)
+}
+
+// Refresh looks at all files that nobody is writing to. What was refused has another chance
+// when anything else has changed, such as the clusters that routes name.
 func (s *Source) Refresh() {
 	s.looking.Lock()
 	defer s.looking.Unlock()
+	retry := s.retry.Swap(false)
 	changed := map[*file]bool{}
 	for _, f := range s.all() {
+		if !f.written() {
+			continue
+		}
 		if c, _ := s.look(f); c {
 			changed[f] = true
 		}
 	}
-	if len(changed) == 0 {
+	if len(changed) == 0 && !retry {
 		return
 	}
 	for _, f := range s.all() {
 		if f.refused && !changed[f] {
-			f.sum = [sha256.Size]byte{}
-			_, _ = s.look(f)
+			f.again = true
+			if f.written() {
+				_, _ = s.look(f)
+			}
 		}
 	}
 }
@@ -185,18 +220,26 @@ func (s *Source) all() []*file {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.SortedFunc(maps.Values(s.files), func(a, b *file) int {
-		order := func(f *file) int { return slices.Index(resource.PushOrder, f.url) }
-		return cmp.Or(order(a)-order(b), strings.Compare(a.name, b.name))
+		return cmp.Or(a.rank-b.rank, strings.Compare(a.name, b.name))
 	})
 }
 
 // look reads a file, and hands on what is in it if that is not what it was. By its bytes, not
 // by its times: a file may be replaced within the clock's resolution.
 func (s *Source) look(f *file) (changed bool, err error) {
+	if f.again {
+		f.again, f.sum = false, [sha256.Size]byte{}
+	}
 	f.glance.Reading(f.path)
 	b, err := readFile(f.path)
 	if err != nil {
+		if f.refused { // what is wrong with it is not known for when it is back
+			f.sum = [sha256.Size]byte{}
+		}
 		return false, s.complain(f, err)
+	}
+	if f.read && !f.glance.AsRead(f.path) {
+		return false, nil // written to meanwhile: the next glances see that
 	}
 	sum := sha256.Sum256(b)
 	if f.read && sum == f.sum {
@@ -285,6 +328,8 @@ func (s *Source) complain(f *file, err error) error {
 	s.mu.Unlock()
 	switch {
 	case said == before:
+	case errors.Is(err, ErrEarly):
+		s.log.Info("file of resources waits", "reason", err)
 	case err != nil:
 		s.log.Error("file of resources cannot be used, what was in force stays", "err", err)
 	default:

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/internal/altname"
 )
 
 // Context is a Server or a Client with what its sources hold now. Handshakes read
@@ -296,11 +298,12 @@ func idOf(certificates []tls.Certificate) string {
 	if len(certificates) == 0 {
 		return ""
 	}
-	leaf := certificates[0].Leaf
-	if len(leaf.URIs) != 1 || !strings.EqualFold(leaf.URIs[0].Scheme, "spiffe") {
+	const scheme = "spiffe:"
+	uris := altname.URIs(certificates[0].Leaf)
+	if len(uris) != 1 || len(uris[0]) < len(scheme) || !strings.EqualFold(uris[0][:len(scheme)], scheme) {
 		return ""
 	}
-	return leaf.URIs[0].String()
+	return uris[0]
 }
 
 // Refresh looks at the files and secrets, and reads them when they have changed. What

@@ -152,6 +152,45 @@ func uri(s string) []*url.URL {
 	return []*url.URL{u}
 }
 
+// spelled is the extension of a certificate that has its URIs spelt so.
+func spelled(t *testing.T, uris ...string) []pkix.Extension {
+	t.Helper()
+	var names []asn1.RawValue
+	for _, u := range uris {
+		names = append(names, asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: 6, Bytes: []byte(u)})
+	}
+	san, err := asn1.Marshal(names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: san}}
+}
+
+// TestOwnNameIsAsItIsSpelt: the own identity is what peers read in the certificate.
+func TestOwnNameIsAsItIsSpelt(t *testing.T) {
+	ca := newAuthority(t, "ca")
+	for _, c := range []struct {
+		uris []string
+		want string
+	}{
+		{[]string{"spiffe://td/api"}, "spiffe://td/api"},
+		{[]string{"spiffe://td/api#"}, "spiffe://td/api#"},
+		{[]string{"SPIFFE://td/api"}, "SPIFFE://td/api"},
+		{[]string{"spiffe://td/a b"}, "spiffe://td/a b"},
+		{[]string{"https://td/api"}, ""},
+		{[]string{"spiffe://td/api", "spiffe://td/web"}, ""},
+	} {
+		own := ca.issue(&x509.Certificate{ExtraExtensions: spelled(t, c.uris...)})
+		s, err := NewServer(&Server{Common: Common{Certificates: []Certificate{own.own()}, MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS13}}, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.ID(); got != c.want {
+			t.Errorf("%q: %q, want %q", c.uris, got, c.want)
+		}
+	}
+}
+
 // serverOf is a listening side that shows a certificate to anyone.
 func serverOf(t *testing.T, own ...Certificate) *tls.Config {
 	t.Helper()
@@ -171,11 +210,7 @@ func TestVerification(t *testing.T) {
 	leaf := ca.issue(&x509.Certificate{ExtKeyUsage: use, DNSNames: []string{"*.example.com", "api.internal"}, URIs: uri("spiffe://td/api"),
 		IPAddresses: []net.IP{net.IPv4(10, 1, 2, 3)}, EmailAddresses: []string{"ops@example.com"}})
 	spelt := func(uri string) *issued {
-		san, err := asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 6, Bytes: []byte(uri)}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return ca.issue(&x509.Certificate{ExtKeyUsage: use, ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: san}}})
+		return ca.issue(&x509.Certificate{ExtKeyUsage: use, ExtraExtensions: spelled(t, uri)})
 	}
 	expired := ca.issue(&x509.Certificate{ExtKeyUsage: use, NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(-time.Hour)})
 	forClients := ca.issue(&x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
