@@ -48,10 +48,10 @@ bench-full: build bench-program ## every job with every number of connections, b
 	@HAUBERK_SIDECAR=$(abspath $(BIN))/hauberk-sidecar $(BIN)/bench -full $(if $(BENCH_TIME),-time $(BENCH_TIME)) $(BENCH)
 
 .PHONY: profile
-profile: build bench-program ## take the CPU profiles by which the sidecar is compiled (cmd/hauberk-sidecar/default.pgo); four minutes
+profile: build bench-program ## take the CPU profiles by which the sidecar is compiled (cmd/hauberk-sidecar/default.pgo), KEEP=1 beside those before; four minutes
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && cp $(BIN)/hauberk-sidecar $$dir && \
 	HAUBERK_SIDECAR=$$dir/hauberk-sidecar $(BIN)/bench -profile $$dir -jobs $(PROFILED) -c 64 -rounds 1 -retries 0 -time 15s -open 50ms -without haproxy,envoy,nginx,reverseproxy && \
-	$(GO) tool pprof -proto $$dir/*.pprof >$$dir/all && mv $$dir/all cmd/hauberk-sidecar/default.pgo
+	$(GO) tool pprof -proto $(if $(KEEP),cmd/hauberk-sidecar/default.pgo) $$dir/*.pprof >$$dir/all && mv $$dir/all cmd/hauberk-sidecar/default.pgo
 
 .PHONY: bench-program
 bench-program:
