@@ -3,6 +3,7 @@
 package glance
 
 import (
+	"context"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -11,6 +12,25 @@ import (
 // Every is how often to glance, and Read how many glances later a file is read to be sure:
 // it may be replaced within the resolution of the clock that its times are of.
 const Every, Read = 200 * time.Millisecond, 25
+
+// Watch glances until the context ends, and has files read when a glance tells that one has
+// changed, when they are to be, and now and then. It calls both functions by turns.
+func Watch(ctx context.Context, wake <-chan struct{}, changed func() bool, read func()) {
+	tick := time.NewTicker(Every)
+	defer tick.Stop()
+	for n := 1; ; n++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-wake:
+			read()
+		case <-tick.C:
+			if changed() || n%Read == 0 {
+				read()
+			}
+		}
+	}
+}
 
 // File is what is remembered of one that is read again and again. It has one user at a time.
 type File struct {

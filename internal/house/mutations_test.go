@@ -112,7 +112,7 @@ var mutations = []struct {
 	{"trust on disk", "identity/agent/trust.go", "Bundles: a.wire(a.bundles)}", "Bundles: nil}", "identity/agent", "TestTrustDoesNotGoBack"},
 	{"the scope of a revocation list", "sidecar/tlscontext/revocation.go", "if why := r.silent(c); why != \"\" {", "if why := r.silent(c); false && why != \"\" {", "sidecar/tlscontext", "TestRevocationLists"},
 	{"the newest revocation list", "sidecar/tlscontext/revocation.go", "r.list.ThisUpdate.After(newest.list.ThisUpdate)", "false", "sidecar/tlscontext", "TestRevocationLists"},
-	{"trust that a file takes away counts soon", "sidecar/secrets/store.go", "s.glance() || n%glance.Read == 0", "n%glance.Read == 0", "sidecar/secrets", "TestFileIsSeenSoon"},
+	{"trust that a file takes away counts soon", "internal/glance/glance.go", "changed() || n%Read == 0", "n%Read == 0", "sidecar/secrets", "TestFileIsSeenSoon"},
 	{"a new cluster awaits its checks", "sidecar/cluster/cluster.go", "c.unproven = cfg.HealthCheck != nil", "c.unproven = false", "sidecar/cluster", "TestClusterAwaitsFirstChecks"},
 	{"a body of the environment", "sidecar/config/environment.go", "; !e.bootstrap {\n		return fail(path, environmentReason)", "; false {\n		return fail(path, environmentReason)", "sidecar/config", "TestEnvironmentOfRoutes"},
 	{"the alarm on what is stale", "internal/stale/stale.go", "				log.Warn(w)", "				_ = w", "internal/stale", "TestWatch"},

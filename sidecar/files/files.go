@@ -20,7 +20,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -151,22 +150,7 @@ func (s *Source) Load() error {
 }
 
 // Run looks at files until the context ends.
-func (s *Source) Run(ctx context.Context) {
-	tick := time.NewTicker(glance.Every)
-	defer tick.Stop()
-	for n := 1; ; n++ {
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.wake:
-			s.Refresh()
-		case <-tick.C:
-			if s.glance() || n%glance.Read == 0 {
-				s.Refresh()
-			}
-		}
-	}
-}
+func (s *Source) Run(ctx context.Context) { glance.Watch(ctx, s.wake, s.glance, s.Refresh) }
 
 // glance tells whether a file has changed.
 func (s *Source) glance() (changed bool) {

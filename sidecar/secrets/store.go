@@ -153,20 +153,7 @@ func (s *Store) Retain(needed func() map[tlscontext.SecretRef]bool) {
 }
 
 // Run looks at files until the context ends. Trust that is taken away is to count soon.
-func (s *Store) Run(ctx context.Context) {
-	tick := time.NewTicker(glance.Every)
-	defer tick.Stop()
-	for n := 1; ; n++ {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			if s.glance() || n%glance.Read == 0 {
-				s.Refresh()
-			}
-		}
-	}
-}
+func (s *Store) Run(ctx context.Context) { glance.Watch(ctx, nil, s.glance, s.Refresh) }
 
 // glance tells whether a file has changed.
 func (s *Store) glance() (changed bool) {
