@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -116,8 +117,8 @@ func (f fields) Header(lower string) (value string, ok bool) {
 }
 
 // HeaderFrom implements telemetry.Headers.
-func (f fields) HeaderFrom(lower string, from int) (value string, next int, ok bool) {
-	if v := f.values(lower); from < len(v) {
+func (f fields) HeaderFrom(name message.Name, from int) (value string, next int, ok bool) {
+	if v := f.values(name.String()); from < len(v) {
 		return v[from], from + 1, true
 	}
 	return "", from, false

@@ -20,8 +20,8 @@ type request map[string]string
 func (r request) Header(lower string) (string, bool) { v, ok := r[lower]; return v, ok }
 
 // HeaderFrom splits a value at semicolons into those of a repeated field.
-func (r request) HeaderFrom(lower string, from int) (string, int, bool) {
-	v, ok := r[lower]
+func (r request) HeaderFrom(name message.Name, from int) (string, int, bool) {
+	v, ok := r[name.String()]
 	if !ok || from > len(v) {
 		return "", from, false
 	}

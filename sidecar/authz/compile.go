@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
@@ -240,7 +241,7 @@ func (c compiler) header(h *route.HeaderMatch) (matcher, error) {
 	case h.Name != strings.ToLower(h.Name):
 		return fail(errors.New("the name must be lower case"))
 	}
-	out := &headerMatcher{name: h.Name, present: true, invert: h.Invert, missingAsEmpty: h.MissingAsEmpty}
+	out := &headerMatcher{name: message.NameOf(h.Name), present: true, invert: h.Invert, missingAsEmpty: h.MissingAsEmpty}
 	set := 0
 	if h.Value != nil {
 		set++

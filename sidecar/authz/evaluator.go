@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -21,7 +22,7 @@ const (
 // a value cannot be hidden behind another of the same name.
 type Request interface {
 	Header(lower string) (value string, ok bool)
-	HeaderFrom(lower string, from int) (value string, next int, ok bool)
+	HeaderFrom(name message.Name, from int) (value string, next int, ok bool)
 }
 
 // Peer is the connection that a decision is about, its addresses parsed once.

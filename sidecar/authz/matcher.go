@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
@@ -123,7 +124,7 @@ func trimQuery(path string) string {
 // an empty one. A field that is there more than once matches when one of its values
 // does; inverted, when none does.
 type headerMatcher struct {
-	name           string
+	name           message.Name
 	str            *stringMatcher
 	lo, hi         int64
 	isRange        bool

@@ -168,6 +168,19 @@ func IDOf(name string) ID {
 	return Other
 }
 
+// Name is a field's name as it is looked for, with what a look needs of it: who asks for
+// one name of many messages makes it once.
+type Name struct {
+	lower string
+	id    ID
+}
+
+// NameOf returns a lower-case name, or that of a pseudo-header.
+func NameOf(lower string) Name { return Name{lower, IDOf(lower)} }
+
+// String returns the name in lower case.
+func (n Name) String() string { return n.lower }
+
 // foldKnown is EqualFold for a name of the table, eight bytes at a time. Those names
 // have letters, digits and hyphens only; of these the letters alone have the bit 0x40,
 // and only where they stand may the case bit differ. So whatever is not a known name is

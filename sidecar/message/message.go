@@ -217,35 +217,35 @@ func (f *Fields) HeaderValue(lower string, n int) (value string, ok bool) {
 	return value, true
 }
 
-// HeaderFrom returns the first value of a field, by lower-case name, at or after
+// HeaderFrom returns the first value of a field at or after
 // position from, and the position to go on from: a loop from 0 sees every value
 // once. Pseudo-headers have one value. It allocates nothing.
-func (r *Request) HeaderFrom(lower string, from int) (value string, next int, ok bool) {
-	if lower == "host" || lower != "" && lower[0] == ':' {
+func (r *Request) HeaderFrom(name Name, from int) (value string, next int, ok bool) {
+	if name.id == Host || name.id == Fake {
 		if from > 0 {
 			return "", from, false
 		}
-		value, ok = r.Header(lower)
+		value, ok = r.Header(name.lower)
 		return value, 1, ok
 	}
-	return r.Fields.HeaderFrom(lower, from)
+	return r.Fields.HeaderFrom(name, from)
 }
 
 // HeaderFrom is Request.HeaderFrom for a response.
-func (r *Response) HeaderFrom(lower string, from int) (value string, next int, ok bool) {
-	if lower == ":status" || r.implied(lower) {
+func (r *Response) HeaderFrom(name Name, from int) (value string, next int, ok bool) {
+	if name.lower == ":status" || name.id == ContentLength && r.implied(name.lower) {
 		if from > 0 {
 			return "", from, false
 		}
-		value, ok = r.Header(lower)
+		value, ok = r.Header(name.lower)
 		return value, 1, ok
 	}
-	return r.Fields.HeaderFrom(lower, from)
+	return r.Fields.HeaderFrom(name, from)
 }
 
 // HeaderFrom is Request.HeaderFrom for fields on their own.
-func (f *Fields) HeaderFrom(lower string, from int) (value string, next int, ok bool) {
-	i := f.find(lower, from)
+func (f *Fields) HeaderFrom(name Name, from int) (value string, next int, ok bool) {
+	i := f.findNamed(name.id, name.lower, from)
 	if i < 0 {
 		return "", from, false
 	}

@@ -188,7 +188,7 @@ func TestHeaderFrom(t *testing.T) {
 	r.Fields.Del("x-b")
 	for name, want := range map[string][]string{"x-a": {"1", "3", ""}, "x-b": nil, "cookie": {"c"}, "host": {"h"}, ":path": {"/"}, ":scheme": nil, "": nil} {
 		var got []string
-		for v, next, ok := r.HeaderFrom(name, 0); ok; v, next, ok = r.HeaderFrom(name, next) {
+		for v, next, ok := r.HeaderFrom(NameOf(name), 0); ok; v, next, ok = r.HeaderFrom(NameOf(name), next) {
 			got = append(got, v)
 		}
 		if !slices.Equal(got, want) {
@@ -312,8 +312,8 @@ func TestBytes(t *testing.T) {
 // TestLengthOfOurOwnAnswer: the length that a codec will write is there to be read.
 func TestLengthOfOurOwnAnswer(t *testing.T) {
 	r := &Response{Status: 503, ContentLength: 91}
-	first, next, ok := r.HeaderFrom("content-length", 0)
-	_, _, more := r.HeaderFrom("content-length", next)
+	first, next, ok := r.HeaderFrom(NameOf("content-length"), 0)
+	_, _, more := r.HeaderFrom(NameOf("content-length"), next)
 	joined, _ := r.Header("content-length")
 	if first != "91" || !ok || more || joined != "91" {
 		t.Errorf("%q %v, joined %q, another %v", first, ok, joined, more)

@@ -156,7 +156,7 @@ func Cookie(f *message.Fields, name string) (value string, ok bool) {
 // Headers is a message whose headers are matched; *message.Request and
 // *message.Response are. HeaderFrom goes through the values of a repeated field.
 type Headers interface {
-	HeaderFrom(lower string, from int) (value string, next int, ok bool)
+	HeaderFrom(name message.Name, from int) (value string, next int, ok bool)
 }
 
 // Match evaluates a header matcher on a message. A header that is missing never
@@ -165,7 +165,8 @@ type Headers interface {
 // when one of its values does; inverted, when none does. These are Envoy's rules,
 // and authorization depends on them.
 func (h *HeaderMatch) Match(m Headers) bool {
-	value, next, ok := m.HeaderFrom(h.Name, 0)
+	name := message.NameOf(h.Name)
+	value, next, ok := m.HeaderFrom(name, 0)
 	if h.Present != nil || (h.Value == nil && h.Range == nil) {
 		want := h.Present == nil || *h.Present
 		return ((ok || h.MissingAsEmpty) == want) != h.Invert
@@ -174,7 +175,7 @@ func (h *HeaderMatch) Match(m Headers) bool {
 		return false
 	}
 	for !h.matches(value) {
-		if value, next, ok = m.HeaderFrom(h.Name, next); !ok {
+		if value, next, ok = m.HeaderFrom(name, next); !ok {
 			return h.Invert
 		}
 	}

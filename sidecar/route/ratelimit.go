@@ -153,7 +153,7 @@ func (a *RateLimitAction) appendEntry(b []byte, d *Described) ([]byte, bool) {
 		}
 		return AppendDescriptorEntry(b, a.Key, d.Selected.Cluster), true
 	case LimitRequestHeader:
-		value, _, ok := d.Request.HeaderFrom(a.Name, 0)
+		value, _, ok := d.Request.HeaderFrom(message.NameOf(a.Name), 0)
 		if !ok {
 			return b, a.SkipIfAbsent
 		}

@@ -23,8 +23,12 @@ func rewrite(dst []byte, start, size int, longer func(dst, src []byte) []byte) [
 // In a line bytes beyond ASCII are escaped too: some terminals take 0x80–0x9f for control
 // codes.
 func escapeFrom(dst []byte, start int, line bool) []byte {
+	n := len(dst) - start
+	if n < 8 && len(dst) >= 8 && shortPlain(dst, n, line) {
+		return dst
+	}
 	plain := plainPrefix(dst[start:], line)
-	if plain == len(dst)-start {
+	if plain == n {
 		return dst
 	}
 	start += plain
@@ -60,18 +64,31 @@ func plainPrefix(s []byte, line bool) int {
 	}
 	for i := 0; ; i += 8 {
 		at := min(i, len(s)-8)
-		x := binary.LittleEndian.Uint64(s[at:])
-		found := below(x, 0x20) | below(x^ones*0x7f, 1)
-		if line {
-			found |= x&high | below(x^ones*'"', 1) | below(x^ones*'\\', 1)
-		}
-		switch {
+		switch found := notPlain(binary.LittleEndian.Uint64(s[at:]), line); {
 		case found != 0:
 			return at
 		case at+8 == len(s):
 			return len(s)
 		}
 	}
+}
+
+// shortPlain tells of the last n bytes, at most eight, whether nothing in them is escaped,
+// nor a tab. There are eight in all.
+func shortPlain(b []byte, n int, line bool) bool {
+	// Those before them move out, and zeros in behind: what is found in these does not count.
+	x := binary.LittleEndian.Uint64(b[len(b)-8:]) >> (64 - 8*n)
+	return notPlain(x, line)&(1<<(8*n)-1) == 0
+}
+
+// notPlain marks the bytes of x that are escaped, or a tab, in their highest bit. A byte
+// above such a one may be marked wrongly.
+func notPlain(x uint64, line bool) uint64 {
+	found := below(x, 0x20) | below(x^ones*0x7f, 1)
+	if line {
+		found |= x&high | below(x^ones*'"', 1) | below(x^ones*'\\', 1)
+	}
+	return found
 }
 
 const ones, high = 0x0101010101010101, 0x8080808080808080

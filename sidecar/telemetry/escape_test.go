@@ -23,6 +23,12 @@ func TestPlainPrefix(t *testing.T) {
 		if got, want := plainPrefix(s, quotes), naive(s, quotes); got > want || got <= want-8 || want == len(s) && got != want {
 			t.Fatalf("%q, quotes %v: %d bytes, want up to %d", s, quotes, got, want)
 		}
+		if n := len(s); n <= 8 {
+			// What stands before is not asked.
+			if got := shortPlain(append([]byte("\x00\"\\\x7f\t\xff  "), s...), n, quotes); got != (naive(s, quotes) == n) {
+				t.Fatalf("%q, quotes %v: plain %v", s, quotes, got)
+			}
+		}
 	}
 	for length := range 20 {
 		for at := range length {

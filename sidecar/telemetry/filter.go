@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 )
 
 // Filter decides which records an access log takes, and which answers of our own a
@@ -145,11 +147,13 @@ type SampleFilter struct {
 	Independent            bool
 }
 
+var nameRequestID = message.NameOf("x-request-id")
+
 // Passes implements Filter.
 func (f SampleFilter) Passes(r *Record) bool {
 	n := uint64(rand.Uint32())
 	if !f.Independent && r.RequestHeaders != nil {
-		if id, _, ok := r.RequestHeaders.HeaderFrom("x-request-id", 0); ok && len(id) >= 8 {
+		if id, _, ok := r.RequestHeaders.HeaderFrom(nameRequestID, 0); ok && len(id) >= 8 {
 			if v, err := strconv.ParseUint(id[:8], 16, 32); err == nil {
 				n = v
 			}

@@ -63,7 +63,8 @@ type Format struct {
 	omit bool
 }
 
-// op is a literal, or an operator that appends a value.
+// op is a literal and an operator behind it that appends a value; nil at the end of a
+// format that ends in a literal.
 type op struct {
 	literal string
 	value   valueFunc
@@ -116,15 +117,22 @@ func parse(text string) ([]op, error) {
 	if err != nil {
 		return nil, err
 	}
-	ops := make([]op, len(pieces))
-	for i, p := range pieces {
+	var ops []op
+	literal := ""
+	for _, p := range pieces {
 		if p.Name == "" {
-			ops[i] = op{literal: p.Literal}
+			literal += p.Literal
 			continue
 		}
-		if ops[i], err = operator(p); err != nil {
+		o, err := operator(p)
+		if err != nil {
 			return nil, err
 		}
+		o.literal, literal = literal, ""
+		ops = append(ops, o)
+	}
+	if literal != "" {
+		ops = append(ops, op{literal: literal})
 	}
 	return ops, nil
 }
@@ -183,15 +191,7 @@ func (f *Format) AppendBody(dst []byte, r *Record) []byte {
 		return f.appendObject(dst, r)
 	}
 	for i := range f.ops {
-		o := &f.ops[i]
-		if o.value == nil {
-			dst = append(dst, o.literal...)
-			continue
-		}
-		var ok bool
-		if dst, ok = o.appendValue(dst, r); !ok && !f.omit {
-			dst = append(dst, '-')
-		}
+		dst = f.ops[i].append(dst, r, f.omit)
 	}
 	return dst
 }
@@ -199,8 +199,12 @@ func (f *Format) AppendBody(dst []byte, r *Record) []byte {
 func appendText(dst []byte, ops []op, r *Record, missing string, line bool) []byte {
 	for i := range ops {
 		o := &ops[i]
-		if o.value == nil {
+		if len(o.literal) == 1 {
+			dst = append(dst, o.literal[0]) // most are a space
+		} else {
 			dst = append(dst, o.literal...)
+		}
+		if o.value == nil {
 			continue
 		}
 		start := len(dst)
@@ -212,6 +216,19 @@ func appendText(dst []byte, ops []op, r *Record, missing string, line bool) []by
 		if !o.plain {
 			dst = escapeFrom(dst, start, line)
 		}
+	}
+	return dst
+}
+
+// append appends both as they are. What has no value is "-", or left out with omit.
+func (o *op) append(dst []byte, r *Record, omit bool) []byte {
+	dst = append(dst, o.literal...)
+	if o.value == nil {
+		return dst
+	}
+	dst, ok := o.appendValue(dst, r)
+	if !ok && !omit {
+		dst = append(dst, '-')
 	}
 	return dst
 }

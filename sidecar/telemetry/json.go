@@ -98,7 +98,7 @@ func (n *node) append(dst []byte, r *Record, omit bool) (out []byte, ok bool) {
 // its value.
 func appendMember(dst []byte, ops []op, r *Record, omit bool) (out []byte, ok bool) {
 	start := len(dst)
-	if len(ops) == 1 && ops[0].value != nil {
+	if len(ops) == 1 && ops[0].literal == "" {
 		dst, ok = ops[0].appendValue(dst, r)
 		switch {
 		case !ok:
@@ -109,13 +109,7 @@ func appendMember(dst []byte, ops []op, r *Record, omit bool) (out []byte, ok bo
 		return quoteFrom(dst, start), true
 	}
 	for i := range ops {
-		if ops[i].value == nil {
-			dst = append(dst, ops[i].literal...)
-			continue
-		}
-		if dst, ok = ops[i].appendValue(dst, r); !ok && !omit {
-			dst = append(dst, '-')
-		}
+		dst = ops[i].append(dst, r, omit)
 	}
 	return quoteFrom(dst, start), true
 }

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/percent"
 	"github.com/hauberk-mesh/hauberk/xds/logformat"
 )
@@ -66,7 +67,7 @@ func headerValue(argument string, lists map[string]bool, get func(*Record) Heade
 	if err != nil {
 		return nil, err
 	}
-	one, other := shown{first, lists[first]}, shown{second, lists[second]}
+	one, other := show(first, lists), show(second, lists)
 	return func(dst []byte, r *Record) (out []byte, ok bool) {
 		h := get(r)
 		if out, ok = one.append(dst, h); !ok {
@@ -82,9 +83,9 @@ func eitherHeader(h Headers, first, second string) (value string, ok bool) {
 	if h == nil {
 		return "", false
 	}
-	value, _, ok = h.HeaderFrom(first, 0)
+	value, _, ok = h.HeaderFrom(message.NameOf(first), 0)
 	if !ok && second != "" {
-		value, _, ok = h.HeaderFrom(second, 0)
+		value, _, ok = h.HeaderFrom(message.NameOf(second), 0)
 	}
 	return value, ok
 }
@@ -198,6 +199,12 @@ var grpcNames = [...][2]string{
 	{"DataLoss", "DATA_LOSS"}, {"Unauthenticated", "UNAUTHENTICATED"},
 }
 
+var (
+	nameContentType = message.NameOf("content-type")
+	namePath        = message.NameOf(":path")
+	nameGRPCStatus  = message.NameOf("grpc-status")
+)
+
 // IsGRPC tells whether a request is one of gRPC, by its only content-type, which has no
 // parameters. What has no path is a CONNECT.
 func IsGRPC(h Headers) bool {
@@ -205,14 +212,14 @@ func IsGRPC(h Headers) bool {
 		return false
 	}
 	const kind = "application/grpc"
-	v, next, _ := h.HeaderFrom("content-type", 0)
+	v, next, _ := h.HeaderFrom(nameContentType, 0)
 	if !strings.HasPrefix(v, kind) || len(v) > len(kind) && v[len(kind)] != '+' {
 		return false
 	}
-	if _, _, more := h.HeaderFrom("content-type", next); more {
+	if _, _, more := h.HeaderFrom(nameContentType, next); more {
 		return false
 	}
-	path, _, _ := h.HeaderFrom(":path", 0)
+	path, _, _ := h.HeaderFrom(namePath, 0)
 	return path != ""
 }
 
@@ -234,8 +241,8 @@ func (r *Record) responseStatus() (status int, ok bool) {
 				continue
 			}
 			var next int
-			if text, next, ok = h.HeaderFrom("grpc-status", 0); ok {
-				_, _, more = h.HeaderFrom("grpc-status", next)
+			if text, next, ok = h.HeaderFrom(nameGRPCStatus, 0); ok {
+				_, _, more = h.HeaderFrom(nameGRPCStatus, next)
 				break
 			}
 		}

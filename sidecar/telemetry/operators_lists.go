@@ -1,6 +1,10 @@
 package telemetry
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+)
 
 // Of a field that comes several times Envoy shows the first value, but for the fields that
 // it knows by name: it keeps one of each, to which it appends what else comes under the
@@ -22,13 +26,16 @@ func nameSet(names string) map[string]bool {
 
 // shown is a field as operators show it.
 type shown struct {
-	name string
+	name message.Name
 	list bool // all its values, with commas between
 }
 
+// show makes a field shown that shows every value where its name is one of lists.
+func show(name string, lists map[string]bool) shown { return shown{message.NameOf(name), lists[name]} }
+
 // append appends the field's value; ok is false where h has none.
 func (s *shown) append(dst []byte, h Headers) (out []byte, ok bool) {
-	if h == nil || s.name == "" {
+	if h == nil || s.name == (message.Name{}) {
 		return dst, false
 	}
 	start := len(dst)
@@ -49,6 +56,6 @@ func (s *shown) append(dst []byte, h Headers) (out []byte, ok bool) {
 // AppendRequestField appends a field of a request as %REQ% shows it; ok is false where
 // there is none. The name is in lower case.
 func AppendRequestField(dst []byte, h Headers, name string) (out []byte, ok bool) {
-	s := shown{name, listsOfRequest[name]}
+	s := show(name, listsOfRequest)
 	return s.append(dst, h)
 }

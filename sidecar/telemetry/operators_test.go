@@ -10,13 +10,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/xds/logformat"
 )
 
 type trailers map[string]string
 
 func (h trailers) Header(lower string) (string, bool) { v, ok := h[lower]; return v, ok }
-func (h trailers) HeaderFrom(name string, from int) (string, int, bool) {
+func (h trailers) HeaderFrom(name message.Name, from int) (string, int, bool) {
 	return headers(h).HeaderFrom(name, from)
 }
 func (h trailers) Bytes() int {
@@ -265,8 +266,8 @@ type repeated map[string][]string
 func (h repeated) Header(lower string) (string, bool) {
 	return strings.Join(h[lower], ","), h[lower] != nil
 }
-func (h repeated) HeaderFrom(lower string, from int) (string, int, bool) {
-	if v := h[lower]; from < len(v) {
+func (h repeated) HeaderFrom(name message.Name, from int) (string, int, bool) {
+	if v := h[name.String()]; from < len(v) {
 		return v[from], from + 1, true
 	}
 	return "", from, false

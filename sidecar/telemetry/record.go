@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/peercert"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
@@ -37,7 +38,7 @@ func (d Direction) String() string {
 type Headers interface {
 	Header(lower string) (value string, ok bool)
 	// HeaderFrom gives the values of a field one by one, from position 0 on.
-	HeaderFrom(lower string, from int) (value string, next int, ok bool)
+	HeaderFrom(name message.Name, from int) (value string, next int, ok bool)
 }
 
 // Record is what is known of one finished request, or of one finished connection

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	"go.uber.org/goleak"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/xds/logformat"
 )
 
@@ -24,8 +25,8 @@ var update = flag.Bool("update", false, "write docs/METRICS.md")
 
 type headers map[string]string
 
-func (h headers) HeaderFrom(name string, from int) (string, int, bool) {
-	v, ok := h[name]
+func (h headers) HeaderFrom(name message.Name, from int) (string, int, bool) {
+	v, ok := h[name.String()]
 	return v, 1, ok && from == 0
 }
 
