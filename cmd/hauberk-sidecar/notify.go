@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/internal/image"
 	"github.com/hauberk-mesh/hauberk/sidecar"
 )
 
@@ -37,6 +38,9 @@ func announce(ctx context.Context, s *sidecar.Sidecar, file string, log *slog.Lo
 		}
 	}
 	s.CloseInherited()
+	if _, err := image.Release(); err != nil { // most of the program is for its start
+		log.Debug("the program's pages stay resident", "err", err)
+	}
 	a := s.Addrs()
 	for _, name := range slices.Sorted(maps.Keys(a.Listeners)) {
 		log.Info("listening", "listener", name, "address", a.Listeners[name].String())

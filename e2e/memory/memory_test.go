@@ -181,8 +181,8 @@ func TestConfigurations(t *testing.T) {
 		clusters            int
 		anonymous, resident int64
 	}{
-		{100, 15 << 20, 32 << 20},
-		{10_000, 80 << 20, 112 << 20}, // resident with the program's own pages
+		{100, 15 << 20, 24 << 20},
+		{10_000, 80 << 20, 80 << 20},
 	} {
 		t.Run(fmt.Sprint(tc.clusters), func(t *testing.T) {
 			addr := freeAddr(t)

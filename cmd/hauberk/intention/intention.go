@@ -25,6 +25,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
@@ -181,12 +182,12 @@ func chainOf(in *api.Inbound) (*listener.FilterChain, error) {
 type request map[string][]string
 
 func (r request) Header(lower string) (string, bool) {
-	v, _, ok := r.HeaderFrom(lower, 0)
+	v, _, ok := r.HeaderFrom(message.NameOf(lower), 0)
 	return v, ok
 }
 
-func (r request) HeaderFrom(lower string, from int) (string, int, bool) {
-	if v := r[lower]; from < len(v) {
+func (r request) HeaderFrom(name message.Name, from int) (string, int, bool) {
+	if v := r[name.String()]; from < len(v) {
 		return v[from], from + 1, true
 	}
 	return "", from, false
