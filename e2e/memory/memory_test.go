@@ -121,6 +121,7 @@ func perConnection(t *testing.T, s sidecar, addr string, client *tls.Config, mes
 // with mTLS, of TCP over both its hops. What a connection holds is the same each time
 // and may not grow; how much garbage lies beside it is the host's chance.
 func TestIdleConnections(t *testing.T) {
+	t.Parallel()
 	a := newAuthority(t)
 	a.issue("web")
 	a.issue("api")
@@ -141,6 +142,7 @@ func TestIdleConnections(t *testing.T) {
 		{"tcp mtls", tcpFilter, server, echo, tcpMessage, a.client("web"), 10500, 7050},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel() // most of it is waiting
 			addr := freeAddr(t)
 			s := start(t, bootstrap(addr, origin(t, tc.serve), tc.filter, tc.downstream, ""), addr)
 			if anonymous, live := perConnection(t, s, addr, tc.client, tc.message); anonymous > tc.anonymous || live > tc.live {
@@ -177,6 +179,7 @@ static_resources:
 }
 
 func TestConfigurations(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		clusters            int
 		anonymous, resident int64
@@ -185,6 +188,7 @@ func TestConfigurations(t *testing.T) {
 		{10_000, 80 << 20, 80 << 20},
 	} {
 		t.Run(fmt.Sprint(tc.clusters), func(t *testing.T) {
+			t.Parallel()
 			addr := freeAddr(t)
 			got := start(t, configuration(addr, tc.clusters), addr).settled(t)
 			t.Logf("anonymous %d KB, resident %d KB", got.anonymous>>10, got.resident>>10)

@@ -15,6 +15,7 @@ import (
 // TestWaitingRequests: a request whose answer is awaited holds its body once, for another
 // attempt, and nothing of the copy that was written to the host.
 func TestWaitingRequests(t *testing.T) {
+	t.Parallel()
 	const waiting, body = 500, 16 << 10
 	var asked sync.WaitGroup
 	asked.Add(waiting)
