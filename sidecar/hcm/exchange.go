@@ -220,8 +220,7 @@ func (x *exchange) serve() {
 func (x *exchange) admit() bool {
 	x.takePolicy()
 	if x.d.Shedding() {
-		x.flags |= telemetry.FlagOverload
-		x.localReply(&reply{status: 503, body: "overloaded", details: "overload", close: true})
+		x.shed()
 		return false
 	}
 	if !x.judgeScheme() || !x.judgeNames() || !x.judgeQuery() || !x.normalizePath() {
@@ -241,6 +240,14 @@ func (x *exchange) admit() bool {
 	return x.runFilters() && x.act()
 }
 
+// shed refuses a request where there is more to do than can be done.
+//
+//go:noinline
+func (x *exchange) shed() {
+	x.flags |= telemetry.FlagOverload
+	x.localReply(&reply{status: 503, body: "overloaded", details: "overload", close: true})
+}
+
 // normalizePath applies the path rules; it answers when they refuse.
 func (x *exchange) normalizePath() bool {
 	out, verdict := x.policy.paths.apply(x.scratch[:0], x.req.Path)
@@ -250,10 +257,10 @@ func (x *exchange) normalizePath() bool {
 	}
 	switch verdict {
 	case pathRejected:
-		x.localReply(&reply{status: 400, details: "path_normalization_failed"})
+		x.answer(400, "path_normalization_failed")
 		return false
 	case pathRedirect:
-		x.localReply(&reply{status: 307, details: "path_normalization_redirect", location: string(onThisHost(out))})
+		x.redirectTo(307, "path_normalization_redirect", string(onThisHost(out)))
 		return false
 	case pathChanged:
 		x.req.SetPath(message.View(out))

@@ -266,7 +266,7 @@ func (x *exchange) runFilters() bool {
 	}
 	if !x.beginFilters() {
 		x.m.log.Error("route table does not fit the HTTP filters", "err", x.binding.err)
-		x.localReply(&reply{status: 500, details: "route_filter_config"})
+		x.answer(500, "route_filter_config")
 		return false
 	}
 	for i := range c.links {

@@ -22,6 +22,21 @@ type reply struct {
 	filter     *filter.Reply // where a filter answers
 }
 
+// answer sends a reply of a status and, for the access log, details. It stays apart from who
+// calls it: the room that a reply takes would be in the way on every request's stack.
+//
+//go:noinline
+func (x *exchange) answer(status int, details string) {
+	x.localReply(&reply{status: status, details: details})
+}
+
+// redirectTo is answer with a place to go to; empty for none.
+//
+//go:noinline
+func (x *exchange) redirectTo(status int, details, location string) {
+	x.localReply(&reply{status: status, details: details, location: location})
+}
+
 // localReply sends r. The connection goes on unless r says otherwise or the
 // request's body makes that impossible.
 func (x *exchange) localReply(r *reply) {

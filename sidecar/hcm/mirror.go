@@ -16,6 +16,16 @@ func (x *exchange) mirrors() {
 		return
 	}
 	x.mirrored = true
+	if x.sel.Mirrored() {
+		x.sendMirrors()
+	}
+}
+
+// sendMirrors is apart from mirrors, as its copies are of few requests, and their room on the
+// stack would be in the way of all.
+//
+//go:noinline
+func (x *exchange) sendMirrors() {
 	var buf [4]route.Mirrored
 	for _, m := range x.sel.Mirrors(buf[:0], rand.Uint32) {
 		c := x.m.clusters.Get(m.Cluster(x.req))

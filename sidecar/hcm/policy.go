@@ -83,7 +83,7 @@ func (x *exchange) judgeQuery() bool {
 	if kind, _ := x.req.Fields.ByID(message.ContentType); kind != "" {
 		return true
 	}
-	x.localReply(&reply{status: 400, details: "query_missing_content_type"})
+	x.answer(400, "query_missing_content_type")
 	return false
 }
 

@@ -79,7 +79,7 @@ func (x *exchange) headFailed(err error) {
 		x.endUpstream(false)
 		x.resp.Reset()
 		x.flags |= telemetry.FlagUpstreamProtocolError
-		x.localReply(&reply{status: 502, details: "unwritable_response"})
+		x.answer(502, "unwritable_response")
 	case stream.IsTimeout(err):
 		x.bodyBroken(err) // the client takes nothing, until the time was up
 	default:

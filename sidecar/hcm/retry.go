@@ -91,6 +91,13 @@ func (x *exchange) retryResponse() (o outcome, again bool) {
 	if p == nil || x.responded || x.interim || !p.RetriesResponse(x.resp) || !p.Admits(x.req) || !x.holdReplay() {
 		return responded, false
 	}
+	return x.retryAnswered(p)
+}
+
+// retryAnswered is retryResponse where the policy retries what was answered.
+//
+//go:noinline
+func (x *exchange) retryAnswered(p *route.RetryPolicy) (o outcome, again bool) {
 	if !x.mayRetry(p) {
 		x.dropReplay()
 		return responded, false

@@ -66,18 +66,18 @@ func (x *exchange) act() bool {
 	case x.table == nil:
 		x.leaveOld()
 		x.flags |= telemetry.FlagNoRoute
-		x.localReply(&reply{status: 404, details: "route_configuration_not_received"})
+		x.answer(404, "route_configuration_not_received")
 		return false
 	case x.sel.HTTPS:
-		r := reply{status: 301, details: "direct_response"}
+		location := ""
 		if x.req.Path != "" { // CONNECT has none, and follows nowhere
-			r.location = "https://" + x.req.Authority + x.req.Path
+			location = "https://" + x.req.Authority + x.req.Path
 		}
-		x.localReply(&r)
+		x.redirectTo(301, "direct_response", location)
 		return false
 	case r == nil:
 		x.flags |= telemetry.FlagNoRoute
-		x.localReply(&reply{status: 404, details: "route_not_found"})
+		x.answer(404, "route_not_found")
 		return false
 	case r.Redirect != nil:
 		x.redirect(r)
@@ -89,7 +89,7 @@ func (x *exchange) act() bool {
 	if x.cluster = x.m.clusters.Get(x.sel.Cluster); x.cluster == nil {
 		x.leaveOld()
 		x.flags |= telemetry.FlagNoCluster
-		x.localReply(&reply{status: notFoundStatus(r.Forward), details: "cluster_not_found"})
+		x.answer(notFoundStatus(r.Forward), "cluster_not_found")
 		return false
 	}
 	return true

@@ -51,7 +51,7 @@ func (x *exchange) refuseTunnel() (answered bool) {
 	if x.sel.Route == nil && !x.sel.HTTPS {
 		return false
 	}
-	x.localReply(&reply{status: 403, details: "upgrade_failed"})
+	x.answer(403, "upgrade_failed")
 	return true
 }
 

@@ -41,10 +41,12 @@ const anyReset = Retry5xx | RetryGatewayError | RetryReset
 
 // Admits tells whether a request may be retried at all.
 func (p *RetryPolicy) Admits(req *message.Request) bool {
-	if len(p.RequestHeaders) == 0 {
-		return true
-	}
-	return slices.ContainsFunc(p.RequestHeaders, func(h HeaderMatch) bool { return h.Match(req) })
+	return len(p.RequestHeaders) == 0 || anyMatches(p.RequestHeaders, req)
+}
+
+//go:noinline
+func anyMatches(matchers []HeaderMatch, req *message.Request) bool {
+	return slices.ContainsFunc(matchers, func(h HeaderMatch) bool { return h.Match(req) })
 }
 
 // RetriesFailure tells whether a failure is to be followed by another attempt.

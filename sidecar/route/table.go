@@ -506,7 +506,6 @@ func (t *Table) find(authority string) *host {
 	if len(t.exact) == 0 && len(t.suffixes) == 0 && len(t.prefixes) == 0 {
 		return t.any
 	}
-	var buf [256]byte
 	name := authority
 	if t.config.IgnorePort {
 		if at := portStart(name); at >= 0 {
@@ -515,10 +514,22 @@ func (t *Table) find(authority string) *host {
 	}
 	for i := range len(name) {
 		if 'A' <= name[i] && name[i] <= 'Z' {
-			name = message.View(appendLower(buf[:0], name))
-			break
+			return t.findFolded(name)
 		}
 	}
+	return t.named(name)
+}
+
+// findFolded finds the virtual host of a name that is not in lower case, as few are: the room
+// for another is not on the stack of all requests.
+//
+//go:noinline
+func (t *Table) findFolded(name string) *host {
+	var buf [256]byte
+	return t.named(message.View(appendLower(buf[:0], name)))
+}
+
+func (t *Table) named(name string) *host {
 	if h := t.exact[name]; h != nil {
 		return h
 	}

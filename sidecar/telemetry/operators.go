@@ -62,7 +62,7 @@ func ifAny(value func(dst []byte, r *Record) []byte) valueFunc {
 
 func number(name, help string, get func(*Record) int64) operatorDef {
 	return plain(operatorDef{OperatorDoc: OperatorDoc{Name: name, Help: help},
-		value: func(dst []byte, r *Record) ([]byte, bool) { return strconv.AppendInt(dst, get(r), 10), true }})
+		value: func(dst []byte, r *Record) ([]byte, bool) { return appendNumber(dst, get(r)), true }})
 }
 
 func plain(d operatorDef) operatorDef {

@@ -77,4 +77,17 @@ func appendNetwork(dst []byte, a net.Addr, bits int) []byte {
 	return p.AppendTo(dst)
 }
 
+// appendNumber is strconv.AppendInt for what is mostly small: sizes, times, counts.
+func appendNumber(dst []byte, n int64) []byte {
+	switch {
+	case uint64(n) < 10:
+		return append(dst, byte('0'+n))
+	case uint64(n) < 100:
+		return append(dst, byte('0'+n/10), byte('0'+n%10))
+	case uint64(n) < 1000:
+		return append(dst, byte('0'+n/100), byte('0'+n/10%10), byte('0'+n%10))
+	}
+	return strconv.AppendInt(dst, n, 10)
+}
+
 func appendPort(dst []byte, port uint16) []byte { return strconv.AppendUint(dst, uint64(port), 10) }

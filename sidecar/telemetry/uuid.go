@@ -2,7 +2,6 @@ package telemetry
 
 import (
 	"encoding/binary"
-	"encoding/hex"
 	"math/rand/v2"
 	"time"
 )
@@ -21,17 +20,26 @@ func appendConnectionUUID(dst []byte, number uint64, began time.Time) []byte {
 }
 
 func appendUUID(dst []byte, low, high uint64) []byte {
-	var b [16]byte
-	binary.LittleEndian.PutUint64(b[:8], low)
-	binary.LittleEndian.PutUint64(b[8:], high)
-	b[6] = b[6]&0x0f | 0x40
-	b[8] = b[8]&0x3f | 0x80
+	low = low&^(0xf0<<48) | 0x40<<48 // the version is in byte 6
+	high = high&^0xc0 | 0x80         // the variant in byte 8
+	a, b, c, d := hexOf(uint32(low)), hexOf(uint32(low>>32)), hexOf(uint32(high)), hexOf(uint32(high>>32))
 	var text [36]byte
-	hex.Encode(text[:8], b[:4])
-	hex.Encode(text[9:13], b[4:6])
-	hex.Encode(text[14:18], b[6:8])
-	hex.Encode(text[19:23], b[8:10])
-	hex.Encode(text[24:], b[10:])
+	binary.LittleEndian.PutUint64(text[:], a)
 	text[8], text[13], text[18], text[23] = '-', '-', '-', '-'
+	binary.LittleEndian.PutUint32(text[9:], uint32(b))
+	binary.LittleEndian.PutUint32(text[14:], uint32(b>>32))
+	binary.LittleEndian.PutUint32(text[19:], uint32(c))
+	binary.LittleEndian.PutUint32(text[24:], uint32(c>>32))
+	binary.LittleEndian.PutUint64(text[28:], d)
 	return append(dst, text[:]...)
+}
+
+// hexOf returns the digits of four bytes, the lowest byte's first: all eight at once.
+func hexOf(bytes uint32) uint64 {
+	x := uint64(bytes)
+	x = (x | x<<16) & 0x0000ffff0000ffff
+	x = (x | x<<8) & 0x00ff00ff00ff00ff
+	x = (x>>4 | x<<8) & 0x0f0f0f0f0f0f0f0f // one digit a byte, the higher first
+	letters := (x + ones*6) >> 4 & ones
+	return x + ones*'0' + letters*('a'-'0'-10)
 }
