@@ -82,7 +82,9 @@ func (h *head) begin(kind headKind, f *message.Fields) {
 	if cap(arena) > keepArena {
 		arena = nil
 	}
-	*h = head{cfg: h.cfg, underscores: h.underscores, kind: kind, fields: f, arena: arena, cookies: cookies, length: -1}
+	cfg, underscores := h.cfg, h.underscores
+	*h = head{} // in its place: with members it would be made on the stack first
+	h.cfg, h.underscores, h.kind, h.fields, h.arena, h.cookies, h.length = cfg, underscores, kind, f, arena, cookies, -1
 }
 
 func (h *head) fault(reason string) {

@@ -17,6 +17,17 @@ import (
 // on the server's after Keep, with Close; after that it serves another exchange, and
 // nothing of it may be used.
 type Stream struct {
+	streamState
+
+	// What outlives the stream, for the next one.
+	req      message.Request // the server's
+	trailers message.Fields
+	heads    []responseHeadSlot // the client's
+	runner   func()             // the server's
+}
+
+// streamState is what a stream begins without.
+type streamState struct {
 	c  *conn
 	id uint32
 
@@ -44,7 +55,6 @@ type Stream struct {
 	got         int64
 	gotHead     bool // the final head of a response, or the request
 	bodiless    bool // what comes may have no content (HEAD, 204, 304)
-	trailers    message.Fields
 	hasTrailers bool
 	interim     int
 
@@ -73,13 +83,10 @@ type Stream struct {
 	orphan bool // over, and to be recycled by the reader
 
 	// The server's.
-	req      message.Request
 	since    int64 // when it arrived, by the clock
 	answered bool  // its final head was sent
-	runner   func()
 
 	// The client's.
-	heads             []responseHeadSlot
 	nheads, firstHead int
 	isHead            bool
 	connect, upgrade  bool
@@ -122,14 +129,13 @@ func (s *Stream) recycle() {
 	s.in.clear()
 	s.req.Reset()
 	s.trailers.Reset()
-	heads := s.heads
-	for i := range heads {
-		heads[i].r.Reset()
+	for i := range s.heads {
+		s.heads[i].r.Reset()
 	}
-	if len(heads) > 2 {
-		heads = heads[:1:1]
+	if len(s.heads) > 2 {
+		s.heads = s.heads[:1:1]
 	}
-	*s = Stream{runner: s.runner, req: s.req, trailers: s.trailers, heads: heads}
+	s.streamState = streamState{}
 	streams.Put(s)
 }
 
