@@ -39,7 +39,7 @@ type hedge struct {
 }
 
 // forwardHedged stands in for forward's loop.
-func (x *exchange) forwardHedged() {
+func (x *exchange) forwardHedged() (redirected bool) {
 	h := &hedge{x: x, ended: make(chan *exchange)}
 	h.ctx, h.cancel = context.WithCancel(x.ctx)
 	h.late, h.turn = time.NewTimer(time.Hour), time.NewTimer(time.Hour)
@@ -49,10 +49,10 @@ func (x *exchange) forwardHedged() {
 	h.cancel() // the others hold connections, and what is relayed now may have no end
 	x.endRetry(o == responded && x.resp.Status < 500)
 	if o == responded {
-		x.relay()
-	} else {
-		x.fail(o)
+		return x.conclude()
 	}
+	x.fail(o)
+	return false
 }
 
 // end returns when nothing of the attempts is left but the one that was chosen.
