@@ -69,8 +69,5 @@ func (d *decoder) redirectPredicate(m *corev3.TypedExtensionConfig, path string)
 	if _, ok := extension[*safeschemev3.SafeCrossSchemeConfig](d, m.GetTypedConfig()); ok {
 		return route.RedirectPredicate{Kind: route.SafeCrossScheme}, nil
 	}
-	if m.GetTypedConfig() == nil {
-		return q, fail(path, "is missing")
-	}
 	return q, fail(path, "%q is no predicate of redirects", strings.TrimPrefix(m.GetTypedConfig().GetTypeUrl(), "type.googleapis.com/"))
 }
