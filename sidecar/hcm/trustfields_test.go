@@ -54,7 +54,7 @@ func TestNoRetriesOfALongBody(t *testing.T) {
 	}{
 		{"503", 1 << 20, "503 URX via_upstream"},
 		{"503", 80 << 10, "503 - via_upstream"},
-		{"close", 1 << 20, "503 UC,URX upstream_reset_before_response_started"},
+		{"close", 1 << 20, "503 URX,UC upstream_reset_before_response_started"},
 	} {
 		b := newBed(t, httpOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 			body := make([]byte, 100<<10)
