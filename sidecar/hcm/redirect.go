@@ -207,6 +207,7 @@ func (x *exchange) beginHop() {
 	if x.req.Body == nil {
 		x.payload = nil
 	}
+	x.dog.calm() // its times were the first route's
 	x.resp.Reset()
 	x.attempt.reset()
 	clear(x.tried[:x.ntried])
