@@ -28,6 +28,8 @@ var countedAlike = []struct{ envoy, hauberk, use string }{
 	{`upstream_rq_pending_overflow`, `hauberk_upstream_overflow_total{cluster="CLUSTER",limit="pending"}`, ""},
 	{`upstream_rq_active_overflow`, `hauberk_upstream_overflow_total{cluster="CLUSTER",limit="requests"}`, ""},
 	{`upstream_rq_retry_overflow`, `hauberk_upstream_overflow_total{cluster="CLUSTER",limit="retries"}`, ""},
+	{`upstream_internal_redirect_succeeded_total`, `hauberk_upstream_internal_redirects_total{cluster="CLUSTER",result="followed"}`, ""},
+	{`upstream_internal_redirect_failed_total`, `hauberk_upstream_internal_redirects_total{cluster="CLUSTER",result="too_many"}`, ""},
 	{`upstream_cx_none_healthy`, `hauberk_upstream_no_healthy_total{cluster="CLUSTER"}`, ""},
 	{`lb_healthy_panic`, `hauberk_upstream_panic_picks_total{cluster="CLUSTER"}`, butEmpty},
 	{`membership_healthy`, `hauberk_upstream_endpoints{cluster="CLUSTER",state="healthy"}`, ""},

@@ -1,6 +1,9 @@
 package config
 
 import (
+	allowlistedv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/internal_redirect/allow_listed_routes/v3"
+	previousroutesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/internal_redirect/previous_routes/v3"
+	safeschemev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/internal_redirect/safe_cross_scheme/v3"
 	urimatchv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/path/match/uri_template/v3"
 	urirewritev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/path/rewrite/uri_template/v3"
 	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
@@ -83,15 +86,19 @@ func init() {
 			use: "cluster cluster_header weighted_clusters cluster_not_found_response_code prefix_rewrite regex_rewrite " +
 				"path_rewrite_policy path_rewrite host_rewrite_literal auto_host_rewrite host_rewrite_header host_rewrite_path_regex " +
 				"host_rewrite append_x_forwarded_host metadata_match timeout idle_timeout retry_policy request_mirror_policies priority hash_policy " +
-				"max_grpc_timeout grpc_timeout_offset max_stream_duration upgrade_configs hedge_policy cors rate_limits include_vh_rate_limits",
+				"max_grpc_timeout grpc_timeout_offset max_stream_duration upgrade_configs hedge_policy cors rate_limits include_vh_rate_limits " +
+				"internal_redirect_policy internal_redirect_action max_internal_redirects",
 			instead: map[string]string{
 				"cluster_specifier_plugin":        pluginHint,
 				"inline_cluster_specifier_plugin": pluginHint,
-				"internal_redirect_policy":        "redirects are passed to the client",
-				"internal_redirect_action":        "redirects are passed to the client",
-				"max_internal_redirects":          "redirects are passed to the client",
 			},
 		},
+		"envoy.config.route.v3.InternalRedirectPolicy": {
+			use: "max_internal_redirects redirect_response_codes predicates allow_cross_scheme_redirect response_headers_to_copy",
+		},
+		"envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig":        {},
+		"envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig": {use: "allowed_route_names"},
+		"envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig":     {},
 		"envoy.config.route.v3.RateLimit": {
 			use: "stage actions x_ratelimit_option",
 			instead: map[string]string{
@@ -183,7 +190,8 @@ func init() {
 		"envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch": {use: "key_matcher"},
 	})
 	extend("envoy.config.core.v3.TypedExtensionConfig.typed_config", "extension",
-		&urimatchv3.UriTemplateMatchConfig{}, &urirewritev3.UriTemplateRewriteConfig{})
+		&urimatchv3.UriTemplateMatchConfig{}, &urirewritev3.UriTemplateRewriteConfig{},
+		&previousroutesv3.PreviousRoutesConfig{}, &allowlistedv3.AllowListedRoutesConfig{}, &safeschemev3.SafeCrossSchemeConfig{})
 	extend("envoy.config.route.v3.RetryPolicy.RetryHostPredicate.typed_config", "retry host predicate",
 		&previoushostsv3.PreviousHostsPredicate{})
 }

@@ -63,6 +63,9 @@ func (d *decoder) forward(m *routev3.RouteAction, template *route.Template, path
 		return nil, err
 	}
 	out.IncludeHostRateLimits = m.GetIncludeVhRateLimits().GetValue()
+	if out.InternalRedirect, err = d.internalRedirect(m, path); err != nil {
+		return nil, err
+	}
 	for i, u := range m.GetUpgradeConfigs() {
 		here := at(path+".upgrade_configs", i)
 		if err = addUpgrade(&out.Upgrades, u.GetUpgradeType(), u.GetEnabled(), here); err != nil {

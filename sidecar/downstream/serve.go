@@ -18,6 +18,8 @@ type Carrier interface {
 	// Carry lets one more in, or says why not. Owner.Finished is called for each that is
 	// let in, with nil where nothing came of it. Safe for concurrent use.
 	Carry() (*Carried, Refusal)
+	// Refuse tells of a stream that is no connection, and why. Safe for concurrent use.
+	Refuse(reason string)
 }
 
 // Carried is how a connection that is let in is served.
@@ -39,6 +41,9 @@ const (
 
 // Carry asks the connection's owner, a Carrier, to let one more in.
 func (c *Conn) Carry() (*Carried, Refusal) { return c.owner.(Carrier).Carry() }
+
+// Refuse tells its owner, a Carrier, of a stream that is no connection.
+func (c *Conn) Refuse(reason string) { c.owner.(Carrier).Refuse(reason) }
 
 // Server serves connections: what those of a filter chain have in common. Immutable, and
 // shared by them.

@@ -46,6 +46,7 @@ func (x *exchange) beside(ctx context.Context) *exchange {
 // exchange again.
 func (x *exchange) spoil() {
 	x.outcome, x.wrecked = reset, true
+	panics.Guard(panics.Exchange, x.stopPump)
 	x.attempt.wreck()
 }
 

@@ -122,6 +122,7 @@ type exchange struct {
 	fctx     filter.Context // what the filters see, and what they keep
 	states   []filter.State
 	levels   [4][]route.FilterOverride
+	trail    *route.RedirectTrail // while redirects are followed
 }
 
 var exchanges = sync.Pool{New: func() any {
@@ -210,7 +211,9 @@ func (x *exchange) serve() {
 		x.refuseMessage(err)
 	} else if x.admit() {
 		x.takeTurns()
-		x.forward()
+		if x.forward() {
+			x.followRedirects()
+		}
 	}
 	x.finish()
 }

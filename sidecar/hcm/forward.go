@@ -8,10 +8,10 @@ import (
 )
 
 // forward sends the request to the cluster, again where the policy has it so, and
-// relays the response.
-func (x *exchange) forward() {
+// relays the response; conclude says what redirected is.
+func (x *exchange) forward() (redirected bool) {
 	if !x.pullBody() {
-		return
+		return false
 	}
 	x.mutateRequest()
 	x.mirrors()
@@ -23,8 +23,7 @@ func (x *exchange) forward() {
 		}
 	}
 	if x.hedges() {
-		x.forwardHedged()
-		return
+		return x.forwardHedged()
 	}
 	for {
 		x.attempts++
@@ -33,8 +32,7 @@ func (x *exchange) forward() {
 		if o == responded {
 			if o, again = x.retryResponse(); o == responded && !again {
 				x.endRetry(x.resp.Status < 500)
-				x.relay()
-				return
+				return x.conclude()
 			}
 		} else {
 			o, again = x.retryFailure(o)
@@ -44,7 +42,7 @@ func (x *exchange) forward() {
 		}
 		x.endRetry(false)
 		x.fail(o)
-		return
+		return false
 	}
 }
 

@@ -36,10 +36,13 @@ type hedge struct {
 	// turn is when the next attempt may begin, while one is waiting for it.
 	turn    *time.Timer
 	waiting bool
+	// chosen is the attempt that is relayed: what is left of its body is sent meanwhile, from
+	// its own memory.
+	chosen *exchange
 }
 
 // forwardHedged stands in for forward's loop.
-func (x *exchange) forwardHedged() {
+func (x *exchange) forwardHedged() (redirected bool) {
 	h := &hedge{x: x, ended: make(chan *exchange)}
 	h.ctx, h.cancel = context.WithCancel(x.ctx)
 	h.late, h.turn = time.NewTimer(time.Hour), time.NewTimer(time.Hour)
@@ -49,10 +52,10 @@ func (x *exchange) forwardHedged() {
 	h.cancel() // the others hold connections, and what is relayed now may have no end
 	x.endRetry(o == responded && x.resp.Status < 500)
 	if o == responded {
-		x.relay()
-	} else {
-		x.fail(o)
+		return x.conclude()
 	}
+	x.fail(o)
+	return false
 }
 
 // end returns when nothing of the attempts is left but the one that was chosen.
@@ -61,6 +64,12 @@ func (h *hedge) end() {
 	h.late.Stop()
 	h.turn.Stop()
 	h.attempts.Wait()
+	if y := h.chosen; y != nil {
+		if p := y.ownPump; p != nil && !p.ended() {
+			y.wrecked = true // a panic: nobody has stopped it
+		}
+		h.drop(y)
+	}
 }
 
 // launch starts an attempt. A host that cannot be had is an outcome like others.
@@ -149,7 +158,11 @@ func (x *exchange) mayHedge() bool { return x.attempt.host != nil && x.mayRetry(
 // judge decides what an attempt that ended means for the exchange. A bad one counts
 // only when it is the last: where it was late, another runs already.
 func (h *hedge) judge(y *exchange) (o outcome, over bool) {
-	defer h.drop(y) // unless it is adopted nothing of it remains
+	defer func() {
+		if h.chosen != y {
+			h.drop(y)
+		}
+	}()
 	x, p := h.x, h.x.sel.Retry
 	late := y != h.newest
 	if !late {
@@ -175,6 +188,12 @@ func (h *hedge) judge(y *exchange) (o outcome, over bool) {
 		if h.pending() {
 			return 0, false
 		}
+	}
+	if p := y.pump; p != nil && p.ended() && p.upErr == nil {
+		y.stopPump()
+		y.pump = nil
+	} else if p != nil {
+		h.chosen = y
 	}
 	x.adopt(y)
 	return y.outcome, true
@@ -212,6 +231,7 @@ func (x *exchange) adopt(y *exchange) {
 	x.wrecked = x.wrecked || y.wrecked
 	x.attempt, y.attempt = y.attempt, x.attempt
 	x.resp, y.resp = y.resp, x.resp
+	x.pump, y.pump = y.pump, nil
 	x.observed.adoptAttempt(&y.observed)
 	x.attempt.belong(x)
 	y.attempt.belong(y)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -381,5 +382,48 @@ func TestNoHedgeWithoutAHost(t *testing.T) {
 	}
 	if x.mayHedge() {
 		t.Error("it is hedged")
+	}
+}
+
+// TestHedgedUploadIsAnsweredEarly: an attempt beside another reads while it writes, so that the
+// answer of a host that takes no more of a body is there when it comes, and the chosen one's body goes on
+// meanwhile.
+func TestHedgedUploadIsAnsweredEarly(t *testing.T) {
+	const size = 24 << 20
+	for _, takes := range []bool{false, true} {
+		t.Run(fmt.Sprintf("takes the rest: %v", takes), func(t *testing.T) {
+			took, over := make(chan int64, 4), make(chan struct{})
+			b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+				req, err := http.ReadRequest(r)
+				if err != nil {
+					return
+				}
+				n, _ := io.CopyN(io.Discard, req.Body, 10<<10)
+				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
+				if takes {
+					more, _ := io.Copy(io.Discard, req.Body)
+					took <- n + more
+				}
+				_, _ = io.WriteString(c, "early")
+				<-over // it reads no more
+			}))
+			b.hedged(2 * time.Second)
+			b.route().Forward.Timeout = 3 * time.Second
+			b.route().BufferLimit = ptr(uint64(32 << 20))
+			b.start()
+			c := b.dial()
+			defer close(over)
+			c.send(fmt.Sprintf("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n", size) + strings.Repeat("x", size))
+			if resp, body := c.answer("POST"); resp.StatusCode != 200 || body != "early" {
+				t.Errorf("%d %q", resp.StatusCode, body)
+			}
+			if takes {
+				if n := <-took; n != size {
+					t.Errorf("the host got %d bytes, want %d", n, size)
+				}
+			}
+			b.logged(1)
+			b.atRest()
+		})
 	}
 }

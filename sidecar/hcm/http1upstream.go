@@ -70,8 +70,7 @@ func (u *http1Upstream) open(*attempt) error { return nil }
 
 // send implements upstream. When it has the whole request it also waits for the
 // first bytes of the answer, in the same call where the stream can. Of a long payload the
-// rest is left to a pump: the host may answer without taking it. Beside another exchange
-// there is none.
+// rest is left to a pump: the host may answer without taking it.
 func (u *http1Upstream) send(a *attempt) (err error) {
 	x := a.x
 	u.reqBody = requestFraming(x.req)
@@ -93,7 +92,7 @@ func (u *http1Upstream) send(a *attempt) (err error) {
 		http1.ProperCase(u.out.b)
 	}
 	head, payload := len(u.out.b), x.payload
-	if len(payload) > sendAtOnce && x.aside == nil && !x.tunnel {
+	if len(payload) > sendAtOnce && !x.tunnel {
 		payload, a.unsent = payload[:sendAtOnce], payload[sendAtOnce:]
 	}
 	whole := x.complete && a.unsent == nil

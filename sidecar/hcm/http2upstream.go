@@ -46,7 +46,7 @@ func requestTrailers(x *exchange) *message.Fields {
 }
 
 // send implements upstream. What the host does not take at once is left to a pump: it
-// may answer without taking it. Beside another exchange there is none.
+// may answer without taking it.
 func (u *http2Upstream) send(a *attempt) error {
 	x := a.x
 	a.wrote = true
@@ -55,9 +55,8 @@ func (u *http2Upstream) send(a *attempt) error {
 		a.sent += int64(len(x.payload))
 		return u.s.Flush()
 	}
-	if x.aside != nil || len(x.payload) == 0 {
-		a.sent += int64(len(x.payload))
-		return u.early(u.write(x.payload, x.complete, trailers))
+	if len(x.payload) == 0 {
+		return u.early(u.write(nil, x.complete, trailers))
 	}
 	n, err := u.s.WriteNow(x.payload, x.complete && trailers == nil)
 	a.sent += int64(n)

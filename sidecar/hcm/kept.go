@@ -64,10 +64,10 @@ func (x *exchange) limitKept(up upstream) {
 	}
 }
 
-// resends tells whether anything of the route could have the request sent again of which
+// resends tells whether anything of the route could have the request sent again, or on, of which
 // some was sent to up.
 func (x *exchange) resends(up upstream) bool {
-	if x.sel.Mirrored() {
+	if x.sel.Mirrored() || x.sel.Route.Forward.InternalRedirect != nil {
 		return true
 	}
 	_, refuses := up.(*http2Upstream)

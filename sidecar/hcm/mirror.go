@@ -66,6 +66,7 @@ func (x *exchange) runMirror() {
 		return
 	}
 	x.m.countMirror("answered", x.d.Shard)
+	x.settlePump()
 	body := x.resp.Body
 	for body != nil {
 		data, last, err := body.Next()

@@ -1,8 +1,10 @@
 package hcm
 
 import (
+	"bufio"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -221,4 +223,33 @@ func TestMirrorToTheOriginalDestination(t *testing.T) {
 	if got := get(t, seen); got != "GET /x h-shadow |" {
 		t.Errorf("the mirror saw %q", got)
 	}
+}
+
+// TestMirrorIsAnsweredEarly: a copy reads while it writes too.
+func TestMirrorIsAnsweredEarly(t *testing.T) {
+	const size = 24 << 20
+	over := make(chan struct{})
+	b := newBed(t, httpOrigin(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
+	b.cluster("mirror", rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		if req, err := http.ReadRequest(r); err == nil {
+			_, _ = io.CopyN(io.Discard, req.Body, 10<<10)
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly")
+			<-over // it reads no more
+		}
+	}))
+	f := b.route().Forward
+	f.Mirrors, f.Timeout = []route.Mirror{{Cluster: "mirror", Share: route.All}}, 2*time.Second
+	b.route().BufferLimit = ptr(uint64(32 << 20))
+	b.start()
+	defer close(over)
+	c := b.dial()
+	c.send(fmt.Sprintf("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n", size) + strings.Repeat("x", size))
+	c.answer("POST")
+	for end := time.Now().Add(5 * time.Second); b.counted("hauberk_mirrored_requests_total") == "" && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	if got := b.counted("hauberk_mirrored_requests_total"); !strings.Contains(got, `"answered"`) {
+		t.Error(got)
+	}
+	b.atRest()
 }

@@ -32,14 +32,20 @@ func (x *exchange) dropReplay() {
 // waits for its turn. Without one the outcome is the exchange's: that of the attempt, or
 // what ended the wait.
 func (x *exchange) retryFailure(o outcome) (_ outcome, again bool) {
-	replayable := x.replayable()
-	// Without a pump nothing was read for the attempt: all that has come is in memory,
-	// though it may be more than is kept.
-	if x.responded || x.interim || x.ctx.Err() != nil || !replayable && x.pump != nil {
+	if x.responded || x.interim || x.ctx.Err() != nil {
 		return o, false
 	}
 	switch o {
 	case noHost, overflow, timedOut, idleTimedOut, lifeOver, tooSlow, clientGone, clientBroke, unwritable, noUpgrade:
+		return o, false
+	}
+	p, replayable := x.sel.Retry, x.replayable()
+	if p != nil && !replayable && x.keptForNone() && x.wantsRetry(p, o) {
+		x.mayRetry(p)
+	}
+	// Without a pump nothing was read for the attempt: all that has come is in memory,
+	// though it may be more than is kept.
+	if !replayable && x.pump != nil {
 		return o, false
 	}
 	// A pooled connection that its peer had closed, as its end at once shows, or a new one
@@ -53,7 +59,6 @@ func (x *exchange) retryFailure(o outcome) (_ outcome, again bool) {
 		x.ntried-- // the host is not at fault
 		return o, true
 	}
-	p := x.sel.Retry
 	if p == nil || !replayable || !x.wantsRetry(p, o) {
 		return o, false
 	}
@@ -65,6 +70,12 @@ func (x *exchange) retryFailure(o outcome) (_ outcome, again bool) {
 		return cut, false
 	}
 	return o, true
+}
+
+// keptForNone tells whether the policy has no retries, so that the body is not kept for any: that
+// there are none is told all the same of a body that could have been.
+func (x *exchange) keptForNone() bool {
+	return x.sel.Retry != nil && x.sel.Retry.NumRetries == 0 && x.receivedSoFar() <= int64(x.keepLimit())
 }
 
 // wantsRetry applies the policy's conditions to a failure.
@@ -88,7 +99,7 @@ func (x *exchange) wantsRetry(p *route.RetryPolicy, o outcome) bool {
 // all the same.
 func (x *exchange) retryResponse() (o outcome, again bool) {
 	p := x.sel.Retry
-	if p == nil || x.responded || x.interim || !p.RetriesResponse(x.resp) || !p.Admits(x.req) || !x.holdReplay() {
+	if p == nil || x.responded || x.interim || !p.RetriesResponse(x.resp) || !p.Admits(x.req) || !x.keptForNone() && !x.holdReplay() {
 		return responded, false
 	}
 	return x.retryAnswered(p)

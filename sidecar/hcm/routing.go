@@ -20,6 +20,11 @@ func (x *exchange) selectRoute() {
 	}
 	x.asker = route.Client{Info: x.d.Info, Addr: x.peer.Remote}
 	x.sel = x.table.Select(x.req, &x.asker, rand.Uint64())
+	x.heedRoute()
+}
+
+// heedRoute settles what the selected route says of the request before anything is done with it.
+func (x *exchange) heedRoute() {
 	if r := x.sel.Route; r != nil && r.Forward != nil {
 		most := r.Forward.MaxDuration(x.req, x.m.maxDuration)
 		if most > 0 {

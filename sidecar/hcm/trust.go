@@ -4,9 +4,11 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/percent"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
@@ -38,6 +40,9 @@ func (x *exchange) identifyClient() {
 		x.appendForwardedFor()
 	}
 	x.settleScheme()
+	if f.Has(message.Referer) {
+		x.dropReferer()
+	}
 	internal := alone && cfg.isInternal(client, x.d.Info.Remote)
 	edge := cfg.UseRemoteAddress && !internal
 	x.dropClaims(internal, edge)
@@ -197,7 +202,7 @@ func (x *exchange) settleScheme() {
 		transport = "https"
 	}
 	trusted := !cfg.UseRemoteAddress || cfg.XFFTrustedHops > 0
-	if !trusted || !f.Has(message.XForwardedProto) {
+	if v, _ := f.ByID(message.XForwardedProto); !trusted || v == "" {
 		f.SetID(message.XForwardedProto, transport)
 	}
 	if cfg.AppendForwardedPort {
@@ -221,6 +226,31 @@ func (x *exchange) settleScheme() {
 			x.req.Scheme = "https"
 		}
 	}
+}
+
+// dropReferer removes a referer that is no URI reference, or has a part that none may have, so that no
+// rule and no host is told what only some parsers see (RFC 9110 10.1.3).
+func (x *exchange) dropReferer() {
+	if v, _ := x.req.Fields.ByID(message.Referer); !validReferer(v) {
+		x.req.Fields.DelID(message.Referer)
+	}
+}
+
+func validReferer(v string) bool {
+	for i := range len(v) {
+		if c := v[i]; c <= ' ' || c > '~' || c == '#' {
+			return false
+		}
+	}
+	scheme, rest, absolute := strings.Cut(v, "://")
+	if !absolute || strings.ContainsAny(scheme, "/?") {
+		first, _, _ := strings.Cut(v, "/")
+		return strings.IndexByte(first, ':') < 0 || v == "about:blank"
+	}
+	if end := strings.IndexAny(rest, "/?"); end >= 0 {
+		rest = rest[:end]
+	}
+	return http1.ValidAuthority(rest)
 }
 
 // localPort is the port that the client wanted to go to, 0 for none.

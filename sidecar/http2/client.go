@@ -322,11 +322,7 @@ func (s *Stream) Close() {
 	}
 	s.release()
 	if s.listed {
-		code := Cancel
-		if s.remoteEnd {
-			code = NoError // the response is whole, the rest of the request of no use
-		}
-		c.reset(s, code, "closed")
+		c.reset(s, Cancel, "closed")
 	}
 	c.credit(s.in.clear())
 	if c.w.urgent {

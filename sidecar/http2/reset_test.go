@@ -207,3 +207,24 @@ func TestResetsAmongAnswers(t *testing.T) {
 	}
 	r.wantGoAway(EnhanceYourCalm)
 }
+
+// TestUploadIsCancelled: what is left of a request whose answer is whole is cancelled, as by
+// Envoy: that nothing is wrong with it is for a server to say (RFC 9113 8.1).
+func TestUploadIsCancelled(t *testing.T) {
+	r, cc := rawServer(t, nil)
+	st, err := cc.Open(newRequest("POST", "/"), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = st.Flush()
+	r.next(xhttp2.FrameHeaders)
+	r.headers(st.ID(), true, ":status", "200")
+	var resp message.Response
+	if end, err := st.ReadHead(&resp); err != nil || !end {
+		t.Fatal(end, err)
+	}
+	st.Close()
+	if code := r.next(xhttp2.FrameRSTStream).(*xhttp2.RSTStreamFrame).ErrCode; code != xhttp2.ErrCodeCancel {
+		t.Errorf("the server is told %v", code)
+	}
+}

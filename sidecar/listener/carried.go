@@ -77,6 +77,14 @@ func (t *tracked) Carry() (*downstream.Carried, downstream.Refusal) {
 	return &downstream.Carried{Handler: c.inner(), Place: c.place, Owner: &carried{t: t, snap: snap, limited: c}}, downstream.Admitted
 }
 
+// Refuse implements downstream.Carrier.
+func (t *tracked) Refuse(reason string) {
+	t.l.mu.Lock()
+	c := t.chain
+	t.l.mu.Unlock()
+	t.refuseExcess(c, excess{reason: reason})
+}
+
 // enter takes a place in the limits of a chain for a connection that t brings. The first
 // one has that which was taken before the handshake, or where another chain has replaced
 // that one's, a place there in exchange: a token of the rates was taken then, too. The
@@ -94,7 +102,7 @@ func (t *tracked) enter(c *chain) excess {
 	return c.takePlaces()
 }
 
-// refuseExcess logs a stream that a limit of the chain refuses.
+// refuseExcess logs a stream that the chain refuses, as by a limit.
 func (t *tracked) refuseExcess(c *chain, e excess) {
 	r := t.conn.NewRecord()
 	r.Start, r.Duration = time.Now(), 0

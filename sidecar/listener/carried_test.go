@@ -355,3 +355,35 @@ func TestTunnelCountsForItsService(t *testing.T) {
 		t.Log(text.String())
 	}
 }
+
+// TestStreamThatIsNoTunnel: what asks for something else over a connection that carries tunnels is
+// refused, logged and counted.
+func TestStreamThatIsNoTunnel(t *testing.T) {
+	metrics := telemetry.NewMetrics()
+	logs := telemetry.NewLogs(metrics)
+	t.Cleanup(logs.Close)
+	m := newTunnelManager(t, func(o *Options) { o.Metrics, o.Logs = metrics, logs })
+	path := filepath.Join(t.TempDir(), "log")
+	cfg := tunnelConfig("x")
+	cfg.AccessLog = []telemetry.AccessLogConfig{{Path: path, Format: "%CONNECTION_TERMINATION_DETAILS%\n"}}
+	mustApply(t, m, cfg)
+	cc := connectTunnels(t, m, time.Now().Add(time.Hour))
+	s, err := cc.Open(&message.Request{Method: "GET", Scheme: "https", Authority: "a:1", Path: "/"}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var head message.Response
+	if _, err := s.ReadHead(&head); err != nil || head.Status != 405 {
+		t.Errorf("%d %v, want 405", head.Status, err)
+	}
+	logs.Flush()
+	if line, err := os.ReadFile(path); string(line) != "no_tunnel\n" {
+		t.Errorf("logged %q %v", line, err)
+	}
+	var text strings.Builder
+	_ = metrics.Registry.WritePrometheus(&text)
+	if want := `hauberk_connections_refused_total{listener="in",reason="no_tunnel"} 1`; !strings.Contains(text.String(), want) {
+		t.Errorf("no %s", want)
+	}
+}

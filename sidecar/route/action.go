@@ -51,6 +51,8 @@ type Forward struct {
 	Hash     []HashPolicy
 	Mirrors  []Mirror
 	Upgrades []Upgrade // before the connection manager's
+	// InternalRedirect is nil where redirects are passed on.
+	InternalRedirect *InternalRedirect
 	// RateLimits describe requests to rate limit filters.
 	RateLimits []RateLimit
 }

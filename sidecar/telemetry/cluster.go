@@ -330,6 +330,13 @@ func (c *ClusterMetrics) HealthChecked(result string) {
 	}
 }
 
+// Redirected counts a redirect that its route has followed.
+func (c *ClusterMetrics) Redirected(s Shard, result string) {
+	if c != nil {
+		c.other(c.m.upstreamRedirects, result).Inc(s)
+	}
+}
+
 // SubsetPicks are the counters of choices among subsets: by a subset that matched,
 // by the fallback policy, and among all hosts because that had none. They are made
 // for the clusters that have subsets; for configuration time.

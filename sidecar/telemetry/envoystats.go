@@ -122,6 +122,8 @@ var envoyStats = []EnvoyStatGroup{
 		{"upstream_rq_retry_success", `hauberk_upstream_retries_total{result="success"}`, ""},
 		{"upstream_rq_retry_overflow", `hauberk_upstream_retries_total{result="overflow"}`, ""},
 		{"upstream_rq_retry_limit_exceeded", `hauberk_upstream_retries_total{result="limit"}`, ""},
+		{"upstream_internal_redirect_succeeded_total", `hauberk_upstream_internal_redirects_total{result="followed"}`, ""},
+		{"upstream_internal_redirect_failed_total, http.PREFIX.passthrough_internal_redirect_*", "hauberk_upstream_internal_redirects_total", "the results other than followed"},
 		{"membership_total, membership_healthy, membership_degraded, membership_excluded", "hauberk_upstream_endpoints", ""},
 		{"upstream_cx_none_healthy", "hauberk_upstream_no_healthy_total", ""},
 		{"lb_healthy_panic", "hauberk_upstream_panic_picks_total", "not where there is no endpoint at all"},

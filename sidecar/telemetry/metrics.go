@@ -56,6 +56,7 @@ type Metrics struct {
 	upstreamOutliers     *CounterVec
 	upstreamHealthChecks *CounterVec
 	upstreamSubsetPicks  *CounterVec
+	upstreamRedirects    *CounterVec
 	upstreamPanicPicks   *CounterVec
 
 	upstreamInvalidDestination *CounterVec
@@ -166,6 +167,7 @@ func NewMetrics() *Metrics {
 		upstreamPoolReplaced: r.Counter("hauberk_upstream_pools_replaced_total", "Connection pools replaced because the cluster's configuration changed.", "cluster"),
 		upstreamOutliers:     r.Counter("hauberk_upstream_outliers_total", "Hosts that outlier detection found, by how and by result: ejected, observed (not enforced) or overflow (too many are ejected).", "cluster", "reason", "result"),
 		upstreamHealthChecks: r.Counter("hauberk_upstream_health_checks_total", "Active health checks, by result: success, failure, network_failure, timeout or passive_failure (an answer with x-envoy-immediate-health-check-fail).", "cluster", "result"),
+		upstreamRedirects:    r.Counter("hauberk_upstream_internal_redirects_total", "Redirects of hosts of whose route they are to be followed, by result: followed, or why they were passed on: bad_location, incomplete_request, no_route, predicate, scheme, too_many or updated (the listener, meanwhile).", "cluster", "result"),
 		upstreamSubsetPicks:  r.Counter("hauberk_upstream_subset_picks_total", "Choices among subsets, by result: selected, fallback or panic (among all hosts).", "cluster", "result"),
 
 		upstreamPanicPicks: r.Counter("hauberk_upstream_panic_picks_total", "Choices of an endpoint among all, healthy or not, because too few are healthy; those that are refused for it too.", "cluster"),

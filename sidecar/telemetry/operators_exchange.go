@@ -41,7 +41,7 @@ var exchangeOperators = []operatorDef{
 	takes("REQ_WITHOUT_QUERY", "NAME?ALTERNATIVE", "As REQ, up to the first question mark of the value.", headerWithoutQuery),
 	takes("PATH", "WQ or NQ:ORIG, PATH or ORIG_OR_PATH", "The request's path with or without query, before or after it was rewritten.", pathValue),
 	takes("QUERY_PARAM", "NAME", "The first parameter of this name in the query, decoded.", queryValue),
-	takes("QUERY_PARAMS", "ORIG or DECODED", "The query, as it was sent or decoded.", wholeQuery),
+	takes("QUERY_PARAMS", "ORIG or DECODED", "The query, as it was sent, or with printable characters decoded.", wholeQuery),
 	sizeOf("REQUEST_HEADERS_BYTES", "Bytes of the request's header names and values.", 0, requestHeaders),
 	sizeOf("RESPONSE_HEADERS_BYTES", "Bytes of the response's header names and values.", 0, responseHeaders),
 	sizeOf("RESPONSE_TRAILERS_BYTES", "Bytes of the response's trailer names and values.", WantTrailers, responseTrailers),
@@ -164,10 +164,25 @@ func wholeQuery(argument string) (valueFunc, error) {
 	return func(dst []byte, r *Record) ([]byte, bool) {
 		query, ok := queryOf(r)
 		if words[0] == "DECODED" {
-			return percent.Append(dst, query), ok
+			return appendPrintable(dst, query), ok
 		}
 		return append(dst, query...), ok
 	}, nil
+}
+
+// appendPrintable decodes what of s stands for a printable character of ASCII, as Envoy does:
+// spaces and what is no text stay as they are written.
+func appendPrintable(dst []byte, s string) []byte {
+	for i := 0; i < len(s); {
+		b, n := percent.At(s, i)
+		if b <= ' ' || b > '~' {
+			dst = append(dst, s[i:i+n]...)
+		} else {
+			dst = append(dst, b)
+		}
+		i += n
+	}
+	return dst
 }
 
 func codeDetails(argument string) (valueFunc, error) {

@@ -10,7 +10,7 @@ import (
 
 const (
 	timeArgument = "FORMAT"
-	timeHelp     = " FORMAT is strftime's, with %E3S, %1f to %9f, %s; RFC 3339 with milliseconds when absent."
+	timeHelp     = " FORMAT is strftime's, with %E3S, %E*S, %1f to %9f, %s, %:z; RFC 3339 with milliseconds when absent."
 )
 
 // rfc3339Second, milliseconds and a Z are Envoy's default.

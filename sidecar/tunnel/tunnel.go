@@ -86,6 +86,7 @@ func (c *conn) Drain() { c.sc.Drain() }
 // for bytes without a goroutine.
 func (c *conn) ServeStream(s *http2.Stream) {
 	if req := s.Request(); req.Method != "CONNECT" || req.Upgrade != "" {
+		c.d.Refuse("no_tunnel")
 		refuse(s, 405)
 		return
 	}

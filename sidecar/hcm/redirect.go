@@ -1,0 +1,249 @@
+package hcm
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
+)
+
+// A redirect that is followed here is a request of its own: its route is chosen anew, the
+// filters see it, authorization among them, and it has a record in the log. Of the request
+// before it there remain who asks, the headers and the body.
+
+// maxRedirected bounds what a request's head grows to by redirects: each adds to it, and a
+// route may follow as many as it likes.
+const maxRedirected = 256 << 10
+
+// What becomes of a redirect that its route has followed, for counters.
+const (
+	redirectFollowed   = "followed"
+	redirectIncomplete = "incomplete_request"
+	redirectBad        = "bad_location"
+	redirectScheme     = "scheme"
+	redirectTooMany    = "too_many"
+	redirectNoRoute    = "no_route"
+	redirectRefused    = "predicate"
+	redirectUpdated    = "updated"
+)
+
+// conclude relays the answer, unless it is a redirect that is followed: then the exchange
+// is about the request that it leads to, and followRedirects is to be called.
+func (x *exchange) conclude() (redirected bool) {
+	if s := x.resp.Status; s > 300 && s < 309 {
+		if p := x.sel.Route.Forward.InternalRedirect; p != nil && p.Follows(s) && x.redirected(p) {
+			return true
+		}
+	}
+	x.relay()
+	return false
+}
+
+// followRedirects goes on until an answer is passed on.
+func (x *exchange) followRedirects() {
+	for x.readmit() && x.forward() {
+		x.takeTurns()
+	}
+	x.trail = nil
+}
+
+// redirected makes the exchange one about the request that the answer leads to, if the
+// policy has it so.
+func (x *exchange) redirected(p *route.InternalRedirect) bool {
+	x.settlePump()
+	trail := x.trail
+	if trail == nil {
+		trail = &route.RedirectTrail{}
+	}
+	// What was asked stays as it is until the log has it, and where the redirect is passed on.
+	was := *x.req
+	x.req.Fields = message.Fields{}
+	x.req.Fields.CopyFrom(&was.Fields)
+	next, result := x.redirectTo(p, trail)
+	x.attempt.host.Cluster().Metrics().Redirected(x.d.Shard, result)
+	to := *x.req
+	*x.req = was
+	if result != redirectFollowed {
+		return false
+	}
+	trail.Count++
+	x.trail = trail
+	x.endUpstream(x.drainAnswer())
+	x.endHop(to.Body != nil)
+	*x.req = to
+	x.beginHop()
+	x.table, x.sel = next.table, next.sel
+	x.asker = route.Client{Info: x.d.Info, Addr: x.peer.Remote}
+	x.heedRoute()
+	return true
+}
+
+// selection is a route that was found before it is to be taken.
+type selection struct {
+	table *route.Table
+	sel   route.Selected
+}
+
+// redirectTo turns the request into the one that the answer leads to, and finds its route.
+// The result says why it is not to be sent.
+func (x *exchange) redirectTo(p *route.InternalRedirect, trail *route.RedirectTrail) (next selection, result string) {
+	if x.tunnel || x.interim || x.pump != nil && !x.pump.ended() || !x.complete || !x.replayable() {
+		return next, redirectIncomplete
+	}
+	if !x.policyInForce() {
+		return next, redirectUpdated // the client is to ask those who decide now
+	}
+	at := x.resp.Fields.Find(message.Location, 0)
+	if at < 0 || x.resp.Fields.Find(message.Location, at+1) >= 0 {
+		return next, redirectBad
+	}
+	_, uri, _ := x.resp.Fields.At(at)
+	to, ok := parseLocation(uri)
+	if !ok {
+		return next, redirectBad
+	}
+	from := "http"
+	if x.d.Info.TLS && x.req.Scheme != "http" {
+		from = "https"
+	}
+	switch {
+	case to.scheme != from && !p.CrossScheme:
+		return next, redirectScheme
+	case trail.Count >= p.Max || x.req.Fields.Stored() > maxRedirected:
+		return next, redirectTooMany
+	}
+	x.req.Fields.Set("x-envoy-original-url", from+"://"+x.req.Authority+x.req.Path)
+	x.aim(p, &to)
+	next.table = x.policy.routes()
+	if next.table != nil {
+		next.sel = next.table.Select(x.req, &x.asker, rand.Uint64())
+	}
+	name := ""
+	switch r := next.sel.Route; {
+	case r != nil:
+		name = r.Name
+	case !next.sel.HTTPS:
+		return next, redirectNoRoute
+	}
+	if !p.Admits(trail, x.sel.Route.Name, name, from == "https", to.scheme == "https") {
+		return next, redirectRefused
+	}
+	return next, redirectFollowed
+}
+
+// aim makes the request one for where it is sent on to. Path and host are brought into the
+// form that is in force for a client's before a route is chosen by them; readmit refuses what is
+// refused of a client.
+func (x *exchange) aim(p *route.InternalRedirect, to *location) {
+	f := &x.req.Fields
+	for _, name := range p.Copy {
+		f.Del(name)
+		for i := range x.resp.Fields.Slots() {
+			if n, v, ok := x.resp.Fields.At(i); ok && message.EqualFold(n, name) {
+				f.Add(name, v)
+			}
+		}
+	}
+	x.req.Scheme = to.scheme
+	x.req.SetAuthority(to.authority)
+	x.req.SetPath(to.target)
+	var buf [512]byte
+	if path, verdict := x.policy.paths.apply(buf[:0], x.req.Path); verdict == pathChanged {
+		x.req.SetPath(message.View(path))
+	}
+	x.trimHost()
+	if x.resp.Status == 303 && x.req.Method != "GET" && x.req.Method != "HEAD" {
+		// RFC 9110 15.4.4
+		x.req.Method, x.req.Body, x.req.ContentLength = "GET", nil, 0
+		f.DelID(message.ContentLength)
+	}
+}
+
+// drainAnswer reads the content of an answer that nobody gets as far as it is here, and tells
+// whether that was all: its connection can be used again then.
+func (x *exchange) drainAnswer() bool {
+	body := x.resp.Body
+	for body != nil && body.Ready() {
+		data, last, err := body.Next()
+		if err != nil {
+			return false
+		}
+		if x.attempt.received += int64(len(data)); last {
+			return true
+		}
+	}
+	return body == nil
+}
+
+// endHop tells of a request that was answered with a redirect which is followed. kept says
+// that the next one has its body.
+func (x *exchange) endHop(kept bool) {
+	ended := monotonic()
+	took := time.Duration(ended - x.startMono)
+	x.status, x.details = x.resp.Status, "internal_redirect"
+	x.observed.markAt(telemetry.ResponseEnded, ended)
+	x.d.PeerMetrics.Request(x.d.Shard, x.status, x.flags, took)
+	if !kept {
+		x.d.PeerMetrics.Bytes(x.d.Shard, x.received, 0)
+	}
+	x.attempt.countBytes()
+	x.attempt.countTime(ended)
+	x.stopReporter()
+	x.mirrors()
+	x.log(telemetry.LogEnd, took)
+	x.endSpan(took)
+	if x.rec != nil {
+		x.rec.Release()
+		x.rec = nil
+	}
+	x.endFilters()
+}
+
+// beginHop forgets the request that was answered, but for who asks and the body.
+func (x *exchange) beginHop() {
+	if x.req.Body == nil {
+		x.payload = nil
+	}
+	x.dog.calm() // its times were the first route's
+	x.resp.Reset()
+	x.attempt.reset()
+	clear(x.tried[:x.ntried])
+	x.ntried, x.attempts = 0, 0
+	x.received, x.pump = int64(len(x.payload)), nil
+	x.flags, x.status, x.details, x.grpcStatus, x.resetCode = 0, 0, "", "", 0
+	x.decided, x.heard, x.grpc, x.mirrored = false, false, false, false
+	x.staleRetried, x.resent, x.afterTimeout = false, false, false
+	x.observed.reset()
+	x.span = tracing.Span{}
+	x.forgetRoute()
+	x.begin()
+	x.observed.mark(telemetry.RequestEnded)
+}
+
+// readmit is admit for a request that a redirect has led to.
+func (x *exchange) readmit() bool {
+	switch {
+	case x.client.gone() || x.ctx.Err() != nil:
+		x.clientLeft()
+		return false
+	case x.d.Shedding():
+		x.flags |= telemetry.FlagOverload
+		x.localReply(&reply{status: 503, body: "overloaded", details: "overload", close: true})
+		return false
+	}
+	sel := x.sel
+	x.sel = route.Selected{} // no route has a part in what is refused before one is chosen
+	if !x.judgeQuery() || !x.normalizePath() {
+		return false
+	}
+	x.sel = sel
+	x.startSpan()
+	if x.m.cfg.LogStart {
+		x.log(telemetry.LogStart, 0)
+	}
+	x.startReporter()
+	return x.runFilters() && x.act()
+}
