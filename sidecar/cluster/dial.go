@@ -126,6 +126,9 @@ func (p *pool) handshake(ctx context.Context, conn stream.Conn, name string, t *
 			tc.ServerName = name
 		}
 	}
+	if p.terms != nil {
+		p.terms.demand(tc)
+	}
 	st, err := stream.ClientTLS(conn, tc)
 	if err != nil {
 		return nil, err
@@ -154,7 +157,7 @@ func (c *Cluster) OpenFor(ctx context.Context, source string, pc *PickContext, s
 	if err != nil {
 		return nil, err
 	}
-	conn, err := h.OpenBytes(ctx, source, s)
+	conn, err := h.OpenBytes(ctx, source, nil, s)
 	if err == nil {
 		h.Report(200)
 	} else if e, ok := err.(*Error); ok && e.Kind != OverflowConnections {
@@ -166,11 +169,15 @@ func (c *Cluster) OpenFor(ctx context.Context, source string, pc *PickContext, s
 	return conn, err
 }
 
-// OpenBytes is Cluster.Open to a host that was chosen already. How it went is the
-// caller's to report.
-func (h *Host) OpenBytes(ctx context.Context, source string, s telemetry.Shard) (*Conn, error) {
+// OpenBytes is Cluster.Open to a host that was chosen already, for a stream with the terms t, nil
+// for none. How it went is the caller's to report.
+func (h *Host) OpenBytes(ctx context.Context, source string, t *Terms, s telemetry.Shard) (*Conn, error) {
 	own := h.cluster
 	p := h.pool(source, DefaultPriority)
+	if t != nil {
+		p = h.enter(source, DefaultPriority, t, monotonic())
+		defer p.leave()
+	}
 	cfg := own.cfg.Load()
 	limit := cfg.Limits.MaxConnections
 	n := own.conns.Add(1)
@@ -206,7 +213,7 @@ func (p *pool) openBytes(ctx context.Context, s telemetry.Shard) (*Conn, error) 
 		return nil, err
 	case !conn.apt():
 		_ = conn.Close()
-		return p.host.OpenBytes(ctx, p.source, s)
+		return p.host.OpenBytes(ctx, p.source, p.terms, s)
 	}
 	conn.condemned.Store(true) // Release would close it too
 	return conn, nil

@@ -11,8 +11,6 @@ import (
 )
 
 const (
-	upstreamNameReason = "connections are shared by requests for any host: use the transport socket's sni, or auto_host_sni with auto_sni_san_validation"
-
 	questionReason = "each question has a socket of its own"
 	lookupReason   = "a lookup has 5 s, of which each resolver has its share; after a failure dns_failure_refresh_rate counts"
 	ttlReason      = "what resolves names does not tell how long an answer is good; use dns_refresh_rate"
@@ -28,7 +26,8 @@ func init() {
 				"common_http_protocol_options protocol_selection max_requests_per_connection health_checks " +
 				"dns_refresh_rate dns_jitter dns_failure_refresh_rate dns_lookup_family cleanup_interval " +
 				"upstream_bind_config upstream_connection_options ignore_health_on_host_removal " +
-				"close_connections_on_host_health_failure dns_resolvers dns_resolution_config typed_dns_resolver_config use_tcp_for_dns_lookups",
+				"close_connections_on_host_health_failure dns_resolvers dns_resolution_config typed_dns_resolver_config use_tcp_for_dns_lookups " +
+				"upstream_http_protocol_options",
 			ignore: map[string]string{
 				"alt_stat_name":                     statsReason,
 				"track_timeout_budgets":             statsReason,
@@ -39,8 +38,7 @@ func init() {
 				"wait_for_warm_on_init":             "a cluster takes requests at once; those that find no host are answered 503",
 			},
 			instead: map[string]string{
-				"respect_dns_ttl":                              ttlReason,
-				"upstream_http_protocol_options":               upstreamNameReason,
+				"respect_dns_ttl": ttlReason,
 				"connection_pool_per_downstream_connection":    "connections are shared by the requests of one workload",
 				"transport_socket_matcher":                     "use transport_socket_matches",
 				"preconnect_policy":                            "connections are opened when they are needed",
@@ -156,11 +154,9 @@ func declareHealthChecks() {
 func declareUpstreamHTTP() {
 	declare("Cluster", map[protoreflect.FullName]*rules{
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-			use: "common_http_protocol_options explicit_http_config use_downstream_protocol_config auto_config",
-			instead: map[string]string{
-				"upstream_http_protocol_options": upstreamNameReason,
-			},
+			use: "common_http_protocol_options explicit_http_config use_downstream_protocol_config auto_config upstream_http_protocol_options",
 		},
+		"envoy.config.core.v3.UpstreamHttpProtocolOptions": {use: "auto_sni auto_san_validation override_auto_sni_header"},
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig": {
 			use: "http_protocol_options http2_protocol_options",
 		},
