@@ -82,7 +82,7 @@ func (c *Cluster) call(ctx context.Context, req *message.Request, body []byte, o
 	defer h.End()
 	var t *Terms
 	if h.Particular() {
-		if t, err = h.TermsFor(req, req.Authority); err != nil {
+		if t, err = h.TermsFor(&Asker{Request: req, Authority: req.Authority}); err != nil {
 			return nil, false, err
 		}
 	}

@@ -116,7 +116,7 @@ func newSettings(m *Manager, cfg *Config) *settings {
 	s := &settings{
 		Config: cfg, connectTimeout: cfg.ConnectTimeout, idleTimeout: int64(cfg.IdleTimeout),
 		choices: cfg.ChoiceCount, bias: 1, panicPercent: 50, tlsGeneration: 1, dial: dialer(m, cfg),
-		tunnels: cfg.TLS != nil && slices.Contains(cfg.TLS.ALPN, TunnelALPN), particular: cfg.HTTP.Names != nil,
+		tunnels: cfg.TLS != nil && slices.Contains(cfg.TLS.ALPN, TunnelALPN), particular: cfg.HTTP.Names != nil || cfg.announces(),
 	}
 	if s.connectTimeout <= 0 {
 		s.connectTimeout = 5 * time.Second
@@ -181,7 +181,8 @@ func (c *Cluster) apply(cfg *Config, a *Assignment, fresh bool) error {
 func (c *Cluster) turn(s *settings, a *Assignment) {
 	cfg, old := s.Config, c.cfg.Load()
 	s.tlsGeneration = old.tlsGeneration
-	tlsChanged := !sameTLS(old.TLS, cfg.TLS) || !reflect.DeepEqual(old.Sockets, cfg.Sockets) || !reflect.DeepEqual(old.HTTP.Names, cfg.HTTP.Names)
+	tlsChanged := !sameTLS(old.TLS, cfg.TLS) || !reflect.DeepEqual(old.Sockets, cfg.Sockets) ||
+		!reflect.DeepEqual(old.HTTP.Names, cfg.HTTP.Names) || old.Announce != cfg.Announce
 	if tlsChanged {
 		s.tlsGeneration++
 	}

@@ -88,6 +88,12 @@ func (p *pool) open(ctx context.Context, cfg *settings, want protocol, at *Openi
 		_ = nc.Close()
 		return nil, ConnectRefused, fmt.Errorf("dialer returned a %T, which is not a socket", nc)
 	}
+	if a := h.announcement(cfg); a != 0 {
+		if err := a.announce(ctx, conn, p.terms); err != nil {
+			_ = conn.Close()
+			return nil, ConnectRefused, err
+		}
+	}
 	t := h.tls(cfg)
 	if t == nil {
 		st, err := stream.NewSocket(conn, nil)
@@ -157,7 +163,13 @@ func (c *Cluster) OpenFor(ctx context.Context, source string, pc *PickContext, s
 	if err != nil {
 		return nil, err
 	}
-	conn, err := h.OpenBytes(ctx, source, nil, s)
+	var t *Terms
+	if pc != nil && h.Particular() {
+		if t, err = h.TermsFor(&Asker{From: pc.From, To: pc.To}); err != nil {
+			return nil, err
+		}
+	}
+	conn, err := h.OpenBytes(ctx, source, t, s)
 	if err == nil {
 		h.Report(200)
 	} else if e, ok := err.(*Error); ok && e.Kind != OverflowConnections {

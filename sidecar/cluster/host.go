@@ -42,7 +42,7 @@ type Host struct {
 
 	pools      atomic.Pointer[[]*pool] // one for each source identity
 	mu         sync.Mutex              // serialises writers of pools
-	particular map[poolKey]*pool       // and those for some requests only, under mu
+	particular *particulars            // and those for some requests only, under mu
 
 	active                            atomic.Int64
 	conns                             atomic.Int64

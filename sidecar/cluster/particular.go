@@ -1,6 +1,10 @@
 package cluster
 
-import "strings"
+import (
+	"container/list"
+	"net/netip"
+	"strings"
+)
 
 // poolKey tells the pools of a host apart whose connections are for some requests only. Names
 // are in lower case: the same host is meant.
@@ -8,15 +12,25 @@ type poolKey struct {
 	source    string
 	priority  Priority
 	name, san string
+	from, to  netip.AddrPort
+}
+
+func keyOf(source string, priority Priority, t *Terms) poolKey {
+	return poolKey{source, priority, strings.ToLower(t.name), strings.ToLower(t.san), t.from, t.to}
+}
+
+// particulars are those pools of a host, and in which order they were used, the last one first.
+type particulars struct {
+	pools  map[poolKey]*pool
+	recent list.List
 }
 
 // mostParticular is how many such pools a host has before those that nothing uses end: a client
-// that names ever other hosts leaves none behind for longer than it has requests under way.
+// that names ever other hosts, and clients that come and go, leave none behind for longer.
 const mostParticular = 1024
 
-func keyOf(source string, priority Priority, t *Terms) poolKey {
-	return poolKey{source, priority, strings.ToLower(t.name), strings.ToLower(t.san)}
-}
+// looks is how many of them are looked at for one that nothing uses.
+const looks = 64
 
 // enter returns the pool of requests with terms of their own, which stays until the caller
 // leaves it.
@@ -35,17 +49,21 @@ func (h *Host) enter(source string, priority Priority, t *Terms, now int64) *poo
 func (h *Host) entered(key poolKey, t *Terms, now int64) (p, oldest *pool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if p = h.particular[key]; p == nil {
-		if len(h.particular) >= mostParticular {
-			oldest = h.oldest(nil)
+	if h.particular == nil {
+		h.particular = &particulars{pools: map[poolKey]*pool{}}
+	}
+	own := h.particular
+	if p = own.pools[key]; p == nil {
+		if len(own.pools) >= mostParticular {
+			oldest = own.oldest(nil)
 		}
 		p = newPool(h, strings.Clone(key.source), key.priority)
 		p.terms = t.own()
 		p.key = keyOf(p.source, p.priority, p.terms)
-		if h.particular == nil {
-			h.particular = map[poolKey]*pool{}
-		}
-		h.particular[p.key] = p
+		own.pools[p.key] = p
+		p.place = own.recent.PushFront(p)
+	} else {
+		own.recent.MoveToFront(p.place)
 	}
 	p.users++
 	p.usedAt = now
@@ -77,7 +95,11 @@ func (p *pool) tidy() {
 // lock is held.
 func (p *pool) forget() {
 	if p.terms != nil && p.users == 0 && p.empty() {
-		delete(p.host.particular, p.key)
+		own := p.host.particular
+		if own.pools[p.key] == p {
+			delete(own.pools, p.key)
+			own.recent.Remove(p.place)
+		}
 	}
 }
 
@@ -115,15 +137,18 @@ func (p *pool) starved() bool {
 	return len(p.all) == 0 && p.dialing == 0 && !p.room(b.conns.Load()+1, limits.MaxConnections)
 }
 
-// oldest is the pool whose last request came longest ago, among those that nothing uses. The
-// host's lock is held.
-func (h *Host) oldest(but *pool) (oldest *pool) {
-	for _, p := range h.particular {
-		if p != but && p.users == 0 && (oldest == nil || p.usedAt < oldest.usedAt) && p.unused() {
-			oldest = p
+// oldest is the pool whose last request came longest ago, among those that nothing uses; nil
+// where none of those that are looked at is one. The host's lock is held.
+func (own *particulars) oldest(but *pool) *pool {
+	if own == nil {
+		return nil
+	}
+	for e, n := own.recent.Back(), 0; e != nil && n < looks; e, n = e.Prev(), n+1 {
+		if p := e.Value.(*pool); p != but && p.users == 0 && p.unused() {
+			return p
 		}
 	}
-	return oldest
+	return nil
 }
 
 // endOldest makes room for a pool's first connection where another's are idle.
@@ -132,7 +157,7 @@ func (c *Cluster) endOldest(but *pool) {
 	at := int64(0)
 	for _, h := range c.hosts() {
 		h.mu.Lock()
-		if p := h.oldest(but); p != nil && (oldest == nil || p.usedAt < at) {
+		if p := h.particular.oldest(but); p != nil && (oldest == nil || p.usedAt < at) {
 			oldest, at = p, p.usedAt
 		}
 		h.mu.Unlock()
@@ -147,11 +172,11 @@ func (h *Host) everyPool() []*pool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	out := *h.pools.Load()
-	if len(h.particular) == 0 {
+	if h.particular == nil {
 		return out
 	}
 	out = out[:len(out):len(out)]
-	for _, p := range h.particular {
+	for _, p := range h.particular.pools {
 		out = append(out, p)
 	}
 	return out

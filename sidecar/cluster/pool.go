@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"container/list"
 	"context"
 	"slices"
 	"sync"
@@ -40,6 +41,7 @@ type pool struct {
 	key    poolKey
 	users  int
 	usedAt int64
+	place  *list.Element
 }
 
 // waiter is a request that waits for a connection because the limit is reached, or because

@@ -29,6 +29,18 @@ type ServerNames struct {
 type Terms struct {
 	name string // of the server, to be asked for; "" leaves that to the TLS context
 	san  string // what the peer's certificate must have; "" for nothing more
+	// from and to are the client's address and the one it connected to, which are announced;
+	// invalid for none.
+	from, to netip.AddrPort
+}
+
+// Asker is whom a connection is opened for.
+type Asker struct {
+	Request   *message.Request // nil for a byte stream
+	Authority string           // of the request; not always what the host gets to see
+	// From is the client's address, and To the one that it connected to; invalid for a request of
+	// the process itself.
+	From, To netip.AddrPort
 }
 
 // longestName is what a server name may have (RFC 6066, and RFC 1035 2.3.4).
@@ -38,22 +50,34 @@ const longestName = 255
 // opened for.
 func (h *Host) Particular() bool { return h.cluster.cfg.Load().particular }
 
-// TermsFor are the terms of a request to the host, whose authority is not always what the host
-// gets to see. The error is an *Error.
-func (h *Host) TermsFor(r *message.Request, authority string) (*Terms, error) {
+// TermsFor are the terms of a connection to the host. The error is an *Error.
+func (h *Host) TermsFor(asker *Asker) (*Terms, error) {
 	s := h.cluster.cfg.Load()
-	n := s.HTTP.Names
-	if n == nil || h.tls(s) == nil {
+	t := &Terms{}
+	if h.announcement(s) != 0 {
+		t.from, t.to = asker.From, asker.To
+	}
+	if s.HTTP.Names != nil && asker.Request != nil && h.tls(s) != nil {
+		if err := h.nameIn(t, s.HTTP.Names, asker); err != nil {
+			return nil, err
+		}
+	}
+	if *t == (Terms{}) {
 		return nil, nil
 	}
+	return t, nil
+}
+
+// nameIn adds the names to the terms.
+func (h *Host) nameIn(t *Terms, n *ServerNames, asker *Asker) error {
+	authority := asker.Authority
 	if n.Header != "" {
-		if v, _ := r.Fields.Get(n.Header); v != "" {
+		if v, _ := asker.Request.Fields.Get(n.Header); v != "" {
 			authority = v
 		}
 	}
 	name := withoutPort(authority)
 	_, notIP := netip.ParseAddr(name)
-	t := &Terms{}
 	if n.SNI && notIP != nil {
 		t.name = name
 	}
@@ -62,12 +86,12 @@ func (h *Host) TermsFor(r *message.Request, authority string) (*Terms, error) {
 	}
 	switch {
 	case n.Verify && name == "":
-		return nil, &Error{Kind: NoServerName, Cluster: h.cluster.name, Host: h.key, Err: errNoServerName}
+		return &Error{Kind: NoServerName, Cluster: h.cluster.name, Host: h.key, Err: errNoServerName}
 	case len(name) > longestName:
-		return nil, &Error{Kind: NoServerName, Cluster: h.cluster.name, Host: h.key,
+		return &Error{Kind: NoServerName, Cluster: h.cluster.name, Host: h.key,
 			Err: fmt.Errorf("the request's host has %d bytes, and a server name at most %d", len(name), longestName)}
 	}
-	return t, nil
+	return nil
 }
 
 // errNoServerName is why a request is refused whose host is to be verified and is not named.
@@ -87,7 +111,9 @@ func withoutPort(authority string) string {
 }
 
 // own is a copy that needs nothing of the request.
-func (t *Terms) own() *Terms { return &Terms{strings.Clone(t.name), strings.Clone(t.san)} }
+func (t *Terms) own() *Terms {
+	return &Terms{strings.Clone(t.name), strings.Clone(t.san), t.from, t.to}
+}
 
 // demand has a handshake ask for the terms' name, and verify what they want beside what it
 // verifies already.

@@ -71,7 +71,7 @@ func acquireFor(c *Cluster, authority string, fields ...string) (*Conn, error) {
 		r.Fields.Add(fields[i], fields[i+1])
 	}
 	h := c.hosts()[0]
-	t, err := h.TermsFor(r, authority)
+	t, err := h.TermsFor(&Asker{Request: r, Authority: authority})
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	dnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dns/v3"
 	caresv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/cares/v3"
 	getaddrinfov3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/getaddrinfo/v3"
+	upstreamproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/proxy_protocol/v3"
 	rawbufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
 	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -116,12 +117,13 @@ func init() {
 	declareBalancing()
 	declareHealthChecks()
 	declareUpstreamHTTP()
+	declareAnnouncements()
 	declareEndpoints()
 	extend("envoy.config.cluster.v3.Cluster.CustomClusterType.typed_config", "cluster type",
 		&aggregatev3.ClusterConfig{}, &dnsv3.DnsCluster{})
 	extend("envoy.config.cluster.v3.Cluster.typed_extension_protocol_options", "protocol options", &upstreamhttpv3.HttpProtocolOptions{})
 	extend("envoy.config.core.v3.TypedExtensionConfig.typed_config", "extension", &caresv3.CaresDnsResolverConfig{}, &getaddrinfov3.GetAddrInfoDnsResolverConfig{})
-	extend("envoy.config.core.v3.TransportSocket.typed_config", "transport socket", &rawbufferv3.RawBuffer{})
+	extend("envoy.config.core.v3.TransportSocket.typed_config", "transport socket", &rawbufferv3.RawBuffer{}, &upstreamproxyv3.ProxyProtocolUpstreamTransport{})
 }
 
 func declareHealthChecks() {
@@ -148,6 +150,23 @@ func declareHealthChecks() {
 		"envoy.config.core.v3.HealthCheck.GrpcHealthCheck": {use: "service_name authority initial_metadata"},
 		"envoy.config.core.v3.HealthCheck.Payload":         {use: "text binary"},
 		"envoy.config.core.v3.HealthCheck.TlsOptions":      {use: "alpn_protocols"},
+	})
+}
+
+func declareAnnouncements() {
+	const tlvReason = "the header has the client's addresses alone"
+	declare("Transport sockets", map[protoreflect.FullName]*rules{
+		"envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport": {
+			use: "config transport_socket",
+			instead: map[string]string{
+				"allow_unspecified_address": "a client without an IP address is announced as nobody",
+				"tlv_as_pool_key":           tlvReason,
+			},
+		},
+		"envoy.config.core.v3.ProxyProtocolConfig": {
+			use:     "version",
+			instead: map[string]string{"pass_through_tlvs": tlvReason, "added_tlvs": tlvReason},
+		},
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
 // trimHost removes from the request's host what the configuration has removed before
@@ -70,5 +71,9 @@ func (a *attempt) terms() (*cluster.Terms, error) {
 	if x.sel.Route.Forward.AutoHostRewrite && !x.shadow {
 		authority = x.original
 	}
-	return a.host.TermsFor(x.req, authority)
+	asker := &cluster.Asker{Request: x.req, Authority: authority}
+	if !x.shadow { // copies are the process's own requests
+		asker.From, asker.To = route.AddrPort(x.d.Info.Remote), x.d.Destination
+	}
+	return a.host.TermsFor(asker)
 }
