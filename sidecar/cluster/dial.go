@@ -185,8 +185,10 @@ func (c *Cluster) OpenFor(ctx context.Context, source string, pc *PickContext, s
 // for none. How it went is the caller's to report.
 func (h *Host) OpenBytes(ctx context.Context, source string, t *Terms, s telemetry.Shard) (*Conn, error) {
 	own := h.cluster
-	p := h.pool(source, DefaultPriority)
-	if t != nil {
+	var p *pool
+	if t == nil {
+		p = h.pool(source, DefaultPriority)
+	} else {
 		p = h.enter(source, DefaultPriority, t, monotonic())
 		defer p.leave()
 	}

@@ -19,18 +19,19 @@ import (
 
 // namesHost is a host over TLS whose certificate is of example.com and 127.0.0.1.
 type namesHost struct {
-	addr  string
-	mu    sync.Mutex
-	asked []string // the server name of each connection
+	addr         string
+	certificates []tls.Certificate
+	mu           sync.Mutex
+	asked        []string // the server name of each connection
 }
 
 func newNamesHost(t *testing.T) *namesHost {
 	source := httptest.NewTLSServer(nil)
 	t.Cleanup(source.Close)
-	h := &namesHost{}
+	h := &namesHost{certificates: source.TLS.Certificates}
 	var wg sync.WaitGroup
 	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
-		Certificates: source.TLS.Certificates, NextProtos: []string{"h2", "http/1.1"},
+		Certificates: h.certificates, NextProtos: []string{"h2", "http/1.1"},
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			h.mu.Lock()
 			defer h.mu.Unlock()

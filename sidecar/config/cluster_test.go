@@ -35,6 +35,8 @@ const typed = "load_balancing_policy:\n  policies:\n  - typed_extension_config:\
 
 const httpOptions = "typed_extension_protocol_options:\n  envoy.extensions.upstreams.http.v3.HttpProtocolOptions:\n    \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions\n"
 
+const announcing = "type.googleapis.com/envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport"
+
 const aCheck = "health_checks:\n- timeout: 1s\n  interval: 5s\n  unhealthy_threshold: 3\n  healthy_threshold: 2\n"
 
 const aggregateType = "lb_policy: CLUSTER_PROVIDED\ncluster_type:\n  name: envoy.clusters.aggregate\n  typed_config: {\"@type\": type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig, clusters: [c]}\n"
@@ -113,6 +115,8 @@ func TestClusterFields(t *testing.T) {
 		"old HTTP/2":       {"", "http2_protocol_options: {}\n", `{"HTTP":{"Protocol":1,"MaxConnectionDuration":0,"MaxConnectionJitter":0,"MaxRequestsPerConnection":0}}`},
 		"old downstream":   {"", "protocol_selection: USE_DOWNSTREAM_PROTOCOL\nhttp_protocol_options: {}\nhttp2_protocol_options: {}\n", `{"HTTP":{"Protocol":3,"MaxConnectionDuration":0,"MaxConnectionJitter":0,"MaxRequestsPerConnection":0}}`},
 		"typed downstream": {"", httpOptions + "    use_downstream_protocol_config: {}\n", `{"HTTP":{"Protocol":3,"MaxConnectionDuration":0,"MaxConnectionJitter":0,"MaxRequestsPerConnection":0}}`},
+		"announced": {"", "transport_socket: {name: p, typed_config: {\"@type\": " + announcing + ", config: {version: V2}, transport_socket: {name: raw, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}}\ntransport_socket_matches: [{name: m, match: {a: b}, transport_socket: {name: p, typed_config: {\"@type\": " + announcing + ", transport_socket: {name: raw, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}}}]\n",
+			`{"Announce":2,"Sockets":[{"Name":"m","Match":{"a":"b"},"TLS":null,"Announce":1}]}`},
 		"raw buffer": {"", "transport_socket: {name: raw, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}\ntransport_socket_matches: [{name: plain, match: {tls: \"no\"}, transport_socket: {name: raw, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}]\n",
 			`{"Sockets":[{"Name":"plain","Match":{"tls":"no"},"TLS":null}]}`},
 		"endpoint": {"-", "load_assignment: {cluster_name: c, policy: {weighted_priority_health: true}, endpoints: [{lb_endpoints: [{metadata: {filter_metadata: {envoy.lb: {v: 1}, other: {x: y}}}, endpoint: {health_check_config: {port_value: 81, hostname: h}, address: {socket_address: {address: 10.0.0.1, port_value: 80}}}}]}]}\n",
@@ -335,6 +339,10 @@ func TestClusterRefused(t *testing.T) {
 		"name's header":     {oneEndpoint + "upstream_http_protocol_options: {auto_sni: true, override_auto_sni_header: 'a b'}\n", "upstream_http_protocol_options.override_auto_sni_header: value does not match regex"},
 		"pseudo-header":     {oneEndpoint + "upstream_http_protocol_options: {auto_sni: true, override_auto_sni_header: ':path'}\n", "upstream_http_protocol_options.override_auto_sni_header: \":path\" is not the name of a header field"},
 		"names in two":      {oneEndpoint + "upstream_http_protocol_options: {auto_sni: true}\n" + httpOptions + "    explicit_http_config: {http_protocol_options: {}}\n", "typed_extension_protocol_options: the cluster's own HTTP options are set too"},
+		"announced over":    {oneEndpoint + "transport_socket: {name: p, typed_config: {\"@type\": " + announcing + "}}\n", "transport_socket.typed_config.transport_socket: "},
+		"announced twice":   {oneEndpoint + "transport_socket: {name: p, typed_config: {\"@type\": " + announcing + ", transport_socket: {name: p, typed_config: {\"@type\": " + announcing + ", transport_socket: {name: p}}}}}\n", "transport_socket.typed_config.transport_socket: a cluster takes"},
+		"announced TLVs":    {oneEndpoint + "transport_socket: {name: p, typed_config: {\"@type\": " + announcing + ", config: {pass_through_tlvs: {}}, transport_socket: {name: p}}}\n", "transport_socket.typed_config.config.pass_through_tlvs: unsupported"},
+		"announced nobody":  {oneEndpoint + "transport_socket: {name: p, typed_config: {\"@type\": " + announcing + ", allow_unspecified_address: true, transport_socket: {name: p}}}\n", "transport_socket.typed_config.allow_unspecified_address: unsupported"},
 		"per connection":    {oneEndpoint + "connection_pool_per_downstream_connection: true\n", "connection_pool_per_downstream_connection: unsupported"},
 		"socket":            {oneEndpoint + "transport_socket_matches: [{name: x, transport_socket: {name: t, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext}}}]\n", "transport_socket_matches[0].transport_socket: a cluster takes"},
 		"drop":              {"load_assignment: {cluster_name: c, policy: {drop_overloads: [{category: x}]}}\n", "load_assignment.policy.drop_overloads: unsupported"},
