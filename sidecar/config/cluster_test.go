@@ -357,23 +357,32 @@ func TestClusterRefused(t *testing.T) {
 	}
 }
 
-// TestDocumentedCluster reads the example of docs/clusters.md.
+// TestDocumentedCluster reads the examples of docs/clusters.md.
 func TestDocumentedCluster(t *testing.T) {
 	b, err := os.ReadFile("../../docs/clusters.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(b), "```yaml\n")
-	example, _, ok := strings.Cut(rest, "```")
-	if !ok {
-		t.Fatal("the page has no example")
+	read := map[string]*cluster.Config{}
+	for _, rest := range strings.Split(string(b), "```yaml\n")[1:] {
+		example, _, _ := strings.Cut(rest, "```")
+		out, err := ParseBootstrap([]byte("static_resources:\n  " + strings.ReplaceAll(example, "\n", "\n  ")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		read[out.Clusters[0].Name] = out.Clusters[0]
 	}
-	out, err := ParseBootstrap([]byte("static_resources:\n  " + strings.ReplaceAll(example, "\n", "\n  ")))
-	if err != nil {
-		t.Fatal(err)
+	api, outside, mail := read["api"], read["outside"], read["mail"]
+	if len(read) != 3 || api == nil || outside == nil || mail == nil {
+		t.Fatalf("%d examples: %v", len(read), read)
 	}
-	c := out.Clusters[0]
-	if c.Type != cluster.StrictDNS || c.LB != cluster.LeastRequest || c.HealthCheck.HTTP.Path != "/healthz" || !c.Limits.TrackRemaining {
-		t.Errorf("%+v", c)
+	if api.Type != cluster.StrictDNS || api.LB != cluster.LeastRequest || api.HealthCheck.HTTP.Path != "/healthz" || !api.Limits.TrackRemaining {
+		t.Errorf("%+v", api)
+	}
+	if n := outside.HTTP.Names; n == nil || !n.SNI || !n.Verify || outside.TLS == nil {
+		t.Errorf("%+v", outside)
+	}
+	if mail.Announce != 2 || mail.TLS != nil {
+		t.Errorf("%+v", mail)
 	}
 }
