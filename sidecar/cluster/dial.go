@@ -22,6 +22,9 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (conn
 		conn, failure = nil, &Error{Kind: ConnectRefused, Cluster: h.cluster.name, Host: h.key, Err: errPanicked}
 	})
 	cfg := h.cluster.cfg.Load()
+	if p.unnamed(cfg, want) {
+		return nil, p.failed(NoServerName, errNoServerName)
+	}
 	ctx, cancel := context.WithTimeout(ctx, cfg.connectTimeout)
 	defer cancel()
 	h.connects.Add(1)

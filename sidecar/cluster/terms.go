@@ -115,6 +115,13 @@ func (t *Terms) own() *Terms {
 	return &Terms{strings.Clone(t.name), strings.Clone(t.san), t.from, t.to}
 }
 
+// unnamed tells whether a connection for requests has no name that is to be verified: they came
+// before it was to be.
+func (p *pool) unnamed(s *settings, want protocol) bool {
+	return s.HTTP.Names != nil && s.HTTP.Names.Verify && (want == protocolHTTP1 || want == protocolHTTP2) &&
+		(p.terms == nil || p.terms.san == "") && p.host.tls(s) != nil
+}
+
 // demand has a handshake ask for the terms' name, and verify what they want beside what it
 // verifies already.
 func (t *Terms) demand(cfg *tls.Config) {

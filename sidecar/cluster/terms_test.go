@@ -142,6 +142,7 @@ func TestNameIsVerified(t *testing.T) {
 					case err == nil && tc.want == "":
 						conn.Release()
 					case err == nil:
+						_ = conn.Close()
 						t.Errorf("it was connected to, want %q", tc.want)
 					case tc.want == "" || !strings.Contains(err.Error(), tc.want):
 						t.Errorf("got %v, want %q", err, tc.want)
@@ -164,7 +165,32 @@ func TestVerifiedForOneNameOnly(t *testing.T) {
 	}
 	conn.Release()
 	if conn, err := acquireFor(c, "other.example"); err == nil {
+		_ = conn.Close()
 		t.Errorf("served on %p", conn)
+	}
+}
+
+// TestNamesThatCameMeanwhile: a request that chose its host before names were to be verified is not
+// sent on a connection of which none was; a byte stream is, which has none.
+func TestNamesThatCameMeanwhile(t *testing.T) {
+	for name, protocol := range eitherVersion {
+		t.Run(name, func(t *testing.T) {
+			host := newNamesHost(t)
+			m := newManager(t, Options{TLS: pooled{&tls.Config{InsecureSkipVerify: true}}})
+			c := mustUpdate(t, m, &Config{Name: "c", TLS: &TLS{}, Endpoints: hosts("c", host.addr), HTTP: HTTP{Protocol: protocol, Names: &ServerNames{Verify: true}}})
+			conn, err := acquireWeb(c)
+			if !errors.Is(err, errNoServerName) {
+				t.Errorf("got %v, want %v", err, errNoServerName)
+			}
+			if err == nil {
+				_ = conn.Close()
+			}
+			conn, err = c.Open(t.Context(), "web", nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = conn.Close()
+		})
 	}
 }
 

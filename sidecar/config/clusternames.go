@@ -20,6 +20,9 @@ func serverNames(m *corev3.UpstreamHttpProtocolOptions, out *cluster.Config, pat
 		}
 		out.HTTP.Names = n
 	}
+	if out.HTTP.Names != nil && out.Type == cluster.Aggregate {
+		return fail(path, "an aggregate cluster opens no connections; put it on its clusters")
+	}
 	here := "transport_socket"
 	check := func(t *cluster.TLS) error {
 		n := out.HTTP.Names

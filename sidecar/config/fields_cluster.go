@@ -95,7 +95,7 @@ func init() {
 		"envoy.config.cluster.v3.CircuitBreakers.Thresholds": {
 			use: "priority max_connections max_pending_requests max_requests max_retries retry_budget track_remaining",
 			instead: map[string]string{
-				"max_connection_pools": "there is one pool for each workload and host",
+				"max_connection_pools": "idle pools make room for others by themselves",
 			},
 		},
 		"envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget": {use: "budget_percent min_retry_concurrency"},
