@@ -142,7 +142,7 @@ func TestClientsAreAnnounced(t *testing.T) {
 				}
 				one, two, own := acquire("10.0.0.1:1000"), acquire("10.0.0.1:1001"), acquire("")
 				if one == two || one == own || two == own {
-					t.Error("a connection serves two clients")
+					t.Fatal("a connection serves two clients")
 				}
 				if acquire("10.0.0.1:1000") != one || acquire("10.0.0.1:1001") != two || acquire("") != own {
 					t.Error("a client's connection is not used again")

@@ -153,6 +153,16 @@ func TestNameIsVerified(t *testing.T) {
 	}
 }
 
+// TestNoTermsWithoutAName: nothing is opened for a request without a name that is to be verified,
+// nor a byte stream that a request is.
+func TestNoTermsWithoutAName(t *testing.T) {
+	m := newManager(t, Options{TLS: pooled{&tls.Config{}}})
+	c := mustUpdate(t, m, &Config{Name: "c", TLS: &TLS{}, Endpoints: hosts("c", "10.0.0.1:80"), HTTP: HTTP{Names: &ServerNames{Verify: true}}})
+	if terms, err := c.hosts()[0].TermsFor(&Asker{Request: &message.Request{}}); !errors.Is(err, errNoServerName) {
+		t.Errorf("got %+v, %v", terms, err)
+	}
+}
+
 // TestVerifiedForOneNameOnly: what was verified for one name serves none that was not, though the
 // same was asked for.
 func TestVerifiedForOneNameOnly(t *testing.T) {
