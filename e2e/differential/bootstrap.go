@@ -121,6 +121,7 @@ func (g *Group) bootstrap(p *place, certs *certs) ([]byte, error) {
 			delete(c, "endpoints")
 			c["load_assignment"] = p.assignment(name, e)
 		}
+		certs.socket(c)
 		clusters = append(clusters, c)
 	}
 	return yaml.Marshal(map[string]any{

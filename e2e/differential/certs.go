@@ -3,6 +3,7 @@
 package differential
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -11,7 +12,9 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"maps"
 	"math/big"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -49,7 +52,9 @@ func newCerts(dir string) (*certs, error) {
 		return nil, err
 	}
 	c.roots.AddCert(root)
-	for i, name := range []string{"web", "api"} {
+	more := map[string]*x509.Certificate{"announced": {DNSNames: []string{"a.example", "b.example", "*.wild.example"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}}}
+	for i, name := range []string{"web", "api", "announced"} {
+		own := cmp.Or(more[name], &x509.Certificate{})
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if err != nil {
 			return nil, err
@@ -57,7 +62,7 @@ func newCerts(dir string) (*certs, error) {
 		der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(int64(i + 2)), Subject: pkix.Name{CommonName: name},
 			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
 			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, BasicConstraintsValid: true,
-			URIs: []*url.URL{{Scheme: "spiffe", Host: "differential.mesh", Path: "/ns/default/dc/dc1/svc/" + name}}, DNSNames: []string{name + ".example"},
+			URIs: []*url.URL{{Scheme: "spiffe", Host: "differential.mesh", Path: "/ns/default/dc/dc1/svc/" + name}}, DNSNames: append(own.DNSNames, name+".example"), IPAddresses: own.IPAddresses,
 		}, ca, &key.PublicKey, caKey)
 		if err != nil {
 			return nil, err
@@ -121,6 +126,35 @@ func (c *certs) file(name string) string { return filepath.Join(c.dir, name) }
 
 func writePEM(path, kind string, der []byte) error {
 	return os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600)
+}
+
+// socket makes of a cluster's "tls", which has fields of an UpstreamTlsContext and of its
+// validation, and of its "announces", which has those of a ProxyProtocolConfig, a transport socket.
+func (c *certs) socket(cluster map[string]any) {
+	var socket map[string]any
+	if fields, ok := cluster["tls"].(map[string]any); ok {
+		validation := map[string]any{"trusted_ca": map[string]any{"filename": c.file("ca.crt")}}
+		context := map[string]any{"@type": apiType + "extensions.transport_sockets.tls.v3.UpstreamTlsContext"}
+		maps.Copy(context, fields)
+		if own, ok := fields["validation"].(map[string]any); ok {
+			maps.Copy(validation, own)
+			delete(context, "validation")
+		}
+		context["common_tls_context"] = map[string]any{"validation_context": validation}
+		socket = map[string]any{"name": "tls", "typed_config": context}
+	}
+	if fields, ok := cluster["announces"].(map[string]any); ok {
+		if socket == nil {
+			socket = map[string]any{"name": "raw", "typed_config": map[string]any{"@type": apiType + "extensions.transport_sockets.raw_buffer.v3.RawBuffer"}}
+		}
+		socket = map[string]any{"name": "announced", "typed_config": map[string]any{
+			"@type": apiType + "extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport", "config": fields, "transport_socket": socket}}
+	}
+	delete(cluster, "tls")
+	delete(cluster, "announces")
+	if socket != nil {
+		cluster["transport_socket"] = socket
+	}
 }
 
 // downstream is the transport socket of a listener.

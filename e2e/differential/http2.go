@@ -124,6 +124,7 @@ func (o *origins) startHTTP2() error {
 func (o *origins) serveHTTP2(w http.ResponseWriter, r *http.Request) {
 	m := &Message{Start: r.Method + " " + r.RequestURI + " HTTP/2", Framing: "stream"}
 	m.Headers = append(headersOf(r.Header), Header{":authority", r.Host})
+	m.Said, _ = r.Context().Value(announcedKey{}).(string)
 	a, i := o.arrive("http2", m)
 	if !a.Early {
 		b, err := io.ReadAll(r.Body)

@@ -75,6 +75,9 @@ func (o observation) message(name string, m *Message) {
 	o[name+".start"] = withoutReason(m.Start)
 	o[name+".framing"] = m.Framing
 	o[name+".body"] = m.Body
+	if m.Said != "" {
+		o[name+".said"] = m.Said
+	}
 	if m.Broken != "" {
 		o[name+".broken"] = m.Broken
 	}

@@ -40,7 +40,7 @@ type origins struct {
 // originNames are the addresses that a bootstrap may name, beside http2 and refused.
 var originNames = []string{"origin", "other", "third"}
 
-func startOrigins() (*origins, error) {
+func startOrigins(certs *certs) (*origins, error) {
 	o := &origins{ports: map[string]int{}}
 	for _, name := range originNames {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -51,7 +51,7 @@ func startOrigins() (*origins, error) {
 		o.ports[name] = ln.Addr().(*net.TCPAddr).Port
 		go o.accept(name, ln)
 	}
-	if err := errors.Join(o.startHTTP2(), o.startFrames()); err != nil {
+	if err := errors.Join(o.startHTTP2(), o.startFrames(), o.startAnnounced(certs)); err != nil {
 		return nil, err
 	}
 	var err error
@@ -162,6 +162,7 @@ func (o *origins) serve(name string, c net.Conn) {
 		if err != nil {
 			return
 		}
+		m.Said = saidOn(c)
 		o.reads(1)
 		a, i := o.arrive(name, m)
 		if expect, ok := m.get("expect"); ok && strings.EqualFold(expect, "100-continue") && !a.Early {
@@ -225,7 +226,7 @@ func (o *origins) echo(name string, c net.Conn, r *bufio.Reader) {
 	for {
 		line, err := r.ReadString('\n')
 		if line != "" {
-			o.arrive(name, &Message{Start: strings.TrimSpace(line), Framing: "none"})
+			o.arrive(name, &Message{Start: strings.TrimSpace(line), Framing: "none", Said: saidOn(c)})
 		}
 		if err != nil || strings.HasPrefix(line, "tcp close") {
 			return

@@ -19,6 +19,8 @@ type Message struct {
 	Trailers []Header
 	Framing  string // none, length, chunked, close
 	Broken   string // why the body ended early
+	// Said is what the connection's beginning said, at the origin that listens to that.
+	Said string
 }
 
 // Header is one field line.

@@ -46,7 +46,7 @@ func TestConnectionsOfNoUse(t *testing.T) {
 				if tc.make != nil {
 					tc.make(c)
 				}
-				_, err := h.Acquire(withTimeout(time.Second), "web", tc.want == SpeakHTTP2, DefaultPriority, monotonic(), 0)
+				_, err := h.Acquire(withTimeout(time.Second), "web", nil, tc.want == SpeakHTTP2, DefaultPriority, monotonic(), 0)
 				if waited := err.(*Error).Kind == Canceled; waited != tc.waits {
 					t.Errorf("waited %v: %v", waited, err)
 				}

@@ -80,7 +80,13 @@ func (c *Cluster) call(ctx context.Context, req *message.Request, body []byte, o
 	own := h.cluster
 	h.Begin()
 	defer h.End()
-	conn, err := h.acquireSure(ctx, only)
+	var t *Terms
+	if h.Particular() {
+		if t, err = h.TermsFor(&Asker{Request: req, Authority: req.Authority}); err != nil {
+			return nil, false, err
+		}
+	}
+	conn, err := h.acquireSure(ctx, t, only)
 	if err != nil {
 		if e, ok := err.(*Error); ok && e.Kind.OfHost() {
 			h.Report(OutcomeConnect)
@@ -134,10 +140,10 @@ func (c *Cluster) call(ctx context.Context, req *message.Request, body []byte, o
 
 // acquireSure acquires a connection that was looked at: the request is not sent again
 // where its peer had closed it.
-func (h *Host) acquireSure(ctx context.Context, http2 bool) (*Conn, error) {
+func (h *Host) acquireSure(ctx context.Context, t *Terms, http2 bool) (*Conn, error) {
 	within := func() (context.Context, context.CancelFunc) { return context.WithCancel(ctx) }
 	for {
-		c, err := h.Acquire(within, "", http2, DefaultPriority, monotonic(), 0)
+		c, err := h.Acquire(within, "", t, http2, DefaultPriority, monotonic(), 0)
 		if err != nil || c.Sure() {
 			return c, err
 		}

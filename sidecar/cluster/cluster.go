@@ -72,6 +72,8 @@ type settings struct {
 	metrics *telemetry.ClusterMetrics
 	// tunnels: byte streams share connections with hosts that can do that.
 	tunnels bool
+	// particular: connections depend on the request that they are opened for.
+	particular bool
 }
 
 // pickCounters count what came of choices: by subset, and by a header that names the
@@ -114,7 +116,7 @@ func newSettings(m *Manager, cfg *Config) *settings {
 	s := &settings{
 		Config: cfg, connectTimeout: cfg.ConnectTimeout, idleTimeout: int64(cfg.IdleTimeout),
 		choices: cfg.ChoiceCount, bias: 1, panicPercent: 50, tlsGeneration: 1, dial: dialer(m, cfg),
-		tunnels: cfg.TLS != nil && slices.Contains(cfg.TLS.ALPN, TunnelALPN),
+		tunnels: cfg.TLS != nil && slices.Contains(cfg.TLS.ALPN, TunnelALPN), particular: cfg.HTTP.Names != nil || cfg.announces(),
 	}
 	if s.connectTimeout <= 0 {
 		s.connectTimeout = 5 * time.Second
@@ -179,7 +181,8 @@ func (c *Cluster) apply(cfg *Config, a *Assignment, fresh bool) error {
 func (c *Cluster) turn(s *settings, a *Assignment) {
 	cfg, old := s.Config, c.cfg.Load()
 	s.tlsGeneration = old.tlsGeneration
-	tlsChanged := !sameTLS(old.TLS, cfg.TLS) || !reflect.DeepEqual(old.Sockets, cfg.Sockets)
+	tlsChanged := !sameTLS(old.TLS, cfg.TLS) || !reflect.DeepEqual(old.Sockets, cfg.Sockets) ||
+		!reflect.DeepEqual(old.HTTP.Names, cfg.HTTP.Names) || old.Announce != cfg.Announce
 	if tlsChanged {
 		s.tlsGeneration++
 	}

@@ -303,7 +303,7 @@ func acquire(t testing.TB, c *Cluster, source string) *Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := h.Acquire(withTimeout(time.Second), source, false, DefaultPriority, monotonic(), 0)
+	conn, err := h.Acquire(withTimeout(time.Second), source, nil, false, DefaultPriority, monotonic(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -414,23 +414,23 @@ func TestLimits(t *testing.T) {
 	h := conn.Host()
 	got := make(chan *Conn, 1)
 	go func() {
-		w, _ := h.Acquire(withTimeout(5*time.Second), "web", false, DefaultPriority, monotonic(), 0)
+		w, _ := h.Acquire(withTimeout(5*time.Second), "web", nil, false, DefaultPriority, monotonic(), 0)
 		got <- w
 	}()
 	waitFor(t, func() bool { return c.pending.Load() == 1 })
 	var e *Error
-	if _, err := h.Acquire(withTimeout(time.Second), "web", false, DefaultPriority, monotonic(), 0); !errors.As(err, &e) || e.Kind != OverflowPending || e.Flags() != telemetry.FlagUpstreamOverflow {
+	if _, err := h.Acquire(withTimeout(time.Second), "web", nil, false, DefaultPriority, monotonic(), 0); !errors.As(err, &e) || e.Kind != OverflowPending || e.Flags() != telemetry.FlagUpstreamOverflow {
 		t.Errorf("beyond the pending limit: %v", err)
 	}
 	conn.Release()
 	if w := <-got; w != conn {
 		t.Error("the waiter did not get the connection")
 	}
-	if _, err := h.Acquire(withTimeout(30*time.Millisecond), "web", false, DefaultPriority, monotonic(), 0); !errors.As(err, &e) || e.Kind != Canceled {
+	if _, err := h.Acquire(withTimeout(30*time.Millisecond), "web", nil, false, DefaultPriority, monotonic(), 0); !errors.As(err, &e) || e.Kind != Canceled {
 		t.Errorf("a waiter whose time is up: %v", err)
 	}
 	go func() {
-		w, _ := h.Acquire(withTimeout(5*time.Second), "web", false, DefaultPriority, monotonic(), 0)
+		w, _ := h.Acquire(withTimeout(5*time.Second), "web", nil, false, DefaultPriority, monotonic(), 0)
 		got <- w
 	}()
 	waitFor(t, func() bool { return c.pending.Load() == 1 })
@@ -458,7 +458,7 @@ func TestNoneAllowed(t *testing.T) {
 	_ = conn.Close()
 	update(Limits{MaxPendingRequests: NoneAllowed})
 	var e *Error
-	if _, err := h.Acquire(withTimeout(time.Second), "web", false, DefaultPriority, monotonic(), 0); !errors.As(err, &e) || e.Kind != OverflowPending {
+	if _, err := h.Acquire(withTimeout(time.Second), "web", nil, false, DefaultPriority, monotonic(), 0); !errors.As(err, &e) || e.Kind != OverflowPending {
 		t.Errorf("a request may wait where none may: %v", err)
 	}
 }

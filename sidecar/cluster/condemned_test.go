@@ -21,7 +21,7 @@ func TestCondemnedWhileReleased(t *testing.T) {
 			m := newManager(t, Options{})
 			c := mustUpdate(t, m, &Config{Name: "c", Endpoints: hosts("c", newServer(t).addr)})
 			h := c.hosts()[0]
-			conn, err := h.Acquire(withTimeout(5*time.Second), "web", false, DefaultPriority, monotonic(), 0)
+			conn, err := h.Acquire(withTimeout(5*time.Second), "web", nil, false, DefaultPriority, monotonic(), 0)
 			if err != nil {
 				t.Fatal(err)
 			}

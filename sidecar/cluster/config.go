@@ -53,6 +53,8 @@ type Config struct {
 	Subsets        *Subsets   // nil for none
 
 	TLS *TLS // nil for plaintext
+	// Announce tells hosts of the client, before TLS.
+	Announce Announcement `json:",omitempty"`
 	// Sockets are looked at in order: the first whose Match an endpoint's metadata
 	// has replaces TLS.
 	Sockets []SocketMatch
@@ -204,6 +206,8 @@ type SocketMatch struct {
 	Name  string
 	Match map[string]any // as JSON decodes it
 	TLS   *TLS           // nil for plaintext
+	// Announce is Config's, in its place.
+	Announce Announcement `json:",omitempty"`
 }
 
 // TCPKeepAlive are the probes of idle connections; zero fields are the system's.

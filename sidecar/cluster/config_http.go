@@ -12,6 +12,8 @@ import (
 // numbers mean no limit.
 type HTTP struct {
 	Protocol Protocol
+	// Names has connections depend on the host that a request names; nil for not.
+	Names *ServerNames `json:",omitempty"`
 	// MaxConnectionDuration is a connection's life, to which up to
 	// MaxConnectionJitter percent are added; it then takes no new request.
 	MaxConnectionDuration time.Duration

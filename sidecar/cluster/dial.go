@@ -22,6 +22,9 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (conn
 		conn, failure = nil, &Error{Kind: ConnectRefused, Cluster: h.cluster.name, Host: h.key, Err: errPanicked}
 	})
 	cfg := h.cluster.cfg.Load()
+	if p.unnamed(cfg, want) {
+		return nil, p.failed(NoServerName, errNoServerName)
+	}
 	ctx, cancel := context.WithTimeout(ctx, cfg.connectTimeout)
 	defer cancel()
 	h.connects.Add(1)
@@ -88,6 +91,12 @@ func (p *pool) open(ctx context.Context, cfg *settings, want protocol, at *Openi
 		_ = nc.Close()
 		return nil, ConnectRefused, fmt.Errorf("dialer returned a %T, which is not a socket", nc)
 	}
+	if a := h.announcement(cfg); a != 0 {
+		if err := a.announce(ctx, conn, p.terms); err != nil {
+			_ = conn.Close()
+			return nil, ConnectRefused, err
+		}
+	}
 	t := h.tls(cfg)
 	if t == nil {
 		st, err := stream.NewSocket(conn, nil)
@@ -126,6 +135,9 @@ func (p *pool) handshake(ctx context.Context, conn stream.Conn, name string, t *
 			tc.ServerName = name
 		}
 	}
+	if p.terms != nil {
+		p.terms.demand(tc)
+	}
 	st, err := stream.ClientTLS(conn, tc)
 	if err != nil {
 		return nil, err
@@ -154,7 +166,13 @@ func (c *Cluster) OpenFor(ctx context.Context, source string, pc *PickContext, s
 	if err != nil {
 		return nil, err
 	}
-	conn, err := h.OpenBytes(ctx, source, s)
+	var t *Terms
+	if pc != nil && h.Particular() {
+		if t, err = h.TermsFor(&Asker{From: pc.From, To: pc.To}); err != nil {
+			return nil, err
+		}
+	}
+	conn, err := h.OpenBytes(ctx, source, t, s)
 	if err == nil {
 		h.Report(200)
 	} else if e, ok := err.(*Error); ok && e.Kind != OverflowConnections {
@@ -166,11 +184,17 @@ func (c *Cluster) OpenFor(ctx context.Context, source string, pc *PickContext, s
 	return conn, err
 }
 
-// OpenBytes is Cluster.Open to a host that was chosen already. How it went is the
-// caller's to report.
-func (h *Host) OpenBytes(ctx context.Context, source string, s telemetry.Shard) (*Conn, error) {
+// OpenBytes is Cluster.Open to a host that was chosen already, for a stream with the terms t, nil
+// for none. How it went is the caller's to report.
+func (h *Host) OpenBytes(ctx context.Context, source string, t *Terms, s telemetry.Shard) (*Conn, error) {
 	own := h.cluster
-	p := h.pool(source, DefaultPriority)
+	var p *pool
+	if t == nil {
+		p = h.pool(source, DefaultPriority)
+	} else {
+		p = h.enter(source, DefaultPriority, t, monotonic())
+		defer p.leave()
+	}
 	cfg := own.cfg.Load()
 	limit := cfg.Limits.MaxConnections
 	n := own.conns.Add(1)
@@ -206,7 +230,7 @@ func (p *pool) openBytes(ctx context.Context, s telemetry.Shard) (*Conn, error) 
 		return nil, err
 	case !conn.apt():
 		_ = conn.Close()
-		return p.host.OpenBytes(ctx, p.source, s)
+		return p.host.OpenBytes(ctx, p.source, p.terms, s)
 	}
 	conn.condemned.Store(true) // Release would close it too
 	return conn, nil

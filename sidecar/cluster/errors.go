@@ -23,6 +23,7 @@ const (
 	ConnectRefused // or any other failure to connect
 	ConnectTimeout
 	TLSFailure
+	NoServerName // the request has none, and it was to be asked for
 	Canceled
 )
 
@@ -35,6 +36,7 @@ var kindNames = [...]string{
 	ConnectRefused:      "connect",
 	ConnectTimeout:      "connect timeout",
 	TLSFailure:          "tls",
+	NoServerName:        "no server name",
 	Canceled:            "canceled",
 }
 

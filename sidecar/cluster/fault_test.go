@@ -23,7 +23,7 @@ func (faultyTLS) ClientTLS(string, string, *TLS) (*tls.Config, string, error) { 
 func connTo(h *Host) (*Conn, error) {
 	return h.Acquire(func() (context.Context, context.CancelFunc) {
 		return context.WithTimeout(context.Background(), 5*time.Second)
-	}, "", true, DefaultPriority, monotonic(), 0)
+	}, "", nil, true, DefaultPriority, monotonic(), 0)
 }
 
 // TestFaultOfADial: it is that of a connection that cannot be made, and who else waits

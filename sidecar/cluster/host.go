@@ -40,8 +40,9 @@ type Host struct {
 	// used since the last look, for hosts that live as long as they are.
 	used atomic.Bool
 
-	pools atomic.Pointer[[]*pool] // one for each source identity
-	mu    sync.Mutex              // serialises writers of pools
+	pools      atomic.Pointer[[]*pool] // one for each source identity
+	mu         sync.Mutex              // serialises writers of pools
+	particular *particulars            // and those for some requests only, under mu
 
 	active                            atomic.Int64
 	conns                             atomic.Int64
@@ -251,27 +252,34 @@ func (h *Host) pool(source string, priority Priority) *pool {
 			return p
 		}
 	}
-	p := &pool{host: h, source: source, priority: priority, all: map[*Conn]struct{}{}, multiplexed: multiplexed{freed: make(chan struct{}, 1)}}
+	p := newPool(h, source, priority)
 	next := append(slices.Clone(pools), p)
 	h.pools.Store(&next)
 	return p
 }
 
+func newPool(h *Host, source string, priority Priority) *pool {
+	return &pool{host: h, source: source, priority: priority, all: map[*Conn]struct{}{}, multiplexed: multiplexed{freed: make(chan struct{}, 1)}}
+}
+
 func (h *Host) closeIdle() {
-	for _, p := range *h.pools.Load() {
+	for _, p := range h.everyPool() {
 		p.closeIdle()
 	}
 }
 
 func (h *Host) sweepIdle(now, limit int64) {
-	for _, p := range *h.pools.Load() {
+	for _, p := range h.everyPool() {
 		p.sweep(now, limit)
+		if p.terms != nil {
+			p.tidy()
+		}
 	}
 }
 
 func (h *Host) closeMatching(match func(source string, info *stream.Info) bool) int {
 	n := 0
-	for _, p := range *h.pools.Load() {
+	for _, p := range h.everyPool() {
 		n += p.closeMatching(match)
 	}
 	return n

@@ -76,7 +76,7 @@ func TestIdleTimesAreKept(t *testing.T) {
 						if over {
 							time.Sleep(time.Nanosecond)
 						}
-						c, err := h.Acquire(withTimeout(time.Second), "web", true, DefaultPriority, monotonic(), 0)
+						c, err := h.Acquire(withTimeout(time.Second), "web", nil, true, DefaultPriority, monotonic(), 0)
 						switch {
 						case over && c != nil:
 							t.Error("a connection was used after its time")
@@ -123,7 +123,7 @@ func TestConnectionsInPanic(t *testing.T) {
 					}
 					then := kept(t, h, protocol)
 					set(" " + health)
-					again, err := h.Acquire(withTimeout(time.Second), "web", true, DefaultPriority, monotonic(), 0)
+					again, err := h.Acquire(withTimeout(time.Second), "web", nil, true, DefaultPriority, monotonic(), 0)
 					if err != nil || again != then {
 						t.Fatalf("another connection: %v", err)
 					}

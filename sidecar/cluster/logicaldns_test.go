@@ -50,7 +50,7 @@ func TestConnectionsOfTheLastAddress(t *testing.T) {
 					t.Error("a connection to the address before was pooled")
 				}
 				then := kept(t, h, protocol)
-				if c, err := h.Acquire(withTimeout(time.Second), "web", true, DefaultPriority, monotonic(), 0); c != then {
+				if c, err := h.Acquire(withTimeout(time.Second), "web", nil, true, DefaultPriority, monotonic(), 0); c != then {
 					t.Errorf("a connection to the name's address is not used: %v", err)
 				} else {
 					c.Release()

@@ -47,7 +47,7 @@ func testWaiters(t *testing.T, cfg *Config) {
 		acquire := func(ctx context.Context) <-chan error {
 			done := make(chan error, 1)
 			go func() {
-				_, err := h.Acquire(func() (context.Context, context.CancelFunc) { return context.WithCancel(ctx) }, "", true, DefaultPriority, monotonic(), 0)
+				_, err := h.Acquire(func() (context.Context, context.CancelFunc) { return context.WithCancel(ctx) }, "", nil, true, DefaultPriority, monotonic(), 0)
 				done <- err
 			}()
 			synctest.Wait()
@@ -202,7 +202,7 @@ func TestVersionsDoNotWaitForEachOther(t *testing.T) {
 	h := c.hosts()[0]
 	p, failure := h.pool("", DefaultPriority), make(chan error, 1)
 	go func() {
-		_, err := h.Acquire(withTimeout(5*time.Second), "", false, DefaultPriority, monotonic(), 0)
+		_, err := h.Acquire(withTimeout(5*time.Second), "", nil, false, DefaultPriority, monotonic(), 0)
 		failure <- err
 	}()
 	waitFor(t, func() bool {

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"container/list"
 	"context"
 	"slices"
 	"sync"
@@ -32,6 +33,15 @@ type pool struct {
 	waiting   []*waiter
 
 	multiplexed multiplexed
+
+	// terms are what its connections are opened with, nil where any request may have them. What
+	// follows is of such a pool, and under the host's lock: who is about to take from it, and when
+	// one was last.
+	terms  *Terms
+	key    poolKey
+	users  int
+	usedAt int64
+	place  *list.Element
 }
 
 // waiter is a request that waits for a connection because the limit is reached, or because
@@ -112,9 +122,15 @@ func (c *Conn) Gone() bool { return c.prober != nil && c.prober.Gone() }
 // says that the client does, which decides for SpeakDownstream. ctx is asked for only
 // when it has to wait. now is a reading of the clock that the caller has: a connection that was idle
 // for too long by then, or has lived long enough, is not used. s is the caller's counter
-// shard. An idle connection may be one whose peer has left, or spoken: see Sure.
-func (h *Host) Acquire(ctx func() (context.Context, context.CancelFunc), source string, clientHTTP2 bool, priority Priority, now int64, s telemetry.Shard) (*Conn, error) {
-	p := h.pool(source, priority)
+// shard. t are the request's own terms, nil for none. An idle connection may be one whose peer has left, or spoken: see Sure.
+func (h *Host) Acquire(ctx func() (context.Context, context.CancelFunc), source string, t *Terms, clientHTTP2 bool, priority Priority, now int64, s telemetry.Shard) (*Conn, error) {
+	var p *pool
+	if t == nil {
+		p = h.pool(source, priority)
+	} else {
+		p = h.enter(source, priority, t, now)
+		defer p.leave()
+	}
 	if p.multiplexes(h.cluster.cfg.Load(), clientHTTP2) {
 		if c := p.takeShared(now); c != nil {
 			return c, nil

@@ -50,7 +50,7 @@ func (c *Cluster) Stats() []HostStats {
 		if h.socket != nil {
 			s.Socket = h.socket.Name
 		}
-		for _, p := range *h.pools.Load() {
+		for _, p := range h.everyPool() {
 			s.Idle += int64(p.idleCount())
 		}
 		out = append(out, s)

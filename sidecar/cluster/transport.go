@@ -56,7 +56,7 @@ func (h *Host) connect(ctx context.Context, s *settings) (net.Conn, error) {
 
 // retireConns closes the idle connections; those in use are not pooled again.
 func (h *Host) retireConns() {
-	for _, p := range *h.pools.Load() {
+	for _, p := range h.everyPool() {
 		p.mu.Lock()
 		for c := range p.all {
 			c.condemned.Store(true)

@@ -217,7 +217,7 @@ func TestHostLimit(t *testing.T) {
 	s := newServer(t)
 	c := mustUpdate(t, newManager(t, Options{}), &Config{Name: "c", Endpoints: hosts("c", s.addr), Limits: Limits{MaxConnections: 10, MaxHostConnections: 2}})
 	a, b := acquire(t, c, "web"), acquire(t, c, "web")
-	if _, err := a.Host().Acquire(withTimeout(30*time.Millisecond), "web", false, DefaultPriority, monotonic(), 0); err == nil {
+	if _, err := a.Host().Acquire(withTimeout(30*time.Millisecond), "web", nil, false, DefaultPriority, monotonic(), 0); err == nil {
 		t.Error("a third connection was opened where two may be")
 	}
 	if _, err := c.Open(t.Context(), "web", nil, 0); err == nil {
@@ -324,26 +324,26 @@ func TestPrioritiesHaveTheirOwnConnections(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	low, err := h.Acquire(withTimeout(time.Second), "web", false, DefaultPriority, monotonic(), 0)
+	low, err := h.Acquire(withTimeout(time.Second), "web", nil, false, DefaultPriority, monotonic(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.Acquire(withTimeout(20*time.Millisecond), "web", false, DefaultPriority, monotonic(), 0); err == nil {
+	if _, err := h.Acquire(withTimeout(20*time.Millisecond), "web", nil, false, DefaultPriority, monotonic(), 0); err == nil {
 		t.Error("a second connection at the limit")
 	}
 	for range 2 {
-		c, err := h.Acquire(withTimeout(time.Second), "web", false, HighPriority, monotonic(), 0)
+		c, err := h.Acquire(withTimeout(time.Second), "web", nil, false, HighPriority, monotonic(), 0)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer c.Close()
 	}
-	if _, err := h.Acquire(withTimeout(20*time.Millisecond), "web", false, HighPriority, monotonic(), 0); err == nil {
+	if _, err := h.Acquire(withTimeout(20*time.Millisecond), "web", nil, false, HighPriority, monotonic(), 0); err == nil {
 		t.Error("a third connection at the limit of two")
 	}
 	// What one priority gives back is not the other's.
 	low.Release()
-	if _, err := h.Acquire(withTimeout(20*time.Millisecond), "web", false, HighPriority, monotonic(), 0); err == nil {
+	if _, err := h.Acquire(withTimeout(20*time.Millisecond), "web", nil, false, HighPriority, monotonic(), 0); err == nil {
 		t.Error("a connection of the other priority")
 	}
 }

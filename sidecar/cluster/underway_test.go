@@ -49,7 +49,7 @@ func (s *slowHost) leave(t *testing.T, open func(ctx context.Context) error) {
 
 func acquireWithin(h *Host) func(ctx context.Context) error {
 	return func(ctx context.Context) error {
-		_, err := h.Acquire(func() (context.Context, context.CancelFunc) { return context.WithCancel(ctx) }, "", true, DefaultPriority, monotonic(), 0)
+		_, err := h.Acquire(func() (context.Context, context.CancelFunc) { return context.WithCancel(ctx) }, "", nil, true, DefaultPriority, monotonic(), 0)
 		return err
 	}
 }

@@ -44,7 +44,7 @@ func TestCloseConnsOfTheDeparted(t *testing.T) {
 				t.Fatal(err)
 			}
 			take := func(source string) *Conn {
-				conn, err := h.Acquire(withTimeout(5*time.Second), source, false, DefaultPriority, monotonic(), 0)
+				conn, err := h.Acquire(withTimeout(5*time.Second), source, nil, false, DefaultPriority, monotonic(), 0)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -124,7 +124,7 @@ var overtaken = map[string]struct {
 }
 
 func acquireWeb(c *Cluster) (*Conn, error) {
-	return c.hosts()[0].Acquire(withTimeout(5*time.Second), "web", true, DefaultPriority, monotonic(), 0)
+	return c.hosts()[0].Acquire(withTimeout(5*time.Second), "web", nil, true, DefaultPriority, monotonic(), 0)
 }
 
 // TestWithdrawnWhileConnecting: a connection that a withdrawal overtook is never used.

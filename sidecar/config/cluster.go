@@ -12,8 +12,6 @@ import (
 	aggregatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/aggregate/v3"
 	dnscommonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/common/dns/v3"
 	dnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dns/v3"
-	rawbufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
-	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -299,37 +297,6 @@ func retryBudget(m *clusterv3.CircuitBreakers_Thresholds_RetryBudget, path strin
 		out.MinConcurrency = int(n.GetValue())
 	}
 	return out, nil
-}
-
-// sockets reads what carries the connections.
-func (d *decoder) sockets(m *clusterv3.Cluster, out *cluster.Config) error {
-	var err error
-	if out.TLS, err = d.upstreamSocket(m.GetTransportSocket(), "transport_socket"); err != nil {
-		return err
-	}
-	for i, t := range m.GetTransportSocketMatches() {
-		here := at("transport_socket_matches", i)
-		s := cluster.SocketMatch{Name: t.GetName(), Match: t.GetMatch().AsMap()}
-		if s.TLS, err = d.upstreamSocket(t.GetTransportSocket(), here+".transport_socket"); err != nil {
-			return err
-		}
-		out.Sockets = append(out.Sockets, s)
-	}
-	return nil
-}
-
-func (d *decoder) upstreamSocket(ts *corev3.TransportSocket, path string) (*cluster.TLS, error) {
-	if ts == nil {
-		return nil, nil
-	}
-	if _, ok := extension[*rawbufferv3.RawBuffer](d, ts.GetTypedConfig()); ok {
-		return nil, nil
-	}
-	ctx, ok := extension[*tlsv3.UpstreamTlsContext](d, ts.GetTypedConfig())
-	if !ok {
-		return nil, fail(path, "a cluster takes an UpstreamTlsContext or a RawBuffer")
-	}
-	return d.upstreamTLS(ctx, path+".typed_config")
 }
 
 // connection reads what the sockets of connections are like.

@@ -35,6 +35,8 @@ const typed = "load_balancing_policy:\n  policies:\n  - typed_extension_config:\
 
 const httpOptions = "typed_extension_protocol_options:\n  envoy.extensions.upstreams.http.v3.HttpProtocolOptions:\n    \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions\n"
 
+const announcing = "type.googleapis.com/envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport"
+
 const aCheck = "health_checks:\n- timeout: 1s\n  interval: 5s\n  unhealthy_threshold: 3\n  healthy_threshold: 2\n"
 
 const aggregateType = "lb_policy: CLUSTER_PROVIDED\ncluster_type:\n  name: envoy.clusters.aggregate\n  typed_config: {\"@type\": type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig, clusters: [c]}\n"
@@ -103,11 +105,18 @@ func TestClusterFields(t *testing.T) {
 			`{"Source":"127.0.0.9","TCP":{"Idle":20000000000,"Interval":4000000000,"Probes":3},"IdleTimeout":9000000000,"HTTP":{"Protocol":0,"MaxConnectionDuration":60000000000,"MaxConnectionJitter":10,"MaxRequestsPerConnection":7}}`},
 		"typed HTTP": {"", httpOptions + "    common_http_protocol_options: {max_requests_per_connection: 8}\n    explicit_http_config: {http_protocol_options: {}}\n",
 			`{"HTTP":{"Protocol":0,"MaxConnectionDuration":0,"MaxConnectionJitter":0,"MaxRequestsPerConnection":8}}`},
+		"server names": {"", httpOptions + "    upstream_http_protocol_options: {auto_sni: true, auto_san_validation: true, override_auto_sni_header: X-Name}\n    explicit_http_config: {http_protocol_options: {}}\n",
+			`{"HTTP":{"Protocol":0,"Names":{"SNI":true,"Verify":true,"Header":"x-name"},"MaxConnectionDuration":0,"MaxConnectionJitter":0,"MaxRequestsPerConnection":0}}`},
+		"old server names": {"", "upstream_http_protocol_options: {auto_sni: true}\n",
+			`{"HTTP":{"Protocol":0,"Names":{"SNI":true,"Verify":false,"Header":""},"MaxConnectionDuration":0,"MaxConnectionJitter":0,"MaxRequestsPerConnection":0}}`},
+		"no server names": {"", "upstream_http_protocol_options: {override_auto_sni_header: x}\n", `{}`},
 		"response heads": {"", "common_http_protocol_options: {max_headers_count: 7, max_response_headers_kb: 9}\n",
 			`{"HTTP":{"Protocol":0,"MaxConnectionDuration":0,"MaxConnectionJitter":0,"MaxRequestsPerConnection":0,"MaxResponseHeaders":7,"MaxResponseHeaderKB":9}}`},
 		"old HTTP/2":       {"", "http2_protocol_options: {}\n", `{"HTTP":{"Protocol":1,"MaxConnectionDuration":0,"MaxConnectionJitter":0,"MaxRequestsPerConnection":0}}`},
 		"old downstream":   {"", "protocol_selection: USE_DOWNSTREAM_PROTOCOL\nhttp_protocol_options: {}\nhttp2_protocol_options: {}\n", `{"HTTP":{"Protocol":3,"MaxConnectionDuration":0,"MaxConnectionJitter":0,"MaxRequestsPerConnection":0}}`},
 		"typed downstream": {"", httpOptions + "    use_downstream_protocol_config: {}\n", `{"HTTP":{"Protocol":3,"MaxConnectionDuration":0,"MaxConnectionJitter":0,"MaxRequestsPerConnection":0}}`},
+		"announced": {"", "transport_socket: {name: p, typed_config: {\"@type\": " + announcing + ", config: {version: V2}, transport_socket: {name: raw, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}}\ntransport_socket_matches: [{name: m, match: {a: b}, transport_socket: {name: p, typed_config: {\"@type\": " + announcing + ", transport_socket: {name: raw, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}}}]\n",
+			`{"Announce":2,"Sockets":[{"Name":"m","Match":{"a":"b"},"TLS":null,"Announce":1}]}`},
 		"raw buffer": {"", "transport_socket: {name: raw, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}\ntransport_socket_matches: [{name: plain, match: {tls: \"no\"}, transport_socket: {name: raw, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}]\n",
 			`{"Sockets":[{"Name":"plain","Match":{"tls":"no"},"TLS":null}]}`},
 		"endpoint": {"-", "load_assignment: {cluster_name: c, policy: {weighted_priority_health: true}, endpoints: [{lb_endpoints: [{metadata: {filter_metadata: {envoy.lb: {v: 1}, other: {x: y}}}, endpoint: {health_check_config: {port_value: 81, hostname: h}, address: {socket_address: {address: 10.0.0.1, port_value: 80}}}}]}]}\n",
@@ -326,7 +335,15 @@ func TestClusterRefused(t *testing.T) {
 		"old and typed":     {oneEndpoint + "common_http_protocol_options: {}\n" + httpOptions + "    explicit_http_config: {http_protocol_options: {}}\n", "typed_extension_protocol_options: the cluster's own HTTP options are set too"},
 		"headers":           {oneEndpoint + "common_http_protocol_options: {headers_with_underscores_action: REJECT_REQUEST}\n", "common_http_protocol_options.headers_with_underscores_action: has no meaning"},
 		"HTTP/1.0":          {oneEndpoint + "http_protocol_options: {accept_http_10: true}\n", "http_protocol_options.accept_http_10: has no meaning"},
-		"auto SNI":          {oneEndpoint + "upstream_http_protocol_options: {auto_sni: true}\n", "upstream_http_protocol_options: unsupported"},
+		"names of the mesh": {oneEndpoint + "transport_socket: {name: tls, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, common_tls_context: {tls_certificate_sds_secret_configs: [{name: default, sds_config: {resource_api_version: V3, api_config_source: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: hauberk_agent}}]}}}], validation_context_sds_secret_config: {name: ROOTCA, sds_config: {resource_api_version: V3, api_config_source: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: hauberk_agent}}]}}}}}}\nupstream_http_protocol_options: {auto_sni: true}\n", "upstream_http_protocol_options: is not for the mesh"},
+		"name's header":     {oneEndpoint + "upstream_http_protocol_options: {auto_sni: true, override_auto_sni_header: 'a b'}\n", "upstream_http_protocol_options.override_auto_sni_header: value does not match regex"},
+		"pseudo-header":     {oneEndpoint + "upstream_http_protocol_options: {auto_sni: true, override_auto_sni_header: ':path'}\n", "upstream_http_protocol_options.override_auto_sni_header: \":path\" is not the name of a header field"},
+		"names of several":  {aggregateType + "upstream_http_protocol_options: {auto_sni: true}\n", "upstream_http_protocol_options: an aggregate cluster opens no connections"},
+		"names in two":      {oneEndpoint + "upstream_http_protocol_options: {auto_sni: true}\n" + httpOptions + "    explicit_http_config: {http_protocol_options: {}}\n", "typed_extension_protocol_options: the cluster's own HTTP options are set too"},
+		"announced over":    {oneEndpoint + "transport_socket: {name: p, typed_config: {\"@type\": " + announcing + "}}\n", "transport_socket.typed_config.transport_socket: "},
+		"announced twice":   {oneEndpoint + "transport_socket: {name: p, typed_config: {\"@type\": " + announcing + ", transport_socket: {name: p, typed_config: {\"@type\": " + announcing + ", transport_socket: {name: p}}}}}\n", "transport_socket.typed_config.transport_socket: a cluster takes"},
+		"announced TLVs":    {oneEndpoint + "transport_socket: {name: p, typed_config: {\"@type\": " + announcing + ", config: {pass_through_tlvs: {}}, transport_socket: {name: p}}}\n", "transport_socket.typed_config.config.pass_through_tlvs: unsupported"},
+		"announced nobody":  {oneEndpoint + "transport_socket: {name: p, typed_config: {\"@type\": " + announcing + ", allow_unspecified_address: true, transport_socket: {name: p}}}\n", "transport_socket.typed_config.allow_unspecified_address: unsupported"},
 		"per connection":    {oneEndpoint + "connection_pool_per_downstream_connection: true\n", "connection_pool_per_downstream_connection: unsupported"},
 		"socket":            {oneEndpoint + "transport_socket_matches: [{name: x, transport_socket: {name: t, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext}}}]\n", "transport_socket_matches[0].transport_socket: a cluster takes"},
 		"drop":              {"load_assignment: {cluster_name: c, policy: {drop_overloads: [{category: x}]}}\n", "load_assignment.policy.drop_overloads: unsupported"},
@@ -341,23 +358,32 @@ func TestClusterRefused(t *testing.T) {
 	}
 }
 
-// TestDocumentedCluster reads the example of docs/clusters.md.
+// TestDocumentedCluster reads the examples of docs/clusters.md.
 func TestDocumentedCluster(t *testing.T) {
 	b, err := os.ReadFile("../../docs/clusters.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(b), "```yaml\n")
-	example, _, ok := strings.Cut(rest, "```")
-	if !ok {
-		t.Fatal("the page has no example")
+	read := map[string]*cluster.Config{}
+	for _, rest := range strings.Split(string(b), "```yaml\n")[1:] {
+		example, _, _ := strings.Cut(rest, "```")
+		out, err := ParseBootstrap([]byte("static_resources:\n  " + strings.ReplaceAll(example, "\n", "\n  ")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		read[out.Clusters[0].Name] = out.Clusters[0]
 	}
-	out, err := ParseBootstrap([]byte("static_resources:\n  " + strings.ReplaceAll(example, "\n", "\n  ")))
-	if err != nil {
-		t.Fatal(err)
+	api, outside, mail := read["api"], read["outside"], read["mail"]
+	if len(read) != 3 || api == nil || outside == nil || mail == nil {
+		t.Fatalf("%d examples: %v", len(read), read)
 	}
-	c := out.Clusters[0]
-	if c.Type != cluster.StrictDNS || c.LB != cluster.LeastRequest || c.HealthCheck.HTTP.Path != "/healthz" || !c.Limits.TrackRemaining {
-		t.Errorf("%+v", c)
+	if api.Type != cluster.StrictDNS || api.LB != cluster.LeastRequest || api.HealthCheck.HTTP.Path != "/healthz" || !api.Limits.TrackRemaining {
+		t.Errorf("%+v", api)
+	}
+	if n := outside.HTTP.Names; n == nil || !n.SNI || !n.Verify || outside.TLS == nil {
+		t.Errorf("%+v", outside)
+	}
+	if mail.Announce != 2 || mail.TLS != nil {
+		t.Errorf("%+v", mail)
 	}
 }

@@ -17,9 +17,11 @@ const protocolOptionsKey = "envoy.extensions.upstreams.http.v3.HttpProtocolOptio
 type upstreamHTTP struct {
 	protocol   cluster.Protocol
 	common     *corev3.HttpProtocolOptions
+	names      *corev3.UpstreamHttpProtocolOptions
 	http1      *corev3.Http1ProtocolOptions
 	http2      *corev3.Http2ProtocolOptions
 	commonPath string
+	namesPath  string
 	path       string // of what chooses the protocol
 	paths      [2]string
 }
@@ -39,7 +41,7 @@ func (d *decoder) protocol(m *clusterv3.Cluster, out *cluster.Config) error {
 			return fail("protocol_selection", "HTTP/1 and HTTP/2 options together need USE_DOWNSTREAM_PROTOCOL")
 		}
 		u = legacy
-	case legacy.common != nil || legacy.http1 != nil || legacy.http2 != nil || legacy.protocol != cluster.SpeakHTTP1:
+	case legacy.common != nil || legacy.names != nil || legacy.http1 != nil || legacy.http2 != nil || legacy.protocol != cluster.SpeakHTTP1:
 		return fail("typed_extension_protocol_options", "the cluster's own HTTP options are set too; use one of them")
 	}
 	//lint:ignore SA1019 deprecated, and in many bootstraps
@@ -49,13 +51,18 @@ func (d *decoder) protocol(m *clusterv3.Cluster, out *cluster.Config) error {
 	if out.HTTP.HTTP1, err = d.upstreamHTTP1(u.http1, u.paths[0]); err != nil {
 		return err
 	}
-	return upstreamProtocol(u, out)
+	if err := upstreamProtocol(u, out); err != nil {
+		return err
+	}
+	return serverNames(u.names, out, u.namesPath)
 }
 
 func legacyHTTP(m *clusterv3.Cluster) *upstreamHTTP {
 	u := &upstreamHTTP{
 		//lint:ignore SA1019 deprecated, and in many bootstraps
 		common: m.GetCommonHttpProtocolOptions(), http1: m.GetHttpProtocolOptions(), http2: m.GetHttp2ProtocolOptions(),
+		//lint:ignore SA1019 deprecated, and in many bootstraps
+		names: m.GetUpstreamHttpProtocolOptions(), namesPath: "upstream_http_protocol_options",
 		commonPath: "common_http_protocol_options", path: "protocol_selection",
 		paths: [2]string{"http_protocol_options", "http2_protocol_options"},
 	}
@@ -80,7 +87,10 @@ func (d *decoder) typedHTTP(m *clusterv3.Cluster) (*upstreamHTTP, error) {
 		if !ok {
 			return nil, fail(path, "has no value")
 		}
-		u = &upstreamHTTP{common: o.GetCommonHttpProtocolOptions(), commonPath: path + ".common_http_protocol_options"}
+		u = &upstreamHTTP{
+			common: o.GetCommonHttpProtocolOptions(), commonPath: path + ".common_http_protocol_options",
+			names: o.GetUpstreamHttpProtocolOptions(), namesPath: path + ".upstream_http_protocol_options",
+		}
 		switch p := o.GetUpstreamProtocolOptions().(type) {
 		case *upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_:
 			u.http1, u.http2 = p.ExplicitHttpConfig.GetHttpProtocolOptions(), p.ExplicitHttpConfig.GetHttp2ProtocolOptions()

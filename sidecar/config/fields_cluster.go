@@ -5,14 +5,13 @@ import (
 	dnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dns/v3"
 	caresv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/cares/v3"
 	getaddrinfov3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/getaddrinfo/v3"
+	upstreamproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/proxy_protocol/v3"
 	rawbufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
 	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 const (
-	upstreamNameReason = "connections are shared by requests for any host: use the transport socket's sni, or auto_host_sni with auto_sni_san_validation"
-
 	questionReason = "each question has a socket of its own"
 	lookupReason   = "a lookup has 5 s, of which each resolver has its share; after a failure dns_failure_refresh_rate counts"
 	ttlReason      = "what resolves names does not tell how long an answer is good; use dns_refresh_rate"
@@ -28,7 +27,8 @@ func init() {
 				"common_http_protocol_options protocol_selection max_requests_per_connection health_checks " +
 				"dns_refresh_rate dns_jitter dns_failure_refresh_rate dns_lookup_family cleanup_interval " +
 				"upstream_bind_config upstream_connection_options ignore_health_on_host_removal " +
-				"close_connections_on_host_health_failure dns_resolvers dns_resolution_config typed_dns_resolver_config use_tcp_for_dns_lookups",
+				"close_connections_on_host_health_failure dns_resolvers dns_resolution_config typed_dns_resolver_config use_tcp_for_dns_lookups " +
+				"upstream_http_protocol_options",
 			ignore: map[string]string{
 				"alt_stat_name":                     statsReason,
 				"track_timeout_budgets":             statsReason,
@@ -39,8 +39,7 @@ func init() {
 				"wait_for_warm_on_init":             "a cluster takes requests at once; those that find no host are answered 503",
 			},
 			instead: map[string]string{
-				"respect_dns_ttl":                              ttlReason,
-				"upstream_http_protocol_options":               upstreamNameReason,
+				"respect_dns_ttl": ttlReason,
 				"connection_pool_per_downstream_connection":    "connections are shared by the requests of one workload",
 				"transport_socket_matcher":                     "use transport_socket_matches",
 				"preconnect_policy":                            "connections are opened when they are needed",
@@ -96,7 +95,7 @@ func init() {
 		"envoy.config.cluster.v3.CircuitBreakers.Thresholds": {
 			use: "priority max_connections max_pending_requests max_requests max_retries retry_budget track_remaining",
 			instead: map[string]string{
-				"max_connection_pools": "there is one pool for each workload and host",
+				"max_connection_pools": "idle pools make room for others by themselves",
 			},
 		},
 		"envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget": {use: "budget_percent min_retry_concurrency"},
@@ -118,12 +117,13 @@ func init() {
 	declareBalancing()
 	declareHealthChecks()
 	declareUpstreamHTTP()
+	declareAnnouncements()
 	declareEndpoints()
 	extend("envoy.config.cluster.v3.Cluster.CustomClusterType.typed_config", "cluster type",
 		&aggregatev3.ClusterConfig{}, &dnsv3.DnsCluster{})
 	extend("envoy.config.cluster.v3.Cluster.typed_extension_protocol_options", "protocol options", &upstreamhttpv3.HttpProtocolOptions{})
 	extend("envoy.config.core.v3.TypedExtensionConfig.typed_config", "extension", &caresv3.CaresDnsResolverConfig{}, &getaddrinfov3.GetAddrInfoDnsResolverConfig{})
-	extend("envoy.config.core.v3.TransportSocket.typed_config", "transport socket", &rawbufferv3.RawBuffer{})
+	extend("envoy.config.core.v3.TransportSocket.typed_config", "transport socket", &rawbufferv3.RawBuffer{}, &upstreamproxyv3.ProxyProtocolUpstreamTransport{})
 }
 
 func declareHealthChecks() {
@@ -153,14 +153,29 @@ func declareHealthChecks() {
 	})
 }
 
+func declareAnnouncements() {
+	const tlvReason = "the header has the client's addresses alone"
+	declare("Transport sockets", map[protoreflect.FullName]*rules{
+		"envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport": {
+			use: "config transport_socket",
+			instead: map[string]string{
+				"allow_unspecified_address": "a client without an IP address is announced as nobody",
+				"tlv_as_pool_key":           tlvReason,
+			},
+		},
+		"envoy.config.core.v3.ProxyProtocolConfig": {
+			use:     "version",
+			instead: map[string]string{"pass_through_tlvs": tlvReason, "added_tlvs": tlvReason},
+		},
+	})
+}
+
 func declareUpstreamHTTP() {
 	declare("Cluster", map[protoreflect.FullName]*rules{
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-			use: "common_http_protocol_options explicit_http_config use_downstream_protocol_config auto_config",
-			instead: map[string]string{
-				"upstream_http_protocol_options": upstreamNameReason,
-			},
+			use: "common_http_protocol_options explicit_http_config use_downstream_protocol_config auto_config upstream_http_protocol_options",
 		},
+		"envoy.config.core.v3.UpstreamHttpProtocolOptions": {use: "auto_sni auto_san_validation override_auto_sni_header"},
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig": {
 			use: "http_protocol_options http2_protocol_options",
 		},

@@ -145,7 +145,7 @@ func init() {
 		},
 		"envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig": {
 			instead: map[string]string{
-				"proxy_protocol_config": "the upstream is told nothing of the client",
+				"proxy_protocol_config": "put a ProxyProtocolUpstreamTransport on the cluster",
 				"allow_post":            "only CONNECT opens a tunnel",
 			},
 		},

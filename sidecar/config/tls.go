@@ -94,9 +94,6 @@ func (d *decoder) upstreamTLS(m *tlsv3.UpstreamTlsContext, path string) (*cluste
 	if t.context.Validation == nil {
 		return nil, fail(here, "has no validation context: the server would not be verified. If that is meant, say so: validation_context: {trust_chain_verification: ACCEPT_UNTRUSTED}")
 	}
-	if m.GetAutoSniSanValidation() && m.GetSni() == "" && !m.GetAutoHostSni() {
-		return nil, fail(path+".auto_sni_san_validation", "there is no name to check: set sni or auto_host_sni")
-	}
 	return &cluster.TLS{
 		SNI: m.GetSni(), AutoHostSNI: m.GetAutoHostSni(), ALPN: t.context.ALPN,
 		Context: &tlscontext.Client{Common: t.context, SNI: m.GetSni(), VerifySNI: m.GetAutoSniSanValidation()},

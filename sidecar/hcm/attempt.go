@@ -189,8 +189,15 @@ func (a *attempt) begin() bool {
 // ends here.
 func (a *attempt) connect() (*cluster.Conn, error) {
 	x := a.x
+	var t *cluster.Terms
+	if a.host.Particular() {
+		var err error
+		if t, err = a.terms(); err != nil {
+			return nil, err
+		}
+	}
 	for !x.terminate {
-		c, err := a.host.Acquire(a.dial, x.d.Workload, x.req.Version == message.HTTP2, x.priority(), a.known(), x.d.Shard)
+		c, err := a.host.Acquire(a.dial, x.d.Workload, t, x.req.Version == message.HTTP2, x.priority(), a.known(), x.d.Shard)
 		if err != nil {
 			return nil, err
 		}
@@ -202,7 +209,7 @@ func (a *attempt) connect() (*cluster.Conn, error) {
 	}
 	ctx, done := a.pend()
 	defer done()
-	c, err := a.host.OpenBytes(ctx, x.d.Workload, x.d.Shard)
+	c, err := a.host.OpenBytes(ctx, x.d.Workload, t, x.d.Shard)
 	if err == nil {
 		a.hold(c)
 	}
@@ -336,6 +343,8 @@ func (a *attempt) connectFailure(err error) outcome {
 		return overflow
 	case cluster.OverflowConnections:
 		return overflow
+	case cluster.NoServerName:
+		return connectFailed // which the host has no part in
 	case cluster.Canceled:
 		return a.x.interrupted()
 	case cluster.ConnectTimeout:

@@ -263,7 +263,7 @@ func (x *exchange) normalizePath() bool {
 		x.answer(400, "path_normalization_failed")
 		return false
 	case pathRedirect:
-		x.redirectTo(307, "path_normalization_redirect", string(onThisHost(out)))
+		x.sendTo(307, "path_normalization_redirect", string(onThisHost(out)))
 		return false
 	case pathChanged:
 		x.req.SetPath(message.View(out))

@@ -1,6 +1,11 @@
 package hcm
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+)
 
 // trimHost removes from the request's host what the configuration has removed before
 // anything looks at it. A CONNECT gets its port back when it is passed on.
@@ -56,4 +61,19 @@ func portNumber(port string) (n uint16, ok bool) {
 		v = v*10 + int(port[i]-'0')
 	}
 	return uint16(v), v <= 65535
+}
+
+// terms are what the attempt's connection depends on. The host that it asks for is the one that the
+// route made of the request's, before it takes the name of the endpoint, as in Envoy.
+func (a *attempt) terms() (*cluster.Terms, error) {
+	x := a.x
+	authority := x.req.Authority
+	if x.sel.Route.Forward.AutoHostRewrite && !x.shadow {
+		authority = x.original
+	}
+	asker := &cluster.Asker{Request: x.req, Authority: authority}
+	if !x.shadow { // copies are the process's own requests
+		asker.From, asker.To = route.AddrPort(x.d.Info.Remote), x.d.Destination
+	}
+	return a.host.TermsFor(asker)
 }

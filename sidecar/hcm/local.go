@@ -30,10 +30,10 @@ func (x *exchange) answer(status int, details string) {
 	x.localReply(&reply{status: status, details: details})
 }
 
-// redirectTo is answer with a place to go to; empty for none.
+// sendTo is answer with a place to go to; empty for none.
 //
 //go:noinline
-func (x *exchange) redirectTo(status int, details, location string) {
+func (x *exchange) sendTo(status int, details, location string) {
 	x.localReply(&reply{status: status, details: details, location: location})
 }
 

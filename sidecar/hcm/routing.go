@@ -78,7 +78,7 @@ func (x *exchange) act() bool {
 		if x.req.Path != "" { // CONNECT has none, and follows nowhere
 			location = "https://" + x.req.Authority + x.req.Path
 		}
-		x.redirectTo(301, "direct_response", location)
+		x.sendTo(301, "direct_response", location)
 		return false
 	case r == nil:
 		x.flags |= telemetry.FlagNoRoute

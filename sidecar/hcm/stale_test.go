@@ -153,7 +153,7 @@ func TestFullConnection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := h.Acquire(func() (context.Context, context.CancelFunc) { return context.WithCancel(t.Context()) }, webID, false, cluster.DefaultPriority, monotonic(), 0)
+	conn, err := h.Acquire(func() (context.Context, context.CancelFunc) { return context.WithCancel(t.Context()) }, webID, nil, false, cluster.DefaultPriority, monotonic(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -138,7 +139,12 @@ func (p *Proxy) pick(serverName string) (string, *cluster.MetadataMatch) {
 
 // place is what the choice of a host depends on.
 func (p *Proxy) place(c *downstream.Conn, subset *cluster.MetadataMatch) *cluster.PickContext {
-	pc := &cluster.PickContext{Metadata: subset, Destination: cluster.Redirected(c.Destination, c.Info)}
+	pc := &cluster.PickContext{Metadata: subset, Destination: cluster.Redirected(c.Destination, c.Info),
+		To: c.Destination}
+	if remote, ok := c.Info.Remote.(*net.TCPAddr); ok {
+		ap := remote.AddrPort()
+		pc.From = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
 	if remote, ok := c.Info.Remote.(*net.TCPAddr); ok && p.cfg.HashSourceIP {
 		pc.Hash, pc.HasHash = xxhash.Sum64String(remote.AddrPort().Addr().Unmap().String()), true
 	}

@@ -6,6 +6,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -175,6 +177,22 @@ func (m NameMatch) Matches(c *x509.Certificate) bool {
 		return slices.ContainsFunc(c.EmailAddresses, m.Match.Match)
 	}
 	return false
+}
+
+// VerifyName refuses a peer whose certificate has not the name, of a host or an IP address.
+func VerifyName(chain []*x509.Certificate, name string) error {
+	if len(chain) == 0 {
+		return &VerifyError{Rule: "missing", Err: errors.New("the peer sent none")}
+	}
+	leaf := chain[0]
+	if ip, err := netip.ParseAddr(name); err == nil {
+		if slices.ContainsFunc(leaf.IPAddresses, func(own net.IP) bool { return own.Equal(ip.AsSlice()) }) {
+			return nil
+		}
+	} else if slices.ContainsFunc(leaf.DNSNames, func(own string) bool { return covers(own, name) }) {
+		return nil
+	}
+	return &VerifyError{Rule: "name", Subject: subject(leaf), Err: fmt.Errorf("it is not valid for %q", name)}
 }
 
 // covers tells whether a certificate's DNS name, perhaps a wildcard for one whole

@@ -1,0 +1,97 @@
+package cluster
+
+import (
+	"context"
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+)
+
+// Announcement is the version of the PROXY protocol in which a connection begins with the
+// addresses of the client that it is opened for; 0 for none.
+type Announcement uint8
+
+// announcement is how connections to the host begin.
+func (h *Host) announcement(s *settings) Announcement {
+	if h.socket != nil {
+		return h.socket.Announce
+	}
+	return s.Announce
+}
+
+// announces tells whether connections to any host begin so.
+func (c *Config) announces() bool {
+	for i := range c.Sockets {
+		if c.Sockets[i].Announce != 0 {
+			return true
+		}
+	}
+	return c.Announce != 0
+}
+
+// announce writes the header, the first that is said on a connection. Without a client it is
+// opened for the process itself.
+func (a Announcement) announce(ctx context.Context, conn net.Conn, t *Terms) error {
+	var from, to netip.AddrPort
+	if t != nil {
+		from, to = t.from, t.to
+	}
+	if !from.IsValid() && a == 1 { // as Envoy, where a client is nobody or has no such address
+		from, to = addrPortOf(conn.LocalAddr()), addrPortOf(conn.RemoteAddr())
+	}
+	if end, ok := ctx.Deadline(); ok {
+		if err := conn.SetWriteDeadline(end); err != nil {
+			return err
+		}
+	}
+	if _, err := conn.Write(a.header(from, to)); err != nil {
+		return err
+	}
+	return conn.SetWriteDeadline(time.Time{})
+}
+
+// header of two addresses, or of none where one is invalid (HAProxy's proxy-protocol.txt, 2.1 and 2.2).
+func (a Announcement) header(from, to netip.AddrPort) []byte {
+	known := from.IsValid() && to.IsValid()
+	src, dst, v4 := from.Addr().WithZone(""), to.Addr().WithZone(""), true
+	if known && !(src.Is4() && dst.Is4()) {
+		// One family tells of both.
+		src, dst, v4 = netip.AddrFrom16(src.As16()), netip.AddrFrom16(dst.As16()), false
+	}
+	if a == 1 {
+		if !known {
+			return []byte("PROXY UNKNOWN\r\n")
+		}
+		family := "TCP4 "
+		if !v4 {
+			family = "TCP6 "
+		}
+		return []byte("PROXY " + family + src.String() + " " + dst.String() + " " +
+			strconv.Itoa(int(from.Port())) + " " + strconv.Itoa(int(to.Port())) + "\r\n")
+	}
+	const local, proxied, tcp4, tcp6 = 0x20, 0x21, 0x11, 0x21
+	out := []byte("\r\n\r\n\x00\r\nQUIT\n")
+	if !known {
+		return append(out, local, 0, 0, 0)
+	}
+	addresses := append(src.AsSlice(), dst.AsSlice()...)
+	addresses = binary.BigEndian.AppendUint16(addresses, from.Port())
+	addresses = binary.BigEndian.AppendUint16(addresses, to.Port())
+	family := byte(tcp4)
+	if !v4 {
+		family = tcp6
+	}
+	out = binary.BigEndian.AppendUint16(append(out, proxied, family), uint16(len(addresses)))
+	return append(out, addresses...)
+}
+
+func addrPortOf(a net.Addr) netip.AddrPort {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := t.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}

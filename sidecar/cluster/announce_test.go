@@ -1,0 +1,208 @@
+package cluster
+
+import (
+	"bufio"
+	"crypto/tls"
+	"encoding/hex"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestAnnouncementHeader holds headers to HAProxy's specification, byte by byte.
+func TestAnnouncementHeader(t *testing.T) {
+	for name, tc := range map[string]struct {
+		version  Announcement
+		from, to string
+		want     string
+	}{
+		"1 IPv4":       {1, "10.1.2.3:40000", "10.0.0.1:80", "PROXY TCP4 10.1.2.3 10.0.0.1 40000 80\r\n"},
+		"1 IPv6":       {1, "[2001:db8::1]:1", "[2001:db8::2]:2", "PROXY TCP6 2001:db8::1 2001:db8::2 1 2\r\n"},
+		"1 zone":       {1, "[fe80::1%eth0]:1", "[fe80::2%eth0]:2", "PROXY TCP6 fe80::1 fe80::2 1 2\r\n"},
+		"1 of both":    {1, "10.1.2.3:1", "[2001:db8::2]:2", "PROXY TCP6 ::ffff:10.1.2.3 2001:db8::2 1 2\r\n"},
+		"1 of nobody":  {1, "", "", "PROXY UNKNOWN\r\n"},
+		"2 IPv4":       {2, "10.1.2.3:256", "10.0.0.1:80", "0d0a0d0a000d0a515549540a2111000c0a0102030a00000101000050"},
+		"2 IPv6":       {2, "[::1]:1", "[::2]:2", "0d0a0d0a000d0a515549540a212100240000000000000000000000000000000100000000000000000000000000000002" + "00010002"},
+		"2 of nobody":  {2, "", "", "0d0a0d0a000d0a515549540a20000000"},
+		"2 without to": {2, "10.1.2.3:256", "", "0d0a0d0a000d0a515549540a20000000"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var from, to netip.AddrPort
+			if tc.from != "" {
+				from = netip.MustParseAddrPort(tc.from)
+			}
+			if tc.to != "" {
+				to = netip.MustParseAddrPort(tc.to)
+			}
+			got := string(tc.version.header(from, to))
+			if tc.version == 2 {
+				got = hex.EncodeToString([]byte(got))
+			}
+			if got != tc.want {
+				t.Errorf("got  %q\nwant %q", got, tc.want)
+			}
+		})
+	}
+}
+
+// announcedHost takes connections that begin with a line of version 1, and TLS behind it.
+type announcedHost struct {
+	addr  string
+	mu    sync.Mutex
+	lines []string
+}
+
+func newAnnouncedHost(t *testing.T, cfg *tls.Config) *announcedHost {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &announcedHost{addr: l.Addr().String()}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			nc, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer nc.Close()
+				h.serve(nc, cfg)
+			})
+		}
+	})
+	t.Cleanup(func() { _ = l.Close(); wg.Wait() })
+	return h
+}
+
+func (h *announcedHost) serve(nc net.Conn, cfg *tls.Config) {
+	var line []byte
+	for !strings.HasSuffix(string(line), "\n") {
+		var b [1]byte
+		if _, err := nc.Read(b[:]); err != nil {
+			return
+		}
+		line = append(line, b[0])
+	}
+	h.mu.Lock()
+	h.lines = append(h.lines, string(line))
+	h.mu.Unlock()
+	if cfg != nil {
+		nc = tls.Server(nc, cfg)
+	}
+	_, _ = io.Copy(io.Discard, bufio.NewReader(nc))
+}
+
+func (h *announcedHost) announced() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.lines)
+}
+
+// TestClientsAreAnnounced: a connection that was announced for a client serves that client's
+// requests and no other's, over TLS and without, in either version of HTTP; nor those of the
+// process itself, which has one of its own.
+func TestClientsAreAnnounced(t *testing.T) {
+	names := newNamesHost(t)
+	for name, protocol := range eitherVersion {
+		for _, over := range []string{"plain", "TLS"} {
+			t.Run(name+" "+over, func(t *testing.T) {
+				var server *tls.Config
+				cfg := &Config{Name: "c", Announce: 1, HTTP: HTTP{Protocol: protocol}}
+				if over == "TLS" {
+					server = &tls.Config{Certificates: names.certificates, NextProtos: []string{"h2", "http/1.1"}}
+					cfg.TLS = &TLS{}
+				}
+				host := newAnnouncedHost(t, server)
+				cfg.Endpoints = hosts("c", host.addr)
+				m := newManager(t, Options{TLS: pooled{&tls.Config{InsecureSkipVerify: true}}})
+				h := mustUpdate(t, m, cfg).hosts()[0]
+				acquire := func(from string) *Conn {
+					asker := &Asker{To: netip.MustParseAddrPort("10.0.0.9:80")}
+					if from == "" {
+						asker = &Asker{}
+					} else {
+						asker.From = netip.MustParseAddrPort(from)
+					}
+					terms, err := h.TermsFor(asker)
+					if err != nil {
+						t.Fatal(err)
+					}
+					conn, err := h.Acquire(withTimeout(5*time.Second), "web", terms, true, DefaultPriority, monotonic(), 0)
+					if err != nil {
+						t.Fatal(err)
+					}
+					conn.Release()
+					return conn
+				}
+				one, two, own := acquire("10.0.0.1:1000"), acquire("10.0.0.1:1001"), acquire("")
+				if one == two || one == own || two == own {
+					t.Fatal("a connection serves two clients")
+				}
+				if acquire("10.0.0.1:1000") != one || acquire("10.0.0.1:1001") != two || acquire("") != own {
+					t.Error("a client's connection is not used again")
+				}
+				want := []string{"PROXY TCP4 10.0.0.1 10.0.0.9 1000 80\r\n", "PROXY TCP4 10.0.0.1 10.0.0.9 1001 80\r\n"}
+				waitFor(t, func() bool { return len(host.announced()) == 3 })
+				got := host.announced()
+				slices.Sort(got) // they begin in any order
+				if !slices.Equal(got[:2], want) || !strings.HasPrefix(got[2], "PROXY TCP4 127.0.0.1 127.0.0.1 ") {
+					t.Errorf("announced %q, want %q and itself", got, want)
+				}
+			})
+		}
+	}
+}
+
+// TestByteStreamsAreAnnounced: so is each connection of a TCP proxy, of which nothing stays.
+func TestByteStreamsAreAnnounced(t *testing.T) {
+	host := newAnnouncedHost(t, nil)
+	m := newManager(t, Options{})
+	c := mustUpdate(t, m, &Config{Name: "c", Announce: 1, Endpoints: hosts("c", host.addr)})
+	pc := &PickContext{From: netip.MustParseAddrPort("10.0.0.1:1000"), To: netip.MustParseAddrPort("10.0.0.9:80")}
+	conn, err := c.OpenFor(t.Context(), "web", pc, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, func() bool {
+		return slices.Equal(host.announced(), []string{"PROXY TCP4 10.0.0.1 10.0.0.9 1000 80\r\n"})
+	})
+	h := c.hosts()[0]
+	if n := len(h.everyPool()); n != 1 {
+		t.Errorf("%d pools", n)
+	}
+	_ = conn.Close()
+	h.sweepIdle(monotonic(), int64(time.Hour))
+	if n := len(h.everyPool()); n != 0 {
+		t.Errorf("%d pools stay", n)
+	}
+}
+
+// TestSocketsThatAnnounce: a matching transport socket decides, also that nothing is announced;
+// health checks say who makes them, as they are nobody's.
+func TestSocketsThatAnnounce(t *testing.T) {
+	host := newAnnouncedHost(t, nil)
+	m := newManager(t, Options{})
+	at := hosts("c", host.addr)
+	at.Localities[0].Endpoints[0].Metadata = map[string]map[string]any{socketNamespace: {"a": "b"}}
+	c := mustUpdate(t, m, &Config{Name: "c", Endpoints: at,
+		Sockets:     []SocketMatch{{Match: map[string]any{"a": "b"}, Announce: 1}},
+		HealthCheck: &HealthCheck{TCP: &TCPCheck{}, Timeout: time.Second, Interval: time.Hour, NoTraffic: time.Hour, NoTrafficHealthy: time.Hour, Unhealthy: time.Hour, UnhealthyEdge: time.Hour, HealthyEdge: time.Hour, UnhealthyThreshold: 1, HealthyThreshold: 1}})
+	waitFor(t, func() bool { return len(host.announced()) == 1 })
+	if got := host.announced()[0]; !strings.HasPrefix(got, "PROXY TCP4 127.0.0.1 127.0.0.1 ") {
+		t.Errorf("the check says %q", got)
+	}
+	if !c.hosts()[0].Particular() {
+		t.Error("nothing is announced")
+	}
+	same := *c.Config()
+	same.Sockets = nil
+	if mustUpdate(t, m, &same).hosts()[0].Particular() {
+		t.Error("clients are announced, and no socket wants it")
+	}
+}
