@@ -29,8 +29,8 @@ func configSource(c *corev3.ConfigSource, path string) (file string, err error) 
 }
 
 func sourceFile(file, path string) (string, error) {
-	if file == "" || strings.ContainsAny(file, resource.FileMarks) {
-		return "", fail(path, "is empty, or has one of %q", resource.FileMarks)
+	if file == "" || strings.ContainsAny(file, resource.Marks) {
+		return "", fail(path, "is empty, or has one of %q", resource.Marks)
 	}
 	return filepath.Clean(file), nil
 }
