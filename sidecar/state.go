@@ -1,7 +1,9 @@
 package sidecar
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
+	"github.com/hauberk-mesh/hauberk/sidecar/discovery"
 	"github.com/hauberk-mesh/hauberk/sidecar/fair"
 	"github.com/hauberk-mesh/hauberk/sidecar/files"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
@@ -42,8 +45,13 @@ type nobody struct{}
 func (nobody) Subscribe(string, ...string)   {}
 func (nobody) Unsubscribe(string, ...string) {}
 
-// sources are a control plane and files; each knows by a name whether it is asked.
-type sources struct{ controlPlane, files subscriber }
+func (nobody) Usable(*discovery.Stream) error { return config.ErrServer }
+
+// sources are a control plane, files and services of one type. A name says which is asked.
+type sources struct {
+	controlPlane, files subscriber
+	streams             streamer
+}
 
 func (s sources) Subscribe(typeURL string, names ...string) {
 	for _, n := range names {
@@ -60,6 +68,9 @@ func (s sources) Unsubscribe(typeURL string, names ...string) {
 func (s sources) of(name string) subscriber {
 	if _, _, ok := resource.SplitFile(name); ok {
 		return s.files
+	}
+	if _, _, ok := resource.SplitStream(name); ok {
+		return s.streams
 	}
 	return s.controlPlane
 }
@@ -106,6 +117,10 @@ type state struct {
 	draining bool // no inbound listener may come back
 	// clustersCome is set until a control plane that has clusters has sent some.
 	clustersCome bool
+	// unaggregated is set where there is no aggregated stream.
+	unaggregated bool
+	// fetches are of the resources whose source says how long they are waited for.
+	fetches map[askedFor]*fetch
 }
 
 func newState(s *state) *state {
@@ -116,14 +131,21 @@ func newState(s *state) *state {
 	if s.routes == nil {
 		s.routes = newRoutes()
 	}
-	s.sub, s.routeNames, s.refusedRoutes = sources{nobody{}, nobody{}}, map[string]bool{}, map[string]bool{}
+	s.sub, s.routeNames, s.refusedRoutes = sources{nobody{}, nobody{}, nobody{}}, map[string]bool{}, map[string]bool{}
+	s.fetches = map[askedFor]*fetch{}
 	return s
 }
 
 // Apply implements client.Handler.
 func (s *state) Apply(u client.Update) map[string]error {
+	return s.applyLive(u, func(string) bool { return true })
+}
+
+// applyLive applies what of an update is live then.
+func (s *state) applyLive(u client.Update, live func(name string) bool) map[string]error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	u.Upserts = slices.DeleteFunc(u.Upserts, func(r *resource.Resource) bool { return !live(r.Name) })
 	errs := map[string]error{}
 	switch u.Type {
 	case resource.ClusterType:
@@ -196,6 +218,11 @@ func (s *state) applyClusters(u client.Update, errs map[string]error) {
 
 // setCluster puts a cluster in force once what it waits for has come.
 func (s *state) setCluster(cfg *cluster.Config) error {
+	if cfg.Type == cluster.EDS {
+		if err := s.comes(edsName(cfg), cfg.Discovery); err != nil {
+			return fmt.Errorf("cluster %q: eds_cluster_config.eds_config: %w", cfg.Name, err)
+		}
+	}
 	if s.checkTLS != nil {
 		if err := panics.Refuse(panics.Configuration, func() error { return s.checkTLS(cfg) }); err != nil {
 			return err
@@ -221,7 +248,7 @@ func (s *state) putCluster(cfg *cluster.Config) error {
 	s.clusterConfigs[cfg.Name] = cfg
 	delete(s.leaving, cfg.Name)
 	if cfg.Type == cluster.EDS {
-		s.sub.Subscribe(resource.EndpointType, edsName(cfg))
+		s.ask(resource.EndpointType, edsName(cfg), cfg.Discovery)
 	}
 	if old != nil {
 		s.forgetEndpoints(old)
@@ -258,7 +285,7 @@ func (s *state) sweepEndpoints() {
 	}
 	for service := range s.unneeded {
 		delete(s.assignments, service)
-		s.sub.Unsubscribe(resource.EndpointType, service)
+		s.unask(resource.EndpointType, service)
 	}
 	clear(s.unneeded)
 }
@@ -339,7 +366,7 @@ func (s *state) applyListeners(u client.Update, errs map[string]error) {
 			errs[r.Name] = err
 			continue
 		}
-		if err := s.available(cfg, held); err != nil {
+		if err := cmp.Or(s.routesCome(cfg), s.available(cfg, held)); err != nil {
 			errs[r.Name] = err
 			continue
 		}
@@ -356,6 +383,17 @@ func (s *state) applyListeners(u client.Update, errs map[string]error) {
 			s.restore(name)
 		}
 	}
+}
+
+// routesCome says why the routes that a listener names cannot come.
+func (s *state) routesCome(cfg *listener.Config) error {
+	refs := config.ListenerRefs(cfg)
+	for _, n := range refs.Routes {
+		if err := s.comes(n, refs.Sources[n]); err != nil {
+			return fmt.Errorf("listener %q: rds.config_source: %w", cfg.Name, err)
+		}
+	}
+	return nil
 }
 
 // gone are the names that are in force and not wanted.
@@ -388,9 +426,10 @@ func (s *state) want(cfg *listener.Config) bool {
 		return false
 	}
 	s.wants[cfg.Name] = cfg
-	for _, n := range config.ListenerRefs(cfg).Routes {
+	refs := config.ListenerRefs(cfg)
+	for _, n := range refs.Routes {
 		s.routeNames[n] = true
-		s.sub.Subscribe(resource.RouteType, n)
+		s.ask(resource.RouteType, n, refs.Sources[n])
 	}
 	s.cool(cfg.Name)
 	if s.ready(cfg) {
@@ -531,7 +570,7 @@ func (s *state) sweepRoutes(usedRoutes, used map[string]bool) {
 		delete(s.routeNames, name)
 		delete(s.refusedRoutes, name)
 		s.routes.forget(name)
-		s.sub.Unsubscribe(resource.RouteType, name)
+		s.unask(resource.RouteType, name)
 	}
 }
 

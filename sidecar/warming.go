@@ -15,6 +15,8 @@ import (
 type warming struct {
 	cfg   *listener.Config
 	timer *time.Timer
+	// patient is set once it waits for nothing but what a source says is to be waited for.
+	patient bool
 }
 
 // heldCluster waits for its secrets or endpoints; the one that it takes the place of goes on.
@@ -41,7 +43,7 @@ func (s *state) ready(cfg *listener.Config) bool {
 		switch t := s.routes.get(n); {
 		case t != nil:
 			refs.Wanted = append(refs.Wanted, config.RouteClusters(t.Config())...)
-		case !s.refusedRoutes[n]:
+		case !s.refusedRoutes[n] && !s.overdue(resource.RouteType, n):
 			return false
 		}
 	}
@@ -86,7 +88,7 @@ func (s *state) clusterReady(name string, depth int) bool {
 	case c == nil:
 		return false
 	case c.Type == cluster.EDS:
-		return s.assignments[edsName(c)] != nil
+		return s.endpointsCame(edsName(c))
 	case c.Type == cluster.Aggregate && depth < maxNested:
 		for _, n := range c.Aggregate {
 			if !s.clusterReady(n, depth+1) {
@@ -101,7 +103,7 @@ func (s *state) clusterReady(name string, depth int) bool {
 func (s *state) warmed() {
 	var now []*listener.Config
 	for name, w := range s.warming {
-		if s.ready(w.cfg) {
+		if s.ready(w.cfg) || w.patient && !s.routesAwaited(w.cfg) {
 			s.cool(name)
 			now = append(now, w.cfg)
 		}
@@ -130,6 +132,10 @@ func (s *state) expire(w *warming) {
 	if s.warming[w.cfg.Name] != w {
 		return
 	}
+	if s.routesAwaited(w.cfg) {
+		w.patient = true
+		return
+	}
 	s.cool(w.cfg.Name)
 	s.log.Warn("listener starts without all routes, clusters and secrets that it names", "listener", w.cfg.Name, "waited", s.warmUp)
 	s.late([]*listener.Config{w.cfg})
@@ -154,7 +160,7 @@ func (s *state) clusterWaits(cfg *cluster.Config) bool {
 		return true
 	}
 	old := s.clusterConfigs[cfg.Name]
-	return old != nil && cfg.Type == cluster.EDS && s.assignments[edsName(cfg)] == nil &&
+	return old != nil && cfg.Type == cluster.EDS && !s.endpointsCame(edsName(cfg)) &&
 		(old.Type != cluster.EDS || edsName(old) != edsName(cfg))
 }
 
@@ -165,7 +171,7 @@ func (s *state) hold(cfg *cluster.Config) {
 	h.timer = time.AfterFunc(s.warmUp, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.held[cfg.Name] != h {
+		if s.held[cfg.Name] != h || s.endpointsAwaited(cfg) {
 			return
 		}
 		s.log.Warn("cluster starts without all secrets and endpoints that it names", "cluster", cfg.Name, "waited", s.warmUp)
@@ -175,7 +181,7 @@ func (s *state) hold(cfg *cluster.Config) {
 	})
 	s.held[cfg.Name] = h
 	if cfg.Type == cluster.EDS {
-		s.sub.Subscribe(resource.EndpointType, edsName(cfg))
+		s.ask(resource.EndpointType, edsName(cfg), cfg.Discovery)
 	}
 }
 
@@ -224,13 +230,7 @@ func (s *state) setEndpoints(a *cluster.Assignment) error {
 func (s *state) secretsChanged() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, h := range s.held {
-		if !s.clusterWaits(h.cfg) {
-			s.lateCluster(h.cfg)
-		}
-	}
-	s.warmed()
-	s.sweep()
+	s.goOn()
 }
 
 // sweepSecrets has those that nothing names any more followed no longer.

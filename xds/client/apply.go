@@ -123,8 +123,9 @@ func (ts *typeState) record(u Update, errs map[string]error) map[string]string {
 		}
 		delete(ts.rejected, r.Name)
 		delete(ts.absent, r.Name)
-		// The Handler may have dropped the name while it applied it.
-		if ts.wants(r.Name) {
+		// The name may have been dropped while it was applied, and asked for again: then it
+		// comes once more.
+		if _, left := ts.dropped[r.Name]; ts.wants(r.Name) && !left {
 			ts.accepted[r.Name] = r
 		}
 	}

@@ -99,8 +99,11 @@ func TestNothingIsAsked(t *testing.T) {
 		m := newMirror()
 		c, _ := run(t, m, Config{Servers: []Server{p.server()}, Type: eds})
 		time.Sleep(time.Hour)
-		if p.dials != 1 || c.Status().LastError != "" {
-			t.Errorf("%d streams: %+v", p.dials, c.Status())
+		p.mu.Lock()
+		dials := p.dials
+		p.mu.Unlock()
+		if dials != 1 || c.Status().LastError != "" {
+			t.Errorf("%d streams: %+v", dials, c.Status())
 		}
 		c.Subscribe(eds, "a")
 		eventually(t, func() string { return m.lacks([]*resource.Resource{ep("a", "1")}) })
