@@ -28,6 +28,8 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
+	"github.com/hauberk-mesh/hauberk/sidecar/discovery"
+	"github.com/hauberk-mesh/hauberk/xds/client"
 	"github.com/hauberk-mesh/hauberk/xds/resource"
 )
 
@@ -338,4 +340,79 @@ func TestClustersComeFirst(t *testing.T) {
 	one.publish(t, staticCluster(t, "late", 80))
 	one.start(t)
 	eventually(t, "the cluster", func() bool { return s.clusters.Get("late") != nil })
+}
+
+// What came on a stream and waits for its turn is not applied once nobody asks for it any
+// more: another stream may have had its cluster removed meanwhile.
+func TestDroppedWhileItWaits(t *testing.T) {
+	r := newRig(t)
+	var own *ownStream
+	r.state.sub.streams = newStreams(&streams{
+		usable: func(*discovery.Stream) error { return nil }, apply: r.state.applyLive, log: r.log,
+		open: func(_ *discovery.Stream, url string, h client.Handler) (*client.Client, error) {
+			own = h.(*ownStream)
+			return client.New(client.Config{Type: url, Handler: h, Node: client.Node{ID: "n"}, Servers: []client.Server{{
+				Dial: func(context.Context) (grpc.ClientConnInterface, error) { return nil, nil }}}})
+		},
+	})
+	send := func() map[string]error {
+		return own.Apply(client.Update{Type: resource.EndpointType, Upserts: []*resource.Resource{assignment(t, "a", 80)}})
+	}
+	asked := edsFrom(t, "a", ownSource(corev3.ApiConfigSource_GRPC, "one", ""))
+	r.put(t, asked)
+	if errs := send(); len(errs) > 0 || len(r.assignments) != 1 {
+		t.Fatal(errs, r.assignments)
+	}
+	before := own
+	r.remove(resource.ClusterType, "a")
+	if errs := send(); len(errs) > 0 || len(r.assignments) != 0 {
+		t.Error("what nobody asks for is taken:", errs, r.assignments)
+	}
+	r.put(t, asked)
+	if own == before {
+		t.Fatal("the stream did not end")
+	}
+	own, before = before, own
+	if send(); len(r.assignments) != 0 {
+		t.Error("a stream that ended is listened to")
+	}
+	own = before
+	if send(); len(r.assignments) != 1 {
+		t.Error("the new one is not")
+	}
+}
+
+// What streams of each type have sent is there at a start without their servers.
+func TestStreamsAreKept(t *testing.T) {
+	app := application(t)
+	one := newManager(t)
+	own := ownSource(corev3.ApiConfigSource_DELTA_GRPC, "one", "")
+	one.publish(t, edsFrom(t, "a", own), httpListenerFrom(t, "in", "r", own), assignment(t, "a", portOf(app)), routeTo(t, "r", "a"))
+	dir := t.TempDir()
+	start := func(t *testing.T) *Sidecar {
+		return run(t, "node: {id: n1, cluster: c}\ndynamic_resources:\n  lds_config: "+grpcSource("GRPC", "one", "")+
+			"\n  cds_config: "+grpcSource("GRPC", "one", "")+"\nstatic_resources:\n  clusters:\n"+carrier("one", one.socket), func(c *Config) { c.StateDir = dir })
+	}
+	answers := func(t *testing.T, s *Sidecar) {
+		t.Helper()
+		eventually(t, "an answer", func() bool {
+			in := s.Addrs().Listeners["in"]
+			if in == nil {
+				return false
+			}
+			code, _ := call(t, "GET", in, "/x", "")
+			return code == 200
+		})
+	}
+	t.Run("before", func(t *testing.T) {
+		s := start(t)
+		answers(t, s)
+		eventually(t, "all is there", func() bool { return s.status().Synced }) // so it is written at the end
+	})
+	one.server.Stop()
+	s := start(t)
+	answers(t, s)
+	if ok, why := s.Ready(); !ok || !s.status().FromCache {
+		t.Errorf("ready %v (%s), %+v", ok, why, s.status())
+	}
 }
