@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -415,4 +416,27 @@ func TestStreamsAreKept(t *testing.T) {
 	if ok, why := s.Ready(); !ok || !s.status().FromCache {
 		t.Errorf("ready %v (%s), %+v", ok, why, s.status())
 	}
+}
+
+// A control plane that has no clusters says so with an empty response: routes of a file that
+// are to be validated are refused then, and nobody waits for them any more.
+func TestNoClustersAtAll(t *testing.T) {
+	one := newManager(t)
+	one.publish(t)
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"lds.yaml": `resources: [{"@type": type.googleapis.com/envoy.config.listener.v3.Listener, name: in, address: {socket_address: {address: 127.0.0.1, port_value: 0}}, filter_chains: [{filters: [{name: hcm, typed_config: {
+      "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, stat_prefix: in,
+      rds: {route_config_name: r, config_source: {path: ` + dir + `/rds.yaml}},
+      http_filters: [{name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]}}]}]}]`,
+		"rds.yaml": `resources: [{"@type": type.googleapis.com/envoy.config.route.v3.RouteConfiguration, name: r, validate_clusters: true, virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: none}}]}]}]`,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := run(t, "node: {id: n1, cluster: c}\ndynamic_resources:\n  lds_config: {path_config_source: {path: "+dir+"/lds.yaml}}"+
+		"\n  cds_config: "+grpcSource("DELTA_GRPC", "one", "")+"\nstatic_resources:\n  clusters:\n"+carrier("one", one.socket),
+		func(c *Config) { c.WarmUp = time.Hour })
+	eventually(t, "the listener", func() bool { return s.Addrs().Listeners["in"] != nil })
 }

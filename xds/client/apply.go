@@ -22,10 +22,12 @@ func (c *Client) handle(srv Server, a *answer) {
 	}
 	u := ts.update(a)
 	asked := maps.Clone(ts.sentNames)
+	// That there is nothing of a type is news too, of the first answer to the wildcard.
+	empty := ts.wildcard && !ts.complete && !a.partial
 	c.mu.Unlock()
 
 	errs := maps.Clone(a.bad)
-	if u.Full || len(u.Upserts)+len(u.Removed)+len(u.Refused) > 0 {
+	if u.Full || empty || len(u.Upserts)+len(u.Removed)+len(u.Refused) > 0 {
 		for n, err := range c.cfg.Handler.Apply(u) {
 			if err != nil && slices.ContainsFunc(u.Upserts, func(r *resource.Resource) bool { return r.Name == n }) {
 				errs[n] = err
