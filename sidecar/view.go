@@ -144,15 +144,17 @@ type listenerView struct {
 	Upstream    string `json:"upstream,omitempty"`
 	Direction   string `json:"direction"`
 	Connections int    `json:"connections"`
+	// Error is why it is not what was asked for last; it has no address where there was none before.
+	Error string `json:"error,omitempty"`
 }
 
-// Listeners are the bound addresses.
+// Listeners are the bound addresses, and what keeps one from being bound.
 func (v *view) Listeners() any {
 	open := map[string]int{}
 	for _, c := range v.listeners.Conns() {
 		open[c.Listener]++
 	}
-	addrs := v.listeners.Addrs()
+	addrs, failed := v.listeners.Addrs(), v.state.failures()
 	out := []listenerView{}
 	for _, l := range v.listeners.Configs() {
 		lv := listenerView{
@@ -162,7 +164,14 @@ func (v *view) Listeners() any {
 		if a := addrs[l.Name]; a != nil {
 			lv.Address = a.String()
 		}
+		if err := failed[l.Name]; err != nil {
+			lv.Error = err.Error()
+			delete(failed, l.Name)
+		}
 		out = append(out, lv)
+	}
+	for _, name := range slices.Sorted(maps.Keys(failed)) {
+		out = append(out, listenerView{Name: name, Error: failed[name].Error()})
 	}
 	return out
 }

@@ -124,6 +124,7 @@ func (s *state) late(now []*listener.Config) {
 		s.log.Error("listener could not be applied", "listener", name, "err", err)
 		s.restore(name)
 	}
+	s.tally()
 }
 
 func (s *state) expire(w *warming) {
