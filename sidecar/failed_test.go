@@ -97,7 +97,7 @@ func TestFailedListenerIsShown(t *testing.T) {
 	defer other.Close()
 	s.state.Apply(client.Update{Type: resource.RouteType, Upserts: []*resource.Resource{routeTo(t, "r", "c")}})
 	shown := (*view)(s).Listeners().([]listenerView)
-	if len(shown) != 1 || shown[0].Name != "l" || shown[0].Address != "" || !strings.Contains(shown[0].Error, "address already in use") {
+	if len(shown) != 1 || shown[0].Name != "l" || shown[0].Address != "" || !strings.Contains(shown[0].Error, "is in use") {
 		t.Errorf("%+v", shown)
 	}
 }
