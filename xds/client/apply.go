@@ -70,6 +70,9 @@ func (ts *typeState) update(a *answer) Update {
 	present := map[string]struct{}{}
 	for _, r := range a.resources {
 		present[r.Name] = struct{}{}
+		if old, ok := ts.left[r.Name]; ok && a.bad[r.Name] == nil {
+			ts.left[r.Name] = departed{r, old.at}
+		}
 		if !ts.wants(r.Name) || a.bad[r.Name] != nil {
 			continue
 		}
@@ -148,6 +151,37 @@ func (ts *typeState) answeredAll(asked map[string]struct{}) {
 		if _, named := ts.names[n]; named && ts.accepted[n] == nil && ts.rejected[n] == "" {
 			ts.absent[n] = struct{}{}
 		}
+	}
+}
+
+// handBack gives the Handler what it dropped a short while ago and wants again, as long as
+// the server has sent nothing newer. It may not send it again at all.
+func (c *Client) handBack() {
+	c.mu.Lock()
+	all := slices.Clone(c.order)
+	c.mu.Unlock()
+	for _, ts := range all {
+		c.mu.Lock()
+		u := Update{Type: ts.url}
+		for _, n := range slices.Sorted(maps.Keys(ts.again)) {
+			if ts.wants(n) && ts.accepted[n] == nil {
+				u.Upserts = append(u.Upserts, ts.left[n].Resource)
+			}
+		}
+		clear(ts.again)
+		c.mu.Unlock()
+		if len(u.Upserts) == 0 {
+			continue
+		}
+		errs := c.cfg.Handler.Apply(u)
+		c.mu.Lock()
+		for _, r := range u.Upserts {
+			if _, left := ts.dropped[r.Name]; errs[r.Name] == nil && ts.wants(r.Name) && !left {
+				ts.accepted[r.Name] = r
+			}
+		}
+		c.checkSyncedLocked()
+		c.mu.Unlock()
 	}
 }
 

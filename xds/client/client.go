@@ -111,7 +111,7 @@ func (c *Client) typeLocked(url string) *typeState {
 			return ts
 		}
 	}
-	ts := newTypeState(url)
+	ts := newTypeState(url, c.cfg.SotW)
 	c.order = append(c.order, ts)
 	return ts
 }

@@ -196,6 +196,13 @@ func (m *mirror) Apply(u Update) map[string]error {
 	return errs
 }
 
+// drop forgets what nobody asks for any more.
+func (m *mirror) drop(url, name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.have[url], name)
+}
+
 func (m *mirror) children(url string) (names []string) {
 	for n, r := range m.have[url] {
 		if url == cds {

@@ -88,6 +88,7 @@ func (c *Client) stream(ctx context.Context, srv Server) (answered bool, err err
 		if err != nil && !errors.Is(err, io.EOF) {
 			return answered, err
 		}
+		c.handBack()
 		// io.EOF from a send: the reason comes from the receiver.
 		if silent && !first {
 			unanswered.Reset(answerTimeout)
