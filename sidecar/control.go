@@ -221,11 +221,7 @@ func (s *state) pending() []string {
 		out = append(out, "listener "+name+" waits for routes, clusters or secrets")
 	}
 	for name, h := range s.held {
-		what := "endpoints"
-		if !s.secretsReady(config.ClusterSecrets(h.cfg)) {
-			what = "secrets"
-		}
-		out = append(out, "cluster "+name+" waits for "+what)
+		out = append(out, "cluster "+name+" waits for "+s.waitsFor(h))
 	}
 	if s.secrets != nil {
 		out = append(out, s.secrets.Waiting()...)

@@ -94,8 +94,8 @@ func (s *state) endpointsCame(name string) bool {
 // goOn has what waited go on, where it need not wait any more.
 func (s *state) goOn() {
 	for _, h := range s.held {
-		if !s.clusterWaits(h.cfg) {
-			s.lateCluster(h.cfg)
+		if !s.holds(h) {
+			s.lateCluster(h)
 		}
 	}
 	s.warmed()

@@ -227,20 +227,32 @@ func (s *state) setCluster(cfg *cluster.Config) error {
 			return err
 		}
 	}
-	if s.clusterWaits(cfg) {
-		s.hold(cfg)
+	if s.heldAlready(cfg) {
 		return nil
 	}
-	if err := s.putCluster(cfg); err != nil {
+	if s.clusterWaits(cfg) {
+		s.hold(cfg, nil)
+		return nil
+	}
+	trial, err := s.try(cfg)
+	if err != nil {
+		return err
+	}
+	if trial != nil {
+		s.hold(cfg, trial)
+		return nil
+	}
+	if err := s.putCluster(cfg, nil); err != nil {
 		return err // what waits was accepted, and goes on waiting
 	}
 	s.release(cfg.Name)
 	return nil
 }
 
-// putCluster puts a cluster in force, with the endpoints that are known.
-func (s *state) putCluster(cfg *cluster.Config) error {
-	if err := s.clusters.UpdateWith(cfg, s.assignments[edsName(cfg)]); err != nil {
+// putCluster puts a cluster in force, with the endpoints that are known, and what a trial has
+// found of them.
+func (s *state) putCluster(cfg *cluster.Config, trial *cluster.Trial) error {
+	if err := s.clusters.UpdateTried(cfg, s.assignments[edsName(cfg)], trial); err != nil {
 		return err
 	}
 	old := s.clusterConfigs[cfg.Name]

@@ -1,7 +1,6 @@
 package sidecar
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
@@ -17,12 +16,6 @@ type warming struct {
 	timer *time.Timer
 	// patient is set once it waits for nothing but what a source says is to be waited for.
 	patient bool
-}
-
-// heldCluster waits for its secrets or endpoints; the one that it takes the place of goes on.
-type heldCluster struct {
-	cfg   *cluster.Config
-	timer *time.Timer
 }
 
 // cool ends the waiting of a listener.
@@ -75,11 +68,11 @@ func (s *state) awaitsChecks(name string, depth int) bool {
 	}
 }
 
-// proven goes on with the listeners that waited for first checks.
+// proven goes on with what waited for first checks.
 func (s *state) proven() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.warmed()
+	s.goOn()
 }
 
 func (s *state) clusterReady(name string, depth int) bool {
@@ -151,80 +144,6 @@ func (s *state) secretsReady(refs []tlscontext.SecretRef) bool {
 		}
 	}
 	return true
-}
-
-// clusterWaits tells whether a cluster is not to be in force yet. One that takes the place
-// of another waits for endpoints that the other has not: its terms are not for the other's
-// hosts, and without any it would serve nobody.
-func (s *state) clusterWaits(cfg *cluster.Config) bool {
-	if !s.secretsReady(config.ClusterSecrets(cfg)) {
-		return true
-	}
-	old := s.clusterConfigs[cfg.Name]
-	return old != nil && cfg.Type == cluster.EDS && !s.endpointsCame(edsName(cfg)) &&
-		(old.Type != cluster.EDS || edsName(old) != edsName(cfg))
-}
-
-// hold has a cluster wait, for a bounded time, in the place of one that waited before.
-func (s *state) hold(cfg *cluster.Config) {
-	s.release(cfg.Name)
-	h := &heldCluster{cfg: cfg}
-	h.timer = time.AfterFunc(s.warmUp, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.held[cfg.Name] != h || s.endpointsAwaited(cfg) {
-			return
-		}
-		s.log.Warn("cluster starts without all secrets and endpoints that it names", "cluster", cfg.Name, "waited", s.warmUp)
-		s.lateCluster(cfg)
-		s.warmed()
-		s.sweep()
-	})
-	s.held[cfg.Name] = h
-	if cfg.Type == cluster.EDS {
-		s.ask(resource.EndpointType, edsName(cfg), cfg.Discovery)
-	}
-}
-
-// release ends the waiting of a cluster.
-func (s *state) release(name string) {
-	if h := s.held[name]; h != nil {
-		h.timer.Stop()
-		delete(s.held, name)
-		s.forgetEndpoints(h.cfg)
-	}
-}
-
-// lateCluster puts a cluster in force outside of the response that brought it, where it
-// is too late to reject it.
-func (s *state) lateCluster(cfg *cluster.Config) {
-	defer s.release(cfg.Name)
-	if err := s.putCluster(cfg); err != nil {
-		s.log.Error("cluster could not be applied", "cluster", cfg.Name, "err", err)
-	}
-}
-
-// setEndpoints puts endpoints in force, and with them the clusters that wait for them.
-func (s *state) setEndpoints(a *cluster.Assignment) error {
-	wanted := func(h *heldCluster) bool { return h.cfg.Type == cluster.EDS && edsName(h.cfg) == a.Cluster }
-	for name, h := range s.held {
-		if !wanted(h) {
-			continue
-		}
-		if err := h.cfg.Takes(a); err != nil {
-			return fmt.Errorf("endpoints of %s: for cluster %s: %w", a.Cluster, name, err)
-		}
-	}
-	if err := s.clusters.SetEndpoints(a); err != nil {
-		return err
-	}
-	s.assignments[a.Cluster] = a
-	for _, h := range s.held {
-		if wanted(h) && !s.clusterWaits(h.cfg) {
-			s.lateCluster(h.cfg)
-		}
-	}
-	return nil
 }
 
 // secretsChanged goes on with what waited for secrets.
