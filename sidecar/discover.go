@@ -68,6 +68,9 @@ func (s *Sidecar) discover(ctx context.Context) error {
 			if b == listeners {
 				<-first
 			}
+			if ctx.Err() != nil {
+				return // what was kept would be put in force
+			}
 			if err := b.Run(ctx); err != nil {
 				end(err)
 			}
@@ -104,7 +107,33 @@ func (s *Sidecar) aggregated(ctx context.Context) (*base, error) {
 	if !ads.Listeners {
 		c.Unsubscribe(resource.ListenerType)
 	}
-	return &base{Client: c, kind: aggregatedKind, service: ads.Cluster}, nil
+	b := &base{Client: c, kind: aggregatedKind, service: ads.Cluster}
+	if s.cfg.Bootstrap != nil {
+		b.until = patience(ads, s.cfg.Bootstrap)
+	}
+	return b, nil
+}
+
+// patience is when the first answers of the aggregated stream are not to be waited for any
+// more, as the sources of both that it has say; zero where one does not.
+func patience(ads *config.ADS, b *config.Bootstrap) time.Time {
+	var longest time.Duration
+	for _, t := range []struct {
+		has  bool
+		from *discovery.Source
+	}{{ads.Listeners, b.LDS}, {ads.Clusters, b.CDS}} {
+		if !t.has {
+			continue
+		}
+		if t.from == nil || t.from.Wait == nil || *t.from.Wait == 0 {
+			return time.Time{}
+		}
+		longest = max(longest, *t.from.Wait)
+	}
+	if longest == 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(longest)
 }
 
 // ofType makes the client of a stream of all listeners or clusters, nil where there is none.

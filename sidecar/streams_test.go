@@ -440,3 +440,21 @@ func TestNoClustersAtAll(t *testing.T) {
 		func(c *Config) { c.WarmUp = time.Hour })
 	eventually(t, "the listener", func() bool { return s.Addrs().Listeners["in"] != nil })
 }
+
+// Readiness waits for the first answers of the aggregated stream, unless the sources of all
+// that it has say for how long.
+func TestReadyWithoutAnswers(t *testing.T) {
+	for cds, want := range map[string]bool{"{ads: {}, initial_fetch_timeout: 0.05s}": true, "{ads: {}}": false, "{ads: {}, initial_fetch_timeout: 0s}": false} {
+		s := run(t, "node: {id: n1, cluster: c}\ndynamic_resources:\n  lds_config: {ads: {}, initial_fetch_timeout: 0.1s}\n  cds_config: "+cds+
+			"\n  ads_config: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: one}}]}\nstatic_resources:\n  clusters:\n"+carrier("one", filepath.Join(t.TempDir(), "none")))
+		eventually(t, "a stream", func() bool { return len(s.baseStreams()) == 1 })
+		if b := s.baseStreams()[0]; b.until.IsZero() == want {
+			t.Errorf("%s: waits until %v", cds, b.until)
+		}
+		if want {
+			eventually(t, "ready", func() bool { ok, _ := s.Ready(); return ok })
+		} else if ok, why := s.Ready(); ok || !strings.Contains(why, "waiting for the first configuration") {
+			t.Errorf("%s: ready %v, %s", cds, ok, why)
+		}
+	}
+}

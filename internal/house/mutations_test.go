@@ -68,6 +68,7 @@ var mutations = []struct {
 	{"a rule that an update enables", "sidecar/hcm/policy.go", "p != nil && p != x.m.shown {", "false && p != x.m.shown {", "sidecar/listener", "TestRuleEnabledByUpdate"},
 	{"a withdrawal while a connection is made", "sidecar/cluster/pool.go", "err == nil && covers(withdrawn, p.source, conn.Info())", "false && covers(withdrawn, p.source, conn.Info())", "sidecar/cluster", "TestWithdrawnWhileConnecting"},
 	{"a TLS context that was only tried", "sidecar/cluster/undo.go", "if s.tlsGeneration != tried.tlsGeneration {", "if false {", "sidecar/cluster", "TestFaultKeepsContextsApart"},
+	{"connections of checks of what is not in force yet", "sidecar/cluster/withdraw.go", "append(m.All(), m.tried()...)", "m.All()", "sidecar/cluster", "TestWithdrawalsReachTrials"},
 	{"connections of hosts that have gone", "sidecar/cluster/withdraw.go", "return m.departed.all(out)", "return out", "sidecar/cluster", "TestCloseConnsOfTheDeparted"},
 	{"all names of a foreign peer", "sidecar/authz/matcher.go", "	names := info.Peer.Names()\n", "	names := info.Peer.Names()[:0:0]\n", "sidecar/listener", "TestNamesOfForeignPeers"},
 	{"a withdrawn signer", "sidecar/identity.go", "s.signersWithdrawn(td, before, after)", "", "sidecar", "TestWithdrawnSignerClosesConnections"},

@@ -69,7 +69,8 @@ type Manager struct {
 	// openCheck opens the connection of a health check.
 	openCheck func(ctx context.Context, p *pool, s *settings, want protocol) (stream.Stream, Kind, error)
 
-	mu sync.Mutex // serialises writers
+	mu     sync.Mutex // serialises writers
+	trials map[*Cluster]bool
 	// version is another number with each cluster that comes or goes, and each change of
 	// what an aggregate lists.
 	version atomic.Uint64

@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 )
@@ -32,7 +34,18 @@ func (m *Manager) Try(cfg *Config, a *Assignment) (*Trial, error) {
 		panics.Guard(panics.Configuration, c.remove)
 		return nil, fmt.Errorf("cluster %s: %w", cfg.Name, err)
 	}
+	if m.trials == nil {
+		m.trials = map[*Cluster]bool{}
+	}
+	m.trials[c] = true
 	return &Trial{c}, nil
+}
+
+// tried are the clusters that are on trial.
+func (m *Manager) tried() []*Cluster {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Collect(maps.Keys(m.trials))
 }
 
 // AwaitsChecks tells whether hosts are still to be checked for the first time; when they have
@@ -46,9 +59,13 @@ func (t *Trial) SetEndpoints(a *Assignment) error {
 
 // Close ends the checks; nil has none.
 func (t *Trial) Close() {
-	if t != nil {
-		panics.Guard(panics.Configuration, t.c.remove)
+	if t == nil {
+		return
 	}
+	t.c.m.mu.Lock()
+	defer t.c.m.mu.Unlock()
+	delete(t.c.m.trials, t.c)
+	panics.Guard(panics.Configuration, t.c.remove)
 }
 
 // found is what checks have found so far, by the keys of hosts.

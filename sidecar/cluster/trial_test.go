@@ -1,6 +1,9 @@
 package cluster
 
 import (
+	"crypto/tls"
+	"net/http"
+	"net/http/httptest"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -78,5 +81,23 @@ func TestTrialOfWhatCannotBe(t *testing.T) {
 	m := newManager(t, Options{})
 	if _, err := m.Try(&Config{Name: "c", Endpoints: hosts("c", "nowhere")}, nil); err == nil {
 		t.Error("taken")
+	}
+}
+
+// TestWithdrawalsReachTrials: the connections of a trial's checks present an identity too.
+func TestWithdrawalsReachTrials(t *testing.T) {
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	srv.EnableHTTP2 = true
+	srv.StartTLS()
+	defer srv.Close()
+	m := newManager(t, Options{TLS: pooled{&tls.Config{InsecureSkipVerify: true}}, Source: func(string) string { return "web" }})
+	trial, err := m.Try(&Config{Name: "c", TLS: &TLS{SNI: "x"}, HealthCheck: every(&HTTPCheck{Path: "/"}), Endpoints: hosts("c", srv.Listener.Addr().String())}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer trial.Close()
+	waitFor(t, func() bool { return !trial.AwaitsChecks() })
+	if n := m.CloseConns(ofWeb); n != 1 {
+		t.Errorf("%d connections were closed", n)
 	}
 }
