@@ -61,12 +61,16 @@ func newStreams(s *streams) *streams {
 
 // Usable implements streamer.
 func (s *streams) Usable(from *discovery.Stream) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := from.Key()
+	if s.services[key] != nil {
+		return nil
+	}
 	if err := s.usable(from); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.services[from.Key()] = from
+	s.services[key] = from
 	return nil
 }
 
