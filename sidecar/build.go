@@ -3,15 +3,10 @@ package sidecar
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
-	"os"
-	"path"
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -26,7 +21,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/identity/workloadapi"
 	"github.com/hauberk-mesh/hauberk/sidecar/admin"
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
-	"github.com/hauberk-mesh/hauberk/sidecar/config"
+	"github.com/hauberk-mesh/hauberk/sidecar/discovery"
 	"github.com/hauberk-mesh/hauberk/sidecar/drain"
 	"github.com/hauberk-mesh/hauberk/sidecar/files"
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
@@ -36,10 +31,6 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/secrets"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
-	"github.com/hauberk-mesh/hauberk/xds/client"
-	"github.com/hauberk-mesh/hauberk/xds/client/cache"
-	"github.com/hauberk-mesh/hauberk/xds/names"
-	"github.com/hauberk-mesh/hauberk/xds/resource"
 )
 
 // Sidecar is a data plane process, or one of several in a test.
@@ -70,8 +61,13 @@ type Sidecar struct {
 	quitting  context.Context
 	close     sync.Once
 
-	mu     sync.Mutex
-	client *client.Client // nil before there is a node identity
+	streams *streams // of endpoints and routes
+	// clustersIn is closed once a control plane has sent clusters.
+	clustersIn   chan struct{}
+	clustersOnce sync.Once
+
+	mu    sync.Mutex
+	bases []*base // none before there is a node identity
 }
 
 // Build checks the configuration and binds everything but the listeners that
@@ -80,7 +76,7 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	s := &Sidecar{cfg: cfg, log: cfg.Log.With("component", "sidecar"), identity: cfg.Identity, metrics: telemetry.NewMetrics()}
+	s := &Sidecar{cfg: cfg, log: cfg.Log.With("component", "sidecar"), identity: cfg.Identity, metrics: telemetry.NewMetrics(), clustersIn: make(chan struct{})}
 	panics.LogTo(s.log)
 	s.quitting, s.quit = context.WithCancel(context.Background())
 	s.trigger, s.watcher = drain.New()
@@ -136,6 +132,12 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 		metrics: s.metrics, warmUp: cfg.WarmUp, wanted: s.want, checkTLS: s.tls.check,
 		secrets: s.secrets, pinned: cfg.Bootstrap.PinnedSecrets(),
 	})
+	s.streams = newStreams(&streams{
+		usable: func(from *discovery.Stream) error { _, err := s.dial(from); return err },
+		open:   s.ofStream, apply: s.state.applyLive, log: s.log,
+	})
+	s.state.sub.streams = s.streams
+	s.state.unaggregated = cfg.Bootstrap != nil && cfg.Bootstrap.ADS == nil && cfg.Agent == nil && len(cfg.Servers) == 0
 	if cfg.Bootstrap != nil {
 		// Reading a file takes several times the memory of what it says. What is
 		// made of it fills the holes that the reading left, if they are known.
@@ -145,7 +147,7 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 		}
 		s.files = files.New(files.Options{All: cfg.Bootstrap.Files, Handler: s.state, Log: cfg.Log})
 		s.state.followFiles(s.files)
-		s.state.clustersCome = s.discovers() && (cfg.Bootstrap.ADS == nil || cfg.Bootstrap.ADS.Clusters)
+		s.state.clustersCome = cfg.Bootstrap.StreamsClusters() || s.discovers() && !cfg.Bootstrap.Streams()
 		if err = s.files.Load(); err != nil {
 			return nil, fmt.Errorf("dynamic resources: %w", err)
 		}
@@ -276,101 +278,6 @@ func (s *Sidecar) settle(ctx context.Context, limit time.Duration, left func() i
 		}
 	}
 	return 0
-}
-
-// discover keeps the stream to a control plane.
-func (s *Sidecar) discover(ctx context.Context) error {
-	servers, err := s.servers(ctx)
-	if err != nil || len(servers) == 0 {
-		return err
-	}
-	node := s.node()
-	var store *cache.Cache
-	if s.cfg.StateDir != "" {
-		if store, err = openCache(s.cfg.StateDir, node.ID); err != nil {
-			return err
-		}
-	}
-	c, err := client.New(client.Config{
-		Servers: servers, Node: node, Handler: client.HandlerFunc(s.applyStreamed), Cache: store, Log: s.cfg.Log,
-		SotW: s.cfg.Bootstrap != nil && s.cfg.Bootstrap.ADS != nil && !s.cfg.Bootstrap.ADS.Delta,
-	})
-	if err != nil {
-		return err
-	}
-	s.state.follow(c)
-	s.unsubscribe(c)
-	s.mu.Lock()
-	s.client = c
-	s.mu.Unlock()
-	return c.Run(ctx)
-}
-
-// unsubscribe has no listeners or clusters asked for that the bootstrap does not have
-// discovered. What static ones name has been asked for by then: a client that asks for
-// nothing counts as synced.
-func (s *Sidecar) unsubscribe(c *client.Client) {
-	if s.cfg.Bootstrap == nil || s.cfg.Bootstrap.ADS == nil {
-		return
-	}
-	if !s.cfg.Bootstrap.ADS.Clusters {
-		c.Unsubscribe(resource.ClusterType)
-	}
-	if !s.cfg.Bootstrap.ADS.Listeners {
-		c.Unsubscribe(resource.ListenerType)
-	}
-}
-
-// capabilities are what this build can honour; the control plane withholds the
-// rest.
-var capabilities = []string{names.CapRBAC, names.CapHTTP2, names.CapTunnel, names.CapRingHash, names.CapMaglev, names.CapConnectionHash,
-	names.CapConnectionLimit, names.CapListenerLog, names.CapOutlierDetection, names.CapGatewayFailure, names.CapRetries,
-	names.CapRetryRateLimited, names.CapLocalRateLimit, names.CapValidateClusters, names.CapTracing}
-
-// secretsNode is who asks a service for secrets.
-func secretsNode(b *config.Bootstrap) client.Node {
-	if b == nil {
-		return client.Node{}
-	}
-	n := b.Node
-	return client.Node{ID: n.ID, Cluster: n.Cluster, Region: n.Region, Zone: n.Zone, SubZone: n.SubZone, Metadata: n.Metadata}
-}
-
-func (s *Sidecar) node() client.Node {
-	n := client.Node{ID: s.cfg.Node, Version: s.cfg.Version, Features: capabilities}
-	if b := s.cfg.Bootstrap; b != nil {
-		n.Cluster, n.Region, n.Zone, n.SubZone = b.Node.Cluster, b.Node.Region, b.Node.Zone, b.Node.SubZone
-		n.Metadata = b.Node.Metadata
-		n.Features = slices.Concat(capabilities, b.Node.Features)
-		if n.ID == "" {
-			n.ID = b.Node.ID
-		}
-	}
-	if n.ID == "" && s.agent != nil {
-		n.ID = path.Base(s.agent.NodeID().Path())
-	}
-	return n
-}
-
-// openCache opens the configuration cache under a secret of its own, which never
-// leaves the state directory.
-func openCache(dir, node string) (*cache.Cache, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("state directory: %w", err)
-	}
-	file := filepath.Join(dir, "config-cache.key")
-	secret, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && len(secret) != 32 {
-		// A short key is what a crash while writing leaves; the cache under it
-		// could not be read either.
-		secret = make([]byte, 32)
-		_, _ = rand.Read(secret)
-		err = os.WriteFile(file, secret, 0o600)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("configuration cache: %w", err)
-	}
-	return cache.Open(filepath.Join(dir, "config-cache"), node, secret)
 }
 
 // Addrs tells where the sidecar listens now.

@@ -67,6 +67,9 @@ func (f *filed) take(r *resource.Resource) error {
 		if slices.ContainsFunc(f.bootstrap.Clusters, func(c *cluster.Config) bool { return c.Name == r.Name }) {
 			err = errStatic("cluster")
 		}
+		if err == nil && c.Type == cluster.EDS {
+			err = f.bootstrap.Comes(edsName(c), c.Discovery)
+		}
 		if err == nil {
 			f.clusters = append(f.clusters, c)
 			f.endpointsOf(c)
@@ -76,6 +79,9 @@ func (f *filed) take(r *resource.Resource) error {
 		l, err := read(config.Listener, r)
 		if slices.ContainsFunc(f.bootstrap.Listeners, func(l *listener.Config) bool { return l.Name == r.Name }) {
 			err = errStatic("listener")
+		}
+		if err == nil {
+			err = f.bootstrap.RoutesCome(l)
 		}
 		if err == nil {
 			err = f.addresses.claim(l)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
+	"github.com/hauberk-mesh/hauberk/sidecar/discovery"
 	"github.com/hauberk-mesh/hauberk/sidecar/files"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
@@ -24,14 +25,14 @@ import (
 
 func goVersion() string { return runtime.Version() }
 
-// servers are the control planes: those given, those of the agent, or the one
-// that the bootstrap names. It waits for the agent's first identity.
+// servers are the control planes of the aggregated stream: those given, those of the agent,
+// or the one that the bootstrap names. It waits for the agent's first identity.
 func (s *Sidecar) servers(ctx context.Context) ([]client.Server, error) {
 	switch {
 	case len(s.cfg.Servers) > 0:
 		return s.cfg.Servers, nil
 	case s.cfg.Bootstrap != nil && s.cfg.Bootstrap.ADS != nil:
-		return s.adsServers(s.cfg.Bootstrap.ADS)
+		return s.dial(&s.cfg.Bootstrap.ADS.Stream)
 	case s.agent == nil:
 		return nil, nil
 	}
@@ -46,18 +47,22 @@ func (s *Sidecar) servers(ctx context.Context) ([]client.Server, error) {
 	}}, nil
 }
 
-// adsServers dials a foreign management server, or a control plane with
+// dial is how a foreign management server is reached, or a control plane with
 // certificates from files. Plaintext is for a server on the same host only.
-func (s *Sidecar) adsServers(ads *config.ADS) ([]client.Server, error) {
+func (s *Sidecar) dial(from *discovery.Stream) ([]client.Server, error) {
+	at, err := s.cfg.Bootstrap.Server(from.Cluster)
+	if err != nil {
+		return nil, err
+	}
 	var out []client.Server
-	for _, addr := range ads.Addresses {
-		if ads.TLS == nil && !local(addr) {
-			return nil, fmt.Errorf("cluster %q: %s is not on this host and has no transport_socket; configuration is not taken in plaintext over a network", ads.Cluster, addr)
+	for _, addr := range at.Addresses {
+		if at.TLS == nil && !local(addr) {
+			return nil, fmt.Errorf("cluster %q: %s is not on this host and has no transport_socket; configuration is not taken in plaintext over a network", from.Cluster, addr)
 		}
 		out = append(out, client.Server{Name: addr, Dial: func(context.Context) (grpc.ClientConnInterface, error) {
 			creds := insecure.NewCredentials()
-			if ads.TLS != nil {
-				cfg, _, err := s.tls.ClientTLS("", ads.Cluster, ads.TLS)
+			if at.TLS != nil {
+				cfg, _, err := s.tls.ClientTLS("", from.Cluster, at.TLS)
 				if err != nil {
 					return nil, err
 				}
@@ -68,14 +73,14 @@ func (s *Sidecar) adsServers(ads *config.ADS) ([]client.Server, error) {
 			if !strings.HasPrefix(addr, "unix:") {
 				target = "passthrough:///" + addr
 			}
-			return grpc.NewClient(target, grpc.WithTransportCredentials(creds), grpc.WithStreamInterceptor(saying(ads.Metadata)))
+			return grpc.NewClient(target, grpc.WithTransportCredentials(creds), grpc.WithStreamInterceptor(saying(from.Metadata)))
 		}})
 	}
 	return out, nil
 }
 
 // saying adds metadata to streams.
-func saying(fields []config.GRPCMetadata) grpc.StreamClientInterceptor {
+func saying(fields []discovery.Metadata) grpc.StreamClientInterceptor {
 	var pairs []string
 	for _, f := range fields {
 		pairs = append(pairs, f.Key, string(f.Value))
@@ -102,7 +107,7 @@ func local(addr string) bool {
 func (s *state) follow(controlPlane subscriber) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.sub.controlPlane = controlPlane
+	s.sub.controlPlane, s.unaggregated = controlPlane, false
 	s.subscribe()
 }
 
@@ -136,8 +141,11 @@ func (s *Sidecar) applyStreamed(u client.Update) map[string]error {
 		s.state.clustersCame()
 	}
 	errs := s.state.Apply(u)
-	if u.Type == resource.ClusterType && s.files != nil {
-		s.files.Retry()
+	if u.Type == resource.ClusterType {
+		s.clustersOnce.Do(func() { close(s.clustersIn) })
+		if s.files != nil {
+			s.files.Retry()
+		}
 	}
 	return errs
 }
@@ -174,6 +182,10 @@ func (s *state) load(b *config.Bootstrap) error {
 	var now []*listener.Config
 	for _, l := range b.Listeners {
 		s.static[l.Name] = true
+		if err := s.routesCome(l); err != nil {
+			errs = append(errs, err)
+			continue
+		}
 		if s.want(l) {
 			now = append(now, l)
 		}
@@ -195,6 +207,9 @@ func (s *state) stop() {
 	for name := range s.held {
 		s.release(name)
 	}
+	for _, f := range s.fetches {
+		f.stop()
+	}
 }
 
 // pending says what is not in force yet, for people; empty when all is.
@@ -206,11 +221,7 @@ func (s *state) pending() []string {
 		out = append(out, "listener "+name+" waits for routes, clusters or secrets")
 	}
 	for name, h := range s.held {
-		what := "endpoints"
-		if !s.secretsReady(config.ClusterSecrets(h.cfg)) {
-			what = "secrets"
-		}
-		out = append(out, "cluster "+name+" waits for "+what)
+		out = append(out, "cluster "+name+" waits for "+s.waitsFor(h))
 	}
 	if s.secrets != nil {
 		out = append(out, s.secrets.Waiting()...)

@@ -439,6 +439,7 @@ func TestLiveReload(t *testing.T) {
 	s := run(t, "node: {id: n1}\n", func(c *Config) {
 		c.AccessLog = &telemetry.AccessLogConfig{Path: filepath.Join(t.TempDir(), "access.log")}
 	})
+	s.state.follow(nobody{}) // what is put comes as if by ADS
 	put := func(rs ...*resource.Resource) {
 		t.Helper()
 		for _, r := range rs {

@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
+	"github.com/hauberk-mesh/hauberk/sidecar/discovery"
 	"github.com/hauberk-mesh/hauberk/sidecar/fair"
 	"github.com/hauberk-mesh/hauberk/sidecar/files"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
@@ -42,8 +44,13 @@ type nobody struct{}
 func (nobody) Subscribe(string, ...string)   {}
 func (nobody) Unsubscribe(string, ...string) {}
 
-// sources are a control plane and files; each knows by a name whether it is asked.
-type sources struct{ controlPlane, files subscriber }
+func (nobody) Usable(*discovery.Stream) error { return config.ErrServer }
+
+// sources are a control plane, files and services of one type. A name says which is asked.
+type sources struct {
+	controlPlane, files subscriber
+	streams             streamer
+}
 
 func (s sources) Subscribe(typeURL string, names ...string) {
 	for _, n := range names {
@@ -60,6 +67,9 @@ func (s sources) Unsubscribe(typeURL string, names ...string) {
 func (s sources) of(name string) subscriber {
 	if _, _, ok := resource.SplitFile(name); ok {
 		return s.files
+	}
+	if _, _, ok := resource.SplitStream(name); ok {
+		return s.streams
 	}
 	return s.controlPlane
 }
@@ -106,6 +116,10 @@ type state struct {
 	draining bool // no inbound listener may come back
 	// clustersCome is set until a control plane that has clusters has sent some.
 	clustersCome bool
+	// unaggregated is set where there is no aggregated stream.
+	unaggregated bool
+	// fetches are of the resources whose source says how long they are waited for.
+	fetches map[askedFor]*fetch
 }
 
 func newState(s *state) *state {
@@ -116,14 +130,21 @@ func newState(s *state) *state {
 	if s.routes == nil {
 		s.routes = newRoutes()
 	}
-	s.sub, s.routeNames, s.refusedRoutes = sources{nobody{}, nobody{}}, map[string]bool{}, map[string]bool{}
+	s.sub, s.routeNames, s.refusedRoutes = sources{nobody{}, nobody{}, nobody{}}, map[string]bool{}, map[string]bool{}
+	s.fetches = map[askedFor]*fetch{}
 	return s
 }
 
 // Apply implements client.Handler.
 func (s *state) Apply(u client.Update) map[string]error {
+	return s.applyLive(u, func(string) bool { return true })
+}
+
+// applyLive applies what of an update is live then.
+func (s *state) applyLive(u client.Update, live func(name string) bool) map[string]error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	u.Upserts = slices.DeleteFunc(u.Upserts, func(r *resource.Resource) bool { return !live(r.Name) })
 	errs := map[string]error{}
 	switch u.Type {
 	case resource.ClusterType:
@@ -196,32 +217,49 @@ func (s *state) applyClusters(u client.Update, errs map[string]error) {
 
 // setCluster puts a cluster in force once what it waits for has come.
 func (s *state) setCluster(cfg *cluster.Config) error {
+	if cfg.Type == cluster.EDS {
+		if err := s.comes(edsName(cfg), cfg.Discovery); err != nil {
+			return fmt.Errorf("cluster %q: eds_cluster_config.eds_config: %w", cfg.Name, err)
+		}
+	}
 	if s.checkTLS != nil {
 		if err := panics.Refuse(panics.Configuration, func() error { return s.checkTLS(cfg) }); err != nil {
 			return err
 		}
 	}
-	if s.clusterWaits(cfg) {
-		s.hold(cfg)
+	if s.heldAlready(cfg) {
 		return nil
 	}
-	if err := s.putCluster(cfg); err != nil {
+	if s.clusterWaits(cfg) {
+		s.hold(cfg, nil)
+		return nil
+	}
+	trial, err := s.try(cfg)
+	if err != nil {
+		return err
+	}
+	if trial != nil {
+		s.hold(cfg, trial)
+		return nil
+	}
+	if err := s.putCluster(cfg, nil); err != nil {
 		return err // what waits was accepted, and goes on waiting
 	}
 	s.release(cfg.Name)
 	return nil
 }
 
-// putCluster puts a cluster in force, with the endpoints that are known.
-func (s *state) putCluster(cfg *cluster.Config) error {
-	if err := s.clusters.UpdateWith(cfg, s.assignments[edsName(cfg)]); err != nil {
+// putCluster puts a cluster in force, with the endpoints that are known, and what a trial has
+// found of them.
+func (s *state) putCluster(cfg *cluster.Config, trial *cluster.Trial) error {
+	if err := s.clusters.UpdateTried(cfg, s.assignments[edsName(cfg)], trial); err != nil {
 		return err
 	}
 	old := s.clusterConfigs[cfg.Name]
 	s.clusterConfigs[cfg.Name] = cfg
 	delete(s.leaving, cfg.Name)
 	if cfg.Type == cluster.EDS {
-		s.sub.Subscribe(resource.EndpointType, edsName(cfg))
+		s.ask(resource.EndpointType, edsName(cfg), cfg.Discovery)
 	}
 	if old != nil {
 		s.forgetEndpoints(old)
@@ -258,7 +296,7 @@ func (s *state) sweepEndpoints() {
 	}
 	for service := range s.unneeded {
 		delete(s.assignments, service)
-		s.sub.Unsubscribe(resource.EndpointType, service)
+		s.unask(resource.EndpointType, service)
 	}
 	clear(s.unneeded)
 }
@@ -320,131 +358,6 @@ func (s *state) known(cluster string) bool {
 	return s.held[cluster] != nil || s.clusterConfigs[cluster] != nil && !s.leaving[cluster]
 }
 
-func (s *state) applyListeners(u client.Update, errs map[string]error) {
-	for _, name := range u.Removed {
-		if !s.static[name] {
-			delete(s.wants, name)
-			s.cool(name)
-		}
-	}
-	var now []*listener.Config
-	held := s.addresses()
-	for _, r := range u.Upserts {
-		if s.static[r.Name] {
-			errs[r.Name] = errStatic("listener")
-			continue
-		}
-		cfg, err := read(config.Listener, r)
-		if err != nil {
-			errs[r.Name] = err
-			continue
-		}
-		if err := s.available(cfg, held); err != nil {
-			errs[r.Name] = err
-			continue
-		}
-		held.vacate(cfg.Name, s.holding(cfg.Name))
-		if s.want(cfg) {
-			now = append(now, cfg)
-		}
-		held.occupy(cfg.Name, s.holding(cfg.Name))
-	}
-	s.wantWorkloads()
-	for name, err := range s.replace(s.gone(u.Removed), now) {
-		if s.wants[name] != nil {
-			errs[name] = err
-			s.restore(name)
-		}
-	}
-}
-
-// gone are the names that are in force and not wanted.
-func (s *state) gone(removed []string) []string {
-	var out []string
-	for _, name := range removed {
-		if s.inForce[name] != nil && s.wants[name] == nil {
-			out = append(out, name)
-		}
-	}
-	return out
-}
-
-// restore takes a rejected listener back to the one in force.
-func (s *state) restore(name string) {
-	if old := s.inForce[name]; old != nil {
-		s.wants[name] = old
-		return
-	}
-	delete(s.wants, name)
-}
-
-// want notes a listener and tells whether it can be applied at once. Otherwise
-// it waits, for a bounded time, for the routes and clusters that it names.
-func (s *state) want(cfg *listener.Config) bool {
-	if s.accessLog != nil {
-		addAccessLog(cfg, *s.accessLog)
-	}
-	if s.draining && cfg.Direction == listener.Inbound {
-		return false
-	}
-	s.wants[cfg.Name] = cfg
-	for _, n := range config.ListenerRefs(cfg).Routes {
-		s.routeNames[n] = true
-		s.sub.Subscribe(resource.RouteType, n)
-	}
-	s.cool(cfg.Name)
-	if s.ready(cfg) {
-		return true
-	}
-	w := &warming{cfg: cfg}
-	w.timer = time.AfterFunc(s.warmUp, func() { s.expire(w) })
-	s.warming[cfg.Name] = w
-	return false
-}
-
-// addAccessLog gives the sidecar's own access log to chains that have none.
-func addAccessLog(cfg *listener.Config, l telemetry.AccessLogConfig) {
-	own := []telemetry.AccessLogConfig{l}
-	if len(cfg.AccessLog) == 0 {
-		cfg.RefusedLog = own
-	}
-	each := func(c *listener.FilterChain) {
-		if c.HTTP != nil && len(c.HTTP.AccessLog) == 0 {
-			c.HTTP.AccessLog = own
-		}
-		if c.TCP != nil && len(c.TCP.AccessLog) == 0 {
-			c.TCP.AccessLog = own
-		}
-	}
-	for i := range cfg.Chains {
-		each(&cfg.Chains[i])
-	}
-	if cfg.Default != nil {
-		each(cfg.Default)
-	}
-}
-
-// replace changes the listeners in force as one step.
-func (s *state) replace(remove []string, add []*listener.Config) map[string]error {
-	if len(remove) == 0 && len(add) == 0 {
-		return nil
-	}
-	errs := s.listeners.Replace(remove, add)
-	for _, name := range remove {
-		delete(s.inForce, name)
-		delete(s.failed, name)
-	}
-	for _, cfg := range add {
-		if err := errs[cfg.Name]; err != nil {
-			s.failed[cfg.Name] = err
-			continue
-		}
-		delete(s.failed, cfg.Name)
-		s.inForce[cfg.Name] = cfg
-	}
-	return errs
-}
-
 // wantWorkloads tells which identities the listeners need.
 func (s *state) wantWorkloads() {
 	if s.wanted != nil {
@@ -473,6 +386,7 @@ func (s *state) drained() {
 // sweep drops what nothing names any more: leaving clusters, endpoints and routes. A listener that
 // drains still answers what is on its way, with what it names.
 func (s *state) sweep() {
+	defer s.tally()
 	usedRoutes := map[string]bool{}
 	used := map[string]bool{}
 	name := func(l *listener.Config) {
@@ -531,7 +445,7 @@ func (s *state) sweepRoutes(usedRoutes, used map[string]bool) {
 		delete(s.routeNames, name)
 		delete(s.refusedRoutes, name)
 		s.routes.forget(name)
-		s.sub.Unsubscribe(resource.RouteType, name)
+		s.unask(resource.RouteType, name)
 	}
 }
 

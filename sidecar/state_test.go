@@ -161,10 +161,14 @@ func tcpListener(t *testing.T, name, cluster string, direction corev3.TrafficDir
 }
 
 func httpListener(t *testing.T, name, routes string) *resource.Resource {
+	return httpListenerFrom(t, name, routes, adsSource())
+}
+
+func httpListenerFrom(t *testing.T, name, routes string, from *corev3.ConfigSource) *resource.Resource {
 	return res(t, name, &listenerv3.Listener{Name: name, Address: address(0), FilterChains: []*listenerv3.FilterChain{{
 		Filters: []*listenerv3.Filter{{Name: "hcm", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: anyOf(t, &hcmv3.HttpConnectionManager{
 			StatPrefix:     "x",
-			RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{RouteConfigName: routes, ConfigSource: adsSource()}},
+			RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{RouteConfigName: routes, ConfigSource: from}},
 			HttpFilters:    []*hcmv3.HttpFilter{{Name: "router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: anyOf(t, &routerv3.Router{})}}},
 		})}}},
 	}}})

@@ -18,7 +18,6 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/files"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
-	"github.com/hauberk-mesh/hauberk/xds/client"
 )
 
 // view is the sidecar as its admin interface shows and changes it.
@@ -38,11 +37,8 @@ func (v *view) Ready() (bool, string) {
 			return false, "waiting for the node's identity"
 		}
 	}
-	if s.discovers() {
-		st := s.status()
-		if !st.Synced && !st.FromCache {
-			return false, "waiting for the first configuration" + because(st.LastError)
-		}
+	if why := s.unconfigured(); why != "" {
+		return false, why
 	}
 	why = append(why, s.missing()...)
 	why = append(why, s.state.pending()...)
@@ -51,29 +47,6 @@ func (v *view) Ready() (bool, string) {
 		return false, strings.Join(why, "; ")
 	}
 	return true, "ready"
-}
-
-func because(reason string) string {
-	if reason == "" {
-		return ""
-	}
-	return ": " + reason
-}
-
-// discovers tells whether configuration comes from a control plane.
-func (s *Sidecar) discovers() bool {
-	b := s.cfg.Bootstrap
-	return len(s.cfg.Servers) > 0 || s.agent != nil || b != nil && b.ADS != nil
-}
-
-func (s *Sidecar) status() client.Status {
-	s.mu.Lock()
-	c := s.client
-	s.mu.Unlock()
-	if c == nil {
-		return client.Status{}
-	}
-	return c.Status()
 }
 
 // ConfigDump is everything in force. Certificates and keys are in it by name
@@ -89,7 +62,7 @@ func (v *view) ConfigDump() any {
 		found = s.files.Status()
 	}
 	return map[string]any{
-		"files": found, "version": s.cfg.Version, "node": s.node(), "xds": s.status(), "pending": s.state.pending(),
+		"files": found, "version": s.cfg.Version, "node": s.node(), "xds": s.status(), "streams": s.streamsStatus(), "pending": s.state.pending(),
 		"listeners": s.listeners.Configs(), "clusters": clusters, "routes": s.state.routes.all(),
 	}
 }
@@ -171,15 +144,17 @@ type listenerView struct {
 	Upstream    string `json:"upstream,omitempty"`
 	Direction   string `json:"direction"`
 	Connections int    `json:"connections"`
+	// Error is why it is not what was asked for last; it has no address where there was none before.
+	Error string `json:"error,omitempty"`
 }
 
-// Listeners are the bound addresses.
+// Listeners are the bound addresses, and what keeps one from being bound.
 func (v *view) Listeners() any {
 	open := map[string]int{}
 	for _, c := range v.listeners.Conns() {
 		open[c.Listener]++
 	}
-	addrs := v.listeners.Addrs()
+	addrs, failed := v.listeners.Addrs(), v.state.failures()
 	out := []listenerView{}
 	for _, l := range v.listeners.Configs() {
 		lv := listenerView{
@@ -189,7 +164,14 @@ func (v *view) Listeners() any {
 		if a := addrs[l.Name]; a != nil {
 			lv.Address = a.String()
 		}
+		if err := failed[l.Name]; err != nil {
+			lv.Error = err.Error()
+			delete(failed, l.Name)
+		}
 		out = append(out, lv)
+	}
+	for _, name := range slices.Sorted(maps.Keys(failed)) {
+		out = append(out, listenerView{Name: name, Error: failed[name].Error()})
 	}
 	return out
 }

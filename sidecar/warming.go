@@ -1,7 +1,6 @@
 package sidecar
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
@@ -15,12 +14,8 @@ import (
 type warming struct {
 	cfg   *listener.Config
 	timer *time.Timer
-}
-
-// heldCluster waits for its secrets or endpoints; the one that it takes the place of goes on.
-type heldCluster struct {
-	cfg   *cluster.Config
-	timer *time.Timer
+	// patient is set once it waits for nothing but what a source says is to be waited for.
+	patient bool
 }
 
 // cool ends the waiting of a listener.
@@ -41,7 +36,7 @@ func (s *state) ready(cfg *listener.Config) bool {
 		switch t := s.routes.get(n); {
 		case t != nil:
 			refs.Wanted = append(refs.Wanted, config.RouteClusters(t.Config())...)
-		case !s.refusedRoutes[n]:
+		case !s.refusedRoutes[n] && !s.overdue(resource.RouteType, n):
 			return false
 		}
 	}
@@ -73,11 +68,11 @@ func (s *state) awaitsChecks(name string, depth int) bool {
 	}
 }
 
-// proven goes on with the listeners that waited for first checks.
+// proven goes on with what waited for first checks.
 func (s *state) proven() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.warmed()
+	s.goOn()
 }
 
 func (s *state) clusterReady(name string, depth int) bool {
@@ -86,7 +81,7 @@ func (s *state) clusterReady(name string, depth int) bool {
 	case c == nil:
 		return false
 	case c.Type == cluster.EDS:
-		return s.assignments[edsName(c)] != nil
+		return s.endpointsCame(edsName(c))
 	case c.Type == cluster.Aggregate && depth < maxNested:
 		for _, n := range c.Aggregate {
 			if !s.clusterReady(n, depth+1) {
@@ -101,7 +96,7 @@ func (s *state) clusterReady(name string, depth int) bool {
 func (s *state) warmed() {
 	var now []*listener.Config
 	for name, w := range s.warming {
-		if s.ready(w.cfg) {
+		if s.ready(w.cfg) || w.patient && !s.routesAwaited(w.cfg) {
 			s.cool(name)
 			now = append(now, w.cfg)
 		}
@@ -122,12 +117,17 @@ func (s *state) late(now []*listener.Config) {
 		s.log.Error("listener could not be applied", "listener", name, "err", err)
 		s.restore(name)
 	}
+	s.tally()
 }
 
 func (s *state) expire(w *warming) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.warming[w.cfg.Name] != w {
+		return
+	}
+	if s.routesAwaited(w.cfg) {
+		w.patient = true
 		return
 	}
 	s.cool(w.cfg.Name)
@@ -146,91 +146,11 @@ func (s *state) secretsReady(refs []tlscontext.SecretRef) bool {
 	return true
 }
 
-// clusterWaits tells whether a cluster is not to be in force yet. One that takes the place
-// of another waits for endpoints that the other has not: its terms are not for the other's
-// hosts, and without any it would serve nobody.
-func (s *state) clusterWaits(cfg *cluster.Config) bool {
-	if !s.secretsReady(config.ClusterSecrets(cfg)) {
-		return true
-	}
-	old := s.clusterConfigs[cfg.Name]
-	return old != nil && cfg.Type == cluster.EDS && s.assignments[edsName(cfg)] == nil &&
-		(old.Type != cluster.EDS || edsName(old) != edsName(cfg))
-}
-
-// hold has a cluster wait, for a bounded time, in the place of one that waited before.
-func (s *state) hold(cfg *cluster.Config) {
-	s.release(cfg.Name)
-	h := &heldCluster{cfg: cfg}
-	h.timer = time.AfterFunc(s.warmUp, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.held[cfg.Name] != h {
-			return
-		}
-		s.log.Warn("cluster starts without all secrets and endpoints that it names", "cluster", cfg.Name, "waited", s.warmUp)
-		s.lateCluster(cfg)
-		s.warmed()
-		s.sweep()
-	})
-	s.held[cfg.Name] = h
-	if cfg.Type == cluster.EDS {
-		s.sub.Subscribe(resource.EndpointType, edsName(cfg))
-	}
-}
-
-// release ends the waiting of a cluster.
-func (s *state) release(name string) {
-	if h := s.held[name]; h != nil {
-		h.timer.Stop()
-		delete(s.held, name)
-		s.forgetEndpoints(h.cfg)
-	}
-}
-
-// lateCluster puts a cluster in force outside of the response that brought it, where it
-// is too late to reject it.
-func (s *state) lateCluster(cfg *cluster.Config) {
-	defer s.release(cfg.Name)
-	if err := s.putCluster(cfg); err != nil {
-		s.log.Error("cluster could not be applied", "cluster", cfg.Name, "err", err)
-	}
-}
-
-// setEndpoints puts endpoints in force, and with them the clusters that wait for them.
-func (s *state) setEndpoints(a *cluster.Assignment) error {
-	wanted := func(h *heldCluster) bool { return h.cfg.Type == cluster.EDS && edsName(h.cfg) == a.Cluster }
-	for name, h := range s.held {
-		if !wanted(h) {
-			continue
-		}
-		if err := h.cfg.Takes(a); err != nil {
-			return fmt.Errorf("endpoints of %s: for cluster %s: %w", a.Cluster, name, err)
-		}
-	}
-	if err := s.clusters.SetEndpoints(a); err != nil {
-		return err
-	}
-	s.assignments[a.Cluster] = a
-	for _, h := range s.held {
-		if wanted(h) && !s.clusterWaits(h.cfg) {
-			s.lateCluster(h.cfg)
-		}
-	}
-	return nil
-}
-
 // secretsChanged goes on with what waited for secrets.
 func (s *state) secretsChanged() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, h := range s.held {
-		if !s.clusterWaits(h.cfg) {
-			s.lateCluster(h.cfg)
-		}
-	}
-	s.warmed()
-	s.sweep()
+	s.goOn()
 }
 
 // sweepSecrets has those that nothing names any more followed no longer.

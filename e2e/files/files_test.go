@@ -39,6 +39,13 @@ type program struct {
 
 // start runs a program by files.
 func start(t *testing.T, name string, origins [2]int, files map[string]string) *program {
+	p := prepare(t, name, origins)
+	p.run(t, files)
+	return p
+}
+
+// prepare makes one that does not run yet.
+func prepare(t *testing.T, name string, origins [2]int) *program {
 	p := &program{name: name, dir: t.TempDir(), origins: origins}
 	for i := range p.ports {
 		var err error
@@ -46,6 +53,12 @@ func start(t *testing.T, name string, origins [2]int, files map[string]string) *
 			t.Fatal(err)
 		}
 	}
+	return p
+}
+
+// run starts it; the bootstrap may be one of the files.
+func (p *program) run(t *testing.T, files map[string]string) {
+	t.Helper()
 	p.write(t, "envoy.yaml", `
 node: {id: edge-1, cluster: edge}
 dynamic_resources:
@@ -57,7 +70,7 @@ dynamic_resources:
 	}
 	cmd := exec.Command(os.Getenv("ENVOY_BIN"), "-c", filepath.Join(p.dir, "envoy.yaml"), "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning",
 		"--config-yaml", "{admin: {address: {pipe: {path: "+filepath.Join(p.dir, "admin.sock")+"}}}}")
-	if name == "hauberk" {
+	if p.name == "hauberk" {
 		cmd = exec.Command(filepath.Join(os.Getenv("HAUBERK_BIN"), "hauberk-sidecar"), "--bootstrap", filepath.Join(p.dir, "envoy.yaml"), "--admin", "off", "--admin-socket", filepath.Join(p.dir, "admin.sock"), "--metrics", "off", "--ready", "off")
 	}
 	cmd.Stdout, cmd.Stderr = &p.log, &p.log
@@ -68,18 +81,21 @@ dynamic_resources:
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		if t.Failed() {
-			t.Logf("%s:\n%s", name, p.log.String())
+			t.Logf("%s:\n%s", p.name, p.log.String())
 		}
 	})
-	return p
+}
+
+// fill puts ports and paths into texts.
+func (p *program) fill() *strings.Replacer {
+	return strings.NewReplacer("DIR", p.dir, "FIRST", strconv.Itoa(p.ports[0]), "SECOND", strconv.Itoa(p.ports[1]),
+		"ONE", strconv.Itoa(p.origins[0]), "TWO", strconv.Itoa(p.origins[1]), "TYPE ", `"@type": type.googleapis.com/envoy.config.`)
 }
 
 // write moves a file into place: Envoy reads no other.
 func (p *program) write(t *testing.T, file, text string) {
 	t.Helper()
-	fill := strings.NewReplacer("DIR", p.dir, "FIRST", strconv.Itoa(p.ports[0]), "SECOND", strconv.Itoa(p.ports[1]),
-		"ONE", strconv.Itoa(p.origins[0]), "TWO", strconv.Itoa(p.origins[1]), "TYPE ", `"@type": type.googleapis.com/envoy.config.`)
-	if err := os.WriteFile(filepath.Join(p.dir, "new"), []byte(fill.Replace(text)), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(p.dir, "new"), []byte(p.fill().Replace(text)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Rename(filepath.Join(p.dir, "new"), filepath.Join(p.dir, file)); err != nil {

@@ -100,7 +100,7 @@ func (p *program) heard(port int) string {
 
 // TestChecksBesideEnvoy: a listener that is new awaits the first checks; those in force do not
 // refuse requests meanwhile, as Envoy's do; a
-// cluster whose checks change goes on meanwhile; a host that is gone goes on as its checks do.
+// cluster whose checks or service change goes on meanwhile; a host that is gone goes on as its checks do.
 func TestChecksBesideEnvoy(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"hauberk", "envoy"} {
@@ -109,7 +109,7 @@ func TestChecksBesideEnvoy(t *testing.T) {
 			one, two := newCheckedHost(t, "one"), newCheckedHost(t, "two")
 			port := func(h *checkedHost) int { return h.Listener.Addr().(*net.TCPAddr).Port }
 			p := start(t, name, [2]int{port(one), port(two)}, map[string]string{"lds.yaml": listeners("FIRST"), "cds.yaml": checkedClusters("", false),
-				"a.yaml": bothEndpoints("a"), "b.yaml": bothEndpoints("b"), "rds.yaml": routes("a")})
+				"a.yaml": bothEndpoints("a"), "b.yaml": bothEndpoints("b"), "c.yaml": endpoints("c", "TWO"), "rds.yaml": routes("a")})
 			// checking: both hosts are being asked, and do not say yet.
 			checking := func(path, want string) {
 				t.Helper()
@@ -161,6 +161,16 @@ func TestChecksBesideEnvoy(t *testing.T) {
 			p.write(t, "cds.yaml", checkedClusters("/ignored", true))
 			checking("/ignored", "one two")
 			gone(listeners("FIRST"), "one")
+
+			// Another service, of which nothing is known yet.
+			two.set(0)
+			p.write(t, "cds.yaml", strings.NewReplacer("b-hosts", "c-hosts", "/b.yaml", "/c.yaml").Replace(checkedClusters("/service", false)))
+			within(t, "its host is checked", func() bool { return two.count("/service") > 0 })
+			time.Sleep(200 * time.Millisecond)
+			if got := p.heard(p.ports[0]); got != "one" {
+				t.Errorf("while the host of another service is checked: %q", got)
+			}
+			verdicts(503, 200, "two")
 		})
 	}
 }

@@ -39,8 +39,9 @@ type Cluster struct {
 	assignment *Assignment
 	members
 	checks      map[*Host]*checker
-	unproven    bool // it is new, and its hosts' first checks are not all there
-	results     int  // of its checks while it was so
+	tried       map[string]uint32 // what checks of hosts that are to come have found, while they do
+	unproven    bool              // it is new, and its hosts' first checks are not all there
+	results     int               // of its checks while it was so
 	stopDNS     context.CancelFunc
 	known       map[string][]netip.Addr // what DNS names last resolved to
 	resolved    []netip.Addr            // of a LogicalDNS cluster, as they are tried
@@ -153,13 +154,16 @@ func (c *Cluster) settingsOf(cfg *Config) *settings {
 	return s
 }
 
-// apply puts a configuration in force, an EDS cluster's with its endpoints, nil for none.
+// apply puts a configuration in force, an EDS cluster's with its endpoints, nil for none, and
+// what a trial has found of its hosts.
 // The manager's lock is held. After an error what
 // was in force is, and a fresh cluster is to be removed: a fault anywhere in it is an error.
-func (c *Cluster) apply(cfg *Config, a *Assignment, fresh bool) error {
+func (c *Cluster) apply(cfg *Config, a *Assignment, tried map[string]uint32, fresh bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	put := func() {
+		c.tried = tried
+		defer func() { c.tried = nil }()
 		s := c.settingsOf(cfg)
 		if cfg.Type == OriginalDestination && c.destinations == nil {
 			c.destinations = newDestinations(c)

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/discovery"
 	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
 )
 
@@ -32,8 +33,10 @@ type Config struct {
 	// CloseOnChange all when a host comes or goes.
 	CloseOnFailure, CloseOnChange bool
 
-	// ServiceName is the EDS resource to ask for; Name when empty.
+	// ServiceName is the EDS resource to ask for; Name when empty. Discovery is where that
+	// comes from.
 	ServiceName string
+	Discovery   discovery.Source `json:",omitzero"`
 	// Endpoints of a Static cluster, or of a DNS cluster before it has resolved.
 	Endpoints *Assignment
 	// Aggregate lists the clusters to try in order, for Type Aggregate.

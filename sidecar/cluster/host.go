@@ -91,7 +91,11 @@ func newHost(c *Cluster, key string, e *Endpoint, s *settings) *Host {
 	h.outlier.successRate = -1
 	if s.HealthCheck != nil && !e.check().Disabled {
 		// Not healthy until a check says so.
-		h.check.state.Store(checkFailed | checkPending)
+		bits, ok := c.tried[key]
+		if !ok {
+			bits = checkFailed | checkPending
+		}
+		h.check.state.Store(bits)
 	}
 	return h
 }

@@ -69,7 +69,8 @@ type Manager struct {
 	// openCheck opens the connection of a health check.
 	openCheck func(ctx context.Context, p *pool, s *settings, want protocol) (stream.Stream, Kind, error)
 
-	mu sync.Mutex // serialises writers
+	mu     sync.Mutex // serialises writers
+	trials map[*Cluster]bool
 	// version is another number with each cluster that comes or goes, and each change of
 	// what an aggregate lists.
 	version atomic.Uint64
@@ -178,18 +179,21 @@ func (m *Manager) Update(cfg *Config) error { return m.UpdateWith(cfg, nil) }
 // UpdateWith is Update together with the endpoints of an EDS cluster, where they are known:
 // no request chooses a host by the one without the other. One that chose before it connects to
 // that host by the terms that it finds, if it has not begun to.
-func (m *Manager) UpdateWith(cfg *Config, a *Assignment) error {
+func (m *Manager) UpdateWith(cfg *Config, a *Assignment) error { return m.UpdateTried(cfg, a, nil) }
+
+// UpdateTried is UpdateWith, of what has been tried; nil has not been.
+func (m *Manager) UpdateTried(cfg *Config, a *Assignment, t *Trial) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	err := panics.Refuse(panics.Configuration, func() error { return m.update(cfg, a) })
+	err := panics.Refuse(panics.Configuration, func() error { return m.update(cfg, a, t.found()) })
 	if err != nil {
 		return fmt.Errorf("cluster %s: %w", cfg.Name, err)
 	}
 	return nil
 }
 
-// update is UpdateWith. m.mu is held.
-func (m *Manager) update(cfg *Config, a *Assignment) error {
+// update is UpdateTried. m.mu is held.
+func (m *Manager) update(cfg *Config, a *Assignment, tried map[string]uint32) error {
 	if err := m.validate(cfg); err != nil {
 		return err
 	}
@@ -216,7 +220,7 @@ func (m *Manager) update(cfg *Config, a *Assignment) error {
 		c = newCluster(m, cfg)
 	}
 	was := c.Config().Type
-	err := c.apply(cfg, a, fresh)
+	err := c.apply(cfg, a, tried, fresh)
 	switch {
 	case fresh && err != nil:
 		c.end()

@@ -18,7 +18,7 @@ func (m *Manager) CloseConns(match func(source string, info *stream.Info) bool) 
 	for _, h := range m.everyHost() {
 		n += h.closeMatching(match)
 	}
-	for _, c := range m.All() { // checks end with their cluster
+	for _, c := range append(m.All(), m.tried()...) { // checks end with their cluster
 		for _, held := range c.checkConns() {
 			if match(held.source, held.Info()) {
 				_ = stream.CloseNow(held.Stream)

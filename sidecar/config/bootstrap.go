@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/discovery"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
@@ -27,10 +29,14 @@ type Bootstrap struct {
 	Node      Node
 	Listeners []*listener.Config
 	Clusters  []*cluster.Config
-	// ADS is where further resources come from; nil where no control plane has any.
+	// ADS is where further resources come from by the aggregated stream; nil where none do.
 	ADS *ADS
+	// LDS and CDS are where listeners and clusters come from; nil where none are discovered.
+	LDS, CDS *discovery.Source `json:",omitempty"`
 	// Files have the listeners and the clusters that are discovered in files.
 	Files Files
+	// Carriers are the static clusters that only carry gRPC to control planes.
+	Carriers []*cluster.Config
 	// Agent is where the secrets of "hauberk_agent" come from, if the bootstrap
 	// has a static cluster of that name: a Unix socket.
 	Agent string
@@ -55,32 +61,24 @@ type Node struct {
 
 // ADS is an aggregated discovery service.
 type ADS struct {
-	// Cluster is the static cluster's name; Addresses its endpoints, host:port
-	// or "unix:" and a path.
-	Cluster   string
-	Addresses []string
-	// TLS is nil for plaintext.
-	TLS *cluster.TLS
-	// Delta selects the incremental protocol.
-	Delta bool
-	// Metadata goes with each stream.
-	Metadata []GRPCMetadata `json:",omitempty"`
+	discovery.Stream
 	// Listeners and Clusters say which of them are discovered. Without either it brings
 	// routes and endpoints of static ones.
 	Listeners, Clusters bool
 }
 
-// StreamsClusters tells whether clusters are to come from the control plane that it names.
-func (b *Bootstrap) StreamsClusters() bool { return b.ADS != nil && b.ADS.Clusters }
+// StreamsClusters tells whether clusters are to come from a control plane that it names.
+func (b *Bootstrap) StreamsClusters() bool {
+	return b.CDS != nil && (b.CDS.Stream != nil || b.ADS != nil && b.ADS.Clusters)
+}
+
+// Streams tells whether anything is to come from a control plane that it names.
+func (b *Bootstrap) Streams() bool {
+	return b.ADS != nil || b.CDS != nil && b.CDS.Stream != nil || b.LDS != nil && b.LDS.Stream != nil
+}
 
 // Files are the paths of files that have all discovered resources of a type, "" for none.
 type Files struct{ Listeners, Clusters string }
-
-// GRPCMetadata is a field of a gRPC call's metadata.
-type GRPCMetadata struct {
-	Key   string
-	Value tlscontext.Secret
-}
 
 // decodeBootstrap turns a parsed bootstrap into plain structs. What of it has been
 // refused already is told with all else that is.
@@ -187,33 +185,32 @@ func (d *decoder) staticSecrets(ms []*tlsv3.Secret) (map[string]*tlscontext.Disc
 func (d *decoder) dynamic(m *bootstrapv3.Bootstrap_DynamicResources, out *Bootstrap) error {
 	const path = "dynamic_resources"
 	if api := m.GetAdsConfig(); api != nil {
-		out.ADS = &ADS{}
-		var err error
-		if out.ADS.Cluster, out.ADS.Delta, err = grpcCluster(api, path+".ads_config"); err != nil {
+		s, err := stream(api, path+".ads_config")
+		if err != nil {
 			return err
 		}
-		if out.ADS.Metadata, err = grpcMetadata(api, path+".ads_config"); err != nil {
-			return err
-		}
+		out.ADS = &ADS{Stream: *s}
 	}
 	var streamed ADS
 	for _, t := range []struct {
 		source *corev3.ConfigSource
+		from   **discovery.Source
 		file   *string
 		stream *bool
 		path   string
 	}{
-		{m.GetLdsConfig(), &out.Files.Listeners, &streamed.Listeners, path + ".lds_config"},
-		{m.GetCdsConfig(), &out.Files.Clusters, &streamed.Clusters, path + ".cds_config"},
+		{m.GetLdsConfig(), &out.LDS, &out.Files.Listeners, &streamed.Listeners, path + ".lds_config"},
+		{m.GetCdsConfig(), &out.CDS, &out.Files.Clusters, &streamed.Clusters, path + ".cds_config"},
 	} {
 		if t.source == nil {
 			continue
 		}
-		var err error
-		if *t.file, err = configSource(t.source, t.path); err != nil {
+		from, file, err := configSource(t.source, t.path)
+		if err != nil {
 			return err
 		}
-		*t.stream = *t.file == ""
+		*t.from, *t.file = &from, file
+		*t.stream = file == "" && from.Stream == nil
 		if *t.stream && out.ADS == nil {
 			return fail(path+".ads_config", "is missing, and %s is ads", t.path)
 		}
@@ -224,27 +221,45 @@ func (d *decoder) dynamic(m *bootstrapv3.Bootstrap_DynamicResources, out *Bootst
 	return nil
 }
 
+// carriers are the names of the clusters that control planes are reached by, by the paths
+// that name them.
+func (b *Bootstrap) carriers() map[string]string {
+	out := map[string]string{}
+	add := func(s *discovery.Stream, path string) {
+		out[s.Cluster] = path + ".grpc_services[0].envoy_grpc.cluster_name"
+	}
+	if b.LDS != nil && b.LDS.Stream != nil {
+		add(b.LDS.Stream, "dynamic_resources.lds_config.api_config_source")
+	}
+	if b.CDS != nil && b.CDS.Stream != nil {
+		add(b.CDS.Stream, "dynamic_resources.cds_config.api_config_source")
+	}
+	if b.ADS != nil {
+		add(&b.ADS.Stream, "dynamic_resources.ads_config")
+	}
+	return out
+}
+
 // staticClusters reads the clusters, and tells what is wrong with each of them.
 func (d *decoder) staticClusters(ms []*clusterv3.Cluster, out *Bootstrap) (faults []error) {
-	seen := map[string]bool{}
+	seen, carriers := map[string]bool{}, out.carriers()
 	for i, m := range ms {
-		if err := d.staticCluster(m, i, seen, out); err != nil {
+		if err := d.staticCluster(m, i, seen, carriers[m.GetName()] != "", out); err != nil {
 			faults = append(faults, err)
 		}
 		seen[m.GetName()] = true
 	}
-	d.grpcOnly = false
-	if out.ADS != nil && !seen[out.ADS.Cluster] {
-		faults = append(faults, fail("dynamic_resources.ads_config.grpc_services[0].envoy_grpc.cluster_name",
-			"there is no static cluster %q", out.ADS.Cluster))
+	for _, name := range slices.Sorted(maps.Keys(carriers)) {
+		if !seen[name] {
+			faults = append(faults, fail(carriers[name], "there is no static cluster %q", name))
+		}
 	}
 	return faults
 }
 
 // staticCluster reads one cluster. Those that only carry gRPC to a control plane or to the
 // host's agent are not part of the data path.
-func (d *decoder) staticCluster(m *clusterv3.Cluster, i int, seen map[string]bool, out *Bootstrap) error {
-	d.grpcOnly = m.GetName() == names.AgentCluster || (out.ADS != nil && m.GetName() == out.ADS.Cluster)
+func (d *decoder) staticCluster(m *clusterv3.Cluster, i int, seen map[string]bool, carrier bool, out *Bootstrap) error {
 	c, err := d.cluster(m)
 	if err != nil {
 		return fmt.Errorf("static_resources.clusters[%d] (%q): %w", i, m.GetName(), err)
@@ -263,9 +278,9 @@ func (d *decoder) staticCluster(m *clusterv3.Cluster, i int, seen map[string]boo
 	case c.Name == names.AgentCluster:
 		out.Agent, err = agentSocket(c, path)
 		return err
-	case d.grpcOnly:
-		out.ADS.TLS = c.TLS
-		out.ADS.Addresses, err = targets(c, path)
+	case carrier:
+		out.Carriers = append(out.Carriers, c)
+		_, err = targets(c, path)
 		return err
 	}
 	out.Clusters = append(out.Clusters, c)
@@ -303,6 +318,34 @@ func agentSocket(c *cluster.Config, path string) (string, error) {
 	return t[0][5:], nil
 }
 
+// Server is where a control plane is.
+type Server struct {
+	// Addresses are host:port, or "unix:" and a path.
+	Addresses []string
+	// TLS is nil for plaintext.
+	TLS *cluster.TLS
+}
+
+// ErrServer is why resources cannot come from a cluster.
+var ErrServer = errors.New("resources come from a static cluster of the bootstrap that has its endpoints written there")
+
+// Server is the control plane that a static cluster is.
+func (b *Bootstrap) Server(name string) (*Server, error) {
+	if b != nil {
+		for _, set := range [][]*cluster.Config{b.Carriers, b.Clusters} {
+			for _, c := range set {
+				if c.Name != name {
+					continue
+				}
+				if t, err := targets(c, ""); err == nil && c.Type != cluster.EDS {
+					return &Server{Addresses: t, TLS: c.TLS}, nil
+				}
+			}
+		}
+	}
+	return nil, fmt.Errorf("cluster %q: %w", name, ErrServer)
+}
+
 // references checks that a bootstrap names only what it has. What a control plane may
 // still bring is not checked.
 func (b *Bootstrap) references() error {
@@ -316,13 +359,11 @@ func (b *Bootstrap) references() error {
 	missing := func(cluster string) bool {
 		return !have[cluster] && b.Files.Clusters == "" && !b.StreamsClusters()
 	}
-	unasked := func(name string) bool {
-		_, _, ok := resource.SplitFile(name)
-		return !ok && b.ADS == nil
-	}
 	for _, c := range b.Clusters {
-		if c.Type == cluster.EDS && unasked(c.ServiceName) {
-			return fmt.Errorf("static_resources.clusters (%q): type is EDS, but there is no dynamic_resources.ads_config", c.Name)
+		if c.Type == cluster.EDS {
+			if err := b.Comes(c.Service(), c.Discovery); err != nil {
+				return fmt.Errorf("static_resources.clusters (%q): eds_cluster_config.eds_config: %w", c.Name, err)
+			}
 		}
 		for _, n := range c.Aggregate {
 			if missing(n) {
@@ -331,13 +372,10 @@ func (b *Bootstrap) references() error {
 		}
 	}
 	for _, l := range b.Listeners {
-		r := ListenerRefs(l)
-		for _, n := range r.Routes {
-			if unasked(n) {
-				return fmt.Errorf("static_resources.listeners (%q): rds names %q, but there is no dynamic_resources.ads_config", l.Name, n)
-			}
+		if err := b.RoutesCome(l); err != nil {
+			return fmt.Errorf("static_resources.listeners (%q): %w", l.Name, err)
 		}
-		for _, n := range r.Wanted {
+		for _, n := range ListenerRefs(l).Wanted {
 			if missing(n) {
 				return fmt.Errorf("static_resources.listeners (%q): there is no cluster %q", l.Name, n)
 			}
@@ -346,14 +384,32 @@ func (b *Bootstrap) references() error {
 	return nil
 }
 
-// secretReferences checks that each service of secrets is one of the bootstrap's.
-func (b *Bootstrap) secretReferences() error {
-	for _, r := range b.PinnedSecrets() {
-		if err := b.secretService(r); err != nil {
-			return fmt.Errorf("static_resources.clusters (%q): %s: %w", b.ADS.Cluster, r, err)
+// RoutesCome says why the routes that a listener names cannot come.
+func (b *Bootstrap) RoutesCome(l *listener.Config) error {
+	r := ListenerRefs(l)
+	for _, n := range r.Routes {
+		if err := b.Comes(n, r.Sources[n]); err != nil {
+			return fmt.Errorf("rds.config_source: %w", err)
 		}
 	}
-	for _, c := range b.Clusters {
+	return nil
+}
+
+// Comes says why what is asked for by a name cannot come from where it is said to.
+func (b *Bootstrap) Comes(asked string, from discovery.Source) error {
+	if from.Stream != nil {
+		_, err := b.Server(from.Stream.Cluster)
+		return err
+	}
+	if resource.Aggregated(asked) && b.ADS == nil {
+		return fmt.Errorf("%q is to come by ads, but there is no dynamic_resources.ads_config", asked)
+	}
+	return nil
+}
+
+// secretReferences checks that each service of secrets is one of the bootstrap's.
+func (b *Bootstrap) secretReferences() error {
+	for _, c := range slices.Concat(b.Carriers, b.Clusters) {
 		for _, r := range ClusterSecrets(c) {
 			if err := b.secretService(r); err != nil {
 				return fmt.Errorf("static_resources.clusters (%q): %s: %w", c.Name, r, err)
@@ -388,10 +444,16 @@ func (b *Bootstrap) Sockets() map[string]string {
 	return b.SecretSockets
 }
 
-// PinnedSecrets are the discovered secrets of the connection to the control plane.
+// PinnedSecrets are the discovered secrets of the connections to control planes.
 func (b *Bootstrap) PinnedSecrets() []tlscontext.SecretRef {
-	if b == nil || b.ADS == nil || b.ADS.TLS == nil || b.ADS.TLS.Context == nil {
+	if b == nil {
 		return nil
 	}
-	return b.ADS.TLS.Context.SecretRefs()
+	var out []tlscontext.SecretRef
+	for _, c := range b.Carriers {
+		if c.TLS != nil && c.TLS.Context != nil {
+			out = append(out, c.TLS.Context.SecretRefs()...)
+		}
+	}
+	return out
 }

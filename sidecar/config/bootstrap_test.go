@@ -153,7 +153,7 @@ func TestBootstrapRefuses(t *testing.T) {
 		{"request rule in a network filter", "permissions: [{any: true}]\n                principals: [{authenticated", "permissions: [{url_path: {path: {exact: /}}}]\n                principals: [{authenticated",
 			`static_resources.listeners[0] ("in"): filter_chains[0].filters[0].typed_config.rules.policies["no-evil"].permissions[0].url_path: a network filter sees no request; use the HTTP RBAC filter`},
 		{"EDS without ADS", "  - name: app\n    connect_timeout", "  - name: eds\n    type: EDS\n    eds_cluster_config: {eds_config: {ads: {}, resource_api_version: V3}}\n  - name: app\n    connect_timeout",
-			`static_resources.clusters ("eds"): type is EDS, but there is no dynamic_resources.ads_config`},
+			`static_resources.clusters ("eds"): eds_cluster_config.eds_config: "eds" is to come by ads, but there is no dynamic_resources.ads_config`},
 		{"framing header", "key: x-leg", "key: Transfer-Encoding", `"Transfer-Encoding" frames the message and cannot be changed`},
 		{"HTTP/2", "explicit_http_config: {http_protocol_options: {}}", "explicit_http_config: {http2_protocol_options: {custom_settings_parameters: [{identifier: 1, value: 5}]}}",
 			`explicit_http_config.http2_protocol_options: http2: CustomSettings holds 0x1`},

@@ -330,7 +330,8 @@ func connection(m *clusterv3.Cluster, out *cluster.Config) error {
 // edsName reads what the endpoints are asked for by, where that is not the cluster's name.
 func edsName(m *clusterv3.Cluster, out *cluster.Config) error {
 	eds := m.GetEdsClusterConfig()
-	name, err := discoveredName(cmp.Or(eds.GetServiceName(), m.GetName()), eds.GetEdsConfig(), "eds_cluster_config.eds_config")
+	name, from, err := discoveredName(cmp.Or(eds.GetServiceName(), m.GetName()), eds.GetEdsConfig(), "eds_cluster_config.eds_config")
+	out.Discovery = from
 	if name != m.GetName() {
 		out.ServiceName = name
 	}

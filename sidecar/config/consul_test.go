@@ -32,8 +32,8 @@ func TestConsulsBootstrap(t *testing.T) {
 	if len(b.ADS.Metadata) != 1 || b.ADS.Metadata[0].Key != "x-consul-token" || string(b.ADS.Metadata[0].Value) != "the-token" {
 		t.Errorf("the metadata is %v", b.ADS.Metadata)
 	}
-	if len(b.ADS.Addresses) != 1 || b.ADS.Addresses[0] != "127.0.0.1:8502" {
-		t.Errorf("the control plane is at %v", b.ADS.Addresses)
+	if at, err := b.Server(b.ADS.Cluster); err != nil || len(at.Addresses) != 1 || at.Addresses[0] != "127.0.0.1:8502" {
+		t.Errorf("the control plane is at %v: %v", at, err)
 	}
 	if got := b.Node.Metadata["list"]; got != "one" {
 		t.Errorf("a value of the node's became %v", got)

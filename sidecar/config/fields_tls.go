@@ -86,10 +86,7 @@ func init() {
 	})
 	declare("Configuration sources", map[protoreflect.FullName]*rules{
 		"envoy.config.core.v3.ConfigSource": {
-			use: "ads api_config_source path_config_source path resource_api_version",
-			ignore: map[string]string{
-				"initial_fetch_timeout": "a listener waits for what it names as long as the sidecar's warm-up limit says",
-			},
+			use: "ads api_config_source path_config_source path initial_fetch_timeout resource_api_version",
 		},
 		"envoy.config.core.v3.AggregatedConfigSource": {},
 		"envoy.config.core.v3.PathConfigSource": {

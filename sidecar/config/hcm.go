@@ -65,7 +65,7 @@ func (d *decoder) hcmRoutes(m *hcmv3.HttpConnectionManager, out *hcm.Config, pat
 		if m.GetRds().GetRouteConfigName() == "" {
 			return fail(path+".rds.route_config_name", "is empty")
 		}
-		out.RouteName, err = discoveredName(m.GetRds().GetRouteConfigName(), m.GetRds().GetConfigSource(), path+".rds.config_source")
+		out.RouteName, out.Discovery, err = discoveredName(m.GetRds().GetRouteConfigName(), m.GetRds().GetConfigSource(), path+".rds.config_source")
 		return err
 	case m.GetRouteConfig() != nil:
 		if out.Routes, err = d.routeConfig(m.GetRouteConfig(), path+".route_config"); err != nil {

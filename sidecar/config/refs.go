@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/discovery"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/tcp"
@@ -14,6 +15,8 @@ import (
 // Refs are the names of other resources, each once, sorted.
 type Refs struct {
 	Clusters, Routes []string
+	// Sources are where routes come from, of those that have more to say than their names.
+	Sources map[string]discovery.Source
 	// Wanted are the clusters without which a static configuration is refused, and
 	// for which a listener waits.
 	Wanted []string
@@ -45,6 +48,12 @@ func ListenerRefs(l *listener.Config) Refs {
 				}
 			} else {
 				r.Routes = append(r.Routes, c.HTTP.RouteName)
+				if from := c.HTTP.Discovery; from != (discovery.Source{}) {
+					if r.Sources == nil {
+						r.Sources = map[string]discovery.Source{}
+					}
+					r.Sources[c.HTTP.RouteName] = from
+				}
 			}
 		}
 	}
@@ -54,7 +63,7 @@ func ListenerRefs(l *listener.Config) Refs {
 	if l.Default != nil {
 		add(l.Default)
 	}
-	return Refs{Clusters: unique(r.Clusters), Routes: unique(r.Routes), Wanted: unique(r.Wanted), Secrets: r.Secrets}
+	return Refs{Clusters: unique(r.Clusters), Routes: unique(r.Routes), Sources: r.Sources, Wanted: unique(r.Wanted), Secrets: r.Secrets}
 }
 
 // ClusterSecrets returns the discovered secrets of a cluster's TLS contexts.

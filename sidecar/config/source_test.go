@@ -19,6 +19,9 @@ func TestSources(t *testing.T) {
 	eds := func(source string) string {
 		return "  clusters: [" + controlPlane + ", {name: c, type: EDS, eds_cluster_config: {" + source + "}}]\n"
 	}
+	own := func(api, cluster, more string) string {
+		return "{" + more + "api_config_source: {api_type: " + api + ", grpc_services: [{envoy_grpc: {cluster_name: '" + cluster + "'}}]}}"
+	}
 	const none = "  clusters: [" + controlPlane + "]\n"
 	for _, c := range []struct{ name, dynamic, static, want string }{
 		{"files", "  lds_config: {path_config_source: {path: /lds}}\n  cds_config: {path: /cds}\n", none, ""},
@@ -30,7 +33,18 @@ func TestSources(t *testing.T) {
 		{"no stream", "  cds_config: {ads: {}}\n", none, "dynamic_resources.ads_config: is missing, and dynamic_resources.cds_config is ads"},
 		{"no path", "  cds_config: {path: ''}\n", none, "dynamic_resources.cds_config"},
 		{"a path with a mark", "  cds_config: {path_config_source: {path: '/a#b'}}\n", none, "dynamic_resources.cds_config.path_config_source.path: is empty, or has one of"},
-		{"a stream of its own", "  cds_config: {api_config_source: {api_type: GRPC, grpc_services: [{envoy_grpc: {cluster_name: cp}}]}}\n", none, "dynamic_resources.cds_config: needs ads, or a file (path_config_source)"},
+		{"streams of their own", "  lds_config: " + own("GRPC", "cp", "") + "\n  cds_config: " + own("DELTA_GRPC", "cp", "initial_fetch_timeout: 1s, ") + "\n", none, ""},
+		{"one beside another", stream + "  lds_config: {ads: {}}\n  cds_config: " + own("GRPC", "cp", "") + "\n", none, ""},
+		{"REST", "  cds_config: " + own("REST", "cp", "") + "\n", none, "dynamic_resources.cds_config.api_config_source.api_type: is REST; use GRPC or DELTA_GRPC"},
+		{"of no cluster", "  cds_config: " + own("GRPC", "none", "") + "\n", none, "dynamic_resources.cds_config.api_config_source.grpc_services[0].envoy_grpc.cluster_name: there is no static cluster \"none\""},
+		{"of a cluster with a mark", "  cds_config: " + own("GRPC", "a#b", "") + "\n", none, "cluster_name: has one of \"#\""},
+		{"V2 of one", "  cds_config: " + strings.Replace(own("GRPC", "cp", ""), "{api_type", "{transport_api_version: V2, api_type", 1) + "\n", none, "api_config_source.transport_api_version: is V2"},
+		{"a negative wait", "  cds_config: " + own("GRPC", "cp", "initial_fetch_timeout: -1s, ") + "\n", none, "dynamic_resources.cds_config.initial_fetch_timeout: must not be negative"},
+		{"routes of a stream", "", none + listener("{route_config_name: r, config_source: "+own("GRPC", "cp", "")+"}"), ""},
+		{"routes of no cluster", "", none + listener("{route_config_name: r, config_source: "+own("GRPC", "none", "")+"}"), "rds.config_source: cluster \"none\": " + ErrServer.Error()},
+		{"routes by the name of a stream", stream, none + listener("{route_config_name: 'stream:cp/sotw#r', config_source: {ads: {}}}"), "rds.config_source: \"stream:cp/sotw#r\" reads like a file's or another service's"},
+		{"endpoints of a stream", "", eds("eds_config: " + own("GRPC", "cp", "")), ""},
+		{"endpoints of a cluster that has none itself", "", eds("eds_config: " + own("GRPC", "c", "")), "eds_cluster_config.eds_config: cluster \"c\": " + ErrServer.Error()},
 		{"nothing", "  cds_config: {}\n", none, "dynamic_resources.cds_config.config_source_specifier: value is required"},
 		{"routes of a file", "", none + listener("{route_config_name: r, config_source: {path: /r}}"), ""},
 		{"routes of no stream", "", none + listener("{route_config_name: r, config_source: {ads: {}}}"), "there is no dynamic_resources.ads_config"},
@@ -49,6 +63,9 @@ func TestSources(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"r", "a#b", ""} {
+		if service, got, ok := resource.SplitStream(resource.InStream("cp/sotw", name)); !ok || service != "cp/sotw" || got != name {
+			t.Errorf("%q: %q %q %v", name, service, got, ok)
+		}
 		if path, got, ok := resource.SplitFile(resource.InFile("/etc/x:y", name)); !ok || path != "/etc/x:y" || got != name {
 			t.Errorf("%q: %q %q %v", name, path, got, ok)
 		}

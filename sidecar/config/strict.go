@@ -211,8 +211,6 @@ type decoder struct {
 	secrets map[string]*tlscontext.Discovered
 	// runtime is the bootstrap's; nil elsewhere.
 	runtime *runtime
-	// grpcOnly allows what only a control-plane cluster may have.
-	grpcOnly bool
 	// maxDirectBody is the route configuration's bound for direct responses.
 	maxDirectBody int
 }

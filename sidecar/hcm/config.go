@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
+	"github.com/hauberk-mesh/hauberk/sidecar/discovery"
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
@@ -17,8 +18,9 @@ import (
 // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.
 type Config struct {
 	StatPrefix string
-	// Exactly one of RouteName (RDS) and Routes (inline).
+	// Exactly one of RouteName (RDS, from where Discovery says) and Routes (inline).
 	RouteName string
+	Discovery discovery.Source `json:",omitzero"`
 	Routes    *route.Config
 	// Filters run in order before the router; RBAC are those of them that are RBAC.
 	Filters []HTTPFilter

@@ -84,6 +84,7 @@ var envoyStats = []EnvoyStatGroup{
 		{"ssl.connection_error, ssl.fail_verify_san, ssl.fail_verify_error", "hauberk_tls_handshakes_total", "by reason"},
 		{"ssl.versions.VERSION", `hauberk_tls_handshakes_total{version="TLSv1.3"}`, ""},
 		{"listener_manager.total_listeners_active, .total_listeners_warming, .total_listeners_draining", "hauberk_listeners", ""},
+		{"listener_manager.listener_create_failure", "hauberk_listener_failures_total", ""},
 	}},
 	{"http1, http2 (codecs)", []EnvoyStat{
 		{"http1.response_flood, http1.dropped_headers_with_underscores, http1.requests_rejected_with_underscores_in_headers", errorsSeen, "by reason; dropped fields are not counted"},

@@ -102,6 +102,7 @@ type Metrics struct {
 	SVIDNotAfter         *GaugeVec
 	Rotations            *CounterVec
 	ListenersActive      *GaugeVec
+	ListenerFailures     *CounterVec
 	Draining             *GaugeVec
 	ProcessStart         *GaugeVec
 	ConfigCacheOperation *CounterVec
@@ -192,13 +193,14 @@ func NewMetrics() *Metrics {
 		BuildInfo:            r.Gauge("hauberk_build_info", "Always 1; the labels say what is running.", "version", "go_version"),
 		panics:               r.Counter("hauberk_panics_total", "Faults of the program that were contained, each of which ended what it occurred in and is in the log with its stack; by place.", "place"),
 		XDSUpdates:           r.Counter("hauberk_xds_updates_total", "Discovery responses, by resource type and result: ack or nack.", "type", "result"),
-		XDSConnected:         r.Gauge("hauberk_xds_connected", "1 while the stream to the control plane is up."),
+		XDSConnected:         r.Gauge("hauberk_xds_connected", "1 while the stream to the control plane is up, and all of them where there are several."),
 		ConfigTimestamp:      r.Gauge("hauberk_config_applied_timestamp_seconds", "When configuration of a type was last applied.", "type"),
 		ConfigAge:            r.Gauge("hauberk_config_age_seconds", "Time since a control plane last confirmed the configuration in force; 0 while connected."),
 		TrustAge:             r.Gauge("hauberk_trust_age_seconds", "Time since trust bundles were last confirmed, by where they come from: a control plane, or the name of a file.", "source"),
 		SVIDNotAfter:         r.Gauge("hauberk_svid_not_after_timestamp_seconds", "When an own X.509 SVID expires.", "spiffe_id"),
 		Rotations:            r.Counter("hauberk_rotations_total", "Renewals of SVIDs and trust bundles, by result: ok or failed.", "kind", "result"),
-		ListenersActive:      r.Gauge("hauberk_listeners", "Listeners, by state: active, warming, draining or failed.", "state"),
+		ListenersActive:      r.Gauge("hauberk_listeners", "Listeners, by state: active, warming (also to take the place of one that is active), draining or failed (those that are not what was asked for last).", "state"),
+		ListenerFailures:     r.Counter("hauberk_listener_failures_total", "Listeners that could not be put in force, for want of their address for one, those too that had been acknowledged; what was in force stays."),
 		Draining:             r.Gauge("hauberk_draining", "1 while the process drains."),
 		ProcessStart:         r.Gauge("hauberk_process_start_timestamp_seconds", "When the process started."),
 		ConfigCacheOperation: r.Counter("hauberk_config_cache_operations_total", "Reads and writes of the on-disk configuration cache, by result: ok or failed.", "operation", "result"),

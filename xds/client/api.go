@@ -1,6 +1,6 @@
-// Package client is the xDS client of the sidecar: it keeps one aggregated
-// discovery stream to one of several control planes, hands what arrives to a
-// Handler, and acknowledges exactly what the Handler accepted. Losing the stream
+// Package client is the xDS client of the sidecar: it keeps one discovery stream,
+// the aggregated one or that of a type, to one of several control planes, hands
+// what arrives to a Handler, and acknowledges exactly what the Handler accepted. Losing the stream
 // loses nothing: the last accepted configuration stays, in memory and in a cache
 // on disk, and a new stream resumes from its versions.
 package client
@@ -85,6 +85,9 @@ type Config struct {
 	Handler Handler
 	// SotW uses the state-of-the-world protocol instead of the incremental one.
 	SotW bool
+	// Type has the stream be that of the service of this one type, empty for the
+	// aggregated one.
+	Type string
 	// Cache keeps what was accepted across restarts; nil for none.
 	Cache *cache.Cache
 	Log   *slog.Logger

@@ -22,10 +22,12 @@ func (c *Client) handle(srv Server, a *answer) {
 	}
 	u := ts.update(a)
 	asked := maps.Clone(ts.sentNames)
+	// That there is nothing of a type is news too, of the first answer to the wildcard.
+	empty := ts.wildcard && !ts.complete && !a.partial
 	c.mu.Unlock()
 
 	errs := maps.Clone(a.bad)
-	if u.Full || len(u.Upserts)+len(u.Removed)+len(u.Refused) > 0 {
+	if u.Full || empty || len(u.Upserts)+len(u.Removed)+len(u.Refused) > 0 {
 		for n, err := range c.cfg.Handler.Apply(u) {
 			if err != nil && slices.ContainsFunc(u.Upserts, func(r *resource.Resource) bool { return r.Name == n }) {
 				errs[n] = err
@@ -68,6 +70,9 @@ func (ts *typeState) update(a *answer) Update {
 	present := map[string]struct{}{}
 	for _, r := range a.resources {
 		present[r.Name] = struct{}{}
+		if old, ok := ts.left[r.Name]; ok && a.bad[r.Name] == nil {
+			ts.left[r.Name] = departed{r, old.at}
+		}
 		if !ts.wants(r.Name) || a.bad[r.Name] != nil {
 			continue
 		}
@@ -123,8 +128,9 @@ func (ts *typeState) record(u Update, errs map[string]error) map[string]string {
 		}
 		delete(ts.rejected, r.Name)
 		delete(ts.absent, r.Name)
-		// The Handler may have dropped the name while it applied it.
-		if ts.wants(r.Name) {
+		// The name may have been dropped while it was applied, and asked for again: then it
+		// comes once more.
+		if _, left := ts.dropped[r.Name]; ts.wants(r.Name) && !left {
 			ts.accepted[r.Name] = r
 		}
 	}
@@ -145,6 +151,37 @@ func (ts *typeState) answeredAll(asked map[string]struct{}) {
 		if _, named := ts.names[n]; named && ts.accepted[n] == nil && ts.rejected[n] == "" {
 			ts.absent[n] = struct{}{}
 		}
+	}
+}
+
+// handBack gives the Handler what it dropped a short while ago and wants again, as long as
+// the server has sent nothing newer. It may not send it again at all.
+func (c *Client) handBack() {
+	c.mu.Lock()
+	all := slices.Clone(c.order)
+	c.mu.Unlock()
+	for _, ts := range all {
+		c.mu.Lock()
+		u := Update{Type: ts.url}
+		for _, n := range slices.Sorted(maps.Keys(ts.again)) {
+			if ts.wants(n) && ts.accepted[n] == nil {
+				u.Upserts = append(u.Upserts, ts.left[n].Resource)
+			}
+		}
+		clear(ts.again)
+		c.mu.Unlock()
+		if len(u.Upserts) == 0 {
+			continue
+		}
+		errs := c.cfg.Handler.Apply(u)
+		c.mu.Lock()
+		for _, r := range u.Upserts {
+			if _, left := ts.dropped[r.Name]; errs[r.Name] == nil && ts.wants(r.Name) && !left {
+				ts.accepted[r.Name] = r
+			}
+		}
+		c.checkSyncedLocked()
+		c.mu.Unlock()
 	}
 }
 

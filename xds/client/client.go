@@ -39,7 +39,8 @@ type Client struct {
 }
 
 // New checks the configuration. Listeners and clusters are subscribed by
-// wildcard; Unsubscribe(type) undoes that before Run.
+// wildcard, but on the stream of another type; Unsubscribe(type) undoes that
+// before Run.
 func New(cfg Config) (*Client, error) {
 	switch {
 	case len(cfg.Servers) == 0:
@@ -48,6 +49,9 @@ func New(cfg Config) (*Client, error) {
 		return nil, errors.New("xds client: node.id is empty")
 	case cfg.Handler == nil:
 		return nil, errors.New("xds client: no handler")
+	}
+	if _, ok := methods[cfg.Type]; !ok {
+		return nil, fmt.Errorf("xds client: there is no service of %s", cfg.Type)
 	}
 	for i, s := range cfg.Servers {
 		if s.Dial == nil {
@@ -74,8 +78,9 @@ func New(cfg Config) (*Client, error) {
 	for _, url := range resource.PushOrder {
 		c.typeLocked(url)
 	}
-	c.typeLocked(resource.ClusterType).wildcard = true
-	c.typeLocked(resource.ListenerType).wildcard = true
+	for _, url := range []string{resource.ClusterType, resource.ListenerType} {
+		c.typeLocked(url).wildcard = cfg.Type == "" || cfg.Type == url
+	}
 	c.status.Since = time.Now()
 	return c, nil
 }
@@ -106,7 +111,7 @@ func (c *Client) typeLocked(url string) *typeState {
 			return ts
 		}
 	}
-	ts := newTypeState(url)
+	ts := newTypeState(url, c.cfg.SotW)
 	c.order = append(c.order, ts)
 	return ts
 }

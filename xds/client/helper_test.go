@@ -113,6 +113,9 @@ func (p *plane) start() {
 	defer p.mu.Unlock()
 	p.lis, p.grpc, p.done = bufconn.Listen(1<<20), grpc.NewServer(), make(chan struct{})
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(p.grpc, p.srv)
+	if own, ok := p.srv.(interface{ register(*grpc.Server) }); ok {
+		own.register(p.grpc)
+	}
 	lis, g, done := p.lis, p.grpc, p.done
 	go func() { defer close(done); _ = g.Serve(lis) }()
 }
@@ -147,6 +150,8 @@ func (p *plane) server() Server {
 // clusters and listeners, and rejects what is bad.
 type mirror struct {
 	c *Client
+	// subscribe and unsubscribe stand in for those of c.
+	subscribe, unsubscribe func(url string, names ...string)
 
 	mu      sync.Mutex
 	have    map[string]map[string]*resource.Resource
@@ -191,6 +196,13 @@ func (m *mirror) Apply(u Update) map[string]error {
 	return errs
 }
 
+// drop forgets what nobody asks for any more.
+func (m *mirror) drop(url, name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.have[url], name)
+}
+
 func (m *mirror) children(url string) (names []string) {
 	for n, r := range m.have[url] {
 		if url == cds {
@@ -209,7 +221,11 @@ func (m *mirror) children(url string) (names []string) {
 }
 
 func (m *mirror) follow(child string, names []string) {
-	m.c.Subscribe(child, append(names, "")...) // never the wildcard
+	subscribe, unsubscribe := m.subscribe, m.unsubscribe
+	if subscribe == nil {
+		subscribe, unsubscribe = m.c.Subscribe, m.c.Unsubscribe
+	}
+	subscribe(child, append(names, "")...) // never the wildcard
 	var gone []string
 	for n := range m.have[child] {
 		if !slices.Contains(names, n) {
@@ -218,7 +234,7 @@ func (m *mirror) follow(child string, names []string) {
 		}
 	}
 	if len(gone) > 0 {
-		m.c.Unsubscribe(child, gone...)
+		unsubscribe(child, gone...)
 	}
 }
 

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
+
+	"github.com/hauberk-mesh/hauberk/xds/resource"
 )
 
 const (
@@ -74,16 +77,22 @@ func (c *Client) stream(ctx context.Context, srv Server) (answered bool, err err
 		}
 	}()
 	unanswered := time.NewTimer(answerTimeout)
+	unanswered.Stop() // until something has been asked
 	defer unanswered.Stop()
 	later := time.NewTimer(time.Hour)
 	defer later.Stop()
 	first := true
 	for {
+		silent := first
 		wait, err := c.flush(w, &first)
 		if err != nil && !errors.Is(err, io.EOF) {
 			return answered, err
 		}
+		c.handBack()
 		// io.EOF from a send: the reason comes from the receiver.
+		if silent && !first {
+			unanswered.Reset(answerTimeout)
+		}
 		later.Stop()
 		if wait > 0 {
 			later.Reset(wait)
@@ -111,20 +120,44 @@ func (c *Client) stream(ctx context.Context, srv Server) (answered bool, err err
 	}
 }
 
+// methods are those of the services of resources: of the state of the world, and of increments.
+var methods = map[string][2]string{
+	"": {
+		"/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources",
+		"/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources",
+	},
+	resource.ClusterType: {
+		"/envoy.service.cluster.v3.ClusterDiscoveryService/StreamClusters",
+		"/envoy.service.cluster.v3.ClusterDiscoveryService/DeltaClusters",
+	},
+	resource.EndpointType: {
+		"/envoy.service.endpoint.v3.EndpointDiscoveryService/StreamEndpoints",
+		"/envoy.service.endpoint.v3.EndpointDiscoveryService/DeltaEndpoints",
+	},
+	resource.ListenerType: {
+		"/envoy.service.listener.v3.ListenerDiscoveryService/StreamListeners",
+		"/envoy.service.listener.v3.ListenerDiscoveryService/DeltaListeners",
+	},
+	resource.RouteType: {
+		"/envoy.service.route.v3.RouteDiscoveryService/StreamRoutes",
+		"/envoy.service.route.v3.RouteDiscoveryService/DeltaRoutes",
+	},
+}
+
 func (c *Client) open(ctx context.Context, conn grpc.ClientConnInterface) (wire, error) {
-	ads := discoveryv3.NewAggregatedDiscoveryServiceClient(conn)
+	method := methods[c.cfg.Type][1]
 	if c.cfg.SotW {
-		s, err := ads.StreamAggregatedResources(ctx, grpc.MaxCallRecvMsgSize(maxMessage))
-		if err != nil {
-			return nil, err
-		}
-		return &sotwWire{stream: s, client: c}, nil
+		method = methods[c.cfg.Type][0]
 	}
-	s, err := ads.DeltaAggregatedResources(ctx, grpc.MaxCallRecvMsgSize(maxMessage))
+	s, err := conn.NewStream(ctx, &grpc.StreamDesc{StreamName: path.Base(method), ServerStreams: true, ClientStreams: true},
+		method, grpc.MaxCallRecvMsgSize(maxMessage))
 	if err != nil {
 		return nil, err
 	}
-	return &deltaWire{stream: s, client: c}, nil
+	if c.cfg.SotW {
+		return &sotwWire{stream: &grpc.GenericClientStream[discoveryv3.DiscoveryRequest, discoveryv3.DiscoveryResponse]{ClientStream: s}, client: c}, nil
+	}
+	return &deltaWire{stream: &grpc.GenericClientStream[discoveryv3.DeltaDiscoveryRequest, discoveryv3.DeltaDiscoveryResponse]{ClientStream: s}, client: c}, nil
 }
 
 func (c *Client) connected(srv Server, a *answer) {

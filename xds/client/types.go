@@ -13,7 +13,8 @@ const wildcard = "*"
 
 // typeState is one resource type. Client.mu guards it.
 type typeState struct {
-	url string
+	url  string
+	sotw bool
 
 	// The subscription, and what was accepted and rejected under it. They
 	// outlive streams.
@@ -36,6 +37,12 @@ type typeState struct {
 	// dropped are those of sentNames that were unsubscribed, though they may be wanted
 	// again: what was accepted of them is gone, and comes again only to who asks anew.
 	dropped map[string]struct{}
+	// left are, of the state of the world, those that were dropped a short while ago, as they
+	// were accepted or came since; again are those of them that are wanted again.
+	left  map[string]departed
+	again map[string]struct{}
+	// cleared is when what left longer ago was last forgotten.
+	cleared time.Time
 	nonce   string
 	replies []reply
 
@@ -43,6 +50,17 @@ type typeState struct {
 	streak  int
 	lastBad string
 }
+
+// departed is a resource that was dropped.
+type departed struct {
+	*resource.Resource
+	at time.Time
+}
+
+// leftFor is how long a resource of the state of the world is kept once it was dropped. An
+// answer that overtakes the requests which drop a name and ask for it again makes them old:
+// its server takes no notice of them, and does not send again what it has sent.
+const leftFor = 10 * time.Second
 
 // reply is an ACK or NACK. A NACK of what was just rejected is delayed to
 // notBefore: a server that sends it again at once must not be answered at once.
@@ -52,11 +70,11 @@ type reply struct {
 	notBefore time.Time
 }
 
-func newTypeState(url string) *typeState {
+func newTypeState(url string, sotw bool) *typeState {
 	return &typeState{
-		url: url, names: map[string]struct{}{}, accepted: map[string]*resource.Resource{},
+		url: url, sotw: sotw, names: map[string]struct{}{}, accepted: map[string]*resource.Resource{},
 		rejected: map[string]string{}, absent: map[string]struct{}{}, sentNames: map[string]struct{}{},
-		dropped: map[string]struct{}{},
+		dropped: map[string]struct{}{}, left: map[string]departed{}, again: map[string]struct{}{},
 	}
 }
 
@@ -81,6 +99,9 @@ func (ts *typeState) subscribe(names []string) (changed bool) {
 		if _, ok := ts.names[n]; !ok && n != wildcard && n != "" {
 			ts.names[n] = struct{}{}
 			changed = true
+			if old, ok := ts.left[n]; ok && time.Since(old.at) < leftFor {
+				ts.again[n] = struct{}{}
+			}
 		}
 	}
 	return changed
@@ -97,6 +118,7 @@ func (ts *typeState) unsubscribe(names []string) (changed bool) {
 			changed = true
 			if _, sent := ts.sentNames[n]; sent {
 				ts.dropped[n] = struct{}{}
+				ts.leave(n)
 			}
 		}
 	}
@@ -105,6 +127,21 @@ func (ts *typeState) unsubscribe(names []string) (changed bool) {
 	maps.DeleteFunc(ts.rejected, func(n, _ string) bool { return unwanted(n) })
 	maps.DeleteFunc(ts.absent, func(n string, _ struct{}) bool { return unwanted(n) })
 	return changed
+}
+
+// leave keeps what was accepted of a name that is dropped, for a short while.
+func (ts *typeState) leave(name string) {
+	delete(ts.again, name)
+	if !ts.sotw {
+		return
+	}
+	if now := time.Now(); now.Sub(ts.cleared) >= leftFor {
+		ts.cleared = now
+		maps.DeleteFunc(ts.left, func(_ string, old departed) bool { return now.Sub(old.at) >= leftFor })
+	}
+	if r := ts.accepted[name]; r != nil {
+		ts.left[name] = departed{r, time.Now()}
+	}
 }
 
 // settled reports whether everything subscribed was answered.

@@ -64,26 +64,41 @@ func New(name string, m proto.Message, refs ...Ref) (*Resource, error) {
 	}, nil
 }
 
-// A resource that has a file of its own is asked for by both names in one, which no control
-// plane is asked for.
-const inFile, nameAfter = "file:", "#"
+// A resource that has a file of its own, or comes from a service of its type alone, is asked
+// for by both names in one, which no other control plane is asked for.
+const inFile, inStream, nameAfter = "file:", "stream:", "#"
 
-// FileMarks are what the path of such a file must not have in it.
-const FileMarks = nameAfter
+// Marks are what the path of such a file, or the name of a service, must not have in it.
+const Marks = nameAfter
 
 // InFile is the name by which the resource of that name in a file is asked for.
 func InFile(path, name string) string { return inFile + path + nameAfter + name }
 
-// SplitFile is the reverse of InFile. ok is false for what a control plane is asked for.
-func SplitFile(asked string) (path, name string, ok bool) {
-	rest, ok := strings.CutPrefix(asked, inFile)
+// SplitFile is the reverse of InFile. ok is false for what is in no file.
+func SplitFile(asked string) (path, name string, ok bool) { return split(asked, inFile) }
+
+// InStream is the name by which the resource of that name of a service is asked for.
+func InStream(service, name string) string { return inStream + service + nameAfter + name }
+
+// SplitStream is the reverse of InStream. ok is false for what no such service has.
+func SplitStream(asked string) (service, name string, ok bool) { return split(asked, inStream) }
+
+// Aggregated tells whether the aggregated stream is asked for a name.
+func Aggregated(asked string) bool {
+	_, _, file := SplitFile(asked)
+	_, _, stream := SplitStream(asked)
+	return !file && !stream
+}
+
+func split(asked, mark string) (from, name string, ok bool) {
+	rest, ok := strings.CutPrefix(asked, mark)
 	if ok {
-		path, name, ok = strings.Cut(rest, nameAfter)
+		from, name, ok = strings.Cut(rest, nameAfter)
 	}
 	if !ok {
 		return "", "", false
 	}
-	return path, name, true
+	return from, name, true
 }
 
 // Set is one immutable view: the resources a client may see, by type and name.
