@@ -125,7 +125,8 @@ func (d *decoder) customType(m *clusterv3.Cluster, out *cluster.Config) error {
 		return fail("cluster_type", "type %q has no typed_config", ct.GetName())
 	}
 	//lint:ignore SA1019 deprecated, and in many bootstraps
-	if m.GetDnsRefreshRate() != nil || m.GetDnsJitter() != nil || m.GetDnsFailureRefreshRate() != nil || m.GetDnsLookupFamily() != 0 || saysResolver(m) {
+	if m.GetDnsRefreshRate() != nil || m.GetDnsJitter() != nil || m.GetDnsFailureRefreshRate() != nil || m.GetDnsLookupFamily() != 0 ||
+		m.GetRespectDnsTtl() || saysResolver(m) {
 		return fail("cluster_type", "the cluster's own dns fields are not for this type; put them into typed_config")
 	}
 	out.Type = cluster.StrictDNS
@@ -141,6 +142,8 @@ func (d *decoder) customType(m *clusterv3.Cluster, out *cluster.Config) error {
 	if err := d.typedResolver(c.GetTypedDnsResolverConfig(), out.DNS, "cluster_type.typed_config.typed_dns_resolver_config"); err != nil {
 		return err
 	}
+	out.DNS.RespectTTL = c.GetRespectDnsTtl()
+	out.DNS.MinRefresh = c.GetDnsMinRefreshRate().AsDuration()
 	return dnsTimes(out.DNS, c.GetDnsRefreshRate(), c.GetDnsJitter(),
 		c.GetDnsFailureRefreshRate().GetBaseInterval(), c.GetDnsFailureRefreshRate().GetMaxInterval(), "cluster_type.typed_config.")
 }
@@ -152,7 +155,7 @@ func legacyDNS(m *clusterv3.Cluster, out *cluster.Config) error {
 		clusterv3.Cluster_V6_ONLY: cluster.IPv6Only, clusterv3.Cluster_V4_PREFERRED: cluster.IPv4First,
 		clusterv3.Cluster_ALL: cluster.AllFamilies,
 	}
-	out.DNS = &cluster.DNS{Family: families[m.GetDnsLookupFamily()]}
+	out.DNS = &cluster.DNS{Family: families[m.GetDnsLookupFamily()], RespectTTL: m.GetRespectDnsTtl()}
 	//lint:ignore SA1019 deprecated, and in many bootstraps
 	failure := m.GetDnsFailureRefreshRate()
 	//lint:ignore SA1019 deprecated, and in many bootstraps
