@@ -65,9 +65,6 @@ func (d *decoder) discovery(m *clusterv3.Cluster, out *cluster.Config) error {
 	if m.GetEdsClusterConfig() != nil {
 		return fail("eds_cluster_config", "needs type EDS")
 	}
-	if m.GetLoadAssignment() == nil {
-		return fail("load_assignment", "is missing")
-	}
 	dns := out.Type == cluster.StrictDNS || out.Type == cluster.LogicalDNS
 	if dns && m.GetClusterType() == nil {
 		if err := legacyDNS(m, out); err != nil {

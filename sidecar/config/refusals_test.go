@@ -70,7 +70,7 @@ func TestRefusalsOfSeveralResources(t *testing.T) {
 	_, err := ParseBootstrap([]byte(`
 static_resources:
   clusters:
-  - {name: one}
+  - {name: one, type: LOGICAL_DNS}
   - {name: two, load_assignment: {cluster_name: two}}
   - {name: three, lb_policy: LOAD_BALANCING_POLICY_CONFIG, load_assignment: {cluster_name: three}}
   listeners:
@@ -80,7 +80,7 @@ static_resources:
 		t.Fatal("it was taken")
 	}
 	want := "refused in 3 places:\n" +
-		`  static_resources.clusters[0] ("one"): load_assignment: is missing` + "\n" +
+		`  static_resources.clusters[0] ("one"): load_assignment: a logical DNS cluster has exactly one locality with one endpoint` + "\n" +
 		`  static_resources.clusters[2] ("three"): lb_policy: is LOAD_BALANCING_POLICY_CONFIG; use load_balancing_policy, or another one` + "\n" +
 		`  static_resources.listeners[0] ("in"): address: a socket_address is needed`
 	if err.Error() != want {
