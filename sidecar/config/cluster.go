@@ -121,11 +121,7 @@ func (d *decoder) customType(m *clusterv3.Cluster, out *cluster.Config) error {
 	if !ok {
 		return fail("cluster_type", "type %q has no typed_config", ct.GetName())
 	}
-	//lint:ignore SA1019 deprecated, and in many bootstraps
-	if m.GetDnsRefreshRate() != nil || m.GetDnsJitter() != nil || m.GetDnsFailureRefreshRate() != nil || m.GetDnsLookupFamily() != 0 ||
-		m.GetRespectDnsTtl() || saysResolver(m) {
-		return fail("cluster_type", "the cluster's own dns fields are not for this type; put them into typed_config")
-	}
+	// The cluster's own fields say nothing beside these, as in Envoy: control planes set both.
 	out.Type = cluster.StrictDNS
 	if c.GetAllAddressesInSingleEndpoint() {
 		out.Type = cluster.LogicalDNS
