@@ -29,6 +29,7 @@ func init() {
 		list + ".Predicate":                 {use: "single_predicate or_matcher and_matcher not_matcher"},
 		list + ".Predicate.PredicateList":   {use: "predicate"},
 		list + ".Predicate.SinglePredicate": {use: "input value_match custom_match"},
+		"xds.core.v3.CidrRange":             {use: "address_prefix prefix_len"},
 		"xds.core.v3.TypedExtensionConfig":  {use: "typed_config", ignore: nameOnly},
 		"xds.type.matcher.v3.StringMatcher": {use: "exact prefix suffix contains safe_regex ignore_case"},
 		"xds.type.matcher.v3.RegexMatcher": {
