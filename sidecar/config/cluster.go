@@ -148,6 +148,7 @@ func legacyDNS(m *clusterv3.Cluster, out *cluster.Config) error {
 		clusterv3.Cluster_V6_ONLY: cluster.IPv6Only, clusterv3.Cluster_V4_PREFERRED: cluster.IPv4First,
 		clusterv3.Cluster_ALL: cluster.AllFamilies,
 	}
+	//lint:ignore SA1019 deprecated, and in many bootstraps
 	out.DNS = &cluster.DNS{Family: families[m.GetDnsLookupFamily()], RespectTTL: m.GetRespectDnsTtl()}
 	//lint:ignore SA1019 deprecated, and in many bootstraps
 	failure := m.GetDnsFailureRefreshRate()
