@@ -315,9 +315,9 @@ func TestRejectedResourceLeavesTheLastGood(t *testing.T) {
 	if errs["new"] == nil || len(r.warming) > 0 {
 		t.Errorf("a listener whose address is taken was accepted: %v, warming %v", errs, r.warming)
 	}
-	badCluster := res(t, "c", &clusterv3.Cluster{Name: "c", LbPolicy: clusterv3.Cluster_MAGLEV})
+	badCluster := res(t, "c", &clusterv3.Cluster{Name: "c", LbPolicy: clusterv3.Cluster_LOAD_BALANCING_POLICY_CONFIG})
 	if errs := r.Apply(client.Update{Type: resource.ClusterType, Upserts: []*resource.Resource{badCluster}}); errs["c"] == nil {
-		t.Error("a maglev cluster was accepted")
+		t.Error("a cluster whose policy is nowhere was accepted")
 	}
 	if c := r.clusters.Get("c"); c == nil || c.Config().Type != cluster.EDS || len(c.Stats()) != 1 {
 		t.Error("the last good cluster is not in force")

@@ -22,6 +22,13 @@ func (c compiler) ruleSet(r *Rules, shadow bool) (*ruleSet, error) {
 	if r == nil {
 		return nil, nil
 	}
+	if r.Ordered != nil {
+		if r.Action != Allow || len(r.Policies) > 0 {
+			return nil, errors.New("policies and an order of cases exclude one another")
+		}
+		o, err := c.ordered(r.Ordered, shadow)
+		return &ruleSet{ordered: o}, err
+	}
 	if r.Action > Log {
 		return nil, fmt.Errorf("action %d is unknown", r.Action)
 	}

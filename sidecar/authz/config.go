@@ -35,6 +35,8 @@ type HTTPFilter = NetworkFilter
 type Rules struct {
 	Action   Action
 	Policies []Policy // sorted by name
+	// Ordered stands in place of Action and Policies, if it is there.
+	Ordered *Ordered
 }
 
 // Policy matches when any permission and any principal match.

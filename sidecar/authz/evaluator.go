@@ -122,6 +122,8 @@ type ruleSet struct {
 	policies []policy
 	// unmatched counts what no policy matched.
 	unmatched *telemetry.Counter
+	// ordered stands in place of all that, if it is there.
+	ordered *ordered
 }
 
 type policy struct {
@@ -222,6 +224,9 @@ func (f *filter) check(in *input, d *Decision) bool {
 	if f.rules == nil {
 		return true
 	}
+	if f.rules.ordered != nil {
+		return f.rules.ordered.into(in, d, f.name)
+	}
 	p := f.rules.match(in)
 	switch {
 	case f.rules.action == Log:
@@ -240,6 +245,10 @@ func (f *filter) check(in *input, d *Decision) bool {
 
 func (r *ruleSet) shadowInto(in *input, d *Decision) {
 	if d.ShadowDenied {
+		return
+	}
+	if r.ordered != nil {
+		r.ordered.shadowInto(in, d)
 		return
 	}
 	p := r.match(in)

@@ -28,6 +28,9 @@ const (
 	kindConnection
 	kindRemote
 	kindTemplate
+	kindLine
+	kindURISAN
+	kindServerName
 )
 
 // matcher is a compiled permission or principal. A tree of values with a switch
@@ -91,6 +94,12 @@ func (m *matcher) match(in *input) bool {
 		return ok && m.tmpl.Match(trimQuery(path))
 	case kindRemote:
 		return m.prefix.Contains(Bare(in.peer.Remote))
+	case kindLine:
+		return m.matchLine(in.req)
+	case kindURISAN:
+		return m.matchURISAN(in.peer.Info)
+	case kindServerName:
+		return in.peer.Info.SNI != "" && m.str.match(in.peer.Info.SNI)
 	}
 	return false
 }

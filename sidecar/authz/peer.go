@@ -8,6 +8,8 @@ func (e *Evaluator) DeniesAll(i int, p *Peer, forwarded bool) (rule string, deni
 	in := unasked{input{peer: p}, forwarded}
 	r := e.filters[i].rules
 	switch {
+	case r != nil && r.ordered != nil:
+		return r.ordered.deniesAll(&in)
 	case r == nil || r.action == Log:
 	case r.action == Allow:
 		if r.matchAny(&in, possibly) == nil {
@@ -58,7 +60,7 @@ func anyWithout(ms []matcher, in *unasked, how certainty) bool {
 // without is match where the request is not known.
 func (m *matcher) without(in *unasked, how certainty) bool {
 	switch m.kind {
-	case kindHeader, kindURLPath, kindTemplate:
+	case kindHeader, kindURLPath, kindTemplate, kindLine:
 		return how == possibly
 	case kindRemote:
 		if in.forwarded {

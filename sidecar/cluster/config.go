@@ -167,6 +167,9 @@ type DNS struct {
 	Servers []string `json:",omitempty"`
 	// OverTCP asks no question by UDP. WholeNames tries no search domains.
 	OverTCP, WholeNames bool `json:",omitempty"`
+	// RespectTTL has an answer's TTL stand in for Refresh, and MinRefresh for a shorter one.
+	RespectTTL bool          `json:",omitempty"`
+	MinRefresh time.Duration `json:",omitempty"`
 }
 
 // DNSFamily says which addresses of a name are used.

@@ -55,12 +55,14 @@ func (c *Cluster) follow(ctx context.Context, s *settings, name string) {
 		case <-t.C:
 		}
 		failures++
+		var good time.Duration
 		panics.Guard(panics.Housekeeper, func() {
-			if c.resolve(ctx, s, r, name) {
+			var ok bool
+			if good, ok = c.resolve(ctx, s, r, name); ok {
 				failures = 0
 			}
 		})
-		t.Reset(s.dns().wait(failures))
+		t.Reset(s.dns().wait(failures, good))
 	}
 }
 
@@ -74,8 +76,9 @@ func (c *Config) dns() *DNS {
 	return c.DNS
 }
 
-// wait is the time until the next lookup after so many failures in a row.
-func (d *DNS) wait(failures int) time.Duration {
+// wait is the time until the next lookup after so many failures in a row, or after one
+// whose answer is good for so long, where it is known.
+func (d *DNS) wait(failures int, good time.Duration) time.Duration {
 	if failures > 0 && d.FailureBase > 0 {
 		// Fully jittered, as Envoy's back-off is; never a busy loop.
 		most := max(d.FailureBase, min(d.FailureMax, d.FailureBase<<min(failures-1, 16)))
@@ -84,6 +87,9 @@ func (d *DNS) wait(failures int) time.Duration {
 	every := d.Refresh
 	if every <= 0 {
 		every = 5 * time.Second
+	}
+	if failures == 0 && good > 0 {
+		every = max(good, d.MinRefresh)
 	}
 	if d.Jitter > 0 {
 		every += rand.N(d.Jitter)
@@ -99,23 +105,23 @@ func jittered(d time.Duration, percent float64) time.Duration {
 	return d
 }
 
-// resolve looks a name up once; false if that failed. A name that does not exist, or has no
+// resolve looks a name up once, and tells how long the answer is good; false if that failed. A name that does not exist, or has no
 // address, has none from then on, but the last one in a LogicalDNS cluster, both as in Envoy;
 // one that fails otherwise keeps what it last resolved to: addresses that are known beat none.
-func (c *Cluster) resolve(ctx context.Context, s *settings, r Resolver, name string) (ok bool) {
+func (c *Cluster) resolve(ctx context.Context, s *settings, r Resolver, name string) (good time.Duration, ok bool) {
 	within, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	addrs, err := r.LookupNetIP(within, s.dns().Family.network(), name)
+	addrs, good, err := s.dns().lookup(within, r, name)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if ctx.Err() != nil || c.removed {
-		return true
+		return 0, true
 	}
 	last := c.known[name]
 	switch {
 	case err != nil && !notFound(err):
 		c.m.log.Warn("name not resolved, keeping its last addresses", "cluster", c.name, "host", name, "addresses", len(last), "err", err)
-		return false
+		return 0, false
 	case err != nil:
 		addrs = nil
 		if len(last) > 0 {
@@ -133,7 +139,7 @@ func (c *Cluster) resolve(ctx context.Context, s *settings, r Resolver, name str
 			c.aim(h)
 		}
 	}
-	return true
+	return good, true
 }
 
 // notFound tells whether the answer is that there is nothing, or none came.

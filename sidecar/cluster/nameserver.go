@@ -11,17 +11,35 @@ import (
 
 // resolver is whom names are asked of: host, unless the configuration says something else.
 func (d *DNS) resolver(host Resolver) Resolver {
-	if len(d.Servers) == 0 && !d.OverTCP && !d.WholeNames {
+	var along *listening
+	if d.RespectTTL {
+		along = &listening{}
+	}
+	if along != nil && host == Resolver(system) {
+		host = asking("", false, along)
+	}
+	if len(d.Servers) > 0 || d.OverTCP || d.WholeNames {
+		host = d.nameservers(host, along)
+	}
+	if along == nil {
 		return host
 	}
+	if _, ok := host.(ttlResolver); ok {
+		return host
+	}
+	along.Resolver = host
+	return along
+}
+
+func (d *DNS) nameservers(host Resolver, along *listening) *nameservers {
 	out := &nameservers{servers: d.Servers, whole: d.WholeNames}
 	for _, addr := range d.Servers {
-		out.asked = append(out.asked, asking(addr, d.OverTCP))
+		out.asked = append(out.asked, asking(addr, d.OverTCP, along))
 	}
 	switch {
 	case len(out.asked) > 0:
 	case d.OverTCP:
-		out.asked = []Resolver{asking("", true)}
+		out.asked = []Resolver{asking("", true, along)}
 	default:
 		out.asked = []Resolver{host}
 	}
@@ -59,8 +77,8 @@ func (n *nameservers) LookupNetIP(ctx context.Context, network, host string) (ad
 }
 
 // asking makes a resolver of the host's configuration that asks one server in place of
-// the host's; those where it is empty.
-func asking(server string, overTCP bool) Resolver {
+// the host's; those where it is empty. What they answer is read along by along, if it is there.
+func asking(server string, overTCP bool, along *listening) Resolver {
 	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
 		if server != "" {
 			address = server
@@ -68,7 +86,11 @@ func asking(server string, overTCP bool) Resolver {
 		if overTCP {
 			network = "tcp"
 		}
-		return (&net.Dialer{}).DialContext(ctx, network, address)
+		c, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		if err != nil || along == nil {
+			return c, err
+		}
+		return along.conn(c), nil
 	}
 	return systemResolver{&net.Resolver{PreferGo: true, Dial: dial}, &net.Resolver{PreferGo: true, StrictErrors: true, Dial: dial}}
 }

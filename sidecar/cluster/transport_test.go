@@ -260,16 +260,16 @@ func TestDNSFamilies(t *testing.T) {
 func TestDNSTimes(t *testing.T) {
 	d := DNS{Refresh: 10 * time.Second, Jitter: 2 * time.Second, FailureBase: time.Second, FailureMax: 4 * time.Second}
 	for range 500 {
-		if w := d.wait(0); w < 10*time.Second || w >= 12*time.Second {
+		if w := d.wait(0, 0); w < 10*time.Second || w >= 12*time.Second {
 			t.Fatalf("refreshed after %v", w)
 		}
 		for failures, most := range map[int]time.Duration{1: time.Second, 2: 2 * time.Second, 3: 4 * time.Second, 60: 4 * time.Second} {
-			if w := d.wait(failures); w < time.Millisecond || w >= most {
+			if w := d.wait(failures, 0); w < time.Millisecond || w >= most {
 				t.Fatalf("after %d failures %v", failures, w)
 			}
 		}
 	}
-	if w := (&DNS{}).wait(3); w != 5*time.Second {
+	if w := (&DNS{}).wait(3, 0); w != 5*time.Second {
 		t.Errorf("without a rate of failures %v", w)
 	}
 }

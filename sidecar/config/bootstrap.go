@@ -12,6 +12,7 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	regexenginesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/regex_engines/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
@@ -89,6 +90,11 @@ func decodeBootstrap(m *bootstrapv3.Bootstrap, refused []error) (*Bootstrap, err
 	}
 	if err != nil {
 		return nil, err
+	}
+	if e := m.GetDefaultRegexEngine(); e != nil {
+		if _, ok := extension[*regexenginesv3.GoogleRE2](d, e.GetTypedConfig()); !ok {
+			return nil, fail("default_regex_engine", "is no GoogleRE2; expressions have RE2's syntax only")
+		}
 	}
 	out := &Bootstrap{Node: node(m.GetNode())}
 	if d.runtime, err = readRuntime(m.GetLayeredRuntime()); err != nil {

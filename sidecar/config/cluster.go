@@ -63,9 +63,6 @@ func (d *decoder) discovery(m *clusterv3.Cluster, out *cluster.Config) error {
 	if m.GetEdsClusterConfig() != nil {
 		return fail("eds_cluster_config", "needs type EDS")
 	}
-	if m.GetLoadAssignment() == nil {
-		return fail("load_assignment", "is missing")
-	}
 	dns := out.Type == cluster.StrictDNS || out.Type == cluster.LogicalDNS
 	if dns && m.GetClusterType() == nil {
 		if err := legacyDNS(m, out); err != nil {
@@ -122,10 +119,7 @@ func (d *decoder) customType(m *clusterv3.Cluster, out *cluster.Config) error {
 	if !ok {
 		return fail("cluster_type", "type %q has no typed_config", ct.GetName())
 	}
-	//lint:ignore SA1019 deprecated, and in many bootstraps
-	if m.GetDnsRefreshRate() != nil || m.GetDnsJitter() != nil || m.GetDnsFailureRefreshRate() != nil || m.GetDnsLookupFamily() != 0 || saysResolver(m) {
-		return fail("cluster_type", "the cluster's own dns fields are not for this type; put them into typed_config")
-	}
+	// The cluster's own fields say nothing beside these, as in Envoy: control planes set both.
 	out.Type = cluster.StrictDNS
 	if c.GetAllAddressesInSingleEndpoint() {
 		out.Type = cluster.LogicalDNS
@@ -139,6 +133,8 @@ func (d *decoder) customType(m *clusterv3.Cluster, out *cluster.Config) error {
 	if err := d.typedResolver(c.GetTypedDnsResolverConfig(), out.DNS, "cluster_type.typed_config.typed_dns_resolver_config"); err != nil {
 		return err
 	}
+	out.DNS.RespectTTL = c.GetRespectDnsTtl()
+	out.DNS.MinRefresh = c.GetDnsMinRefreshRate().AsDuration()
 	return dnsTimes(out.DNS, c.GetDnsRefreshRate(), c.GetDnsJitter(),
 		c.GetDnsFailureRefreshRate().GetBaseInterval(), c.GetDnsFailureRefreshRate().GetMaxInterval(), "cluster_type.typed_config.")
 }
@@ -150,7 +146,8 @@ func legacyDNS(m *clusterv3.Cluster, out *cluster.Config) error {
 		clusterv3.Cluster_V6_ONLY: cluster.IPv6Only, clusterv3.Cluster_V4_PREFERRED: cluster.IPv4First,
 		clusterv3.Cluster_ALL: cluster.AllFamilies,
 	}
-	out.DNS = &cluster.DNS{Family: families[m.GetDnsLookupFamily()]}
+	//lint:ignore SA1019 deprecated, and in many bootstraps
+	out.DNS = &cluster.DNS{Family: families[m.GetDnsLookupFamily()], RespectTTL: m.GetRespectDnsTtl()}
 	//lint:ignore SA1019 deprecated, and in many bootstraps
 	failure := m.GetDnsFailureRefreshRate()
 	//lint:ignore SA1019 deprecated, and in many bootstraps

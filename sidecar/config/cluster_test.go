@@ -55,8 +55,14 @@ func TestClusterFields(t *testing.T) {
 		"logical DNS": {"-", "type: LOGICAL_DNS\n" + namedEndpoint, `{"Type":4,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0}}`},
 		"strict DNS": {"-", "type: STRICT_DNS\ndns_lookup_family: V4_PREFERRED\ndns_refresh_rate: 2s\ndns_jitter: 0.5s\ndns_failure_refresh_rate: {base_interval: 0.1s}\n" + namedEndpoint,
 			`{"Type":1,"DNS":{"Refresh":2000000000,"Jitter":500000000,"FailureBase":100000000,"FailureMax":1000000000,"Family":1}}`},
+		"ttl": {"-", "type: STRICT_DNS\nrespect_dns_ttl: true\n" + namedEndpoint, `{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"RespectTTL":true}}`},
+		"ttl of a dns cluster": {"-", "cluster_type:\n  name: dns\n  typed_config: {\"@type\": type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster, respect_dns_ttl: true, dns_min_refresh_rate: 3s}\n" + namedEndpoint,
+			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"RespectTTL":true,"MinRefresh":3000000000}}`},
 		"dns cluster": {"-", "cluster_type:\n  name: dns\n  typed_config: {\"@type\": type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster, all_addresses_in_single_endpoint: true, dns_lookup_family: ALL, dns_refresh_rate: 9s}\n" + namedEndpoint,
 			`{"Type":4,"DNS":{"Refresh":9000000000,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":4}}`},
+		"dns cluster with the cluster's own fields": {"-", "dns_refresh_rate: 2s\ndns_lookup_family: V6_ONLY\nrespect_dns_ttl: true\ndns_resolvers: [{socket_address: {address: 10.0.0.53, port_value: 53}}]\n" +
+			"cluster_type:\n  name: dns\n  typed_config: {\"@type\": type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster, dns_lookup_family: V4_ONLY, dns_refresh_rate: 9s}\n" + namedEndpoint,
+			`{"Type":1,"DNS":{"Refresh":9000000000,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":2}}`},
 		"nameservers": {"-", "type: STRICT_DNS\n" + cares(nameservers+", dns_resolver_options: {use_tcp_for_dns_lookups: true, no_default_search_domain: true}, udp_max_queries: 100") + namedEndpoint,
 			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"Servers":["10.0.0.53:53","[2001:db8::53]:8600"],"OverTCP":true,"WholeNames":true}}`},
 		"nameservers before": {"-", "type: STRICT_DNS\nuse_tcp_for_dns_lookups: true\ndns_resolvers: [{socket_address: {address: 10.0.0.1, port_value: 1}}]\ndns_resolution_config: {" + nameservers + "}\n" + namedEndpoint,
@@ -280,7 +286,7 @@ func TestClusterRefused(t *testing.T) {
 		return oneEndpoint + aCheck + "  http_health_check: {path: /, " + s + "}\n"
 	}
 	for name, tc := range map[string]struct{ text, want string }{
-		"ttl":               {"type: STRICT_DNS\nrespect_dns_ttl: true\n" + namedEndpoint, "respect_dns_ttl: unsupported"},
+		"least ttl":         {"cluster_type:\n  name: dns\n  typed_config: {\"@type\": type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster, dns_min_refresh_rate: 0.5s}\n" + namedEndpoint, "dns_min_refresh_rate: value must be greater than or equal to 1s"},
 		"resolver":          {"type: STRICT_DNS\ntyped_dns_resolver_config: {name: r}\n" + namedEndpoint, "typed_dns_resolver_config.typed_config: value is required"},
 		"another resolver":  {"type: STRICT_DNS\ntyped_dns_resolver_config: {name: r, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig}}\n" + namedEndpoint, "typed_dns_resolver_config: has no resolver of type CaresDnsResolverConfig"},
 		"resolver's port":   {"type: STRICT_DNS\ndns_resolvers: [{socket_address: {address: 10.0.0.53, port_value: 0}}]\n" + namedEndpoint, "dns_resolvers[0]: a nameserver is an IP address with a port"},
@@ -288,7 +294,6 @@ func TestClusterRefused(t *testing.T) {
 		"resolver's socket": {"type: STRICT_DNS\ndns_resolvers: [{pipe: {path: /dns}}]\n" + namedEndpoint, "dns_resolvers[0]: a nameserver is an IP address"},
 		"resolvers in turn": {"type: STRICT_DNS\n" + cares("rotate_nameservers: true") + namedEndpoint, "rotate_nameservers: unsupported; remove the field: resolvers are asked in their order"},
 		"many resolvers":    {"type: STRICT_DNS\ndns_resolvers: [" + strings.Repeat("{socket_address: {address: 10.0.0.53, port_value: 53}}, ", 9) + "]\n" + namedEndpoint, "dns_resolvers: has more than 8 servers"},
-		"resolver twice":    {"dns_resolvers: [{socket_address: {address: 10.0.0.53, port_value: 53}}]\ncluster_type:\n  name: dns\n  typed_config: {\"@type\": type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster}\n" + namedEndpoint, "cluster_type: the cluster's own dns fields are not for this type"},
 		"logical endpoints": {"type: LOGICAL_DNS\nload_assignment: {cluster_name: c, endpoints: []}\n", "load_assignment: a logical DNS cluster has exactly one"},
 		"dns back-off":      {"type: STRICT_DNS\ndns_failure_refresh_rate: {base_interval: 2s, max_interval: 1s}\n" + namedEndpoint, "dns_failure_refresh_rate.max_interval: is below base_interval"},
 		"dst policy":        {"type: ORIGINAL_DST\n", "lb_policy: is ROUND_ROBIN"},

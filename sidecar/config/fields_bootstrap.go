@@ -3,6 +3,7 @@ package config
 import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	regexenginesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/regex_engines/v3"
 	downstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
 	fixedheapv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/fixed_heap/v3"
 )
@@ -10,11 +11,15 @@ import (
 func init() {
 	declare("Bootstrap", map[protoreflect.FullName]*rules{
 		"envoy.config.bootstrap.v3.Bootstrap": {
-			use: "node static_resources dynamic_resources admin layered_runtime overload_manager",
+			use: "node static_resources dynamic_resources admin layered_runtime overload_manager " +
+				"cluster_manager default_regex_engine",
 			ignore: map[string]string{
 				"stats_config":            "metrics are named and labelled as METRICS.md lists them",
 				"stats_flush_interval":    "statistics are merged when they are read",
 				"stats_flush_on_admin":    "statistics are merged when they are read",
+				"deferred_stat_options":   "a statistic is made when it first counts",
+				"stats_eviction_interval": "a statistic stays as long as what it counts",
+				"application_log_config":  "the program's own log has the form that --log-format says",
 				"enable_dispatcher_stats": "there are no dispatchers",
 				"flags_path":              "there are no flag files",
 			},
@@ -22,7 +27,19 @@ func init() {
 				"stats_sinks": "statistics are read from /stats/prometheus",
 			},
 		},
-		"envoy.config.bootstrap.v3.LayeredRuntime": {use: "layers"},
+		"envoy.config.bootstrap.v3.ClusterManager": {
+			ignore: map[string]string{
+				"enable_deferred_cluster_creation": "a cluster has connections, and what they cost, once it is used",
+			},
+			instead: map[string]string{
+				"local_cluster_name":   "there is no routing by zone",
+				"outlier_detection":    "ejections are in the log, and /clusters shows every host's",
+				"upstream_bind_config": "use each cluster's upstream_bind_config",
+				"load_stats_config":    "statistics are read from /stats/prometheus",
+			},
+		},
+		"envoy.extensions.regex_engines.v3.GoogleRE2": {},
+		"envoy.config.bootstrap.v3.LayeredRuntime":    {use: "layers"},
 		"envoy.config.bootstrap.v3.RuntimeLayer": {
 			use: "static_layer admin_layer", ignore: map[string]string{"name": "layers are merged in their order"},
 			instead: map[string]string{
@@ -54,6 +71,7 @@ func init() {
 		},
 		"envoy.config.core.v3.Node": {use: "id cluster metadata locality client_features"},
 	})
+	extend("envoy.config.core.v3.TypedExtensionConfig.typed_config", "extension", &regexenginesv3.GoogleRE2{})
 	extend("envoy.config.overload.v3.ResourceMonitor.typed_config", "resource monitor",
 		&fixedheapv3.FixedHeapConfig{}, &downstreamv3.DownstreamConnectionsConfig{})
 }

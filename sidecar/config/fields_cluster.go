@@ -14,7 +14,6 @@ import (
 const (
 	questionReason = "each question has a socket of its own"
 	lookupReason   = "a lookup has 5 s, of which each resolver has its share; after a failure dns_failure_refresh_rate counts"
-	ttlReason      = "what resolves names does not tell how long an answer is good; use dns_refresh_rate"
 )
 
 func init() {
@@ -28,7 +27,7 @@ func init() {
 				"dns_refresh_rate dns_jitter dns_failure_refresh_rate dns_lookup_family cleanup_interval " +
 				"upstream_bind_config upstream_connection_options ignore_health_on_host_removal " +
 				"close_connections_on_host_health_failure dns_resolvers dns_resolution_config typed_dns_resolver_config use_tcp_for_dns_lookups " +
-				"upstream_http_protocol_options",
+				"upstream_http_protocol_options respect_dns_ttl",
 			ignore: map[string]string{
 				"alt_stat_name":                     statsReason,
 				"track_timeout_budgets":             statsReason,
@@ -39,7 +38,6 @@ func init() {
 				"wait_for_warm_on_init":             "a cluster takes requests at once; those that find no host are answered 503",
 			},
 			instead: map[string]string{
-				"respect_dns_ttl": ttlReason,
 				"connection_pool_per_downstream_connection":    "connections are shared by the requests of one workload",
 				"transport_socket_matcher":                     "use transport_socket_matches",
 				"preconnect_policy":                            "connections are opened when they are needed",
@@ -49,10 +47,8 @@ func init() {
 		"envoy.config.cluster.v3.Cluster.CustomClusterType":    {use: "typed_config", ignore: nameOnly},
 		"envoy.extensions.clusters.aggregate.v3.ClusterConfig": {use: "clusters"},
 		"envoy.extensions.clusters.dns.v3.DnsCluster": {
-			use: "dns_refresh_rate dns_failure_refresh_rate dns_jitter dns_lookup_family all_addresses_in_single_endpoint typed_dns_resolver_config",
-			instead: map[string]string{
-				"respect_dns_ttl": ttlReason, "dns_min_refresh_rate": ttlReason,
-			},
+			use: "dns_refresh_rate dns_failure_refresh_rate dns_jitter dns_lookup_family all_addresses_in_single_endpoint typed_dns_resolver_config " +
+				"respect_dns_ttl dns_min_refresh_rate",
 		},
 		"envoy.config.core.v3.DnsResolutionConfig": {use: "resolvers dns_resolver_options"},
 		"envoy.config.core.v3.DnsResolverOptions":  {use: "use_tcp_for_dns_lookups no_default_search_domain"},

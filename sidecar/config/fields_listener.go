@@ -215,14 +215,14 @@ func init() {
 	})
 	declare("Authorization", map[protoreflect.FullName]*rules{
 		"envoy.extensions.filters.http.rbac.v3.RBAC": {
-			use: "rules rules_stat_prefix shadow_rules",
+			use: "rules rules_stat_prefix shadow_rules matcher shadow_matcher",
 			ignore: map[string]string{
 				"shadow_rules_stat_prefix": statsReason,
 				"track_per_rule_stats":     "decisions are always counted by rule",
 			},
 		},
 		"envoy.extensions.filters.network.rbac.v3.RBAC": {
-			use: "rules shadow_rules stat_prefix",
+			use: "rules shadow_rules stat_prefix matcher shadow_matcher",
 			ignore: map[string]string{
 				"shadow_rules_stat_prefix": statsReason,
 			},

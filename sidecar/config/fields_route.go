@@ -110,18 +110,21 @@ func init() {
 		},
 		"envoy.config.route.v3.RateLimit.Action": {
 			use: "source_cluster destination_cluster request_headers query_parameters remote_address masked_remote_address generic_key " +
-				"header_value_match query_parameter_value_match",
+				"header_value_match query_parameter_value_match remote_address_match",
 			instead: map[string]string{
 				"dynamic_metadata": metadataHint, "metadata": metadataHint, "extension": metadataHint,
-				"remote_address_match": "use masked_remote_address",
 			},
 		},
 		"envoy.config.route.v3.RateLimit.Action.SourceCluster":       {},
 		"envoy.config.route.v3.RateLimit.Action.DestinationCluster":  {},
 		"envoy.config.route.v3.RateLimit.Action.RemoteAddress":       {},
 		"envoy.config.route.v3.RateLimit.Action.MaskedRemoteAddress": {use: "v4_prefix_mask_len v6_prefix_mask_len"},
-		"envoy.config.route.v3.RateLimit.Action.RequestHeaders":      {use: "header_name descriptor_key skip_if_absent"},
-		"envoy.config.route.v3.RateLimit.Action.QueryParameters":     {use: "query_parameter_name descriptor_key skip_if_absent"},
+		"envoy.config.route.v3.RateLimit.Action.RemoteAddressMatch": {
+			use: "descriptor_key descriptor_value address_matcher", ignore: map[string]string{"default_value": "it is for a value that is empty, and this one is not"},
+		},
+		"envoy.type.matcher.v3.AddressMatcher":                   {use: "ranges invert_match"},
+		"envoy.config.route.v3.RateLimit.Action.RequestHeaders":  {use: "header_name descriptor_key skip_if_absent"},
+		"envoy.config.route.v3.RateLimit.Action.QueryParameters": {use: "query_parameter_name descriptor_key skip_if_absent"},
 		"envoy.config.route.v3.RateLimit.Action.GenericKey": {
 			use: "descriptor_key descriptor_value", ignore: map[string]string{"default_value": literalReason},
 		},

@@ -163,6 +163,36 @@ func TestOrdinaryFieldsAreTaken(t *testing.T) {
 	}
 }
 
+// What control planes put into the bootstraps that they make.
+func TestBootstrapsOfControlPlanesAreTaken(t *testing.T) {
+	for _, fields := range []string{
+		"deferred_stat_options: {enable_deferred_creation_stats: true}",
+		"stats_eviction_interval: 60s",
+		`default_regex_engine: {name: envoy.regex_engines.google_re2, typed_config: {"@type": type.googleapis.com/envoy.extensions.regex_engines.v3.GoogleRE2}}`,
+		"application_log_config: {log_format: {text_format: '%v'}}",
+		"application_log_config: {log_format: {json_format: {a: '%v'}}}",
+		"cluster_manager: {enable_deferred_cluster_creation: true}",
+		"static_resources: {clusters: [{name: nowhere, type: STATIC}, {name: nobody, type: STRICT_DNS}]}",
+	} {
+		if _, err := ParseBootstrap([]byte(fields)); err != nil {
+			t.Errorf("%s: %v", fields, err)
+		}
+	}
+	for fields, want := range map[string]string{
+		"cluster_manager: {local_cluster_name: c}":                            "cluster_manager.local_cluster_name: unsupported; remove the field: there is no routing by zone",
+		"cluster_manager: {outlier_detection: {event_log_path: /dev/stdout}}": "cluster_manager.outlier_detection: unsupported; remove the field: ejections are in the log",
+		"cluster_manager: {upstream_bind_config: {}}":                         "cluster_manager.upstream_bind_config: unsupported; remove the field: use each cluster's upstream_bind_config",
+		"cluster_manager: {load_stats_config: {}}":                            "cluster_manager.load_stats_config: unsupported; remove the field: statistics are read from /stats/prometheus",
+		"default_regex_engine: {name: x}":                                     "default_regex_engine.typed_config: value is required",
+		"default_regex_engine: {name: x, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.load_balancing_policies.random.v3.Random}}": "default_regex_engine: is no GoogleRE2; expressions have RE2's syntax only",
+		"static_resources: {clusters: [{name: c, type: LOGICAL_DNS}]}":                                                                              "load_assignment: a logical DNS cluster has exactly one locality with one endpoint",
+	} {
+		if _, err := ParseBootstrap([]byte(fields)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %s", fields, err, want)
+		}
+	}
+}
+
 func TestOrdinaryFieldsThatAreRefused(t *testing.T) {
 	const stats = "grpc_stats.v3.FilterConfig"
 	for _, c := range []struct{ fields, filter, old, new, want string }{

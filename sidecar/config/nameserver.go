@@ -11,11 +11,6 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 )
 
-// saysResolver tells whether a cluster says by a field of its own whom it asks for names.
-func saysResolver(m *clusterv3.Cluster) bool {
-	return m.GetTypedDnsResolverConfig() != nil || m.GetDnsResolutionConfig() != nil || len(m.GetDnsResolvers()) > 0 || m.GetUseTcpForDnsLookups()
-}
-
 // clusterResolver reads whom a cluster asks for names. Of the three ways to say it the
 // newer one stands, as in Envoy.
 func (d *decoder) clusterResolver(m *clusterv3.Cluster, out *cluster.DNS) error {

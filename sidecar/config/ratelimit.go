@@ -199,6 +199,8 @@ func rateLimitAction(m *routev3.RateLimit_Action, path string) (*route.RateLimit
 		}
 		out.Headers, err = headerMatches(h.GetHeaders(), path+".header_value_match.headers")
 		return out, err
+	case *routev3.RateLimit_Action_RemoteAddressMatch_:
+		return remoteAddressMatch(a.RemoteAddressMatch, path+".remote_address_match")
 	case *routev3.RateLimit_Action_QueryParameterValueMatch_:
 		q := a.QueryParameterValueMatch
 		out := &route.RateLimitAction{
@@ -214,6 +216,24 @@ func rateLimitAction(m *routev3.RateLimit_Action, path string) (*route.RateLimit
 		return out, nil
 	}
 	return nil, fail(path, "has no action")
+}
+
+func remoteAddressMatch(m *routev3.RateLimit_Action_RemoteAddressMatch, path string) (*route.RateLimitAction, error) {
+	if strings.Contains(m.GetDescriptorValue(), "%") {
+		return nil, fail(path+".descriptor_value", "operators are not supported; write the value itself")
+	}
+	out := &route.RateLimitAction{
+		Kind: route.LimitRemoteAddressMatch, Key: cmp.Or(m.GetDescriptorKey(), "remote_address_match"), Value: m.GetDescriptorValue(),
+		Unless: m.GetAddressMatcher().GetInvertMatch(),
+	}
+	for i, r := range m.GetAddressMatcher().GetRanges() {
+		p, err := prefix(r, at(path+".address_matcher.ranges", i))
+		if err != nil {
+			return nil, err
+		}
+		out.Prefixes = append(out.Prefixes, p.Masked())
+	}
+	return out, nil
 }
 
 // isFalse tells a wrapped false from a field that is not there.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 
+	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
@@ -30,27 +31,43 @@ const (
 )
 
 func (d *decoder) networkRBAC(m *netrbacv3.RBAC, path string) (*authz.NetworkFilter, error) {
-	return d.rbacFilter(m.GetStatPrefix(), m.GetRules(), m.GetShadowRules(), connectionLevel, path)
+	return d.rbacFilter(m.GetStatPrefix(), m, connectionLevel, path)
 }
 
 func (d *decoder) httpRBAC(m *httprbacv3.RBAC, path string) (*authz.HTTPFilter, error) {
-	return d.rbacFilter(m.GetRulesStatPrefix(), m.GetRules(), m.GetShadowRules(), requestLevel, path)
+	return d.rbacFilter(m.GetRulesStatPrefix(), m, requestLevel, path)
 }
 
-func (d *decoder) rbacFilter(prefix string, enforced, shadow *rbacv3.RBAC, l level, path string) (*authz.NetworkFilter, error) {
+// rbacMessage is what the filters of both levels have.
+type rbacMessage interface {
+	GetRules() *rbacv3.RBAC
+	GetShadowRules() *rbacv3.RBAC
+	GetMatcher() *xdsmatcherv3.Matcher
+	GetShadowMatcher() *xdsmatcherv3.Matcher
+}
+
+func (d *decoder) rbacFilter(prefix string, m rbacMessage, l level, path string) (*authz.NetworkFilter, error) {
 	out := &authz.NetworkFilter{StatPrefix: prefix}
 	var err error
-	if out.Rules, err = d.rules(l, enforced, path+".rules"); err != nil {
+	if out.Rules, err = d.rules(l, m.GetRules(), m.GetMatcher(), path+".", ""); err != nil {
 		return nil, err
 	}
-	out.Shadow, err = d.rules(l, shadow, path+".shadow_rules")
+	out.Shadow, err = d.rules(l, m.GetShadowRules(), m.GetShadowMatcher(), path+".", "shadow_")
 	return out, err
 }
 
-func (d *decoder) rules(l level, m *rbacv3.RBAC, path string) (*authz.Rules, error) {
-	if m == nil {
+// rules reads policies, or the matcher that may stand in their place.
+func (d *decoder) rules(l level, m *rbacv3.RBAC, matcher *xdsmatcherv3.Matcher, path, kind string) (*authz.Rules, error) {
+	switch {
+	case m != nil && matcher != nil:
+		return nil, fail(path+kind+"rules", "stands beside %smatcher, and would be ignored", kind)
+	case matcher != nil:
+		ordered, err := d.ordered(l, matcher, path+kind+"matcher")
+		return &authz.Rules{Ordered: ordered}, err
+	case m == nil:
 		return nil, nil
 	}
+	path += kind + "rules"
 	out := &authz.Rules{}
 	switch m.GetAction() {
 	case rbacv3.RBAC_ALLOW:

@@ -13,7 +13,7 @@ static_resources:
   clusters:
   - name: app
     preconnect_policy: {}
-    respect_dns_ttl: true
+    connection_pool_per_downstream_connection: true
   listeners:
   - name: in
     address: {socket_address: {address: 127.0.0.1, port_value: 0}}
@@ -50,7 +50,7 @@ func TestAllRefusals(t *testing.T) {
 	}
 	for _, want := range []string{
 		"  static_resources.clusters[0].preconnect_policy: unsupported; remove the field",
-		"  static_resources.clusters[0].respect_dns_ttl: unsupported; remove the field",
+		"  static_resources.clusters[0].connection_pool_per_downstream_connection: unsupported; remove the field",
 		"  " + manager + `http_filters[0]: unsupported extension "lua" (type envoy.extensions.filters.http.lua.v3.Lua)`,
 		"  " + manager + "http_filters[1].typed_config.rules.audit_logging_options: unsupported",
 		"  " + manager + "route_config.internal_only_headers: unsupported",
@@ -70,7 +70,7 @@ func TestRefusalsOfSeveralResources(t *testing.T) {
 	_, err := ParseBootstrap([]byte(`
 static_resources:
   clusters:
-  - {name: one}
+  - {name: one, type: LOGICAL_DNS}
   - {name: two, load_assignment: {cluster_name: two}}
   - {name: three, lb_policy: LOAD_BALANCING_POLICY_CONFIG, load_assignment: {cluster_name: three}}
   listeners:
@@ -80,7 +80,7 @@ static_resources:
 		t.Fatal("it was taken")
 	}
 	want := "refused in 3 places:\n" +
-		`  static_resources.clusters[0] ("one"): load_assignment: is missing` + "\n" +
+		`  static_resources.clusters[0] ("one"): load_assignment: a logical DNS cluster has exactly one locality with one endpoint` + "\n" +
 		`  static_resources.clusters[2] ("three"): lb_policy: is LOAD_BALANCING_POLICY_CONFIG; use load_balancing_policy, or another one` + "\n" +
 		`  static_resources.listeners[0] ("in"): address: a socket_address is needed`
 	if err.Error() != want {

@@ -138,7 +138,13 @@ func prefixes(ranges []*corev3.CidrRange, path string) ([]netip.Prefix, error) {
 	return out, nil
 }
 
-func prefix(r *corev3.CidrRange, path string) (netip.Prefix, error) {
+// cidrRange is Envoy's, or that of xDS.
+type cidrRange interface {
+	GetAddressPrefix() string
+	GetPrefixLen() *wrapperspb.UInt32Value
+}
+
+func prefix(r cidrRange, path string) (netip.Prefix, error) {
 	ip, err := netip.ParseAddr(r.GetAddressPrefix())
 	if err != nil {
 		return netip.Prefix{}, fail(path+".address_prefix", "%q is not an IP address", r.GetAddressPrefix())

@@ -23,15 +23,26 @@ func (c *Chain) WithNames(sent []*x509.Certificate) *Chain {
 	if c == nil {
 		c = &Chain{}
 	}
-	c.names = names(sent)
+	c.names, c.uris = names(sent)
 	return c
 }
 
-func names(chain []*x509.Certificate) []string {
+// URIs are those of the names that are URIs.
+func (c *Chain) URIs() []string {
+	if c == nil {
+		return nil
+	}
+	return c.names[:c.uris]
+}
+
+// names returns the names of a certificate, and how many of the first are URIs.
+func names(chain []*x509.Certificate) (all []string, uris int) {
 	if len(chain) == 0 {
-		return []string{""}
+		return []string{""}, 0
 	}
 	leaf := chain[0]
-	all := append(altname.URIs(leaf), altname.DNS(leaf)...)
-	return append(all, DistinguishedName(leaf.RawSubject))
+	all = altname.URIs(leaf)
+	uris = len(all)
+	all = append(all, altname.DNS(leaf)...)
+	return append(all, DistinguishedName(leaf.RawSubject)), uris
 }

@@ -26,14 +26,22 @@ func TestNames(t *testing.T) {
 	for name, c := range map[string]struct {
 		chain []*x509.Certificate
 		want  []string
+		uris  int
 	}{
-		"all kinds":      {[]*x509.Certificate{named, other}, []string{"SPIFFE://td/a#", "spiffe://td/b", "a.test", "CN=a,O=o"}},
-		"no subject":     {[]*x509.Certificate{other}, []string{"ca.test", ""}},
-		"no certificate": {nil, []string{""}},
+		"all kinds":      {[]*x509.Certificate{named, other}, []string{"SPIFFE://td/a#", "spiffe://td/b", "a.test", "CN=a,O=o"}, 2},
+		"no subject":     {[]*x509.Certificate{other}, []string{"ca.test", ""}, 0},
+		"no certificate": {nil, []string{""}, 0},
 	} {
-		if got := Of(nil).WithNames(c.chain).Names(); !slices.Equal(got, c.want) {
+		chain := Of(nil).WithNames(c.chain)
+		if got := chain.Names(); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
+		if got := chain.URIs(); !slices.Equal(got, c.want[:c.uris]) {
+			t.Errorf("%s: the URIs are %q", name, got)
+		}
+	}
+	if got := (*Chain)(nil).URIs(); got != nil {
+		t.Errorf("nobody has URIs %q", got)
 	}
 	if kept := Of([]*x509.Certificate{named}); kept.Names() != nil || kept.WithNames([]*x509.Certificate{named}).Text(Subject) != "CN=a,O=o" || len(kept.Names()) != 4 {
 		t.Errorf("of a chain that is kept: %q", kept.Names())

@@ -44,7 +44,9 @@ const (
 type Chain struct {
 	certs []*x509.Certificate // may be none
 	names []string
-	made  [texts]atomic.Pointer[string]
+	// uris is how many of names, the first ones, are URIs.
+	uris int
+	made [texts]atomic.Pointer[string]
 }
 
 // Of returns the chain, nil where there is none.

@@ -3,6 +3,7 @@ package route
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
@@ -53,6 +54,7 @@ const (
 	LimitGenericKey
 	LimitHeaderValueMatch
 	LimitQueryParameterValueMatch
+	LimitRemoteAddressMatch
 )
 
 // RateLimitAction makes one entry of a descriptor, of Key and a value. Where it makes
@@ -71,6 +73,8 @@ type RateLimitAction struct {
 	Headers []HeaderMatch
 	Query   []QueryMatch
 	Unless  bool
+	// Prefixes are the addresses that match, or, with Unless, all others.
+	Prefixes []netip.Prefix
 	// V4Bits and V6Bits are how much of an address is kept.
 	V4Bits, V6Bits int
 }
@@ -172,6 +176,10 @@ func (a *RateLimitAction) appendEntry(b []byte, d *Described) ([]byte, bool) {
 		if a.headersMatch(d.Request) == a.Unless {
 			return b, false
 		}
+	case LimitRemoteAddressMatch:
+		if !a.addressMatches(d.Client) {
+			return b, false
+		}
 	case LimitQueryParameterValueMatch:
 		var matches bool
 		if b, matches = a.queryMatches(b, d.Request); matches == a.Unless {
@@ -195,6 +203,14 @@ func (a *RateLimitAction) appendAddress(b []byte, c *Client) ([]byte, bool) {
 		bits = a.V4Bits
 	}
 	return closeEntry(netip.PrefixFrom(addr, bits).Masked().AppendTo(b), at), true
+}
+
+func (a *RateLimitAction) addressMatches(c *Client) bool {
+	if c == nil || !c.Addr.IsValid() {
+		return false
+	}
+	addr := c.Addr.Unmap().WithZone("")
+	return slices.ContainsFunc(a.Prefixes, func(p netip.Prefix) bool { return p.Contains(addr) }) != a.Unless
 }
 
 func (a *RateLimitAction) headersMatch(req *message.Request) bool {

@@ -42,6 +42,9 @@ func TestDescribe(t *testing.T) {
 	queries := func(unless bool, q ...QueryMatch) RateLimitAction {
 		return RateLimitAction{Kind: LimitQueryParameterValueMatch, Key: "k", Value: "v", Unless: unless, Query: q}
 	}
+	near := RateLimitAction{Kind: LimitRemoteAddressMatch, Key: "n", Value: "near", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")}}
+	far := near
+	far.Unless = true
 	masked := RateLimitAction{Kind: LimitMaskedRemoteAddress, Key: "m", V4Bits: 24, V6Bits: 64}
 	const none = "(none)"
 	for _, c := range []struct {
@@ -78,6 +81,13 @@ func TestDescribe(t *testing.T) {
 		{"mapped address", "::ffff:192.0.2.7", []RateLimitAction{{Kind: LimitRemoteAddress, Key: "r"}, masked}, "r=192.0.2.7,m=192.0.2.0/24"},
 		{"masked", "2001:db8::1", []RateLimitAction{masked}, "m=2001:db8::/64"},
 		{"zone", "fe80::1%eth0", []RateLimitAction{{Kind: LimitRemoteAddress, Key: "r"}, masked}, "r=fe80::1,m=fe80::/64"},
+		{"an address in a prefix", "192.0.2.7", []RateLimitAction{near}, "n=near"},
+		{"one in the other", "2001:db8::1", []RateLimitAction{near}, "n=near"},
+		{"a mapped one", "::ffff:192.0.2.7", []RateLimitAction{near}, "n=near"},
+		{"one in none", "192.0.3.7", []RateLimitAction{near}, none},
+		{"inverted, in a prefix", "192.0.2.7", []RateLimitAction{far}, none},
+		{"inverted, in none", "192.0.3.7", []RateLimitAction{far}, "n=near"},
+		{"inverted, no address", "", []RateLimitAction{far}, none},
 		{"no address", "", []RateLimitAction{{Kind: LimitRemoteAddress, Key: "r"}}, none},
 	} {
 		client := &Client{}
