@@ -293,6 +293,11 @@ func (b *balancer) choose(s *settings, p pick) *Host {
 		}
 	}
 	if level >= len(b.levels) {
+		if len(b.levels) == 0 && s.panicPercent > 0 { // as in Envoy, where none of no hosts is healthy
+			if m := s.metrics.Use(); m != nil {
+				m.PanicPicks.Inc(0)
+			}
+		}
 		return nil
 	}
 	lv := &b.levels[level]
