@@ -415,6 +415,9 @@ func TestUnreadPieces(t *testing.T) {
 			}
 			s.piping = false
 			tc.then(s)
+			// They come before the batch ends: the reader, should it read just now, must not
+			// end it for them.
+			c.toWake, s.waking = nil, false
 			s.rcond.Broadcast()
 			given := c.unacked
 			c.mu.Unlock()
