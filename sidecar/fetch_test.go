@@ -191,3 +191,51 @@ func TestInitialFetchBeforeChecks(t *testing.T) {
 		r.remove(resource.ClusterType, "c")
 	})
 }
+
+// The state of the world says a listener again with each change of another: its wait does not
+// begin anew.
+func TestListenerSaidAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		start := time.Now()
+		for !r.listens("l") && time.Since(start) < time.Minute {
+			r.put(t, httpListener(t, "l", "r"))
+			time.Sleep(time.Second)
+			synctest.Wait()
+		}
+		if took := time.Since(start); took != 10*time.Second {
+			t.Errorf("in force after %v", took)
+		}
+		r.put(t, httpListener(t, "m", "r"))
+		time.Sleep(9 * time.Second)
+		r.put(t, httpListener(t, "m", "s"))
+		if time.Sleep(2 * time.Second); r.listens("m") {
+			t.Error("another one has no wait of its own")
+		}
+	})
+}
+
+// A listener in force is another one when it has waited as long as anything does, however long
+// the source of its routes is to be waited for, and whatever is said of it meanwhile: what else
+// it says may be a deny.
+func TestUpdateWaitsNotForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.put(t, edsCluster(t, "c"), assignment(t, "c", 80), routeTo(t, "r", "c"), httpListener(t, "l", "r"))
+		start := time.Now()
+		names := func() string {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return r.l.inForce["l"].Chains[0].HTTP.RouteName
+		}
+		for name := "a"; names() == "r" && time.Since(start) < time.Minute; name += "a" {
+			r.put(t, httpListenerFrom(t, "l", name, waiting(0)))
+			time.Sleep(time.Second)
+			synctest.Wait()
+		}
+		if took := time.Since(start); took != 10*time.Second || names() != "aaaaaaaaaa" {
+			t.Errorf("in force after %v: %s", took, names())
+		}
+		r.remove(resource.ListenerType, "l")
+	})
+}
