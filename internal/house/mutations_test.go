@@ -77,7 +77,7 @@ var mutations = []struct {
 	{"connections of checks of what is not in force yet", "sidecar/cluster/withdraw.go", "append(m.All(), m.tried()...)", "m.All()", "sidecar/cluster", "TestWithdrawalsReachTrials"},
 	{"connections of hosts that have gone", "sidecar/cluster/withdraw.go", "return m.departed.all(out)", "return out", "sidecar/cluster", "TestCloseConnsOfTheDeparted"},
 	{"a matcher in which no case holds", "sidecar/authz/ordered.go", "outcome{DefaultDeny, Deny, c.count", "outcome{DefaultDeny, Allow, c.count", "sidecar/authz", "TestOrdered"},
-	{"the first case of a matcher", "sidecar/authz/ordered.go", "	for i := range o.cases {\n		if o.cases[i].when.match(in) {", "	for i := len(o.cases) - 1; i >= 0; i-- {\n		if o.cases[i].when.match(in) {", "sidecar/authz", "TestOrdered"},
+	{"the first case of a matcher", "sidecar/authz/ordered.go", "	for i := range o.cases {\n		switch holds", "	for i := len(o.cases) - 1; i >= 0; i-- {\n		switch holds", "sidecar/authz", "TestOrdered"},
 	{"a peer without a name in a matcher", "sidecar/authz/ordered.go", "return info.PeerID != \"\" && m.str.match(info.PeerID)", "return m.str.match(info.PeerID)", "sidecar/authz", "TestOrderedPeers"},
 	{"URIs of a peer without TLS", "sidecar/authz/ordered.go", "	if in.peer.Info.TLS {\n		return m.match(in), true", "	if true {\n		return m.match(in), true", "sidecar/authz", "TestOrderedWithoutTLS"},
 	{"URIs alone in a matcher of URIs", "sidecar/peercert/names.go", "	return c.names[:c.uris]", "	return c.names", "sidecar/peercert", "TestNames"},

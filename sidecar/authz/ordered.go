@@ -1,9 +1,11 @@
 package authz
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
@@ -123,17 +125,36 @@ func (c compiler) condition(p *Condition, depth int) (m matcher, err error) {
 
 // among matches an address that is in one of several prefixes.
 func among(k kind, prefixes []netip.Prefix) (matcher, error) {
-	m := matcher{kind: kindOr}
-	for _, p := range prefixes {
+	m := matcher{kind: k}
+	sorted := slices.Clone(prefixes)
+	for i, p := range sorted {
 		if !p.IsValid() {
 			return m, at("custom_match", wrong("not a valid prefix"))
 		}
-		m.sub = append(m.sub, matcher{kind: k, prefix: p.Masked()})
+		sorted[i] = p.Masked()
 	}
-	if len(m.sub) == 0 {
+	if len(sorted) == 0 {
 		return m, at("custom_match", wrong("has no prefix"))
 	}
+	slices.SortFunc(sorted, func(a, b netip.Prefix) int {
+		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+	})
+	for _, p := range sorted {
+		if n := len(m.among); n == 0 || !m.among[n-1].Contains(p.Addr()) {
+			m.among = append(m.among, p)
+		}
+	}
 	return m, nil
+}
+
+// contains tells whether an address is in the prefix, or in one of those that stand in its
+// place. No two of them overlap, so only the last one that begins at or before it may have it.
+func (m *matcher) contains(a netip.Addr) bool {
+	if m.among == nil {
+		return m.prefix.Contains(a)
+	}
+	i, found := slices.BinarySearchFunc(m.among, a, func(p netip.Prefix, a netip.Addr) int { return p.Addr().Compare(a) })
+	return found || i > 0 && m.among[i-1].Contains(a)
 }
 
 func (c compiler) text(p *Condition) (m matcher, err error) {

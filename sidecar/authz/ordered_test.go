@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -211,6 +212,40 @@ func TestOrderedDeniesAll(t *testing.T) {
 	}
 	if denied < 100 {
 		t.Errorf("only %d filters deny all", denied)
+	}
+}
+
+// TestAmongPrefixes: an address is found in many prefixes that contain each other, with few looks.
+func TestAmongPrefixes(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	addr := func() netip.Addr {
+		if r.IntN(2) == 0 {
+			return netip.AddrFrom4([4]byte{10, byte(r.IntN(3)), byte(r.IntN(256)), byte(r.IntN(256))})
+		}
+		return netip.AddrFrom16([16]byte{0x20, 1, 2: byte(r.IntN(3)), 15: byte(r.IntN(256))})
+	}
+	for range 200 {
+		var prefixes []netip.Prefix
+		for range 1 + r.IntN(50) {
+			a := addr()
+			prefixes = append(prefixes, netip.PrefixFrom(a, a.BitLen()-r.IntN(14)))
+		}
+		given := slices.Clone(prefixes)
+		m, err := compiler{}.condition(&Condition{Source: prefixes}, 0)
+		if err != nil || len(m.sub) > 0 || !slices.Equal(prefixes, given) {
+			t.Fatalf("%+v %v", m, err)
+		}
+		for range 200 {
+			p := peerOf(web)
+			p.Remote = addr()
+			want := slices.ContainsFunc(prefixes, func(x netip.Prefix) bool { return x.Contains(p.Remote) })
+			if p.Remote.Is4() && r.IntN(2) == 0 {
+				p.Remote = netip.AddrFrom16(p.Remote.As16()) // as sockets have it
+			}
+			if got := m.match(&input{peer: p}); got != want {
+				t.Fatalf("%v among %v: %v", p.Remote, prefixes, got)
+			}
+		}
 	}
 }
 
