@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"time"
 
@@ -88,7 +89,9 @@ func (s *state) restore(name string) {
 }
 
 // want notes a listener and tells whether it can be applied at once. Otherwise
-// it waits, for a bounded time, for the routes and clusters that it names.
+// it waits, for a bounded time, for the routes and clusters that it names. That time does not
+// begin anew where it is the same, which the state of the world says with each change of another,
+// nor where one is in force: what it is to be in its place may be a deny.
 func (s *state) want(cfg *listener.Config) bool {
 	if s.accessLog != nil {
 		addAccessLog(cfg, *s.accessLog)
@@ -102,10 +105,15 @@ func (s *state) want(cfg *listener.Config) bool {
 		s.routeNames[n] = true
 		s.ask(resource.RouteType, n, refs.Sources[n])
 	}
-	s.cool(cfg.Name)
 	if s.ready(cfg) {
+		s.cool(cfg.Name)
 		return true
 	}
+	if w := s.warming[cfg.Name]; w != nil && (s.inForce[cfg.Name] != nil || reflect.DeepEqual(w.cfg, cfg)) {
+		w.cfg = cfg
+		return false
+	}
+	s.cool(cfg.Name)
 	w := &warming{cfg: cfg}
 	w.timer = time.AfterFunc(s.warmUp, func() { s.expire(w) })
 	s.warming[cfg.Name] = w

@@ -116,6 +116,28 @@ func TestClusterWaitsNoMore(t *testing.T) {
 	}
 }
 
+// A cluster that was removed, and is there again as another before what names it has gone, is
+// none that leaves: the one in force goes on until it comes.
+func TestClusterThatWaitsIsNotLeaving(t *testing.T) {
+	r := newRig(t)
+	r.put(t, edsCluster(t, "c"), assignment(t, "c", 80), tcpListener(t, "l", "c", corev3.TrafficDirection_OUTBOUND))
+	r.remove(resource.ClusterType, "c")
+	r.put(t, serviceCluster(t, "c", "s"))
+	r.remove(resource.ListenerType, "l")
+	if got := r.hostsOf("c"); got != "rr 127.0.0.1:80" {
+		t.Errorf("while it waits: %s", got)
+	}
+	r.put(t, assignment(t, "s", 82))
+	if got := r.hostsOf("c"); got != "random 127.0.0.1:82" {
+		t.Errorf("after they came: %s", got)
+	}
+	r.put(t, serviceCluster(t, "c", "u"))
+	r.remove(resource.ClusterType, "c")
+	if got := r.hostsOf("c"); got != "none" {
+		t.Errorf("gone while another waits: %s", got)
+	}
+}
+
 // Endpoints that the cluster which waits for them cannot have are refused, and the one
 // before goes on.
 func TestEndpointsUnfitForTheClusterThatWaits(t *testing.T) {

@@ -1,6 +1,9 @@
 package sidecar
 
 import (
+	"context"
+	"log/slog"
+	"net"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,6 +12,10 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/discovery"
+	"github.com/hauberk-mesh/hauberk/sidecar/secrets"
+	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
 	"github.com/hauberk-mesh/hauberk/xds/resource"
 )
 
@@ -113,5 +120,122 @@ func TestInitialFetchOfEndpoints(t *testing.T) {
 		if len(r.fetches) != 0 {
 			t.Errorf("still waited for: %v", r.fetches)
 		}
+	})
+}
+
+// What a cluster waits for besides is waited for no longer than its endpoints, nor than usual.
+func TestInitialFetchBesideSecrets(t *testing.T) {
+	for what, wait := range map[string]time.Duration{"longer than usual": 20 * time.Second, "shorter": 5 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			store := secrets.New(secrets.Options{Sockets: map[string]string{"keeper": "/nowhere"}, Offline: true, Log: slog.New(slog.DiscardHandler)})
+			defer store.Close()
+			ctx, cancel := context.WithCancel(t.Context())
+			provider := newTLSProvider(ctx, nil, store, slog.New(slog.DiscardHandler))
+			defer provider.wait()
+			defer cancel()
+			clusters := cluster.NewManager(cluster.Options{TLS: provider, Metrics: r.metrics, Log: slog.New(slog.DiscardHandler)})
+			defer clusters.Close()
+			r.secrets, r.clusters = store, clusters
+			ref := &tlscontext.SecretRef{Name: "web", Cluster: "keeper"}
+			cfg := &cluster.Config{Name: "c", Type: cluster.EDS, ServiceName: "s", Discovery: discovery.Source{Wait: &wait},
+				TLS: &cluster.TLS{Context: &tlscontext.Client{Common: tlscontext.Common{
+					Certificates: []tlscontext.Certificate{{Secret: ref}}, Validation: &tlscontext.Validation{SystemRoots: true}}}}}
+			r.mu.Lock()
+			err := r.setCluster(cfg)
+			r.mu.Unlock()
+			if err != nil {
+				t.Fatal(err)
+			}
+			limit := max(wait, r.warmUp)
+			for _, c := range []struct {
+				at time.Duration
+				in bool
+			}{{limit - time.Second, false}, {2 * time.Second, true}} {
+				time.Sleep(c.at)
+				synctest.Wait()
+				if got := r.hostsOf("c") != "none"; got != c.in {
+					t.Errorf("%s: in force: %v, want %v", what, got, c.in)
+				}
+			}
+		})
+	}
+}
+
+// The hosts that came late are checked first, but not for ever.
+func TestInitialFetchBeforeChecks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newDialingRig(t, func(ctx context.Context, _, _ string) (net.Conn, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		})
+		c := &clusterv3.Cluster{}
+		if err := checkedBy(t, serviceCluster(t, "c", "s")).Body.UnmarshalTo(c); err != nil {
+			t.Fatal(err)
+		}
+		c.EdsClusterConfig.EdsConfig = waiting(time.Hour)
+		c.HealthChecks[0].Timeout = durationpb.New(time.Hour)
+		r.put(t, edsCluster(t, "c"), assignment(t, "c", 80), res(t, "c", c))
+		time.Sleep(time.Minute)
+		r.put(t, assignment(t, "s", 82))
+		for _, step := range []struct {
+			after time.Duration
+			want  string
+		}{{9 * time.Second, "rr 127.0.0.1:80"}, {2 * time.Second, "random 127.0.0.1:82"}} {
+			time.Sleep(step.after)
+			synctest.Wait()
+			if got := r.hostsOf("c"); got != step.want {
+				t.Errorf("got %s, want %s", got, step.want)
+			}
+		}
+		r.remove(resource.ClusterType, "c")
+	})
+}
+
+// The state of the world says a listener again with each change of another: its wait does not
+// begin anew.
+func TestListenerSaidAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		start := time.Now()
+		for !r.listens("l") && time.Since(start) < time.Minute {
+			r.put(t, httpListener(t, "l", "r"))
+			time.Sleep(time.Second)
+			synctest.Wait()
+		}
+		if took := time.Since(start); took != 10*time.Second {
+			t.Errorf("in force after %v", took)
+		}
+		r.put(t, httpListener(t, "m", "r"))
+		time.Sleep(9 * time.Second)
+		r.put(t, httpListener(t, "m", "s"))
+		if time.Sleep(2 * time.Second); r.listens("m") {
+			t.Error("another one has no wait of its own")
+		}
+	})
+}
+
+// A listener in force is another one when it has waited as long as anything does, however long
+// the source of its routes is to be waited for, and whatever is said of it meanwhile: what else
+// it says may be a deny.
+func TestUpdateWaitsNotForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.put(t, edsCluster(t, "c"), assignment(t, "c", 80), routeTo(t, "r", "c"), httpListener(t, "l", "r"))
+		start := time.Now()
+		names := func() string {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return r.l.inForce["l"].Chains[0].HTTP.RouteName
+		}
+		for name := "a"; names() == "r" && time.Since(start) < time.Minute; name += "a" {
+			r.put(t, httpListenerFrom(t, "l", name, waiting(0)))
+			time.Sleep(time.Second)
+			synctest.Wait()
+		}
+		if took := time.Since(start); took != 10*time.Second || names() != "aaaaaaaaaa" {
+			t.Errorf("in force after %v: %s", took, names())
+		}
+		r.remove(resource.ListenerType, "l")
 	})
 }

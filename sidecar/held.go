@@ -17,6 +17,9 @@ type heldCluster struct {
 	cfg   *cluster.Config
 	timer *time.Timer
 	trial *cluster.Trial // nil before it has hosts that are to be checked
+	// patient is set once it waits for nothing but the endpoints that its source says are to be
+	// waited for, and after them for first checks of their hosts.
+	patient bool
 }
 
 // waitsFor says what for.
@@ -93,10 +96,13 @@ func (s *state) try(cfg *cluster.Config) (*cluster.Trial, error) {
 // holds tells whether a cluster is to go on waiting.
 func (s *state) holds(h *heldCluster) bool {
 	if s.clusterWaits(h.cfg) {
-		return true
+		return !h.patient || s.endpointsAwaited(h.cfg)
 	}
 	if h.trial == nil {
 		h.trial, _ = s.try(h.cfg) // what it is refused for is told when it is put in force
+		if h.trial != nil && h.patient {
+			h.timer.Reset(s.warmUp)
+		}
 		return h.trial != nil
 	}
 	return h.trial.AwaitsChecks()
@@ -109,7 +115,11 @@ func (s *state) hold(cfg *cluster.Config, trial *cluster.Trial) {
 	h.timer = time.AfterFunc(s.warmUp, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.held[cfg.Name] != h || s.endpointsAwaited(cfg) {
+		if s.held[cfg.Name] != h {
+			return
+		}
+		if s.endpointsAwaited(cfg) {
+			h.patient = true
 			return
 		}
 		s.log.Warn("cluster starts without all secrets, endpoints and checks that it waited for", "cluster", cfg.Name, "waited", s.warmUp)
@@ -118,6 +128,7 @@ func (s *state) hold(cfg *cluster.Config, trial *cluster.Trial) {
 		s.sweep()
 	})
 	s.held[cfg.Name] = h
+	delete(s.leaving, cfg.Name) // the one in force goes on until then
 	if cfg.Type == cluster.EDS {
 		s.ask(resource.EndpointType, edsName(cfg), cfg.Discovery)
 	}

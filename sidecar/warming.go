@@ -126,7 +126,7 @@ func (s *state) expire(w *warming) {
 	if s.warming[w.cfg.Name] != w {
 		return
 	}
-	if s.routesAwaited(w.cfg) {
+	if s.inForce[w.cfg.Name] == nil && s.routesAwaited(w.cfg) {
 		w.patient = true
 		return
 	}

@@ -42,7 +42,8 @@ type matcher struct {
 	header *headerMatcher
 	tmpl   *route.Template
 	prefix netip.Prefix
-	lo, hi uint32 // port in [lo, hi)
+	among  []netip.Prefix // sorted, in place of prefix
+	lo, hi uint32         // port in [lo, hi)
 }
 
 func anyOf(ms []matcher, in *input) bool {
@@ -86,14 +87,14 @@ func (m *matcher) match(in *input) bool {
 	case kindPeerName:
 		return m.matchPeer(in.peer.Info)
 	case kindDirect:
-		return m.prefix.Contains(Bare(in.peer.Direct))
+		return m.contains(Bare(in.peer.Direct))
 	case kindConnection:
 		return m.prefix.Contains(addrPort(in.peer.Info.Remote).Addr())
 	case kindTemplate:
 		path, ok := in.req.Header(":path")
 		return ok && m.tmpl.Match(trimQuery(path))
 	case kindRemote:
-		return m.prefix.Contains(Bare(in.peer.Remote))
+		return m.contains(Bare(in.peer.Remote))
 	case kindLine:
 		return m.matchLine(in.req)
 	case kindURISAN:

@@ -1,9 +1,11 @@
 package authz
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
@@ -50,6 +52,7 @@ type Condition struct {
 type ordered struct {
 	cases     []orderedCase
 	otherwise outcome
+	unknown   outcome // of what cannot be told
 }
 
 type orderedCase struct {
@@ -64,7 +67,8 @@ type outcome struct {
 }
 
 func (c compiler) ordered(o *Ordered, shadow bool) (*ordered, error) {
-	out := &ordered{otherwise: outcome{DefaultDeny, Deny, c.count(shadow, false, DefaultDeny)}}
+	denied := outcome{DefaultDeny, Deny, c.count(shadow, false, DefaultDeny)}
+	out := &ordered{otherwise: denied, unknown: denied}
 	if o.Otherwise != nil {
 		var err error
 		if out.otherwise, err = c.outcome(*o.Otherwise, shadow); err != nil {
@@ -121,17 +125,36 @@ func (c compiler) condition(p *Condition, depth int) (m matcher, err error) {
 
 // among matches an address that is in one of several prefixes.
 func among(k kind, prefixes []netip.Prefix) (matcher, error) {
-	m := matcher{kind: kindOr}
-	for _, p := range prefixes {
+	m := matcher{kind: k}
+	sorted := slices.Clone(prefixes)
+	for i, p := range sorted {
 		if !p.IsValid() {
 			return m, at("custom_match", wrong("not a valid prefix"))
 		}
-		m.sub = append(m.sub, matcher{kind: k, prefix: p.Masked()})
+		sorted[i] = p.Masked()
 	}
-	if len(m.sub) == 0 {
+	if len(sorted) == 0 {
 		return m, at("custom_match", wrong("has no prefix"))
 	}
+	slices.SortFunc(sorted, func(a, b netip.Prefix) int {
+		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+	})
+	for _, p := range sorted {
+		if n := len(m.among); n == 0 || !m.among[n-1].Contains(p.Addr()) {
+			m.among = append(m.among, p)
+		}
+	}
 	return m, nil
+}
+
+// contains tells whether an address is in the prefix, or in one of those that stand in its
+// place. No two of them overlap, so only the last one that begins at or before it may have it.
+func (m *matcher) contains(a netip.Addr) bool {
+	if m.among == nil {
+		return m.prefix.Contains(a)
+	}
+	i, found := slices.BinarySearchFunc(m.among, a, func(p netip.Prefix, a netip.Addr) int { return p.Addr().Compare(a) })
+	return found || i > 0 && m.among[i-1].Contains(a)
 }
 
 func (c compiler) text(p *Condition) (m matcher, err error) {
@@ -192,26 +215,58 @@ func (m *matcher) matchURISAN(info *stream.Info) bool {
 	}
 }
 
-// decide returns the outcome of the first case that holds.
+// decide returns the outcome of the first case that holds. A case of which that is not known
+// ends the search, and denies, as in Envoy: a case behind it may let pass what it would deny.
 func (o *ordered) decide(in *input) *outcome {
 	for i := range o.cases {
-		if o.cases[i].when.match(in) {
+		switch holds, known := o.cases[i].when.holds(in); {
+		case !known:
+			return &o.unknown
+		case holds:
 			return &o.cases[i].then
 		}
 	}
 	return &o.otherwise
 }
 
+// holds is match, and whether that is known: without TLS nothing is known of a peer's URIs, which
+// is another thing than that it has none. No inversion makes a match of it.
+func (m *matcher) holds(in *input) (holds, known bool) {
+	if in.peer.Info.TLS {
+		return m.match(in), true
+	}
+	switch m.kind {
+	case kindURISAN:
+		return false, false
+	case kindAnd:
+		for i := range m.sub {
+			if holds, known = m.sub[i].holds(in); !holds {
+				return false, known
+			}
+		}
+		return true, true
+	case kindOr:
+		known = true
+		for i := range m.sub {
+			h, k := m.sub[i].holds(in)
+			if h {
+				return true, true
+			}
+			known = known && k
+		}
+		return false, known
+	case kindNot:
+		holds, known = m.sub[0].holds(in)
+		return known && !holds, known
+	}
+	return m.match(in), true
+}
+
 // into carries what the cases decide into d; false when they deny.
 func (o *ordered) into(in *input, d *Decision, filter string) bool {
-	switch then := o.decide(in); then.action {
-	case Deny:
-		d.Allowed, d.Rule, d.Filter, d.counter = false, then.name, filter, then.counter
-	case Log:
-		d.Logged = true
-	default:
-		d.Rule, d.Filter, d.counter = then.name, filter, then.counter
-	}
+	then := o.decide(in)
+	d.Rule, d.Filter, d.counter = then.name, filter, then.counter
+	d.Allowed, d.Logged = d.Allowed && then.action != Deny, d.Logged || then.action == Log
 	return d.Allowed
 }
 
@@ -222,16 +277,18 @@ func (o *ordered) shadowInto(in *input, d *Decision) {
 }
 
 // deniesAll tells whether all requests would be denied, and by which rule: the first case
-// that may hold is not one that lets a request pass, up to one that surely holds.
+// that may hold is not one that lets a request pass, up to one behind which nothing is asked.
 func (o *ordered) deniesAll(in *unasked) (rule string, denied bool) {
 	for i := range o.cases {
 		c := &o.cases[i]
+		may, last := c.when.without(in, possibly), c.when.without(in, certainly)
 		switch {
-		case !c.when.without(in, possibly):
-		case c.then.action != Deny:
+		case may && c.then.action != Deny:
 			return "", false
-		case c.when.without(in, certainly):
+		case may && last:
 			return c.then.name, true
+		case last:
+			return o.unknown.name, true
 		}
 	}
 	return o.otherwise.name, o.otherwise.action == Deny

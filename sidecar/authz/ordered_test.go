@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -41,7 +42,7 @@ func TestOrdered(t *testing.T) {
 		{"the first", both, request{"x": "1", "y": "a,b"}, false, "one", false},
 		{"the second, of two values", both, request{"y": "a;b"}, true, "two", false},
 		{"one of two values", both, request{"y": "a,b;c"}, false, DefaultDeny, false},
-		{"a log lets pass", both, request{"w": "1"}, true, DefaultAllow, true},
+		{"a log lets pass", both, request{"w": "1"}, true, "three", true},
 		{"an inverted one", both, request{"w": "1", "z": "1"}, false, DefaultDeny, false},
 		{"none holds", both, request{}, false, DefaultDeny, false},
 		{"none holds, and something is said of it", open, request{}, true, "rest", false},
@@ -53,7 +54,7 @@ func TestOrdered(t *testing.T) {
 		shadow := c.filter
 		shadow.Rules, shadow.Shadow = nil, c.filter.Rules
 		told := compile(t, Exchange, shadow).CheckRequest(peerOf(web), c.request)
-		if !told.Allowed || told.ShadowDenied == c.allowed || c.rule != DefaultAllow && told.ShadowRule != c.rule {
+		if !told.Allowed || told.ShadowDenied == c.allowed || told.ShadowRule != c.rule {
 			t.Errorf("%s, as shadow rules: %+v", c.name, told)
 		}
 	}
@@ -63,9 +64,11 @@ func TestOrdered(t *testing.T) {
 func TestOrderedPeers(t *testing.T) {
 	foreign := func(certs ...*x509.Certificate) *Peer {
 		p := peerOf("")
-		p.Info.Peer = (*peercert.Chain)(nil).WithNames(certs)
+		p.Info.TLS, p.Info.Peer = true, (*peercert.Chain)(nil).WithNames(certs)
 		return p
 	}
+	nobody := peerOf("")
+	nobody.Info.TLS = true
 	for _, c := range []struct {
 		name string
 		when Condition
@@ -74,7 +77,8 @@ func TestOrderedPeers(t *testing.T) {
 	}{
 		{"the mesh's peer", Condition{URISAN: true, Value: is(web)}, peerOf(web), true},
 		{"another", Condition{URISAN: true, Value: is(web)}, peerOf(batch), false},
-		{"nobody", Condition{URISAN: true, Value: is("")}, peerOf(""), false},
+		{"nobody", Condition{URISAN: true, Value: is("")}, nobody, false},
+		{"not nobody", Condition{Not: &Condition{URISAN: true, Value: is("")}}, nobody, true},
 		{"a foreign peer of whom nothing is vouched for", Condition{URISAN: true, Value: is("")}, foreign(), false},
 		{"server name", Condition{SNI: true, Value: is("api.example")}, peerOf(web), true},
 		{"no server name", Condition{SNI: true, Value: is("")}, func() *Peer { p := peerOf(web); p.Info.SNI = ""; return p }(), false},
@@ -92,6 +96,53 @@ func TestOrderedPeers(t *testing.T) {
 				t.Errorf("%s, level %d: %+v", c.name, level, d)
 			}
 		}
+	}
+}
+
+// TestOrderedWithoutTLS: where there is no TLS, it is not known of URIs whether they match. The
+// case that asks for them is the last one, and none allows.
+func TestOrderedWithoutTLS(t *testing.T) {
+	uri := Condition{URISAN: true, Value: is(web)}
+	x, none := line("x", "1"), line("x", "2")
+	not := func(c Condition) Condition { return Condition{Not: &c} }
+	and := func(c ...Condition) Condition { return Condition{And: c} }
+	or := func(c ...Condition) Condition { return Condition{Or: c} }
+	const fails, holds, unknown = "otherwise", "case", DefaultDeny
+	for _, c := range []struct {
+		when Condition
+		want string
+	}{
+		{uri, unknown},
+		{not(uri), unknown},
+		{not(not(uri)), unknown},
+		{and(uri, x), unknown},
+		{and(x, uri), unknown},
+		{and(uri, none), unknown},
+		{and(none, uri), fails},
+		{and(x, x), holds},
+		{or(uri, x), holds},
+		{or(x, uri), holds},
+		{or(uri, none), unknown},
+		{or(none, uri), unknown},
+		{or(none, none), fails},
+		{not(and(none, uri)), holds},
+		{not(or(uri, x)), fails},
+		{not(x), fails},
+	} {
+		f := inOrder(ptr(then("otherwise", Allow)), Case{c.when, then("case", Allow)})
+		f.Shadow = f.Rules
+		e := compile(t, Exchange, f)
+		d := e.CheckRequest(peerOf(""), request{"x": "1"})
+		if d.Rule != c.want || d.Allowed == (c.want == unknown) || d.ShadowRule != c.want || d.ShadowDenied == d.Allowed {
+			t.Errorf("%+v: %+v", c.when, d)
+		}
+		if rule, denied := e.DeniesAll(0, peerOf(""), true); denied && (d.Allowed || rule != DefaultDeny) {
+			t.Errorf("%+v: said to deny all: %s", c.when, rule)
+		}
+	}
+	e := compile(t, Exchange, inOrder(ptr(then("otherwise", Allow)), Case{not(uri), then("case", Allow)}))
+	if rule, denied := e.DeniesAll(0, peerOf(""), true); !denied || rule != DefaultDeny {
+		t.Errorf("a connection whose requests are all denied is not said to be one: %q", rule)
 	}
 }
 
@@ -143,13 +194,14 @@ func TestOrderedDeniesAll(t *testing.T) {
 		for range r.IntN(4) {
 			cases = append(cases, Case{when(0), then([]string{"a", "b"}[r.IntN(2)], Action(r.IntN(3)))})
 		}
+		who := []string{web, ""}[r.IntN(2)]
 		e := compile(t, Exchange, inOrder(ptr(then("o", Action(r.IntN(2)))), cases...))
-		if _, all := e.DeniesAll(0, peerOf(web), true); !all {
+		if _, all := e.DeniesAll(0, peerOf(who), true); !all {
 			continue
 		}
 		denied++
 		for _, from := range []string{"10.0.0.2", "203.0.113.1"} {
-			p := peerOf(web)
+			p := peerOf(who)
 			p.Remote = netip.MustParseAddr(from)
 			for _, req := range []request{{}, {"x": "0"}, {"x": "1"}, {"y": "0"}, {"y": "1"}, {"x": "0", "y": "1"}, {"x": "1", "y": "1"}} {
 				if d := e.CheckRequest(p, req); d.Allowed {
@@ -160,6 +212,40 @@ func TestOrderedDeniesAll(t *testing.T) {
 	}
 	if denied < 100 {
 		t.Errorf("only %d filters deny all", denied)
+	}
+}
+
+// TestAmongPrefixes: an address is found in many prefixes that contain each other, with few looks.
+func TestAmongPrefixes(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	addr := func() netip.Addr {
+		if r.IntN(2) == 0 {
+			return netip.AddrFrom4([4]byte{10, byte(r.IntN(3)), byte(r.IntN(256)), byte(r.IntN(256))})
+		}
+		return netip.AddrFrom16([16]byte{0x20, 1, 2: byte(r.IntN(3)), 15: byte(r.IntN(256))})
+	}
+	for range 200 {
+		var prefixes []netip.Prefix
+		for range 1 + r.IntN(50) {
+			a := addr()
+			prefixes = append(prefixes, netip.PrefixFrom(a, a.BitLen()-r.IntN(14)))
+		}
+		given := slices.Clone(prefixes)
+		m, err := compiler{}.condition(&Condition{Source: prefixes}, 0)
+		if err != nil || len(m.sub) > 0 || !slices.Equal(prefixes, given) {
+			t.Fatalf("%+v %v", m, err)
+		}
+		for range 200 {
+			p := peerOf(web)
+			p.Remote = addr()
+			want := slices.ContainsFunc(prefixes, func(x netip.Prefix) bool { return x.Contains(p.Remote) })
+			if p.Remote.Is4() && r.IntN(2) == 0 {
+				p.Remote = netip.AddrFrom16(p.Remote.As16()) // as sockets have it
+			}
+			if got := m.match(&input{peer: p}); got != want {
+				t.Fatalf("%v among %v: %v", p.Remote, prefixes, got)
+			}
+		}
 	}
 }
 

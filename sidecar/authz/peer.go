@@ -66,6 +66,10 @@ func (m *matcher) without(in *unasked, how certainty) bool {
 		if in.forwarded {
 			return how == possibly
 		}
+	case kindURISAN:
+		if !in.peer.Info.TLS {
+			return how == certainly // neither it nor its inverse matches: what is not known denies
+		}
 	case kindAnd:
 		for i := range m.sub {
 			if !m.sub[i].without(in, how) {

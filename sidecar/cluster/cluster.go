@@ -41,7 +41,6 @@ type Cluster struct {
 	checks      map[*Host]*checker
 	tried       map[string]uint32 // what checks of hosts that are to come have found, while they do
 	unproven    bool              // it is new, and its hosts' first checks are not all there
-	results     int               // of its checks while it was so
 	stopDNS     context.CancelFunc
 	known       map[string][]netip.Addr // what DNS names last resolved to
 	resolved    []netip.Addr            // of a LogicalDNS cluster, as they are tried

@@ -13,26 +13,28 @@ func (c *Cluster) AwaitsChecks() bool {
 }
 
 // awaitsChecks is AwaitsChecks. As many results as there are hosts are awaited, as in Envoy,
-// whosever they are: one host that is long silent keeps a cluster from no other. c.mu is held.
+// whosever they are: one host that is long silent keeps a cluster from no other. What was found of
+// hosts that have gone tells nothing of those that are there. c.mu is held.
 func (c *Cluster) awaitsChecks() bool {
 	if !c.unproven {
 		return false
 	}
-	due := 0
+	due, results := 0, uint64(0)
 	for _, h := range c.order {
-		if h.check.state.Load()&checked != 0 || h.check.state.Load()&checkPending != 0 {
-			due++
+		if h.check.removed || h.check.state.Load()&(checked|checkPending) == 0 {
+			continue
+		}
+		due++
+		if h.check.history != nil {
+			results += h.check.history.attempts
 		}
 	}
-	return c.results < due
+	return results < uint64(due)
 }
 
-// resulted counts a result while the first ones are awaited. c.mu is held.
+// resulted goes on where a result was the last one that was awaited. c.mu is held.
 func (c *Cluster) resulted() {
-	if !c.unproven {
-		return
-	}
-	if c.results++; !c.awaitsChecks() {
+	if c.unproven && !c.awaitsChecks() {
 		c.healthChanged()
 	}
 }

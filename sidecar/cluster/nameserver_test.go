@@ -15,7 +15,8 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// nameserver answers for "api.test" with an address, and for nothing else, by UDP and TCP.
+// nameserver answers for "api.test" with an address, and for nothing else, by UDP and TCP. Asked
+// for an IPv6 address of "half.test", it says that it failed.
 type nameserver struct {
 	at     string
 	answer [4]byte
@@ -76,9 +77,12 @@ func (n *nameserver) reply(network string, b []byte) []byte {
 	n.mu.Unlock()
 	m.Header = dnsmessage.Header{ID: m.ID, Response: true, Authoritative: true, RecursionAvailable: true}
 	m.Additionals = nil
-	if q.Name.String() != "api.test." {
+	switch name := q.Name.String(); {
+	case name == "half.test." && q.Type == dnsmessage.TypeAAAA:
+		m.RCode = dnsmessage.RCodeServerFailure
+	case name != "api.test." && name != "half.test.":
 		m.RCode = dnsmessage.RCodeNameError
-	} else if q.Type == dnsmessage.TypeA {
+	case q.Type == dnsmessage.TypeA:
 		m.Answers = []dnsmessage.Resource{{Header: dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 5}, Body: &dnsmessage.AResource{A: n.answer}}}
 	}
 	out, _ := m.Pack()

@@ -76,6 +76,40 @@ func TestTrial(t *testing.T) {
 	})
 }
 
+// TestTrialOfOtherHosts: what was found of hosts that have gone proves nothing of those that came,
+// whether they failed, and are away, or passed, and are checked until they fail.
+func TestTrialOfOtherHosts(t *testing.T) {
+	for what, says := range map[string]string{"failing": status(503), "passing": status(200)} {
+		t.Run(what, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, m *Manager, s *checkedHosts) {
+				for addr, says := range map[string]string{"10.0.0.1:80": says, "10.0.0.2:80": says, "10.0.0.3:80": "hang", "10.0.0.4:80": "hang", "10.0.0.5:80": "hang"} {
+					s.say(addr, says)
+				}
+				check := every(&HTTPCheck{Path: "/healthz"})
+				check.NoTraffic, check.NoTrafficHealthy, check.Timeout = 1500*time.Millisecond, 1500*time.Millisecond, 3*time.Second
+				trial, err := m.Try(&Config{Name: "c", Type: EDS, HealthCheck: check}, hosts("c", "10.0.0.1", "10.0.0.2", "10.0.0.3"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer trial.Close()
+				wait(time.Second)
+				if !trial.AwaitsChecks() {
+					t.Fatal("does not wait for the third")
+				}
+				if err := trial.SetEndpoints(hosts("c", "10.0.0.4", "10.0.0.5")); err != nil {
+					t.Fatal(err)
+				}
+				if wait(2 * time.Second); !trial.AwaitsChecks() {
+					t.Error("nobody knows of the hosts that came")
+				}
+				if wait(2 * time.Second); trial.AwaitsChecks() {
+					t.Error("goes on waiting")
+				}
+			})
+		})
+	}
+}
+
 // TestTrialOfWhatCannotBe: it is refused as the cluster would be.
 func TestTrialOfWhatCannotBe(t *testing.T) {
 	m := newManager(t, Options{})

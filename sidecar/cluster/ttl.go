@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -35,13 +36,22 @@ type listening struct {
 	// v4 and v6 are the shortest TTL of the answers to the last lookup, by the type of
 	// address that was asked for; nil where none said.
 	v4, v6 *time.Duration
+	// open are its questions that have no answer.
+	open map[question]bool
+}
+
+// question is one to a nameserver, its name in lower case.
+type question struct {
+	name  string
+	asked dnsmessage.Type
 }
 
 // LookupTTL implements ttlResolver. As in Envoy the shortest TTL of the addresses that are
-// used counts, and that of an alias which leads to them.
+// used counts, and that of an alias which leads to them. While a question has no answer, such as
+// that for addresses of the other family, nothing is known of what it would have brought.
 func (l *listening) LookupTTL(ctx context.Context, network, host string, family DNSFamily) ([]netip.Addr, time.Duration, error) {
 	l.mu.Lock()
-	l.v4, l.v6 = nil, nil
+	l.v4, l.v6, l.open = nil, nil, map[question]bool{}
 	l.mu.Unlock()
 	addrs, err := l.LookupNetIP(ctx, network, host)
 	l.mu.Lock()
@@ -54,7 +64,7 @@ func (l *listening) LookupTTL(ctx context.Context, network, host string, family 
 		}
 		least = shorter(least, ttl)
 	}
-	if least == nil {
+	if least == nil || len(l.open) > 0 {
 		return addrs, 0, err
 	}
 	return addrs, *least, err
@@ -67,59 +77,80 @@ func shorter(a, b *time.Duration) *time.Duration {
 	return a
 }
 
+// said notes a question.
+func (l *listening) said(message []byte) {
+	var p dnsmessage.Parser
+	if _, err := p.Start(message); err != nil {
+		return
+	}
+	q, err := questionOf(&p)
+	if err != nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open != nil {
+		l.open[q] = true
+	}
+}
+
+func questionOf(p *dnsmessage.Parser) (question, error) {
+	q, err := p.Question()
+	return question{strings.ToLower(q.Name.String()), q.Type}, err
+}
+
 // heard notes what an answer says. What is no answer to the question is not believed, as by
 // the resolver, which goes on waiting then.
-func (l *listening) heard(question, answer []byte) {
-	asked, ttl, ok := leastTTL(question, answer)
+func (l *listening) heard(message, answer []byte) {
+	q, ttl, ok := leastTTL(message, answer)
 	if !ok {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch asked {
+	delete(l.open, q)
+	switch q.asked {
 	case dnsmessage.TypeA:
-		l.v4 = shorter(l.v4, &ttl)
+		l.v4 = shorter(l.v4, ttl)
 	case dnsmessage.TypeAAAA:
-		l.v6 = shorter(l.v6, &ttl)
+		l.v6 = shorter(l.v6, ttl)
 	}
 }
 
-// leastTTL is the shortest TTL of the addresses and aliases in an answer.
-func leastTTL(question, answer []byte) (asked dnsmessage.Type, ttl time.Duration, ok bool) {
+// leastTTL is the shortest TTL of the addresses and aliases in an answer, nil if there are none;
+// it is none where it says that the server failed.
+func leastTTL(message, answer []byte) (wanted question, ttl *time.Duration, ok bool) {
 	var q, a dnsmessage.Parser
-	qh, err := q.Start(question)
+	qh, err := q.Start(message)
 	if err != nil {
-		return 0, 0, false
+		return question{}, nil, false
 	}
 	ah, err := a.Start(answer)
-	if err != nil || !ah.Response || ah.ID != qh.ID {
-		return 0, 0, false
+	if err != nil || !ah.Response || ah.ID != qh.ID || ah.Truncated {
+		return question{}, nil, false
 	}
-	wanted, err := q.Question()
-	if err != nil {
-		return 0, 0, false
+	if wanted, err = questionOf(&q); err != nil {
+		return question{}, nil, false
 	}
-	repeated, err := a.Question()
-	if err != nil || repeated.Type != wanted.Type || !bytes.EqualFold(repeated.Name.Data[:repeated.Name.Length], wanted.Name.Data[:wanted.Name.Length]) ||
-		a.SkipAllQuestions() != nil {
-		return 0, 0, false
+	if repeated, err := questionOf(&a); err != nil || repeated != wanted || a.SkipAllQuestions() != nil ||
+		ah.RCode != dnsmessage.RCodeSuccess && ah.RCode != dnsmessage.RCodeNameError {
+		return question{}, nil, false
 	}
 	for {
 		h, err := a.AnswerHeader()
 		if err != nil {
-			return wanted.Type, ttl, ok
+			return wanted, ttl, true
 		}
-		if h.Type == wanted.Type || h.Type == dnsmessage.TypeCNAME {
+		if h.Type == wanted.asked || h.Type == dnsmessage.TypeCNAME {
 			seconds := h.TTL
 			if seconds > 1<<31-1 {
 				seconds = 0 // RFC 2181 8
 			}
-			if t := time.Duration(seconds) * time.Second; !ok || t < ttl {
-				ttl, ok = t, true
-			}
+			t := time.Duration(seconds) * time.Second
+			ttl = shorter(ttl, &t)
 		}
 		if a.SkipAnswer() != nil {
-			return wanted.Type, ttl, ok
+			return wanted, ttl, true
 		}
 	}
 }
@@ -142,6 +173,7 @@ type heardPacket struct {
 
 func (c *heardPacket) Write(b []byte) (int, error) {
 	c.question = bytes.Clone(b)
+	c.by.said(b)
 	return c.UDPConn.Write(b)
 }
 
@@ -162,6 +194,9 @@ type heardStream struct {
 
 func (c *heardStream) Write(b []byte) (int, error) {
 	c.question = append(c.question, b...)
+	if len(c.question) > 2 {
+		c.by.said(c.question[2:])
+	}
 	return c.Conn.Write(b)
 }
 

@@ -67,14 +67,14 @@ func TestTTLOfNameservers(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 			defer cancel()
 			r := dns.resolver(system)
-			for host, want := range map[string]time.Duration{"api.test": 5 * time.Second, "none.test.": 0} {
-				if _, got, err := dns.lookup(ctx, r, host); got != want || (err != nil) != (want == 0) {
+			for host, want := range map[string]time.Duration{"api.test": 5 * time.Second, "none.test.": 0, "half.test": 0} {
+				if _, got, err := dns.lookup(ctx, r, host); got != want || (err != nil) != (host == "none.test.") {
 					t.Errorf("%s: %v %v, want %v", host, got, err, want)
 				}
 			}
 		})
 	}
-	if _, ok := (&DNS{RespectTTL: true}).resolver(system).(ttlResolver); !ok {
+	if l, ok := (&DNS{RespectTTL: true}).resolver(system).(*listening); !ok || l.Resolver == Resolver(system) {
 		t.Error("the host's nameservers are not read along")
 	}
 	if r := (&DNS{}).resolver(system); r != Resolver(system) {
@@ -85,7 +85,7 @@ func TestTTLOfNameservers(t *testing.T) {
 // TestTTLOfAnswers: what counts in an answer, and which answer is one.
 func TestTTLOfAnswers(t *testing.T) {
 	name := func(s string) dnsmessage.Name { return dnsmessage.MustNewName(s) }
-	question := func(host string) *dnsmessage.Message {
+	to := func(host string) *dnsmessage.Message {
 		return &dnsmessage.Message{
 			Header:    dnsmessage.Header{ID: 7},
 			Questions: []dnsmessage.Question{{Name: name(host), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}},
@@ -111,14 +111,15 @@ func TestTTLOfAnswers(t *testing.T) {
 		"not another type's":       {7, "a.test.", []dnsmessage.Resource{text, a(9)}, 9 * time.Second, true},
 		"none":                     {7, "a.test.", []dnsmessage.Resource{a(0), a(9)}, 0, true},
 		"a negative one":           {7, "a.test.", []dnsmessage.Resource{a(1 << 31)}, 0, true},
-		"nothing":                  {7, "a.test.", nil, 0, false},
+		"nothing":                  {7, "a.test.", nil, 0, true},
 		"to another question":      {8, "a.test.", []dnsmessage.Resource{a(9)}, 0, false},
+		"with nothing":             {7, "a.test.", []dnsmessage.Resource{text}, 0, true},
 		"to one of another name":   {7, "b.test.", []dnsmessage.Resource{a(9)}, 0, false},
 		"of another, with nothing": {8, "b.test.", nil, 0, false},
 	} {
-		answer := question(c.host)
+		answer := to(c.host)
 		answer.ID, answer.Response, answer.Answers = c.id, true, c.answers
-		asked, err := question("a.test.").Pack()
+		asked, err := to("a.test.").Pack()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -126,11 +127,25 @@ func TestTTLOfAnswers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, got, ok := leastTTL(asked, answered); got != c.want || ok != c.ok {
-			t.Errorf("%s: %v %v, want %v %v", what, got, ok, c.want, c.ok)
+		q, got, ok := leastTTL(asked, answered)
+		if ok != c.ok || ok && q != (question{"a.test.", dnsmessage.TypeA}) {
+			t.Errorf("%s: %v %v, want %v", what, q, ok, c.ok)
+		}
+		if got == nil {
+			got = new(time.Duration)
+		}
+		if *got != c.want {
+			t.Errorf("%s: %v, want %v", what, *got, c.want)
 		}
 		for cut := range answered { // never a panic
 			leastTTL(asked, answered[:cut])
+		}
+		answer.Truncated = true // it is asked again over TCP
+		if answered, err = answer.Pack(); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, ok := leastTTL(asked, answered); ok {
+			t.Errorf("%s: a part of an answer is one", what)
 		}
 		if _, _, ok := leastTTL(asked, asked); ok {
 			t.Errorf("%s: a question is an answer", what)
@@ -149,6 +164,51 @@ func TestTTLOfFamilies(t *testing.T) {
 		})
 		if _, got, err := l.LookupTTL(t.Context(), family.network(), "a.test", family); got != want || err != nil {
 			t.Errorf("%v: %v %v, want %v", family, got, err, want)
+		}
+	}
+}
+
+// TestTTLOfHalfAnAnswer: while a question has no answer it is not known for how long what it would
+// have brought may be missed, be it of an earlier lookup or in a later one.
+func TestTTLOfHalfAnAnswer(t *testing.T) {
+	pack := func(name string, typ dnsmessage.Type, answers ...dnsmessage.Resource) []byte {
+		m := dnsmessage.Message{
+			Header:    dnsmessage.Header{Response: len(answers) > 0},
+			Questions: []dnsmessage.Question{{Name: dnsmessage.MustNewName(name), Type: typ, Class: dnsmessage.ClassINET}}, Answers: answers,
+		}
+		b, err := m.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	four := dnsmessage.Resource{Header: dnsmessage.ResourceHeader{Name: dnsmessage.MustNewName("a.test."), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET, TTL: 9}, Body: &dnsmessage.AResource{}}
+	a, aaaa := pack("A.test.", dnsmessage.TypeA), pack("a.test.", dnsmessage.TypeAAAA)
+	l := &listening{}
+	for i, c := range []struct {
+		asked, answered [][]byte
+		want            time.Duration
+	}{
+		{[][]byte{a, aaaa}, [][]byte{a}, 0},
+		{[][]byte{a}, [][]byte{a}, 9 * time.Second},
+		{[][]byte{a, aaaa, aaaa}, [][]byte{a, aaaa}, 9 * time.Second},
+		{[][]byte{a, a, a[:5]}, [][]byte{a}, 9 * time.Second},
+	} {
+		l.Resolver = resolverFunc(func(context.Context, string) ([]netip.Addr, error) {
+			for _, q := range c.asked {
+				l.said(q)
+			}
+			for _, q := range c.answered {
+				typ := dnsmessage.TypeA
+				if &q[0] == &aaaa[0] {
+					typ = dnsmessage.TypeAAAA
+				}
+				l.heard(q, pack("a.test.", typ, four))
+			}
+			return []netip.Addr{netip.MustParseAddr("10.0.0.1")}, nil
+		})
+		if _, got, err := l.LookupTTL(t.Context(), "ip", "a.test", IPv6First); got != c.want || err != nil {
+			t.Errorf("lookup %d: %v %v, want %v", i, got, err, c.want)
 		}
 	}
 }

@@ -134,8 +134,7 @@ func (d *decoder) customType(m *clusterv3.Cluster, out *cluster.Config) error {
 		return err
 	}
 	out.DNS.RespectTTL = c.GetRespectDnsTtl()
-	out.DNS.MinRefresh = c.GetDnsMinRefreshRate().AsDuration()
-	return dnsTimes(out.DNS, c.GetDnsRefreshRate(), c.GetDnsJitter(),
+	return dnsTimes(out.DNS, c.GetDnsRefreshRate(), c.GetDnsMinRefreshRate(), c.GetDnsJitter(),
 		c.GetDnsFailureRefreshRate().GetBaseInterval(), c.GetDnsFailureRefreshRate().GetMaxInterval(), "cluster_type.typed_config.")
 }
 
@@ -151,16 +150,16 @@ func legacyDNS(m *clusterv3.Cluster, out *cluster.Config) error {
 	//lint:ignore SA1019 deprecated, and in many bootstraps
 	failure := m.GetDnsFailureRefreshRate()
 	//lint:ignore SA1019 deprecated, and in many bootstraps
-	return dnsTimes(out.DNS, m.GetDnsRefreshRate(), m.GetDnsJitter(), failure.GetBaseInterval(), failure.GetMaxInterval(), "")
+	return dnsTimes(out.DNS, m.GetDnsRefreshRate(), nil, m.GetDnsJitter(), failure.GetBaseInterval(), failure.GetMaxInterval(), "")
 }
 
-func dnsTimes(out *cluster.DNS, refresh, jitter, base, most *durationpb.Duration, path string) error {
+func dnsTimes(out *cluster.DNS, refresh, least, jitter, base, most *durationpb.Duration, path string) error {
 	for _, f := range []struct {
 		d    *durationpb.Duration
 		to   *time.Duration
 		name string
 	}{
-		{refresh, &out.Refresh, "dns_refresh_rate"}, {jitter, &out.Jitter, "dns_jitter"},
+		{refresh, &out.Refresh, "dns_refresh_rate"}, {least, &out.MinRefresh, "dns_min_refresh_rate"}, {jitter, &out.Jitter, "dns_jitter"},
 		{base, &out.FailureBase, "dns_failure_refresh_rate.base_interval"},
 		{most, &out.FailureMax, "dns_failure_refresh_rate.max_interval"},
 	} {

@@ -58,6 +58,8 @@ func TestClusterFields(t *testing.T) {
 		"ttl": {"-", "type: STRICT_DNS\nrespect_dns_ttl: true\n" + namedEndpoint, `{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"RespectTTL":true}}`},
 		"ttl of a dns cluster": {"-", "cluster_type:\n  name: dns\n  typed_config: {\"@type\": type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster, respect_dns_ttl: true, dns_min_refresh_rate: 3s}\n" + namedEndpoint,
 			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"RespectTTL":true,"MinRefresh":3000000000}}`},
+		"least ttl without end": {"-", "cluster_type:\n  name: dns\n  typed_config: {\"@type\": type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster, respect_dns_ttl: true, dns_min_refresh_rate: 315576000000s}\n" + namedEndpoint,
+			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"RespectTTL":true,"MinRefresh":315360000000000000}}`},
 		"dns cluster": {"-", "cluster_type:\n  name: dns\n  typed_config: {\"@type\": type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster, all_addresses_in_single_endpoint: true, dns_lookup_family: ALL, dns_refresh_rate: 9s}\n" + namedEndpoint,
 			`{"Type":4,"DNS":{"Refresh":9000000000,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":4}}`},
 		"dns cluster with the cluster's own fields": {"-", "dns_refresh_rate: 2s\ndns_lookup_family: V6_ONLY\nrespect_dns_ttl: true\ndns_resolvers: [{socket_address: {address: 10.0.0.53, port_value: 53}}]\n" +
