@@ -67,10 +67,12 @@ func (x *exchange) redirected(p *route.InternalRedirect) bool {
 	to := *x.req
 	*x.req = was
 	if result != redirectFollowed {
+		x.dropReplay()
 		return false
 	}
 	trail.Count++
 	x.trail = trail
+	// A pump that still writes is stopped; were it to panic, all of the body is here all the same.
 	x.endUpstream(x.drainAnswer())
 	x.endHop(to.Body != nil)
 	*x.req = to
@@ -90,7 +92,7 @@ type selection struct {
 // redirectTo turns the request into the one that the answer leads to, and finds its route.
 // The result says why it is not to be sent.
 func (x *exchange) redirectTo(p *route.InternalRedirect, trail *route.RedirectTrail) (next selection, result string) {
-	if x.tunnel || x.interim || x.pump != nil && !x.pump.ended() || !x.complete || !x.replayable() {
+	if x.tunnel || x.interim || !x.requestRead() || !x.holdReplay() {
 		return next, redirectIncomplete
 	}
 	if !x.policyInForce() {

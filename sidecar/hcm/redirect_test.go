@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
@@ -111,6 +114,54 @@ func TestRedirectConnection(t *testing.T) {
 	}
 	if n := conns.Load(); n != 1 {
 		t.Errorf("%d connections, want 1", n)
+	}
+}
+
+// TestRedirectBeforeTheLastWrite: a host that redirects without taking the end of a body that is
+// here is not waited for.
+func TestRedirectBeforeTheLastWrite(t *testing.T) {
+	for _, tc := range []struct {
+		version int
+		status  string
+		want    string
+	}{
+		{1, "307", "POST h /to 10 http://h/a "},
+		{2, "307", "POST h /to 10 http://h/a "},
+		{1, "303", "GET h /to 0 http://h/a "},
+	} {
+		t.Run(fmt.Sprintf("HTTP %d: %s", tc.version, tc.status), func(t *testing.T) {
+			b, seen := redirectBed(t)
+			b.cluster("origin", framesOrigin(t, func(f *http2.Framer, fr http2.Frame) {
+				switch fr := fr.(type) {
+				case *http2.HeadersFrame:
+					if fr.StreamEnded() {
+						answerFrame(f, fr.StreamID, "204")
+					}
+				case *http2.DataFrame:
+					answerFrame(f, fr.StreamID, tc.status, hpack.HeaderField{Name: "location", Value: "http://h/to"})
+				}
+			}, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 5}))
+			b.http2Cluster()
+			c := b.start().httpClient(tc.version)
+			ask := func(method, body string) (status int) {
+				req, _ := http.NewRequest(method, "http://"+b.addr+"/a", strings.NewReader(body))
+				req.Host = "h"
+				resp, err := c.Do(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = resp.Body.Close()
+				return resp.StatusCode
+			}
+			ask("GET", "") // from now on the host's window is known
+			if status := ask("POST", "0123456789"); status != 200 {
+				t.Fatal(status)
+			}
+			if got := get(t, seen); got != tc.want {
+				t.Errorf("the other saw %q, want %q", got, tc.want)
+			}
+			b.atRest()
+		})
 	}
 }
 
