@@ -207,6 +207,7 @@ func (x *exchange) endHop(kept bool) {
 // beginHop forgets the request that was answered, but for who asks and the body.
 func (x *exchange) beginHop() {
 	if x.req.Body == nil {
+		x.dropKept() // the answer may take for ever
 		x.payload = nil
 	}
 	x.dog.calm() // its times were the first route's

@@ -165,6 +165,27 @@ func TestRedirectBeforeTheLastWrite(t *testing.T) {
 	}
 }
 
+// TestRedirectForgetsTheBody: what is not sent again is not kept as long as the last answer takes.
+func TestRedirectForgetsTheBody(t *testing.T) {
+	b, _ := redirectBed(t, "http://h/to")
+	over := make(chan struct{})
+	b.cluster("other", httpOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).Flush()
+		<-over
+	}))
+	b.cfg.Routes.VirtualHosts[0].Routes[0].Forward.Timeout = 0
+	b.start()
+	req, _ := http.NewRequest("POST", "http://"+b.addr+"/a", strings.NewReader(strings.Repeat("x", 300_000)))
+	req.Header.Set("X-Status", "303")
+	resp, err := b.httpClient(1).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b.keepsNothing()
+	close(over)
+}
+
 // TestRedirectIsAuthorized: a redirect leads nobody to where he may not go, however it is
 // written, and whoever's rules forbid it.
 func TestRedirectIsAuthorized(t *testing.T) {
