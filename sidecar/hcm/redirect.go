@@ -138,9 +138,12 @@ func (x *exchange) redirectTo(p *route.InternalRedirect, trail *route.RedirectTr
 
 // aim makes the request one for where it is sent on to. Path and host are brought into the
 // form that is in force for a client's before a route is chosen by them; readmit refuses what is
-// refused of a client.
+// refused of a client. What the first route rewrote is told of by x-envoy-original-url alone:
+// rules, hosts and logs would take the rest for what this request was.
 func (x *exchange) aim(p *route.InternalRedirect, to *location) {
 	f := &x.req.Fields
+	f.DelID(message.XEnvoyOriginalPath)
+	f.Del("x-envoy-original-host")
 	for _, name := range p.Copy {
 		f.Del(name)
 		for i := range x.resp.Fields.Slots() {

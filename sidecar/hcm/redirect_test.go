@@ -186,6 +186,27 @@ func TestRedirectForgetsTheBody(t *testing.T) {
 	close(over)
 }
 
+// TestRedirectForgetsRewrites: what the first route made of path and host is not told of the
+// request that it was redirected to, by the log's format neither.
+func TestRedirectForgetsRewrites(t *testing.T) {
+	b, _ := redirectBed(t, "http://h/to")
+	b.redirecting().Rewrite = &route.Rewrite{Prefix: "/rewritten/", Host: "inside"}
+	seen := make(chan http.Header, 1)
+	b.cluster("other", httpOrigin(t, func(w http.ResponseWriter, r *http.Request) { seen <- r.Header }))
+	b.cfg.AccessLog[0].Format = "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%\n"
+	b.start()
+	b.dial().do("GET /a HTTP/1.1\r\nHost: h\r\n\r\n")
+	h := <-seen
+	for name, want := range map[string]string{"Path": "", "Host": "", "Url": "http://inside/rewritten/a"} {
+		if got := h.Get("X-Envoy-Original-" + name); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	if lines := b.logged(2); strings.Join(lines, " ") != "/a /to" {
+		t.Errorf("logged %q", lines)
+	}
+}
+
 // TestRedirectIsAuthorized: a redirect leads nobody to where he may not go, however it is
 // written, and whoever's rules forbid it.
 func TestRedirectIsAuthorized(t *testing.T) {
