@@ -230,17 +230,16 @@ func (x *exchange) beginHop() {
 
 // readmit is admit for a request that a redirect has led to.
 func (x *exchange) readmit() bool {
-	switch {
-	case x.client.gone() || x.ctx.Err() != nil:
+	if x.client.gone() || x.ctx.Err() != nil {
 		x.clientLeft()
-		return false
-	case x.d.Shedding():
-		x.flags |= telemetry.FlagOverload
-		x.localReply(&reply{status: 503, body: "overloaded", details: "overload", close: true})
 		return false
 	}
 	sel := x.sel
 	x.sel = route.Selected{} // no route has a part in what is refused before one is chosen
+	if x.d.Shedding() {
+		x.shed()
+		return false
+	}
 	if !x.judgeQuery() || !x.normalizePath() {
 		return false
 	}

@@ -2,6 +2,7 @@ package hcm
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
+	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
@@ -184,6 +186,36 @@ func TestRedirectForgetsTheBody(t *testing.T) {
 	defer resp.Body.Close()
 	b.keepsNothing()
 	close(over)
+}
+
+// TestRedirectUnderLoad: the route of a redirect that is refused for want of memory has no part in
+// the answer.
+func TestRedirectUnderLoad(t *testing.T) {
+	var heap atomic.Uint64
+	m := overload.New(&overload.Config{MaxHeap: 1, Refresh: time.Millisecond, Actions: []overload.Action{
+		{Kind: overload.RefuseRequests, Triggers: []overload.Trigger{{Resource: overload.Heap, Threshold: 1}}},
+	}}, overload.Options{Heap: heap.Load, Collect: func() {}})
+	ctx, cancel := context.WithCancel(t.Context())
+	over := make(chan struct{})
+	go func() { m.Run(ctx); close(over) }()
+	defer func() { cancel(); <-over }()
+	b, _ := redirectBed(t)
+	b.overload = m.Signals(false)
+	b.cluster("origin", httpOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		heap.Store(1)
+		b.eventually("requests are refused", b.overload.RefuseRequests)
+		w.Header().Set("Location", "http://h/to")
+		w.WriteHeader(302)
+	}))
+	b.cfg.Routes.VirtualHosts[0].Routes[0].Headers = &route.HeaderMutations{ResponseAdd: []route.HeaderAdd{{Name: "x-to", Value: "1"}}}
+	b.start()
+	resp, _ := b.dial().do("GET /a HTTP/1.1\r\nHost: h\r\n\r\n")
+	if resp.StatusCode != 503 || resp.Header.Get("X-To") != "" {
+		t.Errorf("%d %v", resp.StatusCode, resp.Header)
+	}
+	if lines := b.logged(2); !strings.HasPrefix(lines[1], "GET /to 503 OM overload - -") {
+		t.Errorf("logged %q", lines)
+	}
 }
 
 // TestRedirectForgetsRewrites: what the first route made of path and host is not told of the
