@@ -56,7 +56,10 @@ func (d *decoder) redirectPolicy(m *routev3.InternalRedirectPolicy, path string)
 	}
 	var err error
 	out.Copy, err = headerNames(m.GetResponseHeadersToCopy(), path+".response_headers_to_copy")
-	return out, err
+	if err != nil || len(out.Codes) == 0 {
+		return nil, err // where none can be followed no body is to be kept for it
+	}
+	return out, nil
 }
 
 func (d *decoder) redirectPredicate(m *corev3.TypedExtensionConfig, path string) (q route.RedirectPredicate, err error) {

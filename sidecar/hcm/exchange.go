@@ -34,7 +34,7 @@ type exchange struct {
 	resp      *message.Response
 	attempt   *attempt
 	rec       *telemetry.Record
-	pump      *pump       // reads and sends what is not in payload, nil without need; it is ownPump
+	pump      *pump       // reads and sends what is not in payload, nil without need; ownPump, or that of the attempt which a hedge chose
 	reporter  *reporter   // nil for none
 	aside     func() bool // set where the exchange runs beside another; ends the watch over its context
 	binding   *binding    // of an HTTP filter chain, nil without need

@@ -121,8 +121,11 @@ func framesOrigin(t testing.TB, told func(*http2.Framer, http2.Frame), settings 
 }
 
 // answerFrame writes the head of a response that ends the stream.
-func answerFrame(f *http2.Framer, id uint32, status string) {
+func answerFrame(f *http2.Framer, id uint32, status string, fields ...hpack.HeaderField) {
 	var block bytes.Buffer
-	_ = hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: ":status", Value: status})
+	e := hpack.NewEncoder(&block)
+	for _, field := range append([]hpack.HeaderField{{Name: ":status", Value: status}}, fields...) {
+		_ = e.WriteField(field)
+	}
 	_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true})
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
@@ -38,6 +39,8 @@ type bed struct {
 	logPath  string
 
 	options Options // besides what start makes
+
+	overload *overload.Signals // nil for none
 
 	tls   *tls.Config  // of the listener, nil for plaintext
 	table *route.Table // instead of inline routes
@@ -159,7 +162,7 @@ func (b *bed) start() *bed {
 			}
 			f := b.facts
 			f.Stream, f.Accepted = s, time.Now().Add(-b.age)
-			f.Place = &downstream.Place{Workload: webID, Metrics: b.metrics.Service(telemetry.Inbound, "api")}
+			f.Place = &downstream.Place{Workload: webID, Metrics: b.metrics.Service(telemetry.Inbound, "api"), Overload: b.overload}
 			f.Peer = authz.NewPeer(s.Info(), f.Destination)
 			f.PeerMetrics = f.Metrics.Peer("none")
 			d := downstream.New(f, b.m.Policy())

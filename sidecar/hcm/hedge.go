@@ -65,7 +65,11 @@ func (h *hedge) end() {
 	h.turn.Stop()
 	h.attempts.Wait()
 	if y := h.chosen; y != nil {
-		if p := y.ownPump; p != nil && !p.ended() {
+		switch p := y.ownPump; {
+		case p == nil:
+		case p.ended():
+			h.x.pump = nil // it goes with y to another exchange
+		default:
 			y.wrecked = true // a panic: nobody has stopped it
 		}
 		h.drop(y)

@@ -427,3 +427,43 @@ func TestHedgedUploadIsAnsweredEarly(t *testing.T) {
 		})
 	}
 }
+
+// TestHedgeTakesItsPump: once the attempt that was chosen has gone, nobody looks at what sent its
+// body, which is another exchange's then.
+func TestHedgeTakesItsPump(t *testing.T) {
+	b := newBed(t, "127.0.0.1:1").start()
+	x, y := besides(b), besides(b)
+	defer x.leave()
+	y.ownPump = newPump(y)
+	y.pump = y.ownPump
+	h := &hedge{x: x, cancel: func() {}, late: time.NewTimer(time.Hour), turn: time.NewTimer(time.Hour), chosen: y}
+	x.adopt(y)
+	h.end()
+	if x.pump != nil {
+		t.Error("the exchange has the pump still")
+	}
+}
+
+// TestHedgedUploadIsKeptOnce: what sends the rest of a body while the answer is relayed has a copy
+// of its own, and nobody needs the first any more.
+func TestHedgedUploadIsKeptOnce(t *testing.T) {
+	const size = 24 << 20
+	over := make(chan struct{})
+	b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		if _, err := http.ReadRequest(r); err == nil {
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
+			<-over // it takes nothing
+		}
+	}))
+	b.hedged(time.Minute)
+	b.route().Forward.Timeout = 0
+	b.route().BufferLimit = ptr(uint64(32 << 20))
+	b.start()
+	defer close(over)
+	c := b.dial()
+	c.send(fmt.Sprintf("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n", size) + strings.Repeat("x", size))
+	if _, err := http.ReadResponse(c.r, nil); err != nil {
+		t.Fatal(err)
+	}
+	b.eventually("one copy is kept", func() bool { n := keeping.Load(); return n >= size && n < 2*size })
+}

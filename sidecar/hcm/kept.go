@@ -67,7 +67,7 @@ func (x *exchange) limitKept(up upstream) {
 // resends tells whether anything of the route could have the request sent again, or on, of which
 // some was sent to up.
 func (x *exchange) resends(up upstream) bool {
-	if x.sel.Mirrored() || x.sel.Route.Forward.InternalRedirect != nil {
+	if r := x.sel.Route.Forward.InternalRedirect; x.sel.Mirrored() || r != nil && r.Max > 0 {
 		return true
 	}
 	_, refuses := up.(*http2Upstream)
@@ -106,11 +106,11 @@ func (x *exchange) reserve(size int, must bool) bool {
 
 // forgetKept gives back what was kept of a body that is not sent again, as far as nobody
 // reads or sends it. The exchange has its own memory still. What is to go through a tunnel
-// waits for the answer.
+// waits for the answer. The pump of an attempt that a hedge chose has a copy.
 func (x *exchange) forgetKept() {
 	switch p := x.pump; {
 	case x.tunnel:
-	case p != nil && !p.ended():
+	case p != nil && p.x == x && !p.ended():
 		p.forgetReplay()
 	case cap(x.store) > keepBuffer:
 		x.keep = false

@@ -108,6 +108,8 @@ func TestUploadIsNotKeptInVain(t *testing.T) {
 		up     int
 		kept   bool
 	}{
+		"no redirects":                  {nil, 1, false},
+		"redirects":                     {nil, 1, true},
 		"no policy":                     {nil, 1, false},
 		"no retries":                    {&route.RetryPolicy{On: route.Retry5xx}, 1, false},
 		"no condition":                  {&route.RetryPolicy{NumRetries: 1}, 1, false},
@@ -126,6 +128,12 @@ func TestUploadIsNotKeptInVain(t *testing.T) {
 				<-over
 			})
 			b.route().Forward.Retry = tc.policy
+			switch name {
+			case "no redirects":
+				b.route().Forward.InternalRedirect = &route.InternalRedirect{Codes: []int{302}}
+			case "redirects":
+				b.route().Forward.InternalRedirect = &route.InternalRedirect{Codes: []int{302}, Max: 1}
+			}
 			b.start()
 			go func() {
 				defer close(over)

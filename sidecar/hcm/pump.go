@@ -29,8 +29,10 @@ type pump struct {
 	over  atomic.Bool
 	woken chan struct{}
 
-	// last is set when the body's end was read: what remains is one write.
-	last atomic.Bool
+	// last is set when the body's end was read: what remains is one write, which reads nothing of
+	// the request any more. It has the trailers.
+	last     atomic.Bool
+	trailers *message.Fields
 	// gaveUp is set before the wait for a response is interrupted: the pump is over
 	// right after.
 	gaveUp atomic.Bool
@@ -84,7 +86,7 @@ func (p *pump) ended() bool { return p.over.Load() }
 // end is the last that a pump does.
 func (p *pump) end() {
 	// A body that broke off leaves pieces that waited: they are no part of the next one.
-	p.up, p.rest, p.held = nil, nil, p.held[:0]
+	p.up, p.rest, p.trailers, p.held = nil, nil, nil, p.held[:0]
 	if cap(p.held) > firstBuffer {
 		p.held = nil
 	}
@@ -136,6 +138,7 @@ func (x *exchange) startPump(up upstream, rest []byte) {
 	}
 	if x.complete {
 		p.readAt = x.observed.moments[telemetry.RequestEnded]
+		p.trailers = requestTrailers(x)
 		p.last.Store(true)
 	}
 	x.pump = p
@@ -145,7 +148,7 @@ func (x *exchange) startPump(up upstream, rest []byte) {
 // sendRest sends the rest of the payload; more is false when that was all, or failed.
 func (p *pump) sendRest() (more bool) {
 	x := p.x
-	if p.upErr = p.up.write(p.rest, x.complete, requestTrailers(x)); p.upErr != nil {
+	if p.upErr = p.up.write(p.rest, x.complete, p.trailers); p.upErr != nil {
 		return false
 	}
 	p.sent += int64(len(p.rest))
@@ -167,13 +170,14 @@ func (p *pump) work() {
 	if len(p.rest) > 0 && !p.sendRest() {
 		return
 	}
-	from, _ := x.req.Body.(*http2.Stream)
+	body := x.req.Body
+	from, _ := body.(*http2.Stream)
 	to, _ := up.(*http2Upstream)
 	for {
 		if from != nil && to != nil && !x.keep {
 			from.Pipe(to.s, (*requestTap)(x))
 		}
-		data, last, err := x.req.Body.Next()
+		data, last, err := body.Next()
 		if err != nil {
 			switch _, ok := refusal(err); {
 			case ok:
@@ -194,20 +198,17 @@ func (p *pump) work() {
 		if last {
 			x.complete = true
 			p.readAt = p.now(x)
+			p.trailers = requestTrailers(x)
 			p.last.Store(true)
 		}
 		if to == nil {
 			var more bool
-			if data, more = p.join(data, last, x.req.Body); more {
+			if data, more = p.join(data, last, body); more {
 				continue
 			}
 		}
 		if len(data) > 0 || last {
-			var trailers *message.Fields
-			if last {
-				trailers = requestTrailers(x)
-			}
-			if err := up.write(data, last, trailers); err != nil {
+			if err := up.write(data, last, p.trailers); err != nil {
 				p.upErr = err
 				return
 			}

@@ -18,18 +18,6 @@ import (
 // route may follow as many as it likes.
 const maxRedirected = 256 << 10
 
-// What becomes of a redirect that its route has followed, for counters.
-const (
-	redirectFollowed   = "followed"
-	redirectIncomplete = "incomplete_request"
-	redirectBad        = "bad_location"
-	redirectScheme     = "scheme"
-	redirectTooMany    = "too_many"
-	redirectNoRoute    = "no_route"
-	redirectRefused    = "predicate"
-	redirectUpdated    = "updated"
-)
-
 // conclude relays the answer, unless it is a redirect that is followed: then the exchange
 // is about the request that it leads to, and followRedirects is to be called.
 func (x *exchange) conclude() (redirected bool) {
@@ -58,22 +46,25 @@ func (x *exchange) redirected(p *route.InternalRedirect) bool {
 	if trail == nil {
 		trail = &route.RedirectTrail{}
 	}
-	// What was asked stays as it is until the log has it, and where the redirect is passed on.
-	was := *x.req
-	x.req.Fields = message.Fields{}
-	x.req.Fields.CopyFrom(&was.Fields)
-	next, result := x.redirectTo(p, trail)
+	next := hop{from: "http"}
+	if x.d.Info.TLS && x.req.Scheme != "http" {
+		next.from = "https"
+	}
+	result := x.mayFollow(p, trail, &next)
+	if result == telemetry.RedirectFollowed {
+		result = x.redirectTo(p, trail, &next)
+	}
 	x.attempt.host.Cluster().Metrics().Redirected(x.d.Shard, result)
-	to := *x.req
-	*x.req = was
-	if result != redirectFollowed {
+	if result != telemetry.RedirectFollowed {
+		x.dropReplay()
 		return false
 	}
 	trail.Count++
 	x.trail = trail
+	// A pump that still writes is stopped; were it to panic, all of the body is here all the same.
 	x.endUpstream(x.drainAnswer())
-	x.endHop(to.Body != nil)
-	*x.req = to
+	x.endHop(next.req.Body != nil)
+	*x.req = next.req
 	x.beginHop()
 	x.table, x.sel = next.table, next.sel
 	x.asker = route.Client{Info: x.d.Info, Addr: x.peer.Remote}
@@ -81,42 +72,52 @@ func (x *exchange) redirected(p *route.InternalRedirect) bool {
 	return true
 }
 
-// selection is a route that was found before it is to be taken.
-type selection struct {
+// hop is a request that a redirect leads to, before it is the exchange's.
+type hop struct {
+	from  string // the scheme of the request before it
+	to    location
+	req   message.Request
 	table *route.Table
 	sel   route.Selected
 }
 
-// redirectTo turns the request into the one that the answer leads to, and finds its route.
-// The result says why it is not to be sent.
-func (x *exchange) redirectTo(p *route.InternalRedirect, trail *route.RedirectTrail) (next selection, result string) {
-	if x.tunnel || x.interim || x.pump != nil && !x.pump.ended() || !x.complete || !x.replayable() {
-		return next, redirectIncomplete
+// mayFollow reads where the answer leads. The result says why it is not followed, as far as that
+// shows without making the next request.
+func (x *exchange) mayFollow(p *route.InternalRedirect, trail *route.RedirectTrail, next *hop) telemetry.Redirect {
+	if x.tunnel || x.interim || !x.requestRead() || !x.holdReplay() {
+		return telemetry.RedirectIncomplete
 	}
 	if !x.policyInForce() {
-		return next, redirectUpdated // the client is to ask those who decide now
+		return telemetry.RedirectUpdated // the client is to ask those who decide now
 	}
 	at := x.resp.Fields.Find(message.Location, 0)
 	if at < 0 || x.resp.Fields.Find(message.Location, at+1) >= 0 {
-		return next, redirectBad
+		return telemetry.RedirectBadLocation
 	}
 	_, uri, _ := x.resp.Fields.At(at)
-	to, ok := parseLocation(uri)
-	if !ok {
-		return next, redirectBad
-	}
-	from := "http"
-	if x.d.Info.TLS && x.req.Scheme != "http" {
-		from = "https"
+	var ok bool
+	if next.to, ok = parseLocation(uri); !ok {
+		return telemetry.RedirectBadLocation
 	}
 	switch {
-	case to.scheme != from && !p.CrossScheme:
-		return next, redirectScheme
+	case next.to.scheme != next.from && !p.CrossScheme:
+		return telemetry.RedirectScheme
 	case trail.Count >= p.Max || x.req.Fields.Stored() > maxRedirected:
-		return next, redirectTooMany
+		return telemetry.RedirectTooMany
 	}
-	x.req.Fields.Set("x-envoy-original-url", from+"://"+x.req.Authority+x.req.Path)
-	x.aim(p, &to)
+	return telemetry.RedirectFollowed
+}
+
+// redirectTo makes the request that the answer leads to, and finds its route. The result says why
+// it is not to be sent.
+func (x *exchange) redirectTo(p *route.InternalRedirect, trail *route.RedirectTrail, next *hop) telemetry.Redirect {
+	// What was asked stays as it is until the log has it, and where the redirect is passed on.
+	was := *x.req
+	x.req.Fields = message.Fields{}
+	x.req.Fields.CopyFrom(&was.Fields)
+	defer func() { next.req, *x.req = *x.req, was }()
+	x.req.Fields.Set("x-envoy-original-url", next.from+"://"+x.req.Authority+x.req.Path)
+	x.aim(p, &next.to)
 	next.table = x.policy.routes()
 	if next.table != nil {
 		next.sel = next.table.Select(x.req, &x.asker, rand.Uint64())
@@ -126,19 +127,22 @@ func (x *exchange) redirectTo(p *route.InternalRedirect, trail *route.RedirectTr
 	case r != nil:
 		name = r.Name
 	case !next.sel.HTTPS:
-		return next, redirectNoRoute
+		return telemetry.RedirectNoRoute
 	}
-	if !p.Admits(trail, x.sel.Route.Name, name, from == "https", to.scheme == "https") {
-		return next, redirectRefused
+	if !p.Admits(trail, x.sel.Route.Name, name, next.from == "https", next.to.scheme == "https") {
+		return telemetry.RedirectRefused
 	}
-	return next, redirectFollowed
+	return telemetry.RedirectFollowed
 }
 
 // aim makes the request one for where it is sent on to. Path and host are brought into the
 // form that is in force for a client's before a route is chosen by them; readmit refuses what is
-// refused of a client.
+// refused of a client. What the first route rewrote is told of by x-envoy-original-url alone:
+// rules, hosts and logs would take the rest for what this request was.
 func (x *exchange) aim(p *route.InternalRedirect, to *location) {
 	f := &x.req.Fields
+	f.DelID(message.XEnvoyOriginalPath)
+	f.Del("x-envoy-original-host")
 	for _, name := range p.Copy {
 		f.Del(name)
 		for i := range x.resp.Fields.Slots() {
@@ -205,6 +209,7 @@ func (x *exchange) endHop(kept bool) {
 // beginHop forgets the request that was answered, but for who asks and the body.
 func (x *exchange) beginHop() {
 	if x.req.Body == nil {
+		x.dropKept() // the answer may take for ever
 		x.payload = nil
 	}
 	x.dog.calm() // its times were the first route's
@@ -225,17 +230,16 @@ func (x *exchange) beginHop() {
 
 // readmit is admit for a request that a redirect has led to.
 func (x *exchange) readmit() bool {
-	switch {
-	case x.client.gone() || x.ctx.Err() != nil:
+	if x.client.gone() || x.ctx.Err() != nil {
 		x.clientLeft()
-		return false
-	case x.d.Shedding():
-		x.flags |= telemetry.FlagOverload
-		x.localReply(&reply{status: 503, body: "overloaded", details: "overload", close: true})
 		return false
 	}
 	sel := x.sel
 	x.sel = route.Selected{} // no route has a part in what is refused before one is chosen
+	if x.d.Shedding() {
+		x.shed()
+		return false
+	}
 	if !x.judgeQuery() || !x.normalizePath() {
 		return false
 	}

@@ -2,6 +2,7 @@ package hcm
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -11,7 +12,11 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
+	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
@@ -111,6 +116,126 @@ func TestRedirectConnection(t *testing.T) {
 	}
 	if n := conns.Load(); n != 1 {
 		t.Errorf("%d connections, want 1", n)
+	}
+}
+
+// TestRedirectBeforeTheLastWrite: a host that redirects without taking the end of a body that is
+// here is not waited for.
+func TestRedirectBeforeTheLastWrite(t *testing.T) {
+	for _, tc := range []struct {
+		version int
+		status  string
+		want    string
+	}{
+		{1, "307", "POST h /to 10 http://h/a "},
+		{2, "307", "POST h /to 10 http://h/a "},
+		{1, "303", "GET h /to 0 http://h/a "},
+	} {
+		t.Run(fmt.Sprintf("HTTP %d: %s", tc.version, tc.status), func(t *testing.T) {
+			b, seen := redirectBed(t)
+			b.cluster("origin", framesOrigin(t, func(f *http2.Framer, fr http2.Frame) {
+				switch fr := fr.(type) {
+				case *http2.HeadersFrame:
+					if fr.StreamEnded() {
+						answerFrame(f, fr.StreamID, "204")
+					}
+				case *http2.DataFrame:
+					answerFrame(f, fr.StreamID, tc.status, hpack.HeaderField{Name: "location", Value: "http://h/to"})
+				}
+			}, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 5}))
+			b.http2Cluster()
+			c := b.start().httpClient(tc.version)
+			ask := func(method, body string) (status int) {
+				req, _ := http.NewRequest(method, "http://"+b.addr+"/a", strings.NewReader(body))
+				req.Host = "h"
+				resp, err := c.Do(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = resp.Body.Close()
+				return resp.StatusCode
+			}
+			ask("GET", "") // from now on the host's window is known
+			if status := ask("POST", "0123456789"); status != 200 {
+				t.Fatal(status)
+			}
+			if got := get(t, seen); got != tc.want {
+				t.Errorf("the other saw %q, want %q", got, tc.want)
+			}
+			b.atRest()
+		})
+	}
+}
+
+// TestRedirectForgetsTheBody: what is not sent again is not kept as long as the last answer takes.
+func TestRedirectForgetsTheBody(t *testing.T) {
+	b, _ := redirectBed(t, "http://h/to")
+	over := make(chan struct{})
+	b.cluster("other", httpOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).Flush()
+		<-over
+	}))
+	b.cfg.Routes.VirtualHosts[0].Routes[0].Forward.Timeout = 0
+	b.start()
+	req, _ := http.NewRequest("POST", "http://"+b.addr+"/a", strings.NewReader(strings.Repeat("x", 300_000)))
+	req.Header.Set("X-Status", "303")
+	resp, err := b.httpClient(1).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b.keepsNothing()
+	close(over)
+}
+
+// TestRedirectUnderLoad: the route of a redirect that is refused for want of memory has no part in
+// the answer.
+func TestRedirectUnderLoad(t *testing.T) {
+	var heap atomic.Uint64
+	m := overload.New(&overload.Config{MaxHeap: 1, Refresh: time.Millisecond, Actions: []overload.Action{
+		{Kind: overload.RefuseRequests, Triggers: []overload.Trigger{{Resource: overload.Heap, Threshold: 1}}},
+	}}, overload.Options{Heap: heap.Load, Collect: func() {}})
+	ctx, cancel := context.WithCancel(t.Context())
+	over := make(chan struct{})
+	go func() { m.Run(ctx); close(over) }()
+	defer func() { cancel(); <-over }()
+	b, _ := redirectBed(t)
+	b.overload = m.Signals(false)
+	b.cluster("origin", httpOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		heap.Store(1)
+		b.eventually("requests are refused", b.overload.RefuseRequests)
+		w.Header().Set("Location", "http://h/to")
+		w.WriteHeader(302)
+	}))
+	b.cfg.Routes.VirtualHosts[0].Routes[0].Headers = &route.HeaderMutations{ResponseAdd: []route.HeaderAdd{{Name: "x-to", Value: "1"}}}
+	b.start()
+	resp, _ := b.dial().do("GET /a HTTP/1.1\r\nHost: h\r\n\r\n")
+	if resp.StatusCode != 503 || resp.Header.Get("X-To") != "" {
+		t.Errorf("%d %v", resp.StatusCode, resp.Header)
+	}
+	if lines := b.logged(2); !strings.HasPrefix(lines[1], "GET /to 503 OM overload - -") {
+		t.Errorf("logged %q", lines)
+	}
+}
+
+// TestRedirectForgetsRewrites: what the first route made of path and host is not told of the
+// request that it was redirected to, by the log's format neither.
+func TestRedirectForgetsRewrites(t *testing.T) {
+	b, _ := redirectBed(t, "http://h/to")
+	b.redirecting().Rewrite = &route.Rewrite{Prefix: "/rewritten/", Host: "inside"}
+	seen := make(chan http.Header, 1)
+	b.cluster("other", httpOrigin(t, func(w http.ResponseWriter, r *http.Request) { seen <- r.Header }))
+	b.cfg.AccessLog[0].Format = "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%\n"
+	b.start()
+	b.dial().do("GET /a HTTP/1.1\r\nHost: h\r\n\r\n")
+	h := <-seen
+	for name, want := range map[string]string{"Path": "", "Host": "", "Url": "http://inside/rewritten/a"} {
+		if got := h.Get("X-Envoy-Original-" + name); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	if lines := b.logged(2); strings.Join(lines, " ") != "/a /to" {
+		t.Errorf("logged %q", lines)
 	}
 }
 

@@ -228,11 +228,15 @@ func (x *exchange) settleScheme() {
 	}
 }
 
-// dropReferer removes a referer that is no URI reference, or has a part that none may have, so that no
-// rule and no host is told what only some parsers see (RFC 9110 10.1.3).
+// dropReferer removes a referer of which a line is no URI reference, or has a part that none may have,
+// so that no rule and no host is told what only some parsers see (RFC 9110 10.1.3).
 func (x *exchange) dropReferer() {
-	if v, _ := x.req.Fields.ByID(message.Referer); !validReferer(v) {
-		x.req.Fields.DelID(message.Referer)
+	f := &x.req.Fields
+	for i := f.Find(message.Referer, 0); i >= 0; i = f.Find(message.Referer, i+1) {
+		if _, v, _ := f.At(i); !validReferer(v) {
+			f.DelID(message.Referer)
+			return
+		}
 	}
 }
 

@@ -28,7 +28,7 @@ func TestClientsFields(t *testing.T) {
 		_, refers := r.Header["Referer"]
 		w.Header().Set("X-Seen", r.Header.Get("X-Forwarded-Proto"))
 		if refers {
-			w.Header().Set("X-Refers", r.Header.Get("Referer"))
+			w.Header().Set("X-Refers", strings.Join(r.Header["Referer"], ","))
 		}
 	}))
 	b.start()
@@ -36,6 +36,8 @@ func TestClientsFields(t *testing.T) {
 	for _, tc := range []struct{ fields, proto, referer string }{
 		{"X-Forwarded-Proto:\r\nReferer: http://h/a#b\r\n", "http", ""},
 		{"X-Forwarded-Proto: https\r\nReferer: http://h/a\r\n", "https", "http://h/a"},
+		{"Referer: /a\r\nReferer: http://u@h/\r\n", "http", ""},
+		{"Referer: /a\r\nReferer: /b\r\n", "http", "/a,/b"},
 	} {
 		resp, _ := c.do("GET / HTTP/1.1\r\nHost: h\r\n" + tc.fields + "\r\n")
 		if got := resp.Header; got.Get("X-Seen") != tc.proto || got.Get("X-Refers") != tc.referer {

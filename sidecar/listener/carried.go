@@ -67,8 +67,10 @@ func (t *tracked) Carry() (*downstream.Carried, downstream.Refusal) {
 	}
 	if e := t.enter(c); e.reason != "" {
 		l.m.opts.Overload.Leave(exempt)
+		snap.refs.Add(1) // an update may have it closed before the log has the line
 		l.mu.Unlock()
 		t.refuseExcess(c, e)
+		snap.release()
 		return nil, downstream.Busy
 	}
 	l.open++
@@ -77,13 +79,9 @@ func (t *tracked) Carry() (*downstream.Carried, downstream.Refusal) {
 	return &downstream.Carried{Handler: c.inner(), Place: c.place, Owner: &carried{t: t, snap: snap, limited: c}}, downstream.Admitted
 }
 
-// Refuse implements downstream.Carrier.
-func (t *tracked) Refuse(reason string) {
-	t.l.mu.Lock()
-	c := t.chain
-	t.l.mu.Unlock()
-	t.refuseExcess(c, excess{reason: reason})
-}
+// Refuse implements downstream.Carrier. The log is that of t's own chain, which is open until t
+// has finished: the one that has taken its place may be closed.
+func (t *tracked) Refuse(reason string) { t.refuseExcess(t.own, excess{reason: reason}) }
 
 // enter takes a place in the limits of a chain for a connection that t brings. The first
 // one has that which was taken before the handshake, or where another chain has replaced
@@ -102,7 +100,8 @@ func (t *tracked) enter(c *chain) excess {
 	return c.takePlaces()
 }
 
-// refuseExcess logs a stream that the chain refuses, as by a limit.
+// refuseExcess logs a stream that the chain refuses, as by a limit. The caller holds the chain's
+// snapshot.
 func (t *tracked) refuseExcess(c *chain, e excess) {
 	r := t.conn.NewRecord()
 	r.Start, r.Duration = time.Now(), 0

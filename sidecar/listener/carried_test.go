@@ -387,3 +387,79 @@ func TestStreamThatIsNoTunnel(t *testing.T) {
 		t.Errorf("no %s", want)
 	}
 }
+
+// logging has refusals logged to a file, and tells how many lines it has.
+func logging(t *testing.T) (m *Manager, with func(says string) *Config, lines func() int) {
+	logs := telemetry.NewLogs(nil)
+	t.Cleanup(logs.Close)
+	m = newTunnelManager(t, func(o *Options) { o.Logs = logs })
+	path := filepath.Join(t.TempDir(), "log")
+	with = func(says string) *Config {
+		cfg := tunnelConfig(says)
+		cfg.Chains[0].ConnectionLimits = []ConnectionLimit{{Max: 1}}
+		cfg.AccessLog = []telemetry.AccessLogConfig{{Path: path, Format: "%CONNECTION_TERMINATION_DETAILS%\n"}}
+		return cfg
+	}
+	return m, with, func() int {
+		logs.Flush()
+		b, _ := os.ReadFile(path)
+		return strings.Count(string(b), "\n")
+	}
+}
+
+// tracks is the only connection.
+func tracks(t *testing.T, m *Manager) *tracked {
+	t.Helper()
+	waitFor(t, func() bool { return len(m.listeners["in"].established()) == 1 })
+	return m.listeners["in"].established()[0]
+}
+
+// TestStreamThatIsNoTunnelOfARemovedChain: it is logged though the chain that took the place of the
+// connection's is gone too.
+func TestStreamThatIsNoTunnelOfARemovedChain(t *testing.T) {
+	m, with, lines := logging(t)
+	mustApply(t, m, with("first"))
+	connectTunnels(t, m, time.Now().Add(time.Hour))
+	carrier := tracks(t, m)
+	mustApply(t, m, with("second"))
+	none := with("third")
+	none.Chains[0].Match.ServerNames = []string{"another"}
+	mustApply(t, m, none)
+	carrier.Refuse("no_tunnel")
+	if n := lines(); n != 1 {
+		t.Errorf("%d lines, want 1", n)
+	}
+}
+
+// TestRefusalsDuringUpdates: what a limit refuses is logged, whatever becomes of the limit's chain
+// meanwhile.
+func TestRefusalsDuringUpdates(t *testing.T) {
+	m, with, lines := logging(t)
+	mustApply(t, m, with("x"))
+	connectTunnels(t, m, time.Now().Add(time.Hour))
+	carrier := tracks(t, m)
+	first, _ := carrier.Carry()
+	defer first.Owner.Finished(nil)
+	refused := make(chan int)
+	go func() {
+		n := 0
+		for range 5000 {
+			if _, why := carrier.Carry(); why == downstream.Busy {
+				n++
+			}
+		}
+		refused <- n
+	}()
+	for {
+		select {
+		case want := <-refused:
+			if n := lines(); n != want || want == 0 {
+				t.Errorf("%d lines of %d refusals", n, want)
+			}
+			return
+		default:
+			mustApply(t, m, with("x"))
+			mustApply(t, m, with("y"))
+		}
+	}
+}

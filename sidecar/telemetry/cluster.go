@@ -16,7 +16,8 @@ type ClusterMetrics struct {
 	used      atomic.Pointer[ClusterCounters]
 	// others are the series that have labels of their own, which few clusters have. m.mu
 	// guards them.
-	others map[otherSeries]struct{}
+	others    map[otherSeries]struct{}
+	redirects atomic.Pointer[[redirects]*Counter] // nil where there were none
 }
 
 type otherSeries struct {
@@ -330,11 +331,40 @@ func (c *ClusterMetrics) HealthChecked(result string) {
 	}
 }
 
-// Redirected counts a redirect that its route has followed.
-func (c *ClusterMetrics) Redirected(s Shard, result string) {
-	if c != nil {
-		c.other(c.m.upstreamRedirects, result).Inc(s)
+// Redirect is what becomes of a redirect that its route has followed.
+type Redirect uint8
+
+// What becomes of it: it is followed, or passed on for a reason.
+const (
+	RedirectFollowed    Redirect = iota
+	RedirectIncomplete           // not all of the request is here, to be sent again
+	RedirectBadLocation          // it leads nowhere
+	RedirectScheme               // it leads from http to https, or back
+	RedirectTooMany
+	RedirectNoRoute
+	RedirectRefused // by a predicate
+	RedirectUpdated // others decide now than those who admitted the request
+
+	redirects
+)
+
+var redirectNames = [redirects]string{"followed", "incomplete_request", "bad_location", "scheme", "too_many", "no_route", "predicate", "updated"}
+
+// Redirected counts a redirect that its route has followed. The counters come with a cluster's
+// first: few have any.
+func (c *ClusterMetrics) Redirected(s Shard, r Redirect) {
+	if c == nil {
+		return
 	}
+	counters := c.redirects.Load()
+	if counters == nil {
+		counters = new([redirects]*Counter)
+		for i, name := range redirectNames {
+			counters[i] = c.other(c.m.upstreamRedirects, name)
+		}
+		c.redirects.Store(counters)
+	}
+	counters[r].Inc(s)
 }
 
 // SubsetPicks are the counters of choices among subsets: by a subset that matched,
