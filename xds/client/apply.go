@@ -20,6 +20,7 @@ func (c *Client) handle(srv Server, a *answer) {
 		c.log.Warn("response of a type that was not asked for ignored", "peer", srv.Name, "type", a.url)
 		return
 	}
+	ts.overtakes(a)
 	u := ts.update(a)
 	asked := maps.Clone(ts.sentNames)
 	// That there is nothing of a type is news too, of the first answer to the wildcard.
@@ -71,7 +72,8 @@ func (ts *typeState) update(a *answer) Update {
 	for _, r := range a.resources {
 		present[r.Name] = struct{}{}
 		if old, ok := ts.left[r.Name]; ok && a.bad[r.Name] == nil {
-			ts.left[r.Name] = departed{r, old.at}
+			old.Resource = r
+			ts.left[r.Name] = old
 		}
 		if !ts.wants(r.Name) || a.bad[r.Name] != nil {
 			continue
@@ -128,11 +130,7 @@ func (ts *typeState) record(u Update, errs map[string]error) map[string]string {
 		}
 		delete(ts.rejected, r.Name)
 		delete(ts.absent, r.Name)
-		// The name may have been dropped while it was applied, and asked for again: then it
-		// comes once more.
-		if _, left := ts.dropped[r.Name]; ts.wants(r.Name) && !left {
-			ts.accepted[r.Name] = r
-		}
+		ts.accept(r)
 	}
 	for _, n := range u.Removed {
 		delete(ts.accepted, n)
@@ -154,35 +152,45 @@ func (ts *typeState) answeredAll(asked map[string]struct{}) {
 	}
 }
 
-// handBack gives the Handler what it dropped a short while ago and wants again, as long as
-// the server has sent nothing newer. It may not send it again at all.
-func (c *Client) handBack() {
-	c.mu.Lock()
-	all := slices.Clone(c.order)
-	c.mu.Unlock()
-	for _, ts := range all {
+// handBack gives the Handler what it dropped a short while ago and wants again, where the
+// server may not send it again: an answer may have overtaken what it was told. It returns when
+// it is to be called next, 0 for never.
+func (c *Client) handBack() (wait time.Duration) {
+	for _, ts := range c.types() {
 		c.mu.Lock()
-		u := Update{Type: ts.url}
-		for _, n := range slices.Sorted(maps.Keys(ts.again)) {
-			if ts.wants(n) && ts.accepted[n] == nil {
-				u.Upserts = append(u.Upserts, ts.left[n].Resource)
-			}
-		}
-		clear(ts.again)
+		back, next := ts.comeBack()
 		c.mu.Unlock()
-		if len(u.Upserts) == 0 {
-			continue
+		if next > 0 && (wait == 0 || next < wait) {
+			wait = next
 		}
-		errs := c.cfg.Handler.Apply(u)
-		c.mu.Lock()
-		for _, r := range u.Upserts {
-			if _, left := ts.dropped[r.Name]; errs[r.Name] == nil && ts.wants(r.Name) && !left {
-				ts.accepted[r.Name] = r
-			}
-		}
-		c.checkSyncedLocked()
-		c.mu.Unlock()
+		c.again(ts, Update{Type: ts.url, Upserts: back})
 	}
+	return wait
+}
+
+func (c *Client) types() []*typeState {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.order)
+}
+
+// again gives the Handler what had been accepted before. There is no response to acknowledge.
+func (c *Client) again(ts *typeState, u Update) {
+	if len(u.Upserts) == 0 {
+		return
+	}
+	errs := c.cfg.Handler.Apply(u)
+	if len(errs) > 0 {
+		c.log.Error("configuration that had been accepted before rejected", "type", ts.url, "err", describe(errs))
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range u.Upserts {
+		if errs[r.Name] == nil {
+			ts.accept(r)
+		}
+	}
+	c.checkSyncedLocked()
 }
 
 // load applies the cache. What the Handler rejects, or does not ask for, is as

@@ -88,7 +88,9 @@ func (c *Client) stream(ctx context.Context, srv Server) (answered bool, err err
 		if err != nil && !errors.Is(err, io.EOF) {
 			return answered, err
 		}
-		c.handBack()
+		if next := c.handBack(); wait == 0 || next > 0 && next < wait {
+			wait = next
+		}
 		// io.EOF from a send: the reason comes from the receiver.
 		if silent && !first {
 			unanswered.Reset(answerTimeout)
