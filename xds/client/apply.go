@@ -164,6 +164,11 @@ func (c *Client) handBack() (wait time.Duration) {
 			wait = next
 		}
 		c.again(ts, Update{Type: ts.url, Upserts: back})
+		if len(back) > 0 {
+			c.mu.Lock()
+			c.checkSyncedLocked()
+			c.mu.Unlock()
+		}
 	}
 	return wait
 }
@@ -190,7 +195,6 @@ func (c *Client) again(ts *typeState, u Update) {
 			ts.accept(r)
 		}
 	}
-	c.checkSyncedLocked()
 }
 
 // load applies the cache. What the Handler rejects, or does not ask for, is as
@@ -211,35 +215,82 @@ func (c *Client) load() {
 		byType[r.Type] = append(byType[r.Type], r)
 	}
 	applied := 0
-	for _, url := range resource.PushOrder {
-		c.mu.Lock()
-		ts := c.typeLocked(url)
-		u := ts.update(&answer{url: url, resources: byType[url], full: true})
-		c.mu.Unlock()
-		u.Cached = true
-		if len(u.Upserts) == 0 {
-			continue
-		}
-		errs := c.cfg.Handler.Apply(u)
-		c.mu.Lock()
-		for _, r := range u.Upserts {
-			if errs[r.Name] == nil && ts.wants(r.Name) {
-				ts.accepted[r.Name] = r
-				applied++
-			}
-		}
-		c.mu.Unlock()
-		if len(errs) > 0 {
-			c.log.Error("part of the cached configuration rejected", "type", url, "err", describe(errs))
-		}
+	for _, ts := range c.types() {
+		applied += c.loadType(ts, byType[ts.url])
 	}
 	c.mu.Lock()
-	c.status.FromCache, c.status.CachedAt = applied > 0, st.Saved
-	if applied > 0 {
-		c.status.AsOf = st.Saved
-	}
+	c.status.CachedAt = st.Saved
+	c.fromCacheLocked(applied > 0 || slices.ContainsFunc(c.order, func(ts *typeState) bool { return ts.wildcard }))
 	c.mu.Unlock()
 	c.log.Info("cached configuration applied", "resources", applied, "sequence", st.Sequence, "age", time.Since(st.Saved).Round(time.Second))
+}
+
+// loadType applies what the cache has of a type, and keeps what nobody has asked for yet. That
+// there is nothing is news of what is asked for by wildcard.
+func (c *Client) loadType(ts *typeState, rs []*resource.Resource) (applied int) {
+	c.mu.Lock()
+	u := ts.update(&answer{url: ts.url, resources: rs, full: true})
+	u.Cached = true
+	ts.kept = map[string]*resource.Resource{}
+	for _, r := range rs {
+		if !ts.wants(r.Name) {
+			ts.kept[r.Name] = r
+		}
+	}
+	none := len(u.Upserts) == 0 && !ts.wildcard
+	c.mu.Unlock()
+	if none {
+		return 0
+	}
+	errs := c.cfg.Handler.Apply(u)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range u.Upserts {
+		if errs[r.Name] == nil && ts.wants(r.Name) {
+			ts.accepted[r.Name] = r
+			applied++
+		}
+	}
+	if len(errs) > 0 {
+		c.log.Error("part of the cached configuration rejected", "type", ts.url, "err", describe(errs))
+	}
+	return applied
+}
+
+// handKept gives the Handler what it has asked for since the cache was read.
+func (c *Client) handKept() {
+	for _, ts := range c.types() {
+		c.mu.Lock()
+		u := Update{Type: ts.url, Cached: true}
+		for _, n := range slices.Sorted(maps.Keys(ts.kept)) {
+			if ts.wants(n) {
+				u.Upserts = append(u.Upserts, ts.kept[n])
+				delete(ts.kept, n)
+			}
+		}
+		c.fromCacheLocked(len(u.Upserts) > 0)
+		c.mu.Unlock()
+		c.again(ts, u)
+	}
+}
+
+// fromCacheLocked notes that something of the cache is in force, and nothing newer.
+func (c *Client) fromCacheLocked(yes bool) {
+	if yes {
+		c.status.FromCache, c.status.AsOf = true, c.status.CachedAt
+	}
+}
+
+// meanwhile waits for what may take long, and goes on handing over what was kept.
+func (c *Client) meanwhile(done <-chan struct{}) {
+	for {
+		c.handKept()
+		select {
+		case <-done:
+			return
+		case <-c.wake:
+		}
+	}
 }
 
 func noCache(err error) bool { return errors.Is(err, errNone) }

@@ -24,6 +24,8 @@ type typeState struct {
 	rejected map[string]string
 	// absent are subscribed names the server said do not exist.
 	absent map[string]struct{}
+	// kept are those of the cache that nobody has asked for, until a server answers.
+	kept map[string]*resource.Resource
 	// complete is set once the wildcard was answered in full.
 	complete bool
 	// sotwVersion is the version_info of the newest accepted response.
@@ -39,7 +41,7 @@ type typeState struct {
 	dropped map[string]struct{}
 	// left are, of the state of the world, those that were dropped a short while ago, as they
 	// were accepted or came since.
-	left map[string]departed
+	left    map[string]departed
 	nonce   string
 	replies []reply
 
