@@ -62,6 +62,7 @@ type Sidecar struct {
 	close     sync.Once
 
 	streams *streams // of endpoints and routes
+	caches  opened
 	// clustersIn is closed once a control plane has sent clusters.
 	clustersIn   chan struct{}
 	clustersOnce sync.Once
@@ -134,7 +135,7 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 	})
 	s.streams = newStreams(&streams{
 		usable: func(from *discovery.Stream) error { _, err := s.dial(from); return err },
-		open:   s.ofStream, apply: s.state.applyLive, log: s.log,
+		open:   s.ofStream, closed: s.caches.release, apply: s.state.applyLive, log: s.log,
 	})
 	s.state.sub.streams = s.streams
 	s.state.unaggregated = cfg.Bootstrap != nil && cfg.Bootstrap.ADS == nil && cfg.Agent == nil && len(cfg.Servers) == 0

@@ -7,10 +7,12 @@ import (
 	"net"
 	"runtime"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
@@ -73,11 +75,16 @@ func (s *Sidecar) dial(from *discovery.Stream) ([]client.Server, error) {
 			if !strings.HasPrefix(addr, "unix:") {
 				target = "passthrough:///" + addr
 			}
-			return grpc.NewClient(target, grpc.WithTransportCredentials(creds), grpc.WithStreamInterceptor(saying(from.Metadata)))
+			return grpc.NewClient(target, grpc.WithTransportCredentials(creds), grpc.WithStreamInterceptor(saying(from.Metadata)),
+				grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: alive, Timeout: aliveTimeout}))
 		}})
 	}
 	return out, nil
 }
+
+// A server that is gone without a word is found by pings: streams may be silent for days. gRPC
+// servers take offence at more than one in five minutes, unless they are told otherwise.
+const alive, aliveTimeout = 6 * time.Minute, 20 * time.Second
 
 // saying adds metadata to streams.
 func saying(fields []discovery.Metadata) grpc.StreamClientInterceptor {

@@ -2,15 +2,10 @@ package sidecar
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
-	"io/fs"
-	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -77,6 +72,7 @@ func (s *Sidecar) discover(ctx context.Context) error {
 		})
 	}
 	wg.Go(func() { s.streams.Run(ctx, first) })
+	wg.Go(func() { s.forgetUnopened(ctx, all) })
 	wg.Wait()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
@@ -165,10 +161,12 @@ func (s *Sidecar) ofStream(from *discovery.Stream, url string, h client.Handler)
 	if err != nil {
 		return nil, err
 	}
-	of := sha256.Sum256([]byte(from.Key()))
-	return s.newClient(servers, url, !from.Delta, "config-cache-"+shortType(url)+"-"+hex.EncodeToString(of[:8]), h)
+	of := sha256.Sum256([]byte(from.Kept()))
+	kept := s.caches.take(s.cfg.StateDir, keptOfStreams+shortType(url)+"-"+hex.EncodeToString(of[:8]), streamKey{url, from.Key()})
+	return s.newClient(servers, url, !from.Delta, kept, h)
 }
 
+// newClient makes a client, which keeps what it accepts in a file of that name.
 func (s *Sidecar) newClient(servers []client.Server, url string, sotw bool, kept string, h client.Handler) (*client.Client, error) {
 	node := s.node()
 	var store *cache.Cache
@@ -232,25 +230,4 @@ func (s *Sidecar) node() client.Node {
 		n.ID = path.Base(s.agent.NodeID().Path())
 	}
 	return n
-}
-
-// openCache opens a configuration cache under a secret of its own, which never
-// leaves the state directory.
-func openCache(dir, name, node string) (*cache.Cache, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("state directory: %w", err)
-	}
-	file := filepath.Join(dir, "config-cache.key")
-	secret, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && len(secret) != 32 {
-		// A short key is what a crash while writing leaves; the cache under it
-		// could not be read either.
-		secret = make([]byte, 32)
-		_, _ = rand.Read(secret)
-		err = os.WriteFile(file, secret, 0o600)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("configuration cache: %w", err)
-	}
-	return cache.Open(filepath.Join(dir, name), node, secret)
 }

@@ -30,6 +30,8 @@ type streams struct {
 	// Set once.
 	usable func(*discovery.Stream) error
 	open   func(from *discovery.Stream, url string, h client.Handler) (*client.Client, error)
+	// closed is told that a stream has ended, and nothing is kept of it; nil tells nobody.
+	closed func(streamKey)
 	apply  func(u client.Update, live func(name string) bool) map[string]error
 	log    *slog.Logger
 
@@ -153,7 +155,7 @@ func (s *streams) start(o *ownStream) {
 	ctx, o.cancel = context.WithCancel(s.ctx)
 	all, before := s.ctx, s.ending[o.key]
 	s.wg.Go(func() {
-		defer s.ended(o)
+		defer s.ended(o, all)
 		if before != nil {
 			<-before // it may still write what the new one would read
 		}
@@ -170,12 +172,16 @@ func (s *streams) start(o *ownStream) {
 	})
 }
 
-func (s *streams) ended(o *ownStream) {
+// ended notes that a stream has; at the end of all of them what they kept stays theirs.
+func (s *streams) ended(o *ownStream, all context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	close(o.done)
 	if s.ending[o.key] == o.done {
 		delete(s.ending, o.key)
+	}
+	if s.byKey[o.key] == nil && s.closed != nil && all.Err() == nil {
+		s.closed(o.key)
 	}
 }
 

@@ -3,16 +3,20 @@ package sidecar
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 
 	"google.golang.org/grpc"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/discovery"
+	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
 	"github.com/hauberk-mesh/hauberk/xds/client"
 	"github.com/hauberk-mesh/hauberk/xds/client/cache"
 	"github.com/hauberk-mesh/hauberk/xds/resource"
@@ -74,4 +78,56 @@ func TestStreamThatEndedKeepsNothing(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// A rotated token has the same cache, and another token of the same time none; caches that
+// nobody opened go once the start is over, and nothing else does.
+func TestCachesOfStreams(t *testing.T) {
+	stream := func(token string) *discovery.Stream {
+		return &discovery.Stream{Cluster: "one", Metadata: []discovery.Metadata{{Key: "token", Value: tlscontext.Secret(token)}}}
+	}
+	a, b := stream("a"), stream("b")
+	if a.Key() == b.Key() || a.Key() != stream("a").Key() || a.Kept() != b.Kept() || strings.Contains(a.Kept(), "a\"") ||
+		a.Kept() == (&discovery.Stream{Cluster: "one"}).Kept() || a.Kept() == (&discovery.Stream{Cluster: "one", Delta: true, Metadata: a.Metadata}).Kept() {
+		t.Errorf("%s, %s: %s, %s", a.Key(), b.Key(), a.Kept(), b.Kept())
+	}
+	plain := sha256.Sum256([]byte("\"token\" \"a\"\n"))
+	if strings.Contains(a.Key(), hex.EncodeToString(plain[:8])) {
+		t.Error("a token can be guessed from", a.Key())
+	}
+	var o opened
+	dir := t.TempDir()
+	take := func(of *discovery.Stream, want string) {
+		t.Helper()
+		if got := o.take(dir, "config-cache-x-1", streamKey{"x", of.Key()}); got != want {
+			t.Errorf("has %s, want %s", got, want)
+		}
+	}
+	take(a, "config-cache-x-1")
+	take(b, "config-cache-x-1-2")
+	take(a, "config-cache-x-1")
+	o.release(streamKey{"x", a.Key()})
+	take(b, "config-cache-x-1-2")
+	take(stream("c"), "config-cache-x-1")
+	for _, name := range []string{"config-cache", "config-cache.key", "config-cache-x-1-2", "config-cache-x-1.tmp", "config-cache-x-2", "config-cache-x-3.tmp", "node.key"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A start has what was rotated before it.
+	o = opened{}
+	take(a, "config-cache-x-1-2")
+	take(b, "config-cache-x-1")
+	if err := o.forget(dir); err != nil {
+		t.Fatal(err)
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 5 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	for _, e := range left {
+		if e.Name() == "config-cache-x-2" || e.Name() == "config-cache-x-3.tmp" {
+			t.Error(e.Name(), "is left")
+		}
+	}
 }
