@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
 	"github.com/hauberk-mesh/hauberk/sidecar/discovery"
 	"github.com/hauberk-mesh/hauberk/xds/client"
@@ -37,6 +39,13 @@ const aggregatedKind = "all"
 
 // discover keeps the streams to control planes.
 func (s *Sidecar) discover(ctx context.Context) error {
+	if s.agent != nil && s.node().ID == "" {
+		select {
+		case <-s.agent.Ready(): // it says who this is
+		case <-ctx.Done():
+			return nil
+		}
+	}
 	aggregated, err := s.aggregated(ctx)
 	if err != nil {
 		return err
@@ -86,10 +95,7 @@ func (s *Sidecar) aggregated(ctx context.Context) (*base, error) {
 	if err != nil || len(servers) == 0 {
 		return nil, err
 	}
-	ads := &config.ADS{Listeners: true, Clusters: true, Stream: discovery.Stream{Delta: true}}
-	if s.cfg.Bootstrap != nil && s.cfg.Bootstrap.ADS != nil {
-		ads = s.cfg.Bootstrap.ADS
-	}
+	ads := aggregates(s.cfg.Bootstrap)
 	c, err := s.newClient(servers, "", !ads.Delta, "config-cache", client.HandlerFunc(s.applyStreamed))
 	if err != nil {
 		return nil, err
@@ -108,6 +114,18 @@ func (s *Sidecar) aggregated(ctx context.Context) (*base, error) {
 		b.until = patience(ads, s.cfg.Bootstrap)
 	}
 	return b, nil
+}
+
+// aggregates is what is asked for by the aggregated stream. That of the mesh has all but the
+// types that have a stream of their own: of two servers each would remove what the other has.
+func aggregates(b *config.Bootstrap) *config.ADS {
+	if b != nil && b.ADS != nil {
+		return b.ADS
+	}
+	own := func(from *discovery.Source) bool { return from != nil && from.Stream != nil }
+	return &config.ADS{
+		Listeners: b == nil || !own(b.LDS), Clusters: b == nil || !own(b.CDS), Stream: discovery.Stream{Delta: true},
+	}
 }
 
 // patience is when the first answers of the aggregated stream are not to be waited for any
@@ -227,7 +245,26 @@ func (s *Sidecar) node() client.Node {
 		}
 	}
 	if n.ID == "" && s.agent != nil {
-		n.ID = path.Base(s.agent.NodeID().Path())
+		n.ID = lastOf(s.agent.NodeID())
 	}
 	return n
+}
+
+// lastOf is the name of a node, "" of one that has no identity yet.
+func lastOf(id spiffeid.ID) string {
+	if id.IsZero() {
+		return ""
+	}
+	return path.Base(id.Path())
+}
+
+// usable says why a service cannot be asked.
+func (s *Sidecar) usable(from *discovery.Stream) error {
+	if _, err := s.dial(from); err != nil {
+		return err
+	}
+	if s.node().ID == "" {
+		return errors.New("node.id: the service would not know who asks: it is not written, and there is no identity yet; write it, or use --node")
+	}
+	return nil
 }

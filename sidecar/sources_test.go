@@ -1,9 +1,14 @@
 package sidecar
 
 import (
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/config"
+	"github.com/hauberk-mesh/hauberk/sidecar/discovery"
 	"github.com/hauberk-mesh/hauberk/xds/client"
 )
 
@@ -35,5 +40,41 @@ func TestStatusOfAStreamThatNeverConnected(t *testing.T) {
 	}
 	if st := both(good, silent); !st.AsOf.Equal(now) || !st.Connected {
 		t.Errorf("%+v", st)
+	}
+}
+
+// The mesh is not asked for what has a stream of its own.
+func TestAggregatedBesideStreamsOfOneType(t *testing.T) {
+	own := &discovery.Source{Stream: &discovery.Stream{Cluster: "one"}}
+	for name, tt := range map[string]struct {
+		b                   *config.Bootstrap
+		listeners, clusters bool
+	}{
+		"no bootstrap": {nil, true, true}, "static": {&config.Bootstrap{}, true, true},
+		"listeners": {&config.Bootstrap{LDS: own}, false, true}, "clusters": {&config.Bootstrap{CDS: own}, true, false},
+		"ads": {&config.Bootstrap{ADS: &config.ADS{Clusters: true}}, false, true},
+	} {
+		if got := aggregates(tt.b); got.Listeners != tt.listeners || got.Clusters != tt.clusters {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
+// A service is not asked by who has no name.
+func TestServiceWithoutANode(t *testing.T) {
+	if got := lastOf(spiffeid.ID{}); got != "" {
+		t.Errorf("a node without identity is called %q", got)
+	}
+	b, err := config.ParseBootstrap([]byte("static_resources:\n  clusters:\n" + carrier("one", "/none") +
+		"  - {name: a, type: EDS, eds_cluster_config: {eds_config: " + grpcSource("DELTA_GRPC", "one", "") + "}}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Build(Config{Bootstrap: b})
+	if err == nil {
+		_ = s.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), "node.id") {
+		t.Error(err)
 	}
 }
