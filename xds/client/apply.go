@@ -277,7 +277,8 @@ func (c *Client) handKept() {
 // fromCacheLocked notes that something of the cache is in force, and nothing newer.
 func (c *Client) fromCacheLocked(yes bool) {
 	if yes {
-		c.status.FromCache, c.status.AsOf = true, c.status.CachedAt
+		c.status.FromCache = true
+		c.status.AsOf = c.status.CachedAt
 	}
 }
 
