@@ -21,7 +21,6 @@ import (
 	"github.com/hauberk-mesh/hauberk/identity/workloadapi"
 	"github.com/hauberk-mesh/hauberk/sidecar/admin"
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
-	"github.com/hauberk-mesh/hauberk/sidecar/discovery"
 	"github.com/hauberk-mesh/hauberk/sidecar/drain"
 	"github.com/hauberk-mesh/hauberk/sidecar/files"
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
@@ -62,6 +61,7 @@ type Sidecar struct {
 	close     sync.Once
 
 	streams *streams // of endpoints and routes
+	caches  opened
 	// clustersIn is closed once a control plane has sent clusters.
 	clustersIn   chan struct{}
 	clustersOnce sync.Once
@@ -133,8 +133,7 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 		secrets: s.secrets, pinned: cfg.Bootstrap.PinnedSecrets(),
 	})
 	s.streams = newStreams(&streams{
-		usable: func(from *discovery.Stream) error { _, err := s.dial(from); return err },
-		open:   s.ofStream, apply: s.state.applyLive, log: s.log,
+		usable: s.usable, open: s.ofStream, closed: s.caches.release, apply: s.state.applyLive, log: s.log,
 	})
 	s.state.sub.streams = s.streams
 	s.state.unaggregated = cfg.Bootstrap != nil && cfg.Bootstrap.ADS == nil && cfg.Agent == nil && len(cfg.Servers) == 0

@@ -13,6 +13,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/identity/svid"
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
+	"github.com/hauberk-mesh/hauberk/sidecar/discovery"
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/secrets"
@@ -45,10 +46,14 @@ func Check(b *config.Bootstrap) error {
 	}()
 	found, err := readFiles(b)
 	errs := []error{err}
+	errs = append(errs, checkServices(b))
 	for _, c := range append(found.clusters, b.Clusters...) {
-		errs = append(errs, clusters.Check(c), tls.check(c))
+		errs = append(errs, clusters.Check(c), tls.check(c), checkService(b, c.Discovery, "cluster "+c.Name+": eds_cluster_config.eds_config"))
 	}
 	for _, l := range append(found.listeners, b.Listeners...) {
+		for _, from := range config.ListenerRefs(l).Sources {
+			errs = append(errs, checkService(b, from, "listener "+l.Name+": rds.config_source"))
+		}
 		unlogged, logs := withoutLogs(l)
 		if err := errors.Join(listeners.Check(unlogged), openable(logs)); err != nil {
 			errs = append(errs, fmt.Errorf("listener %s: %w", l.Name, err))
@@ -58,6 +63,30 @@ func Check(b *config.Bootstrap) error {
 		errs = append(errs, fmt.Errorf("admin.access_log: %w", err))
 	}
 	return errors.Join(errs...)
+}
+
+// checkServices says why the services of the bootstrap's own sources cannot be used.
+func checkServices(b *config.Bootstrap) error {
+	var errs []error
+	for path, from := range map[string]*discovery.Source{"lds_config": b.LDS, "cds_config": b.CDS} {
+		if from != nil {
+			errs = append(errs, checkService(b, *from, "dynamic_resources."+path))
+		}
+	}
+	if b.ADS != nil {
+		errs = append(errs, checkService(b, discovery.Source{Stream: &b.ADS.Stream}, "dynamic_resources.ads_config"))
+	}
+	return errors.Join(errs...)
+}
+
+func checkService(b *config.Bootstrap, from discovery.Source, path string) error {
+	if from.Stream == nil {
+		return nil
+	}
+	if _, err := service(b, from.Stream); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
 }
 
 // withoutLogs is a listener that opens no access log, and those that it has.

@@ -55,3 +55,30 @@ func TestCheck(t *testing.T) {
 		t.Errorf("the check left %v %v", left, err)
 	}
 }
+
+// What a start refuses because it would come in plaintext over a network is refused here too.
+func TestCheckRefusesServicesInPlaintext(t *testing.T) {
+	const far = "  - {name: far, load_assignment: {cluster_name: far, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 192.0.2.1, port_value: 1}}}}]}]}}\n"
+	clusters := "\nstatic_resources:\n  clusters:\n" + far
+	own := grpcSource("GRPC", "far", "")
+	for path, text := range map[string]string{
+		"dynamic_resources.lds_config":             "dynamic_resources:\n  lds_config: " + own + clusters,
+		"dynamic_resources.cds_config":             "dynamic_resources:\n  cds_config: " + own + clusters,
+		"dynamic_resources.ads_config":             "dynamic_resources:\n  cds_config: {ads: {}}\n  ads_config: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: far}}]}" + clusters,
+		"cluster a: eds_cluster_config.eds_config": clusters + "  - {name: a, type: EDS, eds_cluster_config: {eds_config: " + own + "}}\n",
+		"listener in: rds.config_source": clusters + `  listeners:
+  - {name: in, address: {socket_address: {address: 127.0.0.1, port_value: 0}}, filter_chains: [{filters: [{name: hcm, typed_config: {
+      "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, stat_prefix: in,
+      rds: {route_config_name: r, config_source: ` + own + `},
+      http_filters: [{name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]}}]}]}
+`,
+	} {
+		b, err := config.ParseBootstrap([]byte("node: {id: n1, cluster: c}\n" + text))
+		if err != nil {
+			t.Fatal(path, err)
+		}
+		if err := Check(b); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "plaintext over a network") {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}

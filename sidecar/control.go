@@ -7,10 +7,12 @@ import (
 	"net"
 	"runtime"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
@@ -47,18 +49,29 @@ func (s *Sidecar) servers(ctx context.Context) ([]client.Server, error) {
 	}}, nil
 }
 
+// service is where a stream goes. Plaintext is for a server on the same host only.
+func service(b *config.Bootstrap, from *discovery.Stream) (*config.Server, error) {
+	at, err := b.Server(from.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	for _, addr := range at.Addresses {
+		if at.TLS == nil && !local(addr) {
+			return nil, fmt.Errorf("cluster %q: %s is not on this host and has no transport_socket; configuration is not taken in plaintext over a network", from.Cluster, addr)
+		}
+	}
+	return at, nil
+}
+
 // dial is how a foreign management server is reached, or a control plane with
-// certificates from files. Plaintext is for a server on the same host only.
+// certificates from files.
 func (s *Sidecar) dial(from *discovery.Stream) ([]client.Server, error) {
-	at, err := s.cfg.Bootstrap.Server(from.Cluster)
+	at, err := service(s.cfg.Bootstrap, from)
 	if err != nil {
 		return nil, err
 	}
 	var out []client.Server
 	for _, addr := range at.Addresses {
-		if at.TLS == nil && !local(addr) {
-			return nil, fmt.Errorf("cluster %q: %s is not on this host and has no transport_socket; configuration is not taken in plaintext over a network", from.Cluster, addr)
-		}
 		out = append(out, client.Server{Name: addr, Dial: func(context.Context) (grpc.ClientConnInterface, error) {
 			creds := insecure.NewCredentials()
 			if at.TLS != nil {
@@ -73,11 +86,16 @@ func (s *Sidecar) dial(from *discovery.Stream) ([]client.Server, error) {
 			if !strings.HasPrefix(addr, "unix:") {
 				target = "passthrough:///" + addr
 			}
-			return grpc.NewClient(target, grpc.WithTransportCredentials(creds), grpc.WithStreamInterceptor(saying(from.Metadata)))
+			return grpc.NewClient(target, grpc.WithTransportCredentials(creds), grpc.WithStreamInterceptor(saying(from.Metadata)),
+				grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: alive, Timeout: aliveTimeout}))
 		}})
 	}
 	return out, nil
 }
+
+// A server that is gone without a word is found by pings: streams may be silent for days. gRPC
+// servers take offence at more than one in five minutes, unless they are told otherwise.
+const alive, aliveTimeout = 6 * time.Minute, 20 * time.Second
 
 // saying adds metadata to streams.
 func saying(fields []discovery.Metadata) grpc.StreamClientInterceptor {

@@ -2,18 +2,15 @@ package sidecar
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
-	"io/fs"
-	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
 	"github.com/hauberk-mesh/hauberk/sidecar/discovery"
@@ -42,6 +39,13 @@ const aggregatedKind = "all"
 
 // discover keeps the streams to control planes.
 func (s *Sidecar) discover(ctx context.Context) error {
+	if s.agent != nil && s.node().ID == "" {
+		select {
+		case <-s.agent.Ready(): // it says who this is
+		case <-ctx.Done():
+			return nil
+		}
+	}
 	aggregated, err := s.aggregated(ctx)
 	if err != nil {
 		return err
@@ -77,6 +81,7 @@ func (s *Sidecar) discover(ctx context.Context) error {
 		})
 	}
 	wg.Go(func() { s.streams.Run(ctx, first) })
+	wg.Go(func() { s.forgetUnopened(ctx, all) })
 	wg.Wait()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
@@ -90,10 +95,7 @@ func (s *Sidecar) aggregated(ctx context.Context) (*base, error) {
 	if err != nil || len(servers) == 0 {
 		return nil, err
 	}
-	ads := &config.ADS{Listeners: true, Clusters: true, Stream: discovery.Stream{Delta: true}}
-	if s.cfg.Bootstrap != nil && s.cfg.Bootstrap.ADS != nil {
-		ads = s.cfg.Bootstrap.ADS
-	}
+	ads := aggregates(s.cfg.Bootstrap)
 	c, err := s.newClient(servers, "", !ads.Delta, "config-cache", client.HandlerFunc(s.applyStreamed))
 	if err != nil {
 		return nil, err
@@ -112,6 +114,18 @@ func (s *Sidecar) aggregated(ctx context.Context) (*base, error) {
 		b.until = patience(ads, s.cfg.Bootstrap)
 	}
 	return b, nil
+}
+
+// aggregates is what is asked for by the aggregated stream. That of the mesh has all but the
+// types that have a stream of their own: of two servers each would remove what the other has.
+func aggregates(b *config.Bootstrap) *config.ADS {
+	if b != nil && b.ADS != nil {
+		return b.ADS
+	}
+	own := func(from *discovery.Source) bool { return from != nil && from.Stream != nil }
+	return &config.ADS{
+		Listeners: b == nil || !own(b.LDS), Clusters: b == nil || !own(b.CDS), Stream: discovery.Stream{Delta: true},
+	}
 }
 
 // patience is when the first answers of the aggregated stream are not to be waited for any
@@ -165,10 +179,12 @@ func (s *Sidecar) ofStream(from *discovery.Stream, url string, h client.Handler)
 	if err != nil {
 		return nil, err
 	}
-	of := sha256.Sum256([]byte(from.Key()))
-	return s.newClient(servers, url, !from.Delta, "config-cache-"+shortType(url)+"-"+hex.EncodeToString(of[:8]), h)
+	of := sha256.Sum256([]byte(from.Kept()))
+	kept := s.caches.take(s.cfg.StateDir, keptOfStreams+shortType(url)+"-"+hex.EncodeToString(of[:8]), streamKey{url, from.Key()})
+	return s.newClient(servers, url, !from.Delta, kept, h)
 }
 
+// newClient makes a client, which keeps what it accepts in a file of that name.
 func (s *Sidecar) newClient(servers []client.Server, url string, sotw bool, kept string, h client.Handler) (*client.Client, error) {
 	node := s.node()
 	var store *cache.Cache
@@ -229,28 +245,26 @@ func (s *Sidecar) node() client.Node {
 		}
 	}
 	if n.ID == "" && s.agent != nil {
-		n.ID = path.Base(s.agent.NodeID().Path())
+		n.ID = lastOf(s.agent.NodeID())
 	}
 	return n
 }
 
-// openCache opens a configuration cache under a secret of its own, which never
-// leaves the state directory.
-func openCache(dir, name, node string) (*cache.Cache, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("state directory: %w", err)
+// lastOf is the name of a node, "" of one that has no identity yet.
+func lastOf(id spiffeid.ID) string {
+	if id.IsZero() {
+		return ""
 	}
-	file := filepath.Join(dir, "config-cache.key")
-	secret, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && len(secret) != 32 {
-		// A short key is what a crash while writing leaves; the cache under it
-		// could not be read either.
-		secret = make([]byte, 32)
-		_, _ = rand.Read(secret)
-		err = os.WriteFile(file, secret, 0o600)
+	return path.Base(id.Path())
+}
+
+// usable says why a service cannot be asked.
+func (s *Sidecar) usable(from *discovery.Stream) error {
+	if _, err := s.dial(from); err != nil {
+		return err
 	}
-	if err != nil {
-		return nil, fmt.Errorf("configuration cache: %w", err)
+	if s.node().ID == "" {
+		return errors.New("node.id: the service would not know who asks: it is not written, and there is no identity yet; write it, or use --node")
 	}
-	return cache.Open(filepath.Join(dir, name), node, secret)
+	return nil
 }

@@ -36,14 +36,20 @@ func (s *Sidecar) unconfigured() string {
 // status is that of the stream to a control plane, and of several what is true of all.
 func (s *Sidecar) status() client.Status {
 	all := s.baseStreams()
-	if len(all) == 0 {
-		return client.Status{}
+	var out client.Status
+	for i, b := range all {
+		if i == 0 {
+			out = b.Status()
+		} else {
+			out = both(out, b.Status())
+		}
 	}
-	out := all[0].Status()
-	for _, b := range all[1:] {
-		out = both(out, b.Status())
-	}
-	for _, st := range s.streams.Status() {
+	for i, st := range s.streams.Status() {
+		if i == 0 && len(all) == 0 {
+			out = st.Status
+			out.Synced, out.AsOf = true, since(st.Status)
+			continue
+		}
 		synced := out.Synced // what a listener or a cluster names may not exist
 		out = both(out, st.Status)
 		out.Synced = synced
@@ -57,13 +63,22 @@ func both(a, b client.Status) client.Status {
 		Connected: a.Connected && b.Connected, Synced: a.Synced && b.Synced,
 		FromCache: (a.FromCache || a.Synced) && (b.FromCache || b.Synced) && (a.FromCache || b.FromCache),
 		Since:     later(a.Since, b.Since), LastUpdate: later(a.LastUpdate, b.LastUpdate),
-		CachedAt: older(a.CachedAt, b.CachedAt), AsOf: older(a.AsOf, b.AsOf),
+		CachedAt: older(a.CachedAt, b.CachedAt), AsOf: older(since(a), since(b)),
 	}
 	out.LastError, out.LastErrorAt = a.LastError, a.LastErrorAt
 	if b.LastErrorAt.After(a.LastErrorAt) {
 		out.LastError, out.LastErrorAt = b.LastError, b.LastErrorAt
 	}
 	return out
+}
+
+// since is as of when a stream has what it has: one that has never had anything lacks all that
+// came after it began.
+func since(st client.Status) time.Time {
+	if st.AsOf.IsZero() && !st.Connected {
+		return st.Since
+	}
+	return st.AsOf
 }
 
 func later(a, b time.Time) time.Time {

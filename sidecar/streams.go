@@ -30,6 +30,8 @@ type streams struct {
 	// Set once.
 	usable func(*discovery.Stream) error
 	open   func(from *discovery.Stream, url string, h client.Handler) (*client.Client, error)
+	// closed is told that a stream has ended, and nothing is kept of it; nil tells nobody.
+	closed func(streamKey)
 	apply  func(u client.Update, live func(name string) bool) map[string]error
 	log    *slog.Logger
 
@@ -40,6 +42,8 @@ type streams struct {
 	routes   bool            // routes may be asked for
 	services map[string]*discovery.Stream
 	byKey    map[streamKey]*ownStream
+	// ending are closed when the last stream of a key has ended, and what was kept of it is gone.
+	ending map[streamKey]<-chan struct{}
 }
 
 type streamKey struct{ url, service string }
@@ -52,10 +56,11 @@ type ownStream struct {
 	names   map[string]bool
 	cancel  context.CancelFunc
 	started bool
+	done    chan struct{}
 }
 
 func newStreams(s *streams) *streams {
-	s.services, s.byKey = map[string]*discovery.Stream{}, map[streamKey]*ownStream{}
+	s.services, s.byKey, s.ending = map[string]*discovery.Stream{}, map[streamKey]*ownStream{}, map[streamKey]<-chan struct{}{}
 	return s
 }
 
@@ -99,7 +104,7 @@ func (s *streams) of(key streamKey) (*ownStream, error) {
 	if from == nil {
 		return nil, errors.New("it was not found usable")
 	}
-	o := &ownStream{all: s, key: key, names: map[string]bool{}}
+	o := &ownStream{all: s, key: key, names: map[string]bool{}, done: make(chan struct{})}
 	var err error
 	if o.client, err = s.open(from, key.url, o); err != nil {
 		return nil, err
@@ -130,6 +135,7 @@ func (s *streams) end(o *ownStream) {
 	delete(s.byKey, o.key)
 	if o.cancel != nil {
 		o.cancel()
+		s.ending[o.key] = o.done
 	}
 	for key := range s.byKey {
 		if key.service == o.key.service {
@@ -147,11 +153,36 @@ func (s *streams) start(o *ownStream) {
 	o.started = true
 	var ctx context.Context
 	ctx, o.cancel = context.WithCancel(s.ctx)
+	all, before := s.ctx, s.ending[o.key]
 	s.wg.Go(func() {
+		defer s.ended(o, all)
+		if before != nil {
+			<-before // it may still write what the new one would read
+		}
 		if err := o.client.Run(ctx); err != nil {
 			s.log.Error("discovery stream", "service", o.key.service, "err", err)
 		}
+		if all.Err() != nil {
+			return
+		}
+		// Nobody asks for anything of it: what was kept would come back after it is removed.
+		if err := o.client.Forget(); err != nil {
+			s.log.Error("discovery stream", "service", o.key.service, "err", err)
+		}
 	})
+}
+
+// ended notes that a stream has; at the end of all of them what they kept stays theirs.
+func (s *streams) ended(o *ownStream, all context.Context) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(o.done)
+	if s.ending[o.key] == o.done {
+		delete(s.ending, o.key)
+	}
+	if s.byKey[o.key] == nil && s.closed != nil && all.Err() == nil {
+		s.closed(o.key)
+	}
 }
 
 // Run keeps the streams until ctx ends. Routes are asked for after the clusters that they

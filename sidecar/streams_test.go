@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -221,8 +222,9 @@ func TestStreamOfEachType(t *testing.T) {
 			if got, want := two.opened(), kind+"Endpoints "+kind+"Routes-secret"; got != want {
 				t.Errorf("the second server has %s, want %s", got, want)
 			}
-			if dump := fmt.Sprintf("%+v", (*view)(s).ConfigDump()); strings.Contains(dump, "-secret") {
-				t.Error("the token is shown")
+			dump, err := json.Marshal((*view)(s).ConfigDump())
+			if err != nil || strings.Contains(string(dump), "-secret") || !strings.Contains(string(dump), "stream:two/") {
+				t.Errorf("the token is shown, or nothing is: %v %s", err, dump)
 			}
 			// Another cluster, whose endpoints come by the other server.
 			one.publish(t, edsFrom(t, "a", own("two", "")), edsFrom(t, "b", own("two", "")), httpListenerFrom(t, "in", "r", own("two", "-secret")))

@@ -2,9 +2,12 @@
 package discovery
 
 import (
+	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
@@ -36,19 +39,39 @@ type Metadata struct {
 	Value tlscontext.Secret
 }
 
-// Key tells one stream from another, and shows nothing of its metadata.
+// Key tells one stream from another, and shows nothing of its metadata. It is of this process:
+// its names are seen in dumps, logs and by other servers, where a plain hash would let a short
+// token be guessed.
 func (s *Stream) Key() string {
-	protocol := "sotw"
-	if s.Delta {
-		protocol = "delta"
-	}
-	key := s.Cluster + "/" + protocol
 	if len(s.Metadata) == 0 {
-		return key
+		return s.service()
 	}
-	h := sha256.New()
+	h := hmac.New(sha256.New, process())
 	for _, f := range s.Metadata {
 		fmt.Fprintf(h, "%q %q\n", f.Key, string(f.Value))
 	}
-	return key + "/" + hex.EncodeToString(h.Sum(nil)[:8])
+	return s.service() + "/" + hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+var process = sync.OnceValue(func() []byte {
+	key := make([]byte, sha256.Size)
+	_, _ = rand.Read(key)
+	return key
+})
+
+// Kept names what is kept of the stream from one process to the next, where the values of its
+// metadata may differ: tokens are rotated.
+func (s *Stream) Kept() string {
+	out := s.service()
+	for _, f := range s.Metadata {
+		out += fmt.Sprintf("/%q", f.Key)
+	}
+	return out
+}
+
+func (s *Stream) service() string {
+	if s.Delta {
+		return s.Cluster + "/delta"
+	}
+	return s.Cluster + "/sotw"
 }

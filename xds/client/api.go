@@ -98,7 +98,8 @@ type Config struct {
 
 // Status is the client as the operator sees it.
 type Status struct {
-	// Connected is set while a stream is open and has been answered.
+	// Connected is set while a stream is open and has been answered, or has asked for nothing
+	// but names for long, of which nothing is said that do not exist.
 	Connected bool
 	Server    string
 	// Identifier is what the control plane calls itself.

@@ -20,6 +20,7 @@ func (c *Client) handle(srv Server, a *answer) {
 		c.log.Warn("response of a type that was not asked for ignored", "peer", srv.Name, "type", a.url)
 		return
 	}
+	ts.overtakes(a)
 	u := ts.update(a)
 	asked := maps.Clone(ts.sentNames)
 	// That there is nothing of a type is news too, of the first answer to the wildcard.
@@ -71,7 +72,8 @@ func (ts *typeState) update(a *answer) Update {
 	for _, r := range a.resources {
 		present[r.Name] = struct{}{}
 		if old, ok := ts.left[r.Name]; ok && a.bad[r.Name] == nil {
-			ts.left[r.Name] = departed{r, old.at}
+			old.Resource = r
+			ts.left[r.Name] = old
 		}
 		if !ts.wants(r.Name) || a.bad[r.Name] != nil {
 			continue
@@ -128,11 +130,7 @@ func (ts *typeState) record(u Update, errs map[string]error) map[string]string {
 		}
 		delete(ts.rejected, r.Name)
 		delete(ts.absent, r.Name)
-		// The name may have been dropped while it was applied, and asked for again: then it
-		// comes once more.
-		if _, left := ts.dropped[r.Name]; ts.wants(r.Name) && !left {
-			ts.accepted[r.Name] = r
-		}
+		ts.accept(r)
 	}
 	for _, n := range u.Removed {
 		delete(ts.accepted, n)
@@ -154,34 +152,48 @@ func (ts *typeState) answeredAll(asked map[string]struct{}) {
 	}
 }
 
-// handBack gives the Handler what it dropped a short while ago and wants again, as long as
-// the server has sent nothing newer. It may not send it again at all.
-func (c *Client) handBack() {
+// handBack gives the Handler what it dropped a short while ago and wants again, where the
+// server may not send it again: an answer may have overtaken what it was told. It returns when
+// it is to be called next, 0 for never.
+func (c *Client) handBack() (wait time.Duration) {
+	for _, ts := range c.types() {
+		c.mu.Lock()
+		back, next := ts.comeBack()
+		c.mu.Unlock()
+		if next > 0 && (wait == 0 || next < wait) {
+			wait = next
+		}
+		c.again(ts, Update{Type: ts.url, Upserts: back})
+		if len(back) > 0 {
+			c.mu.Lock()
+			c.checkSyncedLocked()
+			c.mu.Unlock()
+		}
+	}
+	return wait
+}
+
+func (c *Client) types() []*typeState {
 	c.mu.Lock()
-	all := slices.Clone(c.order)
-	c.mu.Unlock()
-	for _, ts := range all {
-		c.mu.Lock()
-		u := Update{Type: ts.url}
-		for _, n := range slices.Sorted(maps.Keys(ts.again)) {
-			if ts.wants(n) && ts.accepted[n] == nil {
-				u.Upserts = append(u.Upserts, ts.left[n].Resource)
-			}
+	defer c.mu.Unlock()
+	return slices.Clone(c.order)
+}
+
+// again gives the Handler what had been accepted before. There is no response to acknowledge.
+func (c *Client) again(ts *typeState, u Update) {
+	if len(u.Upserts) == 0 {
+		return
+	}
+	errs := c.cfg.Handler.Apply(u)
+	if len(errs) > 0 {
+		c.log.Error("configuration that had been accepted before rejected", "type", ts.url, "err", describe(errs))
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range u.Upserts {
+		if errs[r.Name] == nil {
+			ts.accept(r)
 		}
-		clear(ts.again)
-		c.mu.Unlock()
-		if len(u.Upserts) == 0 {
-			continue
-		}
-		errs := c.cfg.Handler.Apply(u)
-		c.mu.Lock()
-		for _, r := range u.Upserts {
-			if _, left := ts.dropped[r.Name]; errs[r.Name] == nil && ts.wants(r.Name) && !left {
-				ts.accepted[r.Name] = r
-			}
-		}
-		c.checkSyncedLocked()
-		c.mu.Unlock()
 	}
 }
 
@@ -203,35 +215,83 @@ func (c *Client) load() {
 		byType[r.Type] = append(byType[r.Type], r)
 	}
 	applied := 0
-	for _, url := range resource.PushOrder {
-		c.mu.Lock()
-		ts := c.typeLocked(url)
-		u := ts.update(&answer{url: url, resources: byType[url], full: true})
-		c.mu.Unlock()
-		u.Cached = true
-		if len(u.Upserts) == 0 {
-			continue
-		}
-		errs := c.cfg.Handler.Apply(u)
-		c.mu.Lock()
-		for _, r := range u.Upserts {
-			if errs[r.Name] == nil && ts.wants(r.Name) {
-				ts.accepted[r.Name] = r
-				applied++
-			}
-		}
-		c.mu.Unlock()
-		if len(errs) > 0 {
-			c.log.Error("part of the cached configuration rejected", "type", url, "err", describe(errs))
-		}
+	for _, ts := range c.types() {
+		applied += c.loadType(ts, byType[ts.url])
 	}
 	c.mu.Lock()
-	c.status.FromCache, c.status.CachedAt = applied > 0, st.Saved
-	if applied > 0 {
-		c.status.AsOf = st.Saved
-	}
+	c.status.CachedAt = st.Saved
+	c.fromCacheLocked(applied > 0 || slices.ContainsFunc(c.order, func(ts *typeState) bool { return ts.wildcard }))
 	c.mu.Unlock()
 	c.log.Info("cached configuration applied", "resources", applied, "sequence", st.Sequence, "age", time.Since(st.Saved).Round(time.Second))
+}
+
+// loadType applies what the cache has of a type, and keeps what nobody has asked for yet. That
+// there is nothing is news of what is asked for by wildcard.
+func (c *Client) loadType(ts *typeState, rs []*resource.Resource) (applied int) {
+	c.mu.Lock()
+	u := ts.update(&answer{url: ts.url, resources: rs, full: true})
+	u.Cached = true
+	ts.kept = map[string]*resource.Resource{}
+	for _, r := range rs {
+		if !ts.wants(r.Name) {
+			ts.kept[r.Name] = r
+		}
+	}
+	none := len(u.Upserts) == 0 && !ts.wildcard
+	c.mu.Unlock()
+	if none {
+		return 0
+	}
+	errs := c.cfg.Handler.Apply(u)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range u.Upserts {
+		if errs[r.Name] == nil && ts.wants(r.Name) {
+			ts.accepted[r.Name] = r
+			applied++
+		}
+	}
+	if len(errs) > 0 {
+		c.log.Error("part of the cached configuration rejected", "type", ts.url, "err", describe(errs))
+	}
+	return applied
+}
+
+// handKept gives the Handler what it has asked for since the cache was read.
+func (c *Client) handKept() {
+	for _, ts := range c.types() {
+		c.mu.Lock()
+		u := Update{Type: ts.url, Cached: true}
+		for _, n := range slices.Sorted(maps.Keys(ts.kept)) {
+			if ts.wants(n) {
+				u.Upserts = append(u.Upserts, ts.kept[n])
+				delete(ts.kept, n)
+			}
+		}
+		c.fromCacheLocked(len(u.Upserts) > 0)
+		c.mu.Unlock()
+		c.again(ts, u)
+	}
+}
+
+// fromCacheLocked notes that something of the cache is in force, and nothing newer.
+func (c *Client) fromCacheLocked(yes bool) {
+	if yes {
+		c.status.FromCache = true
+		c.status.AsOf = c.status.CachedAt
+	}
+}
+
+// meanwhile waits for what may take long, and goes on handing over what was kept.
+func (c *Client) meanwhile(done <-chan struct{}) {
+	for {
+		c.handKept()
+		select {
+		case <-done:
+			return
+		case <-c.wake:
+		}
+	}
 }
 
 func noCache(err error) bool { return errors.Is(err, errNone) }

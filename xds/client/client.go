@@ -147,11 +147,10 @@ func (c *Client) Run(ctx context.Context) error {
 		wait := c.backoff(failures / len(servers))
 		failures++
 		c.log.Warn("control plane stream ended", "peer", srv.Name, "err", err, "retry_in", wait)
-		t := time.NewTimer(wait)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
+		waited, end := context.WithTimeout(ctx, wait)
+		c.meanwhile(waited.Done())
+		end()
+		if ctx.Err() != nil {
 			c.disconnected("", nil)
 			return nil
 		}

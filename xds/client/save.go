@@ -58,3 +58,11 @@ func (c *Client) store() {
 		c.log.Error("configuration not cached", "err", err)
 	}
 }
+
+// Forget deletes the cache of a client that is done for good. Run must have returned.
+func (c *Client) Forget() error {
+	if c.cfg.Cache == nil {
+		return nil
+	}
+	return c.cfg.Cache.Remove()
+}

@@ -38,21 +38,12 @@ type wire interface {
 func (c *Client) stream(ctx context.Context, srv Server) (answered bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	dctx, dcancel := context.WithTimeout(ctx, dialTimeout)
-	conn, err := srv.Dial(dctx)
-	dcancel()
-	if err != nil {
-		return false, fmt.Errorf("connect: %w", err)
-	}
-	if conn == nil {
-		return false, errors.New("connect: there is no connection yet")
-	}
-	if closer, ok := conn.(io.Closer); ok {
+	w, closer, err := c.connect(ctx, srv)
+	if closer != nil {
 		defer closer.Close()
 	}
-	w, err := c.open(ctx, conn)
 	if err != nil {
-		return false, fmt.Errorf("open discovery stream: %w", err)
+		return false, err
 	}
 	c.mu.Lock()
 	for _, ts := range c.order {
@@ -88,7 +79,10 @@ func (c *Client) stream(ctx context.Context, srv Server) (answered bool, err err
 		if err != nil && !errors.Is(err, io.EOF) {
 			return answered, err
 		}
-		c.handBack()
+		c.handKept()
+		if next := c.handBack(); wait == 0 || next > 0 && next < wait {
+			wait = next
+		}
 		// io.EOF from a send: the reason comes from the receiver.
 		if silent && !first {
 			unanswered.Reset(answerTimeout)
@@ -103,6 +97,7 @@ func (c *Client) stream(ctx context.Context, srv Server) (answered bool, err err
 				answered = true
 				unanswered.Stop()
 				c.connected(srv, a)
+				c.forgetKept()
 			}
 			c.handle(srv, a)
 		case err := <-ended:
@@ -111,13 +106,49 @@ func (c *Client) stream(ctx context.Context, srv Server) (answered bool, err err
 			}
 			return answered, err
 		case <-unanswered.C:
-			return false, fmt.Errorf("no answer within %v", answerTimeout)
+			if c.answersAlways() {
+				return false, fmt.Errorf("no answer within %v", answerTimeout)
+			}
+			c.connected(srv, &answer{})
 		case <-c.wake:
 		case <-later.C:
 		case <-ctx.Done():
 			return answered, ctx.Err()
 		}
 	}
+}
+
+// connect opens a stream. Names that are asked for meanwhile come from the cache.
+func (c *Client) connect(ctx context.Context, srv Server) (w wire, closer io.Closer, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		dctx, cancel := context.WithTimeout(ctx, dialTimeout)
+		defer cancel()
+		conn, e := srv.Dial(dctx)
+		switch {
+		case e != nil:
+			err = fmt.Errorf("connect: %w", e)
+			return
+		case conn == nil:
+			err = errors.New("connect: there is no connection yet")
+			return
+		}
+		closer, _ = conn.(io.Closer)
+		if w, e = c.open(ctx, conn); e != nil {
+			err = fmt.Errorf("open discovery stream: %w", e)
+		}
+	}()
+	c.meanwhile(done)
+	return w, closer, err
+}
+
+// answersAlways tells whether a server that is asked answers: of names that do not exist yet it
+// says nothing, and one that is dead is found by its connection.
+func (c *Client) answersAlways() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cfg.Type == "" || c.typeLocked(c.cfg.Type).wildcard
 }
 
 // methods are those of the services of resources: of the state of the world, and of increments.
@@ -162,10 +193,22 @@ func (c *Client) open(ctx context.Context, conn grpc.ClientConnInterface) (wire,
 
 func (c *Client) connected(srv Server, a *answer) {
 	c.mu.Lock()
-	c.status.Connected, c.status.Server, c.status.Since = true, srv.Name, time.Now()
-	c.status.Identifier = a.identifier
+	if !c.status.Connected {
+		c.status.Connected, c.status.Since = true, time.Now()
+	}
+	c.status.Server, c.status.Identifier = srv.Name, a.identifier
 	c.mu.Unlock()
 	c.log.Info("control plane connected", "peer", srv.Name, "identifier", a.identifier)
+}
+
+// forgetKept forgets what the cache has besides: from the first answer on, everything is asked
+// of a server that is there.
+func (c *Client) forgetKept() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, ts := range c.order {
+		ts.kept = nil
+	}
 }
 
 // flush sends what is owed, clusters first, and returns how long the earliest

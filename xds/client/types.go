@@ -24,6 +24,8 @@ type typeState struct {
 	rejected map[string]string
 	// absent are subscribed names the server said do not exist.
 	absent map[string]struct{}
+	// kept are those of the cache that nobody has asked for, until a server answers.
+	kept map[string]*resource.Resource
 	// complete is set once the wildcard was answered in full.
 	complete bool
 	// sotwVersion is the version_info of the newest accepted response.
@@ -38,11 +40,8 @@ type typeState struct {
 	// again: what was accepted of them is gone, and comes again only to who asks anew.
 	dropped map[string]struct{}
 	// left are, of the state of the world, those that were dropped a short while ago, as they
-	// were accepted or came since; again are those of them that are wanted again.
-	left  map[string]departed
-	again map[string]struct{}
-	// cleared is when what left longer ago was last forgotten.
-	cleared time.Time
+	// were accepted or came since.
+	left    map[string]departed
 	nonce   string
 	replies []reply
 
@@ -55,11 +54,13 @@ type typeState struct {
 type departed struct {
 	*resource.Resource
 	at time.Time
+	// overtaken is set when an answer without it came after the newest request without its
+	// name: its server may have taken that, and the one which asks for it again, for old. Then
+	// it takes no notice of them, and does not send again what it has sent.
+	overtaken bool
 }
 
-// leftFor is how long a resource of the state of the world is kept once it was dropped. An
-// answer that overtakes the requests which drop a name and ask for it again makes them old:
-// its server takes no notice of them, and does not send again what it has sent.
+// leftFor is how long a resource of the state of the world is kept once it was dropped.
 const leftFor = 10 * time.Second
 
 // reply is an ACK or NACK. A NACK of what was just rejected is delayed to
@@ -74,7 +75,7 @@ func newTypeState(url string, sotw bool) *typeState {
 	return &typeState{
 		url: url, sotw: sotw, names: map[string]struct{}{}, accepted: map[string]*resource.Resource{},
 		rejected: map[string]string{}, absent: map[string]struct{}{}, sentNames: map[string]struct{}{},
-		dropped: map[string]struct{}{}, left: map[string]departed{}, again: map[string]struct{}{},
+		dropped: map[string]struct{}{}, left: map[string]departed{},
 	}
 }
 
@@ -82,6 +83,7 @@ func newTypeState(url string, sotw bool) *typeState {
 func (ts *typeState) begin() {
 	ts.requested, ts.sentWildcard, ts.nonce, ts.replies = false, false, "", nil
 	ts.sentNames, ts.dropped = map[string]struct{}{}, map[string]struct{}{}
+	clear(ts.left) // it sends all that is asked for on it
 	ts.streak, ts.lastBad = 0, ""
 }
 
@@ -99,9 +101,6 @@ func (ts *typeState) subscribe(names []string) (changed bool) {
 		if _, ok := ts.names[n]; !ok && n != wildcard && n != "" {
 			ts.names[n] = struct{}{}
 			changed = true
-			if old, ok := ts.left[n]; ok && time.Since(old.at) < leftFor {
-				ts.again[n] = struct{}{}
-			}
 		}
 	}
 	return changed
@@ -118,7 +117,7 @@ func (ts *typeState) unsubscribe(names []string) (changed bool) {
 			changed = true
 			if _, sent := ts.sentNames[n]; sent {
 				ts.dropped[n] = struct{}{}
-				ts.leave(n)
+				ts.leave(ts.accepted[n])
 			}
 		}
 	}
@@ -130,18 +129,53 @@ func (ts *typeState) unsubscribe(names []string) (changed bool) {
 }
 
 // leave keeps what was accepted of a name that is dropped, for a short while.
-func (ts *typeState) leave(name string) {
-	delete(ts.again, name)
-	if !ts.sotw {
-		return
+func (ts *typeState) leave(r *resource.Resource) {
+	if ts.sotw && r != nil {
+		ts.left[r.Name] = departed{Resource: r, at: time.Now()}
 	}
-	if now := time.Now(); now.Sub(ts.cleared) >= leftFor {
-		ts.cleared = now
-		maps.DeleteFunc(ts.left, func(_ string, old departed) bool { return now.Sub(old.at) >= leftFor })
+}
+
+// accept keeps what the Handler has taken. Its name may have been dropped meanwhile, and asked
+// for again: then it comes once more.
+func (ts *typeState) accept(r *resource.Resource) {
+	if _, dropped := ts.dropped[r.Name]; dropped {
+		ts.leave(r)
+	} else if ts.wants(r.Name) {
+		ts.accepted[r.Name] = r
 	}
-	if r := ts.accepted[name]; r != nil {
-		ts.left[name] = departed{r, time.Now()}
+}
+
+// overtakes notes what of those that left is in an answer, and what the answer may have
+// overtaken the dropping of.
+func (ts *typeState) overtakes(a *answer) {
+	for n, old := range ts.left {
+		_, comes := a.seen[n]
+		if a.full || comes && ts.wants(n) {
+			delete(ts.left, n) // it has come, or is gone
+			continue
+		}
+		old.overtaken = true
+		ts.left[n] = old
 	}
+}
+
+// comeBack are those that left, are wanted again and will not be sent again. Those that left
+// long ago are forgotten; wait is when the next of the others is to be.
+func (ts *typeState) comeBack() (out []*resource.Resource, wait time.Duration) {
+	for _, n := range slices.Sorted(maps.Keys(ts.left)) {
+		old := ts.left[n]
+		_, sent := ts.sentNames[n]
+		switch left := leftFor - time.Since(old.at); {
+		case left <= 0:
+			delete(ts.left, n)
+		case old.overtaken && sent && ts.wants(n) && ts.accepted[n] == nil:
+			out = append(out, old.Resource)
+			delete(ts.left, n)
+		case wait == 0 || left < wait:
+			wait = left
+		}
+	}
+	return out, wait
 }
 
 // settled reports whether everything subscribed was answered.
@@ -200,6 +234,12 @@ func (ts *typeState) asked() {
 	ts.requested, ts.sentWildcard = true, ts.wildcard
 	ts.sentNames = ts.asking()
 	clear(ts.dropped)
+	for n, old := range ts.left {
+		if _, sent := ts.sentNames[n]; !sent {
+			old.overtaken = false
+			ts.left[n] = old
+		}
+	}
 	if len(ts.replies) > 0 {
 		ts.replies = ts.replies[1:]
 	}

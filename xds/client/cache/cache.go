@@ -160,6 +160,16 @@ func (c *Cache) Store(server string, resources []*resource.Resource) error {
 	return nil
 }
 
+// Remove deletes the file.
+func (c *Cache) Remove() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := os.Remove(c.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("configuration cache: %w", err)
+	}
+	return nil
+}
+
 // aead derives the key of one file. Each file has a fresh salt and so a key of
 // its own, which is why one fixed nonce per key is safe.
 func (c *Cache) aead(salt []byte) (cipher.AEAD, error) {
