@@ -133,7 +133,7 @@ func TestClientsAreAnnounced(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					conn, err := h.Acquire(withTimeout(5*time.Second), "web", terms, true, DefaultPriority, monotonic(), 0)
+					conn, err := h.Acquire(withTimeout(5*time.Second), "web", &terms, true, DefaultPriority, monotonic(), 0)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -164,8 +164,8 @@ func TestByteStreamsAreAnnounced(t *testing.T) {
 	host := newAnnouncedHost(t, nil)
 	m := newManager(t, Options{})
 	c := mustUpdate(t, m, &Config{Name: "c", Announce: 1, Endpoints: hosts("c", host.addr)})
-	pc := &PickContext{From: netip.MustParseAddrPort("10.0.0.1:1000"), To: netip.MustParseAddrPort("10.0.0.9:80")}
-	conn, err := c.OpenFor(t.Context(), "web", pc, 0)
+	asker := &Asker{From: netip.MustParseAddrPort("10.0.0.1:1000"), To: netip.MustParseAddrPort("10.0.0.9:80")}
+	conn, err := c.OpenFor(t.Context(), "web", &PickContext{}, asker, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
