@@ -54,20 +54,25 @@ const (
 	// hosts and pools of a cluster.
 	looks  = 64
 	widely = 4 * looks
+	// atOnce is how many end where one is to: those too that did not when only others were looked
+	// at, or else each time there would be one more.
+	atOnce = 2
 )
 
 // enter returns the pool of requests with terms of their own, which stays until the caller
 // leaves it.
 func (h *Host) enter(source string, priority Priority, t *Terms, now int64) *pool {
-	p, oldest := h.entered(keyOf(source, priority, t), t, now)
-	if oldest != nil {
-		oldest.end()
+	p, isNew := h.entered(keyOf(source, priority, t), t, now)
+	for range atOnce {
+		if !isNew || !h.endSurplus(now) {
+			break
+		}
 	}
 	return p
 }
 
-// entered tells too which pool is to make room for it, nil for none.
-func (h *Host) entered(key poolKey, t *Terms, now int64) (p, oldest *pool) {
+// entered tells too whether it made the pool.
+func (h *Host) entered(key poolKey, t *Terms, now int64) (p *pool, isNew bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.particular == nil {
@@ -75,13 +80,7 @@ func (h *Host) entered(key poolKey, t *Terms, now int64) (p, oldest *pool) {
 	}
 	all := h.particular
 	if p = all.pools[key]; p == nil {
-		if n := len(all.pools); n >= mostParticular {
-			before, left := now-recently, looks
-			if n >= h.cluster.utmost() {
-				before = now
-			}
-			oldest = all.oldest(before, &left, nil)
-		}
+		isNew = true
 		p = newPool(h, strings.Clone(key.source), key.priority)
 		own := &particular{terms: t.own()}
 		own.key = keyOf(p.source, p.priority, own.terms)
@@ -93,7 +92,26 @@ func (h *Host) entered(key poolKey, t *Terms, now int64) (p, oldest *pool) {
 	}
 	p.own.users.Add(1)
 	p.own.usedAt = now
-	return p, oldest
+	return p, isNew
+}
+
+// endSurplus ends the oldest pool where there are too many, and tells whether it did.
+func (h *Host) endSurplus(now int64) bool {
+	h.mu.Lock()
+	var oldest *pool
+	if n := len(h.particular.pools); n > mostParticular {
+		before, left := now-recently, looks
+		if n > h.cluster.utmost() {
+			before = now
+		}
+		oldest = h.particular.oldest(before, &left, nil)
+	}
+	h.mu.Unlock()
+	if oldest == nil {
+		return false
+	}
+	oldest.end()
+	return true
 }
 
 // utmost is how many such pools a host may have, of both priorities: with fewer than the
@@ -208,9 +226,15 @@ func (all *particulars) oldest(before int64, left *int, of *Priority) *pool {
 // as many are open as may be: those of the host where its limit is reached, of the same priority
 // where that one's is.
 func (p *pool) makeRoom(want protocol) {
-	if p.own == nil {
-		return
+	for range atOnce {
+		if p.own == nil || !p.endOther(want) {
+			return
+		}
 	}
+}
+
+// endOther ends the oldest of the other pools where one is to make room, and tells whether it did.
+func (p *pool) endOther(want protocol) bool {
 	b, limits := p.breaker()
 	p.mu.Lock()
 	host := p.hostFull()
@@ -219,7 +243,7 @@ func (p *pool) makeRoom(want protocol) {
 	p.mu.Unlock()
 	full := exceeds(b.conns.Load()+1, limits.MaxConnections)
 	if found || !host && !full {
-		return
+		return false
 	}
 	var of *Priority
 	if full {
@@ -233,9 +257,11 @@ func (p *pool) makeRoom(want protocol) {
 	} else {
 		oldest = p.host.cluster.oldest(of)
 	}
-	if oldest != nil {
-		oldest.end()
+	if oldest == nil {
+		return false
 	}
+	oldest.end()
+	return true
 }
 
 // oldest is about the oldest of the pools of some hosts.

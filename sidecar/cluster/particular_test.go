@@ -35,12 +35,12 @@ func TestEndlessNamesBesideLongRequests(t *testing.T) {
 	for name, protocol := range eitherVersion {
 		t.Run(name, func(t *testing.T) {
 			const held, most = looks, looks + 4
-			const beyond = 1 // which a name without any has when those that are looked at are in use
+			const beyond = 1 // which a name without any has where those that are looked at are in use
 			c := namesCluster(t, protocol, Limits{MaxConnections: most})
 			for i := range held {
 				defer mustAcquireFor(t, c, fmt.Sprintf("held%d.example", i)).Release()
 			}
-			for i := range 20 {
+			for i := range 60 {
 				mustAcquireFor(t, c, fmt.Sprintf("n%d.example", i)).Release()
 				if n := c.Stats()[0].Connections; n > most+beyond {
 					t.Fatalf("%d connections, want %d at most", n, most+beyond)

@@ -37,6 +37,9 @@ func (x *exchange) sendMirrors() {
 			continue
 		}
 		y := x.beside(x.m.ctx)
+		if x.attempts > 0 && x.sel.Route.Forward.AutoHostRewrite {
+			y.undoHostRewrite() // an attempt was made before the body was whole
+		}
 		y.attempts = 1
 		y.prepareAttempt("")
 		m.Change(y.req, x, &y.scratch)
