@@ -56,6 +56,13 @@ func (x *exchange) sendMirrors() {
 	}
 }
 
+// undoHostRewrite has a copy be for the host that the request was for before an attempt gave it the
+// endpoint's name: that of a whole body is made before.
+func (x *exchange) undoHostRewrite() {
+	x.req.SetAuthority(x.original)
+	x.req.Fields.Del("x-envoy-original-host")
+}
+
 // runMirror sends a copy and reads the answer to its end, so that the connection can
 // be used again.
 func (x *exchange) runMirror() {
