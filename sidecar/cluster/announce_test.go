@@ -183,6 +183,33 @@ func TestByteStreamsAreAnnounced(t *testing.T) {
 	}
 }
 
+// TestAnnouncedMeanwhile: a stream that chose its host before clients were to be announced is not
+// announced as the process's own.
+func TestAnnouncedMeanwhile(t *testing.T) {
+	host := newAnnouncedHost(t, nil)
+	m := newManager(t, Options{})
+	plain := &Config{Name: "c", Endpoints: hosts("c", host.addr)}
+	h := mustUpdate(t, m, plain).hosts()[0]
+	announced := *plain
+	announced.Announce = 1
+	opened := 0
+	asker := &Asker{From: netip.MustParseAddrPort("10.0.0.1:1000"), To: netip.MustParseAddrPort("10.0.0.9:80")}
+	conn, err := h.onTerms(asker, func(terms *Terms) (*Conn, error) {
+		if opened++; opened == 1 {
+			mustUpdate(t, m, &announced)
+		}
+		return h.OpenBytes(t.Context(), "web", terms, 0)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	waitFor(t, func() bool { return len(host.announced()) > 0 })
+	if got := host.announced(); opened != 2 || !slices.Equal(got, []string{"PROXY TCP4 10.0.0.1 10.0.0.9 1000 80\r\n"}) {
+		t.Errorf("opened %d times, announced %q", opened, got)
+	}
+}
+
 // TestSocketsThatAnnounce: a matching transport socket decides, also that nothing is announced;
 // health checks say who makes them, as they are nobody's.
 func TestSocketsThatAnnounce(t *testing.T) {
