@@ -133,7 +133,7 @@ func TestClientsAreAnnounced(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					conn, err := h.Acquire(withTimeout(5*time.Second), "web", terms, true, DefaultPriority, monotonic(), 0)
+					conn, err := h.Acquire(withTimeout(5*time.Second), "web", &terms, true, DefaultPriority, monotonic(), 0)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -164,8 +164,8 @@ func TestByteStreamsAreAnnounced(t *testing.T) {
 	host := newAnnouncedHost(t, nil)
 	m := newManager(t, Options{})
 	c := mustUpdate(t, m, &Config{Name: "c", Announce: 1, Endpoints: hosts("c", host.addr)})
-	pc := &PickContext{From: netip.MustParseAddrPort("10.0.0.1:1000"), To: netip.MustParseAddrPort("10.0.0.9:80")}
-	conn, err := c.OpenFor(t.Context(), "web", pc, 0)
+	asker := &Asker{From: netip.MustParseAddrPort("10.0.0.1:1000"), To: netip.MustParseAddrPort("10.0.0.9:80")}
+	conn, err := c.OpenFor(t.Context(), "web", &PickContext{}, asker, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,6 +180,33 @@ func TestByteStreamsAreAnnounced(t *testing.T) {
 	h.sweepIdle(monotonic(), int64(time.Hour))
 	if n := len(h.everyPool()); n != 0 {
 		t.Errorf("%d pools stay", n)
+	}
+}
+
+// TestAnnouncedMeanwhile: a stream that chose its host before clients were to be announced is not
+// announced as the process's own.
+func TestAnnouncedMeanwhile(t *testing.T) {
+	host := newAnnouncedHost(t, nil)
+	m := newManager(t, Options{})
+	plain := &Config{Name: "c", Endpoints: hosts("c", host.addr)}
+	h := mustUpdate(t, m, plain).hosts()[0]
+	announced := *plain
+	announced.Announce = 1
+	opened := 0
+	asker := &Asker{From: netip.MustParseAddrPort("10.0.0.1:1000"), To: netip.MustParseAddrPort("10.0.0.9:80")}
+	conn, err := h.onTerms(asker, func(terms *Terms) (*Conn, error) {
+		if opened++; opened == 1 {
+			mustUpdate(t, m, &announced)
+		}
+		return h.OpenBytes(t.Context(), "web", terms, 0)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	waitFor(t, func() bool { return len(host.announced()) > 0 })
+	if got := host.announced(); opened != 2 || !slices.Equal(got, []string{"PROXY TCP4 10.0.0.1 10.0.0.9 1000 80\r\n"}) {
+		t.Errorf("opened %d times, announced %q", opened, got)
 	}
 }
 

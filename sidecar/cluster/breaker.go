@@ -38,11 +38,13 @@ func exceeds(n int64, limit int) bool { return n > most(limit) }
 // room tells whether the cluster's limit, of which n would be in use, and the host's
 // allow another connection. p.mu is held.
 func (p *pool) room(n int64, limit int) bool {
-	if exceeds(n, limit) {
-		return false
-	}
+	return !exceeds(n, limit) && !p.hostFull()
+}
+
+// hostFull tells whether the host has as many connections as it may. p.mu is held.
+func (p *pool) hostFull() bool {
 	each := p.host.cluster.cfg.Load().Limits.MaxHostConnections
-	return !exceeds(p.host.conns.Load()+int64(p.dialing)+1, each)
+	return exceeds(p.host.conns.Load()+int64(p.dialing)+1, each)
 }
 
 // spared is alone, and counts the connection that is beyond the limit, of which nothing else

@@ -80,13 +80,9 @@ func (c *Cluster) call(ctx context.Context, req *message.Request, body []byte, o
 	own := h.cluster
 	h.Begin()
 	defer h.End()
-	var t *Terms
-	if h.Particular() {
-		if t, err = h.TermsFor(&Asker{Request: req, Authority: req.Authority}); err != nil {
-			return nil, false, err
-		}
-	}
-	conn, err := h.acquireSure(ctx, t, only)
+	conn, err := h.onTerms(&Asker{Request: req, Authority: req.Authority}, func(t *Terms) (*Conn, error) {
+		return h.acquireSure(ctx, t, only)
+	})
 	if err != nil {
 		if e, ok := err.(*Error); ok && e.Kind.OfHost() {
 			h.Report(OutcomeConnect)

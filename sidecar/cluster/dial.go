@@ -22,8 +22,8 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (conn
 		conn, failure = nil, &Error{Kind: ConnectRefused, Cluster: h.cluster.name, Host: h.key, Err: errPanicked}
 	})
 	cfg := h.cluster.cfg.Load()
-	if p.unnamed(cfg, want) {
-		return nil, p.failed(NoServerName, errNoServerName)
+	if p.outdated(cfg) {
+		return nil, p.failed(Outdated, nil)
 	}
 	ctx, cancel := context.WithTimeout(ctx, cfg.connectTimeout)
 	defer cancel()
@@ -69,7 +69,7 @@ func countFailure(m *telemetry.ClusterMetrics, s telemetry.Shard, kind Kind, err
 	switch {
 	case kind == ConnectTimeout:
 		m.Use().ConnectTimeout.Inc(s)
-	case kind == TLSFailure:
+	case kind == TLSFailure, kind == WrongName:
 		m.Use().ConnectTLS.Inc(s)
 		m.TLSFailure("handshake")
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -92,7 +92,7 @@ func (p *pool) open(ctx context.Context, cfg *settings, want protocol, at *Openi
 		return nil, ConnectRefused, fmt.Errorf("dialer returned a %T, which is not a socket", nc)
 	}
 	if a := h.announcement(cfg); a != 0 {
-		if err := a.announce(ctx, conn, p.terms); err != nil {
+		if err := a.announce(ctx, conn, p.terms()); err != nil {
 			_ = conn.Close()
 			return nil, ConnectRefused, err
 		}
@@ -112,6 +112,9 @@ func (p *pool) open(ctx context.Context, cfg *settings, want protocol, at *Openi
 	}
 	if err != nil {
 		_ = conn.Close()
+		if wrong := (*nameError)(nil); errors.As(err, &wrong) {
+			return nil, WrongName, err
+		}
 		return nil, TLSFailure, err
 	}
 	at.Secured = time.Now()
@@ -135,8 +138,8 @@ func (p *pool) handshake(ctx context.Context, conn stream.Conn, name string, t *
 			tc.ServerName = name
 		}
 	}
-	if p.terms != nil {
-		p.terms.demand(tc)
+	if t := p.terms(); t != nil {
+		t.demand(tc)
 	}
 	st, err := stream.ClientTLS(conn, tc)
 	if err != nil {
@@ -157,22 +160,16 @@ func (p *pool) handshake(ctx context.Context, conn stream.Conn, name string, t *
 // is no other. The error is an *Error; a failure to connect was counted against the host
 // that it names.
 func (c *Cluster) Open(ctx context.Context, source string, avoid []*Host, s telemetry.Shard) (*Conn, error) {
-	return c.OpenFor(ctx, source, &PickContext{Avoid: avoid}, s)
+	return c.OpenFor(ctx, source, &PickContext{Avoid: avoid}, &Asker{}, s)
 }
 
-// OpenFor is Open with all that the choice of a host may depend on.
-func (c *Cluster) OpenFor(ctx context.Context, source string, pc *PickContext, s telemetry.Shard) (*Conn, error) {
+// OpenFor is Open with all that the choice of a host may depend on, for asker.
+func (c *Cluster) OpenFor(ctx context.Context, source string, pc *PickContext, asker *Asker, s telemetry.Shard) (*Conn, error) {
 	h, err := c.PickFor(pc)
 	if err != nil {
 		return nil, err
 	}
-	var t *Terms
-	if pc != nil && h.Particular() {
-		if t, err = h.TermsFor(&Asker{From: pc.From, To: pc.To}); err != nil {
-			return nil, err
-		}
-	}
-	conn, err := h.OpenBytes(ctx, source, t, s)
+	conn, err := h.onTerms(asker, func(t *Terms) (*Conn, error) { return h.OpenBytes(ctx, source, t, s) })
 	if err == nil {
 		h.Report(200)
 	} else if e, ok := err.(*Error); ok && e.Kind != OverflowConnections {
@@ -195,6 +192,7 @@ func (h *Host) OpenBytes(ctx context.Context, source string, t *Terms, s telemet
 		p = h.enter(source, DefaultPriority, t, monotonic())
 		defer p.leave()
 	}
+	p.makeRoom(protocolBytes)
 	cfg := own.cfg.Load()
 	limit := cfg.Limits.MaxConnections
 	n := own.conns.Add(1)
@@ -230,7 +228,7 @@ func (p *pool) openBytes(ctx context.Context, s telemetry.Shard) (*Conn, error) 
 		return nil, err
 	case !conn.apt():
 		_ = conn.Close()
-		return p.host.OpenBytes(ctx, p.source, p.terms, s)
+		return p.host.OpenBytes(ctx, p.source, p.terms(), s)
 	}
 	conn.condemned.Store(true) // Release would close it too
 	return conn, nil

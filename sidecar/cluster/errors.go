@@ -23,7 +23,9 @@ const (
 	ConnectRefused // or any other failure to connect
 	ConnectTimeout
 	TLSFailure
-	NoServerName // the request has none, and it was to be asked for
+	NoServerName // the request has none that could be asked for
+	WrongName    // the certificate has not the name that the request's client chose
+	Outdated     // what the connection depends on changed since the request's terms were computed
 	Canceled
 )
 
@@ -37,13 +39,15 @@ var kindNames = [...]string{
 	ConnectTimeout:      "connect timeout",
 	TLSFailure:          "tls",
 	NoServerName:        "no server name",
+	WrongName:           "tls server name",
+	Outdated:            "configuration changed",
 	Canceled:            "canceled",
 }
 
 func (k Kind) String() string { return kindNames[k] }
 
 // OfHost tells whether the failure says something of the host: no connection could be
-// made. The others are limits of ours, or the end of who asked.
+// made. The others are limits of ours, what the client chose, or the end of who asked.
 func (k Kind) OfHost() bool { return k == ConnectRefused || k == ConnectTimeout || k == TLSFailure }
 
 // Flags is the response flag of a failure.
@@ -86,7 +90,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // failure reasons; "" where Envoy has none, as for a timeout or a limit. What TLS says is
 // not in Envoy's words, only where it stands.
 func (e *Error) TransportFailure() string {
-	if e.Kind == TLSFailure && e.Err != nil {
+	if (e.Kind == TLSFailure || e.Kind == WrongName) && e.Err != nil {
 		return "TLS_error:|" + e.Err.Error() + ":TLS_error_end"
 	}
 	var errno syscall.Errno

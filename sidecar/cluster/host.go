@@ -275,7 +275,7 @@ func (h *Host) closeIdle() {
 func (h *Host) sweepIdle(now, limit int64) {
 	for _, p := range h.everyPool() {
 		p.sweep(now, limit)
-		if p.terms != nil {
+		if p.own != nil {
 			p.tidy()
 		}
 	}

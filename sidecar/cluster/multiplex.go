@@ -211,6 +211,9 @@ func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Sha
 			p.roomFreed() // the next that waits looks, and may dial
 			return conn, nil
 		}
+		if want == protocolHTTP2 && !unsettled {
+			p.makeRoom(want)
+		}
 		p.mu.Lock()
 		if p.multiplexed.conns.Load() != seen {
 			p.mu.Unlock()

@@ -3,6 +3,7 @@ package cluster
 import (
 	"hash/maphash"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
@@ -78,6 +79,26 @@ func (d *destinations) each(fn func(map[netip.AddrPort]*Host) map[netip.AddrPort
 		if hosts := t[i].Load(); hosts != nil {
 			if next := fn(*hosts); next != nil {
 				t[i].Store(&next)
+			}
+		}
+	}
+}
+
+// some calls fn with hosts, from any shard on, while it wants more.
+func (d *destinations) some(fn func(*Host) bool) {
+	t := d.shards.Load()
+	if t == nil {
+		return
+	}
+	first := rand.IntN(destinationShards)
+	for i := range t {
+		hosts := t[(first+i)%destinationShards].Load()
+		if hosts == nil {
+			continue
+		}
+		for _, h := range *hosts {
+			if !fn(h) {
+				return
 			}
 		}
 	}

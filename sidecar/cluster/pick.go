@@ -28,9 +28,6 @@ type PickContext struct {
 	// Request is for the header that may name the destination; nil for a byte
 	// stream.
 	Request *message.Request
-	// From and To are the addresses of a byte stream's client, and where it connected to, of which its
-	// host may be told.
-	From, To netip.AddrPort
 }
 
 // Pick is PickFor with nothing but hosts to avoid.

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"container/list"
 	"context"
 	"slices"
 	"sync"
@@ -34,14 +33,8 @@ type pool struct {
 
 	multiplexed multiplexed
 
-	// terms are what its connections are opened with, nil where any request may have them. What
-	// follows is of such a pool, and under the host's lock: who is about to take from it, and when
-	// one was last.
-	terms  *Terms
-	key    poolKey
-	users  int
-	usedAt int64
-	place  *list.Element
+	// own is nil where any request may have its connections.
+	own *particular
 }
 
 // waiter is a request that waits for a connection because the limit is reached, or because
@@ -205,6 +198,7 @@ func (p *pool) connect(ctxOf func() (context.Context, context.CancelFunc), s tel
 		return nil, &Error{Kind: OverflowPending, Cluster: c.name, Host: p.host.key}
 	}
 	for {
+		p.makeRoom(protocolHTTP1)
 		conn, w := p.reserve(limits.MaxConnections, s)
 		if conn != nil {
 			return conn, nil

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
@@ -25,10 +26,11 @@ type ServerNames struct {
 }
 
 // Terms are what a connection is opened with because of the request that it is opened for. It
-// serves only requests with the same. nil is what all others have.
+// serves only requests with the same. nil is what requests have of clusters without such terms.
 type Terms struct {
-	name string // of the server, to be asked for; "" leaves that to the TLS context
-	san  string // what the peer's certificate must have; "" for nothing more
+	generation uint64 // of the cluster's settings that they follow from
+	name       string // of the server, to be asked for; "" leaves that to the TLS context
+	san        string // what the peer's certificate must have; "" for nothing more
 	// from and to are the client's address and the one it connected to, which are announced;
 	// invalid for none.
 	from, to netip.AddrPort
@@ -50,22 +52,43 @@ const longestName = 255
 // opened for.
 func (h *Host) Particular() bool { return h.cluster.cfg.Load().particular }
 
-// TermsFor are the terms of a connection to the host. The error is an *Error.
-func (h *Host) TermsFor(asker *Asker) (*Terms, error) {
+// TermsFor are the terms of a connection to the host, also where nothing is particular about
+// them. The error is an *Error.
+func (h *Host) TermsFor(asker *Asker) (t Terms, err error) {
 	s := h.cluster.cfg.Load()
-	t := &Terms{}
+	t.generation = s.tlsGeneration
 	if h.announcement(s) != 0 {
 		t.from, t.to = asker.From, asker.To
 	}
 	if s.HTTP.Names != nil && asker.Request != nil && h.tls(s) != nil {
-		if err := h.nameIn(t, s.HTTP.Names, asker); err != nil {
-			return nil, err
+		err = h.nameIn(&t, s.HTTP.Names, asker)
+	}
+	return t, err
+}
+
+// onTerms opens a connection on the asker's terms, anew where they change meanwhile.
+func (h *Host) onTerms(asker *Asker, open func(*Terms) (*Conn, error)) (*Conn, error) {
+	for {
+		var t *Terms
+		if h.Particular() {
+			own, err := h.TermsFor(asker)
+			if err != nil {
+				return nil, err
+			}
+			t = &own
+		}
+		conn, err := open(t)
+		if err == nil || !IsOutdated(err) {
+			return conn, err
 		}
 	}
-	if *t == (Terms{}) {
-		return nil, nil
-	}
-	return t, nil
+}
+
+// IsOutdated tells whether a connection was not opened because the terms follow from settings that
+// are not in force any more, or are nil and there are some now: they are to be computed again.
+func IsOutdated(err error) bool {
+	e, ok := err.(*Error)
+	return ok && e.Kind == Outdated
 }
 
 // nameIn adds the names to the terms.
@@ -90,12 +113,18 @@ func (h *Host) nameIn(t *Terms, n *ServerNames, asker *Asker) error {
 	case len(name) > longestName:
 		return &Error{Kind: NoServerName, Cluster: h.cluster.name, Host: h.key,
 			Err: fmt.Errorf("the request's host has %d bytes, and a server name at most %d", len(name), longestName)}
+	case strings.IndexFunc(name, func(r rune) bool { return r >= utf8.RuneSelf }) >= 0:
+		// A server name is ASCII (RFC 6066 3), and only so it is clear which ones are the same.
+		return &Error{Kind: NoServerName, Cluster: h.cluster.name, Host: h.key, Err: errNotASCII}
 	}
 	return nil
 }
 
 // errNoServerName is why a request is refused whose host is to be verified and is not named.
 var errNoServerName = errors.New("the request names no host that the server could be verified as")
+
+// errNotASCII is why a request is refused whose host could be taken for another.
+var errNotASCII = errors.New("the request's host is not ASCII, as a server name is")
 
 // withoutPort is an authority's host, of IPv6 without brackets.
 func withoutPort(authority string) string {
@@ -112,15 +141,33 @@ func withoutPort(authority string) string {
 
 // own is a copy that needs nothing of the request.
 func (t *Terms) own() *Terms {
-	return &Terms{strings.Clone(t.name), strings.Clone(t.san), t.from, t.to}
+	return &Terms{t.generation, strings.Clone(t.name), strings.Clone(t.san), t.from, t.to}
 }
 
-// unnamed tells whether a connection for requests has no name that is to be verified: they came
-// before it was to be.
-func (p *pool) unnamed(s *settings, want protocol) bool {
-	return s.HTTP.Names != nil && s.HTTP.Names.Verify && (want == protocolHTTP1 || want == protocolHTTP2) &&
-		(p.terms == nil || p.terms.san == "") && p.host.tls(s) != nil
+// terms are what the pool's connections are opened with, nil where any request may have them.
+func (p *pool) terms() *Terms {
+	if p.own == nil {
+		return nil
+	}
+	return p.own.terms
 }
+
+// outdated tells whether what the pool's connections are opened with follows from other settings: of
+// requests that came before. They are not sent to a host that was not verified, or told of another
+// client.
+func (p *pool) outdated(s *settings) bool {
+	if t := p.terms(); t != nil {
+		return t.generation != s.tlsGeneration
+	}
+	return s.particular
+}
+
+// nameError is why a handshake fails where the certificate is not of the name that the client
+// chose, which says nothing of the host.
+type nameError struct{ err error }
+
+func (e *nameError) Error() string { return e.err.Error() }
+func (e *nameError) Unwrap() error { return e.err }
 
 // demand has a handshake ask for the terms' name, and verify what they want beside what it
 // verifies already.
@@ -138,6 +185,9 @@ func (t *Terms) demand(cfg *tls.Config) {
 				return err
 			}
 		}
-		return tlscontext.VerifyName(cs.PeerCertificates, san)
+		if err := tlscontext.VerifyName(cs.PeerCertificates, san); err != nil {
+			return &nameError{err}
+		}
+		return nil
 	}
 }

@@ -91,7 +91,7 @@ func init() {
 		"envoy.config.cluster.v3.CircuitBreakers.Thresholds": {
 			use: "priority max_connections max_pending_requests max_requests max_retries retry_budget track_remaining",
 			instead: map[string]string{
-				"max_connection_pools": "idle pools make room for others by themselves",
+				"max_connection_pools": "pools of names and clients make room for others where a host has more than 1,024 or a limit on connections is reached; others stay",
 			},
 		},
 		"envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget": {use: "budget_percent min_retry_concurrency"},

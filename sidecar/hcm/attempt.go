@@ -188,13 +188,22 @@ func (a *attempt) begin() bool {
 // connect makes a connection to the host the attempt's, or a byte stream where the tunnel
 // ends here.
 func (a *attempt) connect() (*cluster.Conn, error) {
+	c, err := a.connectOnce()
+	for err != nil && cluster.IsOutdated(err) {
+		c, err = a.connectOnce()
+	}
+	return c, err
+}
+
+func (a *attempt) connectOnce() (*cluster.Conn, error) {
 	x := a.x
 	var t *cluster.Terms
 	if a.host.Particular() {
-		var err error
-		if t, err = a.terms(); err != nil {
+		own, err := a.terms()
+		if err != nil {
 			return nil, err
 		}
+		t = &own
 	}
 	for !x.terminate {
 		c, err := a.host.Acquire(a.dial, x.d.Workload, t, x.req.Version == message.HTTP2, x.priority(), a.known(), x.d.Shard)
@@ -343,7 +352,7 @@ func (a *attempt) connectFailure(err error) outcome {
 		return overflow
 	case cluster.OverflowConnections:
 		return overflow
-	case cluster.NoServerName:
+	case cluster.NoServerName, cluster.WrongName:
 		return connectFailed // which the host has no part in
 	case cluster.Canceled:
 		return a.x.interrupted()

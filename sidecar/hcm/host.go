@@ -65,7 +65,7 @@ func portNumber(port string) (n uint16, ok bool) {
 
 // terms are what the attempt's connection depends on. The host that it asks for is the one that the
 // route made of the request's, before it takes the name of the endpoint, as in Envoy.
-func (a *attempt) terms() (*cluster.Terms, error) {
+func (a *attempt) terms() (cluster.Terms, error) {
 	x := a.x
 	authority := x.req.Authority
 	if x.sel.Route.Forward.AutoHostRewrite && !x.shadow {

@@ -37,6 +37,9 @@ func (x *exchange) sendMirrors() {
 			continue
 		}
 		y := x.beside(x.m.ctx)
+		if x.attempts > 0 && x.sel.Route.Forward.AutoHostRewrite {
+			y.undoHostRewrite() // an attempt was made before the body was whole
+		}
 		y.attempts = 1
 		y.prepareAttempt("")
 		m.Change(y.req, x, &y.scratch)
@@ -51,6 +54,13 @@ func (x *exchange) sendMirrors() {
 		}
 		x.m.background.Go(y.runMirror)
 	}
+}
+
+// undoHostRewrite has a copy be for the host that the request was for before an attempt gave it the
+// endpoint's name: that of a whole body is made before.
+func (x *exchange) undoHostRewrite() {
+	x.req.SetAuthority(x.original)
+	x.req.Fields.Del("x-envoy-original-host")
 }
 
 // runMirror sends a copy and reads the answer to its end, so that the connection can

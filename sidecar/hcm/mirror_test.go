@@ -80,6 +80,31 @@ func TestMirror(t *testing.T) {
 	}
 }
 
+// TestMirrorHasTheRequestsHost: whenever a copy is made, it is for the host that the request is for, and
+// not for the name of the endpoint that an attempt was sent to.
+func TestMirrorHasTheRequestsHost(t *testing.T) {
+	b, seen := mirrorBed(t, route.Mirror{Share: route.All})
+	cfg := *b.clusters.Get("origin").Config()
+	at := *cfg.Endpoints
+	at.Localities[0].Endpoints[0].Hostname = "backend.example"
+	cfg.Endpoints = &at
+	if err := b.clusters.Update(&cfg); err != nil {
+		t.Fatal(err)
+	}
+	b.route().Forward.AutoHostRewrite = true
+	b.start()
+	c := b.dial()
+	c.do("PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello")
+	whole := get(t, seen)
+	c.send("PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n")
+	time.Sleep(30 * time.Millisecond)
+	c.send("2\r\nlo\r\n0\r\n\r\n")
+	c.answer("PUT")
+	if pieces := get(t, seen); pieces != whole || whole != "PUT / h-shadow |hello" {
+		t.Errorf("the mirror saw %q, and %q of pieces", whole, pieces)
+	}
+}
+
 // TestMirrorTellsOfAttempts: a copy is told what a first attempt is, however much of the
 // request had come when it began.
 func TestMirrorTellsOfAttempts(t *testing.T) {

@@ -115,7 +115,7 @@ func TestLingerEnds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	up, err := m.Get("up").OpenFor(t.Context(), "", &cluster.PickContext{}, 0)
+	up, err := m.Get("up").OpenFor(t.Context(), "", &cluster.PickContext{}, &cluster.Asker{}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

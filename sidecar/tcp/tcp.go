@@ -139,16 +139,21 @@ func (p *Proxy) pick(serverName string) (string, *cluster.MetadataMatch) {
 
 // place is what the choice of a host depends on.
 func (p *Proxy) place(c *downstream.Conn, subset *cluster.MetadataMatch) *cluster.PickContext {
-	pc := &cluster.PickContext{Metadata: subset, Destination: cluster.Redirected(c.Destination, c.Info),
-		To: c.Destination}
-	if remote, ok := c.Info.Remote.(*net.TCPAddr); ok {
-		ap := remote.AddrPort()
-		pc.From = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
-	}
+	pc := &cluster.PickContext{Metadata: subset, Destination: cluster.Redirected(c.Destination, c.Info)}
 	if remote, ok := c.Info.Remote.(*net.TCPAddr); ok && p.cfg.HashSourceIP {
 		pc.Hash, pc.HasHash = xxhash.Sum64String(remote.AddrPort().Addr().Unmap().String()), true
 	}
 	return pc
+}
+
+// asker is whom the upstream is opened for.
+func asker(c *downstream.Conn) *cluster.Asker {
+	a := &cluster.Asker{To: c.Destination}
+	if remote, ok := c.Info.Remote.(*net.TCPAddr); ok {
+		ap := remote.AddrPort()
+		a.From = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	return a
 }
 
 // ServeStream implements downstream.Handler.
@@ -299,7 +304,7 @@ func (p *Proxy) connect(ctx context.Context, c *downstream.Conn, pc *cluster.Pic
 		}
 		o.attempts++
 		o.markAsked(c)
-		up, err := cl.OpenFor(ctx, c.Workload, pc, c.Shard)
+		up, err := cl.OpenFor(ctx, c.Workload, pc, asker(c), c.Shard)
 		if err == nil {
 			o.upstream, o.hostname = up.Stream.Info(), up.Host().Hostname()
 			o.flags, o.failure, o.transport = 0, "", ""

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/hauberk-mesh/hauberk/identity/verify"
 	"github.com/hauberk-mesh/hauberk/internal/accepted"
@@ -198,6 +199,9 @@ func VerifyName(chain []*x509.Certificate, name string) error {
 // covers tells whether a certificate's DNS name, perhaps a wildcard for one whole
 // label, covers a host (RFC 6125 6.4.3).
 func covers(name, host string) bool {
+	if !ascii(name) || !ascii(host) {
+		return false // a letter beyond it may be one within it in lower case
+	}
 	name, host = strings.ToLower(name), strings.ToLower(host)
 	if name == host {
 		return true
@@ -208,6 +212,10 @@ func covers(name, host string) bool {
 	}
 	label, ok := strings.CutSuffix(host, suffix)
 	return ok && label != "" && !strings.Contains(label, ".")
+}
+
+func ascii(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r >= utf8.RuneSelf }) < 0
 }
 
 // subject is a name for people.
