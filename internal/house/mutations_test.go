@@ -39,7 +39,7 @@ var mutations = []struct {
 	{"configuration in plaintext over a network", "sidecar/control.go", "if at.TLS == nil && !local(addr) {", "if false {", "sidecar", "TestNoSuchService"},
 	{"configuration of a cluster that a control plane sent", "sidecar/streams.go", "		return s.sub.streams.Usable(from.Stream)", "		_ = s.sub.streams.Usable(from.Stream)\n		return nil", "sidecar", "TestNoSuchService"},
 	{"what a stream said of names that were dropped", "sidecar/streams.go", "return o.all.byKey[o.key] == o && o.names[name]", "return name != \"\"", "sidecar", "TestDroppedWhileItWaits"},
-	{"a token in the name of a stream", "sidecar/discovery/discovery.go", "fmt.Fprintf(h, \"%q %q\\n\", f.Key, string(f.Value))", "key += fmt.Sprint(string(f.Value))", "sidecar", "TestStreamOfEachType"},
+	{"a token in the name of a stream", "sidecar/discovery/discovery.go", "return s.service() + \"/\" + hex", "return s.service() + \"/\" + string(s.Metadata[0].Value) + hex", "sidecar", "TestStreamOfEachType"},
 	{"files of resources that are pipes", "sidecar/files/files.go", "!info.Mode().IsRegular() {", "info == nil {", "sidecar/files", "TestLoad"},
 	{"files that are being written", "sidecar/files/files.go", "return f.glance.Still(f.path) || ", "return true || ", "sidecar/files", "TestHalfWritten"},
 	{"what follows other ends of lines", "sidecar/config/document.go", "&& !foreign.Match(text)", "", "sidecar/config", "TestOneDocument"},
