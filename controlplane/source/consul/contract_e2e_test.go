@@ -101,6 +101,11 @@ func (w *world) RemoveService(name string) {
 func (w *world) PutEntry(e api.ConfigEntry) {
 	w.t.Helper()
 	_, _, err := w.client.ConfigEntries().Set(e, nil)
+	// For a moment after it was elected a leader takes no intentions, though it is ready.
+	for end := time.Now().Add(10 * time.Second); err != nil && strings.Contains(err.Error(), "being upgraded") && time.Now().Before(end); {
+		<-time.After(50 * time.Millisecond)
+		_, _, err = w.client.ConfigEntries().Set(e, nil)
+	}
 	w.must(err)
 }
 
