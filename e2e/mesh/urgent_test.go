@@ -185,7 +185,7 @@ static_resources:
 
 	hush.Store(true)
 	moved := edsOf(t, "app", "two", echo.Addr().String())
-	bad := made(t, "bad", &clusterv3.Cluster{Name: "bad", ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}, LbPolicy: clusterv3.Cluster_MAGLEV})
+	bad := made(t, "bad", &clusterv3.Cluster{Name: "bad", ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}, LbPolicy: clusterv3.Cluster_CLUSTER_PROVIDED})
 	b.Publish(append(moved, bad, guarded(t, listen, rbacv3.RBAC_ALLOW))...)
 	m.eventually(5*time.Second, "a cluster is rejected and endpoints are unacknowledged", func() error {
 		for _, s := range server.Sessions() {
