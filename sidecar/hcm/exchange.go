@@ -364,6 +364,11 @@ func (x *exchange) finish() {
 		x.dropHeld()
 	}
 	x.takeTurns()
+	x.tell(took)
+}
+
+// tell has the log, the trace and the filters know that a request is over.
+func (x *exchange) tell(took time.Duration) {
 	x.log(telemetry.LogEnd, took)
 	x.endSpan(took)
 	if x.rec != nil {

@@ -197,13 +197,7 @@ func (x *exchange) endHop(kept bool) {
 	x.attempt.countTime(ended)
 	x.stopReporter()
 	x.mirrors()
-	x.log(telemetry.LogEnd, took)
-	x.endSpan(took)
-	if x.rec != nil {
-		x.rec.Release()
-		x.rec = nil
-	}
-	x.endFilters()
+	x.tell(took)
 }
 
 // beginHop forgets the request that was answered, but for who asks and the body.
