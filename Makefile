@@ -4,7 +4,8 @@
 GO        ?= go
 BIN       ?= bin
 VERSION   ?= 0.1.0-dev
-LDFLAGS   := -s -w -X github.com/hauberk-mesh/hauberk/internal/version.Version=$(VERSION)
+# Functions begin on a line of the instruction cache: a request runs through more code than that holds.
+LDFLAGS   := -s -w -funcalign 64 -X github.com/hauberk-mesh/hauberk/internal/version.Version=$(VERSION)
 PROGRAMS  := hauberk hauberk-controlplane hauberk-sidecar
 E2E_PKGS  := ./e2e/consultest ./e2e/contract ./e2e/connect ./e2e/files ./controlplane/compile ./controlplane/render ./controlplane/source/consul ./xds/bootstrap ./xds/ads ./identity/workloadapi ./e2e/hostsocket ./sidecar/http2 ./e2e/mesh ./e2e/memory ./e2e/conformance/smuggling ./e2e/conformance/paths ./e2e/conformance/floods ./e2e/conformance/grpc ./e2e/bench ./e2e/differential
 FUZZTIME  ?= 60s
