@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -110,6 +111,42 @@ func TestTunnels(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTunnelsShareWorkers: a connection of its own goroutines would grow a stack in each of
+// them, five times in all at both ends, a twentieth of what a short one costs.
+func TestTunnelsShareWorkers(t *testing.T) {
+	a := newAuthority(t)
+	for _, s := range []string{"web", "api", "db"} {
+		a.issue(s)
+	}
+	srv := run(t, withTunnels(onlyTCP(server(a, application(t), echo(t)))))
+	db := run(t, withTunnels(caller(a, "web", srv.Addrs().Listeners["in"]))).Addrs().Listeners["db"]
+	c, err := net.Dial("tcp", db.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var b []byte
+	for range 100 { // they end where nothing moves for a moment
+		if got, err := say(c, "hello"); err != nil || got != "hello\n" {
+			t.Fatalf("%q %v", got, err)
+		}
+		b = make([]byte, 1<<20)
+		b = b[:runtime.Stack(b, true)]
+		directions := 0
+		for _, stack := range bytes.Split(b, []byte("\n\n")) {
+			if bytes.Contains(stack, []byte("tcp.(*relay).copy")) {
+				if directions++; !bytes.Contains(stack, []byte("workers.(*Pool).work(")) {
+					t.Fatalf("by a goroutine of its own:\n%s", stack)
+				}
+			}
+		}
+		if directions == 4 {
+			return
+		}
+	}
+	t.Errorf("never two directions at each end:\n%s", b)
 }
 
 // TestTunnelsBulk: what several connections send and get at once over one arrives whole,

@@ -86,6 +86,9 @@ type Manager struct {
 // tableShards keeps the copies that an update makes short with 10,000 clusters.
 const tableShards = 256
 
+// mostIdleDialers are kept for the next connections, each with a stack that has grown.
+const mostIdleDialers = 8
+
 // NewManager starts a manager; Close ends it.
 func NewManager(opts Options) *Manager {
 	m := &Manager{opts: opts, log: opts.Log, dial: opts.Dial, seed: maphash.MakeSeed()}
@@ -123,6 +126,7 @@ func NewManager(opts Options) *Manager {
 			}
 		})
 	}
+	m.dials.workers.MostIdle = mostIdleDialers
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	m.wg.Go(m.sweep)
 	return m

@@ -6,6 +6,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+	"github.com/hauberk-mesh/hauberk/sidecar/workers"
 )
 
 // dialFor makes a connection for a request, which has reserved it. The connection has the
@@ -19,27 +20,10 @@ func (p *pool) dialFor(ctx context.Context, s telemetry.Shard, want protocol, en
 		ended(err)
 		return conn, err
 	}
-	type result struct {
-		conn *Conn
-		err  error
-	}
-	got, left := make(chan result), make(chan struct{})
-	go func() {
-		defer m.dials.wg.Done()
-		defer panics.Contain(panics.Dial, p.host, nil)
-		r := result{nil, p.failed(ConnectRefused, errPanicked)}
-		defer func() {
-			ended(r.err)
-			select {
-			case got <- r:
-			case <-left:
-				p.inherit(r.conn, r.err, want)
-			}
-		}()
-		r.conn, r.err = p.dialReserved(m.ctx, s, want)
-	}()
+	d := &dialing{pool: p, shard: s, want: want, ended: ended, got: make(chan dialed), left: make(chan struct{})}
+	m.dials.workers.Run(d)
 	select {
-	case r := <-got:
+	case r := <-d.got:
 		return r.conn, r.err
 	case <-ctx.Done():
 		if want == protocolHTTP1 {
@@ -47,9 +31,42 @@ func (p *pool) dialFor(ctx context.Context, s telemetry.Shard, want protocol, en
 			p.unclaimed++
 			p.mu.Unlock()
 		}
-		close(left)
+		close(d.left)
 		return nil, p.failed(Canceled, context.Cause(ctx))
 	}
+}
+
+// dialing is a connection that is being made for a request, as what a worker does.
+type dialing struct {
+	pool  *pool
+	shard telemetry.Shard
+	want  protocol
+	ended func(error)
+	got   chan dialed
+	left  chan struct{} // closed by the request when it gives up
+}
+
+type dialed struct {
+	conn *Conn
+	err  error
+}
+
+// Run implements workers.Task.
+func (d *dialing) Run() {
+	p := d.pool
+	m := p.host.cluster.m
+	defer m.dials.wg.Done()
+	defer panics.Contain(panics.Dial, p.host, nil)
+	r := dialed{nil, p.failed(ConnectRefused, errPanicked)}
+	defer func() {
+		d.ended(r.err)
+		select {
+		case d.got <- r:
+		case <-d.left:
+			p.inherit(r.conn, r.err, d.want)
+		}
+	}()
+	r.conn, r.err = p.dialReserved(m.ctx, d.shard, d.want)
 }
 
 // inherit takes the connection that a request left, or tells of the failure that nobody else
@@ -93,10 +110,12 @@ type dials struct {
 	mu    sync.Mutex
 	under map[*underway]struct{}
 	ended bool
-	wg    sync.WaitGroup // of their goroutines
+	wg    sync.WaitGroup // of those that are made beside their requests
+
+	workers workers.Pool // make them
 }
 
-// enter counts another goroutine; false when there may be none any more.
+// enter counts another; false when there may be none any more.
 func (d *dials) enter() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -106,12 +125,13 @@ func (d *dials) enter() bool {
 	return !d.ended
 }
 
-// close waits until the goroutines have ended.
+// close waits until all have been made, or have failed.
 func (d *dials) close() {
 	d.mu.Lock()
 	d.ended = true
 	d.mu.Unlock()
 	d.wg.Wait()
+	d.workers.Close()
 }
 
 // underway is a connection that is being made, and what was withdrawn meanwhile.

@@ -1,9 +1,11 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
+	"runtime/debug"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -51,6 +53,23 @@ func acquireWithin(h *Host) func(ctx context.Context) error {
 	return func(ctx context.Context) error {
 		_, err := h.Acquire(func() (context.Context, context.CancelFunc) { return context.WithCancel(ctx) }, "", nil, true, DefaultPriority, monotonic(), 0)
 		return err
+	}
+}
+
+// TestDialsShareWorkers: a goroutine of its own for each connection would grow its stack twice.
+func TestDialsShareWorkers(t *testing.T) {
+	host := newServer(t)
+	var stack []byte
+	m := newManager(t, Options{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		stack = debug.Stack()
+		return (&net.Dialer{}).DialContext(ctx, network, address)
+	}})
+	c := mustUpdate(t, m, &Config{Name: "c", Endpoints: hosts("c", host.addr)})
+	if err := acquireWithin(c.hosts()[0])(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(stack, []byte("workers.(*Pool).work(")) {
+		t.Errorf("made by a goroutine of its own:\n%s", stack)
 	}
 }
 

@@ -54,7 +54,8 @@ type Server struct {
 	// Poller waits for connections that are parked; where it is nil they are served again
 	// at once.
 	Poller *stream.Poller
-	// Workers serve connections that were parked; without them each is given a goroutine.
+	// Workers serve connections that were parked, and what runs beside one that is served;
+	// without them each is given a goroutine.
 	Workers *workers.Pool
 }
 
@@ -137,12 +138,16 @@ func (c *Conn) Wake() {
 func (c *Conn) Woken(*stream.Watch) { c.resume() }
 
 // resume has the connection served again, beside the caller.
-func (c *Conn) resume() {
+func (c *Conn) resume() { c.Beside((*serving)(c)) }
+
+// Beside has t done beside the caller, and does not wait for it. What must not outlive the
+// connection, its handler waits for.
+func (c *Conn) Beside(t workers.Task) {
 	if p := c.server.Workers; p != nil {
-		p.Run((*serving)(c))
+		p.Run(t)
 		return
 	}
-	go c.serve()
+	go t.Run()
 }
 
 // serving is a connection as what a worker does.

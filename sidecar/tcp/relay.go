@@ -149,8 +149,30 @@ func (r *relay) resume() {
 			continue
 		}
 		h.running = true
-		r.wg.Go(func() { r.run(h) })
+		r.wg.Add(1)
+		if h == &r.down {
+			r.c.Beside((*downward)(r))
+		} else {
+			r.c.Beside((*upward)(r))
+		}
 	}
+}
+
+// upward and downward are a relay's directions as what a worker does.
+type upward relay
+
+// Run implements workers.Task.
+func (r *upward) Run() {
+	defer r.wg.Done()
+	(*relay)(r).run(&r.toUp)
+}
+
+type downward relay
+
+// Run implements workers.Task.
+func (r *downward) Run() {
+	defer r.wg.Done()
+	(*relay)(r).run(&r.down)
 }
 
 // quiesce asks the directions to end where there is nothing to read. While one waits to

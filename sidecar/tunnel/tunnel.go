@@ -61,7 +61,9 @@ func (h *Handler) ServeStream(ctx context.Context, d *downstream.Conn) {
 		return
 	}
 	c := &conn{d: d}
-	c.sc = http2.NewServer(d.Stream, h.cfg, c)
+	cfg := *h.cfg
+	cfg.Workers = d.Server().Workers // a tunnel is a connection as others are
+	c.sc = http2.NewServer(d.Stream, &cfg, c)
 	d.OnDrain(c)
 	err := c.sc.Serve(ctx)
 	d.OnDrain(nil)
