@@ -421,6 +421,8 @@ func TestStreamThatIsNoTunnelOfARemovedChain(t *testing.T) {
 	mustApply(t, m, with("first"))
 	connectTunnels(t, m, time.Now().Add(time.Hour))
 	carrier := tracks(t, m)
+	carrier.snap.refs.Add(1) // the connection, which the update ends, waits for its streams
+	defer carrier.snap.release()
 	mustApply(t, m, with("second"))
 	none := with("third")
 	none.Chains[0].Match.ServerNames = []string{"another"}
