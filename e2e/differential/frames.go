@@ -345,7 +345,7 @@ func (o *origins) serveFrames(c net.Conn) {
 		return
 	}
 	f := newFramed(c)
-	f.write(func() { _ = f.fr.WriteSettings() })
+	f.write(func() { _ = f.fr.WriteSettings(http2.Setting{ID: http2.SettingEnableConnectProtocol, Val: 1}) })
 	f.begun = func(id uint32, s *frameStream) { go o.answerFrames(f, id, s) }
 	f.read()
 }

@@ -92,7 +92,7 @@ type Conn struct {
 	ended  atomic.Pointer[Ending]
 	// parent carries this connection as one of its streams; nil for one of its own.
 	parent     *Conn
-	kept       [2]atomic.Pointer[keeper]
+	kept       atomic.Pointer[keeper]
 	draining   atomic.Bool
 	superseded atomic.Bool
 

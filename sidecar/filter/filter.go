@@ -99,9 +99,8 @@ type Exchange interface {
 	// side of it that the listener is on.
 	Draining() bool
 	// Connection returns what is kept for the client's connection under a key,
-	// making it the first time, for as long as the calling filter or, where it has
-	// Overrides, the route table is what it is now. It may be called for several
-	// exchanges at once.
+	// making it the first time, for as long as the filter chain is what it is now. It
+	// may be called for several exchanges at once.
 	Connection(key any, make func() any) any
 }
 

@@ -3,7 +3,6 @@ package hcm
 import (
 	"time"
 
-	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -99,14 +98,9 @@ func (x *exchange) measureBody() {
 // the certificate that opened it has expired, its filter chain is gone, memory is short.
 func (x *exchange) Draining() bool { return x.m.drain.Draining() }
 
-// Connection implements filter.Exchange: a key is the filter's or, where the route has a
-// configuration for it, the route's.
+// Connection implements filter.Exchange.
 func (x *exchange) Connection(key any, make func() any) any {
-	if len(x.fctx.Overrides) > 0 {
-		inForce := x.policyInForce() && x.policy.bound.newest.Load() == x.binding
-		return x.d.Kept(downstream.FromRoutes, x.binding, inForce, key, make)
-	}
-	return x.d.Kept(downstream.FromChain, x.policy.chain, x.policyInForce(), key, make)
+	return x.d.Kept(x.policy.chain, x.policyInForce(), key, make)
 }
 
 var _ filter.Exchange = (*exchange)(nil)

@@ -1,7 +1,6 @@
 package hcm
 
 import (
-	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 )
 
@@ -43,5 +42,5 @@ func (x *exchange) clientCertElement(cfg *Config) string {
 		x.d.StartDrain()
 	}
 	element := func() any { return clientCertElement(cfg, x.d.Info) }
-	return x.d.Kept(downstream.FromChain, x.policy.chain, x.policyInForce(), cfg.ClientCert, element).(string)
+	return x.d.Kept(x.policy.chain, x.policyInForce(), cfg.ClientCert, element).(string)
 }

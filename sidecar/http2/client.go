@@ -93,6 +93,7 @@ func (cc *ClientConn) Open(r *message.Request, end bool) (*Stream, error) {
 	s.isHead = r.Method == "HEAD" && !s.upgrade
 	if s.upgrade {
 		s.upgradeTo = r.Upgrade
+		s.anySuccess = r.Version == message.HTTP2
 	}
 	s.listed = true
 	c.streams[s.id] = s
@@ -259,8 +260,9 @@ func (cc *ClientConn) responseBlock(b []byte, s *Stream, end bool) *ConnError {
 	s.gotHead = true
 	s.declared = c.head.length
 	s.bodiless = s.isHead || slot.r.Status == 204 || slot.r.Status == 304
-	if s.upgrade && slot.r.Status < 300 {
-		// The model's form of an upgrade is HTTP/1's.
+	if s.upgrade && (slot.r.Status == 200 || s.anySuccess && slot.r.Status < 300) {
+		// The model's form of an upgrade is HTTP/1's. To a client of HTTP/1 that is only what
+		// stands for it, and as in Envoy any other status is an answer without a tunnel.
 		slot.r.Status, slot.r.Upgrade = 101, slot.r.Fields.Store(s.upgradeTo)
 	}
 	if !end {

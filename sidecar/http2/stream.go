@@ -90,6 +90,7 @@ type streamState struct {
 	nheads, firstHead int
 	isHead            bool
 	connect, upgrade  bool
+	anySuccess        bool // accepts the upgrade: for a client of HTTP/2 it does (RFC 8441 5)
 	upgradeTo         string
 }
 

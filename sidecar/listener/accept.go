@@ -447,7 +447,7 @@ func (t *tracked) Finished(c *downstream.Conn) {
 	l := t.l
 	_ = c.Stream.Close()
 	if !t.carrier {
-		c.PeerMetrics.ConnectionClosed(c.Shard)
+		c.PeerMetrics.ConnectionClosed(c.Shard, time.Since(c.Accepted))
 		logEnd(c, t.snap.log)
 	}
 	l.mu.Lock()

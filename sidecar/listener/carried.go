@@ -123,7 +123,7 @@ func (l *listener) countRefused(reason string) {
 // Finished implements downstream.Owner.
 func (k *carried) Finished(c *downstream.Conn) {
 	if c != nil {
-		c.PeerMetrics.ConnectionClosed(c.Shard)
+		c.PeerMetrics.ConnectionClosed(c.Shard, time.Since(c.Accepted))
 		logEnd(c, k.snap.log)
 	}
 	k.limited.leave()

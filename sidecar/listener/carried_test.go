@@ -299,7 +299,7 @@ func TestTunnelsAreCounted(t *testing.T) {
 	if err := m.opts.Metrics.Registry.WriteUsed(&text); err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]string{"hauberk_connections_total": "3", "hauberk_connections_open": "0"} {
+	for name, want := range map[string]string{"hauberk_connections_total": "3", "hauberk_connections_open": "0", "hauberk_connection_duration_seconds_count": "3"} {
 		found := ""
 		for line := range strings.Lines(text.String()) {
 			if strings.HasPrefix(line, name+"{") {

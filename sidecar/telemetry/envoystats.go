@@ -35,7 +35,7 @@ var envoyStats = []EnvoyStatGroup{
 		{"downstream_cx_drain_close", "hauberk_connections_closed_total", "with the drain's reasons"},
 		{"downstream_cx_rx_bytes_total, downstream_cx_tx_bytes_total", "hauberk_bytes_total", "bodies of requests, and plain connections, each second; what TLS and heads add is not counted"},
 		{"downstream_cx_http1_total, downstream_cx_http2_total", "", "requests tell their protocol in the access log"},
-		{"downstream_cx_length_ms", "", "the access log of a connection has DURATION"},
+		{"downstream_cx_length_ms", "hauberk_connection_duration_seconds", ""},
 		{"downstream_rq_total, downstream_rq_completed", "hauberk_requests_total", "when they have ended; code 0 are those without an answer, which Envoy does not complete"},
 		{"downstream_rq_1xx to downstream_rq_5xx", `hauberk_requests_total{code="200"}`, "by code; interim responses are not counted, answers of the health check filter are"},
 		{"downstream_rq_time", "hauberk_request_duration_seconds", ""},

@@ -18,6 +18,12 @@ var requestBounds = []time.Duration{
 	10 * time.Second, 30 * time.Second, 60 * time.Second,
 }
 
+// connectionBounds are of connections, which may serve one request or last for days.
+var connectionBounds = []time.Duration{
+	10 * time.Millisecond, 100 * time.Millisecond, time.Second, 10 * time.Second,
+	time.Minute, 10 * time.Minute, time.Hour, 24 * time.Hour,
+}
+
 // Metrics is everything a sidecar counts. The families are fixed here so that
 // one list documents them; handles are interned per service, peer and cluster.
 type Metrics struct {
@@ -27,6 +33,7 @@ type Metrics struct {
 	requestDuration *HistogramVec
 	connections     *CounterVec
 	connectionsOpen *GaugeVec
+	connectionTime  *HistogramVec
 	bytes           *CounterVec
 
 	authzDecisions, authzShadow *ruleCounters
@@ -139,6 +146,7 @@ func NewMetrics() *Metrics {
 		requestDuration: r.Histogram("hauberk_request_duration_seconds", "Time from the first byte of a request to the last byte of its response.", requestBounds, "direction", "service", "peer"),
 		connections:     r.Counter("hauberk_connections_total", "Downstream connections that passed the handshake and authorization.", "direction", "service", "peer"),
 		connectionsOpen: r.Gauge("hauberk_connections_open", "Downstream connections that are open now.", "direction", "service", "peer"),
+		connectionTime:  r.Histogram("hauberk_connection_duration_seconds", "How long downstream connections that have ended were open, the handshake included.", connectionBounds, "direction", "service", "peer"),
 		bytes:           r.Counter("hauberk_bytes_total", "Body bytes of requests and responses and all bytes of plain connections, by flow: received from or sent to the downstream.", "direction", "service", "peer", "flow"),
 
 		authzDecisions: r.Counter("hauberk_authz_decisions_total", "Authorization decisions, by the rule that decided.", "decision", "rule").keepRules(),

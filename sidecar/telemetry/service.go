@@ -86,7 +86,7 @@ func (s *ServiceMetrics) Release() {
 	}
 	delete(m.services, serviceKey{s.direction, s.service})
 	direction := s.direction.String()
-	for _, f := range [...]*family{m.requests.f, m.requestDuration.f, m.connections.f, m.connectionsOpen.f, m.bytes.f} {
+	for _, f := range [...]*family{m.requests.f, m.requestDuration.f, m.connections.f, m.connectionsOpen.f, m.connectionTime.f, m.bytes.f} {
 		f.deleteWhere(func(labels []string) bool { return labels[0] == direction && labels[1] == s.service })
 	}
 }
@@ -129,6 +129,7 @@ type PeerMetrics struct {
 	name string
 
 	duration           *Histogram
+	connectionTime     *Histogram
 	connections        *Counter
 	open               *Gauge
 	received, sent     *Counter
@@ -146,13 +147,14 @@ type resultKey struct {
 
 func newPeerMetrics(s *ServiceMetrics, name string) *PeerMetrics {
 	d := s.direction.String()
-	b := newBlock(4 + histogramCells(requestBounds))
+	b := newBlock(4 + histogramCells(requestBounds) + histogramCells(connectionBounds))
 	p := &PeerMetrics{s: s, name: name, directionLabel: d, serviceLabel: s.service, peer: name}
 	p.connections = s.m.connections.in(b, 0, d, s.service, name)
 	p.open = s.m.connectionsOpen.in(b, 1, d, s.service, name)
 	p.received = s.m.bytes.in(b, 2, d, s.service, name, "received")
 	p.sent = s.m.bytes.in(b, 3, d, s.service, name, "sent")
 	p.duration = s.m.requestDuration.in(b, 4, d, s.service, name)
+	p.connectionTime = s.m.connectionTime.in(b, 4+histogramCells(requestBounds), d, s.service, name)
 	p.results.Store(&map[resultKey]*Counter{})
 	return p
 }
@@ -218,9 +220,11 @@ func (p *PeerMetrics) ConnectionOpened(s Shard) {
 	}
 }
 
-// ConnectionClosed takes it off the open ones; s is the shard it was opened with.
-func (p *PeerMetrics) ConnectionClosed(s Shard) {
+// ConnectionClosed takes one that was open for d off the open ones; s is the shard it was
+// opened with.
+func (p *PeerMetrics) ConnectionClosed(s Shard, d time.Duration) {
 	if p != nil {
 		p.open.Add(s, -1)
+		p.connectionTime.Observe(s, d)
 	}
 }

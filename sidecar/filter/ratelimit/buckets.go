@@ -66,17 +66,19 @@ func (d *Descriptor) matches(b []byte) bool {
 	return len(b) == 0
 }
 
-// buckets is what a limit counts with: the process has them, or each connection.
+// buckets is what a limit counts with: the process has them, or each connection, where
+// they are those of the first limit that it met.
 type buckets struct {
 	defaultBucket *bucket // nil for none
 	exact         map[string]*bucket
 	wildcards     []*dynamicDescriptors
+	// defaultForUnmatched: only requests without a descriptor of these take of defaultBucket.
+	defaultForUnmatched bool
 }
 
-// bucket is one bucket. limit is whose it is, so that an exchange needs to note nothing else.
+// bucket is one bucket.
 type bucket struct {
 	*tokenbucket.Bucket
-	limit  *limit
 	size   uint32
 	rate   float64 // tokens a second
 	shadow bool
@@ -85,23 +87,23 @@ type bucket struct {
 	untold bool
 }
 
-func newBucket(l *limit, s tokenbucket.Spec, shadow bool) *bucket {
-	return &bucket{tokenbucket.New(s), l, s.Max, float64(s.PerFill) / s.Interval.Seconds(), shadow, false}
+func newBucket(s tokenbucket.Spec, shadow bool) *bucket {
+	return &bucket{tokenbucket.New(s), s.Max, float64(s.PerFill) / s.Interval.Seconds(), shadow, false}
 }
 
-func newBuckets(l *limit) *buckets {
-	out := &buckets{exact: make(map[string]*bucket, len(l.Descriptors))}
+func newBuckets(l *Config) *buckets {
+	out := &buckets{exact: make(map[string]*bucket, len(l.Descriptors)), defaultForUnmatched: l.DefaultForUnmatched}
 	if l.Bucket != nil {
-		out.defaultBucket = newBucket(l, *l.Bucket, false)
+		out.defaultBucket = newBucket(*l.Bucket, false)
 		out.defaultBucket.untold = l.Bucket.Max == 0
 	}
 	for i := range l.Descriptors {
 		if d := &l.Descriptors[i]; d.wildcard() {
 			out.wildcards = append(out.wildcards, &dynamicDescriptors{
-				limit: l, descriptor: d, most: max(1, l.MaxDynamic), members: map[string]*list.Element{}, recent: list.New(),
+				descriptor: d, most: max(1, l.MaxDynamic), members: map[string]*list.Element{}, recent: list.New(),
 			})
 		} else {
-			out.exact[d.encoded()] = newBucket(l, d.Bucket, d.Shadow)
+			out.exact[d.encoded()] = newBucket(d.Bucket, d.Shadow)
 		}
 	}
 	return out
@@ -123,7 +125,6 @@ func (s *buckets) of(descriptor []byte) *bucket {
 // dynamicDescriptors are the buckets of a wildcard descriptor. When there are too many,
 // the one that was not used for longest goes, and with it what it had counted.
 type dynamicDescriptors struct {
-	limit      *limit
 	descriptor *Descriptor
 	most       int
 
@@ -167,7 +168,7 @@ func (f *dynamicDescriptors) of(descriptor []byte) *bucket {
 		last := f.recent.Back()
 		delete(f.members, f.recent.Remove(last).(*member).key)
 	}
-	m := &member{string(key), newBucket(f.limit, f.descriptor.Bucket, f.descriptor.Shadow)}
+	m := &member{string(key), newBucket(f.descriptor.Bucket, f.descriptor.Shadow)}
 	f.members[m.key] = f.recent.PushFront(m)
 	return m.bucket
 }

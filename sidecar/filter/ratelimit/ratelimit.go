@@ -29,7 +29,8 @@ type Config struct {
 	// RequestAdd is for requests that are over the limit and not refused,
 	// ResponseAdd for the answers to those that are.
 	RequestAdd, ResponseAdd []route.HeaderAdd
-	// PerConnection gives each connection a bucket of its own.
+	// PerConnection gives each connection buckets of its own: those of the first limit that
+	// it meets, for all of its limits.
 	PerConnection bool
 	// XRateLimit tells clients of the limit (draft-polli-ratelimit-headers-03).
 	XRateLimit bool
@@ -99,8 +100,8 @@ func newLimit(c *Config, source string, count filter.Counter) (*limit, error) {
 	if err := c.Check(); err != nil {
 		return nil, fmt.Errorf("local rate limit: %w", err)
 	}
-	if l.fresh = func() any { return newBuckets(l) }; !c.PerConnection {
-		l.shared = newBuckets(l)
+	if l.fresh = func() any { return newBuckets(c) }; !c.PerConnection {
+		l.shared = newBuckets(c)
 	}
 	l.enabled, l.ok = count.Of("enabled"), count.Of("ok")
 	l.limited, l.enforcedCounter = count.Of("rate_limited"), count.Of("enforced")
@@ -169,15 +170,22 @@ func (f *Filter) Request(c *filter.Context) filter.Verdict {
 		return filter.Continue
 	}
 	l.enforcedCounter.Inc(c.Shard)
-	c.State.Value |= noteRefused
+	if l.RetryAfter && l.reply.Status == 429 {
+		c.State.Value |= noteRetryAfter
+	}
 	return filter.Answer(&l.reply)
 }
 
 // What State.Value notes beside the bucket in State.Config.
 const (
-	noteRefused = 1 << iota
-	noteTold    // of the limit, by x-ratelimit headers
+	noteRetryAfter = 1 << iota // the answer says when there is a token again
+	noteTold                   // of the limit, by x-ratelimit headers
 )
+
+// ofConnection is the key of a connection's buckets. It is one for all limits, as in Envoy:
+// of two filters, or a filter and a route, the one that a connection meets first says how
+// much it may.
+type ofConnection struct{}
 
 // take takes a token of each bucket that the request has to ask, until one that is no
 // shadow has none. It gives the one that had none, a shadow only where it was no other, or
@@ -185,11 +193,11 @@ const (
 func (l *limit) take(c *filter.Context) (over *bucket) {
 	s := l.shared
 	if s == nil {
-		s = c.Connection(l, l.fresh).(*buckets)
+		s = c.Connection(ofConnection{}, l.fresh).(*buckets)
 	}
 	var room [8]claim
 	claims := l.claims(c, s, room[:0])
-	if s.defaultBucket != nil && (len(claims) == 0 || !l.DefaultForUnmatched) {
+	if s.defaultBucket != nil && (len(claims) == 0 || !s.defaultForUnmatched) {
 		claims = append(claims, claim{bucket: s.defaultBucket})
 	}
 	told := 0
@@ -198,7 +206,7 @@ func (l *limit) take(c *filter.Context) (over *bucket) {
 			continue
 		}
 		if !claims[i].shadow {
-			claims[i].note(c)
+			claims[i].note(c, l)
 			return claims[i].bucket
 		}
 		if over == nil {
@@ -206,14 +214,14 @@ func (l *limit) take(c *filter.Context) (over *bucket) {
 		}
 	}
 	if len(claims) > 0 {
-		claims[told].note(c)
+		claims[told].note(c, l)
 	}
 	return over
 }
 
-func (b *claim) note(c *filter.Context) {
+func (b *claim) note(c *filter.Context, l *limit) {
 	c.State.Config = b.bucket
-	if b.headers == route.RateLimitHeadersOn || b.headers == route.RateLimitHeadersOfFilter && b.limit.XRateLimit {
+	if b.headers == route.RateLimitHeadersOn || b.headers == route.RateLimitHeadersOfFilter && l.XRateLimit {
 		c.State.Value |= noteTold
 	}
 }
@@ -224,9 +232,9 @@ func (f *Filter) Response(c *filter.Context) {
 	if !ok {
 		return
 	}
-	l, fields := b.limit, &c.Response.Fields
-	tell, refused := c.State.Value&noteTold != 0, c.State.Value&noteRefused != 0
-	if b.untold || !tell && !(refused && l.RetryAfter) {
+	fields := &c.Response.Fields
+	tell, retryAfter := c.State.Value&noteTold != 0, c.State.Value&noteRetryAfter != 0
+	if b.untold || !tell && !retryAfter {
 		return
 	}
 	tokens, next := b.Left()
@@ -235,7 +243,7 @@ func (f *Filter) Response(c *filter.Context) {
 		add(c, fields, "x-ratelimit-remaining", int64(tokens))
 		add(c, fields, "x-ratelimit-reset", seconds(next))
 	}
-	if refused && l.RetryAfter && l.reply.Status == 429 && !fields.Has(message.RetryAfter) {
+	if retryAfter && !fields.Has(message.RetryAfter) {
 		add(c, fields, "retry-after", max(1, seconds(next)))
 	}
 }
