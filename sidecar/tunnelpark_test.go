@@ -98,36 +98,45 @@ func TestIdleTunnels(t *testing.T) {
 // TestIdleTunnelsTimeOut: what limits a connection's time limits one without a goroutine.
 func TestIdleTunnelsTimeOut(t *testing.T) {
 	a, origin := tunnelsTo(t)
+	var opens, over []func()
 	for limit, reason := range map[string]string{"idle_timeout: 2s": "idle_timeout", "max_downstream_connection_duration: 2s": "max_connection_duration"} {
 		for _, end := range []string{"inbound", "outbound"} {
-			t.Run(reason+" "+end, func(t *testing.T) {
-				limited := func(bootstrap string) string {
-					return strings.Replace(bootstrap, "stat_prefix: db", limit+", stat_prefix: db", 1)
-				}
-				log := filepath.Join(t.TempDir(), "access.log")
-				logged := func(c *Config) {
-					c.AccessLog = &telemetry.AccessLogConfig{Path: log, Format: "%BYTES_RECEIVED% %BYTES_SENT% %CONNECTION_TERMINATION_DETAILS%"}
-				}
-				in, out := withTunnels(onlyTCP(server(a, application(t), origin.Addr()))), withTunnels
-				inLog, outLog := func(*Config) {}, logged
-				if end == "inbound" {
-					in, inLog, outLog = limited(in), logged, inLog
-				} else {
-					out = func(b string) string { return limited(withTunnels(b)) }
-				}
-				srv := run(t, in, inLog)
-				db := run(t, out(caller(a, "web", srv.Addrs().Listeners["in"])), outLog).Addrs().Listeners["db"]
+			limited := func(bootstrap string) string {
+				return strings.Replace(bootstrap, "stat_prefix: db", limit+", stat_prefix: db", 1)
+			}
+			log := filepath.Join(t.TempDir(), "access.log")
+			logged := func(c *Config) {
+				c.AccessLog = &telemetry.AccessLogConfig{Path: log, Format: "%BYTES_RECEIVED% %BYTES_SENT% %CONNECTION_TERMINATION_DETAILS%"}
+			}
+			in, out := withTunnels(onlyTCP(server(a, application(t), origin.Addr()))), withTunnels
+			inLog, outLog := func(*Config) {}, logged
+			if end == "inbound" {
+				in, inLog, outLog = limited(in), logged, inLog
+			} else {
+				out = func(b string) string { return limited(withTunnels(b)) }
+			}
+			srv := run(t, in, inLog)
+			db := run(t, out(caller(a, "web", srv.Addrs().Listeners["in"])), outLog).Addrs().Listeners["db"]
+			opens = append(opens, func() {
 				near, far := ofBoth(t, origin, db)
 				passes(t, near, far)
-				waitIdle(t)
-				ends(t, near)
-				ends(t, far)
-				waitForLines(t, log, 1)
-				if b, _ := os.ReadFile(log); strings.TrimSpace(string(b)) != "4 0 "+reason {
-					t.Errorf("log %q", b)
-				}
+				over = append(over, func() {
+					ends(t, near)
+					ends(t, far)
+					waitForLines(t, log, 1)
+					if b, _ := os.ReadFile(log); strings.TrimSpace(string(b)) != "4 0 "+reason {
+						t.Errorf("%s %s: log %q", reason, end, b)
+					}
+				})
 			})
 		}
+	}
+	for _, open := range opens {
+		open()
+	}
+	waitIdle(t)
+	for _, end := range over { // their times pass together
+		end()
 	}
 }
 

@@ -25,10 +25,7 @@ const simpleGet = "GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
 
 // deadAddr is an address where nothing listens.
 func deadAddr(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := listen(t)
 	defer l.Close()
 	return l.Addr().String()
 }
@@ -91,7 +88,7 @@ func TestLocalReplies(t *testing.T) {
 		{name: "bad request", raw: "GET / HTTP/1.1\r\nHost: h\r\nX : y\r\n\r\n", status: 400, log: "400 DPE bad_field_name"},
 		{name: "too large", raw: "GET / HTTP/1.1\r\nHost: h\r\nX: " + strings.Repeat("x", 62<<10) + "\r\n\r\n", status: 431, log: "431 DPE http1.headers_too_large"},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
+		t.Run(tc.name, bubble(func(t *testing.T) {
 			var origins []string
 			if tc.origin != nil {
 				origins = append(origins, tc.origin(t))
@@ -110,7 +107,7 @@ func TestLocalReplies(t *testing.T) {
 				t.Errorf("got %d %q", resp.StatusCode, body)
 			}
 			b.wantLog(tc.log)
-		})
+		}))
 	}
 }
 
@@ -170,7 +167,7 @@ func TestRetries(t *testing.T) {
 		{"request headers: PUT", &route.RetryPolicy{On: route.Retry5xx, NumRetries: 1, RequestHeaders: putOnly, BackOffBase: 1}, "PUT", "x", 1, "503", 200, 2, "retries=1"},
 		{"attempt timeout", &route.RetryPolicy{On: route.RetryReset, NumRetries: 1, PerTryTimeout: 50 * time.Millisecond, BackOffBase: 1}, "GET", "", 1, "hang", 200, 2, "retries=1"},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
+		t.Run(tc.name, bubble(func(t *testing.T) {
 			var seen atomic.Int32
 			origin := rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
 				for {
@@ -204,7 +201,7 @@ func TestRetries(t *testing.T) {
 				t.Errorf("status %d, origin saw %d", resp.StatusCode, seen.Load())
 			}
 			b.wantLog(tc.log)
-		})
+		}))
 	}
 }
 

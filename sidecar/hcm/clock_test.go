@@ -58,8 +58,7 @@ func TestTimesOfABodyInPieces(t *testing.T) {
 			&route.RetryPolicy{On: route.RetryReset, NumRetries: 5, BackOffBase: time.Millisecond, PerTryTimeout: 1200 * time.Millisecond},
 			"504 UT response_timeout", 2},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
+		t.Run(name, bubble(func(t *testing.T) {
 			var seen atomic.Int32
 			b := newBed(t, hangsAfter(t, &seen, tc.answered, unavailable))
 			f := b.route().Forward
@@ -76,55 +75,55 @@ func TestTimesOfABodyInPieces(t *testing.T) {
 			if n := seen.Load(); n != tc.sent {
 				t.Errorf("sent %d times, want %d", n, tc.sent)
 			}
-		})
+		}))
 	}
 }
 
 // TestSlowClientsEjectNobody: what a host waits for a client is not held against it.
 func TestSlowClientsEjectNobody(t *testing.T) {
-	b := newBed(t, httpOrigin(t, echo))
-	cfg := *b.clusters.Get("origin").Config()
-	cfg.Outlier = &cluster.Outlier{Consecutive5xx: 2, EnforcingConsecutive5xx: 100, MaxEjectionPercent: 100, BaseEjectionTime: time.Minute, Interval: time.Minute}
-	if err := b.clusters.Update(&cfg); err != nil {
-		t.Fatal(err)
-	}
-	b.route().Forward.Retry = &route.RetryPolicy{PerTryTimeout: 50 * time.Millisecond}
-	b.cfg.StreamIdleTimeout = 150 * time.Millisecond
-	b.start()
-	for range 3 {
-		c := b.dial()
-		c.send("POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nhello")
-		if resp, _ := c.answer("POST"); resp.StatusCode != 408 {
-			t.Errorf("status %d", resp.StatusCode)
+	bubble(func(t *testing.T) {
+		b := newBed(t, httpOrigin(t, echo))
+		cfg := *b.clusters.Get("origin").Config()
+		cfg.Outlier = &cluster.Outlier{Consecutive5xx: 2, EnforcingConsecutive5xx: 100, MaxEjectionPercent: 100, BaseEjectionTime: time.Minute, Interval: time.Minute}
+		if err := b.clusters.Update(&cfg); err != nil {
+			t.Fatal(err)
 		}
-	}
-	if h := b.clusters.Get("origin").Stats()[0]; h.Ejected || h.Timeouts > 0 {
-		t.Errorf("%d timeouts, ejected %v", h.Timeouts, h.Ejected)
-	}
+		b.route().Forward.Retry = &route.RetryPolicy{PerTryTimeout: 50 * time.Millisecond}
+		b.cfg.StreamIdleTimeout = 150 * time.Millisecond
+		b.start()
+		for range 3 {
+			c := b.dial()
+			c.send("POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nhello")
+			if resp, _ := c.answer("POST"); resp.StatusCode != 408 {
+				t.Errorf("status %d", resp.StatusCode)
+			}
+		}
+		if h := b.clusters.Get("origin").Stats()[0]; h.Ejected || h.Timeouts > 0 {
+			t.Errorf("%d timeouts, ejected %v", h.Timeouts, h.Ejected)
+		}
+	})(t)
 }
 
 // TestAttemptsTimeEndsWithTheAnswer: it bounds the wait for an answer, not the answer.
 func TestAttemptsTimeEndsWithTheAnswer(t *testing.T) {
-	slow := httpOrigin(t, func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Length", "10")
-		_, _ = io.WriteString(w, "hello")
-		w.(http.Flusher).Flush()
-		_, _ = io.Copy(io.Discard, r.Body)
-		time.Sleep(1200 * time.Millisecond)
-		_, _ = io.WriteString(w, "world")
-	})
 	retry := &route.RetryPolicy{On: route.Retry5xx, NumRetries: 1, PerTryTimeout: time.Second}
-	t.Run("request at once", func(t *testing.T) {
-		t.Parallel()
+	t.Run("request at once", bubble(func(t *testing.T) {
+		slow := httpOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "10")
+			_, _ = io.WriteString(w, "hello")
+			w.(http.Flusher).Flush()
+			_, _ = io.Copy(io.Discard, r.Body)
+			time.Sleep(1200 * time.Millisecond)
+			_, _ = io.WriteString(w, "world")
+		})
 		b := newBed(t, slow)
 		b.route().Forward.Retry = retry
 		b.start()
 		if resp, body := b.dial().do(simpleGet); resp.StatusCode != 200 || body != "helloworld" {
 			t.Errorf("%d %q", resp.StatusCode, body)
 		}
-	})
-	t.Run("request that ends after the answer began", func(t *testing.T) {
-		t.Parallel()
+	}))
+	t.Run("request that ends after the answer began", bubble(func(t *testing.T) {
 		var seen atomic.Int32
 		b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
@@ -145,14 +144,13 @@ func TestAttemptsTimeEndsWithTheAnswer(t *testing.T) {
 		if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "helloworld" || seen.Load() != 1 {
 			t.Errorf("%q, %v, the host had %d requests", body, err, seen.Load())
 		}
-	})
+	}))
 }
 
 // TestTimeBeforeTheRouterIsNotTheHosts: neither what a filter waits for nor a head that
 // comes slowly counts.
 func TestTimeBeforeTheRouterIsNotTheHosts(t *testing.T) {
-	t.Run("fault", func(t *testing.T) {
-		t.Parallel()
+	t.Run("fault", bubble(func(t *testing.T) {
 		b := newBed(t, httpOrigin(t, echo))
 		b.filter("f", &fault.Config{Delay: &fault.Delay{Fixed: 1200 * time.Millisecond, Share: route.All}})
 		b.route().Forward.Timeout = time.Second
@@ -160,9 +158,8 @@ func TestTimeBeforeTheRouterIsNotTheHosts(t *testing.T) {
 		if resp, _ := b.dial().do(simpleGet); resp.StatusCode != 200 {
 			t.Errorf("status %d", resp.StatusCode)
 		}
-	})
-	t.Run("head", func(t *testing.T) {
-		t.Parallel()
+	}))
+	t.Run("head", bubble(func(t *testing.T) {
 		b := newBed(t, httpOrigin(t, echo))
 		b.route().Forward.Timeout = time.Second
 		b.start()
@@ -173,7 +170,7 @@ func TestTimeBeforeTheRouterIsNotTheHosts(t *testing.T) {
 		if resp, _ := c.answer("GET"); resp.StatusCode != 200 {
 			t.Errorf("status %d", resp.StatusCode)
 		}
-	})
+	}))
 }
 
 // stuck is a stream that takes nothing.
@@ -195,7 +192,7 @@ func (s *stuck) SetDeadline(d time.Time) error {
 // TestFlushTimeoutOfSmallAnswers: also of one that is written with one call, and of our own.
 func TestFlushTimeoutOfSmallAnswers(t *testing.T) {
 	for name, target := range map[string]string{"host's": "/", "our own": "/a%2Fb"} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(name, bubble(func(t *testing.T) {
 			b := newBed(t, httpOrigin(t, echo))
 			b.route().Forward.Timeout = 0
 			b.cfg.EscapedSlashes = RejectEscaped
@@ -206,36 +203,40 @@ func TestFlushTimeoutOfSmallAnswers(t *testing.T) {
 			if line := b.logged(1)[0]; !strings.Contains(line, "SI stream_idle_timeout") {
 				t.Error(line)
 			}
-		})
+		}))
 	}
 }
 
 // TestFlushOutlivesTheRoutesTime: a route's time is about the host. Once that has answered
 // whole, the client has what the flush timeout gives it.
 func TestFlushOutlivesTheRoutesTime(t *testing.T) {
-	b := newBed(t, httpOrigin(t, echo))
-	b.route().Forward.Timeout = 500 * time.Millisecond
-	b.cfg.FlushTimeout = ptr(time.Second)
-	b.wrap = func(s stream.Stream) stream.Stream { return &stuck{Stream: s, cut: make(chan struct{})} }
-	b.start()
-	b.dial().send(simpleGet)
-	if line := b.logged(1)[0]; !strings.Contains(line, "SI stream_idle_timeout") {
-		t.Error(line)
-	}
+	bubble(func(t *testing.T) {
+		b := newBed(t, httpOrigin(t, echo))
+		b.route().Forward.Timeout = 500 * time.Millisecond
+		b.cfg.FlushTimeout = ptr(time.Second)
+		b.wrap = func(s stream.Stream) stream.Stream { return &stuck{Stream: s, cut: make(chan struct{})} }
+		b.start()
+		b.dial().send(simpleGet)
+		if line := b.logged(1)[0]; !strings.Contains(line, "SI stream_idle_timeout") {
+			t.Error(line)
+		}
+	})(t)
 }
 
 // TestRouteTimeBeginsWithTheHead: also of a request that began in what the one before it
 // came with.
 func TestRouteTimeBeginsWithTheHead(t *testing.T) {
-	b := newBed(t, httpOrigin(t, echo))
-	b.route().Forward.Timeout = 300 * time.Millisecond
-	b.start()
-	c := b.dial()
-	c.do(simpleGet + "GET /second HTTP/1.1\r\nHo")
-	time.Sleep(400 * time.Millisecond) // the client takes its time, which is not the host's
-	if resp, _ := c.do("st: h\r\n\r\n"); resp.StatusCode != 200 {
-		t.Errorf("status %d", resp.StatusCode)
-	}
+	bubble(func(t *testing.T) {
+		b := newBed(t, httpOrigin(t, echo))
+		b.route().Forward.Timeout = 300 * time.Millisecond
+		b.start()
+		c := b.dial()
+		c.do(simpleGet + "GET /second HTTP/1.1\r\nHo")
+		time.Sleep(400 * time.Millisecond) // the client takes its time, which is not the host's
+		if resp, _ := c.do("st: h\r\n\r\n"); resp.StatusCode != 200 {
+			t.Errorf("status %d", resp.StatusCode)
+		}
+	})(t)
 }
 
 // reluctant takes one write, which it tells, and then nothing, as it tells too.
@@ -259,8 +260,7 @@ func (s *reluctant) Write(p []byte) (int, error) {
 // also where the request ends only then.
 func TestFlushOfTheLastPiece(t *testing.T) {
 	for name, rest := range map[string]string{"request at once": "", "request that ends meanwhile": "world"} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
+		t.Run(name, bubble(func(t *testing.T) {
 			c := &reluctant{stuck: stuck{cut: make(chan struct{})}, took: make(chan struct{}), stands: make(chan struct{})}
 			b := newBed(t, rawOrigin(t, func(_ int, nc net.Conn, r *bufio.Reader) {
 				for line := ""; line != "\r\n"; {
@@ -282,28 +282,30 @@ func TestFlushOfTheLastPiece(t *testing.T) {
 			if line := b.logged(1)[0]; !strings.Contains(line, "SI stream_idle_timeout") {
 				t.Error(line)
 			}
-		})
+		}))
 	}
 }
 
 // TestAttemptsIdleTimeEndsWithTheAnswer: a client that takes the last piece slowly has the
 // exchange's idle time for that, not the host's.
 func TestAttemptsIdleTimeEndsWithTheAnswer(t *testing.T) {
-	c := &reluctant{stuck: stuck{cut: make(chan struct{})}, took: make(chan struct{}), stands: make(chan struct{})}
-	b := newBed(t, rawOrigin(t, func(_ int, nc net.Conn, r *bufio.Reader) {
-		_, _, _ = readRequest(r)
-		_, _ = fmt.Fprintf(nc, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\nx", 1+directWrite)
-		<-c.took
-		_, _ = io.WriteString(nc, strings.Repeat("x", directWrite))
-		_, _ = r.ReadByte()
-	}))
-	b.route().Forward.Retry = &route.RetryPolicy{PerTryIdleTimeout: 2 * time.Second}
-	b.cfg.MaxStreamDuration = 4 * time.Second
-	b.wrap = func(s stream.Stream) stream.Stream { c.Stream = s; return c }
-	b.start()
-	b.dial().send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
-	<-c.stands
-	b.wantLog("200 DT max_duration_timeout")
+	bubble(func(t *testing.T) {
+		c := &reluctant{stuck: stuck{cut: make(chan struct{})}, took: make(chan struct{}), stands: make(chan struct{})}
+		b := newBed(t, rawOrigin(t, func(_ int, nc net.Conn, r *bufio.Reader) {
+			_, _, _ = readRequest(r)
+			_, _ = fmt.Fprintf(nc, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\nx", 1+directWrite)
+			<-c.took
+			_, _ = io.WriteString(nc, strings.Repeat("x", directWrite))
+			_, _ = r.ReadByte()
+		}))
+		b.route().Forward.Retry = &route.RetryPolicy{PerTryIdleTimeout: 2 * time.Second}
+		b.cfg.MaxStreamDuration = 4 * time.Second
+		b.wrap = func(s stream.Stream) stream.Stream { c.Stream = s; return c }
+		b.start()
+		b.dial().send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+		<-c.stands
+		b.wantLog("200 DT max_duration_timeout")
+	})(t)
 }
 
 // woken is a client that remembers whether its waits are interrupted.

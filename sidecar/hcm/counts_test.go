@@ -26,7 +26,7 @@ func TestAttemptsThatWereGivenUpAreCounted(t *testing.T) {
 		"the client left":  {func(*bed) {}, func(c *testClient) { _ = c.Close() }},
 		"its time is over": {func(b *bed) { b.cfg.MaxStreamDuration = time.Second }, func(*testClient) {}},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(name, bubble(func(t *testing.T) {
 			got, over := make(chan struct{}), make(chan struct{})
 			b := newBed(t, rawOrigin(t, func(_ int, _ net.Conn, r *bufio.Reader) {
 				if _, _, err := readRequest(r); err == nil {
@@ -44,7 +44,7 @@ func TestAttemptsThatWereGivenUpAreCounted(t *testing.T) {
 			b.eventually("the attempt is counted", func() bool {
 				return b.metric(`hauberk_upstream_requests_total{cluster="origin",code_class="none"} 1`)
 			})
-		})
+		}))
 	}
 }
 
@@ -124,6 +124,7 @@ func TestFailureAfterTheAnswerBegan(t *testing.T) {
 // TestOverflowAgesNoConnection: a connection that was had for a request, and not used, is as
 // young as it was, however long the client had been there.
 func TestOverflowAgesNoConnection(t *testing.T) {
+	t.Parallel()
 	const idle = 2 * time.Second
 	held, closed := make(chan struct{}), make(chan struct{}, 2)
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {

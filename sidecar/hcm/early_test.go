@@ -41,6 +41,7 @@ func TestEarlyAnswerToAnUpload(t *testing.T) {
 		for _, end := range []string{"keep", "close", "reset"} {
 			for _, whole := range []bool{false, true} { // is all of it here before it is sent on?
 				t.Run(fmt.Sprintf("client %d, %s, %v", version, end, whole), func(t *testing.T) {
+					t.Parallel()
 					size := 100 << 20
 					gone := make(chan error, 4)
 					b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {

@@ -240,20 +240,22 @@ func TestFilters(t *testing.T) {
 
 // TestDelay: the request is held back, and a client that leaves meanwhile is noticed.
 func TestDelay(t *testing.T) {
-	var seen atomic.Int32
-	b := newBed(t, httpOrigin(t, func(http.ResponseWriter, *http.Request) { seen.Add(1) }))
-	b.filter("f", &fault.Config{Delay: &fault.Delay{Fixed: 300 * time.Millisecond, Share: route.All}})
-	b.start()
-	start := time.Now()
-	if resp, _ := b.dial().do(simpleGet); resp.StatusCode != 200 || time.Since(start) < 300*time.Millisecond {
-		t.Errorf("%d after %v", resp.StatusCode, time.Since(start))
-	}
-	c := b.dial()
-	c.send(simpleGet)
-	_ = c.Close()
-	if lines := b.logged(2); !strings.Contains(lines[0], "200 DI") || !strings.Contains(lines[1], "DI,DC") || seen.Load() != 1 {
-		t.Errorf("the origin saw %d:\n%s", seen.Load(), strings.Join(lines, "\n"))
-	}
+	bubble(func(t *testing.T) {
+		var seen atomic.Int32
+		b := newBed(t, httpOrigin(t, func(http.ResponseWriter, *http.Request) { seen.Add(1) }))
+		b.filter("f", &fault.Config{Delay: &fault.Delay{Fixed: 300 * time.Millisecond, Share: route.All}})
+		b.start()
+		start := time.Now()
+		if resp, _ := b.dial().do(simpleGet); resp.StatusCode != 200 || time.Since(start) < 300*time.Millisecond {
+			t.Errorf("%d after %v", resp.StatusCode, time.Since(start))
+		}
+		c := b.dial()
+		c.send(simpleGet)
+		_ = c.Close()
+		if lines := b.logged(2); !strings.Contains(lines[0], "200 DI") || !strings.Contains(lines[1], "DI,DC") || seen.Load() != 1 {
+			t.Errorf("the origin saw %d:\n%s", seen.Load(), strings.Join(lines, "\n"))
+		}
+	})(t)
 }
 
 // bodyReader is a filter that reads the body of each request.

@@ -23,6 +23,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+	"github.com/hauberk-mesh/hauberk/sidecar/streamtest"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -51,6 +52,8 @@ type bed struct {
 
 	age time.Duration // how long ago connections were accepted, as far as the manager knows
 
+	network *streamtest.Network // of the test's bubble, nil for loopback
+
 	addr  string
 	m     *Manager
 	mu    sync.Mutex
@@ -68,8 +71,12 @@ func ptr[T any](v T) *T { return &v }
 
 // newBed prepares a bed whose one route leads everything to the cluster "origin".
 func newBed(t testing.TB, origin ...string) *bed {
-	b := &bed{t: t, metrics: telemetry.NewMetrics(), logPath: t.TempDir() + "/access.log", finished: make(chan struct{}, 16)}
-	b.clusters = cluster.NewManager(cluster.Options{Metrics: b.metrics})
+	b := &bed{t: t, network: networkOf(t), metrics: telemetry.NewMetrics(), logPath: t.TempDir() + "/access.log", finished: make(chan struct{}, 16)}
+	o := cluster.Options{Metrics: b.metrics}
+	if b.network != nil {
+		o.Dial = b.network.DialContext
+	}
+	b.clusters = cluster.NewManager(o)
 	b.cfg = &Config{
 		ProxyContinue: true, HTTP1: HTTP1{EnableTrailers: true, AllowCustomMethods: true},
 		Routes: &route.Config{Name: "r", VirtualHosts: []route.VirtualHost{{
@@ -120,14 +127,13 @@ func (b *bed) start() *bed {
 	if b.change != nil {
 		b.change(m)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	l := listen(b.t)
 	b.addr = l.Addr().String()
-	poller, err := stream.NewPoller()
-	if err != nil {
-		b.t.Fatal(err)
+	var poller *stream.Poller
+	if b.network == nil {
+		if poller, err = stream.NewPoller(); err != nil {
+			b.t.Fatal(err)
+		}
 	}
 	b.poller = poller
 	ctx, cancel := context.WithCancel(context.Background())
@@ -140,7 +146,7 @@ func (b *bed) start() *bed {
 			}
 			var s stream.Stream
 			if b.tls != nil {
-				t, err := stream.ServerTLS(nc.(*net.TCPConn), nil, b.tls)
+				t, err := stream.ServerTLS(nc.(stream.Conn), nil, b.tls)
 				if err == nil {
 					if b.m.NeedsPeerChain() {
 						t.KeepPeerChain()
@@ -153,7 +159,7 @@ func (b *bed) start() *bed {
 				}
 				t.SetOwnID(apiID)
 				s = t
-			} else if s, err = stream.NewSocket(nc.(*net.TCPConn), nil); err != nil {
+			} else if s, err = stream.NewSocket(nc.(stream.Conn), nil); err != nil {
 				b.t.Error(err)
 				return
 			}
@@ -183,7 +189,9 @@ func (b *bed) start() *bed {
 		}
 		b.mu.Unlock()
 		wg.Wait()
-		_ = poller.Close()
+		if poller != nil {
+			_ = poller.Close()
+		}
 		_ = m.Close()
 		_ = b.clusters.Close()
 		logs.Close()
@@ -215,10 +223,7 @@ type testClient struct {
 
 func (b *bed) dial() *testClient {
 	b.t.Helper()
-	nc, err := net.Dial("tcp", b.addr)
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	nc := b.connect()
 	_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
 	b.t.Cleanup(func() { _ = nc.Close() })
 	return &testClient{b.t, nc, bufio.NewReader(nc)}
@@ -280,10 +285,7 @@ func (b *bed) logged(n int) []string {
 
 // httpOrigin serves a handler and tells its address.
 func httpOrigin(t testing.TB, h http.HandlerFunc) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := listen(t)
 	s := &http.Server{Handler: h}
 	done := make(chan struct{})
 	go func() { _ = s.Serve(l); close(done) }()
@@ -293,10 +295,7 @@ func httpOrigin(t testing.TB, h http.HandlerFunc) string {
 
 // rawOrigin hands each connection to serve; n is its number, from 0.
 func rawOrigin(t testing.TB, serve func(n int, c net.Conn, r *bufio.Reader)) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := listen(t)
 	var wg sync.WaitGroup
 	var n atomic.Int64
 	var mu sync.Mutex

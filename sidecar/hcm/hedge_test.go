@@ -78,7 +78,7 @@ func TestHedge(t *testing.T) {
 		{name: "no answer without a retry", script: []string{"hang"}, timeout: 300 * time.Millisecond, status: 504, least: 300 * time.Millisecond, log: "504 URX,UT response_timeout"},
 		{name: "the last of three", script: []string{"hang", "hang", "200"}, retries: 2, status: 200, body: "3|", least: 100 * time.Millisecond, log: "retries=2"},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
+		t.Run(tc.name, bubble(func(t *testing.T) {
 			var seen atomic.Int32
 			b := newBed(t, scripted(t, &seen, tc.script...))
 			f := b.route().Forward
@@ -116,24 +116,26 @@ func TestHedge(t *testing.T) {
 					t.Errorf("the next request: %d", resp.StatusCode)
 				}
 			}
-		})
+		}))
 	}
 }
 
 func TestHedgedClientLeaves(t *testing.T) {
-	var seen atomic.Int32
-	b := newBed(t, scripted(t, &seen, "hang"))
-	f := b.route().Forward
-	f.Timeout, f.Hedge = 0, &route.HedgePolicy{OnPerTryTimeout: true}
-	f.Retry = &route.RetryPolicy{On: route.Retry5xx, NumRetries: 1, PerTryTimeout: 20 * time.Millisecond}
-	b.start()
-	c := b.dial()
-	c.send(simpleGet)
-	for seen.Load() < 2 {
-		time.Sleep(time.Millisecond)
-	}
-	_ = c.Close()
-	b.wantLog("DC downstream_remote_disconnect")
+	bubble(func(t *testing.T) {
+		var seen atomic.Int32
+		b := newBed(t, scripted(t, &seen, "hang"))
+		f := b.route().Forward
+		f.Timeout, f.Hedge = 0, &route.HedgePolicy{OnPerTryTimeout: true}
+		f.Retry = &route.RetryPolicy{On: route.Retry5xx, NumRetries: 1, PerTryTimeout: 20 * time.Millisecond}
+		b.start()
+		c := b.dial()
+		c.send(simpleGet)
+		for seen.Load() < 2 {
+			time.Sleep(time.Millisecond)
+		}
+		_ = c.Close()
+		b.wantLog("DC downstream_remote_disconnect")
+	})(t)
 }
 
 // A body that does not come whole is sent as without hedging.
@@ -196,49 +198,53 @@ func (b *bed) counted(metric string) string {
 // TestHedgeThatLost: an attempt that is ended because another one has answered says
 // nothing of its host.
 func TestHedgeThatLost(t *testing.T) {
-	first, second := joined(t)
-	b := newBed(t, first, second)
-	b.hedged(time.Second) // which the second attempt has too
-	b.start()
-	if resp, _ := b.dial().do(simpleGet); resp.StatusCode != 200 {
-		t.Fatal(resp.StatusCode)
-	}
-	b.logged(1)
-	b.atRest()
-	for _, h := range b.clusters.Get("origin").Stats() {
-		if h.Timeouts > 0 || h.Failed > 0 {
-			t.Errorf("%s: %d timeouts, %d failed", h.Address, h.Timeouts, h.Failed)
+	bubble(func(t *testing.T) {
+		first, second := joined(t)
+		b := newBed(t, first, second)
+		b.hedged(time.Second) // which the second attempt has too
+		b.start()
+		if resp, _ := b.dial().do(simpleGet); resp.StatusCode != 200 {
+			t.Fatal(resp.StatusCode)
 		}
-	}
-	if f := b.failures(); f != "" {
-		t.Error(f)
-	}
+		b.logged(1)
+		b.atRest()
+		for _, h := range b.clusters.Get("origin").Stats() {
+			if h.Timeouts > 0 || h.Failed > 0 {
+				t.Errorf("%s: %d timeouts, %d failed", h.Address, h.Timeouts, h.Failed)
+			}
+		}
+		if f := b.failures(); f != "" {
+			t.Error(f)
+		}
+	})(t)
 }
 
 // TestHedgeThatIsLate: the host of an attempt that had its time has timed out, whatever
 // ends the attempt then.
 func TestHedgeThatIsLate(t *testing.T) {
-	var seen atomic.Int32
-	b := newBed(t)
-	b.cluster("origin", scripted(t, &seen, "hang", "200"), scripted(t, &seen, "hang", "200"))
-	b.hedged(time.Second) // which the second attempt has too
-	b.start()
-	if resp, _ := b.dial().do(simpleGet); resp.StatusCode != 200 {
-		t.Fatal(resp.StatusCode)
-	}
-	b.logged(1)
-	b.atRest()
-	var timeouts, success uint64
-	for _, h := range b.clusters.Get("origin").Stats() {
-		timeouts += h.Timeouts
-		success += h.Success
-	}
-	if timeouts != 1 || success != 1 {
-		t.Errorf("%d timeouts, %d answered", timeouts, success)
-	}
-	if f := b.failures(); !strings.Contains(f, "per_try_timeout") {
-		t.Error(f)
-	}
+	bubble(func(t *testing.T) {
+		var seen atomic.Int32
+		b := newBed(t)
+		b.cluster("origin", scripted(t, &seen, "hang", "200"), scripted(t, &seen, "hang", "200"))
+		b.hedged(time.Second) // which the second attempt has too
+		b.start()
+		if resp, _ := b.dial().do(simpleGet); resp.StatusCode != 200 {
+			t.Fatal(resp.StatusCode)
+		}
+		b.logged(1)
+		b.atRest()
+		var timeouts, success uint64
+		for _, h := range b.clusters.Get("origin").Stats() {
+			timeouts += h.Timeouts
+			success += h.Success
+		}
+		if timeouts != 1 || success != 1 {
+			t.Errorf("%d timeouts, %d answered", timeouts, success)
+		}
+		if f := b.failures(); !strings.Contains(f, "per_try_timeout") {
+			t.Error(f)
+		}
+	})(t)
 }
 
 // TestHedgedClientsThatLeave: that clients do not wait is not held against a host.

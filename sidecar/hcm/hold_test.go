@@ -90,41 +90,43 @@ func TestHeldAnswerIsTooLong(t *testing.T) {
 
 // TestHeldAnswerBreaksOff: the client, which has nothing of it, is told.
 func TestHeldAnswerBreaksOff(t *testing.T) {
-	for _, c := range []struct {
-		name   string
-		change func(*route.Forward)
-		host   http.HandlerFunc
-		want   string // of the log
-	}{
-		{"reset", func(*route.Forward) {}, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
-			"POST /a.B/C 200 UR upstream_reset_after_response_started{remote_reset} "},
-		{"time", func(f *route.Forward) { f.Timeout = 100 * time.Millisecond },
-			func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
-			"POST /a.B/C 200 UT response_timeout "},
-	} {
-		b := newBed(t, versionedOrigin(t, 2, func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Content-Type", "application/grpc")
-			_, _ = io.WriteString(w, "wor")
-			_ = http.NewResponseController(w).Flush()
-			c.host(w, r)
-		}))
-		b.http2Cluster()
-		c.change(b.route().Forward)
-		b.filter("bridge", &grpcbridge.Config{})
-		b.start()
-		client := b.dial()
-		for range 2 {
-			resp, body := client.do(call)
-			if resp.StatusCode != 200 || resp.Header.Get("Grpc-Status") != "14" || body != "" {
-				t.Errorf("%s: %d %v %q", c.name, resp.StatusCode, resp.Header, body)
+	bubble(func(t *testing.T) {
+		for _, c := range []struct {
+			name   string
+			change func(*route.Forward)
+			host   http.HandlerFunc
+			want   string // of the log
+		}{
+			{"reset", func(*route.Forward) {}, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+				"POST /a.B/C 200 UR upstream_reset_after_response_started{remote_reset} "},
+			{"time", func(f *route.Forward) { f.Timeout = 100 * time.Millisecond },
+				func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+				"POST /a.B/C 200 UT response_timeout "},
+		} {
+			b := newBed(t, versionedOrigin(t, 2, func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Type", "application/grpc")
+				_, _ = io.WriteString(w, "wor")
+				_ = http.NewResponseController(w).Flush()
+				c.host(w, r)
+			}))
+			b.http2Cluster()
+			c.change(b.route().Forward)
+			b.filter("bridge", &grpcbridge.Config{})
+			b.start()
+			client := b.dial()
+			for range 2 {
+				resp, body := client.do(call)
+				if resp.StatusCode != 200 || resp.Header.Get("Grpc-Status") != "14" || body != "" {
+					t.Errorf("%s: %d %v %q", c.name, resp.StatusCode, resp.Header, body)
+				}
+			}
+			for _, line := range b.logged(2) {
+				if !strings.HasPrefix(line, c.want) {
+					t.Errorf("%s: log: %s", c.name, line)
+				}
 			}
 		}
-		for _, line := range b.logged(2) {
-			if !strings.HasPrefix(line, c.want) {
-				t.Errorf("%s: log: %s", c.name, line)
-			}
-		}
-	}
+	})(t)
 }
 
 // TestClientLeavesAHeldAnswer: the host's stream ends with it.

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
@@ -26,10 +25,7 @@ func versionedOrigin(t testing.TB, version int, h http.HandlerFunc) string {
 	if version == 1 {
 		return httpOrigin(t, h)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := listen(t)
 	s := &http.Server{Handler: h, Protocols: new(http.Protocols)}
 	s.Protocols.SetUnencryptedHTTP2(true)
 	done := make(chan struct{})
@@ -45,6 +41,9 @@ func (b *bed) httpClient(version int) *http.Client {
 		tr.Protocols.SetHTTP1(true)
 	} else {
 		tr.Protocols.SetUnencryptedHTTP2(true)
+	}
+	if b.network != nil {
+		tr.DialContext = b.network.DialContext
 	}
 	b.t.Cleanup(tr.CloseIdleConnections)
 	return &http.Client{Transport: tr, Timeout: 20 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
@@ -245,7 +244,7 @@ func TestBridgeCancel(t *testing.T) {
 }
 
 func testCancel(t *testing.T, change func(*route.Forward)) {
-	bridges(t, func(t *testing.T, down, up int) {
+	bubbles(t, func(t *testing.T, down, up int) {
 		arrived, ended := make(chan struct{}), make(chan struct{})
 		b := versionedBed(t, down, up, func(w http.ResponseWriter, r *http.Request) {
 			close(arrived)
@@ -281,7 +280,7 @@ func testCancel(t *testing.T, change func(*route.Forward)) {
 
 // TestBridgeTimeout: the route's timeout is answered, and ends the origin's work.
 func TestBridgeTimeout(t *testing.T) {
-	bridges(t, func(t *testing.T, down, up int) {
+	bubbles(t, func(t *testing.T, down, up int) {
 		ended := make(chan struct{})
 		b := versionedBed(t, down, up, func(w http.ResponseWriter, r *http.Request) {
 			<-r.Context().Done()

@@ -37,15 +37,15 @@ func TestClientLeaves(t *testing.T) {
 }
 
 func TestTimeouts(t *testing.T) {
-	t.Run("idle connection", func(t *testing.T) {
+	t.Run("idle connection", bubble(func(t *testing.T) {
 		b := newBed(t, httpOrigin(t, echo))
 		b.cfg.IdleTimeout = 100 * time.Millisecond
 		b.start()
 		c := b.dial()
 		c.do(simpleGet)
 		c.closed()
-	})
-	t.Run("headers", func(t *testing.T) {
+	}))
+	t.Run("headers", bubble(func(t *testing.T) {
 		b := newBed(t, httpOrigin(t, echo))
 		b.cfg.RequestHeadersTimeout = 100 * time.Millisecond
 		b.start()
@@ -55,8 +55,8 @@ func TestTimeouts(t *testing.T) {
 			t.Fatal(resp.StatusCode)
 		}
 		c.closed()
-	})
-	t.Run("request", func(t *testing.T) {
+	}))
+	t.Run("request", bubble(func(t *testing.T) {
 		b := newBed(t, httpOrigin(t, echo))
 		b.cfg.RequestTimeout = 100 * time.Millisecond
 		b.start()
@@ -66,8 +66,8 @@ func TestTimeouts(t *testing.T) {
 			t.Fatal(resp.StatusCode)
 		}
 		c.closed()
-	})
-	t.Run("stream idle", func(t *testing.T) {
+	}))
+	t.Run("stream idle", bubble(func(t *testing.T) {
 		b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) { _, _, _ = readRequest(r); _, _ = r.ReadByte() }))
 		b.route().Forward.Timeout = 0
 		b.cfg.StreamIdleTimeout = 100 * time.Millisecond
@@ -76,8 +76,8 @@ func TestTimeouts(t *testing.T) {
 			t.Fatalf("%d %q", resp.StatusCode, body)
 		}
 		b.wantLog("504 SI stream_idle_timeout")
-	})
-	t.Run("in the body", func(t *testing.T) {
+	}))
+	t.Run("in the body", bubble(func(t *testing.T) {
 		b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
 			_, _, _ = readRequest(r)
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
@@ -95,8 +95,8 @@ func TestTimeouts(t *testing.T) {
 			t.Error("the client took the body for whole")
 		}
 		b.wantLog("200 UT response_timeout")
-	})
-	t.Run("client that does not read", func(t *testing.T) {
+	}))
+	t.Run("client that does not read", bubble(func(t *testing.T) {
 		b := newBed(t, httpOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 			buf := make([]byte, 1<<20)
 			for range 64 {
@@ -110,8 +110,8 @@ func TestTimeouts(t *testing.T) {
 		b.start()
 		b.dial().send(simpleGet)
 		b.wantLog("200 SI stream_idle_timeout")
-	})
-	t.Run("client that does not read whole answers", func(t *testing.T) {
+	}))
+	t.Run("client that does not read whole answers", bubble(func(t *testing.T) {
 		b := newBed(t, httpOrigin(t, func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(make([]byte, 8<<10)) }))
 		b.cfg.StreamIdleTimeout = 200 * time.Millisecond
 		b.start()
@@ -119,7 +119,7 @@ func TestTimeouts(t *testing.T) {
 		for lines := b.logged(1); !strings.Contains(lines[len(lines)-1], "200 SI stream_idle_timeout"); {
 			lines = b.logged(len(lines) + 1)
 		}
-	})
+	}))
 }
 
 func TestDrain(t *testing.T) {
@@ -153,13 +153,15 @@ func TestDrain(t *testing.T) {
 }
 
 func TestDrainEndsIdle(t *testing.T) {
-	b := newBed(t, httpOrigin(t, echo)).start()
-	c := b.dial()
-	c.do(simpleGet)
-	b.mu.Lock()
-	b.conns[0].StartDrain()
-	b.mu.Unlock()
-	c.closed()
+	bubble(func(t *testing.T) {
+		b := newBed(t, httpOrigin(t, echo)).start()
+		c := b.dial()
+		c.do(simpleGet)
+		b.mu.Lock()
+		b.conns[0].StartDrain()
+		b.mu.Unlock()
+		c.closed()
+	})(t)
 }
 
 func TestHeaders(t *testing.T) {
@@ -319,7 +321,7 @@ func TestTimesAfterAFullBuffer(t *testing.T) {
 		{"within a head", start + strings.Repeat("x", 8*firstBuffer-len(start)), "", 408},
 		{"after a body that is dropped", "POST /a%2Fb HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n", "hello", 400},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
+		t.Run(tc.name, bubble(func(t *testing.T) {
 			b := newBed(t)
 			b.tls = &tls.Config{Certificates: []tls.Certificate{certificate(t, apiID)}}
 			b.cfg.EscapedSlashes = RejectEscaped
@@ -332,6 +334,6 @@ func TestTimesAfterAFullBuffer(t *testing.T) {
 			}
 			c.send(tc.rest)
 			c.closed()
-		})
+		}))
 	}
 }

@@ -202,7 +202,7 @@ func TestAttemptsAreCounted(t *testing.T) {
 		"termination":     {telemetry.FailedTermination, func(net.Conn) {}, func(*route.Route) {}},
 		"protocol_error":  {telemetry.FailedProtocol, func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 what\r\n\r\n") }, func(*route.Route) {}},
 	} {
-		t.Run(reason, func(t *testing.T) {
+		t.Run(reason, bubble(func(t *testing.T) {
 			b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
 				if _, _, err := readRequest(r); err == nil {
 					tc.serve(c)
@@ -214,7 +214,7 @@ func TestAttemptsAreCounted(t *testing.T) {
 			if n := m.Failures[tc.failure].Value(); n != 1 || m.RequestDuration.Count() != 0 {
 				t.Errorf("%d failures, %d durations", n, m.RequestDuration.Count())
 			}
-		})
+		}))
 	}
 	b := newBed(t, httpOrigin(t, echo)).start()
 	b.dial().do(simpleGet)

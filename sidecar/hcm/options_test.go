@@ -28,11 +28,7 @@ import (
 // http2Dial is an HTTP/2 client connection of our own to the bed.
 func (b *bed) http2Dial() *http2.ClientConn {
 	b.t.Helper()
-	nc, err := net.Dial("tcp", b.addr)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	s, err := stream.NewSocket(nc.(*net.TCPConn), nil)
+	s, err := stream.NewSocket(b.connect(), nil)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -157,42 +153,46 @@ func TestSafeMaxDuration(t *testing.T) {
 // TestDelayedClose: how long a client that does not close holds a connection that has
 // ended.
 func TestDelayedClose(t *testing.T) {
-	for _, d := range []time.Duration{0, 300 * time.Millisecond} {
-		b := plain(newBed(t))
-		b.cfg.DelayedClose = &d
-		b.start()
-		c := b.dial()
-		c.send("GET / HTTP/1.1\r\nHost: h\r\nX : y\r\n\r\n")
-		if resp, _ := c.answer("GET"); resp.StatusCode != 400 {
-			t.Error(resp.StatusCode)
-		}
-		begin := time.Now()
-		for range 500 { // until the other side has gone altogether
-			if _, err := io.WriteString(c.Conn, "x"); err != nil {
-				break
+	bubble(func(t *testing.T) {
+		for _, d := range []time.Duration{0, 300 * time.Millisecond} {
+			b := plain(newBed(t))
+			b.cfg.DelayedClose = &d
+			b.start()
+			c := b.dial()
+			c.send("GET / HTTP/1.1\r\nHost: h\r\nX : y\r\n\r\n")
+			if resp, _ := c.answer("GET"); resp.StatusCode != 400 {
+				t.Error(resp.StatusCode)
 			}
-			time.Sleep(5 * time.Millisecond)
+			begin := time.Now()
+			for range 500 { // until the other side has gone altogether
+				if _, err := io.WriteString(c.Conn, "x"); err != nil {
+					break
+				}
+				time.Sleep(5 * time.Millisecond)
+			}
+			if took := time.Since(begin); took < d-50*time.Millisecond || took > d+time.Second {
+				t.Errorf("%v: %v", d, took)
+			}
 		}
-		if took := time.Since(begin); took < d-50*time.Millisecond || took > d+time.Second {
-			t.Errorf("%v: %v", d, took)
-		}
-	}
+	})(t)
 }
 
 // TestFlushTimeout: a client that does not take the end of its response is not waited
 // for as long as a stream may be idle.
 func TestFlushTimeout(t *testing.T) {
-	big := make([]byte, 32<<20)
-	b := newBed(t, httpOrigin(t, func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Length", fmt.Sprint(len(big)))
-		_, _ = w.Write(big)
-	}))
-	b.route().Forward.Timeout = 0
-	b.cfg.FlushTimeout, b.cfg.StreamIdleTimeout = ptr(50*time.Millisecond), 500*time.Millisecond
-	b.start()
-	c := b.dial()
-	c.send(simpleGet)
-	b.wantLog("SI stream_idle_timeout")
+	bubble(func(t *testing.T) {
+		big := make([]byte, 32<<20)
+		b := newBed(t, httpOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", fmt.Sprint(len(big)))
+			_, _ = w.Write(big)
+		}))
+		b.route().Forward.Timeout = 0
+		b.cfg.FlushTimeout, b.cfg.StreamIdleTimeout = ptr(50*time.Millisecond), 500*time.Millisecond
+		b.start()
+		c := b.dial()
+		c.send(simpleGet)
+		b.wantLog("SI stream_idle_timeout")
+	})(t)
 }
 
 func TestHTTP1Options(t *testing.T) {

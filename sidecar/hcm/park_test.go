@@ -22,7 +22,7 @@ func TestIdleConnectionIsParked(t *testing.T) {
 			b := newBed(t)
 			b.cfg.IdleTimeout = 10 * time.Minute
 			if end == nil {
-				b.cfg.IdleTimeout = 3 * time.Second
+				b.cfg.IdleTimeout = 1500 * time.Millisecond
 			}
 			b.route().Forward, b.route().Direct = nil, &route.DirectResponse{Status: 200, Body: []byte("ok")}
 			b.start()

@@ -50,8 +50,7 @@ func TestTryIdleTimeIsTheHosts(t *testing.T) {
 		"the client takes its time":    {false, 200, "200 - via_upstream"},
 		"the host takes its time then": {true, 504, "504 URX,UT upstream_per_try_idle_timeout"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
+		t.Run(name, bubble(func(t *testing.T) {
 			b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
 				if _, _, err := readRequest(r); err == nil && !tc.hangs {
 					_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
@@ -75,7 +74,7 @@ func TestTryIdleTimeIsTheHosts(t *testing.T) {
 			if line := b.logged(1)[0]; !strings.Contains(line, "retries=0") {
 				t.Error(line)
 			}
-		})
+		}))
 	}
 }
 

@@ -23,81 +23,83 @@ import (
 // TestRetryOfAnUpload: a request that is tried again while its body still comes is sent
 // whole, or not at all.
 func TestRetryOfAnUpload(t *testing.T) {
-	// What has come of the upload under way: its first attempt's answer, and its second.
-	type upload struct{ refused, again chan struct{} }
-	var now atomic.Pointer[upload]
-	got := make(chan string, 1)
-	b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
-		req, err := http.ReadRequest(r)
-		if err != nil {
-			return
+	bubble(func(t *testing.T) {
+		// What has come of the upload under way: its first attempt's answer, and its second.
+		type upload struct{ refused, again chan struct{} }
+		var now atomic.Pointer[upload]
+		got := make(chan string, 1)
+		b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+			req, err := http.ReadRequest(r)
+			if err != nil {
+				return
+			}
+			u := now.Load() // nothing has been answered that would end it
+			if req.Header.Get("x-envoy-attempt-count") == "1" {
+				_, _ = io.CopyN(io.Discard, req.Body, replayLimit*3/4)
+				_, _ = io.WriteString(c, "HTTP/1.1 503 Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+				u.refused <- struct{}{}
+				_, _ = io.Copy(io.Discard, r)
+				return
+			}
+			select {
+			case u.again <- struct{}{}:
+			default:
+			}
+			body, err := io.ReadAll(req.Body)
+			select {
+			case got <- fmt.Sprint(string(body), err):
+			default:
+			}
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+		}))
+		b.cfg.Routes.VirtualHosts[0].AttemptCountInRequest = true
+		b.route().Forward.Retry = &route.RetryPolicy{On: route.Retry5xx, NumRetries: 1, BackOffBase: time.Nanosecond}
+		b.start()
+		var whole strings.Builder
+		for i := range 32 {
+			fmt.Fprintf(&whole, "%04d%s", i, strings.Repeat(".", 4<<10-4))
 		}
-		u := now.Load() // nothing has been answered that would end it
-		if req.Header.Get("x-envoy-attempt-count") == "1" {
-			_, _ = io.CopyN(io.Discard, req.Body, replayLimit*3/4)
-			_, _ = io.WriteString(c, "HTTP/1.1 503 Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-			u.refused <- struct{}{}
-			_, _ = io.Copy(io.Discard, r)
-			return
-		}
-		select {
-		case u.again <- struct{}{}:
-		default:
-		}
-		body, err := io.ReadAll(req.Body)
-		select {
-		case got <- fmt.Sprint(string(body), err):
-		default:
-		}
-		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-	}))
-	b.cfg.Routes.VirtualHosts[0].AttemptCountInRequest = true
-	b.route().Forward.Retry = &route.RetryPolicy{On: route.Retry5xx, NumRetries: 1, BackOffBase: time.Nanosecond}
-	b.start()
-	var whole strings.Builder
-	for i := range 32 {
-		fmt.Fprintf(&whole, "%04d%s", i, strings.Repeat(".", 4<<10-4))
-	}
-	for i := range 100 {
-		u := &upload{make(chan struct{}, 1), make(chan struct{}, 1)}
-		now.Store(u)
-		c := b.dial()
-		sent, over := make(chan struct{}), make(chan struct{})
-		go func() {
-			defer close(sent)
-			_, _ = io.WriteString(c, "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
-			for rest := whole.String(); rest != ""; rest = rest[4<<10:] {
-				// The rest comes while it is decided whether what is kept is sent again, or
-				// after that.
-				if whole.Len()-len(rest) == replayLimit*3/4 {
-					until := u.refused
-					if i%2 == 1 {
-						until = u.again
+		for i := range 100 {
+			u := &upload{make(chan struct{}, 1), make(chan struct{}, 1)}
+			now.Store(u)
+			c := b.dial()
+			sent, over := make(chan struct{}), make(chan struct{})
+			go func() {
+				defer close(sent)
+				_, _ = io.WriteString(c, "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+				for rest := whole.String(); rest != ""; rest = rest[4<<10:] {
+					// The rest comes while it is decided whether what is kept is sent again, or
+					// after that.
+					if whole.Len()-len(rest) == replayLimit*3/4 {
+						until := u.refused
+						if i%2 == 1 {
+							until = u.again
+						}
+						select {
+						case <-until:
+						case <-over:
+							return
+						}
 					}
-					select {
-					case <-until:
-					case <-over:
+					if _, err := fmt.Fprintf(c, "1000\r\n%s\r\n", rest[:4<<10]); err != nil {
 						return
 					}
 				}
-				if _, err := fmt.Fprintf(c, "1000\r\n%s\r\n", rest[:4<<10]); err != nil {
-					return
+				_, _ = io.WriteString(c, "0\r\n\r\n")
+			}()
+			resp, _ := c.answer("POST")
+			close(over)
+			if resp.StatusCode == 200 {
+				if body := <-got; body != whole.String()+"<nil>" {
+					t.Fatalf("the second host got %d bytes of %d, ending in %q", len(body), whole.Len(), body[max(0, len(body)-40):])
 				}
+			} else if i%2 == 1 {
+				t.Errorf("an upload of which little had come was not tried again: status %d", resp.StatusCode)
 			}
-			_, _ = io.WriteString(c, "0\r\n\r\n")
-		}()
-		resp, _ := c.answer("POST")
-		close(over)
-		if resp.StatusCode == 200 {
-			if body := <-got; body != whole.String()+"<nil>" {
-				t.Fatalf("the second host got %d bytes of %d, ending in %q", len(body), whole.Len(), body[max(0, len(body)-40):])
-			}
-		} else if i%2 == 1 {
-			t.Errorf("an upload of which little had come was not tried again: status %d", resp.StatusCode)
+			_ = c.Close()
+			<-sent
 		}
-		_ = c.Close()
-		<-sent
-	}
+	})(t)
 }
 
 // TestRecordsDuringUploads: what is told of an exchange is safe to ask for while its

@@ -103,45 +103,47 @@ func TestClientsThatLeaveDuringAnUpload(t *testing.T) {
 // TestRequestTimeoutOfStreamedBodies: request_timeout bounds the time until the whole
 // request is there, also of a body that is sent on while it comes, and nothing else.
 func TestRequestTimeoutOfStreamedBodies(t *testing.T) {
-	b := newBed(t, httpOrigin(t, func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.ReadAll(r.Body)
-		time.Sleep(1500 * time.Millisecond)
-	}))
-	b.cfg.RequestTimeout = time.Second
-	b.start()
-	for _, head := range []string{"Transfer-Encoding: chunked\r\n\r\n", "Content-Length: 100000\r\n\r\n"} {
-		c := b.dial()
-		c.send("POST / HTTP/1.1\r\nHost: h\r\n" + head)
-		stop := make(chan struct{})
-		var wg sync.WaitGroup
-		wg.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				case <-time.After(20 * time.Millisecond):
-					_, _ = io.WriteString(c.Conn, "1\r\na\r\n")
+	bubble(func(t *testing.T) {
+		b := newBed(t, httpOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.ReadAll(r.Body)
+			time.Sleep(1500 * time.Millisecond)
+		}))
+		b.cfg.RequestTimeout = time.Second
+		b.start()
+		for _, head := range []string{"Transfer-Encoding: chunked\r\n\r\n", "Content-Length: 100000\r\n\r\n"} {
+			c := b.dial()
+			c.send("POST / HTTP/1.1\r\nHost: h\r\n" + head)
+			stop := make(chan struct{})
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					case <-time.After(20 * time.Millisecond):
+						_, _ = io.WriteString(c.Conn, "1\r\na\r\n")
+					}
 				}
+			})
+			resp, body := c.answer("POST")
+			close(stop)
+			wg.Wait()
+			if resp.StatusCode != 408 || body != "request timeout" || !resp.Close {
+				t.Errorf("%q: %d %q", head, resp.StatusCode, body)
 			}
-		})
-		resp, body := c.answer("POST")
-		close(stop)
-		wg.Wait()
-		if resp.StatusCode != 408 || body != "request timeout" || !resp.Close {
-			t.Errorf("%q: %d %q", head, resp.StatusCode, body)
+			c.closed()
 		}
-		c.closed()
-	}
-	// The answer may take longer than the request.
-	if resp, _ := b.dial().do(simpleGet); resp.StatusCode != 200 {
-		t.Errorf("%d", resp.StatusCode)
-	}
-	c := b.dial()
-	c.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
-	time.Sleep(20 * time.Millisecond)
-	if resp, _ := c.do("0\r\n\r\n"); resp.StatusCode != 200 {
-		t.Errorf("%d", resp.StatusCode)
-	}
+		// The answer may take longer than the request.
+		if resp, _ := b.dial().do(simpleGet); resp.StatusCode != 200 {
+			t.Errorf("%d", resp.StatusCode)
+		}
+		c := b.dial()
+		c.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
+		time.Sleep(20 * time.Millisecond)
+		if resp, _ := c.do("0\r\n\r\n"); resp.StatusCode != 200 {
+			t.Errorf("%d", resp.StatusCode)
+		}
+	})(t)
 }
 
 // TestTimeoutsOfManyAtOnce: an interruption that comes while the attempt gives its

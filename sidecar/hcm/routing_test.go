@@ -250,7 +250,7 @@ func TestTimes(t *testing.T) {
 		{"the body does not come", func(b *bed) { b.cfg.MaxStreamDuration = 50 * time.Millisecond },
 			"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n", 408, "408 DT max_duration_timeout", ""},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
+		t.Run(tc.name, bubble(func(t *testing.T) {
 			b := newBed(t, hang(t))
 			tc.change(b)
 			b.start()
@@ -262,7 +262,7 @@ func TestTimes(t *testing.T) {
 				t.Errorf("grpc-status %q, want %q", s, tc.grpc)
 			}
 			b.wantLog(tc.log)
-		})
+		}))
 	}
 }
 
@@ -281,7 +281,7 @@ func TestRetriesAsAsked(t *testing.T) {
 			"429 Too Many Requests\r\nX-Envoy-Ratelimited: true\r\nRetry-After: 1", time.Second, 2},
 		{"rate limited, not asked", route.RetryPolicy{On: route.Retry5xx}, "503 No\r\nX-Envoy-Ratelimited: true", 0, 1},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
+		t.Run(tc.name, bubble(func(t *testing.T) {
 			var seen atomic.Int32
 			origin := rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
 				for {
@@ -304,7 +304,7 @@ func TestRetriesAsAsked(t *testing.T) {
 			if seen.Load() != tc.seen || time.Since(start) < tc.least {
 				t.Errorf("the origin saw %d requests in %v", seen.Load(), time.Since(start))
 			}
-		})
+		}))
 	}
 }
 

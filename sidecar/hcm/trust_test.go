@@ -105,7 +105,7 @@ func TestWhoAsks(t *testing.T) {
 		{name: "the user agent stays", trust: Trust{AddUserAgent: true}, fields: []string{"User-Agent: curl"}, want: []string{"user-agent: curl"}, client: "127.0.0.1"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			bothVersions(t, func(t *testing.T, version int) {
+			bothInBubbles(t, func(t *testing.T, version int) {
 				b := newBed(t, httpOrigin(t, told))
 				b.route().Forward.Timeout = 0
 				b.cfg.Trust, b.cfg.GenerateRequestID = tc.trust, true

@@ -281,11 +281,7 @@ func TestWebSocketBridges(t *testing.T) {
 // http2Client is a connection of HTTP/2 to the bed.
 func (b *bed) http2Client() *http2.ClientConn {
 	b.t.Helper()
-	nc, err := net.Dial("tcp", b.addr)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	s, err := stream.NewSocket(nc.(*net.TCPConn), nil)
+	s, err := stream.NewSocket(b.connect(), nil)
 	if err != nil {
 		b.t.Fatal(err)
 	}

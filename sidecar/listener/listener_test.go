@@ -185,6 +185,7 @@ func TestExpiredPeerCertificate(t *testing.T) {
 // TestDrainDeadlineStays: whoever connects after the deadline of a drain is not served on
 // by a process that is still there.
 func TestDrainDeadlineStays(t *testing.T) {
+	t.Parallel()
 	trigger, watcher := drain.New()
 	m := newTestManager(t, func(o *Options) { o.Drain = watcher })
 	mustApply(t, m, echoConfig("l"))

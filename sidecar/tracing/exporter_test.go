@@ -179,6 +179,7 @@ func TestExporterEndsWithItsTracers(t *testing.T) {
 
 // What is on its way at the end may still be answered, and what waits behind it is sent.
 func TestTheEndWaitsForWhatIsOnItsWay(t *testing.T) {
+	t.Parallel()
 	col := newCollector(t)
 	hold := make(chan struct{})
 	col.set(200, nil, hold)
@@ -205,6 +206,7 @@ func TestTheEndWaitsForWhatIsOnItsWay(t *testing.T) {
 
 // Nor is it waited for without end.
 func TestTheEndIsBounded(t *testing.T) {
+	t.Parallel()
 	col := newCollector(t)
 	hold := make(chan struct{})
 	defer close(hold)
