@@ -140,7 +140,6 @@ var envoyStats = []EnvoyStatGroup{
 		{"lb_local_cluster_not_ok", `hauberk_upstream_zone_picks_total{result="local_cluster_panic"}`, "and hauberk_upstream_zone_structures_total{result=\"local_cluster_not_ok\"}, once where Envoy counts one for each worker"},
 		{"lb_zone_cluster_too_small", `hauberk_upstream_zone_structures_total{result="cluster_too_small"}`, "once where Envoy counts one for each worker"},
 		{"lb_recalculate_zone_structures", "hauberk_upstream_zone_structures_total", "once where Envoy counts one for each worker"},
-		{"lb_zone_number_differs", "", "Envoy counts none any more: the zones need not be the same"},
 		{"circuit_breakers.PRIORITY.cx_open, .rq_open, .rq_pending_open, .rq_retry_open", "hauberk_upstream_limit_reached", "of retry budgets too"},
 		{"circuit_breakers.PRIORITY.remaining_*", "hauberk_upstream_limit_remaining", "of retry budgets too"},
 		{"original_dst_host_invalid", "hauberk_upstream_invalid_destinations_total", ""},
