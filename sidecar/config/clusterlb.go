@@ -1,7 +1,6 @@
 package config
 
 import (
-	"math"
 	"slices"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -261,7 +260,7 @@ func zoneAware(m zoneConfig, terms cluster.ZoneAware, out *cluster.Config, path 
 		if err := percentage(p, path+".routing_enabled"); err != nil {
 			return err
 		}
-		terms.Percent = int(math.Round(p.GetValue())) // as Envoy does
+		terms.Percent = int(p.GetValue()) // without what is behind the point, as in Envoy
 	}
 	if n := m.GetMinClusterSize(); n != nil {
 		terms.MinHosts = n.GetValue()
