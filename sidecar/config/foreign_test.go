@@ -213,7 +213,18 @@ static_resources: {clusters: [{name: own, load_assignment: {cluster_name: own}}]
 			t.Errorf("%s: got %+v, %v", c.node, b, err)
 		}
 	}
-	b, err := ParseBootstrap([]byte("cluster_manager: {local_cluster_name: ''}"))
+	// As Envoy Gateway has it: its hosts come from the control plane.
+	b, err := ParseBootstrap([]byte(`
+cluster_manager: {local_cluster_name: own}
+dynamic_resources: {ads_config: {api_type: DELTA_GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: xds}}]}}
+static_resources:
+  clusters:
+  - {name: own, type: EDS, eds_cluster_config: {service_name: own, eds_config: {ads: {}, resource_api_version: V3}}}
+  - {name: xds, load_assignment: {cluster_name: xds, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 1}}}}]}]}}`))
+	if err != nil || b.Own == nil || b.Clusters[0].Type != cluster.EDS {
+		t.Errorf("by EDS: got %+v, %v", b, err)
+	}
+	b, err = ParseBootstrap([]byte("cluster_manager: {local_cluster_name: ''}"))
 	if err != nil || b.Own != nil {
 		t.Errorf("without a name: got %+v, %v", b, err)
 	}
