@@ -105,6 +105,7 @@ func NewManager(opts Options) *Manager {
 	if m.opts.Resolver == nil {
 		m.opts.Resolver = system
 	}
+	m.own.Store(&ownHosts{})
 	empty := map[string]*Cluster{}
 	for i := range m.table {
 		m.table[i].Store(&empty)
@@ -129,7 +130,6 @@ func NewManager(opts Options) *Manager {
 			}
 		})
 	}
-	m.own.Store(&ownHosts{})
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	m.wg.Go(m.sweep)
 	return m
