@@ -21,6 +21,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/identity/workloadapi"
 	"github.com/hauberk-mesh/hauberk/sidecar/admin"
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/config"
 	"github.com/hauberk-mesh/hauberk/sidecar/drain"
 	"github.com/hauberk-mesh/hauberk/sidecar/files"
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
@@ -106,6 +107,7 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 		TLS: s.tls, Metrics: s.metrics, Log: cfg.Log,
 		Source: func(name string) string { return s.state.checkSource(name) },
 		Proven: func() { s.state.proven() },
+		Own:    own(cfg.Bootstrap),
 	})
 	spans := tracing.Options{Clusters: s.clusters, Metrics: s.metrics, Node: tracing.Node{ID: cfg.Node, Version: cfg.Version}, Log: cfg.Log}
 	if cfg.Bootstrap != nil {
@@ -167,6 +169,14 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 		View: (*view)(s), Level: cfg.Level, Log: cfg.Log, AccessLog: log,
 	})
 	return s, err
+}
+
+// own is the cluster of which the sidecar is a host, nil where that is not said.
+func own(b *config.Bootstrap) *cluster.Own {
+	if b == nil {
+		return nil
+	}
+	return b.Own
 }
 
 // secretsChanged puts discovered secrets in use, and goes on with what waited for them.

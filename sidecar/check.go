@@ -31,7 +31,7 @@ func Check(b *config.Bootstrap) error {
 	log := slog.New(slog.DiscardHandler)
 	known := secrets.New(secrets.Options{Sockets: b.Sockets(), Offline: true, Log: log})
 	tls := newTLSProvider(ctx, nobody, known, log)
-	clusters := cluster.NewManager(cluster.Options{TLS: tls, Log: log})
+	clusters := cluster.NewManager(cluster.Options{TLS: tls, Log: log, Own: b.Own})
 	tracers := tracing.NewTracers(tracing.Options{Clusters: clusters, Log: log})
 	h := &handlers{clusters: clusters, routes: newRoutes(), tracers: tracers, timers: hcm.NewTimers(), log: log}
 	listeners := listener.NewManager(listener.Options{NewHandler: h.build, TLS: tls, Log: log})

@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -123,7 +124,7 @@ func (f *filed) taken(a *cluster.Assignment, name string) error {
 		if c.Type != cluster.EDS || edsName(c) != name {
 			continue
 		}
-		if err := c.Takes(a); err != nil {
+		if err := cmp.Or(c.Takes(a), f.bootstrap.Own.Takes(c.Name, a)); err != nil {
 			return fmt.Errorf("for cluster %s: %w", c.Name, err)
 		}
 	}

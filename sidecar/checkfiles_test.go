@@ -76,7 +76,7 @@ func TestFilesThatClash(t *testing.T) {
 	for name, c := range map[string]struct {
 		clusters, listeners []string // of the bootstrap
 		lds, cds, eds       string
-		routed              string
+		routed, own         string
 		want                string // "" for nothing
 	}{
 		"nothing": {clusters: []string{cluster("a")}, listeners: []string{shelvedListener("s", "0", shelvedTCP)},
@@ -98,6 +98,9 @@ func TestFilesThatClash(t *testing.T) {
 			eds: `{lb_endpoints: [{endpoint: {address: {socket_address: {address: a.example, port_value: 1}}}}]}`, want: `"a.example" is not an IP address`},
 		"endpoints in too many subsets": {clusters: []string{cluster("a")}, cds: discovered(clusterType, strings.Replace(eds, "SUBSETS", "lb_subset_config: {list_as_any: true, subset_selectors: [{keys: [k, m]}]},", 1)),
 			eds: `{lb_endpoints: [{metadata: {filter_metadata: {envoy.lb: {k: LONG, m: LONG}}}, endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 1}}}}]}`, want: "more than"},
+		"the own cluster's endpoints of two priorities": {clusters: []string{strings.Replace(eds, "SUBSETS ", "", 1)}, own: "e", cds: discovered(clusterType, cluster("b")),
+			eds: `{priority: 1, lb_endpoints: []}, {lb_endpoints: []}`, want: "localities[0]: priority 1"},
+		"the own cluster of two priorities": {clusters: []string{strings.Replace(cluster("a"), "[]", "[{priority: 1, lb_endpoints: []}, {lb_endpoints: []}]", 1)}, own: "a", want: "cluster a: localities[0]: priority 1"},
 		"routes to nowhere": {clusters: []string{cluster("a")}, lds: discovered(listenerType, shelvedListener("l", "PORT", shelvedHCM)),
 			cds: discovered(clusterType, cluster("b")), routed: "c", want: `rds.yaml: route configuration "r": virtual_hosts[0].routes[0]: there is no cluster "c"`},
 		"static routes to nowhere": {clusters: []string{cluster("a")}, listeners: []string{shelvedListener("s", "PORT", shelvedHCM)},
@@ -113,6 +116,7 @@ func TestFilesThatClash(t *testing.T) {
 			}
 			b, err := config.ParseBootstrap([]byte(s.fill.Replace(`
 node: {id: n1, cluster: c}
+cluster_manager: {local_cluster_name: "` + c.own + `"}
 dynamic_resources: {cds_config: {path_config_source: {path: DIR/cds.yaml}}, lds_config: {path_config_source: {path: DIR/lds.yaml}}}
 static_resources: {clusters: [` + strings.Join(c.clusters, ", ") + `], listeners: [` + strings.Join(c.listeners, ", ") + `]}
 `)))

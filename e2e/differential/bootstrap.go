@@ -3,6 +3,7 @@
 package differential
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net"
@@ -124,16 +125,18 @@ func (g *Group) bootstrap(p *place, certs *certs) ([]byte, error) {
 		certs.socket(c)
 		clusters = append(clusters, c)
 	}
-	return yaml.Marshal(map[string]any{
+	out := map[string]any{
 		"node":             map[string]any{"id": "differential", "cluster": "test"},
 		"static_resources": map[string]any{"listeners": listeners, "clusters": clusters},
-	})
+	}
+	maps.Copy(out, g.Bootstrap)
+	return yaml.Marshal(out)
 }
 
 // assignment of endpoints by priority: names, or lists of names. One that has a health
 // status is a map of that by its name.
 func (p *place) assignment(cluster string, endpoints []any) map[string]any {
-	endpoint := func(name any) any {
+	endpoint := func(name any) map[string]any {
 		health := "UNKNOWN"
 		if of, ok := name.(map[string]any); ok {
 			for n, h := range of {
@@ -150,6 +153,10 @@ func (p *place) assignment(cluster string, endpoints []any) map[string]any {
 	var localities []any
 	var first []any
 	for i, e := range endpoints {
+		if of, ok := e.(map[string]any); ok && of["of"] != nil {
+			localities = append(localities, zone(of, endpoint))
+			continue
+		}
 		if list, ok := e.([]any); ok {
 			var eps []any
 			for _, n := range list {
@@ -164,6 +171,19 @@ func (p *place) assignment(cluster string, endpoints []any) map[string]any {
 		localities = []any{map[string]any{"lb_endpoints": first}}
 	}
 	return map[string]any{"cluster_name": cluster, "endpoints": localities}
+}
+
+// zone is a locality of the endpoints that it lists.
+func zone(of map[string]any, endpoint func(name any) map[string]any) map[string]any {
+	var eps []any
+	for _, name := range of["of"].([]any) {
+		e := endpoint(name)
+		if w := of["weight"]; w != nil {
+			e["load_balancing_weight"] = w
+		}
+		eps = append(eps, e)
+	}
+	return map[string]any{"locality": map[string]any{"zone": of["zone"]}, "priority": cmp.Or(of["priority"], any(0)), "lb_endpoints": eps}
 }
 
 func (c *Config) listener(p *place, certs *certs) (map[string]any, error) {

@@ -18,8 +18,11 @@ type Group struct {
 	About string `json:"about"`
 	// Refused is what the sidecar says instead of taking the file, which Envoy takes.
 	Refused *Refusal `json:"refused,omitempty"`
+	// Bootstrap has further fields of the file, or others in the place of its own.
+	Bootstrap map[string]any `json:"bootstrap,omitempty"`
 	// Clusters beside origin, other and refused; endpoints names origins, by priority,
-	// or maps a name to a health status.
+	// or maps a name to a health status; {zone: z, of: [origin]} are those of a zone, which may
+	// have a priority, and a weight of each.
 	Clusters []map[string]any `json:"clusters,omitempty"`
 	Configs  []Config         `json:"configs"`
 }

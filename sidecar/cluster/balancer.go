@@ -11,6 +11,8 @@ import (
 type balancer struct {
 	levels []level
 	loads  *loads // nil where the healthy hosts of the first level get all
+	// router routes the requests of the first level by zone; nil where none does.
+	router *zoneRouter
 }
 
 // level is one priority.
@@ -24,13 +26,15 @@ type level struct {
 // tier is the hosts of a level that are in one state of health.
 type tier struct {
 	group
-	places *places // nil unless localities have weights
+	places *places // nil unless localities have weights, or requests are routed by zone
 }
 
-// places are a tier's hosts by locality. The wheel deals between them.
+// places are a tier's hosts by locality. The wheel deals between those that have any, or the
+// router chooses among all.
 type places struct {
 	groups []group
 	turns  *wheel
+	router *zoneRouter
 }
 
 // group is the hosts of which the policy takes one.
@@ -75,6 +79,10 @@ func newBalancer(rosters []roster, keep func(*Host) bool, s *settings, a *Assign
 	if shares.healthy != nil {
 		b.loads = &shares
 	}
+	if s.zones != nil && len(drafts) > 0 {
+		b.router = drafts[0].newZoneRouter()
+		drafts[0].router = b.router
+	}
 	for i, d := range drafts {
 		lv := &b.levels[i]
 		lv.census, lv.panic = d.counts, panics[i]
@@ -103,6 +111,7 @@ type draft struct {
 	weights []float64
 	count   []int
 	byPlace bool
+	router  *zoneRouter // nil but for the first level
 }
 
 func newDraft(r *roster, keep func(*Host) bool, s *settings, a *Assignment, now int64) *draft {
@@ -162,12 +171,14 @@ func (d *draft) tier(in []int, panic bool) tier {
 	case d.s.hashes():
 		hosts, shares := d.shares(in)
 		return tier{group: group{hosts: hosts, table: newHashTable(hosts, shares, d.s)}}
-	case d.byPlace && !panic:
+	case panic:
+		return tier{group: newGroup(hosts, d.s, d.now)}
+	case d.byPlace:
 		if p := d.localities(in); p != nil {
 			return tier{group: group{hosts: hosts}, places: p}
 		}
 	}
-	return tier{group: newGroup(hosts, d.s, d.now)}
+	return tier{group: newGroup(hosts, d.s, d.now), places: d.zonePlaces(in)}
 }
 
 func (d *draft) byLocality(in []int) [][]int {
@@ -196,7 +207,7 @@ func (d *draft) localities(in []int) *places {
 	if len(groups) == 0 {
 		return nil
 	}
-	return &places{groups, spin(weights)}
+	return &places{groups: groups, turns: spin(weights)}
 }
 
 // shares are what hash policies distribute by: hosts by their weights, within
@@ -262,9 +273,25 @@ type pick struct {
 func (t *tier) choose(s *settings, p pick) *Host {
 	g := &t.group
 	if t.places != nil {
-		g = &t.places.groups[t.places.turns.next()]
+		if g = t.places.next(g); g == nil {
+			return nil
+		}
 	}
 	return g.choose(s, p)
+}
+
+// next is the group that a request goes to, all where it may go anywhere, nil for none.
+func (p *places) next(all *group) *group {
+	if p.router == nil {
+		return &p.groups[p.turns.next()]
+	}
+	switch at, ok := p.router.next(); {
+	case !ok:
+		return nil
+	case at >= 0:
+		return &p.groups[at]
+	}
+	return all
 }
 
 func (g *group) choose(s *settings, p pick) *Host {

@@ -74,6 +74,8 @@ type settings struct {
 	tunnels bool
 	// particular: connections depend on the request that they are opened for.
 	particular bool
+	// zones are nil where requests are not routed by zone.
+	zones *zoneTerms
 }
 
 // pickCounters count what came of choices: by subset, and by a header that names the
@@ -140,6 +142,7 @@ func newSettings(m *Manager, cfg *Config) *settings {
 func (c *Cluster) settingsOf(cfg *Config) *settings {
 	s := newSettings(c.m, cfg)
 	s.metrics = c.metrics
+	s.zones = c.m.zoneTerms(s)
 	if cfg.Subsets != nil || cfg.OriginalDst != nil && cfg.OriginalDst.Header != "" {
 		s.picks = &pickCounters{}
 		if cfg.Subsets != nil {

@@ -21,6 +21,8 @@ type Config struct {
 	FullScan bool
 	// LocalityWeighted balances between localities by their weights first.
 	LocalityWeighted bool
+	// Zones is nil for the defaults. LocalityWeighted goes before it.
+	Zones *ZoneAware `json:",omitempty"`
 	// FailOnPanic refuses requests in panic instead of using all hosts.
 	FailOnPanic bool
 	// ExcludeUnchecked leaves new hosts out of the sums that decide on panic and

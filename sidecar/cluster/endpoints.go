@@ -17,6 +17,7 @@ type endpointSet struct {
 	whole   *balancer
 	subsets *subsetIndex // nil without subsets
 	began   int64        // when it began to be made
+	own     *ownHosts    // of the own cluster, nil for others
 }
 
 // members are a cluster's hosts as the assignment has them, then those that outlive it.
@@ -204,6 +205,9 @@ func (c *Cluster) newSet() *endpointSet {
 	if cfg.Subsets != nil {
 		s.subsets = newSubsetIndex(rosters, cfg, c.assignment, now)
 	}
+	if c.m.opts.Own.is(c.name) {
+		s.own = c.m.ownHosts(rosters)
+	}
 	return s
 }
 
@@ -214,6 +218,9 @@ func (c *Cluster) install(s *endpointSet) {
 		c.rebuilding = nil
 	}
 	c.set.Store(s)
+	if s.own != nil {
+		c.m.regardOwn(s.own)
+	}
 	if c.unproven && c.assignment != nil && !c.awaitsChecks() {
 		c.prove()
 	}

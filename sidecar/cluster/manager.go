@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -52,6 +53,8 @@ type Options struct {
 	// where the cluster's certificate is that of whoever opens the connection. Nil,
 	// or "", where there is none.
 	Source func(cluster string) string
+	// Own is the cluster that the sidecar is a host of; nil has no requests routed by zone.
+	Own *Own
 	// Proven is called, by a goroutine of its own, when a cluster awaits its first checks
 	// no longer. May be nil.
 	Proven func()
@@ -79,6 +82,9 @@ type Manager struct {
 
 	departed departed
 	dials    dials
+	// own is what the own cluster is; regarding is set while clusters are yet to see it.
+	own       atomic.Pointer[ownHosts]
+	regarding atomic.Bool
 	// destinationHeaders are those that clusters have looked at. Immutable.
 	destinationHeaders atomic.Pointer[map[string]bool]
 }
@@ -102,6 +108,7 @@ func NewManager(opts Options) *Manager {
 	if m.opts.Resolver == nil {
 		m.opts.Resolver = system
 	}
+	m.own.Store(&ownHosts{})
 	empty := map[string]*Cluster{}
 	for i := range m.table {
 		m.table[i].Store(&empty)
@@ -217,7 +224,7 @@ func (m *Manager) update(cfg *Config, a *Assignment, tried map[string]uint32) er
 			a = c.assigned()
 		}
 	}
-	if err := cfg.Subsets.check(a); err != nil {
+	if err := cmp.Or(cfg.Subsets.check(a), m.opts.Own.Takes(cfg.Name, a)); err != nil {
 		return fmt.Errorf("its endpoints: %w", err)
 	}
 	if fresh {
@@ -230,6 +237,7 @@ func (m *Manager) update(cfg *Config, a *Assignment, tried map[string]uint32) er
 		c.end()
 	case fresh:
 		m.store(cfg.Name, c)
+		c.regardOwn() // which may have changed before it could be found
 	case was == Aggregate || cfg.Type == Aggregate:
 		m.version.Add(1)
 	}
@@ -273,6 +281,11 @@ func (m *Manager) validate(cfg *Config) error {
 		return errors.New("a health check needs one kind of check, and intervals, a timeout and thresholds above 0")
 	case cfg.Hash != nil && cfg.Hash.TableSize != 0 && !Prime(cfg.Hash.TableSize):
 		return fmt.Errorf("a maglev table of %d slots, which is not a prime", cfg.Hash.TableSize)
+	}
+	if cfg.Type != LogicalDNS {
+		if err := m.opts.Own.Takes(cfg.Name, cfg.Endpoints); err != nil {
+			return err
+		}
 	}
 	if cfg.Type == Static {
 		return checkAddresses(cfg.Endpoints)
@@ -331,7 +344,7 @@ func (m *Manager) setEndpoints(a *Assignment) error {
 		users = slices.Insert(users, 0, c)
 	}
 	for _, c := range users {
-		if err := c.Config().Subsets.check(a); err != nil {
+		if err := cmp.Or(c.Config().Subsets.check(a), m.opts.Own.Takes(c.name, a)); err != nil {
 			return fmt.Errorf("for cluster %s: %w", c.name, err)
 		}
 	}

@@ -73,6 +73,9 @@ func (c *Cluster) recall(was *past, tried *settings) {
 	}
 	c.cfg.Store(s)
 	c.set.Store(was.set)
+	if was.set.own != nil {
+		c.m.regardOwn(was.set.own)
+	}
 	c.members, c.assignment = was.members, was.assignment
 	c.known, c.resolved = was.known, was.resolved
 	for _, p := range was.hosts {

@@ -50,6 +50,8 @@ type Bootstrap struct {
 	AdminLog []telemetry.AccessLogConfig
 	// Overload is nil when nothing is limited.
 	Overload *overload.Config
+	// Own is the cluster that the sidecar is a host of; nil where none is named.
+	Own *cluster.Own `json:",omitempty"`
 }
 
 // Node is who the sidecar says it is.
@@ -96,7 +98,7 @@ func decodeBootstrap(m *bootstrapv3.Bootstrap, refused []error) (*Bootstrap, err
 			return nil, fail("default_regex_engine", "is no GoogleRE2; expressions have RE2's syntax only")
 		}
 	}
-	out := &Bootstrap{Node: node(m.GetNode())}
+	out := &Bootstrap{Node: node(m.GetNode()), Own: own(m)}
 	if d.runtime, err = readRuntime(m.GetLayeredRuntime()); err != nil {
 		return nil, err
 	}
@@ -170,6 +172,20 @@ func node(m *corev3.Node) Node {
 		ID: m.GetId(), Cluster: m.GetCluster(), Metadata: m.GetMetadata().AsMap(), Features: m.GetClientFeatures(),
 		Region: m.GetLocality().GetRegion(), Zone: m.GetLocality().GetZone(), SubZone: m.GetLocality().GetSubZone(),
 	}
+}
+
+// own is the cluster that local_cluster_name names. A node without a locality is in no zone, not
+// in the one without a name.
+func own(m *bootstrapv3.Bootstrap) *cluster.Own {
+	name := m.GetClusterManager().GetLocalClusterName()
+	if name == "" {
+		return nil
+	}
+	out := &cluster.Own{Cluster: name}
+	if l := m.GetNode().GetLocality(); l != nil {
+		out.Zone = &cluster.Zone{Region: l.GetRegion(), Zone: l.GetZone(), SubZone: l.GetSubZone()}
+	}
+	return out
 }
 
 func (d *decoder) staticSecrets(ms []*tlsv3.Secret) (map[string]*tlscontext.Discovered, error) {
@@ -361,6 +377,9 @@ func (b *Bootstrap) references() error {
 	have := map[string]bool{}
 	for _, c := range b.Clusters {
 		have[c.Name] = true
+	}
+	if b.Own != nil && !have[b.Own.Cluster] {
+		return fail("cluster_manager.local_cluster_name", "%q is no cluster of static_resources, or one that only leads to a control plane or to the agent", b.Own.Cluster)
 	}
 	missing := func(cluster string) bool {
 		return !have[cluster] && b.Files.Clusters == "" && !b.StreamsClusters()

@@ -98,7 +98,17 @@ func TestClusterFields(t *testing.T) {
 			`{"LB":2,"LocalityWeighted":true}`},
 		"common": {"", "common_lb_config: {healthy_panic_threshold: {value: 30}, locality_weighted_lb_config: {}, ignore_new_hosts_until_first_hc: true, close_connections_on_host_set_change: true, update_merge_window: 1s}\n",
 			`{"PanicThreshold":30,"LocalityWeighted":true,"ExcludeUnchecked":true,"CloseOnChange":true}`},
-		"zone": {"", "common_lb_config: {zone_aware_lb_config: {fail_traffic_on_panic: true, min_cluster_size: 3}}\n", `{"FailOnPanic":true}`},
+		"zone":               {"", "common_lb_config: {zone_aware_lb_config: {fail_traffic_on_panic: true, min_cluster_size: 3}}\n", `{"FailOnPanic":true,"Zones":{"Percent":100,"MinHosts":3}}`},
+		"zone, the defaults": {"", "common_lb_config: {zone_aware_lb_config: {routing_enabled: {value: 100}, min_cluster_size: 6}}\n", `{}`},
+		"zone, rounded":      {"", "common_lb_config: {zone_aware_lb_config: {routing_enabled: {value: 99.9}}}\n", `{"Zones":{"Percent":99,"MinHosts":6}}`},
+		"zone, typed": {"", typed + "round_robin.v3.RoundRobin\n        locality_lb_config: {zone_aware_lb_config: {min_cluster_size: 0, force_local_zone: {min_size: 3}, locality_basis: HEALTHY_HOSTS_WEIGHT}}\n",
+			`{"Zones":{"Percent":100,"MinHosts":0,"Force":3,"ByWeight":true}}`},
+		"zone, forced": {"", typed + "random.v3.Random\n        locality_lb_config: {zone_aware_lb_config: {force_local_zone: {}, routing_enabled: {value: 50}}}\n",
+			`{"LB":2,"Zones":{"Percent":50,"MinHosts":6,"Force":1}}`},
+		"zone, forced before": {"", typed + "least_request.v3.LeastRequest\n        locality_lb_config: {zone_aware_lb_config: {force_locality_direct_routing: true}}\n",
+			`{"LB":1,"Zones":{"Percent":100,"MinHosts":6,"Force":1}}`},
+		"zone, forced both ways": {"", typed + "least_request.v3.LeastRequest\n        locality_lb_config: {zone_aware_lb_config: {force_locality_direct_routing: true, force_local_zone: {min_size: 0}}}\n",
+			`{"LB":1,"Zones":{"Percent":100,"MinHosts":6,"Force":0}}`},
 		"subsets": {"", "lb_subset_config: {fallback_policy: DEFAULT_SUBSET, default_subset: {stage: prod}, panic_mode_any: true, list_as_any: true, metadata_fallback_policy: FALLBACK_LIST, subset_selectors: [{keys: [b, a], fallback_policy: KEYS_SUBSET, fallback_keys_subset: [a]}, {keys: [id], single_host_per_subset: true}]}\n",
 			`{"Subsets":{"Selectors":[{"Keys":["a","b"],"SingleHost":false,"Fallback":4,"FallbackKeys":["a"]},{"Keys":["id"],"SingleHost":true,"Fallback":0,"FallbackKeys":null}],"Fallback":3,"Default":{"stage":"prod"},"LocalityWeighted":false,"ScaleLocality":false,"PanicAny":true,"ListAsAny":true,"FallbackList":true,"AllowRedundant":false}}`},
 		"subsets, typed": {"", typed + "subset.v3.Subset\n        fallback_policy: ANY_ENDPOINT\n        allow_redundant_keys: true\n        subset_selectors: [{keys: [v]}]\n        subset_lb_policy: {policies: [{typed_extension_config: {name: r, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.load_balancing_policies.random.v3.Random}}}]}\n",
@@ -309,6 +319,9 @@ func TestClusterRefused(t *testing.T) {
 		"prime":             {oneEndpoint + "lb_policy: MAGLEV\nmaglev_lb_config: {table_size: 100}\n", "maglev_lb_config.table_size: 100 is not a prime"},
 		"two policies":      {oneEndpoint + "lb_subset_config: {}\n" + typed + "random.v3.Random\n", "lb_subset_config: cannot be combined"},
 		"two localities":    {oneEndpoint + "common_lb_config: {locality_weighted_lb_config: {}}\n" + typed + "random.v3.Random\n", "common_lb_config: zone_aware_lb_config, "},
+		"zone percentage":   {oneEndpoint + "common_lb_config: {zone_aware_lb_config: {routing_enabled: {value: 101}}}\n", "common_lb_config.zone_aware_lb_config.routing_enabled"},
+		"typed percentage":  {oneEndpoint + typed + "random.v3.Random\n        locality_lb_config: {zone_aware_lb_config: {routing_enabled: {value: -1}}}\n", "locality_lb_config.zone_aware_lb_config.routing_enabled"},
+		"zone basis":        {oneEndpoint + typed + "random.v3.Random\n        locality_lb_config: {zone_aware_lb_config: {locality_basis: 7}}\n", "locality_lb_config.zone_aware_lb_config.locality_basis"},
 		"unknown policy":    {oneEndpoint + typed + "pick_first.v3.PickFirst\n", "unsupported extension"},
 		"hash policy":       {oneEndpoint + typed + "maglev.v3.Maglev\n        consistent_hashing_lb_config: {hash_policy: [{header: {header_name: x}}]}\n", "consistent_hashing_lb_config.hash_policy: unsupported"},
 		"typed provided":    {oneEndpoint + typed + "cluster_provided.v3.ClusterProvided\n", "need the cluster_provided policy, others cannot have it"},
@@ -374,14 +387,20 @@ func TestDocumentedCluster(t *testing.T) {
 	read := map[string]*cluster.Config{}
 	for _, rest := range strings.Split(string(b), "```yaml\n")[1:] {
 		example, _, _ := strings.Cut(rest, "```")
-		out, err := ParseBootstrap([]byte("static_resources:\n  " + strings.ReplaceAll(example, "\n", "\n  ")))
+		if strings.HasPrefix(example, "clusters:") {
+			example = "static_resources:\n  " + strings.ReplaceAll(example, "\n", "\n  ")
+		}
+		out, err := ParseBootstrap([]byte(example))
 		if err != nil {
 			t.Fatal(err)
+		}
+		if out.Own != nil && (out.Own.Cluster != out.Clusters[0].Name || out.Own.Zone.Zone != "eu-a" || out.Clusters[1].Zones.MinHosts != 2) {
+			t.Errorf("its own cluster is %+v", out.Own)
 		}
 		read[out.Clusters[0].Name] = out.Clusters[0]
 	}
 	api, outside, mail := read["api"], read["outside"], read["mail"]
-	if len(read) != 3 || api == nil || outside == nil || mail == nil {
+	if len(read) != 4 || api == nil || outside == nil || mail == nil || read["shop"] == nil {
 		t.Fatalf("%d examples: %v", len(read), read)
 	}
 	if api.Type != cluster.StrictDNS || api.LB != cluster.LeastRequest || api.HealthCheck.HTTP.Path != "/healthz" || !api.Limits.TrackRemaining {

@@ -51,7 +51,11 @@ func (d *decoder) balancing(m *clusterv3.Cluster, out *cluster.Config) error {
 		return err
 	}
 	out.LocalityWeighted = common.GetLocalityWeightedLbConfig() != nil
-	out.FailOnPanic = common.GetZoneAwareLbConfig().GetFailTrafficOnPanic()
+	if z := common.GetZoneAwareLbConfig(); z != nil {
+		if err := zoneAware(z, cluster.DefaultZoneAware(), out, "common_lb_config.zone_aware_lb_config"); err != nil {
+			return err
+		}
+	}
 	if c := common.GetConsistentHashingLbConfig(); c != nil {
 		if err := consistent(c.GetUseHostnameForHashing(), c.GetHashBalanceFactor(), out, "common_lb_config.consistent_hashing_lb_config"); err != nil {
 			return err
@@ -158,17 +162,20 @@ func (d *decoder) typedPolicy(m *clusterv3.LoadBalancingPolicy, out *cluster.Con
 		return nil
 	case *roundrobinv3.RoundRobin:
 		out.LB = cluster.RoundRobin
-		locality(p.GetLocalityLbConfig(), out)
+		if err := locality(p.GetLocalityLbConfig(), out, path); err != nil {
+			return err
+		}
 		return typedSlowStart(p.GetSlowStartConfig(), out, path)
 	case *randomv3.Random:
 		out.LB = cluster.Random
-		locality(p.GetLocalityLbConfig(), out)
-		return nil
+		return locality(p.GetLocalityLbConfig(), out, path)
 	case *leastrequestv3.LeastRequest:
 		out.LB = cluster.LeastRequest
 		//lint:ignore SA1019 deprecated, and still taken by Envoy
 		out.FullScan = p.GetSelectionMethod() == leastrequestv3.LeastRequest_FULL_SCAN || p.GetEnableFullScan().GetValue()
-		locality(p.GetLocalityLbConfig(), out)
+		if err := locality(p.GetLocalityLbConfig(), out, path); err != nil {
+			return err
+		}
 		if err := leastRequest(p.GetChoiceCount(), p.GetActiveRequestBias(), out, path); err != nil {
 			return err
 		}
@@ -214,9 +221,54 @@ func (d *decoder) typedPolicy(m *clusterv3.LoadBalancingPolicy, out *cluster.Con
 	return fail(path, "is not a load-balancing policy")
 }
 
-func locality(m *commonv3.LocalityLbConfig, out *cluster.Config) {
+func locality(m *commonv3.LocalityLbConfig, out *cluster.Config, path string) error {
 	out.LocalityWeighted = out.LocalityWeighted || m.GetLocalityWeightedLbConfig() != nil
-	out.FailOnPanic = out.FailOnPanic || m.GetZoneAwareLbConfig().GetFailTrafficOnPanic()
+	z := m.GetZoneAwareLbConfig()
+	if z == nil {
+		return nil
+	}
+	path += ".locality_lb_config.zone_aware_lb_config"
+	terms := cluster.DefaultZoneAware()
+	switch basis := z.GetLocalityBasis(); basis {
+	case commonv3.LocalityLbConfig_ZoneAwareLbConfig_HEALTHY_HOSTS_NUM:
+	case commonv3.LocalityLbConfig_ZoneAwareLbConfig_HEALTHY_HOSTS_WEIGHT:
+		terms.ByWeight = true
+	default:
+		return fail(path+".locality_basis", "%d is none that there is", basis)
+	}
+	least := uint32(1)
+	//lint:ignore SA1019 deprecated, and still taken by Envoy
+	if f := z.GetForceLocalZone(); f != nil || z.GetForceLocalityDirectRouting() {
+		if f.GetMinSize() != nil {
+			least = f.GetMinSize().GetValue()
+		}
+		terms.Force = &least
+	}
+	return zoneAware(z, terms, out, path)
+}
+
+// zoneConfig is what both forms of zone_aware_lb_config have.
+type zoneConfig interface {
+	GetRoutingEnabled() *typev3.Percent
+	GetMinClusterSize() *wrapperspb.UInt64Value
+	GetFailTrafficOnPanic() bool
+}
+
+func zoneAware(m zoneConfig, terms cluster.ZoneAware, out *cluster.Config, path string) error {
+	out.FailOnPanic = out.FailOnPanic || m.GetFailTrafficOnPanic()
+	if p := m.GetRoutingEnabled(); p != nil {
+		if err := percentage(p, path+".routing_enabled"); err != nil {
+			return err
+		}
+		terms.Percent = int(p.GetValue()) // without what is behind the point, as in Envoy
+	}
+	if n := m.GetMinClusterSize(); n != nil {
+		terms.MinHosts = n.GetValue()
+	}
+	if terms != cluster.DefaultZoneAware() {
+		out.Zones = &terms
+	}
+	return nil
 }
 
 func leastRequest(choices *wrapperspb.UInt32Value, bias *corev3.RuntimeDouble, out *cluster.Config, path string) error {

@@ -28,11 +28,11 @@ func init() {
 			},
 		},
 		"envoy.config.bootstrap.v3.ClusterManager": {
+			use: "local_cluster_name",
 			ignore: map[string]string{
 				"enable_deferred_cluster_creation": "a cluster has connections, and what they cost, once it is used",
 			},
 			instead: map[string]string{
-				"local_cluster_name":   "there is no routing by zone",
 				"outlier_detection":    "ejections are in the log, and /clusters shows every host's",
 				"upstream_bind_config": "use each cluster's upstream_bind_config",
 				"load_stats_config":    "statistics are read from /stats/prometheus",

@@ -3,9 +3,12 @@ package config
 import (
 	"math"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 )
 
 // spiffeValidator is a validation context of trust domains.
@@ -179,7 +182,7 @@ func TestBootstrapsOfControlPlanesAreTaken(t *testing.T) {
 		}
 	}
 	for fields, want := range map[string]string{
-		"cluster_manager: {local_cluster_name: c}":                            "cluster_manager.local_cluster_name: unsupported; remove the field: there is no routing by zone",
+		"cluster_manager: {local_cluster_name: c}":                            `cluster_manager.local_cluster_name: "c" is no cluster of static_resources, or one that only leads to a control plane or to the agent`,
 		"cluster_manager: {outlier_detection: {event_log_path: /dev/stdout}}": "cluster_manager.outlier_detection: unsupported; remove the field: ejections are in the log",
 		"cluster_manager: {upstream_bind_config: {}}":                         "cluster_manager.upstream_bind_config: unsupported; remove the field: use each cluster's upstream_bind_config",
 		"cluster_manager: {load_stats_config: {}}":                            "cluster_manager.load_stats_config: unsupported; remove the field: statistics are read from /stats/prometheus",
@@ -190,6 +193,46 @@ func TestBootstrapsOfControlPlanesAreTaken(t *testing.T) {
 		if _, err := ParseBootstrap([]byte(fields)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %s", fields, err, want)
 		}
+	}
+}
+
+// The own cluster is one of the bootstrap's. A node without a locality is in no zone.
+func TestOwnCluster(t *testing.T) {
+	for _, c := range []struct {
+		node string
+		want *cluster.Own
+	}{
+		{"{id: node}", &cluster.Own{Cluster: "own"}},
+		{"{id: node, locality: {}}", &cluster.Own{Cluster: "own", Zone: &cluster.Zone{}}},
+		{"{id: node, locality: {region: r, zone: z, sub_zone: s}}", &cluster.Own{Cluster: "own", Zone: &cluster.Zone{Region: "r", Zone: "z", SubZone: "s"}}},
+	} {
+		b, err := ParseBootstrap([]byte("node: " + c.node + `
+cluster_manager: {local_cluster_name: own}
+static_resources: {clusters: [{name: own, load_assignment: {cluster_name: own}}]}`))
+		if err != nil || !reflect.DeepEqual(b.Own, c.want) {
+			t.Errorf("%s: got %+v, %v", c.node, b, err)
+		}
+	}
+	// As Envoy Gateway has it: its hosts come from the control plane.
+	b, err := ParseBootstrap([]byte(`
+cluster_manager: {local_cluster_name: own}
+dynamic_resources: {ads_config: {api_type: DELTA_GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: xds}}]}}
+static_resources:
+  clusters:
+  - {name: own, type: EDS, eds_cluster_config: {service_name: own, eds_config: {ads: {}, resource_api_version: V3}}}
+  - {name: xds, load_assignment: {cluster_name: xds, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 1}}}}]}]}}`))
+	if err != nil || b.Own == nil || b.Clusters[0].Type != cluster.EDS {
+		t.Errorf("by EDS: got %+v, %v", b, err)
+	}
+	b, err = ParseBootstrap([]byte("cluster_manager: {local_cluster_name: ''}"))
+	if err != nil || b.Own != nil {
+		t.Errorf("without a name: got %+v, %v", b, err)
+	}
+	if _, err := ParseBootstrap([]byte(`
+cluster_manager: {local_cluster_name: xds}
+dynamic_resources: {ads_config: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: xds}}]}}
+static_resources: {clusters: [{name: xds, load_assignment: {cluster_name: xds, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 1}}}}]}]}}]}`)); err == nil || !strings.Contains(err.Error(), `cluster_manager.local_cluster_name: "xds" is no cluster`) {
+		t.Errorf("one that leads to the control plane: got %v", err)
 	}
 }
 

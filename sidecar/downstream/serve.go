@@ -142,13 +142,7 @@ func (c *Conn) resume() { c.Beside((*serving)(c)) }
 
 // Beside has t done beside the caller, and does not wait for it. What must not outlive the
 // connection, its handler waits for.
-func (c *Conn) Beside(t workers.Task) {
-	if p := c.server.Workers; p != nil {
-		p.Run(t)
-		return
-	}
-	go t.Run()
-}
+func (c *Conn) Beside(t workers.Task) { c.server.Workers.Run(t) }
 
 // serving is a connection as what a worker does.
 type serving Conn

@@ -379,6 +379,53 @@ func (c *ClusterMetrics) SubsetPicks() (counters [3]*Counter) {
 	return counters
 }
 
+// ZonePick is why a request went to a zone.
+type ZonePick uint8
+
+// The reasons.
+const (
+	ZoneAllDirectly ZonePick = iota // all go to the sidecar's zone
+	ZoneSampled                     // it is among those of which its zone's hosts are enough
+	ZoneCrossed                     // it is not
+	ZoneNoCapacity                  // nor has any other zone enough
+	ZoneOwnPanics                   // too few of the sidecar's own cluster are healthy: to any
+
+	ZonePicks
+)
+
+// ZoneStructure is what came of it when a cluster's routing by zone was worked out.
+type ZoneStructure uint8
+
+// The outcomes.
+const (
+	ZoneDirect      ZoneStructure = iota // all go to the sidecar's zone
+	ZoneResidual                         // a share goes to other zones
+	ZoneUnneeded                         // there is one zone
+	ZoneTooFewHosts                      // the cluster is too small
+	ZoneOwnAbsent                        // the sidecar's own cluster has no hosts in its zone
+
+	ZoneStructures
+)
+
+var (
+	zonePickNames      = [ZonePicks]string{"direct", "sampled", "cross_zone", "no_capacity", "local_cluster_panic"}
+	zoneStructureNames = [ZoneStructures]string{"direct", "residual", "one_zone", "cluster_too_small", "local_cluster_not_ok"}
+)
+
+// ZoneRouting are the counters of routing by zone, for the clusters that do; for configuration
+// time.
+func (c *ClusterMetrics) ZoneRouting() (picks [ZonePicks]*Counter, structures [ZoneStructures]*Counter) {
+	if c != nil {
+		for i, result := range zonePickNames {
+			picks[i] = c.other(c.m.upstreamZonePicks, result)
+		}
+		for i, result := range zoneStructureNames {
+			structures[i] = c.other(c.m.upstreamZoneStructures, result)
+		}
+	}
+	return picks, structures
+}
+
 // InvalidDestinations counts requests whose header names no destination, for the
 // clusters that look at one; for configuration time.
 func (c *ClusterMetrics) InvalidDestinations() *Counter {

@@ -66,6 +66,8 @@ type Metrics struct {
 	upstreamRedirects    *CounterVec
 	upstreamPanicPicks   *CounterVec
 
+	upstreamZonePicks          *CounterVec
+	upstreamZoneStructures     *CounterVec
 	upstreamInvalidDestination *CounterVec
 
 	// UpstreamActive is what goes on now; the clusters fill it in at a scrape.
@@ -181,6 +183,8 @@ func NewMetrics() *Metrics {
 
 		upstreamPanicPicks: r.Counter("hauberk_upstream_panic_picks_total", "Choices of an endpoint among all, healthy or not, because too few are healthy; those that are refused for it too.", "cluster"),
 
+		upstreamZonePicks:          r.Counter("hauberk_upstream_zone_picks_total", "Choices of a zone, by result: direct (all go to the sidecar's own), sampled (to its own, of which a share goes there), cross_zone, no_capacity (to any, where none has room) or local_cluster_panic (not by zone, because too few of its own cluster are healthy; those that are refused for it too).", "cluster", "result"),
+		upstreamZoneStructures:     r.Counter("hauberk_upstream_zone_structures_total", "Times that routing by zone was worked out anew, by result: direct, residual (a share goes to other zones), one_zone, cluster_too_small or local_cluster_not_ok (it has no host in the sidecar's zone).", "cluster", "result"),
 		upstreamInvalidDestination: r.Counter("hauberk_upstream_invalid_destinations_total", "Requests whose header named a destination that is no address and port.", "cluster"),
 		UpstreamActive:             r.Gauge("hauberk_upstream_requests_active", "Requests at upstreams now, and those that wait for a connection, by state: active or pending; of clusters that have any.", "cluster", "state"),
 		UpstreamRemaining:          r.Gauge("hauberk_upstream_limit_remaining", "What is left of a circuit breaker, where the cluster tracks it.", "cluster", "priority", "limit"),

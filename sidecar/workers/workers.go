@@ -46,8 +46,13 @@ func (p *Pool) Close() {
 	p.wg.Wait()
 }
 
-// Run has a worker do t, beside the caller. It does not wait.
+// Run has a worker do t, beside the caller. It does not wait. Without a pool t has a goroutine
+// of its own.
 func (p *Pool) Run(t Task) {
+	if p == nil {
+		go alone(t)
+		return
+	}
 	p.mu.Lock()
 	if n := len(p.idle) - 1; n >= 0 {
 		// The latest has the warmest stack.
@@ -63,6 +68,11 @@ func (p *Pool) Run(t Task) {
 	p.wg.Add(1)
 	p.mu.Unlock()
 	go p.work(&worker{next: make(chan Task, 1)}, t)
+}
+
+func alone(t Task) {
+	defer panics.Contain(panics.Housekeeper, nil, nil)
+	t.Run()
 }
 
 func (p *Pool) work(w *worker, t Task) {
