@@ -85,7 +85,7 @@ type Config struct {
 	// BufferBytes is how much may wait to be written before those who write wait.
 	BufferBytes int
 
-	// Workers, if set, run the handlers of a server's streams.
+	// Workers run the handlers of a server's streams; without them each has a goroutine.
 	Workers *workers.Pool `json:"-"`
 
 	// OnGlitch, if set, is told of every glitch, and of what ended a connection for

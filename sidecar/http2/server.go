@@ -202,11 +202,7 @@ func (sc *ServerConn) start() {
 			sc.lose(s)
 			continue
 		}
-		if ws := sc.cfg.Workers; ws != nil {
-			ws.Run((*handling)(s))
-		} else {
-			go s.runner()
-		}
+		sc.cfg.Workers.Run((*handling)(s))
 		// It needs the lock to end. One that could not be started is not waited for.
 		s.begun = true
 		sc.running++

@@ -23,7 +23,6 @@ type Stream struct {
 	req      message.Request // the server's
 	trailers message.Fields
 	heads    []responseHeadSlot // the client's
-	runner   func()             // the server's
 }
 
 // streamState is what a stream begins without.
@@ -114,7 +113,6 @@ func newStream(c *conn) *Stream {
 	s, _ := streams.Get().(*Stream)
 	if s == nil {
 		s = &Stream{}
-		s.runner = s.run
 	}
 	s.c = c
 	s.rcond.L, s.wcond.L = &c.mu, &c.mu
