@@ -127,6 +127,7 @@ func (o *origins) serveHTTP2(w http.ResponseWriter, r *http.Request) {
 	m.Said, _ = r.Context().Value(announcedKey{}).(string)
 	a, i := o.arrive("http2", m)
 	if !a.Early {
+		o.reads(1)
 		b, err := io.ReadAll(r.Body)
 		whole := *m
 		whole.Body, whole.Trailers = string(b), headersOf(r.Trailer)
@@ -138,6 +139,7 @@ func (o *origins) serveHTTP2(w http.ResponseWriter, r *http.Request) {
 			o.seen[i].Message = &whole
 		}
 		o.mu.Unlock()
+		o.reads(-1)
 	}
 	time.Sleep(time.Duration(a.Delay))
 	if a.Send == "" && a.End != "" {

@@ -41,9 +41,17 @@ func TestDefencesAreTested(t *testing.T) {
 			if err := os.WriteFile(list, overlay, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			cmd := exec.Command("go", "test", "-vet=off", "-overlay", list, "-count=1", "-ldflags=-s -w", "-timeout", "90s", "-run", "^("+m.test+")$", "./"+m.pkg)
-			cmd.Dir = root
-			out, err := cmd.CombinedOutput()
+			run := func() ([]byte, error) {
+				cmd := exec.Command("go", "test", "-vet=off", "-overlay", list, "-count=1", "-ldflags=-s -w", "-timeout", "90s", "-run", "^("+m.test+")$", "./"+m.pkg)
+				cmd.Dir = root
+				return cmd.CombinedOutput()
+			}
+			out, err := run()
+			// Where other processes have the processor, the runtime interrupts who would have
+			// kept it from others, without any turns.
+			for tries := 1; err == nil && strings.HasSuffix(m.test, "Turns") && tries < 4; tries++ {
+				out, err = run()
+			}
 			switch {
 			case err == nil:
 				t.Errorf("%s passes without it", m.test)
