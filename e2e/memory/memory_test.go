@@ -152,14 +152,35 @@ func TestIdleConnections(t *testing.T) {
 	}
 }
 
+// inZone is where the sidecar is, and the cluster that it is a host of: other clusters route
+// by zone then.
+const inZone = `
+node: {id: n1, cluster: own, locality: {zone: a}}
+cluster_manager: {local_cluster_name: own}
+`
+
+const ownCluster = `  - name: own
+    type: STATIC
+    load_assignment:
+      cluster_name: own
+      endpoints:
+      - {locality: {zone: a}, lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 1001}}}}]}
+      - {locality: {zone: b}, lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 1002}}}}]}
+`
+
 // configuration is a static bootstrap of many clusters, each with a route.
-func configuration(listen string, clusters int) string {
+func configuration(listen string, clusters int, zones bool) string {
 	var routes, cs strings.Builder
 	for i := range clusters {
 		fmt.Fprintf(&routes, "            - {name: route-%d, domains: [\"service-%d.internal\"], routes: [{match: {prefix: /}, route: {cluster: cluster-%d}}]}\n", i, i, i)
 		fmt.Fprintf(&cs, "  - {name: cluster-%d, type: STATIC, load_assignment: {cluster_name: cluster-%d, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}}]}]}}\n", i, i, 1024+i%60000)
 	}
-	return fmt.Sprintf(`
+	head := ""
+	if zones {
+		head = inZone
+		cs.WriteString(ownCluster)
+	}
+	return head + fmt.Sprintf(`
 static_resources:
   listeners:
   - name: in
@@ -182,15 +203,17 @@ func TestConfigurations(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		clusters            int
+		zones               bool
 		anonymous, resident int64
 	}{
-		{100, 15 << 20, 24 << 20},
-		{10_000, 80 << 20, 80 << 20},
+		{100, false, 15 << 20, 24 << 20},
+		{10_000, false, 80 << 20, 80 << 20},
+		{10_000, true, 80 << 20, 80 << 20},
 	} {
-		t.Run(fmt.Sprint(tc.clusters), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%d, zones %t", tc.clusters, tc.zones), func(t *testing.T) {
 			t.Parallel()
 			addr := freeAddr(t)
-			got := start(t, configuration(addr, tc.clusters), addr).settled(t)
+			got := start(t, configuration(addr, tc.clusters, tc.zones), addr).settled(t)
 			t.Logf("anonymous %d KB, resident %d KB", got.anonymous>>10, got.resident>>10)
 			if got.anonymous > tc.anonymous || got.resident > tc.resident {
 				t.Errorf("anonymous %d KB, at most %d; resident %d KB, at most %d", got.anonymous>>10, tc.anonymous>>10, got.resident>>10, tc.resident>>10)

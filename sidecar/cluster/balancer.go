@@ -4,6 +4,8 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // balancer chooses among hosts by priority, locality and policy. Immutable but
@@ -266,6 +268,7 @@ type pick struct {
 	// level is chosen already, by an aggregate, unless it is below 0.
 	level    int
 	degraded bool
+	shard    telemetry.Shard // of what counts the choice
 	// avoid has a subset look for a host that is none of these, if it has one.
 	avoid []*Host
 }
@@ -273,7 +276,7 @@ type pick struct {
 func (t *tier) choose(s *settings, p pick) *Host {
 	g := &t.group
 	if t.places != nil {
-		if g = t.places.next(g); g == nil {
+		if g = t.places.next(g, p.shard); g == nil {
 			return nil
 		}
 	}
@@ -281,11 +284,11 @@ func (t *tier) choose(s *settings, p pick) *Host {
 }
 
 // next is the group that a request goes to, all where it may go anywhere, nil for none.
-func (p *places) next(all *group) *group {
+func (p *places) next(all *group, s telemetry.Shard) *group {
 	if p.router == nil {
 		return &p.groups[p.turns.next()]
 	}
-	switch at, ok := p.router.next(); {
+	switch at, ok := p.router.next(s); {
 	case !ok:
 		return nil
 	case at >= 0:
@@ -322,7 +325,7 @@ func (b *balancer) choose(s *settings, p pick) *Host {
 	if level >= len(b.levels) {
 		if len(b.levels) == 0 && s.panicPercent > 0 { // as in Envoy, where none of no hosts is healthy
 			if m := s.metrics.Use(); m != nil {
-				m.PanicPicks.Inc(0)
+				m.PanicPicks.Inc(p.shard)
 			}
 		}
 		return nil
@@ -343,7 +346,7 @@ func (b *balancer) choose(s *settings, p pick) *Host {
 // panicked picks a host of a level in panic, where degraded ones are among the healthy.
 func (lv *level) panicked(s *settings, p pick) *Host {
 	if m := s.metrics.Use(); m != nil {
-		m.PanicPicks.Inc(0)
+		m.PanicPicks.Inc(p.shard)
 	}
 	if s.FailOnPanic {
 		return nil

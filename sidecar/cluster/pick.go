@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // PickContext is what the choice of a host depends on besides the cluster. The
@@ -28,6 +29,8 @@ type PickContext struct {
 	// Request is for the header that may name the destination; nil for a byte
 	// stream.
 	Request *message.Request
+	// Shard counts the choice.
+	Shard telemetry.Shard
 }
 
 // Pick is PickFor with nothing but hosts to avoid.
@@ -135,6 +138,9 @@ func (c *Cluster) once(pc *PickContext, attempt int) *Host {
 }
 
 func (set *endpointSet) choose(s *settings, pc *PickContext, p pick) *Host {
+	if pc != nil {
+		p.shard = pc.Shard
+	}
 	switch {
 	case s.hashes() && pc != nil && pc.HasHash:
 		p.hash = pc.Hash

@@ -213,7 +213,7 @@ func (x *subsetIndex) pickCriteria(s *settings, m *MetadataMatch, p pick) *Host 
 		return x.pickFallback(s, p)
 	}
 	if sub := x.byText[m.text]; sub != nil && !s.Subsets.AllowRedundant {
-		s.picks.subsets[subsetSelected].Inc(0)
+		s.picks.subsets[subsetSelected].Inc(p.shard)
 		return sub.choose(s, p)
 	}
 	return x.pickElsewhere(s, m, p)
@@ -234,7 +234,7 @@ func (x *subsetIndex) pickElsewhere(s *settings, m *MetadataMatch, p pick) *Host
 	// Keys of a fallback are fewer each time, so this ends.
 	for {
 		if sub != nil {
-			s.picks.subsets[subsetSelected].Inc(0)
+			s.picks.subsets[subsetSelected].Inc(p.shard)
 			return sub.choose(s, p)
 		}
 		switch {
@@ -277,12 +277,12 @@ func (x *subsetIndex) pickFallback(s *settings, p pick) *Host {
 		return nil
 	}
 	if h != nil {
-		s.picks.subsets[subsetFallback].Inc(0)
+		s.picks.subsets[subsetFallback].Inc(p.shard)
 		return h
 	}
 	if s.Subsets.PanicAny {
 		if h = x.any.choose(s, p); h != nil {
-			s.picks.subsets[subsetPanic].Inc(0)
+			s.picks.subsets[subsetPanic].Inc(p.shard)
 		}
 	}
 	return h

@@ -6,7 +6,9 @@ import (
 	"reflect"
 	"slices"
 	"sync/atomic"
+	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/fair"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -57,8 +59,7 @@ type zoneTerms struct {
 	own          *atomic.Pointer[ownHosts]
 	panicPercent float64
 	failOnPanic  bool
-	picks        [telemetry.ZonePicks]*telemetry.Counter
-	structures   [telemetry.ZoneStructures]*telemetry.Counter
+	metrics      *telemetry.ClusterMetrics
 }
 
 // zoneTerms are those of a cluster, nil where its requests are not routed by zone: there is no
@@ -69,12 +70,11 @@ func (m *Manager) zoneTerms(s *settings) *zoneTerms {
 	}
 	t := &zoneTerms{
 		ZoneAware: DefaultZoneAware(), zone: m.opts.Own.Zone, own: &m.own,
-		panicPercent: s.panicPercent, failOnPanic: s.FailOnPanic,
+		panicPercent: s.panicPercent, failOnPanic: s.FailOnPanic, metrics: s.metrics,
 	}
 	if s.Zones != nil {
 		t.ZoneAware = *s.Zones
 	}
-	t.picks, t.structures = s.metrics.ZoneRouting()
 	return t
 }
 
@@ -169,7 +169,9 @@ func (d *draft) newZoneRouter() *zoneRouter {
 }
 
 // routable tells whether requests could be routed by zone, whatever the own cluster is like.
-func (z *zoneRouter) routable() bool { return len(z.zones) >= 2 && z.sum.hosts >= z.MinHosts }
+func (z *zoneRouter) routable() bool {
+	return z.zone != nil && z.Percent > 0 && len(z.zones) >= 2 && z.sum.hosts >= z.MinHosts
+}
 
 // regard makes the routes by what the own cluster is now. The cluster's lock is held.
 func (z *zoneRouter) regard() {
@@ -178,7 +180,7 @@ func (z *zoneRouter) regard() {
 		return
 	}
 	r, structure := z.route(own)
-	z.structures[structure].Inc(0)
+	z.metrics.ZoneRouted(structure)
 	z.routes.Store(r)
 	z.by = own
 }
@@ -235,25 +237,25 @@ func (z *zoneRouter) shares(own *ownHosts, place int) (clients, hosts int) {
 }
 
 // next is the place that a request goes to. It is -1 for anywhere, and not ok for nowhere.
-func (z *zoneRouter) next() (place int, ok bool) {
+func (z *zoneRouter) next(s telemetry.Shard) (place int, ok bool) {
 	r := z.routes.Load()
 	switch {
 	case r == nil, z.Percent < 100 && rand.IntN(100) >= z.Percent:
 		return -1, true
 	case r.panics:
-		z.picks[telemetry.ZoneOwnPanics].Inc(0)
+		z.metrics.ZonePicked(s, telemetry.ZoneOwnPanics)
 		return -1, !z.failOnPanic
 	case r.direct:
-		z.picks[telemetry.ZoneAllDirectly].Inc(0)
+		z.metrics.ZonePicked(s, telemetry.ZoneAllDirectly)
 		return z.local, true
 	case r.stay > 0 && rand.IntN(shareOfAll) < r.stay:
-		z.picks[telemetry.ZoneSampled].Inc(0)
+		z.metrics.ZonePicked(s, telemetry.ZoneSampled)
 		return z.local, true
 	case r.elsewhere == nil:
-		z.picks[telemetry.ZoneNoCapacity].Inc(0)
+		z.metrics.ZonePicked(s, telemetry.ZoneNoCapacity)
 		return rand.IntN(len(z.zones)), true
 	}
-	z.picks[telemetry.ZoneCrossed].Inc(0)
+	z.metrics.ZonePicked(s, telemetry.ZoneCrossed)
 	return r.elsewhere.pick(), true
 }
 
@@ -270,35 +272,67 @@ func (d *draft) zonePlaces(in []int) *places {
 }
 
 // regardOwn has the clusters route by what the own cluster is now. It may be called with the
-// lock of any clusters held, which the routes are made under too; so others make them.
+// lock of any clusters held, which the routes are made under too; so others make them. The own
+// cluster's lock is held.
 func (m *Manager) regardOwn(own *ownHosts) {
-	if was := m.own.Swap(own); m.ctx.Err() != nil || reflect.DeepEqual(was, own) || !m.regarding.CompareAndSwap(false, true) {
+	if reflect.DeepEqual(m.own.Load(), own) {
 		return
 	}
-	m.wg.Go(func() {
-		defer panics.Contain(panics.Housekeeper, nil, nil)
-		m.regarding.Store(false) // what comes from here on makes them once more
-		for i := range m.table {
-			for _, c := range *m.table[i].Load() {
-				panics.Guard(panics.Housekeeper, c.regardOwn)
-			}
-		}
-	})
+	m.own.Store(own)
+	if m.ctx.Err() == nil && m.regarding.CompareAndSwap(false, true) {
+		m.wg.Go(m.keepRegarding)
+	}
 }
 
-// regardOwn makes the routes of the set in force anew. A set that is made has them already, by
-// what the own cluster was then; it is made and in force under one hold of the lock.
-func (c *Cluster) regardOwn() {
-	if c.cfg.Load().zones == nil {
-		return
+// keepRegarding has all clusters regard the own one, and again where it changed meanwhile. It
+// rests between, as a cluster does after its set: with thousands of clusters, many changes then
+// share one round.
+func (m *Manager) keepRegarding() {
+	defer panics.Contain(panics.Housekeeper, nil, nil)
+	for again := true; again; {
+		own, began := m.own.Load(), monotonic()
+		for i := range m.table {
+			for _, c := range *m.table[i].Load() {
+				panics.Guard(panics.Housekeeper, func() { fair.Background(c.regardOwn() * fair.Message) })
+			}
+		}
+		if !m.pause(rest * time.Duration(monotonic()-began)) {
+			return
+		}
+		// Who changes it from here on finds that nobody regards it, or is seen here.
+		m.regarding.Store(false)
+		again = m.own.Load() != own && m.regarding.CompareAndSwap(false, true)
 	}
+}
+
+// pause is false where the manager is closed meanwhile.
+func (m *Manager) pause(d time.Duration) bool {
+	if d <= 0 {
+		return m.ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-m.ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// regardOwn makes the routes of the set in force anew, and returns how many. A set that is made
+// has them already, by what the own cluster was then; it is made and in force under one hold of
+// the lock.
+func (c *Cluster) regardOwn() (routers int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.set.Load().each(func(b *balancer) {
 		if b.router != nil {
 			b.router.regard()
+			routers++
 		}
 	})
+	return routers
 }
 
 // each calls f with every balancer.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -232,6 +233,9 @@ func TestZoneOfNobody(t *testing.T) {
 	if r := c.set.Load().whole.router; r.local != -1 || r.routes.Load() != nil {
 		t.Errorf("the zone without a name is the own one: %+v", r)
 	}
+	if c.set.Load().whole.levels[0].healthy.places != nil {
+		t.Error("hosts are sorted by zone where no request will be")
+	}
 	if own.cfg.Load().zones != nil || own.set.Load().whole.router != nil {
 		t.Error("the own cluster is routed by zone")
 	}
@@ -278,6 +282,94 @@ func TestZonesFollow(t *testing.T) {
 		set("c", "a=0/1 b=2")
 		want("none is healthy here", c, "b")
 	})
+}
+
+// TestZonesInBursts: however often the own cluster changes, one goroutine at a time goes through
+// the clusters, and once more where it changed meanwhile.
+func TestZonesInBursts(t *testing.T) {
+	m := newManager(t, Options{Own: &Own{Cluster: "own", Zone: &Zone{Zone: "a"}}})
+	mustUpdate(t, m, &Config{Name: "own", Type: EDS})
+	terms := &ZoneAware{Percent: 100}
+	c := mustUpdate(t, m, &Config{Name: "c", Type: EDS, Zones: terms, Endpoints: zoned("c", "a=1 b=1")})
+	mustUpdate(t, m, &Config{Name: "d", Type: EDS, Zones: terms, Endpoints: zoned("d", "a=1 b=2")})
+	c.mu.Lock()
+	for i := range 51 { // the last has as many here as there
+		if err := m.SetEndpoints(zoned("own", []string{"a=1 b=1", "a=2 b=1"}[i%2])); err != nil {
+			t.Error(err)
+		}
+		letOthersRun()
+		if n := regarding(); n > 1 {
+			t.Errorf("after %d changes %d goroutines have the cluster see them", i+1, n)
+			break
+		}
+	}
+	c.mu.Unlock()
+	waitFor(t, func() bool { return c.set.Load().whole.router.routes.Load() != nil })
+	waitFor(t, func() bool { return zonesOf(t, c, 100)["a"] == 100 })
+	// As nothing is known of the own cluster, by the change that was under way, by the last.
+	for _, name := range []string{"c", "d"} {
+		if got := structures(t, m, name); got > 3 {
+			t.Errorf("the routes of %s were made %d times", name, got)
+		}
+	}
+}
+
+// letOthersRun until they wait, or nearly so.
+func letOthersRun() {
+	for range 100 {
+		runtime.Gosched()
+	}
+}
+
+// regarding is how many goroutines make a cluster's routes anew.
+func regarding() int {
+	stacks := make([]byte, 4<<20)
+	return strings.Count(string(stacks[:runtime.Stack(stacks, true)]), "(*Cluster).regardOwn(")
+}
+
+// structures is how often a cluster's routes were made.
+func structures(t *testing.T, m *Manager, cluster string) int {
+	t.Helper()
+	var text strings.Builder
+	if err := m.opts.Metrics.Registry.WritePrometheus(&text); err != nil {
+		t.Fatal(err)
+	}
+	sum := 0
+	for line := range strings.Lines(text.String()) {
+		if rest, ok := strings.CutPrefix(line, `hauberk_upstream_zone_structures_total{cluster="`+cluster+`"`); ok {
+			n, err := strconv.Atoi(strings.TrimSpace(rest[strings.Index(rest, "}")+1:]))
+			if err != nil {
+				t.Error(err)
+			}
+			sum += n
+		}
+	}
+	return sum
+}
+
+// TestZonesAfterAFault: what is recalled after a fault follows the own cluster.
+func TestZonesAfterAFault(t *testing.T) {
+	m := newManager(t, Options{Own: &Own{Cluster: "own", Zone: &Zone{Zone: "a"}}})
+	own := mustUpdate(t, m, &Config{Name: "own", Type: EDS, Endpoints: zoned("own", "a=1 b=1")})
+	c := mustUpdate(t, m, &Config{Name: "c", Type: EDS, Zones: &ZoneAware{Percent: 100}, Endpoints: zoned("c", "a=1 b=1")})
+	tried := func(of *Cluster, what func()) {
+		of.mu.Lock()
+		defer of.mu.Unlock()
+		was := of.present()
+		what()
+		letOthersRun()
+		of.recall(was, of.cfg.Load())
+	}
+	both := func() bool { got := zonesOf(t, c, 200); return got["a"] > 0 && got["b"] > 0 }
+	tried(c, func() { // settings that know no zones, while the own cluster changes
+		c.cfg.Store(&settings{Config: &Config{Name: "c", LB: Maglev}})
+		if err := m.SetEndpoints(zoned("own", "a=2 b=1")); err != nil {
+			t.Error(err)
+		}
+	})
+	waitFor(t, both)
+	tried(own, func() { own.install(&endpointSet{whole: &balancer{}, own: &ownHosts{}}) })
+	waitFor(t, func() bool { return m.own.Load().present && both() })
 }
 
 // TestZoneRoutesOfAnotherTime: a set that was made before the own cluster changed, and is in

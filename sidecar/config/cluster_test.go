@@ -103,6 +103,7 @@ func TestClusterFields(t *testing.T) {
 		"zone, rounded":      {"", "common_lb_config: {zone_aware_lb_config: {routing_enabled: {value: 99.9}}}\n", `{"Zones":{"Percent":99,"MinHosts":6}}`},
 		"zone, typed": {"", typed + "round_robin.v3.RoundRobin\n        locality_lb_config: {zone_aware_lb_config: {min_cluster_size: 0, force_local_zone: {min_size: 3}, locality_basis: HEALTHY_HOSTS_WEIGHT}}\n",
 			`{"Zones":{"Percent":100,"MinHosts":0,"Force":3,"ByWeight":true}}`},
+		"zone, as Envoy counts": {"", "common_lb_config: {zone_aware_lb_config: {routing_enabled: {value: 29}}}\n", `{"Zones":{"Percent":28,"MinHosts":6}}`},
 		"zone, forced": {"", typed + "random.v3.Random\n        locality_lb_config: {zone_aware_lb_config: {force_local_zone: {}, routing_enabled: {value: 50}}}\n",
 			`{"LB":2,"Zones":{"Percent":50,"MinHosts":6,"Force":1}}`},
 		"zone, forced before": {"", typed + "least_request.v3.LeastRequest\n        locality_lb_config: {zone_aware_lb_config: {force_locality_direct_routing: true}}\n",

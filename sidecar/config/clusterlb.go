@@ -260,7 +260,8 @@ func zoneAware(m zoneConfig, terms cluster.ZoneAware, out *cluster.Config, path 
 		if err := percentage(p, path+".routing_enabled"); err != nil {
 			return err
 		}
-		terms.Percent = int(p.GetValue()) // without what is behind the point, as in Envoy
+		// As Envoy counts it: without what is behind the point, and 28 for 29, 56 for 57, 57 for 58.
+		terms.Percent = int(100 * (p.GetValue() / 100))
 	}
 	if n := m.GetMinClusterSize(); n != nil {
 		terms.MinHosts = n.GetValue()

@@ -199,7 +199,7 @@ func (x *exchange) rewrite() {
 // gets it: a hash is one of the headers and the path that the route has made, as in Envoy.
 // Only where hosts are chosen by the hash is one made, and with it cookies.
 func (x *exchange) place(fw *route.Forward) {
-	x.pick.Request = x.req
+	x.pick.Request, x.pick.Shard = x.req, x.d.Shard
 	if len(fw.Metadata) > 0 || x.sel.Leg != nil && len(x.sel.Leg.Metadata) > 0 {
 		x.pick.Metadata = x.policy.bind(x.table).subset(&x.sel)
 	}

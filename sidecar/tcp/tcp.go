@@ -139,7 +139,7 @@ func (p *Proxy) pick(serverName string) (string, *cluster.MetadataMatch) {
 
 // place is what the choice of a host depends on.
 func (p *Proxy) place(c *downstream.Conn, subset *cluster.MetadataMatch) *cluster.PickContext {
-	pc := &cluster.PickContext{Metadata: subset, Destination: cluster.Redirected(c.Destination, c.Info)}
+	pc := &cluster.PickContext{Metadata: subset, Destination: cluster.Redirected(c.Destination, c.Info), Shard: c.Shard}
 	if remote, ok := c.Info.Remote.(*net.TCPAddr); ok && p.cfg.HashSourceIP {
 		pc.Hash, pc.HasHash = xxhash.Sum64String(remote.AddrPort().Addr().Unmap().String()), true
 	}

@@ -17,7 +17,8 @@ type ClusterMetrics struct {
 	// others are the series that have labels of their own, which few clusters have. m.mu
 	// guards them.
 	others    map[otherSeries]struct{}
-	redirects atomic.Pointer[[redirects]*Counter] // nil where there were none
+	redirects results
+	zonePicks results
 }
 
 type otherSeries struct {
@@ -356,15 +357,22 @@ func (c *ClusterMetrics) Redirected(s Shard, r Redirect) {
 	if c == nil {
 		return
 	}
-	counters := c.redirects.Load()
-	if counters == nil {
-		counters = new([redirects]*Counter)
-		for i, name := range redirectNames {
-			counters[i] = c.other(c.m.upstreamRedirects, name)
-		}
-		c.redirects.Store(counters)
+	c.redirects.of(c, c.m.upstreamRedirects, redirectNames[:])[r].Inc(s)
+}
+
+// results are counters by what came of something, which come with the first that is counted.
+type results struct{ made atomic.Pointer[[]*Counter] }
+
+func (r *results) of(c *ClusterMetrics, v *CounterVec, names []string) []*Counter {
+	if made := r.made.Load(); made != nil {
+		return *made
 	}
-	counters[r].Inc(s)
+	counters := make([]*Counter, len(names))
+	for i, name := range names {
+		counters[i] = c.other(v, name)
+	}
+	r.made.Store(&counters)
+	return counters
 }
 
 // SubsetPicks are the counters of choices among subsets: by a subset that matched,
@@ -390,7 +398,7 @@ const (
 	ZoneNoCapacity                  // nor has any other zone enough
 	ZoneOwnPanics                   // too few of the sidecar's own cluster are healthy: to any
 
-	ZonePicks
+	zonePicks
 )
 
 // ZoneStructure is what came of it when a cluster's routing by zone was worked out.
@@ -404,26 +412,27 @@ const (
 	ZoneTooFewHosts                      // the cluster is too small
 	ZoneOwnAbsent                        // the sidecar's own cluster has no hosts in its zone
 
-	ZoneStructures
+	zoneStructures
 )
 
 var (
-	zonePickNames      = [ZonePicks]string{"direct", "sampled", "cross_zone", "no_capacity", "local_cluster_panic"}
-	zoneStructureNames = [ZoneStructures]string{"direct", "residual", "one_zone", "cluster_too_small", "local_cluster_not_ok"}
+	zonePickNames      = [zonePicks]string{"direct", "sampled", "cross_zone", "no_capacity", "local_cluster_panic"}
+	zoneStructureNames = [zoneStructures]string{"direct", "residual", "one_zone", "cluster_too_small", "local_cluster_not_ok"}
 )
 
-// ZoneRouting are the counters of routing by zone, for the clusters that do; for configuration
-// time.
-func (c *ClusterMetrics) ZoneRouting() (picks [ZonePicks]*Counter, structures [ZoneStructures]*Counter) {
+// ZonePicked counts a request by why it goes where it does. The counters come with a cluster's
+// first.
+func (c *ClusterMetrics) ZonePicked(s Shard, p ZonePick) {
 	if c != nil {
-		for i, result := range zonePickNames {
-			picks[i] = c.other(c.m.upstreamZonePicks, result)
-		}
-		for i, result := range zoneStructureNames {
-			structures[i] = c.other(c.m.upstreamZoneStructures, result)
-		}
+		c.zonePicks.of(c, c.m.upstreamZonePicks, zonePickNames[:])[p].Inc(s)
 	}
-	return picks, structures
+}
+
+// ZoneRouted counts that a cluster's routing by zone was worked out; for configuration time.
+func (c *ClusterMetrics) ZoneRouted(s ZoneStructure) {
+	if c != nil {
+		c.other(c.m.upstreamZoneStructures, zoneStructureNames[s]).Inc(0)
+	}
 }
 
 // InvalidDestinations counts requests whose header names no destination, for the
