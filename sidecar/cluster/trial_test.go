@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -28,6 +29,9 @@ func TestTrial(t *testing.T) {
 		wait(time.Second)
 		proven.Store(0)
 		c := m.Get("c")
+		s.mu.Lock() // the checks wait for their connections
+		release := sync.OnceFunc(s.mu.Unlock)
+		defer release()
 		trial, err := m.Try(cfg("new"), hosts("new", "10.0.0.2", "10.0.0.3"))
 		if err != nil {
 			t.Fatal(err)
@@ -38,10 +42,14 @@ func TestTrial(t *testing.T) {
 		if err := trial.SetEndpoints(hosts("new", "10.0.0.2", "10.0.0.3", "10.0.0.4")); err != nil {
 			t.Fatal(err)
 		}
+		release()
 		wait(time.Second)
 		if trial.AwaitsChecks() || proven.Load() != 1 || len(m.All()) != 1 || !chooses(c) {
 			t.Errorf("checked: awaits %v, told %d times, clusters %d", trial.AwaitsChecks(), proven.Load(), len(m.All()))
 		}
+		// One check that passes is not enough, and the first is made when the cluster is updated.
+		before := len(s.times("10.0.0.3:80"))
+		s.say("10.0.0.3:80", status(200))
 		if err := m.UpdateTried(cfg("new"), hosts("new", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"), trial); err != nil {
 			t.Fatal(err)
 		}
@@ -54,8 +62,6 @@ func TestTrial(t *testing.T) {
 		if m.Get("c") != c {
 			t.Error("it is another cluster")
 		}
-		before := len(s.times("10.0.0.3:80"))
-		s.say("10.0.0.3:80", status(200))
 		wait(time.Minute)
 		checks := map[string]string{}
 		for _, h := range c.Stats() {
