@@ -236,7 +236,7 @@ func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Sha
 			if err != nil || conn.apt() {
 				return conn, err
 			}
-			_ = conn.Close()
+			conn.leave()
 			continue
 		}
 		select {
@@ -363,6 +363,17 @@ func (p *pool) retire(c *Conn) {
 	if c.carries.Load() == 0 {
 		c.HTTP2.Drain()
 	}
+}
+
+// leave ends a connection that is not for the request that it was made for. Others may have
+// places on it by now: it ends when they have left.
+func (c *Conn) leave() {
+	if c.HTTP2 == nil {
+		_ = c.Close()
+		return
+	}
+	c.pool.retire(c)
+	c.Release()
 }
 
 // drainShared retires the connections that match.

@@ -7,12 +7,15 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 )
 
 // TestWaitersOfASharedDial: all that wait for the one connection fail with it; the end
@@ -149,6 +152,66 @@ func TestCountedBeforeItIsKnown(t *testing.T) {
 	_ = (<-dialled).Close()
 	if n := c.conns.Load(); n != 0 {
 		t.Errorf("%d connections are counted", n)
+	}
+}
+
+// TestSharedConnectionIsLeft: whom a shared connection is not for leaves it to the others.
+func TestSharedConnectionIsLeft(t *testing.T) {
+	s := httptest.NewUnstartedServer(http.NotFoundHandler())
+	s.Config.Protocols = new(http.Protocols)
+	s.Config.Protocols.SetUnencryptedHTTP2(true)
+	s.Start()
+	t.Cleanup(s.Close)
+	c := mustUpdate(t, newManager(t, Options{}), &Config{Name: "c", HTTP: HTTP{Protocol: SpeakHTTP2}, Endpoints: hosts("c", s.Listener.Addr().String())})
+	h := c.hosts()[0]
+	one, err := connTo(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := connTo(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if one != other {
+		t.Fatal("they share no connection")
+	}
+	one.leave()
+	if n := len(*h.pool("", DefaultPriority).multiplexed.conns.Load()); n != 0 {
+		t.Errorf("%d connections are shared", n)
+	}
+	st, err := other.HTTP2.Open(&message.Request{Method: "GET", Scheme: "http", Authority: "a", Path: "/"}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := st.ReadHead(&message.Response{}); err != nil {
+		t.Error(err)
+	}
+	st.Close()
+	other.Release()
+	waitFor(t, func() bool { return c.conns.Load() == 0 })
+}
+
+// TestWaiterOfAConnectionThatIsShared: a request that waits for one that another left, to use it
+// alone, is told when it comes to be shared.
+func TestWaiterOfAConnectionThatIsShared(t *testing.T) {
+	s := newServer(t)
+	c := mustUpdate(t, newManager(t, Options{}), &Config{Name: "c", HTTP: HTTP{Protocol: SpeakHTTP2}, Endpoints: hosts("c", s.addr)})
+	h := c.hosts()[0]
+	conn, err := connTo(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := h.pool("", DefaultPriority)
+	p.unclaimed = 1
+	_, w := p.tryReserve(0, 0)
+	if w == nil {
+		t.Fatal("it does not wait")
+	}
+	p.inherit(conn, nil, protocolHTTP1)
+	select {
+	case <-w.ready:
+	default:
+		t.Error("it waits on")
 	}
 }
 

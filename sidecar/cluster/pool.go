@@ -208,7 +208,7 @@ func (p *pool) connect(ctxOf func() (context.Context, context.CancelFunc), s tel
 			if err != nil || conn.apt() {
 				return conn, err
 			}
-			_ = conn.Close()
+			conn.leave()
 			continue
 		}
 		select {

@@ -93,7 +93,10 @@ func (p *pool) inherit(conn *Conn, err error, want protocol) {
 			conn.uses.Store(0)
 		}
 		conn.Release()
-		if conn.closed.Load() {
+		switch {
+		case conn.HTTP2 != nil && want == protocolHTTP1:
+			p.wakeAll() // who counted on it is not told of places on a shared one
+		case conn.closed.Load():
 			p.wake()
 		}
 	}

@@ -153,7 +153,7 @@ func (a *attempt) try() outcome {
 		a.drop(false)
 		return o
 	}
-	if a.waited && x.client.gone() {
+	if a.waited && (x.client.gone() || x.aside != nil && x.ctx.Err() != nil) {
 		// It was not looked at since it was last asked.
 		a.endSpan(clientGone, clientGone.flags())
 		a.drop(true) // nothing was sent
@@ -507,8 +507,7 @@ func (a *attempt) broken(err error) outcome {
 		return o
 	}
 	if !stream.IsTimeout(err) {
-		a.stale = a.stale && a.endedAtOnce()
-		return reset
+		return a.cutOff()
 	}
 	x := a.x
 	cause := x.dog.cause.Load()
@@ -534,6 +533,13 @@ func (a *attempt) broken(err error) outcome {
 			return clientGone
 		}
 	}
+	return a.cutOff()
+}
+
+// cutOff is a reset, which shows that the connection had ended before the request only if it
+// came at once.
+func (a *attempt) cutOff() outcome {
+	a.stale = a.stale && a.endedAtOnce()
 	return reset
 }
 

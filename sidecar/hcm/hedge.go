@@ -44,7 +44,9 @@ type hedge struct {
 // forwardHedged stands in for forward's loop.
 func (x *exchange) forwardHedged() (redirected bool) {
 	h := &hedge{x: x, ended: make(chan *exchange)}
-	h.ctx, h.cancel = context.WithCancel(x.ctx)
+	// Until run is over, which x's context ends, attempts are its own: none goes to another
+	// exchange meanwhile.
+	h.ctx, h.cancel = context.WithCancel(context.WithoutCancel(x.ctx))
 	h.late, h.turn = time.NewTimer(time.Hour), time.NewTimer(time.Hour)
 	defer h.end()
 	x.dog.calm()

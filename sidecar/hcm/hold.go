@@ -86,6 +86,7 @@ func (x *exchange) relayHeld() {
 	}
 	x.endUpstream(true) // the host has no part in what the client takes its time for
 	x.boundFlush()
+	x.guard()
 	if x.data(x.held.body, true, nil) {
 		x.takeTurns()
 		x.flushEnd()

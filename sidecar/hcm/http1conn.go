@@ -277,10 +277,16 @@ func (c *http1Conn) handle(framing http1.Framing) bool {
 	if !x.complete && !x.closeAfter {
 		c.discardBody()
 	}
-	if x.closeAfter && x.responded && (!x.complete || x.h1.in.len() > 0) {
+	if x.closeAfter && x.responded && (!x.complete || x.h1.in.len() > 0 || !x.req.Close && c.unread()) {
 		c.linger()
 	}
 	return !x.closeAfter
+}
+
+// unread tells whether the client has sent more: it did not know that this was the last answer.
+func (c *http1Conn) unread() bool {
+	p, ok := c.d.Stream.(stream.Prober)
+	return ok && !p.Quiet()
 }
 
 // answer serves the exchange; a panic ends the connection with it.

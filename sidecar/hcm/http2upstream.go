@@ -52,8 +52,7 @@ func (u *http2Upstream) send(a *attempt) error {
 	a.wrote = true
 	trailers := requestTrailers(x)
 	if x.tunnel || len(x.payload) == 0 && trailers == nil {
-		a.sent += int64(len(x.payload))
-		return u.s.Flush()
+		return u.s.Flush() // what a tunnel begins with is the relay's
 	}
 	if len(x.payload) == 0 {
 		return u.early(u.write(nil, x.complete, trailers))

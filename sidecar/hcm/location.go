@@ -4,9 +4,11 @@ import (
 	"strings"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 )
 
-// location is where a redirect leads, as the client's own request would say it.
+// location is where a redirect leads, as the client's own request would say it. Authority and
+// target are the answer's memory; the scheme, which is kept as it is, is not.
 type location struct {
 	scheme, authority, target string
 }
@@ -15,7 +17,12 @@ type location struct {
 // target of a request is refused, and so is a user (RFC 9110 4.2.4).
 func parseLocation(uri string) (l location, ok bool) {
 	scheme, rest, _ := strings.Cut(uri, "://")
-	if l.scheme = strings.ToLower(scheme); l.scheme != "http" && l.scheme != "https" {
+	switch {
+	case message.EqualFold(scheme, "http"):
+		l.scheme = "http"
+	case message.EqualFold(scheme, "https"):
+		l.scheme = "https"
+	default:
 		return l, false
 	}
 	rest, _, _ = strings.Cut(rest, "#") // a fragment is for the client

@@ -94,6 +94,20 @@ func TestRedirects(t *testing.T) {
 	}
 }
 
+// TestSchemeOfARedirect: the request that is sent on keeps its scheme when the answer that named it
+// is gone.
+func TestSchemeOfARedirect(t *testing.T) {
+	b, _ := redirectBed(t, "http://h/to")
+	b.cfg.AccessLog[0].Format = "%REQ(:SCHEME)%\n"
+	b.start()
+	if resp, body := b.dial().do("GET /a HTTP/1.1\r\nHost: h\r\n\r\n"); resp.StatusCode != 200 || body != "other" {
+		t.Fatalf("%d %q", resp.StatusCode, body)
+	}
+	if got := b.logged(2); got[0] != "http" || got[1] != "http" {
+		t.Errorf("the schemes are %q", got)
+	}
+}
+
 // TestRedirectConnection: an origin that redirects keeps its connection.
 func TestRedirectConnection(t *testing.T) {
 	var conns atomic.Int32

@@ -1,10 +1,12 @@
 package http2
 
 import (
+	"errors"
 	"runtime"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
 // writer is a connection's outgoing side: whoever has a frame appends it, under the
@@ -189,8 +191,15 @@ func (c *conn) writeWaiting(p []byte) (err error) {
 	return nil
 }
 
+// errUnread is WriteTimeout's end. It is no deadline to those whose streams the connection has:
+// theirs is another, and a host is not to blame for what a client does not read.
+var errUnread = errors.New("the peer took nothing in time")
+
 // writeFailed ends the connection whose transport did.
 func (c *conn) writeFailed(err error) {
+	if stream.IsTimeout(err) {
+		err = errUnread
+	}
 	c.w.writing = false
 	c.cut = true
 	c.fail(&ConnError{Code: InternalError, Reason: "write_failed", Err: err})
