@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"net/netip"
 	"slices"
 )
 
@@ -24,6 +25,18 @@ func URIs(c *x509.Certificate) []string { return of(c, uri) }
 
 // DNS are the names of that kind, in the order of the certificate.
 func DNS(c *x509.Certificate) []string { return of(c, dnsName) }
+
+// IPs are the certificate's addresses by their length (RFC 5280 4.2.1.6): one of 16 bytes that
+// maps an IPv4 address is an IPv6 address. Constraints of issuers go by it too.
+func IPs(c *x509.Certificate) []netip.Addr {
+	out := make([]netip.Addr, 0, len(c.IPAddresses))
+	for _, ip := range c.IPAddresses {
+		if a, ok := netip.AddrFromSlice(ip); ok {
+			out = append(out, a)
+		}
+	}
+	return out
+}
 
 func of(c *x509.Certificate, kind int) (names []string) {
 	at := slices.IndexFunc(c.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(extension) })

@@ -40,8 +40,10 @@ type Peer struct {
 // connection's local address.
 func NewPeer(info *stream.Info, destination netip.AddrPort) Peer {
 	p := Peer{Info: info, Destination: destination}
-	p.Direct = addrPort(info.Remote).Addr()
-	p.Remote = p.Direct
+	p.Remote = addrPort(info.Remote).Addr()
+	if p.Direct = p.Remote; info.Direct != nil {
+		p.Direct = addrPort(info.Direct).Addr() // a Unix socket's is in no prefix
+	}
 	if !p.Destination.IsValid() {
 		p.Destination = addrPort(info.Local)
 	}

@@ -58,7 +58,7 @@ func clientCertElement(cfg *Config, info *stream.Info) string {
 		b.WriteByte('"')
 	}
 	if c.URI {
-		writeURIs(&b, leaf, info.PeerID)
+		writeURIs(&b, info)
 	}
 	if c.DNS && leaf != nil {
 		for _, name := range leaf.DNSNames {
@@ -69,12 +69,16 @@ func clientCertElement(cfg *Config, info *stream.Info) string {
 }
 
 // writeURIs: the key is there even if there is no URI.
-func writeURIs(b *strings.Builder, leaf *x509.Certificate, peer string) {
-	if leaf == nil || len(leaf.URIs) < 2 {
-		b.WriteString(";URI=" + quoted(peer))
+func writeURIs(b *strings.Builder, info *stream.Info) {
+	uris := info.Peer.URIs() // which a foreign context keeps, whatever else is kept
+	if len(info.PeerChain) > 0 {
+		uris = altname.URIs(info.PeerChain[0])
+	}
+	if len(uris) < 2 {
+		b.WriteString(";URI=" + quoted(info.PeerID))
 		return
 	}
-	for _, u := range altname.URIs(leaf) {
+	for _, u := range uris {
 		b.WriteString(";URI=" + quoted(u))
 	}
 }

@@ -1,6 +1,8 @@
 package hcm
 
 import (
+	"strings"
+
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 )
 
@@ -19,7 +21,7 @@ func (x *exchange) forwardClientCert() {
 		f.DelID(message.XForwardedClientCert)
 	case AppendForward:
 		own := x.clientCertElement(cfg)
-		if v, _ := f.Joined("x-forwarded-client-cert"); v != "" {
+		if v, _ := f.Joined("x-forwarded-client-cert"); v != "" && !unclosed(v) {
 			b := append(append(append(x.scratch[:0], v...), ','), own...)
 			x.scratch = b
 			f.SetIDBytes(message.XForwardedClientCert, b)
@@ -29,6 +31,26 @@ func (x *exchange) forwardClientCert() {
 	case SanitizeSet:
 		f.SetID(message.XForwardedClientCert, x.clientCertElement(cfg))
 	}
+}
+
+// unclosed tells whether what is appended to a value of x-forwarded-client-cert would be within
+// quotation marks of its last element, or escaped: a client would speak for this hop.
+func unclosed(v string) bool {
+	if strings.IndexByte(v, '"') < 0 && strings.IndexByte(v, '\\') < 0 {
+		return false
+	}
+	quoted, escaped := false, false
+	for i := range len(v) {
+		switch {
+		case escaped:
+			escaped = false
+		case v[i] == '\\':
+			escaped = true
+		case v[i] == '"':
+			quoted = !quoted
+		}
+	}
+	return quoted || escaped
 }
 
 // clientCertElement is this hop's element of x-forwarded-client-cert. A connection that is

@@ -71,6 +71,12 @@ func TestProxyProtocol(t *testing.T) {
 		{"not allowed and optional", "PROXY TCP4 192.0.2.1 192.0.2.2 1234 80\r\n", ProxyProtocol{NoV1: true, Optional: true}, "c 127.0.0.1:"},
 		{"wrong family", "PROXY TCP4 2001:db8::1 192.0.2.2 1234 80\r\n", ProxyProtocol{}, ""},
 		{"wrong port", "PROXY TCP4 192.0.2.1 192.0.2.2 99999 80\r\n", ProxyProtocol{}, ""},
+		{"to nowhere", "PROXY TCP4 192.0.2.1 0.0.0.0 1234 80\r\n", ProxyProtocol{}, ""},
+		{"to nowhere of IPv6", "PROXY TCP6 2001:db8::1 :: 1234 80\r\n", ProxyProtocol{}, ""},
+		{"to nowhere of IPv4 in IPv6", "PROXY TCP6 2001:db8::1 ::ffff:0.0.0.0 1234 80\r\n", ProxyProtocol{}, ""},
+		{"from a group", "PROXY TCP4 224.0.0.1 192.0.2.2 1234 80\r\n", ProxyProtocol{}, ""},
+		{"to all", "PROXY TCP4 192.0.2.1 255.255.255.255 1234 80\r\n", ProxyProtocol{}, ""},
+		{"v2 to nowhere", proxyV2Header(0x21, 0x11, append(append([]byte{192, 0, 2, 1, 0, 0, 0, 0}, 4, 210), 0, 80)), ProxyProtocol{}, ""},
 		{"datagrams", proxyV2Header(0x21, 0x12, v4), ProxyProtocol{}, ""},
 		{"too long", "PROXY TCP4 " + strings.Repeat("1", 200), ProxyProtocol{}, ""},
 	} {

@@ -86,7 +86,17 @@ func proxyAddress(host, port string, v4 bool) (netip.AddrPort, bool) {
 	if err != nil || len(port) > 1 && port[0] == '0' {
 		return netip.AddrPort{}, false
 	}
-	return unmapped(netip.AddrPortFrom(a, uint16(n))), true
+	ap := unmapped(netip.AddrPortFrom(a, uint16(n)))
+	return ap, unicast(ap)
+}
+
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
+// unicast tells whether an address is one host's, as Envoy demands. What is said to be for the
+// unspecified address would go to this host itself, past rules on where that is.
+func unicast(ap netip.AddrPort) bool {
+	a := ap.Addr()
+	return !a.IsUnspecified() && !a.IsMulticast() && a != broadcast
 }
 
 func parseProxyV2(b []byte) (proxyHeader, error) {
@@ -119,6 +129,10 @@ func parseProxyV2(b []byte) (proxyHeader, error) {
 		if b[13] != 0x00 && b[13] != 0x31 {
 			return proxyHeader{}, errBadProxyHeader
 		}
+		return h, nil
+	}
+	if !unicast(h.source) || !unicast(h.destination) {
+		return proxyHeader{}, errBadProxyHeader
 	}
 	return h, nil
 }

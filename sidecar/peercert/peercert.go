@@ -94,7 +94,7 @@ func (c *Chain) make(t Text) string {
 		return strings.Join(leaf.DNSNames, ",")
 	case IPs:
 		var out []string
-		for _, ip := range leaf.IPAddresses {
+		for _, ip := range altname.IPs(leaf) {
 			out = append(out, ip.String())
 		}
 		return strings.Join(out, ",")

@@ -27,7 +27,7 @@ var downstreamOperators = []operatorDef{
 	address("DOWNSTREAM_DIRECT_LOCAL_ADDRESS", "Own address of the downstream connection.", downstreamLocal),
 	host("DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT", "The same without the port.", downstreamLocal),
 	port("DOWNSTREAM_DIRECT_LOCAL_PORT", "Its port.", downstreamLocal),
-	text("DOWNSTREAM_PEER_URI_SAN", "SPIFFE ID that the client proved.", func(r *Record) string { return r.PeerID }),
+	appends("DOWNSTREAM_PEER_URI_SAN", "SPIFFE ID that the client proved.", func(dst []byte, r *Record) []byte { return appendURIs(dst, r.PeerID, r.Peer) }),
 	text("DOWNSTREAM_LOCAL_URI_SAN", "SPIFFE ID shown to the client.", func(r *Record) string { return r.OwnID }),
 	certificate("DOWNSTREAM_PEER_DNS_SAN", "DNS names of the client's certificate.", peercert.DNSNames, downstreamCerts),
 	certificate("DOWNSTREAM_PEER_IP_SAN", "IP addresses of the client's certificate.", peercert.IPs, downstreamCerts),
@@ -47,6 +47,21 @@ var downstreamOperators = []operatorDef{
 	text("DOWNSTREAM_TLS_CIPHER", "Cipher suite of the downstream connection, OpenSSL's name.", func(r *Record) string { return cipherName(r.CipherSuite) }),
 	text("DOWNSTREAM_TLS_GROUP", "Key exchange of the downstream connection.", func(r *Record) string { return groupName(r.TLSGroup) }),
 	transportFailure("DOWNSTREAM_TRANSPORT_FAILURE_REASON", "Why the downstream handshake failed, spaces written as underscores.", func(r *Record) string { return r.TransportFailure }),
+}
+
+// appendURIs is the one URI of a peer, or all of one whose context takes several.
+func appendURIs(dst []byte, id string, c *peercert.Chain) []byte {
+	uris := c.URIs()
+	if len(uris) < 2 {
+		return append(dst, id...)
+	}
+	for i, u := range uris {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = append(dst, u...)
+	}
+	return dst
 }
 
 func serverName(argument string) (valueFunc, error) {

@@ -202,6 +202,40 @@ func serverOf(t *testing.T, own ...Certificate) *tls.Config {
 	return c.ServerConfig(cfg)
 }
 
+// TestAddressesAreNotMapped: an address of 16 bytes is not the IPv4 address that it maps, which
+// constraints on IPv4 addresses do not see (RFC 5280 4.2.1.10 goes by the length).
+func TestAddressesAreNotMapped(t *testing.T) {
+	ca := newAuthority(t, "ca")
+	san, err := asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 7, Bytes: net.IPv4(10, 1, 2, 3).To16()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf := ca.issue(&x509.Certificate{ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: san}}}).cert
+	if len(leaf.IPAddresses) != 1 || len(leaf.IPAddresses[0]) != 16 {
+		t.Fatal(leaf.IPAddresses)
+	}
+	if exact(IP, "10.1.2.3")[0].Matches(leaf) {
+		t.Error("a rule takes it for the IPv4 address")
+	}
+	if !exact(IP, "::ffff:10.1.2.3")[0].Matches(leaf) {
+		t.Error("no rule sees it")
+	}
+	for _, verify := range []func(name string) error{
+		func(name string) error { return VerifyName([]*x509.Certificate{leaf}, name) },
+		func(name string) error {
+			_, err := (&verifier{cfg: &Validation{}}).judge([]*x509.Certificate{leaf}, name)
+			return err
+		},
+	} {
+		if verify("10.1.2.3") == nil {
+			t.Error("it is valid for the IPv4 address")
+		}
+		if err := verify("::ffff:10.1.2.3"); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestVerification: what a client accepts of a server, each way that a context can
 // say it, and that the reason is told.
 func TestVerification(t *testing.T) {

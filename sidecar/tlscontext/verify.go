@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -82,7 +81,7 @@ func (v *verifier) judge(chain []*x509.Certificate, serverName string) (by []*x5
 	if len(v.cfg.Names) > 0 && !slices.ContainsFunc(v.cfg.Names, func(m NameMatch) bool { return m.Matches(leaf) }) {
 		return nil, refuse("name", errors.New("none of its names is one that is expected"))
 	}
-	if serverName != "" && leaf.VerifyHostname(serverName) != nil {
+	if serverName != "" && !validFor(leaf, serverName) {
 		return nil, refuse("name", fmt.Errorf("it is not valid for %q", serverName))
 	}
 	if len(v.cfg.SPKI)+len(v.cfg.Hash) > 0 && !v.pinned(leaf) {
@@ -169,11 +168,7 @@ func (m NameMatch) Matches(c *x509.Certificate) bool {
 			}
 		}
 	case IP:
-		for _, ip := range c.IPAddresses {
-			if m.Match.Match(ip.String()) {
-				return true
-			}
-		}
+		return slices.ContainsFunc(altname.IPs(c), func(ip netip.Addr) bool { return m.Match.Match(ip.String()) })
 	case Email:
 		return slices.ContainsFunc(c.EmailAddresses, m.Match.Match)
 	}
@@ -187,13 +182,21 @@ func VerifyName(chain []*x509.Certificate, name string) error {
 	}
 	leaf := chain[0]
 	if ip, err := netip.ParseAddr(name); err == nil {
-		if slices.ContainsFunc(leaf.IPAddresses, func(own net.IP) bool { return own.Equal(ip.AsSlice()) }) {
+		if slices.Contains(altname.IPs(leaf), ip) {
 			return nil
 		}
 	} else if slices.ContainsFunc(leaf.DNSNames, func(own string) bool { return covers(own, name) }) {
 		return nil
 	}
 	return &VerifyError{Rule: "name", Subject: subject(leaf), Err: fmt.Errorf("it is not valid for %q", name)}
+}
+
+// validFor is VerifyHostname, but for addresses.
+func validFor(leaf *x509.Certificate, name string) bool {
+	if ip, err := netip.ParseAddr(name); err == nil {
+		return slices.Contains(altname.IPs(leaf), ip)
+	}
+	return leaf.VerifyHostname(name) == nil
 }
 
 // covers tells whether a certificate's DNS name, perhaps a wildcard for one whole
