@@ -170,10 +170,10 @@ func (x *exchange) answerDirectly(d *route.DirectResponse) {
 }
 
 // Record implements route.Facts. Where the request has a cluster, its first attempt is the
-// one under way before it has begun.
+// one under way before it has begun, unless it is dropped.
 func (x *exchange) Record() *telemetry.Record {
 	r := x.record()
-	if x.cluster != nil {
+	if x.cluster != nil && x.flags&(telemetry.FlagDropOverload|telemetry.FlagUnconditionalDropOverload) == 0 {
 		r.Attempts = max(1, r.Attempts)
 	}
 	return r
