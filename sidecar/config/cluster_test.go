@@ -410,8 +410,8 @@ func TestDocumentedCluster(t *testing.T) {
 		}
 		read[out.Clusters[0].Name] = out.Clusters[0]
 	}
-	api, outside, mail := read["api"], read["outside"], read["mail"]
-	if len(read) != 4 || api == nil || outside == nil || mail == nil || read["shop"] == nil {
+	api, outside, mail, overloaded := read["api"], read["outside"], read["mail"], read["overloaded"]
+	if len(read) != 5 || api == nil || outside == nil || mail == nil || overloaded == nil || read["shop"] == nil {
 		t.Fatalf("%d examples: %v", len(read), read)
 	}
 	if api.Type != cluster.StrictDNS || api.LB != cluster.LeastRequest || api.HealthCheck.HTTP.Path != "/healthz" || !api.Limits.TrackRemaining {
@@ -419,6 +419,9 @@ func TestDocumentedCluster(t *testing.T) {
 	}
 	if n := outside.HTTP.Names; n == nil || !n.SNI || !n.Verify || outside.TLS == nil {
 		t.Errorf("%+v", outside)
+	}
+	if overloaded.Endpoints.DropPerMillion != 25_000 {
+		t.Errorf("%+v", overloaded.Endpoints)
 	}
 	if mail.Announce != 2 || mail.TLS != nil {
 		t.Errorf("%+v", mail)
