@@ -47,7 +47,6 @@ var mutations = []struct {
 	{"a discovered secret's service", "sidecar/secrets/store.go", "	if socket == \"\" {", "	if false {", "sidecar/secrets", "TestNoSuchService"},
 	{"a secret that verifies nobody", "sidecar/config/secret.go", "if err == nil && out.Validation != nil && out.Validation.AcceptUntrusted {", "if false {", "sidecar/config", "TestSecretFile"},
 	{"no handshake before its secret", "sidecar/tlscontext/context.go", "			if s.absent != nil {\n				return nil, s.absent\n			}\n			if len(h.SupportedProtos)", "			if len(h.SupportedProtos)", "sidecar/tlscontext", "TestAbsentSecret"},
-	{"endpoints that are stale", "sidecar/cluster/stale.go", "if at, ok := a.staleAt(); ok && at <= monotonic() {", "if false {", "sidecar/cluster", "TestAgeOfEndpoints"},
 	{"the name that a connection was opened for", "sidecar/cluster/particular.go", "strings.ToLower(t.name), strings.ToLower(t.san),", "\"\", strings.ToLower(t.san),", "sidecar/cluster", "TestConnectionsOfAName"},
 	{"the name that a connection was verified for", "sidecar/cluster/particular.go", "strings.ToLower(t.name), strings.ToLower(t.san),", "strings.ToLower(t.name), \"\",", "sidecar/cluster", "TestVerifiedForOneNameOnly"},
 	{"requests of before names were verified", "sidecar/cluster/dial.go", "	if p.outdated(cfg) {", "	if false {", "sidecar/cluster", "TestNamesThatCameMeanwhile"},

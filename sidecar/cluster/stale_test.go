@@ -103,6 +103,9 @@ func TestAgeOfEndpoints(t *testing.T) {
 			if err := m.UpdateWith(cfg, a); err != nil {
 				t.Fatal(err)
 			}
+			if len(m.Get(cfg.Name).hosts()) > 0 {
+				t.Error("they serve until a timer is over that was over before")
+			}
 			has(t, "late", m.Get(cfg.Name), "")
 		}
 		_ = m.Close()
