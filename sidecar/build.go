@@ -107,7 +107,7 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 		TLS: s.tls, Metrics: s.metrics, Log: cfg.Log,
 		Source: func(name string) string { return s.state.checkSource(name) },
 		Proven: func() { s.state.proven() },
-		Own:    own(cfg.Bootstrap),
+		Own:    own(cfg.Bootstrap), MostDropped: mostDropped(cfg.Bootstrap),
 	})
 	spans := tracing.Options{Clusters: s.clusters, Metrics: s.metrics, Node: tracing.Node{ID: cfg.Node, Version: cfg.Version}, Log: cfg.Log}
 	if cfg.Bootstrap != nil {
@@ -177,6 +177,14 @@ func own(b *config.Bootstrap) *cluster.Own {
 		return nil
 	}
 	return b.Own
+}
+
+// mostDropped is the bound of what assignments have dropped, nil for none.
+func mostDropped(b *config.Bootstrap) *uint32 {
+	if b == nil {
+		return nil
+	}
+	return b.MostDropped
 }
 
 // secretsChanged puts discovered secrets in use, and goes on with what waited for them.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -120,7 +121,9 @@ func (g *Group) bootstrap(p *place, certs *certs) ([]byte, error) {
 		name, _ := c["name"].(string)
 		if e, ok := c["endpoints"].([]any); ok {
 			delete(c, "endpoints")
-			c["load_assignment"] = p.assignment(name, e)
+			if err := p.assign(c, p.assignment(name, e)); err != nil {
+				return nil, err
+			}
 		}
 		certs.socket(c)
 		clusters = append(clusters, c)
@@ -131,6 +134,27 @@ func (g *Group) bootstrap(p *place, certs *certs) ([]byte, error) {
 	}
 	maps.Copy(out, g.Bootstrap)
 	return yaml.Marshal(out)
+}
+
+// assign gives a cluster its endpoints, with a policy that it has for them. One of type EDS
+// finds them in a file.
+func (p *place) assign(c, assignment map[string]any) error {
+	if policy, ok := c["policy"]; ok {
+		delete(c, "policy")
+		assignment["policy"] = policy
+	}
+	if c["type"] != "EDS" {
+		c["load_assignment"] = assignment
+		return nil
+	}
+	file := filepath.Join(p.dir, fmt.Sprint(c["name"], ".yaml"))
+	c["eds_cluster_config"] = map[string]any{"eds_config": map[string]any{"path_config_source": map[string]any{"path": file}}}
+	assignment["@type"] = apiType + "config.endpoint.v3.ClusterLoadAssignment"
+	b, err := yaml.Marshal(map[string]any{"resources": []any{assignment}})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, b, 0o600)
 }
 
 // assignment of endpoints by priority: names, or lists of names. One that has a health

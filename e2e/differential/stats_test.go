@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -46,6 +47,8 @@ var countedAlike = []struct{ envoy, hauberk, use string }{
 	{`lb_zone_routing_cross_zone`, `hauberk_upstream_zone_picks_total{cluster="CLUSTER",result="cross_zone"}`, butChance},
 	{`lb_zone_no_capacity_left`, `hauberk_upstream_zone_picks_total{cluster="CLUSTER",result="no_capacity"}`, ""},
 	{`lb_local_cluster_not_ok`, `hauberk_upstream_zone_picks_total{cluster="CLUSTER",result="local_cluster_panic"}`, butForced},
+	{`assignment_timeout_received`, `hauberk_upstream_assignments_total{cluster="CLUSTER",result="ageing"}`, ""},
+	{`assignment_stale`, `hauberk_upstream_assignments_total{cluster="CLUSTER",result="stale"}`, ""},
 	{`original_dst_host_invalid`, `hauberk_upstream_invalid_destinations_total{cluster="CLUSTER"}`, ""},
 }
 
@@ -106,7 +109,7 @@ func TestStatisticsBesideEnvoy(t *testing.T) {
 	}
 	all := found{}
 	for i := range table.Groups {
-		if g := &table.Groups[i]; g.Name == "clusters" || g.Name == "zones" {
+		if g := &table.Groups[i]; slices.Contains([]string{"clusters", "policies", "zones"}, g.Name) {
 			r := &runner{g: g, certs: certs, dir: t.TempDir(), hauberk: hauberk}
 			r.envoy = func(file string) []string {
 				admin := filepath.Join(filepath.Dir(file), "admin.sock")

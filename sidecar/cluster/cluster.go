@@ -46,6 +46,7 @@ type Cluster struct {
 	resolved    []netip.Addr            // of a LogicalDNS cluster, as they are tried
 	warming     *time.Timer             // while hosts start slowly
 	rebuilding  *time.Timer             // while a change of health waits
+	ageing      ageing                  // of endpoints that go stale
 	restUntil   int64                   // changes of health wait until then
 	judging     *time.Timer             // where outliers are looked for, once judgedEvery
 	judgedEvery time.Duration

@@ -259,6 +259,13 @@ type Assignment struct {
 	Overprovisioning int
 	// WeightedHealth measures a priority by its hosts' weights, not their number.
 	WeightedHealth bool
+	// DropPerMillion is the share of requests that are answered in the place of the hosts.
+	DropPerMillion uint32 `json:",omitempty"`
+	// StaleAfter is for how long the endpoints of an EDS cluster are good without an update; 0 is
+	// for ever. Of other clusters it says nothing, as in Envoy.
+	StaleAfter time.Duration `json:",omitempty"`
+
+	arrived int64 // when the manager got it, 0 where it did not yet
 }
 
 // Locality groups endpoints of one place and priority.

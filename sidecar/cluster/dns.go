@@ -161,7 +161,7 @@ func unmapped(addrs []netip.Addr) []netip.Addr {
 
 // resolution is the assignment that the known addresses of the names make. c.mu is held.
 func (c *Cluster) resolution(s *settings) *Assignment {
-	out := &Assignment{Cluster: s.Name, Overprovisioning: s.Endpoints.Overprovisioning, WeightedHealth: s.Endpoints.WeightedHealth}
+	out := &Assignment{Cluster: s.Name, Overprovisioning: s.Endpoints.Overprovisioning, WeightedHealth: s.Endpoints.WeightedHealth, DropPerMillion: s.Endpoints.DropPerMillion}
 	c.resolved = nil
 	for _, l := range s.Endpoints.Localities {
 		next := l

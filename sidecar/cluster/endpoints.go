@@ -18,6 +18,7 @@ type endpointSet struct {
 	subsets *subsetIndex // nil without subsets
 	began   int64        // when it began to be made
 	own     *ownHosts    // of the own cluster, nil for others
+	drop    *Dropping    // nil where all requests are for the hosts
 }
 
 // members are a cluster's hosts as the assignment has them, then those that outlive it.
@@ -76,12 +77,17 @@ func (c *Cluster) replace(a *Assignment) { c.adopt(c.prepare(a)) }
 // address, so that their pools and counters survive. It ends idle connections of hosts that
 // have another name to tell, and changes nothing that recall does not put back. c.mu is held.
 func (c *Cluster) prepare(a *Assignment) *plan {
-	c.assignment = a
 	s := c.cfg.Load()
+	if c.removed {
+		a = nil
+	} else if s.Type == EDS {
+		a = a.unlessStale()
+	}
+	c.assignment = a
 	old := c.members
 	c.members = members{}
 	p := &plan{}
-	if a != nil && !c.removed {
+	if a != nil {
 		for i := range a.Localities {
 			l := &a.Localities[i]
 			for j := range l.Endpoints {
@@ -119,6 +125,7 @@ func (c *Cluster) adopt(p *plan) {
 	}
 	panics.Guard(panics.Configuration, c.syncChecks)
 	c.install(p.set)
+	c.awaitUpdate()
 	if p.changed && c.cfg.Load().CloseOnChange {
 		for _, h := range c.order {
 			h.retireConns()
@@ -205,6 +212,7 @@ func (c *Cluster) newSet() *endpointSet {
 	if cfg.Subsets != nil {
 		s.subsets = newSubsetIndex(rosters, cfg, c.assignment, now)
 	}
+	s.drop = c.newDropping()
 	if c.m.opts.Own.is(c.name) {
 		s.own = c.m.ownHosts(rosters)
 	}

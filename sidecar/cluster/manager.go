@@ -55,6 +55,8 @@ type Options struct {
 	Source func(cluster string) string
 	// Own is the cluster that the sidecar is a host of; nil has no requests routed by zone.
 	Own *Own
+	// MostDropped bounds, in percent, what assignments have dropped of the requests; nil does not.
+	MostDropped *uint32
 	// Proven is called, by a goroutine of its own, when a cluster awaits its first checks
 	// no longer. May be nil.
 	Proven func()
@@ -224,6 +226,9 @@ func (m *Manager) update(cfg *Config, a *Assignment, tried map[string]uint32) er
 			a = c.assigned()
 		}
 	}
+	if a != nil && a.arrived == 0 {
+		a.arrives()
+	}
 	if err := cmp.Or(cfg.Subsets.check(a), m.opts.Own.Takes(cfg.Name, a)); err != nil {
 		return fmt.Errorf("its endpoints: %w", err)
 	}
@@ -348,6 +353,7 @@ func (m *Manager) setEndpoints(a *Assignment) error {
 			return fmt.Errorf("for cluster %s: %w", c.name, err)
 		}
 	}
+	a.arrives()
 	return setTogether(users, a)
 }
 

@@ -52,6 +52,8 @@ type Bootstrap struct {
 	Overload *overload.Config
 	// Own is the cluster that the sidecar is a host of; nil where none is named.
 	Own *cluster.Own `json:",omitempty"`
+	// MostDropped bounds what assignments have dropped, in percent; nil does not.
+	MostDropped *uint32 `json:",omitempty"`
 }
 
 // Node is who the sidecar says it is.
@@ -100,6 +102,9 @@ func decodeBootstrap(m *bootstrapv3.Bootstrap, refused []error) (*Bootstrap, err
 	}
 	out := &Bootstrap{Node: node(m.GetNode()), Own: own(m)}
 	if d.runtime, err = readRuntime(m.GetLayeredRuntime()); err != nil {
+		return nil, err
+	}
+	if out.MostDropped, err = d.mostDropped(); err != nil {
 		return nil, err
 	}
 	if out.Overload, err = d.overload(m.GetOverloadManager()); err != nil {

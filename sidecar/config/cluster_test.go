@@ -13,6 +13,11 @@ import (
 )
 
 // clusterOf reads one cluster of a static bootstrap; lines are indented by four.
+// dropping is an assignment's with these categories.
+func dropping(categories string) string {
+	return "load_assignment: {cluster_name: c, policy: {drop_overloads: [" + categories + "]}}\n"
+}
+
 func clusterOf(t testing.TB, text string) (*cluster.Config, error) {
 	t.Helper()
 	var b strings.Builder
@@ -367,7 +372,12 @@ func TestClusterRefused(t *testing.T) {
 		"announced nobody":  {oneEndpoint + "transport_socket: {name: p, typed_config: {\"@type\": " + announcing + ", allow_unspecified_address: true, transport_socket: {name: p}}}\n", "transport_socket.typed_config.allow_unspecified_address: unsupported"},
 		"per connection":    {oneEndpoint + "connection_pool_per_downstream_connection: true\n", "connection_pool_per_downstream_connection: unsupported"},
 		"socket":            {oneEndpoint + "transport_socket_matches: [{name: x, transport_socket: {name: t, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext}}}]\n", "transport_socket_matches[0].transport_socket: a cluster takes"},
-		"drop":              {"load_assignment: {cluster_name: c, policy: {drop_overloads: [{category: x}]}}\n", "load_assignment.policy.drop_overloads: unsupported"},
+		"drop twice":        {dropping("{category: x}, {category: z}"), "load_assignment.policy.drop_overloads: has 2 categories"},
+		"drop nothing":      {dropping("{drop_percentage: {numerator: 1}}"), "load_assignment.policy.drop_overloads[0].category: value length must be at least 1"},
+		"drop too much":     {dropping("{category: x, drop_percentage: {numerator: 10001, denominator: TEN_THOUSAND}}"), "load_assignment.policy.drop_overloads[0].drop_percentage.numerator: 10001 is more than the denominator, 10000"},
+		"drop of what":      {dropping("{category: x, drop_percentage: {numerator: 1, denominator: 7}}"), "load_assignment.policy.drop_overloads[0].drop_percentage.denominator: value must be one of the defined enum values"},
+		"stale at once":     {"load_assignment: {cluster_name: c, policy: {endpoint_stale_after: 0s}}\n", "load_assignment.policy.endpoint_stale_after: value must be greater than 0s"},
+		"stale before":      {"load_assignment: {cluster_name: c, policy: {endpoint_stale_after: -1s}}\n", "load_assignment.policy.endpoint_stale_after: value must be greater than 0s"},
 		"check port twice":  {"load_assignment: {cluster_name: c, endpoints: [{lb_endpoints: [{endpoint: {health_check_config: {port_value: 1, address: {socket_address: {address: 10.0.0.2, port_value: 2}}}, address: {socket_address: {address: 10.0.0.1, port_value: 80}}}}]}]}\n", "health_check_config.port_value: the address has a port too"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -400,8 +410,8 @@ func TestDocumentedCluster(t *testing.T) {
 		}
 		read[out.Clusters[0].Name] = out.Clusters[0]
 	}
-	api, outside, mail := read["api"], read["outside"], read["mail"]
-	if len(read) != 4 || api == nil || outside == nil || mail == nil || read["shop"] == nil {
+	api, outside, mail, overloaded := read["api"], read["outside"], read["mail"], read["overloaded"]
+	if len(read) != 5 || api == nil || outside == nil || mail == nil || overloaded == nil || read["shop"] == nil {
 		t.Fatalf("%d examples: %v", len(read), read)
 	}
 	if api.Type != cluster.StrictDNS || api.LB != cluster.LeastRequest || api.HealthCheck.HTTP.Path != "/healthz" || !api.Limits.TrackRemaining {
@@ -409,6 +419,9 @@ func TestDocumentedCluster(t *testing.T) {
 	}
 	if n := outside.HTTP.Names; n == nil || !n.SNI || !n.Verify || outside.TLS == nil {
 		t.Errorf("%+v", outside)
+	}
+	if overloaded.Endpoints.DropPerMillion != 25_000 {
+		t.Errorf("%+v", overloaded.Endpoints)
 	}
 	if mail.Announce != 2 || mail.TLS != nil {
 		t.Errorf("%+v", mail)

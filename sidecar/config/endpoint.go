@@ -1,10 +1,13 @@
 package config
 
 import (
+	"math"
 	"net/netip"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 )
@@ -14,6 +17,11 @@ func (d *decoder) assignment(m *endpointv3.ClusterLoadAssignment, path string, n
 	out := &cluster.Assignment{
 		Cluster: m.GetClusterName(), Overprovisioning: int(m.GetPolicy().GetOverprovisioningFactor().GetValue()),
 		WeightedHealth: m.GetPolicy().GetWeightedPriorityHealth(),
+		StaleAfter:     m.GetPolicy().GetEndpointStaleAfter().AsDuration().Truncate(time.Millisecond), // as in Envoy
+	}
+	var err error
+	if out.DropPerMillion, err = dropShare(m.GetPolicy().GetDropOverloads(), path); err != nil {
+		return nil, err
 	}
 	for i, l := range m.GetEndpoints() {
 		here := at(under(path, "endpoints"), i)
@@ -31,6 +39,45 @@ func (d *decoder) assignment(m *endpointv3.ClusterLoadAssignment, path string, n
 		out.Localities = append(out.Localities, loc)
 	}
 	return out, nil
+}
+
+// dropShare reads what is dropped of a million requests.
+func dropShare(ms []*endpointv3.ClusterLoadAssignment_Policy_DropOverload, path string) (uint32, error) {
+	here := under(under(path, "policy"), "drop_overloads")
+	switch len(ms) {
+	case 0:
+		return 0, nil
+	case 1:
+	default:
+		return 0, fail(here, "has %d categories; one is supported, as in Envoy", len(ms))
+	}
+	here = at(here, 0) + ".drop_percentage"
+	p := ms[0].GetDropPercentage()
+	unit, ok := map[typev3.FractionalPercent_DenominatorType]uint32{
+		typev3.FractionalPercent_HUNDRED: 10_000, typev3.FractionalPercent_TEN_THOUSAND: 100, typev3.FractionalPercent_MILLION: 1,
+	}[p.GetDenominator()]
+	switch {
+	case !ok:
+		return 0, fail(here+".denominator", "unknown value %d", p.GetDenominator())
+	case p.GetNumerator() > 1_000_000/unit:
+		return 0, fail(here+".numerator", "%d is more than the denominator, %d", p.GetNumerator(), 1_000_000/unit)
+	}
+	return p.GetNumerator() * unit, nil
+}
+
+// dropLimitKey bounds what is dropped of every cluster's requests, in percent.
+const dropLimitKey = "load_balancing_policy.drop_overload_limit"
+
+// mostDropped reads the bound, nil for none.
+func (d *decoder) mostDropped() (*uint32, error) {
+	n, ok, err := d.runtime.number(dropLimitKey)
+	switch {
+	case err != nil || !ok:
+		return nil, err
+	case n < 0 || n > 100 || n != math.Trunc(n):
+		return nil, fail(d.runtime.paths[dropLimitKey], "is no whole percentage from 0 to 100")
+	}
+	return new(uint32(n)), nil
 }
 
 func (d *decoder) endpoint(m *endpointv3.LbEndpoint, path string, names bool) (*cluster.Endpoint, error) {

@@ -188,8 +188,11 @@ func declareEndpoints() {
 	declare("Endpoints", map[protoreflect.FullName]*rules{
 		"envoy.config.endpoint.v3.ClusterLoadAssignment": {use: "cluster_name endpoints policy"},
 		"envoy.config.endpoint.v3.ClusterLoadAssignment.Policy": {
-			use:     "overprovisioning_factor weighted_priority_health",
-			instead: map[string]string{"endpoint_stale_after": "endpoints stay until the control plane changes them"},
+			use: "overprovisioning_factor weighted_priority_health drop_overloads endpoint_stale_after",
+		},
+		"envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload": {
+			use:    "drop_percentage",
+			ignore: map[string]string{"category": "it names the requests in reports of load, of which there are none"},
 		},
 		"envoy.config.endpoint.v3.LocalityLbEndpoints": {
 			use:    "locality lb_endpoints load_balancing_weight priority",

@@ -14,7 +14,8 @@ type reply struct {
 	details    string // for the access log
 	reason     string // a codec's, for counters
 	location   string
-	overloaded bool // the upstream is
+	overloaded bool   // the upstream is
+	dropped    string // the header that says so, "" where it was not dropped
 	close      bool
 	byManager  bool          // which ends a request of whatever it is about
 	routed     bool          // it is what the route says: a redirect or a direct response
@@ -114,6 +115,9 @@ func (x *exchange) headReply(r *reply) {
 	}
 	if r.overloaded {
 		f.AddID(message.XEnvoyOverloaded, "true")
+	}
+	if r.dropped != "" && !x.m.cfg.SuppressEnvoyHeaders {
+		f.Add(r.dropped, "true")
 	}
 	if x.m.cfg.AppendLocalOverload && x.flags&telemetry.FlagOverload != 0 {
 		f.Add("x-envoy-local-overloaded", "true")

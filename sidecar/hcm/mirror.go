@@ -36,6 +36,10 @@ func (x *exchange) sendMirrors() {
 			x.m.countMirror("too_large", x.d.Shard)
 			continue
 		}
+		if d := c.Dropping(); d != nil && d.Drops(x.d.Shard) {
+			x.m.countMirror("dropped", x.d.Shard)
+			continue
+		}
 		y := x.beside(x.m.ctx)
 		if x.attempts > 0 && x.sel.Route.Forward.AutoHostRewrite {
 			y.undoHostRewrite() // an attempt was made before the body was whole

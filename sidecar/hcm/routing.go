@@ -97,7 +97,26 @@ func (x *exchange) act() bool {
 		x.answer(notFoundStatus(r.Forward), "cluster_not_found")
 		return false
 	}
+	if d := x.cluster.Dropping(); d != nil && d.Drops(x.d.Shard) {
+		x.answerDropped(d)
+		return false
+	}
 	return true
+}
+
+// answerDropped answers in the place of a cluster that has an overload. Nothing of what the route
+// says of requests is done yet, as in Envoy.
+//
+//go:noinline
+func (x *exchange) answerDropped(d *cluster.Dropping) {
+	r := reply{status: 503, body: "drop overload", details: "drop_overload", dropped: "x-envoy-drop-overload"}
+	flag := telemetry.FlagDropOverload
+	if d.All() {
+		r.body, r.details, r.dropped = "unconditional drop overload", "unconditional_drop_overload", "x-envoy-unconditional-drop-overload"
+		flag = telemetry.FlagUnconditionalDropOverload
+	}
+	x.flags |= flag
+	x.localReply(&r)
 }
 
 // leaveOld ends a connection whose listener was updated since, when what it was to use
@@ -151,10 +170,10 @@ func (x *exchange) answerDirectly(d *route.DirectResponse) {
 }
 
 // Record implements route.Facts. Where the request has a cluster, its first attempt is the
-// one under way before it has begun.
+// one under way before it has begun, unless it is dropped.
 func (x *exchange) Record() *telemetry.Record {
 	r := x.record()
-	if x.cluster != nil {
+	if x.cluster != nil && x.flags&(telemetry.FlagDropOverload|telemetry.FlagUnconditionalDropOverload) == 0 {
 		r.Attempts = max(1, r.Attempts)
 	}
 	return r

@@ -435,6 +435,29 @@ func (c *ClusterMetrics) ZoneRouted(s ZoneStructure) {
 	}
 }
 
+// Dropped counts requests that are dropped because of an overload, for the clusters that drop
+// any; for configuration time.
+func (c *ClusterMetrics) Dropped() *Counter {
+	if c == nil {
+		return nil
+	}
+	return c.other(c.m.upstreamDropped)
+}
+
+// AssignmentAges counts an assignment that goes stale unless there is an update in time.
+func (c *ClusterMetrics) AssignmentAges() {
+	if c != nil {
+		c.other(c.m.upstreamAssignments, "ageing").Inc(0)
+	}
+}
+
+// AssignmentStale counts one of which none came.
+func (c *ClusterMetrics) AssignmentStale() {
+	if c != nil {
+		c.other(c.m.upstreamAssignments, "stale").Inc(0)
+	}
+}
+
 // InvalidDestinations counts requests whose header names no destination, for the
 // clusters that look at one; for configuration time.
 func (c *ClusterMetrics) InvalidDestinations() *Counter {

@@ -9,29 +9,31 @@ type Flags uint32
 // The flags, in the order they are written: Envoy's, then Hauberk's own. Envoy writes
 // them in the order in which they arose, which for those that arise together is this.
 const (
-	FlagLocalHealthCheck        Flags = 1 << iota // LH
-	FlagNoHealthyUpstream                         // UH
-	FlagUpstreamConnectFailure                    // UF
-	FlagRetryLimitExceeded                        // URX
-	FlagUpstreamRequestTimeout                    // UT
-	FlagUpstreamReset                             // UR
-	FlagUpstreamConnTermination                   // UC
-	FlagUpstreamOverflow                          // UO
-	FlagNoRoute                                   // NR
-	FlagDelayInjected                             // DI
-	FlagFaultInjected                             // FI
-	FlagRateLimited                               // RL
-	FlagDownstreamTermination                     // DC
-	FlagStreamIdleTimeout                         // SI
-	FlagDownstreamProtocolError                   // DPE
-	FlagDurationTimeout                           // DT
-	FlagUpstreamProtocolError                     // UPE
-	FlagNoCluster                                 // NC
-	FlagOverload                                  // OM
-	FlagDownstreamReset                           // DR
-	FlagTLSFailure                                // TLS: the downstream handshake failed
-	FlagDraining                                  // DRAIN: closed at the end of a drain
-	FlagPolicyClosed                              // PC: closed by a policy or identity change
+	FlagLocalHealthCheck          Flags = 1 << iota // LH
+	FlagNoHealthyUpstream                           // UH
+	FlagUpstreamConnectFailure                      // UF
+	FlagRetryLimitExceeded                          // URX
+	FlagUpstreamRequestTimeout                      // UT
+	FlagUpstreamReset                               // UR
+	FlagUpstreamConnTermination                     // UC
+	FlagUpstreamOverflow                            // UO
+	FlagNoRoute                                     // NR
+	FlagDelayInjected                               // DI
+	FlagFaultInjected                               // FI
+	FlagRateLimited                                 // RL
+	FlagDownstreamTermination                       // DC
+	FlagStreamIdleTimeout                           // SI
+	FlagDownstreamProtocolError                     // DPE
+	FlagDurationTimeout                             // DT
+	FlagUpstreamProtocolError                       // UPE
+	FlagNoCluster                                   // NC
+	FlagOverload                                    // OM
+	FlagDropOverload                                // DO
+	FlagDownstreamReset                             // DR
+	FlagUnconditionalDropOverload                   // UDO
+	FlagTLSFailure                                  // TLS: the downstream handshake failed
+	FlagDraining                                    // DRAIN: closed at the end of a drain
+	FlagPolicyClosed                                // PC: closed by a policy or identity change
 	flagEnd
 )
 
@@ -57,7 +59,9 @@ var flagNames = [...]flagName{
 	{"UPE", "UpstreamProtocolError", "the upstream's answer broke the protocol"},
 	{"NC", "NoClusterFound", "the cluster of the route does not exist"},
 	{"OM", "OverloadManagerTerminated", "refused because of overload"},
+	{"DO", "DropOverload", "dropped because the cluster's assignment has a share of the requests dropped"},
 	{"DR", "DownstreamRemoteReset", "the downstream reset the stream"},
+	{"UDO", "UnconditionalDropOverload", "dropped because the cluster's assignment has all requests dropped"},
 	{"TLS", "DownstreamTlsFailure", "Hauberk's own: the downstream TLS handshake failed"},
 	{"DRAIN", "DrainEnded", "Hauberk's own: closed at the end of a drain"},
 	{"PC", "PolicyClosed", "Hauberk's own: closed because a policy or an identity changed"},
@@ -73,8 +77,6 @@ var absentFlags = []FlagDoc{
 	{"RFCF", "there is no cache filter"},
 	{"NFCF", "filters are configured where they stand"},
 	{"DF", "names are resolved beforehand, not for a request"},
-	{"DO", "drop_overloads is refused"},
-	{"UDO", "drop_overloads is refused"},
 }
 
 // Each flag has a name: a compile error here asks for one, or for the flag.

@@ -69,6 +69,8 @@ type Metrics struct {
 	upstreamZonePicks          *CounterVec
 	upstreamZoneStructures     *CounterVec
 	upstreamInvalidDestination *CounterVec
+	upstreamDropped            *CounterVec
+	upstreamAssignments        *CounterVec
 
 	// UpstreamActive is what goes on now; the clusters fill it in at a scrape.
 	UpstreamActive *GaugeVec
@@ -186,6 +188,8 @@ func NewMetrics() *Metrics {
 		upstreamZonePicks:          r.Counter("hauberk_upstream_zone_picks_total", "Choices of a zone, by result: direct (all go to the sidecar's own), sampled (to its own, of which a share goes there), cross_zone, no_capacity (to any, where none has room) or local_cluster_panic (not by zone, because too few of its own cluster are healthy; those that are refused for it too).", "cluster", "result"),
 		upstreamZoneStructures:     r.Counter("hauberk_upstream_zone_structures_total", "Times that routing by zone was worked out anew, by result: direct, residual (a share goes to other zones), one_zone, cluster_too_small or local_cluster_not_ok (it has no host in the sidecar's zone).", "cluster", "result"),
 		upstreamInvalidDestination: r.Counter("hauberk_upstream_invalid_destinations_total", "Requests whose header named a destination that is no address and port.", "cluster"),
+		upstreamDropped:            r.Counter("hauberk_upstream_dropped_total", "Requests that were answered in the place of the endpoints, because their assignment has a share of them dropped (drop_overloads); of clusters that drop any.", "cluster"),
+		upstreamAssignments:        r.Counter("hauberk_upstream_assignments_total", "Assignments of endpoints that go stale (endpoint_stale_after), by result: ageing (it came) or stale (no update came in time, and its endpoints are in use no longer).", "cluster", "result"),
 		UpstreamActive:             r.Gauge("hauberk_upstream_requests_active", "Requests at upstreams now, and those that wait for a connection, by state: active or pending; of clusters that have any.", "cluster", "state"),
 		UpstreamRemaining:          r.Gauge("hauberk_upstream_limit_remaining", "What is left of a circuit breaker, where the cluster tracks it.", "cluster", "priority", "limit"),
 
@@ -196,7 +200,7 @@ func NewMetrics() *Metrics {
 
 		Glitches: r.Counter("hauberk_http2_glitches_total", "What clients of HTTP/2 did at the sidecar's cost, which honest ones do seldom or never, by class: malformed (messages that are refused), stream_error, reset (of a stream, before anything was answered), refused_stream, closed_stream, header_size, continuation_flood, empty_frames_flood, settings, ping, priority_flood, window_update_flood, outbound_flood or slow_head.", "class"),
 
-		Mirrored:     r.Counter("hauberk_mirrored_requests_total", "Copies of requests for mirrors, by result: answered, failed, or too_large, where the body was longer than is kept and no copy was made.", "result"),
+		Mirrored:     r.Counter("hauberk_mirrored_requests_total", "Copies of requests for mirrors, by result: answered, failed, dropped (by their cluster's drop_overloads), or too_large, where the body was longer than is kept and no copy was made.", "result"),
 		FilterEvents: r.Counter("hauberk_http_filter_events_total", "What HTTP filters did, by the filter's name and event: delay, abort and overflow of faults; enabled, ok, rate_limited, enforced and shadow_mode (over the limit of a descriptor in shadow mode alone, and let pass) of local rate limits; origin_valid and origin_invalid of CORS.", "filter", "event"),
 
 		TracedRequests: r.Counter("hauberk_traced_requests_total", "Requests by why they are traced where tracing is configured: random_sampling, service_forced, client_enabled or not_traceable.", "reason"),

@@ -1,0 +1,80 @@
+package config
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// TestAssignmentPolicy reads what an assignment of EDS says beside its endpoints.
+func TestAssignmentPolicy(t *testing.T) {
+	type policy = endpointv3.ClusterLoadAssignment_Policy
+	drop := func(n uint32, of typev3.FractionalPercent_DenominatorType) *policy {
+		return &policy{DropOverloads: []*endpointv3.ClusterLoadAssignment_Policy_DropOverload{
+			{Category: "c", DropPercentage: &typev3.FractionalPercent{Numerator: n, Denominator: of}},
+		}}
+	}
+	for name, tc := range map[string]struct {
+		policy *policy
+		drop   uint32
+		stale  time.Duration
+		fails  string
+	}{
+		"nothing":       {},
+		"a percentage":  {policy: drop(30, typev3.FractionalPercent_HUNDRED), drop: 300_000},
+		"ten thousand":  {policy: drop(30, typev3.FractionalPercent_TEN_THOUSAND), drop: 3_000},
+		"a million":     {policy: drop(30, typev3.FractionalPercent_MILLION), drop: 30},
+		"all":           {policy: drop(100, typev3.FractionalPercent_HUNDRED), drop: 1_000_000},
+		"none":          {policy: drop(0, typev3.FractionalPercent_HUNDRED)},
+		"no percentage": {policy: &policy{DropOverloads: []*endpointv3.ClusterLoadAssignment_Policy_DropOverload{{Category: "c"}}}},
+		"too many":      {policy: drop(101, typev3.FractionalPercent_HUNDRED), fails: `"c": policy.drop_overloads[0].drop_percentage.numerator: 101`},
+		"stale":         {policy: &policy{EndpointStaleAfter: durationpb.New(90*time.Second + time.Microsecond)}, stale: 90 * time.Second},
+		"not stale":     {policy: &policy{EndpointStaleAfter: durationpb.New(999 * time.Microsecond)}},
+		"at once":       {policy: &policy{EndpointStaleAfter: durationpb.New(0)}, fails: "policy.endpoint_stale_after: value must be greater than 0s"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, err := proto.Marshal(&endpointv3.ClusterLoadAssignment{ClusterName: "c", Policy: tc.policy})
+			if err != nil {
+				t.Fatal(err)
+			}
+			a, err := Assignment(b)
+			switch {
+			case tc.fails != "":
+				if err == nil || !strings.Contains(err.Error(), tc.fails) {
+					t.Errorf("got %v", err)
+				}
+			case err != nil:
+				t.Error(err)
+			case a.DropPerMillion != tc.drop || a.StaleAfter != tc.stale:
+				t.Errorf("drops %d, stale after %v", a.DropPerMillion, a.StaleAfter)
+			}
+		})
+	}
+}
+
+// TestDropLimit reads the runtime's bound of what is dropped.
+func TestDropLimit(t *testing.T) {
+	for value, want := range map[string]string{
+		"0": "0", "40": "40", "100": "100", `"25"`: "25", "101": "is no whole percentage from 0 to 100", "-1": "is no whole percentage", "0.5": "is no whole percentage", "x": "is not a number",
+	} {
+		out, err := ParseBootstrap([]byte("layered_runtime: {layers: [{name: s, static_layer: {load_balancing_policy: {drop_overload_limit: " + value + "}}}]}\n"))
+		var got string
+		switch {
+		case err != nil:
+			got = err.Error()
+		case out.MostDropped == nil:
+			got = "nothing"
+		default:
+			got = strconv.Itoa(int(*out.MostDropped))
+		}
+		if got != want && (err == nil || !strings.Contains(got, `layered_runtime.layers[0].static_layer["load_balancing_policy"]["drop_overload_limit"]: `+want)) {
+			t.Errorf("%s: %s, want %s", value, got, want)
+		}
+	}
+}
