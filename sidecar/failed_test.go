@@ -116,6 +116,13 @@ func inUse(address string) error {
 	return &listener.AddressInUseError{Network: "tcp", Address: address}
 }
 
+// free has nobody keep a listener from its address.
+func (r *rig) free(name string) {
+	r.mu.Lock() // whoever tries it again reads it so
+	defer r.mu.Unlock()
+	delete(r.l.fail, name)
+}
+
 // lateFailure has a listener wait, be acknowledged, and then not have its address.
 func (r *rig) lateFailure(t *testing.T, name string) {
 	t.Helper()
@@ -146,7 +153,7 @@ func TestFailedListenerIsTriedAgain(t *testing.T) {
 		if got := r.metricLines(t, "hauberk_listener_failures_total"); got != "9" {
 			t.Errorf("tries in the first minute: %s, want 9: after 1, 2, 4, 8 and each 10 s", got)
 		}
-		delete(r.l.fail, "l")
+		r.free("l")
 		time.Sleep(retryMax)
 		synctest.Wait()
 		if r.l.inForce["l"] == nil || len(r.failures())+len(r.pending())+len(r.retries) != 0 {
@@ -164,7 +171,7 @@ func TestFailedListenerIsTriedNoMore(t *testing.T) {
 			r.put(t, httpListener(t, "l", "later"))
 		},
 		"another one in force": func(t *testing.T, r *rig) {
-			delete(r.l.fail, "l")
+			r.free("l")
 			r.put(t, tcpListener(t, "l", "c", corev3.TrafficDirection_INBOUND))
 		},
 	} {
@@ -173,7 +180,7 @@ func TestFailedListenerIsTriedNoMore(t *testing.T) {
 				r := newRig(t)
 				r.lateFailure(t, "l")
 				then(t, r)
-				delete(r.l.fail, "l")
+				r.free("l")
 				before := r.l.inForce["l"]
 				time.Sleep(9 * time.Second) // the wait of a listener is 10 s
 				synctest.Wait()
@@ -195,7 +202,7 @@ func TestRefusedListenerLeavesTheOneThatFailed(t *testing.T) {
 		if errs := r.Apply(client.Update{Type: resource.ListenerType, Upserts: []*resource.Resource{other}}); errs["l"] == nil {
 			t.Fatal("taken")
 		}
-		delete(r.l.fail, "l")
+		r.free("l")
 		time.Sleep(retryMax)
 		synctest.Wait()
 		if l := r.l.inForce["l"]; l == nil || l.Chains[0].HTTP == nil || len(r.failures()) != 0 {
@@ -211,7 +218,7 @@ func TestOtherFailuresAreNotTriedAgain(t *testing.T) {
 		r.put(t, edsCluster(t, "c"), assignment(t, "c", 80), httpListener(t, "l", "late"))
 		r.l.fail["l"] = errors.New("no such certificate")
 		r.put(t, routeTo(t, "late", "c"))
-		delete(r.l.fail, "l")
+		r.free("l")
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if r.l.inForce["l"] != nil || r.failures()["l"] == nil {
