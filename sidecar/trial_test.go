@@ -216,7 +216,7 @@ func TestClusterAwaitsItsNames(t *testing.T) {
 						address = "new:82"
 					}
 					if got := r.hostsOf("c"); !strings.Contains(got, address) || strings.Contains(got, ":80") || len(r.pending()) != 0 {
-						t.Errorf("then: %s, %v", got, r.pending())
+						t.Fatalf("then: %s, %v", got, r.pending())
 					}
 					if got := r.clusters.Get("c").Stats()[0].Check; checked && got != "failing" && got != "timeout" {
 						t.Errorf("what was found: %q", got)
