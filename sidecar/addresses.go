@@ -9,7 +9,7 @@ import (
 // addresses tell which listener has an address.
 type addresses map[listener.Bound]string
 
-// addresses are those of all listeners. One that waits to move has both: it listens at the
+// addresses are those of all listeners. One that waits or fails to move has both: it listens at the
 // one until it does at the other, and may do so last of all that wait.
 func (s *state) addresses() addresses {
 	held := addresses{}
@@ -25,7 +25,7 @@ func (s *state) holding(name string) []*listener.Config {
 	if cfg := s.wants[name]; cfg != nil {
 		out = append(out, cfg)
 	}
-	if old := s.inForce[name]; old != nil && s.warming[name] != nil {
+	if old := s.inForce[name]; old != nil && (s.warming[name] != nil || s.retries[name] != nil) {
 		out = append(out, old)
 	}
 	return out

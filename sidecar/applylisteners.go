@@ -21,6 +21,7 @@ func (s *state) applyListeners(u client.Update, errs map[string]error) {
 			delete(s.wants, name)
 			delete(s.failed, name)
 			s.cool(name)
+			s.forgo(name)
 		}
 	}
 	if u.Full {
@@ -79,8 +80,12 @@ func (s *state) gone(removed []string) []string {
 	return out
 }
 
-// restore takes a rejected listener back to the one in force.
+// restore takes a rejected listener back to the one that was to be in its place, or is.
 func (s *state) restore(name string) {
+	if r := s.retries[name]; r != nil {
+		s.wants[name] = r.cfg
+		return
+	}
 	if old := s.inForce[name]; old != nil {
 		s.wants[name] = old
 		return
@@ -114,6 +119,7 @@ func (s *state) want(cfg *listener.Config) bool {
 		return false
 	}
 	s.cool(cfg.Name)
+	s.forgo(cfg.Name)
 	w := &warming{cfg: cfg}
 	w.timer = time.AfterFunc(s.warmUp, func() { s.expire(w) })
 	s.warming[cfg.Name] = w
@@ -159,6 +165,7 @@ func (s *state) replace(remove []string, add []*listener.Config) map[string]erro
 			continue
 		}
 		delete(s.failed, cfg.Name)
+		s.forgo(cfg.Name)
 		s.inForce[cfg.Name] = cfg
 	}
 	return errs

@@ -225,6 +225,9 @@ func (s *state) stop() {
 	for name := range s.held {
 		s.release(name)
 	}
+	for name := range s.retries {
+		s.forgo(name)
+	}
 	for _, f := range s.fetches {
 		f.stop()
 	}

@@ -7,9 +7,13 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/xds/client"
 	"github.com/hauberk-mesh/hauberk/xds/resource"
 )
@@ -81,7 +85,7 @@ func TestRefusedListenerIsGone(t *testing.T) {
 	}
 }
 
-// The admin interface says of a listener why it is not there.
+// The admin interface says of a listener why it is not there, until it is.
 func TestFailedListenerIsShown(t *testing.T) {
 	s, port := idle(t), freePorts(t, 1)[0]
 	s.state.follow(nobody{})
@@ -100,4 +104,125 @@ func TestFailedListenerIsShown(t *testing.T) {
 	if len(shown) != 1 || shown[0].Name != "l" || shown[0].Address != "" || !strings.Contains(shown[0].Error, "is in use") {
 		t.Errorf("%+v", shown)
 	}
+	other.Close()
+	s.state.tryAgain(s.state.retries["l"])
+	if shown = (*view)(s).Listeners().([]listenerView); len(shown) != 1 || shown[0].Address == "" || shown[0].Error != "" {
+		t.Errorf("when it is free: %+v", shown)
+	}
+}
+
+// inUse is that somebody else has an address.
+func inUse(address string) error {
+	return &listener.AddressInUseError{Network: "tcp", Address: address}
+}
+
+// free has nobody keep a listener from its address.
+func (r *rig) free(name string) {
+	r.mu.Lock() // whoever tries it again reads it so
+	defer r.mu.Unlock()
+	delete(r.l.fail, name)
+}
+
+// lateFailure has a listener wait, be acknowledged, and then not have its address.
+func (r *rig) lateFailure(t *testing.T, name string) {
+	t.Helper()
+	l := &listenerv3.Listener{}
+	if err := httpListener(t, name, "late").Body.UnmarshalTo(l); err != nil {
+		t.Fatal(err)
+	}
+	l.TrafficDirection = corev3.TrafficDirection_INBOUND
+	r.put(t, edsCluster(t, "c"), assignment(t, "c", 80), res(t, name, l))
+	r.l.fail[name] = inUse("127.0.0.1:1")
+	r.put(t, routeTo(t, "late", "c"))
+	if r.failures()[name] == nil || len(r.pending()) != 1 {
+		t.Fatalf("told: %v, pending %v", r.failures(), r.pending())
+	}
+}
+
+// A listener that was acknowledged comes up once its address is free, though nobody sends it
+// again; until then it is told that it is not there, and what it names is kept.
+func TestFailedListenerIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.lateFailure(t, "l")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if r.failures()["l"] == nil || len(r.pending()) != 1 || r.routes.get("late") == nil {
+			t.Errorf("after a minute: %v, pending %v", r.failures(), r.pending())
+		}
+		if got := r.metricLines(t, "hauberk_listener_failures_total"); got != "9" {
+			t.Errorf("tries in the first minute: %s, want 9: after 1, 2, 4, 8 and each 10 s", got)
+		}
+		r.free("l")
+		time.Sleep(retryMax)
+		synctest.Wait()
+		if r.l.inForce["l"] == nil || len(r.failures())+len(r.pending())+len(r.retries) != 0 {
+			t.Errorf("when it is free: %v, pending %v", r.failures(), r.pending())
+		}
+	})
+}
+
+// What would be tried again is not when something else has been said of it since.
+func TestFailedListenerIsTriedNoMore(t *testing.T) {
+	for what, then := range map[string]func(t *testing.T, r *rig){
+		"removed":  func(t *testing.T, r *rig) { r.remove(resource.ListenerType, "l") },
+		"draining": func(_ *testing.T, r *rig) { r.drainInbound() },
+		"another one that waits": func(t *testing.T, r *rig) {
+			r.put(t, httpListener(t, "l", "later"))
+		},
+		"another one in force": func(t *testing.T, r *rig) {
+			r.free("l")
+			r.put(t, tcpListener(t, "l", "c", corev3.TrafficDirection_INBOUND))
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				r.lateFailure(t, "l")
+				then(t, r)
+				r.free("l")
+				before := r.l.inForce["l"]
+				time.Sleep(9 * time.Second) // the wait of a listener is 10 s
+				synctest.Wait()
+				if r.l.inForce["l"] != before || len(r.retries) != 0 {
+					t.Errorf("in force: %v", r.l.inForce["l"])
+				}
+				r.remove(resource.ListenerType, "l")
+			})
+		})
+	}
+}
+
+// What is refused changes nothing: the one that was acknowledged is still tried.
+func TestRefusedListenerLeavesTheOneThatFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.lateFailure(t, "l")
+		other := tcpListener(t, "l", "c", corev3.TrafficDirection_OUTBOUND)
+		if errs := r.Apply(client.Update{Type: resource.ListenerType, Upserts: []*resource.Resource{other}}); errs["l"] == nil {
+			t.Fatal("taken")
+		}
+		r.free("l")
+		time.Sleep(retryMax)
+		synctest.Wait()
+		if l := r.l.inForce["l"]; l == nil || l.Chains[0].HTTP == nil || len(r.failures()) != 0 {
+			t.Errorf("in force: %+v, %v", l, r.failures())
+		}
+	})
+}
+
+// Only an address may be free later: what else fails would fail again.
+func TestOtherFailuresAreNotTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.put(t, edsCluster(t, "c"), assignment(t, "c", 80), httpListener(t, "l", "late"))
+		r.l.fail["l"] = errors.New("no such certificate")
+		r.put(t, routeTo(t, "late", "c"))
+		r.free("l")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if r.l.inForce["l"] != nil || r.failures()["l"] == nil {
+			t.Errorf("in force: %v, %v", r.l.inForce["l"], r.failures())
+		}
+	})
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/xds/resource"
 )
 
-// heldCluster waits for its secrets, its endpoints or first checks of its hosts; the one that
+// heldCluster waits for its secrets, its endpoints or names, or first checks of its hosts; the one that
 // it takes the place of goes on.
 type heldCluster struct {
 	cfg   *cluster.Config
@@ -27,6 +27,8 @@ func (s *state) waitsFor(h *heldCluster) string {
 	switch {
 	case !s.secretsReady(config.ClusterSecrets(h.cfg)):
 		return "secrets"
+	case h.trial != nil && h.trial.AwaitsNames():
+		return "the addresses of its names"
 	case h.trial != nil:
 		return "first checks of its hosts"
 	}
@@ -46,10 +48,17 @@ func (s *state) clusterWaits(cfg *cluster.Config) bool {
 }
 
 // untried tells whether a cluster takes the place of another with hosts of which nothing is
-// known, and which are to be checked. All of its hosts would be out until then.
+// known, and which are to be checked. All of its hosts would be out until then. Those of names
+// that are still to be resolved would not be there.
 func (s *state) untried(cfg *cluster.Config) bool {
 	old := s.clusterConfigs[cfg.Name]
-	if old == nil || cfg.HealthCheck == nil {
+	if old == nil {
+		return false
+	}
+	if cfg.Type == cluster.StrictDNS || cfg.Type == cluster.LogicalDNS {
+		return old.Type != cfg.Type || !share(old.Endpoints, cfg.Endpoints)
+	}
+	if cfg.HealthCheck == nil {
 		return false
 	}
 	switch cfg.Type {

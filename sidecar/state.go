@@ -113,6 +113,7 @@ type state struct {
 	warming  map[string]*warming
 	held     map[string]*heldCluster
 	failed   map[string]error
+	retries  map[string]*retry
 	draining bool // no inbound listener may come back
 	// clustersCome is set until a control plane that has clusters has sent some.
 	clustersCome bool
@@ -131,7 +132,7 @@ func newState(s *state) *state {
 		s.routes = newRoutes()
 	}
 	s.sub, s.routeNames, s.refusedRoutes = sources{nobody{}, nobody{}, nobody{}}, map[string]bool{}, map[string]bool{}
-	s.fetches = map[askedFor]*fetch{}
+	s.fetches, s.retries = map[askedFor]*fetch{}, map[string]*retry{}
 	return s
 }
 
@@ -463,6 +464,13 @@ func (s *state) drainInbound() {
 	for name, w := range s.warming {
 		if w.cfg.Direction == listener.Inbound {
 			s.cool(name)
+		}
+	}
+	for name, r := range s.retries {
+		if r.cfg.Direction == listener.Inbound {
+			s.forgo(name)
+			s.restore(name)
+			delete(s.failed, name)
 		}
 	}
 	s.replace(names, nil)

@@ -95,12 +95,17 @@ func newRig(t *testing.T) *rig {
 // newDialingRig is one whose clusters open connections with dial.
 func newDialingRig(t *testing.T, dial func(ctx context.Context, network, address string) (net.Conn, error)) *rig {
 	t.Helper()
+	return newResolvingRig(t, dial, nil)
+}
+
+func newResolvingRig(t *testing.T, dial func(ctx context.Context, network, address string) (net.Conn, error), names cluster.Resolver) *rig {
+	t.Helper()
 	r := &rig{
 		l:   &fakeListeners{inForce: map[string]*listener.Config{}, fail: map[string]error{}},
 		sub: &fakeSubscriber{names: map[string]bool{}},
 	}
 	m := telemetry.NewMetrics()
-	clusters := cluster.NewManager(cluster.Options{Metrics: m, Log: slog.New(slog.DiscardHandler), Dial: dial, Proven: func() { r.proven() }})
+	clusters := cluster.NewManager(cluster.Options{Metrics: m, Log: slog.New(slog.DiscardHandler), Dial: dial, Resolver: names, Proven: func() { r.proven() }})
 	t.Cleanup(func() { _ = clusters.Close() })
 	r.state = newState(&state{
 		log: slog.New(slog.DiscardHandler), listeners: r.l, clusters: clusters, metrics: m, warmUp: 10 * time.Second,

@@ -3,7 +3,9 @@ package sidecar
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -129,6 +131,119 @@ func TestClusterAwaitsFirstChecksNotForEver(t *testing.T) {
 		slow.LoadAssignment.Endpoints[0].LbEndpoints[0].GetEndpoint().Address.GetSocketAddress().Address = "no address"
 		if errs := r.Apply(client.Update{Type: resource.ClusterType, Upserts: []*resource.Resource{res(t, "c", slow)}}); errs["c"] == nil {
 			t.Error("what cannot be is taken")
+		}
+		r.remove(resource.ClusterType, "c")
+	})
+}
+
+// answers resolves names once they may be, to an address that may change.
+type answers struct {
+	free  chan struct{}
+	addrs map[string]netip.Addr
+	err   error
+}
+
+func (a *answers) LookupNetIP(ctx context.Context, _, host string) ([]netip.Addr, error) {
+	select {
+	case <-a.free:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if a.err != nil {
+		return nil, a.err
+	}
+	return []netip.Addr{a.addrs[host]}, nil
+}
+
+// dnsCluster is one of a name.
+func dnsCluster(t *testing.T, kind clusterv3.Cluster_DiscoveryType, host string) *resource.Resource {
+	t.Helper()
+	c := &clusterv3.Cluster{}
+	if err := staticCluster(t, "c", 82).Body.UnmarshalTo(c); err != nil {
+		t.Fatal(err)
+	}
+	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: kind}
+	c.LoadAssignment.Endpoints[0].LbEndpoints[0].GetEndpoint().Address.GetSocketAddress().Address = host
+	c.LbPolicy = clusterv3.Cluster_RANDOM
+	return res(t, "c", c)
+}
+
+// A cluster whose hosts are those of a DNS name goes on as what it was until the name was
+// resolved, and where its hosts are to be checked, until they were: meanwhile it would have none.
+func TestClusterAwaitsItsNames(t *testing.T) {
+	strict, logical := clusterv3.Cluster_STRICT_DNS, clusterv3.Cluster_LOGICAL_DNS
+	for what, before := range map[string]func(t *testing.T) []*resource.Resource{
+		"static before": func(t *testing.T) []*resource.Resource { return []*resource.Resource{staticCluster(t, "c", 80)} },
+		"by discovery before": func(t *testing.T) []*resource.Resource {
+			return []*resource.Resource{edsCluster(t, "c"), assignment(t, "c", 80)}
+		},
+		"another name before": func(t *testing.T) []*resource.Resource { return []*resource.Resource{dnsCluster(t, strict, "old")} },
+		"of one name before":  func(t *testing.T) []*resource.Resource { return []*resource.Resource{dnsCluster(t, logical, "old")} },
+	} {
+		for kind, checked := range map[clusterv3.Cluster_DiscoveryType]bool{strict: true, logical: false} {
+			t.Run(fmt.Sprintf("%s, %s now, checked: %t", what, kind, checked), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					check := make(chan struct{})
+					names := &answers{free: make(chan struct{}), addrs: map[string]netip.Addr{"old": netip.MustParseAddr("127.0.0.1"), "new": netip.MustParseAddr("10.0.0.2")}}
+					r := newResolvingRig(t, func(context.Context, string, string) (net.Conn, error) {
+						<-check
+						return nil, errors.New("nobody is there")
+					}, names)
+					close(names.free)
+					r.put(t, before(t)...)
+					synctest.Wait()
+					was := r.hostsOf("c")
+					names.free = make(chan struct{})
+					after := dnsCluster(t, kind, "new")
+					if checked {
+						after = checkedBy(t, after)
+					}
+					r.put(t, after)
+					synctest.Wait()
+					if got := r.hostsOf("c"); got != was || strings.Join(r.pending(), "") != "cluster c waits for the addresses of its names" {
+						t.Errorf("before it is resolved: %s, was %s, %v", got, was, r.pending())
+					}
+					close(names.free)
+					synctest.Wait()
+					if got := r.hostsOf("c"); checked && (got != was || strings.Join(r.pending(), "") != "cluster c waits for first checks of its hosts") {
+						t.Errorf("before they are checked: %s, %v", got, r.pending())
+					}
+					names.free = make(chan struct{}) // it is not resolved a second time before it is in force
+					close(check)
+					synctest.Wait()
+					address := "10.0.0.2:82"
+					if kind == logical {
+						address = "new:82"
+					}
+					if got := r.hostsOf("c"); !strings.Contains(got, address) || strings.Contains(got, ":80") || len(r.pending()) != 0 {
+						t.Fatalf("then: %s, %v", got, r.pending())
+					}
+					if got := r.clusters.Get("c").Stats()[0].Check; checked && got != "failing" && got != "timeout" {
+						t.Errorf("what was found: %q", got)
+					}
+					r.remove(resource.ClusterType, "c")
+				})
+			})
+		}
+	}
+}
+
+// A name that cannot be resolved is not waited for for ever.
+func TestClusterAwaitsItsNamesNotForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		names := &answers{free: make(chan struct{}), err: errors.New("the name server is away")}
+		close(names.free)
+		r := newResolvingRig(t, nil, names)
+		r.put(t, staticCluster(t, "c", 80), dnsCluster(t, clusterv3.Cluster_STRICT_DNS, "new"))
+		time.Sleep(9 * time.Second)
+		synctest.Wait()
+		if got := r.hostsOf("c"); got != "rr 127.0.0.1:80" {
+			t.Errorf("at first: %s", got)
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if got := r.hostsOf("c"); got != "random" || len(r.pending()) != 0 {
+			t.Errorf("after the wait: %s, %v", got, r.pending())
 		}
 		r.remove(resource.ClusterType, "c")
 	})

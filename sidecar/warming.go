@@ -115,6 +115,11 @@ func (s *state) late(now []*listener.Config) {
 	})
 	for name, err := range s.replace(nil, now) {
 		s.log.Error("listener could not be applied", "listener", name, "err", err)
+		if i := slices.IndexFunc(now, func(c *listener.Config) bool { return c.Name == name }); mayBeFree(err) {
+			s.tryLater(now[i])
+			continue
+		}
+		s.forgo(name)
 		s.restore(name)
 	}
 	s.tally()

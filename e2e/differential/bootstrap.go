@@ -81,19 +81,29 @@ var logFields = map[string]string{
 // accessLog is the log of every record, behind those of what passes the filters: all
 // lines of a record are in one file.
 func (p *place) accessLog(c *Config) []any {
-	file := func(fields map[string]string) map[string]any {
-		return map[string]any{"name": "file", "typed_config": map[string]any{
-			"@type": apiType + "extensions.access_loggers.file.v3.FileAccessLog", "path": p.logFile(c.Name),
-			"log_format": map[string]any{"json_format": fields},
-		}}
-	}
 	var logs []any
 	for _, name := range slices.Sorted(maps.Keys(c.LogFilters)) {
-		log := file(map[string]string{"passed": name})
+		log := p.fileLog(c, map[string]string{"passed": name})
 		log["filter"] = c.LogFilters[name]
 		logs = append(logs, log)
 	}
-	return append(logs, file(logFields))
+	return append(logs, p.fileLog(c, logFields))
+}
+
+// connectionFields are those that a listener knows of a connection, whatever serves it.
+func connectionFields() map[string]string {
+	out := map[string]string{}
+	for _, name := range []string{"flags", "closed", "received", "sent", "chain", "sni", "client"} {
+		out[name] = logFields[name]
+	}
+	return out
+}
+
+func (p *place) fileLog(c *Config, fields map[string]string) map[string]any {
+	return map[string]any{"name": "file", "typed_config": map[string]any{
+		"@type": apiType + "extensions.access_loggers.file.v3.FileAccessLog", "path": p.logFile(c.Name),
+		"log_format": map[string]any{"json_format": fields},
+	}}
 }
 
 // bootstrap is the group's file for one of the programs. Only ports and the names
@@ -213,6 +223,9 @@ func zone(of map[string]any, endpoint func(name any) map[string]any) map[string]
 func (c *Config) listener(p *place, certs *certs) (map[string]any, error) {
 	l := map[string]any{"name": c.Name, "address": socketAddress(p.ports[c.Name]),
 		"enable_reuse_port": false} // nobody shares the port unnoticed
+	if c.ListenerLog {
+		l["access_log"] = []any{p.fileLog(c, connectionFields())}
+	}
 	maps.Copy(l, c.Listener)
 	if c.FilterChains != nil {
 		var chains []any
@@ -275,7 +288,10 @@ func (c *Config) hcm(p *place, routes any) map[string]any {
 
 // tcpProxy leads to a cluster, or has the fields that it is given.
 func (c *Config) tcpProxy(p *place, cluster any) map[string]any {
-	t := map[string]any{"@type": apiType + "extensions.filters.network.tcp_proxy.v3.TcpProxy", "stat_prefix": c.Name, "access_log": p.accessLog(c)}
+	t := map[string]any{"@type": apiType + "extensions.filters.network.tcp_proxy.v3.TcpProxy", "stat_prefix": c.Name}
+	if !c.ListenerLog {
+		t["access_log"] = p.accessLog(c)
+	}
 	if fields, ok := cluster.(map[string]any); ok {
 		maps.Copy(t, fields)
 	} else {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -57,6 +58,9 @@ func (x *Case) converse(addr string, certs *certs, plainTCP bool) (*outcome, err
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(patience))
 	r := bufio.NewReader(c)
+	if x.Hello != nil {
+		return out, x.greet(c, r, out)
+	}
 	if plainTCP {
 		return out, x.talk(c, r, out)
 	}
@@ -125,6 +129,35 @@ func (x *Case) talk(c net.Conn, r *bufio.Reader, out *outcome) error {
 	case errors.Is(err, syscall.ECONNRESET):
 		out.end = "reset"
 	}
+	return nil
+}
+
+// greet sends the ClientHello, then reads all that comes until the end.
+func (x *Case) greet(c net.Conn, r *bufio.Reader, out *outcome) error {
+	b, err := x.Hello.encoded()
+	if err != nil {
+		return err
+	}
+	size := len(b)
+	if x.Hello.Segment > 0 {
+		size = x.Hello.Segment
+	}
+	for part := range slices.Chunk(b, size) {
+		if _, err := c.Write(part); err != nil {
+			break // the end is read below
+		}
+		if len(part) < len(b) {
+			time.Sleep(segmentPause)
+		}
+	}
+	line, err := r.ReadString('\n')
+	out.tcp = line
+	if w, ok := c.(interface{ CloseWrite() error }); ok && err == nil {
+		_ = w.CloseWrite()
+		_, err = r.ReadByte()
+	}
+	// Whoever closes with bytes that it has not read resets, whether it meant to or not.
+	out.end = ended(err)
 	return nil
 }
 

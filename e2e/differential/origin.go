@@ -5,6 +5,7 @@ package differential
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -157,6 +158,10 @@ func (o *origins) serve(name string, c net.Conn) {
 		o.echo(name, c, r)
 		return
 	}
+	if first, _ := r.Peek(1); first[0] < ' ' || first[0] > '~' {
+		o.count(name, c, r)
+		return
+	}
 	for {
 		m, err := readHead(r)
 		if err != nil {
@@ -240,4 +245,13 @@ func (o *origins) echo(name string, c net.Conn, r *bufio.Reader) {
 			return
 		}
 	}
+}
+
+// count greets who sends what is no text, and notes how much of it came.
+func (o *origins) count(name string, c net.Conn, r *bufio.Reader) {
+	if _, err := io.WriteString(c, name+"\n"); err != nil {
+		return
+	}
+	n, _ := io.Copy(io.Discard, r)
+	o.arrive(name, &Message{Start: fmt.Sprintf("%d bytes", n), Framing: "none"})
 }

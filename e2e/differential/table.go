@@ -58,6 +58,9 @@ type Config struct {
 	MTLS         *MTLS            `json:"mtls,omitempty"` // of the only filter chain
 	// HTTP2 is what the client speaks, without TLS.
 	HTTP2 bool `json:"http2,omitempty"`
+	// ListenerLog has the listener log, which knows of connections that no filter chain has,
+	// in place of the TCP proxies of filter_chains.
+	ListenerLog bool `json:"listener_log,omitempty"`
 	// LogFilters are filters of access logs by name: log.passed says which of them the
 	// record passes.
 	LogFilters map[string]any `json:"log_filters,omitempty"`
@@ -80,6 +83,8 @@ type Case struct {
 	Send string `json:"send,omitempty"`
 	// Raw is sent as it stands instead; of plain TCP too.
 	Raw string `json:"raw,omitempty"`
+	// Hello is a ClientHello and nothing after it, on a listener of plain TCP, instead.
+	Hello *Hello `json:"hello,omitempty"`
 	// Frames is an HTTP/2 connection frame by frame instead. The first line of each has a
 	// frame's name, its stream and END or MORE (no END_HEADERS), an error code or a number;
 	// those that follow are fields, or the content. A name that is none of a frame is the
@@ -250,13 +255,13 @@ func (g *Group) check() error {
 			}
 			seen[x.Name] = true
 			given := 0
-			for _, is := range []bool{x.Send != "", x.Raw != "", x.Frames != nil} {
+			for _, is := range []bool{x.Send != "", x.Raw != "", x.Frames != nil, x.Hello != nil} {
 				if is {
 					given++
 				}
 			}
 			if given != 1 {
-				return fmt.Errorf("%s: %s: one of send, raw and frames is needed", c.Name, x.Name)
+				return fmt.Errorf("%s: %s: one of send, raw, frames and hello is needed", c.Name, x.Name)
 			}
 			for _, d := range x.Differs {
 				if d.Field == "" || d.Why == "" || d.Envoy == d.Hauberk {

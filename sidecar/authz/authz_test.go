@@ -167,7 +167,7 @@ func TestPermissionsAndPrincipals(t *testing.T) {
 		{"and", Permission{And: []Permission{pathIs("/a"), {Port: 15006}}}, Principal{Any: true}, "/a", true},
 		{"and fails", Permission{And: []Permission{pathIs("/a"), {Port: 1}}}, Principal{Any: true}, "/a", false},
 		{"or", Permission{Or: []Permission{pathIs("/b"), pathIs("/a")}}, Principal{Any: true}, "/a", true},
-		{"port range", Permission{PortRange: &[2]uint16{15000, 15006}}, Principal{Any: true}, "/a", false},
+		{"port range", Permission{PortRange: &[2]uint32{15000, 15006}}, Principal{Any: true}, "/a", false},
 		{"destination", Permission{Destination: &prefix}, Principal{Any: true}, "/a", true},
 		{"sni", Permission{SNI: &route.StringMatch{Exact: ptr("api.example")}}, Principal{Any: true}, "/a", true},
 		{"not principal", Permission{Any: true}, Principal{Not: ptr(named(web))}, "/a", false},

@@ -137,7 +137,7 @@ func (c compiler) permission(p *Permission, depth int) (m matcher, err error) {
 	case p.Port != 0:
 		m.kind, m.lo, m.hi = kindPort, uint32(p.Port), uint32(p.Port)+1
 	case p.PortRange != nil:
-		m.kind, m.lo, m.hi = kindPort, uint32(p.PortRange[0]), uint32(p.PortRange[1])
+		m.kind, m.lo, m.hi = kindPort, p.PortRange[0], p.PortRange[1]
 		if m.lo >= m.hi {
 			err = at("destination_port_range", wrong("[%d, %d) is empty", m.lo, m.hi))
 		}

@@ -57,7 +57,7 @@ type Permission struct {
 	URLPath     *route.StringMatch // path without query
 	Destination *netip.Prefix
 	Port        uint16
-	PortRange   *[2]uint16 // [start, end)
+	PortRange   *[2]uint32 // [start, end)
 	SNI         *route.StringMatch
 	Template    *route.Template // of the path without query
 }

@@ -39,8 +39,9 @@ type Cluster struct {
 	assignment *Assignment
 	members
 	checks      map[*Host]*checker
-	tried       map[string]uint32 // what checks of hosts that are to come have found, while they do
-	unproven    bool              // it is new, and its hosts' first checks are not all there
+	tried       findings        // of a trial, while its hosts come
+	unproven    bool            // it is new, and its hosts' first checks are not all there
+	unanswered  map[string]bool // on trial, its names that were not resolved yet
 	stopDNS     context.CancelFunc
 	known       map[string][]netip.Addr // what DNS names last resolved to
 	resolved    []netip.Addr            // of a LogicalDNS cluster, as they are tried
@@ -161,12 +162,12 @@ func (c *Cluster) settingsOf(cfg *Config) *settings {
 // what a trial has found of its hosts.
 // The manager's lock is held. After an error what
 // was in force is, and a fresh cluster is to be removed: a fault anywhere in it is an error.
-func (c *Cluster) apply(cfg *Config, a *Assignment, tried map[string]uint32, fresh bool) error {
+func (c *Cluster) apply(cfg *Config, a *Assignment, tried findings, fresh bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	put := func() {
 		c.tried = tried
-		defer func() { c.tried = nil }()
+		defer func() { c.tried = findings{} }()
 		s := c.settingsOf(cfg)
 		if cfg.Type == OriginalDestination && c.destinations == nil {
 			c.destinations = newDestinations(c)
@@ -175,7 +176,7 @@ func (c *Cluster) apply(cfg *Config, a *Assignment, tried map[string]uint32, fre
 	}
 	if fresh {
 		return panics.Refuse(panics.Configuration, func() error {
-			c.unproven = cfg.HealthCheck != nil
+			c.unproven = cfg.HealthCheck != nil || c.unanswered != nil
 			put()
 			return nil
 		})

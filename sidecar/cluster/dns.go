@@ -22,6 +22,9 @@ func (c *Cluster) startDNS(s *settings) {
 	known := map[string][]netip.Addr{}
 	for _, name := range s.names() {
 		known[name] = c.known[name]
+		if addrs := c.tried.known[name]; len(addrs) > 0 {
+			known[name] = addrs
+		}
 		c.m.wg.Go(func() { c.follow(ctx, s, name) })
 	}
 	c.known = known
@@ -121,13 +124,15 @@ func (c *Cluster) resolve(ctx context.Context, s *settings, r Resolver, name str
 	switch {
 	case err != nil && !notFound(err):
 		c.m.log.Warn("name not resolved, keeping its last addresses", "cluster", c.name, "host", name, "addresses", len(last), "err", err)
-		return 0, false
+		return 0, false // no answer that a trial could end with
 	case err != nil:
 		addrs = nil
 		if len(last) > 0 {
 			c.m.log.Warn("name has no addresses any more", "cluster", c.name, "host", name, "had", len(last), "kept", s.Type == LogicalDNS, "err", err)
 		}
 	}
+	delete(c.unanswered, name)
+	defer c.resulted()
 	if addrs = unmapped(addrs); s.Type == LogicalDNS && len(s.dns().Family.filter(addrs)) == 0 {
 		addrs = last
 	}

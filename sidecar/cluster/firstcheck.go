@@ -19,6 +19,9 @@ func (c *Cluster) awaitsChecks() bool {
 	if !c.unproven {
 		return false
 	}
+	if len(c.unanswered) > 0 {
+		return true // their hosts are not there yet
+	}
 	due, results := 0, uint64(0)
 	for _, h := range c.order {
 		if h.check.removed || h.check.state.Load()&(checked|checkPending) == 0 {

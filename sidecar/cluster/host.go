@@ -91,7 +91,7 @@ func newHost(c *Cluster, key string, e *Endpoint, s *settings) *Host {
 	h.outlier.successRate = -1
 	if s.HealthCheck != nil && !e.check().Disabled {
 		// Not healthy until a check says so.
-		bits, ok := c.tried[key]
+		bits, ok := c.tried.checks[key]
 		if !ok {
 			bits = checkFailed | checkPending
 		}

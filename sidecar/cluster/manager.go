@@ -206,7 +206,7 @@ func (m *Manager) UpdateTried(cfg *Config, a *Assignment, t *Trial) error {
 }
 
 // update is UpdateTried. m.mu is held.
-func (m *Manager) update(cfg *Config, a *Assignment, tried map[string]uint32) error {
+func (m *Manager) update(cfg *Config, a *Assignment, tried findings) error {
 	if err := m.validate(cfg); err != nil {
 		return err
 	}

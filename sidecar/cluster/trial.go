@@ -3,6 +3,7 @@ package cluster
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
@@ -12,8 +13,15 @@ import (
 // meanwhile, so that they are known when those of the one before are gone.
 type Trial struct{ c *Cluster }
 
-// Try begins to check the hosts of a Static or an EDS cluster, an EDS cluster's of a. What is
-// found is counted nowhere: the counters are those of the cluster in force.
+// findings are what a trial has found so far.
+type findings struct {
+	checks map[string]uint32       // by the keys of hosts
+	known  map[string][]netip.Addr // what names resolved to
+}
+
+// Try begins to check the hosts of a Static, an EDS or a DNS cluster, an EDS cluster's of a, and
+// to resolve the names of a DNS cluster. What is found is counted nowhere: the counters are those
+// of the cluster in force.
 func (m *Manager) Try(cfg *Config, a *Assignment) (*Trial, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -21,6 +29,12 @@ func (m *Manager) Try(cfg *Config, a *Assignment) (*Trial, error) {
 	c.cfg.Store(&settings{Config: cfg, tlsGeneration: 1})
 	c.set.Store(&endpointSet{whole: &balancer{}})
 	err := m.validate(cfg)
+	if err == nil && (cfg.Type == StrictDNS || cfg.Type == LogicalDNS) {
+		c.unanswered = map[string]bool{}
+		for _, name := range cfg.names() {
+			c.unanswered[name] = true
+		}
+	}
 	if cfg.Type != EDS {
 		a = cfg.Endpoints
 	}
@@ -28,7 +42,7 @@ func (m *Manager) Try(cfg *Config, a *Assignment) (*Trial, error) {
 		err = cfg.Subsets.check(a)
 	}
 	if err == nil {
-		err = c.apply(cfg, a, nil, true)
+		err = c.apply(cfg, a, findings{}, true)
 	}
 	if err != nil {
 		panics.Guard(panics.Configuration, c.remove)
@@ -48,9 +62,16 @@ func (m *Manager) tried() []*Cluster {
 	return slices.Collect(maps.Keys(m.trials))
 }
 
-// AwaitsChecks tells whether hosts are still to be checked for the first time; when they have
-// been, Options.Proven is called.
+// AwaitsChecks tells whether names are still to be resolved, or hosts to be checked, for the first
+// time; when they have been, Options.Proven is called.
 func (t *Trial) AwaitsChecks() bool { return t.c.AwaitsChecks() }
+
+// AwaitsNames tells whether names are still to be resolved for the first time.
+func (t *Trial) AwaitsNames() bool {
+	t.c.mu.Lock()
+	defer t.c.mu.Unlock()
+	return len(t.c.unanswered) > 0
+}
 
 // SetEndpoints replaces the endpoints of an EDS cluster.
 func (t *Trial) SetEndpoints(a *Assignment) error {
@@ -68,16 +89,15 @@ func (t *Trial) Close() {
 	panics.Guard(panics.Configuration, t.c.remove)
 }
 
-// found is what checks have found so far, by the keys of hosts.
-func (t *Trial) found() map[string]uint32 {
+func (t *Trial) found() findings {
 	if t == nil {
-		return nil
+		return findings{}
 	}
 	t.c.mu.Lock()
 	defer t.c.mu.Unlock()
-	out := make(map[string]uint32, len(t.c.order))
+	out := findings{checks: make(map[string]uint32, len(t.c.order)), known: maps.Clone(t.c.known)}
 	for _, h := range t.c.order {
-		out[h.key] = h.check.state.Load() &^ checked
+		out.checks[h.key] = h.check.state.Load() &^ checked
 	}
 	return out
 }

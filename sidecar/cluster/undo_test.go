@@ -75,13 +75,13 @@ func TestFaultOfSettings(t *testing.T) {
 	m := newManager(t, Options{})
 	cfg := &Config{Name: "c", Endpoints: hosts("c", "10.0.0.1")}
 	fresh := newCluster(m, cfg)
-	if fresh.apply(nil, nil, nil, true) == nil {
+	if fresh.apply(nil, nil, findings{}, true) == nil {
 		t.Error("not refused")
 	}
 	fresh.end()
 	c := mustUpdate(t, m, cfg)
 	h := c.hosts()[0]
-	if c.apply(nil, nil, nil, false) == nil || c.Config() != cfg || c.hosts()[0] != h {
+	if c.apply(nil, nil, findings{}, false) == nil || c.Config() != cfg || c.hosts()[0] != h {
 		t.Error("not refused, or the configuration in force did not stay")
 	}
 	serves(t, c, "10.0.0.1")

@@ -81,10 +81,9 @@ func init() {
 			use: "typed_config", ignore: nameOnly,
 		},
 		"envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector": {
-			use: "enable_ja3_fingerprinting enable_ja4_fingerprinting max_client_hello_size",
+			use: "enable_ja3_fingerprinting enable_ja4_fingerprinting max_client_hello_size close_connection_on_client_hello_parsing_errors",
 			ignore: map[string]string{
-				"initial_read_buffer_size":                        "the first bytes are looked at in the socket",
-				"close_connection_on_client_hello_parsing_errors": "a connection with a malformed ClientHello is always closed",
+				"initial_read_buffer_size": "the first bytes are looked at in the socket",
 			},
 		},
 		"envoy.extensions.filters.listener.original_dst.v3.OriginalDst":     {},

@@ -145,10 +145,10 @@ func (d *decoder) permission(l level, m *rbacv3.Permission, out *authz.Permissio
 		out.Port = uint16(r.DestinationPort)
 	case *rbacv3.Permission_DestinationPortRange:
 		lo, hi := r.DestinationPortRange.GetStart(), r.DestinationPortRange.GetEnd()
-		if lo < 0 || lo >= hi || hi > 65535 {
-			return fail(path+".destination_port_range", "[%d, %d) is not a range of ports up to 65535", lo, hi)
+		if lo < 0 || lo >= hi || hi > 65536 {
+			return fail(path+".destination_port_range", "[%d, %d) is not a range of ports", lo, hi)
 		}
-		out.PortRange = &[2]uint16{uint16(lo), uint16(hi)}
+		out.PortRange = &[2]uint32{uint32(lo), uint32(hi)}
 	case *rbacv3.Permission_UriTemplate:
 		if err := l.request(path + ".uri_template"); err != nil {
 			return err

@@ -2,11 +2,12 @@ package listener
 
 import (
 	"errors"
+	"slices"
 	"strings"
 )
 
-// maxClientHello bounds what the inspector looks at. A hello with post-quantum key
-// shares is about 1.8 KB.
+// maxClientHello bounds what the inspector looks at, records and their headers included. A
+// hello with post-quantum key shares is about 1.8 KB.
 const maxClientHello = 16 << 10
 
 var (
@@ -16,6 +17,8 @@ var (
 	errMoreHello = errors.New("ClientHello is incomplete")
 	// errBadHello means that it began as one and broke the format.
 	errBadHello = errors.New("malformed ClientHello")
+	// errLongHello means that it is longer than is looked at.
+	errLongHello = errors.New("ClientHello is too long")
 )
 
 // clientHello is what a filter chain is chosen by.
@@ -26,7 +29,8 @@ type clientHello struct {
 
 // parseClientHello reads a ClientHello from the first bytes of a connection (RFC
 // 8446 4.1.2 and 5.1, RFC 6066 3, RFC 7301 3.1). The message may be spread over
-// several records.
+// several records. It is no more lenient than a server of TLS: a proxy that does not end TLS
+// chooses by what is read here, and the server behind it reads it again.
 func parseClientHello(b []byte) (clientHello, error) {
 	message, err := firstMessage(b)
 	if err != nil {
@@ -36,10 +40,10 @@ func parseClientHello(b []byte) (clientHello, error) {
 	if !r.skip(2 + 32) { // legacy_version, random
 		return clientHello{}, errBadHello
 	}
-	_, ok1 := r.vector8()  // legacy_session_id
-	_, ok2 := r.vector16() // cipher_suites
-	_, ok3 := r.vector8()  // legacy_compression_methods
-	if !ok1 || !ok2 || !ok3 {
+	session, ok1 := r.vector8() // legacy_session_id
+	ciphers, ok2 := r.vector16()
+	compressions, ok3 := r.vector8() // legacy_compression_methods
+	if !ok1 || !ok2 || !ok3 || len(session) > 32 || len(ciphers) == 0 || len(ciphers)%2 != 0 || len(compressions) == 0 {
 		return clientHello{}, errBadHello
 	}
 	if len(r.b) == 0 {
@@ -94,65 +98,61 @@ func firstMessage(b []byte) ([]byte, error) {
 	}
 }
 
+// parseExtensions refuses what is there twice, whatever it is (RFC 8446 4.2): another parser
+// may take the second one.
 func parseExtensions(b []byte) (clientHello, error) {
 	const serverName, alpn = 0, 16
 	var hello clientHello
-	seen := [2]bool{}
+	var few [32]int
+	kinds := few[:0]
 	for r := (reader{b}); len(r.b) > 0; {
 		kind, ok := r.uint16()
 		body, ok2 := r.vector16()
 		if !ok || !ok2 {
 			return clientHello{}, errBadHello
 		}
+		kinds = append(kinds, kind)
 		var err error
 		switch kind {
 		case serverName:
-			if seen[0] {
-				return clientHello{}, errBadHello
-			}
-			seen[0] = true
 			hello.serverName, err = parseServerName(body)
 		case alpn:
-			if seen[1] {
-				return clientHello{}, errBadHello
-			}
-			seen[1] = true
 			hello.alpn, err = parseALPN(body)
 		}
 		if err != nil {
 			return clientHello{}, err
 		}
 	}
+	slices.Sort(kinds)
+	for i := 1; i < len(kinds); i++ {
+		if kinds[i] == kinds[i-1] {
+			return clientHello{}, errBadHello
+		}
+	}
 	return hello, nil
 }
 
+// parseServerName takes a list of one name. Another kind of name than host_name was never
+// defined, and where its end is cannot be known (RFC 6066 3).
 func parseServerName(b []byte) (string, error) {
-	const hostName = 0
+	const hostName, longest = 0, 255
 	r := reader{b}
 	list, ok := r.vector16()
 	if !ok || len(r.b) != 0 {
 		return "", errBadHello
 	}
-	name := ""
-	for r := (reader{list}); len(r.b) > 0; {
-		kind, ok := r.uint8()
-		value, ok2 := r.vector16()
-		if !ok || !ok2 || len(value) == 0 {
+	r = reader{list}
+	kind, ok := r.uint8()
+	name, ok2 := r.vector16()
+	if !ok || !ok2 || len(r.b) != 0 || kind != hostName || len(name) == 0 || len(name) > longest {
+		return "", errBadHello
+	}
+	for _, c := range name {
+		if c <= ' ' || c >= 0x7f {
 			return "", errBadHello
 		}
-		if kind == hostName {
-			if name != "" {
-				return "", errBadHello
-			}
-			for _, c := range value {
-				if c <= ' ' || c >= 0x7f {
-					return "", errBadHello
-				}
-			}
-			name = strings.ToLower(string(value))
-		}
 	}
-	return name, nil
+	return strings.ToLower(string(name)), nil
 }
 
 func parseALPN(b []byte) ([]string, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -75,6 +76,47 @@ func TestParseClientHelloRefuses(t *testing.T) {
 	} {
 		if _, err := parseClientHello([]byte(tc.in)); !errors.Is(err, tc.want) {
 			t.Errorf("%s: got %v, want %v", name, err, tc.want)
+		}
+	}
+}
+
+// A ClientHello that two parsers could read differently is none: what a chain is chosen by is
+// what the server behind it will see.
+func TestParseClientHelloRefusesAmbiguity(t *testing.T) {
+	const session, ciphers, compressions = "\x00", "\x00\x02\x13\x01", "\x01\x00"
+	vector := func(s string) string { return string([]byte{byte(len(s) >> 8), byte(len(s))}) + s }
+	name := func(kind byte, s string) string { return string([]byte{kind}) + vector(s) }
+	sni := func(names ...string) string { return "\x00\x00" + vector(vector(strings.Join(names, ""))) }
+	hello := func(fields string, extensions ...string) []byte {
+		body := "\x03\x03" + strings.Repeat("r", 32) + fields + vector(strings.Join(extensions, ""))
+		return []byte("\x16\x03\x01" + vector("\x01\x00"+vector(body)))
+	}
+	usual, named := session+ciphers+compressions, sni(name(0, "a.example"))
+	for what, b := range map[string][]byte{
+		"as it should be":     hello(usual, named, "\xfa\xfa\x00\x00", "\xfb\xfb\x00\x00"),
+		"a name of 255 bytes": hello(usual, sni(name(0, strings.Repeat("x", 255)))),
+	} {
+		if _, err := parseClientHello(b); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	for what, b := range map[string][]byte{
+		"an extension twice":            hello(usual, named, "\x00\x0a\x00\x00", "\x00\x0a\x00\x00"),
+		"an unknown extension twice":    hello(usual, "\xfa\xfa\x00\x00", named, "\xfa\xfa\x00\x00"),
+		"an unknown kind first":         hello(usual, sni(name(7, "x"), name(0, "a.example"))),
+		"an unknown kind last":          hello(usual, sni(name(0, "a.example"), name(7, "x"))),
+		"an unknown kind alone":         hello(usual, sni(name(7, "x"))),
+		"two names":                     hello(usual, sni(name(0, "a.example"), name(0, "b.example"))),
+		"no name":                       hello(usual, sni()),
+		"an empty name":                 hello(usual, sni(name(0, ""))),
+		"a name that is too long":       hello(usual, sni(name(0, strings.Repeat("x", 256)))),
+		"no ciphers":                    hello(session+"\x00\x00"+compressions, named),
+		"half a cipher":                 hello(session+"\x00\x03\x13\x01\xc0"+compressions, named),
+		"no compression, not even none": hello(session+ciphers+"\x00", named),
+		"a session that is too long":    hello("\x21"+strings.Repeat("s", 33)+ciphers+compressions, named),
+	} {
+		if got, err := parseClientHello(b); !errors.Is(err, errBadHello) {
+			t.Errorf("%s: %+v, %v", what, got, err)
 		}
 	}
 }

@@ -121,6 +121,8 @@ type Filter struct {
 	TLSInspector bool
 	// MaxClientHello bounds what the TLS inspector reads, 16 KB when 0.
 	MaxClientHello int
+	// TLSOnly has the TLS inspector end connections without TLS.
+	TLSOnly bool
 	// HTTPInspector recognises HTTP/1 and HTTP/2 without TLS.
 	HTTPInspector bool
 	// OriginalDst recovers the destination a firewall rule redirected.

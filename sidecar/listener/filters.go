@@ -103,10 +103,10 @@ func (a *arrival) clientHello(f *Filter, c stream.Conn, deadline time.Time) erro
 	var hello clientHello
 	err := peekUntil(c, deadline, func(b []byte) error {
 		var err error
-		hello, err = parseClientHello(b)
+		hello, err = parseClientHello(b[:min(len(b), most)])
 		if errors.Is(err, errMoreHello) {
-			if len(b) >= most+helloOverhead {
-				return errBadHello
+			if len(b) >= most {
+				return errLongHello
 			}
 			return errMoreBytes
 		}
@@ -115,7 +115,7 @@ func (a *arrival) clientHello(f *Filter, c stream.Conn, deadline time.Time) erro
 	switch {
 	case err == nil:
 		a.inspected, a.match.plaintext, a.match.serverName, a.match.alpn = true, false, hello.serverName, hello.alpn
-	case errors.Is(err, errNotTLS):
+	case errors.Is(err, errNotTLS) && !f.TLSOnly:
 		a.inspected, a.match.plaintext = true, true
 	default:
 		return err

@@ -198,6 +198,31 @@ func TestDisabledAndSlowFilters(t *testing.T) {
 	}
 }
 
+// A ClientHello is not looked at beyond its limit, and where TLS is all there may be, nothing
+// else is served.
+func TestLimitsOfTLSInspection(t *testing.T) {
+	m := newTestManager(t, telling)
+	hello := helloBytes(t, "a.example")
+	for what, c := range map[string]struct {
+		filter Filter
+		send   []byte
+		served bool
+	}{
+		"as long as the limit":     {Filter{TLSInspector: true, MaxClientHello: len(hello)}, hello, true},
+		"longer":                   {Filter{TLSInspector: true, MaxClientHello: len(hello) - 1}, hello, false},
+		"longer, but no TLS":       {Filter{TLSInspector: true, MaxClientHello: 8}, []byte("EHLO mail\r\n"), true},
+		"no TLS, where TLS is due": {Filter{TLSInspector: true, TLSOnly: true}, []byte("EHLO mail\r\n"), false},
+		"TLS, where it is due":     {Filter{TLSInspector: true, TLSOnly: true}, hello, true},
+	} {
+		cfg := echoConfig("l")
+		cfg.Filters = []Filter{c.filter}
+		mustApply(t, m, cfg)
+		if got := told(t, m, "l", string(c.send)); strings.HasPrefix(got, "c ") != c.served {
+			t.Errorf("%s: told %q", what, got)
+		}
+	}
+}
+
 // A connection goes to the listener of its destination, which need not be bound.
 func TestHandOff(t *testing.T) {
 	m := newTestManager(t, telling)

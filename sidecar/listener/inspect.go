@@ -11,10 +11,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
-// helloOverhead is what records and their headers add to a ClientHello.
-const helloOverhead = 1024
-
-var peekBuffers = sync.Pool{New: func() any { return new([maxClientHello + helloOverhead]byte) }}
+var peekBuffers = sync.Pool{New: func() any { return new([maxClientHello]byte) }}
 
 // errMoreBytes asks for more of the connection's beginning.
 var errMoreBytes = errors.New("the beginning is incomplete")
@@ -36,7 +33,7 @@ func peekUntil(c stream.Conn, deadline time.Time, parse func([]byte) error) erro
 	var result error
 	seen := -1
 	err = raw.Read(func(fd uintptr) bool {
-		buf := peekBuffers.Get().(*[maxClientHello + helloOverhead]byte)
+		buf := peekBuffers.Get().(*[maxClientHello]byte)
 		defer peekBuffers.Put(buf)
 		n, errno := peek(int(fd), buf[:])
 		switch {

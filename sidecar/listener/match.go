@@ -277,7 +277,7 @@ func (n *node) byName(name string) *node {
 		if i < 0 {
 			break
 		}
-		if b := n.suffix[rest[i:]]; b != nil && (i > 0 || rest != name) {
+		if b := n.suffix[rest[i:]]; b != nil {
 			return b
 		}
 		rest = rest[i+1:]
