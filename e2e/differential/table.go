@@ -334,3 +334,25 @@ func (a *Answer) bytes() string {
 	}
 	return strings.Join(lines, "\r\n") + "\r\n\r\n" + body
 }
+
+// Hello is a ClientHello byte by byte (RFC 8446 4.1.2), as no TLS library sends it.
+type Hello struct {
+	// Extensions in their order: "sni" and its names, "alpn" and its protocols, "versions",
+	// "groups", "signatures", or a number in hexadecimal and the content. A name of another
+	// kind than 0 has it in front: "7:name"; {300} is a name of so many bytes.
+	Extensions []string `json:"extensions,omitempty"`
+	// Ciphers, compressions and session are in hexadecimal, in place of usual ones, or none.
+	Ciphers      string `json:"ciphers,omitempty"`
+	Compressions string `json:"compressions,omitempty"`
+	Session      string `json:"session,omitempty"`
+	// Pad fills the message up to so many bytes with an extension (RFC 7685).
+	Pad int `json:"pad,omitempty"`
+	// Record is how many bytes of the message a record has; all where it is 0. Empty has an
+	// empty record before the first or after it.
+	Record int    `json:"record,omitempty"`
+	Empty  string `json:"empty,omitempty"`
+	// Segment is how many bytes are sent at a time, with a pause after each.
+	Segment int `json:"segment,omitempty"`
+	// Bytes in hexadecimal are sent instead.
+	Bytes string `json:"bytes,omitempty"`
+}

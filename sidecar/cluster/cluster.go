@@ -256,6 +256,7 @@ func (c *Cluster) remove() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.removed = true
+	c.ageNoMore()
 	c.watchOutliers(nil)
 	if c.stopDNS != nil {
 		c.stopDNS()

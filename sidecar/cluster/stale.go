@@ -36,45 +36,59 @@ func (a *Assignment) unlessStale() *Assignment {
 // the one before ends: that another assignment came is the update, also where it says the same.
 // c.mu is held.
 func (c *Cluster) awaitUpdate() {
-	a := c.assignment
-	at, ok := a.staleAt()
-	if !ok || c.cfg.Load().Type != EDS {
-		a = nil
+	next := ageing{of: c.assignment}
+	var ok bool
+	if next.at, ok = next.of.staleAt(); !ok || c.cfg.Load().Type != EDS {
+		next = ageing{}
 	}
-	if a == c.ageing.of {
+	if next.of == c.ageing.of && next.at == c.ageing.at {
 		return
 	}
+	c.ageNoMore()
+	if next.of != nil {
+		c.ageing = next
+		c.metrics.AssignmentAges()
+		c.staleIn(time.Duration(next.at - monotonic()))
+	}
+}
+
+// ageing is an assignment that goes stale, when, and the timer of that; nil for none.
+type ageing struct {
+	of    *Assignment
+	at    int64
+	timer *time.Timer
+}
+
+// ageNoMore has nothing go stale. c.mu is held.
+func (c *Cluster) ageNoMore() {
 	if c.ageing.timer != nil {
 		c.ageing.timer.Stop()
 	}
-	if c.ageing = (ageing{of: a}); a == nil {
-		return
-	}
-	c.metrics.AssignmentAges()
-	c.ageing.timer = time.AfterFunc(time.Duration(at-monotonic()), func() {
+	c.ageing = ageing{}
+}
+
+func (c *Cluster) staleIn(d time.Duration) {
+	of, at := c.ageing.of, c.ageing.at
+	c.ageing.timer = time.AfterFunc(d, func() {
 		defer panics.Contain(panics.Housekeeper, nil, nil)
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if c.ageing.of == a {
+		if c.ageing.of == of && c.ageing.at == at {
 			c.goStale()
 		}
 	})
 }
 
-// ageing is an assignment that goes stale, and the timer of that; nil for none.
-type ageing struct {
-	of    *Assignment
-	timer *time.Timer
-}
-
 // goStale takes the endpoints out of force. Hosts that outlive their assignment do so here too,
 // as in Envoy. c.mu is held.
 func (c *Cluster) goStale() {
-	after := c.ageing.of.StaleAfter
-	c.metrics.AssignmentStale()
-	if err := c.change(func() { c.replace(&Assignment{Cluster: c.assignment.Cluster}) }); err != nil {
-		c.m.log.Error("stale endpoints stay in use", "cluster", c.name, "err", err)
+	a := c.ageing.of
+	err := c.change(func() { c.replace(&Assignment{Cluster: a.Cluster}) })
+	if err != nil && c.ageing.of == a { // else what was restored is stale, and gone
+		c.m.log.Error("stale endpoints stay in use for now", "cluster", c.name, "err", err)
+		c.staleIn(time.Second)
 		return
 	}
-	c.m.log.Warn("endpoints are stale and in use no longer: no update came in time", "cluster", c.name, "endpoint_stale_after", after)
+	c.metrics.AssignmentStale()
+	c.m.log.Warn("endpoints are stale and in use no longer: no update came in time", "cluster", c.name, "endpoint_stale_after", a.StaleAfter)
 }

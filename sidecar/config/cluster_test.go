@@ -12,12 +12,12 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 )
 
-// clusterOf reads one cluster of a static bootstrap; lines are indented by four.
 // dropping is an assignment's with these categories.
 func dropping(categories string) string {
 	return "load_assignment: {cluster_name: c, policy: {drop_overloads: [" + categories + "]}}\n"
 }
 
+// clusterOf reads one cluster of a static bootstrap; lines are indented by four.
 func clusterOf(t testing.TB, text string) (*cluster.Config, error) {
 	t.Helper()
 	var b strings.Builder

@@ -17,9 +17,12 @@ func (d *decoder) assignment(m *endpointv3.ClusterLoadAssignment, path string, n
 	out := &cluster.Assignment{
 		Cluster: m.GetClusterName(), Overprovisioning: int(m.GetPolicy().GetOverprovisioningFactor().GetValue()),
 		WeightedHealth: m.GetPolicy().GetWeightedPriorityHealth(),
-		StaleAfter:     m.GetPolicy().GetEndpointStaleAfter().AsDuration().Truncate(time.Millisecond), // as in Envoy
 	}
-	var err error
+	stale, err := duration(m.GetPolicy().GetEndpointStaleAfter(), under(path, "policy")+".endpoint_stale_after")
+	if err != nil {
+		return nil, err
+	}
+	out.StaleAfter = stale.Truncate(time.Millisecond) // as in Envoy
 	if out.DropPerMillion, err = dropShare(m.GetPolicy().GetDropOverloads(), path); err != nil {
 		return nil, err
 	}

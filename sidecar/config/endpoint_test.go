@@ -35,6 +35,8 @@ func TestAssignmentPolicy(t *testing.T) {
 		"no percentage": {policy: &policy{DropOverloads: []*endpointv3.ClusterLoadAssignment_Policy_DropOverload{{Category: "c"}}}},
 		"too many":      {policy: drop(101, typev3.FractionalPercent_HUNDRED), fails: `"c": policy.drop_overloads[0].drop_percentage.numerator: 101`},
 		"stale":         {policy: &policy{EndpointStaleAfter: durationpb.New(90*time.Second + time.Microsecond)}, stale: 90 * time.Second},
+		"stale never":   {policy: &policy{EndpointStaleAfter: &durationpb.Duration{Seconds: 315576000000}}, stale: never},
+		"no duration":   {policy: &policy{EndpointStaleAfter: &durationpb.Duration{Seconds: 1, Nanos: -1}}, fails: "policy.endpoint_stale_after: "},
 		"not stale":     {policy: &policy{EndpointStaleAfter: durationpb.New(999 * time.Microsecond)}},
 		"at once":       {policy: &policy{EndpointStaleAfter: durationpb.New(0)}, fails: "policy.endpoint_stale_after: value must be greater than 0s"},
 	} {
