@@ -52,6 +52,11 @@ func (s *state) tryAgain(r *retry) {
 	s.sweep()
 }
 
+// triesFor tells whether a listener is one that is tried again.
+func (s *state) triesFor(cfg *listener.Config) bool {
+	return cfg != nil && s.retries[cfg.Name] != nil && s.retries[cfg.Name].cfg == cfg
+}
+
 // forgo ends the tries of a listener: it is in force, another one, or gone.
 func (s *state) forgo(name string) {
 	if r := s.retries[name]; r != nil {

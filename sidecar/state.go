@@ -474,4 +474,5 @@ func (s *state) drainInbound() {
 		}
 	}
 	s.replace(names, nil)
+	s.tally()
 }

@@ -34,6 +34,7 @@ var mutations = []struct {
 	{"a node's own configuration", "controlplane/view/build.go", "if !slices.Contains(b.client.Permitted, id) {", "if false && !slices.Contains(b.client.Permitted, id) {", "controlplane/view", "TestANodeSeesOnlyItsOwn"},
 	{"what an attested caller is entitled to", "controlplane/view/build.go", "if b.client.Entitled != nil && !slices.Contains(b.client.Entitled, id) {", "if false {", "controlplane/view", "TestANodeSeesOnlyItsOwn"},
 	{"the relay vouches", "xds/relay/relay.go", "md.Fields[names.MetadataEntitled] = structpb.NewListValue(list)", "", "xds/relay", "TestTheNodeIsVouchedFor"},
+	{"warnings before a ClientHello", "sidecar/listener/clienthello.go", "len(b) > level && b[level] != warning:", "len(b) > level:", "sidecar/listener", "TestParseClientHelloRefusesAmbiguity"},
 	{"addresses of an announced client", "sidecar/listener/proxyheader.go", "return !a.IsUnspecified() && !a.IsMulticast() && a != broadcast", "return true || a == broadcast", "sidecar/listener", "TestProxyProtocol"},
 	{"the other end of an announced connection", "sidecar/authz/evaluator.go", "info.Direct != nil {", "false {", "sidecar/authz", "TestDirectOfAnnouncedClient"},
 	{"mapped addresses of certificates", "internal/altname/altname.go", "netip.AddrFromSlice(ip); ok {", "netip.AddrFromSlice(ip); ok {\n\t\t\ta = a.Unmap()", "sidecar/tlscontext", "TestAddressesAreNotMapped"},

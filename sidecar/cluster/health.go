@@ -408,7 +408,7 @@ func (c *Cluster) checkDone(k *checker, v verdict) time.Duration {
 			c.m.log.Warn("health check cannot be made yet", "cluster", c.name, "host", k.h.key, "err", v.err)
 		}
 		k.h.check.history.lastError = v.err.Error()
-		if c.unproven {
+		if c.unproven && len(c.unanswered) == 0 {
 			c.prove() // what is missing may come with a listener that waits for this cluster
 			c.healthChanged()
 		}

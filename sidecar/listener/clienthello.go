@@ -56,6 +56,32 @@ func parseClientHello(b []byte) (clientHello, error) {
 	return parseExtensions(extensions)
 }
 
+// beginning tells by a connection's first bytes whether it can be TLS. Servers take more than a
+// handshake record of version 3: they pass over warnings, and some over the version. Such bytes
+// are malformed, and not plaintext, for which another chain and no name would count.
+func beginning(b []byte) error {
+	const (
+		alertRecord, handshakeRecord = 21, 22
+		majorsOfTLS                  = 0x10 // as crypto/tls has it
+		alert, level, warning        = 7, 5, 1
+	)
+	switch {
+	case len(b) == 0:
+		return errMoreHello
+	case b[0] != handshakeRecord && b[0] != alertRecord, len(b) > 1 && b[1] >= majorsOfTLS:
+		return errNotTLS
+	case b[0] == handshakeRecord && (len(b) < 2 || b[1] == 3):
+		return nil
+	case b[0] == handshakeRecord:
+		return errBadHello
+	case len(b) > 3 && b[3] != 0, len(b) > 4 && b[4] != 2, len(b) > level && b[level] != warning:
+		return errNotTLS
+	case len(b) < alert:
+		return errMoreHello
+	}
+	return errBadHello
+}
+
 // firstMessage joins the payload of handshake records until the first message is
 // whole, and returns its body.
 func firstMessage(b []byte) ([]byte, error) {
@@ -67,8 +93,13 @@ func firstMessage(b []byte) ([]byte, error) {
 	)
 	var joined []byte
 	for {
+		if joined == nil {
+			if err := beginning(b); err != nil {
+				return nil, err
+			}
+		}
 		if len(b) > 0 && b[0] != handshakeRecord || len(b) > 1 && b[1] != 3 {
-			return nil, errNotTLS
+			return nil, errBadHello
 		}
 		if len(b) < recordHeader {
 			return nil, errMoreHello

@@ -92,6 +92,9 @@ func TestParseClientHelloRefusesAmbiguity(t *testing.T) {
 		return []byte("\x16\x03\x01" + vector("\x01\x00"+vector(body)))
 	}
 	usual, named := session+ciphers+compressions, sni(name(0, "a.example"))
+	// What a server of crypto/tls passes over: it reads the hello all the same.
+	const warning = "\x15\x03\x01\x00\x02\x01\x5a"
+	whole := hello(usual, named)
 	for what, b := range map[string][]byte{
 		"as it should be":     hello(usual, named, "\xfa\xfa\x00\x00", "\xfb\xfb\x00\x00"),
 		"a name of 255 bytes": hello(usual, sni(name(0, strings.Repeat("x", 255)))),
@@ -114,9 +117,23 @@ func TestParseClientHelloRefusesAmbiguity(t *testing.T) {
 		"half a cipher":                 hello(session+"\x00\x03\x13\x01\xc0"+compressions, named),
 		"no compression, not even none": hello(session+ciphers+"\x00", named),
 		"a session that is too long":    hello("\x21"+strings.Repeat("s", 33)+ciphers+compressions, named),
+		"a warning before it":           slices.Concat([]byte(warning), whole),
+		"a warning in it":               slices.Concat([]byte("\x16\x03\x01\x00\x06"), whole[5:11], []byte(warning), []byte("\x16\x03\x01"), []byte(vector(string(whole[11:])))),
+		"an odd version":                slices.Concat([]byte("\x16\x04\x00"), whole[3:]),
+		"an odd version in it":          slices.Concat([]byte("\x16\x03\x01\x00\x06"), whole[5:11], []byte("\x16\x0f\xff"), []byte(vector(string(whole[11:])))),
 	} {
 		if got, err := parseClientHello(b); !errors.Is(err, errBadHello) {
 			t.Errorf("%s: %+v, %v", what, got, err)
+		}
+	}
+	for what, b := range map[string]string{"an alert": "\x15\x03\x01\x00\x02\x02\x28", "no alert": "\x15\x03\x01\x00\x03\x01\x5a", "SSL of another world": "\x16\x10\x00\x00\x05", "text": "\x15a"} {
+		if _, err := parseClientHello([]byte(b)); !errors.Is(err, errNotTLS) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	for n := range len(warning) { // in two segments it is what it is in one
+		if _, err := parseClientHello([]byte(warning[:n])); !errors.Is(err, errMoreHello) {
+			t.Errorf("%d bytes of a warning: %v", n, err)
 		}
 	}
 }
