@@ -226,3 +226,23 @@ func TestOtherFailuresAreNotTriedAgain(t *testing.T) {
 		}
 	})
 }
+
+// A listener has the address that it is to leave while it is tried at the next one, and no longer
+// once it is to be at a third.
+func TestAddressesOfOneThatIsTriedAgain(t *testing.T) {
+	r := newRig(t)
+	old, next, third := &listener.Config{Name: "l"}, &listener.Config{Name: "l"}, &listener.Config{Name: "l"}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.inForce["l"], r.retries["l"] = old, &retry{cfg: next, timer: time.NewTimer(time.Hour)}
+	for _, tc := range []struct {
+		what   string
+		wanted *listener.Config
+		holds  int
+	}{{"tried again", next, 2}, {"another is wanted", third, 1}} {
+		r.wants["l"] = tc.wanted
+		if got := r.holding("l"); len(got) != tc.holds || got[0] != tc.wanted {
+			t.Errorf("%s: holds %d", tc.what, len(got))
+		}
+	}
+}
