@@ -5,6 +5,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
+	"github.com/hauberk-mesh/hauberk/sidecar/panics/panicstest"
 )
 
 // stales is an assignment of one host that goes stale.
@@ -149,6 +152,45 @@ func TestFaultKeepsTheAge(t *testing.T) {
 		has(t, "refused", c, "10.0.0.1:80")
 		time.Sleep(5 * time.Second)
 		has(t, "stale", c, "")
+		_ = m.Close()
+	})
+}
+
+// TestFaultOfGoingStale: what could not be taken out of use is, once it can be.
+func TestFaultOfGoingStale(t *testing.T) {
+	panicstest.Expect(t, panics.Configuration, 2) // and what was cannot be put back either
+	synctest.Test(t, func(t *testing.T) {
+		m, c := staleBed(t)
+		set(t, m, stales("c", "10.0.0.1", 10500*time.Millisecond))
+		time.Sleep(10400 * time.Millisecond)
+		whole := c.cfg.Load()
+		broken := *whole
+		broken.Config = nil
+		c.cfg.Store(&broken)
+		time.Sleep(200 * time.Millisecond)
+		synctest.Wait()
+		c.cfg.Store(whole)
+		has(t, "a fault", c, "10.0.0.1:80")
+		time.Sleep(time.Second)
+		has(t, "tried again", c, "")
+		_ = m.Close()
+	})
+}
+
+// TestNothingAgesOfARemovedCluster: the timer ends with the cluster, whatever else of its end fails.
+func TestNothingAgesOfARemovedCluster(t *testing.T) {
+	panicstest.Expect(t, panics.Configuration, 1)
+	synctest.Test(t, func(t *testing.T) {
+		m, c := staleBed(t)
+		set(t, m, stales("c", "10.0.0.1", time.Hour))
+		timer := c.ageing.timer
+		broken := *c.cfg.Load()
+		broken.Config = nil
+		c.cfg.Store(&broken)
+		m.Remove("c")
+		if c.ageing.of != nil || timer.Stop() {
+			t.Error("it waits for an update")
+		}
 		_ = m.Close()
 	})
 }
