@@ -40,21 +40,21 @@ func newTLSProvider(ctx context.Context, identity svid.Source, found *secrets.St
 func (p *tlsProvider) wait() { p.wg.Wait() }
 
 // ServerTLS implements listener.TLSProvider.
-func (p *tlsProvider) ServerTLS(workload, name string, t *listener.TLS) (*tls.Config, func() string, error) {
+func (p *tlsProvider) ServerTLS(workload, name string, t *listener.TLS) (*tls.Config, string, error) {
 	if t.Context != nil {
 		c, err := p.contexts.Server(t.Context)
 		if err != nil {
-			return nil, nil, err
+			return nil, "", err
 		}
-		return c.ServerConfig(t.Context), c.ID, nil
+		return c.ServerConfig(t.Context), "", nil
 	}
 	id, err := p.own(t.Certificate, t.Validation, workload)
 	if err != nil {
-		return nil, nil, fmt.Errorf("listener %s: tls: %w", name, err)
+		return nil, "", fmt.Errorf("listener %s: tls: %w", name, err)
 	}
 	authorize, err := peers(t.PeerIDs)
 	if err != nil {
-		return nil, nil, err
+		return nil, "", err
 	}
 	params := tlsconf.ServerParams{
 		Source: p.identity, ID: id, Authorize: authorize, ALPN: t.ALPN, AllowTLS12: t.MinVersion == tls.VersionTLS12,
@@ -64,10 +64,10 @@ func (p *tlsProvider) ServerTLS(workload, name string, t *listener.TLS) (*tls.Co
 	}
 	cfg, err := tlsconf.Server(params)
 	if err != nil {
-		return nil, nil, err
+		return nil, "", err
 	}
 	narrow(cfg, t.MaxVersion, t.CipherSuites)
-	return cfg, func() string { return id }, nil
+	return cfg, id, nil
 }
 
 // narrow applies what the configuration takes away from the mesh's own terms. It
@@ -99,7 +99,7 @@ func (p *tlsProvider) ClientTLS(source, name string, t *cluster.TLS) (*tls.Confi
 		if err != nil {
 			return nil, "", fmt.Errorf("cluster %s: %w", name, err)
 		}
-		return c.ClientConfig().Clone(), c.ID(), nil // which the dial may add to
+		return c.ClientConfig().Clone(), c.Own().ID, nil // which the dial may add to
 	}
 	id, err := p.own(t.Certificate, t.Validation, source)
 	if err != nil {

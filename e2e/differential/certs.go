@@ -52,8 +52,11 @@ func newCerts(dir string) (*certs, error) {
 		return nil, err
 	}
 	c.roots.AddCert(root)
-	more := map[string]*x509.Certificate{"announced": {DNSNames: []string{"a.example", "b.example", "*.wild.example"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}}}
-	for i, name := range []string{"web", "api", "announced"} {
+	more := map[string]*x509.Certificate{
+		"announced": {DNSNames: []string{"a.example", "b.example", "*.wild.example"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}},
+		"several":   {URIs: []*url.URL{{Scheme: "http", Host: "several.example", Path: "/a,b;c"}}},
+	}
+	for i, name := range []string{"web", "api", "announced", "several"} {
 		own := cmp.Or(more[name], &x509.Certificate{})
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if err != nil {
@@ -62,7 +65,7 @@ func newCerts(dir string) (*certs, error) {
 		der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(int64(i + 2)), Subject: pkix.Name{CommonName: name},
 			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
 			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, BasicConstraintsValid: true,
-			URIs: []*url.URL{{Scheme: "spiffe", Host: "differential.mesh", Path: "/ns/default/dc/dc1/svc/" + name}}, DNSNames: append(own.DNSNames, name+".example"), IPAddresses: own.IPAddresses,
+			URIs: append(own.URIs, &url.URL{Scheme: "spiffe", Host: "differential.mesh", Path: "/ns/default/dc/dc1/svc/" + name}), DNSNames: append(own.DNSNames, name+".example"), IPAddresses: own.IPAddresses,
 		}, ca, &key.PublicKey, caKey)
 		if err != nil {
 			return nil, err
@@ -158,14 +161,18 @@ func (c *certs) socket(cluster map[string]any) {
 }
 
 // downstream is the transport socket of a listener.
-func (c *certs) downstream() map[string]any {
+func (c *certs) downstream(also ...string) map[string]any {
+	var own []any
+	for _, name := range append([]string{"api"}, also...) {
+		own = append(own, map[string]any{"certificate_chain": map[string]any{"filename": c.file(name + ".crt")}, "private_key": map[string]any{"filename": c.file(name + ".key")}})
+	}
 	validation := map[string]any{"trusted_ca": map[string]any{"filename": c.file("ca.crt")},
 		"match_typed_subject_alt_names": []any{map[string]any{"san_type": "URI", "matcher": map[string]any{"exact": webID}}}}
 	common := map[string]any{
 		"alpn_protocols":     []any{"http/1.1"},
 		"tls_params":         map[string]any{"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
 		"validation_context": validation,
-		"tls_certificates":   []any{map[string]any{"certificate_chain": map[string]any{"filename": c.file("api.crt")}, "private_key": map[string]any{"filename": c.file("api.key")}}},
+		"tls_certificates":   own,
 	}
 	tlsContext := map[string]any{"@type": apiType + "extensions.transport_sockets.tls.v3.DownstreamTlsContext", "common_tls_context": common, "require_client_certificate": true}
 	return map[string]any{"name": "tls", "typed_config": tlsContext}

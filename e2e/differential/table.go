@@ -71,8 +71,11 @@ type Config struct {
 	Cases []Case `json:"cases"`
 }
 
-// MTLS is a downstream TLS context that asks for the client's certificate.
-type MTLS struct{}
+// MTLS is a downstream TLS context that asks for the client's certificate. Its own is api's;
+// Also names further ones.
+type MTLS struct {
+	Also []string `json:"also,omitempty"`
+}
 
 // Case is a connection and what is sent on it.
 type Case struct {

@@ -17,7 +17,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/identity/svid"
 	"github.com/hauberk-mesh/hauberk/identity/verify"
-	"github.com/hauberk-mesh/hauberk/internal/accepted"
+	"github.com/hauberk-mesh/hauberk/internal/handshake"
 )
 
 // ClientAuth says what a server asks of its clients.
@@ -282,6 +282,6 @@ func admit(s *svid.Snapshot, cs tls.ConnectionState, authorize func(spiffeid.ID)
 	if err := authorize(peer); err != nil {
 		return &DeniedError{Peer: peer, Err: err}
 	}
-	accepted.Chain(cs, chain)
+	handshake.Chain(cs, chain)
 	return nil
 }

@@ -29,8 +29,11 @@ func clientCertElement(cfg *Config, info *stream.Info) string {
 		return ""
 	}
 	var b strings.Builder
-	if info.OwnID != "" {
+	if info.OwnURIs == nil && info.OwnID != "" {
 		b.WriteString("By=" + info.OwnID + ";")
+	}
+	for _, u := range info.OwnURIs {
+		b.WriteString("By=" + quoted(u) + ";")
 	}
 	b.WriteString("Hash=" + info.PeerCertHash)
 	var leaf *x509.Certificate

@@ -310,7 +310,12 @@ func (a *arrival) open(c stream.Conn) (stream.Stream, error) {
 		return nil, a.refuse(telemetry.FlagTLSFailure, reason, err)
 	}
 	a.countHandshake("ok", "", t.Info().TLSVersion, time.Since(began))
-	t.SetOwnID(a.chain.ownID())
+	if id := a.chain.ownID; id != "" {
+		t.SetOwnID(id)
+	}
+	if a.chain.ageless {
+		t.ForgetExpiry()
+	}
 	if a.chain.untrusted {
 		t.ForgetPeer()
 	}

@@ -40,7 +40,7 @@ type chain struct {
 	snap    *snapshot
 	index   int // -1 for the default chain
 	tls     *tls.Config
-	ownID   func() string
+	ownID   string
 	network *authz.Evaluator
 	// policy decides over requests, and judge tells of whom it denies all; nil where the
 	// chain serves none.
@@ -57,6 +57,9 @@ type chain struct {
 	log       *telemetry.Log
 	// untrusted: peers may be in that nothing vouches for.
 	untrusted bool
+	// ageless: the ends of peers' certificates are looked at neither by the handshake nor
+	// afterwards.
+	ageless bool
 
 	place *downstream.Place
 }
@@ -171,7 +174,7 @@ func (m *Manager) compileChain(s *snapshot, h *heritage, cfg *FilterChain, index
 			return fail(err)
 		}
 		if t := cfg.TLS.Context; t != nil && t.Validation != nil {
-			c.untrusted = t.Validation.AcceptUntrusted
+			c.untrusted, c.ageless = t.Validation.AcceptUntrusted, t.Validation.PinsAlone()
 		}
 	}
 	c.limit(h.of(cfg, index))

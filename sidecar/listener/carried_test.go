@@ -32,8 +32,8 @@ import (
 // tunnelTLS is a provider that offers tunnels and verifies nothing.
 type tunnelTLS struct{ cert tls.Certificate }
 
-func (p tunnelTLS) ServerTLS(string, string, *TLS) (*tls.Config, func() string, error) {
-	return &tls.Config{Certificates: []tls.Certificate{p.cert}, ClientAuth: tls.RequireAnyClientCert, NextProtos: []string{cluster.TunnelALPN}}, func() string { return apiID }, nil
+func (p tunnelTLS) ServerTLS(string, string, *TLS) (*tls.Config, string, error) {
+	return &tls.Config{Certificates: []tls.Certificate{p.cert}, ClientAuth: tls.RequireAnyClientCert, NextProtos: []string{cluster.TunnelALPN}}, apiID, nil
 }
 
 // greeter says at once which cluster its chain leads to, and then sends back what comes.

@@ -24,7 +24,28 @@ var (
 // clientHello is what a filter chain is chosen by.
 type clientHello struct {
 	serverName string // lower case
-	alpn       []string
+	alpn       protocolNames
+}
+
+// protocolNames is a ProtocolNameList (RFC 7301 3.1) as it is sent: each name after a byte
+// with its length. A connection keeps it, and one of names of two bytes would be ten times
+// as large taken to pieces.
+type protocolNames string
+
+// each yields the names in order.
+func (p protocolNames) each(yield func(string) bool) {
+	for len(p) > 0 {
+		end := 1 + int(p[0])
+		if !yield(string(p[1:end])) {
+			return
+		}
+		p = p[end:]
+	}
+}
+
+// protocolName is a list of one name, of 255 bytes at most.
+func protocolName(name string) protocolNames {
+	return protocolNames([]byte{byte(len(name))}) + protocolNames(name)
 }
 
 // parseClientHello reads a ClientHello from the first bytes of a connection (RFC
@@ -186,21 +207,19 @@ func parseServerName(b []byte) (string, error) {
 	return strings.ToLower(string(name)), nil
 }
 
-func parseALPN(b []byte) ([]string, error) {
+func parseALPN(b []byte) (protocolNames, error) {
 	r := reader{b}
 	list, ok := r.vector16()
 	if !ok || len(r.b) != 0 || len(list) == 0 {
-		return nil, errBadHello
+		return "", errBadHello
 	}
-	var out []string
 	for r := (reader{list}); len(r.b) > 0; {
 		p, ok := r.vector8()
 		if !ok || len(p) == 0 {
-			return nil, errBadHello
+			return "", errBadHello
 		}
-		out = append(out, string(p))
 	}
-	return out, nil
+	return protocolNames(list), nil
 }
 
 // reader reads TLS presentation language.

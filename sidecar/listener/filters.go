@@ -131,7 +131,7 @@ func (a *arrival) sniffHTTP(c stream.Conn, deadline time.Time) error {
 	return peekUntil(c, deadline, func(b []byte) error {
 		p, err := httpProtocol(b)
 		if p != "" {
-			a.match.alpn = []string{p}
+			a.match.alpn = protocolName(p)
 		}
 		return err
 	})

@@ -14,12 +14,12 @@ import (
 // foreignTLS is a provider for foreign contexts, which verifies nothing.
 type foreignTLS struct{ cert tls.Certificate }
 
-func (p foreignTLS) ServerTLS(_, _ string, t *TLS) (*tls.Config, func() string, error) {
+func (p foreignTLS) ServerTLS(_, _ string, t *TLS) (*tls.Config, string, error) {
 	c := &tls.Config{Certificates: []tls.Certificate{p.cert}, ClientAuth: tls.RequestClientCert}
 	if t.Context.RequireClientCertificate {
 		c.ClientAuth = tls.RequireAnyClientCert
 	}
-	return c, func() string { return "" }, nil
+	return c, "", nil
 }
 
 // foreignConfig has a chain for each server name, of one context.
@@ -78,6 +78,30 @@ func TestClientCertificateRequiredLater(t *testing.T) {
 		l.endOrphans(time.Now().Add(m.opts.DrainTime))
 	}
 	awaitEnd(t, shown)
+}
+
+// TestExpiryOfPinnedPeers: who is accepted for the pin of a certificate is so for as long as
+// the pin is there.
+func TestExpiryOfPinnedPeers(t *testing.T) {
+	m := newTestManager(t, func(o *Options) { o.TLS = foreignTLS{selfSigned(t, apiID)} })
+	for expires, v := range map[bool]*tlscontext.Validation{
+		false: {Hash: [][32]byte{{1}}},
+		true:  {Hash: [][32]byte{{1}}, CA: tlscontext.Source{Inline: "ca"}},
+	} {
+		var ctx tlscontext.Server
+		ctx.Validation = v
+		mustApply(t, m, foreignConfig(ctx, "a"))
+		c := dialTLS(t, m, "a", selfSigned(t, webID))
+		for _, l := range m.all() {
+			for _, tr := range l.established() {
+				if got := !tr.conn.Info.PeerNotAfter.IsZero(); got != expires {
+					t.Errorf("pins alone %v: expires %v", !expires, got)
+				}
+			}
+		}
+		_ = c.Close()
+		waitFor(t, func() bool { return m.Serving() == 0 })
+	}
 }
 
 // TestRemovedChainEndsItsConnections: those of a chain that is gone end with the drain

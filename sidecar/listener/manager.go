@@ -31,9 +31,10 @@ import (
 // configuration itself takes the current certificate and trust bundle at each
 // handshake, and verifies t.RequireClientCertificate and t.PeerIDs.
 type TLSProvider interface {
-	// ServerTLS returns the configuration and what tells the SPIFFE ID that it
-	// presents. workload is the listener's, which the secret name "default" means.
-	ServerTLS(workload, listener string, t *TLS) (cfg *tls.Config, ownID func() string, err error)
+	// ServerTLS returns the configuration and the SPIFFE ID that it presents, "" for one
+	// that tells each connection (handshake.Presented). workload is the listener's, which
+	// the secret name "default" means.
+	ServerTLS(workload, listener string, t *TLS) (cfg *tls.Config, ownID string, err error)
 }
 
 // Options are a Manager's collaborators.

@@ -17,7 +17,7 @@ type target struct {
 // sought is the part of a target that no address tells.
 type sought struct {
 	serverName string
-	alpn       []string
+	alpn       protocolNames
 	plaintext  bool // not TLS, or nobody looked: to matches that is raw_buffer, as in Envoy
 	local      bool // same IP or loopback
 }
@@ -219,7 +219,7 @@ func (n *node) next(level int, to *target) *node {
 	case byTransport:
 		return orAny(n.names[to.transport()], n)
 	case byALPN:
-		for _, p := range to.alpn {
+		for p := range to.alpn.each {
 			if b := n.names[p]; b != nil {
 				return b
 			}

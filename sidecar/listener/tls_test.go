@@ -45,8 +45,8 @@ func selfSigned(t *testing.T, id string) tls.Certificate {
 
 type testTLS struct{ cert tls.Certificate }
 
-func (p testTLS) ServerTLS(string, string, *TLS) (*tls.Config, func() string, error) {
-	return &tls.Config{Certificates: []tls.Certificate{p.cert}, ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS13}, func() string { return apiID }, nil
+func (p testTLS) ServerTLS(string, string, *TLS) (*tls.Config, string, error) {
+	return &tls.Config{Certificates: []tls.Certificate{p.cert}, ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS13}, apiID, nil
 }
 
 func mtlsConfig(rbac ...authz.NetworkFilter) *Config {

@@ -37,10 +37,14 @@ type Info struct {
 	// OwnID and PeerID are the SPIFFE IDs proven by the handshake; empty on
 	// plaintext.
 	OwnID, PeerID string
+	// OwnURIs are all URIs of the certificate presented by a foreign TLS context; nil for
+	// the mesh's own, which have OwnID alone.
+	OwnURIs []string
 	// PeerCertHash is the SHA-256 of the peer's certificate in hexadecimal, as
 	// x-forwarded-client-cert names it.
 	PeerCertHash string
-	// PeerNotAfter is when the peer's certificate expires; zero on plaintext.
+	// PeerNotAfter is when the peer's certificate expires; zero on plaintext, and where a
+	// peer is accepted whenever that is.
 	PeerNotAfter time.Time
 	// PeerSigner is the SignerKey of the anchor by which the peer was accepted; empty
 	// where that is not known, and on plaintext. What the peer says of it counts for

@@ -14,8 +14,8 @@ import (
 	"time"
 	"unique"
 
-	"github.com/hauberk-mesh/hauberk/internal/accepted"
 	"github.com/hauberk-mesh/hauberk/internal/altname"
+	"github.com/hauberk-mesh/hauberk/internal/handshake"
 	"github.com/hauberk-mesh/hauberk/sidecar/peercert"
 )
 
@@ -62,7 +62,7 @@ func newTLS(c Conn, prefix []byte, cfg *tls.Config, wrap func(net.Conn, *tls.Con
 	rc.w.once = rc.writeOnce
 	rc.tryRead, rc.waitRead, rc.tryPeek = rc.readNow, rc.readOnce, rc.peekNow
 	t := &TLS{raw: rc}
-	t.tls = wrap(rc, accepted.Listen(cfg, func(chain []*x509.Certificate) { t.signer = SignerKey(chain[len(chain)-1]) }))
+	t.tls = wrap(rc, handshake.Listen(cfg, func(chain []*x509.Certificate) { t.signer = SignerKey(chain[len(chain)-1]) }))
 	return t, nil
 }
 
@@ -82,6 +82,9 @@ func (t *TLS) Handshake(ctx context.Context) error {
 	}
 	t.info, t.peer = tlsInfo(t.tls, t.raw, t.signer)
 	t.signer = "" // Info shares it with the peer's other connections
+	if own := t.raw.own; own != nil {
+		t.info.OwnID, t.info.OwnURIs = own.ID, own.URIs
+	}
 	if t.keep {
 		t.info.PeerChain = t.tls.ConnectionState().PeerCertificates
 		t.info.Peer = peercert.Of(t.info.PeerChain)
@@ -129,9 +132,13 @@ func (t *TLS) KeepPeerChain() { t.keep = true }
 // is called before Handshake.
 func (t *TLS) KeepPeerNames() { t.foreign = true }
 
-// SetOwnID notes the identity presented, which crypto/tls does not tell. It is
+// SetOwnID notes the identity presented, where the handshake does not tell it. It is
 // called before the stream is handed on.
 func (t *TLS) SetOwnID(id string) { t.info.OwnID = id }
+
+// ForgetExpiry takes back when the peer's certificate expires, where that is not asked. It is
+// called before the stream is handed on.
+func (t *TLS) ForgetExpiry() { t.info.PeerNotAfter = time.Time{} }
 
 // ForgetPeer takes back what the handshake said of the peer, where nothing vouches
 // for it. It is called before the stream is handed on.
@@ -373,9 +380,13 @@ type recordConn struct {
 
 	w     recordWriter
 	reset resetSeen
+	own   *handshake.Own // who was presented, where the handshake told
 	// hurried: the connection is being closed, and no write waits any more.
 	hurried atomic.Bool
 }
+
+// Presented implements handshake.Listener.
+func (c *recordConn) Presented(own *handshake.Own) { c.own = own }
 
 // wouldBlock is temporary in net.Error's sense, so that crypto/tls does not take
 // it for the end of the connection.

@@ -27,8 +27,8 @@ var downstreamOperators = []operatorDef{
 	address("DOWNSTREAM_DIRECT_LOCAL_ADDRESS", "Own address of the downstream connection.", downstreamLocal),
 	host("DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT", "The same without the port.", downstreamLocal),
 	port("DOWNSTREAM_DIRECT_LOCAL_PORT", "Its port.", downstreamLocal),
-	appends("DOWNSTREAM_PEER_URI_SAN", "SPIFFE ID that the client proved.", func(dst []byte, r *Record) []byte { return appendURIs(dst, r.PeerID, r.Peer) }),
-	text("DOWNSTREAM_LOCAL_URI_SAN", "SPIFFE ID shown to the client.", func(r *Record) string { return r.OwnID }),
+	appends("DOWNSTREAM_PEER_URI_SAN", "SPIFFE ID that the client proved.", func(dst []byte, r *Record) []byte { return appendURIs(dst, r.PeerID, r.Peer.URIs()) }),
+	appends("DOWNSTREAM_LOCAL_URI_SAN", "SPIFFE ID shown to the client.", func(dst []byte, r *Record) []byte { return appendURIs(dst, r.OwnID, r.OwnURIs) }),
 	certificate("DOWNSTREAM_PEER_DNS_SAN", "DNS names of the client's certificate.", peercert.DNSNames, downstreamCerts),
 	certificate("DOWNSTREAM_PEER_IP_SAN", "IP addresses of the client's certificate.", peercert.IPs, downstreamCerts),
 	certificate("DOWNSTREAM_PEER_EMAIL_SAN", "Addresses for mail of the client's certificate.", peercert.Emails, downstreamCerts),
@@ -49,10 +49,9 @@ var downstreamOperators = []operatorDef{
 	transportFailure("DOWNSTREAM_TRANSPORT_FAILURE_REASON", "Why the downstream handshake failed, spaces written as underscores.", func(r *Record) string { return r.TransportFailure }),
 }
 
-// appendURIs is the one URI of a peer, or all of one whose context takes several.
-func appendURIs(dst []byte, id string, c *peercert.Chain) []byte {
-	uris := c.URIs()
-	if len(uris) < 2 {
+// appendURIs is the one identity of an end, or all URIs of one whose context takes others.
+func appendURIs(dst []byte, id string, uris []string) []byte {
+	if len(uris) == 0 {
 		return append(dst, id...)
 	}
 	for i, u := range uris {

@@ -67,9 +67,11 @@ type Record struct {
 	// DownstreamDirect differs from DownstreamRemote when a trusted hop named the client.
 	DownstreamDirect net.Addr
 	// Destination is where the client wanted to go; invalid where that is DownstreamLocal.
-	Destination                       netip.AddrPort
-	PeerID, OwnID                     string
-	PeerCertHash                      string
+	Destination   netip.AddrPort
+	PeerID, OwnID string
+	PeerCertHash  string
+	// OwnURIs are Info's, of a foreign context.
+	OwnURIs                           []string
 	Peer                              *peercert.Chain
 	TLSVersion, CipherSuite, TLSGroup uint16
 	SNI                               string

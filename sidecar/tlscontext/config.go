@@ -107,6 +107,12 @@ type Validation struct {
 	Secret *SecretRef `json:",omitempty"`
 }
 
+// PinsAlone tells whether a peer needs no anchor: it is accepted for what its certificate or
+// key is, also when that has expired. Where a secret is put over v, it may name anchors.
+func (v *Validation) PinsAlone() bool {
+	return v.Secret == nil && v.CA == (Source{}) && !v.SystemRoots && len(v.TrustDomains) == 0
+}
+
 // TrustDomain is a trust domain's name, without a scheme, and its anchors in PEM.
 type TrustDomain struct {
 	Name   string

@@ -12,7 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/hauberk-mesh/hauberk/internal/altname"
+	"github.com/hauberk-mesh/hauberk/internal/handshake"
 )
 
 // Context is a Server or a Client with what its sources hold now. Handshakes read
@@ -39,10 +39,10 @@ type Context struct {
 type state struct {
 	config, plain *tls.Config // of a server
 	certificates  []tls.Certificate
+	own           []*handshake.Own // of each certificate
 	anchors       []*x509.Certificate
 	trust         string // where the anchors are from, "" where from nowhere that can change
 	verifier      *verifier
-	id            string
 	// absent is set before all secrets have come, and all else is not: it is what
 	// each handshake fails with.
 	absent error
@@ -63,9 +63,9 @@ func NewServer(cfg *Server, o Options) (*Context, error) {
 	cfg = &own
 	c := &Context{common: &cfg.Common, now: o.Now, secrets: o.Secrets}
 	c.build = func(m *material) *state {
-		s := &state{certificates: m.certificates, anchors: m.anchors}
+		s := &state{certificates: m.certificates, own: m.own(), anchors: m.anchors}
 		t := c.base()
-		t.GetCertificate = (&selector{m.certificates, cfg.FullScan}).choose
+		t.GetCertificate = (&selector{s.certificates, s.own, cfg.FullScan}).present
 		v := c.verifier(m, x509.ExtKeyUsageClientAuth)
 		if v != nil {
 			t.ClientAuth = tls.RequestClientCert
@@ -104,7 +104,7 @@ func NewClient(cfg *Client, o Options) (*Context, error) {
 	cfg = &own
 	c := &Context{common: &cfg.Common, now: o.Now, secrets: o.Secrets}
 	c.build = func(m *material) *state {
-		return &state{certificates: m.certificates, anchors: m.anchors, verifier: c.verifier(m, x509.ExtKeyUsageServerAuth)}
+		return &state{certificates: m.certificates, own: m.own(), anchors: m.anchors, verifier: c.verifier(m, x509.ExtKeyUsageServerAuth)}
 	}
 	t := c.base()
 	t.ServerName = cfg.SNI
@@ -179,7 +179,7 @@ func (c *Context) read() error {
 	}
 	m.validation = resolved.Validation
 	s := c.build(m)
-	s.trust, s.id = c.trust(resolved), idOf(s.certificates)
+	s.trust = c.trust(resolved)
 	c.state.Store(s)
 	return nil
 }
@@ -291,19 +291,13 @@ func (c *Context) Leaves() []*x509.Certificate {
 	return out
 }
 
-// ID is the SPIFFE ID of the first own certificate; empty when it has none.
-func (c *Context) ID() string { return c.state.Load().id }
-
-func idOf(certificates []tls.Certificate) string {
-	if len(certificates) == 0 {
-		return ""
+// Own is whom the first own certificate names; nobody where there is none. It is what a
+// client presents, if anything.
+func (c *Context) Own() *handshake.Own {
+	if own := c.state.Load().own; len(own) > 0 {
+		return own[0]
 	}
-	const scheme = "spiffe:"
-	uris := altname.URIs(certificates[0].Leaf)
-	if len(uris) != 1 || len(uris[0]) < len(scheme) || !strings.EqualFold(uris[0][:len(scheme)], scheme) {
-		return ""
-	}
-	return uris[0]
+	return &handshake.Own{}
 }
 
 // Refresh looks at the files and secrets, and reads them when they have changed. What
@@ -348,13 +342,21 @@ func (c *Context) changed() bool {
 // selector picks the certificate that a client is shown.
 type selector struct {
 	certs    []tls.Certificate
+	own      []*handshake.Own // of each
 	fullScan bool
+}
+
+// present chooses, and tells the connection.
+func (s *selector) present(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	i := s.choose(h)
+	handshake.Presented(h.Conn, s.own[i])
+	return &s.certs[i], nil
 }
 
 // choose takes a certificate whose name is the one asked for, exactly or by
 // wildcard, among those the client can use; then, as Envoy does, the first, or
 // with a full scan the first that the client can use.
-func (s *selector) choose(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+func (s *selector) choose(h *tls.ClientHelloInfo) int {
 	name := strings.ToLower(h.ServerName)
 	anyName := *h
 	anyName.ServerName = ""
@@ -363,7 +365,7 @@ func (s *selector) choose(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		for _, exact := range []bool{true, false} {
 			for i := range s.certs {
 				if c := &s.certs[i]; named(c.Leaf, name, exact) && usable(c) {
-					return c, nil
+					return i
 				}
 			}
 		}
@@ -371,11 +373,11 @@ func (s *selector) choose(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if name == "" || s.fullScan {
 		for i := range s.certs {
 			if usable(&s.certs[i]) {
-				return &s.certs[i], nil
+				return i
 			}
 		}
 	}
-	return &s.certs[0], nil
+	return 0
 }
 
 func named(leaf *x509.Certificate, name string, exact bool) bool {

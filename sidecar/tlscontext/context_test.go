@@ -185,7 +185,7 @@ func TestOwnNameIsAsItIsSpelt(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := s.ID(); got != c.want {
+		if got := s.Own().ID; got != c.want {
 			t.Errorf("%q: %q, want %q", c.uris, got, c.want)
 		}
 	}

@@ -64,8 +64,8 @@ func TestAbsentSecret(t *testing.T) {
 	api := issue("api")
 	secrets.has["api"], secrets.has["trust"] = certificateOf(api.own()), trustIn(a)
 	refresh()
-	if s.ID() != "spiffe://td/api" || c.ID() != "" {
-		t.Errorf("the identities are %q and %q", s.ID(), c.ID())
+	if s.Own().ID != "spiffe://td/api" || c.Own().ID != "" {
+		t.Errorf("the identities are %q and %q", s.Own().ID, c.Own().ID)
 	}
 	if _, err := handshake(); err == nil || !strings.Contains(err.Error(), `secret "web" of cluster "keeper" has not come yet`) {
 		t.Errorf("the client: %v", err)

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/internal/handshake"
 )
 
 // maxFile bounds what is read of a file.
@@ -27,6 +29,14 @@ type material struct {
 	trust        map[string]*x509.CertPool // by trust domain, where each has its own
 	crls         []*revocations
 	validation   *Validation // by which peers are verified, with what was discovered
+}
+
+func (m *material) own() []*handshake.Own {
+	out := make([]*handshake.Own, len(m.certificates))
+	for i := range m.certificates {
+		out[i] = handshake.OwnOf(m.certificates[i].Leaf)
+	}
+	return out
 }
 
 // load reads everything, and fails where anything cannot be used.

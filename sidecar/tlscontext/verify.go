@@ -13,8 +13,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/hauberk-mesh/hauberk/identity/verify"
-	"github.com/hauberk-mesh/hauberk/internal/accepted"
 	"github.com/hauberk-mesh/hauberk/internal/altname"
+	"github.com/hauberk-mesh/hauberk/internal/handshake"
 )
 
 // VerifyError says why a peer was refused.
@@ -54,7 +54,7 @@ func (v *verifier) verify(cs tls.ConnectionState, serverName string) error {
 	}
 	by, err := v.judge(cs.PeerCertificates, serverName)
 	if err == nil {
-		accepted.Chain(cs, by)
+		handshake.Chain(cs, by)
 	}
 	return err
 }

@@ -1,4 +1,4 @@
-package accepted
+package handshake
 
 import (
 	"crypto/tls"
@@ -51,6 +51,14 @@ func TestListen(t *testing.T) {
 				t.Errorf("%s, server %v: %v, told of %d certificates", tc.name, server, err, len(told))
 			}
 		}
+	}
+	many := []*x509.Certificate{{Raw: make([]byte, maxCertificates)}}
+	heard := Listen(&tls.Config{}, func([]*x509.Certificate) {})
+	if err := heard.VerifyConnection(tls.ConnectionState{PeerCertificates: many}); err != nil {
+		t.Error(err)
+	}
+	if err := heard.VerifyConnection(tls.ConnectionState{PeerCertificates: append(many, &x509.Certificate{Raw: []byte{0}})}); err == nil {
+		t.Error("a peer may send any number of certificates")
 	}
 	// A hook that nobody listens to may speak.
 	Chain(tls.ConnectionState{}, chain)

@@ -1,15 +1,17 @@
-// Package accepted tells whoever makes a TLS connection by which certificates its peer
-// was accepted. Where VerifyConnection takes the place of the library's verification,
-// the connection's state has only what the peer sent, which may be anything besides.
-package accepted
+// Package handshake tells whoever makes a TLS connection what crypto/tls does not: by which
+// certificates the peer was accepted, and as whom it was itself shown to the peer.
+package handshake
 
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 )
 
 // Chain is called by a VerifyConnection hook for a peer that it accepts, with the
-// certificates that led there: the peer's own first, the anchor last.
+// certificates that led there: the peer's own first, the anchor last. Where that hook takes
+// the place of the library's verification, the connection's state has only what the peer
+// sent, which may be anything besides.
 func Chain(cs tls.ConnectionState, chain []*x509.Certificate) {
 	if room := cs.VerifiedChains; len(room) == 0 && cap(room) > 0 {
 		room[:1][0] = chain
@@ -38,10 +40,28 @@ func Listen(cfg *tls.Config, tell func(chain []*x509.Certificate)) *tls.Config {
 	return cfg
 }
 
+// maxCertificates is how many bytes of certificates a peer may send, as with BoringSSL. The
+// library takes 256 KB, and a connection may keep them while it lives.
+const maxCertificates = 100 << 10
+
+func bounded(sent []*x509.Certificate) error {
+	n := 0
+	for _, c := range sent {
+		n += len(c.Raw)
+	}
+	if n > maxCertificates {
+		return fmt.Errorf("tls: the peer sent %d bytes of certificates, more than %d", n, maxCertificates)
+	}
+	return nil
+}
+
 // hook gives a verification room for one chain. Its length stays zero: nobody is to take
 // it for a chain that the library has verified.
 func hook(verify func(tls.ConnectionState) error, tell func([]*x509.Certificate)) func(tls.ConnectionState) error {
 	return func(cs tls.ConnectionState) error {
+		if err := bounded(cs.PeerCertificates); err != nil {
+			return err
+		}
 		if len(cs.VerifiedChains) == 0 {
 			cs.VerifiedChains = make([][]*x509.Certificate, 0, 1)
 		}
