@@ -50,13 +50,29 @@ func (p *pool) hostFull() bool {
 // spared is alone, and counts the connection that is beyond the limit, of which nothing else
 // tells. p.mu is held.
 func (p *pool) spared(shared bool, s telemetry.Shard) bool {
-	if !p.alone(shared) {
-		return false
-	}
+	return p.alone(shared) && p.beyond(s)
+}
+
+// beyond counts a connection that is made beyond a limit.
+func (p *pool) beyond(s telemetry.Shard) bool {
 	if m := p.host.cluster.metrics.Use(); m != nil {
 		m.OverflowConnections.Inc(s)
 	}
 	return true
+}
+
+// sparedBytes is spared for a byte stream: no other one has a connection to the host, or
+// gets one. p.mu is held.
+func (p *pool) sparedBytes(s telemetry.Shard) bool {
+	if p.apart > 0 {
+		return false
+	}
+	for c := range p.all {
+		if c.bytes {
+			return false
+		}
+	}
+	return p.beyond(s)
 }
 
 // alone tells whether a request finds no connection that it could wait for, shared or one of

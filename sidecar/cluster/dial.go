@@ -197,15 +197,22 @@ func (h *Host) OpenBytes(ctx context.Context, source string, t *Terms, s telemet
 	limit := cfg.Limits.MaxConnections
 	n := own.conns.Add(1)
 	p.mu.Lock()
-	// A tunnel needs no connection of its own, so the host's limit is not in its way.
-	room := p.room(n, limit) || cfg.tunnels && !exceeds(n, limit)
+	full := &Error{Kind: OverflowConnections, Cluster: own.name}
+	if !exceeds(n, limit) {
+		// A tunnel needs no connection of its own, so the host's limit is not in its way.
+		if cfg.tunnels || !p.hostFull() || p.sparedBytes(s) {
+			full = nil
+		} else {
+			full.Host = h.key // another one may have room
+		}
+	}
 	p.mu.Unlock()
-	if !room {
+	if full != nil {
 		own.conns.Add(-1)
 		if own.metrics != nil {
 			own.metrics.Use().OverflowConnections.Inc(s)
 		}
-		return nil, &Error{Kind: OverflowConnections, Cluster: own.name, Host: h.key}
+		return nil, full
 	}
 	return p.openBytes(ctx, s)
 }

@@ -193,7 +193,7 @@ func tcpConnect(m *tcpproxyv3.TcpProxy, out *tcp.Config, path string) error {
 	if out.Backoff.Base < time.Millisecond {
 		return fail(path+".backoff_options.base_interval", "must be 1 ms at least")
 	}
-	out.Backoff.Max = 10 * out.Backoff.Base
+	out.Backoff.Max = 10 * min(out.Backoff.Base, never/10)
 	if b.GetMaxInterval() != nil {
 		if out.Backoff.Max, err = duration(b.GetMaxInterval(), path+".backoff_options.max_interval"); err != nil {
 			return err

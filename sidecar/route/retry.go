@@ -1,6 +1,7 @@
 package route
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -116,9 +117,13 @@ func (p *RetryPolicy) BackOff(n int) time.Duration {
 	}
 	most := p.BackOffMax
 	if most <= 0 {
-		most = 10 * base
+		most = 10 * min(base, math.MaxInt64/10-1)
 	}
-	return time.Duration(rand.Int64N(int64(min(base*time.Duration(1<<min(n, 20)-1), most)) + 1))
+	window := most
+	if times := time.Duration(1<<min(max(n, 1), 20) - 1); base < most/times {
+		window = base * times
+	}
+	return time.Duration(rand.Int64N(int64(window) + 1))
 }
 
 // RateLimitedBackOff is the wait that a response asks for, with up to half of it

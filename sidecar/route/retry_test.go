@@ -1,6 +1,7 @@
 package route
 
 import (
+	"math"
 	"testing"
 	"time"
 
@@ -102,6 +103,17 @@ func TestBackOff(t *testing.T) {
 		}
 		if longest > window || longest < window*9/10 {
 			t.Errorf("attempt %d waits up to %v, want %v", n, longest, window)
+		}
+	}
+}
+
+// TestLongBackOff: no base is so long that the windows of later attempts overflow.
+func TestLongBackOff(t *testing.T) {
+	for _, p := range []RetryPolicy{{BackOffBase: 24 * time.Hour}, {BackOffBase: 24 * time.Hour, BackOffMax: 48 * time.Hour}, {BackOffBase: math.MaxInt64 - 1}} {
+		for n := range 40 {
+			if d := p.BackOff(n); d < 0 || p.BackOffMax > 0 && d > p.BackOffMax {
+				t.Fatalf("attempt %d of base %v: %v", n, p.BackOffBase, d)
+			}
 		}
 	}
 }

@@ -268,7 +268,8 @@ func (r *relay) copy(h *half) error {
 	splicer := newSplicer(h.dst, h.src, &l.share)
 	bulk := 0 // bytes that came in reads which filled their buffer, in a row
 	if h == &r.toUp && r.first != nil {
-		if !r.write(h, r.first.data) {
+		// Who was ended since the first words were said says nothing.
+		if r.c.Ended() == nil && !r.write(h, r.first.data) {
 			splicer = nil
 		}
 		r.first.drop()

@@ -222,7 +222,7 @@ func (p *Proxy) begin(ctx context.Context, c *downstream.Conn) *relay {
 			return nil
 		}
 	}
-	up := p.connect(ctx, c, p.place(c, subset), &o)
+	up := p.connect(ctx, c, p.place(c, subset), &o, until)
 	if up == nil {
 		said := first.said()
 		first.drop()
@@ -237,6 +237,9 @@ func (p *Proxy) begin(ctx context.Context, c *downstream.Conn) *relay {
 	}
 	return r
 }
+
+// mostShown is how many of the hosts that were tried the log tells of, the last ones.
+const mostShown = 8
 
 // outcome is what the access log tells beside the connection's own facts.
 type outcome struct {
@@ -291,20 +294,36 @@ func (o *outcome) mark(c *downstream.Conn, m telemetry.Moment, at time.Time) {
 	}
 }
 
-// connect opens the upstream; each attempt lets the load balancer choose anew.
-func (p *Proxy) connect(ctx context.Context, c *downstream.Conn, pc *cluster.PickContext, o *outcome) *cluster.Conn {
+// connect opens the upstream; each attempt lets the load balancer choose anew. A connection
+// that was ended meanwhile gets none, nor one that has lasted until its time was over, where
+// until is not 0.
+func (p *Proxy) connect(ctx context.Context, c *downstream.Conn, pc *cluster.PickContext, o *outcome, until int64) *cluster.Conn {
 	cl := p.clusters.Get(o.cluster)
 	if cl == nil {
 		o.flags, o.failure = telemetry.FlagNoCluster, "no such cluster"
 		return nil
 	}
+	if until > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(until-p.watch.now()))
+		defer cancel()
+	}
 	for range p.attempts {
-		if o.attempts > 0 && !p.backOff(ctx, o.attempts) {
-			break
+		if o.attempts > 0 {
+			p.backOff(ctx, o.attempts)
+		}
+		if p.isOver(ctx, c, o) {
+			return nil
 		}
 		o.attempts++
 		o.markAsked(c)
 		up, err := cl.OpenFor(ctx, c.Workload, pc, asker(c), c.Shard)
+		if p.isOver(ctx, c, o) {
+			if err == nil {
+				_ = up.Close()
+			}
+			return nil
+		}
 		if err == nil {
 			o.upstream, o.hostname = up.Stream.Info(), up.Host().Hostname()
 			o.flags, o.failure, o.transport = 0, "", ""
@@ -316,11 +335,13 @@ func (p *Proxy) connect(ctx context.Context, c *downstream.Conn, pc *cluster.Pic
 		if errors.As(err, &failed) {
 			o.transport = failed.TransportFailure()
 			if o.flags = failed.Flags(); failed.Addr != nil {
-				o.failed = append(o.failed, failed.Addr)
+				o.failed = append(o.failed[max(0, len(o.failed)+1-mostShown):], failed.Addr)
 			}
 		}
-		// Where no host could be chosen, another attempt finds none either.
-		if ctx.Err() != nil || failed != nil && failed.Host == "" {
+		// Where no host could be chosen, or the cluster takes no connection, there is nothing
+		// to try again.
+		if failed != nil && failed.Host == "" {
+			o.attempts--
 			return nil
 		}
 	}
@@ -329,24 +350,30 @@ func (p *Proxy) connect(ctx context.Context, c *downstream.Conn, pc *cluster.Pic
 	return nil
 }
 
-// backOff waits before another attempt, with full jitter; false when the listener
-// ends meanwhile.
-func (p *Proxy) backOff(ctx context.Context, attempts int) bool {
+// isOver tells whether the connection is over before it has an upstream: it was ended, the
+// listener was, or it has lasted as long as it may.
+func (p *Proxy) isOver(ctx context.Context, c *downstream.Conn, o *outcome) bool {
+	if ctx.Err() == context.DeadlineExceeded {
+		o.flags, o.termination = telemetry.FlagDurationTimeout, "max_connection_duration"
+	}
+	return ctx.Err() != nil || c.Ended() != nil
+}
+
+// backOff waits before another attempt, with full jitter, and no longer than ctx.
+func (p *Proxy) backOff(ctx context.Context, attempts int) {
 	b := p.cfg.Backoff
 	if b == nil {
-		return true
+		return
 	}
 	most := b.Max
-	if shift := attempts - 1; shift < 30 {
-		most = min(most, b.Base<<shift)
+	if shift := attempts - 1; shift < 63 && b.Base < most>>shift {
+		most = b.Base << shift
 	}
 	timer := time.NewTimer(rand.N(most))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-		return false
 	case <-timer.C:
-		return true
 	}
 }
 
