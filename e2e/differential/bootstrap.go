@@ -257,6 +257,7 @@ func (c *Config) listener(p *place, certs *certs) (map[string]any, error) {
 	chain := map[string]any{"filters": []any{c.hcm(p, nil)}}
 	if c.MTLS != nil {
 		chain["transport_socket"] = certs.downstream(c.MTLS.Also...)
+		maps.Copy(validationOf(chain), c.MTLS.Validation)
 	}
 	l["filter_chains"] = []any{chain}
 	return l, nil

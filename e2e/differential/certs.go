@@ -29,6 +29,7 @@ type certs struct {
 	dir   string
 	roots *x509.CertPool
 	web   tls.Certificate
+	deep  tls.Certificate // of the same name, by an intermediate
 }
 
 func newCerts(dir string) (*certs, error) {
@@ -84,8 +85,41 @@ func newCerts(dir string) (*certs, error) {
 	if err := c.writeSecrets(); err != nil {
 		return nil, err
 	}
-	c.web, err = tls.LoadX509KeyPair(c.file("web.crt"), c.file("web.key"))
+	if c.web, err = tls.LoadX509KeyPair(c.file("web.crt"), c.file("web.key")); err != nil {
+		return nil, err
+	}
+	c.deep, err = deepen(root, caKey)
 	return c, err
+}
+
+// deepen issues a client's certificate by an intermediate.
+func deepen(root *x509.Certificate, rootKey *ecdsa.PrivateKey) (tls.Certificate, error) {
+	var out tls.Certificate
+	issuer, issuerKey := root, rootKey
+	id, err := url.Parse(webID)
+	if err != nil {
+		return out, err
+	}
+	for i, template := range []*x509.Certificate{
+		{Subject: pkix.Name{CommonName: "intermediate"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign},
+		{Subject: pkix.Name{CommonName: "web"}, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, URIs: []*url.URL{id}},
+	} {
+		template.SerialNumber, template.NotBefore, template.NotAfter = big.NewInt(int64(i+100)), root.NotBefore, root.NotAfter
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return out, err
+		}
+		der, err := x509.CreateCertificate(rand.Reader, template, issuer, &key.PublicKey, issuerKey)
+		if err != nil {
+			return out, err
+		}
+		if issuer, err = x509.ParseCertificate(der); err != nil {
+			return out, err
+		}
+		issuerKey, out.PrivateKey = key, key
+		out.Certificate = append([][]byte{der}, out.Certificate...)
+	}
+	return out, nil
 }
 
 // writeSecrets writes the listener's certificate and its trust as secrets of files.
@@ -106,6 +140,12 @@ func (c *certs) writeSecrets() error {
 		}
 	}
 	return nil
+}
+
+// validationOf is the validation context of a chain whose transport socket is downstream's.
+func validationOf(chain map[string]any) map[string]any {
+	socket := chain["transport_socket"].(map[string]any)["typed_config"].(map[string]any)
+	return socket["common_tls_context"].(map[string]any)["validation_context"].(map[string]any)
 }
 
 // discovered is downstream, with certificate and trust from files of discovery.

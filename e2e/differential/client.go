@@ -34,6 +34,9 @@ func (x *Case) dial(addr string, certs *certs) (net.Conn, error) {
 	cfg := &tls.Config{ServerName: x.TLS.SNI, NextProtos: x.TLS.ALPN, RootCAs: certs.roots, InsecureSkipVerify: true} // the sidecar's identity is not what is tested here
 	if x.TLS.Cert != "none" {
 		cfg.Certificates = []tls.Certificate{certs.web}
+		if x.TLS.Cert == "deep" {
+			cfg.Certificates[0] = certs.deep
+		}
 	}
 	s := tls.Client(c, cfg)
 	_ = s.SetDeadline(time.Now().Add(patience))

@@ -75,6 +75,8 @@ type Config struct {
 // Also names further ones.
 type MTLS struct {
 	Also []string `json:"also,omitempty"`
+	// Validation has further fields of the validation context.
+	Validation map[string]any `json:"validation,omitempty"`
 }
 
 // Case is a connection and what is sent on it.
@@ -107,7 +109,7 @@ type Case struct {
 	Meanwhile string `json:"meanwhile,omitempty"`
 	// Abandon closes the connection after this time without an answer.
 	Abandon Duration `json:"abandon,omitempty"`
-	// TLS of the connection; Cert is none or web.
+	// TLS of the connection; Cert is none, web or deep, which is web by an intermediate.
 	TLS *ClientTLS `json:"tls,omitempty"`
 	// Repeat the request on new connections, and compare only the shares of the
 	// origins, each within Tolerance.

@@ -80,8 +80,8 @@ func (s Source) Empty() bool { return s.File == "" && s.Inline == "" }
 
 // Validation is a CertificateValidationContext.
 type Validation struct {
-	// CA holds the anchors, in PEM; with SystemRoots they are the host's. Without
-	// either, a peer is known by the pins alone.
+	// CA holds the anchors, in PEM; where it is empty and SystemRoots is set they are the
+	// host's. Without either, a peer is known by the pins alone.
 	CA          Source
 	SystemRoots bool
 	// TrustDomains take the place of both: a peer is an X509-SVID, which the bundle of
@@ -96,7 +96,8 @@ type Validation struct {
 	// needs one of its issuer, or with LeafCRLOnly the leaf alone.
 	CRL         Source
 	LeafCRLOnly bool
-	// MaxDepth is how many certificates may stand between leaf and anchor.
+	// MaxDepth is how many certificates a chain may have besides the leaf, the anchor among
+	// them; one of a leaf and an anchor alone is never too long.
 	MaxDepth int
 	// AcceptUntrusted lets a peer in that fails all this; its identity counts for
 	// nothing then.

@@ -323,7 +323,7 @@ func TestDepth(t *testing.T) {
 	sub := &authority{t: t, cert: between.cert, key: between.key, n: 50}
 	leaf := sub.issue(&x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
 	leaf.chain += between.chain
-	for depth, ok := range []bool{false, true} {
+	for depth, ok := range []bool{false, false, true} {
 		c, err := NewClient(&Client{Common: Common{MinVersion: tls.VersionTLS13, MaxVersion: tls.VersionTLS13,
 			Validation: &Validation{CA: Source{Inline: Secret(ca.pem())}, MaxDepth: depth}}}, Options{})
 		if err != nil {
@@ -518,6 +518,24 @@ func TestOnlyFilesAreRead(t *testing.T) {
 				_ = w.Close() // lets the reader go
 			}
 			t.Errorf("%s is waited for", path)
+		}
+	}
+}
+
+// TestOwnAuthorityAlone: the host's roots, which have every public authority, do not come
+// beside a context's own, wherever either was said.
+func TestOwnAuthorityAlone(t *testing.T) {
+	ca := newAuthority(t, "ca")
+	own, host := &Validation{CA: Source{Inline: Secret(ca.pem())}, MaxDepth: 100}, &Validation{SystemRoots: true, MaxDepth: 100}
+	both := *own
+	both.SystemRoots = true
+	for name, v := range map[string]*Validation{"one context": &both, "the host's by a secret": own.Merge(host), "its own by a secret": host.Merge(own)} {
+		m, err := load(&Common{Validation: v})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !m.roots.Equal(poolOf([]*x509.Certificate{ca.cert})) {
+			t.Errorf("%s: the roots are others", name)
 		}
 	}
 }

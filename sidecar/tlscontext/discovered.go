@@ -143,9 +143,10 @@ func (v *Validation) Merge(secret *Validation) *Validation {
 	}
 	out := *v
 	out.Secret = secret.Secret
-	if !secret.CA.Empty() || secret.SystemRoots {
-		out.CA, out.SystemRoots = secret.CA, secret.SystemRoots
+	if !secret.CA.Empty() {
+		out.CA = secret.CA
 	}
+	out.SystemRoots = v.SystemRoots || secret.SystemRoots
 	if len(secret.TrustDomains) > 0 {
 		out.TrustDomains = secret.TrustDomains
 	}

@@ -55,15 +55,15 @@ func load(c *Common) (*material, error) {
 	}
 	var err error
 	switch {
-	case v.SystemRoots:
-		if m.roots, err = x509.SystemCertPool(); err != nil {
-			return nil, fmt.Errorf("the host's root certificates: %w", err)
-		}
 	case !v.CA.Empty():
 		if m.anchors, err = v.CA.certificates(); err != nil {
 			return nil, err
 		}
 		m.roots = poolOf(m.anchors)
+	case v.SystemRoots:
+		if m.roots, err = x509.SystemCertPool(); err != nil {
+			return nil, fmt.Errorf("the host's root certificates: %w", err)
+		}
 	case len(v.TrustDomains) > 0:
 		m.trust = map[string]*x509.CertPool{}
 		for _, d := range v.TrustDomains {

@@ -138,8 +138,8 @@ func (v *verifier) rootsFor(leaf *x509.Certificate) (*x509.CertPool, error) {
 }
 
 func (v *verifier) accept(chain []*x509.Certificate) error {
-	if between := len(chain) - 2; between > v.cfg.MaxDepth {
-		return &VerifyError{Rule: "depth", Err: fmt.Errorf("%d certificates stand between it and its anchor, at most %d may", between, v.cfg.MaxDepth)}
+	if above, most := len(chain)-1, max(v.cfg.MaxDepth, 1); above > most {
+		return &VerifyError{Rule: "depth", Err: fmt.Errorf("%d certificates lead to its anchor, at most %d may", above, most)}
 	}
 	if len(v.crls) == 0 {
 		return nil
