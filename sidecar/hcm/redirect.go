@@ -90,12 +90,10 @@ func (x *exchange) mayFollow(p *route.InternalRedirect, trail *route.RedirectTra
 	if !x.policyInForce() {
 		return telemetry.RedirectUpdated // the client is to ask those who decide now
 	}
-	at := x.resp.Fields.Find(message.Location, 0)
-	if at < 0 || x.resp.Fields.Find(message.Location, at+1) >= 0 {
+	uri, ok := x.resp.Fields.ByID(message.Location)
+	if !ok {
 		return telemetry.RedirectBadLocation
 	}
-	_, uri, _ := x.resp.Fields.At(at)
-	var ok bool
 	if next.to, ok = parseLocation(uri); !ok {
 		return telemetry.RedirectBadLocation
 	}

@@ -86,12 +86,6 @@ func (x *exchange) clientAddress() (a netip.Addr, alone bool) {
 	f, cfg := &x.req.Fields, x.policy.cfg
 	x.peer = &x.d.Peer
 	list, ok := f.ByID(message.XForwardedFor)
-	if ok {
-		if i := f.Find(message.XForwardedFor, 0); f.Find(message.XForwardedFor, i+1) >= 0 {
-			list, _ = f.Joined("x-forwarded-for")
-			f.SetID(message.XForwardedFor, list)
-		}
-	}
 	skip := cfg.XFFTrustedHops
 	if cfg.UseRemoteAddress {
 		skip-- // the nearest hop is the connection's peer
@@ -228,15 +222,12 @@ func (x *exchange) settleScheme() {
 	}
 }
 
-// dropReferer removes a referer of which a line is no URI reference, or has a part that none may have,
+// dropReferer removes a referer that is no URI reference, or has a part that none may have,
 // so that no rule and no host is told what only some parsers see (RFC 9110 10.1.3).
 func (x *exchange) dropReferer() {
 	f := &x.req.Fields
-	for i := f.Find(message.Referer, 0); i >= 0; i = f.Find(message.Referer, i+1) {
-		if _, v, _ := f.At(i); !validReferer(v) {
-			f.DelID(message.Referer)
-			return
-		}
+	if v, ok := f.ByID(message.Referer); ok && !validReferer(v) {
+		f.DelID(message.Referer)
 	}
 }
 

@@ -36,7 +36,8 @@ func TestClientsFields(t *testing.T) {
 	for _, tc := range []struct{ fields, proto, referer string }{
 		{"X-Forwarded-Proto:\r\nReferer: http://h/a#b\r\n", "http", ""},
 		{"X-Forwarded-Proto: https\r\nReferer: http://h/a\r\n", "https", "http://h/a"},
-		{"Referer: /a\r\nReferer: http://u@h/\r\n", "http", ""},
+		{"Referer: /a\r\nReferer: /b#c\r\n", "http", ""},
+		{"X-Forwarded-Proto: https\r\nX-Forwarded-Proto: http\r\n", "https,http", ""},
 		{"Referer: /a\r\nReferer: /b\r\n", "http", "/a,/b"},
 	} {
 		resp, _ := c.do("GET / HTTP/1.1\r\nHost: h\r\n" + tc.fields + "\r\n")

@@ -205,7 +205,7 @@ func (p *RequestParser) finish(buf []byte, req *message.Request) (Framing, error
 	}
 	f := &req.Fields
 	f.Load(buf[:h.line])
-	f.DropEmpty(message.RequestSingles)
+	f.JoinSingles(message.RequestSingles)
 	methodStart := 0
 	if h.skipped {
 		methodStart = 2

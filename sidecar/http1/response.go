@@ -79,7 +79,7 @@ func (p *ResponseParser) statusLine(line []byte, off int) error {
 func (p *ResponseParser) finish(buf []byte, method string, resp *message.Response) (Framing, error) {
 	h, f := &p.head, &resp.Fields
 	f.Load(buf[:h.line])
-	f.DropEmpty(message.ResponseSingles)
+	f.JoinSingles(message.ResponseSingles)
 	resp.Status = p.status
 	resp.Reason = f.Span(p.reason[0], p.reason[1])
 	if p.http10 {

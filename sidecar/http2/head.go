@@ -318,9 +318,9 @@ func (h *head) load() {
 	h.fields.Load(h.arena)
 	switch h.kind {
 	case requestHead:
-		h.fields.DropEmpty(message.RequestSingles)
+		h.fields.JoinSingles(message.RequestSingles)
 	case responseHead:
-		h.fields.DropEmpty(message.ResponseSingles)
+		h.fields.JoinSingles(message.ResponseSingles)
 	}
 }
 

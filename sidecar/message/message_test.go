@@ -244,37 +244,37 @@ func TestNotedFieldHasNoText(t *testing.T) {
 	}
 }
 
-// TestDropEmpty: of a repeated field of the set the empty values go, but for one where all are.
-func TestDropEmpty(t *testing.T) {
-	const head = "user-agentviax"
-	note := func(f *Fields, id ID, off, n, val int) { f.Note(id, off, n, len(head)-val, val, false) }
+// TestJoinSingles: a repeated field of the set is one, without its empty values; a field of a
+// single value stays as it was noted.
+func TestJoinSingles(t *testing.T) {
+	const head = "user-agentviaforwardedabc"
+	values := len(head) - 3
 	for _, tc := range []struct {
-		values []int // their lengths
-		want   int
+		values string // one of each letter's own, . for an empty one
+		want   string
 	}{
-		{[]int{0}, 1}, {[]int{1, 1}, 2}, {[]int{0, 1}, 1}, {[]int{1, 0}, 1}, {[]int{0, 0}, 1}, {[]int{0, 1, 0, 1, 0}, 2}, {[]int{0, 0, 0}, 1},
+		{"a", "a"}, {".", ""}, {"ab", "a,b"}, {".a", "a"}, {"a.", "a"}, {"..", ""}, {".a.b.", "a,b"}, {"abc", "a,b,c"}, {"...", ""},
 	} {
 		var f Fields
-		for _, n := range tc.values {
-			note(&f, UserAgent, 0, 10, n)
-			note(&f, Forwarded, 0, 10, n) // not of the set
-			note(&f, Via, 10, 3, 1)
-		}
-		f.Load([]byte(head))
-		f.DropEmpty(RequestSingles)
-		n, full := 0, 0
-		for i := range f.Slots() {
-			if _, v, ok := f.At(i); ok && f.IDAt(i) == UserAgent {
-				n++
-				full += len(v)
-			}
-		}
-		sum := 0
 		for _, v := range tc.values {
-			sum += v
+			off, n := values+int(v-'a'), 1
+			if v == '.' {
+				off, n = values, 0
+			}
+			f.Note(UserAgent, 0, 10, off, n, false)
+			f.Note(Forwarded, 13, 9, off, n, false) // not of the set
 		}
-		if n != tc.want || full != sum || f.Len() != n+2*len(tc.values) || !f.Has(UserAgent) {
-			t.Errorf("%v: %d, of %d bytes, of %d fields", tc.values, n, full, f.Len())
+		f.Note(Via, 10, 3, values, 1, false)
+		f.Load([]byte(head))
+		f.JoinSingles(RequestSingles)
+		if v, ok := f.ByID(UserAgent); !ok || v != tc.want || f.Find(UserAgent, f.Find(UserAgent, 0)+1) >= 0 {
+			t.Errorf("%q: %q, want %q", tc.values, v, tc.want)
+		}
+		if f.Len() != len(tc.values)+2 {
+			t.Errorf("%q: %d fields", tc.values, f.Len())
+		}
+		if name, v, _ := f.At(f.Find(Via, 0)); name != "via" || v != "a" {
+			t.Errorf("%q: %s is %q", tc.values, name, v)
 		}
 	}
 }

@@ -1,7 +1,7 @@
 package message
 
-// singles are the fields whose values Envoy joins into one where they are repeated, whoever
-// sends them.
+// singles are the fields of which a message has one, whoever sends it: Envoy joins their values
+// where they are repeated.
 const singles IDs = 1<<Via | 1<<CacheControl | 1<<ContentType | 1<<ContentEncoding | 1<<XRequestID | 1<<XEnvoyAttemptCount
 
 // RequestSingles are those of requests, and ResponseSingles those of responses.
@@ -11,22 +11,43 @@ const (
 	ResponseSingles = singles | 1<<Date | 1<<Server | 1<<Location | 1<<XEnvoyUpstreamServiceTime | 1<<GRPCStatus | 1<<GRPCMessage
 )
 
-// DropEmpty drops the empty values of those fields of the set that were noted more than once,
-// up to one. An empty element adds nothing to a list (RFC 9110 5.6.1), but to a rule about the
-// field's value it would: Envoy drops it too, and any client can add one.
-func (f *Fields) DropEmpty(of IDs) {
+// JoinSingles makes one field of those of the set that were noted more than once, its values
+// separated by commas (RFC 9110 5.3) and the empty ones left out: a rule, whoever is to be sent
+// the field, and the log see one value, whatever lines a client wrote it in. Envoy does so too.
+func (f *Fields) JoinSingles(of IDs) {
 	again := f.repeated & uint64(of)
 	if again == 0 {
 		return
 	}
+	f.repeated &^= again
 	for id := range numIDs {
-		if again>>id&1 == 0 {
-			continue
-		}
-		for i := f.Find(id, 0); i >= 0; i = f.Find(id, i+1) {
-			if f.list[i].valLen == 0 && (f.Find(id, 0) < i || f.Find(id, i+1) >= 0) {
-				f.kill(i)
-			}
+		if again>>id&1 != 0 {
+			f.join(id)
 		}
 	}
+}
+
+func (f *Fields) join(id ID) {
+	first := f.Find(id, 0)
+	start, one := len(f.arena), -1 // one is the only field that is not empty
+	for i := first; i >= 0; i = f.Find(id, i+1) {
+		if e := f.list[i]; e.valLen > 0 {
+			if len(f.arena) > start {
+				f.arena = append(f.arena, ',')
+				one = -1
+			} else {
+				one = i
+			}
+			f.arena = append(f.arena, f.text(e.valOff, e.valOff+e.valLen)...)
+		}
+		if i != first {
+			f.kill(i)
+		}
+	}
+	if one == first {
+		f.arena = f.arena[:start]
+		return
+	}
+	e := &f.list[first]
+	e.valOff, e.valLen, e.line = uint32(start), uint32(len(f.arena)-start), false
 }

@@ -40,8 +40,8 @@ type Server struct {
 type Client struct {
 	Common
 	SNI string
-	// VerifySNI also wants the server's certificate to have the name that was
-	// asked for.
+	// VerifySNI wants the server's certificate to have the name that was asked for, in
+	// place of the validation's Names (auto_sni_san_validation).
 	VerifySNI bool
 }
 

@@ -291,6 +291,7 @@ func TestVerification(t *testing.T) {
 		{name: "hash", show: leaf, v: anchored(func(v *Validation) { v.SPKI, v.Hash = [][32]byte{{}}, [][32]byte{hash} })},
 		{name: "no pin", show: leaf, v: anchored(func(v *Validation) { v.Hash = [][32]byte{{}} }), rule: "pin"},
 		{name: "server name", show: leaf, v: anchored(nil), sni: "x.example.com", verify: true},
+		{name: "server name in place of others", show: leaf, v: names(exact(DNS, "elsewhere.org")...), sni: "x.example.com", verify: true},
 		{name: "another server name", show: leaf, v: anchored(nil), sni: "example.org", verify: true, rule: "name"},
 		{name: "no server name", show: leaf, v: anchored(nil), verify: true, rule: "name"},
 		{name: "not revoked", show: leaf, v: anchored(func(v *Validation) { v.CRL.Inline = Secret(ca.crl(future, expired)) })},

@@ -47,7 +47,7 @@ type verifier struct {
 }
 
 // verify judges a peer's certificates. serverName, when not empty, is what its own
-// must be valid for too.
+// must be valid for in place of the names that are expected.
 func (v *verifier) verify(cs tls.ConnectionState, serverName string) error {
 	if v == nil || v.cfg.AcceptUntrusted {
 		return nil
@@ -78,7 +78,7 @@ func (v *verifier) judge(chain []*x509.Certificate, serverName string) (by []*x5
 			return nil, refuse("chain", err)
 		}
 	}
-	if len(v.cfg.Names) > 0 && !slices.ContainsFunc(v.cfg.Names, func(m NameMatch) bool { return m.Matches(leaf) }) {
+	if serverName == "" && len(v.cfg.Names) > 0 && !slices.ContainsFunc(v.cfg.Names, func(m NameMatch) bool { return m.Matches(leaf) }) {
 		return nil, refuse("name", errors.New("none of its names is one that is expected"))
 	}
 	if serverName != "" && !validFor(leaf, serverName) {
