@@ -77,7 +77,10 @@ func (x *exchange) ReadBody(limit int) (whole bool, v filter.Verdict) {
 		if len(x.store)+len(data) > limit {
 			return false, filter.Continue
 		}
-		x.store = append(x.store, data...)
+		if !x.keepMore(data, false) {
+			x.shed() // all requests together keep what they may, or memory runs short
+			return false, filter.Gone
+		}
 		x.complete = last
 	}
 	x.admittedAt = monotonic()

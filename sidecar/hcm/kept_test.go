@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	bodybuffer "github.com/hauberk-mesh/hauberk/sidecar/filter/buffer"
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
@@ -330,5 +331,24 @@ func TestTunnelsForgetNothing(t *testing.T) {
 	x.payload = x.store
 	if x.forgetKept(); len(x.payload) != keepBuffer+1 {
 		t.Errorf("%d bytes are left", len(x.payload))
+	}
+}
+
+// TestBufferedByAllIsBounded: a filter that wants the whole body has it within what all
+// requests may keep; one for which there is no room is refused, as with too little memory.
+func TestBufferedByAllIsBounded(t *testing.T) {
+	for version := 1; version <= 2; version++ {
+		b := versionedBed(t, version, 1, echo)
+		b.filter("buffer", &bodybuffer.Config{MaxBytes: 1 << 20})
+		b.start()
+		keeping.Add(keepAll)
+		if status, _ := b.upload(version, 300_000); status != 503 {
+			t.Errorf("HTTP/%d: %d without room", version, status)
+		}
+		keeping.Add(-keepAll)
+		if status, _ := b.upload(version, 300_000); status != 200 {
+			t.Errorf("HTTP/%d: %d with room", version, status)
+		}
+		b.keepsNothing()
 	}
 }

@@ -220,7 +220,11 @@ func (x *exchange) rewrite() {
 func (x *exchange) place(fw *route.Forward) {
 	x.pick.Request, x.pick.Shard = x.req, x.d.Shard
 	if len(fw.Metadata) > 0 || x.sel.Leg != nil && len(x.sel.Leg.Metadata) > 0 {
-		x.pick.Metadata = x.policy.bind(x.table).subset(&x.sel)
+		b := x.binding // it may be of a table that is not in force any more
+		if b == nil {
+			b = x.policy.bind(x.table)
+		}
+		x.pick.Metadata = b.subset(&x.sel)
 	}
 	c := x.cluster.Config()
 	x.pick.Destination = x.destination(c)

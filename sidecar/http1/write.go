@@ -33,8 +33,8 @@ var (
 // AppendRequest writes a request's head. CONNECT has its authority for a target.
 func AppendRequest(dst []byte, r *message.Request, o RequestOptions) ([]byte, error) {
 	target := r.Path
-	if r.Method == "CONNECT" && target == "" {
-		target = r.Authority
+	if r.Method == "CONNECT" {
+		target = r.Authority // RFC 9112 3.2.3
 	}
 	if o.FullURL && r.Scheme != "http" && r.Scheme != "https" {
 		return dst, ErrUnwritable

@@ -77,9 +77,10 @@ func (m *matcher) pathMatches(e *entry) bool {
 	return m.path[:n] == e.text
 }
 
-// isConnectRequest: other extended CONNECT requests (RFC 8441) are upgrades.
+// isConnectRequest: extended CONNECT requests (RFC 8441) are upgrades here, of which one is for
+// a tunnel too (RFC 9298).
 func isConnectRequest(r *message.Request) bool {
-	return r.Method == "CONNECT" && (r.Upgrade == "" || r.Upgrade == "connect-udp")
+	return r.Method == "CONNECT" || message.EqualFold(r.Upgrade, "connect-udp")
 }
 
 // rest evaluates everything but the path.

@@ -15,7 +15,7 @@ import (
 func (s *Selected) AppendPath(dst []byte, req *message.Request, facts Facts, scratch *[]byte) ([]byte, bool) {
 	start := len(dst)
 	w := s.Route.Forward.Rewrite
-	if w == nil {
+	if w == nil || req.Path == "" { // CONNECT has no path (RFC 9110 9.3.6)
 		return append(dst, req.Path...), false
 	}
 	path, _ := cut(req.Path)

@@ -318,6 +318,7 @@ func TestTemplates(t *testing.T) {
 		{"/{x=lit/*}/z", "/lit/y/z", true}, {"/{x=lit/*}/z", "/other/y/z", false},
 		{"/a/", "/a/", true}, {"/a/", "/a", false}, {"/a.b", "/axb", false}, {"/a+b", "/a+b", true}, {"/", "/", true},
 		{"/*", "/a=b", true}, {"/a/*", "/a/*", true}, {"/a/{b}", "/a/x*y=z", true}, {"/a/**", "/a/b=c/*/=", true}, {"/{b=a/**}", "/a/=", true},
+		{"/a/*", "/a/b|c", true}, {"/a/*", "/a/[^`{}\\]", true}, {"/a/**", "/a/b|/c", true}, {"/a/**", "/a/b?c", false},
 		{"/a/**", "/a/<", false}, {"/a/**", "/a/\xff", false},
 		{"/x{a}", "/xy", true}, {"/x{a}", "/x", false}, {"/x{a}", "/x/y", false}, {"/x{a}y", "/xzzy", true}, {"/x{a}y", "/xy", false},
 		{"/{a}x/y", "/zx/y", true}, {"/{a}x/y", "/z/y", false}, {"/x{a}/z{b}", "/xy/zw", true}, {"/x{a=**}", "/xy/z", true},
@@ -392,5 +393,38 @@ func TestDefaultPortOfForwardedProto(t *testing.T) {
 	r := Route{Match: Match{Prefix: ptr("/")}, Redirect: &Redirect{Scheme: "ftp"}}
 	if got, _ := r.Location(request("GET", "h:443", "/a"), "HTTPS"); got != "ftp://h/a" {
 		t.Error(got)
+	}
+}
+
+// TestConnectHasNoPath: no rewrite gives it one, which would be sent in place of where it goes.
+func TestConnectHasNoPath(t *testing.T) {
+	for name, w := range map[string]*Rewrite{"prefix": {Prefix: "/x"}, "path": {Path: "/x"}, "regex": {Regex: substitution(t, "a*", "/x")}} {
+		table := compile(t, &Config{VirtualHosts: []VirtualHost{{Domains: []string{"*"}, Routes: []Route{
+			{Match: Match{Connect: true}, Forward: &Forward{Cluster: "c", Rewrite: w}},
+		}}}})
+		req := request("CONNECT", "h:443", "")
+		s := table.Select(req, nil, 0)
+		if s.Route == nil {
+			t.Fatal("there is no route")
+		}
+		var scratch []byte
+		if got, changed := s.AppendPath(nil, req, factsOf(req), &scratch); changed || len(got) > 0 {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
+// TestConnectMatcher: CONNECT, and the upgrade that stands for a tunnel of UDP (RFC 9298).
+func TestConnectMatcher(t *testing.T) {
+	table := compile(t, &Config{VirtualHosts: []VirtualHost{{Domains: []string{"*"}, Routes: []Route{{Match: Match{Connect: true}, Forward: &Forward{Cluster: "c"}}}}}})
+	for _, c := range []struct {
+		method, upgrade string
+		want            bool
+	}{{"CONNECT", "", true}, {"GET", "connect-udp", true}, {"GET", "CONNECT-UDP", true}, {"GET", "websocket", false}, {"GET", "", false}} {
+		req := request(c.method, "h:443", "/")
+		req.Upgrade = c.upgrade
+		if s := table.Select(req, nil, 0); (s.Route != nil) != c.want {
+			t.Errorf("%+v: %v", c, s.Route)
+		}
 	}
 }

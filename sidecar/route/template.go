@@ -15,11 +15,11 @@ const (
 
 // segmentChars are what a literal segment of a template may hold (RFC 3986 3.3 pchar,
 // without the asterisk and the equals sign, which have meanings of their own here). In
-// a path they have none: a wildcard takes wildcardChars, or a rule would not see
-// /admin/x=y.
+// a path they have none: a wildcard takes wildcardChars, all that a target may hold, or a rule
+// would not see /admin/x=y or /admin/x|y.
 const (
 	segmentChars  = `a-zA-Z0-9\-._~%!$&'()+,;:@`
-	wildcardChars = segmentChars + `*=`
+	wildcardChars = segmentChars + "*=|^`{}\\[\\]\\\\"
 )
 
 var (

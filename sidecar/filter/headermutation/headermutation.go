@@ -137,7 +137,8 @@ func (m *mutations) mutateQuery(c *filter.Context) {
 			ps = without(ps, q.Remove)
 			continue
 		}
-		ps = q.apply(ps, encoded(q.value.In(c, c.Scratch)))
+		// What needs no escape is passed through, and the next value takes the same memory.
+		ps = q.apply(ps, encoded(strings.Clone(q.value.In(c, c.Scratch))))
 	}
 	slices.SortStableFunc(ps, func(a, b parameter) int { return strings.Compare(a.name, b.name) })
 	var b strings.Builder

@@ -42,6 +42,7 @@ func TestQuery(t *testing.T) {
 	}{
 		{"add", []QueryMutation{{Key: "b", Value: "2"}}, "/?a=1", "/?a=1&b=2"},
 		{"add to none", []QueryMutation{{Key: "b", Value: "%REQ(x-v)%"}}, "/", "/?b=v%20%26"},
+		{"values of the request", []QueryMutation{{Key: "b", Value: "%REQ(:method)%"}, {Key: "a", Value: "%REQ(:path)%"}, {Key: "c", Value: "%REQ(x-v)%"}}, "/", "/?a=%2F&b=GET&c=v%20%26"},
 		{"append", []QueryMutation{{Key: "a", Value: "2"}}, "/?a=1", "/?a=1&a=2"},
 		{"if absent", []QueryMutation{{Key: "a", Value: "2", Action: route.AddIfAbsent}, {Key: "b", Value: "2", Action: route.AddIfAbsent}}, "/?a=1", "/?a=1&b=2"},
 		{"overwrite", []QueryMutation{{Key: "a", Value: "3", Action: route.OverwriteIfExists}}, "/?a=1&b=2&%61=4", "/?a=3&b=2"},
