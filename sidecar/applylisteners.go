@@ -34,7 +34,7 @@ func (s *state) applyListeners(u client.Update, errs map[string]error) {
 			errs[r.Name] = errStatic("listener")
 			continue
 		}
-		cfg, err := read(config.Listener, r)
+		cfg, err := read(s.runtime.Listener, r)
 		if err != nil {
 			errs[r.Name] = err
 			continue

@@ -140,6 +140,7 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 	s.state.sub.streams = s.streams
 	s.state.unaggregated = cfg.Bootstrap != nil && cfg.Bootstrap.ADS == nil && cfg.Agent == nil && len(cfg.Servers) == 0
 	if cfg.Bootstrap != nil {
+		s.state.runtime = cfg.Bootstrap.Runtime
 		// Reading a file takes several times the memory of what it says. What is
 		// made of it fills the holes that the reading left, if they are known.
 		runtime.GC()

@@ -77,7 +77,7 @@ func (f *filed) take(r *resource.Resource) error {
 		}
 		return err
 	case resource.ListenerType:
-		l, err := read(config.Listener, r)
+		l, err := read(f.bootstrap.Runtime.Listener, r)
 		if slices.ContainsFunc(f.bootstrap.Listeners, func(l *listener.Config) bool { return l.Name == r.Name }) {
 			err = errStatic("listener")
 		}

@@ -89,6 +89,8 @@ type state struct {
 	checkTLS func(*cluster.Config) error
 	// secrets are discovered for TLS contexts; nil where none are.
 	secrets *secrets.Store
+	// runtime is what listeners may read; nil has nothing.
+	runtime *config.Runtime
 	// pinned are those of a context that is no listener's or cluster's.
 	pinned []tlscontext.SecretRef
 	// wanted is called with every workload that a listener names.

@@ -54,6 +54,8 @@ type Bootstrap struct {
 	Own *cluster.Own `json:",omitempty"`
 	// MostDropped bounds what assignments have dropped, in percent; nil does not.
 	MostDropped *uint32 `json:",omitempty"`
+	// Runtime is what listeners that are discovered may read.
+	Runtime *Runtime `json:"-"`
 }
 
 // Node is who the sidecar says it is.
@@ -70,6 +72,11 @@ type ADS struct {
 	// Listeners and Clusters say which of them are discovered. Without either it brings
 	// routes and endpoints of static ones.
 	Listeners, Clusters bool
+}
+
+// discoversListeners tells whether listeners are to come that are not in the bootstrap.
+func (b *Bootstrap) discoversListeners() bool {
+	return b.LDS != nil || b.ADS != nil && b.ADS.Listeners || b.Files.Listeners != ""
 }
 
 // StreamsClusters tells whether clusters are to come from a control plane that it names.
@@ -134,9 +141,10 @@ func decodeBootstrap(m *bootstrapv3.Bootstrap, refused []error) (*Bootstrap, err
 	if err := together(faults); err != nil {
 		return nil, err
 	}
-	if err := d.runtime.unread(); err != nil {
+	if err := d.runtime.settle(out.discoversListeners()); err != nil {
 		return nil, err
 	}
+	out.Runtime = d.runtime
 	return out, out.references()
 }
 

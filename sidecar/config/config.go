@@ -15,13 +15,16 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
 )
 
-// Listener decodes a marshalled envoy.config.listener.v3.Listener.
-func Listener(b []byte) (*listener.Config, error) {
+// Listener decodes a marshalled envoy.config.listener.v3.Listener, without a runtime.
+func Listener(b []byte) (*listener.Config, error) { return (*Runtime)(nil).Listener(b) }
+
+// Listener is the function Listener where r has values that a listener may read.
+func (r *Runtime) Listener(b []byte) (*listener.Config, error) {
 	m := &listenerv3.Listener{}
 	if err := proto.Unmarshal(b, m); err != nil {
 		return nil, fmt.Errorf("listener: %w", err)
 	}
-	return decodeListener(m, nil)
+	return r.listener(m, nil)
 }
 
 // Cluster decodes a marshalled envoy.config.cluster.v3.Cluster.
@@ -69,13 +72,13 @@ func Assignment(b []byte) (*cluster.Assignment, error) {
 	return nil, fmt.Errorf("cluster load assignment %q: %w", m.GetClusterName(), err)
 }
 
-func decodeListener(m *listenerv3.Listener, secrets map[string]*tlscontext.Discovered) (*listener.Config, error) {
+func (r *Runtime) listener(m *listenerv3.Listener, secrets map[string]*tlscontext.Discovered) (*listener.Config, error) {
 	d, err := check(m)
 	if err == nil {
 		err = d.environment(m, secrets != nil)
 	}
 	if err == nil {
-		d.secrets = secrets
+		d.secrets, d.runtime = secrets, r
 		var c *listener.Config
 		if c, err = d.listener(m); err == nil {
 			return c, nil

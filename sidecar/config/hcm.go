@@ -53,8 +53,9 @@ func hcmCodec(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err
 		return fail(path+".codec_type", "is %s; use HTTP1, HTTP2 or AUTO: HTTP/3 is not implemented", m.GetCodecType())
 	}
 	out.HTTP2, err = http2Options(m.GetHttp2ProtocolOptions(), path+".http2_protocol_options")
-	if err == nil && m.GetHttp2ProtocolOptions().GetOverrideStreamErrorOnInvalidHttpMessage() == nil {
-		out.HTTP2.MalformedEndsConnection = !m.GetStreamErrorOnInvalidHttpMessage().GetValue()
+	// The manager's own setting goes before the deprecated one of the codec, where it is made.
+	if own := m.GetStreamErrorOnInvalidHttpMessage(); own != nil && m.GetHttp2ProtocolOptions().GetOverrideStreamErrorOnInvalidHttpMessage() == nil {
+		out.HTTP2.MalformedEndsConnection = !own.GetValue()
 	}
 	return err
 }

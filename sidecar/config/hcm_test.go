@@ -60,3 +60,26 @@ func TestBufferLimit(t *testing.T) {
 		}
 	}
 }
+
+// TestMalformedMessages: whose setting says what a malformed message of HTTP/2 ends: the codec's
+// new one, the manager's, or the codec's deprecated one.
+func TestMalformedMessages(t *testing.T) {
+	for fields, connection := range map[string]bool{
+		"": true,
+		"http2_protocol_options: {stream_error_on_invalid_http_messaging: true}, ":                                                       false,
+		"stream_error_on_invalid_http_message: true, ":                                                                                   false,
+		"stream_error_on_invalid_http_message: false, http2_protocol_options: {stream_error_on_invalid_http_messaging: true}, ":          true,
+		"stream_error_on_invalid_http_message: true, http2_protocol_options: {override_stream_error_on_invalid_http_message: false}, ":   true,
+		"http2_protocol_options: {stream_error_on_invalid_http_messaging: false, override_stream_error_on_invalid_http_message: true}, ": false,
+	} {
+		b, err := ParseBootstrap([]byte(`static_resources: {listeners: [{name: l, address: {socket_address: {address: 127.0.0.1, port_value: 1}}, filter_chains: [
+			{filters: [{name: h, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, stat_prefix: s, ` + fields +
+			`route_config: {}, http_filters: [{name: r, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]}}]}]}]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := b.Listeners[0].Chains[0].HTTP.HTTP2.MalformedEndsConnection; got != connection {
+			t.Errorf("%s: %v", fields, got)
+		}
+	}
+}

@@ -11,17 +11,18 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// runtime is the values of a bootstrap's static layers, which nothing changes
-// later. A key that nothing reads is refused: it would seem to have an effect.
-type runtime struct {
+// Runtime is the values of a bootstrap's static layers, which nothing changes later; nil has
+// none. A key that nothing could read is refused: it would seem to have an effect. Safe for
+// concurrent use once the bootstrap was read.
+type Runtime struct {
 	values map[string]*structpb.Value
 	paths  map[string]string
-	read   map[string]bool
+	read   map[string]bool // nil once nobody asks any more
 }
 
 // readRuntime merges the layers; a later one wins.
-func readRuntime(m *bootstrapv3.LayeredRuntime) (*runtime, error) {
-	out := &runtime{values: map[string]*structpb.Value{}, paths: map[string]string{}, read: map[string]bool{}}
+func readRuntime(m *bootstrapv3.LayeredRuntime) (*Runtime, error) {
+	out := &Runtime{values: map[string]*structpb.Value{}, paths: map[string]string{}, read: map[string]bool{}}
 	for i, l := range m.GetLayers() {
 		path := at("layered_runtime.layers", i)
 		switch s := l.GetLayerSpecifier().(type) {
@@ -37,7 +38,7 @@ func readRuntime(m *bootstrapv3.LayeredRuntime) (*runtime, error) {
 }
 
 // add takes a struct whose nested keys are joined with dots.
-func (r *runtime) add(prefix string, s *structpb.Struct, path string) {
+func (r *Runtime) add(prefix string, s *structpb.Struct, path string) {
 	for k, v := range s.GetFields() {
 		key := prefix + k
 		here := path + "[" + strconv.Quote(k) + "]"
@@ -49,8 +50,14 @@ func (r *runtime) add(prefix string, s *structpb.Struct, path string) {
 	}
 }
 
+func (r *Runtime) note(key string) {
+	if r.read != nil {
+		r.read[key] = true
+	}
+}
+
 // number reads a key; ok is false where it is not set.
-func (r *runtime) number(key string) (n float64, ok bool, err error) {
+func (r *Runtime) number(key string) (n float64, ok bool, err error) {
 	if r == nil {
 		return 0, false, nil
 	}
@@ -58,7 +65,7 @@ func (r *runtime) number(key string) (n float64, ok bool, err error) {
 	if v == nil {
 		return 0, false, nil
 	}
-	r.read[key] = true
+	r.note(key)
 	switch k := v.GetKind().(type) {
 	case *structpb.Value_NumberValue:
 		return k.NumberValue, true, nil
@@ -71,11 +78,11 @@ func (r *runtime) number(key string) (n float64, ok bool, err error) {
 }
 
 // boolean reads a key.
-func (r *runtime) boolean(key string) (b, ok bool, err error) {
+func (r *Runtime) boolean(key string) (b, ok bool, err error) {
 	if r == nil || r.values[key] == nil {
 		return false, false, nil
 	}
-	r.read[key] = true
+	r.note(key)
 	switch k := r.values[key].GetKind().(type) {
 	case *structpb.Value_BoolValue:
 		return k.BoolValue, true, nil
@@ -88,7 +95,7 @@ func (r *runtime) boolean(key string) (b, ok bool, err error) {
 }
 
 // withPrefix are the keys that begin so, sorted.
-func (r *runtime) withPrefix(prefix string) []string {
+func (r *Runtime) withPrefix(prefix string) []string {
 	var out []string
 	for _, k := range slices.Sorted(maps.Keys(r.values)) {
 		if strings.HasPrefix(k, prefix) {
@@ -102,13 +109,18 @@ func (r *runtime) withPrefix(prefix string) []string {
 // which every expression has one bound here.
 var withoutEffect = []string{"re2.max_program_size.error_level", "re2.max_program_size.warn_level"}
 
-// unread refuses what nothing has read.
-func (r *runtime) unread() error {
+// settle refuses what nothing has read, unless listeners are still to come that may.
+func (r *Runtime) settle(toCome bool) error {
+	if toCome {
+		r.read = nil
+		return nil
+	}
 	for _, k := range slices.Sorted(maps.Keys(r.values)) {
 		if !r.read[k] && !slices.Contains(withoutEffect, k) {
 			return fail(r.paths[k], "runtime key %q is read by nothing in this bootstrap; remove it", k)
 		}
 	}
+	r.read = nil
 	return nil
 }
 

@@ -210,7 +210,7 @@ type decoder struct {
 	// secrets are the static secrets of a bootstrap.
 	secrets map[string]*tlscontext.Discovered
 	// runtime is the bootstrap's; nil elsewhere.
-	runtime *runtime
+	runtime *Runtime
 	// maxDirectBody is the route configuration's bound for direct responses.
 	maxDirectBody int
 }

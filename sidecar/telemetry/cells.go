@@ -142,9 +142,19 @@ func (g *Gauge) used() bool { return g.set.Load() != 0 || g.b.shards.Load() != n
 type Histogram struct {
 	b *block
 	// first is the cell of the first bucket; one cell a bound follows, one for
-	// +Inf, and one for the sum in nanoseconds.
+	// +Inf, and one for the sum, in units of 2^coarse nanoseconds.
 	first  int
 	bounds []time.Duration
+	coarse uint8
+}
+
+// coarseFor keeps the sum of long durations from the end of 64 bits: in nanoseconds that are
+// 213,503 days together, which connections reach.
+func coarseFor(bounds []time.Duration) uint8 {
+	if bounds[len(bounds)-1] > time.Hour {
+		return 10
+	}
+	return 0
 }
 
 func histogramCells(bounds []time.Duration) int { return len(bounds) + 2 }
@@ -166,7 +176,7 @@ func (h *Histogram) Observe(s Shard, d time.Duration) {
 	}
 	cells := h.b.of(s)[h.first : h.first+len(h.bounds)+2]
 	atomic.AddUint64(&cells[lo], 1)
-	atomic.AddUint64(&cells[len(cells)-1], uint64(d))
+	atomic.AddUint64(&cells[len(cells)-1], uint64(d)>>h.coarse)
 }
 
 // Count is the number of observations.
@@ -181,10 +191,10 @@ func (h *Histogram) Count() uint64 {
 	return n
 }
 
-// Sum is the total of all observations.
-func (h *Histogram) Sum() time.Duration {
+// Seconds is the total of all observations.
+func (h *Histogram) Seconds() float64 {
 	if h == nil {
 		return 0
 	}
-	return time.Duration(h.b.sum(h.first + len(h.bounds) + 1))
+	return float64(h.b.sum(h.first+len(h.bounds)+1)) * float64(uint64(1)<<h.coarse) / 1e9
 }

@@ -122,7 +122,7 @@ func (m *Metrics) newClusterCounters() *ClusterCounters {
 			h.b, h.cell = &c.block, cells
 			cells++
 		case *Histogram:
-			*h = Histogram{b: &c.block, first: cells, bounds: f.Bounds}
+			*h = Histogram{b: &c.block, first: cells, bounds: f.Bounds, coarse: coarseFor(f.Bounds)}
 			cells += histogramCells(f.Bounds)
 		}
 	})

@@ -118,7 +118,7 @@ func (f *family) histogram(w exposition, s *series, bounds []string) {
 	}
 	total += h.b.sum(h.first + len(bounds))
 	f.count(w, "_bucket", s.labels, "+Inf", total)
-	f.line(w, "_sum", s.labels, "", float64(h.b.sum(h.first+len(bounds)+1))/1e9)
+	f.line(w, "_sum", s.labels, "", h.Seconds())
 	f.count(w, "_count", s.labels, "", total)
 }
 

@@ -150,7 +150,7 @@ func (v *HistogramVec) in(b *block, first int, labels ...string) *Histogram {
 		if b == nil {
 			b = newBlock(histogramCells(v.f.Bounds))
 		}
-		s.histogram = &Histogram{b: b, first: first, bounds: v.f.Bounds}
+		s.histogram = &Histogram{b: b, first: first, bounds: v.f.Bounds, coarse: coarseFor(v.f.Bounds)}
 	}).histogram
 }
 

@@ -96,8 +96,10 @@ func (t *Tracer) continueW3C(s *Span, req *message.Request) (live bool) {
 	case broken:
 		return false
 	case absent:
-		// State without a trace means nothing (W3C Trace Context 4.3).
-		req.Fields.DelID(message.Tracestate)
+		if !t.cfg.NoPropagation {
+			// State without a trace means nothing (W3C Trace Context 4.3).
+			req.Fields.DelID(message.Tracestate)
+		}
 		s.Trace, s.ID, s.wide, s.Sampled = newTraceID(), newSpanID(), true, s.Reason != NotTraceable
 	case present:
 		s.Trace, s.Parent, s.ID, s.wide, s.Sampled = p.trace, p.span, newSpanID(), true, p.sampled

@@ -81,7 +81,7 @@ func (t *Tracer) tags(p *report, w tagWriter) {
 	g.number("http.status_code", int64(r.Code))
 	g.string("response_flags", r.Flags.String())
 	g.grpcStatus(r)
-	if r.Code == 0 || r.Code >= 500 {
+	if r.Code == 0 || r.Code >= 500 || hostsError(r) {
 		g.string("error", "true")
 	}
 	for i := range t.custom {
@@ -124,6 +124,16 @@ func (g *tagger) request(r *telemetry.Record, maxPath int) {
 	}
 }
 
+// hostsError tells whether a gRPC status is an error that is not the client's: those of the
+// calls that answer 200 and failed at the host.
+func hostsError(r *telemetry.Record) bool {
+	switch status, ok := r.SentGRPCStatus(); status {
+	case 2, 4, 8, 12, 13, 14, 15: // unknown, deadline, exhausted, unimplemented, internal, unavailable, data loss
+		return ok
+	}
+	return false
+}
+
 func (g *tagger) grpcStatus(r *telemetry.Record) {
 	if r.ResponseHeaders == nil && r.ResponseTrailers == nil || !telemetry.IsGRPC(r.RequestHeaders) {
 		return
@@ -159,12 +169,13 @@ func (g *tagger) upstream(p *report) {
 	}
 }
 
-// appendURL writes the URL that the client asked for, its path cut to a length.
+// appendURL writes the URL that the client asked for, its path cut to a length: nothing where
+// it asked for a tunnel, which has no path.
 func appendURL(dst []byte, h telemetry.Headers, maxPath int) []byte {
-	scheme, ok := h.Header("x-forwarded-proto")
-	if !ok {
-		scheme, _ = h.Header(":scheme")
+	if _, ok := h.Header(":path"); !ok {
+		return dst
 	}
+	scheme, _ := h.Header(":scheme")
 	host, _ := h.Header(":authority")
 	path, ok := h.Header("x-envoy-original-path")
 	if !ok {

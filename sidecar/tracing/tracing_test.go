@@ -393,7 +393,7 @@ func TestOTLP(t *testing.T) {
 	}
 	have := attributes(s)
 	want := map[string]string{
-		"node_id": "node-1", "zone": "z1", "guid:x-request-id": requestID, "http.url": "https://api.test/long", "http.method": "GET",
+		"node_id": "node-1", "zone": "z1", "guid:x-request-id": requestID, "http.url": "http://api.test/long", "http.method": "GET",
 		"downstream_cluster": "-", "user_agent": "-", "http.protocol": "HTTP/2", "peer.address": "10.0.0.9", "grpc.path": "/long/path",
 		"grpc.authority": "api.test", "grpc.content_type": "application/grpc", "grpc.status_code": "14", "grpc.message": "gone",
 		"request_size": "3", "response_size": "4", "component": "proxy", "upstream_cluster": "api", "upstream_cluster.name": "api",
