@@ -9,9 +9,8 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"time"
 
-	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/otlp"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 	meshnames "github.com/hauberk-mesh/hauberk/xds/names"
 )
@@ -38,7 +37,6 @@ type Config struct {
 const (
 	DefaultMaxPath  = 256
 	defaultMaxSpans = 1024
-	defaultTimeout  = 5 * time.Second
 )
 
 // TagType is the type of a tag's value where the provider has types. A value that is
@@ -93,14 +91,7 @@ type Zipkin struct {
 }
 
 // Collector is a service of a cluster.
-type Collector struct {
-	Cluster string
-	// GRPC is OTLP over gRPC; otherwise bodies are posted to Path.
-	GRPC            bool
-	Authority, Path string
-	Headers         []route.HeaderAdd
-	Timeout         time.Duration // 5 s when 0
-}
+type Collector = otlp.Collector
 
 // Node is what spans say of the sidecar.
 type Node struct{ ID, Cluster, Zone, Version string }
