@@ -26,6 +26,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/files"
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
+	"github.com/hauberk-mesh/hauberk/sidecar/otellog"
 	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/secrets"
@@ -44,6 +45,7 @@ type Sidecar struct {
 	metrics   *telemetry.Metrics
 	logs      *telemetry.Logs
 	tracers   *tracing.Tracers
+	exports   *otellog.Logs
 	timers    *hcm.Timers
 	clusters  *cluster.Manager
 	sockets   *listener.Sockets
@@ -115,6 +117,8 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 		spans.Node.ID, spans.Node.Cluster, spans.Node.Zone = cmp.Or(n.ID, cfg.Node), n.Cluster, n.Zone
 	}
 	s.tracers = tracing.NewTracers(spans)
+	s.exports = otellog.New(otellog.Options{Clusters: s.clusters, Metrics: s.metrics, Node: spans.Node, Log: cfg.Log})
+	s.logs.ExportTo(s.exports)
 	routes := newRoutes()
 	h := &handlers{clusters: s.clusters, routes: routes, logs: s.logs, tracers: s.tracers, metrics: s.metrics, timers: s.timers, log: cfg.Log,
 		drain: s.watcher, inbound: inbound}
@@ -343,6 +347,9 @@ func (s *Sidecar) Close() error {
 		}
 		if s.tracers != nil {
 			s.tracers.Close() // what they still have goes through the clusters
+		}
+		if s.exports != nil {
+			s.exports.Close()
 		}
 		if s.clusters != nil {
 			errs = append(errs, s.clusters.Close())

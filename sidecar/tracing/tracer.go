@@ -56,7 +56,7 @@ func newTracer(cfg *Config, n *Node) (t *Tracer, err error) {
 	if cfg.Provider.Zipkin != nil {
 		t.encode = appendZipkin
 	}
-	if t.custom, err = compileTags(cfg.Tags); err != nil {
+	if t.custom, err = compileSpanTags(cfg.Tags); err != nil {
 		return nil, err
 	}
 	t.names, err = compileNames(cfg.Operation, cfg.UpstreamOperation)
