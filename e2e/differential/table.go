@@ -100,7 +100,7 @@ type Case struct {
 	// "settle", "await 1" and "wait 50ms" send nothing, and what is between them is sent at
 	// once.
 	Frames []string `json:"frames,omitempty"`
-	// Logs is how many records a case of Frames has, where that is not one for each request.
+	// Logs is how many records a case has, where that is not one for each request.
 	Logs *int `json:"logs,omitempty"`
 	// More is sent on the same connection after the answer.
 	More []string `json:"more,omitempty"`

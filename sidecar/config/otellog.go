@@ -60,18 +60,10 @@ func openTelemetryLog(m *otelv3.OpenTelemetryAccessLogConfig, path string) (_ *o
 func logCollector(m *otelv3.OpenTelemetryAccessLogConfig, out *otellog.Config, path string) (err error) {
 	common := m.GetCommonConfig()
 	services := map[string]*corev3.GrpcService{".grpc_service": m.GetGrpcService(), ".common_config.grpc_service": common.GetGrpcService()}
-	if common != nil {
-		switch {
-		case common.GetLogName() == "":
-			return fail(path+".common_config.log_name", "is missing")
-		case common.GetGrpcService() == nil:
-			return fail(path+".common_config.grpc_service", "is missing")
-		}
-		switch v := common.GetTransportApiVersion(); v {
-		case corev3.ApiVersion_AUTO, corev3.ApiVersion_V3:
-		default:
-			return fail(path+".common_config.transport_api_version", "is %s; use V3", v)
-		}
+	switch v := common.GetTransportApiVersion(); v {
+	case corev3.ApiVersion_AUTO, corev3.ApiVersion_V3:
+	default:
+		return fail(path+".common_config.transport_api_version", "is %s; use V3", v)
 	}
 	if s := m.GetHttpService(); s != nil {
 		if out.Collector, err = httpCollector(s, path+".http_service"); err != nil {

@@ -70,6 +70,7 @@ var envoyStats = []EnvoyStatGroup{
 	{"access_logs.open_telemetry_access_log.STAT_PREFIX", []EnvoyStat{
 		{"logs_written", `hauberk_access_log_records_total{result="written"}`, ""},
 		{"logs_dropped", "hauberk_access_log_records_total", "the other results; Envoy does not count what a collector rejects over HTTP"},
+		{"grpc_entries_flushed, grpc_entries_flush_failed", "hauberk_access_log_records_total", "a record is counted when the collector has answered"},
 	}},
 	{"tcp.PREFIX, and other network filters", []EnvoyStat{
 		{"downstream_cx_total", "hauberk_connections_total", ""},
