@@ -41,10 +41,11 @@ type Exporter struct {
 
 // pending is the items of one shard, encoded one after the other.
 type pending struct {
-	mu sync.Mutex
-	b  []byte
-	n  int
-	_  [64]byte // apart from the next shard's
+	mu   sync.Mutex
+	b    []byte
+	n    int
+	over bool     // nothing is sent any more
+	_    [64]byte // apart from the next shard's
 }
 
 func newExporter(owner *Exporters, key any, cfg Config) (*Exporter, error) {
@@ -71,7 +72,7 @@ func (nothing) Record() *telemetry.Record { return &telemetry.Record{} }
 func (e *Exporter) Add(s telemetry.Shard, encode func(dst []byte) []byte) {
 	at := &e.shards[int(s)&(len(e.shards)-1)]
 	at.mu.Lock()
-	if at.n >= e.cfg.MaxItems || len(at.b) > maxPending {
+	if at.n >= e.cfg.MaxItems || len(at.b) > maxPending || at.over {
 		at.mu.Unlock()
 		e.cfg.Dropped.Inc(s)
 		return
@@ -98,6 +99,7 @@ func signal(c chan struct{}) {
 
 func (e *Exporter) run() {
 	defer panics.Contain(panics.Housekeeper, nil, nil)
+	defer e.end()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for last := false; !last; {
@@ -116,6 +118,18 @@ func (e *Exporter) run() {
 			last = true
 		}
 		panics.Guard(panics.Housekeeper, func() { e.flush(e.owner.ctx) })
+	}
+}
+
+// end has whatever comes later, and what came since the last flush, count as dropped.
+func (e *Exporter) end() {
+	for i := range e.shards {
+		at := &e.shards[i]
+		at.mu.Lock()
+		n := at.n
+		at.b, at.n, at.over = nil, 0, true
+		at.mu.Unlock()
+		e.cfg.Dropped.Add(0, uint64(n))
 	}
 }
 

@@ -209,3 +209,16 @@ func TestEnoughBytes(t *testing.T) {
 		}
 	}
 }
+
+// What comes after the end is lost, and counted.
+func TestAfterTheEnd(t *testing.T) {
+	col := newCollector(t, nil)
+	es := col.exporters(t)
+	e := mustOpen(t, es, col.config(nil))
+	e.Add(0, letter)
+	es.Close()
+	e.Add(0, letter)
+	if got := col.became(); got != [4]uint64{1, 1} {
+		t.Error(got)
+	}
+}
