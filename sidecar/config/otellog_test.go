@@ -68,14 +68,13 @@ func TestOpenTelemetryLog(t *testing.T) {
 		if err := got.Check(); err != nil {
 			t.Errorf("%s: %v", tc.fields, err)
 		}
-		// As in Envoy, no listener needs the cluster.
-		if r := ListenerRefs(b.Listeners[0]); len(r.Clusters) != 1 {
+		if r := ListenerRefs(b.Listeners[0]); fmt.Sprint(r.Clusters, r.Collectors) != "[c] [c]" {
 			t.Error(r)
 		}
 	}
 }
 
-// A cluster that only logs name is named, and not waited for.
+// A cluster that only logs name is named, and as in Envoy not waited for.
 func TestClusterOfALog(t *testing.T) {
 	_, b, err := readExport("grpc_service: {envoy_grpc: {cluster_name: elsewhere}}")
 	if err != nil {
@@ -83,12 +82,12 @@ func TestClusterOfALog(t *testing.T) {
 	}
 	l := b.Listeners[0]
 	l.AccessLog = l.Chains[0].TCP.AccessLog
-	if r := ListenerRefs(l); fmt.Sprint(r.Clusters, r.Wanted) != "[c elsewhere] [c]" {
-		t.Error(r.Clusters, r.Wanted)
+	if r := ListenerRefs(l); fmt.Sprint(r.Clusters, r.Wanted, r.Collectors) != "[c] [c] [elsewhere]" {
+		t.Error(r)
 	}
 	l.Chains[0].TCP.AccessLog = nil
-	if r := ListenerRefs(l); fmt.Sprint(r.Clusters, r.Wanted) != "[c elsewhere] [c]" {
-		t.Error(r.Clusters, r.Wanted)
+	if r := ListenerRefs(l); fmt.Sprint(r.Clusters, r.Wanted, r.Collectors) != "[c] [c] [elsewhere]" {
+		t.Error(r)
 	}
 }
 
