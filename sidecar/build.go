@@ -175,6 +175,17 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 	return s, err
 }
 
+// sendLast has spans and records sent that are still there; they go through the clusters.
+func (s *Sidecar) sendLast() {
+	if s.tracers == nil {
+		return
+	}
+	var both sync.WaitGroup
+	both.Go(s.tracers.Close)
+	both.Go(s.exports.Close)
+	both.Wait()
+}
+
 // own is the cluster of which the sidecar is a host, nil where that is not said.
 func own(b *config.Bootstrap) *cluster.Own {
 	if b == nil {
@@ -345,12 +356,7 @@ func (s *Sidecar) Close() error {
 		if s.listeners != nil {
 			errs = append(errs, s.listeners.Close())
 		}
-		if s.tracers != nil {
-			s.tracers.Close() // what they still have goes through the clusters
-		}
-		if s.exports != nil {
-			s.exports.Close()
-		}
+		s.sendLast()
 		if s.clusters != nil {
 			errs = append(errs, s.clusters.Close())
 		}
