@@ -26,6 +26,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/files"
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
+	"github.com/hauberk-mesh/hauberk/sidecar/otellog"
 	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/secrets"
@@ -44,6 +45,7 @@ type Sidecar struct {
 	metrics   *telemetry.Metrics
 	logs      *telemetry.Logs
 	tracers   *tracing.Tracers
+	exports   *otellog.Logs
 	timers    *hcm.Timers
 	clusters  *cluster.Manager
 	sockets   *listener.Sockets
@@ -115,6 +117,8 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 		spans.Node.ID, spans.Node.Cluster, spans.Node.Zone = cmp.Or(n.ID, cfg.Node), n.Cluster, n.Zone
 	}
 	s.tracers = tracing.NewTracers(spans)
+	s.exports = otellog.New(otellog.Options{Clusters: s.clusters, Metrics: s.metrics, Node: spans.Node, Log: cfg.Log})
+	s.logs.ExportTo(s.exports)
 	routes := newRoutes()
 	h := &handlers{clusters: s.clusters, routes: routes, logs: s.logs, tracers: s.tracers, metrics: s.metrics, timers: s.timers, log: cfg.Log,
 		drain: s.watcher, inbound: inbound}
@@ -170,6 +174,17 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 		View: (*view)(s), Level: cfg.Level, Log: cfg.Log, AccessLog: log,
 	})
 	return s, err
+}
+
+// sendLast has spans and records sent that are still there; they go through the clusters.
+func (s *Sidecar) sendLast() {
+	if s.tracers == nil {
+		return
+	}
+	var both sync.WaitGroup
+	both.Go(s.tracers.Close)
+	both.Go(s.exports.Close)
+	both.Wait()
 }
 
 // own is the cluster of which the sidecar is a host, nil where that is not said.
@@ -342,9 +357,7 @@ func (s *Sidecar) Close() error {
 		if s.listeners != nil {
 			errs = append(errs, s.listeners.Close())
 		}
-		if s.tracers != nil {
-			s.tracers.Close() // what they still have goes through the clusters
-		}
+		s.sendLast()
 		if s.clusters != nil {
 			errs = append(errs, s.clusters.Close())
 		}

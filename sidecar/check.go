@@ -123,7 +123,7 @@ func openable(logs []telemetry.AccessLogConfig) error {
 	var errs []error
 	told := map[string]bool{}
 	for _, l := range logs {
-		if told[l.Path] || l.Path == "/dev/stdout" || l.Path == "/dev/stderr" {
+		if l.Export != nil || told[l.Path] || l.Path == "/dev/stdout" || l.Path == "/dev/stderr" {
 			continue
 		}
 		told[l.Path] = true

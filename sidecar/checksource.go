@@ -18,6 +18,7 @@ func (s *state) checkSource(cluster string) string {
 			continue
 		}
 		refs := config.ListenerRefs(l)
+		refs.Clusters = append(refs.Clusters, refs.Collectors...)
 		for _, n := range refs.Routes {
 			if t := s.routes.get(n); t != nil {
 				refs.Clusters = append(refs.Clusters, config.RouteClusters(t.Config())...)

@@ -6,6 +6,16 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/config"
+	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
+	"github.com/hauberk-mesh/hauberk/sidecar/listener"
+	"github.com/hauberk-mesh/hauberk/sidecar/otellog"
+	"github.com/hauberk-mesh/hauberk/sidecar/otlp"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
 )
 
 func TestParseSockets(t *testing.T) {
@@ -57,4 +67,26 @@ func FuzzParseSockets(f *testing.F) {
 			}
 		}
 	})
+}
+
+// An application is found beside the collectors of its spans and of its access log.
+func TestApplicationsBesideCollectors(t *testing.T) {
+	const id = "spiffe://td/ns/default/dc/dc1/svc/api"
+	collector := &otlp.Collector{Cluster: "collector"}
+	proxy := &hcm.Config{
+		Routes:    &route.Config{VirtualHosts: []route.VirtualHost{{Routes: []route.Route{{Forward: &route.Forward{Cluster: "app"}}}}}},
+		Tracing:   &tracing.Config{Provider: tracing.Provider{Collector: collector}},
+		AccessLog: []telemetry.AccessLogConfig{{Export: &otellog.Config{Collector: collector}}},
+	}
+	app := &cluster.Config{Name: "app", Endpoints: &cluster.Assignment{Localities: []cluster.Locality{{Endpoints: []cluster.Endpoint{{Host: "127.0.0.1", Port: 80}}}}}}
+	s := &state{
+		inForce:        map[string]*listener.Config{"in": {Workload: id, Direction: listener.Inbound, Chains: []listener.FilterChain{{HTTP: proxy}}}},
+		clusterConfigs: map[string]*cluster.Config{"app": app},
+	}
+	if got := s.applications(); got[id] != netip.MustParseAddrPort("127.0.0.1:80") {
+		t.Error(got)
+	}
+	if refs := config.ListenerRefs(s.inForce["in"]); !slices.Equal(refs.Collectors, []string{"collector"}) {
+		t.Error(refs)
+	}
 }

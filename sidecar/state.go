@@ -394,7 +394,7 @@ func (s *state) sweep() {
 	used := map[string]bool{}
 	name := func(l *listener.Config) {
 		refs := config.ListenerRefs(l)
-		for _, n := range refs.Clusters {
+		for _, n := range slices.Concat(refs.Clusters, refs.Collectors) {
 			used[n] = true
 		}
 		for _, n := range refs.Routes {

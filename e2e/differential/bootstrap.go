@@ -87,6 +87,9 @@ func (p *place) accessLog(c *Config) []any {
 		log["filter"] = c.LogFilters[name]
 		logs = append(logs, log)
 	}
+	if c.OTLP != nil {
+		return append(logs, p.otlpLog(c))
+	}
 	return append(logs, p.fileLog(c, logFields))
 }
 
@@ -120,7 +123,13 @@ func (g *Group) bootstrap(p *place, certs *certs) ([]byte, error) {
 	for _, name := range append(originNames, "refused") {
 		clusters = append(clusters, map[string]any{"name": name, "load_assignment": p.assignment(name, []any{name})})
 	}
-	for _, name := range []string{"http2", "frames"} {
+	ofHTTP2 := []string{"http2", "frames"}
+	if g.collects() {
+		ofHTTP2 = append(ofHTTP2, "collector")
+		const name = "collector over HTTP/1"
+		clusters = append(clusters, map[string]any{"name": name, "load_assignment": p.assignment(name, []any{"collector"})})
+	}
+	for _, name := range ofHTTP2 {
 		clusters = append(clusters, map[string]any{"name": name, "load_assignment": p.assignment(name, []any{name}),
 			"typed_extension_protocol_options": map[string]any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": map[string]any{
 				"@type":                apiType + "extensions.upstreams.http.v3.HttpProtocolOptions",
@@ -225,6 +234,9 @@ func (c *Config) listener(p *place, certs *certs) (map[string]any, error) {
 		"enable_reuse_port": false} // nobody shares the port unnoticed
 	if c.ListenerLog {
 		l["access_log"] = []any{p.fileLog(c, connectionFields())}
+		if c.OTLP != nil {
+			l["access_log"] = []any{p.otlpLog(c)}
+		}
 	}
 	maps.Copy(l, c.Listener)
 	if c.FilterChains != nil {

@@ -26,6 +26,8 @@ type seen struct {
 type origins struct {
 	ports map[string]int
 	lns   []net.Listener
+	// logFile is where the collector writes what it gets for a config.
+	logFile func(config string) string
 	// refusing is the socket of the address on which nothing listens.
 	refusing int
 
@@ -41,8 +43,8 @@ type origins struct {
 // originNames are the addresses that a bootstrap may name, beside http2 and refused.
 var originNames = []string{"origin", "other", "third"}
 
-func startOrigins(certs *certs) (*origins, error) {
-	o := &origins{ports: map[string]int{}}
+func startOrigins(certs *certs, logFile func(config string) string) (*origins, error) {
+	o := &origins{ports: map[string]int{}, logFile: logFile}
 	for _, name := range originNames {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -52,7 +54,7 @@ func startOrigins(certs *certs) (*origins, error) {
 		o.ports[name] = ln.Addr().(*net.TCPAddr).Port
 		go o.accept(name, ln)
 	}
-	if err := errors.Join(o.startHTTP2(), o.startFrames(), o.startAnnounced(certs)); err != nil {
+	if err := errors.Join(o.startHTTP2(), o.startFrames(), o.startAnnounced(certs), o.startCollector()); err != nil {
 		return nil, err
 	}
 	var err error

@@ -77,7 +77,7 @@ func (g *Group) startOnce(name, dir string, certs *certs, command func(bootstrap
 			return nil, err
 		}
 	}
-	if p.origins, err = startOrigins(certs); err != nil {
+	if p.origins, err = startOrigins(certs, p.logFile); err != nil {
 		return nil, err
 	}
 	text, err := g.bootstrap(&p.place, certs)

@@ -64,6 +64,11 @@ type Config struct {
 	// LogFilters are filters of access logs by name: log.passed says which of them the
 	// record passes.
 	LogFilters map[string]any `json:"log_filters,omitempty"`
+	// OTLP is OpenTelemetry's access log, in the place of the file's: what arrives at the
+	// collector is compared; filter is that of the log. Collector says how it gets there: by
+	// grpc, http, or what it has besides in common_config.
+	OTLP      map[string]any `json:"otlp,omitempty"`
+	Collector any            `json:"collector,omitempty"`
 	// Stateful cases depend on those before them, so none is tried a second time.
 	Stateful bool `json:"stateful,omitempty"`
 	// Fresh lets origins close every connection, so that none is used again.
@@ -97,7 +102,7 @@ type Case struct {
 	// "settle", "await 1" and "wait 50ms" send nothing, and what is between them is sent at
 	// once.
 	Frames []string `json:"frames,omitempty"`
-	// Logs is how many records a case of Frames has, where that is not one for each request.
+	// Logs is how many records a case has, where that is not one for each request.
 	Logs *int `json:"logs,omitempty"`
 	// More is sent on the same connection after the answer.
 	More []string `json:"more,omitempty"`

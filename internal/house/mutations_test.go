@@ -152,6 +152,7 @@ var mutations = []struct {
 	{"the newest revocation list", "sidecar/tlscontext/revocation.go", "r.list.ThisUpdate.After(newest.list.ThisUpdate)", "false", "sidecar/tlscontext", "TestRevocationLists"},
 	{"trust that a file takes away counts soon", "internal/glance/glance.go", "changed() || n%Read == 0", "n%Read == 0", "sidecar/secrets", "TestFileIsSeenSoon"},
 	{"a new cluster awaits its checks", "sidecar/cluster/cluster.go", "c.unproven = cfg.HealthCheck != nil", "c.unproven = false", "sidecar/cluster", "TestClusterAwaitsFirstChecks"},
+	{"the environment in a log that is sent away", "sidecar/config/environment.go", "!leaves && !e.bootstrap", "(leaves || !leaves) && !e.bootstrap", "sidecar/config", "TestEnvironmentOfAnExportedLog"},
 	{"a body of the environment", "sidecar/config/environment.go", "; !e.bootstrap {\n		return fail(path, environmentReason)", "; false {\n		return fail(path, environmentReason)", "sidecar/config", "TestEnvironmentOfRoutes"},
 	{"the alarm on what is stale", "internal/stale/stale.go", "				log.Warn(w)", "				_ = w", "internal/stale", "TestWatch"},
 	{"the agent's alarm", "identity/agent/run.go", "	wg.Go(func() {\n		stale.Watch(", "	go func(...any) {}(func() {\n		stale.Watch(", "identity/agent", "TestAgedTrustIsAlarmed"},

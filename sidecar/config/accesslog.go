@@ -9,6 +9,7 @@ import (
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	accesslogfilev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
+	otelv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/open_telemetry/v3"
 	accesslogstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -64,6 +65,10 @@ func (d *decoder) accessLog(m *accesslogv3.AccessLog, path string) (*telemetry.A
 		case *accesslogfilev3.FileAccessLog_TypedJsonFormat:
 			return out, jsonFormat(f.TypedJsonFormat, out, here+".typed_json_format")
 		}
+	case *otelv3.OpenTelemetryAccessLogConfig:
+		out.Format = ""
+		out.Export, err = openTelemetryLog(c, here)
+		return out, err
 	case *accesslogstreamv3.StdoutAccessLog:
 		out.Path, format = "/dev/stdout", c.GetLogFormat()
 	case *accesslogstreamv3.StderrAccessLog:

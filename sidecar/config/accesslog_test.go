@@ -85,16 +85,22 @@ func TestAdminLogs(t *testing.T) {
 }
 
 // example is the first one of a page of docs.
-func example(t *testing.T, page string) string {
+func example(t *testing.T, page string) string { return exampleOf(t, page, 0) }
+
+// exampleOf is one of several.
+func exampleOf(t *testing.T, page string, n int) string {
 	t.Helper()
 	b, err := os.ReadFile("../../docs/" + page)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(b), "```yaml\n")
-	text, _, ok := strings.Cut(rest, "```")
+	all := strings.Split(string(b), "```yaml\n")
+	if len(all) < n+2 {
+		t.Fatal(page, "has no example", n)
+	}
+	text, _, ok := strings.Cut(all[n+1], "```")
 	if !ok {
-		t.Fatal(page, "has no example")
+		t.Fatal(page, "has no end of example", n)
 	}
 	return text
 }
@@ -108,6 +114,18 @@ func TestDocumentedAccessLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	if l := b.Listeners[0].Chains[0].TCP.AccessLog; len(l) != 2 || !l[0].JSON || !l[0].OmitEmpty || l[0].Filter == nil || l[1].Path != "/dev/stdout" {
+		t.Errorf("%+v", l)
+	}
+}
+
+// TestDocumentedExport reads the second one.
+func TestDocumentedExport(t *testing.T) {
+	before, _, _ := strings.Cut(loggedListener, "          access_log: [")
+	b, err := ParseBootstrap([]byte(before + "          " + strings.ReplaceAll(exampleOf(t, "access-logs.md", 1), "\n", "\n          ")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l := b.Listeners[0].Chains[0].TCP.AccessLog; len(l) != 1 || l[0].Export == nil || l[0].Filter == nil {
 		t.Errorf("%+v", l)
 	}
 }

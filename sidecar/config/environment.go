@@ -8,6 +8,7 @@ import (
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	otelv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/open_telemetry/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	tagv3 "github.com/envoyproxy/go-control-plane/envoy/type/tracing/v3"
 	"google.golang.org/protobuf/proto"
@@ -40,7 +41,8 @@ func (e environment) message(m protoreflect.Message, path string) (err error) {
 	fair.Background(fair.Message)
 	switch t := m.Interface().(type) {
 	case *accesslogv3.AccessLog:
-		if !e.bootstrap {
+		// OpenTelemetry's log is not of this host.
+		if _, leaves := e.unpacked[t.GetTypedConfig()].(*otelv3.OpenTelemetryAccessLogConfig); !leaves && !e.bootstrap {
 			return nil
 		}
 	case *tlsv3.DownstreamTlsContext, *tlsv3.UpstreamTlsContext:

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"strings"
 	"testing"
 
@@ -93,6 +94,36 @@ func TestEnvironmentOfACollector(t *testing.T) {
 		_, err := Listener(asListener(t, text))
 		if refused != (err != nil && strings.Contains(err.Error(), "grpc_service.initial_metadata[0].value: ") && strings.Contains(err.Error(), "for a bootstrap only")) || !refused && err != nil {
 			t.Errorf("%s: %v", value, err)
+		}
+	}
+}
+
+// A log that is sent away is no log of this host: neither a record, nor what goes along with
+// it, tells the environment.
+func TestEnvironmentOfAnExportedLog(t *testing.T) {
+	t.Setenv("HAUBERK_TEST_SECRET", "hidden")
+	const text = `access_log: [{name: o, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig, http_service: {http_uri: {uri: "http://c/", cluster: c, timeout: 1s}, request_headers_to_add: [{header: {key: k, value: "HEADER"}}]}, body: {string_value: "BODY"}, attributes: {values: [{key: a, value: {array_value: {values: [{string_value: "ATTRIBUTE"}]}}}]}, custom_tags: [{tag: t, TAG}]}}]`
+	const secret, here = "x%ENVIRONMENT(HAUBERK_TEST_SECRET)%", "filter_chains[0].filters[0].typed_config.access_log[0].typed_config."
+	plain := []string{"BODY", "x", "ATTRIBUTE", "x", "HEADER", "x", "TAG", "literal: {value: x}"}
+	for place, path := range map[string]string{
+		"":          "",
+		"BODY":      "body.string_value",
+		"ATTRIBUTE": "attributes.values[0].value.array_value.values[0].string_value",
+		"HEADER":    "http_service.request_headers_to_add[0].header.value",
+		"TAG":       "custom_tags[0].environment",
+	} {
+		with := secret
+		if place == "TAG" {
+			with = "environment: {name: HAUBERK_TEST_SECRET}"
+		}
+		log := strings.NewReplacer(plain...).Replace(strings.Replace(text, cmp.Or(place, "\x00"), with, 1))
+		listener := strings.NewReplacer("MANAGER", "", "access_log: [{name: a", strings.TrimSuffix(log, "]")+", {name: a", "ROUTE", "direct_response: {status: 200}", "LOG", secret).Replace(readingListener)
+		_, err := Listener(asListener(t, listener))
+		if path == "" && err != nil || path != "" && (err == nil || !strings.Contains(err.Error(), here+path+": ") || !strings.Contains(err.Error(), "for a bootstrap only")) {
+			t.Errorf("%s, by discovery: %v", path, err)
+		}
+		if _, err := ParseBootstrap([]byte("static_resources:\n  listeners:\n  -" + strings.ReplaceAll(listener, "\n", "\n    "))); err != nil {
+			t.Errorf("%s, in a bootstrap: %v", path, err)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	accesslogfilev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
+	otelv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/open_telemetry/v3"
 	accesslogstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	httpinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
 	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
@@ -245,6 +246,29 @@ func init() {
 		"envoy.extensions.access_loggers.file.v3.FileAccessLog":     {use: "path format json_format typed_json_format log_format"},
 		"envoy.extensions.access_loggers.stream.v3.StdoutAccessLog": {use: "log_format"},
 		"envoy.extensions.access_loggers.stream.v3.StderrAccessLog": {use: "log_format"},
+		"envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig": {
+			use: "common_config http_service grpc_service disable_builtin_labels resource_attributes body attributes stat_prefix log_name " +
+				"buffer_flush_interval buffer_size_bytes custom_tags",
+			instead: map[string]string{
+				"formatters":                  "Envoy's own operators are all there is; REQ_WITHOUT_QUERY is one of them",
+				"filter_state_objects_to_log": "nothing has filter state; use attributes",
+				"resource_detectors":          "use resource_attributes",
+			},
+		},
+		"envoy.extensions.access_loggers.grpc.v3.CommonGrpcAccessLogConfig": {
+			use: "log_name grpc_service transport_api_version buffer_flush_interval buffer_size_bytes",
+			instead: map[string]string{
+				"filter_state_objects_to_log": "nothing has filter state, and Envoy's log takes none from here",
+				"custom_tags":                 "Envoy's log takes none from here; use those of the log",
+				"grpc_stream_retry_policy":    "what cannot be sent is counted",
+			},
+		},
+		"opentelemetry.proto.common.v1.KeyValueList": {use: "values"},
+		"opentelemetry.proto.common.v1.ArrayValue":   {use: "values"},
+		"opentelemetry.proto.common.v1.KeyValue":     {use: "key value"},
+		"opentelemetry.proto.common.v1.AnyValue": {
+			use: "string_value bool_value int_value double_value array_value kvlist_value bytes_value",
+		},
 		"envoy.config.core.v3.SubstitutionFormatString": {
 			use:    "text_format text_format_source json_format content_type omit_empty_values",
 			ignore: map[string]string{"json_format_options": "the members of an object are always sorted"},
@@ -262,7 +286,8 @@ func init() {
 	extend("envoy.config.core.v3.TransportSocket.typed_config", "transport socket",
 		&tlsv3.DownstreamTlsContext{}, &tlsv3.UpstreamTlsContext{})
 	extend("envoy.config.accesslog.v3.AccessLog.typed_config", "access log",
-		&accesslogfilev3.FileAccessLog{}, &accesslogstreamv3.StdoutAccessLog{}, &accesslogstreamv3.StderrAccessLog{})
+		&accesslogfilev3.FileAccessLog{}, &accesslogstreamv3.StdoutAccessLog{}, &accesslogstreamv3.StderrAccessLog{},
+		&otelv3.OpenTelemetryAccessLogConfig{})
 }
 
 // nameOnly is for extensions: the type of the configuration decides, as in Envoy.

@@ -7,14 +7,18 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/discovery"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
+	"github.com/hauberk-mesh/hauberk/sidecar/otellog"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/tcp"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
 )
 
 // Refs are the names of other resources, each once, sorted.
 type Refs struct {
 	Clusters, Routes []string
+	// Collectors are the clusters of spans and of records of access logs.
+	Collectors []string
 	// Sources are where routes come from, of those that have more to say than their names.
 	Sources map[string]discovery.Source
 	// Wanted are the clusters without which a static configuration is refused, and
@@ -27,18 +31,24 @@ type Refs struct {
 // ListenerRefs returns what a listener names itself.
 func ListenerRefs(l *listener.Config) Refs {
 	var r Refs
+	logs := func(configs []telemetry.AccessLogConfig) {
+		r.Collectors = append(r.Collectors, LogClusters(configs)...)
+	}
+	logs(l.AccessLog)
 	add := func(c *listener.FilterChain) {
 		if c.TLS != nil && c.TLS.Context != nil {
 			r.Secrets = append(r.Secrets, c.TLS.Context.SecretRefs()...)
 		}
 		if c.TCP != nil {
+			logs(c.TCP.AccessLog)
 			named := tcpClusters(c.TCP)
 			r.Clusters, r.Wanted = append(r.Clusters, named...), append(r.Wanted, named...)
 		}
 		if c.HTTP != nil {
+			logs(c.HTTP.AccessLog)
 			if t := c.HTTP.Tracing; t != nil && t.Provider.Collector != nil {
 				name := t.Provider.Collector.Cluster
-				r.Clusters, r.Wanted = append(r.Clusters, name), append(r.Wanted, name)
+				r.Collectors, r.Wanted = append(r.Collectors, name), append(r.Wanted, name)
 			}
 			if c.HTTP.Routes != nil {
 				named := RouteClusters(c.HTTP.Routes)
@@ -63,7 +73,18 @@ func ListenerRefs(l *listener.Config) Refs {
 	if l.Default != nil {
 		add(l.Default)
 	}
-	return Refs{Clusters: unique(r.Clusters), Routes: unique(r.Routes), Sources: r.Sources, Wanted: unique(r.Wanted), Secrets: r.Secrets}
+	return Refs{Clusters: unique(r.Clusters), Collectors: unique(r.Collectors), Routes: unique(r.Routes), Sources: r.Sources, Wanted: unique(r.Wanted), Secrets: r.Secrets}
+}
+
+// LogClusters returns the clusters that records of access logs are sent to. As in Envoy, no
+// listener waits for them.
+func LogClusters(configs []telemetry.AccessLogConfig) (out []string) {
+	for i := range configs {
+		if e, ok := configs[i].Export.(*otellog.Config); ok {
+			out = append(out, e.Collector.Cluster)
+		}
+	}
+	return out
 }
 
 // ClusterSecrets returns the discovered secrets of a cluster's TLS contexts.

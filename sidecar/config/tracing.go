@@ -4,11 +4,9 @@ package config
 
 import (
 	"math"
-	"net/url"
 	"os"
 	"strings"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	tracev3 "github.com/envoyproxy/go-control-plane/envoy/config/trace/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
@@ -17,7 +15,6 @@ import (
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
-	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
 )
 
@@ -202,9 +199,8 @@ func (d *decoder) tracer(m *tracev3.Tracing_Http, c *tracing.Config, path string
 }
 
 const (
-	otlpMethod      = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
-	maxCachedSpans  = 1 << 20
-	collectorAbsent = "is missing"
+	spansMethod    = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+	maxCachedSpans = 1 << 20
 )
 
 func openTelemetry(m *tracev3.OpenTelemetryConfig, out *tracing.Provider, path string) (err error) {
@@ -223,67 +219,11 @@ func openTelemetry(m *tracev3.OpenTelemetryConfig, out *tracing.Provider, path s
 	case m.GetGrpcService() != nil && m.GetHttpService() != nil:
 		return fail(path+".http_service", "cannot be used together with grpc_service")
 	case m.GetGrpcService() != nil:
-		out.Collector, err = grpcCollector(m.GetGrpcService(), path+".grpc_service")
+		out.Collector, err = grpcCollector(m.GetGrpcService(), spansMethod, path+".grpc_service")
 	case m.GetHttpService() != nil:
 		out.Collector, err = httpCollector(m.GetHttpService(), path+".http_service")
 	}
 	return err
-}
-
-func grpcCollector(m *corev3.GrpcService, path string) (*tracing.Collector, error) {
-	out := &tracing.Collector{GRPC: true, Cluster: m.GetEnvoyGrpc().GetClusterName(), Authority: m.GetEnvoyGrpc().GetAuthority(), Path: otlpMethod}
-	if out.Cluster == "" {
-		return nil, fail(path+".envoy_grpc.cluster_name", collectorAbsent)
-	}
-	var err error
-	if out.Timeout, err = duration(m.GetTimeout(), path+".timeout"); err != nil {
-		return nil, err
-	}
-	for i, h := range m.GetInitialMetadata() {
-		here := at(path+".initial_metadata", i)
-		if err := mutable(h.GetKey(), here+".key"); err != nil {
-			return nil, err
-		}
-		if err := checkValue(h.GetValue(), here+".value"); err != nil {
-			return nil, err
-		}
-		out.Headers = append(out.Headers, route.HeaderAdd{Name: h.GetKey(), Value: h.GetValue(), Action: route.AppendIfExistsOrAdd})
-	}
-	return out, nil
-}
-
-func httpCollector(m *corev3.HttpService, path string) (*tracing.Collector, error) {
-	uri := m.GetHttpUri()
-	out := &tracing.Collector{Cluster: uri.GetCluster()}
-	if out.Cluster == "" {
-		return nil, fail(path+".http_uri.cluster", collectorAbsent)
-	}
-	var err error
-	if out.Authority, out.Path, err = hostAndPath(uri.GetUri(), path+".http_uri.uri"); err != nil {
-		return nil, err
-	}
-	if out.Timeout, err = duration(uri.GetTimeout(), path+".http_uri.timeout"); err != nil {
-		return nil, err
-	}
-	out.Headers, err = headerAdds(m.GetRequestHeadersToAdd(), path+".request_headers_to_add")
-	return out, err
-}
-
-// hostAndPath reads a URI with its host, or only a path. What may hold a password is
-// not shown.
-func hostAndPath(uri, path string) (host, target string, err error) {
-	u, err := url.Parse(uri)
-	switch {
-	case err != nil || u.Fragment != "" || uri == "":
-		return "", "", fail(path, "is no URI with a host and a path")
-	case u.User != nil:
-		return "", "", fail(path, "names a user; use request_headers_to_add")
-	case u.Path == "":
-		return u.Host, "/", nil
-	case u.Path[0] != '/':
-		return "", "", fail(path, "has no scheme")
-	}
-	return u.Host, u.RequestURI(), nil
 }
 
 func zipkin(m *tracev3.ZipkinConfig, c *tracing.Config, path string) (err error) {

@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -14,7 +15,8 @@ type Log struct {
 type logEntry struct {
 	format *Format
 	file   *logFile
-	filter Filter // nil for all
+	export ExportLog // nil for a file
+	filter Filter    // nil for all
 }
 
 var lines = sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }}
@@ -23,6 +25,8 @@ var lines = sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }}
 // share one writer. Safe for concurrent use.
 type Logs struct {
 	written, dropped, failed *Counter
+
+	exporters Exporters // nil for none
 
 	patience time.Duration // of Close
 	// end has word of each writer that ends.
@@ -45,6 +49,9 @@ func NewLogs(m *Metrics) *Logs {
 	return l
 }
 
+// ExportTo says what opens the logs that are no files; before any is opened.
+func (l *Logs) ExportTo(e Exporters) { l.exporters = e }
+
 // Open compiles formats and opens files. With no configs it returns nil, which
 // logs nothing. The Log must be closed when no connection uses it any more.
 func (l *Logs) Open(configs []AccessLogConfig) (*Log, error) {
@@ -53,19 +60,30 @@ func (l *Logs) Open(configs []AccessLogConfig) (*Log, error) {
 	}
 	out := &Log{}
 	for i, c := range configs {
-		format, err := CompileAccessLog(c)
+		e, err := l.entry(c)
 		if err != nil {
 			out.Close()
 			return nil, fmt.Errorf("telemetry: access log %d: %w", i, err)
 		}
-		file, err := l.file(c.Path)
-		if err != nil {
-			out.Close()
-			return nil, fmt.Errorf("telemetry: access log %d: %w", i, err)
-		}
-		out.entries = append(out.entries, logEntry{format, file, c.Filter})
+		out.entries = append(out.entries, e)
 	}
 	return out, nil
+}
+
+func (l *Logs) entry(c AccessLogConfig) (e logEntry, err error) {
+	e.filter = c.Filter
+	if c.Export != nil {
+		if l.exporters == nil {
+			return e, errors.New("there is nothing that sends records")
+		}
+		e.export, err = l.exporters.Open(c.Export)
+		return e, err
+	}
+	if e.format, err = CompileAccessLog(c); err != nil {
+		return e, err
+	}
+	e.file, err = l.file(c.Path)
+	return e, err
 }
 
 // Log formats a record and hands the line to the writers. It never blocks: a
@@ -79,6 +97,10 @@ func (l *Log) Log(r *Record) {
 		if f := l.entries[i].filter; f != nil && !f.Passes(r) {
 			continue
 		}
+		if e := l.entries[i].export; e != nil {
+			e.Log(r)
+			continue
+		}
 		line := l.entries[i].format.Append((*buf)[:0], r)
 		l.entries[i].file.write(line)
 		*buf = line
@@ -88,12 +110,16 @@ func (l *Log) Log(r *Record) {
 	}
 }
 
-// Close gives the files back. Lines already taken are still written.
+// Close gives the files back. Lines already taken are still written, and records sent.
 func (l *Log) Close() {
 	if l == nil {
 		return
 	}
 	for _, e := range l.entries {
+		if e.export != nil {
+			e.export.Close()
+			continue
+		}
 		e.file.release()
 	}
 	l.entries = nil

@@ -3,6 +3,24 @@
 // goroutine of their own.
 package telemetry
 
+// Export is the configuration of an access log that is no file. It is plain data: equal
+// ones are the same log.
+type Export interface {
+	// Check says why no log can be made of it.
+	Check() error
+}
+
+// Exporters open what takes the records of an Export.
+type Exporters interface {
+	Open(Export) (ExportLog, error)
+}
+
+// ExportLog takes records; it keeps nothing of one after Log returns, and never waits.
+type ExportLog interface {
+	Sink
+	Close()
+}
+
 // AccessLogConfig is one access log.
 type AccessLogConfig struct {
 	// Path is a file, "/dev/stdout" or "/dev/stderr".
@@ -17,6 +35,8 @@ type AccessLogConfig struct {
 	// OmitEmpty leaves out what has no value: in text it is nothing instead of "-", in
 	// JSON the member is missing.
 	OmitEmpty bool `json:",omitempty"`
+	// Export has the records sent elsewhere, in the place of all above.
+	Export Export `json:",omitempty"`
 	// Filter chooses the records; nil takes all.
 	Filter Filter `json:",omitempty"`
 }

@@ -67,6 +67,11 @@ var envoyStats = []EnvoyStatGroup{
 		{"reports_dropped, reports_skipped_no_cluster", `hauberk_trace_spans_total{result="failed"}`, "spans, not reports"},
 		{"timer_flushed", "", "spans are sent a second after the first of them at the latest"},
 	}},
+	{"access_logs.open_telemetry_access_log.STAT_PREFIX", []EnvoyStat{
+		{"logs_written", `hauberk_access_log_records_total{result="written"}`, ""},
+		{"logs_dropped", "hauberk_access_log_records_total", "the other results; Envoy does not count what a collector rejects over HTTP"},
+		{"grpc_entries_flushed, grpc_entries_flush_failed", "hauberk_access_log_records_total", "a record is counted when the collector has answered"},
+	}},
 	{"tcp.PREFIX, and other network filters", []EnvoyStat{
 		{"downstream_cx_total", "hauberk_connections_total", ""},
 		{"downstream_cx_rx_bytes_total, downstream_cx_tx_bytes_total", "hauberk_bytes_total", ""},

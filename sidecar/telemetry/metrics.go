@@ -84,6 +84,8 @@ type Metrics struct {
 	// AccessLogLines counts lines by result: "written", "dropped" (the ring was
 	// full) and "failed" (the file could not be written).
 	AccessLogLines *CounterVec
+	// LogRecords counts what became of records for collectors.
+	LogRecords *CounterVec
 	// ProtocolErrors counts messages refused by a codec, by side ("downstream",
 	// "upstream") and reason.
 	ProtocolErrors *CounterVec
@@ -196,6 +198,7 @@ func NewMetrics() *Metrics {
 		UpstreamReached: r.Gauge("hauberk_upstream_limit_reached", "1 while what a circuit breaker limits is in use to the full; of those of which that is so.", "cluster", "priority", "limit"),
 
 		AccessLogLines: r.Counter("hauberk_access_log_lines_total", "Access log lines, by result: written, dropped (the writer was behind) or failed.", "result"),
+		LogRecords:     r.Counter("hauberk_access_log_records_total", "Access log records for OpenTelemetry's collectors, by the log's stat_prefix and result: written, dropped (the collector was behind), failed (it could not be reached) or rejected (it did not want them).", "log", "result"),
 		ProtocolErrors: r.Counter("hauberk_protocol_errors_total", "Messages refused because they break the protocol, by side and reason.", "side", "reason"),
 
 		Glitches: r.Counter("hauberk_http2_glitches_total", "What clients of HTTP/2 did at the sidecar's cost, which honest ones do seldom or never, by class: malformed (messages that are refused), stream_error, reset (of a stream, before anything was answered), refused_stream, closed_stream, header_size, continuation_flood, empty_frames_flood, settings, ping, priority_flood, window_update_flood, outbound_flood or slow_head.", "class"),

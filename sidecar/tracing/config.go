@@ -9,9 +9,8 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"time"
 
-	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/otlp"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 	meshnames "github.com/hauberk-mesh/hauberk/xds/names"
 )
@@ -38,7 +37,6 @@ type Config struct {
 const (
 	DefaultMaxPath  = 256
 	defaultMaxSpans = 1024
-	defaultTimeout  = 5 * time.Second
 )
 
 // TagType is the type of a tag's value where the provider has types. A value that is
@@ -93,14 +91,7 @@ type Zipkin struct {
 }
 
 // Collector is a service of a cluster.
-type Collector struct {
-	Cluster string
-	// GRPC is OTLP over gRPC; otherwise bodies are posted to Path.
-	GRPC            bool
-	Authority, Path string
-	Headers         []route.HeaderAdd
-	Timeout         time.Duration // 5 s when 0
-}
+type Collector = otlp.Collector
 
 // Node is what spans say of the sidecar.
 type Node struct{ ID, Cluster, Zone, Version string }
@@ -115,14 +106,17 @@ type tag struct {
 	kind                TagType
 }
 
-func compileTags(list []Tag) ([]tag, error) {
+func compileSpanTags(list []Tag) ([]tag, error) { return compileTags(list, meshnames.SpanTags) }
+
+// compileTags refuses names that are taken.
+func compileTags(list []Tag, taken []string) ([]tag, error) {
 	var out []tag
 	for i, t := range list {
 		c := tag{name: t.Name, header: t.Header, value: t.Default, kind: t.Type}
 		switch {
 		case t.Name == "":
 			return nil, fmt.Errorf("custom tag %d has no name", i)
-		case slices.Contains(meshnames.SpanTags, t.Name):
+		case slices.Contains(taken, t.Name):
 			return nil, fmt.Errorf("custom tag %s: every span has a tag of this name; choose another", t.Name)
 		case slices.ContainsFunc(out, func(o tag) bool { return o.name == t.Name }):
 			return nil, fmt.Errorf("custom tag %s is there twice", t.Name)
@@ -139,6 +133,27 @@ func compileTags(list []Tag) ([]tag, error) {
 		out = append(out, c)
 	}
 	return out, nil
+}
+
+// Tags are tags of a record in a log.
+type Tags struct{ list []tag }
+
+// CompileTags compiles the tags of a log; their types mean nothing there.
+func CompileTags(list []Tag) (Tags, error) {
+	out, err := compileTags(list, nil)
+	return Tags{out}, err
+}
+
+// None tells whether there are no tags.
+func (t Tags) None() bool { return len(t.list) == 0 }
+
+// Each tells the tags that have a value, which is made in scratch and not kept.
+func (t Tags) Each(r *telemetry.Record, scratch []byte, tell func(name string, value []byte)) {
+	for i := range t.list {
+		if v := t.list[i].of(r, scratch[:0]); len(v) > 0 {
+			tell(t.list[i].name, v)
+		}
+	}
 }
 
 // of is the tag's value for a request, in scratch where it has to be made.

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -158,15 +157,17 @@ func TestExporterEndsWithItsTracers(t *testing.T) {
 	col := newCollector(t)
 	ts := col.tracers(t)
 	a, b := mustOpen(t, ts, reporting(nil)), mustOpen(t, ts, reporting(nil))
-	if a.out != b.out || len(ts.exporters) != 1 {
-		t.Fatal(len(ts.exporters))
+	if a.out != b.out {
+		t.Fatal("two exporters of one provider")
 	}
 	finish(a)
 	a.Close()
 	b.Close()
-	if len(ts.exporters) != 0 {
+	c := mustOpen(t, ts, reporting(nil))
+	if c.out == a.out {
 		t.Error("the exporter is still there")
 	}
+	c.Close()
 	col.wait(t)
 	ts.Close()
 	if got := col.became(); got != [4]uint64{1} {
@@ -174,101 +175,6 @@ func TestExporterEndsWithItsTracers(t *testing.T) {
 	}
 	if _, err := ts.Open(reporting(nil)); err == nil {
 		t.Error("opened after the end")
-	}
-}
-
-// What is on its way at the end may still be answered, and what waits behind it is sent.
-func TestTheEndWaitsForWhatIsOnItsWay(t *testing.T) {
-	t.Parallel()
-	col := newCollector(t)
-	hold := make(chan struct{})
-	col.set(200, nil, hold)
-	ts := col.tracers(t)
-	tr := mustOpen(t, ts, reporting(nil))
-	finish(tr)
-	col.wait(t)
-	finish(tr)
-	over := make(chan struct{})
-	go func() { ts.Close(); close(over) }()
-	<-ts.closing
-	for range 100 {
-		runtime.Gosched()
-	}
-	if ts.ctx.Err() != nil {
-		t.Error("what is on its way is given up at once")
-	}
-	close(hold)
-	<-over
-	if got := col.became(); got != [4]uint64{2} {
-		t.Error(got)
-	}
-}
-
-// Nor is it waited for without end.
-func TestTheEndIsBounded(t *testing.T) {
-	t.Parallel()
-	col := newCollector(t)
-	hold := make(chan struct{})
-	defer close(hold)
-	col.set(200, nil, hold)
-	ts := col.tracers(t)
-	c := reporting(nil)
-	c.Provider.Collector.Timeout = time.Minute
-	finish(mustOpen(t, ts, c))
-	began := time.Now()
-	ts.Close()
-	if took := time.Since(began); took > 2*lastFlush {
-		t.Errorf("it took %v", took)
-	}
-	if got := col.became(); got != [4]uint64{2: 1} {
-		t.Error(got)
-	}
-}
-
-// A collector that does not take spans costs spans, never memory.
-func TestSpansAreDroppedNotKept(t *testing.T) {
-	col := newCollector(t)
-	ts := col.tracers(t)
-	c := reporting(nil)
-	c.Provider.MaxSpans, c.Provider.Collector.Cluster = 10, "nowhere"
-	tr := mustOpen(t, ts, c)
-	for range 1000 {
-		finish(tr)
-	}
-	e := tr.out
-	e.shards[0].mu.Lock()
-	n := e.shards[0].n
-	e.shards[0].mu.Unlock()
-	ts.Close()
-	if got := col.became(); n > 10 || got[1] == 0 || got[1]+got[2] != 1000 || got[0]+got[3] != 0 {
-		t.Errorf("%d wait, %v", n, got)
-	}
-}
-
-// A connection keeps to one shard: it may have as many spans waiting as are configured.
-func TestSpansOfOneConnection(t *testing.T) {
-	metrics := telemetry.NewMetrics()
-	e, err := newExporter(NewTracers(Options{Metrics: metrics}), &Provider{Collector: &Collector{Cluster: "c"}, MaxSpans: 100})
-	if err != nil {
-		t.Fatal(err)
-	}
-	tr := &Tracer{cfg: &Config{}, node: &Node{}, out: e}
-	for range 101 { // nothing is sent meanwhile
-		tr.Finish(&Span{Sampled: true, live: true}, &telemetry.Record{}, time.Time{}, 1)
-	}
-	if n := e.dropped.Value(); n != 1 {
-		t.Errorf("%d of 101 spans are dropped where 100 may wait", n)
-	}
-}
-
-// Large spans are sent before there is no room for the next.
-func TestHalfFullOfBytes(t *testing.T) {
-	e := &exporter{shards: make([]pending, 1), limit: 1000, wake: make(chan struct{}, 1), full: make(chan struct{}, 1),
-		encode: func(dst []byte, _ *report, _ *Tracer) []byte { return append(dst, make([]byte, maxPending/4)...) }}
-	for i, want := range []int{0, 1, 1} {
-		if e.add(0, nil, nil); len(e.full) != want {
-			t.Errorf("after %d spans %d", i+1, len(e.full))
-		}
 	}
 }
 
@@ -298,5 +204,15 @@ func TestCollectorRefuses(t *testing.T) {
 				t.Errorf("%v, %s", got, &col.log)
 			}
 		})
+	}
+}
+
+// A shard has room for as many spans as are configured: see otlp's TestItemsOfOneConnection.
+func TestRoomForSpans(t *testing.T) {
+	ts := newCollector(t).tracers(t)
+	for configured, want := range map[int]int{0: 1024, 100: 100} {
+		if got := ts.exports(&Provider{Collector: &Collector{}, MaxSpans: configured}).MaxItems; got != want {
+			t.Errorf("%d for %d", got, configured)
+		}
 	}
 }

@@ -47,7 +47,7 @@ func compileNames(operation, upstream string) (n names, err error) {
 
 // Compile checks the configuration and prepares it.
 func (c *RouteConfig) Compile() (err error) {
-	if c.custom, err = compileTags(c.Tags); err != nil {
+	if c.custom, err = compileSpanTags(c.Tags); err != nil {
 		return err
 	}
 	c.names, err = compileNames(c.Operation, c.UpstreamOperation)

@@ -85,8 +85,13 @@ func TestTracingOfARoute(t *testing.T) {
 	c := everything()
 	c.SpawnUpstream = true
 	c.Tags = []Tag{{Name: "team", Literal: true, Value: "listener"}, {Name: "kept", Literal: true, Value: "k"}}
-	tr := mustTracer(t, c)
-	tr.out = &exporter{shards: make([]pending, 1), limit: 10, encode: appendZipkin, wake: make(chan struct{}, 1), full: make(chan struct{}, 1)}
+	c.Provider = reporting(&Zipkin{}).Provider
+	tr := mustOpen(t, newCollector(t).tracers(t), c)
+	var got string
+	tr.encode = func(dst []byte, p *report, t *Tracer) []byte {
+		got = string(appendZipkin(nil, p, t))
+		return append(dst, got...)
+	}
 	r := request("x-request-id", requestID)
 	var s Span
 	if tr.Start(&s, r, &Request{Route: route}); s.Reason != NotTraceable || s.Sampled {
@@ -98,7 +103,6 @@ func TestTracingOfARoute(t *testing.T) {
 	tr.Begin(&s, &a, r)
 	rec := &telemetry.Record{RequestHeaders: r, Cluster: "c", Code: 200}
 	tr.FinishAttempt(&s, &a, rec, 0, 0)
-	got := string(tr.out.shards[0].b)
 	for _, want := range []string{`"name":"to c"`, `"kept":"k"`, `"team":"route"`, `"more":"m"`} {
 		if strings.Count(got, want) != 1 {
 			t.Errorf("%s is not in %s", want, got)

@@ -219,7 +219,7 @@ type report struct {
 	// The rest is room for its encoding.
 	text   [256]byte // of name
 	tagger tagger
-	otlp   otlp
+	otlp   otlpTags
 	zipkin zipkinTags
 }
 
@@ -228,9 +228,9 @@ var reports = sync.Pool{New: func() any { return new(report) }}
 
 // hand gives a report to the exporter, and back.
 func (t *Tracer) hand(p *report, shard telemetry.Shard) {
-	t.out.add(shard, p, t)
+	t.out.Add(shard, func(dst []byte) []byte { return t.encode(dst, p, t) })
 	p.span, p.record, p.name = nil, nil, nil
-	p.otlp, p.zipkin = otlp{}, zipkinTags{}
+	p.otlp, p.zipkin = otlpTags{}, zipkinTags{}
 	p.tagger.release()
 	reports.Put(p)
 }

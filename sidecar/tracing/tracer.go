@@ -1,17 +1,11 @@
 package tracing
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"reflect"
-	"slices"
-	"sync"
-	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
-	"github.com/hauberk-mesh/hauberk/sidecar/panics"
+	"github.com/hauberk-mesh/hauberk/sidecar/otlp"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -26,15 +20,8 @@ type Options struct {
 // Tracers opens tracers and owns the exporters behind them: all tracers of one
 // provider share one. Safe for concurrent use.
 type Tracers struct {
-	o       Options
-	closing chan struct{}   // exporters are to send what they have, and end
-	ctx     context.Context // of requests to collectors
-	cancel  context.CancelFunc
-	wg      sync.WaitGroup
-
-	mu        sync.Mutex
-	exporters []*exporter
-	closed    bool
+	o         Options
+	exporters *otlp.Exporters
 }
 
 // NewTracers returns an owner of exporters.
@@ -43,9 +30,7 @@ func NewTracers(o Options) *Tracers {
 		o.Log = slog.Default()
 	}
 	o.Log = o.Log.With("component", "tracing")
-	ts := &Tracers{o: o, closing: make(chan struct{})}
-	ts.ctx, ts.cancel = context.WithCancel(context.Background())
-	return ts
+	return &Tracers{o: o, exporters: otlp.NewExporters(otlp.Options{Clusters: o.Clusters, Log: o.Log})}
 }
 
 // Tracer is the tracing of one connection manager. Immutable; Close gives its
@@ -55,8 +40,9 @@ type Tracer struct {
 	node   *Node
 	custom []tag
 	names  names // nil for Envoy's
+	encode func(dst []byte, p *report, t *Tracer) []byte
 	counts [reasons]*telemetry.Counter
-	out    *exporter // nil where nothing is exported
+	out    *otlp.Exporter // nil where nothing is exported
 }
 
 // Check tells whether a tracer can be made of a configuration.
@@ -66,8 +52,11 @@ func (c *Config) Check() error {
 }
 
 func newTracer(cfg *Config, n *Node) (t *Tracer, err error) {
-	t = &Tracer{cfg: cfg, node: n}
-	if t.custom, err = compileTags(cfg.Tags); err != nil {
+	t = &Tracer{cfg: cfg, node: n, encode: appendOTLP}
+	if cfg.Provider.Zipkin != nil {
+		t.encode = appendZipkin
+	}
+	if t.custom, err = compileSpanTags(cfg.Tags); err != nil {
 		return nil, err
 	}
 	t.names, err = compileNames(cfg.Operation, cfg.UpstreamOperation)
@@ -99,23 +88,10 @@ func (ts *Tracers) Open(cfg *Config) (*Tracer, error) {
 	if cfg.Provider.Collector == nil {
 		return t, nil
 	}
-	ts.mu.Lock()
-	defer ts.mu.Unlock()
-	if ts.closed {
-		return nil, errors.New("tracing: tracers are closed")
+	p := &cfg.Provider
+	if t.out, err = ts.exporters.Open(p, func() otlp.Config { return ts.exports(p) }); err != nil {
+		return nil, fmt.Errorf("tracing: %w", err)
 	}
-	i := slices.IndexFunc(ts.exporters, func(e *exporter) bool { return reflect.DeepEqual(e.provider, &cfg.Provider) })
-	if i < 0 {
-		i = len(ts.exporters)
-		e, err := newExporter(ts, &cfg.Provider)
-		if err != nil {
-			return nil, err
-		}
-		ts.exporters = append(ts.exporters, e)
-		ts.wg.Go(e.run)
-	}
-	t.out = ts.exporters[i]
-	t.out.refs++
 	return t, nil
 }
 
@@ -136,29 +112,9 @@ func (t *Tracer) Close() {
 	if t == nil || t.out == nil {
 		return
 	}
-	ts := t.out.owner
-	ts.mu.Lock()
-	defer ts.mu.Unlock()
-	if t.out.refs--; t.out.refs == 0 {
-		ts.exporters = slices.DeleteFunc(ts.exporters, func(e *exporter) bool { return e == t.out })
-		close(t.out.over)
-	}
+	t.out.Release()
 }
 
 // Close sends what is waiting, for a bounded time, and waits for every exporter. The
 // cluster manager must still be open.
-func (ts *Tracers) Close() {
-	ts.mu.Lock()
-	if !ts.closed {
-		ts.closed = true
-		close(ts.closing)
-	}
-	ts.mu.Unlock()
-	late := time.AfterFunc(lastFlush, func() {
-		defer panics.Contain(panics.Timer, nil, nil)
-		ts.cancel()
-	})
-	ts.wg.Wait()
-	late.Stop()
-	ts.cancel()
-}
+func (ts *Tracers) Close() { ts.exporters.Close() }

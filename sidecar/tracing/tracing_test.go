@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net"
 	"strings"
 	"testing"
@@ -12,10 +13,11 @@ import (
 	collectorv1 "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	tracev1 "go.opentelemetry.io/proto/otlp/trace/v1"
 	"go.uber.org/goleak"
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/otlp"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -297,14 +299,26 @@ func TestPropagationB3(t *testing.T) {
 
 // What a request pays that is not sampled, and one that is: no allocation.
 func TestRequestsAllocateNothing(t *testing.T) {
+	clusters := cluster.NewManager(cluster.Options{})
+	defer func() { _ = clusters.Close() }()
+	es := otlp.NewExporters(otlp.Options{Clusters: clusters, Log: slog.New(slog.DiscardHandler)})
+	defer es.Close()
+	out, err := es.Open(nil, func() otlp.Config {
+		return otlp.Config{Collector: &Collector{}, MaxItems: 1 << 30, SendAt: 1 << 30, Interval: time.Hour}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	room := make([]byte, 0, 64<<10)
 	for _, random := range []uint32{0, 10000} {
 		for _, z := range []*Zipkin{nil, {W3C: true}} {
 			c := everything()
 			c.Random, c.Provider.Zipkin, c.SpawnUpstream = Fraction{random, 10000}, z, true
 			tr := mustTracer(t, c)
-			tr.out = &exporter{shards: make([]pending, 1), limit: 1 << 30, encode: appendOTLP, wake: make(chan struct{}, 1), full: make(chan struct{}, 1)}
-			if z != nil {
-				tr.out.encode = appendZipkin
+			encode := tr.encode
+			tr.out, tr.encode = out, func(dst []byte, p *report, t *Tracer) []byte {
+				encode(room, p, t)
+				return dst
 			}
 			r, agent := request(), strings.Repeat("agent", 40)
 			var s Span
@@ -326,7 +340,6 @@ func TestRequestsAllocateNothing(t *testing.T) {
 				if s.Sampled {
 					tr.FinishAttempt(&s, &a, rec, 0, 0)
 					tr.Finish(&s, rec, time.Now(), 0)
-					tr.out.shards[0].b = tr.out.shards[0].b[:0]
 				}
 			}); n != 0 {
 				t.Errorf("random %d, zipkin %v: %v allocations", random, z, n)
@@ -465,20 +478,4 @@ func TestConfigurationRefused(t *testing.T) {
 			t.Errorf("%s: %v", want, err)
 		}
 	}
-}
-
-func TestRejected(t *testing.T) {
-	b, err := proto.Marshal(&collectorv1.ExportTraceServiceResponse{PartialSuccess: &collectorv1.ExportTracePartialSuccess{RejectedSpans: 3, ErrorMessage: "why"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	later := protowire.AppendFixed32(protowire.AppendTag(nil, 9, protowire.Fixed32Type), 7) // of a later version
-	if n, why := rejected(append(later, b...)); n != 3 || why != "why" {
-		t.Error(n, why)
-	}
-}
-
-func FuzzRejected(f *testing.F) {
-	f.Add([]byte{0x0a, 2, 8, 3})
-	f.Fuzz(func(_ *testing.T, b []byte) { rejected(b) })
 }

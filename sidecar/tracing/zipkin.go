@@ -102,17 +102,3 @@ func appendJSON(dst, s []byte) []byte {
 	}
 	return append(dst, '"')
 }
-
-// valid is s where it is UTF-8, as a protobuf string has to be.
-func valid(s []byte) []byte {
-	if utf8.Valid(s) {
-		return s
-	}
-	var out []byte
-	for len(s) > 0 {
-		c, n := utf8.DecodeRune(s)
-		out = utf8.AppendRune(out, c)
-		s = s[n:]
-	}
-	return out
-}
