@@ -47,7 +47,7 @@ func newAPIServer(ctx context.Context, s *Server) (*apiServer, error) {
 	for _, h := range s.cfg.APIHostnames {
 		hosts[strings.ToLower(h)] = true
 	}
-	g := &guard{hosts: hosts, open: map[string]bool{metricsPath: true, healthPath: true, readyPath: true}}
+	g := &guard{hosts: hosts, open: map[string]bool{metricsPath: true, healthPath: true, readyPath: true}, local: map[string]bool{api.BackupPath: true}, vouch: s.identity.Vouch}
 	a.tls = timeouts(g.wrap(mux))
 	cfg, err := tlsconf.Server(tlsconf.ServerParams{
 		Source:    s.identity.Source(),

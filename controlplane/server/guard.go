@@ -1,20 +1,16 @@
 package server
 
 import (
+	"crypto/tls"
 	"net"
 	"net/http"
 	"net/url"
 	"strings"
 
+	"google.golang.org/grpc/status"
+
+	identityserver "github.com/hauberk-mesh/hauberk/identity/server"
 	"github.com/hauberk-mesh/hauberk/identity/spiffe"
-)
-
-// access says how far a request over TCP has proven itself.
-type access int
-
-const (
-	anonymous access = iota
-	operator
 )
 
 // guard protects the API's TCP port. The Unix socket needs none: its file mode
@@ -31,6 +27,11 @@ type guard struct {
 	// open are the paths that need no identity: they tell that the process is
 	// up, and the metrics.
 	open map[string]bool
+	// local are the paths that the Unix socket alone serves: what they answer holds private
+	// keys, which never cross the network.
+	local map[string]bool
+	// vouch says why a client is not who its certificate says, by what is on record now.
+	vouch func(tls.ConnectionState) (identityserver.Peer, error)
 }
 
 func (g *guard) wrap(next http.Handler) http.Handler {
@@ -43,24 +44,33 @@ func (g *guard) wrap(next http.Handler) http.Handler {
 			fail(w, http.StatusForbidden, "requests from the origin "+strconvQuote(o)+" are refused")
 			return
 		}
-		if !g.open[r.URL.Path] && whoIs(r) != operator {
-			fail(w, http.StatusForbidden, "this needs an operator's SVID; create one with `hauberk token create --role operator`, or use the control plane's Unix socket")
+		if g.local[r.URL.Path] {
+			fail(w, http.StatusForbidden, "this is served on the control plane's Unix socket alone: the answer holds private keys")
 			return
+		}
+		if !g.open[r.URL.Path] {
+			if err := g.operator(r); err != "" {
+				fail(w, http.StatusForbidden, err)
+				return
+			}
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// whoIs reads the identity the TLS handshake has verified.
-func whoIs(r *http.Request) access {
-	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 || len(r.TLS.PeerCertificates[0].URIs) != 1 {
-		return anonymous
+// operator says why a request is not an operator's.
+func (g *guard) operator(r *http.Request) string {
+	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+		return "this needs an operator's SVID; create one with `hauberk token create --role operator`, or use the control plane's Unix socket"
 	}
-	id, err := spiffe.Parse(r.TLS.PeerCertificates[0].URIs[0].String())
-	if err != nil || id.Kind != spiffe.Operator {
-		return anonymous
+	who, err := g.vouch(*r.TLS)
+	if err != nil {
+		return status.Convert(err).Message()
 	}
-	return operator
+	if who.Kind != spiffe.Operator {
+		return who.ID.String() + " is no operator; create a token for one with `hauberk token create --role operator`"
+	}
+	return ""
 }
 
 func (g *guard) hostAllowed(hostport string) bool {

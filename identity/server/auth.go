@@ -178,6 +178,16 @@ func (a *Authenticator) describe(state tls.ConnectionState) (Peer, error) {
 	return who, nil
 }
 
+// Vouch says why the client of a verified connection is not who its certificate says, by what
+// is on record now: another key, a ban, or nothing. It is for what is no gRPC call.
+func (s *Server) Vouch(state tls.ConnectionState) (Peer, error) {
+	who, err := s.auth.describe(state)
+	if err == nil {
+		err = s.checkRecord(who, "")
+	}
+	return who, err
+}
+
 // checkRecord compares the caller with what is on record of it. Two methods are
 // open to a caller whose key is not the one on record or who is banned: Renew
 // checks the key itself, and WatchTrust tells the caller that it is banned.

@@ -146,6 +146,8 @@ var mutations = []struct {
 	{"the host's roots beside an own CA", "sidecar/tlscontext/material.go", "	case !v.CA.Empty():", "	case !v.CA.Empty() && !v.SystemRoots:", "sidecar/tlscontext", "TestOwnAuthorityAlone"},
 	{"a field that a message has once", "sidecar/http1/request.go", "	f.JoinSingles(message.RequestSingles)\n", "", "sidecar/hcm", "TestClientsFields"},
 	{"a field that a message has once, HTTP/2", "sidecar/http2/head.go", "		h.fields.JoinSingles(message.RequestSingles)", "", "sidecar/http2", "TestSinglesAreJoined"},
+	{"operators are on record", "controlplane/server/guard.go", "	if err != nil {\n		return status", "	if false {\n		return status", "controlplane/server", "TestGuardAsksTheRecord"},
+	{"keys stay on the host", "controlplane/server/guard.go", "		if g.local[r.URL.Path] {", "		if false {", "controlplane/server", "TestGuardAsksTheRecord"},
 	{"trust does not go back", "identity/agent/trust.go", "		next[name] = held\n", "", "identity/agent", "TestTrustDoesNotGoBack"},
 	{"trust on disk", "identity/agent/trust.go", "Bundles: a.wire(a.bundles)}", "Bundles: nil}", "identity/agent", "TestTrustDoesNotGoBack"},
 	{"the scope of a revocation list", "sidecar/tlscontext/revocation.go", "if why := r.silent(c); why != \"\" {", "if why := r.silent(c); false && why != \"\" {", "sidecar/tlscontext", "TestRevocationLists"},

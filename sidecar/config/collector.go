@@ -59,6 +59,8 @@ func hostAndPath(uri, path string) (host, target string, err error) {
 	switch {
 	case err != nil || u.Fragment != "" || uri == "":
 		return "", "", fail(path, "is no URI with a host and a path")
+	case u.Opaque != "": // host:port/path, of which the host reads as a scheme
+		return "", "", fail(path, "has no scheme")
 	case u.User != nil:
 		return "", "", fail(path, "names a user; use request_headers_to_add")
 	case u.Path == "":

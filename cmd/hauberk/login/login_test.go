@@ -136,8 +136,16 @@ func TestLoginAndLogout(t *testing.T) {
 	if err := c.Post(t.Context(), api.TokensPath, api.TokenRequest{Node: "n", Services: []string{"api"}, TTL: time.Minute}, &reply); err != nil || reply.Token == "" {
 		t.Errorf("a token by the operator: %v", err)
 	}
+	says(t, c.Post(t.Context(), api.BackupPath, nil, nil), "Unix socket alone")
 	_, err = p.run(Command, "", "--token-file", file)
 	says(t, err, "already; `hauberk logout` first")
+	// Who joins in the same name takes it from whoever has it.
+	t.Setenv(cli.OperatorDirEnv, filepath.Join(t.TempDir(), "other"))
+	if _, err := p.run(Command, "", "--token-file", p.token(api.TokenRequest{Node: "alice", Role: "operator"})); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(cli.OperatorDirEnv, dir)
+	says(t, p.ask(), "is not the one on record")
 	if _, err := p.run(Logout, ""); err != nil {
 		t.Fatal(err)
 	}
