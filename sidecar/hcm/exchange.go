@@ -230,6 +230,7 @@ func (x *exchange) admit() bool {
 		return false
 	}
 	x.trimHost()
+	x.table = x.policy.routes() // once: the headers are those that its routes expect
 	x.identifyClient()
 	x.selectRoute()
 	x.startSpan()
