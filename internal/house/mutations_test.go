@@ -113,6 +113,7 @@ var mutations = []struct {
 	{"headers of internal clients by the table of the route", "sidecar/hcm/exchange.go", "	x.identifyClient()\n	x.selectRoute()\n", "	x.identifyClient()\n	x.table = x.policy.routes()\n	x.selectRoute()\n", "sidecar/hcm", "TestInternalOnlyHeadersOfATable"},
 	{"names of headers of internal clients that never come", "sidecar/config/routeheaders.go", "case strings.ContainsFunc(n, notInNames):", "case false:", "sidecar/config", "TestInternalOnlyHeadersRefused"},
 	{"the case of headers of internal clients", "sidecar/config/routeheaders.go", "mutable(n, here); err != nil {\n			return nil, err\n		}\n		out = append(out, strings.ToLower(n))", "mutable(n, here); err != nil {\n			return nil, err\n		}\n		out = append(out, n)", "sidecar/config", "TestInternalOnlyHeadersRefused"},
+	{"early header mutations of an update", "sidecar/hcm/exchange.go", "x.policy.early.Apply(", "x.m.policy.early.Apply(", "sidecar/hcm", "TestTrustAfterUpdate"},
 	{"lines of a referer", "sidecar/hcm/trust.go", "i = f.Find(message.Referer, i+1)", "i = -1", "sidecar/hcm", "TestClientsFields"},
 	{"malformed bodies before the origin", "sidecar/hcm/exchange.go", "			return err\n		}\n		x.received", "			return nil\n		}\n		x.received", "sidecar/hcm", "TestBodyRefusedBeforeItIsForwarded"},
 	{"bodies in time", "sidecar/hcm/attempt.go", "hard = min(hard, x.receiveBy())", "", "sidecar/hcm", "TestRequestTimeoutOfStreamedBodies"},

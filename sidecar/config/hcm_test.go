@@ -30,6 +30,16 @@ func TestManagerRefuses(t *testing.T) {
 		{"json_format: {code: \"%RESPONSE_CODE%\"}", "json_format: {code: \"%NOPE%\"}", `mappers[0].body_format_override.json_format: code: access log format`},
 		{"body: {inline_string: gone}", "body: {filename: /x}", `body.filename: unsupported`},
 		{"omit_empty_values: true", "json_format_options: {}, text_format: x", ``},
+		{"{remove: X-Old}", "{remove: ''}", `early_header_mutation_extensions[0].typed_config.mutations[0].remove: is empty`},
+		{"{remove: X-Old}", "{remove: ':path'}", `early_header_mutation_extensions[0].typed_config.mutations[0].remove: ":path" cannot be changed`},
+		{"key: X-New", "key: Host", `early_header_mutation_extensions[0].typed_config.mutations[1].append.header.key: "Host" cannot be changed`},
+		{"key: X-New", "key: Content-Length", `early_header_mutation_extensions[0].typed_config.mutations[1].append.header.key: "Content-Length" frames the message`},
+		{"%REQ(:path)%\"}, append_action: ADD_IF_ABSENT", "%NOPE%\"}, append_action: ADD_IF_ABSENT", `early_header_mutation_extensions[0].typed_config.mutations[1].append.header.value: `},
+		{"{remove: X-Old}", "{}", `early_header_mutation_extensions[0].typed_config.mutations[0].action: value is required`},
+		{"mutations: [{remove_on_match: {key_matcher: {prefix: x-debug-}}}]", "mutations: []", `early_header_mutation_extensions[1].typed_config.mutations: value must contain at least 1`},
+		{"early_header_mutation.header_mutation.v3.HeaderMutation\n              mutations: [{remove_on_match: {key_matcher: {prefix: x-debug-}}}]", "header_formatters.preserve_case.v3.PreserveCaseFormatterConfig", `early_header_mutation_extensions[1].typed_config: is not that of header_mutation`},
+		{"early_header_mutation.header_mutation.v3.HeaderMutation\n              mutations: [{remove_on_match: {key_matcher: {prefix: x-debug-}}}]", "early_header_mutation.other.v3.Other", `early_header_mutation_extensions[1]`},
+		{"- name: another\n            typed_config:\n              \"@type\": type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation\n              mutations: [{remove_on_match: {key_matcher: {prefix: x-debug-}}}]", "- name: another", `early_header_mutation_extensions[1]`},
 		{", uri: true}", ", issuer: true}", `set_current_client_cert_details.issuer: unsupported`},
 	} {
 		if !strings.Contains(string(text), c.old) {

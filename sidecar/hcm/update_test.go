@@ -125,6 +125,9 @@ func TestTrustAfterUpdate(t *testing.T) {
 			r := *c.Routes
 			r.InternalOnly, c.Routes = []string{"x-user"}, &r
 		}, fields: []string{"X-User: admin", "X-Other: x"}, status: 200, want: "x-other: x", not: "x-user"},
+		{name: "headers are changed early", before: func(c *Config) { c.EarlyMutations = []route.HeaderMutation{setting("x-old", "1")} },
+			after:  func(c *Config) { c.EarlyMutations = []route.HeaderMutation{setting("x-new", "1"), {Remove: "x-user"}} },
+			fields: []string{"X-User: admin"}, status: 200, want: "x-new: 1", not: "x-user"},
 		{name: "the scheme is fixed", before: func(c *Config) {}, after: func(c *Config) { c.Scheme = "https" }, status: 200, want: "x-forwarded-proto: https"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
