@@ -52,6 +52,41 @@ func TestManagerRefuses(t *testing.T) {
 	}
 }
 
+// TestDocumentedManager reads the examples of docs/connection-manager.md.
+func TestDocumentedManager(t *testing.T) {
+	page, err := os.ReadFile("../../docs/connection-manager.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rest, both := string(page), ""
+	for {
+		var found bool
+		if _, rest, found = strings.Cut(rest, "```yaml\n"); !found {
+			break
+		}
+		text, _, _ := strings.Cut(rest, "```")
+		both += "          " + strings.ReplaceAll(strings.TrimSuffix(text, "\n"), "\n", "\n          ") + "\n"
+	}
+	b, err := ParseBootstrap([]byte(`static_resources:
+  listeners:
+  - name: in
+    address: {socket_address: {address: 127.0.0.1, port_value: 8000}}
+    filter_chains:
+    - filters:
+      - name: http
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: http
+          http_filters: [{name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]
+` + both))
+	if err != nil {
+		t.Fatalf("%v\n%s", err, both)
+	}
+	if c := b.Listeners[0].Chains[0].HTTP; len(c.Routes.InternalOnly) != 2 || len(c.EarlyMutations) != 2 {
+		t.Errorf("%+v", c)
+	}
+}
+
 // TestBufferLimit: what a listener allows a connection is the limit of its managers, also of
 // the default chain's; one that says nothing leaves it to them.
 func TestBufferLimit(t *testing.T) {
