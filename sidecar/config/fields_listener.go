@@ -215,10 +215,9 @@ func init() {
 	})
 	declare("Authorization", map[protoreflect.FullName]*rules{
 		"envoy.extensions.filters.http.rbac.v3.RBAC": {
-			use: "rules rules_stat_prefix shadow_rules matcher shadow_matcher",
+			use: "rules rules_stat_prefix shadow_rules matcher shadow_matcher shadow_rules_stat_prefix",
 			ignore: map[string]string{
-				"shadow_rules_stat_prefix": statsReason,
-				"track_per_rule_stats":     "decisions are always counted by rule",
+				"track_per_rule_stats": "decisions are always counted by rule",
 			},
 		},
 		"envoy.extensions.filters.network.rbac.v3.RBAC": {
