@@ -3,6 +3,7 @@ package hcm
 import (
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
@@ -108,19 +109,18 @@ func TestInternalOnlyHeadersOfATable(t *testing.T) {
 	}
 	tables = append(tables[:2], nil, tables[2])
 	b.cfg.Routes, b.cfg.RouteName = nil, "r"
-	asked := 0
+	var asked atomic.Int32
 	b.change = func(m *Manager) {
 		m.policy.routes = func() *route.Table {
-			asked++
-			return tables[asked-1]
+			return tables[asked.Add(1)-1]
 		}
 	}
 	b.start()
 	ask := b.asker(1)
 	for i, kept := range []bool{true, false, false, true} {
 		status, body := ask("/", "X-Secret: 1")
-		if asked != i+1 {
-			t.Fatalf("request %d: the table was asked for %d times", i, asked)
+		if n := asked.Load(); int(n) != i+1 {
+			t.Fatalf("request %d: the table was asked for %d times", i, n)
 		}
 		if found := tables[i] != nil; found != (status == 200) || kept != strings.Contains(body, "x-secret") {
 			t.Errorf("request %d: %d: %s", i, status, body)
