@@ -108,7 +108,12 @@ var mutations = []struct {
 	{"who decides over a redirect", "sidecar/hcm/redirect.go", "if !x.policyInForce() {", "if false {", "sidecar/hcm", "TestRedirectAfterAnUpdate"},
 	{"memory of redirects", "sidecar/hcm/redirect.go", " || x.req.Fields.Stored() > maxRedirected", "", "sidecar/hcm", "TestEndlessRedirects"},
 	{"rewrites before redirects", "sidecar/hcm/redirect.go", "	f.DelID(message.XEnvoyOriginalPath)\n	f.Del", "	f.Del", "sidecar/hcm", "TestRedirectForgetsRewrites"},
-
+	{"headers of internal clients", "sidecar/hcm/trust.go", "t != nil && t.InternalOnly != nil {", "t != nil && false {", "sidecar/hcm", "TestInternalOnlyHeaders"},
+	{"headers of internal clients before a route is chosen", "sidecar/hcm/exchange.go", "	x.identifyClient()\n	x.selectRoute()\n", "	x.selectRoute()\n	x.identifyClient()\n", "sidecar/hcm", "TestInternalOnlyHeadersDecideNothing"},
+	{"headers of internal clients by the table of the route", "sidecar/hcm/exchange.go", "	x.identifyClient()\n	x.selectRoute()\n", "	x.identifyClient()\n	x.table = x.policy.routes()\n	x.selectRoute()\n", "sidecar/hcm", "TestInternalOnlyHeadersOfATable"},
+	{"names of headers of internal clients that never come", "sidecar/config/routeheaders.go", "case strings.ContainsFunc(n, notInNames):", "case false:", "sidecar/config", "TestInternalOnlyHeadersRefused"},
+	{"the case of headers of internal clients", "sidecar/config/routeheaders.go", "mutable(n, here); err != nil {\n			return nil, err\n		}\n		out = append(out, strings.ToLower(n))", "mutable(n, here); err != nil {\n			return nil, err\n		}\n		out = append(out, n)", "sidecar/config", "TestInternalOnlyHeadersRefused"},
+	{"early header mutations of an update", "sidecar/hcm/exchange.go", "x.policy.early.Apply(", "x.m.policy.early.Apply(", "sidecar/hcm", "TestTrustAfterUpdate"},
 	{"malformed bodies before the origin", "sidecar/hcm/exchange.go", "			return err\n		}\n		x.received", "			return nil\n		}\n		x.received", "sidecar/hcm", "TestBodyRefusedBeforeItIsForwarded"},
 	{"bodies in time", "sidecar/hcm/attempt.go", "hard = min(hard, x.receiveBy())", "", "sidecar/hcm", "TestRequestTimeoutOfStreamedBodies"},
 	{"the Workload API's header", "identity/workloadapi/limits.go", "if v := md.Get(headerName); len(v) != 1 || v[0] != headerValue {", "if v := md.Get(headerName); len(v) > 9 {", "identity/workloadapi", "TestHeaderIsNeeded"},

@@ -26,6 +26,8 @@ type NetworkFilter struct {
 	StatPrefix string
 	Rules      *Rules // nil passes everything
 	Shadow     *Rules
+	// ShadowPrefix stands in front of the keys of metadata on the shadow rules.
+	ShadowPrefix string `json:",omitempty"`
 }
 
 // HTTPFilter is the same at the request level.

@@ -117,6 +117,7 @@ type Evaluator struct {
 type filter struct {
 	name          string
 	rules, shadow *ruleSet
+	prefix        string
 }
 
 type ruleSet struct {
@@ -155,7 +156,7 @@ func Compile(filters []NetworkFilter, level Level, count CounterFor) (*Evaluator
 		if err != nil {
 			return nil, fmt.Errorf("authz: filter %d (%s): shadow rules: %w", i, f.StatPrefix, err)
 		}
-		e.filters[i] = filter{f.StatPrefix, rules, shadow}
+		e.filters[i] = filter{f.StatPrefix, rules, shadow, f.ShadowPrefix}
 	}
 	return e, nil
 }

@@ -53,6 +53,7 @@ type ordered struct {
 	cases     []orderedCase
 	otherwise outcome
 	unknown   outcome // of what cannot be told
+	named     bool    // otherwise was configured
 }
 
 type orderedCase struct {
@@ -71,6 +72,7 @@ func (c compiler) ordered(o *Ordered, shadow bool) (*ordered, error) {
 	out := &ordered{otherwise: denied, unknown: denied}
 	if o.Otherwise != nil {
 		var err error
+		out.named = true
 		if out.otherwise, err = c.outcome(*o.Otherwise, shadow); err != nil {
 			return nil, fmt.Errorf("otherwise: %w", err)
 		}

@@ -5,6 +5,9 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 const loggedListener = `
@@ -56,7 +59,7 @@ func TestFileAccessLogRefuses(t *testing.T) {
 		`log_format: {json_format: {a: "%NOPE%"}}`:      here + "log_format.json_format: a: access log format",
 		`log_format: {text_format: x, content_type: a}`: here + "log_format.content_type: has no meaning here",
 		`log_format: {text_format: x, formatters: [{name: x, typed_config: {"@type": type.googleapis.com/google.protobuf.Struct}}]}`: here + "log_format.formatters",
-		`format: "%DYNAMIC_METADATA(a)%"`:                                                "there is no metadata of requests",
+		`format: "%DYNAMIC_METADATA(a)%"`:                                                "only envoy.filters.http.rbac:KEY has a value",
 		`format: "x", json_format: {a: b}`:                                               "json_format",
 		`log_format: {text_format_source: {filename: /x}}`:                               here + "log_format.text_format_source.filename",
 		`log_format: {text_format: ""}`:                                                  here + "log_format: is empty",
@@ -105,6 +108,43 @@ func exampleOf(t *testing.T, page string, n int) string {
 	return text
 }
 
+// TestMetadataFilter: a filter that nothing here could decide is refused by its path.
+func TestMetadataFilter(t *testing.T) {
+	const text, at = `path: /tmp/x, format: x}, filter: {metadata_filter: %s}`, "access_log[0].filter.metadata_filter."
+	for filter, want := range map[string]string{
+		`{matcher: {filter: envoy.filters.http.rbac, path: [{key: shadow_engine_result}], value: {string_match: {exact: denied}}}}`:   ``,
+		`{matcher: {filter: envoy.filters.http.rbac, path: [{key: k}], value: {present_match: true}}, match_if_key_not_found: false}`: ``,
+		`{matcher: {filter: envoy.common, path: [{key: access_log_hint}], value: {bool_match: true}}}`:                                ``,
+		`{}`: `matcher: is missing`,
+		`{matcher: {filter: envoy.filters.http.rbac, path: [{key: a}, {key: b}], value: {present_match: true}}}`:                                              `matcher.path: has 2 keys`,
+		`{matcher: {filter: envoy.filters.http.jwt_authn, path: [{key: a}], value: {present_match: true}}}`:                                                   `matcher.filter: "envoy.filters.http.jwt_authn" says nothing here`,
+		`{matcher: {filter: envoy.common, path: [{key: other}], value: {present_match: true}}}`:                                                               `matcher.filter: "envoy.common" says nothing here`,
+		`{matcher: {filter: envoy.common, path: [{key: access_log_hint}], value: {string_match: {exact: "true"}}}}`:                                           `matcher.value.string_match: the value is true or false`,
+		`{matcher: {filter: envoy.filters.http.rbac, path: [{key: a}], value: {bool_match: true}}}`:                                                           `matcher.value.bool_match: the value is a text`,
+		`{matcher: {filter: envoy.filters.http.rbac, path: [{key: a}], value: {present_match: false}}}`:                                                       `matcher.value.present_match: false takes no record`,
+		`{matcher: {filter: envoy.filters.http.rbac, path: [{key: a}], value: {null_match: {}}}}`:                                                             `matcher.value.null_match: unsupported`,
+		`{matcher: {filter: envoy.filters.http.rbac, path: [{key: a}], value: {double_match: {exact: 1}}}}`:                                                   `matcher.value.double_match: unsupported`,
+		`{matcher: {filter: envoy.filters.http.rbac, path: [{key: a}], value: {or_match: {value_matchers: [{present_match: true}, {present_match: true}]}}}}`: `matcher.value.or_match: unsupported`,
+		`{matcher: {filter: envoy.filters.http.rbac, path: [{key: a}], value: {present_match: true}, invert: true}}`:                                          `matcher.invert: unsupported`,
+		`{matcher: {filter: envoy.filters.http.rbac, path: [{key: a}], value: {string_match: {safe_regex: {regex: "("}}}}}`:                                   `matcher.value.string_match.safe_regex`,
+		`{matcher: {filter: envoy.filters.http.rbac, path: [{key: a}]}}`:                                                                                      `matcher.value: value is required`,
+		`{matcher: {filter: envoy.filters.http.rbac, path: [], value: {present_match: true}}}`:                                                                `matcher.path: value must contain at least 1`,
+	} {
+		b, err := ParseBootstrap([]byte(strings.Replace(loggedListener, "path: /tmp/x, %s}", fmt.Sprintf(text, filter), 1)))
+		switch {
+		case want == "" && err != nil, want != "" && (err == nil || !strings.Contains(err.Error(), at+want)):
+			t.Errorf("%s: %v", filter, err)
+		case want == "":
+			if f := b.Listeners[0].Chains[0].TCP.AccessLog[0].Filter.(route.MetadataFilter); f.Missing == strings.Contains(filter, "false") {
+				t.Errorf("%s: %+v", filter, f)
+			}
+		}
+	}
+	if telemetry.Wanted()&telemetry.WantMetadata == 0 {
+		t.Error("nobody keeps metadata")
+	}
+}
+
 // TestDocumentedAccessLog reads the example of docs/access-logs.md.
 func TestDocumentedAccessLog(t *testing.T) {
 	const at = "          access_log: ["
@@ -112,6 +152,16 @@ func TestDocumentedAccessLog(t *testing.T) {
 	b, err := ParseBootstrap([]byte(before + "          " + strings.ReplaceAll(example(t, "access-logs.md"), "\n", "\n          ")))
 	if err != nil {
 		t.Fatal(err)
+	}
+	page, err := os.ReadFile("../../docs/access-logs.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, filter, found := strings.Cut(string(page), "```yaml\nfilter:\n")
+	filter, _, _ = strings.Cut(filter, "```")
+	log := "          access_log:\n          - name: a\n            typed_config: {\"@type\": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: /tmp/x}\n            filter:\n            "
+	if _, err := ParseBootstrap([]byte(before + log + strings.ReplaceAll(filter, "\n", "\n            "))); err != nil || !found {
+		t.Errorf("%v\n%s", err, filter)
 	}
 	if l := b.Listeners[0].Chains[0].TCP.AccessLog; len(l) != 2 || !l[0].JSON || !l[0].OmitEmpty || l[0].Filter == nil || l[1].Path != "/dev/stdout" {
 		t.Errorf("%+v", l)

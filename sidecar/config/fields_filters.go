@@ -12,6 +12,7 @@ import (
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
 	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	earlymutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	uuidv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/request_id/uuid/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -95,6 +96,7 @@ func init() {
 		"envoy.extensions.filters.http.rbac.v3.RBACPerRoute":     {use: "rbac"},
 	})
 	extend("envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension.typed_config", "request id extension", &uuidv3.UuidRequestIdConfig{})
+	extend("envoy.config.core.v3.TypedExtensionConfig.typed_config", "extension", &earlymutationv3.HeaderMutation{})
 	extend("envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter.typed_config", "filter",
 		&httprbacv3.RBAC{}, &faultv3.HTTPFault{}, &ratelimitv3.LocalRateLimit{}, &corsv3.Cors{}, &mutationfilterv3.HeaderMutation{},
 		&healthcheckv3.HealthCheck{}, &grpcstatsv3.FilterConfig{}, &bridgev3.Config{}, &bufferv3.Buffer{}, &routerv3.Router{})

@@ -5,6 +5,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
+const valuesReason = "metadata are texts and truth values"
+
 const hcmPackage = "envoy.extensions.filters.network.http_connection_manager.v3."
 
 func init() {
@@ -30,9 +32,8 @@ func init() {
 	declare("Access logs", map[protoreflect.FullName]*rules{
 		"envoy.config.accesslog.v3.AccessLogFilter": {
 			use: "status_code_filter duration_filter not_health_check_filter traceable_filter runtime_filter and_filter or_filter header_filter " +
-				"response_flag_filter grpc_status_filter log_type_filter",
+				"response_flag_filter grpc_status_filter log_type_filter metadata_filter",
 			instead: map[string]string{
-				"metadata_filter":  "no filter writes metadata",
 				"extension_filter": "there are no extensions of filters",
 			},
 		},
@@ -46,7 +47,17 @@ func init() {
 		"envoy.config.accesslog.v3.HeaderFilter":         {use: "header"},
 		"envoy.config.accesslog.v3.ResponseFlagFilter":   {use: "flags"},
 		"envoy.config.accesslog.v3.GrpcStatusFilter":     {use: "statuses exclude"},
-		"envoy.config.accesslog.v3.LogTypeFilter":        {use: "types exclude"},
+		"envoy.config.accesslog.v3.MetadataFilter":       {use: "matcher match_if_key_not_found"},
+		"envoy.type.matcher.v3.MetadataMatcher": {
+			use: "filter path value", instead: map[string]string{"invert": "Envoy's filter of logs does not heed it"},
+		},
+		"envoy.type.matcher.v3.MetadataMatcher.PathSegment": {use: "key"},
+		"envoy.type.matcher.v3.ValueMatcher": {
+			use: "string_match bool_match present_match", instead: map[string]string{
+				"null_match": valuesReason, "double_match": valuesReason, "list_match": valuesReason, "or_match": "use or_filter",
+			},
+		},
+		"envoy.config.accesslog.v3.LogTypeFilter": {use: "types exclude"},
 		"envoy.config.accesslog.v3.RuntimeFilter": {
 			use: "percent_sampled use_independent_randomness", ignore: map[string]string{"runtime_key": runtimeReason},
 		},

@@ -138,7 +138,8 @@ func init() {
 				"access_log_flush_interval flush_access_log_on_new_request xff_num_trusted_hops internal_address_config via " +
 				"preserve_external_request_id always_set_request_id_in_response proxy_100_continue add_user_agent " +
 				"represent_ipv4_remote_address_as_ipv4_mapped_ipv6 append_x_forwarded_port scheme_header_transformation " +
-				"strip_matching_host_port strip_any_host_port strip_trailing_host_dot local_reply_config append_local_overload request_id_extension",
+				"strip_matching_host_port strip_any_host_port strip_trailing_host_dot local_reply_config append_local_overload request_id_extension " +
+				"early_header_mutation_extensions",
 			ignore: map[string]string{
 				"add_proxy_protocol_connection_state": "no filter reads it",
 				"record_route_resolution_stats":       statsReason,
@@ -149,7 +150,6 @@ func init() {
 				"path_normalization_options":       "use normalize_path and merge_slashes",
 				"typed_header_validation_config":   "messages are always validated",
 				"original_ip_detection_extensions": "use xff_num_trusted_hops",
-				"early_header_mutation_extensions": "use the header mutation filter",
 				"forward_client_cert_matcher":      "use forward_client_cert_details",
 				"proxy_status_config":              "the access log tells why",
 				"drain_timeout_jitter":             "a drain ends as soon as the client has seen that it began",
@@ -160,7 +160,8 @@ func init() {
 		"envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig": {
 			use: "pack_trace_reason use_request_id_for_trace_sampling",
 		},
-		"envoy.extensions.filters.network.http_connection_manager.v3.Rds": {use: "config_source route_config_name"},
+		"envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation": {use: "mutations"},
+		"envoy.extensions.filters.network.http_connection_manager.v3.Rds":               {use: "config_source route_config_name"},
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter": {
 			use:     "name typed_config disabled",
 			ignore:  map[string]string{"is_optional": "a filter either runs or the configuration is refused"},
@@ -215,10 +216,9 @@ func init() {
 	})
 	declare("Authorization", map[protoreflect.FullName]*rules{
 		"envoy.extensions.filters.http.rbac.v3.RBAC": {
-			use: "rules rules_stat_prefix shadow_rules matcher shadow_matcher",
+			use: "rules rules_stat_prefix shadow_rules matcher shadow_matcher shadow_rules_stat_prefix",
 			ignore: map[string]string{
-				"shadow_rules_stat_prefix": statsReason,
-				"track_per_rule_stats":     "decisions are always counted by rule",
+				"track_per_rule_stats": "decisions are always counted by rule",
 			},
 		},
 		"envoy.extensions.filters.network.rbac.v3.RBAC": {

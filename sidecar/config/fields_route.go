@@ -26,14 +26,13 @@ func init() {
 		"envoy.config.route.v3.RouteConfiguration": {
 			use: "name virtual_hosts most_specific_header_mutations_wins ignore_port_in_host_matching " +
 				"ignore_path_parameters_in_path_matching validate_clusters request_mirror_policies max_direct_response_body_size_bytes " +
-				"typed_per_filter_config" + headerMutations,
+				"typed_per_filter_config internal_only_headers" + headerMutations,
 			ignore: map[string]string{
 				"metadata": metaReason,
 			},
 			instead: map[string]string{
 				"vhds":                      "send the virtual hosts with the route configuration",
 				"cluster_specifier_plugins": pluginHint,
-				"internal_only_headers":     "use request_headers_to_remove",
 			},
 		},
 		"envoy.config.route.v3.VirtualHost": {

@@ -24,12 +24,23 @@ func TestManagerRefuses(t *testing.T) {
 		{"enable_trailers: true\n            allow_custom", "send_fully_qualified_url: true\n            allow_custom", `send_fully_qualified_url: is for requests to an upstream`},
 		{"upgrade_type: CONNECT,", "upgrade_type: websocket,", `connect_config: is for CONNECT only`},
 		{"connect_config: {}", "connect_config: {allow_post: true}", `connect_config.allow_post: unsupported`},
-		{"not_health_check_filter", "metadata_filter", `metadata_filter: unsupported`},
+		{"not_health_check_filter: {}", "metadata_filter: {}", `metadata_filter.matcher: is missing`},
+		{"not_health_check_filter: {}", "extension_filter: {name: x}", `extension_filter: unsupported`},
 		{"flags: [UF, DF]", "flags: [XX]", `response_flag_filter.flags[0]: value must be in list`},
 		{"- status_code_filter: {comparison", "- {}\n                - status_code_filter: {comparison", `and_filter.filters[0].filter_specifier: value is required`},
 		{"json_format: {code: \"%RESPONSE_CODE%\"}", "json_format: {code: \"%NOPE%\"}", `mappers[0].body_format_override.json_format: code: access log format`},
 		{"body: {inline_string: gone}", "body: {filename: /x}", `body.filename: unsupported`},
 		{"omit_empty_values: true", "json_format_options: {}, text_format: x", ``},
+		{"{remove: X-Old}", "{remove: ''}", `early_header_mutation_extensions[0].typed_config.mutations[0].remove: is empty`},
+		{"{remove: X-Old}", "{remove: ':path'}", `early_header_mutation_extensions[0].typed_config.mutations[0].remove: ":path" cannot be changed`},
+		{"key: X-New", "key: Host", `early_header_mutation_extensions[0].typed_config.mutations[1].append.header.key: "Host" cannot be changed`},
+		{"key: X-New", "key: Content-Length", `early_header_mutation_extensions[0].typed_config.mutations[1].append.header.key: "Content-Length" frames the message`},
+		{"%REQ(:path)%\"}, append_action: ADD_IF_ABSENT", "%NOPE%\"}, append_action: ADD_IF_ABSENT", `early_header_mutation_extensions[0].typed_config.mutations[1].append.header.value: `},
+		{"{remove: X-Old}", "{}", `early_header_mutation_extensions[0].typed_config.mutations[0].action: value is required`},
+		{"mutations: [{remove_on_match: {key_matcher: {prefix: x-debug-}}}]", "mutations: []", `early_header_mutation_extensions[1].typed_config.mutations: value must contain at least 1`},
+		{"early_header_mutation.header_mutation.v3.HeaderMutation\n              mutations: [{remove_on_match: {key_matcher: {prefix: x-debug-}}}]", "header_formatters.preserve_case.v3.PreserveCaseFormatterConfig", `early_header_mutation_extensions[1].typed_config: is not that of header_mutation`},
+		{"early_header_mutation.header_mutation.v3.HeaderMutation\n              mutations: [{remove_on_match: {key_matcher: {prefix: x-debug-}}}]", "early_header_mutation.other.v3.Other", `early_header_mutation_extensions[1]`},
+		{"- name: another\n            typed_config:\n              \"@type\": type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation\n              mutations: [{remove_on_match: {key_matcher: {prefix: x-debug-}}}]", "- name: another", `early_header_mutation_extensions[1]`},
 		{", uri: true}", ", issuer: true}", `set_current_client_cert_details.issuer: unsupported`},
 	} {
 		if !strings.Contains(string(text), c.old) {
@@ -39,6 +50,41 @@ func TestManagerRefuses(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", c.new, err)
 		}
+	}
+}
+
+// TestDocumentedManager reads the examples of docs/connection-manager.md.
+func TestDocumentedManager(t *testing.T) {
+	page, err := os.ReadFile("../../docs/connection-manager.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rest, both := string(page), ""
+	for {
+		var found bool
+		if _, rest, found = strings.Cut(rest, "```yaml\n"); !found {
+			break
+		}
+		text, _, _ := strings.Cut(rest, "```")
+		both += "          " + strings.ReplaceAll(strings.TrimSuffix(text, "\n"), "\n", "\n          ") + "\n"
+	}
+	b, err := ParseBootstrap([]byte(`static_resources:
+  listeners:
+  - name: in
+    address: {socket_address: {address: 127.0.0.1, port_value: 8000}}
+    filter_chains:
+    - filters:
+      - name: http
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: http
+          http_filters: [{name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]
+` + both))
+	if err != nil {
+		t.Fatalf("%v\n%s", err, both)
+	}
+	if c := b.Listeners[0].Chains[0].HTTP; len(c.Routes.InternalOnly) != 2 || len(c.EarlyMutations) != 2 {
+		t.Errorf("%+v", c)
 	}
 }
 

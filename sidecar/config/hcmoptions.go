@@ -8,6 +8,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	earlymutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	preservecasev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/header_formatters/preserve_case/v3"
 	uuidv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/request_id/uuid/v3"
 
@@ -50,6 +51,23 @@ func (d *decoder) hcmRequestID(m *hcmv3.HttpConnectionManager, _ *hcm.Config, pa
 		return fail(here+".pack_trace_reason", "the decision to trace is always noted in the id")
 	case c.GetUseRequestIdForTraceSampling() != nil && !c.GetUseRequestIdForTraceSampling().GetValue():
 		return fail(here+".use_request_id_for_trace_sampling", "requests are always sampled by their id")
+	}
+	return nil
+}
+
+// hcmEarly takes extensions of Envoy's only kind, which is one list of mutations for all of them.
+func (d *decoder) hcmEarly(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) error {
+	for i, e := range m.GetEarlyHeaderMutationExtensions() {
+		here := at(path+".early_header_mutation_extensions", i) + ".typed_config"
+		c, ok := extension[*earlymutationv3.HeaderMutation](d, e.GetTypedConfig())
+		if !ok {
+			return fail(here, "is not that of header_mutation; others are not known")
+		}
+		steps, err := headerSteps(c.GetMutations(), here+".mutations")
+		if err != nil {
+			return err
+		}
+		out.EarlyMutations = append(out.EarlyMutations, steps...)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package config
 import (
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	datalogv3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
+	typematcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
@@ -49,6 +50,8 @@ func logFilter(m *accesslogv3.AccessLogFilter, path string) (telemetry.Filter, e
 		return out, nil
 	case *accesslogv3.AccessLogFilter_LogTypeFilter:
 		return typeFilter(f.LogTypeFilter, path+".log_type_filter.types")
+	case *accesslogv3.AccessLogFilter_MetadataFilter:
+		return metadataFilter(f.MetadataFilter, path+".metadata_filter")
 	}
 	return nil, fail(path, "has no filter")
 }
@@ -118,4 +121,45 @@ func typeFilter(m *accesslogv3.LogTypeFilter, path string) (telemetry.Filter, er
 		out.Types |= 1 << t
 	}
 	return out, nil
+}
+
+// metadataFilter takes what some filter of ours can say: another namespace, or a value that none has,
+// would take or leave every record.
+func metadataFilter(m *accesslogv3.MetadataFilter, path string) (telemetry.Filter, error) {
+	matcher, here := m.GetMatcher(), path+".matcher"
+	if matcher == nil {
+		return nil, fail(here, "is missing")
+	}
+	if len(matcher.GetPath()) != 1 {
+		return nil, fail(here+".path", "has %d keys; values have no members, so it must be one", len(matcher.GetPath()))
+	}
+	out := route.MetadataFilter{
+		Namespace: matcher.GetFilter(), Key: matcher.GetPath()[0].GetKey(),
+		Missing: m.GetMatchIfKeyNotFound() == nil || m.GetMatchIfKeyNotFound().GetValue(),
+	}
+	var err error
+	flag := out.Namespace == telemetry.MetadataCommon && out.Key == telemetry.LogHint
+	if !flag && out.Namespace != telemetry.MetadataRBAC {
+		return nil, fail(here+".filter", "%q says nothing here; metadata are of %s, and %s of %s", out.Namespace, telemetry.MetadataRBAC, telemetry.LogHint, telemetry.MetadataCommon)
+	}
+	switch v := matcher.GetValue().GetMatchPattern().(type) {
+	case *typematcherv3.ValueMatcher_StringMatch:
+		if flag {
+			return nil, fail(here+".value.string_match", "the value is true or false; use bool_match")
+		}
+		out.Text, err = stringMatch(v.StringMatch, here+".value.string_match")
+	case *typematcherv3.ValueMatcher_BoolMatch:
+		if !flag {
+			return nil, fail(here+".value.bool_match", "the value is a text; use string_match")
+		}
+		out.Flag = &v.BoolMatch
+	case *typematcherv3.ValueMatcher_PresentMatch:
+		if !v.PresentMatch {
+			return nil, fail(here+".value.present_match", "false takes no record that has the key; use match_if_key_not_found")
+		}
+	}
+	if err == nil {
+		telemetry.ShowMetadata()
+	}
+	return out, err
 }

@@ -35,7 +35,11 @@ func (d *decoder) networkRBAC(m *netrbacv3.RBAC, path string) (*authz.NetworkFil
 }
 
 func (d *decoder) httpRBAC(m *httprbacv3.RBAC, path string) (*authz.HTTPFilter, error) {
-	return d.rbacFilter(m.GetRulesStatPrefix(), m, requestLevel, path)
+	out, err := d.rbacFilter(m.GetRulesStatPrefix(), m, requestLevel, path)
+	if err == nil {
+		out.ShadowPrefix = m.GetShadowRulesStatPrefix()
+	}
+	return out, err
 }
 
 // rbacMessage is what the filters of both levels have.

@@ -28,7 +28,7 @@ static_resources:
           - name: rbac
             typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC, rules: {audit_logging_options: {}}}
           route_config:
-            internal_only_headers: [x]
+            vhds: {config_source: {ads: {}}}
             virtual_hosts:
             - name: all
               domains: ["*"]
@@ -53,7 +53,7 @@ func TestAllRefusals(t *testing.T) {
 		"  static_resources.clusters[0].connection_pool_per_downstream_connection: unsupported; remove the field",
 		"  " + manager + `http_filters[0]: unsupported extension "lua" (type envoy.extensions.filters.http.lua.v3.Lua)`,
 		"  " + manager + "http_filters[1].typed_config.rules.audit_logging_options: unsupported",
-		"  " + manager + "route_config.internal_only_headers: unsupported",
+		"  " + manager + "route_config.vhds: unsupported",
 		"  " + manager + `route_config.virtual_hosts[0].typed_per_filter_config.lua: unsupported extension type "envoy.extensions.filters.http.lua.v3.LuaPerRoute"`,
 	} {
 		if !slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, want) }) {

@@ -26,6 +26,9 @@ func (d *decoder) routeConfig(m *routev3.RouteConfiguration, path string) (*rout
 	if out.Headers, err = mutations(m, path); err != nil {
 		return nil, err
 	}
+	if out.InternalOnly, err = internalOnly(m.GetInternalOnlyHeaders(), under(path, "internal_only_headers")); err != nil {
+		return nil, err
+	}
 	if out.Mirrors, err = mirrors(m.GetRequestMirrorPolicies(), under(path, "request_mirror_policies")); err != nil {
 		return nil, err
 	}

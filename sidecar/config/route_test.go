@@ -109,6 +109,32 @@ func TestRoutesRefused(t *testing.T) {
 	}
 }
 
+// Each case is one of the internal_only_headers and the error that it gives.
+func TestInternalOnlyHeadersRefused(t *testing.T) {
+	for name, want := range map[string]string{
+		"":                  "is empty",
+		":path":             `":path" is a part of every request`,
+		":Authority":        `":Authority" is a part of every request`,
+		"Host":              `"Host" is a part of every request`,
+		"Content-Length":    `"Content-Length" frames the message`,
+		"X-Forwarded-Proto": "Envoy finds no route",
+		"te":                `"te" frames the message`,
+		"x-user ":           "is no name of a header",
+		"x user":            "is no name of a header",
+		"x-user:":           "is no name of a header",
+		"x-üser":            "is no name of a header",
+		`x-\u007f`:          "is no name of a header",
+	} {
+		_, err := readRoutes(t, `{name: r, internal_only_headers: [x-a, "`+name+`"]}`)
+		if err == nil || !strings.Contains(err.Error(), "internal_only_headers[1]: ") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v\nwant %s", name, err, want)
+		}
+	}
+	if c, err := readRoutes(t, "{name: r, internal_only_headers: [X_User, \"!#$%&'*+-.^_`|~\"]}"); err != nil || c.InternalOnly[0] != "x_user" {
+		t.Errorf("%v: %v", c, err)
+	}
+}
+
 // A body in a file is for those who can put files there.
 func TestDirectResponseFile(t *testing.T) {
 	name := t.TempDir() + "/body"

@@ -121,6 +121,35 @@ func headerNames(names []string, path string) ([]string, error) {
 	return out, nil
 }
 
+// internalOnly reads the names of headers that only internal clients may send. A name that no
+// header has would let every client send what the configuration's author meant.
+func internalOnly(names []string, path string) ([]string, error) {
+	var out []string
+	for i, n := range names {
+		here := at(path, i)
+		switch {
+		case n == "":
+			return nil, fail(here, "is empty")
+		case n[0] == ':' || strings.EqualFold(n, "host"):
+			return nil, fail(here, "%q is a part of every request; no client may leave it out", n)
+		case strings.EqualFold(n, "x-forwarded-proto"):
+			return nil, fail(here, "no host would learn how a request came; Envoy finds no route without it")
+		case strings.ContainsFunc(n, notInNames):
+			return nil, fail(here, "%q is no name of a header (RFC 9110 5.1)", n)
+		}
+		if err := mutable(n, here); err != nil {
+			return nil, err
+		}
+		out = append(out, strings.ToLower(n))
+	}
+	return out, nil
+}
+
+// notInNames tells what is not in a token (RFC 9110 5.6.2).
+func notInNames(r rune) bool {
+	return r <= ' ' || r > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
+}
+
 // mutable refuses names that a route may not change: pseudo-headers, the
 // authority, and the fields that frame a message.
 func mutable(name, path string) error {

@@ -13,6 +13,9 @@ func Check(cfg *Config) error {
 	if _, err := newReplyRules(cfg.LocalReplies); err != nil {
 		return err
 	}
+	if _, err := newEarly(cfg); err != nil {
+		return err
+	}
 	c, err := new(Manager).newChain(cfg, Options{})
 	if err != nil || cfg.Routes == nil {
 		return err

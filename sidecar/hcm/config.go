@@ -52,7 +52,10 @@ type Config struct {
 	ClientCert ClientCert
 	Trust
 	GenerateRequestID bool
-	ServerName        string // "envoy" semantics; empty leaves the upstream's
+	// EarlyMutations change a request's headers before anything of it but the path and the
+	// host is looked at, in this order.
+	EarlyMutations []route.HeaderMutation `json:",omitempty"`
+	ServerName     string                 // "envoy" semantics; empty leaves the upstream's
 	// ServerIfAbsent keeps the upstream's Server where it has one.
 	ServerIfAbsent bool
 	HTTP1

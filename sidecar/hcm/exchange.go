@@ -230,6 +230,10 @@ func (x *exchange) admit() bool {
 		return false
 	}
 	x.trimHost()
+	if x.policy.early != nil {
+		x.policy.early.Apply(&x.req.Fields, x, &x.scratch)
+	}
+	x.table = x.policy.routes() // once: the headers are those that its routes expect
 	x.identifyClient()
 	x.selectRoute()
 	x.startSpan()

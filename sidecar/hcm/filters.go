@@ -357,21 +357,47 @@ func (x *exchange) stopped(v filter.Verdict) {
 
 // authorize asks one RBAC filter, or what a route has instead of it.
 func (x *exchange) authorize(l *link, runs bool) bool {
-	over, overridden := any(nil), len(x.fctx.Overrides) > 0
-	if overridden {
-		over = x.fctx.Overrides[0]
+	if !runs {
+		return true
 	}
-	ok := true
-	switch {
-	case !runs:
-	case overridden:
-		if e := over.(*authz.Evaluator); e.Len() > 0 {
-			ok = e.Next(0, x.peer, x.req, &x.decision)
+	e, i := x.policy.chain.rules, l.index
+	if len(x.fctx.Overrides) > 0 {
+		if e, i = x.fctx.Overrides[0].(*authz.Evaluator), 0; e.Len() == 0 {
+			return true // nothing is asked on this route
 		}
-	default:
-		ok = x.policy.chain.rules.Next(l.index, x.peer, x.req, &x.decision)
 	}
-	return ok || x.denied()
+	ok := e.Next(i, x.peer, x.req, &x.decision) || x.denied()
+	if x.observed.wants&telemetry.WantMetadata != 0 {
+		x.noteFindings(e.Explain(i, x.peer, x.req))
+	}
+	return ok
+}
+
+// noteFindings keeps in Envoy's terms what an RBAC filter found. A key that a filter says nothing of
+// keeps what one before it said. An answer that the filter gave was made without, as in Envoy.
+func (x *exchange) noteFindings(f authz.Findings) {
+	r := x.record()
+	if r.Metadata == nil {
+		r.Metadata = &telemetry.Metadata{}
+	}
+	note := func(prefix, kind string, f authz.Finding) {
+		if !f.Asked {
+			return
+		}
+		result := "denied"
+		if f.Allowed {
+			result = "allowed"
+		}
+		r.Metadata.Set(telemetry.MetadataRBAC, prefix, kind+"_engine_result", result)
+		if f.Policy != "" {
+			r.Metadata.Set(telemetry.MetadataRBAC, prefix, kind+"_effective_policy_id", f.Policy)
+		}
+	}
+	note(f.Prefix, "shadow", f.Shadow)
+	note("", "enforced", f.Rules)
+	if f.Logs {
+		r.Metadata.SetFlag(telemetry.MetadataCommon, telemetry.LogHint, f.Logged)
+	}
 }
 
 // denied answers a request that authorization refused; it is always false.

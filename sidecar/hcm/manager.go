@@ -126,6 +126,9 @@ func New(cfg *Config, o Options) (*Manager, error) {
 	if m.replies, err = newReplyRules(cfg.LocalReplies); err != nil {
 		return nil, fmt.Errorf("hcm: %w", err)
 	}
+	if m.policy.early, err = newEarly(cfg); err != nil {
+		return nil, fmt.Errorf("hcm: %w", err)
+	}
 	m.shown = &downstream.Policy{Held: &m.policy}
 	if m.policy.chain, err = m.newChain(cfg, o); err != nil {
 		return nil, fmt.Errorf("hcm: %w", err)

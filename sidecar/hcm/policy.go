@@ -1,6 +1,7 @@
 package hcm
 
 import (
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,8 +22,10 @@ import (
 type policy struct {
 	// cfg has Trust, what becomes of x-forwarded-client-cert, the scheme, the rules for
 	// hosts and names, and the protocols that a request may switch to.
-	cfg    *Config
-	paths  pathRules
+	cfg   *Config
+	paths pathRules
+	// early is Config.EarlyMutations, nil for none.
+	early  route.Mutations
 	routes func() *route.Table
 	chain  *chain
 	// bound is one for all who are judged by the policy: route-level limits are in it.
@@ -48,6 +51,15 @@ func (x *exchange) takePolicy() {
 func (x *exchange) policyInForce() bool {
 	p := x.d.Policy()
 	return p == nil || p.Held.(*policy) == x.policy
+}
+
+// newEarly compiles Config.EarlyMutations.
+func newEarly(cfg *Config) (route.Mutations, error) {
+	out, err := route.NewMutations(cfg.EarlyMutations)
+	if err != nil {
+		return nil, fmt.Errorf("early header mutations: %w", err)
+	}
+	return out, nil
 }
 
 // judgeNames treats names with underscores as the policy has it where the connection's

@@ -12,9 +12,8 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
-// selectRoute finds what is to be done with the request.
+// selectRoute finds in the table what is to be done with the request.
 func (x *exchange) selectRoute() {
-	x.table = x.policy.routes()
 	if x.table == nil {
 		return
 	}

@@ -48,6 +48,8 @@ func (x *exchange) identifyClient() {
 	x.dropClaims(internal, edge)
 	if internal {
 		f.AddID(message.XEnvoyInternal, "true")
+	} else if t := x.table; t != nil && t.InternalOnly != nil {
+		x.dropInternalOnly(t)
 	}
 	if cfg.AddUserAgent {
 		x.sayWhoWeAre()
@@ -280,6 +282,17 @@ func (x *exchange) dropClaims(internal, edge bool) {
 		f.DelID(message.XEnvoyAttemptCount)
 		f.DelID(message.XEnvoyExpectedTimeout)
 		f.DelID(message.XEnvoyExternalAddress)
+	}
+}
+
+// dropInternalOnly removes what only internal clients may say. What is added to a request later
+// (via, the request id, the client's certificate) is ours, and stays; what was settled by a header
+// before (who asks, the scheme) holds. That is Envoy's order.
+//
+//go:noinline
+func (x *exchange) dropInternalOnly(t *route.Table) {
+	for _, name := range t.InternalOnly {
+		x.req.Fields.Del(name)
 	}
 }
 

@@ -121,6 +121,13 @@ func TestTrustAfterUpdate(t *testing.T) {
 			fields: []string{"X_User: admin"}, status: 400},
 		{name: "names with underscores are dropped", before: func(c *Config) {}, after: func(c *Config) { c.UnderscoreNames = DropUnderscores },
 			fields: []string{"X_User: admin", "X-Other: x"}, status: 200, want: "x-other: x", not: "x_user"},
+		{name: "a header is only for those internal", before: func(c *Config) {}, after: func(c *Config) {
+			r := *c.Routes
+			r.InternalOnly, c.Routes = []string{"x-user"}, &r
+		}, fields: []string{"X-User: admin", "X-Other: x"}, status: 200, want: "x-other: x", not: "x-user"},
+		{name: "headers are changed early", before: func(c *Config) { c.EarlyMutations = []route.HeaderMutation{setting("x-old", "1")} },
+			after:  func(c *Config) { c.EarlyMutations = []route.HeaderMutation{setting("x-new", "1"), {Remove: "x-user"}} },
+			fields: []string{"X-User: admin"}, status: 200, want: "x-new: 1", not: "x-user"},
 		{name: "the scheme is fixed", before: func(c *Config) {}, after: func(c *Config) { c.Scheme = "https" }, status: 200, want: "x-forwarded-proto: https"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

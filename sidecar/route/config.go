@@ -12,6 +12,9 @@ type Config struct {
 	Name         string
 	VirtualHosts []VirtualHost
 	Headers      *HeaderMutations // nil for none, as in VirtualHost and Route
+	// InternalOnly are headers, in lower case, of which a request keeps none unless its
+	// client is internal. They are gone before a route is chosen.
+	InternalOnly []string `json:",omitempty"`
 	// MostSpecificHeadersWin reverses the order of levels for header mutations:
 	// route configuration first, route last.
 	MostSpecificHeadersWin bool

@@ -19,8 +19,10 @@ type Table struct {
 	suffixes []wildcard // longest first
 	prefixes []wildcard // longest first
 	any      *host
-	headers  *levelMutations // nil for none, as in host and entry
-	mirrors  []mirror
+	// InternalOnly is Config's. Read only.
+	InternalOnly []string
+	headers      *levelMutations // nil for none, as in host and entry
+	mirrors      []mirror
 }
 
 // wildcard holds the wildcard domains of one length, without the asterisk.
@@ -138,7 +140,7 @@ func Check(c *Config) error {
 }
 
 func newTable(c *Config) (*Table, error) {
-	t := &Table{config: c, exact: map[string]*host{}}
+	t := &Table{config: c, exact: map[string]*host{}, InternalOnly: c.InternalOnly}
 	suffixes, prefixes := map[int]map[string]*host{}, map[int]map[string]*host{}
 	for i := range c.VirtualHosts {
 		vh := &c.VirtualHosts[i]

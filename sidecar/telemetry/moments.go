@@ -54,6 +54,8 @@ const (
 	WantTrailers
 	// WantCertificates: somebody shows what is in peers' certificates.
 	WantCertificates
+	// WantMetadata: somebody shows, or filters records by, metadata.
+	WantMetadata
 )
 
 // wanted grows with the formats that are compiled, and never shrinks: what it costs

@@ -27,6 +27,12 @@ func sizeOf(name, help string, w Want, get func(*Record) Headers) operatorDef {
 	return d
 }
 
+func metadata() operatorDef {
+	d := takes("DYNAMIC_METADATA", "NAMESPACE:KEY", "What an RBAC filter found: namespace "+MetadataRBAC+" with the keys shadow_engine_result and enforced_engine_result (allowed or denied), shadow_effective_policy_id and enforced_effective_policy_id (the policy that matched); shadow_rules_stat_prefix stands in front of those of shadow rules.", metadataValue)
+	d.wants = WantMetadata
+	return d
+}
+
 func requestHeaders(r *Record) Headers   { return r.RequestHeaders }
 func responseHeaders(r *Record) Headers  { return r.ResponseHeaders }
 func responseTrailers(r *Record) Headers { return r.ResponseTrailers }
@@ -42,6 +48,7 @@ var exchangeOperators = []operatorDef{
 	takes("PATH", "WQ or NQ:ORIG, PATH or ORIG_OR_PATH", "The request's path with or without query, before or after it was rewritten.", pathValue),
 	takes("QUERY_PARAM", "NAME", "The first parameter of this name in the query, decoded.", queryValue),
 	takes("QUERY_PARAMS", "ORIG or DECODED", "The query, as it was sent, or with printable characters decoded.", wholeQuery),
+	metadata(),
 	sizeOf("REQUEST_HEADERS_BYTES", "Bytes of the request's header names and values.", 0, requestHeaders),
 	sizeOf("RESPONSE_HEADERS_BYTES", "Bytes of the response's header names and values.", 0, responseHeaders),
 	sizeOf("RESPONSE_TRAILERS_BYTES", "Bytes of the response's trailer names and values.", WantTrailers, responseTrailers),

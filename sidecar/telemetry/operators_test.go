@@ -381,7 +381,7 @@ func TestFormatsDoNotAllocate(t *testing.T) {
 	for name, o := range logformat.Operators {
 		piece := "%" + name + map[logformat.Kind]string{
 			logformat.Header: "(:PATH?x)", logformat.Name: "(a)", logformat.Span: "(DS_RX_BEG:DS_TX_END:ms)", logformat.Host: "(8)",
-			logformat.First: `({"operators": ["ROUTE_NAME", "PROTOCOL"]})`, logformat.Time: "(%Y %E3S %s)",
+			logformat.Metadata: "(envoy.filters.http.rbac:a)", logformat.First: `({"operators": ["ROUTE_NAME", "PROTOCOL"]})`, logformat.Time: "(%Y %E3S %s)",
 		}[o.Kind] + "%"
 		all.WriteString(piece + " ")
 		fields[name] = piece

@@ -117,6 +117,8 @@ type Record struct {
 	// ShadowDenied and ShadowRule tell what shadow rules would have decided.
 	ShadowDenied bool
 	ShadowRule   string
+	// Metadata is nil where there is none, or nobody wants it.
+	Metadata *Metadata
 
 	// Moments are those of the exchange or connection; RequestBegan is that of Start.
 	Moments Moments

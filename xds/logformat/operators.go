@@ -30,7 +30,12 @@ const (
 	Span
 	// First takes a JSON object with operators, and a length.
 	First
+	// Metadata takes NAMESPACE:KEY, and a length.
+	Metadata
 )
+
+// MetadataRBAC is the only namespace of metadata that formats show.
+const MetadataRBAC = "envoy.filters.http.rbac"
 
 // Operator is what may follow an operator's name.
 type Operator struct {
@@ -58,6 +63,7 @@ var Operators = func() map[string]Operator {
 		"REQUESTED_SERVER_NAME": {Choice, [][]string{{"SNI_ONLY", "SNI_FIRST", "HOST_FIRST"}, {"ORIG_OR_HOST", "ORIG", "HOST"}}},
 		"QUERY_PARAM":           {Kind: Name},
 		"ENVIRONMENT":           {Kind: Name},
+		"DYNAMIC_METADATA":      {Kind: Metadata},
 		"COMMON_DURATION":       {Kind: Span},
 		"COALESCE":              {Kind: First},
 	}
@@ -100,7 +106,7 @@ var Operators = func() map[string]Operator {
 
 const (
 	wireReason     = "bytes on the wire are not counted for each request; use BYTES_RECEIVED and BYTES_SENT"
-	metadataReason = "there is no metadata of requests"
+	metadataReason = "metadata of hosts, clusters and routes are not shown"
 	stateReason    = "there is no filter state"
 	closeReason    = "how a connection was closed is not kept; use CONNECTION_TERMINATION_DETAILS"
 	ownReason      = "of the own certificate only the SPIFFE ID is known; use "
@@ -119,7 +125,7 @@ var refused = map[string]string{
 	"DOWNSTREAM_WIRE_BYTES_SENT": wireReason, "DOWNSTREAM_WIRE_BYTES_RECEIVED": wireReason,
 	"DOWNSTREAM_HEADER_BYTES_SENT": wireReason, "DOWNSTREAM_HEADER_BYTES_RECEIVED": wireReason,
 	"DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_SENT": wireReason, "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED": wireReason,
-	"DYNAMIC_METADATA": metadataReason, "CLUSTER_METADATA": metadataReason, "UPSTREAM_METADATA": metadataReason,
+	"CLUSTER_METADATA": metadataReason, "UPSTREAM_METADATA": metadataReason,
 	"METADATA": metadataReason, "FILTER_STATE": stateReason, "UPSTREAM_FILTER_STATE": stateReason,
 	"CUSTOM_FLAGS": "no filter sets flags of its own; use RESPONSE_FLAGS", "CEL": celReason, "TYPED_CEL": celReason,
 	"VIRTUAL_CLUSTER_NAME":          "virtual clusters are not implemented; use ROUTE_NAME",
@@ -143,6 +149,15 @@ var refused = map[string]string{
 
 // Refused lists the operators of Envoy's that are refused, with the reason.
 func Refused() map[string]string { return refused }
+
+// MetadataKey reads the argument of a Metadata operator.
+func MetadataKey(argument string) (string, error) {
+	namespace, key, _ := strings.Cut(argument, ":")
+	if namespace != MetadataRBAC || key == "" || strings.Contains(key, ":") {
+		return "", errors.New("only " + MetadataRBAC + ":KEY has a value, which is a text")
+	}
+	return key, nil
+}
 
 // HeaderNames splits the argument of a Header operator into names in lower
 // case; the second is empty when there is no alternative.
@@ -244,7 +259,7 @@ func check(name, argument string, hasArgument bool, limit int) error {
 	}
 	var err error
 	switch {
-	case argument == "" && (o.Kind == Header || o.Kind == Name || o.Kind == Span || o.Kind == First):
+	case argument == "" && (o.Kind == Header || o.Kind == Name || o.Kind == Span || o.Kind == First || o.Kind == Metadata):
 		return fmt.Errorf("%%%s%% needs an argument in parentheses", name)
 	case hasArgument && (o.Kind == Text || o.Kind == Number):
 		return fmt.Errorf("%%%s%% takes no argument", name)
@@ -262,6 +277,8 @@ func check(name, argument string, hasArgument bool, limit int) error {
 		_, _, _, err = SpanBetween(argument)
 	case o.Kind == First:
 		_, err = Alternatives(argument)
+	case o.Kind == Metadata:
+		_, err = MetadataKey(argument)
 	}
 	if err != nil {
 		return fmt.Errorf("%%%s(%s)%%: %w", name, argument, err)
