@@ -123,12 +123,15 @@ func clearCount(c *atomic.Int32) {
 	}
 }
 
+// count counts a failure, and ejects the host with the one that makes too many in a row. The count
+// may be beyond a limit that was lowered; one of several callers that find it so goes on.
 func count(h *Host, c *atomic.Int32, limit int, found Anomaly) {
-	n := c.Add(1)
-	if limit <= 0 || int(n) != limit {
+	if limit <= 0 {
 		return
 	}
-	c.Store(0)
+	if n := c.Add(1); int(n) < limit || !c.CompareAndSwap(n, 0) {
+		return
+	}
 	own := h.cluster
 	own.mu.Lock()
 	defer own.mu.Unlock()
