@@ -142,7 +142,11 @@ func (c *Cluster) take(l *Locality, e *Endpoint, old *members, s *settings) (fre
 	h := old.member(key)
 	// Connections over another transport socket are those of another host.
 	if h == nil || !reflect.DeepEqual(h.socket, s.socketFor(e)) {
+		was := h
 		h, fresh = newHost(c, key, e, s), true
+		if was != nil {
+			h.inherit(was, e, s)
+		}
 	}
 	h.place(e, l.Priority)
 	h.terms.Store(s.tlsGeneration)
@@ -172,7 +176,7 @@ func (c *Cluster) forgetAll() {
 
 // forget retires a host that the assignment no longer names.
 func (c *Cluster) forget(h *Host) {
-	if h.ejected() {
+	if heir := c.member(h.key); h.ejected() && (heir == nil || heir == h || !heir.ejected()) {
 		c.ejected--
 	}
 	h.depart()

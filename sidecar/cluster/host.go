@@ -100,6 +100,23 @@ func newHost(c *Cluster, key string, e *Endpoint, s *settings) *Host {
 	return h
 }
 
+// inherit has h, which is reached over another transport socket than was, be known for what was
+// found of that: it is the same host. What a trial found over the new socket goes before. was
+// stays as it is, so that it can be recalled. The cluster's lock is held.
+func (h *Host) inherit(was *Host, e *Endpoint, s *settings) {
+	if _, tried := h.cluster.tried.checks[h.key]; !tried && s.HealthCheck != nil && !e.check().Disabled {
+		h.check.state.Store(was.check.state.Load())
+		h.check.history = was.check.history
+	}
+	h.healthySince.Store(was.healthySince.Load())
+	from, to := &was.outlier, &h.outlier
+	to.failures5xx.Store(from.failures5xx.Load())
+	to.failuresGateway.Store(from.failuresGateway.Load())
+	to.failuresLocal.Store(from.failuresLocal.Load())
+	to.isEjected.Store(from.isEjected.Load())
+	to.until, to.times, to.returned = from.until, from.times, from.returned
+}
+
 func (h *Host) place(e *Endpoint, priority int) {
 	if h.describe(e) {
 		h.closeIdle()
