@@ -17,6 +17,7 @@ type endpointSet struct {
 	whole   *balancer
 	subsets *subsetIndex // nil without subsets
 	began   int64        // when it began to be made
+	took    int64        // and how long that lasted
 	own     *ownHosts    // of the own cluster, nil for others
 	drop    *Dropping    // nil where all requests are for the hosts
 }
@@ -220,11 +221,13 @@ func (c *Cluster) newSet() *endpointSet {
 	if c.m.opts.Own.is(c.name) {
 		s.own = c.m.ownHosts(rosters)
 	}
+	s.took = monotonic() - now
 	return s
 }
 
 // install has the load balancer read s. c.mu is held.
 func (c *Cluster) install(s *endpointSet) {
+	began := monotonic()
 	if c.rebuilding != nil {
 		c.rebuilding.Stop()
 		c.rebuilding = nil
@@ -247,13 +250,22 @@ func (c *Cluster) install(s *endpointSet) {
 	c.warm(c.cfg.Load(), s.began)
 	c.countHosts(s.hosts)
 	done := monotonic()
-	c.restUntil = done + rest*(done-s.began)
+	c.restUntil = done + int64(restAfter(time.Duration(s.took+done-began)))
 }
 
 // rest is how much longer than making a set the cluster rests before a change of
 // health makes the next one: with thousands of hosts, or great tables, many changes
 // then share one.
 const rest = 20
+
+// mostRest bounds the rest, during which hosts that fail get requests.
+const mostRest = time.Second
+
+// restAfter is the rest after what took a time: as long at least where that is beyond the bound,
+// so that half of the time is left for others.
+func restAfter(took time.Duration) time.Duration {
+	return min(rest*took, max(mostRest, took))
+}
 
 // healthChanged has the set made again, at once or after the rest. c.mu is held.
 func (c *Cluster) healthChanged() {

@@ -30,10 +30,12 @@ func TestAnotherSocketKeepsFindings(t *testing.T) {
 		}
 	}
 	for name, change := range map[string]func(*Manager) error{
-		"of the cluster":      func(m *Manager) error { return m.Update(with("changed")) },
-		"of the endpoints":    func(m *Manager) error { return m.SetEndpoints(matched("two")) },
-		"of both":             func(m *Manager) error { return m.UpdateWith(with("changed"), matched("two")) },
-		"then of the cluster": func(m *Manager) error { return errors.Join(m.SetEndpoints(matched("two")), m.Update(with("x")), m.SetEndpoints(matched("one"))) },
+		"of the cluster":   func(m *Manager) error { return m.Update(with("changed")) },
+		"of the endpoints": func(m *Manager) error { return m.SetEndpoints(matched("two")) },
+		"of both":          func(m *Manager) error { return m.UpdateWith(with("changed"), matched("two")) },
+		"then of the cluster": func(m *Manager) error {
+			return errors.Join(m.SetEndpoints(matched("two")), m.Update(with("x")), m.SetEndpoints(matched("one")))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, m *Manager, s *checkedHosts) {

@@ -296,7 +296,7 @@ func (m *Manager) keepRegarding() {
 				panics.Guard(panics.Housekeeper, func() { fair.Background(c.regardOwn() * fair.Message) })
 			}
 		}
-		if !m.pause(rest * time.Duration(monotonic()-began)) {
+		if !m.pause(restAfter(time.Duration(monotonic() - began))) {
 			return
 		}
 		// Who changes it from here on finds that nobody regards it, or is seen here.
