@@ -177,10 +177,18 @@ func (d *draft) tier(in []int, panic bool) tier {
 		return tier{group: newGroup(hosts, d.s, d.now)}
 	case d.byPlace:
 		if p := d.localities(in); p != nil {
-			return tier{group: group{hosts: hosts}, places: p}
+			return tier{group: group{hosts: p.hosts()}, places: p}
 		}
 	}
 	return tier{group: newGroup(hosts, d.s, d.now), places: d.zonePlaces(in)}
+}
+
+// hosts are those that are chosen among.
+func (p *places) hosts() (out []*Host) {
+	for i := range p.groups {
+		out = append(out, p.groups[i].hosts...)
+	}
+	return out
 }
 
 func (d *draft) byLocality(in []int) [][]int {
