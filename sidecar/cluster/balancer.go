@@ -127,7 +127,7 @@ func newDraft(r *roster, keep func(*Host) bool, s *settings, a *Assignment, now 
 		if keep != nil && !keep(h) {
 			continue
 		}
-		state, excluded := h.state()
+		state, excluded := h.stateBy(s)
 		d.counts.add(h, state, excluded)
 		d.all = append(d.all, i)
 		kept[r.where[i]]++

@@ -14,21 +14,27 @@ import (
 )
 
 // startDNS resolves the names of a DNS cluster until the cluster changes or ends: each by
-// itself, so that none waits for another. Until they have been resolved again they stand
-// for what they did. c.mu is held.
+// itself, so that none waits for another. c.mu is held.
 func (c *Cluster) startDNS(s *settings) {
 	ctx, cancel := context.WithCancel(c.m.ctx)
 	c.stopDNS = cancel
+	for _, name := range s.names() {
+		c.m.wg.Go(func() { c.follow(ctx, s, name) })
+	}
+}
+
+// expected is the assignment of a DNS cluster until its names have been resolved again: they stand
+// for what they did. c.mu is held.
+func (c *Cluster) expected(s *settings) *Assignment {
 	known := map[string][]netip.Addr{}
 	for _, name := range s.names() {
 		known[name] = c.known[name]
 		if addrs := c.tried.known[name]; len(addrs) > 0 {
 			known[name] = addrs
 		}
-		c.m.wg.Go(func() { c.follow(ctx, s, name) })
 	}
 	c.known = known
-	c.replace(c.resolution(s))
+	return c.resolution(s)
 }
 
 // names are the DNS names among the endpoints, each once.

@@ -72,13 +72,12 @@ type plan struct {
 }
 
 // replace makes a the assignment, and puts it in force. c.mu is held.
-func (c *Cluster) replace(a *Assignment) { c.adopt(c.prepare(a)) }
+func (c *Cluster) replace(a *Assignment) { c.adopt(c.prepare(a, c.cfg.Load())) }
 
-// prepare makes a the assignment, and a set of it, which may fault. Hosts are recognised by
+// prepare makes a the assignment, and a set of it by s, which may fault. Hosts are recognised by
 // address, so that their pools and counters survive. It ends idle connections of hosts that
 // have another name to tell, and changes nothing that recall does not put back. c.mu is held.
-func (c *Cluster) prepare(a *Assignment) *plan {
-	s := c.cfg.Load()
+func (c *Cluster) prepare(a *Assignment, s *settings) *plan {
 	if c.removed {
 		a = nil
 	} else if s.Type == EDS {
@@ -114,7 +113,7 @@ func (c *Cluster) prepare(a *Assignment) *plan {
 			h.check.state.Store(0) // what was found no longer counts, in this set already
 		}
 	}
-	p.set = c.newSet()
+	p.set = c.newSet(s)
 	return p
 }
 
@@ -207,11 +206,11 @@ func (c *Cluster) rosters() []roster {
 }
 
 // rebuild makes the endpoint set of what is known. c.mu is held.
-func (c *Cluster) rebuild() { c.install(c.newSet()) }
+func (c *Cluster) rebuild() { c.install(c.newSet(c.cfg.Load())) }
 
-// newSet is the endpoint set of what is known. c.mu is held.
-func (c *Cluster) newSet() *endpointSet {
-	cfg, now := c.cfg.Load(), monotonic()
+// newSet is the endpoint set of what is known, by cfg. c.mu is held.
+func (c *Cluster) newSet(cfg *settings) *endpointSet {
+	now := monotonic()
 	rosters := c.rosters()
 	s := &endpointSet{hosts: slices.Clone(c.order), whole: newBalancer(rosters, nil, cfg, c.assignment, now), began: now}
 	if cfg.Subsets != nil {
@@ -219,7 +218,7 @@ func (c *Cluster) newSet() *endpointSet {
 	}
 	s.drop = c.newDropping()
 	if c.m.opts.Own.is(c.name) {
-		s.own = c.m.ownHosts(rosters)
+		s.own = c.m.ownHosts(rosters, cfg)
 	}
 	s.took = monotonic() - now
 	return s

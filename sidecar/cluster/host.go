@@ -177,9 +177,12 @@ const (
 // state combines what the control plane, the active checks and the outlier
 // detection say: all must find the host healthy. An excluded host does not count
 // as one that could be, nor does one that drains, as in Envoy.
-func (h *Host) state() (state hostState, excluded bool) {
+func (h *Host) state() (state hostState, excluded bool) { return h.stateBy(h.cluster.cfg.Load()) }
+
+// stateBy is state by settings that may not be in force yet.
+func (h *Host) stateBy(s *settings) (state hostState, excluded bool) {
 	health, check := h.Health(), h.check.state.Load()
-	pending := check&checkPending != 0 && h.cluster.cfg.Load().ExcludeUnchecked
+	pending := check&checkPending != 0 && s.ExcludeUnchecked
 	excluded = health == Draining || pending || check&checkExcluded != 0
 	switch {
 	case health == Unhealthy || health == Draining || check&checkFailed != 0 || h.ejected():

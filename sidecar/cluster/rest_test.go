@@ -25,7 +25,7 @@ func TestRestIsBounded(t *testing.T) {
 					Consecutive5xx: 1, EnforcingConsecutive5xx: 100, MaxEjectionPercent: 50, Interval: time.Hour, BaseEjectionTime: time.Hour,
 				}})
 				c.mu.Lock()
-				s := c.newSet()
+				s := c.newSet(c.cfg.Load())
 				s.took = int64(tc.set)
 				time.Sleep(tc.others)
 				c.install(s)

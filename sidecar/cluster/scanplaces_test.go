@@ -18,10 +18,12 @@ func TestScanKeepsToLocalities(t *testing.T) {
 		want bool // that the host of b is found
 		with func(*Config)
 	}{
-		"healthy":         {Healthy, Healthy, false, func(*Config) {}},
-		"degraded":        {Degraded, Degraded, false, func(*Config) {}},
-		"by a hash":       {Healthy, Healthy, false, func(c *Config) { c.LB = RingHash }},
-		"in a subset":     {Healthy, Healthy, false, func(c *Config) { c.Subsets = &Subsets{Selectors: []Selector{{Keys: []string{"v"}}}, LocalityWeighted: true} }},
+		"healthy":   {Healthy, Healthy, false, func(*Config) {}},
+		"degraded":  {Degraded, Degraded, false, func(*Config) {}},
+		"by a hash": {Healthy, Healthy, false, func(c *Config) { c.LB = RingHash }},
+		"in a subset": {Healthy, Healthy, false, func(c *Config) {
+			c.Subsets = &Subsets{Selectors: []Selector{{Keys: []string{"v"}}}, LocalityWeighted: true}
+		}},
 		"in panic":        {Unhealthy, Unhealthy, true, func(*Config) {}},
 		"without weights": {Healthy, Healthy, true, func(c *Config) { c.LocalityWeighted = false }},
 	} {

@@ -103,7 +103,7 @@ type ownHosts struct {
 }
 
 // ownHosts counts the first priority; as in Envoy the own cluster has no other.
-func (m *Manager) ownHosts(rosters []roster) *ownHosts {
+func (m *Manager) ownHosts(rosters []roster, s *settings) *ownHosts {
 	own := &ownHosts{zones: map[Zone]capacity{}}
 	if len(rosters) == 0 {
 		return own
@@ -111,7 +111,7 @@ func (m *Manager) ownHosts(rosters []roster) *ownHosts {
 	r := &rosters[0]
 	own.localities, own.present = len(r.places), r.at(m.opts.Own.Zone) >= 0
 	for i, h := range r.hosts {
-		state, excluded := h.state()
+		state, excluded := h.stateBy(s)
 		own.census.add(h, state, excluded)
 		if state == hostUp {
 			zone := r.places[r.where[i]].zone()
