@@ -135,7 +135,8 @@ func newSettings(m *Manager, cfg *Config) *settings {
 		s.bias = *cfg.ActiveRequestBias
 	}
 	if cfg.PanicThreshold != nil {
-		s.panicPercent = math.Floor(*cfg.PanicThreshold) // as Envoy does
+		share := *cfg.PanicThreshold / 100
+		s.panicPercent = math.Floor(100 * share) // as Envoy does: 29 is 28
 	}
 	return s
 }
