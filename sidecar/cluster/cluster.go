@@ -292,11 +292,16 @@ func (c *Cluster) remove() {
 // tick is called once a second.
 func (c *Cluster) tick(now int64) {
 	s := c.cfg.Load()
-	for _, h := range c.hosts() {
-		h.sweepIdle(now, s.idleTimeout)
-	}
 	if s.Type == OriginalDestination {
+		c.destinations.some(func(h *Host) bool {
+			h.sweepIdle(now, s.idleTimeout)
+			return true
+		})
 		c.destinations.forgetUnused(now, s.originalDst().Cleanup)
+		return
+	}
+	for _, h := range c.set.Load().hosts {
+		h.sweepIdle(now, s.idleTimeout)
 	}
 }
 
