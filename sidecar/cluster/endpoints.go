@@ -13,8 +13,8 @@ import (
 // endpointSet is what the load balancer reads. Immutable; a change of endpoints,
 // of health or of an ejection makes a new one.
 type endpointSet struct {
-	hosts   []*Host // all, in order of arrival
-	whole   *balancer
+	hosts   []*Host      // all, in order of arrival
+	whole   *balancer    // with subsets, of no hosts
 	subsets *subsetIndex // nil without subsets
 	began   int64        // when it began to be made
 	took    int64        // and how long that lasted
@@ -212,9 +212,12 @@ func (c *Cluster) rebuild() { c.install(c.newSet(c.cfg.Load())) }
 func (c *Cluster) newSet(cfg *settings) *endpointSet {
 	now := monotonic()
 	rosters := c.rosters()
-	s := &endpointSet{hosts: slices.Clone(c.order), whole: newBalancer(rosters, nil, cfg, c.assignment, now), began: now}
+	s := &endpointSet{hosts: slices.Clone(c.order), began: now}
 	if cfg.Subsets != nil {
+		s.whole, _ = newLevels(rosters, nil, cfg, c.assignment, now)
 		s.subsets = newSubsetIndex(rosters, cfg, c.assignment, now)
+	} else {
+		s.whole = newBalancer(rosters, nil, cfg, c.assignment, now)
 	}
 	s.drop = c.newDropping()
 	if c.m.opts.Own.is(c.name) {

@@ -43,7 +43,7 @@ type destinations struct {
 	mu     sync.Mutex // serialises writers
 	count  int
 	closed bool
-	swept  int64 // under the cluster's lock
+	swept  int64 // of the manager's goroutine alone
 }
 
 type destinationTable [destinationShards]atomic.Pointer[map[netip.AddrPort]*Host]

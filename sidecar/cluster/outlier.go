@@ -48,8 +48,8 @@ func (r *rate) count(ok bool) {
 
 // take returns the share of successes in percent, and begins anew.
 func (r *rate) take() (percent float64, total uint64) {
-	// In this order, a request between the two lines counts as a failure of the
-	// next interval at worst, and no rate is above 100 %.
+	// In this order, a request that succeeds between the two lines counts as a failure of this
+	// interval at worst, and as one more success of the next: the minimum keeps that at 100 %.
 	success := r.success.Swap(0)
 	total = r.total.Swap(0)
 	if total == 0 {

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -339,10 +340,8 @@ func (c *Cluster) regardOwn() (routers int) {
 func (set *endpointSet) each(f func(*balancer)) {
 	f(set.whole)
 	if x := set.subsets; x != nil {
-		f(x.any.balancer)
-		f(x.fallback.balancer)
-		for _, sub := range x.byText {
-			if sub.balancer != nil {
+		for _, sub := range slices.AppendSeq([]*subset{x.any, x.fallback}, maps.Values(x.byText)) {
+			if sub != nil && sub.balancer != nil {
 				f(sub.balancer)
 			}
 		}
