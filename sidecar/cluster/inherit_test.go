@@ -68,20 +68,26 @@ func TestAnotherSocketKeepsFindings(t *testing.T) {
 				if c.hosts()[0].outlier.failures5xx.Load() != 2 {
 					t.Error("failures in a row are forgotten")
 				}
-				if h, _ := c.Pick(nil); h != c.hosts()[0] || c.ejected != 1 {
-					t.Errorf("picked %v; %d are ejected", h, c.ejected)
+				if h, _ := c.Pick(nil); h != c.hosts()[0] || ejected(c) != 1 {
+					t.Errorf("picked %v; %d are ejected", h, ejected(c))
 				}
 				wait(30 * time.Second)
-				if !c.hosts()[1].ejected() || c.ejected != 1 {
-					t.Errorf("%d are ejected before its time", c.ejected)
+				if !c.hosts()[1].ejected() || ejected(c) != 1 {
+					t.Errorf("%d are ejected before its time", ejected(c))
 				}
 				wait(80 * time.Second)
-				if c.hosts()[1].ejected() || c.ejected != 0 {
-					t.Errorf("%d are still ejected", c.ejected)
+				if c.hosts()[1].ejected() || ejected(c) != 0 {
+					t.Errorf("%d are still ejected", ejected(c))
 				}
 			})
 		})
 	}
+}
+
+func ejected(c *Cluster) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ejected
 }
 
 // TestAnotherSocketUnchecked: what checks found of a host is not kept where they are gone.
