@@ -99,7 +99,11 @@ func (p *tlsProvider) ClientTLS(source, name string, t *cluster.TLS) (*tls.Confi
 		if err != nil {
 			return nil, "", fmt.Errorf("cluster %s: %w", name, err)
 		}
-		return c.ClientConfig().Clone(), c.Own().ID, nil // which the dial may add to
+		cfg := c.ClientConfig().Clone() // which the dial may add to
+		if len(t.ALPN) > 0 {
+			cfg.NextProtos = t.ALPN // health checks offer others than the context
+		}
+		return cfg, c.Own().ID, nil
 	}
 	id, err := p.own(t.Certificate, t.Validation, source)
 	if err != nil {

@@ -70,6 +70,25 @@ type place struct {
 // newBalancer makes a balancer of the hosts that keep accepts; a nil keep accepts
 // all.
 func newBalancer(rosters []roster, keep func(*Host) bool, s *settings, a *Assignment, now int64) *balancer {
+	b, drafts := newLevels(rosters, keep, s, a, now)
+	for i, d := range drafts {
+		lv := &b.levels[i]
+		// Tables are dear; only those that may be asked are made.
+		if lv.panic {
+			lv.healthy = d.tier(d.all, true)
+			continue
+		}
+		lv.healthy = d.tier(d.up, false)
+		if len(d.half) > 0 {
+			degraded := d.tier(d.half, false)
+			lv.degraded = &degraded
+		}
+	}
+	return b
+}
+
+// newLevels is a balancer that knows how its levels are, and has no hosts yet.
+func newLevels(rosters []roster, keep func(*Host) bool, s *settings, a *Assignment, now int64) (*balancer, []*draft) {
 	b := &balancer{levels: make([]level, len(rosters))}
 	drafts := make([]*draft, len(rosters))
 	counts := make([]census, len(rosters))
@@ -86,20 +105,9 @@ func newBalancer(rosters []roster, keep func(*Host) bool, s *settings, a *Assign
 		drafts[0].router = b.router
 	}
 	for i, d := range drafts {
-		lv := &b.levels[i]
-		lv.census, lv.panic = d.counts, panics[i]
-		// Tables are dear; only those that may be asked are made.
-		if lv.panic {
-			lv.healthy = d.tier(d.all, true)
-			continue
-		}
-		lv.healthy = d.tier(d.up, false)
-		if len(d.half) > 0 {
-			degraded := d.tier(d.half, false)
-			lv.degraded = &degraded
-		}
+		b.levels[i].census, b.levels[i].panic = d.counts, panics[i]
 	}
-	return b
+	return b, drafts
 }
 
 // draft is what a level is made of.
@@ -127,7 +135,7 @@ func newDraft(r *roster, keep func(*Host) bool, s *settings, a *Assignment, now 
 		if keep != nil && !keep(h) {
 			continue
 		}
-		state, excluded := h.state()
+		state, excluded := h.stateBy(s)
 		d.counts.add(h, state, excluded)
 		d.all = append(d.all, i)
 		kept[r.where[i]]++
@@ -177,10 +185,18 @@ func (d *draft) tier(in []int, panic bool) tier {
 		return tier{group: newGroup(hosts, d.s, d.now)}
 	case d.byPlace:
 		if p := d.localities(in); p != nil {
-			return tier{group: group{hosts: hosts}, places: p}
+			return tier{group: group{hosts: p.hosts()}, places: p}
 		}
 	}
 	return tier{group: newGroup(hosts, d.s, d.now), places: d.zonePlaces(in)}
+}
+
+// hosts are those that are chosen among.
+func (p *places) hosts() (out []*Host) {
+	for i := range p.groups {
+		out = append(out, p.groups[i].hosts...)
+	}
+	return out
 }
 
 func (d *draft) byLocality(in []int) [][]int {

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"fmt"
 	"math"
 	"testing"
 	"testing/synctest"
@@ -307,4 +308,24 @@ func TestSlowStart(t *testing.T) {
 			t.Errorf("with aggression it gets %.1f %%", got)
 		}
 	})
+}
+
+// TestPanicThresholdIsTruncated as Envoy's is, which divides before it multiplies.
+func TestPanicThresholdIsTruncated(t *testing.T) {
+	for threshold, healthy := range map[float64]int{29: 28, 57: 56, 58: 57, 50: 50, 30.9: 30, 100: 100} {
+		for n, panics := range map[int]bool{healthy: false, healthy - 1: true} {
+			specs := make([]string, 100)
+			for i := range specs {
+				specs[i] = fmt.Sprintf("10.0.0.%d", i)
+				if i >= n {
+					specs[i] += " unhealthy"
+				}
+			}
+			c := mustUpdate(t, newManager(t, Options{}), &Config{Name: "c", PanicThreshold: &threshold, FailOnPanic: true, Endpoints: hosts("c", specs...)})
+			// One level that has 71 % of its hosts never panics.
+			if want := panics && n*defaultOverprovisioning < 100*100; served(c) == want {
+				t.Errorf("threshold %v, %d of 100 healthy: panic is not %v", threshold, n, want)
+			}
+		}
+	}
 }

@@ -108,7 +108,7 @@ func (c *Cluster) call(ctx context.Context, req *message.Request, body []byte, o
 	}
 	switch {
 	case conn.HTTP2 != nil:
-		a, err = callHTTP2(ctx, conn.HTTP2, req, body, maxCheckBody)
+		a, err = callHTTP2(ctx, conn.HTTP2, req, body, maxCheckBody, maxCheckBody)
 		conn.Release()
 	case only:
 		conn.Release()

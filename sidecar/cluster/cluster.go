@@ -135,7 +135,8 @@ func newSettings(m *Manager, cfg *Config) *settings {
 		s.bias = *cfg.ActiveRequestBias
 	}
 	if cfg.PanicThreshold != nil {
-		s.panicPercent = math.Floor(*cfg.PanicThreshold) // as Envoy does
+		share := *cfg.PanicThreshold / 100
+		s.panicPercent = math.Floor(100 * share) // as Envoy does: 29 is 28
 	}
 	return s
 }
@@ -194,6 +195,12 @@ func (c *Cluster) turn(s *settings, a *Assignment) {
 	if tlsChanged {
 		s.tlsGeneration++
 	}
+	var p *plan
+	if !old.Type.listsHosts() && cfg.Type.listsHosts() {
+		// Requests go by the old settings until the new ones have a set, which takes long to make.
+		p = c.prepare(c.assignmentOf(s, a), s)
+		c.set.Store(p.set)
+	}
 	c.cfg.Store(s)
 	if old.HTTP.Protocol != cfg.HTTP.Protocol {
 		for _, h := range c.order {
@@ -216,19 +223,16 @@ func (c *Cluster) turn(s *settings, a *Assignment) {
 	if old.Type == OriginalDestination && cfg.Type != OriginalDestination {
 		c.destinations.drop(func(*Host) bool { return true })
 	}
-	if old.Type != cfg.Type || cfg.Type == EDS && !old.discoversAs(cfg) {
-		c.forgetAll()
-		c.known = nil
+	if p == nil {
+		if old.Type != cfg.Type || cfg.Type == EDS && !old.discoversAs(cfg) {
+			c.forgetAll()
+			c.known = nil
+		}
+		p = c.prepare(c.assignmentOf(s, a), s)
 	}
-	switch cfg.Type {
-	case Static:
-		c.replace(cfg.Endpoints)
-	case StrictDNS, LogicalDNS:
+	c.adopt(p)
+	if cfg.Type == StrictDNS || cfg.Type == LogicalDNS {
 		c.startDNS(s)
-	case Aggregate, OriginalDestination:
-		c.replace(nil)
-	case EDS:
-		c.replace(a)
 	}
 	for _, h := range c.order {
 		h.terms.Store(s.tlsGeneration) // also those that are resolved, or outlive it
@@ -236,6 +240,23 @@ func (c *Cluster) turn(s *settings, a *Assignment) {
 	if cfg.Outlier == nil && c.ejected > 0 {
 		c.unejectAll() // the last: it makes a set of the hosts there are
 	}
+}
+
+// listsHosts tells whether the hosts of such clusters are told, or names of theirs are.
+func (t Type) listsHosts() bool { return t != Aggregate && t != OriginalDestination }
+
+// assignmentOf are the hosts by settings, where they are of an EDS cluster, those of a. c.mu is
+// held.
+func (c *Cluster) assignmentOf(s *settings, a *Assignment) *Assignment {
+	switch s.Type {
+	case Static:
+		return s.Endpoints
+	case StrictDNS, LogicalDNS:
+		return c.expected(s)
+	case EDS:
+		return a
+	}
+	return nil
 }
 
 // assigned are the endpoints that it has.
@@ -271,11 +292,16 @@ func (c *Cluster) remove() {
 // tick is called once a second.
 func (c *Cluster) tick(now int64) {
 	s := c.cfg.Load()
-	for _, h := range c.hosts() {
-		h.sweepIdle(now, s.idleTimeout)
-	}
 	if s.Type == OriginalDestination {
+		c.destinations.some(func(h *Host) bool {
+			h.sweepIdle(now, s.idleTimeout)
+			return true
+		})
 		c.destinations.forgetUnused(now, s.originalDst().Cleanup)
+		return
+	}
+	for _, h := range c.set.Load().hosts {
+		h.sweepIdle(now, s.idleTimeout)
 	}
 }
 

@@ -55,3 +55,37 @@ func TestCondemnedWhileReleased(t *testing.T) {
 		})
 	}
 }
+
+// proberFunc is a stream that looks at its peer.
+type proberFunc func() bool
+
+func (f proberFunc) Quiet() bool { return f() }
+func (f proberFunc) Gone() bool  { return !f() }
+
+// TestCondemnedWhileSwept: a connection that is found to be unwanted while it is looked at, which
+// it is outside of the pool, does not come back to it.
+func TestCondemnedWhileSwept(t *testing.T) {
+	for name, condemn := range map[string]func(m *Manager, h *Host){
+		"its host was ejected":  func(_ *Manager, h *Host) { h.retireConns() },
+		"its trust was lost":    func(m *Manager, _ *Host) { m.CloseConns(ofWeb) },
+		"what is of others was": func(m *Manager, _ *Host) { m.CloseConns(func(string, *stream.Info) bool { return false }) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newManager(t, Options{})
+			c := mustUpdate(t, m, &Config{Name: "c", Endpoints: hosts("c", newServer(t).addr)})
+			h := c.hosts()[0]
+			conn, err := h.Acquire(withTimeout(5*time.Second), "web", nil, false, DefaultPriority, monotonic(), 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn.ReleaseRead(monotonic() - int64(5*time.Second))
+			conn.prober = proberFunc(func() bool { condemn(m, h); return true })
+			p := conn.pool
+			p.sweep(monotonic(), int64(time.Hour))
+			kept := name == "what is of others was"
+			if p.idleCount() > 0 != kept || conn.closed.Load() == kept {
+				t.Errorf("%d are idle; closed: %v", p.idleCount(), conn.closed.Load())
+			}
+		})
+	}
+}

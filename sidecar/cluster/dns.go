@@ -14,21 +14,27 @@ import (
 )
 
 // startDNS resolves the names of a DNS cluster until the cluster changes or ends: each by
-// itself, so that none waits for another. Until they have been resolved again they stand
-// for what they did. c.mu is held.
+// itself, so that none waits for another. c.mu is held.
 func (c *Cluster) startDNS(s *settings) {
 	ctx, cancel := context.WithCancel(c.m.ctx)
 	c.stopDNS = cancel
+	for _, name := range s.names() {
+		c.m.wg.Go(func() { c.follow(ctx, s, name) })
+	}
+}
+
+// expected is the assignment of a DNS cluster until its names have been resolved again: they stand
+// for what they did. c.mu is held.
+func (c *Cluster) expected(s *settings) *Assignment {
 	known := map[string][]netip.Addr{}
 	for _, name := range s.names() {
 		known[name] = c.known[name]
 		if addrs := c.tried.known[name]; len(addrs) > 0 {
 			known[name] = addrs
 		}
-		c.m.wg.Go(func() { c.follow(ctx, s, name) })
 	}
 	c.known = known
-	c.replace(c.resolution(s))
+	return c.resolution(s)
 }
 
 // names are the DNS names among the endpoints, each once.
@@ -108,9 +114,10 @@ func jittered(d time.Duration, percent float64) time.Duration {
 	return d
 }
 
-// resolve looks a name up once, and tells how long the answer is good; false if that failed. A name that does not exist, or has no
-// address, has none from then on, but the last one in a LogicalDNS cluster, both as in Envoy;
-// one that fails otherwise keeps what it last resolved to: addresses that are known beat none.
+// resolve looks a name up once, and tells how long the answer is good; false if that failed. A
+// name that does not exist, or has no address, has none from then on, but the last one in a
+// LogicalDNS cluster, where that is a failure, both as in Envoy; one that fails otherwise keeps
+// what it last resolved to: addresses that are known beat none.
 func (c *Cluster) resolve(ctx context.Context, s *settings, r Resolver, name string) (good time.Duration, ok bool) {
 	within, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -133,8 +140,9 @@ func (c *Cluster) resolve(ctx context.Context, s *settings, r Resolver, name str
 	}
 	delete(c.unanswered, name)
 	defer c.resulted()
+	ok = true
 	if addrs = unmapped(addrs); s.Type == LogicalDNS && len(s.dns().Family.filter(addrs)) == 0 {
-		addrs = last
+		addrs, good, ok = last, 0, false
 	}
 	c.known[name] = addrs
 	if out := c.resolution(s); !reflect.DeepEqual(out, c.assignment) {
@@ -144,7 +152,7 @@ func (c *Cluster) resolve(ctx context.Context, s *settings, r Resolver, name str
 			c.aim(h)
 		}
 	}
-	return good, true
+	return good, ok
 }
 
 // notFound tells whether the answer is that there is nothing, or none came.

@@ -73,7 +73,11 @@ func TestNamesThatAreGone(t *testing.T) {
 			dns := &fakeDNS{}
 			m := NewManager(Options{Resolver: dns})
 			defer m.Close()
-			c := mustUpdate(t, m, &Config{Name: "c", Type: typ, Endpoints: namesOn(80, "api.example"), DNS: &DNS{Refresh: time.Second, FailureBase: time.Hour, FailureMax: time.Hour}})
+			terms := &DNS{Refresh: time.Second, FailureBase: time.Hour, FailureMax: time.Hour}
+			if typ == LogicalDNS {
+				terms.FailureBase, terms.FailureMax = time.Second, time.Second
+			}
+			c := mustUpdate(t, m, &Config{Name: "c", Type: typ, Endpoints: namesOn(80, "api.example"), DNS: terms})
 			for i, tc := range []struct {
 				err  error
 				addr string
@@ -88,12 +92,47 @@ func TestNamesThatAreGone(t *testing.T) {
 				if dns.set(tc.err); tc.addr != "" {
 					dns.set(tc.err, tc.addr)
 				}
-				wait(1100 * time.Millisecond) // that there is nothing is no failure, which would be waited after for long
+				wait(1100 * time.Millisecond) // where that there is nothing is no failure, which would be waited after for long
 				if got := addresses(c); len(got) != tc.want {
 					t.Errorf("%d.%d: %v", typ, i, got)
 				}
 			}
 		})
+	}
+}
+
+// TestNoAddressIsAFailure: a LogicalDNS cluster asks again after an answer without an address as
+// after none at all, as in Envoy; for a StrictDNS cluster it is an answer as any other.
+func TestNoAddressIsAFailure(t *testing.T) {
+	for name, answer := range map[string]func(*fakeDNS){
+		"no such name":       func(dns *fakeDNS) { dns.set(noSuchHost) },
+		"no address":         func(dns *fakeDNS) { dns.set(nil) },
+		"none of its family": func(dns *fakeDNS) { dns.set(nil, "::1") },
+	} {
+		for typ, soon := range map[Type]bool{StrictDNS: false, LogicalDNS: true} {
+			t.Run(name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					dns := &fakeDNS{}
+					answer(dns)
+					m := NewManager(Options{Resolver: dns})
+					defer m.Close()
+					c := mustUpdate(t, m, &Config{Name: "c", Type: typ, Endpoints: namesOn(80, "api.example"), DNS: &DNS{
+						Family: IPv4Only, Refresh: time.Hour, FailureBase: time.Second, FailureMax: time.Second}})
+					wait(10 * time.Second)
+					dns.set(nil, "10.0.0.1")
+					wait(time.Second)
+					if got := addresses(c); (len(got) == 1) != soon {
+						t.Errorf("type %d: %v", typ, got)
+					}
+					// One that answers with an address is asked no sooner than it is to be.
+					dns.set(nil, "10.0.0.2")
+					wait(30 * time.Minute)
+					if got := addresses(c); soon && (len(got) != 1 || got[0] != "10.0.0.1:80") {
+						t.Errorf("type %d: %v", typ, got)
+					}
+				})
+			})
+		}
 	}
 }
 

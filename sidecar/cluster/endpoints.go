@@ -13,10 +13,11 @@ import (
 // endpointSet is what the load balancer reads. Immutable; a change of endpoints,
 // of health or of an ejection makes a new one.
 type endpointSet struct {
-	hosts   []*Host // all, in order of arrival
-	whole   *balancer
+	hosts   []*Host      // all, in order of arrival
+	whole   *balancer    // with subsets, of no hosts
 	subsets *subsetIndex // nil without subsets
 	began   int64        // when it began to be made
+	took    int64        // and how long that lasted
 	own     *ownHosts    // of the own cluster, nil for others
 	drop    *Dropping    // nil where all requests are for the hosts
 }
@@ -71,13 +72,12 @@ type plan struct {
 }
 
 // replace makes a the assignment, and puts it in force. c.mu is held.
-func (c *Cluster) replace(a *Assignment) { c.adopt(c.prepare(a)) }
+func (c *Cluster) replace(a *Assignment) { c.adopt(c.prepare(a, c.cfg.Load())) }
 
-// prepare makes a the assignment, and a set of it, which may fault. Hosts are recognised by
+// prepare makes a the assignment, and a set of it by s, which may fault. Hosts are recognised by
 // address, so that their pools and counters survive. It ends idle connections of hosts that
 // have another name to tell, and changes nothing that recall does not put back. c.mu is held.
-func (c *Cluster) prepare(a *Assignment) *plan {
-	s := c.cfg.Load()
+func (c *Cluster) prepare(a *Assignment, s *settings) *plan {
 	if c.removed {
 		a = nil
 	} else if s.Type == EDS {
@@ -113,7 +113,7 @@ func (c *Cluster) prepare(a *Assignment) *plan {
 			h.check.state.Store(0) // what was found no longer counts, in this set already
 		}
 	}
-	p.set = c.newSet()
+	p.set = c.newSet(s)
 	return p
 }
 
@@ -142,7 +142,11 @@ func (c *Cluster) take(l *Locality, e *Endpoint, old *members, s *settings) (fre
 	h := old.member(key)
 	// Connections over another transport socket are those of another host.
 	if h == nil || !reflect.DeepEqual(h.socket, s.socketFor(e)) {
+		was := h
 		h, fresh = newHost(c, key, e, s), true
+		if was != nil {
+			h.inherit(was, e, s)
+		}
 	}
 	h.place(e, l.Priority)
 	h.terms.Store(s.tlsGeneration)
@@ -172,7 +176,7 @@ func (c *Cluster) forgetAll() {
 
 // forget retires a host that the assignment no longer names.
 func (c *Cluster) forget(h *Host) {
-	if h.ejected() {
+	if heir := c.member(h.key); h.ejected() && (heir == nil || heir == h || !heir.ejected()) {
 		c.ejected--
 	}
 	h.depart()
@@ -202,25 +206,30 @@ func (c *Cluster) rosters() []roster {
 }
 
 // rebuild makes the endpoint set of what is known. c.mu is held.
-func (c *Cluster) rebuild() { c.install(c.newSet()) }
+func (c *Cluster) rebuild() { c.install(c.newSet(c.cfg.Load())) }
 
-// newSet is the endpoint set of what is known. c.mu is held.
-func (c *Cluster) newSet() *endpointSet {
-	cfg, now := c.cfg.Load(), monotonic()
+// newSet is the endpoint set of what is known, by cfg. c.mu is held.
+func (c *Cluster) newSet(cfg *settings) *endpointSet {
+	now := monotonic()
 	rosters := c.rosters()
-	s := &endpointSet{hosts: slices.Clone(c.order), whole: newBalancer(rosters, nil, cfg, c.assignment, now), began: now}
+	s := &endpointSet{hosts: slices.Clone(c.order), began: now}
 	if cfg.Subsets != nil {
+		s.whole, _ = newLevels(rosters, nil, cfg, c.assignment, now)
 		s.subsets = newSubsetIndex(rosters, cfg, c.assignment, now)
+	} else {
+		s.whole = newBalancer(rosters, nil, cfg, c.assignment, now)
 	}
 	s.drop = c.newDropping()
 	if c.m.opts.Own.is(c.name) {
-		s.own = c.m.ownHosts(rosters)
+		s.own = c.m.ownHosts(rosters, cfg)
 	}
+	s.took = monotonic() - now
 	return s
 }
 
 // install has the load balancer read s. c.mu is held.
 func (c *Cluster) install(s *endpointSet) {
+	began := monotonic()
 	if c.rebuilding != nil {
 		c.rebuilding.Stop()
 		c.rebuilding = nil
@@ -243,13 +252,22 @@ func (c *Cluster) install(s *endpointSet) {
 	c.warm(c.cfg.Load(), s.began)
 	c.countHosts(s.hosts)
 	done := monotonic()
-	c.restUntil = done + rest*(done-s.began)
+	c.restUntil = done + int64(restAfter(time.Duration(s.took+done-began)))
 }
 
 // rest is how much longer than making a set the cluster rests before a change of
 // health makes the next one: with thousands of hosts, or great tables, many changes
 // then share one.
 const rest = 20
+
+// mostRest bounds the rest, during which hosts that fail get requests.
+const mostRest = time.Second
+
+// restAfter is the rest after what took a time: as long at least where that is beyond the bound,
+// so that half of the time is left for others.
+func restAfter(took time.Duration) time.Duration {
+	return min(rest*took, max(mostRest, took))
+}
 
 // healthChanged has the set made again, at once or after the rest. c.mu is held.
 func (c *Cluster) healthChanged() {

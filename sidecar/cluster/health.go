@@ -9,7 +9,9 @@ import (
 	"net/netip"
 	"os"
 	"reflect"
+	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -310,7 +312,7 @@ func (k *checker) connect(ctx context.Context, s *settings) (stream.Stream, erro
 	}
 	if t := probe.tls(s); t != nil {
 		own := *t
-		own.ALPN = k.alpn()
+		own.ALPN = k.alpn(t)
 		probe.socket = &SocketMatch{TLS: &own, Announce: probe.announcement(s)}
 		if _, _, err := m.opts.TLS.ClientTLS(source, k.h.cluster.name, t); err != nil {
 			return nil, unready{err}
@@ -337,11 +339,15 @@ func (k *checker) connect(ctx context.Context, s *settings) (stream.Stream, erro
 	return st, nil
 }
 
-// alpn is what checks offer: what they speak, whatever requests offer.
-func (k *checker) alpn() []string {
+// alpn is what checks over t offer: what they speak, whatever requests offer. A foreign context
+// that offers no version of HTTP offers the same as for requests: its server may want that name.
+func (k *checker) alpn(t *TLS) []string {
+	http := func(name string) bool { return name == "h2" || strings.HasPrefix(name, "http/") }
 	switch {
 	case len(k.cfg.ALPN) > 0:
 		return k.cfg.ALPN
+	case t.Context != nil && len(t.ALPN) > 0 && !slices.ContainsFunc(t.ALPN, http):
+		return t.ALPN
 	case k.speaks() == protocolHTTP2:
 		return []string{"h2"}
 	case k.speaks() == protocolHTTP1:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 
@@ -12,8 +13,12 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 )
 
-// maxCheckBody is how much of a response's body a check reads.
+// maxCheckBody is how much of a response's body is kept. Of HTTP checks the rest is read as well,
+// as long as the check may last: a long answer is one that passes, as in Envoy.
 const maxCheckBody = 1 << 20
+
+// anyLength is the limit of what is read of a body where there is none.
+const anyLength = math.MaxInt
 
 // userAgent is what health checks say they are.
 const userAgent = "Hauberk/HC"
@@ -48,7 +53,7 @@ func addHeaders(f *message.Fields, add []CheckHeader, remove []string) {
 // keep is how much of the body is looked at.
 func (c *HTTPCheck) keep() int {
 	if c.BodyLimit > 0 {
-		return c.BodyLimit
+		return min(c.BodyLimit, maxCheckBody)
 	}
 	return maxCheckBody
 }
@@ -107,7 +112,7 @@ func (k *checker) checkHTTP() (v verdict, reusable bool) {
 	if _, err = k.conn.Write(append(out, c.Body...)); err != nil {
 		return unanswered(err), false
 	}
-	r := responseReader{conn: k.conn, method: req.Method, limit: maxCheckBody, keep: c.keep()}
+	r := responseReader{conn: k.conn, method: req.Method, limit: anyLength, keep: c.keep()}
 	if err := r.read(); err != nil {
 		return unanswered(err), false
 	}

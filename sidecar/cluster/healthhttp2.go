@@ -35,8 +35,8 @@ func (c *http2Checks) end() {
 }
 
 // callHTTP2 sends a request with its body and reads the answer, all but keep bytes of
-// whose body are dropped, until ctx ends.
-func callHTTP2(ctx context.Context, c *http2.ClientConn, req *message.Request, body []byte, keep int) (*Answer, error) {
+// whose body are dropped, until ctx ends or the body is longer than limit.
+func callHTTP2(ctx context.Context, c *http2.ClientConn, req *message.Request, body []byte, keep, limit int) (*Answer, error) {
 	a := &Answer{}
 	s, err := c.Open(req, len(body) == 0)
 	if err != nil {
@@ -67,7 +67,7 @@ func callHTTP2(ctx context.Context, c *http2.ClientConn, req *message.Request, b
 		if chunk, last, err = s.Next(); err != nil {
 			return a, err
 		}
-		if total += len(chunk); total > maxCheckBody {
+		if total += len(chunk); total > limit {
 			return a, errLongBody
 		}
 		a.Body = append(a.Body, chunk[:min(len(chunk), keep-len(a.Body))]...)
@@ -84,7 +84,7 @@ func (k *checker) checkHTTP2(ctx context.Context) (v verdict, reusable bool) {
 	c := k.cfg.HTTP
 	var req message.Request
 	k.request(&req)
-	a, err := callHTTP2(ctx, k.http2.ClientConn, &req, c.Body, c.keep())
+	a, err := callHTTP2(ctx, k.http2.ClientConn, &req, c.Body, c.keep(), anyLength)
 	if errors.Is(err, http2.ErrUnwritable) {
 		return failed(fmt.Errorf("host %q, path %q: %w; set http_health_check.host", req.Authority, req.Path, err)), true
 	}
@@ -113,7 +113,7 @@ func (k *checker) checkGRPC(ctx context.Context) (v verdict, reusable bool) {
 	addHeaders(&req.Fields, c.Metadata, nil)
 	body := grpcFrame(healthRequest(c.Service))
 	req.ContentLength = message.UnknownLength
-	a, err := callHTTP2(ctx, k.http2.ClientConn, &req, body, maxCheckBody)
+	a, err := callHTTP2(ctx, k.http2.ClientConn, &req, body, maxCheckBody, maxCheckBody)
 	if err != nil {
 		return unanswered(err), k.http2.Usable()
 	}

@@ -173,7 +173,7 @@ func (p pooled) ClientTLS(_, _ string, t *TLS) (*tls.Config, string, error) {
 // TestChecksOverTLS asks a real server, over the path that requests take.
 func TestChecksOverTLS(t *testing.T) {
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.WriteString(w, r.Proto)
+		_, _ = io.WriteString(w, r.Proto+strings.Repeat(" ", maxCheckBody)) // however long, it is an answer
 	}))
 	srv.EnableHTTP2 = true
 	srv.StartTLS()
@@ -184,6 +184,7 @@ func TestChecksOverTLS(t *testing.T) {
 	for _, protocol := range []Protocol{SpeakHTTP1, SpeakAuto} {
 		for proto, http2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2.0": true} {
 			check := every(&HTTPCheck{Host: "api", Path: "/", HTTP2: http2, Receive: [][]byte{[]byte(proto)}})
+			check.Timeout = 20 * time.Second
 			c := mustUpdate(t, m, &Config{Name: proto, TLS: &TLS{SNI: "example.com"}, HTTP: HTTP{Protocol: protocol}, HealthCheck: check, Endpoints: hosts("c", srv.Listener.Addr().String())})
 			waitFor(t, func() bool { return c.Stats()[0].CheckAttempts > 0 })
 			if got := c.Stats()[0]; got.Check != "passing" {

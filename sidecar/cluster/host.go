@@ -100,6 +100,23 @@ func newHost(c *Cluster, key string, e *Endpoint, s *settings) *Host {
 	return h
 }
 
+// inherit has h, which is reached over another transport socket than was, be known for what was
+// found of that: it is the same host. What a trial found over the new socket goes before. was
+// stays as it is, so that it can be recalled. The cluster's lock is held.
+func (h *Host) inherit(was *Host, e *Endpoint, s *settings) {
+	if _, tried := h.cluster.tried.checks[h.key]; !tried && s.HealthCheck != nil && !e.check().Disabled {
+		h.check.state.Store(was.check.state.Load())
+		h.check.history = was.check.history
+	}
+	h.healthySince.Store(was.healthySince.Load())
+	from, to := &was.outlier, &h.outlier
+	to.failures5xx.Store(from.failures5xx.Load())
+	to.failuresGateway.Store(from.failuresGateway.Load())
+	to.failuresLocal.Store(from.failuresLocal.Load())
+	to.isEjected.Store(from.isEjected.Load())
+	to.until, to.times, to.returned = from.until, from.times, from.returned
+}
+
 func (h *Host) place(e *Endpoint, priority int) {
 	if h.describe(e) {
 		h.closeIdle()
@@ -160,9 +177,12 @@ const (
 // state combines what the control plane, the active checks and the outlier
 // detection say: all must find the host healthy. An excluded host does not count
 // as one that could be, nor does one that drains, as in Envoy.
-func (h *Host) state() (state hostState, excluded bool) {
+func (h *Host) state() (state hostState, excluded bool) { return h.stateBy(h.cluster.cfg.Load()) }
+
+// stateBy is state by settings that may not be in force yet.
+func (h *Host) stateBy(s *settings) (state hostState, excluded bool) {
 	health, check := h.Health(), h.check.state.Load()
-	pending := check&checkPending != 0 && h.cluster.cfg.Load().ExcludeUnchecked
+	pending := check&checkPending != 0 && s.ExcludeUnchecked
 	excluded = health == Draining || pending || check&checkExcluded != 0
 	switch {
 	case health == Unhealthy || health == Draining || check&checkFailed != 0 || h.ejected():

@@ -43,7 +43,7 @@ type destinations struct {
 	mu     sync.Mutex // serialises writers
 	count  int
 	closed bool
-	swept  int64 // under the cluster's lock
+	swept  int64 // of the manager's goroutine alone
 }
 
 type destinationTable [destinationShards]atomic.Pointer[map[netip.AddrPort]*Host]
@@ -208,7 +208,19 @@ func (d *destinations) counted() {
 	}
 }
 
-// all are the hosts, by address.
+// size is how many hosts there are.
+func (d *destinations) size() (n int) {
+	if t := d.shards.Load(); t != nil {
+		for i := range t {
+			if hosts := t[i].Load(); hosts != nil {
+				n += len(*hosts)
+			}
+		}
+	}
+	return n
+}
+
+// all are the hosts, by address: which is for people, and takes long where there are many.
 func (d *destinations) all() []*Host {
 	var out []*Host
 	d.each(func(hosts map[netip.AddrPort]*Host) map[netip.AddrPort]*Host {

@@ -48,8 +48,8 @@ func (r *rate) count(ok bool) {
 
 // take returns the share of successes in percent, and begins anew.
 func (r *rate) take() (percent float64, total uint64) {
-	// In this order, a request between the two lines counts as a failure of the
-	// next interval at worst, and no rate is above 100 %.
+	// In this order, a request that succeeds between the two lines counts as a failure of this
+	// interval at worst, and as one more success of the next: the minimum keeps that at 100 %.
 	success := r.success.Swap(0)
 	total = r.total.Swap(0)
 	if total == 0 {
@@ -123,12 +123,15 @@ func clearCount(c *atomic.Int32) {
 	}
 }
 
+// count counts a failure, and ejects the host with the one that makes too many in a row. The count
+// may be beyond a limit that was lowered; one of several callers that find it so goes on.
 func count(h *Host, c *atomic.Int32, limit int, found Anomaly) {
-	n := c.Add(1)
-	if limit <= 0 || int(n) != limit {
+	if limit <= 0 {
 		return
 	}
-	c.Store(0)
+	if n := c.Add(1); int(n) < limit || !c.CompareAndSwap(n, 0) {
+		return
+	}
 	own := h.cluster
 	own.mu.Lock()
 	defer own.mu.Unlock()

@@ -105,3 +105,38 @@ func TestEjectionTimes(t *testing.T) {
 		}
 	})
 }
+
+// TestOutlierThresholdLowered: a host that has failed more often in a row than a new threshold
+// allows is ejected at the next failure, and failures that nothing counted are not held against it.
+func TestOutlierThresholdLowered(t *testing.T) {
+	for name, c := range map[string]struct {
+		before, after int
+		more          int // failures until it is ejected
+	}{"lowered": {10, 3, 1}, "lowered to one": {10, 1, 1}, "raised": {5, 10, 6}, "switched on": {0, 3, 3}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := NewManager(Options{})
+				defer m.Close()
+				cfg := func(consecutive int) *Config {
+					return &Config{Name: "c", Endpoints: hosts("c", "10.0.0.1"), Outlier: &Outlier{
+						Consecutive5xx: consecutive, EnforcingConsecutive5xx: 100, MaxEjectionPercent: 100, Interval: time.Hour, BaseEjectionTime: time.Hour,
+					}}
+				}
+				h := mustUpdate(t, m, cfg(c.before)).hosts()[0]
+				for range 4 {
+					h.Report(500)
+				}
+				mustUpdate(t, m, cfg(c.after))
+				for i := 1; i <= c.more; i++ {
+					if h.ejected() {
+						t.Fatalf("ejected after %d more failures, not %d", i-1, c.more)
+					}
+					h.Report(500)
+				}
+				if !h.ejected() {
+					t.Errorf("not ejected after %d more failures", c.more)
+				}
+			})
+		})
+	}
+}

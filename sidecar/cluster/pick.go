@@ -89,8 +89,12 @@ func (c *Cluster) another(pc *PickContext, tried *Host) *Host {
 // size is how many hosts there are.
 func (c *Cluster) size() int {
 	s := c.cfg.Load()
-	if s.Type != Aggregate {
-		return len(c.hosts())
+	switch s.Type {
+	case OriginalDestination:
+		return c.destinations.size()
+	default:
+		return len(c.set.Load().hosts)
+	case Aggregate:
 	}
 	n := 0
 	for _, child := range c.aggregated(s).clusters {

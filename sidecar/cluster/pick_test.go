@@ -148,6 +148,9 @@ func benchmarked(t testing.TB) map[string]func() *Host {
 		&PickContext{Metadata: NewMetadataMatch(map[string]any{"v": "1"})})
 	add("aggregate", &Config{Type: Aggregate, Aggregate: []string{"round robin", "random"}}, none)
 	add("original destination", &Config{Type: OriginalDestination}, &PickContext{Destination: netip.MustParseAddrPort("10.0.0.1:80")})
+	again := &PickContext{Destination: netip.MustParseAddrPort("10.0.0.1:80"), Reselections: 2}
+	add("original destination again", &Config{Type: OriginalDestination}, again)
+	again.Avoid = []*Host{out["original destination again"]()}
 	return out
 }
 

@@ -532,8 +532,20 @@ func (p *pool) sweep(now, limit int64) {
 		return
 	}
 	p.mu.Lock()
-	p.idle = slices.Insert(p.idle, 0, keep...)
+	// Whoever condemned some meanwhile did not find them among the idle ones.
+	good, condemned := keep[:0], []*Conn(nil)
+	for _, c := range keep {
+		if c.condemned.Load() {
+			condemned = append(condemned, c)
+		} else {
+			good = append(good, c)
+		}
+	}
+	p.idle = slices.Insert(p.idle, 0, good...)
 	p.mu.Unlock()
+	for _, c := range condemned {
+		_ = c.Close()
+	}
 	if !p.host.usable() {
 		p.closeIdle()
 	}

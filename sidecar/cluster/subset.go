@@ -59,16 +59,20 @@ type subsetIndex struct {
 	settings  *settings
 	byText    map[string]*subset // by criteria, as MetadataMatch has them
 	selectors map[string]*Selector
-	any       *subset
-	fallback  *subset // the default subset; nil where it is not used
+	any       *subset // all hosts, and
+	fallback  *subset // the default subset; each nil where no policy falls back on it
 }
 
 func newSubsetIndex(rosters []roster, s *settings, a *Assignment, now int64) *subsetIndex {
 	x := &subsetIndex{settings: s, byText: map[string]*subset{}, selectors: map[string]*Selector{}}
 	all := func(*Host) bool { return true }
 	balance := func(keep func(*Host) bool) *subset { return &subset{balancer: newBalancer(rosters, keep, s, a, now)} }
-	x.any = balance(all)
-	x.fallback = balance(func(h *Host) bool { return matchesAll(h, s.Subsets.Default, s.Subsets.ListAsAny) })
+	if s.Subsets.PanicAny || s.Subsets.fallsBack(FallbackAny) {
+		x.any = balance(all)
+	}
+	if s.Subsets.fallsBack(FallbackDefault) {
+		x.fallback = balance(func(h *Host) bool { return matchesAll(h, s.Subsets.Default, s.Subsets.ListAsAny) })
+	}
 	members := map[string]map[*Host]bool{}
 	for i := range s.Subsets.Selectors {
 		sel := &s.Subsets.Selectors[i]
@@ -97,6 +101,11 @@ func newSubsetIndex(rosters []roster, s *settings, a *Assignment, now int64) *su
 		x.byText[text] = balance(func(h *Host) bool { return in[h] })
 	}
 	return x
+}
+
+// fallsBack tells whether a policy, the cluster's or a selector's, is to.
+func (s *Subsets) fallsBack(to Fallback) bool {
+	return s.Fallback == to || slices.ContainsFunc(s.Selectors, func(sel Selector) bool { return sel.Fallback == to })
 }
 
 func joinKeys(keys []string) string {

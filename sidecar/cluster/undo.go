@@ -117,7 +117,7 @@ func setTogether(clusters []*Cluster, a *Assignment) error {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		were[i] = c.present()
-		err := panics.Refuse(panics.Configuration, func() error { plans[i] = c.prepare(a); return nil })
+		err := panics.Refuse(panics.Configuration, func() error { plans[i] = c.prepare(a, c.cfg.Load()); return nil })
 		if err != nil {
 			for j, was := range were[:i+1] {
 				clusters[j].recall(was, was.settings)

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -103,7 +104,7 @@ type ownHosts struct {
 }
 
 // ownHosts counts the first priority; as in Envoy the own cluster has no other.
-func (m *Manager) ownHosts(rosters []roster) *ownHosts {
+func (m *Manager) ownHosts(rosters []roster, s *settings) *ownHosts {
 	own := &ownHosts{zones: map[Zone]capacity{}}
 	if len(rosters) == 0 {
 		return own
@@ -111,7 +112,7 @@ func (m *Manager) ownHosts(rosters []roster) *ownHosts {
 	r := &rosters[0]
 	own.localities, own.present = len(r.places), r.at(m.opts.Own.Zone) >= 0
 	for i, h := range r.hosts {
-		state, excluded := h.state()
+		state, excluded := h.stateBy(s)
 		own.census.add(h, state, excluded)
 		if state == hostUp {
 			zone := r.places[r.where[i]].zone()
@@ -296,7 +297,7 @@ func (m *Manager) keepRegarding() {
 				panics.Guard(panics.Housekeeper, func() { fair.Background(c.regardOwn() * fair.Message) })
 			}
 		}
-		if !m.pause(rest * time.Duration(monotonic()-began)) {
+		if !m.pause(restAfter(time.Duration(monotonic() - began))) {
 			return
 		}
 		// Who changes it from here on finds that nobody regards it, or is seen here.
@@ -339,10 +340,8 @@ func (c *Cluster) regardOwn() (routers int) {
 func (set *endpointSet) each(f func(*balancer)) {
 	f(set.whole)
 	if x := set.subsets; x != nil {
-		f(x.any.balancer)
-		f(x.fallback.balancer)
-		for _, sub := range x.byText {
-			if sub.balancer != nil {
+		for _, sub := range slices.AppendSeq([]*subset{x.any, x.fallback}, maps.Values(x.byText)) {
+			if sub != nil && sub.balancer != nil {
 				f(sub.balancer)
 			}
 		}

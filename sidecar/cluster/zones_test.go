@@ -381,7 +381,7 @@ func TestZoneRoutesOfAnotherTime(t *testing.T) {
 		mustUpdate(t, m, &Config{Name: "own", Type: EDS})
 		c := mustUpdate(t, m, &Config{Name: "c", Type: EDS, Zones: &ZoneAware{Percent: 100}, Endpoints: zoned("c", "a=1 b=1")})
 		c.mu.Lock()
-		late := c.newSet()
+		late := c.newSet(c.cfg.Load())
 		if err := m.SetEndpoints(zoned("own", "a=1 b=1")); err != nil {
 			t.Error(err)
 		}
