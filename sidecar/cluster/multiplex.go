@@ -248,7 +248,7 @@ func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Sha
 		case <-next:
 		case <-p.multiplexed.freed:
 		case <-ctx.Done():
-			return nil, &Error{Kind: Canceled, Cluster: c.name, Host: p.host.key, Err: context.Cause(ctx)}
+			return nil, p.canceled(ctx, s)
 		}
 		if p.multiplexed.declined.Load() {
 			return nil, nil

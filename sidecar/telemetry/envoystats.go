@@ -119,6 +119,7 @@ var envoyStats = []EnvoyStatGroup{
 		{"upstream_rq_per_try_timeout", `hauberk_upstream_failures_total{reason="per_try_timeout"}`, ""},
 		{"upstream_rq_per_try_idle_timeout", `hauberk_upstream_failures_total{reason="per_try_idle_timeout"}`, ""},
 		{"upstream_rq_rx_reset", `hauberk_upstream_failures_total{reason="reset"}`, ""},
+		{"upstream_rq_cancelled", `hauberk_upstream_requests_abandoned_total{stage="pending"}`, ""},
 		{"upstream_rq_retry", "hauberk_upstream_retries_total", ""},
 		{"upstream_rq_retry_success", `hauberk_upstream_retries_total{result="success"}`, ""},
 		{"upstream_rq_retry_overflow", `hauberk_upstream_retries_total{result="overflow"}`, ""},
