@@ -43,7 +43,9 @@ func TestAbandonedWhilePending(t *testing.T) {
 				t.Errorf("no %s 2 in %s", counter, got)
 			}
 			close(s.goOn)
-			waitFor(t, func() bool { return !strings.Contains(countedText(t, s.m), `hauberk_upstream_connections_total{cluster="c",result="ok"} 0`) })
+			waitFor(t, func() bool {
+				return !strings.Contains(countedText(t, s.m), `hauberk_upstream_connections_total{cluster="c",result="ok"} 0`)
+			})
 			if got := countedText(t, s.m); !strings.Contains(got, counter+" 2\n") {
 				t.Errorf("with the connection: no %s 2 in %s", counter, got)
 			}

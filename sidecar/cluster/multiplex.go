@@ -389,6 +389,20 @@ func (p *pool) drainShared(match func(*Conn) bool) {
 	}
 }
 
+// count has a connection's events counted; the streams of one for tunnels are no requests.
+func (c *Cluster) count(terms *http2.Config, tunnels bool) {
+	all := c.m.opts.Metrics
+	if all == nil {
+		return
+	}
+	terms.OnEvent = func(e http2.Event) {
+		all.HTTP2Events.With("upstream", e.String()).Inc(0)
+		if e == http2.EventResetSent && !tunnels {
+			c.metrics.Abandoned(0, telemetry.AbandonedStream)
+		}
+	}
+}
+
 // http2 are the codec's terms.
 func (h *HTTP) http2() *http2.Config {
 	c := http2.Default()

@@ -89,8 +89,9 @@ var envoyStats = []EnvoyStatGroup{
 	{"http1, http2 (codecs)", []EnvoyStat{
 		{"http1.response_flood, http1.dropped_headers_with_underscores, http1.requests_rejected_with_underscores_in_headers", errorsSeen, "by reason; dropped fields are not counted"},
 		{"http2.rx_messaging_error, http2.inbound_empty_frames_flood, http2.inbound_priority_frames_flood, http2.inbound_window_update_frames_flood, http2.outbound_flood, http2.outbound_control_flood, http2.header_overflow, http2.trailers", errorsSeen, "by reason"},
-		{"http2.rx_reset", `hauberk_http2_glitches_total{class="reset"}`, "those before an answer; the requests that were reset are counted by flag"},
-		{"http2.tx_reset, http2.goaway_sent", "", "the requests that were reset are counted by flag"},
+		{"http2.rx_reset", `hauberk_http2_events_total{event="rx_reset"}`, "those before an answer are in hauberk_http2_glitches_total too"},
+		{"http2.tx_reset", `hauberk_http2_events_total{event="tx_reset"}`, ""},
+		{"http2.goaway_sent", `hauberk_http2_events_total{event="goaway_sent"}`, "that of a fault is counted by the fault"},
 		{"http2.streams_active, http2.pending_send_bytes", "", "buffers are bounded"},
 	}},
 	{"cluster.NAME", []EnvoyStat{
@@ -120,6 +121,7 @@ var envoyStats = []EnvoyStatGroup{
 		{"upstream_rq_per_try_idle_timeout", `hauberk_upstream_failures_total{reason="per_try_idle_timeout"}`, ""},
 		{"upstream_rq_rx_reset", `hauberk_upstream_failures_total{reason="reset"}`, ""},
 		{"upstream_rq_cancelled", `hauberk_upstream_requests_abandoned_total{stage="pending"}`, ""},
+		{"upstream_rq_tx_reset", `hauberk_upstream_requests_abandoned_total{stage="stream"}`, ""},
 		{"upstream_rq_retry", "hauberk_upstream_retries_total", ""},
 		{"upstream_rq_retry_success", `hauberk_upstream_retries_total{result="success"}`, ""},
 		{"upstream_rq_retry_overflow", `hauberk_upstream_retries_total{result="overflow"}`, ""},

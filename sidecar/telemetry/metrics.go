@@ -90,6 +90,8 @@ type Metrics struct {
 	ProtocolErrors *CounterVec
 	// Glitches counts what clients of HTTP/2 do at our cost, by class.
 	Glitches *CounterVec
+	// HTTP2Events counts resets and the like, by side and event.
+	HTTP2Events *CounterVec
 
 	// FilterEvents counts what HTTP filters did, by the filter's name in the chain
 	// and event ("delay", "rate_limited").
@@ -201,6 +203,8 @@ func NewMetrics() *Metrics {
 		ProtocolErrors: r.Counter("hauberk_protocol_errors_total", "Messages refused because they break the protocol, by side and reason.", "side", "reason"),
 
 		Glitches: r.Counter("hauberk_http2_glitches_total", "What clients of HTTP/2 did at the sidecar's cost, which honest ones do seldom or never, by class: malformed (messages that are refused), stream_error, reset (of a stream, before anything was answered), refused_stream, closed_stream, header_size, continuation_flood, empty_frames_flood, settings, ping, priority_flood, window_update_flood, outbound_flood or slow_head.", "class"),
+
+		HTTP2Events: r.Counter("hauberk_http2_events_total", "Ends of streams and connections of HTTP/2, by side and event: tx_reset (RST_STREAM that the sidecar sent), rx_reset (those that it got, of streams that were not over) or goaway_sent (the GOAWAY of a connection that is drained or idle).", "side", "event"),
 
 		Mirrored:     r.Counter("hauberk_mirrored_requests_total", "Copies of requests for mirrors, by result: answered, failed, dropped (by their cluster's drop_overloads), or too_large, where the body was longer than is kept and no copy was made.", "result"),
 		FilterEvents: r.Counter("hauberk_http_filter_events_total", "What HTTP filters did, by the filter's name and event: delay, abort and overflow of faults; enabled, ok, rate_limited, enforced and shadow_mode (over the limit of a descriptor in shadow mode alone, and let pass) of local rate limits; origin_valid and origin_invalid of CORS.", "filter", "event"),
