@@ -62,6 +62,9 @@ var wholeAlike = []struct{ envoy, hauberk string }{
 	{`http2\.rx_reset`, `hauberk_http2_events_total{side="downstream",event="rx_reset"}`},
 	{`http2\.goaway_sent`, `hauberk_http2_events_total{side="downstream",event="goaway_sent"}`},
 	{`cluster\..*\.http2\.tx_reset`, `hauberk_http2_events_total{side="upstream",event="tx_reset"}`},
+	{`tcp\.tcpidle\.idle_timeout`, `hauberk_connections_closed_total{listener="tcpidle",reason="idle_timeout"}`},
+	{`tcp\.tcpduration\.max_downstream_connection_duration`, `hauberk_connections_closed_total{listener="tcpduration",reason="max_connection_duration"}`},
+	{`tcp\.tcpnocluster\.downstream_cx_no_route`, `hauberk_connections_closed_total{listener="tcpnocluster",reason="no_cluster"}`},
 	{`cluster\..*\.http2\.rx_reset`, `hauberk_http2_events_total{side="upstream",event="rx_reset"}`},
 }
 

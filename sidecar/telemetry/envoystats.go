@@ -70,7 +70,9 @@ var envoyStats = []EnvoyStatGroup{
 	{"tcp.PREFIX, and other network filters", []EnvoyStat{
 		{"downstream_cx_total", "hauberk_connections_total", ""},
 		{"downstream_cx_rx_bytes_total, downstream_cx_tx_bytes_total", "hauberk_bytes_total", ""},
-		{"idle_timeout, max_downstream_connection_duration, downstream_cx_no_route", "", "the access log's CONNECTION_TERMINATION_DETAILS and RESPONSE_FLAGS say so"},
+		{"idle_timeout", `hauberk_connections_closed_total{reason="idle_timeout"}`, ""},
+		{"max_downstream_connection_duration", `hauberk_connections_closed_total{reason="max_connection_duration"}`, ""},
+		{"downstream_cx_no_route", `hauberk_connections_closed_total{reason="no_cluster"}`, ""},
 		{"PREFIX.rbac.allowed, .denied", "hauberk_authz_decisions_total", ""},
 		{"PREFIX.rbac.shadow_allowed, .shadow_denied", "hauberk_authz_shadow_decisions_total", ""},
 		{"connection_limit.PREFIX.limited_connections, local_rate_limit.PREFIX.rate_limited", "hauberk_connections_refused_total", "by reason"},

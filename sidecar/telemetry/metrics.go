@@ -162,7 +162,7 @@ func NewMetrics() *Metrics {
 		tlsHandshakes:   r.Counter("hauberk_tls_handshakes_total", "Downstream TLS handshakes, by result, the version that was agreed on and the reason of a failure.", "result", "reason", "version"),
 		tlsDuration:     r.Histogram("hauberk_tls_handshake_duration_seconds", "Time of completed downstream TLS handshakes.", requestBounds),
 		refused:         r.Counter("hauberk_connections_refused_total", "Downstream connections refused before any filter ran, by reason.", "listener", "reason"),
-		policyClosed:    r.Counter("hauberk_connections_closed_total", "Established connections that the sidecar closed, by reason.", "listener", "reason"),
+		policyClosed:    r.Counter("hauberk_connections_closed_total", "Established connections that the sidecar closed, by reason: that of a policy or a drain, and of plain connections idle_timeout, max_connection_duration or no_cluster (theirs does not exist).", "listener", "reason"),
 		accepts:         r.Counter("hauberk_listener_accepts_total", "Connections accepted.", "listener"),
 		acceptErrors:    r.Counter("hauberk_listener_accept_errors_total", "Failed accept calls, by reason.", "listener", "reason"),
 		expiredCertConn: r.Counter("hauberk_peer_certificates_expired_total", "Open connections whose peer certificate expired, by what was done.", "listener", "action"),
