@@ -39,7 +39,7 @@ var envoyStats = []EnvoyStatGroup{
 		{"downstream_rq_total, downstream_rq_completed", "hauberk_requests_total", "when they have ended; code 0 are those without an answer, which Envoy does not complete"},
 		{"downstream_rq_1xx to downstream_rq_5xx", `hauberk_requests_total{code="200"}`, "by code; interim responses are not counted, answers of the health check filter are"},
 		{"downstream_rq_time", "hauberk_request_duration_seconds", ""},
-		{"downstream_rq_active", "", "hauberk_upstream_requests_active has those that were forwarded"},
+		{"downstream_rq_active", "hauberk_requests_active", "by service"},
 		{"downstream_rq_rx_reset", `hauberk_requests_total{flags="DR"}`, "and DC where the connection ended; Envoy counts answers before the end of a request too"},
 		{"downstream_rq_idle_timeout", `hauberk_requests_total{flags="SI"}`, ""},
 		{"downstream_rq_max_duration_reached", `hauberk_requests_total{flags="DT"}`, ""},

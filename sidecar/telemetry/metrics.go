@@ -73,6 +73,8 @@ type Metrics struct {
 	upstreamDropped            *CounterVec
 	upstreamAssignments        *CounterVec
 
+	// RequestsActive is what goes on now; the connections are asked at a scrape.
+	RequestsActive *GaugeVec
 	// UpstreamActive is what goes on now; the clusters fill it in at a scrape.
 	UpstreamActive *GaugeVec
 	// UpstreamRemaining is what is left of circuit breakers; the clusters fill it in
@@ -194,6 +196,7 @@ func NewMetrics() *Metrics {
 		upstreamInvalidDestination: r.Counter("hauberk_upstream_invalid_destinations_total", "Requests whose header named a destination that is no address and port.", "cluster"),
 		upstreamDropped:            r.Counter("hauberk_upstream_dropped_total", "Requests that were answered in the place of the endpoints, because their assignment has a share of them dropped (drop_overloads); of clusters that drop any.", "cluster"),
 		upstreamAssignments:        r.Counter("hauberk_upstream_assignments_total", "Assignments of endpoints that go stale (endpoint_stale_after), by result: ageing (it came) or stale (no update came in time, and its endpoints are in use no longer).", "cluster", "result"),
+		RequestsActive:             r.Gauge("hauberk_requests_active", "Requests of downstream connections that are under way now, those too that wait for anything; of services that have any.", "direction", "service"),
 		UpstreamActive:             r.Gauge("hauberk_upstream_requests_active", "Requests at upstreams now, and those that wait for a connection, by state: active or pending; of clusters that have any.", "cluster", "state"),
 		UpstreamRemaining:          r.Gauge("hauberk_upstream_limit_remaining", "What is left of a circuit breaker, where the cluster tracks it.", "cluster", "priority", "limit"),
 
