@@ -87,6 +87,7 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 	s.inbound, inbound = s.watcher.Child()
 	s.logs = telemetry.NewLogs(s.metrics)
 	s.timers = hcm.NewTimers()
+	s.timers.Expose(s.metrics)
 	defer func() {
 		if err != nil {
 			_ = s.Close()

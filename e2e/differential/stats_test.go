@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -31,6 +32,9 @@ var countedAlike = []struct{ envoy, hauberk, use string }{
 	{`upstream_rq_retry_overflow`, `hauberk_upstream_overflow_total{cluster="CLUSTER",limit="retries"}`, ""},
 	{`upstream_internal_redirect_succeeded_total`, `hauberk_upstream_internal_redirects_total{cluster="CLUSTER",result="followed"}`, ""},
 	{`upstream_internal_redirect_failed_total`, `hauberk_upstream_internal_redirects_total{cluster="CLUSTER",result="too_many"}`, ""},
+	{`upstream_rq_cancelled`, `hauberk_upstream_requests_abandoned_total{cluster="CLUSTER",stage="pending"}`, ""},
+	{`upstream_rq_tx_reset`, `hauberk_upstream_requests_abandoned_total{cluster="CLUSTER",stage="stream"}`, ""},
+	{`upstream_rq_rx_reset`, `hauberk_upstream_failures_total{cluster="CLUSTER",reason="reset"}`, ""},
 	{`upstream_cx_none_healthy`, `hauberk_upstream_no_healthy_total{cluster="CLUSTER"}`, ""},
 	{`lb_healthy_panic`, `hauberk_upstream_panic_picks_total{cluster="CLUSTER"}`, butEmpty},
 	{`membership_healthy`, `hauberk_upstream_endpoints{cluster="CLUSTER",state="healthy"}`, ""},
@@ -50,6 +54,18 @@ var countedAlike = []struct{ envoy, hauberk, use string }{
 	{`assignment_timeout_received`, `hauberk_upstream_assignments_total{cluster="CLUSTER",result="ageing"}`, ""},
 	{`assignment_stale`, `hauberk_upstream_assignments_total{cluster="CLUSTER",result="stale"}`, ""},
 	{`original_dst_host_invalid`, `hauberk_upstream_invalid_destinations_total{cluster="CLUSTER"}`, ""},
+}
+
+// wholeAlike are those of the whole program: regular expressions of Envoy's names.
+var wholeAlike = []struct{ envoy, hauberk string }{
+	{`http2\.tx_reset`, `hauberk_http2_events_total{side="downstream",event="tx_reset"}`},
+	{`http2\.rx_reset`, `hauberk_http2_events_total{side="downstream",event="rx_reset"}`},
+	{`http2\.goaway_sent`, `hauberk_http2_events_total{side="downstream",event="goaway_sent"}`},
+	{`cluster\..*\.http2\.tx_reset`, `hauberk_http2_events_total{side="upstream",event="tx_reset"}`},
+	{`tcp\.tcpidle\.idle_timeout`, `hauberk_connections_closed_total{listener="tcpidle",reason="idle_timeout"}`},
+	{`tcp\.tcpduration\.max_downstream_connection_duration`, `hauberk_connections_closed_total{listener="tcpduration",reason="max_connection_duration"}`},
+	{`tcp\.tcpnocluster\.downstream_cx_no_route`, `hauberk_connections_closed_total{listener="tcpnocluster",reason="no_cluster"}`},
+	{`cluster\..*\.http2\.rx_reset`, `hauberk_http2_events_total{side="upstream",event="rx_reset"}`},
 }
 
 const (
@@ -109,7 +125,7 @@ func TestStatisticsBesideEnvoy(t *testing.T) {
 	}
 	all := found{}
 	for i := range table.Groups {
-		if g := &table.Groups[i]; slices.Contains([]string{"clusters", "policies", "zones"}, g.Name) {
+		if g := &table.Groups[i]; slices.Contains([]string{"clusters", "policies", "zones", "counters"}, g.Name) {
 			r := &runner{g: g, certs: certs, dir: t.TempDir(), hauberk: hauberk}
 			r.envoy = func(file string) []string {
 				admin := filepath.Join(filepath.Dir(file), "admin.sock")
@@ -123,6 +139,11 @@ func TestStatisticsBesideEnvoy(t *testing.T) {
 			t.Errorf("%s of no cluster at Envoy, or %s at ours", s.envoy, s.hauberk)
 		}
 	}
+	for _, s := range wholeAlike {
+		if has := all[s.envoy]; !has.envoy || !has.hauberk {
+			t.Errorf("%s never at Envoy, or %s at ours", s.envoy, s.hauberk)
+		}
+	}
 }
 
 func (r *runner) statistics(t *testing.T, all found) {
@@ -132,21 +153,52 @@ func (r *runner) statistics(t *testing.T, all found) {
 	for i := range r.g.Configs {
 		c := &r.g.Configs[i]
 		for j := range c.Cases {
+			var both sync.WaitGroup
 			for _, p := range []*program{envoy, hauberk} {
-				if _, err := p.run(c, &c.Cases[j], r.certs); err != nil {
-					t.Fatal(err)
-				}
+				both.Go(func() {
+					if _, err := p.run(c, &c.Cases[j], r.certs); err != nil {
+						t.Error(err)
+					}
+				})
 			}
+			both.Wait()
 		}
 	}
 	var wrong []string
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		wrong = r.uneven(statistics(t, filepath.Join(envoy.dir, "admin.sock")), statistics(t, filepath.Join(hauberk.dir, "admin.sock")), all)
+		theirs, ours := statistics(t, filepath.Join(envoy.dir, "admin.sock")), statistics(t, filepath.Join(hauberk.dir, "admin.sock"))
+		wrong = append(r.uneven(theirs, ours, all), unevenWhole(theirs, ours, all)...)
 		if wrong == nil {
 			return
 		}
 	}
 	t.Error(strings.Join(wrong, "\n"))
+}
+
+// unevenWhole are the statistics of the whole programs in which the two differ.
+func unevenWhole(envoy, hauberk map[string]float64, all found) (wrong []string) {
+	for _, s := range wholeAlike {
+		theirs, has := matching(envoy, s.envoy)
+		ours := hauberk[s.hauberk]
+		if ours != theirs {
+			wrong = append(wrong, fmt.Sprintf("Envoy's %s are %v, %s %v", s.envoy, theirs, s.hauberk, ours))
+		}
+		was := all[s.envoy]
+		was.envoy, was.hauberk = was.envoy || has, was.hauberk || ours != 0
+		all[s.envoy] = was
+	}
+	return wrong
+}
+
+// matching is the sum of the statistics that have a name, and whether there are any.
+func matching(of map[string]float64, name string) (sum float64, any bool) {
+	whole := regexp.MustCompile(`^` + name + `$`)
+	for k, v := range of {
+		if whole.MatchString(k) {
+			sum, any = sum+v, true
+		}
+	}
+	return sum, any
 }
 
 // uneven are the statistics in which the two differ.
@@ -155,14 +207,8 @@ func (r *runner) uneven(envoy, hauberk map[string]float64, all found) (wrong []s
 		has := all[s.envoy]
 		for _, c := range r.g.Clusters {
 			name := fmt.Sprint(c["name"])
-			own := regexp.MustCompile(`^cluster\.` + name + `\.` + s.envoy + `$`)
-			var theirs float64
-			for k, v := range envoy {
-				if own.MatchString(k) {
-					theirs += v
-					has.envoy = true
-				}
-			}
+			theirs, any := matching(envoy, `cluster\.`+name+`\.`+s.envoy)
+			has.envoy = has.envoy || any
 			key := strings.ReplaceAll(s.hauberk, "CLUSTER", name)
 			ours, there := hauberk[key]
 			has.hauberk = has.hauberk || there

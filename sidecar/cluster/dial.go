@@ -56,6 +56,7 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (conn
 		if want == protocolTunnel {
 			terms = http2.ForTunnels()
 		}
+		p.host.cluster.count(terms, want == protocolTunnel)
 		c.HTTP2 = http2.NewClient(st, terms)
 		return c, nil
 	}

@@ -248,7 +248,7 @@ func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Sha
 		case <-next:
 		case <-p.multiplexed.freed:
 		case <-ctx.Done():
-			return nil, &Error{Kind: Canceled, Cluster: c.name, Host: p.host.key, Err: context.Cause(ctx)}
+			return nil, p.canceled(ctx, s)
 		}
 		if p.multiplexed.declined.Load() {
 			return nil, nil
@@ -385,6 +385,20 @@ func (p *pool) drainShared(match func(*Conn) bool) {
 	for _, c := range *conns {
 		if match(c) {
 			p.retire(c)
+		}
+	}
+}
+
+// count has a connection's events counted; the streams of one for tunnels are no requests.
+func (c *Cluster) count(terms *http2.Config, tunnels bool) {
+	all := c.m.opts.Metrics
+	if all == nil {
+		return
+	}
+	terms.OnEvent = func(e http2.Event) {
+		all.HTTP2Events.With("upstream", e.String()).Inc(0)
+		if e == http2.EventResetSent && !tunnels {
+			c.metrics.Abandoned(0, telemetry.AbandonedStream)
 		}
 	}
 }

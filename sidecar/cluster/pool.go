@@ -224,7 +224,7 @@ func (p *pool) connect(ctxOf func() (context.Context, context.CancelFunc), s tel
 			}
 		case <-ctx.Done():
 			p.giveUp(w)
-			return nil, p.failed(Canceled, context.Cause(ctx))
+			return nil, p.canceled(ctx, s)
 		}
 	}
 }

@@ -58,6 +58,7 @@ func (p *pool) openTunnel(ctx context.Context, s telemetry.Shard) (*Conn, error)
 	switch {
 	case ctx.Err() != nil:
 		kind = Canceled
+		p.host.cluster.metrics.Abandoned(s, telemetry.AbandonedPending)
 	case err == http2.ErrFull:
 		kind = OverflowConnections
 		if m := p.host.cluster.metrics; m != nil {

@@ -32,7 +32,7 @@ func (p *pool) dialFor(ctx context.Context, s telemetry.Shard, want protocol, en
 			p.mu.Unlock()
 		}
 		close(d.left)
-		return nil, p.failed(Canceled, context.Cause(ctx))
+		return nil, p.canceled(ctx, s)
 	}
 }
 
@@ -105,6 +105,12 @@ func (p *pool) inherit(conn *Conn, err error, want protocol) {
 // failed is the error of a connection that could not be made.
 func (p *pool) failed(kind Kind, err error) *Error {
 	return &Error{Kind: kind, Cluster: p.host.cluster.name, Host: p.host.key, Err: err}
+}
+
+// canceled is the error of who gives up before a connection is there, and counts that.
+func (p *pool) canceled(ctx context.Context, s telemetry.Shard) *Error {
+	p.host.cluster.metrics.Abandoned(s, telemetry.AbandonedPending)
+	return p.failed(Canceled, context.Cause(ctx))
 }
 
 // dials are the connections that are being made. Their peers may be verified before a

@@ -342,6 +342,8 @@ func (c *http1Conn) linger() {
 		return
 	}
 	now := monotonic()
+	c.dog.calm()
+	c.dog.over = true
 	c.dog.await(now, now+c.m.delayedClose, 0, false)
 	for n := 0; n < limit; {
 		c.x.h1.in.r, c.x.h1.in.w = 0, 0

@@ -79,6 +79,7 @@ func (m *Manager) http2Config() (*http2.Config, error) {
 	c.Linger = time.Duration(m.delayedClose)
 	c.Workers = &m.workers
 	if mm := m.metrics; mm != nil {
+		c.OnEvent = func(e http2.Event) { mm.HTTP2Events.With("downstream", e.String()).Inc(0) }
 		c.OnGlitch = func(g http2.Glitch) { mm.Glitches.With(g.String()).Inc(0) }
 	}
 	if err := c.Validate(); err != nil {

@@ -44,6 +44,7 @@ type watchdog struct {
 	parkBy    int64        // when that gives up its goroutine, 0 for never
 	cause     atomic.Uint32
 	waiting   bool // for a request
+	over      bool // or for the end of the connection
 	watch     bool // look whether the client has gone
 	polled    bool // because it does not tell
 	// parked is woken beside the client: nobody may be waiting at its stream.

@@ -91,6 +91,9 @@ type Config struct {
 	// OnGlitch, if set, is told of every glitch, and of what ended a connection for
 	// abuse. It is called by the connection's reader: it counts, and returns.
 	OnGlitch func(Glitch) `json:"-"`
+	// OnEvent, if set, is told of every event. It is called with the connection locked: it
+	// counts, and returns.
+	OnEvent func(Event) `json:"-"`
 }
 
 // Setting is a SETTINGS parameter.

@@ -291,6 +291,7 @@ func (c *conn) streamError(id uint32, s *Stream, code Code, g Glitch, reason str
 	} else {
 		o := c.out()
 		o.b = appendRSTStream(o.b, id, code)
+		c.happened(EventResetSent)
 		c.control()
 		c.closed.add(id, false)
 	}
@@ -489,6 +490,7 @@ func (c *conn) rstFrame(h *frameHeader, p []byte) *ConnError {
 		}
 		return c.lateReset()
 	}
+	c.happened(EventResetReceived)
 	abuse := s.prematureReset()
 	s.end(&StreamError{Code: Code(binary.BigEndian.Uint32(p)), Remote: true}, true)
 	if abuse {

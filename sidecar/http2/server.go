@@ -100,6 +100,7 @@ func (sc *ServerConn) goAway() {
 	sc.final = true
 	o := sc.out()
 	o.b = appendGoAway(o.b, sc.lastServed, NoError, "")
+	sc.happened(EventGoAwaySent)
 	sc.w.frames++
 	sc.flush(false)
 	sc.maybeDone()

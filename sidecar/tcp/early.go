@@ -42,9 +42,9 @@ func (e *early) drop() {
 // for them. A client that ends its half has said all it will.
 func (p *Proxy) await(c *downstream.Conn, e *early, until int64, o *outcome) bool {
 	e.size, e.most = mediumBuffer, max(p.cfg.MaxEarlyData, 1)
-	wait, flags, reason := p.idle, telemetry.Flags(0), "idle_timeout"
+	wait, flags, reason := p.idle, telemetry.Flags(0), endIdle
 	if left := time.Duration(until - p.watch.now()); until > 0 && (wait <= 0 || left < wait) {
-		wait, flags, reason = max(left, 1), telemetry.FlagDurationTimeout, "max_connection_duration"
+		wait, flags, reason = max(left, 1), telemetry.FlagDurationTimeout, endDuration
 	}
 	if wait > 0 {
 		_ = c.Stream.SetReadDeadline(time.Now().Add(wait))

@@ -15,6 +15,12 @@ import (
 // what it has yet to get.
 const lingerFor = int64(30 * time.Second)
 
+// Why the proxy ends a connection whose time is over.
+const (
+	endIdle     = "idle_timeout"
+	endDuration = "max_connection_duration"
+)
+
 // ending is how a relay's connection ends. All but leftAt is guarded by relay.mu.
 type ending struct {
 	closing bool // the sidecar has closed the streams

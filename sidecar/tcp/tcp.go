@@ -36,6 +36,7 @@ type Proxy struct {
 	cfg      *Config
 	clusters *cluster.Manager
 	access   *telemetry.Log
+	metrics  *telemetry.Metrics
 	text     *slog.Logger
 	total    uint32 // of weights
 	idle     time.Duration
@@ -52,7 +53,7 @@ var _ downstream.Handler = (*Proxy)(nil)
 
 // New checks the configuration and opens the access log.
 func New(cfg *Config, o Options) (*Proxy, error) {
-	p := &Proxy{cfg: cfg, clusters: o.Clusters, text: o.Log, idle: defaultIdleTimeout, attempts: max(cfg.MaxConnectAttempts, 1),
+	p := &Proxy{cfg: cfg, clusters: o.Clusters, metrics: o.Metrics, text: o.Log, idle: defaultIdleTimeout, attempts: max(cfg.MaxConnectAttempts, 1),
 		maxDuration: int64(cfg.MaxDuration), flushEvery: int64(cfg.LogInterval)}
 	if p.text == nil {
 		p.text = slog.Default()
@@ -354,7 +355,7 @@ func (p *Proxy) connect(ctx context.Context, c *downstream.Conn, pc *cluster.Pic
 // listener was, or it has lasted as long as it may.
 func (p *Proxy) isOver(ctx context.Context, c *downstream.Conn, o *outcome) bool {
 	if ctx.Err() == context.DeadlineExceeded {
-		o.flags, o.termination = telemetry.FlagDurationTimeout, "max_connection_duration"
+		o.flags, o.termination = telemetry.FlagDurationTimeout, endDuration
 	}
 	return ctx.Err() != nil || c.Ended() != nil
 }
@@ -377,11 +378,26 @@ func (p *Proxy) backOff(ctx context.Context, attempts int) {
 	}
 }
 
-// finish logs the connection.
+// closedBy is why the proxy itself closed a connection, "" where it did not.
+func (o *outcome) closedBy() string {
+	switch {
+	case o.flags&telemetry.FlagNoCluster != 0:
+		return "no_cluster"
+	case o.termination == endIdle || o.termination == endDuration:
+		return o.termination
+	}
+	return ""
+}
+
+// finish counts and logs the connection.
 func (p *Proxy) finish(c *downstream.Conn, o *outcome, received, sent int64) {
 	c.Received, c.Sent = received, sent
 	if o.failure != "" {
 		p.text.Debug("upstream not reached", "service", c.Service, "cluster", o.cluster, "err", o.failure)
+	}
+	// What its listener ended, that has counted.
+	if reason := o.closedBy(); reason != "" && p.metrics != nil && c.Ended() == nil {
+		p.metrics.PolicyClosed(c.Listener, reason)
 	}
 	p.log(c, o, telemetry.LogConnectionEnd, received, sent)
 }

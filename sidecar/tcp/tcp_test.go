@@ -89,6 +89,9 @@ func serve(t *testing.T, cfg Config, m *cluster.Manager) (client *net.TCPConn, l
 	return serveTo(t, cfg, m, nil)
 }
 
+// lastMetrics are those of the proxy that serveTo made last.
+var lastMetrics *telemetry.Metrics
+
 // serveTo is serve for a client whose destination is made of the listener's
 // address; a nil destination is that address.
 func serveTo(t *testing.T, cfg Config, m *cluster.Manager, destination func(own netip.AddrPort) netip.AddrPort) (client *net.TCPConn, line func() string) {
@@ -100,7 +103,8 @@ func serveTo(t *testing.T, cfg Config, m *cluster.Manager, destination func(own 
 		format = cfg.AccessLog[0].Format
 	}
 	cfg.AccessLog = []telemetry.AccessLogConfig{{Path: path, Format: format}}
-	p, err := New(&cfg, Options{Clusters: m, Logs: logs})
+	lastMetrics = telemetry.NewMetrics()
+	p, err := New(&cfg, Options{Clusters: m, Logs: logs, Metrics: lastMetrics})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +117,7 @@ func serveTo(t *testing.T, cfg Config, m *cluster.Manager, destination func(own 
 	if destination != nil {
 		to = destination(to)
 	}
-	conn := downstream.New(downstream.Facts{Stream: s, Peer: authz.NewPeer(s.Info(), to), Accepted: time.Now()}, nil)
+	conn := downstream.New(downstream.Facts{Stream: s, Peer: authz.NewPeer(s.Info(), to), Accepted: time.Now(), Place: &downstream.Place{Listener: "in"}}, nil)
 	poller, err := stream.NewPoller()
 	if err != nil {
 		t.Fatal(err)

@@ -225,9 +225,9 @@ func (r *relay) look(now int64) {
 	quiet := now - r.last.Load()
 	switch {
 	case r.end > 0 && now >= r.end:
-		r.stop(telemetry.FlagDurationTimeout, "max_connection_duration")
+		r.stop(telemetry.FlagDurationTimeout, endDuration)
 	case r.p.idle > 0 && quiet >= int64(r.p.idle):
-		r.stop(0, "idle_timeout")
+		r.stop(0, endIdle)
 	case r.leftAt.Load() != 0:
 		r.linger(now)
 	case quiet >= r.patience() && r.parkable:

@@ -53,6 +53,8 @@ type ClusterCounters struct {
 	PanicPicks               Counter
 
 	block block
+	// What few clusters have comes with a cluster's first.
+	abandoned results
 }
 
 var endpointStates = [...]string{"healthy", "unhealthy", "draining", "degraded", "ejected"}

@@ -64,6 +64,7 @@ type Metrics struct {
 	upstreamHealthChecks *CounterVec
 	upstreamSubsetPicks  *CounterVec
 	upstreamRedirects    *CounterVec
+	upstreamAbandoned    *CounterVec
 	upstreamPanicPicks   *CounterVec
 
 	upstreamZonePicks          *CounterVec
@@ -72,6 +73,8 @@ type Metrics struct {
 	upstreamDropped            *CounterVec
 	upstreamAssignments        *CounterVec
 
+	// RequestsActive is what goes on now; the connections are asked at a scrape.
+	RequestsActive *GaugeVec
 	// UpstreamActive is what goes on now; the clusters fill it in at a scrape.
 	UpstreamActive *GaugeVec
 	// UpstreamRemaining is what is left of circuit breakers; the clusters fill it in
@@ -91,6 +94,8 @@ type Metrics struct {
 	ProtocolErrors *CounterVec
 	// Glitches counts what clients of HTTP/2 do at our cost, by class.
 	Glitches *CounterVec
+	// HTTP2Events counts resets and the like, by side and event.
+	HTTP2Events *CounterVec
 
 	// FilterEvents counts what HTTP filters did, by the filter's name in the chain
 	// and event ("delay", "rate_limited").
@@ -161,7 +166,7 @@ func NewMetrics() *Metrics {
 		tlsHandshakes:   r.Counter("hauberk_tls_handshakes_total", "Downstream TLS handshakes, by result, the version that was agreed on and the reason of a failure.", "result", "reason", "version"),
 		tlsDuration:     r.Histogram("hauberk_tls_handshake_duration_seconds", "Time of completed downstream TLS handshakes.", requestBounds),
 		refused:         r.Counter("hauberk_connections_refused_total", "Downstream connections refused before any filter ran, by reason.", "listener", "reason"),
-		policyClosed:    r.Counter("hauberk_connections_closed_total", "Established connections that the sidecar closed, by reason.", "listener", "reason"),
+		policyClosed:    r.Counter("hauberk_connections_closed_total", "Established connections that the sidecar closed, by reason: that of a policy or a drain, and of plain connections idle_timeout, max_connection_duration or no_cluster (theirs does not exist).", "listener", "reason"),
 		accepts:         r.Counter("hauberk_listener_accepts_total", "Connections accepted.", "listener"),
 		acceptErrors:    r.Counter("hauberk_listener_accept_errors_total", "Failed accept calls, by reason.", "listener", "reason"),
 		expiredCertConn: r.Counter("hauberk_peer_certificates_expired_total", "Open connections whose peer certificate expired, by what was done.", "listener", "action"),
@@ -183,6 +188,7 @@ func NewMetrics() *Metrics {
 		upstreamOutliers:     r.Counter("hauberk_upstream_outliers_total", "Hosts that outlier detection found, by how and by result: ejected, observed (not enforced) or overflow (too many are ejected).", "cluster", "reason", "result"),
 		upstreamHealthChecks: r.Counter("hauberk_upstream_health_checks_total", "Active health checks, by result: success, failure, network_failure, timeout or passive_failure (an answer with x-envoy-immediate-health-check-fail).", "cluster", "result"),
 		upstreamRedirects:    r.Counter("hauberk_upstream_internal_redirects_total", "Redirects of hosts of whose route they are to be followed, by result: followed, or why they were passed on: bad_location, incomplete_request, no_route, predicate, scheme, too_many or updated (the listener, meanwhile).", "cluster", "result"),
+		upstreamAbandoned:    r.Counter("hauberk_upstream_requests_abandoned_total", "Attempts, and openings of plain connections, that the sidecar gave up, by stage: pending (before they had a connection: their time was over, or the client had gone) or stream (their stream of HTTP/2 was reset, for these reasons or for what was wrong with the answer, or its request was not whole when the answer was).", "cluster", "stage"),
 		upstreamSubsetPicks:  r.Counter("hauberk_upstream_subset_picks_total", "Choices among subsets, by result: selected, fallback or panic (among all hosts).", "cluster", "result"),
 
 		upstreamPanicPicks: r.Counter("hauberk_upstream_panic_picks_total", "Choices of an endpoint among all, healthy or not, because too few are healthy; those that are refused for it too.", "cluster"),
@@ -192,6 +198,7 @@ func NewMetrics() *Metrics {
 		upstreamInvalidDestination: r.Counter("hauberk_upstream_invalid_destinations_total", "Requests whose header named a destination that is no address and port.", "cluster"),
 		upstreamDropped:            r.Counter("hauberk_upstream_dropped_total", "Requests that were answered in the place of the endpoints, because their assignment has a share of them dropped (drop_overloads); of clusters that drop any.", "cluster"),
 		upstreamAssignments:        r.Counter("hauberk_upstream_assignments_total", "Assignments of endpoints that go stale (endpoint_stale_after), by result: ageing (it came) or stale (no update came in time, and its endpoints are in use no longer).", "cluster", "result"),
+		RequestsActive:             r.Gauge("hauberk_requests_active", "Requests of downstream connections that are under way now, those too that wait for anything; of services that have any.", "direction", "service"),
 		UpstreamActive:             r.Gauge("hauberk_upstream_requests_active", "Requests at upstreams now, and those that wait for a connection, by state: active or pending; of clusters that have any.", "cluster", "state"),
 		UpstreamRemaining:          r.Gauge("hauberk_upstream_limit_remaining", "What is left of a circuit breaker, where the cluster tracks it.", "cluster", "priority", "limit"),
 
@@ -202,6 +209,8 @@ func NewMetrics() *Metrics {
 		ProtocolErrors: r.Counter("hauberk_protocol_errors_total", "Messages refused because they break the protocol, by side and reason.", "side", "reason"),
 
 		Glitches: r.Counter("hauberk_http2_glitches_total", "What clients of HTTP/2 did at the sidecar's cost, which honest ones do seldom or never, by class: malformed (messages that are refused), stream_error, reset (of a stream, before anything was answered), refused_stream, closed_stream, header_size, continuation_flood, empty_frames_flood, settings, ping, priority_flood, window_update_flood, outbound_flood or slow_head.", "class"),
+
+		HTTP2Events: r.Counter("hauberk_http2_events_total", "Ends of streams and connections of HTTP/2, by side and event: tx_reset (RST_STREAM that the sidecar sent), rx_reset (those that it got, of streams that were not over) or goaway_sent (the GOAWAY of a connection that is drained or idle).", "side", "event"),
 
 		Mirrored:     r.Counter("hauberk_mirrored_requests_total", "Copies of requests for mirrors, by result: answered, failed, dropped (by their cluster's drop_overloads), or too_large, where the body was longer than is kept and no copy was made.", "result"),
 		FilterEvents: r.Counter("hauberk_http_filter_events_total", "What HTTP filters did, by the filter's name and event: delay, abort and overflow of faults; enabled, ok, rate_limited, enforced and shadow_mode (over the limit of a descriptor in shadow mode alone, and let pass) of local rate limits; origin_valid and origin_invalid of CORS.", "filter", "event"),

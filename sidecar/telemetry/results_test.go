@@ -17,6 +17,11 @@ func TestResults(t *testing.T) {
 			func(c *ClusterMetrics) { c.Redirected(1, RedirectTooMany) },
 			[]string{`{cluster="a",result="followed"} 1`, `{cluster="a",result="too_many"} 10`},
 		},
+		"hauberk_upstream_requests_abandoned_total": {
+			func(c *ClusterMetrics) { c.Abandoned(0, AbandonedPending) },
+			func(c *ClusterMetrics) { c.Abandoned(1, AbandonedStream) },
+			[]string{`{cluster="a",stage="pending"} 1`, `{cluster="a",stage="stream"} 10`},
+		},
 		"hauberk_upstream_zone_picks_total": {
 			func(c *ClusterMetrics) { c.ZonePicked(0, ZoneAllDirectly) },
 			func(c *ClusterMetrics) { c.ZonePicked(1, ZoneCrossed) },
