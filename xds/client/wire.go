@@ -134,6 +134,7 @@ func (w *sotwWire) recv() (*answer, error) {
 		}
 		a.add(i, name, "", body, func(string, *anypb.Any) error { return nil }) // it is the body's own
 	}
+	a.full = a.full && !a.nameless()
 	return a, nil
 }
 
@@ -153,6 +154,17 @@ func (a *answer) add(i int, name, version string, body *anypb.Any, misnamed func
 		}
 		a.resources = append(a.resources, resource.Received(name, version, body))
 	}
+}
+
+// nameless tells whether there is a resource whose name cannot be read: it may be any of those
+// that were there before, and none of them is gone for not being seen.
+func (a *answer) nameless() bool {
+	for n := range a.bad {
+		if strings.HasPrefix(n, unnamed) {
+			return true
+		}
+	}
+	return false
 }
 
 // misnamed says why a body cannot come under a name: by that it is removed, and told from
