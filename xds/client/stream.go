@@ -10,6 +10,7 @@ import (
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/hauberk-mesh/hauberk/xds/resource"
 )
@@ -28,10 +29,50 @@ const (
 // wire is a stream of either protocol.
 type wire interface {
 	recv() (*answer, error)
-	// request sends the type's subscription changes and reply. It returns
-	// the message's error and is called with Client.mu held; sending does
-	// not block beyond gRPC's flow control of requests, which are small.
-	request(ts *typeState, first bool) error
+	// request is the message of the type's subscription changes and reply. It is called with
+	// Client.mu held.
+	request(ts *typeState, first bool) proto.Message
+	// send is not: it waits for as long as nobody reads what was sent before, of which gRPC
+	// takes 64 KiB, and the names of a mesh are more.
+	send(m proto.Message) error
+}
+
+// link moves the messages of a stream, each way on its own: a server that does not read
+// before it is read from is not one that has stopped.
+type link struct {
+	in    chan *answer
+	out   chan proto.Message // takes one while none is under way
+	sent  chan error
+	ended chan error
+}
+
+func newLink(ctx context.Context, w wire) *link {
+	l := &link{in: make(chan *answer), out: make(chan proto.Message, 1), sent: make(chan error, 1), ended: make(chan error, 1)}
+	go func() {
+		for {
+			a, err := w.recv()
+			if err != nil {
+				l.ended <- err
+				return
+			}
+			select {
+			case l.in <- a:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	go func() {
+		for {
+			select {
+			case m := <-l.out:
+				l.sent <- w.send(m)
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return l
 }
 
 // stream runs one stream to its end and reports whether it was ever answered.
@@ -51,22 +92,7 @@ func (c *Client) stream(ctx context.Context, srv Server) (answered bool, err err
 	}
 	c.mu.Unlock()
 
-	in := make(chan *answer)
-	ended := make(chan error, 1)
-	go func() {
-		for {
-			a, err := w.recv()
-			if err != nil {
-				ended <- err
-				return
-			}
-			select {
-			case in <- a:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
+	l, sending := newLink(ctx, w), false
 	unanswered := time.NewTimer(answerTimeout)
 	unanswered.Stop() // until something has been asked
 	defer unanswered.Stop()
@@ -74,25 +100,32 @@ func (c *Client) stream(ctx context.Context, srv Server) (answered bool, err err
 	defer later.Stop()
 	first := true
 	for {
-		silent := first
-		wait, err := c.flush(w, &first)
-		if err != nil && !errors.Is(err, io.EOF) {
-			return answered, err
+		var wait time.Duration
+		if !sending {
+			var m proto.Message
+			if m, wait = c.next(w, first); m != nil {
+				if first {
+					unanswered.Reset(answerTimeout)
+				}
+				first, sending = false, true
+				l.out <- m
+			}
 		}
 		c.handKept()
 		if next := c.handBack(); wait == 0 || next > 0 && next < wait {
 			wait = next
-		}
-		// io.EOF from a send: the reason comes from the receiver.
-		if silent && !first {
-			unanswered.Reset(answerTimeout)
 		}
 		later.Stop()
 		if wait > 0 {
 			later.Reset(wait)
 		}
 		select {
-		case a := <-in:
+		case err := <-l.sent:
+			// Of io.EOF the reason comes from the receiver.
+			if sending = false; err != nil && !errors.Is(err, io.EOF) {
+				return answered, err
+			}
+		case a := <-l.in:
 			if !answered {
 				answered = true
 				unanswered.Stop()
@@ -100,13 +133,13 @@ func (c *Client) stream(ctx context.Context, srv Server) (answered bool, err err
 				c.forgetKept()
 			}
 			c.handle(srv, a)
-		case err := <-ended:
+		case err := <-l.ended:
 			if errors.Is(err, io.EOF) {
 				err = errors.New("the control plane ended the stream")
 			}
 			return answered, err
 		case <-unanswered.C:
-			if c.answersAlways() {
+			if sending || c.answersAlways() {
 				return false, fmt.Errorf("no answer within %v", answerTimeout)
 			}
 			c.connected(srv, &answer{})
@@ -211,35 +244,31 @@ func (c *Client) forgetKept() {
 	}
 }
 
-// flush sends what is owed, clusters first, and returns how long the earliest
-// delayed answer still waits.
-func (c *Client) flush(w wire, first *bool) (wait time.Duration, err error) {
+// next is the next message of what is owed, clusters first. Where there is none, it returns how
+// long the earliest delayed answer still waits.
+func (c *Client) next(w wire, first bool) (m proto.Message, wait time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now()
 	for _, ts := range c.order {
-		for {
-			sub, unsub := ts.pendingNames()
-			changed := len(sub)+len(unsub) > 0
-			if !changed && len(ts.replies) == 0 {
-				break
-			}
-			// A changed subscription carries a delayed NACK with it: on its
-			// own it would read as an ACK. A newer reply releases it too.
-			if !changed && len(ts.replies) == 1 {
-				if d := ts.replies[0].notBefore.Sub(now); d > 0 {
-					if wait == 0 || d < wait {
-						wait = d
-					}
-					break
-				}
-			}
-			if err := w.request(ts, *first); err != nil {
-				return 0, err
-			}
-			*first = false
-			ts.asked()
+		sub, unsub := ts.pendingNames()
+		changed := len(sub)+len(unsub) > 0
+		if !changed && len(ts.replies) == 0 {
+			continue
 		}
+		// A changed subscription carries a delayed NACK with it: on its
+		// own it would read as an ACK. A newer reply releases it too.
+		if !changed && len(ts.replies) == 1 {
+			if d := ts.replies[0].notBefore.Sub(now); d > 0 {
+				if wait == 0 || d < wait {
+					wait = d
+				}
+				continue
+			}
+		}
+		m = w.request(ts, first)
+		ts.asked()
+		return m, 0
 	}
-	return wait, nil
+	return nil, wait
 }

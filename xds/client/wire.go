@@ -38,7 +38,7 @@ type deltaWire struct {
 	client *Client
 }
 
-func (w *deltaWire) request(ts *typeState, first bool) error {
+func (w *deltaWire) request(ts *typeState, first bool) proto.Message {
 	m := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: ts.url}
 	if first {
 		m.Node = w.client.node
@@ -58,11 +58,15 @@ func (w *deltaWire) request(ts *typeState, first bool) error {
 	if r := ts.oldest(); r != nil {
 		m.ResponseNonce, m.ErrorDetail = r.nonce, r.status()
 	}
-	return w.stream.Send(m)
+	return m
 }
 
 func legacyWildcard(url string) bool {
 	return url == resource.ListenerType || url == resource.ClusterType
+}
+
+func (w *deltaWire) send(m proto.Message) error {
+	return w.stream.Send(m.(*discoveryv3.DeltaDiscoveryRequest))
 }
 
 func (w *deltaWire) recv() (*answer, error) {
@@ -93,7 +97,7 @@ type sotwWire struct {
 	client *Client
 }
 
-func (w *sotwWire) request(ts *typeState, first bool) error {
+func (w *sotwWire) request(ts *typeState, first bool) proto.Message {
 	m := &discoveryv3.DiscoveryRequest{TypeUrl: ts.url, VersionInfo: ts.sotwVersion, ResponseNonce: ts.nonce}
 	if first {
 		m.Node = w.client.node
@@ -105,7 +109,11 @@ func (w *sotwWire) request(ts *typeState, first bool) error {
 	if r := ts.oldest(); r != nil {
 		m.ResponseNonce, m.ErrorDetail = r.nonce, r.status()
 	}
-	return w.stream.Send(m)
+	return m
+}
+
+func (w *sotwWire) send(m proto.Message) error {
+	return w.stream.Send(m.(*discoveryv3.DiscoveryRequest))
 }
 
 func (w *sotwWire) recv() (*answer, error) {
