@@ -41,13 +41,13 @@ type wire interface {
 // before it is read from is not one that has stopped.
 type link struct {
 	in    chan *answer
-	out   chan proto.Message // takes one while none is under way
+	out   chan []proto.Message // takes some while none are under way
 	sent  chan error
 	ended chan error
 }
 
 func newLink(ctx context.Context, w wire) *link {
-	l := &link{in: make(chan *answer), out: make(chan proto.Message, 1), sent: make(chan error, 1), ended: make(chan error, 1)}
+	l := &link{in: make(chan *answer), out: make(chan []proto.Message, 1), sent: make(chan error, 1), ended: make(chan error, 1)}
 	go func() {
 		for {
 			a, err := w.recv()
@@ -65,8 +65,14 @@ func newLink(ctx context.Context, w wire) *link {
 	go func() {
 		for {
 			select {
-			case m := <-l.out:
-				l.sent <- w.send(m)
+			case ms := <-l.out:
+				var err error
+				for _, m := range ms {
+					if err = w.send(m); err != nil {
+						break
+					}
+				}
+				l.sent <- err
 			case <-ctx.Done():
 				return
 			}
@@ -102,13 +108,13 @@ func (c *Client) stream(ctx context.Context, srv Server) (answered bool, err err
 	for {
 		var wait time.Duration
 		if !sending {
-			var m proto.Message
-			if m, wait = c.next(w, first); m != nil {
+			var owed []proto.Message
+			if owed, wait = c.owed(w, first); len(owed) > 0 {
 				if first {
 					unanswered.Reset(answerTimeout)
 				}
 				first, sending = false, true
-				l.out <- m
+				l.out <- owed
 			}
 		}
 		c.handKept()
@@ -244,31 +250,32 @@ func (c *Client) forgetKept() {
 	}
 }
 
-// next is the next message of what is owed, clusters first. Where there is none, it returns how
-// long the earliest delayed answer still waits.
-func (c *Client) next(w wire, first bool) (m proto.Message, wait time.Duration) {
+// owed are the messages to send, clusters first, and how long the earliest delayed answer still
+// waits. They are all made at once: what comes from now on is answered after them.
+func (c *Client) owed(w wire, first bool) (out []proto.Message, wait time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now()
 	for _, ts := range c.order {
-		sub, unsub := ts.pendingNames()
-		changed := len(sub)+len(unsub) > 0
-		if !changed && len(ts.replies) == 0 {
-			continue
-		}
-		// A changed subscription carries a delayed NACK with it: on its
-		// own it would read as an ACK. A newer reply releases it too.
-		if !changed && len(ts.replies) == 1 {
-			if d := ts.replies[0].notBefore.Sub(now); d > 0 {
-				if wait == 0 || d < wait {
-					wait = d
-				}
-				continue
+		for {
+			sub, unsub := ts.pendingNames()
+			changed := len(sub)+len(unsub) > 0
+			if !changed && len(ts.replies) == 0 {
+				break
 			}
+			// A changed subscription carries a delayed NACK with it: on its
+			// own it would read as an ACK. A newer reply releases it too.
+			if !changed && len(ts.replies) == 1 {
+				if d := ts.replies[0].notBefore.Sub(now); d > 0 {
+					if wait == 0 || d < wait {
+						wait = d
+					}
+					break
+				}
+			}
+			out = append(out, w.request(ts, first && len(out) == 0))
+			ts.asked()
 		}
-		m = w.request(ts, first)
-		ts.asked()
-		return m, 0
 	}
-	return nil, wait
+	return out, wait
 }
