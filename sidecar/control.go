@@ -204,6 +204,9 @@ func (s *state) load(b *config.Bootstrap) error {
 			errs = append(errs, err)
 			continue
 		}
+		if s.accessLog != nil {
+			addAccessLog(l, *s.accessLog)
+		}
 		if s.want(l) {
 			now = append(now, l)
 		}

@@ -33,6 +33,8 @@ type subscriber interface {
 // replacer is the part of the listener manager that applying resources needs.
 type replacer interface {
 	Available(*listener.Config) error
+	// Check says why one could not be made, but for its address.
+	Check(*listener.Config) error
 	Replace(remove []string, add []*listener.Config) map[string]error
 	// Draining are the removed listeners that still have connections.
 	Draining() []*listener.Config

@@ -26,6 +26,11 @@ func (s *state) cool(name string) {
 	}
 }
 
+// warms tells whether a listener is the one of its name that waits.
+func (s *state) warms(cfg *listener.Config) bool {
+	return cfg != nil && s.warming[cfg.Name] != nil && s.warming[cfg.Name].cfg == cfg
+}
+
 // ready tells whether what a listener names is there. One that is in force
 // already waits for new routes and secrets only: its authorization must not wait for
 // clusters. Routes that were refused are not waited for, as in Envoy: what else the listener
