@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"runtime"
 	"strings"
@@ -21,6 +22,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/files"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
 	"github.com/hauberk-mesh/hauberk/xds/client"
 	"github.com/hauberk-mesh/hauberk/xds/resource"
 )
@@ -240,15 +242,31 @@ func (s *state) stop() {
 func (s *state) pending() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.waiting(s.warming, s.held, nil)
+}
+
+// unready is that of it in whose place there is nothing. What was before goes on serving, and a
+// sidecar that does is ready, as in Envoy: an update that is late would take out all that get it.
+func (s *state) unready() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	listeners, held := maps.Clone(s.warming), maps.Clone(s.held)
+	maps.DeleteFunc(listeners, func(name string, _ *warming) bool { return s.inForce[name] != nil })
+	maps.DeleteFunc(held, func(name string, _ *heldCluster) bool { return s.clusterConfigs[name] != nil })
+	return s.waiting(listeners, held, s.secretsOf(held, s.serving()))
+}
+
+// waiting says what waits, and which of some secrets; nil for all.
+func (s *state) waiting(listeners map[string]*warming, clusters map[string]*heldCluster, of map[tlscontext.SecretRef]bool) []string {
 	var out []string
-	for name := range s.warming {
+	for name := range listeners {
 		out = append(out, "listener "+name+" waits for routes, clusters or secrets")
 	}
-	for name, h := range s.held {
+	for name, h := range clusters {
 		out = append(out, "cluster "+name+" waits for "+s.waitsFor(h))
 	}
 	if s.secrets != nil {
-		out = append(out, s.secrets.Waiting()...)
+		out = append(out, s.secrets.Waiting(of)...)
 	}
 	for name, err := range s.failed {
 		if s.inForce[name] == nil {
@@ -258,9 +276,16 @@ func (s *state) pending() []string {
 	return out
 }
 
-// named are the workloads that listeners in force name.
+// serving are the listeners in force, and those that are to be in nobody's place.
+func (s *state) serving() map[string]*listener.Config {
+	out := maps.Clone(s.wants)
+	maps.Copy(out, s.inForce)
+	return out
+}
+
+// named are the workloads that they name.
 func (s *state) named() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.workloads()
+	return workloads(s.serving())
 }

@@ -364,14 +364,14 @@ func (s *state) known(cluster string) bool {
 // wantWorkloads tells which identities the listeners need.
 func (s *state) wantWorkloads() {
 	if s.wanted != nil {
-		s.wanted(s.workloads())
+		s.wanted(workloads(s.wants))
 	}
 }
 
 // workloads are the SPIFFE IDs that listeners name, sorted.
-func (s *state) workloads() []string {
+func workloads(listeners map[string]*listener.Config) []string {
 	set := map[string]bool{}
-	for _, l := range s.wants {
+	for _, l := range listeners {
 		for _, id := range workloadsOf(l) {
 			set[id] = true
 		}
