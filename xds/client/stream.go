@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -81,7 +82,7 @@ func newLink(ctx context.Context, w wire) *link {
 	return l
 }
 
-// stream runs one stream to its end and reports whether it was ever answered.
+// stream runs one stream to its end and reports whether it was ever answered, or need not be.
 func (c *Client) stream(ctx context.Context, srv Server) (answered bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -104,7 +105,7 @@ func (c *Client) stream(ctx context.Context, srv Server) (answered bool, err err
 	defer unanswered.Stop()
 	later := time.NewTimer(time.Hour)
 	defer later.Stop()
-	first := true
+	first, heard := true, false
 	for {
 		var wait time.Duration
 		if !sending {
@@ -132,8 +133,8 @@ func (c *Client) stream(ctx context.Context, srv Server) (answered bool, err err
 				return answered, err
 			}
 		case a := <-l.in:
-			if !answered {
-				answered = true
+			if !heard {
+				answered, heard = true, true
 				unanswered.Stop()
 				c.connected(srv, a)
 				c.forgetKept()
@@ -148,6 +149,7 @@ func (c *Client) stream(ctx context.Context, srv Server) (answered bool, err err
 			if sending || c.answersAlways() {
 				return false, fmt.Errorf("no answer within %v", answerTimeout)
 			}
+			answered = true
 			c.connected(srv, &answer{})
 		case <-c.wake:
 		case <-later.C:
@@ -183,11 +185,17 @@ func (c *Client) connect(ctx context.Context, srv Server) (w wire, closer io.Clo
 }
 
 // answersAlways tells whether a server that is asked answers: of names that do not exist yet it
-// says nothing, and one that is dead is found by its connection.
+// says nothing, and in the state of the world it may say nothing to a client that comes back
+// with the versions that it has (xDS protocol, "Resource type instance version"). One that is dead
+// is found by its connection. The others are asked first: one of them may have something to say.
 func (c *Client) answersAlways() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.cfg.Type == "" || c.typeLocked(c.cfg.Type).wildcard
+	if c.cfg.Type != "" && !c.typeLocked(c.cfg.Type).wildcard {
+		return false
+	}
+	return !c.cfg.SotW || c.silent < len(c.cfg.Servers)-1 ||
+		slices.ContainsFunc(c.order, func(ts *typeState) bool { return ts.requested && ts.sotwVersion == "" })
 }
 
 // methods are those of the services of resources: of the state of the world, and of increments.
