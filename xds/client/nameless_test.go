@@ -31,6 +31,7 @@ func TestNamelessInTheStateOfTheWorld(t *testing.T) {
 	for name, damaged := range map[string]*anypb.Any{
 		"no name":          ls("", "1", "").Body,
 		"a damaged body":   {TypeUrl: lds, Value: []byte{0xff}},
+		"a heartbeat":      wrapped(t, &discoveryv3.Resource{}),
 		"a wrapper of one": wrapped(t, &discoveryv3.Resource{Version: "2", Resource: ls("in", "2", "").Body}),
 	} {
 		t.Run(name, func(t *testing.T) {

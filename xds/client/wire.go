@@ -27,6 +27,8 @@ type answer struct {
 	resources  []*resource.Resource
 	removed    []string
 	bad        map[string]error
+	// bodyless are versions, by the names of resources that say nothing but that they are there.
+	bodyless map[string]string
 	// full: resources is the complete list of the type. partial: more follows.
 	full, partial bool
 
@@ -132,7 +134,11 @@ func (w *sotwWire) recv() (*answer, error) {
 				a.bad[fmt.Sprintf("%s%d]", unnamed, i)] = err
 				continue
 			}
-			a.add(i, r.GetName(), r.GetVersion(), r.GetResource(), misnamed)
+			version := r.GetVersion()
+			if r.GetResource() == nil {
+				version = a.version // it is that of all
+			}
+			a.add(i, r.GetName(), version, r.GetResource(), misnamed)
 			continue
 		}
 		name, err := resource.NameOf(body)
@@ -151,6 +157,11 @@ func (a *answer) add(i int, name, version string, body *anypb.Any, misnamed func
 	switch {
 	case name == "":
 		a.bad[fmt.Sprintf("%s%d]", unnamed, i)] = errors.New("has no name")
+	case body == nil:
+		if a.bodyless == nil {
+			a.bodyless = map[string]string{}
+		}
+		a.bodyless[name] = version
 	case body.GetTypeUrl() != a.url:
 		a.bad[name] = fmt.Errorf("resource: type %q in a response of type %q", body.GetTypeUrl(), a.url)
 	case a.has(name):
