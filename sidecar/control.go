@@ -160,7 +160,7 @@ func (s *Sidecar) applyStreamed(u client.Update) map[string]error {
 	if u.Type == resource.ClusterType {
 		s.state.clustersCame()
 	}
-	errs := s.state.Apply(u)
+	errs := s.state.applyLive(u, s.state.asked(u.Type))
 	if u.Type == resource.ClusterType {
 		s.clustersOnce.Do(func() { close(s.clustersIn) })
 		if s.files != nil {
@@ -168,6 +168,41 @@ func (s *Sidecar) applyStreamed(u client.Update) map[string]error {
 		}
 	}
 	return errs
+}
+
+// asked tells, of what comes by name, whether something still names it: while what came waits for
+// its turn, that may have gone. It holds while s.mu is.
+func (s *state) asked(url string) func(name string) bool {
+	var services map[string]bool
+	return func(name string) bool {
+		switch url {
+		case resource.RouteType:
+			return s.routeNames[name]
+		case resource.EndpointType:
+			if services == nil {
+				services = s.services()
+			}
+			return services[name]
+		}
+		return true
+	}
+}
+
+// services are those whose endpoints a cluster has or waits for.
+func (s *state) services() map[string]bool {
+	out := map[string]bool{}
+	each := func(c *cluster.Config) {
+		if c.Type == cluster.EDS {
+			out[edsName(c)] = true
+		}
+	}
+	for _, c := range s.clusterConfigs {
+		each(c)
+	}
+	for _, h := range s.held {
+		each(h.cfg)
+	}
+	return out
 }
 
 func (s *state) clustersCame() {
