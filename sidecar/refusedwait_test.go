@@ -51,10 +51,12 @@ func TestRefusedListenerLeavesTheOneThatWaits(t *testing.T) {
 					}
 					r.l.fail["l"] = errors.New("no such file")
 					r.refused(t, next, "no such file")
+					r.mu.Lock()
 					delete(r.l.fail, "l")
 					if len(r.warming) != 2 || !r.sub.names["routes late"] || r.sub.names["routes later"] {
 						t.Errorf("warming %v, asked for %v", r.warming, r.sub.names)
 					}
+					r.mu.Unlock()
 					if waits {
 						time.Sleep(2 * time.Second)
 						synctest.Wait()
