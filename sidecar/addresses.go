@@ -25,7 +25,7 @@ func (s *state) holding(name string) []*listener.Config {
 	if cfg := s.wants[name]; cfg != nil {
 		out = append(out, cfg)
 	}
-	if old := s.inForce[name]; old != nil && (s.warming[name] != nil || s.triesFor(s.wants[name])) {
+	if old := s.inForce[name]; old != nil && (s.warms(s.wants[name]) || s.triesFor(s.wants[name])) {
 		out = append(out, old)
 	}
 	return out

@@ -39,7 +39,10 @@ func (s *state) applyListeners(u client.Update, errs map[string]error) {
 			errs[r.Name] = err
 			continue
 		}
-		if err := cmp.Or(s.routesCome(cfg), s.available(cfg, held)); err != nil {
+		if s.accessLog != nil {
+			addAccessLog(cfg, *s.accessLog)
+		}
+		if err := cmp.Or(s.routesCome(cfg), s.available(cfg, held), s.buildable(cfg)); err != nil {
 			errs[r.Name] = err
 			continue
 		}
@@ -56,6 +59,23 @@ func (s *state) applyListeners(u client.Update, errs map[string]error) {
 			s.restore(name)
 		}
 	}
+}
+
+// buildable says why a listener that is to wait could not be made then, when it is too late to
+// tell its sender.
+func (s *state) buildable(cfg *listener.Config) error {
+	if w := s.warming[cfg.Name]; w != nil && reflect.DeepEqual(w.cfg, cfg) || s.ready(cfg) || s.drains(cfg) {
+		return nil
+	}
+	if err := s.listeners.Check(cfg); err != nil {
+		return fmt.Errorf("listener %s: %w", cfg.Name, err)
+	}
+	return nil
+}
+
+// drains tells whether a listener may not come back.
+func (s *state) drains(cfg *listener.Config) bool {
+	return s.draining && cfg.Direction == listener.Inbound
 }
 
 // routesCome says why the routes that a listener names cannot come.
@@ -86,6 +106,10 @@ func (s *state) restore(name string) {
 		s.wants[name] = r.cfg
 		return
 	}
+	if w := s.warming[name]; w != nil {
+		s.wants[name] = w.cfg
+		return
+	}
 	if old := s.inForce[name]; old != nil {
 		s.wants[name] = old
 		return
@@ -96,12 +120,10 @@ func (s *state) restore(name string) {
 // want notes a listener and tells whether it can be applied at once. Otherwise
 // it waits, for a bounded time, for the routes and clusters that it names. That time does not
 // begin anew where it is the same, which the state of the world says with each change of another,
-// nor where one is in force: what it is to be in its place may be a deny.
+// nor where one is in force: what it is to be in its place may be a deny. The one that waits goes
+// on until what is applied at once is in force, for that may be refused.
 func (s *state) want(cfg *listener.Config) bool {
-	if s.accessLog != nil {
-		addAccessLog(cfg, *s.accessLog)
-	}
-	if s.draining && cfg.Direction == listener.Inbound {
+	if s.drains(cfg) {
 		return false
 	}
 	s.wants[cfg.Name] = cfg
@@ -111,7 +133,6 @@ func (s *state) want(cfg *listener.Config) bool {
 		s.ask(resource.RouteType, n, refs.Sources[n])
 	}
 	if s.ready(cfg) {
-		s.cool(cfg.Name)
 		return true
 	}
 	if w := s.warming[cfg.Name]; w != nil && (s.inForce[cfg.Name] != nil || reflect.DeepEqual(w.cfg, cfg)) {
@@ -166,6 +187,7 @@ func (s *state) replace(remove []string, add []*listener.Config) map[string]erro
 		}
 		delete(s.failed, cfg.Name)
 		s.forgo(cfg.Name)
+		s.cool(cfg.Name)
 		s.inForce[cfg.Name] = cfg
 	}
 	return errs

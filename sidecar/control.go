@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"runtime"
 	"strings"
@@ -21,6 +22,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/files"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
 	"github.com/hauberk-mesh/hauberk/xds/client"
 	"github.com/hauberk-mesh/hauberk/xds/resource"
 )
@@ -158,7 +160,7 @@ func (s *Sidecar) applyStreamed(u client.Update) map[string]error {
 	if u.Type == resource.ClusterType {
 		s.state.clustersCame()
 	}
-	errs := s.state.Apply(u)
+	errs := s.state.applyLive(u, s.state.asked(u.Type))
 	if u.Type == resource.ClusterType {
 		s.clustersOnce.Do(func() { close(s.clustersIn) })
 		if s.files != nil {
@@ -166,6 +168,41 @@ func (s *Sidecar) applyStreamed(u client.Update) map[string]error {
 		}
 	}
 	return errs
+}
+
+// asked tells, of what comes by name, whether something still names it: while what came waits for
+// its turn, that may have gone. It holds while s.mu is.
+func (s *state) asked(url string) func(name string) bool {
+	var services map[string]bool
+	return func(name string) bool {
+		switch url {
+		case resource.RouteType:
+			return s.routeNames[name]
+		case resource.EndpointType:
+			if services == nil {
+				services = s.services()
+			}
+			return services[name]
+		}
+		return true
+	}
+}
+
+// services are those whose endpoints a cluster has or waits for.
+func (s *state) services() map[string]bool {
+	out := map[string]bool{}
+	each := func(c *cluster.Config) {
+		if c.Type == cluster.EDS {
+			out[edsName(c)] = true
+		}
+	}
+	for _, c := range s.clusterConfigs {
+		each(c)
+	}
+	for _, h := range s.held {
+		each(h.cfg)
+	}
+	return out
 }
 
 func (s *state) clustersCame() {
@@ -204,6 +241,9 @@ func (s *state) load(b *config.Bootstrap) error {
 			errs = append(errs, err)
 			continue
 		}
+		if s.accessLog != nil {
+			addAccessLog(l, *s.accessLog)
+		}
 		if s.want(l) {
 			now = append(now, l)
 		}
@@ -237,15 +277,31 @@ func (s *state) stop() {
 func (s *state) pending() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.waiting(s.warming, s.held, nil)
+}
+
+// unready is that of it in whose place there is nothing. What was before goes on serving, and a
+// sidecar that does is ready, as in Envoy: an update that is late would take out all that get it.
+func (s *state) unready() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	listeners, held := maps.Clone(s.warming), maps.Clone(s.held)
+	maps.DeleteFunc(listeners, func(name string, _ *warming) bool { return s.inForce[name] != nil })
+	maps.DeleteFunc(held, func(name string, _ *heldCluster) bool { return s.clusterConfigs[name] != nil })
+	return s.waiting(listeners, held, s.secretsOf(held, s.serving()))
+}
+
+// waiting says what waits, and which of some secrets; nil for all.
+func (s *state) waiting(listeners map[string]*warming, clusters map[string]*heldCluster, of map[tlscontext.SecretRef]bool) []string {
 	var out []string
-	for name := range s.warming {
+	for name := range listeners {
 		out = append(out, "listener "+name+" waits for routes, clusters or secrets")
 	}
-	for name, h := range s.held {
+	for name, h := range clusters {
 		out = append(out, "cluster "+name+" waits for "+s.waitsFor(h))
 	}
 	if s.secrets != nil {
-		out = append(out, s.secrets.Waiting()...)
+		out = append(out, s.secrets.Waiting(of)...)
 	}
 	for name, err := range s.failed {
 		if s.inForce[name] == nil {
@@ -255,9 +311,16 @@ func (s *state) pending() []string {
 	return out
 }
 
-// named are the workloads that listeners in force name.
+// serving are the listeners in force, and those that are to be in nobody's place.
+func (s *state) serving() map[string]*listener.Config {
+	out := maps.Clone(s.wants)
+	maps.Copy(out, s.inForce)
+	return out
+}
+
+// named are the workloads that they name.
 func (s *state) named() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.workloads()
+	return workloads(s.serving())
 }

@@ -96,7 +96,7 @@ func (s *Sidecar) aggregated(ctx context.Context) (*base, error) {
 		return nil, err
 	}
 	ads := aggregates(s.cfg.Bootstrap)
-	c, err := s.newClient(servers, "", !ads.Delta, "config-cache", client.HandlerFunc(s.applyStreamed))
+	c, err := s.newClient(servers, "", !ads.Delta, s.aggregatedCache(ads), client.HandlerFunc(s.applyStreamed))
 	if err != nil {
 		return nil, err
 	}
@@ -114,6 +114,22 @@ func (s *Sidecar) aggregated(ctx context.Context) (*base, error) {
 		b.until = patience(ads, s.cfg.Bootstrap)
 	}
 	return b, nil
+}
+
+// aggregatedCache is the name of what is kept of the aggregated stream: that of the mesh, whose
+// control planes are one another's, or of the service that the bootstrap names.
+func (s *Sidecar) aggregatedCache(ads *config.ADS) string {
+	name, key := keptOfMesh, streamKey{service: keptOfMesh}
+	if ads.Cluster != "" && len(s.cfg.Servers) == 0 {
+		name, key.service = keptName(aggregatedKind, &ads.Stream), ads.Key()
+	}
+	return s.caches.take(s.cfg.StateDir, name, key)
+}
+
+// keptName is the name of what is kept of a stream.
+func keptName(kind string, from *discovery.Stream) string {
+	of := sha256.Sum256([]byte(from.Kept()))
+	return keptOfStreams + kind + "-" + hex.EncodeToString(of[:8])
 }
 
 // aggregates is what is asked for by the aggregated stream. That of the mesh has all but the
@@ -179,8 +195,7 @@ func (s *Sidecar) ofStream(from *discovery.Stream, url string, h client.Handler)
 	if err != nil {
 		return nil, err
 	}
-	of := sha256.Sum256([]byte(from.Kept()))
-	kept := s.caches.take(s.cfg.StateDir, keptOfStreams+shortType(url)+"-"+hex.EncodeToString(of[:8]), streamKey{url, from.Key()})
+	kept := s.caches.take(s.cfg.StateDir, keptName(shortType(url), from), streamKey{url, from.Key()})
 	return s.newClient(servers, url, !from.Delta, kept, h)
 }
 

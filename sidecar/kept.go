@@ -15,10 +15,11 @@ import (
 	"github.com/hauberk-mesh/hauberk/xds/client/cache"
 )
 
-// keptOfStreams begins the names of the caches of streams of one type.
-const keptOfStreams = "config-cache-"
+// keptOfMesh is the name of the cache of the mesh's aggregated stream; keptOfStreams begins those
+// of the streams of services that a bootstrap names.
+const keptOfMesh, keptOfStreams = "config-cache", "config-cache-"
 
-// opened are the caches of streams of one type that are open, by name, with the stream that has
+// opened are the caches of streams that are open, by name, with the stream that has
 // each. Those that differ by the values of their metadata alone, as of a token that is rotated,
 // have the same name, and the second of them at one time the next number.
 type opened struct {
@@ -73,7 +74,7 @@ func (o *opened) forget(dir string) error {
 	var errs []error
 	for _, e := range entries {
 		of := strings.TrimSuffix(e.Name(), ".tmp")
-		if _, ok := o.by[of]; !ok && strings.HasPrefix(of, keptOfStreams) {
+		if _, ok := o.by[of]; !ok && (of == keptOfMesh || strings.HasPrefix(of, keptOfStreams)) {
 			errs = append(errs, os.Remove(filepath.Join(dir, e.Name())))
 		}
 	}

@@ -33,6 +33,8 @@ type subscriber interface {
 // replacer is the part of the listener manager that applying resources needs.
 type replacer interface {
 	Available(*listener.Config) error
+	// Check says why one could not be made, but for its address.
+	Check(*listener.Config) error
 	Replace(remove []string, add []*listener.Config) map[string]error
 	// Draining are the removed listeners that still have connections.
 	Draining() []*listener.Config
@@ -143,11 +145,11 @@ func (s *state) Apply(u client.Update) map[string]error {
 	return s.applyLive(u, func(string) bool { return true })
 }
 
-// applyLive applies what of an update is live then.
+// applyLive applies what of an update is live then. The list stays as its sender has it.
 func (s *state) applyLive(u client.Update, live func(name string) bool) map[string]error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	u.Upserts = slices.DeleteFunc(u.Upserts, func(r *resource.Resource) bool { return !live(r.Name) })
+	u.Upserts = slices.DeleteFunc(slices.Clone(u.Upserts), func(r *resource.Resource) bool { return !live(r.Name) })
 	errs := map[string]error{}
 	switch u.Type {
 	case resource.ClusterType:
@@ -286,17 +288,8 @@ func (s *state) sweepEndpoints() {
 	if len(s.unneeded) == 0 {
 		return
 	}
-	needed := func(c *cluster.Config) {
-		if c.Type == cluster.EDS {
-			delete(s.unneeded, edsName(c))
-		}
-	}
-	for _, c := range s.clusterConfigs {
-		needed(c)
-	}
-	for _, h := range s.held {
-		needed(h.cfg)
-	}
+	needed := s.services()
+	maps.DeleteFunc(s.unneeded, func(service string, _ bool) bool { return needed[service] })
 	for service := range s.unneeded {
 		delete(s.assignments, service)
 		s.unask(resource.EndpointType, service)
@@ -364,14 +357,14 @@ func (s *state) known(cluster string) bool {
 // wantWorkloads tells which identities the listeners need.
 func (s *state) wantWorkloads() {
 	if s.wanted != nil {
-		s.wanted(s.workloads())
+		s.wanted(workloads(s.wants))
 	}
 }
 
 // workloads are the SPIFFE IDs that listeners name, sorted.
-func (s *state) workloads() []string {
+func workloads(listeners map[string]*listener.Config) []string {
 	set := map[string]bool{}
-	for _, l := range s.wants {
+	for _, l := range listeners {
 		for _, id := range workloadsOf(l) {
 			set[id] = true
 		}

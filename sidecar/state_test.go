@@ -40,10 +40,13 @@ type fakeListeners struct {
 	steps   []string
 	fail    map[string]error
 	taken   map[string]error
+	unfit   map[string]error
 	drains  []*listener.Config
 }
 
 func (f *fakeListeners) Draining() []*listener.Config { return f.drains }
+
+func (f *fakeListeners) Check(c *listener.Config) error { return f.unfit[c.Name] }
 
 func (f *fakeListeners) Available(c *listener.Config) error { return f.taken[c.Name] }
 

@@ -122,6 +122,9 @@ func TestCachesOfStreams(t *testing.T) {
 	o = opened{}
 	take(a, "config-cache-x-1-2")
 	take(b, "config-cache-x-1")
+	if got := o.take(dir, keptOfMesh, streamKey{service: keptOfMesh}); got != keptOfMesh {
+		t.Errorf("the mesh has %s", got)
+	}
 	if err := o.forget(dir); err != nil {
 		t.Fatal(err)
 	}

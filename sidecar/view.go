@@ -41,7 +41,7 @@ func (v *view) Ready() (bool, string) {
 		return false, why
 	}
 	why = append(why, s.missing()...)
-	why = append(why, s.state.pending()...)
+	why = append(why, s.state.unready()...)
 	if len(why) > 0 {
 		slices.Sort(why)
 		return false, strings.Join(why, "; ")

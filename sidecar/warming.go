@@ -26,6 +26,11 @@ func (s *state) cool(name string) {
 	}
 }
 
+// warms tells whether a listener is the one of its name that waits.
+func (s *state) warms(cfg *listener.Config) bool {
+	return cfg != nil && s.warming[cfg.Name] != nil && s.warming[cfg.Name].cfg == cfg
+}
+
 // ready tells whether what a listener names is there. One that is in force
 // already waits for new routes and secrets only: its authorization must not wait for
 // clusters. Routes that were refused are not waited for, as in Envoy: what else the listener
@@ -163,25 +168,28 @@ func (s *state) sweepSecrets() {
 	if s.secrets == nil {
 		return
 	}
-	s.secrets.Retain(func() map[tlscontext.SecretRef]bool {
-		needed := map[tlscontext.SecretRef]bool{}
-		add := func(refs []tlscontext.SecretRef) {
-			for _, r := range refs {
-				needed[r] = true
-			}
+	s.secrets.Retain(func() map[tlscontext.SecretRef]bool { return s.secretsOf(s.held, s.inForce, s.wants) })
+}
+
+// secretsOf are those of the clusters in force, and of some that wait, and of listeners.
+func (s *state) secretsOf(held map[string]*heldCluster, listeners ...map[string]*listener.Config) map[tlscontext.SecretRef]bool {
+	needed := map[tlscontext.SecretRef]bool{}
+	add := func(refs []tlscontext.SecretRef) {
+		for _, r := range refs {
+			needed[r] = true
 		}
-		add(s.pinned)
-		for _, c := range s.clusterConfigs {
-			add(config.ClusterSecrets(c))
+	}
+	add(s.pinned)
+	for _, c := range s.clusterConfigs {
+		add(config.ClusterSecrets(c))
+	}
+	for _, h := range held {
+		add(config.ClusterSecrets(h.cfg))
+	}
+	for _, set := range listeners {
+		for _, l := range set {
+			add(config.ListenerRefs(l).Secrets)
 		}
-		for _, h := range s.held {
-			add(config.ClusterSecrets(h.cfg))
-		}
-		for _, set := range []map[string]*listener.Config{s.inForce, s.wants} {
-			for _, l := range set {
-				add(config.ListenerRefs(l).Secrets)
-			}
-		}
-		return needed
-	})
+	}
+	return needed
 }

@@ -168,6 +168,8 @@ var mutations = []struct {
 	{"the age of trust from files", "sidecar/tlscontext/context.go", "		out = c.since", "		out = c.now()", "sidecar", "TestStaleTrustIsAlarmed"},
 	{"the age of configuration", "xds/client/client.go", "			c.status.AsOf = c.status.Since", "			c.status.AsOf = time.Time{}", "xds/client", "TestAgeOfTheConfiguration"},
 	{"the age of a cache", "xds/client/apply.go", "		c.status.AsOf = c.status.CachedAt", "		c.status.AsOf = time.Now()", "xds/client", "TestAgeOfTheConfiguration"},
+	{"a deny that waits", "sidecar/applylisteners.go", "	if w := s.warming[name]; w != nil {\n		s.wants[name] = w.cfg", "	if w := s.warming[name]; w != nil && false {\n		s.wants[name] = w.cfg", "sidecar", "TestRefusedListenerLeavesTheOneThatWaits"},
+	{"listeners beside one without a name", "xds/client/wire.go", "a.full = a.full && !a.nameless()", "_ = a.nameless()", "xds/client", "TestNamelessInTheStateOfTheWorld"},
 	{"endpoints of a stream that ended", "sidecar/streams.go", "if err := o.client.Forget(); err != nil {", "if err := error(nil); err != nil {", "sidecar", "TestStreamThatEndedKeepsNothing"},
 	{"tokens in names", "sidecar/discovery/discovery.go", "hmac.New(sha256.New, process())", "hmac.New(sha256.New, nil)", "sidecar", "TestCachesOfStreams"},
 	{"the sidecar's alarm", "sidecar/age.go", "		return append(slices.Collect(maps.Values(trust)), s.configuration())", "		return nil", "sidecar", "TestStaleConfigurationIsAlarmed|TestStaleTrustIsAlarmed"},

@@ -81,17 +81,17 @@ func Listen(o Options) (_ *Server, err error) {
 		if err := loopback(o.Admin); err != nil {
 			return nil, err
 		}
-		if s.addrs.Admin, err = s.tcp("admin", o.Admin, logged(hostCheck(reads(o)), o.AccessLog)); err != nil {
+		if s.addrs.Admin, err = s.tcp("admin", o.Admin, logged(hostCheck(reads(o)), o.AccessLog), s.add); err != nil {
 			return nil, err
 		}
 	}
 	if o.Metrics != "" {
-		if s.addrs.Metrics, err = s.tcp("metrics", o.Metrics, metrics(o)); err != nil {
+		if s.addrs.Metrics, err = s.tcp("metrics", o.Metrics, metrics(o), s.exposed); err != nil {
 			return nil, err
 		}
 	}
 	if o.Ready != "" {
-		if s.addrs.Ready, err = s.tcp("readiness", o.Ready, readiness(o)); err != nil {
+		if s.addrs.Ready, err = s.tcp("readiness", o.Ready, readiness(o), s.exposed); err != nil {
 			return nil, err
 		}
 	}
@@ -114,12 +114,12 @@ func loopback(addr string) error {
 	return nil
 }
 
-func (s *Server) tcp(what, addr string, h http.Handler) (net.Addr, error) {
+func (s *Server) tcp(what, addr string, h http.Handler, add func(net.Listener, http.Handler) *http.Server) (net.Addr, error) {
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("%s listener: %w; choose another address, port 0 takes a free one", what, err)
 	}
-	s.add(ln, h)
+	add(ln, h)
 	return ln.Addr(), nil
 }
 
@@ -144,11 +144,21 @@ func (s *Server) unix(path string, h http.Handler) error {
 	return nil
 }
 
-func (s *Server) add(ln net.Listener, h http.Handler) {
-	s.servers = append(s.servers, served{ln: ln, http: &http.Server{
+func (s *Server) add(ln net.Listener, h http.Handler) *http.Server {
+	sv := &http.Server{
 		Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-	}})
+	}
+	s.servers = append(s.servers, served{ln: ln, http: sv})
+	return sv
+}
+
+// exposed adds one that listens for other hosts too. Who says half of a request, or does not read
+// the answer, holds a connection for so long; profiles, which take longer, are not served there.
+func (s *Server) exposed(ln net.Listener, h http.Handler) *http.Server {
+	sv := s.add(ln, h)
+	sv.ReadTimeout, sv.WriteTimeout = 10*time.Second, 30*time.Second
+	return sv
 }
 
 // Addrs tells the bound addresses.

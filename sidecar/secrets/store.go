@@ -116,13 +116,14 @@ func (s *Store) AsOf(ref tlscontext.SecretRef) time.Time {
 	return time.Now()
 }
 
-// Waiting are the secrets that have not come yet, and why as far as that is known.
-func (s *Store) Waiting() []string {
+// Waiting are those of some secrets, nil for all, that have not come yet, and why as far as that
+// is known.
+func (s *Store) Waiting(of map[tlscontext.SecretRef]bool) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []string
 	for ref, e := range s.entries {
-		if e.latest == nil {
+		if e.latest == nil && (of == nil || of[ref]) {
 			text := ref.String() + " has not come yet"
 			if e.said != "" {
 				text += ": " + e.said

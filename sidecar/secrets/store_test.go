@@ -94,8 +94,8 @@ func TestNoSuchService(t *testing.T) {
 	s := New(Options{Sockets: map[string]string{"keeper": "/nowhere"}, Offline: true, Log: slog.New(slog.DiscardHandler)})
 	t.Cleanup(s.Close)
 	ref := tlscontext.SecretRef{Name: "trust", Cluster: "elsewhere"}
-	if err := s.Usable(ref); !errors.Is(err, config.ErrSecretService) || len(s.Waiting()) > 0 {
-		t.Errorf("%v, waits for %v", err, s.Waiting())
+	if err := s.Usable(ref); !errors.Is(err, config.ErrSecretService) || len(s.Waiting(nil)) > 0 {
+		t.Errorf("%v, waits for %v", err, s.Waiting(nil))
 	}
 }
 
@@ -114,7 +114,7 @@ func TestRetain(t *testing.T) {
 	service.Put("other", pinned(t, "aa"))
 	service.Put("trust", pinned(t, "aa"))
 	waitFor(t, "the kept one", func() bool { return s.Lookup(kept) != nil })
-	if s.Lookup(dropped) != nil || len(s.Waiting()) > 0 {
-		t.Errorf("waits for %v", s.Waiting())
+	if s.Lookup(dropped) != nil || len(s.Waiting(nil)) > 0 {
+		t.Errorf("waits for %v", s.Waiting(nil))
 	}
 }

@@ -98,8 +98,9 @@ type Config struct {
 
 // Status is the client as the operator sees it.
 type Status struct {
-	// Connected is set while a stream is open and has been answered, or has asked for nothing
-	// but names for long, of which nothing is said that do not exist.
+	// Connected is set while a stream is open and has been answered, or need not be: it has for
+	// long asked for nothing but names, of which nothing is said that do not exist, or for what
+	// came after versions that no server has said anything to.
 	Connected bool
 	Server    string
 	// Identifier is what the control plane calls itself.

@@ -2,6 +2,7 @@ package client
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -20,6 +21,7 @@ func (c *Client) handle(srv Server, a *answer) {
 		c.log.Warn("response of a type that was not asked for ignored", "peer", srv.Name, "type", a.url)
 		return
 	}
+	ts.heartbeat(a)
 	ts.overtakes(a)
 	u := ts.update(a)
 	asked := maps.Clone(ts.sentNames)
@@ -48,7 +50,7 @@ func (c *Client) handle(srv Server, a *answer) {
 	}
 	ts.replies = append(ts.replies, answer)
 	ts.complete = ts.complete || !a.partial
-	if c.cfg.SotW {
+	if c.cfg.SotW && !a.beats() {
 		ts.answeredAll(asked)
 	}
 	c.status.LastUpdate = time.Now()
@@ -62,6 +64,30 @@ func (c *Client) handle(srv Server, a *answer) {
 	case c.save <- struct{}{}:
 	default:
 	}
+}
+
+// heartbeat refuses of the resources without a body those that are not what was accepted. The
+// others renew their time to live (xDS protocol, "TTL"), which a server may say of them alone:
+// of the rest of the state of the world it says nothing then.
+func (ts *typeState) heartbeat(a *answer) {
+	for n, version := range a.bodyless {
+		have := ""
+		if old := ts.accepted[n]; ts.sotw {
+			have = ts.sotwVersion
+		} else if old != nil {
+			have = old.Version
+		}
+		if have == "" || version != have {
+			a.bad[n] = fmt.Errorf("resource: type %q in a response of type %q", "", a.url)
+			delete(a.bodyless, n)
+		}
+	}
+	a.full = a.full && !a.beats()
+}
+
+// beats tells whether a response says only that resources are there.
+func (a *answer) beats() bool {
+	return len(a.bodyless) > 0 && len(a.resources)+len(a.removed)+len(a.bad) == 0
 }
 
 // update reduces a response to what concerns this subscription. Resources that
@@ -94,6 +120,9 @@ func (ts *typeState) update(a *answer) Update {
 		if ts.wants(n) {
 			u.Removed = append(u.Removed, n)
 		}
+	}
+	for n := range a.bodyless {
+		present[n] = struct{}{}
 	}
 	if a.full {
 		for n := range ts.accepted {

@@ -31,6 +31,8 @@ type Client struct {
 	// something was accepted that the cache lacks.
 	wake chan struct{}
 	save chan struct{}
+	// silent counts the streams and attempts in a row that brought nothing. Run's alone.
+	silent int
 
 	mu      sync.Mutex
 	running bool
@@ -141,8 +143,9 @@ func (c *Client) Run(ctx context.Context) error {
 			return nil
 		}
 		c.disconnected(srv.Name, err)
+		c.silent++
 		if answered {
-			failures = 0
+			failures, c.silent = 0, 0
 		}
 		wait := c.backoff(failures / len(servers))
 		failures++

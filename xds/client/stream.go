@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/hauberk-mesh/hauberk/xds/resource"
 )
@@ -28,13 +30,59 @@ const (
 // wire is a stream of either protocol.
 type wire interface {
 	recv() (*answer, error)
-	// request sends the type's subscription changes and reply. It returns
-	// the message's error and is called with Client.mu held; sending does
-	// not block beyond gRPC's flow control of requests, which are small.
-	request(ts *typeState, first bool) error
+	// request is the message of the type's subscription changes and reply. It is called with
+	// Client.mu held.
+	request(ts *typeState, first bool) proto.Message
+	// send is not: it waits for as long as nobody reads what was sent before, of which gRPC
+	// takes 64 KiB, and the names of a mesh are more.
+	send(m proto.Message) error
 }
 
-// stream runs one stream to its end and reports whether it was ever answered.
+// link moves the messages of a stream, each way on its own: a server that does not read
+// before it is read from is not one that has stopped.
+type link struct {
+	in    chan *answer
+	out   chan []proto.Message // takes some while none are under way
+	sent  chan error
+	ended chan error
+}
+
+func newLink(ctx context.Context, w wire) *link {
+	l := &link{in: make(chan *answer), out: make(chan []proto.Message, 1), sent: make(chan error, 1), ended: make(chan error, 1)}
+	go func() {
+		for {
+			a, err := w.recv()
+			if err != nil {
+				l.ended <- err
+				return
+			}
+			select {
+			case l.in <- a:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	go func() {
+		for {
+			select {
+			case ms := <-l.out:
+				var err error
+				for _, m := range ms {
+					if err = w.send(m); err != nil {
+						break
+					}
+				}
+				l.sent <- err
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return l
+}
+
+// stream runs one stream to its end and reports whether it was ever answered, or need not be.
 func (c *Client) stream(ctx context.Context, srv Server) (answered bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -51,64 +99,57 @@ func (c *Client) stream(ctx context.Context, srv Server) (answered bool, err err
 	}
 	c.mu.Unlock()
 
-	in := make(chan *answer)
-	ended := make(chan error, 1)
-	go func() {
-		for {
-			a, err := w.recv()
-			if err != nil {
-				ended <- err
-				return
-			}
-			select {
-			case in <- a:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
+	l, sending := newLink(ctx, w), false
 	unanswered := time.NewTimer(answerTimeout)
 	unanswered.Stop() // until something has been asked
 	defer unanswered.Stop()
 	later := time.NewTimer(time.Hour)
 	defer later.Stop()
-	first := true
+	first, heard := true, false
 	for {
-		silent := first
-		wait, err := c.flush(w, &first)
-		if err != nil && !errors.Is(err, io.EOF) {
-			return answered, err
+		var wait time.Duration
+		if !sending {
+			var owed []proto.Message
+			if owed, wait = c.owed(w, first); len(owed) > 0 {
+				if first {
+					unanswered.Reset(answerTimeout)
+				}
+				first, sending = false, true
+				l.out <- owed
+			}
 		}
 		c.handKept()
 		if next := c.handBack(); wait == 0 || next > 0 && next < wait {
 			wait = next
-		}
-		// io.EOF from a send: the reason comes from the receiver.
-		if silent && !first {
-			unanswered.Reset(answerTimeout)
 		}
 		later.Stop()
 		if wait > 0 {
 			later.Reset(wait)
 		}
 		select {
-		case a := <-in:
-			if !answered {
-				answered = true
+		case err := <-l.sent:
+			// Of io.EOF the reason comes from the receiver.
+			if sending = false; err != nil && !errors.Is(err, io.EOF) {
+				return answered, err
+			}
+		case a := <-l.in:
+			if !heard {
+				answered, heard = true, true
 				unanswered.Stop()
 				c.connected(srv, a)
 				c.forgetKept()
 			}
 			c.handle(srv, a)
-		case err := <-ended:
+		case err := <-l.ended:
 			if errors.Is(err, io.EOF) {
 				err = errors.New("the control plane ended the stream")
 			}
 			return answered, err
 		case <-unanswered.C:
-			if c.answersAlways() {
+			if sending || c.answersAlways() {
 				return false, fmt.Errorf("no answer within %v", answerTimeout)
 			}
+			answered = true
 			c.connected(srv, &answer{})
 		case <-c.wake:
 		case <-later.C:
@@ -144,11 +185,17 @@ func (c *Client) connect(ctx context.Context, srv Server) (w wire, closer io.Clo
 }
 
 // answersAlways tells whether a server that is asked answers: of names that do not exist yet it
-// says nothing, and one that is dead is found by its connection.
+// says nothing, and in the state of the world it may say nothing to a client that comes back
+// with the versions that it has (xDS protocol, "Resource type instance version"). One that is dead
+// is found by its connection. The others are asked first: one of them may have something to say.
 func (c *Client) answersAlways() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.cfg.Type == "" || c.typeLocked(c.cfg.Type).wildcard
+	if c.cfg.Type != "" && !c.typeLocked(c.cfg.Type).wildcard {
+		return false
+	}
+	return !c.cfg.SotW || c.silent < len(c.cfg.Servers)-1 ||
+		slices.ContainsFunc(c.order, func(ts *typeState) bool { return ts.requested && ts.sotwVersion == "" })
 }
 
 // methods are those of the services of resources: of the state of the world, and of increments.
@@ -211,9 +258,9 @@ func (c *Client) forgetKept() {
 	}
 }
 
-// flush sends what is owed, clusters first, and returns how long the earliest
-// delayed answer still waits.
-func (c *Client) flush(w wire, first *bool) (wait time.Duration, err error) {
+// owed are the messages to send, clusters first, and how long the earliest delayed answer still
+// waits. They are all made at once: what comes from now on is answered after them.
+func (c *Client) owed(w wire, first bool) (out []proto.Message, wait time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now()
@@ -234,12 +281,9 @@ func (c *Client) flush(w wire, first *bool) (wait time.Duration, err error) {
 					break
 				}
 			}
-			if err := w.request(ts, *first); err != nil {
-				return 0, err
-			}
-			*first = false
+			out = append(out, w.request(ts, first && len(out) == 0))
 			ts.asked()
 		}
 	}
-	return wait, nil
+	return out, wait
 }

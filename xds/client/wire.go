@@ -27,6 +27,8 @@ type answer struct {
 	resources  []*resource.Resource
 	removed    []string
 	bad        map[string]error
+	// bodyless are versions, by the names of resources that say nothing but that they are there.
+	bodyless map[string]string
 	// full: resources is the complete list of the type. partial: more follows.
 	full, partial bool
 
@@ -38,7 +40,7 @@ type deltaWire struct {
 	client *Client
 }
 
-func (w *deltaWire) request(ts *typeState, first bool) error {
+func (w *deltaWire) request(ts *typeState, first bool) proto.Message {
 	m := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: ts.url}
 	if first {
 		m.Node = w.client.node
@@ -58,11 +60,15 @@ func (w *deltaWire) request(ts *typeState, first bool) error {
 	if r := ts.oldest(); r != nil {
 		m.ResponseNonce, m.ErrorDetail = r.nonce, r.status()
 	}
-	return w.stream.Send(m)
+	return m
 }
 
 func legacyWildcard(url string) bool {
 	return url == resource.ListenerType || url == resource.ClusterType
+}
+
+func (w *deltaWire) send(m proto.Message) error {
+	return w.stream.Send(m.(*discoveryv3.DeltaDiscoveryRequest))
 }
 
 func (w *deltaWire) recv() (*answer, error) {
@@ -93,7 +99,7 @@ type sotwWire struct {
 	client *Client
 }
 
-func (w *sotwWire) request(ts *typeState, first bool) error {
+func (w *sotwWire) request(ts *typeState, first bool) proto.Message {
 	m := &discoveryv3.DiscoveryRequest{TypeUrl: ts.url, VersionInfo: ts.sotwVersion, ResponseNonce: ts.nonce}
 	if first {
 		m.Node = w.client.node
@@ -105,7 +111,11 @@ func (w *sotwWire) request(ts *typeState, first bool) error {
 	if r := ts.oldest(); r != nil {
 		m.ResponseNonce, m.ErrorDetail = r.nonce, r.status()
 	}
-	return w.stream.Send(m)
+	return m
+}
+
+func (w *sotwWire) send(m proto.Message) error {
+	return w.stream.Send(m.(*discoveryv3.DiscoveryRequest))
 }
 
 func (w *sotwWire) recv() (*answer, error) {
@@ -124,7 +134,11 @@ func (w *sotwWire) recv() (*answer, error) {
 				a.bad[fmt.Sprintf("%s%d]", unnamed, i)] = err
 				continue
 			}
-			a.add(i, r.GetName(), r.GetVersion(), r.GetResource(), misnamed)
+			version := r.GetVersion()
+			if r.GetResource() == nil {
+				version = a.version // it is that of all
+			}
+			a.add(i, r.GetName(), version, r.GetResource(), misnamed)
 			continue
 		}
 		name, err := resource.NameOf(body)
@@ -134,6 +148,7 @@ func (w *sotwWire) recv() (*answer, error) {
 		}
 		a.add(i, name, "", body, func(string, *anypb.Any) error { return nil }) // it is the body's own
 	}
+	a.full = a.full && !a.nameless()
 	return a, nil
 }
 
@@ -142,6 +157,11 @@ func (a *answer) add(i int, name, version string, body *anypb.Any, misnamed func
 	switch {
 	case name == "":
 		a.bad[fmt.Sprintf("%s%d]", unnamed, i)] = errors.New("has no name")
+	case body == nil:
+		if a.bodyless == nil {
+			a.bodyless = map[string]string{}
+		}
+		a.bodyless[name] = version
 	case body.GetTypeUrl() != a.url:
 		a.bad[name] = fmt.Errorf("resource: type %q in a response of type %q", body.GetTypeUrl(), a.url)
 	case a.has(name):
@@ -153,6 +173,17 @@ func (a *answer) add(i int, name, version string, body *anypb.Any, misnamed func
 		}
 		a.resources = append(a.resources, resource.Received(name, version, body))
 	}
+}
+
+// nameless tells whether there is a resource whose name cannot be read: it may be any of those
+// that were there before, and none of them is gone for not being seen.
+func (a *answer) nameless() bool {
+	for n := range a.bad {
+		if strings.HasPrefix(n, unnamed) {
+			return true
+		}
+	}
+	return false
 }
 
 // misnamed says why a body cannot come under a name: by that it is removed, and told from
