@@ -24,6 +24,7 @@ var mutations = []struct {
 	{"certificates on 15012", "identity/server/auth.go", "if method == identityv1.Identity_Join_FullMethodName {", "if method != \"\" {", "identity/server", "TestWhoMayCallWhat"},
 	{"the node's record", "identity/server/issue.go", "if p.ID == id {", "if p.ID == p.ID || p.ID == id {", "identity/server", "TestWhatANodeIsNotGiven"},
 	{"bans", "identity/server/auth.go", "		return status.Errorf(codes.PermissionDenied, \"%s is banned: %s\", who.ID, rec.BanReason)", "		return nil", "identity/server", "TestWhatANodeIsNotGiven"},
+	{"the size of a stranger's key", "identity/identityv1/convert.go", "if err := trust.CheckKey(csr.PublicKey); err != nil {", "if err := trust.CheckKey(csr.PublicKey); false && err != nil {", "identity/identityv1", "TestCSRKeyLooksAtTheKeyBeforeTheSignature"},
 	{"names of a CSR", "identity/ca/issue.go", "c.sign(r.ID,", "c.sign(func() spiffeid.ID {\n		if len(csr.URIs) > 0 {\n			return spiffeid.RequireFromString(csr.URIs[0].String())\n		}\n		return r.ID\n	}(),", "identity/server", "TestNamesComeFromTheRecord"},
 	{"TLS 1.3", "identity/tlsconf/tlsconf.go", "MinVersion: tls.VersionTLS13,", "MinVersion: tls.VersionTLS12,", "identity/tlsconf", "TestTLS12"},
 	{"hybrid first", "identity/tlsconf/tlsconf.go", "tls.X25519MLKEM768, tls.SecP256r1MLKEM768, tls.SecP384r1MLKEM1024, tls.X25519,", "tls.X25519,", "identity/tlsconf", "TestHandshake"},
