@@ -152,6 +152,8 @@ func (s *Server) buildXDS() error {
 		Observer:    newObserver(s.metrics),
 		StreamRate:  200,
 		StreamBurst: 400,
+		// A node's agent relays those of every proxy on its host.
+		MaxPeerSessions: 2048,
 	}, ads.WithPeerID(peerID))
 	opts, err := s.identity.ServerOptions()
 	if err != nil {
