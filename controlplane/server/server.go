@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -154,6 +152,8 @@ func (s *Server) buildXDS() error {
 		Observer:    newObserver(s.metrics),
 		StreamRate:  200,
 		StreamBurst: 400,
+		// A node's agent relays those of every proxy on its host.
+		MaxPeerSessions: 2048,
 	}, ads.WithPeerID(peerID))
 	opts, err := s.identity.ServerOptions()
 	if err != nil {
@@ -267,33 +267,6 @@ func listen(ctx context.Context, network, address, what string) (net.Listener, e
 	ln, err := (&net.ListenConfig{}).Listen(ctx, network, address)
 	if err != nil {
 		return nil, fmt.Errorf("control plane: %s address %q: %w; is another control plane running?", what, address, err)
-	}
-	return ln, nil
-}
-
-// listenSocket binds the operator's Unix socket: mode 0600 in a directory that
-// others cannot replace it in. A socket that nobody answers is left over from a
-// crash and is replaced.
-func listenSocket(ctx context.Context, path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("control plane: socket %s: %w", path, err)
-	}
-	if c, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", path); err == nil {
-		return nil, errors.Join(fmt.Errorf("control plane: socket %s: another control plane answers on it", path), c.Close())
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("control plane: socket %s: %w", path, err)
-	}
-	// The file is made under a name nobody knows and renamed when its mode is
-	// right, so that there is no moment in which others may connect.
-	tmp := fmt.Sprintf("%s.%d", path, os.Getpid())
-	ln, err := (&net.ListenConfig{}).Listen(ctx, "unix", tmp)
-	if err != nil {
-		return nil, fmt.Errorf("control plane: socket %s: %w", path, err)
-	}
-	ln.(*net.UnixListener).SetUnlinkOnClose(false)
-	if err := errors.Join(os.Chmod(tmp, 0o600), os.Rename(tmp, path)); err != nil {
-		return nil, errors.Join(fmt.Errorf("control plane: socket %s: %w", path, err), ln.Close(), os.Remove(tmp))
 	}
 	return ln, nil
 }

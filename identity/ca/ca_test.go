@@ -246,7 +246,7 @@ func TestKeys(t *testing.T) {
 		"P-384": {curve(elliptic.P384()), true}, "P-521": {curve(elliptic.P521()), false},
 		"Ed25519": {ed, true}, "RSA 1024": {rsaKey(1024), false}, "RSA 2048": {rsaKey(2048), true}, "none": {nil, false},
 	} {
-		if err := checkKey(tc.key); (err == nil) != tc.ok {
+		if err := trust.CheckKey(tc.key); (err == nil) != tc.ok {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -3,10 +3,8 @@ package ca
 import (
 	"crypto"
 	"crypto/ecdsa"
-	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -91,7 +89,7 @@ func (c *CA) sign(id spiffeid.ID, public crypto.PublicKey, ttl time.Duration, no
 	if err := c.checkName(id); err != nil {
 		return fail(fmt.Errorf("%w: %w", ErrRequest, err))
 	}
-	if err := checkKey(public); err != nil {
+	if err := trust.CheckKey(public); err != nil {
 		return fail(fmt.Errorf("%w: %w", ErrRequest, err))
 	}
 	// Held while signing: a withdrawal that has returned is one after which
@@ -183,7 +181,7 @@ func parseCSR(der []byte) (*x509.CertificateRequest, error) {
 		return nil, fmt.Errorf("the CSR cannot be read: %w", err)
 	}
 	// Before the signature: verifying with a huge RSA key costs a lot.
-	if err := checkKey(csr.PublicKey); err != nil {
+	if err := trust.CheckKey(csr.PublicKey); err != nil {
 		return nil, err
 	}
 	// Proof of possession: without it a certificate could be had for the key of
@@ -192,24 +190,6 @@ func parseCSR(der []byte) (*x509.CertificateRequest, error) {
 		return nil, fmt.Errorf("the CSR is not signed by the key in it: %w", err)
 	}
 	return csr, nil
-}
-
-func checkKey(public crypto.PublicKey) error {
-	switch k := public.(type) {
-	case *ecdsa.PublicKey:
-		if k.Curve == elliptic.P256() || k.Curve == elliptic.P384() {
-			return nil
-		}
-		return fmt.Errorf("an ECDSA key on %s is not taken: use P-256 or P-384", k.Curve.Params().Name)
-	case ed25519.PublicKey:
-		return nil
-	case *rsa.PublicKey:
-		if bits := k.N.BitLen(); bits < 2048 || bits > 8192 {
-			return fmt.Errorf("an RSA key of %d bits is not taken: use 2048 to 8192, or better P-256", bits)
-		}
-		return nil
-	}
-	return fmt.Errorf("a key of type %T is not taken: use P-256", public)
 }
 
 // newSerial: RFC 5280 section 4.1.2.2 wants positive and at most 20 octets.

@@ -30,7 +30,7 @@ func (c *CA) Admit(signer *x509.Certificate, owner string) (*trust.Bundle, error
 	if now := c.cfg.Now(); now.After(signer.NotAfter) || now.Before(signer.NotBefore) {
 		return nil, fmt.Errorf("ca: admit control plane %q: its signer is not valid now, check the clocks", owner)
 	}
-	if err := checkKey(signer.PublicKey); err != nil {
+	if err := trust.CheckKey(signer.PublicKey); err != nil {
 		return nil, fmt.Errorf("ca: admit control plane %q: %w", owner, err)
 	}
 	return c.change(func(b *trust.Bundle) (*trust.Bundle, error) {

@@ -202,6 +202,10 @@ func CSRKey(der []byte) (trust.Pin, error) {
 	if err != nil {
 		return trust.Pin{}, fmt.Errorf("identity: certificate request: %w", err)
 	}
+	// Before the signature: a caller without a certificate decides what is verified.
+	if err := trust.CheckKey(csr.PublicKey); err != nil {
+		return trust.Pin{}, fmt.Errorf("identity: certificate request: %w", err)
+	}
 	if err := csr.CheckSignature(); err != nil {
 		return trust.Pin{}, errors.New("identity: the certificate request is not signed by its own key")
 	}

@@ -35,7 +35,7 @@ func (s *Server) WatchTrust(_ *identityv1.WatchTrustRequest, stream grpc.ServerS
 			return status.Errorf(codes.PermissionDenied, "%s is not on record any more", who.ID)
 		}
 		if rec.Banned {
-			if err := stream.Send(&identityv1.TrustUpdate{ServerTime: identityv1.Time(s.now()), Record: identityv1.NewRecord(rec)}); err != nil {
+			if err := sendWithin(stream, &identityv1.TrustUpdate{ServerTime: identityv1.Time(s.now()), Record: identityv1.NewRecord(rec)}, s.cfg.Heartbeat); err != nil {
 				return err
 			}
 			return status.Errorf(codes.PermissionDenied, "%s is banned: %s", who.ID, rec.BanReason)
@@ -48,7 +48,10 @@ func (s *Server) WatchTrust(_ *identityv1.WatchTrustRequest, stream grpc.ServerS
 				ServerTime: identityv1.Time(s.now()), Bundles: []*identityv1.Bundle{identityv1.NewBundle(bundle)},
 				ControlPlanes: s.peers.wire(false), Record: identityv1.NewRecord(rec),
 			}
-			if err := stream.Send(update); err != nil {
+			if err := sendWithin(stream, update, s.cfg.Heartbeat); err != nil {
+				if status.Code(err) == codes.DeadlineExceeded {
+					s.log.Warn("a trust stream is ended, its peer does not read", "peer", who.ID.String(), "err", err)
+				}
 				return err
 			}
 			sent = now
@@ -64,6 +67,22 @@ func (s *Server) WatchTrust(_ *identityv1.WatchTrustRequest, stream grpc.ServerS
 		case <-heartbeat.C:
 			repeat = true
 		}
+	}
+}
+
+// sendWithin sends, and gives up on a peer that does not read: while it is
+// connected no signer is activated that it has not been sent.
+func sendWithin(stream grpc.ServerStreamingServer[identityv1.TrustUpdate], update *identityv1.TrustUpdate, limit time.Duration) error {
+	done := make(chan error, 1)
+	// It ends with the stream, which ends when the handler returns.
+	go func() { done <- stream.Send(update) }()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-timer.C:
+		return status.Errorf(codes.DeadlineExceeded, "the trust stream was not read for %s", limit)
 	}
 }
 

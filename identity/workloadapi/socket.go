@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/internal/socketdir"
 )
 
 // maxPath is what sockaddr_un.sun_path holds, without its terminating zero.
@@ -36,7 +38,7 @@ func listen(path string, mode fs.FileMode) (*socket, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	if err := checkDir(dir); err != nil {
+	if err := socketdir.Check(dir, socketdir.OwnOrRoot); err != nil {
 		return nil, err
 	}
 	// Two agents that start together must not both find the other's socket dead.
@@ -74,25 +76,6 @@ func checkPath(path string) error {
 		return fmt.Errorf("%q is an abstract socket; use a path", path)
 	case !filepath.IsAbs(path):
 		return fmt.Errorf("the path %s is relative; workloads need an absolute one", path)
-	}
-	return nil
-}
-
-// checkDir refuses a directory in which others could put a socket of their own
-// in place of this one, and so collect callers.
-func checkDir(dir string) error {
-	info, err := os.Stat(dir)
-	if err != nil {
-		return err
-	}
-	if !info.IsDir() {
-		return fmt.Errorf("%s is not a directory", dir)
-	}
-	if info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0 {
-		return fmt.Errorf("%s has mode %04o, others could replace the socket: chmod go-w %s", dir, info.Mode().Perm(), dir)
-	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 && st.Uid != uint32(os.Geteuid()) {
-		return fmt.Errorf("%s belongs to user %d, who could replace the socket: use a directory of root's or of the agent's user", dir, st.Uid)
 	}
 	return nil
 }

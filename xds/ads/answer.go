@@ -27,7 +27,7 @@ func (c *core) answered(ts *typeState, nonce string, nacked bool, detail string,
 	ts.pending = slices.Delete(ts.pending, 0, i+1)
 	ev := &event{url: ts.url, acked: !nacked, took: now.Sub(p.sent)}
 	if nacked {
-		ev.detail = detail
+		ev.detail = clip(detail)
 		ev.nacked = c.reject(ts, p, detail)
 		return ev
 	}
@@ -89,7 +89,8 @@ func (c *core) reject(ts *typeState, p *pending, detail string) []string {
 	if detail == "" {
 		detail = "rejected without a reason"
 	}
-	ts.lastError = detail
+	kept := clip(detail)
+	ts.lastError = kept
 	ts.dirty = true
 	names := make([]string, 0, len(p.upserts))
 	for n := range p.upserts {
@@ -106,7 +107,7 @@ func (c *core) reject(ts *typeState, p *pending, detail string) []string {
 		delete(ts.suspects, n)
 		ts.undoubt(n, p.upserts[n])
 		if ts.wants(n) {
-			ts.nacked[n] = nack{p.upserts[n].Version, detail}
+			ts.nacked[n] = nack{p.upserts[n].Version, kept}
 		}
 	default:
 		for _, n := range names {
@@ -167,4 +168,16 @@ func (ts *typeState) split(names []string, detail string) (groups [][]string) {
 	}
 	half := len(names) / 2
 	return [][]string{names[:half], names[half:]}
+}
+
+// maxDetail bounds what is kept of a client's reason, for each resource that it
+// rejects and in the log.
+const maxDetail = 1024
+
+func clip(detail string) string {
+	if len(detail) <= maxDetail {
+		return detail
+	}
+	// A copy: the rest of the message is let go. A rune that is cut is dropped.
+	return strings.ToValidUTF8(strings.Clone(detail[:maxDetail]), "") + " …"
 }

@@ -68,6 +68,9 @@ type Config struct {
 	StreamBurst int
 	// MaxSessions bounds open streams. Zero is no bound.
 	MaxSessions int
+	// MaxPeerSessions bounds those of one peer. What it refuses spends nothing of
+	// StreamRate, which all peers share. Zero is no bound.
+	MaxPeerSessions int
 }
 
 // Option adjusts a Server.

@@ -3,7 +3,9 @@ package ads
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/hauberk-mesh/hauberk/xds/resource"
 )
@@ -381,4 +383,20 @@ func TestWhatTheClientMayHaveKeptOfARejectedBatchIsNotForgotten(t *testing.T) {
 		p.view(with(mesh(), ls("x", "1"))...)
 		expect(t, p.settle())
 	})
+}
+
+// A client chooses the reason it gives: of a long one, which may have megabytes,
+// the beginning is kept and logged.
+func TestReasonsOfRejectionAreClipped(t *testing.T) {
+	p := newDriver(t, true, set(cl("a", "1")))
+	p.subscribe(cds)
+	long := strings.Repeat("ü", 100_000)
+	ts := p.c.types[cds]
+	r := p.next()[0]
+	ev := p.c.answered(ts, r.nonce, true, long, p.now)
+	for what, kept := range map[string]string{"the last error": ts.lastError, "the resource's": ts.nacked["a"].detail, "the event's": ev.detail} {
+		if kept == "" || len(kept) > maxDetail+len(" …") || !utf8.ValidString(kept) {
+			t.Errorf("%s has %d bytes", what, len(kept))
+		}
+	}
 }

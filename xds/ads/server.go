@@ -30,6 +30,7 @@ type Server struct {
 
 	mu       sync.Mutex
 	sessions map[uint64]*session
+	peers    map[string]int // sessions by peer
 	lastID   uint64
 	draining bool
 	// idle is closed when the last session ends while draining.
@@ -51,6 +52,7 @@ func New(cfg Config, opts ...Option) *Server {
 		cfg:      cfg,
 		log:      cfg.Log.With("component", "ads"),
 		sessions: map[uint64]*session{},
+		peers:    map[string]int{},
 		idle:     make(chan struct{}),
 	}
 	if cfg.StreamRate > 0 {
@@ -110,6 +112,9 @@ func (s *Server) admit(peer string, w wire, cancel context.CancelCauseFunc) (*se
 	case s.cfg.MaxSessions > 0 && len(s.sessions) >= s.cfg.MaxSessions:
 		s.cfg.Observer.Refused("too many sessions")
 		return nil, status.Errorf(codes.ResourceExhausted, "this control plane serves its limit of %d sessions; try another", s.cfg.MaxSessions)
+	case s.cfg.MaxPeerSessions > 0 && s.peers[peer] >= s.cfg.MaxPeerSessions:
+		s.cfg.Observer.Refused("too many sessions of a peer")
+		return nil, status.Errorf(codes.ResourceExhausted, "%s has its limit of %d sessions at this control plane", peer, s.cfg.MaxPeerSessions)
 	case s.limiter != nil && !s.limiter.Allow():
 		s.cfg.Observer.Refused("too many new streams")
 		return nil, status.Errorf(codes.ResourceExhausted, "this control plane admits %v new streams a second; back off", float64(s.cfg.StreamRate))
@@ -117,12 +122,16 @@ func (s *Server) admit(peer string, w wire, cancel context.CancelCauseFunc) (*se
 	s.lastID++
 	sess := newSession(s, s.lastID, peer, w, cancel)
 	s.sessions[sess.id] = sess
+	s.peers[peer]++
 	return sess, nil
 }
 
 func (s *Server) leave(sess *session, err error) {
 	s.mu.Lock()
 	delete(s.sessions, sess.id)
+	if s.peers[sess.peerID]--; s.peers[sess.peerID] == 0 {
+		delete(s.peers, sess.peerID)
+	}
 	if s.draining && len(s.sessions) == 0 {
 		close(s.idle)
 	}

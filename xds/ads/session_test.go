@@ -219,6 +219,21 @@ func TestNewStreamsBeyondTheLimitAreRefused(t *testing.T) {
 	})
 }
 
+// One peer's streams must not use up what the others reconnect with.
+func TestStreamsOfOnePeerAreBounded(t *testing.T) {
+	peer := "spiffe://td/hauberk/node/greedy"
+	c := serve(t, New(Config{Provider: newBoard(set()), MaxPeerSessions: 1, StreamRate: 0.001, StreamBurst: 2},
+		WithPeerID(func(context.Context) (string, error) { return peer, nil })))
+	recv(t, openDelta(t, c, cds))
+	for range 3 {
+		if _, err := openDelta(t, c, cds).Recv(); status.Code(err) != codes.ResourceExhausted {
+			t.Fatalf("a stream beyond the peer's: %v", err)
+		}
+	}
+	peer = "spiffe://td/hauberk/node/other"
+	recv(t, openDelta(t, c, cds))
+}
+
 func TestSilentStreamEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := serve(t, New(Config{Provider: newBoard(set())}))

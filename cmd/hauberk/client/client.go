@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/controlplane/server/api"
+	"github.com/hauberk-mesh/hauberk/internal/socketdir"
 )
 
 // AddressEnv names the control plane to ask: "unix:///path" or "https://host:port".
@@ -68,7 +69,7 @@ func New(address string, tlsConfig *tls.Config) (*Client, error) {
 			return nil, fmt.Errorf("control plane address %q: want unix:///absolute/path", address)
 		}
 		tr.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", u.Path)
+			return dialSocket(ctx, u.Path)
 		}
 		c.base = "http://localhost"
 	case "https":
@@ -135,6 +136,9 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 		req.Header.Set("Content-Type", "application/json")
 	}
 	resp, err := c.http.Do(req)
+	if errors.Is(err, socketdir.ErrReplaceable) {
+		return nil, fmt.Errorf("control plane at %s: %w", c.addr, errors.Unwrap(err))
+	}
 	if err != nil {
 		hint := "is it running? (hauberk-controlplane run; another address: --address or " + AddressEnv + ")"
 		return nil, fmt.Errorf("%w at %s: %v; %s", ErrUnreachable, c.addr, errors.Unwrap(err), hint)

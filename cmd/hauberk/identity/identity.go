@@ -247,15 +247,15 @@ func (r *Report) print(w io.Writer) error {
 	if id == "" {
 		id = "none"
 	}
-	fmt.Fprintf(w, "identity    %s\n", id)
+	fmt.Fprintf(w, "identity    %s\n", output.Text(id))
 	fmt.Fprintf(w, "valid       %s to %s (%s left)\n", r.NotBefore.Format(time.RFC3339), r.NotAfter.Format(time.RFC3339), output.Short(time.Until(r.NotAfter)))
-	fmt.Fprintf(w, "serial      %s, %s key, issued by %s\n", r.Serial, r.Key, r.Issuer)
+	fmt.Fprintf(w, "serial      %s, %s key, issued by %s\n", r.Serial, r.Key, output.Text(r.Issuer))
 	if r.TLS != "" {
 		fmt.Fprintf(w, "connection  %s\n", r.TLS)
 	}
 	fmt.Fprintf(w, "verdict     %s\n", r.Verdict)
 	if r.Why != "" {
-		fmt.Fprintf(w, "            %s\n", r.Why)
+		fmt.Fprintf(w, "            %s\n", output.Text(r.Why))
 	}
 	return nil
 }

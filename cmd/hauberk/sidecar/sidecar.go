@@ -58,7 +58,7 @@ func view(env *cli.Env, use, short, types string, rows func([]api.Resource) ([][
 				}
 				for _, x := range res {
 					if x.Error != "" {
-						fmt.Fprintf(w, "rejected: %s %s: %s\n", x.Type, x.Name, x.Error)
+						fmt.Fprintf(w, "rejected: %s %s: %s\n", x.Type, output.Text(x.Name), output.Text(x.Error))
 					}
 				}
 				return nil

@@ -97,18 +97,18 @@ func printProblems(w io.Writer, st *api.Status) error {
 	n := 0
 	say := func(where, what string) {
 		n++
-		fmt.Fprintf(w, "problem: %s: %s\n", where, what)
+		fmt.Fprintf(w, "problem: %s: %s\n", output.Text(where), output.Text(what))
 	}
 	for _, s := range st.Sidecars {
 		if s.Why != "" {
 			say("sidecar "+s.Node, s.Why)
 		}
 		for _, e := range s.Exposed {
-			fmt.Fprintf(w, "warning: sidecar %s: %s\n", s.Node, e)
+			fmt.Fprintf(w, "warning: sidecar %s: %s\n", output.Text(s.Node), output.Text(e))
 		}
 	}
 	for _, p := range st.Warnings {
-		fmt.Fprintf(w, "warning: %s: %s\n", p.Where, p.What)
+		fmt.Fprintf(w, "warning: %s: %s\n", output.Text(p.Where), output.Text(p.What))
 	}
 	keys := make([]string, 0, len(st.Source.Errors))
 	for k := range st.Source.Errors {

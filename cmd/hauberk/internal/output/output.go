@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 )
 
 // Exit codes of every command: yes or done; no (denied, unhealthy, refused);
@@ -58,7 +60,7 @@ func Table(w io.Writer, header []string, rows [][]string) error {
 	fmt.Fprintln(tw, strings.Join(header, "\t"))
 	for _, r := range rows {
 		for i := range r {
-			if r[i] == "" {
+			if r[i] = Text(r[i]); r[i] == "" {
 				r[i] = "-"
 			}
 		}
@@ -90,4 +92,25 @@ func Short(d time.Duration) string {
 		return fmt.Sprintf("%s%dh", sign, int(d.Hours()))
 	}
 	return fmt.Sprintf("%s%dd", sign, int(d.Hours()/24))
+}
+
+// Text makes what others wrote fit to print on one line of a terminal: nodes
+// choose versions, warnings and reasons of rejection, and must neither command
+// the terminal nor forge lines.
+func Text(s string) string {
+	var b strings.Builder
+	for len(s) > 0 {
+		r, n := utf8.DecodeRuneInString(s)
+		switch {
+		case r == utf8.RuneError && n == 1:
+			fmt.Fprintf(&b, `\x%02x`, s[0])
+		case strconv.IsPrint(r):
+			b.WriteRune(r)
+		default:
+			quoted := strconv.QuoteRune(r)
+			b.WriteString(quoted[1 : len(quoted)-1])
+		}
+		s = s[n:]
+	}
+	return b.String()
 }
