@@ -16,6 +16,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/controlplane/server/api"
 	"github.com/hauberk-mesh/hauberk/identity/tlsconf"
+	"github.com/hauberk-mesh/hauberk/identity/token"
 )
 
 // apiServer serves the operator API: everything on the Unix socket, whose mode
@@ -47,7 +48,14 @@ func newAPIServer(ctx context.Context, s *Server) (*apiServer, error) {
 	for _, h := range s.cfg.APIHostnames {
 		hosts[strings.ToLower(h)] = true
 	}
-	g := &guard{hosts: hosts, open: map[string]bool{metricsPath: true, healthPath: true, readyPath: true}}
+	g := &guard{
+		hosts: hosts,
+		open:  map[string]bool{metricsPath: true, healthPath: true, readyPath: true},
+		// The keys of the CA never cross the network.
+		local:       map[string]bool{api.BackupPath: true},
+		trustDomain: s.cfg.TrustDomain,
+		record:      func(name string) (token.Node, bool) { return s.identity.Node(token.RoleOperator, name) },
+	}
 	a.tls = timeouts(g.wrap(mux))
 	cfg, err := tlsconf.Server(tlsconf.ServerParams{
 		Source:    s.identity.Source(),

@@ -46,8 +46,8 @@ type Config struct {
 	// names none.
 	XDSAddress string
 	Advertise  []string
-	// APIAddress serves authorised reads, metrics and health over TLS; Socket
-	// is the path of the Unix socket for everything. APIHostnames are names
+	// APIAddress serves operators, metrics and health over TLS; Socket is the
+	// path of the Unix socket, which serves backups of the CA too. APIHostnames are names
 	// that the API is reached by.
 	APIAddress   string
 	Socket       string

@@ -76,6 +76,8 @@ var mutations = []struct {
 	{"keys in ADS", "xds/ads/due.go", "if ts.url == resource.SecretType {", "if false {", "xds/ads", "TestSecretsNeverTravel"},
 	{"wildcards deny nodes and operators", "controlplane/render/rbac.go", "if into == b.deny && source.Service == catalog.Wildcard {", "if false {", "controlplane/render", "TestWildcardDeniesEveryPeer"},
 	{"operators only on 15014", "controlplane/server/guard.go", "whoIs(r) != operator {", "false {", "controlplane/server", "TestGuard"},
+	{"the operator's record on 15014", "controlplane/server/guard.go", "err := g.onRecord(r.TLS.PeerCertificates[0]); err != nil {", "err := g.onRecord(r.TLS.PeerCertificates[0]); false && err != nil {", "controlplane/server", "TestGuardOfOperators"},
+	{"backups over the network", "controlplane/server/guard.go", "if g.local[r.URL.Path] {", "if false {", "controlplane/server", "TestGuardOfOperators"},
 	{"Host on 15014", "controlplane/server/guard.go", "if !g.hostAllowed(r.Host) {", "if false {", "controlplane/server", "TestGuard"},
 	{"Origin on 15014", "controlplane/server/guard.go", "o != \"\" && !sameOrigin(o, r.Host)", "false && !sameOrigin(o, r.Host)", "controlplane/server", "TestGuard"},
 	{"a new deny", "sidecar/listener/recheck.go", "if d := c.network.CheckConn(&t.conn.Peer); !d.Allowed {", "if d := c.network.CheckConn(&t.conn.Peer); false {", "sidecar/listener", "TestNewDenyClosesLiveConnection"},
