@@ -67,6 +67,8 @@ type Source struct {
 	services map[string]*serviceWatch
 	// unusable are the instances in the status, by service.
 	unusable map[string]map[string]string
+	// odd are the names that are left out of every list.
+	odd map[string]struct{}
 	// mended is closed when the agent answers again after a loss.
 	mended chan struct{}
 }
@@ -85,7 +87,7 @@ func New(cfg Config) (*Source, error) {
 	s := &Source{
 		wait: cfg.Wait, log: cfg.Logger,
 		updates: make(chan source.Update), reports: make(chan report),
-		services: map[string]*serviceWatch{}, unusable: map[string]map[string]string{}, mended: make(chan struct{}),
+		services: map[string]*serviceWatch{}, unusable: map[string]map[string]string{}, odd: map[string]struct{}{}, mended: make(chan struct{}),
 		where: conf.Address, token: conf.Token != "" || conf.TokenFile != "",
 	}
 	if s.wait <= 0 {
@@ -234,7 +236,7 @@ func (s *Source) problem(what string, err error) {
 	defer s.mu.Unlock()
 	s.status.Errors[what] = err.Error()
 	var refused *RefusedError
-	if !errors.As(err, &refused) {
+	if !errors.As(err, &refused) && !refusesName(err) {
 		s.lost = true
 	}
 }
