@@ -32,6 +32,8 @@ var mutations = []struct {
 	{"the client's verdict on its server", "identity/tlsconf/tlsconf.go", "return admit(s, cs, p.Authorize, now)", "return nil", "identity/tlsconf", "TestRefusals"},
 	{"the leaf's own trust domain", "identity/verify/verify.go", "if id.TrustDomain() != td {", "if false {", "identity/verify", "TestOnlyTheLeafsOwnTrustDomain|TestChainShape"},
 	{"a node's own configuration", "controlplane/view/build.go", "if !slices.Contains(b.client.Permitted, id) {", "if false && !slices.Contains(b.client.Permitted, id) {", "controlplane/view", "TestANodeSeesOnlyItsOwn"},
+	{"another registration's application", "controlplane/view/build.go", "return !b.add(c.Cluster, c.Service)", "return !b.add(c.Cluster, c.Service) && false", "controlplane/view", "TestRegistrationsThatShareAnID"},
+	{"another service's application", "xds/names/names.go", "return \"local_app:\" + service + \":\" + workloadID", "return \"local_app:\" + workloadID", "controlplane/view", "TestRegistrationsThatShareAnID"},
 	{"what an attested caller is entitled to", "controlplane/view/build.go", "if b.client.Entitled != nil && !slices.Contains(b.client.Entitled, id) {", "if false {", "controlplane/view", "TestANodeSeesOnlyItsOwn"},
 	{"the relay vouches", "xds/relay/relay.go", "md.Fields[names.MetadataEntitled] = structpb.NewListValue(list)", "", "xds/relay", "TestTheNodeIsVouchedFor"},
 	{"warnings before a ClientHello", "sidecar/listener/clienthello.go", "len(b) > level && b[level] != warning:", "len(b) > level:", "sidecar/listener", "TestParseClientHelloRefusesAmbiguity"},
