@@ -257,3 +257,72 @@ func TestOnlyALossIsALoss(t *testing.T) {
 		}
 	}
 }
+
+// policyAgent answers the probe for the default as check says.
+type policyAgent struct{ check func() bool }
+
+func (a *policyAgent) RoundTrip(r *http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{},
+		Body: io.NopCloser(strings.NewReader(fmt.Sprintf(`{"Allowed":%v}`, a.check()))), Request: r}, nil
+}
+
+func watchPolicyOf(t *testing.T, s *Source, agent *policyAgent) {
+	t.Helper()
+	var err error
+	if s.client, err = api.NewClient(&api.Config{HttpClient: &http.Client{Transport: agent}}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { s.watchPolicy(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		wg.Wait()
+	})
+}
+
+// TestTheProbeReconnects: the first answer after a loss says so whichever watch
+// has it, or the store believes all that a restarted Consul calls critical.
+func TestTheProbeReconnects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := New(Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		watchPolicyOf(t, s, &policyAgent{check: func() bool { return false }})
+		s.problem("services", io.ErrUnexpectedEOF)
+		select {
+		case u := <-s.updates:
+			if !u.Reconnected {
+				t.Errorf("%+v, want Reconnected", u)
+			}
+		case <-time.After(2 * pollEvery):
+			t.Error("nothing was sent")
+		}
+	})
+}
+
+// TestAnOldProbeChangesNothing: what a probe saw of a wildcard that is deleted
+// while it is under way is not the default.
+func TestAnOldProbeChangesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := New(Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := true
+		watchPolicyOf(t, s, &policyAgent{check: func() bool {
+			if !first {
+				return false
+			}
+			first = false
+			s.defaultAfterWildcard(t.Context()) // sees the deny
+			return true
+		}})
+		select {
+		case u := <-s.updates:
+			t.Errorf("sent %v", *u.DefaultAllow)
+		case <-time.After(pollEvery + time.Second):
+		}
+	})
+}
