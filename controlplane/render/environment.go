@@ -68,6 +68,12 @@ func NewEnvironment(snap *catalog.Snapshot) (*Environment, error) {
 			e.problem(k.String(), "%s; the defaults apply until it is mended", reason)
 		}
 	}
+	if _, broken := snap.Broken[meshKey]; broken {
+		// These two are stricter than the defaults, and may be what it asks for.
+		e.http.sanitizeXFCC = true
+		e.http.underscores = corev3.HttpProtocolOptions_REJECT_REQUEST
+		e.problem("mesh HTTP", "x-forwarded-client-cert is set anew and headers with underscores are refused until the entry is mended")
+	}
 	mesh, _ := snap.Entries[meshKey].(*api.MeshConfigEntry)
 	e.readMesh(mesh)
 	if pd, ok := snap.Entries[proxyDefaultsKey].(*api.ProxyConfigEntry); ok {

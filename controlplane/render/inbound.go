@@ -125,7 +125,7 @@ func (b *inboundBuilder) build() error {
 		return nil
 	}
 	b.out.Protocol, b.out.Rules = b.config.Protocol, rules
-	if b.out.Cluster, err = localApp(b.client, names.LocalApp(b.w.Instance.ID), address, b.config); err != nil {
+	if b.out.Cluster, err = localApp(b.client, names.LocalApp(b.w.Instance.Service.Service, b.w.Instance.Service.Namespace, b.w.Instance.ID), address, b.config); err != nil {
 		return err
 	}
 	b.out.Chain, err = b.chain(rules)

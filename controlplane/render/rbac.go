@@ -28,8 +28,9 @@ type Rules struct {
 // error is a rule that cannot be expressed; then the caller must deny.
 func NewRules(trustDomain, protocol string, a *compile.Authorization) (*Rules, error) {
 	b := &ruleBuilder{
-		deny:  &rbacv3.RBAC{Action: rbacv3.RBAC_DENY, Policies: map[string]*rbacv3.Policy{}},
-		allow: &rbacv3.RBAC{Action: rbacv3.RBAC_ALLOW, Policies: map[string]*rbacv3.Policy{}},
+		trustDomain: trustDomain,
+		deny:        &rbacv3.RBAC{Action: rbacv3.RBAC_DENY, Policies: map[string]*rbacv3.Policy{}},
+		allow:       &rbacv3.RBAC{Action: rbacv3.RBAC_ALLOW, Policies: map[string]*rbacv3.Policy{}},
 	}
 	var earlier []catalog.Name
 	for i := range a.Rules {
@@ -64,9 +65,12 @@ func denyAll(reason string) *Rules {
 	}}}
 }
 
-type ruleBuilder struct{ deny, allow *rbacv3.RBAC }
+type ruleBuilder struct {
+	trustDomain string
+	deny, allow *rbacv3.RBAC
+}
 
-func (b *ruleBuilder) add(action api.IntentionAction, name string, what *rbacv3.Permission, who *rbacv3.Principal) error {
+func (b *ruleBuilder) add(action api.IntentionAction, name string, source catalog.Name, what *rbacv3.Permission, who *rbacv3.Principal) error {
 	into := b.deny
 	switch action {
 	case api.IntentionActionAllow:
@@ -74,6 +78,9 @@ func (b *ruleBuilder) add(action api.IntentionAction, name string, what *rbacv3.
 	case api.IntentionActionDeny:
 	default:
 		return fmt.Errorf("%s: action %q is neither allow nor deny", name, action)
+	}
+	if into == b.deny && source.Service == catalog.Wildcard {
+		who = orNoService(b.trustDomain, who)
 	}
 	if _, exists := into.Policies[name]; exists {
 		return fmt.Errorf("%s: two rules have this origin", name)
@@ -87,12 +94,12 @@ func (b *ruleBuilder) add(action api.IntentionAction, name string, what *rbacv3.
 
 func (b *ruleBuilder) rule(r *compile.Rule, who *rbacv3.Principal, http bool) error {
 	if len(r.Permissions) == 0 {
-		return b.add(r.Action, r.Origin, anything(), who)
+		return b.add(r.Action, r.Origin, r.Source, anything(), who)
 	}
 	if !http {
 		// Requests cannot be told apart in a byte stream, so nothing of the
 		// source may pass (Consul does the same).
-		return b.add(api.IntentionActionDeny, r.Origin+" (its Permissions need an http protocol)", anything(), who)
+		return b.add(api.IntentionActionDeny, r.Origin+" (its Permissions need an http protocol)", r.Source, anything(), who)
 	}
 	matches := make([]*rbacv3.Permission, len(r.Permissions))
 	for k, p := range r.Permissions {
@@ -111,7 +118,7 @@ func (b *ruleBuilder) rule(r *compile.Rule, who *rbacv3.Principal, http bool) er
 				minus = append(minus, notWhat(matches[j]))
 			}
 		}
-		if err := b.add(p.Action, origin, allOf(append([]*rbacv3.Permission{m}, minus...)), who); err != nil {
+		if err := b.add(p.Action, origin, r.Source, allOf(append([]*rbacv3.Permission{m}, minus...)), who); err != nil {
 			return err
 		}
 	}
@@ -136,6 +143,17 @@ func principal(trustDomain string, source catalog.Name, earlier []catalog.Name) 
 		return ids[0]
 	}
 	return &rbacv3.Principal{Identifier: &rbacv3.Principal_AndIds{AndIds: &rbacv3.Principal_Set{Ids: ids}}}
+}
+
+// orNoService adds to a principal every peer that is no service. SVIDs of nodes,
+// operators and custom workload IDs pass the handshake as a service's do, so
+// what denies every service must deny them too where the default is allow. No
+// wildcard allows them.
+func orNoService(trustDomain string, who *rbacv3.Principal) *rbacv3.Principal {
+	service := identity(trustDomain, catalog.Name{Namespace: catalog.Wildcard, Service: catalog.Wildcard})
+	return &rbacv3.Principal{Identifier: &rbacv3.Principal_OrIds{OrIds: &rbacv3.Principal_Set{Ids: []*rbacv3.Principal{
+		who, {Identifier: &rbacv3.Principal_NotId{NotId: service}},
+	}}}}
 }
 
 // place gives the parts of a source that its SPIFFE ID shows. A source without

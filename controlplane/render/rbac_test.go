@@ -69,6 +69,8 @@ func evalPrincipal(p *rbacv3.Principal, c call) bool {
 		return r.Any
 	case *rbacv3.Principal_AndIds:
 		return !slices.ContainsFunc(r.AndIds.Ids, func(x *rbacv3.Principal) bool { return !evalPrincipal(x, c) })
+	case *rbacv3.Principal_OrIds:
+		return slices.ContainsFunc(r.OrIds.Ids, func(x *rbacv3.Principal) bool { return evalPrincipal(x, c) })
 	case *rbacv3.Principal_NotId:
 		return !evalPrincipal(r.NotId, c)
 	case *rbacv3.Principal_Authenticated_:
@@ -112,24 +114,29 @@ func evalString(m *matcherv3.StringMatcher, s string) bool {
 }
 
 // The intentions, evaluated as Consul words them: the first source that matches
-// decides; of its permissions, the first that matches; else the default.
+// decides; of its permissions, the first that matches; else the default. To a
+// peer that is no service only a wildcard applies, and never to its advantage:
+// what it does not deny is left to the default.
 
 func evalIntentions(a *compile.Authorization, http bool, c call) bool {
 	id := strings.Split(strings.TrimPrefix(c.id, "spiffe://"), "/")
 	isService := len(id) == 7 && id[0] == testDomain && id[1] == "ns" && id[3] == "dc" && id[5] == "svc"
 	for _, r := range a.Rules {
-		if !isService || id[2] != r.Source.Namespace || r.Source.Service != catalog.Wildcard && r.Source.Service != id[6] {
+		if isService && id[2] != r.Source.Namespace || r.Source.Service != catalog.Wildcard && (!isService || r.Source.Service != id[6]) {
 			continue
 		}
+		allowed := func(action api.IntentionAction) bool {
+			return action == api.IntentionActionAllow && (isService || a.DefaultAllow)
+		}
 		if len(r.Permissions) == 0 {
-			return r.Action == api.IntentionActionAllow
+			return allowed(r.Action)
 		}
 		if !http {
 			return false
 		}
 		for _, p := range r.Permissions {
 			if evalIntended(p.HTTP, c) {
-				return p.Action == api.IntentionActionAllow
+				return allowed(p.Action)
 			}
 		}
 		return a.DefaultAllow
@@ -289,6 +296,29 @@ func TestRulesEqualIntentions(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestWildcardDeniesEveryPeer: SVIDs of nodes and the like are of the trust
+// domain too, so they pass the handshake.
+func TestWildcardDeniesEveryPeer(t *testing.T) {
+	rules, err := NewRules(testDomain, "tcp", &compile.Authorization{DefaultAllow: true, Rules: []compile.Rule{
+		{Source: catalog.NewName("", "web"), Origin: "web", Action: "allow"},
+		{Source: catalog.NewName("", "*"), Origin: "*", Action: "deny"},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, want := range map[string]bool{
+		"spiffe://test.mesh/ns/default/dc/dc1/svc/web": true,
+		"spiffe://test.mesh/ns/default/dc/dc1/svc/db":  false,
+		"spiffe://test.mesh/hauberk/node/n1":           false,
+		"spiffe://test.mesh/hauberk/operator/alice":    false,
+		"spiffe://test.mesh/batch/nightly":             false,
+	} {
+		if got := evalRules(rules, call{id: id}); got != want {
+			t.Errorf("%s: allowed=%v, want %v", id, got, want)
+		}
+	}
 }
 
 func TestRuleNames(t *testing.T) {

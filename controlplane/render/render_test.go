@@ -8,6 +8,7 @@ import (
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"github.com/google/go-cmp/cmp"
@@ -320,5 +321,19 @@ func TestAccessLogFormats(t *testing.T) {
 	envoy := Client{Dialect: Envoy}
 	if out, problems := accessLogging(env, envoy, "x", &api.AccessLogsConfig{Enabled: true, TextFormat: "%CEL(x)%"}); len(problems) > 0 || len(out.filter) != 1 {
 		t.Errorf("Envoy: %v %v", out, problems)
+	}
+}
+
+// TestBrokenMeshEntryIsStrict: what an entry that never could be read asks for is
+// not known, so it may be the stricter setting.
+func TestBrokenMeshEntryIsStrict(t *testing.T) {
+	snap := snapshot()
+	snap.Broken = map[catalog.EntryKey]string{meshKey: "no such field"}
+	env, err := NewEnvironment(snap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !env.http.sanitizeXFCC || env.http.underscores != corev3.HttpProtocolOptions_REJECT_REQUEST {
+		t.Errorf("%+v", env.http)
 	}
 }

@@ -84,7 +84,11 @@ func (w *world) build(client Client) *product {
 	// In one order: who has a name first keeps it, and what is said of the other is the same
 	// each time.
 	for _, at := range slices.SortedFunc(maps.Keys(inbound), hostPort.compare) {
-		chains := inbound[at]
+		// A chain leads to its own application or nowhere.
+		chains := slices.DeleteFunc(inbound[at], func(c *render.Inbound) bool { return !b.add(c.Cluster, c.Service) })
+		if len(chains) == 0 {
+			continue
+		}
 		first := catalog.InstanceKey{Node: client.Node, ID: chains[0].Registration}
 		l, problems, err := w.cache.InboundListener(client.Kind, client.Node, first, chains)
 		b.mine(problems)
@@ -93,9 +97,6 @@ func (w *world) build(client Client) *product {
 			continue
 		}
 		b.add(l, chains[0].Service)
-		for _, c := range chains {
-			b.add(c.Cluster, c.Service)
-		}
 	}
 	b.out.problems = render.SortProblems(b.out.problems)
 	return b.out
@@ -269,14 +270,16 @@ func (b *builder) reach(chain *render.Chain) bool {
 }
 
 // add puts a resource into the set. Two that share a name and differ come from
-// registrations that contradict each other: the first stands.
-func (b *builder) add(r *resource.Resource, service string) {
+// registrations that contradict each other: the first stands, and add reports
+// whether that is r.
+func (b *builder) add(r *resource.Resource, service string) bool {
 	set := b.out.byType[r.Type]
 	if have, ok := set[r.Name]; ok && have.Version != r.Version {
 		b.problem(service, r.Name, "another registration of the node gives the same %s other settings, and those are in force; make them agree", kindOf(r.Type))
-		return
+		return false
 	}
 	set[r.Name] = r
+	return true
 }
 
 func kindOf(typeURL string) string {

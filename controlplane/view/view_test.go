@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	"github.com/hashicorp/consul/api"
 	"go.uber.org/goleak"
@@ -355,6 +356,54 @@ func TestTwoWorkloadsShareAListenerAndClusters(t *testing.T) {
 // TestAnEnvoyDialsAsEachOfItsWorkloads: it has one certificate a cluster, so
 // each caller has clusters and routes of its own, named by its SPIFFE ID. Our
 // sidecar shares them.
+// TestRegistrationsThatShareAnID: IDs are unique on one Consul node only, and who
+// may register a service may not register another. So neither gets the other's
+// requests.
+func TestRegistrationsThatShareAnID(t *testing.T) {
+	on := func(consulNode, service string, port, application int) *catalog.Instance {
+		i := inst(service, consulNode, port)
+		i.ID, i.Entry.Service.Meta = "db-1-sidecar-proxy", map[string]string{catalog.NodeMeta: "n1"}
+		i.Proxy.LocalServicePort = application
+		return i
+	}
+	h := newHarness(t)
+	h.snap.Instances = map[catalog.Name][]*catalog.Instance{
+		catalog.NewName("dc1", "api"): {on("agent-of-a-tenant", "api", 20000, 6666)},
+		catalog.NewName("dc1", "db"):  {on("n1", "db", 20001, 5432)},
+	}
+	h.publishAll()
+	s := h.m.Open(mesh("n1", "api", "db")).Current()
+	if got := listeners(s); len(got) != 2 {
+		t.Fatalf("listeners %q, want both", got)
+	}
+	for service, application := range map[string]uint32{"api": 6666, "db": 5432} {
+		name := names.LocalApp(service, "", "db-1-sidecar-proxy")
+		r := s.Get(resource.ClusterType, name)
+		if r == nil {
+			t.Errorf("no cluster %s", name)
+			continue
+		}
+		m, err := r.Body.UnmarshalNew()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := m.(*clusterv3.Cluster)
+		if got := c.LoadAssignment.Endpoints[0].LbEndpoints[0].GetEndpoint().Address.GetSocketAddress().GetPortValue(); got != application {
+			t.Errorf("%s leads to %d, want %d", name, got, application)
+		}
+	}
+
+	// Of one service: the other's application is not reached by its listener.
+	h.snap = h.copied()
+	h.snap.Instances = map[catalog.Name][]*catalog.Instance{
+		catalog.NewName("dc1", "db"): {on("n0", "db", 20000, 6666), on("n1", "db", 20001, 5432)},
+	}
+	h.publishAll()
+	if got := listeners(h.m.Open(mesh("n1", "db")).Current()); len(got) != 1 || !strings.Contains(got[0], "20000") {
+		t.Errorf("listeners %q, want only the one whose cluster stands", got)
+	}
+}
+
 func TestAnEnvoyDialsAsEachOfItsWorkloads(t *testing.T) {
 	h := newHarness(t, &api.ServiceConfigEntry{Kind: api.ServiceDefaults, Name: "db", Protocol: "http"},
 		&api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: "db",

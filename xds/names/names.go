@@ -74,8 +74,14 @@ func CalledBy(name, service, namespace string) string {
 
 // LocalApp names the cluster of a workload's own application, which keeps its
 // name when the application moves to another port: connections that are open
-// route to it.
-func LocalApp(workloadID string) string { return "local_app:" + workloadID }
+// route to it. A workload's ID is unique on its Consul node only, so the service
+// comes first: it holds no colon, and no other service's workload has the name.
+func LocalApp(service, namespace, workloadID string) string {
+	if namespace != "" && namespace != "default" {
+		service += "@" + namespace
+	}
+	return "local_app:" + service + ":" + workloadID
+}
 
 // Inbound names the mTLS listener of a host address.
 func Inbound(host string, port int) string {

@@ -61,12 +61,15 @@ type Source struct {
 	status source.Status
 	lost   bool // the agent did not answer; the next answer says Reconnected
 	dc     string
-	allow  bool // the default that was delivered last
+	allow  bool   // the default that was found last
+	asked  uint64 // how often that was by defaultAfterWildcard
 	// watching counts the services that hold a blocking query.
 	watching int
 	services map[string]*serviceWatch
 	// unusable are the instances in the status, by service.
 	unusable map[string]map[string]string
+	// odd are the names that are left out of every list.
+	odd map[string]struct{}
 	// mended is closed when the agent answers again after a loss.
 	mended chan struct{}
 }
@@ -85,7 +88,7 @@ func New(cfg Config) (*Source, error) {
 	s := &Source{
 		wait: cfg.Wait, log: cfg.Logger,
 		updates: make(chan source.Update), reports: make(chan report),
-		services: map[string]*serviceWatch{}, unusable: map[string]map[string]string{}, mended: make(chan struct{}),
+		services: map[string]*serviceWatch{}, unusable: map[string]map[string]string{}, odd: map[string]struct{}{}, mended: make(chan struct{}),
 		where: conf.Address, token: conf.Token != "" || conf.TokenFile != "",
 	}
 	if s.wait <= 0 {
@@ -145,6 +148,7 @@ func (s *Source) Run(ctx context.Context, sink source.Sink) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case u := <-s.updates:
+			s.latestPolicy(&u)
 			if err := sink.Update(ctx, u); err != nil {
 				return err
 			}
@@ -234,7 +238,7 @@ func (s *Source) problem(what string, err error) {
 	defer s.mu.Unlock()
 	s.status.Errors[what] = err.Error()
 	var refused *RefusedError
-	if !errors.As(err, &refused) {
+	if !errors.As(err, &refused) && !refusesName(err) {
 		s.lost = true
 	}
 }
@@ -296,6 +300,7 @@ func (s *Source) watchPolicy(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		before := s.policyAge()
 		allow, err := s.defaultAllow(ctx)
 		if err != nil {
 			if ctx.Err() == nil {
@@ -303,19 +308,46 @@ func (s *Source) watchPolicy(ctx context.Context) {
 			}
 			continue
 		}
-		s.answered("default policy", 0)
-		if s.setPolicy(allow) {
-			s.send(ctx, source.Update{DefaultAllow: &allow, Received: time.Now()})
+		u := source.Update{Reconnected: s.answered("default policy", 0), Received: time.Now()}
+		if s.setPolicy(allow, before) {
+			u.DefaultAllow = &allow
+		}
+		if u.Reconnected || u.DefaultAllow != nil {
+			s.send(ctx, u)
 		}
 	}
 }
 
-// setPolicy notes the default and tells whether it is another.
-func (s *Source) setPolicy(allow bool) (changed bool) {
+// policyAge counts what defaultAfterWildcard has found.
+func (s *Source) policyAge() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.asked
+}
+
+// setPolicy notes what watchPolicy found, and tells whether it is another
+// default. A probe that defaultAfterWildcard overtook, as its age tells, may
+// have seen a wildcard intention that is gone, and says nothing.
+func (s *Source) setPolicy(allow bool, age uint64) (changed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.asked != age {
+		return false
+	}
 	changed, s.allow = s.allow != allow, allow
 	return changed
+}
+
+// latestPolicy makes an update say the default that was found last: two watches
+// find it, and their updates may overtake each other.
+func (s *Source) latestPolicy(u *source.Update) {
+	if u.DefaultAllow == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	allow := s.allow
+	u.DefaultAllow = &allow
 }
 
 // defaultAllow asks about two services that nobody has named. A wildcard

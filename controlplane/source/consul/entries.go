@@ -78,7 +78,10 @@ func (s *Source) defaultAfterWildcard(ctx context.Context) bool {
 		s.problem("default policy", err)
 		allow = false
 	}
-	s.setPolicy(allow)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.allow = allow
+	s.asked++
 	return allow
 }
 

@@ -3,9 +3,14 @@ package consul
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"net/http"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/hashicorp/consul/api"
 
@@ -43,6 +48,10 @@ func (s *Source) readAll(ctx context.Context) (*source.Update, *marks, error) {
 	m.directory = newDirectory(dc)
 	for name := range names {
 		entries, index, err := s.entries(ctx, name, 0, s.query(ctx, 0))
+		if refusesName(err) {
+			m.services[name] = 0 // its watch says what is wrong, and asks again
+			continue
+		}
 		if err != nil {
 			return nil, nil, err
 		}
@@ -113,7 +122,47 @@ func (s *Source) listServices(ctx context.Context, index uint64) (map[string][]s
 	if err := s.check("services", catalogRule, meta); err != nil {
 		return nil, 0, err
 	}
-	return names, meta.LastIndex, nil
+	return s.sift(names), meta.LastIndex, nil
+}
+
+// sift takes out of a list, and puts into the status, the names that cannot be
+// asked for: Consul's own mux cleans a path, so that the answer would be an
+// error, or another name's. No service of a mesh has such a name.
+func (s *Source) sift(names map[string][]string) map[string][]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name := range s.odd {
+		if _, still := names[name]; !still {
+			delete(s.odd, name)
+			delete(s.status.Errors, oddConcern(name))
+		}
+	}
+	for name := range names {
+		if askable(name) {
+			continue
+		}
+		delete(names, name)
+		if _, known := s.odd[name]; !known {
+			s.odd[name] = struct{}{}
+			s.log.Warn("service left out", "service", name, "err", "its name cannot be asked for")
+		}
+		s.status.Errors[oddConcern(name)] = "left out: the name cannot be asked for; register it under another"
+	}
+	return names
+}
+
+func oddConcern(name string) string { return fmt.Sprintf("service %q", name) }
+
+func askable(name string) bool {
+	return name != "" && name != "." && name != ".." && utf8.ValidString(name) &&
+		!strings.ContainsFunc(name, func(r rune) bool { return r == '/' || !unicode.IsPrint(r) })
+}
+
+// refusesName reports whether Consul answers that it will not take a query. That
+// is about the one name, and no sign that the agent is lost.
+func refusesName(err error) bool {
+	var st api.StatusError
+	return errors.As(err, &st) && st.Code == http.StatusBadRequest
 }
 
 // report is what one watch has read, on its way to Run's goroutine.

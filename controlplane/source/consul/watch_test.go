@@ -165,3 +165,164 @@ func TestPolledNamesTakeFreeWatches(t *testing.T) {
 		}
 	})
 }
+
+// oddAgent lists one service with a name that no mesh service can have, and
+// refuses to say what is registered under it, as Consul does.
+type oddAgent struct{ odd string }
+
+func (a *oddAgent) RoundTrip(r *http.Request) (*http.Response, error) {
+	code, body := http.StatusOK, "[]"
+	switch {
+	case r.URL.Path == "/v1/catalog/nodes":
+		body = `[{"Node":"n","Datacenter":"dc1"}]`
+	case r.URL.Path == "/v1/catalog/services":
+		list, err := json.Marshal(map[string][]string{a.odd: {}, "api": {}})
+		if err != nil {
+			return nil, err
+		}
+		body = string(list)
+	case strings.HasPrefix(r.URL.Path, "/v1/health/service/") && r.URL.Path != "/v1/health/service/api":
+		code, body = http.StatusBadRequest, "invalid path"
+	case r.URL.Path == "/v1/connect/intentions/check":
+		body = `{"Allowed":true}`
+	}
+	return &http.Response{StatusCode: code, Header: http.Header{"X-Consul-Index": {"7"}},
+		Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
+}
+
+// TestOddNamesAreLeftOut: a name that cannot be a mesh service's is no reason to
+// know nothing of the others.
+func TestOddNamesAreLeftOut(t *testing.T) {
+	for _, odd := range []string{"team-a-\u0001", "team-a/..", "..", ""} {
+		s, err := New(Config{Wait: time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.client, err = api.NewClient(&api.Config{HttpClient: &http.Client{Transport: &oddAgent{odd: odd}}}); err != nil {
+			t.Fatal(err)
+		}
+		_, marks, err := s.readAll(t.Context())
+		if err != nil {
+			t.Errorf("%q: %v", odd, err)
+			continue
+		}
+		if _, ok := marks.services["api"]; !ok || len(marks.services) != 1 {
+			t.Errorf("%q: services %v, want api", odd, marks.services)
+		}
+		what := fmt.Sprintf("service %q", odd)
+		if s.Status().Errors[what] == "" {
+			t.Errorf("%q: the status says nothing of it: %v", odd, s.Status().Errors)
+		}
+		s.sift(map[string][]string{"api": {}})
+		if errs := s.Status().Errors; len(errs) > 0 {
+			t.Errorf("%q: gone, and the status says %v", odd, errs)
+		}
+	}
+}
+
+// TestARefusedNameIsLeftForItsWatch: what Consul will not answer for one name
+// does not keep the others waiting.
+func TestARefusedNameIsLeftForItsWatch(t *testing.T) {
+	s, err := New(Config{Wait: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.client, err = api.NewClient(&api.Config{HttpClient: &http.Client{Transport: &oddAgent{odd: "team-a"}}}); err != nil {
+		t.Fatal(err)
+	}
+	_, marks, err := s.readAll(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if index, ok := marks.services["team-a"]; !ok || index != 0 || marks.services["api"] != 7 {
+		t.Errorf("services %v", marks.services)
+	}
+}
+
+// TestOnlyALossIsALoss: an agent that refuses one query has not gone away, so
+// the answer after it reconnects nothing.
+func TestOnlyALossIsALoss(t *testing.T) {
+	s, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.problem("service x", fmt.Errorf("consul: %w", api.StatusError{Code: http.StatusBadRequest, Body: "invalid path"}))
+	if s.answered("service y", 1) {
+		t.Error("a query that was refused counts as a loss")
+	}
+	for _, lost := range []error{io.ErrUnexpectedEOF, fmt.Errorf("consul: %w", api.StatusError{Code: http.StatusInternalServerError, Body: "No cluster leader"})} {
+		s.problem("service x", lost)
+		if !s.answered("service y", 1) {
+			t.Errorf("%v is no loss", lost)
+		}
+	}
+}
+
+// policyAgent answers the probe for the default as check says.
+type policyAgent struct{ check func() bool }
+
+func (a *policyAgent) RoundTrip(r *http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{},
+		Body: io.NopCloser(strings.NewReader(fmt.Sprintf(`{"Allowed":%v}`, a.check()))), Request: r}, nil
+}
+
+func watchPolicyOf(t *testing.T, s *Source, agent *policyAgent) {
+	t.Helper()
+	var err error
+	if s.client, err = api.NewClient(&api.Config{HttpClient: &http.Client{Transport: agent}}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { s.watchPolicy(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		wg.Wait()
+	})
+}
+
+// TestTheProbeReconnects: the first answer after a loss says so whichever watch
+// has it, or the store believes all that a restarted Consul calls critical.
+func TestTheProbeReconnects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := New(Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		watchPolicyOf(t, s, &policyAgent{check: func() bool { return false }})
+		s.problem("services", io.ErrUnexpectedEOF)
+		select {
+		case u := <-s.updates:
+			if !u.Reconnected {
+				t.Errorf("%+v, want Reconnected", u)
+			}
+		case <-time.After(2 * pollEvery):
+			t.Error("nothing was sent")
+		}
+	})
+}
+
+// TestAnOldProbeChangesNothing: what a probe saw of a wildcard that is deleted
+// while it is under way is not the default.
+func TestAnOldProbeChangesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := New(Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := true
+		watchPolicyOf(t, s, &policyAgent{check: func() bool {
+			if !first {
+				return false
+			}
+			first = false
+			s.defaultAfterWildcard(t.Context()) // sees the deny
+			return true
+		}})
+		select {
+		case u := <-s.updates:
+			t.Errorf("sent %v", *u.DefaultAllow)
+		case <-time.After(pollEvery + time.Second):
+		}
+	})
+}
