@@ -92,15 +92,14 @@ func (c *Cluster) size() int {
 	switch s.Type {
 	case OriginalDestination:
 		return c.destinations.size()
-	default:
-		return len(c.set.Load().hosts)
 	case Aggregate:
+		n := 0
+		for _, child := range c.aggregated(s).clusters {
+			n += child.size()
+		}
+		return n
 	}
-	n := 0
-	for _, child := range c.aggregated(s).clusters {
-		n += child.size()
-	}
-	return n
+	return len(c.set.Load().hosts)
 }
 
 func (c *Cluster) scan(pc *PickContext) *Host {

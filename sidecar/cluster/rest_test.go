@@ -37,7 +37,7 @@ func TestRestIsBounded(t *testing.T) {
 				if now := c.set.Load() != s; now != (tc.want == 0) {
 					t.Errorf("in force before %v: %v", tc.want, now)
 				}
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 				synctest.Wait()
 				if c.set.Load() == s {
 					t.Errorf("not in force after %v", tc.want)

@@ -165,6 +165,9 @@ func logScalar(m *commonv1.AnyValue, path string) (any, error) {
 	case *commonv1.AnyValue_IntValue:
 		return v.IntValue, nil
 	case *commonv1.AnyValue_DoubleValue:
+		if math.IsNaN(v.DoubleValue) || math.IsInf(v.DoubleValue, 0) {
+			return nil, fail(path+".double_value", "is no number")
+		}
 		return v.DoubleValue, nil
 	case *commonv1.AnyValue_BytesValue:
 		return v.BytesValue, nil

@@ -70,24 +70,31 @@ func (nothing) Record() *telemetry.Record { return &telemetry.Record{} }
 // Add takes an item, which encode appends. Where there is no room for it, it is dropped
 // and counted.
 func (e *Exporter) Add(s telemetry.Shard, encode func(dst []byte) []byte) {
-	at := &e.shards[int(s)&(len(e.shards)-1)]
-	at.mu.Lock()
-	if at.n >= e.cfg.MaxItems || len(at.b) > maxPending || at.over {
-		at.mu.Unlock()
+	n, before, after := e.shards[int(s)&(len(e.shards)-1)].add(encode, e.cfg.MaxItems)
+	if n == 0 {
 		e.cfg.Dropped.Inc(s)
 		return
 	}
-	before := len(at.b)
-	at.b = encode(at.b)
-	at.n++
-	n, after := at.n, len(at.b)
-	at.mu.Unlock()
 	if n == 1 {
 		signal(e.wake)
 	}
 	if n == (e.cfg.MaxItems+1)/2 || (before < e.cfg.SendAt || n == 1) && after >= e.cfg.SendAt {
 		signal(e.full)
 	}
+}
+
+// add appends an item to what waits, and returns how many items that are then, and its lengths
+// before and after; 0 where there is no room. A fault of encode leaves what waits as it was.
+func (at *pending) add(encode func(dst []byte) []byte, most int) (n, before, after int) {
+	at.mu.Lock()
+	defer at.mu.Unlock()
+	if at.n >= most || len(at.b) > maxPending || at.over {
+		return 0, 0, 0
+	}
+	before = len(at.b)
+	at.b = encode(at.b)
+	at.n++
+	return at.n, before, len(at.b)
 }
 
 func signal(c chan struct{}) {
@@ -117,9 +124,27 @@ func (e *Exporter) run() {
 		case <-e.owner.closing:
 			last = true
 		}
-		panics.Guard(panics.Housekeeper, func() { e.flush(e.owner.ctx) })
+		failed := false
+		panics.Guard(panics.Housekeeper, func() { failed = e.flush(e.owner.ctx) })
+		if failed && !last {
+			e.pause(timer)
+		}
 	}
 }
+
+// pause lets a collector that could not be sent to come back: meanwhile what comes waits, and
+// nobody dials for each batch.
+func (e *Exporter) pause(timer *time.Timer) {
+	timer.Reset(min(e.cfg.Interval, maxPause))
+	select {
+	case <-timer.C:
+	case <-e.over:
+	case <-e.owner.closing:
+	}
+	signal(e.wake) // what came may have been told of before
+}
+
+const maxPause = time.Second
 
 // end has whatever comes later, and what came since the last flush, count as dropped.
 func (e *Exporter) end() {
@@ -133,8 +158,9 @@ func (e *Exporter) end() {
 	}
 }
 
-// flush sends what waits, each shard's items in a request of their own.
-func (e *Exporter) flush(ctx context.Context) {
+// flush sends what waits, each shard's items in a request of their own, and tells whether any
+// could not be sent.
+func (e *Exporter) flush(ctx context.Context) (failed bool) {
 	for i := range e.shards {
 		at := &e.shards[i]
 		at.mu.Lock()
@@ -151,6 +177,7 @@ func (e *Exporter) flush(ctx context.Context) {
 			e.spare = items // a burst is no reason to keep the memory
 		}
 		if err != nil {
+			failed = true
 			e.cfg.Failed.Add(0, uint64(n))
 			e.complain(e.cfg.Items+" could not be sent", n, "err", err)
 			continue
@@ -161,6 +188,7 @@ func (e *Exporter) flush(ctx context.Context) {
 		e.cfg.Rejected.Add(0, uint64(lost))
 		e.cfg.Sent.Add(0, uint64(n)-uint64(lost))
 	}
+	return failed
 }
 
 // complain tells of items that were lost, at most once a minute.

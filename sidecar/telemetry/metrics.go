@@ -205,7 +205,7 @@ func NewMetrics() *Metrics {
 		UpstreamReached: r.Gauge("hauberk_upstream_limit_reached", "1 while what a circuit breaker limits is in use to the full; of those of which that is so.", "cluster", "priority", "limit"),
 
 		AccessLogLines: r.Counter("hauberk_access_log_lines_total", "Access log lines, by result: written, dropped (the writer was behind) or failed.", "result"),
-		LogRecords:     r.Counter("hauberk_access_log_records_total", "Access log records for OpenTelemetry's collectors, by the log's stat_prefix and result: written, dropped (the collector was behind), failed (it could not be reached) or rejected (it did not want them).", "log", "result"),
+		LogRecords:     r.Counter("hauberk_access_log_records_total", "Access log records for OpenTelemetry's collectors, by the log's stat_prefix and result: written, dropped (the collector was behind), failed (they could not be sent, or were answered with an error) or rejected (it did not want them).", "log", "result"),
 		ProtocolErrors: r.Counter("hauberk_protocol_errors_total", "Messages refused because they break the protocol, by side and reason.", "side", "reason"),
 
 		Glitches: r.Counter("hauberk_http2_glitches_total", "What clients of HTTP/2 did at the sidecar's cost, which honest ones do seldom or never, by class: malformed (messages that are refused), stream_error, reset (of a stream, before anything was answered), refused_stream, closed_stream, header_size, continuation_flood, empty_frames_flood, settings, ping, priority_flood, window_update_flood, outbound_flood or slow_head.", "class"),
@@ -216,7 +216,7 @@ func NewMetrics() *Metrics {
 		FilterEvents: r.Counter("hauberk_http_filter_events_total", "What HTTP filters did, by the filter's name and event: delay, abort and overflow of faults; enabled, ok, rate_limited, enforced and shadow_mode (over the limit of a descriptor in shadow mode alone, and let pass) of local rate limits; origin_valid and origin_invalid of CORS.", "filter", "event"),
 
 		TracedRequests: r.Counter("hauberk_traced_requests_total", "Requests by why they are traced where tracing is configured: random_sampling, service_forced, client_enabled or not_traceable.", "reason"),
-		TraceSpans:     r.Counter("hauberk_trace_spans_total", "Spans of sampled requests, by result: sent, dropped (the collector was behind), failed (it could not be reached) or rejected (it did not want them).", "result"),
+		TraceSpans:     r.Counter("hauberk_trace_spans_total", "Spans of sampled requests, by result: sent, dropped (the collector was behind), failed (they could not be sent, or were answered with an error) or rejected (it did not want them).", "result"),
 
 		BuildInfo:            r.Gauge("hauberk_build_info", "Always 1; the labels say what is running.", "version", "go_version"),
 		panics:               r.Counter("hauberk_panics_total", "Faults of the program that were contained, each of which ended what it occurred in and is in the log with its stack; by place.", "place"),
