@@ -174,11 +174,15 @@ func (s *Sidecar) applyStreamed(u client.Update) map[string]error {
 // its turn, that may have gone. It holds while s.mu is.
 func (s *state) asked(url string) func(name string) bool {
 	var services map[string]bool
+	few := 4 // are looked for one by one: most updates are of one
 	return func(name string) bool {
 		switch url {
 		case resource.RouteType:
 			return s.routeNames[name]
 		case resource.EndpointType:
+			if few--; few >= 0 {
+				return s.discovers(name)
+			}
 			if services == nil {
 				services = s.services()
 			}
@@ -186,6 +190,22 @@ func (s *state) asked(url string) func(name string) bool {
 		}
 		return true
 	}
+}
+
+// discovers tells whether a cluster has or waits for the endpoints of a service.
+func (s *state) discovers(service string) bool {
+	of := func(c *cluster.Config) bool { return c.Type == cluster.EDS && edsName(c) == service }
+	for _, c := range s.clusterConfigs {
+		if of(c) {
+			return true
+		}
+	}
+	for _, h := range s.held {
+		if of(h.cfg) {
+			return true
+		}
+	}
+	return false
 }
 
 // services are those whose endpoints a cluster has or waits for.

@@ -39,7 +39,16 @@ func (r *routes) slot(name string) *atomic.Pointer[route.Table] {
 	return s
 }
 
-func (r *routes) get(name string) *route.Table { return r.slot(name).Load() }
+// get is nil for a name that nobody has a slot of, and makes none.
+func (r *routes) get(name string) *route.Table {
+	r.mu.Lock()
+	s := r.slots[name]
+	r.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	return s.Load()
+}
 
 func (r *routes) set(name string, t *route.Table) { r.slot(name).Store(t) }
 

@@ -153,7 +153,7 @@ func (s *Server) buildXDS() error {
 		StreamRate:  200,
 		StreamBurst: 400,
 		// A node's agent relays those of every proxy on its host.
-		MaxPeerSessions: 2048,
+		MaxPeerSessions: 4096,
 	}, ads.WithPeerID(peerID))
 	opts, err := s.identity.ServerOptions()
 	if err != nil {

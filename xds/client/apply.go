@@ -21,6 +21,8 @@ func (c *Client) handle(srv Server, a *answer) {
 		c.log.Warn("response of a type that was not asked for ignored", "peer", srv.Name, "type", a.url)
 		return
 	}
+	only := a.beats() // whatever becomes of them
+	a.full = a.full && !only
 	ts.heartbeat(a)
 	ts.overtakes(a)
 	u := ts.update(a)
@@ -50,7 +52,7 @@ func (c *Client) handle(srv Server, a *answer) {
 	}
 	ts.replies = append(ts.replies, answer)
 	ts.complete = ts.complete || !a.partial
-	if c.cfg.SotW && !a.beats() {
+	if c.cfg.SotW && !only {
 		ts.answeredAll(asked)
 	}
 	c.status.LastUpdate = time.Now()
@@ -67,8 +69,7 @@ func (c *Client) handle(srv Server, a *answer) {
 }
 
 // heartbeat refuses of the resources without a body those that are not what was accepted. The
-// others renew their time to live (xDS protocol, "TTL"), which a server may say of them alone:
-// of the rest of the state of the world it says nothing then.
+// others renew their time to live (xDS protocol, "TTL").
 func (ts *typeState) heartbeat(a *answer) {
 	for n, version := range a.bodyless {
 		have := ""
@@ -82,10 +83,10 @@ func (ts *typeState) heartbeat(a *answer) {
 			delete(a.bodyless, n)
 		}
 	}
-	a.full = a.full && !a.beats()
 }
 
-// beats tells whether a response says only that resources are there.
+// beats tells whether a response says only that resources are there: of the rest of the state
+// of the world it says nothing then (xDS protocol, "TTL").
 func (a *answer) beats() bool {
 	return len(a.bodyless) > 0 && len(a.resources)+len(a.removed)+len(a.bad) == 0
 }

@@ -134,5 +134,9 @@ func TestHeartbeatsAmongOthers(t *testing.T) {
 		if d := m.differs([]*resource.Resource{in, other}); d != "" || rejected() != 1 {
 			t.Errorf("of another version: %s, %d rejected", d, rejected())
 		}
+		s.of(lds, "3", beat)
+		if d := m.differs([]*resource.Resource{in, other}); d != "" || rejected() != 1 {
+			t.Errorf("alone and of another version: %s, %d rejected", d, rejected())
+		}
 	})
 }

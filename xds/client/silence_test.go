@@ -19,6 +19,7 @@ type unchanging struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
 	version string
 	mute    bool
+	unknown bool // nothing is said of endpoints: there are none of the name
 	streams int
 }
 
@@ -29,7 +30,7 @@ func (u *unchanging) StreamAggregatedResources(s discoveryv3.AggregatedDiscovery
 		if err != nil {
 			return nil
 		}
-		if u.mute || m.VersionInfo == u.version {
+		if u.mute || m.VersionInfo == u.version || m.TypeUrl == eds && u.unknown {
 			continue
 		}
 		r := &discoveryv3.DiscoveryResponse{TypeUrl: m.TypeUrl, VersionInfo: u.version, Nonce: u.version}
@@ -63,6 +64,25 @@ func TestServerWithNothingNew(t *testing.T) {
 		u.version = "2"
 		p.start()
 		eventually(t, func() string { return m.differs([]*resource.Resource{ls("in", "2", "")}) })
+	})
+}
+
+// A name that nobody knows is never answered, and is no reason to take such a server for dead.
+func TestServerWithNothingNewAndAnUnknownName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := &unchanging{version: "1", unknown: true}
+		p := newPlane(t, "cp", u)
+		c, _ := run(t, newMirror(), Config{Servers: []Server{p.server()}, SotW: true})
+		c.Subscribe(eds, "nobody")
+		time.Sleep(time.Second)
+		p.stop()
+		time.Sleep(time.Second)
+		p.start()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if st := c.Status(); !st.Connected || u.streams != 2 {
+			t.Errorf("connected %v, streams %d: %s", st.Connected, u.streams, st.LastError)
+		}
 	})
 }
 

@@ -21,6 +21,9 @@ const (
 	// that a control plane that accepts streams and does not answer is left
 	// for another.
 	answerTimeout = 20 * time.Second
+	// sendTimeout bounds the wait until a server has read what is sent, whatever it says
+	// meanwhile: new names are asked for after it.
+	sendTimeout = time.Minute
 	dialTimeout   = 10 * time.Second
 	// maxMessage is far above gRPC's 4 MiB: a state-of-the-world list cannot
 	// be split.
@@ -103,6 +106,9 @@ func (c *Client) stream(ctx context.Context, srv Server) (answered bool, err err
 	unanswered := time.NewTimer(answerTimeout)
 	unanswered.Stop() // until something has been asked
 	defer unanswered.Stop()
+	unread := time.NewTimer(sendTimeout)
+	unread.Stop() // until something is on its way
+	defer unread.Stop()
 	later := time.NewTimer(time.Hour)
 	defer later.Stop()
 	first, heard := true, false
@@ -116,6 +122,7 @@ func (c *Client) stream(ctx context.Context, srv Server) (answered bool, err err
 				}
 				first, sending = false, true
 				l.out <- owed
+				unread.Reset(sendTimeout)
 			}
 		}
 		c.handKept()
@@ -128,6 +135,7 @@ func (c *Client) stream(ctx context.Context, srv Server) (answered bool, err err
 		}
 		select {
 		case err := <-l.sent:
+			unread.Stop()
 			// Of io.EOF the reason comes from the receiver.
 			if sending = false; err != nil && !errors.Is(err, io.EOF) {
 				return answered, err
@@ -151,6 +159,8 @@ func (c *Client) stream(ctx context.Context, srv Server) (answered bool, err err
 			}
 			answered = true
 			c.connected(srv, &answer{})
+		case <-unread.C:
+			return answered, fmt.Errorf("what is sent has not been read for %v", sendTimeout)
 		case <-c.wake:
 		case <-later.C:
 		case <-ctx.Done():
@@ -195,7 +205,7 @@ func (c *Client) answersAlways() bool {
 		return false
 	}
 	return !c.cfg.SotW || c.silent < len(c.cfg.Servers)-1 ||
-		slices.ContainsFunc(c.order, func(ts *typeState) bool { return ts.requested && ts.sotwVersion == "" })
+		slices.ContainsFunc(c.order, func(ts *typeState) bool { return ts.requested && ts.wildcard && ts.sotwVersion == "" })
 }
 
 // methods are those of the services of resources: of the state of the world, and of increments.

@@ -75,6 +75,56 @@ func TestServerThatDoesNotRead(t *testing.T) {
 	})
 }
 
+// deafLater answers the first request of its first stream, and reads nothing more of it.
+type deafLater struct{ *capture }
+
+func (s deafLater) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	s.mu.Lock()
+	first := len(s.streams) == 0
+	if first {
+		s.streams = append(s.streams, nil)
+	}
+	s.mu.Unlock()
+	if !first {
+		return s.capture.DeltaAggregatedResources(stream)
+	}
+	if _, err := stream.Recv(); err != nil {
+		return err
+	}
+	if err := stream.Send(deltaResponse("c", cl("c", "1"))); err != nil {
+		return err
+	}
+	<-stream.Context().Done()
+	return nil
+}
+
+// TestServerThatStopsReading: one that has answered and reads no more is left for another stream,
+// as what is asked for later would never reach it.
+func TestServerThatStopsReading(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := deafLater{&capture{}}
+		srv.respond = func(int, *discoveryv3.DeltaDiscoveryRequest) (*discoveryv3.DeltaDiscoveryResponse, error) { return nil, nil }
+		c, _ := run(t, newMirror(), Config{Servers: []Server{newPlane(t, "cp", srv).server()}, BackoffMax: time.Second})
+		eventually(t, func() string {
+			if !c.Status().Connected {
+				return "not connected"
+			}
+			return ""
+		})
+		var names []string
+		for i := range 5000 {
+			names = append(names, fmt.Sprintf("an-endpoint-with-a-name-of-some-length-%d", i))
+		}
+		c.Subscribe(eds, names...)
+		time.Sleep(time.Second) // the message that overdraws what gRPC takes passes, the next one waits
+		c.Subscribe(eds, "another")
+		time.Sleep(sendTimeout + 5*time.Second)
+		if n := srv.opened(); n < 2 {
+			t.Errorf("%d streams: %+v", n, c.Status())
+		}
+	})
+}
+
 func (c *capture) opened() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
