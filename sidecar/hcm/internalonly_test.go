@@ -1,6 +1,7 @@
 package hcm
 
 import (
+	"net/http"
 	"net/netip"
 	"strings"
 	"sync/atomic"
@@ -125,5 +126,39 @@ func TestInternalOnlyHeadersOfATable(t *testing.T) {
 		if found := tables[i] != nil; found != (status == 200) || kept != strings.Contains(body, "x-secret") {
 			t.Errorf("request %d: %d: %s", i, status, body)
 		}
+	}
+}
+
+// TestInternalOnlyHeadersAfterARedirect: where a redirect would be followed by a table that has
+// another list than the one that the request was judged by, it is the client's to ask again.
+func TestInternalOnlyHeadersAfterARedirect(t *testing.T) {
+	var seen atomic.Int32
+	b := newBed(t, httpOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		if seen.Add(1); r.URL.Path == "/" {
+			w.Header().Set("Location", "http://h/to")
+			w.WriteHeader(302)
+		}
+	}))
+	b.route().Forward.InternalRedirect = &route.InternalRedirect{Max: 5, Codes: []int{302}}
+	var tables []*route.Table
+	for _, only := range [][]string{nil, nil, nil, {"x-secret"}} {
+		c := *b.cfg.Routes
+		c.InternalOnly = only
+		table, err := route.Compile(&c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tables = append(tables, table)
+	}
+	b.cfg.Routes, b.cfg.RouteName = nil, "r"
+	var asked atomic.Int32
+	b.change = func(m *Manager) { m.policy.routes = func() *route.Table { return tables[asked.Add(1)-1] } }
+	b.start()
+	ask := b.asker(1)
+	if status, _ := ask("/", "X-Secret: 1"); status != 200 || seen.Load() != 2 {
+		t.Errorf("%d after %d requests, by another table of the same list", status, seen.Load())
+	}
+	if status, _ := ask("/", "X-Secret: 1"); status != 302 || seen.Load() != 3 {
+		t.Errorf("%d after %d requests, by one of another list", status, seen.Load())
 	}
 }

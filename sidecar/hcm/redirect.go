@@ -2,6 +2,7 @@ package hcm
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
@@ -118,6 +119,9 @@ func (x *exchange) redirectTo(p *route.InternalRedirect, trail *route.RedirectTr
 	x.aim(p, &next.to)
 	next.table = x.policy.routes()
 	if next.table != nil {
+		if !slices.Equal(next.table.InternalOnly, x.table.InternalOnly) {
+			return telemetry.RedirectUpdated // the request has what its routes do not expect
+		}
 		next.sel = next.table.Select(x.req, &x.asker, rand.Uint64())
 	}
 	name := ""

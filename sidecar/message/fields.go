@@ -17,7 +17,7 @@ type Fields struct {
 	// present has a bit for each id that may be in the list: most lookups are
 	// for fields that are not there, and end at this bit.
 	present uint64
-	// repeated has one for each that was noted when it was present.
+	// repeated has one for each that was noted or added when it was present.
 	repeated uint64
 	live     int
 }
@@ -188,6 +188,7 @@ func (f *Fields) add(name, value string, id ID) {
 	f.arena = append(f.arena, name...)
 	valOff := uint32(len(f.arena))
 	f.arena = append(f.arena, value...)
+	f.repeated |= f.present & (1 << id)
 	f.append(field{
 		nameOff: nameOff, nameLen: uint32(len(name)), valOff: valOff, valLen: uint32(len(value)), id: id,
 	})

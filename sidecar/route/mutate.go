@@ -230,6 +230,8 @@ func (ms Mutations) Apply(f *message.Fields, facts Facts, scratch *[]byte) {
 			}
 		}
 	}
+	// What was appended to a field that a message has once is a part of its value.
+	f.JoinSingles(message.RequestSingles | message.ResponseSingles)
 }
 
 func (m *mutation) add(f *message.Fields, value string) {
