@@ -24,7 +24,7 @@ const (
 	// sendTimeout bounds the wait until a server has read what is sent, whatever it says
 	// meanwhile: new names are asked for after it.
 	sendTimeout = time.Minute
-	dialTimeout   = 10 * time.Second
+	dialTimeout = 10 * time.Second
 	// maxMessage is far above gRPC's 4 MiB: a state-of-the-world list cannot
 	// be split.
 	maxMessage = 64 << 20

@@ -103,7 +103,9 @@ func (s deafLater) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscove
 func TestServerThatStopsReading(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv := deafLater{&capture{}}
-		srv.respond = func(int, *discoveryv3.DeltaDiscoveryRequest) (*discoveryv3.DeltaDiscoveryResponse, error) { return nil, nil }
+		srv.respond = func(int, *discoveryv3.DeltaDiscoveryRequest) (*discoveryv3.DeltaDiscoveryResponse, error) {
+			return nil, nil
+		}
 		c, _ := run(t, newMirror(), Config{Servers: []Server{newPlane(t, "cp", srv).server()}, BackoffMax: time.Second})
 		eventually(t, func() string {
 			if !c.Status().Connected {
