@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,11 +21,11 @@ type unchanging struct {
 	version string
 	mute    bool
 	unknown bool // nothing is said of endpoints: there are none of the name
-	streams int
+	streams atomic.Int32
 }
 
 func (u *unchanging) StreamAggregatedResources(s discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
-	u.streams++
+	u.streams.Add(1)
 	for {
 		m, err := s.Recv()
 		if err != nil {
@@ -55,8 +56,8 @@ func TestServerWithNothingNew(t *testing.T) {
 		p.start()
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if st := c.Status(); !st.Connected || u.streams != 2 {
-			t.Errorf("connected %v, streams %d: %s", st.Connected, u.streams, st.LastError)
+		if st := c.Status(); !st.Connected || u.streams.Load() != 2 {
+			t.Errorf("connected %v, streams %d: %s", st.Connected, u.streams.Load(), st.LastError)
 		}
 		// It is not one that was never answered, where its stream ends again.
 		p.stop()
@@ -80,8 +81,8 @@ func TestServerWithNothingNewAndAnUnknownName(t *testing.T) {
 		p.start()
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if st := c.Status(); !st.Connected || u.streams != 2 {
-			t.Errorf("connected %v, streams %d: %s", st.Connected, u.streams, st.LastError)
+		if st := c.Status(); !st.Connected || u.streams.Load() != 2 {
+			t.Errorf("connected %v, streams %d: %s", st.Connected, u.streams.Load(), st.LastError)
 		}
 	})
 }
@@ -135,8 +136,8 @@ func TestSilentServerIsLeftForAnother(t *testing.T) {
 			t.Errorf("%+v", st)
 		}
 		// A client that has nothing of a server is always answered.
-		if servers[1-first].streams != 1 {
-			t.Errorf("%d streams", servers[1-first].streams)
+		if servers[1-first].streams.Load() != 1 {
+			t.Errorf("%d streams", servers[1-first].streams.Load())
 		}
 	})
 }
