@@ -149,8 +149,8 @@ func TestSilenceBeforeTheFirstAnswer(t *testing.T) {
 		c, _ := run(t, newMirror(), Config{Servers: []Server{newPlane(t, "cp", u).server()}, SotW: true})
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
-		if st := c.Status(); st.Connected || u.streams < 3 {
-			t.Errorf("connected %v, streams %d", st.Connected, u.streams)
+		if st := c.Status(); st.Connected || u.streams.Load() < 3 {
+			t.Errorf("connected %v, streams %d", st.Connected, u.streams.Load())
 		}
 	})
 }
