@@ -225,7 +225,7 @@ func (c *Conn) NewRecord() *telemetry.Record {
 	if r.DownstreamDirect == nil {
 		r.DownstreamDirect = info.Remote
 	}
-	r.PeerID, r.OwnID, r.OwnURIs = info.PeerID, info.OwnID, info.OwnURIs
+	r.PeerID, r.OwnID, r.OwnURIs = info.PeerID, info.OwnID, info.OwnURIs()
 	r.PeerCertHash, r.Peer = info.PeerCertHash, info.Peer
 	r.TLSVersion, r.CipherSuite, r.TLSGroup, r.SNI = info.TLSVersion, info.CipherSuite, info.Group, info.SNI
 	r.Destination = c.Destination

@@ -29,10 +29,10 @@ func clientCertElement(cfg *Config, info *stream.Info) string {
 		return ""
 	}
 	var b strings.Builder
-	if info.OwnURIs == nil && info.OwnID != "" {
+	if info.OwnURIs() == nil && info.OwnID != "" {
 		b.WriteString("By=" + info.OwnID + ";")
 	}
-	for _, u := range info.OwnURIs {
+	for _, u := range info.OwnURIs() {
 		b.WriteString("By=" + quoted(u) + ";")
 	}
 	b.WriteString("Hash=" + info.PeerCertHash)

@@ -10,6 +10,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/internal/handshake"
 	"github.com/hauberk-mesh/hauberk/sidecar/peercert"
 )
 
@@ -37,9 +38,8 @@ type Info struct {
 	// OwnID and PeerID are the SPIFFE IDs proven by the handshake; empty on
 	// plaintext.
 	OwnID, PeerID string
-	// OwnURIs are all URIs of the certificate presented by a foreign TLS context; nil for
-	// the mesh's own, which have OwnID alone.
-	OwnURIs []string
+	// own is the certificate presented by a foreign TLS context; nil for the mesh's own.
+	own *handshake.Own
 	// PeerCertHash is the SHA-256 of the peer's certificate in hexadecimal, as
 	// x-forwarded-client-cert names it.
 	PeerCertHash string
@@ -64,4 +64,13 @@ type Info struct {
 	// Peer has the texts of PeerChain, and the names that a foreign TLS context knows the
 	// peer by; nil without both.
 	Peer *peercert.Chain
+}
+
+// OwnURIs are all URIs of the certificate presented by a foreign TLS context; nil for the
+// mesh's own, which have OwnID alone.
+func (i *Info) OwnURIs() []string {
+	if i.own == nil {
+		return nil
+	}
+	return i.own.URIs
 }

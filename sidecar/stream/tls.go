@@ -83,7 +83,7 @@ func (t *TLS) Handshake(ctx context.Context) error {
 	t.info, t.peer = tlsInfo(t.tls, t.raw, t.signer)
 	t.signer = "" // Info shares it with the peer's other connections
 	if own := t.raw.own; own != nil {
-		t.info.OwnID, t.info.OwnURIs = own.ID, own.URIs
+		t.info.OwnID, t.info.own = own.ID, own
 	}
 	if t.keep {
 		t.info.PeerChain = t.tls.ConnectionState().PeerCertificates
