@@ -29,8 +29,9 @@ test: ## run the tests that need only Go and make
 	CGO_ENABLED=0 $(GO) test -pgo=off -timeout 5m ./...
 
 .PHONY: race
-race: ## run the same tests with the race detector (needs a C compiler)
+race: ## run the same tests with the race detector (needs a C compiler), some on one processor too
 	CGO_ENABLED=1 $(GO) test -pgo=off -timeout 8m -race ./...
+	GOMAXPROCS=1 CGO_ENABLED=1 $(GO) test -pgo=off -timeout 4m -count=1 -race ./sidecar/stream ./sidecar/http2 ./sidecar/listener
 
 .PHONY: e2e
 e2e: build ## run whole-system suites against the real Consul and Envoy (root)

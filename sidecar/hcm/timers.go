@@ -8,6 +8,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/clock"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
+	"github.com/hauberk-mesh/hauberk/sidecar/processors"
 )
 
 // Timers are the timeouts of many connections. Arming one is an atomic store: no
@@ -57,7 +58,7 @@ type timed interface {
 func NewTimers() *Timers {
 	ts := &Timers{kick: make(chan struct{}, 1), done: make(chan struct{})}
 	ts.wakeAt.Store(math.MaxInt64)
-	noteProcessors()
+	processors.Note()
 	ts.wg.Go(ts.run)
 	return ts
 }
@@ -154,7 +155,7 @@ func (ts *Timers) run() {
 		case <-ts.kick:
 		case <-t.C:
 		}
-		noteProcessors()
+		processors.Note()
 		// Whoever arms from here on either is seen by the scan or kicks: wakeAt
 		// is raised before the scan starts.
 		ts.wakeAt.Store(math.MaxInt64)

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/processors"
 )
 
 // alarm is an owner that counts its wakes.
@@ -186,7 +188,7 @@ func TestProcessorsAreFollowed(t *testing.T) {
 			a.arm(monotonic() + int64(time.Second))
 			time.Sleep(2 * time.Second)
 			synctest.Wait()
-			if one := oneProcessor.Load(); one != (n == 1) {
+			if one := processors.One(); one != (n == 1) {
 				t.Errorf("with %d: %v", n, one)
 			}
 		}

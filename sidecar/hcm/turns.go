@@ -2,18 +2,9 @@ package hcm
 
 import (
 	"runtime"
-	"sync/atomic"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/processors"
 )
-
-// oneProcessor: the program runs goroutines one at a time. The runtime follows the CPU
-// limit of the container, so the timers look again.
-var oneProcessor atomic.Bool
-
-func noteProcessors() {
-	if one := runtime.GOMAXPROCS(0) == 1; one != oneProcessor.Load() {
-		oneProcessor.Store(one)
-	}
-}
 
 // takeTurns lets the other exchanges that were woken together come to the same point first.
 // The code of a whole exchange is several times what a processor's instruction cache
@@ -26,7 +17,7 @@ func noteProcessors() {
 //
 // With more processors a goroutine that steps back would wake one of them instead.
 func takeTurns() {
-	if oneProcessor.Load() {
+	if processors.One() {
 		runtime.Gosched()
 	}
 }

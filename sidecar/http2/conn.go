@@ -34,10 +34,13 @@ type conn struct {
 	skip            int  // bytes of a frame that is ignored
 	data            dataFrame
 	budget          budget
-	now             int64 // the clock, once for what was read together; 0 before
-	started         bool  // the peer's SETTINGS have arrived
-	patience        bool  // a read deadline guards a head that is not whole
-	anew            bool  // the one that is not whole began with what was read last
+	now             int64          // the clock, once for what was read together; 0 before
+	started         bool           // the peer's SETTINGS have arrived
+	patience        bool           // a read deadline guards a head that is not whole
+	anew            bool           // the one that is not whole began with what was read last
+	due             time.Time      // the read deadline
+	leader          *stream.Leader // of the term in which it is read; nil in none
+	stirs           bool           // what was read wakes goroutines
 	toWake          *Stream
 	yield           bool       // a stream has so much that its reader is to run
 	stopped         *ConnError // why took has ended the reading
@@ -46,6 +49,8 @@ type conn struct {
 	mu      sync.Mutex
 	settled sync.Cond // something that ending waits for has changed
 	w       writer
+	number  uint32 // tells connections apart
+	gather  gatherer
 	enc     encoder
 	streams map[uint32]*Stream
 	closed  closedStreams
@@ -94,6 +99,7 @@ func (c *conn) init(s stream.Stream, cfg *Config) {
 	c.each, _ = s.(stream.EachReader)
 	c.try, _ = s.(stream.TryWriter)
 	c.settled.L = &c.mu
+	c.number = numbers.Add(1)
 	c.w.drain = c.drainOut
 	c.dec.init(cfg.HeaderTableSize)
 	c.enc.init(cfg.HeaderTableSize, cfg.Huffman)

@@ -111,6 +111,7 @@ func (c *conn) pass() {
 		}
 		if !s.passed || s.err != nil || s.stopRead {
 			s.rcond.Broadcast()
+			c.stirs = true
 		}
 	}
 }
@@ -143,8 +144,11 @@ func (c *conn) passOn(list *Stream) (ok bool) {
 	gather := false
 	for s := list; s != nil; {
 		var shared bool
-		s, shared = takeRun(s)
+		s, shared = c.takeRun(s)
 		gather = gather || shared
+	}
+	if c.leader != nil {
+		return true
 	}
 	if gather {
 		runtime.Gosched() // other readers may be about to append to the same connections
@@ -162,15 +166,32 @@ func (c *conn) passOn(list *Stream) (ok bool) {
 // takeRun has the first of a list taken, and those after it that go to the same connection;
 // rest are the others. shared tells whether the connection has more streams than one. The
 // caller flushes it.
-func takeRun(list *Stream) (rest *Stream, shared bool) {
-	c := list.pipeTo.c
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for rest = list; rest != nil && rest.pipeTo.c == c; rest = rest.wnext {
+func (c *conn) takeRun(list *Stream) (rest *Stream, shared bool) {
+	to := list.pipeTo.c
+	to.mu.Lock()
+	defer to.mu.Unlock()
+	some := false
+	for rest = list; rest != nil && rest.pipeTo.c == to; rest = rest.wnext {
 		rest.passed = rest.pipeTo.take(&rest.flight, &rest.unread)
-		shared = shared || rest.passed && len(c.streams) > 1
+		some = some || rest.passed
 	}
-	return rest, shared
+	if !some {
+		return rest, false
+	}
+	to.w.batches++
+	to.gather.batch(c.number)
+	switch {
+	case c.leader == nil:
+	case to.w.pending() >= fullBytes:
+		to.flush(false)
+		if to.w.writing {
+			c.stirs = true // a goroutine goes on with it
+		}
+	case !to.gather.held:
+		to.gather.held = true
+		c.leader.Hold(to)
+	}
+	return rest, len(to.streams) > 1
 }
 
 // take appends all of r and then u as DATA, or nothing where that would have to wait. The

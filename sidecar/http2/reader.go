@@ -22,11 +22,14 @@ func (c *conn) read() (cerr *ConnError) {
 		} else {
 			var n int
 			if n, err = c.fill(); n > 0 {
-				c.took(n)
+				c.took(n, nil)
 				err = nil // it shows again
 			} else if err == nil {
 				err = io.ErrNoProgress
 			}
+		}
+		if err == stream.ErrFault {
+			return errPanicked
 		}
 		if c.stopped != nil {
 			return c.stopped
@@ -39,9 +42,13 @@ func (c *conn) read() (cerr *ConnError) {
 	}
 }
 
-// took treats n bytes that were read; it is false when that ends the connection.
-func (c *conn) took(n int) bool {
-	c.in.share.Turn()
+// took treats n bytes that were read; it is false when that ends the connection. With a leader
+// it is another connection's reader, maybe, that runs it.
+func (c *conn) took(n int, l *stream.Leader) (more bool) {
+	c.leader, c.stirs = l, false
+	if l == nil { // who leads must not wait, and leaves much to the connection's own reader
+		c.in.share.Turn()
+	}
 	c.in.share.Spend(n)
 	c.in.w += n
 	c.now = 0
@@ -56,6 +63,9 @@ func (c *conn) took(n int) bool {
 	}
 	c.in.release()
 	c.guard()
+	if c.stirs && l != nil {
+		l.Stir()
+	}
 	if c.yield {
 		c.yield = false
 		runtime.Gosched()
@@ -82,12 +92,19 @@ func (c *conn) readFailed(err error) *ConnError {
 	switch {
 	case c.err != nil:
 		return c.err
+	case err == stream.ErrReadOn:
+		_ = c.s.SetReadDeadline(c.due)
+		return nil
+	case stream.IsTimeout(err) && c.patience && time.Now().Before(c.due):
+		_ = c.s.SetReadDeadline(c.due) // the head it was for came meanwhile
+		return nil
 	case stream.IsTimeout(err) && c.patience:
 		c.note(GlitchSlowHead)
 		return connError(EnhanceYourCalm, GlitchSlowHead.String())
 	case stream.IsTimeout(err):
 		// Woken for nothing that is left.
-		_ = c.s.SetReadDeadline(time.Time{})
+		c.due = time.Time{}
+		_ = c.s.SetReadDeadline(c.due)
 		return nil
 	case errors.Is(err, io.EOF) && len(c.streams) == 0 && len(c.in.bytes()) == 0 && c.block == nil:
 		return errPeerLeft
@@ -119,12 +136,11 @@ func (c *conn) guard() {
 	if c.err != nil {
 		return // whoever ended the connection has woken us, or will
 	}
-	c.patience = partial
+	c.patience, c.due = partial, time.Time{}
 	if partial {
-		_ = c.s.SetReadDeadline(time.Now().Add(limit))
-	} else {
-		_ = c.s.SetReadDeadline(time.Time{})
+		c.due = time.Now().Add(limit)
 	}
+	_ = c.s.SetReadDeadline(c.due)
 }
 
 // consume takes the whole frames, and pieces of DATA, off the input.
@@ -214,6 +230,7 @@ func (c *conn) checkHeader(h *frameHeader) *ConnError {
 }
 
 func (c *conn) frame(h *frameHeader, p []byte) *ConnError {
+	c.stirs = c.stirs || h.kind != frameWindowUpdate && h.kind != framePing
 	switch h.kind {
 	case frameHeaders:
 		return c.headersFrame(h, p)
@@ -252,6 +269,7 @@ func (c *conn) endBatch() *ConnError {
 			s.wnext, s.waking = nil, false
 			s.settle()
 			s.readable()
+			c.stirs = true
 			c.yield = c.yield || s.in.n >= yieldAfter
 		}
 	}
@@ -267,6 +285,7 @@ func (c *conn) endBatch() *ConnError {
 	}
 	if c.w.urgent {
 		c.flush(false)
+		c.stirs = c.stirs || c.w.writing
 		if c.flooded() {
 			return c.flood(GlitchOutboundFrames)
 		}
@@ -286,6 +305,7 @@ func (c *conn) wake(s *Stream) {
 // streamError resets a stream for the peer's fault. The lock is held. s is nil where we
 // keep nothing of the stream.
 func (c *conn) streamError(id uint32, s *Stream, code Code, g Glitch, reason string) *ConnError {
+	c.stirs = true
 	if s != nil {
 		c.reset(s, code, reason)
 	} else {
@@ -517,6 +537,7 @@ func (c *conn) windowUpdateFrame(h *frameHeader, p []byte) *ConnError {
 		if c.sendWin += n; c.sendWin > maxWindow {
 			return connError(FlowControlError, "window_overflow")
 		}
+		c.stirs = c.stirs || c.others.first != nil || c.senders.first != nil
 		c.wakeSender()
 		return nil
 	}
@@ -532,6 +553,7 @@ func (c *conn) windowUpdateFrame(h *frameHeader, p []byte) *ConnError {
 	if s.sendWin += n; s.sendWin > maxWindow {
 		return c.streamError(s.id, s, FlowControlError, GlitchStreamError, "window_overflow")
 	}
+	c.stirs = c.stirs || s.sendWin <= n || c.others.first != nil || c.senders.first != nil
 	s.wcond.Signal()
 	return nil
 }

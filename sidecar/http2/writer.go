@@ -20,6 +20,8 @@ type writer struct {
 	frames, controls             int
 	flyingFrames, flyingControls int
 
+	batches int // of what connections' readers passed on at a time, in cur
+
 	writing bool
 	urgent  bool // the reader appended something that nobody else will flush
 	credit  bool // the peer may need what cur says of the connection's window
@@ -67,6 +69,7 @@ func (c *conn) flooded() bool {
 func (w *writer) take() *outBuffer {
 	o := w.cur
 	w.cur = nil
+	w.batches = 0
 	w.flyingFrames, w.flyingControls = w.frames, w.controls
 	w.frames, w.controls, w.urgent, w.credit = 0, 0, false, false
 	return o

@@ -1,32 +1,74 @@
 package stream
 
 import (
+	"errors"
+	"log/slog"
+	"math"
+	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/panics"
+	"github.com/hauberk-mesh/hauberk/sidecar/processors"
 )
 
 // EachReader is a stream whose reader need not ask whether there is more before it waits.
 type EachReader interface {
 	// ReadEach reads as ReadReady does, again and again: f is told of each read of n > 0
-	// bytes, and returns false to end it, which is no error. f must not close the stream,
-	// nor wait for somebody who does: Close waits for f.
-	ReadEach(in Buffers, f func(n int) (more bool)) error
+	// bytes, and returns false to end it, which is no error. f must not close a stream,
+	// nor wait for somebody who does: Close waits for f, and for the term in which it is called.
+	//
+	// With a Leader f is called by a reader that reads for several streams, maybe another's: f
+	// must wait for nobody. What f would do for each of them can be put off until all have been
+	// read.
+	//
+	// ErrReadOn is that somebody has read for this stream, and left the rest to it: the caller
+	// must set its read deadline anew, and call again. ErrFault is a panic, which was contained:
+	// of f, whoever called it.
+	ReadEach(in Buffers, f func(n int, l *Leader) (more bool)) error
 }
+
+// ErrReadOn and ErrFault are ReadEach's.
+var (
+	ErrReadOn = errors.New("stream: read on")
+	ErrFault  = errors.New("stream: a fault of the program while it was read")
+)
 
 // eachReader is the state of ReadEach on a socket. The whole loop is one raw read, and the
 // runtime's poller stays armed from one read to the next: what arrives after the kernel
 // has said that nothing is left ends the wait, so nothing has to be read in vain to
 // find that out. A peer's FIN counts as something that is left.
 type eachReader struct {
-	once func(fd uintptr) (done bool)
+	conn Conn
+	raw  syscall.RawConn
+	once func(fd uintptr) (done bool) // reads what there is
 	in   Buffers
-	f    func(n int) bool
+	f    func(n int, l *Leader) bool
 	err  error
 	// tells: the kernel says what is left. again: this is not the first read, so that the
 	// poller is armed since before the socket was last seen to be empty.
 	tells, again bool
+
+	// busy is held by who reads: the reader itself, or who leads it. asked tells who holds it
+	// that there is more since.
+	busy  sync.Mutex
+	asked atomic.Bool
+	done  atomic.Bool // once has said so
+	// Guarded by busy: who leads, how often may be read, whether that was too little, whether
+	// a leader has woken the reader, and whether it is gone.
+	leader             *Leader
+	left               int
+	more, called, gone bool
+
+	circle *circle // nil where nobody leads
+	joined bool
+	number int32
+	lent   func(fd uintptr) // readLent
+	by     *Leader          // who calls it
 
 	msg     unix.Msghdr
 	iov     unix.Iovec
@@ -34,18 +76,121 @@ type eachReader struct {
 }
 
 // run reads until it is done, or the wait fails.
-func (r *eachReader) run(raw syscall.RawConn, in Buffers, f func(n int) bool) error {
+func (r *eachReader) run(c Conn, raw syscall.RawConn, in Buffers, f func(n int, l *Leader) bool) error {
+	r.conn, r.raw, r.in, r.f, r.lent = c, raw, in, f, r.readLent
 	// A socket that does not tell, such as a Unix socket, is read until it is empty.
-	err := raw.Control(func(fd uintptr) { r.tells = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_INQ, 1) == nil })
+	err := raw.Control(func(fd uintptr) {
+		r.tells = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_INQ, 1) == nil
+	})
 	if err != nil {
 		return err
 	}
-	r.in, r.f, r.err = in, f, nil
-	defer func() { r.in, r.f = nil, nil }()
-	if err = raw.Read(r.once); err == nil {
-		err = r.err
+	if processors.One() {
+		r.circle = theCircle()
+	}
+	err = raw.Read(r.event)
+	if r.joined {
+		r.circle.leave(r)
+	}
+	r.busy.Lock() // who leads it may be at it
+	defer r.busy.Unlock()
+	r.gone, r.in, r.f = true, nil, nil
+	switch {
+	case r.done.Load():
+		if r.called {
+			_ = r.conn.SetReadDeadline(time.Time{})
+		}
+		return r.err
+	case r.called:
+		return ErrReadOn
 	}
 	return err
+}
+
+// event is this reader's turn, when the runtime has found its socket.
+func (r *eachReader) event(fd uintptr) (done bool) {
+	l := r.circle.begin(r, fd)
+	if l == nil || r.leads(fd, l) {
+		r.serve(fd, nil, math.MaxInt)
+	}
+	return r.done.Load()
+}
+
+// leads reads and leads. There is more to be read where the reader has found too much for a
+// leader, who has others to read for, and something held for them.
+func (r *eachReader) leads(fd uintptr, l *Leader) (more bool) {
+	defer r.circle.end(l)
+	if r.serve(fd, l, ledReads); !l.over && !r.done.Load() {
+		r.circle.lead(l)
+	}
+	return l.more
+}
+
+// lend reads for r.
+func (r *eachReader) lend(l *Leader) {
+	r.by = l
+	_ = r.raw.Control(r.lent) // or it is being closed, and its reader woken
+}
+
+// readLent is the part of lend that has the descriptor: it is not closed meanwhile.
+func (r *eachReader) readLent(fd uintptr) { r.serve(fd, r.by, ledReads) }
+
+// serve reads what there is, unless somebody is at it, who then goes on. Who leads leaves to
+// the reader what is more than a few reads, and its end.
+func (r *eachReader) serve(fd uintptr, l *Leader, reads int) {
+	r.asked.Store(true)
+	for r.asked.Load() && r.busy.TryLock() {
+		r.asked.Store(false)
+		r.readAll(fd, l, reads)
+	}
+	if l != nil && r.asked.Load() {
+		l.step = true // who is at it runs first
+	}
+}
+
+// readAll is the part of serve that holds busy. A fault is this reader's, whoever reads.
+func (r *eachReader) readAll(fd uintptr, l *Leader, reads int) {
+	defer r.busy.Unlock()
+	if r.gone || r.done.Load() {
+		return
+	}
+	defer r.leave(l)
+	defer panics.Contain(panics.HTTP2Reader, r, func() {
+		r.err = ErrFault
+		r.done.Store(true)
+	})
+	r.leader, r.left = l, reads
+	if r.once(fd) {
+		r.done.Store(true)
+	}
+}
+
+// LogValue implements slog.LogValuer.
+func (r *eachReader) LogValue() slog.Value { return slog.StringValue(r.conn.RemoteAddr().String()) }
+
+// leave has the reader itself do what a leader does not.
+func (r *eachReader) leave(l *Leader) {
+	r.leader = nil
+	if l == nil || !r.more && !r.done.Load() {
+		return
+	}
+	l.over = true
+	if l.reader == r {
+		l.more = r.more
+		return
+	}
+	r.called = true
+	_ = r.conn.SetReadDeadline(past)
+}
+
+// past is a deadline that wakes who waits.
+var past = time.Unix(1, 0)
+
+// mayRead tells whether who reads may read on.
+func (r *eachReader) mayRead() bool {
+	r.left--
+	r.more = r.left < 0
+	return !r.more
 }
 
 // recv is recv(2), which does not wait. drained says that the socket is empty and the
@@ -82,15 +227,15 @@ func (r *eachReader) recv(fd uintptr, p []byte) (n int, drained bool, errno sysc
 }
 
 // ReadEach implements EachReader.
-func (s *Socket) ReadEach(in Buffers, f func(n int) bool) error {
+func (s *Socket) ReadEach(in Buffers, f func(n int, l *Leader) bool) error {
 	r := &eachReader{}
 	r.once = func(fd uintptr) bool { return s.readEach(r, fd) }
-	return r.run(s.raw, in, f)
+	return r.run(s.conn, s.raw, in, f)
 }
 
 // readEach reads what there is.
 func (s *Socket) readEach(r *eachReader, fd uintptr) (done bool) {
-	for {
+	for r.mayRead() {
 		n, drained, errno := r.recv(fd, r.in.TakeBuffer())
 		switch {
 		case errno == syscall.EAGAIN:
@@ -102,19 +247,20 @@ func (s *Socket) readEach(r *eachReader, fd uintptr) (done bool) {
 		case n == 0:
 			r.err = s.End()
 			return true
-		case !r.f(n):
+		case !r.f(n, r.leader):
 			return true
 		case drained:
 			r.in.DropBuffer()
 			return false
 		}
 	}
+	return false
 }
 
 // ReadEach implements EachReader.
-func (t *TLS) ReadEach(in Buffers, f func(n int) bool) error {
+func (t *TLS) ReadEach(in Buffers, f func(n int, l *Leader) bool) error {
 	if t.have {
-		if n, err := t.ReadReady(in); err != nil || !f(n) {
+		if n, err := t.ReadReady(in); err != nil || !f(n, nil) {
 			return err
 		}
 	}
@@ -122,18 +268,24 @@ func (t *TLS) ReadEach(in Buffers, f func(n int) bool) error {
 	r.once = func(fd uintptr) bool { return t.readEach(r, fd) }
 	t.raw.each, t.raw.nowait = r, true
 	defer func() { t.raw.each, t.raw.nowait = nil, false }()
-	return r.run(t.raw.raw, in, f)
+	return r.run(t.raw.Conn, t.raw.raw, in, f)
 }
 
 // readEach reads the records that have arrived. What came together is told of together.
 func (t *TLS) readEach(r *eachReader, fd uintptr) (done bool) {
 	t.raw.fd, t.raw.drained = fd, false
-	for dry := false; !dry; {
+	for dry := false; !dry && r.mayRead(); {
+		if r.leader != nil && t.raw.written() {
+			r.more = true
+			return false
+		}
 		buf := r.in.TakeBuffer()
 		n, err := 0, error(nil)
 		for n < len(buf) && err == nil && !dry {
 			var m int
+			t.raw.led.Store(r.leader != nil)
 			m, err = t.tls.Read(buf[n:])
+			t.raw.led.Store(false)
 			n += m
 			t.full = n == len(buf)
 			// What is left in tls.Conn, only tls.Conn can tell. It does not ask a socket that
@@ -142,7 +294,7 @@ func (t *TLS) readEach(r *eachReader, fd uintptr) (done bool) {
 		}
 		switch {
 		case n > 0:
-			if !r.f(n) {
+			if !r.f(n, r.leader) {
 				return true // an error shows again
 			}
 		case err != errWouldBlock:
@@ -150,6 +302,8 @@ func (t *TLS) readEach(r *eachReader, fd uintptr) (done bool) {
 			return true
 		}
 	}
-	r.in.DropBuffer()
+	if !r.more {
+		r.in.DropBuffer()
+	}
 	return false
 }

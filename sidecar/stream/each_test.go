@@ -114,7 +114,7 @@ func collect(size int) *collector {
 	return &collector{lender: lender{buf: make([]byte, size)}, got: make(chan string, 64)}
 }
 
-func (c *collector) took(n int) bool {
+func (c *collector) took(n int, _ *Leader) bool {
 	piece := string(c.buf[:n])
 	c.got <- piece
 	return piece != c.stop

@@ -104,8 +104,6 @@ func TestTLSExchangeEnds(t *testing.T) {
 	}
 }
 
-var past = time.Unix(1, 0)
-
 // TestExchangeLooks: with a peer that has not waited to be asked there is no exchange, and
 // it is sent nothing.
 func TestExchangeLooks(t *testing.T) {

@@ -63,6 +63,23 @@ func (c *recordConn) tryOnly(on bool) {
 	c.w.try = on
 }
 
+// written tells whether somebody writes, or something waits for the socket: a led read could
+// have to wait for that.
+func (c *recordConn) written() bool {
+	if c.writers.Load() > 0 || !c.w.mu.TryLock() {
+		return true
+	}
+	defer c.w.mu.Unlock()
+	return c.w.kept != nil
+}
+
+// tries tells whether a write is to keep what the socket does not take: the stream's writer
+// wants that, or it is the answer of a led read, beside which nobody writes. A peer may have
+// us answer what it sends, and not read the answers.
+func (c *recordConn) tries() bool {
+	return c.w.try || c.led.Load() && c.writers.Load() == 0
+}
+
 // hurry ends all waiting for the socket; it is false where somebody may be at that.
 func (c *recordConn) hurry() bool {
 	c.hurried.Store(true)
@@ -104,7 +121,8 @@ func (c *recordConn) endTry() (done bool, err error) {
 func (c *recordConn) Write(p []byte) (int, error) {
 	c.w.mu.Lock()
 	defer c.w.mu.Unlock()
-	if c.w.kept != nil && !c.w.try && len(c.w.kept)+len(p) > keptSize {
+	try := c.tries()
+	if c.w.kept != nil && !try && len(c.w.kept)+len(p) > keptSize {
 		// What was tried before has to leave first: there is no room for both.
 		if err := c.waitKept(); err != nil {
 			return 0, err
@@ -124,7 +142,7 @@ func (c *recordConn) Write(p []byte) (int, error) {
 		if n, err = c.writeNow(p); err != nil || n == len(p) {
 			return n, err
 		}
-		if !c.w.try {
+		if !try {
 			rest, err := c.writeSome(p[n:], true)
 			return n + rest, err
 		}
@@ -135,7 +153,7 @@ func (c *recordConn) Write(p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	if c.w.kept != nil && !c.w.try {
+	if c.w.kept != nil && !try {
 		if err := c.waitKept(); err != nil {
 			return 0, err
 		}

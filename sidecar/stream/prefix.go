@@ -36,13 +36,13 @@ func (p *Prefixed) ReadReady(in Buffers) (int, error) {
 }
 
 // ReadEach implements EachReader.
-func (p *Prefixed) ReadEach(in Buffers, f func(n int) bool) error {
+func (p *Prefixed) ReadEach(in Buffers, f func(n int, l *Leader) bool) error {
 	for {
 		if each, ok := p.Stream.(EachReader); ok && len(p.prefix) == 0 {
 			p.prefix = nil
 			return each.ReadEach(in, f)
 		}
-		if n, err := p.ReadReady(in); err != nil || !f(n) {
+		if n, err := p.ReadReady(in); err != nil || !f(n, nil) {
 			return err
 		}
 	}

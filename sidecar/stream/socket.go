@@ -166,6 +166,7 @@ func (s *Socket) Conn() Conn { return s.conn }
 
 // Read implements Stream.
 func (s *Socket) Read(p []byte) (int, error) {
+	Apart()
 	n, err := s.conn.Read(p)
 	if err == io.EOF {
 		err = s.End()
@@ -394,6 +395,7 @@ func (e *endLook) poll(fd uintptr) {
 // the call: a third of the CPU at a few messages in flight.
 
 func recv(fd uintptr, p []byte, flags int) (int, syscall.Errno) {
+	Apart()
 	for {
 		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd,
 			uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), uintptr(flags), 0, 0)

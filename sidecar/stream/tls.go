@@ -221,6 +221,8 @@ func (t *TLS) readNow(p []byte) (int, error) {
 // Write implements Stream. With an error n is more than 0 where the peer may have read
 // any of p.
 func (t *TLS) Write(p []byte) (n int, err error) {
+	t.raw.writers.Add(1)
+	defer t.raw.writers.Add(-1)
 	if len(p) <= recordSize {
 		if len(p) == 0 {
 			return t.raw.Write(nil) // what TryWrite kept
@@ -243,6 +245,8 @@ func (t *TLS) Write(p []byte) (n int, err error) {
 // TryWrite implements TryWriter: records that were begun are kept where the socket does
 // not take all of them, and go out before anything else.
 func (t *TLS) TryWrite(p []byte) (n int, done bool, err error) {
+	t.raw.writers.Add(1)
+	defer t.raw.writers.Add(-1)
 	for n < len(p) {
 		piece := p[n:min(len(p), n+gatherSize)]
 		if ok, err := t.raw.beginTry(len(piece), n > 0); !ok {
@@ -261,6 +265,8 @@ func (t *TLS) TryWrite(p []byte) (n int, done bool, err error) {
 
 // CloseWrite implements Stream: close_notify, then FIN.
 func (t *TLS) CloseWrite() error {
+	t.raw.writers.Add(1)
+	defer t.raw.writers.Add(-1)
 	if err := t.tls.CloseWrite(); err != nil {
 		return err
 	}
@@ -383,6 +389,9 @@ type recordConn struct {
 	own   *handshake.Own // who was presented, where the handshake told
 	// hurried: the connection is being closed, and no write waits any more.
 	hurried atomic.Bool
+	// writers counts who is at a write of the stream, and led tells that a leader reads it.
+	writers atomic.Int32
+	led     atomic.Bool
 }
 
 // Presented implements handshake.Listener.

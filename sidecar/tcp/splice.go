@@ -67,6 +67,7 @@ var errNoSplice = errors.New("splice: no pipe")
 // while it waits.
 func (s *splicer) move(moving func(), progress func(int64)) error {
 	for {
+		stream.Apart()
 		s.share.Turn()
 		n, err := s.once(moving)
 		if n > 0 {
