@@ -40,6 +40,7 @@ var mutations = []struct {
 	{"what an attested caller is entitled to", "controlplane/view/build.go", "if b.client.Entitled != nil && !slices.Contains(b.client.Entitled, id) {", "if false {", "controlplane/view", "TestANodeSeesOnlyItsOwn"},
 	{"the relay vouches", "xds/relay/relay.go", "md.Fields[names.MetadataEntitled] = structpb.NewListValue(list)", "", "xds/relay", "TestTheNodeIsVouchedFor"},
 	{"a writer that waits, beside a led read", "sidecar/stream/each.go", "if r.leader != nil && t.raw.written() {", "if r.leader != nil && t.raw.written() && false {", "sidecar/stream", "TestLedReaderMayHaveToWrite"},
+	{"the end of a leader's term", "sidecar/stream/circle.go", "l.over = l.over || l.belled", "l.over = l.over || l.belled && false", "sidecar/stream", "TestBellEndsItsTerm"},
 	{"a fault in a led read", "sidecar/stream/each.go", "		r.err = ErrFault\n", "		return\n", "sidecar/stream", "TestFaultOfALed"},
 	{"what is held beside a leader's own bulk", "sidecar/stream/each.go", "r.serve(fd, l, ledReads); !l.over", "r.serve(fd, l, math.MaxInt); !l.over", "sidecar/stream", "TestBulkOfALeader"},
 	{"warnings before a ClientHello", "sidecar/listener/clienthello.go", "len(b) > level && b[level] != warning:", "len(b) > level:", "sidecar/listener", "TestParseClientHelloRefusesAmbiguity"},

@@ -165,7 +165,7 @@ func (c *conn) passOn(list *Stream) (ok bool) {
 
 // takeRun has the first of a list taken, and those after it that go to the same connection;
 // rest are the others. shared tells whether the connection has more streams than one. The
-// caller flushes it.
+// caller flushes it, but where c has a leader, who does at the end of the round.
 func (c *conn) takeRun(list *Stream) (rest *Stream, shared bool) {
 	to := list.pipeTo.c
 	to.mu.Lock()

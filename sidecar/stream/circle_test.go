@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/processors"
 	"github.com/hauberk-mesh/hauberk/sidecar/processors/processorstest"
@@ -302,6 +304,30 @@ func TestTermEnds(t *testing.T) {
 				t.Errorf("nobody else has run for %d messages", n.Load())
 			}
 		})
+	}
+}
+
+// TestBellEndsItsTerm: the bell ends the term it was set for, also where something is always
+// held, and undoes no other end.
+func TestBellEndsItsTerm(t *testing.T) {
+	c := newCircle()
+	defer func() { _, _ = unix.Close(c.ep), unix.Close(c.bell.fd) }()
+	l := &c.leader
+	l.Hold(&holder{})
+	if c.wait(l); !l.belled || !c.bell.set {
+		t.Fatal("no bell is set where something is held")
+	}
+	for _, tc := range []struct{ belled, before, over bool }{{true, false, true}, {false, false, false}, {false, true, true}} {
+		l.held, l.belled, l.over = nil, tc.belled, tc.before
+		if !c.bell.ring(1) {
+			t.Fatal("no bell")
+		}
+		for _, e := range c.wait(l) {
+			c.found(l, e.Fd)
+		}
+		if l.over != tc.over || c.bell.set {
+			t.Errorf("%+v: over %v, still to ring %v", tc, l.over, c.bell.set)
+		}
 	}
 }
 
