@@ -288,9 +288,9 @@ func (t *TLS) readEach(r *eachReader, fd uintptr) (done bool) {
 			t.raw.led.Store(false)
 			n += m
 			t.full = n == len(buf)
-			// What is left in tls.Conn, only tls.Conn can tell. It does not ask a socket that
-			// is known to be empty.
-			dry = err == errWouldBlock
+			// A socket that is known to be empty is not asked, and tls.Conn where it may hold
+			// more: to ask it in vain costs memory.
+			dry = err == errWouldBlock || m > 0 && !t.full && t.raw.taken()
 		}
 		switch {
 		case n > 0:

@@ -394,6 +394,13 @@ type recordConn struct {
 	led     atomic.Bool
 }
 
+// taken notes, during ReadEach, that tls.Conn gave all of a record, and tells whether nothing
+// more is to be had of it before the socket has more.
+func (c *recordConn) taken() (all bool) {
+	c.ahead--
+	return c.ahead <= 0 && c.drained
+}
+
 // Presented implements handshake.Listener.
 func (c *recordConn) Presented(own *handshake.Own) { c.own = own }
 
