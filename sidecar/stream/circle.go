@@ -117,7 +117,7 @@ func newCircle() *circle {
 
 // join makes r's socket one of the circle's. That costs something with each message, and is
 // not done where nobody leads.
-func (c *circle) join(r *eachReader, fd uintptr) {
+func (c *circle) join(r *eachReader) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if n := len(c.free); n > 0 {
@@ -127,7 +127,7 @@ func (c *circle) join(r *eachReader, fd uintptr) {
 		c.members = append(c.members, nil)
 	}
 	e := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | edgeTriggered, Fd: r.number}
-	if unix.EpollCtl(c.ep, unix.EPOLL_CTL_ADD, int(fd), &e) != nil {
+	if unix.EpollCtl(c.ep, unix.EPOLL_CTL_ADD, int(r.fd), &e) != nil {
 		c.free = append(c.free, r.number)
 		return
 	}
@@ -137,10 +137,10 @@ func (c *circle) join(r *eachReader, fd uintptr) {
 
 const edgeTriggered = unix.EPOLLET & (1<<32 - 1)
 
-// leave undoes join. A socket that is being closed leaves by itself. An event of it that was
-// fetched already is nobody's, or has the next with its number look in vain.
+// leave undoes join. An event of its socket that was fetched already is nobody's, or has the
+// next with its number look in vain.
 func (c *circle) leave(r *eachReader) {
-	_ = r.raw.Control(func(fd uintptr) { _ = unix.EpollCtl(c.ep, unix.EPOLL_CTL_DEL, int(fd), nil) })
+	_ = unix.EpollCtl(c.ep, unix.EPOLL_CTL_DEL, int(r.fd), nil)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.members[r.number] = nil
@@ -155,12 +155,12 @@ func (c *circle) member(number int32) *eachReader {
 }
 
 // begin begins a term; nil is that none is to be.
-func (c *circle) begin(r *eachReader, fd uintptr) *Leader {
+func (c *circle) begin(r *eachReader) *Leader {
 	if c == nil || !processors.One() {
 		return nil
 	}
 	if !r.joined && c.apartUntil.Load() == 0 {
-		c.join(r, fd)
+		c.join(r)
 	}
 	if !r.joined || !c.leading.CompareAndSwap(false, true) {
 		return nil
@@ -244,7 +244,7 @@ func (c *circle) found(l *Leader, number int32) int {
 		return 0
 	}
 	if r := c.member(number); r != nil {
-		r.lend(l)
+		r.serve(l, ledReads)
 	}
 	return 1
 }

@@ -67,8 +67,7 @@ type eachReader struct {
 	circle *circle // nil where nobody leads
 	joined bool
 	number int32
-	lent   func(fd uintptr) // readLent
-	by     *Leader          // who calls it
+	fd     uintptr
 
 	msg     unix.Msghdr
 	iov     unix.Iovec
@@ -77,24 +76,14 @@ type eachReader struct {
 
 // run reads until it is done, or the wait fails.
 func (r *eachReader) run(c Conn, raw syscall.RawConn, in Buffers, f func(n int, l *Leader) bool) error {
-	r.conn, r.raw, r.in, r.f, r.lent = c, raw, in, f, r.readLent
-	// A socket that does not tell, such as a Unix socket, is read until it is empty.
-	err := raw.Control(func(fd uintptr) {
-		r.tells = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_INQ, 1) == nil
-	})
-	if err != nil {
-		return err
-	}
+	r.conn, r.raw, r.in, r.f = c, raw, in, f
 	if processors.One() {
 		r.circle = theCircle()
 	}
-	err = raw.Read(r.event)
-	if r.joined {
-		r.circle.leave(r)
+	var err error
+	if unusable := raw.Control(func(fd uintptr) { err = r.readTo(fd) }); unusable != nil {
+		return unusable
 	}
-	r.busy.Lock() // who leads it may be at it
-	defer r.busy.Unlock()
-	r.gone, r.in, r.f = true, nil, nil
 	switch {
 	case r.done.Load():
 		if r.called {
@@ -107,41 +96,47 @@ func (r *eachReader) run(c Conn, raw syscall.RawConn, in Buffers, f func(n int, 
 	return err
 }
 
+// readTo is the part of run that has the descriptor, which is closed only after it.
+func (r *eachReader) readTo(fd uintptr) error {
+	r.fd = fd
+	// A socket that does not tell, such as a Unix socket, is read until it is empty.
+	r.tells = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_INQ, 1) == nil
+	err := r.raw.Read(r.event)
+	if r.joined {
+		r.circle.leave(r)
+	}
+	r.busy.Lock() // who leads it may be at it
+	defer r.busy.Unlock()
+	r.gone, r.in, r.f = true, nil, nil
+	return err
+}
+
 // event is this reader's turn, when the runtime has found its socket.
-func (r *eachReader) event(fd uintptr) (done bool) {
-	l := r.circle.begin(r, fd)
-	if l == nil || r.leads(fd, l) {
-		r.serve(fd, nil, math.MaxInt)
+func (r *eachReader) event(uintptr) (done bool) {
+	l := r.circle.begin(r)
+	if l == nil || r.leads(l) {
+		r.serve(nil, math.MaxInt)
 	}
 	return r.done.Load()
 }
 
 // leads reads and leads. There is more to be read where the reader has found too much for a
 // leader, who has others to read for, and something held for them.
-func (r *eachReader) leads(fd uintptr, l *Leader) (more bool) {
+func (r *eachReader) leads(l *Leader) (more bool) {
 	defer r.circle.end(l)
-	if r.serve(fd, l, ledReads); !l.over && !r.done.Load() {
+	if r.serve(l, ledReads); !l.over && !r.done.Load() {
 		r.circle.lead(l)
 	}
 	return l.more
 }
 
-// lend reads for r.
-func (r *eachReader) lend(l *Leader) {
-	r.by = l
-	_ = r.raw.Control(r.lent) // or it is being closed, and its reader woken
-}
-
-// readLent is the part of lend that has the descriptor: it is not closed meanwhile.
-func (r *eachReader) readLent(fd uintptr) { r.serve(fd, r.by, ledReads) }
-
 // serve reads what there is, unless somebody is at it, who then goes on. Who leads leaves to
 // the reader what is more than a few reads, and its end.
-func (r *eachReader) serve(fd uintptr, l *Leader, reads int) {
+func (r *eachReader) serve(l *Leader, reads int) {
 	r.asked.Store(true)
 	for r.asked.Load() && r.busy.TryLock() {
 		r.asked.Store(false)
-		r.readAll(fd, l, reads)
+		r.readAll(l, reads)
 	}
 	if l != nil && r.asked.Load() {
 		l.step = true // who is at it runs first
@@ -149,7 +144,7 @@ func (r *eachReader) serve(fd uintptr, l *Leader, reads int) {
 }
 
 // readAll is the part of serve that holds busy. A fault is this reader's, whoever reads.
-func (r *eachReader) readAll(fd uintptr, l *Leader, reads int) {
+func (r *eachReader) readAll(l *Leader, reads int) {
 	defer r.busy.Unlock()
 	if r.gone || r.done.Load() {
 		return
@@ -160,7 +155,7 @@ func (r *eachReader) readAll(fd uintptr, l *Leader, reads int) {
 		r.done.Store(true)
 	})
 	r.leader, r.left = l, reads
-	if r.once(fd) {
+	if r.once(r.fd) {
 		r.done.Store(true)
 	}
 }
