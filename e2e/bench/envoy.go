@@ -48,19 +48,23 @@ const accessLog = `
           - name: file
             typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: /dev/null}`
 
-// rbacPolicies let the peer in, and nobody else.
+// rbacPolicies let the peer in, by its identity or else by its address, and nobody else.
 func rbacPolicies(h hop, any string) string {
+	who := "direct_remote_ip: {address_prefix: 127.0.0.0, prefix_len: 8}"
+	if h.in.mtls {
+		who = fmt.Sprintf(`authenticated: {principal_name: {exact: "%s"}}`, h.peer)
+	}
 	return fmt.Sprintf(`
               rules:
                 action: ALLOW
                 policies:
-                  web: {permissions: [%s], principals: [{authenticated: {principal_name: {exact: "%s"}}}]}`, any, h.peer)
+                  web: {permissions: [%s], principals: [{%s}]}`, any, who)
 }
 
 // envoyFile is the one file that Hauberk and Envoy both run, but that Hauberk is told
 // of tunnels where TLS carries TCP, which Envoy does not know; with features on:
-// access log, request ids, a retry policy, a timeout, and RBAC on the peer's
-// identity where there is one; or with all of these off.
+// access log, request ids, a retry policy, a timeout, and RBAC on who the peer is; or
+// with all of these off.
 func envoyFile(b *bench, h hop) string {
 	downstream, upstream := "", ""
 	if h.in.mtls {
@@ -101,14 +105,11 @@ func envoyCluster(name string, l leg, address string) string {
 }
 
 func envoyTCP(h hop) string {
-	log, rbac := accessLog, ""
-	if h.in.mtls {
-		rbac = `
+	log, rbac := accessLog, `
       - name: rbac
         typed_config:
               "@type": type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC
-              stat_prefix: in` + rbacPolicies(h, "{any: true}")
-	}
+              stat_prefix: in`+rbacPolicies(h, "{any: true}")
 	if h.bare {
 		log, rbac = "", ""
 	}
@@ -128,13 +129,12 @@ func envoyHTTP(h hop) string {
 	features := `
           normalize_path: true` + accessLog
 	retries := `, retry_policy: {retry_on: "connect-failure,refused-stream,reset-before-request", num_retries: 2}`
-	rbac := ""
-	if h.in.mtls {
-		features += "\n          forward_client_cert_details: SANITIZE_SET\n          set_current_client_cert_details: {uri: true}"
-		rbac = `
+	rbac := `
           - name: rbac
             typed_config:
               "@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC` + rbacPolicies(h, "{url_path: {path: {prefix: /}}}")
+	if h.in.mtls {
+		features += "\n          forward_client_cert_details: SANITIZE_SET\n          set_current_client_cert_details: {uri: true}"
 	}
 	if h.bare {
 		features, retries, rbac = "\n          generate_request_id: false", "", ""

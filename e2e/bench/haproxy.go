@@ -6,16 +6,20 @@ import (
 	"strings"
 )
 
+// cipherSuite is the one that Hauberk's and Envoy's hops agree on by themselves. OpenSSL's would
+// agree on AES with 256 bits.
+const cipherSuite = "TLS_AES_128_GCM_SHA256"
+
 // haproxyFile is HAProxy bare and at its best: no log, connections to the server
 // always reused, bytes spliced where there is no TLS.
 func haproxyFile(b *bench, h hop) (string, error) {
 	routes, err := haproxyRoutes(b, h)
 	in, out, mode := haproxyProto(h.in), haproxyProto(h.out), "http\n  http-reuse always"
 	if h.in.mtls {
-		in = fmt.Sprintf(" ssl crt %s ca-file %s verify required ssl-min-ver TLSv1.3", b.file(h.name+".pem"), b.file("ca.crt")) + haproxyALPN(h.in)
+		in = fmt.Sprintf(" ssl crt %s ca-file %s verify required ssl-min-ver TLSv1.3 ciphersuites %s", b.file(h.name+".pem"), b.file("ca.crt"), cipherSuite) + haproxyALPN(h.in)
 	}
 	if h.out.mtls {
-		out = fmt.Sprintf(" ssl crt %s ca-file %s verify required sni str(api.bench) ssl-min-ver TLSv1.3", b.file(h.name+".pem"), b.file("ca.crt")) + haproxyALPN(h.out)
+		out = fmt.Sprintf(" ssl crt %s ca-file %s verify required sni str(api.bench) ssl-min-ver TLSv1.3 ciphersuites %s", b.file(h.name+".pem"), b.file("ca.crt"), cipherSuite) + haproxyALPN(h.out)
 	}
 	if h.in.proto == tcp {
 		mode = "tcp\n  option splice-auto"

@@ -13,13 +13,13 @@ func nginxFile(b *bench, h hop) string {
 	var tls strings.Builder
 	if h.in.mtls {
 		listen += " ssl"
-		fmt.Fprintf(&tls, `    ssl_certificate %s; ssl_certificate_key %s; ssl_client_certificate %s; ssl_verify_client on; ssl_protocols TLSv1.3; ssl_session_tickets off;
-`, b.file(h.name+".crt"), b.file(h.name+".key"), b.file("ca.crt"))
+		fmt.Fprintf(&tls, `    ssl_certificate %s; ssl_certificate_key %s; ssl_client_certificate %s; ssl_verify_client on; ssl_protocols TLSv1.3; ssl_session_tickets off; ssl_conf_command Ciphersuites %s;
+`, b.file(h.name+".crt"), b.file(h.name+".key"), b.file("ca.crt"), cipherSuite)
 	}
 	if h.out.mtls {
 		pass = "https"
-		fmt.Fprintf(&tls, `    proxy_ssl_certificate %s; proxy_ssl_certificate_key %s; proxy_ssl_trusted_certificate %s; proxy_ssl_verify on; proxy_ssl_protocols TLSv1.3; proxy_ssl_name api.bench; proxy_ssl_server_name on;
-`, b.file(h.name+".crt"), b.file(h.name+".key"), b.file("ca.crt"))
+		fmt.Fprintf(&tls, `    proxy_ssl_certificate %s; proxy_ssl_certificate_key %s; proxy_ssl_trusted_certificate %s; proxy_ssl_verify on; proxy_ssl_protocols TLSv1.3; proxy_ssl_name api.bench; proxy_ssl_server_name on; proxy_ssl_conf_command Ciphersuites %s;
+`, b.file(h.name+".crt"), b.file(h.name+".key"), b.file("ca.crt"), cipherSuite)
 	}
 	var more strings.Builder
 	for i := range h.extra.clusters {
