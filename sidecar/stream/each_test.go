@@ -4,9 +4,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -218,5 +220,78 @@ func TestReadEachReadsNothingInVain(t *testing.T) {
 	// One at first, one at the end, and where the poller told of a message that was read.
 	if vain := c.taken - messages; vain > messages/2 {
 		t.Errorf("%d reads in vain for %d messages", vain, messages)
+	}
+}
+
+// keptWrites keeps what is written, for the test to send it in pieces.
+type keptWrites struct {
+	*net.TCPConn
+	on   bool
+	kept []byte
+}
+
+func (k *keptWrites) Write(p []byte) (int, error) {
+	if !k.on {
+		return k.TCPConn.Write(p)
+	}
+	k.kept = append(k.kept, p...)
+	return len(p), nil
+}
+
+// TestReadEachFindsEachRecord: however the bytes of records come and however small the memory
+// for what is in them, all that is whole is told of before more comes.
+func TestReadEachFindsEachRecord(t *testing.T) {
+	for _, room := range []int{1, 5, 64, 1000, recordSize, 40_000} {
+		t.Run(strconv.Itoa(room), func(t *testing.T) { findEachRecord(t, room) })
+	}
+}
+
+func findEachRecord(t *testing.T, room int) {
+	a, b := tcpPair(t)
+	server, err := ServerTLS(a, nil, &tls.Config{Certificates: []tls.Certificate{certificate(t, clientID)}, SessionTicketsDisabled: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := &keptWrites{TCPConn: b}
+	client := tls.Client(out, &tls.Config{InsecureSkipVerify: true})
+	shaken := make(chan error, 1)
+	go func() { shaken <- client.Handshake() }()
+	if err := errors.Join(server.Handshake(t.Context()), <-shaken); err != nil {
+		t.Fatal(err)
+	}
+	out.on = true
+
+	c := &collector{lender: lender{buf: make([]byte, room)}, got: make(chan string, 1<<16)}
+	done := make(chan error, 1)
+	go func() { done <- server.ReadEach(c, c.took) }()
+	r := rand.New(rand.NewPCG(uint64(room), 1))
+	for range 60 {
+		// Some records, and where in the bytes of all each ends.
+		var ends, sizes []int
+		out.kept = out.kept[:0]
+		for range 1 + r.IntN(4) {
+			n := []int{1, room, 1 + r.IntN(2*room+1), 1 + r.IntN(300)}[r.IntN(4)]
+			n = min(n, recordSize)
+			if _, err := client.Write(make([]byte, n)); err != nil {
+				t.Fatal(err)
+			}
+			sizes, ends = append(sizes, n), append(ends, len(out.kept))
+		}
+		for sent := 0; sent < len(out.kept); {
+			n := min(1+r.IntN(len(out.kept)), len(out.kept)-sent)
+			if _, err := b.Write(out.kept[sent : sent+n]); err != nil {
+				t.Fatal(err)
+			}
+			sent += n
+			whole := 0
+			for ; len(ends) > 0 && ends[0] <= sent; sizes, ends = sizes[1:], ends[1:] {
+				whole += sizes[0]
+			}
+			c.want(t, string(make([]byte, whole)))
+		}
+	}
+	_ = b.CloseWrite()
+	if err := <-done; err == nil {
+		t.Error("no error at the end of the connection")
 	}
 }

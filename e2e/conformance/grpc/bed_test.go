@@ -100,6 +100,12 @@ type process struct {
 
 func start(t *testing.T, program string, args ...string) *process {
 	t.Helper()
+	return startIn(t, nil, program, args...)
+}
+
+// startIn adds to the environment.
+func startIn(t *testing.T, env []string, program string, args ...string) *process {
+	t.Helper()
 	log := filepath.Join(t.TempDir(), "log")
 	f, err := os.Create(log)
 	if err != nil {
@@ -108,6 +114,7 @@ func start(t *testing.T, program string, args ...string) *process {
 	defer f.Close()
 	p := &process{cmd: exec.Command(program, args...), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = f, f
+	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -208,6 +215,8 @@ type hop struct {
 	to       string
 	windows  windows
 	from, by *authority // mTLS on its listener, and to its cluster
+	// one: it has one processor, on which who has read reads for others (sidecar/stream).
+	one bool
 }
 
 func (h hop) start(t *testing.T) *sidecar {
@@ -226,7 +235,11 @@ func (h hop) start(t *testing.T) *sidecar {
 	if err := os.WriteFile(file, []byte(h.bootstrap(s.addr)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.proc = start(t, filepath.Join(bin, "hauberk-sidecar"), "run", "--admin", "off", "--admin-socket", s.socket, "--metrics", "off",
+	var env []string
+	if h.one {
+		env = append(env, "GOMAXPROCS=1")
+	}
+	s.proc = startIn(t, env, filepath.Join(bin, "hauberk-sidecar"), "run", "--admin", "off", "--admin-socket", s.socket, "--metrics", "off",
 		"--ready", "off", "--drain-time", "5s", "--access-log", s.log, "--access-log-format", "json", "--bootstrap", file)
 	awaitListening(t, s.addr)
 	return s
@@ -290,10 +303,22 @@ func oneHop(t *testing.T, server string, w windows) path {
 }
 
 func twoHops(t *testing.T, server string, w windows) path {
+	return hops(t, "two hops", server, hop{windows: w})
+}
+
+// onOne is twoHops whose sidecars have one processor each.
+func onOne(t *testing.T, server string, w windows) path {
+	return hops(t, "two hops on one processor", server, hop{windows: w, one: true})
+}
+
+func hops(t *testing.T, name, server string, both hop) path {
 	a := newAuthority(t)
-	api := hop{to: server, windows: w, from: a}.start(t)
-	web := hop{to: api.addr, windows: w, by: a}.start(t)
-	return path{"two hops", []*sidecar{web, api}, web.addr}
+	in, out := both, both
+	in.to, in.from = server, a
+	api := in.start(t)
+	out.to, out.by = api.addr, a
+	web := out.start(t)
+	return path{name, []*sidecar{web, api}, web.addr}
 }
 
 // admin reads from the admin socket.

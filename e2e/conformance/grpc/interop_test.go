@@ -52,7 +52,7 @@ func startServer(t *testing.T) string {
 
 func TestInterop(t *testing.T) {
 	server := startServer(t)
-	for _, p := range []path{oneHop(t, server, rendered), twoHops(t, server, rendered)} {
+	for _, p := range []path{oneHop(t, server, rendered), twoHops(t, server, rendered), onOne(t, server, rendered)} {
 		for _, name := range cases {
 			t.Run(p.name+"/"+name, func(t *testing.T) {
 				var more []string

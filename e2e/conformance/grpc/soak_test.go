@@ -146,21 +146,70 @@ func exchange(ctx context.Context, client grpc_testing.TestServiceClient, body [
 	return <-sent
 }
 
+// TestConversations: messages to and fro on streams of several connections, each of which waits
+// for the one before; that is where a sidecar holds messages back for others.
+func TestConversations(t *testing.T) {
+	_, server := startEcho(t)
+	for _, p := range []path{twoHops(t, server, rendered), onOne(t, server, rendered)} {
+		t.Run(p.name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			var wg sync.WaitGroup
+			for range 4 {
+				client := dial(t, p.addr)
+				for range 2 {
+					wg.Go(func() {
+						if err := converse(ctx, client, 1000); err != nil {
+							t.Error(err)
+						}
+					})
+				}
+			}
+			wg.Wait()
+		})
+	}
+}
+
+// converse sends messages and waits for the answer of each.
+func converse(ctx context.Context, client grpc_testing.TestServiceClient, times int) error {
+	s, err := client.FullDuplexCall(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range times {
+		body := random(1 + i)
+		if err := s.Send(&grpc_testing.StreamingOutputCallRequest{Payload: &grpc_testing.Payload{Body: body}}); err != nil {
+			return fmt.Errorf("message %d of %d: %w", i, times, err)
+		}
+		m, err := s.Recv()
+		if err != nil {
+			return fmt.Errorf("answer %d of %d: %w", i, times, err)
+		}
+		if !bytes.Equal(m.GetPayload().GetBody(), body) {
+			return fmt.Errorf("answer %d of %d is not what was said", i, times)
+		}
+	}
+	return s.CloseSend()
+}
+
 // TestSoak has some hundred streams at once carry large messages both ways under
 // narrow windows, has many more cancelled and reset at any moment, and then looks for
 // what the sidecars still hold: nothing.
 func TestSoak(t *testing.T) {
 	echo, server := startEcho(t)
-	for _, p := range []path{oneHop(t, server, tight), twoHops(t, server, tight)} {
+	for _, p := range []path{oneHop(t, server, tight), twoHops(t, server, tight), onOne(t, server, tight)} {
 		t.Run(p.name, func(t *testing.T) { soak(t, echo, p) })
 	}
 }
 
 func soak(t *testing.T, echo *echoServer, p path) {
-	client := dial(t, p.addr)
-	// The connections are there before the count.
-	if err := exchange(t.Context(), client, []byte("x"), 1); err != nil {
-		t.Fatal(err)
+	var clients [4]grpc_testing.TestServiceClient
+	for i := range clients {
+		clients[i] = dial(t, p.addr)
+		// The connections are there before the count.
+		if err := exchange(t.Context(), clients[i], []byte("x"), 1); err != nil {
+			t.Fatal(err)
+		}
 	}
 	before := make([]int, len(p.sidecars))
 	for i, s := range p.sidecars {
@@ -180,19 +229,19 @@ func soak(t *testing.T, echo *echoServer, p path) {
 	began := time.Now()
 	const streams, times = 300, 3
 	body := random(150_000)
-	for range streams {
+	for i := range streams {
 		wg.Go(func() {
-			if err := exchange(ctx, client, body, times); err != nil {
+			if err := exchange(ctx, clients[i%len(clients)], body, times); err != nil {
 				t.Errorf("a stream beside others: %v", err)
 			}
 		})
 	}
 	// Beside them, clients that go away at any moment of a call.
 	var cancelled atomic.Int64
-	for range 20 {
+	for i := range 20 {
 		wg.Go(func() {
 			for range 25 {
-				if storm(t, ctx, client) {
+				if storm(t, ctx, clients[i%len(clients)]) {
 					cancelled.Add(1)
 				}
 			}
@@ -220,7 +269,7 @@ func soak(t *testing.T, echo *echoServer, p path) {
 	}
 	// What it held was no capacity of the connections either.
 	for range 20 {
-		if err := exchange(ctx, client, body, 1); err != nil {
+		if err := exchange(ctx, clients[0], body, 1); err != nil {
 			t.Fatalf("after the storm: %v", err)
 		}
 	}
