@@ -241,8 +241,10 @@ func (k *keptWrites) Write(p []byte) (int, error) {
 // TestReadEachFindsEachRecord: however the bytes of records come and however small the memory
 // for what is in them, all that is whole is told of before more comes.
 func TestReadEachFindsEachRecord(t *testing.T) {
-	for _, room := range []int{1, 5, 64, 1000, recordSize, 40_000} {
-		t.Run(strconv.Itoa(room), func(t *testing.T) { findEachRecord(t, room) })
+	for _, room := range []int{64, 1, 5, 1000, recordSize, 40_000} {
+		if !t.Run(strconv.Itoa(room), func(t *testing.T) { findEachRecord(t, room) }) {
+			return
+		}
 	}
 }
 
