@@ -42,6 +42,8 @@ var mutations = []struct {
 	{"a writer that waits, beside a led read", "sidecar/stream/each.go", "if r.leader != nil && t.raw.written() {", "if r.leader != nil && t.raw.written() && false {", "sidecar/stream", "TestLedReaderMayHaveToWrite"},
 	{"the end of a leader's term", "sidecar/stream/circle.go", "l.over = l.over || l.belled", "l.over = l.over || l.belled && false", "sidecar/stream", "TestBellEndsItsTerm"},
 	{"a fault in a led read", "sidecar/stream/each.go", "		r.err = ErrFault\n", "		return\n", "sidecar/stream", "TestFaultOfALed"},
+	{"a rule on a route's metadata without a route", "sidecar/authz/metadata.go", "		if !routed {\n			return false\n		}\n", "_ = routed\n", "sidecar/authz", "TestWhoseMetadata"},
+	{"what metadata leave open", "sidecar/authz/peer.go", "kindLine, kindMetadata:", "kindLine:", "sidecar/authz", "TestMetadataLeaveItOpenWhoIsDenied"},
 	{"a record that tls.Conn still has", "sidecar/stream/tls.go", "return c.ahead <= 0 && c.drained", "return c.drained", "sidecar/stream", "TestReadEachFindsEachRecord"},
 	{"what is held beside a leader's own bulk", "sidecar/stream/each.go", "r.serve(l, ledReads); !l.over", "r.serve(l, math.MaxInt); !l.over", "sidecar/stream", "TestBulkOfALeader"},
 	{"warnings before a ClientHello", "sidecar/listener/clienthello.go", "len(b) > level && b[level] != warning:", "len(b) > level:", "sidecar/listener", "TestParseClientHelloRefusesAmbiguity"},

@@ -345,7 +345,7 @@ func TestNext(t *testing.T) {
 		}
 		p := &Peer{Info: &stream.Info{}}
 		var d Decision
-		for i := 0; i < e.Len() && e.Next(i, p, req, &d); i++ {
+		for i := 0; i < e.Len() && e.Next(i, p, req, nil, &d); i++ {
 		}
 		if want := e.CheckRequest(p, req); d != want {
 			t.Errorf("%v: %+v, want %+v", names, d, want)

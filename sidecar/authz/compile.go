@@ -16,9 +16,10 @@ const maxDepth = 64
 type compiler struct {
 	level Level
 	count CounterFor
+	asks  bool // a rule asks what filters have said
 }
 
-func (c compiler) ruleSet(r *Rules, shadow bool) (*ruleSet, error) {
+func (c *compiler) ruleSet(r *Rules, shadow bool) (*ruleSet, error) {
 	if r == nil {
 		return nil, nil
 	}
@@ -56,7 +57,7 @@ func (c compiler) ruleSet(r *Rules, shadow bool) (*ruleSet, error) {
 	return out, nil
 }
 
-func (c compiler) policy(p Policy) (policy, error) {
+func (c *compiler) policy(p Policy) (policy, error) {
 	out := policy{name: p.Name}
 	if len(p.Permissions) == 0 || len(p.Principals) == 0 {
 		return out, errors.New("permissions and principals must not be empty; use any to match everything")
@@ -101,12 +102,12 @@ func one(set ...bool) error {
 	return nil
 }
 
-func (c compiler) permission(p *Permission, depth int) (m matcher, err error) {
+func (c *compiler) permission(p *Permission, depth int) (m matcher, err error) {
 	if depth > maxDepth {
 		return m, wrong("nested more than %d deep", maxDepth)
 	}
 	if err := one(p.Any, p.And != nil, p.Or != nil, p.Not != nil, p.Header != nil, p.URLPath != nil,
-		p.Destination != nil, p.Port != 0, p.PortRange != nil, p.SNI != nil, p.Template != nil); err != nil {
+		p.Destination != nil, p.Port != 0, p.PortRange != nil, p.SNI != nil, p.Template != nil, p.Metadata != nil); err != nil {
 		return m, err
 	}
 	switch {
@@ -146,6 +147,8 @@ func (c compiler) permission(p *Permission, depth int) (m matcher, err error) {
 			return m, at("uri_template", wrong("a network filter sees no requests; put the rule into the HTTP filter"))
 		}
 		m.kind, m.tmpl = kindTemplate, p.Template
+	case p.Metadata != nil:
+		m, err = c.metadata(p.Metadata)
 	case p.SNI != nil:
 		m.kind = kindSNI
 		if m.str, err = compileString(p.SNI); err != nil {
@@ -155,7 +158,7 @@ func (c compiler) permission(p *Permission, depth int) (m matcher, err error) {
 	return m, err
 }
 
-func (c compiler) principal(p *Principal, depth int) (m matcher, err error) {
+func (c *compiler) principal(p *Principal, depth int) (m matcher, err error) {
 	if depth > maxDepth {
 		return m, wrong("nested more than %d deep", maxDepth)
 	}
@@ -163,7 +166,7 @@ func (c compiler) principal(p *Principal, depth int) (m matcher, err error) {
 		return m, at("authenticated.principal_name", wrong("a name needs authenticated"))
 	}
 	if err := one(p.Any, p.And != nil, p.Or != nil, p.Not != nil, p.Authenticated,
-		p.DirectSource != nil, p.ConnectionSource != nil, p.Source != nil, p.Header != nil, p.URLPath != nil); err != nil {
+		p.DirectSource != nil, p.ConnectionSource != nil, p.Source != nil, p.Header != nil, p.URLPath != nil, p.Metadata != nil); err != nil {
 		return m, err
 	}
 	switch {
@@ -208,6 +211,8 @@ func (c compiler) principal(p *Principal, depth int) (m matcher, err error) {
 		m, err = c.header(p.Header)
 	case p.URLPath != nil:
 		m, err = c.urlPath(p.URLPath)
+	case p.Metadata != nil:
+		m, err = c.metadata(p.Metadata)
 	}
 	return m, err
 }
@@ -227,7 +232,7 @@ func each[T any](rules []T, field string, depth int, compile func(*T, int) (matc
 	return out, nil
 }
 
-func (c compiler) urlPath(s *route.StringMatch) (matcher, error) {
+func (c *compiler) urlPath(s *route.StringMatch) (matcher, error) {
 	if c.level == Connection {
 		return matcher{}, at("url_path", wrong("a network filter sees no requests; put the rule into the HTTP filter"))
 	}
@@ -238,7 +243,7 @@ func (c compiler) urlPath(s *route.StringMatch) (matcher, error) {
 	return matcher{kind: kindURLPath, str: str}, nil
 }
 
-func (c compiler) header(h *route.HeaderMatch) (matcher, error) {
+func (c *compiler) header(h *route.HeaderMatch) (matcher, error) {
 	fail := func(err error) (matcher, error) { return matcher{}, at("header("+h.Name+")", because(err)) }
 	switch {
 	case c.level == Connection:

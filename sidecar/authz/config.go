@@ -62,6 +62,7 @@ type Permission struct {
 	PortRange   *[2]uint32 // [start, end)
 	SNI         *route.StringMatch
 	Template    *route.Template // of the path without query
+	Metadata    *MetadataRule
 }
 
 // Principal is who does it. Exactly one field is set.
@@ -79,4 +80,5 @@ type Principal struct {
 	DirectSource, ConnectionSource, Source *netip.Prefix
 	Header                                 *route.HeaderMatch
 	URLPath                                *route.StringMatch
+	Metadata                               *MetadataRule
 }

@@ -112,6 +112,7 @@ type CounterFor func(shadow, allowed bool, rule string) *telemetry.Counter
 type Evaluator struct {
 	level   Level
 	filters []filter
+	asks    bool // rules ask what filters have said
 }
 
 type filter struct {
@@ -157,6 +158,7 @@ func Compile(filters []NetworkFilter, level Level, count CounterFor) (*Evaluator
 			return nil, fmt.Errorf("authz: filter %d (%s): shadow rules: %w", i, f.StatPrefix, err)
 		}
 		e.filters[i] = filter{f.StatPrefix, rules, shadow, f.ShadowPrefix}
+		e.asks = e.asks || c.asks
 	}
 	return e, nil
 }
@@ -170,10 +172,11 @@ func (e *Evaluator) CheckConn(p *Peer) Decision {
 	if e.level == Exchange {
 		return Decision{Rule: DefaultDeny}
 	}
-	return e.check(&input{peer: p})
+	return e.check(&input{peer: p, collects: e.asks})
 }
 
-// CheckRequest decides over a request. It allocates nothing.
+// CheckRequest decides over a request, of which nobody has said anything. It allocates nothing,
+// but for rules on metadata.
 func (e *Evaluator) CheckRequest(p *Peer, r Request) Decision {
 	if e == nil {
 		return Decision{Allowed: true}
@@ -183,8 +186,13 @@ func (e *Evaluator) CheckRequest(p *Peer, r Request) Decision {
 
 // input is what matchers look at.
 type input struct {
-	peer *Peer
-	req  Request
+	peer     *Peer
+	req      Request
+	metadata Metadata // nil for none
+	// found is by network filters so far, where rules ask for it: the shadow rules of a filter
+	// speak before its others do. In a filter of requests they speak after them.
+	collects bool
+	found    []Findings
 }
 
 func (e *Evaluator) check(in *input) Decision {
@@ -208,14 +216,18 @@ func (e *Evaluator) Len() int {
 	return len(e.filters)
 }
 
+// Asks tells whether rules ask for what filters have said of a request.
+func (e *Evaluator) Asks() bool { return e != nil && e.asks }
+
 // Next asks filter i about a request and carries its decision into d, whose zero
 // value is the one before the first; false ends the request. It is CheckRequest in
-// steps, for chains in which other filters stand between. It allocates nothing.
-func (e *Evaluator) Next(i int, p *Peer, r Request, d *Decision) bool {
+// steps, for chains in which other filters stand between, which m tells of. It allocates
+// nothing, but for rules on metadata.
+func (e *Evaluator) Next(i int, p *Peer, r Request, m Metadata, d *Decision) bool {
 	if d.Rule == "" {
 		*d = undecided
 	}
-	in := input{peer: p, req: r}
+	in := input{peer: p, req: r, metadata: m}
 	return e.filters[i].check(&in, d)
 }
 
@@ -223,6 +235,9 @@ func (e *Evaluator) Next(i int, p *Peer, r Request, d *Decision) bool {
 func (f *filter) check(in *input, d *Decision) bool {
 	if f.shadow != nil {
 		f.shadow.shadowInto(in, d)
+		if in.collects {
+			in.found = append(in.found, f.ofShadow(in))
+		}
 	}
 	if f.rules == nil {
 		return true

@@ -17,16 +17,23 @@ type Finding struct {
 
 // Explain asks filter i about a request once more, for what a Decision does not keep: it tells of all
 // filters together, and these findings are of one. It decides nothing and counts nothing.
-func (e *Evaluator) Explain(i int, p *Peer, r Request) (out Findings) {
-	in, f := &input{peer: p, req: r}, &e.filters[i]
+func (e *Evaluator) Explain(i int, p *Peer, r Request, m Metadata) (out Findings) {
+	in, f := &input{peer: p, req: r, metadata: m}, &e.filters[i]
 	out.Prefix = f.prefix
 	if f.shadow != nil {
-		out.Shadow, _ = f.shadow.find(in)
+		out = f.ofShadow(in)
 	}
 	if f.rules != nil {
 		out.Rules, out.Logged = f.rules.find(in)
 		out.Logs = f.rules.logs() && (f.rules.ordered == nil || out.Rules.Policy != "")
 	}
+	return out
+}
+
+// ofShadow is what the shadow rules find.
+func (f *filter) ofShadow(in *input) Findings {
+	out := Findings{Prefix: f.prefix}
+	out.Shadow, _ = f.shadow.find(in)
 	return out
 }
 

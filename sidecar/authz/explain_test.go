@@ -41,12 +41,12 @@ func TestExplain(t *testing.T) {
 		filters := []NetworkFilter{{Rules: listed(Deny, "other")}, {Rules: c.rules, ShadowPrefix: "p"}}
 		e := compile(t, Exchange, filters...)
 		c.want.Prefix = "p"
-		if got := e.Explain(1, peerOf(web), c.request); got != c.want {
+		if got := e.Explain(1, peerOf(web), c.request, nil); got != c.want {
 			t.Errorf("%s: %+v", c.name, got)
 		}
 		filters[1].Rules, filters[1].Shadow = nil, c.rules
 		want := Findings{Shadow: c.want.Rules, Prefix: "p"}
-		if got := compile(t, Exchange, filters...).Explain(1, peerOf(web), c.request); got != want {
+		if got := compile(t, Exchange, filters...).Explain(1, peerOf(web), c.request, nil); got != want {
 			t.Errorf("%s, as shadow rules: %+v", c.name, got)
 		}
 	}

@@ -31,19 +31,21 @@ const (
 	kindLine
 	kindURISAN
 	kindServerName
+	kindMetadata
 )
 
 // matcher is a compiled permission or principal. A tree of values with a switch
 // costs neither an allocation nor an indirect call per node.
 type matcher struct {
-	kind   kind
-	sub    []matcher
-	str    *stringMatcher
-	header *headerMatcher
-	tmpl   *route.Template
-	prefix netip.Prefix
-	among  []netip.Prefix // sorted, in place of prefix
-	lo, hi uint32         // port in [lo, hi)
+	kind     kind
+	sub      []matcher
+	str      *stringMatcher
+	header   *headerMatcher
+	tmpl     *route.Template
+	prefix   netip.Prefix
+	among    []netip.Prefix // sorted, in place of prefix
+	lo, hi   uint32         // port in [lo, hi)
+	metadata *metadataMatcher
 }
 
 func anyOf(ms []matcher, in *input) bool {
@@ -101,6 +103,8 @@ func (m *matcher) match(in *input) bool {
 		return m.matchURISAN(in.peer.Info)
 	case kindServerName:
 		return in.peer.Info.SNI != "" && m.str.match(in.peer.Info.SNI)
+	case kindMetadata:
+		return m.metadata.match(in)
 	}
 	return false
 }

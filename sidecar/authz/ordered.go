@@ -67,7 +67,7 @@ type outcome struct {
 	counter *telemetry.Counter
 }
 
-func (c compiler) ordered(o *Ordered, shadow bool) (*ordered, error) {
+func (c *compiler) ordered(o *Ordered, shadow bool) (*ordered, error) {
 	denied := outcome{DefaultDeny, Deny, c.count(shadow, false, DefaultDeny)}
 	out := &ordered{otherwise: denied, unknown: denied}
 	if o.Otherwise != nil {
@@ -91,14 +91,14 @@ func (c compiler) ordered(o *Ordered, shadow bool) (*ordered, error) {
 	return out, nil
 }
 
-func (c compiler) outcome(o Outcome, shadow bool) (outcome, error) {
+func (c *compiler) outcome(o Outcome, shadow bool) (outcome, error) {
 	if o.Name == "" || o.Action > Log {
 		return outcome{}, fmt.Errorf("action %d of %q: a name and a known action are needed", o.Action, o.Name)
 	}
 	return outcome{o.Name, o.Action, c.count(shadow, o.Action != Deny, o.Name)}, nil
 }
 
-func (c compiler) condition(p *Condition, depth int) (m matcher, err error) {
+func (c *compiler) condition(p *Condition, depth int) (m matcher, err error) {
 	if depth > maxDepth {
 		return m, wrong("nested more than %d deep", maxDepth)
 	}
@@ -159,7 +159,7 @@ func (m *matcher) contains(a netip.Addr) bool {
 	return found || i > 0 && m.among[i-1].Contains(a)
 }
 
-func (c compiler) text(p *Condition) (m matcher, err error) {
+func (c *compiler) text(p *Condition) (m matcher, err error) {
 	switch {
 	case p.Value == nil:
 		return m, at("value_match", wrong("is missing"))

@@ -231,7 +231,7 @@ func TestAmongPrefixes(t *testing.T) {
 			prefixes = append(prefixes, netip.PrefixFrom(a, a.BitLen()-r.IntN(14)))
 		}
 		given := slices.Clone(prefixes)
-		m, err := compiler{}.condition(&Condition{Source: prefixes}, 0)
+		m, err := (&compiler{}).condition(&Condition{Source: prefixes}, 0)
 		if err != nil || len(m.sub) > 0 || !slices.Equal(prefixes, given) {
 			t.Fatalf("%+v %v", m, err)
 		}

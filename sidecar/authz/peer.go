@@ -60,7 +60,7 @@ func anyWithout(ms []matcher, in *unasked, how certainty) bool {
 // without is match where the request is not known.
 func (m *matcher) without(in *unasked, how certainty) bool {
 	switch m.kind {
-	case kindHeader, kindURLPath, kindTemplate, kindLine:
+	case kindHeader, kindURLPath, kindTemplate, kindLine, kindMetadata:
 		return how == possibly
 	case kindRemote:
 		if in.forwarded {

@@ -5,7 +5,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-const valuesReason = "metadata are texts and truth values"
+const valuesReason = "metadata that a log can ask for are texts and truth values"
 
 const hcmPackage = "envoy.extensions.filters.network.http_connection_manager.v3."
 
@@ -37,27 +37,26 @@ func init() {
 				"extension_filter": "there are no extensions of filters",
 			},
 		},
-		"envoy.config.accesslog.v3.ComparisonFilter":     {use: "op value"},
-		"envoy.config.accesslog.v3.StatusCodeFilter":     {use: "comparison"},
-		"envoy.config.accesslog.v3.DurationFilter":       {use: "comparison"},
-		"envoy.config.accesslog.v3.NotHealthCheckFilter": {},
-		"envoy.config.accesslog.v3.TraceableFilter":      {},
-		"envoy.config.accesslog.v3.AndFilter":            {use: "filters"},
-		"envoy.config.accesslog.v3.OrFilter":             {use: "filters"},
-		"envoy.config.accesslog.v3.HeaderFilter":         {use: "header"},
-		"envoy.config.accesslog.v3.ResponseFlagFilter":   {use: "flags"},
-		"envoy.config.accesslog.v3.GrpcStatusFilter":     {use: "statuses exclude"},
-		"envoy.config.accesslog.v3.MetadataFilter":       {use: "matcher match_if_key_not_found"},
-		"envoy.type.matcher.v3.MetadataMatcher": {
-			use: "filter path value", instead: map[string]string{"invert": "Envoy's filter of logs does not heed it"},
-		},
+		"envoy.config.accesslog.v3.ComparisonFilter":        {use: "op value"},
+		"envoy.config.accesslog.v3.StatusCodeFilter":        {use: "comparison"},
+		"envoy.config.accesslog.v3.DurationFilter":          {use: "comparison"},
+		"envoy.config.accesslog.v3.NotHealthCheckFilter":    {},
+		"envoy.config.accesslog.v3.TraceableFilter":         {},
+		"envoy.config.accesslog.v3.AndFilter":               {use: "filters"},
+		"envoy.config.accesslog.v3.OrFilter":                {use: "filters"},
+		"envoy.config.accesslog.v3.HeaderFilter":            {use: "header"},
+		"envoy.config.accesslog.v3.ResponseFlagFilter":      {use: "flags"},
+		"envoy.config.accesslog.v3.GrpcStatusFilter":        {use: "statuses exclude"},
+		"envoy.config.accesslog.v3.MetadataFilter":          {use: "matcher match_if_key_not_found"},
+		"envoy.type.matcher.v3.MetadataMatcher":             {use: "filter path value invert"},
 		"envoy.type.matcher.v3.MetadataMatcher.PathSegment": {use: "key"},
-		"envoy.type.matcher.v3.ValueMatcher": {
-			use: "string_match bool_match present_match", instead: map[string]string{
-				"null_match": valuesReason, "double_match": valuesReason, "list_match": valuesReason, "or_match": "use or_filter",
-			},
-		},
-		"envoy.config.accesslog.v3.LogTypeFilter": {use: "types exclude"},
+		"envoy.type.matcher.v3.ValueMatcher":                {use: "null_match double_match string_match bool_match present_match list_match or_match"},
+		"envoy.type.matcher.v3.ValueMatcher.NullMatch":      {},
+		"envoy.type.matcher.v3.DoubleMatcher":               {use: "range exact"},
+		"envoy.type.v3.DoubleRange":                         {use: "start end"},
+		"envoy.type.matcher.v3.ListMatcher":                 {use: "one_of"},
+		"envoy.type.matcher.v3.OrMatcher":                   {use: "value_matchers"},
+		"envoy.config.accesslog.v3.LogTypeFilter":           {use: "types exclude"},
 		"envoy.config.accesslog.v3.RuntimeFilter": {
 			use: "percent_sampled use_independent_randomness", ignore: map[string]string{"runtime_key": runtimeReason},
 		},

@@ -230,12 +230,13 @@ func init() {
 		"envoy.config.rbac.v3.RBAC":   {use: "action policies"},
 		"envoy.config.rbac.v3.Policy": {use: "permissions principals"},
 		"envoy.config.rbac.v3.Permission": {
-			use: "and_rules or_rules any header url_path destination_ip destination_port destination_port_range not_rule requested_server_name uri_template",
+			use: "and_rules or_rules any header url_path destination_ip destination_port destination_port_range not_rule requested_server_name uri_template metadata sourced_metadata",
 		},
 		"envoy.config.rbac.v3.Permission.Set": {use: "rules"},
 		"envoy.config.rbac.v3.Principal": {
-			use: "and_ids or_ids any authenticated source_ip direct_remote_ip remote_ip header url_path not_id",
+			use: "and_ids or_ids any authenticated source_ip direct_remote_ip remote_ip header url_path not_id metadata sourced_metadata",
 		},
+		"envoy.config.rbac.v3.SourcedMetadata":         {use: "metadata_matcher metadata_source"},
 		"envoy.config.rbac.v3.Principal.Set":           {use: "ids"},
 		"envoy.config.rbac.v3.Principal.Authenticated": {use: "principal_name"},
 	})

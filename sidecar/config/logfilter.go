@@ -137,6 +137,9 @@ func metadataFilter(m *accesslogv3.MetadataFilter, path string) (telemetry.Filte
 		Namespace: matcher.GetFilter(), Key: matcher.GetPath()[0].GetKey(),
 		Missing: m.GetMatchIfKeyNotFound() == nil || m.GetMatchIfKeyNotFound().GetValue(),
 	}
+	if matcher.GetInvert() {
+		return nil, fail(here+".invert", "Envoy's filter of logs does not heed it")
+	}
 	var err error
 	flag := out.Namespace == telemetry.MetadataCommon && out.Key == telemetry.LogHint
 	if !flag && out.Namespace != telemetry.MetadataRBAC {
@@ -157,6 +160,11 @@ func metadataFilter(m *accesslogv3.MetadataFilter, path string) (telemetry.Filte
 		if !v.PresentMatch {
 			return nil, fail(here+".value.present_match", "false takes no record that has the key; use match_if_key_not_found")
 		}
+	case *typematcherv3.ValueMatcher_OrMatch:
+		return nil, fail(here+".value.or_match", "use or_filter")
+	case nil:
+	default:
+		return nil, fail(here+".value", valuesReason)
 	}
 	if err == nil {
 		telemetry.ShowMetadata()

@@ -31,7 +31,11 @@ const (
 )
 
 func (d *decoder) networkRBAC(m *netrbacv3.RBAC, path string) (*authz.NetworkFilter, error) {
-	return d.rbacFilter(m.GetStatPrefix(), m, connectionLevel, path)
+	out, err := d.rbacFilter(m.GetStatPrefix(), m, connectionLevel, path)
+	if err == nil {
+		out.ShadowPrefix = m.GetShadowRulesStatPrefix()
+	}
+	return out, err
 }
 
 func (d *decoder) httpRBAC(m *httprbacv3.RBAC, path string) (*authz.HTTPFilter, error) {
@@ -164,6 +168,10 @@ func (d *decoder) permission(l level, m *rbacv3.Permission, out *authz.Permissio
 		if out.Template, err = route.NewTemplate(c.GetPathTemplate()); err != nil {
 			return fail(path+".uri_template.typed_config.path_template", "%v", err)
 		}
+	case *rbacv3.Permission_Metadata:
+		out.Metadata, err = metadataRule(l, r.Metadata, rbacv3.MetadataSource_DYNAMIC, path+".metadata")
+	case *rbacv3.Permission_SourcedMetadata:
+		out.Metadata, err = sourcedMetadata(l, r.SourcedMetadata, path+".sourced_metadata")
 	case *rbacv3.Permission_RequestedServerName:
 		out.SNI, err = stringMatch(r.RequestedServerName, path+".requested_server_name")
 	default:
@@ -213,6 +221,10 @@ func (l level) principal(m *rbacv3.Principal, out *authz.Principal, path string,
 		if n := id.Authenticated.GetPrincipalName(); n != nil {
 			out.Name, err = stringMatch(n, path+".authenticated.principal_name")
 		}
+	case *rbacv3.Principal_Metadata:
+		out.Metadata, err = metadataRule(l, id.Metadata, rbacv3.MetadataSource_DYNAMIC, path+".metadata")
+	case *rbacv3.Principal_SourcedMetadata:
+		out.Metadata, err = sourcedMetadata(l, id.SourcedMetadata, path+".sourced_metadata")
 	case *rbacv3.Principal_SourceIp:
 		err = source(id.SourceIp, &out.ConnectionSource, path+".source_ip")
 	case *rbacv3.Principal_RemoteIp:

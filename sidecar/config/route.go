@@ -112,6 +112,7 @@ func (d *decoder) route(m *routev3.Route, path string) (*route.Route, error) {
 		}
 		out.Origin = v
 	}
+	out.Metadata = routeMetadata(m.GetMetadata())
 	if err := d.routeMatch(m.GetMatch(), &out.Match, path+".match"); err != nil {
 		return nil, err
 	}

@@ -366,11 +366,28 @@ func (x *exchange) authorize(l *link, runs bool) bool {
 			return true // nothing is asked on this route
 		}
 	}
-	ok := e.Next(i, x.peer, x.req, &x.decision) || x.denied()
+	ok := e.Next(i, x.peer, x.req, x, &x.decision) || x.denied()
 	if x.observed.wants&telemetry.WantMetadata != 0 {
-		x.noteFindings(e.Explain(i, x.peer, x.req))
+		x.noteFindings(e.Explain(i, x.peer, x.req, x))
 	}
 	return ok
+}
+
+// Said implements authz.Metadata.
+func (x *exchange) Said(namespace, key string) (value any, ok bool) {
+	text, ok := x.record().Metadata.Get(namespace, key)
+	if namespace == telemetry.MetadataCommon {
+		return text == "true", ok
+	}
+	return text, ok
+}
+
+// OfRoute implements authz.Metadata.
+func (x *exchange) OfRoute(namespace string) (fields map[string]any, routed bool) {
+	if x.sel.Route == nil {
+		return nil, false
+	}
+	return x.sel.Route.Metadata[namespace], true
 }
 
 // noteFindings keeps in Envoy's terms what an RBAC filter found. A key that a filter says nothing of

@@ -78,6 +78,9 @@ type Route struct {
 	Tracing any
 	// BufferLimit is the virtual host's for this route, nil to inherit it.
 	BufferLimit *uint64
+	// Metadata are its filter_metadata by namespace, as rules read them: values as JSON has them.
+	// Our own namespace is Origin's.
+	Metadata map[string]map[string]any `json:",omitempty"`
 	// Origin says what intent made the rule, for access logs and people.
 	Origin string
 }
