@@ -12,8 +12,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/hauberk-mesh/hauberk/e2e/conformance/bed"
 )
 
 const (
@@ -205,9 +203,7 @@ func TestPipelinesRead(t *testing.T) {
 // TestRefusedPipelines: who sends requests that are refused as fast as they come, and reads
 // the answers, has no more than its turns.
 func TestRefusedPipelines(t *testing.T) {
-	f := &field{t: t, addr: bed.Addr(t)}
-	f.s = bed.Start(t, origin(t, nil), bed.Listener{Addr: f.addr, Options: timeouts,
-		RBAC: "{action: DENY, policies: {p: {permissions: [{url_path: {path: {exact: /denied}}}], principals: [{any: true}]}}}"})
+	f := newField(t, origin(t, nil), timeouts, denied)
 	many := strings.Repeat("GET /denied HTTP/1.1\r\nHost: h\r\n\r\n", 200)
 	f.during(loss{32 * 128 * kb, unfelt}, func() {
 		f.attackers(32, func(_ int, c net.Conn) error { return busy(c, many) })

@@ -26,9 +26,12 @@ type field struct {
 // timeouts are short enough for a test, and otherwise what an operator would set.
 const timeouts = "request_headers_timeout: 1s, request_timeout: 1s, stream_idle_timeout: 2s"
 
-func newField(t *testing.T, origin, options string) *field {
+// denied are rules under which /denied is refused.
+const denied = "{action: DENY, policies: {p: {permissions: [{url_path: {path: {exact: /denied}}}], principals: [{any: true}]}}}"
+
+func newField(t *testing.T, origin, options string, rbac ...string) *field {
 	f := &field{t: t, addr: bed.Addr(t)}
-	f.s = bed.Start(t, origin, bed.Listener{Addr: f.addr, Options: options})
+	f.s = bed.Start(t, origin, bed.Listener{Addr: f.addr, Options: options, RBAC: strings.Join(rbac, "")})
 	return f
 }
 
