@@ -35,6 +35,7 @@ func drip(c net.Conn, text string, pause time.Duration) {
 
 // TestSlowHeads: heads that arrive byte by byte end at request_headers_timeout.
 func TestSlowHeads(t *testing.T) {
+	t.Parallel() // it waits, as others do
 	f := newField(t, origin(t, nil), timeouts)
 	f.during(loss{crowd * 24 * kb, unfelt}, func() {
 		f.attackers(crowd, func(_ int, c net.Conn) error {
@@ -61,6 +62,7 @@ func TestSlowBodies(t *testing.T) {
 		{"chunks", "Transfer-Encoding: chunked\r\n\r\n", "1\r\ny\r\n"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			f := newField(t, origin(t, nil), timeouts)
 			f.during(loss{crowd * 64 * kb, unfelt}, func() {
 				f.attackers(crowd, func(_ int, c net.Conn) error {
@@ -82,6 +84,7 @@ func TestSlowBodies(t *testing.T) {
 
 // TestSilentBodies: a body that stops arriving ends at stream_idle_timeout.
 func TestSilentBodies(t *testing.T) {
+	t.Parallel()
 	f := newField(t, origin(t, nil), "stream_idle_timeout: 1s")
 	f.during(loss{crowd * 64 * kb, unfelt}, func() {
 		f.attackers(crowd, func(_ int, c net.Conn) error {

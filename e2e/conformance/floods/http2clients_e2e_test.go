@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -27,11 +25,20 @@ const smallWindows = "http2_protocol_options: {initial_stream_window_size: 65535
 // calm is the end of a flood.
 var calm = goneAway(http2.ErrCodeEnhanceYourCalm)
 
+// overflown is the end of who sends more than it may: at once, or where it was the stream's
+// window and there was some of the connection's left again, as a flood.
+func overflown(p *peer) error {
+	if p.resets[http2.ErrCodeFlowControl] == 1 && calm(p) == nil {
+		return nil
+	}
+	return goneAway(http2.ErrCodeFlowControl)(p)
+}
+
 // http2Flood is an attack of clients of HTTP/2.
 type http2Flood struct {
 	name, options string
-	clients       int   // 50 if 0
-	memory        int64 // a client; 128 KB if 0
+	clients       int   // 10 if 0
+	memory        int64 // a client, beside 4 MB; 512 KB if 0
 	do            func(p *peer)
 	want          verdict
 }
@@ -42,13 +49,12 @@ func TestHTTP2Floods(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			f := newField(t, origin(t, hold), timeouts+", "+or(tc.options, byStream))
 			if tc.clients == 0 {
-				tc.clients = 50
+				tc.clients = 10
 			}
-			if n, _ := strconv.Atoi(os.Getenv("TIMES")); n > 0 { tc.clients *= n }
 			if tc.memory == 0 {
-				tc.memory = 128 * kb
+				tc.memory = 512 * kb
 			}
-			f.during(loss{int64(tc.clients) * tc.memory, unfelt}, func() {
+			f.during(loss{4*mb + int64(tc.clients)*tc.memory, unfelt}, func() {
 				f.attackers(tc.clients, func(_ int, c net.Conn) error {
 					p := newClient(c)
 					go p.listen()
@@ -59,13 +65,6 @@ func TestHTTP2Floods(t *testing.T) {
 			})
 		})
 	}
-}
-
-func or(s, other string) string {
-	if s == "" {
-		return other
-	}
-	return s
 }
 
 // hold is an origin that says nothing until its client leaves.
@@ -95,6 +94,14 @@ func again(f func(w *http2.Framer)) func(p *peer) {
 	}
 }
 
+// behindReset is one frame without end, behind what the sidecar reset the stream for.
+func behindReset(f func(w *http2.Framer)) func(p *peer) {
+	return func(p *peer) {
+		p.write(frames(func(w *http2.Framer) { _ = w.WriteHeaders(head(1, false, upload)); _ = w.WriteWindowUpdate(1, 0) }))
+		p.endless(frames(f))
+	}
+}
+
 // continued is a head that does not end.
 func continued(piece []byte) func(p *peer) {
 	return func(p *peer) {
@@ -107,7 +114,7 @@ func continued(piece []byte) func(p *peer) {
 
 var http2Floods = []http2Flood{
 	{name: "rapid reset", do: opened(good, true, func(w *http2.Framer, id uint32) { _ = w.WriteRSTStream(id, http2.ErrCodeCancel) }), want: calm},
-	{name: "rapid reset of what the origin has", memory: 512 * kb, do: func(p *peer) {
+	{name: "rapid reset of what the origin has", do: func(p *peer) {
 		for id := uint32(1); ; id += 2 {
 			ok := p.write(frames(func(w *http2.Framer) { _ = w.WriteHeaders(head(id, true, held)) }))
 			if id%64 == 1 {
@@ -125,14 +132,14 @@ var http2Floods = []http2Flood{
 	{name: "made you reset, depends on itself", do: opened(upload, false, func(w *http2.Framer, id uint32) { _ = w.WritePriority(id, http2.PriorityParam{StreamDep: id}) }), want: calm},
 	{name: "malformed requests", do: opened(request("GET", "/", "connection", "close"), true, func(*http2.Framer, uint32) {}), want: calm},
 	{name: "fields without a name", do: opened(request("GET", "/", "", ""), true, func(*http2.Framer, uint32) {}), want: calm},
-	{name: "streams beyond the limit", options: "http2_protocol_options: {max_concurrent_streams: 10}", memory: 512 * kb, do: opened(upload, false, func(*http2.Framer, uint32) {}), want: calm},
+	{name: "streams beyond the limit", options: "http2_protocol_options: {max_concurrent_streams: 10}", do: opened(upload, false, func(*http2.Framer, uint32) {}), want: calm},
 	{name: "small continuations", do: continued(block("a", "b")), want: calm},
 	{name: "large continuations", do: continued(make([]byte, 16<<10)), want: calm},
 	{name: "empty continuations", do: continued(nil), want: calm},
 	{name: "empty DATA", do: again(func(w *http2.Framer) { _ = w.WriteData(1, false, nil) }), want: calm},
 	{name: "padded empty DATA", do: again(func(w *http2.Framer) { _ = w.WriteDataPadded(1, false, nil, make([]byte, 100)) }), want: calm},
 	{name: "SETTINGS", do: again(func(w *http2.Framer) { _ = w.WriteSettings() }), want: calm},
-	{name: "SETTINGS of changing windows", clients: 10, memory: 2 * mb, do: func(p *peer) {
+	{name: "SETTINGS of changing windows", clients: 5, memory: 4 * mb, do: func(p *peer) {
 		for id := range uint32(100) {
 			p.write(frames(func(w *http2.Framer) { _ = w.WriteHeaders(head(2*id+1, false, upload)) }))
 		}
@@ -155,7 +162,9 @@ var http2Floods = []http2Flood{
 		p.write(frames(func(w *http2.Framer) { _ = w.WriteHeaders(head(3, true, good)) }))
 		p.endless(frames(func(w *http2.Framer) { _ = w.WriteRSTStream(1, http2.ErrCodeCancel) }))
 	}, want: calm},
-	{name: "header bomb", clients: 10, memory: 512 * kb, do: func(p *peer) {
+	{name: "ends of streams that were reset", do: behindReset(func(w *http2.Framer) { _ = w.WriteData(1, true, nil) }), want: calm},
+	{name: "heads of streams that were reset", do: behindReset(func(w *http2.Framer) { _ = w.WriteHeaders(head(1, true, block("a", "b"))) }), want: calm},
+	{name: "header bomb", clients: 2, memory: 8 * mb, do: func(p *peer) {
 		var b bytes.Buffer
 		_ = hpack.NewEncoder(&b).WriteField(hpack.HeaderField{Name: "bomb", Value: strings.Repeat("x", 3900)})
 		p.write(frames(func(w *http2.Framer) {
@@ -164,43 +173,40 @@ var http2Floods = []http2Flood{
 		fields := append(request("GET", "/good"), bytes.Repeat([]byte{0x80 | 62}, 14000)...) // 55 MB
 		p.streams(3, func(w *http2.Framer, id uint32) { _ = w.WriteHeaders(head(id, true, fields)) })
 	}, want: calm},
-	{name: "heads of too many fields", clients: 20, do: opened(request("GET", "/good", strings.Split(strings.Repeat("a,b,", 200)+"a,b", ",")...), true, func(*http2.Framer, uint32) {}), want: calm},
+	{name: "heads of too many fields", clients: 5, memory: 2 * mb, do: opened(request("GET", "/good", strings.Split(strings.Repeat("a,b,", 200)+"a,b", ",")...), true, func(*http2.Framer, uint32) {}), want: calm},
 	{name: "table resized again and again", do: opened(append(bytes.Repeat([]byte{0x20, 0x3f, 0xe1, 0x1f}, 50), good...), true, func(*http2.Framer, uint32) {}), want: goneAway(http2.ErrCodeCompression)},
 	{name: "a frame too large", do: again(func(w *http2.Framer) { _ = w.WriteData(1, false, make([]byte, 16<<10+1)) }), want: goneAway(http2.ErrCodeFrameSize)},
-	{name: "more than the window", options: smallWindows, do: again(func(w *http2.Framer) { _ = w.WriteData(1, false, make([]byte, 16<<10)) }), want: goneAway(http2.ErrCodeFlowControl)},
+	{name: "DATA of streams that were reset", options: smallWindows, do: behindReset(func(w *http2.Framer) { _ = w.WriteData(1, false, []byte("x")) }), want: calm},
+	{name: "more than the window", options: smallWindows, do: again(func(w *http2.Framer) { _ = w.WriteData(1, false, make([]byte, 16<<10)) }), want: overflown},
 	{name: "pushes of a client", do: again(func(w *http2.Framer) {
 		_ = w.WritePushPromise(http2.PushPromiseParam{StreamID: 1, PromiseID: 2, BlockFragment: good, EndHeaders: true})
 	}), want: goneAway(http2.ErrCodeProtocol)},
 }
 
-// TestHTTP2Deaf: who makes the sidecar answer and does not read is cut off while the answers are few.
+// TestHTTP2Deaf: who makes the sidecar answer and does not read is cut off, or not read from
+// any more, while the answers are few.
 func TestHTTP2Deaf(t *testing.T) {
 	ping := func(w *http2.Framer) { _ = w.WritePing(false, [8]byte{}) }
-	for _, tc := range []struct {
-		name string
-		do   func(p *peer)
-	}{
-		{"PING", again(ping)},
-		{"PING between DATA", again(func(w *http2.Framer) { ping(w); _ = w.WriteData(1, false, []byte("x")) })},
-		{"SETTINGS", again(func(w *http2.Framer) { _ = w.WriteSettings() })},
-		{"requests", opened(good, true, func(*http2.Framer, uint32) {})},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			f := newField(t, origin(t, hold), timeouts+", http2_protocol_options: {max_concurrent_streams: 100}")
-			f.during(loss{20 * mb, unfelt}, func() {
-				f.attackers(20, func(_ int, c net.Conn) error {
-					_ = c.(*net.TCPConn).SetReadBuffer(4 << 10)
-					_ = c.SetWriteDeadline(time.Now().Add(1500 * time.Millisecond))
-					tc.do(newClient(c))
-					return nil
-				})
-			})
-		})
+	kinds := []func(p *peer){
+		again(ping),
+		again(func(w *http2.Framer) { ping(w); _ = w.WriteData(1, false, []byte("x")) }),
+		again(func(w *http2.Framer) { _ = w.WriteSettings() }),
+		opened(good, true, func(*http2.Framer, uint32) {}),
 	}
+	f := newField(t, origin(t, hold), timeouts+", http2_protocol_options: {max_concurrent_streams: 100}")
+	f.during(loss{20 * mb, unfelt}, func() {
+		f.attackers(16, func(i int, c net.Conn) error {
+			_ = c.(*net.TCPConn).SetReadBuffer(4 << 10)
+			_ = c.SetWriteDeadline(time.Now().Add(1500 * time.Millisecond))
+			kinds[i%len(kinds)](newClient(c))
+			return nil
+		})
+	})
 }
 
 // TestHTTP2SlowHeads: heads that arrive byte by byte end at request_headers_timeout.
 func TestHTTP2SlowHeads(t *testing.T) {
+	t.Parallel()
 	f := newField(t, origin(t, nil), timeouts)
 	f.during(loss{crowd * 24 * kb, unfelt}, func() {
 		f.attackers(crowd, func(i int, c net.Conn) error {
@@ -223,6 +229,7 @@ func TestHTTP2SlowHeads(t *testing.T) {
 
 // TestHTTP2SlowBodies: bodies that arrive byte by byte end at request_timeout, a stream each.
 func TestHTTP2SlowBodies(t *testing.T) {
+	t.Parallel()
 	const streams = 20
 	f := newField(t, origin(t, hold), timeouts)
 	f.during(loss{20 * streams * 64 * kb, unfelt}, func() {
@@ -247,64 +254,64 @@ func TestHTTP2SlowBodies(t *testing.T) {
 	})
 }
 
-// TestHTTP2NobodyReads: answers whose clients grant no window, or next to none, wait, and
-// end at stream_idle_timeout.
+// TestHTTP2NobodyReads: answers whose clients grant no window, none but the connection's, or a
+// byte at a time, wait, and end at stream_idle_timeout.
 func TestHTTP2NobodyReads(t *testing.T) {
-	const clients, streams = 20, 20
+	t.Parallel()
+	const clients, streams = 18, 15
 	piece := strings.Repeat("y", 64<<10)
-	for _, tc := range []struct {
-		name          string
-		window, grant uint32 // at first, and every 50 ms
-	}{
-		{"no window", 0, 0},
-		{"the connection's window only", 1 << 20, 0},
-		{"a byte at a time", 0, 1},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			f := newField(t, origin(t, func(_ string, c net.Conn, _ *bufio.Reader) {
-				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
-				for {
-					if _, err := io.WriteString(c, piece); err != nil {
-						return
+	f := newField(t, origin(t, func(_ string, c net.Conn, _ *bufio.Reader) {
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
+		for {
+			if _, err := io.WriteString(c, piece); err != nil {
+				return
+			}
+		}
+	}), "stream_idle_timeout: 1s")
+	f.during(loss{clients * streams * 128 * kb, unfelt}, func() {
+		f.attackers(clients, func(i int, c net.Conn) error {
+			window, grant := uint32(0), uint32(0)
+			switch i % 3 {
+			case 1:
+				window = 1 << 20
+			case 2:
+				grant = 1
+			}
+			p := newClient(c, http2.Setting{ID: http2.SettingInitialWindowSize, Val: window})
+			go p.listen()
+			for id := range uint32(streams) {
+				p.write(frames(func(w *http2.Framer) { _ = w.WriteHeaders(head(2*id+1, true, held)) }))
+			}
+			for end := time.Now().Add(5 * time.Second); p.lost.Load() < streams && time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+				if p.heads.Load() == streams { // before that it would be a flood
+					for id := range grant * streams {
+						p.write(frames(func(w *http2.Framer) { _ = w.WriteWindowUpdate(2*id+1, grant) }))
 					}
 				}
-			}), "stream_idle_timeout: 1s")
-			f.during(loss{clients * streams * 96 * kb, unfelt}, func() {
-				f.attackers(clients, func(_ int, c net.Conn) error {
-					p := newClient(c, http2.Setting{ID: http2.SettingInitialWindowSize, Val: tc.window})
-					go p.listen()
-					for id := range uint32(streams) {
-						p.write(frames(func(w *http2.Framer) { _ = w.WriteHeaders(head(2*id+1, true, held)) }))
-					}
-					for end := time.Now().Add(5 * time.Second); p.lost.Load() < streams && time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-						for id := range tc.grant * streams {
-							p.write(frames(func(w *http2.Framer) { _ = w.WriteWindowUpdate(2*id+1, tc.grant) }))
-						}
-					}
-					_ = c.(*net.TCPConn).CloseWrite()
-					<-p.read
-					if p.lost.Load() != streams || p.statuses[200] != streams || len(p.goaways) > 0 {
-						return fmt.Errorf("resets %v, statuses %v, GOAWAY %v", p.resets, p.statuses, p.goaways)
-					}
-					return nil
-				})
-			})
+			}
+			_ = c.(*net.TCPConn).CloseWrite()
+			<-p.read
+			if p.lost.Load() != streams || p.statuses[200]+p.statuses[504] != streams || len(p.goaways) > 0 {
+				return fmt.Errorf("%d: resets %v, statuses %v, GOAWAY %v", i%3, p.resets, p.statuses, p.goaways)
+			}
+			return nil
 		})
-	}
+	})
 }
 
 // TestHTTP2UploadsNobodyReads: of what an origin does not take no more waits than the windows
 // allow, in frames of a byte as well.
 func TestHTTP2UploadsNobodyReads(t *testing.T) {
+	const streams = 4
 	for _, tc := range []struct {
-		name, options    string
-		clients, streams int
-		frame, window    int
-		memory           int64 // a client
+		name, options string
+		clients       int
+		frames        []int // the size of each client's
+		window        int
+		memory        int64 // a client
 	}{
-		{"dribble", smallWindows, 20, 4, 1, 65535, 512 * kb},
-		{"small windows", smallWindows, 20, 4, 8 << 10, 65535, 256 * kb},
-		{"Envoy's windows", byStream, 2, 4, 16 << 10, 24 << 20, 32 * mb},
+		{"small windows", smallWindows, 20, []int{1, 8 << 10}, 65535, 512 * kb},
+		{"Envoy's windows", byStream, 2, []int{16 << 10}, 24 << 20, 32 * mb},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			f := newField(t, origin(t, func(_ string, c net.Conn, r *bufio.Reader) {
@@ -312,18 +319,19 @@ func TestHTTP2UploadsNobodyReads(t *testing.T) {
 				time.Sleep(3 * time.Second)
 			}), tc.options)
 			f.during(loss{int64(tc.clients) * tc.memory, unfelt}, func() {
-				f.attackers(tc.clients, func(_ int, c net.Conn) error {
+				f.attackers(tc.clients, func(i int, c net.Conn) error {
 					p := newClient(c)
 					go p.listen()
-					for id := range uint32(tc.streams) {
+					size := tc.frames[i%len(tc.frames)]
+					for id := range uint32(streams) {
 						p.write(frames(func(w *http2.Framer) { _ = w.WriteHeaders(head(2*id+1, false, upload)) }))
 					}
 					data := frames(func(w *http2.Framer) {
-						for id := range uint32(tc.streams) {
-							_ = w.WriteData(2*id+1, false, make([]byte, tc.frame))
+						for id := range uint32(streams) {
+							_ = w.WriteData(2*id+1, false, make([]byte, size))
 						}
 					})
-					for sent := tc.frame * tc.streams; sent <= tc.window; sent += tc.frame * tc.streams {
+					for sent := size * streams; sent <= tc.window; sent += size * streams {
 						if !p.write(data) {
 							return fmt.Errorf("cut off after %d bytes: GOAWAY %v", sent, p.goaways)
 						}
@@ -344,31 +352,25 @@ func TestHTTP2UploadsNobodyReads(t *testing.T) {
 // TestHTTP2Busy: requests that are refused as fast as they come, and frames of unknown types,
 // have no more than their turns.
 func TestHTTP2Busy(t *testing.T) {
-	for _, tc := range []struct {
-		name string
-		do   func(p *peer)
-	}{
-		{"unknown frames", again(func(w *http2.Framer) { _ = w.WriteRawFrame(0xfe, 0, 1, make([]byte, 100)) })},
-		{"requests", paced(request("GET", "/denied"))},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			f := newField(t, origin(t, hold), timeouts, denied)
-			f.during(loss{16 * 256 * kb, unfelt}, func() {
-				f.attackers(16, func(_ int, c net.Conn) error {
-					_ = c.SetWriteDeadline(time.Now().Add(time.Second))
-					p := newClient(c)
-					go p.listen()
-					tc.do(p)
-					_ = c.Close()
-					<-p.read
-					if len(p.goaways) > 0 {
-						return fmt.Errorf("GOAWAY %v", p.goaways)
-					}
-					return nil
-				})
-			})
-		})
+	kinds := []func(p *peer){
+		again(func(w *http2.Framer) { _ = w.WriteRawFrame(0xfe, 0, 1, make([]byte, 100)) }),
+		paced(request("GET", "/denied")),
 	}
+	f := newField(t, origin(t, hold), timeouts, denied)
+	f.during(loss{32 * mb, unfelt}, func() {
+		f.attackers(16, func(i int, c net.Conn) error {
+			_ = c.SetWriteDeadline(time.Now().Add(700 * time.Millisecond))
+			p := newClient(c)
+			go p.listen()
+			kinds[i%len(kinds)](p)
+			_ = c.Close()
+			<-p.read
+			if len(p.goaways) > 0 {
+				return fmt.Errorf("GOAWAY %v", p.goaways)
+			}
+			return nil
+		})
+	})
 }
 
 // paced are requests without a pause, of which no more wait than may.
