@@ -291,7 +291,7 @@ func TestHTTP2NobodyReads(t *testing.T) {
 			}
 			_ = c.(*net.TCPConn).CloseWrite()
 			<-p.read
-			if p.lost.Load() != streams || p.statuses[200]+p.statuses[504] != streams || len(p.goaways) > 0 {
+			if p.lost.Load() < streams || p.statuses[200]+p.statuses[504] != streams || len(p.goaways) > 0 {
 				return fmt.Errorf("%d: resets %v, statuses %v, GOAWAY %v", i%3, p.resets, p.statuses, p.goaways)
 			}
 			return nil

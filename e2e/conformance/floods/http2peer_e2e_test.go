@@ -22,7 +22,7 @@ type peer struct {
 	c     net.Conn
 	ended atomic.Bool
 	heads atomic.Int64  // that were read
-	lost  atomic.Int64  // streams that were reset
+	lost  atomic.Int64  // streams that were reset, or answered with a failure
 	read  chan struct{} // closed when all was read
 
 	// Of what was read, once read is closed.
@@ -62,6 +62,9 @@ func (p *peer) listen() {
 			_, _ = fmt.Sscan(f.PseudoValue("status"), &n)
 			p.statuses[n]++
 			p.heads.Add(1)
+			if n >= 500 {
+				p.lost.Add(1)
+			}
 		case *http2.RSTStreamFrame:
 			p.resets[f.ErrCode]++
 			p.lost.Add(1)
