@@ -76,7 +76,7 @@ func seenWhole(c *testCase) int {
 }
 
 // own are refusals of the connection manager, which the parser takes.
-var own = []string{"upgrade_failed", "path_normalization_failed", "route_not_found"}
+var own = []string{"upgrade_failed", "path_normalization_failed", "route_not_found", "max_forwards"}
 
 // TestParserAgrees: the parser alone refuses each message for the reason that the
 // case gives, however the bytes arrive.
