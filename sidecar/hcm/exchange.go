@@ -244,7 +244,10 @@ func (x *exchange) admit() bool {
 	if x.wantsTunnel() && !x.allowTunnel() && x.refuseTunnel() {
 		return false
 	}
-	return x.runFilters() && x.act()
+	if !x.runFilters() || !x.act() {
+		return false
+	}
+	return !x.req.Fields.Has(message.MaxForwards) || x.countForward()
 }
 
 // shed refuses a request where there is more to do than can be done.

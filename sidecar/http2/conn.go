@@ -237,6 +237,7 @@ func (c *conn) reset(s *Stream, code Code, reason string) {
 	o := c.out()
 	o.b = appendRSTStream(o.b, s.id, code)
 	c.happened(EventResetSent)
+	c.resetByUs(s.recvWin)
 	if c.client != nil {
 		// It was we who opened the stream. That many leave at once is no flood of the
 		// server's, whose connection others share.

@@ -78,6 +78,8 @@ type budget struct {
 	priorities       uint64
 	windowUpdates    uint64
 	lateResets       uint64
+	underWay         int64  // bytes that may still come on streams that we have reset
+	endsUnderWay     int64  // and frames that carry none
 	answered         uint64 // requests that resets has been given credit for
 }
 
@@ -142,5 +144,30 @@ func (c *conn) lateReset() *ConnError {
 	if c.budget.lateResets++; c.budget.lateResets > c.opened {
 		return c.glitch(GlitchClosedStream)
 	}
+	return nil
+}
+
+// headsUnderWay is how many heads a peer may have sent of a stream before it hears of our
+// reset: of an answer, of interim ones and of trailers.
+const headsUnderWay = 4
+
+// resetByUs notes what there may be under way of a stream that we reset: as much as its window
+// had left. The lock is held.
+func (c *conn) resetByUs(window int64) {
+	c.budget.underWay += max(0, window)
+	c.budget.endsUnderWay += headsUnderWay
+}
+
+// behindReset counts a frame on a stream that we have reset, of which the peer may not have
+// heard: it costs nothing as long as there may be such. The lock is held.
+func (c *conn) behindReset(bytes int) *ConnError {
+	left, n := &c.budget.underWay, int64(bytes)
+	if n == 0 {
+		left, n = &c.budget.endsUnderWay, 1
+	}
+	if *left < n {
+		return c.glitch(GlitchClosedStream)
+	}
+	*left -= n
 	return nil
 }

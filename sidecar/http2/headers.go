@@ -107,7 +107,7 @@ func (c *conn) headerBlock(b []byte) *ConnError {
 	if err := c.decode(b, discardedHead, nil); err != nil {
 		return err
 	}
-	return c.lateFrame(id, false)
+	return c.lateFrame(id, false, 0)
 }
 
 func (c *conn) decode(b []byte, kind headKind, f *message.Fields) *ConnError {

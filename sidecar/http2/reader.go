@@ -314,6 +314,7 @@ func (c *conn) streamError(id uint32, s *Stream, code Code, g Glitch, reason str
 		c.happened(EventResetSent)
 		c.control()
 		c.closed.add(id, false)
+		c.resetByUs(int64(c.cfg.StreamWindow))
 	}
 	if c.flooded() {
 		return c.flood(GlitchOutboundFrames)
@@ -377,7 +378,7 @@ func (c *conn) dataStart(h *frameHeader, p []byte) (n int, err *ConnError) {
 	case s == nil && c.idle(h.stream):
 		return 0, connError(ProtocolError, "data_on_idle_stream")
 	case s == nil:
-		return n, c.lateFrame(h.stream, true)
+		return n, c.lateFrame(h.stream, true, h.length)
 	case s.remoteEnd:
 		return n, c.streamError(s.id, s, StreamClosed, GlitchStreamError, "data_after_end")
 	case int64(h.length) > s.recvWin:
@@ -401,12 +402,13 @@ func (c *conn) dataStart(h *frameHeader, p []byte) (n int, err *ConnError) {
 	return n, nil
 }
 
-// lateFrame treats a frame on a stream that is over (RFC 9113 5.1). The lock is held.
-func (c *conn) lateFrame(id uint32, data bool) *ConnError {
+// lateFrame treats DATA of so many bytes, or a head, on a stream that is over (RFC 9113 5.1).
+// The lock is held.
+func (c *conn) lateFrame(id uint32, data bool, bytes int) *ConnError {
 	byPeer, known := c.closed.find(id)
 	switch {
 	case known && !byPeer:
-		return nil // on its way when we reset the stream
+		return c.behindReset(bytes)
 	case known && c.client != nil && len(c.streams) > 0:
 		// It may end the connection (RFC 9113 5.1), but the requests that are under way there
 		// have no part in it.

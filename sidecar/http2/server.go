@@ -121,6 +121,7 @@ func (sc *ServerConn) requestBlock(b []byte, id uint32, end bool) *ConnError {
 	if sc.final || len(c.streams) >= int(c.cfg.MaxConcurrentStreams) {
 		if err := c.decode(b, discardedHead, nil); err != nil || sc.final {
 			c.closed.add(id, false)
+			c.resetByUs(int64(c.cfg.StreamWindow))
 			return err
 		}
 		return c.streamError(id, nil, RefusedStream, GlitchRefusedStream, "too_many_streams")

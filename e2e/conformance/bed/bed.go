@@ -25,9 +25,17 @@ type Listener struct {
 	// (one line, flow style), both as in an Envoy file; empty for none.
 	Options string
 	RBAC    string
-	// Forward is the route's action, cluster included; everything to the one origin
+	// Forward is the route's action, cluster included; everything to the cluster "origin"
 	// without a timeout when empty.
 	Forward string
+}
+
+// Cluster is one cluster of the bootstrap, with one host.
+type Cluster struct {
+	Name, Addr string
+	// HTTP2 are the options of HTTP/2 (one line, flow style, "{}" for the defaults), as in
+	// an Envoy file; empty for HTTP/1.
+	HTTP2 string
 }
 
 // Sidecar is a running process.
@@ -53,9 +61,15 @@ const Mesh = "normalize_path: true, path_with_escaped_slashes_action: REJECT_REQ
 	"common_http_protocol_options: {idle_timeout: 3600s}, proxy_100_continue: true, " +
 	"http_protocol_options: {enable_trailers: true, allow_custom_methods: true}"
 
-// Start writes the bootstrap, starts $HAUBERK_BIN/hauberk-sidecar and waits until
-// every listener accepts. It ends with the test.
+// Start runs a sidecar with one cluster, "origin", which speaks HTTP/1.
 func Start(t testing.TB, origin string, listeners ...Listener) *Sidecar {
+	t.Helper()
+	return StartWith(t, []Cluster{{Name: "origin", Addr: origin}}, listeners...)
+}
+
+// StartWith writes the bootstrap, starts $HAUBERK_BIN/hauberk-sidecar and waits until
+// every listener accepts. It ends with the test.
+func StartWith(t testing.TB, clusters []Cluster, listeners ...Listener) *Sidecar {
 	t.Helper()
 	bin := os.Getenv("HAUBERK_BIN")
 	if bin == "" {
@@ -63,7 +77,7 @@ func Start(t testing.TB, origin string, listeners ...Listener) *Sidecar {
 	}
 	s := &Sidecar{t: t, done: make(chan struct{}), dir: t.TempDir()}
 	file := filepath.Join(s.dir, "envoy.yaml")
-	if err := os.WriteFile(file, []byte(s.bootstrap(origin, listeners)), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(s.bootstrap(clusters, listeners)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	log, err := os.Create(filepath.Join(s.dir, "log"))
@@ -161,7 +175,7 @@ func address(addr string) string {
 
 const filterType = "type.googleapis.com/envoy.extensions.filters."
 
-func (s *Sidecar) bootstrap(origin string, listeners []Listener) string {
+func (s *Sidecar) bootstrap(clusters []Cluster, listeners []Listener) string {
 	var b strings.Builder
 	b.WriteString("node: {id: conformance, cluster: conformance}\nstatic_resources:\n  listeners:\n")
 	for i, l := range listeners {
@@ -181,21 +195,27 @@ func (s *Sidecar) bootstrap(origin string, listeners []Listener) string {
     - filters:
       - name: hcm
         typed_config: {"@type": %snetwork.http_connection_manager.v3.HttpConnectionManager, stat_prefix: in, generate_request_id: false%s,
-          access_log: [{name: file, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: %s,
+          access_log: [{name: file, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: %q,
             log_format: {text_format_source: {inline_string: "%%RESPONSE_CODE%% %%RESPONSE_CODE_DETAILS%%\n"}}}}],
           http_filters: [%s{name: router, typed_config: {"@type": %shttp.router.v3.Router}}],
           route_config: {virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: /}, route: {%s}}]}]}}
 `, i, address(l.Addr), filterType, options, filepath.Join(s.dir, "access"), rbac, filterType, forward)
 	}
-	fmt.Fprintf(&b, `  clusters:
-  - name: origin
+	b.WriteString("  clusters:\n")
+	for _, c := range clusters {
+		options := "http_protocol_options: {enable_trailers: true}"
+		if c.HTTP2 != "" {
+			options = "http2_protocol_options: " + c.HTTP2
+		}
+		fmt.Fprintf(&b, `  - name: %s
     connect_timeout: 5s
     circuit_breakers: {thresholds: [{max_connections: 100000, max_pending_requests: 100000, max_requests: 100000}]}
     typed_extension_protocol_options:
       envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
         "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-        explicit_http_config: {http_protocol_options: {enable_trailers: true}}
-    load_assignment: {cluster_name: origin, endpoints: [{lb_endpoints: [{endpoint: {address: %s}}]}]}
-`, address(origin))
+        explicit_http_config: {%s}
+    load_assignment: {cluster_name: %s, endpoints: [{lb_endpoints: [{endpoint: {address: %s}}]}]}
+`, c.Name, options, c.Name, address(c.Addr))
+	}
 	return b.String()
 }

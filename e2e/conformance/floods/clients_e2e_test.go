@@ -12,8 +12,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/hauberk-mesh/hauberk/e2e/conformance/bed"
 )
 
 const (
@@ -37,6 +35,7 @@ func drip(c net.Conn, text string, pause time.Duration) {
 
 // TestSlowHeads: heads that arrive byte by byte end at request_headers_timeout.
 func TestSlowHeads(t *testing.T) {
+	t.Parallel() // it waits, as others do
 	f := newField(t, origin(t, nil), timeouts)
 	f.during(loss{crowd * 24 * kb, unfelt}, func() {
 		f.attackers(crowd, func(_ int, c net.Conn) error {
@@ -63,6 +62,7 @@ func TestSlowBodies(t *testing.T) {
 		{"chunks", "Transfer-Encoding: chunked\r\n\r\n", "1\r\ny\r\n"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			f := newField(t, origin(t, nil), timeouts)
 			f.during(loss{crowd * 64 * kb, unfelt}, func() {
 				f.attackers(crowd, func(_ int, c net.Conn) error {
@@ -84,6 +84,7 @@ func TestSlowBodies(t *testing.T) {
 
 // TestSilentBodies: a body that stops arriving ends at stream_idle_timeout.
 func TestSilentBodies(t *testing.T) {
+	t.Parallel()
 	f := newField(t, origin(t, nil), "stream_idle_timeout: 1s")
 	f.during(loss{crowd * 64 * kb, unfelt}, func() {
 		f.attackers(crowd, func(_ int, c net.Conn) error {
@@ -205,9 +206,7 @@ func TestPipelinesRead(t *testing.T) {
 // TestRefusedPipelines: who sends requests that are refused as fast as they come, and reads
 // the answers, has no more than its turns.
 func TestRefusedPipelines(t *testing.T) {
-	f := &field{t: t, addr: bed.Addr(t)}
-	f.s = bed.Start(t, origin(t, nil), bed.Listener{Addr: f.addr, Options: timeouts,
-		RBAC: "{action: DENY, policies: {p: {permissions: [{url_path: {path: {exact: /denied}}}], principals: [{any: true}]}}}"})
+	f := newField(t, origin(t, nil), timeouts, denied)
 	many := strings.Repeat("GET /denied HTTP/1.1\r\nHost: h\r\n\r\n", 200)
 	f.during(loss{32 * 128 * kb, unfelt}, func() {
 		f.attackers(32, func(_ int, c net.Conn) error { return busy(c, many) })

@@ -55,6 +55,7 @@ func TestHostileOrigins(t *testing.T) {
 // TestBodiesNobodyReads: an endless response waits for its reader, and ends with
 // stream_idle_timeout when there is none.
 func TestBodiesNobodyReads(t *testing.T) {
+	t.Parallel()
 	piece := strings.Repeat("y", 64<<10)
 	ended := make(chan struct{}, 100)
 	f := newField(t, origin(t, func(_ string, c net.Conn, _ *bufio.Reader) {
@@ -78,6 +79,7 @@ func TestBodiesNobodyReads(t *testing.T) {
 // TestSilentOrigins: an origin that answers nothing holds a request no longer than
 // stream_idle_timeout.
 func TestSilentOrigins(t *testing.T) {
+	t.Parallel()
 	f := newField(t, origin(t, func(_ string, c net.Conn, r *bufio.Reader) { _, _ = r.ReadByte() }), "stream_idle_timeout: 1s")
 	f.during(loss{crowd * 32 * kb, unfelt}, func() {
 		f.attackers(crowd, func(_ int, c net.Conn) error {

@@ -21,14 +21,27 @@ type field struct {
 	t    *testing.T
 	s    *bed.Sidecar
 	addr string
+	// hostile is another listener, for attackers, "" where it is the same.
+	hostile string
 }
 
 // timeouts are short enough for a test, and otherwise what an operator would set.
 const timeouts = "request_headers_timeout: 1s, request_timeout: 1s, stream_idle_timeout: 2s"
 
-func newField(t *testing.T, origin, options string) *field {
+// denied are rules under which /denied is refused.
+const denied = "{action: DENY, policies: {p: {permissions: [{url_path: {path: {exact: /denied}}}], principals: [{any: true}]}}}"
+
+func newField(t *testing.T, origin, options string, rbac ...string) *field {
 	f := &field{t: t, addr: bed.Addr(t)}
-	f.s = bed.Start(t, origin, bed.Listener{Addr: f.addr, Options: options})
+	f.s = bed.Start(t, origin, bed.Listener{Addr: f.addr, Options: options, RBAC: strings.Join(rbac, "")})
+	return f
+}
+
+// newHostileField is a field whose attackers' listener leads to a host that speaks HTTP/2.
+func newHostileField(t *testing.T, host, options string) *field {
+	f := &field{t: t, addr: bed.Addr(t), hostile: bed.Addr(t)}
+	f.s = bed.StartWith(t, []bed.Cluster{{Name: "origin", Addr: origin(t, nil)}, {Name: "hostile", Addr: host, HTTP2: "{}"}},
+		bed.Listener{Addr: f.addr}, bed.Listener{Addr: f.hostile, Options: options, Forward: "cluster: hostile, timeout: 0s"})
 	return f
 }
 
@@ -80,6 +93,9 @@ func (f *field) during(allowed loss, attack func()) {
 	wg.Wait()
 	f.s.Alive()
 	f.t.Logf("%v: memory +%d KB, %d requests of others, the slowest %v", took.Round(time.Millisecond), peak>>10, asked, worst.Round(time.Millisecond))
+	if f.t.Failed() {
+		f.t.Logf("the access log ends with %q", tail(f.s.AccessLog(), 10))
+	}
 	if failed != nil {
 		f.t.Errorf("somebody else's request failed: %v", failed)
 	}
@@ -89,6 +105,13 @@ func (f *field) during(allowed loss, attack func()) {
 	if peak > allowed.memory {
 		f.t.Errorf("memory grew by %d KB, more than %d", peak>>10, allowed.memory>>10)
 	}
+}
+
+func or(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
 }
 
 // ask sends n ordinary requests, which must be answered.
@@ -129,7 +152,7 @@ func (f *field) attackers(n int, attack func(i int, c net.Conn) error) {
 	var wg sync.WaitGroup
 	errs := make(chan error, n)
 	for i := range n {
-		c, err := net.Dial("tcp", f.addr)
+		c, err := net.Dial("tcp", or(f.hostile, f.addr))
 		if err != nil {
 			f.t.Fatal(err)
 		}
@@ -211,3 +234,5 @@ func origin(t *testing.T, serve func(path string, c net.Conn, r *bufio.Reader)) 
 	}()
 	return l.Addr().String()
 }
+
+func tail(all []string, n int) []string { return all[max(0, len(all)-n):] }

@@ -24,16 +24,17 @@ type testCase struct {
 	end      bool     // the origin closes after its reply
 	statuses []int
 	conn     string   // what becomes of the client's connection: open, closed or broken
-	upstream string   // and of the origin's: kept or dropped
+	upstream string   // and of the origin's: kept or dropped, or gone of HTTP/2 where dropped is by option
 	reason   string   // of the refusal
 	origin   []string // >O messages that the origin sees
 	partial  bool     // the last of them is the most it may see of a message that never ends
 	seen     string   // >C what the client sees of a response
-	frames   []frame  // H> D> T> of an HTTP/2 client
+	frames   []frame  // H> D> T> E> of an HTTP/2 client or host
+	trailers bool     // the client of a host asks for them
 }
 
-// frame is one of HEADERS (H), DATA (D) and trailers (T). Fields of a block are
-// separated by " | ".
+// frame is one of HEADERS (H), DATA (D), trailers (T) and DATA that end the stream though
+// others follow (E); behind L they are written a moment later. Fields of a block are separated by " | ".
 type frame struct {
 	kind byte
 	text string
@@ -118,7 +119,7 @@ func (r *reader) line(n int, line string) error {
 		return r.append(&c.client, raw)
 	case "O>":
 		return r.append(&c.reply, raw)
-	case "H>", "D>", "T>":
+	case "H>", "D>", "T>", "E>":
 		v, err := r.bytes(raw)
 		c.frames = append(c.frames, frame{line[0], v})
 		r.last = &c.frames[len(c.frames)-1].text
@@ -141,6 +142,10 @@ func (r *reader) line(n int, line string) error {
 		c.method = raw
 	case "whole":
 		c.whole = true
+	case "later":
+		c.frames = append(c.frames, frame{'L', ""})
+	case "trailers":
+		c.trailers = true
 	case "partial":
 		c.partial = true
 	case "end":
@@ -183,7 +188,7 @@ func (c *testCase) verdict(words []string) error {
 	}
 	c.conn = words[0]
 	for _, w := range words[1:] {
-		if w == "kept" || w == "dropped" {
+		if w == "kept" || w == "dropped" || w == "gone" {
 			c.upstream = w
 		} else {
 			c.reason = w

@@ -16,12 +16,12 @@ const atLeast = 300
 
 // TestCorpus: every case is whole, and there are as many as promised.
 func TestCorpus(t *testing.T) {
-	requests, responses, http2 := load(t, "requests"), load(t, "responses"), load(t, "http2")
-	if n := len(requests) + len(responses) + len(http2); n < atLeast {
+	requests, responses, http2, hosts := load(t, "requests"), load(t, "responses"), load(t, "http2"), load(t, "hosts")
+	if n := len(requests) + len(responses) + len(http2) + len(hosts); n < atLeast {
 		t.Errorf("%d cases, fewer than %d", n, atLeast)
 	}
 	names := map[string]string{}
-	for _, c := range slices.Concat(requests, responses, http2) {
+	for _, c := range slices.Concat(requests, responses, http2, hosts) {
 		key := filepath.Dir(c.where) + "/" + c.class + ": " + c.name
 		if other, ok := names[key]; ok {
 			t.Errorf("%s has the name of %s", c.where, other)
@@ -53,7 +53,12 @@ func TestCorpus(t *testing.T) {
 			t.Errorf("%s: a case of HTTP/2 has frames, and the origin sees %d messages of it", c.where, seenWhole(c))
 		}
 	}
-	t.Logf("%d requests, %d responses, %d requests of HTTP/2", len(requests), len(responses), len(http2))
+	for _, c := range hosts {
+		if failed := c.statuses[0] >= 500; len(c.frames) == 0 || c.upstream == "" || failed == (c.seen != "") {
+			t.Errorf("%s: a response of HTTP/2 has frames, what becomes of the connection, and what is seen where it passes", c.where)
+		}
+	}
+	t.Logf("%d requests, %d responses, %d requests and %d responses of HTTP/2", len(requests), len(responses), len(http2), len(hosts))
 }
 
 // seenWhole is how many messages the origin is to see, with a partial one.
@@ -71,7 +76,7 @@ func seenWhole(c *testCase) int {
 }
 
 // own are refusals of the connection manager, which the parser takes.
-var own = []string{"upgrade_failed", "path_normalization_failed", "route_not_found"}
+var own = []string{"upgrade_failed", "path_normalization_failed", "route_not_found", "max_forwards"}
 
 // TestParserAgrees: the parser alone refuses each message for the reason that the
 // case gives, however the bytes arrive.

@@ -101,7 +101,7 @@ func exchange(c *testCase, addr string, second bool) (got outcome, err error) {
 	out.WriteString(http2.ClientPreface)
 	w := http2.NewFramer(&out, nil)
 	w.AllowIllegalWrites = true
-	if err := errors.Join(w.WriteSettings(), writeCase(w, c)); err != nil {
+	if err := errors.Join(w.WriteSettings(), writeCase(w, 1, c, nil)); err != nil {
 		return got, err
 	}
 	if _, err := nc.Write(out.Bytes()); err != nil {
@@ -116,11 +116,19 @@ func writePoison(nc net.Conn) error {
 	return http2.NewFramer(nc, nil).WriteHeaders(http2.HeadersFrameParam{StreamID: 3, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true})
 }
 
-func writeCase(w *http2.Framer, c *testCase) (err error) {
+// writeCase writes the case's frames on a stream. The last ends it, unless another did or the
+// connection ends instead.
+func writeCase(w *http2.Framer, id uint32, c *testCase, pause func()) (err error) {
+	ended := c.end
 	for i, f := range c.frames {
-		last := i == len(c.frames)-1
-		if f.kind == 'D' {
-			err = errors.Join(err, w.WriteData(1, last, []byte(f.text)))
+		if f.kind == 'L' {
+			pause()
+			continue
+		}
+		last := f.kind == 'E' || i == len(c.frames)-1 && !ended
+		ended = ended || last
+		if f.kind == 'D' || f.kind == 'E' {
+			err = errors.Join(err, w.WriteData(id, last, []byte(f.text)))
 			continue
 		}
 		var block bytes.Buffer
@@ -130,11 +138,11 @@ func writeCase(w *http2.Framer, c *testCase) (err error) {
 		rest := block.Bytes()
 		first := rest[:min(most, len(rest))]
 		rest = rest[len(first):]
-		err = errors.Join(err, w.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: first, EndHeaders: len(rest) == 0, EndStream: last}))
+		err = errors.Join(err, w.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: first, EndHeaders: len(rest) == 0, EndStream: last}))
 		for len(rest) > 0 {
 			piece := rest[:min(most, len(rest))]
 			rest = rest[len(piece):]
-			err = errors.Join(err, w.WriteContinuation(1, len(rest) == 0, piece))
+			err = errors.Join(err, w.WriteContinuation(id, len(rest) == 0, piece))
 		}
 	}
 	return err
