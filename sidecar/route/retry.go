@@ -120,7 +120,7 @@ func (p *RetryPolicy) BackOff(n int) time.Duration {
 		most = 10 * min(base, math.MaxInt64/10-1)
 	}
 	window := most
-	if times := time.Duration(1<<min(max(n, 1), 20) - 1); base < most/times {
+	if times := time.Duration(1) << (min(max(n, 1), 20) - 1); base < most/times {
 		window = base * times
 	}
 	return time.Duration(rand.Int64N(int64(window) + 1))

@@ -93,7 +93,7 @@ func TestAdmits(t *testing.T) {
 
 func TestBackOff(t *testing.T) {
 	p := RetryPolicy{BackOffBase: 10 * time.Millisecond, BackOffMax: 50 * time.Millisecond}
-	for n, window := range []time.Duration{1: 10 * time.Millisecond, 2: 30 * time.Millisecond, 3: 50 * time.Millisecond, 60: 50 * time.Millisecond} {
+	for n, window := range []time.Duration{1: 10 * time.Millisecond, 2: 20 * time.Millisecond, 3: 40 * time.Millisecond, 4: 50 * time.Millisecond, 60: 50 * time.Millisecond} {
 		if window == 0 {
 			continue
 		}
