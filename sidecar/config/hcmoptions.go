@@ -63,7 +63,7 @@ func (d *decoder) hcmEarly(m *hcmv3.HttpConnectionManager, out *hcm.Config, path
 		if !ok {
 			return fail(here, "is not that of header_mutation; others are not known")
 		}
-		steps, err := headerSteps(c.GetMutations(), here+".mutations")
+		steps, err := headerSteps(c.GetMutations(), here+".mutations", ofRequest)
 		if err != nil {
 			return err
 		}

@@ -315,7 +315,7 @@ func mirrors(ms []*routev3.RouteAction_RequestMirrorPolicy, path string) ([]rout
 				return nil, err
 			}
 		}
-		if r.Mutations, err = headerSteps(m.GetRequestHeadersMutations(), here+".request_headers_mutations"); err != nil {
+		if r.Mutations, err = headerSteps(m.GetRequestHeadersMutations(), here+".request_headers_mutations", ofRequest); err != nil {
 			return nil, err
 		}
 		out = append(out, r)

@@ -69,9 +69,9 @@ func (p *RetryPolicy) RetriesFailure(f Failure, idempotent bool) bool {
 }
 
 // grpcRetries has the condition for each gRPC status.
-var grpcRetries = map[string]RetryOn{
-	"1": RetryGRPCCancelled, "4": RetryGRPCDeadlineExceeded, "8": RetryGRPCResourceExhausted,
-	"13": RetryGRPCInternal, "14": RetryGRPCUnavailable,
+var grpcRetries = [15]RetryOn{
+	1: RetryGRPCCancelled, 4: RetryGRPCDeadlineExceeded, 8: RetryGRPCResourceExhausted,
+	13: RetryGRPCInternal, 14: RetryGRPCUnavailable,
 }
 
 const anyGRPC = RetryGRPCCancelled | RetryGRPCDeadlineExceeded | RetryGRPCResourceExhausted | RetryGRPCInternal | RetryGRPCUnavailable
@@ -99,7 +99,11 @@ func (p *RetryPolicy) RetriesResponse(r *message.Response) bool {
 		return false
 	}
 	status, _ := r.Fields.ByID(message.GRPCStatus)
-	return p.On&grpcRetries[status] != 0
+	if status == "" {
+		return false
+	}
+	n, err := strconv.ParseUint(status, 10, 32) // "04" is 4 to Envoy too
+	return err == nil && n < uint64(len(grpcRetries)) && p.On&grpcRetries[n] != 0
 }
 
 const (
