@@ -188,3 +188,12 @@ func TestFieldsOfHops(t *testing.T) {
 		}
 	}
 }
+
+// TestHashOfNothing: a policy that hashes nothing is none, and ends nothing.
+func TestHashOfNothing(t *testing.T) {
+	c, err := readRoutes(t, `{name: r, virtual_hosts: [{name: v, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: c, hash_policy: [
+		{connection_properties: {source_ip: false}, terminal: true}, {header: {header_name: x-user}}]}}]}]}`)
+	if err != nil || len(c.VirtualHosts[0].Routes[0].Forward.Hash) != 1 || c.VirtualHosts[0].Routes[0].Forward.Hash[0].Header != "x-user" {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
