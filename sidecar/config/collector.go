@@ -23,7 +23,7 @@ func grpcCollector(m *corev3.GrpcService, method, path string) (*otlp.Collector,
 	}
 	for i, h := range m.GetInitialMetadata() {
 		here := at(path+".initial_metadata", i)
-		if err := mutable(h.GetKey(), here+".key"); err != nil {
+		if err := mutable(h.GetKey(), here+".key", ofRequest); err != nil {
 			return nil, err
 		}
 		if err := checkValue(h.GetValue(), here+".value"); err != nil {
@@ -48,7 +48,7 @@ func httpCollector(m *corev3.HttpService, path string) (*otlp.Collector, error) 
 	if out.Timeout, err = duration(uri.GetTimeout(), path+".http_uri.timeout"); err != nil {
 		return nil, err
 	}
-	out.Headers, err = headerAdds(m.GetRequestHeadersToAdd(), path+".request_headers_to_add")
+	out.Headers, err = headerAdds(m.GetRequestHeadersToAdd(), path+".request_headers_to_add", ofRequest)
 	return out, err
 }
 

@@ -193,10 +193,9 @@ func init() {
 		},
 		"envoy.config.core.v3.Http1ProtocolOptions": {
 			use: "accept_http_10 allow_absolute_url default_host_for_http_10 header_key_format enable_trailers " +
-				"send_fully_qualified_url allow_custom_methods ignore_http_11_upgrade",
+				"send_fully_qualified_url allow_custom_methods ignore_http_11_upgrade override_stream_error_on_invalid_http_message",
 			ignore: map[string]string{
 				"use_balsa_parser": "there is one parser",
-				"override_stream_error_on_invalid_http_message": "after a message that was refused nothing tells where the next one begins",
 			},
 			instead: map[string]string{
 				"allow_chunked_length": "a message with both Content-Length and Transfer-Encoding is always refused (RFC 9112 6.3)",

@@ -107,16 +107,18 @@ func TestBufferLimit(t *testing.T) {
 	}
 }
 
-// TestMalformedMessages: whose setting says what a malformed message of HTTP/2 ends: the codec's
-// new one, the manager's, or the codec's deprecated one.
+// TestMalformedMessages: whose setting says whether a malformed message ends the connection: the
+// codec's new one, the manager's, or HTTP/2's deprecated one.
 func TestMalformedMessages(t *testing.T) {
-	for fields, connection := range map[string]bool{
-		"": true,
-		"http2_protocol_options: {stream_error_on_invalid_http_messaging: true}, ":                                                       false,
-		"stream_error_on_invalid_http_message: true, ":                                                                                   false,
-		"stream_error_on_invalid_http_message: false, http2_protocol_options: {stream_error_on_invalid_http_messaging: true}, ":          true,
-		"stream_error_on_invalid_http_message: true, http2_protocol_options: {override_stream_error_on_invalid_http_message: false}, ":   true,
-		"http2_protocol_options: {stream_error_on_invalid_http_messaging: false, override_stream_error_on_invalid_http_message: true}, ": false,
+	for fields, want := range map[string]struct{ http1, http2 bool }{
+		"": {true, true},
+		"http2_protocol_options: {stream_error_on_invalid_http_messaging: true}, ":                                                       {true, false},
+		"stream_error_on_invalid_http_message: true, ":                                                                                   {false, false},
+		"stream_error_on_invalid_http_message: false, http2_protocol_options: {stream_error_on_invalid_http_messaging: true}, ":          {true, true},
+		"stream_error_on_invalid_http_message: true, http2_protocol_options: {override_stream_error_on_invalid_http_message: false}, ":   {false, true},
+		"http2_protocol_options: {stream_error_on_invalid_http_messaging: false, override_stream_error_on_invalid_http_message: true}, ": {true, false},
+		"http_protocol_options: {override_stream_error_on_invalid_http_message: true}, ":                                                 {false, true},
+		"stream_error_on_invalid_http_message: true, http_protocol_options: {override_stream_error_on_invalid_http_message: false}, ":    {true, false},
 	} {
 		b, err := ParseBootstrap([]byte(`static_resources: {listeners: [{name: l, address: {socket_address: {address: 127.0.0.1, port_value: 1}}, filter_chains: [
 			{filters: [{name: h, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, stat_prefix: s, ` + fields +
@@ -124,8 +126,9 @@ func TestMalformedMessages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := b.Listeners[0].Chains[0].HTTP.HTTP2.MalformedEndsConnection; got != connection {
-			t.Errorf("%s: %v", fields, got)
+		c := b.Listeners[0].Chains[0].HTTP
+		if c.HTTP2.MalformedEndsConnection != want.http2 || c.KeepAfterBadRequest == want.http1 {
+			t.Errorf("%s: HTTP/1 goes on %v, HTTP/2 ends %v", fields, c.KeepAfterBadRequest, c.HTTP2.MalformedEndsConnection)
 		}
 	}
 }

@@ -46,7 +46,7 @@ func replyMapper(m *hcmv3.ResponseMapper, path string) (*hcm.ReplyMapper, error)
 	if out.Format, err = replyFormat(m.GetBodyFormatOverride(), path+".body_format_override"); err != nil {
 		return nil, err
 	}
-	out.Add, err = headerAdds(m.GetHeadersToAdd(), path+".headers_to_add")
+	out.Add, err = headerAdds(m.GetHeadersToAdd(), path+".headers_to_add", ofResponse)
 	return out, err
 }
 

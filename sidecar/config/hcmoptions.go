@@ -63,7 +63,7 @@ func (d *decoder) hcmEarly(m *hcmv3.HttpConnectionManager, out *hcm.Config, path
 		if !ok {
 			return fail(here, "is not that of header_mutation; others are not known")
 		}
-		steps, err := headerSteps(c.GetMutations(), here+".mutations")
+		steps, err := headerSteps(c.GetMutations(), here+".mutations", ofRequest)
 		if err != nil {
 			return err
 		}
@@ -127,7 +127,11 @@ func (d *decoder) hcmHTTP1(m *hcmv3.HttpConnectionManager, out *hcm.Config, path
 	}
 	out.HTTP1 = hcm.HTTP1{
 		AcceptHTTP10: h1.GetAcceptHttp_10(), DefaultHost: h1.GetDefaultHostForHttp_10(), EnableTrailers: h1.GetEnableTrailers(),
-		AllowCustomMethods: h1.GetAllowCustomMethods(),
+		AllowCustomMethods: h1.GetAllowCustomMethods(), KeepAfterBadRequest: m.GetStreamErrorOnInvalidHttpMessage().GetValue(),
+	}
+	// The codec's own setting goes before the manager's.
+	if own := h1.GetOverrideStreamErrorOnInvalidHttpMessage(); own != nil {
+		out.KeepAfterBadRequest = own.GetValue()
 	}
 	var err error
 	if out.ProperCase, err = d.headerKeyFormat(h1.GetHeaderKeyFormat(), here+".header_key_format"); err != nil {

@@ -266,10 +266,10 @@ func deprecatedCORS(m *routev3.CorsPolicy, list []route.FilterOverride, path str
 func headerMutation(m *mutationfilterv3.Mutations, path string) (*headermutation.Config, error) {
 	out := &headermutation.Config{}
 	var err error
-	if out.Request, err = headerSteps(m.GetRequestMutations(), path+".request_mutations"); err != nil {
+	if out.Request, err = headerSteps(m.GetRequestMutations(), path+".request_mutations", ofRequest); err != nil {
 		return nil, err
 	}
-	if out.Response, err = headerSteps(m.GetResponseMutations(), path+".response_mutations"); err != nil {
+	if out.Response, err = headerSteps(m.GetResponseMutations(), path+".response_mutations", ofResponse); err != nil {
 		return nil, err
 	}
 	for i, q := range m.GetQueryParameterMutations() {

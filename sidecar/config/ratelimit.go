@@ -52,10 +52,10 @@ func rateLimit(m *ratelimitv3.LocalRateLimit, path string) (*ratelimit.Config, e
 			return nil, err
 		}
 	}
-	if out.RequestAdd, err = headerAdds(m.GetRequestHeadersToAddWhenNotEnforced(), path+".request_headers_to_add_when_not_enforced"); err != nil {
+	if out.RequestAdd, err = headerAdds(m.GetRequestHeadersToAddWhenNotEnforced(), path+".request_headers_to_add_when_not_enforced", ofRequest); err != nil {
 		return nil, err
 	}
-	out.ResponseAdd, err = headerAdds(m.GetResponseHeadersToAdd(), path+".response_headers_to_add")
+	out.ResponseAdd, err = headerAdds(m.GetResponseHeadersToAdd(), path+".response_headers_to_add", ofResponse)
 	return out, err
 }
 

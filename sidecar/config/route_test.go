@@ -2,6 +2,7 @@ package config
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -164,5 +165,35 @@ static_resources:
 	}
 	if _, err := ParseBootstrap([]byte(strings.ReplaceAll(template, "FILE", name+"x"))); err == nil || !strings.Contains(err.Error(), "direct_response.body.filename") {
 		t.Errorf("a missing file: %v", err)
+	}
+}
+
+// TestFieldsOfHops: which fields between two hops a route may name, and where.
+func TestFieldsOfHops(t *testing.T) {
+	for list, refused := range map[string]string{
+		"request_headers_to_add":     "connection te upgrade transfer-encoding content-length host",
+		"request_headers_to_remove":  "connection te upgrade transfer-encoding content-length host",
+		"response_headers_to_add":    "content-length host",
+		"response_headers_to_remove": "content-length host",
+	} {
+		for _, name := range strings.Fields("connection te upgrade transfer-encoding trailer keep-alive proxy-connection content-length host") {
+			entry := name
+			if strings.HasSuffix(list, "add") {
+				entry = "{header: {key: " + name + ", value: x}}"
+			}
+			_, err := readRoutes(t, "{name: r, "+list+": ["+entry+"]}")
+			if want := slices.Contains(strings.Fields(refused), name); (err != nil) != want {
+				t.Errorf("%s of %s: %v, refused %v", name, list, err, want)
+			}
+		}
+	}
+}
+
+// TestHashOfNothing: a policy that hashes nothing is none, and ends nothing.
+func TestHashOfNothing(t *testing.T) {
+	c, err := readRoutes(t, `{name: r, virtual_hosts: [{name: v, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: c, hash_policy: [
+		{connection_properties: {source_ip: false}, terminal: true}, {header: {header_name: x-user}}]}}]}]}`)
+	if err != nil || len(c.VirtualHosts[0].Routes[0].Forward.Hash) != 1 || c.VirtualHosts[0].Routes[0].Forward.Hash[0].Header != "x-user" {
+		t.Errorf("%+v, %v", c, err)
 	}
 }

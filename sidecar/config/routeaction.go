@@ -262,11 +262,14 @@ func hashPolicies(ms []*routev3.RouteAction_HashPolicy, path string) ([]route.Ha
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, *p)
+		if p != nil {
+			out = append(out, *p)
+		}
 	}
 	return out, nil
 }
 
+// hashPolicy returns nil for what hashes nothing, which is no policy.
 func hashPolicy(m *routev3.RouteAction_HashPolicy, path string) (_ *route.HashPolicy, err error) {
 	out := &route.HashPolicy{Terminal: m.GetTerminal()}
 	switch p := m.GetPolicySpecifier().(type) {
@@ -279,7 +282,7 @@ func hashPolicy(m *routev3.RouteAction_HashPolicy, path string) (_ *route.HashPo
 		out.Query = p.QueryParameter.GetName()
 	case *routev3.RouteAction_HashPolicy_ConnectionProperties_:
 		if !p.ConnectionProperties.GetSourceIp() {
-			return nil, fail(path+".connection_properties.source_ip", "only true is supported")
+			return nil, nil
 		}
 		out.SourceIP = true
 	case *routev3.RouteAction_HashPolicy_Cookie_:
@@ -315,7 +318,7 @@ func mirrors(ms []*routev3.RouteAction_RequestMirrorPolicy, path string) ([]rout
 				return nil, err
 			}
 		}
-		if r.Mutations, err = headerSteps(m.GetRequestHeadersMutations(), here+".request_headers_mutations"); err != nil {
+		if r.Mutations, err = headerSteps(m.GetRequestHeadersMutations(), here+".request_headers_mutations", ofRequest); err != nil {
 			return nil, err
 		}
 		out = append(out, r)

@@ -24,23 +24,23 @@ func mutations(m mutator, path string) (_ *route.HeaderMutations, err error) {
 		return nil, nil
 	}
 	out := &route.HeaderMutations{}
-	if out.RequestAdd, err = headerAdds(m.GetRequestHeadersToAdd(), under(path, "request_headers_to_add")); err != nil {
+	if out.RequestAdd, err = headerAdds(m.GetRequestHeadersToAdd(), under(path, "request_headers_to_add"), ofRequest); err != nil {
 		return nil, err
 	}
-	if out.ResponseAdd, err = headerAdds(m.GetResponseHeadersToAdd(), under(path, "response_headers_to_add")); err != nil {
+	if out.ResponseAdd, err = headerAdds(m.GetResponseHeadersToAdd(), under(path, "response_headers_to_add"), ofResponse); err != nil {
 		return nil, err
 	}
-	if out.RequestRemove, err = headerNames(m.GetRequestHeadersToRemove(), under(path, "request_headers_to_remove")); err != nil {
+	if out.RequestRemove, err = headerNames(m.GetRequestHeadersToRemove(), under(path, "request_headers_to_remove"), ofRequest); err != nil {
 		return nil, err
 	}
-	out.ResponseRemove, err = headerNames(m.GetResponseHeadersToRemove(), under(path, "response_headers_to_remove"))
+	out.ResponseRemove, err = headerNames(m.GetResponseHeadersToRemove(), under(path, "response_headers_to_remove"), ofResponse)
 	return out, err
 }
 
-func headerAdds(ms []*corev3.HeaderValueOption, path string) ([]route.HeaderAdd, error) {
+func headerAdds(ms []*corev3.HeaderValueOption, path string, of headersOf) ([]route.HeaderAdd, error) {
 	var out []route.HeaderAdd
 	for i, m := range ms {
-		a, err := headerAdd(m, at(path, i))
+		a, err := headerAdd(m, at(path, i), of)
 		if err != nil {
 			return nil, err
 		}
@@ -49,9 +49,9 @@ func headerAdds(ms []*corev3.HeaderValueOption, path string) ([]route.HeaderAdd,
 	return out, nil
 }
 
-func headerAdd(m *corev3.HeaderValueOption, path string) (*route.HeaderAdd, error) {
+func headerAdd(m *corev3.HeaderValueOption, path string, of headersOf) (*route.HeaderAdd, error) {
 	out := &route.HeaderAdd{Name: m.GetHeader().GetKey(), Value: m.GetHeader().GetValue(), KeepEmpty: m.GetKeepEmptyValue()}
-	if err := mutable(out.Name, path+".header.key"); err != nil {
+	if err := mutable(out.Name, path+".header.key", of); err != nil {
 		return nil, err
 	}
 	if err := checkValue(out.Value, path+".header.value"); err != nil {
@@ -86,7 +86,7 @@ func appendAction(m *corev3.HeaderValueOption, path string) (route.AppendAction,
 }
 
 // headerSteps reads a list of mutations in order.
-func headerSteps(ms []*mutationv3.HeaderMutation, path string) ([]route.HeaderMutation, error) {
+func headerSteps(ms []*mutationv3.HeaderMutation, path string, of headersOf) ([]route.HeaderMutation, error) {
 	var out []route.HeaderMutation
 	for i, m := range ms {
 		here := at(path, i)
@@ -94,9 +94,9 @@ func headerSteps(ms []*mutationv3.HeaderMutation, path string) ([]route.HeaderMu
 		var err error
 		switch a := m.GetAction().(type) {
 		case *mutationv3.HeaderMutation_Remove:
-			step.Remove, err = strings.ToLower(a.Remove), mutable(a.Remove, here+".remove")
+			step.Remove, err = strings.ToLower(a.Remove), mutable(a.Remove, here+".remove", of)
 		case *mutationv3.HeaderMutation_Append:
-			step.Add, err = headerAdd(a.Append, here+".append")
+			step.Add, err = headerAdd(a.Append, here+".append", of)
 		case *mutationv3.HeaderMutation_RemoveOnMatch_:
 			step.RemoveIf, err = stringMatch(a.RemoveOnMatch.GetKeyMatcher(), here+".remove_on_match.key_matcher")
 		default:
@@ -110,10 +110,10 @@ func headerSteps(ms []*mutationv3.HeaderMutation, path string) ([]route.HeaderMu
 	return out, nil
 }
 
-func headerNames(names []string, path string) ([]string, error) {
+func headerNames(names []string, path string, of headersOf) ([]string, error) {
 	var out []string
 	for i, n := range names {
-		if err := mutable(n, at(path, i)); err != nil {
+		if err := mutable(n, at(path, i), of); err != nil {
 			return nil, err
 		}
 		out = append(out, strings.ToLower(n))
@@ -137,7 +137,7 @@ func internalOnly(names []string, path string) ([]string, error) {
 		case strings.ContainsFunc(n, notInNames):
 			return nil, fail(here, "%q is no name of a header (RFC 9110 5.1)", n)
 		}
-		if err := mutable(n, here); err != nil {
+		if err := mutable(n, here, ofRequest); err != nil {
 			return nil, err
 		}
 		out = append(out, strings.ToLower(n))
@@ -150,15 +150,25 @@ func notInNames(r rune) bool {
 	return r <= ' ' || r > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
 }
 
-// mutable refuses names that a route may not change: pseudo-headers, the
-// authority, and the fields that frame a message.
-func mutable(name, path string) error {
+// headersOf tells whose headers are changed.
+type headersOf uint8
+
+const (
+	ofRequest headersOf = iota
+	ofResponse
+)
+
+// mutable refuses names that a route may not change: pseudo-headers, the authority, and the
+// fields that frame a message or say what it asks of the next hop. Of those a response may
+// name all but its length: as in Envoy the connection settles them afterwards, so that
+// nothing comes of "connection: close" there, and a Trailer is a field as others are.
+func mutable(name, path string, of headersOf) error {
 	switch n := strings.ToLower(name); {
 	case n == "":
 		return fail(path, "is empty")
 	case n[0] == ':' || n == "host":
 		return fail(path, "%q cannot be changed here; use host_rewrite_literal or prefix_rewrite", name)
-	case n == "content-length" || n == "transfer-encoding" || n == "connection" || n == "te" || n == "trailer" || n == "upgrade":
+	case n == "content-length", of == ofRequest && (n == "transfer-encoding" || n == "connection" || n == "te" || n == "upgrade"):
 		return fail(path, "%q frames the message and cannot be changed", name)
 	}
 	return nil

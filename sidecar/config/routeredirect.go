@@ -55,7 +55,7 @@ func (d *decoder) redirectPolicy(m *routev3.InternalRedirectPolicy, path string)
 		out.Predicates = append(out.Predicates, q)
 	}
 	var err error
-	out.Copy, err = headerNames(m.GetResponseHeadersToCopy(), path+".response_headers_to_copy")
+	out.Copy, err = headerNames(m.GetResponseHeadersToCopy(), path+".response_headers_to_copy", ofRequest)
 	if err != nil || len(out.Codes) == 0 {
 		return nil, err // where none can be followed no body is to be kept for it
 	}

@@ -114,7 +114,7 @@ func grpcMetadata(a *corev3.ApiConfigSource, path string) ([]discovery.Metadata,
 	var out []discovery.Metadata
 	for i, h := range a.GetGrpcServices()[0].GetInitialMetadata() {
 		here := at(path+".grpc_services[0].initial_metadata", i)
-		if err := mutable(h.GetKey(), here+".key"); err != nil {
+		if err := mutable(h.GetKey(), here+".key", ofRequest); err != nil {
 			return nil, err
 		}
 		key := strings.ToLower(h.GetKey())

@@ -128,6 +128,10 @@ type HTTP1 struct {
 	EnableTrailers bool
 	// AllowCustomMethods takes methods that are not registered.
 	AllowCustomMethods bool
+	// KeepAfterBadRequest goes on with a connection after an answer of our own that is a 400 to a
+	// message that came whole. Otherwise it ends, as in Envoy, to which 400 says that a message
+	// was broken.
+	KeepAfterBadRequest bool
 	// IgnoreUpgrade are values of Upgrade that are taken for absent.
 	IgnoreUpgrade []route.StringMatch
 }

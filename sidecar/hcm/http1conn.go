@@ -10,6 +10,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // http1Conn is one downstream connection that speaks HTTP/1. One goroutine owns it;
@@ -218,6 +219,19 @@ func (c *http1Conn) headBy() int64 {
 	return by
 }
 
+// headLate is the answer to a head that is not here in time. It names what was over first.
+func (c *http1Conn) headLate() *reply {
+	r, m := tooSlowReply, c.m
+	switch {
+	case c.dog.cause.Load() == causeIdle:
+		r.body, r.details = "stream timeout", "stream_idle_timeout"
+		c.x.flags |= telemetry.FlagStreamIdleTimeout
+	case m.headersTimeout > 0 && (m.requestTimeout == 0 || m.headersTimeout < m.requestTimeout):
+		r.body, r.details = "request header timeout", "request_header_timeout"
+	}
+	return &r
+}
+
 // read gets more of a request's head. It answers when the time is up.
 func (c *http1Conn) read() bool {
 	var n int
@@ -240,7 +254,7 @@ func (c *http1Conn) read() bool {
 	}
 	if c.x.timedOut(err) {
 		c.x.resetRequest()
-		c.x.localReply(&reply{status: 408, body: "request headers timeout", details: "request_header_timeout", close: true})
+		c.x.localReply(c.headLate())
 		c.x.finish()
 	}
 	return false

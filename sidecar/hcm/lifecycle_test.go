@@ -216,6 +216,7 @@ func TestHeaders(t *testing.T) {
 func TestPathsAndRules(t *testing.T) {
 	b := newBed(t, httpOrigin(t, echo))
 	b.cfg.NormalizePath, b.cfg.MergeSlashes, b.cfg.EscapedSlashes = true, true, RejectEscaped
+	b.cfg.KeepAfterBadRequest = true
 	b.rbac(authz.HTTPFilter{Rules: &authz.Rules{Action: authz.Deny, Policies: []authz.Policy{{
 		Name: "no admin", Permissions: []authz.Permission{{URLPath: &route.StringMatch{Prefix: ptr("/admin")}}}, Principals: []authz.Principal{{Any: true}},
 	}}}})
@@ -223,7 +224,7 @@ func TestPathsAndRules(t *testing.T) {
 	c := b.dial()
 	for path, status := range map[string]int{
 		"/ok": 200, "/admin": 403, "/x/../admin": 403, "//admin": 403, "/./admin": 403, "/%61dmin": 403, "/x/%2e%2e/admin": 403,
-		"/x/..\\admin": 403, "/\\admin": 403, "/x%2f..%2fadmin": 400, "/x%5c..%5cadmin": 400, "/%00": 400, "/%zz": 400, "/..//admin/": 403,
+		"/x/..\\admin": 403, "/\\admin": 403, "/x%2f..%2fadmin": 400, "/x%5c..%5cadmin": 400, "/%00": 400, "/%%32e%%32e/admin": 400, "/..//admin/": 403,
 		"/%2e/admin": 403, "/a/b/../../admin?x": 403, "/public?x=/admin": 200, "/%41dmin": 200, "/adm%69n": 403,
 	} {
 		if resp, _ := c.do("GET " + path + " HTTP/1.1\r\nHost: h\r\n\r\n"); resp.StatusCode != status {

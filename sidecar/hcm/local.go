@@ -43,7 +43,7 @@ func (x *exchange) sendTo(status int, details, location string) {
 func (x *exchange) localReply(r *reply) {
 	x.stopPump()
 	x.status, x.details, x.local = r.status, r.details, true
-	if r.close {
+	if r.close || r.status == 400 && !x.m.cfg.KeepAfterBadRequest {
 		x.closeAfter = true
 	}
 	resp := x.resp

@@ -18,19 +18,43 @@ type pathRules struct {
 	slashes          EscapedSlashes
 }
 
+// pathClass tells what a byte of a path may be to the rules: nothing, of those that are
+// looked at with what is around them, or one that is no URI's (RFC 3986 3.3), which
+// normalisation encodes.
+var pathClass = func() (t [256]uint8) {
+	for _, c := range []byte(`/?%\`) {
+		t[c] = pathMark
+	}
+	for _, c := range []byte("\"<>^`{|}") {
+		t[c] = pathEncoded
+	}
+	for c := 0x80; c < len(t); c++ {
+		t[c] = pathEncoded
+	}
+	return t
+}()
+
+const (
+	pathMark uint8 = iota + 1
+	pathEncoded
+)
+
 // plain tells that nothing in the path can concern any rule: the usual case,
 // decided in one pass.
 func (r *pathRules) plain(path string) bool {
 	for i := 0; i < len(path); i++ {
+		if pathClass[path[i]] == 0 {
+			continue
+		}
 		switch path[i] {
-		case '%', '\\':
-			return false
 		case '/':
 			if i+1 < len(path) && (path[i+1] == '/' || path[i+1] == '.') {
 				return false
 			}
 		case '?':
 			return true
+		default:
+			return false
 		}
 	}
 	return true
@@ -64,24 +88,22 @@ func (r *pathRules) apply(dst []byte, path string) ([]byte, pathVerdict) {
 }
 
 // escapes copies a path and treats percent-encoding (RFC 3986 6.2.2) and
-// backslashes.
+// backslashes. A percent sign that begins no escape stays, as in Envoy, and what is decoded
+// behind it may not make one of it: nobody has looked at what that would stand for.
 func (r *pathRules) escapes(dst []byte, path string) ([]byte, pathVerdict) {
-	verdict := pathKept
+	verdict, start := pathKept, len(dst)
 	for i := 0; i < len(path); i++ {
 		c := path[i]
 		if c == '\\' && r.normalize {
 			c = '/'
 		}
-		if c != '%' {
-			dst = append(dst, c)
-			continue
-		}
-		b, ok := percent.Octet(path, i)
-		if !ok {
-			if r.normalize {
-				return dst, pathRejected
+		b, escape := percent.Octet(path, i)
+		if !escape {
+			if r.normalize && pathClass[c] == pathEncoded {
+				dst = append(dst, '%', hexDigits[c>>4], hexDigits[c&15])
+			} else {
+				dst = append(dst, c)
 			}
-			dst = append(dst, c)
 			continue
 		}
 		switch {
@@ -99,6 +121,9 @@ func (r *pathRules) escapes(dst []byte, path string) ([]byte, pathVerdict) {
 		case r.normalize && b == 0:
 			return dst, pathRejected
 		case r.normalize && unreserved(b):
+			if percent.Digit(b) < 16 && unfinished(dst[start:]) {
+				return dst, pathRejected
+			}
 			dst = append(dst, b)
 		case r.normalize:
 			dst = append(dst, '%', upper(path[i+1]), upper(path[i+2]))
@@ -188,6 +213,15 @@ func onThisHost(path []byte) []byte {
 		path[0] = '/'
 	}
 	return path
+}
+
+const hexDigits = "0123456789ABCDEF"
+
+// unfinished tells that a path ends in the beginning of an escape. Whole ones were appended as
+// such.
+func unfinished(b []byte) bool {
+	n := len(b)
+	return n > 0 && b[n-1] == '%' || n > 1 && b[n-2] == '%' && percent.Digit(b[n-1]) < 16
 }
 
 func upper(c byte) byte {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
 // TestBodyRefusedBeforeItIsForwarded: what came with the head and is malformed reaches
@@ -196,6 +197,25 @@ func TestUnderscoresInTrailers(t *testing.T) {
 		resp, got := b.dial().do("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX_User: admin\r\nX-A: 1\r\n\r\n")
 		if resp.StatusCode != tc.status || got != tc.want {
 			t.Errorf("%+v: %d, the origin got %q", tc, resp.StatusCode, got)
+		}
+	}
+}
+
+// TestBadRequestEndsTheConnection: of HTTP/1, whoever answers with it, unless it is said not to.
+func TestBadRequestEndsTheConnection(t *testing.T) {
+	for _, keep := range []bool{false, true} {
+		for _, status := range []int{400, 403} {
+			b := newBed(t)
+			b.cfg.KeepAfterBadRequest = keep
+			b.route().Forward, b.route().Direct = nil, &route.DirectResponse{Status: status}
+			b.start()
+			c := b.dial()
+			if resp, _ := c.do(simpleGet); resp.StatusCode != status || resp.Close == (keep || status != 400) {
+				t.Errorf("keep %v: %d, closes %v", keep, resp.StatusCode, resp.Close)
+			}
+			if keep {
+				_, _ = c.do(simpleGet)
+			}
 		}
 	}
 }

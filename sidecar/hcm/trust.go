@@ -58,7 +58,7 @@ func (x *exchange) identifyClient() {
 		x.appendVia(f, cfg.Via)
 	}
 	if edge && client.IsValid() {
-		x.scratch = x.appendAddr(x.scratch[:0], client)
+		x.scratch = client.Unmap().AppendTo(x.scratch[:0]) // never mapped, as in Envoy
 		f.SetIDBytes(message.XEnvoyExternalAddress, x.scratch)
 	}
 	if cfg.GenerateRequestID {

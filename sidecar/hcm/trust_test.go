@@ -94,7 +94,7 @@ func TestWhoAsks(t *testing.T) {
 			want: []string{"x-forwarded-for: 1.1.1.1,127.0.0.1", "x-forwarded-proto: https", "x-envoy-external-address: 1.1.1.1", "x-forwarded-port: 99"}, client: "1.1.1.1"},
 		{name: "internal by the connection", trust: Trust{UseRemoteAddress: true, Internal: loopback}, fields: []string{"X-Request-Id: mine"},
 			want: []string{"x-envoy-internal: true", "x-forwarded-for: 127.0.0.1", "x-request-id: mine"}, not: []string{"x-envoy-external-address"}, client: "127.0.0.1"},
-		{name: "mapped", trust: Trust{UseRemoteAddress: true, MapIPv4: true}, want: []string{"x-forwarded-for: ::ffff:127.0.0.1", "x-envoy-external-address: ::ffff:127.0.0.1"}, client: "127.0.0.1"},
+		{name: "mapped", trust: Trust{UseRemoteAddress: true, MapIPv4: true}, want: []string{"x-forwarded-for: ::ffff:127.0.0.1", "x-envoy-external-address: 127.0.0.1"}, client: "127.0.0.1"},
 		{name: "controls are taken from nobody", trust: Trust{UseRemoteAddress: true, Internal: loopback},
 			fields: []string{"X-Envoy-Retry-On: 5xx", "X-Envoy-Max-Retries: 9", "X-Envoy-Upstream-Rq-Timeout-Ms: 1", "X-Envoy-Upstream-Rq-Per-Try-Timeout-Ms: 1", "X-Envoy-Hedge-On-Per-Try-Timeout: true", "X-Envoy-Retry-Grpc-On: internal", "X-Envoy-Decorator-Operation: op"},
 			want:   []string{"x-envoy-decorator-operation: op"}, not: []string{"x-envoy-retry", "x-envoy-max", "x-envoy-upstream", "x-envoy-hedge"}, client: "127.0.0.1"},

@@ -5,11 +5,12 @@ import "encoding/binary"
 // Character classes, one bit each.
 const (
 	isToken  = 1 << iota // tchar, RFC 9110 5.6.2
-	isTarget             // request-target bytes that we pass
+	isTarget             // what a request-target of HTTP/1 may have
 	isHost               // unreserved, sub-delims and percent, RFC 3986 3.2.2
 	isValue              // field-vchar, SP and HTAB, RFC 9110 5.5
 	isHex
 	isDigit
+	isPath // what a :path of HTTP/2 may have, and so a target that is written
 )
 
 var class = func() (t [256]uint8) {
@@ -28,10 +29,15 @@ var class = func() (t [256]uint8) {
 		if alpha || digit || in("!#$%&'*+-.^_`|~") {
 			t[c] |= isToken
 		}
-		// No controls, space, quotes, angle brackets, fragment or non-ASCII:
-		// parsers differ on each of them.
-		if b > 0x20 && b < 0x7f && !in(`"<>#`) {
-			t[c] |= isTarget
+		// Browsers and libraries send more than RFC 3986 2 has, JSON and markup in a query
+		// among them, and Envoy takes it. No controls, no space and no fragment: they end
+		// a target or its line for some parsers. Non-ASCII is for HTTP/2 alone, which
+		// needs nothing to tell it where a path ends.
+		if b > 0x20 && b < 0x7f && b != '#' {
+			t[c] |= isTarget | isPath
+		}
+		if b >= 0x80 {
+			t[c] |= isPath
 		}
 		if alpha || digit || in("-._~!$&'()*+,;=%") {
 			t[c] |= isHost

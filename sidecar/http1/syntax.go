@@ -13,8 +13,22 @@ func HasPort(a string) bool { _, port := splitHost(a); return port != "" }
 // ValidMethod checks a method (RFC 9110 9.1).
 func ValidMethod(m string) bool { return m != "" && all(m, isToken) }
 
-// ValidTarget checks the bytes of a path with query.
+// ValidTarget checks the bytes of a path with query in HTTP/1.
 func ValidTarget(p string) bool { return p != "" && all(p, isTarget) }
+
+// ValidPath checks the bytes of a path with query in HTTP/2, and of what is written to a host
+// in either version. fragment tells that a fragment is all that is wrong.
+func ValidPath(p string) (ok, fragment bool) {
+	for i := 0; i < len(p); i++ {
+		if class[p[i]]&isPath == 0 {
+			if p[i] != '#' {
+				return false, false
+			}
+			fragment = true
+		}
+	}
+	return p != "" && !fragment, fragment
+}
 
 // ValidValue checks a field value's bytes (RFC 9110 5.5).
 func ValidValue(v []byte) bool { return validValue(v) }

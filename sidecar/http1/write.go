@@ -39,7 +39,7 @@ func AppendRequest(dst []byte, r *message.Request, o RequestOptions) ([]byte, er
 	if o.FullURL && r.Scheme != "http" && r.Scheme != "https" {
 		return dst, ErrUnwritable
 	}
-	if !all(r.Method, isToken) || r.Method == "" || !all(target, isTarget) || target == "" || !validHost(r.Authority) ||
+	if !all(r.Method, isToken) || r.Method == "" || !all(target, isPath) || target == "" || !validHost(r.Authority) ||
 		!all(o.Upgrade, isValue) {
 		return dst, ErrUnwritable
 	}

@@ -423,10 +423,13 @@ func (h *head) schemeAndPath(req *message.Request) (refusal *http1.Error) {
 		req.Scheme = "http"
 	}
 	req.Path = h.str(pseudoPath)
+	valid, fragment := http1.ValidPath(req.Path)
 	switch {
 	case len(req.Path) > h.cfg.Limits.LineBytes:
 		return http1.ErrURITooLong
-	case !http1.ValidTarget(req.Path),
+	case fragment:
+		return http1.ErrTarget // of this request alone, as in Envoy
+	case !valid,
 		req.Path[0] != '/' && (req.Path != "*" || req.Method != "OPTIONS"):
 		h.fault("bad_path")
 	}

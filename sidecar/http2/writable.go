@@ -22,7 +22,8 @@ func writableRequest(r *message.Request) bool {
 	} else if r.Method == "CONNECT" {
 		return writableFields(&r.Fields)
 	}
-	return http1.ValidTarget(r.Path) && writableFields(&r.Fields)
+	valid, _ := http1.ValidPath(r.Path)
+	return valid && writableFields(&r.Fields)
 }
 
 func writableResponse(r *message.Response) bool {

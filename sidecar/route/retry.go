@@ -69,9 +69,9 @@ func (p *RetryPolicy) RetriesFailure(f Failure, idempotent bool) bool {
 }
 
 // grpcRetries has the condition for each gRPC status.
-var grpcRetries = map[string]RetryOn{
-	"1": RetryGRPCCancelled, "4": RetryGRPCDeadlineExceeded, "8": RetryGRPCResourceExhausted,
-	"13": RetryGRPCInternal, "14": RetryGRPCUnavailable,
+var grpcRetries = [15]RetryOn{
+	1: RetryGRPCCancelled, 4: RetryGRPCDeadlineExceeded, 8: RetryGRPCResourceExhausted,
+	13: RetryGRPCInternal, 14: RetryGRPCUnavailable,
 }
 
 const anyGRPC = RetryGRPCCancelled | RetryGRPCDeadlineExceeded | RetryGRPCResourceExhausted | RetryGRPCInternal | RetryGRPCUnavailable
@@ -99,7 +99,11 @@ func (p *RetryPolicy) RetriesResponse(r *message.Response) bool {
 		return false
 	}
 	status, _ := r.Fields.ByID(message.GRPCStatus)
-	return p.On&grpcRetries[status] != 0
+	if status == "" {
+		return false
+	}
+	n, err := strconv.ParseUint(status, 10, 32) // "04" is 4 to Envoy too
+	return err == nil && n < uint64(len(grpcRetries)) && p.On&grpcRetries[n] != 0
 }
 
 const (
@@ -120,7 +124,7 @@ func (p *RetryPolicy) BackOff(n int) time.Duration {
 		most = 10 * min(base, math.MaxInt64/10-1)
 	}
 	window := most
-	if times := time.Duration(1<<min(max(n, 1), 20) - 1); base < most/times {
+	if times := time.Duration(1) << (min(max(n, 1), 20) - 1); base < most/times {
 		window = base * times
 	}
 	return time.Duration(rand.Int64N(int64(window) + 1))

@@ -68,6 +68,10 @@ func TestRetriesResponse(t *testing.T) {
 		{"header, none", RetryPolicy{On: RetryHeaders, Headers: []HeaderMatch{{Name: "x-r", Present: ptr(true)}}}, response(200), false},
 		{"cancelled", RetryPolicy{On: RetryGRPCCancelled}, response(200, "grpc-status", "1"), true},
 		{"deadline", RetryPolicy{On: RetryGRPCDeadlineExceeded}, response(200, "grpc-status", "4"), true},
+		{"deadline with a zero", RetryPolicy{On: RetryGRPCDeadlineExceeded}, response(200, "grpc-status", "04"), true},
+		{"no such status", RetryPolicy{On: anyGRPC}, response(200, "grpc-status", "15"), false},
+		{"no status", RetryPolicy{On: anyGRPC}, response(200), false},
+		{"no number", RetryPolicy{On: anyGRPC}, response(200, "grpc-status", "4x"), false},
 		{"exhausted", RetryPolicy{On: RetryGRPCResourceExhausted}, response(200, "grpc-status", "8"), true},
 		{"internal", RetryPolicy{On: RetryGRPCInternal}, response(200, "grpc-status", "13"), true},
 		{"unavailable", RetryPolicy{On: RetryGRPCUnavailable}, response(200, "grpc-status", "14"), true},
@@ -93,7 +97,7 @@ func TestAdmits(t *testing.T) {
 
 func TestBackOff(t *testing.T) {
 	p := RetryPolicy{BackOffBase: 10 * time.Millisecond, BackOffMax: 50 * time.Millisecond}
-	for n, window := range []time.Duration{1: 10 * time.Millisecond, 2: 30 * time.Millisecond, 3: 50 * time.Millisecond, 60: 50 * time.Millisecond} {
+	for n, window := range []time.Duration{1: 10 * time.Millisecond, 2: 20 * time.Millisecond, 3: 40 * time.Millisecond, 4: 50 * time.Millisecond, 60: 50 * time.Millisecond} {
 		if window == 0 {
 			continue
 		}

@@ -38,6 +38,7 @@ func listeners(t *testing.T) map[string]bed.Listener {
 	return map[string]bed.Listener{
 		"mesh":         {Addr: bed.Addr(t), Options: bed.Mesh},
 		"plain":        {Addr: bed.Addr(t)},
+		"kept":         {Addr: bed.Addr(t), Options: bed.Mesh + ", stream_error_on_invalid_http_message: true"},
 		"http1":        {Addr: bed.Addr(t), Options: "codec_type: HTTP1"},
 		"http10":       {Addr: bed.Addr(t), Options: "http_protocol_options: {accept_http_10: true}"},
 		"nounderscore": {Addr: bed.Addr(t), Options: "common_http_protocol_options: {headers_with_underscores_action: REJECT_REQUEST}"},
