@@ -25,8 +25,13 @@ const (
 	metaReason   = "metadata of other namespaces is for other readers"
 	ticketReason = "sessions are never resumed"
 
+	notInEnvoy = "Envoy does not implement it either"
+
 	balanceReason = "each connection has a goroutine of its own, which runs wherever there is room"
 )
+
+// notDiscovered is said of filters whose configuration would come by ECDS.
+var notDiscovered = map[string]string{"config_discovery": "write the configuration into typed_config"}
 
 func init() {
 	declare("Listener", map[protoreflect.FullName]*rules{
@@ -47,6 +52,8 @@ func init() {
 				"filter_chain_matcher": "use filter_chain_match",
 				"internal_listener":    "name the upstream directly",
 				"api_listener":         "only sockets are listened on",
+				"stats_matcher":        statsReason,
+				"fcds_config":          "write the chains into filter_chains",
 			},
 		},
 		"envoy.config.listener.v3.Listener.DeprecatedV1": {use: "bind_to_port"},
@@ -64,7 +71,9 @@ func init() {
 				"typed_filter_metadata": metaReason,
 			},
 		},
-		"envoy.config.listener.v3.ListenerFilter": {use: "typed_config filter_disabled", ignore: nameOnly},
+		"envoy.config.listener.v3.ListenerFilter": {
+			use: "typed_config filter_disabled", ignore: nameOnly, instead: notDiscovered,
+		},
 		"envoy.config.listener.v3.ListenerFilterChainMatchPredicate": {
 			use: "or_match and_match not_match any_match destination_port_range",
 		},
@@ -75,9 +84,10 @@ func init() {
 		"envoy.config.listener.v3.FilterChainMatch": {
 			use: "destination_port prefix_ranges direct_source_prefix_ranges source_type source_prefix_ranges " +
 				"source_ports server_names transport_protocol application_protocols",
+			instead: map[string]string{"address_suffix": notInEnvoy, "suffix_len": notInEnvoy},
 		},
 		"envoy.config.core.v3.CidrRange":  {use: "address_prefix prefix_len"},
-		"envoy.config.listener.v3.Filter": {use: "typed_config", ignore: nameOnly},
+		"envoy.config.listener.v3.Filter": {use: "typed_config", ignore: nameOnly, instead: notDiscovered},
 		"envoy.config.core.v3.TransportSocket": {
 			use: "typed_config", ignore: nameOnly,
 		},
@@ -95,6 +105,7 @@ func init() {
 			instead: map[string]string{
 				"rules":             "extensions of the header are not read",
 				"pass_through_tlvs": "extensions of the header are not passed on",
+				"tlv_location":      "extensions of the header are not read",
 			},
 		},
 		"envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit": {use: "stat_prefix max_connections delay runtime_enabled"},
@@ -111,6 +122,10 @@ func init() {
 				"tunneling_config":        "bytes are passed on as they are",
 				"downstream_idle_timeout": "use idle_timeout",
 				"upstream_idle_timeout":   "use idle_timeout",
+
+				"on_demand":                       "clusters are asked for with everything else",
+				"proxy_protocol_tlvs":             "extensions of the header are not written",
+				"proxy_protocol_tlv_merge_policy": "extensions of the header are not written",
 			},
 		},
 		"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions": {
@@ -123,9 +138,18 @@ func init() {
 		"envoy.type.v3.HashPolicy.SourceIp":                                                    {},
 	})
 	declare("Addresses", map[protoreflect.FullName]*rules{
-		"envoy.config.core.v3.Address":       {use: "socket_address pipe"},
-		"envoy.config.core.v3.SocketAddress": {use: "protocol address port_value ipv4_compat"},
-		"envoy.config.core.v3.Pipe":          {use: "path mode"},
+		"envoy.config.core.v3.Address": {
+			use: "socket_address pipe", instead: map[string]string{"envoy_internal_address": "name the upstream directly"},
+		},
+		"envoy.config.core.v3.SocketAddress": {
+			use: "protocol address port_value ipv4_compat",
+			instead: map[string]string{
+				"named_port":                 "use port_value",
+				"resolver_name":              "names are resolved by DNS alone",
+				"network_namespace_filepath": "run a sidecar in that namespace",
+			},
+		},
+		"envoy.config.core.v3.Pipe": {use: "path mode"},
 	})
 	declare("HTTP connection manager", map[protoreflect.FullName]*rules{
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager": {
@@ -182,7 +206,10 @@ func init() {
 				"max_inbound_window_update_frames_per_data_frame_sent stream_error_on_invalid_http_messaging " +
 				"override_stream_error_on_invalid_http_message custom_settings_parameters connection_keepalive",
 			instead: map[string]string{
-				"allow_metadata": "METADATA frames are Envoy's own and are not implemented",
+				"allow_metadata":           "METADATA frames are Envoy's own and are not implemented",
+				"max_metadata_size":        "METADATA frames are Envoy's own and are not implemented",
+				"max_header_field_size_kb": "use max_request_headers_kb",
+				"use_oghttp2_codec":        "there is one codec",
 			},
 		},
 		"envoy.config.core.v3.Http2ProtocolOptions.SettingsParameter": {use: "identifier value"},
@@ -211,6 +238,7 @@ func init() {
 				"strict_check_headers":  "the headers it is about are never taken from a client",
 				"upstream_http_filters": "filters run before the router",
 				"upstream_log":          "the access log tells of the upstream",
+				"upstream_log_options":  "the access log tells of the upstream",
 			},
 		},
 	})
