@@ -218,7 +218,7 @@ func document(t *testing.T) string {
 Generated from the table of ` + "`sidecar/config`" + `; do not edit. The sidecar reads Envoy's v3 API, by xDS or from a
 bootstrap file. Every field of every message that it takes is here, as go-control-plane's descriptors have them. A
 refused one is refused with its path, wherever it is set, as is what has no message here. Absent fields have Envoy's
-defaults.
+defaults, but for a listener's ` + "`enable_reuse_port`" + `, which is off.
 `)
 	sections := map[string][]protoreflect.FullName{}
 	for name, r := range fields {

@@ -182,11 +182,6 @@ const (
 	CodecHTTP2
 )
 
-// Speaks tells whether a connection on which ALPN agreed on a protocol can be served.
-func (c Codec) Speaks(alpn string) bool {
-	return alpn == "h2" && c != CodecHTTP1 || alpn == "http/1.1" && c != CodecHTTP2
-}
-
 // EscapedSlashes is what happens to %2F and %5C in a path.
 type EscapedSlashes uint8
 

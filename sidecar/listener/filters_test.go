@@ -505,3 +505,29 @@ func TestOverload(t *testing.T) {
 		t.Errorf("not accepted afterwards: %v", err)
 	}
 }
+
+// TestInspectsUnasked: connections are looked at for TLS only where a chain could not be
+// chosen otherwise, so that a server behind others may speak first.
+func TestInspectsUnasked(t *testing.T) {
+	for name, c := range map[string]struct {
+		match Match
+		want  bool
+	}{
+		"nothing":                {Match{}, false},
+		"plaintext":              {Match{TransportProtocol: "raw_buffer"}, false},
+		"protocols of plaintext": {Match{TransportProtocol: "raw_buffer", ApplicationProtocols: []string{"h2c"}}, false},
+		"names of plaintext":     {Match{TransportProtocol: "raw_buffer", ServerNames: []string{"a.example"}}, false},
+		"TLS":                    {Match{TransportProtocol: "tls"}, true},
+		"names":                  {Match{ServerNames: []string{"a.example"}}, true},
+		"protocols":              {Match{ApplicationProtocols: []string{"h2"}}, true},
+	} {
+		s := &snapshot{cfg: &Config{Chains: []FilterChain{{Match: Match{SourceType: External}}, {Match: c.match}}}}
+		if got := s.filters(); len(got) == 1 != c.want {
+			t.Errorf("%s: %d filters", name, len(got))
+		}
+		s.cfg.Filters = []Filter{{OriginalDst: true}, {TLSInspector: true}}
+		if got := s.filters(); len(got) != 2 {
+			t.Errorf("%s, with an inspector: %d filters", name, len(got))
+		}
+	}
+}
