@@ -41,11 +41,14 @@ func init() {
 				"drain_type bind_to_port deprecated_v1 reuse_port enable_reuse_port freebind transparent socket_options " +
 				"tcp_fast_open_queue_length tcp_backlog_size tcp_keepalive enable_mptcp ignore_global_conn_limit bypass_overload_manager " +
 				"per_connection_buffer_limit_bytes",
+			but: map[string]string{
+				"per_connection_buffer_limit_bytes": "for what is kept of requests and answers alone; a TCP proxy has a buffer of a fixed size for each direction",
+				"default_filter_chain":              "without a filter_chain_match, which Envoy passes over",
+			},
 			ignore: map[string]string{
-				"stat_prefix": statsReason,
-				"per_connection_buffer_high_watermark_timeout": bufferReason,
-				"connection_balance_config":                    balanceReason,
-				"max_connections_to_accept_per_socket_event":   balanceReason,
+				"stat_prefix":                                statsReason,
+				"connection_balance_config":                  balanceReason,
+				"max_connections_to_accept_per_socket_event": balanceReason,
 			},
 			instead: map[string]string{
 				"udp_listener_config":  "only TCP and Unix sockets are listened on",
@@ -53,7 +56,9 @@ func init() {
 				"internal_listener":    "name the upstream directly",
 				"api_listener":         "only sockets are listened on",
 				"stats_matcher":        statsReason,
-				"fcds_config":          "write the chains into filter_chains",
+
+				"per_connection_buffer_high_watermark_timeout": bufferReason + "; what moves no byte ends by idle timeouts",
+				"fcds_config": "write the chains into filter_chains",
 			},
 		},
 		"envoy.config.listener.v3.Listener.DeprecatedV1": {use: "bind_to_port"},
@@ -84,15 +89,22 @@ func init() {
 		"envoy.config.listener.v3.FilterChainMatch": {
 			use: "destination_port prefix_ranges direct_source_prefix_ranges source_type source_prefix_ranges " +
 				"source_ports server_names transport_protocol application_protocols",
+			but:     map[string]string{"transport_protocol": "tls and raw_buffer alone: nothing would ever match another"},
 			instead: map[string]string{"address_suffix": notInEnvoy, "suffix_len": notInEnvoy},
 		},
-		"envoy.config.core.v3.CidrRange":  {use: "address_prefix prefix_len"},
+		"envoy.config.core.v3.CidrRange": {
+			use: "address_prefix prefix_len", but: map[string]string{"prefix_len": "no more than the address has bits"},
+		},
 		"envoy.config.listener.v3.Filter": {use: "typed_config", ignore: nameOnly, instead: notDiscovered},
 		"envoy.config.core.v3.TransportSocket": {
 			use: "typed_config", ignore: nameOnly,
 		},
 		"envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector": {
 			use: "enable_ja3_fingerprinting enable_ja4_fingerprinting max_client_hello_size close_connection_on_client_hello_parsing_errors",
+			but: map[string]string{
+				"enable_ja3_fingerprinting": "only false: fingerprints of clients are not made",
+				"enable_ja4_fingerprinting": "only false: fingerprints of clients are not made",
+			},
 			ignore: map[string]string{
 				"initial_read_buffer_size": "the first bytes are looked at in the socket",
 			},
@@ -183,6 +195,10 @@ func init() {
 		"envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension": {use: "typed_config"},
 		"envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig": {
 			use: "pack_trace_reason use_request_id_for_trace_sampling",
+			but: map[string]string{
+				"pack_trace_reason":                 "not false: the decision to trace is always noted in the id",
+				"use_request_id_for_trace_sampling": "not false: requests are always sampled by their id",
+			},
 		},
 		"envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation": {use: "mutations"},
 		"envoy.extensions.filters.network.http_connection_manager.v3.Rds":               {use: "config_source route_config_name"},
@@ -192,8 +208,8 @@ func init() {
 			instead: map[string]string{"config_discovery": "write the configuration into typed_config"},
 		},
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails": {
-			use:     "subject cert chain dns uri",
-			instead: map[string]string{"format": "the elements are those that Envoy writes by default", "issuer": "use chain"},
+			use:     "subject cert chain dns uri issuer",
+			instead: map[string]string{"format": "the elements are those that Envoy writes by default"},
 		},
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig": {
 			use:     "upgrade_type enabled",
@@ -221,6 +237,10 @@ func init() {
 		"envoy.config.core.v3.Http1ProtocolOptions": {
 			use: "accept_http_10 allow_absolute_url default_host_for_http_10 header_key_format enable_trailers " +
 				"send_fully_qualified_url allow_custom_methods ignore_http_11_upgrade",
+			but: map[string]string{
+				"allow_absolute_url":       "not false: targets in absolute form are always understood (RFC 9112 3.2.2)",
+				"send_fully_qualified_url": "in clusters alone: a listener sends no requests",
+			},
 			ignore: map[string]string{
 				"use_balsa_parser": "there is one parser",
 				"override_stream_error_on_invalid_http_message": "after a message that was refused nothing tells where the next one begins",
@@ -298,7 +318,11 @@ func init() {
 			use: "string_value bool_value int_value double_value array_value kvlist_value bytes_value",
 		},
 		"envoy.config.core.v3.SubstitutionFormatString": {
-			use:    "text_format text_format_source json_format content_type omit_empty_values",
+			use: "text_format text_format_source json_format content_type omit_empty_values",
+			but: map[string]string{
+				"text_format_source": "not a filename",
+				"content_type":       "of local replies alone",
+			},
 			ignore: map[string]string{"json_format_options": "the members of an object are always sorted"},
 			instead: map[string]string{
 				"formatters": "Envoy's own operators are all there is; REQ_WITHOUT_QUERY is one of them",

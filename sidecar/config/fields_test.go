@@ -39,6 +39,11 @@ func TestTableNamesFields(t *testing.T) {
 		for f := range r.instead {
 			listed = append(listed, protoreflect.Name(f))
 		}
+		for f := range r.but {
+			if !r.implemented[protoreflect.Name(f)] {
+				t.Errorf("%s: what is refused of %s, which is not implemented, is said twice", name, f)
+			}
+		}
 		seen := map[protoreflect.Name]bool{}
 		for _, f := range listed {
 			if d.Fields().ByName(f) == nil {
@@ -249,6 +254,9 @@ func (r *rules) meaning(fd protoreflect.FieldDescriptor) string {
 	name := string(fd.Name())
 	switch r.of(fd.Name()) {
 	case implemented:
+		if but := r.but[name]; but != "" {
+			return takes(fd) + ", but " + but
+		}
 		return takes(fd)
 	case noEffect:
 		return "accepted, without effect: " + r.ignore[name]

@@ -33,7 +33,7 @@ func hcmTrust(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err
 	}
 	d := m.GetSetCurrentClientCertDetails()
 	out.ClientCert = hcm.ClientCert{
-		Cert: d.GetCert(), Chain: d.GetChain(), Subject: d.GetSubject().GetValue(), URI: d.GetUri(), DNS: d.GetDns(),
+		Cert: d.GetCert(), Chain: d.GetChain(), Subject: d.GetSubject().GetValue(), Issuer: d.GetIssuer(), URI: d.GetUri(), DNS: d.GetDns(),
 	}
 	out.Scheme = strings.ToLower(m.GetSchemeHeaderTransformation().GetSchemeToOverwrite())
 	out.MatchUpstreamScheme = out.Scheme == "" && m.GetSchemeHeaderTransformation().GetMatchUpstream()

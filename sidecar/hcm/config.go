@@ -115,7 +115,7 @@ type Trust struct {
 }
 
 // ClientCert is Envoy's SetCurrentClientCertDetails.
-type ClientCert struct{ Cert, Chain, Subject, URI, DNS bool }
+type ClientCert struct{ Cert, Chain, Subject, Issuer, URI, DNS bool }
 
 // HTTP1 is Envoy's Http1ProtocolOptions, as far as it has a meaning here.
 type HTTP1 struct {

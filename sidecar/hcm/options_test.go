@@ -495,13 +495,16 @@ func TestClientCertDetails(t *testing.T) {
 		t.Fatal(err)
 	}
 	leaf.DNSNames = []string{"a.example", `evil",By=x;y`}
+	if leaf.RawIssuer, err = asn1.Marshal(pkix.Name{CommonName: `CA"`}.ToRDNSequence()); err != nil {
+		t.Fatal(err)
+	}
 	info := &stream.Info{TLS: true, OwnID: apiID, PeerID: webID, PeerCertHash: "ab", PeerChain: []*x509.Certificate{leaf, leaf}}
-	cfg := &Config{ForwardClientCert: SanitizeSet, ClientCert: ClientCert{true, true, true, true, true}}
+	cfg := &Config{ForwardClientCert: SanitizeSet, ClientCert: ClientCert{true, true, true, true, true, true}}
 	got := clientCertElement(cfg, info)
 	parts := strings.Split(got, ";")
-	if len(parts) != 9 || parts[0] != "By="+apiID || parts[1] != "Hash=ab" || !strings.HasPrefix(parts[2], `Cert="-----BEGIN%20CERTIFICATE-----%0A`) ||
+	if len(parts) != 10 || parts[0] != "By="+apiID || parts[1] != "Hash=ab" || !strings.HasPrefix(parts[2], `Cert="-----BEGIN%20CERTIFICATE-----%0A`) ||
 		!strings.HasPrefix(parts[3], `Chain="`) || parts[4] != `Subject="`+peercert.DistinguishedName(leaf.RawSubject)+`"` || parts[5] != "URI="+webID ||
-		parts[6] != "DNS=a.example" || parts[7]+";"+parts[8] != `DNS="evil\",By=x;y"` {
+		parts[6] != "DNS=a.example" || parts[7]+";"+parts[8] != `DNS="evil\",By=x;y"` || parts[9] != `Issuer="CN=CA\""` {
 		t.Errorf("%q", parts)
 	}
 	text, err := url.QueryUnescape(strings.Trim(strings.TrimPrefix(parts[3], "Chain="), `"`))
@@ -528,6 +531,10 @@ func TestClientCertDetails(t *testing.T) {
 	m.cfg = &Config{ForwardClientCert: SanitizeSet, ClientCert: ClientCert{URI: true}}
 	if m.NeedsPeerChain() {
 		t.Error("a URI alone needs the chain")
+	}
+	m.cfg.ClientCert = ClientCert{Issuer: true}
+	if !m.NeedsPeerChain() {
+		t.Error("an issuer does not need the chain")
 	}
 }
 
