@@ -175,7 +175,7 @@ func init() {
 				"preserve_external_request_id always_set_request_id_in_response proxy_100_continue add_user_agent " +
 				"represent_ipv4_remote_address_as_ipv4_mapped_ipv6 append_x_forwarded_port scheme_header_transformation " +
 				"strip_matching_host_port strip_any_host_port strip_trailing_host_dot local_reply_config append_local_overload request_id_extension " +
-				"early_header_mutation_extensions",
+				"early_header_mutation_extensions original_ip_detection_extensions",
 			ignore: map[string]string{
 				"add_proxy_protocol_connection_state": "no filter reads it",
 				"record_route_resolution_stats":       statsReason,
@@ -185,7 +185,6 @@ func init() {
 				"scoped_routes":                    "use rds or route_config",
 				"path_normalization_options":       "use normalize_path and merge_slashes",
 				"typed_header_validation_config":   "messages are always validated",
-				"original_ip_detection_extensions": "use xff_num_trusted_hops",
 				"forward_client_cert_matcher":      "use forward_client_cert_details",
 				"proxy_status_config":              "the access log tells why",
 				"drain_timeout_jitter":             "a drain ends as soon as the client has seen that it began",

@@ -165,3 +165,34 @@ func TestReplyFiles(t *testing.T) {
 		t.Errorf("from a control plane: %v", err)
 	}
 }
+
+// TestDetection: the extension that reads x-forwarded-for says how many hops are believed,
+// alone, as in Envoy.
+func TestDetection(t *testing.T) {
+	const xff = `{name: x, typed_config: {"@type": type.googleapis.com/envoy.extensions.http.original_ip_detection.xff.v3.XffConfig, `
+	for fields, want := range map[string]string{
+		"original_ip_detection_extensions: [" + xff + `xff_num_trusted_hops: 2}}], `:                        "",
+		"original_ip_detection_extensions: [" + xff + `xff_num_trusted_hops: 2, skip_xff_append: true}}], `: "",
+		"original_ip_detection_extensions: [" + xff + `skip_xff_append: false}}], `:                         "[0].typed_config.skip_xff_append: must be true",
+		"original_ip_detection_extensions: [" + xff + `xff_trusted_cidrs: {}}}], `:                          "[0].typed_config.xff_trusted_cidrs: unsupported",
+		"original_ip_detection_extensions: [" + xff + "}}, " + xff + "}}], ":                                "[1]: is one more extension",
+		"use_remote_address: true, original_ip_detection_extensions: [" + xff + "}}], ":                     ": cannot be used together with use_remote_address",
+		"xff_num_trusted_hops: 1, original_ip_detection_extensions: [" + xff + "}}], ":                      ": cannot be used together with xff_num_trusted_hops",
+		`original_ip_detection_extensions: [{name: x, typed_config: {"@type": type.googleapis.com/` +
+			`envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig}}], `: "[0].typed_config: is not that of xff",
+	} {
+		b, err := ParseBootstrap([]byte(`static_resources: {listeners: [{name: l, address: {socket_address: {address: 127.0.0.1, port_value: 1}}, filter_chains: [
+			{filters: [{name: h, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, stat_prefix: s, ` + fields +
+			`route_config: {}, http_filters: [{name: r, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]}}]}]}]}`))
+		switch {
+		case want != "" && (err == nil || !strings.Contains(err.Error(), "original_ip_detection_extensions"+want)):
+			t.Errorf("%s: %v", fields, err)
+		case want == "" && err != nil:
+			t.Errorf("%s: %v", fields, err)
+		case want == "":
+			if c := b.Listeners[0].Chains[0].HTTP; c.XFFTrustedHops != 2 || c.UseRemoteAddress || !c.NamesClients() {
+				t.Errorf("%s: %+v", fields, c.Trust)
+			}
+		}
+	}
+}
