@@ -259,6 +259,9 @@ func (c *Config) listener(p *place, certs *certs) (map[string]any, error) {
 				chain["transport_socket"] = certs.discovered()
 			default:
 				chain["transport_socket"] = certs.downstream()
+				if common, ok := kind.(map[string]any); ok {
+					maps.Copy(commonOf(chain), common)
+				}
 			}
 			delete(chain, "tls")
 			chains = append(chains, chain)

@@ -144,8 +144,13 @@ func (c *certs) writeSecrets() error {
 
 // validationOf is the validation context of a chain whose transport socket is downstream's.
 func validationOf(chain map[string]any) map[string]any {
+	return commonOf(chain)["validation_context"].(map[string]any)
+}
+
+// commonOf is the common TLS context of such a chain.
+func commonOf(chain map[string]any) map[string]any {
 	socket := chain["transport_socket"].(map[string]any)["typed_config"].(map[string]any)
-	return socket["common_tls_context"].(map[string]any)["validation_context"].(map[string]any)
+	return socket["common_tls_context"].(map[string]any)
 }
 
 // discovered is downstream, with certificate and trust from files of discovery.

@@ -166,9 +166,7 @@ func TestBootstrapRefuses(t *testing.T) {
 		{"two directions", "direction: inbound", "direction: outbound", `is "outbound", but traffic_direction is INBOUND`},
 		{"retry condition", "connect-failure,reset", "connect-failure,sometimes,reset", `retry_policy.retry_on: unsupported condition "sometimes"`},
 		{"same name twice", "  - name: db\n    address", "  - name: in\n    address", `static_resources.listeners[1].name: "in" is the name of another listener`},
-		{"alpn", "alpn_protocols: [http/1.1]", "alpn_protocols: [h3, http/1.1]", `offers "h3", which the HTTP connection manager does not speak`},
 		{"alpn with a gap", "alpn_protocols: [http/1.1]", `alpn_protocols: ["h2,,http/1.1"]`, `alpn_protocols[0]: "h2,,http/1.1" names an empty protocol`},
-		{"alpn with a space", "alpn_protocols: [http/1.1]", `alpn_protocols: ["h2, http/1.1"]`, `offers " http/1.1", which the HTTP connection manager does not speak`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if !strings.Contains(string(text), c.old) {

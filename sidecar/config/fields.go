@@ -28,6 +28,8 @@ type rules struct {
 	ignore map[string]string
 	// instead says, for some unsupported fields, what to use.
 	instead map[string]string
+	// but says, for some implemented fields, which of their values are refused.
+	but map[string]string
 
 	implemented map[protoreflect.Name]bool
 }

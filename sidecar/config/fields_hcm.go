@@ -2,6 +2,7 @@ package config
 
 import (
 	preservecasev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/header_formatters/preserve_case/v3"
+	xffv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/original_ip_detection/xff/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
@@ -15,9 +16,16 @@ func init() {
 			use: "access_log_flush_interval flush_access_log_on_new_request flush_log_on_tunnel_successfully_established",
 		},
 		hcmPackage + "HttpConnectionManager.InternalAddressConfig": {use: "unix_sockets cidr_ranges"},
-		hcmPackage + "LocalReplyConfig":                            {use: "mappers body_format"},
-		hcmPackage + "ResponseMapper":                              {use: "filter status_code body body_format_override headers_to_add"},
-		"envoy.config.core.v3.SchemeHeaderTransformation":          {use: "scheme_to_overwrite match_upstream"},
+		"envoy.extensions.http.original_ip_detection.xff.v3.XffConfig": {
+			use: "xff_num_trusted_hops skip_xff_append",
+			but: map[string]string{"skip_xff_append": "not false: use use_remote_address, which appends"},
+			instead: map[string]string{
+				"xff_trusted_cidrs": "use xff_num_trusted_hops",
+			},
+		},
+		hcmPackage + "LocalReplyConfig":                   {use: "mappers body_format"},
+		hcmPackage + "ResponseMapper":                     {use: "filter status_code body body_format_override headers_to_add"},
+		"envoy.config.core.v3.SchemeHeaderTransformation": {use: "scheme_to_overwrite match_upstream"},
 		"envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat": {
 			use: "proper_case_words stateful_formatter",
 		},
@@ -62,5 +70,5 @@ func init() {
 		},
 		"envoy.config.core.v3.RuntimeUInt32": {use: "default_value", ignore: map[string]string{"runtime_key": runtimeReason}},
 	})
-	extend("envoy.config.core.v3.TypedExtensionConfig.typed_config", "extension", &preservecasev3.PreserveCaseFormatterConfig{})
+	extend("envoy.config.core.v3.TypedExtensionConfig.typed_config", "extension", &preservecasev3.PreserveCaseFormatterConfig{}, &xffv3.XffConfig{})
 }

@@ -25,8 +25,13 @@ const (
 	metaReason   = "metadata of other namespaces is for other readers"
 	ticketReason = "sessions are never resumed"
 
+	notInEnvoy = "Envoy does not implement it either"
+
 	balanceReason = "each connection has a goroutine of its own, which runs wherever there is room"
 )
+
+// notDiscovered is said of filters whose configuration would come by ECDS.
+var notDiscovered = map[string]string{"config_discovery": "write the configuration into typed_config"}
 
 func init() {
 	declare("Listener", map[protoreflect.FullName]*rules{
@@ -36,17 +41,24 @@ func init() {
 				"drain_type bind_to_port deprecated_v1 reuse_port enable_reuse_port freebind transparent socket_options " +
 				"tcp_fast_open_queue_length tcp_backlog_size tcp_keepalive enable_mptcp ignore_global_conn_limit bypass_overload_manager " +
 				"per_connection_buffer_limit_bytes",
+			but: map[string]string{
+				"per_connection_buffer_limit_bytes": "for what is kept of requests and answers alone; a TCP proxy has a buffer of a fixed size for each direction",
+				"default_filter_chain":              "without a filter_chain_match, which Envoy passes over",
+			},
 			ignore: map[string]string{
-				"stat_prefix": statsReason,
-				"per_connection_buffer_high_watermark_timeout": bufferReason,
-				"connection_balance_config":                    balanceReason,
-				"max_connections_to_accept_per_socket_event":   balanceReason,
+				"stat_prefix":                                statsReason,
+				"connection_balance_config":                  balanceReason,
+				"max_connections_to_accept_per_socket_event": balanceReason,
 			},
 			instead: map[string]string{
 				"udp_listener_config":  "only TCP and Unix sockets are listened on",
 				"filter_chain_matcher": "use filter_chain_match",
 				"internal_listener":    "name the upstream directly",
 				"api_listener":         "only sockets are listened on",
+				"stats_matcher":        statsReason,
+
+				"per_connection_buffer_high_watermark_timeout": bufferReason + "; what moves no byte ends by idle timeouts",
+				"fcds_config": "write the chains into filter_chains",
 			},
 		},
 		"envoy.config.listener.v3.Listener.DeprecatedV1": {use: "bind_to_port"},
@@ -64,7 +76,9 @@ func init() {
 				"typed_filter_metadata": metaReason,
 			},
 		},
-		"envoy.config.listener.v3.ListenerFilter": {use: "typed_config filter_disabled", ignore: nameOnly},
+		"envoy.config.listener.v3.ListenerFilter": {
+			use: "typed_config filter_disabled", ignore: nameOnly, instead: notDiscovered,
+		},
 		"envoy.config.listener.v3.ListenerFilterChainMatchPredicate": {
 			use: "or_match and_match not_match any_match destination_port_range",
 		},
@@ -75,14 +89,22 @@ func init() {
 		"envoy.config.listener.v3.FilterChainMatch": {
 			use: "destination_port prefix_ranges direct_source_prefix_ranges source_type source_prefix_ranges " +
 				"source_ports server_names transport_protocol application_protocols",
+			but:     map[string]string{"transport_protocol": "tls and raw_buffer alone: nothing would ever match another"},
+			instead: map[string]string{"address_suffix": notInEnvoy, "suffix_len": notInEnvoy},
 		},
-		"envoy.config.core.v3.CidrRange":  {use: "address_prefix prefix_len"},
-		"envoy.config.listener.v3.Filter": {use: "typed_config", ignore: nameOnly},
+		"envoy.config.core.v3.CidrRange": {
+			use: "address_prefix prefix_len", but: map[string]string{"prefix_len": "no more than the address has bits"},
+		},
+		"envoy.config.listener.v3.Filter": {use: "typed_config", ignore: nameOnly, instead: notDiscovered},
 		"envoy.config.core.v3.TransportSocket": {
 			use: "typed_config", ignore: nameOnly,
 		},
 		"envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector": {
 			use: "enable_ja3_fingerprinting enable_ja4_fingerprinting max_client_hello_size close_connection_on_client_hello_parsing_errors",
+			but: map[string]string{
+				"enable_ja3_fingerprinting": "only false: fingerprints of clients are not made",
+				"enable_ja4_fingerprinting": "only false: fingerprints of clients are not made",
+			},
 			ignore: map[string]string{
 				"initial_read_buffer_size": "the first bytes are looked at in the socket",
 			},
@@ -95,6 +117,7 @@ func init() {
 			instead: map[string]string{
 				"rules":             "extensions of the header are not read",
 				"pass_through_tlvs": "extensions of the header are not passed on",
+				"tlv_location":      "extensions of the header are not read",
 			},
 		},
 		"envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit": {use: "stat_prefix max_connections delay runtime_enabled"},
@@ -111,6 +134,10 @@ func init() {
 				"tunneling_config":        "bytes are passed on as they are",
 				"downstream_idle_timeout": "use idle_timeout",
 				"upstream_idle_timeout":   "use idle_timeout",
+
+				"on_demand":                       "clusters are asked for with everything else",
+				"proxy_protocol_tlvs":             "extensions of the header are not written",
+				"proxy_protocol_tlv_merge_policy": "extensions of the header are not written",
 			},
 		},
 		"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions": {
@@ -123,9 +150,18 @@ func init() {
 		"envoy.type.v3.HashPolicy.SourceIp":                                                    {},
 	})
 	declare("Addresses", map[protoreflect.FullName]*rules{
-		"envoy.config.core.v3.Address":       {use: "socket_address pipe"},
-		"envoy.config.core.v3.SocketAddress": {use: "protocol address port_value ipv4_compat"},
-		"envoy.config.core.v3.Pipe":          {use: "path mode"},
+		"envoy.config.core.v3.Address": {
+			use: "socket_address pipe", instead: map[string]string{"envoy_internal_address": "name the upstream directly"},
+		},
+		"envoy.config.core.v3.SocketAddress": {
+			use: "protocol address port_value ipv4_compat",
+			instead: map[string]string{
+				"named_port":                 "use port_value",
+				"resolver_name":              "names are resolved by DNS alone",
+				"network_namespace_filepath": "run a sidecar in that namespace",
+			},
+		},
+		"envoy.config.core.v3.Pipe": {use: "path mode"},
 	})
 	declare("HTTP connection manager", map[protoreflect.FullName]*rules{
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager": {
@@ -139,7 +175,7 @@ func init() {
 				"preserve_external_request_id always_set_request_id_in_response proxy_100_continue add_user_agent " +
 				"represent_ipv4_remote_address_as_ipv4_mapped_ipv6 append_x_forwarded_port scheme_header_transformation " +
 				"strip_matching_host_port strip_any_host_port strip_trailing_host_dot local_reply_config append_local_overload request_id_extension " +
-				"early_header_mutation_extensions",
+				"early_header_mutation_extensions original_ip_detection_extensions",
 			ignore: map[string]string{
 				"add_proxy_protocol_connection_state": "no filter reads it",
 				"record_route_resolution_stats":       statsReason,
@@ -149,7 +185,6 @@ func init() {
 				"scoped_routes":                    "use rds or route_config",
 				"path_normalization_options":       "use normalize_path and merge_slashes",
 				"typed_header_validation_config":   "messages are always validated",
-				"original_ip_detection_extensions": "use xff_num_trusted_hops",
 				"forward_client_cert_matcher":      "use forward_client_cert_details",
 				"proxy_status_config":              "the access log tells why",
 				"drain_timeout_jitter":             "a drain ends as soon as the client has seen that it began",
@@ -159,6 +194,10 @@ func init() {
 		"envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension": {use: "typed_config"},
 		"envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig": {
 			use: "pack_trace_reason use_request_id_for_trace_sampling",
+			but: map[string]string{
+				"pack_trace_reason":                 "not false: the decision to trace is always noted in the id",
+				"use_request_id_for_trace_sampling": "not false: requests are always sampled by their id",
+			},
 		},
 		"envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation": {use: "mutations"},
 		"envoy.extensions.filters.network.http_connection_manager.v3.Rds":               {use: "config_source route_config_name"},
@@ -168,8 +207,8 @@ func init() {
 			instead: map[string]string{"config_discovery": "write the configuration into typed_config"},
 		},
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails": {
-			use:     "subject cert chain dns uri",
-			instead: map[string]string{"format": "the elements are those that Envoy writes by default", "issuer": "use chain"},
+			use:     "subject cert chain dns uri issuer",
+			instead: map[string]string{"format": "the elements are those that Envoy writes by default"},
 		},
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig": {
 			use:     "upgrade_type enabled",
@@ -182,7 +221,10 @@ func init() {
 				"max_inbound_window_update_frames_per_data_frame_sent stream_error_on_invalid_http_messaging " +
 				"override_stream_error_on_invalid_http_message custom_settings_parameters connection_keepalive",
 			instead: map[string]string{
-				"allow_metadata": "METADATA frames are Envoy's own and are not implemented",
+				"allow_metadata":           "METADATA frames are Envoy's own and are not implemented",
+				"max_metadata_size":        "METADATA frames are Envoy's own and are not implemented",
+				"max_header_field_size_kb": "use max_request_headers_kb",
+				"use_oghttp2_codec":        "there is one codec",
 			},
 		},
 		"envoy.config.core.v3.Http2ProtocolOptions.SettingsParameter": {use: "identifier value"},
@@ -194,6 +236,10 @@ func init() {
 		"envoy.config.core.v3.Http1ProtocolOptions": {
 			use: "accept_http_10 allow_absolute_url default_host_for_http_10 header_key_format enable_trailers " +
 				"send_fully_qualified_url allow_custom_methods ignore_http_11_upgrade override_stream_error_on_invalid_http_message",
+			but: map[string]string{
+				"allow_absolute_url":       "not false: targets in absolute form are always understood (RFC 9112 3.2.2)",
+				"send_fully_qualified_url": "in clusters alone: a listener sends no requests",
+			},
 			ignore: map[string]string{
 				"use_balsa_parser": "there is one parser",
 			},
@@ -210,6 +256,7 @@ func init() {
 				"strict_check_headers":  "the headers it is about are never taken from a client",
 				"upstream_http_filters": "filters run before the router",
 				"upstream_log":          "the access log tells of the upstream",
+				"upstream_log_options":  "the access log tells of the upstream",
 			},
 		},
 	})
@@ -270,7 +317,11 @@ func init() {
 			use: "string_value bool_value int_value double_value array_value kvlist_value bytes_value",
 		},
 		"envoy.config.core.v3.SubstitutionFormatString": {
-			use:    "text_format text_format_source json_format content_type omit_empty_values",
+			use: "text_format text_format_source json_format content_type omit_empty_values",
+			but: map[string]string{
+				"text_format_source": "not a filename",
+				"content_type":       "of local replies alone",
+			},
 			ignore: map[string]string{"json_format_options": "the members of an object are always sorted"},
 			instead: map[string]string{
 				"formatters": "Envoy's own operators are all there is; REQ_WITHOUT_QUERY is one of them",

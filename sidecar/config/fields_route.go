@@ -27,6 +27,7 @@ func init() {
 			use: "name virtual_hosts most_specific_header_mutations_wins ignore_port_in_host_matching " +
 				"ignore_path_parameters_in_path_matching validate_clusters request_mirror_policies max_direct_response_body_size_bytes " +
 				"typed_per_filter_config internal_only_headers" + headerMutations,
+			but: map[string]string{"max_direct_response_body_size_bytes": "1 MiB at most: a longer body is refused"},
 			ignore: map[string]string{
 				"metadata": metaReason,
 			},

@@ -9,9 +9,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/envoyproxy/go-control-plane/envoy/annotations"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
@@ -36,6 +38,11 @@ func TestTableNamesFields(t *testing.T) {
 		}
 		for f := range r.instead {
 			listed = append(listed, protoreflect.Name(f))
+		}
+		for f := range r.but {
+			if !r.implemented[protoreflect.Name(f)] {
+				t.Errorf("%s: what is refused of %s, which is not implemented, is said twice", name, f)
+			}
 		}
 		seen := map[protoreflect.Name]bool{}
 		for _, f := range listed {
@@ -177,13 +184,46 @@ func TestFieldsDocument(t *testing.T) {
 	}
 }
 
+// The document has a row for each field that a message of the table has in the
+// descriptors, so that what a new go-control-plane brings shows by itself.
+func TestDocumentIsComplete(t *testing.T) {
+	data, err := os.ReadFile("../../docs/FIELDS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string]bool{}
+	var message string
+	for line := range strings.Lines(string(data)) {
+		if name, ok := strings.CutPrefix(line, "### "); ok {
+			message = strings.TrimSpace(name)
+		} else if name, ok := strings.CutPrefix(line, "| `"); ok {
+			field, _, _ := strings.Cut(name, "`")
+			rows[message+"."+field] = true
+		}
+	}
+	for name := range fields {
+		ds := newMessage(t, name).Descriptor().Fields()
+		for i := range ds.Len() {
+			full := string(ds.Get(i).FullName())
+			if !rows[full] {
+				t.Errorf("%s has no row", full)
+			}
+			delete(rows, full)
+		}
+	}
+	for full := range rows {
+		t.Errorf("%s has a row, and is no field of the table", full)
+	}
+}
+
 func document(t *testing.T) string {
 	var b strings.Builder
 	b.WriteString(`# Envoy fields that the sidecar takes
 
 Generated from the table of ` + "`sidecar/config`" + `; do not edit. The sidecar reads Envoy's v3 API, by xDS or from a
-bootstrap file. A field that is not on this page is refused, with its path, wherever it is set. Absent fields have
-Envoy's defaults.
+bootstrap file. Every field of every message that it takes is here, as go-control-plane's descriptors have them. A
+refused one is refused with its path, wherever it is set, as is what has no message here. Absent fields have Envoy's
+defaults, but for a listener's ` + "`enable_reuse_port`" + `, which is off.
 `)
 	sections := map[string][]protoreflect.FullName{}
 	for name, r := range fields {
@@ -195,27 +235,41 @@ Envoy's defaults.
 		for _, name := range sections[section] {
 			r := fields[name]
 			fmt.Fprintf(&b, "\n### %s\n\n", name)
-			if len(r.implemented)+len(r.ignore)+len(r.instead) == 0 {
+			ds := newMessage(t, name).Descriptor().Fields()
+			if ds.Len() == 0 {
 				b.WriteString("No fields: the message itself is the setting.\n")
 				continue
 			}
 			b.WriteString("| field | |\n|---|---|\n")
-			ds := newMessage(t, name).Descriptor().Fields()
 			for i := range ds.Len() {
-				fd := ds.Get(i)
-				f := string(fd.Name())
-				switch {
-				case r.implemented[fd.Name()]:
-					fmt.Fprintf(&b, "| `%s` | %s |\n", f, takes(fd))
-				case r.ignore[f] != "":
-					fmt.Fprintf(&b, "| `%s` | accepted, without effect: %s |\n", f, r.ignore[f])
-				case r.instead[f] != "":
-					fmt.Fprintf(&b, "| `%s` | refused: %s |\n", f, r.instead[f])
-				}
+				fmt.Fprintf(&b, "| `%s` | %s |\n", ds.Get(i).Name(), r.meaning(ds.Get(i)))
 			}
 		}
 	}
 	return b.String()
+}
+
+// meaning is what a row says of a field.
+func (r *rules) meaning(fd protoreflect.FieldDescriptor) string {
+	name := string(fd.Name())
+	switch r.of(fd.Name()) {
+	case implemented:
+		if but := r.but[name]; but != "" {
+			return takes(fd) + ", but " + but
+		}
+		return takes(fd)
+	case noEffect:
+		return "accepted, without effect: " + r.ignore[name]
+	}
+	switch {
+	case r.instead[name] != "":
+		return "refused: " + r.instead[name]
+	case proto.GetExtension(fd.Options(), annotations.E_DisallowedByDefault).(bool):
+		return "refused: deprecated, and refused by Envoy"
+	case fd.Options().(*descriptorpb.FieldOptions).GetDeprecated():
+		return "refused: deprecated"
+	}
+	return "refused"
 }
 
 func takes(fd protoreflect.FieldDescriptor) string {

@@ -27,7 +27,7 @@ func (d *decoder) connectionManager(m *hcmv3.HttpConnectionManager, path string)
 	}
 	for _, step := range []func(*hcmv3.HttpConnectionManager, *hcm.Config, string) error{
 		hcmCodec, d.hcmRoutes, d.hcmFilters, hcmEnums, hcmServerName, hcmTimeouts, hcmProtocol, hcmUpgrades,
-		hcmTrust, d.hcmRequestID, d.hcmEarly, hcmHost, hcmLifetime, d.hcmHTTP1, hcmLocalReplies, hcmLogs, d.hcmTracing,
+		hcmTrust, d.hcmDetection, d.hcmRequestID, d.hcmEarly, hcmHost, hcmLifetime, d.hcmHTTP1, d.hcmLocalReplies, hcmLogs, d.hcmTracing,
 	} {
 		if err := step(m, out, path); err != nil {
 			return nil, err
@@ -121,9 +121,7 @@ func hcmServerName(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string)
 			out.ServerName = "envoy"
 		}
 	case hcmv3.HttpConnectionManager_PASS_THROUGH:
-		if m.GetServerName() != "" {
-			return fail(path+".server_name", "has no effect with PASS_THROUGH; remove it")
-		}
+		// The name is for nothing then, as in Envoy.
 	default:
 		return fail(path+".server_header_transformation", "unknown value %d", m.GetServerHeaderTransformation())
 	}

@@ -2,8 +2,13 @@ package config
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
 )
@@ -29,7 +34,7 @@ func TestManagerRefuses(t *testing.T) {
 		{"flags: [UF, DF]", "flags: [XX]", `response_flag_filter.flags[0]: value must be in list`},
 		{"- status_code_filter: {comparison", "- {}\n                - status_code_filter: {comparison", `and_filter.filters[0].filter_specifier: value is required`},
 		{"json_format: {code: \"%RESPONSE_CODE%\"}", "json_format: {code: \"%NOPE%\"}", `mappers[0].body_format_override.json_format: code: access log format`},
-		{"body: {inline_string: gone}", "body: {filename: /x}", `body.filename: unsupported`},
+		{"body: {inline_string: gone}", "body: {filename: /no/such/file}", `mappers[0].body.filename: open /no/such/file: `},
 		{"omit_empty_values: true", "json_format_options: {}, text_format: x", ``},
 		{"{remove: X-Old}", "{remove: ''}", `early_header_mutation_extensions[0].typed_config.mutations[0].remove: is empty`},
 		{"{remove: X-Old}", "{remove: ':path'}", `early_header_mutation_extensions[0].typed_config.mutations[0].remove: ":path" cannot be changed`},
@@ -41,7 +46,7 @@ func TestManagerRefuses(t *testing.T) {
 		{"early_header_mutation.header_mutation.v3.HeaderMutation\n              mutations: [{remove_on_match: {key_matcher: {prefix: x-debug-}}}]", "header_formatters.preserve_case.v3.PreserveCaseFormatterConfig", `early_header_mutation_extensions[1].typed_config: is not that of header_mutation`},
 		{"early_header_mutation.header_mutation.v3.HeaderMutation\n              mutations: [{remove_on_match: {key_matcher: {prefix: x-debug-}}}]", "early_header_mutation.other.v3.Other", `early_header_mutation_extensions[1]`},
 		{"- name: another\n            typed_config:\n              \"@type\": type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation\n              mutations: [{remove_on_match: {key_matcher: {prefix: x-debug-}}}]", "- name: another", `early_header_mutation_extensions[1]`},
-		{", uri: true}", ", issuer: true}", `set_current_client_cert_details.issuer: unsupported`},
+		{", uri: true}", ", format: JSON}", `set_current_client_cert_details.format: unsupported`},
 	} {
 		if !strings.Contains(string(text), c.old) {
 			t.Fatalf("%q is not in the file", c.old)
@@ -129,6 +134,68 @@ func TestMalformedMessages(t *testing.T) {
 		c := b.Listeners[0].Chains[0].HTTP
 		if c.HTTP2.MalformedEndsConnection != want.http2 || c.KeepAfterBadRequest == want.http1 {
 			t.Errorf("%s: HTTP/1 goes on %v, HTTP/2 ends %v", fields, c.KeepAfterBadRequest, c.HTTP2.MalformedEndsConnection)
+		}
+	}
+}
+
+// TestReplyFiles: the body of a local reply may be in a file where the bootstrap says so. A
+// control plane must not have the sidecar's files read out to whoever asks.
+func TestReplyFiles(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "gone.txt")
+	if err := os.WriteFile(file, []byte("gone"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m := &bootstrapv3.Bootstrap{}
+	text := `{"staticResources": {"listeners": [{"name": "l", "address": {"socketAddress": {"address": "127.0.0.1", "portValue": 1}}, "filterChains": [
+		{"filters": [{"name": "h", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", "statPrefix": "s",
+		"localReplyConfig": {"mappers": [{"filter": {"notHealthCheckFilter": {}}, "body": {"filename": "` + file + `"}}]},
+		"routeConfig": {}, "httpFilters": [{"name": "r", "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]}}]}]}]}}`
+	if err := protojson.Unmarshal([]byte(text), m); err != nil {
+		t.Fatal(err)
+	}
+	b, err := ParseBootstrap([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Listeners[0].Chains[0].HTTP.LocalReplies.Mappers[0].Body; got == nil || *got != "gone" {
+		t.Errorf("the body is %v", got)
+	}
+	wire, err := proto.Marshal(m.GetStaticResources().GetListeners()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listener(wire); err == nil || !strings.Contains(err.Error(), "mappers[0].body.filename: files are read for what a bootstrap says only") {
+		t.Errorf("from a control plane: %v", err)
+	}
+}
+
+// TestDetection: the extension that reads x-forwarded-for says how many hops are believed,
+// alone, as in Envoy.
+func TestDetection(t *testing.T) {
+	const xff = `{name: x, typed_config: {"@type": type.googleapis.com/envoy.extensions.http.original_ip_detection.xff.v3.XffConfig, `
+	for fields, want := range map[string]string{
+		"original_ip_detection_extensions: [" + xff + `xff_num_trusted_hops: 2}}], `:                        "",
+		"original_ip_detection_extensions: [" + xff + `xff_num_trusted_hops: 2, skip_xff_append: true}}], `: "",
+		"original_ip_detection_extensions: [" + xff + `skip_xff_append: false}}], `:                         "[0].typed_config.skip_xff_append: must be true",
+		"original_ip_detection_extensions: [" + xff + `xff_trusted_cidrs: {}}}], `:                          "[0].typed_config.xff_trusted_cidrs: unsupported",
+		"original_ip_detection_extensions: [" + xff + "}}, " + xff + "}}], ":                                "[1]: is one more extension",
+		"use_remote_address: true, original_ip_detection_extensions: [" + xff + "}}], ":                     ": cannot be used together with use_remote_address",
+		"xff_num_trusted_hops: 1, original_ip_detection_extensions: [" + xff + "}}], ":                      ": cannot be used together with xff_num_trusted_hops",
+		`original_ip_detection_extensions: [{name: x, typed_config: {"@type": type.googleapis.com/` +
+			`envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig}}], `: "[0].typed_config: is not that of xff",
+	} {
+		b, err := ParseBootstrap([]byte(`static_resources: {listeners: [{name: l, address: {socket_address: {address: 127.0.0.1, port_value: 1}}, filter_chains: [
+			{filters: [{name: h, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, stat_prefix: s, ` + fields +
+			`route_config: {}, http_filters: [{name: r, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]}}]}]}]}`))
+		switch {
+		case want != "" && (err == nil || !strings.Contains(err.Error(), "original_ip_detection_extensions"+want)):
+			t.Errorf("%s: %v", fields, err)
+		case want == "" && err != nil:
+			t.Errorf("%s: %v", fields, err)
+		case want == "":
+			if c := b.Listeners[0].Chains[0].HTTP; c.XFFTrustedHops != 2 || c.UseRemoteAddress || !c.NamesClients() {
+				t.Errorf("%s: %+v", fields, c.Trust)
+			}
 		}
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
 )
 
-func hcmLocalReplies(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err error) {
+func (d *decoder) hcmLocalReplies(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err error) {
 	c := m.GetLocalReplyConfig()
 	if c == nil {
 		return nil
@@ -18,7 +18,7 @@ func hcmLocalReplies(m *hcmv3.HttpConnectionManager, out *hcm.Config, path strin
 		return err
 	}
 	for i, mm := range c.GetMappers() {
-		mapper, err := replyMapper(mm, at(path+".mappers", i))
+		mapper, err := d.replyMapper(mm, at(path+".mappers", i))
 		if err != nil {
 			return err
 		}
@@ -27,7 +27,8 @@ func hcmLocalReplies(m *hcmv3.HttpConnectionManager, out *hcm.Config, path strin
 	return nil
 }
 
-func replyMapper(m *hcmv3.ResponseMapper, path string) (*hcm.ReplyMapper, error) {
+// replyMapper: a body in a file is for static configuration, as that of a direct response.
+func (d *decoder) replyMapper(m *hcmv3.ResponseMapper, path string) (*hcm.ReplyMapper, error) {
 	out := &hcm.ReplyMapper{Status: int(m.GetStatusCode().GetValue())}
 	var err error
 	if out.Filter, err = logFilter(m.GetFilter(), path+".filter"); err != nil {
@@ -37,10 +38,14 @@ func replyMapper(m *hcmv3.ResponseMapper, path string) (*hcm.ReplyMapper, error)
 		return nil, fail(path+".filter", "is missing")
 	}
 	if b := m.GetBody(); b != nil {
-		if b.GetFilename() != "" {
-			return nil, fail(path+".body.filename", "unsupported; write the body into inline_string")
-		}
 		text := inline(b)
+		if name := b.GetFilename(); name != "" {
+			file, err := d.bodyFile(name, path+".body.filename")
+			if err != nil {
+				return nil, err
+			}
+			text = string(file)
+		}
 		out.Body = &text
 	}
 	if out.Format, err = replyFormat(m.GetBodyFormatOverride(), path+".body_format_override"); err != nil {

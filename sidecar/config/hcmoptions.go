@@ -10,6 +10,7 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	earlymutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	preservecasev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/header_formatters/preserve_case/v3"
+	xffv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/original_ip_detection/xff/v3"
 	uuidv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/request_id/uuid/v3"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
@@ -33,10 +34,34 @@ func hcmTrust(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err
 	}
 	d := m.GetSetCurrentClientCertDetails()
 	out.ClientCert = hcm.ClientCert{
-		Cert: d.GetCert(), Chain: d.GetChain(), Subject: d.GetSubject().GetValue(), URI: d.GetUri(), DNS: d.GetDns(),
+		Cert: d.GetCert(), Chain: d.GetChain(), Subject: d.GetSubject().GetValue(), Issuer: d.GetIssuer(), URI: d.GetUri(), DNS: d.GetDns(),
 	}
 	out.Scheme = strings.ToLower(m.GetSchemeHeaderTransformation().GetSchemeToOverwrite())
 	out.MatchUpstreamScheme = out.Scheme == "" && m.GetSchemeHeaderTransformation().GetMatchUpstream()
+	return nil
+}
+
+// hcmDetection takes the extension that Envoy has of itself where none is configured.
+func (d *decoder) hcmDetection(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) error {
+	extensions := m.GetOriginalIpDetectionExtensions()
+	if len(extensions) == 0 {
+		return nil
+	}
+	path += ".original_ip_detection_extensions"
+	c, ok := extension[*xffv3.XffConfig](d, extensions[0].GetTypedConfig())
+	switch {
+	case !ok:
+		return fail(path+"[0].typed_config", "is not that of xff; others are not known")
+	case len(extensions) > 1:
+		return fail(path+"[1]", "is one more extension; one is asked who the client is")
+	case out.UseRemoteAddress:
+		return fail(path, "cannot be used together with use_remote_address")
+	case out.XFFTrustedHops > 0:
+		return fail(path, "cannot be used together with xff_num_trusted_hops")
+	case c.GetSkipXffAppend() != nil && !c.GetSkipXffAppend().GetValue():
+		return fail(path+"[0].typed_config.skip_xff_append", "must be true; with use_remote_address the client is appended")
+	}
+	out.XFFTrustedHops = int(c.GetXffNumTrustedHops())
 	return nil
 }
 

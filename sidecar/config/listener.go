@@ -144,14 +144,6 @@ func (d *decoder) filterChain(m *listenerv3.FilterChain, path string) (*listener
 	if err := chainFacts(out, m.GetMetadata(), path+".metadata"); err != nil {
 		return nil, err
 	}
-	if out.HTTP != nil && out.TLS != nil {
-		for _, p := range out.TLS.ALPN {
-			if !out.HTTP.Codec.Speaks(p) {
-				return nil, fail(path+".transport_socket.typed_config.common_tls_context.alpn_protocols",
-					"offers %q, which the HTTP connection manager does not speak", p)
-			}
-		}
-	}
 	return out, nil
 }
 

@@ -51,12 +51,12 @@ func (d *decoder) listenerFilters(out *listener.Config, m *listenerv3.Listener) 
 	}
 	has := func(is func(listener.Filter) bool) bool { return slices.ContainsFunc(out.Filters, is) }
 	if out.HandOff && !has(func(f listener.Filter) bool { return f.OriginalDst }) {
-		out.Filters = append([]listener.Filter{{OriginalDst: true}}, out.Filters...)
+		out.Filters = append(out.Filters, listener.Filter{OriginalDst: true})
 	}
-	// As Envoy: the first chain decides for the listener.
+	// As Envoy: the first chain decides for the listener, and what is asked for so comes last.
 	if fc := m.GetFilterChains(); len(fc) > 0 && fc[0].GetUseProxyProto().GetValue() &&
 		!has(func(f listener.Filter) bool { return f.ProxyProtocol != nil }) {
-		out.Filters = append([]listener.Filter{{ProxyProtocol: &listener.ProxyProtocol{}}}, out.Filters...)
+		out.Filters = append(out.Filters, listener.Filter{ProxyProtocol: &listener.ProxyProtocol{}})
 	}
 	return nil
 }

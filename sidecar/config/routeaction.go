@@ -370,16 +370,24 @@ const (
 func (d *decoder) directResponse(m *routev3.DirectResponseAction, path string) (*route.DirectResponse, error) {
 	out := &route.DirectResponse{Status: int(m.GetStatus()), Body: []byte(inline(m.GetBody()))}
 	if name := m.GetBody().GetFilename(); name != "" {
-		if d.secrets == nil {
-			return nil, fail(path+".body.filename", "files are read for the routes of a bootstrap only; write the body into inline_string")
-		}
 		var err error
-		if out.Body, err = os.ReadFile(name); err != nil {
-			return nil, fail(path+".body.filename", "%v", err)
+		if out.Body, err = d.bodyFile(name, path+".body.filename"); err != nil {
+			return nil, err
 		}
 	}
 	if len(out.Body) > d.maxDirectBody {
 		return nil, fail(path+".body", "has %d bytes; %d are allowed", len(out.Body), d.maxDirectBody)
 	}
 	return out, nil
+}
+
+func (d *decoder) bodyFile(name, path string) ([]byte, error) {
+	if d.secrets == nil {
+		return nil, fail(path, "files are read for what a bootstrap says only; write the body into inline_string")
+	}
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fail(path, "%v", err)
+	}
+	return b, nil
 }

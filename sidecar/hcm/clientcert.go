@@ -15,7 +15,7 @@ func (m *Manager) NeedsPeerChain() bool { return m.cfg.needsPeerChain() }
 
 func (c *Config) needsPeerChain() bool {
 	d := c.ClientCert
-	return c.writesClientCert() && (d.Cert || d.Chain || d.Subject || d.DNS)
+	return c.writesClientCert() && (d.Cert || d.Chain || d.Subject || d.Issuer || d.DNS)
 }
 
 func (c *Config) writesClientCert() bool {
@@ -54,11 +54,7 @@ func clientCertElement(cfg *Config, info *stream.Info) string {
 		b.WriteByte('"')
 	}
 	if c.Subject {
-		b.WriteString(`;Subject="`)
-		if leaf != nil {
-			b.WriteString(peercert.DistinguishedName(leaf.RawSubject))
-		}
-		b.WriteByte('"')
+		writeName(&b, `;Subject="`, leaf, func(c *x509.Certificate) []byte { return c.RawSubject })
 	}
 	if c.URI {
 		writeURIs(&b, info)
@@ -68,7 +64,20 @@ func clientCertElement(cfg *Config, info *stream.Info) string {
 			b.WriteString(";DNS=" + quoted(name))
 		}
 	}
+	if c.Issuer {
+		writeName(&b, `;Issuer="`, leaf, func(c *x509.Certificate) []byte { return c.RawIssuer })
+	}
 	return b.String()
+}
+
+// writeName writes a distinguished name of a certificate, which is empty where that is not
+// known. RFC 2253 has escaped what would end the quotation.
+func writeName(b *strings.Builder, key string, leaf *x509.Certificate, name func(*x509.Certificate) []byte) {
+	b.WriteString(key)
+	if leaf != nil {
+		b.WriteString(peercert.DistinguishedName(name(leaf)))
+	}
+	b.WriteByte('"')
 }
 
 // writeURIs: the key is there even if there is no URI.

@@ -115,7 +115,7 @@ type Trust struct {
 }
 
 // ClientCert is Envoy's SetCurrentClientCertDetails.
-type ClientCert struct{ Cert, Chain, Subject, URI, DNS bool }
+type ClientCert struct{ Cert, Chain, Subject, Issuer, URI, DNS bool }
 
 // HTTP1 is Envoy's Http1ProtocolOptions, as far as it has a meaning here.
 type HTTP1 struct {
@@ -185,11 +185,6 @@ const (
 	CodecHTTP1
 	CodecHTTP2
 )
-
-// Speaks tells whether a connection on which ALPN agreed on a protocol can be served.
-func (c Codec) Speaks(alpn string) bool {
-	return alpn == "h2" && c != CodecHTTP1 || alpn == "http/1.1" && c != CodecHTTP2
-}
 
 // EscapedSlashes is what happens to %2F and %5C in a path.
 type EscapedSlashes uint8

@@ -10,8 +10,8 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
-// filters compiles the listener filters: those that are configured, and before
-// the first of them what the chains need to be told apart.
+// filters compiles the listener filters: those that are configured, and after them
+// what chains of TLS, which nothing would come to otherwise, are told apart by.
 func (s *snapshot) filters() []Filter {
 	out := s.cfg.Filters
 	inspected, needed := false, false
@@ -20,13 +20,23 @@ func (s *snapshot) filters() []Filter {
 	}
 	for i := range s.cfg.Chains {
 		m := &s.cfg.Chains[i].Match
-		needed = needed || len(m.ServerNames) > 0 || m.TransportProtocol != "" || len(m.ApplicationProtocols) > 0
+		needed = needed || m.tellsTLS()
 	}
 	if needed && !inspected {
 		// After the configured ones: a PROXY header precedes the ClientHello.
 		out = append(out[:len(out):len(out)], Filter{TLSInspector: true})
 	}
 	return out
+}
+
+// tellsTLS tells whether only a ClientHello can make a connection match. What asks for
+// plaintext alone is not among it: who inspects nothing takes everything for that, and a
+// server that speaks first must not wait for its client's first bytes.
+func (m *Match) tellsTLS() bool {
+	if m.TransportProtocol == "" {
+		return len(m.ServerNames) > 0 || len(m.ApplicationProtocols) > 0
+	}
+	return m.TransportProtocol == "tls"
 }
 
 // holds decides over a destination port.

@@ -77,7 +77,11 @@ func TestProxyProtocol(t *testing.T) {
 		{"from a group", "PROXY TCP4 224.0.0.1 192.0.2.2 1234 80\r\n", ProxyProtocol{}, ""},
 		{"to all", "PROXY TCP4 192.0.2.1 255.255.255.255 1234 80\r\n", ProxyProtocol{}, ""},
 		{"v2 to nowhere", proxyV2Header(0x21, 0x11, append(append([]byte{192, 0, 2, 1, 0, 0, 0, 0}, 4, 210), 0, 80)), ProxyProtocol{}, ""},
-		{"datagrams", proxyV2Header(0x21, 0x12, v4), ProxyProtocol{}, ""},
+		{"datagrams", proxyV2Header(0x21, 0x12, v4), ProxyProtocol{}, "c 10.0.0.1:4097 10.0.0.2:80"},
+		{"no family", proxyV2Header(0x21, 0x00, nil), ProxyProtocol{}, ""},
+		{"a family without addresses", proxyV2Header(0x21, 0x11, v4[:8]), ProxyProtocol{}, ""},
+		{"a Unix socket", proxyV2Header(0x21, 0x31, make([]byte, 216)), ProxyProtocol{}, ""},
+		{"no kind of connection", proxyV2Header(0x21, 0x10, v4), ProxyProtocol{}, ""},
 		{"too long", "PROXY TCP4 " + strings.Repeat("1", 200), ProxyProtocol{}, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -503,5 +507,31 @@ func TestOverload(t *testing.T) {
 	_ = waiting.SetDeadline(time.Now().Add(5 * time.Second))
 	if _, err := io.ReadFull(waiting, make([]byte, 4)); err != nil {
 		t.Errorf("not accepted afterwards: %v", err)
+	}
+}
+
+// TestInspectsUnasked: connections are looked at for TLS only where a chain could not be
+// chosen otherwise, so that a server behind others may speak first.
+func TestInspectsUnasked(t *testing.T) {
+	for name, c := range map[string]struct {
+		match Match
+		want  bool
+	}{
+		"nothing":                {Match{}, false},
+		"plaintext":              {Match{TransportProtocol: "raw_buffer"}, false},
+		"protocols of plaintext": {Match{TransportProtocol: "raw_buffer", ApplicationProtocols: []string{"h2c"}}, false},
+		"names of plaintext":     {Match{TransportProtocol: "raw_buffer", ServerNames: []string{"a.example"}}, false},
+		"TLS":                    {Match{TransportProtocol: "tls"}, true},
+		"names":                  {Match{ServerNames: []string{"a.example"}}, true},
+		"protocols":              {Match{ApplicationProtocols: []string{"h2"}}, true},
+	} {
+		s := &snapshot{cfg: &Config{Chains: []FilterChain{{Match: Match{SourceType: External}}, {Match: c.match}}}}
+		if got := s.filters(); len(got) == 1 != c.want {
+			t.Errorf("%s: %d filters", name, len(got))
+		}
+		s.cfg.Filters = []Filter{{OriginalDst: true}, {TLSInspector: true}}
+		if got := s.filters(); len(got) != 2 {
+			t.Errorf("%s, with an inspector: %d filters", name, len(got))
+		}
 	}
 }

@@ -10,8 +10,7 @@ import (
 )
 
 // proxyHeader is what a proxy in front says of a connection, in the PROXY
-// protocol's version 1 or 2. Without addresses (UNKNOWN, LOCAL, a family that is
-// not IP) the connection's own stand.
+// protocol's version 1 or 2. Without addresses (UNKNOWN, LOCAL) the connection's own stand.
 type proxyHeader struct {
 	version             int
 	length              int // bytes of the header
@@ -113,23 +112,26 @@ func parseProxyV2(b []byte) (proxyHeader, error) {
 		return proxyHeader{}, errMoreBytes
 	}
 	body := b[proxyV2Head:h.length]
-	const tcp4, tcp6 = 0x11, 0x21
+	const (
+		ipv4, ipv6       = 1, 2 // families
+		stream, datagram = 1, 2
+	)
+	family, kind := b[13]>>4, b[13]&0xf
+	if b[12] == proxied && kind != stream && kind != datagram {
+		return proxyHeader{}, errBadProxyHeader
+	}
 	switch {
 	case b[12] == local:
 		return h, nil
-	case b[13] == tcp4 && len(body) >= 12:
+	case family == ipv4 && len(body) >= 12:
 		h.source = netip.AddrPortFrom(netip.AddrFrom4([4]byte(body[0:4])), binary.BigEndian.Uint16(body[8:]))
 		h.destination = netip.AddrPortFrom(netip.AddrFrom4([4]byte(body[4:8])), binary.BigEndian.Uint16(body[10:]))
-	case b[13] == tcp6 && len(body) >= 36:
+	case family == ipv6 && len(body) >= 36:
 		h.source = unmapped(netip.AddrPortFrom(netip.AddrFrom16([16]byte(body[0:16])), binary.BigEndian.Uint16(body[32:])))
 		h.destination = unmapped(netip.AddrPortFrom(netip.AddrFrom16([16]byte(body[16:32])), binary.BigEndian.Uint16(body[34:])))
 	default:
-		// AF_UNSPEC and AF_UNIX stand for no address that could be used, and
-		// datagrams do not come over a stream.
-		if b[13] != 0x00 && b[13] != 0x31 {
-			return proxyHeader{}, errBadProxyHeader
-		}
-		return h, nil
+		// A client that the proxy speaks for has an address; only LOCAL has none.
+		return proxyHeader{}, errBadProxyHeader
 	}
 	if !unicast(h.source) || !unicast(h.destination) {
 		return proxyHeader{}, errBadProxyHeader
