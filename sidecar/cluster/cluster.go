@@ -76,6 +76,8 @@ type settings struct {
 	tunnels bool
 	// particular: connections depend on the request that they are opened for.
 	particular bool
+	// streamDuration is how long a request's stream may last, 0 for ever.
+	streamDuration int64
 	// zones are nil where requests are not routed by zone.
 	zones *zoneTerms
 }
@@ -121,6 +123,7 @@ func newSettings(m *Manager, cfg *Config) *settings {
 		Config: cfg, connectTimeout: cfg.ConnectTimeout, idleTimeout: int64(cfg.IdleTimeout),
 		choices: cfg.ChoiceCount, bias: 1, panicPercent: 50, tlsGeneration: 1, dial: dialer(m, cfg),
 		tunnels: cfg.TLS != nil && slices.Contains(cfg.TLS.ALPN, TunnelALPN), particular: cfg.HTTP.Names != nil || cfg.announces(),
+		streamDuration: int64(cfg.HTTP.MaxStreamDuration),
 	}
 	if s.connectTimeout <= 0 {
 		s.connectTimeout = 5 * time.Second
