@@ -42,7 +42,11 @@ type fakeListeners struct {
 	taken   map[string]error
 	unfit   map[string]error
 	drains  []*listener.Config
+	held    bool
 }
+
+func (f *fakeListeners) Hold() { f.held = true }
+func (f *fakeListeners) Open() { f.held = false }
 
 func (f *fakeListeners) Draining() []*listener.Config { return f.drains }
 

@@ -42,6 +42,7 @@ type Cluster struct {
 	tried       findings        // of a trial, while its hosts come
 	unproven    bool            // it is new, and its hosts' first checks are not all there
 	unanswered  map[string]bool // on trial, its names that were not resolved yet
+	nameless    bool            // it is new, and none of its names was looked up yet
 	stopDNS     context.CancelFunc
 	known       map[string][]netip.Addr // what DNS names last resolved to
 	resolved    []netip.Addr            // of a LogicalDNS cluster, as they are tried
@@ -180,7 +181,8 @@ func (c *Cluster) apply(cfg *Config, a *Assignment, tried findings, fresh bool) 
 	}
 	if fresh {
 		return panics.Refuse(panics.Configuration, func() error {
-			c.unproven = cfg.HealthCheck != nil || c.unanswered != nil
+			c.nameless = c.unanswered == nil && cfg.awaitsName()
+			c.unproven = cfg.HealthCheck != nil || c.unanswered != nil || c.nameless
 			put()
 			return nil
 		})
@@ -234,6 +236,7 @@ func (c *Cluster) turn(s *settings, a *Assignment) {
 		p = c.prepare(c.assignmentOf(s, a), s)
 	}
 	c.adopt(p)
+	c.nameless = c.nameless && cfg.awaitsName()
 	if cfg.Type == StrictDNS || cfg.Type == LogicalDNS {
 		c.startDNS(s)
 	}
