@@ -7,18 +7,18 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
 )
 
-func hcmLocalReplies(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err error) {
+func (d *decoder) hcmLocalReplies(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err error) {
 	c := m.GetLocalReplyConfig()
 	if c == nil {
 		return nil
 	}
 	path += ".local_reply_config"
 	out.LocalReplies = &hcm.LocalReplies{}
-	if out.LocalReplies.Body, err = replyFormat(c.GetBodyFormat(), path+".body_format"); err != nil {
+	if out.LocalReplies.Body, err = d.replyFormat(c.GetBodyFormat(), path+".body_format"); err != nil {
 		return err
 	}
 	for i, mm := range c.GetMappers() {
-		mapper, err := replyMapper(mm, at(path+".mappers", i))
+		mapper, err := d.replyMapper(mm, at(path+".mappers", i))
 		if err != nil {
 			return err
 		}
@@ -27,7 +27,7 @@ func hcmLocalReplies(m *hcmv3.HttpConnectionManager, out *hcm.Config, path strin
 	return nil
 }
 
-func replyMapper(m *hcmv3.ResponseMapper, path string) (*hcm.ReplyMapper, error) {
+func (d *decoder) replyMapper(m *hcmv3.ResponseMapper, path string) (*hcm.ReplyMapper, error) {
 	out := &hcm.ReplyMapper{Status: int(m.GetStatusCode().GetValue())}
 	var err error
 	if out.Filter, err = logFilter(m.GetFilter(), path+".filter"); err != nil {
@@ -37,23 +37,23 @@ func replyMapper(m *hcmv3.ResponseMapper, path string) (*hcm.ReplyMapper, error)
 		return nil, fail(path+".filter", "is missing")
 	}
 	if b := m.GetBody(); b != nil {
-		if b.GetFilename() != "" {
-			return nil, fail(path+".body.filename", "unsupported; write the body into inline_string")
+		text, err := d.text(b, path+".body")
+		if err != nil {
+			return nil, err
 		}
-		text := inline(b)
 		out.Body = &text
 	}
-	if out.Format, err = replyFormat(m.GetBodyFormatOverride(), path+".body_format_override"); err != nil {
+	if out.Format, err = d.replyFormat(m.GetBodyFormatOverride(), path+".body_format_override"); err != nil {
 		return nil, err
 	}
 	out.Add, err = headerAdds(m.GetHeadersToAdd(), path+".headers_to_add")
 	return out, err
 }
 
-func replyFormat(m *corev3.SubstitutionFormatString, path string) (*hcm.ReplyFormat, error) {
+func (d *decoder) replyFormat(m *corev3.SubstitutionFormatString, path string) (*hcm.ReplyFormat, error) {
 	if m == nil {
 		return nil, nil
 	}
 	out := &hcm.ReplyFormat{ContentType: m.GetContentType()}
-	return out, formatString(m, &out.Format, path)
+	return out, d.formatString(m, &out.Format, path)
 }
