@@ -98,8 +98,8 @@ func TestListenersAwaitTheBootstrapsClusters(t *testing.T) {
 					if err := r.load(b); err != nil {
 						t.Fatal(err)
 					}
-					if synctest.Wait(); r.active() != "in" || r.l.held != tc.held || (len(r.unready()) > 0) != tc.held {
-						t.Fatalf("at first: in force %q, held %v, not ready for %v", r.active(), r.l.held, r.unready())
+					if synctest.Wait(); r.active() != "in" || r.l.held.Load() != tc.held || (len(r.unready()) > 0) != tc.held {
+						t.Fatalf("at first: in force %q, held %v, not ready for %v", r.active(), r.l.held.Load(), r.unready())
 					}
 					if !tc.held {
 						return
@@ -108,13 +108,13 @@ func TestListenersAwaitTheBootstrapsClusters(t *testing.T) {
 						close(answer)
 					} else {
 						time.Sleep(tc.until - time.Millisecond)
-						if synctest.Wait(); !r.l.held {
+						if synctest.Wait(); !r.l.held.Load() {
 							t.Error("it is not waited for")
 						}
 						time.Sleep(2 * time.Millisecond)
 					}
-					if synctest.Wait(); r.l.held || len(r.unready()) > 0 {
-						t.Errorf("then: held %v, not ready for %v", r.l.held, r.unready())
+					if synctest.Wait(); r.l.held.Load() || len(r.unready()) > 0 {
+						t.Errorf("then: held %v, not ready for %v", r.l.held.Load(), r.unready())
 					}
 				})
 			})
