@@ -242,11 +242,13 @@ func (s *state) subscribe() {
 	}
 }
 
-// load takes the static resources of a bootstrap. Nothing is waited for: a
-// static resource names static resources, or those that discovery brings.
+// load takes the static resources of a bootstrap, which name static resources or those that
+// discovery brings. Listeners are bound and accept when the static clusters are initialized.
 func (s *state) load(b *config.Bootstrap) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.loading = true
+	defer func() { s.loading = false }()
 	var errs []error
 	for _, c := range b.Clusters {
 		s.static[c.Name] = true
@@ -254,6 +256,7 @@ func (s *state) load(b *config.Bootstrap) error {
 			errs = append(errs, err)
 		}
 	}
+	s.holdListeners()
 	var now []*listener.Config
 	for _, l := range b.Listeners {
 		s.static[l.Name] = true
@@ -279,6 +282,9 @@ func (s *state) load(b *config.Bootstrap) error {
 func (s *state) stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.opening != nil {
+		s.opening.Stop()
+	}
 	for name := range s.warming {
 		s.cool(name)
 	}
@@ -316,6 +322,11 @@ func (s *state) waiting(listeners map[string]*warming, clusters map[string]*held
 	var out []string
 	for name := range listeners {
 		out = append(out, "listener "+name+" waits for routes, clusters or secrets")
+	}
+	if s.opening != nil {
+		for _, name := range s.uninitialized() {
+			out = append(out, "cluster "+name+" waits for its first checks, or names")
+		}
 	}
 	for name, h := range clusters {
 		out = append(out, "cluster "+name+" waits for "+s.waitsFor(h))

@@ -99,5 +99,6 @@ func (s *state) goOn() {
 		}
 	}
 	s.warmed()
+	s.openInitialized()
 	s.sweep()
 }

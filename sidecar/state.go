@@ -36,6 +36,9 @@ type replacer interface {
 	// Check says why one could not be made, but for its address.
 	Check(*listener.Config) error
 	Replace(remove []string, add []*listener.Config) map[string]error
+	// Hold has none accept a connection before Open.
+	Hold()
+	Open()
 	// Draining are the removed listeners that still have connections.
 	Draining() []*listener.Config
 }
@@ -113,11 +116,15 @@ type state struct {
 	// may, and of the same response.
 	unneeded map[string]bool
 	// inForce are listeners as applied; warming are those that still wait.
-	inForce  map[string]*listener.Config
-	warming  map[string]*warming
-	held     map[string]*heldCluster
-	failed   map[string]error
-	retries  map[string]*retry
+	inForce map[string]*listener.Config
+	warming map[string]*warming
+	held    map[string]*heldCluster
+	failed  map[string]error
+	retries map[string]*retry
+	// opening ends the time in which no listener accepts, nil when it is over; loading is set
+	// while the bootstrap's resources are taken.
+	opening  *time.Timer
+	loading  bool
 	draining bool // no inbound listener may come back
 	// clustersCome is set until a control plane that has clusters has sent some.
 	clustersCome bool

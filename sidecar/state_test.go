@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,7 +43,11 @@ type fakeListeners struct {
 	taken   map[string]error
 	unfit   map[string]error
 	drains  []*listener.Config
+	held    atomic.Bool
 }
+
+func (f *fakeListeners) Hold() { f.held.Store(true) }
+func (f *fakeListeners) Open() { f.held.Store(false) }
 
 func (f *fakeListeners) Draining() []*listener.Config { return f.drains }
 

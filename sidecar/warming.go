@@ -52,7 +52,7 @@ func (s *state) ready(cfg *listener.Config) bool {
 		return true
 	}
 	for _, n := range refs.Wanted {
-		if !s.clusterReady(n, 0) || !s.static[cfg.Name] && s.awaitsChecks(n, 0) {
+		if !s.clusterReady(n, 0) || !s.loading && s.awaitsChecks(n, 0) {
 			return false
 		}
 	}
@@ -61,7 +61,7 @@ func (s *state) ready(cfg *listener.Config) bool {
 
 // awaitsChecks tells whether a cluster, or one that an aggregate lists, has hosts that are
 // still to be checked for the first time. A listener of the bootstrap has its socket before:
-// that it cannot have it is told at the start.
+// that it cannot have it is told at the start (holdListeners).
 func (s *state) awaitsChecks(name string, depth int) bool {
 	switch c := s.clusters.Get(name); {
 	case c == nil:

@@ -35,6 +35,7 @@ var countedAlike = []struct{ envoy, hauberk, use string }{
 	{`upstream_rq_cancelled`, `hauberk_upstream_requests_abandoned_total{cluster="CLUSTER",stage="pending"}`, ""},
 	{`upstream_rq_tx_reset`, `hauberk_upstream_requests_abandoned_total{cluster="CLUSTER",stage="stream"}`, ""},
 	{`upstream_rq_rx_reset`, `hauberk_upstream_failures_total{cluster="CLUSTER",reason="reset"}`, ""},
+	{`upstream_rq_max_duration_reached`, `hauberk_upstream_failures_total{cluster="CLUSTER",reason="max_stream_duration"}`, ""},
 	{`upstream_cx_none_healthy`, `hauberk_upstream_no_healthy_total{cluster="CLUSTER"}`, ""},
 	{`lb_healthy_panic`, `hauberk_upstream_panic_picks_total{cluster="CLUSTER"}`, butEmpty},
 	{`membership_healthy`, `hauberk_upstream_endpoints{cluster="CLUSTER",state="healthy"}`, ""},

@@ -177,6 +177,7 @@ var mutations = []struct {
 	{"a new cluster awaits its checks", "sidecar/cluster/cluster.go", "c.unproven = cfg.HealthCheck != nil", "c.unproven = false", "sidecar/cluster", "TestClusterAwaitsFirstChecks"},
 	{"the environment in a log that is sent away", "sidecar/config/environment.go", "!leaves && !e.bootstrap", "(leaves || !leaves) && !e.bootstrap", "sidecar/config", "TestEnvironmentOfAnExportedLog"},
 	{"a body of the environment", "sidecar/config/environment.go", "; !e.bootstrap {\n		return fail(path, environmentReason)", "; false {\n		return fail(path, environmentReason)", "sidecar/config", "TestEnvironmentOfRoutes"},
+	{"files in formats and bodies that a control plane sends", "sidecar/config/accesslog.go", "if path += \".filename\"; d.secrets == nil {", "if path += \".filename\"; false {", "sidecar/config", "TestTextsInFiles"},
 	{"the alarm on what is stale", "internal/stale/stale.go", "				log.Warn(w)", "				_ = w", "internal/stale", "TestWatch"},
 	{"the agent's alarm", "identity/agent/run.go", "	wg.Go(func() {\n		stale.Watch(", "	go func(...any) {}(func() {\n		stale.Watch(", "identity/agent", "TestAgedTrustIsAlarmed"},
 	{"the alarm in the node's report", "identity/agent/connection.go", "warnings = append(slices.Clone(warnings), w)", "_ = slices.Clone(warnings)", "identity/agent", "TestAgedTrustIsAlarmed"},
@@ -193,6 +194,7 @@ var mutations = []struct {
 	{"turns of refused requests", "sidecar/hcm/http1conn.go", "		c.share.Turn()\n", "", "sidecar/hcm", "TestRefusedRequestsTakeTurns"},
 	{"turns of refused streams", "sidecar/hcm/http2conn.go", "	c.refused.Turn()\n", "", "sidecar/hcm", "TestRefusedStreamsTakeTurns"},
 	{"turns of answers", "sidecar/hcm/buffer.go", "	b.share.Turn()\n", "", "sidecar/hcm", "TestBodiesTakeTurns"},
+	{"a stream that its cluster bounds", "sidecar/hcm/attempt.go", "a.streamBy = a.sentAt + d", "a.streamBy = noDeadline", "sidecar/hcm", "TestStreamsOfAClusterAreBounded"},
 	{"turns of copies", "sidecar/tcp/relay.go", "		l.share.Turn()\n", "", "sidecar/tcp", "TestBulkTakesTurns"},
 	{"turns of splices", "sidecar/tcp/splice.go", "		s.share.Turn()\n", "", "sidecar/tcp", "TestBulkTakesTurns"},
 	{"frames behind a reset of ours", "sidecar/http2/reader.go", "return c.behindReset(bytes)", "return nil", "sidecar/http2", "TestFramesBehindOurReset"},
@@ -201,6 +203,7 @@ var mutations = []struct {
 	{"names in a ClientHello of an unknown kind", "sidecar/listener/clienthello.go", "|| kind != hostName ||", "|| kind > 255 ||", "sidecar/listener", "TestParseClientHelloRefusesAmbiguity"},
 	{"plaintext where TLS is all there may be", "sidecar/listener/filters.go", "case errors.Is(err, errNotTLS) && !f.TLSOnly:", "case errors.Is(err, errNotTLS):", "sidecar/listener", "TestLimitsOfTLSInspection"},
 	{"turns of handshakes", "sidecar/listener/accept.go", "	fair.Background(fair.Handshake)\n", "	_ = fair.Background\n", "sidecar/listener", "TestHandshakesTakeTurns"},
+	{"nothing is accepted before it may be", "sidecar/listener/manager.go", "held := !over && (m.held.Load() ||", "held := !over && (false ||", "sidecar/listener", "TestHold"},
 	{"turns of updates", "sidecar/state.go", "		fair.Background(fair.Cluster)\n		cfg, err", "		_ = fair.Background\n		cfg, err", "sidecar", "TestUpdatesTakeTurns"},
 	{"silent control planes", "identity/server/sync.go", "			s.heard.note(peer, s.now())", "", "cmd/hauberk", "TestSilentControlPlaneIsAlarmed"},
 }

@@ -42,6 +42,7 @@ type Cluster struct {
 	tried       findings        // of a trial, while its hosts come
 	unproven    bool            // it is new, and its hosts' first checks are not all there
 	unanswered  map[string]bool // on trial, its names that were not resolved yet
+	nameless    bool            // it is new, and none of its names was looked up yet
 	stopDNS     context.CancelFunc
 	known       map[string][]netip.Addr // what DNS names last resolved to
 	resolved    []netip.Addr            // of a LogicalDNS cluster, as they are tried
@@ -76,6 +77,8 @@ type settings struct {
 	tunnels bool
 	// particular: connections depend on the request that they are opened for.
 	particular bool
+	// streamDuration is how long a request's stream may last, 0 for ever.
+	streamDuration int64
 	// zones are nil where requests are not routed by zone.
 	zones *zoneTerms
 }
@@ -121,6 +124,7 @@ func newSettings(m *Manager, cfg *Config) *settings {
 		Config: cfg, connectTimeout: cfg.ConnectTimeout, idleTimeout: int64(cfg.IdleTimeout),
 		choices: cfg.ChoiceCount, bias: 1, panicPercent: 50, tlsGeneration: 1, dial: dialer(m, cfg),
 		tunnels: cfg.TLS != nil && slices.Contains(cfg.TLS.ALPN, TunnelALPN), particular: cfg.HTTP.Names != nil || cfg.announces(),
+		streamDuration: int64(cfg.HTTP.MaxStreamDuration),
 	}
 	if s.connectTimeout <= 0 {
 		s.connectTimeout = 5 * time.Second
@@ -177,7 +181,8 @@ func (c *Cluster) apply(cfg *Config, a *Assignment, tried findings, fresh bool) 
 	}
 	if fresh {
 		return panics.Refuse(panics.Configuration, func() error {
-			c.unproven = cfg.HealthCheck != nil || c.unanswered != nil
+			c.nameless = c.unanswered == nil && cfg.awaitsName()
+			c.unproven = cfg.HealthCheck != nil || c.unanswered != nil || c.nameless
 			put()
 			return nil
 		})
@@ -231,6 +236,7 @@ func (c *Cluster) turn(s *settings, a *Assignment) {
 		p = c.prepare(c.assignmentOf(s, a), s)
 	}
 	c.adopt(p)
+	c.nameless = c.nameless && cfg.awaitsName()
 	if cfg.Type == StrictDNS || cfg.Type == LogicalDNS {
 		c.startDNS(s)
 	}

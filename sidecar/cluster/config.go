@@ -31,6 +31,8 @@ type Config struct {
 	// DropRemoved lets a host go when discovery no longer names it, also while
 	// its health checks pass.
 	DropRemoved bool
+	// ServeUnresolved lets nobody wait for the first answer for a DNS cluster's names.
+	ServeUnresolved bool `json:",omitzero"`
 	// CloseOnFailure closes the connections of a host that becomes unhealthy, and
 	// CloseOnChange all when a host comes or goes.
 	CloseOnFailure, CloseOnChange bool

@@ -24,8 +24,10 @@ type HTTP struct {
 	// 60 KB when 0.
 	MaxResponseHeaders  int `json:",omitzero"`
 	MaxResponseHeaderKB int `json:",omitzero"`
-	MaxStreamDuration   time.Duration
-	HTTP1               HTTP1 `json:",omitzero"`
+	// MaxStreamDuration is how long the stream of an attempt may last, from when it has a
+	// connection.
+	MaxStreamDuration time.Duration `json:",omitzero"`
+	HTTP1             HTTP1         `json:",omitzero"`
 	// HTTP2 are the codec's terms; nil is http2.Default. The limits above apply to
 	// it too.
 	HTTP2 *http2.Config

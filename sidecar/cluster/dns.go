@@ -23,6 +23,11 @@ func (c *Cluster) startDNS(s *settings) {
 	}
 }
 
+// awaitsName tells whether there is a name whose first lookup is waited for.
+func (c *Config) awaitsName() bool {
+	return (c.Type == StrictDNS || c.Type == LogicalDNS) && !c.ServeUnresolved && len(c.names()) > 0
+}
+
 // expected is the assignment of a DNS cluster until its names have been resolved again: they stand
 // for what they did. c.mu is held.
 func (c *Cluster) expected(s *settings) *Assignment {
@@ -127,6 +132,8 @@ func (c *Cluster) resolve(ctx context.Context, s *settings, r Resolver, name str
 	if ctx.Err() != nil || c.removed {
 		return 0, true
 	}
+	c.nameless = false
+	defer c.resulted()
 	last := c.known[name]
 	switch {
 	case err != nil && !notFound(err):
@@ -139,7 +146,6 @@ func (c *Cluster) resolve(ctx context.Context, s *settings, r Resolver, name str
 		}
 	}
 	delete(c.unanswered, name)
-	defer c.resulted()
 	ok = true
 	if addrs = unmapped(addrs); s.Type == LogicalDNS && len(s.dns().Family.filter(addrs)) == 0 {
 		addrs, good, ok = last, 0, false

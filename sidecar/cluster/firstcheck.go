@@ -3,7 +3,8 @@ package cluster
 import "github.com/hauberk-mesh/hauberk/sidecar/panics"
 
 // AwaitsChecks tells whether the cluster is new and its hosts are still to be checked for the
-// first time. Of such hosts nothing is known: a listener that is new does not lead to them, as
+// first time, or to be known: as in Envoy the first answer for any of its names, or its failure,
+// is enough. Of such hosts nothing is known: a listener that is new does not lead to them, as
 // in Envoy. Those in force do, where the cluster may panic: a request that a host may answer is
 // not refused, as it is in Envoy, which has no such cluster until then.
 func (c *Cluster) AwaitsChecks() bool {
@@ -19,7 +20,7 @@ func (c *Cluster) awaitsChecks() bool {
 	if !c.unproven {
 		return false
 	}
-	if len(c.unanswered) > 0 {
+	if len(c.unanswered) > 0 || c.nameless {
 		return true // their hosts are not there yet
 	}
 	due, results := 0, uint64(0)

@@ -75,7 +75,20 @@ func (h *Host) Report(o Outcome) {
 		h.timeouts.Add(1)
 	}
 	if cfg := h.cluster.cfg.Load().Outlier; cfg != nil {
+		if o == OutcomeTimeout || o == OutcomeReset {
+			h.reached(cfg)
+		}
 		h.judge(cfg, o)
+	}
+}
+
+// reached tells outlier detection that a request without an answer had a connection: of what is
+// the sidecar's own doing that counts as a success, as in Envoy, and begins the failures in a row
+// anew.
+func (h *Host) reached(cfg *Outlier) {
+	if cfg.SplitLocalOrigin {
+		h.outlier.local.count(true)
+		clearCount(&h.outlier.failuresLocal)
 	}
 }
 

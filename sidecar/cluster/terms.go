@@ -52,6 +52,9 @@ const longestName = 255
 // opened for.
 func (h *Host) Particular() bool { return h.cluster.cfg.Load().particular }
 
+// StreamDuration is how long a request's stream to the host may last, 0 for ever.
+func (h *Host) StreamDuration() int64 { return h.cluster.cfg.Load().streamDuration }
+
 // TermsFor are the terms of a connection to the host, also where nothing is particular about
 // them. The error is an *Error.
 func (h *Host) TermsFor(asker *Asker) (t Terms, err error) {

@@ -78,11 +78,16 @@ func TestOutlier(t *testing.T) {
 			EnforcingConsecutiveLocalOrigin: 100, MaxEjectionPercent: 100,
 		}}
 		_ = m.Update(cfg)
-		report(a, OutcomeConnect, OutcomeTimeout)
+		report(a, OutcomeConnect, OutcomeConnect)
 		if a.ejected() {
 			t.Error("local failures counted as 5xx")
 		}
-		report(a, OutcomeConnect)
+		// A request that had a connection begins the count anew, whatever came of it then.
+		report(a, OutcomeTimeout, OutcomeReset, OutcomeTimeout, OutcomeReset, OutcomeConnect)
+		if a.ejected() {
+			t.Error("hosts that can be connected to are ejected for what came then")
+		}
+		a.ReportCut() // the answer was reported, and with it the connection
 		if !a.ejected() {
 			t.Error("three local failures did not eject")
 		}

@@ -79,7 +79,7 @@ func (d *decoder) accessLog(m *accesslogv3.AccessLog, path string) (*telemetry.A
 	if format == nil {
 		return out, compiles(out, here+".format")
 	}
-	if err = formatString(format, out, here+".log_format", "content_type"); err != nil {
+	if err = d.formatString(format, out, here+".log_format", "content_type"); err != nil {
 		return nil, err
 	}
 	if !out.JSON && out.Format == "" {
@@ -91,10 +91,9 @@ func (d *decoder) accessLog(m *accesslogv3.AccessLog, path string) (*telemetry.A
 
 // formatString reads a format into out; the fields without are refused where they
 // have no meaning.
-func formatString(m *corev3.SubstitutionFormatString, out *telemetry.AccessLogConfig, path string, without ...string) error {
+func (d *decoder) formatString(m *corev3.SubstitutionFormatString, out *telemetry.AccessLogConfig, path string, without ...string) error {
 	for _, name := range without {
-		d := m.ProtoReflect().Descriptor().Fields().ByName(protoreflect.Name(name))
-		if m.ProtoReflect().Has(d) {
+		if m.ProtoReflect().Has(m.ProtoReflect().Descriptor().Fields().ByName(protoreflect.Name(name))) {
 			return fail(path+"."+name, "has no meaning here; remove it")
 		}
 	}
@@ -102,10 +101,10 @@ func formatString(m *corev3.SubstitutionFormatString, out *telemetry.AccessLogCo
 	case *corev3.SubstitutionFormatString_TextFormat:
 		out.Format = f.TextFormat
 	case *corev3.SubstitutionFormatString_TextFormatSource:
-		if f.TextFormatSource.GetFilename() != "" {
-			return fail(path+".text_format_source.filename", "unsupported; write the format into inline_string")
+		var err error
+		if out.Format, err = d.text(f.TextFormatSource, path+".text_format_source"); err != nil {
+			return err
 		}
-		out.Format = inline(f.TextFormatSource)
 	case *corev3.SubstitutionFormatString_JsonFormat:
 		out.OmitEmpty = m.GetOmitEmptyValues()
 		return jsonFormat(f.JsonFormat, out, path+".json_format")
@@ -129,6 +128,23 @@ func compiles(l *telemetry.AccessLogConfig, path string) error {
 		return fail(path, "%v", err)
 	}
 	return nil
+}
+
+// text returns the data of a source. A file is for the host's own configuration, and read once, as
+// in Envoy: a control plane must not have the host's files told to whoever asks.
+func (d *decoder) text(s *corev3.DataSource, path string) (string, error) {
+	name := s.GetFilename()
+	if name == "" {
+		return inline(s), nil
+	}
+	if path += ".filename"; d.secrets == nil {
+		return "", fail(path, "files are read for a bootstrap only; write the text into inline_string")
+	}
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return "", fail(path, "%v", err)
+	}
+	return string(b), nil
 }
 
 // inline returns the data of a source that is not a file. What may be read of the

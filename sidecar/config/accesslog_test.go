@@ -1,8 +1,10 @@
 package config
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -61,13 +63,47 @@ func TestFileAccessLogRefuses(t *testing.T) {
 		`log_format: {text_format: x, formatters: [{name: x, typed_config: {"@type": type.googleapis.com/google.protobuf.Struct}}]}`: here + "log_format.formatters",
 		`format: "%DYNAMIC_METADATA(a)%"`:                                                "only envoy.filters.http.rbac:KEY has a value",
 		`format: "x", json_format: {a: b}`:                                               "json_format",
-		`log_format: {text_format_source: {filename: /x}}`:                               here + "log_format.text_format_source.filename",
+		`log_format: {text_format_source: {filename: /no/such/file}}`:                    here + "log_format.text_format_source.filename: open /no/such/file: no such file",
 		`log_format: {text_format: ""}`:                                                  here + "log_format: is empty",
 		`log_format: {text_format_source: {inline_string: ""}}`:                          here + "log_format: is empty",
 		`log_format: {text_format_source: {environment_variable: HAUBERK_TEST_NO_SUCH}}`: here + "log_format.text_format_source.environment_variable: HAUBERK_TEST_NO_SUCH is not set",
 	} {
 		if _, err := ParseBootstrap(fmt.Appendf(nil, loggedListener, format)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", format, err)
+		}
+	}
+}
+
+// TestTextsInFiles: formats, and bodies of local replies, may be in files of the host, which are
+// read for its own configuration only: a control plane must not have them told to others.
+func TestTextsInFiles(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "format")
+	if err := os.WriteFile(name, []byte("%BYTES_SENT% of\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b, err := ParseBootstrap(fmt.Appendf(nil, loggedListener, "log_format: {text_format_source: {filename: "+name+"}}"))
+	if err != nil || b.Listeners[0].Chains[0].TCP.AccessLog[0].Format != "%BYTES_SENT% of\n" {
+		t.Error(err)
+	}
+	b, err = ParseBootstrap([]byte("admin: {access_log: [{name: a, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: /tmp/a, log_format: {text_format_source: {filename: " + name + "}}}}]}"))
+	if err != nil || b.AdminLog[0].Format != "%BYTES_SENT% of\n" {
+		t.Error(err)
+	}
+	for field, replaced := range map[string][2]string{
+		"log_format.text_format_source.filename":  {`text_format: "LOG"`, "text_format_source: {filename: " + name + "}"},
+		"body_format.text_format_source.filename": {"MANAGER", "local_reply_config: {body_format: {text_format_source: {filename: " + name + "}}}"},
+		"mappers[0].body.filename": {"MANAGER", "local_reply_config: {mappers: [{body: {filename: " + name +
+			"}, filter: {status_code_filter: {comparison: {op: GE, value: {default_value: 400, runtime_key: k}}}}}]}"},
+	} {
+		text := strings.NewReplacer(replaced[0], replaced[1], "MANAGER", "", "ROUTE", "direct_response: {status: 200}", "LOG", "x").Replace(readingListener)
+		b, err := ParseBootstrap([]byte("static_resources:\n  listeners:\n  -" + strings.ReplaceAll(text, "\n", "\n    ")))
+		if err != nil {
+			t.Errorf("%s in a bootstrap: %v", field, err)
+		} else if got, _ := json.Marshal(b.Listeners[0].Chains[0].HTTP); !strings.Contains(string(got), "%BYTES_SENT% of") {
+			t.Errorf("%s in a bootstrap: %s", field, got)
+		}
+		if _, err := Listener(asListener(t, text)); err == nil || !strings.Contains(err.Error(), field+": files are read for a bootstrap only") {
+			t.Errorf("%s by discovery: %v", field, err)
 		}
 	}
 }

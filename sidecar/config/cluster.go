@@ -21,6 +21,7 @@ import (
 func (d *decoder) cluster(m *clusterv3.Cluster) (*cluster.Config, error) {
 	out := &cluster.Config{
 		Name: m.GetName(), DropRemoved: m.GetIgnoreHealthOnHostRemoval(), CloseOnFailure: m.GetCloseConnectionsOnHostHealthFailure(),
+		ServeUnresolved: m.GetWaitForWarmOnInit() != nil && !m.GetWaitForWarmOnInit().GetValue(),
 	}
 	var err error
 	if out.ConnectTimeout, err = duration(m.GetConnectTimeout(), "connect_timeout"); err != nil {

@@ -136,6 +136,8 @@ func TestClusterFields(t *testing.T) {
 		"no server names": {"", "upstream_http_protocol_options: {override_auto_sni_header: x}\n", `{}`},
 		"response heads": {"", "common_http_protocol_options: {max_headers_count: 7, max_response_headers_kb: 9}\n",
 			`{"HTTP":{"Protocol":0,"MaxConnectionDuration":0,"MaxConnectionJitter":0,"MaxRequestsPerConnection":0,"MaxResponseHeaders":7,"MaxResponseHeaderKB":9}}`},
+		"streams": {"", httpOptions + "    common_http_protocol_options: {max_stream_duration: 2.0001s, headers_with_underscores_action: REJECT_REQUEST}\n    explicit_http_config: {http_protocol_options: {}}\n",
+			`{"HTTP":{"Protocol":0,"MaxConnectionDuration":0,"MaxConnectionJitter":0,"MaxRequestsPerConnection":0,"MaxStreamDuration":2000000000}}`},
 		"old HTTP/2":       {"", "http2_protocol_options: {}\n", `{"HTTP":{"Protocol":1,"MaxConnectionDuration":0,"MaxConnectionJitter":0,"MaxRequestsPerConnection":0}}`},
 		"old downstream":   {"", "protocol_selection: USE_DOWNSTREAM_PROTOCOL\nhttp_protocol_options: {}\nhttp2_protocol_options: {}\n", `{"HTTP":{"Protocol":3,"MaxConnectionDuration":0,"MaxConnectionJitter":0,"MaxRequestsPerConnection":0}}`},
 		"typed downstream": {"", httpOptions + "    use_downstream_protocol_config: {}\n", `{"HTTP":{"Protocol":3,"MaxConnectionDuration":0,"MaxConnectionJitter":0,"MaxRequestsPerConnection":0}}`},
@@ -185,9 +187,7 @@ func changes(t *testing.T, base, got *cluster.Config) map[string]any {
 		}
 		m := parseJSON(t, string(b))
 		if h, ok := m["HTTP"].(map[string]any); ok {
-			for _, k := range []string{"HTTP2", "MaxStreamDuration"} {
-				delete(h, k)
-			}
+			delete(h, "HTTP2")
 		}
 		return m
 	}
@@ -359,7 +359,7 @@ func TestClusterRefused(t *testing.T) {
 		"auto":              {oneEndpoint + httpOptions + "    auto_config: {}\n", "auto_config: needs a transport_socket with TLS"},
 		"both protocols":    {oneEndpoint + "http_protocol_options: {}\nhttp2_protocol_options: {}\n", "protocol_selection: HTTP/1 and HTTP/2 options together"},
 		"old and typed":     {oneEndpoint + "common_http_protocol_options: {}\n" + httpOptions + "    explicit_http_config: {http_protocol_options: {}}\n", "typed_extension_protocol_options: the cluster's own HTTP options are set too"},
-		"headers":           {oneEndpoint + "common_http_protocol_options: {headers_with_underscores_action: REJECT_REQUEST}\n", "common_http_protocol_options.headers_with_underscores_action: has no meaning"},
+		"stream duration":   {oneEndpoint + "common_http_protocol_options: {max_stream_duration: -1s}\n", "common_http_protocol_options.max_stream_duration: must not be negative"},
 		"HTTP/1.0":          {oneEndpoint + "http_protocol_options: {accept_http_10: true}\n", "http_protocol_options.accept_http_10: has no meaning"},
 		"names of the mesh": {oneEndpoint + "transport_socket: {name: tls, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, common_tls_context: {tls_certificate_sds_secret_configs: [{name: default, sds_config: {resource_api_version: V3, api_config_source: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: hauberk_agent}}]}}}], validation_context_sds_secret_config: {name: ROOTCA, sds_config: {resource_api_version: V3, api_config_source: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: hauberk_agent}}]}}}}}}\nupstream_http_protocol_options: {auto_sni: true}\n", "upstream_http_protocol_options: is not for the mesh"},
 		"name's header":     {oneEndpoint + "upstream_http_protocol_options: {auto_sni: true, override_auto_sni_header: 'a b'}\n", "upstream_http_protocol_options.override_auto_sni_header: value does not match regex"},

@@ -2,6 +2,7 @@ package config
 
 import (
 	"slices"
+	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -144,7 +145,8 @@ func usesTLS(c *cluster.Config) bool {
 
 func commonHTTP(m *corev3.HttpProtocolOptions, out *cluster.Config, path string) error {
 	if err := only(m, path, "has no meaning for an upstream", "idle_timeout", "max_connection_duration",
-		"max_connection_duration_jitter", "max_requests_per_connection", "max_headers_count", "max_response_headers_kb"); err != nil {
+		"max_connection_duration_jitter", "max_requests_per_connection", "max_headers_count", "max_response_headers_kb",
+		"max_stream_duration", "headers_with_underscores_action"); err != nil {
 		return err
 	}
 	var err error
@@ -154,6 +156,10 @@ func commonHTTP(m *corev3.HttpProtocolOptions, out *cluster.Config, path string)
 	if out.HTTP.MaxConnectionDuration, err = duration(m.GetMaxConnectionDuration(), path+".max_connection_duration"); err != nil {
 		return err
 	}
+	if out.HTTP.MaxStreamDuration, err = duration(m.GetMaxStreamDuration(), path+".max_stream_duration"); err != nil {
+		return err
+	}
+	out.HTTP.MaxStreamDuration = out.HTTP.MaxStreamDuration.Truncate(time.Millisecond) // as Envoy: less is none
 	if j := m.GetMaxConnectionDurationJitter(); j != nil {
 		if err := percentage(j, path+".max_connection_duration_jitter"); err != nil {
 			return err

@@ -34,7 +34,7 @@ func TestManagerRefuses(t *testing.T) {
 		{"flags: [UF, DF]", "flags: [XX]", `response_flag_filter.flags[0]: value must be in list`},
 		{"- status_code_filter: {comparison", "- {}\n                - status_code_filter: {comparison", `and_filter.filters[0].filter_specifier: value is required`},
 		{"json_format: {code: \"%RESPONSE_CODE%\"}", "json_format: {code: \"%NOPE%\"}", `mappers[0].body_format_override.json_format: code: access log format`},
-		{"body: {inline_string: gone}", "body: {filename: /no/such/file}", `mappers[0].body.filename: open /no/such/file: `},
+		{"body: {inline_string: gone}", "body: {filename: /no/such/file}", `mappers[0].body.filename: open /no/such/file: no such file`},
 		{"omit_empty_values: true", "json_format_options: {}, text_format: x", ``},
 		{"{remove: X-Old}", "{remove: ''}", `early_header_mutation_extensions[0].typed_config.mutations[0].remove: is empty`},
 		{"{remove: X-Old}", "{remove: ':path'}", `early_header_mutation_extensions[0].typed_config.mutations[0].remove: ":path" cannot be changed`},

@@ -14,7 +14,7 @@ func (d *decoder) hcmLocalReplies(m *hcmv3.HttpConnectionManager, out *hcm.Confi
 	}
 	path += ".local_reply_config"
 	out.LocalReplies = &hcm.LocalReplies{}
-	if out.LocalReplies.Body, err = replyFormat(c.GetBodyFormat(), path+".body_format"); err != nil {
+	if out.LocalReplies.Body, err = d.replyFormat(c.GetBodyFormat(), path+".body_format"); err != nil {
 		return err
 	}
 	for i, mm := range c.GetMappers() {
@@ -27,7 +27,6 @@ func (d *decoder) hcmLocalReplies(m *hcmv3.HttpConnectionManager, out *hcm.Confi
 	return nil
 }
 
-// replyMapper: a body in a file is for static configuration, as that of a direct response.
 func (d *decoder) replyMapper(m *hcmv3.ResponseMapper, path string) (*hcm.ReplyMapper, error) {
 	out := &hcm.ReplyMapper{Status: int(m.GetStatusCode().GetValue())}
 	var err error
@@ -38,27 +37,23 @@ func (d *decoder) replyMapper(m *hcmv3.ResponseMapper, path string) (*hcm.ReplyM
 		return nil, fail(path+".filter", "is missing")
 	}
 	if b := m.GetBody(); b != nil {
-		text := inline(b)
-		if name := b.GetFilename(); name != "" {
-			file, err := d.bodyFile(name, path+".body.filename")
-			if err != nil {
-				return nil, err
-			}
-			text = string(file)
+		text, err := d.text(b, path+".body")
+		if err != nil {
+			return nil, err
 		}
 		out.Body = &text
 	}
-	if out.Format, err = replyFormat(m.GetBodyFormatOverride(), path+".body_format_override"); err != nil {
+	if out.Format, err = d.replyFormat(m.GetBodyFormatOverride(), path+".body_format_override"); err != nil {
 		return nil, err
 	}
 	out.Add, err = headerAdds(m.GetHeadersToAdd(), path+".headers_to_add", ofResponse)
 	return out, err
 }
 
-func replyFormat(m *corev3.SubstitutionFormatString, path string) (*hcm.ReplyFormat, error) {
+func (d *decoder) replyFormat(m *corev3.SubstitutionFormatString, path string) (*hcm.ReplyFormat, error) {
 	if m == nil {
 		return nil, nil
 	}
 	out := &hcm.ReplyFormat{ContentType: m.GetContentType()}
-	return out, formatString(m, &out.Format, path)
+	return out, d.formatString(m, &out.Format, path)
 }

@@ -33,6 +33,7 @@ const (
 	tryIdle       // nothing moved for the attempt's idle timeout
 	idleTimedOut  // the stream's
 	lifeOver      // the exchange's longest duration
+	streamOver    // the attempt's, which its cluster has
 	tooSlow       // the request was not received as a whole in time
 	clientGone
 	clientBroke // the request's body was refused
@@ -59,6 +60,7 @@ type attempt struct {
 	up        upstream
 	until     int64 // when the exchange's time is over, noDeadline for never
 	tryBy     int64 // when the attempt's own is: no answer may begin later
+	streamBy  int64 // when its stream ends, whatever of the answer has come: its cluster's longest duration
 
 	trace
 	// unsent is what the host did not take at once of the payload.
@@ -141,7 +143,7 @@ func (a *attempt) choose() outcome {
 func (a *attempt) try() outcome {
 	x, h := a.x, a.host
 	x.pump = nil
-	a.until, a.tryBy = min(x.deadline, x.lifeEnd), noDeadline
+	a.until, a.tryBy, a.streamBy = min(x.deadline, x.lifeEnd), noDeadline, noDeadline
 	a.waited = false
 	x.prepareAttempt(h.Hostname())
 	a.startSpan()
@@ -367,38 +369,6 @@ func (a *attempt) connectFailure(err error) outcome {
 	return connectFailed
 }
 
-// expired tells whose deadline the attempt reached.
-func (a *attempt) expired() outcome {
-	if o, yes := a.unwanted(); yes {
-		return o
-	}
-	a.x.takeClock()
-	if a.tryBy < min(a.x.lifeEnd, a.x.deadline) {
-		return tryTimedOut
-	}
-	return a.x.overdue()
-}
-
-// overdue tells which of the exchange's times is over.
-func (x *exchange) overdue() outcome {
-	if by := x.receiveBy(); by < x.lifeEnd && !x.requestRead() && monotonic() >= by {
-		return tooSlow
-	}
-	if x.lifeEnd <= x.deadline {
-		return lifeOver
-	}
-	return timedOut
-}
-
-// idle is how long nothing may move in the attempt, 0 for ever.
-func (a *attempt) idle() int64 {
-	idle, try := a.x.idleTimeout(), int64(a.x.timeouts.PerTryIdle)
-	if try > 0 && (idle == 0 || try < idle) {
-		return try
-	}
-	return idle
-}
-
 // send writes the request and reads the response's head.
 func (a *attempt) send() outcome {
 	x := a.x
@@ -408,6 +378,10 @@ func (a *attempt) send() outcome {
 	x.observed.markAt(telemetry.SendingBegan, a.sentAt)
 	if x.complete {
 		x.observed.markAt(telemetry.SendingEnded, a.sentAt)
+	}
+	if d := a.host.StreamDuration(); d > 0 {
+		a.streamBy = a.sentAt + d
+		a.until = min(a.until, a.streamBy)
 	}
 	hard, idle := a.until, a.idle()
 	if !x.complete {

@@ -103,3 +103,38 @@ func (x *exchange) answeredWhole() {
 	x.attempt.until = x.lifeEnd
 	x.dog.bound(x.lifeEnd)
 }
+
+// expired tells whose deadline the attempt reached.
+func (a *attempt) expired() outcome {
+	if o, yes := a.unwanted(); yes {
+		return o
+	}
+	a.x.takeClock()
+	switch first := min(a.x.lifeEnd, a.x.deadline); {
+	case a.streamBy < min(first, a.tryBy) && monotonic() >= a.streamBy: // or the request's came first
+		return streamOver
+	case a.tryBy < first:
+		return tryTimedOut
+	}
+	return a.x.overdue()
+}
+
+// overdue tells which of the exchange's times is over.
+func (x *exchange) overdue() outcome {
+	if by := x.receiveBy(); by < x.lifeEnd && !x.requestRead() && monotonic() >= by {
+		return tooSlow
+	}
+	if x.lifeEnd <= x.deadline {
+		return lifeOver
+	}
+	return timedOut
+}
+
+// idle is how long nothing may move in the attempt, 0 for ever.
+func (a *attempt) idle() int64 {
+	idle, try := a.x.idleTimeout(), int64(a.x.timeouts.PerTryIdle)
+	if try > 0 && (idle == 0 || try < idle) {
+		return try
+	}
+	return idle
+}

@@ -33,6 +33,9 @@ var http2Details = map[string]string{
 	http1.ErrTrailersTooLarge.Reason: "http2.header_list_size_too_large",
 }
 
+// streamOverDetails are Envoy's for the end of a cluster's max_stream_duration.
+const streamOverDetails = "upstream_max_stream_duration_reached"
+
 // refusal tells how a message that its codec refused is answered.
 func refusal(err error) (r reply, ok bool) {
 	var h1 *http1.Error

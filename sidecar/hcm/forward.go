@@ -222,6 +222,11 @@ func (x *exchange) fail(o outcome) {
 		if !x.requestRead() {
 			r.status = 408 // it waited for the client
 		}
+	case streamOver:
+		r.status, r.body, r.details = 504, "upstream max stream duration reached", streamOverDetails
+		if !x.requestRead() {
+			r.status = 408 // it waited for the client
+		}
 	case tooSlow:
 		r = tooSlowReply
 	case idleTimedOut:
@@ -263,6 +268,8 @@ func (o outcome) failure() (f telemetry.Failure, ok bool) {
 		return telemetry.FailedRefused, true
 	case brokeProtocol:
 		return telemetry.FailedProtocol, true
+	case streamOver:
+		return telemetry.FailedStreamDuration, true
 	}
 	return 0, false
 }
@@ -286,6 +293,8 @@ func (o outcome) flags() telemetry.Flags {
 		return telemetry.FlagUpstreamRequestTimeout
 	case lifeOver:
 		return telemetry.FlagDurationTimeout
+	case streamOver:
+		return telemetry.FlagUpstreamDurationTimeout
 	case idleTimedOut:
 		return telemetry.FlagStreamIdleTimeout
 	case clientBroke:

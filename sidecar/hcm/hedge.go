@@ -245,7 +245,7 @@ func (x *exchange) adopt(y *exchange) {
 		return
 	}
 	x.dog.hold(&x.attempt.up)
-	x.dog.await(monotonic(), min(x.deadline, x.lifeEnd), x.attempt.idle(), true)
+	x.dog.await(monotonic(), min(x.deadline, x.lifeEnd, x.attempt.streamBy), x.attempt.idle(), true)
 }
 
 // belong makes x the exchange that an attempt is of.

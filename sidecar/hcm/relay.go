@@ -171,6 +171,8 @@ func (x *exchange) brokenOff(o outcome) (telemetry.Flags, string) {
 		return telemetry.FlagUpstreamRequestTimeout, "upstream_per_try_idle_timeout"
 	case lifeOver:
 		return telemetry.FlagDurationTimeout, "max_duration_timeout"
+	case streamOver:
+		return telemetry.FlagUpstreamDurationTimeout, streamOverDetails
 	case idleTimedOut:
 		return telemetry.FlagStreamIdleTimeout, "stream_idle_timeout"
 	case clientGone:
@@ -304,6 +306,9 @@ func (x *exchange) clientFailed(err error) {
 		f, x.details = telemetry.FlagStreamIdleTimeout, "stream_idle_timeout"
 	case cause == causeHard && answering && monotonic() >= x.lifeEnd:
 		f, x.details = telemetry.FlagDurationTimeout, "max_duration_timeout"
+	case cause == causeHard && answering && monotonic() >= x.attempt.streamBy:
+		f, x.details = telemetry.FlagUpstreamDurationTimeout, streamOverDetails
+		x.attempt.reportCut(streamOver)
 	case cause == causeHard && answering:
 		f, x.details = telemetry.FlagUpstreamRequestTimeout, "response_timeout"
 	default:

@@ -94,8 +94,8 @@ func (x *exchange) relayTunnel() {
 	// No answer is waited for any more; what counts is that bytes flow, and how long the
 	// exchange may last, and that the client is there: nobody may be reading from one that
 	// has ended its half. One of HTTP/1 looks the same when it has left.
-	x.attempt.until = x.lifeEnd
-	x.dog.await(monotonic(), x.lifeEnd, x.idleTimeout(), !x.dog.polled)
+	x.attempt.until = min(x.lifeEnd, x.attempt.streamBy)
+	x.dog.await(monotonic(), x.attempt.until, x.idleTimeout(), !x.dog.polled)
 	first := x.payload
 	x.keep, x.payload = false, nil // there is no other attempt at a tunnel
 	if len(first) > 0 || !x.complete {

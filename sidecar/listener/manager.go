@@ -94,6 +94,7 @@ type Manager struct {
 	nextID      uint64
 	// relief is closed when connections may be accepted again.
 	relief chan struct{}
+	held   atomic.Bool // none is accepted, whatever its listener says
 
 	cut atomic.Int64
 }
@@ -449,6 +450,16 @@ func (m *Manager) Accept(yes bool) {
 	}
 }
 
+// Hold leaves all connections in their sockets' queues until Open: nothing is served yet. It is
+// for listeners that come after it.
+func (m *Manager) Hold() { m.held.Store(true) }
+
+// Open ends what Hold began.
+func (m *Manager) Open() {
+	m.held.Store(false)
+	m.relieve()
+}
+
 // relieve lets the accept loops that wait look again.
 func (m *Manager) relieve() {
 	m.mu.Lock()
@@ -470,7 +481,7 @@ func (m *Manager) awaitRelief(l *listener, b *bound) {
 		if !over {
 			b.sock.Resume()
 		}
-		held := !over && !l.current.cfg.IgnoreOverload && !m.opts.Overload.Accepting()
+		held := !over && (m.held.Load() || !l.current.cfg.IgnoreOverload && !m.opts.Overload.Accepting())
 		l.mu.Unlock()
 		if !held {
 			return

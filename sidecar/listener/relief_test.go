@@ -99,3 +99,38 @@ func TestExemptionEnds(t *testing.T) {
 		t.Errorf("and not when it is over: %v", err)
 	}
 }
+
+// TestHold: nothing is accepted before Open, by a listener that is exempt from overload neither;
+// who has connected is served then.
+func TestHold(t *testing.T) {
+	m := newTestManager(t, nil)
+	m.Hold()
+	plain, exempt := echoConfig("a"), echoConfig("b")
+	exempt.IgnoreOverload = true
+	replies := make(chan error, 2)
+	for _, cfg := range []*Config{plain, exempt} {
+		mustApply(t, m, cfg)
+		c, err := net.Dial("tcp", m.Addrs()[cfg.Name].String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
+		go func() { replies <- roundTrip(c) }()
+	}
+	m.Accept(true) // which is for the end of an overload
+	select {
+	case err := <-replies:
+		t.Fatalf("a listener accepts: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	if n := m.Serving(); n != 0 {
+		t.Errorf("%d connections are served", n)
+	}
+	m.Open()
+	for range 2 {
+		if err := <-replies; err != nil {
+			t.Error(err)
+		}
+	}
+}

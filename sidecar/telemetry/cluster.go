@@ -71,11 +71,12 @@ const (
 	FailedReset                         // the upstream reset the stream
 	FailedRefused                       // the upstream certainly did nothing
 	FailedProtocol                      // the answer broke the protocol
+	FailedStreamDuration                // the cluster's longest duration of streams was over
 
 	failures
 )
 
-var failureNames = [failures]string{"timeout", "per_try_timeout", "per_try_idle_timeout", "termination", "reset", "refused", "protocol_error"}
+var failureNames = [failures]string{"timeout", "per_try_timeout", "per_try_idle_timeout", "termination", "reset", "refused", "protocol_error", "max_stream_duration"}
 
 var statusClasses = [...]string{"none", "1xx", "2xx", "3xx", "4xx", "5xx"}
 

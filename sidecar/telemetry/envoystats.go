@@ -126,6 +126,7 @@ var envoyStats = []EnvoyStatGroup{
 		{"upstream_rq_timeout", `hauberk_upstream_failures_total{reason="timeout"}`, ""},
 		{"upstream_rq_per_try_timeout", `hauberk_upstream_failures_total{reason="per_try_timeout"}`, ""},
 		{"upstream_rq_per_try_idle_timeout", `hauberk_upstream_failures_total{reason="per_try_idle_timeout"}`, ""},
+		{"upstream_rq_max_duration_reached", `hauberk_upstream_failures_total{reason="max_stream_duration"}`, ""},
 		{"upstream_rq_rx_reset", `hauberk_upstream_failures_total{reason="reset"}`, ""},
 		{"upstream_rq_cancelled", `hauberk_upstream_requests_abandoned_total{stage="pending"}`, ""},
 		{"upstream_rq_tx_reset", `hauberk_upstream_requests_abandoned_total{stage="stream"}`, ""},

@@ -24,6 +24,7 @@ const (
 	FlagDownstreamTermination                       // DC
 	FlagStreamIdleTimeout                           // SI
 	FlagDownstreamProtocolError                     // DPE
+	FlagUpstreamDurationTimeout                     // UMSDR
 	FlagDurationTimeout                             // DT
 	FlagUpstreamProtocolError                       // UPE
 	FlagNoCluster                                   // NC
@@ -55,6 +56,7 @@ var flagNames = [...]flagName{
 	{"DC", "DownstreamConnectionTermination", "the downstream closed the connection"},
 	{"SI", "StreamIdleTimeout", "nothing moved for the idle timeout"},
 	{"DPE", "DownstreamProtocolError", "the downstream's request broke the protocol"},
+	{"UMSDR", "UpstreamMaxStreamDurationReached", "the maximum duration of the upstream's streams was reached"},
 	{"DT", "DurationTimeout", "the maximum duration was reached"},
 	{"UPE", "UpstreamProtocolError", "the upstream's answer broke the protocol"},
 	{"NC", "NoClusterFound", "the cluster of the route does not exist"},
@@ -71,7 +73,6 @@ var flagNames = [...]flagName{
 var absentFlags = []FlagDoc{
 	{"UAEX", "there is no external authorization; a denial of RBAC has no flag, as in Envoy: see `HAUBERK_DECISION` and `HAUBERK_RULE`"},
 	{"LR", "what the sidecar resets has a reason with a flag of its own"},
-	{"UMSDR", "clusters have no max_stream_duration; a route's and a listener's is DT"},
 	{"RLSE", "there is no rate limit service"},
 	{"IH", "strictly checked headers are not implemented"},
 	{"RFCF", "there is no cache filter"},
