@@ -79,15 +79,14 @@ func overloadTriggers(m *overloadv3.OverloadManager, monitors map[string]overloa
 			if !ok {
 				return fail(here+".name", "there is no resource monitor %q", t.GetName())
 			}
-			threshold := t.GetThreshold().GetValue()
+			trigger := overload.Trigger{Resource: resource, Threshold: t.GetThreshold().GetValue()}
 			if s := t.GetScaled(); s != nil {
-				// These actions are done or not: a scaled trigger holds when it is
-				// saturated, as in Envoy.
-				if threshold = s.GetSaturationThreshold(); s.GetScalingThreshold() >= threshold {
+				trigger.Scaled, trigger.Scaling, trigger.Threshold = true, s.GetScalingThreshold(), s.GetSaturationThreshold()
+				if trigger.Scaling >= trigger.Threshold {
 					return fail(here+".scaled", "scaling_threshold must be below saturation_threshold")
 				}
 			}
-			action.Triggers = append(action.Triggers, overload.Trigger{Resource: resource, Threshold: threshold})
+			action.Triggers = append(action.Triggers, trigger)
 		}
 		out.Actions = append(out.Actions, action)
 	}

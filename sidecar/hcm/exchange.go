@@ -222,7 +222,7 @@ func (x *exchange) serve() {
 // request is to be forwarded.
 func (x *exchange) admit() bool {
 	x.takePolicy()
-	if x.d.Shedding() {
+	if x.d.Overload.RefuseRequest() {
 		x.shed()
 		return false
 	}
@@ -251,8 +251,7 @@ func (x *exchange) admit() bool {
 //
 //go:noinline
 func (x *exchange) shed() {
-	x.flags |= telemetry.FlagOverload
-	x.localReply(&reply{status: 503, body: "overloaded", details: "overload", close: true})
+	x.localReply(&reply{status: 503, body: "envoy overloaded", details: "overload", shed: true})
 }
 
 // normalizePath applies the path rules; it answers when they refuse.

@@ -1,6 +1,7 @@
 package overload
 
 import (
+	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,22 +13,22 @@ func TestActions(t *testing.T) {
 	m := New(&Config{
 		MaxConnections: 2, MaxHeap: 100,
 		Actions: []Action{
-			{DisableKeepAlive, []Trigger{{Heap, 0.8}, {Connections, 1}}},
-			{StopAccepting, []Trigger{{Heap, 0.9}}},
-			{RefuseRequests, []Trigger{{Heap, 0.95}}},
-			{RejectConnections, []Trigger{{Heap, 1}}},
-			{ShrinkHeap, []Trigger{{Heap, 0.5}}},
+			{DisableKeepAlive, []Trigger{{Resource: Heap, Threshold: 0.8}, {Resource: Connections, Threshold: 1}}},
+			{StopAccepting, []Trigger{{Resource: Heap, Threshold: 0.9}}},
+			{RefuseRequests, []Trigger{{Resource: Heap, Threshold: 0.95}}},
+			{RejectConnections, []Trigger{{Resource: Heap, Threshold: 1}}},
+			{ShrinkHeap, []Trigger{{Resource: Heap, Threshold: 0.5}}},
 		},
 	}, Options{Heap: func() uint64 { return heap }, Accept: func(yes bool) { accepts = append(accepts, yes) }})
 	s, exempt := m.Signals(false), m.Signals(true)
-	state := func() [3]bool { return [3]bool{s.DisableKeepAlive(), !m.Accepting(), s.RefuseRequests()} }
+	state := func() [3]bool { return [3]bool{s.DisableKeepAlive(), !m.Accepting(), s.RefusesRequests()} }
 	for _, tc := range []struct {
 		heap uint64
 		want [3]bool
 	}{{0, [3]bool{}}, {79, [3]bool{}}, {80, [3]bool{true, false, false}}, {94, [3]bool{true, true, false}}, {100, [3]bool{true, true, true}}} {
 		heap = tc.heap
 		m.look()
-		if state() != tc.want || exempt.DisableKeepAlive() || exempt.RefuseRequests() {
+		if state() != tc.want || exempt.DisableKeepAlive() || exempt.RefuseRequest() {
 			t.Errorf("at %d: %v", tc.heap, state())
 		}
 	}
@@ -60,7 +61,7 @@ func TestActions(t *testing.T) {
 		t.Errorf("accepting went %v", accepts)
 	}
 	var none *Manager
-	if none.Admit("l", 9, Exempt{}) != "" || !none.Accepting() || none.Signals(false).RefuseRequests() {
+	if none.Admit("l", 9, Exempt{}) != "" || !none.Accepting() || none.Signals(false).RefuseRequest() {
 		t.Error("nothing limits")
 	}
 	none.Leave(Exempt{})
@@ -71,7 +72,7 @@ func TestActions(t *testing.T) {
 func TestGarbageIsNoPressure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		live, garbage, collections := uint64(10), uint64(0), 0
-		m := New(&Config{MaxHeap: 100, Actions: []Action{{StopAccepting, []Trigger{{Heap, 0.9}}}}}, Options{
+		m := New(&Config{MaxHeap: 100, Actions: []Action{{StopAccepting, []Trigger{{Resource: Heap, Threshold: 0.9}}}}}, Options{
 			Heap: func() uint64 { return live + garbage },
 			Collect: func() {
 				collections++
@@ -99,4 +100,49 @@ func TestGarbageIsNoPressure(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestScaled: a scaled trigger has a share of the requests, connections and ends of them
+// that grows with the pressure; what cannot be done in part waits until it is saturated.
+func TestScaled(t *testing.T) {
+	scaled := []Trigger{{Resource: Heap, Scaled: true, Scaling: 0.2, Threshold: 0.8}}
+	heap, asked := uint64(0), []float64(nil)
+	m := New(&Config{MaxHeap: 100, Actions: []Action{
+		{DisableKeepAlive, scaled}, {StopAccepting, scaled}, {RefuseRequests, scaled}, {RejectConnections, scaled}, {ResetStreams, scaled},
+	}}, Options{Heap: func() uint64 { return heap }, Collect: func() {}, Reset: func(share float64) int {
+		asked = append(asked, share)
+		return 3
+	}})
+	const draws = 20_000
+	s := m.Signals(false)
+	for _, tc := range []struct {
+		heap      uint64
+		share     float64
+		accepting bool
+	}{{20, 0, true}, {35, 0.25, true}, {65, 0.75, true}, {80, 1, false}, {20, 0, true}} {
+		heap = tc.heap
+		m.look()
+		if m.Accepting() != tc.accepting || s.RefusesRequests() != (tc.share > 0) {
+			t.Errorf("at %d: accepting is %v, requests are refused: %v", tc.heap, m.Accepting(), s.RefusesRequests())
+		}
+		for what, draw := range map[string]func() bool{
+			"requests":    s.RefuseRequest,
+			"keep-alive":  s.DisableKeepAlive,
+			"connections": func() bool { return m.Admit("l", 0, Exempt{}) != "" },
+		} {
+			n := 0
+			for range draws {
+				if draw() {
+					n++
+				}
+			}
+			// Seven standard deviations are below 0.025.
+			if got := float64(n) / draws; math.Abs(got-tc.share) > 0.025 || tc.share == math.Trunc(tc.share) && got != tc.share {
+				t.Errorf("at %d: %s: %v of them, want %v", tc.heap, what, got, tc.share)
+			}
+		}
+	}
+	if len(asked) != 3 || math.Abs(asked[0]-0.25) > 1e-9 || asked[2] != 1 || s.counts[ResetStreams].Load() != 9 {
+		t.Errorf("streams were reset for shares of %v, %d of them", asked, s.counts[ResetStreams].Load())
+	}
 }
