@@ -101,6 +101,7 @@ func (x *exchange) reserve(size int, must bool) bool {
 		return false
 	}
 	x.kept = int32(size)
+	x.h2.kept.Store(int64(size))
 	return true
 }
 
@@ -130,6 +131,7 @@ func (x *exchange) dropKept() {
 	if x.kept > 0 {
 		keeping.Add(-int64(x.kept))
 		x.kept = 0
+		x.h2.kept.Store(0)
 	}
 }
 

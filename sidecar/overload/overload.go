@@ -68,6 +68,7 @@ type Resource uint8
 const (
 	Heap Resource = iota
 	Connections
+	resources
 )
 
 // Trigger is saturated while the pressure on a resource is at or above a threshold. A
@@ -102,11 +103,10 @@ type Options struct {
 	// Accept is told when connections are to be accepted again, or no more. It is
 	// called on the goroutine of Run.
 	Accept func(bool)
-	// Reset ends streams that hold at least LeastHoard bytes, the greatest first, and tells
-	// how many. It is called on the goroutine of Run, with the action's share, at each look
-	// while it is not 0.
-	Reset func(share float64) int
-	Log   *slog.Logger
+	// Hoards are the streams for which at least so many bytes are held. It is called on the
+	// goroutine of Run.
+	Hoards func(least int) []Hoard
+	Log    *slog.Logger
 }
 
 // Manager watches resources. A nil Manager limits nothing. Safe for concurrent
@@ -120,6 +120,7 @@ type Manager struct {
 	// collected is when the last collection ended, and took how long it took.
 	collected time.Time
 	took      time.Duration
+	freed     bool // streams were reset since
 }
 
 // Signals are what connections look at; each is one atomic load. A nil Signals
@@ -127,6 +128,8 @@ type Manager struct {
 type Signals struct {
 	shares [kinds]atomic.Uint32 // of saturated
 	counts [kinds]atomic.Uint64 // what was done
+	// pressure is that of each resource, as bits of a float64.
+	pressure [resources]atomic.Uint64
 }
 
 const saturated = math.MaxUint32
@@ -247,7 +250,7 @@ const shrinkAtMost = 10 * time.Second
 const idleFor = 10
 
 func (m *Manager) look() {
-	var pressure [2]float64
+	var pressure [resources]float64
 	if m.cfg.MaxConnections > 0 {
 		pressure[Connections] = float64(m.open.Load()) / float64(m.cfg.MaxConnections)
 	}
@@ -256,10 +259,17 @@ func (m *Manager) look() {
 	// the work away, little is allocated, and nothing would collect it.
 	if m.heapActs(pressure[Heap]) && time.Since(m.collected) >= idleFor*m.took {
 		began := time.Now()
+		if m.freed { // what streams held is in pools, which a collection empties by halves
+			m.opts.Collect()
+			m.freed = false
+		}
 		m.opts.Collect()
 		m.collected = time.Now()
 		m.took = m.collected.Sub(began)
 		pressure[Heap] = m.heapPressure()
+	}
+	for r, p := range pressure {
+		m.signals.pressure[r].Store(math.Float64bits(p))
 	}
 	now := m.shares(pressure)
 	for k := range kinds {
@@ -272,8 +282,10 @@ func (m *Manager) look() {
 			}
 		}
 	}
-	if share := now[ResetStreams]; share > 0 && m.opts.Reset != nil {
-		m.signals.counts[ResetStreams].Add(uint64(m.opts.Reset(share)))
+	if share := now[ResetStreams]; share > 0 {
+		n := m.resetStreams(share)
+		m.signals.counts[ResetStreams].Add(uint64(n))
+		m.freed = n > 0
 	}
 	if now[ShrinkHeap] > 0 && time.Since(m.shrunk) >= shrinkAtMost {
 		debug.FreeOSMemory()
@@ -282,7 +294,7 @@ func (m *Manager) look() {
 }
 
 // shares are how much of each action is to be done.
-func (m *Manager) shares(pressure [2]float64) (now [kinds]float64) {
+func (m *Manager) shares(pressure [resources]float64) (now [kinds]float64) {
 	for _, a := range m.cfg.Actions {
 		for _, t := range a.Triggers {
 			if share := t.share(pressure[t.Resource]); share == 1 || !a.Kind.whole() {
@@ -315,4 +327,29 @@ func (m *Manager) heapActs(pressure float64) bool {
 func (k Kind) String() string {
 	return [...]string{"shrink_heap", "stop_accepting_connections", "reject_incoming_connections", "disable_http_keepalive", "stop_accepting_requests",
 		"reset_high_memory_stream"}[k]
+}
+
+// Pressures tells how short each resource is that is looked at.
+func (m *Manager) Pressures(emit func(value float64, labels ...string)) {
+	for r, limit := range [resources]bool{Heap: m.cfg.MaxHeap > 0, Connections: m.cfg.MaxConnections > 0} {
+		if limit {
+			emit(math.Float64frombits(m.signals.pressure[r].Load()), [...]string{"heap", "connections"}[r])
+		}
+	}
+}
+
+// Shares tells how much of each action is done.
+func (m *Manager) Shares(emit func(value float64, labels ...string)) {
+	for _, a := range m.cfg.Actions {
+		emit(float64(m.signals.shares[a.Kind].Load())/saturated, a.Kind.String())
+	}
+}
+
+// Done tells how often each action was that is done to something.
+func (m *Manager) Done(emit func(value float64, labels ...string)) {
+	for _, a := range m.cfg.Actions {
+		if !a.Kind.whole() {
+			emit(float64(m.signals.counts[a.Kind].Load()), a.Kind.String())
+		}
+	}
 }

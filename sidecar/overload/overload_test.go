@@ -2,6 +2,7 @@ package overload
 
 import (
 	"math"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -106,12 +107,12 @@ func TestGarbageIsNoPressure(t *testing.T) {
 // that grows with the pressure; what cannot be done in part waits until it is saturated.
 func TestScaled(t *testing.T) {
 	scaled := []Trigger{{Resource: Heap, Scaled: true, Scaling: 0.2, Threshold: 0.8}}
-	heap, asked := uint64(0), []float64(nil)
-	m := New(&Config{MaxHeap: 100, Actions: []Action{
+	heap, asked := uint64(0), []int(nil)
+	m := New(&Config{MaxHeap: 100, LeastHoard: 1, Actions: []Action{
 		{DisableKeepAlive, scaled}, {StopAccepting, scaled}, {RefuseRequests, scaled}, {RejectConnections, scaled}, {ResetStreams, scaled},
-	}}, Options{Heap: func() uint64 { return heap }, Collect: func() {}, Reset: func(share float64) int {
-		asked = append(asked, share)
-		return 3
+	}}, Options{Heap: func() uint64 { return heap }, Collect: func() {}, Hoards: func(least int) []Hoard {
+		asked = append(asked, least)
+		return nil
 	}})
 	const draws = 20_000
 	s := m.Signals(false)
@@ -119,7 +120,7 @@ func TestScaled(t *testing.T) {
 		heap      uint64
 		share     float64
 		accepting bool
-	}{{20, 0, true}, {35, 0.25, true}, {65, 0.75, true}, {80, 1, false}, {20, 0, true}} {
+	}{{20, 0, true}, {40, 1. / 3, true}, {60, 2. / 3, true}, {80, 1, false}, {20, 0, true}} {
 		heap = tc.heap
 		m.look()
 		if m.Accepting() != tc.accepting || s.RefusesRequests() != (tc.share > 0) {
@@ -142,7 +143,49 @@ func TestScaled(t *testing.T) {
 			}
 		}
 	}
-	if len(asked) != 3 || math.Abs(asked[0]-0.25) > 1e-9 || asked[2] != 1 || s.counts[ResetStreams].Load() != 9 {
-		t.Errorf("streams were reset for shares of %v, %d of them", asked, s.counts[ResetStreams].Load())
+	// At a third three of the eight buckets, at two thirds six, and then all.
+	if !slices.Equal(asked, []int{32, 4, 1}) {
+		t.Errorf("streams were asked for that hold %v", asked)
 	}
+}
+
+// TestHoards: the greatest streams are reset, and at most 50 at a look, for as long as memory
+// is short; what they held is collected before more are.
+func TestHoards(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		held, collections := []int{}, 0
+		for i := range 60 {
+			held = append(held, 100+i)
+		}
+		held = append(held, 7, 5000)
+		sum := func() (n int) {
+			for _, h := range held {
+				n += h
+			}
+			return n
+		}
+		m := New(&Config{MaxHeap: 100, LeastHoard: 8, Actions: []Action{{ResetStreams, []Trigger{{Resource: Heap, Threshold: 1}}}}}, Options{
+			Heap:    func() uint64 { return uint64(sum()) },
+			Collect: func() { collections++ },
+			Hoards: func(least int) (all []Hoard) {
+				for i, h := range held {
+					if h >= least {
+						all = append(all, Hoard{h, func() bool { held[i] = 0; return true }})
+					}
+				}
+				return all
+			},
+		})
+		for i, want := range []struct{ sum, collections, resets int }{
+			{7 + 11*100 + 10*11/2, 1, 50}, // 49 of the 60, and the one of 5000
+			{7, 3, 61},
+			{7, 3, 61},
+		} {
+			m.look()
+			if n := int(m.signals.counts[ResetStreams].Load()); sum() != want.sum || collections != want.collections || n != want.resets {
+				t.Errorf("look %d: %d bytes after %d collections and %d resets, want %v", i, sum(), collections, n, want)
+			}
+			time.Sleep(time.Second)
+		}
+	})
 }
