@@ -247,11 +247,12 @@ func (x *exchange) admit() bool {
 	return x.runFilters() && x.act()
 }
 
-// shed refuses a request where there is more to do than can be done.
+// shed refuses a request where there is more to do than can be done. Its connection goes on:
+// another would cost more than the refusal. What follows an upgrade may be no request.
 //
 //go:noinline
 func (x *exchange) shed() {
-	x.localReply(&reply{status: 503, body: "envoy overloaded", details: "overload", shed: true})
+	x.localReply(&reply{status: 503, body: "envoy overloaded", details: "overload", shed: true, close: x.wantsTunnel()})
 }
 
 // normalizePath applies the path rules; it answers when they refuse.
