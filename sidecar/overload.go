@@ -5,8 +5,18 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 )
 
-// buildOverload makes what keeps the process within its means.
-func (s *Sidecar) buildOverload(cfg *overload.Config) {
+// buildOverload makes what keeps the process within its means: the bootstrap's overload
+// manager, or one that keeps to the limit of its memory.
+func (s *Sidecar) buildOverload() {
+	var cfg *overload.Config
+	switch b := s.cfg.Bootstrap; {
+	case b != nil && b.Overload != nil:
+		cfg = b.Overload
+	case s.cfg.MemoryLimit > 0:
+		cfg = overload.Within(s.cfg.MemoryLimit)
+	default:
+		return
+	}
 	m := overload.New(cfg, overload.Options{Accept: func(yes bool) { s.listeners.Accept(yes) }, Hoards: hoards, Log: s.cfg.Log})
 	s.overload = m
 	s.metrics.OverloadPressure.Collect(m.Pressures)

@@ -148,6 +148,9 @@ func New(cfg *Config, o Options) *Manager {
 	return &Manager{cfg: cfg, opts: o}
 }
 
+// Config is what the manager was made with.
+func (m *Manager) Config() *Config { return m.cfg }
+
 // heap is what live and dead objects occupy.
 func heap() uint64 {
 	sample := [...]metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/unused:bytes"}}
