@@ -1,12 +1,15 @@
 package hcm
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
+	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
@@ -95,5 +98,37 @@ func TestHoardedAnswer(t *testing.T) {
 		if lines := b.logged(1); !strings.HasPrefix(lines[0], "GET /down 200 OM overload") {
 			t.Errorf("HTTP/%d: logged %q", down, lines)
 		}
+	}
+}
+
+// TestRefusedUnderLoad: a refusal for want of memory costs no connection, but that of a client
+// of which more may come than requests; the log has no flag, as Envoy's.
+func TestRefusedUnderLoad(t *testing.T) {
+	m := overload.New(&overload.Config{MaxHeap: 1, Refresh: time.Millisecond, Actions: []overload.Action{
+		{Kind: overload.RefuseRequests, Triggers: []overload.Trigger{{Resource: overload.Heap, Threshold: 1}}},
+	}}, overload.Options{Heap: func() uint64 { return 1 }, Collect: func() {}})
+	ctx, cancel := context.WithCancel(t.Context())
+	over := make(chan struct{})
+	go func() { m.Run(ctx); close(over) }()
+	defer func() { cancel(); <-over }()
+	b := newBed(t)
+	b.overload = m.Signals(false)
+	b.start()
+	b.eventually("requests are refused", b.overload.RefusesRequests)
+	c := b.dial()
+	for range 2 {
+		if resp, body := c.do("GET /a HTTP/1.1\r\nHost: h\r\n\r\n"); resp.StatusCode != 503 || body != "envoy overloaded" || resp.Close {
+			t.Errorf("%d %q %v", resp.StatusCode, body, resp.Header)
+		}
+	}
+	for _, ends := range []string{"GET /ws HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", "CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\n\r\n"} {
+		c := b.dial()
+		if resp, _ := c.do(ends); resp.StatusCode != 503 || !resp.Close {
+			t.Errorf("%q: %d %v", ends, resp.StatusCode, resp.Header)
+		}
+		c.closed()
+	}
+	if lines := b.logged(4); !strings.HasPrefix(lines[0], "GET /a 503 - overload - -") {
+		t.Errorf("logged %q", lines)
 	}
 }
