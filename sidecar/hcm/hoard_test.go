@@ -45,8 +45,8 @@ func TestHoardedRequest(t *testing.T) {
 				if r.Method == "GET" {
 					return
 				}
-				close(reached)
 				_, _ = io.CopyN(io.Discard, r.Body, reads)
+				close(reached)
 				<-over
 			})
 			b.route().Forward.Timeout = 0
