@@ -123,9 +123,7 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 	routes := newRoutes()
 	h := &handlers{clusters: s.clusters, routes: routes, logs: s.logs, tracers: s.tracers, metrics: s.metrics, timers: s.timers, log: cfg.Log,
 		drain: s.watcher, inbound: inbound}
-	if cfg.Bootstrap != nil && cfg.Bootstrap.Overload != nil {
-		s.overload = overload.New(cfg.Bootstrap.Overload, overload.Options{Accept: func(yes bool) { s.listeners.Accept(yes) }, Log: cfg.Log})
-	}
+	s.buildOverload()
 	if cfg.Bootstrap != nil {
 		h.cluster, h.node = cfg.Bootstrap.Node.Cluster, cfg.Bootstrap.Node.ID
 	}

@@ -50,6 +50,9 @@ type Config struct {
 	DrainTime time.Duration
 	// WarmUp bounds how long a new listener waits for what it names; 15 s when 0.
 	WarmUp time.Duration
+	// MemoryLimit is what the process may have, where the bootstrap has no overload manager;
+	// 0 for no limit.
+	MemoryLimit uint64
 	// StaleAfter is the age of configuration and trust data from which it is
 	// warned of; stale.After when 0.
 	StaleAfter time.Duration

@@ -53,6 +53,7 @@ func TestRefusals(t *testing.T) {
 		{"--state-dir is needed", nil},
 		{`unexpected argument "extra"`, []string{"extra"}},
 		{`--access-log-format "xml"`, []string{"--access-log", "/x", "--access-log-format", "xml", "--state-dir", dir}},
+		{`--memory-limit: "much" is no size`, []string{"--memory-limit", "much", "--state-dir", dir}},
 		{`log level "loud"`, []string{"--log-level", "loud"}},
 		{"no such file", []string{"--bootstrap", filepath.Join(dir, "none.yaml")}},
 		{`bad.yaml: nodes: unknown field "nodes"`, []string{"--bootstrap", write("bad.yaml", "nodes: {}\n")}},

@@ -2,6 +2,7 @@ package config
 
 import (
 	"math"
+	"slices"
 	"strings"
 
 	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
@@ -24,6 +25,7 @@ var overloadActions = map[string]overload.Kind{
 	"envoy.overload_actions.reject_incoming_connections": overload.RejectConnections,
 	"envoy.overload_actions.disable_http_keepalive":      overload.DisableKeepAlive,
 	"envoy.overload_actions.stop_accepting_requests":     overload.RefuseRequests,
+	"envoy.overload_actions.reset_high_memory_stream":    overload.ResetStreams,
 }
 
 // overload reads the overload manager and the connection limits of the runtime;
@@ -46,6 +48,9 @@ func (d *decoder) overload(m *overloadv3.OverloadManager) (*overload.Config, err
 	monitors := map[string]overload.Resource{}
 	for i, r := range m.GetResourceMonitors() {
 		path := at("overload_manager.resource_monitors", i)
+		if _, twice := monitors[r.GetName()]; twice {
+			return nil, fail(path+".name", "there are two resource monitors %q", r.GetName())
+		}
 		switch c := d.unpacked[r.GetTypedConfig()].(type) {
 		case *fixedheapv3.FixedHeapConfig:
 			if out.MaxHeap = c.GetMaxHeapSizeBytes(); out.MaxHeap == 0 {
@@ -62,6 +67,9 @@ func (d *decoder) overload(m *overloadv3.OverloadManager) (*overload.Config, err
 			return nil, fail(path, "resource monitor %q has no typed_config", r.GetName())
 		}
 	}
+	if b := m.GetBufferFactoryConfig(); b != nil {
+		out.LeastHoard = 1 << b.GetMinimumAccountToTrackPowerOfTwo()
+	}
 	return out, overloadTriggers(m, monitors, out)
 }
 
@@ -73,21 +81,26 @@ func overloadTriggers(m *overloadv3.OverloadManager, monitors map[string]overloa
 			return fail(path+".name", "unsupported action %q; remove it", a.GetName())
 		}
 		action := overload.Action{Kind: kind}
+		if slices.ContainsFunc(out.Actions, func(a overload.Action) bool { return a.Kind == kind }) {
+			return fail(path+".name", "there are two actions %q", a.GetName())
+		}
+		if kind == overload.ResetStreams && out.LeastHoard == 0 {
+			return fail("overload_manager.buffer_factory_config", "is missing; the action %q needs it", a.GetName())
+		}
 		for j, t := range a.GetTriggers() {
 			here := at(path+".triggers", j)
 			resource, ok := monitors[t.GetName()]
 			if !ok {
 				return fail(here+".name", "there is no resource monitor %q", t.GetName())
 			}
-			threshold := t.GetThreshold().GetValue()
+			trigger := overload.Trigger{Resource: resource, Threshold: t.GetThreshold().GetValue()}
 			if s := t.GetScaled(); s != nil {
-				// These actions are done or not: a scaled trigger holds when it is
-				// saturated, as in Envoy.
-				if threshold = s.GetSaturationThreshold(); s.GetScalingThreshold() >= threshold {
+				trigger.Scaled, trigger.Scaling, trigger.Threshold = true, s.GetScalingThreshold(), s.GetSaturationThreshold()
+				if trigger.Scaling >= trigger.Threshold {
 					return fail(here+".scaled", "scaling_threshold must be below saturation_threshold")
 				}
 			}
-			action.Triggers = append(action.Triggers, overload.Trigger{Resource: resource, Threshold: threshold})
+			action.Triggers = append(action.Triggers, trigger)
 		}
 		out.Actions = append(out.Actions, action)
 	}

@@ -136,14 +136,10 @@ func (c *Conn) Policy() *Policy { return c.policy.Load() }
 // SetPolicy replaces what decides over requests.
 func (c *Conn) SetPolicy(p *Policy) { c.policy.Store(p) }
 
-// Draining reports whether the connection is to end after what it is doing now:
-// it is being drained, or the process cannot afford idle connections.
+// Draining reports whether the connection is to end after what it is doing now.
 func (c *Conn) Draining() bool {
-	return c.draining.Load() || c.Overload.DisableKeepAlive() || c.parent != nil && c.parent.Draining()
+	return c.draining.Load() || c.parent != nil && c.parent.Draining()
 }
-
-// Shedding reports whether requests are to be refused because of overload.
-func (c *Conn) Shedding() bool { return c.Overload.RefuseRequests() }
 
 // Supersede notes that the listener has been updated since: the handler that serves the
 // connection is not the one that new connections get.

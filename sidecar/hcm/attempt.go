@@ -39,6 +39,7 @@ const (
 	clientBroke // the request's body was refused
 	unwritable
 	noUpgrade // the host speaks HTTP/2 without extended CONNECT (RFC 8441)
+	hoarded   // the sidecar reset the host's stream, because too much was held of it
 )
 
 // attempt is one sending of an exchange's request to one host.
@@ -439,33 +440,6 @@ func (a *attempt) badResponse(reason string) outcome {
 		m.ProtocolErrors.With("upstream", reason).Inc(a.x.d.Shard)
 	}
 	return brokeProtocol
-}
-
-// protocolError reads the errors of the codecs; ok is false for others.
-func (a *attempt) protocolError(err error) (o outcome, ok bool) {
-	var h1 *http1.Error
-	var stream *http2.StreamError
-	var conn *http2.ConnError
-	switch {
-	case err == http2.ErrFull:
-		return overflow, true
-	case errors.Is(err, http2.ErrRefused):
-		a.wrote = false
-		if errors.As(err, &stream) { // it is not the connection that ended
-			a.stale, a.declined = false, true
-		}
-		return refused, true
-	case errors.As(err, &h1):
-		return a.badResponse(h1.Reason), true
-	case errors.As(err, &stream) && stream.Remote:
-		a.failure, a.resetCode = stream.Code.String(), stream.Code
-		return remoteReset, true
-	case errors.As(err, &stream):
-		return a.badResponse(stream.Reason), true
-	case errors.As(err, &conn) && conn.Err == nil && !conn.Remote:
-		return a.badResponse(conn.Reason), true
-	}
-	return 0, false
 }
 
 // broken says what an error on the upstream connection means: our own watchdog and

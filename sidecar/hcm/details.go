@@ -46,6 +46,8 @@ func refusal(err error) (r reply, ok bool) {
 		if h1 != http1.ErrHostMissing {
 			r.body = http1.Reason(h1.Status)
 		}
+	case err == http2.ErrOverloaded: // whose fault it is, is nobody's to refuse
+		return reply{}, false
 	case errors.As(err, &stream) && !stream.Remote:
 		r = reply{status: 400, reason: stream.Reason, details: detailsOf(http2Details, stream.Reason), close: true}
 	default:
@@ -77,4 +79,33 @@ func connectDetails(err error) string {
 		details += "|" + strings.ReplaceAll(why, " ", "_")
 	}
 	return details + "}"
+}
+
+// protocolError reads the errors of the codecs; ok is false for others.
+func (a *attempt) protocolError(err error) (o outcome, ok bool) {
+	var h1 *http1.Error
+	var stream *http2.StreamError
+	var conn *http2.ConnError
+	switch {
+	case err == http2.ErrFull:
+		return overflow, true
+	case err == http2.ErrOverloaded:
+		return hoarded, true
+	case errors.Is(err, http2.ErrRefused):
+		a.wrote = false
+		if errors.As(err, &stream) { // it is not the connection that ended
+			a.stale, a.declined = false, true
+		}
+		return refused, true
+	case errors.As(err, &h1):
+		return a.badResponse(h1.Reason), true
+	case errors.As(err, &stream) && stream.Remote:
+		a.failure, a.resetCode = stream.Code.String(), stream.Code
+		return remoteReset, true
+	case errors.As(err, &stream):
+		return a.badResponse(stream.Reason), true
+	case errors.As(err, &conn) && conn.Err == nil && !conn.Remote:
+		return a.badResponse(conn.Reason), true
+	}
+	return 0, false
 }

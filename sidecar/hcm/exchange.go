@@ -222,7 +222,7 @@ func (x *exchange) serve() {
 // request is to be forwarded.
 func (x *exchange) admit() bool {
 	x.takePolicy()
-	if x.d.Shedding() {
+	if x.d.Overload.RefuseRequest() {
 		x.shed()
 		return false
 	}
@@ -250,12 +250,12 @@ func (x *exchange) admit() bool {
 	return !x.req.Fields.Has(message.MaxForwards) || x.countForward()
 }
 
-// shed refuses a request where there is more to do than can be done.
+// shed refuses a request where there is more to do than can be done. Its connection goes on:
+// another would cost more than the refusal. What follows an upgrade may be no request.
 //
 //go:noinline
 func (x *exchange) shed() {
-	x.flags |= telemetry.FlagOverload
-	x.localReply(&reply{status: 503, body: "overloaded", details: "overload", close: true})
+	x.localReply(&reply{status: 503, body: "envoy overloaded", details: "overload", shed: true, close: x.wantsTunnel()})
 }
 
 // normalizePath applies the path rules; it answers when they refuse.

@@ -240,6 +240,8 @@ func (x *exchange) fail(o outcome) {
 			return
 		}
 		r, _ = refusal(x.pump.refused)
+	case hoarded:
+		r.body, r.details = "envoy overloaded", http2.ErrOverloaded.Reason
 	case unwritable:
 		r.status, r.details = 500, "unwritable_request"
 	case noUpgrade:
@@ -299,6 +301,8 @@ func (o outcome) flags() telemetry.Flags {
 		return telemetry.FlagStreamIdleTimeout
 	case clientBroke:
 		return telemetry.FlagDownstreamProtocolError
+	case hoarded:
+		return telemetry.FlagOverload
 	}
 	return 0
 }
@@ -314,7 +318,11 @@ func (x *exchange) clientLeft() {
 // departure is how the client left, or was made to.
 func (x *exchange) departure() (f telemetry.Flags, details string) {
 	if x.client == &x.h2 {
-		if fault := x.h2.fault.Load(); fault != nil {
+		switch fault := x.h2.fault.Load(); {
+		case fault == nil:
+		case *fault == http2.ErrOverloaded.Reason:
+			return telemetry.FlagOverload, *fault
+		default:
 			return telemetry.FlagDownstreamProtocolError, *fault
 		}
 		switch x.h2.reset.Load() {

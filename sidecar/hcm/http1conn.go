@@ -374,7 +374,7 @@ func (c *http1Conn) Drain() { c.dog.drain(monotonic() + c.m.drainGrace) }
 
 // last tells whether the connection takes no request after this one.
 func (c *http1Conn) last() bool {
-	return c.d.Draining() || c.m.cfg.MaxRequests > 0 && int(c.requests) >= c.m.cfg.MaxRequests ||
+	return c.d.Draining() || c.d.Overload.DisableKeepAlive() || c.m.cfg.MaxRequests > 0 && int(c.requests) >= c.m.cfg.MaxRequests ||
 		c.expires > 0 && monotonic() >= c.expires
 }
 

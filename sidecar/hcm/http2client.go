@@ -18,6 +18,8 @@ type http2Client struct {
 	// the connection.
 	reset atomic.Uint64
 	fault atomic.Pointer[string]
+	// kept is how much the exchange keeps of the request for another attempt.
+	kept atomic.Int64
 
 	// rest is what fill did not have room for.
 	rest []byte
@@ -50,6 +52,9 @@ func (h *http2Client) StreamEnded(err error) {
 	h.dog.look()
 }
 
+// Held implements http2.Holder.
+func (h *http2Client) Held() int { return int(h.kept.Load()) }
+
 // blame notes whose fault the end of the stream is.
 func (h *http2Client) blame(err error) {
 	var e *http2.StreamError
@@ -62,6 +67,8 @@ func (h *http2Client) blame(err error) {
 		h.fault.Store(&details)
 	} else if reason, ok := http2Fault(err); ok {
 		h.fault.Store(&reason)
+	} else if err == http2.ErrOverloaded {
+		h.fault.Store(&http2.ErrOverloaded.Reason)
 	} else {
 		h.fault.Store(nil)
 	}

@@ -130,7 +130,7 @@ func (c *http2Conn) ServeStream(s *http2.Stream) {
 	if x.attempt.firstAt == 0 {
 		c.refused.Spend(fair.Request)
 	}
-	if x.lastHere {
+	if x.lastHere || c.d.Overload.DisableKeepAlive() {
 		c.sc.Drain()
 	}
 	x.h2.close()

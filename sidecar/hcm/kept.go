@@ -96,11 +96,12 @@ func (x *exchange) keepMore(p []byte, must bool) bool {
 // it must be.
 func (x *exchange) reserve(size int, must bool) bool {
 	more := int64(size) - int64(x.kept)
-	if all := keeping.Add(more); !must && (all > keepAll || x.d.Shedding()) {
+	if all := keeping.Add(more); !must && (all > keepAll || x.d.Overload.RefusesRequests()) {
 		keeping.Add(-more)
 		return false
 	}
 	x.kept = int32(size)
+	x.h2.kept.Store(int64(size))
 	return true
 }
 
@@ -130,6 +131,7 @@ func (x *exchange) dropKept() {
 	if x.kept > 0 {
 		keeping.Add(-int64(x.kept))
 		x.kept = 0
+		x.h2.kept.Store(0)
 	}
 }
 

@@ -15,6 +15,7 @@ type reply struct {
 	reason     string // a codec's, for counters
 	location   string
 	overloaded bool   // the upstream is
+	shed       bool   // the sidecar is
 	dropped    string // the header that says so, "" where it was not dropped
 	close      bool
 	byManager  bool          // which ends a request of whatever it is about
@@ -119,7 +120,7 @@ func (x *exchange) headReply(r *reply) {
 	if r.dropped != "" && !x.m.cfg.SuppressEnvoyHeaders {
 		f.Add(r.dropped, "true")
 	}
-	if x.m.cfg.AppendLocalOverload && x.flags&telemetry.FlagOverload != 0 {
+	if x.m.cfg.AppendLocalOverload && r.shed {
 		f.Add("x-envoy-local-overloaded", "true")
 	}
 	if r.filter != nil && r.filter.Headers != nil {

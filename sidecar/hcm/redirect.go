@@ -232,7 +232,7 @@ func (x *exchange) readmit() bool {
 	}
 	sel := x.sel
 	x.sel = route.Selected{} // no route has a part in what is refused before one is chosen
-	if x.d.Shedding() {
+	if x.d.Overload.RefuseRequest() {
 		x.shed()
 		return false
 	}

@@ -217,7 +217,7 @@ func TestRedirectUnderLoad(t *testing.T) {
 	b.overload = m.Signals(false)
 	b.cluster("origin", httpOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		heap.Store(1)
-		b.eventually("requests are refused", b.overload.RefuseRequests)
+		b.eventually("requests are refused", b.overload.RefusesRequests)
 		w.Header().Set("Location", "http://h/to")
 		w.WriteHeader(302)
 	}))
@@ -227,7 +227,7 @@ func TestRedirectUnderLoad(t *testing.T) {
 	if resp.StatusCode != 503 || resp.Header.Get("X-To") != "" {
 		t.Errorf("%d %v", resp.StatusCode, resp.Header)
 	}
-	if lines := b.logged(2); !strings.HasPrefix(lines[1], "GET /to 503 OM overload - -") {
+	if lines := b.logged(2); !strings.HasPrefix(lines[1], "GET /to 503 - overload - -") {
 		t.Errorf("logged %q", lines)
 	}
 }

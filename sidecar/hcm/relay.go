@@ -186,6 +186,8 @@ func (x *exchange) brokenOff(o outcome) (telemetry.Flags, string) {
 	case refused:
 		// Whatever the host says, it did begin: the client must not take it for refused.
 		return telemetry.FlagUpstreamReset, "upstream_reset_after_response_started{remote_refused_stream_reset}"
+	case hoarded:
+		return telemetry.FlagOverload, http2.ErrOverloaded.Reason
 	case brokeProtocol:
 		return telemetry.FlagUpstreamProtocolError, "upstream_reset_after_response_started{protocol_error}"
 	}

@@ -36,7 +36,7 @@ func (x *exchange) retryFailure(o outcome) (_ outcome, again bool) {
 		return o, false
 	}
 	switch o {
-	case noHost, overflow, timedOut, idleTimedOut, lifeOver, tooSlow, clientGone, clientBroke, unwritable, noUpgrade:
+	case noHost, overflow, timedOut, idleTimedOut, lifeOver, tooSlow, clientGone, clientBroke, unwritable, noUpgrade, hoarded:
 		return o, false
 	}
 	p, replayable := x.sel.Retry, x.replayable()

@@ -231,11 +231,15 @@ func (c *conn) remove(s *Stream, byPeer bool) {
 
 // reset resets a stream from our side. The lock is held.
 func (c *conn) reset(s *Stream, code Code, reason string) {
-	if !s.listed {
-		return
+	if s.listed {
+		c.resetFor(s, &StreamError{Code: code, Reason: reason})
 	}
+}
+
+// resetFor is reset of a stream that is not over, whose calls return err.
+func (c *conn) resetFor(s *Stream, err *StreamError) {
 	o := c.out()
-	o.b = appendRSTStream(o.b, s.id, code)
+	o.b = appendRSTStream(o.b, s.id, err.Code)
 	c.happened(EventResetSent)
 	c.resetByUs(s.recvWin)
 	if c.client != nil {
@@ -246,7 +250,7 @@ func (c *conn) reset(s *Stream, code Code, reason string) {
 	} else {
 		c.control()
 	}
-	s.end(&StreamError{Code: code, Reason: reason}, false)
+	s.end(err, false)
 }
 
 // credit gives back n bytes of the connection's window. The peer is told when that is as

@@ -14,6 +14,8 @@ import (
 // read reads until the connection ends, and says why.
 func (c *conn) read() (cerr *ConnError) {
 	defer panics.Contain(panics.HTTP2Reader, c, func() { cerr = errPanicked })
+	c.enlist()
+	defer c.delist()
 	c.guard()
 	for {
 		var err error

@@ -6,6 +6,8 @@ package overload
 import (
 	"context"
 	"log/slog"
+	"math"
+	"math/rand/v2"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
@@ -24,10 +26,13 @@ type Config struct {
 	ListenerConnections map[string]int64
 	// MaxHeap is the heap, in bytes, that counts as full.
 	MaxHeap uint64
-	Actions []Action
+	// LeastHoard is what a stream must hold for ResetStreams to look at it, 0 for none.
+	LeastHoard int
+	Actions    []Action
 }
 
-// Action is what is done while any of its triggers holds.
+// Action is what is done while any of its triggers holds: of what it concerns, to as large
+// a share as the trigger says that is highest.
 type Action struct {
 	Kind     Kind
 	Triggers []Trigger
@@ -48,8 +53,13 @@ const (
 	DisableKeepAlive
 	// RefuseRequests answers requests with 503.
 	RefuseRequests
+	// ResetStreams ends those that hold much memory.
+	ResetStreams
 	kinds
 )
+
+// whole tells of actions that are done when a trigger is saturated, and not in part.
+func (k Kind) whole() bool { return k == ShrinkHeap || k == StopAccepting }
 
 // Resource is what can run short.
 type Resource uint8
@@ -58,12 +68,27 @@ type Resource uint8
 const (
 	Heap Resource = iota
 	Connections
+	resources
 )
 
-// Trigger holds while the pressure on a resource is at or above a threshold.
+// Trigger is saturated while the pressure on a resource is at or above a threshold. A
+// scaled one holds in part from Scaling on.
 type Trigger struct {
 	Resource  Resource
 	Threshold float64
+	Scaled    bool
+	Scaling   float64
+}
+
+// share is how much of the trigger holds at a pressure, from 0 to 1.
+func (t Trigger) share(pressure float64) float64 {
+	switch {
+	case pressure >= t.Threshold:
+		return 1
+	case !t.Scaled || pressure <= t.Scaling:
+		return 0
+	}
+	return (pressure - t.Scaling) / (t.Threshold - t.Scaling)
 }
 
 // Exempt is what a listener is exempt from.
@@ -78,6 +103,9 @@ type Options struct {
 	// Accept is told when connections are to be accepted again, or no more. It is
 	// called on the goroutine of Run.
 	Accept func(bool)
+	// Hoards are the streams for which at least so many bytes are held. It is called on the
+	// goroutine of Run.
+	Hoards func(least int) []Hoard
 	Log    *slog.Logger
 }
 
@@ -92,11 +120,19 @@ type Manager struct {
 	// collected is when the last collection ended, and took how long it took.
 	collected time.Time
 	took      time.Duration
+	freed     bool // streams were reset since
 }
 
 // Signals are what connections look at; each is one atomic load. A nil Signals
 // says that all is well.
-type Signals struct{ active [kinds]atomic.Bool }
+type Signals struct {
+	shares [kinds]atomic.Uint32 // of saturated
+	counts [kinds]atomic.Uint64 // what was done
+	// pressure is that of each resource, as bits of a float64.
+	pressure [resources]atomic.Uint64
+}
+
+const saturated = math.MaxUint32
 
 // New returns a manager; Run makes it act.
 func New(cfg *Config, o Options) *Manager {
@@ -112,6 +148,9 @@ func New(cfg *Config, o Options) *Manager {
 	return &Manager{cfg: cfg, opts: o}
 }
 
+// Config is what the manager was made with.
+func (m *Manager) Config() *Config { return m.cfg }
+
 // heap is what live and dead objects occupy.
 func heap() uint64 {
 	sample := [...]metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/unused:bytes"}}
@@ -125,7 +164,7 @@ func (m *Manager) Admit(listener string, open int64, e Exempt) (refused string) 
 	if m == nil {
 		return ""
 	}
-	if !e.Actions && m.signals.is(RejectConnections) {
+	if !e.Actions && m.signals.draw(RejectConnections) {
 		return "overload"
 	}
 	if limit, ok := m.cfg.ListenerConnections[listener]; ok && open >= limit {
@@ -159,13 +198,31 @@ func (m *Manager) Signals(exempt bool) *Signals {
 // Accepting tells whether connections are to be accepted.
 func (m *Manager) Accepting() bool { return m == nil || !m.signals.is(StopAccepting) }
 
-func (s *Signals) is(k Kind) bool { return s != nil && s.active[k].Load() }
+// is tells whether an action is to be done at all.
+func (s *Signals) is(k Kind) bool { return s != nil && s.shares[k].Load() > 0 }
 
-// DisableKeepAlive tells whether connections are to end with their request.
-func (s *Signals) DisableKeepAlive() bool { return s.is(DisableKeepAlive) }
+// draw tells whether it is to be done this time, and counts that.
+func (s *Signals) draw(k Kind) bool {
+	if s == nil {
+		return false
+	}
+	share := s.shares[k].Load()
+	if share == 0 || share < saturated && rand.Uint32() >= share {
+		return false
+	}
+	s.counts[k].Add(1)
+	return true
+}
 
-// RefuseRequests tells whether requests are to be answered with 503.
-func (s *Signals) RefuseRequests() bool { return s.is(RefuseRequests) }
+// DisableKeepAlive tells whether a connection is to end with its request. It is asked once
+// for each.
+func (s *Signals) DisableKeepAlive() bool { return s.draw(DisableKeepAlive) }
+
+// RefuseRequest tells whether a request is to be answered with 503. It is asked once for each.
+func (s *Signals) RefuseRequest() bool { return s.draw(RefuseRequests) }
+
+// RefusesRequests tells whether any request is.
+func (s *Signals) RefusesRequests() bool { return s.is(RefuseRequests) }
 
 // Run looks at the resources until the context ends.
 func (m *Manager) Run(ctx context.Context) {
@@ -196,7 +253,7 @@ const shrinkAtMost = 10 * time.Second
 const idleFor = 10
 
 func (m *Manager) look() {
-	var pressure [2]float64
+	var pressure [resources]float64
 	if m.cfg.MaxConnections > 0 {
 		pressure[Connections] = float64(m.open.Load()) / float64(m.cfg.MaxConnections)
 	}
@@ -205,30 +262,50 @@ func (m *Manager) look() {
 	// the work away, little is allocated, and nothing would collect it.
 	if m.heapActs(pressure[Heap]) && time.Since(m.collected) >= idleFor*m.took {
 		began := time.Now()
+		if m.freed { // what streams held is in pools, which a collection empties by halves
+			m.opts.Collect()
+			m.freed = false
+		}
 		m.opts.Collect()
 		m.collected = time.Now()
 		m.took = m.collected.Sub(began)
 		pressure[Heap] = m.heapPressure()
 	}
-	var now [kinds]bool
-	for _, a := range m.cfg.Actions {
-		for _, t := range a.Triggers {
-			now[a.Kind] = now[a.Kind] || pressure[t.Resource] >= t.Threshold
-		}
+	for r, p := range pressure {
+		m.signals.pressure[r].Store(math.Float64bits(p))
 	}
+	now := m.shares(pressure)
 	for k := range kinds {
-		if was := m.signals.active[k].Swap(now[k]); was != now[k] {
-			m.opts.Log.Warn("overload action", "component", "overload", "action", k.String(), "active", now[k],
+		active := now[k] > 0
+		if was := m.signals.shares[k].Swap(uint32(now[k] * saturated)); was > 0 != active {
+			m.opts.Log.Warn("overload action", "component", "overload", "action", k.String(), "active", active,
 				"heap", pressure[Heap], "connections", pressure[Connections])
 			if k == StopAccepting && m.opts.Accept != nil {
-				m.opts.Accept(!now[k])
+				m.opts.Accept(!active)
 			}
 		}
 	}
-	if now[ShrinkHeap] && time.Since(m.shrunk) >= shrinkAtMost {
+	if share := now[ResetStreams]; share > 0 {
+		n := m.resetStreams(share)
+		m.signals.counts[ResetStreams].Add(uint64(n))
+		m.freed = n > 0
+	}
+	if now[ShrinkHeap] > 0 && time.Since(m.shrunk) >= shrinkAtMost {
 		debug.FreeOSMemory()
 		m.shrunk = time.Now()
 	}
+}
+
+// shares are how much of each action is to be done.
+func (m *Manager) shares(pressure [resources]float64) (now [kinds]float64) {
+	for _, a := range m.cfg.Actions {
+		for _, t := range a.Triggers {
+			if share := t.share(pressure[t.Resource]); share == 1 || !a.Kind.whole() {
+				now[a.Kind] = max(now[a.Kind], share)
+			}
+		}
+	}
+	return now
 }
 
 func (m *Manager) heapPressure() float64 {
@@ -242,7 +319,7 @@ func (m *Manager) heapPressure() float64 {
 func (m *Manager) heapActs(pressure float64) bool {
 	for _, a := range m.cfg.Actions {
 		for _, t := range a.Triggers {
-			if t.Resource == Heap && pressure >= t.Threshold {
+			if t.Resource == Heap && t.share(pressure) > 0 {
 				return true
 			}
 		}
@@ -251,5 +328,31 @@ func (m *Manager) heapActs(pressure float64) bool {
 }
 
 func (k Kind) String() string {
-	return [...]string{"shrink_heap", "stop_accepting_connections", "reject_incoming_connections", "disable_http_keepalive", "stop_accepting_requests"}[k]
+	return [...]string{"shrink_heap", "stop_accepting_connections", "reject_incoming_connections", "disable_http_keepalive", "stop_accepting_requests",
+		"reset_high_memory_stream"}[k]
+}
+
+// Pressures tells how short each resource is that is looked at.
+func (m *Manager) Pressures(emit func(value float64, labels ...string)) {
+	for r, limit := range [resources]bool{Heap: m.cfg.MaxHeap > 0, Connections: m.cfg.MaxConnections > 0} {
+		if limit {
+			emit(math.Float64frombits(m.signals.pressure[r].Load()), [...]string{"heap", "connections"}[r])
+		}
+	}
+}
+
+// Shares tells how much of each action is done.
+func (m *Manager) Shares(emit func(value float64, labels ...string)) {
+	for _, a := range m.cfg.Actions {
+		emit(float64(m.signals.shares[a.Kind].Load())/saturated, a.Kind.String())
+	}
+}
+
+// Done tells how often each action was that is done to something.
+func (m *Manager) Done(emit func(value float64, labels ...string)) {
+	for _, a := range m.cfg.Actions {
+		if !a.Kind.whole() {
+			emit(float64(m.signals.counts[a.Kind].Load()), a.Kind.String())
+		}
+	}
 }

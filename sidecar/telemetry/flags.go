@@ -60,7 +60,7 @@ var flagNames = [...]flagName{
 	{"DT", "DurationTimeout", "the maximum duration was reached"},
 	{"UPE", "UpstreamProtocolError", "the upstream's answer broke the protocol"},
 	{"NC", "NoClusterFound", "the cluster of the route does not exist"},
-	{"OM", "OverloadManagerTerminated", "refused because of overload"},
+	{"OM", "OverloadManagerTerminated", "reset because of overload: it held too much memory"},
 	{"DO", "DropOverload", "dropped because the cluster's assignment has a share of the requests dropped"},
 	{"DR", "DownstreamRemoteReset", "the downstream reset the stream"},
 	{"UDO", "UnconditionalDropOverload", "dropped because the cluster's assignment has all requests dropped"},

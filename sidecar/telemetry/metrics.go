@@ -101,6 +101,11 @@ type Metrics struct {
 	// and event ("delay", "rate_limited").
 	FilterEvents *CounterVec
 
+	// OverloadPressure, OverloadActions and OverloadDone are the overload manager's, which is
+	// asked at a scrape.
+	OverloadPressure, OverloadActions *GaugeVec
+	OverloadDone                      *CounterVec
+
 	// Mirrored counts copies of requests by result: "answered", "failed", and
 	// "too_large" for those that were not made.
 	Mirrored *CounterVec
@@ -214,6 +219,10 @@ func NewMetrics() *Metrics {
 
 		Mirrored:     r.Counter("hauberk_mirrored_requests_total", "Copies of requests for mirrors, by result: answered, failed, dropped (by their cluster's drop_overloads), or too_large, where the body was longer than is kept and no copy was made.", "result"),
 		FilterEvents: r.Counter("hauberk_http_filter_events_total", "What HTTP filters did, by the filter's name and event: delay, abort and overflow of faults; enabled, ok, rate_limited, enforced and shadow_mode (over the limit of a descriptor in shadow mode alone, and let pass) of local rate limits; origin_valid and origin_invalid of CORS.", "filter", "event"),
+
+		OverloadPressure: r.Gauge("hauberk_overload_pressure", "How short the resources are that overload actions depend on, heap and connections, as a share of what there may be.", "resource"),
+		OverloadActions:  r.Gauge("hauberk_overload_actions", "How much of each overload action is done: 0 for nothing, 1 to all that it concerns.", "action"),
+		OverloadDone:     r.Counter("hauberk_overload_actions_total", "What overload actions were done to, by action: reject_incoming_connections, disable_http_keepalive (connections that ended with a request, and of HTTP/2 requests with which a connection began to end), stop_accepting_requests (requests that were refused) and reset_high_memory_stream.", "action"),
 
 		TracedRequests: r.Counter("hauberk_traced_requests_total", "Requests by why they are traced where tracing is configured: random_sampling, service_forced, client_enabled or not_traceable.", "reason"),
 		TraceSpans:     r.Counter("hauberk_trace_spans_total", "Spans of sampled requests, by result: sent, dropped (the collector was behind), failed (they could not be sent, or were answered with an error) or rejected (it did not want them).", "result"),

@@ -142,6 +142,11 @@ func (v *GaugeVec) Collect(fn func(emit func(value float64, labels ...string))) 
 	v.f.collect = fn
 }
 
+// Collect is that of gauges.
+func (v *CounterVec) Collect(fn func(emit func(value float64, labels ...string))) {
+	(&GaugeVec{v.f}).Collect(fn)
+}
+
 // With returns the histogram of these label values.
 func (v *HistogramVec) With(labels ...string) *Histogram { return v.in(nil, 0, labels...) }
 

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"math"
+	"runtime/debug"
+	"testing"
+	"testing/fstest"
+)
+
+// TestMemoryLimit: in a mesh the limit is that which the runtime was told, or else the control
+// group's, of which garbage has no part; a bootstrap alone has none of itself, as in Envoy.
+func TestMemoryLimit(t *testing.T) {
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(-1))
+	host := fstest.MapFS{
+		"proc/self/cgroup":         {Data: []byte("0::/\n")},
+		"sys/fs/cgroup/memory.max": {Data: []byte("1000000000\n")},
+	}
+	const none = math.MaxInt64
+	for _, tc := range []struct {
+		args          []string
+		runtimes      int64
+		want          uint64
+		runtimesAfter int64
+	}{
+		{[]string{"--state-dir", "/x"}, none, 1_000_000_000, 900_000_000},
+		{[]string{"--state-dir", "/x", "--bootstrap", "/b"}, none, 1_000_000_000, 900_000_000},
+		{[]string{"--state-dir", "/x"}, 500_000_000, 500_000_000, 500_000_000},
+		{[]string{"--state-dir", "/x", "--memory-limit", "off"}, none, 0, none},
+		{[]string{"--state-dir", "/x", "--memory-limit", "256MiB"}, 500_000_000, 256 << 20, 500_000_000},
+		{[]string{"--bootstrap", "/b"}, none, 0, none},
+		{[]string{"--bootstrap", "/b", "--memory-limit", "1000"}, none, 1000, 900},
+	} {
+		debug.SetMemoryLimit(tc.runtimes)
+		o, err := parse(tc.args, func(string) (string, bool) { return "", false })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := o.limit(host); err != nil || got != tc.want || debug.SetMemoryLimit(-1) != tc.runtimesAfter {
+			t.Errorf("%q with %d of the runtime: %d, %v; then the runtime has %d", tc.args, tc.runtimes, got, err, debug.SetMemoryLimit(-1))
+		}
+	}
+}

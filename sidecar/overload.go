@@ -1,0 +1,33 @@
+package sidecar
+
+import (
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
+	"github.com/hauberk-mesh/hauberk/sidecar/overload"
+)
+
+// buildOverload makes what keeps the process within its means: the bootstrap's overload
+// manager, or one that keeps to the limit of its memory.
+func (s *Sidecar) buildOverload() {
+	var cfg *overload.Config
+	switch b := s.cfg.Bootstrap; {
+	case b != nil && b.Overload != nil:
+		cfg = b.Overload
+	case s.cfg.MemoryLimit > 0:
+		cfg = overload.Within(s.cfg.MemoryLimit)
+	default:
+		return
+	}
+	m := overload.New(cfg, overload.Options{Accept: func(yes bool) { s.listeners.Accept(yes) }, Hoards: hoards, Log: s.cfg.Log})
+	s.overload = m
+	s.metrics.OverloadPressure.Collect(m.Pressures)
+	s.metrics.OverloadActions.Collect(m.Shares)
+	s.metrics.OverloadDone.Collect(m.Done)
+}
+
+// hoards are the streams of HTTP/2 that hold as much, with clients and with hosts.
+func hoards(least int) (all []overload.Hoard) {
+	for _, h := range http2.Hoards(least) {
+		all = append(all, overload.Hoard{Bytes: h.Bytes, Reset: h.Reset})
+	}
+	return all
+}

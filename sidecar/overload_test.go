@@ -1,0 +1,32 @@
+package sidecar
+
+import (
+	"log/slog"
+	"testing"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/config"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// TestMemoryLimitWithoutAManager: the limit of the process counts where its bootstrap has no
+// overload manager of its own.
+func TestMemoryLimitWithoutAManager(t *testing.T) {
+	for text, want := range map[string]uint64{
+		"node: {id: node-1}\n": 800,
+		`overload_manager: {resource_monitors: [{name: heap, typed_config: {"@type": type.googleapis.com/envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig, max_heap_size_bytes: 9}}]}` + "\n": 9,
+	} {
+		b, err := config.ParseBootstrap([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &Sidecar{cfg: Config{Bootstrap: b, MemoryLimit: 1000, Log: slog.New(slog.DiscardHandler)}, metrics: telemetry.NewMetrics()}
+		s.buildOverload()
+		if got := s.overload.Config().MaxHeap; got != want {
+			t.Errorf("%s: the heap is to have %d, want %d", text, got, want)
+		}
+		s = &Sidecar{cfg: Config{Log: slog.New(slog.DiscardHandler)}, metrics: telemetry.NewMetrics()}
+		if s.buildOverload(); s.overload != nil {
+			t.Error("without a limit there is an overload manager")
+		}
+	}
+}
