@@ -27,7 +27,7 @@ func (d *decoder) connectionManager(m *hcmv3.HttpConnectionManager, path string)
 	}
 	for _, step := range []func(*hcmv3.HttpConnectionManager, *hcm.Config, string) error{
 		hcmCodec, d.hcmRoutes, d.hcmFilters, hcmEnums, hcmServerName, hcmTimeouts, hcmProtocol, hcmUpgrades,
-		hcmTrust, d.hcmRequestID, d.hcmEarly, hcmHost, hcmLifetime, d.hcmHTTP1, hcmLocalReplies, hcmLogs, d.hcmTracing,
+		hcmTrust, d.hcmRequestID, d.hcmEarly, hcmHost, hcmLifetime, d.hcmHTTP1, d.hcmLocalReplies, hcmLogs, d.hcmTracing,
 	} {
 		if err := step(m, out, path); err != nil {
 			return nil, err

@@ -7,7 +7,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
 )
 
-func hcmLocalReplies(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err error) {
+func (d *decoder) hcmLocalReplies(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err error) {
 	c := m.GetLocalReplyConfig()
 	if c == nil {
 		return nil
@@ -18,7 +18,7 @@ func hcmLocalReplies(m *hcmv3.HttpConnectionManager, out *hcm.Config, path strin
 		return err
 	}
 	for i, mm := range c.GetMappers() {
-		mapper, err := replyMapper(mm, at(path+".mappers", i))
+		mapper, err := d.replyMapper(mm, at(path+".mappers", i))
 		if err != nil {
 			return err
 		}
@@ -27,10 +27,10 @@ func hcmLocalReplies(m *hcmv3.HttpConnectionManager, out *hcm.Config, path strin
 	return nil
 }
 
-func replyMapper(m *hcmv3.ResponseMapper, path string) (*hcm.ReplyMapper, error) {
+func (d *decoder) replyMapper(m *hcmv3.ResponseMapper, path string) (*hcm.ReplyMapper, error) {
 	out := &hcm.ReplyMapper{Status: int(m.GetStatusCode().GetValue())}
 	var err error
-	if out.Filter, err = logFilter(m.GetFilter(), path+".filter"); err != nil {
+	if out.Filter, err = d.logFilter(m.GetFilter(), path+".filter"); err != nil {
 		return nil, err
 	}
 	if out.Filter == nil {
