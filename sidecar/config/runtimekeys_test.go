@@ -5,6 +5,11 @@ import (
 	"testing"
 	"time"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/fault"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/ratelimit"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
@@ -137,6 +142,35 @@ func TestRuntimeKeys(t *testing.T) {
 		if got := keyedOf(b); got != want {
 			t.Errorf("%s:\ngot  %+v\nwant %+v", c.values, got, want)
 		}
+	}
+}
+
+// TestRuntimeOfDiscoveredResources: routes and clusters that are discovered have it too.
+func TestRuntimeOfDiscoveredResources(t *testing.T) {
+	b, err := withLayer(t, "{canary: 50, bias: 0.5}", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &routev3.RouteConfiguration{}
+	c := &clusterv3.Cluster{}
+	for m, text := range map[proto.Message]string{
+		r: `{"name": "r", "virtual_hosts": [{"name": "v", "domains": ["*"], "routes": [{"direct_response": {"status": 200},
+			"match": {"prefix": "/", "runtime_fraction": {"default_value": {"numerator": 0}, "runtime_key": "canary"}}}]}]}`,
+		c: `{"name": "c", "lb_policy": "LEAST_REQUEST", "least_request_lb_config": {"active_request_bias": {"default_value": 3, "runtime_key": "bias"}}}`,
+	} {
+		if err := protojson.Unmarshal([]byte(text), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	body, _ := proto.Marshal(r)
+	routes, err := b.Runtime.Route(body)
+	if err != nil || *routes.VirtualHosts[0].Routes[0].Match.Share != route.All/2 {
+		t.Errorf("routes: %+v, %v", routes, err)
+	}
+	body, _ = proto.Marshal(c)
+	one, err := b.Runtime.Cluster(body)
+	if err != nil || *one.ActiveRequestBias != 0.5 {
+		t.Errorf("cluster: %+v, %v", one, err)
 	}
 }
 
