@@ -20,7 +20,7 @@ import (
 
 func (d *decoder) cluster(m *clusterv3.Cluster) (*cluster.Config, error) {
 	out := &cluster.Config{
-		Name: m.GetName(), DropRemoved: m.GetIgnoreHealthOnHostRemoval(), CloseOnFailure: m.GetCloseConnectionsOnHostHealthFailure(),
+		Name: m.GetName(), StatName: m.GetAltStatName(), DropRemoved: m.GetIgnoreHealthOnHostRemoval(), CloseOnFailure: m.GetCloseConnectionsOnHostHealthFailure(),
 	}
 	var err error
 	if out.ConnectTimeout, err = duration(m.GetConnectTimeout(), "connect_timeout"); err != nil {

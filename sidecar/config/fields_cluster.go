@@ -27,9 +27,8 @@ func init() {
 				"dns_refresh_rate dns_jitter dns_failure_refresh_rate dns_lookup_family cleanup_interval " +
 				"upstream_bind_config upstream_connection_options ignore_health_on_host_removal " +
 				"close_connections_on_host_health_failure dns_resolvers dns_resolution_config typed_dns_resolver_config use_tcp_for_dns_lookups " +
-				"upstream_http_protocol_options respect_dns_ttl",
+				"upstream_http_protocol_options respect_dns_ttl alt_stat_name",
 			ignore: map[string]string{
-				"alt_stat_name":                     statsReason,
 				"track_timeout_budgets":             statsReason,
 				"track_cluster_stats":               statsReason,
 				"stats_matcher":                     statsReason,

@@ -162,6 +162,12 @@ func isReadHere(key string) bool {
 	})
 }
 
+// idle tells a guard of Envoy's that is set to no boolean (Istio's are texts), which does nothing there.
+func (r *Runtime) idle(key string) bool {
+	_, ok := r.boolean(key)
+	return !ok && strings.HasPrefix(key, "envoy.")
+}
+
 // settle refuses what nothing has read, unless resources are still to come that may; what only Envoy
 // reads is refused even then.
 func (r *Runtime) settle(toCome bool) error {
@@ -171,7 +177,7 @@ func (r *Runtime) settle(toCome bool) error {
 			continue
 		}
 		for _, of := range readByEnvoy {
-			if strings.HasPrefix(k, of.prefix) && !isReadHere(k) {
+			if strings.HasPrefix(k, of.prefix) && !isReadHere(k) && !r.idle(k) {
 				return fail(r.paths[k], "unsupported runtime key %q: %s", k, of.instead)
 			}
 		}

@@ -188,6 +188,8 @@ func TestRuntimeRefuses(t *testing.T) {
 		{"{upstream.maintenance_mode.a: 100}", `static_layer["upstream.maintenance_mode.a"]: `},
 		{"{outlier_detection.enforcing_consecutive_5xx: 0}", `static_layer["outlier_detection.enforcing_consecutive_5xx"]: `},
 		{"{fault.http.cluster.abort.abort_percent: 5}", `static_layer["fault.http.cluster.abort.abort_percent"]: `},
+		{"{envoy.reloadable_features.some: false}", `static_layer["envoy.reloadable_features.some"]: `},
+		{"{envoy.reloadable_features.some: 'false'}", ""},
 		{"{mine: [1]}", `static_layer["mine"]: is no number`},
 		{"{mine: null}", `static_layer["mine"]: is no number`},
 		{"{fault.http.abort.http_status: 42}", `static_layer["fault.http.abort.http_status"]: `},
