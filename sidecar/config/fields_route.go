@@ -74,9 +74,9 @@ func init() {
 		"envoy.type.matcher.v3.StringMatcher":         {use: "exact prefix suffix safe_regex contains ignore_case"},
 		"envoy.type.matcher.v3.PathMatcher":           {use: "path"},
 		"envoy.type.matcher.v3.RegexMatcher": {
-			use:    "regex",
-			ignore: map[string]string{"google_re2": "RE2 syntax is the only one"},
+			use: "regex google_re2",
 		},
+		"envoy.type.matcher.v3.RegexMatcher.GoogleRE2":  {use: "max_program_size"},
 		"envoy.type.matcher.v3.RegexMatchAndSubstitute": {use: "pattern substitution"},
 		"envoy.config.route.v3.RouteAction": {
 			use: "cluster cluster_header weighted_clusters cluster_not_found_response_code prefix_rewrite regex_rewrite " +
