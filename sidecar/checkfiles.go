@@ -64,7 +64,7 @@ func (f *filed) Apply(u client.Update) map[string]error {
 func (f *filed) take(r *resource.Resource) error {
 	switch r.Type {
 	case resource.ClusterType:
-		c, err := read(config.Cluster, r)
+		c, err := read(f.bootstrap.Runtime.Cluster, r)
 		if slices.ContainsFunc(f.bootstrap.Clusters, func(c *cluster.Config) bool { return c.Name == r.Name }) {
 			err = errStatic("cluster")
 		}
@@ -93,7 +93,7 @@ func (f *filed) take(r *resource.Resource) error {
 		}
 		return err
 	case resource.RouteType:
-		c, err := read(config.Route, r)
+		c, err := read(f.bootstrap.Runtime.Route, r)
 		if err == nil && !f.bootstrap.StreamsClusters() {
 			err = config.MissingCluster(c, f.known)
 		}

@@ -207,7 +207,7 @@ func (s *state) applyClusters(u client.Update, errs map[string]error) {
 			continue
 		}
 		fair.Background(fair.Cluster)
-		cfg, err := read(config.Cluster, r)
+		cfg, err := read(s.runtime.Cluster, r)
 		if err == nil {
 			err = s.setCluster(cfg)
 		}
@@ -326,7 +326,7 @@ func (s *state) applyRoutes(u client.Update, errs map[string]error) {
 		s.refuseRoutes(name)
 	}
 	for _, r := range u.Upserts {
-		cfg, err := read(config.Route, r)
+		cfg, err := read(s.runtime.Route, r)
 		if err == nil {
 			err = s.missing(cfg, r.Name)
 		}

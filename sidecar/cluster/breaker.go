@@ -178,10 +178,10 @@ func (c *Cluster) active(emit func(value float64, labels ...string)) {
 		pending += b.pending.Load()
 	}
 	if requests > 0 {
-		emit(float64(requests), c.name, "active")
+		emit(float64(requests), c.statName(), "active")
 	}
 	if pending > 0 {
-		emit(float64(pending), c.name, "pending")
+		emit(float64(pending), c.statName(), "pending")
 	}
 }
 
@@ -211,7 +211,7 @@ func (c *Cluster) remaining(emit func(value float64, labels ...string)) {
 		}
 		for _, l := range b.uses(limits) {
 			if l.most < math.MaxInt64 {
-				emit(float64(max(0, l.most-l.used)), c.name, name, l.limit)
+				emit(float64(max(0, l.most-l.used)), c.statName(), name, l.limit)
 			}
 		}
 	}
@@ -224,7 +224,7 @@ func (c *Cluster) reached(emit func(value float64, labels ...string)) {
 		b, limits := c.breakerOf(Priority(p))
 		for _, l := range b.uses(limits) {
 			if l.used > 0 && l.used >= l.most {
-				emit(1, c.name, name, l.limit)
+				emit(1, c.statName(), name, l.limit)
 			}
 		}
 	}

@@ -18,6 +18,7 @@ import (
 // Cluster is a set of hosts that serve the same. It lives as long as its name.
 type Cluster struct {
 	name    string
+	stat    string // what statistics call it, "" for its name
 	m       *Manager
 	metrics *telemetry.ClusterMetrics
 
@@ -95,11 +96,12 @@ func (s *settings) hashes() bool { return s.LB == RingHash || s.LB == Maglev }
 
 // newCluster is a cluster that can be ended, and serves nothing before it is configured.
 func newCluster(m *Manager, cfg *Config) *Cluster {
-	c := &Cluster{name: cfg.Name, m: m}
+	c := &Cluster{name: cfg.Name, stat: cfg.StatName, m: m}
 	c.cfg.Store(&settings{Config: cfg, tlsGeneration: 1})
 	c.set.Store(&endpointSet{whole: &balancer{}})
 	if m.opts.Metrics != nil {
-		c.metrics = m.opts.Metrics.Cluster(cfg.Name)
+		c.metrics = m.opts.Metrics.Cluster(c.statName())
+		c.metrics.Hold()
 	}
 	return c
 }

@@ -14,7 +14,9 @@ import (
 // Config is a cluster (envoy.config.cluster.v3.Cluster).
 type Config struct {
 	Name string
-	Type Type
+	// StatName is what statistics, logs and spans call it; Name when empty.
+	StatName string `json:",omitempty"`
+	Type     Type
 
 	LB LB
 	// FullScan makes least request look at every host instead of ChoiceCount.

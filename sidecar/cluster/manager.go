@@ -119,21 +119,9 @@ func NewManager(opts Options) *Manager {
 		return p.open(ctx, s, want, new(Opening))
 	}
 	if opts.Metrics != nil {
-		opts.Metrics.UpstreamActive.Collect(func(emit func(value float64, labels ...string)) {
-			for _, c := range m.All() {
-				c.active(emit)
-			}
-		})
-		opts.Metrics.UpstreamRemaining.Collect(func(emit func(value float64, labels ...string)) {
-			for _, c := range m.All() {
-				c.remaining(emit)
-			}
-		})
-		opts.Metrics.UpstreamReached.Collect(func(emit func(value float64, labels ...string)) {
-			for _, c := range m.All() {
-				c.reached(emit)
-			}
-		})
+		opts.Metrics.UpstreamActive.Collect(m.gather((*Cluster).active))
+		opts.Metrics.UpstreamRemaining.Collect(m.gather((*Cluster).remaining))
+		opts.Metrics.UpstreamReached.Collect(m.gather((*Cluster).reached))
 	}
 	m.dials.workers.MostIdle = mostIdleDialers
 	m.ctx, m.stop = context.WithCancel(context.Background())

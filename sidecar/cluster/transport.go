@@ -14,7 +14,7 @@ func dialer(m *Manager, cfg *Config) func(ctx context.Context, network, address 
 	if cfg.Source == nil && cfg.TCP == nil || m.opts.Dial != nil {
 		return nil
 	}
-	d := &net.Dialer{}
+	d := &net.Dialer{KeepAlive: -1} // no probes, which Go would send
 	if k := cfg.TCP; k != nil {
 		orSystem := func(v time.Duration) time.Duration {
 			if v == 0 {

@@ -48,7 +48,7 @@ func (d *decoder) accessLog(m *accesslogv3.AccessLog, path string) (*telemetry.A
 	here := path + ".typed_config"
 	out := &telemetry.AccessLogConfig{Format: envoyFormat}
 	var err error
-	if out.Filter, err = logFilter(m.GetFilter(), path+".filter"); err != nil {
+	if out.Filter, err = d.logFilter(m.GetFilter(), path+".filter"); err != nil {
 		return nil, err
 	}
 	var format *corev3.SubstitutionFormatString

@@ -79,6 +79,12 @@ func (b *Bootstrap) discoversListeners() bool {
 	return b.LDS != nil || b.ADS != nil && b.ADS.Listeners || b.Files.Listeners != ""
 }
 
+// discovers tells whether anything is to come that is not in the bootstrap and could name a key of the runtime.
+func (b *Bootstrap) discovers() bool {
+	return b.discoversListeners() || b.CDS != nil || b.ADS != nil && b.ADS.Clusters || b.Files.Clusters != "" ||
+		slices.ContainsFunc(b.Listeners, func(l *listener.Config) bool { return len(ListenerRefs(l).Routes) > 0 })
+}
+
 // StreamsClusters tells whether clusters are to come from a control plane that it names.
 func (b *Bootstrap) StreamsClusters() bool {
 	return b.CDS != nil && (b.CDS.Stream != nil || b.ADS != nil && b.ADS.Clusters)
@@ -141,7 +147,7 @@ func decodeBootstrap(m *bootstrapv3.Bootstrap, refused []error) (*Bootstrap, err
 	if err := together(faults); err != nil {
 		return nil, err
 	}
-	if err := d.runtime.settle(out.discoversListeners()); err != nil {
+	if err := d.runtime.settle(out.discovers()); err != nil {
 		return nil, err
 	}
 	out.Runtime = d.runtime

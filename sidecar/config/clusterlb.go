@@ -61,7 +61,7 @@ func (d *decoder) balancing(m *clusterv3.Cluster, out *cluster.Config) error {
 			return err
 		}
 	}
-	if err := legacyPolicyConfig(m, out); err != nil {
+	if err := d.legacyPolicyConfig(m, out); err != nil {
 		return err
 	}
 	if m.GetLbSubsetConfig().GetLocalityWeightAware() && !out.LocalityWeighted {
@@ -106,7 +106,7 @@ func legacyPolicy(m *clusterv3.Cluster, out *cluster.Config) error {
 
 // legacyPolicyConfig reads the configuration of the policy that lb_policy names. That of
 // another says nothing, as in Envoy.
-func legacyPolicyConfig(m *clusterv3.Cluster, out *cluster.Config) error {
+func (d *decoder) legacyPolicyConfig(m *clusterv3.Cluster, out *cluster.Config) error {
 	inForce := func(lb cluster.LB) bool { return out.LB == lb && !provided(out) }
 	switch c := m.GetLbConfig().(type) {
 	case *clusterv3.Cluster_RoundRobinLbConfig_:
@@ -114,17 +114,17 @@ func legacyPolicyConfig(m *clusterv3.Cluster, out *cluster.Config) error {
 			return nil
 		}
 		s := c.RoundRobinLbConfig.GetSlowStartConfig()
-		return slowStart(s, s.GetSlowStartWindow(), s.GetAggression(), s.GetMinWeightPercent(), out, "round_robin_lb_config.slow_start_config")
+		return d.slowStart(s != nil, s.GetSlowStartWindow(), s.GetAggression(), s.GetMinWeightPercent(), out, "round_robin_lb_config.slow_start_config")
 	case *clusterv3.Cluster_LeastRequestLbConfig_:
 		if !inForce(cluster.LeastRequest) {
 			return nil
 		}
 		lr := c.LeastRequestLbConfig
-		if err := leastRequest(lr.GetChoiceCount(), lr.GetActiveRequestBias(), out, "least_request_lb_config"); err != nil {
+		if err := d.leastRequest(lr.GetChoiceCount(), lr.GetActiveRequestBias(), out, "least_request_lb_config"); err != nil {
 			return err
 		}
 		s := lr.GetSlowStartConfig()
-		return slowStart(s, s.GetSlowStartWindow(), s.GetAggression(), s.GetMinWeightPercent(), out, "least_request_lb_config.slow_start_config")
+		return d.slowStart(s != nil, s.GetSlowStartWindow(), s.GetAggression(), s.GetMinWeightPercent(), out, "least_request_lb_config.slow_start_config")
 	case *clusterv3.Cluster_RingHashLbConfig_:
 		if !inForce(cluster.RingHash) {
 			return nil
@@ -165,7 +165,7 @@ func (d *decoder) typedPolicy(m *clusterv3.LoadBalancingPolicy, out *cluster.Con
 		if err := locality(p.GetLocalityLbConfig(), out, path); err != nil {
 			return err
 		}
-		return typedSlowStart(p.GetSlowStartConfig(), out, path)
+		return d.typedSlowStart(p.GetSlowStartConfig(), out, path)
 	case *randomv3.Random:
 		out.LB = cluster.Random
 		return locality(p.GetLocalityLbConfig(), out, path)
@@ -176,10 +176,10 @@ func (d *decoder) typedPolicy(m *clusterv3.LoadBalancingPolicy, out *cluster.Con
 		if err := locality(p.GetLocalityLbConfig(), out, path); err != nil {
 			return err
 		}
-		if err := leastRequest(p.GetChoiceCount(), p.GetActiveRequestBias(), out, path); err != nil {
+		if err := d.leastRequest(p.GetChoiceCount(), p.GetActiveRequestBias(), out, path); err != nil {
 			return err
 		}
-		return typedSlowStart(p.GetSlowStartConfig(), out, path)
+		return d.typedSlowStart(p.GetSlowStartConfig(), out, path)
 	case *ringhashv3.RingHash:
 		out.LB = cluster.RingHash
 		hashTable(out).Murmur2 = p.GetHashFunction() == ringhashv3.RingHash_MURMUR_HASH_2
@@ -272,26 +272,30 @@ func zoneAware(m zoneConfig, terms cluster.ZoneAware, out *cluster.Config, path 
 	return nil
 }
 
-func leastRequest(choices *wrapperspb.UInt32Value, bias *corev3.RuntimeDouble, out *cluster.Config, path string) error {
+func (d *decoder) leastRequest(choices *wrapperspb.UInt32Value, bias *corev3.RuntimeDouble, out *cluster.Config, path string) error {
 	out.ChoiceCount = int(choices.GetValue())
 	if bias != nil {
 		v := bias.GetDefaultValue()
 		if !(v >= 0) {
 			return fail(path+".active_request_bias.default_value", "must not be negative")
 		}
+		if n, ok := d.runtime.double(bias.GetRuntimeKey()); ok {
+			if v = n; !(v >= 0) {
+				v = 1 // as Envoy has it
+			}
+		}
 		out.ActiveRequestBias = &v
 	}
 	return nil
 }
 
-func typedSlowStart(s *commonv3.SlowStartConfig, out *cluster.Config, path string) error {
-	return slowStart(s, s.GetSlowStartWindow(), s.GetAggression(), s.GetMinWeightPercent(), out, path+".slow_start_config")
+func (d *decoder) typedSlowStart(s *commonv3.SlowStartConfig, out *cluster.Config, path string) error {
+	return d.slowStart(s != nil, s.GetSlowStartWindow(), s.GetAggression(), s.GetMinWeightPercent(), out, path+".slow_start_config")
 }
 
 // slowStart reads Envoy's defaults where fields are absent: linear, and from 10 %.
-func slowStart[M comparable](m M, window *durationpb.Duration, aggression *corev3.RuntimeDouble, least *typev3.Percent, out *cluster.Config, path string) error {
-	var none M
-	if m == none {
+func (d *decoder) slowStart(set bool, window *durationpb.Duration, aggression *corev3.RuntimeDouble, least *typev3.Percent, out *cluster.Config, path string) error {
+	if !set {
 		return nil
 	}
 	s := &cluster.SlowStart{Aggression: 1, MinPercent: 10}
@@ -302,6 +306,11 @@ func slowStart[M comparable](m M, window *durationpb.Duration, aggression *corev
 	if aggression != nil {
 		if s.Aggression = aggression.GetDefaultValue(); !(s.Aggression > 0) {
 			return fail(path+".aggression.default_value", "must be greater than 0")
+		}
+		if n, ok := d.runtime.double(aggression.GetRuntimeKey()); ok {
+			if s.Aggression = n; !(n > 0) {
+				s.Aggression = 1 // as Envoy has it
+			}
 		}
 	}
 	if least != nil {

@@ -27,17 +27,23 @@ func (r *Runtime) Listener(b []byte) (*listener.Config, error) {
 	return r.listener(m, nil)
 }
 
-// Cluster decodes a marshalled envoy.config.cluster.v3.Cluster.
-func Cluster(b []byte) (*cluster.Config, error) {
+// Cluster decodes a marshalled envoy.config.cluster.v3.Cluster, without a runtime.
+func Cluster(b []byte) (*cluster.Config, error) { return (*Runtime)(nil).Cluster(b) }
+
+// Cluster is the function Cluster where r has values that a cluster may read.
+func (r *Runtime) Cluster(b []byte) (*cluster.Config, error) {
 	m := &clusterv3.Cluster{}
 	if err := proto.Unmarshal(b, m); err != nil {
 		return nil, fmt.Errorf("cluster: %w", err)
 	}
-	return decodeCluster(m, nil)
+	return r.cluster(m)
 }
 
-// Route decodes a marshalled envoy.config.route.v3.RouteConfiguration.
-func Route(b []byte) (*route.Config, error) {
+// Route decodes a marshalled envoy.config.route.v3.RouteConfiguration, without a runtime.
+func Route(b []byte) (*route.Config, error) { return (*Runtime)(nil).Route(b) }
+
+// Route is the function Route where r has values that a route may read.
+func (r *Runtime) Route(b []byte) (*route.Config, error) {
 	m := &routev3.RouteConfiguration{}
 	if err := proto.Unmarshal(b, m); err != nil {
 		return nil, fmt.Errorf("route configuration: %w", err)
@@ -47,6 +53,7 @@ func Route(b []byte) (*route.Config, error) {
 		err = d.environment(m, false)
 	}
 	if err == nil {
+		d.runtime = r
 		var c *route.Config
 		if c, err = d.routeConfig(m, ""); err == nil {
 			return c, nil
@@ -87,13 +94,13 @@ func (r *Runtime) listener(m *listenerv3.Listener, secrets map[string]*tlscontex
 	return nil, fmt.Errorf("listener %q: %w", m.GetName(), err)
 }
 
-func decodeCluster(m *clusterv3.Cluster, secrets map[string]*tlscontext.Discovered) (*cluster.Config, error) {
+func (r *Runtime) cluster(m *clusterv3.Cluster) (*cluster.Config, error) {
 	d, err := check(m)
 	if err == nil {
-		err = d.environment(m, secrets != nil)
+		err = d.environment(m, false)
 	}
 	if err == nil {
-		d.secrets = secrets
+		d.runtime = r
 		var c *cluster.Config
 		if c, err = d.cluster(m); err == nil {
 			return c, nil

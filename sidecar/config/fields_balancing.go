@@ -26,7 +26,7 @@ func declareBalancing() {
 		"envoy.config.cluster.v3.Cluster.RingHashLbConfig":     {use: "minimum_ring_size hash_function maximum_ring_size"},
 		"envoy.config.cluster.v3.Cluster.MaglevLbConfig":       {use: "table_size"},
 		"envoy.config.cluster.v3.Cluster.SlowStartConfig":      {use: "slow_start_window aggression min_weight_percent"},
-		"envoy.config.core.v3.RuntimeDouble":                   {use: "default_value", ignore: map[string]string{"runtime_key": runtimeReason}},
+		"envoy.config.core.v3.RuntimeDouble":                   {use: "default_value runtime_key"},
 		"envoy.config.cluster.v3.Cluster.CommonLbConfig": {
 			use: "healthy_panic_threshold zone_aware_lb_config locality_weighted_lb_config ignore_new_hosts_until_first_hc " +
 				"close_connections_on_host_set_change consistent_hashing_lb_config",

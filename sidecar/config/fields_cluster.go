@@ -16,6 +16,8 @@ const (
 	lookupReason   = "a lookup has 5 s, of which each resolver has its share; after a failure dns_failure_refresh_rate counts"
 )
 
+const budgetsHint = "durations and sizes of requests are in hauberk_request_duration_seconds and in access logs"
+
 func init() {
 	declare("Cluster", map[protoreflect.FullName]*rules{
 		"envoy.config.cluster.v3.Cluster": {
@@ -27,16 +29,15 @@ func init() {
 				"dns_refresh_rate dns_jitter dns_failure_refresh_rate dns_lookup_family cleanup_interval " +
 				"upstream_bind_config upstream_connection_options ignore_health_on_host_removal " +
 				"close_connections_on_host_health_failure dns_resolvers dns_resolution_config typed_dns_resolver_config use_tcp_for_dns_lookups " +
-				"upstream_http_protocol_options respect_dns_ttl wait_for_warm_on_init",
+				"upstream_http_protocol_options respect_dns_ttl wait_for_warm_on_init alt_stat_name",
 			ignore: map[string]string{
-				"alt_stat_name":                     statsReason,
-				"track_timeout_budgets":             statsReason,
-				"track_cluster_stats":               statsReason,
 				"stats_matcher":                     statsReason,
 				"per_connection_buffer_limit_bytes": bufferReason,
 				"metadata":                          metaReason,
 			},
 			instead: map[string]string{
+				"track_timeout_budgets":                        budgetsHint,
+				"track_cluster_stats":                          budgetsHint,
 				"connection_pool_per_downstream_connection":    "connections are shared by the requests of one workload",
 				"transport_socket_matcher":                     "use transport_socket_matches",
 				"preconnect_policy":                            "connections are opened when they are needed",

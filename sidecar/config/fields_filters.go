@@ -18,19 +18,16 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-const runtimeReason = "there is no runtime layer; the configured value holds"
-
 const callReason = "calls are counted as other requests are; their methods and statuses are in access logs (REQ(:PATH), GRPC_STATUS)"
 
 func init() {
 	declare("HTTP filters", map[protoreflect.FullName]*rules{
 		"envoy.config.route.v3.FilterConfig": {use: "config is_optional disabled"},
 		"envoy.extensions.filters.http.fault.v3.HTTPFault": {
-			use: "delay abort upstream_cluster headers max_active_faults",
+			use: "delay abort upstream_cluster headers max_active_faults delay_percent_runtime abort_percent_runtime " +
+				"delay_duration_runtime abort_http_status_runtime max_active_faults_runtime abort_grpc_status_runtime",
 			ignore: map[string]string{
-				"delay_percent_runtime": runtimeReason, "abort_percent_runtime": runtimeReason, "delay_duration_runtime": runtimeReason,
-				"abort_http_status_runtime": runtimeReason, "max_active_faults_runtime": runtimeReason, "abort_grpc_status_runtime": runtimeReason,
-				"response_rate_limit_percent_runtime": runtimeReason,
+				"response_rate_limit_percent_runtime": "it is of response_rate_limit, which is refused",
 				"disable_downstream_cluster_stats":    statsReason,
 			},
 			instead: map[string]string{

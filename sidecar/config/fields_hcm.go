@@ -66,9 +66,9 @@ func init() {
 		"envoy.type.matcher.v3.OrMatcher":                   {use: "value_matchers"},
 		"envoy.config.accesslog.v3.LogTypeFilter":           {use: "types exclude"},
 		"envoy.config.accesslog.v3.RuntimeFilter": {
-			use: "percent_sampled use_independent_randomness", ignore: map[string]string{"runtime_key": runtimeReason},
+			use: "percent_sampled use_independent_randomness runtime_key",
 		},
-		"envoy.config.core.v3.RuntimeUInt32": {use: "default_value", ignore: map[string]string{"runtime_key": runtimeReason}},
+		"envoy.config.core.v3.RuntimeUInt32": {use: "default_value runtime_key"},
 	})
 	extend("envoy.config.core.v3.TypedExtensionConfig.typed_config", "extension", &preservecasev3.PreserveCaseFormatterConfig{}, &xffv3.XffConfig{})
 }

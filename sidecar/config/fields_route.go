@@ -62,11 +62,8 @@ func init() {
 		"envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig":     {use: "path_template"},
 		"envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig": {use: "path_template_rewrite"},
 		"envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate":   {},
-		"envoy.config.core.v3.RuntimeFractionalPercent": {
-			use:    "default_value",
-			ignore: map[string]string{"runtime_key": "there is no runtime layer; the default value holds"},
-		},
-		"envoy.type.v3.FractionalPercent": {use: "numerator denominator"},
+		"envoy.config.core.v3.RuntimeFractionalPercent":                          {use: "default_value runtime_key"},
+		"envoy.type.v3.FractionalPercent":                                        {use: "numerator denominator"},
 		"envoy.config.route.v3.HeaderMatcher": {
 			use: "name exact_match safe_regex_match range_match present_match prefix_match suffix_match contains_match " +
 				"string_match invert_match treat_missing_header_as_empty",
@@ -78,9 +75,9 @@ func init() {
 		"envoy.type.matcher.v3.StringMatcher":         {use: "exact prefix suffix safe_regex contains ignore_case"},
 		"envoy.type.matcher.v3.PathMatcher":           {use: "path"},
 		"envoy.type.matcher.v3.RegexMatcher": {
-			use:    "regex",
-			ignore: map[string]string{"google_re2": "RE2 syntax is the only one"},
+			use: "regex google_re2",
 		},
+		"envoy.type.matcher.v3.RegexMatcher.GoogleRE2":  {use: "max_program_size"},
 		"envoy.type.matcher.v3.RegexMatchAndSubstitute": {use: "pattern substitution"},
 		"envoy.config.route.v3.RouteAction": {
 			use: "cluster cluster_header weighted_clusters cluster_not_found_response_code prefix_rewrite regex_rewrite " +
@@ -102,7 +99,7 @@ func init() {
 		"envoy.config.route.v3.RateLimit": {
 			use: "stage actions x_ratelimit_option",
 			instead: map[string]string{
-				"disable_key":          "there is no runtime layer",
+				"disable_key":          "it is for rate limit services",
 				"limit":                "it is for rate limit services; write the token bucket of a descriptor",
 				"hits_addend":          "a request takes one token",
 				"apply_on_stream_done": "it is for rate limit services",
@@ -156,11 +153,8 @@ func init() {
 			use: "max_stream_duration grpc_timeout_header_max grpc_timeout_header_offset",
 		},
 		"envoy.config.route.v3.WeightedCluster": {
-			use: "clusters header_name use_hash_policy",
-			ignore: map[string]string{
-				"runtime_key_prefix": "there is no runtime layer; the weights hold",
-				"total_weight":       "the weights are added up, as in Envoy",
-			},
+			use:    "clusters header_name use_hash_policy runtime_key_prefix",
+			ignore: map[string]string{"total_weight": "the weights are added up, as in Envoy"},
 		},
 		"envoy.config.route.v3.WeightedCluster.ClusterWeight": {use: "name cluster_header weight metadata_match host_rewrite_literal typed_per_filter_config" + headerMutations},
 		"envoy.config.route.v3.RetryPolicy": {

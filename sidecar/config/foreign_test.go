@@ -45,7 +45,7 @@ func TestForeignRefuses(t *testing.T) {
 		{"duplicate match", "    - name: tls\n      filter_chain_match", "    - {name: twin, filters: []}\n    - name: tls\n      filter_chain_match", "filter_chains[0].filters: is empty"},
 		{"early data", "          max_early_data_bytes: 1024\n", "", "max_early_data_bytes: is needed with ON_DOWNSTREAM_DATA"},
 		{"monitor", "name: envoy.resource_monitors.fixed_heap, threshold", "name: other, threshold", `there is no resource monitor "other"`},
-		{"runtime key", "limit.enabled: true", "limit.enabled: 3", "is not a boolean"},
+		{"runtime key", "limit.enabled: true", "limit.enabled: [3]", "is no number, text, boolean or fraction"},
 		{"limit that is none", "connection_limit: 1000", "connection_limit: 1.5", "is not a number of connections"},
 		{"mode of an endpoint", "{socket_address: {address: 10.0.0.2, port_value: 443}}", "{pipe: {path: /x, mode: 1}}", "pipe.mode: is for listeners"},
 		{"IPv4 with compat", `address: "::", port_value: 8443`, `address: "127.0.0.1", port_value: 8443`, "ipv4_compat: is for an IPv6 address"},
@@ -133,8 +133,6 @@ func edgeManager(fields, filter string) []byte {
 static_resources:
   clusters:
   - name: app
-    track_timeout_budgets: true
-    track_cluster_stats: {timeout_budgets: true, request_response_sizes: true}
     load_assignment: {cluster_name: app, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 80}}}}]}]}
   listeners:
   - name: in

@@ -30,7 +30,7 @@ func (d *decoder) hcmLocalReplies(m *hcmv3.HttpConnectionManager, out *hcm.Confi
 func (d *decoder) replyMapper(m *hcmv3.ResponseMapper, path string) (*hcm.ReplyMapper, error) {
 	out := &hcm.ReplyMapper{Status: int(m.GetStatusCode().GetValue())}
 	var err error
-	if out.Filter, err = logFilter(m.GetFilter(), path+".filter"); err != nil {
+	if out.Filter, err = d.logFilter(m.GetFilter(), path+".filter"); err != nil {
 		return nil, err
 	}
 	if out.Filter == nil {

@@ -28,7 +28,6 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/buffer"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/cors"
-	"github.com/hauberk-mesh/hauberk/sidecar/filter/fault"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/grpcbridge"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/headermutation"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/healthcheck"
@@ -85,9 +84,9 @@ func (d *decoder) hcmFilters(m *hcmv3.HttpConnectionManager, out *hcm.Config, pa
 func (d *decoder) httpFilter(msg any, path string) (any, error) {
 	switch c := msg.(type) {
 	case *faultv3.HTTPFault:
-		return faultConfig(c, path)
+		return d.fault(c, path)
 	case *ratelimitv3.LocalRateLimit:
-		return rateLimit(c, path)
+		return d.rateLimit(c, path)
 	case *corsv3.Cors:
 		return hcm.CORSFilter{}, nil
 	case *mutationfilterv3.HeaderMutation:
@@ -142,14 +141,14 @@ func (d *decoder) filterOverrides(m map[string]*anypb.Any, path string) ([]route
 func (d *decoder) filterOverride(msg any, path string) (any, error) {
 	switch c := msg.(type) {
 	case *faultv3.HTTPFault:
-		return faultConfig(c, path)
+		return d.fault(c, path)
 	case *ratelimitv3.LocalRateLimit:
 		if c.GetTokenBucket() == nil {
 			return nil, fail(path+".token_bucket", "is missing; a route's limit needs its own")
 		}
-		return rateLimit(c, path)
+		return d.rateLimit(c, path)
 	case *corsv3.CorsPolicy:
-		return corsPolicy(c, c.GetFilterEnabled(), path)
+		return d.corsPolicy(c, c.GetFilterEnabled(), path)
 	case *mutationfilterv3.HeaderMutationPerRoute:
 		return headerMutation(c.GetMutations(), path+".mutations")
 	case *bufferv3.BufferPerRoute:
@@ -166,42 +165,6 @@ func (d *decoder) filterOverride(msg any, path string) (any, error) {
 	return nil, fail(path, "has no configuration of a filter")
 }
 
-func faultConfig(m *faultv3.HTTPFault, path string) (*fault.Config, error) {
-	out := &fault.Config{Cluster: m.GetUpstreamCluster()}
-	var err error
-	if d := m.GetDelay(); d != nil {
-		out.Delay = &fault.Delay{FromHeader: d.GetHeaderDelay() != nil}
-		if out.Delay.Fixed, err = duration(d.GetFixedDelay(), path+".delay.fixed_delay"); err != nil {
-			return nil, err
-		}
-		if out.Delay.Share, err = share(d.GetPercentage(), path+".delay.percentage"); err != nil {
-			return nil, err
-		}
-		out.Delay.Unit, _ = shareUnit(d.GetPercentage(), "")
-	}
-	if a := m.GetAbort(); a != nil {
-		out.Abort = &fault.Abort{
-			Status: int(a.GetHttpStatus()), FromHeader: a.GetHeaderAbort() != nil, Body: a.GetResponseBody(),
-		}
-		if g, ok := a.GetErrorType().(*faultv3.FaultAbort_GrpcStatus); ok {
-			if g.GrpcStatus > 16 {
-				return nil, fail(path+".abort.grpc_status", "%d is no status of gRPC", g.GrpcStatus)
-			}
-			out.Abort.GRPC = &g.GrpcStatus
-		}
-		if out.Abort.Share, err = share(a.GetPercentage(), path+".abort.percentage"); err != nil {
-			return nil, err
-		}
-		out.Abort.Unit, _ = shareUnit(a.GetPercentage(), "")
-	}
-	if n := m.GetMaxActiveFaults(); n != nil {
-		v := n.GetValue()
-		out.MaxActive = &v
-	}
-	out.Headers, err = headerMatches(m.GetHeaders(), path+".headers")
-	return out, err
-}
-
 // corsFields is what the extension's policy and the deprecated one have in common.
 type corsFields interface {
 	GetAllowOriginStringMatch() []*matcherv3.StringMatcher
@@ -215,7 +178,7 @@ type corsFields interface {
 	GetForwardNotMatchingPreflights() *wrapperspb.BoolValue
 }
 
-func corsPolicy(m corsFields, enabled *corev3.RuntimeFractionalPercent, path string) (*cors.Policy, error) {
+func (d *decoder) corsPolicy(m corsFields, enabled *corev3.RuntimeFractionalPercent, path string) (*cors.Policy, error) {
 	out := &cors.Policy{
 		Methods: m.GetAllowMethods(), Headers: m.GetAllowHeaders(), Expose: m.GetExposeHeaders(), MaxAge: m.GetMaxAge(),
 		Credentials: boolean(m.GetAllowCredentials()), PrivateNetwork: boolean(m.GetAllowPrivateNetworkAccess()),
@@ -234,7 +197,7 @@ func corsPolicy(m corsFields, enabled *corev3.RuntimeFractionalPercent, path str
 		name string
 	}{{enabled, &out.Enabled, ".filter_enabled"}, {m.GetShadowEnabled(), &out.Shadow, ".shadow_enabled"}} {
 		if f.m != nil {
-			s, err := runtimeShare(f.m, path+f.name)
+			s, err := d.runtime.fractional(f.m, path+f.name)
 			if err != nil {
 				return nil, err
 			}
@@ -246,7 +209,7 @@ func corsPolicy(m corsFields, enabled *corev3.RuntimeFractionalPercent, path str
 
 // deprecatedCORS reads the policy that virtual hosts and routes had before filters
 // took configurations from routes. The two ways do not go together.
-func deprecatedCORS(m *routev3.CorsPolicy, list []route.FilterOverride, path string) ([]route.FilterOverride, error) {
+func (d *decoder) deprecatedCORS(m *routev3.CorsPolicy, list []route.FilterOverride, path string) ([]route.FilterOverride, error) {
 	if m == nil {
 		return list, nil
 	}
@@ -255,7 +218,7 @@ func deprecatedCORS(m *routev3.CorsPolicy, list []route.FilterOverride, path str
 			return nil, fail(path, "cannot be used together with typed_per_filter_config for CORS")
 		}
 	}
-	p, err := corsPolicy(m, m.GetFilterEnabled(), path)
+	p, err := d.corsPolicy(m, m.GetFilterEnabled(), path)
 	if err != nil {
 		return nil, err
 	}

@@ -11,28 +11,28 @@ import (
 )
 
 // logFilter reads what chooses the records of an access log, nil for all.
-func logFilter(m *accesslogv3.AccessLogFilter, path string) (telemetry.Filter, error) {
+func (d *decoder) logFilter(m *accesslogv3.AccessLogFilter, path string) (telemetry.Filter, error) {
 	if m == nil {
 		return nil, nil
 	}
 	switch f := m.GetFilterSpecifier().(type) {
 	case *accesslogv3.AccessLogFilter_StatusCodeFilter:
-		op, value, err := comparison(f.StatusCodeFilter.GetComparison(), path+".status_code_filter.comparison")
+		op, value, err := d.comparison(f.StatusCodeFilter.GetComparison(), path+".status_code_filter.comparison")
 		return telemetry.StatusFilter{Op: op, Value: value}, err
 	case *accesslogv3.AccessLogFilter_DurationFilter:
-		op, value, err := comparison(f.DurationFilter.GetComparison(), path+".duration_filter.comparison")
+		op, value, err := d.comparison(f.DurationFilter.GetComparison(), path+".duration_filter.comparison")
 		return telemetry.DurationFilter{Op: op, Value: value}, err
 	case *accesslogv3.AccessLogFilter_NotHealthCheckFilter:
 		return telemetry.NotHealthCheckFilter{}, nil
 	case *accesslogv3.AccessLogFilter_TraceableFilter:
 		return telemetry.TraceableFilter{}, nil
 	case *accesslogv3.AccessLogFilter_RuntimeFilter:
-		return sampleFilter(f.RuntimeFilter, path+".runtime_filter")
+		return d.sampleFilter(f.RuntimeFilter, path+".runtime_filter")
 	case *accesslogv3.AccessLogFilter_AndFilter:
-		all, err := logFilters(f.AndFilter.GetFilters(), path+".and_filter.filters")
+		all, err := d.logFilters(f.AndFilter.GetFilters(), path+".and_filter.filters")
 		return telemetry.All(all), err
 	case *accesslogv3.AccessLogFilter_OrFilter:
-		all, err := logFilters(f.OrFilter.GetFilters(), path+".or_filter.filters")
+		all, err := d.logFilters(f.OrFilter.GetFilters(), path+".or_filter.filters")
 		return telemetry.Any(all), err
 	case *accesslogv3.AccessLogFilter_HeaderFilter:
 		h, err := headerMatch(f.HeaderFilter.GetHeader(), path+".header_filter.header")
@@ -56,10 +56,10 @@ func logFilter(m *accesslogv3.AccessLogFilter, path string) (telemetry.Filter, e
 	return nil, fail(path, "has no filter")
 }
 
-func logFilters(ms []*accesslogv3.AccessLogFilter, path string) ([]telemetry.Filter, error) {
+func (d *decoder) logFilters(ms []*accesslogv3.AccessLogFilter, path string) ([]telemetry.Filter, error) {
 	var out []telemetry.Filter
 	for i, m := range ms {
-		f, err := logFilter(m, at(path, i))
+		f, err := d.logFilter(m, at(path, i))
 		if err != nil {
 			return nil, err
 		}
@@ -68,8 +68,8 @@ func logFilters(ms []*accesslogv3.AccessLogFilter, path string) ([]telemetry.Fil
 	return out, nil
 }
 
-func comparison(m *accesslogv3.ComparisonFilter, path string) (telemetry.Comparison, int64, error) {
-	value := int64(m.GetValue().GetDefaultValue())
+func (d *decoder) comparison(m *accesslogv3.ComparisonFilter, path string) (telemetry.Comparison, int64, error) {
+	value := int64(d.runtime.number32(m.GetValue().GetRuntimeKey(), m.GetValue().GetDefaultValue()))
 	switch m.GetOp() {
 	case accesslogv3.ComparisonFilter_EQ:
 		return telemetry.Equal, value, nil
@@ -83,9 +83,12 @@ func comparison(m *accesslogv3.ComparisonFilter, path string) (telemetry.Compari
 	return 0, 0, fail(path+".op", "unknown value %d", m.GetOp())
 }
 
-func sampleFilter(m *accesslogv3.RuntimeFilter, path string) (telemetry.Filter, error) {
+func (d *decoder) sampleFilter(m *accesslogv3.RuntimeFilter, path string) (telemetry.Filter, error) {
 	out := telemetry.SampleFilter{
 		Numerator: uint64(m.GetPercentSampled().GetNumerator()), Denominator: 100, Independent: m.GetUseIndependentRandomness(),
+	}
+	if n, ok := d.runtime.integer(m.GetRuntimeKey()); ok {
+		out.Numerator = n
 	}
 	switch m.GetPercentSampled().GetDenominator() {
 	case typev3.FractionalPercent_HUNDRED:

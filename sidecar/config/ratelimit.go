@@ -20,7 +20,7 @@ import (
 // minFillInterval is Envoy's.
 const minFillInterval = 50 * time.Millisecond
 
-func rateLimit(m *ratelimitv3.LocalRateLimit, path string) (*ratelimit.Config, error) {
+func (d *decoder) rateLimit(m *ratelimitv3.LocalRateLimit, path string) (*ratelimit.Config, error) {
 	out := &ratelimit.Config{
 		StatPrefix: m.GetStatPrefix(), Status: int(m.GetStatus().GetCode()),
 		PerConnection:     m.GetLocalRateLimitPerDownstreamConnection(),
@@ -43,12 +43,12 @@ func rateLimit(m *ratelimitv3.LocalRateLimit, path string) (*ratelimit.Config, e
 		return nil, err
 	}
 	if e := m.GetFilterEnabled(); e != nil {
-		if out.Enabled, err = runtimeShare(e, path+".filter_enabled"); err != nil {
+		if out.Enabled, err = d.runtime.fractional(e, path+".filter_enabled"); err != nil {
 			return nil, err
 		}
 	}
 	if e := m.GetFilterEnforced(); e != nil {
-		if out.Enforced, err = runtimeShare(e, path+".filter_enforced"); err != nil {
+		if out.Enforced, err = d.runtime.fractional(e, path+".filter_enforced"); err != nil {
 			return nil, err
 		}
 	}

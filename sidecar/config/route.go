@@ -29,7 +29,7 @@ func (d *decoder) routeConfig(m *routev3.RouteConfiguration, path string) (*rout
 	if out.InternalOnly, err = internalOnly(m.GetInternalOnlyHeaders(), under(path, "internal_only_headers")); err != nil {
 		return nil, err
 	}
-	if out.Mirrors, err = mirrors(m.GetRequestMirrorPolicies(), under(path, "request_mirror_policies")); err != nil {
+	if out.Mirrors, err = d.mirrors(m.GetRequestMirrorPolicies(), under(path, "request_mirror_policies")); err != nil {
 		return nil, err
 	}
 	if out.Filters, err = d.filterOverrides(m.GetTypedPerFilterConfig(), under(path, "typed_per_filter_config")); err != nil {
@@ -74,7 +74,7 @@ func (d *decoder) virtualHost(m *routev3.VirtualHost, path string) (*route.Virtu
 	if out.Retry, err = retryPolicy(m.GetRetryPolicy(), path+".retry_policy"); err != nil {
 		return nil, err
 	}
-	if out.Mirrors, err = mirrors(m.GetRequestMirrorPolicies(), path+".request_mirror_policies"); err != nil {
+	if out.Mirrors, err = d.mirrors(m.GetRequestMirrorPolicies(), path+".request_mirror_policies"); err != nil {
 		return nil, err
 	}
 	if out.BufferLimit, err = bufferLimit(m, path); err != nil {
@@ -86,7 +86,7 @@ func (d *decoder) virtualHost(m *routev3.VirtualHost, path string) (*route.Virtu
 	if out.Filters, err = d.filterOverrides(m.GetTypedPerFilterConfig(), path+".typed_per_filter_config"); err != nil {
 		return nil, err
 	}
-	if out.Filters, err = deprecatedCORS(m.GetCors(), out.Filters, path+".cors"); err != nil {
+	if out.Filters, err = d.deprecatedCORS(m.GetCors(), out.Filters, path+".cors"); err != nil {
 		return nil, err
 	}
 	for i, r := range m.GetRoutes() {
@@ -125,7 +125,7 @@ func (d *decoder) route(m *routev3.Route, path string) (*route.Route, error) {
 	if out.Filters, err = d.filterOverrides(m.GetTypedPerFilterConfig(), path+".typed_per_filter_config"); err != nil {
 		return nil, err
 	}
-	if out.Filters, err = deprecatedCORS(m.GetRoute().GetCors(), out.Filters, path+".route.cors"); err != nil {
+	if out.Filters, err = d.deprecatedCORS(m.GetRoute().GetCors(), out.Filters, path+".route.cors"); err != nil {
 		return nil, err
 	}
 	if m.GetTracing() != nil || m.GetDecorator() != nil {

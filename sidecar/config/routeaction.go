@@ -79,7 +79,7 @@ func (d *decoder) forward(m *routev3.RouteAction, template *route.Template, path
 		}
 		out.Upgrades[i].Terminate = true
 	}
-	out.Mirrors, err = mirrors(m.GetRequestMirrorPolicies(), path+".request_mirror_policies")
+	out.Mirrors, err = d.mirrors(m.GetRequestMirrorPolicies(), path+".request_mirror_policies")
 	return out, err
 }
 
@@ -122,6 +122,9 @@ func (d *decoder) weightedClusters(m *routev3.WeightedCluster, out *route.Forwar
 		}
 		if leg.Filters, err = d.filterOverrides(c.GetTypedPerFilterConfig(), here+".typed_per_filter_config"); err != nil {
 			return err
+		}
+		if prefix := m.GetRuntimeKeyPrefix(); prefix != "" {
+			leg.Weight = d.runtime.number32(prefix+"."+c.GetName(), leg.Weight)
 		}
 		total += uint64(leg.Weight)
 		out.Weighted = append(out.Weighted, leg)
@@ -300,7 +303,7 @@ func hashPolicy(m *routev3.RouteAction_HashPolicy, path string) (_ *route.HashPo
 	return out, err
 }
 
-func mirrors(ms []*routev3.RouteAction_RequestMirrorPolicy, path string) ([]route.Mirror, error) {
+func (d *decoder) mirrors(ms []*routev3.RouteAction_RequestMirrorPolicy, path string) ([]route.Mirror, error) {
 	var out []route.Mirror
 	for i, m := range ms {
 		here := at(path, i)
@@ -314,7 +317,7 @@ func mirrors(ms []*routev3.RouteAction_RequestMirrorPolicy, path string) ([]rout
 		}
 		var err error
 		if m.GetRuntimeFraction() != nil {
-			if r.Share, err = runtimeShare(m.GetRuntimeFraction(), here+".runtime_fraction"); err != nil {
+			if r.Share, err = d.runtime.fractional(m.GetRuntimeFraction(), here+".runtime_fraction"); err != nil {
 				return nil, err
 			}
 		}

@@ -5,7 +5,6 @@ package config
 import (
 	"strings"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	urimatchv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/path/match/uri_template/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
@@ -19,7 +18,7 @@ func (d *decoder) routeMatch(m *routev3.RouteMatch, out *route.Match, path strin
 	}
 	out.CaseInsensitive = m.GetCaseSensitive() != nil && !m.GetCaseSensitive().GetValue()
 	if m.GetRuntimeFraction() != nil {
-		share, err := runtimeShare(m.GetRuntimeFraction(), path+".runtime_fraction")
+		share, err := d.runtime.fractional(m.GetRuntimeFraction(), path+".runtime_fraction")
 		if err != nil {
 			return err
 		}
@@ -79,15 +78,6 @@ func (d *decoder) pathMatch(m *routev3.RouteMatch, out *route.Match, path string
 		return fail(path, "has no path specifier")
 	}
 	return nil
-}
-
-// runtimeShare reads a share of the requests. There is no runtime layer: the default
-// value holds.
-func runtimeShare(m *corev3.RuntimeFractionalPercent, path string) (route.Share, error) {
-	if m.GetDefaultValue() == nil {
-		return 0, fail(path+".default_value", "is missing")
-	}
-	return share(m.GetDefaultValue(), path+".default_value")
 }
 
 // share reads a share; more than the whole is the whole.

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -117,6 +118,11 @@ func (c *checker) field(rules *rules, m protoreflect.Message, fd protoreflect.Fi
 func (c *checker) value(parent protoreflect.Message, fd protoreflect.FieldDescriptor, m protoreflect.Message, path string) error {
 	if a, ok := m.Interface().(*anypb.Any); ok {
 		return c.extension(parent, fd, a, path)
+	}
+	if r, ok := m.Interface().(*matcherv3.RegexMatcher); ok {
+		if err := programSize(r, path); err != nil {
+			return c.refuse(err)
+		}
 	}
 	return c.message(m, path)
 }

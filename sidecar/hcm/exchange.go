@@ -456,7 +456,7 @@ func (x *exchange) record() *telemetry.Record {
 		if r.Route == "" {
 			r.Route = x.sel.Route.Origin
 		}
-		r.Cluster = x.sel.Cluster
+		r.Cluster, r.ClusterStat = x.sel.Cluster, x.clusterStat()
 	}
 	a := x.attempt
 	r.UpstreamHost = a.remote
@@ -482,4 +482,12 @@ func (x *exchange) record() *telemetry.Record {
 	x.observed.show(r)
 	x.span.Show(r)
 	return r
+}
+
+// clusterStat is what statistics call the cluster, "" for its name.
+func (x *exchange) clusterStat() string {
+	if x.cluster == nil {
+		return x.m.clusters.StatName(x.sel.Cluster)
+	}
+	return x.cluster.StatName()
 }

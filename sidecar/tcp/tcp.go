@@ -407,7 +407,7 @@ func (p *Proxy) log(c *downstream.Conn, o *outcome, occasion telemetry.LogType, 
 	r := c.NewRecord()
 	r.Type = occasion
 	r.Duration = time.Since(c.Accepted)
-	r.Cluster, r.Attempts = o.cluster, o.attempts
+	r.Cluster, r.ClusterStat, r.Attempts = o.cluster, p.clusters.StatName(o.cluster), o.attempts
 	r.BytesReceived, r.BytesSent = received, sent
 	r.Flags |= o.flags
 	if o.termination != "" && r.ConnectionTermination == "" {

@@ -14,6 +14,7 @@ type ClusterMetrics struct {
 	name      string
 	endpoints [len(endpointStates)]atomic.Int32
 	used      atomic.Pointer[ClusterCounters]
+	holders   int // clusters whose counters they are; m.mu guards it
 	// others are the series that have labels of their own, which few clusters have. m.mu
 	// guards them.
 	others    map[otherSeries]struct{}
@@ -229,7 +230,14 @@ func (m *Metrics) Cluster(name string) *ClusterMetrics {
 	return c
 }
 
-// Forget ends the exposition of a cluster that is gone; a nil ClusterMetrics has none.
+// Hold notes a cluster whose counters these are: two have the same where alt_stat_name says so.
+func (c *ClusterMetrics) Hold() {
+	c.m.mu.Lock()
+	defer c.m.mu.Unlock()
+	c.holders++
+}
+
+// Forget ends the exposition of a cluster that is gone, the last that has the counters; a nil ClusterMetrics has none.
 // What is still under way counts for nobody, and a cluster of the same name begins anew.
 func (c *ClusterMetrics) Forget() {
 	if c == nil {
@@ -237,7 +245,7 @@ func (c *ClusterMetrics) Forget() {
 	}
 	c.m.mu.Lock()
 	defer c.m.mu.Unlock()
-	if c.m.clusters[c.name] != c {
+	if c.holders--; c.holders > 0 || c.m.clusters[c.name] != c {
 		return
 	}
 	delete(c.m.clusters, c.name)

@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"net"
 	"net/netip"
 	"sync"
@@ -86,6 +87,7 @@ type Record struct {
 	Flags                       Flags
 	BytesReceived, BytesSent    int64 // bodies, or all bytes of a plain connection
 	VirtualHost, Route, Cluster string
+	ClusterStat                 string // what statistics call the cluster, "" for its name
 	// GRPCStatus is that of the response's trailers, HealthCheck what the health check
 	// filter said of the request, LocalReply the text of an answer of our own.
 	GRPCStatus  string
@@ -195,3 +197,6 @@ func (r *Record) UpstreamTLS(i *stream.Info) {
 type Sink interface {
 	Log(*Record)
 }
+
+// ObservedCluster is what statistics call the cluster.
+func (r *Record) ObservedCluster() string { return cmp.Or(r.ClusterStat, r.Cluster) }

@@ -76,7 +76,7 @@ func (t *Tracer) tags(p *report, w tagWriter) {
 	g.string("component", "proxy")
 	if r.Cluster != "" {
 		g.string("upstream_cluster", r.Cluster)
-		g.string("upstream_cluster.name", r.Cluster)
+		g.string("upstream_cluster.name", r.ObservedCluster())
 	}
 	g.number("http.status_code", int64(r.Code))
 	g.string("response_flags", r.Flags.String())

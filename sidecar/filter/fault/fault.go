@@ -30,10 +30,11 @@ type Config struct {
 
 // Delay holds requests back. With FromHeader the request says for how long.
 type Delay struct {
-	Fixed      time.Duration
+	Fixed      time.Duration // with FromHeader, if it is set: the header only asks
 	FromHeader bool
 	Share      route.Share
 	Unit       route.Share // what 1 in a header of the share means; a percent when 0
+	Settled    bool        // no header of the share counts
 }
 
 // Abort answers requests. Exactly one of Status, GRPC and FromHeader is set.
@@ -43,6 +44,7 @@ type Abort struct {
 	FromHeader bool
 	Share      route.Share
 	Unit       route.Share // what 1 in a header of the share means; a percent when 0
+	Settled    bool        // no header of the share counts
 	Body       string      // "fault filter abort" when empty
 }
 
@@ -171,15 +173,18 @@ func (s *settings) matches(c *filter.Context) bool {
 
 func (s *settings) delay(req *message.Request) time.Duration {
 	d := s.Delay
-	if d == nil || !share(req, d.Share, d.Unit, d.FromHeader, delayShareHeader).Holds(rand.Uint32()) {
+	if d == nil || !share(req, d.Share, d.Unit, d.FromHeader && !d.Settled, delayShareHeader).Holds(rand.Uint32()) {
 		return 0
 	}
 	if !d.FromHeader {
 		return d.Fixed
 	}
 	ms, ok := number(req, delayHeader)
-	if !ok {
+	switch {
+	case !ok:
 		return 0
+	case d.Fixed > 0:
+		return d.Fixed
 	}
 	const longest = uint64(time.Hour / time.Millisecond)
 	return time.Duration(min(ms, longest)) * time.Millisecond
@@ -187,7 +192,7 @@ func (s *settings) delay(req *message.Request) time.Duration {
 
 func (s *settings) aborts(req *message.Request) *filter.Reply {
 	a := s.Abort
-	if a == nil || !share(req, a.Share, a.Unit, a.FromHeader, abortShareHeader).Holds(rand.Uint32()) {
+	if a == nil || !share(req, a.Share, a.Unit, a.FromHeader && !a.Settled, abortShareHeader).Holds(rand.Uint32()) {
 		return nil
 	}
 	if !a.FromHeader {
