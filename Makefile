@@ -7,7 +7,7 @@ VERSION   ?= 0.1.0-dev
 # Functions begin on a line of the instruction cache: a request runs through more code than that holds.
 LDFLAGS   := -s -w -funcalign 64 -X github.com/hauberk-mesh/hauberk/internal/version.Version=$(VERSION)
 PROGRAMS  := hauberk hauberk-controlplane hauberk-sidecar
-E2E_PKGS  := ./e2e/consultest ./e2e/contract ./e2e/connect ./e2e/files ./controlplane/compile ./controlplane/render ./controlplane/source/consul ./xds/bootstrap ./xds/ads ./identity/workloadapi ./e2e/hostsocket ./sidecar/http2 ./e2e/mesh ./e2e/memory ./e2e/conformance/smuggling ./e2e/conformance/paths ./e2e/conformance/floods ./e2e/conformance/grpc ./e2e/bench ./e2e/differential
+E2E_PKGS  := ./e2e/consultest ./e2e/contract ./e2e/connect ./e2e/files ./controlplane/compile ./controlplane/render ./controlplane/source/consul ./xds/bootstrap ./xds/ads ./identity/workloadapi ./e2e/hostsocket ./e2e/mesh ./e2e/memory ./e2e/conformance/smuggling ./e2e/conformance/paths ./e2e/conformance/floods ./e2e/conformance/h2spec ./e2e/conformance/grpc ./e2e/bench ./e2e/differential
 FUZZTIME  ?= 60s
 PROFILED  := plain,mtls1,mtls2,mtls2-h2,h2-h1,grpc,grpc-stream,tcp-mtls2,connect,connect-tcp-mtls2
 
