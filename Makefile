@@ -13,7 +13,7 @@ PROFILED  := plain,mtls1,mtls2,mtls2-h2,h2-h1,grpc,grpc-stream,tcp-mtls2,connect
 
 .PHONY: help
 help: ## list the commands
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build the three programs, static, into bin/
@@ -36,6 +36,10 @@ race: ## run the same tests with the race detector (needs a C compiler), some on
 .PHONY: e2e
 e2e: build ## run whole-system suites against the real Consul and Envoy (root)
 	HAUBERK_BIN=$(abspath $(BIN)) $(GO) test -tags e2e -count=1 -p 1 -timeout 25m $(E2E_PKGS)
+
+.PHONY: h2spec-peers
+h2spec-peers: build ## h2spec against the sidecar, HAProxy, Envoy (ENVOY_BIN) and nginx with the same job: a table
+	HAUBERK_BIN=$(abspath $(BIN)) $(GO) test -tags 'e2e peers' -count=1 -v -run TestPeers ./e2e/conformance/h2spec
 
 .PHONY: demo
 demo: build ## a mesh on loopback in one terminal; CONSUL=1 for a real Consul, DEMO_ONCE=1 for scripts
