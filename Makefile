@@ -77,6 +77,17 @@ fuzz: ## fuzz every parser, FUZZTIME each
 	    echo "== $$f $$t"; $(GO) test ./$$(dirname $$f) -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) || exit 1; \
 	  done; done
 
+.PHONY: fuzz-keep
+fuzz-keep: ## keep of what fuzzing found up to 30 inputs a target, of every size up to 1 KB, in testdata/fuzz
+	@found=$$($(GO) env GOCACHE)/fuzz/github.com/hauberk-mesh/hauberk; \
+	for f in $$(grep -rlE '^func Fuzz' --include='*_test.go' .); do \
+	  for t in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*).*/\1/p' $$f); do \
+	    kept=$$(dirname $$f)/testdata/fuzz/$$t; [ -d $$found/$$(dirname $$f)/$$t ] || continue; mkdir -p $$kept; \
+	    (cd $$found/$$(dirname $$f)/$$t && find . -type f -size -1025c -printf '%s %f\n') | sort -n | \
+	      awk -v room=$$((30 - $$(ls $$kept | wc -l))) '{name[NR] = $$2} END {for (i = 1; i <= NR; i++) if (int(i * room / NR) > int((i - 1) * room / NR)) print name[i]}' | \
+	      while read -r name; do cp $$found/$$(dirname $$f)/$$t/$$name $$kept/; done; \
+	  done; done
+
 .PHONY: mutate
 mutate: ## take each defence of docs/security.md out in turn: its test must fail
 	$(GO) test -tags mutate -count=1 -timeout 20m -run TestDefencesAreTested -v ./internal/house
