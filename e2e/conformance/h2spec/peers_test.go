@@ -3,16 +3,10 @@
 package h2spec
 
 import (
-	"bytes"
 	"fmt"
-	"net"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/hauberk-mesh/hauberk/e2e/conformance/bed"
 )
@@ -61,34 +55,4 @@ func startNginx(t *testing.T, addr, origin string) {
 	dir := t.TempDir()
 	run(t, addr, "nginx", fmt.Sprintf("worker_processes 1; daemon off; error_log %s/log; pid %s/pid; events {}\n"+
 		"http { access_log off; server { listen %s http2; location / { proxy_pass http://%s; proxy_http_version 1.1; } } }\n", dir, dir, addr, origin), "-c")
-}
-
-// run starts a peer with a file of its configuration, and ends it with the test.
-func run(t *testing.T, addr, program, config string, args ...string) {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), "config.yaml")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(program, append(args, file)...)
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatalf("%s: %v", program, err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
-	})
-	for end := time.Now().Add(15 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		c, err := net.Dial("tcp", addr)
-		if err == nil {
-			_ = c.Close()
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatalf("%s does not listen on %s:\n%s", program, addr, &said)
-		}
-	}
 }
