@@ -7,13 +7,13 @@ VERSION   ?= 0.1.0-dev
 # Functions begin on a line of the instruction cache: a request runs through more code than that holds.
 LDFLAGS   := -s -w -funcalign 64 -X github.com/hauberk-mesh/hauberk/internal/version.Version=$(VERSION)
 PROGRAMS  := hauberk hauberk-controlplane hauberk-sidecar
-E2E_PKGS  := ./e2e/consultest ./e2e/contract ./e2e/connect ./e2e/files ./controlplane/compile ./controlplane/render ./controlplane/source/consul ./xds/bootstrap ./xds/ads ./identity/workloadapi ./e2e/hostsocket ./sidecar/http2 ./e2e/mesh ./e2e/memory ./e2e/conformance/smuggling ./e2e/conformance/paths ./e2e/conformance/floods ./e2e/conformance/grpc ./e2e/bench ./e2e/differential
+E2E_PKGS  := ./e2e/consultest ./e2e/contract ./e2e/connect ./e2e/files ./controlplane/compile ./controlplane/render ./controlplane/source/consul ./xds/bootstrap ./xds/ads ./identity/workloadapi ./e2e/hostsocket ./e2e/mesh ./e2e/memory ./e2e/conformance/smuggling ./e2e/conformance/paths ./e2e/conformance/floods ./e2e/conformance/h2spec ./e2e/conformance/grpc ./e2e/bench ./e2e/differential
 FUZZTIME  ?= 60s
 PROFILED  := plain,mtls1,mtls2,mtls2-h2,h2-h1,grpc,grpc-stream,tcp-mtls2,connect,connect-tcp-mtls2
 
 .PHONY: help
 help: ## list the commands
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build the three programs, static, into bin/
@@ -36,6 +36,10 @@ race: ## run the same tests with the race detector (needs a C compiler), some on
 .PHONY: e2e
 e2e: build ## run whole-system suites against the real Consul and Envoy (root)
 	HAUBERK_BIN=$(abspath $(BIN)) $(GO) test -tags e2e -count=1 -p 1 -timeout 25m $(E2E_PKGS)
+
+.PHONY: h2spec-peers
+h2spec-peers: build ## h2spec against the sidecar, HAProxy, Envoy (ENVOY_BIN) and nginx with the same job: a table
+	HAUBERK_BIN=$(abspath $(BIN)) $(GO) test -tags 'e2e peers' -count=1 -v -run TestPeers ./e2e/conformance/h2spec
 
 .PHONY: demo
 demo: build ## a mesh on loopback in one terminal; CONSUL=1 for a real Consul, DEMO_ONCE=1 for scripts
@@ -71,6 +75,17 @@ fuzz: ## fuzz every parser, FUZZTIME each
 	@for f in $$(grep -rlE '^func Fuzz' --include='*_test.go' .); do \
 	  for t in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*).*/\1/p' $$f); do \
 	    echo "== $$f $$t"; $(GO) test ./$$(dirname $$f) -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) || exit 1; \
+	  done; done
+
+.PHONY: fuzz-keep
+fuzz-keep: ## keep of what fuzzing found up to 30 inputs a target, of every size up to 1 KB, in testdata/fuzz
+	@found=$$($(GO) env GOCACHE)/fuzz/github.com/hauberk-mesh/hauberk; \
+	for f in $$(grep -rlE '^func Fuzz' --include='*_test.go' .); do \
+	  for t in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*).*/\1/p' $$f); do \
+	    kept=$$(dirname $$f)/testdata/fuzz/$$t; [ -d $$found/$$(dirname $$f)/$$t ] || continue; mkdir -p $$kept; \
+	    (cd $$found/$$(dirname $$f)/$$t && find . -type f -size -1025c -printf '%s %f\n') | sort -n | \
+	      awk -v room=$$((30 - $$(ls $$kept | wc -l))) '{name[NR] = $$2} END {for (i = 1; i <= NR; i++) if (int(i * room / NR) > int((i - 1) * room / NR)) print name[i]}' | \
+	      while read -r name; do cp $$found/$$(dirname $$f)/$$t/$$name $$kept/; done; \
 	  done; done
 
 .PHONY: mutate

@@ -35,7 +35,7 @@ func httpProtocol(b []byte) (string, error) {
 			return "", nil
 		}
 	}
-	end := bytes.IndexByte(b, '\n')
+	end := bytes.IndexByte(b[:min(len(b), maxRequestLine)], '\n')
 	if end < 0 {
 		if len(b) >= maxRequestLine {
 			return "", nil

@@ -71,18 +71,38 @@ func Start(t testing.TB, origin string, listeners ...Listener) *Sidecar {
 // every listener accepts. It ends with the test.
 func StartWith(t testing.TB, clusters []Cluster, listeners ...Listener) *Sidecar {
 	t.Helper()
+	s := &Sidecar{t: t, done: make(chan struct{}), dir: t.TempDir()}
+	s.run(s.bootstrap(clusters, listeners))
+	for _, l := range listeners {
+		s.await(l.Addr)
+	}
+	return s
+}
+
+// StartFile starts one with a bootstrap of the caller's, which listens on addrs.
+func StartFile(t testing.TB, bootstrap string, addrs ...string) *Sidecar {
+	t.Helper()
+	s := &Sidecar{t: t, done: make(chan struct{}), dir: t.TempDir()}
+	s.run(bootstrap)
+	for _, a := range addrs {
+		s.await(a)
+	}
+	return s
+}
+
+func (s *Sidecar) run(bootstrap string) {
+	s.t.Helper()
 	bin := os.Getenv("HAUBERK_BIN")
 	if bin == "" {
-		t.Fatal("HAUBERK_BIN is not set: run `make e2e`")
+		s.t.Fatal("HAUBERK_BIN is not set: run `make e2e`")
 	}
-	s := &Sidecar{t: t, done: make(chan struct{}), dir: t.TempDir()}
 	file := filepath.Join(s.dir, "envoy.yaml")
-	if err := os.WriteFile(file, []byte(s.bootstrap(clusters, listeners)), 0o600); err != nil {
-		t.Fatal(err)
+	if err := os.WriteFile(file, []byte(bootstrap), 0o600); err != nil {
+		s.t.Fatal(err)
 	}
 	log, err := os.Create(filepath.Join(s.dir, "log"))
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
 	defer log.Close()
 	s.cmd = exec.Command(filepath.Join(bin, "hauberk-sidecar"), "run", "--admin", "off", "--admin-socket", filepath.Join(s.dir, "admin"),
@@ -90,14 +110,10 @@ func StartWith(t testing.TB, clusters []Cluster, listeners ...Listener) *Sidecar
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.cmd.Start(); err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
 	go func() { _ = s.cmd.Wait(); close(s.done) }()
-	t.Cleanup(s.Stop)
-	for _, l := range listeners {
-		s.await(l.Addr)
-	}
-	return s
+	s.t.Cleanup(s.Stop)
 }
 
 func (s *Sidecar) await(addr string) {

@@ -1,0 +1,61 @@
+package altname
+
+import (
+	"crypto/ed25519"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"math/big"
+	"net/url"
+	"slices"
+	"testing"
+	"time"
+)
+
+// FuzzNames: of a certificate that crypto/x509 can read the names are those that it has read, in
+// their order.
+func FuzzNames(f *testing.F) {
+	for _, names := range [][]asn1.RawValue{
+		{{Class: asn1.ClassContextSpecific, Tag: uri, Bytes: []byte("SPIFFE://td/a%20b#")}, {Class: asn1.ClassContextSpecific, Tag: dnsName, Bytes: []byte("A.test")}},
+		{{Class: asn1.ClassContextSpecific, Tag: uri, IsCompound: true, Bytes: []byte("\x16\x01a")}, {Class: asn1.ClassContextSpecific, Tag: uri, Bytes: []byte("spiffe://td/b")}},
+		{{Class: asn1.ClassContextSpecific, Tag: 1, Bytes: []byte("x@y")}, {Class: asn1.ClassContextSpecific, Tag: 7, Bytes: []byte{10, 0, 0, 1}}},
+		{{Class: asn1.ClassContextSpecific, Tag: uri}, {Class: asn1.ClassUniversal, Tag: uri, Bytes: []byte{42}}},
+		{},
+	} {
+		value, err := asn1.Marshal(names)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(value)
+	}
+	f.Add([]byte{0x30, 0x80, 0x86, 0, 0, 0})
+	f.Add([]byte{0x30, 3, 0x9f, 6, 0})
+	key := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
+	f.Fuzz(func(t *testing.T, value []byte) {
+		of(&x509.Certificate{Extensions: []pkix.Extension{{Id: extension, Value: value}}}, uri)
+		template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Unix(1<<31, 0), ExtraExtensions: []pkix.Extension{{Id: extension, Value: value}}}
+		der, err := x509.CreateCertificate(nil, template, template, key.Public(), key)
+		if err != nil {
+			return
+		}
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return
+		}
+		if got := DNS(c); !slices.Equal(got, c.DNSNames) {
+			t.Errorf("DNS %q, x509 has %q", got, c.DNSNames)
+		}
+		spelt := URIs(c)
+		if len(spelt) != len(c.URIs) {
+			t.Fatalf("URIs %q, x509 has %v", spelt, c.URIs)
+		}
+		for i, s := range spelt {
+			if u, err := url.Parse(s); err != nil || u.String() != c.URIs[i].String() {
+				t.Errorf("URI %q, x509 has %v", s, c.URIs[i])
+			}
+		}
+		if got := IPs(c); len(got) != len(c.IPAddresses) {
+			t.Errorf("addresses %v, x509 has %v", got, c.IPAddresses)
+		}
+	})
+}
