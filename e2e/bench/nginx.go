@@ -31,7 +31,7 @@ func nginxFile(b *bench, h hop) string {
 	}
 	return fmt.Sprintf(`worker_processes 1;
 error_log /dev/null;
-pid /dev/null;
+pid %s;
 events { worker_connections 8000; }
 http {
   access_log off;
@@ -43,5 +43,5 @@ http {
 %s    location / { proxy_pass %s://next; proxy_http_version 1.1; proxy_set_header Connection ""; }
   }
 %s}
-`, h.upstream, listen, tls.String(), pass, more.String())
+`, b.file("nginx-"+strings.ReplaceAll(h.listen, ":", "-")+".pid"), h.upstream, listen, tls.String(), pass, more.String())
 }

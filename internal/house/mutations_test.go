@@ -55,7 +55,6 @@ var mutations = []struct {
 	{"warnings before a ClientHello", "sidecar/listener/clienthello.go", "len(b) > level && b[level] != warning:", "len(b) > level:", "sidecar/listener", "TestParseClientHelloRefusesAmbiguity"},
 	{"addresses of an announced client", "sidecar/listener/proxyheader.go", "return !a.IsUnspecified() && !a.IsMulticast() && a != broadcast", "return true || a == broadcast", "sidecar/listener", "TestProxyProtocol"},
 	{"an announced client of no kind", "sidecar/listener/proxyheader.go", "kind != stream && kind != datagram", "kind != stream && kind != datagram && false", "sidecar/listener", "TestProxyProtocol"},
-	{"files in what a control plane says", "sidecar/config/routeaction.go", "if d.secrets == nil {", "if false {", "sidecar/config", "TestReplyFiles"},
 	{"the other end of an announced connection", "sidecar/authz/evaluator.go", "info.Direct != nil {", "false {", "sidecar/authz", "TestDirectOfAnnouncedClient"},
 	{"mapped addresses of certificates", "internal/altname/altname.go", "netip.AddrFromSlice(ip); ok {", "netip.AddrFromSlice(ip); ok {\n\t\t\ta = a.Unmap()", "sidecar/tlscontext", "TestAddressesAreNotMapped"},
 	{"elements of others that take in ours", "sidecar/hcm/headers.go", "return quoted || escaped", "return escaped && false", "sidecar/hcm", "TestInheritedClientCert"},

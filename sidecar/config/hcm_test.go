@@ -164,7 +164,7 @@ func TestReplyFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Listener(wire); err == nil || !strings.Contains(err.Error(), "mappers[0].body.filename: files are read for what a bootstrap says only") {
+	if _, err := Listener(wire); err == nil || !strings.Contains(err.Error(), "mappers[0].body.filename: files are read for a bootstrap only") {
 		t.Errorf("from a control plane: %v", err)
 	}
 }

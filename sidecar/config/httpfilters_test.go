@@ -53,7 +53,7 @@ func TestFiltersRefuse(t *testing.T) {
 		{"router off", "          - name: router\n", "          - name: router\n            disabled: true\n", filters + "[8].disabled: the router is always needed"},
 		{"nothing in the wrapper", "FilterConfig, config: {}}", "FilterConfig}", `route_config.typed_per_filter_config["limit"].config: is missing`},
 		{"a type that routes do not take", "HeaderMutationPerRoute, mutations: {request_mutations: [{remove: x}]}}", "HeaderMutation, mutations: {request_mutations: [{remove: x}]}}", "unsupported filter configuration"},
-		{"rbac metadata", "permissions: [{uri_template", "permissions: [{metadata: {filter: a, path: [{key: b}]}}, {uri_template", "permissions[0].metadata.value: is missing"},
+		{"rbac metadata", "permissions: [{uri_template", "permissions: [{metadata: {filter: a, path: [{key: b}]}}, {uri_template", "permissions[0].metadata.value: value is required"},
 		{"rbac metadata of the mesh", "permissions: [{uri_template", "permissions: [{sourced_metadata: {metadata_source: ROUTE, metadata_matcher: {filter: hauberk, path: [{key: origin}], value: {present_match: true}}}}, {uri_template", "permissions[0].sourced_metadata.metadata_matcher.filter: "},
 		{"rbac metadata without a key", "permissions: [{uri_template", "permissions: [{metadata: {filter: a, value: {present_match: true}}}, {uri_template", "permissions[0].metadata.path: value must contain"},
 		{"rbac metadata of one or", "permissions: [{uri_template", "permissions: [{metadata: {filter: a, path: [{key: b}], value: {or_match: {value_matchers: [{present_match: true}]}}}}, {uri_template", "permissions[0].metadata.value.or_match.value_matchers: value must contain"},

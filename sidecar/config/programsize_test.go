@@ -1,5 +1,7 @@
 package config
 
+//lint:file-ignore SA1019 the field is deprecated, and acts
+
 import (
 	"strings"
 	"testing"

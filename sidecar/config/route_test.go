@@ -92,7 +92,7 @@ func TestRoutesRefused(t *testing.T) {
 		{"back-off", matchAll + "\n    route: {cluster: a, retry_policy: {retry_back_off: {base_interval: 2s, max_interval: 1s}}}", at + ".route.retry_policy.retry_back_off.max_interval: is less than base_interval"},
 		{"host selection", matchAll + "\n    route: {cluster: a, retry_policy: {host_selection_retry_max_attempts: -1}}", at + ".route.retry_policy.host_selection_retry_max_attempts: is -1"},
 		{"retry priority", matchAll + "\n    route: {cluster: a, retry_policy: {retry_priority: {name: x}}}", at + ".route.retry_policy.retry_priority: unsupported"},
-		{"file from a control plane", matchAll + "\n    direct_response: {status: 200, body: {filename: /etc/passwd}}", at + ".direct_response.body.filename: files are read for what a bootstrap says only"},
+		{"file from a control plane", matchAll + "\n    direct_response: {status: 200, body: {filename: /etc/passwd}}", at + ".direct_response.body.filename: files are read for a bootstrap only"},
 		{"long body", matchAll + "\n    direct_response: {status: 200, body: {inline_string: " + strings.Repeat("x", maxDirectBody+1) + "}}", at + ".direct_response.body: has 4097 bytes; 4096 are allowed"},
 		{"non-forwarding action", matchAll + "\n    non_forwarding_action: {}", at + ".non_forwarding_action: unsupported"},
 		{"predicate of another name", matchAll + "\n    route: {cluster: a, retry_policy: {retry_host_predicate: [{name: other, typed_config: {'@type': type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate}}]}}", ""},

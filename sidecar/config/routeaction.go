@@ -3,7 +3,6 @@ package config
 //lint:file-ignore SA1019 deprecated fields are in many configurations, and mean what they meant
 
 import (
-	"os"
 	"strings"
 	"time"
 
@@ -368,29 +367,13 @@ const (
 	directBodyCap = 1 << 20
 )
 
-// directResponse: a body in a file is for static configuration. A control plane
-// must not have the sidecar's files read out to whoever asks.
 func (d *decoder) directResponse(m *routev3.DirectResponseAction, path string) (*route.DirectResponse, error) {
-	out := &route.DirectResponse{Status: int(m.GetStatus()), Body: []byte(inline(m.GetBody()))}
-	if name := m.GetBody().GetFilename(); name != "" {
-		var err error
-		if out.Body, err = d.bodyFile(name, path+".body.filename"); err != nil {
-			return nil, err
-		}
-	}
-	if len(out.Body) > d.maxDirectBody {
-		return nil, fail(path+".body", "has %d bytes; %d are allowed", len(out.Body), d.maxDirectBody)
-	}
-	return out, nil
-}
-
-func (d *decoder) bodyFile(name, path string) ([]byte, error) {
-	if d.secrets == nil {
-		return nil, fail(path, "files are read for what a bootstrap says only; write the body into inline_string")
-	}
-	b, err := os.ReadFile(name)
+	body, err := d.text(m.GetBody(), path+".body")
 	if err != nil {
-		return nil, fail(path, "%v", err)
+		return nil, err
 	}
-	return b, nil
+	if len(body) > d.maxDirectBody {
+		return nil, fail(path+".body", "has %d bytes; %d are allowed", len(body), d.maxDirectBody)
+	}
+	return &route.DirectResponse{Status: int(m.GetStatus()), Body: []byte(body)}, nil
 }
