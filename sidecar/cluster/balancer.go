@@ -285,8 +285,8 @@ type pick struct {
 	level    int
 	degraded bool
 	shard    telemetry.Shard // of what counts the choice
-	// avoid has a subset look for a host that is none of these, if it has one.
-	avoid []*Host
+	// avoid has a subset look for a host that it does not avoid, if there is one; nil for any.
+	avoid *PickContext
 }
 
 func (t *tier) choose(s *settings, p pick) *Host {
@@ -370,8 +370,8 @@ func (lv *level) panicked(s *settings, p pick) *Host {
 	return lv.healthy.choose(s, p)
 }
 
-// scan finds a host outside avoid that may be chosen, in order of priority.
-func (b *balancer) scan(s *settings, avoid []*Host) *Host {
+// scan finds a host that is not to be avoided and may be chosen, in order of priority.
+func (b *balancer) scan(s *settings, avoid *PickContext) *Host {
 	for i := range b.levels {
 		lv := &b.levels[i]
 		if lv.panic && s.FailOnPanic {
@@ -390,13 +390,13 @@ func (b *balancer) scan(s *settings, avoid []*Host) *Host {
 }
 
 // outside is one of hosts that is not to be avoided.
-func outside(hosts, avoid []*Host) *Host {
+func outside(hosts []*Host, avoid *PickContext) *Host {
 	if len(hosts) == 0 {
 		return nil
 	}
 	start := rand.IntN(len(hosts))
 	for i := range hosts {
-		if h := hosts[(start+i)%len(hosts)]; !slices.Contains(avoid, h) {
+		if h := hosts[(start+i)%len(hosts)]; !avoid.avoids(h) {
 			return h
 		}
 	}

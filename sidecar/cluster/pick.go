@@ -3,6 +3,7 @@ package cluster
 import (
 	"math/rand/v2"
 	"net/netip"
+	"reflect"
 	"slices"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
@@ -18,10 +19,13 @@ type PickContext struct {
 	HasHash bool
 	// Metadata chooses a subset.
 	Metadata *MetadataMatch
-	// Avoid are hosts that were tried. Reselections is how many more choices are made
-	// when the first was tried; the last one is taken. Where it is 0 or not below the number
-	// of hosts, a host that was tried is chosen only when there is no other.
+	// Avoid are hosts that were tried. With OmitCanary those are to be avoided too whose metadata
+	// call them canary, and for each of OmitMetadata those that have all of it. Reselections is how
+	// many more choices are made when the first is to be avoided; the last one is taken. Where it
+	// is 0 or not below the number of hosts, such a host is chosen only when there is no other.
 	Avoid        []*Host
+	OmitCanary   bool
+	OmitMetadata []map[string]any
 	Reselections int
 	// Destination is where the client meant to connect to, where a firewall
 	// redirected it; otherwise invalid. It is for OriginalDestination.
@@ -43,7 +47,7 @@ func (c *Cluster) Pick(avoid []*Host) (*Host, error) {
 // not allocate.
 func (c *Cluster) PickFor(pc *PickContext) (*Host, error) {
 	h := c.once(pc, 0)
-	if h != nil && pc != nil && len(pc.Avoid) > 0 && slices.Contains(pc.Avoid, h) {
+	if h != nil && pc != nil && pc.avoids(h) {
 		h = c.another(pc, h)
 	}
 	if h != nil {
@@ -60,7 +64,38 @@ func (c *Cluster) PickFor(pc *PickContext) (*Host, error) {
 // cases.
 const fairReselections = 5
 
-// another looks for a host that was not tried. A request with metadata criteria stays
+// avoids tells whether h is to be avoided.
+func (pc *PickContext) avoids(h *Host) bool {
+	if slices.Contains(pc.Avoid, h) {
+		return true
+	}
+	if !pc.OmitCanary && pc.OmitMetadata == nil {
+		return false
+	}
+	have := h.Endpoint().Metadata[lbNamespace]
+	if pc.OmitCanary && have["canary"] == true {
+		return true
+	}
+	return slices.ContainsFunc(pc.OmitMetadata, func(all map[string]any) bool { return hasAll(have, all) })
+}
+
+// hasAll tells whether metadata have each of some values, or a list with it.
+func hasAll(have, all map[string]any) bool {
+	for key, want := range all {
+		got, ok := have[key]
+		if list, many := got.([]any); many {
+			ok = slices.ContainsFunc(list, func(v any) bool { return reflect.DeepEqual(v, want) })
+		} else {
+			ok = ok && reflect.DeepEqual(got, want)
+		}
+		if !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// another looks for a host that is not to be avoided. A request with metadata criteria stays
 // within them.
 func (c *Cluster) another(pc *PickContext, tried *Host) *Host {
 	thorough := pc.Reselections <= 0 || pc.Reselections >= c.size()
@@ -74,7 +109,7 @@ func (c *Cluster) another(pc *PickContext, tried *Host) *Host {
 		if h == nil {
 			break
 		}
-		if last = h; !slices.Contains(pc.Avoid, h) {
+		if last = h; !pc.avoids(h) {
 			return h
 		}
 	}
@@ -120,9 +155,9 @@ func (c *Cluster) scan(pc *PickContext) *Host {
 
 func (set *endpointSet) scan(s *settings, pc *PickContext) *Host {
 	if set.subsets == nil {
-		return set.whole.scan(s, pc.Avoid)
+		return set.whole.scan(s, pc)
 	}
-	if h := set.choose(s, pc, pick{level: -1, avoid: pc.Avoid}); !slices.Contains(pc.Avoid, h) {
+	if h := set.choose(s, pc, pick{level: -1, avoid: pc}); h != nil && !pc.avoids(h) {
 		return h
 	}
 	return nil

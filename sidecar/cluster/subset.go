@@ -302,7 +302,7 @@ func (b *subset) choose(s *settings, p pick) *Host {
 		return b.single
 	}
 	h := b.balancer.choose(s, p)
-	if h != nil && slices.Contains(p.avoid, h) {
+	if h != nil && p.avoid != nil && p.avoid.avoids(h) {
 		if other := b.scan(s, p.avoid); other != nil {
 			return other
 		}

@@ -129,7 +129,7 @@ func (d *decoder) endpoint(m *endpointv3.LbEndpoint, path string, names bool) (*
 // endpointMetadata is what clusters read of an endpoint's metadata.
 func endpointMetadata(m *corev3.Metadata) map[string]map[string]any {
 	var out map[string]map[string]any
-	for _, ns := range []string{"envoy.lb", "envoy.transport_socket_match"} {
+	for _, ns := range []string{lbNamespace, "envoy.transport_socket_match"} {
 		if s := m.GetFilterMetadata()[ns]; s != nil {
 			if out == nil {
 				out = map[string]map[string]any{}

@@ -6,6 +6,8 @@ import (
 	safeschemev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/internal_redirect/safe_cross_scheme/v3"
 	urimatchv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/path/match/uri_template/v3"
 	urirewritev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/path/rewrite/uri_template/v3"
+	omitcanaryv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/omit_canary_hosts/v3"
+	omitmetadatav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/omit_host_metadata/v3"
 	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
@@ -56,14 +58,16 @@ func init() {
 			use: "prefix path path_separated_prefix safe_regex connect_matcher path_match_policy case_sensitive runtime_fraction " +
 				"headers query_parameters cookies grpc tls_context",
 		},
-		"envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions":                 {},
-		"envoy.config.route.v3.RouteMatch.ConnectMatcher":                        {},
-		"envoy.config.route.v3.RouteMatch.TlsContextMatchOptions":                {use: "presented validated"},
-		"envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig":     {use: "path_template"},
-		"envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig": {use: "path_template_rewrite"},
-		"envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate":   {},
-		"envoy.config.core.v3.RuntimeFractionalPercent":                          {use: "default_value runtime_key"},
-		"envoy.type.v3.FractionalPercent":                                        {use: "numerator denominator"},
+		"envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions":                    {},
+		"envoy.config.route.v3.RouteMatch.ConnectMatcher":                           {},
+		"envoy.config.route.v3.RouteMatch.TlsContextMatchOptions":                   {use: "presented validated"},
+		"envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig":        {use: "path_template"},
+		"envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig":    {use: "path_template_rewrite"},
+		"envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate":      {},
+		"envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate": {},
+		"envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig":  {use: "metadata_match"},
+		"envoy.config.core.v3.RuntimeFractionalPercent":                             {use: "default_value runtime_key"},
+		"envoy.type.v3.FractionalPercent":                                           {use: "numerator denominator"},
 		"envoy.config.route.v3.HeaderMatcher": {
 			use: "name exact_match safe_regex_match range_match present_match prefix_match suffix_match contains_match " +
 				"string_match invert_match treat_missing_header_as_empty",
@@ -190,5 +194,5 @@ func init() {
 		&urimatchv3.UriTemplateMatchConfig{}, &urirewritev3.UriTemplateRewriteConfig{},
 		&previousroutesv3.PreviousRoutesConfig{}, &allowlistedv3.AllowListedRoutesConfig{}, &safeschemev3.SafeCrossSchemeConfig{})
 	extend("envoy.config.route.v3.RetryPolicy.RetryHostPredicate.typed_config", "retry host predicate",
-		&previoushostsv3.PreviousHostsPredicate{})
+		&previoushostsv3.PreviousHostsPredicate{}, &omitcanaryv3.OmitCanaryHostsPredicate{}, &omitmetadatav3.OmitHostMetadataConfig{})
 }

@@ -149,7 +149,7 @@ func (d *decoder) tcpProxy(m *tcpproxyv3.TcpProxy, path string) (*tcp.Config, er
 // lbMetadata is what is asked of the hosts; other namespaces are for others, as in
 // Envoy.
 func lbMetadata(m *corev3.Metadata) map[string]any {
-	s := m.GetFilterMetadata()["envoy.lb"]
+	s := m.GetFilterMetadata()[lbNamespace]
 	if s == nil {
 		return nil
 	}

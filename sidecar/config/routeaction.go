@@ -137,7 +137,7 @@ func (d *decoder) weightedClusters(m *routev3.WeightedCluster, out *route.Forwar
 
 // subsetMetadata is what Envoy's subset load balancer looks at.
 func subsetMetadata(m *corev3.Metadata) map[string]any {
-	if s := m.GetFilterMetadata()["envoy.lb"]; s != nil {
+	if s := m.GetFilterMetadata()[lbNamespace]; s != nil {
 		return s.AsMap()
 	}
 	return nil

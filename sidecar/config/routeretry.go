@@ -9,6 +9,9 @@ import (
 	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	omitcanaryv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/omit_canary_hosts/v3"
+	omitmetadatav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/omit_host_metadata/v3"
+	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/xds/names"
@@ -82,11 +85,9 @@ func retryPolicy(m *routev3.RetryPolicy, path string) (*route.RetryPolicy, error
 		return nil, err
 	}
 	for i, p := range m.GetRetryHostPredicate() {
-		// Of the predicates only previous_hosts is taken, which its type tells.
-		if p.GetTypedConfig() == nil {
-			return nil, fail(at(path+".retry_host_predicate", i)+".typed_config", "is missing")
+		if err := hostPredicate(p, out, at(path+".retry_host_predicate", i)); err != nil {
+			return nil, err
 		}
-		out.AvoidTried = true
 	}
 	switch n := m.GetHostSelectionRetryMaxAttempts(); {
 	case n < 0:
@@ -97,6 +98,39 @@ func retryPolicy(m *routev3.RetryPolicy, path string) (*route.RetryPolicy, error
 		out.Reselections = int(min(n, math.MaxInt))
 	}
 	return out, retryBackOff(m, out, path)
+}
+
+// lbNamespace has what endpoints are chosen by.
+const lbNamespace = "envoy.lb"
+
+// hostPredicate reads which hosts a retry is to avoid.
+func hostPredicate(p *routev3.RetryPolicy_RetryHostPredicate, out *route.RetryPolicy, path string) error {
+	if p.GetTypedConfig() == nil {
+		return fail(path+".typed_config", "is missing")
+	}
+	m, err := p.GetTypedConfig().UnmarshalNew()
+	if err != nil {
+		return fail(path+".typed_config", "%v", err)
+	}
+	switch m := m.(type) {
+	case *previoushostsv3.PreviousHostsPredicate:
+		out.AvoidTried = true
+	case *omitcanaryv3.OmitCanaryHostsPredicate:
+		out.OmitCanary = true
+	case *omitmetadatav3.OmitHostMetadataConfig:
+		for namespace := range m.GetMetadataMatch().GetFilterMetadata() {
+			if namespace != lbNamespace {
+				return fail(under(path+".typed_config.metadata_match.filter_metadata", namespace), "hosts are omitted by %q alone", lbNamespace)
+			}
+		}
+		// Without a label no host is omitted, as in Envoy.
+		if all := m.GetMetadataMatch().GetFilterMetadata()[lbNamespace].AsMap(); len(all) > 0 {
+			out.OmitMetadata = append(out.OmitMetadata, all)
+		}
+	default:
+		return fail(path+".typed_config", "unsupported predicate %T", m)
+	}
+	return nil
 }
 
 func hedgePolicy(m *routev3.HedgePolicy) *route.HedgePolicy {

@@ -10,6 +10,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
@@ -121,11 +122,19 @@ func (a *attempt) run() outcome {
 	return a.try()
 }
 
+// avoid has a retry choose another host than its policy says.
+func (x *exchange) avoid(p *route.RetryPolicy) {
+	x.pick.Reselections, x.pick.OmitCanary, x.pick.OmitMetadata = p.Reselections, p.OmitCanary, p.OmitMetadata
+	if p.AvoidTried {
+		x.pick.Avoid = x.tried[:x.ntried]
+	}
+}
+
 // choose picks a host, which then has the request; responded says that it did.
 func (a *attempt) choose() outcome {
 	x := a.x
-	if p := x.sel.Retry; p != nil && p.AvoidTried {
-		x.pick.Avoid, x.pick.Reselections = x.tried[:x.ntried], p.Reselections
+	if p := x.sel.Retry; p != nil && x.ntried > 0 {
+		x.avoid(p)
 	}
 	h, err := x.cluster.PickFor(&x.pick)
 	if err != nil {

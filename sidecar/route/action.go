@@ -159,6 +159,10 @@ type RetryPolicy struct {
 	// AvoidTried has a retry choose a host again that was tried, Reselections times at
 	// most (1 or more).
 	AvoidTried   bool
+	// OmitCanary has it avoid hosts that are canaries, and OmitMetadata, for each, those that
+	// have all of it.
+	OmitCanary   bool
+	OmitMetadata []map[string]any
 	Reselections int
 }
 
