@@ -17,7 +17,7 @@ import (
 
 func (s *state) applyListeners(u client.Update, errs map[string]error) {
 	for _, name := range u.Removed {
-		if !s.static[name] {
+		if !s.staticListeners[name] {
 			delete(s.wants, name)
 			delete(s.failed, name)
 			s.cool(name)
@@ -30,7 +30,7 @@ func (s *state) applyListeners(u client.Update, errs map[string]error) {
 	var now []*listener.Config
 	held := s.addresses()
 	for _, r := range u.Upserts {
-		if s.static[r.Name] {
+		if s.staticListeners[r.Name] {
 			errs[r.Name] = errStatic("listener")
 			continue
 		}
@@ -197,7 +197,7 @@ func (s *state) replace(remove []string, add []*listener.Config) map[string]erro
 func (s *state) forgetFailed(u client.Update) {
 	for name := range s.failed {
 		there := slices.Contains(u.Refused, name) || slices.ContainsFunc(u.Upserts, func(r *resource.Resource) bool { return r.Name == name })
-		if s.inForce[name] == nil && !s.static[name] && !there {
+		if s.inForce[name] == nil && !s.staticListeners[name] && !there {
 			delete(s.failed, name)
 		}
 	}

@@ -276,12 +276,26 @@ func (s *Sidecar) drain() {
 	s.metrics.Draining.With().Set(1)
 	until := time.Now().Add(s.cfg.DrainTime)
 	s.trigger.Drain(until)
+	if s.state.endHold() {
+		// Those who wait in a socket's queue are accepted before it is asked who is left.
+		s.pause(s.quitting, 50*time.Millisecond)
+	}
 	left := func() int { return int(s.listeners.Serving()) }
 	// Who has not heard of the end yet still connects. Those are served at first, and
 	// refused while there is time for what they began; at the end nobody is cut off.
 	s.settle(s.quitting, s.cfg.DrainTime/2, left)
 	s.listeners.StopAccepting()
 	s.settled(s.quitting, time.Until(until), left)
+}
+
+// pause waits.
+func (s *Sidecar) pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
 }
 
 // settled is settle, and says so when connections are left.

@@ -251,7 +251,7 @@ func (s *state) load(b *config.Bootstrap) error {
 	defer func() { s.loading = false }()
 	var errs []error
 	for _, c := range b.Clusters {
-		s.static[c.Name] = true
+		s.staticClusters[c.Name] = true
 		if err := s.setCluster(c); err != nil {
 			errs = append(errs, err)
 		}
@@ -259,7 +259,7 @@ func (s *state) load(b *config.Bootstrap) error {
 	s.holdListeners()
 	var now []*listener.Config
 	for _, l := range b.Listeners {
-		s.static[l.Name] = true
+		s.staticListeners[l.Name] = true
 		if err := s.routesCome(l); err != nil {
 			errs = append(errs, err)
 			continue

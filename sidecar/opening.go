@@ -31,16 +31,28 @@ func (s *state) openInitialized() {
 	}
 }
 
+// endHold has them accept at once, and tells whether they did not before.
+func (s *state) endHold() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	held := s.opening != nil
+	if held {
+		s.open()
+	}
+	return held
+}
+
 func (s *state) open() {
 	s.opening.Stop()
 	s.opening = nil
 	s.listeners.Open()
 }
 
-// uninitialized are the clusters of the bootstrap of which nothing is known yet. Those that have
-// their endpoints by discovery are for the listeners that name them to wait for.
+// uninitialized are the clusters of the bootstrap of which nothing is known yet. One that has its
+// endpoints by discovery is among them once they came, while they are checked; before that the
+// listeners that name it wait for them.
 func (s *state) uninitialized() (names []string) {
-	for name := range s.static {
+	for name := range s.staticClusters {
 		if c := s.clusters.Get(name); c != nil && c.AwaitsChecks() {
 			names = append(names, name)
 		}

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
@@ -107,9 +108,10 @@ type state struct {
 	clusterConfigs map[string]*cluster.Config
 	assignments    map[string]*cluster.Assignment
 	wants          map[string]*listener.Config
-	static         map[string]bool // names of the bootstrap's resources
-	routeNames     map[string]bool // subscribed
-	refusedRoutes  map[string]bool // by their last update
+	// The names of the bootstrap's resources.
+	staticListeners, staticClusters map[string]bool
+	routeNames                      map[string]bool // subscribed
+	refusedRoutes                   map[string]bool // by their last update
 	// leaving are clusters that are gone but still named by something in force.
 	leaving map[string]bool
 	// unneeded are services whose endpoints a cluster asked for that no longer does; another
@@ -123,9 +125,11 @@ type state struct {
 	retries map[string]*retry
 	// opening ends the time in which no listener accepts, nil when it is over; loading is set
 	// while the bootstrap's resources are taken.
-	opening  *time.Timer
-	loading  bool
-	draining bool // no inbound listener may come back
+	opening *time.Timer
+	// provenDue: somebody is to look at what waited for first checks. It is set without the lock.
+	provenDue atomic.Bool
+	loading   bool
+	draining  bool // no inbound listener may come back
 	// clustersCome is set until a control plane that has clusters has sent some.
 	clustersCome bool
 	// unaggregated is set where there is no aggregated stream.
@@ -136,7 +140,8 @@ type state struct {
 
 func newState(s *state) *state {
 	s.clusterConfigs, s.assignments = map[string]*cluster.Config{}, map[string]*cluster.Assignment{}
-	s.wants, s.static, s.leaving = map[string]*listener.Config{}, map[string]bool{}, map[string]bool{}
+	s.wants, s.leaving = map[string]*listener.Config{}, map[string]bool{}
+	s.staticListeners, s.staticClusters = map[string]bool{}, map[string]bool{}
 	s.inForce, s.warming, s.failed = map[string]*listener.Config{}, map[string]*warming{}, map[string]error{}
 	s.held, s.unneeded = map[string]*heldCluster{}, map[string]bool{}
 	if s.routes == nil {
@@ -202,7 +207,7 @@ func shortType(url string) string {
 
 func (s *state) applyClusters(u client.Update, errs map[string]error) {
 	for _, r := range u.Upserts {
-		if s.static[r.Name] {
+		if s.staticClusters[r.Name] {
 			errs[r.Name] = errStatic("cluster")
 			continue
 		}
@@ -216,10 +221,10 @@ func (s *state) applyClusters(u client.Update, errs map[string]error) {
 		}
 	}
 	for _, name := range u.Removed {
-		if !s.static[name] {
+		if !s.staticClusters[name] {
 			s.release(name)
 		}
-		if cfg := s.clusterConfigs[name]; cfg != nil && !s.static[name] {
+		if cfg := s.clusterConfigs[name]; cfg != nil && !s.staticClusters[name] {
 			// It goes when nothing in force names it any more: between two
 			// responses a listener may still send requests to it.
 			s.leaving[name] = true

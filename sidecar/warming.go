@@ -73,10 +73,15 @@ func (s *state) awaitsChecks(name string, depth int) bool {
 	}
 }
 
-// proven goes on with what waited for first checks.
+// proven goes on with what waited for first checks. Clusters that come together are looked at
+// together: each look is at all that waits.
 func (s *state) proven() {
+	if s.provenDue.Swap(true) {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.provenDue.Store(false)
 	s.goOn()
 }
 

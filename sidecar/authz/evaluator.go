@@ -216,9 +216,6 @@ func (e *Evaluator) Len() int {
 	return len(e.filters)
 }
 
-// Asks tells whether rules ask for what filters have said of a request.
-func (e *Evaluator) Asks() bool { return e != nil && e.asks }
-
 // Next asks filter i about a request and carries its decision into d, whose zero
 // value is the one before the first; false ends the request. It is CheckRequest in
 // steps, for chains in which other filters stand between, which m tells of. It allocates

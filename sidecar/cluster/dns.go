@@ -23,9 +23,22 @@ func (c *Cluster) startDNS(s *settings) {
 	}
 }
 
-// awaitsName tells whether there is a name whose first lookup is waited for.
+// awaitsName tells whether there is a name whose first lookup is waited for: where an address is
+// known without, it is not.
 func (c *Config) awaitsName() bool {
-	return (c.Type == StrictDNS || c.Type == LogicalDNS) && !c.ServeUnresolved && len(c.names()) > 0
+	if c.Type != StrictDNS && c.Type != LogicalDNS || c.ServeUnresolved {
+		return false
+	}
+	known := slices.ContainsFunc(c.Endpoints.Localities, func(l Locality) bool {
+		return slices.ContainsFunc(l.Endpoints, func(e Endpoint) bool { return !e.named() })
+	})
+	return !known && len(c.names()) > 0
+}
+
+// named tells that an endpoint's host is to be looked up.
+func (e *Endpoint) named() bool {
+	_, err := netip.ParseAddr(e.Host)
+	return err != nil && e.Pipe == ""
 }
 
 // expected is the assignment of a DNS cluster until its names have been resolved again: they stand
@@ -47,7 +60,7 @@ func (c *Config) names() []string {
 	var out []string
 	for _, l := range c.Endpoints.Localities {
 		for _, e := range l.Endpoints {
-			if _, err := netip.ParseAddr(e.Host); err != nil && e.Pipe == "" {
+			if e.named() {
 				out = append(out, e.Host)
 			}
 		}

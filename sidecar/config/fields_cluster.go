@@ -16,7 +16,7 @@ const (
 	lookupReason   = "a lookup has 5 s, of which each resolver has its share; after a failure dns_failure_refresh_rate counts"
 )
 
-const budgetsHint = "durations and sizes of requests are in hauberk_request_duration_seconds and in access logs"
+const budgetsHint = "there are no such histograms: durations and sizes of requests are in hauberk_request_duration_seconds and in access logs"
 
 func init() {
 	declare("Cluster", map[protoreflect.FullName]*rules{
@@ -32,12 +32,12 @@ func init() {
 				"upstream_http_protocol_options respect_dns_ttl wait_for_warm_on_init alt_stat_name",
 			ignore: map[string]string{
 				"stats_matcher":                     statsReason,
+				"track_timeout_budgets":             budgetsHint,
+				"track_cluster_stats":               budgetsHint,
 				"per_connection_buffer_limit_bytes": bufferReason,
 				"metadata":                          metaReason,
 			},
 			instead: map[string]string{
-				"track_timeout_budgets":                        budgetsHint,
-				"track_cluster_stats":                          budgetsHint,
 				"connection_pool_per_downstream_connection":    "connections are shared by the requests of one workload",
 				"transport_socket_matcher":                     "use transport_socket_matches",
 				"preconnect_policy":                            "connections are opened when they are needed",

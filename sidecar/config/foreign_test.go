@@ -133,6 +133,8 @@ func edgeManager(fields, filter string) []byte {
 static_resources:
   clusters:
   - name: app
+    track_timeout_budgets: true
+    track_cluster_stats: {timeout_budgets: true, request_response_sizes: true}
     load_assignment: {cluster_name: app, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 80}}}}]}]}
   listeners:
   - name: in

@@ -137,13 +137,15 @@ var readHere = []string{
 	globalLimitKey, listenerLimitPrefix, dropLimitKey,
 	"tracing.client_enabled", "tracing.random_sampling", "tracing.global_enabled",
 	faultDelayShareKey, faultDelayKey, faultAbortShareKey, faultStatusKey, faultGRPCKey, faultActiveKey, "fault.http.rate_limit.response_percent",
+	// A bound on what one connection may do at a time, which Contour's and Emissary's have: here they
+	// take turns by themselves.
+	"http.max_requests_per_io_cycle",
 	// Sizes of RE2's programs, which Consul's bootstraps set: every expression has one bound here.
 	"re2.max_program_size.error_level", "re2.max_program_size.warn_level",
 }
 
 // readByEnvoy are prefixes of keys that Envoy's own code reads, with what there is instead.
 var readByEnvoy = []struct{ prefix, instead string }{
-	{"http.max_requests_per_io_cycle", "connections take turns by themselves"},
 	{"overload.premature_reset_", "connections whose streams are reset again and again are bounded by themselves"},
 	{"upstream.healthy_panic_threshold", "use a cluster's common_lb_config.healthy_panic_threshold"},
 	{"upstream.zone_routing.", "use a cluster's common_lb_config.zone_aware_lb_config"},
@@ -153,7 +155,7 @@ var readByEnvoy = []struct{ prefix, instead string }{
 	{"health_check.", "use a cluster's health_checks"},
 	{"fault.http.", "faults by x-envoy-downstream-service-cluster are not injected; use the filter's headers"},
 	{"tracing.", "it is not read"}, {"http.", "it is not read"}, {"overload.", "it is not read"},
-	{"envoy.", "how the sidecar works is not changed by it"}, {"re2.", "it is not read"},
+	{"re2.", "it is not read"},
 }
 
 func isReadHere(key string) bool {
@@ -162,22 +164,20 @@ func isReadHere(key string) bool {
 	})
 }
 
-// idle tells a guard of Envoy's that is set to no boolean (Istio's are texts), which does nothing there.
-func (r *Runtime) idle(key string) bool {
-	_, ok := r.boolean(key)
-	return !ok && strings.HasPrefix(key, "envoy.")
-}
+// isGuard tells a switch between two ways in which Envoy's code works, envoy.reloadable_features.… and
+// the like. Istio's, Envoy Gateway's and kgateway's bootstraps have some; none is read here.
+func isGuard(key string) bool { return strings.HasPrefix(key, "envoy.") }
 
 // settle refuses what nothing has read, unless resources are still to come that may; what only Envoy
 // reads is refused even then.
 func (r *Runtime) settle(toCome bool) error {
 	defer func() { r.read = nil }()
 	for _, k := range slices.Sorted(maps.Keys(r.values)) {
-		if r.read[k] || strings.HasPrefix(k, "re2.") && isReadHere(k) || toCome && isReadHere(k) {
+		if r.read[k] || strings.HasPrefix(k, "re2.") && isReadHere(k) || toCome && (isReadHere(k) || isGuard(k)) {
 			continue
 		}
 		for _, of := range readByEnvoy {
-			if strings.HasPrefix(k, of.prefix) && !isReadHere(k) && !r.idle(k) {
+			if strings.HasPrefix(k, of.prefix) && !isReadHere(k) {
 				return fail(r.paths[k], "unsupported runtime key %q: %s", k, of.instead)
 			}
 		}

@@ -367,7 +367,8 @@ func (x *exchange) authorize(l *link, runs bool) bool {
 		}
 	}
 	ok := e.Next(i, x.peer, x.req, x, &x.decision) || x.denied()
-	if x.observed.wants&telemetry.WantMetadata != 0 {
+	// Rules of another filter may ask for it that were read since this request began.
+	if (x.observed.wants|telemetry.Wanted())&telemetry.WantMetadata != 0 {
 		x.noteFindings(e.Explain(i, x.peer, x.req, x))
 	}
 	return ok

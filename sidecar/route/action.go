@@ -158,7 +158,7 @@ type RetryPolicy struct {
 	RateLimited *RateLimitedBackOff
 	// AvoidTried has a retry choose a host again that was tried, Reselections times at
 	// most (1 or more).
-	AvoidTried   bool
+	AvoidTried bool
 	// OmitCanary has it avoid hosts that are canaries, and OmitMetadata, for each, those that
 	// have all of it.
 	OmitCanary   bool

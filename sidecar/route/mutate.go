@@ -266,7 +266,7 @@ func removeIf(f *message.Fields, match *StringMatch) {
 func frames(id message.ID) bool {
 	switch id {
 	case message.Host, message.ContentLength, message.TransferEncoding, message.Connection, message.TE,
-		message.Trailer, message.Upgrade, message.Expect:
+		message.Upgrade, message.Expect:
 		return true
 	}
 	return false

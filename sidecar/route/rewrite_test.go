@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 )
 
@@ -319,12 +320,13 @@ func TestTemplates(t *testing.T) {
 		{"/a/", "/a/", true}, {"/a/", "/a", false}, {"/a.b", "/axb", false}, {"/a+b", "/a+b", true}, {"/", "/", true},
 		{"/*", "/a=b", true}, {"/a/*", "/a/*", true}, {"/a/{b}", "/a/x*y=z", true}, {"/a/**", "/a/b=c/*/=", true}, {"/{b=a/**}", "/a/=", true},
 		{"/a/*", "/a/b|c", true}, {"/a/*", "/a/[^`{}\\]", true}, {"/a/**", "/a/b|/c", true}, {"/a/**", "/a/b?c", false},
-		{"/a/**", "/a/<", false}, {"/a/**", "/a/\xff", false},
+		{"/a/**", "/a/<", true}, {"/a/**", "/a/\xff", true}, {"/a/*", "/a/\xc3\xa9", true}, {"/a/*", "/a/\"", true},
+		{"/a/*", "/a/\x7f", false}, {"/a/*", "/a/ ", false}, {"/a/*/c", "/a/\xc3\xa9/c", true}, {"/a/x", "/a/\xff", false},
 		{"/x{a}", "/xy", true}, {"/x{a}", "/x", false}, {"/x{a}", "/x/y", false}, {"/x{a}y", "/xzzy", true}, {"/x{a}y", "/xy", false},
 		{"/{a}x/y", "/zx/y", true}, {"/{a}x/y", "/z/y", false}, {"/x{a}/z{b}", "/xy/zw", true}, {"/x{a=**}", "/xy/z", true},
 		{"/a=b", "/a=b", true}, {"/{a=b=c}", "/b=c", true}, {"/{a=b=c}", "/b", false}, {"/{a==}", "/=", true},
 	} {
-		if got := template(t, c.template).re.MatchString(c.path); got != c.want {
+		if got := template(t, c.template).Match(c.path); got != c.want {
 			t.Errorf("%s matches %s: %v", c.template, c.path, got)
 		}
 	}
@@ -425,6 +427,21 @@ func TestConnectMatcher(t *testing.T) {
 		req.Upgrade = c.upgrade
 		if s := table.Select(req, nil, 0); (s.Route != nil) != c.want {
 			t.Errorf("%+v: %v", c, s.Route)
+		}
+	}
+}
+
+// TestWildcardsTakeWhatATargetMayHold: a rule on /admin/** is about every path below, whatever bytes
+// are let through.
+func TestWildcardsTakeWhatATargetMayHold(t *testing.T) {
+	one, all := template(t, "/admin/*"), template(t, "/admin/**")
+	for c := range 256 {
+		path := "/admin/x" + string([]byte{byte(c)})
+		if ok, _ := http1.ValidPath(path); !ok || c == '?' {
+			continue
+		}
+		if !all.Match(path) || c != '/' && !one.Match(path) {
+			t.Errorf("%q is below /admin, and does not match", path)
 		}
 	}
 }

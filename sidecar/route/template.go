@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"unicode/utf8"
 )
 
 // The limits of a path template are Envoy's.
@@ -19,7 +20,10 @@ const (
 // would not see /admin/x=y or /admin/x|y.
 const (
 	segmentChars  = `a-zA-Z0-9\-._~%!$&'()+,;:@`
-	wildcardChars = segmentChars + "*=|^`{}\\[\\]\\\\"
+	wildcardChars = segmentChars + "*=|^`{}\\[\\]\\\\\"<>"
+	// notLiteral is one of them that no literal has. Bytes above ASCII, which HTTP/2 may bring, are
+	// matched as it: the same wildcards take them, at the same places.
+	notLiteral = '|'
 )
 
 var (
@@ -61,7 +65,21 @@ func NewTemplate(text string) (*Template, error) {
 }
 
 // Match tells whether a path without query matches.
-func (t *Template) Match(path string) bool { return t.re.MatchString(path) }
+func (t *Template) Match(path string) bool { return t.re.MatchString(inASCII(path)) }
+
+// inASCII is a path as templates see it.
+func inASCII(path string) string {
+	if isASCII(path) {
+		return path
+	}
+	b := []byte(path)
+	for i, c := range b {
+		if c >= utf8.RuneSelf {
+			b[i] = notLiteral
+		}
+	}
+	return string(b)
+}
 
 // String is the template as configured.
 func (t *Template) String() string { return t.text }
@@ -235,7 +253,7 @@ func (t *TemplateRewrite) MarshalText() ([]byte, error) { return []byte(t.text),
 
 // appendPath appends the new path, without query; nothing for a path that does not match.
 func (t *TemplateRewrite) appendPath(dst []byte, path string) []byte {
-	groups := t.from.re.FindStringSubmatchIndex(path)
+	groups := t.from.re.FindStringSubmatchIndex(inASCII(path))
 	if groups == nil {
 		return dst
 	}

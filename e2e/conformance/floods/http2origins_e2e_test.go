@@ -159,7 +159,7 @@ func TestHTTP2Hosts(t *testing.T) {
 	for _, tc := range http2Hosts {
 		t.Run(tc.name, func(t *testing.T) {
 			f := newHostileField(t, http2Origin(t, tc.do), "stream_idle_timeout: 0.5s")
-			f.during(loss{4 * mb, unfelt}, func() {
+			f.during(loss{8 * mb, unfelt}, func() {
 				f.attackers(15, func(_ int, c net.Conn) error {
 					if _, err := io.WriteString(c, "GET /bad HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"); err != nil {
 						return err
