@@ -61,7 +61,7 @@ var mutations = []struct {
 	{"elements of others that take in ours", "sidecar/hcm/headers.go", "return quoted || escaped", "return escaped && false", "sidecar/hcm", "TestInheritedClientCert"},
 	{"the scheme of a redirect", "sidecar/hcm/location.go", "l.scheme = \"http\"\n", "l.scheme = scheme\n", "sidecar/hcm", "TestSchemeOfARedirect"},
 	{"secrets of the network", "sidecar/config/bootstrap.go", "if r.File != \"\" || b.SecretSockets[r.Cluster] != \"\" {", "if true {", "sidecar", "TestSecretsThatCannotCome"},
-	{"a runtime key that only Envoy reads", "sidecar/config/runtimekeys.go", "!isReadHere(k) && !r.idle(k)", "false", "sidecar/config", "TestRuntimeRefuses"},
+	{"a runtime key that only Envoy reads", "sidecar/config/runtimekeys.go", "strings.HasPrefix(k, of.prefix) && !isReadHere(k)", "false", "sidecar/config", "TestRuntimeRefuses"},
 	{"the size of an expression", "sidecar/config/programsize.go", "size > most.GetValue()", "false", "sidecar/config", "TestProgramSize"},
 	{"a control plane's names and others'", "sidecar/config/source.go", "case !resource.Aggregated(name):", "case false:", "sidecar/config", "TestSources"},
 	{"configuration in plaintext over a network", "sidecar/control.go", "if at.TLS == nil && !local(addr) {", "if false {", "sidecar", "TestNoSuchService"},
