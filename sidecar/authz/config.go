@@ -5,6 +5,7 @@ package authz
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
@@ -28,6 +29,8 @@ type NetworkFilter struct {
 	Shadow     *Rules
 	// ShadowPrefix stands in front of the keys of metadata on the shadow rules.
 	ShadowPrefix string `json:",omitempty"`
+	// DenyDelay is how long a connection that the filter denies waits for its end.
+	DenyDelay time.Duration `json:",omitempty"`
 }
 
 // HTTPFilter is the same at the request level.

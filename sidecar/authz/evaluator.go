@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
@@ -119,6 +120,7 @@ type filter struct {
 	name          string
 	rules, shadow *ruleSet
 	prefix        string
+	denyDelay     time.Duration
 }
 
 type ruleSet struct {
@@ -157,7 +159,7 @@ func Compile(filters []NetworkFilter, level Level, count CounterFor) (*Evaluator
 		if err != nil {
 			return nil, fmt.Errorf("authz: filter %d (%s): shadow rules: %w", i, f.StatPrefix, err)
 		}
-		e.filters[i] = filter{f.StatPrefix, rules, shadow, f.ShadowPrefix}
+		e.filters[i] = filter{f.StatPrefix, rules, shadow, f.ShadowPrefix, f.DenyDelay}
 		e.asks = e.asks || c.asks
 	}
 	return e, nil
@@ -173,6 +175,21 @@ func (e *Evaluator) CheckConn(p *Peer) Decision {
 		return Decision{Rule: DefaultDeny}
 	}
 	return e.check(&input{peer: p, collects: e.asks})
+}
+
+// DenyDelay is how long a connection that CheckConn denies waits for its end: the denial is looked
+// for once more, so that a decision need not carry it.
+func (e *Evaluator) DenyDelay(p *Peer) time.Duration {
+	if e == nil || e.level == Exchange {
+		return 0
+	}
+	in, d := input{peer: p, collects: e.asks}, undecided
+	for i := range e.filters {
+		if !e.filters[i].check(&in, &d) {
+			return e.filters[i].denyDelay
+		}
+	}
+	return 0
 }
 
 // CheckRequest decides over a request, of which nobody has said anything. It allocates nothing,

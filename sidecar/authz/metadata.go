@@ -100,6 +100,12 @@ func compileValue(v *ValueMatch, depth int) (m valueMatcher, err error) {
 	return m, nil
 }
 
+// AsksMetadata tells whether rules of a filter of connections ask what filters have said.
+func (f *NetworkFilter) AsksMetadata() bool {
+	e, err := Compile([]NetworkFilter{*f}, Connection, nil)
+	return err == nil && e.asks
+}
+
 func (m *metadataMatcher) match(in *input) bool {
 	value, present := any(nil), false
 	if m.rule.OfRoute {

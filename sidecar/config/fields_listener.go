@@ -268,9 +268,9 @@ func init() {
 			},
 		},
 		"envoy.extensions.filters.network.rbac.v3.RBAC": {
-			use: "rules shadow_rules stat_prefix matcher shadow_matcher",
-			ignore: map[string]string{
-				"shadow_rules_stat_prefix": statsReason,
+			use: "rules shadow_rules stat_prefix matcher shadow_matcher shadow_rules_stat_prefix enforcement_type delay_deny",
+			but: map[string]string{
+				"enforcement_type": "not CONTINUOUS where rules ask for metadata; all else that rules of connections ask for stays as it is",
 			},
 		},
 		"envoy.config.rbac.v3.RBAC":   {use: "action policies"},

@@ -32,10 +32,25 @@ const (
 
 func (d *decoder) networkRBAC(m *netrbacv3.RBAC, path string) (*authz.NetworkFilter, error) {
 	out, err := d.rbacFilter(m.GetStatPrefix(), m, connectionLevel, path)
-	if err == nil {
-		out.ShadowPrefix = m.GetShadowRulesStatPrefix()
+	if err != nil {
+		return nil, err
 	}
-	return out, err
+	out.ShadowPrefix = m.GetShadowRulesStatPrefix()
+	if out.DenyDelay, err = duration(m.GetDelayDeny(), path+".delay_deny"); err != nil {
+		return nil, err
+	}
+	switch m.GetEnforcementType() {
+	case netrbacv3.RBAC_ONE_TIME_ON_FIRST_BYTE:
+	case netrbacv3.RBAC_CONTINUOUS:
+		// What a filter judges by does not change with what a client sends, but for what later
+		// filters say of its first bytes: a rule that waits for that would never hold.
+		if out.AsksMetadata() {
+			return nil, fail(path+".enforcement_type", "CONTINUOUS asks again what filters behind it have found meanwhile; put those before it and remove the field")
+		}
+	default:
+		return nil, fail(path+".enforcement_type", "unknown value %d", m.GetEnforcementType())
+	}
+	return out, nil
 }
 
 func (d *decoder) httpRBAC(m *httprbacv3.RBAC, path string) (*authz.HTTPFilter, error) {
@@ -64,11 +79,10 @@ func (d *decoder) rbacFilter(prefix string, m rbacMessage, l level, path string)
 	return out, err
 }
 
-// rules reads policies, or the matcher that may stand in their place.
+// rules reads policies, or the matcher that may stand in their place. Beside a matcher policies
+// are ignored, as Envoy documents it.
 func (d *decoder) rules(l level, m *rbacv3.RBAC, matcher *xdsmatcherv3.Matcher, path, kind string) (*authz.Rules, error) {
 	switch {
-	case m != nil && matcher != nil:
-		return nil, fail(path+kind+"rules", "stands beside %smatcher, and would be ignored", kind)
 	case matcher != nil:
 		ordered, err := d.ordered(l, matcher, path+kind+"matcher")
 		return &authz.Rules{Ordered: ordered}, err

@@ -3,6 +3,9 @@ package config
 import (
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 )
 
 const (
@@ -71,8 +74,6 @@ func TestRBACMatchersThatAreRefused(t *testing.T) {
 	header := "single_predicate: {" + inputOf(headerInput) + ", value_match: {exact: x}}"
 	deep := strings.Repeat("not_matcher: {", 40) + header + strings.Repeat("}", 40)
 	for _, c := range []struct{ fields, want string }{
-		{"rules: {}, " + oneCase(header), "typed_config.rules: stands beside matcher, and would be ignored"},
-		{"shadow_rules: {}, shadow_" + oneCase(header), "typed_config.shadow_rules: stands beside shadow_matcher"},
 		{oneCase("single_predicate: {" + inputOf(sourceInput) + ", value_match: {exact: 10.0.0.1}}"), "predicate.single_predicate: needs a custom_match of type envoy.extensions.matching.input_matchers.ip.v3.Ip"},
 		{oneCase("single_predicate: {" + inputOf(headerInput) + ", " + byIP + "}"), "predicate.single_predicate: needs a value_match"},
 		{oneCase("single_predicate: {" + inputOf("config.rbac.v3.Action, name: a") + ", value_match: {exact: x}}"), "input.typed_config: is no input that is known here"},
@@ -90,5 +91,56 @@ func TestRBACMatchersThatAreRefused(t *testing.T) {
 	}
 	if _, err := ParseBootstrap(networkRBAC(oneCase(header))); err == nil || !strings.Contains(err.Error(), "predicate.single_predicate.input: a network filter sees no request") {
 		t.Error(err)
+	}
+}
+
+// TestRulesBesideAMatcher: the matcher decides alone, as in Envoy, for better or worse.
+func TestRulesBesideAMatcher(t *testing.T) {
+	const open = "rules: {action: ALLOW, policies: {p: {permissions: [{any: true}], principals: [{any: true}]}}}, "
+	predicate := "single_predicate: {" + inputOf(sourceInput) + ", " + byIP + "}"
+	for _, fields := range []string{open + oneCase(predicate), "shadow_" + open + "shadow_" + oneCase(predicate)} {
+		b, err := ParseBootstrap(networkRBAC(fields))
+		if err != nil {
+			t.Errorf("network, %s: %v", fields, err)
+			continue
+		}
+		f := b.Listeners[0].Chains[0].RBAC[0]
+		for _, r := range []*authz.Rules{f.Rules, f.Shadow} {
+			if r != nil && (r.Ordered == nil || len(r.Policies) > 0) {
+				t.Errorf("%s: decided by %+v", fields, r)
+			}
+		}
+		if _, err = ParseBootstrap(edgeManager("", "rbac.v3.RBAC, "+fields)); err != nil {
+			t.Errorf("HTTP, %s: %v", fields, err)
+		}
+	}
+	if _, err := ParseBootstrap(networkRBAC("matcher: {}, rules: {policies: {p: {permissions: [{any: true}], principals: [{any: true}], condition: {const_expr: {bool_value: false}}}}}")); err == nil || !strings.Contains(err.Error(), "condition: unsupported") {
+		t.Errorf("rules that a matcher replaces, with what is not there: %v", err)
+	}
+}
+
+// TestEnforcement: when a network filter decides, and how long it lets whom it denies wait.
+func TestEnforcement(t *testing.T) {
+	const denies = "rules: {action: DENY, policies: {p: {permissions: [%s], principals: [{any: true}]}}}"
+	found := strings.Replace(denies, "%s", "{metadata: {filter: envoy.filters.network.rbac, path: [{key: shadow_engine_result}], value: {string_match: {exact: denied}}}}", 1)
+	anything := strings.Replace(denies, "%s", "{any: true}", 1)
+	for fields, want := range map[string]time.Duration{
+		anything: 0,
+		anything + ", enforcement_type: CONTINUOUS, delay_deny: 0.25s":       250 * time.Millisecond,
+		found + ", enforcement_type: ONE_TIME_ON_FIRST_BYTE, delay_deny: 1s": time.Second,
+	} {
+		if b, err := ParseBootstrap(networkRBAC(fields)); err != nil || b.Listeners[0].Chains[0].RBAC[0].DenyDelay != want {
+			t.Errorf("%s: %v", fields, err)
+		}
+	}
+	for fields, want := range map[string]string{
+		anything + ", delay_deny: -1s":              "typed_config.delay_deny: ",
+		anything + ", enforcement_type: 7":          "typed_config.enforcement_type: unknown value 7",
+		found + ", enforcement_type: CONTINUOUS":    "typed_config.enforcement_type: CONTINUOUS asks again what filters behind it have found meanwhile",
+		"shadow_" + found + ", enforcement_type: 1": "typed_config.enforcement_type: CONTINUOUS asks again",
+	} {
+		if _, err := ParseBootstrap(networkRBAC(fields)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s:\ngot  %v\nwant %s", fields, err, want)
+		}
 	}
 }

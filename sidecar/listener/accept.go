@@ -353,6 +353,9 @@ func (a *arrival) admit(s stream.Stream) (*tracked, error) {
 	case a.entered == nil:
 		if !e.admitted {
 			e.decision.Rule = peerNotAdmitted
+		} else if delay := t.chain.network.DenyDelay(&t.conn.Peer); delay > 0 {
+			a.arrived() // no withdrawal is kept for it: it is never let in
+			a.wait(delay)
 		}
 		a.deny(&t.conn, e.decision)
 		return nil, errDenied
@@ -435,16 +438,20 @@ func (a *arrival) refuseExcess(e excess) error {
 	e.note(r)
 	a.log(r)
 	a.l.countRefused(e.reason)
-	if e.delay <= 0 {
-		return errDenied
+	if e.delay > 0 {
+		a.wait(e.delay)
 	}
-	timer := time.NewTimer(e.delay)
+	return errDenied
+}
+
+// wait lets time pass, but not beyond the listener's end.
+func (a *arrival) wait(delay time.Duration) {
+	timer := time.NewTimer(delay)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-a.l.ctx.Done():
 	}
-	return errDenied
 }
 
 // Finished implements downstream.Owner.

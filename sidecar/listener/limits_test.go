@@ -1,10 +1,13 @@
 package listener
 
 import (
+	"errors"
+	"os"
 	"testing"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/internal/tokenbucket"
+	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/tcp"
 )
 
@@ -73,5 +76,34 @@ func TestHeritageIsNotShared(t *testing.T) {
 	a, b, c := one.chains[0].limits[0].open, two.chains[0].limits[0].open, two.chains[1].limits[0].open
 	if a != b || b == c {
 		t.Error("the counts are not of one chain each")
+	}
+}
+
+// TestDenialsWait: whom a filter denies is held as long as that filter says, nothing of it is
+// passed on meanwhile, and no listener's end waits for it.
+func TestDenialsWait(t *testing.T) {
+	slow, others := denyAll(), denyAll()
+	slow.DenyDelay, others.DenyDelay = 30*time.Millisecond, time.Hour
+	others.Rules.Policies[0].Principals = []authz.Principal{{Not: &authz.Principal{Any: true}}}
+	m := newTestManager(t, nil)
+	mustApply(t, m, echoConfig("l", others, slow))
+	began := time.Now()
+	if err := roundTrip(dial(t, m, "l")); err == nil || errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) < 30*time.Millisecond {
+		t.Errorf("a denied connection: %v after %v", err, time.Since(began))
+	}
+
+	slow.DenyDelay = time.Hour
+	mustApply(t, m, echoConfig("l", slow))
+	held := dial(t, m, "l")
+	_ = held.SetDeadline(time.Now().Add(20 * time.Millisecond))
+	if err := roundTrip(held); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a connection that waits for its end: %v", err)
+	}
+	_ = held.SetDeadline(time.Now().Add(5 * time.Second))
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := held.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("after the listener: %v", err)
 	}
 }
