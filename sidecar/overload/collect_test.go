@@ -54,7 +54,9 @@ func TestLeastHoardBeyondAll(t *testing.T) {
 }
 
 // TestRefusesAllRequests: only at the whole share.
-func TestRefusesAllRequests(t *testing.T) {
+func TestRefusesAllRequests(t *testing.T) { synctest.Test(t, testRefusesAllRequests) }
+
+func testRefusesAllRequests(t *testing.T) {
 	heap := uint64(21)
 	m := New(&Config{MaxHeap: 100, Actions: []Action{{RefuseRequests, []Trigger{{Resource: Heap, Scaled: true, Scaling: 0.2, Threshold: 0.8}}}}},
 		Options{Heap: func() uint64 { return heap }, Collect: func() {}})
