@@ -12,6 +12,9 @@ func (s *Sidecar) buildOverload() {
 	switch b := s.cfg.Bootstrap; {
 	case b != nil && b.Overload != nil:
 		cfg = b.Overload
+		if s.cfg.MemoryLimit > 0 && len(cfg.Actions) == 0 && cfg.MaxHeap == 0 {
+			cfg = limited(cfg, s.cfg.MemoryLimit)
+		}
 	case s.cfg.MemoryLimit > 0:
 		cfg = overload.Within(s.cfg.MemoryLimit)
 	default:
@@ -22,6 +25,13 @@ func (s *Sidecar) buildOverload() {
 	s.metrics.OverloadPressure.Collect(m.Pressures)
 	s.metrics.OverloadActions.Collect(m.Shares)
 	s.metrics.OverloadDone.Collect(m.Done)
+}
+
+// limited is a configuration that limits connections alone, which keeps to a limit of memory too.
+func limited(connections *overload.Config, limit uint64) *overload.Config {
+	cfg := overload.Within(limit)
+	cfg.MaxConnections, cfg.ListenerConnections = connections.MaxConnections, connections.ListenerConnections
+	return cfg
 }
 
 // hoards are the streams of HTTP/2 that hold as much, with clients and with hosts.

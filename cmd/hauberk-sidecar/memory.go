@@ -20,9 +20,6 @@ func (o *options) limit(host fs.FS) (uint64, error) {
 		if o.stateDir == "" {
 			return 0, nil
 		}
-		if runtimes < math.MaxInt64 {
-			return uint64(runtimes), nil
-		}
 	}
 	n := overload.ControlGroupLimit(host)
 	if o.memoryLimit != "auto" {

@@ -59,7 +59,7 @@ func parse(args []string, env func(string) (string, bool)) (*options, error) {
 	f.DurationVar(&o.drainTime, "drain-time", 30*time.Second, "how long connections may finish at the end")
 	f.DurationVar(&o.warmUp, "warm-up", 15*time.Second, "how long a new listener waits for its routes and clusters")
 	f.DurationVar(&o.staleAfter, "stale-after", stale.After, "age of configuration and trust data from which to warn; old data stays in use")
-	f.StringVar(&o.memoryLimit, "memory-limit", "auto", "`size` of the memory near which load is shed, such as 256MiB; auto is GOMEMLIMIT or the control group's, in a mesh, off for none")
+	f.StringVar(&o.memoryLimit, "memory-limit", "auto", "`size` of the memory near which load is shed, such as 256MiB; auto is the control group's, in a mesh, off for none")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	switch err := f.Parse(args); {

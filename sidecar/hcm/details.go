@@ -46,7 +46,7 @@ func refusal(err error) (r reply, ok bool) {
 		if h1 != http1.ErrHostMissing {
 			r.body = http1.Reason(h1.Status)
 		}
-	case err == http2.ErrOverloaded: // whose fault it is, is nobody's to refuse
+	case errors.Is(err, http2.ErrOverloaded): // whose fault it is, is nobody's to refuse
 		return reply{}, false
 	case errors.As(err, &stream) && !stream.Remote:
 		r = reply{status: 400, reason: stream.Reason, details: detailsOf(http2Details, stream.Reason), close: true}
@@ -89,7 +89,7 @@ func (a *attempt) protocolError(err error) (o outcome, ok bool) {
 	switch {
 	case err == http2.ErrFull:
 		return overflow, true
-	case err == http2.ErrOverloaded:
+	case errors.Is(err, http2.ErrOverloaded):
 		return hoarded, true
 	case errors.Is(err, http2.ErrRefused):
 		a.wrote = false

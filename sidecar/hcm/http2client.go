@@ -67,7 +67,7 @@ func (h *http2Client) blame(err error) {
 		h.fault.Store(&details)
 	} else if reason, ok := http2Fault(err); ok {
 		h.fault.Store(&reason)
-	} else if err == http2.ErrOverloaded {
+	} else if errors.Is(err, http2.ErrOverloaded) {
 		h.fault.Store(&http2.ErrOverloaded.Reason)
 	} else {
 		h.fault.Store(nil)

@@ -77,6 +77,7 @@ func (h Hoard) Reset() bool {
 		return false
 	}
 	h.c.resetFor(s, ErrOverloaded)
+	s.drop() // the stream's end may have been the draining connection's, which keeps it
 	h.c.flush(false)
 	return true
 }

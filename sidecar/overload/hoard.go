@@ -1,6 +1,9 @@
 package overload
 
-import "slices"
+import (
+	"math"
+	"slices"
+)
 
 // Hoard is a stream, and the bytes that are held for it.
 type Hoard struct {
@@ -21,6 +24,9 @@ const (
 func (m *Manager) resetStreams(share float64) (n int) {
 	least := m.cfg.LeastHoard
 	if first := buckets - min(int(share*buckets)+1, buckets); first > 0 {
+		if least > math.MaxInt>>first { // more than can be held
+			return 0
+		}
 		least <<= first
 	}
 	hoards := m.opts.Hoards(least)

@@ -224,6 +224,12 @@ func (s *Signals) RefuseRequest() bool { return s.draw(RefuseRequests) }
 // RefusesRequests tells whether any request is.
 func (s *Signals) RefusesRequests() bool { return s.is(RefuseRequests) }
 
+// RefusesAllRequests tells whether every request is: with a lesser share those that are let
+// in get all that they need.
+func (s *Signals) RefusesAllRequests() bool {
+	return s != nil && s.shares[RefuseRequests].Load() == saturated
+}
+
 // Run looks at the resources until the context ends.
 func (m *Manager) Run(ctx context.Context) {
 	if len(m.cfg.Actions) == 0 {
@@ -260,7 +266,12 @@ func (m *Manager) look() {
 	pressure[Heap] = m.heapPressure()
 	// Nothing is done, or goes on to be done, because of garbage: where actions keep
 	// the work away, little is allocated, and nothing would collect it.
-	if m.heapActs(pressure[Heap]) && time.Since(m.collected) >= idleFor*m.took {
+	// Until the next collection may be, no more is known to be in use than at the last look.
+	acts := m.heapActs(pressure[Heap])
+	stale := acts && time.Since(m.collected) < idleFor*m.took
+	if stale {
+		pressure[Heap] = min(pressure[Heap], math.Float64frombits(m.signals.pressure[Heap].Load()))
+	} else if acts {
 		began := time.Now()
 		if m.freed { // what streams held is in pools, which a collection empties by halves
 			m.opts.Collect()
@@ -285,10 +296,10 @@ func (m *Manager) look() {
 			}
 		}
 	}
-	if share := now[ResetStreams]; share > 0 {
+	if share := now[ResetStreams]; share > 0 && !stale {
 		n := m.resetStreams(share)
 		m.signals.counts[ResetStreams].Add(uint64(n))
-		m.freed = n > 0
+		m.freed = m.freed || n > 0
 	}
 	if now[ShrinkHeap] > 0 && time.Since(m.shrunk) >= shrinkAtMost {
 		debug.FreeOSMemory()

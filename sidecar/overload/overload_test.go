@@ -8,7 +8,9 @@ import (
 	"time"
 )
 
-func TestActions(t *testing.T) {
+func TestActions(t *testing.T) { synctest.Test(t, testActions) } // a collection takes no time
+
+func testActions(t *testing.T) {
 	heap := uint64(0)
 	accepts := []bool{}
 	m := New(&Config{
@@ -105,7 +107,9 @@ func TestGarbageIsNoPressure(t *testing.T) {
 
 // TestScaled: a scaled trigger has a share of the requests, connections and ends of them
 // that grows with the pressure; what cannot be done in part waits until it is saturated.
-func TestScaled(t *testing.T) {
+func TestScaled(t *testing.T) { synctest.Test(t, testScaled) } // a collection takes no time
+
+func testScaled(t *testing.T) {
 	scaled := []Trigger{{Resource: Heap, Scaled: true, Scaling: 0.2, Threshold: 0.8}}
 	heap, asked := uint64(0), []int(nil)
 	m := New(&Config{MaxHeap: 100, LeastHoard: 1, Actions: []Action{
