@@ -42,6 +42,35 @@ func TestCollectionThatTakesTime(t *testing.T) {
 	})
 }
 
+// TestRuntimesOwnCollections: what they find in use counts before the next of ours may be, once for
+// each, as what was freed by acting on it they have not seen.
+func TestRuntimesOwnCollections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		heap, live, cycle, resets := uint64(98), uint64(50), uint64(1), 0
+		m := New(&Config{MaxHeap: 100, LeastHoard: 1, Actions: []Action{{ResetStreams, []Trigger{{Resource: Heap, Threshold: 0.9}}}}}, Options{
+			Heap: func() uint64 { return heap }, Live: func() (uint64, uint64) { return live, cycle },
+			Collect: func() { time.Sleep(time.Second); heap, live = 50, 50; cycle++ },
+			Hoards:  func(int) []Hoard { return []Hoard{{1, func() bool { resets++; return true }}} },
+		})
+		m.look()
+		heap = 98
+		if m.look(); resets != 0 {
+			t.Fatalf("%d resets for garbage", resets)
+		}
+		live, cycle = 95, cycle+1
+		if m.look(); resets != 1 {
+			t.Fatalf("%d resets for what is in use", resets)
+		}
+		if m.look(); resets != 1 {
+			t.Fatalf("%d resets for what may be free", resets)
+		}
+		cycle++
+		if m.look(); resets != 2 {
+			t.Errorf("%d resets for what is in use still", resets)
+		}
+	})
+}
+
 // TestLeastHoardBeyondAll: a size that no stream reaches stays one.
 func TestLeastHoardBeyondAll(t *testing.T) {
 	m := New(&Config{LeastHoard: math.MaxInt / 2}, Options{Hoards: func(least int) []Hoard {

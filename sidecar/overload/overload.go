@@ -98,6 +98,9 @@ type Exempt struct{ Limit, Actions bool }
 type Options struct {
 	// Heap measures the heap in bytes; the runtime's when nil.
 	Heap func() uint64
+	// Live is what of it was in use at the runtime's last collection, and the number of that;
+	// the runtime's when nil and Heap is.
+	Live func() (bytes, collection uint64)
 	// Collect frees what of it is garbage; a collection of the runtime's when nil.
 	Collect func()
 	// Accept is told when connections are to be accepted again, or no more. It is
@@ -121,6 +124,8 @@ type Manager struct {
 	collected time.Time
 	took      time.Duration
 	freed     bool // streams were reset since
+	// known is the runtime's last collection that was acted upon.
+	known uint64
 }
 
 // Signals are what connections look at; each is one atomic load. A nil Signals
@@ -136,6 +141,12 @@ const saturated = math.MaxUint32
 
 // New returns a manager; Run makes it act.
 func New(cfg *Config, o Options) *Manager {
+	if o.Live == nil {
+		o.Live = func() (uint64, uint64) { return 0, 0 }
+		if o.Heap == nil {
+			o.Live = live
+		}
+	}
 	if o.Heap == nil {
 		o.Heap = heap
 	}
@@ -146,6 +157,13 @@ func New(cfg *Config, o Options) *Manager {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Manager{cfg: cfg, opts: o}
+}
+
+// live is what was in use at the last collection, and how many there were.
+func live() (bytes, collection uint64) {
+	sample := [...]metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/cycles/total:gc-cycles"}}
+	metrics.Read(sample[:])
+	return sample[0].Value.Uint64(), sample[1].Value.Uint64()
 }
 
 // Config is what the manager was made with.
@@ -266,11 +284,20 @@ func (m *Manager) look() {
 	pressure[Heap] = m.heapPressure()
 	// Nothing is done, or goes on to be done, because of garbage: where actions keep
 	// the work away, little is allocated, and nothing would collect it.
-	// Until the next collection may be, no more is known to be in use than at the last look.
+	// Until the next collection may be, what the runtime's own found in use is, and without one since
+	// no more is known to be than at the last look.
 	acts := m.heapActs(pressure[Heap])
-	stale := acts && time.Since(m.collected) < idleFor*m.took
+	idle := idleFor * m.took
+	if pressure[Heap] > 1 {
+		idle = m.took // it is worth half of a processor to know
+	}
+	stale := acts && time.Since(m.collected) < idle
 	if stale {
-		pressure[Heap] = min(pressure[Heap], math.Float64frombits(m.signals.pressure[Heap].Load()))
+		inUse := math.Float64frombits(m.signals.pressure[Heap].Load())
+		if live, n := m.opts.Live(); n > m.known {
+			inUse, stale, m.known = float64(live)/float64(m.cfg.MaxHeap), false, n
+		}
+		pressure[Heap] = min(pressure[Heap], inUse)
 	} else if acts {
 		began := time.Now()
 		if m.freed { // what streams held is in pools, which a collection empties by halves
@@ -280,6 +307,7 @@ func (m *Manager) look() {
 		m.opts.Collect()
 		m.collected = time.Now()
 		m.took = m.collected.Sub(began)
+		_, m.known = m.opts.Live()
 		pressure[Heap] = m.heapPressure()
 	}
 	for r, p := range pressure {
@@ -300,6 +328,7 @@ func (m *Manager) look() {
 		n := m.resetStreams(share)
 		m.signals.counts[ResetStreams].Add(uint64(n))
 		m.freed = m.freed || n > 0
+		_, m.known = m.opts.Live() // what it counts may be what was freed just now
 	}
 	if now[ShrinkHeap] > 0 && time.Since(m.shrunk) >= shrinkAtMost {
 		debug.FreeOSMemory()
