@@ -319,7 +319,7 @@ func init() {
 		"envoy.config.core.v3.SubstitutionFormatString": {
 			use: "text_format text_format_source json_format content_type omit_empty_values",
 			but: map[string]string{
-				"text_format_source": "not a filename",
+				"text_format_source": "a filename in what a bootstrap says alone",
 				"content_type":       "of local replies alone",
 			},
 			ignore: map[string]string{"json_format_options": "the members of an object are always sorted"},

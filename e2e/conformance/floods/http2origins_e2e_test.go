@@ -17,21 +17,7 @@ import (
 
 // http2Origin accepts connections of HTTP/2 and serves each request with do.
 func http2Origin(t *testing.T, do func(p *peer, id uint32), settings ...http2.Setting) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go serveHTTP2(c, do, settings)
-		}
-	}()
-	return l.Addr().String()
+	return serveEach(t, func(c net.Conn) { serveHTTP2(c, do, settings) })
 }
 
 func serveHTTP2(c net.Conn, do func(p *peer, id uint32), settings []http2.Setting) {

@@ -199,6 +199,30 @@ func over(r io.Reader) error {
 
 // origin answers /good at once; serve does what a case wants for every other path.
 func origin(t *testing.T, serve func(path string, c net.Conn, r *bufio.Reader)) string {
+	return serveEach(t, func(c net.Conn) {
+		defer c.Close()
+		r := bufio.NewReader(c)
+		for {
+			req, err := http.ReadRequest(r)
+			if err != nil {
+				return
+			}
+			if req.URL.Path != "/good" && serve != nil {
+				serve(req.URL.Path, c, r)
+				return
+			}
+			if _, err := io.Copy(io.Discard, req.Body); err != nil {
+				return
+			}
+			if _, err := io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood"); err != nil {
+				return
+			}
+		}
+	})
+}
+
+// serveEach listens until the test ends, and has each connection served by itself.
+func serveEach(t *testing.T, serve func(net.Conn)) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -210,26 +234,7 @@ func origin(t *testing.T, serve func(path string, c net.Conn, r *bufio.Reader)) 
 			if err != nil {
 				return
 			}
-			go func() {
-				defer c.Close()
-				r := bufio.NewReader(c)
-				for {
-					req, err := http.ReadRequest(r)
-					if err != nil {
-						return
-					}
-					if req.URL.Path != "/good" && serve != nil {
-						serve(req.URL.Path, c, r)
-						return
-					}
-					if _, err := io.Copy(io.Discard, req.Body); err != nil {
-						return
-					}
-					if _, err := io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood"); err != nil {
-						return
-					}
-				}
-			}()
+			go serve(c)
 		}
 	}()
 	return l.Addr().String()
