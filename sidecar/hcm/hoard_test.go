@@ -18,8 +18,9 @@ type endlessBody struct{}
 
 func (endlessBody) Read(p []byte) (int, error) { return len(p), nil }
 
-// hoard is what the tests take for much memory.
-const hoard = 200 << 10
+// hoard is what the tests take for much memory: more than the largest piece in which a body goes
+// on, which a stream may have in its hands when all of it was sent.
+const hoard = 400 << 10
 
 // resetHoards waits for a stream that holds much memory, and resets all of them.
 func resetHoards(b *bed) {
