@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"io"
 )
 
 // Chain is called by a VerifyConnection hook for a peer that it accepts, with the
@@ -19,24 +20,29 @@ func Chain(cs tls.ConnectionState, chain []*x509.Certificate) {
 }
 
 // Listen returns a copy of a configuration, for one connection, that gives tell the chain
-// by which the peer was accepted. It is called within the handshake, and not for a peer
-// that was accepted without a chain.
-func Listen(cfg *tls.Config, tell func(chain []*x509.Certificate)) *tls.Config {
-	cfg = cfg.Clone()
-	cfg.VerifyConnection = hook(cfg.VerifyConnection, tell)
+// by which the peer was accepted, and secrets the lines of a key log, which stay within this
+// connection. tell is called within the handshake, and not for a peer that was accepted
+// without a chain.
+func Listen(cfg *tls.Config, secrets io.Writer, tell func(chain []*x509.Certificate)) *tls.Config {
+	cfg = overheard(cfg, secrets, tell)
 	if each := cfg.GetConfigForClient; each != nil {
 		cfg.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 			inner, err := each(h)
-			// A server that asks for no certificate learns nothing, and its
-			// connections may share the configuration.
-			if err != nil || inner == nil || inner.ClientAuth == tls.NoClientCert {
+			if err != nil || inner == nil {
 				return inner, err
 			}
-			inner = inner.Clone()
-			inner.VerifyConnection = hook(inner.VerifyConnection, tell)
-			return inner, nil
+			return overheard(inner, secrets, tell), nil
 		}
 	}
+	return cfg
+}
+
+func overheard(cfg *tls.Config, secrets io.Writer, tell func(chain []*x509.Certificate)) *tls.Config {
+	cfg = cfg.Clone()
+	cfg.VerifyConnection = hook(cfg.VerifyConnection, tell)
+	// With a ticket a server writes a record more, which who goes on from the secrets could
+	// not know of. No session is ever resumed besides.
+	cfg.KeyLogWriter, cfg.SessionTicketsDisabled = secrets, true
 	return cfg
 }
 

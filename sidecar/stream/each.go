@@ -279,7 +279,7 @@ func (t *TLS) readEach(r *eachReader, fd uintptr) (done bool) {
 		for n < len(buf) && err == nil && !dry {
 			var m int
 			t.raw.led.Store(r.leader != nil)
-			m, err = t.tls.Read(buf[n:])
+			m, err = t.records.Read(buf[n:])
 			t.raw.led.Store(false)
 			n += m
 			t.full = n == len(buf)

@@ -43,15 +43,17 @@ func TestTLSExchange(t *testing.T) {
 	server, client := tlsPair(t)
 	big := strings.Repeat("x", 8<<20) // more than the kernel takes at once
 	for _, out := range []string{"ping", big} {
-		go func() {
+		var answered sync.WaitGroup
+		answered.Go(func() {
 			_, _ = io.ReadFull(server, make([]byte, len(out)))
 			_, _ = server.Write([]byte("pong"))
-		}()
+		})
 		l := &lender{buf: make([]byte, 64)}
 		written, n, err := client.Exchange([]byte(out), l, true)
 		if err != nil || written != len(out) || string(l.buf[:n]) != "pong" {
 			t.Fatalf("wrote %d of %d, read %q: %v", written, len(out), l.buf[:n], err)
 		}
+		answered.Wait()
 	}
 	exchangeMany(t, client, server)
 }

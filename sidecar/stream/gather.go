@@ -16,8 +16,8 @@ const (
 
 var keptBuffers = sync.Pool{New: func() any { return new([keptSize]byte) }}
 
-// recordWriter is the writing half of a recordConn. crypto/tls writes each record by
-// itself, and may write on the reader's account too, so all of it is under a lock.
+// recordWriter is the writing half of a recordConn. A record layer may write on the reader's
+// account too, so all of it is under a lock.
 type recordWriter struct {
 	mu sync.Mutex
 	// kept[at:] waits for the socket. Its memory is pooled, and nil when it is empty.
@@ -37,9 +37,9 @@ type recordWriter struct {
 	errno syscall.Errno
 }
 
-// gather announces a Write of n bytes: of its records, all but the last wait for the
-// next, so that one call of the kernel takes them all. They are copied, because
-// crypto/tls uses the memory of each for the next; that costs less than a call.
+// gather announces a Write of n bytes by crypto/tls: of its records, all but the last wait
+// for the next, so that one call of the kernel takes them all. They are copied, because it
+// uses the memory of each for the next; that costs less than a call.
 func (c *recordConn) gather(n int) {
 	c.w.mu.Lock()
 	c.w.more, c.w.left = recordsBeforeLast(n), 0
@@ -90,10 +90,10 @@ func (c *recordConn) hurry() bool {
 	return true
 }
 
-// beginTry announces a write of n bytes that must not wait; more says that it goes on. It is
+// beginTry announces a write of gatherSize at most that must not wait; more says that it goes on. It is
 // not ok while there is something left of the last, nor while the reader is at an answer,
 // which may wait for the socket.
-func (c *recordConn) beginTry(n int, more bool) (ok bool, err error) {
+func (c *recordConn) beginTry(more bool) (ok bool, err error) {
 	if more {
 		c.w.mu.Lock() // what is tried holds it for a moment
 	} else if !c.w.mu.TryLock() {
@@ -102,9 +102,6 @@ func (c *recordConn) beginTry(n int, more bool) (ok bool, err error) {
 	defer c.w.mu.Unlock()
 	err = c.flushKept()
 	c.w.try = err == nil && c.w.kept == nil
-	if c.w.try {
-		c.w.more = recordsBeforeLast(n)
-	}
 	return c.w.try, err
 }
 
@@ -112,7 +109,7 @@ func (c *recordConn) beginTry(n int, more bool) (ok bool, err error) {
 func (c *recordConn) endTry() (done bool, err error) {
 	c.w.mu.Lock()
 	defer c.w.mu.Unlock()
-	c.w.try, c.w.more = false, 0
+	c.w.try = false
 	err = c.flushKept()
 	return err == nil && c.w.kept == nil, err
 }
@@ -144,7 +141,10 @@ func (c *recordConn) Write(p []byte) (int, error) {
 		}
 		if !try {
 			rest, err := c.writeSome(p[n:], true)
-			return n + rest, err
+			if n += rest; IsTimeout(err) {
+				c.w.keep(p[n:]) // or else the last words would come in the middle of a record
+			}
+			return n, err
 		}
 	}
 	c.w.keep(p[n:])

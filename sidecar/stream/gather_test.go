@@ -194,15 +194,14 @@ func TestAnswersWhileGathering(t *testing.T) {
 		for i := range pieces {
 			try := i%2 == 0
 			if try {
-				if ok, err := c.beginTry(gatherSize, false); err != nil {
+				if ok, err := c.beginTry(false); err != nil {
 					t.Error(err)
 				} else if !ok {
 					_, _ = c.Write(nil)
-					_, _ = c.beginTry(gatherSize, false)
+					_, _ = c.beginTry(false)
 				}
-			} else {
-				c.gather(gatherSize)
 			}
+			c.gather(gatherSize)
 			for range 4 {
 				if _, err := c.Write(full); err != nil {
 					t.Error(err)

@@ -19,6 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"go.uber.org/goleak"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/record"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -89,7 +91,7 @@ func tlsPairOf(t testing.TB, cfg *tls.Config) (server, client *TLS) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err = ClientTLS(b, &tls.Config{Certificates: []tls.Certificate{cert}, InsecureSkipVerify: true, ServerName: "api.example"})
+	client, err = ClientTLS(b, &tls.Config{Certificates: []tls.Certificate{cert}, InsecureSkipVerify: true, ServerName: "api.example", MaxVersion: tlsVersion})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,8 +105,16 @@ func tlsPairOf(t testing.TB, cfg *tls.Config) (server, client *TLS) {
 		t.Fatal(err)
 	}
 	wg.Wait()
+	for _, s := range []*TLS{server, client} {
+		if _, own := s.records.(*record.Conn); own != (s.Info().TLSVersion == tls.VersionTLS13) {
+			t.Fatalf("%T protects a connection of %s", s.records, tls.VersionName(s.Info().TLSVersion))
+		}
+	}
 	return server, client
 }
+
+// tlsVersion is that of tests' connections.
+var tlsVersion uint16 = tls.VersionTLS13
 
 // lender counts what it lends.
 type lender struct {

@@ -17,13 +17,17 @@ import (
 	"github.com/hauberk-mesh/hauberk/internal/altname"
 	"github.com/hauberk-mesh/hauberk/internal/handshake"
 	"github.com/hauberk-mesh/hauberk/sidecar/peercert"
+	"github.com/hauberk-mesh/hauberk/sidecar/record"
 )
 
 // TLS is a stream over TLS on a socket.
 type TLS struct {
-	tls  *tls.Conn
-	raw  *recordConn
-	info *Info
+	// tls makes the handshake, and is nil once another has taken over from it.
+	tls     *tls.Conn
+	records recordLayer
+	raw     *recordConn
+	client  bool
+	info    *Info
 	// one holds the byte that woke a waiting reader until it is delivered, and
 	// full tells that tls.Conn may hold more of what was last decrypted.
 	one  [1]byte
@@ -45,15 +49,15 @@ type TLS struct {
 // ServerTLS and ClientTLS wrap a socket; Handshake must follow. prefix are bytes
 // that an inspector read already.
 func ServerTLS(c Conn, prefix []byte, cfg *tls.Config) (*TLS, error) {
-	return newTLS(c, prefix, cfg, tls.Server)
+	return newTLS(c, prefix, cfg, false)
 }
 
 // ClientTLS is ServerTLS for the other side.
 func ClientTLS(c Conn, cfg *tls.Config) (*TLS, error) {
-	return newTLS(c, nil, cfg, tls.Client)
+	return newTLS(c, nil, cfg, true)
 }
 
-func newTLS(c Conn, prefix []byte, cfg *tls.Config, wrap func(net.Conn, *tls.Config) *tls.Conn) (*TLS, error) {
+func newTLS(c Conn, prefix []byte, cfg *tls.Config, client bool) (*TLS, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -61,9 +65,24 @@ func newTLS(c Conn, prefix []byte, cfg *tls.Config, wrap func(net.Conn, *tls.Con
 	rc := &recordConn{Conn: c, raw: raw, prefix: prefix}
 	rc.w.once = rc.writeOnce
 	rc.tryRead, rc.waitRead, rc.tryPeek = rc.readNow, rc.readOnce, rc.peekNow
-	t := &TLS{raw: rc}
-	t.tls = wrap(rc, handshake.Listen(cfg, func(chain []*x509.Certificate) { t.signer = SignerKey(chain[len(chain)-1]) }))
+	t := &TLS{raw: rc, client: client}
+	wrap := tls.Server
+	if client {
+		wrap = tls.Client
+	}
+	rc.shaking = new(shaking)
+	t.tls = wrap(rc, handshake.Listen(cfg, &rc.shaking.secrets, func(chain []*x509.Certificate) { t.signer = SignerKey(chain[len(chain)-1]) }))
+	t.records = library{t.tls, rc}
 	return t, nil
+}
+
+// recordLayer protects what is read and written (RFC 8446 5).
+type recordLayer interface {
+	io.ReadWriteCloser
+	CloseWrite() error
+	SetDeadline(time.Time) error
+	SetReadDeadline(time.Time) error
+	SetWriteDeadline(time.Time) error
 }
 
 // SignerKey names the key of a certificate that peers are accepted by, whatever carries
@@ -92,8 +111,19 @@ func (t *TLS) Handshake(ctx context.Context) error {
 	if t.foreign {
 		t.info.Peer = t.info.Peer.WithNames(t.tls.ConnectionState().PeerCertificates)
 	}
-	releaseHandshake(t.tls)
+	t.protect()
 	return nil
+}
+
+// protect takes the connection over from crypto/tls, where that is possible.
+func (t *TLS) protect() {
+	own, err := record.New(t.raw, t.tls.ConnectionState(), t.client, &t.raw.shaking.secrets)
+	t.raw.shaken()
+	if err != nil {
+		releaseHandshake(t.tls)
+		return
+	}
+	t.records, t.tls = own, nil
 }
 
 // peerTexts are what a certificate tells of a peer. All connections of the peer share them.
@@ -166,7 +196,7 @@ func (t *TLS) Read(p []byte) (int, error) {
 		t.have = false
 		return 1, nil
 	}
-	n, err := t.tls.Read(p)
+	n, err := t.records.Read(p)
 	t.full = n == len(p)
 	return n, err
 }
@@ -186,7 +216,7 @@ func (t *TLS) ReadReady(in Buffers) (int, error) {
 	}
 	if !t.have {
 		t.raw.in = in
-		n, err := t.tls.Read(t.one[:])
+		n, err := t.records.Read(t.one[:])
 		t.raw.in = nil
 		if n == 0 {
 			if err == nil {
@@ -212,7 +242,7 @@ func (t *TLS) ReadReady(in Buffers) (int, error) {
 // readNow reads what has been decrypted, or arrived, and does not wait.
 func (t *TLS) readNow(p []byte) (int, error) {
 	t.raw.nowait = true
-	n, err := t.tls.Read(p)
+	n, err := t.records.Read(p)
 	t.raw.nowait = false
 	t.full = n == len(p)
 	return n, err
@@ -223,23 +253,10 @@ func (t *TLS) readNow(p []byte) (int, error) {
 func (t *TLS) Write(p []byte) (n int, err error) {
 	t.raw.writers.Add(1)
 	defer t.raw.writers.Add(-1)
-	if len(p) <= recordSize {
-		if len(p) == 0 {
-			return t.raw.Write(nil) // what TryWrite kept
-		}
-		return t.tls.Write(p)
+	if len(p) == 0 {
+		return t.raw.Write(nil) // what TryWrite kept
 	}
-	for n < len(p) {
-		piece := p[n:min(len(p), n+gatherSize)]
-		t.raw.gather(len(piece))
-		m, err := t.tls.Write(piece)
-		left := t.raw.gathered()
-		if err != nil {
-			return n + min(m, left), err // records that did not leave were not written
-		}
-		n += len(piece)
-	}
-	return n, nil
+	return t.records.Write(p)
 }
 
 // TryWrite implements TryWriter: records that were begun are kept where the socket does
@@ -249,10 +266,10 @@ func (t *TLS) TryWrite(p []byte) (n int, done bool, err error) {
 	defer t.raw.writers.Add(-1)
 	for n < len(p) {
 		piece := p[n:min(len(p), n+gatherSize)]
-		if ok, err := t.raw.beginTry(len(piece), n > 0); !ok {
+		if ok, err := t.raw.beginTry(n > 0); !ok {
 			return n, false, err
 		}
-		m, err := t.tls.Write(piece)
+		m, err := t.records.Write(piece)
 		n += m
 		if err != nil {
 			_, _ = t.raw.endTry()
@@ -267,7 +284,7 @@ func (t *TLS) TryWrite(p []byte) (n int, done bool, err error) {
 func (t *TLS) CloseWrite() error {
 	t.raw.writers.Add(1)
 	defer t.raw.writers.Add(-1)
-	if err := t.tls.CloseWrite(); err != nil {
+	if err := t.records.CloseWrite(); err != nil {
 		return err
 	}
 	return t.raw.CloseWrite()
@@ -281,7 +298,7 @@ func (t *TLS) Close() error {
 	// Who reads may be at the answer to a key update, which the peer does not take: for that
 	// crypto/tls would wait before it sets a time for its own last words.
 	_ = t.raw.SetWriteDeadline(time.Now().Add(lastWords))
-	err := t.tls.Close()
+	err := t.records.Close()
 	t.watch.Load().Wake()
 	return err
 }
@@ -289,7 +306,7 @@ func (t *TLS) Close() error {
 // closeNow is Close for CloseNow.
 func (t *TLS) closeNow() (err error) {
 	if t.raw.hurry() {
-		err = t.tls.Close()
+		err = t.records.Close()
 	} else {
 		err = t.raw.Conn.Close() // in the middle of a record nothing more can be said
 	}
@@ -304,13 +321,13 @@ func (t *TLS) Abort() {
 }
 
 // SetDeadline implements Stream.
-func (t *TLS) SetDeadline(d time.Time) error { return t.tls.SetDeadline(d) }
+func (t *TLS) SetDeadline(d time.Time) error { return t.records.SetDeadline(d) }
 
 // SetReadDeadline implements Stream.
-func (t *TLS) SetReadDeadline(d time.Time) error { return t.tls.SetReadDeadline(d) }
+func (t *TLS) SetReadDeadline(d time.Time) error { return t.records.SetReadDeadline(d) }
 
 // SetWriteDeadline implements Stream.
-func (t *TLS) SetWriteDeadline(d time.Time) error { return t.tls.SetWriteDeadline(d) }
+func (t *TLS) SetWriteDeadline(d time.Time) error { return t.records.SetWriteDeadline(d) }
 
 // Info implements Stream.
 func (t *TLS) Info() *Info { return t.info }
@@ -338,7 +355,9 @@ func (t *TLS) Pollable(w *Watch) (syscall.RawConn, bool) {
 	if !t.Quiet() {
 		return nil, false
 	}
-	releaseBuffers(t.tls)
+	if t.tls != nil {
+		releaseBuffers(t.tls)
+	}
 	return t.raw.raw, true
 }
 
@@ -367,8 +386,12 @@ type recordConn struct {
 	ahead int
 	// drained: the last read left nothing in the socket.
 	drained bool
-	// in is dropped before a wait for bytes, during ReadReady.
-	in Buffers
+	// in is dropped before a wait for bytes, during ReadReady, as is lent, which is read into
+	// during ReadLent.
+	in   Buffers
+	lent record.Buffers
+	// shaking is the state of the handshake; nil after it.
+	shaking *shaking
 
 	// The callbacks are made once; the rest is their state.
 	tryRead, tryPeek func(fd uintptr)
@@ -414,42 +437,79 @@ func (wouldBlock) Temporary() bool { return true }
 
 var errWouldBlock error = wouldBlock{}
 
+// ReadLent implements record.Transport.
+func (c *recordConn) ReadLent(b record.Buffers) (int, error) {
+	c.lent = b
+	n, err := c.Read(nil)
+	c.lent = nil
+	return n, err
+}
+
+// Read implements net.Conn, for crypto/tls.
 func (c *recordConn) Read(p []byte) (int, error) {
-	c.ahead = 0 // or else tls.Conn would not read
+	c.ahead = 0 // or else nobody would read
+	if c.shaking != nil {
+		return c.readShaking(p)
+	}
+	return c.read(p)
+}
+
+func (c *recordConn) read(p []byte) (int, error) {
 	if len(c.prefix) > 0 {
+		if c.lent != nil {
+			p = c.lent.TakeBuffer()
+		}
 		n := copy(p, c.prefix)
 		c.prefix = c.prefix[n:]
 		c.track(p[:n])
 		return n, nil
 	}
+	p, err := c.receive(p)
+	if err != nil {
+		return 0, err
+	}
+	c.track(p)
+	return len(p), nil
+}
+
+// receive reads from the socket, into p or what is lent.
+func (c *recordConn) receive(p []byte) ([]byte, error) {
 	c.buf = p
 	var err error
 	switch {
 	case c.each != nil && c.drained:
 		c.errno = syscall.EAGAIN
 	case c.each != nil:
-		c.n, c.drained, c.errno = c.each.recv(c.fd, p)
+		c.borrow()
+		c.n, c.drained, c.errno = c.each.recv(c.fd, c.buf)
 	case c.nowait:
 		err = c.raw.Control(c.tryRead)
 	default:
 		err = c.raw.Read(c.waitRead)
 	}
-	c.buf = nil
+	p, c.buf = c.buf, nil
 	switch {
 	case err != nil:
-		return 0, err
+		return nil, err
 	case c.errno == syscall.EAGAIN:
-		return 0, errWouldBlock
+		return nil, errWouldBlock
 	case c.errno != 0:
-		return 0, opError("read", c.RemoteAddr(), c.errno)
+		return nil, opError("read", c.RemoteAddr(), c.errno)
 	case c.n == 0:
-		return 0, c.reset.end(c.raw, c.RemoteAddr())
+		return nil, c.reset.end(c.raw, c.RemoteAddr())
 	}
-	c.track(p[:c.n])
-	return c.n, nil
+	return p[:c.n], nil
+}
+
+// borrow has the memory that is read into.
+func (c *recordConn) borrow() {
+	if c.lent != nil {
+		c.buf = c.lent.TakeBuffer()
+	}
 }
 
 func (c *recordConn) readNow(fd uintptr) {
+	c.borrow()
 	c.n, c.errno = recv(fd, c.buf, syscall.MSG_DONTWAIT)
 	c.drained = c.n < len(c.buf)
 }
@@ -461,6 +521,9 @@ func (c *recordConn) readOnce(fd uintptr) bool {
 	}
 	if c.in != nil {
 		c.in.DropBuffer()
+	}
+	if c.lent != nil {
+		c.lent.DropBuffer()
 	}
 	return false
 }

@@ -8,6 +8,31 @@ import (
 	"unsafe"
 )
 
+// library is the record layer of crypto/tls, which goes on with what package record does not
+// take over: TLS 1.2, and ChaCha20-Poly1305.
+type library struct {
+	*tls.Conn
+	raw *recordConn
+}
+
+// Write has the records of a long write leave together, which crypto/tls writes one by one.
+func (l library) Write(p []byte) (n int, err error) {
+	if len(p) <= recordSize {
+		return l.Conn.Write(p)
+	}
+	for n < len(p) {
+		piece := p[n:min(len(p), n+gatherSize)]
+		l.raw.gather(len(piece))
+		m, err := l.Conn.Write(piece)
+		left := l.raw.gathered()
+		if err != nil {
+			return n + min(m, left), err // records that did not leave were not written
+		}
+		n += len(piece)
+	}
+	return n, nil
+}
+
 // A tls.Conn keeps the buffers of its largest record, and those of its handshake,
 // for as long as it lives: more than all that an idle connection needs besides.
 // Package crypto/tls has no call that gives them back, so they are found by

@@ -1,0 +1,204 @@
+package record
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+)
+
+// opener is the reading half.
+type opener struct {
+	protection
+	// pooled is the memory of buf, nil where buf is a part of a record that waits for the rest.
+	pooled *[readSize]byte
+	// buf[at:] was received and not opened yet.
+	buf []byte
+	at  int
+	// plain is what is left of the last record, in memory of pooled.
+	plain []byte
+	// err is what ended it.
+	err error
+	// post is the message of the handshake protocol that is being read.
+	post message
+	// idle counts records and messages since the last with data.
+	idle int
+}
+
+// maxIdle is how many records without data may follow one another: they cost the peer nothing.
+const maxIdle = 16
+
+// Read implements io.Reader, and returns what is left of one record, or of the next: p is
+// the memory in which that is opened, where it is long enough. An error that is a net.Error and
+// temporary, as when a deadline has passed, is not the end.
+func (c *Conn) Read(p []byte) (int, error) {
+	in := &c.in
+	for len(in.plain) == 0 {
+		if in.err != nil {
+			return 0, in.err
+		}
+		sealed, err := c.received()
+		if err != nil {
+			return 0, err
+		}
+		if n, err := c.open(p, sealed); n > 0 || err != nil {
+			in.release()
+			return n, err
+		}
+	}
+	n := copy(p, in.plain)
+	in.plain = in.plain[n:]
+	in.release()
+	return n, nil
+}
+
+// received returns the next record that is whole, header and all.
+func (c *Conn) received() ([]byte, error) {
+	in := &c.in
+	for {
+		if have := in.buf[in.at:]; len(have) >= headerSize {
+			size, alert := lengthOf(have)
+			if alert != 0 {
+				return nil, c.refuse(alert)
+			}
+			if len(have) >= headerSize+size {
+				in.at += headerSize + size
+				return have[:headerSize+size], nil
+			}
+		}
+		n, err := c.Transport.ReadLent((*lent)(in))
+		if err != nil {
+			(*lent)(in).DropBuffer()
+			if e := net.Error(nil); errors.As(err, &e) && e.Temporary() {
+				return nil, err
+			}
+			if err == io.EOF && len(in.buf) > in.at {
+				err = io.ErrUnexpectedEOF
+			}
+			in.err = err
+			return nil, err
+		}
+		in.buf = in.buf[:len(in.buf)+n]
+	}
+}
+
+// lengthOf is how long a record is that begins with a header. An alert, which is not 0, is what it is
+// refused with: all records are of protected data here (RFC 8446 5.2).
+func lengthOf(header []byte) (size int, alert byte) {
+	size = int(header[3])<<8 | int(header[4])
+	switch {
+	case contentType(header[0]) != typeData:
+		return 0, alertUnexpectedMessage
+	case header[1] != 3 || header[2] != 3:
+		return 0, alertProtocolVersion
+	case size > maxCipher:
+		return 0, alertRecordOverflow
+	case size < 1+tagSize:
+		return 0, alertBadRecordMAC
+	}
+	return size, 0
+}
+
+// open opens a record. Its data is in p, n bytes of it, or is what is left as plain.
+func (c *Conn) open(p, sealed []byte) (n int, err error) {
+	in := &c.in
+	header, body := sealed[:headerSize], sealed[headerSize:]
+	dst := p
+	if len(p) < len(body)-tagSize {
+		dst = body
+	}
+	inner, err := in.aead.Open(dst[:0], in.next(), body, header)
+	if err != nil {
+		return 0, c.refuse(alertBadRecordMAC)
+	}
+	end := len(inner) - 1
+	for end >= 0 && inner[end] == 0 {
+		end-- // padding
+	}
+	if end < 0 {
+		return 0, c.refuse(alertUnexpectedMessage)
+	}
+	if end > maxPlain {
+		return 0, c.refuse(alertRecordOverflow)
+	}
+	content := inner[:end]
+	if t := contentType(inner[end]); t != typeData || end == 0 || in.post.begun() {
+		return 0, c.control(t, content)
+	}
+	in.idle = 0
+	if len(p) < len(body)-tagSize {
+		in.plain = content
+		return 0, nil
+	}
+	return end, nil
+}
+
+// control is told of a record that has no data.
+func (c *Conn) control(t contentType, content []byte) error {
+	if c.in.idle++; c.in.idle > maxIdle {
+		return c.refuse(alertUnexpectedMessage)
+	}
+	switch {
+	case t == typeHandshake && len(content) > 0:
+		return c.handshake(content)
+	case c.in.post.begun():
+		// A message of the handshake is not to be interrupted (RFC 8446 5.1).
+		return c.refuse(alertUnexpectedMessage)
+	case t == typeData:
+		return nil
+	case t == typeAlert && len(content) == 2:
+		return c.alerted(content[1])
+	}
+	return c.refuse(alertUnexpectedMessage)
+}
+
+// alerted is told of the peer's alert. Its level says nothing (RFC 8446 6), and user_canceled is
+// followed by the end, where a peer does not mean something else by it.
+func (c *Conn) alerted(alert byte) error {
+	switch alert {
+	case alertCloseNotify:
+		c.in.err = io.EOF
+	case alertUserCanceled:
+	default:
+		c.in.err = &net.OpError{Op: "remote error", Err: tls.AlertError(alert)}
+	}
+	return c.in.err
+}
+
+// lent lends an opener's memory for what is received.
+type lent opener
+
+// TakeBuffer returns room for more behind what is there.
+func (l *lent) TakeBuffer() []byte {
+	if l.pooled == nil {
+		l.pooled = readBuffers.Get().(*[readSize]byte)
+		l.buf = l.pooled[:copy(l.pooled[:], l.buf[l.at:])]
+		l.at = 0
+	} else if l.at > 0 {
+		// The rest of what is there begins at the front: a record fits in behind it.
+		l.buf = l.pooled[:copy(l.pooled[:], l.buf[l.at:])]
+		l.at = 0
+	}
+	return l.buf[len(l.buf):cap(l.buf)]
+}
+
+// DropBuffer is called before a wait. A part of a record is kept in memory of its own size.
+func (l *lent) DropBuffer() {
+	if l.pooled == nil {
+		return
+	}
+	var rest []byte
+	if l.at < len(l.buf) {
+		rest = append(rest, l.buf[l.at:]...)
+	}
+	readBuffers.Put(l.pooled)
+	l.pooled, l.buf, l.at = nil, rest, 0
+}
+
+// release gives the memory back when nothing is left in it.
+func (in *opener) release() {
+	if len(in.plain) == 0 && in.at == len(in.buf) {
+		in.plain = nil
+		(*lent)(in).DropBuffer()
+	}
+}

@@ -1,0 +1,187 @@
+// Package record is the record protocol of TLS 1.3 (RFC 8446 5) from the end of a handshake
+// on, which crypto/tls makes. crypto/tls does this as well, but with an allocation and two
+// copies for each record, a buffer that is kept for as long as the connection lives, and
+// answers to the peer that are written by who reads.
+package record
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Buffers lend the memory that is read into, as those of package stream do.
+type Buffers interface {
+	TakeBuffer() []byte
+	DropBuffer()
+}
+
+// Transport is the connection below.
+type Transport interface {
+	// ReadLent reads what has arrived into the memory that b lends, and drops that before it
+	// waits. An error that is a net.Error and temporary is not the end.
+	ReadLent(b Buffers) (int, error)
+	// Write writes all of p, or fails for good, and counts what has left.
+	Write(p []byte) (int, error)
+	SetDeadline(t time.Time) error
+	SetReadDeadline(t time.Time) error
+	SetWriteDeadline(t time.Time) error
+	Close() error
+}
+
+// Conn is a connection whose handshake is over. One goroutine reads at a time; any number may
+// write beside it, and close.
+type Conn struct {
+	Transport
+	client bool
+	in     opener
+	out    sealer
+	closed atomic.Bool
+}
+
+// ErrNotHere is that crypto/tls has to go on with a connection: it is none of TLS 1.3 with
+// AES-GCM, or this program may not choose nonces (FIPS 140-only).
+var ErrNotHere = errors.New("record: not a connection of TLS 1.3 with AES-GCM")
+
+// New takes over a connection from crypto/tls, which must have read nothing after the
+// handshake's last record, nor have written anything: a server with session tickets has.
+// It takes the secrets, of which nothing is left in s.
+func New(below Transport, state tls.ConnectionState, client bool, s *Secrets) (*Conn, error) {
+	defer s.Forget()
+	suite := suites[state.CipherSuite]
+	if state.Version != tls.VersionTLS13 || suite == nil {
+		return nil, ErrNotHere
+	}
+	size := suite.hash().Size()
+	if s.client.length != size || s.server.length != size {
+		return nil, ErrNotHere
+	}
+	c := &Conn{Transport: below, client: client}
+	read, write := &s.client, &s.server
+	if client {
+		read, write = write, read
+	}
+	if err := errors.Join(c.in.start(suite, read), c.out.start(suite, write)); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNotHere, err)
+	}
+	return c, nil
+}
+
+const (
+	headerSize = 5
+	// maxPlain and maxCipher are the most that a record carries, and has after its header
+	// (RFC 8446 5.1, 5.2).
+	maxPlain  = 16 << 10
+	maxCipher = maxPlain + 256
+	// sealedSize has room for the longest record that is written: it has no padding.
+	sealedSize = headerSize + maxPlain + 1 + tagSize
+	// gathered is how many records of one Write leave together.
+	gathered   = 4
+	gatherSize = gathered * sealedSize
+	// readSize is how much is read at once: two of the longest records.
+	readSize = 2 * (headerSize + maxCipher)
+)
+
+var (
+	readBuffers   = sync.Pool{New: func() any { return new([readSize]byte) }}
+	sealedBuffers = sync.Pool{New: func() any { return new([sealedSize]byte) }}
+	gatherBuffers = sync.Pool{New: func() any { return new([gatherSize]byte) }}
+)
+
+// contentType is RFC 8446 B.1's.
+type contentType byte
+
+const (
+	typeChangeCipherSpec contentType = 20
+	typeAlert            contentType = 21
+	typeHandshake        contentType = 22
+	typeData             contentType = 23
+)
+
+// Alerts (RFC 8446 6).
+const (
+	alertCloseNotify       = 0
+	alertUnexpectedMessage = 10
+	alertBadRecordMAC      = 20
+	alertRecordOverflow    = 22
+	alertIllegalParameter  = 47
+	alertProtocolVersion   = 70
+	alertInternalError     = 80
+	alertUserCanceled      = 90
+)
+
+// Write implements io.Writer: n counts what is in records that were written whole. After an
+// error nothing more can be written.
+func (c *Conn) Write(p []byte) (n int, err error) {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	for n < len(p) {
+		if err := c.ready(); err != nil {
+			return n, err
+		}
+		m, err := c.out.data(c.Transport, p[n:min(len(p), n+gathered*maxPlain)])
+		n += m
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// ready is called before data is written: an answer to the peer's update goes first, and a
+// worn key is left.
+func (c *Conn) ready() error {
+	switch {
+	case c.closed.Load():
+		return net.ErrClosed
+	case c.out.err != nil:
+		return c.out.err
+	case c.out.owed.Load() || c.out.sequence >= c.out.most:
+		c.out.owed.Store(false)
+		return c.out.updateKey(c.Transport)
+	}
+	return nil
+}
+
+// lastWords is how long the peer may take for the end of what is said to it.
+const lastWords = 5 * time.Second
+
+// CloseWrite says that no more follows. It is said once.
+func (c *Conn) CloseWrite() error {
+	_ = c.SetWriteDeadline(time.Now().Add(lastWords))
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	return c.out.closeNotify(c.Transport)
+}
+
+// Close implements net.Conn: it says so to the peer, unless somebody is writing, and closes
+// the connection below. Who reads or writes is woken.
+func (c *Conn) Close() error {
+	if c.closed.Swap(true) {
+		return net.ErrClosed
+	}
+	var said error
+	if c.out.mu.TryLock() {
+		said = c.out.closeNotify(c.Transport)
+		c.out.mu.Unlock()
+	}
+	if err := c.Transport.Close(); err != nil {
+		return err
+	}
+	return said
+}
+
+// refuse ends both directions for what the peer has sent, and tells it why, unless somebody is
+// writing.
+func (c *Conn) refuse(alert byte) error {
+	c.in.err = &net.OpError{Op: "local error", Err: tls.AlertError(alert)}
+	if c.out.mu.TryLock() {
+		c.out.alert(c.Transport, alert, c.in.err)
+		c.out.mu.Unlock()
+	}
+	return c.in.err
+}
