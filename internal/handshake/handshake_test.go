@@ -48,6 +48,9 @@ func TestListen(t *testing.T) {
 			if got == original {
 				t.Fatal("one connection's configuration is everybody's")
 			}
+			if got.KeyLogWriter == nil || original.KeyLogWriter != nil || !got.SessionTicketsDisabled {
+				t.Error("secrets are not told, or to others, or tickets are given")
+			}
 			if err := got.VerifyConnection(tls.ConnectionState{VerifiedChains: tc.lib}); err != tc.err || len(told) != tc.told {
 				t.Errorf("%s, server %v: %v, told of %d certificates", tc.name, server, err, len(told))
 			}

@@ -38,10 +38,11 @@ func (c *Conn) Read(p []byte) (int, error) {
 			return 0, in.err
 		}
 		sealed, err := c.received()
-		if err != nil {
-			return 0, err
+		n := 0
+		if err == nil {
+			n, err = c.open(p, sealed)
 		}
-		if n, err := c.open(p, sealed); n > 0 || err != nil {
+		if n > 0 || err != nil {
 			in.release()
 			return n, err
 		}
@@ -185,6 +186,9 @@ func (l *lent) TakeBuffer() []byte {
 // DropBuffer is called before a wait. A part of a record is kept in memory of its own size.
 func (l *lent) DropBuffer() {
 	if l.pooled == nil {
+		if l.at == len(l.buf) {
+			l.buf, l.at = nil, 0
+		}
 		return
 	}
 	var rest []byte
@@ -195,8 +199,11 @@ func (l *lent) DropBuffer() {
 	l.pooled, l.buf, l.at = nil, rest, 0
 }
 
-// release gives the memory back when nothing is left in it.
+// release gives the memory back when nothing is left in it, or nothing counts any more.
 func (in *opener) release() {
+	if in.err != nil {
+		in.plain, in.at = nil, len(in.buf)
+	}
 	if len(in.plain) == 0 && in.at == len(in.buf) {
 		in.plain = nil
 		(*lent)(in).DropBuffer()

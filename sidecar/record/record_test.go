@@ -195,6 +195,11 @@ func TestBesideCryptoTLS(t *testing.T) {
 			})
 		}
 		wg.Wait()
+		for _, s := range []side{server, client} {
+			if c, ok := s.(*Conn); ok && c.out.sequence > c.out.most+gathered+1 {
+				t.Errorf("%v: a key protects %d records", ours, c.out.sequence)
+			}
+		}
 	}
 }
 
