@@ -1,8 +1,8 @@
 package record
 
 import (
+	"bytes"
 	"crypto/tls"
-	"errors"
 	"io"
 	"net"
 )
@@ -12,6 +12,8 @@ type opener struct {
 	protection
 	// pooled is the memory of buf, nil where buf is a part of a record that waits for the rest.
 	pooled *[readSize]byte
+	// parked: the record has waited so. slow: more than once, and is completed where it is.
+	parked, slow bool
 	// buf[at:] was received and not opened yet.
 	buf []byte
 	at  int
@@ -64,13 +66,14 @@ func (c *Conn) received() ([]byte, error) {
 			}
 			if len(have) >= headerSize+size {
 				in.at += headerSize + size
+				in.parked, in.slow = false, false
 				return have[:headerSize+size], nil
 			}
 		}
 		n, err := c.Transport.ReadLent((*lent)(in))
 		if err != nil {
 			(*lent)(in).DropBuffer()
-			if e := net.Error(nil); errors.As(err, &e) && e.Temporary() {
+			if e, ok := err.(net.Error); ok && e.Temporary() {
 				return nil, err
 			}
 			if err == io.EOF && len(in.buf) > in.at {
@@ -171,32 +174,50 @@ type lent opener
 
 // TakeBuffer returns room for more behind what is there.
 func (l *lent) TakeBuffer() []byte {
-	if l.pooled == nil {
+	switch {
+	case l.pooled == nil && l.slow:
+		l.grow()
+	case l.pooled == nil:
 		l.pooled = readBuffers.Get().(*[readSize]byte)
-		l.buf = l.pooled[:copy(l.pooled[:], l.buf[l.at:])]
-		l.at = 0
-	} else if l.at > 0 {
-		// The rest of what is there begins at the front: a record fits in behind it.
-		l.buf = l.pooled[:copy(l.pooled[:], l.buf[l.at:])]
-		l.at = 0
+		l.front()
+	case l.at > 0:
+		l.front()
 	}
 	return l.buf[len(l.buf):cap(l.buf)]
 }
 
-// DropBuffer is called before a wait. A part of a record is kept in memory of its own size.
-func (l *lent) DropBuffer() {
-	if l.pooled == nil {
-		if l.at == len(l.buf) {
-			l.buf, l.at = nil, 0
-		}
+// front moves what is there to the front of pooled: the rest of a record has room behind it.
+func (l *lent) front() {
+	l.buf, l.at = l.pooled[:copy(l.pooled[:], l.buf[l.at:])], 0
+}
+
+// grow makes room behind a part of a record: as much again as has come, up to the record's end.
+func (l *lent) grow() {
+	if len(l.buf) < cap(l.buf) {
 		return
 	}
-	var rest []byte
-	if l.at < len(l.buf) {
-		rest = append(rest, l.buf[l.at:]...)
+	room := max(2*len(l.buf), 512)
+	if len(l.buf) >= headerSize {
+		size, _ := lengthOf(l.buf)
+		room = min(room, headerSize+size)
 	}
-	readBuffers.Put(l.pooled)
-	l.pooled, l.buf, l.at = nil, rest, 0
+	l.buf = append(make([]byte, 0, room), l.buf...)
+}
+
+// DropBuffer is called before a wait. A part of a record is kept in memory of its own size.
+func (l *lent) DropBuffer() {
+	rest := l.buf[l.at:]
+	switch {
+	case len(rest) == 0:
+		l.buf, l.at = nil, 0
+	case l.pooled != nil:
+		l.buf, l.at = bytes.Clone(rest), 0
+		l.parked, l.slow = true, l.parked
+	}
+	if l.pooled != nil {
+		readBuffers.Put(l.pooled)
+		l.pooled = nil
+	}
 }
 
 // release gives the memory back when nothing is left in it, or nothing counts any more.

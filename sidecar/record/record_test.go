@@ -12,6 +12,8 @@ import (
 	"math/big"
 	mathrand "math/rand/v2"
 	"net"
+	"os"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -467,8 +469,56 @@ func TestDeadlines(t *testing.T) {
 }
 
 func isTimeout(err error) bool {
-	e := net.Error(nil)
-	return errors.As(err, &e) && e.Timeout()
+	e, ok := err.(net.Error)
+	return ok && e.Timeout()
+}
+
+// dripped is a Transport that has a byte each time it is asked, and nothing in between.
+type dripped struct {
+	Transport
+	bytes []byte
+	dry   bool
+}
+
+func (d *dripped) ReadLent(l Buffers) (int, error) {
+	if d.dry = !d.dry; d.dry {
+		l.DropBuffer()
+		return 0, os.ErrDeadlineExceeded
+	}
+	n := copy(l.TakeBuffer()[:1], d.bytes)
+	d.bytes = d.bytes[n:]
+	return n, nil
+}
+
+// TestDrip: a record that comes byte by byte is whole in the end, and costs little more than its
+// memory: it is not moved for each byte.
+func TestDrip(t *testing.T) {
+	server, client := pair(t, true, true)
+	s, c := server.(*Conn), client.(*Conn)
+	data := bytes.Repeat([]byte("data"), maxPlain/4)
+	var records []byte
+	for range 3 {
+		records = append(records, s.out.seal(make([]byte, 0, sealedSize), typeData, data)...)
+	}
+	c.Transport = &dripped{Transport: c.Transport, bytes: records}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	p := make([]byte, maxPlain+1)
+	got := 0
+	for reads := 0; got < 3*len(data); reads++ {
+		n, err := c.Read(p)
+		if n > 0 && !bytes.Equal(p[:n], data) || n == 0 && !isTimeout(err) || reads > 3*len(records) {
+			t.Fatalf("%d bytes, %v", n, err)
+		}
+		got += n
+	}
+	runtime.ReadMemStats(&after)
+	if size := after.TotalAlloc - before.TotalAlloc; size > 3*4*sealedSize {
+		t.Errorf("%d bytes were allocated for three records", size)
+	}
+	if c.in.buf != nil || c.in.pooled != nil {
+		t.Error("memory is kept")
+	}
 }
 
 // TestNoAllocations: records are read and written in memory that is there.
