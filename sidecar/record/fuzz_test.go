@@ -124,7 +124,7 @@ func FuzzReceived(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.out.said = true // nobody reads
+		c.out.silent = true // nobody reads
 		if n, err := c.Read(make([]byte, 100)); n != 0 || err == nil {
 			t.Errorf("%d bytes, %v", n, err)
 		}

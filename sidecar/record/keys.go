@@ -67,14 +67,15 @@ func (p *protection) derive() error {
 	if err != nil {
 		return err
 	}
-	if p.aead, err = gcm(key); err != nil {
+	aead, err := gcm(key)
+	if err != nil {
 		return err
 	}
-	if p.aead.NonceSize() != nonceSize || p.aead.Overhead() != tagSize {
-		return fmt.Errorf("an AEAD of %d and %d bytes is of no suite", p.aead.NonceSize(), p.aead.Overhead())
+	if aead.NonceSize() != nonceSize || aead.Overhead() != tagSize {
+		return fmt.Errorf("an AEAD of %d and %d bytes is of no suite", aead.NonceSize(), aead.Overhead())
 	}
+	p.aead, p.sequence = aead, 0
 	copy(p.iv[:], iv)
-	p.sequence = 0
 	return nil
 }
 

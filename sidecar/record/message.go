@@ -23,7 +23,7 @@ const maxTicket = 1 << 17
 // handshake reads messages: tickets are passed over, since no session is ever resumed.
 func (c *Conn) handshake(content []byte) error {
 	m := &c.in.post
-	for len(content) > 0 {
+	for ended := 0; len(content) > 0; {
 		if m.have < len(m.header) {
 			n := copy(m.header[m.have:], content)
 			m.have += n
@@ -52,7 +52,10 @@ func (c *Conn) handshake(content []byte) error {
 			}
 			return c.updated(body[0])
 		}
-		if c.in.idle++; c.in.idle > maxIdle {
+		if ended++; ended > 1 {
+			c.in.idle++ // the record has counted for the first
+		}
+		if c.in.idle > maxIdle {
 			return c.refuse(alertUnexpectedMessage)
 		}
 	}

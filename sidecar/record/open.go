@@ -3,8 +3,10 @@ package record
 import (
 	"bytes"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
+	"os"
 )
 
 // opener is the reading half.
@@ -31,8 +33,8 @@ type opener struct {
 const maxIdle = 16
 
 // Read implements io.Reader, and returns what is left of one record, or of the next: p is
-// the memory in which that is opened, where it is long enough. An error that is a net.Error and
-// temporary, as when a deadline has passed, is not the end.
+// the memory in which that is opened, where it is long enough. ErrWouldBlock and
+// os.ErrDeadlineExceeded are not the end, any other error is.
 func (c *Conn) Read(p []byte) (int, error) {
 	in := &c.in
 	for len(in.plain) == 0 {
@@ -73,7 +75,7 @@ func (c *Conn) received() ([]byte, error) {
 		n, err := c.Transport.ReadLent((*lent)(in))
 		if err != nil {
 			(*lent)(in).DropBuffer()
-			if e, ok := err.(net.Error); ok && e.Temporary() {
+			if err == ErrWouldBlock || errors.Is(err, os.ErrDeadlineExceeded) {
 				return nil, err
 			}
 			if err == io.EOF && len(in.buf) > in.at {
@@ -115,15 +117,15 @@ func (c *Conn) open(p, sealed []byte) (n int, err error) {
 	if err != nil {
 		return 0, c.refuse(alertBadRecordMAC)
 	}
+	if len(inner) > maxPlain+1 {
+		return 0, c.refuse(alertRecordOverflow)
+	}
 	end := len(inner) - 1
 	for end >= 0 && inner[end] == 0 {
 		end-- // padding
 	}
 	if end < 0 {
 		return 0, c.refuse(alertUnexpectedMessage)
-	}
-	if end > maxPlain {
-		return 0, c.refuse(alertRecordOverflow)
 	}
 	content := inner[:end]
 	if t := contentType(inner[end]); t != typeData || end == 0 || in.post.begun() {
@@ -191,12 +193,12 @@ func (l *lent) front() {
 	l.buf, l.at = l.pooled[:copy(l.pooled[:], l.buf[l.at:])], 0
 }
 
-// grow makes room behind a part of a record: as much again as has come, up to the record's end.
+// grow makes room behind a part of a record: for three times what has come, up to the record's end.
 func (l *lent) grow() {
 	if len(l.buf) < cap(l.buf) {
 		return
 	}
-	room := max(2*len(l.buf), 512)
+	room := max(4*len(l.buf), 512)
 	if len(l.buf) >= headerSize {
 		size, _ := lengthOf(l.buf)
 		room = min(room, headerSize+size)
@@ -206,6 +208,7 @@ func (l *lent) grow() {
 
 // DropBuffer is called before a wait. A part of a record is kept in memory of its own size.
 func (l *lent) DropBuffer() {
+	l.plain = nil // of which nothing is left
 	rest := l.buf[l.at:]
 	switch {
 	case len(rest) == 0:
@@ -226,7 +229,6 @@ func (in *opener) release() {
 		in.plain, in.at = nil, len(in.buf)
 	}
 	if len(in.plain) == 0 && in.at == len(in.buf) {
-		in.plain = nil
 		(*lent)(in).DropBuffer()
 	}
 }

@@ -5,6 +5,7 @@
 package record
 
 import (
+	"crypto/fips140"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -23,15 +24,29 @@ type Buffers interface {
 // Transport is the connection below.
 type Transport interface {
 	// ReadLent reads what has arrived into the memory that b lends, and drops that before it
-	// waits. An error that is a net.Error and temporary is not the end.
+	// waits. ErrWouldBlock and os.ErrDeadlineExceeded are not the end, any other error is.
 	ReadLent(b Buffers) (int, error)
-	// Write writes all of p, or fails for good, and counts what has left.
+	// Write writes all of p, or fails for good, and counts what has left. Without p it
+	// writes what was kept.
 	Write(p []byte) (int, error)
+	// WriteLater writes what can be written of p at once, and keeps the rest for the next
+	// Write. It never waits; where that would be needed, p is dropped.
+	WriteLater(p []byte)
 	SetDeadline(t time.Time) error
 	SetReadDeadline(t time.Time) error
 	SetWriteDeadline(t time.Time) error
 	Close() error
 }
+
+// ErrWouldBlock is that nothing is there to be read. It is temporary in net.Error's sense, so that
+// crypto/tls does not take it for the end of a connection either.
+var ErrWouldBlock error = wouldBlock{}
+
+type wouldBlock struct{}
+
+func (wouldBlock) Error() string   { return "nothing to read" }
+func (wouldBlock) Timeout() bool   { return true }
+func (wouldBlock) Temporary() bool { return true }
 
 // Conn is a connection whose handshake is over. One goroutine reads at a time; any number may
 // write beside it, and close.
@@ -44,7 +59,7 @@ type Conn struct {
 }
 
 // ErrNotHere is that crypto/tls has to go on with a connection: it is none of TLS 1.3 with
-// AES-GCM, or this program may not choose nonces (FIPS 140-only).
+// AES-GCM, or the program is bound to FIPS 140-3, for which the nonces of a module are its own.
 var ErrNotHere = errors.New("record: not a connection of TLS 1.3 with AES-GCM")
 
 // New takes over a connection from crypto/tls, which must have read nothing after the
@@ -53,7 +68,7 @@ var ErrNotHere = errors.New("record: not a connection of TLS 1.3 with AES-GCM")
 func New(below Transport, state tls.ConnectionState, client bool, s *Secrets) (*Conn, error) {
 	defer s.Forget()
 	suite := suites[state.CipherSuite]
-	if state.Version != tls.VersionTLS13 || suite == nil {
+	if state.Version != tls.VersionTLS13 || suite == nil || fips140.Enabled() {
 		return nil, ErrNotHere
 	}
 	size := suite.hash().Size()
@@ -82,8 +97,9 @@ const (
 	// gathered is how many records of one Write leave together.
 	gathered   = 4
 	gatherSize = gathered * sealedSize
-	// readSize is how much is read at once: two of the longest records.
-	readSize = 2 * (headerSize + maxCipher)
+	// readSize is how much is read at once: two of the longest records, and what the memory
+	// of those has besides.
+	readSize = 40 << 10
 )
 
 var (
@@ -118,7 +134,7 @@ const (
 // error nothing more can be written.
 func (c *Conn) Write(p []byte) (n int, err error) {
 	c.out.mu.Lock()
-	defer c.out.mu.Unlock()
+	defer c.out.unlock(c.Transport)
 	for n < len(p) {
 		if err := c.ready(); err != nil {
 			return n, err
@@ -135,11 +151,12 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 // ready is called before data is written: an answer to the peer's update goes first, and a
 // worn key is left.
 func (c *Conn) ready() error {
+	if err := c.out.failure(); err != nil {
+		return err
+	}
 	switch {
 	case c.closed.Load():
 		return net.ErrClosed
-	case c.out.err != nil:
-		return c.out.err
 	case c.out.owed.Load() || c.out.sequence >= c.out.most:
 		c.out.owed.Store(false)
 		return c.out.updateKey(c.Transport)
@@ -152,9 +169,9 @@ const lastWords = 5 * time.Second
 
 // CloseWrite says that no more follows. It is said once.
 func (c *Conn) CloseWrite() error {
-	_ = c.SetWriteDeadline(time.Now().Add(lastWords))
 	c.out.mu.Lock()
 	defer c.out.mu.Unlock()
+	_ = c.SetWriteDeadline(time.Now().Add(lastWords))
 	return c.out.closeNotify(c.Transport)
 }
 
@@ -175,13 +192,17 @@ func (c *Conn) Close() error {
 	return said
 }
 
-// refuse ends both directions for what the peer has sent, and tells it why, unless somebody is
-// writing.
+// Holds tells whether there is something that was received and not read yet.
+func (c *Conn) Holds() bool { return len(c.in.plain) > 0 || c.in.at < len(c.in.buf) }
+
+// refuse ends both directions for what the peer has sent. It is told why, by who is writing if
+// somebody is: who reads waits for nobody.
 func (c *Conn) refuse(alert byte) error {
-	c.in.err = &net.OpError{Op: "local error", Err: tls.AlertError(alert)}
+	f := &fault{alert, &net.OpError{Op: "local error", Err: tls.AlertError(alert)}}
+	c.in.err = f.err
+	c.out.fault.Store(f)
 	if c.out.mu.TryLock() {
-		c.out.alert(c.Transport, alert, c.in.err)
-		c.out.mu.Unlock()
+		c.out.unlock(c.Transport)
 	}
-	return c.in.err
+	return f.err
 }

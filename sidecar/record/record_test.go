@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -61,6 +62,8 @@ func (b *below) ReadLent(l Buffers) (int, error) {
 	}
 	return b.Conn.Read(p)
 }
+
+func (b *below) WriteLater(p []byte) { _, _ = b.Conn.Write(p) }
 
 var certificate = sync.OnceValue(func() tls.Certificate {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -304,6 +307,7 @@ func TestRefusedRecords(t *testing.T) {
 		{"too long", []rec{{typeData, []byte("x")}}, func(b []byte) []byte { b[3], b[4] = 0x41, 1; return b }, alertRecordOverflow},
 		{"too short", []rec{{typeData, []byte("x")}}, func(b []byte) []byte { b[3], b[4] = 0, 16; return b }, alertBadRecordMAC},
 		{"content too long", []rec{{typeData, make([]byte, maxPlain+1)}}, nil, alertRecordOverflow},
+		{"content and padding too long", []rec{{0, append([]byte{'x', byte(typeData)}, make([]byte, maxPlain)...)}}, nil, alertRecordOverflow},
 		{"no content", []rec{{0, nil}}, nil, alertUnexpectedMessage},
 		{"only padding", []rec{{0, make([]byte, 100)}}, nil, alertUnexpectedMessage},
 		{"unknown type", []rec{{24, []byte("x")}}, nil, alertUnexpectedMessage},
@@ -361,6 +365,25 @@ func TestServerRefusesTickets(t *testing.T) {
 	_, err := server.Read(make([]byte, 10))
 	if got := tls.AlertError(0); !errors.As(err, &got) || got != alertUnexpectedMessage {
 		t.Error(err)
+	}
+}
+
+// TestManyTickets: as many as crypto/tls takes are taken.
+func TestManyTickets(t *testing.T) {
+	ticket := []byte{messageNewSessionTicket, 0, 0, 2, 9, 9}
+	for name, records := range map[string][][]byte{
+		"each in a record": slices.Repeat([][]byte{ticket}, maxIdle), "all in one": {bytes.Repeat(ticket, maxIdle)},
+	} {
+		server, client := pair(t, true, true)
+		s := server.(*Conn)
+		for _, r := range records {
+			_, _ = s.Transport.Write(s.out.seal(make([]byte, 0, 1000), typeHandshake, r))
+		}
+		_, _ = s.Write([]byte("data"))
+		p := make([]byte, 10)
+		if n, err := client.Read(p); string(p[:n]) != "data" || err != nil {
+			t.Errorf("%s: %q, %v", name, p[:n], err)
+		}
 	}
 }
 

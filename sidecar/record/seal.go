@@ -13,13 +13,20 @@ type sealer struct {
 	mu sync.Mutex
 	// most is how many records one key protects.
 	most uint64
-	// err is what ended it.
-	err error
-	// said: the peer was told that no more follows, or why.
-	said bool
+	// err is what ended it. silent: nothing more is said, and last is what came of the last words.
+	err, last error
+	silent    bool
 	// owed: the peer has asked for new keys of ours. It is answered before the next data
 	// (RFC 8446 4.6.3), by who writes that: who reads never waits for the peer to read.
 	owed atomic.Bool
+	// fault is what the peer has done. It is told of in place of anything else.
+	fault atomic.Pointer[fault]
+}
+
+// fault is an alert that ends a connection, and our word for it.
+type fault struct {
+	alert byte
+	err   error
 }
 
 func (s *sealer) start(of *suite, traffic *secret) error {
@@ -91,42 +98,66 @@ func (s *sealer) seal(dst []byte, t contentType, content []byte) []byte {
 	return dst[:at+headerSize+size]
 }
 
-// updateKey tells the peer that another key follows, and goes on to that.
+// updateKey tells the peer that another key follows, and goes on to that. Where it fails nothing
+// can be said any more: whether the peer has heard it is not known.
 func (s *sealer) updateKey(to Transport) error {
 	const notRequested = 0
-	if err := s.write(to, typeHandshake, []byte{messageKeyUpdate, 0, 0, 1, notRequested}); err != nil {
-		return err
+	err := s.write(to, typeHandshake, []byte{messageKeyUpdate, 0, 0, 1, notRequested})
+	if err == nil {
+		err = s.update()
 	}
-	s.err = s.update()
-	return s.err
+	if err != nil {
+		s.err, s.last, s.silent = err, err, true
+	}
+	return err
 }
 
 // closeNotify says that no more follows, once, after an error of a write too: the transport may
 // have kept the rest of what was cut, and if it has not, the peer finds a record that is broken.
 func (s *sealer) closeNotify(to Transport) error {
-	if s.said {
-		return nil
+	s.tell(to)
+	if s.silent {
+		if s.last == nil {
+			_, s.last = to.Write(nil) // what was kept of the last words
+		}
+		return s.last
 	}
-	s.said = true
+	s.silent = true
 	const warning = 1
-	err := s.write(to, typeAlert, []byte{warning, alertCloseNotify})
-	if err == nil {
+	s.last = s.write(to, typeAlert, []byte{warning, alertCloseNotify})
+	if s.err == nil {
 		s.err = errWriteClosed
 	}
-	return err
+	return s.last
 }
 
 // errWriteClosed is a write's after CloseWrite.
 var errWriteClosed = errors.New("tls: protocol is shutdown")
 
-// alert tells the peer what ends the connection, for which err is our word.
-func (s *sealer) alert(to Transport, alert byte, err error) {
-	if s.said || s.err != nil {
+// failure is why nothing more may be written, nil while it may.
+func (s *sealer) failure() error {
+	if f := s.fault.Load(); s.err == nil && f != nil {
+		return f.err
+	}
+	return s.err
+}
+
+// unlock lets go of mu, and does not wait.
+func (s *sealer) unlock(to Transport) {
+	s.tell(to)
+	s.mu.Unlock()
+}
+
+// tell tells the peer of its fault, if there is one. mu is held.
+func (s *sealer) tell(to Transport) {
+	f := s.fault.Load()
+	if f == nil || s.silent {
 		return
 	}
-	s.said = true
-	const fatal = 2
-	if s.write(to, typeAlert, []byte{fatal, alert}) == nil {
-		s.err = err
+	s.silent = true
+	if s.err == nil {
+		s.err = f.err
 	}
+	const fatal = 2
+	to.WriteLater(s.seal(make([]byte, 0, headerSize+2+1+tagSize), typeAlert, []byte{fatal, f.alert}))
 }

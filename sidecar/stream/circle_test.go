@@ -377,8 +377,9 @@ func TestFaultOfALed(t *testing.T) {
 }
 
 // TestLedReaderMayHaveToWrite: a TLS stream whose writer waits for a peer that reads nothing
-// is left to its own reader, whom what it reads may have write as well.
+// is left to its own reader, whom what it reads may have write as well: by crypto/tls.
 func TestLedReaderMayHaveToWrite(t *testing.T) {
+	byLibrary(t)
 	circled(t, func(t *testing.T, leader, led *inCircle) {
 		s, ok := led.s.(*TLS)
 		if !ok {

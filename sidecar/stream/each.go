@@ -14,6 +14,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/processors"
+	"github.com/hauberk-mesh/hauberk/sidecar/record"
 )
 
 // EachReader is a stream whose reader need not ask whether there is more before it waits.
@@ -269,8 +270,9 @@ func (t *TLS) ReadEach(in Buffers, f func(n int, l *Leader) bool) error {
 // readEach reads the records that have arrived. What came together is told of together.
 func (t *TLS) readEach(r *eachReader, fd uintptr) (done bool) {
 	t.raw.fd, t.raw.drained = fd, false
+	library := t.tls != nil // which may have to write for a read
 	for dry := false; !dry && r.mayRead(); {
-		if r.leader != nil && t.raw.written() {
+		if library && r.leader != nil && t.raw.written() {
 			r.more = true
 			return false
 		}
@@ -278,21 +280,25 @@ func (t *TLS) readEach(r *eachReader, fd uintptr) (done bool) {
 		n, err := 0, error(nil)
 		for n < len(buf) && err == nil && !dry {
 			var m int
-			t.raw.led.Store(r.leader != nil)
+			if library {
+				t.raw.led.Store(r.leader != nil)
+			}
 			m, err = t.records.Read(buf[n:])
-			t.raw.led.Store(false)
+			if library {
+				t.raw.led.Store(false)
+			}
 			n += m
 			t.full = n == len(buf)
-			// A socket that is known to be empty is not asked, and tls.Conn where it may hold
-			// more: to ask it in vain costs memory.
-			dry = err == errWouldBlock || m > 0 && !t.full && t.raw.taken()
+			// A socket that is known to be empty is not asked, and the record layer where it
+			// may hold more: to ask it in vain costs memory.
+			dry = err == record.ErrWouldBlock || m > 0 && !t.full && t.raw.taken()
 		}
 		switch {
 		case n > 0:
 			if !r.f(n, r.leader) {
 				return true // an error shows again
 			}
-		case err != errWouldBlock:
+		case err != record.ErrWouldBlock:
 			r.err = err
 			return true
 		}

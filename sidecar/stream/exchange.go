@@ -18,7 +18,7 @@ type tlsExchange struct {
 // Exchange implements Exchanger. The request is written after the poller was armed
 // for reading, as Socket does it.
 func (t *TLS) Exchange(out []byte, in Buffers, look bool) (written, n int, err error) {
-	if t.have || t.full || t.raw.leftover {
+	if t.have || t.unread() {
 		if look && !t.Quiet() {
 			return 0, 0, ErrNotQuiet
 		}

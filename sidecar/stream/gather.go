@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"net"
 	"sync"
 	"syscall"
 )
@@ -150,15 +151,28 @@ func (c *recordConn) Write(p []byte) (int, error) {
 	c.w.keep(p[n:])
 	if n == 0 {
 		if err := c.flushKept(); err != nil {
-			return 0, err
+			return c.w.leftOf(p), err
 		}
 	}
 	if c.w.kept != nil && !try {
 		if err := c.waitKept(); err != nil {
-			return 0, err
+			return c.w.leftOf(p), err
 		}
 	}
 	return len(p), nil
+}
+
+// WriteLater implements record.Transport.
+func (c *recordConn) WriteLater(p []byte) {
+	if !c.w.mu.TryLock() {
+		return
+	}
+	defer c.w.mu.Unlock()
+	if len(c.w.kept)+len(p) > keptSize {
+		return
+	}
+	c.w.keep(p)
+	_ = c.flushKept()
 }
 
 // waitKept writes what was kept, and waits for the socket.
@@ -185,6 +199,9 @@ func (w *recordWriter) keep(p []byte) {
 	w.kept = append(w.kept, p...)
 }
 
+// leftOf is how much has left of p, which was kept last.
+func (w *recordWriter) leftOf(p []byte) int { return max(0, len(p)-(len(w.kept)-w.at)) }
+
 // taken gives back the memory when nothing is left.
 func (w *recordWriter) taken(n int) {
 	if w.at += n; w.at < len(w.kept) {
@@ -205,8 +222,11 @@ func (c *recordConn) writeSome(p []byte, wait bool) (int, error) {
 	err := c.raw.Write(w.once)
 	w.out = nil
 	w.left += w.wrote
-	if err == nil && w.errno != 0 && w.errno != syscall.EAGAIN {
+	switch {
+	case err == nil && w.errno != 0 && w.errno != syscall.EAGAIN:
 		err = opError("write", c.RemoteAddr(), w.errno)
+	case err == nil && wait && w.wrote < len(p):
+		err = net.ErrClosed // in a hurry
 	}
 	return w.wrote, err
 }

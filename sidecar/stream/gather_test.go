@@ -263,6 +263,39 @@ func TestFailedWriteTellsWhatLeft(t *testing.T) {
 	}
 }
 
+// TestFailedWriteBehindWhatWasKept: also where something was to leave first.
+func TestFailedWriteBehindWhatWasKept(t *testing.T) {
+	server, client := tlsPair(t)
+	for _, err := range []error{
+		server.raw.Conn.(*net.TCPConn).SetWriteBuffer(16 << 10), client.raw.Conn.(*net.TCPConn).SetReadBuffer(8 << 10),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	sent := 0
+	for done := true; done; {
+		var n int
+		var err error
+		if n, done, err = server.TryWrite(make([]byte, 8<<10)); err != nil {
+			t.Fatal(err)
+		}
+		sent += n
+	}
+	read := make(chan int)
+	go func() {
+		n, _ := io.ReadFull(client, make([]byte, sent+2*recordSize))
+		_ = client.raw.Conn.(*net.TCPConn).SetLinger(0)
+		_ = client.raw.Conn.Close()
+		read <- n
+	}()
+	_ = server.SetWriteDeadline(time.Now().Add(20 * time.Second))
+	n, err := server.Write(make([]byte, 55<<10))
+	if got := <-read - sent; got < 2*recordSize || n < got || err == nil {
+		t.Errorf("%d bytes and %v; the peer has read %d", n, err, got)
+	}
+}
+
 // TestKeptIsBounded: what could not be written at once is not added to beyond its memory.
 func TestKeptIsBounded(t *testing.T) {
 	server, client := tlsPair(t)

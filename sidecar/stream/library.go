@@ -44,6 +44,9 @@ type bufferOffsets struct {
 	raw, hand, input uintptr
 	certs, chains    uintptr
 	ok               bool
+	// reads and writes are where its numbers of the next records are, known if they are.
+	reads, writes uintptr
+	known         bool
 }
 
 func findBuffers() (o bufferOffsets) {
@@ -58,7 +61,29 @@ func findBuffers() (o bufferOffsets) {
 		certs.Type != reflect.TypeFor[[]*x509.Certificate]() || chains.Type != reflect.TypeFor[[][]*x509.Certificate]() {
 		return o
 	}
-	return bufferOffsets{raw: raw.Offset, hand: hand.Offset, input: input.Offset, certs: certs.Offset, chains: chains.Offset, ok: true}
+	o = bufferOffsets{raw: raw.Offset, hand: hand.Offset, input: input.Offset, certs: certs.Offset, chains: chains.Offset, ok: true}
+	in, ok1 := t.FieldByName("in")
+	out, ok2 := t.FieldByName("out")
+	if !ok1 || !ok2 || in.Type != out.Type {
+		return o
+	}
+	seq, ok := in.Type.FieldByName("seq")
+	if o.known = ok && seq.Type == reflect.TypeFor[[8]byte](); o.known {
+		o.reads, o.writes = in.Offset+seq.Offset, out.Offset+seq.Offset
+	}
+	return o
+}
+
+// untouched tells whether a connection has neither read nor written with the keys that follow
+// the handshake: who goes on with them begins with record 0, and no number may be used twice.
+func untouched(c *tls.Conn) bool {
+	if !tlsBuffers.ok || !tlsBuffers.known {
+		return false
+	}
+	base := unsafe.Pointer(c)
+	return *(*[8]byte)(unsafe.Add(base, tlsBuffers.reads)) == [8]byte{} && *(*[8]byte)(unsafe.Add(base, tlsBuffers.writes)) == [8]byte{} &&
+		(*bytes.Buffer)(unsafe.Add(base, tlsBuffers.raw)).Len() == 0 && (*bytes.Buffer)(unsafe.Add(base, tlsBuffers.hand)).Len() == 0 &&
+		(*bytes.Reader)(unsafe.Add(base, tlsBuffers.input)).Len() == 0
 }
 
 // releaseHandshake drops the peer's certificates, of which Info has what is needed:

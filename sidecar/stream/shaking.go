@@ -57,5 +57,6 @@ func (c *recordConn) shaken() {
 	}
 	if s.pooled != nil {
 		shakingBuffers.Put(s.pooled)
+		s.pooled = nil
 	}
 }

@@ -20,9 +20,14 @@ func relayed(t *testing.T) (server, client *TLS) {
 	wg.Go(func() { relay(near, far, said) })
 	go relay(far, near, nil)
 	cert := certificate(t, clientID)
-	server, err := ServerTLS(a, nil, &tls.Config{Certificates: []tls.Certificate{cert}, SessionTicketsDisabled: true})
+	cfg := &tls.Config{Certificates: []tls.Certificate{cert}, SessionTicketsDisabled: true}
+	server, err := ServerTLS(a, nil, cfg)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if libraryAlone {
+		server.tls = tls.Server(server.raw, cfg)
+		server.records = library{server.tls, server.raw}
 	}
 	if client, err = ClientTLS(b, &tls.Config{InsecureSkipVerify: true}); err != nil {
 		t.Fatal(err)
@@ -110,6 +115,11 @@ func TestEarlyWords(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			server, _ := relayed(t)
+			byLibrary(t)
+			other, _ := relayed(t)
+			if got := find(other); got != "early" {
+				t.Errorf("found %q by crypto/tls", got)
+			}
 			if len(server.raw.prefix) == 0 {
 				t.Fatal("it came later")
 			}

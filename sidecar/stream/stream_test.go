@@ -91,9 +91,14 @@ func tlsPairOf(t testing.TB, cfg *tls.Config) (server, client *TLS) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err = ClientTLS(b, &tls.Config{Certificates: []tls.Certificate{cert}, InsecureSkipVerify: true, ServerName: "api.example", MaxVersion: tlsVersion})
+	toServer := &tls.Config{Certificates: []tls.Certificate{cert}, InsecureSkipVerify: true, ServerName: "api.example"}
+	client, err = ClientTLS(b, toServer)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if libraryAlone { // to which nobody listens
+		server.tls, client.tls = tls.Server(server.raw, cfg), tls.Client(client.raw, toServer)
+		server.records, client.records = library{server.tls, server.raw}, library{client.tls, client.raw}
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -106,15 +111,21 @@ func tlsPairOf(t testing.TB, cfg *tls.Config) (server, client *TLS) {
 	}
 	wg.Wait()
 	for _, s := range []*TLS{server, client} {
-		if _, own := s.records.(*record.Conn); own != (s.Info().TLSVersion == tls.VersionTLS13) {
+		if _, own := s.records.(*record.Conn); own != (s.Info().TLSVersion == tls.VersionTLS13 && !libraryAlone) {
 			t.Fatalf("%T protects a connection of %s", s.records, tls.VersionName(s.Info().TLSVersion))
 		}
 	}
 	return server, client
 }
 
-// tlsVersion is that of tests' connections.
-var tlsVersion uint16 = tls.VersionTLS13
+// libraryAlone has crypto/tls go on with tests' connections of TLS 1.3.
+var libraryAlone bool
+
+// byLibrary has it so during a test.
+func byLibrary(t *testing.T) {
+	libraryAlone = true
+	t.Cleanup(func() { libraryAlone = false })
+}
 
 // lender counts what it lends.
 type lender struct {

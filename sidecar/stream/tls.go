@@ -97,6 +97,7 @@ func SignerKey(c *x509.Certificate) string {
 // its own and serves the connection on a fresh one.
 func (t *TLS) Handshake(ctx context.Context) error {
 	if err := t.tls.HandshakeContext(ctx); err != nil {
+		t.raw.shaking.secrets.Forget()
 		return err
 	}
 	t.info, t.peer = tlsInfo(t.tls, t.raw, t.signer)
@@ -119,7 +120,7 @@ func (t *TLS) Handshake(ctx context.Context) error {
 func (t *TLS) protect() {
 	own, err := record.New(t.raw, t.tls.ConnectionState(), t.client, &t.raw.shaking.secrets)
 	t.raw.shaken()
-	if err != nil {
+	if err != nil || !untouched(t.tls) {
 		releaseHandshake(t.tls)
 		return
 	}
@@ -208,7 +209,7 @@ func (t *TLS) ReadReady(in Buffers) (int, error) {
 	if !t.have && t.full {
 		// There may be more of the last record, or nothing: then this waits like any other.
 		n, err := t.readNow(t.one[:])
-		if n == 0 && err != errWouldBlock {
+		if n == 0 && err != record.ErrWouldBlock {
 			return 0, err
 		}
 		t.have = n > 0
@@ -251,8 +252,10 @@ func (t *TLS) readNow(p []byte) (int, error) {
 // Write implements Stream. With an error n is more than 0 where the peer may have read
 // any of p.
 func (t *TLS) Write(p []byte) (n int, err error) {
-	t.raw.writers.Add(1)
-	defer t.raw.writers.Add(-1)
+	if t.tls != nil {
+		t.raw.writers.Add(1)
+		defer t.raw.writers.Add(-1)
+	}
 	if len(p) == 0 {
 		return t.raw.Write(nil) // what TryWrite kept
 	}
@@ -262,8 +265,10 @@ func (t *TLS) Write(p []byte) (n int, err error) {
 // TryWrite implements TryWriter: records that were begun are kept where the socket does
 // not take all of them, and go out before anything else.
 func (t *TLS) TryWrite(p []byte) (n int, done bool, err error) {
-	t.raw.writers.Add(1)
-	defer t.raw.writers.Add(-1)
+	if t.tls != nil {
+		t.raw.writers.Add(1)
+		defer t.raw.writers.Add(-1)
+	}
 	for n < len(p) {
 		piece := p[n:min(len(p), n+gatherSize)]
 		if ok, err := t.raw.beginTry(n > 0); !ok {
@@ -282,8 +287,10 @@ func (t *TLS) TryWrite(p []byte) (n int, done bool, err error) {
 
 // CloseWrite implements Stream: close_notify, then FIN.
 func (t *TLS) CloseWrite() error {
-	t.raw.writers.Add(1)
-	defer t.raw.writers.Add(-1)
+	if t.tls != nil {
+		t.raw.writers.Add(1)
+		defer t.raw.writers.Add(-1)
+	}
 	if err := t.records.CloseWrite(); err != nil {
 		return err
 	}
@@ -339,14 +346,22 @@ func (t *TLS) Quiet() bool {
 	if t.have {
 		return false
 	}
-	if !t.full && !t.raw.leftover && t.raw.quiet() {
+	if !t.unread() && t.raw.quiet() {
 		return true
 	}
 	t.raw.tryOnly(true) // nobody's time runs here: what the peer makes us answer is not waited for
 	n, err := t.readNow(t.one[:])
 	t.raw.tryOnly(false)
 	t.have = n > 0
-	return n == 0 && err == errWouldBlock
+	return n == 0 && err == record.ErrWouldBlock
+}
+
+// unread tells whether something may have been received and not read yet.
+func (t *TLS) unread() bool {
+	if own, ok := t.records.(*record.Conn); ok {
+		return own.Holds() || len(t.raw.prefix) > 0
+	}
+	return t.full || t.raw.leftover
 }
 
 // Pollable implements Pollable: nothing may be held that was received and not read.
@@ -412,7 +427,8 @@ type recordConn struct {
 	own   *handshake.Own // who was presented, where the handshake told
 	// hurried: the connection is being closed, and no write waits any more.
 	hurried atomic.Bool
-	// writers counts who is at a write of the stream, and led tells that a leader reads it.
+	// writers counts who is at a write of the stream, and led tells that a leader reads it:
+	// with crypto/tls's records, which may write for a read.
 	writers atomic.Int32
 	led     atomic.Bool
 }
@@ -426,16 +442,6 @@ func (c *recordConn) taken() (all bool) {
 
 // Presented implements handshake.Listener.
 func (c *recordConn) Presented(own *handshake.Own) { c.own = own }
-
-// wouldBlock is temporary in net.Error's sense, so that crypto/tls does not take
-// it for the end of the connection.
-type wouldBlock struct{}
-
-func (wouldBlock) Error() string   { return "nothing to read" }
-func (wouldBlock) Timeout() bool   { return true }
-func (wouldBlock) Temporary() bool { return true }
-
-var errWouldBlock error = wouldBlock{}
 
 // ReadLent implements record.Transport.
 func (c *recordConn) ReadLent(b record.Buffers) (int, error) {
@@ -492,7 +498,7 @@ func (c *recordConn) receive(p []byte) ([]byte, error) {
 	case err != nil:
 		return nil, err
 	case c.errno == syscall.EAGAIN:
-		return nil, errWouldBlock
+		return nil, record.ErrWouldBlock
 	case c.errno != 0:
 		return nil, opError("read", c.RemoteAddr(), c.errno)
 	case c.n == 0:
@@ -523,6 +529,7 @@ func (c *recordConn) readOnce(fd uintptr) bool {
 		c.in.DropBuffer()
 	}
 	if c.lent != nil {
+		c.buf = nil // it is another's by then
 		c.lent.DropBuffer()
 	}
 	return false

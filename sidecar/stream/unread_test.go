@@ -59,8 +59,9 @@ func TestQuietOfAPeerThatDoesNotRead(t *testing.T) {
 }
 
 // TestTryBesideAnAnswer: while the reader waits to answer, a write that must not wait does not:
-// it would hold up whoever reads another connection.
+// it would hold up whoever reads another connection. Only crypto/tls waits to answer.
 func TestTryBesideAnAnswer(t *testing.T) {
+	byLibrary(t)
 	server, peer := unread(t)
 	if _, err := peer.Write(garbage); err != nil {
 		t.Fatal(err)
@@ -84,6 +85,17 @@ func TestTryBesideAnAnswer(t *testing.T) {
 	})
 	soon(t, "CloseNow", func() { _ = CloseNow(server) })
 	soon(t, "the reader", func() { <-read })
+}
+
+// TestRefusalWaitsForNobody: a peer that breaks the protocol and reads nothing is refused at once.
+func TestRefusalWaitsForNobody(t *testing.T) {
+	server, peer := unread(t)
+	_, _ = peer.Write([]byte{23, 3, 3, 0, 1, 0}) // a record that is too short
+	soon(t, "the reader", func() {
+		if _, err := server.Read(make([]byte, 10)); err == nil {
+			t.Error("a record that is too short was read")
+		}
+	})
 }
 
 // TestCloseNow: it does not wait for a peer that reads nothing, whoever is at the connection,
