@@ -89,7 +89,7 @@ func (c *cell) judge() {
 		if !c.crowd {
 			c.beside("CPU, hauberk / "+m.Name, us.CPU, m.CPU, c.bar(m.Name))
 		}
-		if len(us.P99) > 0 && m.Name != "nginx" && m.Name != "reverseproxy" {
+		if len(us.P99) > 0 {
 			most := 0.0
 			if c.crowd { // the median, too: that of a few requests is the steadier one
 				c.beside("p50, hauberk / "+m.Name, us.P50, m.P50, 0)

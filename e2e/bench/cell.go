@@ -21,7 +21,9 @@ type cell struct {
 	Contenders  []*measured `json:"contenders"`
 	// Unsupported names contenders that refuse the job, and their error.
 	Unsupported map[string]string `json:"unsupported,omitempty"`
-	OpenRate    float64           `json:"open_loop_rate,omitempty"` // units a second
+	// LeftOut names contenders that cannot do the job, and why.
+	LeftOut  map[string]string `json:"left_out,omitempty"`
+	OpenRate float64           `json:"open_loop_rate,omitempty"` // units a second
 	// Starts is how often the contenders were started anew; each start has as many rounds.
 	Starts   int       `json:"starts"`
 	Verdicts []verdict `json:"verdicts"`
@@ -75,7 +77,14 @@ func (m *measured) logs() string {
 }
 
 func (b *bench) newCell(s setting) *cell {
-	return &cell{Job: s.job.name, About: s.job.about, Unit: s.job.unit, Connections: s.conns, Body: s.body, Features: !s.bare, Unsupported: map[string]string{}, memory: s.job.memory, crowd: s.job.crowd}
+	c := &cell{Job: s.job.name, About: s.job.about, Unit: s.job.unit, Connections: s.conns, Body: s.body, Features: !s.bare, memory: s.job.memory, crowd: s.job.crowd,
+		Unsupported: map[string]string{}, LeftOut: map[string]string{}}
+	for _, x := range contenders() {
+		if why := s.job.cannot(x.name); why != "" {
+			c.LeftOut[x.name] = why
+		}
+	}
+	return c
 }
 
 // start assembles every contender of the job and lets it do a little of it. What

@@ -15,6 +15,7 @@ import (
 type bench struct {
 	dir                            string
 	hauberk, haproxy, envoy, nginx string
+	nginxStream                    string // line that loads nginx's module for TCP, empty when it is built in
 	before                         string // another build of Hauberk, empty without one
 	profile                        string // directory for CPU profiles, empty for none
 	pins                           *pins  // nil when the kernel chooses the CPUs
@@ -54,11 +55,10 @@ func main() {
 	pinned := flag.Bool("pin", true, "give the contenders the first CPU, and the generator and the origin the others")
 	strict := flag.Bool("strict", false, "a missed bar, or a job that Hauberk refuses, is an error")
 	out := flag.String("json", "", "`file` for the figures")
-	reverse := flag.String("reverseproxy", "", "run httputil.ReverseProxy on this address (used by the program itself)")
-	upstream := flag.String("upstream", "", "where -reverseproxy leads")
+	reverse := flag.String("reverseproxy", "", "run httputil.ReverseProxy by this `file` (used by the program itself)")
 	flag.Parse()
 	if *reverse != "" {
-		fail(reverseProxy(*reverse, *upstream))
+		fail(reverseProxy(*reverse))
 		return
 	}
 	if b.rounds < 1 || b.starts < 1 {
