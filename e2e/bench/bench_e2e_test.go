@@ -11,9 +11,11 @@ import (
 	"time"
 )
 
-// TestMain: where the program runs itself it is this test that is run.
+// itself, when it is set, has this test be the program: that runs itself, too.
+const itself = "HAUBERK_BENCH_ITSELF"
+
 func TestMain(m *testing.M) {
-	if len(os.Args) == 3 && os.Args[1] == "-reverseproxy" {
+	if os.Getenv(itself) != "" {
 		main()
 		return
 	}
@@ -35,6 +37,16 @@ func testBench(t *testing.T) *bench {
 	if err := writeCerts(b.dir); err != nil {
 		t.Fatal(err)
 	}
+	t.Setenv(itself, "1")
+	var err error
+	if b.guard, err = startGuard(b.dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.guard.close(); err != nil {
+			t.Error(err)
+		}
+	})
 	return b
 }
 

@@ -71,8 +71,12 @@ func contenders() []contender {
 
 func startHauberk(b *bench, program string, h hop) (*process, error) {
 	h.tunnels = true
+	metrics := "127.0.0.1:0"
+	if h.bare {
+		metrics = "off"
+	}
 	socket := b.file("admin-" + strings.ReplaceAll(h.listen, ":", "-"))
-	p, err := b.launch(h, program, []string{"GOMAXPROCS=1"}, "envoy.yaml", envoyFile(b, h), "run", "--admin", "off", "--admin-socket", socket, "--metrics", "off", "--ready", "off", "--bootstrap")
+	p, err := b.launch(h, program, []string{"GOMAXPROCS=1"}, "envoy.yaml", envoyFile(b, h), "run", "--admin", "off", "--admin-socket", socket, "--metrics", metrics, "--ready", "off", "--bootstrap")
 	if err == nil {
 		p.admin = socket
 	}
@@ -127,7 +131,7 @@ func (b *bench) launch(h hop, program string, env []string, file, text string, a
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	return launch(b.pins, h.listen, program, env, append(args, path)...)
+	return launch(b.pins, b.guard, h.listen, program, env, append(args, path)...)
 }
 
 func (b *bench) file(name string) string { return filepath.Join(b.dir, name) }

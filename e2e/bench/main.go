@@ -18,6 +18,7 @@ type bench struct {
 	nginxStream                    string // line that loads nginx's module for TCP, empty when it is built in
 	before                         string // another build of Hauberk, empty without one
 	profile                        string // directory for CPU profiles, empty for none
+	guard                          *guard // nil in some tests
 	pins                           *pins  // nil when the kernel chooses the CPUs
 
 	rounds, retries int
@@ -56,7 +57,12 @@ func main() {
 	strict := flag.Bool("strict", false, "a missed bar, or a job that Hauberk refuses, is an error")
 	out := flag.String("json", "", "`file` for the figures")
 	reverse := flag.String("reverseproxy", "", "run httputil.ReverseProxy by this `file` (used by the program itself)")
+	guarded := flag.String("guard", "", "wait for the end of the program, and remove its `directory` (used by the program itself)")
 	flag.Parse()
+	if *guarded != "" {
+		fail(keepGuard(*guarded, os.Stdin))
+		return
+	}
 	if *reverse != "" {
 		fail(reverseProxy(*reverse))
 		return
@@ -119,15 +125,17 @@ func numbers(name, list string, least int) (out []int, err error) {
 	return out, nil
 }
 
-func (b *bench) run(list []setting, jsonFile string, strict bool) error {
+func (b *bench) run(list []setting, jsonFile string, strict bool) (err error) {
 	if err := b.peers(); err != nil {
 		return err
 	}
-	var err error
 	if b.dir, err = os.MkdirTemp("", "hauberk-bench"); err != nil {
 		return err
 	}
-	defer os.RemoveAll(b.dir)
+	if b.guard, err = startGuard(b.dir); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.guard.close()) }()
 	if err := writeCerts(b.dir); err != nil {
 		return err
 	}
