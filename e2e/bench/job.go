@@ -140,7 +140,7 @@ var standard = []struct {
 	conns []int
 }{
 	{"plain mtls2 mtls2-h2 grpc grpc-stream", []int{4, 64}},
-	{"tcp-mtls2 connect-tcp-mtls2 bulk-mtls2 idle-100 idle-10000 held held-mtls held-tcp-mtls2", []int{64}},
+	{"mtls1 tcp-mtls2 connect-tcp-mtls2 bulk-mtls2 idle-100 idle-10000 held held-mtls held-tcp-mtls2", []int{64}},
 }
 
 func standardSettings() (out []setting, err error) {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -20,4 +22,34 @@ func TestScheduleHasARequest(t *testing.T) {
 			t.Errorf("%g a second for 100 ms: %d requests, want %d", c.rate, got, c.want)
 		}
 	}
+}
+
+// slowLane takes its time, and tells how many exchanges are under way.
+type slowLane struct{ underWay *atomic.Int64 }
+
+func (l slowLane) dial(target) (lane, error) { return l, nil }
+func (l slowLane) Close() error              { return nil }
+func (l slowLane) exchange() error {
+	l.underWay.Add(1)
+	defer l.underWay.Add(-1)
+	time.Sleep(400 * time.Millisecond)
+	return nil
+}
+
+// TestMeasuredExchangesAreWhole: the clocks are read when nothing is under way, and the rate
+// is of the time that all of what counts took.
+func TestMeasuredExchangesAreWhole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := slowLane{new(atomic.Int64)}
+		measured := 0
+		r, err := closedLanes(l, target{}, 3, time.Second, time.Second, func(bool) {
+			if n := l.underWay.Load(); n != 0 {
+				t.Errorf("%d exchanges are under way", n)
+			}
+			measured++
+		})
+		if err != nil || measured != 2 || r.done != 9 || r.took != 1200*time.Millisecond {
+			t.Errorf("%+v, %v, measured %d times", r, err, measured)
+		}
+	})
 }
