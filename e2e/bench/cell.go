@@ -120,7 +120,7 @@ func (m *measured) probe(s setting, n int, d time.Duration) error {
 	case err != nil:
 		return err
 	case r.failed > 0:
-		return fmt.Errorf("%w; %s", r.last, m.logs())
+		return m.failure(r)
 	}
 	return nil
 }
@@ -282,9 +282,9 @@ func (b *bench) latency(c *cell, s setting, order []*measured, rounds int) error
 		for _, m := range order {
 			b.progress("%s c=%d open loop %s", s.job.name, s.conns, m.Name)
 			err := b.quietly(m, func() (func(), error) {
-				r, err := s.job.load.open(m.target, s.conns, c.OpenRate, b.open)
+				r, err := s.job.load.open(m.target, s.conns, c.OpenRate, openTime(b.open, c.OpenRate))
 				if err == nil && (r.failed > 0 || r.done == 0) {
-					err = fmt.Errorf("open loop: %d answered, %d failed, the last: %w; %s", r.done, r.failed, r.last, m.logs())
+					err = fmt.Errorf("open loop: %w", m.failure(r))
 				}
 				return func() {
 					m.P50 = append(m.P50, float64(r.percentile(0.5).Nanoseconds())/1000)
@@ -297,6 +297,24 @@ func (b *bench) latency(c *cell, s setting, order []*measured, rounds int) error
 		}
 	}
 	return nil
+}
+
+// openTime is the time of a run at a rate: a 99th percentile wants 200 requests, for which
+// it waits up to four times as long.
+func openTime(least time.Duration, rate float64) time.Duration {
+	return min(4*least, max(least, time.Duration(200/rate*float64(time.Second))))
+}
+
+// failure says what was wrong with a run.
+func (m *measured) failure(r *result) error {
+	err := fmt.Errorf("%d done, %d failed", r.done, r.failed)
+	if r.last != nil {
+		err = fmt.Errorf("%w, the last: %w", err, r.last)
+	}
+	if logs := m.logs(); logs != "" {
+		err = fmt.Errorf("%w; %s", err, logs)
+	}
+	return err
 }
 
 // closed measures one run of the closed loop.
@@ -331,7 +349,7 @@ func (b *bench) closed(m *measured, s setting) (keep func(), err error) {
 		return nil, err
 	}
 	if r.failed > 0 || r.done == 0 || cpu == 0 {
-		return nil, fmt.Errorf("%d done, %d failed, %d ns of CPU; the last: %w; %s", r.done, r.failed, cpu, r.last, m.logs())
+		return nil, fmt.Errorf("%d ns of CPU, %w", cpu, m.failure(r))
 	}
 	done, perUnit := float64(r.done), 1e-3
 	if s.job.unit == "GB" {

@@ -28,6 +28,15 @@ func TestScheduleHasARequest(t *testing.T) {
 	}
 }
 
+// TestOpenTime: slow contenders are asked for longer, not for ever.
+func TestOpenTime(t *testing.T) {
+	for rate, want := range map[float64]time.Duration{5000: 400, 500: 400, 250: 800, 125: 1600, 10: 1600} {
+		if got := openTime(400*time.Millisecond, rate); got != want*time.Millisecond {
+			t.Errorf("at %g a second: %v, want %d ms", rate, got, want)
+		}
+	}
+}
+
 // slowLane takes its time, and tells how many exchanges are under way.
 type slowLane struct {
 	underWay *atomic.Int64
