@@ -46,11 +46,11 @@ demo: build ## a mesh on loopback in one terminal; CONSUL=1 for a real Consul, D
 	@CONSUL=$(CONSUL) $(BIN)/hauberk demo
 
 .PHONY: bench
-bench: build bench-program ## CPU, latency and memory beside HAProxy, Envoy and nginx, in one run; JOBS=plain C=64 BENCH_TIME=2s, BENCH='-rounds 9 -json FILE'
+bench: build bench-program ## CPU, latency and memory beside HAProxy, Envoy, nginx and ReverseProxy, in one run; JOBS=plain C=64 BENCH_TIME=2s, BENCH='-rounds 9 -json FILE'
 	@HAUBERK_SIDECAR=$(abspath $(BIN))/hauberk-sidecar $(BIN)/bench $(if $(JOBS),-jobs $(JOBS)) $(if $(C),-c $(C)) $(if $(BENCH_TIME),-time $(BENCH_TIME)) $(BENCH)
 
 .PHONY: bench-full
-bench-full: build bench-program ## every job with every number of connections, body size, features on and off (about an hour)
+bench-full: build bench-program ## every job with every number of connections, body size, features on and off (an hour and a half)
 	@HAUBERK_SIDECAR=$(abspath $(BIN))/hauberk-sidecar $(BIN)/bench -full $(if $(BENCH_TIME),-time $(BENCH_TIME)) $(BENCH)
 
 .PHONY: profile

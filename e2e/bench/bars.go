@@ -1,6 +1,9 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // verdict is one figure of Hauberk's, beside another's or by itself, and the goal
 // that it is held to, if there is one.
@@ -55,6 +58,20 @@ const measureSlack = 0.05
 
 const kb, mb = 1 << 10, 1 << 20
 
+// memoryBars are the goals for memory, by job.
+var memoryBars = []struct {
+	jobs       []string
+	what       string
+	of         func(*measured) []float64
+	most, unit float64
+}{
+	{[]string{"idle-100"}, "anonymous MB", func(m *measured) []float64 { return m.Anonymous }, 15, mb},
+	{[]string{"idle-100"}, "resident MB", func(m *measured) []float64 { return m.Resident }, 32, mb},
+	{[]string{"idle-10000"}, "resident MB", func(m *measured) []float64 { return m.Resident }, 80, mb},
+	{[]string{"held"}, "KB per connection", func(m *measured) []float64 { return m.PerConnection }, 3, kb},
+	{[]string{"held-mtls", "held-tcp-mtls2"}, "KB per connection", func(m *measured) []float64 { return m.PerConnection }, 12, kb},
+}
+
 // p99Bars are jobs whose 99th percentile may be no worse than Envoy's.
 var p99Bars = map[string]bool{"mtls2-h2": true, "grpc": true, "grpc-stream": true}
 
@@ -89,7 +106,7 @@ func (c *cell) judge() {
 		if !c.crowd {
 			c.beside("CPU, hauberk / "+m.Name, us.CPU, m.CPU, c.bar(m.Name))
 		}
-		if len(us.P99) > 0 && m.Name != "nginx" && m.Name != "reverseproxy" {
+		if len(us.P99) > 0 {
 			most := 0.0
 			if c.crowd { // the median, too: that of a few requests is the steadier one
 				c.beside("p50, hauberk / "+m.Name, us.P50, m.P50, 0)
@@ -106,16 +123,10 @@ func (c *cell) judge() {
 }
 
 func (c *cell) judgeMemory(us *measured) {
-	switch c.Job {
-	case "idle-100":
-		c.absolute("anonymous MB", us.Anonymous, 15, mb)
-		c.absolute("resident MB", us.Resident, 32, mb)
-	case "idle-10000":
-		c.absolute("resident MB", us.Resident, 80, mb)
-	case "held":
-		c.absolute("KB per connection", us.PerConnection, 3, kb)
-	case "held-mtls", "held-tcp-mtls2":
-		c.absolute("KB per connection", us.PerConnection, 12, kb)
+	for _, b := range memoryBars {
+		if slices.Contains(b.jobs, c.Job) {
+			c.absolute(b.what, b.of(us), b.most, b.unit)
+		}
 	}
 	for _, m := range c.Contenders {
 		if m == us {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -18,6 +19,9 @@ func TestEveryGoalNamesAJob(t *testing.T) {
 	for j := range p99Bars {
 		names = append(names, j)
 	}
+	for _, b := range memoryBars {
+		names = append(names, b.jobs...)
+	}
 	for _, n := range names {
 		if _, err := jobNamed(n); err != nil {
 			t.Error(err)
@@ -34,10 +38,26 @@ func TestStandardMeasuresEveryGoal(t *testing.T) {
 	for _, b := range cpuBars {
 		for _, job := range b.jobs {
 			if !slices.ContainsFunc(list, func(s setting) bool {
-				return s.job.name == job && (b.conns == 0 || s.conns == b.conns) && strings.Contains(s.job.contenders, b.other)
+				return s.job.name == job && (b.conns == 0 || s.conns == b.conns) && s.job.cannot(b.other) == ""
 			}) {
 				t.Errorf("nothing measures %s beside %s at %d connections", job, b.other, b.conns)
 			}
+		}
+	}
+	for _, n := range []int{4, 64} {
+		for job := range p99Bars {
+			if !slices.ContainsFunc(list, func(s setting) bool { return s.job.name == job && s.conns == n && s.job.cannot("envoy") == "" }) {
+				t.Errorf("nothing measures the latency of %s beside Envoy at %d connections", job, n)
+			}
+		}
+	}
+	absolute := slices.Collect(maps.Keys(allocBars))
+	for _, b := range memoryBars {
+		absolute = append(absolute, b.jobs...)
+	}
+	for _, job := range absolute {
+		if !slices.ContainsFunc(list, func(s setting) bool { return s.job.name == job && !s.bare }) {
+			t.Errorf("nothing measures the goal of %s", job)
 		}
 	}
 	if full, err := fullSettings(); err != nil || len(full) < 80 {
@@ -65,6 +85,31 @@ func TestJudge(t *testing.T) {
 		got := x.cell.missed()
 		if x.want == "" && len(got) > 0 || x.want != "" && (len(got) != 1 || !strings.Contains(got[0], x.want)) {
 			t.Errorf("%s: missed %q, want %q", name, got, x.want)
+		}
+	}
+}
+
+// TestLatencyIsShownBesideAll: it is held to a goal beside Envoy alone, and there in the jobs
+// of HTTP/2 and gRPC.
+func TestLatencyIsShownBesideAll(t *testing.T) {
+	one := []float64{1}
+	for job, goals := range map[string]int{"grpc": 1, "mtls2-h2": 1, "mtls2": 0, "tcp-mtls2": 0} {
+		c := cell{Job: job, Connections: 1, Features: true}
+		for _, x := range contenders() {
+			c.Contenders = append(c.Contenders, &measured{Name: x.name, CPU: one, P99: one, Allocs: one})
+		}
+		c.judge()
+		shown, held := 0, 0
+		for _, v := range c.Verdicts {
+			if strings.HasPrefix(v.What, "p99, ") {
+				shown++
+				if v.Most > 0 {
+					held++
+				}
+			}
+		}
+		if shown != len(contenders())-1 || held != goals {
+			t.Errorf("%s: %d shown, %d of them held to a goal: %v", job, shown, held, c.Verdicts)
 		}
 	}
 }

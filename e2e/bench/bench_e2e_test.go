@@ -11,22 +11,49 @@ import (
 	"time"
 )
 
-// TestEachContenderDoesTheJob: every job, with every peer, is answered by the
-// origin through all hops, and costs something. The figures mean nothing here.
-func TestEachContenderDoesTheJob(t *testing.T) {
+// itself, when it is set, has this test be the program: that runs itself, too.
+const itself = "HAUBERK_BENCH_ITSELF"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(itself) != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// testBench finds the programs, and makes the certificates.
+func testBench(t *testing.T) *bench {
+	t.Helper()
 	bin := os.Getenv("HAUBERK_BIN")
 	if bin == "" {
 		t.Fatal("HAUBERK_BIN is not set: run `make e2e`")
 	}
 	t.Setenv("HAUBERK_SIDECAR", filepath.Join(bin, "hauberk-sidecar"))
-	b := &bench{rounds: 1, starts: 1, warm: 50 * time.Millisecond, time: 100 * time.Millisecond, open: 100 * time.Millisecond, settle: 200 * time.Millisecond, noise: 1, quiet: true,
-		dir: t.TempDir(), without: []string{"reverseproxy"}} // it is the test program here
+	b := &bench{rounds: 1, starts: 1, warm: 50 * time.Millisecond, time: 100 * time.Millisecond, open: 100 * time.Millisecond, settle: 200 * time.Millisecond, noise: 1, quiet: true, dir: t.TempDir()}
 	if err := b.peers(); err != nil {
 		t.Fatal(err)
 	}
 	if err := writeCerts(b.dir); err != nil {
 		t.Fatal(err)
 	}
+	t.Setenv(itself, "1")
+	var err error
+	if b.guard, err = startGuard(b.dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.guard.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+// TestEachContenderDoesTheJob: every job, with every peer, is answered by the
+// origin through all hops, and costs something. The figures mean nothing here.
+func TestEachContenderDoesTheJob(t *testing.T) {
+	b := testBench(t)
 	var names []string
 	for _, j := range jobs() {
 		names = append(names, j.name)
@@ -56,8 +83,16 @@ func (c *cell) check(t *testing.T, s setting) {
 	t.Helper()
 	var out strings.Builder
 	c.print(&out)
-	want := strings.Fields(s.job.contenders)
-	want = slices.DeleteFunc(want, func(n string) bool { return n == "reverseproxy" })
+	var want []string
+	for _, x := range contenders() {
+		if why := s.job.cannot(x.name); why != "" {
+			if !strings.Contains(out.String(), x.name+": left out: "+why) {
+				t.Errorf("%s: nothing says why %s is left out\n%s", c.Job, x.name, &out)
+			}
+		} else if x.name != "before" {
+			want = append(want, x.name)
+		}
+	}
 	if why, ok := c.Unsupported["hauberk"]; ok {
 		if !strings.Contains(why, "HTTP/2") || !strings.Contains(out.String(), "hauberk: not supported: ") {
 			t.Errorf("%s: hauberk does not do it: %s\n%s", c.Job, why, &out)

@@ -85,7 +85,7 @@ func (b *bench) clientTLS() (*tls.Config, error) {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca)
-	return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: "api.bench", NextProtos: []string{"http/1.1"}, Certificates: []tls.Certificate{cert}}, nil
+	return &tls.Config{MinVersion: tls.VersionTLS13, CurvePreferences: []tls.CurveID{tls.X25519}, RootCAs: roots, ServerName: "api.bench", NextProtos: []string{"http/1.1"}, Certificates: []tls.Certificate{cert}}, nil
 }
 
 func writePEM(path string, blocks ...*pem.Block) error {

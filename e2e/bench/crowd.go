@@ -21,8 +21,8 @@ const large = 4 << 20
 // does not count, and they leave the CPU to others now and then, as a host elsewhere would.
 func startCrowdHTTP1(bodySize int) (*origin, error) {
 	head := "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n"
-	answer := fmt.Appendf(nil, head+"%s", bodySize, bytes.Repeat([]byte("x"), bodySize))
-	download := fmt.Appendf(nil, head+"%s", large, bytes.Repeat([]byte("x"), large))
+	answer := fmt.Appendf(nil, head+"%s", bodySize, bodyOf(bodySize))
+	download := fmt.Appendf(nil, head+"%s", large, bodyOf(large))
 	return startOrigin(func(o *origin, c net.Conn) {
 		r := bufio.NewReaderSize(c, 4096)
 		var share fair.Share

@@ -13,8 +13,8 @@ func yamlAddress(addr string) string {
 	return fmt.Sprintf("{socket_address: {address: %s, port_value: %s}}", host, port)
 }
 
-// tlsContext of an Envoy file: own certificate, the peer's by CA and SPIFFE ID.
-func tlsContext(b *bench, h hop, l leg, kind, more string) string {
+// tlsContext of an Envoy file: own certificate, the peer's by CA and SPIFFE ID, no session resumed.
+func tlsContext(b *bench, h hop, l leg, kind string, more ...string) string {
 	alpn := "\n          alpn_protocols: [" + alpnOf(l) + "]"
 	if l.proto == tcp {
 		alpn = ""
@@ -28,12 +28,12 @@ func tlsContext(b *bench, h hop, l leg, kind, more string) string {
         "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.%s
         %s
         common_tls_context:%s
-          tls_params: {tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_3}
+          tls_params: {tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_3, ecdh_curves: [%s]}
           tls_certificates: [{certificate_chain: {filename: %s}, private_key: {filename: %s}}]
           validation_context:
             trusted_ca: {filename: %s}
             match_typed_subject_alt_names: [{san_type: URI, matcher: {exact: "%s"}}]`,
-		kind, more, alpn, b.file(h.name+".crt"), b.file(h.name+".key"), b.file("ca.crt"), h.peer)
+		kind, strings.Join(more, "\n        "), alpn, keyExchange, b.file(h.name+".crt"), b.file(h.name+".key"), b.file("ca.crt"), h.peer)
 }
 
 func alpnOf(l leg) string {
@@ -68,10 +68,10 @@ func rbacPolicies(h hop, any string) string {
 func envoyFile(b *bench, h hop) string {
 	downstream, upstream := "", ""
 	if h.in.mtls {
-		downstream = "\n      transport_socket:" + strings.ReplaceAll(tlsContext(b, h, h.in, "DownstreamTlsContext", "require_client_certificate: true"), "\n      ", "\n        ")
+		downstream = "\n      transport_socket:" + strings.ReplaceAll(tlsContext(b, h, h.in, "DownstreamTlsContext", "require_client_certificate: true", "disable_stateless_session_resumption: true", "disable_stateful_session_resumption: true"), "\n      ", "\n        ")
 	}
 	if h.out.mtls {
-		upstream = "\n    transport_socket:" + tlsContext(b, h, h.out, "UpstreamTlsContext", "sni: api.bench")
+		upstream = "\n    transport_socket:" + tlsContext(b, h, h.out, "UpstreamTlsContext", "sni: api.bench", "max_session_keys: 0")
 	}
 	filters := envoyHTTP(h)
 	if h.in.proto == tcp {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -40,49 +42,73 @@ type slot struct {
 type h2Client struct {
 	*h2Side
 	load    h2Load
-	message []byte
-	body    int
+	message []byte // what is sent of gRPC; an answer is the same, and otherwise a body
 	next    uint32
 	block   []byte // the request's header block, once it does not change any more
 	sent    int
-	busy    int
-	stop    bool
-	first   chan struct{} // closed by the first that is done, or by the end
+	slots   []*slot
+	busy    int           // exchanges under way
+	again   bool          // the next exchange of a slot follows the one before
+	stop    bool          // none does, any more
+	idle    chan struct{} // closed when nothing is under way, nil when nobody waits for it
 
 	done func(s *slot)
 }
 
-// awaitFirst waits until something has come back, so that the handshakes behind
-// the connection are over.
-func (c *h2Client) awaitFirst() { <-c.first }
+// begin starts an exchange on every slot; if they are to go on, the next follow.
+func (c *h2Client) begin(again bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.again = again
+	for _, s := range c.slots {
+		c.send(s)
+	}
+	_ = c.flush() // the reader tells of an error
+}
 
-func (c *h2Client) noteFirst() {
-	select {
-	case <-c.first:
-	default:
-		close(c.first)
+// rest returns when nothing is under way.
+func (c *h2Client) rest() {
+	c.mu.Lock()
+	idle := make(chan struct{})
+	c.idle = idle
+	c.noteIdle()
+	c.mu.Unlock()
+	<-idle
+}
+
+// noteIdle tells who waits. mu is held.
+func (c *h2Client) noteIdle() {
+	if c.busy == 0 && c.idle != nil {
+		close(c.idle)
+		c.idle = nil
 	}
 }
 
-func (l h2Load) connect(t target, done func(*slot)) (*h2Client, error) {
+func (l h2Load) connect(t target, streams int, done func(*slot)) (*h2Client, error) {
 	c, err := net.Dial("tcp", t.addr)
 	if err != nil {
 		return nil, err
 	}
-	x := &h2Client{h2Side: newH2Side(c), load: l, body: t.body, next: 1, done: done, first: make(chan struct{})}
+	x := &h2Client{h2Side: newH2Side(c), load: l, message: bodyOf(t.body), next: 1, done: done}
+	for range streams {
+		x.slots = append(x.slots, &slot{})
+	}
 	if l.grpc {
 		x.message = grpcMessage(t.body)
 	}
 	x.out.WriteString(h2.ClientPreface)
-	if err := x.begin(h2.Setting{ID: h2.SettingEnablePush}); err != nil {
+	if err := x.h2Side.begin(h2.Setting{ID: h2.SettingEnablePush}); err != nil {
 		c.Close()
 		return nil, err
 	}
 	return x, nil
 }
 
-// send begins the slot's next request or message. mu is held.
+// send begins the slot's next request or message; after the end it does nothing. mu is held.
 func (c *h2Client) send(s *slot) {
+	if c.stop {
+		return
+	}
 	c.busy++
 	if s.st == nil || !c.load.stream {
 		s.st = &h2Stream{id: c.next, window: c.initial, slot: s}
@@ -132,9 +158,12 @@ func (c *h2Client) headers(st *h2Stream, name, value string) {
 func (c *h2Client) headersEnd(id uint32, end bool) error { return c.ended(c.streams[id], end) }
 
 func (c *h2Client) data(st *h2Stream, p []byte, end bool) error {
+	if st.got+len(p) > len(c.message) || !bytes.Equal(p, c.message[st.got:][:len(p)]) {
+		return errNotTheOrigins
+	}
 	st.got += len(p)
 	if c.load.stream && st.got >= len(c.message) {
-		st.got -= len(c.message)
+		st.got = 0
 		c.complete(st)
 	}
 	return c.ended(st, end)
@@ -149,17 +178,13 @@ func (c *h2Client) ended(st *h2Stream, end bool) error {
 		return nil
 	}
 	delete(c.streams, st.id)
-	want := c.body
-	if c.load.grpc {
-		want = len(c.message)
-	}
 	switch {
 	case c.load.stream:
 		return fmt.Errorf("the stream ended with grpc-status %q", st.grpcStatus)
 	case c.load.grpc && st.grpcStatus != "0":
 		return fmt.Errorf("grpc-status %q", st.grpcStatus)
-	case st.got != want:
-		return fmt.Errorf("%d bytes, want %d", st.got, want)
+	case st.got != len(c.message):
+		return fmt.Errorf("%d bytes, want %d", st.got, len(c.message))
 	}
 	c.complete(st)
 	return nil
@@ -169,7 +194,10 @@ func (c *h2Client) ended(st *h2Stream, end bool) error {
 func (c *h2Client) complete(st *h2Stream) {
 	c.busy--
 	c.done(st.slot)
-	c.noteFirst()
+	if c.again {
+		c.send(st.slot)
+	}
+	c.noteIdle()
 }
 
 func (c *h2Client) reset(_ *h2Stream, code h2.ErrCode) error {
@@ -189,11 +217,11 @@ func (c *h2Client) finish() {
 // each connects, and runs a reader for each connection until all are over.
 func (l h2Load) each(t target, n int, done func(*h2Client, *slot), drive func([]*h2Client)) (*failures, error) {
 	var failed failures
-	conns, _ := h2Conns(n)
+	conns, streams := h2Conns(n)
 	var all []*h2Client
 	for range conns {
 		var c *h2Client
-		c, err := l.connect(t, func(s *slot) { done(c, s) })
+		c, err := l.connect(t, streams, func(s *slot) { done(c, s) })
 		if err != nil {
 			return nil, err
 		}
@@ -206,11 +234,11 @@ func (l h2Load) each(t target, n int, done func(*h2Client, *slot), drive func([]
 			if err := c.run(c); err != nil {
 				c.mu.Lock()
 				defer c.mu.Unlock()
-				c.noteFirst()
 				if !c.over() {
 					failed.add(err)
 				}
 				c.stop, c.busy = true, 0
+				c.noteIdle()
 			}
 		})
 	}
@@ -220,35 +248,16 @@ func (l h2Load) each(t target, n int, done func(*h2Client, *slot), drive func([]
 }
 
 func (l h2Load) closed(t target, n int, warm, d time.Duration, measure func(begin bool)) (*result, error) {
-	var counted atomic.Int64
-	var counting atomic.Bool
-	_, streams := h2Conns(n)
-	r := &result{}
-	failed, err := l.each(t, n, func(c *h2Client, s *slot) {
-		if counting.Load() {
-			counted.Add(1)
-		}
-		if !c.stop {
-			c.send(s)
-		}
-	}, func(all []*h2Client) {
-		for _, c := range all {
-			c.mu.Lock()
-			for range streams {
-				c.send(&slot{})
-			}
-			_ = c.flush() // the reader tells of an error
-			c.mu.Unlock()
-		}
-		for _, c := range all {
-			c.awaitFirst()
-		}
-		time.Sleep(warm)
+	var done atomic.Int64
+	var r *result
+	failed, err := l.each(t, n, func(*h2Client, *slot) { done.Add(1) }, func(all []*h2Client) {
+		busyFor(all, 0) // the handshakes behind the connections
+		busyFor(all, warm)
 		measure(true)
-		counting.Store(true)
-		began := time.Now()
-		time.Sleep(d)
-		r.took = time.Since(began)
+		done.Store(0)
+		took := busyFor(all, d)
+		r = &result{done: done.Load(), took: took}
+		measure(false)
 		for _, c := range all {
 			c.finish()
 		}
@@ -256,9 +265,26 @@ func (l h2Load) closed(t target, n int, warm, d time.Duration, measure func(begi
 	if err != nil {
 		return nil, err
 	}
-	measure(false)
-	r.done = counted.Load()
 	return failed.into(r), nil
+}
+
+// busyFor has one exchange follow the other on every slot for d, one at least, and
+// returns when the last are over.
+func busyFor(all []*h2Client, d time.Duration) (took time.Duration) {
+	began := time.Now()
+	for _, c := range all {
+		c.begin(d > 0)
+	}
+	time.Sleep(d)
+	for _, c := range all {
+		c.mu.Lock()
+		c.again = false
+		c.mu.Unlock()
+	}
+	for _, c := range all {
+		c.rest()
+	}
+	return time.Since(began)
 }
 
 func (l h2Load) open(t target, n int, rate float64, d time.Duration) (*result, error) {
@@ -277,16 +303,7 @@ func (l h2Load) open(t target, n int, rate float64, d time.Duration) (*result, e
 		for _, c := range all {
 			free[c] = make(chan *slot, streams)
 		}
-		for _, c := range all {
-			c.mu.Lock()
-			c.send(&slot{due: time.Now()}) // it joins the free ones
-			_ = c.flush()
-			c.mu.Unlock()
-			c.awaitFirst()
-			for range streams - 1 {
-				free[c] <- &slot{}
-			}
-		}
+		busyFor(all, 0) // opens the streams; then all slots are free
 		mu.Lock()
 		clear(seen)
 		s = newSchedule(rate, d)
@@ -328,8 +345,8 @@ func (l h2Load) paced(c *h2Client, s *schedule, free <-chan *slot) error {
 		var x *slot
 		select {
 		case x = <-free:
-		case <-time.After(5 * time.Second): // nothing comes back any more
-			return nil
+		case <-time.After(5 * time.Second):
+			return errors.New("nothing came back for 5 s")
 		}
 		x.due = due
 		c.mu.Lock()

@@ -7,8 +7,9 @@ import (
 )
 
 // cipherSuite is the one that Hauberk's and Envoy's hops agree on by themselves. OpenSSL's would
-// agree on AES with 256 bits.
-const cipherSuite = "TLS_AES_128_GCM_SHA256"
+// agree on AES with 256 bits. The key exchange is the one that all of them have: without more
+// words Hauberk's hops would agree on a post-quantum hybrid, which older peers do not know.
+const cipherSuite, keyExchange = "TLS_AES_128_GCM_SHA256", "X25519"
 
 // haproxyFile is HAProxy bare and at its best: no log, connections to the server
 // always reused, bytes spliced where there is no TLS.
@@ -16,10 +17,10 @@ func haproxyFile(b *bench, h hop) (string, error) {
 	routes, err := haproxyRoutes(b, h)
 	in, out, mode := haproxyProto(h.in), haproxyProto(h.out), "http\n  http-reuse always"
 	if h.in.mtls {
-		in = fmt.Sprintf(" ssl crt %s ca-file %s verify required ssl-min-ver TLSv1.3 ciphersuites %s", b.file(h.name+".pem"), b.file("ca.crt"), cipherSuite) + haproxyALPN(h.in)
+		in = fmt.Sprintf(" ssl crt %s ca-file %s verify required ssl-min-ver TLSv1.3 no-tls-tickets ciphersuites %s curves %s", b.file(h.name+".pem"), b.file("ca.crt"), cipherSuite, keyExchange) + haproxyALPN(h.in)
 	}
 	if h.out.mtls {
-		out = fmt.Sprintf(" ssl crt %s ca-file %s verify required sni str(api.bench) ssl-min-ver TLSv1.3 ciphersuites %s", b.file(h.name+".pem"), b.file("ca.crt"), cipherSuite) + haproxyALPN(h.out)
+		out = fmt.Sprintf(" ssl crt %s ca-file %s verify required sni str(api.bench) no-ssl-reuse ssl-min-ver TLSv1.3 ciphersuites %s", b.file(h.name+".pem"), b.file("ca.crt"), cipherSuite) + haproxyALPN(h.out)
 	}
 	if h.in.proto == tcp {
 		mode = "tcp\n  option splice-auto"
@@ -35,6 +36,7 @@ func haproxyFile(b *bench, h hop) (string, error) {
 	return fmt.Sprintf(`global
   maxconn 4000
   nbthread 1
+  tune.ssl.cachesize 0
 defaults
   mode %s
   timeout connect 5s
@@ -47,6 +49,17 @@ frontend in
   server next %s%s%s
 %s`, mode, h.listen, in, routes, h.upstream, out, pool, more.String()), err
 }
+
+// noTickets is a configuration of OpenSSL with which a server gives none: HAProxy's
+// no-tls-tickets has them refer to its cache instead.
+const noTickets = `openssl_conf = all
+[all]
+ssl_conf = ssl
+[ssl]
+system_default = default
+[default]
+NumTickets = 0
+`
 
 // haproxyRoutes chooses the backend by one look into a map, which is how HAProxy
 // has many routes.

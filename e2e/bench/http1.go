@@ -17,7 +17,7 @@ const request = "GET /bench HTTP/1.1\r\nHost: api.bench\r\nUser-Agent: bench/1.0
 
 // startHTTP1 answers every request with the same body.
 func startHTTP1(bodySize int) (*origin, error) {
-	answer := fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s", bodySize, bytes.Repeat([]byte("x"), bodySize))
+	answer := fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s", bodySize, bodyOf(bodySize))
 	return startOrigin(func(o *origin, c net.Conn) {
 		r := bufio.NewReaderSize(c, 4096)
 		for {
@@ -46,7 +46,7 @@ func (h1Load) dial(t target) (lane, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &h1Lane{c, bufio.NewReaderSize(c, 8192), t.body}, nil
+	return &h1Lane{c, bufio.NewReaderSize(c, 8192), bodyOf(t.body)}, nil
 }
 
 func (l h1Load) closed(t target, n int, warm, d time.Duration, measure func(begin bool)) (*result, error) {
@@ -60,8 +60,11 @@ func (l h1Load) open(t target, n int, rate float64, d time.Duration) (*result, e
 type h1Lane struct {
 	net.Conn
 	r    *bufio.Reader
-	body int
+	body []byte
 }
+
+// bodyOf is what origins answer with.
+func bodyOf(size int) []byte { return bytes.Repeat([]byte("x"), size) }
 
 var contentLength = []byte("content-length:")
 
@@ -91,9 +94,21 @@ func (l *h1Lane) exchange() error {
 			}
 		}
 	}
-	if length != l.body {
-		return errors.New("the body is not the origin's")
+	if length != len(l.body) {
+		return fmt.Errorf("a body of %d bytes, want %d", length, len(l.body))
 	}
-	_, err = l.r.Discard(length)
-	return err
+	for rest := l.body; len(rest) > 0; {
+		got, err := l.r.Peek(min(len(rest), l.r.Size()))
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(got, rest[:len(got)]) {
+			return errNotTheOrigins
+		}
+		rest = rest[len(got):]
+		_, _ = l.r.Discard(len(got))
+	}
+	return nil
 }
+
+var errNotTheOrigins = errors.New("the answer is not the origin's")

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -247,7 +248,7 @@ func (s *h2Side) writeHeaders(id uint32, end bool, pairs ...string) {
 
 // grpcMessage is a message of n bytes with its prefix.
 func grpcMessage(n int) []byte {
-	return append([]byte{0, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}, bytes.Repeat([]byte("x"), n)...)
+	return append([]byte{0, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}, bodyOf(n)...)
 }
 
 // startGRPC answers a unary call with a message, and echoes the messages of a stream.
@@ -287,9 +288,17 @@ func (g *grpcServer) headersEnd(id uint32, end bool) error {
 
 func (g *grpcServer) data(st *h2Stream, p []byte, end bool) error {
 	stream := st.status == streamPath
-	for st.got += len(p); st.got >= len(g.message); st.got -= len(g.message) {
-		g.served.Add(1)
-		st.queue = append(st.queue, g.message...)
+	for len(p) > 0 {
+		part := p[:min(len(p), len(g.message)-st.got)]
+		if !bytes.Equal(part, g.message[st.got:][:len(part)]) {
+			return errors.New("a message is not the client's")
+		}
+		p = p[len(part):]
+		if st.got += len(part); st.got == len(g.message) {
+			st.got = 0
+			g.served.Add(1)
+			st.queue = append(st.queue, g.message...)
+		}
 	}
 	if stream && !end {
 		g.send(st)

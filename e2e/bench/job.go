@@ -24,7 +24,6 @@ type job struct {
 	measured    int    // how many of the hops are measured, from the load on
 	load        load
 	origin      func(bodySize int) (*origin, error)
-	contenders  string
 	extra       extra // configuration that is loaded and not used
 	noTimeout   bool  // streams outlast every route timeout
 	memory      *memoryJob
@@ -40,12 +39,6 @@ type leg struct {
 
 // extra is configuration beside that of the job.
 type extra struct{ clusters, routes int }
-
-const (
-	everyone = "hauberk haproxy envoy nginx reverseproxy"
-	servers  = "hauberk haproxy envoy nginx"
-	proxies  = "hauberk haproxy envoy"
-)
 
 func plainLegs(p ...proto) []leg {
 	var out []leg
@@ -64,28 +57,28 @@ func jobs() []job {
 	get, echo := h1Load{}, tcpLoad{}
 	unary, stream := h2Load{grpc: true}, h2Load{grpc: true, stream: true}
 	return []job{
-		{name: "plain", about: "HTTP/1", unit: "request", legs: plainLegs(http1, http1), load: get, origin: startHTTP1, contenders: everyone},
-		{name: "mtls1", about: "HTTP/1, one hop, mTLS to an HAProxy that is not measured", unit: "request", legs: twoHops(http1, http1, http1), measured: 1, load: get, origin: startHTTP1, contenders: servers},
-		{name: "mtls2", about: "HTTP/1, two hops, mTLS between", unit: "request", legs: twoHops(http1, http1, http1), load: get, origin: startHTTP1, contenders: servers},
-		{name: "mtls2-h2", about: "HTTP/1, two hops, mTLS with HTTP/2 between", unit: "request", legs: twoHops(http1, http2, http1), load: get, origin: startHTTP1, contenders: proxies},
-		{name: "h2-h1", about: "HTTP/2 in, HTTP/1 out", unit: "request", legs: plainLegs(http2, http1), load: h2Load{}, origin: startHTTP1, contenders: everyone},
-		{name: "grpc", about: "gRPC unary, two hops, mTLS between, HTTP/2 end to end", unit: "call", legs: twoHops(http2, http2, http2), load: unary, origin: startGRPC, contenders: proxies},
-		{name: "grpc-stream", about: "gRPC messages to and fro on held streams, two hops, mTLS between", unit: "message", legs: twoHops(http2, http2, http2), load: stream, origin: startGRPC, contenders: proxies, noTimeout: true},
-		{name: "tcp", about: "TCP, a message and its echo", unit: "message", legs: plainLegs(tcp, tcp), load: echo, origin: startEcho, contenders: proxies},
-		{name: "tcp-mtls2", about: "TCP, a message and its echo, two hops, mTLS between", unit: "message", legs: twoHops(tcp, tcp, tcp), load: echo, origin: startEcho, contenders: proxies},
-		{name: "bulk", about: "TCP, download", unit: "GB", legs: plainLegs(tcp, tcp), load: bulkLoad{}, origin: startSource, contenders: proxies, fixed: 4},
-		{name: "bulk-mtls2", about: "TCP, download, two hops, mTLS between", unit: "GB", legs: twoHops(tcp, tcp, tcp), load: bulkLoad{}, origin: startSource, contenders: proxies, fixed: 4},
-		{name: "connect", about: "HTTP/1, a new connection for each request", unit: "request", legs: plainLegs(http1, http1), load: fresh{get}, origin: startHTTP1, contenders: everyone},
-		{name: "connect-tcp-mtls2", about: "TCP, a new connection for each message, two hops, mTLS between", unit: "connection", legs: twoHops(tcp, tcp, tcp), load: fresh{echo}, origin: startEcho, contenders: proxies},
-		{name: "handshake", about: "HTTP/1 over mTLS in, a full handshake for each request", unit: "handshake", legs: []leg{{http1, true}, {http1, false}}, load: fresh{get}, origin: startHTTP1, contenders: servers},
-		{name: "loaded", about: "HTTP/1 with 1,000 clusters and 10,000 routes loaded", unit: "request", legs: plainLegs(http1, http1), load: get, origin: startHTTP1, contenders: servers, extra: extra{1000, 10000}},
-		{name: "beside-downloads", about: "HTTP/1, one client beside others that download without a pause", unit: "request", legs: plainLegs(http1, http1), load: crowdLoad{}, origin: startCrowdHTTP1, contenders: servers, crowd: true, fixed: 32},
+		{name: "plain", about: "HTTP/1", unit: "request", legs: plainLegs(http1, http1), load: get, origin: startHTTP1},
+		{name: "mtls1", about: "HTTP/1, one hop, mTLS to an HAProxy that is not measured", unit: "request", legs: twoHops(http1, http1, http1), measured: 1, load: get, origin: startHTTP1},
+		{name: "mtls2", about: "HTTP/1, two hops, mTLS between", unit: "request", legs: twoHops(http1, http1, http1), load: get, origin: startHTTP1},
+		{name: "mtls2-h2", about: "HTTP/1, two hops, mTLS with HTTP/2 between", unit: "request", legs: twoHops(http1, http2, http1), load: get, origin: startHTTP1},
+		{name: "h2-h1", about: "HTTP/2 in, HTTP/1 out", unit: "request", legs: plainLegs(http2, http1), load: h2Load{}, origin: startHTTP1},
+		{name: "grpc", about: "gRPC unary, two hops, mTLS between, HTTP/2 end to end", unit: "call", legs: twoHops(http2, http2, http2), load: unary, origin: startGRPC},
+		{name: "grpc-stream", about: "gRPC messages to and fro on held streams, two hops, mTLS between", unit: "message", legs: twoHops(http2, http2, http2), load: stream, origin: startGRPC, noTimeout: true},
+		{name: "tcp", about: "TCP, a message and its echo", unit: "message", legs: plainLegs(tcp, tcp), load: echo, origin: startEcho},
+		{name: "tcp-mtls2", about: "TCP, a message and its echo, two hops, mTLS between", unit: "message", legs: twoHops(tcp, tcp, tcp), load: echo, origin: startEcho},
+		{name: "bulk", about: "TCP, download", unit: "GB", legs: plainLegs(tcp, tcp), load: bulkLoad{}, origin: startSource, fixed: 4},
+		{name: "bulk-mtls2", about: "TCP, download, two hops, mTLS between", unit: "GB", legs: twoHops(tcp, tcp, tcp), load: bulkLoad{}, origin: startSource, fixed: 4},
+		{name: "connect", about: "HTTP/1, a new connection for each request", unit: "request", legs: plainLegs(http1, http1), load: fresh{get}, origin: startHTTP1},
+		{name: "connect-tcp-mtls2", about: "TCP, a new connection for each message, two hops, mTLS between", unit: "connection", legs: twoHops(tcp, tcp, tcp), load: fresh{echo}, origin: startEcho},
+		{name: "handshake", about: "HTTP/1 over mTLS in, a full handshake for each request", unit: "handshake", legs: []leg{{http1, true}, {http1, false}}, load: fresh{get}, origin: startHTTP1},
+		{name: "loaded", about: "HTTP/1 with 1,000 clusters and 10,000 routes loaded", unit: "request", legs: plainLegs(http1, http1), load: get, origin: startHTTP1, extra: extra{1000, 10000}},
+		{name: "beside-downloads", about: "HTTP/1, one client beside others that download without a pause", unit: "request", legs: plainLegs(http1, http1), load: crowdLoad{}, origin: startCrowdHTTP1, crowd: true, fixed: 32},
 
-		{name: "idle-100", about: "memory, idle with 100 clusters", legs: plainLegs(http1, http1), origin: startHTTP1, contenders: servers, extra: extra{100, 100}, memory: &memoryJob{}},
-		{name: "idle-10000", about: "memory, idle with 10,000 clusters and routes", legs: plainLegs(http1, http1), origin: startHTTP1, contenders: servers, extra: extra{10000, 10000}, memory: &memoryJob{}},
-		{name: "held", about: "memory of an idle HTTP/1 connection after a 1 KB answer", legs: plainLegs(http1, http1), load: get, origin: startHTTP1, contenders: everyone, memory: &memoryJob{conns: 1000}},
-		{name: "held-mtls", about: "memory of an idle mTLS HTTP/1 connection after a 1 KB answer", legs: []leg{{http1, true}, {http1, false}}, load: get, origin: startHTTP1, contenders: servers, memory: &memoryJob{conns: 1000}},
-		{name: "held-tcp-mtls2", about: "memory of an idle TCP connection after a 1 KB message, two hops, mTLS between", legs: twoHops(tcp, tcp, tcp), load: echo, origin: startEcho, contenders: proxies, memory: &memoryJob{conns: 1000}},
+		{name: "idle-100", about: "memory, idle with 100 clusters", legs: plainLegs(http1, http1), origin: startHTTP1, extra: extra{100, 100}, memory: &memoryJob{}},
+		{name: "idle-10000", about: "memory, idle with 10,000 clusters and routes", legs: plainLegs(http1, http1), origin: startHTTP1, extra: extra{10000, 10000}, memory: &memoryJob{}},
+		{name: "held", about: "memory of an idle HTTP/1 connection after a 1 KB answer", legs: plainLegs(http1, http1), load: get, origin: startHTTP1, memory: &memoryJob{conns: 1000}},
+		{name: "held-mtls", about: "memory of an idle mTLS HTTP/1 connection after a 1 KB answer", legs: []leg{{http1, true}, {http1, false}}, load: get, origin: startHTTP1, memory: &memoryJob{conns: 1000}},
+		{name: "held-tcp-mtls2", about: "memory of an idle TCP connection after a 1 KB message, two hops, mTLS between", legs: twoHops(tcp, tcp, tcp), load: echo, origin: startEcho, memory: &memoryJob{conns: 1000}},
 	}
 }
 
@@ -147,7 +140,7 @@ var standard = []struct {
 	conns []int
 }{
 	{"plain mtls2 mtls2-h2 grpc grpc-stream", []int{4, 64}},
-	{"tcp-mtls2 connect-tcp-mtls2 bulk-mtls2 idle-100 idle-10000 held held-mtls held-tcp-mtls2", []int{64}},
+	{"mtls1 tcp-mtls2 connect-tcp-mtls2 bulk-mtls2 idle-100 idle-10000 held held-mtls held-tcp-mtls2", []int{64}},
 }
 
 func standardSettings() (out []setting, err error) {

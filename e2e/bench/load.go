@@ -33,7 +33,9 @@ func (t target) dial() (net.Conn, error) {
 // load is a way to keep a target busy.
 type load interface {
 	// closed keeps n units of concurrency busy for d after a warm-up, and calls
-	// measure when the time begins and when every answer has come.
+	// measure before and after. Nothing is under way at either moment: what of an
+	// exchange was paid for outside of the two would make the slow ones cheap, of
+	// which so many are under way beside so few that are done.
 	closed(t target, n int, warm, d time.Duration, measure func(begin bool)) (*result, error)
 	// open sends at a fixed rate. A latency counts from when the request was due, so
 	// that a contender that stalls does not hide it.
@@ -120,10 +122,23 @@ func closedLanes(d dialer, t target, n int, warm, each time.Duration, measure fu
 		return nil, err
 	}
 	defer closeAll(lanes)
-	var counted atomic.Int64
-	var stop, counting atomic.Bool
+	if r := busyLanes(lanes, warm); r.failed > 0 {
+		return r, nil
+	}
+	measure(true)
+	r := busyLanes(lanes, each)
+	measure(false)
+	return r, nil
+}
+
+// busyLanes has one exchange follow the other on every lane for d, and returns when
+// the last are over: they count, and so does their time.
+func busyLanes(lanes []lane, d time.Duration) *result {
+	var done atomic.Int64
+	var stop atomic.Bool
 	var failed failures
 	var wg sync.WaitGroup
+	began := time.Now()
 	for _, l := range lanes {
 		wg.Go(func() {
 			for !stop.Load() {
@@ -131,22 +146,14 @@ func closedLanes(d dialer, t target, n int, warm, each time.Duration, measure fu
 					failed.add(err)
 					return
 				}
-				if counting.Load() {
-					counted.Add(1)
-				}
+				done.Add(1)
 			}
 		})
 	}
-	time.Sleep(warm)
-	measure(true)
-	counting.Store(true)
-	began := time.Now()
-	time.Sleep(each)
+	time.Sleep(d)
 	stop.Store(true)
-	took := time.Since(began)
-	wg.Wait() // the last answers, which count
-	measure(false)
-	return failed.into(&result{done: counted.Load(), took: took}), nil
+	wg.Wait()
+	return failed.into(&result{done: done.Load(), took: time.Since(began)})
 }
 
 func openLanes(d dialer, t target, n int, rate float64, each time.Duration) (*result, error) {

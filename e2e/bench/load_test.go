@@ -1,7 +1,13 @@
 package main
 
 import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -18,6 +24,105 @@ func TestScheduleHasARequest(t *testing.T) {
 		}
 		if got != c.want {
 			t.Errorf("%g a second for 100 ms: %d requests, want %d", c.rate, got, c.want)
+		}
+	}
+}
+
+// TestOpenTime: slow contenders are asked for longer, not for ever.
+func TestOpenTime(t *testing.T) {
+	for rate, want := range map[float64]time.Duration{5000: 400, 500: 400, 250: 800, 125: 1600, 10: 1600} {
+		if got := openTime(400*time.Millisecond, rate); got != want*time.Millisecond {
+			t.Errorf("at %g a second: %v, want %d ms", rate, got, want)
+		}
+	}
+}
+
+// slowLane takes its time, and tells how many exchanges are under way.
+type slowLane struct {
+	underWay *atomic.Int64
+	wait     func()
+}
+
+func (l slowLane) dial(target) (lane, error) { return l, nil }
+func (l slowLane) Close() error              { return nil }
+func (l slowLane) exchange() error {
+	l.underWay.Add(1)
+	defer l.underWay.Add(-1)
+	l.wait()
+	return nil
+}
+
+// TestMeasuredExchangesAreWhole: the clocks are read when nothing is under way, and the rate
+// is of the time that all of what counts took.
+func TestMeasuredExchangesAreWhole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := slowLane{new(atomic.Int64), func() { time.Sleep(400 * time.Millisecond) }}
+		measured := 0
+		r, err := closedLanes(l, target{}, 3, time.Second, time.Second, func(bool) {
+			if n := l.underWay.Load(); n != 0 {
+				t.Errorf("%d exchanges are under way", n)
+			}
+			measured++
+		})
+		if err != nil || measured != 2 || r.done != 9 || r.took != 1200*time.Millisecond {
+			t.Errorf("%+v, %v, measured %d times", r, err, measured)
+		}
+	})
+}
+
+// TestEveryLoadChecksItsAnswers: one byte of an answer that is another is a failure.
+func TestEveryLoadChecksItsAnswers(t *testing.T) {
+	for name, x := range map[string]struct {
+		load   load
+		origin func(int) (*origin, error)
+	}{
+		"http1": {h1Load{}, startHTTP1}, "grpc": {h2Load{grpc: true}, startGRPC}, "grpc-stream": {h2Load{grpc: true, stream: true}, startGRPC},
+		"tcp": {tcpLoad{}, startEcho}, "bulk": {bulkLoad{}, startSource},
+	} {
+		for _, spoilt := range []bool{false, true} {
+			o, err := x.origin(20_000)
+			if err != nil {
+				t.Fatal(err)
+			}
+			relay, err := startOrigin(func(_ *origin, c net.Conn) { relay(c, o.ln.Addr().String(), spoilt) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := x.load.closed(target{addr: relay.ln.Addr().String(), body: 20_000}, 2, 0, 20*time.Millisecond, func(bool) {})
+			if err == nil && r.failed > 0 {
+				err = r.last
+			}
+			if spoilt && !errors.Is(err, errNotTheOrigins) || !spoilt && (err != nil || r.done == 0) {
+				t.Errorf("%s, spoilt: %t: %v", name, spoilt, err)
+			}
+			o.ln.Close()
+			relay.ln.Close()
+		}
+	}
+}
+
+// relay leads to an origin, and may change a byte of the bodies that come back.
+func relay(c net.Conn, addr string, spoilt bool) {
+	up, err := net.Dial("tcp", addr)
+	if err != nil {
+		return
+	}
+	defer up.Close()
+	go func() {
+		_, _ = io.Copy(up, c)
+		_ = up.Close()
+	}()
+	b := make([]byte, 32<<10)
+	for {
+		n, err := up.Read(b)
+		if err != nil {
+			return
+		}
+		if i := bytes.Index(b[:n], []byte("xxxx")); i >= 0 && spoilt {
+			b[i+1] = 'y'
+		}
+		if _, err := c.Write(b[:n]); err != nil {
+			return
 		}
 	}
 }

@@ -15,8 +15,10 @@ import (
 type bench struct {
 	dir                            string
 	hauberk, haproxy, envoy, nginx string
+	nginxStream                    string // line that loads nginx's module for TCP, empty when it is built in
 	before                         string // another build of Hauberk, empty without one
 	profile                        string // directory for CPU profiles, empty for none
+	guard                          *guard // nil in some tests
 	pins                           *pins  // nil when the kernel chooses the CPUs
 
 	rounds, retries int
@@ -39,7 +41,7 @@ func main() {
 	conns := flag.String("c", "4,64", "numbers of connections, with -jobs")
 	bodies := flag.String("body", "1024", "bytes of a body, with -jobs")
 	features := flag.String("features", "on", "on, off or on,off, with -jobs")
-	full := flag.Bool("full", false, "every job with all sizes (about an hour)")
+	full := flag.Bool("full", false, "every job with all sizes (about an hour and a half)")
 	flag.IntVar(&b.rounds, "rounds", 25, "paired rounds")
 	flag.IntVar(&b.starts, "starts", 5, "how often the contenders are started anew: the rounds are divided among the starts")
 	flag.DurationVar(&b.warm, "warm", 60*time.Millisecond, "time before each run is measured")
@@ -54,11 +56,15 @@ func main() {
 	pinned := flag.Bool("pin", true, "give the contenders the first CPU, and the generator and the origin the others")
 	strict := flag.Bool("strict", false, "a missed bar, or a job that Hauberk refuses, is an error")
 	out := flag.String("json", "", "`file` for the figures")
-	reverse := flag.String("reverseproxy", "", "run httputil.ReverseProxy on this address (used by the program itself)")
-	upstream := flag.String("upstream", "", "where -reverseproxy leads")
+	reverse := flag.String("reverseproxy", "", "run httputil.ReverseProxy by this `file` (used by the program itself)")
+	guarded := flag.String("guard", "", "wait for the end of the program, and remove its `directory` (used by the program itself)")
 	flag.Parse()
+	if *guarded != "" {
+		fail(keepGuard(*guarded, os.Stdin))
+		return
+	}
 	if *reverse != "" {
-		fail(reverseProxy(*reverse, *upstream))
+		fail(reverseProxy(*reverse))
 		return
 	}
 	if b.rounds < 1 || b.starts < 1 {
@@ -119,15 +125,17 @@ func numbers(name, list string, least int) (out []int, err error) {
 	return out, nil
 }
 
-func (b *bench) run(list []setting, jsonFile string, strict bool) error {
+func (b *bench) run(list []setting, jsonFile string, strict bool) (err error) {
 	if err := b.peers(); err != nil {
 		return err
 	}
-	var err error
 	if b.dir, err = os.MkdirTemp("", "hauberk-bench"); err != nil {
 		return err
 	}
-	defer os.RemoveAll(b.dir)
+	if b.guard, err = startGuard(b.dir); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.guard.close()) }()
 	if err := writeCerts(b.dir); err != nil {
 		return err
 	}

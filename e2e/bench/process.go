@@ -21,20 +21,22 @@ type process struct {
 	cmd   *exec.Cmd
 	log   bytes.Buffer
 	done  chan struct{}
+	guard *guard
 	admin string // socket that tells of allocations, empty without one
 	pids  []int  // of the family; known after the first look
 }
 
 // launch starts a program on its CPU and waits until it accepts connections: Envoy reads
 // 10,000 clusters for 15 s, on a busy machine for more than a minute.
-func launch(on *pins, addr, program string, env []string, args ...string) (*process, error) {
-	p := &process{cmd: exec.Command(program, args...), done: make(chan struct{})}
+func launch(on *pins, g *guard, addr, program string, env []string, args ...string) (*process, error) {
+	p := &process{cmd: exec.Command(program, args...), done: make(chan struct{}), guard: g}
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := on.start(p.cmd.Start); err != nil {
 		return nil, err
 	}
+	g.started(p.cmd.Process.Pid)
 	go func() { _ = p.cmd.Wait(); close(p.done) }()
 	for end := time.Now().Add(3 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		if c, err := net.Dial("tcp", addr); err == nil {
@@ -42,6 +44,7 @@ func launch(on *pins, addr, program string, env []string, args ...string) (*proc
 		}
 		select {
 		case <-p.done:
+			p.stop()
 			return nil, fmt.Errorf("%s ended: %s", program, p.log.String())
 		default:
 		}
@@ -52,9 +55,11 @@ func launch(on *pins, addr, program string, env []string, args ...string) (*proc
 	}
 }
 
+// stop ends the program, and what it has started.
 func (p *process) stop() {
 	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
 	<-p.done
+	p.guard.ended(p.cmd.Process.Pid)
 }
 
 // family is a process and its children: nginx's workers do its work.

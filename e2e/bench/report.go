@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -70,6 +71,9 @@ func (c *cell) print(out io.Writer) {
 	}
 	for name, why := range c.Unsupported {
 		fmt.Fprintf(out, "  %s: not supported: %s\n", name, why)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.LeftOut)) {
+		fmt.Fprintf(out, "  %s: left out: %s\n", name, c.LeftOut[name])
 	}
 	var disturbed []string
 	for _, m := range c.Contenders {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"net"
 	"sync"
@@ -66,7 +65,7 @@ func (tcpLoad) dial(t target) (lane, error) {
 		return nil, err
 	}
 	n := messageSize(t.body)
-	return &tcpLane{c, bytes.Repeat([]byte("x"), n), make([]byte, n)}, nil
+	return &tcpLane{c, bodyOf(n), make([]byte, n)}, nil
 }
 
 func (l tcpLoad) closed(t target, n int, warm, d time.Duration, measure func(begin bool)) (*result, error) {
@@ -90,14 +89,14 @@ func (l *tcpLane) exchange() error {
 		return err
 	}
 	if !bytes.Equal(l.answer, l.message) {
-		return errors.New("the echo is not the message")
+		return errNotTheOrigins
 	}
 	return nil
 }
 
 // startSource sends without end.
 func startSource(int) (*origin, error) {
-	block := bytes.Repeat([]byte("x"), 64<<10)
+	block := bodyOf(64 << 10)
 	return startOrigin(func(o *origin, c net.Conn) {
 		o.served.Add(1)
 		for {
@@ -112,7 +111,7 @@ func startSource(int) (*origin, error) {
 type bulkLoad struct{}
 
 func (bulkLoad) closed(t target, n int, warm, d time.Duration, measure func(begin bool)) (*result, error) {
-	var bytes atomic.Int64
+	var sum atomic.Int64
 	var stop atomic.Bool
 	var failed failures
 	var wg sync.WaitGroup
@@ -132,12 +131,16 @@ func (bulkLoad) closed(t target, n int, warm, d time.Duration, measure func(begi
 		}
 		conns = append(conns, c)
 	}
+	want := bodyOf(256 << 10)
 	for _, c := range conns {
 		wg.Go(func() {
 			b := make([]byte, 256<<10)
 			for !stop.Load() {
 				n, err := c.Read(b)
-				bytes.Add(int64(n))
+				if err == nil && !bytes.Equal(b[:n], want[:n]) {
+					err = errNotTheOrigins
+				}
+				sum.Add(int64(n))
 				if err != nil {
 					failed.add(err)
 					return
@@ -147,10 +150,10 @@ func (bulkLoad) closed(t target, n int, warm, d time.Duration, measure func(begi
 	}
 	time.Sleep(warm)
 	measure(true)
-	before, began := bytes.Load(), time.Now()
+	before, began := sum.Load(), time.Now()
 	time.Sleep(d)
 	stop.Store(true)
-	r := &result{took: time.Since(began), done: bytes.Load() - before}
+	r := &result{took: time.Since(began), done: sum.Load() - before}
 	measure(false)
 	wg.Wait()
 	return failed.into(r), nil
