@@ -186,8 +186,12 @@ func (in *input) said(namespace, key string) (any, bool) {
 			}
 		}
 	}
-	if in.metadata == nil {
+	switch {
+	case in.req != nil && in.metadata == nil:
 		return nil, false
+	case in.metadata == nil:
+		text, ok := in.peer.Announced.Said().Get(namespace, key)
+		return text, ok
 	}
 	return in.metadata.Said(namespace, key)
 }

@@ -62,8 +62,9 @@ type Config struct {
 	Subsets        *Subsets   // nil for none
 
 	TLS *TLS // nil for plaintext
-	// Announce tells hosts of the client, before TLS.
-	Announce Announcement `json:",omitempty"`
+	// Announce tells hosts of the client, before TLS, and of what Extensions say.
+	Announce   Announcement `json:",omitempty"`
+	Extensions *Extensions  `json:",omitempty"` // of version 2; nil for none
 	// Sockets are looked at in order: the first whose Match an endpoint's metadata
 	// has replaces TLS.
 	Sockets []SocketMatch
@@ -218,8 +219,9 @@ type SocketMatch struct {
 	Name  string
 	Match map[string]any // as JSON decodes it
 	TLS   *TLS           // nil for plaintext
-	// Announce is Config's, in its place.
-	Announce Announcement `json:",omitempty"`
+	// Announce and Extensions are Config's, in their place.
+	Announce   Announcement `json:",omitempty"`
+	Extensions *Extensions  `json:",omitempty"`
 }
 
 // TCPKeepAlive are the probes of idle connections; zero fields are the system's.

@@ -16,6 +16,8 @@ const (
 	lookupReason   = "a lookup has 5 s, of which each resolver has its share; after a failure dns_failure_refresh_rate counts"
 )
 
+const extensionsOfV2 = "with V2 alone: headers of V1 have no extensions"
+
 const budgetsHint = "there are no such histograms: durations and sizes of requests are in hauberk_request_duration_seconds and in access logs"
 
 func init() {
@@ -150,18 +152,23 @@ func declareHealthChecks() {
 }
 
 func declareAnnouncements() {
-	const tlvReason = "the header has the client's addresses alone"
 	declare("Transport sockets", map[protoreflect.FullName]*rules{
 		"envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport": {
 			use: "config transport_socket",
 			instead: map[string]string{
 				"allow_unspecified_address": "a client without an IP address is announced as nobody",
-				"tlv_as_pool_key":           tlvReason,
+				"tlv_as_pool_key":           notInEnvoy + "; connections are for clients with the same extensions alone",
 			},
 		},
 		"envoy.config.core.v3.ProxyProtocolConfig": {
-			use:     "version",
-			instead: map[string]string{"pass_through_tlvs": tlvReason, "added_tlvs": tlvReason},
+			use: "version pass_through_tlvs added_tlvs",
+			but: map[string]string{"pass_through_tlvs": extensionsOfV2, "added_tlvs": extensionsOfV2},
+		},
+		"envoy.config.core.v3.ProxyProtocolPassThroughTLVs": {
+			use: "match_type tlv_type", but: map[string]string{"tlv_type": "with INCLUDE alone"},
+		},
+		"envoy.config.core.v3.TlvEntry": {
+			use: "type value", instead: map[string]string{"format_string": "write a value"},
 		},
 	})
 }

@@ -121,6 +121,7 @@ type arrival struct {
 	match      target
 	inspected  bool // it was seen whether this is TLS
 	restored   bool // match.destination is not the socket's own
+	announced  *authz.Announced
 	chain      *chain
 	placed     bool     // in the chain's limits
 	entered    *tracked // once it is among the established ones
@@ -344,6 +345,7 @@ func (a *arrival) admit(s stream.Stream) (*tracked, error) {
 	if a.match.direct.IsValid() {
 		f.Peer.Direct = a.match.direct
 	}
+	f.Peer.Announced = a.announced
 	f.PeerMetrics = f.MetricsOf(info)
 	t, e := a.enter(f)
 	e.decision.Count(f.Shard)
@@ -477,6 +479,7 @@ func (t *tracked) Finished(c *downstream.Conn) {
 // deny logs a connection that authorization refuses and closes it.
 func (a *arrival) deny(conn *downstream.Conn, d authz.Decision) {
 	r := conn.NewRecord()
+	r.Metadata = conn.Announced.Said()
 	r.ConnectionTermination = "rbac_access_denied"
 	r.Denied, r.Rule = true, d.Rule
 	r.Duration = time.Since(a.accepted)
@@ -515,6 +518,7 @@ func (a *arrival) record(info *stream.Info) *telemetry.Record {
 	}
 	r.ConnectionID, r.SNI = a.id, a.match.serverName
 	r.DownstreamRemote, r.DownstreamDirect, r.DownstreamLocal = info.Remote, a.conn.RemoteAddr(), info.Local
+	r.Metadata = a.announced.Said()
 	return r
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/internal/tokenbucket"
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
+	"github.com/hauberk-mesh/hauberk/sidecar/proxytlv"
 	"github.com/hauberk-mesh/hauberk/sidecar/tcp"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
@@ -138,6 +139,18 @@ type ProxyProtocol struct {
 	Optional bool
 	// NoV1 and NoV2 refuse a version.
 	NoV1, NoV2 bool
+	// Rules make metadata of extensions. Of rules for one type the last counts, as in Envoy.
+	Rules []ProxyRule
+	// Passed are the extensions that upstreams may be told.
+	Passed proxytlv.Choice
+}
+
+// ProxyRule has an extension's value be metadata of the connection.
+type ProxyRule struct {
+	Type           byte
+	Namespace, Key string
+	// Base64 writes the value so; else each byte that is no UTF-8 is an exclamation mark.
+	Base64 bool
 }
 
 // Predicate is over a connection's destination port.

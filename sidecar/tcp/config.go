@@ -4,6 +4,7 @@ package tcp
 import (
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/proxytlv"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -34,6 +35,10 @@ type Config struct {
 	// HashSourceIP places a connection by its client's address, for clusters that
 	// choose hosts by hash.
 	HashSourceIP bool
+	// Extensions of the PROXY protocol are added to the client's, as Merge says, for clusters that
+	// announce it and pass them on.
+	Extensions proxytlv.List
+	Merge      Merge
 	// Metadata chooses a subset of the hosts, by the fields of "envoy.lb".
 	Metadata  map[string]any
 	AccessLog []telemetry.AccessLogConfig
@@ -43,6 +48,16 @@ type Config struct {
 	LogOnStart, LogOnConnect bool
 	LogInterval              time.Duration
 }
+
+// Merge is how extensions are added to those of a client's header.
+type Merge uint8
+
+// The ways.
+const (
+	IfAbsent  Merge = iota // only where the client had no header
+	Overwrite              // in place of the client's of the same type, in front of its others
+	Append                 // behind all of the client's
+)
 
 // WeightedCluster is a leg of a split.
 type WeightedCluster struct {
