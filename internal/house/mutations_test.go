@@ -115,7 +115,7 @@ var mutations = []struct {
 	{"URIs of a peer without TLS", "sidecar/authz/ordered.go", "	if in.peer.Info.TLS {\n		return m.match(in), true", "	if true {\n		return m.match(in), true", "sidecar/authz", "TestOrderedWithoutTLS"},
 	{"URIs alone in a matcher of URIs", "sidecar/peercert/names.go", "	return c.names[:c.uris]", "	return c.names", "sidecar/peercert", "TestNames"},
 	{"rules beside a matcher", "sidecar/config/rbac.go", "	case matcher != nil:", "	case matcher != nil && m == nil:", "sidecar/config", "TestRulesBesideAMatcher"},
-	{"rules that wait for what later filters find", "sidecar/config/rbac.go", "if out.AsksMetadata() {", "if false {", "sidecar/config", "TestEnforcement"},
+	{"rules that wait for what later filters find", "sidecar/config/rbac.go", "if out.AsksFindings() {", "if false {", "sidecar/config", "TestEnforcement"},
 	{"the filter whose denial waits", "sidecar/authz/evaluator.go", "return e.filters[i].denyDelay", "return e.filters[0].denyDelay", "sidecar/listener", "TestDenialsWait"},
 	{"a TTL that another answer tells", "sidecar/cluster/ttl.go", "!ah.Response || ah.ID != qh.ID ||", "!ah.Response || false && ah.ID != qh.ID ||", "sidecar/cluster", "TestTTLOfAnswers"},
 	{"the host's nameservers are read along", "sidecar/cluster/nameserver.go", "if along != nil && host == Resolver(system) {", "if false {", "sidecar/cluster", "TestTTLOfNameservers"},

@@ -140,7 +140,7 @@ type CounterFor func(shadow, allowed bool, rule string) *telemetry.Counter
 type Evaluator struct {
 	level   Level
 	filters []filter
-	asks    bool // rules ask what filters have said
+	asks    bool // rules ask what network filters have found
 }
 
 type filter struct {

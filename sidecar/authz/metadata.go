@@ -67,7 +67,7 @@ func (c *compiler) metadata(r *MetadataRule) (m matcher, err error) {
 	if m.metadata.value, err = compileValue(&r.Value, 0); err != nil {
 		return m, at("metadata.value", err)
 	}
-	if !r.OfRoute {
+	if !r.OfRoute && r.Namespace == metadataNetworkRBAC {
 		c.asks = true
 	}
 	return m, nil
@@ -100,8 +100,8 @@ func compileValue(v *ValueMatch, depth int) (m valueMatcher, err error) {
 	return m, nil
 }
 
-// AsksMetadata tells whether rules of a filter of connections ask what filters have said.
-func (f *NetworkFilter) AsksMetadata() bool {
+// AsksFindings tells whether rules of a filter of connections ask what others have found.
+func (f *NetworkFilter) AsksFindings() bool {
 	e, err := Compile([]NetworkFilter{*f}, Connection, nil)
 	return err == nil && e.asks
 }

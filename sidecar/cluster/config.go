@@ -4,7 +4,6 @@
 package cluster
 
 import (
-	"net/netip"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/discovery"
@@ -68,8 +67,8 @@ type Config struct {
 	// Sockets are looked at in order: the first whose Match an endpoint's metadata
 	// has replaces TLS.
 	Sockets []SocketMatch
-	Source  *netip.Addr   // local address of connections, nil for any
-	TCP     *TCPKeepAlive // nil for the system's
+	Bind    *Bind         `json:",omitempty"` // nil for any address
+	TCP     *TCPKeepAlive // nil for no probes
 
 	Limits      Limits        // zero fields mean no limit
 	HighLimits  *Limits       // of requests with high priority, nil for no limit

@@ -1,6 +1,7 @@
 package config
 
 import (
+	selectorv3 "github.com/envoyproxy/go-control-plane/envoy/config/upstream/local_address_selector/v3"
 	aggregatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/aggregate/v3"
 	dnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dns/v3"
 	caresv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/cares/v3"
@@ -81,12 +82,18 @@ func init() {
 		"envoy.config.cluster.v3.Cluster.TransportSocketMatch":       {use: "name match transport_socket"},
 		"envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer": {},
 		"envoy.config.core.v3.BindConfig": {
-			use:     "source_address",
-			instead: map[string]string{"freebind": "use an address of the host", "socket_options": "sockets have the host's options"},
+			use: "source_address freebind socket_options extra_source_addresses additional_source_addresses local_address_selector",
+			but: map[string]string{
+				"socket_options":         "not those of STATE_LISTENING; those of STATE_BOUND are set before the socket is bound",
+				"local_address_selector": "the default one alone",
+			},
+			instead: map[string]string{"validate_network_namespaces": "run a sidecar in that namespace"},
 		},
-		"envoy.config.cluster.v3.UpstreamConnectionOptions": {use: "tcp_keepalive"},
-		"envoy.config.core.v3.TcpKeepalive":                 {use: "keepalive_probes keepalive_time keepalive_interval"},
-		"envoy.type.v3.Percent":                             {use: "value"},
+		"envoy.config.core.v3.ExtraSourceAddress":                                     {use: "address socket_options"},
+		"envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector": {},
+		"envoy.config.cluster.v3.UpstreamConnectionOptions":                           {use: "tcp_keepalive"},
+		"envoy.config.core.v3.TcpKeepalive":                                           {use: "keepalive_probes keepalive_time keepalive_interval"},
+		"envoy.type.v3.Percent":                                                       {use: "value"},
 		"envoy.config.cluster.v3.CircuitBreakers": {
 			use: "thresholds per_host_thresholds",
 		},
@@ -120,7 +127,8 @@ func init() {
 	extend("envoy.config.cluster.v3.Cluster.CustomClusterType.typed_config", "cluster type",
 		&aggregatev3.ClusterConfig{}, &dnsv3.DnsCluster{})
 	extend("envoy.config.cluster.v3.Cluster.typed_extension_protocol_options", "protocol options", &upstreamhttpv3.HttpProtocolOptions{})
-	extend("envoy.config.core.v3.TypedExtensionConfig.typed_config", "extension", &caresv3.CaresDnsResolverConfig{}, &getaddrinfov3.GetAddrInfoDnsResolverConfig{})
+	extend("envoy.config.core.v3.TypedExtensionConfig.typed_config", "extension", &caresv3.CaresDnsResolverConfig{}, &getaddrinfov3.GetAddrInfoDnsResolverConfig{},
+		&selectorv3.DefaultLocalAddressSelector{})
 	extend("envoy.config.core.v3.TransportSocket.typed_config", "transport socket", &rawbufferv3.RawBuffer{}, &upstreamproxyv3.ProxyProtocolUpstreamTransport{})
 }
 

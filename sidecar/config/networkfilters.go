@@ -102,7 +102,7 @@ func (d *decoder) decidingFilter(out *listener.FilterChain, m any, path string) 
 
 func connectionRate(m *netratelimitv3.LocalRateLimit, path string) (*listener.RateLimit, error) {
 	b := m.GetTokenBucket()
-	out := &listener.RateLimit{StatPrefix: m.GetStatPrefix(), Bucket: tokenbucket.Spec{Max: b.GetMaxTokens(), PerFill: 1}}
+	out := &listener.RateLimit{StatPrefix: m.GetStatPrefix(), Share: m.GetShareKey(), Bucket: tokenbucket.Spec{Max: b.GetMaxTokens(), PerFill: 1}}
 	if f := b.GetTokensPerFill(); f != nil {
 		out.Bucket.PerFill = f.GetValue()
 	}
@@ -120,6 +120,7 @@ func (d *decoder) tcpProxy(m *tcpproxyv3.TcpProxy, path string) (*tcp.Config, er
 	out := &tcp.Config{
 		StatPrefix:         m.GetStatPrefix(),
 		Cluster:            m.GetCluster(),
+		CloseDraining:      m.GetCheckDrainClose().GetValue(),
 		MaxConnectAttempts: int(m.GetMaxConnectAttempts().GetValue()),
 		MaxDurationJitter:  m.GetMaxDownstreamConnectionDurationJitterPercentage().GetValue(),
 		HashSourceIP:       len(m.GetHashPolicy()) > 0 && m.GetHashPolicy()[0].GetSourceIp() != nil,

@@ -28,10 +28,16 @@ type Config struct {
 	// says, not at all when nil.
 	MaxConnectAttempts int
 	Backoff            *Backoff
+	// CloseDraining ends a connection that is to finish as soon as bytes move, behind them; one
+	// that is quiet stays.
+	CloseDraining bool
 	// AwaitData holds the upstream back until the client has sent something, of
 	// which MaxEarlyData bytes are read at most.
 	AwaitData    bool
 	MaxEarlyData int
+	// BufferLimit is how many bytes of a direction are held at most, as far as the proxy itself
+	// holds them; nil or 0 for no other limit than its own.
+	BufferLimit *uint32
 	// HashSourceIP places a connection by its client's address, for clusters that
 	// choose hosts by hash.
 	HashSourceIP bool

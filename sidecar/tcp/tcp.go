@@ -43,6 +43,7 @@ type Proxy struct {
 	total    uint32 // of weights
 	idle     time.Duration
 	attempts int
+	most     int // bytes of a direction that are held, 0 for no limit but its own
 	watch    *watch
 
 	maxDuration, flushEvery int64
@@ -63,6 +64,9 @@ func New(cfg *Config, o Options) (*Proxy, error) {
 	p.text = p.text.With("component", "tcp")
 	if cfg.IdleTimeout != nil {
 		p.idle = *cfg.IdleTimeout
+	}
+	if l := cfg.BufferLimit; l != nil {
+		p.most = int(*l)
 	}
 	p.watch = newWatch(p.shortestLimit())
 	if o.Clusters == nil {
