@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/fair"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
 // TestBufferLimit: no buffer has more than the limit, however often it was full, and no bytes go
@@ -26,7 +27,7 @@ func TestBufferLimit(t *testing.T) {
 		l.DropBuffer()
 	}
 	var share fair.Share
-	near, far := sockets(t)
+	near, far := socketOf(t), socketOf(t)
 	for most, want := range map[int]int{0: pipeSize, 1000: 0, spliceLeast: spliceLeast, 1 << 20: pipeSize} {
 		got := 0
 		if s := newSplicer(near, far, &share, most); s != nil {
@@ -36,4 +37,14 @@ func TestBufferLimit(t *testing.T) {
 			t.Errorf("limit %d: a move has %d bytes, want %d", most, got, want)
 		}
 	}
+}
+
+func socketOf(t *testing.T) *stream.Socket {
+	t.Helper()
+	near, _ := socketPair(t)
+	s, err := stream.NewSocket(near, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
