@@ -244,3 +244,29 @@ func TestSocketsThatAnnounce(t *testing.T) {
 		t.Error("clients are announced, and no socket wants it")
 	}
 }
+
+// TestExtensionsTellPoolsApart: a connection that was announced with other extensions serves nobody
+// else, and only what the cluster passes on counts.
+func TestExtensionsTellPoolsApart(t *testing.T) {
+	var none proxytlv.List
+	c := mustUpdate(t, newManager(t, Options{}), &Config{
+		Name: "c", Announce: 2, Endpoints: hosts("c", "127.0.0.1:1"), Extensions: &Extensions{Passed: proxytlv.Choice{Types: "\x01"}, Added: none.With(9, "x")},
+	})
+	key := func(said proxytlv.List) poolKey {
+		terms, err := c.hosts()[0].TermsFor(&Asker{Extensions: said})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return keyOf("web", DefaultPriority, &terms)
+	}
+	one := key(none.With(1, "a").With(9, "y"))
+	if one != key(none.With(1, "a").With(2, "b")) {
+		t.Error("what is not passed on keeps clients apart")
+	}
+	if one == key(none.With(1, "b")) {
+		t.Error("clients of other extensions share a connection")
+	}
+	if want := none.With(9, "x").With(1, "a"); one.extensions != want {
+		t.Errorf("%q, want %q", one.extensions, want)
+	}
+}

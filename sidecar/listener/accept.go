@@ -479,8 +479,7 @@ func (t *tracked) Finished(c *downstream.Conn) {
 // deny logs a connection that authorization refuses and closes it.
 func (a *arrival) deny(conn *downstream.Conn, d authz.Decision) {
 	r := conn.NewRecord()
-	r.Metadata = conn.Announced.Said()
-	r.ConnectionTermination = "rbac_access_denied"
+	r.ConnectionTermination, r.Metadata = "rbac_access_denied", conn.Announced.Said()
 	r.Denied, r.Rule = true, d.Rule
 	r.Duration = time.Since(a.accepted)
 	a.log(r)
@@ -516,9 +515,8 @@ func (a *arrival) record(info *stream.Info) *telemetry.Record {
 	if a.chain != nil {
 		r.Chain, r.Workload, r.Service = a.chain.cfg.Name, a.chain.place.Workload, a.chain.place.Service
 	}
-	r.ConnectionID, r.SNI = a.id, a.match.serverName
+	r.ConnectionID, r.SNI, r.Metadata = a.id, a.match.serverName, a.announced.Said()
 	r.DownstreamRemote, r.DownstreamDirect, r.DownstreamLocal = info.Remote, a.conn.RemoteAddr(), info.Local
-	r.Metadata = a.announced.Said()
 	return r
 }
 
