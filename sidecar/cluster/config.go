@@ -4,6 +4,7 @@
 package cluster
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/discovery"
@@ -66,9 +67,10 @@ type Config struct {
 	Extensions *Extensions  `json:",omitempty"` // of version 2; nil for none
 	// Sockets are looked at in order: the first whose Match an endpoint's metadata
 	// has replaces TLS.
-	Sockets []SocketMatch
-	Bind    *Bind         `json:",omitempty"` // nil for any address
-	TCP     *TCPKeepAlive // nil for no probes
+	Sockets  []SocketMatch
+	Bind     *Bind         `json:",omitempty"` // nil for any address
+	TCP      *TCPKeepAlive // nil for no probes
+	Eyeballs *Eyeballs     `json:",omitempty"` // nil for the default
 
 	Limits      Limits        // zero fields mean no limit
 	HighLimits  *Limits       // of requests with high priority, nil for no limit
@@ -223,6 +225,13 @@ type SocketMatch struct {
 	Extensions *Extensions  `json:",omitempty"`
 }
 
+// Eyeballs are the order in which several addresses of a host are tried: First of the first family, then
+// one of the other, and so on.
+type Eyeballs struct {
+	Family DNSFamily // IPv4Only or IPv6Only comes first; the family of the first address where it is neither
+	First  int       // 1 when 0
+}
+
 // TCPKeepAlive are the probes of idle connections; zero fields are the system's.
 type TCPKeepAlive struct {
 	Idle, Interval time.Duration
@@ -288,8 +297,11 @@ type Endpoint struct {
 	Port     int
 	Pipe     string // Unix socket path, instead of Host
 	Hostname string
-	Health   Health
-	Weight   uint32 // 1 when 0
+	// Also are further addresses of the same host, where connections are made that cannot be made
+	// to the first, or not soon (RFC 8305).
+	Also   []netip.AddrPort `json:",omitempty"`
+	Health Health
+	Weight uint32 // 1 when 0
 	// Metadata is by namespace, values as JSON decodes them.
 	Metadata map[string]map[string]any
 	Check    *EndpointCheck // nil for nothing

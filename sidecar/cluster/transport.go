@@ -44,8 +44,8 @@ func (h *Host) connect(ctx context.Context, s *settings) (net.Conn, error) {
 	if s.dial != nil {
 		dial = s.dial
 	}
-	if others := h.others.Load(); others != nil && len(*others) > 0 {
-		return h.dialAny(ctx, dial, append([]string{t.address}, *others...))
+	if addresses := h.addresses(t, s.Eyeballs); len(addresses) > 1 {
+		return h.dialAny(ctx, dial, addresses)
 	}
 	return dial(ctx, t.network, t.address)
 }

@@ -305,6 +305,9 @@ func connection(m *clusterv3.Cluster, out *cluster.Config) error {
 		}
 	}
 	var err error
+	if out.Eyeballs, err = eyeballs(m.GetUpstreamConnectionOptions().GetHappyEyeballsConfig(), "upstream_connection_options.happy_eyeballs_config"); err != nil {
+		return err
+	}
 	out.Bind, err = upstreamBind(m.GetUpstreamBindConfig(), "upstream_bind_config")
 	return err
 }

@@ -5,6 +5,7 @@ package config
 import (
 	"net/netip"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
@@ -79,6 +80,24 @@ func bindAddress(out *cluster.Bind, a *corev3.SocketAddress, options []sockopt.O
 	}
 	out.From = append(out.From, cluster.BindAddress{Addr: ip.Unmap(), Options: options})
 	return nil
+}
+
+// eyeballs reads the order in which several addresses of a host are tried.
+func eyeballs(m *clusterv3.UpstreamConnectionOptions_HappyEyeballsConfig, path string) (*cluster.Eyeballs, error) {
+	if m == nil {
+		return nil, nil
+	}
+	out := &cluster.Eyeballs{First: int(m.GetFirstAddressFamilyCount().GetValue())}
+	switch v := m.GetFirstAddressFamilyVersion(); v {
+	case clusterv3.UpstreamConnectionOptions_DEFAULT:
+	case clusterv3.UpstreamConnectionOptions_V4:
+		out.Family = cluster.IPv4Only
+	case clusterv3.UpstreamConnectionOptions_V6:
+		out.Family = cluster.IPv6Only
+	default:
+		return nil, fail(path+".first_address_family_version", "is %s; a host has addresses of V4 and V6", v)
+	}
+	return out, nil
 }
 
 // connectOptions are those of a socket that connects.

@@ -91,9 +91,12 @@ func init() {
 		},
 		"envoy.config.core.v3.ExtraSourceAddress":                                     {use: "address socket_options"},
 		"envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector": {},
-		"envoy.config.cluster.v3.UpstreamConnectionOptions":                           {use: "tcp_keepalive"},
-		"envoy.config.core.v3.TcpKeepalive":                                           {use: "keepalive_probes keepalive_time keepalive_interval"},
-		"envoy.type.v3.Percent":                                                       {use: "value"},
+		"envoy.config.cluster.v3.UpstreamConnectionOptions":                           {use: "tcp_keepalive happy_eyeballs_config", instead: map[string]string{"set_local_interface_name_on_upstream_connections": "nothing asks for it"}},
+		"envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig": {
+			use: "first_address_family_version first_address_family_count", but: map[string]string{"first_address_family_version": "not PIPE and INTERNAL"},
+		},
+		"envoy.config.core.v3.TcpKeepalive": {use: "keepalive_probes keepalive_time keepalive_interval"},
+		"envoy.type.v3.Percent":             {use: "value"},
 		"envoy.config.cluster.v3.CircuitBreakers": {
 			use: "thresholds per_host_thresholds",
 		},
@@ -218,11 +221,13 @@ func declareEndpoints() {
 			use: "endpoint health_status load_balancing_weight metadata",
 		},
 		"envoy.config.endpoint.v3.Endpoint": {
-			use: "address hostname health_check_config",
+			use: "address hostname health_check_config additional_addresses",
+			but: map[string]string{"additional_addresses": "IP addresses of hosts with one, of types STATIC and EDS"},
 			ignore: map[string]string{
 				"observability_name": "endpoints are shown by address",
 			},
 		},
+		"envoy.config.endpoint.v3.Endpoint.AdditionalAddress": {use: "address"},
 		"envoy.config.endpoint.v3.Endpoint.HealthCheckConfig": {use: "port_value hostname address disable_active_health_check"},
 	})
 }
