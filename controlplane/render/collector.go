@@ -38,6 +38,7 @@ func Collector(client Client, t *opaque.Tracing) (*resource.Resource, error) {
 		},
 		CircuitBreakers:               breakers(client, nil),
 		CommonLbConfig:                noPanic(),
+		UpstreamConnectionOptions:     probed(client),
 		TypedExtensionProtocolOptions: options,
 	}
 	if !to.Insecure {

@@ -16,7 +16,7 @@ const maxDepth = 64
 type compiler struct {
 	level Level
 	count CounterFor
-	asks  bool // a rule asks what filters have said
+	asks  bool // a rule asks what network filters have found
 }
 
 func (c *compiler) ruleSet(r *Rules, shadow bool) (*ruleSet, error) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/proxytlv"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -35,6 +36,32 @@ type Peer struct {
 	Direct, Remote netip.Addr
 	// Destination is the original one where a firewall redirected the connection.
 	Destination netip.AddrPort
+	// Announced is what a PROXY header said beside addresses; nil where there was none.
+	Announced *Announced
+}
+
+// Announced is what a PROXY header said of a connection beside addresses. Immutable.
+type Announced struct {
+	// Metadata are for rules of connections and for their logs, not for requests; nil for none.
+	Metadata *telemetry.Metadata
+	// Extensions are those that upstreams may be told.
+	Extensions proxytlv.List
+}
+
+// Said are the metadata, nil for none.
+func (a *Announced) Said() *telemetry.Metadata {
+	if a == nil {
+		return nil
+	}
+	return a.Metadata
+}
+
+// Passed are the extensions, none of nobody.
+func (a *Announced) Passed() proxytlv.List {
+	if a == nil {
+		return ""
+	}
+	return a.Extensions
 }
 
 // NewPeer describes a connection. An invalid destination falls back to the
@@ -113,7 +140,7 @@ type CounterFor func(shadow, allowed bool, rule string) *telemetry.Counter
 type Evaluator struct {
 	level   Level
 	filters []filter
-	asks    bool // rules ask what filters have said
+	asks    bool // rules ask what network filters have found
 }
 
 type filter struct {

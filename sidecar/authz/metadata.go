@@ -67,7 +67,7 @@ func (c *compiler) metadata(r *MetadataRule) (m matcher, err error) {
 	if m.metadata.value, err = compileValue(&r.Value, 0); err != nil {
 		return m, at("metadata.value", err)
 	}
-	if !r.OfRoute {
+	if !r.OfRoute && r.Namespace == metadataNetworkRBAC {
 		c.asks = true
 	}
 	return m, nil
@@ -100,8 +100,8 @@ func compileValue(v *ValueMatch, depth int) (m valueMatcher, err error) {
 	return m, nil
 }
 
-// AsksMetadata tells whether rules of a filter of connections ask what filters have said.
-func (f *NetworkFilter) AsksMetadata() bool {
+// AsksFindings tells whether rules of a filter of connections ask what others have found.
+func (f *NetworkFilter) AsksFindings() bool {
 	e, err := Compile([]NetworkFilter{*f}, Connection, nil)
 	return err == nil && e.asks
 }
@@ -186,8 +186,12 @@ func (in *input) said(namespace, key string) (any, bool) {
 			}
 		}
 	}
-	if in.metadata == nil {
+	switch {
+	case in.req != nil && in.metadata == nil:
 		return nil, false
+	case in.metadata == nil:
+		text, ok := in.peer.Announced.Said().Get(namespace, key)
+		return text, ok
 	}
 	return in.metadata.Said(namespace, key)
 }

@@ -3,10 +3,13 @@ package cluster
 import (
 	"context"
 	"encoding/binary"
+	"math"
 	"net"
 	"net/netip"
 	"strconv"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/proxytlv"
 )
 
 // Announcement is the version of the PROXY protocol in which a connection begins with the
@@ -19,6 +22,34 @@ func (h *Host) announcement(s *settings) Announcement {
 		return h.socket.Announce
 	}
 	return s.Announce
+}
+
+// Extensions are what headers of version 2 say of a client beside addresses.
+type Extensions struct {
+	// Passed are those of the client's own header that are passed on, Added are others. One that is
+	// passed has none of their types, and stands behind them, as in Envoy.
+	Passed proxytlv.Choice
+	Added  proxytlv.List
+}
+
+// extensions are those of a header about a client whose own header had these.
+func (e *Extensions) of(said proxytlv.List) proxytlv.List {
+	if e == nil {
+		return ""
+	}
+	passed := e.Passed.Of(said)
+	if e.Added == "" {
+		return passed
+	}
+	return e.Added + passed.Without(e.Added)
+}
+
+// extensions are what headers to the host say beside addresses.
+func (h *Host) extensions(s *settings) *Extensions {
+	if h.socket != nil {
+		return h.socket.Extensions
+	}
+	return s.Extensions
 }
 
 // announces tells whether connections to any host begin so.
@@ -35,8 +66,9 @@ func (c *Config) announces() bool {
 // opened for the process itself.
 func (a Announcement) announce(ctx context.Context, conn net.Conn, t *Terms) error {
 	var from, to netip.AddrPort
+	var extensions proxytlv.List
 	if t != nil {
-		from, to = t.from, t.to
+		from, to, extensions = t.from, t.to, t.extensions
 	}
 	if !from.IsValid() && a == 1 { // as Envoy, where a client is nobody or has no such address
 		from, to = addrPortOf(conn.LocalAddr()), addrPortOf(conn.RemoteAddr())
@@ -46,14 +78,16 @@ func (a Announcement) announce(ctx context.Context, conn net.Conn, t *Terms) err
 			return err
 		}
 	}
-	if _, err := conn.Write(a.header(from, to)); err != nil {
+	if _, err := conn.Write(a.header(from, to, extensions)); err != nil {
 		return err
 	}
 	return conn.SetWriteDeadline(time.Time{})
 }
 
 // header of two addresses, or of none where one is invalid (HAProxy's proxy-protocol.txt, 2.1 and 2.2).
-func (a Announcement) header(from, to netip.AddrPort) []byte {
+// Extensions are of version 2 alone, and stand behind addresses; those that it has no room for are
+// left out.
+func (a Announcement) header(from, to netip.AddrPort, extensions proxytlv.List) []byte {
 	known := from.IsValid() && to.IsValid()
 	src, dst, v4 := from.Addr().WithZone(""), to.Addr().WithZone(""), true
 	if known && !(src.Is4() && dst.Is4()) {
@@ -83,8 +117,13 @@ func (a Announcement) header(from, to netip.AddrPort) []byte {
 	if !v4 {
 		family = tcp6
 	}
-	out = binary.BigEndian.AppendUint16(append(out, proxied, family), uint16(len(addresses)))
-	return append(out, addresses...)
+	extensions = extensions.Within(math.MaxUint16 - len(addresses))
+	out = binary.BigEndian.AppendUint16(append(out, proxied, family), uint16(len(addresses)+len(extensions)))
+	out = append(out, addresses...)
+	before := len(out)
+	out = append(out, extensions...)
+	proxytlv.Sum(out, before)
+	return out
 }
 
 func addrPortOf(a net.Addr) netip.AddrPort {

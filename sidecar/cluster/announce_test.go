@@ -12,24 +12,35 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/proxytlv"
 )
 
 // TestAnnouncementHeader holds headers to HAProxy's specification, byte by byte.
 func TestAnnouncementHeader(t *testing.T) {
+	var l proxytlv.List
+	full := l.With(1, strings.Repeat("x", proxytlv.MostValue-15))
 	for name, tc := range map[string]struct {
-		version  Announcement
-		from, to string
-		want     string
+		version    Announcement
+		from, to   string
+		want       string
+		extensions proxytlv.List
 	}{
-		"1 IPv4":       {1, "10.1.2.3:40000", "10.0.0.1:80", "PROXY TCP4 10.1.2.3 10.0.0.1 40000 80\r\n"},
-		"1 IPv6":       {1, "[2001:db8::1]:1", "[2001:db8::2]:2", "PROXY TCP6 2001:db8::1 2001:db8::2 1 2\r\n"},
-		"1 zone":       {1, "[fe80::1%eth0]:1", "[fe80::2%eth0]:2", "PROXY TCP6 fe80::1 fe80::2 1 2\r\n"},
-		"1 of both":    {1, "10.1.2.3:1", "[2001:db8::2]:2", "PROXY TCP6 ::ffff:10.1.2.3 2001:db8::2 1 2\r\n"},
-		"1 of nobody":  {1, "", "", "PROXY UNKNOWN\r\n"},
-		"2 IPv4":       {2, "10.1.2.3:256", "10.0.0.1:80", "0d0a0d0a000d0a515549540a2111000c0a0102030a00000101000050"},
-		"2 IPv6":       {2, "[::1]:1", "[::2]:2", "0d0a0d0a000d0a515549540a212100240000000000000000000000000000000100000000000000000000000000000002" + "00010002"},
-		"2 of nobody":  {2, "", "", "0d0a0d0a000d0a515549540a20000000"},
-		"2 without to": {2, "10.1.2.3:256", "", "0d0a0d0a000d0a515549540a20000000"},
+		"1 IPv4":       {1, "10.1.2.3:40000", "10.0.0.1:80", "PROXY TCP4 10.1.2.3 10.0.0.1 40000 80\r\n", ""},
+		"1 IPv6":       {1, "[2001:db8::1]:1", "[2001:db8::2]:2", "PROXY TCP6 2001:db8::1 2001:db8::2 1 2\r\n", ""},
+		"1 zone":       {1, "[fe80::1%eth0]:1", "[fe80::2%eth0]:2", "PROXY TCP6 fe80::1 fe80::2 1 2\r\n", ""},
+		"1 of both":    {1, "10.1.2.3:1", "[2001:db8::2]:2", "PROXY TCP6 ::ffff:10.1.2.3 2001:db8::2 1 2\r\n", ""},
+		"1 of nobody":  {1, "", "", "PROXY UNKNOWN\r\n", ""},
+		"2 IPv4":       {2, "10.1.2.3:256", "10.0.0.1:80", "0d0a0d0a000d0a515549540a2111000c0a0102030a00000101000050", ""},
+		"2 IPv6":       {2, "[::1]:1", "[::2]:2", "0d0a0d0a000d0a515549540a212100240000000000000000000000000000000100000000000000000000000000000002" + "00010002", ""},
+		"2 of nobody":  {2, "", "", "0d0a0d0a000d0a515549540a20000000", ""},
+		"2 without to": {2, "10.1.2.3:256", "", "0d0a0d0a000d0a515549540a20000000", ""},
+		"1 and more":   {1, "10.1.2.3:40000", "10.0.0.1:80", "PROXY TCP4 10.1.2.3 10.0.0.1 40000 80\r\n", l.With(2, "a")},
+		"2 and more":   {2, "10.1.2.3:256", "10.0.0.1:80", "0d0a0d0a000d0a515549540a211100140a0102030a00000101000050" + "0200016105000161", l.With(2, "a").With(5, "a")},
+		// The checksum was of a header that another sent: this one's is CRC-32c by the protocol's own rules.
+		"2 with a sum":      {2, "10.1.2.3:256", "10.0.0.1:80", "0d0a0d0a000d0a515549540a211100130a0102030a00000101000050" + "0300046adf10af", l.With(3, "abcd")},
+		"2 with no room":    {2, "10.1.2.3:256", "10.0.0.1:80", "0d0a0d0a000d0a515549540a2111ffff0a0102030a00000101000050" + hex.EncodeToString([]byte(full)), full.With(2, "")},
+		"2 of nobody, more": {2, "", "", "0d0a0d0a000d0a515549540a20000000", l.With(2, "a")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var from, to netip.AddrPort
@@ -39,7 +50,7 @@ func TestAnnouncementHeader(t *testing.T) {
 			if tc.to != "" {
 				to = netip.MustParseAddrPort(tc.to)
 			}
-			got := string(tc.version.header(from, to))
+			got := string(tc.version.header(from, to, tc.extensions))
 			if tc.version == 2 {
 				got = hex.EncodeToString([]byte(got))
 			}
@@ -231,5 +242,31 @@ func TestSocketsThatAnnounce(t *testing.T) {
 	same.Sockets = nil
 	if mustUpdate(t, m, &same).hosts()[0].Particular() {
 		t.Error("clients are announced, and no socket wants it")
+	}
+}
+
+// TestExtensionsTellPoolsApart: a connection that was announced with other extensions serves nobody
+// else, and only what the cluster passes on counts.
+func TestExtensionsTellPoolsApart(t *testing.T) {
+	var none proxytlv.List
+	c := mustUpdate(t, newManager(t, Options{}), &Config{
+		Name: "c", Announce: 2, Endpoints: hosts("c", "127.0.0.1:1"), Extensions: &Extensions{Passed: proxytlv.Choice{Types: "\x01"}, Added: none.With(9, "x")},
+	})
+	key := func(said proxytlv.List) poolKey {
+		terms, err := c.hosts()[0].TermsFor(&Asker{Extensions: said})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return keyOf("web", DefaultPriority, &terms)
+	}
+	one := key(none.With(1, "a").With(9, "y"))
+	if one != key(none.With(1, "a").With(2, "b")) {
+		t.Error("what is not passed on keeps clients apart")
+	}
+	if one == key(none.With(1, "b")) {
+		t.Error("clients of other extensions share a connection")
+	}
+	if want := none.With(9, "x").With(1, "a"); one.extensions != want {
+		t.Errorf("%q, want %q", one.extensions, want)
 	}
 }

@@ -198,7 +198,8 @@ func (c *Cluster) turn(s *settings, a *Assignment) {
 	cfg, old := s.Config, c.cfg.Load()
 	s.tlsGeneration = old.tlsGeneration
 	tlsChanged := !sameTLS(old.TLS, cfg.TLS) || !reflect.DeepEqual(old.Sockets, cfg.Sockets) ||
-		!reflect.DeepEqual(old.HTTP.Names, cfg.HTTP.Names) || old.Announce != cfg.Announce
+		!reflect.DeepEqual(old.HTTP.Names, cfg.HTTP.Names) || old.Announce != cfg.Announce ||
+		!reflect.DeepEqual(old.Extensions, cfg.Extensions)
 	if tlsChanged {
 		s.tlsGeneration++
 	}

@@ -62,13 +62,15 @@ type Config struct {
 	Subsets        *Subsets   // nil for none
 
 	TLS *TLS // nil for plaintext
-	// Announce tells hosts of the client, before TLS.
-	Announce Announcement `json:",omitempty"`
+	// Announce tells hosts of the client, before TLS, and of what Extensions say.
+	Announce   Announcement `json:",omitempty"`
+	Extensions *Extensions  `json:",omitempty"` // of version 2; nil for none
 	// Sockets are looked at in order: the first whose Match an endpoint's metadata
 	// has replaces TLS.
-	Sockets []SocketMatch
-	Source  *netip.Addr   // local address of connections, nil for any
-	TCP     *TCPKeepAlive // nil for the system's
+	Sockets  []SocketMatch
+	Bind     *Bind         `json:",omitempty"` // nil for any address
+	TCP      *TCPKeepAlive // nil for no probes
+	Eyeballs *Eyeballs     `json:",omitempty"` // nil for the default
 
 	Limits      Limits        // zero fields mean no limit
 	HighLimits  *Limits       // of requests with high priority, nil for no limit
@@ -218,8 +220,16 @@ type SocketMatch struct {
 	Name  string
 	Match map[string]any // as JSON decodes it
 	TLS   *TLS           // nil for plaintext
-	// Announce is Config's, in its place.
-	Announce Announcement `json:",omitempty"`
+	// Announce and Extensions are Config's, in their place.
+	Announce   Announcement `json:",omitempty"`
+	Extensions *Extensions  `json:",omitempty"`
+}
+
+// Eyeballs are the order in which several addresses of a host are tried: First of the first family, then
+// one of the other, and so on.
+type Eyeballs struct {
+	Family DNSFamily // IPv4Only or IPv6Only comes first; the family of the first address where it is neither
+	First  int       // 1 when 0
 }
 
 // TCPKeepAlive are the probes of idle connections; zero fields are the system's.
@@ -287,8 +297,11 @@ type Endpoint struct {
 	Port     int
 	Pipe     string // Unix socket path, instead of Host
 	Hostname string
-	Health   Health
-	Weight   uint32 // 1 when 0
+	// Also are further addresses of the same host, where connections are made that cannot be made
+	// to the first, or not soon (RFC 8305).
+	Also   []netip.AddrPort `json:",omitempty"`
+	Health Health
+	Weight uint32 // 1 when 0
 	// Metadata is by namespace, values as JSON decodes them.
 	Metadata map[string]map[string]any
 	Check    *EndpointCheck // nil for nothing

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
@@ -24,6 +25,56 @@ func interleaved(addrs []netip.Addr) []netip.Addr {
 		}
 		if i < len(v6) {
 			out = append(out, v6[i])
+		}
+	}
+	return out
+}
+
+// addresses are all that a host is to be connected to at, in the order in which they are tried; fewer
+// than two where there is but the target.
+func (h *Host) addresses(t *target, order *Eyeballs) []string {
+	if others := h.others.Load(); others != nil && len(*others) > 0 {
+		all := append([]string{t.address}, *others...)
+		if order == nil {
+			return all // in that order already
+		}
+		return order.sorted(all)
+	}
+	e := h.Endpoint()
+	if e == nil || len(e.Also) == 0 || t.address != e.key() {
+		return nil // a health check has an address of its own
+	}
+	all := make([]string, 0, 1+len(e.Also))
+	all = append(all, t.address)
+	for _, a := range e.Also {
+		all = append(all, a.String())
+	}
+	return order.sorted(all)
+}
+
+// sorted is how addresses are tried, as Envoy does it.
+func (o *Eyeballs) sorted(all []string) []string {
+	v4 := func(address string) bool { return strings.IndexByte(address, '[') < 0 }
+	first, run := v4(all[0]), 1
+	if o != nil {
+		if run = max(1, o.First); o.Family == IPv4Only || o.Family == IPv6Only {
+			first = o.Family == IPv4Only
+		}
+	}
+	var near, far []string
+	for _, a := range all {
+		if v4(a) == first {
+			near = append(near, a)
+		} else {
+			far = append(far, a)
+		}
+	}
+	out := make([]string, 0, len(all))
+	for len(near)+len(far) > 0 {
+		n := min(run, len(near))
+		out, near = append(out, near[:n]...), near[n:]
+		if len(far) > 0 {
+			out, far = append(out, far[0]), far[1:]
 		}
 	}
 	return out

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"testing"
@@ -120,5 +121,54 @@ func TestOtherAddresses(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestFurtherAddresses: a host's addresses are tried in Envoy's order, and the first that is there is
+// connected to; a health check at another address asks that alone.
+func TestFurtherAddresses(t *testing.T) {
+	const a, b, c, x, y = "10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1", "[::1]:1", "[::2]:1"
+	for name, tc := range map[string]struct {
+		order     *Eyeballs
+		all, want []string
+	}{
+		"by default":        {nil, []string{a, b, x, y}, []string{a, x, b, y}},
+		"IPv6 first":        {nil, []string{x, a, b, y}, []string{x, a, y, b}},
+		"one family":        {nil, []string{b, a}, []string{b, a}},
+		"IPv6 wanted":       {&Eyeballs{Family: IPv6Only}, []string{a, b, x}, []string{x, a, b}},
+		"IPv6 is not there": {&Eyeballs{Family: IPv6Only}, []string{a, b}, []string{a, b}},
+		"IPv4 wanted":       {&Eyeballs{Family: IPv4Only}, []string{x, y, a}, []string{a, x, y}},
+		"two of the first":  {&Eyeballs{First: 2}, []string{a, x, b, y, c}, []string{a, b, x, c, y}},
+	} {
+		if got := tc.order.sorted(tc.all); !slices.Equal(got, tc.want) {
+			t.Errorf("%s: %v, want %v", name, got, tc.want)
+		}
+	}
+	l, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	there := l.Addr().(*net.TCPAddr).AddrPort()
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := closed.Addr().(*net.TCPAddr).Port
+	_ = closed.Close()
+	cl := mustUpdate(t, newManager(t, Options{}), &Config{Name: "c", Endpoints: &Assignment{Localities: []Locality{{Endpoints: []Endpoint{
+		{Host: "127.0.0.1", Port: port, Also: []netip.AddrPort{there}},
+	}}}}})
+	h := cl.hosts()[0]
+	conn, err := h.connect(t.Context(), cl.cfg.Load())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close()
+	if to := conn.RemoteAddr().String(); to != there.String() {
+		t.Errorf("connected to %s", to)
+	}
+	if got := h.addresses(&target{network: "tcp", address: "127.0.0.1:9"}, nil); got != nil {
+		t.Errorf("a check elsewhere asks %v", got)
 	}
 }

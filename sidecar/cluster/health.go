@@ -313,7 +313,7 @@ func (k *checker) connect(ctx context.Context, s *settings) (stream.Stream, erro
 	if t := probe.tls(s); t != nil {
 		own := *t
 		own.ALPN = k.alpn(t)
-		probe.socket = &SocketMatch{TLS: &own, Announce: probe.announcement(s)}
+		probe.socket = &SocketMatch{TLS: &own, Announce: probe.announcement(s)} // a check is nobody's, and has no extensions
 		if _, _, err := m.opts.TLS.ClientTLS(source, k.h.cluster.name, t); err != nil {
 			return nil, unready{err}
 		}

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestSourceAddressProbesNothing: an address to connect from brings no keep-alive probes, which nobody asked for.
-func TestSourceAddressProbesNothing(t *testing.T) {
+// TestProbes: connections are probed where that is configured, and else not, as in Envoy.
+func TestProbes(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -17,8 +17,16 @@ func TestSourceAddressProbesNothing(t *testing.T) {
 	m := NewManager(Options{})
 	defer m.Close()
 	from := netip.MustParseAddr("127.0.0.1")
-	for want, probes := range map[int]*TCPKeepAlive{0: nil, 1: {Idle: 7e9}} {
-		c, err := dialer(m, &Config{Source: &from, TCP: probes})(t.Context(), "tcp", l.Addr().String())
+	for name, tc := range map[string]struct {
+		dial dialFunc
+		want int
+	}{
+		"nothing":               {m.dial, 0},
+		"an address":            {dialer(m, &Config{Bind: &Bind{From: []BindAddress{{Addr: from}}}}), 0},
+		"an address and probes": {dialer(m, &Config{Bind: &Bind{From: []BindAddress{{Addr: from}}}, TCP: &TCPKeepAlive{Idle: 7e9}}), 1},
+		"probes":                {dialer(m, &Config{TCP: &TCPKeepAlive{Idle: 7e9}}), 1},
+	} {
+		c, err := tc.dial(t.Context(), "tcp", l.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -31,8 +39,8 @@ func TestSourceAddressProbesNothing(t *testing.T) {
 		if err := raw.Control(func(fd uintptr) { got, err = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_KEEPALIVE) }); err != nil {
 			t.Fatal(err)
 		}
-		if err != nil || got != want {
-			t.Errorf("%+v: SO_KEEPALIVE is %d (%v), want %d", probes, got, err, want)
+		if err != nil || got != tc.want {
+			t.Errorf("%s: SO_KEEPALIVE is %d (%v), want %d", name, got, err, tc.want)
 		}
 	}
 }

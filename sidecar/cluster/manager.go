@@ -46,7 +46,7 @@ type Options struct {
 	Metrics  *telemetry.Metrics
 	Log      *slog.Logger // slog.Default when nil
 	Resolver Resolver     // the system's when nil
-	// Dial opens a transport connection; a net.Dialer's DialContext when nil. The
+	// Dial opens a transport connection; a net.Dialer's DialContext, without probes, when nil. The
 	// result must be a stream.Conn.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Source is a workload that uses a cluster: health checks present its identity
@@ -105,7 +105,7 @@ func NewManager(opts Options) *Manager {
 	}
 	m.log = m.log.With("component", "cluster")
 	if m.dial == nil {
-		m.dial = (&net.Dialer{}).DialContext
+		m.dial = quiet.DialContext
 	}
 	if m.opts.Resolver == nil {
 		m.opts.Resolver = system

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/proxytlv"
 )
 
 // particular is what a pool has whose connections are for requests with terms of their own. Its
@@ -28,10 +30,11 @@ type poolKey struct {
 	generation uint64
 	name, san  string
 	from, to   netip.AddrPort
+	extensions proxytlv.List
 }
 
 func keyOf(source string, priority Priority, t *Terms) poolKey {
-	return poolKey{source, priority, t.generation, strings.ToLower(t.name), strings.ToLower(t.san), t.from, t.to}
+	return poolKey{source, priority, t.generation, strings.ToLower(t.name), strings.ToLower(t.san), t.from, t.to, t.extensions}
 }
 
 // particulars are those pools of a host, about in the order in which they were used, the last one

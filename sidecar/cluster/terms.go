@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/proxytlv"
 	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
 )
 
@@ -34,6 +35,8 @@ type Terms struct {
 	// from and to are the client's address and the one it connected to, which are announced;
 	// invalid for none.
 	from, to netip.AddrPort
+	// extensions are announced beside them.
+	extensions proxytlv.List
 }
 
 // Asker is whom a connection is opened for.
@@ -43,6 +46,8 @@ type Asker struct {
 	// From is the client's address, and To the one that it connected to; invalid for a request of
 	// the process itself.
 	From, To netip.AddrPort
+	// Extensions of the PROXY protocol are the client's own, and others that may be passed on.
+	Extensions proxytlv.List
 }
 
 // longestName is what a server name may have (RFC 6066, and RFC 1035 2.3.4).
@@ -61,7 +66,7 @@ func (h *Host) TermsFor(asker *Asker) (t Terms, err error) {
 	s := h.cluster.cfg.Load()
 	t.generation = s.tlsGeneration
 	if h.announcement(s) != 0 {
-		t.from, t.to = asker.From, asker.To
+		t.from, t.to, t.extensions = asker.From, asker.To, h.extensions(s).of(asker.Extensions)
 	}
 	if s.HTTP.Names != nil && asker.Request != nil && h.tls(s) != nil {
 		err = h.nameIn(&t, s.HTTP.Names, asker)
@@ -144,7 +149,7 @@ func withoutPort(authority string) string {
 
 // own is a copy that needs nothing of the request.
 func (t *Terms) own() *Terms {
-	return &Terms{t.generation, strings.Clone(t.name), strings.Clone(t.san), t.from, t.to}
+	return &Terms{t.generation, strings.Clone(t.name), strings.Clone(t.san), t.from, t.to, t.extensions}
 }
 
 // terms are what the pool's connections are opened with, nil where any request may have them.

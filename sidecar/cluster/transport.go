@@ -3,18 +3,16 @@ package cluster
 import (
 	"context"
 	"net"
-	"net/netip"
-	"strings"
 	"time"
 )
 
 // dialer is how connections are opened that need socket options; nil where the
 // manager's way does.
 func dialer(m *Manager, cfg *Config) func(ctx context.Context, network, address string) (net.Conn, error) {
-	if cfg.Source == nil && cfg.TCP == nil || m.opts.Dial != nil {
+	if cfg.Bind == nil && cfg.TCP == nil || m.opts.Dial != nil {
 		return nil
 	}
-	d := &net.Dialer{KeepAlive: -1} // no probes, which Go would send
+	d := quiet
 	if k := cfg.TCP; k != nil {
 		orSystem := func(v time.Duration) time.Duration {
 			if v == 0 {
@@ -29,18 +27,16 @@ func dialer(m *Manager, cfg *Config) func(ctx context.Context, network, address 
 			d.KeepAliveConfig.Count = -1
 		}
 	}
-	var from *net.TCPAddr
-	if cfg.Source != nil {
-		from = net.TCPAddrFromAddrPort(netip.AddrPortFrom(*cfg.Source, 0))
+	if cfg.Bind == nil {
+		return d.DialContext
 	}
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		own := *d
-		if from != nil && strings.HasPrefix(network, "tcp") {
-			own.LocalAddr = from
-		}
-		return own.DialContext(ctx, network, address)
+		return cfg.Bind.dial(ctx, d, network, address)
 	}
 }
+
+// quiet opens connections without probes, which Go would send and Envoy does not.
+var quiet = net.Dialer{KeepAlive: -1}
 
 // connect opens a transport connection to the host.
 func (h *Host) connect(ctx context.Context, s *settings) (net.Conn, error) {
@@ -48,8 +44,8 @@ func (h *Host) connect(ctx context.Context, s *settings) (net.Conn, error) {
 	if s.dial != nil {
 		dial = s.dial
 	}
-	if others := h.others.Load(); others != nil && len(*others) > 0 {
-		return h.dialAny(ctx, dial, append([]string{t.address}, *others...))
+	if addresses := h.addresses(t, s.Eyeballs); len(addresses) > 1 {
+		return h.dialAny(ctx, dial, addresses)
 	}
 	return dial(ctx, t.network, t.address)
 }

@@ -16,7 +16,7 @@ func TestSourceAndKeepAlive(t *testing.T) {
 	s := newServer(t)
 	own := netip.MustParseAddr("127.0.0.77")
 	c := mustUpdate(t, newManager(t, Options{}), &Config{
-		Name: "c", Endpoints: hosts("c", s.addr), Source: &own,
+		Name: "c", Endpoints: hosts("c", s.addr), Bind: &Bind{From: []BindAddress{{Addr: own}}},
 		TCP: &TCPKeepAlive{Idle: 33 * time.Second, Interval: 7 * time.Second, Probes: 4},
 	})
 	conn := acquire(t, c, "web")

@@ -61,7 +61,7 @@ func TestFileAccessLogRefuses(t *testing.T) {
 		`log_format: {json_format: {a: "%NOPE%"}}`:      here + "log_format.json_format: a: access log format",
 		`log_format: {text_format: x, content_type: a}`: here + "log_format.content_type: has no meaning here",
 		`log_format: {text_format: x, formatters: [{name: x, typed_config: {"@type": type.googleapis.com/google.protobuf.Struct}}]}`: here + "log_format.formatters",
-		`format: "%DYNAMIC_METADATA(a)%"`:                                                "only envoy.filters.http.rbac:KEY has a value",
+		`format: "%DYNAMIC_METADATA(a)%"`:                                                "only envoy.filters.http.rbac:KEY",
 		`format: "x", json_format: {a: b}`:                                               "json_format",
 		`log_format: {text_format_source: {filename: /no/such/file}}`:                    here + "log_format.text_format_source.filename: open /no/such/file: no such file",
 		`log_format: {text_format: ""}`:                                                  here + "log_format: is empty",

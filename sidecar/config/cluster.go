@@ -3,7 +3,6 @@ package config
 import (
 	"cmp"
 	"math"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -305,23 +304,12 @@ func connection(m *clusterv3.Cluster, out *cluster.Config) error {
 			Probes: int(k.GetKeepaliveProbes().GetValue()),
 		}
 	}
-	s := m.GetUpstreamBindConfig().GetSourceAddress()
-	if s == nil {
-		return nil
+	var err error
+	if out.Eyeballs, err = eyeballs(m.GetUpstreamConnectionOptions().GetHappyEyeballsConfig(), "upstream_connection_options.happy_eyeballs_config"); err != nil {
+		return err
 	}
-	const path = "upstream_bind_config.source_address"
-	if s.GetProtocol() != corev3.SocketAddress_TCP {
-		return fail(path+".protocol", "only TCP is supported")
-	}
-	if s.GetPortValue() != 0 {
-		return fail(path+".port_value", "one port allows one connection to a host; use 0")
-	}
-	a, err := netip.ParseAddr(s.GetAddress())
-	if err != nil {
-		return fail(path+".address", "%q is not an IP address", s.GetAddress())
-	}
-	out.Source = &a
-	return nil
+	out.Bind, err = upstreamBind(m.GetUpstreamBindConfig(), "upstream_bind_config")
+	return err
 }
 
 // edsName reads what the endpoints are asked for by, where that is not the cluster's name.

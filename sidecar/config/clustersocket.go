@@ -1,6 +1,8 @@
 package config
 
 import (
+	"math"
+
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	upstreamproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/proxy_protocol/v3"
@@ -8,18 +10,19 @@ import (
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/proxytlv"
 )
 
 // sockets reads what carries the connections.
 func (d *decoder) sockets(m *clusterv3.Cluster, out *cluster.Config) error {
 	var err error
-	if out.Announce, out.TLS, err = d.upstreamSocket(m.GetTransportSocket(), "transport_socket"); err != nil {
+	if out.Announce, out.Extensions, out.TLS, err = d.upstreamSocket(m.GetTransportSocket(), "transport_socket"); err != nil {
 		return err
 	}
 	for i, t := range m.GetTransportSocketMatches() {
 		here := at("transport_socket_matches", i)
 		s := cluster.SocketMatch{Name: t.GetName(), Match: t.GetMatch().AsMap()}
-		if s.Announce, s.TLS, err = d.upstreamSocket(t.GetTransportSocket(), here+".transport_socket"); err != nil {
+		if s.Announce, s.Extensions, s.TLS, err = d.upstreamSocket(t.GetTransportSocket(), here+".transport_socket"); err != nil {
 			return err
 		}
 		out.Sockets = append(out.Sockets, s)
@@ -28,15 +31,15 @@ func (d *decoder) sockets(m *clusterv3.Cluster, out *cluster.Config) error {
 }
 
 // upstreamSocket reads how connections begin, and their TLS.
-func (d *decoder) upstreamSocket(ts *corev3.TransportSocket, path string) (cluster.Announcement, *cluster.TLS, error) {
+func (d *decoder) upstreamSocket(ts *corev3.TransportSocket, path string) (cluster.Announcement, *cluster.Extensions, *cluster.TLS, error) {
 	p, ok := extension[*upstreamproxyv3.ProxyProtocolUpstreamTransport](d, ts.GetTypedConfig())
 	if !ok {
 		t, err := d.innerSocket(ts, path)
-		return 0, t, err
+		return 0, nil, t, err
 	}
 	path += ".typed_config"
 	if p.GetTransportSocket() == nil {
-		return 0, nil, fail(path+".transport_socket", "is missing: say a RawBuffer or an UpstreamTlsContext")
+		return 0, nil, nil, fail(path+".transport_socket", "is missing: say a RawBuffer or an UpstreamTlsContext")
 	}
 	announce := cluster.Announcement(1)
 	switch v := p.GetConfig().GetVersion(); v {
@@ -44,10 +47,73 @@ func (d *decoder) upstreamSocket(ts *corev3.TransportSocket, path string) (clust
 	case corev3.ProxyProtocolConfig_V2:
 		announce = 2
 	default:
-		return 0, nil, fail(path+".config.version", "unknown value %d", v)
+		return 0, nil, nil, fail(path+".config.version", "unknown value %d", v)
+	}
+	more, err := announcedExtensions(p.GetConfig(), announce, path+".config")
+	if err != nil {
+		return 0, nil, nil, err
 	}
 	t, err := d.innerSocket(p.GetTransportSocket(), path+".transport_socket")
-	return announce, t, err
+	return announce, more, t, err
+}
+
+// mostExtensions is what a header of version 2 has room for behind addresses of IPv6.
+const mostExtensions = math.MaxUint16 - 36
+
+func announcedExtensions(m *corev3.ProxyProtocolConfig, version cluster.Announcement, path string) (*cluster.Extensions, error) {
+	const needsV2 = "is for headers of V2; those of V1 have no extensions"
+	passed, err := passedExtensions(m.GetPassThroughTlvs(), path+".pass_through_tlvs")
+	switch {
+	case err != nil:
+		return nil, err
+	case m.GetPassThroughTlvs() == nil && len(m.GetAddedTlvs()) == 0:
+		return nil, nil
+	case version != 2 && m.GetPassThroughTlvs() != nil:
+		return nil, fail(path+".pass_through_tlvs", needsV2)
+	case version != 2:
+		return nil, fail(path+".added_tlvs", needsV2)
+	}
+	added, err := addedExtensions(m.GetAddedTlvs(), path+".added_tlvs")
+	if err != nil {
+		return nil, err
+	}
+	return &cluster.Extensions{Passed: passed, Added: added}, nil
+}
+
+// passedExtensions reads which of a client's extensions are passed on; nil passes none.
+func passedExtensions(m *corev3.ProxyProtocolPassThroughTLVs, path string) (proxytlv.Choice, error) {
+	var out proxytlv.Choice
+	switch m.GetMatchType() {
+	case corev3.ProxyProtocolPassThroughTLVs_INCLUDE_ALL:
+		if out.All = m != nil; len(m.GetTlvType()) > 0 {
+			return out, fail(path+".tlv_type", "is for match_type INCLUDE; INCLUDE_ALL passes every type")
+		}
+	case corev3.ProxyProtocolPassThroughTLVs_INCLUDE:
+		for _, kind := range m.GetTlvType() {
+			out.Types += string([]byte{byte(kind)})
+		}
+	default:
+		return out, fail(path+".match_type", "unknown value %d", m.GetMatchType())
+	}
+	return out, nil
+}
+
+func addedExtensions(ms []*corev3.TlvEntry, path string) (proxytlv.List, error) {
+	var out proxytlv.List
+	for i, m := range ms {
+		here := at(path, i)
+		switch n := len(m.GetValue()); {
+		case n == 0:
+			return "", fail(here+".value", "is missing")
+		case n > proxytlv.MostValue:
+			return "", fail(here+".value", "has %d bytes, and at most %d have room", n, proxytlv.MostValue)
+		}
+		out = out.With(byte(m.GetType()), string(m.GetValue()))
+	}
+	if len(out) > mostExtensions {
+		return "", fail(path, "have %d bytes, and a header has room for %d", len(out), mostExtensions)
+	}
+	return out, nil
 }
 
 func (d *decoder) innerSocket(ts *corev3.TransportSocket, path string) (*cluster.TLS, error) {

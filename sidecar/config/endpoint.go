@@ -3,6 +3,7 @@ package config
 import (
 	"math"
 	"net/netip"
+	"strconv"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -105,8 +106,16 @@ func (d *decoder) endpoint(m *endpointv3.LbEndpoint, path string, names bool) (*
 	default:
 		return nil, fail(path+".health_status", "unknown value %d", m.GetHealthStatus())
 	}
+	const extensions = "envoy.transport_sockets.proxy_protocol"
+	if m.GetMetadata().GetTypedFilterMetadata()[extensions] != nil {
+		return nil, fail(path+".metadata.typed_filter_metadata["+strconv.Quote(extensions)+"]",
+			"hosts have no extensions of their own; write added_tlvs into the cluster's transport socket, or into one of transport_socket_matches")
+	}
 	if m.GetEndpoint() == nil {
 		return nil, fail(path+".endpoint", "is missing")
+	}
+	if out.Also, err = d.furtherAddresses(m.GetEndpoint(), path+".endpoint.additional_addresses", names); err != nil {
+		return nil, err
 	}
 	a := m.GetEndpoint().GetAddress()
 	here := path + ".endpoint.address"
@@ -122,6 +131,35 @@ func (d *decoder) endpoint(m *endpointv3.LbEndpoint, path string, names bool) (*
 	}
 	if _, err := netip.ParseAddr(out.Host); err != nil && !names {
 		return nil, fail(here+".socket_address.address", "%q is not an IP address; names need type STRICT_DNS or LOGICAL_DNS", out.Host)
+	}
+	return out, nil
+}
+
+// furtherAddresses reads where else a host is to be connected to.
+func (d *decoder) furtherAddresses(m *endpointv3.Endpoint, path string, names bool) ([]netip.AddrPort, error) {
+	var out []netip.AddrPort
+	for i, a := range m.GetAdditionalAddresses() {
+		here := at(path, i) + ".address"
+		switch {
+		case names:
+			return nil, fail(path, "are for types STATIC and EDS; a name has addresses by itself")
+		case m.GetAddress().GetPipe() != nil:
+			return nil, fail(path, "are for hosts with an IP address")
+		case a.GetAddress().GetPipe() != nil:
+			return nil, fail(here+".pipe", "use an IP address")
+		}
+		host, port, err := d.hostPort(a.GetAddress(), here)
+		if err != nil {
+			return nil, err
+		}
+		ip, err := netip.ParseAddr(host)
+		if err != nil {
+			return nil, fail(here+".socket_address.address", "%q is not an IP address", host)
+		}
+		if port < 1 || port > 65535 {
+			return nil, fail(here+".socket_address.port_value", "%d cannot be connected to", port)
+		}
+		out = append(out, netip.AddrPortFrom(ip.Unmap(), uint16(port)))
 	}
 	return out, nil
 }

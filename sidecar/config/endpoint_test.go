@@ -6,9 +6,11 @@ import (
 	"testing"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
@@ -78,5 +80,14 @@ func TestDropLimit(t *testing.T) {
 		if got != want && (err == nil || !strings.Contains(got, `layered_runtime.layers[0].static_layer["load_balancing_policy"]["drop_overload_limit"]: `+want)) {
 			t.Errorf("%s: %s, want %s", value, got, want)
 		}
+	}
+}
+
+// TestExtensionsOfHosts: what Envoy would announce of one host is refused, not left out.
+func TestExtensionsOfHosts(t *testing.T) {
+	const namespace = "envoy.transport_sockets.proxy_protocol"
+	m := &endpointv3.LbEndpoint{Metadata: &corev3.Metadata{TypedFilterMetadata: map[string]*anypb.Any{namespace: {}}}}
+	if _, err := (&decoder{}).endpoint(m, "e", false); err == nil || !strings.HasPrefix(err.Error(), `e.metadata.typed_filter_metadata["`+namespace+`"]: `) {
+		t.Error(err)
 	}
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	selectorv3 "github.com/envoyproxy/go-control-plane/envoy/config/upstream/local_address_selector/v3"
 	aggregatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/aggregate/v3"
 	dnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dns/v3"
 	caresv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/cares/v3"
@@ -15,6 +16,8 @@ const (
 	questionReason = "each question has a socket of its own"
 	lookupReason   = "a lookup has 5 s, of which each resolver has its share; after a failure dns_failure_refresh_rate counts"
 )
+
+const extensionsOfV2 = "with V2 alone: headers of V1 have no extensions"
 
 const budgetsHint = "there are no such histograms: durations and sizes of requests are in hauberk_request_duration_seconds and in access logs"
 
@@ -79,12 +82,21 @@ func init() {
 		"envoy.config.cluster.v3.Cluster.TransportSocketMatch":       {use: "name match transport_socket"},
 		"envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer": {},
 		"envoy.config.core.v3.BindConfig": {
-			use:     "source_address",
-			instead: map[string]string{"freebind": "use an address of the host", "socket_options": "sockets have the host's options"},
+			use: "source_address freebind socket_options extra_source_addresses additional_source_addresses local_address_selector",
+			but: map[string]string{
+				"socket_options":         "not those of STATE_LISTENING; those of STATE_BOUND are set before the socket is bound",
+				"local_address_selector": "the default one alone",
+			},
+			instead: map[string]string{"validate_network_namespaces": "run a sidecar in that namespace"},
 		},
-		"envoy.config.cluster.v3.UpstreamConnectionOptions": {use: "tcp_keepalive"},
-		"envoy.config.core.v3.TcpKeepalive":                 {use: "keepalive_probes keepalive_time keepalive_interval"},
-		"envoy.type.v3.Percent":                             {use: "value"},
+		"envoy.config.core.v3.ExtraSourceAddress":                                     {use: "address socket_options"},
+		"envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector": {},
+		"envoy.config.cluster.v3.UpstreamConnectionOptions":                           {use: "tcp_keepalive happy_eyeballs_config", instead: map[string]string{"set_local_interface_name_on_upstream_connections": "nothing asks for it"}},
+		"envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig": {
+			use: "first_address_family_version first_address_family_count", but: map[string]string{"first_address_family_version": "not PIPE and INTERNAL"},
+		},
+		"envoy.config.core.v3.TcpKeepalive": {use: "keepalive_probes keepalive_time keepalive_interval"},
+		"envoy.type.v3.Percent":             {use: "value"},
 		"envoy.config.cluster.v3.CircuitBreakers": {
 			use: "thresholds per_host_thresholds",
 		},
@@ -118,7 +130,8 @@ func init() {
 	extend("envoy.config.cluster.v3.Cluster.CustomClusterType.typed_config", "cluster type",
 		&aggregatev3.ClusterConfig{}, &dnsv3.DnsCluster{})
 	extend("envoy.config.cluster.v3.Cluster.typed_extension_protocol_options", "protocol options", &upstreamhttpv3.HttpProtocolOptions{})
-	extend("envoy.config.core.v3.TypedExtensionConfig.typed_config", "extension", &caresv3.CaresDnsResolverConfig{}, &getaddrinfov3.GetAddrInfoDnsResolverConfig{})
+	extend("envoy.config.core.v3.TypedExtensionConfig.typed_config", "extension", &caresv3.CaresDnsResolverConfig{}, &getaddrinfov3.GetAddrInfoDnsResolverConfig{},
+		&selectorv3.DefaultLocalAddressSelector{})
 	extend("envoy.config.core.v3.TransportSocket.typed_config", "transport socket", &rawbufferv3.RawBuffer{}, &upstreamproxyv3.ProxyProtocolUpstreamTransport{})
 }
 
@@ -150,18 +163,23 @@ func declareHealthChecks() {
 }
 
 func declareAnnouncements() {
-	const tlvReason = "the header has the client's addresses alone"
 	declare("Transport sockets", map[protoreflect.FullName]*rules{
 		"envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport": {
 			use: "config transport_socket",
 			instead: map[string]string{
 				"allow_unspecified_address": "a client without an IP address is announced as nobody",
-				"tlv_as_pool_key":           tlvReason,
+				"tlv_as_pool_key":           notInEnvoy + "; connections are for clients with the same extensions alone",
 			},
 		},
 		"envoy.config.core.v3.ProxyProtocolConfig": {
-			use:     "version",
-			instead: map[string]string{"pass_through_tlvs": tlvReason, "added_tlvs": tlvReason},
+			use: "version pass_through_tlvs added_tlvs",
+			but: map[string]string{"pass_through_tlvs": extensionsOfV2, "added_tlvs": extensionsOfV2},
+		},
+		"envoy.config.core.v3.ProxyProtocolPassThroughTLVs": {
+			use: "match_type tlv_type", but: map[string]string{"tlv_type": "with INCLUDE alone"},
+		},
+		"envoy.config.core.v3.TlvEntry": {
+			use: "type value", instead: map[string]string{"format_string": "write a value"},
 		},
 	})
 }
@@ -203,11 +221,13 @@ func declareEndpoints() {
 			use: "endpoint health_status load_balancing_weight metadata",
 		},
 		"envoy.config.endpoint.v3.Endpoint": {
-			use: "address hostname health_check_config",
+			use: "address hostname health_check_config additional_addresses",
+			but: map[string]string{"additional_addresses": "IP addresses of hosts with one, of types STATIC and EDS"},
 			ignore: map[string]string{
 				"observability_name": "endpoints are shown by address",
 			},
 		},
+		"envoy.config.endpoint.v3.Endpoint.AdditionalAddress": {use: "address"},
 		"envoy.config.endpoint.v3.Endpoint.HealthCheckConfig": {use: "port_value hostname address disable_active_health_check"},
 	})
 }

@@ -42,7 +42,7 @@ func init() {
 				"tcp_fast_open_queue_length tcp_backlog_size tcp_keepalive enable_mptcp ignore_global_conn_limit bypass_overload_manager " +
 				"per_connection_buffer_limit_bytes",
 			but: map[string]string{
-				"per_connection_buffer_limit_bytes": "for what is kept of requests and answers alone; a TCP proxy has a buffer of a fixed size for each direction",
+				"per_connection_buffer_limit_bytes": "for what is kept of requests and answers, and for the buffers of a TCP proxy; a record of TLS is held whole",
 				"default_filter_chain":              "without a filter_chain_match, which Envoy passes over",
 			},
 			ignore: map[string]string{
@@ -112,32 +112,28 @@ func init() {
 		"envoy.extensions.filters.listener.original_dst.v3.OriginalDst":     {},
 		"envoy.extensions.filters.listener.http_inspector.v3.HttpInspector": {},
 		"envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol": {
-			use:    "allow_requests_without_proxy_protocol disallowed_versions",
+			use:    "allow_requests_without_proxy_protocol disallowed_versions rules pass_through_tlvs tlv_location",
+			but:    map[string]string{"tlv_location": "not FILTER_STATE, which nothing has"},
 			ignore: map[string]string{"stat_prefix": statsReason},
-			instead: map[string]string{
-				"rules":             "extensions of the header are not read",
-				"pass_through_tlvs": "extensions of the header are not passed on",
-				"tlv_location":      "extensions of the header are not read",
-			},
 		},
-		"envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit": {use: "stat_prefix max_connections delay runtime_enabled"},
+		"envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule":         {use: "tlv_type on_tlv_present"},
+		"envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair": {use: "metadata_namespace key value_string_encoding"},
+		"envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit":           {use: "stat_prefix max_connections delay runtime_enabled"},
 		"envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit": {
-			use: "stat_prefix token_bucket runtime_enabled", instead: map[string]string{"share_key": "each chain has a bucket of its own"},
+			use: "stat_prefix token_bucket runtime_enabled share_key",
 		},
 		"envoy.extensions.filters.network.sni_cluster.v3.SniCluster": {},
 		"envoy.config.core.v3.RuntimeFeatureFlag":                    {use: "default_value runtime_key"},
 		"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": {
 			use: "stat_prefix cluster weighted_clusters idle_timeout access_log max_connect_attempts backoff_options " +
 				"max_downstream_connection_duration max_downstream_connection_duration_jitter_percentage access_log_options " +
-				"access_log_flush_interval flush_access_log_on_connected upstream_connect_mode max_early_data_bytes metadata_match hash_policy",
+				"access_log_flush_interval flush_access_log_on_connected upstream_connect_mode max_early_data_bytes metadata_match hash_policy " +
+				"proxy_protocol_tlvs proxy_protocol_tlv_merge_policy check_drain_close",
 			instead: map[string]string{
 				"tunneling_config":        "bytes are passed on as they are",
-				"downstream_idle_timeout": "use idle_timeout",
-				"upstream_idle_timeout":   "use idle_timeout",
-
-				"on_demand":                       "clusters are asked for with everything else",
-				"proxy_protocol_tlvs":             "extensions of the header are not written",
-				"proxy_protocol_tlv_merge_policy": "extensions of the header are not written",
+				"downstream_idle_timeout": notInEnvoy + "; use idle_timeout",
+				"upstream_idle_timeout":   notInEnvoy + "; use idle_timeout",
+				"on_demand":               "clusters are asked for with everything else",
 			},
 		},
 		"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions": {
@@ -270,7 +266,7 @@ func init() {
 		"envoy.extensions.filters.network.rbac.v3.RBAC": {
 			use: "rules shadow_rules stat_prefix matcher shadow_matcher shadow_rules_stat_prefix enforcement_type delay_deny",
 			but: map[string]string{
-				"enforcement_type": "not CONTINUOUS where rules ask for metadata; all else that rules of connections ask for stays as it is",
+				"enforcement_type": "not CONTINUOUS where rules ask for metadata of envoy.filters.network.rbac; all else that rules of connections ask for stays as it is",
 			},
 		},
 		"envoy.config.rbac.v3.RBAC":   {use: "action policies"},

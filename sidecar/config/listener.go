@@ -67,15 +67,20 @@ func (d *decoder) listener(m *listenerv3.Listener) (*listener.Config, error) {
 	return out, nil
 }
 
-// limitBuffers tells the connection managers what the listener allows a connection.
+// limitBuffers tells the terminal filters what the listener allows a connection.
 func limitBuffers(out *listener.Config, limit uint32) {
-	for i := range out.Chains {
-		if c := out.Chains[i].HTTP; c != nil {
-			c.BufferLimit = &limit
+	set := func(c *listener.FilterChain) {
+		if c.HTTP != nil {
+			c.HTTP.BufferLimit = &limit
+		} else {
+			c.TCP.BufferLimit = &limit
 		}
 	}
-	if out.Default != nil && out.Default.HTTP != nil {
-		out.Default.HTTP.BufferLimit = &limit
+	for i := range out.Chains {
+		set(&out.Chains[i])
+	}
+	if out.Default != nil {
+		set(out.Default)
 	}
 }
 

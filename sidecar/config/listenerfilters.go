@@ -3,6 +3,7 @@ package config
 //lint:file-ignore SA1019 deprecated fields are in many configurations, and mean what they meant
 
 import (
+	"cmp"
 	"slices"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -13,6 +14,7 @@ import (
 	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
+	"github.com/hauberk-mesh/hauberk/xds/logformat"
 )
 
 // listenerFilters reads the listener filters, and those that older fields ask for.
@@ -33,10 +35,9 @@ func (d *decoder) listenerFilters(out *listener.Config, m *listenerv3.Listener) 
 		case *httpinspectorv3.HttpInspector:
 			filter.HTTPInspector = true
 		case *proxyprotocolv3.ProxyProtocol:
-			filter.ProxyProtocol = &listener.ProxyProtocol{
-				Optional: c.GetAllowRequestsWithoutProxyProtocol(),
-				NoV1:     slices.Contains(c.GetDisallowedVersions(), corev3.ProxyProtocolConfig_V1),
-				NoV2:     slices.Contains(c.GetDisallowedVersions(), corev3.ProxyProtocolConfig_V2),
+			var err error
+			if filter.ProxyProtocol, err = proxyProtocol(c, here+".typed_config"); err != nil {
+				return err
 			}
 		default:
 			return fail(here, "filter %q has no typed_config", f.GetName())
@@ -59,6 +60,35 @@ func (d *decoder) listenerFilters(out *listener.Config, m *listenerv3.Listener) 
 		out.Filters = append(out.Filters, listener.Filter{ProxyProtocol: &listener.ProxyProtocol{}})
 	}
 	return nil
+}
+
+func proxyProtocol(m *proxyprotocolv3.ProxyProtocol, path string) (*listener.ProxyProtocol, error) {
+	out := &listener.ProxyProtocol{
+		Optional: m.GetAllowRequestsWithoutProxyProtocol(),
+		NoV1:     slices.Contains(m.GetDisallowedVersions(), corev3.ProxyProtocolConfig_V1),
+		NoV2:     slices.Contains(m.GetDisallowedVersions(), corev3.ProxyProtocolConfig_V2),
+	}
+	if m.GetTlvLocation() != proxyprotocolv3.ProxyProtocol_DYNAMIC_METADATA {
+		return nil, fail(path+".tlv_location", "is %s; nothing has filter state, use DYNAMIC_METADATA", m.GetTlvLocation())
+	}
+	for i, r := range m.GetRules() {
+		here, to := at(path+".rules", i)+".on_tlv_present", r.GetOnTlvPresent()
+		if to == nil {
+			return nil, fail(here, "is missing")
+		}
+		rule := listener.ProxyRule{Type: byte(r.GetTlvType()), Namespace: cmp.Or(to.GetMetadataNamespace(), logformat.MetadataProxy), Key: to.GetKey()}
+		switch to.GetValueStringEncoding() {
+		case proxyprotocolv3.ProxyProtocol_KeyValuePair_UNSPECIFIED, proxyprotocolv3.ProxyProtocol_KeyValuePair_SANITIZED_UTF8:
+		case proxyprotocolv3.ProxyProtocol_KeyValuePair_BASE64:
+			rule.Base64 = true
+		default:
+			return nil, fail(here+".value_string_encoding", "unknown value %d", to.GetValueStringEncoding())
+		}
+		out.Rules = append(out.Rules, rule)
+	}
+	var err error
+	out.Passed, err = passedExtensions(m.GetPassThroughTlvs(), path+".pass_through_tlvs")
+	return out, err
 }
 
 func predicate(m *listenerv3.ListenerFilterChainMatchPredicate, path string, depth int) (*listener.Predicate, error) {

@@ -13,6 +13,7 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
+	"github.com/hauberk-mesh/hauberk/sidecar/sockopt"
 )
 
 // addresses reads where a listener listens, and with which options.
@@ -88,11 +89,11 @@ func keepAlive(k *corev3.TcpKeepalive) *listener.KeepAlive {
 
 // socketOptions reads setsockopt calls. What they are is the writer's business, as
 // in Envoy: the kernel refuses what it does not know.
-func socketOptions(ms []*corev3.SocketOption, path string) ([]listener.SocketOption, error) {
-	var out []listener.SocketOption
+func socketOptions(ms []*corev3.SocketOption, path string) ([]sockopt.Option, error) {
+	var out []sockopt.Option
 	for i, m := range ms {
 		here := at(path, i)
-		o := listener.SocketOption{Level: int(m.GetLevel()), Name: int(m.GetName())}
+		o := sockopt.Option{Level: int(m.GetLevel()), Name: int(m.GetName())}
 		switch v := m.GetValue().(type) {
 		case *corev3.SocketOption_IntValue:
 			o.Int = int(v.IntValue)
@@ -101,8 +102,8 @@ func socketOptions(ms []*corev3.SocketOption, path string) ([]listener.SocketOpt
 		default:
 			return nil, fail(here, "has neither int_value nor buf_value")
 		}
-		states := map[corev3.SocketOption_SocketState]listener.SocketState{
-			corev3.SocketOption_STATE_PREBIND: listener.BeforeBind, corev3.SocketOption_STATE_BOUND: listener.AfterBind, corev3.SocketOption_STATE_LISTENING: listener.Listening,
+		states := map[corev3.SocketOption_SocketState]sockopt.State{
+			corev3.SocketOption_STATE_PREBIND: sockopt.BeforeBind, corev3.SocketOption_STATE_BOUND: sockopt.AfterBind, corev3.SocketOption_STATE_LISTENING: sockopt.Listening,
 		}
 		state, ok := states[m.GetState()]
 		if !ok {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+	"github.com/hauberk-mesh/hauberk/xds/logformat"
 )
 
 // logFilter reads what chooses the records of an access log, nil for all.
@@ -145,8 +146,9 @@ func metadataFilter(m *accesslogv3.MetadataFilter, path string) (telemetry.Filte
 	}
 	var err error
 	flag := out.Namespace == telemetry.MetadataCommon && out.Key == telemetry.LogHint
-	if !flag && out.Namespace != telemetry.MetadataRBAC {
-		return nil, fail(here+".filter", "%q says nothing here; metadata are of %s, and %s of %s", out.Namespace, telemetry.MetadataRBAC, telemetry.LogHint, telemetry.MetadataCommon)
+	if !flag && !logformat.ShowsMetadata(out.Namespace) {
+		return nil, fail(here+".filter", "%q says nothing here; metadata are of %s, of %s, and %s of %s",
+			out.Namespace, telemetry.MetadataRBAC, logformat.MetadataProxy, telemetry.LogHint, telemetry.MetadataCommon)
 	}
 	switch v := matcher.GetValue().GetMatchPattern().(type) {
 	case *typematcherv3.ValueMatcher_StringMatch:

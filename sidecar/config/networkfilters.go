@@ -102,7 +102,7 @@ func (d *decoder) decidingFilter(out *listener.FilterChain, m any, path string) 
 
 func connectionRate(m *netratelimitv3.LocalRateLimit, path string) (*listener.RateLimit, error) {
 	b := m.GetTokenBucket()
-	out := &listener.RateLimit{StatPrefix: m.GetStatPrefix(), Bucket: tokenbucket.Spec{Max: b.GetMaxTokens(), PerFill: 1}}
+	out := &listener.RateLimit{StatPrefix: m.GetStatPrefix(), Share: m.GetShareKey(), Bucket: tokenbucket.Spec{Max: b.GetMaxTokens(), PerFill: 1}}
 	if f := b.GetTokensPerFill(); f != nil {
 		out.Bucket.PerFill = f.GetValue()
 	}
@@ -120,6 +120,7 @@ func (d *decoder) tcpProxy(m *tcpproxyv3.TcpProxy, path string) (*tcp.Config, er
 	out := &tcp.Config{
 		StatPrefix:         m.GetStatPrefix(),
 		Cluster:            m.GetCluster(),
+		CloseDraining:      m.GetCheckDrainClose().GetValue(),
 		MaxConnectAttempts: int(m.GetMaxConnectAttempts().GetValue()),
 		MaxDurationJitter:  m.GetMaxDownstreamConnectionDurationJitterPercentage().GetValue(),
 		HashSourceIP:       len(m.GetHashPolicy()) > 0 && m.GetHashPolicy()[0].GetSourceIp() != nil,
@@ -136,7 +137,7 @@ func (d *decoder) tcpProxy(m *tcpproxyv3.TcpProxy, path string) (*tcp.Config, er
 	if total > 1<<32-1 {
 		return nil, fail(path+".weighted_clusters", "the weights add up to more than 4294967295")
 	}
-	for _, step := range []func(*tcpproxyv3.TcpProxy, *tcp.Config, string) error{tcpTimes, tcpConnect, tcpLogging} {
+	for _, step := range []func(*tcpproxyv3.TcpProxy, *tcp.Config, string) error{tcpTimes, tcpConnect, tcpLogging, tcpExtensions} {
 		if err := step(m, out, path); err != nil {
 			return nil, err
 		}
@@ -203,6 +204,20 @@ func tcpConnect(m *tcpproxyv3.TcpProxy, out *tcp.Config, path string) error {
 		}
 	}
 	return nil
+}
+
+func tcpExtensions(m *tcpproxyv3.TcpProxy, out *tcp.Config, path string) (err error) {
+	merges := map[tcpproxyv3.ProxyProtocolTlvMergePolicy]tcp.Merge{
+		tcpproxyv3.ProxyProtocolTlvMergePolicy_ADD_IF_ABSENT:                      tcp.IfAbsent,
+		tcpproxyv3.ProxyProtocolTlvMergePolicy_OVERWRITE_BY_TYPE_IF_EXISTS_OR_ADD: tcp.Overwrite,
+		tcpproxyv3.ProxyProtocolTlvMergePolicy_APPEND_IF_EXISTS_OR_ADD:            tcp.Append,
+	}
+	var ok bool
+	if out.Merge, ok = merges[m.GetProxyProtocolTlvMergePolicy()]; !ok {
+		return fail(path+".proxy_protocol_tlv_merge_policy", "unknown value %d", m.GetProxyProtocolTlvMergePolicy())
+	}
+	out.Extensions, err = addedExtensions(m.GetProxyProtocolTlvs(), path+".proxy_protocol_tlvs")
+	return err
 }
 
 // tcpLogging reads when else than at its end a connection is logged. The older

@@ -44,7 +44,7 @@ func (d *decoder) networkRBAC(m *netrbacv3.RBAC, path string) (*authz.NetworkFil
 	case netrbacv3.RBAC_CONTINUOUS:
 		// What a filter judges by does not change with what a client sends, but for what later
 		// filters say of its first bytes: a rule that waits for that would never hold.
-		if out.AsksMetadata() {
+		if out.AsksFindings() {
 			return nil, fail(path+".enforcement_type", "CONTINUOUS asks again what filters behind it have found meanwhile; put those before it and remove the field")
 		}
 	default:

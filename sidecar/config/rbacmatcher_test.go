@@ -126,8 +126,9 @@ func TestEnforcement(t *testing.T) {
 	anything := strings.Replace(denies, "%s", "{any: true}", 1)
 	for fields, want := range map[string]time.Duration{
 		anything: 0,
-		anything + ", enforcement_type: CONTINUOUS, delay_deny: 0.25s":       250 * time.Millisecond,
-		found + ", enforcement_type: ONE_TIME_ON_FIRST_BYTE, delay_deny: 1s": time.Second,
+		anything + ", enforcement_type: CONTINUOUS, delay_deny: 0.25s":                                                                      250 * time.Millisecond,
+		strings.ReplaceAll(found, "envoy.filters.network.rbac", "envoy.filters.listener.proxy_protocol") + ", enforcement_type: CONTINUOUS": 0,
+		found + ", enforcement_type: ONE_TIME_ON_FIRST_BYTE, delay_deny: 1s":                                                                time.Second,
 	} {
 		if b, err := ParseBootstrap(networkRBAC(fields)); err != nil || b.Listeners[0].Chains[0].RBAC[0].DenyDelay != want {
 			t.Errorf("%s: %v", fields, err)

@@ -121,6 +121,7 @@ type arrival struct {
 	match      target
 	inspected  bool // it was seen whether this is TLS
 	restored   bool // match.destination is not the socket's own
+	announced  *authz.Announced
 	chain      *chain
 	placed     bool     // in the chain's limits
 	entered    *tracked // once it is among the established ones
@@ -344,6 +345,7 @@ func (a *arrival) admit(s stream.Stream) (*tracked, error) {
 	if a.match.direct.IsValid() {
 		f.Peer.Direct = a.match.direct
 	}
+	f.Peer.Announced = a.announced
 	f.PeerMetrics = f.MetricsOf(info)
 	t, e := a.enter(f)
 	e.decision.Count(f.Shard)
@@ -477,7 +479,7 @@ func (t *tracked) Finished(c *downstream.Conn) {
 // deny logs a connection that authorization refuses and closes it.
 func (a *arrival) deny(conn *downstream.Conn, d authz.Decision) {
 	r := conn.NewRecord()
-	r.ConnectionTermination = "rbac_access_denied"
+	r.ConnectionTermination, r.Metadata = "rbac_access_denied", conn.Announced.Said()
 	r.Denied, r.Rule = true, d.Rule
 	r.Duration = time.Since(a.accepted)
 	a.log(r)
@@ -513,7 +515,7 @@ func (a *arrival) record(info *stream.Info) *telemetry.Record {
 	if a.chain != nil {
 		r.Chain, r.Workload, r.Service = a.chain.cfg.Name, a.chain.place.Workload, a.chain.place.Service
 	}
-	r.ConnectionID, r.SNI = a.id, a.match.serverName
+	r.ConnectionID, r.SNI, r.Metadata = a.id, a.match.serverName, a.announced.Said()
 	r.DownstreamRemote, r.DownstreamDirect, r.DownstreamLocal = info.Remote, a.conn.RemoteAddr(), info.Local
 	return r
 }

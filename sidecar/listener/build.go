@@ -177,7 +177,7 @@ func (m *Manager) compileChain(s *snapshot, h *heritage, cfg *FilterChain, index
 			c.untrusted, c.ageless = t.Validation.AcceptUntrusted, t.Validation.PinsAlone()
 		}
 	}
-	c.limit(h.of(cfg, index))
+	c.limit(h.of(cfg, index), &m.shared)
 	var counter authz.CounterFor
 	if m.opts.Metrics != nil {
 		counter = m.opts.Metrics.AuthzCounter

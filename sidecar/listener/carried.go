@@ -104,7 +104,7 @@ func (t *tracked) enter(c *chain) excess {
 // snapshot.
 func (t *tracked) refuseExcess(c *chain, e excess) {
 	r := t.conn.NewRecord()
-	r.Start, r.Duration = time.Now(), 0
+	r.Start, r.Duration, r.Metadata = time.Now(), 0, t.conn.Announced.Said()
 	e.note(r)
 	c.log.Log(r)
 	c.snap.log.Log(r)
@@ -141,7 +141,7 @@ func logEnd(c *downstream.Conn, log *telemetry.Log) {
 		return
 	}
 	r := c.NewRecord()
-	r.Duration = time.Since(c.Accepted)
+	r.Metadata, r.Duration = c.Announced.Said(), time.Since(c.Accepted)
 	r.BytesReceived, r.BytesSent = c.Received, c.Sent
 	log.Log(r)
 	r.Release()

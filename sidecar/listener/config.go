@@ -11,6 +11,8 @@ import (
 	"github.com/hauberk-mesh/hauberk/internal/tokenbucket"
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
+	"github.com/hauberk-mesh/hauberk/sidecar/proxytlv"
+	"github.com/hauberk-mesh/hauberk/sidecar/sockopt"
 	"github.com/hauberk-mesh/hauberk/sidecar/tcp"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
@@ -76,7 +78,7 @@ type SocketOptions struct {
 	FastOpen              int // queue length, off when 0
 	// KeepAlive probes silent peers; when nil, each 15 s.
 	KeepAlive *KeepAlive
-	Options   []SocketOption
+	Options   []sockopt.Option
 }
 
 // KeepAlive is the probing of silent peers; what is 0 is left to the host.
@@ -84,26 +86,6 @@ type KeepAlive struct {
 	Idle, Interval time.Duration
 	Probes         int
 }
-
-// SocketOption is one setsockopt call.
-type SocketOption struct {
-	Level, Name int
-	Int         int
-	Bytes       []byte // instead of Int, when not nil
-	State       SocketState
-	// Family restricts the option to sockets of IPv4 (4) or IPv6 (6).
-	Family int
-}
-
-// SocketState is when an option is set.
-type SocketState uint8
-
-// The states.
-const (
-	BeforeBind SocketState = iota
-	AfterBind
-	Listening
-)
 
 // Direction of a listener's traffic.
 type Direction uint8
@@ -138,6 +120,18 @@ type ProxyProtocol struct {
 	Optional bool
 	// NoV1 and NoV2 refuse a version.
 	NoV1, NoV2 bool
+	// Rules make metadata of extensions. Of rules for one type the last counts, as in Envoy.
+	Rules []ProxyRule
+	// Passed are the extensions that upstreams may be told.
+	Passed proxytlv.Choice
+}
+
+// ProxyRule has an extension's value be metadata of the connection.
+type ProxyRule struct {
+	Type           byte
+	Namespace, Key string
+	// Base64 writes the value so; else each byte that is no UTF-8 is an exclamation mark.
+	Base64 bool
 }
 
 // Predicate is over a connection's destination port.
@@ -178,6 +172,9 @@ type ConnectionLimit struct {
 type RateLimit struct {
 	StatPrefix string
 	Bucket     tokenbucket.Spec
+	// Share, where it is not empty, names a bucket that all chains take from whose rate has the
+	// same name and the same Bucket, whichever listener they are of.
+	Share string
 }
 
 // Match is the full filter-chain match; an empty part matches anything.

@@ -172,6 +172,7 @@ func (a *arrival) proxyHeader(f *ProxyProtocol, c stream.Conn, deadline time.Tim
 		a.match.between(h.source, h.destination)
 		a.restored = true
 	}
+	a.announced = f.announced(a.announced, h.extensions)
 	return nil
 }
 

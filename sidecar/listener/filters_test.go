@@ -18,6 +18,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/overload"
+	"github.com/hauberk-mesh/hauberk/sidecar/sockopt"
 )
 
 // teller tells each connection what is known of it, then ends it.
@@ -297,7 +298,7 @@ func TestSocketOptions(t *testing.T) {
 	const solSocket, soRcvbuf = 1, 8
 	cfg.Socket = SocketOptions{
 		Backlog: 5, FastOpen: 5, FreeBind: true, ReusePort: true, KeepAlive: &KeepAlive{Idle: time.Minute, Interval: time.Second, Probes: 3},
-		Options: []SocketOption{{Level: solSocket, Name: soRcvbuf, Int: 1 << 16}, {Level: solSocket, Name: soRcvbuf, Int: 1 << 16, State: Listening}, {Level: 99, Name: 99, Family: 6}},
+		Options: []sockopt.Option{{Level: solSocket, Name: soRcvbuf, Int: 1 << 16}, {Level: solSocket, Name: soRcvbuf, Int: 1 << 16, State: sockopt.Listening}, {Level: 99, Name: 99, Family: 6}},
 	}
 	mustApply(t, m, cfg)
 	if err := roundTrip(dial(t, m, "l")); err != nil {
@@ -311,7 +312,7 @@ func TestSocketOptions(t *testing.T) {
 	}
 	_ = s.Close()
 	cfg = echoConfig("bad")
-	cfg.Socket.Options = []SocketOption{{Level: 99, Name: 99}}
+	cfg.Socket.Options = []sockopt.Option{{Level: 99, Name: 99}}
 	if err := m.Apply(cfg); err == nil || !strings.Contains(err.Error(), "socket option 99 of level 99") {
 		t.Errorf("%v", err)
 	}

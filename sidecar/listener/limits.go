@@ -1,9 +1,12 @@
 package listener
 
 import (
+	"maps"
 	"reflect"
+	"sync"
 	"sync/atomic"
 	"time"
+	"weak"
 
 	"github.com/hauberk-mesh/hauberk/internal/tokenbucket"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
@@ -24,7 +27,7 @@ type rateLimit struct {
 // limit makes the limits of the chain. One that replaces another goes on with its counts,
 // by the place of a limit and its prefix, and with the tokens of a bucket that is as it
 // was.
-func (c *chain) limit(old *chain) {
+func (c *chain) limit(old *chain, shared *sharedBuckets) {
 	for i := range c.cfg.ConnectionLimits {
 		l := &connectionLimit{cfg: &c.cfg.ConnectionLimits[i]}
 		if old != nil && i < len(old.limits) && old.limits[i].cfg.StatPrefix == l.cfg.StatPrefix {
@@ -39,10 +42,42 @@ func (c *chain) limit(old *chain) {
 		if old != nil && i < len(old.rates) && *old.rates[i].cfg == *r.cfg {
 			r.bucket = old.rates[i].bucket
 		} else {
-			r.bucket = tokenbucket.New(r.cfg.Bucket)
+			r.bucket = shared.of(r.cfg)
 		}
 		c.rates = append(c.rates, r)
 	}
+}
+
+// sharedBuckets are those that chains of any listener have in common, for as long as one has them.
+// The zero value is ready, and safe for concurrent use.
+type sharedBuckets struct {
+	mu      sync.Mutex
+	buckets map[sharedBucket]weak.Pointer[tokenbucket.Bucket]
+}
+
+type sharedBucket struct {
+	name string
+	spec tokenbucket.Spec
+}
+
+// of is the bucket of a rate: a new one where nobody shares it.
+func (s *sharedBuckets) of(cfg *RateLimit) *tokenbucket.Bucket {
+	if cfg.Share == "" {
+		return tokenbucket.New(cfg.Bucket)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := sharedBucket{cfg.Share, cfg.Bucket}
+	if b := s.buckets[key].Value(); b != nil {
+		return b
+	}
+	maps.DeleteFunc(s.buckets, func(_ sharedBucket, b weak.Pointer[tokenbucket.Bucket]) bool { return b.Value() == nil })
+	if s.buckets == nil {
+		s.buckets = map[sharedBucket]weak.Pointer[tokenbucket.Bucket]{}
+	}
+	b := tokenbucket.New(cfg.Bucket)
+	s.buckets[key] = weak.Make(b)
+	return b
 }
 
 // heritage is what the chains of a snapshot have from those of the one before it, each

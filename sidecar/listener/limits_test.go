@@ -107,3 +107,34 @@ func TestDenialsWait(t *testing.T) {
 		t.Errorf("after the listener: %v", err)
 	}
 }
+
+// TestSharedRates: chains of two listeners take from one bucket where both its name and what it is are
+// the same, and it goes on while one of them has it.
+func TestSharedRates(t *testing.T) {
+	rated := func(name, share string, most uint32) *Config {
+		cfg := echoConfig(name)
+		cfg.Chains[0].RateLimits = []RateLimit{{StatPrefix: name, Share: share, Bucket: tokenbucket.Spec{Max: most, PerFill: 1, Interval: time.Hour}}}
+		return cfg
+	}
+	for name, tc := range map[string]struct {
+		second *Config
+		served bool
+	}{
+		"the same":       {rated("b", "s", 1), false},
+		"another name":   {rated("b", "other", 1), true},
+		"another bucket": {rated("b", "s", 2), true},
+		"of its own":     {rated("b", "", 1), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newTestManager(t, nil)
+			mustApply(t, m, rated("a", "s", 1))
+			mustApply(t, m, tc.second)
+			if err := roundTrip(dial(t, m, "a")); err != nil {
+				t.Fatal(err)
+			}
+			if err := roundTrip(dial(t, m, "b")); (err == nil) != tc.served {
+				t.Errorf("served: %t, want %t", err == nil, tc.served)
+			}
+		})
+	}
+}

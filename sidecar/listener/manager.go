@@ -79,6 +79,8 @@ type Manager struct {
 	poller  *stream.Poller
 	workers workers.Pool // serve connections
 
+	shared sharedBuckets
+
 	// apply serialises changes of configuration. It guards over: nothing is accepted any
 	// more, whatever the configuration.
 	apply sync.Mutex

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/proxytlv"
 )
 
 // proxyHeader is what a proxy in front says of a connection, in the PROXY
@@ -15,6 +17,7 @@ type proxyHeader struct {
 	version             int
 	length              int // bytes of the header
 	source, destination netip.AddrPort
+	extensions          proxytlv.List
 }
 
 var (
@@ -120,13 +123,16 @@ func parseProxyV2(b []byte) (proxyHeader, error) {
 	if b[12] == proxied && kind != stream && kind != datagram {
 		return proxyHeader{}, errBadProxyHeader
 	}
+	var rest []byte
 	switch {
 	case b[12] == local:
-		return h, nil
+		return h, nil // what follows is to be ignored
 	case family == ipv4 && len(body) >= 12:
+		rest = body[12:]
 		h.source = netip.AddrPortFrom(netip.AddrFrom4([4]byte(body[0:4])), binary.BigEndian.Uint16(body[8:]))
 		h.destination = netip.AddrPortFrom(netip.AddrFrom4([4]byte(body[4:8])), binary.BigEndian.Uint16(body[10:]))
 	case family == ipv6 && len(body) >= 36:
+		rest = body[36:]
 		h.source = unmapped(netip.AddrPortFrom(netip.AddrFrom16([16]byte(body[0:16])), binary.BigEndian.Uint16(body[32:])))
 		h.destination = unmapped(netip.AddrPortFrom(netip.AddrFrom16([16]byte(body[16:32])), binary.BigEndian.Uint16(body[34:])))
 	default:
@@ -134,6 +140,10 @@ func parseProxyV2(b []byte) (proxyHeader, error) {
 		return proxyHeader{}, errBadProxyHeader
 	}
 	if !unicast(h.source) || !unicast(h.destination) {
+		return proxyHeader{}, errBadProxyHeader
+	}
+	var whole bool
+	if h.extensions, whole = proxytlv.Parse(rest); !whole {
 		return proxyHeader{}, errBadProxyHeader
 	}
 	return h, nil

@@ -2,7 +2,6 @@ package listener
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -11,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/sockopt"
 )
 
 // listen opens a stream socket with its options.
@@ -72,7 +73,7 @@ func (o *SocketOptions) keepAlive(fd int) error {
 	if o.KeepAlive != nil {
 		k = *o.KeepAlive
 	}
-	if err := setInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1, "SO_KEEPALIVE"); err != nil {
+	if err := sockopt.Int(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1, "SO_KEEPALIVE"); err != nil {
 		return err
 	}
 	for _, opt := range []struct {
@@ -84,7 +85,7 @@ func (o *SocketOptions) keepAlive(fd int) error {
 		{unix.TCP_KEEPCNT, k.Probes, "TCP_KEEPCNT"},
 	} {
 		if opt.value > 0 {
-			if err := setInt(fd, unix.IPPROTO_TCP, opt.name, opt.value, opt.text); err != nil {
+			if err := sockopt.Int(fd, unix.IPPROTO_TCP, opt.name, opt.value, opt.text); err != nil {
 				return err
 			}
 		}
@@ -112,16 +113,16 @@ func (o *SocketOptions) beforeBind(fd, family int) error {
 		if family == unix.AF_INET6 {
 			level, name = f.level6, f.name6
 		}
-		if err := setInt(fd, level, name, 1, f.text); err != nil {
+		if err := sockopt.Int(fd, level, name, 1, f.text); err != nil {
 			return err
 		}
 	}
 	if family == unix.AF_INET6 && o.IPv4Compat {
-		if err := setInt(fd, unix.SOL_IPV6, unix.IPV6_V6ONLY, 0, "IPV6_V6ONLY"); err != nil {
+		if err := sockopt.Int(fd, unix.SOL_IPV6, unix.IPV6_V6ONLY, 0, "IPV6_V6ONLY"); err != nil {
 			return err
 		}
 	}
-	return o.set(fd, BeforeBind, family)
+	return sockopt.Set(o.Options, fd, sockopt.BeforeBind, family)
 }
 
 // afterBind sets the rest on a socket that listens already: package net binds and
@@ -145,11 +146,11 @@ func (sock *Socket) afterBind(l streamListener, network, address string) error {
 		family = unix.AF_INET6
 	}
 	return control(raw, func(fd int) error {
-		if err := o.set(fd, AfterBind, family); err != nil {
+		if err := sockopt.Set(o.Options, fd, sockopt.AfterBind, family); err != nil {
 			return err
 		}
 		if o.FastOpen > 0 {
-			if err := setInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN, o.FastOpen, "TCP_FASTOPEN"); err != nil {
+			if err := sockopt.Int(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN, o.FastOpen, "TCP_FASTOPEN"); err != nil {
 				return err
 			}
 		}
@@ -158,33 +159,6 @@ func (sock *Socket) afterBind(l streamListener, network, address string) error {
 				return os.NewSyscallError("listen", err)
 			}
 		}
-		return o.set(fd, Listening, family)
+		return sockopt.Set(o.Options, fd, sockopt.Listening, family)
 	})
-}
-
-// set makes the setsockopt calls of one state.
-func (o *SocketOptions) set(fd int, state SocketState, family int) error {
-	for _, opt := range o.Options {
-		if opt.State != state || opt.Family == 4 && family != unix.AF_INET || opt.Family == 6 && family != unix.AF_INET6 {
-			continue
-		}
-		text := fmt.Sprintf("socket option %d of level %d", opt.Name, opt.Level)
-		if opt.Bytes != nil {
-			if err := unix.SetsockoptString(fd, opt.Level, opt.Name, string(opt.Bytes)); err != nil {
-				return fmt.Errorf("%s: %w", text, err)
-			}
-			continue
-		}
-		if err := setInt(fd, opt.Level, opt.Name, opt.Int, text); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func setInt(fd, level, name, value int, text string) error {
-	if err := unix.SetsockoptInt(fd, level, name, value); err != nil {
-		return fmt.Errorf("%s: %w", text, err)
-	}
-	return nil
 }

@@ -4,6 +4,7 @@ package tcp
 import (
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/proxytlv"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -27,13 +28,23 @@ type Config struct {
 	// says, not at all when nil.
 	MaxConnectAttempts int
 	Backoff            *Backoff
+	// CloseDraining ends a connection that is to finish as soon as bytes move, behind them; one
+	// that is quiet stays.
+	CloseDraining bool
 	// AwaitData holds the upstream back until the client has sent something, of
 	// which MaxEarlyData bytes are read at most.
 	AwaitData    bool
 	MaxEarlyData int
+	// BufferLimit is how many bytes of a direction are held at most, as far as the proxy itself
+	// holds them; nil or 0 for no other limit than its own.
+	BufferLimit *uint32
 	// HashSourceIP places a connection by its client's address, for clusters that
 	// choose hosts by hash.
 	HashSourceIP bool
+	// Extensions of the PROXY protocol are added to the client's, as Merge says, for clusters that
+	// announce it and pass them on.
+	Extensions proxytlv.List
+	Merge      Merge
 	// Metadata chooses a subset of the hosts, by the fields of "envoy.lb".
 	Metadata  map[string]any
 	AccessLog []telemetry.AccessLogConfig
@@ -43,6 +54,16 @@ type Config struct {
 	LogOnStart, LogOnConnect bool
 	LogInterval              time.Duration
 }
+
+// Merge is how extensions are added to those of a client's header.
+type Merge uint8
+
+// The ways.
+const (
+	IfAbsent  Merge = iota // only where the client had no header
+	Overwrite              // in place of the client's of the same type, in front of its others
+	Append                 // behind all of the client's
+)
 
 // WeightedCluster is a leg of a split.
 type WeightedCluster struct {

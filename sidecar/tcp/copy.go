@@ -28,6 +28,7 @@ var (
 // lease is a pooled buffer that a waiting reader does not hold.
 type lease struct {
 	size  int
+	most  int // bytes of a buffer that are used, 0 for all
 	held  any // the array's pointer, as the pool has it
 	buf   []byte
 	share fair.Share // of the reader
@@ -46,6 +47,9 @@ func (l *lease) TakeBuffer() []byte {
 		default:
 			b := largeBuffers.Get().(*[largeBuffer]byte)
 			l.held, l.buf = b, b[:]
+		}
+		if l.most > 0 {
+			l.buf = l.buf[:min(l.most, len(l.buf))]
 		}
 	}
 	return l.buf
@@ -71,7 +75,7 @@ func (l *lease) release() {
 
 // grow has the next read use a larger buffer.
 func (l *lease) grow() {
-	if l.size < largeBuffer {
+	if l.size < largeBuffer && (l.most == 0 || l.size < l.most) {
 		l.release()
 		l.size *= 4
 	}

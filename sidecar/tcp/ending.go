@@ -19,6 +19,7 @@ const lingerFor = int64(30 * time.Second)
 const (
 	endIdle     = "idle_timeout"
 	endDuration = "max_connection_duration"
+	endDraining = "draining"
 )
 
 // ending is how a relay's connection ends. All but leftAt is guarded by relay.mu.

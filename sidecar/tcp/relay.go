@@ -247,6 +247,9 @@ func (r *relay) progress(h *half, n int64) {
 	h.moved.Add(n)
 	r.last.Store(r.p.watch.now())
 	h.writing.Store(false)
+	if r.p.cfg.CloseDraining && r.c.Draining() {
+		r.stop(0, endDraining)
+	}
 }
 
 // write passes p on; it is false where dst takes no more.
@@ -262,10 +265,10 @@ func (r *relay) write(h *half, p []byte) bool {
 
 // copy moves bytes until the source ends, which is nil, or the half is parked.
 func (r *relay) copy(h *half) error {
-	l := lease{size: smallBuffer}
+	l := lease{size: smallBuffer, most: r.p.most}
 	defer l.DropBuffer()
 	read := newSource(h.src, &l)
-	splicer := newSplicer(h.dst, h.src, &l.share)
+	splicer := newSplicer(h.dst, h.src, &l.share, r.p.most)
 	bulk := 0 // bytes that came in reads which filled their buffer, in a row
 	if h == &r.toUp && r.first != nil {
 		// Who was ended since the first words were said says nothing.

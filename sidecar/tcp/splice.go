@@ -28,11 +28,18 @@ type splicer struct {
 	src, dst *stream.Socket
 	from, to syscall.RawConn
 	share    *fair.Share
+	most     int // bytes of one move
 }
 
-// newSplicer returns nil where the kernel cannot do it: with TLS on either side.
-func newSplicer(dst, src stream.Stream, share *fair.Share) *splicer {
-	s := &splicer{share: share}
+// newSplicer returns nil where the kernel cannot do it: with TLS on either side. It is not worth it
+// either where most, which is not 0 then, bounds what is held.
+func newSplicer(dst, src stream.Stream, share *fair.Share, most int) *splicer {
+	s := &splicer{share: share, most: pipeSize}
+	if most > 0 {
+		if s.most = min(s.most, most); most < spliceLeast {
+			return nil
+		}
+	}
 	if s.dst, s.to = rawTCP(dst); s.to == nil {
 		return nil
 	}
@@ -92,7 +99,7 @@ func (s *splicer) once(moving func()) (int64, error) {
 				return true
 			}
 		}
-		n, failed = splice(int(fd), p.w, pipeSize)
+		n, failed = splice(int(fd), p.w, s.most)
 		if failed == unix.EAGAIN {
 			p.release()
 			p = nil

@@ -13,8 +13,10 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/proxytlv"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -41,6 +43,7 @@ type Proxy struct {
 	total    uint32 // of weights
 	idle     time.Duration
 	attempts int
+	most     int // bytes of a direction that are held, 0 for no limit but its own
 	watch    *watch
 
 	maxDuration, flushEvery int64
@@ -61,6 +64,9 @@ func New(cfg *Config, o Options) (*Proxy, error) {
 	p.text = p.text.With("component", "tcp")
 	if cfg.IdleTimeout != nil {
 		p.idle = *cfg.IdleTimeout
+	}
+	if l := cfg.BufferLimit; l != nil {
+		p.most = int(*l)
 	}
 	p.watch = newWatch(p.shortestLimit())
 	if o.Clusters == nil {
@@ -148,13 +154,26 @@ func (p *Proxy) place(c *downstream.Conn, subset *cluster.MetadataMatch) *cluste
 }
 
 // asker is whom the upstream is opened for.
-func asker(c *downstream.Conn) *cluster.Asker {
-	a := &cluster.Asker{To: c.Destination}
+func (p *Proxy) asker(c *downstream.Conn) *cluster.Asker {
+	a := &cluster.Asker{To: c.Destination, Extensions: p.cfg.extensions(c.Announced)}
 	if remote, ok := c.Info.Remote.(*net.TCPAddr); ok {
 		ap := remote.AddrPort()
 		a.From = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 	}
 	return a
+}
+
+// extensions are those that may be announced of a client that said these, nil for no header.
+func (cfg *Config) extensions(said *authz.Announced) proxytlv.List {
+	switch {
+	case said == nil:
+		return cfg.Extensions
+	case cfg.Extensions == "" || cfg.Merge == IfAbsent:
+		return said.Extensions
+	case cfg.Merge == Overwrite:
+		return cfg.Extensions + said.Extensions.Without(cfg.Extensions)
+	}
+	return said.Extensions + cfg.Extensions
 }
 
 // ServeStream implements downstream.Handler.
@@ -318,7 +337,7 @@ func (p *Proxy) connect(ctx context.Context, c *downstream.Conn, pc *cluster.Pic
 		}
 		o.attempts++
 		o.markAsked(c)
-		up, err := cl.OpenFor(ctx, c.Workload, pc, asker(c), c.Shard)
+		up, err := cl.OpenFor(ctx, c.Workload, pc, p.asker(c), c.Shard)
 		if p.isOver(ctx, c, o) {
 			if err == nil {
 				_ = up.Close()
@@ -405,7 +424,7 @@ func (p *Proxy) finish(c *downstream.Conn, o *outcome, received, sent int64) {
 // log writes the connection as it is now.
 func (p *Proxy) log(c *downstream.Conn, o *outcome, occasion telemetry.LogType, received, sent int64) {
 	r := c.NewRecord()
-	r.Type = occasion
+	r.Type, r.Metadata = occasion, c.Announced.Said()
 	r.Duration = time.Since(c.Accepted)
 	r.Cluster, r.ClusterStat, r.Attempts = o.cluster, p.clusters.StatName(o.cluster), o.attempts
 	r.BytesReceived, r.BytesSent = received, sent

@@ -59,8 +59,11 @@ func clusterAt(t *testing.T, port int) *cluster.Manager {
 	return m
 }
 
-// lastPoller is that of the connection which was served last.
-var lastPoller *stream.Poller
+// lastPoller is that of the connection which was served last, lastConn.
+var (
+	lastPoller *stream.Poller
+	lastConn   *downstream.Conn
+)
 
 // waitParked returns when that connection has no goroutine any more.
 func waitParked(t *testing.T) {
@@ -122,7 +125,7 @@ func serveTo(t *testing.T, cfg Config, m *cluster.Manager, destination func(own 
 	if err != nil {
 		t.Fatal(err)
 	}
-	lastPoller = poller
+	lastPoller, lastConn = poller, conn
 	done, finished := make(chan struct{}), make(chan struct{})
 	conn.Attach(&downstream.Server{Handler: p, Context: t.Context(), Poller: poller}, owner(finished))
 	go func() {

@@ -35,7 +35,17 @@ func TestMetadata(t *testing.T) {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
-	for _, argument := range []string{"envoy.filters.http.rbac", "envoy.filters.http.rbac:", "envoy.filters.http.rbac:a:b", "envoy.common:access_log_hint", "other:a", ":a"} {
+	said := &Metadata{}
+	said.Set("envoy.filters.listener.proxy_protocol", "", "a", "1")
+	said.Set("own", "", "a", "2")
+	f, err = ParseFormat("%DYNAMIC_METADATA(envoy.filters.listener.proxy_protocol:a)% %DYNAMIC_METADATA(own:a)% %DYNAMIC_METADATA(own:b)%")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(f.Append(nil, &Record{Metadata: said})); got != "1 2 -" {
+		t.Errorf("%q", got)
+	}
+	for _, argument := range []string{"envoy.filters.http.rbac", "envoy.filters.http.rbac:", "envoy.filters.http.rbac:a:b", "envoy.common:access_log_hint", "envoy.filters.http.ext_authz:a", ":a"} {
 		if _, err := ParseFormat("%DYNAMIC_METADATA(" + argument + ")%"); err == nil || !strings.Contains(err.Error(), "only envoy.filters.http.rbac:KEY") {
 			t.Errorf("%s: %v", argument, err)
 		}

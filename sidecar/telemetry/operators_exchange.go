@@ -28,7 +28,7 @@ func sizeOf(name, help string, w Want, get func(*Record) Headers) operatorDef {
 }
 
 func metadata() operatorDef {
-	d := takes("DYNAMIC_METADATA", "NAMESPACE:KEY", "What an RBAC filter found: namespace "+MetadataRBAC+" with the keys shadow_engine_result and enforced_engine_result (allowed or denied), shadow_effective_policy_id and enforced_effective_policy_id (the policy that matched); shadow_rules_stat_prefix stands in front of those of shadow rules.", metadataValue)
+	d := takes("DYNAMIC_METADATA", "NAMESPACE:KEY", "Of a request, what an RBAC filter found: namespace "+MetadataRBAC+" with the keys shadow_engine_result and enforced_engine_result (allowed or denied), shadow_effective_policy_id and enforced_effective_policy_id (the policy that matched); shadow_rules_stat_prefix stands in front of those of shadow rules. Of a connection, not of a request: what rules of the PROXY protocol's filter made of a header, in the namespaces and under the keys that they name.", metadataValue)
 	d.wants = WantMetadata
 	return d
 }

@@ -34,8 +34,11 @@ const (
 	Metadata
 )
 
-// MetadataRBAC is the only namespace of metadata that formats show.
-const MetadataRBAC = "envoy.filters.http.rbac"
+// The namespaces of metadata that Envoy's filters write, and that formats show.
+const (
+	MetadataRBAC  = "envoy.filters.http.rbac"
+	MetadataProxy = "envoy.filters.listener.proxy_protocol" // by its rules, which may name others
+)
 
 // Operator is what may follow an operator's name.
 type Operator struct {
@@ -151,12 +154,18 @@ var refused = map[string]string{
 func Refused() map[string]string { return refused }
 
 // MetadataKey reads the argument of a Metadata operator.
-func MetadataKey(argument string) (string, error) {
-	namespace, key, _ := strings.Cut(argument, ":")
-	if namespace != MetadataRBAC || key == "" || strings.Contains(key, ":") {
-		return "", errors.New("only " + MetadataRBAC + ":KEY has a value, which is a text")
+func MetadataKey(argument string) (namespace, key string, err error) {
+	namespace, key, _ = strings.Cut(argument, ":")
+	if !ShowsMetadata(namespace) || key == "" || strings.Contains(key, ":") {
+		return "", "", errors.New("only " + MetadataRBAC + ":KEY, " + MetadataProxy + ":KEY and namespaces that rules of the PROXY protocol name have values, which are texts")
 	}
-	return key, nil
+	return namespace, key, nil
+}
+
+// ShowsMetadata tells whether something may write metadata of the namespace that are texts: of Envoy's
+// own two do, others are what rules name.
+func ShowsMetadata(namespace string) bool {
+	return namespace == MetadataRBAC || namespace == MetadataProxy || namespace != "" && !strings.HasPrefix(namespace, "envoy.")
 }
 
 // HeaderNames splits the argument of a Header operator into names in lower
@@ -278,7 +287,7 @@ func check(name, argument string, hasArgument bool, limit int) error {
 	case o.Kind == First:
 		_, err = Alternatives(argument)
 	case o.Kind == Metadata:
-		_, err = MetadataKey(argument)
+		_, _, err = MetadataKey(argument)
 	}
 	if err != nil {
 		return fmt.Errorf("%%%s(%s)%%: %w", name, argument, err)

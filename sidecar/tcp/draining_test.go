@@ -1,0 +1,76 @@
+package tcp
+
+import (
+	"io"
+	"net"
+	"testing"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/authz"
+	"github.com/hauberk-mesh/hauberk/sidecar/proxytlv"
+)
+
+// TestCloseDraining: what moves when a connection is to finish is the last that does; who does not
+// ask for it goes on.
+func TestCloseDraining(t *testing.T) {
+	for closes, want := range map[bool]string{true: "- 8 4 up draining", false: "- 8 8 up -"} {
+		got := make(chan string, 1)
+		m := upstream(t, func(c *net.TCPConn) {
+			var b [4]byte
+			_, _ = io.ReadFull(c, b[:])
+			_, _ = c.Write(b[:])
+			_, _ = io.ReadFull(c, b[:])
+			got <- string(b[:])
+			if _, err := c.Read(b[:1]); err != io.EOF && closes {
+				t.Errorf("the upstream is not closed: %v", err)
+			}
+			_, _ = c.Write(b[:])
+		})
+		client, line := serve(t, Config{Cluster: "up", CloseDraining: closes}, m)
+		var b [4]byte
+		if _, err := client.Write([]byte("one.")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(client, b[:]); err != nil {
+			t.Fatal(err)
+		}
+		waitParked(t)
+		lastConn.StartDrain()
+		if _, err := client.Write([]byte("two.")); err != nil {
+			t.Fatal(err)
+		}
+		if last := <-got; last != "two." {
+			t.Errorf("the upstream got %q last", last)
+		}
+		if !closes {
+			_ = client.CloseWrite()
+		}
+		if rest, err := io.ReadAll(client); err != nil || (len(rest) == 0) != closes {
+			t.Errorf("closes %t: the client got %q, %v", closes, rest, err)
+		}
+		if s := line(); s != want {
+			t.Errorf("closes %t: %q, want %q", closes, s, want)
+		}
+	}
+}
+
+// TestExtensions: what a proxy adds stands beside what a client's header said as Envoy has it.
+func TestExtensions(t *testing.T) {
+	var none proxytlv.List
+	own := none.With(1, "own").With(9, "n")
+	said := none.With(1, "a").With(2, "b").With(1, "c")
+	for _, tc := range []struct {
+		merge Merge
+		said  *authz.Announced
+		want  proxytlv.List
+	}{
+		{IfAbsent, nil, own}, {Overwrite, nil, own}, {Append, nil, own},
+		{IfAbsent, &authz.Announced{}, none}, {Overwrite, &authz.Announced{}, own}, {Append, &authz.Announced{}, own},
+		{IfAbsent, &authz.Announced{Extensions: said}, said},
+		{Overwrite, &authz.Announced{Extensions: said}, own + none.With(2, "b")},
+		{Append, &authz.Announced{Extensions: said}, said + own},
+	} {
+		if got := (&Config{Extensions: own, Merge: tc.merge}).extensions(tc.said); got != tc.want {
+			t.Errorf("%d: %+v: %q, want %q", tc.merge, tc.said, got, tc.want)
+		}
+	}
+}
