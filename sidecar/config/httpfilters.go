@@ -281,7 +281,7 @@ func healthCheck(m *healthcheckv3.HealthCheck, path string) (*healthcheck.Config
 		}
 		out.MinHealthy[name] = p.GetValue()
 	}
-	if _, err = healthcheck.New(out, nil, ""); err != nil {
+	if _, err = healthcheck.New(out, nil, "", nil); err != nil {
 		return nil, fail(path, "%v", err)
 	}
 	return out, nil

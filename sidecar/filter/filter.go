@@ -95,6 +95,9 @@ type Exchange interface {
 	// an answer with a body. Where it is not whole the exchange has been answered or cut off,
 	// or the body is a tunnel, which has no end.
 	HoldAnswer(limit int) (length int, trailers *message.Fields, whole bool)
+	// NoteHealthCheck says that the request asks for the health of this host or of what is
+	// behind it, and is none of a service: it has no span, and is not counted among requests.
+	NoteHealthCheck()
 	// Draining tells that this host is to be asked no more: its process drains, or the
 	// side of it that the listener is on.
 	Draining() bool

@@ -356,7 +356,7 @@ func (x *exchange) finish() {
 	if e := d.Ended(); e != nil {
 		x.flags |= e.Flags
 	}
-	d.PeerMetrics.Request(d.Shard, x.status, x.flags, took)
+	x.countRequest(took)
 	d.PeerMetrics.Bytes(d.Shard, x.received, x.sent)
 	x.attempt.countBytes()
 	x.attempt.countTime(ended)
@@ -372,6 +372,13 @@ func (x *exchange) finish() {
 	}
 	x.takeTurns()
 	x.tell(took)
+}
+
+// countRequest counts a request that is over, but for a health check: that is no request of a service.
+func (x *exchange) countRequest(took time.Duration) {
+	if !x.checksHealth() {
+		x.d.PeerMetrics.Request(x.d.Shard, x.status, x.flags, took)
+	}
 }
 
 // tell has the log, the trace and the filters know that a request is over.

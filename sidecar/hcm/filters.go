@@ -166,7 +166,7 @@ func (m *Manager) newFilter(f *HTTPFilter, o Options) (filter.Filter, error) {
 	case *headermutation.Config:
 		return headermutation.New(c)
 	case *healthcheck.Config:
-		return healthcheck.New(c, m.healthy, o.ServiceCluster)
+		return healthcheck.New(c, m.healthy, o.ServiceCluster, count)
 	case *grpcbridge.Config:
 		return grpcbridge.New(c), nil
 	case *bodybuffer.Config:

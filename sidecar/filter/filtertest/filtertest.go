@@ -24,6 +24,8 @@ type Exchange struct {
 	Trailers     *message.Fields
 	// Drains is what Draining says.
 	Drains bool
+	// Checks is how often NoteHealthCheck was called.
+	Checks int
 	// Conn is the client's connection; exchanges may share one.
 	Conn  *sync.Map
 	state filter.State
@@ -98,6 +100,9 @@ func (x *Exchange) HoldAnswer(limit int) (int, *message.Fields, bool) {
 	}
 	return x.AnswerLength, x.Trailers, true
 }
+
+// NoteHealthCheck implements filter.Exchange.
+func (x *Exchange) NoteHealthCheck() { x.Checks++ }
 
 // Draining implements filter.Exchange.
 func (x *Exchange) Draining() bool { return x.Drains }
