@@ -122,7 +122,9 @@ type exchange struct {
 	fctx     filter.Context // what the filters see, and what they keep
 	states   []filter.State
 	levels   [4][]route.FilterOverride
-	trail    *route.RedirectTrail // while redirects are followed
+	// reqTrailers is what filters do to the request's trailers, nil for nothing.
+	reqTrailers *trailerChanges
+	trail       *route.RedirectTrail // while redirects are followed
 }
 
 var exchanges = sync.Pool{New: func() any {

@@ -26,6 +26,8 @@ type Exchange struct {
 	Drains bool
 	// Checks is how often NoteHealthCheck was called.
 	Checks int
+	// TrailerChanges are what ChangeRequestTrailers was given.
+	TrailerChanges []route.Mutations
 	// Conn is the client's connection; exchanges may share one.
 	Conn  *sync.Map
 	state filter.State
@@ -99,6 +101,11 @@ func (x *Exchange) HoldAnswer(limit int) (int, *message.Fields, bool) {
 		return 0, nil, false
 	}
 	return x.AnswerLength, x.Trailers, true
+}
+
+// ChangeRequestTrailers implements filter.Exchange.
+func (x *Exchange) ChangeRequestTrailers(steps route.Mutations) {
+	x.TrailerChanges = append(x.TrailerChanges, steps)
 }
 
 // NoteHealthCheck implements filter.Exchange.
