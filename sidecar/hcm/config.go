@@ -99,6 +99,9 @@ type Trust struct {
 	// XFFTrustedHops is how many proxies in front are trusted to have told the truth
 	// in x-forwarded-for.
 	XFFTrustedHops int
+	// Detections are asked for the client in this order, in place of XFFTrustedHops; none with
+	// UseRemoteAddress.
+	Detections []Detection `json:",omitempty"`
 	// Internal are the addresses of clients whose requests are internal.
 	Internal            []netip.Prefix
 	InternalUnixSockets bool

@@ -236,7 +236,9 @@ func (x *exchange) admit() bool {
 		x.policy.early.Apply(&x.req.Fields, x, &x.scratch)
 	}
 	x.table = x.policy.routes() // once: the headers are those that its routes expect
-	x.identifyClient()
+	if !x.identifyClient() {
+		return false
+	}
 	x.selectRoute()
 	x.startSpan()
 	if x.m.cfg.LogStart {
