@@ -176,6 +176,12 @@ func hcmLifetime(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (
 	case out.DrainTimeout == 0:
 		out.DrainTimeout = 1 // at once
 	}
+	if j := m.GetDrainTimeoutJitter(); j != nil {
+		if err := percentage(j, path+".drain_timeout_jitter"); err != nil {
+			return err
+		}
+		out.DrainJitter = j.GetValue()
+	}
 	if out.DelayedClose, err = optional(m.GetDelayedCloseTimeout(), path+".delayed_close_timeout"); err != nil {
 		return err
 	}

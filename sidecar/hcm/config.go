@@ -152,6 +152,9 @@ type Lifetime struct {
 	// DrainTimeout is how long a connection that drains may wait for what was on its
 	// way, 1 s when 0.
 	DrainTimeout time.Duration
+	// DrainJitter is how many percent of DrainTimeout are added to it at most, by chance for
+	// each connection. With any the whole time passes over HTTP/2.
+	DrainJitter float64 `json:",omitempty"`
 	// DelayedClose is how long a client may take to read the last answer, 1 s when
 	// nil. With 0 the connection is closed at once.
 	DelayedClose *time.Duration
