@@ -194,7 +194,6 @@ func init() {
 		"envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig": {
 			use: "pack_trace_reason use_request_id_for_trace_sampling",
 			but: map[string]string{
-				"pack_trace_reason":                 "not false: the decision to trace is always noted in the id",
 				"use_request_id_for_trace_sampling": "not false: requests are always sampled by their id",
 			},
 		},

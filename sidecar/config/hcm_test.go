@@ -24,7 +24,7 @@ func TestManagerRefuses(t *testing.T) {
 		{"via: edge", "access_log_flush_interval: 1s", `access_log_options: the deprecated fields of the same meaning are set too`},
 		{"via: edge", "proxy_status_config: {}", `proxy_status_config: unsupported; remove the field: the access log tells why`},
 		{"via: edge", "path_normalization_options: {}", `path_normalization_options: unsupported`},
-		{"drain_timeout_jitter: {value: 20}", "drain_timeout_jitter: {value: 101}", `drain_timeout_jitter: `},
+		{"drain_timeout_jitter: {value: 20}", "drain_timeout_jitter: {value: 101}", `drain_timeout_jitter.value: value must be inside range`},
 		{"via: edge", "upgrade_configs: [{upgrade_type: x, filters: [{name: x}]}]", `upgrade_configs[0].filters: unsupported`},
 		{"enable_trailers: true\n            allow_custom", "send_fully_qualified_url: true\n            allow_custom", `send_fully_qualified_url: is for requests to an upstream`},
 		{"upgrade_type: CONNECT,", "upgrade_type: websocket,", `connect_config: is for CONNECT only`},

@@ -106,18 +106,17 @@ func detectionByHeader(c *customheaderv3.CustomHeaderConfig, path string) (out h
 	return out, nil
 }
 
-// hcmRequestID takes Envoy's own extension as it is by default, which is how ids are made.
-func (d *decoder) hcmRequestID(m *hcmv3.HttpConnectionManager, _ *hcm.Config, path string) error {
+// hcmRequestID takes Envoy's own extension, whose way of making ids is the only one.
+func (d *decoder) hcmRequestID(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) error {
 	c, ok := d.unpacked[m.GetRequestIdExtension().GetTypedConfig()].(*uuidv3.UuidRequestIdConfig)
 	here := path + ".request_id_extension.typed_config"
 	switch {
 	case !ok:
 		return nil
-	case c.GetPackTraceReason() != nil && !c.GetPackTraceReason().GetValue():
-		return fail(here+".pack_trace_reason", "the decision to trace is always noted in the id")
 	case c.GetUseRequestIdForTraceSampling() != nil && !c.GetUseRequestIdForTraceSampling().GetValue():
 		return fail(here+".use_request_id_for_trace_sampling", "requests are always sampled by their id")
 	}
+	out.KeepTraceReason = c.GetPackTraceReason() != nil && !c.GetPackTraceReason().GetValue()
 	return nil
 }
 

@@ -115,6 +115,9 @@ type Trust struct {
 	// PreserveRequestID keeps the id that a client at the edge brings,
 	// RequestIDInResponse tells it the id.
 	PreserveRequestID, RequestIDInResponse bool
+	// KeepTraceReason leaves what an id that is kept at the edge says of tracing: it is Envoy's
+	// pack_trace_reason: false.
+	KeepTraceReason bool `json:",omitempty"`
 }
 
 // ClientCert is Envoy's SetCurrentClientCertDetails.

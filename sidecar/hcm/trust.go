@@ -94,7 +94,7 @@ func (x *exchange) settleRequestID(edge bool) {
 		f.DelID(message.XRequestID)
 		x.scratch = telemetry.AppendUUID(x.scratch[:0])
 		f.AddID(message.XRequestID, message.View(x.scratch))
-	case edge:
+	case edge && !x.policy.cfg.KeepTraceReason:
 		tracing.Undecide(f)
 	}
 }
