@@ -134,6 +134,7 @@ var mutations = []struct {
 	{"who decides over a redirect", "sidecar/hcm/redirect.go", "if !x.policyInForce() {", "if false {", "sidecar/hcm", "TestRedirectAfterAnUpdate"},
 	{"memory of redirects", "sidecar/hcm/redirect.go", " || x.req.Fields.Stored() > maxRedirected", "", "sidecar/hcm", "TestEndlessRedirects"},
 	{"rewrites before redirects", "sidecar/hcm/redirect.go", "	f.DelID(message.XEnvoyOriginalPath)\n	f.Del", "	f.Del", "sidecar/hcm", "TestRedirectForgetsRewrites"},
+	{"an element of x-forwarded-client-cert behind what is no JSON", "sidecar/hcm/clientcertjson.go", "v != \"\" && json.Valid([]byte(v))", "v != \"\" && (true || json.Valid(nil))", "sidecar/hcm", "TestClientCertJSONAppended"},
 	{"x-forwarded-for of strangers", "sidecar/hcm/detect.go", "case d.Trusted != nil && !contains(d.Trusted, x.d.Peer.Remote):", "case false:", "sidecar/hcm", "TestDetections"},
 	{"x-forwarded-for behind what is no address", "sidecar/hcm/detect.go", "			return netip.Addr{}, false\n		}\n		a, only", "			break\n		}\n		a, only", "sidecar/hcm", "TestDetections"},
 	{"requests of nobody that is named", "sidecar/hcm/trust.go", "if found.rejected != 0 {", "if false {", "sidecar/hcm", "TestDetections"},

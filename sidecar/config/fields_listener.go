@@ -205,8 +205,7 @@ func init() {
 			instead: map[string]string{"config_discovery": "write the configuration into typed_config"},
 		},
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails": {
-			use:     "subject cert chain dns uri issuer",
-			instead: map[string]string{"format": "the elements are those that Envoy writes by default"},
+			use: "subject cert chain dns uri issuer format",
 		},
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig": {
 			use:     "upgrade_type enabled",

@@ -121,7 +121,11 @@ type Trust struct {
 }
 
 // ClientCert is Envoy's SetCurrentClientCertDetails.
-type ClientCert struct{ Cert, Chain, Subject, Issuer, URI, DNS bool }
+type ClientCert struct {
+	Cert, Chain, Subject, Issuer, URI, DNS bool
+	// JSON writes a list of objects where a request brings no value of another format.
+	JSON bool `json:",omitempty"`
+}
 
 // HTTP1 is Envoy's Http1ProtocolOptions, as far as it has a meaning here.
 type HTTP1 struct {
