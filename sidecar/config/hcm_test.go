@@ -46,7 +46,7 @@ func TestManagerRefuses(t *testing.T) {
 		{"early_header_mutation.header_mutation.v3.HeaderMutation\n              mutations: [{remove_on_match: {key_matcher: {prefix: x-debug-}}}]", "header_formatters.preserve_case.v3.PreserveCaseFormatterConfig", `early_header_mutation_extensions[1].typed_config: is not that of header_mutation`},
 		{"early_header_mutation.header_mutation.v3.HeaderMutation\n              mutations: [{remove_on_match: {key_matcher: {prefix: x-debug-}}}]", "early_header_mutation.other.v3.Other", `early_header_mutation_extensions[1]`},
 		{"- name: another\n            typed_config:\n              \"@type\": type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation\n              mutations: [{remove_on_match: {key_matcher: {prefix: x-debug-}}}]", "- name: another", `early_header_mutation_extensions[1]`},
-		{"format: JSON, uri", "format: 7, uri", `set_current_client_cert_details.format: value must be one of the defined enum values`},
+		{"format: JSON, uri", "format: 7, uri", `set_current_client_cert_details.format: unknown value 7`},
 	} {
 		if !strings.Contains(string(text), c.old) {
 			t.Fatalf("%q is not in the file", c.old)

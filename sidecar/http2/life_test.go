@@ -102,8 +102,9 @@ func TestDrainWithJitter(t *testing.T) {
 		t.Errorf("final %v after %v", g, time.Since(began))
 	}
 	r.wantEnd()
-	cfg.DrainJitter = 1.5
-	if cfg.Validate() == nil {
+	wrong := Default()
+	wrong.DrainJitter = 1.5
+	if wrong.Validate() == nil {
 		t.Error("more than all of the time is taken")
 	}
 }
