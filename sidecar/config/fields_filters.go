@@ -62,11 +62,9 @@ func init() {
 		"envoy.extensions.filters.http.header_mutation.v3.HeaderMutation":         {use: "mutations most_specific_header_mutations_wins"},
 		"envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute": {use: "mutations"},
 		"envoy.extensions.filters.http.header_mutation.v3.Mutations": {
-			use: "request_mutations query_parameter_mutations response_mutations",
+			use: "request_mutations query_parameter_mutations response_mutations request_trailers_mutations response_trailers_mutations",
 			instead: map[string]string{
-				"request_trailers_mutations":  "trailers are passed on as they come",
-				"response_trailers_mutations": "trailers are passed on as they come",
-				"formatters":                  "the access log's operators are the only ones",
+				"formatters": "the access log's operators are the only ones",
 			},
 		},
 		"envoy.config.core.v3.KeyValueMutation": {use: "append remove"},

@@ -2,6 +2,7 @@ package config
 
 import (
 	preservecasev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/header_formatters/preserve_case/v3"
+	customheaderv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/original_ip_detection/custom_header/v3"
 	xffv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/original_ip_detection/xff/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
@@ -17,11 +18,11 @@ func init() {
 		},
 		hcmPackage + "HttpConnectionManager.InternalAddressConfig": {use: "unix_sockets cidr_ranges"},
 		"envoy.extensions.http.original_ip_detection.xff.v3.XffConfig": {
-			use: "xff_num_trusted_hops skip_xff_append",
-			but: map[string]string{"skip_xff_append": "not false: use use_remote_address, which appends"},
-			instead: map[string]string{
-				"xff_trusted_cidrs": "use xff_num_trusted_hops",
-			},
+			use: "xff_num_trusted_hops skip_xff_append xff_trusted_cidrs",
+		},
+		"envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs": {use: "cidrs"},
+		"envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig": {
+			use: "header_name allow_extension_to_set_address_as_trusted reject_with_status",
 		},
 		hcmPackage + "LocalReplyConfig":                   {use: "mappers body_format"},
 		hcmPackage + "ResponseMapper":                     {use: "filter status_code body body_format_override headers_to_add"},
@@ -70,5 +71,5 @@ func init() {
 		},
 		"envoy.config.core.v3.RuntimeUInt32": {use: "default_value runtime_key"},
 	})
-	extend("envoy.config.core.v3.TypedExtensionConfig.typed_config", "extension", &preservecasev3.PreserveCaseFormatterConfig{}, &xffv3.XffConfig{})
+	extend("envoy.config.core.v3.TypedExtensionConfig.typed_config", "extension", &preservecasev3.PreserveCaseFormatterConfig{}, &xffv3.XffConfig{}, &customheaderv3.CustomHeaderConfig{})
 }

@@ -171,7 +171,7 @@ func init() {
 				"preserve_external_request_id always_set_request_id_in_response proxy_100_continue add_user_agent " +
 				"represent_ipv4_remote_address_as_ipv4_mapped_ipv6 append_x_forwarded_port scheme_header_transformation " +
 				"strip_matching_host_port strip_any_host_port strip_trailing_host_dot local_reply_config append_local_overload request_id_extension " +
-				"early_header_mutation_extensions original_ip_detection_extensions",
+				"early_header_mutation_extensions original_ip_detection_extensions drain_timeout_jitter",
 			ignore: map[string]string{
 				"add_proxy_protocol_connection_state": "no filter reads it",
 				"record_route_resolution_stats":       statsReason,
@@ -183,7 +183,6 @@ func init() {
 				"typed_header_validation_config": "messages are always validated",
 				"forward_client_cert_matcher":    "use forward_client_cert_details",
 				"proxy_status_config":            "the access log tells why",
-				"drain_timeout_jitter":           "a drain ends as soon as the client has seen that it began",
 				"forward_proto_config":           "the transport, or a trusted hop, tells the scheme",
 			},
 		},
@@ -191,7 +190,6 @@ func init() {
 		"envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig": {
 			use: "pack_trace_reason use_request_id_for_trace_sampling",
 			but: map[string]string{
-				"pack_trace_reason":                 "not false: the decision to trace is always noted in the id",
 				"use_request_id_for_trace_sampling": "not false: requests are always sampled by their id",
 			},
 		},
@@ -203,8 +201,7 @@ func init() {
 			instead: map[string]string{"config_discovery": "write the configuration into typed_config"},
 		},
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails": {
-			use:     "subject cert chain dns uri issuer",
-			instead: map[string]string{"format": "the elements are those that Envoy writes by default"},
+			use: "subject cert chain dns uri issuer format",
 		},
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig": {
 			use:     "upgrade_type enabled",

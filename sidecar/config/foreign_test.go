@@ -241,7 +241,6 @@ static_resources: {clusters: [{name: xds, load_assignment: {cluster_name: xds, e
 func TestOrdinaryFieldsThatAreRefused(t *testing.T) {
 	const stats = "grpc_stats.v3.FilterConfig"
 	for _, c := range []struct{ fields, filter, old, new, want string }{
-		{uuids + "pack_trace_reason: false}}", stats, "", "", "request_id_extension.typed_config.pack_trace_reason: the decision to trace is always noted in the id"},
 		{uuids + "use_request_id_for_trace_sampling: false}}", stats, "", "", "request_id_extension.typed_config.use_request_id_for_trace_sampling: requests are always sampled by their id"},
 		{"", stats, `"5xx"`, `"5xx,503"`, `retry_on: "503" is no condition: write retriable-status-codes, and the status into retriable_status_codes`},
 		{"", stats, `"5xx"`, `"5xx,gateway_error"`, `retry_on: unsupported condition "gateway_error", which an Envoy would ignore; the conditions are 5xx, cancelled, connect-failure,`},

@@ -24,7 +24,7 @@ func TestManagerRefuses(t *testing.T) {
 		{"via: edge", "access_log_flush_interval: 1s", `access_log_options: the deprecated fields of the same meaning are set too`},
 		{"via: edge", "proxy_status_config: {}", `proxy_status_config: unsupported; remove the field: the access log tells why`},
 		{"via: edge", "path_normalization_options: {}", `path_normalization_options: unsupported`},
-		{"via: edge", "drain_timeout_jitter: {value: 1}", `drain_timeout_jitter: unsupported`},
+		{"drain_timeout_jitter: {value: 20}", "drain_timeout_jitter: {value: 101}", `drain_timeout_jitter.value: value must be inside range`},
 		{"via: edge", "upgrade_configs: [{upgrade_type: x, filters: [{name: x}]}]", `upgrade_configs[0].filters: unsupported`},
 		{"enable_trailers: true\n            allow_custom", "send_fully_qualified_url: true\n            allow_custom", `send_fully_qualified_url: is for requests to an upstream`},
 		{"upgrade_type: CONNECT,", "upgrade_type: websocket,", `connect_config: is for CONNECT only`},
@@ -46,7 +46,7 @@ func TestManagerRefuses(t *testing.T) {
 		{"early_header_mutation.header_mutation.v3.HeaderMutation\n              mutations: [{remove_on_match: {key_matcher: {prefix: x-debug-}}}]", "header_formatters.preserve_case.v3.PreserveCaseFormatterConfig", `early_header_mutation_extensions[1].typed_config: is not that of header_mutation`},
 		{"early_header_mutation.header_mutation.v3.HeaderMutation\n              mutations: [{remove_on_match: {key_matcher: {prefix: x-debug-}}}]", "early_header_mutation.other.v3.Other", `early_header_mutation_extensions[1]`},
 		{"- name: another\n            typed_config:\n              \"@type\": type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation\n              mutations: [{remove_on_match: {key_matcher: {prefix: x-debug-}}}]", "- name: another", `early_header_mutation_extensions[1]`},
-		{", uri: true}", ", format: JSON}", `set_current_client_cert_details.format: unsupported`},
+		{"format: JSON, uri", "format: 7, uri", `set_current_client_cert_details.format: unknown value 7`},
 	} {
 		if !strings.Contains(string(text), c.old) {
 			t.Fatalf("%q is not in the file", c.old)
@@ -173,16 +173,18 @@ func TestReplyFiles(t *testing.T) {
 // alone, as in Envoy.
 func TestDetection(t *testing.T) {
 	const xff = `{name: x, typed_config: {"@type": type.googleapis.com/envoy.extensions.http.original_ip_detection.xff.v3.XffConfig, `
+	const custom = `{name: x, typed_config: {"@type": type.googleapis.com/envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig, `
 	for fields, want := range map[string]string{
-		"original_ip_detection_extensions: [" + xff + `xff_num_trusted_hops: 2}}], `:                        "",
-		"original_ip_detection_extensions: [" + xff + `xff_num_trusted_hops: 2, skip_xff_append: true}}], `: "",
-		"original_ip_detection_extensions: [" + xff + `skip_xff_append: false}}], `:                         "[0].typed_config.skip_xff_append: must be true",
-		"original_ip_detection_extensions: [" + xff + `xff_trusted_cidrs: {}}}], `:                          "[0].typed_config.xff_trusted_cidrs: unsupported",
-		"original_ip_detection_extensions: [" + xff + "}}, " + xff + "}}], ":                                "[1]: is one more extension",
-		"use_remote_address: true, original_ip_detection_extensions: [" + xff + "}}], ":                     ": cannot be used together with use_remote_address",
-		"xff_num_trusted_hops: 1, original_ip_detection_extensions: [" + xff + "}}], ":                      ": cannot be used together with xff_num_trusted_hops",
+		"original_ip_detection_extensions: [" + xff + `xff_num_trusted_hops: 2}}], `:                                                                          "",
+		"original_ip_detection_extensions: [" + xff + `xff_num_trusted_hops: 2, skip_xff_append: true}}], `:                                                   "",
+		"original_ip_detection_extensions: [" + xff + `xff_trusted_cidrs: {}}}], `:                                                                            "[0].typed_config.xff_trusted_cidrs.cidrs: is empty",
+		"original_ip_detection_extensions: [" + xff + `xff_num_trusted_hops: 1, xff_trusted_cidrs: {cidrs: [{address_prefix: 10.0.0.0, prefix_len: 8}]}}}], `: "[0].typed_config.xff_trusted_cidrs: cannot be used together with xff_num_trusted_hops",
+		"original_ip_detection_extensions: [" + xff + `xff_trusted_cidrs: {cidrs: [{address_prefix: x}]}}}], `:                                                "[0].typed_config.xff_trusted_cidrs.cidrs[0].address_prefix: ",
+		"original_ip_detection_extensions: [" + custom + `header_name: "x y"}}], `:                                                                            "[0].typed_config.header_name: ",
+		"use_remote_address: true, original_ip_detection_extensions: [" + xff + "}}], ":                                                                       ": cannot be used together with use_remote_address",
+		"xff_num_trusted_hops: 1, original_ip_detection_extensions: [" + xff + "}}], ":                                                                        ": cannot be used together with xff_num_trusted_hops",
 		`original_ip_detection_extensions: [{name: x, typed_config: {"@type": type.googleapis.com/` +
-			`envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig}}], `: "[0].typed_config: is not that of xff",
+			`envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig}}], `: "[0].typed_config: is that of neither xff nor custom_header",
 	} {
 		b, err := ParseBootstrap([]byte(`static_resources: {listeners: [{name: l, address: {socket_address: {address: 127.0.0.1, port_value: 1}}, filter_chains: [
 			{filters: [{name: h, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, stat_prefix: s, ` + fields +
@@ -193,7 +195,7 @@ func TestDetection(t *testing.T) {
 		case want == "" && err != nil:
 			t.Errorf("%s: %v", fields, err)
 		case want == "":
-			if c := b.Listeners[0].Chains[0].HTTP; c.XFFTrustedHops != 2 || c.UseRemoteAddress || !c.NamesClients() {
+			if c := b.Listeners[0].Chains[0].HTTP; c.XFFTrustedHops != 2 || c.Detections != nil || c.UseRemoteAddress || !c.NamesClients() {
 				t.Errorf("%s: %+v", fields, c.Trust)
 			}
 		}

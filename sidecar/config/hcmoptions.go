@@ -10,8 +10,10 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	earlymutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	preservecasev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/header_formatters/preserve_case/v3"
+	customheaderv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/original_ip_detection/custom_header/v3"
 	xffv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/original_ip_detection/xff/v3"
 	uuidv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/request_id/uuid/v3"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
 )
@@ -36,47 +38,92 @@ func hcmTrust(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err
 	out.ClientCert = hcm.ClientCert{
 		Cert: d.GetCert(), Chain: d.GetChain(), Subject: d.GetSubject().GetValue(), Issuer: d.GetIssuer(), URI: d.GetUri(), DNS: d.GetDns(),
 	}
+	switch d.GetFormat() {
+	case hcmv3.HttpConnectionManager_TEXT:
+	case hcmv3.HttpConnectionManager_JSON:
+		out.ClientCert.JSON = true
+	default:
+		return fail(path+".set_current_client_cert_details.format", "unknown value %d", d.GetFormat())
+	}
 	out.Scheme = strings.ToLower(m.GetSchemeHeaderTransformation().GetSchemeToOverwrite())
 	out.MatchUpstreamScheme = out.Scheme == "" && m.GetSchemeHeaderTransformation().GetMatchUpstream()
 	return nil
 }
 
-// hcmDetection takes the extension that Envoy has of itself where none is configured.
+// hcmDetection reads the extensions that find the client. One that does what
+// xff_num_trusted_hops does is read as that.
 func (d *decoder) hcmDetection(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) error {
-	extensions := m.GetOriginalIpDetectionExtensions()
-	if len(extensions) == 0 {
-		return nil
-	}
 	path += ".original_ip_detection_extensions"
-	c, ok := extension[*xffv3.XffConfig](d, extensions[0].GetTypedConfig())
-	switch {
-	case !ok:
-		return fail(path+"[0].typed_config", "is not that of xff; others are not known")
-	case len(extensions) > 1:
-		return fail(path+"[1]", "is one more extension; one is asked who the client is")
+	switch extensions := m.GetOriginalIpDetectionExtensions(); {
+	case len(extensions) == 0:
+		return nil
 	case out.UseRemoteAddress:
 		return fail(path, "cannot be used together with use_remote_address")
 	case out.XFFTrustedHops > 0:
 		return fail(path, "cannot be used together with xff_num_trusted_hops")
-	case c.GetSkipXffAppend() != nil && !c.GetSkipXffAppend().GetValue():
-		return fail(path+"[0].typed_config.skip_xff_append", "must be true; with use_remote_address the client is appended")
 	}
-	out.XFFTrustedHops = int(c.GetXffNumTrustedHops())
+	for i, e := range m.GetOriginalIpDetectionExtensions() {
+		one, err := d.detection(e.GetTypedConfig(), at(path, i)+".typed_config")
+		if err != nil {
+			return err
+		}
+		out.Detections = append(out.Detections, one)
+	}
+	if one := out.Detections[0]; len(out.Detections) == 1 && one.Header == "" && one.Trusted == nil && !one.AppendPeer {
+		out.Detections, out.XFFTrustedHops = nil, one.Hops
+	}
 	return nil
 }
 
-// hcmRequestID takes Envoy's own extension as it is by default, which is how ids are made.
-func (d *decoder) hcmRequestID(m *hcmv3.HttpConnectionManager, _ *hcm.Config, path string) error {
+func (d *decoder) detection(m *anypb.Any, path string) (out hcm.Detection, err error) {
+	if c, ok := extension[*customheaderv3.CustomHeaderConfig](d, m); ok {
+		return detectionByHeader(c, path)
+	}
+	c, ok := extension[*xffv3.XffConfig](d, m)
+	if !ok {
+		return out, fail(path, "is that of neither xff nor custom_header; others are not known")
+	}
+	out.AppendPeer = c.GetSkipXffAppend() != nil && !c.GetSkipXffAppend().GetValue()
+	out.Hops = int(c.GetXffNumTrustedHops())
+	if c.GetXffTrustedCidrs() == nil {
+		return out, nil
+	}
+	switch path := path + ".xff_trusted_cidrs"; {
+	case out.Hops > 0:
+		return out, fail(path, "cannot be used together with xff_num_trusted_hops")
+	case len(c.GetXffTrustedCidrs().GetCidrs()) == 0:
+		return out, fail(path+".cidrs", "is empty; nobody would be trusted")
+	}
+	out.Trusted, err = prefixes(c.GetXffTrustedCidrs().GetCidrs(), path+".xff_trusted_cidrs.cidrs")
+	return out, err
+}
+
+// detectionByHeader: a status that is no refusal is 403, as in Envoy.
+func detectionByHeader(c *customheaderv3.CustomHeaderConfig, path string) (out hcm.Detection, err error) {
+	name := strings.ToLower(c.GetHeaderName())
+	if name == "" || strings.ContainsFunc(name, notInNames) {
+		return out, fail(path+".header_name", "%q is no name of a header (RFC 9110 5.1)", c.GetHeaderName())
+	}
+	out.Header, out.Internal = name, c.GetAllowExtensionToSetAddressAsTrusted()
+	if r := c.GetRejectWithStatus(); r != nil {
+		if out.Reject = int(r.GetCode()); out.Reject < 400 || out.Reject > 511 {
+			out.Reject = 403
+		}
+	}
+	return out, nil
+}
+
+// hcmRequestID takes Envoy's own extension, whose way of making ids is the only one.
+func (d *decoder) hcmRequestID(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) error {
 	c, ok := d.unpacked[m.GetRequestIdExtension().GetTypedConfig()].(*uuidv3.UuidRequestIdConfig)
 	here := path + ".request_id_extension.typed_config"
 	switch {
 	case !ok:
 		return nil
-	case c.GetPackTraceReason() != nil && !c.GetPackTraceReason().GetValue():
-		return fail(here+".pack_trace_reason", "the decision to trace is always noted in the id")
 	case c.GetUseRequestIdForTraceSampling() != nil && !c.GetUseRequestIdForTraceSampling().GetValue():
 		return fail(here+".use_request_id_for_trace_sampling", "requests are always sampled by their id")
 	}
+	out.KeepTraceReason = c.GetPackTraceReason() != nil && !c.GetPackTraceReason().GetValue()
 	return nil
 }
 
@@ -134,6 +181,12 @@ func hcmLifetime(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (
 		out.DrainTimeout = defaultDrainTimeout
 	case out.DrainTimeout == 0:
 		out.DrainTimeout = 1 // at once
+	}
+	if j := m.GetDrainTimeoutJitter(); j != nil {
+		if err := percentage(j, path+".drain_timeout_jitter"); err != nil {
+			return err
+		}
+		out.DrainJitter = j.GetValue()
 	}
 	if out.DelayedClose, err = optional(m.GetDelayedCloseTimeout(), path+".delayed_close_timeout"); err != nil {
 		return err

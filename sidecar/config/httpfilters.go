@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	bufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/buffer/v3"
@@ -229,11 +230,20 @@ func (d *decoder) deprecatedCORS(m *routev3.CorsPolicy, list []route.FilterOverr
 func headerMutation(m *mutationfilterv3.Mutations, path string) (*headermutation.Config, error) {
 	out := &headermutation.Config{}
 	var err error
-	if out.Request, err = headerSteps(m.GetRequestMutations(), path+".request_mutations", ofRequest); err != nil {
-		return nil, err
-	}
-	if out.Response, err = headerSteps(m.GetResponseMutations(), path+".response_mutations", ofResponse); err != nil {
-		return nil, err
+	for _, list := range []struct {
+		name string
+		from []*mutationv3.HeaderMutation
+		of   headersOf
+		to   *[]route.HeaderMutation
+	}{
+		{"request_mutations", m.GetRequestMutations(), ofRequest, &out.Request},
+		{"response_mutations", m.GetResponseMutations(), ofResponse, &out.Response},
+		{"request_trailers_mutations", m.GetRequestTrailersMutations(), ofTrailers, &out.RequestTrailers},
+		{"response_trailers_mutations", m.GetResponseTrailersMutations(), ofTrailers, &out.ResponseTrailers},
+	} {
+		if *list.to, err = headerSteps(list.from, path+"."+list.name, list.of); err != nil {
+			return nil, err
+		}
 	}
 	for i, q := range m.GetQueryParameterMutations() {
 		here := at(path+".query_parameter_mutations", i)
@@ -281,7 +291,7 @@ func healthCheck(m *healthcheckv3.HealthCheck, path string) (*healthcheck.Config
 		}
 		out.MinHealthy[name] = p.GetValue()
 	}
-	if _, err = healthcheck.New(out, nil, ""); err != nil {
+	if _, err = healthcheck.New(out, nil, "", nil); err != nil {
 		return nil, fail(path, "%v", err)
 	}
 	return out, nil

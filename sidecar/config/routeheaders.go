@@ -6,6 +6,8 @@ import (
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/http1"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
@@ -53,6 +55,9 @@ func headerAdd(m *corev3.HeaderValueOption, path string, of headersOf) (*route.H
 	out := &route.HeaderAdd{Name: m.GetHeader().GetKey(), Value: m.GetHeader().GetValue(), KeepEmpty: m.GetKeepEmptyValue()}
 	if err := mutable(out.Name, path+".header.key", of); err != nil {
 		return nil, err
+	}
+	if keep, _ := http1.KeepTrailer(message.IDOf(out.Name)); of == ofTrailers && !keep {
+		return nil, fail(path+".header.key", "%q is no trailer (RFC 9110 6.5.1)", out.Name)
 	}
 	if err := checkValue(out.Value, path+".header.value"); err != nil {
 		return nil, err
@@ -156,6 +161,7 @@ type headersOf uint8
 const (
 	ofRequest headersOf = iota
 	ofResponse
+	ofTrailers
 )
 
 // mutable refuses names that a route may not change: pseudo-headers, the authority, and the
@@ -166,6 +172,7 @@ func mutable(name, path string, of headersOf) error {
 	switch n := strings.ToLower(name); {
 	case n == "":
 		return fail(path, "is empty")
+	case of == ofTrailers && n[0] != ':':
 	case n[0] == ':' || n == "host":
 		return fail(path, "%q cannot be changed here; use host_rewrite_literal or prefix_rewrite", name)
 	case n == "content-length", of == ofRequest && (n == "transfer-encoding" || n == "connection" || n == "te" || n == "upgrade"):

@@ -29,6 +29,13 @@ type Filter interface {
 // End is called for the filters whose Request was called.
 type Ender interface{ End(*Context) }
 
+// Trailers is a filter that looks at the trailers of hosts' answers. ResponseTrailers is
+// called in reverse order for the filters whose Request was called, when the trailers are
+// there; our own answers have none. The Context's Response is what was sent already.
+type Trailers interface {
+	ResponseTrailers(*Context, *message.Fields)
+}
+
 // Overrider is a filter that takes a configuration of its own from routes
 // (typed_per_filter_config).
 type Overrider interface {
@@ -95,6 +102,13 @@ type Exchange interface {
 	// an answer with a body. Where it is not whole the exchange has been answered or cut off,
 	// or the body is a tunnel, which has no end.
 	HoldAnswer(limit int) (length int, trailers *message.Fields, whole bool)
+	// ChangeRequestTrailers has the steps carried out on the request's trailers when it has
+	// been read to its end, after those of filters before. Of a request without trailers, or
+	// a tunnel, nothing is changed.
+	ChangeRequestTrailers(route.Mutations)
+	// NoteHealthCheck says that the request asks for the health of this host or of what is
+	// behind it, and is none of a service: it has no span, and is not counted among requests.
+	NoteHealthCheck()
 	// Draining tells that this host is to be asked no more: its process drains, or the
 	// side of it that the listener is on.
 	Draining() bool

@@ -300,7 +300,7 @@ func (a *attempt) countBytes() {
 
 // countTime counts how long the last attempt took, when it was answered.
 func (a *attempt) countTime(ended int64) {
-	if a.host == nil || a.firstAt == 0 || a.x.local {
+	if a.host == nil || a.firstAt == 0 || a.x.local || a.x.checksHealth() {
 		return
 	}
 	if m := a.host.Cluster().Metrics().Use(); m != nil {
@@ -530,7 +530,9 @@ func (a *attempt) report(o outcome) {
 				a.host.FailCheck()
 			}
 		}
-		m.Answered(a.x.d.Shard, a.resp.Status)
+		if !a.x.checksHealth() {
+			m.Answered(a.x.d.Shard, a.resp.Status)
+		}
 		return
 	case reset:
 		// A pooled connection that its peer closed meanwhile says nothing of
@@ -549,7 +551,7 @@ func (a *attempt) report(o outcome) {
 	case timedOut, tryTimedOut, tryIdle:
 		a.host.Report(cluster.OutcomeTimeout)
 	}
-	if a.sentAt != 0 { // also where nobody waits for the answer
+	if a.sentAt != 0 && !a.x.checksHealth() { // also where nobody waits for the answer
 		m.Answered(a.x.d.Shard, 0)
 	}
 }

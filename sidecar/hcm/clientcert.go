@@ -25,8 +25,18 @@ func (c *Config) writesClientCert() bool {
 // clientCertElement is this hop's element of x-forwarded-client-cert, made once for a
 // connection. The order of its parts is Envoy's.
 func clientCertElement(cfg *Config, info *stream.Info) string {
-	if info.PeerCertHash == "" || !cfg.writesClientCert() {
+	if !cfg.writesClientCert() {
 		return ""
+	}
+	return cfg.ClientCert.element(info)
+}
+
+func (c ClientCert) element(info *stream.Info) string {
+	switch {
+	case info.PeerCertHash == "":
+		return ""
+	case c.JSON:
+		return string(c.appendJSON(nil, info))
 	}
 	var b strings.Builder
 	if info.OwnURIs() == nil && info.OwnID != "" {
@@ -40,7 +50,6 @@ func clientCertElement(cfg *Config, info *stream.Info) string {
 	if len(info.PeerChain) > 0 {
 		leaf = info.PeerChain[0]
 	}
-	c := cfg.ClientCert
 	if c.Cert && leaf != nil {
 		b.WriteString(`;Cert="`)
 		b.WriteString(peercert.EncodePEM(leaf))
@@ -82,10 +91,7 @@ func writeName(b *strings.Builder, key string, leaf *x509.Certificate, name func
 
 // writeURIs: the key is there even if there is no URI.
 func writeURIs(b *strings.Builder, info *stream.Info) {
-	uris := info.Peer.URIs() // which a foreign context keeps, whatever else is kept
-	if len(info.PeerChain) > 0 {
-		uris = altname.URIs(info.PeerChain[0])
-	}
+	uris := peerURIs(info)
 	if len(uris) < 2 {
 		b.WriteString(";URI=" + quoted(info.PeerID))
 		return
@@ -93,6 +99,13 @@ func writeURIs(b *strings.Builder, info *stream.Info) {
 	for _, u := range uris {
 		b.WriteString(";URI=" + quoted(u))
 	}
+}
+
+func peerURIs(info *stream.Info) []string {
+	if len(info.PeerChain) > 0 {
+		return altname.URIs(info.PeerChain[0])
+	}
+	return info.Peer.URIs() // which a foreign context keeps, whatever else is kept
 }
 
 // quoted puts a value between quotation marks that would otherwise end its part of

@@ -25,7 +25,7 @@ func TestClientCertDetails(t *testing.T) {
 		t.Fatal(err)
 	}
 	info := &stream.Info{TLS: true, OwnID: apiID, PeerID: webID, PeerCertHash: "ab", PeerChain: []*x509.Certificate{leaf, leaf}}
-	cfg := &Config{ForwardClientCert: SanitizeSet, ClientCert: ClientCert{true, true, true, true, true, true}}
+	cfg := &Config{ForwardClientCert: SanitizeSet, ClientCert: ClientCert{true, true, true, true, true, true, false}}
 	got := clientCertElement(cfg, info)
 	parts := strings.Split(got, ";")
 	if len(parts) != 10 || parts[0] != "By="+apiID || parts[1] != "Hash=ab" || !strings.HasPrefix(parts[2], `Cert="-----BEGIN%20CERTIFICATE-----%0A`) ||

@@ -99,6 +99,9 @@ type Trust struct {
 	// XFFTrustedHops is how many proxies in front are trusted to have told the truth
 	// in x-forwarded-for.
 	XFFTrustedHops int
+	// Detections are asked for the client in this order, in place of XFFTrustedHops; none with
+	// UseRemoteAddress.
+	Detections []Detection `json:",omitempty"`
 	// Internal are the addresses of clients whose requests are internal.
 	Internal            []netip.Prefix
 	InternalUnixSockets bool
@@ -112,10 +115,17 @@ type Trust struct {
 	// PreserveRequestID keeps the id that a client at the edge brings,
 	// RequestIDInResponse tells it the id.
 	PreserveRequestID, RequestIDInResponse bool
+	// KeepTraceReason leaves what an id that is kept at the edge says of tracing: it is Envoy's
+	// pack_trace_reason: false.
+	KeepTraceReason bool `json:",omitempty"`
 }
 
 // ClientCert is Envoy's SetCurrentClientCertDetails.
-type ClientCert struct{ Cert, Chain, Subject, Issuer, URI, DNS bool }
+type ClientCert struct {
+	Cert, Chain, Subject, Issuer, URI, DNS bool
+	// JSON writes a list of objects where a request brings no value of another format.
+	JSON bool `json:",omitempty"`
+}
 
 // HTTP1 is Envoy's Http1ProtocolOptions, as far as it has a meaning here.
 type HTTP1 struct {
@@ -149,6 +159,9 @@ type Lifetime struct {
 	// DrainTimeout is how long a connection that drains may wait for what was on its
 	// way, 1 s when 0.
 	DrainTimeout time.Duration
+	// DrainJitter is how many percent of DrainTimeout are added to it at most, by chance for
+	// each connection. With any the whole time passes over HTTP/2.
+	DrainJitter float64 `json:",omitempty"`
 	// DelayedClose is how long a client may take to read the last answer, 1 s when
 	// nil. With 0 the connection is closed at once.
 	DelayedClose *time.Duration

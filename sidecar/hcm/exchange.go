@@ -122,7 +122,9 @@ type exchange struct {
 	fctx     filter.Context // what the filters see, and what they keep
 	states   []filter.State
 	levels   [4][]route.FilterOverride
-	trail    *route.RedirectTrail // while redirects are followed
+	// reqTrailers is what filters do to the request's trailers, nil for nothing.
+	reqTrailers *trailerChanges
+	trail       *route.RedirectTrail // while redirects are followed
 }
 
 var exchanges = sync.Pool{New: func() any {
@@ -234,7 +236,9 @@ func (x *exchange) admit() bool {
 		x.policy.early.Apply(&x.req.Fields, x, &x.scratch)
 	}
 	x.table = x.policy.routes() // once: the headers are those that its routes expect
-	x.identifyClient()
+	if !x.identifyClient() {
+		return false
+	}
 	x.selectRoute()
 	x.startSpan()
 	if x.m.cfg.LogStart {
@@ -356,7 +360,7 @@ func (x *exchange) finish() {
 	if e := d.Ended(); e != nil {
 		x.flags |= e.Flags
 	}
-	d.PeerMetrics.Request(d.Shard, x.status, x.flags, took)
+	x.countRequest(took)
 	d.PeerMetrics.Bytes(d.Shard, x.received, x.sent)
 	x.attempt.countBytes()
 	x.attempt.countTime(ended)
@@ -372,6 +376,13 @@ func (x *exchange) finish() {
 	}
 	x.takeTurns()
 	x.tell(took)
+}
+
+// countRequest counts a request that is over, but for a health check: that is no request of a service.
+func (x *exchange) countRequest(took time.Duration) {
+	if !x.checksHealth() {
+		x.d.PeerMetrics.Request(x.d.Shard, x.status, x.flags, took)
+	}
 }
 
 // tell has the log, the trace and the filters know that a request is over.

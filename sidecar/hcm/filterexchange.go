@@ -97,6 +97,16 @@ func (x *exchange) measureBody() {
 	}
 }
 
+// NoteHealthCheck implements filter.Exchange. What the request's trace goes on as is not
+// sampled either.
+func (x *exchange) NoteHealthCheck() {
+	x.record().HealthCheck = true
+	x.span.Sampled = false
+}
+
+// checksHealth tells whether the health check filter took the request for its own.
+func (x *exchange) checksHealth() bool { return x.rec != nil && x.rec.HealthCheck }
+
 // Draining implements filter.Exchange. A connection is also drained for reasons of its own:
 // the certificate that opened it has expired, its filter chain is gone, memory is short.
 func (x *exchange) Draining() bool { return x.m.drain.Draining() }

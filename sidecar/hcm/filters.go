@@ -47,6 +47,8 @@ type chain struct {
 	links []link
 	// faultHeaders: the headers by which requests may choose faults are kept.
 	faultHeaders bool
+	// trailers: some filter looks at those of answers.
+	trailers bool
 
 	count authz.CounterFor
 	rules *authz.Evaluator // of the RBAC filters, in order
@@ -60,6 +62,7 @@ type link struct {
 	index    int           // of an RBAC filter among those of the chain
 	filter   filter.Filter // nil for RBAC
 	ender    filter.Ender
+	trailers filter.Trailers
 }
 
 func (l *link) is(name string) bool { return name == l.name || l.alias != "" && name == l.alias }
@@ -135,6 +138,8 @@ func (m *Manager) newChain(cfg *Config, o Options) (*chain, error) {
 			return nil, fmt.Errorf("filter %q: %w", f.Name, err)
 		}
 		l.ender, _ = l.filter.(filter.Ender)
+		l.trailers, _ = l.filter.(filter.Trailers)
+		c.trailers = c.trailers || l.trailers != nil
 		if _, ok := f.Config.(CORSFilter); ok {
 			l.alias = DeprecatedCORS
 		}
@@ -166,7 +171,7 @@ func (m *Manager) newFilter(f *HTTPFilter, o Options) (filter.Filter, error) {
 	case *headermutation.Config:
 		return headermutation.New(c)
 	case *healthcheck.Config:
-		return healthcheck.New(c, m.healthy, o.ServiceCluster)
+		return healthcheck.New(c, m.healthy, o.ServiceCluster, count)
 	case *grpcbridge.Config:
 		return grpcbridge.New(c), nil
 	case *bodybuffer.Config:
@@ -326,7 +331,7 @@ func (x *exchange) endFilters() {
 			}
 		}
 	}
-	x.asked, x.binding = 0, nil
+	x.asked, x.binding, x.reqTrailers = 0, nil, nil
 	if x.overridden {
 		x.overridden, x.levels = false, [4][]route.FilterOverride{}
 	}

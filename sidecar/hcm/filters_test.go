@@ -20,6 +20,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/healthcheck"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/ratelimit"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
 )
 
 func (b *bed) filter(name string, config any) {
@@ -448,4 +449,42 @@ func TestChainRefuses(t *testing.T) {
 		}
 	}
 	_ = b.clusters.Close()
+}
+
+// TestHealthChecksAreNoRequests: what the health check filter takes for its own is no request in
+// any metric and has no span that is sampled, whoever answers it; the access log knows it.
+func TestHealthChecksAreNoRequests(t *testing.T) {
+	for _, through := range []bool{false, true} {
+		var parent atomic.Value
+		b := newBed(t, httpOrigin(t, func(w http.ResponseWriter, r *http.Request) { parent.Store(r.Header.Get("traceparent")) }))
+		b.filter("hc", &healthcheck.Config{PassThrough: through, Headers: []route.HeaderMatch{{Name: ":path", Value: &route.StringMatch{Exact: ptr("/healthz")}}}})
+		b.trace(&tracing.Config{Sampling: tracing.Sampling{Random: tracing.Percent(100), Overall: tracing.Percent(100)}})
+		b.cfg.GenerateRequestID = true
+		c := b.start().dial()
+		for range 2 {
+			if resp, _ := c.do("GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"); resp.StatusCode != 200 {
+				t.Fatal(resp.StatusCode)
+			}
+		}
+		b.logged(2)
+		for _, metric := range []string{"hauberk_requests_total", "hauberk_request_duration_seconds_count", "hauberk_upstream_requests_total", "hauberk_upstream_request_duration_seconds_count"} {
+			if got := b.counted(metric); got != "" {
+				t.Errorf("passed through %v: %s", through, got)
+			}
+		}
+		if got := b.counted("hauberk_http_filter_events_total"); got != `hauberk_http_filter_events_total{filter="hc",event="health_check"} 2` {
+			t.Errorf("passed through %v: %s", through, got)
+		}
+		if got, _ := parent.Load().(string); through && !strings.HasSuffix(got, "-00") {
+			t.Errorf("the host got a trace that is sampled: %s", got)
+		}
+		c.do(simpleGet)
+		b.logged(3)
+		if got := b.counted("hauberk_requests_total"); !strings.HasSuffix(got, " 1") {
+			t.Errorf("the next request is counted as %s", got)
+		}
+		if got, _ := parent.Load().(string); !strings.HasSuffix(got, "-01") {
+			t.Errorf("the next request has the trace %s", got)
+		}
+	}
 }

@@ -20,8 +20,14 @@ func (x *exchange) forwardClientCert() {
 	case Sanitize:
 		f.DelID(message.XForwardedClientCert)
 	case AppendForward:
-		own := x.clientCertElement(cfg)
-		if v, _ := f.Joined("x-forwarded-client-cert"); v != "" && !unclosed(v) {
+		v, _ := f.Joined("x-forwarded-client-cert")
+		json := cfg.ClientCert.JSON && v == "" || inJSON(v)
+		own := x.clientCertElement(cfg, json)
+		if json {
+			x.joinJSON(v, own)
+			return
+		}
+		if v != "" && !unclosed(v) {
 			b := append(append(append(x.scratch[:0], v...), ','), own...)
 			x.scratch = b
 			f.SetIDBytes(message.XForwardedClientCert, b)
@@ -29,7 +35,12 @@ func (x *exchange) forwardClientCert() {
 		}
 		f.SetID(message.XForwardedClientCert, own)
 	case SanitizeSet:
-		f.SetID(message.XForwardedClientCert, x.clientCertElement(cfg))
+		own := x.clientCertElement(cfg, cfg.ClientCert.JSON)
+		if cfg.ClientCert.JSON {
+			x.joinJSON("", own)
+			return
+		}
+		f.SetID(message.XForwardedClientCert, own)
 	}
 }
 
@@ -56,13 +67,15 @@ func unclosed(v string) bool {
 // clientCertElement is this hop's element of x-forwarded-client-cert. A connection that is
 // older than cfg has its own from the first request that needs it. Should it have to tell of
 // certificates that were not kept, it does not, and the client is to connect anew.
-func (x *exchange) clientCertElement(cfg *Config) string {
-	if own := x.m.cfg; cfg == own || own.writesClientCert() && cfg.ClientCert == own.ClientCert {
+func (x *exchange) clientCertElement(cfg *Config, json bool) string {
+	want := cfg.ClientCert
+	want.JSON = json
+	if own := x.m.cfg; (cfg == own || own.writesClientCert()) && want == own.ClientCert {
 		return x.xfcc
 	}
 	if cfg.needsPeerChain() && len(x.d.Info.PeerChain) == 0 {
 		x.d.StartDrain()
 	}
-	element := func() any { return clientCertElement(cfg, x.d.Info) }
-	return x.d.Kept(x.policy.chain, x.policyInForce(), cfg.ClientCert, element).(string)
+	element := func() any { return want.element(x.d.Info) }
+	return x.d.Kept(x.policy.chain, x.policyInForce(), want, element).(string)
 }

@@ -60,8 +60,7 @@ func (x *exchange) HoldAnswer(limit int) (length int, trailers *message.Fields, 
 	}
 	trailers = body.Trailers()
 	x.observed.mark(telemetry.AnswerEnded)
-	x.observed.keepTrailers(trailers)
-	x.noteTrailers(trailers)
+	x.takeTrailers(trailers, x.fctx.State)
 	x.answeredWhole()
 	return len(x.held.body), trailers, true
 }

@@ -38,7 +38,7 @@ func newHTTP1Conn(m *Manager, d *downstream.Conn) *http1Conn {
 	c.xfcc = unique.Make(clientCertElement(m.cfg, d.Info))
 	c.expires = m.expiry(d)
 	if c.expires > 0 && !m.cfg.SafeMaxDuration {
-		c.dog.endBy(c.expires + m.drainGrace)
+		c.dog.endBy(c.expires + m.drainWait())
 	}
 	c.dog.parked = d
 	c.dog.start(m.timers, c)
@@ -169,7 +169,7 @@ func (c *http1Conn) undecided() bool {
 // requestWait is until when the next request must begin.
 func (c *http1Conn) requestWait(now int64) int64 {
 	if c.d.Draining() {
-		c.dog.endBy(now + c.m.drainGrace)
+		c.dog.endBy(now + c.m.drainWait())
 	}
 	return now + c.m.idle
 }
@@ -370,7 +370,7 @@ func (c *http1Conn) linger() {
 }
 
 // Drain implements downstream.Drainer.
-func (c *http1Conn) Drain() { c.dog.drain(monotonic() + c.m.drainGrace) }
+func (c *http1Conn) Drain() { c.dog.drain(monotonic() + c.m.drainWait()) }
 
 // last tells whether the connection takes no request after this one.
 func (c *http1Conn) last() bool {

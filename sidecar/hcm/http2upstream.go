@@ -34,17 +34,6 @@ func (u *http2Upstream) open(a *attempt) (err error) {
 	return err
 }
 
-func requestTrailers(x *exchange) *message.Fields {
-	if x.req.Body == nil || !x.complete {
-		return nil
-	}
-	t := x.req.Body.Trailers()
-	if t == nil || x.policy.cfg == x.m.cfg {
-		return t
-	}
-	return x.judgeTrailers(t)
-}
-
 // send implements upstream. What the host does not take at once is left to a pump: it
 // may answer without taking it.
 func (u *http2Upstream) send(a *attempt) error {

@@ -14,7 +14,8 @@ import (
 type observed struct {
 	wants    telemetry.Want
 	moments  telemetry.Moments
-	trailers message.Fields // a copy: the response's end with the upstream
+	trailers message.Fields  // a copy: the response's end with the upstream
+	live     *message.Fields // the trailers themselves, while filters change them
 }
 
 // reset prepares for the next exchange.
@@ -97,7 +98,9 @@ func (o *observed) show(r *telemetry.Record) {
 		return
 	}
 	r.Moments = o.moments
-	if o.trailers.Len() > 0 {
+	if o.live != nil {
+		r.ResponseTrailers = o.live
+	} else if o.trailers.Len() > 0 {
 		r.ResponseTrailers = &o.trailers
 	}
 }

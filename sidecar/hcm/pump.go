@@ -132,6 +132,7 @@ func (x *exchange) startPump(up upstream, rest []byte) {
 	p.up, p.rest = up, rest
 	if !x.complete {
 		x.limitKept(up)
+		x.settleTrailerChanges()
 	}
 	if !x.keep {
 		p.replay.Store(replayGone)

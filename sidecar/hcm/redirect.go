@@ -191,7 +191,7 @@ func (x *exchange) endHop(kept bool) {
 	took := time.Duration(ended - x.startMono)
 	x.status, x.details = x.resp.Status, "internal_redirect"
 	x.observed.markAt(telemetry.ResponseEnded, ended)
-	x.d.PeerMetrics.Request(x.d.Shard, x.status, x.flags, took)
+	x.countRequest(took)
 	if !kept {
 		x.d.PeerMetrics.Bytes(x.d.Shard, x.received, 0)
 	}

@@ -110,8 +110,7 @@ func (x *exchange) relayBody(body message.Body) {
 		if last {
 			trailers = body.Trailers()
 			x.observed.mark(telemetry.AnswerEnded)
-			x.observed.keepTrailers(trailers)
-			x.noteTrailers(trailers)
+			x.takeTrailers(trailers, nil)
 			x.answeredWhole()
 			x.boundFlush()
 		}

@@ -29,15 +29,31 @@ type identity struct {
 
 // identifyClient settles the fields that say who asks: what a client may not say
 // of itself is removed, what we know is added. It runs before authorization, which
-// may look at any of them. The order is Envoy's.
-func (x *exchange) identifyClient() {
+// may look at any of them. The order is Envoy's. It is false where the request was refused,
+// as nobody can be told to ask.
+func (x *exchange) identifyClient() bool {
 	f, cfg := &x.req.Fields, x.policy.cfg
 	f.DelID(message.XEnvoyInternal)
 	f.DelID(message.XEnvoyOverloaded)
 	f.DelID(message.XEnvoyUpstreamServiceTime)
-	client, alone := x.clientAddress()
-	if cfg.UseRemoteAddress && !cfg.SkipXFFAppend {
-		x.appendForwardedFor()
+	var client netip.Addr
+	var alone bool
+	if cfg.Detections == nil {
+		client, alone = x.clientAddress()
+		if cfg.UseRemoteAddress && !cfg.SkipXFFAppend {
+			x.appendForwardedFor()
+		}
+	} else {
+		x.peer, client = &x.d.Peer, x.d.Peer.Remote
+		found := x.detect()
+		if found.rejected != 0 {
+			x.answer(found.rejected, "rejecting_because_detection_failed")
+			return false
+		}
+		if found.addr.IsValid() {
+			x.nameClient(found.addr)
+			client, alone = found.addr, found.trusted
+		}
 	}
 	x.settleScheme()
 	if f.Has(message.Referer) {
@@ -65,6 +81,7 @@ func (x *exchange) identifyClient() {
 		x.settleRequestID(edge)
 	}
 	x.forwardClientCert()
+	return true
 }
 
 // settleRequestID: at the edge an id is ours to give, and one that is kept there brings no
@@ -77,7 +94,7 @@ func (x *exchange) settleRequestID(edge bool) {
 		f.DelID(message.XRequestID)
 		x.scratch = telemetry.AppendUUID(x.scratch[:0])
 		f.AddID(message.XRequestID, message.View(x.scratch))
-	case edge:
+	case edge && !x.policy.cfg.KeepTraceReason:
 		tracing.Undecide(f)
 	}
 }
@@ -178,13 +195,7 @@ func (c *Config) isInternal(a netip.Addr, remote net.Addr) bool {
 	if !a.IsValid() {
 		return c.InternalUnixSockets && remote != nil && remote.Network() == "unix"
 	}
-	a = authz.Bare(a)
-	for _, p := range c.Internal {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
+	return contains(c.Internal, a)
 }
 
 // settleScheme has x-forwarded-proto, x-forwarded-port and :scheme say what the

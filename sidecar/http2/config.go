@@ -82,6 +82,10 @@ type Config struct {
 	// DrainTimeout is how long a draining connection waits for the answer to its PING
 	// before it stops admitting streams.
 	DrainTimeout time.Duration
+	// DrainJitter is the part of DrainTimeout, 0 to 1, up to which a connection waits
+	// longer, by chance. With any the whole time passes, whatever is answered: connections
+	// that drain together do not end together.
+	DrainJitter float64
 	// BufferBytes is how much may wait to be written before those who write wait.
 	BufferBytes int
 
@@ -155,6 +159,9 @@ func ForTunnels() *Config {
 
 // Validate checks the ranges, and fills in Limits. The error names the member.
 func (c *Config) Validate() error {
+	if !(c.DrainJitter >= 0 && c.DrainJitter <= 1) {
+		return fmt.Errorf("http2: DrainJitter is %v, must be 0 to 1", c.DrainJitter)
+	}
 	bad := func(what string, v, lo, hi int64) error {
 		if v < lo || v > hi {
 			return fmt.Errorf("http2: %s is %d, must be %d to %d", what, v, lo, hi)

@@ -216,7 +216,11 @@ func (k *keeper) pingForDrain() {
 	}
 	k.draining, k.waiting = true, false
 	k.ping()
-	k.arm(k.c.cfg.DrainTimeout)
+	d := k.c.cfg.DrainTimeout
+	if j := time.Duration(float64(d) * k.c.cfg.DrainJitter); j > 0 {
+		d += rand.N(j)
+	}
+	k.arm(d)
 }
 
 // acknowledged takes the answer to a PING; it is false when there was none to answer.
@@ -230,6 +234,8 @@ func (k *keeper) acknowledged(token uint64) bool {
 	}
 	k.waiting = false
 	switch {
+	case k.draining && k.c.cfg.DrainJitter > 0:
+		// The time is to pass.
 	case k.draining:
 		k.draining = false
 		k.stop()

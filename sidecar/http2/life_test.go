@@ -81,6 +81,34 @@ func TestDrainIsTwoPhase(t *testing.T) {
 	r.wantEnd()
 }
 
+// TestDrainWithJitter: the whole time passes, and at most the jitter more, though the client
+// has answered.
+func TestDrainWithJitter(t *testing.T) {
+	cfg := Default()
+	cfg.DrainTimeout, cfg.DrainJitter = 50*time.Millisecond, 0.5
+	srv := serve(t, cfg, ok)
+	r := rawClient(t, srv.addr)
+	r.get(1)
+	r.wantStatus(1, "200")
+	r.next(xhttp2.FrameData)
+	began := time.Now()
+	srv.conn(0).Drain()
+	r.next(xhttp2.FrameGoAway)
+	r.must(r.fr.WritePing(true, r.next(xhttp2.FramePing).(*xhttp2.PingFrame).Data))
+	r.get(3)
+	r.wantStatus(3, "200")
+	r.next(xhttp2.FrameData)
+	if g := r.next(xhttp2.FrameGoAway).(*xhttp2.GoAwayFrame); g.LastStreamID != 3 || time.Since(began) < cfg.DrainTimeout {
+		t.Errorf("final %v after %v", g, time.Since(began))
+	}
+	r.wantEnd()
+	wrong := Default()
+	wrong.DrainJitter = 1.5
+	if wrong.Validate() == nil {
+		t.Error("more than all of the time is taken")
+	}
+}
+
 // TestDrainAsksAnew: the answer to a PING from before the GOAWAY does not prove that the
 // client has seen it, nor is it held against the client, once.
 func TestDrainAsksAnew(t *testing.T) {

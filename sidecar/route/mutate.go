@@ -3,6 +3,7 @@ package route
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
@@ -232,6 +233,19 @@ func (ms Mutations) Apply(f *message.Fields, facts Facts, scratch *[]byte) {
 	}
 	// What was appended to a field that a message has once is a part of its value.
 	f.JoinSingles(message.RequestSingles | message.ResponseSingles)
+}
+
+// Settled returns steps whose values are made, with facts and in scratch: Apply asks nobody
+// for them any more. Steps that are literal are returned as they are.
+func (ms Mutations) Settled(facts Facts, scratch *[]byte) Mutations {
+	if !slices.ContainsFunc(ms, func(m mutation) bool { return m.value.format != nil }) {
+		return ms
+	}
+	out := slices.Clone(ms)
+	for i := range out {
+		out[i].value = Value{literal: strings.Clone(out[i].value.In(facts, scratch))}
+	}
+	return out
 }
 
 func (m *mutation) add(f *message.Fields, value string) {

@@ -37,7 +37,7 @@ var envoyStats = []EnvoyStatGroup{
 		{"downstream_cx_http1_total, downstream_cx_http2_total", "", "requests tell their protocol in the access log"},
 		{"downstream_cx_length_ms", "hauberk_connection_duration_seconds", ""},
 		{"downstream_rq_total, downstream_rq_completed", "hauberk_requests_total", "when they have ended; code 0 are those without an answer, which Envoy does not complete"},
-		{"downstream_rq_1xx to downstream_rq_5xx", `hauberk_requests_total{code="200"}`, "by code; interim responses are not counted, answers of the health check filter are"},
+		{"downstream_rq_1xx to downstream_rq_5xx", `hauberk_requests_total{code="200"}`, "by code; interim responses are not counted"},
 		{"downstream_rq_time", "hauberk_request_duration_seconds", ""},
 		{"downstream_rq_active", "hauberk_requests_active", "by service"},
 		{"downstream_rq_rx_reset", `hauberk_requests_total{flags="DR"}`, "and DC where the connection ended; Envoy counts answers before the end of a request too"},
@@ -60,7 +60,7 @@ var envoyStats = []EnvoyStatGroup{
 		{"tracing.service_forced", `hauberk_traced_requests_total{reason="service_forced"}`, ""},
 		{"tracing.client_enabled", `hauberk_traced_requests_total{reason="client_enabled"}`, ""},
 		{"tracing.not_traceable", `hauberk_traced_requests_total{reason="not_traceable"}`, ""},
-		{"tracing.health_check", "", "requests that the health check filter answers are traced like others"},
+		{"tracing.health_check", `hauberk_http_filter_events_total{event="health_check"}`, "by filter"},
 	}},
 	{"tracing.opentelemetry, tracing.zipkin", []EnvoyStat{
 		{"spans_sent", `hauberk_trace_spans_total{result="sent"}`, ""},

@@ -218,7 +218,7 @@ func NewMetrics() *Metrics {
 		HTTP2Events: r.Counter("hauberk_http2_events_total", "Ends of streams and connections of HTTP/2, by side and event: tx_reset (RST_STREAM that the sidecar sent), rx_reset (those that it got, of streams that were not over) or goaway_sent (the GOAWAY of a connection that is drained or idle).", "side", "event"),
 
 		Mirrored:     r.Counter("hauberk_mirrored_requests_total", "Copies of requests for mirrors, by result: answered, failed, dropped (by their cluster's drop_overloads), or too_large, where the body was longer than is kept and no copy was made.", "result"),
-		FilterEvents: r.Counter("hauberk_http_filter_events_total", "What HTTP filters did, by the filter's name and event: delay, abort and overflow of faults; enabled, ok, rate_limited, enforced and shadow_mode (over the limit of a descriptor in shadow mode alone, and let pass) of local rate limits; origin_valid and origin_invalid of CORS.", "filter", "event"),
+		FilterEvents: r.Counter("hauberk_http_filter_events_total", "What HTTP filters did, by the filter's name and event: delay, abort and overflow of faults; enabled, ok, rate_limited, enforced and shadow_mode (over the limit of a descriptor in shadow mode alone, and let pass) of local rate limits; origin_valid and origin_invalid of CORS; health_check (also one that is passed on, and none of which is among the requests of other metrics).", "filter", "event"),
 
 		OverloadPressure: r.Gauge("hauberk_overload_pressure", "How short the resources are that overload actions depend on, heap and connections, as a share of what there may be.", "resource"),
 		OverloadActions:  r.Gauge("hauberk_overload_actions", "How much of each overload action is done: 0 for nothing, 1 to all that it concerns.", "action"),

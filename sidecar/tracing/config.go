@@ -30,7 +30,9 @@ type Config struct {
 	Operation, UpstreamOperation string
 	// NoPropagation leaves the request's headers alone.
 	NoPropagation bool
-	Provider      Provider
+	// KeepID leaves a request's id as it came: no decision is noted in it, nor read from it.
+	KeepID   bool `json:",omitempty"`
+	Provider Provider
 }
 
 // Defaults of Envoy.

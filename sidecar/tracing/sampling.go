@@ -69,9 +69,9 @@ func (f Fraction) takes(n uint64) bool { return f.Of > 0 && n%uint64(f.Of) < uin
 // x-client-trace-id, Random of the others, and of all of these no more than Overall.
 type Sampling struct{ Client, Random, Overall Fraction }
 
-// decide says whether a request is traced, as Envoy does, and notes it in its id. The
-// request has x-envoy-force-trace only where whoever sent it is trusted.
-func (c *Sampling) decide(req *message.Request) Reason {
+// decide says whether a request is traced, as Envoy does. With pack the decision of a hop before
+// is read from its id, and this one noted there. The request has x-envoy-force-trace only where whoever sent it is trusted.
+func (c *Sampling) decide(req *message.Request, pack bool) Reason {
 	f := &req.Fields
 	id, _ := f.ByID(message.XRequestID)
 	n, ok := numberOf(id)
@@ -79,7 +79,10 @@ func (c *Sampling) decide(req *message.Request) Reason {
 		return NotTraceable
 	}
 	n %= 10000
-	was := reasonOf(id)
+	was := NotTraceable
+	if pack {
+		was = reasonOf(id)
+	}
 	reason := was
 	if reason == NotTraceable {
 		switch {
@@ -94,7 +97,7 @@ func (c *Sampling) decide(req *message.Request) Reason {
 	if reason != NotTraceable && !c.Overall.takes(n) {
 		reason = NotTraceable
 	}
-	if reason != was {
+	if reason != was && pack {
 		note(f, id, reason)
 	}
 	return reason

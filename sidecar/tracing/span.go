@@ -75,7 +75,7 @@ func (t *Tracer) Start(s *Span, req *message.Request, in *Request) {
 	if in.Route != nil {
 		sampling = &in.Route.Sampling
 	}
-	reason := sampling.decide(req)
+	reason := sampling.decide(req, !t.cfg.KeepID)
 	t.counts[reason].Inc(in.Shard)
 	*s = Span{Reason: reason, egress: in.Direction == telemetry.Outbound, host: req.Authority, route: in.Route, start: in.Begun, mono: in.Mono}
 	switch {

@@ -133,10 +133,32 @@ func TestSampling(t *testing.T) {
 		"a foreign id":       {everything().Sampling, []string{"x-request-id", "0000006312"}, RandomSampling, 0},
 	} {
 		r := request(tc.fields...)
-		got := tc.cfg.decide(r)
+		got := tc.cfg.decide(r, true)
 		v, _ := r.Fields.ByID(message.XRequestID)
 		if got != tc.want || tc.digit != 0 && v[reasonDigit] != tc.digit {
 			t.Errorf("%s: %s, id %s", name, got, v)
+		}
+	}
+}
+
+// An id that is no place for decisions stays as it is, and what it says is nobody's word.
+func TestIDsThatAreKept(t *testing.T) {
+	const id = "00000063-0000-4000-8000-000000000000"
+	for _, tc := range []struct {
+		id   string
+		cfg  Sampling
+		want Reason
+	}{
+		{id, everything().Sampling, RandomSampling},
+		{id[:14] + "a" + id[15:], Sampling{Overall: Percent(100)}, NotTraceable},
+		{id[:14] + "a" + id[15:], everything().Sampling, RandomSampling},
+	} {
+		r := request("x-request-id", tc.id)
+		if got := tc.cfg.decide(r, false); got != tc.want {
+			t.Errorf("%s: %s, want %s", tc.id, got, tc.want)
+		}
+		if v, _ := r.Fields.ByID(message.XRequestID); v != tc.id {
+			t.Errorf("%s became %s", tc.id, v)
 		}
 	}
 }

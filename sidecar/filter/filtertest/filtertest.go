@@ -24,6 +24,10 @@ type Exchange struct {
 	Trailers     *message.Fields
 	// Drains is what Draining says.
 	Drains bool
+	// Checks is how often NoteHealthCheck was called.
+	Checks int
+	// TrailerChanges are what ChangeRequestTrailers was given.
+	TrailerChanges []route.Mutations
 	// Conn is the client's connection; exchanges may share one.
 	Conn  *sync.Map
 	state filter.State
@@ -98,6 +102,14 @@ func (x *Exchange) HoldAnswer(limit int) (int, *message.Fields, bool) {
 	}
 	return x.AnswerLength, x.Trailers, true
 }
+
+// ChangeRequestTrailers implements filter.Exchange.
+func (x *Exchange) ChangeRequestTrailers(steps route.Mutations) {
+	x.TrailerChanges = append(x.TrailerChanges, steps)
+}
+
+// NoteHealthCheck implements filter.Exchange.
+func (x *Exchange) NoteHealthCheck() { x.Checks++ }
 
 // Draining implements filter.Exchange.
 func (x *Exchange) Draining() bool { return x.Drains }

@@ -18,7 +18,9 @@ import (
 // per-route form.
 type Config struct {
 	Request, Response []route.HeaderMutation
-	Query             []QueryMutation // after Request
+	// RequestTrailers and ResponseTrailers change trailers, where a message has any.
+	RequestTrailers, ResponseTrailers []route.HeaderMutation `json:",omitempty"`
+	Query                             []QueryMutation        // after Request
 	// MostSpecificWins applies the route's changes last, instead of the route
 	// configuration's. It has no meaning for a route.
 	MostSpecificWins bool
@@ -38,8 +40,9 @@ type Filter struct {
 }
 
 type mutations struct {
-	request, response route.Mutations
-	query             []queryMutation
+	request, response                 route.Mutations
+	requestTrailers, responseTrailers route.Mutations
+	query                             []queryMutation
 }
 
 type queryMutation struct {
@@ -56,11 +59,17 @@ func New(c *Config) (*Filter, error) {
 func compile(c *Config) (*mutations, error) {
 	out := &mutations{}
 	var err error
-	if out.request, err = route.NewMutations(c.Request); err != nil {
-		return nil, fmt.Errorf("header mutation: request: %w", err)
-	}
-	if out.response, err = route.NewMutations(c.Response); err != nil {
-		return nil, fmt.Errorf("header mutation: response: %w", err)
+	for _, list := range []struct {
+		name string
+		from []route.HeaderMutation
+		to   *route.Mutations
+	}{
+		{"request", c.Request, &out.request}, {"response", c.Response, &out.response},
+		{"request trailers", c.RequestTrailers, &out.requestTrailers}, {"response trailers", c.ResponseTrailers, &out.responseTrailers},
+	} {
+		if *list.to, err = route.NewMutations(list.from); err != nil {
+			return nil, fmt.Errorf("header mutation: %s: %w", list.name, err)
+		}
 	}
 	for i := range c.Query {
 		v, err := route.NewValue(c.Query[i].Value)
@@ -106,6 +115,9 @@ func request(c *filter.Context, m *mutations) {
 	if len(m.query) > 0 && c.Request.Path != "" {
 		m.mutateQuery(c)
 	}
+	if len(m.requestTrailers) > 0 {
+		c.ChangeRequestTrailers(m.requestTrailers)
+	}
 }
 
 // Response implements filter.Filter.
@@ -113,6 +125,11 @@ func (f *Filter) Response(c *filter.Context) { f.each(c, response) }
 
 func response(c *filter.Context, m *mutations) {
 	m.response.Apply(&c.Response.Fields, c, c.Scratch)
+}
+
+// ResponseTrailers implements filter.Trailers.
+func (f *Filter) ResponseTrailers(c *filter.Context, t *message.Fields) {
+	f.each(c, func(c *filter.Context, m *mutations) { m.responseTrailers.Apply(t, c, c.Scratch) })
 }
 
 // parameter is one of a query. name is its key, decoded; key and value are as they are

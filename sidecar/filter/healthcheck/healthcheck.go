@@ -38,6 +38,7 @@ type Filter struct {
 	healthy  Healthy
 	clusters []string // of MinHealthy, sorted
 	service  string   // the cluster that this node belongs to, for a header
+	checks   *telemetry.Counter
 	cached   atomic.Pointer[answer]
 }
 
@@ -48,14 +49,14 @@ type answer struct {
 }
 
 // New makes a filter.
-func New(c *Config, healthy Healthy, service string) (*Filter, error) {
+func New(c *Config, healthy Healthy, service string, count filter.Counter) (*Filter, error) {
 	switch {
 	case c.CacheTime > 0 && !c.PassThrough:
 		return nil, errors.New("health check: a cache time needs pass_through_mode")
 	case len(c.MinHealthy) > 0 && c.PassThrough:
 		return nil, errors.New("health check: percentages of clusters do not go together with pass_through_mode")
 	}
-	return &Filter{Config: c, healthy: healthy, clusters: slices.Sorted(maps.Keys(c.MinHealthy)), service: service}, nil
+	return &Filter{Config: c, healthy: healthy, clusters: slices.Sorted(maps.Keys(c.MinHealthy)), service: service, checks: count.Of("health_check")}, nil
 }
 
 // a health check, in a State's Value.
@@ -91,7 +92,8 @@ func (f *Filter) Request(c *filter.Context) filter.Verdict {
 		}
 	}
 	c.State.Value = checked
-	c.Record().HealthCheck = true
+	c.NoteHealthCheck()
+	f.checks.Inc(c.Shard)
 	if c.Draining() {
 		return filter.Answer(draining)
 	}

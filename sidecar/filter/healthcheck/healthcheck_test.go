@@ -43,7 +43,7 @@ func TestAnswers(t *testing.T) {
 		{"passed through, draining", Config{PassThrough: true}, "/healthz", true, 503},
 	} {
 		c.config.Headers = onPath
-		f, err := New(&c.config, healthy, "svc")
+		f, err := New(&c.config, healthy, "svc", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -52,6 +52,9 @@ func TestAnswers(t *testing.T) {
 		got := 0
 		if r := f.Request(&x.Context).Reply(); r != nil {
 			got = r.Status
+		}
+		if is := c.path == "/healthz"; is != (x.Checks == 1) {
+			t.Errorf("%s: noted as a health check %d times", c.name, x.Checks)
 		}
 		if got != c.want {
 			t.Errorf("%s: %d, want %d", c.name, got, c.want)
@@ -64,7 +67,7 @@ func TestAnswers(t *testing.T) {
 }
 
 func TestOthersLearnOfTheDrain(t *testing.T) {
-	f, _ := New(&Config{Headers: onPath}, nil, "")
+	f, _ := New(&Config{Headers: onPath}, nil, "", nil)
 	x := filtertest.New("GET", "/")
 	x.Drains = true
 	f.Request(&x.Context)
@@ -75,7 +78,7 @@ func TestOthersLearnOfTheDrain(t *testing.T) {
 
 func TestCache(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, _ := New(&Config{PassThrough: true, CacheTime: time.Second, Headers: onPath}, nil, "")
+		f, _ := New(&Config{PassThrough: true, CacheTime: time.Second, Headers: onPath}, nil, "", nil)
 		ask := func(upstream int) int {
 			x := filtertest.New("GET", "/healthz")
 			if r := f.Request(&x.Context).Reply(); r != nil {
@@ -100,7 +103,7 @@ func TestCache(t *testing.T) {
 // TestCacheOfADegradedHost: the answer that is kept says what the host's said of itself.
 func TestCacheOfADegradedHost(t *testing.T) {
 	for _, degraded := range []bool{true, false} {
-		f, err := New(&Config{PassThrough: true, CacheTime: time.Minute, Headers: onPath}, nil, "")
+		f, err := New(&Config{PassThrough: true, CacheTime: time.Minute, Headers: onPath}, nil, "", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -125,7 +128,7 @@ func TestCacheOfADegradedHost(t *testing.T) {
 
 func TestRefuses(t *testing.T) {
 	for _, c := range []Config{{CacheTime: 1}, {PassThrough: true, MinHealthy: map[string]float64{"a": 1}}} {
-		if _, err := New(&c, nil, ""); err == nil {
+		if _, err := New(&c, nil, "", nil); err == nil {
 			t.Errorf("%+v was taken", c)
 		}
 	}
