@@ -222,6 +222,8 @@ func (c *Cluster) turn(s *settings, a *Assignment) {
 			h.closeIdle()
 		}
 	}
+	c.remember(&cfg.Limits)
+	c.high.remember(cfg.HighLimits)
 	c.watchOutliers(cfg.Outlier)
 	if c.stopDNS != nil {
 		c.stopDNS()

@@ -245,12 +245,15 @@ type Limits struct {
 	MaxHostConnections int
 }
 
-// RetryBudget limits concurrent retries to a share of the active requests, so
+// RetryBudget limits concurrent retries to a share of the active or recent requests, so
 // that a failing upstream is not hit several times as hard.
 type RetryBudget struct {
 	Percent float64
 	// MinConcurrency retries are allowed however few requests there are.
 	MinConcurrency int
+	// Interval, from a millisecond on, has it count the requests that began so long ago at most,
+	// retries among them, in the place of the active ones.
+	Interval time.Duration `json:",omitempty"`
 }
 
 // Assignment is a set of endpoints (ClusterLoadAssignment).

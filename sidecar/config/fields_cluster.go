@@ -94,7 +94,7 @@ func init() {
 				"max_connection_pools": "pools of names and clients make room for others where a host has more than 1,024 or a limit on connections is reached; others stay",
 			},
 		},
-		"envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget": {use: "budget_percent min_retry_concurrency"},
+		"envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget": {use: "budget_percent min_retry_concurrency budget_interval"},
 		"envoy.config.cluster.v3.OutlierDetection": {
 			use: "consecutive_5xx interval base_ejection_time max_ejection_percent enforcing_consecutive_5xx " +
 				"enforcing_success_rate success_rate_minimum_hosts success_rate_request_volume success_rate_stdev_factor " +
