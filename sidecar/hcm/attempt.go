@@ -125,6 +125,7 @@ func (a *attempt) run() outcome {
 // avoid has a retry choose another host than its policy says.
 func (x *exchange) avoid(p *route.RetryPolicy) {
 	x.pick.Reselections, x.pick.OmitCanary, x.pick.OmitMetadata = p.Reselections, p.OmitCanary, p.OmitMetadata
+	x.pick.OtherPriorities = p.OtherPriorities
 	if p.AvoidTried {
 		x.pick.Avoid = x.tried[:x.ntried]
 	}
