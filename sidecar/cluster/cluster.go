@@ -40,10 +40,11 @@ type Cluster struct {
 	assignment *Assignment
 	members
 	checks      map[*Host]*checker
-	tried       findings        // of a trial, while its hosts come
-	unproven    bool            // it is new, and its hosts' first checks are not all there
-	unanswered  map[string]bool // on trial, its names that were not resolved yet
-	nameless    bool            // it is new, and none of its names was looked up yet
+	events      []*telemetry.EventLog // of the checks
+	tried       findings              // of a trial, while its hosts come
+	unproven    bool                  // it is new, and its hosts' first checks are not all there
+	unanswered  map[string]bool       // on trial, its names that were not resolved yet
+	nameless    bool                  // it is new, and none of its names was looked up yet
 	stopDNS     context.CancelFunc
 	known       map[string][]netip.Addr // what DNS names last resolved to
 	resolved    []netip.Addr            // of a LogicalDNS cluster, as they are tried
@@ -169,9 +170,19 @@ func (c *Cluster) settingsOf(cfg *Config) *settings {
 // what a trial has found of its hosts.
 // The manager's lock is held. After an error what
 // was in force is, and a fresh cluster is to be removed: a fault anywhere in it is an error.
-func (c *Cluster) apply(cfg *Config, a *Assignment, tried findings, fresh bool) error {
+func (c *Cluster) apply(cfg *Config, a *Assignment, tried findings, fresh bool) (fault error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	events, err := c.m.openEvents(cfg)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if fault == nil {
+			events, c.events = c.events, events
+		}
+		closeEvents(events)
+	}()
 	put := func() {
 		c.tried = tried
 		defer func() { c.tried = findings{} }()
@@ -294,6 +305,8 @@ func (c *Cluster) remove() {
 		c.stopDNS = nil
 	}
 	c.replace(nil)
+	closeEvents(c.events)
+	c.events = nil
 	if c.destinations != nil {
 		c.destinations.close()
 	}

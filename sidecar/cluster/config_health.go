@@ -57,11 +57,14 @@ type HealthCheck struct {
 	UnhealthyThreshold, HealthyThreshold  int
 	NoReuse                               bool // a new connection for each check
 	AlwaysLogFailures, AlwaysLogSuccess   bool
-	ALPN                                  []string       // instead of the TLS context's
-	SocketMatch                           map[string]any // instead of the endpoints' metadata, nil for that
-	HTTP                                  *HTTPCheck
-	TCP                                   *TCPCheck
-	GRPC                                  *GRPCCheck
+	// Events are the paths of the logs that have an event for each change of a host's health, and
+	// for what is always logged.
+	Events      []string       `json:",omitempty"`
+	ALPN        []string       // instead of the TLS context's
+	SocketMatch map[string]any // instead of the endpoints' metadata, nil for that
+	HTTP        *HTTPCheck
+	TCP         *TCPCheck
+	GRPC        *GRPCCheck
 }
 
 // HTTPCheck sends a request. A response with "x-envoy-degraded" makes the host

@@ -115,6 +115,7 @@ func (h *Host) inherit(was *Host, e *Endpoint, s *settings) {
 	to.failuresLocal.Store(from.failuresLocal.Load())
 	to.isEjected.Store(from.isEjected.Load())
 	to.until, to.times, to.returned = from.until, from.times, from.returned
+	to.since, to.ejections = from.since, from.ejections
 }
 
 func (h *Host) place(e *Endpoint, priority int) {

@@ -57,6 +57,10 @@ type Options struct {
 	Own *Own
 	// MostDropped bounds, in percent, what assignments have dropped of the requests; nil does not.
 	MostDropped *uint32
+	// Logs open the logs of health checks; nil refuses clusters that have any. OutlierEvents is the
+	// log of what outlier detection finds, nil for none.
+	Logs          *telemetry.Logs
+	OutlierEvents *telemetry.EventLog
 	// Proven is called, by a goroutine of its own, when a cluster awaits its first checks
 	// no longer. May be nil.
 	Proven func()

@@ -33,6 +33,8 @@ type outlierState struct {
 	until       int64   // when the ejection ends
 	times       int     // ejections that count towards the next one's length
 	returned    int64   // when the last ejection ended
+	since       int64   // when the last ejection began
+	ejections   uint32  // ever
 	successRate float64 // percent in the last interval, below 0 for unknown
 }
 
@@ -148,7 +150,7 @@ func count(h *Host, c *atomic.Int32, limit int, found Anomaly) {
 	own := h.cluster
 	own.mu.Lock()
 	defer own.mu.Unlock()
-	if own.eject(h, found) {
+	if own.eject(h, anomaly{Anomaly: found}) {
 		own.healthChanged()
 	}
 }
@@ -186,7 +188,7 @@ func (o *Outlier) enforcing(a Anomaly) int {
 
 // eject takes a host out of balancing for a time that grows with each ejection; it
 // tells whether it did. c.mu is held.
-func (c *Cluster) eject(h *Host, found Anomaly) bool {
+func (c *Cluster) eject(h *Host, found anomaly) bool {
 	cfg := c.cfg.Load().Outlier
 	if cfg == nil || h.ejected() || c.member(h.key) != h {
 		return false
@@ -196,8 +198,9 @@ func (c *Cluster) eject(h *Host, found Anomaly) bool {
 	case !within && !(cfg.AlwaysEjectOne && c.ejected == 0):
 		c.metrics.Outlier(found.String(), "overflow")
 		return false
-	case rand.IntN(100) >= cfg.enforcing(found):
+	case rand.IntN(100) >= cfg.enforcing(found.Anomaly):
 		c.metrics.Outlier(found.String(), "observed")
+		c.tellEjection(h, found, false)
 		return false
 	}
 	c.metrics.Outlier(found.String(), "ejected")
@@ -209,13 +212,16 @@ func (c *Cluster) eject(h *Host, found Anomaly) bool {
 	if cfg.EjectionJitter > 0 {
 		length += rand.N(cfg.EjectionJitter)
 	}
-	h.outlier.until = monotonic() + int64(length)
+	h.outlier.since = monotonic()
+	h.outlier.until = h.outlier.since + int64(length)
+	h.outlier.ejections++
 	h.outlier.isEjected.Store(true)
 	c.ejected++
 	if c.metrics != nil {
 		c.metrics.Use().Ejections.Inc(0)
 	}
 	c.m.log.Warn("host ejected", "cluster", c.name, "host", h.key, "for", length, "reason", found.String())
+	c.tellEjection(h, found, true)
 	if c.cfg.Load().CloseOnFailure {
 		h.closeMatching(func(string, *stream.Info) bool { return true })
 	}
@@ -292,6 +298,7 @@ func (c *Cluster) uneject(h *Host) {
 	clearCount(&h.outlier.failuresLocal)
 	c.ejected--
 	c.m.log.Info("host back after ejection", "cluster", c.name, "host", h.key)
+	c.tellReturn(h)
 }
 
 // unejectAll ends every ejection: passive health checking was switched off.

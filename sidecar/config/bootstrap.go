@@ -52,6 +52,8 @@ type Bootstrap struct {
 	Overload *overload.Config
 	// Own is the cluster that the sidecar is a host of; nil where none is named.
 	Own *cluster.Own `json:",omitempty"`
+	// OutlierEvents is the path of the log of what outlier detection finds, "" for none.
+	OutlierEvents string `json:",omitempty"`
 	// MostDropped bounds what assignments have dropped, in percent; nil does not.
 	MostDropped *uint32 `json:",omitempty"`
 	// Runtime is what listeners that are discovered may read.
@@ -113,7 +115,7 @@ func decodeBootstrap(m *bootstrapv3.Bootstrap, refused []error) (*Bootstrap, err
 			return nil, fail("default_regex_engine", "is no GoogleRE2; expressions have RE2's syntax only")
 		}
 	}
-	out := &Bootstrap{Node: node(m.GetNode()), Own: own(m)}
+	out := &Bootstrap{Node: node(m.GetNode()), Own: own(m), OutlierEvents: m.GetClusterManager().GetOutlierDetection().GetEventLogPath()}
 	if d.runtime, err = readRuntime(m.GetLayeredRuntime()); err != nil {
 		return nil, err
 	}

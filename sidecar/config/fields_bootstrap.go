@@ -28,15 +28,17 @@ func init() {
 			},
 		},
 		"envoy.config.bootstrap.v3.ClusterManager": {
-			use: "local_cluster_name",
+			use: "local_cluster_name outlier_detection",
 			ignore: map[string]string{
 				"enable_deferred_cluster_creation": "a cluster has connections, and what they cost, once it is used",
 			},
 			instead: map[string]string{
-				"outlier_detection":    "ejections are in the log, and /clusters shows every host's",
 				"upstream_bind_config": "use each cluster's upstream_bind_config",
 				"load_stats_config":    "statistics are read from /stats/prometheus",
 			},
+		},
+		"envoy.config.bootstrap.v3.ClusterManager.OutlierDetection": {
+			use: "event_log_path", instead: map[string]string{"event_service": "use event_log_path"},
 		},
 		"envoy.extensions.regex_engines.v3.GoogleRE2": {},
 		"envoy.config.bootstrap.v3.LayeredRuntime":    {use: "layers"},

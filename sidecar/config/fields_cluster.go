@@ -3,6 +3,7 @@ package config
 import (
 	aggregatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/aggregate/v3"
 	dnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dns/v3"
+	eventfilev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/health_check/event_sinks/file/v3"
 	caresv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/cares/v3"
 	getaddrinfov3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/getaddrinfo/v3"
 	upstreamproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/proxy_protocol/v3"
@@ -118,26 +119,27 @@ func init() {
 	extend("envoy.config.cluster.v3.Cluster.CustomClusterType.typed_config", "cluster type",
 		&aggregatev3.ClusterConfig{}, &dnsv3.DnsCluster{})
 	extend("envoy.config.cluster.v3.Cluster.typed_extension_protocol_options", "protocol options", &upstreamhttpv3.HttpProtocolOptions{})
-	extend("envoy.config.core.v3.TypedExtensionConfig.typed_config", "extension", &caresv3.CaresDnsResolverConfig{}, &getaddrinfov3.GetAddrInfoDnsResolverConfig{})
+	extend("envoy.config.core.v3.TypedExtensionConfig.typed_config", "extension", &caresv3.CaresDnsResolverConfig{}, &getaddrinfov3.GetAddrInfoDnsResolverConfig{},
+		&eventfilev3.HealthCheckEventFileSink{})
 	extend("envoy.config.core.v3.TransportSocket.typed_config", "transport socket", &rawbufferv3.RawBuffer{}, &upstreamproxyv3.ProxyProtocolUpstreamTransport{})
 }
 
 func declareHealthChecks() {
-	const eventReason = "changes of health are in the log, and /clusters shows every host's; use always_log_health_check_failures for each failure"
 	declare("Health checks", map[protoreflect.FullName]*rules{
 		"envoy.config.core.v3.HealthCheck": {
 			use: "timeout interval initial_jitter interval_jitter interval_jitter_percent unhealthy_threshold " +
 				"healthy_threshold reuse_connection http_health_check tcp_health_check grpc_health_check no_traffic_interval " +
 				"no_traffic_healthy_interval unhealthy_interval unhealthy_edge_interval healthy_edge_interval " +
 				"always_log_health_check_failures always_log_health_check_success tls_options " +
-				"transport_socket_match_criteria",
+				"transport_socket_match_criteria event_log_path event_logger",
 			ignore: map[string]string{"name": "the log names the cluster"},
 			instead: map[string]string{
 				"alt_port":            "use an endpoint's health_check_config.port_value",
 				"custom_health_check": "use http_health_check, tcp_health_check or grpc_health_check",
-				"event_log_path":      eventReason, "event_logger": eventReason, "event_service": eventReason,
+				"event_service":       "use event_logger, which writes events to a file",
 			},
 		},
+		"envoy.extensions.health_check.event_sinks.file.v3.HealthCheckEventFileSink": {use: "event_log_path"},
 		"envoy.config.core.v3.HealthCheck.HttpHealthCheck": {
 			use: "host path send receive response_buffer_size request_headers_to_add request_headers_to_remove " +
 				"expected_statuses retriable_statuses codec_client_type service_name_matcher method",

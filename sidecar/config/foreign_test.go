@@ -182,11 +182,11 @@ func TestBootstrapsOfControlPlanesAreTaken(t *testing.T) {
 		}
 	}
 	for fields, want := range map[string]string{
-		"cluster_manager: {local_cluster_name: c}":                            `cluster_manager.local_cluster_name: "c" is no cluster of static_resources, or one that only leads to a control plane or to the agent`,
-		"cluster_manager: {outlier_detection: {event_log_path: /dev/stdout}}": "cluster_manager.outlier_detection: unsupported; remove the field: ejections are in the log",
-		"cluster_manager: {upstream_bind_config: {}}":                         "cluster_manager.upstream_bind_config: unsupported; remove the field: use each cluster's upstream_bind_config",
-		"cluster_manager: {load_stats_config: {}}":                            "cluster_manager.load_stats_config: unsupported; remove the field: statistics are read from /stats/prometheus",
-		"default_regex_engine: {name: x}":                                     "default_regex_engine.typed_config: value is required",
+		"cluster_manager: {local_cluster_name: c}":                  `cluster_manager.local_cluster_name: "c" is no cluster of static_resources, or one that only leads to a control plane or to the agent`,
+		"cluster_manager: {outlier_detection: {event_service: {}}}": "cluster_manager.outlier_detection.event_service: unsupported; remove the field: use event_log_path",
+		"cluster_manager: {upstream_bind_config: {}}":               "cluster_manager.upstream_bind_config: unsupported; remove the field: use each cluster's upstream_bind_config",
+		"cluster_manager: {load_stats_config: {}}":                  "cluster_manager.load_stats_config: unsupported; remove the field: statistics are read from /stats/prometheus",
+		"default_regex_engine: {name: x}":                           "default_regex_engine.typed_config: value is required",
 		"default_regex_engine: {name: x, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.load_balancing_policies.random.v3.Random}}": "default_regex_engine: is no GoogleRE2; expressions have RE2's syntax only",
 		"static_resources: {clusters: [{name: c, type: LOGICAL_DNS}]}":                                                                              "load_assignment: a logical DNS cluster has exactly one locality with one endpoint",
 	} {
