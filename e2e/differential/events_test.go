@@ -112,6 +112,7 @@ func newEventful(t *testing.T, name string, certs *certs, command func(string) [
 		{"name": "named", "load_assignment": endpoints(e.one.endpoint("")), "health_checks": check(map[string]any{"event_logger": sink(log("named")), "http_health_check": map[string]any{"path": "/check", "service_name_matcher": map[string]any{"exact": "s"}}})},
 		{"name": "consecutive", "alt_stat_name": "stat2", "load_assignment": endpoints(e.one.endpoint("")), "outlier_detection": outliers(`consecutive_5xx=2 base_ejection_time="0.3s"`)},
 		{"name": "observed", "load_assignment": endpoints(e.one.endpoint("")), "outlier_detection": outliers(`consecutive_5xx=2 enforcing_consecutive_5xx=0`)},
+		{"name": "degrading", "load_assignment": endpoints(e.one.endpoint("")), "outlier_detection": outliers(`consecutive_5xx=1 detect_degraded_hosts=true max_ejection_percent=0 base_ejection_time="0.3s"`)},
 		{"name": "gateway", "load_assignment": endpoints(e.one.endpoint("")), "outlier_detection": outliers(`consecutive_5xx=1000 consecutive_gateway_failure=1 enforcing_consecutive_gateway_failure=100`)},
 		{"name": "local", "load_assignment": endpoints(e.dead.endpoint("")), "outlier_detection": outliers(`split_external_local_origin_errors=true consecutive_local_origin_failure=1`)},
 		{"name": "rate", "load_assignment": three, "outlier_detection": outliers(`consecutive_5xx=0 enforcing_success_rate=100 success_rate_minimum_hosts=3 success_rate_request_volume=1 success_rate_stdev_factor=1000`)},
@@ -266,12 +267,18 @@ func TestEventsBesideEnvoy(t *testing.T) {
 	reach(`"PASSIVE"`, 1)
 	reach(`"add_healthy_event"`, 5)
 
+	say(200, 404, "X-Envoy-Degraded")
+	get("/degrading", 2)
+	await("outliers", `"UNEJECT"`, 1)
+	say(200, 500, "X-Envoy-Degraded")
+	get("/degrading", 1)
+
 	say(200, 500, "")
 	get("/observed", 2)
 	get("/consecutive", 2)
-	await("outliers", `"UNEJECT"`, 1)
-	get("/consecutive", 2)
 	await("outliers", `"UNEJECT"`, 2)
+	get("/consecutive", 2)
+	await("outliers", `"UNEJECT"`, 3)
 	for log, what := range map[string]string{"/rate": `"SUCCESS_RATE"`, "/percentage": `"FAILURE_PERCENTAGE"`} {
 		for range 50 {
 			get(log, 30)

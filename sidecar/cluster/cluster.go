@@ -258,8 +258,12 @@ func (c *Cluster) turn(s *settings, a *Assignment) {
 	for _, h := range c.order {
 		h.terms.Store(s.tlsGeneration) // also those that are resolved, or outlive it
 	}
-	if cfg.Outlier == nil && c.ejected > 0 {
-		c.unejectAll() // the last: it makes a set of the hosts there are
+	undegraded := (cfg.Outlier == nil || !cfg.Outlier.DetectDegraded) && c.undegradeAll()
+	switch { // the last: it makes a set of the hosts there are
+	case cfg.Outlier == nil && c.ejected > 0:
+		c.unejectAll()
+	case undegraded:
+		c.rebuild()
 	}
 }
 

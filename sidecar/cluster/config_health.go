@@ -40,6 +40,9 @@ type Outlier struct {
 	AlwaysEjectOne bool
 	// KeepOnCheck leaves a host ejected when an active health check passes.
 	KeepOnCheck bool
+	// DetectDegraded has a host come after the others, for as long as an ejection would last, that
+	// says with an answer below 500 that it is degraded.
+	DetectDegraded bool `json:",omitempty"`
 }
 
 // HealthCheck is active health checking (envoy.config.core.v3.HealthCheck).

@@ -210,6 +210,7 @@ var anomalyTypes = [...]string{
 	ConsecutiveLocalOrigin: "CONSECUTIVE_LOCAL_ORIGIN_FAILURE",
 	SuccessRate:            "SUCCESS_RATE", LocalSuccessRate: "SUCCESS_RATE_LOCAL_ORIGIN",
 	FailurePercentage: "FAILURE_PERCENTAGE", LocalFailurePercentage: "FAILURE_PERCENTAGE_LOCAL_ORIGIN",
+	degradedAnswer: "DEGRADED",
 }
 
 // anomaly is how a host was found to be an outlier, with the rates that it was found by, in percent.

@@ -27,6 +27,7 @@ const (
 type outlierState struct {
 	failures5xx, failuresGateway, failuresLocal atomic.Int32
 	isEjected                                   atomic.Bool
+	degraded                                    degradation
 	// external and local count the requests of the current interval.
 	external, local rate
 	// Under the cluster's lock:
@@ -167,6 +168,8 @@ const (
 	LocalSuccessRate
 	FailurePercentage
 	LocalFailurePercentage
+	// degradedAnswer is none that a host is ejected for.
+	degradedAnswer
 )
 
 var anomalyNames = [...]string{
@@ -174,6 +177,7 @@ var anomalyNames = [...]string{
 	ConsecutiveLocalOrigin: "consecutive_local_origin_failure",
 	SuccessRate:            "success_rate", LocalSuccessRate: "local_origin_success_rate",
 	FailurePercentage: "failure_percentage", LocalFailurePercentage: "local_origin_failure_percentage",
+	degradedAnswer: "degraded",
 }
 
 func (a Anomaly) String() string { return anomalyNames[a] }
@@ -204,14 +208,8 @@ func (c *Cluster) eject(h *Host, found anomaly) bool {
 		return false
 	}
 	c.metrics.Outlier(found.String(), "ejected")
-	base, most := cfg.ejectionTimes()
-	if base*time.Duration(h.outlier.times) < most+base {
-		h.outlier.times++
-	}
-	length := min(base*time.Duration(h.outlier.times), most)
-	if cfg.EjectionJitter > 0 {
-		length += rand.N(cfg.EjectionJitter)
-	}
+	var length time.Duration
+	length, h.outlier.times = cfg.ejectionLength(h.outlier.times)
 	h.outlier.since = monotonic()
 	h.outlier.until = h.outlier.since + int64(length)
 	h.outlier.ejections++
@@ -226,6 +224,19 @@ func (c *Cluster) eject(h *Host, found anomaly) bool {
 		h.closeMatching(func(string, *stream.Info) bool { return true })
 	}
 	return true
+}
+
+// ejectionLength is how long an ejection lasts after so many others, and how many they are then.
+func (o *Outlier) ejectionLength(times int) (time.Duration, int) {
+	base, most := o.ejectionTimes()
+	if base*time.Duration(times) < most+base {
+		times++
+	}
+	length := min(base*time.Duration(times), most)
+	if o.EjectionJitter > 0 {
+		length += rand.N(o.EjectionJitter)
+	}
+	return length, times
 }
 
 func (o *Outlier) ejectionTimes() (base, most time.Duration) {
@@ -278,6 +289,7 @@ func (c *Cluster) judge() {
 			changed = true
 		}
 	}
+	changed = c.endDegradations(now, interval) || changed
 	changed = c.compare(cfg) || changed
 	for _, h := range c.order {
 		if st := &h.outlier; !h.ejected() && st.times > 0 && now-st.returned >= interval {

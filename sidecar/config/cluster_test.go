@@ -339,7 +339,7 @@ func TestClusterRefused(t *testing.T) {
 		"breaker twice":     {oneEndpoint + "circuit_breakers: {thresholds: [{priority: HIGH}, {priority: HIGH}]}\n", "thresholds[1]: there is one for this priority already"},
 		"pools":             {oneEndpoint + "circuit_breakers: {thresholds: [{max_connection_pools: 1}]}\n", "max_connection_pools: unsupported"},
 		"outlier times":     {oneEndpoint + "outlier_detection: {max_ejection_time: 1s}\n", "outlier_detection.max_ejection_time: is below base_ejection_time"},
-		"monitors":          {oneEndpoint + "outlier_detection: {detect_degraded_hosts: true}\n", "detect_degraded_hosts: unsupported"},
+		"monitors":          {oneEndpoint + "outlier_detection: {monitors: [{name: x}]}\n", "monitors: unsupported"},
 		"two checks":        {oneEndpoint + "health_checks:\n- {timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}}\n- {timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}}\n", "health_checks[1]: a cluster has one health check"},
 		"no threshold":      {oneEndpoint + "health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 0, healthy_threshold: 1, tcp_health_check: {}}]\n", "health_checks[0]: thresholds must be at least 1"},
 		"event service":     {oneEndpoint + aCheck + "  event_service: {}\n  tcp_health_check: {}\n", "event_service: unsupported"},

@@ -104,10 +104,9 @@ func init() {
 				"enforcing_local_origin_success_rate failure_percentage_threshold enforcing_failure_percentage " +
 				"enforcing_failure_percentage_local_origin failure_percentage_minimum_hosts " +
 				"failure_percentage_request_volume max_ejection_time max_ejection_time_jitter " +
-				"successful_active_health_check_uneject_host always_eject_one_host",
+				"successful_active_health_check_uneject_host always_eject_one_host detect_degraded_hosts",
 			instead: map[string]string{
-				"monitors":              "there are no extensions of outlier detection",
-				"detect_degraded_hosts": "use an HTTP health check, which reads x-envoy-degraded",
+				"monitors": "there are no extensions of outlier detection",
 			},
 		},
 	})

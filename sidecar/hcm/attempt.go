@@ -525,10 +525,14 @@ func (a *attempt) report(o outcome) {
 			c.OverflowPending.Inc(a.x.d.Shard)
 		}
 	case responded:
-		a.host.Report(cluster.Outcome(a.judgedBy()))
+		status := a.judgedBy()
+		a.host.Report(cluster.Outcome(status))
 		if f := &a.resp.Fields; f.Has(message.XEnvoyOther) {
 			if _, asks := f.Get("x-envoy-immediate-health-check-fail"); asks {
 				a.host.FailCheck()
+			}
+			if _, says := f.Get("x-envoy-degraded"); says && status < 500 {
+				a.host.ReportDegraded()
 			}
 		}
 		m.Answered(a.x.d.Shard, a.resp.Status)
