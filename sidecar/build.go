@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -111,7 +112,7 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 		return nil, err
 	}
 	s.clusters = cluster.NewManager(cluster.Options{
-		Logs: s.logs, OutlierEvents: outliers,
+		Logs: s.logs, OutlierEvents: outliers, Nameservers: nameservers(cfg.Bootstrap), Bind: bind(cfg.Bootstrap),
 		TLS: s.tls, Metrics: s.metrics, Log: cfg.Log,
 		Source: func(name string) string { return s.state.checkSource(name) },
 		Proven: func() { s.state.proven() },
@@ -210,6 +211,22 @@ func (s *Sidecar) outlierEvents() (*telemetry.EventLog, error) {
 		return nil, fmt.Errorf("cluster_manager.outlier_detection.event_log_path: %w", err)
 	}
 	return l, nil
+}
+
+// nameservers are asked by clusters that do not say whom they ask, nil for the host's.
+func nameservers(b *config.Bootstrap) *cluster.DNS {
+	if b == nil {
+		return nil
+	}
+	return b.Nameservers
+}
+
+// bind is where connections come from of clusters that do not say it, invalid for any address.
+func bind(b *config.Bootstrap) netip.Addr {
+	if b == nil {
+		return netip.Addr{}
+	}
+	return b.Bind
 }
 
 // mostDropped is the bound of what assignments have dropped, nil for none.

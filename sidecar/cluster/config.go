@@ -67,7 +67,7 @@ type Config struct {
 	// Sockets are looked at in order: the first whose Match an endpoint's metadata
 	// has replaces TLS.
 	Sockets []SocketMatch
-	Source  *netip.Addr   // local address of connections, nil for any
+	Source  *netip.Addr   // local address of connections, invalid for any, nil for Options.Bind
 	TCP     *TCPKeepAlive // nil for the system's
 
 	Limits      Limits        // zero fields mean no limit
@@ -171,6 +171,11 @@ type DNS struct {
 	Family                  DNSFamily
 	// Servers, IP:port, are asked one after the other in place of the host's.
 	Servers []string `json:",omitempty"`
+	// OwnResolver: Servers, Rotate, OverTCP and WholeNames are as the cluster says, and otherwise those of
+	// Options.Nameservers.
+	OwnResolver bool `json:",omitempty"`
+	// Rotate has each lookup ask another server first.
+	Rotate bool `json:",omitempty"`
 	// OverTCP asks no question by UDP. WholeNames tries no search domains.
 	OverTCP, WholeNames bool `json:",omitempty"`
 	// RespectTTL has an answer's TTL stand in for Refresh, and MinRefresh for a shorter one.

@@ -29,7 +29,7 @@ func TestCheckEvents(t *testing.T) {
 		return &Config{Name: "c", HealthCheck: &own, Endpoints: a}
 	}
 	lines := func(path string) []string {
-		for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		for end, tick := time.Now().Add(10*time.Second), time.Tick(5*time.Millisecond); ; <-tick {
 			logs.Flush()
 			b, err := os.ReadFile(path)
 			if err != nil {

@@ -57,6 +57,10 @@ type Options struct {
 	Own *Own
 	// MostDropped bounds, in percent, what assignments have dropped of the requests; nil does not.
 	MostDropped *uint32
+	// Nameservers say whom the names of clusters are asked of that do not say it themselves, and
+	// Bind which address connections come from of those that do not; nil and invalid for the host's.
+	Nameservers *DNS
+	Bind        netip.Addr
 	// Logs open the logs of health checks; nil refuses clusters that have any. OutlierEvents is the
 	// log of what outlier detection finds, nil for none.
 	Logs          *telemetry.Logs

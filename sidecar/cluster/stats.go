@@ -2,11 +2,11 @@ package cluster
 
 // HostStats is a copy of a host's state, for people.
 type HostStats struct {
-	Address, Hostname                 string
-	Health                            Health
-	Ejected                           bool
+	Address, Hostname string
+	Health            Health
+	Ejected           bool
 	// Degraded: an answer said so, and outlier detection looks for that.
-	Degraded bool
+	Degraded                          bool
 	Priority                          int
 	Weight                            uint32
 	Active, Connections, Idle         int64

@@ -11,7 +11,11 @@ import (
 // dialer is how connections are opened that need socket options; nil where the
 // manager's way does.
 func dialer(m *Manager, cfg *Config) func(ctx context.Context, network, address string) (net.Conn, error) {
-	if cfg.Source == nil && cfg.TCP == nil || m.opts.Dial != nil {
+	source := m.opts.Bind
+	if cfg.Source != nil {
+		source = *cfg.Source
+	}
+	if !source.IsValid() && cfg.TCP == nil || m.opts.Dial != nil {
 		return nil
 	}
 	d := &net.Dialer{KeepAlive: -1} // no probes, which Go would send
@@ -30,8 +34,8 @@ func dialer(m *Manager, cfg *Config) func(ctx context.Context, network, address 
 		}
 	}
 	var from *net.TCPAddr
-	if cfg.Source != nil {
-		from = net.TCPAddrFromAddrPort(netip.AddrPortFrom(*cfg.Source, 0))
+	if source.IsValid() {
+		from = net.TCPAddrFromAddrPort(netip.AddrPortFrom(source, 0))
 	}
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		own := *d

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 
@@ -54,6 +55,10 @@ type Bootstrap struct {
 	Own *cluster.Own `json:",omitempty"`
 	// OutlierEvents is the path of the log of what outlier detection finds, "" for none.
 	OutlierEvents string `json:",omitempty"`
+	// Nameservers are asked by clusters that do not say whom they ask, nil for the host's, and Bind
+	// is where connections of those come from that do not say it, invalid for any address.
+	Nameservers *cluster.DNS `json:",omitempty"`
+	Bind        netip.Addr   `json:",omitzero"`
 	// MostDropped bounds what assignments have dropped, in percent; nil does not.
 	MostDropped *uint32 `json:",omitempty"`
 	// Runtime is what listeners that are discovered may read.
@@ -120,6 +125,12 @@ func decodeBootstrap(m *bootstrapv3.Bootstrap, refused []error) (*Bootstrap, err
 		return nil, err
 	}
 	if out.MostDropped, err = d.mostDropped(); err != nil {
+		return nil, err
+	}
+	if out.Nameservers, err = d.bootstrapResolver(m); err != nil {
+		return nil, err
+	}
+	if out.Bind, err = bindAddress(m.GetClusterManager().GetUpstreamBindConfig(), "cluster_manager.upstream_bind_config.source_address"); err != nil {
 		return nil, err
 	}
 	if out.Overload, err = d.overload(m.GetOverloadManager()); err != nil {

@@ -307,23 +307,31 @@ func connection(m *clusterv3.Cluster, out *cluster.Config) error {
 			Probes: int(k.GetKeepaliveProbes().GetValue()),
 		}
 	}
-	s := m.GetUpstreamBindConfig().GetSourceAddress()
-	if s == nil {
+	if m.GetUpstreamBindConfig() == nil {
 		return nil
 	}
-	const path = "upstream_bind_config.source_address"
+	from, err := bindAddress(m.GetUpstreamBindConfig(), "upstream_bind_config.source_address")
+	out.Source = &from
+	return err
+}
+
+// bindAddress reads which address connections come from, invalid for any.
+func bindAddress(m *corev3.BindConfig, path string) (netip.Addr, error) {
+	s := m.GetSourceAddress()
+	if s == nil {
+		return netip.Addr{}, nil
+	}
 	if s.GetProtocol() != corev3.SocketAddress_TCP {
-		return fail(path+".protocol", "only TCP is supported")
+		return netip.Addr{}, fail(path+".protocol", "only TCP is supported")
 	}
 	if s.GetPortValue() != 0 {
-		return fail(path+".port_value", "one port allows one connection to a host; use 0")
+		return netip.Addr{}, fail(path+".port_value", "one port allows one connection to a host; use 0")
 	}
 	a, err := netip.ParseAddr(s.GetAddress())
 	if err != nil {
-		return fail(path+".address", "%q is not an IP address", s.GetAddress())
+		return netip.Addr{}, fail(path+".address", "%q is not an IP address", s.GetAddress())
 	}
-	out.Source = &a
-	return nil
+	return a, nil
 }
 
 // edsName reads what the endpoints are asked for by, where that is not the cluster's name.

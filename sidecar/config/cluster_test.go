@@ -70,16 +70,17 @@ func TestClusterFields(t *testing.T) {
 		"dns cluster with the cluster's own fields": {"-", "dns_refresh_rate: 2s\ndns_lookup_family: V6_ONLY\nrespect_dns_ttl: true\ndns_resolvers: [{socket_address: {address: 10.0.0.53, port_value: 53}}]\n" +
 			"cluster_type:\n  name: dns\n  typed_config: {\"@type\": type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster, dns_lookup_family: V4_ONLY, dns_refresh_rate: 9s}\n" + namedEndpoint,
 			`{"Type":1,"DNS":{"Refresh":9000000000,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":2}}`},
-		"nameservers": {"-", "type: STRICT_DNS\n" + cares(nameservers+", dns_resolver_options: {use_tcp_for_dns_lookups: true, no_default_search_domain: true}, udp_max_queries: 100") + namedEndpoint,
-			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"Servers":["10.0.0.53:53","[2001:db8::53]:8600"],"OverTCP":true,"WholeNames":true}}`},
+		"nameservers": {"-", "type: STRICT_DNS\n" + cares(nameservers+", rotate_nameservers: true, dns_resolver_options: {use_tcp_for_dns_lookups: true, no_default_search_domain: true}, udp_max_queries: 100") + namedEndpoint,
+			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"Servers":["10.0.0.53:53","[2001:db8::53]:8600"],"OwnResolver":true,"Rotate":true,"OverTCP":true,"WholeNames":true}}`},
 		"nameservers before": {"-", "type: STRICT_DNS\nuse_tcp_for_dns_lookups: true\ndns_resolvers: [{socket_address: {address: 10.0.0.1, port_value: 1}}]\ndns_resolution_config: {" + nameservers + "}\n" + namedEndpoint,
-			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"Servers":["10.0.0.53:53","[2001:db8::53]:8600"]}}`},
+			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"Servers":["10.0.0.53:53","[2001:db8::53]:8600"],"OwnResolver":true}}`},
 		"nameservers, oldest": {"-", "type: LOGICAL_DNS\nuse_tcp_for_dns_lookups: true\ndns_" + nameservers + "\n" + namedEndpoint,
-			`{"Type":4,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"Servers":["10.0.0.53:53","[2001:db8::53]:8600"],"OverTCP":true}}`},
+			`{"Type":4,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"Servers":["10.0.0.53:53","[2001:db8::53]:8600"],"OwnResolver":true,"OverTCP":true}}`},
 		"the host's resolver": {"-", "type: STRICT_DNS\ntyped_dns_resolver_config: {name: r, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig}}\n" + namedEndpoint,
-			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0}}`},
+			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"OwnResolver":true}}`},
 		"nameservers of a dns cluster": {"-", "cluster_type:\n  name: dns\n  typed_config:\n    \"@type\": type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster\n    " + cares(nameservers) + namedEndpoint,
-			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"Servers":["10.0.0.53:53","[2001:db8::53]:8600"]}}`},
+			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"Servers":["10.0.0.53:53","[2001:db8::53]:8600"],"OwnResolver":true}}`},
+		"connections from any address": {"", "upstream_bind_config: {}\n", `{"Source":""}`},
 		"original destination": {"-", "type: ORIGINAL_DST\nlb_policy: CLUSTER_PROVIDED\ncleanup_interval: 7s\noriginal_dst_lb_config: {use_http_header: true, upstream_port_override: 9}\n",
 			`{"Type":5,"Endpoints":null,"OriginalDst":{"Header":"x-envoy-original-dst-host","Port":9,"Cleanup":7000000000}}`},
 		"aggregate": {"-", aggregateType, `{"Type":3,"Endpoints":null,"Aggregate":["c"]}`},
@@ -310,7 +311,7 @@ func TestClusterRefused(t *testing.T) {
 		"resolver's port":   {"type: STRICT_DNS\ndns_resolvers: [{socket_address: {address: 10.0.0.53, port_value: 0}}]\n" + namedEndpoint, "dns_resolvers[0]: a nameserver is an IP address with a port"},
 		"resolver's name":   {"type: STRICT_DNS\ndns_resolution_config: {resolvers: [{socket_address: {address: dns.test, port_value: 53}}]}\n" + namedEndpoint, "dns_resolution_config.resolvers[0].socket_address.address: \"dns.test\" is not an IP address"},
 		"resolver's socket": {"type: STRICT_DNS\ndns_resolvers: [{pipe: {path: /dns}}]\n" + namedEndpoint, "dns_resolvers[0]: a nameserver is an IP address"},
-		"resolvers in turn": {"type: STRICT_DNS\n" + cares("rotate_nameservers: true") + namedEndpoint, "rotate_nameservers: unsupported; remove the field: resolvers are asked in their order"},
+		"resolvers beside": {"type: STRICT_DNS\n" + cares("use_resolvers_as_fallback: true") + namedEndpoint, "use_resolvers_as_fallback: unsupported; remove the field: resolvers are asked in place of the host's"},
 		"many resolvers":    {"type: STRICT_DNS\ndns_resolvers: [" + strings.Repeat("{socket_address: {address: 10.0.0.53, port_value: 53}}, ", 9) + "]\n" + namedEndpoint, "dns_resolvers: has more than 8 servers"},
 		"logical endpoints": {"type: LOGICAL_DNS\nload_assignment: {cluster_name: c, endpoints: []}\n", "load_assignment: a logical DNS cluster has exactly one"},
 		"dns back-off":      {"type: STRICT_DNS\ndns_failure_refresh_rate: {base_interval: 2s, max_interval: 1s}\n" + namedEndpoint, "dns_failure_refresh_rate.max_interval: is below base_interval"},
@@ -413,8 +414,11 @@ func TestDocumentedCluster(t *testing.T) {
 		read[out.Clusters[0].Name] = out.Clusters[0]
 	}
 	api, outside, mail, overloaded := read["api"], read["outside"], read["mail"], read["overloaded"]
-	if len(read) != 5 || api == nil || outside == nil || mail == nil || overloaded == nil || read["shop"] == nil {
+	if len(read) != 7 || api == nil || outside == nil || mail == nil || overloaded == nil || read["shop"] == nil || read["levels"] == nil || read["watched"] == nil {
 		t.Fatalf("%d examples: %v", len(read), read)
+	}
+	if events := read["watched"].HealthCheck.Events; len(events) != 1 || events[0] != "/var/log/hauberk/checks.json" {
+		t.Errorf("the events of %v", events)
 	}
 	if api.Type != cluster.StrictDNS || api.LB != cluster.LeastRequest || api.HealthCheck.HTTP.Path != "/healthz" || !api.Limits.TrackRemaining {
 		t.Errorf("%+v", api)

@@ -54,13 +54,12 @@ func init() {
 		"envoy.config.core.v3.DnsResolutionConfig": {use: "resolvers dns_resolver_options"},
 		"envoy.config.core.v3.DnsResolverOptions":  {use: "use_tcp_for_dns_lookups no_default_search_domain"},
 		"envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig": {
-			use: "resolvers dns_resolver_options",
+			use: "resolvers dns_resolver_options rotate_nameservers",
 			ignore: map[string]string{
 				"udp_max_queries": questionReason, "max_udp_channel_duration": questionReason, "reinit_channel_on_timeout": questionReason,
 			},
 			instead: map[string]string{
 				"use_resolvers_as_fallback":  "resolvers are asked in place of the host's",
-				"rotate_nameservers":         "resolvers are asked in their order",
 				"filter_unroutable_families": "use dns_lookup_family",
 				"query_timeout_seconds":      lookupReason,
 				"query_tries":                lookupReason,

@@ -142,6 +142,9 @@ func otherPriorities(p *routev3.RetryPolicy_RetryPriority, path string) (int, er
 	if p == nil {
 		return 0, nil
 	}
+	if p.GetTypedConfig() == nil {
+		return 0, fail(path+".typed_config", "is missing")
+	}
 	m, err := p.GetTypedConfig().UnmarshalNew()
 	if err != nil {
 		return 0, fail(path+".typed_config", "%v", err)
