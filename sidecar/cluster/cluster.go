@@ -173,7 +173,8 @@ func (c *Cluster) settingsOf(cfg *Config) *settings {
 func (c *Cluster) apply(cfg *Config, a *Assignment, tried findings, fresh bool) (fault error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	events, err := c.m.openEvents(cfg)
+	var events []*telemetry.EventLog
+	err := panics.Refuse(panics.Configuration, func() (err error) { events, err = c.m.openEvents(cfg); return err })
 	if err != nil {
 		return err
 	}
