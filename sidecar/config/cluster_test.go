@@ -311,7 +311,7 @@ func TestClusterRefused(t *testing.T) {
 		"resolver's port":   {"type: STRICT_DNS\ndns_resolvers: [{socket_address: {address: 10.0.0.53, port_value: 0}}]\n" + namedEndpoint, "dns_resolvers[0]: a nameserver is an IP address with a port"},
 		"resolver's name":   {"type: STRICT_DNS\ndns_resolution_config: {resolvers: [{socket_address: {address: dns.test, port_value: 53}}]}\n" + namedEndpoint, "dns_resolution_config.resolvers[0].socket_address.address: \"dns.test\" is not an IP address"},
 		"resolver's socket": {"type: STRICT_DNS\ndns_resolvers: [{pipe: {path: /dns}}]\n" + namedEndpoint, "dns_resolvers[0]: a nameserver is an IP address"},
-		"resolvers beside": {"type: STRICT_DNS\n" + cares("use_resolvers_as_fallback: true") + namedEndpoint, "use_resolvers_as_fallback: unsupported; remove the field: resolvers are asked in place of the host's"},
+		"resolvers beside":  {"type: STRICT_DNS\n" + cares("use_resolvers_as_fallback: true") + namedEndpoint, "use_resolvers_as_fallback: unsupported; remove the field: resolvers are asked in place of the host's"},
 		"many resolvers":    {"type: STRICT_DNS\ndns_resolvers: [" + strings.Repeat("{socket_address: {address: 10.0.0.53, port_value: 53}}, ", 9) + "]\n" + namedEndpoint, "dns_resolvers: has more than 8 servers"},
 		"logical endpoints": {"type: LOGICAL_DNS\nload_assignment: {cluster_name: c, endpoints: []}\n", "load_assignment: a logical DNS cluster has exactly one"},
 		"dns back-off":      {"type: STRICT_DNS\ndns_failure_refresh_rate: {base_interval: 2s, max_interval: 1s}\n" + namedEndpoint, "dns_failure_refresh_rate.max_interval: is below base_interval"},
