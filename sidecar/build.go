@@ -106,7 +106,12 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 	}
 	s.secrets = secrets.New(secrets.Options{Sockets: cfg.Bootstrap.Sockets(), Node: secretsNode(cfg.Bootstrap), Changed: s.secretsChanged, Log: cfg.Log})
 	s.tls = newTLSProvider(s.quitting, s.identity, s.secrets, cfg.Log)
+	outliers, err := s.outlierEvents()
+	if err != nil {
+		return nil, err
+	}
 	s.clusters = cluster.NewManager(cluster.Options{
+		Logs: s.logs, OutlierEvents: outliers, Nameservers: nameservers(cfg.Bootstrap), Bind: bind(cfg.Bootstrap),
 		TLS: s.tls, Metrics: s.metrics, Log: cfg.Log,
 		Source: func(name string) string { return s.state.checkSource(name) },
 		Proven: func() { s.state.proven() },
@@ -192,6 +197,35 @@ func own(b *config.Bootstrap) *cluster.Own {
 		return nil
 	}
 	return b.Own
+}
+
+// outlierEvents is the log of what outlier detection finds, nil for none.
+func (s *Sidecar) outlierEvents() (*telemetry.EventLog, error) {
+	b := s.cfg.Bootstrap
+	if b == nil || b.OutlierEvents == "" {
+		return nil, nil
+	}
+	l, err := s.logs.OpenEvents(b.OutlierEvents)
+	if err != nil {
+		return nil, fmt.Errorf("cluster_manager.outlier_detection.event_log_path: %w", err)
+	}
+	return l, nil
+}
+
+// nameservers are asked by clusters that do not say whom they ask, nil for the host's.
+func nameservers(b *config.Bootstrap) *cluster.DNS {
+	if b == nil {
+		return nil
+	}
+	return b.Nameservers
+}
+
+// bind is where connections come from of clusters that do not say it, nil for any address.
+func bind(b *config.Bootstrap) *cluster.Bind {
+	if b == nil {
+		return nil
+	}
+	return b.Bind
 }
 
 // mostDropped is the bound of what assignments have dropped, nil for none.

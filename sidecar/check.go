@@ -50,6 +50,14 @@ func Check(b *config.Bootstrap) error {
 	for _, c := range append(found.clusters, b.Clusters...) {
 		errs = append(errs, clusters.Check(c), tls.check(c), checkService(b, c.Discovery, "cluster "+c.Name+": eds_cluster_config.eds_config"))
 	}
+	for _, c := range append(found.clusters, b.Clusters...) {
+		if c.HealthCheck == nil {
+			continue
+		}
+		if err := writableAll("event log", c.HealthCheck.Events); err != nil {
+			errs = append(errs, fmt.Errorf("cluster %s: health_checks: %w", c.Name, err))
+		}
+	}
 	for _, l := range append(found.listeners, b.Listeners...) {
 		for _, from := range config.ListenerRefs(l).Sources {
 			errs = append(errs, checkService(b, from, "listener "+l.Name+": rds.config_source"))
@@ -57,6 +65,11 @@ func Check(b *config.Bootstrap) error {
 		unlogged, logs := withoutLogs(l)
 		if err := errors.Join(listeners.Check(unlogged), openable(logs)); err != nil {
 			errs = append(errs, fmt.Errorf("listener %s: %w", l.Name, err))
+		}
+	}
+	if b.OutlierEvents != "" {
+		if err := writableAll("event log", []string{b.OutlierEvents}); err != nil {
+			errs = append(errs, fmt.Errorf("cluster_manager.outlier_detection.event_log_path: %w", err))
 		}
 	}
 	if err := openable(b.AdminLog); err != nil {
@@ -120,15 +133,25 @@ func withoutLogs(l *listener.Config) (*listener.Config, []telemetry.AccessLogCon
 
 // openable says which access logs could not be opened.
 func openable(logs []telemetry.AccessLogConfig) error {
+	var paths []string
+	for _, l := range logs {
+		if l.Export == nil {
+			paths = append(paths, l.Path)
+		}
+	}
+	return writableAll("access log", paths)
+}
+
+func writableAll(noun string, paths []string) error {
 	var errs []error
 	told := map[string]bool{}
-	for _, l := range logs {
-		if l.Export != nil || told[l.Path] || l.Path == "/dev/stdout" || l.Path == "/dev/stderr" {
+	for _, path := range paths {
+		if told[path] || path == "/dev/stdout" || path == "/dev/stderr" {
 			continue
 		}
-		told[l.Path] = true
-		if err := writable(l.Path); err != nil {
-			errs = append(errs, fmt.Errorf("access log %s: %w", l.Path, err))
+		told[path] = true
+		if err := writable(path); err != nil {
+			errs = append(errs, fmt.Errorf("%s %s: %w", noun, path, err))
 		}
 	}
 	return errors.Join(errs...)

@@ -56,6 +56,28 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// Logs of events are looked at as those of requests are, and none is made.
+func TestCheckEventLogs(t *testing.T) {
+	dir := t.TempDir()
+	for path, want := range map[string]string{filepath.Join(dir, "events"): "", "/dev/stdout": "", "/nowhere/events": "event log /nowhere/events: no such file", dir: "is a directory"} {
+		for text, where := range map[string]string{
+			"cluster_manager: {outlier_detection: {event_log_path: " + path + "}}": "cluster_manager.outlier_detection.event_log_path: ",
+			`static_resources: {clusters: [{name: c, health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}, event_log_path: ` + path + `}]}]}`: "cluster c: health_checks: ",
+		} {
+			b, err := config.ParseBootstrap([]byte(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err = Check(b); want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), where) || !strings.Contains(err.Error(), want)) {
+				t.Errorf("%s: %v, want %s", text, err, want)
+			}
+		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("the check left %v %v", left, err)
+	}
+}
+
 // What a start refuses because it would come in plaintext over a network is refused here too.
 func TestCheckRefusesServicesInPlaintext(t *testing.T) {
 	const far = "  - {name: far, load_assignment: {cluster_name: far, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 192.0.2.1, port_value: 1}}}}]}]}}\n"

@@ -1,6 +1,9 @@
 package cluster
 
-import "math/rand/v2"
+import (
+	"math/rand/v2"
+	"slices"
+)
 
 // aggregate is what an aggregate cluster chooses from: the levels of all its
 // clusters, one after the other. Immutable; it is made anew when the settings, a
@@ -70,10 +73,25 @@ func (c *Cluster) pickAggregate(s *settings, pc *PickContext, attempt int) *Host
 		return nil
 	}
 	level, degraded := 0, false
-	if a.loads.healthy != nil {
-		level, degraded = a.loads.at(rand.IntN(100))
+	var p pick
+	p.retries(pc)
+	if l := p.shares(a, &a.loads); l.healthy != nil {
+		level, degraded = l.at(rand.IntN(100))
 	}
 	at := a.of[level]
 	child := a.clusters[at.cluster]
 	return a.sets[at.cluster].choose(child.cfg.Load(), pc, pick{attempt: attempt, level: at.level, degraded: degraded})
+}
+
+func (a *aggregate) count() int { return len(a.of) }
+
+func (a *aggregate) availability(level int) (int, int) {
+	at := a.of[level]
+	return a.sets[at.cluster].whole.levels[at.level].available()
+}
+
+func (a *aggregate) level(h *Host) int {
+	return slices.IndexFunc(a.of, func(at aggregateLevel) bool {
+		return a.clusters[at.cluster] == h.cluster && at.level == h.Priority()
+	})
 }

@@ -287,6 +287,9 @@ type pick struct {
 	shard    telemetry.Shard // of what counts the choice
 	// avoid has a subset look for a host that it does not avoid, if there is one; nil for any.
 	avoid *PickContext
+	// every and tried are of a retry that is to avoid levels; 0 of none.
+	every int
+	tried *Tried
 }
 
 func (t *tier) choose(s *settings, p pick) *Host {
@@ -334,8 +337,8 @@ func (b *balancer) choose(s *settings, p pick) *Host {
 	level, degraded := p.level, p.degraded
 	if level < 0 {
 		level = 0
-		if b.loads != nil {
-			level, degraded = b.loads.at(int(p.hash % 100))
+		if l := p.shares(b, b.loads); l != nil && l.healthy != nil {
+			level, degraded = l.at(int(p.hash % 100))
 		}
 	}
 	if level >= len(b.levels) {

@@ -17,7 +17,11 @@ const (
 )
 
 // breaker counts what is in use of a priority's limits.
-type breaker struct{ requests, pending, conns, retries atomic.Int64 }
+type breaker struct {
+	requests, pending, conns, retries atomic.Int64
+	// recent is nil but for a retry budget of an interval.
+	recent atomic.Pointer[recent]
+}
 
 var noLimits Limits
 
@@ -116,6 +120,9 @@ func (c *Cluster) StartRequestAt(p Priority, s telemetry.Shard) bool {
 		}
 		return false
 	}
+	if r := b.recent.Load(); r != nil {
+		r.began(monotonic())
+	}
 	return true
 }
 
@@ -147,10 +154,14 @@ func (c *Cluster) StartRetryAt(p Priority, s telemetry.Shard) bool {
 }
 
 // mostRetries is the limit on concurrent retries, which a budget may set by the
-// requests that are active or pending now.
+// requests that are active or pending now, or by those that began in its interval.
 func (b *breaker) mostRetries(limits *Limits) int64 {
 	if budget := limits.RetryBudget; budget != nil {
-		return max(int64(budget.MinConcurrency), int64(float64(b.requests.Load()+b.pending.Load())*budget.Percent/100))
+		of := b.requests.Load() + b.pending.Load()
+		if r := b.recent.Load(); r != nil {
+			of = r.count(monotonic())
+		}
+		return max(int64(budget.MinConcurrency), int64(float64(of)*budget.Percent/100))
 	}
 	return most(limits.MaxRetries)
 }

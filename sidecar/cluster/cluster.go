@@ -40,10 +40,11 @@ type Cluster struct {
 	assignment *Assignment
 	members
 	checks      map[*Host]*checker
-	tried       findings        // of a trial, while its hosts come
-	unproven    bool            // it is new, and its hosts' first checks are not all there
-	unanswered  map[string]bool // on trial, its names that were not resolved yet
-	nameless    bool            // it is new, and none of its names was looked up yet
+	events      []*telemetry.EventLog // of the checks
+	tried       findings              // of a trial, while its hosts come
+	unproven    bool                  // it is new, and its hosts' first checks are not all there
+	unanswered  map[string]bool       // on trial, its names that were not resolved yet
+	nameless    bool                  // it is new, and none of its names was looked up yet
 	stopDNS     context.CancelFunc
 	known       map[string][]netip.Addr // what DNS names last resolved to
 	resolved    []netip.Addr            // of a LogicalDNS cluster, as they are tried
@@ -169,9 +170,20 @@ func (c *Cluster) settingsOf(cfg *Config) *settings {
 // what a trial has found of its hosts.
 // The manager's lock is held. After an error what
 // was in force is, and a fresh cluster is to be removed: a fault anywhere in it is an error.
-func (c *Cluster) apply(cfg *Config, a *Assignment, tried findings, fresh bool) error {
+func (c *Cluster) apply(cfg *Config, a *Assignment, tried findings, fresh bool) (fault error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	var events []*telemetry.EventLog
+	err := panics.Refuse(panics.Configuration, func() (err error) { events, err = c.m.openEvents(cfg); return err })
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if fault == nil {
+			events, c.events = c.events, events
+		}
+		closeEvents(events)
+	}()
 	put := func() {
 		c.tried = tried
 		defer func() { c.tried = findings{} }()
@@ -223,6 +235,8 @@ func (c *Cluster) turn(s *settings, a *Assignment) {
 			h.closeIdle()
 		}
 	}
+	c.remember(&cfg.Limits)
+	c.high.remember(cfg.HighLimits)
 	c.watchOutliers(cfg.Outlier)
 	if c.stopDNS != nil {
 		c.stopDNS()
@@ -246,8 +260,12 @@ func (c *Cluster) turn(s *settings, a *Assignment) {
 	for _, h := range c.order {
 		h.terms.Store(s.tlsGeneration) // also those that are resolved, or outlive it
 	}
-	if cfg.Outlier == nil && c.ejected > 0 {
-		c.unejectAll() // the last: it makes a set of the hosts there are
+	undegraded := (cfg.Outlier == nil || !cfg.Outlier.DetectDegraded) && c.undegradeAll()
+	switch { // the last: it makes a set of the hosts there are
+	case cfg.Outlier == nil && c.ejected > 0:
+		c.unejectAll()
+	case undegraded:
+		c.rebuild()
 	}
 }
 
@@ -293,6 +311,8 @@ func (c *Cluster) remove() {
 		c.stopDNS = nil
 	}
 	c.replace(nil)
+	closeEvents(c.events)
+	c.events = nil
 	if c.destinations != nil {
 		c.destinations.close()
 	}

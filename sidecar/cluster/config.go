@@ -68,7 +68,7 @@ type Config struct {
 	// Sockets are looked at in order: the first whose Match an endpoint's metadata
 	// has replaces TLS.
 	Sockets  []SocketMatch
-	Bind     *Bind         `json:",omitempty"` // nil for any address
+	Bind     *Bind         `json:",omitempty"` // nil for Options.Bind
 	TCP      *TCPKeepAlive // nil for no probes
 	Eyeballs *Eyeballs     `json:",omitempty"` // nil for the default
 
@@ -173,6 +173,11 @@ type DNS struct {
 	Family                  DNSFamily
 	// Servers, IP:port, are asked one after the other in place of the host's.
 	Servers []string `json:",omitempty"`
+	// OwnResolver: Servers, Rotate, OverTCP and WholeNames are as the cluster says, and otherwise those of
+	// Options.Nameservers.
+	OwnResolver bool `json:",omitempty"`
+	// Rotate has each lookup ask another server first.
+	Rotate bool `json:",omitempty"`
 	// OverTCP asks no question by UDP. WholeNames tries no search domains.
 	OverTCP, WholeNames bool `json:",omitempty"`
 	// RespectTTL has an answer's TTL stand in for Refresh, and MinRefresh for a shorter one.
@@ -255,12 +260,15 @@ type Limits struct {
 	MaxHostConnections int
 }
 
-// RetryBudget limits concurrent retries to a share of the active requests, so
+// RetryBudget limits concurrent retries to a share of the active or recent requests, so
 // that a failing upstream is not hit several times as hard.
 type RetryBudget struct {
 	Percent float64
 	// MinConcurrency retries are allowed however few requests there are.
 	MinConcurrency int
+	// Interval, from a millisecond on, has it count the requests that began so long ago at most,
+	// retries among them, in the place of the active ones.
+	Interval time.Duration `json:",omitempty"`
 }
 
 // Assignment is a set of endpoints (ClusterLoadAssignment).

@@ -40,6 +40,9 @@ type Outlier struct {
 	AlwaysEjectOne bool
 	// KeepOnCheck leaves a host ejected when an active health check passes.
 	KeepOnCheck bool
+	// DetectDegraded has a host come after the others, for as long as an ejection would last, that
+	// says with an answer below 500 that it is degraded.
+	DetectDegraded bool `json:",omitempty"`
 }
 
 // HealthCheck is active health checking (envoy.config.core.v3.HealthCheck).
@@ -57,11 +60,14 @@ type HealthCheck struct {
 	UnhealthyThreshold, HealthyThreshold  int
 	NoReuse                               bool // a new connection for each check
 	AlwaysLogFailures, AlwaysLogSuccess   bool
-	ALPN                                  []string       // instead of the TLS context's
-	SocketMatch                           map[string]any // instead of the endpoints' metadata, nil for that
-	HTTP                                  *HTTPCheck
-	TCP                                   *TCPCheck
-	GRPC                                  *GRPCCheck
+	// Events are the paths of the logs that have an event for each change of a host's health, and
+	// for what is always logged.
+	Events      []string       `json:",omitempty"`
+	ALPN        []string       // instead of the TLS context's
+	SocketMatch map[string]any // instead of the endpoints' metadata, nil for that
+	HTTP        *HTTPCheck
+	TCP         *TCPCheck
+	GRPC        *GRPCCheck
 }
 
 // HTTPCheck sends a request. A response with "x-envoy-degraded" makes the host

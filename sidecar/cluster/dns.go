@@ -74,7 +74,7 @@ func (c *Cluster) follow(ctx context.Context, s *settings, name string) {
 	defer panics.Contain(panics.Housekeeper, nil, nil)
 	t := time.NewTimer(0)
 	defer t.Stop()
-	failures, r := 0, s.dns().resolver(c.m.opts.Resolver)
+	failures, r := 0, s.dns().orElse(c.m.opts.Nameservers).resolver(c.m.opts.Resolver)
 	for {
 		select {
 		case <-ctx.Done():

@@ -62,7 +62,7 @@ func (c *HTTPCheck) keep() int {
 func (c *HTTPCheck) judge(resp *message.Response, body []byte) verdict {
 	_, exclude := resp.Header("x-envoy-immediate-health-check-fail")
 	if len(c.Receive) > 0 && !occur(body, c.Receive) {
-		return verdict{err: fmt.Errorf("status %d: the body lacks what is expected", resp.Status), exclude: exclude}
+		return verdict{err: fmt.Errorf("status %d: the body lacks what is expected", resp.Status), exclude: exclude, status: resp.Status}
 	}
 	expected := c.Expected
 	if len(expected) == 0 {
@@ -72,11 +72,11 @@ func (c *HTTPCheck) judge(resp *message.Response, body []byte) verdict {
 		return slices.ContainsFunc(ranges, func(r StatusRange) bool { return resp.Status >= r.From && resp.Status < r.To })
 	}
 	if !in(expected) {
-		return verdict{err: fmt.Errorf("status %d", resp.Status), retriable: in(c.Retriable), exclude: exclude}
+		return verdict{err: fmt.Errorf("status %d", resp.Status), retriable: in(c.Retriable), exclude: exclude, status: resp.Status}
 	}
 	if c.ServiceName != nil {
 		if name, _ := resp.Header("x-envoy-upstream-healthchecked-cluster"); !c.ServiceName.Matches(name) {
-			return failed(fmt.Errorf("the host says it is service %q", name))
+			return verdict{err: fmt.Errorf("the host says it is service %q", name), status: resp.Status}
 		}
 	}
 	_, degraded := resp.Header("x-envoy-degraded")

@@ -115,6 +115,9 @@ func (h *Host) inherit(was *Host, e *Endpoint, s *settings) {
 	to.failuresLocal.Store(from.failuresLocal.Load())
 	to.isEjected.Store(from.isEjected.Load())
 	to.until, to.times, to.returned = from.until, from.times, from.returned
+	to.since, to.ejections = from.since, from.ejections
+	to.degraded.is.Store(from.degraded.is.Load())
+	to.degraded.until, to.degraded.times, to.degraded.ended = from.degraded.until, from.degraded.times, from.degraded.ended
 }
 
 func (h *Host) place(e *Endpoint, priority int) {
@@ -187,7 +190,7 @@ func (h *Host) stateBy(s *settings) (state hostState, excluded bool) {
 	switch {
 	case health == Unhealthy || health == Draining || check&checkFailed != 0 || h.ejected():
 		return hostDown, excluded
-	case health == Degraded || check&checkDegraded != 0:
+	case health == Degraded || check&checkDegraded != 0 || h.outlier.degraded.is.Load():
 		return hostDegraded, excluded
 	}
 	return hostUp, excluded

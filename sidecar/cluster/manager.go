@@ -57,6 +57,14 @@ type Options struct {
 	Own *Own
 	// MostDropped bounds, in percent, what assignments have dropped of the requests; nil does not.
 	MostDropped *uint32
+	// Nameservers say whom the names of clusters are asked of that do not say it themselves, and
+	// Bind where connections come from of those that do not; nil for the host's.
+	Nameservers *DNS
+	Bind        *Bind
+	// Logs open the logs of health checks; nil refuses clusters that have any. OutlierEvents is the
+	// log of what outlier detection finds, nil for none.
+	Logs          *telemetry.Logs
+	OutlierEvents *telemetry.EventLog
 	// Proven is called, by a goroutine of its own, when a cluster awaits its first checks
 	// no longer. May be nil.
 	Proven func()

@@ -3,11 +3,23 @@ package cluster
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"time"
 )
+
+// orElse are the terms of d with the nameservers of others, where it has none of its own.
+func (d *DNS) orElse(others *DNS) *DNS {
+	if d.OwnResolver || others == nil {
+		return d
+	}
+	out := *d
+	out.Servers, out.Rotate, out.OverTCP, out.WholeNames = others.Servers, others.Rotate, others.OverTCP, others.WholeNames
+	return &out
+}
 
 // resolver is whom names are asked of: host, unless the configuration says something else.
 func (d *DNS) resolver(host Resolver) Resolver {
@@ -32,7 +44,8 @@ func (d *DNS) resolver(host Resolver) Resolver {
 }
 
 func (d *DNS) nameservers(host Resolver, along *listening) *nameservers {
-	out := &nameservers{servers: d.Servers, whole: d.WholeNames}
+	out := &nameservers{servers: d.Servers, whole: d.WholeNames, rotate: d.Rotate}
+	out.first.Store(rand.Uint32N(1 << 16))
 	for _, addr := range d.Servers {
 		out.asked = append(out.asked, asking(addr, d.OverTCP, along))
 	}
@@ -51,6 +64,9 @@ type nameservers struct {
 	asked   []Resolver
 	servers []string // those of asked, if they are not the host's
 	whole   bool
+	// rotate has each lookup begin with the server behind the one that the last began with.
+	rotate bool
+	first  atomic.Uint32
 }
 
 // LookupNetIP implements Resolver. Of the time that is left each server has its share, so
@@ -59,15 +75,20 @@ func (n *nameservers) LookupNetIP(ctx context.Context, network, host string) (ad
 	if n.whole && !strings.HasSuffix(host, ".") {
 		host += "." // no search domain is tried behind a root
 	}
-	for i, r := range n.asked {
+	first := 0
+	if n.rotate {
+		first = int(n.first.Add(1) % uint32(len(n.asked)))
+	}
+	for i := range n.asked {
+		at := (first + i) % len(n.asked)
 		within, cancel := ctx, context.CancelFunc(func() {})
 		if end, ok := ctx.Deadline(); ok {
 			within, cancel = context.WithTimeout(ctx, time.Until(end)/time.Duration(len(n.asked)-i))
 		}
-		addrs, err = r.LookupNetIP(within, network, host)
+		addrs, err = n.asked[at].LookupNetIP(within, network, host)
 		cancel()
-		if lookup := (*net.DNSError)(nil); i < len(n.servers) && errors.As(err, &lookup) {
-			lookup.Server = n.servers[i] // it says the host's
+		if lookup := (*net.DNSError)(nil); at < len(n.servers) && errors.As(err, &lookup) {
+			lookup.Server = n.servers[at] // it says the host's
 		}
 		if err == nil || notFound(err) {
 			break

@@ -27,12 +27,15 @@ const (
 type outlierState struct {
 	failures5xx, failuresGateway, failuresLocal atomic.Int32
 	isEjected                                   atomic.Bool
+	degraded                                    degradation
 	// external and local count the requests of the current interval.
 	external, local rate
 	// Under the cluster's lock:
 	until       int64   // when the ejection ends
 	times       int     // ejections that count towards the next one's length
 	returned    int64   // when the last ejection ended
+	since       int64   // when the last ejection began
+	ejections   uint32  // ever
 	successRate float64 // percent in the last interval, below 0 for unknown
 }
 
@@ -148,7 +151,7 @@ func count(h *Host, c *atomic.Int32, limit int, found Anomaly) {
 	own := h.cluster
 	own.mu.Lock()
 	defer own.mu.Unlock()
-	if own.eject(h, found) {
+	if own.eject(h, anomaly{Anomaly: found}) {
 		own.healthChanged()
 	}
 }
@@ -165,6 +168,8 @@ const (
 	LocalSuccessRate
 	FailurePercentage
 	LocalFailurePercentage
+	// degradedAnswer is none that a host is ejected for.
+	degradedAnswer
 )
 
 var anomalyNames = [...]string{
@@ -172,6 +177,7 @@ var anomalyNames = [...]string{
 	ConsecutiveLocalOrigin: "consecutive_local_origin_failure",
 	SuccessRate:            "success_rate", LocalSuccessRate: "local_origin_success_rate",
 	FailurePercentage: "failure_percentage", LocalFailurePercentage: "local_origin_failure_percentage",
+	degradedAnswer: "degraded",
 }
 
 func (a Anomaly) String() string { return anomalyNames[a] }
@@ -186,7 +192,7 @@ func (o *Outlier) enforcing(a Anomaly) int {
 
 // eject takes a host out of balancing for a time that grows with each ejection; it
 // tells whether it did. c.mu is held.
-func (c *Cluster) eject(h *Host, found Anomaly) bool {
+func (c *Cluster) eject(h *Host, found anomaly) bool {
 	cfg := c.cfg.Load().Outlier
 	if cfg == nil || h.ejected() || c.member(h.key) != h {
 		return false
@@ -196,30 +202,41 @@ func (c *Cluster) eject(h *Host, found Anomaly) bool {
 	case !within && !(cfg.AlwaysEjectOne && c.ejected == 0):
 		c.metrics.Outlier(found.String(), "overflow")
 		return false
-	case rand.IntN(100) >= cfg.enforcing(found):
+	case rand.IntN(100) >= cfg.enforcing(found.Anomaly):
 		c.metrics.Outlier(found.String(), "observed")
+		c.tellEjection(h, found, false)
 		return false
 	}
 	c.metrics.Outlier(found.String(), "ejected")
-	base, most := cfg.ejectionTimes()
-	if base*time.Duration(h.outlier.times) < most+base {
-		h.outlier.times++
-	}
-	length := min(base*time.Duration(h.outlier.times), most)
-	if cfg.EjectionJitter > 0 {
-		length += rand.N(cfg.EjectionJitter)
-	}
-	h.outlier.until = monotonic() + int64(length)
+	var length time.Duration
+	length, h.outlier.times = cfg.ejectionLength(h.outlier.times)
+	h.outlier.since = monotonic()
+	h.outlier.until = h.outlier.since + int64(length)
+	h.outlier.ejections++
 	h.outlier.isEjected.Store(true)
 	c.ejected++
 	if c.metrics != nil {
 		c.metrics.Use().Ejections.Inc(0)
 	}
 	c.m.log.Warn("host ejected", "cluster", c.name, "host", h.key, "for", length, "reason", found.String())
+	c.tellEjection(h, found, true)
 	if c.cfg.Load().CloseOnFailure {
 		h.closeMatching(func(string, *stream.Info) bool { return true })
 	}
 	return true
+}
+
+// ejectionLength is how long an ejection lasts after so many others, and how many they are then.
+func (o *Outlier) ejectionLength(times int) (time.Duration, int) {
+	base, most := o.ejectionTimes()
+	if base*time.Duration(times) < most+base {
+		times++
+	}
+	length := min(base*time.Duration(times), most)
+	if o.EjectionJitter > 0 {
+		length += rand.N(o.EjectionJitter)
+	}
+	return length, times
 }
 
 func (o *Outlier) ejectionTimes() (base, most time.Duration) {
@@ -272,6 +289,7 @@ func (c *Cluster) judge() {
 			changed = true
 		}
 	}
+	changed = c.endDegradations(now, interval) || changed
 	changed = c.compare(cfg) || changed
 	for _, h := range c.order {
 		if st := &h.outlier; !h.ejected() && st.times > 0 && now-st.returned >= interval {
@@ -292,6 +310,7 @@ func (c *Cluster) uneject(h *Host) {
 	clearCount(&h.outlier.failuresLocal)
 	c.ejected--
 	c.m.log.Info("host back after ejection", "cluster", c.name, "host", h.key)
+	c.tellReturn(h)
 }
 
 // unejectAll ends every ejection: passive health checking was switched off.

@@ -13,7 +13,7 @@ func TestRateFloor(t *testing.T) {
 	for _, p := range []float64{50, 100, 100, 100, 100} {
 		all = append(all, sample{percent: p})
 	}
-	if got := rateFloor(all, 1.9); math.Abs(got-52) > 1e-9 {
+	if mean, got := rateFloor(all, 1.9); mean != 90 || math.Abs(got-52) > 1e-9 {
 		t.Errorf("got %v, not 52", got)
 	}
 }

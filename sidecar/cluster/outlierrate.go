@@ -44,33 +44,33 @@ func (c *Cluster) compareRates(cfg *Outlier, all []sample, byRate, byPercent Ano
 		return out
 	}
 	if hosts := enough(cfg.RateVolume); len(hosts) > 0 && len(hosts) >= cfg.RateMinHosts {
-		floor := rateFloor(hosts, float64(cfg.StdevFactor)/1000)
+		mean, floor := rateFloor(hosts, float64(cfg.StdevFactor)/1000)
 		for _, s := range hosts {
 			if s.percent < floor {
-				changed = c.eject(s.h, byRate) || changed
+				changed = c.eject(s.h, anomaly{byRate, s.percent, mean, floor}) || changed
 			}
 		}
 	}
 	if hosts := enough(cfg.FailureVolume); len(hosts) > 0 && len(hosts) >= cfg.FailureMinHosts {
 		for _, s := range hosts {
 			if 100-s.percent >= float64(cfg.FailurePercent) {
-				changed = c.eject(s.h, byPercent) || changed
+				changed = c.eject(s.h, anomaly{Anomaly: byPercent, percent: s.percent}) || changed
 			}
 		}
 	}
 	return changed
 }
 
-// rateFloor is the success rate below which a host is an outlier: factor standard
-// deviations below the mean.
-func rateFloor(hosts []sample, factor float64) float64 {
+// rateFloor is the mean of the success rates, and that below which a host is an outlier: factor
+// standard deviations below it.
+func rateFloor(hosts []sample, factor float64) (mean, floor float64) {
 	n, sum, squares := float64(len(hosts)), 0.0, 0.0
 	for _, s := range hosts {
 		sum += s.percent
 	}
-	mean := sum / n
+	mean = sum / n
 	for _, s := range hosts {
 		squares += (s.percent - mean) * (s.percent - mean)
 	}
-	return mean - factor*math.Sqrt(squares/n)
+	return mean, mean - factor*math.Sqrt(squares/n)
 }

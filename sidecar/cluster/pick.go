@@ -27,6 +27,10 @@ type PickContext struct {
 	OmitCanary   bool
 	OmitMetadata []map[string]any
 	Reselections int
+	// Tried are the hosts of the attempts before this one. Where OtherPriorities is not 0 it goes
+	// to none of their priorities, which are looked at anew after so many attempts each.
+	Tried           *Tried
+	OtherPriorities int
 	// Destination is where the client meant to connect to, where a firewall
 	// redirected it; otherwise invalid. It is for OriginalDestination.
 	Destination netip.AddrPort
@@ -178,11 +182,12 @@ func (c *Cluster) once(pc *PickContext, attempt int) *Host {
 func (set *endpointSet) choose(s *settings, pc *PickContext, p pick) *Host {
 	if pc != nil {
 		p.shard = pc.Shard
+		p.retries(pc)
 	}
 	switch {
 	case s.hashes() && pc != nil && pc.HasHash:
 		p.hash = pc.Hash
-	case s.hashes() || set.subsets != nil || set.whole.loads != nil:
+	case s.hashes() || set.subsets != nil || set.whole.loads != nil || p.every > 0:
 		p.hash = rand.Uint64()
 	}
 	if set.subsets != nil {

@@ -1,5 +1,7 @@
 package cluster
 
+import "slices"
+
 // census counts the hosts of a priority level. Excluded ones have no say in how
 // far the level is available: they drain, were not checked yet, or asked out by their
 // answers.
@@ -98,6 +100,12 @@ func spread(levels []census, threshold float64) (l loads, panics []bool) {
 	case sum == 0:
 		return loads{}, panics // nobody is there to take it
 	}
+	deal(healthy, degraded, sum)
+	return reaching(healthy, degraded), panics
+}
+
+// deal makes shares of 100 of what levels can bear, of which sum is the sum, 100 at most, and not 0.
+func deal(healthy, degraded []int, sum int) {
 	left := 100
 	give := func(parts []int) {
 		for i := range parts {
@@ -106,12 +114,7 @@ func spread(levels []census, threshold float64) (l loads, panics []bool) {
 		}
 	}
 	first := func(parts []int) int {
-		for i, p := range parts {
-			if p > 0 {
-				return i
-			}
-		}
-		return -1
+		return slices.IndexFunc(parts, func(p int) bool { return p > 0 })
 	}
 	firstHealthy, firstDegraded := first(healthy), first(degraded)
 	give(healthy)
@@ -122,7 +125,6 @@ func spread(levels []census, threshold float64) (l loads, panics []bool) {
 	} else {
 		degraded[firstDegraded] += left
 	}
-	return reaching(healthy, degraded), panics
 }
 
 func inProportion(levels []census) loads {

@@ -2,9 +2,11 @@ package cluster
 
 // HostStats is a copy of a host's state, for people.
 type HostStats struct {
-	Address, Hostname                 string
-	Health                            Health
-	Ejected                           bool
+	Address, Hostname string
+	Health            Health
+	Ejected           bool
+	// Degraded: an answer said so, and outlier detection looks for that.
+	Degraded                          bool
 	Priority                          int
 	Weight                            uint32
 	Active, Connections, Idle         int64
@@ -35,7 +37,7 @@ func (c *Cluster) Stats() []HostStats {
 	defer c.mu.Unlock()
 	for _, h := range hosts {
 		s := HostStats{
-			Address: h.key, Hostname: h.Hostname(), Health: h.Health(), Ejected: h.ejected(),
+			Address: h.key, Hostname: h.Hostname(), Health: h.Health(), Ejected: h.ejected(), Degraded: h.outlier.degraded.is.Load(),
 			Priority: h.Priority(), Weight: h.Weight(), Active: h.active.Load(), Connections: h.conns.Load(),
 			Requests: h.requests.Load(), Success: h.success.Load(), Failed: h.failed.Load(),
 			Connects: h.connects.Load(), ConnectFailed: h.connectFailed.Load(), Timeouts: h.timeouts.Load(),

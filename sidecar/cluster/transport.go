@@ -9,7 +9,11 @@ import (
 // dialer is how connections are opened that need socket options; nil where the
 // manager's way does.
 func dialer(m *Manager, cfg *Config) func(ctx context.Context, network, address string) (net.Conn, error) {
-	if cfg.Bind == nil && cfg.TCP == nil || m.opts.Dial != nil {
+	bind := m.opts.Bind
+	if cfg.Bind != nil {
+		bind = cfg.Bind
+	}
+	if bind == nil && cfg.TCP == nil || m.opts.Dial != nil {
 		return nil
 	}
 	d := quiet
@@ -27,11 +31,11 @@ func dialer(m *Manager, cfg *Config) func(ctx context.Context, network, address 
 			d.KeepAliveConfig.Count = -1
 		}
 	}
-	if cfg.Bind == nil {
+	if bind == nil {
 		return d.DialContext
 	}
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		return cfg.Bind.dial(ctx, d, network, address)
+		return bind.dial(ctx, d, network, address)
 	}
 }
 

@@ -152,7 +152,7 @@ func TestRefusedEndpointsLeaveHostsAlone(t *testing.T) {
 	for _, h := range were {
 		h.check.clear(checkFailed | checkPending) // it passes
 	}
-	own.eject(were[1], Consecutive5xx)
+	own.eject(were[1], anomaly{Anomaly: Consecutive5xx})
 	own.rebuild()
 	own.mu.Unlock()
 	for _, h := range []*Host{were[0], were[2]} {

@@ -52,6 +52,12 @@ type Bootstrap struct {
 	Overload *overload.Config
 	// Own is the cluster that the sidecar is a host of; nil where none is named.
 	Own *cluster.Own `json:",omitempty"`
+	// OutlierEvents is the path of the log of what outlier detection finds, "" for none.
+	OutlierEvents string `json:",omitempty"`
+	// Nameservers are asked by clusters that do not say whom they ask, nil for the host's, and Bind
+	// is where connections of those come from that do not say it, invalid for any address.
+	Nameservers *cluster.DNS  `json:",omitempty"`
+	Bind        *cluster.Bind `json:",omitempty"`
 	// MostDropped bounds what assignments have dropped, in percent; nil does not.
 	MostDropped *uint32 `json:",omitempty"`
 	// Runtime is what listeners that are discovered may read.
@@ -113,11 +119,17 @@ func decodeBootstrap(m *bootstrapv3.Bootstrap, refused []error) (*Bootstrap, err
 			return nil, fail("default_regex_engine", "is no GoogleRE2; expressions have RE2's syntax only")
 		}
 	}
-	out := &Bootstrap{Node: node(m.GetNode()), Own: own(m)}
+	out := &Bootstrap{Node: node(m.GetNode()), Own: own(m), OutlierEvents: m.GetClusterManager().GetOutlierDetection().GetEventLogPath()}
 	if d.runtime, err = readRuntime(m.GetLayeredRuntime()); err != nil {
 		return nil, err
 	}
 	if out.MostDropped, err = d.mostDropped(); err != nil {
+		return nil, err
+	}
+	if out.Nameservers, err = d.bootstrapResolver(m); err != nil {
+		return nil, err
+	}
+	if out.Bind, err = upstreamBind(m.GetClusterManager().GetUpstreamBindConfig(), "cluster_manager.upstream_bind_config"); err != nil {
 		return nil, err
 	}
 	if out.Overload, err = d.overload(m.GetOverloadManager()); err != nil {

@@ -292,7 +292,9 @@ func retryBudget(m *clusterv3.CircuitBreakers_Thresholds_RetryBudget, path strin
 	if n := m.GetMinRetryConcurrency(); n != nil {
 		out.MinConcurrency = int(n.GetValue())
 	}
-	return out, nil
+	var err error
+	out.Interval, err = duration(m.GetBudgetInterval(), path+".budget_interval")
+	return out, err
 }
 
 // connection reads what the sockets of connections are like.

@@ -70,16 +70,17 @@ func TestClusterFields(t *testing.T) {
 		"dns cluster with the cluster's own fields": {"-", "dns_refresh_rate: 2s\ndns_lookup_family: V6_ONLY\nrespect_dns_ttl: true\ndns_resolvers: [{socket_address: {address: 10.0.0.53, port_value: 53}}]\n" +
 			"cluster_type:\n  name: dns\n  typed_config: {\"@type\": type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster, dns_lookup_family: V4_ONLY, dns_refresh_rate: 9s}\n" + namedEndpoint,
 			`{"Type":1,"DNS":{"Refresh":9000000000,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":2}}`},
-		"nameservers": {"-", "type: STRICT_DNS\n" + cares(nameservers+", dns_resolver_options: {use_tcp_for_dns_lookups: true, no_default_search_domain: true}, udp_max_queries: 100") + namedEndpoint,
-			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"Servers":["10.0.0.53:53","[2001:db8::53]:8600"],"OverTCP":true,"WholeNames":true}}`},
+		"nameservers": {"-", "type: STRICT_DNS\n" + cares(nameservers+", rotate_nameservers: true, dns_resolver_options: {use_tcp_for_dns_lookups: true, no_default_search_domain: true}, udp_max_queries: 100") + namedEndpoint,
+			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"Servers":["10.0.0.53:53","[2001:db8::53]:8600"],"OwnResolver":true,"Rotate":true,"OverTCP":true,"WholeNames":true}}`},
 		"nameservers before": {"-", "type: STRICT_DNS\nuse_tcp_for_dns_lookups: true\ndns_resolvers: [{socket_address: {address: 10.0.0.1, port_value: 1}}]\ndns_resolution_config: {" + nameservers + "}\n" + namedEndpoint,
-			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"Servers":["10.0.0.53:53","[2001:db8::53]:8600"]}}`},
+			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"Servers":["10.0.0.53:53","[2001:db8::53]:8600"],"OwnResolver":true}}`},
 		"nameservers, oldest": {"-", "type: LOGICAL_DNS\nuse_tcp_for_dns_lookups: true\ndns_" + nameservers + "\n" + namedEndpoint,
-			`{"Type":4,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"Servers":["10.0.0.53:53","[2001:db8::53]:8600"],"OverTCP":true}}`},
+			`{"Type":4,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"Servers":["10.0.0.53:53","[2001:db8::53]:8600"],"OwnResolver":true,"OverTCP":true}}`},
 		"the host's resolver": {"-", "type: STRICT_DNS\ntyped_dns_resolver_config: {name: r, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig}}\n" + namedEndpoint,
-			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0}}`},
+			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"OwnResolver":true}}`},
 		"nameservers of a dns cluster": {"-", "cluster_type:\n  name: dns\n  typed_config:\n    \"@type\": type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster\n    " + cares(nameservers) + namedEndpoint,
-			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"Servers":["10.0.0.53:53","[2001:db8::53]:8600"]}}`},
+			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"Servers":["10.0.0.53:53","[2001:db8::53]:8600"],"OwnResolver":true}}`},
+		"connections from any address": {"", "upstream_bind_config: {}\n", `{"Bind":{"From":null}}`},
 		"original destination": {"-", "type: ORIGINAL_DST\nlb_policy: CLUSTER_PROVIDED\ncleanup_interval: 7s\noriginal_dst_lb_config: {use_http_header: true, upstream_port_override: 9}\n",
 			`{"Type":5,"Endpoints":null,"OriginalDst":{"Header":"x-envoy-original-dst-host","Port":9,"Cleanup":7000000000}}`},
 		"aggregate": {"-", aggregateType, `{"Type":3,"Endpoints":null,"Aggregate":["c"]}`},
@@ -318,7 +319,6 @@ func TestClusterRefused(t *testing.T) {
 		"resolver's port":           {"type: STRICT_DNS\ndns_resolvers: [{socket_address: {address: 10.0.0.53, port_value: 0}}]\n" + namedEndpoint, "dns_resolvers[0]: a nameserver is an IP address with a port"},
 		"resolver's name":           {"type: STRICT_DNS\ndns_resolution_config: {resolvers: [{socket_address: {address: dns.test, port_value: 53}}]}\n" + namedEndpoint, "dns_resolution_config.resolvers[0].socket_address.address: \"dns.test\" is not an IP address"},
 		"resolver's socket":         {"type: STRICT_DNS\ndns_resolvers: [{pipe: {path: /dns}}]\n" + namedEndpoint, "dns_resolvers[0]: a nameserver is an IP address"},
-		"resolvers in turn":         {"type: STRICT_DNS\n" + cares("rotate_nameservers: true") + namedEndpoint, "rotate_nameservers: unsupported; remove the field: resolvers are asked in their order"},
 		"many resolvers":            {"type: STRICT_DNS\ndns_resolvers: [" + strings.Repeat("{socket_address: {address: 10.0.0.53, port_value: 53}}, ", 9) + "]\n" + namedEndpoint, "dns_resolvers: has more than 8 servers"},
 		"logical endpoints":         {"type: LOGICAL_DNS\nload_assignment: {cluster_name: c, endpoints: []}\n", "load_assignment: a logical DNS cluster has exactly one"},
 		"dns back-off":              {"type: STRICT_DNS\ndns_failure_refresh_rate: {base_interval: 2s, max_interval: 1s}\n" + namedEndpoint, "dns_failure_refresh_rate.max_interval: is below base_interval"},
@@ -347,10 +347,9 @@ func TestClusterRefused(t *testing.T) {
 		"breaker twice":             {oneEndpoint + "circuit_breakers: {thresholds: [{priority: HIGH}, {priority: HIGH}]}\n", "thresholds[1]: there is one for this priority already"},
 		"pools":                     {oneEndpoint + "circuit_breakers: {thresholds: [{max_connection_pools: 1}]}\n", "max_connection_pools: unsupported"},
 		"outlier times":             {oneEndpoint + "outlier_detection: {max_ejection_time: 1s}\n", "outlier_detection.max_ejection_time: is below base_ejection_time"},
-		"monitors":                  {oneEndpoint + "outlier_detection: {detect_degraded_hosts: true}\n", "detect_degraded_hosts: unsupported"},
+		"monitors":                  {oneEndpoint + "outlier_detection: {monitors: [{name: x}]}\n", "monitors: unsupported"},
 		"two checks":                {oneEndpoint + "health_checks:\n- {timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}}\n- {timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}}\n", "health_checks[1]: a cluster has one health check"},
 		"no threshold":              {oneEndpoint + "health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 0, healthy_threshold: 1, tcp_health_check: {}}]\n", "health_checks[0]: thresholds must be at least 1"},
-		"event log":                 {oneEndpoint + aCheck + "  event_log_path: /x\n  tcp_health_check: {}\n", "event_log_path: unsupported"},
 		"aggregate check":           {aggregateType + aCheck + "  tcp_health_check: {}\n", "health_checks[0]: the cluster has no endpoints of its own"},
 		"check codec":               {http("codec_client_type: HTTP3"), "codec_client_type: is HTTP3"},
 		"grpc check":                {oneEndpoint + aCheck + "  grpc_health_check: {}\n", "grpc_health_check: needs a cluster that speaks HTTP/2"},
@@ -401,6 +400,10 @@ func TestClusterRefused(t *testing.T) {
 		"stale at once":             {"load_assignment: {cluster_name: c, policy: {endpoint_stale_after: 0s}}\n", "load_assignment.policy.endpoint_stale_after: value must be greater than 0s"},
 		"stale before":              {"load_assignment: {cluster_name: c, policy: {endpoint_stale_after: -1s}}\n", "load_assignment.policy.endpoint_stale_after: value must be greater than 0s"},
 		"check port twice":          {"load_assignment: {cluster_name: c, endpoints: [{lb_endpoints: [{endpoint: {health_check_config: {port_value: 1, address: {socket_address: {address: 10.0.0.2, port_value: 2}}}, address: {socket_address: {address: 10.0.0.1, port_value: 80}}}}]}]}\n", "health_check_config.port_value: the address has a port too"},
+		"resolvers beside":          {"type: STRICT_DNS\n" + cares("use_resolvers_as_fallback: true") + namedEndpoint, "use_resolvers_as_fallback: unsupported; remove the field: resolvers are asked in place of the host's"},
+		"event service":             {oneEndpoint + aCheck + "  event_service: {}\n  tcp_health_check: {}\n", "event_service: unsupported"},
+		"event sink":                {oneEndpoint + aCheck + "  event_logger: [{name: x, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig}}]\n  tcp_health_check: {}\n", "event_logger[0]: is no HealthCheckEventFileSink"},
+		"event file":                {oneEndpoint + aCheck + "  event_logger: [{name: x, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.health_check.event_sinks.file.v3.HealthCheckEventFileSink}}]\n  tcp_health_check: {}\n", "event_log_path"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := clusterOf(t, tc.text)
@@ -433,8 +436,11 @@ func TestDocumentedCluster(t *testing.T) {
 		read[out.Clusters[0].Name] = out.Clusters[0]
 	}
 	api, outside, mail, overloaded := read["api"], read["outside"], read["mail"], read["overloaded"]
-	if len(read) != 5 || api == nil || outside == nil || mail == nil || overloaded == nil || read["shop"] == nil {
+	if len(read) != 7 || api == nil || outside == nil || mail == nil || overloaded == nil || read["shop"] == nil || read["levels"] == nil || read["watched"] == nil {
 		t.Fatalf("%d examples: %v", len(read), read)
+	}
+	if events := read["watched"].HealthCheck.Events; len(events) != 1 || events[0] != "/var/log/hauberk/checks.json" {
+		t.Errorf("the events of %v", events)
 	}
 	if api.Type != cluster.StrictDNS || api.LB != cluster.LeastRequest || api.HealthCheck.HTTP.Path != "/healthz" || !api.Limits.TrackRemaining {
 		t.Errorf("%+v", api)

@@ -8,6 +8,7 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	eventfilev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/health_check/event_sinks/file/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -49,6 +50,9 @@ func (d *decoder) healthCheck(m *clusterv3.Cluster, out *cluster.Config) error {
 	if err := checkTimes(h, c, path); err != nil {
 		return err
 	}
+	if err := d.checkEvents(h, c, path); err != nil {
+		return err
+	}
 	var err error
 	switch k := h.GetHealthChecker().(type) {
 	case *corev3.HealthCheck_HttpHealthCheck_:
@@ -69,6 +73,26 @@ func (d *decoder) healthCheck(m *clusterv3.Cluster, out *cluster.Config) error {
 	}
 	out.HealthCheck = c
 	return err
+}
+
+// checkEvents reads where events go. Of the two ways to say it both stand, as in Envoy.
+func (d *decoder) checkEvents(h *corev3.HealthCheck, out *cluster.HealthCheck, path string) error {
+	//lint:ignore SA1019 deprecated, and still taken by Envoy
+	if p := h.GetEventLogPath(); p != "" {
+		out.Events = append(out.Events, p)
+	}
+	for i, l := range h.GetEventLogger() {
+		here := at(path+".event_logger", i)
+		sink, ok := extension[*eventfilev3.HealthCheckEventFileSink](d, l.GetTypedConfig())
+		if !ok {
+			return fail(here, "is no HealthCheckEventFileSink")
+		}
+		if sink.GetEventLogPath() == "" {
+			return fail(here+".typed_config.event_log_path", "is empty")
+		}
+		out.Events = append(out.Events, sink.GetEventLogPath())
+	}
+	return nil
 }
 
 // checkTimes fills in Envoy's defaults: each special interval falls back on a more

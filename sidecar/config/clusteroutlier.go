@@ -50,6 +50,7 @@ func outlier(m *clusterv3.Cluster, out *cluster.Config) error {
 		MaxEjectionPercent:              value(o.GetMaxEjectionPercent(), 10),
 		AlwaysEjectOne:                  o.GetAlwaysEjectOneHost().GetValue(),
 	}
+	out.Outlier.DetectDegraded = o.GetDetectDegradedHosts().GetValue()
 	if u := o.GetSuccessfulActiveHealthCheckUnejectHost(); u != nil {
 		out.Outlier.KeepOnCheck = !u.GetValue()
 	}

@@ -12,7 +12,7 @@ func init() {
 	declare("Bootstrap", map[protoreflect.FullName]*rules{
 		"envoy.config.bootstrap.v3.Bootstrap": {
 			use: "node static_resources dynamic_resources admin layered_runtime overload_manager " +
-				"cluster_manager default_regex_engine",
+				"cluster_manager default_regex_engine use_tcp_for_dns_lookups dns_resolution_config typed_dns_resolver_config",
 			ignore: map[string]string{
 				"stats_config":            "metrics are named and labelled as METRICS.md lists them",
 				"stats_flush_interval":    "statistics are merged when they are read",
@@ -28,15 +28,16 @@ func init() {
 			},
 		},
 		"envoy.config.bootstrap.v3.ClusterManager": {
-			use: "local_cluster_name",
+			use: "local_cluster_name outlier_detection upstream_bind_config",
 			ignore: map[string]string{
 				"enable_deferred_cluster_creation": "a cluster has connections, and what they cost, once it is used",
 			},
 			instead: map[string]string{
-				"outlier_detection":    "ejections are in the log, and /clusters shows every host's",
-				"upstream_bind_config": "use each cluster's upstream_bind_config",
-				"load_stats_config":    "statistics are read from /stats/prometheus",
+				"load_stats_config": "statistics are read from /stats/prometheus",
 			},
+		},
+		"envoy.config.bootstrap.v3.ClusterManager.OutlierDetection": {
+			use: "event_log_path", instead: map[string]string{"event_service": "use event_log_path"},
 		},
 		"envoy.extensions.regex_engines.v3.GoogleRE2": {},
 		"envoy.config.bootstrap.v3.LayeredRuntime":    {use: "layers"},

@@ -4,6 +4,7 @@ import (
 	selectorv3 "github.com/envoyproxy/go-control-plane/envoy/config/upstream/local_address_selector/v3"
 	aggregatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/aggregate/v3"
 	dnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dns/v3"
+	eventfilev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/health_check/event_sinks/file/v3"
 	caresv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/cares/v3"
 	getaddrinfov3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/getaddrinfo/v3"
 	upstreamproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/proxy_protocol/v3"
@@ -56,13 +57,12 @@ func init() {
 		"envoy.config.core.v3.DnsResolutionConfig": {use: "resolvers dns_resolver_options"},
 		"envoy.config.core.v3.DnsResolverOptions":  {use: "use_tcp_for_dns_lookups no_default_search_domain"},
 		"envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig": {
-			use: "resolvers dns_resolver_options",
+			use: "resolvers dns_resolver_options rotate_nameservers",
 			ignore: map[string]string{
 				"udp_max_queries": questionReason, "max_udp_channel_duration": questionReason, "reinit_channel_on_timeout": questionReason,
 			},
 			instead: map[string]string{
 				"use_resolvers_as_fallback":  "resolvers are asked in place of the host's",
-				"rotate_nameservers":         "resolvers are asked in their order",
 				"filter_unroutable_families": "use dns_lookup_family",
 				"query_timeout_seconds":      lookupReason,
 				"query_tries":                lookupReason,
@@ -106,7 +106,7 @@ func init() {
 				"max_connection_pools": "pools of names and clients make room for others where a host has more than 1,024 or a limit on connections is reached; others stay",
 			},
 		},
-		"envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget": {use: "budget_percent min_retry_concurrency"},
+		"envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget": {use: "budget_percent min_retry_concurrency budget_interval"},
 		"envoy.config.cluster.v3.OutlierDetection": {
 			use: "consecutive_5xx interval base_ejection_time max_ejection_percent enforcing_consecutive_5xx " +
 				"enforcing_success_rate success_rate_minimum_hosts success_rate_request_volume success_rate_stdev_factor " +
@@ -115,10 +115,9 @@ func init() {
 				"enforcing_local_origin_success_rate failure_percentage_threshold enforcing_failure_percentage " +
 				"enforcing_failure_percentage_local_origin failure_percentage_minimum_hosts " +
 				"failure_percentage_request_volume max_ejection_time max_ejection_time_jitter " +
-				"successful_active_health_check_uneject_host always_eject_one_host",
+				"successful_active_health_check_uneject_host always_eject_one_host detect_degraded_hosts",
 			instead: map[string]string{
-				"monitors":              "there are no extensions of outlier detection",
-				"detect_degraded_hosts": "use an HTTP health check, which reads x-envoy-degraded",
+				"monitors": "there are no extensions of outlier detection",
 			},
 		},
 	})
@@ -131,26 +130,26 @@ func init() {
 		&aggregatev3.ClusterConfig{}, &dnsv3.DnsCluster{})
 	extend("envoy.config.cluster.v3.Cluster.typed_extension_protocol_options", "protocol options", &upstreamhttpv3.HttpProtocolOptions{})
 	extend("envoy.config.core.v3.TypedExtensionConfig.typed_config", "extension", &caresv3.CaresDnsResolverConfig{}, &getaddrinfov3.GetAddrInfoDnsResolverConfig{},
-		&selectorv3.DefaultLocalAddressSelector{})
+		&selectorv3.DefaultLocalAddressSelector{}, &eventfilev3.HealthCheckEventFileSink{})
 	extend("envoy.config.core.v3.TransportSocket.typed_config", "transport socket", &rawbufferv3.RawBuffer{}, &upstreamproxyv3.ProxyProtocolUpstreamTransport{})
 }
 
 func declareHealthChecks() {
-	const eventReason = "changes of health are in the log, and /clusters shows every host's; use always_log_health_check_failures for each failure"
 	declare("Health checks", map[protoreflect.FullName]*rules{
 		"envoy.config.core.v3.HealthCheck": {
 			use: "timeout interval initial_jitter interval_jitter interval_jitter_percent unhealthy_threshold " +
 				"healthy_threshold reuse_connection http_health_check tcp_health_check grpc_health_check no_traffic_interval " +
 				"no_traffic_healthy_interval unhealthy_interval unhealthy_edge_interval healthy_edge_interval " +
 				"always_log_health_check_failures always_log_health_check_success tls_options " +
-				"transport_socket_match_criteria",
+				"transport_socket_match_criteria event_log_path event_logger",
 			ignore: map[string]string{"name": "the log names the cluster"},
 			instead: map[string]string{
 				"alt_port":            "use an endpoint's health_check_config.port_value",
 				"custom_health_check": "use http_health_check, tcp_health_check or grpc_health_check",
-				"event_log_path":      eventReason, "event_logger": eventReason, "event_service": eventReason,
+				"event_service":       "use event_logger, which writes events to a file",
 			},
 		},
+		"envoy.extensions.health_check.event_sinks.file.v3.HealthCheckEventFileSink": {use: "event_log_path"},
 		"envoy.config.core.v3.HealthCheck.HttpHealthCheck": {
 			use: "host path send receive response_buffer_size request_headers_to_add request_headers_to_remove " +
 				"expected_statuses retriable_statuses codec_client_type service_name_matcher method",

@@ -9,6 +9,7 @@ import (
 	omitcanaryv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/omit_canary_hosts/v3"
 	omitmetadatav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/omit_host_metadata/v3"
 	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
+	previousprioritiesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/priority/previous_priorities/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
@@ -58,16 +59,17 @@ func init() {
 			use: "prefix path path_separated_prefix safe_regex connect_matcher path_match_policy case_sensitive runtime_fraction " +
 				"headers query_parameters cookies grpc tls_context",
 		},
-		"envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions":                    {},
-		"envoy.config.route.v3.RouteMatch.ConnectMatcher":                           {},
-		"envoy.config.route.v3.RouteMatch.TlsContextMatchOptions":                   {use: "presented validated"},
-		"envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig":        {use: "path_template"},
-		"envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig":    {use: "path_template_rewrite"},
-		"envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate":      {},
-		"envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate": {},
-		"envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig":  {use: "metadata_match"},
-		"envoy.config.core.v3.RuntimeFractionalPercent":                             {use: "default_value runtime_key"},
-		"envoy.type.v3.FractionalPercent":                                           {use: "numerator denominator"},
+		"envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions":                          {},
+		"envoy.config.route.v3.RouteMatch.ConnectMatcher":                                 {},
+		"envoy.config.route.v3.RouteMatch.TlsContextMatchOptions":                         {use: "presented validated"},
+		"envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig":              {use: "path_template"},
+		"envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig":          {use: "path_template_rewrite"},
+		"envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig": {use: "update_frequency"},
+		"envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate":            {},
+		"envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate":       {},
+		"envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig":        {use: "metadata_match"},
+		"envoy.config.core.v3.RuntimeFractionalPercent":                                   {use: "default_value runtime_key"},
+		"envoy.type.v3.FractionalPercent":                                                 {use: "numerator denominator"},
 		"envoy.config.route.v3.HeaderMatcher": {
 			use: "name exact_match safe_regex_match range_match present_match prefix_match suffix_match contains_match " +
 				"string_match invert_match treat_missing_header_as_empty",
@@ -163,14 +165,14 @@ func init() {
 		"envoy.config.route.v3.WeightedCluster.ClusterWeight": {use: "name cluster_header weight metadata_match host_rewrite_literal typed_per_filter_config" + headerMutations},
 		"envoy.config.route.v3.RetryPolicy": {
 			use: "retry_on num_retries per_try_timeout per_try_idle_timeout retriable_status_codes retriable_headers " +
-				"retriable_request_headers retry_back_off rate_limited_retry_back_off retry_host_predicate host_selection_retry_max_attempts",
+				"retriable_request_headers retry_back_off rate_limited_retry_back_off retry_host_predicate host_selection_retry_max_attempts retry_priority",
 			instead: map[string]string{
-				"retry_priority":           "a retry goes to another host of the priority that load gives",
 				"retry_options_predicates": "there are none",
 				"refresh_cluster_on_retry": "a retry goes to the cluster that the request was routed to",
 			},
 		},
 		"envoy.config.route.v3.RetryPolicy.RetryHostPredicate":              {use: "typed_config", ignore: nameOnly},
+		"envoy.config.route.v3.RetryPolicy.RetryPriority":                   {use: "typed_config", ignore: nameOnly},
 		"envoy.config.route.v3.RetryPolicy.RetryBackOff":                    {use: "base_interval max_interval"},
 		"envoy.config.route.v3.RetryPolicy.RateLimitedRetryBackOff":         {use: "reset_headers max_interval"},
 		"envoy.config.route.v3.RetryPolicy.ResetHeader":                     {use: "name format"},
@@ -195,4 +197,5 @@ func init() {
 		&previousroutesv3.PreviousRoutesConfig{}, &allowlistedv3.AllowListedRoutesConfig{}, &safeschemev3.SafeCrossSchemeConfig{})
 	extend("envoy.config.route.v3.RetryPolicy.RetryHostPredicate.typed_config", "retry host predicate",
 		&previoushostsv3.PreviousHostsPredicate{}, &omitcanaryv3.OmitCanaryHostsPredicate{}, &omitmetadatav3.OmitHostMetadataConfig{})
+	extend("envoy.config.route.v3.RetryPolicy.RetryPriority.typed_config", "retry priority", &previousprioritiesv3.PreviousPrioritiesConfig{})
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"math"
+	"net/netip"
 	"os"
 	"reflect"
 	"slices"
@@ -184,16 +185,42 @@ func TestBootstrapsOfControlPlanesAreTaken(t *testing.T) {
 		}
 	}
 	for fields, want := range map[string]string{
-		"cluster_manager: {local_cluster_name: c}":                            `cluster_manager.local_cluster_name: "c" is no cluster of static_resources, or one that only leads to a control plane or to the agent`,
-		"cluster_manager: {outlier_detection: {event_log_path: /dev/stdout}}": "cluster_manager.outlier_detection: unsupported; remove the field: ejections are in the log",
-		"cluster_manager: {upstream_bind_config: {}}":                         "cluster_manager.upstream_bind_config: unsupported; remove the field: use each cluster's upstream_bind_config",
-		"cluster_manager: {load_stats_config: {}}":                            "cluster_manager.load_stats_config: unsupported; remove the field: statistics are read from /stats/prometheus",
-		"default_regex_engine: {name: x}":                                     "default_regex_engine.typed_config: value is required",
-		"default_regex_engine: {name: x, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.load_balancing_policies.random.v3.Random}}": "default_regex_engine: is no GoogleRE2; expressions have RE2's syntax only",
-		"static_resources: {clusters: [{name: c, type: LOGICAL_DNS}]}":                                                                              "load_assignment: a logical DNS cluster has exactly one locality with one endpoint",
+		"cluster_manager: {local_cluster_name: c}":                                                                                                       `cluster_manager.local_cluster_name: "c" is no cluster of static_resources, or one that only leads to a control plane or to the agent`,
+		"cluster_manager: {outlier_detection: {event_service: {}}}":                                                                                      "cluster_manager.outlier_detection.event_service: unsupported; remove the field: use event_log_path",
+		"cluster_manager: {upstream_bind_config: {source_address: {address: 127.0.0.1, port_value: 5}}}":                                                 "cluster_manager.upstream_bind_config.source_address.port_value: one port",
+		"cluster_manager: {upstream_bind_config: {source_address: {address: here, port_value: 0}}}":                                                      "cluster_manager.upstream_bind_config.source_address.address: \"here\" is not an IP address",
+		"dns_resolution_config: {resolvers: [{socket_address: {address: 127.0.0.1, port_value: 0}}]}":                                                    "dns_resolution_config.resolvers[0]: a nameserver is an IP address with a port",
+		"typed_dns_resolver_config: {name: x, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.load_balancing_policies.random.v3.Random}}": "typed_dns_resolver_config: has no resolver of type CaresDnsResolverConfig",
+		"cluster_manager: {load_stats_config: {}}":                                                                                                       "cluster_manager.load_stats_config: unsupported; remove the field: statistics are read from /stats/prometheus",
+		"default_regex_engine: {name: x}":                                                                                                                "default_regex_engine.typed_config: value is required",
+		"default_regex_engine: {name: x, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.load_balancing_policies.random.v3.Random}}":      "default_regex_engine: is no GoogleRE2; expressions have RE2's syntax only",
+		"static_resources: {clusters: [{name: c, type: LOGICAL_DNS}]}":                                                                                   "load_assignment: a logical DNS cluster has exactly one locality with one endpoint",
 	} {
 		if _, err := ParseBootstrap([]byte(fields)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %s", fields, err, want)
+		}
+	}
+}
+
+// What clusters have that do not say it themselves is said once, the newest way first.
+func TestClusterDefaults(t *testing.T) {
+	const old = "dns_resolution_config: {resolvers: [{socket_address: {address: 10.0.0.53, port_value: 53}}], dns_resolver_options: {no_default_search_domain: true}}\n"
+	newest := cares("resolvers: [{socket_address: {address: 10.0.0.54, port_value: 53}}]")
+	for fields, want := range map[string]*Bootstrap{
+		"node: {}":                                       {},
+		"use_tcp_for_dns_lookups: true":                  {Nameservers: &cluster.DNS{OverTCP: true}},
+		"use_tcp_for_dns_lookups: true\n" + old:          {Nameservers: &cluster.DNS{Servers: []string{"10.0.0.53:53"}, WholeNames: true}},
+		"use_tcp_for_dns_lookups: true\n" + old + newest: {Nameservers: &cluster.DNS{Servers: []string{"10.0.0.54:53"}, OwnResolver: true}},
+		"cluster_manager: {upstream_bind_config: {source_address: {address: 127.0.0.9, port_value: 0}}}": {Bind: &cluster.Bind{From: []cluster.BindAddress{{Addr: netip.MustParseAddr("127.0.0.9")}}}},
+		"cluster_manager: {upstream_bind_config: {}, outlier_detection: {event_log_path: /x}}":           {Bind: &cluster.Bind{}, OutlierEvents: "/x"},
+	} {
+		b, err := ParseBootstrap([]byte(fields))
+		if err != nil {
+			t.Errorf("%s: %v", fields, err)
+			continue
+		}
+		if got := (&Bootstrap{Nameservers: b.Nameservers, Bind: b.Bind, OutlierEvents: b.OutlierEvents}); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v", fields, got)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package config
 //lint:file-ignore SA1019 deprecated fields are in many configurations, and mean what they meant
 
 import (
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	caresv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/cares/v3"
@@ -14,6 +15,8 @@ import (
 // clusterResolver reads whom a cluster asks for names. Of the three ways to say it the
 // newer one stands, as in Envoy.
 func (d *decoder) clusterResolver(m *clusterv3.Cluster, out *cluster.DNS) error {
+	out.OwnResolver = m.GetTypedDnsResolverConfig() != nil || m.GetDnsResolutionConfig() != nil ||
+		m.GetUseTcpForDnsLookups() || len(m.GetDnsResolvers()) > 0
 	switch {
 	case m.GetTypedDnsResolverConfig() != nil:
 		return d.typedResolver(m.GetTypedDnsResolverConfig(), out, "typed_dns_resolver_config")
@@ -25,13 +28,31 @@ func (d *decoder) clusterResolver(m *clusterv3.Cluster, out *cluster.DNS) error 
 	return d.nameservers(m.GetDnsResolvers(), nil, out, "dns_resolvers")
 }
 
+// bootstrapResolver reads whom the clusters ask that do not say it themselves; nil for the host's.
+func (d *decoder) bootstrapResolver(m *bootstrapv3.Bootstrap) (*cluster.DNS, error) {
+	out := &cluster.DNS{OverTCP: m.GetUseTcpForDnsLookups()}
+	var err error
+	switch c := m.GetDnsResolutionConfig(); {
+	case m.GetTypedDnsResolverConfig() != nil:
+		out.OverTCP = false
+		err = d.typedResolver(m.GetTypedDnsResolverConfig(), out, "typed_dns_resolver_config")
+	case c != nil:
+		err = d.nameservers(c.GetResolvers(), c.GetDnsResolverOptions(), out, "dns_resolution_config.resolvers")
+	case !out.OverTCP:
+		return nil, nil
+	}
+	return out, err
+}
+
 // typedResolver reads an extension that resolves names: c-ares as it is configured, and
 // getaddrinfo, which is the host's own way.
 func (d *decoder) typedResolver(m *corev3.TypedExtensionConfig, out *cluster.DNS, path string) error {
 	if m == nil {
 		return nil
 	}
+	out.OwnResolver = true
 	if c, ok := extension[*caresv3.CaresDnsResolverConfig](d, m.GetTypedConfig()); ok {
+		out.Rotate = c.GetRotateNameservers()
 		return d.nameservers(c.GetResolvers(), c.GetDnsResolverOptions(), out, path+".typed_config.resolvers")
 	}
 	if _, ok := extension[*getaddrinfov3.GetAddrInfoDnsResolverConfig](d, m.GetTypedConfig()); ok {

@@ -12,6 +12,7 @@ import (
 	omitcanaryv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/omit_canary_hosts/v3"
 	omitmetadatav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/omit_host_metadata/v3"
 	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
+	previousprioritiesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/priority/previous_priorities/v3"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/xds/names"
@@ -89,6 +90,9 @@ func retryPolicy(m *routev3.RetryPolicy, path string) (*route.RetryPolicy, error
 			return nil, err
 		}
 	}
+	if out.OtherPriorities, err = otherPriorities(m.GetRetryPriority(), path+".retry_priority"); err != nil {
+		return nil, err
+	}
 	switch n := m.GetHostSelectionRetryMaxAttempts(); {
 	case n < 0:
 		return nil, fail(path+".host_selection_retry_max_attempts", "is %d", n)
@@ -131,6 +135,28 @@ func hostPredicate(p *routev3.RetryPolicy_RetryHostPredicate, out *route.RetryPo
 		return fail(path+".typed_config", "unsupported predicate %T", m)
 	}
 	return nil
+}
+
+// otherPriorities reads after how many attempts each a retry is to go to another priority.
+func otherPriorities(p *routev3.RetryPolicy_RetryPriority, path string) (int, error) {
+	if p == nil {
+		return 0, nil
+	}
+	if p.GetTypedConfig() == nil {
+		return 0, fail(path+".typed_config", "is missing")
+	}
+	m, err := p.GetTypedConfig().UnmarshalNew()
+	if err != nil {
+		return 0, fail(path+".typed_config", "%v", err)
+	}
+	c, ok := m.(*previousprioritiesv3.PreviousPrioritiesConfig)
+	if !ok {
+		return 0, fail(path+".typed_config", "unsupported retry priority %T", m)
+	}
+	if c.GetUpdateFrequency() <= 0 {
+		return 0, fail(path+".typed_config.update_frequency", "must be at least 1")
+	}
+	return int(c.GetUpdateFrequency()), nil
 }
 
 func hedgePolicy(m *routev3.HedgePolicy) *route.HedgePolicy {

@@ -125,6 +125,7 @@ func (a *attempt) run() outcome {
 // avoid has a retry choose another host than its policy says.
 func (x *exchange) avoid(p *route.RetryPolicy) {
 	x.pick.Reselections, x.pick.OmitCanary, x.pick.OmitMetadata = p.Reselections, p.OmitCanary, p.OmitMetadata
+	x.pick.OtherPriorities = p.OtherPriorities
 	if p.AvoidTried {
 		x.pick.Avoid = x.tried[:x.ntried]
 	}
@@ -524,10 +525,14 @@ func (a *attempt) report(o outcome) {
 			c.OverflowPending.Inc(a.x.d.Shard)
 		}
 	case responded:
-		a.host.Report(cluster.Outcome(a.judgedBy()))
+		status := a.judgedBy()
+		a.host.Report(cluster.Outcome(status))
 		if f := &a.resp.Fields; f.Has(message.XEnvoyOther) {
 			if _, asks := f.Get("x-envoy-immediate-health-check-fail"); asks {
 				a.host.FailCheck()
+			}
+			if _, says := f.Get("x-envoy-degraded"); says && status < 500 {
+				a.host.ReportDegraded()
 			}
 		}
 		if !a.x.checksHealth() {

@@ -183,6 +183,9 @@ func (x *exchange) noteTried(h *cluster.Host) {
 	}
 	x.tried[x.ntried] = h
 	x.ntried++
+	if p := x.sel.Retry; p != nil && p.OtherPriorities > 0 {
+		x.pick.Tried = x.pick.Tried.And(h)
+	}
 }
 
 // fail answers for an upstream that did not.

@@ -76,3 +76,30 @@ func TestHostAsksForNoMore(t *testing.T) {
 		t.Error(resp.StatusCode, resp.Header, check())
 	}
 }
+
+// TestHostSaysItIsDegraded: a good answer that calls its host degraded is looked at where outlier
+// detection is to.
+func TestHostSaysItIsDegraded(t *testing.T) {
+	for name, c := range map[string]struct {
+		status   int
+		detect   bool
+		degraded bool
+	}{
+		"good": {204, true, true}, "not found": {404, true, true}, "a failure": {500, true, false}, "not looked for": {200, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			origin := httpOrigin(t, func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("X-Envoy-Degraded", "")
+				w.WriteHeader(c.status)
+			})
+			b := newBed(t, origin)
+			if err := b.clusters.Update(&cluster.Config{Name: "origin", Endpoints: endpoints("origin", origin), Outlier: &cluster.Outlier{DetectDegraded: c.detect}}); err != nil {
+				t.Fatal(err)
+			}
+			b.start().dial().do("GET /x HTTP/1.1\r\nHost: h\r\n\r\n")
+			if got := b.clusters.Get("origin").Stats()[0].Degraded; got != c.degraded {
+				t.Errorf("degraded: %v", got)
+			}
+		})
+	}
+}

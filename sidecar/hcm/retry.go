@@ -57,6 +57,7 @@ func (x *exchange) retryFailure(o outcome) (_ outcome, again bool) {
 		x.staleRetried, x.resent = true, x.attempt.wrote
 		x.attempts--
 		x.ntried-- // the host is not at fault
+		x.pick.Tried = x.pick.Tried.Before()
 		return o, true
 	}
 	if p == nil || !replayable || !x.wantsRetry(p, o) {

@@ -164,6 +164,9 @@ type RetryPolicy struct {
 	OmitCanary   bool
 	OmitMetadata []map[string]any
 	Reselections int
+	// OtherPriorities has a retry go to a priority that was not tried, of which those that were
+	// are looked at anew after so many attempts each; 0 has load decide alone.
+	OtherPriorities int `json:",omitempty"`
 }
 
 // RateLimitedBackOff is Envoy's rate_limited_retry_back_off.

@@ -1,0 +1,109 @@
+package cluster
+
+// Tried is a list of the hosts that a request was sent to, the last one first. Immutable; nil is
+// the empty one.
+type Tried struct {
+	host   *Host
+	before *Tried
+	n      int
+}
+
+// And is the list with another host.
+func (t *Tried) And(h *Host) *Tried {
+	n := 1
+	if t != nil {
+		n = t.n + 1
+	}
+	return &Tried{h, t, n}
+}
+
+// Before is the list without the last one.
+func (t *Tried) Before() *Tried {
+	if t == nil {
+		return nil
+	}
+	return t.before
+}
+
+// inOrder are the hosts, the first one first.
+func (t *Tried) inOrder() []*Host {
+	if t == nil {
+		return nil
+	}
+	out := make([]*Host, t.n)
+	for ; t != nil; t = t.before {
+		out[t.n-1] = t.host
+	}
+	return out
+}
+
+// levelsOf are levels that a retry chooses from.
+type levelsOf interface {
+	count() int
+	availability(level int) (healthy, degraded int)
+	// level is where a host is, below 0 for none of them.
+	level(h *Host) int
+}
+
+func (b *balancer) count() int { return len(b.levels) }
+
+func (b *balancer) availability(level int) (int, int) { return b.levels[level].available() }
+
+func (b *balancer) level(h *Host) int { return h.Priority() }
+
+// untried are the shares of the levels for another attempt, as Envoy's previous_priorities has
+// them: each time that so many more hosts were tried as every says, the levels of all of them have none.
+// Where no other can bear anything, all begin anew. Without ok the levels have their own shares.
+func untried(levels levelsOf, tried *Tried, every int) (l loads, ok bool) {
+	excluded := make([]bool, levels.count())
+	n := 0
+	for _, h := range tried.inOrder() {
+		if at := levels.level(h); at >= 0 && at < len(excluded) {
+			excluded[at] = true
+		}
+		if n++; n%every != 0 {
+			ok = ok && n > every
+			continue
+		}
+		if l, ok = without(levels, excluded); !ok {
+			clear(excluded)
+			n = 0
+			l, ok = without(levels, excluded)
+		}
+	}
+	return l, ok
+}
+
+// without are the shares where the excluded levels have none; false where no other one is available.
+func without(levels levelsOf, excluded []bool) (loads, bool) {
+	healthy, degraded := make([]int, len(excluded)), make([]int, len(excluded))
+	sum := 0
+	for i := range excluded {
+		if !excluded[i] {
+			healthy[i], degraded[i] = levels.availability(i)
+			sum += healthy[i] + degraded[i]
+		}
+	}
+	if sum == 0 {
+		return loads{}, false
+	}
+	deal(healthy, degraded, min(sum, 100))
+	return reaching(healthy, degraded), true
+}
+
+// retries has a choice avoid levels as pc says, which may be nil.
+func (p *pick) retries(pc *PickContext) {
+	if pc != nil {
+		p.every, p.tried = pc.OtherPriorities, pc.Tried
+	}
+}
+
+// shares are those of a choice: its own where it is a retry that is to avoid levels.
+func (p *pick) shares(levels levelsOf, own *loads) *loads {
+	if p.every > 0 {
+		if l, ok := untried(levels, p.tried, p.every); ok {
+			return &l
+		}
+	}
+	return own
+}

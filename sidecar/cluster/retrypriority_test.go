@@ -1,0 +1,54 @@
+package cluster
+
+import "testing"
+
+// TestOtherPriorities: a retry goes to a priority that was not tried, and where there is no
+// other one, as requests do.
+func TestOtherPriorities(t *testing.T) {
+	m := newManager(t, Options{})
+	three := mustUpdate(t, m, &Config{Name: "three", Endpoints: hosts("three", "10.0.0.1", "10.0.1.1 priority=1", "10.0.2.1 priority=2")})
+	gap := mustUpdate(t, m, &Config{Name: "gap", Endpoints: hosts("gap", "10.0.0.1", "10.0.1.1 priority=1 unhealthy", "10.0.2.1 priority=2 degraded")})
+	down := mustUpdate(t, m, &Config{Name: "down", Endpoints: hosts("down", "10.0.0.1 unhealthy")})
+	mustUpdate(t, m, &Config{Name: "first", Endpoints: hosts("first", "10.1.0.1")})
+	agg := mustUpdate(t, m, &Config{Name: "agg", Type: Aggregate, Aggregate: []string{"first", "three"}})
+	some := hosts("subsets", "10.0.0.1", "10.0.1.1 priority=1", "10.0.2.1 priority=2")
+	for i := range 2 {
+		some.Localities[i].Endpoints[0].Metadata = map[string]map[string]any{lbNamespace: {"v": "1"}}
+	}
+	subsets := mustUpdate(t, m, &Config{
+		Name: "subsets", Endpoints: some,
+		Subsets: &Subsets{Selectors: []Selector{{Keys: []string{"v"}}}},
+	})
+	for name, tc := range map[string]struct {
+		c     *Cluster
+		every int
+		want  []string
+	}{
+		"each":                {three, 1, []string{"10.0.0.1", "10.0.1.1", "10.0.2.1", "10.0.0.1", "10.0.1.1"}},
+		"every second":        {three, 2, []string{"10.0.0.1", "10.0.0.1", "10.0.1.1", "10.0.1.1", "10.0.2.1", "10.0.2.1", "10.0.0.1", "10.0.0.1", "10.0.1.1"}},
+		"what is available":   {gap, 1, []string{"10.0.0.1", "10.0.2.1", "10.0.0.1"}},
+		"none available":      {down, 1, []string{"10.0.0.1", "10.0.0.1"}},
+		"of an aggregate":     {agg, 1, []string{"10.1.0.1", "10.0.0.1", "10.0.1.1", "10.0.2.1", "10.1.0.1"}},
+		"within a subset":     {subsets, 1, []string{"10.0.0.1", "10.0.1.1", "10.0.0.1"}},
+		"as load has it":      {three, 0, []string{"10.0.0.1", "10.0.0.1"}},
+		"more often than all": {three, 100, []string{"10.0.0.1", "10.0.0.1", "10.0.0.1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pc := &PickContext{OtherPriorities: tc.every}
+			if tc.c == subsets {
+				pc.Metadata = NewMetadataMatch(map[string]any{"v": "1"})
+			}
+			for i, want := range tc.want {
+				h, err := tc.c.PickFor(pc)
+				if err != nil || h.Address() != want+":80" {
+					t.Fatalf("attempt %d goes to %v, %v, not to %s", i+1, h, err, want)
+				}
+				pc.Tried = pc.Tried.And(h)
+			}
+		})
+	}
+	var none *Tried
+	if none.Before() != nil || none.And(nil).Before() != nil {
+		t.Error("nothing is before the first")
+	}
+}
