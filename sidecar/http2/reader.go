@@ -15,7 +15,6 @@ import (
 func (c *conn) read() (cerr *ConnError) {
 	defer panics.Contain(panics.HTTP2Reader, c, func() { cerr = errPanicked })
 	c.enlist()
-	defer c.delist()
 	c.guard()
 	for {
 		var err error

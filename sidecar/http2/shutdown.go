@@ -54,6 +54,8 @@ func (c *conn) finish(err *ConnError) error {
 	}
 	c.toWake = nil
 	c.block = nil
+	c.readAll = true
+	c.delistRead()
 	c.mu.Unlock()
 	c.in.r = c.in.w
 	c.in.release()
