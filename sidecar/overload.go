@@ -20,6 +20,11 @@ func (s *Sidecar) buildOverload() {
 	default:
 		return
 	}
+	if limit := s.cfg.MemoryLimit; limit > 0 {
+		// A bootstrap with a manager of its own for memory is kept to instead.
+		kept := cfg.MaxHeap == overload.Within(limit).MaxHeap
+		s.cfg.Log.Info("memory limit", "component", "overload", "bytes", limit, "of", s.cfg.MemoryLimitOf, "kept", kept, "heap", cfg.MaxHeap)
+	}
 	m := overload.New(cfg, overload.Options{Accept: func(yes bool) { s.listeners.Accept(yes) }, Hoards: hoards, Log: s.cfg.Log})
 	s.overload = m
 	s.metrics.OverloadPressure.Collect(m.Pressures)

@@ -1,7 +1,10 @@
 package sidecar
 
 import (
+	"bytes"
+	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
@@ -19,8 +22,12 @@ func TestMemoryLimitWithoutAManager(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &Sidecar{cfg: Config{Bootstrap: b, MemoryLimit: 1000, Log: slog.New(slog.DiscardHandler)}, metrics: telemetry.NewMetrics()}
+		log := &bytes.Buffer{}
+		s := &Sidecar{cfg: Config{Bootstrap: b, MemoryLimit: 1000, MemoryLimitOf: "control group", Log: slog.New(slog.NewTextHandler(log, nil))}, metrics: telemetry.NewMetrics()}
 		s.buildOverload()
+		if line := fmt.Sprintf(`bytes=1000 of="control group" kept=%v heap=%d`, want == 800, want); !strings.Contains(log.String(), line) {
+			t.Errorf("logged %q, want %q", log, line)
+		}
 		if got := s.overload.Config().MaxHeap; got != want {
 			t.Errorf("%s: the heap is to have %d, want %d", text, got, want)
 		}

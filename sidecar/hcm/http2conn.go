@@ -27,7 +27,8 @@ type http2Conn struct {
 	timer     timer
 	active    atomic.Int64
 	requests  atomic.Int64
-	expires   int64 // when the connection is to take no more requests, 0 for never
+	leaving   atomic.Bool // it drains
+	expires   int64       // when the connection is to take no more requests, 0 for never
 	idleSince atomic.Int64
 	refused   fair.Common // the share of its streams that no host was asked for
 }
@@ -114,7 +115,7 @@ func (c *http2Conn) ServeStream(s *http2.Stream) {
 	}()
 	c.refused.Turn()
 	if most := int64(c.m.cfg.MaxRequests); most > 0 && c.requests.Add(1) == most {
-		c.sc.Drain()
+		c.leave()
 	}
 	x := newExchange(c.m, c.d, c.ctx)
 	defer panics.Contain(panics.Exchange, c.d, func() {
@@ -130,15 +131,21 @@ func (c *http2Conn) ServeStream(s *http2.Stream) {
 	if x.attempt.firstAt == 0 {
 		c.refused.Spend(fair.Request)
 	}
-	if x.lastHere || c.d.Overload.DisableKeepAlive() {
-		c.sc.Drain()
+	if x.lastHere || c.d.Overload != nil && !c.leaving.Load() && c.d.Overload.DisableKeepAlive() {
+		c.leave()
 	}
 	x.h2.close()
 	x.release()
 }
 
 // Drain implements downstream.Drainer.
-func (c *http2Conn) Drain() { c.sc.Drain() }
+func (c *http2Conn) Drain() { c.leave() }
+
+// leave has the connection end with the streams that it has.
+func (c *http2Conn) leave() {
+	c.leaving.Store(true)
+	c.sc.Drain()
+}
 
 // due implements timed: the connection is idle when it has had no stream for long.
 func (c *http2Conn) due(now int64) (bool, int64) {
@@ -154,4 +161,4 @@ func (c *http2Conn) due(now int64) (bool, int64) {
 }
 
 // wake implements timed.
-func (c *http2Conn) wake() { c.sc.Drain() }
+func (c *http2Conn) wake() { c.leave() }
