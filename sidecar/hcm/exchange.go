@@ -244,7 +244,14 @@ func (x *exchange) admit() bool {
 	if x.wantsTunnel() && !x.allowTunnel() && x.refuseTunnel() {
 		return false
 	}
-	if !x.runFilters() || !x.act() {
+	if !x.runFilters() {
+		return false
+	}
+	if x.d.Overload.RefuseUpstream() {
+		x.shed()
+		return false
+	}
+	if !x.act() {
 		return false
 	}
 	return !x.req.Fields.Has(message.MaxForwards) || x.countForward()
@@ -287,7 +294,9 @@ func (x *exchange) refuseMessage(err error) {
 		x.clientFailed(err)
 		return
 	}
-	x.countRefusal(&r)
+	if !errors.Is(err, errShed) { // the client did nothing wrong
+		x.countRefusal(&r)
+	}
 	x.answerRefusal(err, &r)
 }
 

@@ -28,15 +28,21 @@ type http2Conn struct {
 	active    atomic.Int64
 	requests  atomic.Int64
 	leaving   atomic.Bool // it drains
+	judged    bool        // something has arrived; the reader's
 	expires   int64       // when the connection is to take no more requests, 0 for never
 	idleSince atomic.Int64
 	refused   fair.Common // the share of its streams that no host was asked for
 }
 
-// serveHTTP2 serves a connection on s until it is over.
-func (m *Manager) serveHTTP2(ctx context.Context, d *downstream.Conn, s stream.Stream) {
+// serveHTTP2 serves a connection on s until it is over. judged tells that it was let in with the
+// first that arrived.
+func (m *Manager) serveHTTP2(ctx context.Context, d *downstream.Conn, s stream.Stream, judged bool) {
 	c := &http2Conn{m: m, d: d, ctx: ctx, xfcc: clientCertElement(m.cfg, d.Info)}
 	c.sc = http2.NewServer(s, m.http2, c)
+	if d.Overload != nil {
+		c.judged = judged
+		c.sc.Judge(c)
+	}
 	c.idleSince.Store(monotonic())
 	c.expires = m.expiry(d)
 	c.timer.owner = c
@@ -145,6 +151,26 @@ func (c *http2Conn) Drain() { c.leave() }
 func (c *http2Conn) leave() {
 	c.leaving.Store(true)
 	c.sc.Drain()
+}
+
+// Arrived implements http2.Judge.
+func (c *http2Conn) Arrived() http2.Verdict {
+	o := c.d.Overload
+	if !c.judged {
+		if c.judged = true; o.RefuseCodec() {
+			return http2.Cut
+		}
+	}
+	if !o.WatchesHTTP2() {
+		return http2.GoOn
+	}
+	if o.AbortHTTP2() {
+		return http2.End
+	}
+	if !c.leaving.Load() && o.GoAway() {
+		c.leave()
+	}
+	return http2.GoOn
 }
 
 // due implements timed: the connection is idle when it has had no stream for long.
