@@ -24,7 +24,9 @@ func TestMemoryLimitWithoutAManager(t *testing.T) {
 		}
 		log := &bytes.Buffer{}
 		s := &Sidecar{cfg: Config{Bootstrap: b, MemoryLimit: 1000, MemoryLimitOf: "control group", Log: slog.New(slog.NewTextHandler(log, nil))}, metrics: telemetry.NewMetrics()}
-		s.buildOverload()
+		if err := s.buildOverload(); err != nil {
+			t.Fatal(err)
+		}
 		if line := fmt.Sprintf(`bytes=1000 of="control group" kept=%v heap=%d`, want == 800, want); !strings.Contains(log.String(), line) {
 			t.Errorf("logged %q, want %q", log, line)
 		}
@@ -32,7 +34,7 @@ func TestMemoryLimitWithoutAManager(t *testing.T) {
 			t.Errorf("%s: the heap is to have %d, want %d", text, got, want)
 		}
 		s = &Sidecar{cfg: Config{Log: slog.New(slog.DiscardHandler)}, metrics: telemetry.NewMetrics()}
-		if s.buildOverload(); s.overload != nil {
+		if err := s.buildOverload(); err != nil || s.overload != nil {
 			t.Error("without a limit there is an overload manager")
 		}
 	}

@@ -244,14 +244,7 @@ func (x *exchange) admit() bool {
 	if x.wantsTunnel() && !x.allowTunnel() && x.refuseTunnel() {
 		return false
 	}
-	if !x.runFilters() {
-		return false
-	}
-	if x.d.Overload.RefuseUpstream() {
-		x.shed()
-		return false
-	}
-	if !x.act() {
+	if !x.runFilters() || !x.act() {
 		return false
 	}
 	return !x.req.Fields.Has(message.MaxForwards) || x.countForward()
