@@ -58,8 +58,9 @@ func init() {
 		"envoy.config.overload.v3.Trigger":                  {use: "name threshold scaled"},
 		"envoy.config.overload.v3.ThresholdTrigger":         {use: "value"},
 		"envoy.config.overload.v3.ScaledTrigger":            {use: "scaling_threshold saturation_threshold"},
+		"envoy.config.core.v3.RuntimeUInt64":                {use: "default_value runtime_key"},
 		"envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig": {
-			use: "max_heap_size_bytes",
+			use: "max_heap_size_bytes max_heap_size_bytes_runtime",
 		},
 		"envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig": {
 			use: "max_active_downstream_connections",

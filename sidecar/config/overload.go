@@ -100,10 +100,7 @@ func (d *decoder) resourceMonitors(list []*overloadv3.ResourceMonitor, out *over
 func (d *decoder) resourceMonitor(path string, r *overloadv3.ResourceMonitor, out *overload.Config) (overload.Resource, error) {
 	switch c := d.unpacked[r.GetTypedConfig()].(type) {
 	case *fixedheapv3.FixedHeapConfig:
-		if out.MaxHeap = c.GetMaxHeapSizeBytes(); out.MaxHeap == 0 {
-			return 0, fail(path+".typed_config.max_heap_size_bytes", "must be greater than 0")
-		}
-		return overload.Heap, nil
+		return overload.Heap, d.maxHeap(path+".typed_config", c, out)
 	case *downstreamv3.DownstreamConnectionsConfig:
 		if _, both := d.runtime.values[globalLimitKey]; both {
 			return 0, fail(path, "limits connections beside the runtime key %s; use one of them", globalLimitKey)
@@ -120,6 +117,26 @@ func (d *decoder) resourceMonitor(path string, r *overloadv3.ResourceMonitor, ou
 		return overload.CPU, nil
 	}
 	return 0, fail(path, "resource monitor %q has no typed_config", r.GetName())
+}
+
+// maxHeap reads a heap that counts as full, which a key of the runtime may say: layers do not change.
+func (d *decoder) maxHeap(path string, c *fixedheapv3.FixedHeapConfig, out *overload.Config) error {
+	path += ".max_heap_size_bytes"
+	out.MaxHeap = c.GetMaxHeapSizeBytes()
+	if r := c.GetMaxHeapSizeBytesRuntime(); r != nil {
+		if out.MaxHeap > 0 {
+			return fail(path, "is set beside max_heap_size_bytes_runtime; use one of them")
+		}
+		path += "_runtime"
+		out.MaxHeap = r.GetDefaultValue()
+		if n, ok := d.runtime.integer(r.GetRuntimeKey()); ok {
+			out.MaxHeap = n
+		}
+	}
+	if out.MaxHeap == 0 {
+		return fail(path, "must be greater than 0")
+	}
+	return nil
 }
 
 // triggered is an action or a load shed point.
