@@ -39,7 +39,7 @@ type http2Conn struct {
 func (m *Manager) serveHTTP2(ctx context.Context, d *downstream.Conn, s stream.Stream, judged bool) {
 	c := &http2Conn{m: m, d: d, ctx: ctx, xfcc: clientCertElement(m.cfg, d.Info)}
 	c.sc = http2.NewServer(s, m.http2, c)
-	if d.Overload != nil {
+	if d.Overload.JudgesHTTP2() {
 		c.judged = judged
 		c.sc.Judge(c)
 	}
@@ -168,7 +168,8 @@ func (c *http2Conn) Arrived() http2.Verdict {
 		return http2.End
 	}
 	if !c.leaving.Load() && o.GoAway() {
-		c.leave()
+		c.leaving.Store(true)
+		return http2.Leave
 	}
 	return http2.GoOn
 }

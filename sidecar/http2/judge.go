@@ -13,6 +13,8 @@ type Verdict uint8
 // What is to become of a connection.
 const (
 	GoOn Verdict = iota
+	// Leave drains it, and it goes on.
+	Leave
 	// End ends it at once, with GOAWAY.
 	End
 	// Cut ends it without a word.
@@ -31,6 +33,9 @@ func (sc *ServerConn) Judge(j Judge) { sc.judge = j }
 // judged is why the connection ends, nil where it goes on.
 func (sc *ServerConn) judged() *ConnError {
 	switch sc.judge.Arrived() {
+	case Leave:
+		sc.Drain()
+		sc.stirs = true // a goroutine may be writing it
 	case End:
 		return errShed
 	case Cut:

@@ -206,7 +206,11 @@ func New(cfg *Config, o Options) *Manager {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Manager{cfg: cfg, opts: o}
+	m := &Manager{cfg: cfg, opts: o}
+	for _, a := range cfg.Actions {
+		m.signals.known |= 1 << a.Kind
+	}
+	return m
 }
 
 // live is what was in use at the last collection, and how many there were.

@@ -11,6 +11,7 @@ import (
 type Signals struct {
 	// active has a bit for each kind of which any share is done.
 	active atomic.Uint32
+	known  uint32               // those that are configured; it does not change
 	shares [kinds]atomic.Uint32 // of saturated
 	counts [kinds]atomic.Uint64 // what was done
 	// pressure is that of each resource, as bits of a float64.
@@ -71,6 +72,12 @@ func (s *Signals) RefuseCodec() bool { return s.draw(ShedCodec) }
 // AbortHTTP1 tells whether what a client of HTTP/1 has sent is to be refused unread, and its
 // connection to end. It is asked for each piece.
 func (s *Signals) AbortHTTP1() bool { return s.draw(ShedHTTP1) }
+
+// JudgesHTTP2 tells whether the configuration has anything that connections of HTTP/2 ask for with what
+// arrives.
+func (s *Signals) JudgesHTTP2() bool {
+	return s != nil && s.known&(1<<ShedCodec|1<<ShedGoAway|1<<ShedGoAwayAndClose) > 0
+}
 
 // WatchesHTTP2 tells whether a connection of HTTP/2 has to ask anything of what follows.
 func (s *Signals) WatchesHTTP2() bool { return s.any(1<<ShedGoAway | 1<<ShedGoAwayAndClose) }
