@@ -39,10 +39,12 @@ func (s *Sidecar) buildOverload() error {
 	return nil
 }
 
-// limited is a configuration that limits connections alone, which keeps to a limit of memory too.
-func limited(connections *overload.Config, limit uint64) *overload.Config {
+// limited is a configuration that limits connections alone, and has nothing done because of what it
+// looks at, which keeps to a limit of memory too.
+func limited(own *overload.Config, limit uint64) *overload.Config {
 	cfg := overload.Within(limit)
-	cfg.MaxConnections, cfg.ListenerConnections = connections.MaxConnections, connections.ListenerConnections
+	cfg.MaxConnections, cfg.ListenerConnections = own.MaxConnections, own.ListenerConnections
+	cfg.GroupMemory, cfg.MaxGroupMemory, cfg.CPU = own.GroupMemory, own.MaxGroupMemory, own.CPU
 	return cfg
 }
 
