@@ -128,7 +128,9 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 	routes := newRoutes()
 	h := &handlers{clusters: s.clusters, routes: routes, logs: s.logs, tracers: s.tracers, metrics: s.metrics, timers: s.timers, log: cfg.Log,
 		drain: s.watcher, inbound: inbound}
-	s.buildOverload()
+	if err := s.buildOverload(); err != nil {
+		return nil, err
+	}
 	if cfg.Bootstrap != nil {
 		h.cluster, h.node = cfg.Bootstrap.Node.Cluster, cfg.Bootstrap.Node.ID
 	}

@@ -1,7 +1,10 @@
 package sidecar
 
 import (
+	"bytes"
+	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
@@ -12,6 +15,7 @@ import (
 // overload manager of its own.
 func TestMemoryLimitWithoutAManager(t *testing.T) {
 	for text, want := range map[string]uint64{
+		`overload_manager: {resource_monitors: [{name: cpu, typed_config: {"@type": type.googleapis.com/envoy.extensions.resource_monitors.cpu_utilization.v3.CpuUtilizationConfig}}]}` + "\n": 800,
 		"node: {id: node-1}\n": 800,
 		`overload_manager: {resource_monitors: [{name: heap, typed_config: {"@type": type.googleapis.com/envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig, max_heap_size_bytes: 9}}]}` + "\n": 9,
 	} {
@@ -19,13 +23,22 @@ func TestMemoryLimitWithoutAManager(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &Sidecar{cfg: Config{Bootstrap: b, MemoryLimit: 1000, Log: slog.New(slog.DiscardHandler)}, metrics: telemetry.NewMetrics()}
-		s.buildOverload()
+		log := &bytes.Buffer{}
+		s := &Sidecar{cfg: Config{Bootstrap: b, MemoryLimit: 1000, MemoryLimitOf: "control group", Log: slog.New(slog.NewTextHandler(log, nil))}, metrics: telemetry.NewMetrics()}
+		if err := s.buildOverload(); err != nil {
+			t.Fatal(err)
+		}
+		if line := fmt.Sprintf(`bytes=1000 of="control group" kept=%v heap=%d`, want == 800, want); !strings.Contains(log.String(), line) {
+			t.Errorf("logged %q, want %q", log, line)
+		}
 		if got := s.overload.Config().MaxHeap; got != want {
 			t.Errorf("%s: the heap is to have %d, want %d", text, got, want)
 		}
+		if got := s.overload.Config().CPU; b.Overload != nil && got != b.Overload.CPU {
+			t.Errorf("%s: the processors looked at are %d", text, got)
+		}
 		s = &Sidecar{cfg: Config{Log: slog.New(slog.DiscardHandler)}, metrics: telemetry.NewMetrics()}
-		if s.buildOverload(); s.overload != nil {
+		if err := s.buildOverload(); err != nil || s.overload != nil {
 			t.Error("without a limit there is an overload manager")
 		}
 	}

@@ -51,8 +51,9 @@ type Config struct {
 	// WarmUp bounds how long a new listener waits for what it names; 15 s when 0.
 	WarmUp time.Duration
 	// MemoryLimit is what the process may have, where the bootstrap has no overload manager;
-	// 0 for no limit.
-	MemoryLimit uint64
+	// 0 for no limit. MemoryLimitOf says in the log where it is from.
+	MemoryLimit   uint64
+	MemoryLimitOf string
 	// StaleAfter is the age of configuration and trust data from which it is
 	// warned of; stale.After when 0.
 	StaleAfter time.Duration

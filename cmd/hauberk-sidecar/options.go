@@ -127,7 +127,7 @@ func (o *options) sidecar() (*sidecar.Config, error) {
 	if cfg.AccessLog, err = o.accessLogs(); err != nil {
 		return nil, err
 	}
-	if cfg.MemoryLimit, err = o.limit(os.DirFS("/")); err != nil {
+	if cfg.MemoryLimit, cfg.MemoryLimitOf, err = o.limit(os.DirFS("/")); err != nil {
 		return nil, err
 	}
 	if o.stateDir != "" || o.bootstrap == "" {

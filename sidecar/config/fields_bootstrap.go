@@ -4,6 +4,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	regexenginesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/regex_engines/v3"
+	cgroupmemoryv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/cgroup_memory/v3"
+	cpuutilizationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/cpu_utilization/v3"
 	downstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
 	fixedheapv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/fixed_heap/v3"
 )
@@ -49,21 +51,25 @@ func init() {
 			},
 		},
 		"envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer": {},
-		"envoy.config.overload.v3.OverloadManager":          {use: "refresh_interval resource_monitors actions buffer_factory_config"},
+		"envoy.config.overload.v3.OverloadManager":          {use: "refresh_interval resource_monitors actions loadshed_points buffer_factory_config"},
 		"envoy.config.overload.v3.BufferFactoryConfig":      {use: "minimum_account_to_track_power_of_two"},
 		"envoy.config.overload.v3.ResourceMonitor":          {use: "name typed_config"},
 		"envoy.config.overload.v3.OverloadAction":           {use: "name triggers"},
+		"envoy.config.overload.v3.LoadShedPoint":            {use: "name triggers"},
 		"envoy.config.overload.v3.Trigger":                  {use: "name threshold scaled"},
 		"envoy.config.overload.v3.ThresholdTrigger":         {use: "value"},
 		"envoy.config.overload.v3.ScaledTrigger":            {use: "scaling_threshold saturation_threshold"},
+		"envoy.config.core.v3.RuntimeUInt64":                {use: "default_value runtime_key"},
 		"envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig": {
-			use: "max_heap_size_bytes",
+			use: "max_heap_size_bytes max_heap_size_bytes_runtime",
 		},
 		"envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig": {
 			use: "max_active_downstream_connections",
 		},
-		"envoy.config.bootstrap.v3.Bootstrap.StaticResources":  {use: "listeners clusters secrets"},
-		"envoy.config.bootstrap.v3.Bootstrap.DynamicResources": {use: "lds_config cds_config ads_config"},
+		"envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig":     {use: "max_memory_bytes"},
+		"envoy.extensions.resource_monitors.cpu_utilization.v3.CpuUtilizationConfig": {use: "mode"},
+		"envoy.config.bootstrap.v3.Bootstrap.StaticResources":                        {use: "listeners clusters secrets"},
+		"envoy.config.bootstrap.v3.Bootstrap.DynamicResources":                       {use: "lds_config cds_config ads_config"},
 		"envoy.config.bootstrap.v3.Admin": {
 			use: "address access_log access_log_path",
 			ignore: map[string]string{
@@ -75,5 +81,6 @@ func init() {
 	})
 	extend("envoy.config.core.v3.TypedExtensionConfig.typed_config", "extension", &regexenginesv3.GoogleRE2{})
 	extend("envoy.config.overload.v3.ResourceMonitor.typed_config", "resource monitor",
-		&fixedheapv3.FixedHeapConfig{}, &downstreamv3.DownstreamConnectionsConfig{})
+		&fixedheapv3.FixedHeapConfig{}, &downstreamv3.DownstreamConnectionsConfig{}, &cgroupmemoryv3.CgroupMemoryConfig{},
+		&cpuutilizationv3.CpuUtilizationConfig{})
 }

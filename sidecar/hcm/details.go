@@ -36,11 +36,17 @@ var http2Details = map[string]string{
 // streamOverDetails are Envoy's for the end of a cluster's max_stream_duration.
 const streamOverDetails = "upstream_max_stream_duration_reached"
 
+// errShed ends a message of HTTP/1 of which nothing more is read because of an overload. To Envoy
+// it is a fault of the codec.
+var errShed = errors.New("overload")
+
 // refusal tells how a message that its codec refused is answered.
 func refusal(err error) (r reply, ok bool) {
 	var h1 *http1.Error
 	var stream *http2.StreamError
 	switch {
+	case errors.Is(err, errShed):
+		r = reply{status: 500, body: http1.Reason(500), reason: err.Error(), details: err.Error(), close: true}
 	case errors.As(err, &h1):
 		r = reply{status: h1.Status, reason: h1.Reason, details: detailsOf(codecDetails, h1.Reason), close: true}
 		if h1 != http1.ErrHostMissing {

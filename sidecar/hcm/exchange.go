@@ -291,7 +291,9 @@ func (x *exchange) refuseMessage(err error) {
 		x.clientFailed(err)
 		return
 	}
-	x.countRefusal(&r)
+	if !errors.Is(err, errShed) { // the client did nothing wrong
+		x.countRefusal(&r)
+	}
 	x.answerRefusal(err, &r)
 }
 

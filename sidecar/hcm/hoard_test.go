@@ -102,6 +102,32 @@ func TestHoardedAnswer(t *testing.T) {
 	}
 }
 
+// TestHoardedWholeAnswer: so is one that has arrived as a whole, whose stream is over.
+func TestHoardedWholeAnswer(t *testing.T) {
+	for _, down := range []int{1, 2} {
+		sent := make(chan struct{})
+		b := versionedBed(t, down, 2, func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.CopyN(w, endlessBody{}, 12<<20)
+			close(sent)
+		})
+		b.route().Forward.Timeout = 0
+		b.start()
+		resp, err := b.httpClient(down).Get("http://" + b.addr + "/down")
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-sent
+		resetHoards(b)
+		if _, err := io.Copy(io.Discard, resp.Body); err == nil {
+			t.Error("the answer ended as if it were whole")
+		}
+		_ = resp.Body.Close()
+		if lines := b.logged(1); !strings.HasPrefix(lines[0], "GET /down 200 OM overload") {
+			t.Errorf("HTTP/%d: logged %q", down, lines)
+		}
+	}
+}
+
 // TestRefusedUnderLoad: a refusal for want of memory costs no connection, but that of a client
 // of which more may come than requests; the log has no flag, as Envoy's.
 func TestRefusedUnderLoad(t *testing.T) {

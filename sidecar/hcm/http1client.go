@@ -147,6 +147,9 @@ func (h *http1Client) read(p []byte) (int, error) {
 	h.c.share.Turn()
 	n, err := h.c.d.Stream.Read(p)
 	h.c.share.Spend(n)
+	if n > 0 && h.framing != http1.UntilClose && h.c.d.Overload.AbortHTTP1() {
+		return 0, errShed
+	}
 	return n, err
 }
 

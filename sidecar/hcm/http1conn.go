@@ -130,6 +130,11 @@ func (c *http1Conn) readHead() (http1.Framing, bool) {
 	for reads := 0; ; reads++ {
 		if c.x != nil && c.x.h1.in.len() > 0 && !c.undecided() {
 			h := &c.x.h1
+			if c.d.Overload.AbortHTTP1() {
+				c.begin()
+				c.refuse(errShed)
+				return 0, false
+			}
 			n, framing, err := h.parser.Parse(h.in.bytes(), c.x.req)
 			if err != nil {
 				c.begin()
@@ -247,7 +252,7 @@ func (c *http1Conn) read() bool {
 	}
 	if n > 0 {
 		c.x.h1.in.w += n
-		return true
+		return c.requests > 0 || !c.d.Overload.RefuseCodec() || c.turnedAway()
 	}
 	if c.dog.waiting {
 		return false // idle: nothing was asked, nothing is answered
@@ -257,6 +262,15 @@ func (c *http1Conn) read() bool {
 		c.x.localReply(c.headLate())
 		c.x.finish()
 	}
+	return false
+}
+
+// turnedAway ends a connection with the first that its client has sent, of which nothing is
+// looked at: nobody is told. It is false.
+func (c *http1Conn) turnedAway() bool {
+	c.dog.calm()
+	c.dog.waiting = false
+	c.linger()
 	return false
 }
 

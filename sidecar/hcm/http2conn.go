@@ -27,15 +27,22 @@ type http2Conn struct {
 	timer     timer
 	active    atomic.Int64
 	requests  atomic.Int64
-	expires   int64 // when the connection is to take no more requests, 0 for never
+	leaving   atomic.Bool // it drains
+	judged    bool        // something has arrived; the reader's
+	expires   int64       // when the connection is to take no more requests, 0 for never
 	idleSince atomic.Int64
 	refused   fair.Common // the share of its streams that no host was asked for
 }
 
-// serveHTTP2 serves a connection on s until it is over.
-func (m *Manager) serveHTTP2(ctx context.Context, d *downstream.Conn, s stream.Stream) {
+// serveHTTP2 serves a connection on s until it is over. judged tells that it was let in with the
+// first that arrived.
+func (m *Manager) serveHTTP2(ctx context.Context, d *downstream.Conn, s stream.Stream, judged bool) {
 	c := &http2Conn{m: m, d: d, ctx: ctx, xfcc: clientCertElement(m.cfg, d.Info)}
 	c.sc = http2.NewServer(s, m.http2, c)
+	if d.Overload.JudgesHTTP2() {
+		c.judged = judged
+		c.sc.Judge(c)
+	}
 	c.idleSince.Store(monotonic())
 	c.expires = m.expiry(d)
 	c.timer.owner = c
@@ -114,7 +121,7 @@ func (c *http2Conn) ServeStream(s *http2.Stream) {
 	}()
 	c.refused.Turn()
 	if most := int64(c.m.cfg.MaxRequests); most > 0 && c.requests.Add(1) == most {
-		c.sc.Drain()
+		c.leave()
 	}
 	x := newExchange(c.m, c.d, c.ctx)
 	defer panics.Contain(panics.Exchange, c.d, func() {
@@ -130,15 +137,42 @@ func (c *http2Conn) ServeStream(s *http2.Stream) {
 	if x.attempt.firstAt == 0 {
 		c.refused.Spend(fair.Request)
 	}
-	if x.lastHere || c.d.Overload.DisableKeepAlive() {
-		c.sc.Drain()
+	if x.lastHere || c.d.Overload != nil && !c.leaving.Load() && c.d.Overload.DisableKeepAlive() {
+		c.leave()
 	}
 	x.h2.close()
 	x.release()
 }
 
 // Drain implements downstream.Drainer.
-func (c *http2Conn) Drain() { c.sc.Drain() }
+func (c *http2Conn) Drain() { c.leave() }
+
+// leave has the connection end with the streams that it has.
+func (c *http2Conn) leave() {
+	c.leaving.Store(true)
+	c.sc.Drain()
+}
+
+// Arrived implements http2.Judge.
+func (c *http2Conn) Arrived() http2.Verdict {
+	o := c.d.Overload
+	if !c.judged {
+		if c.judged = true; o.RefuseCodec() {
+			return http2.Cut
+		}
+	}
+	if !o.WatchesHTTP2() {
+		return http2.GoOn
+	}
+	if o.AbortHTTP2() {
+		return http2.End
+	}
+	if !c.leaving.Load() && o.GoAway() {
+		c.leaving.Store(true)
+		return http2.Leave
+	}
+	return http2.GoOn
+}
 
 // due implements timed: the connection is idle when it has had no stream for long.
 func (c *http2Conn) due(now int64) (bool, int64) {
@@ -154,4 +188,4 @@ func (c *http2Conn) due(now int64) (bool, int64) {
 }
 
 // wake implements timed.
-func (c *http2Conn) wake() { c.sc.Drain() }
+func (c *http2Conn) wake() { c.leave() }

@@ -200,7 +200,7 @@ func orDefault(d, or time.Duration) time.Duration {
 // ServeStream implements downstream.Handler.
 func (m *Manager) ServeStream(ctx context.Context, d *downstream.Conn) {
 	if m.speaksHTTP2(d.Info) {
-		m.serveHTTP2(ctx, d, d.Stream)
+		m.serveHTTP2(ctx, d, d.Stream, false)
 		return
 	}
 	c, held := d.Held.(*http1Conn)
@@ -220,7 +220,7 @@ func (m *Manager) ServeStream(ctx context.Context, d *downstream.Conn) {
 	}
 	c.end()
 	if c.http2 {
-		m.serveHTTP2(ctx, d, stream.WithPrefix(d.Stream, preface))
+		m.serveHTTP2(ctx, d, stream.WithPrefix(d.Stream, preface), true)
 	}
 }
 

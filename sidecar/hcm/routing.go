@@ -100,6 +100,11 @@ func (x *exchange) act() bool {
 		x.answerDropped(d)
 		return false
 	}
+	if x.d.Overload.RefuseUpstream() {
+		x.attempts++ // as in Envoy, to which it is one
+		x.shed()
+		return false
+	}
 	return true
 }
 

@@ -327,6 +327,8 @@ func (s *Stream) Close() {
 		c.reset(s, Cancel, "closed")
 	}
 	c.credit(s.in.clear())
+	s.leaveQueue()
+	c.delistRead()
 	if c.w.urgent {
 		c.flush(len(c.streams) > 0)
 	}

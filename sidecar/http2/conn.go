@@ -71,6 +71,9 @@ type conn struct {
 	peerWindow int64     // initial window of new streams
 	senders    sendQueue // DATA, waiting for the connection's window or for room
 	others     sendQueue // anything else, waiting for room
+	// unread are a client's streams that are over, whose answers are here and not all read.
+	unread  sendQueue
+	readAll bool // the reader has stopped
 
 	lastPeer   uint32 // the peer's last stream
 	lastServed uint32 // the last that got a handler
@@ -221,6 +224,9 @@ func (c *conn) remove(s *Stream, byPeer bool) {
 	c.spare += s.window - int64(c.cfg.StreamWindow)
 	delete(c.streams, s.id)
 	c.closed.add(s.id, byPeer)
+	if c.client != nil && !s.dropped && s.in.n+s.unread.n+s.flight.n > 0 {
+		c.unread.push(s)
+	}
 	if len(c.streams) == 0 {
 		c.idleSince.Store(clock.Now())
 	}
@@ -272,7 +278,7 @@ func (c *conn) credit(n int) {
 // leastCredit keeps a window that is nearly used up from coming back byte by byte.
 const leastCredit = 4 << 10
 
-// sendQueue are streams that wait to send, in the order in which they came.
+// sendQueue are streams that wait to send, or to be read, in the order in which they came.
 type sendQueue struct{ first, last *Stream }
 
 func (q *sendQueue) push(s *Stream) {

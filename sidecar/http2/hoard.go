@@ -2,8 +2,9 @@ package http2
 
 import "sync"
 
-// open are the connections of the process that are read: whoever has memory freed asks
-// them what their streams hold. It changes with connections, not with streams.
+// open are the connections of the process that are read, and those of which something is
+// still to be: whoever has memory freed asks them what their streams hold. It changes with
+// connections, not with streams.
 var open = struct {
 	sync.Mutex
 	conns map[*conn]struct{}
@@ -15,7 +16,12 @@ func (c *conn) enlist() {
 	open.conns[c] = struct{}{}
 }
 
-func (c *conn) delist() {
+// delistRead takes a connection off of which nothing is read any more: the end of its reader
+// may have left whole answers. The lock is held.
+func (c *conn) delistRead() {
+	if !c.readAll || c.unread.first != nil {
+		return
+	}
 	open.Lock()
 	defer open.Unlock()
 	delete(open.conns, c)
@@ -64,20 +70,41 @@ func (c *conn) hoards(all []Hoard, least int) []Hoard {
 			all = append(all, Hoard{n, c, id})
 		}
 	}
+	for s := c.unread.first; s != nil; s = s.qnext {
+		if s.in.n >= least {
+			all = append(all, Hoard{s.in.n, c, s.id})
+		}
+	}
 	return all
 }
 
 // Reset ends the stream with ErrOverloaded, of which its Watcher is told; it is false where
-// that was over.
+// that was over, and nothing of it to be read.
 func (h Hoard) Reset() bool {
 	h.c.mu.Lock()
 	defer h.c.mu.Unlock()
 	s := h.c.streams[h.id]
 	if s == nil {
-		return false
+		return h.c.resetUnread(h.id)
 	}
 	h.c.resetFor(s, ErrOverloaded)
 	s.drop() // the stream's end may have been the draining connection's, which keeps it
 	h.c.flush(false)
 	return true
+}
+
+// resetUnread takes what is left of an answer that is whole from who was to read it. The peer
+// has no part in it. The lock is held.
+func (c *conn) resetUnread(id uint32) bool {
+	for s := c.unread.first; s != nil; s = s.qnext {
+		if s.id != id {
+			continue
+		}
+		s.err = ErrOverloaded
+		s.drop()
+		s.readable()
+		c.flush(false)
+		return true
+	}
+	return false
 }

@@ -15,7 +15,6 @@ import (
 func (c *conn) read() (cerr *ConnError) {
 	defer panics.Contain(panics.HTTP2Reader, c, func() { cerr = errPanicked })
 	c.enlist()
-	defer c.delist()
 	c.guard()
 	for {
 		var err error
@@ -54,6 +53,11 @@ func (c *conn) took(n int, l *stream.Leader) (more bool) {
 	c.in.share.Spend(n)
 	c.in.w += n
 	c.now = 0
+	if sc := c.server; sc != nil && sc.judge != nil {
+		if c.stopped = sc.judged(); c.stopped != nil {
+			return false
+		}
+	}
 	c.stopped = c.consume()
 	c.tellLost() // before what came with them is begun
 	if ended := c.endBatch(); c.stopped == nil {

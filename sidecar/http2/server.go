@@ -21,6 +21,7 @@ type ServerConn struct {
 	conn
 	handler  Handler
 	recorder Recorder // nil for none
+	judge    Judge    // nil for none
 
 	// Under the connection's lock.
 	running   int     // handlers

@@ -26,7 +26,7 @@ func (c *conn) finish(err *ConnError) error {
 	}
 	err = c.err // the first counts
 	c.keeper.stop()
-	gone := err.Err != nil && err != errSilent || err == errPeerLeft || c.cut
+	gone := err.Err != nil && err != errSilent && err != errShed || err == errPeerLeft || c.cut
 	if !gone && (c.server == nil || !c.server.final) {
 		o := c.out()
 		o.b = appendGoAway(o.b, c.lastServed, err.Code, err.Reason)
@@ -54,6 +54,8 @@ func (c *conn) finish(err *ConnError) error {
 	}
 	c.toWake = nil
 	c.block = nil
+	c.readAll = true
+	c.delistRead()
 	c.mu.Unlock()
 	c.in.r = c.in.w
 	c.in.release()

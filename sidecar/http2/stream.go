@@ -152,13 +152,13 @@ func (s *Stream) end(err error, byPeer bool) {
 	if s.err == nil {
 		s.err = err
 	}
+	s.leaveQueue() // of senders: what is left to be read has a list of its own
 	c.remove(s, byPeer)
 	if c.server != nil || !byPeer && c.err == nil {
 		// Nobody is to work on what is of no use. A response is still good as far as it
 		// came.
 		s.drop()
 	}
-	s.leaveQueue()
 	s.readable()
 	s.wcond.Broadcast()
 	if c.server != nil && !s.begun {
@@ -177,6 +177,9 @@ func (s *Stream) drop() {
 		return
 	}
 	s.dropped = true
+	if s.queue == &s.c.unread {
+		s.leaveQueue()
+	}
 	n := s.in.n
 	if s.lent {
 		n -= s.held

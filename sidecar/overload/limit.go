@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"math"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,37 +34,55 @@ func Within(limit uint64) *Config {
 // ControlGroupLimit is how much memory the process's control group may have, and those that it
 // is in, by the files of a host; 0 for any.
 func ControlGroupLimit(host fs.FS) uint64 {
-	groups, err := fs.ReadFile(host, "proc/self/cgroup")
-	if err != nil {
+	least := uint64(math.MaxUint64)
+	_ = eachGroup(host, "memory", func(dir string, v1 bool) {
+		file := "memory.max"
+		if v1 {
+			file = "memory.limit_in_bytes"
+		}
+		if n, ok := readLimit(host, path.Join(dir, file)); ok {
+			least = min(least, n)
+		}
+	})
+	if least >= unlimited {
 		return 0
 	}
-	least := uint64(math.MaxUint64)
+	return least
+}
+
+// unlimited is what version 1 says of memory of which there is any number of pages.
+const unlimited = math.MaxInt64 >> 12 << 12
+
+// eachGroup visits the directories of the process's control group, and of those that it is in, from
+// the innermost on: of version 2, and of version 1 for one controller. An error is that there is
+// no list of them.
+func eachGroup(host fs.FS, controller string, visit func(dir string, v1 bool)) error {
+	groups, err := fs.ReadFile(host, "proc/self/cgroup")
+	if err != nil {
+		return err
+	}
 	for line := range strings.Lines(string(groups)) {
 		fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
 		if len(fields) < 3 {
 			continue
 		}
-		root, file := "sys/fs/cgroup", "memory.max"
-		if fields[1] == "memory" { // version 1
-			root, file = "sys/fs/cgroup/memory", "memory.limit_in_bytes"
-		} else if fields[1] != "" {
-			continue
+		root, v1 := "sys/fs/cgroup", fields[1] != ""
+		if v1 {
+			if !slices.Contains(strings.Split(fields[1], ","), controller) {
+				continue
+			}
+			root = path.Join(root, controller)
 		}
 		// In a container the group may be named as outside, where it is not found: then the
 		// root is its own.
 		for group := path.Clean("/" + fields[2]); ; group = path.Dir(group) {
-			if n, ok := readLimit(host, path.Join(root, group, file)); ok {
-				least = min(least, n)
-			}
+			visit(path.Join(root, group), v1)
 			if group == "/" {
 				break
 			}
 		}
 	}
-	if least >= math.MaxInt64>>12<<12 { // version 1 says so many pages of none
-		return 0
-	}
-	return least
+	return nil
 }
 
 func readLimit(host fs.FS, file string) (uint64, bool) {

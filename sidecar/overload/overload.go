@@ -5,9 +5,9 @@ package overload
 
 import (
 	"context"
+	"io/fs"
 	"log/slog"
 	"math"
-	"math/rand/v2"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
@@ -26,12 +26,18 @@ type Config struct {
 	ListenerConnections map[string]int64
 	// MaxHeap is the heap, in bytes, that counts as full.
 	MaxHeap uint64
+	// GroupMemory has the memory of the control group looked at; MaxGroupMemory is what of it counts as
+	// full where the group's own limit is not less, 0 for none.
+	GroupMemory    bool
+	MaxGroupMemory uint64
+	// CPU is whose processors are looked at.
+	CPU CPUOf
 	// LeastHoard is what a stream must hold for ResetStreams to look at it, 0 for none.
 	LeastHoard int
 	Actions    []Action
 }
 
-// Action is what is done while any of its triggers holds: of what it concerns, to as large
+// Action is an action or a load shed point: what is done while any of its triggers holds: of what it concerns, to as large
 // a share as the trigger says that is highest.
 type Action struct {
 	Kind     Kind
@@ -55,8 +61,36 @@ const (
 	RefuseRequests
 	// ResetStreams ends those that hold much memory.
 	ResetStreams
+
+	// What follows are load shed points: each is asked where it is passed.
+
+	// ShedAccept closes new connections at once.
+	ShedAccept
+	// ShedCodec ends connections with the first that their clients send.
+	ShedCodec
+	// ShedHTTP1 refuses what clients of HTTP/1 send, and ends their connections.
+	ShedHTTP1
+	// ShedGoAway drains connections of HTTP/2 on which something arrives; one of HTTP/1 ends with
+	// its request.
+	ShedGoAway
+	// ShedGoAwayAndClose ends connections of HTTP/2 on which something arrives.
+	ShedGoAwayAndClose
+	// ShedHeaders answers requests with 503.
+	ShedHeaders
+	// ShedUpstream answers those with 503 that were about to be sent on.
+	ShedUpstream
 	kinds
 )
+
+var kindNames = [kinds]string{
+	"shrink_heap", "stop_accepting_connections", "reject_incoming_connections", "disable_http_keepalive", "stop_accepting_requests",
+	"reset_high_memory_stream", "tcp_listener_accept", "hcm_ondata_creating_codec", "http1_server_abort_dispatch",
+	"http2_server_go_away_on_dispatch", "http2_server_go_away_and_close_on_dispatch", "http_connection_manager_decode_headers",
+	"http_downstream_filter_check",
+}
+
+// String is Envoy's name, without what it begins with.
+func (k Kind) String() string { return kindNames[k] }
 
 // whole tells of actions that are done when a trigger is saturated, and not in part.
 func (k Kind) whole() bool { return k == ShrinkHeap || k == StopAccepting }
@@ -64,12 +98,18 @@ func (k Kind) whole() bool { return k == ShrinkHeap || k == StopAccepting }
 // Resource is what can run short.
 type Resource uint8
 
-// The resources; both are between 0 and 1, which is full.
+// The resources; 1 is full.
 const (
 	Heap Resource = iota
 	Connections
+	// Group is the memory of the process's control group.
+	Group
+	// CPU is the processors' time, smoothed.
+	CPU
 	resources
 )
+
+var resourceNames = [resources]string{"heap", "connections", "cgroup_memory", "cpu"}
 
 // Trigger is saturated while the pressure on a resource is at or above a threshold. A
 // scaled one holds in part from Scaling on.
@@ -94,8 +134,20 @@ func (t Trigger) share(pressure float64) float64 {
 // Exempt is what a listener is exempt from.
 type Exempt struct{ Limit, Actions bool }
 
+// CPUOf is whose processors are looked at.
+type CPUOf uint8
+
+// Nobody's, the host's, or those of the control group.
+const (
+	NoCPU CPUOf = iota
+	HostCPU
+	GroupCPU
+)
+
 // Options are a manager's surroundings.
 type Options struct {
+	// Host are the files of the host, for what is looked at besides the heap and connections.
+	Host fs.FS
 	// Heap measures the heap in bytes; the runtime's when nil.
 	Heap func() uint64
 	// Live is what of it was in use at the runtime's last collection, and the number of that;
@@ -103,6 +155,8 @@ type Options struct {
 	Live func() (bytes, collection uint64)
 	// Collect frees what of it is garbage; a collection of the runtime's when nil.
 	Collect func()
+	// Release gives memory that is free back to the host; the runtime's when nil.
+	Release func()
 	// Accept is told when connections are to be accepted again, or no more. It is
 	// called on the goroutine of Run.
 	Accept func(bool)
@@ -125,21 +179,14 @@ type Manager struct {
 	took      time.Duration
 	freed     bool // streams were reset since
 	// known is the runtime's last collection that was acted upon.
-	known uint64
+	known   uint64
+	sensors []*sensor
+	// released is when Release was last called for the control group, and releasing how long it took.
+	released  time.Time
+	releasing time.Duration
 }
 
-// Signals are what connections look at; each is one atomic load. A nil Signals
-// says that all is well.
-type Signals struct {
-	shares [kinds]atomic.Uint32 // of saturated
-	counts [kinds]atomic.Uint64 // what was done
-	// pressure is that of each resource, as bits of a float64.
-	pressure [resources]atomic.Uint64
-}
-
-const saturated = math.MaxUint32
-
-// New returns a manager; Run makes it act.
+// New returns a manager; Run makes it act. Sense has to be called before where it looks at files of the host.
 func New(cfg *Config, o Options) *Manager {
 	if o.Live == nil {
 		o.Live = func() (uint64, uint64) { return 0, 0 }
@@ -153,10 +200,17 @@ func New(cfg *Config, o Options) *Manager {
 	if o.Collect == nil {
 		o.Collect = runtime.GC
 	}
+	if o.Release == nil {
+		o.Release = debug.FreeOSMemory
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Manager{cfg: cfg, opts: o}
+	m := &Manager{cfg: cfg, opts: o}
+	for _, a := range cfg.Actions {
+		m.signals.known |= 1 << a.Kind
+	}
+	return m
 }
 
 // live is what was in use at the last collection, and how many there were.
@@ -182,7 +236,7 @@ func (m *Manager) Admit(listener string, open int64, e Exempt) (refused string) 
 	if m == nil {
 		return ""
 	}
-	if !e.Actions && m.signals.draw(RejectConnections) {
+	if !e.Actions && (m.signals.draw(RejectConnections) || m.signals.draw(ShedAccept)) {
 		return "overload"
 	}
 	if limit, ok := m.cfg.ListenerConnections[listener]; ok && open >= limit {
@@ -215,38 +269,6 @@ func (m *Manager) Signals(exempt bool) *Signals {
 
 // Accepting tells whether connections are to be accepted.
 func (m *Manager) Accepting() bool { return m == nil || !m.signals.is(StopAccepting) }
-
-// is tells whether an action is to be done at all.
-func (s *Signals) is(k Kind) bool { return s != nil && s.shares[k].Load() > 0 }
-
-// draw tells whether it is to be done this time, and counts that.
-func (s *Signals) draw(k Kind) bool {
-	if s == nil {
-		return false
-	}
-	share := s.shares[k].Load()
-	if share == 0 || share < saturated && rand.Uint32() >= share {
-		return false
-	}
-	s.counts[k].Add(1)
-	return true
-}
-
-// DisableKeepAlive tells whether a connection is to end with its request. It is asked once
-// for each.
-func (s *Signals) DisableKeepAlive() bool { return s.draw(DisableKeepAlive) }
-
-// RefuseRequest tells whether a request is to be answered with 503. It is asked once for each.
-func (s *Signals) RefuseRequest() bool { return s.draw(RefuseRequests) }
-
-// RefusesRequests tells whether any request is.
-func (s *Signals) RefusesRequests() bool { return s.is(RefuseRequests) }
-
-// RefusesAllRequests tells whether every request is: with a lesser share those that are let
-// in get all that they need.
-func (s *Signals) RefusesAllRequests() bool {
-	return s != nil && s.shares[RefuseRequests].Load() == saturated
-}
 
 // Run looks at the resources until the context ends.
 func (m *Manager) Run(ctx context.Context) {
@@ -281,12 +303,13 @@ func (m *Manager) look() {
 	if m.cfg.MaxConnections > 0 {
 		pressure[Connections] = float64(m.open.Load()) / float64(m.cfg.MaxConnections)
 	}
+	m.sense(&pressure)
 	pressure[Heap] = m.heapPressure()
 	// Nothing is done, or goes on to be done, because of garbage: where actions keep
 	// the work away, little is allocated, and nothing would collect it.
 	// Until the next collection may be, what the runtime's own found in use is, and without one since
 	// no more is known to be than at the last look.
-	acts := m.heapActs(pressure[Heap])
+	acts := m.acts(Heap, pressure[Heap])
 	idle := idleFor * m.took
 	if pressure[Heap] > 1 {
 		idle = m.took // it is worth half of a processor to know
@@ -315,10 +338,8 @@ func (m *Manager) look() {
 	}
 	now := m.shares(pressure)
 	for k := range kinds {
-		active := now[k] > 0
-		if was := m.signals.shares[k].Swap(uint32(now[k] * saturated)); was > 0 != active {
-			m.opts.Log.Warn("overload action", "component", "overload", "action", k.String(), "active", active,
-				"heap", pressure[Heap], "connections", pressure[Connections])
+		if active := now[k] > 0; m.signals.set(k, now[k]) {
+			m.opts.Log.Warn("overload action", append([]any{"component", "overload", "action", k.String(), "active", active}, m.logged(pressure)...)...)
 			if k == StopAccepting && m.opts.Accept != nil {
 				m.opts.Accept(!active)
 			}
@@ -331,7 +352,7 @@ func (m *Manager) look() {
 		_, m.known = m.opts.Live() // what it counts may be what was freed just now
 	}
 	if now[ShrinkHeap] > 0 && time.Since(m.shrunk) >= shrinkAtMost {
-		debug.FreeOSMemory()
+		m.opts.Release()
 		m.shrunk = time.Now()
 	}
 }
@@ -355,11 +376,11 @@ func (m *Manager) heapPressure() float64 {
 	return float64(m.opts.Heap()) / float64(m.cfg.MaxHeap)
 }
 
-// heapActs tells whether anything is done at a pressure of the heap.
-func (m *Manager) heapActs(pressure float64) bool {
+// acts tells whether anything is done at a pressure of a resource.
+func (m *Manager) acts(r Resource, pressure float64) bool {
 	for _, a := range m.cfg.Actions {
 		for _, t := range a.Triggers {
-			if t.Resource == Heap && t.share(pressure) > 0 {
+			if t.Resource == r && t.share(pressure) > 0 {
 				return true
 			}
 		}
@@ -367,16 +388,26 @@ func (m *Manager) heapActs(pressure float64) bool {
 	return false
 }
 
-func (k Kind) String() string {
-	return [...]string{"shrink_heap", "stop_accepting_connections", "reject_incoming_connections", "disable_http_keepalive", "stop_accepting_requests",
-		"reset_high_memory_stream"}[k]
+// watched tells which resources are looked at.
+func (m *Manager) watched() [resources]bool {
+	return [resources]bool{Heap: m.cfg.MaxHeap > 0, Connections: m.cfg.MaxConnections > 0, Group: m.cfg.GroupMemory, CPU: m.cfg.CPU != NoCPU}
+}
+
+// logged are the pressures of what is looked at, for a line of the log.
+func (m *Manager) logged(pressure [resources]float64) (pairs []any) {
+	for r, yes := range m.watched() {
+		if yes {
+			pairs = append(pairs, resourceNames[r], pressure[r])
+		}
+	}
+	return pairs
 }
 
 // Pressures tells how short each resource is that is looked at.
 func (m *Manager) Pressures(emit func(value float64, labels ...string)) {
-	for r, limit := range [resources]bool{Heap: m.cfg.MaxHeap > 0, Connections: m.cfg.MaxConnections > 0} {
-		if limit {
-			emit(math.Float64frombits(m.signals.pressure[r].Load()), [...]string{"heap", "connections"}[r])
+	for r, yes := range m.watched() {
+		if yes {
+			emit(math.Float64frombits(m.signals.pressure[r].Load()), resourceNames[r])
 		}
 	}
 }

@@ -9,8 +9,10 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestParseUpstream(t *testing.T) {
@@ -119,6 +121,38 @@ func TestMeshPortIsTaken(t *testing.T) {
 	r.reg.Mesh = hostPort{"192.0.2.1", taken}
 	if _, err := r.run(t.Context()); !errors.Is(err, errAway) {
 		t.Error(err)
+	}
+}
+
+// TestSidecarHasItsOwnMemory: what an application may have is not for its sidecar.
+func TestSidecarHasItsOwnMemory(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("GOMEMLIMIT", "4GiB")
+	t.Setenv("GOGC", "off")
+	t.Setenv("HAUBERK_TOKEN", "hbt1.secret")
+	program := filepath.Join(dir, "sidecar")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\nexport -p > '"+dir+"/environment'\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r := &runner{options: options{sidecarPath: program, stateDir: filepath.Join(dir, "state"), startTimeout: time.Minute}}
+	s, err := r.startSidecar(t.Context())
+	if err == nil {
+		t.Error("what is no sidecar is ready")
+	}
+	<-s.proc.Done
+	env, err := os.ReadFile(filepath.Join(dir, "environment"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := string(env); strings.Contains(text, "GOMEMLIMIT") || strings.Contains(text, "GOGC") || !strings.Contains(text, "HAUBERK_TOKEN") {
+		t.Errorf("the sidecar has\n%s", text)
+	}
+	p, err := (&runner{args: []string{"sh", "-c", `test "$GOMEMLIMIT" = 4GiB -a "$GOGC" = off`}}).startApp()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if <-p.Done; p.ExitStatus() != 0 {
+		t.Error("the application lacks its limit")
 	}
 }
 

@@ -69,6 +69,7 @@ func (r *runner) startSidecar(ctx context.Context) (*sidecar, error) {
 		args = append(args, "--token-file", r.tokenFile)
 	}
 	cmd := exec.Command(r.sidecarPath, args...)
+	cmd.Env = withoutVariables(os.Environ(), applicationsMemory...)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	p, err := process.Start("sidecar", cmd)
 	if err != nil {
@@ -182,11 +183,24 @@ func (r *runner) startApp() (*process.Process, error) {
 	cmd := exec.Command(r.args[0], r.args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	// The token is the sidecar's alone: one that was not needed any more is still good.
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "HAUBERK_TOKEN=") })
+	cmd.Env = withoutVariables(os.Environ(), "HAUBERK_TOKEN")
 	for _, u := range r.reg.Upstreams {
 		cmd.Env = append(cmd.Env, envName(u.Service)+"="+u.Bind.String())
 	}
 	return process.Start("application", cmd)
+}
+
+// applicationsMemory are what an application that is written in Go is given for the whole of its
+// memory. The sidecar has a limit of its own, by its control group, and one that it took from
+// here would have it collect garbage all the time, or with GOGC=off and none never.
+var applicationsMemory = []string{"GOMEMLIMIT", "GOGC"}
+
+// withoutVariables is an environment but for some variables. It changes environ.
+func withoutVariables(environ []string, names ...string) []string {
+	return slices.DeleteFunc(environ, func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		return slices.Contains(names, name)
+	})
 }
 
 // envName is the variable that tells an application where an upstream is.

@@ -1,0 +1,155 @@
+package hcm
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/overload"
+)
+
+// overloaded has the bed's process do things because of an overload. What it returns tells how
+// often each was done.
+func (b *bed) overloaded(kinds ...overload.Kind) (done func(k overload.Kind) int) {
+	b.t.Helper()
+	begin, done := b.overloads(kinds...)
+	begin()
+	return done
+}
+
+// overloads is overloaded of an overload that is there when it is begun.
+func (b *bed) overloads(kinds ...overload.Kind) (begin func(), done func(k overload.Kind) int) {
+	b.t.Helper()
+	heap := atomic.Uint64{}
+	cfg := &overload.Config{MaxHeap: 1, Refresh: time.Millisecond}
+	for _, k := range kinds {
+		cfg.Actions = append(cfg.Actions, overload.Action{Kind: k, Triggers: []overload.Trigger{{Resource: overload.Heap, Threshold: 1}}})
+	}
+	m := overload.New(cfg, overload.Options{Heap: heap.Load, Collect: func() {}})
+	ctx, cancel := context.WithCancel(context.Background())
+	over := make(chan struct{})
+	go func() { m.Run(ctx); close(over) }()
+	b.t.Cleanup(func() { cancel(); <-over })
+	b.overload = m.Signals(false)
+	begin = func() {
+		heap.Store(1)
+		b.eventually("the overload", func() (yes bool) {
+			m.Shares(func(share float64, _ ...string) { yes = share == 1 })
+			return yes
+		})
+	}
+	return begin, func(k overload.Kind) (n int) {
+		m.Done(func(value float64, labels ...string) {
+			if labels[0] == k.String() {
+				n = int(value)
+			}
+		})
+		return n
+	}
+}
+
+// TestKeepAliveEndsOnce: of the streams of a connection that ends already none ends it again.
+func TestKeepAliveEndsOnce(t *testing.T) {
+	arrived, release := make(chan struct{}, 3), make(chan struct{})
+	b := versionedBed(t, 2, 1, func(w http.ResponseWriter, r *http.Request) { arrived <- struct{}{}; <-release })
+	done := b.overloaded(overload.DisableKeepAlive)
+	b.start()
+	c := b.httpClient(2)
+	answers := make(chan int, 3)
+	for range 3 {
+		go func() {
+			resp, err := c.Get("http://" + b.addr + "/a")
+			if err != nil {
+				t.Error(err)
+				answers <- 0
+				return
+			}
+			_ = resp.Body.Close()
+			answers <- resp.StatusCode
+		}()
+		<-arrived
+	}
+	for range 3 {
+		release <- struct{}{}
+		if status := <-answers; status != 200 {
+			t.Errorf("status %d", status)
+		}
+		b.logged(1)
+	}
+	b.logged(3)
+	if n := done(overload.DisableKeepAlive); n != 1 {
+		t.Errorf("the connection was ended %d times", n)
+	}
+}
+
+// TestShedBody: a request of HTTP/1 whose body is on its way is refused with the piece that arrives
+// in an overload. One that was answered loses its connection.
+func TestShedBody(t *testing.T) {
+	for _, answered := range []bool{false, true} {
+		arrived := make(chan struct{})
+		b := versionedBed(t, 1, 1, func(w http.ResponseWriter, r *http.Request) {
+			if answered {
+				_ = http.NewResponseController(w).EnableFullDuplex()
+				_, _ = io.WriteString(w, "begun")
+				_ = http.NewResponseController(w).Flush()
+			}
+			close(arrived)
+			_, _ = io.Copy(io.Discard, r.Body)
+		})
+		begin, done := b.overloads(overload.ShedHTTP1)
+		b.start()
+		c := b.dial()
+		c.send("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 200000\r\n\r\n" + strings.Repeat("x", 100_000))
+		<-arrived
+		begin()
+		c.send("y")
+		if !answered {
+			if resp, body := c.answer("POST"); resp.StatusCode != 500 || body != "Internal Server Error" || !resp.Close {
+				t.Errorf("%d %q %v", resp.StatusCode, body, resp.Header)
+			}
+		}
+		line, want := b.logged(1)[0], "POST /a 500 DPE overload"
+		if answered {
+			want = "POST /a 200 DPE overload"
+		}
+		if !strings.HasPrefix(line, want) || done(overload.ShedHTTP1) != 1 {
+			t.Errorf("logged %q, done %d times", line, done(overload.ShedHTTP1))
+		}
+		if n := b.counted("hauberk_protocol_errors_total"); n != "" {
+			t.Errorf("the client is blamed: %s", n)
+		}
+	}
+}
+
+// TestShedStreams: a connection of HTTP/2 ends with what arrives in an overload, and its streams do.
+func TestShedStreams(t *testing.T) {
+	arrived, over := make(chan struct{}), make(chan struct{})
+	defer close(over)
+	b := versionedBed(t, 2, 1, func(w http.ResponseWriter, r *http.Request) { close(arrived); <-over })
+	begin, done := b.overloads(overload.ShedGoAwayAndClose)
+	b.start()
+	c := b.httpClient(2)
+	body, more := io.Pipe()
+	failed := make(chan error, 1)
+	go func() {
+		resp, err := c.Post("http://"+b.addr+"/a", "", body)
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		failed <- err
+	}()
+	<-arrived
+	begin()
+	go func() { _, _ = more.Write([]byte("more")) }()
+	if err := <-failed; err == nil {
+		t.Error("the request was answered")
+	}
+	_ = more.Close()
+	if line := b.logged(1)[0]; !strings.HasPrefix(line, "POST /a 0 OM overload") || done(overload.ShedGoAwayAndClose) == 0 {
+		t.Errorf("logged %q", line)
+	}
+}

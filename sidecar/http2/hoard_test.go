@@ -1,0 +1,56 @@
+package http2
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+)
+
+// TestUnreadAnswer: an answer that is whole is held by who does not read it, though its stream
+// is over; also when its connection is. It is found, and can be taken away.
+func TestUnreadAnswer(t *testing.T) {
+	const size = 1 << 20
+	for _, lost := range []bool{false, true} {
+		s := serve(t, nil, func(s *Stream) {
+			_ = s.WriteHead(&message.Response{Status: 200, ContentLength: size}, false)
+			_ = s.WriteData(make([]byte, size), true)
+		})
+		cc := dialClient(t, s.addr, nil)
+		st, err := cc.Open(newRequest("GET", "/"), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = st.Flush()
+		eventually(t, "the whole answer", func() bool { return cc.Active() == 0 })
+		if lost {
+			s.conn(0).abort(errDrained)
+			eventually(t, "the connection's end", func() bool {
+				cc.mu.Lock()
+				defer cc.mu.Unlock()
+				return cc.readAll
+			})
+		}
+		all := Hoards(size)
+		if len(all) != 1 || all[0].Bytes != size {
+			t.Fatalf("lost %v: found %v", lost, all)
+		}
+		if !all[0].Reset() || all[0].Reset() {
+			t.Error("it is not reset once")
+		}
+		if n := len(Hoards(1)); n != 0 {
+			t.Errorf("%d streams hold something still", n)
+		}
+		if _, _, err := st.Next(); !errors.Is(err, ErrOverloaded) {
+			t.Errorf("the reader got %v", err)
+		}
+		st.Close()
+		cc.Close()
+		eventually(t, "the connection is forgotten", func() bool {
+			open.Lock()
+			defer open.Unlock()
+			_, ok := open.conns[&cc.conn]
+			return !ok
+		})
+	}
+}
