@@ -122,7 +122,7 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 	s.logs.ExportTo(s.exports)
 	routes := newRoutes()
 	h := &handlers{clusters: s.clusters, routes: routes, logs: s.logs, tracers: s.tracers, metrics: s.metrics, timers: s.timers, log: cfg.Log,
-		drain: s.watcher, inbound: inbound}
+		drain: s.watcher, inbound: inbound, patience: cfg.Patience}
 	s.buildOverload()
 	if cfg.Bootstrap != nil {
 		h.cluster, h.node = cfg.Bootstrap.Node.Cluster, cfg.Bootstrap.Node.ID

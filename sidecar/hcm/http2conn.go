@@ -36,6 +36,7 @@ type http2Conn struct {
 func (m *Manager) serveHTTP2(ctx context.Context, d *downstream.Conn, s stream.Stream) {
 	c := &http2Conn{m: m, d: d, ctx: ctx, xfcc: clientCertElement(m.cfg, d.Info)}
 	c.sc = http2.NewServer(s, m.http2, c)
+	c.sc.GreetWithin(time.Duration(m.firstBy(d)))
 	c.idleSince.Store(monotonic())
 	c.expires = m.expiry(d)
 	c.timer.owner = c
