@@ -127,7 +127,7 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 	s.logs.ExportTo(s.exports)
 	routes := newRoutes()
 	h := &handlers{clusters: s.clusters, routes: routes, logs: s.logs, tracers: s.tracers, metrics: s.metrics, timers: s.timers, log: cfg.Log,
-		drain: s.watcher, inbound: inbound}
+		drain: s.watcher, inbound: inbound, patience: cfg.Patience}
 	if err := s.buildOverload(); err != nil {
 		return nil, err
 	}

@@ -83,6 +83,8 @@ type handlers struct {
 	log      *slog.Logger
 	// drain is the process's, and inbound that of its inbound side, which may begin before.
 	drain, inbound *drain.Watcher
+	// patience is with clients of HTTP.
+	patience hcm.Patience
 	// cluster is what the node says it belongs to.
 	cluster string
 	// node is what it calls itself.
@@ -101,7 +103,7 @@ func (h *handlers) build(l *listener.Config, c *listener.FilterChain) (downstrea
 		}
 		return tunnel.New(relay, h.metrics), nil
 	}
-	o := hcm.Options{Clusters: h.clusters, Logs: h.logs, Tracers: h.tracers, Metrics: h.metrics, Timers: h.timers, Log: h.log, ServiceCluster: h.cluster, Node: h.node, Drain: h.drain}
+	o := hcm.Options{Clusters: h.clusters, Logs: h.logs, Tracers: h.tracers, Metrics: h.metrics, Timers: h.timers, Log: h.log, ServiceCluster: h.cluster, Node: h.node, Drain: h.drain, Patience: h.patience}
 	if l.Direction == listener.Inbound {
 		o.Drain = h.inbound
 	}

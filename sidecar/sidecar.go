@@ -17,6 +17,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/identity/workloadapi"
 	"github.com/hauberk-mesh/hauberk/internal/stale"
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
+	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 	"github.com/hauberk-mesh/hauberk/xds/client"
@@ -54,6 +55,8 @@ type Config struct {
 	// 0 for no limit. MemoryLimitOf says in the log where it is from.
 	MemoryLimit   uint64
 	MemoryLimitOf string
+	// Patience is how long clients of HTTP are waited for besides what a configuration says.
+	Patience hcm.Patience
 	// StaleAfter is the age of configuration and trust data from which it is
 	// warned of; stale.After when 0.
 	StaleAfter time.Duration

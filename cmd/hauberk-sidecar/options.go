@@ -32,7 +32,8 @@ type options struct {
 	logLevel, logFormat                           string
 	socket, socketMode, workloads                 string
 
-	memoryLimit                   string
+	memoryLimit, firstByte, bodyRate string
+
 	drainTime, warmUp, staleAfter time.Duration
 }
 
@@ -60,6 +61,8 @@ func parse(args []string, env func(string) (string, bool)) (*options, error) {
 	f.DurationVar(&o.warmUp, "warm-up", 15*time.Second, "how long a new listener waits for its routes and clusters")
 	f.DurationVar(&o.staleAfter, "stale-after", stale.After, "age of configuration and trust data from which to warn; old data stays in use")
 	f.StringVar(&o.memoryLimit, "memory-limit", "auto", "`size` of the memory near which load is shed, such as 256MiB; auto is the control group's, in a mesh, off for none")
+	f.StringVar(&o.firstByte, "first-byte-timeout", "auto", "how long a new `connection` of HTTP may say nothing, such as 10s; auto is that, in a mesh, for clients of other hosts without a certificate, off for none")
+	f.StringVar(&o.bodyRate, "least-body-rate", "auto", "`bytes` a second of a request's body that are to come while its client is waited for; auto is 100, in a mesh, off for none")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	switch err := f.Parse(args); {
@@ -128,6 +131,9 @@ func (o *options) sidecar() (*sidecar.Config, error) {
 		return nil, err
 	}
 	if cfg.MemoryLimit, cfg.MemoryLimitOf, err = o.limit(os.DirFS("/")); err != nil {
+		return nil, err
+	}
+	if cfg.Patience, err = o.patience(); err != nil {
 		return nil, err
 	}
 	if o.stateDir != "" || o.bootstrap == "" {

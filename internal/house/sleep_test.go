@@ -23,6 +23,8 @@ var sleeps = []struct {
 		"sidecar/cluster/health_test.go":      1,
 		"sidecar/cluster/healthhttp2_test.go": 1,
 		"sidecar/files/files_test.go":         2,
+		"sidecar/hcm/pace_test.go":            1,
+		"sidecar/hcm/pacewaits_test.go":       2,
 	}},
 	{"a peer or an end that takes its time, over real sockets", map[string]int{
 		"sidecar/hcm/behaviour_test.go":          1,

@@ -36,6 +36,7 @@ const (
 	lifeOver      // the exchange's longest duration
 	streamOver    // the attempt's, which its cluster has
 	tooSlow       // the request was not received as a whole in time
+	crawls        // its body comes below the least rate
 	clientGone
 	clientBroke // the request's body was refused
 	unwritable
@@ -481,6 +482,8 @@ func (a *attempt) broken(err error) outcome {
 		return idleTimedOut
 	case causeGone:
 		return clientGone
+	case causeSlow:
+		return crawls
 	}
 	if p := x.pump; p != nil && p.gaveUp.Load() {
 		p.wait()

@@ -115,6 +115,7 @@ type exchange struct {
 
 	// What few use.
 	ownPump *pump // made when it was first needed
+	pace    pace  // of the request's body, where dog has it
 	held    held  // an answer that a filter wanted whole
 	// trailers are those of a copied request.
 	trailers message.Fields
@@ -248,6 +249,9 @@ func (x *exchange) admit() bool {
 	if x.wantsTunnel() && !x.allowTunnel() && x.refuseTunnel() {
 		return false
 	}
+	if !x.complete && x.m.patience.BodyRate > 0 {
+		x.startPace()
+	}
 	if !x.runFilters() || !x.act() {
 		return false
 	}
@@ -354,6 +358,9 @@ func (x *exchange) takeBuffered() error {
 // finish reports the exchange.
 func (x *exchange) finish() {
 	d := x.d
+	if x.dog.pace != nil {
+		x.endPace()
+	}
 	ended := monotonic()
 	took := time.Duration(ended - x.startMono)
 	if x.status != 0 {
@@ -427,7 +434,11 @@ func (x *exchange) answerContinue() bool {
 // tellInterim passes an interim response on.
 func (x *exchange) tellInterim() error {
 	x.continued = x.continued || x.resp.Status == 100 && !x.knowsToContinue()
-	return x.client.interim(x)
+	err := x.client.interim(x)
+	if p := x.dog.pace; p != nil && x.resp.Status == 100 {
+		p.goOn(x.dog)
+	}
+	return err
 }
 
 // knowsToContinue tells whether an interim response is 100 where the client waits for none,

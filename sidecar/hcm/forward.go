@@ -147,6 +147,10 @@ func (x *exchange) bodyFailed(err error, hard int64) {
 		x.flags |= telemetry.FlagStreamIdleTimeout
 	}
 	slow := tooSlowReply
+	if cause == causeSlow {
+		slow = slowReply
+		x.m.countSlow(x.d, "body")
+	}
 	x.localReply(&slow)
 }
 
@@ -232,6 +236,9 @@ func (x *exchange) fail(o outcome) {
 		}
 	case tooSlow:
 		r = tooSlowReply
+	case crawls:
+		r = slowReply
+		x.m.countSlow(x.d, "body")
 	case idleTimedOut:
 		r.status, r.body, r.details, r.byManager = 504, "stream timeout", "stream_idle_timeout", true
 		if !x.requestRead() {

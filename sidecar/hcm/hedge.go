@@ -212,7 +212,7 @@ func (h *hedge) pending() bool { return h.running > 0 || h.waiting }
 func (h *hedge) retries(y *exchange) bool {
 	x := h.x
 	switch o := y.outcome; o {
-	case noHost, overflow, timedOut, idleTimedOut, lifeOver, clientGone, unwritable, hoarded:
+	case noHost, overflow, timedOut, idleTimedOut, lifeOver, crawls, clientGone, unwritable, hoarded:
 		return false
 	case responded:
 		return x.mayRetry(x.sel.Retry)

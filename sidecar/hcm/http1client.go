@@ -97,7 +97,6 @@ func (h *http1Client) Next() (data []byte, last bool, err error) {
 			return nil, false, err
 		}
 		h.in.w += n
-		h.c.dog.active()
 	}
 	data, last = h.piece.take()
 	return data, last, nil
@@ -138,14 +137,15 @@ func (h *http1Client) fill(p []byte) (n int, last bool, err error) {
 		return 0, false, err
 	}
 	_, _, last, err = h.decoder.Decode(p[:n], nil)
-	h.c.dog.active()
 	return n, last, err
 }
 
-// read gets more of a body, in turn with others that have as much.
+// read gets more of a body, in turn with others that have as much, and has the watchdog know.
 func (h *http1Client) read(p []byte) (int, error) {
 	h.c.share.Turn()
+	h.c.dog.awaits()
 	n, err := h.c.d.Stream.Read(p)
+	h.c.dog.came(n)
 	h.c.share.Spend(n)
 	if n > 0 && h.framing != http1.UntilClose && h.c.d.Overload.AbortHTTP1() {
 		return 0, errShed

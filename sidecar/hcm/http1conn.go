@@ -117,7 +117,7 @@ func (c *http1Conn) park() {
 func (c *http1Conn) readHead() (http1.Framing, bool) {
 	c.dog.rest()
 	if c.parked {
-		c.returns = monotonic() < c.idleBy-c.m.idle+parkAfter
+		c.returns = monotonic() < c.idleBy-c.restFor()+parkAfter
 	} else {
 		c.idleBy = 0
 	}
@@ -176,7 +176,18 @@ func (c *http1Conn) requestWait(now int64) int64 {
 	if c.d.Draining() {
 		c.dog.endBy(now + c.m.drainWait())
 	}
-	return now + c.m.idle
+	return now + c.restFor()
+}
+
+// restFor is how long a request may be waited for: the first of a connection perhaps not as
+// long as others.
+func (c *http1Conn) restFor() int64 {
+	if c.requests == 0 {
+		if first := c.m.firstBy(c.d); first > 0 {
+			return min(first, c.m.idle)
+		}
+	}
+	return c.m.idle
 }
 
 // begin notes the first byte of a request.
@@ -254,8 +265,11 @@ func (c *http1Conn) read() bool {
 		c.x.h1.in.w += n
 		return c.requests > 0 || !c.d.Overload.RefuseCodec() || c.turnedAway()
 	}
-	if c.dog.waiting {
-		return false // idle: nothing was asked, nothing is answered
+	if c.dog.waiting { // idle: nothing was asked, nothing is answered
+		if c.requests == 0 && c.dog.cause.Load() == causeHard && c.restFor() < c.m.idle {
+			c.m.countSlow(c.d, "first_byte")
+		}
+		return false
 	}
 	if c.x.timedOut(err) {
 		c.x.resetRequest()

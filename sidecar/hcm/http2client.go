@@ -76,8 +76,11 @@ func (h *http2Client) blame(err error) {
 
 // Next implements message.Body.
 func (h *http2Client) Next() ([]byte, bool, error) {
+	h.dog.awaits()
 	data, last, err := h.Stream.Next()
-	h.dog.active()
+	if h.dog.came(len(data)); len(data) == 0 {
+		h.dog.active() // its end, perhaps
+	}
 	return data, last, err
 }
 
@@ -149,6 +152,9 @@ func (h *http2Client) abort(x *exchange) {
 	}
 	h.Reset(code)
 }
+
+// heldBack tells the watchdog that the client cannot send.
+func (h *http2Client) heldBack() bool { return h.HeldBack() }
 
 func (h *http2Client) interrupt()   { h.Interrupt() }
 func (h *http2Client) resume()      { h.Resume() }

@@ -43,6 +43,7 @@ func (m *Manager) serveHTTP2(ctx context.Context, d *downstream.Conn, s stream.S
 		c.judged = judged
 		c.sc.Judge(c)
 	}
+	c.sc.GreetWithin(time.Duration(m.firstBy(d)))
 	c.idleSince.Store(monotonic())
 	c.expires = m.expiry(d)
 	c.timer.owner = c

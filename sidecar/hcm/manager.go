@@ -42,8 +42,9 @@ type Options struct {
 	// has begun, health checks fail. nil never drains.
 	Drain *drain.Watcher
 	// Timers are shared by all managers of a process; made when nil.
-	Timers *Timers
-	Log    *slog.Logger // slog.Default when nil
+	Timers   *Timers
+	Patience Patience
+	Log      *slog.Logger // slog.Default when nil
 }
 
 // Manager serves the connections of a filter chain. It implements
@@ -69,6 +70,7 @@ type Manager struct {
 	requestTimeout int64
 	headersTimeout int64
 	maxDuration    time.Duration
+	patience       Patience
 	serverName     string
 	http2          *http2.Config
 	keepHTTP1      int32 // bytes of a body
@@ -104,7 +106,7 @@ func New(cfg *Config, o Options) (*Manager, error) {
 		streamIdle:     int64(orDefault(cfg.StreamIdleTimeout, 5*time.Minute)),
 		requestTimeout: int64(cfg.RequestTimeout), headersTimeout: int64(cfg.RequestHeadersTimeout),
 		maxDuration: cfg.MaxStreamDuration, serverName: cfg.ServerName,
-		serviceCluster: o.ServiceCluster, node: o.Node, drain: o.Drain,
+		patience: o.Patience, serviceCluster: o.ServiceCluster, node: o.Node, drain: o.Drain,
 		drainGrace: int64(orDefault(cfg.DrainTimeout, drainGrace)), delayedClose: int64(delayedClose),
 	}
 	m.parsing = http1.RequestParsing{

@@ -175,10 +175,16 @@ func (p *pump) work() {
 	from, _ := body.(*http2.Stream)
 	to, _ := up.(*http2Upstream)
 	for {
+		if from != nil { // one of HTTP/1 tells by itself
+			x.dog.awaits()
+		}
 		if from != nil && to != nil && !x.keep {
 			from.Pipe(to.s, (*requestTap)(x))
 		}
 		data, last, err := body.Next()
+		if from != nil && x.dog.pace != nil {
+			x.dog.came(len(data))
+		}
 		if err != nil {
 			switch _, ok := refusal(err); {
 			case ok:
@@ -270,7 +276,8 @@ func (t *requestTap) Passed(n int, now int64) {
 	x := (*exchange)(t)
 	x.pump.count(x, n)
 	x.pump.sent += int64(n)
-	x.dog.activeAt(now)
+	x.dog.cameAt(n, now)
+	x.dog.awaits()
 }
 
 // remember keeps a piece for another attempt, as long as all of them fit.

@@ -13,6 +13,9 @@ import (
 // relay sends the response in x.resp to the client, and its body as it comes.
 func (x *exchange) relay() {
 	x.settlePump()
+	if p := x.dog.pace; p != nil {
+		p.state.Store(paceOver)
+	}
 	if x.req.Body != nil && (x.pump != nil || cap(x.store) > keepBuffer) && (x.mirrored || !x.sel.Mirrored()) {
 		x.forgetKept() // this was the last attempt, and no copy is made of it
 	}

@@ -36,7 +36,7 @@ func (x *exchange) retryFailure(o outcome) (_ outcome, again bool) {
 		return o, false
 	}
 	switch o {
-	case noHost, overflow, timedOut, idleTimedOut, lifeOver, tooSlow, clientGone, clientBroke, unwritable, noUpgrade, hoarded:
+	case noHost, overflow, timedOut, idleTimedOut, lifeOver, tooSlow, crawls, clientGone, clientBroke, unwritable, noUpgrade, hoarded:
 		return o, false
 	}
 	p, replayable := x.sel.Retry, x.replayable()

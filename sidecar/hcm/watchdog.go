@@ -43,10 +43,11 @@ type watchdog struct {
 	drainBy   atomic.Int64 // when waiting for a request ends because of a drain, 0 without one
 	parkBy    int64        // when that gives up its goroutine, 0 for never
 	cause     atomic.Uint32
-	waiting   bool // for a request
-	over      bool // or for the end of the connection
-	watch     bool // look whether the client has gone
-	polled    bool // because it does not tell
+	waiting   bool  // for a request
+	over      bool  // or for the end of the connection
+	pace      *pace // of a body that is read from the client, nil for any; the timer is disarmed when it changes
+	watch     bool  // look whether the client has gone
+	polled    bool  // because it does not tell
 	// parked is woken beside the client: nobody may be waiting at its stream.
 	parked interface{ Wake() }
 }
@@ -60,6 +61,7 @@ const (
 	causeIdle
 	causeGone
 	causePark
+	causeSlow
 )
 
 // parkAfter is how long a connection waits for a request before it gives up its
@@ -73,7 +75,7 @@ const watchEvery = int64(100 * time.Millisecond)
 // start registers the watchdog of a client with the timers.
 func (w *watchdog) start(ts *Timers, c asker) {
 	w.client, w.polled = c, c.polled()
-	w.timer.owner = w
+	w.timer.owner, w.pace = w, nil
 	w.hard.Store(noDeadline)
 	ts.add(&w.timer)
 }
@@ -94,6 +96,9 @@ func (w *watchdog) await(now, hard, idle int64, watch bool) {
 	}
 	w.setIdle(idle)
 	w.since, w.watch = now, watch
+	if w.pace != nil {
+		w.activeAt(now) // what was before is not the client's
+	}
 	w.arm(now)
 }
 
@@ -180,6 +185,9 @@ func (w *watchdog) nextLook(now int64) int64 {
 	if w.watch && w.polled {
 		next = min(next, now+watchEvery)
 	}
+	if w.pace != nil {
+		next = min(next, w.nextPace(now))
+	}
 	if w.waiting {
 		if by := w.drainBy.Load(); by > 0 {
 			next = min(next, by)
@@ -204,6 +212,8 @@ func (w *watchdog) due(now int64) (bool, int64) {
 		w.cause.Store(causePark)
 	case w.watch && w.client.gone():
 		w.cause.Store(causeGone)
+	case w.pace != nil && w.tooSlow(now):
+		w.cause.Store(causeSlow)
 	default:
 		return false, w.nextLook(now)
 	}

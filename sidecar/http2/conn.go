@@ -39,6 +39,7 @@ type conn struct {
 	patience        bool           // a read deadline guards a head that is not whole
 	anew            bool           // the one that is not whole began with what was read last
 	due             time.Time      // the read deadline
+	greetBy         time.Duration  // how long the peer's SETTINGS may take, besides HeaderTimeout; 0 for none
 	leader          *stream.Leader // of the term in which it is read; nil in none
 	stirs           bool           // what was read wakes goroutines
 	toWake          *Stream

@@ -130,10 +130,10 @@ var (
 // guard sets a deadline while a head, or anything but DATA, is incomplete: one for each.
 func (c *conn) guard() {
 	limit := c.cfg.HeaderTimeout
-	if limit <= 0 {
-		return
+	if !c.started && c.greetBy > 0 && (limit <= 0 || c.greetBy < limit) {
+		limit = c.greetBy
 	}
-	partial := !c.started || c.block != nil || !c.data.active && len(c.in.bytes()) > 0
+	partial := limit > 0 && (!c.started || c.block != nil || !c.data.active && len(c.in.bytes()) > 0)
 	if partial == c.patience && !(partial && c.anew) {
 		return
 	}

@@ -2,6 +2,7 @@ package http2
 
 import (
 	"context"
+	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/clock"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
@@ -51,6 +52,10 @@ func NewServer(s stream.Stream, cfg *Config, h Handler) *ServerConn {
 	sc.announce(settings...)
 	return sc
 }
+
+// GreetWithin bounds how long the client's preface and SETTINGS may take, where
+// Config.HeaderTimeout does not bound it more; 0 does not. It comes before Serve.
+func (sc *ServerConn) GreetWithin(d time.Duration) { sc.greetBy = d }
 
 // Serve reads the connection on the caller's goroutine. It returns when the connection
 // is over and every handler has returned: nil when it ended in peace, a *ConnError

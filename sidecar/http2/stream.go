@@ -385,6 +385,14 @@ func (s *Stream) stop(read, write, on bool) {
 	}
 }
 
+// HeldBack tells whether the peer may send nothing on the stream, or hardly anything: what was received of it, or
+// of others of its connection, has yet to be taken. It may be called beside any other method.
+func (s *Stream) HeldBack() bool {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	return s.recvWin <= 0 || s.c.recvWin < leastCredit
+}
+
 // Reset ends the stream at once: the peer gets RST_STREAM with the code, and blocked
 // calls return. It does nothing to a stream that is over.
 func (s *Stream) Reset(code Code) {

@@ -26,7 +26,8 @@ import (
 )
 
 // acceptLoop takes connections until the listener stops or the socket is given up.
-// Running out of file descriptors is waited out: connections that end free some.
+// Running out of file descriptors, where the reserve of them is used too, is waited out:
+// connections that end free some.
 func (l *listener) acceptLoop(b *bound) {
 	defer close(b.done)
 	defer panics.Contain(panics.Accept, nil, nil)
@@ -99,6 +100,9 @@ func (l *listener) arrives(c net.Conn, generation uint64) (a *arrival, refused s
 	}
 	snap := l.current
 	exempt := snap.exempt()
+	if !exempt.Actions && l.m.tooMany(c) {
+		return nil, "file_descriptors"
+	}
 	if refused = l.m.opts.Overload.Admit(l.name, l.open, exempt); refused != "" {
 		return nil, refused
 	}
@@ -584,16 +588,4 @@ func claimedID(err error) string {
 		return denied.Peer.String()
 	}
 	return ""
-}
-
-func acceptReason(err error) string {
-	switch {
-	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
-		return "no_file_descriptor"
-	case errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.ENOMEM):
-		return "no_memory"
-	case errors.Is(err, syscall.ECONNABORTED):
-		return "aborted"
-	}
-	return "other"
 }

@@ -57,8 +57,12 @@ type Options struct {
 	// Drained is called, with no lock held, when the last connection of a removed listener
 	// has ended and Draining has it no more; nil tells nobody.
 	Drained func()
-	// HandshakeTimeout is 10 s when 0.
+	// HandshakeTimeout is 5 s when 0.
 	HandshakeTimeout time.Duration
+	// Descriptors is how many file descriptors the process may have open: RLIMIT_NOFILE's
+	// when nil. A part of them is kept from connections, but of those of listeners that are
+	// exempt from overload actions. Safe for concurrent use.
+	Descriptors func() uint64
 	// Overload bounds connections; nil bounds nothing. Its Accept is the manager's
 	// method of that name.
 	Overload *overload.Manager
@@ -76,8 +80,9 @@ type Manager struct {
 	wg   sync.WaitGroup
 
 	// poller waits for idle connections; nil where the host cannot.
-	poller  *stream.Poller
-	workers workers.Pool // serve connections
+	poller      *stream.Poller
+	workers     workers.Pool // serve connections
+	descriptors *descriptors
 
 	shared sharedBuckets
 
@@ -117,7 +122,7 @@ const mostIdleWorkers = 32
 // NewManager starts a manager; Close ends it.
 func NewManager(opts Options) *Manager {
 	m := &Manager{opts: opts, log: opts.Log, listeners: map[string]*listener{}, gone: map[*listener]struct{}{},
-		limit: rate.NewLimiter(10, 20), workers: workers.Pool{MostIdle: mostIdleWorkers}}
+		limit: rate.NewLimiter(10, 20), workers: workers.Pool{MostIdle: mostIdleWorkers}, descriptors: newDescriptors(opts.Descriptors)}
 	if m.log == nil {
 		m.log = slog.Default()
 	}
@@ -132,7 +137,7 @@ func NewManager(opts Options) *Manager {
 		m.opts.DrainTime = 10 * time.Minute
 	}
 	if m.opts.HandshakeTimeout <= 0 {
-		m.opts.HandshakeTimeout = 10 * time.Second
+		m.opts.HandshakeTimeout = 5 * time.Second
 	}
 	var err error
 	if m.poller, err = stream.NewPoller(); err != nil {

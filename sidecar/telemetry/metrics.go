@@ -94,6 +94,8 @@ type Metrics struct {
 	ProtocolErrors *CounterVec
 	// Glitches counts what clients of HTTP/2 do at our cost, by class.
 	Glitches *CounterVec
+	// SlowClients counts clients that were not waited for any longer, by what was.
+	SlowClients *CounterVec
 	// HTTP2Events counts resets and the like, by side and event.
 	HTTP2Events *CounterVec
 
@@ -214,6 +216,8 @@ func NewMetrics() *Metrics {
 		ProtocolErrors: r.Counter("hauberk_protocol_errors_total", "Messages refused because they break the protocol, by side and reason.", "side", "reason"),
 
 		Glitches: r.Counter("hauberk_http2_glitches_total", "What clients of HTTP/2 did at the sidecar's cost, which honest ones do seldom or never, by class: malformed (messages that are refused), stream_error, reset (of a stream, before anything was answered), refused_stream, closed_stream, header_size, continuation_flood, empty_frames_flood, settings, ping, priority_flood, window_update_flood, outbound_flood or slow_head.", "class"),
+
+		SlowClients: r.Counter("hauberk_slow_clients_total", "Clients that were not waited for any longer, beside Envoy's timeouts, by what of them was waited for: first_byte (of a new connection's first request of HTTP/1; for the preface of HTTP/2 see slow_head of hauberk_http2_glitches_total) or body (of a request, below the least rate).", "what"),
 
 		HTTP2Events: r.Counter("hauberk_http2_events_total", "Ends of streams and connections of HTTP/2, by side and event: tx_reset (RST_STREAM that the sidecar sent), rx_reset (those that it got, of streams that were not over) or goaway_sent (the GOAWAY of a connection that is drained or idle).", "side", "event"),
 

@@ -42,6 +42,7 @@ type Cluster struct {
 type Sidecar struct {
 	t    testing.TB
 	cmd  *exec.Cmd
+	as   Process
 	done chan struct{}
 	dir  string
 }
@@ -71,7 +72,19 @@ func Start(t testing.TB, origin string, listeners ...Listener) *Sidecar {
 // every listener accepts. It ends with the test.
 func StartWith(t testing.TB, clusters []Cluster, listeners ...Listener) *Sidecar {
 	t.Helper()
-	s := &Sidecar{t: t, done: make(chan struct{}), dir: t.TempDir()}
+	return StartAs(t, Process{}, clusters, listeners...)
+}
+
+// Process is how a sidecar is started.
+type Process struct {
+	Flags       []string
+	Descriptors int // that it may have open, 0 for what there are
+}
+
+// StartAs is StartWith of a process of the caller's.
+func StartAs(t testing.TB, p Process, clusters []Cluster, listeners ...Listener) *Sidecar {
+	t.Helper()
+	s := &Sidecar{t: t, as: p, done: make(chan struct{}), dir: t.TempDir()}
 	s.run(s.bootstrap(clusters, listeners))
 	for _, l := range listeners {
 		s.await(l.Addr)
@@ -105,8 +118,12 @@ func (s *Sidecar) run(bootstrap string) {
 		s.t.Fatal(err)
 	}
 	defer log.Close()
-	s.cmd = exec.Command(filepath.Join(bin, "hauberk-sidecar"), "run", "--admin", "off", "--admin-socket", filepath.Join(s.dir, "admin"),
-		"--metrics", "off", "--ready", "off", "--drain-time", "1s", "--bootstrap", file)
+	args := append([]string{filepath.Join(bin, "hauberk-sidecar"), "run", "--admin", "off", "--admin-socket", filepath.Join(s.dir, "admin"),
+		"--metrics", "off", "--ready", "off", "--drain-time", "1s", "--bootstrap", file}, s.as.Flags...)
+	if n := s.as.Descriptors; n > 0 {
+		args = append([]string{"sh", "-c", fmt.Sprintf(`ulimit -n %d; exec "$0" "$@"`, n)}, args...)
+	}
+	s.cmd = exec.Command(args[0], args[1:]...)
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.cmd.Start(); err != nil {

@@ -1,0 +1,141 @@
+package hcm
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	bodybuffer "github.com/hauberk-mesh/hauberk/sidecar/filter/buffer"
+)
+
+// TestWhoIsNotHurried: a client that is not what is waited for, or whose body is its part of a
+// conversation, may rest.
+func TestWhoIsNotHurried(t *testing.T) {
+	reads := func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }
+	later := func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(2 * time.Minute)
+		reads(w, r)
+	}
+	tooLate := func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(4 * time.Minute)
+		reads(w, r)
+	}
+	answers := func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		w.WriteHeader(200)
+		w.(http.Flusher).Flush()
+		reads(w, r)
+	}
+	rests := func(t *testing.T) io.Reader { return trickle(t, 1, 3, 2*time.Minute) }
+	soon := func(t *testing.T) io.Reader { return trickle(t, 1, 3, time.Minute) }
+	much := func(*testing.T) io.Reader { return io.LimitReader(endlessBody{}, 8<<20) }
+	for name, tc := range map[string]struct {
+		handler http.HandlerFunc
+		body    func(*testing.T) io.Reader
+		header  []string
+		rate    int64
+		want    [3]int // by the client's version, 0 where it is not tried
+	}{
+		"no rate":                   {reads, rests, nil, 0, [3]int{1: 200, 2: 200}},
+		"a rate":                    {reads, rests, nil, 100, [3]int{1: 408, 2: 408}},
+		"gRPC":                      {reads, rests, []string{"Content-Type", "application/grpc"}, 100, [3]int{1: 408, 2: 200}},
+		"messages of Connect":       {reads, rests, []string{"Content-Type", "application/connect+proto"}, 100, [3]int{1: 408, 2: 200}},
+		"the host answers first":    {answers, rests, nil, 100, [3]int{2: 200}},
+		"the host does not read":    {later, much, nil, 1 << 20, [3]int{1: 200, 2: 200}},
+		"the host is to say so":     {later, much, []string{"Expect", "100-continue"}, 100, [3]int{1: 200, 2: 200}},
+		"the host has said so":      {reads, rests, []string{"Expect", "100-continue"}, 100, [3]int{1: 408, 2: 408}},
+		"a byte before it says so":  {tooLate, soon, []string{"Expect", "100-continue", "X-Sends", "at-once"}, 100, [3]int{1: 408, 2: 408}},
+		"a byte before it could do": {later, rests, nil, 100, [3]int{1: 408, 2: 408}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubbles(t, func(t *testing.T, down, up int) {
+				if tc.want[down] == 0 {
+					return
+				}
+				b := paced(t, down, up)
+				b.cluster("origin", versionedOrigin(t, up, tc.handler))
+				if up == 2 {
+					b.http2Cluster()
+				}
+				b.options.Patience.BodyRate = tc.rate
+				b.start()
+				status, text, took := b.post(down, tc.body(t), -1, tc.header...)
+				time.Sleep(5 * time.Minute) // until the host is done, too
+				slow := strings.Contains(b.logged(1)[0], " request_body_rate ")
+				if slow != (tc.want[down] == 408) || !slow && status != 200 { // gRPC has its own statuses
+					t.Errorf("%d %q after %v, want %d", status, text, took, tc.want[down])
+				}
+			})
+		})
+	}
+}
+
+// TestSlowBodyForAFilter: a body that a filter wants whole is not waited for any longer.
+func TestSlowBodyForAFilter(t *testing.T) {
+	bothInBubbles(t, func(t *testing.T, version int) {
+		b := paced(t, version, 1)
+		b.filter("buffer", &bodybuffer.Config{MaxBytes: 1 << 20})
+		b.start()
+		status, text, took := b.post(version, trickle(t, 1, 1000, 5*time.Second), -1)
+		if status != 408 || took < 29*time.Second || took > 32*time.Second {
+			t.Errorf("%d %q after %v", status, text, took)
+		}
+		if line := b.logged(1)[0]; !strings.Contains(line, " request_body_rate ") {
+			t.Errorf("logged: %s", line)
+		}
+		b.eventually("it is counted", func() bool { return b.metric(`hauberk_slow_clients_total{what="body"} 1`) })
+	})
+}
+
+// stopped is a client whose window others have filled.
+type stopped struct {
+	nobody
+	held bool
+}
+
+func (c *stopped) heldBack() bool { return c.held }
+
+// TestHeldBackByOthers: who may not send, as others have filled the window of the connection
+// and their host does not read, is not too slow.
+func TestHeldBackByOthers(t *testing.T) {
+	c := &stopped{held: true}
+	w := watchdog{client: c, pace: &pace{perByte: 1}}
+	w.activeAt(0)
+	w.awaits()
+	if w.tooSlow(1) {
+		t.Error("while it may not send")
+	}
+	if c.held = false; w.tooSlow(0) || !w.tooSlow(2) {
+		t.Error("once it may")
+	}
+}
+
+// TestHeldUp: a watchdog that looks late, because the process could not run, says nothing of
+// the client, nor does what was read late.
+func TestHeldUp(t *testing.T) {
+	const second = int64(time.Second)
+	var w watchdog
+	w.client = nobody{}
+	w.pace = &pace{perByte: second / 100}
+	w.pace.left.Store(patienceFirst)
+	w.activeAt(0)
+	w.awaits()
+	if w.tooSlow(29 * second) {
+		t.Error("too early")
+	}
+	if !w.tooSlow(30*second + second/2) {
+		t.Error("not at all")
+	}
+	if w.tooSlow(120 * second) {
+		t.Error("though it looked too late")
+	}
+	w.activeAt(0)
+	if w.cameAt(1, 120*second); w.pace.left.Load() < patienceFirst {
+		t.Errorf("patience of %v after a byte that was read too late", time.Duration(w.pace.left.Load()))
+	}
+	if w.tooSlow(300 * second) {
+		t.Error("though nobody waits")
+	}
+}
