@@ -87,7 +87,7 @@ func (d *decoder) endpoint(m *endpointv3.LbEndpoint, path string, names bool) (*
 	out := &cluster.Endpoint{
 		Hostname: m.GetEndpoint().GetHostname(),
 		Weight:   m.GetLoadBalancingWeight().GetValue(),
-		Metadata: endpointMetadata(m.GetMetadata()),
+		Metadata: metadataOf(m.GetMetadata()),
 	}
 	var err error
 	if out.Check, err = d.endpointCheck(m.GetEndpoint().GetHealthCheckConfig(), path+".endpoint.health_check_config"); err != nil {
@@ -124,20 +124,6 @@ func (d *decoder) endpoint(m *endpointv3.LbEndpoint, path string, names bool) (*
 		return nil, fail(here+".socket_address.address", "%q is not an IP address; names need type STRICT_DNS or LOGICAL_DNS", out.Host)
 	}
 	return out, nil
-}
-
-// endpointMetadata is what clusters read of an endpoint's metadata.
-func endpointMetadata(m *corev3.Metadata) map[string]map[string]any {
-	var out map[string]map[string]any
-	for _, ns := range []string{lbNamespace, "envoy.transport_socket_match"} {
-		if s := m.GetFilterMetadata()[ns]; s != nil {
-			if out == nil {
-				out = map[string]map[string]any{}
-			}
-			out[ns] = s.AsMap()
-		}
-	}
-	return out
 }
 
 // endpointCheck reads how one endpoint is health-checked.

@@ -22,7 +22,7 @@ import (
 const (
 	statsReason  = "metrics are labelled by listener, service and peer"
 	bufferReason = "buffers have a fixed bound and apply back-pressure"
-	metaReason   = "metadata of other namespaces is for other readers"
+	metaReason   = "no filter or log asks for it"
 	ticketReason = "sessions are never resumed"
 
 	notInEnvoy = "Envoy does not implement it either"

@@ -40,6 +40,8 @@ type Place struct {
 	// Workload is the SPIFFE ID whose listener this is, Service its service and
 	// Upstream, outbound, the service that the listener leads to.
 	Workload, Service, Upstream string
+	// ListenerMetadata and ChainMetadata are what access logs may show of both.
+	ListenerMetadata, ChainMetadata map[string]map[string]any
 	// Metrics are the service's handles.
 	Metrics *telemetry.ServiceMetrics
 	// Overload says what the process cannot afford now; nil says nothing.
@@ -83,6 +85,10 @@ type Conn struct {
 	// Received and Sent are all bytes of a plain connection; its handler sets them
 	// when it is finished.
 	Received, Sent int64
+	// Reset says that its peer has reset it; Outcome has more for the listener's log. Its handler
+	// sets them when it is finished.
+	Reset   bool
+	Outcome Outcome
 
 	server *Server
 	owner  Owner
@@ -99,6 +105,9 @@ type Conn struct {
 	mu      sync.Mutex
 	drainer Drainer
 }
+
+// Outcome is what a handler knows of a connection that it has served and that is no exchange.
+type Outcome interface{ Show(*telemetry.Record) }
 
 // Ending is why the sidecar, not the peer, ended a connection.
 type Ending struct {
@@ -241,7 +250,7 @@ func (c *Conn) Conclude(r *telemetry.Record) {
 		return
 	}
 	r.Flags |= e.Flags
-	r.ConnectionTermination = e.Reason
+	r.ConnectionTermination, r.LocalClose = e.Reason, e.Reason
 	if e.Rule != "" {
 		r.Denied, r.Rule = true, e.Rule
 	}

@@ -157,7 +157,10 @@ func (x *exchange) begin() {
 	x.start = time.Now()
 	x.startMono = monotonicOf(x.start)
 	x.admittedAt = x.startMono
-	x.observed.wants = telemetry.Wanted()
+	if x.observed.wants = telemetry.Wanted(); x.observed.wants&telemetry.WantSizes != 0 {
+		x.observed.sizes = telemetry.Sizes{Downstream: new(message.Meter), Upstream: new(message.Meter)}
+		x.h1.meter = x.observed.sizes.Downstream
+	}
 	x.observed.markAt(telemetry.RequestBegan, x.startMono)
 }
 
@@ -468,7 +471,7 @@ func (x *exchange) record() *telemetry.Record {
 		}
 	}
 	if x.ntried > 0 {
-		r.Attempted = x
+		r.Attempted, r.UpstreamClose = x, telemetry.CloseNormal
 	}
 	if a.host != nil {
 		r.UpstreamHostname = a.host.Hostname()
@@ -479,7 +482,7 @@ func (x *exchange) record() *telemetry.Record {
 		r.UpstreamDuration = time.Duration(a.firstAt - a.sentAt)
 		x.observed.markAt(telemetry.AnswerBegan, a.firstAt)
 	}
-	x.observed.show(r)
+	x.show(r)
 	x.span.Show(r)
 	return r
 }

@@ -27,11 +27,12 @@ type http1Upstream struct {
 	parser   http1.ResponseParser
 	decoder  http1.BodyDecoder
 	trailers message.Fields
+	meter    *message.Meter // nil where nobody wants to know
 }
 
 // hold makes u the attempt's side on c.
 func (u *http1Upstream) hold(c *cluster.Conn, a *attempt) {
-	u.c, u.dog, u.cut = c, a.x.dog, false
+	u.c, u.dog, u.cut, u.meter = c, a.x.dog, false, a.x.observed.sizes.Upstream
 	h := &a.host.Cluster().Config().HTTP
 	u.options = h.HTTP1
 	limits := a.x.m.upstreamLimits
@@ -108,6 +109,7 @@ func (u *http1Upstream) send(a *attempt) (err error) {
 		}
 	}
 	u.parser.Reset()
+	headSent(u.meter, u.out.b[:head])
 	takeTurns()
 	size := len(u.out.b)
 	var written, n int
@@ -119,6 +121,7 @@ func (u *http1Upstream) send(a *attempt) (err error) {
 	} else {
 		err = stream.ErrNotQuiet
 	}
+	u.meter.Sent(written)
 	a.wrote = written > 0
 	a.sent += int64(min(max(0, written-head), len(payload)))
 	if err == stream.ErrNotQuiet {
@@ -158,6 +161,7 @@ func (u *http1Upstream) head(a *attempt) error {
 				return err
 			}
 			if n > 0 {
+				headReceived(u.meter, u.in.bytes()[:n])
 				u.in.consume(n)
 				u.parser.Reset()
 				a.resp.Body = nil
@@ -236,6 +240,7 @@ func (u *http1Upstream) decode() error {
 			return err
 		}
 		u.in.consume(n)
+		u.meter.Received(n)
 		if len(data) > 0 || done {
 			u.piece = piece{data, done, true}
 			return nil
@@ -281,6 +286,7 @@ func (u *http1Upstream) write(p []byte, last bool, trailers *message.Fields) (er
 		p = u.out.b
 	}
 	if len(p) > 0 {
+		u.meter.Sent(len(p))
 		_, err = u.c.Write(p)
 	}
 	if last && u.reqBody == http1.UntilClose && err == nil {

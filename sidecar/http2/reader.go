@@ -396,6 +396,7 @@ func (c *conn) dataStart(h *frameHeader, p []byte) (n int, err *ConnError) {
 	s.got += int64(size)
 	s.unacked += int64(h.length - size)
 	c.data.s = s
+	s.meter.Received(frameHeaderLen + h.length)
 	if k := min(size, len(p)-n); k > 0 {
 		s.keep(p[n : n+k])
 		c.data.left -= k

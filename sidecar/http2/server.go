@@ -132,6 +132,10 @@ func (sc *ServerConn) requestBlock(b []byte, id uint32, end bool) *ConnError {
 		s.recycle()
 		return err
 	}
+	if c.cfg.Metered != nil && c.cfg.Metered() {
+		s.meter = new(message.Meter)
+		c.headReceived(s, len(b))
+	}
 	refusal := c.head.request(&s.req, end, sc.tls)
 	switch {
 	case c.dependsOnItself:

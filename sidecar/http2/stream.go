@@ -42,6 +42,7 @@ type streamState struct {
 	stopWrite    bool
 	unflushed    bool
 	watcher      Watcher
+	meter        *message.Meter // counts frames of the stream; nil where nobody wants to know
 
 	// Receiving.
 	window      int64 // how much may be here, or on its way

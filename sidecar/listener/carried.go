@@ -143,6 +143,12 @@ func logEnd(c *downstream.Conn, log *telemetry.Log) {
 	r := c.NewRecord()
 	r.Duration = time.Since(c.Accepted)
 	r.BytesReceived, r.BytesSent = c.Received, c.Sent
+	if c.Reset {
+		r.DownstreamClose = telemetry.CloseRemoteReset
+	}
+	if c.Outcome != nil {
+		c.Outcome.Show(r)
+	}
 	log.Log(r)
 	r.Release()
 }

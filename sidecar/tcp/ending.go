@@ -21,6 +21,12 @@ const (
 	endDuration = "max_connection_duration"
 )
 
+// Whose reset ends one.
+const (
+	endUpstreamReset   = "upstream_reset"
+	endDownstreamReset = "downstream_reset"
+)
+
 // ending is how a relay's connection ends. All but leftAt is guarded by relay.mu.
 type ending struct {
 	closing bool // the sidecar has closed the streams
@@ -89,9 +95,9 @@ func (r *relay) broken(h *half, err error) {
 	switch {
 	case ours:
 	case h == &r.down:
-		r.because(telemetry.FlagUpstreamReset, "upstream_reset")
+		r.because(telemetry.FlagUpstreamReset, endUpstreamReset)
 	default:
-		r.because(0, "downstream_reset")
+		r.because(0, endDownstreamReset)
 	}
 	r.mu.Unlock()
 	if !ours {
