@@ -320,7 +320,7 @@ func init() {
 			use: "text_format text_format_source json_format content_type omit_empty_values",
 			but: map[string]string{
 				"text_format_source": "a filename in what a bootstrap says alone",
-				"content_type":       "of local replies alone",
+				"content_type":       "of local replies; that of an access log changes nothing, as in Envoy",
 			},
 			ignore: map[string]string{"json_format_options": "the members of an object are always sorted"},
 			instead: map[string]string{

@@ -1,7 +1,6 @@
 package telemetry
 
 import (
-	"encoding/json"
 	"maps"
 	"math"
 	"slices"
@@ -114,14 +113,19 @@ func appendJSON(dst []byte, v any) []byte {
 
 // appendFloat writes a number as encoding/json does; one that JSON has not is null.
 func appendFloat(dst []byte, v float64) []byte {
-	if math.IsInf(v, 0) || math.IsNaN(v) {
+	switch size := math.Abs(v); {
+	case math.IsInf(v, 0) || math.IsNaN(v):
 		return append(dst, "null"...)
+	case size != 0 && size < 1e-6 || size >= 1e21:
+		start := len(dst)
+		dst = strconv.AppendFloat(dst, v, 'e', -1, 64)
+		if n := len(dst); n-start >= 4 && dst[n-4] == 'e' && dst[n-3] == '-' && dst[n-2] == '0' {
+			dst[n-2] = dst[n-1]
+			dst = dst[:n-1]
+		}
+		return dst
 	}
-	b, err := json.Marshal(v)
-	if err != nil {
-		return append(dst, "null"...)
-	}
-	return append(dst, b...)
+	return strconv.AppendFloat(dst, v, 'f', -1, 64)
 }
 
 // configured is an operator for one type of metadata, or for the type that its argument names.
