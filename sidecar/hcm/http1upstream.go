@@ -16,6 +16,7 @@ type http1Upstream struct {
 	dog     *watchdog
 	out     outgoing
 	cut     bool // the host takes no more of the request
+	atEnd   bool // of an answer that ends with the connection
 	reqBody http1.Framing
 	framing http1.Framing // of the response
 	options cluster.HTTP1 // of the request that was sent last
@@ -32,7 +33,7 @@ type http1Upstream struct {
 
 // hold makes u the attempt's side on c.
 func (u *http1Upstream) hold(c *cluster.Conn, a *attempt) {
-	u.c, u.dog, u.cut, u.meter = c, a.x.dog, false, a.x.observed.sizes.Upstream
+	u.c, u.dog, u.cut, u.atEnd, u.meter = c, a.x.dog, false, false, a.x.observed.sizes.Upstream
 	h := &a.host.Cluster().Config().HTTP
 	u.options = h.HTTP1
 	limits := a.x.m.upstreamLimits
@@ -215,6 +216,7 @@ func (u *http1Upstream) Next() (data []byte, last bool, err error) {
 			switch {
 			case !isEOF(err):
 			case u.framing == http1.UntilClose:
+				u.atEnd = true
 				return nil, true, nil
 			default:
 				err = http1.ErrTruncated
@@ -304,8 +306,15 @@ func (u *http1Upstream) clean(a *attempt) bool {
 // leave implements upstream.
 func (u *http1Upstream) leave(a *attempt, clean bool) {
 	c, read := u.c, max(a.firstAt, u.dog.lastActive())
+	whole := a.firstAt > 0 && a.resp.Status >= 200 && u.framing != http1.UntilClose && u.decoder.Done() && !u.cut
+	unused := u.atEnd || a.sentAt == 0
 	u.c, u.dog = nil, nil
 	switch {
+	case !clean && whole:
+		c.Ours() // its peer may end it too
+		_ = c.CloseUnused()
+	case !clean && unused:
+		_ = c.CloseUnused()
 	case !clean:
 		_ = c.Close()
 	case a.sentAt == 0:

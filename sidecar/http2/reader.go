@@ -114,8 +114,10 @@ func (c *conn) readFailed(err error) *ConnError {
 	if c.client != nil && c.client.peerCode != NoError {
 		return &ConnError{Code: c.client.peerCode, Remote: true}
 	}
-	return &ConnError{Code: NoError, Reason: "connection_lost", Err: err}
+	return &ConnError{Code: NoError, Reason: connectionLost, Err: err}
 }
+
+const connectionLost = "connection_lost"
 
 // Ends in peace: of a connection that had nothing left to do.
 var (

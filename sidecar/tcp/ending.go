@@ -74,6 +74,16 @@ func (r *relay) close() {
 	_ = r.up.Close()
 }
 
+// clientLeft notes that the client has ended its half: that its host then ends the other is only what
+// follows.
+func (r *relay) clientLeft() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.down.done {
+		r.up.Ours()
+	}
+}
+
 // opposite is the other direction.
 func (r *relay) opposite(h *half) *half {
 	if h == &r.toUp {
@@ -101,6 +111,9 @@ func (r *relay) broken(h *half, err error) {
 	}
 	r.mu.Unlock()
 	if !ours {
+		if h == &r.toUp {
+			r.up.Ours()
+		}
 		stream.Abort(h.dst)
 	}
 	r.close()

@@ -65,6 +65,7 @@ type Metrics struct {
 	upstreamSubsetPicks  *CounterVec
 	upstreamRedirects    *CounterVec
 	upstreamAbandoned    *CounterVec
+	upstreamEnds         *CounterVec
 	upstreamPanicPicks   *CounterVec
 
 	upstreamZonePicks          *CounterVec
@@ -193,6 +194,7 @@ func NewMetrics() *Metrics {
 		upstreamOutliers:     r.Counter("hauberk_upstream_outliers_total", "Hosts that outlier detection found, by how and by result: ejected, observed (not enforced) or overflow (too many are ejected).", "cluster", "reason", "result"),
 		upstreamHealthChecks: r.Counter("hauberk_upstream_health_checks_total", "Active health checks, by result: success, failure, network_failure, timeout or passive_failure (an answer with x-envoy-immediate-health-check-fail).", "cluster", "result"),
 		upstreamRedirects:    r.Counter("hauberk_upstream_internal_redirects_total", "Redirects of hosts of whose route they are to be followed, by result: followed, or why they were passed on: bad_location, incomplete_request, no_route, predicate, scheme, too_many or updated (the listener, meanwhile).", "cluster", "result"),
+		upstreamEnds:         r.Counter("hauberk_upstream_connections_closed_total", "Connections to hosts that are over, and those that could not be made, by how they ended: local (by the sidecar) or remote (by the host), and with_request where a request, or the bytes of a plain connection, were under way.", "cluster", "end"),
 		upstreamAbandoned:    r.Counter("hauberk_upstream_requests_abandoned_total", "Attempts, and openings of plain connections, that the sidecar gave up, by stage: pending (before they had a connection: their time was over, or the client had gone) or stream (their stream of HTTP/2 was reset, for these reasons or for what was wrong with the answer, or its request was not whole when the answer was).", "cluster", "stage"),
 		upstreamSubsetPicks:  r.Counter("hauberk_upstream_subset_picks_total", "Choices among subsets, by result: selected, fallback or panic (among all hosts).", "cluster", "result"),
 
