@@ -61,8 +61,10 @@ func (t *tracked) Carry() (*downstream.Carried, downstream.Refusal) {
 		refused = l.m.opts.Overload.Admit(l.name, l.open, exempt)
 	}
 	if refused != "" {
+		snap.refs.Add(1) // an update may have it closed before the log has the line
 		l.mu.Unlock()
-		l.countRefused(refused)
+		t.refuseExcess(c, excess{reason: refused})
+		snap.release()
 		return nil, downstream.Busy
 	}
 	if e := t.enter(c); e.reason != "" {
