@@ -72,11 +72,25 @@ func closed(ends ...string) string {
 	return strings.Join(keys, sum)
 }
 
+// endedOf are the same of a listener's clients.
+func endedOf(listener string, ends ...string) string {
+	var keys []string
+	for _, end := range ends {
+		keys = append(keys, `hauberk_connections_ended_total{listener="`+listener+`",end="`+end+`"}`)
+	}
+	return strings.Join(keys, sum)
+}
+
 // sum stands between metrics of ours that together are one of Envoy's.
 const sum = " + "
 
 // wholeAlike are those of the whole program: regular expressions of Envoy's names.
 var wholeAlike = []struct{ envoy, hauberk string }{
+	{`http\.ends\.downstream_cx_destroy`, endedOf("ends", "local", "local_with_request", "remote", "remote_with_request")},
+	{`http\.ends\.downstream_cx_destroy_remote`, endedOf("ends", "remote", "remote_with_request")},
+	{`http\.left\.downstream_cx_destroy_active_rq`, endedOf("left", "local_with_request", "remote_with_request")},
+	{`http\.left\.downstream_cx_destroy_remote_active_rq`, endedOf("left", "remote_with_request")},
+	{`http\.left\.downstream_cx_destroy_remote`, endedOf("left", "remote", "remote_with_request")},
 	{`http2\.tx_reset`, `hauberk_http2_events_total{side="downstream",event="tx_reset"}`},
 	{`http2\.rx_reset`, `hauberk_http2_events_total{side="downstream",event="rx_reset"}`},
 	{`http2\.goaway_sent`, `hauberk_http2_events_total{side="downstream",event="goaway_sent"}`},
@@ -201,7 +215,10 @@ func (r *runner) statistics(t *testing.T, all found) {
 func unevenWhole(envoy, hauberk map[string]float64, all found) (wrong []string) {
 	for _, s := range wholeAlike {
 		theirs, has := matching(envoy, s.envoy)
-		ours := hauberk[s.hauberk]
+		ours := 0.0
+		for k := range strings.SplitSeq(s.hauberk, sum) {
+			ours += hauberk[k]
+		}
 		if ours != theirs {
 			wrong = append(wrong, fmt.Sprintf("Envoy's %s are %v, %s %v", s.envoy, theirs, s.hauberk, ours))
 		}

@@ -85,11 +85,11 @@ type Conn struct {
 	// Received and Sent are all bytes of a plain connection; its handler sets them
 	// when it is finished.
 	Received, Sent int64
-	// Reset says that its peer has reset it; Outcome has more for the listener's log. Its handler
-	// sets them when it is finished.
-	Reset   bool
+	// Outcome has more for the listener's log. Its handler sets it when it is finished.
 	Outcome Outcome
 
+	// cutOff: a request was under way when it ended.
+	cutOff atomic.Bool
 	server *Server
 	owner  Owner
 	watch  stream.Watch
@@ -209,6 +209,12 @@ func (c *Conn) Child(s stream.Stream, place *Place, server *Server, owner Owner)
 	child.Attach(server, owner)
 	return child
 }
+
+// CutOff notes that a request was under way when the connection ended.
+func (c *Conn) CutOff() { c.cutOff.Store(true) }
+
+// WasCutOff tells whether that is so.
+func (c *Conn) WasCutOff() bool { return c.cutOff.Load() }
 
 // Ended says why the sidecar closed the connection, nil when it did not.
 func (c *Conn) Ended() *Ending {

@@ -358,6 +358,9 @@ func (x *exchange) finish() {
 	}
 	if e := d.Ended(); e != nil {
 		x.flags |= e.Flags
+		d.CutOff()
+	} else if x.flags&telemetry.FlagDownstreamTermination != 0 {
+		d.CutOff()
 	}
 	d.PeerMetrics.Request(d.Shard, x.status, x.flags, took)
 	d.PeerMetrics.Bytes(d.Shard, x.received, x.sent)

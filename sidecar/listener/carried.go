@@ -145,9 +145,6 @@ func logEnd(c *downstream.Conn, log *telemetry.Log) {
 	r := c.NewRecord()
 	r.Duration = time.Since(c.Accepted)
 	r.BytesReceived, r.BytesSent = c.Received, c.Sent
-	if c.Reset {
-		r.DownstreamClose = telemetry.CloseRemoteReset
-	}
 	if c.Outcome != nil {
 		c.Outcome.Show(r)
 	}

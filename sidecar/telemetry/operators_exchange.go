@@ -57,7 +57,7 @@ var exchangeOperators = []operatorDef{
 	{OperatorDoc: OperatorDoc{Name: "LOCAL_REPLY_BODY", Help: "The text of an answer of our own, empty of others."},
 		value: func(dst []byte, r *Record) ([]byte, bool) { return append(dst, r.LocalReply...), true }},
 	text("ACCESS_LOG_TYPE", "On which occasion the record is logged.", func(r *Record) string { return r.Type.String() }),
-	plain(text("DOWNSTREAM_DETECTED_CLOSE_TYPE", "RemoteReset where the client reset the connection, LocalReset where the sidecar did, else Normal; of a request it is always Normal, as in Envoy.", func(r *Record) string { return r.DownstreamClose.String() })),
+	plain(text("DOWNSTREAM_DETECTED_CLOSE_TYPE", "RemoteReset where the client reset a plain connection, LocalReset where the sidecar did because the host had, else Normal: of requests always, as in Envoy.", func(r *Record) string { return r.DownstreamClose.String() })),
 	plain(appends("UPSTREAM_DETECTED_CLOSE_TYPE", "RemoteReset where the host of a plain connection reset it, else Normal; absent of a request for which no host was tried.", func(dst []byte, r *Record) []byte {
 		if r.UpstreamClose == CloseUnknown {
 			return dst
