@@ -457,10 +457,7 @@ func (a *arrival) wait(delay time.Duration) {
 // Finished implements downstream.Owner.
 func (t *tracked) Finished(c *downstream.Conn) {
 	l := t.l
-	if m := l.m.opts.Metrics; m != nil {
-		prober, ok := c.Stream.(stream.Prober)
-		m.ConnectionEnded(l.name, c.Ended() == nil && ok && prober.Gone(), c.WasCutOff())
-	}
+	l.countEnd(c)
 	_ = c.Stream.Close()
 	if !t.carrier {
 		c.PeerMetrics.ConnectionClosed(c.Shard, time.Since(c.Accepted))

@@ -122,6 +122,14 @@ func (l *listener) countRefused(reason string) {
 	}
 }
 
+// countEnd counts a connection that is over, before it is closed: whose doing that is shows then.
+func (l *listener) countEnd(c *downstream.Conn) {
+	if m := l.m.opts.Metrics; m != nil {
+		prober, ok := c.Stream.(stream.Prober)
+		m.ConnectionEnded(l.name, c.Ended() == nil && ok && prober.Gone(), c.WasCutOff())
+	}
+}
+
 // Finished implements downstream.Owner.
 func (k *carried) Finished(c *downstream.Conn) {
 	if c != nil {
