@@ -148,6 +148,9 @@ func (o *outcome) Show(r *telemetry.Record) {
 	r.DownstreamClose, r.UpstreamClose = o.resets()
 	if r.LocalClose == "" {
 		r.LocalClose = o.localClose()
+		if o.upstream != nil {
+			r.UpstreamLocalClose = r.LocalClose
+		}
 	}
 	wanted := telemetry.Wanted()
 	if wanted&telemetry.WantSizes != 0 {

@@ -65,6 +65,7 @@ var exchangeOperators = []operatorDef{
 		return append(dst, r.UpstreamClose.String()...)
 	})),
 	text("DOWNSTREAM_LOCAL_CLOSE_REASON", "Why the sidecar closed the client's connection, in Envoy's words where it has one.", func(r *Record) string { return r.LocalClose }),
+	text("UPSTREAM_LOCAL_CLOSE_REASON", "Why the sidecar closed the connection to the host of a plain connection: that was idle, or had lasted long enough.", func(r *Record) string { return r.UpstreamLocalClose }),
 	text("CONNECTION_TERMINATION_DETAILS", "Why the sidecar closed the connection.", func(r *Record) string { return r.ConnectionTermination }),
 	number("BYTES_RECEIVED", "Body bytes received from the downstream; all bytes of a plain connection.", func(r *Record) int64 { return r.BytesReceived }),
 	number("BYTES_SENT", "Body bytes sent to the downstream; all bytes of a plain connection.", func(r *Record) int64 { return r.BytesSent }),

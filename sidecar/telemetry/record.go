@@ -59,6 +59,7 @@ type Record struct {
 	ConnectionID          uint64
 	ConnectionTermination string // why the sidecar ended the connection
 	LocalClose            string // the same in Envoy's words for it, "" where the peer did
+	UpstreamLocalClose    string // the same of the upstream's
 	// DownstreamClose and UpstreamClose tell of resets of connections.
 	DownstreamClose, UpstreamClose CloseType
 	TransportFailure               string // why the downstream handshake failed
