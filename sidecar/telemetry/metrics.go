@@ -269,7 +269,7 @@ func (m *Metrics) AuthzCounter(shadow, allowed bool, rule string) *Counter {
 // ForgetListener forgets what was counted of a listener that is gone, and its
 // connections with it.
 func (m *Metrics) ForgetListener(name string) {
-	for _, v := range [...]*CounterVec{m.accepts, m.acceptErrors, m.refused, m.policyClosed, m.expiredCertConn} {
+	for _, v := range [...]*CounterVec{m.accepts, m.acceptErrors, m.refused, m.policyClosed, m.downstreamEnds, m.expiredCertConn} {
 		v.f.deleteWhere(func(labels []string) bool { return labels[0] == name })
 	}
 }
