@@ -158,8 +158,7 @@ func (x *exchange) begin() {
 	x.startMono = monotonicOf(x.start)
 	x.admittedAt = x.startMono
 	if x.observed.wants = telemetry.Wanted(); x.observed.wants&telemetry.WantSizes != 0 {
-		x.observed.sizes = telemetry.Sizes{Downstream: new(message.Meter), Upstream: new(message.Meter)}
-		x.h1.meter = x.observed.sizes.Downstream
+		x.startMeters()
 	}
 	x.observed.markAt(telemetry.RequestBegan, x.startMono)
 }

@@ -8,6 +8,20 @@ import (
 
 // What HTTP/1 puts on the wire is known by its codec, which counts it only where somebody shows it.
 
+// startMeters begins to count. The memory stays with the exchange: what writes to it, streams too,
+// has ended when the next request begins.
+func (x *exchange) startMeters() {
+	o := &x.observed
+	if o.meters == nil {
+		o.meters = new([2]message.Meter)
+	}
+	down, up := &o.meters[0], &o.meters[1]
+	down.Reset()
+	up.Reset()
+	o.sizes.Downstream, o.sizes.Upstream = down, up
+	x.h1.meter = down
+}
+
 // headSent counts the fields of a head that is to be written, which Sent counts as a whole.
 func (h *http1Client) headSent(head []byte) { headSent(h.meter, head) }
 

@@ -16,6 +16,7 @@ type observed struct {
 	moments  telemetry.Moments
 	trailers message.Fields // a copy: the response's end with the upstream
 	sizes    telemetry.Sizes
+	meters   *[2]message.Meter // what sizes has, kept for the next request
 }
 
 // reset prepares for the next exchange.

@@ -5,7 +5,8 @@ import "github.com/hauberk-mesh/hauberk/sidecar/message"
 // A Meter counts the frames of one stream that carry a message: HEADERS, CONTINUATION and DATA, with
 // their headers and padding. Those that only govern it are the connection's.
 
-// Meter is what counts the stream's frames, nil where that is not wanted; it outlives the stream.
+// Meter is what counts the stream's frames, nil where that is not wanted. A server's is
+// the next stream's when the handler has returned.
 func (s *Stream) Meter() *message.Meter { return s.meter }
 
 // headSent counts a header block of so many bytes in its frames. The lock is held.

@@ -133,7 +133,11 @@ func (sc *ServerConn) requestBlock(b []byte, id uint32, end bool) *ConnError {
 		return err
 	}
 	if c.cfg.Metered != nil && c.cfg.Metered() {
-		s.meter = new(message.Meter)
+		if s.counts == nil {
+			s.counts = new(message.Meter)
+		}
+		s.counts.Reset()
+		s.meter = s.counts
 		c.headReceived(s, len(b))
 	}
 	refusal := c.head.request(&s.req, end, sc.tls)

@@ -22,6 +22,7 @@ type Stream struct {
 	// What outlives the stream, for the next one.
 	req      message.Request // the server's
 	trailers message.Fields
+	counts   *message.Meter     // the server's, where one was wanted
 	heads    []responseHeadSlot // the client's
 }
 

@@ -25,6 +25,13 @@ func (m *Meter) Add(o *Meter) {
 	}
 }
 
+// Reset forgets all.
+func (m *Meter) Reset() {
+	for _, n := range m.all() {
+		n.Store(0)
+	}
+}
+
 func (m *Meter) all() [6]*atomic.Int64 {
 	return [...]*atomic.Int64{&m.WireSent, &m.WireReceived, &m.HeaderSent, &m.HeaderReceived, &m.PlainSent, &m.PlainReceived}
 }
