@@ -90,7 +90,14 @@ func (p *place) accessLog(c *Config) []any {
 	if c.OTLP != nil {
 		return append(logs, p.otlpLog(c))
 	}
-	return append(logs, p.fileLog(c, logFields))
+	return append(logs, p.fileLog(c, with(logFields, c.LogFields)))
+}
+
+// with are both, the latter where they have the same names.
+func with(fields, more map[string]string) map[string]string {
+	out := maps.Clone(fields)
+	maps.Copy(out, more)
+	return out
 }
 
 // connectionFields are those that a listener knows of a connection, whatever serves it.
@@ -233,7 +240,7 @@ func (c *Config) listener(p *place, certs *certs) (map[string]any, error) {
 	l := map[string]any{"name": c.Name, "address": socketAddress(p.ports[c.Name]),
 		"enable_reuse_port": false} // nobody shares the port unnoticed
 	if c.ListenerLog {
-		l["access_log"] = []any{p.fileLog(c, connectionFields())}
+		l["access_log"] = []any{p.fileLog(c, with(connectionFields(), c.LogFields))}
 		if c.OTLP != nil {
 			l["access_log"] = []any{p.otlpLog(c)}
 		}

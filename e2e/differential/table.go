@@ -61,6 +61,8 @@ type Config struct {
 	// ListenerLog has the listener log, which knows of connections that no filter chain has,
 	// in place of the TCP proxies of filter_chains.
 	ListenerLog bool `json:"listener_log,omitempty"`
+	// LogFields are further fields of the log of every record.
+	LogFields map[string]string `json:"log_fields,omitempty"`
 	// LogFilters are filters of access logs by name: log.passed says which of them the
 	// record passes.
 	LogFilters map[string]any `json:"log_filters,omitempty"`

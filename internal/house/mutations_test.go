@@ -255,7 +255,7 @@ var mutations = []struct {
 	{"a stream that its cluster bounds", "sidecar/hcm/attempt.go", "a.streamBy = a.sentAt + d", "a.streamBy = noDeadline", "sidecar/hcm", "TestStreamsOfAClusterAreBounded"},
 	{"turns of copies", "sidecar/tcp/relay.go", "		l.share.Turn()\n", "", "sidecar/tcp", "TestBulkTakesTurns"},
 	{"turns of splices", "sidecar/tcp/splice.go", "		s.share.Turn()\n", "", "sidecar/tcp", "TestBulkTakesTurns"},
-	{"frames behind a reset of ours", "sidecar/http2/reader.go", "return c.behindReset(bytes)", "return nil", "sidecar/http2", "TestFramesBehindOurReset"},
+	{"frames behind a reset of ours", "sidecar/http2/data.go", "return c.behindReset(bytes)", "return nil", "sidecar/http2", "TestFramesBehindOurReset"},
 	{"turns of HTTP/2 readers", "sidecar/http2/reader.go", "	c.in.share.Turn()\n", "", "sidecar/http2", "TestReaderTakesTurns"},
 	{"extensions of a ClientHello that are there twice", "sidecar/listener/clienthello.go", "if kinds[i] == kinds[i-1] {", "if false {", "sidecar/listener", "TestParseClientHelloRefusesAmbiguity"},
 	{"names in a ClientHello of an unknown kind", "sidecar/listener/clienthello.go", "|| kind != hostName ||", "|| kind > 255 ||", "sidecar/listener", "TestParseClientHelloRefusesAmbiguity"},

@@ -143,7 +143,7 @@ func (h *Host) acquireSure(ctx context.Context, t *Terms, http2 bool) (*Conn, er
 		if err != nil || c.Sure() {
 			return c, err
 		}
-		_ = c.Close()
+		_ = c.CloseUnused()
 	}
 }
 

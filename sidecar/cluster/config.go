@@ -16,6 +16,8 @@ type Config struct {
 	Name string
 	// StatName is what statistics, logs and spans call it; Name when empty.
 	StatName string `json:",omitempty"`
+	// Metadata are for access logs: its filter_metadata by namespace, values as JSON has them.
+	Metadata map[string]map[string]any `json:",omitempty"`
 	Type     Type
 
 	LB LB

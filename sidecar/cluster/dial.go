@@ -41,6 +41,7 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (conn
 		}
 		if m != nil && kind != Canceled {
 			countFailure(m, s, kind, err)
+			m.ConnectionEnded(kind == ConnectRefused, false)
 		}
 		return nil, &Error{Kind: kind, Cluster: h.cluster.name, Host: h.key, Err: err}
 	}
@@ -235,7 +236,7 @@ func (p *pool) openBytes(ctx context.Context, s telemetry.Shard) (*Conn, error) 
 	case err != nil:
 		return nil, err
 	case !conn.apt():
-		_ = conn.Close()
+		_ = conn.CloseUnused()
 		return p.host.OpenBytes(ctx, p.source, p.terms(), s)
 	}
 	conn.condemned.Store(true) // Release would close it too

@@ -369,7 +369,7 @@ func (p *pool) retire(c *Conn) {
 // places on it by now: it ends when they have left.
 func (c *Conn) leave() {
 	if c.HTTP2 == nil {
-		_ = c.Close()
+		_ = c.CloseUnused()
 		return
 	}
 	c.pool.retire(c)

@@ -74,7 +74,12 @@ type Conn struct {
 	uncounted bool
 	// condemned: in use when it was found to be unwanted, not to be pooled.
 	condemned atomic.Bool
+	// ours: the sidecar ends it, whatever its peer does meanwhile.
+	ours atomic.Bool
 }
+
+// Ours notes that the sidecar is about to end the connection, whatever its peer does meanwhile.
+func (c *Conn) Ours() { c.ours.Store(true) }
 
 // Opening is when a connection was opened.
 type Opening struct {
@@ -167,7 +172,7 @@ func (p *pool) takeIdle(now int64) *Conn {
 			c.uses.Add(1)
 			return c
 		}
-		_ = c.Close()
+		_ = c.CloseUnused()
 	}
 }
 
@@ -218,7 +223,7 @@ func (p *pool) connect(ctxOf func() (context.Context, context.CancelFunc), s tel
 				conn.uses.Add(1)
 				return conn, nil
 			case conn != nil:
-				_ = conn.Close()
+				_ = conn.CloseUnused()
 			case w.err != nil:
 				return nil, w.err
 			}
@@ -237,7 +242,7 @@ func (p *pool) reserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
 		if conn == nil || conn.fit() {
 			return conn, w
 		}
-		_ = conn.Close() // which makes room for another
+		_ = conn.CloseUnused() // which makes room for another
 	}
 }
 
@@ -380,7 +385,7 @@ func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard, want protoco
 	}
 	p.mu.Unlock()
 	if withdrawn := m.dials.end(u); err == nil && covers(withdrawn, p.source, conn.Info()) {
-		_ = conn.Close()
+		_ = conn.CloseUnused()
 		return nil, p.failed(TLSFailure, errWithdrawn)
 	}
 	if err != nil {
@@ -423,14 +428,14 @@ func (c *Conn) ReleaseRead(at int64) {
 	p := c.pool
 	cfg := p.host.cluster.cfg.Load()
 	if !p.host.usable() || !c.currentIn(cfg) || c.spent(cfg, at) {
-		_ = c.Close()
+		_ = c.CloseUnused()
 		return
 	}
 	c.idleSince = at
 	p.mu.Lock()
 	if c.condemned.Load() { // under the lock that it is condemned under
 		p.mu.Unlock()
-		_ = c.Close()
+		_ = c.CloseUnused()
 		return
 	}
 	if len(p.waiting) > 0 {
@@ -448,8 +453,13 @@ func (c *Conn) ReleaseRead(at int64) {
 	}
 }
 
-// Close ends the connection.
-func (c *Conn) Close() error {
+// Close ends the connection, on which a request, or bytes, may be under way.
+func (c *Conn) Close() error { return c.end(true) }
+
+// CloseUnused is Close of one on which nothing is under way.
+func (c *Conn) CloseUnused() error { return c.end(false) }
+
+func (c *Conn) end(busy bool) error {
 	if c.closed.Swap(true) {
 		return nil
 	}
@@ -471,12 +481,17 @@ func (c *Conn) Close() error {
 		m.Use().ConnectionsOpen.Add(0, -1)
 	}
 	var err error
+	var byPeer bool
 	if c.HTTP2 != nil {
 		p.unshare(c)
 		c.HTTP2.Close()
+		byPeer, busy = c.HTTP2.Ended()
 	} else {
+		prober, ok := c.Stream.(stream.Prober)
+		byPeer = ok && !c.ours.Load() && prober.Gone()
 		err = stream.CloseNow(c.Stream) // a request may wait for it, or a withdrawal
 	}
+	p.host.cluster.metrics.ConnectionEnded(byPeer, busy)
 	// There is room for another connection, of whichever protocol.
 	p.wake()
 	p.roomFreed()
@@ -495,7 +510,7 @@ func (p *pool) closeIdle() {
 	p.idle = nil
 	p.mu.Unlock()
 	for _, c := range idle {
-		_ = c.Close()
+		_ = c.CloseUnused()
 	}
 	p.drainShared(func(*Conn) bool { return true })
 }
@@ -523,7 +538,7 @@ func (p *pool) sweep(now, limit int64) {
 	keep := old[:0]
 	for _, c := range old {
 		if now-c.idleSince >= limit || c.old(now) || !c.quiet() {
-			_ = c.Close()
+			_ = c.CloseUnused()
 		} else {
 			keep = append(keep, c)
 		}
@@ -544,7 +559,7 @@ func (p *pool) sweep(now, limit int64) {
 	p.idle = slices.Insert(p.idle, 0, good...)
 	p.mu.Unlock()
 	for _, c := range condemned {
-		_ = c.Close()
+		_ = c.CloseUnused()
 	}
 	if !p.host.usable() {
 		p.closeIdle()
@@ -561,10 +576,12 @@ func (p *pool) closeMatching(match func(source string, info *stream.Info) bool) 
 			found = append(found, c)
 		}
 	}
+	idle := slices.Clone(p.idle)
 	p.idle = slices.DeleteFunc(p.idle, func(c *Conn) bool { return slices.Contains(found, c) })
 	p.mu.Unlock()
 	for _, c := range found {
-		_ = c.Close()
+		c.Ours()
+		_ = c.end(!slices.Contains(idle, c))
 	}
 	return len(found)
 }

@@ -86,7 +86,7 @@ func (p *pool) inherit(conn *Conn, err error, want protocol) {
 		}
 		p.wake() // whoever counted on it
 	case conn.HTTP2 == nil && (want == protocolBytes || want == protocolTunnel):
-		_ = conn.Close() // bytes were to be said on it, and by nobody else
+		_ = conn.CloseUnused() // bytes were to be said on it, and by nobody else
 	default:
 		if conn.HTTP2 == nil {
 			conn.unused = true

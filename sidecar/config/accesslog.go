@@ -11,7 +11,6 @@ import (
 	accesslogfilev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
 	otelv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/open_telemetry/v3"
 	accesslogstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
-	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
@@ -79,7 +78,7 @@ func (d *decoder) accessLog(m *accesslogv3.AccessLog, path string) (*telemetry.A
 	if format == nil {
 		return out, compiles(out, here+".format")
 	}
-	if err = d.formatString(format, out, here+".log_format", "content_type"); err != nil {
+	if err = d.formatString(format, out, here+".log_format"); err != nil {
 		return nil, err
 	}
 	if !out.JSON && out.Format == "" {
@@ -89,14 +88,8 @@ func (d *decoder) accessLog(m *accesslogv3.AccessLog, path string) (*telemetry.A
 	return out, nil
 }
 
-// formatString reads a format into out; the fields without are refused where they
-// have no meaning.
-func (d *decoder) formatString(m *corev3.SubstitutionFormatString, out *telemetry.AccessLogConfig, path string, without ...string) error {
-	for _, name := range without {
-		if m.ProtoReflect().Has(m.ProtoReflect().Descriptor().Fields().ByName(protoreflect.Name(name))) {
-			return fail(path+"."+name, "has no meaning here; remove it")
-		}
-	}
+// formatString reads a format into out. Its content_type is for who has a use for it.
+func (d *decoder) formatString(m *corev3.SubstitutionFormatString, out *telemetry.AccessLogConfig, path string) error {
 	switch f := m.GetFormat().(type) {
 	case *corev3.SubstitutionFormatString_TextFormat:
 		out.Format = f.TextFormat

@@ -19,7 +19,7 @@ import (
 
 func (d *decoder) cluster(m *clusterv3.Cluster) (*cluster.Config, error) {
 	out := &cluster.Config{
-		Name: m.GetName(), StatName: m.GetAltStatName(), DropRemoved: m.GetIgnoreHealthOnHostRemoval(), CloseOnFailure: m.GetCloseConnectionsOnHostHealthFailure(),
+		Name: m.GetName(), StatName: m.GetAltStatName(), Metadata: metadataOf(m.GetMetadata()), DropRemoved: m.GetIgnoreHealthOnHostRemoval(), CloseOnFailure: m.GetCloseConnectionsOnHostHealthFailure(),
 		ServeUnresolved: m.GetWaitForWarmOnInit() != nil && !m.GetWaitForWarmOnInit().GetValue(),
 	}
 	var err error

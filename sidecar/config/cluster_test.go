@@ -155,7 +155,7 @@ func TestClusterFields(t *testing.T) {
 		"raw buffer": {"", "transport_socket: {name: raw, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}\ntransport_socket_matches: [{name: plain, match: {tls: \"no\"}, transport_socket: {name: raw, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}]\n",
 			`{"Sockets":[{"Name":"plain","Match":{"tls":"no"},"TLS":null}]}`},
 		"endpoint": {"-", "load_assignment: {cluster_name: c, policy: {weighted_priority_health: true}, endpoints: [{lb_endpoints: [{metadata: {filter_metadata: {envoy.lb: {v: 1}, other: {x: y}}}, endpoint: {health_check_config: {port_value: 81, hostname: h}, address: {socket_address: {address: 10.0.0.1, port_value: 80}}}}]}]}\n",
-			`{"Endpoints":{"Cluster":"c","Localities":[{"Region":"","Zone":"","SubZone":"","Priority":0,"Weight":0,"Endpoints":[{"Host":"10.0.0.1","Port":80,"Pipe":"","Hostname":"","Health":0,"Weight":0,"Metadata":{"envoy.lb":{"v":1}},"Check":{"Disabled":false,"Address":"","Port":81,"Hostname":"h"}}]}],"Overprovisioning":0,"WeightedHealth":true}}`},
+			`{"Endpoints":{"Cluster":"c","Localities":[{"Region":"","Zone":"","SubZone":"","Priority":0,"Weight":0,"Endpoints":[{"Host":"10.0.0.1","Port":80,"Pipe":"","Hostname":"","Health":0,"Weight":0,"Metadata":{"envoy.lb":{"v":1},"other":{"x":true}},"Check":{"Disabled":false,"Address":"","Port":81,"Hostname":"h"}}]}],"Overprovisioning":0,"WeightedHealth":true}}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			base, err := clusterOf(t, oneEndpoint)

@@ -88,7 +88,7 @@ func (d *decoder) endpoint(m *endpointv3.LbEndpoint, path string, names bool) (*
 	out := &cluster.Endpoint{
 		Hostname: m.GetEndpoint().GetHostname(),
 		Weight:   m.GetLoadBalancingWeight().GetValue(),
-		Metadata: endpointMetadata(m.GetMetadata()),
+		Metadata: metadataOf(m.GetMetadata()),
 	}
 	var err error
 	if out.Check, err = d.endpointCheck(m.GetEndpoint().GetHealthCheckConfig(), path+".endpoint.health_check_config"); err != nil {
@@ -162,20 +162,6 @@ func (d *decoder) furtherAddresses(m *endpointv3.Endpoint, path string, names bo
 		out = append(out, netip.AddrPortFrom(ip.Unmap(), uint16(port)))
 	}
 	return out, nil
-}
-
-// endpointMetadata is what clusters read of an endpoint's metadata.
-func endpointMetadata(m *corev3.Metadata) map[string]map[string]any {
-	var out map[string]map[string]any
-	for _, ns := range []string{lbNamespace, "envoy.transport_socket_match"} {
-		if s := m.GetFilterMetadata()[ns]; s != nil {
-			if out == nil {
-				out = map[string]map[string]any{}
-			}
-			out[ns] = s.AsMap()
-		}
-	}
-	return out
 }
 
 // endpointCheck reads how one endpoint is health-checked.

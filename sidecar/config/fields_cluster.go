@@ -33,13 +33,12 @@ func init() {
 				"dns_refresh_rate dns_jitter dns_failure_refresh_rate dns_lookup_family cleanup_interval " +
 				"upstream_bind_config upstream_connection_options ignore_health_on_host_removal " +
 				"close_connections_on_host_health_failure dns_resolvers dns_resolution_config typed_dns_resolver_config use_tcp_for_dns_lookups " +
-				"upstream_http_protocol_options respect_dns_ttl wait_for_warm_on_init alt_stat_name",
+				"upstream_http_protocol_options respect_dns_ttl wait_for_warm_on_init alt_stat_name metadata",
 			ignore: map[string]string{
 				"stats_matcher":                     statsReason,
 				"track_timeout_budgets":             budgetsHint,
 				"track_cluster_stats":               budgetsHint,
 				"per_connection_buffer_limit_bytes": bufferReason,
-				"metadata":                          metaReason,
 			},
 			instead: map[string]string{
 				"connection_pool_per_downstream_connection":    "connections are shared by the requests of one workload",

@@ -22,7 +22,7 @@ import (
 const (
 	statsReason  = "metrics are labelled by listener, service and peer"
 	bufferReason = "buffers have a fixed bound and apply back-pressure"
-	metaReason   = "metadata of other namespaces is for other readers"
+	metaReason   = "no filter or log asks for it"
 	ticketReason = "sessions are never resumed"
 
 	notInEnvoy = "Envoy does not implement it either"
@@ -313,7 +313,7 @@ func init() {
 			use: "text_format text_format_source json_format content_type omit_empty_values",
 			but: map[string]string{
 				"text_format_source": "a filename in what a bootstrap says alone",
-				"content_type":       "of local replies alone",
+				"content_type":       "of local replies; that of an access log changes nothing, as in Envoy",
 			},
 			ignore: map[string]string{"json_format_options": "the members of an object are always sorted"},
 			instead: map[string]string{

@@ -41,9 +41,8 @@ func init() {
 		},
 		"envoy.config.route.v3.VirtualHost": {
 			use: "name domains routes require_tls retry_policy include_request_attempt_count include_attempt_count_in_response " +
-				"include_is_timeout_retry_header hedge_policy request_mirror_policies cors typed_per_filter_config rate_limits" + headerMutations + bufferLimits,
+				"include_is_timeout_retry_header metadata hedge_policy request_mirror_policies cors typed_per_filter_config rate_limits" + headerMutations + bufferLimits,
 			ignore: map[string]string{
-				"metadata":         metaReason,
 				"virtual_clusters": "metrics have no label for them",
 			},
 			instead: map[string]string{"matcher": "use routes"},

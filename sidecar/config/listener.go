@@ -93,6 +93,7 @@ func listenerFacts(out *listener.Config, m *listenerv3.Listener) error {
 	if err != nil {
 		return err
 	}
+	out.Metadata = metadataOf(m.GetMetadata())
 	switch m.GetTrafficDirection() {
 	case corev3.TrafficDirection_INBOUND:
 		out.Direction = listener.Inbound
@@ -125,7 +126,7 @@ func listenerFacts(out *listener.Config, m *listenerv3.Listener) error {
 }
 
 func (d *decoder) filterChain(m *listenerv3.FilterChain, path string) (*listener.FilterChain, error) {
-	out := &listener.FilterChain{Name: m.GetName()}
+	out := &listener.FilterChain{Name: m.GetName(), Metadata: metadataOf(m.GetMetadata())}
 	match, err := d.chainMatch(m.GetFilterChainMatch(), path+".filter_chain_match")
 	if err != nil {
 		return nil, err

@@ -93,8 +93,9 @@ func numberMatch(m *typematcherv3.DoubleMatcher, path string) (*authz.NumberMatc
 	return nil, fail(path, "has no pattern")
 }
 
-// routeMetadata is what rules on a route's metadata may ask for. The mesh's own is kept elsewhere.
-func routeMetadata(m *corev3.Metadata) map[string]map[string]any {
+// metadataOf is what rules and access logs may ask for of configured metadata, and clusters of their
+// endpoints'. The mesh's own is kept elsewhere.
+func metadataOf(m *corev3.Metadata) map[string]map[string]any {
 	var out map[string]map[string]any
 	for namespace, s := range m.GetFilterMetadata() {
 		if namespace == names.MetadataNamespace {

@@ -52,7 +52,7 @@ func (d *decoder) routeConfig(m *routev3.RouteConfiguration, path string) (*rout
 
 func (d *decoder) virtualHost(m *routev3.VirtualHost, path string) (*route.VirtualHost, error) {
 	out := &route.VirtualHost{
-		Name: m.GetName(), Domains: m.GetDomains(),
+		Name: m.GetName(), Domains: m.GetDomains(), Metadata: metadataOf(m.GetMetadata()),
 		AttemptCountInRequest:  m.GetIncludeRequestAttemptCount(),
 		AttemptCountInResponse: m.GetIncludeAttemptCountInResponse(),
 		TimeoutRetryHeader:     m.GetIncludeIsTimeoutRetryHeader(),
@@ -112,7 +112,7 @@ func (d *decoder) route(m *routev3.Route, path string) (*route.Route, error) {
 		}
 		out.Origin = v
 	}
-	out.Metadata = routeMetadata(m.GetMetadata())
+	out.Metadata = metadataOf(m.GetMetadata())
 	if err := d.routeMatch(m.GetMatch(), &out.Match, path+".match"); err != nil {
 		return nil, err
 	}

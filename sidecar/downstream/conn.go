@@ -40,6 +40,8 @@ type Place struct {
 	// Workload is the SPIFFE ID whose listener this is, Service its service and
 	// Upstream, outbound, the service that the listener leads to.
 	Workload, Service, Upstream string
+	// ListenerMetadata and ChainMetadata are what access logs may show of both.
+	ListenerMetadata, ChainMetadata map[string]map[string]any
 	// Metrics are the service's handles.
 	Metrics *telemetry.ServiceMetrics
 	// Overload says what the process cannot afford now; nil says nothing.
@@ -83,7 +85,11 @@ type Conn struct {
 	// Received and Sent are all bytes of a plain connection; its handler sets them
 	// when it is finished.
 	Received, Sent int64
+	// Outcome has more for the listener's log. Its handler sets it when it is finished.
+	Outcome Outcome
 
+	// cutOff: a request was under way when it ended.
+	cutOff atomic.Bool
 	server *Server
 	owner  Owner
 	watch  stream.Watch
@@ -99,6 +105,9 @@ type Conn struct {
 	mu      sync.Mutex
 	drainer Drainer
 }
+
+// Outcome is what a handler knows of a connection that it has served and that is no exchange.
+type Outcome interface{ Show(*telemetry.Record) }
 
 // Ending is why the sidecar, not the peer, ended a connection.
 type Ending struct {
@@ -201,6 +210,12 @@ func (c *Conn) Child(s stream.Stream, place *Place, server *Server, owner Owner)
 	return child
 }
 
+// CutOff notes that a request was under way when the connection ended.
+func (c *Conn) CutOff() { c.cutOff.Store(true) }
+
+// WasCutOff tells whether that is so.
+func (c *Conn) WasCutOff() bool { return c.cutOff.Load() }
+
 // Ended says why the sidecar closed the connection, nil when it did not.
 func (c *Conn) Ended() *Ending {
 	if e := c.ended.Load(); e != nil || c.parent == nil {
@@ -241,7 +256,7 @@ func (c *Conn) Conclude(r *telemetry.Record) {
 		return
 	}
 	r.Flags |= e.Flags
-	r.ConnectionTermination = e.Reason
+	r.ConnectionTermination, r.LocalClose = e.Reason, e.Reason
 	if e.Rule != "" {
 		r.Denied, r.Rule = true, e.Rule
 	}

@@ -15,10 +15,14 @@ type bytesUpstream struct {
 	c   *cluster.Conn
 	dog *watchdog
 	in  responseBuffer
+
+	meter *message.Meter // nil where nobody wants to know
 }
 
 // hold makes u the attempt's side on c.
-func (u *bytesUpstream) hold(c *cluster.Conn, a *attempt) { u.c, u.dog = c, a.x.dog }
+func (u *bytesUpstream) hold(c *cluster.Conn, a *attempt) {
+	u.c, u.dog, u.meter = c, a.x.dog, a.x.observed.sizes.Upstream
+}
 
 // open implements upstream.
 func (u *bytesUpstream) open(*attempt) error { return nil }
@@ -44,6 +48,7 @@ func (u *bytesUpstream) Next() ([]byte, bool, error) {
 	switch {
 	case n > 0:
 		u.dog.active()
+		u.meter.Received(n)
 		return u.in.b[:n], false, nil
 	case isEOF(err):
 		return nil, true, nil
@@ -62,6 +67,7 @@ func (u *bytesUpstream) Trailers() *message.Fields { return nil }
 // write implements upstream.
 func (u *bytesUpstream) write(p []byte, last bool, _ *message.Fields) (err error) {
 	if len(p) > 0 {
+		u.meter.Sent(len(p))
 		_, err = u.c.Write(p)
 	}
 	if last && err == nil {

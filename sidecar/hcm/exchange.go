@@ -160,7 +160,9 @@ func (x *exchange) begin() {
 	x.start = time.Now()
 	x.startMono = monotonicOf(x.start)
 	x.admittedAt = x.startMono
-	x.observed.wants = telemetry.Wanted()
+	if x.observed.wants = telemetry.Wanted(); x.observed.wants&telemetry.WantSizes != 0 {
+		x.startMeters()
+	}
 	x.observed.markAt(telemetry.RequestBegan, x.startMono)
 }
 
@@ -368,6 +370,9 @@ func (x *exchange) finish() {
 	}
 	if e := d.Ended(); e != nil {
 		x.flags |= e.Flags
+		d.CutOff()
+	} else if x.flags&telemetry.FlagDownstreamTermination != 0 {
+		d.CutOff()
 	}
 	x.countRequest(took)
 	d.PeerMetrics.Bytes(d.Shard, x.received, x.sent)
@@ -492,7 +497,7 @@ func (x *exchange) record() *telemetry.Record {
 		}
 	}
 	if x.ntried > 0 {
-		r.Attempted = x
+		r.Attempted, r.UpstreamClose = x, telemetry.CloseNormal
 	}
 	if a.host != nil {
 		r.UpstreamHostname = a.host.Hostname()
@@ -503,7 +508,7 @@ func (x *exchange) record() *telemetry.Record {
 		r.UpstreamDuration = time.Duration(a.firstAt - a.sentAt)
 		x.observed.markAt(telemetry.AnswerBegan, a.firstAt)
 	}
-	x.observed.show(r)
+	x.show(r)
 	x.span.Show(r)
 	return r
 }

@@ -20,6 +20,7 @@ type http1Client struct {
 	parser      http1.RequestParser
 	decoder     http1.BodyDecoder
 	trailers    message.Fields
+	meter       *message.Meter // nil where nobody wants to know
 }
 
 // piece is a part of a body that was decoded before it was asked for.
@@ -51,7 +52,7 @@ func (h *http1Client) attach(c *http1Conn) {
 // release gives back what an exchange does not keep while it is in the pool. What
 // the client sent and nobody read is lost.
 func (h *http1Client) release() {
-	h.c = nil
+	h.c, h.meter = nil, nil
 	h.in.r, h.in.w = 0, 0
 	if len(h.in.b) > keepBuffer {
 		h.in.b = nil
@@ -115,6 +116,7 @@ func (h *http1Client) decode() error {
 			return err
 		}
 		h.in.consume(n)
+		h.meter.Received(n)
 		if len(data) > 0 || done {
 			h.piece = piece{data, done, true}
 			return nil
@@ -137,6 +139,7 @@ func (h *http1Client) fill(p []byte) (n int, last bool, err error) {
 		return 0, false, err
 	}
 	_, _, last, err = h.decoder.Decode(p[:n], nil)
+	h.meter.Received(n)
 	return n, last, err
 }
 
@@ -181,6 +184,7 @@ func (h *http1Client) interim(x *exchange) error {
 		http1.ProperCase(out)
 	}
 	h.out.b = out
+	h.headSent(out)
 	err = h.write(x, out)
 	h.out.release()
 	return err
@@ -222,6 +226,7 @@ func (h *http1Client) head(x *exchange, more bool) (err error) {
 	if h.c.m.cfg.ProperCase {
 		http1.ProperCase(h.out.b)
 	}
+	h.headSent(h.out.b)
 	return err
 }
 
@@ -300,6 +305,7 @@ func (h *http1Client) flush(x *exchange) error {
 
 // write writes all of p. What a socket takes at once needs no watchdog.
 func (h *http1Client) write(x *exchange, p []byte) error {
+	h.meter.Sent(len(p))
 	if s, ok := h.c.d.Stream.(*stream.Socket); ok {
 		n, done, err := s.TryWrite(p)
 		if done || err != nil {

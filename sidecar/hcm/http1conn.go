@@ -142,6 +142,7 @@ func (c *http1Conn) readHead() (http1.Framing, bool) {
 				return 0, false
 			}
 			if n > 0 {
+				headReceived(h.meter, h.in.bytes()[:n])
 				h.in.consume(n)
 				if reads > first {
 					c.x.admittedAt = monotonic()
@@ -345,6 +346,7 @@ func (c *http1Conn) refuse(err error) {
 	if _, ok := refusal(err); !ok {
 		err = http1.ErrRequestLine
 	}
+	c.x.h1.meter.Received(c.x.h1.in.len())
 	head := c.x.req.Method == "HEAD"
 	c.x.resetRequest()
 	if head {

@@ -16,6 +16,7 @@ type http1Upstream struct {
 	dog     *watchdog
 	out     outgoing
 	cut     bool // the host takes no more of the request
+	atEnd   bool // of an answer that ends with the connection
 	reqBody http1.Framing
 	framing http1.Framing // of the response
 	options cluster.HTTP1 // of the request that was sent last
@@ -27,11 +28,12 @@ type http1Upstream struct {
 	parser   http1.ResponseParser
 	decoder  http1.BodyDecoder
 	trailers message.Fields
+	meter    *message.Meter // nil where nobody wants to know
 }
 
 // hold makes u the attempt's side on c.
 func (u *http1Upstream) hold(c *cluster.Conn, a *attempt) {
-	u.c, u.dog, u.cut = c, a.x.dog, false
+	u.c, u.dog, u.cut, u.atEnd, u.meter = c, a.x.dog, false, false, a.x.observed.sizes.Upstream
 	h := &a.host.Cluster().Config().HTTP
 	u.options = h.HTTP1
 	limits := a.x.m.upstreamLimits
@@ -108,6 +110,7 @@ func (u *http1Upstream) send(a *attempt) (err error) {
 		}
 	}
 	u.parser.Reset()
+	headSent(u.meter, u.out.b[:head])
 	takeTurns()
 	size := len(u.out.b)
 	var written, n int
@@ -119,6 +122,7 @@ func (u *http1Upstream) send(a *attempt) (err error) {
 	} else {
 		err = stream.ErrNotQuiet
 	}
+	u.meter.Sent(written)
 	a.wrote = written > 0
 	a.sent += int64(min(max(0, written-head), len(payload)))
 	if err == stream.ErrNotQuiet {
@@ -158,6 +162,7 @@ func (u *http1Upstream) head(a *attempt) error {
 				return err
 			}
 			if n > 0 {
+				headReceived(u.meter, u.in.bytes()[:n])
 				u.in.consume(n)
 				u.parser.Reset()
 				a.resp.Body = nil
@@ -211,6 +216,7 @@ func (u *http1Upstream) Next() (data []byte, last bool, err error) {
 			switch {
 			case !isEOF(err):
 			case u.framing == http1.UntilClose:
+				u.atEnd = true
 				return nil, true, nil
 			default:
 				err = http1.ErrTruncated
@@ -236,6 +242,7 @@ func (u *http1Upstream) decode() error {
 			return err
 		}
 		u.in.consume(n)
+		u.meter.Received(n)
 		if len(data) > 0 || done {
 			u.piece = piece{data, done, true}
 			return nil
@@ -281,6 +288,7 @@ func (u *http1Upstream) write(p []byte, last bool, trailers *message.Fields) (er
 		p = u.out.b
 	}
 	if len(p) > 0 {
+		u.meter.Sent(len(p))
 		_, err = u.c.Write(p)
 	}
 	if last && u.reqBody == http1.UntilClose && err == nil {
@@ -298,8 +306,15 @@ func (u *http1Upstream) clean(a *attempt) bool {
 // leave implements upstream.
 func (u *http1Upstream) leave(a *attempt, clean bool) {
 	c, read := u.c, max(a.firstAt, u.dog.lastActive())
+	whole := a.firstAt > 0 && a.resp.Status >= 200 && u.framing != http1.UntilClose && u.decoder.Done() && !u.cut
+	unused := u.atEnd || a.sentAt == 0
 	u.c, u.dog = nil, nil
 	switch {
+	case !clean && whole:
+		c.Ours() // its peer may end it too
+		_ = c.CloseUnused()
+	case !clean && unused:
+		_ = c.CloseUnused()
 	case !clean:
 		_ = c.Close()
 	case a.sentAt == 0:

@@ -13,6 +13,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // http2Conn is one downstream connection that speaks HTTP/2. Each of its streams is
@@ -86,6 +87,7 @@ func (m *Manager) http2Config() (*http2.Config, error) {
 	c.DrainTimeout, c.DrainJitter = time.Duration(m.drainGrace), m.cfg.DrainJitter/100
 	c.Linger = time.Duration(m.delayedClose)
 	c.Workers = &m.workers
+	c.Metered = func() bool { return telemetry.Wanted()&telemetry.WantSizes != 0 }
 	if mm := m.metrics; mm != nil {
 		c.OnEvent = func(e http2.Event) { mm.HTTP2Events.With("downstream", e.String()).Inc(0) }
 		c.OnGlitch = func(g http2.Glitch) { mm.Glitches.With(g.String()).Inc(0) }
@@ -131,6 +133,7 @@ func (c *http2Conn) ServeStream(s *http2.Stream) {
 		x.h2.close()
 	})
 	x.begin()
+	x.observed.sizes.Downstream = s.Meter()
 	x.req, x.xfcc = s.Request(), c.xfcc
 	x.dog, x.client = &x.h2.dog, &x.h2
 	x.h2.open(c, s)

@@ -30,7 +30,7 @@ func (u *http2Upstream) open(a *attempt) (err error) {
 			return errInterrupted
 		}
 	}
-	u.s, err = u.c.HTTP2.Open(x.req, x.complete && !x.tunnel && len(x.payload) == 0 && requestTrailers(x) == nil)
+	u.s, err = u.c.HTTP2.OpenMetered(x.req, x.complete && !x.tunnel && len(x.payload) == 0 && requestTrailers(x) == nil, x.observed.sizes.Upstream)
 	return err
 }
 

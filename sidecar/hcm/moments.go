@@ -16,6 +16,8 @@ type observed struct {
 	moments  telemetry.Moments
 	trailers message.Fields  // a copy: the response's end with the upstream
 	live     *message.Fields // the trailers themselves, while filters change them
+	sizes    telemetry.Sizes
+	meters   *[2]message.Meter // what sizes has, kept for the next request
 }
 
 // reset prepares for the next exchange.
@@ -23,7 +25,7 @@ func (o *observed) reset() {
 	if o.wants == 0 {
 		return
 	}
-	o.wants, o.moments = 0, telemetry.Moments{}
+	o.wants, o.moments, o.sizes = 0, telemetry.Moments{}, telemetry.Sizes{}
 	o.trailers.Reset()
 }
 
@@ -66,6 +68,7 @@ func (o *observed) forgetAttempt() {
 
 // adoptAttempt takes over what was noted of an attempt that another exchange made.
 func (o *observed) adoptAttempt(from *observed) {
+	o.sizes.Upstream.Add(from.sizes.Upstream)
 	for _, m := range attemptMoments {
 		o.moments[m] = from.moments[m]
 	}
@@ -93,16 +96,46 @@ func (o *observed) keepTrailers(f *message.Fields) {
 }
 
 // show fills in what was asked for.
-func (o *observed) show(r *telemetry.Record) {
+func (x *exchange) show(r *telemetry.Record) {
+	o := &x.observed
 	if o.wants == 0 {
 		return
 	}
+	if o.wants&telemetry.WantMoments != 0 {
+		o.moments[telemetry.ConnectionBegan] = monotonicOf(x.d.Accepted)
+		if x.flags&telemetry.FlagDownstreamTermination != 0 {
+			o.markFirst(telemetry.ConnectionEnded) // it went before its answer
+		}
+	}
+	if o.wants&telemetry.WantConfigured != 0 {
+		r.Configured = x
+	}
 	r.Moments = o.moments
+	r.Sizes = o.sizes
 	if o.live != nil {
 		r.ResponseTrailers = o.live
 	} else if o.trailers.Len() > 0 {
 		r.ResponseTrailers = &o.trailers
 	}
+}
+
+// ConfiguredMetadata implements telemetry.Configured.
+func (x *exchange) ConfiguredMetadata(p telemetry.Part) map[string]map[string]any {
+	switch {
+	case p == telemetry.PartCluster && x.cluster != nil:
+		return x.cluster.Config().Metadata
+	case p == telemetry.PartHost && x.attempt.host != nil:
+		return x.attempt.host.Endpoint().Metadata
+	case p == telemetry.PartRoute && x.sel.Route != nil:
+		return x.sel.Route.Metadata
+	case p == telemetry.PartVirtualHost && x.sel.VirtualHost != nil:
+		return x.sel.VirtualHost.Metadata
+	case p == telemetry.PartListener:
+		return x.d.ListenerMetadata
+	case p == telemetry.PartChain:
+		return x.d.ChainMetadata
+	}
+	return nil
 }
 
 // Attempted implements telemetry.Attempts.

@@ -83,6 +83,33 @@ func TestMoments(t *testing.T) {
 	}
 }
 
+// TestConnectionMoments: a connection began before its request, and is over where its client has left
+// without an answer.
+func TestConnectionMoments(t *testing.T) {
+	asked := make(chan struct{})
+	b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		_, _, _ = readRequest(r)
+		close(asked)
+		_, _ = io.Copy(io.Discard, c)
+	}))
+	b.cfg.AccessLog[0].Format = "%COMMON_DURATION(DS_CX_BEG:DS_RX_BEG:ns)% %COMMON_DURATION(DS_RX_BEG:DS_CX_END:ns)%\n"
+	b.start()
+	c := b.dial()
+	c.send(simpleGet)
+	<-asked
+	_ = c.Close()
+	var before, after int
+	if n, err := fmt.Sscan(b.logged(1)[0], &before, &after); n != 2 || before <= 0 || after <= 0 {
+		t.Error(b.logged(1)[0], err)
+	}
+	answered := newBed(t, httpOrigin(t, echo))
+	answered.cfg.AccessLog[0].Format = b.cfg.AccessLog[0].Format
+	answered.start().dial().do(simpleGet)
+	if line := answered.logged(1)[0]; strings.HasPrefix(line, "-") || !strings.HasSuffix(line, " -") {
+		t.Error(line)
+	}
+}
+
 // TestBodyMoment: a body begins with its first piece, whoever passes it on. The moment is
 // noted once that is passed on, which on a busy host takes its time.
 func TestBodyMoment(t *testing.T) {

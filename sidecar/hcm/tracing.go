@@ -73,7 +73,7 @@ func (a *attempt) endSpan(o outcome, flags telemetry.Flags) {
 	}
 	if o == responded {
 		r.Code, r.ResponseHeaders = a.resp.Status, a.resp
-		x.observed.show(r)
+		x.show(r)
 	}
 	x.m.tracer.FinishAttempt(&x.span, &a.span, r, x.attempts-1, x.d.Shard)
 	r.Release()

@@ -70,6 +70,11 @@ func (cc *ClientConn) Run() error {
 // is. The Stream is the caller's until Close. An error that is ErrRefused or
 // ErrFull leaves the request to be sent elsewhere. An upgrade has to AwaitSettings first.
 func (cc *ClientConn) Open(r *message.Request, end bool) (*Stream, error) {
+	return cc.OpenMetered(r, end, nil)
+}
+
+// OpenMetered is Open; m, where it is not nil, counts the stream's HEADERS, CONTINUATION and DATA.
+func (cc *ClientConn) OpenMetered(r *message.Request, end bool, m *message.Meter) (*Stream, error) {
 	if !writableRequest(r) {
 		return nil, ErrUnwritable
 	}
@@ -103,6 +108,9 @@ func (cc *ClientConn) Open(r *message.Request, end bool) (*Stream, error) {
 	o.b = append(o.b, noHeader[:]...)
 	o.b = c.enc.request(o.b, r)
 	s.endHeaders(o, start, end)
+	if s.meter = m; m != nil {
+		s.headSent(len(o.b)-start, plainRequest(r))
+	}
 	return s, nil
 }
 
@@ -176,6 +184,15 @@ func (cc *ClientConn) Close() {
 	cc.abort(&ConnError{Code: Cancel, Reason: "closed", Err: ErrClosed})
 }
 
+// Ended tells of a connection that is over whether its peer ended it, and whether streams were
+// under way then.
+func (cc *ClientConn) Ended() (byPeer, busy bool) {
+	cc.mu.Lock()
+	defer cc.mu.Unlock()
+	e := cc.err
+	return e != nil && (e == errPeerLeft || e.Remote || e.Reason == connectionLost), cc.cutOff
+}
+
 // notify tells whoever waits for a free stream.
 func (cc *ClientConn) notify() {
 	if cc.onFree != nil {
@@ -235,6 +252,7 @@ func (cc *ClientConn) responseBlock(b []byte, s *Stream, end bool) *ConnError {
 	if err := c.decode(b, responseHead, &slot.r.Fields); err != nil {
 		return err
 	}
+	c.headReceived(s, len(b))
 	method := ""
 	if s.isHead {
 		method = "HEAD"

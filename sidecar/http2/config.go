@@ -48,6 +48,9 @@ type Config struct {
 	// fatal; it refills by a tenth each second.
 	MaxGlitches int
 
+	// Metered tells for each stream of a server whether it has a Meter; nil is no.
+	Metered func() bool `json:"-"`
+
 	// MalformedEndsConnection makes a malformed message a connection error instead of
 	// a stream error: override_stream_error_on_invalid_http_message turned round.
 	MalformedEndsConnection bool

@@ -79,6 +79,7 @@ type conn struct {
 	lastPeer   uint32 // the peer's last stream
 	lastServed uint32 // the last that got a handler
 	err        *ConnError
+	cutOff     bool // there were streams when the connection ended
 	cut        bool // nothing more can be written
 	goingAway  bool // GOAWAY was sent with the final stream id
 	unackedSet int  // SETTINGS that the peer has not acknowledged
@@ -149,7 +150,7 @@ func (c *conn) fail(err *ConnError) {
 	if c.err != nil {
 		return
 	}
-	c.err = err
+	c.err, c.cutOff = err, len(c.streams) > 0
 	for _, s := range c.streams {
 		s.end(c.streamFate(s, err), false)
 	}

@@ -142,6 +142,7 @@ func (c *conn) trailerBlock(b []byte, s *Stream, end bool) *ConnError {
 	if err := c.decode(b, trailerHead, &s.trailers); err != nil {
 		return err
 	}
+	c.headReceived(s, len(b))
 	switch c.head.trailer(); {
 	case c.dependsOnItself:
 		return c.streamError(s.id, s, ProtocolError, GlitchStreamError, "depends_on_itself")

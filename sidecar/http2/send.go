@@ -162,6 +162,7 @@ func (s *Stream) appendData(p []byte, end bool) {
 	}
 	o := c.out()
 	o.b = append(appendFrameHeader(o.b, len(p), frameData, flags, s.id), p...)
+	s.meter.Sent(frameHeaderLen + len(p))
 	c.w.frames++
 	c.sentData++
 	s.sendWin -= int64(len(p))
@@ -207,6 +208,9 @@ func (s *Stream) WriteHead(r *message.Response, end bool) error {
 	o.b = append(o.b, noHeader[:]...)
 	o.b = c.enc.response(o.b, status, r, length)
 	s.endHeaders(o, start, end)
+	if s.meter != nil {
+		s.headSent(len(o.b)-start, plainResponse(r, length))
+	}
 	if status >= 200 {
 		c.opened++
 		s.answered = true
@@ -241,6 +245,9 @@ func (s *Stream) WriteTrailers(f *message.Fields) error {
 	o.b = append(o.b, noHeader[:]...)
 	o.b = c.enc.fields(c.enc.begin(o.b), f)
 	s.endHeaders(o, start, true)
+	if s.meter != nil {
+		s.headSent(len(o.b)-start, plainFields(f))
+	}
 	return nil
 }
 

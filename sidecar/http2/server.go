@@ -138,6 +138,14 @@ func (sc *ServerConn) requestBlock(b []byte, id uint32, end bool) *ConnError {
 		s.recycle()
 		return err
 	}
+	if c.cfg.Metered != nil && c.cfg.Metered() {
+		if s.counts == nil {
+			s.counts = new(message.Meter)
+		}
+		s.counts.Reset()
+		s.meter = s.counts
+		c.headReceived(s, len(b))
+	}
 	refusal := c.head.request(&s.req, end, sc.tls)
 	switch {
 	case c.dependsOnItself:

@@ -22,6 +22,7 @@ type Stream struct {
 	// What outlives the stream, for the next one.
 	req      message.Request // the server's
 	trailers message.Fields
+	counts   *message.Meter     // the server's, where one was wanted
 	heads    []responseHeadSlot // the client's
 }
 
@@ -42,6 +43,7 @@ type streamState struct {
 	stopWrite    bool
 	unflushed    bool
 	watcher      Watcher
+	meter        *message.Meter // counts frames of the stream; nil where nobody wants to know
 
 	// Receiving.
 	window      int64 // how much may be here, or on its way

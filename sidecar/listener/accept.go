@@ -463,6 +463,7 @@ func (a *arrival) wait(delay time.Duration) {
 // Finished implements downstream.Owner.
 func (t *tracked) Finished(c *downstream.Conn) {
 	l := t.l
+	l.countEnd(c)
 	_ = c.Stream.Close()
 	if !t.carrier {
 		c.PeerMetrics.ConnectionClosed(c.Shard, time.Since(c.Accepted))

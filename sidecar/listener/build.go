@@ -235,6 +235,7 @@ func (c *chain) identify(l *Config) *downstream.Place {
 	p := &downstream.Place{
 		Listener: l.Name, Chain: c.cfg.Name, Direction: telemetry.Direction(l.Direction),
 		Workload: l.Workload, Service: l.Service, Upstream: l.Upstream,
+		ListenerMetadata: l.Metadata, ChainMetadata: c.cfg.Metadata,
 	}
 	if t := c.cfg.TLS; t != nil && strings.HasPrefix(t.Certificate, "spiffe://") && t.Certificate != l.Workload {
 		p.Workload, p.Service = t.Certificate, telemetry.PeerName(t.Certificate)

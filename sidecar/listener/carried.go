@@ -61,8 +61,10 @@ func (t *tracked) Carry() (*downstream.Carried, downstream.Refusal) {
 		refused = l.m.opts.Overload.Admit(l.name, l.open, exempt)
 	}
 	if refused != "" {
+		snap.refs.Add(1) // an update may have it closed before the log has the line
 		l.mu.Unlock()
-		l.countRefused(refused)
+		t.refuseExcess(c, excess{reason: refused})
+		snap.release()
 		return nil, downstream.Busy
 	}
 	if e := t.enter(c); e.reason != "" {
@@ -120,6 +122,14 @@ func (l *listener) countRefused(reason string) {
 	}
 }
 
+// countEnd counts a connection that is over, before it is closed: whose doing that is shows then.
+func (l *listener) countEnd(c *downstream.Conn) {
+	if m := l.m.opts.Metrics; m != nil {
+		prober, ok := c.Stream.(stream.Prober)
+		m.ConnectionEnded(l.name, c.Ended() == nil && ok && prober.Gone(), c.WasCutOff())
+	}
+}
+
 // Finished implements downstream.Owner.
 func (k *carried) Finished(c *downstream.Conn) {
 	if c != nil {
@@ -143,6 +153,9 @@ func logEnd(c *downstream.Conn, log *telemetry.Log) {
 	r := c.NewRecord()
 	r.Metadata, r.Duration = c.Announced.Said(), time.Since(c.Accepted)
 	r.BytesReceived, r.BytesSent = c.Received, c.Sent
+	if c.Outcome != nil {
+		c.Outcome.Show(r)
+	}
 	log.Log(r)
 	r.Release()
 }

@@ -237,8 +237,13 @@ func TestTunnelPlaceComesBack(t *testing.T) {
 // TestTunnelOverload: the bounds of the process hold for tunnelled connections too.
 func TestTunnelOverload(t *testing.T) {
 	ov := overload.New(&overload.Config{MaxConnections: 3}, overload.Options{})
-	m := newTunnelManager(t, func(o *Options) { o.Overload = ov })
-	mustApply(t, m, tunnelConfig("x"))
+	path := filepath.Join(t.TempDir(), "log")
+	logs := telemetry.NewLogs(nil)
+	defer logs.Close()
+	m := newTunnelManager(t, func(o *Options) { o.Overload, o.Logs = ov, logs })
+	cfg := tunnelConfig("x")
+	cfg.AccessLog = []telemetry.AccessLogConfig{{Path: path, Format: "%CONNECTION_TERMINATION_DETAILS% %HAUBERK_SRC_ID%"}}
+	mustApply(t, m, cfg)
 	cc := connectTunnels(t, m, time.Now().Add(time.Hour))
 	for range 2 { // and what carries them
 		if says, status, end, err := through(cc); err != nil || says != "x" {
@@ -249,6 +254,10 @@ func TestTunnelOverload(t *testing.T) {
 	}
 	if says, status, _, err := through(cc); err != nil || status != 503 {
 		t.Errorf("one too many: %q %d %v", says, status, err)
+	}
+	logs.Flush()
+	if b, err := os.ReadFile(path); err != nil || !strings.Contains(string(b), " spiffe://") || strings.Count(string(b), "\n") != 1 || strings.HasPrefix(string(b), "-") {
+		t.Errorf("the listener's log: %q %v", b, err)
 	}
 }
 

@@ -21,6 +21,9 @@ import (
 // Config is a listener (envoy.config.listener.v3.Listener).
 type Config struct {
 	Name string
+	// Metadata are for access logs: its filter_metadata by namespace, but the mesh's own, values as
+	// JSON has them.
+	Metadata map[string]map[string]any `json:",omitempty"`
 	// Network is "tcp" or "unix"; Address is host:port (port 0 works) or a path.
 	// A path that begins with @ is in the abstract namespace.
 	Network, Address string
@@ -145,7 +148,10 @@ type Predicate struct {
 
 // FilterChain is what happens to the connections that match.
 type FilterChain struct {
-	Name  string
+	Name string
+	// Metadata are for access logs: its filter_metadata by namespace, values as JSON has them.
+	Metadata map[string]map[string]any `json:",omitempty"`
+
 	Match Match
 	TLS   *TLS // nil for plaintext
 	// HandshakeTimeout bounds the TLS handshake; the manager's when 0.

@@ -36,8 +36,10 @@ type Config struct {
 type VirtualHost struct {
 	Name    string
 	Domains []string
-	Routes  []Route
-	Headers *HeaderMutations
+	// Metadata are for access logs: its filter_metadata by namespace, values as JSON has them.
+	Metadata map[string]map[string]any `json:",omitempty"`
+	Routes   []Route
+	Headers  *HeaderMutations
 	// Retry, Hedge and Mirrors apply where a route has none; nothing is merged.
 	Retry   *RetryPolicy
 	Hedge   *HedgePolicy

@@ -22,6 +22,12 @@ const (
 	endDraining = "draining"
 )
 
+// Whose reset ends one.
+const (
+	endUpstreamReset   = "upstream_reset"
+	endDownstreamReset = "downstream_reset"
+)
+
 // ending is how a relay's connection ends. All but leftAt is guarded by relay.mu.
 type ending struct {
 	closing bool // the sidecar has closed the streams
@@ -69,6 +75,16 @@ func (r *relay) close() {
 	_ = r.up.Close()
 }
 
+// clientLeft notes that the client has ended its half: that its host then ends the other is only what
+// follows.
+func (r *relay) clientLeft() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.down.done {
+		r.up.Ours()
+	}
+}
+
 // opposite is the other direction.
 func (r *relay) opposite(h *half) *half {
 	if h == &r.toUp {
@@ -90,12 +106,15 @@ func (r *relay) broken(h *half, err error) {
 	switch {
 	case ours:
 	case h == &r.down:
-		r.because(telemetry.FlagUpstreamReset, "upstream_reset")
+		r.because(telemetry.FlagUpstreamReset, endUpstreamReset)
 	default:
-		r.because(0, "downstream_reset")
+		r.because(0, endDownstreamReset)
 	}
 	r.mu.Unlock()
 	if !ours {
+		if h == &r.toUp {
+			r.up.Ours()
+		}
 		stream.Abort(h.dst)
 	}
 	r.close()

@@ -200,6 +200,9 @@ func (r *relay) run(h *half) {
 		r.broken(h, err)
 	} else if !h.gone {
 		// The end of the source is passed on as a half-close.
+		if h == &r.toUp {
+			r.clientLeft()
+		}
 		if err = h.dst.CloseWrite(); err != nil {
 			r.left(h, err)
 		}

@@ -17,7 +17,6 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/proxytlv"
-	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -258,62 +257,6 @@ func (p *Proxy) begin(ctx context.Context, c *downstream.Conn) *relay {
 	return r
 }
 
-// mostShown is how many of the hosts that were tried the log tells of, the last ones.
-const mostShown = 8
-
-// outcome is what the access log tells beside the connection's own facts.
-type outcome struct {
-	cluster     string
-	flags       telemetry.Flags
-	failure     string
-	transport   string // the same in the words of Envoy's transport failure reasons
-	attempts    int
-	upstream    *stream.Info
-	hostname    string             // of upstream
-	moments     *telemetry.Moments // nil where nobody shows them
-	failed      []net.Addr         // the hosts that could not be reached
-	termination string
-}
-
-// Attempted implements telemetry.Attempts.
-func (o *outcome) Attempted(i int) (addr net.Addr, hostname string, ok bool) {
-	switch {
-	case i < len(o.failed):
-		return o.failed[i], "", true
-	case i == len(o.failed) && o.upstream != nil:
-		return o.upstream.Remote, o.hostname, true
-	}
-	return nil, "", false
-}
-
-// markAsked notes that an attempt begins, where somebody shows it.
-func (o *outcome) markAsked(c *downstream.Conn) {
-	if telemetry.Wanted()&telemetry.WantMoments != 0 {
-		o.moments = new(telemetry.Moments)
-		o.mark(c, telemetry.RequestBegan, c.Accepted)
-		o.mark(c, telemetry.AttemptBegan, time.Now())
-	}
-}
-
-// markReady notes the moments of the connection that an attempt got.
-func (o *outcome) markReady(c *downstream.Conn, up *cluster.Conn) {
-	if o.moments == nil {
-		return
-	}
-	opening := up.Opening()
-	o.mark(c, telemetry.AttemptReady, time.Now())
-	o.mark(c, telemetry.ConnectBegan, opening.Began)
-	o.mark(c, telemetry.ConnectEnded, opening.Connected)
-	o.mark(c, telemetry.ConnectSecured, opening.Secured)
-}
-
-// mark notes a moment on a clock that is 1 when the connection was accepted.
-func (o *outcome) mark(c *downstream.Conn, m telemetry.Moment, at time.Time) {
-	if !at.IsZero() {
-		o.moments[m] = 1 + int64(at.Sub(c.Accepted))
-	}
-}
-
 // connect opens the upstream; each attempt lets the load balancer choose anew. A connection
 // that was ended meanwhile gets none, nor one that has lasted until its time was over, where
 // until is not 0.
@@ -345,7 +288,7 @@ func (p *Proxy) connect(ctx context.Context, c *downstream.Conn, pc *cluster.Pic
 			return nil
 		}
 		if err == nil {
-			o.upstream, o.hostname = up.Stream.Info(), up.Host().Hostname()
+			o.upstream, o.host = up.Stream.Info(), up.Host()
 			o.flags, o.failure, o.transport = 0, "", ""
 			o.markReady(c, up)
 			return up
@@ -395,58 +338,4 @@ func (p *Proxy) backOff(ctx context.Context, attempts int) {
 	case <-ctx.Done():
 	case <-timer.C:
 	}
-}
-
-// closedBy is why the proxy itself closed a connection, "" where it did not.
-func (o *outcome) closedBy() string {
-	switch {
-	case o.flags&telemetry.FlagNoCluster != 0:
-		return "no_cluster"
-	case o.termination == endIdle || o.termination == endDuration:
-		return o.termination
-	}
-	return ""
-}
-
-// finish counts and logs the connection.
-func (p *Proxy) finish(c *downstream.Conn, o *outcome, received, sent int64) {
-	c.Received, c.Sent = received, sent
-	if o.failure != "" {
-		p.text.Debug("upstream not reached", "service", c.Service, "cluster", o.cluster, "err", o.failure)
-	}
-	// What its listener ended, that has counted.
-	if reason := o.closedBy(); reason != "" && p.metrics != nil && c.Ended() == nil {
-		p.metrics.PolicyClosed(c.Listener, reason)
-	}
-	p.log(c, o, telemetry.LogConnectionEnd, received, sent)
-}
-
-// log writes the connection as it is now.
-func (p *Proxy) log(c *downstream.Conn, o *outcome, occasion telemetry.LogType, received, sent int64) {
-	r := c.NewRecord()
-	r.Type, r.Metadata = occasion, c.Announced.Said()
-	r.Duration = time.Since(c.Accepted)
-	r.Cluster, r.ClusterStat, r.Attempts = o.cluster, p.clusters.StatName(o.cluster), o.attempts
-	r.BytesReceived, r.BytesSent = received, sent
-	r.Flags |= o.flags
-	if o.termination != "" && r.ConnectionTermination == "" {
-		r.ConnectionTermination = o.termination
-	}
-	if o.flags != 0 {
-		r.UpstreamFailure, r.UpstreamTransportFailure = o.failure, o.transport
-	}
-	r.Attempted = o
-	if o.moments != nil {
-		r.Moments = *o.moments
-	}
-	if n := len(o.failed); n > 0 {
-		r.UpstreamHost = o.failed[n-1]
-	}
-	if i := o.upstream; i != nil {
-		r.UpstreamHostname = o.hostname
-		r.UpstreamHost, r.UpstreamLocal = i.Remote, i.Local
-		r.UpstreamTLS(i)
-	}
-	p.access.Log(r)
-	r.Release()
 }

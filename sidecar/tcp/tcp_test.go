@@ -177,11 +177,11 @@ func TestHalfCloseBothWays(t *testing.T) {
 func TestMoments(t *testing.T) {
 	m := upstream(t, func(c *net.TCPConn) { _, _ = io.ReadAll(c) })
 	client, line := serve(t, Config{Cluster: "up", AccessLog: []telemetry.AccessLogConfig{{
-		Format: "%UPSTREAM_CONNECTION_POOL_READY_DURATION% %COMMON_DURATION(DS_RX_BEG:US_CX_BEG:ns)% %COMMON_DURATION(US_CX_BEG:US_CX_END:ns)% %COMMON_DURATION(US_CX_END:US_HS_END:ns)%"}}}, m)
+		Format: "%UPSTREAM_CONNECTION_POOL_READY_DURATION% %COMMON_DURATION(DS_RX_BEG:US_CX_BEG:ns)% %COMMON_DURATION(US_CX_BEG:US_CX_END:ns)% %COMMON_DURATION(US_CX_END:US_HS_END:ns)% %COMMON_DURATION(DS_CX_BEG:US_CX_BEG:ns)% %COMMON_DURATION(US_CX_END:DS_CX_END:ns)%"}}}, m)
 	_ = client.CloseWrite()
 	_, _ = io.ReadAll(client)
-	var ready, before, connecting int
-	if n, err := fmt.Sscanf(line(), "%d %d %d -", &ready, &before, &connecting); n != 3 || err != nil || before <= 0 || connecting <= 0 {
+	var ready, before, connecting, since, after int
+	if n, err := fmt.Sscanf(line(), "%d %d %d - %d %d", &ready, &before, &connecting, &since, &after); n != 5 || err != nil || before <= 0 || connecting <= 0 || since != before || after <= 0 {
 		t.Errorf("log %q: %v", line(), err)
 	}
 }

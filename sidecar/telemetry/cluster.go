@@ -56,6 +56,7 @@ type ClusterCounters struct {
 	block block
 	// What few clusters have comes with a cluster's first.
 	abandoned results
+	ends      results
 }
 
 var endpointStates = [...]string{"healthy", "unhealthy", "draining", "degraded", "ejected"}

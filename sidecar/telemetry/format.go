@@ -68,9 +68,10 @@ type Format struct {
 type op struct {
 	literal string
 	value   valueFunc
-	max     int  // longest value kept, 0 for all
-	number  bool // a JSON number
-	plain   bool // nothing in the value is to be escaped
+	typed   valueFunc // the value as JSON, where that has not one type
+	max     int       // longest value kept, 0 for all
+	number  bool      // a JSON number
+	plain   bool      // nothing in the value is to be escaped
 }
 
 // CompileAccessLog compiles the format of one access log; it ends each record
@@ -146,6 +147,11 @@ func operator(p logformat.Piece) (op, error) {
 		want(d.wants)
 		number := logformat.IsNumber(p.Name, p.Argument)
 		out := op{value: d.value, max: p.Max, number: number, plain: number || d.plain && p.Argument == ""}
+		if d.compile != nil {
+			out, err := d.compile(p.Argument)
+			out.max = p.Max
+			return out, err
+		}
 		if d.withArgument == nil {
 			return out, nil
 		}

@@ -99,6 +99,12 @@ func (n *node) append(dst []byte, r *Record, omit bool) (out []byte, ok bool) {
 func appendMember(dst []byte, ops []op, r *Record, omit bool) (out []byte, ok bool) {
 	start := len(dst)
 	if len(ops) == 1 && ops[0].literal == "" {
+		if ops[0].typed != nil { // of any length, as in Envoy
+			if dst, ok = ops[0].typed(dst, r); !ok {
+				return append(dst, "null"...), !omit
+			}
+			return dst, true
+		}
 		dst, ok = ops[0].appendValue(dst, r)
 		switch {
 		case !ok:

@@ -61,15 +61,3 @@ func (m *Metadata) Get(namespace, key string) (value string, ok bool) {
 
 // ShowMetadata has all that fill records keep metadata from now on.
 func ShowMetadata() { want(WantMetadata) }
-
-// metadataValue takes one key of a namespace: each has a text.
-func metadataValue(argument string) (valueFunc, error) {
-	namespace, key, err := logformat.MetadataKey(argument)
-	if err != nil {
-		return nil, err
-	}
-	return func(dst []byte, r *Record) ([]byte, bool) {
-		v, ok := r.Metadata.Get(namespace, key)
-		return append(dst, v...), ok
-	}, nil
-}

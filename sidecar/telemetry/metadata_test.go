@@ -45,9 +45,89 @@ func TestMetadata(t *testing.T) {
 	if got := string(f.Append(nil, &Record{Metadata: said})); got != "1 2 -" {
 		t.Errorf("%q", got)
 	}
-	for _, argument := range []string{"envoy.filters.http.rbac", "envoy.filters.http.rbac:", "envoy.filters.http.rbac:a:b", "envoy.common:access_log_hint", "envoy.filters.http.ext_authz:a", ":a"} {
+	for _, argument := range []string{"envoy.filters.http.rbac", "envoy.filters.http.rbac:a:b", "envoy.common:access_log_hint", "envoy.filters.http.ext_authz:a"} {
 		if _, err := ParseFormat("%DYNAMIC_METADATA(" + argument + ")%"); err == nil || !strings.Contains(err.Error(), "only envoy.filters.http.rbac:KEY") {
 			t.Errorf("%s: %v", argument, err)
+		}
+	}
+	for text, want := range map[string]string{
+		"%DYNAMIC_METADATA(envoy.filters.http.rbac:)%": "is empty", "%DYNAMIC_METADATA(:a)%": "is empty", "%METADATA(CLUSTER)%": "is empty", "%METADATA(ROUTE:a::b)%": "is empty",
+		"%METADATA(HOST:a:b)%": `"HOST" is none of DYNAMIC, CLUSTER`, "%METADATA(DYNAMIC:envoy.a:b)%": "only envoy.filters.http.rbac:KEY",
+		"%CLUSTER_METADATA(a:b):3%": "takes no length", "%UPSTREAM_METADATA(a:b):3%": "takes no length", "%UPSTREAM_METADATA%": "needs an argument",
+	} {
+		if _, err := ParseFormat(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+type configuredParts map[Part]map[string]map[string]any
+
+func (c configuredParts) ConfiguredMetadata(p Part) map[string]map[string]any { return c[p] }
+
+// TestConfiguredMetadata: a text is a text, all else JSON, which keeps its type where it stands alone.
+func TestConfiguredMetadata(t *testing.T) {
+	object := map[string]any{"b": []any{1.5, "x<\n", nil, true}, "a": map[string]any{"k": 1e21, "s": 1e-7}, "n": nil, "e": "", "t": `q"`, "f": 12345678.0}
+	r := &Record{Configured: configuredParts{PartCluster: {"ns": object}, PartChain: {"ns": {"k": "chain"}}}}
+	for operator, want := range map[string][2]string{ // in text, and as JSON
+		"CLUSTER_METADATA(ns:a)":                      {`{\"k\":1e+21,\"s\":1e-7}`, `{"k":1e+21,"s":1e-7}`},
+		"CLUSTER_METADATA(ns:b)":                      {`[1.5,\"x<\\u000a\",null,true]`, `[1.5,"x<\u000a",null,true]`},
+		"CLUSTER_METADATA(ns:a:k)":                    {"1e+21", "1e+21"},
+		"METADATA(CLUSTER:ns:f)":                      {"12345678", "12345678"},
+		"METADATA(CLUSTER:ns:f):3":                    {"123", "12345678"},
+		"METADATA(CLUSTER:ns:t):1":                    {"q", `"q\""`},
+		"CLUSTER_METADATA(ns:e)":                      {"", `""`},
+		"CLUSTER_METADATA(ns:n)":                      {"-", "null"},
+		"CLUSTER_METADATA(ns:t:x)":                    {"-", "null"},
+		"CLUSTER_METADATA(ns:none)":                   {"-", "null"},
+		"CLUSTER_METADATA(other)":                     {"-", "null"},
+		"UPSTREAM_METADATA(ns)":                       {"-", "null"},
+		"METADATA(LISTENER_FILTER_CHAIN:ns:k)":        {"chain", `"chain"`},
+		"METADATA(VIRTUAL_HOST:ns:k)":                 {"-", "null"},
+		"METADATA(DYNAMIC:envoy.filters.http.rbac:k)": {"-", "null"},
+	} {
+		f, err := ParseFormat("%" + operator + "%")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := string(f.Append(nil, r)); got != want[0] {
+			t.Errorf("%s: %s, want %s", operator, got, want[0])
+		}
+		for _, omit := range []bool{false, true} {
+			j, err := CompileAccessLog(AccessLogConfig{JSON: true, Fields: map[string]any{"x": "%" + operator + "%"}, OmitEmpty: omit})
+			if err != nil {
+				t.Fatal(err)
+			}
+			whole := `{"x":` + want[1] + "}\n"
+			if omit && want[1] == "null" {
+				whole = "{}\n"
+			}
+			if got := string(j.Append(nil, r)); got != whole {
+				t.Errorf("%s: %s, want %s", operator, got, whole)
+			}
+		}
+		if got := string(f.Append(nil, &Record{})); got != "-" {
+			t.Errorf("%s of nothing: %s", operator, got)
+		}
+	}
+	if Wanted()&WantConfigured == 0 {
+		t.Error("nobody tells of metadata")
+	}
+}
+
+// TestCloseTypes: what is not known of a host is not there, and of a client it is as in Envoy.
+func TestCloseTypes(t *testing.T) {
+	f, err := ParseFormat("%DOWNSTREAM_DETECTED_CLOSE_TYPE% %UPSTREAM_DETECTED_CLOSE_TYPE% %DOWNSTREAM_LOCAL_CLOSE_REASON% %UPSTREAM_WIRE_BYTES_SENT%")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, r := range map[string]*Record{
+		"Normal - - 0":               {},
+		"LocalReset RemoteReset - 0": {DownstreamClose: CloseLocalReset, UpstreamClose: CloseRemoteReset},
+		"RemoteReset Normal why 0":   {DownstreamClose: CloseRemoteReset, UpstreamClose: CloseNormal, LocalClose: "why"},
+	} {
+		if got := string(f.Append(nil, r)); got != want {
+			t.Errorf("%s, want %s", got, want)
 		}
 	}
 }

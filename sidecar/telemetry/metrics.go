@@ -65,6 +65,8 @@ type Metrics struct {
 	upstreamSubsetPicks  *CounterVec
 	upstreamRedirects    *CounterVec
 	upstreamAbandoned    *CounterVec
+	upstreamEnds         *CounterVec
+	downstreamEnds       *CounterVec
 	upstreamPanicPicks   *CounterVec
 
 	upstreamZonePicks          *CounterVec
@@ -195,6 +197,8 @@ func NewMetrics() *Metrics {
 		upstreamOutliers:     r.Counter("hauberk_upstream_outliers_total", "Hosts that outlier detection found, by how and by result: ejected, observed (not enforced), overflow (too many are ejected) or marked (it calls itself degraded).", "cluster", "reason", "result"),
 		upstreamHealthChecks: r.Counter("hauberk_upstream_health_checks_total", "Active health checks, by result: success, failure, network_failure, timeout or passive_failure (an answer with x-envoy-immediate-health-check-fail).", "cluster", "result"),
 		upstreamRedirects:    r.Counter("hauberk_upstream_internal_redirects_total", "Redirects of hosts of whose route they are to be followed, by result: followed, or why they were passed on: bad_location, incomplete_request, no_route, predicate, scheme, too_many or updated (the listener, meanwhile).", "cluster", "result"),
+		upstreamEnds:         r.Counter("hauberk_upstream_connections_closed_total", "Connections to hosts that are over, and those that could not be made, by how they ended: local (by the sidecar) or remote (by the host), and with_request where a request, or the bytes of a plain connection, were under way.", "cluster", "end"),
+		downstreamEnds:       r.Counter("hauberk_connections_ended_total", "Connections of clients that are over, by how they ended: local (by the sidecar) or remote (by the client), and with_request where a request was under way. Those that carry others count, what they carry does not.", "listener", "end"),
 		upstreamAbandoned:    r.Counter("hauberk_upstream_requests_abandoned_total", "Attempts, and openings of plain connections, that the sidecar gave up, by stage: pending (before they had a connection: their time was over, or the client had gone) or stream (their stream of HTTP/2 was reset, for these reasons or for what was wrong with the answer, or its request was not whole when the answer was).", "cluster", "stage"),
 		upstreamSubsetPicks:  r.Counter("hauberk_upstream_subset_picks_total", "Choices among subsets, by result: selected, fallback or panic (among all hosts).", "cluster", "result"),
 
@@ -269,7 +273,7 @@ func (m *Metrics) AuthzCounter(shadow, allowed bool, rule string) *Counter {
 // ForgetListener forgets what was counted of a listener that is gone, and its
 // connections with it.
 func (m *Metrics) ForgetListener(name string) {
-	for _, v := range [...]*CounterVec{m.accepts, m.acceptErrors, m.refused, m.policyClosed, m.expiredCertConn} {
+	for _, v := range [...]*CounterVec{m.accepts, m.acceptErrors, m.refused, m.policyClosed, m.downstreamEnds, m.expiredCertConn} {
 		v.f.deleteWhere(func(labels []string) bool { return labels[0] == name })
 	}
 }
@@ -297,6 +301,19 @@ func (m *Metrics) Refused(listener, reason string) {
 // PolicyClosed counts an established connection that the sidecar closed.
 func (m *Metrics) PolicyClosed(listener, reason string) {
 	m.policyClosed.With(listener, reason).Add(NextShard(), 1)
+}
+
+// ConnectionEnded counts a connection of a listener that is over: whether its client ended it, and
+// whether a request was under way then.
+func (m *Metrics) ConnectionEnded(listener string, byPeer, busy bool) {
+	i := 0
+	if byPeer {
+		i = 2
+	}
+	if busy {
+		i++
+	}
+	m.downstreamEnds.With(listener, connectionEnds[i]).Add(NextShard(), 1)
 }
 
 // AcceptFailed counts a failed accept call; reason is one of a few fixed words.

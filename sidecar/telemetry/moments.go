@@ -22,6 +22,8 @@ const (
 	AnswerEnded                   // last byte from the upstream
 	ResponseBegan                 // first byte to the client
 	ResponseEnded                 // last byte to the client
+	ConnectionBegan               // the downstream connection was accepted
+	ConnectionEnded               // it is over; 0 while it lasts
 	// AttemptBegan is when the last attempt asked for a connection, and AttemptReady
 	// when it had one.
 	AttemptBegan
@@ -56,6 +58,10 @@ const (
 	WantCertificates
 	// WantMetadata: somebody shows, or filters records by, metadata.
 	WantMetadata
+	// WantConfigured: somebody shows metadata that are configured.
+	WantConfigured
+	// WantSizes: somebody shows bytes on the wire.
+	WantSizes
 )
 
 // wanted grows with the formats that are compiled, and never shrinks: what it costs

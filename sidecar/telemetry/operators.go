@@ -24,13 +24,15 @@ type operatorDef struct {
 	plain        bool
 	value        valueFunc
 	withArgument func(argument string) (valueFunc, error)
+	// compile takes the place of all of these.
+	compile func(argument string) (op, error)
 }
 
 // operators are all there are; init fills them in, because COALESCE looks at them.
 var operators []operatorDef
 
 func init() {
-	operators = slices.Concat(exchangeOperators, timeOperators, upstreamOperators, downstreamOperators, processOperators, ownOperators)
+	operators = slices.Concat(exchangeOperators, timeOperators, upstreamOperators, downstreamOperators, sizeOperators, processOperators, ownOperators)
 }
 
 // OperatorDocs lists the operators of access-log formats.

@@ -27,12 +27,6 @@ func sizeOf(name, help string, w Want, get func(*Record) Headers) operatorDef {
 	return d
 }
 
-func metadata() operatorDef {
-	d := takes("DYNAMIC_METADATA", "NAMESPACE:KEY", "Of a request, what an RBAC filter found: namespace "+MetadataRBAC+" with the keys shadow_engine_result and enforced_engine_result (allowed or denied), shadow_effective_policy_id and enforced_effective_policy_id (the policy that matched); shadow_rules_stat_prefix stands in front of those of shadow rules. Of a connection, not of a request: what rules of the PROXY protocol's filter made of a header, in the namespaces and under the keys that they name.", metadataValue)
-	d.wants = WantMetadata
-	return d
-}
-
 func requestHeaders(r *Record) Headers   { return r.RequestHeaders }
 func responseHeaders(r *Record) Headers  { return r.ResponseHeaders }
 func responseTrailers(r *Record) Headers { return r.ResponseTrailers }
@@ -48,7 +42,10 @@ var exchangeOperators = []operatorDef{
 	takes("PATH", "WQ or NQ:ORIG, PATH or ORIG_OR_PATH", "The request's path with or without query, before or after it was rewritten.", pathValue),
 	takes("QUERY_PARAM", "NAME", "The first parameter of this name in the query, decoded.", queryValue),
 	takes("QUERY_PARAMS", "ORIG or DECODED", "The query, as it was sent, or with printable characters decoded.", wholeQuery),
-	metadata(),
+	configured("DYNAMIC_METADATA", "NAMESPACE:KEY", "Of a request, what an RBAC filter found: namespace "+MetadataRBAC+" with the keys shadow_engine_result and enforced_engine_result (allowed or denied), shadow_effective_policy_id and enforced_effective_policy_id (the policy that matched); shadow_rules_stat_prefix stands in front of those of shadow rules. Of a connection, not of a request: what rules of the PROXY protocol's filter made of a header, in the namespaces and under the keys that they name."),
+	configured("CLUSTER_METADATA", "NAMESPACE:KEY…", "Configured metadata of the cluster: the value under the keys, each within the one before, or without keys the namespace. Texts as they are, all else is JSON."),
+	configured("UPSTREAM_METADATA", "NAMESPACE:KEY…", "The same of the upstream's endpoint."),
+	configured("METADATA", "TYPE:NAMESPACE:KEY…", "The same of what TYPE says: CLUSTER, UPSTREAM_HOST, ROUTE, VIRTUAL_HOST, LISTENER or LISTENER_FILTER_CHAIN; DYNAMIC is DYNAMIC_METADATA."),
 	sizeOf("REQUEST_HEADERS_BYTES", "Bytes of the request's header names and values.", 0, requestHeaders),
 	sizeOf("RESPONSE_HEADERS_BYTES", "Bytes of the response's header names and values.", 0, responseHeaders),
 	sizeOf("RESPONSE_TRAILERS_BYTES", "Bytes of the response's trailer names and values.", WantTrailers, responseTrailers),
@@ -60,6 +57,15 @@ var exchangeOperators = []operatorDef{
 	{OperatorDoc: OperatorDoc{Name: "LOCAL_REPLY_BODY", Help: "The text of an answer of our own, empty of others."},
 		value: func(dst []byte, r *Record) ([]byte, bool) { return append(dst, r.LocalReply...), true }},
 	text("ACCESS_LOG_TYPE", "On which occasion the record is logged.", func(r *Record) string { return r.Type.String() }),
+	plain(text("DOWNSTREAM_DETECTED_CLOSE_TYPE", "RemoteReset where the client reset a plain connection, LocalReset where the sidecar did because the host had, else Normal: of requests always, as in Envoy.", func(r *Record) string { return r.DownstreamClose.String() })),
+	plain(appends("UPSTREAM_DETECTED_CLOSE_TYPE", "RemoteReset where the host of a plain connection reset it, else Normal; absent of a request for which no host was tried.", func(dst []byte, r *Record) []byte {
+		if r.UpstreamClose == CloseUnknown {
+			return dst
+		}
+		return append(dst, r.UpstreamClose.String()...)
+	})),
+	text("DOWNSTREAM_LOCAL_CLOSE_REASON", "Why the sidecar closed the client's connection, in Envoy's words where it has one.", func(r *Record) string { return r.LocalClose }),
+	text("UPSTREAM_LOCAL_CLOSE_REASON", "Why the sidecar closed the connection to the host of a plain connection: that was idle, or had lasted long enough.", func(r *Record) string { return r.UpstreamLocalClose }),
 	text("CONNECTION_TERMINATION_DETAILS", "Why the sidecar closed the connection.", func(r *Record) string { return r.ConnectionTermination }),
 	number("BYTES_RECEIVED", "Body bytes received from the downstream; all bytes of a plain connection.", func(r *Record) int64 { return r.BytesReceived }),
 	number("BYTES_SENT", "Body bytes sent to the downstream; all bytes of a plain connection.", func(r *Record) int64 { return r.BytesSent }),

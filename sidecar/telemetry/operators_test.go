@@ -383,6 +383,9 @@ func TestFormatsDoNotAllocate(t *testing.T) {
 			logformat.Header: "(:PATH?x)", logformat.Name: "(a)", logformat.Span: "(DS_RX_BEG:DS_TX_END:ms)", logformat.Host: "(8)",
 			logformat.Metadata: "(envoy.filters.http.rbac:a)", logformat.First: `({"operators": ["ROUTE_NAME", "PROTOCOL"]})`, logformat.Time: "(%Y %E3S %s)",
 		}[o.Kind] + "%"
+		if name == "METADATA" {
+			piece = "%METADATA(ROUTE:a:b)%"
+		}
 		all.WriteString(piece + " ")
 		fields[name] = piece
 	}

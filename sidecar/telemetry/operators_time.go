@@ -54,7 +54,7 @@ var timeOperators = []operatorDef{
 	lasting("RESPONSE_DURATION", "Milliseconds from the beginning to the first byte from the upstream.", RequestBegan, AnswerBegan),
 	lasting("RESPONSE_TX_DURATION", "Milliseconds from the first byte from the upstream to the last to the downstream.", AnswerBegan, ResponseEnded),
 	lasting("UPSTREAM_CONNECTION_POOL_READY_DURATION", "Milliseconds until the last attempt had a connection.", AttemptBegan, AttemptReady),
-	{OperatorDoc: OperatorDoc{"COMMON_DURATION", "START:END:PRECISION", "Time between two moments, in ms, us or ns. Moments of a request: DS_RX_BEG, DS_RX_END, US_CX_BEG, US_CX_END, US_HS_END, US_TX_BEG, US_TX_END, US_RX_BEG, US_RX_BODY_BEG, US_RX_END, DS_TX_BEG, DS_TX_END; of a plain connection: DS_RX_BEG (it was accepted), US_CX_BEG, US_CX_END, US_HS_END."},
+	{OperatorDoc: OperatorDoc{"COMMON_DURATION", "START:END:PRECISION", "Time between two moments, in ms, us or ns. Moments of a request: DS_RX_BEG, DS_RX_END, US_CX_BEG, US_CX_END, US_HS_END, US_TX_BEG, US_TX_END, US_RX_BEG, US_RX_BODY_BEG, US_RX_END, DS_TX_BEG, DS_TX_END, and DS_CX_BEG, when its connection was accepted, and DS_CX_END where that is over; of a plain connection: DS_CX_BEG, or DS_RX_BEG (it was accepted), US_CX_BEG, US_CX_END, US_HS_END, DS_CX_END."},
 		wants: WantMoments, withArgument: func(argument string) (valueFunc, error) {
 			start, end, unit, err := logformat.SpanBetween(argument)
 			return appendBetween(Moment(start), Moment(end), unit), err

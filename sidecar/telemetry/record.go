@@ -58,7 +58,11 @@ type Record struct {
 	Workload, Service     string
 	ConnectionID          uint64
 	ConnectionTermination string // why the sidecar ended the connection
-	TransportFailure      string // why the downstream handshake failed
+	LocalClose            string // the same in Envoy's words for it, "" where the peer did
+	UpstreamLocalClose    string // the same of the upstream's
+	// DownstreamClose and UpstreamClose tell of resets of connections.
+	DownstreamClose, UpstreamClose CloseType
+	TransportFailure               string // why the downstream handshake failed
 	// UpstreamTransportFailure is why no connection to the upstream could be made, in
 	// Envoy's words; UpstreamFailure, in ours, also why the last attempt failed otherwise.
 	UpstreamTransportFailure, UpstreamFailure string
@@ -121,6 +125,9 @@ type Record struct {
 	ShadowRule   string
 	// Metadata is nil where there is none, or nobody wants it.
 	Metadata *Metadata
+	// Configured and Sizes are nil, or empty, where nobody shows them.
+	Configured Configured
+	Sizes      Sizes
 
 	// Moments are those of the exchange or connection; RequestBegan is that of Start.
 	Moments Moments
@@ -200,3 +207,24 @@ type Sink interface {
 
 // ObservedCluster is what statistics call the cluster.
 func (r *Record) ObservedCluster() string { return cmp.Or(r.ClusterStat, r.Cluster) }
+
+// CloseType is how a connection ended, or, as in Envoy, Normal while it lasts.
+type CloseType uint8
+
+// The types.
+const (
+	CloseUnknown CloseType = iota // there is no connection
+	CloseNormal
+	CloseLocalReset
+	CloseRemoteReset
+)
+
+func (c CloseType) String() string {
+	switch c {
+	case CloseLocalReset:
+		return "LocalReset"
+	case CloseRemoteReset:
+		return "RemoteReset"
+	}
+	return "Normal"
+}

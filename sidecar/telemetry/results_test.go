@@ -22,6 +22,11 @@ func TestResults(t *testing.T) {
 			func(c *ClusterMetrics) { c.Abandoned(1, AbandonedStream) },
 			[]string{`{cluster="a",stage="pending"} 1`, `{cluster="a",stage="stream"} 10`},
 		},
+		"hauberk_upstream_connections_closed_total": {
+			func(c *ClusterMetrics) { c.ConnectionEnded(false, false) },
+			func(c *ClusterMetrics) { c.ConnectionEnded(true, true) },
+			[]string{`{cluster="a",end="local"} 1`, `{cluster="a",end="remote_with_request"} 10`},
+		},
 		"hauberk_upstream_zone_picks_total": {
 			func(c *ClusterMetrics) { c.ZonePicked(0, ZoneAllDirectly) },
 			func(c *ClusterMetrics) { c.ZonePicked(1, ZoneCrossed) },

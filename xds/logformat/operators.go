@@ -30,7 +30,8 @@ const (
 	Span
 	// First takes a JSON object with operators, and a length.
 	First
-	// Metadata takes NAMESPACE:KEY, and a length.
+	// Metadata takes NAMESPACE and keys, or one of MetadataTypes before them, and a length in the
+	// latter case, as in Envoy.
 	Metadata
 )
 
@@ -67,6 +68,9 @@ var Operators = func() map[string]Operator {
 		"QUERY_PARAM":           {Kind: Name},
 		"ENVIRONMENT":           {Kind: Name},
 		"DYNAMIC_METADATA":      {Kind: Metadata},
+		"CLUSTER_METADATA":      {Kind: Metadata},
+		"UPSTREAM_METADATA":     {Kind: Metadata},
+		"METADATA":              {Kind: Metadata},
 		"COMMON_DURATION":       {Kind: Span},
 		"COALESCE":              {Kind: First},
 	}
@@ -81,6 +85,10 @@ var Operators = func() map[string]Operator {
 			"RESPONSE_TX_DURATION UPSTREAM_CONNECTION_POOL_READY_DURATION REQUEST_HEADERS_BYTES RESPONSE_HEADERS_BYTES " +
 			"RESPONSE_TRAILERS_BYTES UPSTREAM_REQUEST_ATTEMPT_COUNT UPSTREAM_LOCAL_PORT UPSTREAM_REMOTE_PORT " +
 			"DOWNSTREAM_REMOTE_PORT DOWNSTREAM_DIRECT_REMOTE_PORT DOWNSTREAM_LOCAL_PORT DOWNSTREAM_DIRECT_LOCAL_PORT " +
+			"UPSTREAM_WIRE_BYTES_SENT UPSTREAM_WIRE_BYTES_RECEIVED UPSTREAM_HEADER_BYTES_SENT UPSTREAM_HEADER_BYTES_RECEIVED " +
+			"UPSTREAM_DECOMPRESSED_HEADER_BYTES_SENT UPSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED " +
+			"DOWNSTREAM_WIRE_BYTES_SENT DOWNSTREAM_WIRE_BYTES_RECEIVED DOWNSTREAM_HEADER_BYTES_SENT DOWNSTREAM_HEADER_BYTES_RECEIVED " +
+			"DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_SENT DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED " +
 			"CONNECTION_ID GRPC_STATUS_NUMBER HAUBERK_RETRIES HAUBERK_UPSTREAM_DURATION",
 		Text: "PROTOCOL UPSTREAM_PROTOCOL RESPONSE_FLAGS RESPONSE_FLAGS_LONG CONNECTION_TERMINATION_DETAILS " +
 			"UPSTREAM_HOST UPSTREAM_HOST_NAME UPSTREAM_HOST_NAME_WITHOUT_PORT " +
@@ -90,6 +98,7 @@ var Operators = func() map[string]Operator {
 			"UPSTREAM_TRANSPORT_FAILURE_REASON UPSTREAM_SERVER_NAME UPSTREAM_TLS_VERSION UPSTREAM_TLS_CIPHER UPSTREAM_TLS_GROUP " +
 			"UPSTREAM_LOCAL_URI_SAN UPSTREAM_PEER_URI_SAN UPSTREAM_PEER_DNS_SAN UPSTREAM_PEER_IP_SAN " +
 			"UPSTREAM_PEER_SUBJECT UPSTREAM_PEER_ISSUER UPSTREAM_PEER_CERT " +
+			"UPSTREAM_DETECTED_CLOSE_TYPE DOWNSTREAM_DETECTED_CLOSE_TYPE DOWNSTREAM_LOCAL_CLOSE_REASON UPSTREAM_LOCAL_CLOSE_REASON " +
 			"ROUTE_NAME FILTER_CHAIN_NAME DOWNSTREAM_REMOTE_ADDRESS DOWNSTREAM_DIRECT_REMOTE_ADDRESS " +
 			"DOWNSTREAM_LOCAL_ADDRESS DOWNSTREAM_DIRECT_LOCAL_ADDRESS DOWNSTREAM_LOCAL_URI_SAN DOWNSTREAM_PEER_URI_SAN " +
 			"DOWNSTREAM_PEER_DNS_SAN DOWNSTREAM_PEER_IP_SAN DOWNSTREAM_PEER_EMAIL_SAN DOWNSTREAM_PEER_SUBJECT " +
@@ -108,10 +117,7 @@ var Operators = func() map[string]Operator {
 }()
 
 const (
-	wireReason     = "bytes on the wire are not counted for each request; use BYTES_RECEIVED and BYTES_SENT"
-	metadataReason = "metadata of hosts, clusters and routes are not shown"
 	stateReason    = "there is no filter state"
-	closeReason    = "how a connection was closed is not kept; use CONNECTION_TERMINATION_DETAILS"
 	ownReason      = "of the own certificate only the SPIFFE ID is known; use "
 	internalReason = "there are no internal listeners"
 	quicReason     = "only HTTP/3 has it, and HTTP/3 is not implemented"
@@ -122,18 +128,9 @@ const (
 // refused says why operators of Envoy's are none of ours.
 var refused = map[string]string{
 	"BYTES_RETRANSMITTED": quicReason, "PACKETS_RETRANSMITTED": quicReason, "ROUNDTRIP_DURATION": quicReason,
-	"UPSTREAM_WIRE_BYTES_SENT": wireReason, "UPSTREAM_WIRE_BYTES_RECEIVED": wireReason,
-	"UPSTREAM_HEADER_BYTES_SENT": wireReason, "UPSTREAM_HEADER_BYTES_RECEIVED": wireReason,
-	"UPSTREAM_DECOMPRESSED_HEADER_BYTES_SENT": wireReason, "UPSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED": wireReason,
-	"DOWNSTREAM_WIRE_BYTES_SENT": wireReason, "DOWNSTREAM_WIRE_BYTES_RECEIVED": wireReason,
-	"DOWNSTREAM_HEADER_BYTES_SENT": wireReason, "DOWNSTREAM_HEADER_BYTES_RECEIVED": wireReason,
-	"DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_SENT": wireReason, "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED": wireReason,
-	"CLUSTER_METADATA": metadataReason, "UPSTREAM_METADATA": metadataReason,
-	"METADATA": metadataReason, "FILTER_STATE": stateReason, "UPSTREAM_FILTER_STATE": stateReason,
+	"FILTER_STATE": stateReason, "UPSTREAM_FILTER_STATE": stateReason,
 	"CUSTOM_FLAGS": "no filter sets flags of its own; use RESPONSE_FLAGS", "CEL": celReason, "TYPED_CEL": celReason,
-	"VIRTUAL_CLUSTER_NAME":          "virtual clusters are not implemented; use ROUTE_NAME",
-	"DOWNSTREAM_LOCAL_CLOSE_REASON": closeReason, "UPSTREAM_LOCAL_CLOSE_REASON": closeReason,
-	"DOWNSTREAM_DETECTED_CLOSE_TYPE": closeReason, "UPSTREAM_DETECTED_CLOSE_TYPE": closeReason,
+	"VIRTUAL_CLUSTER_NAME":    "virtual clusters are not implemented; use ROUTE_NAME",
 	"DOWNSTREAM_LOCAL_IP_SAN": ownReason + "DOWNSTREAM_LOCAL_URI_SAN", "DOWNSTREAM_LOCAL_DNS_SAN": ownReason + "DOWNSTREAM_LOCAL_URI_SAN",
 	"DOWNSTREAM_LOCAL_EMAIL_SAN": ownReason + "DOWNSTREAM_LOCAL_URI_SAN", "DOWNSTREAM_LOCAL_OTHERNAME_SAN": ownReason + "DOWNSTREAM_LOCAL_URI_SAN",
 	"DOWNSTREAM_LOCAL_SUBJECT": ownReason + "DOWNSTREAM_LOCAL_URI_SAN",
@@ -152,15 +149,6 @@ var refused = map[string]string{
 
 // Refused lists the operators of Envoy's that are refused, with the reason.
 func Refused() map[string]string { return refused }
-
-// MetadataKey reads the argument of a Metadata operator.
-func MetadataKey(argument string) (namespace, key string, err error) {
-	namespace, key, _ = strings.Cut(argument, ":")
-	if !ShowsMetadata(namespace) || key == "" || strings.Contains(key, ":") {
-		return "", "", errors.New("only " + MetadataRBAC + ":KEY, " + MetadataProxy + ":KEY and namespaces that rules of the PROXY protocol name have values, which are texts")
-	}
-	return namespace, key, nil
-}
 
 // ShowsMetadata tells whether something may write metadata of the namespace that are texts: of Envoy's
 // own two do, others are what rules name.
@@ -223,7 +211,7 @@ func PrefixBits(argument string) (int, error) {
 // the order of their numbers.
 var Moments = []string{
 	"DS_RX_BEG", "DS_RX_END", "US_CX_BEG", "US_CX_END", "US_HS_END", "US_TX_BEG", "US_TX_END", "US_RX_BEG",
-	"US_RX_BODY_BEG", "US_RX_END", "DS_TX_BEG", "DS_TX_END",
+	"US_RX_BODY_BEG", "US_RX_END", "DS_TX_BEG", "DS_TX_END", "DS_CX_BEG", "DS_CX_END",
 }
 
 // SpanBetween reads the argument of a Span: the numbers of two moments, and how
@@ -272,6 +260,8 @@ func check(name, argument string, hasArgument bool, limit int) error {
 		return fmt.Errorf("%%%s%% needs an argument in parentheses", name)
 	case hasArgument && (o.Kind == Text || o.Kind == Number):
 		return fmt.Errorf("%%%s%% takes no argument", name)
+	case limit > 0 && o.Kind == Metadata && (name == "CLUSTER_METADATA" || name == "UPSTREAM_METADATA"):
+		return fmt.Errorf("%%%s%% takes no length, nor does Envoy take one; METADATA does", name)
 	case limit > 0 && IsNumber(name, argument):
 		return fmt.Errorf("%%%s%% is a number and takes no length", name)
 	case o.Kind == Header:
@@ -287,7 +277,7 @@ func check(name, argument string, hasArgument bool, limit int) error {
 	case o.Kind == First:
 		_, err = Alternatives(argument)
 	case o.Kind == Metadata:
-		_, _, err = MetadataKey(argument)
+		_, err = MetadataOf(name, argument)
 	}
 	if err != nil {
 		return fmt.Errorf("%%%s(%s)%%: %w", name, argument, err)

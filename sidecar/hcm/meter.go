@@ -1,0 +1,53 @@
+package hcm
+
+import (
+	"bytes"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+)
+
+// What HTTP/1 puts on the wire is known by its codec, which counts it only where somebody shows it.
+
+// startMeters begins to count. The memory stays with the exchange: what writes to it, streams too,
+// has ended when the next request begins.
+func (x *exchange) startMeters() {
+	o := &x.observed
+	if o.meters == nil {
+		o.meters = new([2]message.Meter)
+	}
+	down, up := &o.meters[0], &o.meters[1]
+	down.Reset()
+	up.Reset()
+	o.sizes.Downstream, o.sizes.Upstream = down, up
+	x.h1.meter = down
+}
+
+// headSent counts the fields of a head that is to be written, which Sent counts as a whole.
+func (h *http1Client) headSent(head []byte) { headSent(h.meter, head) }
+
+// headSent counts the lines of a head behind its first.
+func headSent(m *message.Meter, head []byte) {
+	if m == nil {
+		return
+	}
+	n := len(head) - (bytes.IndexByte(head, '\n') + 1) - len("\r\n")
+	m.HeadSent(n, n)
+}
+
+// headReceived counts a head that was read, and of its fields what Envoy does: names, values without
+// what surrounds them, and three bytes for each.
+func headReceived(m *message.Meter, head []byte) {
+	if m == nil {
+		return
+	}
+	m.Received(len(head))
+	head = bytes.TrimLeft(head, "\r\n")
+	_, lines, _ := bytes.Cut(head, []byte{'\n'})
+	n := 0
+	for line := range bytes.Lines(lines) {
+		if name, value, ok := bytes.Cut(line, []byte{':'}); ok {
+			n += len(name) + len(bytes.Trim(value, " \t\r\n")) + 3
+		}
+	}
+	m.HeadReceived(n, n)
+}

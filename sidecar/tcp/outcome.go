@@ -1,0 +1,229 @@
+package tcp
+
+import (
+	"net"
+	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
+)
+
+// mostShown is how many of the hosts that were tried the log tells of, the last ones.
+const mostShown = 8
+
+// outcome is what the access log tells beside the connection's own facts.
+type outcome struct {
+	cluster     string
+	flags       telemetry.Flags
+	failure     string
+	transport   string // the same in the words of Envoy's transport failure reasons
+	attempts    int
+	upstream    *stream.Info
+	host        *cluster.Host      // of upstream
+	moments     *telemetry.Moments // nil where nobody shows them
+	failed      []net.Addr         // the hosts that could not be reached
+	termination string
+
+	// Of a line: whose connection it is, and what moved until then.
+	p              *Proxy
+	c              *downstream.Conn
+	received, sent int64
+}
+
+// Attempted implements telemetry.Attempts.
+func (o *outcome) Attempted(i int) (addr net.Addr, hostname string, ok bool) {
+	switch {
+	case i < len(o.failed):
+		return o.failed[i], "", true
+	case i == len(o.failed) && o.upstream != nil:
+		return o.upstream.Remote, o.host.Hostname(), true
+	}
+	return nil, "", false
+}
+
+// markAsked notes that an attempt begins, where somebody shows it.
+func (o *outcome) markAsked(c *downstream.Conn) {
+	if telemetry.Wanted()&telemetry.WantMoments != 0 {
+		o.begin(c)
+		o.mark(c, telemetry.AttemptBegan, time.Now())
+	}
+}
+
+// begin forgets all moments but that in which the connection was accepted.
+func (o *outcome) begin(c *downstream.Conn) {
+	o.moments = new(telemetry.Moments)
+	o.mark(c, telemetry.RequestBegan, c.Accepted)
+	o.mark(c, telemetry.ConnectionBegan, c.Accepted)
+}
+
+// markReady notes the moments of the connection that an attempt got.
+func (o *outcome) markReady(c *downstream.Conn, up *cluster.Conn) {
+	if o.moments == nil {
+		return
+	}
+	opening := up.Opening()
+	o.mark(c, telemetry.AttemptReady, time.Now())
+	o.mark(c, telemetry.ConnectBegan, opening.Began)
+	o.mark(c, telemetry.ConnectEnded, opening.Connected)
+	o.mark(c, telemetry.ConnectSecured, opening.Secured)
+}
+
+// mark notes a moment on a clock that is 1 when the connection was accepted.
+func (o *outcome) mark(c *downstream.Conn, m telemetry.Moment, at time.Time) {
+	if !at.IsZero() {
+		o.moments[m] = 1 + int64(at.Sub(c.Accepted))
+	}
+}
+
+// closedBy is why the proxy itself closed a connection, "" where it did not.
+func (o *outcome) closedBy() string {
+	switch {
+	case o.flags&telemetry.FlagNoCluster != 0:
+		return "no_cluster"
+	case o.termination == endIdle || o.termination == endDuration:
+		return o.termination
+	}
+	return ""
+}
+
+// finish counts and logs the connection.
+func (p *Proxy) finish(c *downstream.Conn, o *outcome, received, sent int64) {
+	c.Received, c.Sent = received, sent
+	if o.failure != "" {
+		p.text.Debug("upstream not reached", "service", c.Service, "cluster", o.cluster, "err", o.failure)
+	}
+	// What its listener ended, that has counted.
+	if reason := o.closedBy(); reason != "" && p.metrics != nil && c.Ended() == nil {
+		p.metrics.PolicyClosed(c.Listener, reason)
+	}
+	p.log(c, o, telemetry.LogConnectionEnd, received, sent)
+	c.Outcome = o
+}
+
+// log writes the connection as it is now.
+func (p *Proxy) log(c *downstream.Conn, o *outcome, occasion telemetry.LogType, received, sent int64) {
+	r := c.NewRecord()
+	r.Type, r.Metadata = occasion, c.Announced.Said()
+	r.Duration = time.Since(c.Accepted)
+	o.p, o.c, o.received, o.sent = p, c, received, sent
+	if telemetry.Wanted()&telemetry.WantMoments != 0 {
+		if o.moments == nil {
+			o.begin(c) // no attempt was made
+		}
+		if occasion == telemetry.LogConnectionEnd {
+			o.mark(c, telemetry.ConnectionEnded, time.Now())
+		}
+	}
+	o.Show(r)
+	p.access.Log(r)
+	r.Release()
+}
+
+// Show implements downstream.Outcome: what there is beside the connection's own facts.
+func (o *outcome) Show(r *telemetry.Record) {
+	r.Cluster, r.ClusterStat, r.Attempts = o.cluster, o.p.clusters.StatName(o.cluster), o.attempts
+	r.BytesReceived, r.BytesSent = o.received, o.sent
+	r.Flags |= o.flags
+	if o.termination != "" && r.ConnectionTermination == "" {
+		r.ConnectionTermination = o.termination
+	}
+	if o.flags != 0 {
+		r.UpstreamFailure, r.UpstreamTransportFailure = o.failure, o.transport
+	}
+	r.Attempted = o
+	if o.moments != nil {
+		r.Moments = *o.moments
+	}
+	if n := len(o.failed); n > 0 {
+		r.UpstreamHost = o.failed[n-1]
+	}
+	if i := o.upstream; i != nil {
+		r.UpstreamHostname = o.host.Hostname()
+		r.UpstreamHost, r.UpstreamLocal = i.Remote, i.Local
+		r.UpstreamTLS(i)
+	}
+	r.DownstreamClose, r.UpstreamClose = o.resets()
+	if r.LocalClose == "" {
+		r.LocalClose = o.localClose()
+		if o.upstream != nil {
+			r.UpstreamLocalClose = r.LocalClose
+		}
+	}
+	wanted := telemetry.Wanted()
+	if wanted&telemetry.WantSizes != 0 {
+		r.Sizes = o.sizes()
+	}
+	if wanted&telemetry.WantConfigured != 0 {
+		r.Configured = o
+	}
+}
+
+// sizes are those of bytes that pass as they are.
+func (o *outcome) sizes() telemetry.Sizes {
+	s := telemetry.Sizes{Downstream: new(message.Meter)}
+	s.Downstream.WireReceived.Store(o.received)
+	s.Downstream.WireSent.Store(o.sent)
+	if o.upstream != nil {
+		s.Upstream = new(message.Meter)
+		s.Upstream.WireSent.Store(o.received)
+		s.Upstream.WireReceived.Store(o.sent)
+	}
+	return s
+}
+
+// resets tell which of the two connections was reset, and by whom: what one end resets is reset
+// towards the other, of which Envoy tells only towards the client.
+func (o *outcome) resets() (down, up telemetry.CloseType) {
+	switch o.termination {
+	case endDownstreamReset:
+		return telemetry.CloseRemoteReset, telemetry.CloseNormal
+	case endUpstreamReset:
+		return telemetry.CloseLocalReset, telemetry.CloseRemoteReset
+	}
+	return telemetry.CloseNormal, telemetry.CloseNormal
+}
+
+// localClose is Envoy's word for why the proxy closed the client's connection.
+func (o *outcome) localClose() string {
+	switch {
+	case o.termination == endIdle:
+		return "tcp_session_idle_timeout"
+	case o.termination == endDuration:
+		return "max_connection_duration_reached"
+	case o.termination == "" && o.upstream == nil && (o.flags != 0 || o.attempts > 0):
+		return initializationFailures[o.flags&failures]
+	}
+	return ""
+}
+
+const failures = telemetry.FlagNoHealthyUpstream | telemetry.FlagUpstreamOverflow | telemetry.FlagNoCluster
+
+// initializationFailures are Envoy's words for a connection that gets no host, as it writes them.
+var initializationFailures = map[telemetry.Flags]string{
+	0:                               "tcp_initializion_failure:0",
+	telemetry.FlagNoHealthyUpstream: "tcp_initializion_failure:1",
+	telemetry.FlagUpstreamOverflow:  "tcp_initializion_failure:2",
+	telemetry.FlagNoCluster:         "tcp_initializion_failure:3",
+}
+
+// ConfiguredMetadata implements telemetry.Configured.
+func (o *outcome) ConfiguredMetadata(part telemetry.Part) map[string]map[string]any {
+	switch part {
+	case telemetry.PartCluster:
+		if cl := o.p.clusters.Get(o.cluster); cl != nil {
+			return cl.Config().Metadata
+		}
+	case telemetry.PartHost:
+		if o.host != nil {
+			return o.host.Endpoint().Metadata
+		}
+	case telemetry.PartListener:
+		return o.c.ListenerMetadata
+	case telemetry.PartChain:
+		return o.c.ChainMetadata
+	}
+	return nil
+}

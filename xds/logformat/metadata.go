@@ -1,0 +1,52 @@
+package logformat
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// The types of metadata, as METADATA names them.
+const (
+	MetadataDynamic = "DYNAMIC"
+	MetadataCluster = "CLUSTER"
+	MetadataHost    = "UPSTREAM_HOST"
+)
+
+// MetadataTypes are those that METADATA takes: what filters said of a request, and what is written
+// into the configuration of what served it.
+var MetadataTypes = []string{MetadataDynamic, MetadataCluster, "ROUTE", MetadataHost, "LISTENER", "LISTENER_FILTER_CHAIN", "VIRTUAL_HOST"}
+
+// MetadataPath is where a Metadata operator finds its value. Without Keys that is the whole namespace.
+type MetadataPath struct {
+	Type, Namespace string
+	Keys            []string
+}
+
+// MetadataOf reads the argument of a Metadata operator.
+func MetadataOf(name, argument string) (MetadataPath, error) {
+	words := strings.Split(argument, ":")
+	p := MetadataPath{}
+	switch name {
+	case "DYNAMIC_METADATA":
+		p.Type = MetadataDynamic
+	case "CLUSTER_METADATA":
+		p.Type = MetadataCluster
+	case "UPSTREAM_METADATA":
+		p.Type = MetadataHost
+	default:
+		if !slices.Contains(MetadataTypes, words[0]) {
+			return p, fmt.Errorf("%q is none of %s", words[0], strings.Join(MetadataTypes, ", "))
+		}
+		p.Type, words = words[0], words[1:]
+	}
+	if len(words) == 0 || slices.Contains(words, "") {
+		return p, errors.New("a namespace or key is empty: no value is there")
+	}
+	p.Namespace, p.Keys = words[0], words[1:]
+	if p.Type == MetadataDynamic && (!ShowsMetadata(p.Namespace) || len(p.Keys) != 1) {
+		return p, errors.New("only " + MetadataRBAC + ":KEY, " + MetadataProxy + ":KEY and namespaces that rules of the PROXY protocol name have values, which are texts")
+	}
+	return p, nil
+}
