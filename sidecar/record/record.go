@@ -151,13 +151,13 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 // ready is called before data is written: an answer to the peer's update goes first, and a
 // worn key is left.
 func (c *Conn) ready() error {
+	if c.closed.Load() {
+		return net.ErrClosed
+	}
 	if err := c.out.failure(); err != nil {
 		return err
 	}
-	switch {
-	case c.closed.Load():
-		return net.ErrClosed
-	case c.out.owed.Load() || c.out.sequence >= c.out.most:
+	if c.out.owed.Load() || c.out.sequence >= c.out.most {
 		c.out.owed.Store(false)
 		return c.out.updateKey(c.Transport)
 	}

@@ -444,8 +444,8 @@ func TestEnds(t *testing.T) {
 			if err := s.Close(); err != net.ErrClosed {
 				t.Error(err)
 			}
-			if _, err := s.Write([]byte("x")); err == nil {
-				t.Error("written after Close")
+			if _, err := s.Write([]byte("x")); err != net.ErrClosed {
+				t.Errorf("written after Close: %v", err)
 			}
 		} else {
 			_, _ = s.Transport.Write(tc.last)
