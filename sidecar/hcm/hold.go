@@ -20,7 +20,7 @@ func (x *exchange) hold(data []byte, limit int) bool {
 		return false
 	}
 	n := int64(len(data))
-	if all := keeping.Add(n); all > keepAll || x.d.Overload.RefusesAllRequests() {
+	if all := keeping.Add(n); all > keepAll || x.d.Overload.MemoryIsShort() {
 		keeping.Add(-n)
 		return false
 	}

@@ -96,7 +96,7 @@ func (x *exchange) keepMore(p []byte, must bool) bool {
 // it must be.
 func (x *exchange) reserve(size int, must bool) bool {
 	more := int64(size) - int64(x.kept)
-	if all := keeping.Add(more); !must && (all > keepAll || x.d.Overload.RefusesAllRequests()) {
+	if all := keeping.Add(more); !must && (all > keepAll || x.d.Overload.MemoryIsShort()) {
 		keeping.Add(-more)
 		return false
 	}

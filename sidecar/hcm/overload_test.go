@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/filter/grpcbridge"
 	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 )
 
@@ -83,6 +84,26 @@ func TestKeepAliveEndsOnce(t *testing.T) {
 	b.logged(3)
 	if n := done(overload.DisableKeepAlive); n != 1 {
 		t.Errorf("the connection was ended %d times", n)
+	}
+}
+
+// TestShedHeadersLeavesTheAdmitted: a load shed point for new requests takes no memory from those that a host
+// has done already: their clients would take them for failed.
+func TestShedHeadersLeavesTheAdmitted(t *testing.T) {
+	var begin func()
+	b := newBed(t, versionedOrigin(t, 2, func(w http.ResponseWriter, r *http.Request) {
+		begin()
+		w.Header().Set("Content-Type", "application/grpc")
+		w.Header().Set("Trailer", "Grpc-Status")
+		_, _ = io.WriteString(w, strings.Repeat("x", 100_000))
+		w.Header().Set("Grpc-Status", "0")
+	}))
+	b.http2Cluster()
+	b.filter("bridge", &grpcbridge.Config{})
+	begin, _ = b.overloads(overload.ShedHeaders)
+	b.start()
+	if resp, body := b.dial().do(call); resp.StatusCode != 200 || resp.Header.Get("Grpc-Status") != "0" || len(body) != 100_000 {
+		t.Errorf("%d %v, %d bytes", resp.StatusCode, resp.Header, len(body))
 	}
 }
 

@@ -82,19 +82,38 @@ func TestLeastHoardBeyondAll(t *testing.T) {
 	}
 }
 
-// TestRefusesAllRequests: only at the whole share.
-func TestRefusesAllRequests(t *testing.T) { synctest.Test(t, testRefusesAllRequests) }
+// TestMemoryIsShort: only at the whole share, and because of memory; a load shed point leaves those alone that
+// were let in.
+func TestMemoryIsShort(t *testing.T) { synctest.Test(t, testMemoryIsShort) }
 
-func testRefusesAllRequests(t *testing.T) {
-	heap := uint64(21)
-	m := New(&Config{MaxHeap: 100, Actions: []Action{{RefuseRequests, []Trigger{{Resource: Heap, Scaled: true, Scaling: 0.2, Threshold: 0.8}}}}},
-		Options{Heap: func() uint64 { return heap }, Collect: func() {}})
-	s := m.Signals(false)
-	if m.look(); s.RefusesAllRequests() || !s.RefusesRequests() {
-		t.Error("at a small share all are refused, or none")
+func testMemoryIsShort(t *testing.T) {
+	used := 0
+	for what, tc := range map[string]struct {
+		kind     Kind
+		resource Resource
+		short    bool
+	}{
+		"heap": {RefuseRequests, Heap, true}, "control group": {RefuseRequests, Group, true},
+		"connections": {RefuseRequests, Connections, false}, "processors": {RefuseRequests, CPU, false},
+		"shed": {ShedHeaders, Heap, false}, "shed for processors": {ShedHeaders, CPU, false},
+	} {
+		read := func() (float64, error) { return float64(used) / 100, nil }
+		m := New(&Config{MaxHeap: 100, MaxConnections: 100, Actions: []Action{{tc.kind, []Trigger{{Resource: tc.resource, Scaled: true, Scaling: 0.2, Threshold: 0.8}}}}},
+			Options{Heap: func() uint64 { return uint64(used) }, Collect: func() {}, Release: func() {}})
+		m.sensors = []*sensor{{resource: Group, read: read}, {resource: CPU, read: read}}
+		s := m.Signals(false)
+		for _, step := range []struct {
+			used           int
+			refuses, short bool
+		}{{21, true, false}, {80, true, tc.short}, {10, false, false}} {
+			used = step.used
+			m.open.Store(int64(used))
+			if m.look(); s.RefusesRequests() != step.refuses || s.MemoryIsShort() != step.short {
+				t.Errorf("%s, at %d: refuses %v, short %v", what, used, s.RefusesRequests(), s.MemoryIsShort())
+			}
+		}
 	}
-	heap = 80
-	if m.look(); !s.RefusesAllRequests() {
-		t.Error("at the whole share not all are refused")
+	if (*Signals)(nil).MemoryIsShort() {
+		t.Error("who is exempt is short of memory")
 	}
 }

@@ -336,6 +336,7 @@ func (m *Manager) look() {
 	for r, p := range pressure {
 		m.signals.pressure[r].Store(math.Float64bits(p))
 	}
+	m.signals.short.Store(m.memoryIsShort(pressure))
 	now := m.shares(pressure)
 	for k := range kinds {
 		if active := now[k] > 0; m.signals.set(k, now[k]) {
@@ -367,6 +368,19 @@ func (m *Manager) shares(pressure [resources]float64) (now [kinds]float64) {
 		}
 	}
 	return now
+}
+
+// memoryIsShort tells whether every request is refused because of memory. A load shed point is no sign of
+// that: it keeps new requests out, and those that are in go on.
+func (m *Manager) memoryIsShort(pressure [resources]float64) bool {
+	for _, a := range m.cfg.Actions {
+		for _, t := range a.Triggers {
+			if a.Kind == RefuseRequests && (t.Resource == Heap || t.Resource == Group) && t.share(pressure[t.Resource]) == 1 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (m *Manager) heapPressure() float64 {

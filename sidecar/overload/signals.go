@@ -12,6 +12,7 @@ type Signals struct {
 	// active has a bit for each kind of which any share is done.
 	active atomic.Uint32
 	known  uint32               // those that are configured; it does not change
+	short  atomic.Bool          // of memory, so that every request is refused
 	shares [kinds]atomic.Uint32 // of saturated
 	counts [kinds]atomic.Uint64 // what was done
 	// pressure is that of each resource, as bits of a float64.
@@ -92,8 +93,6 @@ func (s *Signals) GoAway() bool { return s.draw(ShedGoAway) }
 // RefusesRequests tells whether any request is.
 func (s *Signals) RefusesRequests() bool { return s.any(1<<RefuseRequests | 1<<ShedHeaders) }
 
-// RefusesAllRequests tells whether every request is: with a lesser share those that are let
-// in get all that they need.
-func (s *Signals) RefusesAllRequests() bool {
-	return s != nil && (s.shares[RefuseRequests].Load() == saturated || s.shares[ShedHeaders].Load() == saturated)
-}
+// MemoryIsShort tells whether every request is refused because of the process's memory: with a lesser share those that
+// are let in get all that they need, and what is short otherwise is not relieved by what they are denied.
+func (s *Signals) MemoryIsShort() bool { return s != nil && s.short.Load() }
