@@ -1,6 +1,7 @@
 package hcm
 
 import (
+	"errors"
 	"strconv"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
@@ -180,6 +181,9 @@ func (x *exchange) brokenOff(o outcome) (telemetry.Flags, string) {
 	case clientGone:
 		return x.departure()
 	case clientBroke:
+		if errors.Is(x.pump.refused, errShed) { // what was answered already tells nobody of a fault of the codec
+			return telemetry.FlagOverload, errShed.Error()
+		}
 		r, _ := refusal(x.pump.refused)
 		return telemetry.FlagDownstreamProtocolError, r.details
 	case remoteReset:
