@@ -150,7 +150,7 @@ func (h *http1Client) read(p []byte) (int, error) {
 	n, err := h.c.d.Stream.Read(p)
 	h.c.dog.came(n)
 	h.c.share.Spend(n)
-	if n > 0 && h.framing != http1.UntilClose && h.c.d.Overload.AbortHTTP1() {
+	if n > 0 && h.c.d.Overload.AbortHTTP1() {
 		return 0, errShed
 	}
 	return n, err

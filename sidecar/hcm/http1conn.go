@@ -374,6 +374,10 @@ func (c *http1Conn) discardBody() {
 			x.closeAfter, x.responded = true, false
 			return
 		}
+		if c.d.Overload.AbortHTTP1() {
+			x.closeAfter = true
+			return
+		}
 	}
 	x.complete = true
 }

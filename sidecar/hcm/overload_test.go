@@ -12,6 +12,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/grpcbridge"
 	"github.com/hauberk-mesh/hauberk/sidecar/overload"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
 // overloaded has the bed's process do things because of an overload. What it returns tells how
@@ -151,6 +152,52 @@ func TestShedBody(t *testing.T) {
 		if n := b.counted("hauberk_protocol_errors_total"); n != "" {
 			t.Errorf("the client is blamed: %s", n)
 		}
+	}
+}
+
+// TestShedTunnel: an upgraded connection ends with what its client sends in an overload.
+func TestShedTunnel(t *testing.T) {
+	b := newBed(t, upgradeOrigin(t))
+	b.cfg.Upgrades = []route.Upgrade{{Type: "websocket"}}
+	begin, done := b.overloads(overload.ShedHTTP1)
+	b.start()
+	c := b.dial()
+	c.send("GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n")
+	if resp, err := http.ReadResponse(c.r, nil); err != nil || resp.StatusCode != 101 {
+		t.Fatal(resp, err)
+	}
+	c.send("and back")
+	echoed := make([]byte, len("hello AND BACK"))
+	if _, err := io.ReadFull(c.r, echoed); err != nil || string(echoed) != "hello AND BACK" {
+		t.Fatalf("%q %v", echoed, err)
+	}
+	begin()
+	c.send("y")
+	if x, err := c.r.ReadByte(); err == nil { // cut off: what came is not the whole
+		t.Errorf("the tunnel goes on with %q", x)
+	}
+	if line := b.logged(1)[0]; !strings.HasPrefix(line, "GET /ws 101 OM overload") || done(overload.ShedHTTP1) != 1 {
+		t.Errorf("logged %q, done %d times", line, done(overload.ShedHTTP1))
+	}
+}
+
+// TestShedRest: a connection ends with what arrives in an overload of a body that was answered already. The answer
+// is whole.
+func TestShedRest(t *testing.T) {
+	b := newBed(t)
+	b.route().Forward, b.route().Direct = nil, &route.DirectResponse{Status: 200, Body: []byte("direct")}
+	begin, done := b.overloads(overload.ShedHTTP1)
+	b.start()
+	c := b.dial()
+	c.send("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n")
+	if resp, body := c.answer("POST"); resp.StatusCode != 200 || body != "direct" {
+		t.Fatal(resp, body)
+	}
+	begin()
+	c.send("y")
+	c.closed()
+	if n := done(overload.ShedHTTP1); n != 1 {
+		t.Errorf("done %d times", n)
 	}
 }
 
