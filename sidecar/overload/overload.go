@@ -270,9 +270,9 @@ func (m *Manager) Signals(exempt bool) *Signals {
 // Accepting tells whether connections are to be accepted.
 func (m *Manager) Accepting() bool { return m == nil || !m.signals.is(StopAccepting) }
 
-// Run looks at the resources until the context ends.
+// Run looks at the resources until the context ends; with none to look at it returns at once.
 func (m *Manager) Run(ctx context.Context) {
-	if len(m.cfg.Actions) == 0 {
+	if len(m.cfg.Actions) == 0 && m.watched() == [resources]bool{} {
 		return
 	}
 	every := m.cfg.Refresh

@@ -1,6 +1,7 @@
 package overload
 
 import (
+	"context"
 	"math"
 	"slices"
 	"testing"
@@ -191,5 +192,25 @@ func TestHoards(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
+	})
+}
+
+// TestMonitorsAlone: what is looked at is told of where nothing is done because of it, and where nothing is
+// looked at nobody is kept waiting.
+func TestMonitorsAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := New(&Config{MaxHeap: 100}, Options{Heap: func() uint64 { return 40 }})
+		ctx, cancel := context.WithCancel(t.Context())
+		over := make(chan struct{})
+		go func() { m.Run(ctx); close(over) }()
+		time.Sleep(1500 * time.Millisecond)
+		told := 0.0
+		m.Pressures(func(value float64, _ ...string) { told = value })
+		if told != 0.4 {
+			t.Errorf("the pressure is told to be %v", told)
+		}
+		cancel()
+		<-over
+		New(&Config{}, Options{}).Run(t.Context())
 	})
 }
