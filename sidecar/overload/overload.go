@@ -299,40 +299,7 @@ const shrinkAtMost = 10 * time.Second
 const idleFor = 10
 
 func (m *Manager) look() {
-	var pressure [resources]float64
-	if m.cfg.MaxConnections > 0 {
-		pressure[Connections] = float64(m.open.Load()) / float64(m.cfg.MaxConnections)
-	}
-	m.sense(&pressure)
-	pressure[Heap] = m.heapPressure()
-	// Nothing is done, or goes on to be done, because of garbage: where actions keep
-	// the work away, little is allocated, and nothing would collect it.
-	// Until the next collection may be, what the runtime's own found in use is, and without one since
-	// no more is known to be than at the last look.
-	acts := m.acts(Heap, pressure[Heap])
-	idle := idleFor * m.took
-	if pressure[Heap] > 1 {
-		idle = m.took // it is worth half of a processor to know
-	}
-	stale := acts && time.Since(m.collected) < idle
-	if stale {
-		inUse := math.Float64frombits(m.signals.pressure[Heap].Load())
-		if live, n := m.opts.Live(); n > m.known {
-			inUse, stale, m.known = float64(live)/float64(m.cfg.MaxHeap), false, n
-		}
-		pressure[Heap] = min(pressure[Heap], inUse)
-	} else if acts {
-		began := time.Now()
-		if m.freed { // what streams held is in pools, which a collection empties by halves
-			m.opts.Collect()
-			m.freed = false
-		}
-		m.opts.Collect()
-		m.collected = time.Now()
-		m.took = m.collected.Sub(began)
-		_, m.known = m.opts.Live()
-		pressure[Heap] = m.heapPressure()
-	}
+	pressure, stale := m.measure()
 	for r, p := range pressure {
 		m.signals.pressure[r].Store(math.Float64bits(p))
 	}
@@ -346,7 +313,7 @@ func (m *Manager) look() {
 			}
 		}
 	}
-	if share := now[ResetStreams]; share > 0 && !stale {
+	if share := m.shares(known(pressure, stale))[ResetStreams]; share > 0 {
 		n := m.resetStreams(share)
 		m.signals.counts[ResetStreams].Add(uint64(n))
 		m.freed = m.freed || n > 0
@@ -356,6 +323,59 @@ func (m *Manager) look() {
 		m.opts.Release()
 		m.shrunk = time.Now()
 	}
+}
+
+// measure is the pressure on each resource, and which of them were not measured just now.
+func (m *Manager) measure() (pressure [resources]float64, stale [resources]bool) {
+	if m.cfg.MaxConnections > 0 {
+		pressure[Connections] = float64(m.open.Load()) / float64(m.cfg.MaxConnections)
+	}
+	m.sense(&pressure, &stale)
+	pressure[Heap], stale[Heap] = m.measureHeap()
+	return pressure, stale
+}
+
+// measureHeap is the pressure on the heap. Nothing is done, or goes on to be done, because of garbage: where actions
+// keep the work away, little is allocated, and nothing would collect it. Until the next collection may be, what
+// the runtime's own found in use is, and without one since no more is known to be than at the last look.
+func (m *Manager) measureHeap() (pressure float64, stale bool) {
+	pressure = m.heapPressure()
+	if !m.acts(Heap, pressure) {
+		return pressure, false
+	}
+	idle := idleFor * m.took
+	if pressure > 1 {
+		idle = m.took // it is worth half of a processor to know
+	}
+	if time.Since(m.collected) < idle {
+		inUse := math.Float64frombits(m.signals.pressure[Heap].Load())
+		live, n := m.opts.Live()
+		if stale = n <= m.known; !stale {
+			inUse, m.known = float64(live)/float64(m.cfg.MaxHeap), n
+		}
+		return min(pressure, inUse), stale
+	}
+	began := time.Now()
+	if m.freed { // what streams held is in pools, which a collection empties by halves
+		m.opts.Collect()
+		m.freed = false
+	}
+	m.opts.Collect()
+	m.collected = time.Now()
+	m.took = m.collected.Sub(began)
+	_, m.known = m.opts.Live()
+	return m.heapPressure(), false
+}
+
+// known is the pressure without that of resources which were not measured just now: what streams held that were reset
+// since may be a part of it, and others would be reset for it.
+func known(pressure [resources]float64, stale [resources]bool) [resources]float64 {
+	for r := range pressure {
+		if stale[r] {
+			pressure[r] = math.Inf(-1)
+		}
+	}
+	return pressure
 }
 
 // shares are how much of each action is to be done.

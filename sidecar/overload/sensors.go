@@ -17,8 +17,9 @@ import (
 type sensor struct {
 	resource Resource
 	read     func() (float64, error)
-	last     float64
-	failing  bool
+	// last is what was read last, of the control group without what may be garbage.
+	last    float64
+	failing bool
 }
 
 // Sense begins to look at the files of the host. It returns an error where one of them is missing.
@@ -47,23 +48,43 @@ func (m *Manager) Sense() error {
 	return nil
 }
 
-// sense reads the sensors. Of the control group's memory garbage is no part that counts: it is
-// collected and given back before it does, where that was not done just now.
-func (m *Manager) sense(pressure *[resources]float64) {
+// sense reads the sensors, and tells of which what is told is not measured just now.
+func (m *Manager) sense(pressure *[resources]float64, stale *[resources]bool) {
 	for _, s := range m.sensors {
-		p := m.ask(s)
-		if s.resource == Group && m.acts(Group, p) && time.Since(m.released) >= idleFor*m.releasing {
-			began := time.Now()
-			m.opts.Release()
-			m.released = time.Now()
-			m.releasing = m.released.Sub(began)
-			p = m.ask(s)
+		r, fresh := s.resource, false
+		if r == Group {
+			pressure[r], fresh = m.senseGroup(s)
+		} else {
+			pressure[r], fresh = m.ask(s)
 		}
-		pressure[s.resource] = p
+		stale[r] = !fresh
 	}
 }
 
-func (m *Manager) ask(s *sensor) float64 {
+// senseGroup is the pressure on the control group's memory. Garbage is no part of it that counts: it is collected
+// and given back before it does. Until the next time that may be, no more is known to be in use than at the last look.
+func (m *Manager) senseGroup(s *sensor) (pressure float64, fresh bool) {
+	before := s.last
+	if pressure, fresh = m.ask(s); !fresh || !m.acts(Group, pressure) {
+		return pressure, fresh
+	}
+	if time.Since(m.released) < idleFor*m.releasing {
+		s.last = min(pressure, before)
+		return s.last, false
+	}
+	began := time.Now()
+	if m.freed { // a release is one collection, and pools take two
+		m.opts.Collect()
+		m.freed = false
+	}
+	m.opts.Release()
+	m.released = time.Now()
+	m.releasing = m.released.Sub(began)
+	return m.ask(s)
+}
+
+// ask reads a sensor; where it fails, what it read last is not fresh.
+func (m *Manager) ask(s *sensor) (pressure float64, fresh bool) {
 	p, err := s.read()
 	if failing := err != nil; failing != s.failing {
 		s.failing = failing
@@ -72,7 +93,7 @@ func (m *Manager) ask(s *sensor) float64 {
 	if err == nil {
 		s.last = p
 	}
-	return s.last
+	return s.last, err == nil
 }
 
 // groupMemory is how much of what it may have the control group has, of those that it is in the

@@ -80,6 +80,80 @@ func TestGarbageOfTheGroup(t *testing.T) {
 	})
 }
 
+// TestReleaseThatTakesTime: until memory may be given back again, what the group has more than it was found to have is not
+// taken for what is in use, and streams are reset once for what was; with what they held the pools are emptied.
+func TestReleaseThatTakesTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := hostOf(map[string]string{"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "100\n"})
+		use := func(n int) { host["sys/fs/cgroup/memory.current"] = &fstest.MapFile{Data: fmt.Append(nil, n)} }
+		live, pooled, resets, collections, released := 50, 0, 0, 0, 0
+		use(98)
+		at := []Trigger{{Resource: Group, Threshold: 0.9}}
+		m := New(&Config{GroupMemory: true, LeastHoard: 1, Actions: []Action{{ResetStreams, at}, {RefuseRequests, at}}}, Options{
+			Host:    host,
+			Collect: func() { pooled = 0; collections++ },
+			Release: func() { time.Sleep(time.Second); use(live + pooled); released++ },
+			Hoards: func(int) []Hoard {
+				return []Hoard{{1, func() bool { resets++; live, pooled = 50, 48; return true }}}
+			},
+		})
+		if err := m.Sense(); err != nil {
+			t.Fatal(err)
+		}
+		look := func(what string, wantResets int, refuses bool, wantReleased, wantCollections int) {
+			t.Helper()
+			m.look()
+			if resets != wantResets || m.Signals(false).RefusesRequests() != refuses || released != wantReleased || collections != wantCollections {
+				t.Errorf("%s: %d resets, refuses %v, %d releases, %d collections", what, resets, m.Signals(false).RefusesRequests(), released, collections)
+			}
+		}
+		look("garbage", 0, false, 1, 0)
+		use(98)
+		look("garbage again at once", 0, false, 1, 0)
+		time.Sleep(10 * time.Second)
+		live = 95
+		use(98)
+		look("in use", 1, true, 2, 0)
+		for range 8 {
+			look("freed, and not known to be", 1, true, 2, 0)
+			time.Sleep(time.Second)
+		}
+		time.Sleep(2 * time.Second)
+		look("freed", 1, false, 3, 1)
+		time.Sleep(10 * time.Second)
+		live = 95
+		use(95)
+		look("in use again", 2, true, 4, 1)
+		delete(host, "sys/fs/cgroup/memory.current")
+		time.Sleep(10 * time.Second)
+		look("not to be read", 2, true, 4, 1)
+	})
+}
+
+// TestResetsForWhatIsKnown: what was not measured anew has no stream reset because of it, and no other resource's
+// pressure is its excuse.
+func TestResetsForWhatIsKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := hostOf(map[string]string{"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "100\n", "sys/fs/cgroup/memory.current": "95\n"})
+		heap, resets := uint64(10), 0
+		at := func(r Resource) []Trigger { return []Trigger{{Resource: r, Threshold: 0.9}} }
+		m := New(&Config{GroupMemory: true, MaxHeap: 100, LeastHoard: 1, Actions: []Action{{ResetStreams, at(Group)}, {DisableKeepAlive, at(Heap)}}}, Options{
+			Host: host, Heap: func() uint64 { return heap }, Collect: func() {}, Release: func() { time.Sleep(time.Second) },
+			Hoards: func(int) []Hoard { return []Hoard{{1, func() bool { resets++; return true }}} },
+		})
+		if err := m.Sense(); err != nil {
+			t.Fatal(err)
+		}
+		if m.look(); resets != 1 {
+			t.Fatalf("%d resets", resets)
+		}
+		heap = 95
+		if m.look(); resets != 1 {
+			t.Errorf("%d resets for what was known before", resets)
+		}
+	})
+}
+
 // TestProcessors: their pressure moves by a twentieth of what was worked since it was read last.
 func TestProcessors(t *testing.T) {
 	now := times{}
