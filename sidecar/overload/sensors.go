@@ -38,11 +38,10 @@ func (m *Manager) Sense() error {
 		}
 	}
 	if of := m.cfg.CPU; of != NoCPU {
-		read := hostTimes
+		c := &processors{read: func() (times, error) { return hostTimes(m.opts.Host) }}
 		if of == GroupCPU {
-			read = groupTimes
+			c.read = newGroupTimes(m.opts.Host).read
 		}
-		c := &processors{read: func() (times, error) { return read(m.opts.Host) }}
 		return add(CPU, c.pressure)
 	}
 	return nil
@@ -184,14 +183,33 @@ func hostTimes(host fs.FS) (times, error) {
 	return t, nil
 }
 
-// started is where the time of groupTimes begins.
-var started = time.Now()
+// groupTimes are those of the control group: what it worked, and what it could have since it was looked at
+// first. What it may have can change at any time, and counts from then on.
+type groupTimes struct {
+	host fs.FS
+	at   time.Time // of the last look
+	all  float64
+}
 
-// groupTimes are those of the control group: what it worked, and what it could have by now. With
-// version 2 it has the processors of its set, or the least quota of it and those around it; with
+func newGroupTimes(host fs.FS) *groupTimes { return &groupTimes{host: host, at: time.Now()} }
+
+func (g *groupTimes) read() (times, error) {
+	worked, processors, err := groupWork(g.host)
+	if err != nil {
+		return times{}, err
+	}
+	now := time.Now()
+	g.all += now.Sub(g.at).Seconds() * processors
+	g.at = now
+	return times{worked, g.all}, nil
+}
+
+// groupWork is what the control group worked, in seconds, and how many processors it may have. With
+// version 2 those are the processors of its set, or the least quota of it and those around it; with
 // version 1, as in Envoy, as many thousandths of one as it has shares.
-func groupTimes(host fs.FS) (t times, err error) {
-	worked, found, processors := 0.0, false, float64(runtime.NumCPU())
+func groupWork(host fs.FS) (worked, processors float64, err error) {
+	found := false
+	processors = float64(runtime.NumCPU())
 	err = eachGroup(host, "cpu", func(dir string, v1 bool) {
 		if v1 {
 			if shares, ok := readLimit(host, path.Join(dir, "cpu.shares")); ok && !found && shares > 0 {
@@ -206,7 +224,7 @@ func groupTimes(host fs.FS) (t times, err error) {
 		processors = min(processors, quotaOf(host, path.Join(dir, "cpu.max")))
 	})
 	if err != nil {
-		return times{}, err
+		return 0, 0, err
 	}
 	accounted := worked > 0
 	_ = eachGroup(host, "cpuacct", func(dir string, v1 bool) {
@@ -215,9 +233,9 @@ func groupTimes(host fs.FS) (t times, err error) {
 		}
 	})
 	if !found || !accounted {
-		return times{}, errors.New("no file tells what the control group worked, and may")
+		return 0, 0, errors.New("no file tells what the control group worked, and may")
 	}
-	return times{worked, time.Since(started).Seconds() * processors}, nil
+	return worked, processors, nil
 }
 
 // fieldOf is a number in a file of names and numbers.

@@ -193,10 +193,6 @@ func TestProcessorsOfTheHost(t *testing.T) {
 // TestProcessorsOfTheGroup: what it may work is its set's and the least quota's.
 func TestProcessorsOfTheGroup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		synced := started
-		defer func() { started = synced }()
-		started = time.Now()
-		time.Sleep(10 * time.Second)
 		for name, tc := range map[string]struct {
 			files map[string]string
 			want  times
@@ -206,12 +202,14 @@ func TestProcessorsOfTheGroup(t *testing.T) {
 			"a slice's": {map[string]string{"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.stat": "usage_usec 5000000\n", "sys/fs/cgroup/a/b/cpu.max": "50000 100000\n", "sys/fs/cgroup/a/cpu.stat": "usage_usec 9000000\n", "sys/fs/cgroup/a/cpu.max": "20000 100000\n"}, times{5, 2}},
 			"version 1": {map[string]string{"proc/self/cgroup": "2:cpuacct:/x\n1:cpu:/x\n", "sys/fs/cgroup/cpuacct/x/cpuacct.usage": "5000000000\n", "sys/fs/cgroup/cpu/x/cpu.shares": "500\n", "sys/fs/cgroup/cpu/cpu.shares": "1024\n"}, times{5, 5}},
 		} {
-			if got, err := groupTimes(hostOf(tc.files)); err != nil || math.Abs(got.worked-tc.want.worked) > 1e-9 || math.Abs(got.all-tc.want.all) > 1e-9 {
+			g := newGroupTimes(hostOf(tc.files))
+			time.Sleep(10 * time.Second)
+			if got, err := g.read(); err != nil || math.Abs(got.worked-tc.want.worked) > 1e-9 || math.Abs(got.all-tc.want.all) > 1e-9 {
 				t.Errorf("%s: %v %v, want %v", name, got, err, tc.want)
 			}
 		}
 		for _, files := range []map[string]string{nil, {"proc/self/cgroup": "0::/\n"}, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.stat": "user_usec 5\n"}, {"proc/self/cgroup": "1:cpu:/\n", "sys/fs/cgroup/cpu/cpu.shares": "1024"}} {
-			if got, err := groupTimes(hostOf(files)); err == nil {
+			if got, err := newGroupTimes(hostOf(files)).read(); err == nil {
 				t.Errorf("%v: %v", files, got)
 			}
 		}
@@ -221,6 +219,37 @@ func TestProcessorsOfTheGroup(t *testing.T) {
 			t.Errorf("%q has %v processors, want %v", text, got, want)
 		}
 	}
+}
+
+// TestQuotaThatChanges: the processors that the group had before count for what was before.
+func TestQuotaThatChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := hostOf(map[string]string{"proc/self/cgroup": "0::/\n"})
+		worked := 0.0
+		m := New(&Config{CPU: GroupCPU}, Options{Host: host})
+		works := func(processors float64, quota int) {
+			time.Sleep(100 * time.Second)
+			worked += 100 * processors
+			host["sys/fs/cgroup/cpu.stat"] = &fstest.MapFile{Data: fmt.Appendf(nil, "usage_usec %d\n", int64(worked*1e6))}
+			host["sys/fs/cgroup/cpu.max"] = &fstest.MapFile{Data: fmt.Appendf(nil, "%d 100000\n", quota)}
+		}
+		works(1, 100_000)
+		if err := m.Sense(); err != nil {
+			t.Fatal(err)
+		}
+		want := 0.0
+		for i, step := range []struct {
+			processors float64
+			quota      int
+		}{{1, 100_000}, {0.5, 50_000}, {0.5, 50_000}, {1, 100_000}, {0.1, 10_000}} {
+			works(step.processors, step.quota)
+			m.look()
+			want += smoothing * (1 - want)
+			if got := math.Float64frombits(m.signals.pressure[CPU].Load()); math.Abs(got-want) > 1e-9 {
+				t.Errorf("step %d: all that it may have is worked, and the pressure is %v, want %v", i, got, want)
+			}
+		}
+	})
 }
 
 // TestSensorThatFails: what it read last holds, and the log says so once. One that never did is
