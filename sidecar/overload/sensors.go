@@ -98,8 +98,11 @@ func (m *Manager) ask(s *sensor) (pressure float64, fresh bool) {
 // groupMemory is how much of what it may have the control group has, of those that it is in the
 // one that has most. A group without a limit has room.
 func groupMemory(host fs.FS, most uint64) (pressure float64, err error) {
-	found := false
+	found, own, bounded := false, "", false
 	err = eachGroup(host, "memory", func(dir string, v1 bool) {
+		if !v1 && own == "" {
+			own = dir
+		}
 		used, limit := "memory.current", "memory.max"
 		if v1 {
 			used, limit = "memory.usage_in_bytes", "memory.limit_in_bytes"
@@ -110,8 +113,11 @@ func groupMemory(host fs.FS, most uint64) (pressure float64, err error) {
 		}
 		may, limited := readLimit(host, path.Join(dir, limit))
 		limited = limited && may < unlimited
-		if !found && most > 0 && (!limited || most < may) { // the first is the process's own
-			may, limited = most, true
+		if !found && (v1 || dir == own) { // a group around it has what others use
+			bounded = true
+			if most > 0 && (!limited || most < may) {
+				may, limited = most, true
+			}
 		}
 		found = true
 		if limited {
@@ -120,6 +126,9 @@ func groupMemory(host fs.FS, most uint64) (pressure float64, err error) {
 	})
 	if err == nil && !found {
 		err = errors.New("no file tells what the control group uses")
+	}
+	if err == nil && most > 0 && !bounded {
+		err = errors.New("no file tells what the process's own control group uses, which max_memory_bytes bounds")
 	}
 	return pressure, err
 }

@@ -38,6 +38,8 @@ func TestGroupMemory(t *testing.T) {
 		"a greater maximum":      {map[string]string{"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.current": "50\n", "sys/fs/cgroup/memory.max": "100\n"}, 200, 0.5},
 		"a slice that is full":   {map[string]string{"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/memory.current": "10\n", "sys/fs/cgroup/a/b/memory.max": "100\n", "sys/fs/cgroup/a/memory.current": "90\n", "sys/fs/cgroup/a/memory.max": "100\n"}, 0, 0.9},
 		"a maximum is one's own": {map[string]string{"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/memory.current": "10\n", "sys/fs/cgroup/a/memory.current": "90\n"}, 100, 0.1},
+		"a maximum of no own":    {map[string]string{"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/memory.current": "90\n"}, 100, -1},
+		"no own, no maximum":     {map[string]string{"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/memory.current": "90\n", "sys/fs/cgroup/a/memory.max": "100\n"}, 0, 0.9},
 		"version 1":              {map[string]string{"proc/self/cgroup": "4:memory:/x\n3:cpu:/y\n", "sys/fs/cgroup/memory/x/memory.usage_in_bytes": "30", "sys/fs/cgroup/memory/x/memory.limit_in_bytes": "120", "sys/fs/cgroup/memory/memory.usage_in_bytes": "900", "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712"}, 0, 0.25},
 		"no memory at all":       {map[string]string{"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.current": "50\n", "sys/fs/cgroup/memory.max": "0\n"}, 0, 50},
 	} {
