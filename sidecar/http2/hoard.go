@@ -71,8 +71,8 @@ func (c *conn) hoards(all []Hoard, least int) []Hoard {
 		}
 	}
 	for s := c.unread.first; s != nil; s = s.qnext {
-		if s.in.n >= least {
-			all = append(all, Hoard{s.in.n, c, s.id})
+		if n := s.untaken(); n > 0 && n >= least {
+			all = append(all, Hoard{n, c, s.id})
 		}
 	}
 	return all
@@ -93,12 +93,24 @@ func (h Hoard) Reset() bool {
 	return true
 }
 
-// resetUnread takes what is left of an answer that is whole from who was to read it. The peer
-// has no part in it. The lock is held.
+// untaken is how much of a body its reader was not given, where what it has is the last of it: nobody can
+// take that away. The lock is held.
+func (s *Stream) untaken() int {
+	if s.lent {
+		return s.in.n - s.held
+	}
+	return s.in.n
+}
+
+// resetUnread takes what is left of an answer that is whole from who was to read it; it is false where
+// nothing is. The peer has no part in it. The lock is held.
 func (c *conn) resetUnread(id uint32) bool {
 	for s := c.unread.first; s != nil; s = s.qnext {
 		if s.id != id {
 			continue
+		}
+		if s.untaken() == 0 {
+			return false
 		}
 		s.err = ErrOverloaded
 		s.drop()

@@ -54,3 +54,34 @@ func TestUnreadAnswer(t *testing.T) {
 		})
 	}
 }
+
+// TestAnswerInItsReadersHands: the last of an answer, once its reader has it, is not for anybody to take away.
+func TestAnswerInItsReadersHands(t *testing.T) {
+	s := serve(t, nil, func(s *Stream) {
+		_ = s.WriteHead(&message.Response{Status: 200, ContentLength: 100}, false)
+		_ = s.WriteData(make([]byte, 100), true)
+	})
+	cc := dialClient(t, s.addr, nil)
+	st, err := cc.Open(newRequest("GET", "/"), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = st.Flush()
+	eventually(t, "the whole answer", func() bool { return cc.Active() == 0 })
+	before := Hoards(1)
+	if len(before) != 1 {
+		t.Fatalf("found %v", before)
+	}
+	chunk, last, err := st.Next()
+	if len(chunk) != 100 || !last || err != nil {
+		t.Fatal(len(chunk), last, err)
+	}
+	if all := Hoards(0); len(all) != 0 {
+		t.Errorf("it is still a hoard: %v", all)
+	}
+	if before[0].Reset() {
+		t.Error("it was reset, which frees nothing")
+	}
+	st.Close()
+	cc.Close()
+}

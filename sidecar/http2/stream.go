@@ -182,11 +182,7 @@ func (s *Stream) drop() {
 	if s.queue == &s.c.unread {
 		s.leaveQueue()
 	}
-	n := s.in.n
-	if s.lent {
-		n -= s.held
-	}
-	s.c.credit(n)
+	s.c.credit(s.untaken())
 	s.dropInput()
 }
 
