@@ -291,7 +291,8 @@ func TestMirrorIsAnsweredEarly(t *testing.T) {
 // on is a request, as behind Envoy, though there is none of a client; a hedged one is the check itself.
 func TestMirroredHealthChecksAreRequests(t *testing.T) {
 	b, seen := mirrorBed(t, route.Mirror{Share: route.All})
-	b.hedged(time.Minute)
+	b.hedged(5 * time.Second)
+	b.route().Forward.Timeout = time.Minute
 	b.filter("hc", &healthcheck.Config{PassThrough: true, Headers: []route.HeaderMatch{{Name: ":path", Value: &route.StringMatch{Exact: ptr("/healthz")}}}})
 	b.start().dial().do("GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n")
 	get(t, seen)
