@@ -179,6 +179,7 @@ var mutations = []struct {
 	{"rewrites before redirects", "sidecar/hcm/redirect.go", "	f.DelID(message.XEnvoyOriginalPath)\n	f.Del", "	f.Del", "sidecar/hcm", "TestRedirectForgetsRewrites"},
 	{"an element of x-forwarded-client-cert behind what is no JSON", "sidecar/hcm/clientcertjson.go", "v != \"\" && json.Valid([]byte(v))", "v != \"\" && (true || json.Valid(nil))", "sidecar/hcm", "TestClientCertJSONAppended"},
 	{"the format of our own element", "sidecar/hcm/headers.go", "list && !cfg.ClientCert.JSON || !list", "!list", "sidecar/hcm", "TestClientCertJSONAppended"},
+	{"ranges of IPv4 that are written as IPv6", "sidecar/config/values.go", "ip.Is4In6() && bits <= 128", "false", "sidecar/config", "TestPrefix"},
 	{"x-forwarded-for of strangers", "sidecar/hcm/detect.go", "case d.Trusted != nil && !contains(d.Trusted, x.d.Peer.Remote):", "case false:", "sidecar/hcm", "TestDetections"},
 	{"x-forwarded-for behind what is no address", "sidecar/hcm/detect.go", "			return netip.Addr{}, false\n		}\n		a, only", "			break\n		}\n		a, only", "sidecar/hcm", "TestDetections"},
 	{"x-forwarded-for without an end", "sidecar/hcm/detect.go", "strings.Count(list, \",\") >= maxProxies", "false", "sidecar/hcm", "TestDetections"},
