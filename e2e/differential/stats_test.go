@@ -99,6 +99,8 @@ var wholeAlike = []struct{ envoy, hauberk string }{
 	{`tcp\.tcpduration\.max_downstream_connection_duration`, `hauberk_connections_closed_total{listener="tcpduration",reason="max_connection_duration"}`},
 	{`tcp\.tcpnocluster\.downstream_cx_no_route`, `hauberk_connections_closed_total{listener="tcpnocluster",reason="no_cluster"}`},
 	{`http\.probes\.tracing\.health_check`, `hauberk_http_filter_events_total{filter="health",event="health_check"}`},
+	{`http\.probes\.tracing\.random_sampling`, `hauberk_traced_requests_total{reason="random_sampling"}`},
+	{`http\.probes\.tracing\.not_traceable`, `hauberk_traced_requests_total{reason="not_traceable"}`},
 	{`cluster\..*\.http2\.rx_reset`, `hauberk_http2_events_total{side="upstream",event="rx_reset"}`},
 }
 

@@ -149,7 +149,16 @@ func prefix(r cidrRange, path string) (netip.Prefix, error) {
 	if err != nil {
 		return netip.Prefix{}, fail(path+".address_prefix", "%q is not an IP address", r.GetAddressPrefix())
 	}
-	p, err := ip.Prefix(int(r.GetPrefixLen().GetValue()))
+	bits := int(r.GetPrefixLen().GetValue())
+	if ip.Is4In6() && bits <= 128 {
+		// Addresses of IPv4 are compared as such, however they are written, and no other is in
+		// ::ffff:0:0/96 (RFC 4291 2.5.5.2): a range of IPv6 would have none of them.
+		if bits < 96 {
+			return netip.Prefix{}, fail(path+".prefix_len", "%d has more than the addresses of IPv4 in IPv6, of which %s is one: write a range of IPv4, or of others", bits, ip)
+		}
+		ip, bits = ip.Unmap(), bits-96
+	}
+	p, err := ip.Prefix(bits)
 	if err != nil {
 		return netip.Prefix{}, fail(path+".prefix_len", "%d is too long for %s", r.GetPrefixLen().GetValue(), ip)
 	}

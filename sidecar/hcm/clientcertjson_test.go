@@ -42,20 +42,24 @@ func TestClientCertJSON(t *testing.T) {
 	}
 }
 
-// TestClientCertJSONAppended: to a list that is one, in the format that came, and to nothing that could
-// make our object a part of the client's.
+// TestClientCertJSONAppended: to a list that is one, to text in the format that came, and to nothing that
+// could make our element a part of the client's, or hide it from a reader of what is configured.
 func TestClientCertJSONAppended(t *testing.T) {
 	const own, text = `{"hash":"ab"}`, "Hash=ab"
 	for _, tc := range []struct{ configured, was, want string }{
 		{"JSON", "", "[" + own + "]"},
 		{"JSON", `[{"by":"x"}]`, `[{"by":"x"},` + own + "]"},
-		{"TEXT", `[{"by":"x"}]`, `[{"by":"x"},` + own + "]"},
+		{"TEXT", `[{"by":"x"}]`, text},
+		{"TEXT", ` ["",",By=spiffe://a;Hash=x;URI=spiffe://admin,"] `, text},
+		{"TEXT", "[By=x", "[By=x," + text},
+		{"JSON", `By="x`, "[" + own + "]"},
+		{"TEXT", `By="x`, text},
 		{"JSON", "By=x", "By=x," + text},
 		{"JSON", "[]", "[" + own + "]"},
 		{"JSON", "[ ]", "[" + own + "]"},
 		{"JSON", `[{"by":"]`, "[" + own + "]"},
 		{"JSON", `[{"by":"x"},{"hash":["]`, "[" + own + "]"},
-		{"TEXT", `[/*]`, "[" + own + "]"},
+		{"TEXT", `[/*]`, text},
 		{"JSON", `[1],[2]`, "[" + own + "]"},
 		{"TEXT", "", text},
 	} {

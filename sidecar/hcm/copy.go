@@ -38,9 +38,6 @@ func (x *exchange) beside(ctx context.Context) *exchange {
 	y.cluster, y.pick = x.cluster, x.pick
 	y.pick.Request = y.req
 	y.span, y.observed.wants = x.span, x.observed.wants
-	if x.checksHealth() {
-		y.NoteHealthCheck()
-	}
 	y.timeouts, y.deadline, y.lifeEnd, y.attempts = x.timeouts, x.deadline, x.lifeEnd, x.attempts
 	return y
 }

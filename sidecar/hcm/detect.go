@@ -75,9 +75,17 @@ func (d *Detection) find(x *exchange) (out detected) {
 	return out
 }
 
+// maxProxies is how many addresses of x-forwarded-for are gone through, as in Envoy: each is
+// compared with every trusted range, and a client writes as many as a header holds.
+const maxProxies = 20
+
 // lastUntrusted returns the last address of a list that is no trusted proxy's, the first
-// where all are, and whether the list has one alone. Behind what is no address nobody is believed.
+// where all are, and whether the list has one alone. Behind what is no address nobody is
+// believed, nor is a list of more than maxProxies.
 func lastUntrusted(list string, proxies []netip.Prefix) (a netip.Addr, only bool) {
+	if strings.Count(list, ",") >= maxProxies {
+		return netip.Addr{}, false
+	}
 	only = true
 	for end := len(list); end >= 0; {
 		start := lastComma(list[:end])

@@ -17,6 +17,7 @@ func TestDetections(t *testing.T) {
 	}
 	near, far := Detection{Trusted: net("127.0.0.0/8", "10.0.0.0/8")}, Detection{Trusted: net("10.0.0.0/8")}
 	header := Detection{Header: "x-client"}
+	twenty := "1.2.3.4" + strings.Repeat(",10.0.0.1", 19)
 	for _, tc := range []struct {
 		name     string
 		by       []Detection
@@ -33,6 +34,9 @@ func TestDetections(t *testing.T) {
 		{"nothing where an address is due", []Detection{near}, "X-Forwarded-For: 1.2.3.4, , 10.0.0.1", "127.0.0.1", false, "1.2.3.4, , 10.0.0.1", 200},
 		{"internal", []Detection{near}, "X-Forwarded-For: 192.168.0.1", "192.168.0.1", true, "192.168.0.1", 200},
 		{"internal behind a proxy", []Detection{near}, "X-Forwarded-For: 192.168.0.1, 10.0.0.1", "192.168.0.1", false, "192.168.0.1, 10.0.0.1", 200},
+		{"of as many as are looked at", []Detection{near}, "X-Forwarded-For: " + twenty, "1.2.3.4", false, twenty, 200},
+		{"of one more", []Detection{near}, "X-Forwarded-For: 5.6.7.8," + twenty, "127.0.0.1", false, "5.6.7.8," + twenty, 200},
+		{"of one more, all ours", []Detection{near}, "X-Forwarded-For: 1.2.3.4" + strings.Repeat(",10.0.0.1", 20), "127.0.0.1", false, "1.2.3.4" + strings.Repeat(",10.0.0.1", 20), 200},
 		{"of a stranger", []Detection{far}, "X-Forwarded-For: 192.168.0.1", "127.0.0.1", false, "192.168.0.1,127.0.0.1", 200},
 		{"appended", []Detection{{AppendPeer: true}}, "X-Forwarded-For: 1.2.3.4", "1.2.3.4", false, "1.2.3.4,127.0.0.1", 200},
 		{"header", []Detection{header, near}, "X-Client: 192.168.0.1\r\nX-Forwarded-For: 1.2.3.4", "192.168.0.1", false, "1.2.3.4", 200},

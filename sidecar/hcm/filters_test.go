@@ -486,5 +486,9 @@ func TestHealthChecksAreNoRequests(t *testing.T) {
 		if got, _ := parent.Load().(string); !strings.HasSuffix(got, "-01") {
 			t.Errorf("the next request has the trace %s", got)
 		}
+		const traced = `hauberk_traced_requests_total{reason="`
+		b.eventually("a request that is traced, and two checks that are not", func() bool {
+			return b.counted("hauberk_traced_requests_total") == traced+`not_traceable"} 2 `+traced+`random_sampling"} 1`
+		})
 	}
 }

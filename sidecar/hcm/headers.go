@@ -21,13 +21,17 @@ func (x *exchange) forwardClientCert() {
 		f.DelID(message.XForwardedClientCert)
 	case AppendForward:
 		v, _ := f.Joined("x-forwarded-client-cert")
-		json := cfg.ClientCert.JSON && v == "" || inJSON(v)
+		list := inJSON(v)
+		if list && !cfg.ClientCert.JSON || !list && unclosed(v) {
+			v = "" // a reader of text would find in a list what its client put there, and not us
+		}
+		json := cfg.ClientCert.JSON && (list || v == "")
 		own := x.clientCertElement(cfg, json)
 		if json {
 			x.joinJSON(v, own)
 			return
 		}
-		if v != "" && !unclosed(v) {
+		if v != "" {
 			b := append(append(append(x.scratch[:0], v...), ','), own...)
 			x.scratch = b
 			f.SetIDBytes(message.XForwardedClientCert, b)

@@ -83,6 +83,9 @@ func (h *hedge) launch() {
 	x := h.x
 	x.attempts++
 	y := x.beside(h.ctx)
+	if x.checksHealth() {
+		y.NoteHealthCheck() // a mirror's host, as behind Envoy, has a request like any other
+	}
 	y.timeouts.PerTry = 0
 	y.tried, y.ntried, y.afterTimeout = x.tried, x.ntried, x.afterTimeout
 	h.newest = y

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter/healthcheck"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
 )
@@ -284,4 +285,19 @@ func TestMirrorIsAnsweredEarly(t *testing.T) {
 		t.Error(got)
 	}
 	b.atRest()
+}
+
+// TestMirroredHealthChecksAreRequests: to the mirror's host a copy of a health check that is passed
+// on is a request, as behind Envoy, though there is none of a client; a hedged one is the check itself.
+func TestMirroredHealthChecksAreRequests(t *testing.T) {
+	b, seen := mirrorBed(t, route.Mirror{Share: route.All})
+	b.hedged(5 * time.Second)
+	b.route().Forward.Timeout = time.Minute
+	b.filter("hc", &healthcheck.Config{PassThrough: true, Headers: []route.HeaderMatch{{Name: ":path", Value: &route.StringMatch{Exact: ptr("/healthz")}}}})
+	b.start().dial().do("GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n")
+	get(t, seen)
+	b.eventually("a copy that is answered", func() bool { return b.counted("hauberk_mirrored_requests_total") != "" })
+	if got := b.counted("hauberk_upstream_requests_total"); got != `hauberk_upstream_requests_total{cluster="mirror",code_class="2xx"} 1` {
+		t.Errorf("counted %q", got)
+	}
 }

@@ -16,7 +16,7 @@ func (x *exchange) startSpan() {
 	if t == nil {
 		return
 	}
-	in := tracing.Request{Direction: x.d.Direction, Begun: x.start, Mono: x.startMono, Shard: x.d.Shard}
+	in := tracing.Request{Direction: x.d.Direction, Begun: x.start, Mono: x.startMono}
 	if r := x.sel.Route; r != nil {
 		if own, ok := r.Tracing.(*tracing.Route); ok {
 			in.Route, in.Decorator = own.Config, own.Decorator
@@ -43,8 +43,12 @@ func (x *exchange) forcesTrace() bool {
 	return ok
 }
 
-// endSpan reports the request's span, where it is sampled.
+// endSpan counts why the request was traced, and reports its span, where it is sampled.
 func (x *exchange) endSpan(took time.Duration) {
+	if x.m.tracer == nil {
+		return
+	}
+	x.m.tracer.Count(&x.span, x.checksHealth(), x.d.Shard)
 	if x.span.Sampled {
 		r := x.record()
 		r.Duration = took

@@ -164,9 +164,13 @@ func (k *keeper) start() {
 }
 
 func (k *keeper) interval() time.Duration {
-	d := k.c.cfg.Keepalive.Interval
-	if j := time.Duration(float64(d) * k.c.cfg.Keepalive.Jitter); j > 0 {
-		d += rand.N(j)
+	return jittered(k.c.cfg.Keepalive.Interval, k.c.cfg.Keepalive.Jitter)
+}
+
+// jittered adds up to a part of d to it, by chance.
+func jittered(d time.Duration, part float64) time.Duration {
+	if most := time.Duration(float64(d) * part); most > 0 {
+		d += rand.N(most)
 	}
 	return d
 }
@@ -216,11 +220,7 @@ func (k *keeper) pingForDrain() {
 	}
 	k.draining, k.waiting = true, false
 	k.ping()
-	d := k.c.cfg.DrainTimeout
-	if j := time.Duration(float64(d) * k.c.cfg.DrainJitter); j > 0 {
-		d += rand.N(j)
-	}
-	k.arm(d)
+	k.arm(jittered(k.c.cfg.DrainTimeout, k.c.cfg.DrainJitter))
 }
 
 // acknowledged takes the answer to a PING; it is false when there was none to answer.

@@ -82,30 +82,76 @@ func TestDrainIsTwoPhase(t *testing.T) {
 }
 
 // TestDrainWithJitter: the whole time passes, and at most the jitter more, though the client
-// has answered.
+// has answered, and what it asks for meanwhile is served. No two connections wait alike.
 func TestDrainWithJitter(t *testing.T) {
-	cfg := Default()
-	cfg.DrainTimeout, cfg.DrainJitter = 50*time.Millisecond, 0.5
-	srv := serve(t, cfg, ok)
-	r := rawClient(t, srv.addr)
-	r.get(1)
-	r.wantStatus(1, "200")
-	r.next(xhttp2.FrameData)
-	began := time.Now()
-	srv.conn(0).Drain()
-	r.next(xhttp2.FrameGoAway)
-	r.must(r.fr.WritePing(true, r.next(xhttp2.FramePing).(*xhttp2.PingFrame).Data))
-	r.get(3)
-	r.wantStatus(3, "200")
-	r.next(xhttp2.FrameData)
-	if g := r.next(xhttp2.FrameGoAway).(*xhttp2.GoAwayFrame); g.LastStreamID != 3 || time.Since(began) < cfg.DrainTimeout {
-		t.Errorf("final %v after %v", g, time.Since(began))
+	waits := map[time.Duration]bool{}
+	for range 5 {
+		synctest.Test(t, func(t *testing.T) { waits[drainsWithJitter(t)] = true })
 	}
-	r.wantEnd()
+	if len(waits) < 2 {
+		t.Errorf("all wait for %v", waits)
+	}
 	wrong := Default()
 	wrong.DrainJitter = 1.5
 	if wrong.Validate() == nil {
 		t.Error("more than all of the time is taken")
+	}
+}
+
+func drainsWithJitter(t *testing.T) time.Duration {
+	cfg := Default()
+	cfg.DrainTimeout, cfg.DrainJitter = 10*time.Second, 0.5
+	a, b := net.Pipe()
+	sc := NewServer(&pipeStream{Conn: b}, cfg, handlerFunc(ok))
+	served := make(chan error, 1)
+	go func() { served <- sc.Serve(context.Background()) }()
+	r := newRaw(t, a)
+	said := make(chan any, 10)
+	go func() {
+		for {
+			switch f, err := r.fr.ReadFrame(); f := f.(type) {
+			case *xhttp2.GoAwayFrame:
+				said <- f.LastStreamID
+			case *xhttp2.PingFrame:
+				said <- f.Data
+			default:
+				if err != nil {
+					return
+				}
+			}
+		}
+	}()
+	_, _ = io.WriteString(a, clientPreface)
+	r.must(r.fr.WriteSettings())
+	synctest.Wait()
+	began := time.Now()
+	sc.Drain()
+	if last := <-said; last != uint32(maxStreamID) {
+		t.Errorf("first %v", last)
+	}
+	r.must(r.fr.WritePing(true, (<-said).([8]byte)))
+	r.get(1)
+	last, took := <-said, time.Since(began)
+	if last != uint32(1) || took < cfg.DrainTimeout || took > cfg.DrainTimeout*3/2 {
+		t.Errorf("final %v after %v", last, took)
+	}
+	_ = a.Close()
+	<-served
+	return took
+}
+
+// TestJittered: by chance, within its bounds, and all over them.
+func TestJittered(t *testing.T) {
+	least, most := time.Hour, time.Duration(0)
+	for range 1000 {
+		d := jittered(10*time.Second, 0.5)
+		least, most = min(least, d), max(most, d)
+	}
+	if least < 10*time.Second || least > 11*time.Second || most < 14*time.Second || most > 15*time.Second {
+		t.Errorf("from %v to %v", least, most)
+	}
+	if d := jittered(time.Second, 0); d != time.Second {
+		t.Errorf("%v without any", d)
 	}
 }
 

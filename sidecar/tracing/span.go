@@ -19,11 +19,12 @@ type Span struct {
 	// Reason is our own decision; whoever began the trace may have sampled otherwise.
 	Reason Reason
 
-	live   bool // there is a span: headers are written
-	wide   bool
-	shared bool // Zipkin: the id is that of the client's span
-	single bool // Zipkin: the trace came in one header, and goes on in one (if in several too, in these too)
-	egress bool
+	decided bool // Reason is
+	live    bool // there is a span: headers are written
+	wide    bool
+	shared  bool // Zipkin: the id is that of the client's span
+	single  bool // Zipkin: the trace came in one header, and goes on in one (if in several too, in these too)
+	egress  bool
 	// decorated: the span may be named by x-envoy-decorator-operation. name is what it is
 	// called then, empty for Envoy's name; tell has the other side told.
 	decorated, tell bool
@@ -62,7 +63,6 @@ type Request struct {
 	// Begun is when it began, and Mono the same on the clock of telemetry.Moments.
 	Begun time.Time
 	Mono  int64
-	Shard telemetry.Shard
 	// Route and Decorator are what its route has, nil for nothing.
 	Route     *RouteConfig
 	Decorator *Decorator
@@ -76,8 +76,7 @@ func (t *Tracer) Start(s *Span, req *message.Request, in *Request) {
 		sampling = &in.Route.Sampling
 	}
 	reason := sampling.decide(req, !t.cfg.KeepID)
-	t.counts[reason].Inc(in.Shard)
-	*s = Span{Reason: reason, egress: in.Direction == telemetry.Outbound, host: req.Authority, route: in.Route, start: in.Begun, mono: in.Mono}
+	*s = Span{Reason: reason, decided: true, egress: in.Direction == telemetry.Outbound, host: req.Authority, route: in.Route, start: in.Begun, mono: in.Mono}
 	switch {
 	case t.cfg.Provider.None:
 	case t.cfg.Provider.Zipkin != nil:
@@ -86,6 +85,19 @@ func (t *Tracer) Start(s *Span, req *message.Request, in *Request) {
 		s.live = t.continueW3C(s, req)
 	}
 	t.decorate(s, in.Decorator, &req.Fields)
+}
+
+// Count counts a request by why it is traced, once it is over: that it is a health check is known
+// after Start, and those are not. A request that was refused before Start is none.
+func (t *Tracer) Count(s *Span, healthCheck bool, shard telemetry.Shard) {
+	if !s.decided {
+		return
+	}
+	reason := s.Reason
+	if healthCheck {
+		reason = NotTraceable
+	}
+	t.counts[reason].Inc(shard)
 }
 
 // continueW3C: the trace of a parent is sampled as it says; a context that cannot be
