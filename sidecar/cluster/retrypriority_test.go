@@ -52,3 +52,37 @@ func TestOtherPriorities(t *testing.T) {
 		t.Error("nothing is before the first")
 	}
 }
+
+// TestOtherPrioritiesOverOmitted: a host that is to be avoided is taken where the priorities that were
+// not tried have no other; and a host of another cluster excludes none.
+func TestOtherPrioritiesOverOmitted(t *testing.T) {
+	m := newManager(t, Options{})
+	levels := func(name string) *Assignment {
+		a := hosts(name, "10.0.0.1", "10.0.1.1 priority=1", "10.0.2.1 priority=2")
+		a.Localities[1].Endpoints[0].Metadata = map[string]map[string]any{lbNamespace: {"canary": true}}
+		return a
+	}
+	three := mustUpdate(t, m, &Config{Name: "three", Endpoints: levels("three")})
+	subsets := mustUpdate(t, m, &Config{Name: "subsets", Endpoints: levels("subsets"), Subsets: &Subsets{Fallback: FallbackAny}})
+	mustUpdate(t, m, &Config{Name: "first", Endpoints: hosts("first", "10.1.0.1")})
+	agg := mustUpdate(t, m, &Config{Name: "agg", Type: Aggregate, Aggregate: []string{"first", "three"}})
+	for name, tc := range map[string]struct {
+		c    *Cluster
+		want []string
+	}{
+		"a cluster":    {three, []string{"10.0.0.1", "10.0.1.1", "10.0.2.1", "10.0.0.1"}},
+		"subsets":      {subsets, []string{"10.0.0.1", "10.0.1.1", "10.0.2.1", "10.0.0.1"}},
+		"an aggregate": {agg, []string{"10.1.0.1", "10.0.0.1", "10.0.1.1", "10.0.2.1"}},
+	} {
+		for reselections := range 5 {
+			pc := &PickContext{OtherPriorities: 1, OmitCanary: true, Reselections: reselections}
+			for i, want := range tc.want {
+				h, err := tc.c.PickFor(pc)
+				if err != nil || h.Address() != want+":80" {
+					t.Fatalf("%s, %d reselections: attempt %d goes to %v, %v, not to %s", name, reselections, i+1, h, err, want)
+				}
+				pc.Tried = pc.Tried.And(h)
+			}
+		}
+	}
+}
