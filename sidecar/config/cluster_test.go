@@ -442,7 +442,7 @@ func TestDocumentedCluster(t *testing.T) {
 	if len(read) != 7 || api == nil || outside == nil || mail == nil || overloaded == nil || read["shop"] == nil || read["levels"] == nil || read["watched"] == nil {
 		t.Fatalf("%d examples: %v", len(read), read)
 	}
-	if events := read["watched"].HealthCheck.Events; len(events) != 1 || events[0] != "/var/log/hauberk/checks.json" {
+	if events := read["watched"].HealthCheck.Events; len(events) != 1 || events[0].Path != "/var/log/hauberk/checks.json" || events[0].Field != "health_checks[0].event_logger[0].typed_config.event_log_path" {
 		t.Errorf("the events of %v", events)
 	}
 	if api.Type != cluster.StrictDNS || api.LB != cluster.LeastRequest || api.HealthCheck.HTTP.Path != "/healthz" || !api.Limits.TrackRemaining {
