@@ -54,8 +54,10 @@ func Check(b *config.Bootstrap) error {
 		if c.HealthCheck == nil {
 			continue
 		}
-		if err := writableAll("event log", c.HealthCheck.Events); err != nil {
-			errs = append(errs, fmt.Errorf("cluster %s: health_checks: %w", c.Name, err))
+		for _, log := range c.HealthCheck.Events {
+			if err := writableAll("event log", []string{log.Path}); err != nil {
+				errs = append(errs, fmt.Errorf("cluster %s: %s: %w", c.Name, log.Field, err))
+			}
 		}
 	}
 	for _, l := range append(found.listeners, b.Listeners...) {

@@ -62,7 +62,7 @@ func TestCheckEventLogs(t *testing.T) {
 	for path, want := range map[string]string{filepath.Join(dir, "events"): "", "/dev/stdout": "", "/nowhere/events": "event log /nowhere/events: no such file", dir: "is a directory"} {
 		for text, where := range map[string]string{
 			"cluster_manager: {outlier_detection: {event_log_path: " + path + "}}": "cluster_manager.outlier_detection.event_log_path: ",
-			`static_resources: {clusters: [{name: c, health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}, event_log_path: ` + path + `}]}]}`: "cluster c: health_checks: ",
+			`static_resources: {clusters: [{name: c, health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}, event_log_path: ` + path + `}]}]}`: "cluster c: health_checks[0].event_log_path: ",
 		} {
 			b, err := config.ParseBootstrap([]byte(text))
 			if err != nil {

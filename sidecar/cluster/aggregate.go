@@ -67,15 +67,13 @@ func (c *Cluster) collect(a *aggregate, s *settings, visited map[*Cluster]bool) 
 	}
 }
 
-func (c *Cluster) pickAggregate(s *settings, pc *PickContext, attempt int) *Host {
+func (c *Cluster) pickAggregate(s *settings, pc *PickContext, attempt int, not *exclusion) *Host {
 	a := c.aggregated(s)
 	if len(a.of) == 0 {
 		return nil
 	}
 	level, degraded := 0, false
-	var p pick
-	p.retries(pc)
-	if l := p.shares(a, &a.loads); l.healthy != nil {
+	if l := not.shares(a, &a.loads); l.healthy != nil {
 		level, degraded = l.at(rand.IntN(100))
 	}
 	at := a.of[level]
@@ -90,7 +88,7 @@ func (a *aggregate) availability(level int) (int, int) {
 	return a.sets[at.cluster].whole.levels[at.level].available()
 }
 
-func (a *aggregate) level(h *Host) int {
+func (a *aggregate) level(_ *Cluster, h *Host) int {
 	return slices.IndexFunc(a.of, func(at aggregateLevel) bool {
 		return a.clusters[at.cluster] == h.cluster && at.level == h.Priority()
 	})

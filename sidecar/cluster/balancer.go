@@ -287,9 +287,8 @@ type pick struct {
 	shard    telemetry.Shard // of what counts the choice
 	// avoid has a subset look for a host that it does not avoid, if there is one; nil for any.
 	avoid *PickContext
-	// every and tried are of a retry that is to avoid levels; 0 of none.
-	every int
-	tried *Tried
+	// not is of a retry that is to avoid levels; nil of others.
+	not *exclusion
 }
 
 func (t *tier) choose(s *settings, p pick) *Host {
@@ -337,7 +336,7 @@ func (b *balancer) choose(s *settings, p pick) *Host {
 	level, degraded := p.level, p.degraded
 	if level < 0 {
 		level = 0
-		if l := p.shares(b, b.loads); l != nil && l.healthy != nil {
+		if l := p.not.shares(b, b.loads); l != nil && l.healthy != nil {
 			level, degraded = l.at(int(p.hash % 100))
 		}
 	}

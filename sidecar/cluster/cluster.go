@@ -171,18 +171,19 @@ func (c *Cluster) settingsOf(cfg *Config) *settings {
 // The manager's lock is held. After an error what
 // was in force is, and a fresh cluster is to be removed: a fault anywhere in it is an error.
 func (c *Cluster) apply(cfg *Config, a *Assignment, tried findings, fresh bool) (fault error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	// Files are opened, and closed, before and after the lock is held: requests take it.
 	var events []*telemetry.EventLog
 	err := panics.Refuse(panics.Configuration, func() (err error) { events, err = c.m.openEvents(cfg); return err })
 	if err != nil {
 		return err
 	}
+	defer func() { closeEvents(events) }()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	defer func() {
 		if fault == nil {
 			events, c.events = c.events, events
 		}
-		closeEvents(events)
 	}()
 	put := func() {
 		c.tried = tried
@@ -301,6 +302,8 @@ func (c *Cluster) end() {
 
 // remove ends the cluster: nothing is pooled any more.
 func (c *Cluster) remove() {
+	var events []*telemetry.EventLog
+	defer func() { closeEvents(events) }() // when the lock is held no longer
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.removed = true
@@ -311,8 +314,7 @@ func (c *Cluster) remove() {
 		c.stopDNS = nil
 	}
 	c.replace(nil)
-	closeEvents(c.events)
-	c.events = nil
+	events, c.events = c.events, nil
 	if c.destinations != nil {
 		c.destinations.close()
 	}

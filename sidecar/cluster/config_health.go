@@ -60,15 +60,18 @@ type HealthCheck struct {
 	UnhealthyThreshold, HealthyThreshold  int
 	NoReuse                               bool // a new connection for each check
 	AlwaysLogFailures, AlwaysLogSuccess   bool
-	// Events are the paths of the logs that have an event for each change of a host's health, and
-	// for what is always logged.
-	Events      []string       `json:",omitempty"`
+	// Events are the logs that have an event for each change of a host's health, and for what is
+	// always logged.
+	Events      []CheckLog      `json:",omitempty"`
 	ALPN        []string       // instead of the TLS context's
 	SocketMatch map[string]any // instead of the endpoints' metadata, nil for that
 	HTTP        *HTTPCheck
 	TCP         *TCPCheck
 	GRPC        *GRPCCheck
 }
+
+// CheckLog is the path of a log, and the name of the field that says it, for errors.
+type CheckLog struct{ Path, Field string }
 
 // HTTPCheck sends a request. A response with "x-envoy-degraded" makes the host
 // degraded, a failing one with "x-envoy-immediate-health-check-fail" takes it out

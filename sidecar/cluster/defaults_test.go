@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -68,5 +69,34 @@ func TestBindOfOthers(t *testing.T) {
 			t.Errorf("%s: from %v, %v", name, conn.Info().Local, err)
 		}
 		_ = conn.Close()
+	}
+}
+
+// TestClustersAskNameserversOfOthers: each kind of cluster with names asks those of the bootstrap, and one
+// with its own asks them.
+func TestClustersAskNameserversOfOthers(t *testing.T) {
+	others, own := startNameserver(t, [4]byte{10, 0, 0, 1}), startNameserver(t, [4]byte{10, 0, 0, 2})
+	m := newManager(t, Options{Nameservers: &DNS{Servers: []string{others.at}}, Resolver: resolverFunc(func(context.Context, string) ([]netip.Addr, error) {
+		t.Error("the host's resolver was asked")
+		return nil, nil
+	})})
+	for name, tc := range map[string]struct {
+		kind Type
+		dns  *DNS
+		want string
+	}{
+		"strict": {StrictDNS, nil, "10.0.0.1:80"}, "logical": {LogicalDNS, nil, "10.0.0.1:80"},
+		"with other terms": {StrictDNS, &DNS{Family: IPv4Only, OverTCP: true}, "10.0.0.1:80"},
+		"strict, own":      {StrictDNS, &DNS{OwnResolver: true, Servers: []string{own.at}}, "10.0.0.2:80"},
+		"logical, own":     {LogicalDNS, &DNS{OwnResolver: true, Servers: []string{own.at}}, "10.0.0.2:80"},
+	} {
+		c := mustUpdate(t, m, &Config{Name: name, Type: tc.kind, DNS: tc.dns, Endpoints: namesOn(80, "api.test")})
+		waitFor(t, func() bool { return len(c.hosts()) > 0 })
+		if a := c.hosts()[0].Addr(); a == nil || a.String() != tc.want {
+			t.Errorf("%s: %v, not %s", name, a, tc.want)
+		}
+	}
+	if slices.ContainsFunc(others.questions(), func(q string) bool { return strings.HasPrefix(q, "tcp") }) {
+		t.Error("the bootstrap's nameserver was asked over TCP")
 	}
 }

@@ -125,14 +125,14 @@ func (m *Manager) openEvents(cfg *Config) (out []*telemetry.EventLog, err error)
 	if cfg.HealthCheck == nil {
 		return nil, nil
 	}
-	for _, path := range cfg.HealthCheck.Events {
+	for _, log := range cfg.HealthCheck.Events {
 		if m.opts.Logs == nil {
-			return nil, errors.New("there is nothing that opens logs of health checks")
+			return nil, errors.New(log.Field + ": there is nothing that opens logs of health checks")
 		}
-		l, err := m.opts.Logs.OpenEvents(path)
+		l, err := m.opts.Logs.OpenEvents(log.Path)
 		if err != nil {
 			closeEvents(out)
-			return nil, fmt.Errorf("the log of its health checks: %w", err)
+			return nil, fmt.Errorf("%s: %w", log.Field, err)
 		}
 		out = append(out, l)
 	}

@@ -22,7 +22,9 @@ func TestCheckEvents(t *testing.T) {
 	check := every(&HTTPCheck{Path: "/"})
 	config := func(paths ...string) *Config {
 		own := *check
-		own.Events = paths
+		for _, path := range paths {
+			own.Events = append(own.Events, CheckLog{path, "the field"})
+		}
 		a := &Assignment{Cluster: "c", Localities: []Locality{{Region: "r", Endpoints: []Endpoint{{
 			Pipe: filepath.Join(dir, "none.sock"), Metadata: map[string]map[string]any{lbNamespace: {"k": "<"}},
 		}}}}}
@@ -41,6 +43,7 @@ func TestCheckEvents(t *testing.T) {
 		}
 	}
 	one, two := filepath.Join(dir, "one"), filepath.Join(dir, "two")
+	three, updated := filepath.Join(dir, "three"), make(chan error, 1)
 	c := mustUpdate(t, m, config(one, two))
 	for _, path := range []string{one, two} {
 		var e checkEvent
@@ -53,7 +56,7 @@ func TestCheckEvents(t *testing.T) {
 			t.Errorf("%s: %+v", path, e)
 		}
 	}
-	if err := m.Update(config(one, filepath.Join(dir, "no", "where"))); err == nil || !strings.Contains(err.Error(), "the log of its health checks: cannot open") {
+	if err := m.Update(config(one, filepath.Join(dir, "no", "where"))); err == nil || !strings.Contains(err.Error(), "the field: cannot open") {
 		t.Errorf("a log that cannot be opened: %v", err)
 	}
 	if len(c.events) != 2 || len(c.Config().HealthCheck.Events) != 2 {
@@ -72,6 +75,15 @@ func TestCheckEvents(t *testing.T) {
 	c.mu.Unlock()
 	if last := lines(one); !strings.Contains(last[len(last)-1], `"eject_unhealthy_event":{"failure_type":"PASSIVE","http_status_code":0}`) {
 		t.Errorf("after the logs were opened anew: %v", last)
+	}
+	func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		go func() { updated <- m.Update(config(one, two, three)) }()
+		waitFor(t, func() bool { _, err := os.Stat(three); return err == nil }) // files are slow, and requests take the lock
+	}()
+	if err := <-updated; err != nil || len(c.events) != 3 {
+		t.Errorf("%d logs, %v", len(c.events), err)
 	}
 	m.Remove("c")
 	if c.events != nil {

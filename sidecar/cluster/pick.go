@@ -47,12 +47,13 @@ func (c *Cluster) Pick(avoid []*Host) (*Host, error) {
 }
 
 // PickFor chooses a host. An aggregate cluster chooses among the levels of all its
-// clusters; the host's Cluster is the one whose limits and counters apply. It does
-// not allocate.
+// clusters; the host's Cluster is the one whose limits and counters apply. It
+// allocates only for a retry that avoids priorities.
 func (c *Cluster) PickFor(pc *PickContext) (*Host, error) {
-	h := c.once(pc, 0)
+	not := pc.exclusion(c)
+	h := c.once(pc, 0, not)
 	if h != nil && pc != nil && pc.avoids(h) {
-		h = c.another(pc, h)
+		h = c.another(pc, h, not)
 	}
 	if h != nil {
 		return h, nil
@@ -100,8 +101,8 @@ func hasAll(have, all map[string]any) bool {
 }
 
 // another looks for a host that is not to be avoided. A request with metadata criteria stays
-// within them.
-func (c *Cluster) another(pc *PickContext, tried *Host) *Host {
+// within them, and one that avoids priorities within the others: of those its shares say which.
+func (c *Cluster) another(pc *PickContext, tried *Host, not *exclusion) *Host {
 	thorough := pc.Reselections <= 0 || pc.Reselections >= c.size()
 	more := pc.Reselections
 	if thorough && (more <= 0 || more > fairReselections) {
@@ -109,7 +110,7 @@ func (c *Cluster) another(pc *PickContext, tried *Host) *Host {
 	}
 	last := tried
 	for attempt := 1; attempt <= more; attempt++ {
-		h := c.once(pc, attempt)
+		h := c.once(pc, attempt, not)
 		if h == nil {
 			break
 		}
@@ -117,7 +118,7 @@ func (c *Cluster) another(pc *PickContext, tried *Host) *Host {
 			return h
 		}
 	}
-	if thorough {
+	if thorough && not == nil {
 		if h := c.scan(pc); h != nil {
 			return h
 		}
@@ -167,27 +168,26 @@ func (set *endpointSet) scan(s *settings, pc *PickContext) *Host {
 	return nil
 }
 
-// once makes one choice.
-func (c *Cluster) once(pc *PickContext, attempt int) *Host {
+// once makes one choice, which avoids levels by not.
+func (c *Cluster) once(pc *PickContext, attempt int, not *exclusion) *Host {
 	s := c.cfg.Load()
 	switch s.Type {
 	case OriginalDestination:
 		return c.destinations.pick(s, pc)
 	case Aggregate:
-		return c.pickAggregate(s, pc, attempt)
+		return c.pickAggregate(s, pc, attempt, not)
 	}
-	return c.set.Load().choose(s, pc, pick{attempt: attempt, level: -1})
+	return c.set.Load().choose(s, pc, pick{attempt: attempt, level: -1, not: not})
 }
 
 func (set *endpointSet) choose(s *settings, pc *PickContext, p pick) *Host {
 	if pc != nil {
 		p.shard = pc.Shard
-		p.retries(pc)
 	}
 	switch {
 	case s.hashes() && pc != nil && pc.HasHash:
 		p.hash = pc.Hash
-	case s.hashes() || set.subsets != nil || set.whole.loads != nil || p.every > 0:
+	case s.hashes() || set.subsets != nil || set.whole.loads != nil || p.not != nil:
 		p.hash = rand.Uint64()
 	}
 	if set.subsets != nil {

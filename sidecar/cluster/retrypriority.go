@@ -41,28 +41,67 @@ func (t *Tried) inOrder() []*Host {
 type levelsOf interface {
 	count() int
 	availability(level int) (healthy, degraded int)
-	// level is where a host is, below 0 for none of them.
-	level(h *Host) int
+	// level is where a host is, below 0 for none of them; own is the cluster of the choice.
+	level(own *Cluster, h *Host) int
 }
 
 func (b *balancer) count() int { return len(b.levels) }
 
 func (b *balancer) availability(level int) (int, int) { return b.levels[level].available() }
 
-func (b *balancer) level(h *Host) int { return h.Priority() }
+func (b *balancer) level(own *Cluster, h *Host) int {
+	if h.cluster != own {
+		return -1
+	}
+	return h.Priority()
+}
+
+// exclusion is what the choices of a host for one retry that is to avoid levels have in common.
+type exclusion struct {
+	own   *Cluster
+	tried *Tried
+	every int
+	// Of levels the shares are worked out; without ok they have their own.
+	levels levelsOf
+	loads  loads
+	ok     bool
+}
+
+// exclusion is nil where a choice avoids no levels.
+func (pc *PickContext) exclusion(own *Cluster) *exclusion {
+	if pc == nil || pc.OtherPriorities <= 0 || pc.Tried == nil {
+		return nil
+	}
+	return &exclusion{own: own, tried: pc.Tried, every: pc.OtherPriorities}
+}
+
+// shares are those of a choice: its own where it does not avoid levels.
+func (e *exclusion) shares(levels levelsOf, own *loads) *loads {
+	if e == nil {
+		return own
+	}
+	if e.levels != levels {
+		e.levels = levels
+		e.loads, e.ok = e.untried(levels)
+	}
+	if !e.ok {
+		return own
+	}
+	return &e.loads
+}
 
 // untried are the shares of the levels for another attempt, as Envoy's previous_priorities has
 // them: each time that so many more hosts were tried as every says, the levels of all of them have none.
 // Where no other can bear anything, all begin anew. Without ok the levels have their own shares.
-func untried(levels levelsOf, tried *Tried, every int) (l loads, ok bool) {
+func (e *exclusion) untried(levels levelsOf) (l loads, ok bool) {
 	excluded := make([]bool, levels.count())
 	n := 0
-	for _, h := range tried.inOrder() {
-		if at := levels.level(h); at >= 0 && at < len(excluded) {
+	for _, h := range e.tried.inOrder() {
+		if at := levels.level(e.own, h); at >= 0 && at < len(excluded) {
 			excluded[at] = true
 		}
-		if n++; n%every != 0 {
-			ok = ok && n > every
+		if n++; n%e.every != 0 {
+			ok = ok && n > e.every
 			continue
 		}
 		if l, ok = without(levels, excluded); !ok {
@@ -89,21 +128,4 @@ func without(levels levelsOf, excluded []bool) (loads, bool) {
 	}
 	deal(healthy, degraded, min(sum, 100))
 	return reaching(healthy, degraded), true
-}
-
-// retries has a choice avoid levels as pc says, which may be nil.
-func (p *pick) retries(pc *PickContext) {
-	if pc != nil {
-		p.every, p.tried = pc.OtherPriorities, pc.Tried
-	}
-}
-
-// shares are those of a choice: its own where it is a retry that is to avoid levels.
-func (p *pick) shares(levels levelsOf, own *loads) *loads {
-	if p.every > 0 {
-		if l, ok := untried(levels, p.tried, p.every); ok {
-			return &l
-		}
-	}
-	return own
 }

@@ -76,6 +76,8 @@ func TestClusterFields(t *testing.T) {
 			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"Servers":["10.0.0.53:53","[2001:db8::53]:8600"],"OwnResolver":true}}`},
 		"nameservers, oldest": {"-", "type: LOGICAL_DNS\nuse_tcp_for_dns_lookups: true\ndns_" + nameservers + "\n" + namedEndpoint,
 			`{"Type":4,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"Servers":["10.0.0.53:53","[2001:db8::53]:8600"],"OwnResolver":true,"OverTCP":true}}`},
+		"tcp alone": {"-", "type: STRICT_DNS\nuse_tcp_for_dns_lookups: true\n" + namedEndpoint,
+			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"OverTCP":true}}`},
 		"the host's resolver": {"-", "type: STRICT_DNS\ntyped_dns_resolver_config: {name: r, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig}}\n" + namedEndpoint,
 			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"OwnResolver":true}}`},
 		"nameservers of a dns cluster": {"-", "cluster_type:\n  name: dns\n  typed_config:\n    \"@type\": type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster\n    " + cares(nameservers) + namedEndpoint,
@@ -316,6 +318,7 @@ func TestClusterRefused(t *testing.T) {
 		"least ttl":                 {"cluster_type:\n  name: dns\n  typed_config: {\"@type\": type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster, dns_min_refresh_rate: 0.5s}\n" + namedEndpoint, "dns_min_refresh_rate: value must be greater than or equal to 1s"},
 		"resolver":                  {"type: STRICT_DNS\ntyped_dns_resolver_config: {name: r}\n" + namedEndpoint, "typed_dns_resolver_config.typed_config: value is required"},
 		"another resolver":          {"type: STRICT_DNS\ntyped_dns_resolver_config: {name: r, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig}}\n" + namedEndpoint, "typed_dns_resolver_config: has no resolver of type CaresDnsResolverConfig"},
+		"rotation of none":          {"type: STRICT_DNS\n" + cares("rotate_nameservers: true") + namedEndpoint, "typed_dns_resolver_config.typed_config.rotate_nameservers: needs resolvers"},
 		"resolver's port":           {"type: STRICT_DNS\ndns_resolvers: [{socket_address: {address: 10.0.0.53, port_value: 0}}]\n" + namedEndpoint, "dns_resolvers[0]: a nameserver is an IP address with a port"},
 		"resolver's name":           {"type: STRICT_DNS\ndns_resolution_config: {resolvers: [{socket_address: {address: dns.test, port_value: 53}}]}\n" + namedEndpoint, "dns_resolution_config.resolvers[0].socket_address.address: \"dns.test\" is not an IP address"},
 		"resolver's socket":         {"type: STRICT_DNS\ndns_resolvers: [{pipe: {path: /dns}}]\n" + namedEndpoint, "dns_resolvers[0]: a nameserver is an IP address"},
@@ -439,7 +442,7 @@ func TestDocumentedCluster(t *testing.T) {
 	if len(read) != 7 || api == nil || outside == nil || mail == nil || overloaded == nil || read["shop"] == nil || read["levels"] == nil || read["watched"] == nil {
 		t.Fatalf("%d examples: %v", len(read), read)
 	}
-	if events := read["watched"].HealthCheck.Events; len(events) != 1 || events[0] != "/var/log/hauberk/checks.json" {
+	if events := read["watched"].HealthCheck.Events; len(events) != 1 || events[0].Path != "/var/log/hauberk/checks.json" || events[0].Field != "health_checks[0].event_logger[0].typed_config.event_log_path" {
 		t.Errorf("the events of %v", events)
 	}
 	if api.Type != cluster.StrictDNS || api.LB != cluster.LeastRequest || api.HealthCheck.HTTP.Path != "/healthz" || !api.Limits.TrackRemaining {

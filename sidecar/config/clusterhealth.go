@@ -79,18 +79,19 @@ func (d *decoder) healthCheck(m *clusterv3.Cluster, out *cluster.Config) error {
 func (d *decoder) checkEvents(h *corev3.HealthCheck, out *cluster.HealthCheck, path string) error {
 	//lint:ignore SA1019 deprecated, and still taken by Envoy
 	if p := h.GetEventLogPath(); p != "" {
-		out.Events = append(out.Events, p)
+		out.Events = append(out.Events, cluster.CheckLog{Path: p, Field: path + ".event_log_path"})
 	}
 	for i, l := range h.GetEventLogger() {
 		here := at(path+".event_logger", i)
+		const field = ".typed_config.event_log_path"
 		sink, ok := extension[*eventfilev3.HealthCheckEventFileSink](d, l.GetTypedConfig())
 		if !ok {
 			return fail(here, "is no HealthCheckEventFileSink")
 		}
 		if sink.GetEventLogPath() == "" {
-			return fail(here+".typed_config.event_log_path", "is empty")
+			return fail(here+field, "is empty")
 		}
-		out.Events = append(out.Events, sink.GetEventLogPath())
+		out.Events = append(out.Events, cluster.CheckLog{Path: sink.GetEventLogPath(), Field: here + field})
 	}
 	return nil
 }

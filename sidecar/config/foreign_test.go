@@ -189,6 +189,7 @@ func TestBootstrapsOfControlPlanesAreTaken(t *testing.T) {
 		"cluster_manager: {outlier_detection: {event_service: {}}}":                                                                                      "cluster_manager.outlier_detection.event_service: unsupported; remove the field: use event_log_path",
 		"cluster_manager: {upstream_bind_config: {source_address: {address: 127.0.0.1, port_value: 5}}}":                                                 "cluster_manager.upstream_bind_config.source_address.port_value: one port",
 		"cluster_manager: {upstream_bind_config: {source_address: {address: here, port_value: 0}}}":                                                      "cluster_manager.upstream_bind_config.source_address.address: \"here\" is not an IP address",
+		cares("rotate_nameservers: true"):                                                                                                                "typed_dns_resolver_config.typed_config.rotate_nameservers: needs resolvers",
 		"dns_resolution_config: {resolvers: [{socket_address: {address: 127.0.0.1, port_value: 0}}]}":                                                    "dns_resolution_config.resolvers[0]: a nameserver is an IP address with a port",
 		"typed_dns_resolver_config: {name: x, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.load_balancing_policies.random.v3.Random}}": "typed_dns_resolver_config: has no resolver of type CaresDnsResolverConfig",
 		"cluster_manager: {load_stats_config: {}}":                                                                                                       "cluster_manager.load_stats_config: unsupported; remove the field: statistics are read from /stats/prometheus",
@@ -204,12 +205,12 @@ func TestBootstrapsOfControlPlanesAreTaken(t *testing.T) {
 
 // What clusters have that do not say it themselves is said once, the newest way first.
 func TestClusterDefaults(t *testing.T) {
-	const old = "dns_resolution_config: {resolvers: [{socket_address: {address: 10.0.0.53, port_value: 53}}], dns_resolver_options: {no_default_search_domain: true}}\n"
+	const old = "dns_resolution_config: {resolvers: [{socket_address: {address: 10.0.0.53, port_value: 53}}]}\n"
 	newest := cares("resolvers: [{socket_address: {address: 10.0.0.54, port_value: 53}}]")
 	for fields, want := range map[string]*Bootstrap{
 		"node: {}":                                       {},
 		"use_tcp_for_dns_lookups: true":                  {Nameservers: &cluster.DNS{OverTCP: true}},
-		"use_tcp_for_dns_lookups: true\n" + old:          {Nameservers: &cluster.DNS{Servers: []string{"10.0.0.53:53"}, WholeNames: true}},
+		"use_tcp_for_dns_lookups: true\n" + old:          {Nameservers: &cluster.DNS{Servers: []string{"10.0.0.53:53"}}},
 		"use_tcp_for_dns_lookups: true\n" + old + newest: {Nameservers: &cluster.DNS{Servers: []string{"10.0.0.54:53"}, OwnResolver: true}},
 		"cluster_manager: {upstream_bind_config: {source_address: {address: 127.0.0.9, port_value: 0}}}": {Bind: &cluster.Bind{From: []cluster.BindAddress{{Addr: netip.MustParseAddr("127.0.0.9")}}}},
 		"cluster_manager: {upstream_bind_config: {}, outlier_detection: {event_log_path: /x}}":           {Bind: &cluster.Bind{}, OutlierEvents: "/x"},

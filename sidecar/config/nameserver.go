@@ -13,10 +13,9 @@ import (
 )
 
 // clusterResolver reads whom a cluster asks for names. Of the three ways to say it the
-// newer one stands, as in Envoy.
+// newer one stands, as in Envoy, and whether to ask by TCP is not one that makes a resolver its own.
 func (d *decoder) clusterResolver(m *clusterv3.Cluster, out *cluster.DNS) error {
-	out.OwnResolver = m.GetTypedDnsResolverConfig() != nil || m.GetDnsResolutionConfig() != nil ||
-		m.GetUseTcpForDnsLookups() || len(m.GetDnsResolvers()) > 0
+	out.OwnResolver = m.GetTypedDnsResolverConfig() != nil || len(m.GetDnsResolutionConfig().GetResolvers()) > 0 || len(m.GetDnsResolvers()) > 0
 	switch {
 	case m.GetTypedDnsResolverConfig() != nil:
 		return d.typedResolver(m.GetTypedDnsResolverConfig(), out, "typed_dns_resolver_config")
@@ -30,15 +29,16 @@ func (d *decoder) clusterResolver(m *clusterv3.Cluster, out *cluster.DNS) error 
 
 // bootstrapResolver reads whom the clusters ask that do not say it themselves; nil for the host's.
 func (d *decoder) bootstrapResolver(m *bootstrapv3.Bootstrap) (*cluster.DNS, error) {
-	out := &cluster.DNS{OverTCP: m.GetUseTcpForDnsLookups()}
+	out := &cluster.DNS{}
 	var err error
 	switch c := m.GetDnsResolutionConfig(); {
 	case m.GetTypedDnsResolverConfig() != nil:
-		out.OverTCP = false
 		err = d.typedResolver(m.GetTypedDnsResolverConfig(), out, "typed_dns_resolver_config")
 	case c != nil:
 		err = d.nameservers(c.GetResolvers(), c.GetDnsResolverOptions(), out, "dns_resolution_config.resolvers")
-	case !out.OverTCP:
+	case m.GetUseTcpForDnsLookups():
+		out.OverTCP = true
+	default:
 		return nil, nil
 	}
 	return out, err
@@ -52,7 +52,9 @@ func (d *decoder) typedResolver(m *corev3.TypedExtensionConfig, out *cluster.DNS
 	}
 	out.OwnResolver = true
 	if c, ok := extension[*caresv3.CaresDnsResolverConfig](d, m.GetTypedConfig()); ok {
-		out.Rotate = c.GetRotateNameservers()
+		if out.Rotate = c.GetRotateNameservers(); out.Rotate && len(c.GetResolvers()) == 0 {
+			return fail(path+".typed_config.rotate_nameservers", "needs resolvers: the host's are asked in its own order")
+		}
 		return d.nameservers(c.GetResolvers(), c.GetDnsResolverOptions(), out, path+".typed_config.resolvers")
 	}
 	if _, ok := extension[*getaddrinfov3.GetAddrInfoDnsResolverConfig](d, m.GetTypedConfig()); ok {

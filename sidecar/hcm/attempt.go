@@ -126,7 +126,12 @@ func (a *attempt) run() outcome {
 // avoid has a retry choose another host than its policy says.
 func (x *exchange) avoid(p *route.RetryPolicy) {
 	x.pick.Reselections, x.pick.OmitCanary, x.pick.OmitMetadata = p.Reselections, p.OmitCanary, p.OmitMetadata
-	x.pick.OtherPriorities = p.OtherPriorities
+	if x.pick.OtherPriorities = p.OtherPriorities; p.OtherPriorities > 0 && x.pick.Tried == nil {
+		// The first retry begins the list, before tried forgets any: most requests need none.
+		for _, h := range x.tried[:x.ntried] {
+			x.pick.Tried = x.pick.Tried.And(h)
+		}
+	}
 	if p.AvoidTried {
 		x.pick.Avoid = x.tried[:x.ntried]
 	}

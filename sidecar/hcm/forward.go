@@ -187,7 +187,7 @@ func (x *exchange) noteTried(h *cluster.Host) {
 	}
 	x.tried[x.ntried] = h
 	x.ntried++
-	if p := x.sel.Retry; p != nil && p.OtherPriorities > 0 {
+	if x.pick.Tried != nil {
 		x.pick.Tried = x.pick.Tried.And(h)
 	}
 }

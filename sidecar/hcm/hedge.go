@@ -93,6 +93,7 @@ func (h *hedge) launch() {
 	h.late.Reset(x.timeouts.PerTry)
 	if y.outcome = y.attempt.choose(); y.outcome == responded {
 		x.noteTried(y.attempt.host)
+		x.pick.Tried = y.pick.Tried // which y may have begun
 		// Whose cluster's budget counts, and which is told of when none answers.
 		x.attempt.host, x.attempt.remote = y.attempt.host, y.attempt.remote
 	}

@@ -48,7 +48,8 @@ func (x *exchange) sendMirrors() {
 		y.prepareAttempt("")
 		m.Change(y.req, x, &y.scratch)
 		y.cluster, y.pick = c, x.pick
-		y.pick.OmitCanary, y.pick.OmitMetadata = false, nil
+		y.pick.OmitCanary, y.pick.OmitMetadata, y.pick.Reselections = false, nil, 0
+		y.pick.Tried, y.pick.OtherPriorities = nil, 0
 		y.pick.Avoid, y.pick.HasHash, y.pick.Metadata, y.pick.Request = nil, false, nil, y.req
 		y.pick.Destination = x.destination(c.Config())
 		y.span.Sampled = y.span.Sampled && !m.Unsampled()
