@@ -65,11 +65,11 @@ func TestExtensions(t *testing.T) {
 	}{
 		{IfAbsent, nil, own}, {Overwrite, nil, own}, {Append, nil, own},
 		{IfAbsent, &authz.Announced{}, none}, {Overwrite, &authz.Announced{}, own}, {Append, &authz.Announced{}, own},
-		{IfAbsent, &authz.Announced{Extensions: said}, said},
-		{Overwrite, &authz.Announced{Extensions: said}, own + none.With(2, "b")},
-		{Append, &authz.Announced{Extensions: said}, said + own},
+		{IfAbsent, &authz.Announced{Extensions: proxytlv.Client{Said: said}}, said},
+		{Overwrite, &authz.Announced{Extensions: proxytlv.Client{Said: said}}, own + none.With(2, "b")},
+		{Append, &authz.Announced{Extensions: proxytlv.Client{Said: said}}, said + own},
 	} {
-		if got := (&Config{Extensions: own, Merge: tc.merge}).extensions(tc.said); got != tc.want {
+		if got := (&Config{Extensions: own, Merge: tc.merge}).extensions(tc.said).List(); got != tc.want {
 			t.Errorf("%d: %+v: %q, want %q", tc.merge, tc.said, got, tc.want)
 		}
 	}
