@@ -45,7 +45,7 @@ type Announced struct {
 	// Metadata are for rules of connections and for their logs, not for requests; nil for none.
 	Metadata *telemetry.Metadata
 	// Extensions are those that upstreams may be told.
-	Extensions proxytlv.List
+	Extensions proxytlv.Client
 }
 
 // Said are the metadata, nil for none.
@@ -56,12 +56,12 @@ func (a *Announced) Said() *telemetry.Metadata {
 	return a.Metadata
 }
 
-// Passed are the extensions, none of nobody.
-func (a *Announced) Passed() proxytlv.List {
+// Passed has the extensions, nil of nobody.
+func (a *Announced) Passed() *proxytlv.Client {
 	if a == nil {
-		return ""
+		return nil
 	}
-	return a.Extensions
+	return &a.Extensions
 }
 
 // NewPeer describes a connection. An invalid destination falls back to the

@@ -29,19 +29,24 @@ type Extensions struct {
 	// Passed are those of the client's own header that are passed on, Added are others. One that is
 	// passed has none of their types, and stands behind them, as in Envoy.
 	Passed proxytlv.Choice
-	Added  proxytlv.List
+	Added  proxytlv.Kept
 }
 
-// extensions are those of a header about a client whose own header had these.
-func (e *Extensions) of(said proxytlv.List) proxytlv.List {
-	if e == nil {
-		return ""
+// Of are those of a header about a client whose own header had some.
+func (e *Extensions) Of(said proxytlv.List) proxytlv.List {
+	added := e.Added.List()
+	return added + e.Passed.Of(said).Without(added)
+}
+
+// about are those of a header about a client. Each request asks, so they are made once for a client.
+func (e *Extensions) about(c *proxytlv.Client) proxytlv.Kept {
+	switch {
+	case e == nil:
+		return proxytlv.Kept{}
+	case c.List() == "" || !e.Passed.All && e.Passed.Types == "":
+		return e.Added
 	}
-	passed := e.Passed.Of(said)
-	if e.Added == "" {
-		return passed
-	}
-	return e.Added + passed.Without(e.Added)
+	return c.Made(e)
 }
 
 // extensions are what headers to the host say beside addresses.
@@ -68,7 +73,7 @@ func (a Announcement) announce(ctx context.Context, conn net.Conn, t *Terms) err
 	var from, to netip.AddrPort
 	var extensions proxytlv.List
 	if t != nil {
-		from, to, extensions = t.from, t.to, t.extensions
+		from, to, extensions = t.from, t.to, t.extensions.List()
 	}
 	if !from.IsValid() && a == 1 { // as Envoy, where a client is nobody or has no such address
 		from, to = addrPortOf(conn.LocalAddr()), addrPortOf(conn.RemoteAddr())

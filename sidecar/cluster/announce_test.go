@@ -250,10 +250,11 @@ func TestSocketsThatAnnounce(t *testing.T) {
 func TestExtensionsTellPoolsApart(t *testing.T) {
 	var none proxytlv.List
 	c := mustUpdate(t, newManager(t, Options{}), &Config{
-		Name: "c", Announce: 2, Endpoints: hosts("c", "127.0.0.1:1"), Extensions: &Extensions{Passed: proxytlv.Choice{Types: "\x01"}, Added: none.With(9, "x")},
+		Name: "c", Announce: 2, Endpoints: hosts("c", "127.0.0.1:1"), Extensions: &Extensions{Passed: proxytlv.Choice{Types: "\x01"}, Added: proxytlv.Keep(none.With(9, "x"))},
 	})
+	from, to := netip.MustParseAddrPort("10.0.0.1:1000"), netip.MustParseAddrPort("10.0.0.9:80")
 	key := func(said proxytlv.List) poolKey {
-		terms, err := c.hosts()[0].TermsFor(&Asker{Extensions: said})
+		terms, err := c.hosts()[0].TermsFor(&Asker{Extensions: &proxytlv.Client{Said: said}, From: from, To: to})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -266,7 +267,33 @@ func TestExtensionsTellPoolsApart(t *testing.T) {
 	if one == key(none.With(1, "b")) {
 		t.Error("clients of other extensions share a connection")
 	}
-	if want := none.With(9, "x").With(1, "a"); one.extensions != want {
-		t.Errorf("%q, want %q", one.extensions, want)
+	if want := none.With(9, "x").With(1, "a"); one.extensions.List() != want {
+		t.Errorf("%q, want %q", one.extensions.List(), want)
+	}
+}
+
+// TestTermsAreMadeOnce: what a header says of a client is not made anew for each of its requests, also
+// where it is long, and clients that said the same have one copy of it.
+func TestTermsAreMadeOnce(t *testing.T) {
+	var none, long proxytlv.List
+	for range 1350 {
+		long = long.With(1, "")
+	}
+	c := mustUpdate(t, newManager(t, Options{}), &Config{
+		Name: "c", Announce: 2, Endpoints: hosts("c", "127.0.0.1:1"), Extensions: &Extensions{Passed: proxytlv.Choice{Types: "\x01"}, Added: proxytlv.Keep(none.With(9, "x"))},
+	})
+	key := func(asker *Asker) poolKey {
+		terms, err := c.hosts()[0].TermsFor(asker)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return keyOf("web", DefaultPriority, &terms)
+	}
+	one, other := &Asker{Extensions: &proxytlv.Client{Said: long}}, &Asker{Extensions: &proxytlv.Client{Said: long.With(2, "b")}}
+	if key(one) != key(other) {
+		t.Error("the same is kept twice")
+	}
+	if n := testing.AllocsPerRun(100, func() { key(one) }); n != 0 {
+		t.Errorf("%v allocations for a request", n)
 	}
 }

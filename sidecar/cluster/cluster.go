@@ -212,7 +212,8 @@ func (c *Cluster) turn(s *settings, a *Assignment) {
 	s.tlsGeneration = old.tlsGeneration
 	tlsChanged := !sameTLS(old.TLS, cfg.TLS) || !reflect.DeepEqual(old.Sockets, cfg.Sockets) ||
 		!reflect.DeepEqual(old.HTTP.Names, cfg.HTTP.Names) || old.Announce != cfg.Announce ||
-		!reflect.DeepEqual(old.Extensions, cfg.Extensions)
+		!reflect.DeepEqual(old.Extensions, cfg.Extensions) ||
+		!reflect.DeepEqual(old.Bind, cfg.Bind) || !reflect.DeepEqual(old.TCP, cfg.TCP)
 	if tlsChanged {
 		s.tlsGeneration++
 	}

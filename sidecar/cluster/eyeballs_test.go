@@ -125,7 +125,7 @@ func TestOtherAddresses(t *testing.T) {
 }
 
 // TestFurtherAddresses: a host's addresses are tried in Envoy's order, and the first that is there is
-// connected to; a health check at another address asks that alone.
+// connected to.
 func TestFurtherAddresses(t *testing.T) {
 	const a, b, c, x, y = "10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1", "[::1]:1", "[::2]:1"
 	for name, tc := range map[string]struct {
@@ -168,7 +168,35 @@ func TestFurtherAddresses(t *testing.T) {
 	if to := conn.RemoteAddr().String(); to != there.String() {
 		t.Errorf("connected to %s", to)
 	}
-	if got := h.addresses(&target{network: "tcp", address: "127.0.0.1:9"}, nil); got != nil {
-		t.Errorf("a check elsewhere asks %v", got)
+}
+
+// TestChecksAskOneAddress: a host whose own address does not answer is not healthy because a further
+// one does, at the port that is checked or not.
+func TestChecksAskOneAddress(t *testing.T) {
+	l, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := closed.Addr().(*net.TCPAddr).Port
+	_ = closed.Close()
+	for name, check := range map[string]EndpointCheck{"its own": {}, "another port": {Port: port}} {
+		t.Run(name, func(t *testing.T) {
+			e := Endpoint{Host: "127.0.0.1", Port: port, Also: []netip.AddrPort{l.Addr().(*net.TCPAddr).AddrPort()}}
+			if check.Port != 0 {
+				e.Port, e.Check = 1, &check
+			}
+			c := mustUpdate(t, newManager(t, Options{}), &Config{Name: "c", Endpoints: &Assignment{Localities: []Locality{{Endpoints: []Endpoint{e}}}}})
+			h := c.hosts()[0]
+			k := &checker{h: h, cfg: &HealthCheck{TCP: &TCPCheck{}}, endpoint: e.check()}
+			if st, err := k.connect(t.Context(), c.cfg.Load()); err == nil {
+				t.Errorf("the check asked %v", st.Info().Remote)
+				_ = st.Close()
+			}
+		})
 	}
 }

@@ -302,7 +302,9 @@ func (k *checker) drop() {
 func (k *checker) connect(ctx context.Context, s *settings) (stream.Stream, error) {
 	probe := &Host{cluster: k.h.cluster, key: k.h.key, socket: k.h.socket}
 	probe.target.Store(k.target())
-	probe.ep.Store(k.h.Endpoint())
+	own := *k.h.Endpoint()
+	own.Also = nil // the address that is checked is asked alone, as in Envoy
+	probe.ep.Store(&own)
 	if k.cfg.SocketMatch != nil {
 		probe.socket = s.socketMatching(k.cfg.SocketMatch)
 	}

@@ -129,19 +129,25 @@ func (h *Host) place(e *Endpoint, priority int) {
 	h.check.removed = false
 }
 
-// describe says what the host is; renamed, that connections to it told it another name than
-// those to come, which they are not mixed with.
-func (h *Host) describe(e *Endpoint) (renamed bool) {
+// describe says what the host is; moved, that connections to it told it another name than those to
+// come, or may be to an address that it does not have any more: they are not mixed.
+func (h *Host) describe(e *Endpoint) (moved bool) {
 	was := h.ep.Swap(e)
-	if was == nil || was.Hostname == e.Hostname {
-		return false
-	}
-	if t := h.tls(h.cluster.cfg.Load()); t == nil || !t.AutoHostSNI {
+	if was == nil || slices.Equal(was.Also, e.Also) && !h.renamed(was, e) {
 		return false
 	}
 	again := *h.target.Load()
 	h.target.Store(&again)
 	return true
+}
+
+// renamed tells whether connections tell the host another name than they did.
+func (h *Host) renamed(was, e *Endpoint) bool {
+	if was.Hostname == e.Hostname {
+		return false
+	}
+	t := h.tls(h.cluster.cfg.Load())
+	return t != nil && t.AutoHostSNI
 }
 
 // Cluster is the cluster whose limits and counters apply to this host.

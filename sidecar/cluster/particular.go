@@ -30,7 +30,7 @@ type poolKey struct {
 	generation uint64
 	name, san  string
 	from, to   netip.AddrPort
-	extensions proxytlv.List
+	extensions proxytlv.Kept
 }
 
 func keyOf(source string, priority Priority, t *Terms) poolKey {

@@ -36,7 +36,7 @@ type Terms struct {
 	// invalid for none.
 	from, to netip.AddrPort
 	// extensions are announced beside them.
-	extensions proxytlv.List
+	extensions proxytlv.Kept
 }
 
 // Asker is whom a connection is opened for.
@@ -46,8 +46,9 @@ type Asker struct {
 	// From is the client's address, and To the one that it connected to; invalid for a request of
 	// the process itself.
 	From, To netip.AddrPort
-	// Extensions of the PROXY protocol are the client's own, and others that may be passed on.
-	Extensions proxytlv.List
+	// Extensions of the PROXY protocol are the client's own, and others that may be passed on; nil for
+	// none.
+	Extensions *proxytlv.Client
 }
 
 // longestName is what a server name may have (RFC 6066, and RFC 1035 2.3.4).
@@ -66,7 +67,7 @@ func (h *Host) TermsFor(asker *Asker) (t Terms, err error) {
 	s := h.cluster.cfg.Load()
 	t.generation = s.tlsGeneration
 	if h.announcement(s) != 0 {
-		t.from, t.to, t.extensions = asker.From, asker.To, h.extensions(s).of(asker.Extensions)
+		t.from, t.to, t.extensions = asker.From, asker.To, h.extensions(s).about(asker.Extensions)
 	}
 	if s.HTTP.Names != nil && asker.Request != nil && h.tls(s) != nil {
 		err = h.nameIn(&t, s.HTTP.Names, asker)

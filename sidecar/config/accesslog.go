@@ -34,6 +34,13 @@ func (d *decoder) accessLogs(ms []*accesslogv3.AccessLog, path string) ([]teleme
 	return out, nil
 }
 
+// connectionLogs reads the logs of a listener or a TCP proxy.
+func (d *decoder) connectionLogs(ms []*accesslogv3.AccessLog, path string) ([]telemetry.AccessLogConfig, error) {
+	d.connections = true
+	defer func() { d.connections = false }()
+	return d.accessLogs(ms, path)
+}
+
 // adminLogs reads the admin listener's logs, that of the deprecated path last.
 func (d *decoder) adminLogs(m *bootstrapv3.Admin) ([]telemetry.AccessLogConfig, error) {
 	out, err := d.accessLogs(m.GetAccessLog(), "admin.access_log")
@@ -45,7 +52,7 @@ func (d *decoder) adminLogs(m *bootstrapv3.Admin) ([]telemetry.AccessLogConfig, 
 
 func (d *decoder) accessLog(m *accesslogv3.AccessLog, path string) (*telemetry.AccessLogConfig, error) {
 	here := path + ".typed_config"
-	out := &telemetry.AccessLogConfig{Format: envoyFormat}
+	out := &telemetry.AccessLogConfig{Format: envoyFormat, Connections: d.connections}
 	var err error
 	if out.Filter, err = d.logFilter(m.GetFilter(), path+".filter"); err != nil {
 		return nil, err

@@ -77,7 +77,7 @@ func announcedExtensions(m *corev3.ProxyProtocolConfig, version cluster.Announce
 	if err != nil {
 		return nil, err
 	}
-	return &cluster.Extensions{Passed: passed, Added: added}, nil
+	return &cluster.Extensions{Passed: passed, Added: proxytlv.Keep(added)}, nil
 }
 
 // passedExtensions reads which of a client's extensions are passed on; nil passes none.

@@ -153,7 +153,7 @@ func (e environment) format(text, path string) error {
 	if e.bootstrap || strings.IndexByte(text, '%') < 0 {
 		return nil
 	}
-	if pieces, err := logformat.Parse(text); err == nil && readsEnvironment(pieces) {
+	if pieces, err := logformat.ParseOfConnection(text); err == nil && readsEnvironment(pieces) {
 		return fail(path, "%%ENVIRONMENT%%: "+environmentReason)
 	}
 	return nil

@@ -116,9 +116,10 @@ func init() {
 			but:    map[string]string{"tlv_location": "not FILTER_STATE, which nothing has"},
 			ignore: map[string]string{"stat_prefix": statsReason},
 		},
-		"envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule":         {use: "tlv_type on_tlv_present"},
-		"envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair": {use: "metadata_namespace key value_string_encoding"},
-		"envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit":           {use: "stat_prefix max_connections delay runtime_enabled"},
+		"envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule": {use: "tlv_type on_tlv_present"},
+		"envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair": {use: "metadata_namespace key value_string_encoding",
+			but: map[string]string{"metadata_namespace": "not envoy.lb: what a client's header says does not choose among hosts"}},
+		"envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit": {use: "stat_prefix max_connections delay runtime_enabled"},
 		"envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit": {
 			use: "stat_prefix token_bucket runtime_enabled share_key",
 		},

@@ -43,6 +43,7 @@ func TestForeignRefuses(t *testing.T) {
 		{"fingerprints", "max_client_hello_size: 4096", "enable_ja3_fingerprinting: true", "fingerprints of clients are not made"},
 		{"extensions as filter state", "disallowed_versions: [V1]", "tlv_location: FILTER_STATE", "tlv_location: is FILTER_STATE; nothing has filter state"},
 		{"an extension for nothing", "disallowed_versions: [V1]", "rules: [{tlv_type: 1}]", "rules[0].on_tlv_present: is missing"},
+		{"an extension that chooses hosts", "disallowed_versions: [V1]", "rules: [{tlv_type: 1, on_tlv_present: {metadata_namespace: envoy.lb, key: k}}]", "rules[0].on_tlv_present.metadata_namespace: what a client's header says does not choose among hosts"},
 		{"types of all extensions", "disallowed_versions: [V1]", "pass_through_tlvs: {tlv_type: [1]}", "pass_through_tlvs.tlv_type: is for match_type INCLUDE"},
 		{"tunnel", "          idle_timeout: 0s\n", "          tunneling_config: {hostname: h}\n", "tunneling_config: unsupported; remove the field"},
 		{"duplicate match", "    - name: tls\n      filter_chain_match", "    - {name: twin, filters: []}\n    - name: tls\n      filter_chain_match", "filter_chains[0].filters: is empty"},

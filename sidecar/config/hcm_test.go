@@ -30,6 +30,7 @@ func TestManagerRefuses(t *testing.T) {
 		{"upgrade_type: CONNECT,", "upgrade_type: websocket,", `connect_config: is for CONNECT only`},
 		{"connect_config: {}", "connect_config: {allow_post: true}", `connect_config.allow_post: unsupported`},
 		{"not_health_check_filter: {}", "metadata_filter: {}", `metadata_filter.matcher: is missing`},
+		{"not_health_check_filter: {}", "metadata_filter: {matcher: {filter: own, path: [{key: k}], value: {present_match: true}}}", `metadata_filter.matcher.filter: "own" says nothing here`},
 		{"not_health_check_filter: {}", "extension_filter: {name: x}", `extension_filter: unsupported`},
 		{"flags: [UF, DF]", "flags: [XX]", `response_flag_filter.flags[0]: value must be in list`},
 		{"- status_code_filter: {comparison", "- {}\n                - status_code_filter: {comparison", `and_filter.filters[0].filter_specifier: value is required`},

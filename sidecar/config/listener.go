@@ -40,7 +40,7 @@ func (d *decoder) listener(m *listenerv3.Listener) (*listener.Config, error) {
 	if out.FilterTimeout, err = timeout(m.GetListenerFiltersTimeout(), "listener_filters_timeout"); err != nil {
 		return nil, err
 	}
-	if out.AccessLog, err = d.accessLogs(m.GetAccessLog(), "access_log"); err != nil {
+	if out.AccessLog, err = d.connectionLogs(m.GetAccessLog(), "access_log"); err != nil {
 		return nil, err
 	}
 	for i, fc := range m.GetFilterChains() {

@@ -76,6 +76,9 @@ func proxyProtocol(m *proxyprotocolv3.ProxyProtocol, path string) (*listener.Pro
 		if to == nil {
 			return nil, fail(here, "is missing")
 		}
+		if to.GetMetadataNamespace() == lbNamespace {
+			return nil, fail(here+".metadata_namespace", "what a client's header says does not choose among hosts; use another than %s", lbNamespace)
+		}
 		rule := listener.ProxyRule{Type: byte(r.GetTlvType()), Namespace: cmp.Or(to.GetMetadataNamespace(), logformat.MetadataProxy), Key: to.GetKey()}
 		switch to.GetValueStringEncoding() {
 		case proxyprotocolv3.ProxyProtocol_KeyValuePair_UNSPECIFIED, proxyprotocolv3.ProxyProtocol_KeyValuePair_SANITIZED_UTF8:

@@ -52,7 +52,7 @@ func (d *decoder) logFilter(m *accesslogv3.AccessLogFilter, path string) (teleme
 	case *accesslogv3.AccessLogFilter_LogTypeFilter:
 		return typeFilter(f.LogTypeFilter, path+".log_type_filter.types")
 	case *accesslogv3.AccessLogFilter_MetadataFilter:
-		return metadataFilter(f.MetadataFilter, path+".metadata_filter")
+		return d.metadataFilter(f.MetadataFilter, path+".metadata_filter")
 	}
 	return nil, fail(path, "has no filter")
 }
@@ -129,7 +129,7 @@ func typeFilter(m *accesslogv3.LogTypeFilter, path string) (telemetry.Filter, er
 
 // metadataFilter takes what some filter of ours can say: another namespace, or a value that none has,
 // would take or leave every record.
-func metadataFilter(m *accesslogv3.MetadataFilter, path string) (telemetry.Filter, error) {
+func (d *decoder) metadataFilter(m *accesslogv3.MetadataFilter, path string) (telemetry.Filter, error) {
 	matcher, here := m.GetMatcher(), path+".matcher"
 	if matcher == nil {
 		return nil, fail(here, "is missing")
@@ -146,9 +146,9 @@ func metadataFilter(m *accesslogv3.MetadataFilter, path string) (telemetry.Filte
 	}
 	var err error
 	flag := out.Namespace == telemetry.MetadataCommon && out.Key == telemetry.LogHint
-	if !flag && !logformat.ShowsMetadata(out.Namespace) {
-		return nil, fail(here+".filter", "%q says nothing here; metadata are of %s, of %s, and %s of %s",
-			out.Namespace, telemetry.MetadataRBAC, logformat.MetadataProxy, telemetry.LogHint, telemetry.MetadataCommon)
+	if !flag && !logformat.ShowsMetadata(out.Namespace, d.connections) {
+		return nil, fail(here+".filter", "%q says nothing here; metadata are of %s, and %s of %s; of connections also of %s",
+			out.Namespace, telemetry.MetadataRBAC, telemetry.LogHint, telemetry.MetadataCommon, logformat.MetadataProxy+" and what rules of the PROXY protocol name")
 	}
 	switch v := matcher.GetValue().GetMatchPattern().(type) {
 	case *typematcherv3.ValueMatcher_StringMatch:

@@ -143,7 +143,7 @@ func (d *decoder) tcpProxy(m *tcpproxyv3.TcpProxy, path string) (*tcp.Config, er
 		}
 	}
 	var err error
-	out.AccessLog, err = d.accessLogs(m.GetAccessLog(), path+".access_log")
+	out.AccessLog, err = d.connectionLogs(m.GetAccessLog(), path+".access_log")
 	return out, err
 }
 

@@ -219,4 +219,6 @@ type decoder struct {
 	runtime *Runtime
 	// maxDirectBody is the route configuration's bound for direct responses.
 	maxDirectBody int
+	// connections: logs of connections are being read, not of requests.
+	connections bool
 }

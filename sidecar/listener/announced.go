@@ -18,13 +18,13 @@ var nothingAnnounced = &authz.Announced{}
 func (f *ProxyProtocol) announced(before *authz.Announced, said proxytlv.List) *authz.Announced {
 	passed := f.Passed.Of(said)
 	if before != nil {
-		passed = before.Extensions
+		passed = before.Extensions.Said
 	}
 	metadata := f.metadata(before.Said(), said)
 	if metadata == nil && passed == "" {
 		return nothingAnnounced
 	}
-	return &authz.Announced{Metadata: metadata, Extensions: passed}
+	return &authz.Announced{Metadata: metadata, Extensions: proxytlv.Client{Said: passed}}
 }
 
 // metadata adds what the rules make of extensions; the first of a type counts, as in Envoy.

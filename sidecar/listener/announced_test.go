@@ -59,10 +59,10 @@ func TestAnnounced(t *testing.T) {
 		"text":              {metadataOf(first.Said(), "a"), "x!é!"},
 		"base64":            {metadataOf(first.Said(), "b"), "/w=="},
 		"the last rule":     {metadataOf(first.Said(), "replaced"), "(none)"},
-		"passed":            {string(first.Passed()), string(none.With(2, "\xff"))},
+		"passed":            {string(first.Passed().List()), string(none.With(2, "\xff"))},
 		"the first header":  {metadataOf(both.Said(), "a"), "1"},
 		"the second header": {metadataOf(both.Said(), "b"), "Mg=="},
-		"passed of both":    {string(both.Passed()), ""},
+		"passed of both":    {string(both.Passed().List()), ""},
 	} {
 		if pair[0] != pair[1] {
 			t.Errorf("%s: %q, want %q", what, pair[0], pair[1])

@@ -62,14 +62,12 @@ func (l List) each(yield func(List) bool) {
 	}
 }
 
-// Has tells whether one of the list is of the type.
-func (l List) Has(kind byte) bool {
+// types are those that the list has, a bit each.
+func (l List) types() (set [4]uint64) {
 	for one := range l.each {
-		if one[0] == kind {
-			return true
-		}
+		set[one[0]>>6] |= 1 << (one[0] & 63)
 	}
-	return false
+	return set
 }
 
 // Pick are those of the types that are taken.
@@ -85,7 +83,8 @@ func (l List) Pick(take func(kind byte) bool) List {
 
 // Without are those whose type none of others has.
 func (l List) Without(others List) List {
-	return l.Pick(func(kind byte) bool { return !others.Has(kind) })
+	set := others.types()
+	return l.Pick(func(kind byte) bool { return set[kind>>6]&(1<<(kind&63)) == 0 })
 }
 
 // Within are those that most bytes have room for, in their order, without the ones that are too

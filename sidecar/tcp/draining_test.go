@@ -1,9 +1,11 @@
 package tcp
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/proxytlv"
@@ -53,6 +55,51 @@ func TestCloseDraining(t *testing.T) {
 	}
 }
 
+// TestCloseDrainingWholly: what one end has said is not cut because the other is the one whose bytes
+// were the last.
+func TestCloseDrainingWholly(t *testing.T) {
+	accepted, drained := make(chan int, 1), make(chan struct{})
+	said := make(chan error, 1)
+	m := upstream(t, func(c *net.TCPConn) {
+		_ = c.SetWriteBuffer(64 << 10)
+		n, chunk := 0, make([]byte, 32<<10)
+		for {
+			_ = c.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+			k, err := c.Write(chunk)
+			if n += k; err != nil {
+				break
+			}
+		}
+		accepted <- n
+		<-drained
+		var b [8]byte
+		if k, err := io.ReadFull(c, b[:]); err != io.ErrUnexpectedEOF || string(b[:k]) != "last" {
+			err = fmt.Errorf("the upstream got %q, %w", b[:k], err)
+			said <- err
+			return
+		}
+		said <- nil
+	})
+	client, line := serve(t, Config{Cluster: "up", CloseDraining: true}, m)
+	n := <-accepted
+	lastConn.StartDrain()
+	if _, err := client.Write([]byte("last")); err != nil {
+		t.Fatal(err)
+	}
+	close(drained)
+	time.Sleep(50 * time.Millisecond) // the direction to the client is in a write all the while
+	got, err := io.Copy(io.Discard, client)
+	if err != nil || got != int64(n) {
+		t.Errorf("the client got %d of %d, %v", got, n, err)
+	}
+	if err := <-said; err != nil {
+		t.Error(err)
+	}
+	if s, want := line(), fmt.Sprintf("- 4 %d up draining", n); s != want {
+		t.Errorf("%q, want %q", s, want)
+	}
+}
+
 // TestExtensions: what a proxy adds stands beside what a client's header said as Envoy has it.
 func TestExtensions(t *testing.T) {
 	var none proxytlv.List
@@ -65,11 +112,11 @@ func TestExtensions(t *testing.T) {
 	}{
 		{IfAbsent, nil, own}, {Overwrite, nil, own}, {Append, nil, own},
 		{IfAbsent, &authz.Announced{}, none}, {Overwrite, &authz.Announced{}, own}, {Append, &authz.Announced{}, own},
-		{IfAbsent, &authz.Announced{Extensions: said}, said},
-		{Overwrite, &authz.Announced{Extensions: said}, own + none.With(2, "b")},
-		{Append, &authz.Announced{Extensions: said}, said + own},
+		{IfAbsent, &authz.Announced{Extensions: proxytlv.Client{Said: said}}, said},
+		{Overwrite, &authz.Announced{Extensions: proxytlv.Client{Said: said}}, own + none.With(2, "b")},
+		{Append, &authz.Announced{Extensions: proxytlv.Client{Said: said}}, said + own},
 	} {
-		if got := (&Config{Extensions: own, Merge: tc.merge}).extensions(tc.said); got != tc.want {
+		if got := (&Config{Extensions: own, Merge: tc.merge}).extensions(tc.said).List(); got != tc.want {
 			t.Errorf("%d: %+v: %q, want %q", tc.merge, tc.said, got, tc.want)
 		}
 	}

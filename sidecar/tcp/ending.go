@@ -28,7 +28,7 @@ const (
 	endDownstreamReset = "downstream_reset"
 )
 
-// ending is how a relay's connection ends. All but leftAt is guarded by relay.mu.
+// ending is how a relay's connection ends. All but leftAt and drainAt is guarded by relay.mu.
 type ending struct {
 	closing bool // the sidecar has closed the streams
 	ended   string
@@ -37,6 +37,9 @@ type ending struct {
 	// the proxy's clock; 0 while both are there. unread is what that was to take then.
 	leftAt atomic.Int64
 	unread int
+	// drainAt is when bytes moved first that are the last because the connection is to finish, 0
+	// while none have.
+	drainAt atomic.Int64
 }
 
 // because notes why the connection ends; the first reason stays. relay.mu is held.

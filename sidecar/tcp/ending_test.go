@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -108,8 +109,22 @@ func TestAnswerOfAHostThatLeft(t *testing.T) {
 	sending.Wait()
 }
 
-// A client that takes nothing is not waited for for ever.
+// A client that takes nothing is not waited for for ever, neither where its host has left nor where the
+// connection is to finish.
 func TestLingerEnds(t *testing.T) {
+	for name, tc := range map[string]struct {
+		at   func(*relay) *atomic.Int64
+		look func(*relay, int64)
+	}{
+		"left":    {func(r *relay) *atomic.Int64 { return &r.leftAt }, (*relay).linger},
+		"drained": {func(r *relay) *atomic.Int64 { return &r.drainAt }, (*relay).look},
+	} {
+		t.Run(name, func(t *testing.T) { lingers(t, tc.at, tc.look) })
+	}
+}
+
+func lingers(t *testing.T, at func(*relay) *atomic.Int64, look func(*relay, int64)) {
+	t.Helper()
 	m := upstream(t, func(c *net.TCPConn) { _, _ = io.ReadAll(c) })
 	p, err := New(&Config{Cluster: "up"}, Options{Clusters: m})
 	if err != nil {
@@ -123,12 +138,12 @@ func TestLingerEnds(t *testing.T) {
 	defer far.Close()
 	r := newRelay(p, downstream.New(downstream.Facts{Stream: pipeStream{Conn: near}}, nil), up, outcome{})
 	defer r.close()
-	r.leftAt.Store(1)
+	at(r).Store(1)
 	r.last.Store(2)
-	if r.linger(1 + lingerFor); r.closing {
+	if look(r, 1+lingerFor); r.closing {
 		t.Error("closed too early")
 	}
-	if r.linger(2 + lingerFor); !r.closing {
+	if look(r, 2+lingerFor); !r.closing {
 		t.Error("not closed")
 	}
 }

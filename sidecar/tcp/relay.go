@@ -61,6 +61,9 @@ type half struct {
 	// gone: dst takes no more, and what src says is dropped. The half sets it, under
 	// relay.mu.
 	gone bool
+	// drained is how much has moved since the connection is to finish, and over that this is enough.
+	drained int64
+	over    bool
 }
 
 func newRelay(p *Proxy, c *downstream.Conn, up *cluster.Conn, o outcome) *relay {
@@ -180,7 +183,7 @@ func (r *downward) Run() {
 func (r *relay) quiesce() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.parking || r.leftAt.Load() != 0 || !r.toUp.running && !r.down.running || r.toUp.writing.Load() || r.down.writing.Load() {
+	if r.parking || r.leftAt.Load() != 0 || r.drainAt.Load() != 0 || !r.toUp.running && !r.down.running || r.toUp.writing.Load() || r.down.writing.Load() {
 		return
 	}
 	r.parking = true
@@ -196,6 +199,9 @@ func (r *relay) run(h *half) {
 	})
 	if err := r.copy(h); errors.Is(err, errParked) {
 		return
+	} else if err == errDrained {
+		// The end of the connection is the end of what this says too: if the destination was told of it
+		// now, its answer could still be among the last bytes of the other.
 	} else if err != nil {
 		r.broken(h, err)
 	} else if !h.gone {
@@ -222,11 +228,14 @@ func (r *relay) finished(h *half) {
 // errParked is why a direction ends that has nothing to read.
 var errParked = errors.New("parked")
 
-// interrupted decides what a read means that timed out: the half is parked, or
-// the wish to park is over.
+// interrupted decides what a read means that timed out: the half is parked, or the wish to park is
+// over, or the connection is to finish, and there is no more to pass on.
 func (r *relay) interrupted(h *half) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.drainAt.Load() != 0 {
+		return errDrained
+	}
 	if r.parking {
 		h.running = false
 		return errParked
@@ -251,7 +260,7 @@ func (r *relay) progress(h *half, n int64) {
 	r.last.Store(r.p.watch.now())
 	h.writing.Store(false)
 	if r.p.cfg.CloseDraining && r.c.Draining() {
-		r.stop(0, endDraining)
+		r.drain(h, n)
 	}
 }
 
@@ -282,7 +291,7 @@ func (r *relay) copy(h *half) error {
 		r.first = nil
 		r.logConnected()
 	}
-	for {
+	for !h.over {
 		if splicer != nil && bulk >= spliceAfter {
 			l.release()
 			err := splicer.move(func() { r.moving(h) }, func(n int64) { r.progress(h, n) })
@@ -315,6 +324,7 @@ func (r *relay) copy(h *half) error {
 			return ended(done)
 		}
 	}
+	return errDrained
 }
 
 // readError returns nil where reading goes on.

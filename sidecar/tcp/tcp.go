@@ -163,16 +163,14 @@ func (p *Proxy) asker(c *downstream.Conn) *cluster.Asker {
 }
 
 // extensions are those that may be announced of a client that said these, nil for no header.
-func (cfg *Config) extensions(said *authz.Announced) proxytlv.List {
+func (cfg *Config) extensions(said *authz.Announced) *proxytlv.Client {
 	switch {
-	case said == nil:
-		return cfg.Extensions
-	case cfg.Extensions == "" || cfg.Merge == IfAbsent:
-		return said.Extensions
-	case cfg.Merge == Overwrite:
-		return cfg.Extensions + said.Extensions.Without(cfg.Extensions)
+	case said != nil && (cfg.Extensions == "" || cfg.Merge == IfAbsent):
+		return said.Passed()
+	case cfg.Merge == Append:
+		return &proxytlv.Client{Said: said.Passed().List() + cfg.Extensions}
 	}
-	return said.Extensions + cfg.Extensions
+	return &proxytlv.Client{Said: cfg.Extensions + said.Passed().List().Without(cfg.Extensions)}
 }
 
 // ServeStream implements downstream.Handler.

@@ -141,7 +141,7 @@ func (w *watch) due(now int64) (due []*relay, next int64) {
 
 // nextLook is when something is to be done about a relay.
 func (r *relay) nextLook(now int64) int64 {
-	if r.leftAt.Load() != 0 {
+	if r.leftAt.Load() != 0 || r.drainAt.Load() != 0 {
 		return now
 	}
 	last := r.last.Load()
@@ -230,6 +230,8 @@ func (r *relay) look(now int64) {
 		r.stop(0, endIdle)
 	case r.leftAt.Load() != 0:
 		r.linger(now)
+	case r.drainAt.Load() != 0:
+		r.drained(now)
 	case quiet >= r.patience() && r.parkable:
 		r.quiesce()
 	}

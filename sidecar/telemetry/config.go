@@ -23,6 +23,9 @@ type ExportLog interface {
 
 // AccessLogConfig is one access log.
 type AccessLogConfig struct {
+	// Connections: the records are of a listener's or a TCP proxy's connections, which have metadata
+	// that no request has.
+	Connections bool `json:",omitempty"`
 	// Path is a file, "/dev/stdout" or "/dev/stderr".
 	Path string
 	// JSON selects one object per line with the operators of Fields; otherwise

@@ -77,6 +77,10 @@ type op struct {
 // CompileAccessLog compiles the format of one access log; it ends each record
 // with a newline.
 func CompileAccessLog(c AccessLogConfig) (*Format, error) {
+	read := logformat.Parse
+	if c.Connections {
+		read = logformat.ParseOfConnection
+	}
 	if c.JSON {
 		if c.Format != "" {
 			return nil, errors.New("a JSON access log takes fields, not a text format")
@@ -88,7 +92,7 @@ func CompileAccessLog(c AccessLogConfig) (*Format, error) {
 				fields[k] = v
 			}
 		}
-		object, err := compileObject(fields)
+		object, err := compileObject(fields, read)
 		if err != nil {
 			return nil, err
 		}
@@ -101,20 +105,23 @@ func CompileAccessLog(c AccessLogConfig) (*Format, error) {
 	if text == "" {
 		text = DefaultTextFormat
 	}
-	f, err := ParseFormat(text)
+	ops, err := compile(text, read)
 	if err != nil {
 		return nil, err
 	}
-	f.omit = c.OmitEmpty
+	f := &Format{ops: ops, omit: c.OmitEmpty}
 	if n := len(f.ops); n == 0 || f.ops[n-1].value != nil || f.ops[n-1].literal[len(f.ops[n-1].literal)-1] != '\n' {
 		f.ops = append(f.ops, op{literal: "\n"})
 	}
 	return f, nil
 }
 
-// parse compiles the pieces of a format.
-func parse(text string) ([]op, error) {
-	pieces, err := logformat.Parse(text)
+// reader takes a format to pieces.
+type reader func(text string) ([]logformat.Piece, error)
+
+// compile compiles the pieces of a format.
+func compile(text string, read reader) ([]op, error) {
+	pieces, err := read(text)
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +171,7 @@ func operator(p logformat.Piece) (op, error) {
 
 // ParseFormat compiles a text with %OPERATORS%. An unknown operator is refused.
 func ParseFormat(text string) (*Format, error) {
-	ops, err := parse(text)
+	ops, err := compile(text, logformat.Parse)
 	if err != nil {
 		return nil, err
 	}

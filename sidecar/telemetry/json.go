@@ -19,16 +19,16 @@ type node struct {
 	empty  string // "{}" or "[]" for an object or list
 }
 
-func compileObject(fields map[string]any) (*node, error) {
-	n, err := compileNode(fields)
+func compileObject(fields map[string]any, read reader) (*node, error) {
+	n, err := compileNode(fields, read)
 	return &n, err
 }
 
 // compileNode compiles a value: strings are formats, everything else is what it is.
-func compileNode(v any) (n node, err error) {
+func compileNode(v any, read reader) (n node, err error) {
 	switch v := v.(type) {
 	case string:
-		n.ops, err = parse(v)
+		n.ops, err = compile(v, read)
 		if len(n.ops) == 0 {
 			n.raw, n.ops = `""`, nil
 		}
@@ -36,7 +36,7 @@ func compileNode(v any) (n node, err error) {
 	case map[string]any:
 		n.empty = "{}"
 		for _, k := range slices.Sorted(maps.Keys(v)) {
-			m, err := compileNode(v[k])
+			m, err := compileNode(v[k], read)
 			if err != nil {
 				return n, fmt.Errorf("%s: %w", k, err)
 			}
@@ -47,7 +47,7 @@ func compileNode(v any) (n node, err error) {
 	case []any:
 		n.empty = "[]"
 		for i := range v {
-			m, err := compileNode(v[i])
+			m, err := compileNode(v[i], read)
 			if err != nil {
 				return n, fmt.Errorf("[%d]: %w", i, err)
 			}

@@ -38,12 +38,23 @@ func TestMetadata(t *testing.T) {
 	said := &Metadata{}
 	said.Set("envoy.filters.listener.proxy_protocol", "", "a", "1")
 	said.Set("own", "", "a", "2")
-	f, err = ParseFormat("%DYNAMIC_METADATA(envoy.filters.listener.proxy_protocol:a)% %DYNAMIC_METADATA(own:a)% %DYNAMIC_METADATA(own:b)%")
-	if err != nil {
-		t.Fatal(err)
+	const shown = "%DYNAMIC_METADATA(envoy.filters.listener.proxy_protocol:a)% %DYNAMIC_METADATA(own:a)% %METADATA(DYNAMIC:own:b)%"
+	for c, want := range map[*AccessLogConfig]string{
+		{Format: shown}: "1 2 -\n", {JSON: true, Fields: map[string]any{"k": []any{shown}}}: `{"k":["1 2 -"]}` + "\n",
+	} {
+		if _, err := CompileAccessLog(*c); err == nil || !strings.Contains(err.Error(), "only envoy.filters.http.rbac:KEY has values here") {
+			t.Errorf("of requests: %v", err)
+		}
+		c.Connections = true
+		if f, err = CompileAccessLog(*c); err != nil {
+			t.Fatal(err)
+		}
+		if got := string(f.Append(nil, &Record{Metadata: said})); got != want {
+			t.Errorf("%q", got)
+		}
 	}
-	if got := string(f.Append(nil, &Record{Metadata: said})); got != "1 2 -" {
-		t.Errorf("%q", got)
+	if _, err := ParseFormat("%DYNAMIC_METADATA(own:a)%"); err == nil || !strings.Contains(err.Error(), "only envoy.filters.http.rbac:KEY has values here") {
+		t.Errorf("of requests: %v", err)
 	}
 	for _, argument := range []string{"envoy.filters.http.rbac", "envoy.filters.http.rbac:a:b", "envoy.common:access_log_hint", "envoy.filters.http.ext_authz:a"} {
 		if _, err := ParseFormat("%DYNAMIC_METADATA(" + argument + ")%"); err == nil || !strings.Contains(err.Error(), "only envoy.filters.http.rbac:KEY") {

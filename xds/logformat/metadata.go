@@ -45,8 +45,20 @@ func MetadataOf(name, argument string) (MetadataPath, error) {
 		return p, errors.New("a namespace or key is empty: no value is there")
 	}
 	p.Namespace, p.Keys = words[0], words[1:]
-	if p.Type == MetadataDynamic && (!ShowsMetadata(p.Namespace) || len(p.Keys) != 1) {
-		return p, errors.New("only " + MetadataRBAC + ":KEY, " + MetadataProxy + ":KEY and namespaces that rules of the PROXY protocol name have values, which are texts")
+	if p.Type == MetadataDynamic && (!ShowsMetadata(p.Namespace, true) || len(p.Keys) != 1) {
+		return p, errors.New("only " + MetadataRBAC + ":KEY has values, which are texts, and of connections " + MetadataProxy + ":KEY and namespaces that rules of the PROXY protocol name")
 	}
 	return p, nil
+}
+
+// ofRequest refuses metadata that connections alone have.
+func (p *Piece) ofRequest() error {
+	if Operators[p.Name].Kind != Metadata {
+		return nil
+	}
+	at, err := MetadataOf(p.Name, p.Argument)
+	if err == nil && at.Type == MetadataDynamic && !ShowsMetadata(at.Namespace, false) {
+		err = errors.New("only " + MetadataRBAC + ":KEY has values here; what rules of the PROXY protocol write is of connections, for the logs of listeners and TCP proxies")
+	}
+	return err
 }

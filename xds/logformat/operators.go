@@ -150,10 +150,12 @@ var refused = map[string]string{
 // Refused lists the operators of Envoy's that are refused, with the reason.
 func Refused() map[string]string { return refused }
 
-// ShowsMetadata tells whether something may write metadata of the namespace that are texts: of Envoy's
-// own two do, others are what rules name.
-func ShowsMetadata(namespace string) bool {
-	return namespace == MetadataRBAC || namespace == MetadataProxy || namespace != "" && !strings.HasPrefix(namespace, "envoy.")
+// ShowsMetadata tells whether something may write metadata of the namespace that are texts: RBAC of a
+// request, and of a connection what rules of the PROXY protocol name too, which is none of Envoy's own
+// namespaces but that filter's.
+func ShowsMetadata(namespace string, connection bool) bool {
+	return namespace == MetadataRBAC ||
+		connection && (namespace == MetadataProxy || namespace != "" && !strings.HasPrefix(namespace, "envoy."))
 }
 
 // HeaderNames splits the argument of a Header operator into names in lower

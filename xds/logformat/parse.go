@@ -23,6 +23,20 @@ type Piece struct {
 // one with an argument that does not fit, is an error that names it and the byte
 // at which it begins, counted from 1.
 func Parse(text string) ([]Piece, error) {
+	pieces, err := ParseOfConnection(text)
+	if err != nil {
+		return nil, err
+	}
+	for i := range pieces {
+		if err := pieces[i].ofRequest(); err != nil {
+			return nil, fmt.Errorf("access log format: %%%s(%s)%%: %w", pieces[i].Name, pieces[i].Argument, err)
+		}
+	}
+	return pieces, nil
+}
+
+// ParseOfConnection is Parse for the logs of listeners and TCP proxies, which show more metadata.
+func ParseOfConnection(text string) ([]Piece, error) {
 	var pieces []Piece
 	whole, literal := len(text), ""
 	flush := func() {
