@@ -17,12 +17,15 @@ type Patience struct {
 	// of its first request, of HTTP/2 until its client's preface and SETTINGS are here. 0 is
 	// no bound but the idle timeout.
 	FirstByte time.Duration
-	// Strangers has FirstByte concern only clients of other hosts whom no certificate has
-	// named: applications of this host, and sidecars, open connections ahead of need.
-	Strangers bool
+	// FirstByteOfStrangers has FirstByte concern only clients of other hosts whom no certificate
+	// has named: applications of this host, and sidecars, open connections ahead of need.
+	FirstByteOfStrangers bool
 	// BodyRate is how many bytes a second of a request's body are to come on the average, as
 	// long as the client is waited for, up to MostBodyRate; 0 is none.
 	BodyRate int64
+	// BodyRateOfStrangers has BodyRate concern only the same clients: nobody of the mesh, whose
+	// streams may be slow for reasons of its own, is cut by what nobody asked for.
+	BodyRateOfStrangers bool
 }
 
 // MostBodyRate is the highest rate that can be told from none.
@@ -67,7 +70,7 @@ const (
 //
 //go:noinline
 func (x *exchange) startPace() {
-	if x.wantsTunnel() || x.converses() {
+	if x.wantsTunnel() || x.converses() || x.m.patience.BodyRateOfStrangers && !stranger(x.d) {
 		return
 	}
 	p := &x.pace
@@ -191,7 +194,7 @@ func (m *Manager) countSlow(d *downstream.Conn, what string) {
 
 // firstBy is how long the first byte of a connection may take, 0 for no bound.
 func (m *Manager) firstBy(d *downstream.Conn) int64 {
-	if m.patience.FirstByte <= 0 || m.patience.Strangers && !stranger(d) {
+	if m.patience.FirstByte <= 0 || m.patience.FirstByteOfStrangers && !stranger(d) {
 		return 0
 	}
 	return int64(m.patience.FirstByte)
