@@ -62,7 +62,7 @@ func parse(args []string, env func(string) (string, bool)) (*options, error) {
 	f.DurationVar(&o.staleAfter, "stale-after", stale.After, "age of configuration and trust data from which to warn; old data stays in use")
 	f.StringVar(&o.memoryLimit, "memory-limit", "auto", "`size` of the memory near which load is shed, such as 256MiB; auto is the control group's, in a mesh, off for none")
 	f.StringVar(&o.firstByte, "first-byte-timeout", "auto", "how long a new `connection` of HTTP may say nothing, such as 10s; auto is that, in a mesh, for clients of other hosts without a certificate, off for none")
-	f.StringVar(&o.bodyRate, "least-body-rate", "auto", "`bytes` a second of a request's body that are to come while its client is waited for; auto is 100, in a mesh, off for none")
+	f.StringVar(&o.bodyRate, "least-body-rate", "auto", "`bytes` a second of a request's body that are to come while its client is waited for; auto is 100, in a mesh and for clients of other hosts without a certificate, off for none")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	switch err := f.Parse(args); {

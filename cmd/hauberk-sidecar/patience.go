@@ -22,7 +22,7 @@ func (o *options) patience() (p hcm.Patience, err error) {
 	case "off":
 	case "auto":
 		if mesh {
-			p.FirstByte, p.Strangers = meshFirstByte, true
+			p.FirstByte, p.FirstByteOfStrangers = meshFirstByte, true
 		}
 	default:
 		if p.FirstByte, err = time.ParseDuration(o.firstByte); err != nil || p.FirstByte <= 0 {
@@ -33,7 +33,7 @@ func (o *options) patience() (p hcm.Patience, err error) {
 	case "off":
 	case "auto":
 		if mesh {
-			p.BodyRate = meshBodyRate
+			p.BodyRate, p.BodyRateOfStrangers = meshBodyRate, true
 		}
 	default:
 		if p.BodyRate, err = strconv.ParseInt(o.bodyRate, 10, 64); err != nil || p.BodyRate <= 0 || p.BodyRate > hcm.MostBodyRate {

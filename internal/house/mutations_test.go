@@ -82,6 +82,7 @@ var mutations = []struct {
 	{"silent connections of HTTP/2", "sidecar/http2/reader.go", "if !c.started && c.greetBy > 0 &&", "if false &&", "sidecar/hcm", "TestFirstByte"},
 	{"who is announced as of this host", "sidecar/hcm/pace.go", "	if i.Direct != nil {", "	if false {", "sidecar/hcm", "TestStrangers"},
 	{"a reserve of descriptors", "sidecar/listener/accept.go", "if !exempt.Actions && l.m.tooMany(c) {", "if false {", "sidecar/listener", "TestReserveOfDescriptors"},
+	{"a reserve beyond hosts", "sidecar/cluster/transport.go", "if line.Beyond(uint64(fd)) {", "if false {", "sidecar/cluster", "TestDescriptorsForHosts"},
 	{"what requests are kept of, in total", "sidecar/hcm/kept.go", "	x.h2.kept.Store(int64(size))\n", "", "sidecar/hcm", "TestHoardedRequest"},
 	{"what is held of answers, in total", "sidecar/http2/reader.go", "	c.enlist()\n", "	if c.server != nil {\n		c.enlist()\n	}\n", "sidecar/hcm", "TestHoardedAnswer"},
 	{"what is held of answers that are whole", "sidecar/http2/conn.go", "		c.unread.push(s)\n", "", "sidecar/http2", "TestUnreadAnswer"},

@@ -40,7 +40,11 @@ func (b *Bind) dial(ctx context.Context, d net.Dialer, network, address string) 
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(from.Addr, 0))
 	}
 	if b.FreeBind || len(options) > 0 {
-		d.Control = func(network, _ string, c syscall.RawConn) error {
+		before := d.Control
+		d.Control = func(network, address string, c syscall.RawConn) error {
+			if err := before(network, address, c); err != nil {
+				return err
+			}
 			family := unix.AF_INET
 			if network == "tcp6" {
 				family = unix.AF_INET6

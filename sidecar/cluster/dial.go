@@ -36,6 +36,8 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (conn
 	if err != nil {
 		if errors.Is(err, context.Canceled) {
 			kind = Canceled // which says nothing of the host
+		} else if kind == OverflowConnections {
+			return nil, p.overflowed(s, err)
 		} else if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
 			kind = ConnectTimeout
 		}
@@ -67,6 +69,16 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (conn
 	return c, nil
 }
 
+// overflowed is a connection that was not made, as descriptors are short: that too is a limit
+// of ours, and says nothing of the host.
+func (p *pool) overflowed(s telemetry.Shard, err error) *Error {
+	c := p.host.cluster
+	if c.metrics != nil {
+		c.metrics.Use().OverflowConnections.Inc(s)
+	}
+	return &Error{Kind: OverflowConnections, Cluster: c.name, Host: p.host.key, Err: err}
+}
+
 func countFailure(m *telemetry.ClusterMetrics, s telemetry.Shard, kind Kind, err error) {
 	switch {
 	case kind == ConnectTimeout:
@@ -84,6 +96,9 @@ func countFailure(m *telemetry.ClusterMetrics, s telemetry.Shard, kind Kind, err
 func (p *pool) open(ctx context.Context, cfg *settings, want protocol, at *Opening) (stream.Stream, Kind, error) {
 	h := p.host
 	nc, err := h.connect(ctx, cfg)
+	if isShort(err) {
+		return nil, OverflowConnections, err
+	}
 	if err != nil {
 		return nil, ConnectRefused, err
 	}

@@ -174,7 +174,8 @@ func (k *checker) onceGuarded(ctx context.Context) (v verdict) {
 const unreadyPause = time.Second
 
 // unready is a check that says nothing of the host: there is no certificate to
-// make it with, because no workload uses the cluster yet or its SVID has not come.
+// make it with, because no workload uses the cluster yet or its SVID has not come, or
+// descriptors are short.
 type unready struct{ error }
 
 // verdict is what came of one check. The zero value passes.
@@ -323,7 +324,10 @@ func (k *checker) connect(ctx context.Context, s *settings) (stream.Stream, erro
 	}
 	u := m.dials.begin()
 	defer m.dials.end(u)
-	st, _, err := m.openCheck(ctx, &pool{host: probe, source: source}, s, k.speaks())
+	st, kind, err := m.openCheck(ctx, &pool{host: probe, source: source}, s, k.speaks())
+	if kind == OverflowConnections {
+		return nil, unready{err}
+	}
 	if err != nil {
 		return nil, err
 	}

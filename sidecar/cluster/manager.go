@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/clock"
+	"github.com/hauberk-mesh/hauberk/sidecar/descriptors"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
@@ -49,6 +50,9 @@ type Options struct {
 	// Dial opens a transport connection; a net.Dialer's DialContext, without probes, when nil. The
 	// result must be a stream.Conn.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Descriptors is how many file descriptors the process may have open: RLIMIT_NOFILE's when nil.
+	// A part of them is kept from connections, but of those that Dial opens. Safe for concurrent use.
+	Descriptors func() uint64
 	// Source is a workload that uses a cluster: health checks present its identity
 	// where the cluster's certificate is that of whoever opens the connection. Nil,
 	// or "", where there is none.
@@ -75,6 +79,8 @@ type Manager struct {
 	opts Options
 	log  *slog.Logger
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// quiet is what opens connections with socket options, and dial where nothing else was given.
+	quiet net.Dialer
 
 	ctx  context.Context
 	stop context.CancelFunc
@@ -107,13 +113,13 @@ const mostIdleDialers = 8
 
 // NewManager starts a manager; Close ends it.
 func NewManager(opts Options) *Manager {
-	m := &Manager{opts: opts, log: opts.Log, dial: opts.Dial, seed: maphash.MakeSeed()}
+	m := &Manager{opts: opts, log: opts.Log, dial: opts.Dial, quiet: dialWithin(descriptors.ForHosts(opts.Descriptors)), seed: maphash.MakeSeed()}
 	if m.log == nil {
 		m.log = slog.Default()
 	}
 	m.log = m.log.With("component", "cluster")
 	if m.dial == nil {
-		m.dial = quiet.DialContext
+		m.dial = m.quiet.DialContext
 	}
 	if m.opts.Resolver == nil {
 		m.opts.Resolver = system

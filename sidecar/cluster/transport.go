@@ -1,9 +1,14 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"net"
+	"syscall"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/descriptors"
 )
 
 // dialer is how connections are opened that need socket options; nil where the
@@ -16,7 +21,7 @@ func dialer(m *Manager, cfg *Config) func(ctx context.Context, network, address 
 	if bind == nil && cfg.TCP == nil || m.opts.Dial != nil {
 		return nil
 	}
-	d := quiet
+	d := m.quiet
 	if k := cfg.TCP; k != nil {
 		orSystem := func(v time.Duration) time.Duration {
 			if v == 0 {
@@ -39,8 +44,28 @@ func dialer(m *Manager, cfg *Config) func(ctx context.Context, network, address 
 	}
 }
 
-// quiet opens connections without probes, which Go would send and Envoy does not.
-var quiet = net.Dialer{KeepAlive: -1}
+// dialWithin opens connections without probes, which Go would send and Envoy does not, as long
+// as there are descriptors for hosts. That is asked before a socket is connected: one that a
+// host does not answer has its descriptor meanwhile.
+func dialWithin(line *descriptors.Line) net.Dialer {
+	return net.Dialer{KeepAlive: -1, Control: func(_, _ string, c syscall.RawConn) (short error) {
+		err := c.Control(func(fd uintptr) {
+			if line.Beyond(uint64(fd)) {
+				short = errDescriptors
+			}
+		})
+		return cmp.Or(err, short)
+	}}
+}
+
+// errDescriptors is why a connection is not made that would take a descriptor which is kept
+// for what is not for hosts.
+var errDescriptors = errors.New("file descriptors are short")
+
+// isShort tells whether we, and not a host, are why there is no connection.
+func isShort(err error) bool {
+	return errors.Is(err, errDescriptors) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
 
 // connect opens a transport connection to the host.
 func (h *Host) connect(ctx context.Context, s *settings) (net.Conn, error) {

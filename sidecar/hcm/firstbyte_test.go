@@ -88,7 +88,7 @@ func TestStrangers(t *testing.T) {
 		if got := stranger(d); got != tc.want {
 			t.Errorf("%s: %v", name, got)
 		}
-		m := &Manager{patience: Patience{FirstByte: time.Second, Strangers: true}}
+		m := &Manager{patience: Patience{FirstByte: time.Second, FirstByteOfStrangers: true}}
 		if m.firstBy(d) > 0 != tc.want {
 			t.Errorf("%s: the first byte may take %v", name, time.Duration(m.firstBy(d)))
 		}

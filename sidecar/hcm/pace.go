@@ -17,12 +17,15 @@ type Patience struct {
 	// of its first request, of HTTP/2 until its client's preface and SETTINGS are here. 0 is
 	// no bound but the idle timeout.
 	FirstByte time.Duration
-	// Strangers has FirstByte concern only clients of other hosts whom no certificate has
-	// named: applications of this host, and sidecars, open connections ahead of need.
-	Strangers bool
+	// FirstByteOfStrangers has FirstByte concern only clients of other hosts whom no certificate
+	// has named: applications of this host, and sidecars, open connections ahead of need.
+	FirstByteOfStrangers bool
 	// BodyRate is how many bytes a second of a request's body are to come on the average, as
 	// long as the client is waited for, up to MostBodyRate; 0 is none.
 	BodyRate int64
+	// BodyRateOfStrangers has BodyRate concern only the same clients: nobody of the mesh, whose
+	// streams may be slow for reasons of its own, is cut by what nobody asked for.
+	BodyRateOfStrangers bool
 }
 
 // MostBodyRate is the highest rate that can be told from none.
@@ -47,6 +50,9 @@ const lateness = int64(time.Second)
 type pace struct {
 	perByte int64 // ns
 	left    atomic.Int64
+	// since is from when on the wait counts. It is the pace's own: who may not send, or was
+	// not heard, is not too slow, but idle he is.
+	since atomic.Int64
 	// waits is set while the client is waited for: neither a host's nor our own pauses count.
 	waits atomic.Bool
 	state atomic.Uint32
@@ -67,7 +73,7 @@ const (
 //
 //go:noinline
 func (x *exchange) startPace() {
-	if x.wantsTunnel() || x.converses() {
+	if x.wantsTunnel() || x.converses() || x.m.patience.BodyRateOfStrangers && !stranger(x.d) {
 		return
 	}
 	p := &x.pace
@@ -105,6 +111,7 @@ func (x *exchange) endPace() {
 // goOn notes that the client was told to send its body.
 func (p *pace) goOn(w *watchdog) {
 	w.active()
+	p.since.Store(w.progress.Load())
 	p.state.CompareAndSwap(paceHeld, paceKept)
 }
 
@@ -125,6 +132,7 @@ func (p *pace) worth(n int64) int64 { return min(n, patienceMost/p.perByte+1) * 
 // awaits notes that the client is about to be waited for, where its rate is kept.
 func (w *watchdog) awaits() {
 	if p := w.pace; p != nil {
+		p.since.Store(max(p.since.Load(), w.progress.Load()))
 		p.waits.Store(true)
 	}
 }
@@ -142,7 +150,8 @@ func (w *watchdog) came(n int) {
 // cameAt is came, of some bytes, for who has read the clock.
 func (w *watchdog) cameAt(n int, now int64) {
 	if p := w.pace; p != nil {
-		p.took(now-w.progress.Load(), n)
+		p.took(now-p.since.Load(), n)
+		p.since.Store(now)
 	}
 	w.activeAt(now)
 }
@@ -155,7 +164,7 @@ func (w *watchdog) nextPace(now int64) int64 {
 	case p.state.Load() == paceOver:
 		return noDeadline
 	case p.state.Load() == paceKept && p.waits.Load():
-		return max(w.progress.Load()+p.left.Load(), now+watchEvery)
+		return max(p.since.Load()+p.left.Load(), now+watchEvery)
 	}
 	return now + max(p.left.Load(), watchEvery)
 }
@@ -168,12 +177,12 @@ func (w *watchdog) tooSlow(now int64) bool {
 	if p.state.Load() != paceKept || !p.waits.Load() {
 		return false
 	}
-	late := now - w.progress.Load() - p.left.Load()
+	late := now - p.since.Load() - p.left.Load()
 	if late < 0 {
 		return false
 	}
 	if h, ok := w.client.(interface{ heldBack() bool }); late > lateness || ok && h.heldBack() {
-		w.activeAt(now)
+		p.since.Store(now)
 		return false
 	}
 	return true
@@ -191,7 +200,7 @@ func (m *Manager) countSlow(d *downstream.Conn, what string) {
 
 // firstBy is how long the first byte of a connection may take, 0 for no bound.
 func (m *Manager) firstBy(d *downstream.Conn) int64 {
-	if m.patience.FirstByte <= 0 || m.patience.Strangers && !stranger(d) {
+	if m.patience.FirstByte <= 0 || m.patience.FirstByteOfStrangers && !stranger(d) {
 		return 0
 	}
 	return int64(m.patience.FirstByte)

@@ -26,6 +26,21 @@ func paced(t *testing.T, down, up int) *bed {
 	return b
 }
 
+// TestSlowBodyOfThisHost: what a mesh does of itself cuts nobody of this host; what was asked
+// for does.
+func TestSlowBodyOfThisHost(t *testing.T) {
+	bothInBubbles(t, func(t *testing.T, version int) {
+		for strangers, want := range map[bool]int{true: 200, false: 408} {
+			b := paced(t, version, 1)
+			b.options.Patience.BodyRateOfStrangers = strangers
+			b.start()
+			if status, text, took := b.post(version, trickle(t, 1, 3, time.Minute), -1); status != want {
+				t.Errorf("strangers alone: %v: %d %q after %v, want %d", strangers, status, text, took, want)
+			}
+		}
+	})
+}
+
 // trickle is a body of size pieces, one after each pause.
 func trickle(t *testing.T, size, pieces int, pause time.Duration) io.Reader {
 	r, w := io.Pipe()

@@ -110,6 +110,11 @@ func TestHeldBackByOthers(t *testing.T) {
 	if c.held = false; w.tooSlow(0) || !w.tooSlow(2) {
 		t.Error("once it may")
 	}
+	c.held = true
+	w.setIdle(3)
+	if w.tooSlow(2) || !w.tooIdle(3) {
+		t.Error("it is not idle")
+	}
 }
 
 // TestHeldUp: a watchdog that looks late, because the process could not run, says nothing of
@@ -131,7 +136,7 @@ func TestHeldUp(t *testing.T) {
 	if w.tooSlow(120 * second) {
 		t.Error("though it looked too late")
 	}
-	w.activeAt(0)
+	w.pace.since.Store(0)
 	if w.cameAt(1, 120*second); w.pace.left.Load() < patienceFirst {
 		t.Errorf("patience of %v after a byte that was read too late", time.Duration(w.pace.left.Load()))
 	}

@@ -97,7 +97,7 @@ func (w *watchdog) await(now, hard, idle int64, watch bool) {
 	w.setIdle(idle)
 	w.since, w.watch = now, watch
 	if w.pace != nil {
-		w.activeAt(now) // what was before is not the client's
+		w.pace.since.Store(now) // what was before is not the client's
 	}
 	w.arm(now)
 }

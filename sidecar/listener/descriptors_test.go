@@ -1,14 +1,12 @@
 package listener
 
 import (
-	"errors"
-	"math"
-	"net"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/descriptors"
 )
 
 // TestReserveOfDescriptors: connections are refused while there are descriptors left, but of a
@@ -42,57 +40,13 @@ func TestReserveOfDescriptors(t *testing.T) {
 	}
 }
 
-// TestNewestDescriptor: what is said of descriptors is true: all numbers below that of a new
-// one are in use.
-func TestNewestDescriptor(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	var newest uint64
-	for range 20 {
-		c, err := net.Dial("tcp", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		n, ok := descriptorOf(c)
-		if !ok || n == 0 {
-			t.Fatalf("descriptor %d of a socket, %v", n, ok)
-		}
-		newest = max(newest, n)
-	}
-	free := 0
-	for fd := range newest {
-		var st syscall.Stat_t
-		if errors.Is(syscall.Fstat(int(fd), &st), syscall.EBADF) {
-			free++
-		}
-	}
-	if free > 2 { // others may have closed some
-		t.Errorf("%d descriptors below %d are free", free, newest)
-	}
-	if _, ok := descriptorOf(&net.UDPConn{}); ok {
-		t.Error("a socket that is not open has a descriptor")
-	}
-}
-
-func TestLeavingReserve(t *testing.T) {
-	for limit, want := range map[uint64]uint64{0: 0, 1: 1, 10: 5, 64: 32, 100: 68, 1024: 922, 20000: 18000, math.MaxUint64: math.MaxUint64 - math.MaxUint64/10} {
-		if got := leavingReserve(limit); got != want {
-			t.Errorf("of %d, %d", limit, got)
-		}
-	}
-}
-
 // TestHandshakeDefault: how long a client may take to shake hands where nothing says so.
 func TestHandshakeDefault(t *testing.T) {
 	m := newTestManager(t, nil)
 	if d := m.opts.HandshakeTimeout; d != 5*time.Second {
 		t.Errorf("%v", d)
 	}
-	if m.descriptors.most.Load() != leavingReserve(descriptorLimit()) {
-		t.Errorf("%d descriptors of %d", m.descriptors.most.Load(), descriptorLimit())
+	if m.descriptors.Limit() != descriptors.Limit() {
+		t.Errorf("%d descriptors of %d", m.descriptors.Limit(), descriptors.Limit())
 	}
 }

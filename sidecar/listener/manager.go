@@ -82,7 +82,7 @@ type Manager struct {
 	// poller waits for idle connections; nil where the host cannot.
 	poller      *stream.Poller
 	workers     workers.Pool // serve connections
-	descriptors *descriptors
+	descriptors reserve
 
 	shared sharedBuckets
 
@@ -122,7 +122,7 @@ const mostIdleWorkers = 32
 // NewManager starts a manager; Close ends it.
 func NewManager(opts Options) *Manager {
 	m := &Manager{opts: opts, log: opts.Log, listeners: map[string]*listener{}, gone: map[*listener]struct{}{},
-		limit: rate.NewLimiter(10, 20), workers: workers.Pool{MostIdle: mostIdleWorkers}, descriptors: newDescriptors(opts.Descriptors)}
+		limit: rate.NewLimiter(10, 20), workers: workers.Pool{MostIdle: mostIdleWorkers}, descriptors: newReserve(opts.Descriptors)}
 	if m.log == nil {
 		m.log = slog.Default()
 	}

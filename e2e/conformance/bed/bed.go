@@ -252,3 +252,13 @@ func (s *Sidecar) bootstrap(clusters []Cluster, listeners []Listener) string {
 	}
 	return b.String()
 }
+
+// Descriptors is how many file descriptors the process has open.
+func (s *Sidecar) Descriptors() int {
+	s.t.Helper()
+	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.cmd.Process.Pid))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return len(open)
+}

@@ -4,11 +4,13 @@ package floods
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -159,6 +161,57 @@ func TestDescriptorsExhausted(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatalf("nobody is served when there are descriptors again: %v", f.one())
 		}
+	}
+	f.s.Alive()
+}
+
+// TestDescriptorsOfHosts: one client that has very many connections to a host be made has not
+// all descriptors of the process.
+func TestDescriptorsOfHosts(t *testing.T) {
+	f := newFieldAs(t, bed.Process{Descriptors: 256}, origin(t, func(_ string, c net.Conn, _ *bufio.Reader) {
+		_, _ = io.Copy(io.Discard, c) // and no answer
+	}), "http2_protocol_options: {max_concurrent_streams: 1000}")
+	tr := &http.Transport{Protocols: new(http.Protocols)}
+	tr.Protocols.SetUnencryptedHTTP2(true)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer tr.CloseIdleConnections()
+	first, err := (&http.Client{Transport: tr}).Get("http://" + f.addr + "/good") // or each has a connection of its own
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = first.Body.Close()
+	refused := make(chan error, 400)
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer cancel()
+	for range cap(refused) {
+		all.Go(func() {
+			req, _ := http.NewRequestWithContext(ctx, "GET", "http://"+f.addr+"/never", nil)
+			resp, err := tr.RoundTrip(req)
+			if ctx.Err() != nil {
+				return
+			}
+			if err == nil {
+				_ = resp.Body.Close()
+				if resp.StatusCode != 503 {
+					err = fmt.Errorf("status %d", resp.StatusCode)
+				}
+			}
+			refused <- err
+		})
+	}
+	for range cap(refused) - 256 {
+		select {
+		case err := <-refused:
+			if err != nil {
+				t.Fatal(err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("streams that no connection can be made for wait")
+		}
+	}
+	if open, most := f.s.Descriptors(), 256-8; open > most {
+		t.Errorf("%d of 256 descriptors are taken, more than %d", open, most)
 	}
 	f.s.Alive()
 }
