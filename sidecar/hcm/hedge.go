@@ -83,6 +83,8 @@ func (h *hedge) launch() {
 	x := h.x
 	x.attempts++
 	y := x.beside(h.ctx)
+	// One meter for all attempts: what the chosen one has yet to get is counted after it was adopted.
+	y.observed.sizes.Upstream = x.observed.sizes.Upstream
 	y.timeouts.PerTry = 0
 	y.tried, y.ntried, y.afterTimeout = x.tried, x.ntried, x.afterTimeout
 	h.newest = y

@@ -68,7 +68,6 @@ func (o *observed) forgetAttempt() {
 
 // adoptAttempt takes over what was noted of an attempt that another exchange made.
 func (o *observed) adoptAttempt(from *observed) {
-	o.sizes.Upstream.Add(from.sizes.Upstream)
 	for _, m := range attemptMoments {
 		o.moments[m] = from.moments[m]
 	}
