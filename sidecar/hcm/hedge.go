@@ -86,6 +86,8 @@ func (h *hedge) launch() {
 	if x.checksHealth() {
 		y.NoteHealthCheck() // a mirror's host, as behind Envoy, has a request like any other
 	}
+	// One meter for all attempts: what the chosen one has yet to get is counted after it was adopted.
+	y.observed.sizes.Upstream = x.observed.sizes.Upstream
 	y.timeouts.PerTry = 0
 	y.tried, y.ntried, y.afterTimeout = x.tried, x.ntried, x.afterTimeout
 	h.newest = y

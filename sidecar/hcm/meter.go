@@ -8,17 +8,21 @@ import (
 
 // What HTTP/1 puts on the wire is known by its codec, which counts it only where somebody shows it.
 
-// startMeters begins to count. The memory stays with the exchange: what writes to it, streams too,
-// has ended when the next request begins.
+// startMeters begins to count, after a redirect towards the upstream alone. The memory stays with the
+// exchange: what writes to it, streams too, has ended when the next request begins.
 func (x *exchange) startMeters() {
 	o := &x.observed
 	if o.meters == nil {
 		o.meters = new([2]message.Meter)
 	}
 	down, up := &o.meters[0], &o.meters[1]
-	down.Reset()
 	up.Reset()
-	o.sizes.Downstream, o.sizes.Upstream = down, up
+	o.sizes.Upstream = up
+	if o.sizes.Downstream != nil {
+		return
+	}
+	down.Reset()
+	o.sizes.Downstream = down
 	x.h1.meter = down
 }
 

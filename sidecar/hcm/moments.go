@@ -5,7 +5,9 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -68,7 +70,6 @@ func (o *observed) forgetAttempt() {
 
 // adoptAttempt takes over what was noted of an attempt that another exchange made.
 func (o *observed) adoptAttempt(from *observed) {
-	o.sizes.Upstream.Add(from.sizes.Upstream)
 	for _, m := range attemptMoments {
 		o.moments[m] = from.moments[m]
 	}
@@ -119,21 +120,41 @@ func (x *exchange) show(r *telemetry.Record) {
 	}
 }
 
+// servedBy is the configuration that serves an exchange: a copy, which stays as it is while the exchange
+// goes on.
+type servedBy struct {
+	cluster *cluster.Cluster
+	host    *cluster.Host
+	route   *route.Route
+	vhost   *route.VirtualHost
+	place   *downstream.Place
+}
+
+// served notes what serves the exchange now.
+func (x *exchange) served() servedBy {
+	return servedBy{x.cluster, x.attempt.host, x.sel.Route, x.sel.VirtualHost, x.d.Place}
+}
+
 // ConfiguredMetadata implements telemetry.Configured.
 func (x *exchange) ConfiguredMetadata(p telemetry.Part) map[string]map[string]any {
+	return x.served().ConfiguredMetadata(p)
+}
+
+// ConfiguredMetadata implements telemetry.Configured.
+func (s servedBy) ConfiguredMetadata(p telemetry.Part) map[string]map[string]any {
 	switch {
-	case p == telemetry.PartCluster && x.cluster != nil:
-		return x.cluster.Config().Metadata
-	case p == telemetry.PartHost && x.attempt.host != nil:
-		return x.attempt.host.Endpoint().Metadata
-	case p == telemetry.PartRoute && x.sel.Route != nil:
-		return x.sel.Route.Metadata
-	case p == telemetry.PartVirtualHost && x.sel.VirtualHost != nil:
-		return x.sel.VirtualHost.Metadata
+	case p == telemetry.PartCluster && s.cluster != nil:
+		return s.cluster.Config().Metadata
+	case p == telemetry.PartHost && s.host != nil:
+		return s.host.Endpoint().Metadata
+	case p == telemetry.PartRoute && s.route != nil:
+		return s.route.Metadata
+	case p == telemetry.PartVirtualHost && s.vhost != nil:
+		return s.vhost.Metadata
 	case p == telemetry.PartListener:
-		return x.d.ListenerMetadata
+		return s.place.ListenerMetadata
 	case p == telemetry.PartChain:
-		return x.d.ChainMetadata
+		return s.place.ChainMetadata
 	}
 	return nil
 }

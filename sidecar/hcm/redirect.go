@@ -217,7 +217,9 @@ func (x *exchange) beginHop() {
 	x.flags, x.status, x.details, x.grpcStatus, x.resetCode = 0, 0, "", "", 0
 	x.decided, x.heard, x.grpc, x.mirrored = false, false, false, false
 	x.staleRetried, x.resent, x.afterTimeout = false, false, false
+	client := x.observed.sizes.Downstream // it counts all that the client's one request took
 	x.observed.reset()
+	x.observed.sizes.Downstream = client
 	x.span = tracing.Span{}
 	x.forgetRoute()
 	x.begin()

@@ -55,6 +55,9 @@ func (x *exchange) updateReporter() {
 	p.rec.Type, p.rec.RequestHeaders, p.rec.ResponseHeaders = telemetry.LogPeriodic, &p.req, &p.resp
 	p.rec.Cluster = strings.Clone(r.Cluster)
 	p.rec.GRPCStatus, p.rec.ResponseTrailers, p.rec.Attempted = "", nil, nil
+	if r.Configured != nil {
+		p.rec.Configured = x.served()
+	}
 	p.rec.TraceID, p.rec.SpanID = bytes.Clone(r.TraceID), bytes.Clone(r.SpanID)
 	if x.peer == &x.own {
 		named := net.TCPAddr{IP: append(net.IP(nil), x.named.IP...)}

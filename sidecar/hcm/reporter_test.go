@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -35,4 +36,32 @@ func TestReportsStoreNothing(t *testing.T) {
 	if a, b := p.req.Fields.Stored()-req, p.resp.Fields.Stored()-resp; a != 0 || b != 0 {
 		t.Errorf("ten lines left %d bytes with the request and %d with the response", a, b)
 	}
+}
+
+// TestReportsOfWhatServes: a line at an interval is written beside the exchange, which goes from one
+// host to the next meanwhile, and to its next request: the line has what it was told of.
+func TestReportsOfWhatServes(t *testing.T) {
+	b := newBed(t, "127.0.0.1:1")
+	cfg := *b.clusters.Get("origin").Config()
+	cfg.Metadata = map[string]map[string]any{"a": {"b": "of the cluster"}}
+	if err := b.clusters.Update(&cfg); err != nil {
+		t.Fatal(err)
+	}
+	b.start()
+	x := besides(b)
+	defer x.leave()
+	x.d.Info = &stream.Info{}
+	x.cluster, x.observed.wants = b.clusters.Get("origin"), telemetry.WantConfigured
+	x.reporter = &reporter{m: b.m}
+	x.updateReporter()
+	x.cluster = nil
+	if got := x.reporter.rec.Configured.ConfiguredMetadata(telemetry.PartCluster)["a"]["b"]; got != "of the cluster" {
+		t.Error(got)
+	}
+	x.rec.Configured, x.observed.wants = nil, 0
+	x.updateReporter()
+	if x.reporter.rec.Configured != nil {
+		t.Error("a copy is made that nobody shows")
+	}
+	x.reporter = nil
 }

@@ -14,17 +14,6 @@ type Meter struct {
 	PlainSent, PlainReceived atomic.Int64
 }
 
-// Add counts what another has counted; either may be nil.
-func (m *Meter) Add(o *Meter) {
-	if m == nil || o == nil {
-		return
-	}
-	to := m.all()
-	for i, n := range o.all() {
-		to[i].Add(n.Load())
-	}
-}
-
 // Reset forgets all.
 func (m *Meter) Reset() {
 	for _, n := range m.all() {
