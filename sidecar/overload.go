@@ -44,7 +44,10 @@ func (s *Sidecar) buildOverload() error {
 func limited(own *overload.Config, limit uint64) *overload.Config {
 	cfg := overload.Within(limit)
 	cfg.MaxConnections, cfg.ListenerConnections = own.MaxConnections, own.ListenerConnections
-	cfg.GroupMemory, cfg.MaxGroupMemory, cfg.CPU = own.GroupMemory, own.MaxGroupMemory, own.CPU
+	cfg.GroupMemory, cfg.MaxGroupMemory, cfg.CPU, cfg.Paths = own.GroupMemory, own.MaxGroupMemory, own.CPU, own.Paths
+	if own.Refresh > 0 {
+		cfg.Refresh = own.Refresh
+	}
 	return cfg
 }
 

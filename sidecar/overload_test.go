@@ -15,7 +15,7 @@ import (
 // overload manager of its own.
 func TestMemoryLimitWithoutAManager(t *testing.T) {
 	for text, want := range map[string]uint64{
-		`overload_manager: {resource_monitors: [{name: cpu, typed_config: {"@type": type.googleapis.com/envoy.extensions.resource_monitors.cpu_utilization.v3.CpuUtilizationConfig}}]}` + "\n": 800,
+		`overload_manager: {refresh_interval: 3s, resource_monitors: [{name: cpu, typed_config: {"@type": type.googleapis.com/envoy.extensions.resource_monitors.cpu_utilization.v3.CpuUtilizationConfig}}]}` + "\n": 800,
 		"node: {id: node-1}\n": 800,
 		`overload_manager: {resource_monitors: [{name: heap, typed_config: {"@type": type.googleapis.com/envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig, max_heap_size_bytes: 9}}]}` + "\n": 9,
 	} {
@@ -36,6 +36,9 @@ func TestMemoryLimitWithoutAManager(t *testing.T) {
 		}
 		if got := s.overload.Config().CPU; b.Overload != nil && got != b.Overload.CPU {
 			t.Errorf("%s: the processors looked at are %d", text, got)
+		}
+		if got := s.overload.Config().Refresh; b.Overload != nil && b.Overload.Refresh > 0 && got != b.Overload.Refresh {
+			t.Errorf("%s: resources are looked at each %v", text, got)
 		}
 		s = &Sidecar{cfg: Config{Log: slog.New(slog.DiscardHandler)}, metrics: telemetry.NewMetrics()}
 		if err := s.buildOverload(); err != nil || s.overload != nil {

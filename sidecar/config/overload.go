@@ -92,7 +92,7 @@ func (d *decoder) resourceMonitors(list []*overloadv3.ResourceMonitor, out *over
 		if other, twice := of[resource]; twice {
 			return nil, fail(path+".typed_config", "is of the kind that %q is; one of them is enough", other)
 		}
-		monitors[r.GetName()], of[resource] = resource, r.GetName()
+		monitors[r.GetName()], of[resource], out.Paths[resource] = resource, r.GetName(), path
 	}
 	return monitors, nil
 }

@@ -39,6 +39,10 @@ overload_manager:
 	}
 	want := &overload.Config{
 		Refresh: 500 * time.Millisecond, MaxConnections: 9, MaxHeap: 7, GroupMemory: true, MaxGroupMemory: 11, CPU: overload.GroupCPU, LeastHoard: 1 << 20,
+		Paths: [...]string{
+			overload.Heap: "overload_manager.resource_monitors[0]", overload.Connections: "overload_manager.resource_monitors[1]",
+			overload.Group: "overload_manager.resource_monitors[2]", overload.CPU: "overload_manager.resource_monitors[3]",
+		},
 		Actions: []overload.Action{
 			{Kind: overload.RefuseRequests, Triggers: []overload.Trigger{
 				{Resource: overload.Heap, Threshold: 0.5}, {Resource: overload.Group, Scaled: true, Scaling: 0.6, Threshold: 0.9},

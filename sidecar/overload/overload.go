@@ -34,7 +34,9 @@ type Config struct {
 	CPU CPUOf
 	// LeastHoard is what a stream must hold for ResetStreams to look at it, 0 for none.
 	LeastHoard int
-	Actions    []Action
+	// Paths is where the configuration has each resource looked at.
+	Paths   [resources]string
+	Actions []Action
 }
 
 // Action is an action or a load shed point: what is done while any of its triggers holds: of what it concerns, to as large

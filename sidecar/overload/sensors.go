@@ -27,7 +27,7 @@ func (m *Manager) Sense() error {
 	add := func(r Resource, read func() (float64, error)) error {
 		s := &sensor{resource: r, read: read}
 		if _, err := read(); err != nil {
-			return fmt.Errorf("overload manager: %s: %w", resourceNames[r], err)
+			return fmt.Errorf("%s: %w", m.cfg.Paths[r], err)
 		}
 		m.sensors = append(m.sensors, s)
 		return nil

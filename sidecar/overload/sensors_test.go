@@ -275,8 +275,9 @@ func TestSensorThatFails(t *testing.T) {
 		t.Errorf("logged %q", log)
 	}
 	for _, cfg := range []*Config{{GroupMemory: true}, {CPU: HostCPU}, {CPU: GroupCPU}} {
-		if err := New(cfg, Options{Host: hostOf(nil)}).Sense(); err == nil {
-			t.Errorf("%+v: a host without files has what is looked at", cfg)
+		cfg.Paths = [resources]string{Group: "monitors[0]", CPU: "monitors[0]"}
+		if err := New(cfg, Options{Host: hostOf(nil)}).Sense(); err == nil || !strings.HasPrefix(err.Error(), "monitors[0]: ") {
+			t.Errorf("%+v: a host without files has what is looked at, or nobody is told by what that is: %v", cfg, err)
 		}
 	}
 }
