@@ -28,7 +28,6 @@ func (d *decoder) hcmTracing(m *hcmv3.HttpConnectionManager, out *hcm.Config, pa
 		Verbose: t.GetVerbose(), MaxPath: tracing.DefaultMaxPath, SpawnUpstream: t.GetSpawnUpstreamSpan().GetValue(),
 		Operation: t.GetOperation(), UpstreamOperation: t.GetUpstreamOperation(), NoPropagation: t.GetNoContextPropagation(),
 	}
-	c.KeepID = out.KeepTraceReason
 	if v := t.GetMaxPathTagLength(); v != nil {
 		c.MaxPath = int(min(v.GetValue(), math.MaxInt32))
 	}

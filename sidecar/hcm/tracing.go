@@ -16,7 +16,7 @@ func (x *exchange) startSpan() {
 	if t == nil {
 		return
 	}
-	in := tracing.Request{Direction: x.d.Direction, Begun: x.start, Mono: x.startMono}
+	in := tracing.Request{Direction: x.d.Direction, Begun: x.start, Mono: x.startMono, KeepID: x.policy.cfg.KeepTraceReason}
 	if r := x.sel.Route; r != nil {
 		if own, ok := r.Tracing.(*tracing.Route); ok {
 			in.Route, in.Decorator = own.Config, own.Decorator

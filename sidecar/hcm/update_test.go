@@ -15,6 +15,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/ratelimit"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
 )
 
 // judgedBy has the bed's connections judged by another manager, as after an update of the
@@ -273,6 +274,25 @@ func TestTrailersAfterUpdate(t *testing.T) {
 					t.Errorf("%v", h)
 				}
 			})
+		}
+	}
+}
+
+// TestUpdatedTraceReason: whether an id tells why its request is traced is of the configuration that
+// decides over the request, as what becomes of one that comes with it.
+func TestUpdatedTraceReason(t *testing.T) {
+	for version := 1; version <= 2; version++ {
+		b := newBed(t, httpOrigin(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Header.Get("X-Request-Id")) }))
+		b.cfg.GenerateRequestID = true
+		b.trace(&tracing.Config{Sampling: tracing.Sampling{Random: tracing.Percent(100), Overall: tracing.Percent(100)}})
+		ask := b.start().asker(version)
+		const id = "11111111-1111-4111-8111-111111111111"
+		if _, got := ask("/", "X-Request-Id: "+id); got != id[:14]+"9"+id[15:] {
+			t.Errorf("over HTTP/%d before: %s", version, got)
+		}
+		b.updated(func(c *Config) { c.Tracing, c.KeepTraceReason = nil, true })
+		if _, got := ask("/", "X-Request-Id: "+id); got != id {
+			t.Errorf("over HTTP/%d after: %s", version, got)
 		}
 	}
 }

@@ -30,9 +30,7 @@ type Config struct {
 	Operation, UpstreamOperation string
 	// NoPropagation leaves the request's headers alone.
 	NoPropagation bool
-	// KeepID leaves a request's id as it came: no decision is noted in it, nor read from it.
-	KeepID   bool `json:",omitempty"`
-	Provider Provider
+	Provider      Provider
 }
 
 // Defaults of Envoy.

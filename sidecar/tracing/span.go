@@ -63,6 +63,8 @@ type Request struct {
 	// Begun is when it began, and Mono the same on the clock of telemetry.Moments.
 	Begun time.Time
 	Mono  int64
+	// KeepID leaves the request's id as it came: no decision is noted in it, nor read from it.
+	KeepID bool
 	// Route and Decorator are what its route has, nil for nothing.
 	Route     *RouteConfig
 	Decorator *Decorator
@@ -75,7 +77,7 @@ func (t *Tracer) Start(s *Span, req *message.Request, in *Request) {
 	if in.Route != nil {
 		sampling = &in.Route.Sampling
 	}
-	reason := sampling.decide(req, !t.cfg.KeepID)
+	reason := sampling.decide(req, !in.KeepID)
 	*s = Span{Reason: reason, decided: true, egress: in.Direction == telemetry.Outbound, host: req.Authority, route: in.Route, start: in.Begun, mono: in.Mono}
 	switch {
 	case t.cfg.Provider.None:
