@@ -62,7 +62,7 @@ type HealthCheck struct {
 	AlwaysLogFailures, AlwaysLogSuccess   bool
 	// Events are the logs that have an event for each change of a host's health, and for what is
 	// always logged.
-	Events      []CheckLog      `json:",omitempty"`
+	Events      []CheckLog     `json:",omitempty"`
 	ALPN        []string       // instead of the TLS context's
 	SocketMatch map[string]any // instead of the endpoints' metadata, nil for that
 	HTTP        *HTTPCheck
