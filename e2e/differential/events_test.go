@@ -110,6 +110,8 @@ func newEventful(t *testing.T, name string, certs *certs, command func(string) [
 		{"name": "both", "load_assignment": endpoints(e.one.endpoint("")), "health_checks": check(map[string]any{"tcp_health_check": map[string]any{}, "event_logger": sink(log("both")), "event_log_path": log("both")})},
 		{"name": "gone", "load_assignment": endpoints(e.dead.endpoint("")), "health_checks": check(map[string]any{"http_health_check": http, "event_logger": sink(log("gone"))})},
 		{"name": "named", "load_assignment": endpoints(e.one.endpoint("")), "health_checks": check(map[string]any{"event_logger": sink(log("named")), "http_health_check": map[string]any{"path": "/check", "service_name_matcher": map[string]any{"exact": "s"}}})},
+		{"name": "strict", "type": "STRICT_DNS", "load_assignment": endpoints(e.one.endpoint("")), "health_checks": check(map[string]any{"http_health_check": http, "event_logger": sink(log("strict"))})},
+		{"name": "logical", "type": "LOGICAL_DNS", "load_assignment": endpoints(e.one.endpoint("")), "health_checks": check(map[string]any{"http_health_check": http, "event_logger": sink(log("logical"))})},
 		{"name": "consecutive", "alt_stat_name": "stat2", "load_assignment": endpoints(e.one.endpoint("")), "outlier_detection": outliers(`consecutive_5xx=2 base_ejection_time="0.3s"`)},
 		{"name": "observed", "load_assignment": endpoints(e.one.endpoint("")), "outlier_detection": outliers(`consecutive_5xx=2 enforcing_consecutive_5xx=0`)},
 		{"name": "degrading", "load_assignment": endpoints(e.one.endpoint("")), "outlier_detection": outliers(`consecutive_5xx=1 detect_degraded_hosts=true max_ejection_percent=0 base_ejection_time="0.3s"`)},
@@ -140,8 +142,8 @@ func sink(path string) []any {
 		"@type": apiType + "extensions.health_check.event_sinks.file.v3.HealthCheckEventFileSink", "event_log_path": path}}}
 }
 
-// events are the lines of a log: those of a host together, in their order, without times, and
-// one for several in a row that are the same.
+// events are the lines of a log: those of a host together, in their order, without times. Of what is
+// written with every check there is one for several in a row that are the same.
 func (e *eventful) events(log string) string {
 	b, err := os.ReadFile(filepath.Join(e.place.dir, log+".events"))
 	if err != nil {
@@ -170,7 +172,11 @@ func (e *eventful) events(log string) string {
 	}
 	var all []string
 	for _, host := range []string{"one", "two", "dead"} {
-		all = append(all, slices.Compact(byHost[host])...)
+		lines := byHost[host]
+		if log == "always" {
+			lines = slices.Compact(lines)
+		}
+		all = append(all, lines...)
 	}
 	return strings.Join(all, "\n")
 }
@@ -247,6 +253,17 @@ func TestEventsBesideEnvoy(t *testing.T) {
 	await("named", `"first_check":true`, 1)
 	say(503, 503, "")
 	reach(`"eject_unhealthy_event"`, 1)
+	await("strict", `"ACTIVE"`, 1)
+	await("logical", `"ACTIVE"`, 1)
+	for _, log := range []string{"strict", "logical"} { // nobody waits for their hosts to be seen in each mood
+		ejected := func(e *eventful) string {
+			lines := strings.Split(e.events(log), "\n")
+			return at(lines, slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, `"ACTIVE"`) }))
+		}
+		if e, h := ejected(both[0]), ejected(both[1]); e != h {
+			t.Errorf("%s:\nenvoy   %s\nhauberk %s", log, e, h)
+		}
+	}
 	say(200, 200, "")
 	reach(`"add_healthy_event"`, 2)
 	say(200, 200, "x-envoy-degraded")

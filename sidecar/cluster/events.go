@@ -179,8 +179,11 @@ func (c *Cluster) tell(k *checker, fill func(*checkEvent)) {
 		Checker: k.cfg.kind(), Host: h.eventAddress(), Cluster: c.name, Timestamp: eventTime{time.Now()},
 		Locality: eventLocality{h.locality.Region, h.locality.Zone, h.locality.SubZone},
 	}
-	if m := h.Endpoint().Metadata; len(m) > 0 {
+	switch m := h.Endpoint().Metadata; {
+	case len(m) > 0:
 		e.Metadata = &eventMetadata{Filter: m}
+	case c.cfg.Load().Type == StrictDNS, c.cfg.Load().Type == LogicalDNS: // whose hosts have some in Envoy, though empty
+		e.Metadata = &eventMetadata{Filter: map[string]map[string]any{}}
 	}
 	fill(&e)
 	writeEvent(c.events, &e)
