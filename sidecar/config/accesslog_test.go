@@ -150,7 +150,7 @@ func TestMetadataFilter(t *testing.T) {
 		`{matcher: {filter: envoy.filters.http.rbac, path: [{key: shadow_engine_result}], value: {string_match: {exact: denied}}}}`:   ``,
 		`{matcher: {filter: envoy.filters.http.rbac, path: [{key: k}], value: {present_match: true}}, match_if_key_not_found: false}`: ``,
 		`{matcher: {filter: envoy.common, path: [{key: access_log_hint}], value: {bool_match: true}}}`:                                ``,
-		`{matcher: {filter: own, path: [{key: k}], value: {present_match: true}}}`: ``, // of a connection
+		`{matcher: {filter: own, path: [{key: k}], value: {present_match: true}}}`:                                                    ``, // of a connection
 		`{}`: `matcher: is missing`,
 		`{matcher: {filter: envoy.filters.http.rbac, path: [{key: a}, {key: b}], value: {present_match: true}}}`:                                              `matcher.path: has 2 keys`,
 		`{matcher: {filter: envoy.filters.http.jwt_authn, path: [{key: a}], value: {present_match: true}}}`:                                                   `matcher.filter: "envoy.filters.http.jwt_authn" says nothing here`,
