@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"encoding/binary"
-	"math"
 	"net"
 	"net/netip"
 	"strconv"
@@ -90,8 +89,8 @@ func (a Announcement) announce(ctx context.Context, conn net.Conn, t *Terms) err
 }
 
 // header of two addresses, or of none where one is invalid (HAProxy's proxy-protocol.txt, 2.1 and 2.2).
-// Extensions are of version 2 alone, and stand behind addresses; those that it has no room for are
-// left out.
+// Extensions are of version 2 alone, and stand behind addresses; those that it has no room for, so that
+// a listener takes it, are left out.
 func (a Announcement) header(from, to netip.AddrPort, extensions proxytlv.List) []byte {
 	known := from.IsValid() && to.IsValid()
 	src, dst, v4 := from.Addr().WithZone(""), to.Addr().WithZone(""), true
@@ -122,7 +121,7 @@ func (a Announcement) header(from, to netip.AddrPort, extensions proxytlv.List) 
 	if !v4 {
 		family = tcp6
 	}
-	extensions = extensions.Within(math.MaxUint16 - len(addresses))
+	extensions = extensions.Within(proxytlv.MostHeader - len(out) - 4 - len(addresses))
 	out = binary.BigEndian.AppendUint16(append(out, proxied, family), uint16(len(addresses)+len(extensions)))
 	out = append(out, addresses...)
 	before := len(out)

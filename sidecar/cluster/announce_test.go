@@ -19,7 +19,7 @@ import (
 // TestAnnouncementHeader holds headers to HAProxy's specification, byte by byte.
 func TestAnnouncementHeader(t *testing.T) {
 	var l proxytlv.List
-	full := l.With(1, strings.Repeat("x", proxytlv.MostValue-15))
+	full := l.With(1, strings.Repeat("x", proxytlv.MostHeader-16-12-3))
 	for name, tc := range map[string]struct {
 		version    Announcement
 		from, to   string
@@ -39,7 +39,7 @@ func TestAnnouncementHeader(t *testing.T) {
 		"2 and more":   {2, "10.1.2.3:256", "10.0.0.1:80", "0d0a0d0a000d0a515549540a211100140a0102030a00000101000050" + "0200016105000161", l.With(2, "a").With(5, "a")},
 		// The checksum was of a header that another sent: this one's is CRC-32c by the protocol's own rules.
 		"2 with a sum":      {2, "10.1.2.3:256", "10.0.0.1:80", "0d0a0d0a000d0a515549540a211100130a0102030a00000101000050" + "0300046adf10af", l.With(3, "abcd")},
-		"2 with no room":    {2, "10.1.2.3:256", "10.0.0.1:80", "0d0a0d0a000d0a515549540a2111ffff0a0102030a00000101000050" + hex.EncodeToString([]byte(full)), full.With(2, "")},
+		"2 with no room":    {2, "10.1.2.3:256", "10.0.0.1:80", "0d0a0d0a000d0a515549540a21110ff00a0102030a00000101000050" + hex.EncodeToString([]byte(full)), full.With(2, "")},
 		"2 of nobody, more": {2, "", "", "0d0a0d0a000d0a515549540a20000000", l.With(2, "a")},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,8 +1,6 @@
 package config
 
 import (
-	"math"
-
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	upstreamproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/proxy_protocol/v3"
@@ -57,8 +55,8 @@ func (d *decoder) upstreamSocket(ts *corev3.TransportSocket, path string) (clust
 	return announce, more, t, err
 }
 
-// mostExtensions is what a header of version 2 has room for behind addresses of IPv6.
-const mostExtensions = math.MaxUint16 - 36
+// mostExtensions is what a header that a listener takes has room for behind addresses of IPv6.
+const mostExtensions = proxytlv.MostHeader - 16 - 36
 
 func announcedExtensions(m *corev3.ProxyProtocolConfig, version cluster.Announcement, path string) (*cluster.Extensions, error) {
 	const needsV2 = "is for headers of V2; those of V1 have no extensions"
@@ -105,8 +103,8 @@ func addedExtensions(ms []*corev3.TlvEntry, path string) (proxytlv.List, error) 
 		switch n := len(m.GetValue()); {
 		case n == 0:
 			return "", fail(here+".value", "is missing")
-		case n > proxytlv.MostValue:
-			return "", fail(here+".value", "has %d bytes, and at most %d have room", n, proxytlv.MostValue)
+		case n > mostExtensions:
+			return "", fail(here+".value", "has %d bytes, and a header has room for %d", n, mostExtensions)
 		}
 		out = out.With(byte(m.GetType()), string(m.GetValue()))
 	}

@@ -171,7 +171,7 @@ func declareAnnouncements() {
 		},
 		"envoy.config.core.v3.ProxyProtocolConfig": {
 			use: "version pass_through_tlvs added_tlvs",
-			but: map[string]string{"pass_through_tlvs": extensionsOfV2, "added_tlvs": extensionsOfV2},
+			but: map[string]string{"pass_through_tlvs": extensionsOfV2, "added_tlvs": extensionsOfV2 + ", 4,044 bytes at most, what a listener takes"},
 		},
 		"envoy.config.core.v3.ProxyProtocolPassThroughTLVs": {
 			use: "match_type tlv_type", but: map[string]string{"tlv_type": "with INCLUDE alone"},

@@ -42,7 +42,7 @@ func init() {
 				"tcp_fast_open_queue_length tcp_backlog_size tcp_keepalive enable_mptcp ignore_global_conn_limit bypass_overload_manager " +
 				"per_connection_buffer_limit_bytes",
 			but: map[string]string{
-				"per_connection_buffer_limit_bytes": "for what is kept of requests and answers, and for the buffers of a TCP proxy; a record of TLS is held whole",
+				"per_connection_buffer_limit_bytes": "for what is kept of requests and answers, and for the buffers of a TCP proxy, which have 4 KiB at least; a record of TLS is held whole",
 				"default_filter_chain":              "without a filter_chain_match, which Envoy passes over",
 			},
 			ignore: map[string]string{

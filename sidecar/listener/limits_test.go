@@ -3,6 +3,7 @@ package listener
 import (
 	"errors"
 	"os"
+	"runtime"
 	"testing"
 	"time"
 
@@ -136,5 +137,38 @@ func TestSharedRates(t *testing.T) {
 				t.Errorf("served: %t, want %t", err == nil, tc.served)
 			}
 		})
+	}
+}
+
+// TestSharedRatesGoOn: a bucket that chains share is not filled by an update of one of them, nor where
+// one goes and comes back, also where memory that nobody has is taken meanwhile.
+func TestSharedRatesGoOn(t *testing.T) {
+	rated := func(name, prefix string) *Config {
+		cfg := echoConfig(name)
+		cfg.Chains[0].RateLimits = []RateLimit{{StatPrefix: prefix, Share: "s", Bucket: tokenbucket.Spec{Max: 1, PerFill: 1, Interval: time.Hour}}}
+		return cfg
+	}
+	m := newTestManager(t, nil)
+	mustApply(t, m, rated("a", "a"))
+	mustApply(t, m, rated("b", "b"))
+	served := func(name string) bool { return roundTrip(dial(t, m, name)) == nil }
+	if !served("a") {
+		t.Fatal("the first is not served")
+	}
+	for _, step := range []struct {
+		what, ask string
+		change    func()
+		served    bool
+	}{
+		{"an update", "a", func() { mustApply(t, m, rated("a", "other")) }, false},
+		{"the other after it", "b", func() {}, false},
+		{"one removed", "b", func() { m.Remove("a") }, false},
+		{"it is back", "a", func() { mustApply(t, m, rated("a", "a")) }, false},
+	} {
+		step.change()
+		runtime.GC()
+		if got := served(step.ask); got != step.served {
+			t.Errorf("%s: served %t, want %t", step.what, got, step.served)
+		}
 	}
 }

@@ -29,7 +29,7 @@ const (
 	proxyV1     = "PROXY "
 	proxyV2     = "\r\n\r\n\x00\r\nQUIT\n"
 	maxProxyV1  = 107 // with its end, by the specification
-	maxProxyV2  = 4096
+	maxProxyV2  = proxytlv.MostHeader
 	proxyV2Head = 16
 )
 

@@ -16,6 +16,10 @@ type List string
 // MostValue is how many bytes the value of one may have.
 const MostValue = math.MaxUint16
 
+// MostHeader is how many bytes a whole header of version 2 may have that a listener takes, and
+// therefore one that is written.
+const MostHeader = 4096
+
 // head are a type and a length.
 const head = 3
 

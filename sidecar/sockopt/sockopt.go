@@ -30,22 +30,23 @@ const (
 
 // Set makes the calls of one state on a socket of a family, unix.AF_INET, unix.AF_INET6 or another.
 func Set(options []Option, fd int, state State, family int) error {
-	for _, o := range options {
+	for i := range options {
+		o := &options[i]
 		if o.State != state || o.Family == 4 && family != unix.AF_INET || o.Family == 6 && family != unix.AF_INET6 {
 			continue
 		}
-		text := fmt.Sprintf("socket option %d of level %d", o.Name, o.Level)
-		if o.Bytes != nil {
-			if err := unix.SetsockoptString(fd, o.Level, o.Name, string(o.Bytes)); err != nil {
-				return fmt.Errorf("%s: %w", text, err)
-			}
-			continue
-		}
-		if err := Int(fd, o.Level, o.Name, o.Int, text); err != nil {
-			return err
+		if err := o.set(fd); err != nil {
+			return fmt.Errorf("socket option %d of level %d: %w", o.Name, o.Level, err)
 		}
 	}
 	return nil
+}
+
+func (o *Option) set(fd int) error {
+	if o.Bytes != nil {
+		return unix.SetsockoptString(fd, o.Level, o.Name, string(o.Bytes))
+	}
+	return unix.SetsockoptInt(fd, o.Level, o.Name, o.Int)
 }
 
 // Int sets a number; an error begins with text.

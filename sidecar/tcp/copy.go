@@ -49,7 +49,7 @@ func (l *lease) TakeBuffer() []byte {
 			l.held, l.buf = b, b[:]
 		}
 		if l.most > 0 {
-			l.buf = l.buf[:min(l.most, len(l.buf))]
+			l.buf = l.buf[:min(max(l.most, smallBuffer), len(l.buf))] // a few bytes at a time would cost each one two calls
 		}
 	}
 	return l.buf

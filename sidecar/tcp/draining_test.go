@@ -58,7 +58,7 @@ func TestCloseDraining(t *testing.T) {
 // TestCloseDrainingWholly: what one end has said is not cut because the other is the one whose bytes
 // were the last.
 func TestCloseDrainingWholly(t *testing.T) {
-	accepted, drained := make(chan int, 1), make(chan struct{})
+	accepted, drained, forwarded := make(chan int, 1), make(chan struct{}), make(chan struct{})
 	said := make(chan error, 1)
 	m := upstream(t, func(c *net.TCPConn) {
 		_ = c.SetWriteBuffer(64 << 10)
@@ -72,13 +72,14 @@ func TestCloseDrainingWholly(t *testing.T) {
 		}
 		accepted <- n
 		<-drained
-		var b [8]byte
-		if k, err := io.ReadFull(c, b[:]); err != io.ErrUnexpectedEOF || string(b[:k]) != "last" {
-			err = fmt.Errorf("the upstream got %q, %w", b[:k], err)
-			said <- err
-			return
+		var b [4]byte
+		_, err := io.ReadFull(c, b[:])
+		close(forwarded)
+		if err != nil || string(b[:]) != "last" {
+			t.Errorf("the upstream got %q, %v", b[:], err)
 		}
-		said <- nil
+		_, err = c.Read(b[:1])
+		said <- err
 	})
 	client, line := serve(t, Config{Cluster: "up", CloseDraining: true}, m)
 	n := <-accepted
@@ -87,13 +88,13 @@ func TestCloseDrainingWholly(t *testing.T) {
 		t.Fatal(err)
 	}
 	close(drained)
-	time.Sleep(50 * time.Millisecond) // the direction to the client is in a write all the while
+	<-forwarded // the direction to the client is in a write all the while
 	got, err := io.Copy(io.Discard, client)
 	if err != nil || got != int64(n) {
 		t.Errorf("the client got %d of %d, %v", got, n, err)
 	}
-	if err := <-said; err != nil {
-		t.Error(err)
+	if err := <-said; err != io.EOF {
+		t.Errorf("the upstream's end: %v", err)
 	}
 	if s, want := line(), fmt.Sprintf("- 4 %d up draining", n); s != want {
 		t.Errorf("%q, want %q", s, want)
