@@ -56,6 +56,37 @@ type pace struct {
 	// waits is set while the client is waited for: neither a host's nor our own pauses count.
 	waits atomic.Bool
 	state atomic.Uint32
+	// own are the client's bytes of this body; others those of others of its connection that
+	// were given what they are worth.
+	own, others atomic.Uint64
+}
+
+// carrier is a client whose connection carries others too.
+type carrier interface {
+	// heldBack tells whether it cannot send: the window of its connection, or its own, is used
+	// up by what has yet to be taken. It takes a lock.
+	heldBack() bool
+	// inflow tells how many bytes of bodies came on the connection, and when there was credit
+	// again after there was none. It may be called from a tap.
+	inflow() (bytes uint64, lifted int64)
+}
+
+// pardon has what the connection of the client carried meanwhile count for it: one that sends
+// its bodies one after another is not slow with those that wait, as long as all of them keep to
+// the rate. So streams that trade a byte now and then excuse each other from nothing. And a
+// wait begins when there is credit again, with a moment for the news to arrive.
+func (p *pace) pardon(c carrier, now int64) {
+	bytes, lifted := c.inflow()
+	if lifted > 0 && lifted+lateness > p.since.Load() {
+		p.since.Store(lifted + lateness)
+	}
+	others := bytes - min(p.own.Load(), bytes)
+	if before := p.others.Load(); others > before {
+		p.others.Store(others)
+		left := p.left.Load() - max(now-p.since.Load(), 0) // below 0 where they were slow together
+		p.left.Store(min(left+p.worth(int64(min(others-before, 1<<62))), patienceMost))
+		p.since.Store(max(p.since.Load(), now))
+	}
 }
 
 // States of a pace.
@@ -80,6 +111,13 @@ func (x *exchange) startPace() {
 	p.perByte = int64(time.Second) / x.m.patience.BodyRate
 	p.left.Store(min(patienceFirst+p.worth(x.received), patienceMost))
 	p.waits.Store(false)
+	p.since.Store(monotonic())
+	p.own.Store(0)
+	p.others.Store(0)
+	if c, ok := x.dog.client.(carrier); ok {
+		bytes, _ := c.inflow()
+		p.others.Store(bytes)
+	}
 	p.state.Store(paceKept)
 	if x.req.ExpectContinue {
 		p.state.Store(paceHeld)
@@ -150,7 +188,13 @@ func (w *watchdog) came(n int) {
 // cameAt is came, of some bytes, for who has read the clock.
 func (w *watchdog) cameAt(n int, now int64) {
 	if p := w.pace; p != nil {
-		p.took(now-p.since.Load(), n)
+		p.own.Add(uint64(n))
+		if now-p.since.Load() > lateness { // it is asked only of who was waited for
+			if c, ok := w.client.(carrier); ok {
+				p.pardon(c, now)
+			}
+		}
+		p.took(max(now-p.since.Load(), 0), n)
 		p.since.Store(now)
 	}
 	w.activeAt(now)
@@ -181,11 +225,15 @@ func (w *watchdog) tooSlow(now int64) bool {
 	if late < 0 {
 		return false
 	}
-	if h, ok := w.client.(interface{ heldBack() bool }); late > lateness || ok && h.heldBack() {
+	c, shared := w.client.(carrier)
+	if late > lateness || shared && c.heldBack() {
 		p.since.Store(now)
 		return false
 	}
-	return true
+	if shared {
+		p.pardon(c, now)
+	}
+	return now-p.since.Load() >= p.left.Load()
 }
 
 // slowReply is for a request whose body comes too slowly.

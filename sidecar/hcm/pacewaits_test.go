@@ -92,10 +92,60 @@ func TestSlowBodyForAFilter(t *testing.T) {
 // stopped is a client whose window others have filled.
 type stopped struct {
 	nobody
-	held bool
+	held   bool
+	came   uint64
+	lifted int64
+}
+
+// TestWhatElseACarrierBrought: a client is not slow with one body while it was held back, until
+// just now, nor while others of its connection keep to the rate; a byte of these now and then is
+// no excuse.
+func TestWhatElseACarrierBrought(t *testing.T) {
+	const second = int64(time.Second)
+	waited := func(each func(c *stopped, w *watchdog, now int64)) (at int64) {
+		c := &stopped{}
+		w := watchdog{client: c, pace: &pace{perByte: second / 100}}
+		w.pace.left.Store(patienceFirst)
+		w.awaits()
+		for now := int64(0); now < 1000*second; now += second / 10 {
+			if each(c, &w, now); w.tooSlow(now) {
+				return now / second
+			}
+		}
+		return 1000
+	}
+	for name, tc := range map[string]struct {
+		each func(c *stopped, w *watchdog, now int64)
+		want int64
+	}{
+		"nothing": {func(*stopped, *watchdog, int64) {}, 30},
+		"held back for a while": {func(c *stopped, _ *watchdog, now int64) {
+			if now < 29*second {
+				c.lifted = now
+			}
+		}, 59},
+		"held back until a byte came": {func(c *stopped, w *watchdog, now int64) {
+			if now < 25*second {
+				c.lifted = now
+			} else if now == 25*second {
+				w.cameAt(1, now)
+				w.awaits()
+			}
+		}, 55},
+		"others at the rate":           {func(c *stopped, _ *watchdog, now int64) { c.came += 10 }, 1000},
+		"others at half of it":         {func(c *stopped, _ *watchdog, now int64) { c.came += 5 }, 59},
+		"a byte of others":             {func(c *stopped, _ *watchdog, now int64) { c.came = uint64(now / (20 * second)) }, 30},
+		"much of others, then nothing": {func(c *stopped, _ *watchdog, now int64) { c.came = 1 << 20 }, 330},
+	} {
+		if got := waited(tc.each); got < tc.want-1 || got > tc.want+1 {
+			t.Errorf("%s: too slow after %d s, want %d", name, got, tc.want)
+		}
+	}
 }
 
 func (c *stopped) heldBack() bool { return c.held }
+
+func (c *stopped) inflow() (uint64, int64) { return c.came, c.lifted }
 
 // TestHeldBackByOthers: who may not send, as others have filled the window of the connection
 // and their host does not read, is not too slow.
