@@ -270,5 +270,5 @@ func stranger(d *downstream.Conn) bool {
 		}
 	}
 	tcp, ok := at.(*net.TCPAddr)
-	return ok && !tcp.IP.IsLoopback()
+	return ok && !tcp.IP.IsLoopback() && !thisHost.has(tcp.IP)
 }
