@@ -104,7 +104,7 @@ const (
 //
 //go:noinline
 func (x *exchange) startPace() {
-	if x.wantsTunnel() || x.converses() || x.m.patience.BodyRateOfStrangers && !stranger(x.d) {
+	if x.wantsTunnel() || x.converses(false) || x.m.patience.BodyRateOfStrangers && !stranger(x.d) {
 		return
 	}
 	p := &x.pace
@@ -127,17 +127,36 @@ func (x *exchange) startPace() {
 }
 
 // converses tells whether the request says that it is part of a conversation: a stream of
-// messages that come when there is something to say. Over HTTP/1 there is none before the
-// answer.
-func (x *exchange) converses() bool {
-	if x.req.Version == message.HTTP11 || x.req.Version == message.HTTP10 {
-		return false
-	}
-	if x.speaksGRPC() {
-		return true
+// messages that come when there is something to say. gRPC has one only where the host speaks
+// HTTP/2 as its client does.
+func (x *exchange) converses(hostSpeaksHTTP2 bool) bool {
+	if r := x.sel.Route; r != nil && r.Forward != nil && r.Forward.IdleTimeout != nil {
+		return true // its author has said how long it may rest
 	}
 	kind, _ := x.req.Fields.ByID(message.ContentType)
-	return strings.HasPrefix(kind, "application/connect+")
+	kind, _, _ = strings.Cut(kind, ";")
+	kind = strings.ToLower(strings.Trim(kind, " \t")) // RFC 9110 8.3.1
+	if strings.HasPrefix(kind, "application/connect+") {
+		return true
+	}
+	if !hostSpeaksHTTP2 || x.req.Version == message.HTTP11 || x.req.Version == message.HTTP10 {
+		return false
+	}
+	name, _, _ := strings.Cut(kind, "+")
+	return name == "application/grpc" || name == "application/grpc-web" || name == "application/grpc-web-text"
+}
+
+// settlePace decides for an attempt, whose host's protocol is known, whether the body keeps to
+// the least rate. No pump runs.
+//
+//go:noinline
+func (x *exchange) settlePace(hostSpeaksHTTP2 bool) {
+	p := x.dog.pace
+	if x.converses(hostSpeaksHTTP2) {
+		p.state.Store(paceOver)
+	} else {
+		p.state.CompareAndSwap(paceOver, paceKept)
+	}
 }
 
 // endPace ends what startPace began. No pump runs.

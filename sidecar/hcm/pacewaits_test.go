@@ -37,21 +37,27 @@ func TestWhoIsNotHurried(t *testing.T) {
 		header  []string
 		rate    int64
 		want    [3]int // by the client's version, 0 where it is not tried
+		hosts   int    // the version of hosts that alone is tried, 0 for both
 	}{
-		"no rate":                   {reads, rests, nil, 0, [3]int{1: 200, 2: 200}},
-		"a rate":                    {reads, rests, nil, 100, [3]int{1: 408, 2: 408}},
-		"gRPC":                      {reads, rests, []string{"Content-Type", "application/grpc"}, 100, [3]int{1: 408, 2: 200}},
-		"messages of Connect":       {reads, rests, []string{"Content-Type", "application/connect+proto"}, 100, [3]int{1: 408, 2: 200}},
-		"the host answers first":    {answers, rests, nil, 100, [3]int{2: 200}},
-		"the host does not read":    {later, much, nil, 1 << 20, [3]int{1: 200, 2: 200}},
-		"the host is to say so":     {later, much, []string{"Expect", "100-continue"}, 100, [3]int{1: 200, 2: 200}},
-		"the host has said so":      {reads, rests, []string{"Expect", "100-continue"}, 100, [3]int{1: 408, 2: 408}},
-		"a byte before it says so":  {tooLate, soon, []string{"Expect", "100-continue", "X-Sends", "at-once"}, 100, [3]int{1: 408, 2: 408}},
-		"a byte before it could do": {later, rests, nil, 100, [3]int{1: 408, 2: 408}},
+		"no rate":                   {reads, rests, nil, 0, [3]int{1: 200, 2: 200}, 0},
+		"a rate":                    {reads, rests, nil, 100, [3]int{1: 408, 2: 408}, 0},
+		"gRPC":                      {reads, rests, []string{"Content-Type", "application/grpc"}, 100, [3]int{1: 408, 2: 200}, 2},
+		"gRPC to HTTP/1":            {reads, rests, []string{"Content-Type", "application/grpc"}, 100, [3]int{1: 408, 2: 408}, 1},
+		"gRPC, in capitals":         {reads, rests, []string{"Content-Type", "Application/GRPC+Proto; a=b"}, 100, [3]int{1: 408, 2: 200}, 2},
+		"gRPC-Web":                  {reads, rests, []string{"Content-Type", "application/grpc-web+proto"}, 100, [3]int{1: 408, 2: 200}, 2},
+		"what begins like gRPC":     {reads, rests, []string{"Content-Type", "application/grpcs"}, 100, [3]int{1: 408, 2: 408}, 0},
+		"messages of Connect":       {reads, rests, []string{"Content-Type", "application/Connect+proto"}, 100, [3]int{1: 200, 2: 200}, 0},
+		"a route that says":         {reads, rests, []string{"X-Route", "says"}, 100, [3]int{1: 200, 2: 200}, 0},
+		"the host answers first":    {answers, rests, nil, 100, [3]int{2: 200}, 0},
+		"the host does not read":    {later, much, nil, 1 << 20, [3]int{1: 200, 2: 200}, 0},
+		"the host is to say so":     {later, much, []string{"Expect", "100-continue"}, 100, [3]int{1: 200, 2: 200}, 0},
+		"the host has said so":      {reads, rests, []string{"Expect", "100-continue"}, 100, [3]int{1: 408, 2: 408}, 0},
+		"a byte before it says so":  {tooLate, soon, []string{"Expect", "100-continue", "X-Sends", "at-once"}, 100, [3]int{1: 408, 2: 408}, 0},
+		"a byte before it could do": {later, rests, nil, 100, [3]int{1: 408, 2: 408}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubbles(t, func(t *testing.T, down, up int) {
-				if tc.want[down] == 0 {
+				if tc.want[down] == 0 || tc.hosts > 0 && tc.hosts != up {
 					return
 				}
 				b := paced(t, down, up)
@@ -60,6 +66,9 @@ func TestWhoIsNotHurried(t *testing.T) {
 					b.http2Cluster()
 				}
 				b.options.Patience.BodyRate = tc.rate
+				if len(tc.header) > 0 && tc.header[0] == "X-Route" {
+					b.route().Forward.IdleTimeout = ptr(5 * time.Minute)
+				}
 				b.start()
 				status, text, took := b.post(down, tc.body(t), -1, tc.header...)
 				time.Sleep(5 * time.Minute) // until the host is done, too
