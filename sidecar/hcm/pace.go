@@ -26,6 +26,9 @@ type Patience struct {
 	// BodyRateOfStrangers has BodyRate concern only the same clients: nobody of the mesh, whose
 	// streams may be slow for reasons of its own, is cut by what nobody asked for.
 	BodyRateOfStrangers bool
+	// Handshake is how long a client may take to shake hands over TLS where its filter chain
+	// does not say; 0 is the listeners' own.
+	Handshake time.Duration
 }
 
 // MostBodyRate is the highest rate that can be told from none.
