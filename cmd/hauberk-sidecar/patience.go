@@ -11,6 +11,7 @@ import (
 // What a sidecar in a mesh does of itself.
 const (
 	meshFirstByte = 10 * time.Second
+	meshHandshake = 5 * time.Second
 	meshBodyRate  = 100
 )
 
@@ -18,6 +19,9 @@ const (
 // itself: nothing ends them but the timeouts that it has.
 func (o *options) patience() (p hcm.Patience, err error) {
 	mesh := o.stateDir != ""
+	if mesh {
+		p.Handshake = meshHandshake
+	}
 	switch o.firstByte {
 	case "off":
 	case "auto":

@@ -15,10 +15,10 @@ func TestPatience(t *testing.T) {
 		want hcm.Patience
 	}{
 		{[]string{"--bootstrap", "/b"}, hcm.Patience{}},
-		{[]string{"--state-dir", "/x"}, hcm.Patience{FirstByte: 10 * time.Second, FirstByteOfStrangers: true, BodyRate: 100, BodyRateOfStrangers: true}},
-		{[]string{"--state-dir", "/x", "--bootstrap", "/b"}, hcm.Patience{FirstByte: 10 * time.Second, FirstByteOfStrangers: true, BodyRate: 100, BodyRateOfStrangers: true}},
-		{[]string{"--state-dir", "/x", "--first-byte-timeout", "off", "--least-body-rate", "off"}, hcm.Patience{}},
-		{[]string{"--state-dir", "/x", "--first-byte-timeout", "3s", "--least-body-rate", "1000"}, hcm.Patience{FirstByte: 3 * time.Second, BodyRate: 1000}},
+		{[]string{"--state-dir", "/x"}, hcm.Patience{Handshake: 5 * time.Second, FirstByte: 10 * time.Second, FirstByteOfStrangers: true, BodyRate: 100, BodyRateOfStrangers: true}},
+		{[]string{"--state-dir", "/x", "--bootstrap", "/b"}, hcm.Patience{Handshake: 5 * time.Second, FirstByte: 10 * time.Second, FirstByteOfStrangers: true, BodyRate: 100, BodyRateOfStrangers: true}},
+		{[]string{"--state-dir", "/x", "--first-byte-timeout", "off", "--least-body-rate", "off"}, hcm.Patience{Handshake: 5 * time.Second}},
+		{[]string{"--state-dir", "/x", "--first-byte-timeout", "3s", "--least-body-rate", "1000"}, hcm.Patience{Handshake: 5 * time.Second, FirstByte: 3 * time.Second, BodyRate: 1000}},
 		{[]string{"--bootstrap", "/b", "--first-byte-timeout", "3s", "--least-body-rate", "1000"}, hcm.Patience{FirstByte: 3 * time.Second, BodyRate: 1000}},
 	} {
 		o, err := parse(tc.args, none)

@@ -331,6 +331,9 @@ func (a *attempt) exchange(conn *cluster.Conn) outcome {
 			x.req.Scheme = "https"
 		}
 	}
+	if a.x.dog.pace != nil {
+		a.x.settlePace(a.version == message.HTTP2)
+	}
 	if err := a.up.open(a); err != nil {
 		if err == errInterrupted {
 			return a.x.interrupted()

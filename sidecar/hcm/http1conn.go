@@ -169,6 +169,9 @@ func (c *http1Conn) undecided() bool {
 		c.dog.calm()
 	}
 	c.sniffs = !known
+	if known && c.dog.armed() {
+		c.dog.calm() // a head has longer than the first bytes
+	}
 	return yes || !known
 }
 
@@ -227,8 +230,11 @@ func (c *http1Conn) arm() {
 // headBy is until when the head has to be here.
 func (c *http1Conn) headBy() int64 {
 	by := int64(noDeadline)
+	if first := c.m.firstBy(c.d); c.sniffs && first > 0 {
+		by = c.x.startMono + first // nobody knows yet what has begun
+	}
 	if c.m.headersTimeout > 0 {
-		by = c.x.startMono + c.m.headersTimeout
+		by = min(by, c.x.startMono+c.m.headersTimeout)
 	}
 	if c.m.requestTimeout > 0 {
 		by = min(by, c.x.startMono+c.m.requestTimeout)
@@ -273,6 +279,9 @@ func (c *http1Conn) read() bool {
 		return false
 	}
 	if c.x.timedOut(err) {
+		if c.sniffs && c.dog.cause.Load() == causeHard && c.m.firstBy(c.d) > 0 {
+			c.m.countSlow(c.d, "first_byte")
+		}
 		c.x.resetRequest()
 		c.x.localReply(c.headLate())
 		c.x.finish()

@@ -156,6 +156,9 @@ func (h *http2Client) abort(x *exchange) {
 // heldBack tells the watchdog that the client cannot send.
 func (h *http2Client) heldBack() bool { return h.HeldBack() }
 
+// inflow tells it what else there may be that excuses the client.
+func (h *http2Client) inflow() (bytes uint64, lifted int64) { return h.Inflow() }
+
 func (h *http2Client) interrupt()   { h.Interrupt() }
 func (h *http2Client) resume()      { h.Resume() }
 func (h *http2Client) gone() bool   { return h.left.Load() }

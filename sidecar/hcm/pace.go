@@ -26,6 +26,9 @@ type Patience struct {
 	// BodyRateOfStrangers has BodyRate concern only the same clients: nobody of the mesh, whose
 	// streams may be slow for reasons of its own, is cut by what nobody asked for.
 	BodyRateOfStrangers bool
+	// Handshake is how long a client may take to shake hands over TLS where its filter chain
+	// does not say; 0 is the listeners' own.
+	Handshake time.Duration
 }
 
 // MostBodyRate is the highest rate that can be told from none.
@@ -56,6 +59,37 @@ type pace struct {
 	// waits is set while the client is waited for: neither a host's nor our own pauses count.
 	waits atomic.Bool
 	state atomic.Uint32
+	// own are the client's bytes of this body; others those of others of its connection that
+	// were given what they are worth.
+	own, others atomic.Uint64
+}
+
+// carrier is a client whose connection carries others too.
+type carrier interface {
+	// heldBack tells whether it cannot send: the window of its connection, or its own, is used
+	// up by what has yet to be taken. It takes a lock.
+	heldBack() bool
+	// inflow tells how many bytes of bodies came on the connection, and when there was credit
+	// again after there was none. It may be called from a tap.
+	inflow() (bytes uint64, lifted int64)
+}
+
+// pardon has what the connection of the client carried meanwhile count for it: one that sends
+// its bodies one after another is not slow with those that wait, as long as all of them keep to
+// the rate. So streams that trade a byte now and then excuse each other from nothing. And a
+// wait begins when there is credit again, with a moment for the news to arrive.
+func (p *pace) pardon(c carrier, now int64) {
+	bytes, lifted := c.inflow()
+	if lifted > 0 && lifted+lateness > p.since.Load() {
+		p.since.Store(lifted + lateness)
+	}
+	others := bytes - min(p.own.Load(), bytes)
+	if before := p.others.Load(); others > before {
+		p.others.Store(others)
+		left := p.left.Load() - max(now-p.since.Load(), 0) // below 0 where they were slow together
+		p.left.Store(min(left+p.worth(int64(min(others-before, 1<<62))), patienceMost))
+		p.since.Store(max(p.since.Load(), now))
+	}
 }
 
 // States of a pace.
@@ -73,13 +107,20 @@ const (
 //
 //go:noinline
 func (x *exchange) startPace() {
-	if x.wantsTunnel() || x.converses() || x.m.patience.BodyRateOfStrangers && !stranger(x.d) {
+	if x.wantsTunnel() || x.converses(false) || x.m.patience.BodyRateOfStrangers && !stranger(x.d) {
 		return
 	}
 	p := &x.pace
 	p.perByte = int64(time.Second) / x.m.patience.BodyRate
 	p.left.Store(min(patienceFirst+p.worth(x.received), patienceMost))
 	p.waits.Store(false)
+	p.since.Store(monotonic())
+	p.own.Store(0)
+	p.others.Store(0)
+	if c, ok := x.dog.client.(carrier); ok {
+		bytes, _ := c.inflow()
+		p.others.Store(bytes)
+	}
 	p.state.Store(paceKept)
 	if x.req.ExpectContinue {
 		p.state.Store(paceHeld)
@@ -89,17 +130,36 @@ func (x *exchange) startPace() {
 }
 
 // converses tells whether the request says that it is part of a conversation: a stream of
-// messages that come when there is something to say. Over HTTP/1 there is none before the
-// answer.
-func (x *exchange) converses() bool {
-	if x.req.Version == message.HTTP11 || x.req.Version == message.HTTP10 {
-		return false
-	}
-	if x.speaksGRPC() {
-		return true
+// messages that come when there is something to say. gRPC has one only where the host speaks
+// HTTP/2 as its client does.
+func (x *exchange) converses(hostSpeaksHTTP2 bool) bool {
+	if r := x.sel.Route; r != nil && r.Forward != nil && r.Forward.IdleTimeout != nil {
+		return true // its author has said how long it may rest
 	}
 	kind, _ := x.req.Fields.ByID(message.ContentType)
-	return strings.HasPrefix(kind, "application/connect+")
+	kind, _, _ = strings.Cut(kind, ";")
+	kind = strings.ToLower(strings.Trim(kind, " \t")) // RFC 9110 8.3.1
+	if strings.HasPrefix(kind, "application/connect+") {
+		return true
+	}
+	if !hostSpeaksHTTP2 || x.req.Version == message.HTTP11 || x.req.Version == message.HTTP10 {
+		return false
+	}
+	name, _, _ := strings.Cut(kind, "+")
+	return name == "application/grpc" || name == "application/grpc-web" || name == "application/grpc-web-text"
+}
+
+// settlePace decides for an attempt, whose host's protocol is known, whether the body keeps to
+// the least rate. No pump runs.
+//
+//go:noinline
+func (x *exchange) settlePace(hostSpeaksHTTP2 bool) {
+	p := x.dog.pace
+	if x.converses(hostSpeaksHTTP2) {
+		p.state.Store(paceOver)
+	} else {
+		p.state.CompareAndSwap(paceOver, paceKept)
+	}
 }
 
 // endPace ends what startPace began. No pump runs.
@@ -150,7 +210,13 @@ func (w *watchdog) came(n int) {
 // cameAt is came, of some bytes, for who has read the clock.
 func (w *watchdog) cameAt(n int, now int64) {
 	if p := w.pace; p != nil {
-		p.took(now-p.since.Load(), n)
+		p.own.Add(uint64(n))
+		if now-p.since.Load() > lateness { // it is asked only of who was waited for
+			if c, ok := w.client.(carrier); ok {
+				p.pardon(c, now)
+			}
+		}
+		p.took(max(now-p.since.Load(), 0), n)
 		p.since.Store(now)
 	}
 	w.activeAt(now)
@@ -181,11 +247,15 @@ func (w *watchdog) tooSlow(now int64) bool {
 	if late < 0 {
 		return false
 	}
-	if h, ok := w.client.(interface{ heldBack() bool }); late > lateness || ok && h.heldBack() {
+	c, shared := w.client.(carrier)
+	if late > lateness || shared && c.heldBack() {
 		p.since.Store(now)
 		return false
 	}
-	return true
+	if shared {
+		p.pardon(c, now)
+	}
+	return now-p.since.Load() >= p.left.Load()
 }
 
 // slowReply is for a request whose body comes too slowly.
@@ -222,5 +292,5 @@ func stranger(d *downstream.Conn) bool {
 		}
 	}
 	tcp, ok := at.(*net.TCPAddr)
-	return ok && !tcp.IP.IsLoopback()
+	return ok && !tcp.IP.IsLoopback() && !thisHost.has(tcp.IP)
 }

@@ -37,21 +37,27 @@ func TestWhoIsNotHurried(t *testing.T) {
 		header  []string
 		rate    int64
 		want    [3]int // by the client's version, 0 where it is not tried
+		hosts   int    // the version of hosts that alone is tried, 0 for both
 	}{
-		"no rate":                   {reads, rests, nil, 0, [3]int{1: 200, 2: 200}},
-		"a rate":                    {reads, rests, nil, 100, [3]int{1: 408, 2: 408}},
-		"gRPC":                      {reads, rests, []string{"Content-Type", "application/grpc"}, 100, [3]int{1: 408, 2: 200}},
-		"messages of Connect":       {reads, rests, []string{"Content-Type", "application/connect+proto"}, 100, [3]int{1: 408, 2: 200}},
-		"the host answers first":    {answers, rests, nil, 100, [3]int{2: 200}},
-		"the host does not read":    {later, much, nil, 1 << 20, [3]int{1: 200, 2: 200}},
-		"the host is to say so":     {later, much, []string{"Expect", "100-continue"}, 100, [3]int{1: 200, 2: 200}},
-		"the host has said so":      {reads, rests, []string{"Expect", "100-continue"}, 100, [3]int{1: 408, 2: 408}},
-		"a byte before it says so":  {tooLate, soon, []string{"Expect", "100-continue", "X-Sends", "at-once"}, 100, [3]int{1: 408, 2: 408}},
-		"a byte before it could do": {later, rests, nil, 100, [3]int{1: 408, 2: 408}},
+		"no rate":                   {reads, rests, nil, 0, [3]int{1: 200, 2: 200}, 0},
+		"a rate":                    {reads, rests, nil, 100, [3]int{1: 408, 2: 408}, 0},
+		"gRPC":                      {reads, rests, []string{"Content-Type", "application/grpc"}, 100, [3]int{1: 408, 2: 200}, 2},
+		"gRPC to HTTP/1":            {reads, rests, []string{"Content-Type", "application/grpc"}, 100, [3]int{1: 408, 2: 408}, 1},
+		"gRPC, in capitals":         {reads, rests, []string{"Content-Type", "Application/GRPC+Proto; a=b"}, 100, [3]int{1: 408, 2: 200}, 2},
+		"gRPC-Web":                  {reads, rests, []string{"Content-Type", "application/grpc-web+proto"}, 100, [3]int{1: 408, 2: 200}, 2},
+		"what begins like gRPC":     {reads, rests, []string{"Content-Type", "application/grpcs"}, 100, [3]int{1: 408, 2: 408}, 0},
+		"messages of Connect":       {reads, rests, []string{"Content-Type", "application/Connect+proto"}, 100, [3]int{1: 200, 2: 200}, 0},
+		"a route that says":         {reads, rests, []string{"X-Route", "says"}, 100, [3]int{1: 200, 2: 200}, 0},
+		"the host answers first":    {answers, rests, nil, 100, [3]int{2: 200}, 0},
+		"the host does not read":    {later, much, nil, 1 << 20, [3]int{1: 200, 2: 200}, 0},
+		"the host is to say so":     {later, much, []string{"Expect", "100-continue"}, 100, [3]int{1: 200, 2: 200}, 0},
+		"the host has said so":      {reads, rests, []string{"Expect", "100-continue"}, 100, [3]int{1: 408, 2: 408}, 0},
+		"a byte before it says so":  {tooLate, soon, []string{"Expect", "100-continue", "X-Sends", "at-once"}, 100, [3]int{1: 408, 2: 408}, 0},
+		"a byte before it could do": {later, rests, nil, 100, [3]int{1: 408, 2: 408}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubbles(t, func(t *testing.T, down, up int) {
-				if tc.want[down] == 0 {
+				if tc.want[down] == 0 || tc.hosts > 0 && tc.hosts != up {
 					return
 				}
 				b := paced(t, down, up)
@@ -60,6 +66,9 @@ func TestWhoIsNotHurried(t *testing.T) {
 					b.http2Cluster()
 				}
 				b.options.Patience.BodyRate = tc.rate
+				if len(tc.header) > 0 && tc.header[0] == "X-Route" {
+					b.route().Forward.IdleTimeout = ptr(5 * time.Minute)
+				}
 				b.start()
 				status, text, took := b.post(down, tc.body(t), -1, tc.header...)
 				time.Sleep(5 * time.Minute) // until the host is done, too
@@ -92,10 +101,60 @@ func TestSlowBodyForAFilter(t *testing.T) {
 // stopped is a client whose window others have filled.
 type stopped struct {
 	nobody
-	held bool
+	held   bool
+	came   uint64
+	lifted int64
+}
+
+// TestWhatElseACarrierBrought: a client is not slow with one body while it was held back, until
+// just now, nor while others of its connection keep to the rate; a byte of these now and then is
+// no excuse.
+func TestWhatElseACarrierBrought(t *testing.T) {
+	const second = int64(time.Second)
+	waited := func(each func(c *stopped, w *watchdog, now int64)) (at int64) {
+		c := &stopped{}
+		w := watchdog{client: c, pace: &pace{perByte: second / 100}}
+		w.pace.left.Store(patienceFirst)
+		w.awaits()
+		for now := int64(0); now < 1000*second; now += second / 10 {
+			if each(c, &w, now); w.tooSlow(now) {
+				return now / second
+			}
+		}
+		return 1000
+	}
+	for name, tc := range map[string]struct {
+		each func(c *stopped, w *watchdog, now int64)
+		want int64
+	}{
+		"nothing": {func(*stopped, *watchdog, int64) {}, 30},
+		"held back for a while": {func(c *stopped, _ *watchdog, now int64) {
+			if now < 29*second {
+				c.lifted = now
+			}
+		}, 59},
+		"held back until a byte came": {func(c *stopped, w *watchdog, now int64) {
+			if now < 25*second {
+				c.lifted = now
+			} else if now == 25*second {
+				w.cameAt(1, now)
+				w.awaits()
+			}
+		}, 55},
+		"others at the rate":           {func(c *stopped, _ *watchdog, now int64) { c.came += 10 }, 1000},
+		"others at half of it":         {func(c *stopped, _ *watchdog, now int64) { c.came += 5 }, 59},
+		"a byte of others":             {func(c *stopped, _ *watchdog, now int64) { c.came = uint64(now / (20 * second)) }, 30},
+		"much of others, then nothing": {func(c *stopped, _ *watchdog, now int64) { c.came = 1 << 20 }, 330},
+	} {
+		if got := waited(tc.each); got < tc.want-1 || got > tc.want+1 {
+			t.Errorf("%s: too slow after %d s, want %d", name, got, tc.want)
+		}
+	}
 }
 
 func (c *stopped) heldBack() bool { return c.held }
+
+func (c *stopped) inflow() (uint64, int64) { return c.came, c.lifted }
 
 // TestHeldBackByOthers: who may not send, as others have filled the window of the connection
 // and their host does not read, is not too slow.

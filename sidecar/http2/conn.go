@@ -67,6 +67,12 @@ type conn struct {
 	bulk    int   // how many large blocks bodies may still take
 	unacked int64 // consumed and not yet given back
 
+	// came are the bytes of bodies that clients sent, and lifted is when one was last let send
+	// that had no credit left, in the terms of package clock: what a client may be reproached
+	// with depends on both. Of a server's connection alone; anyone may read them.
+	came   atomic.Uint64
+	lifted atomic.Int64
+
 	pipes *Stream // marked as piping by the reader, until that is over
 
 	peerWindow int64     // initial window of new streams
@@ -273,6 +279,9 @@ func (c *conn) credit(n int) {
 	o.b = appendWindowUpdate(o.b, 0, uint32(c.unacked))
 	c.w.frames++
 	c.w.urgent, c.w.credit = true, true
+	if c.recvWin < leastCredit && c.server != nil {
+		c.lifted.Store(clock.Now())
+	}
 	c.recvWin += c.unacked
 	c.unacked = 0
 }

@@ -64,6 +64,9 @@ func (u *unread) clear() {
 // keep takes a piece of the body that lies in the input. It is the reader's; the lock is
 // held.
 func (s *Stream) keep(p []byte) {
+	if s.c.server != nil {
+		s.c.came.Add(uint64(len(p)))
+	}
 	if s.pipeTo == nil || s.in.n > 0 || !s.unread.add(p) {
 		s.settle()
 		s.in.append(p, &s.c.bulk)

@@ -4,6 +4,7 @@ import (
 	"os"
 	"sync"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/clock"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
@@ -305,6 +306,9 @@ func (s *Stream) consumed(n int) bool {
 	o := c.out()
 	o.b = appendWindowUpdate(o.b, s.id, uint32(s.unacked))
 	c.w.frames++
+	if s.recvWin <= 0 && c.server != nil {
+		c.lifted.Store(clock.Now())
+	}
 	s.recvWin += s.unacked
 	s.unacked = 0
 	return true
@@ -390,6 +394,12 @@ func (s *Stream) HeldBack() bool {
 	defer s.c.mu.Unlock()
 	return s.recvWin <= 0 || s.c.recvWin < leastCredit
 }
+
+// Inflow is what may excuse a client that sends nothing on the stream: how many bytes of bodies
+// came on its connection, and when the connection, or a stream of it, was last let send that had
+// hardly any credit left, in the terms of package clock, 0 for never. It takes no lock, and may
+// be called by whoever a Tap is.
+func (s *Stream) Inflow() (bytes uint64, lifted int64) { return s.c.came.Load(), s.c.lifted.Load() }
 
 // Reset ends the stream at once: the peer gets RST_STREAM with the code, and blocked
 // calls return. It does nothing to a stream that is over.

@@ -43,7 +43,7 @@ func TestReserveOfDescriptors(t *testing.T) {
 // TestHandshakeDefault: how long a client may take to shake hands where nothing says so.
 func TestHandshakeDefault(t *testing.T) {
 	m := newTestManager(t, nil)
-	if d := m.opts.HandshakeTimeout; d != 5*time.Second {
+	if d := m.opts.HandshakeTimeout; d != 10*time.Second {
 		t.Errorf("%v", d)
 	}
 	if m.descriptors.Limit() != descriptors.Limit() {

@@ -57,7 +57,7 @@ type Options struct {
 	// Drained is called, with no lock held, when the last connection of a removed listener
 	// has ended and Draining has it no more; nil tells nobody.
 	Drained func()
-	// HandshakeTimeout is 5 s when 0.
+	// HandshakeTimeout is 10 s when 0.
 	HandshakeTimeout time.Duration
 	// Descriptors is how many file descriptors the process may have open: RLIMIT_NOFILE's
 	// when nil. A part of them is kept from connections, but of those of listeners that are
@@ -137,7 +137,7 @@ func NewManager(opts Options) *Manager {
 		m.opts.DrainTime = 10 * time.Minute
 	}
 	if m.opts.HandshakeTimeout <= 0 {
-		m.opts.HandshakeTimeout = 5 * time.Second
+		m.opts.HandshakeTimeout = 10 * time.Second
 	}
 	var err error
 	if m.poller, err = stream.NewPoller(); err != nil {
