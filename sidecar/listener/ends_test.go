@@ -42,7 +42,8 @@ func TestEndsAreCounted(t *testing.T) {
 // closed is a socket that its handler has closed: it looks like one that the client has left.
 type closed struct{ stream.Stream }
 
-func (closed) Gone() bool { return true }
+func (closed) Gone() bool  { return true }
+func (closed) Quiet() bool { return false }
 
 // TestEndsAreTheHandlers: what a handler knows of who ended a connection counts, whatever the socket
 // looks like by then.
