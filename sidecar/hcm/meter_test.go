@@ -65,7 +65,6 @@ func TestSizesOfHedgedRequests(t *testing.T) {
 						return
 					}
 					_ = http.NewResponseController(w).Flush()
-					time.Sleep(20 * time.Millisecond)
 					_, _ = io.WriteString(w, strings.Repeat("a", size))
 				})
 				f := b.route().Forward
