@@ -43,7 +43,7 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (conn
 		}
 		if m != nil && kind != Canceled {
 			countFailure(m, s, kind, err)
-			m.ConnectionEnded(kind == ConnectRefused, false)
+			m.ConnectionEnded(kind == ConnectRefused || kind == TLSFailure, false)
 		}
 		return nil, &Error{Kind: kind, Cluster: h.cluster.name, Host: h.key, Err: err}
 	}

@@ -487,8 +487,10 @@ func (c *Conn) end(busy bool) error {
 		c.HTTP2.Close()
 		byPeer, busy = c.HTTP2.Ended()
 	} else {
-		prober, ok := c.Stream.(stream.Prober)
-		byPeer = ok && !c.ours.Load() && prober.Gone()
+		if p.host.cluster.metrics != nil && !c.ours.Load() {
+			prober, ok := c.Stream.(stream.Prober)
+			byPeer = ok && prober.Gone()
+		}
 		err = stream.CloseNow(c.Stream) // a request may wait for it, or a withdrawal
 	}
 	p.host.cluster.metrics.ConnectionEnded(byPeer, busy)

@@ -90,6 +90,8 @@ type Conn struct {
 
 	// cutOff: a request was under way when it ended.
 	cutOff atomic.Bool
+	// side is who ended it, as far as its handler knows.
+	side   atomic.Uint32
 	server *Server
 	owner  Owner
 	watch  stream.Watch
@@ -215,6 +217,29 @@ func (c *Conn) CutOff() { c.cutOff.Store(true) }
 
 // WasCutOff tells whether that is so.
 func (c *Conn) WasCutOff() bool { return c.cutOff.Load() }
+
+// Who ended a connection.
+const (
+	sideUnknown = iota
+	sidePeer
+	sideOurs
+)
+
+// EndedBy notes whether the peer ended the connection or the sidecar did; what was noted first stays. A
+// handler that closes the stream itself, or hears of its end, notes it before.
+func (c *Conn) EndedBy(peer bool) {
+	side := uint32(sideOurs)
+	if peer {
+		side = sidePeer
+	}
+	c.side.CompareAndSwap(sideUnknown, side)
+}
+
+// Side tells whether the peer ended the connection; known is false where nobody has noted it.
+func (c *Conn) Side() (peer, known bool) {
+	side := c.side.Load()
+	return side == sidePeer, side != sideUnknown
+}
 
 // Ended says why the sidecar closed the connection, nil when it did not.
 func (c *Conn) Ended() *Ending {

@@ -53,6 +53,10 @@ func (m *Manager) serveHTTP2(ctx context.Context, d *downstream.Conn, s stream.S
 	c.timer.arm(next)
 	d.OnDrain(c)
 	err := c.sc.Serve(ctx)
+	byPeer, busy := c.sc.Ended()
+	if d.EndedBy(byPeer); busy {
+		d.CutOff()
+	}
 	d.OnDrain(nil)
 	m.timers.remove(&c.timer)
 	c.note(err)

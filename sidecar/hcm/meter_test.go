@@ -14,7 +14,7 @@ import (
 )
 
 // TestSizesOnTheWire: on both sides of every pair of versions there is the body, its head, and little
-// else; and nobody counts where nobody asks.
+// else.
 func TestSizesOnTheWire(t *testing.T) {
 	const size = 200_000
 	bridges(t, func(t *testing.T, down, up int) {
@@ -65,7 +65,6 @@ func TestSizesOfHedgedRequests(t *testing.T) {
 						return
 					}
 					_ = http.NewResponseController(w).Flush()
-					time.Sleep(20 * time.Millisecond)
 					_, _ = io.WriteString(w, strings.Repeat("a", size))
 				})
 				f := b.route().Forward

@@ -184,15 +184,6 @@ func (cc *ClientConn) Close() {
 	cc.abort(&ConnError{Code: Cancel, Reason: "closed", Err: ErrClosed})
 }
 
-// Ended tells of a connection that is over whether its peer ended it, and whether streams were
-// under way then.
-func (cc *ClientConn) Ended() (byPeer, busy bool) {
-	cc.mu.Lock()
-	defer cc.mu.Unlock()
-	e := cc.err
-	return e != nil && (e == errPeerLeft || e.Remote || e.Reason == connectionLost), cc.cutOff
-}
-
 // notify tells whoever waits for a free stream.
 func (cc *ClientConn) notify() {
 	if cc.onFree != nil {

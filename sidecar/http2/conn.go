@@ -163,6 +163,15 @@ func (c *conn) fail(err *ConnError) {
 	c.settled.Broadcast()
 }
 
+// Ended tells of a connection that is over whether its peer ended it, and whether streams were
+// under way then.
+func (c *conn) Ended() (byPeer, busy bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.err
+	return e != nil && (e == errPeerLeft || e.Remote || e.Reason == connectionLost), c.cutOff
+}
+
 // streamFate is what a connection's end means for a stream on it.
 func (c *conn) streamFate(s *Stream, err *ConnError) error {
 	if err == errDrained {

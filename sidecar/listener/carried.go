@@ -122,12 +122,21 @@ func (l *listener) countRefused(reason string) {
 	}
 }
 
-// countEnd counts a connection that is over, before it is closed: whose doing that is shows then.
+// countEnd counts a connection that is over, before it is closed: where its handler has not told whose
+// doing that is, it shows then.
 func (l *listener) countEnd(c *downstream.Conn) {
-	if m := l.m.opts.Metrics; m != nil {
-		prober, ok := c.Stream.(stream.Prober)
-		m.ConnectionEnded(l.name, c.Ended() == nil && ok && prober.Gone(), c.WasCutOff())
+	m := l.m.opts.Metrics
+	if m == nil {
+		return
 	}
+	byPeer, known := c.Side()
+	if c.Ended() != nil {
+		byPeer = false
+	} else if !known {
+		prober, ok := c.Stream.(stream.Prober)
+		byPeer = ok && prober.Gone()
+	}
+	m.ConnectionEnded(l.name, byPeer, c.WasCutOff())
 }
 
 // Finished implements downstream.Owner.

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
@@ -36,4 +37,34 @@ func TestEndsAreCounted(t *testing.T) {
 	waitFor(t, counted("remote"))
 	m.CloseConns(func(string, *stream.Info) bool { return true }, "withdrawn")
 	waitFor(t, counted("local"))
+}
+
+// closed is a socket that its handler has closed: it looks like one that the client has left.
+type closed struct{ stream.Stream }
+
+func (closed) Gone() bool  { return true }
+func (closed) Quiet() bool { return false }
+
+// TestEndsAreTheHandlers: what a handler knows of who ended a connection counts, whatever the socket
+// looks like by then.
+func TestEndsAreTheHandlers(t *testing.T) {
+	m := newTestManager(t, nil)
+	l := newListener(m, "l")
+	defer l.stop()
+	for _, peer := range []bool{false, true} {
+		c := downstream.New(downstream.Facts{Stream: closed{}}, nil)
+		c.EndedBy(peer)
+		c.EndedBy(!peer) // what follows from it
+		l.countEnd(c)
+	}
+	l.countEnd(downstream.New(downstream.Facts{Stream: closed{}}, nil))
+	var text strings.Builder
+	if err := m.opts.Metrics.Registry.WriteUsed(&text); err != nil {
+		t.Fatal(err)
+	}
+	for end, n := range map[string]string{"local": "1", "remote": "2"} {
+		if want := `hauberk_connections_ended_total{listener="l",end="` + end + `"} ` + n + "\n"; !strings.Contains(text.String(), want) {
+			t.Errorf("no %s in %s", want, text.String())
+		}
+	}
 }

@@ -74,6 +74,7 @@ func (r *relay) close() {
 	r.mu.Lock()
 	r.closing = true
 	r.mu.Unlock()
+	r.c.EndedBy(false)
 	_ = stream.CloseNow(r.c.Stream) // the watch of all connections may be at this one
 	_ = r.up.Close()
 }
@@ -81,9 +82,8 @@ func (r *relay) close() {
 // clientLeft notes that the client has ended its half: that its host then ends the other is only what
 // follows.
 func (r *relay) clientLeft() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.down.done {
+	r.c.EndedBy(true)
+	if first, _ := r.c.Side(); first {
 		r.up.Ours()
 	}
 }
@@ -115,6 +115,7 @@ func (r *relay) broken(h *half, err error) {
 	}
 	r.mu.Unlock()
 	if !ours {
+		r.c.EndedBy(h == &r.toUp)
 		if h == &r.toUp {
 			r.up.Ours()
 		}
@@ -138,6 +139,7 @@ func (r *relay) left(h *half, err error) {
 		r.close()
 		return
 	}
+	r.c.EndedBy(h == &r.down)
 	r.linger(now)
 	r.p.watch.stir()
 }

@@ -213,6 +213,9 @@ var initializationFailures = map[telemetry.Flags]string{
 func (o *outcome) ConfiguredMetadata(part telemetry.Part) map[string]map[string]any {
 	switch part {
 	case telemetry.PartCluster:
+		if o.host != nil {
+			return o.host.Cluster().Config().Metadata
+		}
 		if cl := o.p.clusters.Get(o.cluster); cl != nil {
 			return cl.Config().Metadata
 		}

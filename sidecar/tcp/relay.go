@@ -208,6 +208,8 @@ func (r *relay) run(h *half) {
 		// The end of the source is passed on as a half-close.
 		if h == &r.toUp {
 			r.clientLeft()
+		} else {
+			r.c.EndedBy(false) // the host has, and the client's end follows from it
 		}
 		if err = h.dst.CloseWrite(); err != nil {
 			r.left(h, err)

@@ -66,6 +66,10 @@ func (h *Handler) ServeStream(ctx context.Context, d *downstream.Conn) {
 	c.sc = http2.NewServer(d.Stream, &cfg, c)
 	d.OnDrain(c)
 	err := c.sc.Serve(ctx)
+	byPeer, busy := c.sc.Ended()
+	if d.EndedBy(byPeer); busy {
+		d.CutOff()
+	}
 	d.OnDrain(nil)
 	var fault *http2.ConnError
 	if errors.As(err, &fault) && fault.Err == nil && !fault.Remote && h.metrics != nil {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/hauberk-mesh/hauberk/xds/names"
 )
 
 // The types of metadata, as METADATA names them.
@@ -45,6 +47,9 @@ func MetadataOf(name, argument string) (MetadataPath, error) {
 		return p, errors.New("a namespace or key is empty: no value is there")
 	}
 	p.Namespace, p.Keys = words[0], words[1:]
+	if p.Namespace == names.MetadataNamespace {
+		return p, fmt.Errorf("%q is the mesh's own, and not shown", p.Namespace)
+	}
 	if p.Type == MetadataDynamic && (!ShowsMetadata(p.Namespace, true) || len(p.Keys) != 1) {
 		return p, errors.New("only " + MetadataRBAC + ":KEY has values, which are texts, and of connections " + MetadataProxy + ":KEY and namespaces that rules of the PROXY protocol name")
 	}
