@@ -92,7 +92,6 @@ var wholeAlike = []struct{ envoy, hauberk string }{
 	{`http\.left\.downstream_cx_destroy_remote_active_rq`, endedOf("left", "remote_with_request")},
 	{`http\.left\.downstream_cx_destroy_remote`, endedOf("left", "remote", "remote_with_request")},
 	{`http\.pending\.downstream_cx_destroy`, endedOf("pending", "local", "local_with_request", "remote", "remote_with_request")},
-	{`http\.pending\.downstream_cx_destroy_local`, endedOf("pending", "local", "local_with_request")},
 	{`http\.pending\.downstream_cx_destroy_remote`, endedOf("pending", "remote", "remote_with_request")},
 	{`http2\.tx_reset`, `hauberk_http2_events_total{side="downstream",event="tx_reset"}`},
 	{`http2\.rx_reset`, `hauberk_http2_events_total{side="downstream",event="rx_reset"}`},
