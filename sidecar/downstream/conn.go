@@ -80,13 +80,12 @@ type Facts struct {
 type Conn struct {
 	Facts
 
-	// Held is the handler's own, from one call of ServeStream to the next.
+	// Held is the handler's own, from one call of ServeStream to the next. What it leaves there of
+	// a finished connection, the listener's log shows if it is an Outcome.
 	Held any
 	// Received and Sent are all bytes of a plain connection; its handler sets them
 	// when it is finished.
 	Received, Sent int64
-	// Outcome has more for the listener's log. Its handler sets it when it is finished.
-	Outcome Outcome
 
 	// cutOff: a request was under way when it ended.
 	cutOff atomic.Bool

@@ -29,8 +29,8 @@ type http1Conn struct {
 	sniffs   bool   // nothing has told yet that the client does not speak HTTP/2
 	http2    bool   // it does: what x has read is the beginning of that
 	parked   bool
-	share    fair.Share // of requests that took no upstream's time
 	returns  bool       // the client spoke soon after it was parked
+	share    fair.Share // of requests that took no upstream's time
 }
 
 func newHTTP1Conn(m *Manager, d *downstream.Conn) *http1Conn {

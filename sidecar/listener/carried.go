@@ -162,8 +162,8 @@ func logEnd(c *downstream.Conn, log *telemetry.Log) {
 	r := c.NewRecord()
 	r.Metadata, r.Duration = c.Announced.Said(), time.Since(c.Accepted)
 	r.BytesReceived, r.BytesSent = c.Received, c.Sent
-	if c.Outcome != nil {
-		c.Outcome.Show(r)
+	if o, ok := c.Held.(downstream.Outcome); ok {
+		o.Show(r)
 	}
 	log.Log(r)
 	r.Release()

@@ -33,7 +33,7 @@ func (r *relay) drain(h *half, n int64) {
 		r.resume()
 		_ = r.opposite(h).src.SetReadDeadline(soon)
 	}
-	if h.drained += n; h.drained >= mostDrained {
+	if h.drained += uint32(min(n, mostDrained)); h.drained >= mostDrained {
 		h.over, soon = true, past
 	}
 	_ = h.src.SetReadDeadline(soon)

@@ -26,8 +26,11 @@ type outcome struct {
 	moments     *telemetry.Moments // nil where nobody shows them
 	failed      []net.Addr         // the hosts that could not be reached
 	termination string
+}
 
-	// Of a line: whose connection it is, and what moved until then.
+// line is a connection's outcome as a log shows it: whose it is, and what moved until then.
+type line struct {
+	outcome
 	p              *Proxy
 	c              *downstream.Conn
 	received, sent int64
@@ -99,16 +102,14 @@ func (p *Proxy) finish(c *downstream.Conn, o *outcome, received, sent int64) {
 	if reason := o.closedBy(); reason != "" && p.metrics != nil && c.Ended() == nil {
 		p.metrics.PolicyClosed(c.Listener, reason)
 	}
-	p.log(c, o, telemetry.LogConnectionEnd, received, sent)
-	c.Outcome = o
+	c.Held = p.log(c, o, telemetry.LogConnectionEnd, received, sent)
 }
 
-// log writes the connection as it is now.
-func (p *Proxy) log(c *downstream.Conn, o *outcome, occasion telemetry.LogType, received, sent int64) {
+// log writes the connection as it is now, and returns what it told.
+func (p *Proxy) log(c *downstream.Conn, o *outcome, occasion telemetry.LogType, received, sent int64) *line {
 	r := c.NewRecord()
 	r.Type, r.Metadata = occasion, c.Announced.Said()
 	r.Duration = time.Since(c.Accepted)
-	o.p, o.c, o.received, o.sent = p, c, received, sent
 	if telemetry.Wanted()&telemetry.WantMoments != 0 {
 		if o.moments == nil {
 			o.begin(c) // no attempt was made
@@ -117,59 +118,61 @@ func (p *Proxy) log(c *downstream.Conn, o *outcome, occasion telemetry.LogType, 
 			o.mark(c, telemetry.ConnectionEnded, time.Now())
 		}
 	}
-	o.Show(r)
+	l := &line{outcome: *o, p: p, c: c, received: received, sent: sent}
+	l.Show(r)
 	p.access.Log(r)
 	r.Release()
+	return l
 }
 
 // Show implements downstream.Outcome: what there is beside the connection's own facts.
-func (o *outcome) Show(r *telemetry.Record) {
-	r.Cluster, r.ClusterStat, r.Attempts = o.cluster, o.p.clusters.StatName(o.cluster), o.attempts
-	r.BytesReceived, r.BytesSent = o.received, o.sent
-	r.Flags |= o.flags
-	if o.termination != "" && r.ConnectionTermination == "" {
-		r.ConnectionTermination = o.termination
+func (l *line) Show(r *telemetry.Record) {
+	r.Cluster, r.ClusterStat, r.Attempts = l.cluster, l.p.clusters.StatName(l.cluster), l.attempts
+	r.BytesReceived, r.BytesSent = l.received, l.sent
+	r.Flags |= l.flags
+	if l.termination != "" && r.ConnectionTermination == "" {
+		r.ConnectionTermination = l.termination
 	}
-	if o.flags != 0 {
-		r.UpstreamFailure, r.UpstreamTransportFailure = o.failure, o.transport
+	if l.flags != 0 {
+		r.UpstreamFailure, r.UpstreamTransportFailure = l.failure, l.transport
 	}
-	r.Attempted = o
-	if o.moments != nil {
-		r.Moments = *o.moments
+	r.Attempted = l
+	if l.moments != nil {
+		r.Moments = *l.moments
 	}
-	if n := len(o.failed); n > 0 {
-		r.UpstreamHost = o.failed[n-1]
+	if n := len(l.failed); n > 0 {
+		r.UpstreamHost = l.failed[n-1]
 	}
-	if i := o.upstream; i != nil {
-		r.UpstreamHostname = o.host.Hostname()
+	if i := l.upstream; i != nil {
+		r.UpstreamHostname = l.host.Hostname()
 		r.UpstreamHost, r.UpstreamLocal = i.Remote, i.Local
 		r.UpstreamTLS(i)
 	}
-	r.DownstreamClose, r.UpstreamClose = o.resets()
+	r.DownstreamClose, r.UpstreamClose = l.resets()
 	if r.LocalClose == "" {
-		r.LocalClose = o.localClose()
-		if o.upstream != nil {
+		r.LocalClose = l.localClose()
+		if l.upstream != nil {
 			r.UpstreamLocalClose = r.LocalClose
 		}
 	}
 	wanted := telemetry.Wanted()
 	if wanted&telemetry.WantSizes != 0 {
-		r.Sizes = o.sizes()
+		r.Sizes = l.sizes()
 	}
 	if wanted&telemetry.WantConfigured != 0 {
-		r.Configured = o
+		r.Configured = l
 	}
 }
 
 // sizes are those of bytes that pass as they are.
-func (o *outcome) sizes() telemetry.Sizes {
+func (l *line) sizes() telemetry.Sizes {
 	s := telemetry.Sizes{Downstream: new(message.Meter)}
-	s.Downstream.WireReceived.Store(o.received)
-	s.Downstream.WireSent.Store(o.sent)
-	if o.upstream != nil {
+	s.Downstream.WireReceived.Store(l.received)
+	s.Downstream.WireSent.Store(l.sent)
+	if l.upstream != nil {
 		s.Upstream = new(message.Meter)
-		s.Upstream.WireSent.Store(o.received)
-		s.Upstream.WireReceived.Store(o.sent)
+		s.Upstream.WireSent.Store(l.received)
+		s.Upstream.WireReceived.Store(l.sent)
 	}
 	return s
 }
@@ -210,23 +213,23 @@ var initializationFailures = map[telemetry.Flags]string{
 }
 
 // ConfiguredMetadata implements telemetry.Configured.
-func (o *outcome) ConfiguredMetadata(part telemetry.Part) map[string]map[string]any {
+func (l *line) ConfiguredMetadata(part telemetry.Part) map[string]map[string]any {
 	switch part {
 	case telemetry.PartCluster:
-		if o.host != nil {
-			return o.host.Cluster().Config().Metadata
+		if l.host != nil {
+			return l.host.Cluster().Config().Metadata
 		}
-		if cl := o.p.clusters.Get(o.cluster); cl != nil {
+		if cl := l.p.clusters.Get(l.cluster); cl != nil {
 			return cl.Config().Metadata
 		}
 	case telemetry.PartHost:
-		if o.host != nil {
-			return o.host.Endpoint().Metadata
+		if l.host != nil {
+			return l.host.Endpoint().Metadata
 		}
 	case telemetry.PartListener:
-		return o.c.ListenerMetadata
+		return l.c.ListenerMetadata
 	case telemetry.PartChain:
-		return o.c.ChainMetadata
+		return l.c.ChainMetadata
 	}
 	return nil
 }

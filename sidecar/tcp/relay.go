@@ -62,8 +62,8 @@ type half struct {
 	// relay.mu.
 	gone bool
 	// drained is how much has moved since the connection is to finish, and over that this is enough.
-	drained int64
 	over    bool
+	drained uint32
 }
 
 func newRelay(p *Proxy, c *downstream.Conn, up *cluster.Conn, o outcome) *relay {
