@@ -131,9 +131,9 @@ func (m *Manager) watchExpiry() {
 	}
 }
 
-// idleCount is how many connections were idle tidyEvery ago, and when memory was
-// last given back.
-type idleCount struct{ last, tidied int }
+// idleCount is how many connections were idle tidyEvery ago, how many when memory was last
+// given back, and after how many looks it is once more, 0 for never.
+type idleCount struct{ last, tidied, again int }
 
 // tidyFrom is how many connections must have become idle to be worth a collection.
 const tidyFrom = 256
@@ -141,20 +141,31 @@ const tidyFrom = 256
 // tidyEvery is how often it is asked whether that is so.
 const tidyEvery = time.Second / 2
 
+// tidyAgain is after how many looks memory is given back once more: the workers whom the last of
+// these connections needed have been sent away then, and have left their stacks.
+const tidyAgain = 7
+
+// look tells, of how many are idle now, whether memory is to be given back: when many more have
+// become idle and no others do, and once more when the workers have gone.
+func (c *idleCount) look(now int) bool {
+	c.tidied = min(c.tidied, now)
+	many := now == c.last && now >= c.tidied+max(tidyFrom, c.tidied/4)
+	c.last = now
+	if many {
+		c.tidied, c.again = now, tidyAgain
+		return true
+	}
+	c.again = max(c.again, 1) - 1
+	return c.again == 1
+}
+
 // tidy gives memory back to the host once many connections have become idle: the
 // stacks and buffers that they let go of are garbage which nothing would collect
 // in a process that does nothing.
 func (m *Manager) tidy(c *idleCount) {
-	if m.poller == nil {
-		return
-	}
-	now := m.poller.Waiting()
-	c.tidied = min(c.tidied, now)
-	if now == c.last && now >= c.tidied+max(tidyFrom, c.tidied/4) {
+	if m.poller != nil && c.look(m.poller.Waiting()) {
 		debug.FreeOSMemory()
-		c.tidied = now
 	}
-	c.last = now
 }
 
 func (m *Manager) expire(now time.Time, told map[uint64]bool) {
