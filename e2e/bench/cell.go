@@ -186,7 +186,7 @@ func (b *bench) roundsOfAStart(c *cell, s setting, o *origin) error {
 			}
 		}
 	}
-	if err := b.latency(now, s, order, min(each, (latencyRounds+c.Starts-1)/c.Starts)); err != nil {
+	if err := b.latency(now, s, order, c.latencyRounds(each)); err != nil {
 		return err
 	}
 	for _, m := range now.Contenders {
@@ -265,8 +265,14 @@ func (b *bench) quietly(m *measured, run func() (keep func(), err error)) error 
 	return nil
 }
 
-// latencyRounds is how many rounds of the open loop there are at most.
-const latencyRounds = 9
+// latencyRounds is how many rounds of the open loop a start has that has each of the closed one:
+// all where a goal depends on them, as a percentile is a matter of a round's few worst moments.
+func (c *cell) latencyRounds(each int) int {
+	if p99Bars[c.Job] {
+		return each
+	}
+	return min(each, (9+c.Starts-1)/c.Starts)
+}
 
 // latency measures at half of the slowest contender's rate, as the first start had it.
 func (b *bench) latency(c *cell, s setting, order []*measured, rounds int) error {
