@@ -3,6 +3,7 @@ package http2
 import (
 	"sync/atomic"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/clock"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 )
 
@@ -23,6 +24,7 @@ type gatherer struct {
 	source uint32 // whose the last batch is: a connection's number
 	mixed  bool   // not all since more were tried were of one connection
 	held   bool   // a leader releases it
+	waits  int64  // since when it is waited for more batches, on the clock; 0 where it is not
 }
 
 const (
@@ -31,6 +33,9 @@ const (
 	heldBytes, fullBytes = 4 << 10, 16 << 10
 	// As many batches as proven in a row are no accident.
 	proven = 8
+	// Who comes later, in nanoseconds, was not worth waiting for: there is time between messages, and
+	// nobody gains by fewer calls of the kernel what all of them wait.
+	late = 50_000
 	// More are tried after so many writes: the more often in vain, the fewer tries.
 	triedSoon, triedRarely = 8, 1024
 )
@@ -41,12 +46,13 @@ func (g *gatherer) batch(source uint32) {
 	g.source = source
 }
 
-// enough tells whether what waits is to be written. With last no more comes.
-func (g *gatherer) enough(batches int, last bool) bool {
+// enough tells whether what waits is to be written, since so many nanoseconds. With last no more
+// comes.
+func (g *gatherer) enough(batches int, waited int64, last bool) bool {
 	if batches < g.want && !last {
 		return false
 	}
-	switch came := batches >= g.want; {
+	switch came := batches >= g.want && waited <= late; {
 	case g.want < 2:
 	case came:
 		if g.run++; g.run == proven && g.want > g.known {
@@ -58,7 +64,8 @@ func (g *gatherer) enough(batches int, last bool) bool {
 	case !g.excused:
 		g.excused, g.run = true, 0
 	default:
-		g.known, g.want, g.every = batches, batches, triedSoon
+		g.known = min(batches, g.known-1)
+		g.want, g.every = g.known, triedSoon
 	}
 	if g.since++; g.since >= max(g.every, triedSoon) && g.want <= g.known+1 {
 		g.more()
@@ -73,6 +80,14 @@ func (g *gatherer) more() {
 	if g.mixed && g.want <= g.known {
 		g.want, g.run, g.excused, g.mixed = g.known+1, 0, false, false
 	}
+}
+
+// waited is how long what was passed on has waited, in nanoseconds.
+func (g *gatherer) waited() int64 {
+	if g.waits == 0 {
+		return 0
+	}
+	return clock.Now() - g.waits
 }
 
 // numbers tell connections apart.
@@ -91,10 +106,13 @@ func (c *conn) Release(last bool) (kept, awaits bool) {
 	switch n := c.w.batches; {
 	case n == 0 || c.err != nil:
 	case n < c.gather.want && c.w.pending() >= heldBytes:
-	case !c.gather.enough(n, last):
+	case !c.gather.enough(n, c.gather.waited(), last):
+		if c.gather.waits == 0 {
+			c.gather.waits = clock.Now()
+		}
 		return true, false
 	}
-	c.gather.held = false
+	c.gather.held, c.gather.waits = false, 0
 	awaits = c.others.first != nil || c.senders.first != nil
 	c.flush(false)
 	return false, awaits || c.w.writing || c.err != nil

@@ -5,7 +5,8 @@ import "testing"
 // gathering drives a gatherer: in each round so many sources have a batch, one after the other.
 type gathering struct {
 	gatherer
-	waited int // in vain
+	vain  int   // waits in vain
+	delay int64 // of all but the first, in nanoseconds
 }
 
 // round returns how many batches went out together at last.
@@ -14,13 +15,13 @@ func (g *gathering) round(sources int) (together int) {
 	for i := range sources {
 		g.batch(uint32(1 + i))
 		waiting++
-		if g.enough(waiting, false) {
+		if g.enough(waiting, g.delay*int64(i), false) {
 			together, waiting = waiting, 0
 		}
 	}
 	if waiting > 0 {
-		g.waited++
-		g.enough(waiting, true)
+		g.vain++
+		g.enough(waiting, g.delay, true)
 		together = waiting
 	}
 	return together
@@ -41,19 +42,19 @@ func TestGathererLearns(t *testing.T) {
 			t.Fatal("does not wait for the second")
 		}
 	}
-	if g.waited > 40 {
-		t.Errorf("waited %d times in vain for a third", g.waited)
+	if g.vain > 40 {
+		t.Errorf("waited %d times in vain for a third", g.vain)
 	}
 	// One time without is excused; then nobody is waited for.
 	if g.round(1); g.round(2) < 2 {
 		t.Error("one time without the second was not excused")
 	}
-	before := g.waited
+	before := g.vain
 	for range 1000 {
 		g.round(1)
 	}
-	if g.waited > before+3 {
-		t.Errorf("waited %d times for who does not come any more", g.waited-before)
+	if g.vain > before+3 {
+		t.Errorf("waited %d times for who does not come any more", g.vain-before)
 	}
 }
 
@@ -67,8 +68,8 @@ func TestGathererOfHalf(t *testing.T) {
 		g.round(1)
 		g.round(2)
 	}
-	if g.waited > 60 {
-		t.Errorf("waited %d times", g.waited)
+	if g.vain > 60 {
+		t.Errorf("waited %d times", g.vain)
 	}
 }
 
@@ -78,8 +79,8 @@ func TestGathererOfOne(t *testing.T) {
 	for range 10_000 {
 		g.round(1)
 	}
-	if g.waited > 0 {
-		t.Errorf("waited %d times", g.waited)
+	if g.vain > 0 {
+		t.Errorf("waited %d times", g.vain)
 	}
 }
 
@@ -88,12 +89,39 @@ func TestGathererOfTurns(t *testing.T) {
 	g := &gathering{}
 	for i := range 10_000 {
 		g.batch(uint32(1 + i%2))
-		if !g.enough(1, false) {
-			g.waited++
-			g.enough(1, true)
+		if !g.enough(1, 0, false) {
+			g.vain++
+			g.enough(1, 0, true)
 		}
 	}
-	if g.waited == 0 || g.waited > 40 {
-		t.Errorf("waited %d times", g.waited)
+	if g.vain == 0 || g.vain > 40 {
+		t.Errorf("waited %d times", g.vain)
+	}
+}
+
+// TestGathererOfTheLate: who comes when all have waited for long is hardly waited for, however
+// surely he comes.
+func TestGathererOfTheLate(t *testing.T) {
+	g := &gathering{}
+	for range 100 {
+		g.round(2)
+	}
+	g.delay = late + 1
+	together := 0
+	for range 5_000 {
+		if g.round(2) == 2 {
+			together++
+		}
+	}
+	if together > 60 {
+		t.Errorf("waited for %d times", together)
+	}
+	g.delay = late
+	g.round(1) // so that more are tried at a round's begin, not in its middle
+	for range 20_000 {
+		together = g.round(2)
+	}
+	if together != 2 {
+		t.Error("not waited for any more when he is in time")
 	}
 }

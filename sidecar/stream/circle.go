@@ -74,7 +74,7 @@ func (l *Leader) Stir() { l.over = true }
 const (
 	// moment is what a leader waits where something is held, in nanoseconds. The kernel adds
 	// its timers' slack, 50 µs.
-	moment = 100_000
+	moment = 50_000
 	// term is how long one leads, in nanoseconds, and up to twice as long where the last ended
 	// early: others may wait for the processor as long.
 	term = 2_000_000
