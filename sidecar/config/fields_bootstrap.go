@@ -14,7 +14,7 @@ func init() {
 	declare("Bootstrap", map[protoreflect.FullName]*rules{
 		"envoy.config.bootstrap.v3.Bootstrap": {
 			use: "node static_resources dynamic_resources admin layered_runtime overload_manager " +
-				"cluster_manager default_regex_engine use_tcp_for_dns_lookups dns_resolution_config typed_dns_resolver_config",
+				"cluster_manager default_regex_engine use_tcp_for_dns_lookups dns_resolution_config typed_dns_resolver_config tracing",
 			ignore: map[string]string{
 				"stats_config":            "metrics are named and labelled as METRICS.md lists them",
 				"stats_flush_interval":    "statistics are merged when they are read",
