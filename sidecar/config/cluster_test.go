@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
 // dropping is an assignment's with these categories.
@@ -256,7 +257,7 @@ func TestHealthCheckFields(t *testing.T) {
 		HTTP: &cluster.HTTPCheck{
 			Host: "api", Path: "/healthz", Method: "POST", Body: []byte("hi"), Receive: [][]byte{[]byte("ok")}, BodyLimit: 1024,
 			Expected: []cluster.StatusRange{{From: 200, To: 300}}, Retriable: []cluster.StatusRange{{From: 500, To: 501}},
-			Headers: []cluster.CheckHeader{{Name: "X-A", Value: "100%", Append: true}, {Name: "user-agent", Value: "x"}},
+			Headers: []route.HeaderAdd{{Name: "X-A", Value: "100%%"}, {Name: "user-agent", Value: "x", Action: route.OverwriteIfExistsOrAdd}},
 			Remove:  []string{"x-b"}, ServiceName: &cluster.NameMatch{Prefix: &prefix},
 		},
 	}
@@ -271,7 +272,7 @@ func TestHealthCheckFields(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantGRPC := &cluster.GRPCCheck{Service: "echo", Authority: "api", Metadata: []cluster.CheckHeader{{Name: "x-a", Value: "b", Append: true}}}
+	wantGRPC := &cluster.GRPCCheck{Service: "echo", Authority: "api", Metadata: []route.HeaderAdd{{Name: "x-a", Value: "b"}}}
 	if diff := cmp.Diff(wantGRPC, grpc.HealthCheck.GRPC); diff != "" {
 		t.Error(diff)
 	}
@@ -361,7 +362,7 @@ func TestClusterRefused(t *testing.T) {
 		"check body":                {http("send: {text: \"00\"}"), "http_health_check.send: method METHOD_UNSPECIFIED has no body"},
 		"check receive":             {http("response_buffer_size: 1, receive: [{text: \"0000\"}]"), "response_buffer_size: is less"},
 		"check status":              {http("expected_statuses: [{start: 200, end: 700}]"), "expected_statuses[0]: [200, 700)"},
-		"check header":              {http("request_headers_to_add: [{header: {key: x, value: \"%PROTOCOL%\"}}]"), "operators are not supported"},
+		"check header":              {http("request_headers_to_add: [{header: {key: x, value: \"%NOTHING%\"}}]"), "operator %NOTHING% is unknown"},
 		"check host":                {http("request_headers_to_add: [{header: {key: Host, value: x}}]"), `"Host" cannot be set here`},
 		"check hex":                 {oneEndpoint + aCheck + "  tcp_health_check: {send: {text: zz}}\n", "is not hexadecimal"},
 		"bind port":                 {oneEndpoint + "upstream_bind_config: {source_address: {address: 127.0.0.1, port_value: 5}}\n", "source_address.port_value: one port"},
