@@ -13,10 +13,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-const (
-	questionReason = "each question has a socket of its own"
-	lookupReason   = "a lookup has 5 s, of which each resolver has its share; after a failure dns_failure_refresh_rate counts"
-)
+const questionReason = "each question has a socket of its own"
 
 const extensionsOfV2 = "with V2 alone: headers of V1 have no extensions"
 
@@ -56,20 +53,20 @@ func init() {
 		"envoy.config.core.v3.DnsResolutionConfig": {use: "resolvers dns_resolver_options"},
 		"envoy.config.core.v3.DnsResolverOptions":  {use: "use_tcp_for_dns_lookups no_default_search_domain"},
 		"envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig": {
-			use: "resolvers dns_resolver_options rotate_nameservers",
+			use: "resolvers dns_resolver_options rotate_nameservers use_resolvers_as_fallback filter_unroutable_families " +
+				"query_timeout_seconds query_tries",
 			ignore: map[string]string{
 				"udp_max_queries": questionReason, "max_udp_channel_duration": questionReason, "reinit_channel_on_timeout": questionReason,
+				"edns0_max_payload_size": "questions ask for 1,232 bytes, which pass everywhere; what is longer comes by TCP",
+				"qcache_max_ttl":         "every lookup asks: nothing is older than that",
 			},
-			instead: map[string]string{
-				"use_resolvers_as_fallback":  "resolvers are asked in place of the host's",
-				"filter_unroutable_families": "use dns_lookup_family",
-				"query_timeout_seconds":      lookupReason,
-				"query_tries":                lookupReason,
+			but: map[string]string{
+				"query_timeout_seconds": "300 at most, as is what a lookup lasts in all", "query_tries": "16 at most",
 			},
 		},
 		"envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig": {
-			ignore:  map[string]string{"num_resolver_threads": "each name is looked up by itself"},
-			instead: map[string]string{"num_retries": lookupReason},
+			use:    "num_retries",
+			ignore: map[string]string{"num_resolver_threads": "each name is looked up by itself"},
 		},
 		"envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate": {use: "base_interval max_interval"},
 		"envoy.config.cluster.v3.Cluster.RefreshRate":             {use: "base_interval max_interval"},
