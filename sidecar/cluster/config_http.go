@@ -5,6 +5,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
 // HTTP is how HTTP is spoken to the hosts
@@ -28,6 +29,10 @@ type HTTP struct {
 	// connection.
 	MaxStreamDuration time.Duration `json:",omitzero"`
 	HTTP1             HTTP1         `json:",omitzero"`
+	// Retry and Hash, where they are set, stand in for those of every route that leads here; an
+	// attempt's times are the route's all the same.
+	Retry *route.RetryPolicy `json:",omitempty"`
+	Hash  []route.HashPolicy `json:",omitempty"`
 	// HTTP2 are the codec's terms; nil is http2.Default. The limits above apply to
 	// it too.
 	HTTP2 *http2.Config

@@ -287,6 +287,16 @@ func TestHealthCheckFields(t *testing.T) {
 	}
 }
 
+func TestPoliciesInPlaceOfRoutes(t *testing.T) {
+	got, err := clusterOf(t, oneEndpoint+httpOptions+"    retry_policy: {retry_on: refused-stream, num_retries: 3}\n    hash_policy: [{header: {header_name: X-H}}]\n    explicit_http_config: {http_protocol_options: {}}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, h := got.HTTP.Retry, got.HTTP.Hash; r == nil || r.On != route.RetryRefusedStream || r.NumRetries != 3 || len(h) != 1 || h[0].Header != "x-h" {
+		t.Errorf("%+v", got.HTTP)
+	}
+}
+
 func TestOutlierFields(t *testing.T) {
 	got, err := clusterOf(t, oneEndpoint+`outlier_detection:
   consecutive_gateway_failure: 7
@@ -411,6 +421,8 @@ func TestClusterRefused(t *testing.T) {
 		"stale at once":             {"load_assignment: {cluster_name: c, policy: {endpoint_stale_after: 0s}}\n", "load_assignment.policy.endpoint_stale_after: value must be greater than 0s"},
 		"stale before":              {"load_assignment: {cluster_name: c, policy: {endpoint_stale_after: -1s}}\n", "load_assignment.policy.endpoint_stale_after: value must be greater than 0s"},
 		"check port twice":          {"load_assignment: {cluster_name: c, endpoints: [{lb_endpoints: [{endpoint: {health_check_config: {port_value: 1, address: {socket_address: {address: 10.0.0.2, port_value: 2}}}, address: {socket_address: {address: 10.0.0.1, port_value: 80}}}}]}]}\n", "health_check_config.port_value: the address has a port too"},
+		"a retry's condition":       {oneEndpoint + httpOptions + "    explicit_http_config: {http_protocol_options: {}}\n    retry_policy: {retry_on: always}\n", ".retry_policy.retry_on: unsupported condition"},
+		"a hash of nothing":         {oneEndpoint + httpOptions + "    explicit_http_config: {http_protocol_options: {}}\n    hash_policy: [{filter_state: {key: a}}]\n", ".hash_policy[0].filter_state: unsupported"},
 		"too many tries":            {"type: STRICT_DNS\n" + cares("query_tries: 17") + namedEndpoint, "typed_dns_resolver_config.typed_config.query_tries: is not from 1 to 16"},
 		"too long a try":            {"type: STRICT_DNS\n" + cares("query_timeout_seconds: 301") + namedEndpoint, "typed_dns_resolver_config.typed_config.query_timeout_seconds: is not from 1 to 300"},
 		"no try":                    {"type: STRICT_DNS\n" + cares("query_tries: 0") + namedEndpoint, "query_tries: value must be greater than or equal to 1"},

@@ -182,7 +182,8 @@ func declareAnnouncements() {
 func declareUpstreamHTTP() {
 	declare("Cluster", map[protoreflect.FullName]*rules{
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-			use: "common_http_protocol_options explicit_http_config use_downstream_protocol_config auto_config upstream_http_protocol_options",
+			use: "common_http_protocol_options explicit_http_config use_downstream_protocol_config auto_config upstream_http_protocol_options " +
+				"retry_policy hash_policy",
 		},
 		"envoy.config.core.v3.UpstreamHttpProtocolOptions": {use: "auto_sni auto_san_validation override_auto_sni_header"},
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig": {
