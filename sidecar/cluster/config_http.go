@@ -15,6 +15,8 @@ type HTTP struct {
 	Protocol Protocol
 	// Names has connections depend on the host that a request names; nil for not.
 	Names *ServerNames `json:",omitempty"`
+	// PerClient has a connection serve the requests of one connection of a client alone.
+	PerClient bool `json:",omitempty"`
 	// MaxConnectionDuration is a connection's life, to which up to
 	// MaxConnectionJitter percent are added; it then takes no new request.
 	MaxConnectionDuration time.Duration

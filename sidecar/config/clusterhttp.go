@@ -49,6 +49,7 @@ func (d *decoder) protocol(m *clusterv3.Cluster, out *cluster.Config) error {
 	if n := m.GetMaxRequestsPerConnection(); n != nil {
 		out.HTTP.MaxRequestsPerConnection = int(n.GetValue())
 	}
+	out.HTTP.PerClient = m.GetConnectionPoolPerDownstreamConnection()
 	if out.HTTP.HTTP1, err = d.upstreamHTTP1(u.http1, u.paths[0]); err != nil {
 		return err
 	}

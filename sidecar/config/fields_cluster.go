@@ -28,7 +28,7 @@ func init() {
 				"common_lb_config transport_socket transport_socket_matches http2_protocol_options http_protocol_options " +
 				"common_http_protocol_options protocol_selection max_requests_per_connection health_checks " +
 				"dns_refresh_rate dns_jitter dns_failure_refresh_rate dns_lookup_family cleanup_interval " +
-				"upstream_bind_config upstream_connection_options ignore_health_on_host_removal " +
+				"connection_pool_per_downstream_connection upstream_bind_config upstream_connection_options ignore_health_on_host_removal " +
 				"close_connections_on_host_health_failure dns_resolvers dns_resolution_config typed_dns_resolver_config use_tcp_for_dns_lookups " +
 				"upstream_http_protocol_options respect_dns_ttl wait_for_warm_on_init alt_stat_name metadata",
 			ignore: map[string]string{
@@ -38,7 +38,6 @@ func init() {
 				"per_connection_buffer_limit_bytes": bufferReason,
 			},
 			instead: map[string]string{
-				"connection_pool_per_downstream_connection":    "connections are shared by the requests of one workload",
 				"transport_socket_matcher":                     "use transport_socket_matches",
 				"preconnect_policy":                            "connections are opened when they are needed",
 				"per_connection_buffer_high_watermark_timeout": bufferReason,
