@@ -122,6 +122,8 @@ var mutations = []struct {
 	{"requests of before names were verified", "sidecar/cluster/dial.go", "	if p.outdated(cfg) {", "	if false {", "sidecar/cluster", "TestNamesThatCameMeanwhile"},
 	{"the client that a connection was announced for", "sidecar/cluster/particular.go", "strings.ToLower(t.san), t.from, t.to, t.extensions, t.client}", "strings.ToLower(t.san), netip.AddrPort{}, netip.AddrPort{}, t.extensions, t.client}", "sidecar/cluster", "TestClientsAreAnnounced"},
 	{"what a connection was announced with", "sidecar/cluster/particular.go", "t.from, t.to, t.extensions, t.client}", "t.from, t.to, proxytlv.Kept{}, t.client}", "sidecar/cluster", "TestExtensionsTellPoolsApart"},
+	{"the type of a name of another kind", "internal/altname/other.go", "err != nil || !id.Equal(kind) {", "err != nil {", "internal/altname", "TestOthers"},
+	{"a name of another kind in place of any", "sidecar/tlscontext/verify.go", "altname.Others(c, m.OID), m.Match.Match)", "altname.Others(c, m.OID), func(string) bool { return true })", "sidecar/tlscontext", "TestOtherNameIsMatched"},
 	{"the client that a connection is for alone", "sidecar/cluster/particular.go", "t.extensions, t.client}", "t.extensions, 0}", "sidecar/cluster", "TestConnectionsOfAClient"},
 	{"extensions that a client may not pass on", "sidecar/proxytlv/proxytlv.go", "if c.All || l == \"\" {", "if true {", "sidecar/proxytlv", "TestLists"},
 	{"extensions of a header that are not whole", "sidecar/listener/proxyheader.go", "h.extensions, whole = proxytlv.Parse(rest); !whole {", "h.extensions, whole = proxytlv.Parse(rest); false && !whole {", "sidecar/listener", "TestProxyExtensions"},
