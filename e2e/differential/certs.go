@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/json"
 	"encoding/pem"
 	"maps"
@@ -63,11 +64,17 @@ func newCerts(dir string) (*certs, error) {
 		if err != nil {
 			return nil, err
 		}
-		der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(int64(i + 2)), Subject: pkix.Name{CommonName: name},
+		template := &x509.Certificate{SerialNumber: big.NewInt(int64(i + 2)), Subject: pkix.Name{CommonName: name},
 			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
 			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, BasicConstraintsValid: true,
 			URIs: append(own.URIs, &url.URL{Scheme: "spiffe", Host: "differential.mesh", Path: "/ns/default/dc/dc1/svc/" + name}), DNSNames: append(own.DNSNames, name+".example"), IPAddresses: own.IPAddresses,
-		}, ca, &key.PublicKey, caKey)
+		}
+		if name == "web" {
+			if err := addOthers(template); err != nil {
+				return nil, err
+			}
+		}
+		der, err := x509.CreateCertificate(rand.Reader, template, ca, &key.PublicKey, caKey)
 		if err != nil {
 			return nil, err
 		}
@@ -90,6 +97,28 @@ func newCerts(dir string) (*certs, error) {
 	}
 	c.deep, err = deepen(root, caKey)
 	return c, err
+}
+
+// addOthers adds otherNames of several types to the URI and the DNS name of a certificate.
+func addOthers(c *x509.Certificate) error {
+	named := func(tag int, b []byte, compound bool) asn1.RawValue {
+		return asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: tag, IsCompound: compound, Bytes: b}
+	}
+	names := []asn1.RawValue{named(6, []byte(c.URIs[0].String()), false), named(2, []byte(c.DNSNames[0]), false)}
+	for last, value := range [][]byte{{12, 3, 'u', 't', 'f'}, {19, 3, 'p', 'r', 'i'}, {22, 3, 'i', 'a', '5'}, {2, 2, 0xff, 0}, {10, 1, 5}, {1, 1, 0xff}, {1, 1, 0}, {6, 3, 0x2a, 3, 4}, {5, 0}, {30, 4, 0, 'b', 0, 'm'}} {
+		id, err := asn1.Marshal(asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 99999, last})
+		if err != nil {
+			return err
+		}
+		outer, err := asn1.Marshal(named(0, value, true))
+		if err != nil {
+			return err
+		}
+		names = append(names, named(0, append(id, outer...), true))
+	}
+	value, err := asn1.Marshal(names)
+	c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: value})
+	return err
 }
 
 // deepen issues a client's certificate by an intermediate.

@@ -14,6 +14,7 @@ import (
 
 // The kinds of names (RFC 5280 section 4.2.1.6).
 const (
+	other   = 0
 	dnsName = 2
 	uri     = 6
 )
@@ -39,22 +40,31 @@ func IPs(c *x509.Certificate) []netip.Addr {
 }
 
 func of(c *x509.Certificate, kind int) (names []string) {
+	each(c, func(name *asn1.RawValue) {
+		if name.Tag == kind && !name.IsCompound {
+			names = append(names, string(name.Bytes))
+		}
+	})
+	return names
+}
+
+// each calls f with the names, until one cannot be read.
+func each(c *x509.Certificate, f func(name *asn1.RawValue)) {
 	at := slices.IndexFunc(c.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(extension) })
 	if at < 0 {
-		return nil
+		return
 	}
 	var list, name asn1.RawValue
 	if _, err := asn1.Unmarshal(c.Extensions[at].Value, &list); err != nil {
-		return nil
+		return
 	}
 	for rest := list.Bytes; len(rest) > 0; {
 		var err error
 		if rest, err = asn1.Unmarshal(rest, &name); err != nil {
-			return names
+			return
 		}
-		if name.Class == asn1.ClassContextSpecific && name.Tag == kind && !name.IsCompound {
-			names = append(names, string(name.Bytes))
+		if name.Class == asn1.ClassContextSpecific {
+			f(&name)
 		}
 	}
-	return names
 }

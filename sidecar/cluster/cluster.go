@@ -126,7 +126,7 @@ func newSettings(m *Manager, cfg *Config) *settings {
 	s := &settings{
 		Config: cfg, connectTimeout: cfg.ConnectTimeout, idleTimeout: int64(cfg.IdleTimeout),
 		choices: cfg.ChoiceCount, bias: 1, panicPercent: 50, tlsGeneration: 1, dial: dialer(m, cfg),
-		tunnels: cfg.TLS != nil && slices.Contains(cfg.TLS.ALPN, TunnelALPN), particular: cfg.HTTP.Names != nil || cfg.announces(),
+		tunnels: cfg.TLS != nil && slices.Contains(cfg.TLS.ALPN, TunnelALPN), particular: cfg.HTTP.Names != nil || cfg.HTTP.PerClient || cfg.announces(),
 		streamDuration: int64(cfg.HTTP.MaxStreamDuration),
 	}
 	if s.connectTimeout <= 0 {
@@ -211,7 +211,7 @@ func (c *Cluster) turn(s *settings, a *Assignment) {
 	cfg, old := s.Config, c.cfg.Load()
 	s.tlsGeneration = old.tlsGeneration
 	tlsChanged := !sameTLS(old.TLS, cfg.TLS) || !reflect.DeepEqual(old.Sockets, cfg.Sockets) ||
-		!reflect.DeepEqual(old.HTTP.Names, cfg.HTTP.Names) || old.Announce != cfg.Announce ||
+		!reflect.DeepEqual(old.HTTP.Names, cfg.HTTP.Names) || old.HTTP.PerClient != cfg.HTTP.PerClient || old.Announce != cfg.Announce ||
 		!reflect.DeepEqual(old.Extensions, cfg.Extensions) ||
 		!reflect.DeepEqual(old.Bind, cfg.Bind) || !reflect.DeepEqual(old.TCP, cfg.TCP)
 	if tlsChanged {

@@ -175,8 +175,16 @@ type DNS struct {
 	Family                  DNSFamily
 	// Servers, IP:port, are asked one after the other in place of the host's.
 	Servers []string `json:",omitempty"`
-	// OwnResolver: Servers, Rotate, OverTCP and WholeNames are as the cluster says, and otherwise those of
-	// Options.Nameservers.
+	// Fallback has Servers asked only where the host has none of its own.
+	Fallback bool `json:",omitempty"`
+	// Tries is how often each server is asked, once when 0; the first time it has QueryTimeout to
+	// answer, then twice as long as before. Without QueryTimeout it has its share of the lookup's 5 s.
+	Tries        int           `json:",omitempty"`
+	QueryTimeout time.Duration `json:",omitempty"`
+	// Routable leaves out addresses of a family of which no interface has one.
+	Routable bool `json:",omitempty"`
+	// OwnResolver: all of how servers are asked is as the cluster says, and otherwise as
+	// Options.Nameservers does.
 	OwnResolver bool `json:",omitempty"`
 	// Rotate has each lookup ask another server first.
 	Rotate bool `json:",omitempty"`

@@ -82,8 +82,8 @@ type HTTPCheck struct {
 	Method string // GET when empty
 	Body   []byte
 	HTTP2  bool
-	// Headers are added in order, after those of Remove (lower case) are taken out.
-	Headers []CheckHeader
+	// Headers are added after those of Remove (lower case) are taken out.
+	Headers []route.HeaderAdd
 	Remove  []string
 	// Expected statuses pass, [200, 201) when empty. Retriable ones count towards
 	// the threshold; any other makes the host unhealthy at once.
@@ -94,12 +94,6 @@ type HTTPCheck struct {
 	// BodyLimit is how much of it is looked at; 0 for all, up to 1 MiB.
 	Receive   [][]byte
 	BodyLimit int
-}
-
-// CheckHeader is a header of a health check, with a literal value.
-type CheckHeader struct {
-	Name, Value string
-	Append      bool // otherwise it replaces what is there
 }
 
 // StatusRange is [From, To).
@@ -116,7 +110,7 @@ type TCPCheck struct {
 type GRPCCheck struct {
 	Service   string
 	Authority string // the endpoint's or the cluster's name when empty
-	Metadata  []CheckHeader
+	Metadata  []route.HeaderAdd
 }
 
 // NameMatch is a string matcher; exactly one of the fields but IgnoreCase is set.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
 // HTTP is how HTTP is spoken to the hosts
@@ -14,6 +15,8 @@ type HTTP struct {
 	Protocol Protocol
 	// Names has connections depend on the host that a request names; nil for not.
 	Names *ServerNames `json:",omitempty"`
+	// PerClient has a connection serve the requests of one connection of a client alone.
+	PerClient bool `json:",omitempty"`
 	// MaxConnectionDuration is a connection's life, to which up to
 	// MaxConnectionJitter percent are added; it then takes no new request.
 	MaxConnectionDuration time.Duration
@@ -28,6 +31,10 @@ type HTTP struct {
 	// connection.
 	MaxStreamDuration time.Duration `json:",omitzero"`
 	HTTP1             HTTP1         `json:",omitzero"`
+	// Retry and Hash, where they are set, stand in for those of every route that leads here; an
+	// attempt's times are the route's all the same.
+	Retry *route.RetryPolicy `json:",omitempty"`
+	Hash  []route.HashPolicy `json:",omitempty"`
 	// HTTP2 are the codec's terms; nil is http2.Default. The limits above apply to
 	// it too.
 	HTTP2 *http2.Config

@@ -137,7 +137,7 @@ func jittered(d time.Duration, percent float64) time.Duration {
 // LogicalDNS cluster, where that is a failure, both as in Envoy; one that fails otherwise keeps
 // what it last resolved to: addresses that are known beat none.
 func (c *Cluster) resolve(ctx context.Context, s *settings, r Resolver, name string) (good time.Duration, ok bool) {
-	within, cancel := context.WithTimeout(ctx, 5*time.Second)
+	within, cancel := context.WithTimeout(ctx, s.dns().orElse(c.m.opts.Nameservers).patience())
 	defer cancel()
 	addrs, good, err := s.dns().lookup(within, r, name)
 	c.mu.Lock()

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
@@ -92,6 +93,7 @@ type checker struct {
 	cfg      *HealthCheck
 	endpoint EndpointCheck
 	stop     context.CancelFunc
+	headers  route.Changes
 
 	// Owned by its goroutine: the connection that is used again.
 	conn       stream.Stream
@@ -125,6 +127,7 @@ func (c *Cluster) checkConns() (out []*checkConn) {
 func (c *Cluster) startCheck(h *Host, s *settings) {
 	ctx, cancel := context.WithCancel(c.m.ctx)
 	k := &checker{h: h, cfg: s.HealthCheck, endpoint: h.Endpoint().check(), stop: cancel}
+	k.headers = k.cfg.headers()
 	if c.checks == nil {
 		c.checks = map[*Host]*checker{}
 	}

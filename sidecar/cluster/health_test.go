@@ -313,38 +313,6 @@ func TestRetriableStatus(t *testing.T) {
 	})
 }
 
-func TestCheckRequest(t *testing.T) {
-	inBubble(t, func(t *testing.T, m *Manager, s *checkedHosts) {
-		s.say("10.0.0.9:81", status(200))
-		s.say("10.0.0.2:80", status(200))
-		a := hosts("c", "10.0.0.1", "10.0.0.2", "10.0.0.3")
-		a.Localities[0].Endpoints[0].Check = &EndpointCheck{Port: 81, Address: "10.0.0.9", Hostname: "one"}
-		a.Localities[2].Endpoints[0].Check = &EndpointCheck{Disabled: true}
-		check := every(&HTTPCheck{
-			Host: "api", Path: "/p", Method: "POST", Body: []byte("hi"), Remove: []string{"user-agent"},
-			Headers: []CheckHeader{{Name: "X-A", Value: "1"}, {Name: "X-A", Value: "2", Append: true}},
-		})
-		check.NoReuse = true
-		c := used(t, m, &Config{Name: "c", HealthCheck: check, Endpoints: a})
-		wait(11 * time.Second)
-		if got := s.heads["10.0.0.9:81"]; got != "POST /p HTTP/1.1\r\nhione  1" {
-			t.Errorf("asked %q", got)
-		}
-		if got := s.heads["10.0.0.2:80"]; got != "POST /p HTTP/1.1\r\nhiapi  1" {
-			t.Errorf("asked %q", got)
-		}
-		if s.dials["10.0.0.1:80"] != 0 || s.dials["10.0.0.3:80"] != 0 || s.dials["10.0.0.9:81"] != 3 {
-			t.Errorf("connections %v", s.dials)
-		}
-		if st := c.Stats()[2]; st.Check != "" || st.Health != Healthy {
-			t.Errorf("the host that is not checked: %+v", st)
-		}
-		if st, _ := c.hosts()[2].state(); st != hostUp {
-			t.Error("a host that is not checked is not healthy")
-		}
-	})
-}
-
 // TestHostsOutliveDiscovery: a host whose checks pass stays until they fail.
 func TestHostsOutliveDiscovery(t *testing.T) {
 	for _, drop := range []bool{false, true} {

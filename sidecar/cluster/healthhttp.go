@@ -7,7 +7,6 @@ import (
 	"io"
 	"math"
 	"slices"
-	"strings"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
@@ -24,7 +23,7 @@ const anyLength = math.MaxInt
 const userAgent = "Hauberk/HC"
 
 // request fills in the request of an HTTP health check.
-func (k *checker) request(req *message.Request) {
+func (k *checker) request(req *message.Request, v message.Version) {
 	c := k.cfg.HTTP
 	req.Reset()
 	req.Method, req.Path = c.Method, c.Path
@@ -34,20 +33,7 @@ func (k *checker) request(req *message.Request) {
 	req.Authority, req.Scheme = k.hostname(c.Host), k.scheme()
 	req.ContentLength = int64(len(c.Body))
 	req.Fields.Add("user-agent", userAgent)
-	addHeaders(&req.Fields, c.Headers, c.Remove)
-}
-
-func addHeaders(f *message.Fields, add []CheckHeader, remove []string) {
-	for _, name := range remove {
-		f.Del(name)
-	}
-	for _, h := range add {
-		if h.Append {
-			f.Add(h.Name, h.Value)
-		} else {
-			f.Set(strings.ToLower(h.Name), h.Value)
-		}
-	}
+	k.addHeaders(&req.Fields, v)
 }
 
 // keep is how much of the body is looked at.
@@ -100,7 +86,7 @@ func occur(b []byte, parts [][]byte) bool {
 func (k *checker) checkHTTP() (v verdict, reusable bool) {
 	c := k.cfg.HTTP
 	var req message.Request
-	k.request(&req)
+	k.request(&req, message.HTTP11)
 	o := http1.RequestOptions{Framing: http1.NoBody, Close: k.cfg.NoReuse}
 	if len(c.Body) > 0 {
 		o.Framing = http1.Length

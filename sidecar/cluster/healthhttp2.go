@@ -83,7 +83,7 @@ func callHTTP2(ctx context.Context, c *http2.ClientConn, req *message.Request, b
 func (k *checker) checkHTTP2(ctx context.Context) (v verdict, reusable bool) {
 	c := k.cfg.HTTP
 	var req message.Request
-	k.request(&req)
+	k.request(&req, message.HTTP2)
 	a, err := callHTTP2(ctx, k.http2.ClientConn, &req, c.Body, c.keep(), anyLength)
 	if errors.Is(err, http2.ErrUnwritable) {
 		return failed(fmt.Errorf("host %q, path %q: %w; set http_health_check.host", req.Authority, req.Path, err)), true
@@ -109,8 +109,8 @@ func (k *checker) checkGRPC(ctx context.Context) (v verdict, reusable bool) {
 	req.Authority, req.AcceptTrailers = k.hostname(c.Authority), true
 	req.Fields.Add("content-type", "application/grpc")
 	req.Fields.Add("user-agent", userAgent)
+	k.addHeaders(&req.Fields, message.HTTP2)
 	req.Fields.SetIDBytes(message.GRPCTimeout, message.AppendGRPCTimeout(nil, k.cfg.Timeout))
-	addHeaders(&req.Fields, c.Metadata, nil)
 	body := grpcFrame(healthRequest(c.Service))
 	req.ContentLength = message.UnknownLength
 	a, err := callHTTP2(ctx, k.http2.ClientConn, &req, body, maxCheckBody, maxCheckBody)

@@ -18,6 +18,7 @@ func (d *DNS) orElse(others *DNS) *DNS {
 	}
 	out := *d
 	out.Servers, out.Rotate, out.OverTCP, out.WholeNames = others.Servers, others.Rotate, others.OverTCP, others.WholeNames
+	out.Fallback, out.Tries, out.QueryTimeout, out.Routable = others.Fallback, others.Tries, others.QueryTimeout, others.Routable
 	return &out
 }
 
@@ -30,8 +31,11 @@ func (d *DNS) resolver(host Resolver) Resolver {
 	if along != nil && host == Resolver(system) {
 		host = asking("", false, along)
 	}
-	if len(d.Servers) > 0 || d.OverTCP || d.WholeNames {
+	if len(d.Servers) > 0 || d.OverTCP || d.WholeNames || d.Tries > 0 {
 		host = d.nameservers(host, along)
+	}
+	if d.Routable {
+		host = routable{host}
 	}
 	if along == nil {
 		return host
@@ -44,9 +48,12 @@ func (d *DNS) resolver(host Resolver) Resolver {
 }
 
 func (d *DNS) nameservers(host Resolver, along *listening) *nameservers {
-	out := &nameservers{servers: d.Servers, whole: d.WholeNames, rotate: d.Rotate}
+	out := &nameservers{whole: d.WholeNames, rotate: d.Rotate, tries: max(1, d.Tries), timeout: d.QueryTimeout}
+	if !d.Fallback || !hasServers(resolvConf) {
+		out.servers = d.Servers
+	}
 	out.first.Store(rand.Uint32N(1 << 16))
-	for _, addr := range d.Servers {
+	for _, addr := range out.servers {
 		out.asked = append(out.asked, asking(addr, d.OverTCP, along))
 	}
 	switch {
@@ -67,10 +74,12 @@ type nameservers struct {
 	// rotate has each lookup begin with the server behind the one that the last began with.
 	rotate bool
 	first  atomic.Uint32
+	// tries is how often each is asked, and timeout what it has the first time.
+	tries   int
+	timeout time.Duration
 }
 
-// LookupNetIP implements Resolver. Of the time that is left each server has its share, so
-// that one that is silent leaves some to those behind it.
+// LookupNetIP implements Resolver.
 func (n *nameservers) LookupNetIP(ctx context.Context, network, host string) (addrs []netip.Addr, err error) {
 	if n.whole && !strings.HasSuffix(host, ".") {
 		host += "." // no search domain is tried behind a root
@@ -79,23 +88,48 @@ func (n *nameservers) LookupNetIP(ctx context.Context, network, host string) (ad
 	if n.rotate {
 		first = int(n.first.Add(1) % uint32(len(n.asked)))
 	}
-	for i := range n.asked {
+	for i := range n.tries * len(n.asked) {
 		at := (first + i) % len(n.asked)
-		within, cancel := ctx, context.CancelFunc(func() {})
-		if end, ok := ctx.Deadline(); ok {
-			within, cancel = context.WithTimeout(ctx, time.Until(end)/time.Duration(len(n.asked)-i))
-		}
+		within, cancel := n.share(ctx, i)
 		addrs, err = n.asked[at].LookupNetIP(within, network, host)
 		cancel()
 		if lookup := (*net.DNSError)(nil); at < len(n.servers) && errors.As(err, &lookup) {
 			lookup.Server = n.servers[at] // it says the host's
 		}
-		if err == nil || notFound(err) {
+		if err == nil || notFound(err) || ctx.Err() != nil {
 			break
 		}
 	}
 	return addrs, err
 }
+
+// share is the time that the i-th question has: as it is configured, or its share of what is left,
+// so that a server that is silent leaves some to those behind it.
+func (n *nameservers) share(ctx context.Context, i int) (context.Context, context.CancelFunc) {
+	if n.timeout > 0 {
+		return context.WithTimeout(ctx, n.timeout<<(i/len(n.asked)))
+	}
+	if end, ok := ctx.Deadline(); ok {
+		return context.WithTimeout(ctx, time.Until(end)/time.Duration(n.tries*len(n.asked)-i))
+	}
+	return ctx, func() {}
+}
+
+// patience is how long a lookup may last.
+func (d *DNS) patience() time.Duration {
+	const usual = 5 * time.Second
+	if d.QueryTimeout <= 0 {
+		return usual
+	}
+	servers := max(1, len(d.Servers))
+	if d.Fallback {
+		servers++
+	}
+	return min(d.QueryTimeout*time.Duration(servers)*(1<<min(max(1, d.Tries), 16)-1), longestLookup)
+}
+
+// longestLookup bounds what tries and their times come to.
+const longestLookup = 5 * time.Minute
 
 // asking makes a resolver of the host's configuration that asks one server in place of
 // the host's; those where it is empty. What they answer is read along by along, if it is there.

@@ -31,10 +31,11 @@ type poolKey struct {
 	name, san  string
 	from, to   netip.AddrPort
 	extensions proxytlv.Kept
+	client     uint64
 }
 
 func keyOf(source string, priority Priority, t *Terms) poolKey {
-	return poolKey{source, priority, t.generation, strings.ToLower(t.name), strings.ToLower(t.san), t.from, t.to, t.extensions}
+	return poolKey{source, priority, t.generation, strings.ToLower(t.name), strings.ToLower(t.san), t.from, t.to, t.extensions, t.client}
 }
 
 // particulars are those pools of a host, about in the order in which they were used, the last one

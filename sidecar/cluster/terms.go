@@ -37,6 +37,8 @@ type Terms struct {
 	from, to netip.AddrPort
 	// extensions are announced beside them.
 	extensions proxytlv.Kept
+	// client is the connection whose requests alone are served, 0 for any.
+	client uint64
 }
 
 // Asker is whom a connection is opened for.
@@ -49,6 +51,8 @@ type Asker struct {
 	// Extensions of the PROXY protocol are the client's own, and others that may be passed on; nil for
 	// none.
 	Extensions *proxytlv.Client
+	// Client is the number of the connection that the request came on; 0 for one of the process itself.
+	Client uint64
 }
 
 // longestName is what a server name may have (RFC 6066, and RFC 1035 2.3.4).
@@ -68,6 +72,9 @@ func (h *Host) TermsFor(asker *Asker) (t Terms, err error) {
 	t.generation = s.tlsGeneration
 	if h.announcement(s) != 0 {
 		t.from, t.to, t.extensions = asker.From, asker.To, h.extensions(s).about(asker.Extensions)
+	}
+	if s.HTTP.PerClient {
+		t.client = asker.Client
 	}
 	if s.HTTP.Names != nil && asker.Request != nil && h.tls(s) != nil {
 		err = h.nameIn(&t, s.HTTP.Names, asker)
@@ -150,7 +157,7 @@ func withoutPort(authority string) string {
 
 // own is a copy that needs nothing of the request.
 func (t *Terms) own() *Terms {
-	return &Terms{t.generation, strings.Clone(t.name), strings.Clone(t.san), t.from, t.to, t.extensions}
+	return &Terms{t.generation, strings.Clone(t.name), strings.Clone(t.san), t.from, t.to, t.extensions, t.client}
 }
 
 // terms are what the pool's connections are opened with, nil where any request may have them.

@@ -123,6 +123,9 @@ func decodeBootstrap(m *bootstrapv3.Bootstrap, refused []error) (*Bootstrap, err
 	if d.runtime, err = readRuntime(m.GetLayeredRuntime()); err != nil {
 		return nil, err
 	}
+	if err = d.bootstrapTracer(m.GetTracing()); err != nil {
+		return nil, err
+	}
 	if out.MostDropped, err = d.mostDropped(); err != nil {
 		return nil, err
 	}

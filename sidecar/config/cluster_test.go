@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
 // dropping is an assignment's with these categories.
@@ -72,6 +73,13 @@ func TestClusterFields(t *testing.T) {
 			`{"Type":1,"DNS":{"Refresh":9000000000,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":2}}`},
 		"nameservers": {"-", "type: STRICT_DNS\n" + cares(nameservers+", rotate_nameservers: true, dns_resolver_options: {use_tcp_for_dns_lookups: true, no_default_search_domain: true}, udp_max_queries: 100") + namedEndpoint,
 			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"Servers":["10.0.0.53:53","[2001:db8::53]:8600"],"OwnResolver":true,"Rotate":true,"OverTCP":true,"WholeNames":true}}`},
+		"per connection": {"", "connection_pool_per_downstream_connection: true\n", `{"HTTP":{"MaxConnectionDuration":0,"MaxConnectionJitter":0,"MaxRequestsPerConnection":0,"PerClient":true,"Protocol":0}}`},
+		"tries": {"-", "type: STRICT_DNS\n" + cares("query_tries: 2, use_resolvers_as_fallback: true, filter_unroutable_families: true, edns0_max_payload_size: 4096, qcache_max_ttl: 5") + namedEndpoint,
+			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"Fallback":true,"Tries":2,"QueryTimeout":5000000000,"Routable":true,"OwnResolver":true}}`},
+		"time of a try": {"-", "type: STRICT_DNS\n" + cares("query_timeout_seconds: 2") + namedEndpoint,
+			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"Tries":4,"QueryTimeout":2000000000,"OwnResolver":true}}`},
+		"retries of the host's resolver": {"-", "type: STRICT_DNS\ntyped_dns_resolver_config: {name: r, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig, num_retries: 2}}\n" + namedEndpoint,
+			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"Tries":3,"OwnResolver":true}}`},
 		"nameservers before": {"-", "type: STRICT_DNS\nuse_tcp_for_dns_lookups: true\ndns_resolvers: [{socket_address: {address: 10.0.0.1, port_value: 1}}]\ndns_resolution_config: {" + nameservers + "}\n" + namedEndpoint,
 			`{"Type":1,"DNS":{"Refresh":0,"Jitter":0,"FailureBase":0,"FailureMax":0,"Family":0,"Servers":["10.0.0.53:53","[2001:db8::53]:8600"],"OwnResolver":true}}`},
 		"nameservers, oldest": {"-", "type: LOGICAL_DNS\nuse_tcp_for_dns_lookups: true\ndns_" + nameservers + "\n" + namedEndpoint,
@@ -256,7 +264,7 @@ func TestHealthCheckFields(t *testing.T) {
 		HTTP: &cluster.HTTPCheck{
 			Host: "api", Path: "/healthz", Method: "POST", Body: []byte("hi"), Receive: [][]byte{[]byte("ok")}, BodyLimit: 1024,
 			Expected: []cluster.StatusRange{{From: 200, To: 300}}, Retriable: []cluster.StatusRange{{From: 500, To: 501}},
-			Headers: []cluster.CheckHeader{{Name: "X-A", Value: "100%", Append: true}, {Name: "user-agent", Value: "x"}},
+			Headers: []route.HeaderAdd{{Name: "X-A", Value: "100%%"}, {Name: "user-agent", Value: "x", Action: route.OverwriteIfExistsOrAdd}},
 			Remove:  []string{"x-b"}, ServiceName: &cluster.NameMatch{Prefix: &prefix},
 		},
 	}
@@ -271,12 +279,22 @@ func TestHealthCheckFields(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantGRPC := &cluster.GRPCCheck{Service: "echo", Authority: "api", Metadata: []cluster.CheckHeader{{Name: "x-a", Value: "b", Append: true}}}
+	wantGRPC := &cluster.GRPCCheck{Service: "echo", Authority: "api", Metadata: []route.HeaderAdd{{Name: "x-a", Value: "b"}}}
 	if diff := cmp.Diff(wantGRPC, grpc.HealthCheck.GRPC); diff != "" {
 		t.Error(diff)
 	}
 	if diff := cmp.Diff(&cluster.TCPCheck{Send: []byte{0, 255}, Receive: [][]byte{{1}}}, got.HealthCheck.TCP); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestPoliciesInPlaceOfRoutes(t *testing.T) {
+	got, err := clusterOf(t, oneEndpoint+httpOptions+"    retry_policy: {retry_on: refused-stream, num_retries: 3}\n    hash_policy: [{header: {header_name: X-H}}]\n    explicit_http_config: {http_protocol_options: {}}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, h := got.HTTP.Retry, got.HTTP.Hash; r == nil || r.On != route.RetryRefusedStream || r.NumRetries != 3 || len(h) != 1 || h[0].Header != "x-h" {
+		t.Errorf("%+v", got.HTTP)
 	}
 }
 
@@ -361,7 +379,7 @@ func TestClusterRefused(t *testing.T) {
 		"check body":                {http("send: {text: \"00\"}"), "http_health_check.send: method METHOD_UNSPECIFIED has no body"},
 		"check receive":             {http("response_buffer_size: 1, receive: [{text: \"0000\"}]"), "response_buffer_size: is less"},
 		"check status":              {http("expected_statuses: [{start: 200, end: 700}]"), "expected_statuses[0]: [200, 700)"},
-		"check header":              {http("request_headers_to_add: [{header: {key: x, value: \"%PROTOCOL%\"}}]"), "operators are not supported"},
+		"check header":              {http("request_headers_to_add: [{header: {key: x, value: \"%NOTHING%\"}}]"), "operator %NOTHING% is unknown"},
 		"check host":                {http("request_headers_to_add: [{header: {key: Host, value: x}}]"), `"Host" cannot be set here`},
 		"check hex":                 {oneEndpoint + aCheck + "  tcp_health_check: {send: {text: zz}}\n", "is not hexadecimal"},
 		"bind port":                 {oneEndpoint + "upstream_bind_config: {source_address: {address: 127.0.0.1, port_value: 5}}\n", "source_address.port_value: one port"},
@@ -395,7 +413,6 @@ func TestClusterRefused(t *testing.T) {
 		"more than a header has":    {oneEndpoint + "transport_socket: {name: p, typed_config: {\"@type\": " + announcing + ", config: {version: V2, added_tlvs: [{type: 1, value: " + strings.Repeat("aGlq", 1348) + "}]}, transport_socket: {name: p}}}\n", "added_tlvs: have 4047 bytes, and a header has room for 4044"},
 		"a formatted one":           {oneEndpoint + "transport_socket: {name: p, typed_config: {\"@type\": " + announcing + ", config: {version: V2, added_tlvs: [{type: 1, format_string: {}}]}, transport_socket: {name: p}}}\n", "transport_socket.typed_config.config.added_tlvs[0].format_string: unsupported"},
 		"announced nobody":          {oneEndpoint + "transport_socket: {name: p, typed_config: {\"@type\": " + announcing + ", allow_unspecified_address: true, transport_socket: {name: p}}}\n", "transport_socket.typed_config.allow_unspecified_address: unsupported"},
-		"per connection":            {oneEndpoint + "connection_pool_per_downstream_connection: true\n", "connection_pool_per_downstream_connection: unsupported"},
 		"socket":                    {oneEndpoint + "transport_socket_matches: [{name: x, transport_socket: {name: t, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext}}}]\n", "transport_socket_matches[0].transport_socket: a cluster takes"},
 		"drop twice":                {dropping("{category: x}, {category: z}"), "load_assignment.policy.drop_overloads: has 2 categories"},
 		"drop nothing":              {dropping("{drop_percentage: {numerator: 1}}"), "load_assignment.policy.drop_overloads[0].category: value length must be at least 1"},
@@ -404,7 +421,11 @@ func TestClusterRefused(t *testing.T) {
 		"stale at once":             {"load_assignment: {cluster_name: c, policy: {endpoint_stale_after: 0s}}\n", "load_assignment.policy.endpoint_stale_after: value must be greater than 0s"},
 		"stale before":              {"load_assignment: {cluster_name: c, policy: {endpoint_stale_after: -1s}}\n", "load_assignment.policy.endpoint_stale_after: value must be greater than 0s"},
 		"check port twice":          {"load_assignment: {cluster_name: c, endpoints: [{lb_endpoints: [{endpoint: {health_check_config: {port_value: 1, address: {socket_address: {address: 10.0.0.2, port_value: 2}}}, address: {socket_address: {address: 10.0.0.1, port_value: 80}}}}]}]}\n", "health_check_config.port_value: the address has a port too"},
-		"resolvers beside":          {"type: STRICT_DNS\n" + cares("use_resolvers_as_fallback: true") + namedEndpoint, "use_resolvers_as_fallback: unsupported; remove the field: resolvers are asked in place of the host's"},
+		"a retry's condition":       {oneEndpoint + httpOptions + "    explicit_http_config: {http_protocol_options: {}}\n    retry_policy: {retry_on: always}\n", ".retry_policy.retry_on: unsupported condition"},
+		"a hash of nothing":         {oneEndpoint + httpOptions + "    explicit_http_config: {http_protocol_options: {}}\n    hash_policy: [{filter_state: {key: a}}]\n", ".hash_policy[0].filter_state: unsupported"},
+		"too many tries":            {"type: STRICT_DNS\n" + cares("query_tries: 17") + namedEndpoint, "typed_dns_resolver_config.typed_config.query_tries: is not from 1 to 16"},
+		"too long a try":            {"type: STRICT_DNS\n" + cares("query_timeout_seconds: 301") + namedEndpoint, "typed_dns_resolver_config.typed_config.query_timeout_seconds: is not from 1 to 300"},
+		"no try":                    {"type: STRICT_DNS\n" + cares("query_tries: 0") + namedEndpoint, "query_tries: value must be greater than or equal to 1"},
 		"event service":             {oneEndpoint + aCheck + "  event_service: {}\n  tcp_health_check: {}\n", "event_service: unsupported"},
 		"event sink":                {oneEndpoint + aCheck + "  event_logger: [{name: x, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig}}]\n  tcp_health_check: {}\n", "event_logger[0]: is no HealthCheckEventFileSink"},
 		"event file":                {oneEndpoint + aCheck + "  event_logger: [{name: x, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.health_check.event_sinks.file.v3.HealthCheckEventFileSink}}]\n  tcp_health_check: {}\n", "event_log_path"},

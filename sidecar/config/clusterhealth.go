@@ -191,32 +191,24 @@ func statuses(ranges []*typev3.Int64Range, path string) ([]cluster.StatusRange, 
 	return out, nil
 }
 
-// checkHeaders reads literal headers: a health check has no request whose facts an
-// operator could name.
-func checkHeaders(ms []*corev3.HeaderValueOption, path string) ([]cluster.CheckHeader, error) {
-	var out []cluster.CheckHeader
+// checkHeaders reads what a check's headers are to have besides.
+func checkHeaders(ms []*corev3.HeaderValueOption, path string) ([]route.HeaderAdd, error) {
+	var out []route.HeaderAdd
 	for i, m := range ms {
 		here := at(path, i)
-		name, value := m.GetHeader().GetKey(), m.GetHeader().GetValue()
-		lower := strings.ToLower(name)
-		if name == "" || name[0] == ':' || lower == "host" || lower == "content-length" || lower == "transfer-encoding" || lower == "connection" {
-			return nil, fail(here+".header.key", "%q cannot be set here; host and the body's length have fields of their own", name)
+		h := route.HeaderAdd{Name: m.GetHeader().GetKey(), Value: m.GetHeader().GetValue(), KeepEmpty: m.GetKeepEmptyValue()}
+		switch lower := strings.ToLower(h.Name); {
+		case h.Name == "" || h.Name[0] == ':' || lower == "host" || lower == "content-length" || lower == "transfer-encoding" || lower == "connection":
+			return nil, fail(here+".header.key", "%q cannot be set here; host and the body's length have fields of their own", h.Name)
 		}
-		if strings.ReplaceAll(value, "%%", "") != strings.ReplaceAll(value, "%", "") {
-			return nil, fail(here+".header.value", "operators are not supported in a health check; write %%%% for a percent sign")
+		if err := checkValue(h.Value, here+".header.value"); err != nil {
+			return nil, err
 		}
-		h := cluster.CheckHeader{Name: name, Value: strings.ReplaceAll(value, "%%", "%")}
-		switch m.GetAppendAction() {
-		case corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD:
-			//lint:ignore SA1019 deprecated, and still taken by Envoy
-			h.Append = m.GetAppend() == nil || m.GetAppend().GetValue()
-		case corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD:
-		default:
-			return nil, fail(here+".append_action", "is %s; use APPEND_IF_EXISTS_OR_ADD or OVERWRITE_IF_EXISTS_OR_ADD", m.GetAppendAction())
+		var err error
+		if h.Action, err = appendAction(m, here); err != nil {
+			return nil, err
 		}
-		if value != "" || m.GetKeepEmptyValue() {
-			out = append(out, h)
-		}
+		out = append(out, h)
 	}
 	return out, nil
 }

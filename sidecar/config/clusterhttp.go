@@ -30,7 +30,7 @@ type upstreamHTTP struct {
 // protocol reads how HTTP is spoken: by the typed options or, without them, by the
 // cluster's own fields, which are deprecated and in many bootstraps.
 func (d *decoder) protocol(m *clusterv3.Cluster, out *cluster.Config) error {
-	u, err := d.typedHTTP(m)
+	u, err := d.typedHTTP(m, out)
 	if err != nil {
 		return err
 	}
@@ -49,6 +49,7 @@ func (d *decoder) protocol(m *clusterv3.Cluster, out *cluster.Config) error {
 	if n := m.GetMaxRequestsPerConnection(); n != nil {
 		out.HTTP.MaxRequestsPerConnection = int(n.GetValue())
 	}
+	out.HTTP.PerClient = m.GetConnectionPoolPerDownstreamConnection()
 	if out.HTTP.HTTP1, err = d.upstreamHTTP1(u.http1, u.paths[0]); err != nil {
 		return err
 	}
@@ -77,7 +78,7 @@ func legacyHTTP(m *clusterv3.Cluster) *upstreamHTTP {
 	return u
 }
 
-func (d *decoder) typedHTTP(m *clusterv3.Cluster) (*upstreamHTTP, error) {
+func (d *decoder) typedHTTP(m *clusterv3.Cluster, out *cluster.Config) (*upstreamHTTP, error) {
 	var u *upstreamHTTP
 	for key, a := range m.GetTypedExtensionProtocolOptions() {
 		path := `typed_extension_protocol_options["` + key + `"]`
@@ -91,6 +92,9 @@ func (d *decoder) typedHTTP(m *clusterv3.Cluster) (*upstreamHTTP, error) {
 		u = &upstreamHTTP{
 			common: o.GetCommonHttpProtocolOptions(), commonPath: path + ".common_http_protocol_options",
 			names: o.GetUpstreamHttpProtocolOptions(), namesPath: path + ".upstream_http_protocol_options",
+		}
+		if err := clusterPolicies(o, out, path); err != nil {
+			return nil, err
 		}
 		switch p := o.GetUpstreamProtocolOptions().(type) {
 		case *upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_:
@@ -112,6 +116,15 @@ func (d *decoder) typedHTTP(m *clusterv3.Cluster) (*upstreamHTTP, error) {
 		u.paths = [2]string{path + ".http_protocol_options", path + ".http2_protocol_options"}
 	}
 	return u, nil
+}
+
+// clusterPolicies reads what stands in for what routes say.
+func clusterPolicies(m *upstreamhttpv3.HttpProtocolOptions, out *cluster.Config, path string) (err error) {
+	if out.HTTP.Retry, err = retryPolicy(m.GetRetryPolicy(), path+".retry_policy"); err != nil {
+		return err
+	}
+	out.HTTP.Hash, err = hashPolicies(m.GetHashPolicy(), path+".hash_policy")
+	return err
 }
 
 func upstreamProtocol(u *upstreamHTTP, out *cluster.Config) error {

@@ -142,7 +142,7 @@ func (d *decoder) furtherAddresses(m *endpointv3.Endpoint, path string, names bo
 		here := at(path, i) + ".address"
 		switch {
 		case names:
-			return nil, fail(path, "are for types STATIC and EDS; a name has addresses by itself")
+			return nil, fail(path, "are for types STATIC and EDS, and Envoy does not heed them elsewhere; a name has addresses by itself")
 		case m.GetAddress().GetPipe() != nil:
 			return nil, fail(path, "are for hosts with an IP address")
 		case a.GetAddress().GetPipe() != nil:

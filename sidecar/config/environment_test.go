@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -144,4 +145,17 @@ func asListener(t *testing.T, text string) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// TestChecksTellNoEnvironment: what a control plane has sent to hosts is not this process's environment.
+func TestChecksTellNoEnvironment(t *testing.T) {
+	m := &clusterv3.Cluster{}
+	if err := protojson.Unmarshal([]byte(`{"name": "c", "connect_timeout": "1s", "load_assignment": {"cluster_name": "c"}, "health_checks": [{"timeout": "1s", "interval": "1s", "healthy_threshold": 1, "unhealthy_threshold": 1,
+ "http_health_check": {"path": "/", "request_headers_to_add": [{"header": {"key": "x", "value": "%ENVIRONMENT(HOME)%"}}]}}]}`), m); err != nil {
+		t.Fatal(err)
+	}
+	b, _ := proto.Marshal(m)
+	if _, err := Cluster(b); err == nil || !strings.Contains(err.Error(), "request_headers_to_add[0].header.value: %ENVIRONMENT%") {
+		t.Error(err)
+	}
 }

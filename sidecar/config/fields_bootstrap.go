@@ -10,11 +10,16 @@ import (
 	fixedheapv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/fixed_heap/v3"
 )
 
+const (
+	watchdogReason = "there are no dispatchers, which they watch"
+	agentReason    = "as in Envoy, which puts its own in its place"
+)
+
 func init() {
 	declare("Bootstrap", map[protoreflect.FullName]*rules{
 		"envoy.config.bootstrap.v3.Bootstrap": {
 			use: "node static_resources dynamic_resources admin layered_runtime overload_manager " +
-				"cluster_manager default_regex_engine use_tcp_for_dns_lookups dns_resolution_config typed_dns_resolver_config",
+				"cluster_manager default_regex_engine use_tcp_for_dns_lookups dns_resolution_config typed_dns_resolver_config tracing",
 			ignore: map[string]string{
 				"stats_config":            "metrics are named and labelled as METRICS.md lists them",
 				"stats_flush_interval":    "statistics are merged when they are read",
@@ -24,6 +29,8 @@ func init() {
 				"application_log_config":  "the program's own log has the form that --log-format says",
 				"enable_dispatcher_stats": "there are no dispatchers",
 				"flags_path":              "there are no flag files",
+				"watchdog":                watchdogReason,
+				"watchdogs":               watchdogReason,
 			},
 			instead: map[string]string{
 				"stats_sinks": "statistics are read from /stats/prometheus",
@@ -77,7 +84,12 @@ func init() {
 				"ignore_global_conn_limit": "connections to the admin listener do not count",
 			},
 		},
-		"envoy.config.core.v3.Node": {use: "id cluster metadata locality client_features"},
+		"envoy.config.core.v3.Node": {
+			use: "id cluster metadata locality client_features",
+			ignore: map[string]string{
+				"user_agent_version": agentReason, "user_agent_build_version": agentReason,
+			},
+		},
 	})
 	extend("envoy.config.core.v3.TypedExtensionConfig.typed_config", "extension", &regexenginesv3.GoogleRE2{})
 	extend("envoy.config.overload.v3.ResourceMonitor.typed_config", "resource monitor",

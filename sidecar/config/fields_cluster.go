@@ -13,10 +13,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-const (
-	questionReason = "each question has a socket of its own"
-	lookupReason   = "a lookup has 5 s, of which each resolver has its share; after a failure dns_failure_refresh_rate counts"
-)
+const questionReason = "each question has a socket of its own"
 
 const extensionsOfV2 = "with V2 alone: headers of V1 have no extensions"
 
@@ -31,7 +28,7 @@ func init() {
 				"common_lb_config transport_socket transport_socket_matches http2_protocol_options http_protocol_options " +
 				"common_http_protocol_options protocol_selection max_requests_per_connection health_checks " +
 				"dns_refresh_rate dns_jitter dns_failure_refresh_rate dns_lookup_family cleanup_interval " +
-				"upstream_bind_config upstream_connection_options ignore_health_on_host_removal " +
+				"connection_pool_per_downstream_connection upstream_bind_config upstream_connection_options ignore_health_on_host_removal " +
 				"close_connections_on_host_health_failure dns_resolvers dns_resolution_config typed_dns_resolver_config use_tcp_for_dns_lookups " +
 				"upstream_http_protocol_options respect_dns_ttl wait_for_warm_on_init alt_stat_name metadata",
 			ignore: map[string]string{
@@ -41,7 +38,6 @@ func init() {
 				"per_connection_buffer_limit_bytes": bufferReason,
 			},
 			instead: map[string]string{
-				"connection_pool_per_downstream_connection":    "connections are shared by the requests of one workload",
 				"transport_socket_matcher":                     "use transport_socket_matches",
 				"preconnect_policy":                            "connections are opened when they are needed",
 				"per_connection_buffer_high_watermark_timeout": bufferReason,
@@ -56,20 +52,20 @@ func init() {
 		"envoy.config.core.v3.DnsResolutionConfig": {use: "resolvers dns_resolver_options"},
 		"envoy.config.core.v3.DnsResolverOptions":  {use: "use_tcp_for_dns_lookups no_default_search_domain"},
 		"envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig": {
-			use: "resolvers dns_resolver_options rotate_nameservers",
+			use: "resolvers dns_resolver_options rotate_nameservers use_resolvers_as_fallback filter_unroutable_families " +
+				"query_timeout_seconds query_tries",
 			ignore: map[string]string{
 				"udp_max_queries": questionReason, "max_udp_channel_duration": questionReason, "reinit_channel_on_timeout": questionReason,
+				"edns0_max_payload_size": "questions ask for 1,232 bytes, which pass everywhere; what is longer comes by TCP",
+				"qcache_max_ttl":         "every lookup asks: nothing is older than that",
 			},
-			instead: map[string]string{
-				"use_resolvers_as_fallback":  "resolvers are asked in place of the host's",
-				"filter_unroutable_families": "use dns_lookup_family",
-				"query_timeout_seconds":      lookupReason,
-				"query_tries":                lookupReason,
+			but: map[string]string{
+				"query_timeout_seconds": "300 at most, as is what a lookup lasts in all", "query_tries": "16 at most",
 			},
 		},
 		"envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig": {
-			ignore:  map[string]string{"num_resolver_threads": "each name is looked up by itself"},
-			instead: map[string]string{"num_retries": lookupReason},
+			use:    "num_retries",
+			ignore: map[string]string{"num_resolver_threads": "each name is looked up by itself"},
 		},
 		"envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate": {use: "base_interval max_interval"},
 		"envoy.config.cluster.v3.Cluster.RefreshRate":             {use: "base_interval max_interval"},
@@ -185,7 +181,8 @@ func declareAnnouncements() {
 func declareUpstreamHTTP() {
 	declare("Cluster", map[protoreflect.FullName]*rules{
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-			use: "common_http_protocol_options explicit_http_config use_downstream_protocol_config auto_config upstream_http_protocol_options",
+			use: "common_http_protocol_options explicit_http_config use_downstream_protocol_config auto_config upstream_http_protocol_options " +
+				"retry_policy hash_policy",
 		},
 		"envoy.config.core.v3.UpstreamHttpProtocolOptions": {use: "auto_sni auto_san_validation override_auto_sni_header"},
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig": {

@@ -76,7 +76,7 @@ func init() {
 			use:     "name trust_bundle",
 			instead: map[string]string{"workload_trust_domain": "there is no filter state"},
 		},
-		"envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher": {use: "san_type matcher"},
+		"envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher": {use: "san_type matcher oid"},
 		"envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig":       {use: "name sds_config"},
 		"envoy.extensions.transport_sockets.tls.v3.Secret":                {use: "name tls_certificate validation_context"},
 		"envoy.config.core.v3.DataSource": {

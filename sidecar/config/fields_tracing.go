@@ -15,6 +15,7 @@ func init() {
 			use: "client_sampling random_sampling overall_sampling custom_tags operation upstream_operation",
 		},
 		"envoy.config.route.v3.Decorator":    {use: "operation propagate"},
+		"envoy.config.trace.v3.Tracing":      {use: "http"},
 		"envoy.config.trace.v3.Tracing.Http": {use: "typed_config", ignore: nameOnly},
 		"envoy.type.tracing.v3.CustomTag": {
 			use:     "tag literal environment request_header value value_type",

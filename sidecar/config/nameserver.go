@@ -3,6 +3,8 @@ package config
 //lint:file-ignore SA1019 deprecated fields are in many configurations, and mean what they meant
 
 import (
+	"time"
+
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -55,12 +57,52 @@ func (d *decoder) typedResolver(m *corev3.TypedExtensionConfig, out *cluster.DNS
 		if out.Rotate = c.GetRotateNameservers(); out.Rotate && len(c.GetResolvers()) == 0 {
 			return fail(path+".typed_config.rotate_nameservers", "needs resolvers: the host's are asked in its own order")
 		}
+		out.Fallback, out.Routable = c.GetUseResolversAsFallback(), c.GetFilterUnroutableFamilies()
+		if err := queries(c, out, path+".typed_config"); err != nil {
+			return err
+		}
 		return d.nameservers(c.GetResolvers(), c.GetDnsResolverOptions(), out, path+".typed_config.resolvers")
 	}
-	if _, ok := extension[*getaddrinfov3.GetAddrInfoDnsResolverConfig](d, m.GetTypedConfig()); ok {
+	if c, ok := extension[*getaddrinfov3.GetAddrInfoDnsResolverConfig](d, m.GetTypedConfig()); ok {
+		if n := c.GetNumRetries(); n != nil {
+			out.Tries = int(min(n.GetValue(), mostTries-1)) + 1
+		}
 		return nil
 	}
 	return fail(path, "has no resolver of type CaresDnsResolverConfig or GetAddrInfoDnsResolverConfig")
+}
+
+// What c-ares has in Envoy where one of the two is not set.
+const (
+	defaultTries        = 4
+	defaultQueryTimeout = 5 * time.Second
+)
+
+// The bounds of both: what a lookup lasts grows with each try.
+const (
+	mostTries        = 16
+	longestQueryTime = 5 * time.Minute
+)
+
+// queries reads how often a server is asked, and how long it has to answer.
+func queries(c *caresv3.CaresDnsResolverConfig, out *cluster.DNS, path string) error {
+	seconds, tries := c.GetQueryTimeoutSeconds(), c.GetQueryTries()
+	if seconds == nil && tries == nil {
+		return nil
+	}
+	out.Tries, out.QueryTimeout = defaultTries, defaultQueryTimeout
+	if tries != nil {
+		if out.Tries = int(tries.GetValue()); tries.GetValue() < 1 || tries.GetValue() > mostTries {
+			return fail(path+".query_tries", "is not from 1 to %d", mostTries)
+		}
+	}
+	if seconds != nil {
+		if most := uint64(longestQueryTime / time.Second); seconds.GetValue() < 1 || seconds.GetValue() > most {
+			return fail(path+".query_timeout_seconds", "is not from 1 to %d", most)
+		}
+		out.QueryTimeout = time.Duration(seconds.GetValue()) * time.Second
+	}
+	return nil
 }
 
 func (d *decoder) nameservers(ms []*corev3.Address, o *corev3.DnsResolverOptions, out *cluster.DNS, path string) error {

@@ -13,7 +13,7 @@ static_resources:
   clusters:
   - name: app
     preconnect_policy: {}
-    connection_pool_per_downstream_connection: true
+    queuing_policies: {}
   listeners:
   - name: in
     address: {socket_address: {address: 127.0.0.1, port_value: 0}}
@@ -50,7 +50,7 @@ func TestAllRefusals(t *testing.T) {
 	}
 	for _, want := range []string{
 		"  static_resources.clusters[0].preconnect_policy: unsupported; remove the field",
-		"  static_resources.clusters[0].connection_pool_per_downstream_connection: unsupported; remove the field",
+		"  static_resources.clusters[0].queuing_policies: unsupported; remove the field",
 		"  " + manager + `http_filters[0]: unsupported extension "lua" (type envoy.extensions.filters.http.lua.v3.Lua)`,
 		"  " + manager + "http_filters[1].typed_config.rules.audit_logging_options: unsupported",
 		"  " + manager + "route_config.vhds: unsupported",

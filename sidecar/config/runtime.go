@@ -8,16 +8,29 @@ import (
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
 )
 
-// Runtime is the values of a bootstrap's static layers, which nothing changes later; nil has
-// none. What it says stands in the place of a field's value when a resource is read. A key that
-// nothing could read is refused: it would seem to have an effect. Safe for concurrent use once
-// the bootstrap was read.
+// Runtime is the values of a bootstrap's static layers, and the tracer of managers that name
+// none, which nothing changes later; nil has none. What it says stands in the place of a field's
+// value when a resource is read. A key that nothing could read is refused: it would seem to have
+// an effect. Safe for concurrent use once the bootstrap was read.
 type Runtime struct {
 	values map[string]*structpb.Value
 	paths  map[string]string
 	read   map[string]bool // nil once nobody asks any more
+	// tracer is that of the bootstrap, nil where it has none.
+	tracer *tracing.Config
+}
+
+// defaultTracer is of a manager that names no tracer.
+func (r *Runtime) defaultTracer(c *tracing.Config) {
+	if r == nil || r.tracer == nil {
+		c.Provider.None = true
+		return
+	}
+	c.Provider, c.SpawnUpstream = r.tracer.Provider, c.SpawnUpstream || r.tracer.SpawnUpstream
 }
 
 // readRuntime merges the layers; a later one wins.

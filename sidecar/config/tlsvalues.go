@@ -4,10 +4,12 @@ package config
 
 import (
 	"crypto/tls"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/hex"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -136,18 +138,25 @@ func altNames(m *tlsv3.CertificateValidationContext, out *tlscontext.Validation,
 	types := map[tlsv3.SubjectAltNameMatcher_SanType]tlscontext.NameType{
 		tlsv3.SubjectAltNameMatcher_URI: tlscontext.URI, tlsv3.SubjectAltNameMatcher_DNS: tlscontext.DNS,
 		tlsv3.SubjectAltNameMatcher_IP_ADDRESS: tlscontext.IP, tlsv3.SubjectAltNameMatcher_EMAIL: tlscontext.Email,
+		tlsv3.SubjectAltNameMatcher_OTHER_NAME: tlscontext.OtherName,
 	}
 	for i, s := range m.GetMatchTypedSubjectAltNames() {
 		here := at(path+".match_typed_subject_alt_names", i)
 		t, ok := types[s.GetSanType()]
 		if !ok {
-			return fail(here+".san_type", "is %s; use URI, DNS, IP_ADDRESS or EMAIL", s.GetSanType())
+			return fail(here+".san_type", "is %s; use URI, DNS, IP_ADDRESS, EMAIL or OTHER_NAME", s.GetSanType())
 		}
 		match, err := stringMatch(s.GetMatcher(), here+".matcher")
 		if err != nil {
 			return err
 		}
-		out.Names = append(out.Names, tlscontext.NameMatch{Type: t, Match: match})
+		name := tlscontext.NameMatch{Type: t, Match: match}
+		if t == tlscontext.OtherName { // as in Envoy it says nothing of others
+			if name.OID, err = objectID(s.GetOid(), here+".oid"); err != nil {
+				return err
+			}
+		}
+		out.Names = append(out.Names, name)
 	}
 	for i, s := range m.GetMatchSubjectAltNames() {
 		match, err := stringMatch(s, at(path+".match_subject_alt_names", i))
@@ -159,6 +168,22 @@ func altNames(m *tlsv3.CertificateValidationContext, out *tlscontext.Validation,
 		}
 	}
 	return nil
+}
+
+// objectID reads an object identifier in dotted notation.
+func objectID(text, path string) (asn1.ObjectIdentifier, error) {
+	var out asn1.ObjectIdentifier
+	for part := range strings.SplitSeq(text, ".") {
+		n, err := strconv.ParseUint(part, 10, 31)
+		if err != nil || strconv.FormatUint(n, 10) != part {
+			return nil, fail(path, "%q is no object identifier, such as 1.3.6.1.4.1.311.20.2.3", text)
+		}
+		out = append(out, int(n))
+	}
+	if len(out) < 2 || out[0] > 2 || out[0] < 2 && out[1] >= 40 {
+		return nil, fail(path, "%q is no object identifier, such as 1.3.6.1.4.1.311.20.2.3", text)
+	}
+	return out, nil
 }
 
 // verifiable refuses a context that says less than it seems to.

@@ -185,7 +185,7 @@ func customTag(m *tagv3.CustomTag, path string) (*tracing.Tag, error) {
 
 func (d *decoder) tracer(m *tracev3.Tracing_Http, c *tracing.Config, path string) (err error) {
 	if m == nil {
-		c.Provider.None = true
+		d.runtime.defaultTracer(c)
 		return nil
 	}
 	here := path + ".typed_config"
@@ -196,6 +196,23 @@ func (d *decoder) tracer(m *tracev3.Tracing_Http, c *tracing.Config, path string
 		return zipkin(t, c, here)
 	}
 	return fail(path, "tracer %q has no typed_config", m.GetName())
+}
+
+// bootstrapTracer reads the tracer of managers that name none.
+func (d *decoder) bootstrapTracer(m *tracev3.Tracing) error {
+	if m.GetHttp() == nil {
+		return nil
+	}
+	c := &tracing.Config{MaxPath: tracing.DefaultMaxPath}
+	const path = "tracing.http"
+	if err := d.tracer(m.GetHttp(), c, path); err != nil {
+		return err
+	}
+	if err := c.Check(); err != nil {
+		return fail(path, "%v", err)
+	}
+	d.runtime.tracer = c
+	return nil
 }
 
 const (

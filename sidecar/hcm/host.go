@@ -74,6 +74,7 @@ func (a *attempt) terms() (cluster.Terms, error) {
 	asker := &cluster.Asker{Request: x.req, Authority: authority}
 	if !x.shadow { // copies are the process's own requests
 		asker.From, asker.To, asker.Extensions = route.AddrPort(x.d.Info.Remote), x.d.Destination, x.d.Announced.Passed()
+		asker.Client = x.d.ID
 	}
 	return a.host.TermsFor(asker)
 }

@@ -232,9 +232,16 @@ func (x *exchange) place(fw *route.Forward) {
 	}
 	c := x.cluster.Config()
 	x.pick.Destination = x.destination(c)
-	if len(fw.Hash) > 0 && (c.LB == cluster.RingHash || c.LB == cluster.Maglev || c.Type == cluster.Aggregate) {
+	if c.HTTP.Retry != nil {
+		x.sel.Retry = c.HTTP.Retry // whatever the route says; its times stay, both as in Envoy
+	}
+	by := fw.Hash
+	if len(c.HTTP.Hash) > 0 {
+		by = c.HTTP.Hash
+	}
+	if len(by) > 0 && (c.LB == cluster.RingHash || c.LB == cluster.Maglev || c.Type == cluster.Aggregate) {
 		x.asker.Remote, x.asker.Local = route.AddrPort(x.d.Info.Remote), route.AddrPort(x.d.Info.Local)
-		x.pick.Hash, x.pick.HasHash, x.cookies = fw.Hash64(x.req, &x.asker, x.cookies)
+		x.pick.Hash, x.pick.HasHash, x.cookies = route.Hash64(by, x.req, &x.asker, x.cookies)
 	}
 }
 

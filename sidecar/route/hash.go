@@ -26,16 +26,16 @@ type Client struct {
 // maxHashed bounds how many fields of a name a header policy looks at.
 const maxHashed = 16
 
-// Hash64 computes the request's hash by the route's policies as Envoy does, with
-// XXH64; false when no policy gave one. It sees the request before it is rewritten.
-// Cookies that the response has to set are appended to made.
-func (f *Forward) Hash64(req *message.Request, c *Client, made []*CookieHash) (hash uint64, ok bool, cookies []*CookieHash) {
-	return f.hash(req, c, c != nil && c.Remote.IsValid(), made)
+// Hash64 computes the request's hash by policies as Envoy does, with XXH64; false when none
+// gave one. It sees the request before it is rewritten. Cookies that the response has to set are
+// appended to made.
+func Hash64(by []HashPolicy, req *message.Request, c *Client, made []*CookieHash) (hash uint64, ok bool, cookies []*CookieHash) {
+	return hashBy(by, req, c, c != nil && c.Remote.IsValid(), made)
 }
 
-func (f *Forward) hash(req *message.Request, c *Client, generate bool, made []*CookieHash) (hash uint64, ok bool, cookies []*CookieHash) {
-	for i := range f.Hash {
-		p := &f.Hash[i]
+func hashBy(by []HashPolicy, req *message.Request, c *Client, generate bool, made []*CookieHash) (hash uint64, ok bool, cookies []*CookieHash) {
+	for i := range by {
+		p := &by[i]
 		h, hit := p.hash(req, c)
 		if !hit && generate && p.Cookie != nil && p.Cookie.TTL != nil {
 			value := c.cookie()

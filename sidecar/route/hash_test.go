@@ -53,13 +53,13 @@ func TestHash(t *testing.T) {
 	} {
 		req := request("GET", "h", "/p?q=v&r", "x-a", "1", "x-b", "two", "x-many", "b", "x-many", "c", "X-Many", "a", "cookie", "s=id")
 		f := Forward{Hash: c.p}
-		got, ok, cookies := f.Hash64(req, client, nil)
+		got, ok, cookies := Hash64(f.Hash, req, client, nil)
 		if got != c.want || ok != c.ok || len(cookies) != c.cookies {
 			t.Errorf("%s: %x %v with %d cookies, want %x %v with %d", c.name, got, ok, len(cookies), c.want, c.ok, c.cookies)
 		}
 	}
 	f := Forward{Hash: []HashPolicy{{Cookie: session}, {SourceIP: true}}}
-	if _, ok, cookies := f.Hash64(request("GET", "h", "/"), nil, nil); ok || len(cookies) > 0 {
+	if _, ok, cookies := Hash64(f.Hash, request("GET", "h", "/"), nil, nil); ok || len(cookies) > 0 {
 		t.Error("an unknown client has a hash")
 	}
 }
@@ -67,7 +67,7 @@ func TestHash(t *testing.T) {
 // XXH64 with seed 0, as Envoy uses it: one value of the algorithm's own tests.
 func TestHashIsXXH64(t *testing.T) {
 	f := Forward{Hash: []HashPolicy{{Header: "x"}}}
-	if got, _, _ := f.Hash64(request("GET", "h", "/", "x", "a"), nil, nil); got != 0xd24ec4f1a98c6e5b {
+	if got, _, _ := Hash64(f.Hash, request("GET", "h", "/", "x", "a"), nil, nil); got != 0xd24ec4f1a98c6e5b {
 		t.Errorf("%x", got)
 	}
 }

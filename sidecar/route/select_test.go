@@ -284,7 +284,7 @@ func TestNothingAllocates(t *testing.T) {
 	var changed message.Request
 	if n := testing.AllocsPerRun(100, func() {
 		s := table.Select(req, client, 7)
-		_, _, _ = s.Route.Forward.Hash64(req, client, nil)
+		_, _, _ = Hash64(s.Route.Forward.Hash, req, client, nil)
 		changed.Fields.Reset()
 		s.MutateRequest(&changed, f, &scratch)
 		path, _ = s.AppendPath(path[:0], req, f, &scratch)

@@ -403,7 +403,7 @@ func (f *Forward) given(req *message.Request, client *Client) (uint64, bool) {
 		n, err := strconv.ParseUint(v, 10, 64)
 		return n, err == nil
 	case f.WeightByHash:
-		n, ok, _ := f.hash(req, client, false, nil)
+		n, ok, _ := hashBy(f.Hash, req, client, false, nil)
 		return n, ok
 	}
 	return 0, false

@@ -10,6 +10,7 @@ package tlscontext
 
 import (
 	"crypto/tls"
+	"encoding/asn1"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
@@ -129,13 +130,18 @@ const (
 	DNS
 	IP
 	Email
+	OtherName
 )
 
-func (t NameType) String() string { return [...]string{"URI", "DNS", "IP address", "email"}[t] }
+func (t NameType) String() string {
+	return [...]string{"URI", "DNS", "IP address", "email", "other name"}[t]
+}
 
 // NameMatch matches one kind of name. An exact DNS pattern also matches the
 // wildcard names that cover it.
 type NameMatch struct {
 	Type  NameType
 	Match *route.StringMatch
+	// OID is the type of an OtherName.
+	OID asn1.ObjectIdentifier `json:",omitempty"`
 }

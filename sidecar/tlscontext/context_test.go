@@ -257,7 +257,7 @@ func TestVerification(t *testing.T) {
 		return v
 	}
 	names := func(m ...NameMatch) *Validation { return anchored(func(v *Validation) { v.Names = m }) }
-	match := func(m route.StringMatch, of NameType) *Validation { return names(NameMatch{of, &m}) }
+	match := func(m route.StringMatch, of NameType) *Validation { return names(NameMatch{Type: of, Match: &m}) }
 	future := time.Now().Add(time.Hour)
 	for _, tc := range []struct {
 		name   string

@@ -171,6 +171,8 @@ func (m NameMatch) Matches(c *x509.Certificate) bool {
 		return slices.ContainsFunc(altname.IPs(c), func(ip netip.Addr) bool { return m.Match.Match(ip.String()) })
 	case Email:
 		return slices.ContainsFunc(c.EmailAddresses, m.Match.Match)
+	case OtherName:
+		return slices.ContainsFunc(altname.Others(c, m.OID), m.Match.Match)
 	}
 	return false
 }

@@ -1,0 +1,130 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestTries: each server is asked so often, and has twice as long each time.
+func TestTries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		var asked []string
+		silent := func(name string) Resolver {
+			return resolverFunc(func(ctx context.Context, _ string) ([]netip.Addr, error) {
+				asked = append(asked, fmt.Sprint(name, " at ", time.Since(began)))
+				<-ctx.Done()
+				return nil, ctx.Err()
+			})
+		}
+		d := &DNS{Tries: 2, QueryTimeout: time.Second, Servers: []string{"a", "b"}}
+		n := d.nameservers(nil, nil)
+		n.asked = []Resolver{silent("a"), silent("b")}
+		ctx, cancel := context.WithTimeout(t.Context(), d.patience())
+		defer cancel()
+		if _, err := n.LookupNetIP(ctx, "ip", "api.test"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		if want := []string{"a at 0s", "b at 1s", "a at 2s", "b at 4s"}; !slices.Equal(asked, want) || time.Since(began) != 6*time.Second {
+			t.Errorf("asked %v, for %s", asked, time.Since(began))
+		}
+	})
+}
+
+// TestRetriesOfTheHosts: the host's resolver is asked again where it fails, not where it says that there is nothing.
+func TestRetriesOfTheHosts(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want int
+	}{{errors.New("no answer"), 3}, {&net.DNSError{IsNotFound: true}, 1}, {nil, 1}} {
+		asked := 0
+		host := resolverFunc(func(context.Context, string) ([]netip.Addr, error) { asked++; return nil, c.err })
+		_, _ = (&DNS{Tries: 3}).resolver(host).LookupNetIP(t.Context(), "ip", "api.test")
+		if asked != c.want {
+			t.Errorf("%v: asked %d times", c.err, asked)
+		}
+	}
+}
+
+func TestPatience(t *testing.T) {
+	for _, c := range []struct {
+		dns  DNS
+		want time.Duration
+	}{
+		{DNS{}, 5 * time.Second},
+		{DNS{Tries: 3}, 5 * time.Second},
+		{DNS{Tries: 1, QueryTimeout: 2 * time.Second}, 2 * time.Second},
+		{DNS{Tries: 3, QueryTimeout: time.Second, Servers: []string{"a", "b"}}, 14 * time.Second},
+		{DNS{Tries: 16, QueryTimeout: 5 * time.Minute}, longestLookup},
+	} {
+		if got := c.dns.patience(); got != c.want {
+			t.Errorf("%+v: %s", c.dns, got)
+		}
+	}
+}
+
+func TestHasServers(t *testing.T) {
+	for text, want := range map[string]bool{
+		"": false, "nameserver 127.0.0.1\n": false, "nameserver 10.0.0.1\n": true, "nameserver 127.0.0.1\nnameserver 10.0.0.1\n": true,
+		"# nameserver 10.0.0.1\nsearch x\nnameserver": false, "nameserver ::1\n": true,
+	} {
+		file := filepath.Join(t.TempDir(), "resolv.conf")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if hasServers(file) != want {
+			t.Errorf("%q", text)
+		}
+	}
+	if hasServers(filepath.Join(t.TempDir(), "none")) {
+		t.Error("no file names a server")
+	}
+}
+
+func TestRoutable(t *testing.T) {
+	v4, v6 := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
+	all := []netip.Addr{v4, v6, netip.MustParseAddr("::ffff:192.0.2.2")}
+	cidr := func(s string) net.Addr {
+		ip, n, err := net.ParseCIDR(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.IP = ip
+		return n
+	}
+	for _, c := range []struct {
+		own  []net.Addr
+		want []netip.Addr
+	}{
+		{[]net.Addr{cidr("127.0.0.1/8"), cidr("::1/128")}, nil},
+		{[]net.Addr{cidr("127.0.0.1/8"), cidr("10.0.0.1/8"), cidr("::1/128")}, []netip.Addr{all[0], all[2]}},
+		{[]net.Addr{cidr("fe80::1/64"), cidr("127.0.0.1/8")}, []netip.Addr{v6}},
+		{[]net.Addr{cidr("fe80::1/64"), cidr("10.0.0.1/8")}, all},
+	} {
+		if got := ofFamilies(all, c.own); !slices.Equal(got, c.want) {
+			t.Errorf("%v: %v", c.own, got)
+		}
+	}
+}
+
+// TestRoutableIsAsked: the terms reach the lookup, also those of the bootstrap.
+func TestRoutableIsAsked(t *testing.T) {
+	host := resolverFunc(func(context.Context, string) ([]netip.Addr, error) { return nil, nil })
+	for _, d := range []*DNS{{Routable: true}, (&DNS{}).orElse(&DNS{Routable: true})} {
+		if _, ok := d.resolver(host).(routable); !ok {
+			t.Errorf("%+v", d)
+		}
+	}
+	if d := (&DNS{}).orElse(&DNS{Tries: 2, QueryTimeout: time.Second, Fallback: true}); d.Tries != 2 || d.QueryTimeout != time.Second || !d.Fallback {
+		t.Errorf("%+v", d)
+	}
+}
