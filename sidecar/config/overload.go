@@ -28,6 +28,7 @@ var overloadActions = map[string]overload.Kind{
 	"envoy.overload_actions.disable_http_keepalive":      overload.DisableKeepAlive,
 	"envoy.overload_actions.stop_accepting_requests":     overload.RefuseRequests,
 	"envoy.overload_actions.reset_high_memory_stream":    overload.ResetStreams,
+	"envoy.overload_actions.reduce_timeouts":             overload.ReduceTimeouts,
 }
 
 var loadShedPoints = map[string]overload.Kind{
@@ -65,7 +66,11 @@ func (d *decoder) overload(m *overloadv3.OverloadManager) (*overload.Config, err
 		out.LeastHoard = 1 << b.GetMinimumAccountToTrackPowerOfTwo()
 	}
 	for i, a := range m.GetActions() {
-		if err := overloadAction(at("overload_manager.actions", i), "action", overloadActions, a, monitors, out); err != nil {
+		path := at("overload_manager.actions", i)
+		if err := overloadAction(path, "action", overloadActions, a, monitors, out); err != nil {
+			return nil, err
+		}
+		if err := d.actionConfig(path, a, out); err != nil {
 			return nil, err
 		}
 	}

@@ -484,7 +484,7 @@ func (a *attempt) broken(err error) outcome {
 		return a.expired()
 	case causeIdle:
 		// Once the whole answer is here, the attempt's time does not count any more.
-		if try := a.idle(); try != x.idleTimeout() && x.dog.idleAfter.Load() == try {
+		if try := a.idle(); try != x.idleTimeout() && x.dog.idle() == try {
 			return tryIdle
 		}
 		return idleTimedOut

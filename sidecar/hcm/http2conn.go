@@ -11,6 +11,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/fair"
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
+	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
@@ -141,6 +142,7 @@ func (c *http2Conn) ServeStream(s *http2.Stream) {
 	x.req, x.xfcc = s.Request(), c.xfcc
 	x.dog, x.client = &x.h2.dog, &x.h2
 	x.h2.open(c, s)
+	x.noteIdle()
 	x.serve()
 	if x.attempt.firstAt == 0 {
 		c.refused.Spend(fair.Request)
@@ -188,9 +190,9 @@ func (c *http2Conn) due(now int64) (bool, int64) {
 	if c.active.Load() > 0 {
 		since = now
 	}
-	next := since + c.m.idle
+	next := since + c.m.reduce(overload.ConnectionIdle, c.m.idle)
 	if c.expires > 0 {
-		next = min(next, c.expires)
+		next = min(next, c.m.reducedExpiry(c.d, c.expires))
 	}
 	return now >= next, next
 }

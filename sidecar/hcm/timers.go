@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/clock"
+	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/processors"
 )
@@ -19,6 +20,8 @@ type Timers struct {
 	kick   chan struct{}
 	done   chan struct{}
 	wg     sync.WaitGroup
+
+	reducer *overload.Reducer // nil where no overload reduces timeouts
 
 	mu      sync.Mutex
 	entries []*timer
@@ -61,6 +64,18 @@ func NewTimers() *Timers {
 	processors.Note()
 	ts.wg.Go(ts.run)
 	return ts
+}
+
+// ReduceBy has an overload reduce timeouts. It is called before there are connections.
+func (ts *Timers) ReduceBy(r *overload.Reducer) { ts.reducer = r }
+
+// Reduced has every owner asked anew: timeouts are others than they were.
+func (ts *Timers) Reduced() {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	for _, t := range ts.entries {
+		t.hasten(1)
+	}
 }
 
 // Close ends the timers; what is armed does not fire any more.

@@ -32,6 +32,8 @@ type Config struct {
 	MaxGroupMemory uint64
 	// CPU is whose processors are looked at.
 	CPU CPUOf
+	// Timeouts are how far ReduceTimeouts reduces each; nil leaves one alone.
+	Timeouts [Timeouts]*Least
 	// LeastHoard is what a stream must hold for ResetStreams to look at it, 0 for none.
 	LeastHoard int
 	// Paths is where the configuration has each resource looked at.
@@ -63,6 +65,8 @@ const (
 	RefuseRequests
 	// ResetStreams ends those that hold much memory.
 	ResetStreams
+	// ReduceTimeouts has clients waited for less long, as Timeouts say.
+	ReduceTimeouts
 
 	// What follows are load shed points: each is asked where it is passed.
 
@@ -86,7 +90,7 @@ const (
 
 var kindNames = [kinds]string{
 	"shrink_heap", "stop_accepting_connections", "reject_incoming_connections", "disable_http_keepalive", "stop_accepting_requests",
-	"reset_high_memory_stream", "tcp_listener_accept", "hcm_ondata_creating_codec", "http1_server_abort_dispatch",
+	"reset_high_memory_stream", "reduce_timeouts", "tcp_listener_accept", "hcm_ondata_creating_codec", "http1_server_abort_dispatch",
 	"http2_server_go_away_on_dispatch", "http2_server_go_away_and_close_on_dispatch", "http_connection_manager_decode_headers",
 	"http_downstream_filter_check",
 }
@@ -165,7 +169,9 @@ type Options struct {
 	// Hoards are the streams for which at least so many bytes are held. It is called on the
 	// goroutine of Run.
 	Hoards func(least int) []Hoard
-	Log    *slog.Logger
+	// Reduced is told when the share of ReduceTimeouts has changed. It is called on the goroutine of Run.
+	Reduced func()
+	Log     *slog.Logger
 }
 
 // Manager watches resources. A nil Manager limits nothing. Safe for concurrent
@@ -307,6 +313,7 @@ func (m *Manager) look() {
 	}
 	m.signals.short.Store(m.memoryIsShort(pressure))
 	now := m.shares(pressure)
+	reduced := m.signals.shares[ReduceTimeouts].Load()
 	for k := range kinds {
 		if active := now[k] > 0; m.signals.set(k, now[k]) {
 			m.opts.Log.Warn("overload action", append([]any{"component", "overload", "action", k.String(), "active", active}, m.logged(pressure)...)...)
@@ -314,6 +321,9 @@ func (m *Manager) look() {
 				m.opts.Accept(!active)
 			}
 		}
+	}
+	if m.signals.shares[ReduceTimeouts].Load() != reduced && m.opts.Reduced != nil {
+		m.opts.Reduced()
 	}
 	if share := m.shares(known(pressure, stale))[ResetStreams]; share > 0 {
 		n := m.resetStreams(share)
@@ -458,7 +468,7 @@ func (m *Manager) Shares(emit func(value float64, labels ...string)) {
 // Done tells how often each action was that is done to something.
 func (m *Manager) Done(emit func(value float64, labels ...string)) {
 	for _, a := range m.cfg.Actions {
-		if !a.Kind.whole() {
+		if !a.Kind.whole() && a.Kind != ReduceTimeouts {
 			emit(float64(m.signals.counts[a.Kind].Load()), a.Kind.String())
 		}
 	}
