@@ -115,6 +115,7 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 		TLS: s.tls, Metrics: s.metrics, Log: cfg.Log,
 		Source: func(name string) string { return s.state.checkSource(name) },
 		Proven: func() { s.state.proven() },
+		Shed:   func() bool { return s.overload.Signals(false).RefusePooled() },
 		Own:    own(cfg.Bootstrap), MostDropped: mostDropped(cfg.Bootstrap),
 	})
 	spans := tracing.Options{Clusters: s.clusters, Metrics: s.metrics, Node: tracing.Node{ID: cfg.Node, Version: cfg.Version}, Log: cfg.Log}

@@ -39,6 +39,7 @@ var loadShedPoints = map[string]overload.Kind{
 	"envoy.load_shed_points.http2_server_go_away_and_close_on_dispatch": overload.ShedGoAwayAndClose,
 	"envoy.load_shed_points.http_connection_manager_decode_headers":     overload.ShedHeaders,
 	"envoy.load_shed_points.http_downstream_filter_check":               overload.ShedUpstream,
+	"envoy.load_shed_points.connection_pool_new_connection":             overload.ShedConnections,
 }
 
 // overload reads the overload manager and the connection limits of the runtime;

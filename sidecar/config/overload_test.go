@@ -40,6 +40,7 @@ overload_manager:
   - {name: envoy.load_shed_points.http2_server_go_away_and_close_on_dispatch, triggers: [{name: heap, threshold: {value: 0.5}}]}
   - {name: envoy.load_shed_points.http_connection_manager_decode_headers, triggers: [{name: heap, threshold: {value: 0.6}}]}
   - {name: envoy.load_shed_points.http_downstream_filter_check, triggers: [{name: heap, threshold: {value: 0.7}}]}
+  - {name: envoy.load_shed_points.connection_pool_new_connection, triggers: [{name: heap, threshold: {value: 0.8}}]}
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -69,6 +70,7 @@ overload_manager:
 			at(overload.ShedGoAwayAndClose, overload.Heap, 0.5),
 			at(overload.ShedHeaders, overload.Heap, 0.6),
 			at(overload.ShedUpstream, overload.Heap, 0.7),
+			at(overload.ShedConnections, overload.Heap, 0.8),
 		},
 	}
 	if !reflect.DeepEqual(b.Overload, want) {

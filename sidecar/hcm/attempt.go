@@ -369,7 +369,7 @@ func (a *attempt) connectFailure(err error) outcome {
 		}
 	}
 	switch kind {
-	case cluster.OverflowPending:
+	case cluster.OverflowPending, cluster.Shed:
 		a.remote = nil // the request never got as far as the host
 		return overflow
 	case cluster.OverflowConnections:
@@ -532,7 +532,7 @@ func (a *attempt) report(o outcome) {
 	}
 	switch o {
 	case overflow: // its connection had no room; others are counted where they arise
-		if c := m.Use(); c != nil {
+		if c := m.Use(); c != nil && !errors.Is(a.dialErr, cluster.ErrShed) {
 			c.OverflowPending.Inc(a.x.d.Shard)
 		}
 	case responded:

@@ -85,6 +85,8 @@ const (
 	ShedHeaders
 	// ShedUpstream answers those with 503 that were about to be sent on.
 	ShedUpstream
+	// ShedConnections has pools make no connection to a host.
+	ShedConnections
 	kinds
 )
 
@@ -92,7 +94,7 @@ var kindNames = [kinds]string{
 	"shrink_heap", "stop_accepting_connections", "reject_incoming_connections", "disable_http_keepalive", "stop_accepting_requests",
 	"reset_high_memory_stream", "reduce_timeouts", "tcp_listener_accept", "hcm_ondata_creating_codec", "http1_server_abort_dispatch",
 	"http2_server_go_away_on_dispatch", "http2_server_go_away_and_close_on_dispatch", "http_connection_manager_decode_headers",
-	"http_downstream_filter_check",
+	"http_downstream_filter_check", "connection_pool_new_connection",
 }
 
 // String is Envoy's name, without what it begins with.
