@@ -165,6 +165,8 @@ type Options struct {
 	Collect func()
 	// Release gives memory that is free back to the host; the runtime's when nil.
 	Release func()
+	// Releasable is how much Release could give back at the most; the runtime's when nil.
+	Releasable func() uint64
 	// Accept is told when connections are to be accepted again, or no more. It is
 	// called on the goroutine of Run.
 	Accept func(bool)
@@ -194,6 +196,8 @@ type Manager struct {
 	// released is when Release was last called for the control group, and releasing how long it took.
 	released  time.Time
 	releasing time.Duration
+	// groupLimit is what the control group may have whose memory is shortest.
+	groupLimit uint64
 }
 
 // New returns a manager; Run makes it act. Sense has to be called before where it looks at files of the host.
@@ -213,6 +217,9 @@ func New(cfg *Config, o Options) *Manager {
 	if o.Release == nil {
 		o.Release = debug.FreeOSMemory
 	}
+	if o.Releasable == nil {
+		o.Releasable = releasable
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -228,6 +235,20 @@ func live() (bytes, collection uint64) {
 	sample := [...]metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/cycles/total:gc-cycles"}}
 	metrics.Read(sample[:])
 	return sample[0].Value.Uint64(), sample[1].Value.Uint64()
+}
+
+// releasable is what the process has of the host and was not in use at the last collection.
+func releasable() uint64 {
+	sample := [...]metrics.Sample{
+		{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"},
+		{Name: "/memory/classes/heap/stacks:bytes"}, {Name: "/gc/heap/live:bytes"},
+	}
+	metrics.Read(sample[:])
+	has, kept := sample[0].Value.Uint64(), uint64(0)
+	for _, s := range sample[1:] {
+		kept += s.Value.Uint64()
+	}
+	return has - min(kept, has)
 }
 
 // Config is what the manager was made with.
