@@ -418,7 +418,7 @@ func (c *http1Conn) Drain() { c.dog.drain(monotonic() + c.m.drainWait()) }
 
 // last tells whether the connection takes no request after this one.
 func (c *http1Conn) last() bool {
-	return c.d.Draining() || c.d.Overload.DisableKeepAlive() || c.m.cfg.MaxRequests > 0 && int(c.requests) >= c.m.cfg.MaxRequests ||
+	return c.d.Draining() || c.dog.hasYielded() || c.d.Overload.DisableKeepAlive() || c.m.cfg.MaxRequests > 0 && int(c.requests) >= c.m.cfg.MaxRequests ||
 		c.expires > 0 && monotonic() >= c.m.reducedExpiry(c.d, c.expires)
 }
 

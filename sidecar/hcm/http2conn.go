@@ -32,7 +32,7 @@ type http2Conn struct {
 	leaving   atomic.Bool // it drains
 	judged    bool        // something has arrived; the reader's
 	expires   int64       // when the connection is to take no more requests, 0 for never
-	idleSince atomic.Int64
+	restsFrom atomic.Int64
 	refused   fair.Common // the share of its streams that no host was asked for
 }
 
@@ -46,7 +46,7 @@ func (m *Manager) serveHTTP2(ctx context.Context, d *downstream.Conn, s stream.S
 		c.sc.Judge(c)
 	}
 	c.sc.GreetWithin(time.Duration(m.firstBy(d)))
-	c.idleSince.Store(monotonic())
+	c.restsFrom.Store(monotonic())
 	c.expires = m.expiry(d)
 	c.timer.owner = c
 	m.timers.add(&c.timer)
@@ -124,7 +124,7 @@ func (c *http2Conn) ServeStream(s *http2.Stream) {
 	c.active.Add(1)
 	defer func() {
 		if c.active.Add(-1) == 0 {
-			c.idleSince.Store(monotonic())
+			c.restsFrom.Store(monotonic())
 		}
 	}()
 	c.refused.Turn()
@@ -186,7 +186,7 @@ func (c *http2Conn) Arrived() http2.Verdict {
 
 // due implements timed: the connection is idle when it has had no stream for long.
 func (c *http2Conn) due(now int64) (bool, int64) {
-	since := c.idleSince.Load()
+	since := c.restsFrom.Load()
 	if c.active.Load() > 0 {
 		since = now
 	}

@@ -23,6 +23,9 @@ type Timers struct {
 
 	reducer *overload.Reducer // nil where no overload reduces timeouts
 
+	asked    atomic.Bool // connections that are idle are to make room
+	relieved int64       // when they last did; the goroutine's
+
 	mu      sync.Mutex
 	entries []*timer
 }
@@ -176,6 +179,9 @@ func (ts *Timers) run() {
 		ts.wakeAt.Store(math.MaxInt64)
 		now := monotonic()
 		next := ts.scan(now)
+		if ts.asked.Load() {
+			next = min(next, ts.relieve(now))
+		}
 		ts.wakeAt.Store(next)
 		// Armed between scan and store: look again.
 		if again := ts.earliest(); again < next {
@@ -198,7 +204,7 @@ func (ts *Timers) scan(now int64) int64 {
 	for _, t := range ts.entries {
 		at := t.at.Load()
 		if at > 0 && at <= now {
-			at = t.fire(at, now)
+			at = t.fire(at, now, timed.due)
 		}
 		if at > 0 {
 			next = min(next, at)
@@ -219,7 +225,7 @@ func (ts *Timers) earliest() int64 {
 	return next
 }
 
-func (t *timer) fire(at, now int64) (next int64) {
+func (t *timer) fire(at, now int64, due func(timed, int64) (bool, int64)) (next int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	// A panic is the owner's alone, and it is not asked again.
@@ -230,7 +236,7 @@ func (t *timer) fire(at, now int64) (next int64) {
 	if !t.at.CompareAndSwap(at, looking) {
 		return t.at.Load()
 	}
-	yes, next := t.owner.due(now)
+	yes, next := due(t.owner, now)
 	if yes {
 		next = fired
 	}
