@@ -115,6 +115,7 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 		TLS: s.tls, Metrics: s.metrics, Log: cfg.Log,
 		Source: func(name string) string { return s.state.checkSource(name) },
 		Proven: func() { s.state.proven() },
+		Shed:   func() bool { return s.overload.Signals(false).RefusePooled() },
 		Own:    own(cfg.Bootstrap), MostDropped: mostDropped(cfg.Bootstrap),
 	})
 	spans := tracing.Options{Clusters: s.clusters, Metrics: s.metrics, Node: tracing.Node{ID: cfg.Node, Version: cfg.Version}, Log: cfg.Log}
@@ -137,7 +138,7 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 	s.sockets = listener.NewSockets(cfg.Log, cfg.Inherited...)
 	s.listeners = listener.NewManager(listener.Options{
 		NewHandler: h.build, TLS: s.tls, Metrics: s.metrics, Logs: s.logs, Log: cfg.Log, Drain: s.watcher, DrainTime: cfg.DrainTime,
-		Sockets: s.sockets, Overload: s.overload, HandshakeTimeout: cfg.Patience.Handshake, Drained: func() { s.state.drained() },
+		Sockets: s.sockets, Overload: s.overload, HandshakeTimeout: cfg.Patience.Handshake, Relieve: s.timers.Relieve, Drained: func() { s.state.drained() },
 	})
 	s.state = newState(&state{
 		log: s.log, listeners: s.listeners, clusters: s.clusters, routes: routes, accessLog: cfg.AccessLog,

@@ -158,6 +158,7 @@ func (s *Server) add(ln net.Listener, h http.Handler) *http.Server {
 func (s *Server) exposed(ln net.Listener, h http.Handler) *http.Server {
 	sv := s.add(ln, h)
 	sv.ReadTimeout, sv.WriteTimeout = 10*time.Second, 30*time.Second
+	sv.ConnState = (&crowd{most: mostExposed}).note
 	return sv
 }
 

@@ -25,6 +25,9 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (conn
 	if p.outdated(cfg) {
 		return nil, p.failed(Outdated, nil)
 	}
+	if shed := h.cluster.m.opts.Shed; shed != nil && shed() {
+		return nil, p.failed(Shed, ErrShed)
+	}
 	ctx, cancel := context.WithTimeout(ctx, cfg.connectTimeout)
 	defer cancel()
 	h.connects.Add(1)
@@ -68,6 +71,9 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (conn
 	c.prober, _ = st.(stream.Prober)
 	return c, nil
 }
+
+// ErrShed is why a connection is not made that is shed.
+var ErrShed = errors.New("no connections are made")
 
 // overflowed is a connection that was not made, as descriptors are short: that too is a limit
 // of ours, and says nothing of the host.

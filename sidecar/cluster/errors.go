@@ -25,6 +25,7 @@ const (
 	TLSFailure
 	NoServerName // the request has none that could be asked for
 	WrongName    // the certificate has not the name that the request's client chose
+	Shed         // no connection is made because of an overload
 	Outdated     // what the connection depends on changed since the request's terms were computed
 	Canceled
 )
@@ -40,6 +41,7 @@ var kindNames = [...]string{
 	TLSFailure:          "tls",
 	NoServerName:        "no server name",
 	WrongName:           "tls server name",
+	Shed:                "overload",
 	Outdated:            "configuration changed",
 	Canceled:            "canceled",
 }
@@ -59,6 +61,8 @@ func (k Kind) Flags() telemetry.Flags {
 		return telemetry.FlagUpstreamOverflow
 	case Canceled:
 		return telemetry.FlagUpstreamRequestTimeout
+	case Shed: // of a byte stream Envoy has no flag that says so
+		return 0
 	}
 	return telemetry.FlagUpstreamConnectFailure
 }

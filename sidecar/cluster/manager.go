@@ -53,6 +53,9 @@ type Options struct {
 	// Descriptors is how many file descriptors the process may have open: RLIMIT_NOFILE's when nil.
 	// A part of them is kept from connections, but of those that Dial opens. Safe for concurrent use.
 	Descriptors func() uint64
+	// Shed tells whether a connection that a pool is about to make is not to be made, because of an overload;
+	// nil refuses none. Checks are not asked for. Safe for concurrent use.
+	Shed func() bool
 	// Source is a workload that uses a cluster: health checks present its identity
 	// where the cluster's certificate is that of whoever opens the connection. Nil,
 	// or "", where there is none.

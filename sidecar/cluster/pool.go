@@ -393,7 +393,7 @@ func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard, want protoco
 		if want == protocolHTTP1 || want == protocolBytes { // the others tell all that wait for them
 			p.roomFreed()
 		}
-		if e, ok := err.(*Error); ok && e.Kind != Canceled {
+		if e, ok := err.(*Error); ok && e.Kind != Canceled && e.Kind != Shed { // who waits may be let through
 			p.purge(e)
 		} else {
 			p.wake()

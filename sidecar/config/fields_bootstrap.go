@@ -3,6 +3,7 @@ package config
 import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
 	regexenginesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/regex_engines/v3"
 	cgroupmemoryv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/cgroup_memory/v3"
 	cpuutilizationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/cpu_utilization/v3"
@@ -57,16 +58,18 @@ func init() {
 				"rtds_layer": "use a static_layer",
 			},
 		},
-		"envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer": {},
-		"envoy.config.overload.v3.OverloadManager":          {use: "refresh_interval resource_monitors actions loadshed_points buffer_factory_config"},
-		"envoy.config.overload.v3.BufferFactoryConfig":      {use: "minimum_account_to_track_power_of_two"},
-		"envoy.config.overload.v3.ResourceMonitor":          {use: "name typed_config"},
-		"envoy.config.overload.v3.OverloadAction":           {use: "name triggers"},
-		"envoy.config.overload.v3.LoadShedPoint":            {use: "name triggers"},
-		"envoy.config.overload.v3.Trigger":                  {use: "name threshold scaled"},
-		"envoy.config.overload.v3.ThresholdTrigger":         {use: "value"},
-		"envoy.config.overload.v3.ScaledTrigger":            {use: "scaling_threshold saturation_threshold"},
-		"envoy.config.core.v3.RuntimeUInt64":                {use: "default_value runtime_key"},
+		"envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer":                   {},
+		"envoy.config.overload.v3.OverloadManager":                            {use: "refresh_interval resource_monitors actions loadshed_points buffer_factory_config"},
+		"envoy.config.overload.v3.BufferFactoryConfig":                        {use: "minimum_account_to_track_power_of_two"},
+		"envoy.config.overload.v3.ResourceMonitor":                            {use: "name typed_config"},
+		"envoy.config.overload.v3.OverloadAction":                             {use: "name triggers typed_config"},
+		"envoy.config.overload.v3.ScaleTimersOverloadActionConfig":            {use: "timer_scale_factors"},
+		"envoy.config.overload.v3.ScaleTimersOverloadActionConfig.ScaleTimer": {use: "timer min_timeout min_scale"},
+		"envoy.config.overload.v3.LoadShedPoint":                              {use: "name triggers"},
+		"envoy.config.overload.v3.Trigger":                                    {use: "name threshold scaled"},
+		"envoy.config.overload.v3.ThresholdTrigger":                           {use: "value"},
+		"envoy.config.overload.v3.ScaledTrigger":                              {use: "scaling_threshold saturation_threshold"},
+		"envoy.config.core.v3.RuntimeUInt64":                                  {use: "default_value runtime_key"},
 		"envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig": {
 			use: "max_heap_size_bytes max_heap_size_bytes_runtime",
 		},
@@ -92,6 +95,7 @@ func init() {
 		},
 	})
 	extend("envoy.config.core.v3.TypedExtensionConfig.typed_config", "extension", &regexenginesv3.GoogleRE2{})
+	extend("envoy.config.overload.v3.OverloadAction.typed_config", "overload action", &overloadv3.ScaleTimersOverloadActionConfig{})
 	extend("envoy.config.overload.v3.ResourceMonitor.typed_config", "resource monitor",
 		&fixedheapv3.FixedHeapConfig{}, &downstreamv3.DownstreamConnectionsConfig{}, &cgroupmemoryv3.CgroupMemoryConfig{},
 		&cpuutilizationv3.CpuUtilizationConfig{})

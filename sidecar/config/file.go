@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -231,6 +232,10 @@ func removeUnknownBelow(v any, path string, refused *[]error) {
 	case map[string]any:
 		for _, k := range slices.Sorted(maps.Keys(v)) {
 			here, name := under(path, k), any(nil)
+			if passedOver(v[k]) {
+				delete(v, k)
+				continue
+			}
 			if k == "typed_config" {
 				here, name = path, v["name"]
 			}
@@ -259,6 +264,17 @@ func unknownType(v any, path string, name any) error {
 		return fail(path, "unsupported extension %q (type %s); %s", n, t, withoutExtension(t))
 	}
 	return fail(path, "unsupported extension type %q; %s", string(t), withoutExtension(t))
+}
+
+// passedOver tells whether a value is an optional override of a filter that is not here, which has no effect.
+func passedOver(v any) bool {
+	fields, _ := v.(map[string]any)
+	url, _ := fields["@type"].(string)
+	if protoreflect.FullName(url[strings.LastIndexByte(url, '/')+1:]) != (&routev3.FilterConfig{}).ProtoReflect().Descriptor().FullName() {
+		return false
+	}
+	optional := fields["is_optional"] == true || fields["isOptional"] == true
+	return optional && fields["disabled"] != true && unknownType(fields["config"], "", nil) != nil
 }
 
 // withoutExtension says what to do about an extension that is not there. Those that

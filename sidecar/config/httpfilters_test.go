@@ -104,3 +104,33 @@ func TestDocumentedRoutes(t *testing.T) {
 	}
 	_ = m.Close()
 }
+
+// TestOptionalOverrides: of a file too an optional override of a filter that is not here is passed over, whatever
+// its type; one that is not optional is refused, and so is one that says nothing.
+func TestOptionalOverrides(t *testing.T) {
+	for override, want := range map[string]string{
+		`is_optional: true, config: {"@type": type.googleapis.com/xds.type.v3.TypedStruct, type_url: type.googleapis.com/foo.Bar, value: {a: 1}}`: "",
+		`isOptional: true, config: {"@type": type.googleapis.com/google.protobuf.Struct, value: {a: 1}}`:                                          "",
+		`is_optional: true, config: {"@type": type.googleapis.com/envoy.config.cluster.v3.Cluster, name: x}`:                                      "",
+		`is_optional: false, config: {"@type": type.googleapis.com/google.protobuf.Struct, value: {a: 1}}`:                                        `.config: unsupported extension type "google.protobuf.Struct"`,
+		`is_optional: true`: `.config: is missing`,
+	} {
+		_, err := ParseBootstrap([]byte(`
+static_resources:
+  listeners:
+  - name: l
+    address: {socket_address: {address: 127.0.0.1, port_value: 0}}
+    filter_chains:
+    - filters:
+      - name: hcm
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: x
+          route_config: {virtual_hosts: [{name: a, domains: ["*"], typed_per_filter_config: {x: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, ` + override + `}}, routes: [{match: {prefix: /}, direct_response: {status: 200}}]}]}
+          http_filters: [{name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]
+`))
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v, want %q", override, err, want)
+		}
+	}
+}

@@ -28,6 +28,7 @@ var overloadActions = map[string]overload.Kind{
 	"envoy.overload_actions.disable_http_keepalive":      overload.DisableKeepAlive,
 	"envoy.overload_actions.stop_accepting_requests":     overload.RefuseRequests,
 	"envoy.overload_actions.reset_high_memory_stream":    overload.ResetStreams,
+	"envoy.overload_actions.reduce_timeouts":             overload.ReduceTimeouts,
 }
 
 var loadShedPoints = map[string]overload.Kind{
@@ -38,6 +39,7 @@ var loadShedPoints = map[string]overload.Kind{
 	"envoy.load_shed_points.http2_server_go_away_and_close_on_dispatch": overload.ShedGoAwayAndClose,
 	"envoy.load_shed_points.http_connection_manager_decode_headers":     overload.ShedHeaders,
 	"envoy.load_shed_points.http_downstream_filter_check":               overload.ShedUpstream,
+	"envoy.load_shed_points.connection_pool_new_connection":             overload.ShedConnections,
 }
 
 // overload reads the overload manager and the connection limits of the runtime;
@@ -65,7 +67,11 @@ func (d *decoder) overload(m *overloadv3.OverloadManager) (*overload.Config, err
 		out.LeastHoard = 1 << b.GetMinimumAccountToTrackPowerOfTwo()
 	}
 	for i, a := range m.GetActions() {
-		if err := overloadAction(at("overload_manager.actions", i), "action", overloadActions, a, monitors, out); err != nil {
+		path := at("overload_manager.actions", i)
+		if err := overloadAction(path, "action", overloadActions, a, monitors, out); err != nil {
+			return nil, err
+		}
+		if err := d.actionConfig(path, a, out); err != nil {
 			return nil, err
 		}
 	}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,6 +23,15 @@ overload_manager:
   - {name: processors, typed_config: {"@type": type.googleapis.com/envoy.extensions.resource_monitors.cpu_utilization.v3.CpuUtilizationConfig, mode: CONTAINER}}
   actions:
   - {name: envoy.overload_actions.stop_accepting_requests, triggers: [{name: heap, threshold: {value: 0.5}}, {name: group, scaled: {scaling_threshold: 0.6, saturation_threshold: 0.9}}]}
+  - name: envoy.overload_actions.reduce_timeouts
+    triggers: [{name: heap, threshold: {value: 0.6}}]
+    typed_config:
+      "@type": type.googleapis.com/envoy.config.overload.v3.ScaleTimersOverloadActionConfig
+      timer_scale_factors:
+      - {timer: HTTP_DOWNSTREAM_CONNECTION_IDLE, min_timeout: 2s}
+      - {timer: HTTP_DOWNSTREAM_STREAM_IDLE, min_scale: {value: 25}}
+      - {timer: TRANSPORT_SOCKET_CONNECT, min_timeout: 0s}
+      - {timer: HTTP_DOWNSTREAM_CONNECTION_MAX, min_scale: {}}
   loadshed_points:
   - {name: envoy.load_shed_points.tcp_listener_accept, triggers: [{name: processors, threshold: {value: 0.1}}]}
   - {name: envoy.load_shed_points.hcm_ondata_creating_codec, triggers: [{name: connections, threshold: {value: 0.2}}]}
@@ -30,6 +40,7 @@ overload_manager:
   - {name: envoy.load_shed_points.http2_server_go_away_and_close_on_dispatch, triggers: [{name: heap, threshold: {value: 0.5}}]}
   - {name: envoy.load_shed_points.http_connection_manager_decode_headers, triggers: [{name: heap, threshold: {value: 0.6}}]}
   - {name: envoy.load_shed_points.http_downstream_filter_check, triggers: [{name: heap, threshold: {value: 0.7}}]}
+  - {name: envoy.load_shed_points.connection_pool_new_connection, triggers: [{name: heap, threshold: {value: 0.8}}]}
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -43,10 +54,15 @@ overload_manager:
 			overload.Heap: "overload_manager.resource_monitors[0]", overload.Connections: "overload_manager.resource_monitors[1]",
 			overload.Group: "overload_manager.resource_monitors[2]", overload.CPU: "overload_manager.resource_monitors[3]",
 		},
+		Timeouts: [...]*overload.Least{
+			overload.ConnectionIdle: {Absolute: true, Time: 2 * time.Second}, overload.StreamIdle: {Share: 0.25},
+			overload.Handshake: {Absolute: true}, overload.ConnectionMax: {},
+		},
 		Actions: []overload.Action{
 			{Kind: overload.RefuseRequests, Triggers: []overload.Trigger{
 				{Resource: overload.Heap, Threshold: 0.5}, {Resource: overload.Group, Scaled: true, Scaling: 0.6, Threshold: 0.9},
 			}},
+			at(overload.ReduceTimeouts, overload.Heap, 0.6),
 			at(overload.ShedAccept, overload.CPU, 0.1),
 			at(overload.ShedCodec, overload.Connections, 0.2),
 			at(overload.ShedHTTP1, overload.Heap, 0.3),
@@ -54,6 +70,7 @@ overload_manager:
 			at(overload.ShedGoAwayAndClose, overload.Heap, 0.5),
 			at(overload.ShedHeaders, overload.Heap, 0.6),
 			at(overload.ShedUpstream, overload.Heap, 0.7),
+			at(overload.ShedConnections, overload.Heap, 0.8),
 		},
 	}
 	if !reflect.DeepEqual(b.Overload, want) {
@@ -75,6 +92,30 @@ overload_manager: {resource_monitors: [{name: p, typed_config: {"@type": type.go
 `))
 		if err != nil || b.Overload.MaxHeap != want {
 			t.Errorf("%q: %v, %v", layer, b, err)
+		}
+	}
+}
+
+// TestReducedTimeoutsThatAreRefused: what is not reduced is not taken for what is.
+func TestReducedTimeoutsThatAreRefused(t *testing.T) {
+	scale := func(factors string) string {
+		return `, typed_config: {"@type": type.googleapis.com/envoy.config.overload.v3.ScaleTimersOverloadActionConfig, timer_scale_factors: [` + factors + `]}`
+	}
+	for _, tc := range []struct{ action, typed, want string }{
+		{"reduce_timeouts", "", `typed_config: is missing; the action "envoy.overload_actions.reduce_timeouts" says in it which timeouts it reduces`},
+		{"reduce_timeouts", scale(""), "typed_config.timer_scale_factors: value must contain at least 1 item(s)"},
+		{"reduce_timeouts", scale("{timer: HTTP_DOWNSTREAM_STREAM_FLUSH, min_timeout: 1s}"), "typed_config.timer_scale_factors[0].timer: unsupported timer HTTP_DOWNSTREAM_STREAM_FLUSH; remove it"},
+		{"reduce_timeouts", scale("{min_timeout: 1s}"), "typed_config.timer_scale_factors[0].timer: value must not be in list [UNSPECIFIED]"},
+		{"reduce_timeouts", scale("{timer: HTTP_DOWNSTREAM_STREAM_IDLE, min_timeout: 1s}, {timer: HTTP_DOWNSTREAM_STREAM_IDLE, min_scale: {value: 1}}"), "typed_config.timer_scale_factors[1].timer: timer HTTP_DOWNSTREAM_STREAM_IDLE is there twice"},
+		{"shrink_heap", scale("{timer: HTTP_DOWNSTREAM_STREAM_IDLE, min_timeout: 1s}"), `typed_config: action "envoy.overload_actions.shrink_heap" has none`},
+	} {
+		_, err := ParseBootstrap([]byte(`
+overload_manager:
+  resource_monitors: [{name: x, typed_config: {"@type": type.googleapis.com/envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig, max_heap_size_bytes: 9}}]
+  actions: [{name: envoy.overload_actions.` + tc.action + `, triggers: [{name: x, threshold: {value: 1}}]` + tc.typed + `}]
+`))
+		if want := "overload_manager.actions[0]." + tc.want; err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s%s: %v, want %s", tc.action, tc.typed, err, want)
 		}
 	}
 }

@@ -62,6 +62,12 @@ func (l *Line) Beyond(fd uint64) bool {
 	return fd >= l.most.Load()
 }
 
+// Near tells whether a new descriptor is one of the last before the line.
+func (l *Line) Near(fd uint64) bool {
+	most := l.most.Load()
+	return fd >= most-min(most, max(most/32, 16))
+}
+
 // Of is the number of a socket's descriptor.
 func Of(c net.Conn) (n uint64, ok bool) {
 	sc, ok := c.(syscall.Conn)

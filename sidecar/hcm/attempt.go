@@ -369,7 +369,7 @@ func (a *attempt) connectFailure(err error) outcome {
 		}
 	}
 	switch kind {
-	case cluster.OverflowPending:
+	case cluster.OverflowPending, cluster.Shed:
 		a.remote = nil // the request never got as far as the host
 		return overflow
 	case cluster.OverflowConnections:
@@ -484,7 +484,7 @@ func (a *attempt) broken(err error) outcome {
 		return a.expired()
 	case causeIdle:
 		// Once the whole answer is here, the attempt's time does not count any more.
-		if try := a.idle(); try != x.idleTimeout() && x.dog.idleAfter.Load() == try {
+		if try := a.idle(); try != x.idleTimeout() && x.dog.idle() == try {
 			return tryIdle
 		}
 		return idleTimedOut
@@ -532,7 +532,7 @@ func (a *attempt) report(o outcome) {
 	}
 	switch o {
 	case overflow: // its connection had no room; others are counted where they arise
-		if c := m.Use(); c != nil {
+		if c := m.Use(); c != nil && !errors.Is(a.dialErr, cluster.ErrShed) {
 			c.OverflowPending.Inc(a.x.d.Shard)
 		}
 	case responded:

@@ -84,7 +84,7 @@ func (x *exchange) answered() {
 	}
 	x.attempt.tryBy = noDeadline
 	if x.dog.bound(hard); x.dog.firing() {
-		x.dog.idle(idle)
+		x.dog.idleFor(idle)
 	}
 }
 
@@ -98,7 +98,7 @@ func (x *exchange) answeredWhole() {
 		p.clock.whole = true
 	}
 	if idle := x.idleTimeout(); x.attempt.idle() != idle {
-		x.dog.idle(idle) // the attempt's own is over too
+		x.dog.idleFor(idle) // the attempt's own is over too
 	}
 	x.attempt.until = x.lifeEnd
 	x.dog.bound(x.lifeEnd)

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/filter"
+	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -13,7 +14,7 @@ import (
 func (x *exchange) Wait(d time.Duration) bool {
 	x.dog.calm()
 	over, idle := false, false
-	if left := time.Duration(x.idleTimeout()); left > 0 && left < d && x.complete {
+	if left := time.Duration(x.m.reduce(overload.StreamIdle, x.idleTimeout())); left > 0 && left < d && x.complete {
 		d, idle = left, true // nothing moves meanwhile
 	}
 	if x.lifeEnd != noDeadline {

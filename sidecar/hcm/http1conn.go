@@ -108,7 +108,7 @@ func (c *http1Conn) park() {
 		c.x.release()
 		c.x = nil
 	}
-	c.dog.awaitRequest(monotonic(), c.idleBy, 0)
+	c.awaitRequest(0)
 	c.parked = true
 	c.d.Park(c.d.Stream)
 }
@@ -204,6 +204,7 @@ func (c *http1Conn) begin() {
 	c.requests++
 	c.x.next()
 	c.x.begin()
+	c.x.noteIdle()
 }
 
 // arm has the watchdog look after a read that is about to wait, unless it does so since
@@ -224,7 +225,7 @@ func (c *http1Conn) arm() {
 	if c.returns {
 		patience = parkAfter
 	}
-	c.dog.awaitRequest(now, c.idleBy, now+patience)
+	c.awaitRequest(now + patience)
 }
 
 // headBy is until when the head has to be here.
@@ -417,8 +418,8 @@ func (c *http1Conn) Drain() { c.dog.drain(monotonic() + c.m.drainWait()) }
 
 // last tells whether the connection takes no request after this one.
 func (c *http1Conn) last() bool {
-	return c.d.Draining() || c.d.Overload.DisableKeepAlive() || c.m.cfg.MaxRequests > 0 && int(c.requests) >= c.m.cfg.MaxRequests ||
-		c.expires > 0 && monotonic() >= c.expires
+	return c.d.Draining() || c.dog.hasYielded() || c.d.Overload.DisableKeepAlive() || c.m.cfg.MaxRequests > 0 && int(c.requests) >= c.m.cfg.MaxRequests ||
+		c.expires > 0 && monotonic() >= c.m.reducedExpiry(c.d, c.expires)
 }
 
 var past = time.Unix(1, 0)

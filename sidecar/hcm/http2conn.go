@@ -11,6 +11,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/fair"
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
+	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
@@ -31,7 +32,7 @@ type http2Conn struct {
 	leaving   atomic.Bool // it drains
 	judged    bool        // something has arrived; the reader's
 	expires   int64       // when the connection is to take no more requests, 0 for never
-	idleSince atomic.Int64
+	restsFrom atomic.Int64
 	refused   fair.Common // the share of its streams that no host was asked for
 }
 
@@ -45,7 +46,7 @@ func (m *Manager) serveHTTP2(ctx context.Context, d *downstream.Conn, s stream.S
 		c.sc.Judge(c)
 	}
 	c.sc.GreetWithin(time.Duration(m.firstBy(d)))
-	c.idleSince.Store(monotonic())
+	c.restsFrom.Store(monotonic())
 	c.expires = m.expiry(d)
 	c.timer.owner = c
 	m.timers.add(&c.timer)
@@ -123,7 +124,7 @@ func (c *http2Conn) ServeStream(s *http2.Stream) {
 	c.active.Add(1)
 	defer func() {
 		if c.active.Add(-1) == 0 {
-			c.idleSince.Store(monotonic())
+			c.restsFrom.Store(monotonic())
 		}
 	}()
 	c.refused.Turn()
@@ -141,6 +142,7 @@ func (c *http2Conn) ServeStream(s *http2.Stream) {
 	x.req, x.xfcc = s.Request(), c.xfcc
 	x.dog, x.client = &x.h2.dog, &x.h2
 	x.h2.open(c, s)
+	x.noteIdle()
 	x.serve()
 	if x.attempt.firstAt == 0 {
 		c.refused.Spend(fair.Request)
@@ -184,13 +186,13 @@ func (c *http2Conn) Arrived() http2.Verdict {
 
 // due implements timed: the connection is idle when it has had no stream for long.
 func (c *http2Conn) due(now int64) (bool, int64) {
-	since := c.idleSince.Load()
+	since := c.restsFrom.Load()
 	if c.active.Load() > 0 {
 		since = now
 	}
-	next := since + c.m.idle
+	next := since + c.m.reduce(overload.ConnectionIdle, c.m.idle)
 	if c.expires > 0 {
-		next = min(next, c.expires)
+		next = min(next, c.m.reducedExpiry(c.d, c.expires))
 	}
 	return now >= next, next
 }

@@ -293,10 +293,14 @@ func (x *exchange) flushEnd() {
 
 // boundFlush: nothing but the client is waited for any more.
 func (x *exchange) boundFlush() {
-	switch t := x.m.cfg.FlushTimeout; {
+	t := x.m.cfg.FlushTimeout
+	if t != nil {
+		x.keepIdle()
+	}
+	switch {
 	case t == nil:
 	case x.attempt.up != nil:
-		x.dog.idle(int64(*t))
+		x.dog.idleFor(int64(*t))
 	default:
 		x.dog.await(monotonic(), noDeadline, int64(*t), false)
 	}

@@ -33,6 +33,7 @@ func (x *exchange) heedRoute() {
 			x.tellGRPCTimeout(most)
 		}
 	}
+	x.noteIdle()
 	if x.req.Body != nil {
 		x.keepUpTo = x.keepLimit()
 		x.keep = x.keep && len(x.payload) <= int(x.keepUpTo)

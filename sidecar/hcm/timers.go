@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/clock"
+	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/processors"
 )
@@ -19,6 +20,11 @@ type Timers struct {
 	kick   chan struct{}
 	done   chan struct{}
 	wg     sync.WaitGroup
+
+	reducer *overload.Reducer // nil where no overload reduces timeouts
+
+	asked    atomic.Bool // connections that are idle are to make room
+	relieved int64       // when they last did; the goroutine's
 
 	mu      sync.Mutex
 	entries []*timer
@@ -61,6 +67,18 @@ func NewTimers() *Timers {
 	processors.Note()
 	ts.wg.Go(ts.run)
 	return ts
+}
+
+// ReduceBy has an overload reduce timeouts. It is called before there are connections.
+func (ts *Timers) ReduceBy(r *overload.Reducer) { ts.reducer = r }
+
+// Reduced has every owner asked anew: timeouts are others than they were.
+func (ts *Timers) Reduced() {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	for _, t := range ts.entries {
+		t.hasten(1)
+	}
 }
 
 // Close ends the timers; what is armed does not fire any more.
@@ -161,6 +179,9 @@ func (ts *Timers) run() {
 		ts.wakeAt.Store(math.MaxInt64)
 		now := monotonic()
 		next := ts.scan(now)
+		if ts.asked.Load() {
+			next = min(next, ts.relieve(now))
+		}
 		ts.wakeAt.Store(next)
 		// Armed between scan and store: look again.
 		if again := ts.earliest(); again < next {
@@ -183,7 +204,7 @@ func (ts *Timers) scan(now int64) int64 {
 	for _, t := range ts.entries {
 		at := t.at.Load()
 		if at > 0 && at <= now {
-			at = t.fire(at, now)
+			at = t.fire(at, now, timed.due)
 		}
 		if at > 0 {
 			next = min(next, at)
@@ -204,7 +225,7 @@ func (ts *Timers) earliest() int64 {
 	return next
 }
 
-func (t *timer) fire(at, now int64) (next int64) {
+func (t *timer) fire(at, now int64, due func(timed, int64) (bool, int64)) (next int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	// A panic is the owner's alone, and it is not asked again.
@@ -215,7 +236,7 @@ func (t *timer) fire(at, now int64) (next int64) {
 	if !t.at.CompareAndSwap(at, looking) {
 		return t.at.Load()
 	}
-	yes, next := t.owner.due(now)
+	yes, next := due(t.owner, now)
 	if yes {
 		next = fired
 	}

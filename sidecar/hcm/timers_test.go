@@ -135,7 +135,7 @@ func TestWatchdogIsHastened(t *testing.T) {
 		})
 		watched(t, hard, func(dog *watchdog, c *left) {
 			dog.await(monotonic(), hard, 0, false)
-			dog.idle(int64(time.Second))
+			dog.idleFor(int64(time.Second))
 		})
 	}
 }

@@ -45,9 +45,11 @@ type watchdog struct {
 	cause     atomic.Uint32
 	waiting   bool  // for a request
 	over      bool  // or for the end of the connection
-	pace      *pace // of a body that is read from the client, nil for any; the timer is disarmed when it changes
 	watch     bool  // look whether the client has gone
 	polled    bool  // because it does not tell
+	pace      *pace // of a body that is read from the client, nil for any; the timer is disarmed when it changes
+	// streamIdle is the idle timeout that an overload reduces, 0 for none; the timer is disarmed when it changes.
+	streamIdle int64
 	// parked is woken beside the client: nobody may be waiting at its stream.
 	parked interface{ Wake() }
 }
@@ -135,12 +137,12 @@ func (w *watchdog) rest() {
 	w.forget()
 }
 
-// awaitRequest arms the watchdog of a connection that rests: until by, and with a
-// goroutine until parkBy.
-func (w *watchdog) awaitRequest(now, by, parkBy int64) {
+// awaitRequest arms the watchdog of a connection that rests since a time: until by, and with a
+// goroutine until parkBy. idle is what an overload reduces, 0 for nothing.
+func (w *watchdog) awaitRequest(since, by, idle, parkBy int64) {
 	w.calm()
 	w.parkBy = parkBy
-	w.await(now, by, 0, false)
+	w.await(since, by, idle, false)
 }
 
 // forget forgets the cause of an interruption.
@@ -179,7 +181,7 @@ func (w *watchdog) look() { w.timer.hasten(1) }
 // that is never: who is not armed cannot be hastened.
 func (w *watchdog) nextLook(now int64) int64 {
 	next := w.hard.Load()
-	if idle := w.idleAfter.Load(); idle > 0 {
+	if idle := w.idle(); idle > 0 {
 		next = min(next, w.lastActive()+idle)
 	}
 	if w.watch && w.polled {
@@ -189,7 +191,7 @@ func (w *watchdog) nextLook(now int64) int64 {
 		next = min(next, w.nextPace(now))
 	}
 	if w.waiting {
-		if by := w.drainBy.Load(); by > 0 {
+		if by := w.endsBy(); by > 0 {
 			next = min(next, by)
 		}
 		if w.parkBy > 0 {
@@ -206,7 +208,7 @@ func (w *watchdog) due(now int64) (bool, int64) {
 		w.cause.Store(causeHard)
 	case w.tooIdle(now):
 		w.cause.Store(causeIdle)
-	case w.waiting && w.drainBy.Load() > 0 && now >= w.drainBy.Load():
+	case w.waiting && w.endsBy() > 0 && now >= w.endsBy():
 		w.cause.Store(causeIdle)
 	case w.waiting && w.parkBy > 0 && now >= w.parkBy:
 		w.cause.Store(causePark)
@@ -262,7 +264,7 @@ func (w *watchdog) endBy(by int64) {
 
 // tooIdle tells whether nothing has moved for too long.
 func (w *watchdog) tooIdle(now int64) bool {
-	idle := w.idleAfter.Load()
+	idle := w.idle()
 	return idle > 0 && now >= w.lastActive()+idle
 }
 
@@ -279,9 +281,9 @@ func (w *watchdog) idleWithin(now, after int64) {
 	w.timer.hasten(now + after)
 }
 
-// idle replaces the idle timeout, from now on. The hard deadline is not touched: a pump may
+// idleFor replaces the idle timeout, from now on. The hard deadline is not touched: a pump may
 // just be setting it.
-func (w *watchdog) idle(after int64) {
+func (w *watchdog) idleFor(after int64) {
 	w.calm()
 	w.forget()
 	now := monotonic()

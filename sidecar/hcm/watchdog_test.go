@@ -42,9 +42,9 @@ func TestParkingIsNotWoken(t *testing.T) {
 		defer dog.stop()
 		now := monotonic()
 		dog.rest()
-		dog.awaitRequest(now, noDeadline, now+parkAfter)
+		dog.awaitRequest(now, noDeadline, 0, now+parkAfter)
 		<-c.parks
-		dog.awaitRequest(monotonic(), noDeadline, 0)
+		dog.awaitRequest(monotonic(), noDeadline, 0, 0)
 		if n := c.wakes.Load(); n != 0 {
 			t.Errorf("woken %d times", n)
 		}
@@ -116,7 +116,7 @@ func TestWatchdogBesideOthers(t *testing.T) {
 			dog.hold(&other)
 		case 2:
 			dog.rest()
-			dog.awaitRequest(now, noDeadline, now)
+			dog.awaitRequest(now, noDeadline, 0, now)
 			<-c.ended
 			if cause := dog.cause.Load(); cause != causePark {
 				t.Fatalf("round %d: interrupted because of %d", i, cause)
@@ -168,7 +168,7 @@ func TestWatchdogIsHastenedWhileItIsArmed(t *testing.T) {
 				dog.hard.Store(noDeadline)
 				round.Store(i)
 				pause(i / 64 % 64)
-				dog.idle(0)
+				dog.idleFor(0)
 				spinUntil(&done, i)
 				if at := dog.timer.at.Load(); at > far && !t.Failed() {
 					t.Errorf("round %d: overlooked", i)

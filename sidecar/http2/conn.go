@@ -86,6 +86,7 @@ type conn struct {
 	lastServed uint32 // the last that got a handler
 	err        *ConnError
 	cutOff     bool // there were streams when the connection ended
+	peerClosed bool // the peer closed it, once that was drained
 	cut        bool // nothing more can be written
 	goingAway  bool // GOAWAY was sent with the final stream id
 	unackedSet int  // SETTINGS that the peer has not acknowledged
@@ -169,7 +170,7 @@ func (c *conn) Ended() (byPeer, busy bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e := c.err
-	return e != nil && (e == errPeerLeft || e.Remote || e.Reason == connectionLost), c.cutOff
+	return e != nil && (e == errDrained && c.peerClosed || e == errPeerLeft || e.Remote || e.Reason == connectionLost), c.cutOff
 }
 
 // streamFate is what a connection's end means for a stream on it.

@@ -2,6 +2,7 @@ package http2
 
 import (
 	"errors"
+	"net"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
@@ -97,16 +98,22 @@ func (c *conn) lastWords() {
 		return
 	}
 	c.mu.Unlock()
-	defer c.mu.Lock()
+	err := c.awaitClose()
+	c.mu.Lock()
+	c.peerClosed = err != nil && !stream.IsTimeout(err) && !errors.Is(err, net.ErrClosed)
+}
+
+// awaitClose drops what comes until the peer closes the connection; its time is bounded.
+func (c *conn) awaitClose() error {
 	if c.s.CloseWrite() != nil {
-		return
+		return nil
 	}
 	c.in.r, c.in.w = 0, 0
-	for { // input is dropped; its time is bounded
+	for {
 		c.in.share.Turn()
 		n, err := c.fill()
 		if n == 0 || err != nil {
-			return
+			return err
 		}
 		c.in.share.Spend(n)
 	}

@@ -306,10 +306,8 @@ func (a *arrival) open(c stream.Conn) (stream.Stream, error) {
 	if d := a.chain.cfg.HandshakeTimeout; d > 0 {
 		limit = d
 	}
-	ctx, cancel := context.WithTimeout(a.l.ctx, limit)
-	defer cancel()
 	began := time.Now()
-	if err := t.Handshake(ctx); err != nil {
+	if err := a.l.shake(t, limit); err != nil {
 		reason := handshakeReason(err)
 		a.countHandshake("failed", reason, 0, 0)
 		return nil, a.refuse(telemetry.FlagTLSFailure, reason, err)

@@ -27,9 +27,12 @@ func newReserve(limit func() uint64) reserve {
 const toldAtMost = time.Minute
 
 // tooMany tells whether a new connection is to be closed at once, because descriptors are
-// short.
+// short. Before they are, connections that are idle make room.
 func (m *Manager) tooMany(c net.Conn) bool {
 	fd, ok := descriptors.Of(c)
+	if ok && m.opts.Relieve != nil && m.descriptors.Near(fd) {
+		m.opts.Relieve()
+	}
 	if !ok || !m.descriptors.Beyond(fd) {
 		return false
 	}

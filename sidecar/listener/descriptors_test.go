@@ -40,6 +40,31 @@ func TestReserveOfDescriptors(t *testing.T) {
 	}
 }
 
+// TestIdleMakeRoom: before connections are refused, those that are idle are asked to make room, and while there are
+// plenty of descriptors nobody is.
+func TestIdleMakeRoom(t *testing.T) {
+	var limit, asked atomic.Uint64
+	limit.Store(1 << 20)
+	m := newTestManager(t, func(o *Options) {
+		o.Descriptors, o.Relieve = limit.Load, func() { asked.Add(1) }
+	})
+	mustApply(t, m, echoConfig("in"))
+	if err := roundTrip(dial(t, m, "in")); err != nil || asked.Load() > 0 {
+		t.Errorf("%v, asked %d times", err, asked.Load())
+	}
+	line := m.descriptors.Line
+	for fd, want := range map[uint64]bool{line.Most() - 1: true, line.Most() - line.Most()/32: true, line.Most() - line.Most()/32 - 1: false, 0: false} {
+		if got := line.Near(fd); got != want || line.Beyond(fd) {
+			t.Errorf("descriptor %d of %d is near the line: %v", fd, line.Most(), got)
+		}
+	}
+	limit.Store(10) // the test has more open
+	m.descriptors.Beyond(1 << 20)
+	if err := roundTrip(dial(t, m, "in")); err == nil || asked.Load() != 1 {
+		t.Errorf("%v, asked %d times", err, asked.Load())
+	}
+}
+
 // TestHandshakeDefault: how long a client may take to shake hands where nothing says so.
 func TestHandshakeDefault(t *testing.T) {
 	m := newTestManager(t, nil)

@@ -57,6 +57,8 @@ type Options struct {
 	// Drained is called, with no lock held, when the last connection of a removed listener
 	// has ended and Draining has it no more; nil tells nobody.
 	Drained func()
+	// Relieve has idle connections end soon, as descriptors get short; it does not wait. May be nil.
+	Relieve func()
 	// HandshakeTimeout is 10 s when 0.
 	HandshakeTimeout time.Duration
 	// Descriptors is how many file descriptors the process may have open: RLIMIT_NOFILE's

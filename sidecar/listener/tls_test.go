@@ -2,6 +2,7 @@ package listener
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -14,10 +15,12 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
+	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
@@ -163,4 +166,34 @@ func TestHandshakeThatNeverEnds(t *testing.T) {
 	if _, err := dial(t, m, "in").Read(make([]byte, 1)); err == nil || time.Since(began) > 3*time.Second {
 		t.Errorf("%v after %v", err, time.Since(began))
 	}
+}
+
+// TestReducedHandshakes: a handshake under way has what an overload leaves of its time.
+func TestReducedHandshakes(t *testing.T) {
+	heap := atomic.Uint64{}
+	cfg := &overload.Config{MaxHeap: 1, Refresh: time.Millisecond, Actions: []overload.Action{
+		{Kind: overload.ReduceTimeouts, Triggers: []overload.Trigger{{Resource: overload.Heap, Threshold: 1}}},
+	}}
+	cfg.Timeouts[overload.Handshake] = &overload.Least{Absolute: true, Time: 50 * time.Millisecond}
+	o := overload.New(cfg, overload.Options{Heap: heap.Load, Collect: func() {}})
+	ctx, cancel := context.WithCancel(t.Context())
+	over := make(chan struct{})
+	go func() { o.Run(ctx); close(over) }()
+	t.Cleanup(func() { cancel(); <-over })
+	m := newTestManager(t, func(opts *Options) {
+		opts.TLS, opts.Overload, opts.HandshakeTimeout = testTLS{selfSigned(t, apiID)}, o, time.Hour
+	})
+	mtls := mtlsConfig()
+	mtls.Chains[0].Match.ServerNames = nil
+	mustApply(t, m, mtls)
+	c := dial(t, m, "in")
+	heap.Store(1)
+	if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the client is waited for: %v", err)
+	}
+	waitFor(t, func() bool {
+		var out strings.Builder
+		_ = m.opts.Metrics.Registry.WritePrometheus(&out)
+		return strings.Contains(out.String(), `hauberk_connections_refused_total{listener="in",reason="timeout"} 1`)
+	})
 }

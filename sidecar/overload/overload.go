@@ -32,6 +32,8 @@ type Config struct {
 	MaxGroupMemory uint64
 	// CPU is whose processors are looked at.
 	CPU CPUOf
+	// Timeouts are how far ReduceTimeouts reduces each; nil leaves one alone.
+	Timeouts [Timeouts]*Least
 	// LeastHoard is what a stream must hold for ResetStreams to look at it, 0 for none.
 	LeastHoard int
 	// Paths is where the configuration has each resource looked at.
@@ -63,6 +65,8 @@ const (
 	RefuseRequests
 	// ResetStreams ends those that hold much memory.
 	ResetStreams
+	// ReduceTimeouts has clients waited for less long, as Timeouts say.
+	ReduceTimeouts
 
 	// What follows are load shed points: each is asked where it is passed.
 
@@ -81,14 +85,16 @@ const (
 	ShedHeaders
 	// ShedUpstream answers those with 503 that were about to be sent on.
 	ShedUpstream
+	// ShedConnections has pools make no connection to a host.
+	ShedConnections
 	kinds
 )
 
 var kindNames = [kinds]string{
 	"shrink_heap", "stop_accepting_connections", "reject_incoming_connections", "disable_http_keepalive", "stop_accepting_requests",
-	"reset_high_memory_stream", "tcp_listener_accept", "hcm_ondata_creating_codec", "http1_server_abort_dispatch",
+	"reset_high_memory_stream", "reduce_timeouts", "tcp_listener_accept", "hcm_ondata_creating_codec", "http1_server_abort_dispatch",
 	"http2_server_go_away_on_dispatch", "http2_server_go_away_and_close_on_dispatch", "http_connection_manager_decode_headers",
-	"http_downstream_filter_check",
+	"http_downstream_filter_check", "connection_pool_new_connection",
 }
 
 // String is Envoy's name, without what it begins with.
@@ -159,13 +165,17 @@ type Options struct {
 	Collect func()
 	// Release gives memory that is free back to the host; the runtime's when nil.
 	Release func()
+	// Releasable is how much Release could give back at the most; the runtime's when nil.
+	Releasable func() uint64
 	// Accept is told when connections are to be accepted again, or no more. It is
 	// called on the goroutine of Run.
 	Accept func(bool)
 	// Hoards are the streams for which at least so many bytes are held. It is called on the
 	// goroutine of Run.
 	Hoards func(least int) []Hoard
-	Log    *slog.Logger
+	// Reduced is told when the share of ReduceTimeouts has changed. It is called on the goroutine of Run.
+	Reduced func()
+	Log     *slog.Logger
 }
 
 // Manager watches resources. A nil Manager limits nothing. Safe for concurrent
@@ -186,6 +196,8 @@ type Manager struct {
 	// released is when Release was last called for the control group, and releasing how long it took.
 	released  time.Time
 	releasing time.Duration
+	// groupLimit is what the control group may have whose memory is shortest.
+	groupLimit uint64
 }
 
 // New returns a manager; Run makes it act. Sense has to be called before where it looks at files of the host.
@@ -205,6 +217,9 @@ func New(cfg *Config, o Options) *Manager {
 	if o.Release == nil {
 		o.Release = debug.FreeOSMemory
 	}
+	if o.Releasable == nil {
+		o.Releasable = releasable
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -220,6 +235,20 @@ func live() (bytes, collection uint64) {
 	sample := [...]metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/cycles/total:gc-cycles"}}
 	metrics.Read(sample[:])
 	return sample[0].Value.Uint64(), sample[1].Value.Uint64()
+}
+
+// releasable is what the process has of the host and was not in use at the last collection.
+func releasable() uint64 {
+	sample := [...]metrics.Sample{
+		{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"},
+		{Name: "/memory/classes/heap/stacks:bytes"}, {Name: "/gc/heap/live:bytes"},
+	}
+	metrics.Read(sample[:])
+	has, kept := sample[0].Value.Uint64(), uint64(0)
+	for _, s := range sample[1:] {
+		kept += s.Value.Uint64()
+	}
+	return has - min(kept, has)
 }
 
 // Config is what the manager was made with.
@@ -307,6 +336,7 @@ func (m *Manager) look() {
 	}
 	m.signals.short.Store(m.memoryIsShort(pressure))
 	now := m.shares(pressure)
+	reduced := m.signals.shares[ReduceTimeouts].Load()
 	for k := range kinds {
 		if active := now[k] > 0; m.signals.set(k, now[k]) {
 			m.opts.Log.Warn("overload action", append([]any{"component", "overload", "action", k.String(), "active", active}, m.logged(pressure)...)...)
@@ -314,6 +344,9 @@ func (m *Manager) look() {
 				m.opts.Accept(!active)
 			}
 		}
+	}
+	if m.signals.shares[ReduceTimeouts].Load() != reduced && m.opts.Reduced != nil {
+		m.opts.Reduced()
 	}
 	if share := m.shares(known(pressure, stale))[ResetStreams]; share > 0 {
 		n := m.resetStreams(share)
@@ -458,7 +491,7 @@ func (m *Manager) Shares(emit func(value float64, labels ...string)) {
 // Done tells how often each action was that is done to something.
 func (m *Manager) Done(emit func(value float64, labels ...string)) {
 	for _, a := range m.cfg.Actions {
-		if !a.Kind.whole() {
+		if !a.Kind.whole() && a.Kind != ReduceTimeouts {
 			emit(float64(m.signals.counts[a.Kind].Load()), a.Kind.String())
 		}
 	}

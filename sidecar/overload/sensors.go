@@ -33,7 +33,11 @@ func (m *Manager) Sense() error {
 		return nil
 	}
 	if m.cfg.GroupMemory {
-		if err := add(Group, func() (float64, error) { return groupMemory(m.opts.Host, m.cfg.MaxGroupMemory) }); err != nil {
+		read := func() (pressure float64, err error) {
+			pressure, m.groupLimit, err = groupMemory(m.opts.Host, m.cfg.MaxGroupMemory)
+			return pressure, err
+		}
+		if err := add(Group, read); err != nil {
 			return err
 		}
 	}
@@ -67,6 +71,9 @@ func (m *Manager) senseGroup(s *sensor) (pressure float64, fresh bool) {
 	if pressure, fresh = m.ask(s); !fresh || !m.acts(Group, pressure) {
 		return pressure, fresh
 	}
+	if !m.freed && m.opts.Releasable() < m.groupLimit/ownShare {
+		return pressure, true // others have it
+	}
 	if time.Since(m.released) < idleFor*m.releasing {
 		s.last = min(pressure, before)
 		return s.last, false
@@ -82,6 +89,10 @@ func (m *Manager) senseGroup(s *sensor) (pressure float64, fresh bool) {
 	return m.ask(s)
 }
 
+// ownShare is what share of the group's memory the process must have to give back for that to be worth a
+// collection.
+const ownShare = 100
+
 // ask reads a sensor; where it fails, what it read last is not fresh.
 func (m *Manager) ask(s *sensor) (pressure float64, fresh bool) {
 	p, err := s.read()
@@ -96,8 +107,8 @@ func (m *Manager) ask(s *sensor) (pressure float64, fresh bool) {
 }
 
 // groupMemory is how much of what it may have the control group has, of those that it is in the
-// one that has most. A group without a limit has room.
-func groupMemory(host fs.FS, most uint64) (pressure float64, err error) {
+// one that has most, and the limit of that. A group without a limit has room.
+func groupMemory(host fs.FS, most uint64) (pressure float64, of uint64, err error) {
 	found, own, bounded := false, "", false
 	err = eachGroup(host, "memory", func(dir string, v1 bool) {
 		if !v1 && own == "" {
@@ -120,8 +131,8 @@ func groupMemory(host fs.FS, most uint64) (pressure float64, err error) {
 			}
 		}
 		found = true
-		if limited {
-			pressure = max(pressure, float64(n)/float64(max(may, 1)))
+		if share := float64(n) / float64(max(may, 1)); limited && share > pressure {
+			pressure, of = share, may
 		}
 	})
 	if err == nil && !found {
@@ -130,7 +141,7 @@ func groupMemory(host fs.FS, most uint64) (pressure float64, err error) {
 	if err == nil && most > 0 && !bounded {
 		err = errors.New("no file tells what the process's own control group uses, which max_memory_bytes bounds")
 	}
-	return pressure, err
+	return pressure, of, err
 }
 
 // smoothing is how much of the pressure on processors is what was read last.

@@ -43,7 +43,7 @@ func TestGroupMemory(t *testing.T) {
 		"version 1":              {map[string]string{"proc/self/cgroup": "4:memory:/x\n3:cpu:/y\n", "sys/fs/cgroup/memory/x/memory.usage_in_bytes": "30", "sys/fs/cgroup/memory/x/memory.limit_in_bytes": "120", "sys/fs/cgroup/memory/memory.usage_in_bytes": "900", "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712"}, 0, 0.25},
 		"no memory at all":       {map[string]string{"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.current": "50\n", "sys/fs/cgroup/memory.max": "0\n"}, 0, 50},
 	} {
-		got, err := groupMemory(hostOf(tc.files), tc.most)
+		got, _, err := groupMemory(hostOf(tc.files), tc.most)
 		if err != nil {
 			got = -1
 		}
@@ -80,6 +80,41 @@ func TestGarbageOfTheGroup(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestMemoryOfOthers: what a neighbour has is no reason to collect garbage, and counts at once; what streams held
+// that were reset is given back all the same.
+func TestMemoryOfOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := hostOf(map[string]string{"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "10000\n", "sys/fs/cgroup/memory.current": "9500\n"})
+		own, resets, released := uint64(99), 0, 0
+		at := []Trigger{{Resource: Group, Threshold: 0.9}}
+		m := New(&Config{GroupMemory: true, LeastHoard: 1, Actions: []Action{{ResetStreams, at}, {StopAccepting, at}}}, Options{
+			Host: host, Releasable: func() uint64 { return own }, Collect: func() {}, Release: func() { released++; time.Sleep(time.Second) },
+			Hoards: func(int) []Hoard {
+				if resets == 1 {
+					return nil
+				}
+				return []Hoard{{1, func() bool { resets++; return true }}}
+			},
+		})
+		if err := m.Sense(); err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range []struct{ resets, released int }{{1, 0}, {1, 1}, {1, 1}} {
+			if m.look(); m.Accepting() || resets != want.resets || released != want.released {
+				t.Errorf("look %d: accepting is %v, %d resets, %d releases", i, m.Accepting(), resets, released)
+			}
+		}
+		own = 100
+		time.Sleep(time.Minute)
+		if m.look(); released != 2 {
+			t.Errorf("%d releases where there is something to give back", released)
+		}
+	})
+	if n := releasable(); n == 0 || n > 1<<40 {
+		t.Errorf("%d bytes could be given back", n)
+	}
 }
 
 // TestReleaseThatTakesTime: until memory may be given back again, what the group has more than it was found to have is not

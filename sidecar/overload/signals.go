@@ -67,6 +67,9 @@ func (s *Signals) RefuseRequest() bool {
 // is asked once for each.
 func (s *Signals) RefuseUpstream() bool { return s.draw(ShedUpstream) }
 
+// RefusePooled tells whether a pool is not to make a connection. It is asked once for each.
+func (s *Signals) RefusePooled() bool { return s.draw(ShedConnections) }
+
 // RefuseCodec tells whether a connection is to end with the first that its client sends.
 func (s *Signals) RefuseCodec() bool { return s.draw(ShedCodec) }
 

@@ -25,6 +25,7 @@ type outcome struct {
 	host        *cluster.Host      // of upstream
 	moments     *telemetry.Moments // nil where nobody shows them
 	failed      []net.Addr         // the hosts that could not be reached
+	shed        bool               // the last of them was not asked for a connection, because of an overload
 	termination string
 }
 
@@ -140,7 +141,7 @@ func (l *line) Show(r *telemetry.Record) {
 	if l.moments != nil {
 		r.Moments = *l.moments
 	}
-	if n := len(l.failed); n > 0 {
+	if n := len(l.failed); n > 0 && !l.shed {
 		r.UpstreamHost = l.failed[n-1]
 	}
 	if i := l.upstream; i != nil {

@@ -1,0 +1,119 @@
+package hcm
+
+import (
+	"bufio"
+	"io"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestIdleConnectionsMakeRoom: the longest idle end first, some at a time; who is busy, or was just now, stays.
+func TestIdleConnectionsMakeRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ts := NewTimers()
+		defer ts.Close()
+		const idle = 20
+		ended := func(c *waiter) bool {
+			select {
+			case <-c.ended:
+				return true
+			default:
+				return false
+			}
+		}
+		add := func(rests bool) *waiter {
+			c, dog := &waiter{make(chan struct{}, 1)}, &watchdog{}
+			dog.start(ts, c)
+			t.Cleanup(dog.stop)
+			now := monotonic()
+			if rests {
+				dog.rest()
+				dog.awaitRequest(now, noDeadline, 0, 0)
+			} else {
+				dog.await(now, noDeadline, int64(time.Hour), false)
+			}
+			return c
+		}
+		busy := add(false)
+		var resting []*waiter
+		for range idle {
+			resting = append(resting, add(true))
+			time.Sleep(time.Second)
+		}
+		time.Sleep(5 * time.Second)
+		young := add(true)
+		relieve := func() (n int) {
+			ts.Relieve()
+			ts.Relieve()
+			time.Sleep(someLooks)
+			synctest.Wait()
+			last := true
+			for i, c := range resting {
+				yes := ended(c)
+				if c == nil {
+					continue
+				}
+				if yes && !last && i > 0 {
+					t.Errorf("connection %d ended before an older one", i)
+				}
+				if last = yes; yes {
+					n++
+				}
+			}
+			return n
+		}
+		if n := relieve(); n != relievedLeast {
+			t.Errorf("%d made room", n)
+		}
+		resting = resting[relievedLeast:]
+		if n := relieve(); n != idle-relievedLeast {
+			t.Errorf("%d made room after these", n)
+		}
+		resting = nil
+		relieve()
+		if ended(busy) || ended(young) {
+			t.Error("one that is busy, or was just now, made room")
+		}
+		time.Sleep(5 * time.Second)
+		relieve()
+		if !ended(young) {
+			t.Error("one that was idle for long enough stays")
+		}
+	})
+}
+
+const someLooks = 2 * time.Duration(relieveAtMost)
+
+// TestIdleClientsMakeRoom: of both versions, of HTTP/2 after a GOAWAY.
+func TestIdleClientsMakeRoom(t *testing.T) {
+	bothInBubbles(t, func(t *testing.T, version int) {
+		b := versionedBed(t, version, 1, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })
+		b.start()
+		client := b.httpClient(version)
+		get := func() {
+			resp, err := client.Get("http://" + b.addr + "/")
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.Copy(io.Discard, bufio.NewReader(resp.Body))
+			_ = resp.Body.Close()
+		}
+		get()
+		time.Sleep(time.Minute + time.Millisecond) // without a poller it is taken up and parked again, just at the minute
+		open := func() int {
+			b.m.timers.mu.Lock()
+			defer b.m.timers.mu.Unlock()
+			return len(b.m.timers.entries)
+		}
+		before := open()
+		b.m.timers.Relieve()
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if after := open(); before == 0 || after != 0 {
+			t.Errorf("%d connections before, %d after", before, after)
+		}
+		get()
+	})
+}

@@ -1,0 +1,39 @@
+package http2
+
+import (
+	"testing"
+	"time"
+
+	xhttp2 "golang.org/x/net/http2"
+)
+
+// TestWhoEndsADrainedConnection: the client that closes it in time, as in Envoy, or else the server.
+func TestWhoEndsADrainedConnection(t *testing.T) {
+	for _, closes := range []bool{true, false} {
+		cfg := Default()
+		cfg.Linger = time.Minute
+		if !closes {
+			cfg.Linger = time.Millisecond
+		}
+		srv := serve(t, cfg, ok)
+		r := rawClient(t, srv.addr)
+		r.get(1)
+		r.wantStatus(1, "200")
+		r.next(xhttp2.FrameData)
+		sc := srv.conn(0)
+		sc.Drain()
+		r.next(xhttp2.FrameGoAway)
+		ping := r.next(xhttp2.FramePing).(*xhttp2.PingFrame)
+		r.must(r.fr.WritePing(true, ping.Data))
+		r.next(xhttp2.FrameGoAway)
+		if closes {
+			r.must(r.c.Close())
+		}
+		if err := srv.ended(); err != nil {
+			t.Error(err)
+		}
+		if byPeer, busy := sc.Ended(); byPeer != closes || busy {
+			t.Errorf("the client closes %v: ended by it %v, with streams %v", closes, byPeer, busy)
+		}
+	}
+}
