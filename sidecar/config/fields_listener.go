@@ -205,8 +205,7 @@ func init() {
 			use: "subject cert chain dns uri issuer format",
 		},
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig": {
-			use:     "upgrade_type enabled",
-			instead: map[string]string{"filters": "upgrades pass the connection manager's filters"},
+			use: "upgrade_type filters enabled",
 		},
 		"envoy.config.core.v3.Http2ProtocolOptions": {
 			use: "hpack_table_size max_concurrent_streams initial_stream_window_size initial_connection_window_size " +

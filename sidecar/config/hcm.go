@@ -26,7 +26,7 @@ func (d *decoder) connectionManager(m *hcmv3.HttpConnectionManager, path string)
 		out.GenerateRequestID = g.GetValue()
 	}
 	for _, step := range []func(*hcmv3.HttpConnectionManager, *hcm.Config, string) error{
-		hcmCodec, d.hcmRoutes, d.hcmFilters, hcmEnums, hcmServerName, hcmTimeouts, hcmProtocol, hcmUpgrades,
+		hcmCodec, d.hcmRoutes, d.hcmFilters, hcmEnums, hcmServerName, hcmTimeouts, hcmProtocol, hcmUpgrades, d.hcmUpgradeFilters,
 		hcmTrust, d.hcmDetection, d.hcmRequestID, d.hcmEarly, hcmHost, hcmLifetime, d.hcmHTTP1, d.hcmLocalReplies, hcmLogs, d.hcmTracing,
 	} {
 		if err := step(m, out, path); err != nil {

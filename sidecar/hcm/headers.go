@@ -81,5 +81,5 @@ func (x *exchange) clientCertElement(cfg *Config, json bool) string {
 		x.d.StartDrain()
 	}
 	element := func() any { return want.element(x.d.Info) }
-	return x.d.Kept(x.policy.chain, x.policyInForce(), want, element).(string)
+	return x.d.Kept(x.policy.whole(), x.policyInForce(), want, element).(string)
 }
