@@ -149,9 +149,9 @@ func init() {
 			use: "upgrade_type enabled connect_config",
 		},
 		"envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig": {
+			use: "allow_post",
 			instead: map[string]string{
 				"proxy_protocol_config": "put a ProxyProtocolUpstreamTransport on the cluster",
-				"allow_post":            "only CONNECT opens a tunnel",
 			},
 		},
 		"envoy.config.route.v3.RouteAction.MaxStreamDuration": {

@@ -30,7 +30,6 @@ func TestManagerRefuses(t *testing.T) {
 		{"via: edge", "upgrade_configs: [{upgrade_type: x, filters: [{name: r, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router, suppress_envoy_headers: true, respect_expected_rq_timeout: true, start_child_span: true}}]}]", `upgrade_configs[0].filters[0].typed_config: must be the router of http_filters`},
 		{"enable_trailers: true\n            allow_custom", "send_fully_qualified_url: true\n            allow_custom", `send_fully_qualified_url: is for requests to an upstream`},
 		{"upgrade_type: CONNECT,", "upgrade_type: websocket,", `connect_config: is for CONNECT only`},
-		{"connect_config: {}", "connect_config: {allow_post: true}", `connect_config.allow_post: unsupported`},
 		{"not_health_check_filter: {}", "metadata_filter: {}", `metadata_filter.matcher: is missing`},
 		{"not_health_check_filter: {}", "metadata_filter: {matcher: {filter: own, path: [{key: k}], value: {present_match: true}}}", `metadata_filter.matcher.filter: "own" says nothing here`},
 		{"not_health_check_filter: {}", "extension_filter: {name: x}", `extension_filter: unsupported`},

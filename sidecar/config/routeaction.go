@@ -76,7 +76,7 @@ func (d *decoder) forward(m *routev3.RouteAction, template *route.Template, path
 		if !strings.EqualFold(u.GetUpgradeType(), "CONNECT") {
 			return nil, fail(here+".connect_config", "is for CONNECT only")
 		}
-		out.Upgrades[i].Terminate = true
+		out.Upgrades[i].Terminate, out.Upgrades[i].Post = true, u.GetConnectConfig().GetAllowPost()
 	}
 	out.Mirrors, err = d.mirrors(m.GetRequestMirrorPolicies(), path+".request_mirror_policies")
 	return out, err

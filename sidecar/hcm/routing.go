@@ -33,6 +33,11 @@ func (x *exchange) heedRoute() {
 			x.tellGRPCTimeout(most)
 		}
 	}
+	if r := x.sel.Route; r != nil && r.Forward != nil && len(r.Forward.Upgrades) > 0 {
+		x.terminate = x.req.Method == "POST" && x.req.Upgrade == "" && route.TerminatesPost(r.Forward.Upgrades)
+	} else {
+		x.terminate = false
+	}
 	if x.req.Body != nil {
 		x.keepUpTo = x.keepLimit()
 		x.keep = x.keep && len(x.payload) <= int(x.keepUpTo)

@@ -85,11 +85,18 @@ type Upgrade struct {
 	Disabled bool
 	// Terminate ends a CONNECT here: what follows it goes to the host as plain bytes.
 	Terminate bool
+	// Post has POST open what a CONNECT does with Terminate, also where CONNECT is not allowed.
+	Post bool
 }
 
 // Terminates tells whether a list has CONNECT end here.
 func Terminates(list []Upgrade) bool {
 	return slices.ContainsFunc(list, func(u Upgrade) bool { return u.Terminate && !u.Disabled })
+}
+
+// TerminatesPost tells whether a list has POST end here.
+func TerminatesPost(list []Upgrade) bool {
+	return slices.ContainsFunc(list, func(u Upgrade) bool { return u.Post })
 }
 
 // Allows tells whether a list lets a protocol be switched to; said is false when it
