@@ -48,6 +48,9 @@ func TestManagerRefuses(t *testing.T) {
 		{"early_header_mutation.header_mutation.v3.HeaderMutation\n              mutations: [{remove_on_match: {key_matcher: {prefix: x-debug-}}}]", "header_formatters.preserve_case.v3.PreserveCaseFormatterConfig", `early_header_mutation_extensions[1].typed_config: is not that of header_mutation`},
 		{"early_header_mutation.header_mutation.v3.HeaderMutation\n              mutations: [{remove_on_match: {key_matcher: {prefix: x-debug-}}}]", "early_header_mutation.other.v3.Other", `early_header_mutation_extensions[1]`},
 		{"- name: another\n            typed_config:\n              \"@type\": type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation\n              mutations: [{remove_on_match: {key_matcher: {prefix: x-debug-}}}]", "- name: another", `early_header_mutation_extensions[1]`},
+		{"via: edge", "forward_client_cert_matcher: {on_no_match: {action: {name: a, typed_config: {'@type': type.googleapis.com/envoy.config.rbac.v3.Action, name: a}}}}", `forward_client_cert_matcher.on_no_match.action.typed_config: is no ForwardClientCertConfig`},
+		{"via: edge", "forward_client_cert_matcher: {matcher_tree: {input: {name: a}}}", `forward_client_cert_matcher.matcher_tree`},
+		{"via: edge", "forward_client_cert_matcher: {on_no_match: {action: {name: a, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig, forward_client_cert_details: 7}}}}", `typed_config.forward_client_cert_details: `},
 		{"format: JSON, uri", "format: 7, uri", `set_current_client_cert_details.format: unknown value 7`},
 	} {
 		if !strings.Contains(string(text), c.old) {

@@ -16,6 +16,9 @@ func Check(cfg *Config) error {
 	if _, err := newEarly(cfg); err != nil {
 		return err
 	}
+	if _, err := newClientCertChoice(cfg.ClientCertCases); err != nil {
+		return err
+	}
 	p := &policy{cfg: cfg}
 	if err := p.build(new(Manager), Options{}); err != nil || cfg.Routes == nil {
 		return err

@@ -47,6 +47,8 @@ type Config struct {
 	// ClientCert is what x-forwarded-client-cert tells of the peer's certificate
 	// besides its hash.
 	ClientCert ClientCert
+	// ClientCertCases may say otherwise of some requests; nil for none.
+	ClientCertCases *ClientCertCases `json:",omitempty"`
 	Trust
 	GenerateRequestID bool
 	// EarlyMutations change a request's headers before anything of it but the path and the

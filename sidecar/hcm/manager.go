@@ -131,6 +131,9 @@ func New(cfg *Config, o Options) (*Manager, error) {
 	if m.policy.early, err = newEarly(cfg); err != nil {
 		return nil, fmt.Errorf("hcm: %w", err)
 	}
+	if m.policy.certs, err = newClientCertChoice(cfg.ClientCertCases); err != nil {
+		return nil, fmt.Errorf("hcm: %w", err)
+	}
 	m.shown = &downstream.Policy{Held: &m.policy}
 	if err = m.policy.build(m, o); err != nil {
 		return nil, fmt.Errorf("hcm: %w", err)

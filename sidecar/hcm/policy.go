@@ -26,6 +26,7 @@ type policy struct {
 	paths pathRules
 	// early is Config.EarlyMutations, nil for none.
 	early  route.Mutations
+	certs  *authz.Choice // of Config.ClientCertCases, nil for none
 	routes func() *route.Table
 	chain  *chain
 	// bound is one for all who are judged by the policy: route-level limits are in it.
