@@ -29,7 +29,7 @@ func init() {
 		"envoy.config.route.v3.RouteConfiguration": {
 			use: "name virtual_hosts most_specific_header_mutations_wins ignore_port_in_host_matching " +
 				"ignore_path_parameters_in_path_matching validate_clusters request_mirror_policies max_direct_response_body_size_bytes " +
-				"typed_per_filter_config internal_only_headers" + headerMutations,
+				"typed_per_filter_config internal_only_headers vhost_header" + headerMutations,
 			but: map[string]string{"max_direct_response_body_size_bytes": "1 MiB at most: a longer body is refused"},
 			ignore: map[string]string{
 				"metadata": metaReason,
@@ -183,9 +183,9 @@ func init() {
 		"envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter":       {use: "name"},
 		"envoy.config.route.v3.RedirectAction": {
 			use: "https_redirect scheme_redirect host_redirect port_redirect path_redirect prefix_rewrite regex_rewrite " +
-				"response_code strip_query",
+				"path_rewrite response_code strip_query",
 		},
-		"envoy.config.route.v3.DirectResponseAction":                         {use: "status body"},
+		"envoy.config.route.v3.DirectResponseAction":                         {use: "status body body_format"},
 		"envoy.config.core.v3.HeaderValueOption":                             {use: "header append append_action keep_empty_value"},
 		"envoy.config.core.v3.HeaderValue":                                   {use: "key value"},
 		"envoy.config.common.mutation_rules.v3.HeaderMutation":               {use: "remove append remove_on_match"},

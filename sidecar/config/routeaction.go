@@ -335,10 +335,14 @@ func redirect(m *routev3.RedirectAction, template *route.Template, path string) 
 		Port:          int(m.GetPortRedirect()),
 		Path:          m.GetPathRedirect(),
 		PrefixRewrite: m.GetPrefixRewrite(),
+		PathRewrite:   m.GetPathRewrite(),
 		StripQuery:    m.GetStripQuery(),
 	}
 	if out.PrefixRewrite != "" && template != nil {
 		return nil, fail(path+".prefix_rewrite", "does not go together with path_match_policy; use regex_rewrite")
+	}
+	if err := checkValue(out.PathRewrite, path+".path_rewrite"); err != nil {
+		return nil, err
 	}
 	if m.GetHttpsRedirect() {
 		out.Scheme = "https"
@@ -375,5 +379,7 @@ func (d *decoder) directResponse(m *routev3.DirectResponseAction, path string) (
 	if len(body) > d.maxDirectBody {
 		return nil, fail(path+".body", "has %d bytes; %d are allowed", len(body), d.maxDirectBody)
 	}
-	return &route.DirectResponse{Status: int(m.GetStatus()), Body: []byte(body)}, nil
+	out := &route.DirectResponse{Status: int(m.GetStatus()), Body: []byte(body)}
+	out.Format, err = d.replyFormat(m.GetBodyFormat(), path+".body_format")
+	return out, err
 }

@@ -151,7 +151,7 @@ func (x *exchange) redirect(r *route.Route) {
 		return
 	}
 	proto, _ := x.req.Fields.ByID(message.XForwardedProto)
-	location, rewritten := r.Location(x.req, proto)
+	location, rewritten := r.Location(x.req, proto, x.sel.RedirectPath(x, &x.scratch))
 	if rewritten != "" {
 		if !x.m.cfg.SuppressEnvoyHeaders {
 			x.req.Fields.SetID(message.XEnvoyOriginalPath, x.req.Path)
@@ -172,6 +172,12 @@ func redirectStatus(r *route.Redirect) int {
 // (RFC 9110 10.2.2).
 func (x *exchange) answerDirectly(d *route.DirectResponse) {
 	r := reply{status: d.Status, body: message.View(d.Body), details: "direct_response", routed: true}
+	if b := x.sel.DirectBody(); b != nil {
+		rec := x.record()
+		rec.LocalReply = r.body
+		r.body, r.contentType = string(b.Append(nil, rec)), b.ContentType
+		rec.LocalReply = ""
+	}
 	if d.Status == 201 || d.Status >= 300 && d.Status < 400 {
 		r.location = x.req.Scheme + "://" + x.req.Authority + x.req.Path
 	}

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // Forward sends the request to a cluster. What few routes have is behind pointers:
@@ -236,10 +238,11 @@ type CookieHash struct {
 // CookieAttribute is one more attribute of a generated cookie.
 type CookieAttribute struct{ Name, Value string }
 
-// Redirect answers with a Location. At most one of Path, PrefixRewrite and
-// RegexRewrite is set.
+// Redirect answers with a Location. At most one of Path, PrefixRewrite, RegexRewrite and PathRewrite
+// is set.
 type Redirect struct {
 	Scheme, Host, Path, PrefixRewrite string
+	PathRewrite                       string `json:",omitempty"` // the whole path, with %OPERATORS%
 	RegexRewrite                      *Substitution
 	Port, Code                        int // Code is 301 when 0
 	StripQuery                        bool
@@ -249,6 +252,8 @@ type Redirect struct {
 type DirectResponse struct {
 	Status int
 	Body   []byte
+	// Format, where there is one, makes the body; Body is its %LOCAL_REPLY_BODY%.
+	Format *telemetry.BodyFormat `json:",omitempty"`
 }
 
 // Substitution replaces every match of a pattern. Template has \0 to \9 for the
