@@ -185,7 +185,7 @@ var mutations = []struct {
 	{"memory of redirects", "sidecar/hcm/redirect.go", " || x.req.Fields.Stored() > maxRedirected", "", "sidecar/hcm", "TestEndlessRedirects"},
 	{"rewrites before redirects", "sidecar/hcm/redirect.go", "	f.DelID(message.XEnvoyOriginalPath)\n	f.Del", "	f.Del", "sidecar/hcm", "TestRedirectForgetsRewrites"},
 	{"an element of x-forwarded-client-cert behind what is no JSON", "sidecar/hcm/clientcertjson.go", "v != \"\" && json.Valid([]byte(v))", "v != \"\" && (true || json.Valid(nil))", "sidecar/hcm", "TestClientCertJSONAppended"},
-	{"the format of our own element", "sidecar/hcm/headers.go", "list && !cfg.ClientCert.JSON || !list", "!list", "sidecar/hcm", "TestClientCertJSONAppended"},
+	{"the format of our own element", "sidecar/hcm/headers.go", "list && !rule.Tell.JSON || !list", "!list", "sidecar/hcm", "TestClientCertJSONAppended"},
 	{"ranges of IPv4 that are written as IPv6", "sidecar/config/values.go", "ip.Is4In6() && bits <= 128", "false", "sidecar/config", "TestPrefix"},
 	{"drains that do not end together over HTTP/2", "sidecar/http2/control.go", "k.arm(jittered(k.c.cfg.DrainTimeout, k.c.cfg.DrainJitter))", "k.arm(k.c.cfg.DrainTimeout)", "sidecar/http2", "TestDrainWithJitter"},
 	{"chance over HTTP/2", "sidecar/http2/control.go", "		d += rand.N(most)\n", "		_ = rand.N(most)\n", "sidecar/http2", "TestJittered"},
