@@ -87,7 +87,7 @@ func init() {
 		"envoy.config.route.v3.RouteAction": {
 			use: "cluster cluster_header weighted_clusters cluster_not_found_response_code prefix_rewrite regex_rewrite " +
 				"path_rewrite_policy path_rewrite host_rewrite_literal auto_host_rewrite host_rewrite_header host_rewrite_path_regex " +
-				"host_rewrite append_x_forwarded_host metadata_match timeout idle_timeout retry_policy request_mirror_policies priority hash_policy " +
+				"host_rewrite append_x_forwarded_host metadata_match timeout idle_timeout flush_timeout retry_policy request_mirror_policies priority hash_policy " +
 				"max_grpc_timeout grpc_timeout_offset max_stream_duration upgrade_configs hedge_policy cors rate_limits include_vh_rate_limits " +
 				"internal_redirect_policy internal_redirect_action max_internal_redirects",
 			instead: map[string]string{

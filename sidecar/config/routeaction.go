@@ -235,11 +235,21 @@ func routeTimeouts(m *routev3.RouteAction, out *route.Forward, path string) (err
 	if out.IdleTimeout, err = optional(m.GetIdleTimeout(), path+".idle_timeout"); err != nil {
 		return err
 	}
-	if out.MaxGRPCTimeout, err = optional(m.GetMaxGrpcTimeout(), path+".max_grpc_timeout"); err != nil {
+	if out.FlushTimeout, err = optional(m.GetFlushTimeout(), path+".flush_timeout"); err != nil {
 		return err
 	}
-	if out.GRPCTimeoutOffset, err = duration(m.GetGrpcTimeoutOffset(), path+".grpc_timeout_offset"); err != nil {
+	if m.GetMaxGrpcTimeout() != nil {
+		out.GRPCLimit = &route.GRPCLimit{}
+		if out.GRPCLimit.Max, err = duration(m.GetMaxGrpcTimeout(), path+".max_grpc_timeout"); err != nil {
+			return err
+		}
+	}
+	offset, err := duration(m.GetGrpcTimeoutOffset(), path+".grpc_timeout_offset")
+	if err != nil {
 		return err
+	}
+	if out.GRPCLimit != nil {
+		out.GRPCLimit.Offset = offset
 	}
 	s := m.GetMaxStreamDuration()
 	if s == nil {

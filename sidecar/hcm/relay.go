@@ -293,7 +293,11 @@ func (x *exchange) flushEnd() {
 
 // boundFlush: nothing but the client is waited for any more.
 func (x *exchange) boundFlush() {
-	switch t := x.m.cfg.FlushTimeout; {
+	t := x.m.cfg.FlushTimeout
+	if r := x.sel.Route; r != nil && r.Forward != nil && r.Forward.FlushTimeout != nil {
+		t = r.Forward.FlushTimeout
+	}
+	switch {
 	case t == nil:
 	case x.attempt.up != nil:
 		x.dog.idle(int64(*t))

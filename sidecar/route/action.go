@@ -37,13 +37,13 @@ type Forward struct {
 	// the stream's, nil for the connection manager's, 0 for none.
 	Timeout     time.Duration
 	IdleTimeout *time.Duration
+	// FlushTimeout is how long the end of a response may wait for its client, nil for the
+	// connection manager's, 0 for ever.
+	FlushTimeout *time.Duration `json:",omitempty"`
 	// StreamDuration bounds the whole exchange; with it set, Timeout and
-	// MaxGRPCTimeout have no say, as in Envoy.
+	// GRPCLimit have no say, as in Envoy.
 	StreamDuration *StreamDuration
-	// MaxGRPCTimeout, when set, lets grpc-timeout stand in for Timeout, up to this
-	// (0: any); GRPCTimeoutOffset is taken off it. Deprecated in Envoy.
-	MaxGRPCTimeout    *time.Duration
-	GRPCTimeoutOffset time.Duration
+	GRPCLimit      *GRPCLimit
 
 	// Metadata selects endpoints by their "envoy.lb" metadata, values as JSON decodes
 	// them; empty for all.
@@ -72,6 +72,10 @@ type Rewrite struct {
 	HostHeader string // lower case
 	HostRegex  *Substitution
 }
+
+// GRPCLimit lets grpc-timeout stand in for a route's timeout, up to Max (0: any). Offset is taken
+// off it. Deprecated in Envoy.
+type GRPCLimit struct{ Max, Offset time.Duration }
 
 // StreamDuration is Envoy's MaxStreamDuration. A nil field is not set, 0 is no
 // limit.
