@@ -246,6 +246,7 @@ func init() {
 			use: "suppress_envoy_headers respect_expected_rq_timeout start_child_span",
 			ignore: map[string]string{
 				"dynamic_stats": statsReason,
+				"suppress_grpc_request_failure_code_stats": "requests are counted by their code, whatever they are",
 			},
 			instead: map[string]string{
 				"strict_check_headers":  "the headers it is about are never taken from a client",

@@ -1,6 +1,7 @@
 package config
 
 import (
+	earlydatav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/early_data/v3"
 	allowlistedv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/internal_redirect/allow_listed_routes/v3"
 	previousroutesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/internal_redirect/previous_routes/v3"
 	safeschemev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/internal_redirect/safe_cross_scheme/v3"
@@ -90,11 +91,13 @@ func init() {
 				"host_rewrite append_x_forwarded_host metadata_match timeout idle_timeout flush_timeout retry_policy request_mirror_policies priority hash_policy " +
 				"max_grpc_timeout grpc_timeout_offset max_stream_duration upgrade_configs hedge_policy cors rate_limits include_vh_rate_limits " +
 				"internal_redirect_policy internal_redirect_action max_internal_redirects",
+			ignore: map[string]string{"early_data_policy": "no connection to a host sends early data (RFC 8446 2.3)"},
 			instead: map[string]string{
 				"cluster_specifier_plugin":        pluginHint,
 				"inline_cluster_specifier_plugin": pluginHint,
 			},
 		},
+		"envoy.extensions.early_data.v3.DefaultEarlyDataPolicy": {},
 		"envoy.config.route.v3.InternalRedirectPolicy": {
 			use: "max_internal_redirects redirect_response_codes predicates allow_cross_scheme_redirect response_headers_to_copy",
 		},
@@ -193,7 +196,7 @@ func init() {
 	})
 	extend("envoy.config.core.v3.TypedExtensionConfig.typed_config", "extension",
 		&urimatchv3.UriTemplateMatchConfig{}, &urirewritev3.UriTemplateRewriteConfig{},
-		&previousroutesv3.PreviousRoutesConfig{}, &allowlistedv3.AllowListedRoutesConfig{}, &safeschemev3.SafeCrossSchemeConfig{})
+		&earlydatav3.DefaultEarlyDataPolicy{}, &previousroutesv3.PreviousRoutesConfig{}, &allowlistedv3.AllowListedRoutesConfig{}, &safeschemev3.SafeCrossSchemeConfig{})
 	extend("envoy.config.route.v3.RetryPolicy.RetryHostPredicate.typed_config", "retry host predicate",
 		&previoushostsv3.PreviousHostsPredicate{}, &omitcanaryv3.OmitCanaryHostsPredicate{}, &omitmetadatav3.OmitHostMetadataConfig{})
 	extend("envoy.config.route.v3.RetryPolicy.RetryPriority.typed_config", "retry priority", &previousprioritiesv3.PreviousPrioritiesConfig{})
