@@ -76,6 +76,8 @@ func TestEnvironmentOfRoutes(t *testing.T) {
 	for route, path := range map[string]string{
 		`direct_response: {status: 200, body: {environment_variable: HAUBERK_TEST_SECRET}}`:                                                                                                          "direct_response.body.environment_variable",
 		`route: {cluster: c, path_rewrite: "/%ENVIRONMENT(HAUBERK_TEST_SECRET)%"}`:                                                                                                                   "route.path_rewrite",
+		`redirect: {path_rewrite: "/%ENVIRONMENT(HAUBERK_TEST_SECRET)%"}`:                                                                                                                            "redirect.path_rewrite",
+		`direct_response: {status: 200, body_format: {text_format: "%ENVIRONMENT(HAUBERK_TEST_SECRET)%"}}`:                                                                                           "direct_response.body_format.text_format",
 		`route: {cluster: c, host_rewrite: "%ENVIRONMENT(HAUBERK_TEST_SECRET)%"}`:                                                                                                                    "route.host_rewrite",
 		`route: {cluster: c}, typed_per_filter_config: {m: {` + mutation + `, mutations: {query_parameter_mutations: [{append: {record: {key: k, value: "%ENVIRONMENT(HAUBERK_TEST_SECRET)%"}}}]}}}`: "typed_per_filter_config[m].mutations.query_parameter_mutations[0].append.record.value",
 	} {

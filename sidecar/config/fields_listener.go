@@ -172,7 +172,7 @@ func init() {
 				"preserve_external_request_id always_set_request_id_in_response proxy_100_continue add_user_agent " +
 				"represent_ipv4_remote_address_as_ipv4_mapped_ipv6 append_x_forwarded_port scheme_header_transformation " +
 				"strip_matching_host_port strip_any_host_port strip_trailing_host_dot local_reply_config append_local_overload request_id_extension " +
-				"early_header_mutation_extensions original_ip_detection_extensions drain_timeout_jitter",
+				"early_header_mutation_extensions original_ip_detection_extensions drain_timeout_jitter forward_client_cert_matcher",
 			ignore: map[string]string{
 				"add_proxy_protocol_connection_state": "no filter reads it",
 				"record_route_resolution_stats":       statsReason,
@@ -182,7 +182,6 @@ func init() {
 				"scoped_routes":                  "use rds or route_config",
 				"path_normalization_options":     "use normalize_path and merge_slashes",
 				"typed_header_validation_config": "messages are always validated",
-				"forward_client_cert_matcher":    "use forward_client_cert_details",
 				"proxy_status_config":            "the access log tells why",
 				"forward_proto_config":           "the transport, or a trusted hop, tells the scheme",
 			},
@@ -204,9 +203,11 @@ func init() {
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails": {
 			use: "subject cert chain dns uri issuer format",
 		},
+		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig": {
+			use: "forward_client_cert_details set_current_client_cert_details",
+		},
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig": {
-			use:     "upgrade_type enabled",
-			instead: map[string]string{"filters": "upgrades pass the connection manager's filters"},
+			use: "upgrade_type filters enabled",
 		},
 		"envoy.config.core.v3.Http2ProtocolOptions": {
 			use: "hpack_table_size max_concurrent_streams initial_stream_window_size initial_connection_window_size " +
@@ -245,6 +246,7 @@ func init() {
 			use: "suppress_envoy_headers respect_expected_rq_timeout start_child_span",
 			ignore: map[string]string{
 				"dynamic_stats": statsReason,
+				"suppress_grpc_request_failure_code_stats": "requests are counted by their code, whatever they are",
 			},
 			instead: map[string]string{
 				"strict_check_headers":  "the headers it is about are never taken from a client",

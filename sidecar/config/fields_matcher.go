@@ -2,6 +2,7 @@ package config
 
 import (
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	networkinputsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/common_inputs/network/v3"
 	sslinputsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/common_inputs/ssl/v3"
 	ipv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/input_matchers/ip/v3"
@@ -9,7 +10,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// xDS's own matching language, of which RBAC filters make use.
+// xDS's own matching language, of which RBAC filters and connection managers make use.
 func init() {
 	const list, inputs = "xds.type.matcher.v3.Matcher.MatcherList", "envoy.extensions.matching.common_inputs."
 	declare("Matchers", map[protoreflect.FullName]*rules{
@@ -45,5 +46,5 @@ func init() {
 	})
 	extend("xds.core.v3.TypedExtensionConfig.typed_config", "extension",
 		&rbacv3.Action{}, &matcherv3.HttpRequestHeaderMatchInput{}, &networkinputsv3.SourceIPInput{}, &networkinputsv3.DirectSourceIPInput{},
-		&networkinputsv3.ServerNameInput{}, &sslinputsv3.UriSanInput{}, &ipv3.Ip{})
+		&hcmv3.HttpConnectionManager_ForwardClientCertConfig{}, &networkinputsv3.ServerNameInput{}, &sslinputsv3.UriSanInput{}, &ipv3.Ip{})
 }

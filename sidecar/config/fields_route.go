@@ -1,6 +1,7 @@
 package config
 
 import (
+	earlydatav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/early_data/v3"
 	allowlistedv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/internal_redirect/allow_listed_routes/v3"
 	previousroutesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/internal_redirect/previous_routes/v3"
 	safeschemev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/internal_redirect/safe_cross_scheme/v3"
@@ -29,7 +30,7 @@ func init() {
 		"envoy.config.route.v3.RouteConfiguration": {
 			use: "name virtual_hosts most_specific_header_mutations_wins ignore_port_in_host_matching " +
 				"ignore_path_parameters_in_path_matching validate_clusters request_mirror_policies max_direct_response_body_size_bytes " +
-				"typed_per_filter_config internal_only_headers" + headerMutations,
+				"typed_per_filter_config internal_only_headers vhost_header" + headerMutations,
 			but: map[string]string{"max_direct_response_body_size_bytes": "1 MiB at most: a longer body is refused"},
 			ignore: map[string]string{
 				"metadata": metaReason,
@@ -87,14 +88,16 @@ func init() {
 		"envoy.config.route.v3.RouteAction": {
 			use: "cluster cluster_header weighted_clusters cluster_not_found_response_code prefix_rewrite regex_rewrite " +
 				"path_rewrite_policy path_rewrite host_rewrite_literal auto_host_rewrite host_rewrite_header host_rewrite_path_regex " +
-				"host_rewrite append_x_forwarded_host metadata_match timeout idle_timeout retry_policy request_mirror_policies priority hash_policy " +
+				"host_rewrite append_x_forwarded_host metadata_match timeout idle_timeout flush_timeout retry_policy request_mirror_policies priority hash_policy " +
 				"max_grpc_timeout grpc_timeout_offset max_stream_duration upgrade_configs hedge_policy cors rate_limits include_vh_rate_limits " +
 				"internal_redirect_policy internal_redirect_action max_internal_redirects",
+			ignore: map[string]string{"early_data_policy": "no connection to a host sends early data (RFC 8446 2.3)"},
 			instead: map[string]string{
 				"cluster_specifier_plugin":        pluginHint,
 				"inline_cluster_specifier_plugin": pluginHint,
 			},
 		},
+		"envoy.extensions.early_data.v3.DefaultEarlyDataPolicy": {},
 		"envoy.config.route.v3.InternalRedirectPolicy": {
 			use: "max_internal_redirects redirect_response_codes predicates allow_cross_scheme_redirect response_headers_to_copy",
 		},
@@ -149,9 +152,9 @@ func init() {
 			use: "upgrade_type enabled connect_config",
 		},
 		"envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig": {
+			use: "allow_post",
 			instead: map[string]string{
 				"proxy_protocol_config": "put a ProxyProtocolUpstreamTransport on the cluster",
-				"allow_post":            "only CONNECT opens a tunnel",
 			},
 		},
 		"envoy.config.route.v3.RouteAction.MaxStreamDuration": {
@@ -183,9 +186,9 @@ func init() {
 		"envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter":       {use: "name"},
 		"envoy.config.route.v3.RedirectAction": {
 			use: "https_redirect scheme_redirect host_redirect port_redirect path_redirect prefix_rewrite regex_rewrite " +
-				"response_code strip_query",
+				"path_rewrite response_code strip_query",
 		},
-		"envoy.config.route.v3.DirectResponseAction":                         {use: "status body"},
+		"envoy.config.route.v3.DirectResponseAction":                         {use: "status body body_format"},
 		"envoy.config.core.v3.HeaderValueOption":                             {use: "header append append_action keep_empty_value"},
 		"envoy.config.core.v3.HeaderValue":                                   {use: "key value"},
 		"envoy.config.common.mutation_rules.v3.HeaderMutation":               {use: "remove append remove_on_match"},
@@ -193,7 +196,7 @@ func init() {
 	})
 	extend("envoy.config.core.v3.TypedExtensionConfig.typed_config", "extension",
 		&urimatchv3.UriTemplateMatchConfig{}, &urirewritev3.UriTemplateRewriteConfig{},
-		&previousroutesv3.PreviousRoutesConfig{}, &allowlistedv3.AllowListedRoutesConfig{}, &safeschemev3.SafeCrossSchemeConfig{})
+		&earlydatav3.DefaultEarlyDataPolicy{}, &previousroutesv3.PreviousRoutesConfig{}, &allowlistedv3.AllowListedRoutesConfig{}, &safeschemev3.SafeCrossSchemeConfig{})
 	extend("envoy.config.route.v3.RetryPolicy.RetryHostPredicate.typed_config", "retry host predicate",
 		&previoushostsv3.PreviousHostsPredicate{}, &omitcanaryv3.OmitCanaryHostsPredicate{}, &omitmetadatav3.OmitHostMetadataConfig{})
 	extend("envoy.config.route.v3.RetryPolicy.RetryPriority.typed_config", "retry priority", &previousprioritiesv3.PreviousPrioritiesConfig{})

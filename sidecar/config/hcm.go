@@ -26,8 +26,8 @@ func (d *decoder) connectionManager(m *hcmv3.HttpConnectionManager, path string)
 		out.GenerateRequestID = g.GetValue()
 	}
 	for _, step := range []func(*hcmv3.HttpConnectionManager, *hcm.Config, string) error{
-		hcmCodec, d.hcmRoutes, d.hcmFilters, hcmEnums, hcmServerName, hcmTimeouts, hcmProtocol, hcmUpgrades,
-		hcmTrust, d.hcmDetection, d.hcmRequestID, d.hcmEarly, hcmHost, hcmLifetime, d.hcmHTTP1, d.hcmLocalReplies, hcmLogs, d.hcmTracing,
+		hcmCodec, d.hcmRoutes, d.hcmFilters, hcmEnums, hcmServerName, hcmTimeouts, hcmProtocol, hcmUpgrades, d.hcmUpgradeFilters,
+		hcmTrust, d.hcmClientCert, d.hcmDetection, d.hcmRequestID, d.hcmEarly, hcmHost, hcmLifetime, d.hcmHTTP1, d.hcmLocalReplies, hcmLogs, d.hcmTracing,
 	} {
 		if err := step(m, out, path); err != nil {
 			return nil, err
@@ -92,20 +92,6 @@ func hcmEnums(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) erro
 		out.EscapedSlashes = hcm.UnescapeAndForward
 	default:
 		return fail(path+".path_with_escaped_slashes_action", "unknown value %d", m.GetPathWithEscapedSlashesAction())
-	}
-	switch m.GetForwardClientCertDetails() {
-	case hcmv3.HttpConnectionManager_SANITIZE:
-		out.ForwardClientCert = hcm.Sanitize
-	case hcmv3.HttpConnectionManager_FORWARD_ONLY:
-		out.ForwardClientCert = hcm.ForwardOnly
-	case hcmv3.HttpConnectionManager_APPEND_FORWARD:
-		out.ForwardClientCert = hcm.AppendForward
-	case hcmv3.HttpConnectionManager_SANITIZE_SET:
-		out.ForwardClientCert = hcm.SanitizeSet
-	case hcmv3.HttpConnectionManager_ALWAYS_FORWARD_ONLY:
-		out.ForwardClientCert = hcm.AlwaysForwardOnly
-	default:
-		return fail(path+".forward_client_cert_details", "unknown value %d", m.GetForwardClientCertDetails())
 	}
 	return nil
 }

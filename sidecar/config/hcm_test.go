@@ -25,10 +25,11 @@ func TestManagerRefuses(t *testing.T) {
 		{"via: edge", "proxy_status_config: {}", `proxy_status_config: unsupported; remove the field: the access log tells why`},
 		{"via: edge", "path_normalization_options: {}", `path_normalization_options: unsupported`},
 		{"drain_timeout_jitter: {value: 20}", "drain_timeout_jitter: {value: 101}", `drain_timeout_jitter.value: value must be inside range`},
-		{"via: edge", "upgrade_configs: [{upgrade_type: x, filters: [{name: x}]}]", `upgrade_configs[0].filters: unsupported`},
+		{"via: edge", "upgrade_configs: [{upgrade_type: x, filters: [{name: x}]}]", `upgrade_configs[0].filters[0]: filter "x" has no typed_config`},
+		{"via: edge", "upgrade_configs: [{upgrade_type: x, filters: [{name: c, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors}}]}]", `upgrade_configs[0].filters: must end in the router filter`},
+		{"via: edge", "upgrade_configs: [{upgrade_type: x, filters: [{name: r, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router, suppress_envoy_headers: true, respect_expected_rq_timeout: true, start_child_span: true}}]}]", `upgrade_configs[0].filters[0].typed_config: must be the router of http_filters`},
 		{"enable_trailers: true\n            allow_custom", "send_fully_qualified_url: true\n            allow_custom", `send_fully_qualified_url: is for requests to an upstream`},
 		{"upgrade_type: CONNECT,", "upgrade_type: websocket,", `connect_config: is for CONNECT only`},
-		{"connect_config: {}", "connect_config: {allow_post: true}", `connect_config.allow_post: unsupported`},
 		{"not_health_check_filter: {}", "metadata_filter: {}", `metadata_filter.matcher: is missing`},
 		{"not_health_check_filter: {}", "metadata_filter: {matcher: {filter: own, path: [{key: k}], value: {present_match: true}}}", `metadata_filter.matcher.filter: "own" says nothing here`},
 		{"not_health_check_filter: {}", "extension_filter: {name: x}", `extension_filter: unsupported`},
@@ -47,6 +48,9 @@ func TestManagerRefuses(t *testing.T) {
 		{"early_header_mutation.header_mutation.v3.HeaderMutation\n              mutations: [{remove_on_match: {key_matcher: {prefix: x-debug-}}}]", "header_formatters.preserve_case.v3.PreserveCaseFormatterConfig", `early_header_mutation_extensions[1].typed_config: is not that of header_mutation`},
 		{"early_header_mutation.header_mutation.v3.HeaderMutation\n              mutations: [{remove_on_match: {key_matcher: {prefix: x-debug-}}}]", "early_header_mutation.other.v3.Other", `early_header_mutation_extensions[1]`},
 		{"- name: another\n            typed_config:\n              \"@type\": type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation\n              mutations: [{remove_on_match: {key_matcher: {prefix: x-debug-}}}]", "- name: another", `early_header_mutation_extensions[1]`},
+		{"via: edge", "forward_client_cert_matcher: {on_no_match: {action: {name: a, typed_config: {'@type': type.googleapis.com/envoy.config.rbac.v3.Action, name: a}}}}", `forward_client_cert_matcher.on_no_match.action.typed_config: is no ForwardClientCertConfig`},
+		{"via: edge", "forward_client_cert_matcher: {matcher_tree: {input: {name: a}}}", `forward_client_cert_matcher.matcher_tree`},
+		{"via: edge", "forward_client_cert_matcher: {on_no_match: {action: {name: a, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig, forward_client_cert_details: 7}}}}", `typed_config.forward_client_cert_details: `},
 		{"format: JSON, uri", "format: 7, uri", `set_current_client_cert_details.format: unknown value 7`},
 	} {
 		if !strings.Contains(string(text), c.old) {

@@ -5,6 +5,7 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 func (d *decoder) hcmLocalReplies(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err error) {
@@ -50,10 +51,10 @@ func (d *decoder) replyMapper(m *hcmv3.ResponseMapper, path string) (*hcm.ReplyM
 	return out, err
 }
 
-func (d *decoder) replyFormat(m *corev3.SubstitutionFormatString, path string) (*hcm.ReplyFormat, error) {
+func (d *decoder) replyFormat(m *corev3.SubstitutionFormatString, path string) (*telemetry.BodyFormat, error) {
 	if m == nil {
 		return nil, nil
 	}
-	out := &hcm.ReplyFormat{ContentType: m.GetContentType()}
+	out := &telemetry.BodyFormat{ContentType: m.GetContentType()}
 	return out, d.formatString(m, &out.Format, path)
 }

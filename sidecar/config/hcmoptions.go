@@ -34,17 +34,6 @@ func hcmTrust(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err
 	if out.Internal, err = prefixes(m.GetInternalAddressConfig().GetCidrRanges(), path+".internal_address_config.cidr_ranges"); err != nil {
 		return err
 	}
-	d := m.GetSetCurrentClientCertDetails()
-	out.ClientCert = hcm.ClientCert{
-		Cert: d.GetCert(), Chain: d.GetChain(), Subject: d.GetSubject().GetValue(), Issuer: d.GetIssuer(), URI: d.GetUri(), DNS: d.GetDns(),
-	}
-	switch d.GetFormat() {
-	case hcmv3.HttpConnectionManager_TEXT:
-	case hcmv3.HttpConnectionManager_JSON:
-		out.ClientCert.JSON = true
-	default:
-		return fail(path+".set_current_client_cert_details.format", "unknown value %d", d.GetFormat())
-	}
 	out.Scheme = strings.ToLower(m.GetSchemeHeaderTransformation().GetSchemeToOverwrite())
 	out.MatchUpstreamScheme = out.Scheme == "" && m.GetSchemeHeaderTransformation().GetMatchUpstream()
 	return nil

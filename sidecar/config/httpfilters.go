@@ -23,6 +23,7 @@ import (
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -36,20 +37,50 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
-// hcmFilters reads the chain, which ends in the router.
+// hcmFilters reads the chain of most requests.
 func (d *decoder) hcmFilters(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) error {
-	routed := false
-	for i, f := range m.GetHttpFilters() {
-		here := at(path+".http_filters", i)
-		if routed {
-			return fail(here, "follows the router, which must be last")
+	router, err := d.httpFilters(m.GetHttpFilters(), &out.FilterChain, path+".http_filters")
+	if err != nil {
+		return err
+	}
+	out.SuppressEnvoyHeaders, out.RespectExpectedTimeout = router.GetSuppressEnvoyHeaders(), router.GetRespectExpectedRqTimeout()
+	return nil
+}
+
+// hcmUpgradeFilters reads the chains of requests that switch to another protocol. The router is one
+// for all chains.
+func (d *decoder) hcmUpgradeFilters(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) error {
+	for i, u := range m.GetUpgradeConfigs() {
+		if len(u.GetFilters()) == 0 {
+			continue
+		}
+		here := at(path+".upgrade_configs", i) + ".filters"
+		own := hcm.UpgradeFilters{Type: u.GetUpgradeType()}
+		router, err := d.httpFilters(u.GetFilters(), &own.FilterChain, here)
+		if err != nil {
+			return err
+		}
+		last := m.GetHttpFilters()[len(m.GetHttpFilters())-1]
+		if common, ok := d.unpacked[last.GetTypedConfig()].(*routerv3.Router); !ok || !proto.Equal(router, common) {
+			return fail(at(here, len(u.GetFilters())-1)+".typed_config", "must be the router of http_filters")
+		}
+		out.UpgradeFilters = append(out.UpgradeFilters, own)
+	}
+	return nil
+}
+
+// httpFilters reads a chain, which ends in the router.
+func (d *decoder) httpFilters(list []*hcmv3.HttpFilter, out *hcm.FilterChain, path string) (router *routerv3.Router, err error) {
+	for i, f := range list {
+		here := at(path, i)
+		if router != nil {
+			return nil, fail(here, "follows the router, which must be last")
 		}
 		msg := d.unpacked[f.GetTypedConfig()]
-		var router *routerv3.Router
+		var routed bool
 		if router, routed = msg.(*routerv3.Router); routed {
-			out.SuppressEnvoyHeaders, out.RespectExpectedTimeout = router.GetSuppressEnvoyHeaders(), router.GetRespectExpectedRqTimeout()
 			if f.GetDisabled() {
-				return fail(here+".disabled", "the router is always needed")
+				return nil, fail(here+".disabled", "the router is always needed")
 			}
 			continue
 		}
@@ -60,25 +91,24 @@ func (d *decoder) hcmFilters(m *hcmv3.HttpConnectionManager, out *hcm.Config, pa
 		if rbac, ok := msg.(*httprbacv3.RBAC); ok {
 			r, err := d.httpRBAC(rbac, here+".typed_config")
 			if err != nil {
-				return err
+				return nil, err
 			}
 			one.Config = hcm.RBACFilter{}
 			out.RBAC = append(out.RBAC, *r)
 		} else {
-			var err error
 			if one.Config, err = d.httpFilter(msg, here+".typed_config"); err != nil {
-				return err
+				return nil, err
 			}
 			if one.Config == nil {
-				return fail(here, "filter %q has no typed_config", f.GetName())
+				return nil, fail(here, "filter %q has no typed_config", f.GetName())
 			}
 		}
 		out.Filters = append(out.Filters, one)
 	}
-	if !routed {
-		return fail(path+".http_filters", "must end in the router filter")
+	if router == nil {
+		return nil, fail(path, "must end in the router filter")
 	}
-	return nil
+	return router, nil
 }
 
 // httpFilter reads the configuration of a filter in the chain.

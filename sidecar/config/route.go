@@ -3,6 +3,8 @@ package config
 //lint:file-ignore SA1019 deprecated fields are in many configurations, and mean what they meant
 
 import (
+	"strings"
+
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -17,6 +19,7 @@ func (d *decoder) routeConfig(m *routev3.RouteConfiguration, path string) (*rout
 		Name:                   m.GetName(),
 		MostSpecificHeadersWin: m.GetMostSpecificHeaderMutationsWins(),
 		IgnorePort:             m.GetIgnorePortInHostMatching(),
+		HostHeader:             strings.ToLower(m.GetVhostHeader()),
 		IgnorePathParameters:   m.GetIgnorePathParametersInPathMatching(),
 	}
 	if v := m.GetValidateClusters(); v != nil {

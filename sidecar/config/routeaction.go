@@ -76,7 +76,7 @@ func (d *decoder) forward(m *routev3.RouteAction, template *route.Template, path
 		if !strings.EqualFold(u.GetUpgradeType(), "CONNECT") {
 			return nil, fail(here+".connect_config", "is for CONNECT only")
 		}
-		out.Upgrades[i].Terminate = true
+		out.Upgrades[i].Terminate, out.Upgrades[i].Post = true, u.GetConnectConfig().GetAllowPost()
 	}
 	out.Mirrors, err = d.mirrors(m.GetRequestMirrorPolicies(), path+".request_mirror_policies")
 	return out, err
@@ -235,11 +235,21 @@ func routeTimeouts(m *routev3.RouteAction, out *route.Forward, path string) (err
 	if out.IdleTimeout, err = optional(m.GetIdleTimeout(), path+".idle_timeout"); err != nil {
 		return err
 	}
-	if out.MaxGRPCTimeout, err = optional(m.GetMaxGrpcTimeout(), path+".max_grpc_timeout"); err != nil {
+	if out.FlushTimeout, err = optional(m.GetFlushTimeout(), path+".flush_timeout"); err != nil {
 		return err
 	}
-	if out.GRPCTimeoutOffset, err = duration(m.GetGrpcTimeoutOffset(), path+".grpc_timeout_offset"); err != nil {
+	if m.GetMaxGrpcTimeout() != nil {
+		out.GRPCLimit = &route.GRPCLimit{}
+		if out.GRPCLimit.Max, err = duration(m.GetMaxGrpcTimeout(), path+".max_grpc_timeout"); err != nil {
+			return err
+		}
+	}
+	offset, err := duration(m.GetGrpcTimeoutOffset(), path+".grpc_timeout_offset")
+	if err != nil {
 		return err
+	}
+	if out.GRPCLimit != nil {
+		out.GRPCLimit.Offset = offset
 	}
 	s := m.GetMaxStreamDuration()
 	if s == nil {
@@ -335,10 +345,14 @@ func redirect(m *routev3.RedirectAction, template *route.Template, path string) 
 		Port:          int(m.GetPortRedirect()),
 		Path:          m.GetPathRedirect(),
 		PrefixRewrite: m.GetPrefixRewrite(),
+		PathRewrite:   m.GetPathRewrite(),
 		StripQuery:    m.GetStripQuery(),
 	}
 	if out.PrefixRewrite != "" && template != nil {
 		return nil, fail(path+".prefix_rewrite", "does not go together with path_match_policy; use regex_rewrite")
+	}
+	if err := checkValue(out.PathRewrite, path+".path_rewrite"); err != nil {
+		return nil, err
 	}
 	if m.GetHttpsRedirect() {
 		out.Scheme = "https"
@@ -375,5 +389,7 @@ func (d *decoder) directResponse(m *routev3.DirectResponseAction, path string) (
 	if len(body) > d.maxDirectBody {
 		return nil, fail(path+".body", "has %d bytes; %d are allowed", len(body), d.maxDirectBody)
 	}
-	return &route.DirectResponse{Status: int(m.GetStatus()), Body: []byte(body)}, nil
+	out := &route.DirectResponse{Status: int(m.GetStatus()), Body: []byte(body)}
+	out.Format, err = d.replyFormat(m.GetBodyFormat(), path+".body_format")
+	return out, err
 }

@@ -9,8 +9,8 @@ import (
 )
 
 // bytesUpstream is an attempt's side on a plain byte stream: where a CONNECT ends here
-// (RFC 9110 9.3.6), what the client sends is for the host as it is. The answer to the
-// CONNECT is our own: the connection stands.
+// (RFC 9110 9.3.6), what the client sends is for the host as it is, and so is the content of a
+// POST in its stead. The answer to either is our own: the connection stands.
 type bytesUpstream struct {
 	c   *cluster.Conn
 	dog *watchdog
@@ -27,11 +27,19 @@ func (u *bytesUpstream) hold(c *cluster.Conn, a *attempt) {
 // open implements upstream.
 func (u *bytesUpstream) open(*attempt) error { return nil }
 
-// send implements upstream: no head is sent, and what the client sent ahead of the
+// send implements upstream: no head is sent, and what the client of a tunnel sent ahead of the
 // answer follows it.
 func (u *bytesUpstream) send(a *attempt) error {
+	x := a.x
 	a.wrote = true // a tunnel cannot begin anew
-	return nil
+	payload := x.payload
+	switch {
+	case x.tunnel:
+		return nil
+	case len(payload) > sendAtOnce:
+		payload, a.unsent = payload[:sendAtOnce], payload[sendAtOnce:]
+	}
+	return u.write(payload, x.complete && a.unsent == nil, nil)
 }
 
 // head implements upstream.

@@ -16,15 +16,18 @@ func Check(cfg *Config) error {
 	if _, err := newEarly(cfg); err != nil {
 		return err
 	}
-	c, err := new(Manager).newChain(cfg, Options{})
-	if err != nil || cfg.Routes == nil {
+	if _, err := newClientCertChoice(cfg.ClientCertCases); err != nil {
+		return err
+	}
+	p := &policy{cfg: cfg}
+	if err := p.build(new(Manager), Options{}); err != nil || cfg.Routes == nil {
 		return err
 	}
 	t, err := route.Compile(cfg.Routes)
 	if err != nil {
 		return err
 	}
-	if err := c.bind(t).err; err != nil {
+	if err := p.fits(t); err != nil {
 		return fmt.Errorf("route_config.%w", err)
 	}
 	return nil

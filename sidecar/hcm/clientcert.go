@@ -14,18 +14,22 @@ import (
 func (m *Manager) NeedsPeerChain() bool { return m.cfg.needsPeerChain() }
 
 func (c *Config) needsPeerChain() bool {
-	d := c.ClientCert
-	return c.writesClientCert() && (d.Cert || d.Chain || d.Subject || d.Issuer || d.DNS)
-}
-
-func (c *Config) writesClientCert() bool {
-	return c.ForwardClientCert == AppendForward || c.ForwardClientCert == SanitizeSet
+	own := c.ownClientCertRule()
+	if own.needsPeerChain() || c.ClientCertCases == nil {
+		return own.needsPeerChain()
+	}
+	for i := range c.ClientCertCases.Then {
+		if c.ClientCertCases.Then[i].needsPeerChain() {
+			return true
+		}
+	}
+	return c.ClientCertCases.Otherwise != nil && c.ClientCertCases.Otherwise.needsPeerChain()
 }
 
 // clientCertElement is this hop's element of x-forwarded-client-cert, made once for a
 // connection. The order of its parts is Envoy's.
 func clientCertElement(cfg *Config, info *stream.Info) string {
-	if !cfg.writesClientCert() {
+	if own := cfg.ownClientCertRule(); !own.writes() {
 		return ""
 	}
 	return cfg.ClientCert.element(info)

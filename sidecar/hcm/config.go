@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/discovery"
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
@@ -22,9 +21,7 @@ type Config struct {
 	RouteName string
 	Discovery discovery.Source `json:",omitzero"`
 	Routes    *route.Config
-	// Filters run in order before the router; RBAC are those of them that are RBAC.
-	Filters []HTTPFilter
-	RBAC    []authz.HTTPFilter
+	FilterChain
 	// SuppressEnvoyHeaders leaves out the x-envoy headers that the router adds,
 	// RespectExpectedTimeout takes the route's timeout from a caller's
 	// x-envoy-expected-rq-timeout-ms.
@@ -50,6 +47,8 @@ type Config struct {
 	// ClientCert is what x-forwarded-client-cert tells of the peer's certificate
 	// besides its hash.
 	ClientCert ClientCert
+	// ClientCertCases may say otherwise of some requests; nil for none.
+	ClientCertCases *ClientCertCases `json:",omitempty"`
 	Trust
 	GenerateRequestID bool
 	// EarlyMutations change a request's headers before anything of it but the path and the
@@ -83,6 +82,9 @@ type Config struct {
 	BufferLimit *uint32
 	// Upgrades are the protocols that a request may switch to, "CONNECT" among them.
 	Upgrades []route.Upgrade
+	// UpgradeFilters are the chains that requests for some protocols pass in place of FilterChain,
+	// wherever the switch is allowed.
+	UpgradeFilters []UpgradeFilters `json:",omitempty"`
 }
 
 // LogOptions are Envoy's HcmAccessLogOptions: when requests are logged besides at

@@ -47,7 +47,7 @@ type exchange struct {
 	complete   bool // all of the request's body was read from the client
 	keep       bool // payload holds all that was read so far, so that it can be sent again
 	decided    bool
-	terminate  bool    // a CONNECT ends here
+	terminate  bool    // a CONNECT ends here, or a POST in its stead
 	mirrored   bool    // copies of the request were made, or were not to be
 	shadow     bool    // this is such a copy
 	outcome    outcome // of an attempt beside another exchange

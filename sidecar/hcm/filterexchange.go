@@ -114,7 +114,7 @@ func (x *exchange) Draining() bool { return x.m.drain.Draining() }
 
 // Connection implements filter.Exchange.
 func (x *exchange) Connection(key any, make func() any) any {
-	return x.d.Kept(x.policy.chain, x.policyInForce(), key, make)
+	return x.d.Kept(x.policy.whole(), x.policyInForce(), key, make)
 }
 
 var _ filter.Exchange = (*exchange)(nil)

@@ -29,7 +29,14 @@ type HTTPFilter struct {
 	Config any
 }
 
-// RBACFilter stands for the next of Config.RBAC, in order.
+// FilterChain is the filters that requests pass: Filters run in order before the router; RBAC are
+// those of them that are RBAC.
+type FilterChain struct {
+	Filters []HTTPFilter
+	RBAC    []authz.HTTPFilter
+}
+
+// RBACFilter stands for the next of FilterChain.RBAC, in order.
 type RBACFilter struct{}
 
 // CORSFilter is the CORS filter, whose policies are those of routes.
@@ -118,7 +125,7 @@ func (b *binding) addSubset(k subsetKey, fields map[string]any) {
 	}
 }
 
-func (m *Manager) newChain(cfg *Config, o Options) (*chain, error) {
+func (m *Manager) newChain(cfg *FilterChain, o Options) (*chain, error) {
 	c := &chain{}
 	if len(cfg.Filters) > maxFilters {
 		return nil, fmt.Errorf("%d HTTP filters; %d are the most", len(cfg.Filters), maxFilters)

@@ -8,25 +8,25 @@ import (
 
 // forwardClientCert treats x-forwarded-client-cert by Envoy's modes.
 func (x *exchange) forwardClientCert() {
-	f, cfg := &x.req.Fields, x.policy.cfg
-	if cfg.ForwardClientCert == AlwaysForwardOnly {
+	f, rule := &x.req.Fields, x.clientCertRule()
+	if rule.Forward == AlwaysForwardOnly {
 		return
 	}
 	if !x.d.Info.TLS || x.d.Info.PeerCertHash == "" {
 		f.DelID(message.XForwardedClientCert)
 		return
 	}
-	switch cfg.ForwardClientCert {
+	switch rule.Forward {
 	case Sanitize:
 		f.DelID(message.XForwardedClientCert)
 	case AppendForward:
 		v, _ := f.Joined("x-forwarded-client-cert")
 		list := inJSON(v)
-		if list && !cfg.ClientCert.JSON || !list && unclosed(v) {
+		if list && !rule.Tell.JSON || !list && unclosed(v) {
 			v = "" // a reader of text would find in a list what its client put there, and not us
 		}
-		json := cfg.ClientCert.JSON && (list || v == "")
-		own := x.clientCertElement(cfg, json)
+		json := rule.Tell.JSON && (list || v == "")
+		own := x.clientCertElement(&rule, json)
 		if json {
 			x.joinJSON(v, own)
 			return
@@ -39,8 +39,8 @@ func (x *exchange) forwardClientCert() {
 		}
 		f.SetID(message.XForwardedClientCert, own)
 	case SanitizeSet:
-		own := x.clientCertElement(cfg, cfg.ClientCert.JSON)
-		if cfg.ClientCert.JSON {
+		own := x.clientCertElement(&rule, rule.Tell.JSON)
+		if rule.Tell.JSON {
 			x.joinJSON("", own)
 			return
 		}
@@ -69,17 +69,17 @@ func unclosed(v string) bool {
 }
 
 // clientCertElement is this hop's element of x-forwarded-client-cert. A connection that is
-// older than cfg has its own from the first request that needs it. Should it have to tell of
+// older than the rule, or whose own rule is another, has its own from the first request that needs it. Should it have to tell of
 // certificates that were not kept, it does not, and the client is to connect anew.
-func (x *exchange) clientCertElement(cfg *Config, json bool) string {
-	want := cfg.ClientCert
+func (x *exchange) clientCertElement(rule *ClientCertRule, json bool) string {
+	want := rule.Tell
 	want.JSON = json
-	if own := x.m.cfg; (cfg == own || own.writesClientCert()) && want == own.ClientCert {
+	if own := x.m.cfg.ownClientCertRule(); own.writes() && want == own.Tell {
 		return x.xfcc
 	}
-	if cfg.needsPeerChain() && len(x.d.Info.PeerChain) == 0 {
+	if rule.needsPeerChain() && len(x.d.Info.PeerChain) == 0 {
 		x.d.StartDrain()
 	}
 	element := func() any { return want.element(x.d.Info) }
-	return x.d.Kept(x.policy.chain, x.policyInForce(), want, element).(string)
+	return x.d.Kept(x.policy.whole(), x.policyInForce(), want, element).(string)
 }

@@ -18,7 +18,7 @@ import (
 func (x *exchange) hedges() bool {
 	h, p := x.sel.Hedge, x.sel.Retry
 	return h != nil && h.OnPerTryTimeout && p != nil && x.timeouts.PerTry > 0 && x.complete &&
-		x.keep && !x.tunnel && p.Admits(x.req) && x.mayCopy()
+		x.keep && !x.tunnel && !x.terminate && p.Admits(x.req) && x.mayCopy()
 }
 
 // hedge is the attempts of one exchange. Each is run's once it has ended; where run is

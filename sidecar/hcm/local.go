@@ -9,19 +9,21 @@ import (
 // reply is an answer of our own. Its body is fixed text: nothing of the request and
 // nothing of an error is told to a client.
 type reply struct {
-	status     int
-	body       string
-	details    string // for the access log
-	reason     string // a codec's, for counters
-	location   string
-	overloaded bool   // the upstream is
-	shed       bool   // the sidecar is
-	dropped    string // the header that says so, "" where it was not dropped
-	close      bool
-	byManager  bool          // which ends a request of whatever it is about
-	routed     bool          // it is what the route says: a redirect or a direct response
-	grpc       int           // the status for gRPC, 0 for that of status
-	filter     *filter.Reply // where a filter answers
+	status   int
+	body     string
+	details  string // for the access log
+	reason   string // a codec's, for counters
+	location string
+	// contentType is that of body, whatever the route says of it; "" for plain text.
+	contentType string
+	overloaded  bool   // the upstream is
+	shed        bool   // the sidecar is
+	dropped     string // the header that says so, "" where it was not dropped
+	close       bool
+	byManager   bool          // which ends a request of whatever it is about
+	routed      bool          // it is what the route says: a redirect or a direct response
+	grpc        int           // the status for gRPC, 0 for that of status
+	filter      *filter.Reply // where a filter answers
 }
 
 // answer sends a reply of a status and, for the access log, details. It stays apart from who
@@ -94,7 +96,7 @@ func (x *exchange) bodyOfReply(r *reply) (body string, more bool) {
 		x.resp.ContentLength = 0
 		return "", false
 	}
-	body = x.rewriteReply(r.body)
+	body = x.rewriteReply(r.body, r.contentType)
 	if x.speaksGRPC() {
 		x.answerGRPC(x.replyStatus(r), body)
 		return body, false

@@ -1,6 +1,7 @@
 package hcm
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -15,7 +16,7 @@ type LocalReplies struct {
 	Mappers []ReplyMapper
 	// Body is the form of the body, where the mapper has none of its own; nil leaves
 	// the text as it is.
-	Body *ReplyFormat
+	Body *telemetry.BodyFormat
 }
 
 // ReplyMapper is Envoy's ResponseMapper.
@@ -23,33 +24,20 @@ type ReplyMapper struct {
 	Filter telemetry.Filter
 	Status int     // 0 leaves it
 	Body   *string // nil leaves it
-	Format *ReplyFormat
+	Format *telemetry.BodyFormat
 	Add    []route.HeaderAdd
-}
-
-// ReplyFormat is a body with operators. Format is its text or its members, without a
-// path.
-type ReplyFormat struct {
-	Format      telemetry.AccessLogConfig
-	ContentType string
 }
 
 // replyRules are LocalReplies, compiled.
 type replyRules struct {
 	mappers []replyMapper
-	body    *replyForm
+	body    *telemetry.Body
 }
 
 type replyMapper struct {
 	*ReplyMapper
-	form *replyForm
+	form *telemetry.Body
 	add  route.Changes
-}
-
-type replyForm struct {
-	format      *telemetry.Format
-	contentType string
-	json        bool
 }
 
 func newReplyRules(c *LocalReplies) (*replyRules, error) {
@@ -74,34 +62,25 @@ func newReplyRules(c *LocalReplies) (*replyRules, error) {
 	return out, nil
 }
 
-func newReplyForm(c *ReplyFormat) (*replyForm, error) {
+func newReplyForm(c *telemetry.BodyFormat) (*telemetry.Body, error) {
 	if c == nil {
 		return nil, nil
 	}
-	out := &replyForm{contentType: c.ContentType, json: c.Format.JSON}
-	var err error
-	if c.Format.JSON {
-		out.format, err = telemetry.CompileAccessLog(c.Format)
-		if out.contentType == "" {
-			out.contentType = "application/json"
-		}
-	} else {
-		out.format, err = telemetry.ParseFormat(c.Format.Format)
-		if out.contentType == "" {
-			out.contentType = "text/plain"
-		}
-	}
-	return out, err
+	return telemetry.NewBody(c)
 }
 
 // rewriteReply applies the rules, if there are any, to the answer in x.resp, whose text
-// is text. It returns the text that is to be sent, and has the head describe it.
-func (x *exchange) rewriteReply(text string) string {
+// is text, of a content type, "" for none of its own. It returns the text that is to be sent, and has the head describe it.
+func (x *exchange) rewriteReply(text, kind string) string {
+	if kind != "" {
+		x.resp.Fields.SetID(message.ContentType, kind)
+	}
+	kind = cmp.Or(kind, "text/plain")
 	if x.m.replies == nil {
-		x.describeReply(text, "text/plain", false)
+		x.describeReply(text, kind, false)
 		return text
 	}
-	body, kind, ruled := x.applyReplyRules(text)
+	body, kind, ruled := x.applyReplyRules(text, kind)
 	x.describeReply(body, kind, body != text && !ruled)
 	return body
 }
@@ -121,11 +100,11 @@ func (x *exchange) describeReply(body, kind string, another bool) {
 
 // applyReplyRules returns what the rules make of a text, and its type. It is ruled where
 // a mapper has said the type.
-func (x *exchange) applyReplyRules(text string) (body, kind string, ruled bool) {
+func (x *exchange) applyReplyRules(text, of string) (body, kind string, ruled bool) {
 	rules, f := x.m.replies, &x.resp.Fields
 	rec := x.record()
 	rec.LocalReply, rec.Duration = text, sinceMono(x.startMono)
-	body, kind = text, "text/plain"
+	body, kind = text, of
 	form := rules.body
 	for i := range rules.mappers {
 		m := &rules.mappers[i]
@@ -151,9 +130,9 @@ func (x *exchange) applyReplyRules(text string) (body, kind string, ruled bool) 
 	if form != nil {
 		rec = x.record()
 		rec.LocalReply = body
-		x.replyBody = form.format.AppendBody(x.replyBody[:0], rec)
-		body, kind = message.View(x.replyBody), form.contentType
-		if form.json && x.speaksGRPC() {
+		x.replyBody = form.Append(x.replyBody[:0], rec)
+		body, kind = message.View(x.replyBody), cmp.Or(form.ContentType, "text/plain")
+		if form.JSON && x.speaksGRPC() {
 			body = strings.TrimSuffix(body, "\n") // which ends JSON, and is no part of a message
 		}
 	}

@@ -131,8 +131,11 @@ func New(cfg *Config, o Options) (*Manager, error) {
 	if m.policy.early, err = newEarly(cfg); err != nil {
 		return nil, fmt.Errorf("hcm: %w", err)
 	}
+	if m.policy.certs, err = newClientCertChoice(cfg.ClientCertCases); err != nil {
+		return nil, fmt.Errorf("hcm: %w", err)
+	}
 	m.shown = &downstream.Policy{Held: &m.policy}
-	if m.policy.chain, err = m.newChain(cfg, o); err != nil {
+	if err = m.policy.build(m, o); err != nil {
 		return nil, fmt.Errorf("hcm: %w", err)
 	}
 	switch {
@@ -142,8 +145,8 @@ func New(cfg *Config, o Options) (*Manager, error) {
 			return nil, fmt.Errorf("hcm: %w", err)
 		}
 		m.policy.routes = func() *route.Table { return table }
-		if b := m.policy.bind(table); b.err != nil {
-			return nil, fmt.Errorf("hcm: %w", b.err)
+		if err := m.policy.fits(table); err != nil {
+			return nil, fmt.Errorf("hcm: %w", err)
 		}
 	case o.Routes == nil:
 		return nil, errors.New("hcm: there are neither inline routes nor a source of them")

@@ -311,11 +311,11 @@ func TestLocalReplyRules(t *testing.T) {
 		b.cfg.LocalReplies = &LocalReplies{
 			Mappers: []ReplyMapper{
 				{Filter: route.HeaderFilter{Match: route.HeaderMatch{Name: "x-json", Present: ptr(true)}},
-					Format: &ReplyFormat{Format: telemetry.AccessLogConfig{JSON: true, Fields: map[string]any{"code": "%RESPONSE_CODE%", "text": "%LOCAL_REPLY_BODY%"}}}},
+					Format: &telemetry.BodyFormat{Format: telemetry.AccessLogConfig{JSON: true, Fields: map[string]any{"code": "%RESPONSE_CODE%", "text": "%LOCAL_REPLY_BODY%"}}}},
 				{Filter: telemetry.All{telemetry.StatusFilter{Op: telemetry.Equal, Value: 503}, telemetry.FlagsFilter{Flags: telemetry.FlagNoHealthyUpstream}},
 					Status: 502, Body: ptr("nobody \"there\""), Add: []route.HeaderAdd{{Name: "x-why", Value: "%RESPONSE_FLAGS%", Action: route.OverwriteIfExistsOrAdd}}},
 			},
-			Body: &ReplyFormat{Format: telemetry.AccessLogConfig{Format: "%LOCAL_REPLY_BODY% (%RESPONSE_CODE%) %REQ(:PATH)%\n"}, ContentType: "text/x"},
+			Body: &telemetry.BodyFormat{Format: telemetry.AccessLogConfig{Format: "%LOCAL_REPLY_BODY% (%RESPONSE_CODE%) %REQ(:PATH)%\n"}, ContentType: "text/x"},
 		}
 		b.start()
 		resp, body := b.ask(version)

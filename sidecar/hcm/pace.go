@@ -107,7 +107,7 @@ const (
 //
 //go:noinline
 func (x *exchange) startPace() {
-	if x.wantsTunnel() || x.converses(false) || x.m.patience.BodyRateOfStrangers && !stranger(x.d) {
+	if x.wantsTunnel() || x.terminate || x.converses(false) || x.m.patience.BodyRateOfStrangers && !stranger(x.d) {
 		return
 	}
 	p := &x.pace

@@ -26,10 +26,15 @@ type policy struct {
 	paths pathRules
 	// early is Config.EarlyMutations, nil for none.
 	early  route.Mutations
+	certs  *authz.Choice // of Config.ClientCertCases, nil for none
 	routes func() *route.Table
 	chain  *chain
 	// bound is one for all who are judged by the policy: route-level limits are in it.
 	bound bindings
+	// upgrades judge requests for protocols with a chain of their own; of is the policy that
+	// such a one is a part of, nil for a whole one.
+	upgrades []upgradePolicy
+	of       *policy
 }
 
 // bind prepares a table's overrides for the policy's chain.
@@ -50,7 +55,7 @@ func (x *exchange) takePolicy() {
 // policyInForce tells whether no update has come since takePolicy.
 func (x *exchange) policyInForce() bool {
 	p := x.d.Policy()
-	return p == nil || p.Held.(*policy) == x.policy
+	return p == nil || p.Held.(*policy) == x.policy.whole()
 }
 
 // newEarly compiles Config.EarlyMutations.
@@ -126,11 +131,24 @@ func dropUnderscores(f *message.Fields) (any bool) {
 // route decides otherwise, or by the client's address and forwarded is set, which says
 // that the peer may name other clients.
 func (m *Manager) DeniesAll(p *authz.Peer, forwarded bool) (rule string, denied bool) {
-	c := m.policy.chain
+	if rule, denied = m.policy.deniesAll(p, forwarded); !denied {
+		return "", false
+	}
+	for _, u := range m.policy.upgrades {
+		if _, denied := u.policy.deniesAll(p, forwarded); !denied {
+			return "", false
+		}
+	}
+	return rule, true
+}
+
+// deniesAll is DeniesAll for the requests that pass the policy's own chain.
+func (p *policy) deniesAll(peer *authz.Peer, forwarded bool) (rule string, denied bool) {
+	c := p.chain
 	var b *binding
-	if t := m.policy.routes(); t != nil {
+	if t := p.routes(); t != nil {
 		// Where overrides do not fit, requests that have any are refused.
-		if b = m.policy.bind(t); b.err != nil {
+		if b = p.bind(t); b.err != nil {
 			b = nil
 		}
 	}
@@ -139,7 +157,7 @@ func (m *Manager) DeniesAll(p *authz.Peer, forwarded bool) (rule string, denied 
 		if !l.rbac || l.disabled {
 			continue
 		}
-		if rule, denied = c.rules.DeniesAll(l.index, p, forwarded); denied && b.denyAll(i, p, forwarded) {
+		if rule, denied = c.rules.DeniesAll(l.index, peer, forwarded); denied && b.denyAll(i, peer, forwarded) {
 			return rule, true
 		}
 	}

@@ -294,6 +294,9 @@ func (x *exchange) flushEnd() {
 // boundFlush: nothing but the client is waited for any more.
 func (x *exchange) boundFlush() {
 	t := x.m.cfg.FlushTimeout
+	if r := x.sel.Route; r != nil && r.Forward != nil && r.Forward.FlushTimeout != nil {
+		t = r.Forward.FlushTimeout
+	}
 	if t != nil {
 		x.keepIdle()
 	}

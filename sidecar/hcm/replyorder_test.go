@@ -72,7 +72,7 @@ func TestGRPCMessage(t *testing.T) {
 		{"HEAD", telemetry.AccessLogConfig{Format: "%RESPONSE_CODE%\n"}, ""},
 	} {
 		b := newBed(t)
-		b.cfg.LocalReplies = &LocalReplies{Body: &ReplyFormat{Format: tc.format}}
+		b.cfg.LocalReplies = &LocalReplies{Body: &telemetry.BodyFormat{Format: tc.format}}
 		b.start()
 		resp, _ := b.dial().do(tc.method + " / HTTP/1.1\r\nHost: h\r\nContent-Type: application/grpc\r\n\r\n")
 		if got := resp.Header.Get("Grpc-Message"); got != tc.want || resp.Header.Get("Grpc-Status") != "14" {

@@ -34,6 +34,11 @@ func (x *exchange) heedRoute() {
 		}
 	}
 	x.noteIdle()
+	if r := x.sel.Route; r != nil && r.Forward != nil && len(r.Forward.Upgrades) > 0 {
+		x.terminate = x.req.Method == "POST" && x.req.Upgrade == "" && route.TerminatesPost(r.Forward.Upgrades)
+	} else {
+		x.terminate = false
+	}
 	if x.req.Body != nil {
 		x.keepUpTo = x.keepLimit()
 		x.keep = x.keep && len(x.payload) <= int(x.keepUpTo)
@@ -147,7 +152,7 @@ func (x *exchange) redirect(r *route.Route) {
 		return
 	}
 	proto, _ := x.req.Fields.ByID(message.XForwardedProto)
-	location, rewritten := r.Location(x.req, proto)
+	location, rewritten := r.Location(x.req, proto, x.sel.RedirectPath(x, &x.scratch))
 	if rewritten != "" {
 		if !x.m.cfg.SuppressEnvoyHeaders {
 			x.req.Fields.SetID(message.XEnvoyOriginalPath, x.req.Path)
@@ -168,6 +173,12 @@ func redirectStatus(r *route.Redirect) int {
 // (RFC 9110 10.2.2).
 func (x *exchange) answerDirectly(d *route.DirectResponse) {
 	r := reply{status: d.Status, body: message.View(d.Body), details: "direct_response", routed: true}
+	if b := x.sel.DirectBody(); b != nil {
+		rec := x.record()
+		rec.LocalReply = r.body
+		r.body, r.contentType = string(b.Append(nil, rec)), b.ContentType
+		rec.LocalReply = ""
+	}
 	if d.Status == 201 || d.Status >= 300 && d.Status < 400 {
 		r.location = x.req.Scheme + "://" + x.req.Authority + x.req.Path
 	}

@@ -97,7 +97,7 @@ func TestRequestIsChanged(t *testing.T) {
 		}, raw: "GET /a HTTP/1.1\r\nHost: h\r\n\r\n", want: []string{"GET /b/a host=o", "!X-Envoy-"}, response: map[string]string{"X-Envoy-Upstream-Service-Time": ""}},
 		{name: "attempt's timeout", change: func(b *bed) { b.route().Forward.Retry = &route.RetryPolicy{PerTryTimeout: time.Second} },
 			raw: "GET / HTTP/1.1\r\nHost: h\r\n\r\n", want: []string{"X-Envoy-Expected-Rq-Timeout-Ms: 1000"}},
-		{name: "grpc-timeout", change: func(b *bed) { b.route().Forward.MaxGRPCTimeout = ptr(2 * time.Second) },
+		{name: "grpc-timeout", change: func(b *bed) { b.route().Forward.GRPCLimit = &route.GRPCLimit{Max: 2 * time.Second} },
 			raw: "POST / HTTP/1.1\r\nHost: h\r\nContent-Type: application/grpc\r\nGrpc-Timeout: 10S\r\nContent-Length: 0\r\n\r\n", want: []string{"Grpc-Timeout: 2000m", "X-Envoy-Expected-Rq-Timeout-Ms: 2000"}},
 		{name: "grpc-timeout within the stream's duration", change: func(b *bed) {
 			b.route().Forward.StreamDuration = &route.StreamDuration{GRPCMax: ptr(10 * time.Second)}
@@ -240,7 +240,7 @@ func TestTimes(t *testing.T) {
 		{"grpc-timeout as duration", func(b *bed) {
 			b.route().Forward.StreamDuration = &route.StreamDuration{GRPCMax: ptr(time.Duration(0))}
 		}, grpc, 200, "200 DT max_duration_timeout", "4"},
-		{"grpc-timeout as timeout", func(b *bed) { b.route().Forward.MaxGRPCTimeout = ptr(time.Duration(0)) }, grpc, 200, "200 UT response_timeout", "14"},
+		{"grpc-timeout as timeout", func(b *bed) { b.route().Forward.GRPCLimit = &route.GRPCLimit{} }, grpc, 200, "200 UT response_timeout", "14"},
 		{"idle attempt", func(b *bed) {
 			b.route().Forward.Retry = &route.RetryPolicy{PerTryIdleTimeout: 50 * time.Millisecond}
 		}, simpleGet, 504, "504 UT upstream_per_try_idle_timeout", ""},

@@ -15,16 +15,13 @@ func (x *exchange) wantsTunnel() bool { return x.req.Method == "CONNECT" || x.re
 
 // allowTunnel makes the exchange one that may become a tunnel, if the route lets it,
 // or where the route says nothing the connection manager. Without a route there is
-// nobody to ask.
+// nothing to become; the protocol's filters see the request all the same, as in Envoy.
 func (x *exchange) allowTunnel() bool {
 	kind := x.req.Upgrade
 	if kind == "" {
 		kind = "CONNECT"
 	}
 	r := x.sel.Route
-	if r == nil && !x.sel.HTTPS {
-		return false
-	}
 	var ofRoute []route.Upgrade
 	if r != nil && r.Forward != nil {
 		ofRoute = r.Forward.Upgrades
@@ -34,6 +31,9 @@ func (x *exchange) allowTunnel() bool {
 		allowed, _ = route.Allows(x.policy.cfg.Upgrades, kind)
 	}
 	if allowed {
+		x.policy = x.policy.forUpgrade(kind)
+	}
+	if allowed = allowed && (r != nil || x.sel.HTTPS); allowed {
 		x.terminate = x.req.Method == "CONNECT" && x.req.Upgrade == "" && route.Terminates(ofRoute)
 		x.tunnel = true
 		x.client.tunnel(x)

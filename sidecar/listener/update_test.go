@@ -27,9 +27,11 @@ func guarded(disabled bool, permission authz.Permission) *Config {
 	c.Chains[0].HTTP = &hcm.Config{
 		Routes: &route.Config{VirtualHosts: []route.VirtualHost{{Name: "all", Domains: []string{"*"},
 			Routes: []route.Route{{Match: route.Match{Prefix: &prefix}, Direct: &route.DirectResponse{Status: 200}}}}}},
-		Filters: []hcm.HTTPFilter{{Name: "rbac", Disabled: disabled, Config: hcm.RBACFilter{}}},
-		RBAC: []authz.HTTPFilter{{Rules: &authz.Rules{Action: authz.Deny, Policies: []authz.Policy{{
-			Name: "p", Permissions: []authz.Permission{permission}, Principals: []authz.Principal{{Any: true}}}}}}},
+		FilterChain: hcm.FilterChain{
+			Filters: []hcm.HTTPFilter{{Name: "rbac", Disabled: disabled, Config: hcm.RBACFilter{}}},
+			RBAC: []authz.HTTPFilter{{Rules: &authz.Rules{Action: authz.Deny, Policies: []authz.Policy{{
+				Name: "p", Permissions: []authz.Permission{permission}, Principals: []authz.Principal{{Any: true}}}}}}},
+		},
 	}
 	return c
 }

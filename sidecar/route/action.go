@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // Forward sends the request to a cluster. What few routes have is behind pointers:
@@ -35,13 +37,13 @@ type Forward struct {
 	// the stream's, nil for the connection manager's, 0 for none.
 	Timeout     time.Duration
 	IdleTimeout *time.Duration
+	// FlushTimeout is how long the end of a response may wait for its client, nil for the
+	// connection manager's, 0 for ever.
+	FlushTimeout *time.Duration `json:",omitempty"`
 	// StreamDuration bounds the whole exchange; with it set, Timeout and
-	// MaxGRPCTimeout have no say, as in Envoy.
+	// GRPCLimit have no say, as in Envoy.
 	StreamDuration *StreamDuration
-	// MaxGRPCTimeout, when set, lets grpc-timeout stand in for Timeout, up to this
-	// (0: any); GRPCTimeoutOffset is taken off it. Deprecated in Envoy.
-	MaxGRPCTimeout    *time.Duration
-	GRPCTimeoutOffset time.Duration
+	GRPCLimit      *GRPCLimit
 
 	// Metadata selects endpoints by their "envoy.lb" metadata, values as JSON decodes
 	// them; empty for all.
@@ -71,6 +73,10 @@ type Rewrite struct {
 	HostRegex  *Substitution
 }
 
+// GRPCLimit lets grpc-timeout stand in for a route's timeout, up to Max (0: any). Offset is taken
+// off it. Deprecated in Envoy.
+type GRPCLimit struct{ Max, Offset time.Duration }
+
 // StreamDuration is Envoy's MaxStreamDuration. A nil field is not set, 0 is no
 // limit.
 type StreamDuration struct {
@@ -85,11 +91,18 @@ type Upgrade struct {
 	Disabled bool
 	// Terminate ends a CONNECT here: what follows it goes to the host as plain bytes.
 	Terminate bool
+	// Post has POST open what a CONNECT does with Terminate, also where CONNECT is not allowed.
+	Post bool
 }
 
 // Terminates tells whether a list has CONNECT end here.
 func Terminates(list []Upgrade) bool {
 	return slices.ContainsFunc(list, func(u Upgrade) bool { return u.Terminate && !u.Disabled })
+}
+
+// TerminatesPost tells whether a list has POST end here.
+func TerminatesPost(list []Upgrade) bool {
+	return slices.ContainsFunc(list, func(u Upgrade) bool { return u.Post })
 }
 
 // Allows tells whether a list lets a protocol be switched to; said is false when it
@@ -229,10 +242,11 @@ type CookieHash struct {
 // CookieAttribute is one more attribute of a generated cookie.
 type CookieAttribute struct{ Name, Value string }
 
-// Redirect answers with a Location. At most one of Path, PrefixRewrite and
-// RegexRewrite is set.
+// Redirect answers with a Location. At most one of Path, PrefixRewrite, RegexRewrite and PathRewrite
+// is set.
 type Redirect struct {
 	Scheme, Host, Path, PrefixRewrite string
+	PathRewrite                       string `json:",omitempty"` // the whole path, with %OPERATORS%
 	RegexRewrite                      *Substitution
 	Port, Code                        int // Code is 301 when 0
 	StripQuery                        bool
@@ -242,6 +256,8 @@ type Redirect struct {
 type DirectResponse struct {
 	Status int
 	Body   []byte
+	// Format, where there is one, makes the body; Body is its %LOCAL_REPLY_BODY%.
+	Format *telemetry.BodyFormat `json:",omitempty"`
 }
 
 // Substitution replaces every match of a pattern. Template has \0 to \9 for the

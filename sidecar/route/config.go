@@ -20,6 +20,9 @@ type Config struct {
 	MostSpecificHeadersWin bool
 	// IgnorePort matches domains without the authority's port.
 	IgnorePort bool
+	// HostHeader, in lower case, is the header that domains match in place of the authority;
+	// empty for none.
+	HostHeader string `json:",omitempty"`
 	// IgnorePathParameters matches paths without what follows a semicolon.
 	IgnorePathParameters bool
 	// ValidateClusters refuses routes to clusters that are not there; else they answer

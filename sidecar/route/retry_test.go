@@ -169,12 +169,12 @@ func TestTimeouts(t *testing.T) {
 		{"per try is longer", Forward{Timeout: time.Second}, &RetryPolicy{PerTryTimeout: time.Second}, plain, time.Second, 0},
 		{"per try alone", Forward{}, &RetryPolicy{PerTryTimeout: time.Second}, plain, 0, time.Second},
 		{"grpc-timeout is not asked", Forward{Timeout: time.Second}, nil, grpc("10m"), time.Second, 0},
-		{"grpc-timeout", Forward{Timeout: time.Second, MaxGRPCTimeout: ptr(time.Duration(0))}, nil, grpc("10S"), 10 * time.Second, 0},
-		{"grpc-timeout, none", Forward{Timeout: time.Second, MaxGRPCTimeout: ptr(time.Duration(0))}, nil, request("POST", "h", "/", "content-type", "application/grpc"), 0, 0},
-		{"grpc-timeout, too long", Forward{MaxGRPCTimeout: ptr(time.Second)}, nil, grpc("10S"), time.Second, 0},
-		{"grpc-timeout, offset", Forward{MaxGRPCTimeout: ptr(time.Duration(0)), GRPCTimeoutOffset: time.Second}, nil, grpc("10S"), 9 * time.Second, 0},
-		{"grpc-timeout, offset too great", Forward{MaxGRPCTimeout: ptr(time.Duration(0)), GRPCTimeoutOffset: time.Second}, nil, grpc("1S"), time.Second, 0},
-		{"not gRPC", Forward{Timeout: time.Second, MaxGRPCTimeout: ptr(time.Minute)}, nil, plain, time.Second, 0},
+		{"grpc-timeout", Forward{Timeout: time.Second, GRPCLimit: &GRPCLimit{}}, nil, grpc("10S"), 10 * time.Second, 0},
+		{"grpc-timeout, none", Forward{Timeout: time.Second, GRPCLimit: &GRPCLimit{}}, nil, request("POST", "h", "/", "content-type", "application/grpc"), 0, 0},
+		{"grpc-timeout, too long", Forward{GRPCLimit: &GRPCLimit{Max: time.Second}}, nil, grpc("10S"), time.Second, 0},
+		{"grpc-timeout, offset", Forward{GRPCLimit: &GRPCLimit{Offset: time.Second}}, nil, grpc("10S"), 9 * time.Second, 0},
+		{"grpc-timeout, offset too great", Forward{GRPCLimit: &GRPCLimit{Offset: time.Second}}, nil, grpc("1S"), time.Second, 0},
+		{"not gRPC", Forward{Timeout: time.Second, GRPCLimit: &GRPCLimit{Max: time.Minute}}, nil, plain, time.Second, 0},
 		{"stream duration", Forward{Timeout: time.Second, StreamDuration: &StreamDuration{}}, nil, plain, 0, 0},
 	} {
 		c.f.Cluster, c.f.Retry = "c", c.retry

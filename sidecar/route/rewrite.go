@@ -1,12 +1,14 @@
 package route
 
 import (
+	"cmp"
 	"net"
 	"net/netip"
 	"strconv"
 	"strings"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // AppendPath appends the path and query that the upstream is to get, and tells
@@ -102,8 +104,8 @@ func LastForwardedHost(f *message.Fields, host string) bool {
 // Location is where a redirect leads (a rare thing: it allocates). forwardedProto
 // is what x-forwarded-proto says: a default port goes when the scheme changes. Where a
 // part of the path was rewritten, rewritten is the path that came of it, with the
-// request's query; else it is empty.
-func (r *Route) Location(req *message.Request, forwardedProto string) (location, rewritten string) {
+// request's query; else it is empty. Path is that of RedirectPath.
+func (r *Route) Location(req *message.Request, forwardedProto, path string) (location, rewritten string) {
 	d := r.Redirect
 	scheme, host, port := req.Scheme, d.Host, ""
 	if d.Scheme != "" {
@@ -115,7 +117,7 @@ func (r *Route) Location(req *message.Request, forwardedProto string) (location,
 	if host == "" {
 		host = redirectHost(req.Authority, port != "", scheme != forwardedProto, forwardedProto)
 	}
-	path, rewritten := r.redirectPath(req.Path)
+	path, rewritten = r.redirectPath(req.Path, path)
 	return scheme + "://" + host + port + path, rewritten
 }
 
@@ -131,14 +133,31 @@ func redirectHost(authority string, newPort, newScheme bool, proto string) strin
 	return authority
 }
 
-func (r *Route) redirectPath(target string) (out, rewritten string) {
+// RedirectPath is what a redirect's operators make of its path, empty for nothing.
+func (s *Selected) RedirectPath(facts Facts, scratch *[]byte) string {
+	if s.Route.Redirect.PathRewrite == "" {
+		return ""
+	}
+	return s.entry.forward.path.In(facts, scratch)
+}
+
+// DirectBody is how the body of a direct response is made, nil where it is as it is.
+func (s *Selected) DirectBody() *telemetry.Body {
+	if s.entry.forward == nil {
+		return nil
+	}
+	return s.entry.forward.body
+}
+
+func (r *Route) redirectPath(target, made string) (out, rewritten string) {
 	d, changed := r.Redirect, false
+	whole := cmp.Or(d.Path, made)
 	path, _ := cut(target)
 	rest := target[len(path):]
-	out, ownQuery := path, strings.Contains(d.Path, "?")
+	out, ownQuery := path, strings.Contains(whole, "?")
 	switch {
-	case d.Path != "":
-		out = d.Path
+	case whole != "":
+		out = whole
 		if ownQuery {
 			rest = ""
 		}

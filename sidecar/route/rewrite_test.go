@@ -91,7 +91,7 @@ func TestRewritesBehindPathParameters(t *testing.T) {
 			var got string
 			var changed bool
 			if r.Redirect != nil {
-				location, rewritten := s.Route.Location(req, "http")
+				location, rewritten := s.Route.Location(req, "http", "")
 				got, changed = strings.TrimPrefix(location, "http://h"), rewritten != ""
 			} else {
 				var b, scratch []byte
@@ -182,7 +182,7 @@ func TestLocation(t *testing.T) {
 			c.m.Prefix = ptr("/")
 		}
 		r := Route{Match: c.m, Redirect: &c.d}
-		if got, _ := r.Location(request("GET", c.authority, c.path), "http"); got != c.want {
+		if got, _ := r.Location(request("GET", c.authority, c.path), "http", ""); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
 	}
@@ -384,7 +384,7 @@ func TestRewrittenBehindRedirect(t *testing.T) {
 		{"host", "/a/c?q", "", Redirect{Host: "o"}},
 	} {
 		r := Route{Match: Match{Prefix: ptr("/a")}, Redirect: &c.d}
-		if _, got := r.Location(request("GET", "h", c.path), "http"); got != c.want {
+		if _, got := r.Location(request("GET", "h", c.path), "http", ""); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
 	}
@@ -393,7 +393,7 @@ func TestRewrittenBehindRedirect(t *testing.T) {
 // TestDefaultPortOfForwardedProto: the client's scheme is one whatever its case.
 func TestDefaultPortOfForwardedProto(t *testing.T) {
 	r := Route{Match: Match{Prefix: ptr("/")}, Redirect: &Redirect{Scheme: "ftp"}}
-	if got, _ := r.Location(request("GET", "h:443", "/a"), "HTTPS"); got != "ftp://h/a" {
+	if got, _ := r.Location(request("GET", "h:443", "/a"), "HTTPS", ""); got != "ftp://h/a" {
 		t.Error(got)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/fair"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // Table is a Config compiled for matching. It is immutable and may be used by
@@ -56,8 +57,9 @@ type entry struct {
 type forward struct {
 	weight     uint64            // sum of the legs
 	legs       []*levelMutations // of each leg, nil for none
-	path, host Value
+	path, host Value             // path is that of a redirect too
 	mirrors    []mirror
+	body       *telemetry.Body // of a direct response, nil for none
 }
 
 type pathKind uint8
@@ -241,8 +243,19 @@ func (e *entry) compile(r *Route) (err error) {
 	if e.headers, err = compileLevel(r.Headers); err != nil {
 		return err
 	}
-	if r.Forward != nil {
+	switch {
+	case r.Forward != nil:
 		e.forward, err = compileForward(r.Forward)
+	case r.Redirect != nil && r.Redirect.PathRewrite != "":
+		e.forward = &forward{}
+		if e.forward.path, err = NewValue(r.Redirect.PathRewrite); err != nil {
+			err = fmt.Errorf("path_rewrite: %w", err)
+		}
+	case r.Direct != nil && r.Direct.Format != nil:
+		e.forward = &forward{}
+		if e.forward.body, err = telemetry.NewBody(r.Direct.Format); err != nil {
+			err = fmt.Errorf("body_format: %w", err)
+		}
 	}
 	return err
 }
@@ -306,7 +319,7 @@ func checkRoute(r *Route) error {
 // Select finds the route of a request. random must be uniformly distributed over
 // all 64-bit numbers; one draw per request is enough. It does not allocate.
 func (t *Table) Select(req *message.Request, client *Client, random uint64) Selected {
-	h := t.find(req.Authority)
+	h := t.hostOf(req)
 	if h == nil {
 		return Selected{}
 	}
@@ -502,10 +515,28 @@ func (s *Selected) BufferLimit() (uint64, bool) {
 	return 0, false
 }
 
+// hostOf returns the virtual host that a request is for. One that does not have the header that tells
+// is for that of all names alone, and only where there is no other.
+func (t *Table) hostOf(req *message.Request) *host {
+	if t.config.HostHeader == "" {
+		return t.find(req.Authority)
+	}
+	name, ok := req.HeaderValue(t.config.HostHeader, 0)
+	if !ok && !t.onlyAny() {
+		return nil
+	}
+	return t.find(name)
+}
+
+// onlyAny tells whether there is no name that a virtual host is found by.
+func (t *Table) onlyAny() bool {
+	return len(t.exact) == 0 && len(t.suffixes) == 0 && len(t.prefixes) == 0
+}
+
 // find returns the virtual host in Envoy's order: exact, longest suffix
 // wildcard, longest prefix wildcard, "*".
 func (t *Table) find(authority string) *host {
-	if len(t.exact) == 0 && len(t.suffixes) == 0 && len(t.prefixes) == 0 {
+	if t.onlyAny() {
 		return t.any
 	}
 	name := authority

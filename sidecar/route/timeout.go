@@ -24,7 +24,7 @@ func (s *Selected) Timeouts(req *message.Request) Timeouts {
 	t := Timeouts{hedges: s.Hedge != nil && s.Hedge.OnPerTryTimeout}
 	if fw.StreamDuration == nil {
 		t.Total = fw.Timeout
-		if fw.MaxGRPCTimeout != nil && IsGRPC(req) {
+		if fw.GRPCLimit != nil && IsGRPC(req) {
 			t.Total, t.RewriteGRPC = fw.grpcTimeout(req), true
 		}
 	}
@@ -47,10 +47,10 @@ func (t *Timeouts) SetTotal(d time.Duration) {
 func (f *Forward) grpcTimeout(req *message.Request) time.Duration {
 	d, _ := GRPCTimeout(req)
 	// An offset that would leave nothing is not applied: 0 is no limit.
-	if f.GRPCTimeoutOffset < d {
-		d -= f.GRPCTimeoutOffset
+	if f.GRPCLimit.Offset < d {
+		d -= f.GRPCLimit.Offset
 	}
-	if most := *f.MaxGRPCTimeout; most != 0 && (d == 0 || d > most) {
+	if most := f.GRPCLimit.Max; most != 0 && (d == 0 || d > most) {
 		d = most
 	}
 	return d

@@ -1,0 +1,71 @@
+package hcm
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+)
+
+// UpgradeFilters is the chain of requests that switch to a protocol, "CONNECT" among them.
+type UpgradeFilters struct {
+	Type string // compared without case
+	FilterChain
+}
+
+// upgradePolicy is all of a policy but for its chain.
+type upgradePolicy struct {
+	kind string
+	*policy
+}
+
+// build makes the chains of a policy.
+func (p *policy) build(m *Manager, o Options) (err error) {
+	if p.chain, err = m.newChain(&p.cfg.FilterChain, o); err != nil {
+		return err
+	}
+	for i := range p.cfg.UpgradeFilters {
+		u := &p.cfg.UpgradeFilters[i]
+		c, err := m.newChain(&u.FilterChain, o)
+		if err != nil {
+			return fmt.Errorf("filters of the upgrade to %q: %w", u.Type, err)
+		}
+		// Whether a request asks for an upgrade is found after what a client may say of faults.
+		p.chain.faultHeaders = p.chain.faultHeaders || c.faultHeaders
+		p.upgrades = append(p.upgrades, upgradePolicy{u.Type, &policy{
+			cfg: p.cfg, paths: p.paths, early: p.early, chain: c, of: p, routes: func() *route.Table { return p.routes() },
+		}})
+	}
+	return nil
+}
+
+// fits tells why what the table has for filters cannot be used.
+func (p *policy) fits(t *route.Table) error {
+	if err := p.chain.bind(t).err; err != nil {
+		return err
+	}
+	for _, u := range p.upgrades {
+		if err := u.chain.bind(t).err; err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forUpgrade is what decides over a request for a protocol that it may switch to.
+func (p *policy) forUpgrade(kind string) *policy {
+	for _, u := range p.upgrades {
+		if strings.EqualFold(u.kind, kind) {
+			return u.policy
+		}
+	}
+	return p
+}
+
+// whole is the policy that an update replaces.
+func (p *policy) whole() *policy {
+	if p.of != nil {
+		return p.of
+	}
+	return p
+}

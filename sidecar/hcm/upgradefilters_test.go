@@ -1,0 +1,84 @@
+package hcm
+
+import (
+	"testing"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/authz"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
+)
+
+// TestUpgradeFilters: a request for a protocol passes the chain of that protocol, whoever allows it;
+// one that may not switch, and every other, passes the manager's.
+func TestUpgradeFilters(t *testing.T) {
+	const upgrade = " HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n"
+	for _, tc := range []struct {
+		name, send string
+		change     func(*bed)
+		status     int
+		who        string
+	}{
+		{"allowed by both", "GET /no" + upgrade + "x-may: upgrade\r\n\r\n", func(*bed) {}, 426, "upgrade"},
+		{"allowed by the other", "GET /no" + upgrade + "x-may: ask\r\n\r\n", func(*bed) {}, 403, "upgrade"},
+		{"no upgrade", "GET /no HTTP/1.1\r\nHost: h\r\nx-may: upgrade\r\n\r\n", func(*bed) {}, 403, "ask"},
+		{"no upgrade, allowed", "GET /no HTTP/1.1\r\nHost: h\r\nx-may: ask\r\n\r\n", func(*bed) {}, 426, "ask"},
+		{"of another protocol", "GET /no HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: other\r\nx-may: upgrade\r\n\r\n", func(b *bed) {
+			b.cfg.Upgrades = append(b.cfg.Upgrades, route.Upgrade{Type: "other"})
+		}, 403, "ask"},
+		{"not allowed", "GET /no" + upgrade + "x-may: upgrade\r\n\r\n", func(b *bed) { b.cfg.Upgrades[0].Disabled = true }, 403, "ask"},
+		{"allowed by the route", "GET /no" + upgrade + "x-may: upgrade\r\n\r\n", func(b *bed) {
+			b.cfg.Upgrades[0].Disabled = true
+			b.route().Forward.Upgrades = []route.Upgrade{{Type: "websocket"}}
+		}, 426, "upgrade"},
+		{"the route spares a rule", "GET /no" + upgrade + "x-may: ask\r\n\r\n", func(b *bed) {
+			b.route().Filters = []route.FilterOverride{{Name: "upgraded", Disabled: true}}
+		}, 426, "upgrade"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b := newBed(t, upgradeOrigin(t))
+			b.filter("who", addHeader("ask"))
+			b.allowing("x-may", "ask")
+			b.cfg.Upgrades = []route.Upgrade{{Type: "websocket"}}
+			b.cfg.UpgradeFilters = []UpgradeFilters{{Type: "websocket", FilterChain: FilterChain{
+				Filters: []HTTPFilter{{Name: "who", Config: addHeader("upgrade")}, {Name: "upgraded", Config: RBACFilter{}}},
+				RBAC:    []authz.HTTPFilter{*allowing("x-may", "upgrade")},
+			}}}
+			tc.change(b)
+			b.start()
+			c := b.dial()
+			c.send(tc.send)
+			if resp, _ := c.answer("GET"); resp.StatusCode != tc.status || resp.Header.Get("x-who") != tc.who {
+				t.Errorf("%d by %q, want %d by %q", resp.StatusCode, resp.Header.Get("x-who"), tc.status, tc.who)
+			}
+		})
+	}
+}
+
+// TestUpgradesThatAreNotDenied: a connection of a peer whom the manager's rules deny is of use
+// while those of an upgrade do not.
+func TestUpgradesThatAreNotDenied(t *testing.T) {
+	nobody := authz.HTTPFilter{Rules: &authz.Rules{}}
+	for _, denied := range []bool{true, false} {
+		b := newBed(t)
+		b.rbac(nobody)
+		own := UpgradeFilters{Type: "websocket"}
+		if denied {
+			own.Filters, own.RBAC = []HTTPFilter{{Name: "r", Config: RBACFilter{}}}, []authz.HTTPFilter{nobody}
+		}
+		b.cfg.UpgradeFilters = []UpgradeFilters{own}
+		b.start()
+		if _, got := b.m.DeniesAll(&authz.Peer{}, false); got != denied {
+			t.Errorf("%v, want %v", got, denied)
+		}
+	}
+}
+
+// TestUpgradeFiltersOfATable: what routes have for a filter has to fit that of an upgrade too.
+func TestUpgradeFiltersOfATable(t *testing.T) {
+	cfg := &Config{
+		Routes:         &route.Config{VirtualHosts: []route.VirtualHost{{Name: "v", Domains: []string{"*"}, Filters: override("f", abort503)}}},
+		UpgradeFilters: []UpgradeFilters{{Type: "websocket", FilterChain: FilterChain{Filters: []HTTPFilter{{Name: "f", Config: CORSFilter{}}}}}},
+	}
+	if err := Check(cfg); err == nil {
+		t.Error("a fault for a filter that is another's was accepted")
+	}
+}
