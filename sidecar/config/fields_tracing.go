@@ -17,12 +17,22 @@ func init() {
 		"envoy.config.route.v3.Decorator":    {use: "operation propagate"},
 		"envoy.config.trace.v3.Tracing.Http": {use: "typed_config", ignore: nameOnly},
 		"envoy.type.tracing.v3.CustomTag": {
-			use:     "tag literal environment request_header value value_type",
-			instead: map[string]string{"metadata": "there is no metadata of requests; use value"},
+			use: "tag literal environment request_header metadata value value_type",
 		},
-		"envoy.type.tracing.v3.CustomTag.Literal":     {use: "value"},
-		"envoy.type.tracing.v3.CustomTag.Environment": {use: "name default_value"},
-		"envoy.type.tracing.v3.CustomTag.Header":      {use: "name default_value"},
+		"envoy.type.tracing.v3.CustomTag.Metadata": {
+			use: "kind metadata_key default_value",
+			but: map[string]string{"kind": "metadata of requests are what RBAC filters found", "metadata_key": "names without :()%"},
+		},
+		"envoy.type.metadata.v3.MetadataKind":            {use: "request route cluster host"},
+		"envoy.type.metadata.v3.MetadataKind.Request":    {},
+		"envoy.type.metadata.v3.MetadataKind.Route":      {},
+		"envoy.type.metadata.v3.MetadataKind.Cluster":    {},
+		"envoy.type.metadata.v3.MetadataKind.Host":       {},
+		"envoy.type.metadata.v3.MetadataKey":             {use: "key path"},
+		"envoy.type.metadata.v3.MetadataKey.PathSegment": {use: "key"},
+		"envoy.type.tracing.v3.CustomTag.Literal":        {use: "value"},
+		"envoy.type.tracing.v3.CustomTag.Environment":    {use: "name default_value"},
+		"envoy.type.tracing.v3.CustomTag.Header":         {use: "name default_value"},
 		"envoy.config.trace.v3.OpenTelemetryConfig": {
 			use: "grpc_service http_service service_name max_cache_size set_telemetry_sdk_resource_attributes " +
 				"set_service_name_resource_attribute set_instrumentation_scope",
