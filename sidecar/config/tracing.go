@@ -11,6 +11,7 @@ import (
 	tracev3 "github.com/envoyproxy/go-control-plane/envoy/config/trace/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	samplersv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/tracers/opentelemetry/samplers/v3"
 	metadatav3 "github.com/envoyproxy/go-control-plane/envoy/type/metadata/v3"
 	tagv3 "github.com/envoyproxy/go-control-plane/envoy/type/tracing/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
@@ -234,7 +235,7 @@ func (d *decoder) tracer(m *tracev3.Tracing_Http, c *tracing.Config, path string
 	here := path + ".typed_config"
 	switch t := d.unpacked[m.GetTypedConfig()].(type) {
 	case *tracev3.OpenTelemetryConfig:
-		return openTelemetry(t, &c.Provider, here)
+		return d.openTelemetry(t, &c.Provider, here)
 	case *tracev3.ZipkinConfig:
 		return zipkin(t, c, here)
 	}
@@ -246,12 +247,17 @@ const (
 	maxCachedSpans = 1 << 20
 )
 
-func openTelemetry(m *tracev3.OpenTelemetryConfig, out *tracing.Provider, path string) (err error) {
+func (d *decoder) openTelemetry(m *tracev3.OpenTelemetryConfig, out *tracing.Provider, path string) (err error) {
 	out.Service = m.GetServiceName()
 	off := func(b interface{ GetValue() bool }, set bool) bool { return set && !b.GetValue() }
 	out.NoSDK = off(m.GetSetTelemetrySdkResourceAttributes(), m.GetSetTelemetrySdkResourceAttributes() != nil)
 	out.NoService = off(m.GetSetServiceNameResourceAttribute(), m.GetSetServiceNameResourceAttribute() != nil)
 	out.NoScope = off(m.GetSetInstrumentationScope(), m.GetSetInstrumentationScope() != nil)
+	if s := m.GetSampler(); s != nil {
+		if _, out.AlwaysOn = d.unpacked[s.GetTypedConfig()].(*samplersv3.AlwaysOnSamplerConfig); !out.AlwaysOn {
+			return fail(path+".sampler", "%q is no sampler that is implemented; use AlwaysOnSamplerConfig, or client_sampling, random_sampling and overall_sampling", s.GetName())
+		}
+	}
 	if n := m.GetMaxCacheSize(); n != nil {
 		if n.GetValue() < 1 || n.GetValue() > maxCachedSpans {
 			return fail(path+".max_cache_size", "is not from 1 to %d", maxCachedSpans)

@@ -16,6 +16,7 @@ func TestTracingRefuses(t *testing.T) {
 		{"max_cache_size: 64", "max_cache_size: 0", `max_cache_size: is not from 1 to`},
 		{"max_cache_size: 64", "max_cache_size: 4000000000", `max_cache_size: is not from 1 to`},
 		{"max_cache_size: 64", "sampler: {name: x, typed_config: {\"@type\": type.googleapis.com/google.protobuf.Struct, value: {}}}", `sampler: unsupported extension "x"`},
+		{"max_cache_size: 64", "sampler: {name: x, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.regex_engines.v3.GoogleRE2}}", `sampler: "x" is no sampler that is implemented`},
 		{"max_cache_size: 64", "resource_detectors: [{name: x, typed_config: {\"@type\": type.googleapis.com/google.protobuf.Struct, value: {}}}]", `resource_detectors[0]: unsupported extension "x"`},
 		{"cluster_name: c, authority", "cluster_name: nowhere, authority", `nowhere`},
 		{"authority: collector.test", "retry_policy: {}", `retry_policy: unsupported`},

@@ -76,6 +76,8 @@ type Provider struct {
 	// MaxSpans bounds the spans of a shard that wait to be sent, 1024 when 0; more are
 	// dropped.
 	MaxSpans int
+	// AlwaysOn samples every request, whatever its parent and Sampling say; of OpenTelemetry.
+	AlwaysOn bool
 	// NoSDK, NoService and NoScope leave out what OTLP says of the sender.
 	NoSDK, NoService, NoScope bool
 }
