@@ -14,6 +14,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/identity/svid"
 	"github.com/hauberk-mesh/hauberk/identity/tlsconf"
+	"github.com/hauberk-mesh/hauberk/internal/handshake"
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/secrets"
@@ -93,40 +94,40 @@ func narrow(cfg *tls.Config, maxVersion uint16, suites []uint16) {
 }
 
 // ClientTLS implements cluster.TLSProvider.
-func (p *tlsProvider) ClientTLS(source, name string, t *cluster.TLS) (*tls.Config, string, error) {
+func (p *tlsProvider) ClientTLS(source, name string, t *cluster.TLS) (*tls.Config, *handshake.Own, error) {
 	if t.Context != nil {
 		c, err := p.contexts.Client(t.Context)
 		if err != nil {
-			return nil, "", fmt.Errorf("cluster %s: %w", name, err)
+			return nil, nil, fmt.Errorf("cluster %s: %w", name, err)
 		}
 		cfg := c.ClientConfig().Clone() // which the dial may add to
 		if len(t.ALPN) > 0 {
 			cfg.NextProtos = t.ALPN // health checks offer others than the context
 		}
-		return cfg, c.Own().ID, nil
+		return cfg, c.Own(), nil
 	}
 	id, err := p.own(t.Certificate, t.Validation, source)
 	if err != nil {
-		return nil, "", fmt.Errorf("cluster %s: tls: %w", name, err)
+		return nil, nil, fmt.Errorf("cluster %s: tls: %w", name, err)
 	}
 	authorize, err := peers(t.PeerIDs)
 	if err != nil {
-		return nil, "", err
+		return nil, nil, err
 	}
 	if len(t.PeerIDs) == 0 && !t.AnyPeer {
-		return nil, "", fmt.Errorf("cluster %s: tls: names no peer, so nobody is the right one", name)
+		return nil, nil, fmt.Errorf("cluster %s: tls: names no peer, so nobody is the right one", name)
 	}
 	cfg, err := tlsconf.ClientOnce(tlsconf.ClientParams{
 		Source: p.identity, ID: id, Authorize: authorize, ALPN: t.ALPN, ServerName: t.SNI,
 		AllowTLS12: t.MinVersion == tls.VersionTLS12,
 	})
 	if err != nil {
-		return nil, "", err
+		return nil, nil, err
 	}
 	if t.MaxVersion == tls.VersionTLS12 {
 		cfg.MaxVersion = t.MaxVersion
 	}
-	return cfg, id, nil
+	return cfg, &handshake.Own{ID: id}, nil
 }
 
 // check says why a cluster's context could not be used, before anything depends

@@ -31,6 +31,7 @@ type certs struct {
 	roots *x509.CertPool
 	web   tls.Certificate
 	deep  tls.Certificate // of the same name, by an intermediate
+	odd   tls.Certificate // of the same name, and others that object identifiers number
 }
 
 func newCerts(dir string) (*certs, error) {
@@ -54,11 +55,17 @@ func newCerts(dir string) (*certs, error) {
 		return nil, err
 	}
 	c.roots.AddCert(root)
+	others, err := otherNames()
+	if err != nil {
+		return nil, err
+	}
 	more := map[string]*x509.Certificate{
 		"announced": {DNSNames: []string{"a.example", "b.example", "*.wild.example"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}},
 		"several":   {URIs: []*url.URL{{Scheme: "http", Host: "several.example", Path: "/a,b;c"}}},
+		"api":       {EmailAddresses: []string{"api@api.example", "b@api.example"}, IPAddresses: []net.IP{net.IPv4(10, 0, 0, 7)}},
+		"odd":       {ExtraExtensions: []pkix.Extension{others}},
 	}
-	for i, name := range []string{"web", "api", "announced", "several"} {
+	for i, name := range []string{"web", "api", "announced", "several", "odd"} {
 		own := cmp.Or(more[name], &x509.Certificate{})
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if err != nil {
@@ -67,7 +74,7 @@ func newCerts(dir string) (*certs, error) {
 		template := &x509.Certificate{SerialNumber: big.NewInt(int64(i + 2)), Subject: pkix.Name{CommonName: name},
 			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
 			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, BasicConstraintsValid: true,
-			URIs: append(own.URIs, &url.URL{Scheme: "spiffe", Host: "differential.mesh", Path: "/ns/default/dc/dc1/svc/" + name}), DNSNames: append(own.DNSNames, name+".example"), IPAddresses: own.IPAddresses,
+			URIs: append(own.URIs, &url.URL{Scheme: "spiffe", Host: "differential.mesh", Path: "/ns/default/dc/dc1/svc/" + name}), DNSNames: append(own.DNSNames, name+".example"), IPAddresses: own.IPAddresses, EmailAddresses: own.EmailAddresses, ExtraExtensions: own.ExtraExtensions,
 		}
 		if name == "web" {
 			if err := addOthers(template); err != nil {
@@ -95,6 +102,9 @@ func newCerts(dir string) (*certs, error) {
 	if c.web, err = tls.LoadX509KeyPair(c.file("web.crt"), c.file("web.key")); err != nil {
 		return nil, err
 	}
+	if c.odd, err = tls.LoadX509KeyPair(c.file("odd.crt"), c.file("odd.key")); err != nil {
+		return nil, err
+	}
 	c.deep, err = deepen(root, caKey)
 	return c, err
 }
@@ -119,6 +129,21 @@ func addOthers(c *x509.Certificate) error {
 	value, err := asn1.Marshal(names)
 	c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: value})
 	return err
+}
+
+// otherNames are names of a client, and ones that object identifiers number.
+func otherNames() (pkix.Extension, error) {
+	names := []asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 6, Bytes: []byte(webID)}}
+	for _, value := range [][]byte{
+		{asn1.TagUTF8String, 3, 'u', 'p', 'n'}, {asn1.TagInteger, 2, 0xff, 0x7f}, {asn1.TagBoolean, 1, 0xff}, {asn1.TagOID, 3, 42, 3, 4}, {asn1.TagNull, 0},
+		{asn1.TagBMPString, 4, 0, 'b', 0, 'c'}, {asn1.TagOctetString, 2, 'o', ','}, {asn1.TagSequence | 0x20, 3, asn1.TagInteger, 1, 'A'}, {asn1.TagEnum, 1, 9}, {asn1.TagIA5String, 1, 'i'},
+		{28, 4, 0, 0, 0, 'U'}, {asn1.TagBitString, 2, 0, 'B'}, {asn1.TagNumericString, 1, '1'},
+	} {
+		name := append([]byte{asn1.TagOID, 3, 42, 3, 4, 0xa0, byte(len(value))}, value...)
+		names = append(names, asn1.RawValue{Class: asn1.ClassContextSpecific, IsCompound: true, Bytes: name})
+	}
+	list, err := asn1.Marshal(names)
+	return pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: list}, err
 }
 
 // deepen issues a client's certificate by an intermediate.

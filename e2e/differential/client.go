@@ -34,8 +34,11 @@ func (x *Case) dial(addr string, certs *certs) (net.Conn, error) {
 	cfg := &tls.Config{ServerName: x.TLS.SNI, NextProtos: x.TLS.ALPN, RootCAs: certs.roots, InsecureSkipVerify: true} // the sidecar's identity is not what is tested here
 	if x.TLS.Cert != "none" {
 		cfg.Certificates = []tls.Certificate{certs.web}
-		if x.TLS.Cert == "deep" {
+		switch x.TLS.Cert {
+		case "deep":
 			cfg.Certificates[0] = certs.deep
+		case "odd":
+			cfg.Certificates[0] = certs.odd
 		}
 	}
 	s := tls.Client(c, cfg)

@@ -111,7 +111,7 @@ func newEventful(t *testing.T, name string, certs *certs, command func(string) [
 		{"name": "gone", "load_assignment": endpoints(e.dead.endpoint("")), "health_checks": check(map[string]any{"http_health_check": http, "event_logger": sink(log("gone"))})},
 		{"name": "named", "load_assignment": endpoints(e.one.endpoint("")), "health_checks": check(map[string]any{"event_logger": sink(log("named")), "http_health_check": map[string]any{"path": "/check", "service_name_matcher": map[string]any{"exact": "s"}}})},
 		{"name": "strict", "type": "STRICT_DNS", "load_assignment": endpoints(e.one.endpoint("")), "health_checks": check(map[string]any{"http_health_check": http, "event_logger": sink(log("strict"))})},
-		{"name": "logical", "type": "LOGICAL_DNS", "load_assignment": endpoints(e.one.endpoint("")), "health_checks": check(map[string]any{"http_health_check": http, "event_logger": sink(log("logical"))})},
+		{"name": "logical", "type": "LOGICAL_DNS", "load_assignment": endpoints(e.one.endpoint("")), "health_checks": check(map[string]any{"http_health_check": http, "event_logger": sink(log("logical")), "always_log_health_check_success": true})},
 		{"name": "consecutive", "alt_stat_name": "stat2", "load_assignment": endpoints(e.one.endpoint("")), "outlier_detection": outliers(`consecutive_5xx=2 base_ejection_time="0.3s"`)},
 		{"name": "observed", "load_assignment": endpoints(e.one.endpoint("")), "outlier_detection": outliers(`consecutive_5xx=2 enforcing_consecutive_5xx=0`)},
 		{"name": "degrading", "load_assignment": endpoints(e.one.endpoint("")), "outlier_detection": outliers(`consecutive_5xx=1 detect_degraded_hosts=true max_ejection_percent=0 base_ejection_time="0.3s"`)},
@@ -173,12 +173,23 @@ func (e *eventful) events(log string) string {
 	var all []string
 	for _, host := range []string{"one", "two", "dead"} {
 		lines := byHost[host]
-		if log == "always" {
+		if log == "always" || log == "logical" {
 			lines = slices.Compact(lines)
 		}
 		all = append(all, lines...)
 	}
 	return strings.Join(all, "\n")
+}
+
+// succeeds tells whether the last that the log with every check has of the first host is a success.
+func (e *eventful) succeeds() bool {
+	last := ""
+	for line := range strings.Lines(e.events("always")) {
+		if strings.Contains(line, `"port_value":one`) {
+			last = line
+		}
+	}
+	return strings.Contains(last, `"successful_health_check_event"`)
 }
 
 // order is the order of the fields of a line.
@@ -246,19 +257,29 @@ func TestEventsBesideEnvoy(t *testing.T) {
 		t.Helper()
 		await("checked", what, n)
 		await("always", what, n)
+		if what != `"add_healthy_event"` {
+			return
+		}
+		for _, e := range both { // or one of them has a success more than the other before what comes next
+			for end := time.Now().Add(5 * time.Second); !e.succeeds() && time.Now().Before(end); {
+				time.Sleep(20 * time.Millisecond)
+			}
+		}
 	}
 	reach(`"add_healthy_event"`, 1)
 	await("always", `"first_check":true`, 2)
 	await("gone", `"NETWORK"`, 1)
 	await("named", `"first_check":true`, 1)
+	await("strict", `"first_check":true`, 1)
+	await("logical", `"successful_health_check_event"`, 1)
 	say(503, 503, "")
 	reach(`"eject_unhealthy_event"`, 1)
 	await("strict", `"ACTIVE"`, 1)
 	await("logical", `"ACTIVE"`, 1)
-	for _, log := range []string{"strict", "logical"} { // nobody waits for their hosts to be seen in each mood
+	for _, log := range []string{"strict", "logical"} { // nobody waits for their hosts to be seen in each mood after this
 		ejected := func(e *eventful) string {
-			lines := strings.Split(e.events(log), "\n")
-			return at(lines, slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, `"ACTIVE"`) }))
+			until, _, _ := strings.Cut(e.events(log), `"ACTIVE"`)
+			return until
 		}
 		if e, h := ejected(both[0]), ejected(both[1]); e != h {
 			t.Errorf("%s:\nenvoy   %s\nhauberk %s", log, e, h)

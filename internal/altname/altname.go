@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"iter"
 	"net/netip"
 	"slices"
 )
@@ -40,31 +41,30 @@ func IPs(c *x509.Certificate) []netip.Addr {
 }
 
 func of(c *x509.Certificate, kind int) (names []string) {
-	each(c, func(name *asn1.RawValue) {
-		if name.Tag == kind && !name.IsCompound {
+	for name := range raw(c) {
+		if name.Class == asn1.ClassContextSpecific && name.Tag == kind && !name.IsCompound {
 			names = append(names, string(name.Bytes))
 		}
-	})
+	}
 	return names
 }
 
-// each calls f with the names, until one cannot be read.
-func each(c *x509.Certificate, f func(name *asn1.RawValue)) {
-	at := slices.IndexFunc(c.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(extension) })
-	if at < 0 {
-		return
-	}
-	var list, name asn1.RawValue
-	if _, err := asn1.Unmarshal(c.Extensions[at].Value, &list); err != nil {
-		return
-	}
-	for rest := list.Bytes; len(rest) > 0; {
-		var err error
-		if rest, err = asn1.Unmarshal(rest, &name); err != nil {
+// raw yields the certificate's names, of all kinds, as far as they can be read.
+func raw(c *x509.Certificate) iter.Seq[asn1.RawValue] {
+	return func(yield func(asn1.RawValue) bool) {
+		at := slices.IndexFunc(c.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(extension) })
+		if at < 0 {
 			return
 		}
-		if name.Class == asn1.ClassContextSpecific {
-			f(&name)
+		var list, name asn1.RawValue
+		if _, err := asn1.Unmarshal(c.Extensions[at].Value, &list); err != nil {
+			return
+		}
+		for rest := list.Bytes; len(rest) > 0; {
+			var err error
+			if rest, err = asn1.Unmarshal(rest, &name); err != nil || !yield(name) {
+				return
+			}
 		}
 	}
 }

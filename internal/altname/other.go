@@ -12,26 +12,26 @@ import (
 // are about: Envoy's. A value of another type of ASN.1 than text, a number, a truth value, an
 // identifier or none is left out, as is what is not DER.
 func Others(c *x509.Certificate, kind asn1.ObjectIdentifier) (names []string) {
-	each(c, func(name *asn1.RawValue) {
-		if name.Tag != other || !name.IsCompound {
-			return
+	for name := range raw(c) {
+		if name.Class != asn1.ClassContextSpecific || name.Tag != other || !name.IsCompound {
+			continue
 		}
 		var id asn1.ObjectIdentifier
 		rest, err := asn1.Unmarshal(name.Bytes, &id)
 		if err != nil || !id.Equal(kind) {
-			return
+			continue
 		}
 		var outer, value asn1.RawValue
 		if rest, err = asn1.Unmarshal(rest, &outer); err != nil || len(rest) > 0 || outer.Class != asn1.ClassContextSpecific || outer.Tag != 0 || !outer.IsCompound {
-			return
+			continue
 		}
 		if rest, err = asn1.Unmarshal(outer.Bytes, &value); err != nil || len(rest) > 0 || value.Class != asn1.ClassUniversal || value.IsCompound {
-			return
+			continue
 		}
 		if text, ok := textOf(&value); ok {
 			names = append(names, text)
 		}
-	})
+	}
 	return names
 }
 

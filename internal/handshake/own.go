@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/hauberk-mesh/hauberk/internal/altname"
+	"github.com/hauberk-mesh/hauberk/internal/peercert"
 )
 
 // Own is who a certificate of ours says we are. It is immutable; all connections that
@@ -16,12 +17,14 @@ type Own struct {
 	ID string
 	// URIs are all URIs of the certificate, as they stand there.
 	URIs []string
+	// Certificate has the certificate's texts; nil where nothing of it is known but the ID.
+	Certificate *peercert.Chain
 }
 
 // OwnOf reads a certificate.
 func OwnOf(leaf *x509.Certificate) *Own {
 	const scheme = "spiffe:"
-	own := &Own{URIs: altname.URIs(leaf)}
+	own := &Own{URIs: altname.URIs(leaf), Certificate: peercert.Of([]*x509.Certificate{leaf})}
 	if len(own.URIs) == 1 && len(own.URIs[0]) >= len(scheme) && strings.EqualFold(own.URIs[0][:len(scheme)], scheme) {
 		own.ID = own.URIs[0]
 	}

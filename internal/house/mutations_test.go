@@ -172,7 +172,7 @@ var mutations = []struct {
 	{"the first case of a matcher", "sidecar/authz/ordered.go", "	for i := range o.cases {\n		switch holds", "	for i := len(o.cases) - 1; i >= 0; i-- {\n		switch holds", "sidecar/authz", "TestOrdered"},
 	{"a peer without a name in a matcher", "sidecar/authz/ordered.go", "return info.PeerID != \"\" && m.str.match(info.PeerID)", "return m.str.match(info.PeerID)", "sidecar/authz", "TestOrderedPeers"},
 	{"URIs of a peer without TLS", "sidecar/authz/ordered.go", "	if in.peer.Info.TLS {\n		return m.match(in), true", "	if true {\n		return m.match(in), true", "sidecar/authz", "TestOrderedWithoutTLS"},
-	{"URIs alone in a matcher of URIs", "sidecar/peercert/names.go", "	return c.names[:c.uris]", "	return c.names", "sidecar/peercert", "TestNames"},
+	{"URIs alone in a matcher of URIs", "internal/peercert/names.go", "	return c.names[:c.uris]", "	return c.names", "internal/peercert", "TestNames"},
 	{"rules beside a matcher", "sidecar/config/rbac.go", "	case matcher != nil:", "	case matcher != nil && m == nil:", "sidecar/config", "TestRulesBesideAMatcher"},
 	{"rules that wait for what later filters find", "sidecar/config/rbac.go", "if out.AsksFindings() {", "if false {", "sidecar/config", "TestEnforcement"},
 	{"the filter whose denial waits", "sidecar/authz/evaluator.go", "return e.filters[i].denyDelay", "return e.filters[0].denyDelay", "sidecar/listener", "TestDenialsWait"},

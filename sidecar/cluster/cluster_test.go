@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -561,13 +560,6 @@ type fakeDNS struct {
 	mu    sync.Mutex
 	addrs []netip.Addr
 	err   error
-}
-
-// noTLS is a source of certificates that has none.
-type noTLS struct{}
-
-func (noTLS) ClientTLS(string, string, *TLS) (*tls.Config, string, error) {
-	return nil, "", errors.New("no certificates")
 }
 
 // TestMembers: hosts are found by their keys whether they are few or many.

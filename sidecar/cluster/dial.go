@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -54,6 +55,9 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (conn
 		m.Use().ConnectOK.Inc(s)
 		m.Use().ConnectDuration.Observe(s, time.Since(start))
 	}
+	if telemetry.Wanted()&telemetry.WantConnections != 0 {
+		st.Info().Noted = &stream.Noted{ID: connectionIDs.Add(1)}
+	}
 	c := &Conn{Stream: st, pool: p, generation: cfg.tlsGeneration, aimed: aimed, until: cfg.lifetime(), opening: opening}
 	c.uses.Store(1)
 	c.carries.Store(1)
@@ -74,6 +78,9 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (conn
 
 // ErrShed is why a connection is not made that is shed.
 var ErrShed = errors.New("no connections are made")
+
+// connectionIDs numbers the process's connections to hosts, where somebody shows numbers.
+var connectionIDs atomic.Uint64
 
 // overflowed is a connection that was not made, as descriptors are short: that too is a limit
 // of ours, and says nothing of the host.
@@ -174,7 +181,7 @@ func (p *pool) handshake(ctx context.Context, conn stream.Conn, name string, t *
 	if err := st.Handshake(ctx); err != nil {
 		return nil, err
 	}
-	st.SetOwnID(own)
+	st.SetOwn(own)
 	return st, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/internal/handshake"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics/panicstest"
@@ -18,7 +19,7 @@ import (
 // faultyTLS panics where a handshake is made.
 type faultyTLS struct{}
 
-func (faultyTLS) ClientTLS(string, string, *TLS) (*tls.Config, string, error) { panic("TLS") }
+func (faultyTLS) ClientTLS(string, string, *TLS) (*tls.Config, *handshake.Own, error) { panic("TLS") }
 
 func connTo(h *Host) (*Conn, error) {
 	return h.Acquire(func() (context.Context, context.CancelFunc) {

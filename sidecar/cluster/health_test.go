@@ -3,7 +3,6 @@ package cluster
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -12,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -524,16 +522,6 @@ func TestCheckSocket(t *testing.T) {
 			t.Errorf("%+v", s.tls)
 		}
 	})
-}
-
-// someTLS has certificates, once it is ready.
-type someTLS struct{ err atomic.Pointer[error] }
-
-func (p *someTLS) ClientTLS(string, string, *TLS) (*tls.Config, string, error) {
-	if err := p.err.Load(); err != nil {
-		return nil, "", *err
-	}
-	return &tls.Config{}, "spiffe://td/web", nil
 }
 
 // A check that cannot be made says nothing of the host.

@@ -18,6 +18,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/hauberk-mesh/hauberk/internal/handshake"
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
@@ -164,10 +165,10 @@ func FuzzHealthResponse(f *testing.F) {
 // pooled is a source of certificates that trusts a server.
 type pooled struct{ cfg *tls.Config }
 
-func (p pooled) ClientTLS(_, _ string, t *TLS) (*tls.Config, string, error) {
+func (p pooled) ClientTLS(_, _ string, t *TLS) (*tls.Config, *handshake.Own, error) {
 	cfg := p.cfg.Clone()
 	cfg.NextProtos, cfg.ServerName = t.ALPN, t.SNI
-	return cfg, "spiffe://td/web", nil
+	return cfg, &handshake.Own{ID: "spiffe://td/web"}, nil
 }
 
 // TestChecksOverTLS asks a real server, over the path that requests take.

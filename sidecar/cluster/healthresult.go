@@ -82,6 +82,9 @@ const (
 func (c *Cluster) checkPassed(k *checker, degraded bool) (t transition) {
 	h, st := k.h, &k.h.check
 	first := st.state.Load()&checkPending != 0
+	// A host whose only name is resolved later counts as healthy before its first check in Envoy:
+	// that adds nothing there. Here it waits for the check as others do, and nothing is said.
+	added := !first || c.cfg.Load().Type != LogicalDNS
 	k.missed = 0
 	c.metrics.HealthChecked("success")
 	if bits := st.state.Load(); bits&checkFailed != 0 {
@@ -94,11 +97,13 @@ func (c *Cluster) checkPassed(k *checker, degraded bool) (t transition) {
 			st.history.lastError = ""
 			h.healthySince.Store(monotonic())
 			c.m.log.Info("host passes its health checks", "cluster", c.name, "host", h.key)
-			c.tell(k, func(e *checkEvent) { e.AddHealthy = &firstCheck{first} })
+			if added {
+				c.tell(k, func(e *checkEvent) { e.AddHealthy = &firstCheck{first} })
+			}
 			t = changed
 		}
 	}
-	if t != changed && k.cfg.AlwaysLogSuccess {
+	if (t != changed || !added) && k.cfg.AlwaysLogSuccess {
 		c.m.log.Info("health check passed", "cluster", c.name, "host", h.key)
 		c.tell(k, func(e *checkEvent) { e.Success = something })
 	}

@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/internal/handshake"
 	"github.com/hauberk-mesh/hauberk/sidecar/clock"
 	"github.com/hauberk-mesh/hauberk/sidecar/descriptors"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
@@ -31,9 +32,9 @@ import (
 type TLSProvider interface {
 	// ClientTLS returns the configuration for one handshake with a host of a
 	// cluster, opened for the workload source (a SPIFFE ID, which the secret name
-	// "default" means). ownID is the identity that will be presented, "" for none.
+	// "default" means). own is who will be presented, without an ID where nobody is.
 	// The configuration verifies t.PeerIDs.
-	ClientTLS(source, cluster string, t *TLS) (cfg *tls.Config, ownID string, err error)
+	ClientTLS(source, cluster string, t *TLS) (cfg *tls.Config, own *handshake.Own, err error)
 }
 
 // Resolver resolves the names of DNS clusters; *net.Resolver is one.

@@ -88,7 +88,7 @@ func (d *decoder) endpoint(m *endpointv3.LbEndpoint, path string, names bool) (*
 	out := &cluster.Endpoint{
 		Hostname: m.GetEndpoint().GetHostname(),
 		Weight:   m.GetLoadBalancingWeight().GetValue(),
-		Metadata: metadataOf(m.GetMetadata()),
+		Metadata: d.metadata.of(m.GetMetadata()),
 	}
 	var err error
 	if out.Check, err = d.endpointCheck(m.GetEndpoint().GetHealthCheckConfig(), path+".endpoint.health_check_config"); err != nil {

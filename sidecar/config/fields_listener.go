@@ -101,10 +101,6 @@ func init() {
 		},
 		"envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector": {
 			use: "enable_ja3_fingerprinting enable_ja4_fingerprinting max_client_hello_size close_connection_on_client_hello_parsing_errors",
-			but: map[string]string{
-				"enable_ja3_fingerprinting": "only false: fingerprints of clients are not made",
-				"enable_ja4_fingerprinting": "only false: fingerprints of clients are not made",
-			},
 			ignore: map[string]string{
 				"initial_read_buffer_size": "the first bytes are looked at in the socket",
 			},

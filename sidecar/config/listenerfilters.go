@@ -27,9 +27,7 @@ func (d *decoder) listenerFilters(out *listener.Config, m *listenerv3.Listener) 
 			filter.TLSInspector = true
 			filter.MaxClientHello = int(c.GetMaxClientHelloSize().GetValue())
 			filter.TLSOnly = c.GetCloseConnectionOnClientHelloParsingErrors()
-			if c.GetEnableJa3Fingerprinting().GetValue() || c.GetEnableJa4Fingerprinting().GetValue() {
-				return fail(here+".typed_config", "fingerprints of clients are not made; remove enable_ja3_fingerprinting and enable_ja4_fingerprinting")
-			}
+			filter.JA3, filter.JA4 = c.GetEnableJa3Fingerprinting().GetValue(), c.GetEnableJa4Fingerprinting().GetValue()
 		case *originaldstv3.OriginalDst:
 			filter.OriginalDst = true
 		case *httpinspectorv3.HttpInspector:

@@ -116,7 +116,7 @@ func TestOpenTelemetryLogRefuses(t *testing.T) {
 		more + `attributes: {values: [{key: a}]}`:                                                                          here + ".attributes.values[0].value: is missing",
 		more + `attributes: {values: [{key: a, value: {double_value: 1}}]}`:                                                here + ".attributes.values[0].value: there are texts",
 		more + `attributes: {values: [{key: a, value: {kvlist_value: {values: [{key: b, value: {string_value: "%"}}]}}}]}`: here + ".attributes.values[0].value.kvlist_value.values[0].value.string_value: access log format",
-		more + "custom_tags: [{tag: a, metadata: {kind: {request: {}}}}]":                                                  here + ".custom_tags[0].metadata: unsupported",
+		more + "custom_tags: [{tag: a, metadata: {kind: {request: {}}}}]":                                                  here + ".custom_tags[0].metadata.metadata_key: is missing",
 		more + `custom_tags: [{tag: a, value: "%NOPE%"}]`:                                                                  here + ".custom_tags: custom tag a: access log format",
 		more + `custom_tags: [{tag: a, literal: {value: x}}, {tag: a, literal: {value: x}}]`:                               here + ".custom_tags: custom tag a is there twice",
 		more + "filter_state_objects_to_log: [a]":                                                                          here + ".filter_state_objects_to_log: unsupported",

@@ -217,6 +217,8 @@ type decoder struct {
 	secrets map[string]*tlscontext.Discovered
 	// runtime is the bootstrap's; nil elsewhere.
 	runtime *Runtime
+	// metadata has what endpoints share of their metadata.
+	metadata sharedMetadata
 	// maxDirectBody is the route configuration's bound for direct responses.
 	maxDirectBody int
 	// connections: logs of connections are being read, not of requests.

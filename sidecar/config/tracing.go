@@ -11,11 +11,14 @@ import (
 	tracev3 "github.com/envoyproxy/go-control-plane/envoy/config/trace/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	samplersv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/tracers/opentelemetry/samplers/v3"
+	metadatav3 "github.com/envoyproxy/go-control-plane/envoy/type/metadata/v3"
 	tagv3 "github.com/envoyproxy/go-control-plane/envoy/type/tracing/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
 	"github.com/hauberk-mesh/hauberk/sidecar/tracing"
+	"github.com/hauberk-mesh/hauberk/xds/logformat"
 )
 
 func (d *decoder) hcmTracing(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err error) {
@@ -177,10 +180,51 @@ func customTag(m *tagv3.CustomTag, path string) (*tracing.Tag, error) {
 		out.Header, out.Default = strings.ToLower(t.RequestHeader.GetName()), t.RequestHeader.GetDefaultValue()
 	case *tagv3.CustomTag_Value:
 		out.Value = t.Value
+	case *tagv3.CustomTag_Metadata_:
+		var err error
+		out.Default = t.Metadata.GetDefaultValue()
+		out.Value, err = metadataTag(t.Metadata, path+".metadata")
+		return out, err
 	default:
 		return nil, fail(path, "has no value")
 	}
 	return out, nil
+}
+
+// metadataTag is the operator that has a tag's value.
+func metadataTag(m *tagv3.CustomTag_Metadata, path string) (string, error) {
+	words := []string{"", m.GetMetadataKey().GetKey()}
+	switch m.GetKind().GetKind().(type) {
+	case *metadatav3.MetadataKind_Request_:
+		words[0] = logformat.MetadataDynamic
+	case *metadatav3.MetadataKind_Route_:
+		words[0] = logformat.MetadataRoute
+	case *metadatav3.MetadataKind_Cluster_:
+		words[0] = logformat.MetadataCluster
+	case *metadatav3.MetadataKind_Host_:
+		words[0] = logformat.MetadataHost
+	default:
+		return "", fail(path+".kind", "is missing")
+	}
+	if m.GetMetadataKey() == nil {
+		return "", fail(path+".metadata_key", "is missing")
+	}
+	if words[0] == logformat.MetadataDynamic && !logformat.ShowsMetadata(words[1], false) {
+		return "", fail(path+".metadata_key.key", "requests have metadata of %s alone", logformat.MetadataRBAC)
+	}
+	for _, p := range m.GetMetadataKey().GetPath() {
+		words = append(words, p.GetKey())
+	}
+	for _, w := range words {
+		if strings.ContainsAny(w, ":()%") {
+			return "", fail(path+".metadata_key", "%q has one of the characters :()%%", w)
+		}
+	}
+	value := "%METADATA(" + strings.Join(words, ":") + ")%"
+	if _, err := logformat.MetadataOf("METADATA", strings.Join(words, ":")); err != nil {
+		return "", fail(path, "%v", err)
+	}
+	return value, nil
 }
 
 func (d *decoder) tracer(m *tracev3.Tracing_Http, c *tracing.Config, path string) (err error) {
@@ -191,7 +235,7 @@ func (d *decoder) tracer(m *tracev3.Tracing_Http, c *tracing.Config, path string
 	here := path + ".typed_config"
 	switch t := d.unpacked[m.GetTypedConfig()].(type) {
 	case *tracev3.OpenTelemetryConfig:
-		return openTelemetry(t, &c.Provider, here)
+		return d.openTelemetry(t, &c.Provider, here)
 	case *tracev3.ZipkinConfig:
 		return zipkin(t, c, here)
 	}
@@ -220,12 +264,17 @@ const (
 	maxCachedSpans = 1 << 20
 )
 
-func openTelemetry(m *tracev3.OpenTelemetryConfig, out *tracing.Provider, path string) (err error) {
+func (d *decoder) openTelemetry(m *tracev3.OpenTelemetryConfig, out *tracing.Provider, path string) (err error) {
 	out.Service = m.GetServiceName()
 	off := func(b interface{ GetValue() bool }, set bool) bool { return set && !b.GetValue() }
 	out.NoSDK = off(m.GetSetTelemetrySdkResourceAttributes(), m.GetSetTelemetrySdkResourceAttributes() != nil)
 	out.NoService = off(m.GetSetServiceNameResourceAttribute(), m.GetSetServiceNameResourceAttribute() != nil)
 	out.NoScope = off(m.GetSetInstrumentationScope(), m.GetSetInstrumentationScope() != nil)
+	if s := m.GetSampler(); s != nil {
+		if _, out.AlwaysOn = d.unpacked[s.GetTypedConfig()].(*samplersv3.AlwaysOnSamplerConfig); !out.AlwaysOn {
+			return fail(path+".sampler", "%q is no sampler that is implemented; use AlwaysOnSamplerConfig, or client_sampling, random_sampling and overall_sampling", s.GetName())
+		}
+	}
 	if n := m.GetMaxCacheSize(); n != nil {
 		if n.GetValue() < 1 || n.GetValue() > maxCachedSpans {
 			return fail(path+".max_cache_size", "is not from 1 to %d", maxCachedSpans)

@@ -261,7 +261,7 @@ func (c *Conn) NewRecord() *telemetry.Record {
 		r.DownstreamDirect = info.Remote
 	}
 	r.PeerID, r.OwnID, r.OwnURIs = info.PeerID, info.OwnID, info.OwnURIs()
-	r.PeerCertHash, r.Peer = info.PeerCertHash, info.Peer
+	r.PeerCertHash, r.Peer, r.Own, r.Noted = info.PeerCertHash, info.Peer, info.OwnCertificate(), info.Noted
 	r.TLSVersion, r.CipherSuite, r.TLSGroup, r.SNI = info.TLSVersion, info.CipherSuite, info.Group, info.SNI
 	r.Destination = c.Destination
 	if d := c.Decision; d != nil {

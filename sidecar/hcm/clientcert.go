@@ -5,7 +5,7 @@ import (
 	"strings"
 
 	"github.com/hauberk-mesh/hauberk/internal/altname"
-	"github.com/hauberk-mesh/hauberk/sidecar/peercert"
+	"github.com/hauberk-mesh/hauberk/internal/peercert"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/hauberk-mesh/hauberk/internal/peercert"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
-	"github.com/hauberk-mesh/hauberk/sidecar/peercert"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 

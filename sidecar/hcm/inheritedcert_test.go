@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/hauberk-mesh/hauberk/sidecar/peercert"
+	"github.com/hauberk-mesh/hauberk/internal/peercert"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hauberk-mesh/hauberk/internal/handshake"
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
@@ -15,8 +16,8 @@ import (
 // unverified is TLS to anybody.
 type unverified struct{}
 
-func (unverified) ClientTLS(string, string, *cluster.TLS) (*tls.Config, string, error) {
-	return &tls.Config{InsecureSkipVerify: true}, "", nil
+func (unverified) ClientTLS(string, string, *cluster.TLS) (*tls.Config, *handshake.Own, error) {
+	return &tls.Config{InsecureSkipVerify: true}, &handshake.Own{}, nil
 }
 
 // namesBed leads to a cluster whose connections ask for the request's host, at an endpoint with a

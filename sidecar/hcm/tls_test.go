@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/internal/handshake"
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 )
 
@@ -44,7 +45,7 @@ type identities struct {
 	asked []string
 }
 
-func (p *identities) ClientTLS(source, _ string, c *cluster.TLS) (*tls.Config, string, error) {
+func (p *identities) ClientTLS(source, _ string, c *cluster.TLS) (*tls.Config, *handshake.Own, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.asked = append(p.asked, source)
@@ -61,7 +62,7 @@ func (p *identities) ClientTLS(source, _ string, c *cluster.TLS) (*tls.Config, s
 			}
 			return nil
 		},
-	}, source, nil
+	}, &handshake.Own{ID: source}, nil
 }
 
 // twoHops is a client's sidecar and a server's, with mTLS between.

@@ -129,6 +129,7 @@ type arrival struct {
 	chain      *chain
 	placed     bool     // in the chain's limits
 	entered    *tracked // once it is among the established ones
+	noted      *stream.Noted
 }
 
 // Run implements workers.Task: it takes the connection from its first byte to its end, or
@@ -269,7 +270,7 @@ func targetOf(c net.Conn) target {
 // info is what is known of the connection before any handshake. A PROXY header
 // names the client; the transport's own address stays in match.direct.
 func (a *arrival) info() *stream.Info {
-	i := &stream.Info{Local: a.conn.LocalAddr(), Remote: a.conn.RemoteAddr(), SNI: a.match.serverName}
+	i := &stream.Info{Local: a.conn.LocalAddr(), Remote: a.conn.RemoteAddr(), SNI: a.match.serverName, Noted: a.noted}
 	if a.proxied() {
 		i.Direct = i.Remote
 		i.Remote, i.Local = net.TCPAddrFromAddrPort(a.match.source), net.TCPAddrFromAddrPort(a.match.destination)
@@ -313,6 +314,10 @@ func (a *arrival) open(c stream.Conn) (stream.Stream, error) {
 		return nil, a.refuse(telemetry.FlagTLSFailure, reason, err)
 	}
 	a.countHandshake("ok", "", t.Info().TLSVersion, time.Since(began))
+	if telemetry.Wanted()&telemetry.WantConnections != 0 {
+		a.note().Secured = time.Now()
+	}
+	t.Info().Noted = a.noted
 	if id := a.chain.ownID; id != "" {
 		t.SetOwnID(id)
 	}
@@ -518,7 +523,7 @@ func (a *arrival) record(info *stream.Info) *telemetry.Record {
 	if a.chain != nil {
 		r.Chain, r.Workload, r.Service = a.chain.cfg.Name, a.chain.place.Workload, a.chain.place.Service
 	}
-	r.ConnectionID, r.SNI, r.Metadata = a.id, a.match.serverName, a.announced.Said()
+	r.ConnectionID, r.Noted, r.SNI, r.Metadata = a.id, a.noted, a.match.serverName, a.announced.Said()
 	r.DownstreamRemote, r.DownstreamDirect, r.DownstreamLocal = info.Remote, a.conn.RemoteAddr(), info.Local
 	return r
 }

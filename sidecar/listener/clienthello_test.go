@@ -146,6 +146,9 @@ func FuzzParseClientHello(f *testing.F) {
 		if err != nil && (h.serverName != "" || h.alpn != "") {
 			t.Error("an error with a result")
 		}
+		if o, ok := offerOf(b); err == nil && (!ok || len(o.ja3()) != 32 || len(o.ja4()) != 36) {
+			t.Errorf("fingerprints %q, %q", o.ja3(), o.ja4())
+		}
 		for _, c := range []byte(h.serverName) {
 			if c <= ' ' || c >= 0x7f || 'A' <= c && c <= 'Z' {
 				t.Errorf("server name %q", h.serverName)

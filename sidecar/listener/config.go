@@ -106,6 +106,8 @@ type Filter struct {
 	TLSInspector bool
 	// MaxClientHello bounds what the TLS inspector reads, 16 KB when 0.
 	MaxClientHello int
+	// JA3 and JA4 have the TLS inspector make fingerprints of clients.
+	JA3, JA4 bool
 	// TLSOnly has the TLS inspector end connections without TLS.
 	TLSOnly bool
 	// HTTPInspector recognises HTTP/1 and HTTP/2 without TLS.

@@ -114,6 +114,9 @@ func (a *arrival) clientHello(f *Filter, c stream.Conn, deadline time.Time) erro
 	err := peekUntil(c, deadline, func(b []byte) error {
 		var err error
 		hello, err = parseClientHello(b[:min(len(b), most)])
+		if err == nil && (f.JA3 || f.JA4) {
+			a.fingerprint(f, b)
+		}
 		if errors.Is(err, errMoreHello) {
 			if len(b) >= most {
 				return errLongHello

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/internal/handshake"
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/drain"
@@ -61,8 +62,8 @@ func (a anyTLS) ServerTLS(_, listener string, _ *TLS) (*tls.Config, string, erro
 	return c, apiID, nil
 }
 
-func (a anyTLS) ClientTLS(source, _ string, t *cluster.TLS) (*tls.Config, string, error) {
-	return &tls.Config{InsecureSkipVerify: true, ServerName: t.SNI, NextProtos: t.ALPN, DynamicRecordSizingDisabled: true}, source, nil
+func (a anyTLS) ClientTLS(source, _ string, t *cluster.TLS) (*tls.Config, *handshake.Own, error) {
+	return &tls.Config{InsecureSkipVerify: true, ServerName: t.SNI, NextProtos: t.ALPN, DynamicRecordSizingDisabled: true}, &handshake.Own{ID: source}, nil
 }
 
 func newStress(t *testing.T) *stress {

@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hauberk-mesh/hauberk/internal/peercert"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
-	"github.com/hauberk-mesh/hauberk/sidecar/peercert"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )

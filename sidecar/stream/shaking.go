@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"crypto/x509"
 	"sync"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/record"
@@ -12,6 +13,8 @@ type shaking struct {
 	secrets record.Secrets
 	// pooled is the memory of what was read and has not gone on, which is the prefix.
 	pooled *[shakingSize]byte
+	// issuer vouched for the peer's certificate, where certificates are kept.
+	issuer *x509.Certificate
 }
 
 // shakingSize has room for what a peer mostly sends at once.

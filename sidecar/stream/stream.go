@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/internal/handshake"
-	"github.com/hauberk-mesh/hauberk/sidecar/peercert"
+	"github.com/hauberk-mesh/hauberk/internal/peercert"
 )
 
 // Stream is a duplex byte stream. Read and Write may run concurrently with each
@@ -61,9 +61,30 @@ type Info struct {
 	// Group is the key exchange, as crypto/tls numbers it.
 	Group     uint16
 	SNI, ALPN string
+	// Noted is nil where nobody shows what it has.
+	Noted *Noted
 	// Peer has the texts of PeerChain, and the names that a foreign TLS context knows the
 	// peer by; nil without both.
 	Peer *peercert.Chain
+}
+
+// Noted is what only logs show of a connection, and is measured for them alone.
+type Noted struct {
+	// ID numbers connections to hosts among all of the process.
+	ID uint64
+	// Secured is when the handshake had ended; zero without one.
+	Secured time.Time
+	// JA3 and JA4 are fingerprints of the client's first message.
+	JA3, JA4 string
+}
+
+// OwnCertificate has the texts of the certificate presented by a foreign TLS context; nil for
+// the mesh's own.
+func (i *Info) OwnCertificate() *peercert.Chain {
+	if i.own == nil {
+		return nil
+	}
+	return i.own.Certificate
 }
 
 // OwnURIs are all URIs of the certificate presented by a foreign TLS context; nil for the

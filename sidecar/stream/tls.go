@@ -16,7 +16,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/internal/altname"
 	"github.com/hauberk-mesh/hauberk/internal/handshake"
-	"github.com/hauberk-mesh/hauberk/sidecar/peercert"
+	"github.com/hauberk-mesh/hauberk/internal/peercert"
 	"github.com/hauberk-mesh/hauberk/sidecar/record"
 )
 
@@ -71,9 +71,17 @@ func newTLS(c Conn, prefix []byte, cfg *tls.Config, client bool) (*TLS, error) {
 		wrap = tls.Client
 	}
 	rc.shaking = new(shaking)
-	t.tls = wrap(rc, handshake.Listen(cfg, &rc.shaking.secrets, func(chain []*x509.Certificate) { t.signer = SignerKey(chain[len(chain)-1]) }))
+	t.tls = wrap(rc, handshake.Listen(cfg, &rc.shaking.secrets, t.accepted))
 	t.records = library{t.tls, rc}
 	return t, nil
+}
+
+// accepted is told the certificates by which the peer was accepted, within the handshake.
+func (t *TLS) accepted(chain []*x509.Certificate) {
+	t.signer = SignerKey(chain[len(chain)-1])
+	if t.keep && len(chain) > 1 {
+		t.raw.shaking.issuer = chain[1]
+	}
 }
 
 // recordLayer protects what is read and written (RFC 8446 5).
@@ -107,7 +115,7 @@ func (t *TLS) Handshake(ctx context.Context) error {
 	}
 	if t.keep {
 		t.info.PeerChain = t.tls.ConnectionState().PeerCertificates
-		t.info.Peer = peercert.Of(t.info.PeerChain)
+		t.info.Peer = peercert.Of(t.info.PeerChain).WithIssuer(t.raw.shaking.issuer)
 	}
 	if t.foreign {
 		t.info.Peer = t.info.Peer.WithNames(t.tls.ConnectionState().PeerCertificates)
@@ -166,6 +174,14 @@ func (t *TLS) KeepPeerNames() { t.foreign = true }
 // SetOwnID notes the identity presented, where the handshake does not tell it. It is
 // called before the stream is handed on.
 func (t *TLS) SetOwnID(id string) { t.info.OwnID = id }
+
+// SetOwn is SetOwnID with what else is known of the certificate.
+func (t *TLS) SetOwn(own *handshake.Own) {
+	t.info.OwnID = own.ID
+	if own.Certificate != nil {
+		t.info.own = own
+	}
+}
 
 // ForgetExpiry takes back when the peer's certificate expires, where that is not asked. It is
 // called before the stream is handed on.

@@ -62,6 +62,8 @@ const (
 	WantConfigured
 	// WantSizes: somebody shows bytes on the wire.
 	WantSizes
+	// WantConnections: somebody shows what is noted of connections.
+	WantConnections
 )
 
 // wanted grows with the formats that are compiled, and never shrinks: what it costs

@@ -3,11 +3,13 @@ package telemetry
 import (
 	"net"
 
-	"github.com/hauberk-mesh/hauberk/sidecar/peercert"
+	"github.com/hauberk-mesh/hauberk/internal/peercert"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/xds/logformat"
 )
 
 func downstreamCerts(r *Record) *peercert.Chain { return r.Peer }
+func downstreamOwn(r *Record) *peercert.Chain   { return r.Own }
 func downstreamRemote(r *Record) net.Addr       { return r.DownstreamRemote }
 func downstreamDirect(r *Record) net.Addr       { return r.DownstreamDirect }
 func downstreamLocal(r *Record) net.Addr        { return r.DownstreamLocal }
@@ -29,9 +31,15 @@ var downstreamOperators = []operatorDef{
 	port("DOWNSTREAM_DIRECT_LOCAL_PORT", "Its port.", downstreamLocal),
 	appends("DOWNSTREAM_PEER_URI_SAN", "SPIFFE ID that the client proved.", func(dst []byte, r *Record) []byte { return appendURIs(dst, r.PeerID, r.Peer.URIs()) }),
 	appends("DOWNSTREAM_LOCAL_URI_SAN", "SPIFFE ID shown to the client.", func(dst []byte, r *Record) []byte { return appendURIs(dst, r.OwnID, r.OwnURIs) }),
+	presented("DOWNSTREAM_LOCAL_DNS_SAN", "DNS names of the certificate shown to the client.", peercert.DNSNames, downstreamOwn),
+	presented("DOWNSTREAM_LOCAL_IP_SAN", "Its IP addresses.", peercert.IPs, downstreamOwn),
+	presented("DOWNSTREAM_LOCAL_EMAIL_SAN", "Its addresses for mail.", peercert.Emails, downstreamOwn),
+	presented("DOWNSTREAM_LOCAL_OTHERNAME_SAN", "The values of its names of other kinds.", peercert.OtherNames, downstreamOwn),
+	presented("DOWNSTREAM_LOCAL_SUBJECT", "Its subject (RFC 2253).", peercert.Subject, downstreamOwn),
 	certificate("DOWNSTREAM_PEER_DNS_SAN", "DNS names of the client's certificate.", peercert.DNSNames, downstreamCerts),
 	certificate("DOWNSTREAM_PEER_IP_SAN", "IP addresses of the client's certificate.", peercert.IPs, downstreamCerts),
 	certificate("DOWNSTREAM_PEER_EMAIL_SAN", "Addresses for mail of the client's certificate.", peercert.Emails, downstreamCerts),
+	certificate("DOWNSTREAM_PEER_OTHERNAME_SAN", "Values of the names of other kinds of the client's certificate.", peercert.OtherNames, downstreamCerts),
 	certificate("DOWNSTREAM_PEER_SUBJECT", "Subject of the client's certificate (RFC 2253).", peercert.Subject, downstreamCerts),
 	certificate("DOWNSTREAM_PEER_ISSUER", "Issuer of the client's certificate (RFC 2253).", peercert.Issuer, downstreamCerts),
 	certificate("DOWNSTREAM_PEER_SERIAL", "Serial number of the client's certificate, hexadecimal.", peercert.Serial, downstreamCerts),
@@ -41,13 +49,40 @@ var downstreamOperators = []operatorDef{
 	certificate("DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256", "SHA-256 of every certificate that the client sent.", peercert.ChainSHA256, downstreamCerts),
 	certificate("DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1", "SHA-1 of every certificate that the client sent.", peercert.ChainSHA1, downstreamCerts),
 	certificate("DOWNSTREAM_PEER_CHAIN_SERIALS", "Serial numbers of every certificate that the client sent.", peercert.ChainSerials, downstreamCerts),
+	certificate("DOWNSTREAM_PEER_ISSUER_FINGERPRINT_256", "SHA-256 of the certificate that the client's was verified with, hexadecimal.", peercert.IssuerSHA256, downstreamCerts),
+	certificate("DOWNSTREAM_PEER_ISSUER_SERIAL", "Its serial number, hexadecimal.", peercert.IssuerSerial, downstreamCerts),
 	validity("DOWNSTREAM_PEER_CERT_V_START", "When the client's certificate became valid.", false, downstreamCerts),
 	validity("DOWNSTREAM_PEER_CERT_V_END", "When the client's certificate expires.", true, downstreamCerts),
 	text("DOWNSTREAM_TLS_VERSION", "TLS version of the downstream connection.", func(r *Record) string { return tlsVersion(r.TLSVersion) }),
 	text("DOWNSTREAM_TLS_CIPHER", "Cipher suite of the downstream connection, OpenSSL's name.", func(r *Record) string { return cipherName(r.CipherSuite) }),
 	text("DOWNSTREAM_TLS_GROUP", "Key exchange of the downstream connection.", func(r *Record) string { return groupName(r.TLSGroup) }),
+	noted("TLS_JA3_FINGERPRINT", "JA3 fingerprint of the client's first message, where its listener's TLS inspector makes one.", func(n *stream.Noted) string { return n.JA3 }),
+	noted("TLS_JA4_FINGERPRINT", "The same of JA4.", func(n *stream.Noted) string { return n.JA4 }),
+	handshakeDuration,
 	transportFailure("DOWNSTREAM_TRANSPORT_FAILURE_REASON", "Why the downstream handshake failed, spaces written as underscores.", func(r *Record) string { return r.TransportFailure }),
 }
+
+// noted is an operator over what is noted of the client's connection.
+func noted(name, help string, get func(*stream.Noted) string) operatorDef {
+	return text(name, help, func(r *Record) string {
+		if r.Noted == nil {
+			return ""
+		}
+		return get(r.Noted)
+	})
+}
+
+// handshakeDuration is less than 0 for a request on a connection that was there already, as in Envoy.
+var handshakeDuration = func() operatorDef {
+	d := appends("DOWNSTREAM_HANDSHAKE_DURATION", "Time from the beginning of a connection, or request, to the end of the connection's handshake, in milliseconds; of a request that began later a negative number."+keptHelp, func(dst []byte, r *Record) []byte {
+		if r.Noted == nil || r.Noted.Secured.IsZero() {
+			return dst
+		}
+		return appendNumber(dst, r.Noted.Secured.Sub(r.Start).Milliseconds())
+	})
+	d.wants = WantConnections
+	return plain(d)
+}()
 
 // appendURIs is the one identity of an end, or all URIs of one whose context takes others.
 func appendURIs(dst []byte, id string, uris []string) []byte {

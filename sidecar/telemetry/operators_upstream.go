@@ -6,10 +6,15 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hauberk-mesh/hauberk/sidecar/peercert"
+	"github.com/hauberk-mesh/hauberk/internal/peercert"
 )
 
-const keptHelp = " Known of connections made after a format asked for certificates."
+const keptHelp = " Known of connections made after a format asked for it."
+
+// presented is an operator over the own certificate, which a foreign TLS context has.
+func presented(name, help string, t peercert.Text, get func(*Record) *peercert.Chain) operatorDef {
+	return text(name, help+" Of foreign TLS contexts; the mesh's own certificates have none.", func(r *Record) string { return get(r).Text(t) })
+}
 
 // certificate is an operator over the certificates of a peer.
 func certificate(name, help string, t peercert.Text, get func(*Record) *peercert.Chain) operatorDef {
@@ -31,6 +36,7 @@ func validity(name, help string, end bool, get func(*Record) *peercert.Chain) op
 }
 
 func upstreamCerts(r *Record) *peercert.Chain { return r.UpstreamPeer }
+func upstreamOwn(r *Record) *peercert.Chain   { return r.UpstreamOwn }
 func upstreamHost(r *Record) net.Addr         { return r.UpstreamHost }
 func upstreamLocal(r *Record) net.Addr        { return r.UpstreamLocal }
 
@@ -64,9 +70,12 @@ var upstreamOperators = []operatorDef{
 	text("UPSTREAM_CLUSTER_RAW", "The same, by its own name where alt_stat_name gives it another.", func(r *Record) string { return r.Cluster }),
 	text("UPSTREAM_PROTOCOL", "HTTP/1.1 or HTTP/2, as spoken to the upstream.", func(r *Record) string { return r.UpstreamProtocol }),
 	transportFailure("UPSTREAM_TRANSPORT_FAILURE_REASON", "Why the upstream connection or its handshake failed, spaces written as underscores.", func(r *Record) string { return r.UpstreamTransportFailure }),
+	upstreamID,
 	number("UPSTREAM_REQUEST_ATTEMPT_COUNT", "Upstream attempts.", func(r *Record) int64 { return int64(r.Sent()) }),
 	text("UPSTREAM_PEER_URI_SAN", "SPIFFE ID that the upstream proved.", func(r *Record) string { return r.UpstreamPeerID }),
 	text("UPSTREAM_LOCAL_URI_SAN", "SPIFFE ID shown to the upstream.", func(r *Record) string { return r.UpstreamOwnID }),
+	presented("UPSTREAM_LOCAL_DNS_SAN", "DNS names of the certificate shown to the upstream.", peercert.DNSNames, upstreamOwn),
+	presented("UPSTREAM_LOCAL_IP_SAN", "Its IP addresses.", peercert.IPs, upstreamOwn),
 	certificate("UPSTREAM_PEER_DNS_SAN", "DNS names of the upstream's certificate.", peercert.DNSNames, upstreamCerts),
 	certificate("UPSTREAM_PEER_IP_SAN", "IP addresses of the upstream's certificate.", peercert.IPs, upstreamCerts),
 	certificate("UPSTREAM_PEER_SUBJECT", "Subject of the upstream's certificate (RFC 2253).", peercert.Subject, upstreamCerts),
@@ -79,6 +88,18 @@ var upstreamOperators = []operatorDef{
 	text("UPSTREAM_TLS_GROUP", "Key exchange of the upstream connection.", func(r *Record) string { return groupName(r.UpstreamGroup) }),
 	text("UPSTREAM_SERVER_NAME", "SNI sent to the upstream.", func(r *Record) string { return r.UpstreamSNI }),
 }
+
+// upstreamID is a number among the connections to hosts; those of clients are counted apart.
+var upstreamID = func() operatorDef {
+	d := number("UPSTREAM_CONNECTION_ID", "Number of the upstream connection in this process, among those to upstreams; 0 without one."+keptHelp, func(r *Record) int64 {
+		if r.UpstreamNoted == nil {
+			return 0
+		}
+		return int64(r.UpstreamNoted.ID)
+	})
+	d.wants = WantConnections
+	return d
+}()
 
 // transportFailure has no spaces, as Envoy's.
 func transportFailure(name, help string, get func(*Record) string) operatorDef {

@@ -6,7 +6,7 @@ import (
 	"encoding/asn1"
 	"testing"
 
-	"github.com/hauberk-mesh/hauberk/sidecar/peercert"
+	"github.com/hauberk-mesh/hauberk/internal/peercert"
 )
 
 // TestURIsOfThePeer: one that rules know by each of two URIs is told of by both.

@@ -7,8 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/internal/peercert"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
-	"github.com/hauberk-mesh/hauberk/sidecar/peercert"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
@@ -75,9 +75,11 @@ type Record struct {
 	Destination   netip.AddrPort
 	PeerID, OwnID string
 	PeerCertHash  string
-	// OwnURIs are Info's, of a foreign context.
-	OwnURIs                           []string
-	Peer                              *peercert.Chain
+	// OwnURIs are Info's, of a foreign context, as Own is.
+	OwnURIs   []string
+	Peer, Own *peercert.Chain
+	// Noted and UpstreamNoted are Info's.
+	Noted, UpstreamNoted              *stream.Noted
 	TLSVersion, CipherSuite, TLSGroup uint16
 	SNI                               string
 
@@ -106,7 +108,7 @@ type Record struct {
 	UpstreamOwnID               string
 	UpstreamHostname            string // of its endpoint
 	UpstreamProtocol            string
-	UpstreamPeer                *peercert.Chain
+	UpstreamPeer, UpstreamOwn   *peercert.Chain
 	// Of the upstream connection's TLS.
 	UpstreamTLSVersion, UpstreamCipher, UpstreamGroup uint16
 	UpstreamSNI                                       string
@@ -197,6 +199,7 @@ func (r *Record) Retries() int {
 // UpstreamTLS notes what is known of an upstream connection.
 func (r *Record) UpstreamTLS(i *stream.Info) {
 	r.UpstreamPeerID, r.UpstreamOwnID, r.UpstreamPeer = i.PeerID, i.OwnID, i.Peer
+	r.UpstreamOwn, r.UpstreamNoted = i.OwnCertificate(), i.Noted
 	r.UpstreamTLSVersion, r.UpstreamCipher, r.UpstreamGroup, r.UpstreamSNI = i.TLSVersion, i.CipherSuite, i.Group, i.SNI
 }
 

@@ -54,8 +54,8 @@ const (
 // Tag is a tag that the configuration adds to spans. A tag without a value is left out.
 type Tag struct {
 	Name string
-	// Header names a request header; Default stands in for it. Otherwise Value is a text
-	// with %OPERATORS%, or with Literal one as it is.
+	// Header names a request header. Otherwise Value is a text with %OPERATORS%, or with
+	// Literal one as it is. Default stands in for what has no value.
 	Header, Default string
 	Value           string
 	Literal         bool
@@ -76,6 +76,8 @@ type Provider struct {
 	// MaxSpans bounds the spans of a shard that wait to be sent, 1024 when 0; more are
 	// dropped.
 	MaxSpans int
+	// AlwaysOn samples every request, whatever its parent and Sampling say; of OpenTelemetry.
+	AlwaysOn bool
 	// NoSDK, NoService and NoScope leave out what OTLP says of the sender.
 	NoSDK, NoService, NoScope bool
 }
@@ -159,7 +161,11 @@ func (t Tags) Each(r *telemetry.Record, scratch []byte, tell func(name string, v
 // of is the tag's value for a request, in scratch where it has to be made.
 func (t *tag) of(r *telemetry.Record, scratch []byte) []byte {
 	if t.format != nil {
-		return t.format.AppendHeader(scratch, r)
+		out := t.format.AppendHeader(scratch, r)
+		if len(out) == len(scratch) {
+			out = append(out, t.value...)
+		}
+		return out
 	}
 	if out, ok := telemetry.AppendRequestField(scratch, r.RequestHeaders, t.header); ok {
 		return out

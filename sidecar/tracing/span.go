@@ -118,6 +118,7 @@ func (t *Tracer) continueW3C(s *Span, req *message.Request) (live bool) {
 	case present:
 		s.Trace, s.Parent, s.ID, s.wide, s.Sampled = p.trace, p.span, newSpanID(), true, p.sampled
 	}
+	s.Sampled = s.Sampled || t.cfg.Provider.AlwaysOn
 	return true
 }
 

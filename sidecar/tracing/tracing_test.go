@@ -224,6 +224,11 @@ func TestPropagationW3C(t *testing.T) {
 				t.Errorf("%+v, %s", s, field(r, "traceparent"))
 			}
 		}},
+		"always": {func(c *Config) { c.Random, c.Provider.AlwaysOn = Fraction{}, true }, []string{"traceparent", parent[:len(parent)-1] + "0"}, func(t *testing.T, s *Span, _ *Attempt, r *message.Request) {
+			if !s.Sampled || s.Reason != NotTraceable || field(r, "traceparent") != fmt.Sprintf("00-%s-%x-01", traceID, s.ID) {
+				t.Error(field(r, "traceparent"))
+			}
+		}},
 		"not sampled": {func(c *Config) { c.Random = Fraction{} }, nil, func(t *testing.T, s *Span, _ *Attempt, r *message.Request) {
 			if s.Sampled || !strings.HasSuffix(field(r, "traceparent"), "-00") {
 				t.Error(field(r, "traceparent"))

@@ -14,11 +14,12 @@ const (
 	MetadataDynamic = "DYNAMIC"
 	MetadataCluster = "CLUSTER"
 	MetadataHost    = "UPSTREAM_HOST"
+	MetadataRoute   = "ROUTE"
 )
 
 // MetadataTypes are those that METADATA takes: what filters said of a request, and what is written
 // into the configuration of what served it.
-var MetadataTypes = []string{MetadataDynamic, MetadataCluster, "ROUTE", MetadataHost, "LISTENER", "LISTENER_FILTER_CHAIN", "VIRTUAL_HOST"}
+var MetadataTypes = []string{MetadataDynamic, MetadataCluster, MetadataRoute, MetadataHost, "LISTENER", "LISTENER_FILTER_CHAIN", "VIRTUAL_HOST"}
 
 // MetadataPath is where a Metadata operator finds its value. Without Keys that is the whole namespace.
 type MetadataPath struct {

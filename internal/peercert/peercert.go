@@ -31,6 +31,10 @@ const (
 	SHA256 // of the certificate, hexadecimal
 	SHA1
 	PEM // of the certificate, percent-encoded
+	OtherNames
+	// Of the certificate that the peer's own was verified with.
+	IssuerSHA256
+	IssuerSerial
 	// Of every certificate that the peer sent, its own first.
 	ChainSHA256
 	ChainSHA1
@@ -46,7 +50,10 @@ type Chain struct {
 	names []string
 	// uris is how many of names, the first ones, are URIs.
 	uris int
-	made [texts]atomic.Pointer[string]
+	// issuer is nil where the peer was accepted by its own certificate, or by nobody.
+	issuer *x509.Certificate
+	// made is nil without certificates.
+	made *[texts]atomic.Pointer[string]
 }
 
 // Of returns the chain, nil where there is none.
@@ -54,7 +61,16 @@ func Of(certs []*x509.Certificate) *Chain {
 	if len(certs) == 0 {
 		return nil
 	}
-	return &Chain{certs: certs}
+	return &Chain{certs: certs, made: new([texts]atomic.Pointer[string])}
+}
+
+// WithIssuer returns c, which may be nil, with the certificate that vouched for the peer's own;
+// nil is for none.
+func (c *Chain) WithIssuer(issuer *x509.Certificate) *Chain {
+	if c != nil {
+		c.issuer = issuer
+	}
+	return c
 }
 
 // Text returns a text, empty where the certificate has nothing of the kind.
@@ -100,6 +116,12 @@ func (c *Chain) make(t Text) string {
 		return strings.Join(out, ",")
 	case Emails:
 		return strings.Join(leaf.EmailAddresses, ",")
+	case OtherNames:
+		return strings.Join(altname.OtherTexts(leaf), ",")
+	case IssuerSHA256:
+		return ofIssuer(c.issuer, sum256)
+	case IssuerSerial:
+		return ofIssuer(c.issuer, serial)
 	case SHA256:
 		return sum256(leaf)
 	case SHA1:
@@ -114,6 +136,13 @@ func (c *Chain) make(t Text) string {
 		return join(c.certs, serial)
 	}
 	return ""
+}
+
+func ofIssuer(issuer *x509.Certificate, text func(*x509.Certificate) string) string {
+	if issuer == nil {
+		return ""
+	}
+	return text(issuer)
 }
 
 func join[T any](list []T, text func(T) string) string {

@@ -40,10 +40,10 @@ func TestTexts(t *testing.T) {
 		NotBefore: time.Unix(1, 0), NotAfter: time.Unix(2, 0),
 	})
 	ca := issue(t, &x509.Certificate{SerialNumber: new(big.Int)})
-	c := Of([]*x509.Certificate{leaf, ca})
+	c := Of([]*x509.Certificate{leaf, ca}).WithIssuer(ca)
 	for k, want := range map[Text]string{
 		Subject: `CN=a\, b,O=o`, Issuer: `CN=a\, b,O=o`, Serial: "01ab", URIs: "spiffe://td/a,spiffe://td/a", DNSNames: "a.test,b.test",
-		IPs: "10.0.0.1", Emails: "x@y", ChainSerials: "01ab,00",
+		IPs: "10.0.0.1", Emails: "x@y", ChainSerials: "01ab,00", OtherNames: "", IssuerSerial: "00", IssuerSHA256: sum256(ca),
 	} {
 		if got := c.Text(k); got != want {
 			t.Errorf("%d: %q, want %q", k, got, want)
@@ -65,7 +65,7 @@ func TestTexts(t *testing.T) {
 }
 
 func TestNoChain(t *testing.T) {
-	c := Of(nil)
+	c := Of(nil).WithIssuer(nil)
 	if _, _, ok := c.Validity(); c != nil || c.Text(Subject) != "" || ok {
 		t.Error("something is known of nobody")
 	}
