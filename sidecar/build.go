@@ -132,6 +132,7 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 	if err := s.buildOverload(); err != nil {
 		return nil, err
 	}
+	s.timers.ReduceBy(s.overload.Reducer())
 	if cfg.Bootstrap != nil {
 		h.cluster, h.node = cfg.Bootstrap.Node.Cluster, cfg.Bootstrap.Node.ID
 	}

@@ -29,7 +29,6 @@ func (s *Sidecar) buildOverload() error {
 		s.cfg.Log.Info("memory limit", "component", "overload", "bytes", limit, "of", s.cfg.MemoryLimitOf, "kept", kept, "heap", cfg.MaxHeap)
 	}
 	m := overload.New(cfg, overload.Options{Host: os.DirFS("/"), Accept: func(yes bool) { s.listeners.Accept(yes) }, Hoards: hoards, Reduced: s.timers.Reduced, Log: s.cfg.Log})
-	s.timers.ReduceBy(m.Reducer())
 	if err := m.Sense(); err != nil {
 		return err
 	}

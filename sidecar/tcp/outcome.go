@@ -25,7 +25,6 @@ type outcome struct {
 	host        *cluster.Host      // of upstream
 	moments     *telemetry.Moments // nil where nobody shows them
 	failed      []net.Addr         // the hosts that could not be reached
-	shed        bool               // the last of them was not asked for a connection, because of an overload
 	termination string
 }
 
@@ -141,7 +140,8 @@ func (l *line) Show(r *telemetry.Record) {
 	if l.moments != nil {
 		r.Moments = *l.moments
 	}
-	if n := len(l.failed); n > 0 && !l.shed {
+	// One that was not asked for a connection, because of an overload, has no other flag (cluster.Shed).
+	if n := len(l.failed); n > 0 && l.flags != telemetry.FlagRetryLimitExceeded {
 		r.UpstreamHost = l.failed[n-1]
 	}
 	if i := l.upstream; i != nil {

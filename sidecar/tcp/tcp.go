@@ -294,7 +294,7 @@ func (p *Proxy) connect(ctx context.Context, c *downstream.Conn, pc *cluster.Pic
 		o.failure, o.transport, o.flags = err.Error(), "", telemetry.FlagUpstreamConnectFailure
 		var failed *cluster.Error
 		if errors.As(err, &failed) {
-			o.transport, o.shed = failed.TransportFailure(), failed.Kind == cluster.Shed
+			o.transport = failed.TransportFailure()
 			if o.flags = failed.Flags(); failed.Addr != nil {
 				o.failed = append(o.failed[max(0, len(o.failed)+1-mostShown):], failed.Addr)
 			}
