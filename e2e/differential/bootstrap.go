@@ -169,6 +169,10 @@ func (p *place) assign(c, assignment map[string]any) error {
 		delete(c, "policy")
 		assignment["policy"] = policy
 	}
+	if own, ok := c["host_tlvs"]; ok {
+		delete(c, "host_tlvs")
+		tellHosts(assignment, own)
+	}
 	if c["type"] != "EDS" {
 		c["load_assignment"] = assignment
 		return nil
@@ -181,6 +185,16 @@ func (p *place) assign(c, assignment map[string]any) error {
 		return err
 	}
 	return os.WriteFile(file, b, 0o600)
+}
+
+// tellHosts has headers of the PROXY protocol to every host say more.
+func tellHosts(assignment map[string]any, tlvs any) {
+	for _, l := range assignment["endpoints"].([]any) {
+		for _, e := range l.(map[string]any)["lb_endpoints"].([]any) {
+			e.(map[string]any)["metadata"].(map[string]any)["typed_filter_metadata"] = map[string]any{
+				"envoy.transport_sockets.proxy_protocol": map[string]any{"@type": apiType + "config.core.v3.PerHostConfig", "added_tlvs": tlvs}}
+		}
+	}
 }
 
 // assignment of endpoints by priority: names, or lists of names. One that has a health

@@ -56,6 +56,20 @@ func (h *Host) extensions(s *settings) *Extensions {
 	return s.Extensions
 }
 
+// told are the extensions of a header to the host about a client.
+func (h *Host) told(s *settings, c *proxytlv.Client) proxytlv.Kept {
+	e, own := h.extensions(s), h.Endpoint().Extensions
+	switch {
+	case own == (proxytlv.Kept{}) || h.announcement(s) != 2:
+		return e.about(c)
+	case e == nil:
+		return own
+	}
+	added := own.List()
+	added += e.Added.List().Without(added)
+	return proxytlv.Keep(added + e.Passed.Of(c.List()).Without(added))
+}
+
 // announces tells whether connections to any host begin so.
 func (c *Config) announces() bool {
 	for i := range c.Sockets {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/discovery"
+	"github.com/hauberk-mesh/hauberk/sidecar/proxytlv"
 	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
 )
 
@@ -323,6 +324,8 @@ type Endpoint struct {
 	// Metadata is by namespace, values as JSON decodes them.
 	Metadata map[string]map[string]any
 	Check    *EndpointCheck // nil for nothing
+	// Extensions are those of headers to this host, before and in the place of the cluster's.
+	Extensions proxytlv.Kept `json:",omitzero"`
 }
 
 // EndpointCheck changes how one endpoint is health-checked.

@@ -71,7 +71,7 @@ func (h *Host) TermsFor(asker *Asker) (t Terms, err error) {
 	s := h.cluster.cfg.Load()
 	t.generation = s.tlsGeneration
 	if h.announcement(s) != 0 {
-		t.from, t.to, t.extensions = asker.From, asker.To, h.extensions(s).about(asker.Extensions)
+		t.from, t.to, t.extensions = asker.From, asker.To, h.told(s, asker.Extensions)
 	}
 	if s.HTTP.PerClient {
 		t.client = asker.Client

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"strconv"
+
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	upstreamproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/proxy_protocol/v3"
@@ -112,6 +114,29 @@ func addedExtensions(ms []*corev3.TlvEntry, path string) (proxytlv.List, error) 
 		return "", fail(path, "have %d bytes, and a header has room for %d", len(out), mostExtensions)
 	}
 	return out, nil
+}
+
+// extensionsOfHost reads what headers to one host say besides. Other typed metadata are of no effect,
+// whatever they are, so that no walk has looked at these.
+func extensionsOfHost(m *corev3.Metadata, path string) (none proxytlv.Kept, err error) {
+	const namespace = "envoy.transport_sockets.proxy_protocol"
+	packed := m.GetTypedFilterMetadata()[namespace]
+	if packed == nil {
+		return none, nil
+	}
+	path += ".typed_filter_metadata[" + strconv.Quote(namespace) + "]"
+	var own corev3.PerHostConfig
+	if err := packed.UnmarshalTo(&own); err != nil {
+		return none, fail(path, "is no PerHostConfig: %v", err)
+	}
+	if err := (&checker{}).message(own.ProtoReflect(), path); err != nil {
+		return none, err
+	}
+	if err := own.ValidateAll(); err != nil {
+		return none, fail(path, "%v", err)
+	}
+	added, err := addedExtensions(own.GetAddedTlvs(), path+".added_tlvs")
+	return proxytlv.Keep(added), err
 }
 
 func (d *decoder) innerSocket(ts *corev3.TransportSocket, path string) (*cluster.TLS, error) {

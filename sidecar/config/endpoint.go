@@ -3,7 +3,6 @@ package config
 import (
 	"math"
 	"net/netip"
-	"strconv"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -106,10 +105,8 @@ func (d *decoder) endpoint(m *endpointv3.LbEndpoint, path string, names bool) (*
 	default:
 		return nil, fail(path+".health_status", "unknown value %d", m.GetHealthStatus())
 	}
-	const extensions = "envoy.transport_sockets.proxy_protocol"
-	if m.GetMetadata().GetTypedFilterMetadata()[extensions] != nil {
-		return nil, fail(path+".metadata.typed_filter_metadata["+strconv.Quote(extensions)+"]",
-			"hosts have no extensions of their own; write added_tlvs into the cluster's transport socket, or into one of transport_socket_matches")
+	if out.Extensions, err = extensionsOfHost(m.GetMetadata(), path+".metadata"); err != nil {
+		return nil, err
 	}
 	if m.GetEndpoint() == nil {
 		return nil, fail(path+".endpoint", "is missing")

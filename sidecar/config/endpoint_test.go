@@ -12,6 +12,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 )
 
 // TestAssignmentPolicy reads what an assignment of EDS says beside its endpoints.
@@ -83,11 +85,31 @@ func TestDropLimit(t *testing.T) {
 	}
 }
 
-// TestExtensionsOfHosts: what Envoy would announce of one host is refused, not left out.
+// TestExtensionsOfHosts: what is announced of one host is read, and what would not be is refused.
 func TestExtensionsOfHosts(t *testing.T) {
 	const namespace = "envoy.transport_sockets.proxy_protocol"
-	m := &endpointv3.LbEndpoint{Metadata: &corev3.Metadata{TypedFilterMetadata: map[string]*anypb.Any{namespace: {}}}}
-	if _, err := (&decoder{}).endpoint(m, "e", false); err == nil || !strings.HasPrefix(err.Error(), `e.metadata.typed_filter_metadata["`+namespace+`"]: `) {
-		t.Error(err)
+	read := func(m proto.Message) (*cluster.Endpoint, error) {
+		packed, err := anypb.New(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return (&decoder{}).endpoint(&endpointv3.LbEndpoint{
+			Metadata:       &corev3.Metadata{TypedFilterMetadata: map[string]*anypb.Any{namespace: packed}},
+			HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: "/s"}}}}},
+		}, "e", false)
+	}
+	e, err := read(&corev3.PerHostConfig{AddedTlvs: []*corev3.TlvEntry{{Type: 0xd0, Value: []byte("a")}, {Type: 0xd0, Value: []byte("b")}}})
+	if err != nil || e.Extensions.List() != "\xd0\x00\x01a\xd0\x00\x01b" {
+		t.Errorf("%+v, %v", e, err)
+	}
+	for want, m := range map[string]proto.Message{
+		"]: is no PerHostConfig":                     &corev3.TlvEntry{},
+		"]: invalid ":                                &corev3.PerHostConfig{AddedTlvs: []*corev3.TlvEntry{{Type: 256, Value: []byte("a")}}},
+		"].added_tlvs[0].format_string: unsupported": &corev3.PerHostConfig{AddedTlvs: []*corev3.TlvEntry{{Type: 1, Value: []byte("a"), FormatString: &corev3.SubstitutionFormatString{}}}},
+		"].added_tlvs[0].value: is missing":          &corev3.PerHostConfig{AddedTlvs: []*corev3.TlvEntry{{Type: 1}}},
+	} {
+		if _, err := read(m); err == nil || !strings.HasPrefix(err.Error(), `e.metadata.typed_filter_metadata["`+namespace+`"`+want) {
+			t.Errorf("%s: %v", want, err)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	selectorv3 "github.com/envoyproxy/go-control-plane/envoy/config/upstream/local_address_selector/v3"
 	aggregatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/aggregate/v3"
 	dnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dns/v3"
@@ -126,6 +127,7 @@ func init() {
 	extend("envoy.config.cluster.v3.Cluster.typed_extension_protocol_options", "protocol options", &upstreamhttpv3.HttpProtocolOptions{})
 	extend("envoy.config.core.v3.TypedExtensionConfig.typed_config", "extension", &caresv3.CaresDnsResolverConfig{}, &getaddrinfov3.GetAddrInfoDnsResolverConfig{},
 		&selectorv3.DefaultLocalAddressSelector{}, &eventfilev3.HealthCheckEventFileSink{})
+	extend("envoy.config.core.v3.Metadata.typed_filter_metadata", "metadata", &corev3.PerHostConfig{})
 	extend("envoy.config.core.v3.TransportSocket.typed_config", "transport socket", &rawbufferv3.RawBuffer{}, &upstreamproxyv3.ProxyProtocolUpstreamTransport{})
 }
 
@@ -172,6 +174,7 @@ func declareAnnouncements() {
 		"envoy.config.core.v3.ProxyProtocolPassThroughTLVs": {
 			use: "match_type tlv_type", but: map[string]string{"tlv_type": "with INCLUDE alone"},
 		},
+		"envoy.config.core.v3.PerHostConfig": {use: "added_tlvs"},
 		"envoy.config.core.v3.TlvEntry": {
 			use: "type value", instead: map[string]string{"format_string": "write a value"},
 		},

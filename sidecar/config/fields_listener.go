@@ -73,7 +73,7 @@ func init() {
 		"envoy.config.core.v3.Metadata": {
 			use: "filter_metadata",
 			ignore: map[string]string{
-				"typed_filter_metadata": metaReason,
+				"typed_filter_metadata": metaReason + ", but for `envoy.transport_sockets.proxy_protocol` of endpoints",
 			},
 		},
 		"envoy.config.listener.v3.ListenerFilter": {
