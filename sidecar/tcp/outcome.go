@@ -18,14 +18,45 @@ const mostShown = 8
 type outcome struct {
 	cluster     string
 	flags       telemetry.Flags
-	failure     string
-	transport   string // the same in the words of Envoy's transport failure reasons
 	attempts    int
 	upstream    *stream.Info
 	host        *cluster.Host      // of upstream
 	moments     *telemetry.Moments // nil where nobody shows them
-	failed      []net.Addr         // the hosts that could not be reached
+	trouble     *trouble           // nil where there was none: most connections have no room for it
 	termination string
+}
+
+// trouble is why an upstream was not reached, at once or at all.
+type trouble struct {
+	failure   string     // of the last attempt, "" where that succeeded
+	transport string     // the same in the words of Envoy's transport failure reasons
+	failed    []net.Addr // the hosts that could not be reached
+}
+
+// had is the trouble there was.
+func (o *outcome) had() trouble {
+	if o.trouble == nil {
+		return trouble{}
+	}
+	return *o.trouble
+}
+
+// failed notes an attempt that was in vain; at is the host's address, nil where it had none.
+func (o *outcome) failed(failure, transport string, at net.Addr) {
+	if o.trouble == nil {
+		o.trouble = new(trouble)
+	}
+	t := o.trouble
+	if t.failure, t.transport = failure, transport; at != nil {
+		t.failed = append(t.failed[max(0, len(t.failed)+1-mostShown):], at)
+	}
+}
+
+// succeeded notes that the last attempt was not.
+func (o *outcome) succeeded() {
+	if o.flags = 0; o.trouble != nil {
+		o.trouble.failure, o.trouble.transport = "", ""
+	}
 }
 
 // line is a connection's outcome as a log shows it: whose it is, and what moved until then.
@@ -38,10 +69,10 @@ type line struct {
 
 // Attempted implements telemetry.Attempts.
 func (o *outcome) Attempted(i int) (addr net.Addr, hostname string, ok bool) {
-	switch {
-	case i < len(o.failed):
-		return o.failed[i], "", true
-	case i == len(o.failed) && o.upstream != nil:
+	switch failed := o.had().failed; {
+	case i < len(failed):
+		return failed[i], "", true
+	case i == len(failed) && o.upstream != nil:
 		return o.upstream.Remote, o.host.Hostname(), true
 	}
 	return nil, "", false
@@ -95,8 +126,8 @@ func (o *outcome) closedBy() string {
 // finish counts and logs the connection.
 func (p *Proxy) finish(c *downstream.Conn, o *outcome, received, sent int64) {
 	c.Received, c.Sent = received, sent
-	if o.failure != "" {
-		p.text.Debug("upstream not reached", "service", c.Service, "cluster", o.cluster, "err", o.failure)
+	if failure := o.had().failure; failure != "" {
+		p.text.Debug("upstream not reached", "service", c.Service, "cluster", o.cluster, "err", failure)
 	}
 	// What its listener ended, that has counted.
 	if reason := o.closedBy(); reason != "" && p.metrics != nil && c.Ended() == nil {
@@ -133,16 +164,17 @@ func (l *line) Show(r *telemetry.Record) {
 	if l.termination != "" && r.ConnectionTermination == "" {
 		r.ConnectionTermination = l.termination
 	}
+	had := l.had()
 	if l.flags != 0 {
-		r.UpstreamFailure, r.UpstreamTransportFailure = l.failure, l.transport
+		r.UpstreamFailure, r.UpstreamTransportFailure = had.failure, had.transport
 	}
 	r.Attempted = l
 	if l.moments != nil {
 		r.Moments = *l.moments
 	}
 	// One that was not asked for a connection, because of an overload, has no other flag (cluster.Shed).
-	if n := len(l.failed); n > 0 && l.flags != telemetry.FlagRetryLimitExceeded {
-		r.UpstreamHost = l.failed[n-1]
+	if n := len(had.failed); n > 0 && l.flags != telemetry.FlagRetryLimitExceeded {
+		r.UpstreamHost = had.failed[n-1]
 	}
 	if i := l.upstream; i != nil {
 		r.UpstreamHostname = l.host.Hostname()

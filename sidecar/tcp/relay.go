@@ -29,11 +29,12 @@ type relay struct {
 	// begins with it.
 	first *early
 
-	began int64 // on the proxy's clock, nanoseconds
-	last  atomic.Int64
-	end   int64 // when the connection has lasted long enough, 0 for never
-	flush atomic.Int64
-	index int // among the proxy's relays; guarded by watch.mu
+	began   int64 // on the proxy's clock, nanoseconds
+	last    atomic.Int64
+	end     int64 // when the connection has lasted long enough, 0 for never
+	flush   atomic.Int64
+	index   int32       // among the proxy's relays; guarded by watch.mu
+	returns atomic.Bool // bytes moved soon after it was parked
 
 	// counted is how much of what moved the counters have, and countAt when they get more.
 	counted, countAt atomic.Int64
@@ -43,8 +44,7 @@ type relay struct {
 	// last.
 	logging sync.Mutex
 
-	parkable bool        // a poller can watch both streams
-	returns  atomic.Bool // bytes moved soon after it was parked
+	parkable bool // a poller can watch both streams
 
 	mu      sync.Mutex
 	parking bool // the directions are to end when they have nothing to read

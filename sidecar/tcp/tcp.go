@@ -261,7 +261,8 @@ func (p *Proxy) begin(ctx context.Context, c *downstream.Conn) *relay {
 func (p *Proxy) connect(ctx context.Context, c *downstream.Conn, pc *cluster.PickContext, o *outcome, until int64) *cluster.Conn {
 	cl := p.clusters.Get(o.cluster)
 	if cl == nil {
-		o.flags, o.failure = telemetry.FlagNoCluster, "no such cluster"
+		o.failed("no such cluster", "", nil)
+		o.flags = telemetry.FlagNoCluster
 		return nil
 	}
 	if until > 0 {
@@ -287,17 +288,17 @@ func (p *Proxy) connect(ctx context.Context, c *downstream.Conn, pc *cluster.Pic
 		}
 		if err == nil {
 			o.upstream, o.host = up.Stream.Info(), up.Host()
-			o.flags, o.failure, o.transport = 0, "", ""
+			o.succeeded()
 			o.markReady(c, up)
 			return up
 		}
-		o.failure, o.transport, o.flags = err.Error(), "", telemetry.FlagUpstreamConnectFailure
+		o.flags = telemetry.FlagUpstreamConnectFailure
 		var failed *cluster.Error
 		if errors.As(err, &failed) {
-			o.transport = failed.TransportFailure()
-			if o.flags = failed.Flags(); failed.Addr != nil {
-				o.failed = append(o.failed[max(0, len(o.failed)+1-mostShown):], failed.Addr)
-			}
+			o.flags = failed.Flags()
+			o.failed(err.Error(), failed.TransportFailure(), failed.Addr)
+		} else {
+			o.failed(err.Error(), "", nil)
 		}
 		// Where no host could be chosen, or the cluster takes no connection, there is nothing
 		// to try again.

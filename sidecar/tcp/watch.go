@@ -49,7 +49,7 @@ func (w *watch) now() int64 { return int64(time.Since(w.base)) + 1 }
 func (w *watch) add(r *relay) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	r.index = len(w.relays)
+	r.index = int32(len(w.relays))
 	w.relays = append(w.relays, r)
 	if len(w.relays) == 1 {
 		w.over = make(chan struct{})
