@@ -38,6 +38,9 @@ func init() {
 				"track_cluster_stats":               budgetsHint,
 				"per_connection_buffer_limit_bytes": bufferReason,
 			},
+			but: map[string]string{
+				"connection_pool_per_downstream_connection": "with more than 1,024 clients of a host those end that have had no request for 10 s",
+			},
 			instead: map[string]string{
 				"transport_socket_matcher":                     "use transport_socket_matches",
 				"preconnect_policy":                            "connections are opened when they are needed",
