@@ -4,28 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
-	"os"
-	"strings"
 )
-
-// resolvConf says which nameservers the host asks.
-const resolvConf = "/etc/resolv.conf"
-
-// hasServers tells whether a file names nameservers. As in Envoy, one on this host alone is none:
-// it stands for a file that names nobody.
-func hasServers(file string) bool {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return false
-	}
-	var servers []string
-	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) > 1 && f[0] == "nameserver" {
-			servers = append(servers, f[1])
-		}
-	}
-	return len(servers) > 1 || len(servers) == 1 && servers[0] != "127.0.0.1"
-}
 
 // routable leaves out addresses of a family of which no interface has one.
 type routable struct{ Resolver }

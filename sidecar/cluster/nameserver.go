@@ -18,7 +18,7 @@ func (d *DNS) orElse(others *DNS) *DNS {
 	}
 	out := *d
 	out.Servers, out.Rotate, out.OverTCP, out.WholeNames = others.Servers, others.Rotate, others.OverTCP, others.WholeNames
-	out.Fallback, out.Tries, out.QueryTimeout, out.Routable = others.Fallback, others.Tries, others.QueryTimeout, others.Routable
+	out.Tries, out.QueryTimeout, out.Routable = others.Tries, others.QueryTimeout, others.Routable
 	return &out
 }
 
@@ -48,10 +48,7 @@ func (d *DNS) resolver(host Resolver) Resolver {
 }
 
 func (d *DNS) nameservers(host Resolver, along *listening) *nameservers {
-	out := &nameservers{whole: d.WholeNames, rotate: d.Rotate, tries: max(1, d.Tries), timeout: d.QueryTimeout}
-	if !d.Fallback || !hasServers(resolvConf) {
-		out.servers = d.Servers
-	}
+	out := &nameservers{servers: d.Servers, whole: d.WholeNames, rotate: d.Rotate, tries: max(1, d.Tries), timeout: d.QueryTimeout}
 	out.first.Store(rand.Uint32N(1 << 16))
 	for _, addr := range out.servers {
 		out.asked = append(out.asked, asking(addr, d.OverTCP, along))
@@ -121,11 +118,7 @@ func (d *DNS) patience() time.Duration {
 	if d.QueryTimeout <= 0 {
 		return usual
 	}
-	servers := max(1, len(d.Servers))
-	if d.Fallback {
-		servers++
-	}
-	return min(d.QueryTimeout*time.Duration(servers)*(1<<min(max(1, d.Tries), 16)-1), longestLookup)
+	return min(d.QueryTimeout*time.Duration(max(1, len(d.Servers)))*(1<<min(max(1, d.Tries), 16)-1), longestLookup)
 }
 
 // longestLookup bounds what tries and their times come to.

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -72,24 +70,6 @@ func TestPatience(t *testing.T) {
 	}
 }
 
-func TestHasServers(t *testing.T) {
-	for text, want := range map[string]bool{
-		"": false, "nameserver 127.0.0.1\n": false, "nameserver 10.0.0.1\n": true, "nameserver 127.0.0.1\nnameserver 10.0.0.1\n": true,
-		"# nameserver 10.0.0.1\nsearch x\nnameserver": false, "nameserver ::1\n": true,
-	} {
-		file := filepath.Join(t.TempDir(), "resolv.conf")
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if hasServers(file) != want {
-			t.Errorf("%q", text)
-		}
-	}
-	if hasServers(filepath.Join(t.TempDir(), "none")) {
-		t.Error("no file names a server")
-	}
-}
-
 func TestRoutable(t *testing.T) {
 	v4, v6 := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
 	all := []netip.Addr{v4, v6, netip.MustParseAddr("::ffff:192.0.2.2")}
@@ -124,7 +104,7 @@ func TestRoutableIsAsked(t *testing.T) {
 			t.Errorf("%+v", d)
 		}
 	}
-	if d := (&DNS{}).orElse(&DNS{Tries: 2, QueryTimeout: time.Second, Fallback: true}); d.Tries != 2 || d.QueryTimeout != time.Second || !d.Fallback {
+	if d := (&DNS{}).orElse(&DNS{Tries: 2, QueryTimeout: time.Second}); d.Tries != 2 || d.QueryTimeout != time.Second {
 		t.Errorf("%+v", d)
 	}
 }

@@ -57,7 +57,7 @@ func (d *decoder) typedResolver(m *corev3.TypedExtensionConfig, out *cluster.DNS
 		if out.Rotate = c.GetRotateNameservers(); out.Rotate && len(c.GetResolvers()) == 0 {
 			return fail(path+".typed_config.rotate_nameservers", "needs resolvers: the host's are asked in its own order")
 		}
-		out.Fallback, out.Routable = c.GetUseResolversAsFallback(), c.GetFilterUnroutableFamilies()
+		out.Routable = c.GetFilterUnroutableFamilies()
 		if err := queries(c, out, path+".typed_config"); err != nil {
 			return err
 		}
