@@ -100,14 +100,15 @@ func (n *nameservers) LookupNetIP(ctx context.Context, network, host string) (ad
 	return addrs, err
 }
 
-// share is the time that the i-th question has: as it is configured, or its share of what is left,
-// so that a server that is silent leaves some to those behind it.
+// share is the time that the i-th question has: as it is configured, or its server's share of what is
+// left, so that one that is silent leaves some to those behind it. A server that failed and is asked
+// again has all that is left.
 func (n *nameservers) share(ctx context.Context, i int) (context.Context, context.CancelFunc) {
 	if n.timeout > 0 {
 		return context.WithTimeout(ctx, n.timeout<<(i/len(n.asked)))
 	}
 	if end, ok := ctx.Deadline(); ok {
-		return context.WithTimeout(ctx, time.Until(end)/time.Duration(n.tries*len(n.asked)-i))
+		return context.WithTimeout(ctx, time.Until(end)/time.Duration(max(1, len(n.asked)-i)))
 	}
 	return ctx, func() {}
 }

@@ -53,6 +53,32 @@ func TestRetriesOfTheHosts(t *testing.T) {
 	}
 }
 
+// TestRetriesHaveAllTheTime: a slow nameserver is waited for as long as one that is asked once. What a
+// lookup has is shared by different servers.
+func TestRetriesHaveAllTheTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		slow := resolverFunc(func(ctx context.Context, _ string) ([]netip.Addr, error) {
+			if asked++; asked == 1 {
+				time.Sleep(time.Second)
+				return nil, errors.New("refused")
+			}
+			select {
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			case <-time.After(3900 * time.Millisecond):
+				return []netip.Addr{netip.MustParseAddr("192.0.2.1")}, nil
+			}
+		})
+		d := &DNS{Tries: 4}
+		ctx, cancel := context.WithTimeout(t.Context(), d.patience())
+		defer cancel()
+		if addrs, err := d.resolver(slow).LookupNetIP(ctx, "ip", "api.test"); len(addrs) != 1 || err != nil || asked != 2 {
+			t.Errorf("%v, %v after %d questions", addrs, err, asked)
+		}
+	})
+}
+
 func TestPatience(t *testing.T) {
 	for _, c := range []struct {
 		dns  DNS
