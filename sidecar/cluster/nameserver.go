@@ -35,7 +35,7 @@ func (d *DNS) resolver(host Resolver) Resolver {
 		host = d.nameservers(host, along)
 	}
 	if d.Routable {
-		host = routable{host}
+		host = routable{host, d.Family}
 	}
 	if along == nil {
 		return host

@@ -107,17 +107,27 @@ func TestRoutable(t *testing.T) {
 		n.IP = ip
 		return n
 	}
+	onlyLoopback := []net.Addr{cidr("127.0.0.1/8"), cidr("::1/128")}
 	for _, c := range []struct {
 		own  []net.Addr
 		want []netip.Addr
 	}{
-		{[]net.Addr{cidr("127.0.0.1/8"), cidr("::1/128")}, nil},
+		{onlyLoopback, nil},
 		{[]net.Addr{cidr("127.0.0.1/8"), cidr("10.0.0.1/8"), cidr("::1/128")}, []netip.Addr{all[0], all[2]}},
 		{[]net.Addr{cidr("fe80::1/64"), cidr("127.0.0.1/8")}, []netip.Addr{v6}},
 		{[]net.Addr{cidr("fe80::1/64"), cidr("10.0.0.1/8")}, all},
 	} {
-		if got := ofFamilies(all, c.own); !slices.Equal(got, c.want) {
-			t.Errorf("%v: %v", c.own, got)
+		if got, err := (routable{family: AllFamilies}).of(all, c.own); !slices.Equal(got, c.want) || err != nil {
+			t.Errorf("%v: %v, %v", c.own, got, err)
+		}
+	}
+	// Hosts stay, as in Envoy, where nothing is left: the question for that family failed.
+	for family := range AllFamilies {
+		if got, err := (routable{family: family}).of(all, onlyLoopback); err == nil || notFound(err) || got != nil {
+			t.Errorf("family %d: %v, %v", family, got, err)
+		}
+		if got, err := (routable{family: family}).of(nil, onlyLoopback); err != nil || got != nil {
+			t.Errorf("family %d, no addresses: %v, %v", family, got, err)
 		}
 	}
 }
