@@ -67,7 +67,7 @@ func init() {
 				"use_resolvers_as_fallback": "resolvers are asked in place of the host's, which are asked where there are none",
 			},
 			but: map[string]string{
-				"query_timeout_seconds": "300 at most, as is what a lookup lasts in all", "query_tries": "16 at most",
+				"query_timeout_seconds": "5 at most, and with resolvers alone; a lookup lasts 300 s at most", "query_tries": "16 at most, and with resolvers alone",
 			},
 		},
 		"envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig": {
