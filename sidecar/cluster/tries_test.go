@@ -60,7 +60,7 @@ func TestRetriesHaveAllTheTime(t *testing.T) {
 		asked := 0
 		slow := resolverFunc(func(ctx context.Context, _ string) ([]netip.Addr, error) {
 			if asked++; asked == 1 {
-				time.Sleep(time.Second)
+				<-time.After(time.Second)
 				return nil, errors.New("refused")
 			}
 			select {
@@ -94,6 +94,26 @@ func TestPatience(t *testing.T) {
 			t.Errorf("%+v: %s", c.dns, got)
 		}
 	}
+}
+
+// TestLookupsHaveTheTimeOfTheirTries: the cluster waits for as long as the tries last.
+func TestLookupsHaveTheTimeOfTheirTries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := NewManager(Options{Resolver: resolverFunc(func(ctx context.Context, _ string) ([]netip.Addr, error) {
+			select {
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			case <-time.After(9 * time.Second): // only the second try has that
+				return []netip.Addr{netip.MustParseAddr("192.0.2.1")}, nil
+			}
+		})})
+		defer m.Close()
+		c := mustUpdate(t, m, &Config{Name: "c", Type: StrictDNS, Endpoints: namesOn(80, "api.example"),
+			DNS: &DNS{Tries: 2, QueryTimeout: 5 * time.Second, Refresh: time.Hour, FailureBase: time.Hour, FailureMax: time.Hour}})
+		if wait(15 * time.Second); len(addresses(c)) != 1 {
+			t.Errorf("hosts %v", addresses(c))
+		}
+	})
 }
 
 func TestRoutable(t *testing.T) {
