@@ -115,7 +115,8 @@ func addOthers(c *x509.Certificate) error {
 		return asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: tag, IsCompound: compound, Bytes: b}
 	}
 	names := []asn1.RawValue{named(6, []byte(c.URIs[0].String()), false), named(2, []byte(c.DNSNames[0]), false)}
-	for last, value := range [][]byte{{12, 3, 'u', 't', 'f'}, {19, 3, 'p', 'r', 'i'}, {22, 3, 'i', 'a', '5'}, {2, 2, 0xff, 0}, {10, 1, 5}, {1, 1, 0xff}, {1, 1, 0}, {6, 3, 0x2a, 3, 4}, {5, 0}, {30, 4, 0, 'b', 0, 'm'}} {
+	for last, value := range [][]byte{{12, 3, 'u', 't', 'f'}, {19, 3, 'p', 'r', 'i'}, {22, 3, 'i', 'a', '5'}, {2, 2, 0xff, 0}, {10, 1, 5}, {1, 1, 0xff}, {1, 1, 0}, {6, 3, 0x2a, 3, 4}, {5, 0}, {30, 4, 0, 'b', 0, 'm'},
+		{4, 3, 'o', 'c', 't'}, {20, 3, 't', '6', '1'}, {26, 3, 'v', 'i', 's'}, {27, 3, 'g', 'e', 'n'}, append([]byte{23, 13}, "260102030405Z"...), {10, 5, 1, 0, 0, 0, 0}} {
 		id, err := asn1.Marshal(asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 99999, last})
 		if err != nil {
 			return err

@@ -1,6 +1,7 @@
 package altname
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/asn1"
 	"math/big"
@@ -9,8 +10,9 @@ import (
 )
 
 // Others are the otherNames of a type, in the order of the certificate, as the texts that rules
-// are about: Envoy's. A value of another type of ASN.1 than text, a number, a truth value, an
-// identifier or none is left out, as is what is not DER.
+// are about: Envoy's. A value of another type of ASN.1 than text, octets, a time, a number, a truth
+// value, an identifier or none is left out, as is what is not DER, and texts and octets that are not
+// UTF-8.
 func Others(c *x509.Certificate, kind asn1.ObjectIdentifier) (names []string) {
 	for name := range raw(c) {
 		if name.Class != asn1.ClassContextSpecific || name.Tag != other || !name.IsCompound {
@@ -48,19 +50,18 @@ func textOf(v *asn1.RawValue) (string, bool) {
 			return "true", true
 		}
 		return "false", true
-	case asn1.TagInteger:
+	case asn1.TagInteger, asn1.TagEnum: // which is encoded as a number is (X.690 8.4)
+		der := bytes.Clone(v.FullBytes)
+		der[0] = asn1.TagInteger
 		n := new(big.Int)
-		_, err := asn1.Unmarshal(v.FullBytes, &n)
+		_, err := asn1.Unmarshal(der, &n)
 		return n.String(), err == nil
-	case asn1.TagEnum:
-		var n asn1.Enumerated
-		_, err := asn1.Unmarshal(v.FullBytes, &n)
-		return big.NewInt(int64(n)).String(), err == nil
 	case asn1.TagOID:
 		var id asn1.ObjectIdentifier
 		_, err := asn1.Unmarshal(v.FullBytes, &id)
 		return id.String(), err == nil
-	case asn1.TagUTF8String, asn1.TagPrintableString, asn1.TagIA5String:
+	case asn1.TagUTF8String, asn1.TagPrintableString, asn1.TagIA5String, asn1.TagT61String, asn1.TagGeneralString, tagVisibleString,
+		asn1.TagOctetString, asn1.TagUTCTime, asn1.TagGeneralizedTime:
 		return string(v.Bytes), utf8.Valid(v.Bytes)
 	case asn1.TagBMPString:
 		return wide(v.Bytes)

@@ -41,7 +41,12 @@ func TestOthers(t *testing.T) {
 		"no UTF-8": {[]byte{12, 1, 0xff}, nil}, "BMP": {[]byte{30, 4, 0, 'a', 0x20, 0xac}, []string{"a\u20ac"}}, "half a BMP": {[]byte{30, 3, 0, 'a', 0}, nil},
 		"a surrogate": {[]byte{30, 2, 0xd8, 0}, nil}, "null": {[]byte{5, 0}, []string{""}}, "true": {[]byte{1, 1, 0xff}, []string{"true"}}, "false": {[]byte{1, 1, 0}, []string{"false"}},
 		"a truth that is none": {[]byte{1, 1, 7}, nil}, "number": {[]byte{2, 2, 0xff, 0x00}, []string{"-256"}}, "enumerated": {[]byte{10, 1, 5}, []string{"5"}},
-		"identifier": {[]byte{6, 3, 0x2a, 3, 4}, []string{"1.2.3.4"}}, "a sequence": {[]byte{48, 3, 12, 1, 'a'}, nil}, "octets": {[]byte{4, 1, 'a'}, nil},
+		"identifier": {[]byte{6, 3, 0x2a, 3, 4}, []string{"1.2.3.4"}}, "a sequence": {[]byte{48, 3, 12, 1, 'a'}, nil}, "octets": {[]byte{4, 1, 'a'}, []string{"a"}},
+		"T61": {[]byte{20, 1, 'a'}, []string{"a"}}, "visible": {[]byte{26, 1, 'a'}, []string{"a"}}, "general": {[]byte{27, 1, 'a'}, []string{"a"}},
+		"Latin 1": {[]byte{20, 1, 0xe9}, nil}, "octets that are no text": {[]byte{4, 2, 0xff, 0}, nil}, "a bit string": {[]byte{3, 2, 0, 'a'}, nil}, "a set": {[]byte{49, 3, 12, 1, 'a'}, nil},
+		"universal": {[]byte{28, 4, 0, 0, 0, 'a'}, nil}, "a time": {append([]byte{23, 13}, "260102030405Z"...), []string{"260102030405Z"}},
+		"enumerated beyond 32 bits": {[]byte{10, 5, 1, 0, 0, 0, 0}, []string{"4294967296"}}, "below none": {[]byte{10, 1, 0xff}, []string{"-1"}}, "enumerated at length": {[]byte{10, 2, 0, 5}, nil},
+		"enumerated as nothing": {[]byte{10, 0}, nil}, "a long time": {append([]byte{24, 15}, "20260102030405Z"...), []string{"20260102030405Z"}},
 		"two values": {[]byte{12, 1, 'a', 12, 1, 'b'}, nil}, "nothing": {nil, nil}, "cut short": {[]byte{12, 5, 'a'}, nil}, "an embedded NUL": {[]byte{12, 3, 'a', 0, 'b'}, []string{"a\x00b"}},
 	} {
 		c.value = slices.Clip(c.value)

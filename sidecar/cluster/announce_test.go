@@ -235,12 +235,12 @@ func TestSocketsThatAnnounce(t *testing.T) {
 	if got := host.announced()[0]; !strings.HasPrefix(got, "PROXY TCP4 127.0.0.1 127.0.0.1 ") {
 		t.Errorf("the check says %q", got)
 	}
-	if !c.hosts()[0].Particular() {
+	if !c.hosts()[0].Particular(nil) {
 		t.Error("nothing is announced")
 	}
 	same := *c.Config()
 	same.Sockets = nil
-	if mustUpdate(t, m, &same).hosts()[0].Particular() {
+	if mustUpdate(t, m, &same).hosts()[0].Particular(nil) {
 		t.Error("clients are announced, and no socket wants it")
 	}
 }

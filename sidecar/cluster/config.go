@@ -176,8 +176,6 @@ type DNS struct {
 	Family                  DNSFamily
 	// Servers, IP:port, are asked one after the other in place of the host's.
 	Servers []string `json:",omitempty"`
-	// Fallback has Servers asked only where the host has none of its own.
-	Fallback bool `json:",omitempty"`
 	// Tries is how often each server is asked, once when 0; the first time it has QueryTimeout to
 	// answer, then twice as long as before. Without QueryTimeout it has its share of the lookup's 5 s.
 	Tries        int           `json:",omitempty"`

@@ -2,33 +2,19 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
-	"os"
-	"strings"
 )
 
-// resolvConf says which nameservers the host asks.
-const resolvConf = "/etc/resolv.conf"
-
-// hasServers tells whether a file names nameservers. As in Envoy, one on this host alone is none:
-// it stands for a file that names nobody.
-func hasServers(file string) bool {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return false
-	}
-	var servers []string
-	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) > 1 && f[0] == "nameserver" {
-			servers = append(servers, f[1])
-		}
-	}
-	return len(servers) > 1 || len(servers) == 1 && servers[0] != "127.0.0.1"
+// routable leaves out addresses of a family of which no interface has one.
+type routable struct {
+	Resolver
+	family DNSFamily
 }
 
-// routable leaves out addresses of a family of which no interface has one.
-type routable struct{ Resolver }
+// errUnroutable is why a lookup failed that brought addresses which cannot be reached.
+var errUnroutable = errors.New("no interface has an address of the family that the name's addresses are of")
 
 // LookupNetIP implements Resolver.
 func (r routable) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
@@ -40,11 +26,13 @@ func (r routable) LookupNetIP(ctx context.Context, network, host string) ([]neti
 	if err != nil {
 		return addrs, nil // as in Envoy
 	}
-	return ofFamilies(addrs, own), nil
+	return r.of(addrs, own)
 }
 
-// ofFamilies are the addresses of a family that own has an address of which is no loopback.
-func ofFamilies(addrs []netip.Addr, own []net.Addr) (out []netip.Addr) {
+// of are the addresses of a family that own has an address of which is no loopback. Where none of
+// them is, the question for the one family that is wanted failed, as in Envoy, which then keeps what
+// the name last resolved to; with all families the name has no addresses.
+func (r routable) of(addrs []netip.Addr, own []net.Addr) (out []netip.Addr, err error) {
 	var v4, v6 bool
 	for _, a := range own {
 		if p, err := netip.ParsePrefix(a.String()); err == nil && !p.Addr().IsLoopback() {
@@ -56,5 +44,8 @@ func ofFamilies(addrs []netip.Addr, own []net.Addr) (out []netip.Addr) {
 			out = append(out, a)
 		}
 	}
-	return out
+	if len(out) == 0 && len(addrs) > 0 && r.family != AllFamilies {
+		return nil, errUnroutable
+	}
+	return out, nil
 }

@@ -18,7 +18,7 @@ func (d *DNS) orElse(others *DNS) *DNS {
 	}
 	out := *d
 	out.Servers, out.Rotate, out.OverTCP, out.WholeNames = others.Servers, others.Rotate, others.OverTCP, others.WholeNames
-	out.Fallback, out.Tries, out.QueryTimeout, out.Routable = others.Fallback, others.Tries, others.QueryTimeout, others.Routable
+	out.Tries, out.QueryTimeout, out.Routable = others.Tries, others.QueryTimeout, others.Routable
 	return &out
 }
 
@@ -35,7 +35,7 @@ func (d *DNS) resolver(host Resolver) Resolver {
 		host = d.nameservers(host, along)
 	}
 	if d.Routable {
-		host = routable{host}
+		host = routable{host, d.Family}
 	}
 	if along == nil {
 		return host
@@ -48,10 +48,7 @@ func (d *DNS) resolver(host Resolver) Resolver {
 }
 
 func (d *DNS) nameservers(host Resolver, along *listening) *nameservers {
-	out := &nameservers{whole: d.WholeNames, rotate: d.Rotate, tries: max(1, d.Tries), timeout: d.QueryTimeout}
-	if !d.Fallback || !hasServers(resolvConf) {
-		out.servers = d.Servers
-	}
+	out := &nameservers{servers: d.Servers, whole: d.WholeNames, rotate: d.Rotate, tries: max(1, d.Tries), timeout: d.QueryTimeout}
 	out.first.Store(rand.Uint32N(1 << 16))
 	for _, addr := range out.servers {
 		out.asked = append(out.asked, asking(addr, d.OverTCP, along))
@@ -103,14 +100,15 @@ func (n *nameservers) LookupNetIP(ctx context.Context, network, host string) (ad
 	return addrs, err
 }
 
-// share is the time that the i-th question has: as it is configured, or its share of what is left,
-// so that a server that is silent leaves some to those behind it.
+// share is the time that the i-th question has: as it is configured, or its server's share of what is
+// left, so that one that is silent leaves some to those behind it. A server that failed and is asked
+// again has all that is left.
 func (n *nameservers) share(ctx context.Context, i int) (context.Context, context.CancelFunc) {
 	if n.timeout > 0 {
 		return context.WithTimeout(ctx, n.timeout<<(i/len(n.asked)))
 	}
 	if end, ok := ctx.Deadline(); ok {
-		return context.WithTimeout(ctx, time.Until(end)/time.Duration(n.tries*len(n.asked)-i))
+		return context.WithTimeout(ctx, time.Until(end)/time.Duration(max(1, len(n.asked)-i)))
 	}
 	return ctx, func() {}
 }
@@ -121,11 +119,7 @@ func (d *DNS) patience() time.Duration {
 	if d.QueryTimeout <= 0 {
 		return usual
 	}
-	servers := max(1, len(d.Servers))
-	if d.Fallback {
-		servers++
-	}
-	return min(d.QueryTimeout*time.Duration(servers)*(1<<min(max(1, d.Tries), 16)-1), longestLookup)
+	return min(d.QueryTimeout*time.Duration(max(1, len(d.Servers)))*(1<<min(max(1, d.Tries), 16)-1), longestLookup)
 }
 
 // longestLookup bounds what tries and their times come to.

@@ -41,7 +41,7 @@ func TestConnectionsOfAClient(t *testing.T) {
 			shared := cfg
 			shared.HTTP.PerClient = false
 			mustUpdate(t, m, &shared)
-			if c.hosts()[0].Particular() {
+			if c.hosts()[0].Particular(c) {
 				t.Error("still particular")
 			}
 		})

@@ -53,14 +53,29 @@ type Asker struct {
 	Extensions *proxytlv.Client
 	// Client is the number of the connection that the request came on; 0 for one of the process itself.
 	Client uint64
+	// Named is the cluster that the route named, where the host may be of one within it: nil for the
+	// host's own.
+	Named *Cluster
 }
 
 // longestName is what a server name may have (RFC 6066, and RFC 1035 2.3.4).
 const longestName = 255
 
-// Particular tells whether connections of the host's cluster depend on the request that they are
-// opened for.
-func (h *Host) Particular() bool { return h.cluster.cfg.Load().particular }
+// Particular tells whether connections to the host depend on the request that they are opened for,
+// whose route named a cluster: nil for the host's own.
+func (h *Host) Particular(named *Cluster) bool {
+	s := h.cluster.cfg.Load()
+	return s.particular || h.perClient(s, named)
+}
+
+// perClient tells whether a connection serves one client alone. That is for the cluster to say that the
+// route named, as in Envoy: an aggregate, whatever those within it say.
+func (h *Host) perClient(s *settings, named *Cluster) bool {
+	if named != nil && named != h.cluster {
+		s = named.cfg.Load()
+	}
+	return s.HTTP.PerClient
+}
 
 // StreamDuration is how long a request's stream to the host may last, 0 for ever.
 func (h *Host) StreamDuration() int64 { return h.cluster.cfg.Load().streamDuration }
@@ -73,7 +88,7 @@ func (h *Host) TermsFor(asker *Asker) (t Terms, err error) {
 	if h.announcement(s) != 0 {
 		t.from, t.to, t.extensions = asker.From, asker.To, h.told(s, asker.Extensions)
 	}
-	if s.HTTP.PerClient {
+	if h.perClient(s, asker.Named) {
 		t.client = asker.Client
 	}
 	if s.HTTP.Names != nil && asker.Request != nil && h.tls(s) != nil {
@@ -86,7 +101,7 @@ func (h *Host) TermsFor(asker *Asker) (t Terms, err error) {
 func (h *Host) onTerms(asker *Asker, open func(*Terms) (*Conn, error)) (*Conn, error) {
 	for {
 		var t *Terms
-		if h.Particular() {
+		if h.Particular(asker.Named) {
 			own, err := h.TermsFor(asker)
 			if err != nil {
 				return nil, err

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -55,6 +53,32 @@ func TestRetriesOfTheHosts(t *testing.T) {
 	}
 }
 
+// TestRetriesHaveAllTheTime: a slow nameserver is waited for as long as one that is asked once. What a
+// lookup has is shared by different servers.
+func TestRetriesHaveAllTheTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		slow := resolverFunc(func(ctx context.Context, _ string) ([]netip.Addr, error) {
+			if asked++; asked == 1 {
+				<-time.After(time.Second)
+				return nil, errors.New("refused")
+			}
+			select {
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			case <-time.After(3900 * time.Millisecond):
+				return []netip.Addr{netip.MustParseAddr("192.0.2.1")}, nil
+			}
+		})
+		d := &DNS{Tries: 4}
+		ctx, cancel := context.WithTimeout(t.Context(), d.patience())
+		defer cancel()
+		if addrs, err := d.resolver(slow).LookupNetIP(ctx, "ip", "api.test"); len(addrs) != 1 || err != nil || asked != 2 {
+			t.Errorf("%v, %v after %d questions", addrs, err, asked)
+		}
+	})
+}
+
 func TestPatience(t *testing.T) {
 	for _, c := range []struct {
 		dns  DNS
@@ -72,22 +96,24 @@ func TestPatience(t *testing.T) {
 	}
 }
 
-func TestHasServers(t *testing.T) {
-	for text, want := range map[string]bool{
-		"": false, "nameserver 127.0.0.1\n": false, "nameserver 10.0.0.1\n": true, "nameserver 127.0.0.1\nnameserver 10.0.0.1\n": true,
-		"# nameserver 10.0.0.1\nsearch x\nnameserver": false, "nameserver ::1\n": true,
-	} {
-		file := filepath.Join(t.TempDir(), "resolv.conf")
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
+// TestLookupsHaveTheTimeOfTheirTries: the cluster waits for as long as the tries last.
+func TestLookupsHaveTheTimeOfTheirTries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := NewManager(Options{Resolver: resolverFunc(func(ctx context.Context, _ string) ([]netip.Addr, error) {
+			select {
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			case <-time.After(9 * time.Second): // only the second try has that
+				return []netip.Addr{netip.MustParseAddr("192.0.2.1")}, nil
+			}
+		})})
+		defer m.Close()
+		c := mustUpdate(t, m, &Config{Name: "c", Type: StrictDNS, Endpoints: namesOn(80, "api.example"),
+			DNS: &DNS{Tries: 2, QueryTimeout: 5 * time.Second, Refresh: time.Hour, FailureBase: time.Hour, FailureMax: time.Hour}})
+		if wait(15 * time.Second); len(addresses(c)) != 1 {
+			t.Errorf("hosts %v", addresses(c))
 		}
-		if hasServers(file) != want {
-			t.Errorf("%q", text)
-		}
-	}
-	if hasServers(filepath.Join(t.TempDir(), "none")) {
-		t.Error("no file names a server")
-	}
+	})
 }
 
 func TestRoutable(t *testing.T) {
@@ -101,17 +127,27 @@ func TestRoutable(t *testing.T) {
 		n.IP = ip
 		return n
 	}
+	onlyLoopback := []net.Addr{cidr("127.0.0.1/8"), cidr("::1/128")}
 	for _, c := range []struct {
 		own  []net.Addr
 		want []netip.Addr
 	}{
-		{[]net.Addr{cidr("127.0.0.1/8"), cidr("::1/128")}, nil},
+		{onlyLoopback, nil},
 		{[]net.Addr{cidr("127.0.0.1/8"), cidr("10.0.0.1/8"), cidr("::1/128")}, []netip.Addr{all[0], all[2]}},
 		{[]net.Addr{cidr("fe80::1/64"), cidr("127.0.0.1/8")}, []netip.Addr{v6}},
 		{[]net.Addr{cidr("fe80::1/64"), cidr("10.0.0.1/8")}, all},
 	} {
-		if got := ofFamilies(all, c.own); !slices.Equal(got, c.want) {
-			t.Errorf("%v: %v", c.own, got)
+		if got, err := (routable{family: AllFamilies}).of(all, c.own); !slices.Equal(got, c.want) || err != nil {
+			t.Errorf("%v: %v, %v", c.own, got, err)
+		}
+	}
+	// Hosts stay, as in Envoy, where nothing is left: the question for that family failed.
+	for family := range AllFamilies {
+		if got, err := (routable{family: family}).of(all, onlyLoopback); err == nil || notFound(err) || got != nil {
+			t.Errorf("family %d: %v, %v", family, got, err)
+		}
+		if got, err := (routable{family: family}).of(nil, onlyLoopback); err != nil || got != nil {
+			t.Errorf("family %d, no addresses: %v, %v", family, got, err)
 		}
 	}
 }
@@ -124,7 +160,7 @@ func TestRoutableIsAsked(t *testing.T) {
 			t.Errorf("%+v", d)
 		}
 	}
-	if d := (&DNS{}).orElse(&DNS{Tries: 2, QueryTimeout: time.Second, Fallback: true}); d.Tries != 2 || d.QueryTimeout != time.Second || !d.Fallback {
+	if d := (&DNS{}).orElse(&DNS{Tries: 2, QueryTimeout: time.Second}); d.Tries != 2 || d.QueryTimeout != time.Second {
 		t.Errorf("%+v", d)
 	}
 }

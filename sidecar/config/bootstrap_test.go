@@ -146,6 +146,7 @@ func TestBootstrapRefuses(t *testing.T) {
 		{"names without an anchor", "trusted_ca: {filename: /certs/ca.crt}", "max_verify_depth: 1", `checks names without a trusted_ca, which anyone could satisfy`},
 		{"runtime key that nothing reads", "node:\n", "layered_runtime: {layers: [{name: a, static_layer: {some: {other: 1}}}]}\nnode:\n",
 			`layered_runtime.layers[0].static_layer["some"]["other"]: runtime key "some.other" is read by nothing in this bootstrap; remove it`},
+		{"version of the build", "node:\n", "node:\n  user_agent_build_version: {version: {major_number: 1}}\n", `node.user_agent_build_version: unsupported; remove the field: control planes are told the sidecar's own version`},
 		{"overload action", "node:\n", "overload_manager: {resource_monitors: [{name: x, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig, max_active_downstream_connections: 9}}], actions: [{name: envoy.overload_actions.shed_everything, triggers: [{name: x, threshold: {value: 1}}]}]}\nnode:\n",
 			`unsupported action "envoy.overload_actions.shed_everything"; remove it`},
 		{"load shed point", "node:\n", "overload_manager: {resource_monitors: [{name: x, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig, max_heap_size_bytes: 9}}], loadshed_points: [{name: envoy.load_shed_points.http3_server_go_away_on_dispatch, triggers: [{name: x, threshold: {value: 1}}]}]}\nnode:\n",

@@ -88,9 +88,10 @@ func init() {
 			},
 		},
 		"envoy.config.core.v3.Node": {
-			use: "id cluster metadata locality client_features",
-			ignore: map[string]string{
-				"user_agent_version": agentReason, "user_agent_build_version": agentReason,
+			use:    "id cluster metadata locality client_features",
+			ignore: map[string]string{"user_agent_version": agentReason},
+			instead: map[string]string{
+				"user_agent_build_version": "control planes are told the sidecar's own version",
 			},
 		},
 	})

@@ -38,6 +38,9 @@ func init() {
 				"track_cluster_stats":               budgetsHint,
 				"per_connection_buffer_limit_bytes": bufferReason,
 			},
+			but: map[string]string{
+				"connection_pool_per_downstream_connection": "with more than 1,024 clients of a host those end that have had no request for 10 s",
+			},
 			instead: map[string]string{
 				"transport_socket_matcher":                     "use transport_socket_matches",
 				"preconnect_policy":                            "connections are opened when they are needed",
@@ -53,15 +56,18 @@ func init() {
 		"envoy.config.core.v3.DnsResolutionConfig": {use: "resolvers dns_resolver_options"},
 		"envoy.config.core.v3.DnsResolverOptions":  {use: "use_tcp_for_dns_lookups no_default_search_domain"},
 		"envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig": {
-			use: "resolvers dns_resolver_options rotate_nameservers use_resolvers_as_fallback filter_unroutable_families " +
+			use: "resolvers dns_resolver_options rotate_nameservers filter_unroutable_families " +
 				"query_timeout_seconds query_tries",
 			ignore: map[string]string{
 				"udp_max_queries": questionReason, "max_udp_channel_duration": questionReason, "reinit_channel_on_timeout": questionReason,
 				"edns0_max_payload_size": "questions ask for 1,232 bytes, which pass everywhere; what is longer comes by TCP",
 				"qcache_max_ttl":         "every lookup asks: nothing is older than that",
 			},
+			instead: map[string]string{
+				"use_resolvers_as_fallback": "resolvers are asked in place of the host's, which are asked where there are none",
+			},
 			but: map[string]string{
-				"query_timeout_seconds": "300 at most, as is what a lookup lasts in all", "query_tries": "16 at most",
+				"query_timeout_seconds": "5 at most, and with resolvers alone; a lookup lasts 300 s at most", "query_tries": "16 at most, and with resolvers alone",
 			},
 		},
 		"envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig": {

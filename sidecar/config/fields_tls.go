@@ -76,9 +76,15 @@ func init() {
 			use:     "name trust_bundle",
 			instead: map[string]string{"workload_trust_domain": "there is no filter state"},
 		},
-		"envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher": {use: "san_type matcher oid"},
-		"envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig":       {use: "name sds_config"},
-		"envoy.extensions.transport_sockets.tls.v3.Secret":                {use: "name tls_certificate validation_context"},
+		"envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher": {
+			use: "san_type matcher oid",
+			but: map[string]string{
+				"oid":     "in dotted notation, no part above 2147483647",
+				"matcher": "of an OTHER_NAME, values of BIT STRING, UniversalString, SEQUENCE and SET, and texts that are not UTF-8, match nothing",
+			},
+		},
+		"envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig": {use: "name sds_config"},
+		"envoy.extensions.transport_sockets.tls.v3.Secret":          {use: "name tls_certificate validation_context"},
 		"envoy.config.core.v3.DataSource": {
 			use:    "filename inline_string inline_bytes environment_variable",
 			ignore: map[string]string{"watched_directory": watchReason},

@@ -57,7 +57,7 @@ func (d *decoder) typedResolver(m *corev3.TypedExtensionConfig, out *cluster.DNS
 		if out.Rotate = c.GetRotateNameservers(); out.Rotate && len(c.GetResolvers()) == 0 {
 			return fail(path+".typed_config.rotate_nameservers", "needs resolvers: the host's are asked in its own order")
 		}
-		out.Fallback, out.Routable = c.GetUseResolversAsFallback(), c.GetFilterUnroutableFamilies()
+		out.Routable = c.GetFilterUnroutableFamilies()
 		if err := queries(c, out, path+".typed_config"); err != nil {
 			return err
 		}
@@ -78,10 +78,11 @@ const (
 	defaultQueryTimeout = 5 * time.Second
 )
 
-// The bounds of both: what a lookup lasts grows with each try.
+// The bounds of both. What a lookup lasts grows with each try, and a question is not waited for longer
+// before the resolver repeats it.
 const (
 	mostTries        = 16
-	longestQueryTime = 5 * time.Minute
+	longestQueryTime = 5 * time.Second
 )
 
 // queries reads how often a server is asked, and how long it has to answer.
@@ -89,6 +90,13 @@ func queries(c *caresv3.CaresDnsResolverConfig, out *cluster.DNS, path string) e
 	seconds, tries := c.GetQueryTimeoutSeconds(), c.GetQueryTries()
 	if seconds == nil && tries == nil {
 		return nil
+	}
+	if len(c.GetResolvers()) == 0 {
+		field := ".query_tries"
+		if seconds != nil {
+			field = ".query_timeout_seconds"
+		}
+		return fail(path+field, "needs resolvers: the host's are asked as its own configuration says")
 	}
 	out.Tries, out.QueryTimeout = defaultTries, defaultQueryTimeout
 	if tries != nil {

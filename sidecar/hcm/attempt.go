@@ -217,7 +217,7 @@ func (a *attempt) connect() (*cluster.Conn, error) {
 func (a *attempt) connectOnce() (*cluster.Conn, error) {
 	x := a.x
 	var t *cluster.Terms
-	if a.host.Particular() {
+	if a.host.Particular(x.cluster) {
 		own, err := a.terms()
 		if err != nil {
 			return nil, err

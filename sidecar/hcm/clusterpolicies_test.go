@@ -1,6 +1,7 @@
 package hcm
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"sync/atomic"
@@ -42,5 +43,71 @@ func TestRetriesOfACluster(t *testing.T) {
 				t.Errorf("%d after %d attempts, which were told of %v ms", resp.StatusCode, asked.Load(), told.Load())
 			}
 		})
+	}
+}
+
+// TestConnectionsOfAClient: whether clients share connections is for the cluster to say that the route
+// names, whatever those within it say.
+func TestConnectionsOfAClient(t *testing.T) {
+	for name, c := range map[string]struct{ outer, inner, within, shared bool }{
+		"apart": {outer: true}, "shared": {shared: true},
+		"apart over shared": {within: true, outer: true}, "shared over apart": {within: true, inner: true, shared: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			addr := httpOrigin(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.RemoteAddr) })
+			b := newBed(t, addr)
+			host := cluster.Config{Name: "origin", Endpoints: endpoints("origin", addr), HTTP: cluster.HTTP{PerClient: c.outer}}
+			if c.within {
+				host = cluster.Config{Name: "host", Endpoints: endpoints("host", addr), HTTP: cluster.HTTP{PerClient: c.inner}}
+				if err := b.clusters.Update(&cluster.Config{Name: "origin", Type: cluster.Aggregate, Aggregate: []string{"host"}, HTTP: cluster.HTTP{PerClient: c.outer}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := b.clusters.Update(&host); err != nil {
+				t.Fatal(err)
+			}
+			b.start()
+			var seen []string
+			for range 2 {
+				client := b.dial()
+				for range 2 {
+					_, from := client.do("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+					seen = append(seen, from)
+				}
+			}
+			if seen[0] == "" || seen[0] != seen[1] || seen[2] != seen[3] || (seen[0] == seen[2]) != c.shared {
+				t.Errorf("upstream connections %q", seen)
+			}
+		})
+	}
+}
+
+// TestHashOfACluster: its policy decides in place of the route's.
+func TestHashOfACluster(t *testing.T) {
+	says := func(name string) string {
+		return httpOrigin(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, name) })
+	}
+	hosts := endpoints("origin", says("a"))
+	for _, name := range []string{"b", "c"} {
+		hosts.Localities[0].Endpoints = append(hosts.Localities[0].Endpoints, endpoints("origin", says(name)).Localities[0].Endpoints...)
+	}
+	b := newBed(t)
+	if err := b.clusters.Update(&cluster.Config{Name: "origin", LB: cluster.RingHash, Endpoints: hosts,
+		HTTP: cluster.HTTP{Hash: []route.HashPolicy{{Header: "x-own"}}}}); err != nil {
+		t.Fatal(err)
+	}
+	b.route().Forward.Hash = []route.HashPolicy{{Header: "x-of-the-route"}}
+	b.start()
+	client := b.dial()
+	ask := func(own, other int) string {
+		_, body := client.do(fmt.Sprintf("GET / HTTP/1.1\r\nHost: h\r\nX-Own: %d\r\nX-Of-The-Route: %d\r\n\r\n", own, other))
+		return body
+	}
+	byOwn, byOther := map[string]bool{}, map[string]bool{}
+	for i := range 20 {
+		byOwn[ask(i, 0)], byOther[ask(0, i)] = true, true
+	}
+	if len(byOwn) < 2 || len(byOther) != 1 {
+		t.Errorf("hosts by its own header %v, by the route's %v", byOwn, byOther)
 	}
 }

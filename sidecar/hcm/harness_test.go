@@ -171,8 +171,9 @@ func (b *bed) start() *bed {
 			f.Place = &downstream.Place{Workload: webID, Metrics: b.metrics.Service(telemetry.Inbound, "api"), Overload: b.overload}
 			f.Peer = authz.NewPeer(s.Info(), f.Destination)
 			f.PeerMetrics = f.Metrics.Peer("none")
-			d := downstream.New(f, b.m.Policy())
 			b.mu.Lock()
+			f.ID = uint64(len(b.conns) + 1)
+			d := downstream.New(f, b.m.Policy())
 			b.conns = append(b.conns, d)
 			b.mu.Unlock()
 			d.Attach(&downstream.Server{Handler: m, Context: ctx, Poller: poller}, owner{&wg, b.finished})

@@ -71,7 +71,7 @@ func (a *attempt) terms() (cluster.Terms, error) {
 	if x.sel.Route.Forward.AutoHostRewrite && !x.shadow {
 		authority = x.original
 	}
-	asker := &cluster.Asker{Request: x.req, Authority: authority}
+	asker := &cluster.Asker{Request: x.req, Authority: authority, Named: x.cluster}
 	if !x.shadow { // copies are the process's own requests
 		asker.From, asker.To, asker.Extensions = route.AddrPort(x.d.Info.Remote), x.d.Destination, x.d.Announced.Passed()
 		asker.Client = x.d.ID

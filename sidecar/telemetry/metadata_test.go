@@ -65,6 +65,7 @@ func TestMetadata(t *testing.T) {
 		"%DYNAMIC_METADATA(envoy.filters.http.rbac:)%": "is empty", "%DYNAMIC_METADATA(:a)%": "is empty", "%METADATA(CLUSTER)%": "is empty", "%METADATA(ROUTE:a::b)%": "is empty",
 		"%METADATA(HOST:a:b)%": `"HOST" is none of DYNAMIC, CLUSTER`, "%METADATA(DYNAMIC:envoy.a:b)%": "only envoy.filters.http.rbac:KEY",
 		"%CLUSTER_METADATA(a:b):3%": "takes no length", "%UPSTREAM_METADATA(a:b):3%": "takes no length", "%UPSTREAM_METADATA%": "needs an argument",
+		`%UPSTREAM_METADATA(["envoy.lb", "name"])%`: "write envoy.lb:name", `%UPSTREAM_METADATA(["a"])%`: "write a", `%UPSTREAM_METADATA([a)%`: "is a list",
 		"%CLUSTER_METADATA(hauberk:a)%": "the mesh's own", "%METADATA(ROUTE:hauberk)%": "the mesh's own",
 	} {
 		if _, err := ParseFormat(text); err == nil || !strings.Contains(err.Error(), want) {

@@ -1,6 +1,7 @@
 package logformat
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -38,6 +39,9 @@ func MetadataOf(name, argument string) (MetadataPath, error) {
 		p.Type = MetadataCluster
 	case "UPSTREAM_METADATA":
 		p.Type = MetadataHost
+		if strings.HasPrefix(argument, "[") {
+			return p, olderForm(argument)
+		}
 	default:
 		if !slices.Contains(MetadataTypes, words[0]) {
 			return p, fmt.Errorf("%q is none of %s", words[0], strings.Join(MetadataTypes, ", "))
@@ -55,6 +59,16 @@ func MetadataOf(name, argument string) (MetadataPath, error) {
 		return p, errors.New("only " + MetadataRBAC + ":KEY has values, which are texts, and of connections " + MetadataProxy + ":KEY and namespaces that rules of the PROXY protocol name")
 	}
 	return p, nil
+}
+
+// olderForm is why a list of a namespace and keys is refused, which is how Envoy's headers once wrote
+// them: in the form that there is now it would name a namespace that nothing has.
+func olderForm(list string) error {
+	var words []string
+	if json.Unmarshal([]byte(list), &words) != nil || len(words) == 0 {
+		return fmt.Errorf("%q is a list; write NAMESPACE:KEY", list)
+	}
+	return fmt.Errorf("%s is a list, which is Envoy's older form; write %s", list, strings.Join(words, ":"))
 }
 
 // ofRequest refuses metadata that connections alone have.
