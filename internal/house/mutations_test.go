@@ -51,6 +51,7 @@ var mutations = []struct {
 	{"memory of connections that wait in a record", "sidecar/record/open.go", "l.buf, l.at = bytes.Clone(rest), 0", "_ = bytes.Clone(rest)\n		return", "sidecar/record", "TestDeadlines"},
 	{"a record that comes byte by byte", "sidecar/record/open.go", "l.parked, l.slow = true, l.parked", "l.parked = true", "sidecar/record", "TestDrip"},
 	{"hosts of bytes from hedged requests", "sidecar/hcm/hedge.go", "!x.tunnel && !x.terminate &&", "!x.tunnel &&", "sidecar/hcm", "TestPostOfBytesIsNotHedged"},
+	{"rules for client certificates that x-forwarded-for would choose", "sidecar/hcm/clientcertrule.go", "Choose(&x.d.Peer,", "Choose(x.peer,", "sidecar/hcm", "TestClientCertCasesByAddress"},
 	{"client certificates of which nothing is known", "sidecar/authz/choice.go", "holds || !known {", "holds {", "sidecar/hcm", "TestClientCertCases"},
 	{"the rules of an upgrade", "sidecar/hcm/tunnel.go", "		x.policy = x.policy.forUpgrade(kind)\n", "", "sidecar/hcm", "TestUpgradeFilters"},
 	{"the rules of others where an upgrade is not allowed", "sidecar/hcm/tunnel.go", "	if allowed {\n		x.policy", "	if true {\n		x.policy", "sidecar/hcm", "TestUpgradeFilters"},
