@@ -53,6 +53,7 @@ var mutations = []struct {
 	{"hosts of bytes from hedged requests", "sidecar/hcm/hedge.go", "!x.tunnel && !x.terminate &&", "!x.tunnel &&", "sidecar/hcm", "TestPostOfBytesIsNotHedged"},
 	{"rules for client certificates that x-forwarded-for would choose", "sidecar/hcm/clientcertrule.go", "Choose(&x.d.Peer,", "Choose(x.peer,", "sidecar/hcm", "TestClientCertCasesByAddress"},
 	{"client certificates of which nothing is known", "sidecar/authz/choice.go", "holds || !known {", "holds {", "sidecar/hcm", "TestClientCertCases"},
+	{"CONNECT that chooses its rules by naming a protocol", "sidecar/http1/request.go", "if req.Method == \"CONNECT\" {\n			// Either", "if false {\n			// Either", "sidecar/http1", "TestRequestCases"},
 	{"the rules of an upgrade", "sidecar/hcm/tunnel.go", "		x.policy = x.policy.forUpgrade(kind)\n", "", "sidecar/hcm", "TestUpgradeFilters"},
 	{"the rules of others where an upgrade is not allowed", "sidecar/hcm/tunnel.go", "	if allowed {\n		x.policy", "	if true {\n		x.policy", "sidecar/hcm", "TestUpgradeFilters"},
 	{"writes after the end", "sidecar/record/seal.go", "		s.err = errWriteClosed\n", "", "sidecar/record", "TestBesideCryptoTLS"},
