@@ -54,6 +54,8 @@ var mutations = []struct {
 	{"rules for client certificates that x-forwarded-for would choose", "sidecar/hcm/clientcertrule.go", "Choose(&x.d.Peer,", "Choose(x.peer,", "sidecar/hcm", "TestClientCertCasesByAddress"},
 	{"client certificates of which nothing is known", "sidecar/authz/choice.go", "holds || !known {", "holds {", "sidecar/hcm", "TestClientCertCases"},
 	{"CONNECT that chooses its rules by naming a protocol", "sidecar/http1/request.go", "if req.Method == \"CONNECT\" {\n			// Either", "if false {\n			// Either", "sidecar/http1", "TestRequestCases"},
+	{"content that breaks off, for hosts of bytes", "sidecar/hcm/relay.go", "(x.terminate || x.switched())", "x.switched()", "sidecar/hcm", "TestPostOfBytesBreaksOff"},
+	{"hosts of bytes from requests for a protocol", "sidecar/hcm/tunnel.go", "		allowed = false // its host", "		// its host", "sidecar/hcm", "TestPostOfBytesThatAsksForMore"},
 	{"the rules of an upgrade", "sidecar/hcm/tunnel.go", "		x.policy = x.policy.forUpgrade(kind)\n", "", "sidecar/hcm", "TestUpgradeFilters"},
 	{"the rules of others where an upgrade is not allowed", "sidecar/hcm/tunnel.go", "	if allowed {\n		x.policy", "	if true {\n		x.policy", "sidecar/hcm", "TestUpgradeFilters"},
 	{"writes after the end", "sidecar/record/seal.go", "		s.err = errWriteClosed\n", "", "sidecar/record", "TestBesideCryptoTLS"},

@@ -30,6 +30,9 @@ func (x *exchange) allowTunnel() bool {
 	if !said {
 		allowed, _ = route.Allows(x.policy.cfg.Upgrades, kind)
 	}
+	if x.req.Method == "POST" && route.TerminatesPost(ofRoute) {
+		allowed = false // its host takes bytes: it would read the request as some
+	}
 	if allowed {
 		x.policy = x.policy.forUpgrade(kind)
 	}
