@@ -135,11 +135,20 @@ func (m *Manager) DeniesAll(p *authz.Peer, forwarded bool) (rule string, denied 
 		return "", false
 	}
 	for _, u := range m.policy.upgrades {
-		if _, denied := u.policy.deniesAll(p, forwarded); !denied {
+		if _, denied := u.policy.deniesAll(p, forwarded); !denied && m.policy.mayReach(u.kind) {
 			return "", false
 		}
 	}
 	return rule, true
+}
+
+// mayReach tells whether requests for a protocol may pass its own chain.
+func (p *policy) mayReach(kind string) bool {
+	if allowed, _ := route.Allows(p.cfg.Upgrades, kind); allowed {
+		return true
+	}
+	t := p.routes()
+	return t != nil && names(p.bind(t).upgrades, kind)
 }
 
 // deniesAll is DeniesAll for the requests that pass the policy's own chain.

@@ -54,20 +54,32 @@ func TestUpgradeFilters(t *testing.T) {
 }
 
 // TestUpgradesThatAreNotDenied: a connection of a peer whom the manager's rules deny is of use
-// while those of an upgrade do not.
+// while those of an upgrade do not, if anybody may ask for it.
 func TestUpgradesThatAreNotDenied(t *testing.T) {
 	nobody := authz.HTTPFilter{Rules: &authz.Rules{}}
-	for _, denied := range []bool{true, false} {
+	for _, tc := range []struct {
+		name         string
+		own, allowed bool
+		ofRoute      []route.Upgrade
+		want         bool
+	}{
+		{"its rules deny", true, true, nil, true},
+		{"it has none", false, true, nil, false},
+		{"nobody may ask", false, false, nil, true},
+		{"a route allows it", false, false, []route.Upgrade{{Type: "other"}, {Type: "WebSocket"}}, false},
+		{"a route refuses it", false, false, []route.Upgrade{{Type: "websocket", Disabled: true}}, true},
+	} {
 		b := newBed(t)
 		b.rbac(nobody)
 		own := UpgradeFilters{Type: "websocket"}
-		if denied {
+		if tc.own {
 			own.Filters, own.RBAC = []HTTPFilter{{Name: "r", Config: RBACFilter{}}}, []authz.HTTPFilter{nobody}
 		}
-		b.cfg.UpgradeFilters = []UpgradeFilters{own}
+		b.cfg.Upgrades, b.cfg.UpgradeFilters = []route.Upgrade{{Type: "websocket", Disabled: !tc.allowed}}, []UpgradeFilters{own}
+		b.route().Forward.Upgrades = tc.ofRoute
 		b.start()
-		if _, got := b.m.DeniesAll(&authz.Peer{}, false); got != denied {
-			t.Errorf("%v, want %v", got, denied)
+		if _, got := b.m.DeniesAll(&authz.Peer{}, false); got != tc.want {
+			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
 		}
 	}
 }
