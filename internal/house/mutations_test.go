@@ -60,6 +60,7 @@ var mutations = []struct {
 	{"open tunnels by the chain of their protocol", "sidecar/hcm/tunnels.go", "	return m.policy.forUpgrade(kind).deniesAll", "	return m.policy.deniesAll", "sidecar/hcm", "TestOpenTunnelsAreFound"},
 	{"tunnels that open after an update", "sidecar/hcm/tunnels.go", "	if x.policyInForce() {", "	if true {", "sidecar/hcm", "TestTunnelOfBefore"},
 	{"connections that an upgrade which nobody may ask for would keep", "sidecar/hcm/policy.go", " && m.policy.mayReach(u.kind) {", " {", "sidecar/hcm", "TestUpgradesThatAreNotDenied"},
+	{"hosts from faults that a chain without them does not know", "sidecar/hcm/exchange.go", "		x.dropFaults()\n", "", "sidecar/hcm", "TestFaultHeadersOfUpgrades"},
 	{"the rules of an upgrade", "sidecar/hcm/tunnel.go", "		x.policy = x.policy.forUpgrade(kind)\n", "", "sidecar/hcm", "TestUpgradeFilters"},
 	{"the rules of others where an upgrade is not allowed", "sidecar/hcm/tunnel.go", "	if allowed {\n		x.policy", "	if true {\n		x.policy", "sidecar/hcm", "TestUpgradeFilters"},
 	{"writes after the end", "sidecar/record/seal.go", "		s.err = errWriteClosed\n", "", "sidecar/record", "TestBesideCryptoTLS"},

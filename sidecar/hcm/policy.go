@@ -35,6 +35,9 @@ type policy struct {
 	// such a one is a part of, nil for a whole one.
 	upgrades []upgradePolicy
 	of       *policy
+	// someFaults: requests may choose faults in some chains and not in others. Which one is a
+	// request's is found after what its client may say.
+	someFaults bool
 }
 
 // bind prepares a table's overrides for the policy's chain.

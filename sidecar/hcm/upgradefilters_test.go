@@ -1,9 +1,12 @@
 package hcm
 
 import (
+	"net/http"
+	"net/netip"
 	"testing"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter/fault"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
@@ -92,5 +95,50 @@ func TestUpgradeFiltersOfATable(t *testing.T) {
 	}
 	if err := Check(cfg); err == nil {
 		t.Error("a fault for a filter that is another's was accepted")
+	}
+}
+
+// TestFaultHeadersOfUpgrades: whoever passes no filter for faults says nothing of them to the host,
+// also where the filters of others have one.
+func TestFaultHeadersOfUpgrades(t *testing.T) {
+	byHeader := &fault.Config{Abort: &fault.Abort{FromHeader: true, Share: route.All}}
+	for _, own := range []bool{true, false} {
+		seen := make(chan bool, 1)
+		b := newBed(t, httpOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+			seen <- r.Header.Get("X-Envoy-Fault-Other") != ""
+			w.WriteHeader(426)
+		}))
+		b.cfg.Upgrades = []route.Upgrade{{Type: "websocket"}}
+		u := UpgradeFilters{Type: "websocket"}
+		if faults := []HTTPFilter{{Name: "f", Config: byHeader}}; own {
+			u.Filters = faults
+		} else {
+			b.cfg.Filters = append(b.cfg.Filters, faults...)
+		}
+		b.cfg.UpgradeFilters = []UpgradeFilters{u}
+		b.start()
+		for _, upgrade := range []bool{true, false} {
+			ask := "GET /a HTTP/1.1\r\nHost: h\r\nX-ENVOY-Fault-Other: 1\r\n"
+			if upgrade {
+				ask += "Connection: Upgrade\r\nUpgrade: websocket\r\n"
+			}
+			b.dial().do(ask + "\r\n")
+			if got := <-seen; got != (own == upgrade) {
+				t.Errorf("the upgrade's chain has it: %v; upgrade: %v; the host sees it: %v", own, upgrade, got)
+			}
+		}
+	}
+}
+
+// TestUpgradesArePartsOfAPolicy: of what is not a chain an upgrade's policy has all that the whole has.
+func TestUpgradesArePartsOfAPolicy(t *testing.T) {
+	b := newBed(t)
+	b.cfg.ClientCertCases = &ClientCertCases{When: []authz.Condition{{DirectSource: []netip.Prefix{netip.MustParsePrefix("::/0")}}}, Then: make([]ClientCertRule, 1)}
+	b.cfg.EarlyMutations = []route.HeaderMutation{{Remove: "x-a"}}
+	b.cfg.UpgradeFilters = []UpgradeFilters{{Type: "websocket"}}
+	b.start()
+	whole := &b.m.policy
+	if u := whole.forUpgrade("websocket"); u == whole || u.cfg != whole.cfg || u.certs != whole.certs || u.certs == nil || len(u.early) != len(whole.early) || u.paths != whole.paths {
+		t.Errorf("%+v of %+v", u, whole)
 	}
 }
