@@ -155,3 +155,13 @@ func TestPostOfBytesBreaksOff(t *testing.T) {
 		})
 	}
 }
+
+// TestPostOfBytesMayRest: it is a conversation, and no body that keeps to a rate.
+func TestPostOfBytesMayRest(t *testing.T) {
+	for _, terminate := range []bool{true, false} {
+		x := &exchange{m: &Manager{patience: Patience{BodyRate: 1}}, req: &message.Request{Method: "POST"}, dog: &watchdog{}, terminate: terminate}
+		if x.startPace(); (x.dog.pace == nil) != terminate {
+			t.Errorf("bytes: %v; a rate is kept: %v", terminate, x.dog.pace != nil)
+		}
+	}
+}

@@ -6,8 +6,10 @@ import (
 	"testing"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
+	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/fault"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
 // TestUpgradeFilters: a request for a protocol passes the chain of that protocol, whoever allows it;
@@ -140,5 +142,27 @@ func TestUpgradesArePartsOfAPolicy(t *testing.T) {
 	whole := &b.m.policy
 	if u := whole.forUpgrade("websocket"); u == whole || u.cfg != whole.cfg || u.certs != whole.certs || u.certs == nil || len(u.early) != len(whole.early) || u.paths != whole.paths {
 		t.Errorf("%+v of %+v", u, whole)
+	}
+}
+
+// TestLimitsOutliveUpgrades: what is kept for a connection is the whole policy's. A request for an
+// upgrade neither begins a limit anew nor forgets it.
+func TestLimitsOutliveUpgrades(t *testing.T) {
+	b := newBed(t)
+	b.cfg.UpgradeFilters = []UpgradeFilters{{Type: "websocket"}}
+	b.cfg.ClientCertCases = &ClientCertCases{}
+	b.start()
+	whole, d := &b.m.policy, &downstream.Conn{}
+	d.SetPolicy(b.m.Policy())
+	d.Info = &stream.Info{TLS: true, PeerCertHash: "ab"}
+	x := &exchange{m: b.m, d: d, policy: whole.forUpgrade("websocket")}
+	if !x.policyInForce() {
+		t.Error("an upgrade's policy is not in force")
+	}
+	limit := func(n int) any { return d.Kept(whole, true, "limit", func() any { return n }) }
+	limit(1)
+	x.clientCertElement(&ClientCertRule{Forward: SanitizeSet, Tell: ClientCert{URI: true}}, false)
+	if limit(2) != 1 {
+		t.Error("the limit began anew")
 	}
 }
