@@ -64,6 +64,7 @@ var mutations = []struct {
 	{"limits of a connection from upgrades", "sidecar/hcm/policy.go", "p.Held.(*policy) == x.policy.whole()", "p.Held.(*policy) == x.policy", "sidecar/hcm", "TestLimitsOutliveUpgrades"},
 	{"the same, where certificates are told", "sidecar/hcm/headers.go", "x.d.Kept(x.policy.whole(),", "x.d.Kept(x.policy,", "sidecar/hcm", "TestLimitsOutliveUpgrades"},
 	{"content of bytes that may rest", "sidecar/hcm/pace.go", "x.wantsTunnel() || x.terminate ||", "x.wantsTunnel() ||", "sidecar/hcm", "TestPostOfBytesMayRest"},
+	{"virtual hosts by a header that is always removed", "sidecar/config/routeheaders.go", "case strings.HasPrefix(lower, \"x-envoy-\"):", "case false:", "sidecar/config", "TestVhostHeader"},
 	{"the rules of an upgrade", "sidecar/hcm/tunnel.go", "		x.policy = x.policy.forUpgrade(kind)\n", "", "sidecar/hcm", "TestUpgradeFilters"},
 	{"the rules of others where an upgrade is not allowed", "sidecar/hcm/tunnel.go", "	if allowed {\n		x.policy", "	if true {\n		x.policy", "sidecar/hcm", "TestUpgradeFilters"},
 	{"writes after the end", "sidecar/record/seal.go", "		s.err = errWriteClosed\n", "", "sidecar/record", "TestBesideCryptoTLS"},
