@@ -236,6 +236,8 @@ func TestClosedOnce(t *testing.T) {
 	}
 }
 
+var _ judge = (*hcm.Manager)(nil)
+
 // tunnelling is a handler whose connections carry a tunnel.
 type tunnelling struct {
 	echo
