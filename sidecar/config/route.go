@@ -3,8 +3,6 @@ package config
 //lint:file-ignore SA1019 deprecated fields are in many configurations, and mean what they meant
 
 import (
-	"strings"
-
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -19,13 +17,15 @@ func (d *decoder) routeConfig(m *routev3.RouteConfiguration, path string) (*rout
 		Name:                   m.GetName(),
 		MostSpecificHeadersWin: m.GetMostSpecificHeaderMutationsWins(),
 		IgnorePort:             m.GetIgnorePortInHostMatching(),
-		HostHeader:             strings.ToLower(m.GetVhostHeader()),
 		IgnorePathParameters:   m.GetIgnorePathParametersInPathMatching(),
 	}
 	if v := m.GetValidateClusters(); v != nil {
 		out.ValidateClusters = &v.Value
 	}
 	var err error
+	if out.HostHeader, err = vhostHeader(m.GetVhostHeader(), under(path, "vhost_header")); err != nil {
+		return nil, err
+	}
 	if out.Headers, err = mutations(m, path); err != nil {
 		return nil, err
 	}

@@ -112,6 +112,23 @@ func TestRoutesRefused(t *testing.T) {
 	}
 }
 
+// TestVhostHeader: a header that no request has when it is looked for finds no virtual host.
+func TestVhostHeader(t *testing.T) {
+	for name, want := range map[string]string{
+		"x site": "is no name of a header", "x-site:": "is no name of a header", ":": "is no name of a header",
+		"X-Envoy-Original-Path": "removed from what clients send", "x-envoy-fault-abort-request": "removed from what clients send",
+	} {
+		if _, err := readRoutes(t, `{name: r, vhost_header: "`+name+`"}`); err == nil || !strings.Contains(err.Error(), "vhost_header: ") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	for name, want := range map[string]string{"X-Site": "x-site", ":authority": ":authority", ":path": ":path", "": ""} {
+		if c, err := readRoutes(t, `{name: r, vhost_header: "`+name+`"}`); err != nil || c.HostHeader != want {
+			t.Errorf("%q: %v %v", name, c, err)
+		}
+	}
+}
+
 // Each case is one of the internal_only_headers and the error that it gives.
 func TestInternalOnlyHeadersRefused(t *testing.T) {
 	for name, want := range map[string]string{

@@ -150,6 +150,19 @@ func internalOnly(names []string, path string) ([]string, error) {
 	return out, nil
 }
 
+// vhostHeader reads the name of the header that is in the host's place, "" for the host. By one that
+// no request has when it is looked for, no virtual host would ever be found.
+func vhostHeader(name, path string) (string, error) {
+	lower := strings.ToLower(name)
+	switch {
+	case strings.ContainsFunc(strings.TrimPrefix(lower, ":"), notInNames) || lower == ":":
+		return "", fail(path, "%q is no name of a header (RFC 9110 5.1)", name)
+	case strings.HasPrefix(lower, "x-envoy-"):
+		return "", fail(path, "%q is of those that are removed from what clients send", name)
+	}
+	return lower, nil
+}
+
 // notInNames tells what is not in a token (RFC 9110 5.6.2).
 func notInNames(r rune) bool {
 	return r <= ' ' || r > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)

@@ -39,7 +39,11 @@ func (u *bytesUpstream) send(a *attempt) error {
 	case len(payload) > sendAtOnce:
 		payload, a.unsent = payload[:sendAtOnce], payload[sendAtOnce:]
 	}
-	return u.write(payload, x.complete && a.unsent == nil, nil)
+	if err := u.write(payload, x.complete && a.unsent == nil, nil); err != nil {
+		return err
+	}
+	a.sent += int64(len(payload))
+	return nil
 }
 
 // head implements upstream.

@@ -57,7 +57,8 @@ func (x *exchange) clientCertRule() ClientCertRule {
 		return cfg.ownClientCertRule()
 	}
 	cases := cfg.ClientCertCases
-	switch i, known := x.policy.certs.Choose(x.peer, x.req); {
+	// Of who connected: whom x-forwarded-for names as the client is the client's to choose, as yet.
+	switch i, known := x.policy.certs.Choose(&x.d.Peer, x.req); {
 	case known && i < len(cases.Then):
 		return cases.Then[i]
 	case known && cases.Otherwise != nil:

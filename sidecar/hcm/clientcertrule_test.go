@@ -1,6 +1,7 @@
 package hcm
 
 import (
+	"net/netip"
 	"testing"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
@@ -46,7 +47,8 @@ func TestClientCertCases(t *testing.T) {
 			d := &downstream.Conn{}
 			d.Info = info
 			x := &exchange{m: &Manager{cfg: cfg}, policy: &policy{cfg: cfg, certs: certs}, d: d, req: &message.Request{}}
-			x.peer, x.xfcc = &authz.Peer{Info: info}, clientCertElement(cfg, info)
+			d.Peer = authz.Peer{Info: info}
+			x.peer, x.xfcc = &d.Peer, clientCertElement(cfg, info)
 			x.req.Fields.Add("x-mode", tc.mode)
 			x.req.Fields.SetID(message.XForwardedClientCert, "client")
 			x.forwardClientCert()
@@ -54,6 +56,33 @@ func TestClientCertCases(t *testing.T) {
 				t.Errorf("%q, want %q", got, tc.want)
 			}
 		})
+	}
+}
+
+// TestClientCertCasesByAddress: a client that names another by x-forwarded-for does not choose the
+// rule with it.
+func TestClientCertCasesByAddress(t *testing.T) {
+	cfg := &Config{ClientCertCases: &ClientCertCases{
+		When: []authz.Condition{{Source: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}}},
+		Then: []ClientCertRule{{Forward: AlwaysForwardOnly}},
+	}}
+	certs, err := newClientCertChoice(cfg.ClientCertCases)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		connected, named string
+		want             ForwardClientCert
+	}{{"127.0.0.1", "203.0.113.9", Sanitize}, {"203.0.113.9", "127.0.0.1", AlwaysForwardOnly}} {
+		d := &downstream.Conn{}
+		d.Peer = authz.Peer{Info: &stream.Info{}, Direct: netip.MustParseAddr(tc.connected), Remote: netip.MustParseAddr(tc.connected)}
+		x := &exchange{m: &Manager{cfg: cfg}, policy: &policy{cfg: cfg, certs: certs}, d: d, req: &message.Request{}}
+		named := d.Peer
+		named.Remote = netip.MustParseAddr(tc.named)
+		x.peer = &named
+		if got := x.clientCertRule().Forward; got != tc.want {
+			t.Errorf("%s, which names %s: %v, want %v", tc.connected, tc.named, got, tc.want)
+		}
 	}
 }
 

@@ -1,10 +1,14 @@
 package hcm
 
 import (
+	"bufio"
+	"errors"
 	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -83,5 +87,81 @@ func TestPostOfBytesIsNotHedged(t *testing.T) {
 	x.timeouts.PerTry = time.Second
 	if x.hedges() {
 		t.Error("it is")
+	}
+}
+
+// TestPostOfBytesIsNotReadAhead: where attempts may run side by side content is read as a whole
+// first; here none do, and the host's first words may have to come before the rest.
+func TestPostOfBytesIsNotReadAhead(t *testing.T) {
+	x := &exchange{req: &message.Request{Method: "POST", ContentLength: 5}, keepUpTo: 100, terminate: true}
+	x.sel.Hedge = &route.HedgePolicy{OnPerTryTimeout: true}
+	if x.hedgesWhole() {
+		t.Error("it is")
+	}
+}
+
+// TestPostOfBytesThatAsksForMore: an upgrade would be a request of HTTP to a host of bytes.
+func TestPostOfBytesThatAsksForMore(t *testing.T) {
+	b := newBed(t, upperOrigin(t))
+	b.route().Forward.Upgrades = []route.Upgrade{{Type: "CONNECT", Terminate: true, Post: true}}
+	b.cfg.Upgrades = []route.Upgrade{{Type: "websocket"}}
+	b.start()
+	resp, _ := b.dial().do("POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	if resp.StatusCode != 403 {
+		t.Error(resp.StatusCode)
+	}
+}
+
+// TestPostOfBytesIsCounted: what the host got at once is counted as what comes later is.
+func TestPostOfBytesIsCounted(t *testing.T) {
+	b := connectPost(t)
+	b.dial().do("POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello")
+	b.logged(1)
+	b.eventually("5 bytes are counted each way", func() bool {
+		return strings.Count(b.counted("hauberk_upstream_bytes_total"), "} 5") == 2
+	})
+}
+
+// TestPostOfBytesBreaksOff: content without its end has no end at the host either, however it broke.
+func TestPostOfBytesBreaksOff(t *testing.T) {
+	for _, how := range []string{"reset", "left", "malformed", "too short"} {
+		t.Run(how, func(t *testing.T) {
+			came, ended := make(chan bool), make(chan error, 1)
+			b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+				_, _ = r.Peek(5)
+				close(came)
+				_, err := io.Copy(io.Discard, r)
+				ended <- err
+			}))
+			b.route().Forward.Upgrades = []route.Upgrade{{Type: "CONNECT", Terminate: true, Post: true}}
+			b.start()
+			c, framing := b.dial(), "Transfer-Encoding: chunked\r\n\r\n5\r\nearly\r\n"
+			if how == "too short" {
+				framing = "Content-Length: 100\r\n\r\nearly"
+			}
+			c.send("POST /p HTTP/1.1\r\nHost: h\r\n" + framing)
+			<-came
+			switch how {
+			case "reset":
+				resetConn(c.Conn)
+			case "malformed":
+				c.send("zz\r\n")
+			default:
+				_ = c.Conn.Close()
+			}
+			if err := <-ended; !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("the host sees %v", err)
+			}
+		})
+	}
+}
+
+// TestPostOfBytesMayRest: it is a conversation, and no body that keeps to a rate.
+func TestPostOfBytesMayRest(t *testing.T) {
+	for _, terminate := range []bool{true, false} {
+		x := &exchange{m: &Manager{patience: Patience{BodyRate: 1}}, req: &message.Request{Method: "POST"}, dog: &watchdog{}, terminate: terminate}
+		if x.startPace(); (x.dog.pace == nil) != terminate {
+			t.Errorf("bytes: %v; a rate is kept: %v", terminate, x.dog.pace != nil)
+		}
 	}
 }

@@ -251,6 +251,9 @@ func (x *exchange) admit() bool {
 	if x.wantsTunnel() && !x.allowTunnel() && x.refuseTunnel() {
 		return false
 	}
+	if x.policy.whole().someFaults && !x.policy.chain.faultHeaders {
+		x.dropFaults()
+	}
 	if !x.complete && x.m.patience.BodyRate > 0 {
 		x.startPace()
 	}

@@ -84,7 +84,9 @@ type binding struct {
 	instead map[int][]*authz.Evaluator
 	// subsets are what routes and their legs ask of endpoints' metadata.
 	subsets map[subsetKey]*cluster.MetadataMatch
-	err     error
+	// upgrades are the protocols that some route allows.
+	upgrades []string
+	err      error
 }
 
 type subsetKey struct {
@@ -207,6 +209,7 @@ func (c *chain) bind(t *route.Table) *binding {
 	b := &binding{table: t, compiled: map[*route.FilterOverride]any{}, instead: map[int][]*authz.Evaluator{},
 		subsets: map[subsetKey]*cluster.MetadataMatch{}}
 	b.addSubsets(t.Config())
+	b.upgrades = upgradesOf(t.Config())
 	t.EachOverride(func(where string, o *route.FilterOverride) {
 		for i := range c.links {
 			l := &c.links[i]

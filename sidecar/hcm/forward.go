@@ -111,7 +111,7 @@ func (x *exchange) pullLarge() error {
 // hedgesWhole tells whether attempts may run side by side, and the body fits.
 func (x *exchange) hedgesWhole() bool {
 	h, n := x.sel.Hedge, x.req.ContentLength
-	return h != nil && h.OnPerTryTimeout && n >= 0 && n <= int64(x.keepUpTo)
+	return h != nil && h.OnPerTryTimeout && !x.terminate && n >= 0 && n <= int64(x.keepUpTo)
 }
 
 // tooSlowReply is for a request that is not whole in time.

@@ -76,6 +76,7 @@ type Manager struct {
 	keepHTTP1      int32 // bytes of a body
 	keepHTTP2      int32
 	workers        workers.Pool
+	tunnels        tunnels
 	replies        *replyRules
 	serviceCluster string
 	node           string

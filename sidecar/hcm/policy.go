@@ -35,6 +35,9 @@ type policy struct {
 	// such a one is a part of, nil for a whole one.
 	upgrades []upgradePolicy
 	of       *policy
+	// someFaults: requests may choose faults in some chains and not in others. Which one is a
+	// request's is found after what its client may say.
+	someFaults bool
 }
 
 // bind prepares a table's overrides for the policy's chain.
@@ -135,11 +138,20 @@ func (m *Manager) DeniesAll(p *authz.Peer, forwarded bool) (rule string, denied 
 		return "", false
 	}
 	for _, u := range m.policy.upgrades {
-		if _, denied := u.policy.deniesAll(p, forwarded); !denied {
+		if _, denied := u.policy.deniesAll(p, forwarded); !denied && m.policy.mayReach(u.kind) {
 			return "", false
 		}
 	}
 	return rule, true
+}
+
+// mayReach tells whether requests for a protocol may pass its own chain.
+func (p *policy) mayReach(kind string) bool {
+	if allowed, _ := route.Allows(p.cfg.Upgrades, kind); allowed {
+		return true
+	}
+	t := p.routes()
+	return t != nil && names(p.bind(t).upgrades, kind)
 }
 
 // deniesAll is DeniesAll for the requests that pass the policy's own chain.

@@ -228,7 +228,7 @@ func (x *exchange) abort(f telemetry.Flags, details string) {
 // endUpstream finishes with the upstream; whole says that the response came whole.
 func (x *exchange) endUpstream(whole bool) {
 	clean := whole && x.requestSent() && x.attempt.up.clean(x.attempt)
-	if !whole && x.switched() && !x.requestRead() {
+	if !whole && (x.terminate || x.switched()) && !x.requestRead() {
 		x.attempt.abortTunnel()
 	}
 	x.stopPump()

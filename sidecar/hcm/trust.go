@@ -307,12 +307,16 @@ func (x *exchange) dropInternalOnly(t *route.Table) {
 	}
 }
 
+// faultPrefix is that of headers by which requests choose faults.
+const faultPrefix = "x-envoy-fault-"
+
 // dropControls removes control headers. Those that choose faults, or a host, stay where the
 // configuration asks for them, and the name of a span where the client is not at the edge.
 func (x *exchange) dropControls(f *message.Fields, internal, edge bool) {
-	const faults, spanName = "x-envoy-fault-", "x-envoy-decorator-operation"
+	const spanName = "x-envoy-decorator-operation"
+	faults := x.policy.someFaults || x.policy.chain.faultHeaders
 	destinations := x.m.clusters.DestinationHeaders()
-	if !x.policy.chain.faultHeaders && edge && destinations == nil {
+	if !faults && edge && destinations == nil {
 		f.DelID(message.XEnvoyOther)
 		return
 	}
@@ -321,8 +325,8 @@ func (x *exchange) dropControls(f *message.Fields, internal, edge bool) {
 		var lower [64]byte
 		switch low := message.View(appendLower(lower[:0], name)); {
 		case destinations[low]:
-		case len(low) >= len(faults) && low[:len(faults)] == faults:
-			if !x.policy.chain.faultHeaders {
+		case strings.HasPrefix(low, faultPrefix):
+			if !faults {
 				f.DelAt(i)
 			}
 		case !internal && (edge || low != spanName), controls[low]:

@@ -17,10 +17,7 @@ func (x *exchange) wantsTunnel() bool { return x.req.Method == "CONNECT" || x.re
 // or where the route says nothing the connection manager. Without a route there is
 // nothing to become; the protocol's filters see the request all the same, as in Envoy.
 func (x *exchange) allowTunnel() bool {
-	kind := x.req.Upgrade
-	if kind == "" {
-		kind = "CONNECT"
-	}
+	kind := x.upgradeKind()
 	r := x.sel.Route
 	var ofRoute []route.Upgrade
 	if r != nil && r.Forward != nil {
@@ -29,6 +26,9 @@ func (x *exchange) allowTunnel() bool {
 	allowed, said := route.Allows(ofRoute, kind)
 	if !said {
 		allowed, _ = route.Allows(x.policy.cfg.Upgrades, kind)
+	}
+	if x.req.Method == "POST" && route.TerminatesPost(ofRoute) {
+		allowed = false // its host takes bytes: it would read the request as some
 	}
 	if allowed {
 		x.policy = x.policy.forUpgrade(kind)
@@ -77,6 +77,11 @@ func (x *exchange) looksSwitched() bool {
 // half is passed on as such; the host's end is the tunnel's. A host that takes nothing may
 // have spoken all the same: it is heard to its end.
 func (x *exchange) relayTunnel() {
+	defer x.m.tunnels.remove(x)
+	if !x.openTunnel() {
+		x.endUpstream(false)
+		return
+	}
 	if err := x.client.head(x, true); err != nil {
 		x.headFailed(err)
 		return

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
@@ -30,13 +31,28 @@ func (p *policy) build(m *Manager, o Options) (err error) {
 		if err != nil {
 			return fmt.Errorf("filters of the upgrade to %q: %w", u.Type, err)
 		}
-		// Whether a request asks for an upgrade is found after what a client may say of faults.
-		p.chain.faultHeaders = p.chain.faultHeaders || c.faultHeaders
 		p.upgrades = append(p.upgrades, upgradePolicy{u.Type, &policy{
-			cfg: p.cfg, paths: p.paths, early: p.early, chain: c, of: p, routes: func() *route.Table { return p.routes() },
+			cfg: p.cfg, paths: p.paths, early: p.early, certs: p.certs, chain: c, of: p,
+			routes: func() *route.Table { return p.routes() },
 		}})
 	}
+	for _, u := range p.upgrades {
+		p.someFaults = p.someFaults || u.chain.faultHeaders != p.chain.faultHeaders
+	}
 	return nil
+}
+
+// dropFaults removes the headers that choose faults where the request's own chain has none.
+//
+//go:noinline
+func (x *exchange) dropFaults() {
+	f := &x.req.Fields
+	for i := f.Find(message.XEnvoyOther, 0); i >= 0; i = f.Find(message.XEnvoyOther, i+1) {
+		name, _, _ := f.At(i)
+		if len(name) >= len(faultPrefix) && strings.EqualFold(name[:len(faultPrefix)], faultPrefix) {
+			f.DelAt(i)
+		}
+	}
 }
 
 // fits tells why what the table has for filters cannot be used.

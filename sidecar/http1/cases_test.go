@@ -256,6 +256,7 @@ var requestCases = []testCase{
 	{"9110 10.1.1", get + host + "Expect:\r\n" + end, "bad_expect"},
 	{"9110 7.8", get + host + "Connection: Upgrade\r\nUpgrade: websocket\r\n" + end, ""},
 	{"9110 7.8: with a body", post + "Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n\r\nx", "upgrade_with_body"},
+	{"9110 9.3.6: CONNECT that is an upgrade too", "CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", "upgrade_with_connect"},
 	{"9110 7.8: with a body", post + "Connection: Upgrade\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "upgrade_with_body"},
 	{"h2csmuggler: h2c is taken out", get + host + "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n" + end, ""},
 }

@@ -345,6 +345,10 @@ func (p *RequestParser) controls(buf []byte, req *message.Request, body Framing)
 			req.Close = true
 			return nil
 		}
+		if req.Method == "CONNECT" {
+			// Either is a tunnel, by rules of its own: who asks for both would choose between them.
+			return ErrUpgradeConnect
+		}
 		if body != NoBody {
 			return ErrUpgradeBody
 		}

@@ -67,6 +67,10 @@ type chain struct {
 // judge is what a handler of requests is, where it denies some; *hcm.Manager is one.
 type judge interface {
 	DeniesAll(p *authz.Peer, forwarded bool) (rule string, denied bool)
+	// DeniesTunnel is DeniesAll for what Tunnels are named.
+	DeniesTunnel(kind string, p *authz.Peer, forwarded bool) (rule string, denied bool)
+	// Tunnels are those that a connection which the handler serves has open.
+	Tunnels(*downstream.Conn) (kinds []string)
 }
 
 // deniesAll tells whether every request of a peer would be denied, and by which rule.

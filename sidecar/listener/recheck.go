@@ -77,11 +77,27 @@ func (l *listener) recheck() int {
 // might gets its answer request by request, which says why.
 func (t *tracked) newlyDenied(before, now *chain) (rule string, denied bool) {
 	p := &t.conn.Peer
+	if rule, denied = t.tunnelDenied(now); denied {
+		return rule, true
+	}
 	if rule, denied = now.deniesAll(p, t.own.forwarded); !denied {
 		return "", false
 	}
 	_, was := before.deniesAll(p, t.own.forwarded)
 	return rule, !was
+}
+
+// tunnelDenied tells whether the connection carries what a request for it would not get any more.
+func (t *tracked) tunnelDenied(now *chain) (rule string, denied bool) {
+	if t.own.judge == nil || now.judge == nil {
+		return "", false
+	}
+	for _, kind := range t.own.judge.Tunnels(&t.conn) {
+		if rule, denied = now.judge.DeniesTunnel(kind, &t.conn.Peer, t.own.forwarded); denied {
+			return rule, true
+		}
+	}
+	return "", false
 }
 
 // orphan bounds the rest of the life of a connection whose listener would not take it in

@@ -235,3 +235,40 @@ func TestClosedOnce(t *testing.T) {
 		t.Errorf("counted:\n%s", found)
 	}
 }
+
+var _ judge = (*hcm.Manager)(nil)
+
+// tunnelling is a handler whose connections carry a tunnel.
+type tunnelling struct {
+	echo
+	denies bool
+}
+
+func (tunnelling) DeniesAll(*authz.Peer, bool) (string, bool) { return "", false }
+func (tunnelling) Tunnels(*downstream.Conn) []string          { return []string{"other", "websocket"} }
+func (h tunnelling) DeniesTunnel(kind string, _ *authz.Peer, _ bool) (string, bool) {
+	return "nobody", h.denies && kind == "websocket"
+}
+
+// TestTunnelThatIsDenied: a connection ends whose tunnel a request would not get after an update,
+// though the peer may ask for other things.
+func TestTunnelThatIsDenied(t *testing.T) {
+	denies := false
+	m := newTestManager(t, func(o *Options) {
+		o.NewHandler = func(*Config, *FilterChain) (downstream.Handler, error) { return tunnelling{denies: denies}, nil }
+	})
+	cfg := func(cluster string) *Config {
+		c := echoConfig("l")
+		c.Chains[0].TCP = &tcp.Config{Cluster: cluster}
+		return c
+	}
+	mustApply(t, m, cfg("x"))
+	c := dial(t, m, "l")
+	for i, want := range []bool{true, true, false} {
+		if err := roundTrip(c); (err == nil) != want {
+			t.Fatalf("after %d updates: %v", i, err)
+		}
+		denies = i == 1
+		mustApply(t, m, cfg(strings.Repeat("y", i+1)))
+	}
+}
