@@ -156,7 +156,7 @@ func (s *Server) add(ln net.Listener, h http.Handler) *http.Server {
 // exposed adds one that listens for other hosts too. Who says half of a request, or does not read
 // the answer, holds a connection for so long; profiles, which take longer, are not served there.
 func (s *Server) exposed(ln net.Listener, h http.Handler) *http.Server {
-	sv := s.add(ln, h)
+	sv := s.add(ln, bodiless(h))
 	sv.ReadTimeout, sv.WriteTimeout = 10*time.Second, 30*time.Second
 	sv.ConnState = (&crowd{most: mostExposed}).note
 	return sv
