@@ -117,3 +117,47 @@ func TestIdleClientsMakeRoom(t *testing.T) {
 		get()
 	})
 }
+
+// drainedMeanwhile is a connection that is drained just when it is asked to make room.
+type drainedMeanwhile struct {
+	timer timer
+	by    int64
+	woken chan struct{}
+}
+
+func (c *drainedMeanwhile) due(now int64) (bool, int64) {
+	if c.by > 0 {
+		return now >= c.by, c.by
+	}
+	return false, now + int64(time.Hour)
+}
+
+func (c *drainedMeanwhile) wake() { close(c.woken) }
+
+func (*drainedMeanwhile) idleSince() (int64, bool) { return 1, true }
+
+func (c *drainedMeanwhile) yield() bool {
+	c.by = monotonic() + int64(time.Second)
+	c.timer.hasten(c.by)
+	return true
+}
+
+// TestDrainMeetsRelief: a drain that comes while a connection is asked to make room is not forgotten.
+func TestDrainMeetsRelief(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Minute)
+		ts := NewTimers()
+		defer ts.Close()
+		c := &drainedMeanwhile{woken: make(chan struct{})}
+		c.timer.owner = c
+		ts.add(&c.timer)
+		defer ts.remove(&c.timer)
+		c.timer.arm(monotonic() + int64(time.Hour))
+		ts.Relieve()
+		began := time.Now()
+		<-c.woken
+		if took := time.Since(began); took > time.Minute {
+			t.Errorf("it ended after %v", took)
+		}
+	})
+}

@@ -242,8 +242,8 @@ func (t *timer) fire(at, now int64, due func(timed, int64) (bool, int64)) (next 
 	}
 	switch {
 	case !t.at.CompareAndSwap(looking, next):
-		// Whoever hastens it while its owner looks is not overlooked.
-		t.at.CompareAndSwap(lookAgain, at)
+		// Whoever hastens it while its owner looks is not overlooked, nor where it was asked before its time.
+		t.at.CompareAndSwap(lookAgain, 1)
 		return t.at.Load()
 	case yes:
 		t.owner.wake()
