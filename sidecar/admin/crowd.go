@@ -13,7 +13,8 @@ const mostExposed = 128
 // crowd bounds the connections of a listener. One more ends another, of the address that holds most of them: who
 // holds connections keeps nobody else away, whatever is asked on them.
 type crowd struct {
-	most int
+	most  int
+	ended func(net.Conn) // is told of who made room
 
 	mu      sync.Mutex
 	turn    uint64
@@ -31,6 +32,7 @@ type member struct {
 func (c *crowd) note(conn net.Conn, s http.ConnState) {
 	if over := c.excess(conn, s); over != nil {
 		_ = over.Close()
+		c.ended(over)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -60,7 +61,8 @@ func TestCrowd(t *testing.T) {
 
 // TestBusyConnections: who asks for something on many connections, and does not go on, keeps nobody from them.
 func TestBusyConnections(t *testing.T) {
-	s := start(t)
+	ended := atomic.Int64{}
+	s := startWith(t, func(o *Options) { o.MadeRoom = func() { ended.Add(1) } })
 	addr := s.Addrs().Metrics.String()
 	for range mostExposed {
 		c, err := net.Dial("tcp", addr)
@@ -72,8 +74,8 @@ func TestBusyConnections(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if code, _ := s.do(t, "GET", "tcp", addr, "/metrics", "prom"); code != 200 {
-		t.Errorf("status %d", code)
+	if code, _ := s.do(t, "GET", "tcp", addr, "/metrics", "prom"); code != 200 || ended.Load() != 1 {
+		t.Errorf("status %d, %d made room", code, ended.Load())
 	}
 }
 

@@ -15,12 +15,12 @@ import (
 // those have all, no file is read, no metric told, and no connection served that is already here.
 type reserve struct {
 	*descriptors.Line
-	// told is when the log last had it that connections are refused.
-	told *rate.Sometimes
+	// told is when the log last had it that connections are refused, near that they will be soon.
+	told, near *rate.Sometimes
 }
 
 func newReserve(limit func() uint64) reserve {
-	return reserve{descriptors.ForClients(limit), &rate.Sometimes{Interval: toldAtMost}}
+	return reserve{descriptors.ForClients(limit), &rate.Sometimes{Interval: toldAtMost}, &rate.Sometimes{Interval: toldAtMost}}
 }
 
 // toldAtMost is how often the log has it that descriptors are short.
@@ -32,6 +32,9 @@ func (m *Manager) tooMany(c net.Conn) bool {
 	fd, ok := descriptors.Of(c)
 	if ok && m.opts.Relieve != nil && m.descriptors.Near(fd) {
 		m.opts.Relieve()
+		m.descriptors.near.Do(func() {
+			m.log.Warn("file descriptors get short: idle connections make room", "open", fd, "most", m.descriptors.Most(), "limit", m.descriptors.Limit())
+		})
 	}
 	if !ok || !m.descriptors.Beyond(fd) {
 		return false

@@ -34,6 +34,11 @@ func TestReserveOfDescriptors(t *testing.T) {
 	if want := `reason="file_descriptors"} 3`; !strings.Contains(text.String(), want) {
 		t.Errorf("no metric has %s", want)
 	}
+	for name, l := range m.listeners {
+		if got := l.current.chains[0].place.Exempt; got != (name == "exempt") {
+			t.Errorf("connections of %s make no room for others: %v", name, got)
+		}
+	}
 	limit.Store(1 << 20)
 	if err := roundTrip(dial(t, m, "in")); err != nil {
 		t.Errorf("when there are more: %v", err)
@@ -53,7 +58,7 @@ func TestIdleMakeRoom(t *testing.T) {
 		t.Errorf("%v, asked %d times", err, asked.Load())
 	}
 	line := m.descriptors.Line
-	for fd, want := range map[uint64]bool{line.Most() - 1: true, line.Most() - line.Most()/32: true, line.Most() - line.Most()/32 - 1: false, 0: false} {
+	for fd, want := range map[uint64]bool{line.Most() - 1: true, line.Most() - line.Most()/16: true, line.Most() - line.Most()/16 - 1: false, 0: false} {
 		if got := line.Near(fd); got != want || line.Beyond(fd) {
 			t.Errorf("descriptor %d of %d is near the line: %v", fd, line.Most(), got)
 		}
