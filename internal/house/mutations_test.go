@@ -93,7 +93,7 @@ var mutations = []struct {
 	{"a drain that meets relief", "sidecar/hcm/timers.go", "t.at.CompareAndSwap(lookAgain, 1)\n		return t.at.Load()", "t.at.CompareAndSwap(lookAgain, at)\n		return t.at.Load()", "sidecar/hcm", "TestDrainMeetsRelief"},
 	{"who is exempt makes no room", "sidecar/listener/build.go", "m.opts.Overload.Signals(s.cfg.IgnoreOverload), s.cfg.IgnoreOverload", "m.opts.Overload.Signals(s.cfg.IgnoreOverload), false", "sidecar/listener", "TestReserveOfDescriptors"},
 	{"timeouts that wait already are reduced", "sidecar/overload/overload.go", "		m.opts.Reduced()\n", "", "sidecar/hcm", "TestReducedTimeouts"},
-	{"handshakes of an overload", "sidecar/listener/shake.go", "int64(limit))) - time.Since", "int64(limit)*1)+int64(limit)) - time.Since", "sidecar/listener", "TestReducedHandshakes"},
+	{"handshakes of an overload", "sidecar/listener/shake.go", "int64(limit))) - waited", "int64(limit)*1)+int64(limit)) - waited", "sidecar/listener", "TestReducedHandshakes"},
 	{"connections to hosts that are shed", "sidecar/cluster/dial.go", "shed != nil && shed() {", "shed != nil && false {", "sidecar/cluster", "TestShedConnections"},
 	{"connections to metrics all of which are busy", "sidecar/admin/crowd.go", "conn != newcomer && (", "(", "sidecar/admin", "TestCrowd"},
 	{"bodies that nobody reads", "sidecar/admin/crowd.go", "r.ContentLength != 0", "r.ContentLength > 1<<20", "sidecar/admin", "TestUnreadBody"},
