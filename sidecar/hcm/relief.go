@@ -12,10 +12,12 @@ import (
 const (
 	// idleLeast is how long a connection must be idle to make room: a request on a younger one may be on its way.
 	idleLeast = int64(5 * time.Second)
-	// relievedEach is how many make room for one that asks: with it there is room for the next.
-	relievedEach = 2
+	// relievedEach is how many make room for one that asks, and relievedFirst for the first of a burst: they take a
+	// moment to close, in which more come.
+	relievedEach, relievedFirst = 2, 16
+	burstAfter                  = int64(100 * time.Millisecond)
 	// relieveAtMost is how often all connections are looked at, and no more than this share of the time.
-	relieveAtMost = int64(10 * time.Millisecond)
+	relieveAtMost = int64(time.Millisecond)
 	relieveShare  = 10
 	// relievePiece is how many are looked at in a go: whoever comes or goes meanwhile waits for no more.
 	relievePiece = 256
@@ -48,8 +50,12 @@ func (ts *Timers) relieve(now int64) (next int64) {
 	if now < ts.relieveNext {
 		return ts.relieveNext
 	}
+	n := relievedEach * int(ts.asked.Swap(0))
+	if now >= ts.relieveNext+burstAfter {
+		n = max(n, relievedFirst)
+	}
 	next = noDeadline
-	for _, i := range ts.longestIdle(now, relievedEach*int(ts.asked.Swap(0))) {
+	for _, i := range ts.longestIdle(now, n) {
 		at := i.timer.at.Load()
 		if at <= 0 {
 			continue

@@ -188,7 +188,7 @@ func TestRoomForMany(t *testing.T) {
 		time.Sleep(time.Hour)
 		ts := NewTimers()
 		defer ts.Close()
-		const n, asks = 3*relievePiece + 7, 5
+		const n, asks = 3*relievePiece + 7, relievedFirst
 		now := monotonic()
 		conns := make([]*restsSince, n)
 		for i := range conns {
