@@ -89,6 +89,7 @@ var mutations = []struct {
 	{"who is announced as of this host", "sidecar/hcm/pace.go", "	if i.Direct != nil {", "	if false {", "sidecar/hcm", "TestStrangers"},
 	{"a reserve of descriptors", "sidecar/listener/accept.go", "if !exempt.Actions && l.m.tooMany(c) {", "if false {", "sidecar/listener", "TestReserveOfDescriptors"},
 	{"idle connections make room", "sidecar/listener/descriptors.go", "		m.opts.Relieve()\n", "", "sidecar/listener", "TestIdleMakeRoom"},
+	{"a burst waits for room", "sidecar/listener/descriptors.go", "!short.Load() ||", "true || !short.Load() ||", "sidecar/listener", "TestBurstWaitsForRoom"},
 	{"a request on its way on a connection that makes room", "sidecar/hcm/relief.go", "latest := now - idleLeast", "latest := now", "sidecar/hcm", "TestIdleConnectionsMakeRoom"},
 	{"a drain that meets relief", "sidecar/hcm/timers.go", "t.at.CompareAndSwap(lookAgain, 1)\n		return t.at.Load()", "t.at.CompareAndSwap(lookAgain, at)\n		return t.at.Load()", "sidecar/hcm", "TestDrainMeetsRelief"},
 	{"who is exempt makes no room", "sidecar/listener/build.go", "m.opts.Overload.Signals(s.cfg.IgnoreOverload), s.cfg.IgnoreOverload", "m.opts.Overload.Signals(s.cfg.IgnoreOverload), false", "sidecar/listener", "TestReserveOfDescriptors"},

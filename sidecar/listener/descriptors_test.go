@@ -4,6 +4,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/descriptors"
@@ -79,4 +80,21 @@ func TestHandshakeDefault(t *testing.T) {
 	if m.descriptors.Limit() != descriptors.Limit() {
 		t.Errorf("%d descriptors of %d", m.descriptors.Limit(), descriptors.Limit())
 	}
+}
+
+// TestBurstWaitsForRoom: where a connection was among the last there is room for, the next one waits a moment.
+func TestBurstWaitsForRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &listener{m: &Manager{descriptors: newReserve(nil)}, ctx: t.Context()}
+		for i, want := range []time.Duration{0, roomFor, 0} {
+			if i == 1 {
+				l.m.descriptors.short.Store(true)
+			}
+			began := time.Now()
+			l.awaitRoom()
+			if waited := time.Since(began); waited != want {
+				t.Errorf("it waits for %v, want %v", waited, want)
+			}
+		}
+	})
 }
