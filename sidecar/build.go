@@ -180,6 +180,7 @@ func Build(cfg Config) (_ *Sidecar, err error) {
 	s.admin, err = admin.Listen(admin.Options{
 		Admin: cfg.Admin, Socket: cfg.AdminSocket, Metrics: cfg.Metrics, Ready: cfg.Ready,
 		View: (*view)(s), Level: cfg.Level, Log: cfg.Log, AccessLog: log,
+		MadeRoom: func() { s.metrics.MadeRoom.With("admin").Inc(0) },
 	})
 	return s, err
 }

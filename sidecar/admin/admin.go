@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -48,6 +50,8 @@ type Options struct {
 	Log    *slog.Logger
 	// AccessLog takes the requests to the admin listener and its socket; nil for none.
 	AccessLog *telemetry.Log
+	// MadeRoom is told of each connection that was ended because a listener has as many as it may; may be nil.
+	MadeRoom func()
 }
 
 // Addrs are the bound addresses, nil where off.
@@ -59,6 +63,9 @@ type Server struct {
 	addrs   Addrs
 	servers []served
 	once    sync.Once
+
+	madeRoom func()
+	told     rate.Sometimes // of that
 }
 
 type served struct {
@@ -71,7 +78,10 @@ func Listen(o Options) (_ *Server, err error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{log: o.Log.With("component", "admin")}
+	if o.MadeRoom == nil {
+		o.MadeRoom = func() {}
+	}
+	s := &Server{log: o.Log.With("component", "admin"), madeRoom: o.MadeRoom, told: rate.Sometimes{Interval: time.Minute}}
 	defer func() {
 		if err != nil {
 			_ = s.Close()
@@ -156,10 +166,18 @@ func (s *Server) add(ln net.Listener, h http.Handler) *http.Server {
 // exposed adds one that listens for other hosts too. Who says half of a request, or does not read
 // the answer, holds a connection for so long; profiles, which take longer, are not served there.
 func (s *Server) exposed(ln net.Listener, h http.Handler) *http.Server {
-	sv := s.add(ln, h)
+	sv := s.add(ln, bodiless(h))
 	sv.ReadTimeout, sv.WriteTimeout = 10*time.Second, 30*time.Second
-	sv.ConnState = (&crowd{most: mostExposed}).note
+	sv.ConnState = (&crowd{most: mostExposed, ended: s.crowded}).note
 	return sv
+}
+
+// crowded notes a connection that was ended to make room for another.
+func (s *Server) crowded(c net.Conn) {
+	s.madeRoom()
+	s.told.Do(func() {
+		s.log.Warn("a listener has as many connections as it may: others make room", "listener", c.LocalAddr().String(), "ended", c.RemoteAddr().String(), "limit", mostExposed)
+	})
 }
 
 // Addrs tells the bound addresses.

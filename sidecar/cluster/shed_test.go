@@ -58,3 +58,12 @@ func TestShedConnections(t *testing.T) {
 	}
 	_ = other.Close()
 }
+
+// TestShedAloneHasNoFlag: logs of byte streams tell by that what was shed.
+func TestShedAloneHasNoFlag(t *testing.T) {
+	for k := NoHealthyHost; int(k) < len(kindNames); k++ {
+		if none := k.Flags() == 0; none != (k == Shed) {
+			t.Errorf("%v has no flag: %v", k, none)
+		}
+	}
+}

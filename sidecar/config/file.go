@@ -213,11 +213,12 @@ func removeUnknownTypes(tree map[string]any) []error {
 	if err := unknownType(tree, "", nil); err != nil {
 		refused = append(refused, err)
 	}
-	removeUnknownBelow(tree, "", &refused)
+	removeUnknownBelow(tree, "", false, &refused)
 	return refused
 }
 
-func removeUnknownBelow(v any, path string, refused *[]error) {
+// removeUnknownBelow is removeUnknownTypes of a part of it, which may be what filters are overridden with.
+func removeUnknownBelow(v any, path string, overrides bool, refused *[]error) {
 	switch v := v.(type) {
 	case []any:
 		for i, e := range v {
@@ -227,12 +228,12 @@ func removeUnknownBelow(v any, path string, refused *[]error) {
 				v[i] = map[string]any{} // what comes next keeps its place
 				continue
 			}
-			removeUnknownBelow(e, here, refused)
+			removeUnknownBelow(e, here, false, refused)
 		}
 	case map[string]any:
 		for _, k := range slices.Sorted(maps.Keys(v)) {
 			here, name := under(path, k), any(nil)
-			if passedOver(v[k]) {
+			if overrides && passedOver(v[k]) {
 				delete(v, k)
 				continue
 			}
@@ -244,7 +245,7 @@ func removeUnknownBelow(v any, path string, refused *[]error) {
 				delete(v, k)
 				continue
 			}
-			removeUnknownBelow(v[k], under(path, k), refused)
+			removeUnknownBelow(v[k], under(path, k), !overrides && (k == "typed_per_filter_config" || k == "typedPerFilterConfig"), refused)
 		}
 	}
 }

@@ -134,3 +134,36 @@ static_resources:
 		}
 	}
 }
+
+// TestOptionalElsewhere: what is no override of a filter has an effect, and is not passed over.
+func TestOptionalElsewhere(t *testing.T) {
+	const optional = `{"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, is_optional: true, config: {"@type": type.googleapis.com/foo.Bar}}`
+	const router = `http_filters: [{name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]`
+	for where, tc := range map[string]struct{ cluster, manager string }{
+		"a cluster's transport socket": {`transport_socket: {name: envoy.transport_sockets.tls, typed_config: ` + optional + `}`, router},
+		"a cluster's protocol options": {`typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: ` + optional + `}`, router},
+		"an access log":                {"", `access_log: [{name: envoy.access_loggers.file, typed_config: ` + optional + `}], ` + router},
+		"the identity of requests":     {"", `request_id_extension: {typed_config: ` + optional + `}, ` + router},
+		"a filter":                     {"", `http_filters: [{name: envoy.filters.http.rbac, typed_config: ` + optional + `}, ` + router[len("http_filters: ["):]},
+	} {
+		_, err := ParseBootstrap([]byte(`
+static_resources:
+  clusters:
+  - name: c
+    type: STATIC
+    load_assignment: {cluster_name: c, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 1}}}}]}]}
+    ` + tc.cluster + `
+  listeners:
+  - name: l
+    address: {socket_address: {address: 127.0.0.1, port_value: 0}}
+    filter_chains:
+    - filters:
+      - name: hcm
+        typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, stat_prefix: x, ` + tc.manager + `,
+          route_config: {virtual_hosts: [{name: a, domains: ["*"], routes: [{match: {prefix: /}, direct_response: {status: 200}}]}]}}
+`))
+		if err == nil || !strings.Contains(err.Error(), "foo.Bar") {
+			t.Errorf("%s: %v", where, err)
+		}
+	}
+}

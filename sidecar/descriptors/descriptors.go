@@ -62,10 +62,10 @@ func (l *Line) Beyond(fd uint64) bool {
 	return fd >= l.most.Load()
 }
 
-// Near tells whether a new descriptor is one of the last before the line.
+// Near tells whether a new descriptor is one of the last before the line: so many that others can be closed meanwhile.
 func (l *Line) Near(fd uint64) bool {
 	most := l.most.Load()
-	return fd >= most-min(most, max(most/32, 16))
+	return fd >= most-min(most, max(most/16, min(32, most/4)))
 }
 
 // Of is the number of a socket's descriptor.

@@ -46,6 +46,8 @@ type Place struct {
 	Metrics *telemetry.ServiceMetrics
 	// Overload says what the process cannot afford now; nil says nothing.
 	Overload *overload.Signals
+	// Exempt: connections are not refused because others have too much, nor make room for others.
+	Exempt bool
 }
 
 // MetricsOf are the handles of the verified peer, or of the service that the listener leads to.

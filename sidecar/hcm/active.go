@@ -28,8 +28,10 @@ func (w *watchdog) requestsActive(armed bool) (*downstream.Conn, int64) {
 // requestsActive implements connection.
 func (c *http2Conn) requestsActive(bool) (*downstream.Conn, int64) { return c.d, c.active.Load() }
 
-// Expose shows the requests that are under way, which are counted when they are looked at.
+// Expose shows the requests that are under way, which are counted when they are looked at, and the connections that
+// made room.
 func (ts *Timers) Expose(m *telemetry.Metrics) {
+	ts.madeRoom = func() { m.MadeRoom.With("listeners").Inc(0) }
 	type key struct{ direction, service string }
 	m.RequestsActive.Collect(func(emit func(value float64, labels ...string)) {
 		active := map[key]int64{}

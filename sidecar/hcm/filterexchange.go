@@ -13,35 +13,42 @@ import (
 // Wait implements filter.Exchange. It is for faults, so it may cost a timer.
 func (x *exchange) Wait(d time.Duration) bool {
 	x.dog.calm()
-	over, idle := false, false
-	if left := time.Duration(x.m.reduce(overload.StreamIdle, x.idleTimeout())); left > 0 && left < d && x.complete {
-		d, idle = left, true // nothing moves meanwhile
-	}
-	if x.lifeEnd != noDeadline {
-		if left := time.Duration(x.lifeEnd - monotonic()); left < d {
-			d, over, idle = left, true, false
-		}
-	}
-	t := time.NewTimer(d)
+	began := monotonic()
+	t := time.NewTimer(0)
 	defer t.Stop()
-	look := time.NewTicker(time.Duration(watchEvery))
-	defer look.Stop()
 	for {
-		select {
-		case <-t.C:
-			x.admittedAt = monotonic()
-			if idle {
-				x.fail(idleTimedOut)
+		end, how := x.waitEnds(began, began+int64(d))
+		now := monotonic()
+		if now < end {
+			t.Reset(time.Duration(min(end-now, watchEvery)))
+			select {
+			case <-t.C:
+			case <-x.ctx.Done():
+				return false
 			}
-			return !over && !idle && !x.client.gone()
-		case <-x.ctx.Done():
-			return false
-		case <-look.C:
 			if x.client.gone() {
 				return false
 			}
+			continue
 		}
+		x.admittedAt = now
+		if how == idleTimedOut {
+			x.fail(idleTimedOut)
+		}
+		return how == responded && !x.client.gone()
 	}
+}
+
+// waitEnds is when a wait until a time ends, and how. An overload may change that at any time.
+func (x *exchange) waitEnds(began, until int64) (end int64, how outcome) {
+	end, how = until, responded
+	if idle := x.m.reduce(overload.StreamIdle, x.idleTimeout()); idle > 0 && began+idle < end && x.complete {
+		end, how = began+idle, idleTimedOut // nothing moves meanwhile
+	}
+	if x.lifeEnd < end {
+		end, how = x.lifeEnd, lifeOver
+	}
+	return end, how
 }
 
 // ReadBody implements filter.Exchange.

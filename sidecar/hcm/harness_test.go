@@ -42,6 +42,7 @@ type bed struct {
 	options Options // besides what start makes
 
 	overload *overload.Signals // nil for none
+	exempt   bool
 
 	tls   *tls.Config  // of the listener, nil for plaintext
 	table *route.Table // instead of inline routes
@@ -168,7 +169,7 @@ func (b *bed) start() *bed {
 			}
 			f := b.facts
 			f.Stream, f.Accepted = s, time.Now().Add(-b.age)
-			f.Place = &downstream.Place{Workload: webID, Metrics: b.metrics.Service(telemetry.Inbound, "api"), Overload: b.overload}
+			f.Place = &downstream.Place{Workload: webID, Metrics: b.metrics.Service(telemetry.Inbound, "api"), Overload: b.overload, Exempt: b.exempt}
 			f.Peer = authz.NewPeer(s.Info(), f.Destination)
 			f.PeerMetrics = f.Metrics.Peer("none")
 			b.mu.Lock()

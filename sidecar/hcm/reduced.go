@@ -49,11 +49,16 @@ func (x *exchange) noteIdle() {
 	}
 }
 
-// keepIdle has none reduced.
+// keepIdle has none reduced: what is left is to flush an answer, which as in Envoy has a time of its own.
 func (x *exchange) keepIdle() {
-	if x.m.timers.reducer != nil {
-		x.dog.calm()
-		x.dog.streamIdle = 0
+	if x.m.timers.reducer == nil || x.dog == nil || x.dog.streamIdle == 0 || x.dog.cause.Load() != causeNone {
+		return // or its time was up: nobody is waited for any more
+	}
+	armed := x.dog.armed()
+	x.dog.calm()
+	x.dog.streamIdle = 0
+	if armed {
+		x.dog.arm(monotonic())
 	}
 }
 

@@ -21,7 +21,7 @@ func (c *agedClient) endsBy() int64 { return c.by() }
 
 // reducing are timers whose timeouts are reduced to a tenth once the returned function was called, and
 // no more once it was called again.
-func reducing(t *testing.T) (*Timers, func(bool)) {
+func reducing(t testing.TB) (*Timers, func(bool)) {
 	heap := atomic.Uint64{}
 	cfg := &overload.Config{MaxHeap: 1, Refresh: time.Millisecond, Actions: []overload.Action{{Kind: overload.ReduceTimeouts, Triggers: []overload.Trigger{{Resource: overload.Heap, Threshold: 1}}}}}
 	for i := range cfg.Timeouts {

@@ -297,9 +297,7 @@ func (x *exchange) boundFlush() {
 	if r := x.sel.Route; r != nil && r.Forward != nil && r.Forward.FlushTimeout != nil {
 		t = r.Forward.FlushTimeout
 	}
-	if t != nil {
-		x.keepIdle()
-	}
+	x.keepIdle()
 	switch {
 	case t == nil:
 	case x.attempt.up != nil:

@@ -12,16 +12,20 @@ import (
 const (
 	// idleLeast is how long a connection must be idle to make room: a request on a younger one may be on its way.
 	idleLeast = int64(5 * time.Second)
-	// relieveAtMost is how often all connections are looked at, and relievedLeast how many make room then; of many a
-	// share.
-	relieveAtMost = int64(100 * time.Millisecond)
-	relievedLeast = 16
-	relievedShare = 64
+	// relievedEach is how many make room for one that asks, and relievedFirst for the first of a burst: they take a
+	// moment to close, in which more come.
+	relievedEach, relievedFirst = 2, 16
+	burstAfter                  = int64(100 * time.Millisecond)
+	// relieveAtMost is how often all connections are looked at, and no more than this share of the time.
+	relieveAtMost = int64(time.Millisecond)
+	relieveShare  = 10
+	// relievePiece is how many are looked at in a go: whoever comes or goes meanwhile waits for no more.
+	relievePiece = 256
 )
 
-// Relieve has some connections that are idle end soon. Anyone may call it.
+// Relieve has two connections that are idle end soon, for one that came. Anyone may call it.
 func (ts *Timers) Relieve() {
-	if !ts.asked.Swap(true) {
+	if ts.asked.Add(1) == 1 {
 		ts.soon(1)
 	}
 }
@@ -29,7 +33,7 @@ func (ts *Timers) Relieve() {
 // rester is timed of a connection, which may be idle. Its methods are called as those are.
 type rester interface {
 	timed
-	// idleSince tells since when the connection has been idle, and whether it is.
+	// idleSince tells since when the connection has been idle, and whether it is, and is to make room.
 	idleSince() (since int64, yes bool)
 	// yield has it end for others, if it is idle still.
 	yield() (yes bool)
@@ -43,34 +47,65 @@ type idler struct {
 
 // relieve ends connections that are idle, or tells when to look again.
 func (ts *Timers) relieve(now int64) (next int64) {
-	if ts.relieved > 0 && now < ts.relieved+relieveAtMost {
-		return ts.relieved + relieveAtMost
+	if now < ts.relieveNext {
+		return ts.relieveNext
 	}
-	ts.relieved = now
-	ts.asked.Store(false)
-	ts.mu.Lock()
-	defer ts.mu.Unlock()
-	var idle []idler
-	for _, t := range ts.entries {
-		if since, yes := t.idleSince(); yes && now-since >= idleLeast {
-			idle = append(idle, idler{since, t})
-		}
+	n := relievedEach * int(ts.asked.Swap(0))
+	if now >= ts.relieveNext+burstAfter {
+		n = max(n, relievedFirst)
 	}
-	slices.SortFunc(idle, func(a, b idler) int { return cmp.Compare(a.since, b.since) })
 	next = noDeadline
-	for _, i := range idle[:min(len(idle), max(relievedLeast, len(ts.entries)/relievedShare))] {
-		if at := i.timer.at.Load(); at > 0 {
-			at = i.timer.fire(at, now, yield)
-			if at > 0 {
-				next = min(next, at)
-			}
+	for _, i := range ts.longestIdle(now, n) {
+		at := i.timer.at.Load()
+		if at <= 0 {
+			continue
+		}
+		switch at = i.timer.fire(at, now, i.yield); {
+		case at == fired && ts.madeRoom != nil:
+			ts.madeRoom()
+		case at > 0:
+			next = min(next, at)
 		}
 	}
+	over := monotonic()
+	ts.relieveNext = over + max(relieveAtMost, relieveShare*(over-now))
 	return next
 }
 
-// yield is due of who is to end if it is idle; it is asked again at once where it is not, for its own times.
-func yield(owner timed, _ int64) (bool, int64) { return owner.(rester).yield(), 1 }
+// longestIdle are the n connections that have been idle for longest.
+func (ts *Timers) longestIdle(now int64, n int) []idler {
+	var idle []idler
+	latest := now - idleLeast
+	for begin, more := 0, true; more; begin += relievePiece {
+		ts.mu.Lock()
+		end := min(begin+relievePiece, len(ts.entries))
+		for _, t := range ts.entries[min(begin, end):end] {
+			if since, yes := t.idleSince(); yes && since <= latest {
+				idle = append(idle, idler{since, t})
+			}
+		}
+		more = end < len(ts.entries)
+		ts.mu.Unlock()
+		if len(idle) >= 2*n { // to sort them seldom costs less than to keep them sorted
+			idle = longest(idle, n)
+			latest = idle[n-1].since
+		}
+	}
+	return longest(idle, n)
+}
+
+func longest(idle []idler, n int) []idler {
+	slices.SortFunc(idle, func(a, b idler) int { return cmp.Compare(a.since, b.since) })
+	return idle[:min(n, len(idle))]
+}
+
+// yield is due of who is to end if it is idle as it was; it is asked again at once where it is not, for its own
+// times.
+func (i idler) yield(owner timed, _ int64) (bool, int64) {
+	r := owner.(rester)
+	since, yes := r.idleSince()
+	return yes && since == i.since && r.yield(), 1
+}
 
 // idleSince asks the owner, where it waits.
 func (t *timer) idleSince() (since int64, yes bool) {
@@ -92,7 +127,13 @@ func (t *timer) idleSince() (since int64, yes bool) {
 }
 
 // idleSince implements rester.
-func (w *watchdog) idleSince() (since int64, yes bool) { return w.since, w.waiting && !w.over }
+func (w *watchdog) idleSince() (since int64, yes bool) {
+	if !w.waiting || w.over {
+		return 0, false
+	}
+	c, ok := w.client.(*http1Conn)
+	return w.since, !ok || !c.d.Exempt
+}
 
 // yield implements rester.
 func (w *watchdog) yield() bool {
@@ -113,7 +154,7 @@ func (w *watchdog) hasYielded() bool { return w.drainBy.Load() == yielded }
 
 // idleSince implements rester.
 func (c *http2Conn) idleSince() (since int64, yes bool) {
-	return c.restsFrom.Load(), c.active.Load() == 0 && !c.leaving.Load()
+	return c.restsFrom.Load(), c.active.Load() == 0 && !c.leaving.Load() && !c.d.Exempt
 }
 
 // yield implements rester.

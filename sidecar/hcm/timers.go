@@ -23,8 +23,9 @@ type Timers struct {
 
 	reducer *overload.Reducer // nil where no overload reduces timeouts
 
-	asked    atomic.Bool // connections that are idle are to make room
-	relieved int64       // when they last did; the goroutine's
+	asked       atomic.Int64 // for how many connections those that are idle are to make room
+	madeRoom    func()       // counts one that did; nil for nobody
+	relieveNext int64        // when they may again; the goroutine's
 
 	mu      sync.Mutex
 	entries []*timer
@@ -179,7 +180,7 @@ func (ts *Timers) run() {
 		ts.wakeAt.Store(math.MaxInt64)
 		now := monotonic()
 		next := ts.scan(now)
-		if ts.asked.Load() {
+		if ts.asked.Load() > 0 {
 			next = min(next, ts.relieve(now))
 		}
 		ts.wakeAt.Store(next)
@@ -242,8 +243,8 @@ func (t *timer) fire(at, now int64, due func(timed, int64) (bool, int64)) (next 
 	}
 	switch {
 	case !t.at.CompareAndSwap(looking, next):
-		// Whoever hastens it while its owner looks is not overlooked.
-		t.at.CompareAndSwap(lookAgain, at)
+		// Whoever hastens it while its owner looks is not overlooked, nor where it was asked before its time.
+		t.at.CompareAndSwap(lookAgain, 1)
 		return t.at.Load()
 	case yes:
 		t.owner.wake()

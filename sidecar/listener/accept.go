@@ -44,6 +44,7 @@ func (l *listener) acceptLoop(b *bound) {
 				l.m.awaitRelief(l, b)
 			}
 			panics.Guard(panics.Accept, func() { l.accepted(c) })
+			l.awaitRoom()
 			continue
 		}
 		l.mu.Lock()

@@ -217,7 +217,7 @@ func (m *Manager) compileChain(s *snapshot, h *heritage, cfg *FilterChain, index
 	}
 	c.judge, _ = c.handler.(judge)
 	c.place = c.identify(s.cfg)
-	c.place.Overload = m.opts.Overload.Signals(s.cfg.IgnoreOverload)
+	c.place.Overload, c.place.Exempt = m.opts.Overload.Signals(s.cfg.IgnoreOverload), s.cfg.IgnoreOverload
 	if m.opts.Metrics != nil {
 		c.place.Metrics = m.opts.Metrics.Service(c.place.Direction, c.place.Service)
 	}

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/descriptors"
@@ -34,6 +35,11 @@ func TestReserveOfDescriptors(t *testing.T) {
 	if want := `reason="file_descriptors"} 3`; !strings.Contains(text.String(), want) {
 		t.Errorf("no metric has %s", want)
 	}
+	for name, l := range m.listeners {
+		if got := l.current.chains[0].place.Exempt; got != (name == "exempt") {
+			t.Errorf("connections of %s make no room for others: %v", name, got)
+		}
+	}
 	limit.Store(1 << 20)
 	if err := roundTrip(dial(t, m, "in")); err != nil {
 		t.Errorf("when there are more: %v", err)
@@ -53,7 +59,7 @@ func TestIdleMakeRoom(t *testing.T) {
 		t.Errorf("%v, asked %d times", err, asked.Load())
 	}
 	line := m.descriptors.Line
-	for fd, want := range map[uint64]bool{line.Most() - 1: true, line.Most() - line.Most()/32: true, line.Most() - line.Most()/32 - 1: false, 0: false} {
+	for fd, want := range map[uint64]bool{line.Most() - 1: true, line.Most() - line.Most()/16: true, line.Most() - line.Most()/16 - 1: false, 0: false} {
 		if got := line.Near(fd); got != want || line.Beyond(fd) {
 			t.Errorf("descriptor %d of %d is near the line: %v", fd, line.Most(), got)
 		}
@@ -74,4 +80,21 @@ func TestHandshakeDefault(t *testing.T) {
 	if m.descriptors.Limit() != descriptors.Limit() {
 		t.Errorf("%d descriptors of %d", m.descriptors.Limit(), descriptors.Limit())
 	}
+}
+
+// TestBurstWaitsForRoom: where a connection was among the last there is room for, the next one waits a moment.
+func TestBurstWaitsForRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &listener{m: &Manager{descriptors: newReserve(nil)}, ctx: t.Context()}
+		for i, want := range []time.Duration{0, roomFor, 0} {
+			if i == 1 {
+				l.m.descriptors.short.Store(true)
+			}
+			began := time.Now()
+			l.awaitRoom()
+			if waited := time.Since(began); waited != want {
+				t.Errorf("it waits for %v, want %v", waited, want)
+			}
+		}
+	})
 }

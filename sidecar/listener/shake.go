@@ -2,6 +2,7 @@ package listener
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/overload"
@@ -11,7 +12,7 @@ import (
 
 // shake makes a handshake, for which there is some time, and not beyond the listener's end.
 func (l *listener) shake(t *stream.TLS, limit time.Duration) error {
-	if r := l.m.opts.Overload.Reducer(); r != nil {
+	if r := l.m.opts.Overload.Reducer(); r.Reduces(overload.Handshake) {
 		return l.shakeReduced(t, limit, r)
 	}
 	ctx, cancel := context.WithTimeout(l.ctx, limit)
@@ -26,25 +27,46 @@ const reducedEvery = 100 * time.Millisecond
 func (l *listener) shakeReduced(t *stream.TLS, limit time.Duration, r *overload.Reducer) error {
 	ctx, cancel := context.WithCancelCause(l.ctx)
 	defer cancel(nil)
-	began := time.Now()
-	var look func()
-	look = func() {
-		left := time.Duration(r.Reduce(overload.Handshake, int64(limit))) - time.Since(began)
-		switch {
-		case ctx.Err() != nil:
-		case left <= 0:
+	defer lookAgain(time.Now(), func(waited time.Duration) time.Duration {
+		left := time.Duration(r.Reduce(overload.Handshake, int64(limit))) - waited
+		if left <= 0 {
 			cancel(context.DeadlineExceeded)
-		default:
-			time.AfterFunc(min(left, reducedEvery), func() {
-				defer panics.Contain(panics.Timer, nil, nil)
-				look()
-			})
 		}
-	}
-	look()
+		return min(left, reducedEvery)
+	})()
 	err := t.Handshake(ctx)
 	if err != nil && context.Cause(ctx) == context.DeadlineExceeded {
 		return context.DeadlineExceeded
 	}
 	return err
+}
+
+// lookAgain calls look at once, and again after as long as it says, until that is nothing or stop is called.
+func lookAgain(began time.Time, look func(waited time.Duration) (again time.Duration)) (stop func()) {
+	again := look(0)
+	if again <= 0 {
+		return func() {}
+	}
+	var mu sync.Mutex
+	var timer *time.Timer
+	stopped := false
+	mu.Lock()
+	defer mu.Unlock()
+	timer = time.AfterFunc(again, func() {
+		defer panics.Contain(panics.Timer, nil, nil)
+		mu.Lock()
+		defer mu.Unlock()
+		if stopped {
+			return
+		}
+		if again := look(time.Since(began)); again > 0 {
+			timer.Reset(again)
+		}
+	})
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		stopped = true
+		timer.Stop()
+	}
 }

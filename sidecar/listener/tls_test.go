@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
@@ -165,6 +166,28 @@ func TestHandshakeThatNeverEnds(t *testing.T) {
 	began := time.Now()
 	if _, err := dial(t, m, "in").Read(make([]byte, 1)); err == nil || time.Since(began) > 3*time.Second {
 		t.Errorf("%v after %v", err, time.Since(began))
+	}
+}
+
+// TestHandshakeThatIsOver: nothing looks at its time any more, nor at that of one whose time is up.
+func TestHandshakeThatIsOver(t *testing.T) {
+	for over, want := range map[bool]int{true: 3, false: 6} {
+		synctest.Test(t, func(t *testing.T) {
+			looks := atomic.Int64{}
+			stop := lookAgain(time.Now(), func(waited time.Duration) time.Duration {
+				looks.Add(1)
+				return min(time.Second, 5*time.Second-waited)
+			})
+			time.Sleep(2500 * time.Millisecond)
+			if over {
+				stop()
+			}
+			time.Sleep(time.Minute)
+			if n := looks.Load(); n != int64(want) {
+				t.Errorf("it was looked at %d times, want %d", n, want)
+			}
+			stop()
+		})
 	}
 }
 

@@ -237,18 +237,15 @@ func live() (bytes, collection uint64) {
 	return sample[0].Value.Uint64(), sample[1].Value.Uint64()
 }
 
-// releasable is what the process has of the host and was not in use at the last collection.
+// releasable is what a collection frees and gives back, with what was freed before: neither what metadata takes, nor what
+// is left of spans that are in use.
 func releasable() uint64 {
 	sample := [...]metrics.Sample{
-		{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"},
-		{Name: "/memory/classes/heap/stacks:bytes"}, {Name: "/gc/heap/live:bytes"},
+		{Name: "/memory/classes/heap/free:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}, {Name: "/gc/heap/live:bytes"},
 	}
 	metrics.Read(sample[:])
-	has, kept := sample[0].Value.Uint64(), uint64(0)
-	for _, s := range sample[1:] {
-		kept += s.Value.Uint64()
-	}
-	return has - min(kept, has)
+	free, objects, live := sample[0].Value.Uint64(), sample[1].Value.Uint64(), sample[2].Value.Uint64()
+	return free + objects - min(live, objects)
 }
 
 // Config is what the manager was made with.

@@ -44,9 +44,12 @@ func (m *Manager) Reducer() *Reducer {
 	return &Reducer{m.cfg.Timeouts, &m.signals}
 }
 
+// Reduces tells whether it may ever reduce a timeout.
+func (r *Reducer) Reduces(t Timeout) bool { return r != nil && r.least[t] != nil }
+
 // Reduce is what is left of a timeout of so many nanoseconds. It may change at any time.
 func (r *Reducer) Reduce(t Timeout, full int64) int64 {
-	if r == nil || r.least[t] == nil {
+	if !r.Reduces(t) {
 		return full
 	}
 	share := r.signals.shares[ReduceTimeouts].Load()

@@ -135,6 +135,7 @@ type Metrics struct {
 	ConfigCacheOperation *CounterVec
 	HostConnections      *GaugeVec
 	HostRefused          *CounterVec
+	MadeRoom             *CounterVec
 	HostCalls            *CounterVec
 
 	mu       sync.Mutex
@@ -251,6 +252,7 @@ func NewMetrics() *Metrics {
 		ConfigCacheOperation: r.Counter("hauberk_config_cache_operations_total", "Reads and writes of the on-disk configuration cache, by result: ok or failed.", "operation", "result"),
 		HostConnections:      r.Gauge("hauberk_host_socket_connections_open", "Connections to the host socket that are open now."),
 		HostRefused:          r.Counter("hauberk_host_socket_connections_refused_total", "Connections to the host socket whose caller could not be attested, or that were one too many."),
+		MadeRoom:             r.Counter("hauberk_connections_made_room_total", "Connections that were ended to make room for others: listeners (those that were idle, before file descriptors are short) or admin (where metrics or readiness have as many as they may).", "where"),
 		HostCalls:            r.Counter("hauberk_host_socket_calls_total", "Calls on the host socket that ended, by method and gRPC code.", "method", "code"),
 	}
 	m.panics.f.collect = panics.Collect
