@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"time"
+	"unique"
 
 	"github.com/hauberk-mesh/hauberk/internal/handshake"
 	"github.com/hauberk-mesh/hauberk/internal/peercert"
@@ -75,7 +76,22 @@ type Noted struct {
 	// Secured is when the handshake had ended; zero without one.
 	Secured time.Time
 	// JA3 and JA4 are fingerprints of the client's first message.
-	JA3, JA4 string
+	JA3, JA4 Fingerprint
+}
+
+// Fingerprint is a text that many clients share; the process holds one copy of it. The zero value
+// is none.
+type Fingerprint struct{ text unique.Handle[string] }
+
+// FingerprintOf keeps a text.
+func FingerprintOf(text string) Fingerprint { return Fingerprint{unique.Make(text)} }
+
+// String is the text, empty for none.
+func (f Fingerprint) String() string {
+	if f == (Fingerprint{}) {
+		return ""
+	}
+	return f.text.Value()
 }
 
 // OwnCertificate has the texts of the certificate presented by a foreign TLS context; nil for

@@ -19,11 +19,11 @@ func TestOwnCertificates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if Wanted()&(WantConnections|WantCertificates) != WantConnections|WantCertificates {
+	if all := WantConnections | WantCertificates | WantFingerprints; Wanted()&all != all {
 		t.Error("nobody measures what the format shows")
 	}
 	start := time.Unix(100, 0)
-	all := &Record{Start: start, Own: own, UpstreamOwn: own, Peer: issued, UpstreamNoted: &stream.Noted{ID: 7}, Noted: &stream.Noted{Secured: start.Add(12 * time.Millisecond), JA3: "j3", JA4: "j4"}}
+	all := &Record{Start: start, Own: own, UpstreamOwn: own, Peer: issued, UpstreamNoted: &stream.Noted{ID: 7}, Noted: &stream.Noted{Secured: start.Add(12 * time.Millisecond), JA3: stream.FingerprintOf("j3"), JA4: stream.FingerprintOf("j4")}}
 	late := &Record{Start: start.Add(time.Second), Noted: all.Noted}
 	for _, tc := range []struct {
 		r    *Record

@@ -64,6 +64,8 @@ const (
 	WantSizes
 	// WantConnections: somebody shows what is noted of connections.
 	WantConnections
+	// WantFingerprints: somebody shows what tells kinds of clients apart.
+	WantFingerprints
 )
 
 // wanted grows with the formats that are compiled, and never shrinks: what it costs

@@ -56,20 +56,22 @@ var downstreamOperators = []operatorDef{
 	text("DOWNSTREAM_TLS_VERSION", "TLS version of the downstream connection.", func(r *Record) string { return tlsVersion(r.TLSVersion) }),
 	text("DOWNSTREAM_TLS_CIPHER", "Cipher suite of the downstream connection, OpenSSL's name.", func(r *Record) string { return cipherName(r.CipherSuite) }),
 	text("DOWNSTREAM_TLS_GROUP", "Key exchange of the downstream connection.", func(r *Record) string { return groupName(r.TLSGroup) }),
-	noted("TLS_JA3_FINGERPRINT", "JA3 fingerprint of the client's first message, where its listener's TLS inspector makes one.", func(n *stream.Noted) string { return n.JA3 }),
-	noted("TLS_JA4_FINGERPRINT", "The same of JA4.", func(n *stream.Noted) string { return n.JA4 }),
+	fingerprint("TLS_JA3_FINGERPRINT", "JA3 fingerprint of the client's first message, where its listener's TLS inspector makes one.", func(n *stream.Noted) stream.Fingerprint { return n.JA3 }),
+	fingerprint("TLS_JA4_FINGERPRINT", "The same of JA4.", func(n *stream.Noted) stream.Fingerprint { return n.JA4 }),
 	handshakeDuration,
 	transportFailure("DOWNSTREAM_TRANSPORT_FAILURE_REASON", "Why the downstream handshake failed, spaces written as underscores.", func(r *Record) string { return r.TransportFailure }),
 }
 
-// noted is an operator over what is noted of the client's connection.
-func noted(name, help string, get func(*stream.Noted) string) operatorDef {
-	return text(name, help, func(r *Record) string {
+// fingerprint is an operator over one of what a client's first message is known by.
+func fingerprint(name, help string, get func(*stream.Noted) stream.Fingerprint) operatorDef {
+	d := text(name, help, func(r *Record) string {
 		if r.Noted == nil {
 			return ""
 		}
-		return get(r.Noted)
+		return get(r.Noted).String()
 	})
+	d.wants = WantFingerprints
+	return d
 }
 
 // handshakeDuration is less than 0 for a request on a connection that was there already, as in Envoy.
