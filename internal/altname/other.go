@@ -10,7 +10,7 @@ import (
 
 // Others are the otherNames of a type, in the order of the certificate, as the texts that rules
 // are about: Envoy's. A value of another type of ASN.1 than text, a number, a truth value, an
-// identifier or none is left out, as is what is not DER.
+// identifier or none is left out, as is what is not DER, and a number of more than 64 bytes.
 func Others(c *x509.Certificate, kind asn1.ObjectIdentifier) (names []string) {
 	for name := range raw(c) {
 		if name.Class != asn1.ClassContextSpecific || name.Tag != other || !name.IsCompound {
@@ -49,6 +49,9 @@ func textOf(v *asn1.RawValue) (string, bool) {
 		}
 		return "false", true
 	case asn1.TagInteger:
+		if len(v.Bytes) > mostNumber {
+			return "", false
+		}
 		n := new(big.Int)
 		_, err := asn1.Unmarshal(v.FullBytes, &n)
 		return n.String(), err == nil

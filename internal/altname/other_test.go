@@ -56,6 +56,13 @@ func TestOthers(t *testing.T) {
 	if got := Others(othersOf(t, upn, []byte{5, 9}, []byte{12, 1, 'a'}, []byte{12, 1, 'b'}), upn); !slices.Equal(got, []string{"a", "b"}) {
 		t.Errorf("several: %q", got)
 	}
+	long, err := asn1.Marshal(asn1.RawValue{Tag: asn1.TagInteger, Bytes: slices.Repeat([]byte{1}, mostNumber+1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := Others(othersOf(t, upn, long), upn); got != nil {
+		t.Errorf("a number that is too long: %q", got)
+	}
 	if got := Others(&x509.Certificate{}, upn); got != nil {
 		t.Errorf("none: %q", got)
 	}
