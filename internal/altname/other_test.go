@@ -11,7 +11,7 @@ import (
 var upn = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 311, 20, 2, 3}
 
 // othersOf is a certificate with otherNames of the values, each DER.
-func othersOf(t *testing.T, id asn1.ObjectIdentifier, values ...[]byte) *x509.Certificate {
+func othersOf(t testing.TB, id asn1.ObjectIdentifier, values ...[]byte) *x509.Certificate {
 	t.Helper()
 	var names []asn1.RawValue
 	for _, v := range values {
