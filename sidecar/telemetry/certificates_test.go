@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"math/big"
 	"net"
+	"slices"
 	"testing"
 	"time"
 
@@ -19,7 +20,7 @@ func TestOwnCertificates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if all := WantConnections | WantCertificates | WantFingerprints; Wanted()&all != all {
+	if all := WantConnectionIDs | WantHandshakes | WantCertificates | WantFingerprints; Wanted()&all != all {
 		t.Error("nobody measures what the format shows")
 	}
 	start := time.Unix(100, 0)
@@ -31,10 +32,24 @@ func TestOwnCertificates(t *testing.T) {
 	}{
 		{all, "a.test,b.test 10.0.0.1 x@y - a.test,b.test 10.0.0.1 ab 7 12 j3 j4"},
 		{late, "- - - - - - - 0 -988 j3 j4"},
+		{&Record{UpstreamLocal: &net.TCPAddr{}}, "- - - - - - - - - - -"}, // made before a format asked
 		{&Record{}, "- - - - - - - 0 - - -"},
 	} {
 		if got := string(f.Append(nil, tc.r)); got != tc.want {
 			t.Errorf("got %q, want %q", got, tc.want)
+		}
+	}
+}
+
+// TestWantsOfConnections: what one operator shows is not measured for another.
+func TestWantsOfConnections(t *testing.T) {
+	for name, want := range map[string]Want{
+		"UPSTREAM_CONNECTION_ID": WantConnectionIDs, "DOWNSTREAM_HANDSHAKE_DURATION": WantHandshakes,
+		"TLS_JA3_FINGERPRINT": WantFingerprints, "TLS_JA4_FINGERPRINT": WantFingerprints,
+	} {
+		at := slices.IndexFunc(operators, func(d operatorDef) bool { return d.Name == name })
+		if got := operators[at].wants; got != want {
+			t.Errorf("%s wants %b, not %b", name, got, want)
 		}
 	}
 }

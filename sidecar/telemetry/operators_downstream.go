@@ -64,7 +64,7 @@ var downstreamOperators = []operatorDef{
 
 // fingerprint is an operator over one of what a client's first message is known by.
 func fingerprint(name, help string, get func(*stream.Noted) stream.Fingerprint) operatorDef {
-	d := text(name, help, func(r *Record) string {
+	d := text(name, help+keptHelp, func(r *Record) string {
 		if r.Noted == nil {
 			return ""
 		}
@@ -82,7 +82,7 @@ var handshakeDuration = func() operatorDef {
 		}
 		return appendNumber(dst, r.Noted.Secured.Sub(r.Start).Milliseconds())
 	})
-	d.wants = WantConnections
+	d.wants = WantHandshakes
 	return plain(d)
 }()
 

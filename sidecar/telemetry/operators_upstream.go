@@ -91,14 +91,17 @@ var upstreamOperators = []operatorDef{
 
 // upstreamID is a number among the connections to hosts; those of clients are counted apart.
 var upstreamID = func() operatorDef {
-	d := number("UPSTREAM_CONNECTION_ID", "Number of the upstream connection in this process, among those to upstreams; 0 without one."+keptHelp, func(r *Record) int64 {
-		if r.UpstreamNoted == nil {
-			return 0
+	d := appends("UPSTREAM_CONNECTION_ID", "Number of the upstream connection in this process, among those to upstreams; 0 without one."+keptHelp, func(dst []byte, r *Record) []byte {
+		switch {
+		case r.UpstreamNoted != nil:
+			return appendNumber(dst, int64(r.UpstreamNoted.ID))
+		case r.UpstreamLocal != nil:
+			return dst // it has no number, which is not to say that there is no connection
 		}
-		return int64(r.UpstreamNoted.ID)
+		return appendNumber(dst, 0)
 	})
-	d.wants = WantConnections
-	return d
+	d.wants = WantConnectionIDs
+	return plain(d)
 }()
 
 // transportFailure has no spaces, as Envoy's.
