@@ -37,6 +37,11 @@ func (e *Extensions) Of(said proxytlv.List) proxytlv.List {
 	return added + e.Passed.Of(said).Without(added)
 }
 
+// behind are those that are added to a host's own.
+func (e *Extensions) behind(own proxytlv.List) proxytlv.List {
+	return own + e.Added.List().Without(own)
+}
+
 // about are those of a header about a client. Each request asks, so they are made once for a client.
 func (e *Extensions) about(c *proxytlv.Client) proxytlv.Kept {
 	switch {
@@ -65,8 +70,7 @@ func (h *Host) told(s *settings, c *proxytlv.Client) proxytlv.Kept {
 	case e == nil:
 		return own
 	}
-	added := own.List()
-	added += e.Added.List().Without(added)
+	added := e.behind(own.List())
 	return proxytlv.Keep(added + e.Passed.Of(c.List()).Without(added))
 }
 
@@ -104,7 +108,7 @@ func (a Announcement) announce(ctx context.Context, conn net.Conn, t *Terms) err
 
 // header of two addresses, or of none where one is invalid (HAProxy's proxy-protocol.txt, 2.1 and 2.2).
 // Extensions are of version 2 alone, and stand behind addresses; those that it has no room for, so that
-// a listener takes it, are left out.
+// a listener takes it, are left out. They are what a client said: of others there are not so many.
 func (a Announcement) header(from, to netip.AddrPort, extensions proxytlv.List) []byte {
 	known := from.IsValid() && to.IsValid()
 	src, dst, v4 := from.Addr().WithZone(""), to.Addr().WithZone(""), true

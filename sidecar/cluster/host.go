@@ -241,14 +241,14 @@ func (h *Host) tls(s *settings) *TLS {
 }
 
 // socketFor is the first socket that an endpoint's metadata matches.
-func (s *settings) socketFor(e *Endpoint) *SocketMatch {
-	return s.socketMatching(e.Metadata[socketNamespace])
+func (c *Config) socketFor(e *Endpoint) *SocketMatch {
+	return c.socketMatching(e.Metadata[socketNamespace])
 }
 
-func (s *settings) socketMatching(have map[string]any) *SocketMatch {
-	for i := range s.Sockets {
-		if includes(have, s.Sockets[i].Match) {
-			return &s.Sockets[i]
+func (c *Config) socketMatching(have map[string]any) *SocketMatch {
+	for i := range c.Sockets {
+		if includes(have, c.Sockets[i].Match) {
+			return &c.Sockets[i]
 		}
 	}
 	return nil
