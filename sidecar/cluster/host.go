@@ -27,6 +27,7 @@ type Host struct {
 	others atomic.Pointer[[]string]
 
 	ep       atomic.Pointer[Endpoint]
+	added    atomic.Pointer[addedTo] // nil where nothing was asked
 	priority atomic.Int64
 	locality *Locality // of the assignment, under the cluster's lock
 	// retired: its connections were ended because it is down.
