@@ -38,8 +38,8 @@ func TestWhatIsShownToHosts(t *testing.T) {
 		}
 		defer conn.Release() // so that the next one is another
 		i := conn.Stream.Info()
-		if i.OwnID != own.ID || i.OwnCertificate().Text(peercert.DNSNames) != "web.test" {
-			t.Errorf("presented %q, %q", i.OwnID, i.OwnCertificate().Text(peercert.DNSNames))
+		if i.Own() != own || i.OwnID != own.ID || i.Own().Certificate.Text(peercert.DNSNames) != "web.test" {
+			t.Errorf("presented %q, %q", i.OwnID, i.Own().Certificate.Text(peercert.DNSNames))
 		}
 		if i.Noted == nil || i.Noted.ID == 0 || seen[i.Noted.ID] {
 			t.Fatalf("noted %+v, after %v", i.Noted, seen)

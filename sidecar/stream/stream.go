@@ -94,14 +94,8 @@ func (f Fingerprint) String() string {
 	return f.text.Value()
 }
 
-// OwnCertificate has the texts of the certificate presented by a foreign TLS context; nil for
-// the mesh's own.
-func (i *Info) OwnCertificate() *peercert.Chain {
-	if i.own == nil {
-		return nil
-	}
-	return i.own.Certificate
-}
+// Own is the certificate presented by a foreign TLS context; nil for the mesh's own.
+func (i *Info) Own() *handshake.Own { return i.own }
 
 // OwnURIs are all URIs of the certificate presented by a foreign TLS context; nil for the
 // mesh's own, which have OwnID alone.

@@ -8,12 +8,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/internal/handshake"
 	"github.com/hauberk-mesh/hauberk/internal/peercert"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
 func TestOwnCertificates(t *testing.T) {
-	own := peercert.Of([]*x509.Certificate{{DNSNames: []string{"a.test", "b.test"}, IPAddresses: []net.IP{net.IPv4(10, 0, 0, 1).To4()}, EmailAddresses: []string{"x@y"}}})
+	own := &handshake.Own{Certificate: peercert.Of([]*x509.Certificate{{DNSNames: []string{"a.test", "b.test"}, IPAddresses: []net.IP{net.IPv4(10, 0, 0, 1).To4()}, EmailAddresses: []string{"x@y"}}})}
 	issued := peercert.Of([]*x509.Certificate{{}}).WithIssuer(&x509.Certificate{Raw: []byte{1}, SerialNumber: big.NewInt(0xab)})
 	f, err := ParseFormat("%DOWNSTREAM_LOCAL_DNS_SAN% %DOWNSTREAM_LOCAL_IP_SAN% %DOWNSTREAM_LOCAL_EMAIL_SAN% %DOWNSTREAM_LOCAL_OTHERNAME_SAN% " +
 		"%UPSTREAM_LOCAL_DNS_SAN% %UPSTREAM_LOCAL_IP_SAN% %DOWNSTREAM_PEER_ISSUER_SERIAL% %UPSTREAM_CONNECTION_ID% %DOWNSTREAM_HANDSHAKE_DURATION% %TLS_JA3_FINGERPRINT% %TLS_JA4_FINGERPRINT%")

@@ -3,13 +3,14 @@ package telemetry
 import (
 	"net"
 
+	"github.com/hauberk-mesh/hauberk/internal/handshake"
 	"github.com/hauberk-mesh/hauberk/internal/peercert"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/xds/logformat"
 )
 
 func downstreamCerts(r *Record) *peercert.Chain { return r.Peer }
-func downstreamOwn(r *Record) *peercert.Chain   { return r.Own }
+func downstreamOwn(r *Record) *handshake.Own    { return r.Own }
 func downstreamRemote(r *Record) net.Addr       { return r.DownstreamRemote }
 func downstreamDirect(r *Record) net.Addr       { return r.DownstreamDirect }
 func downstreamLocal(r *Record) net.Addr        { return r.DownstreamLocal }
@@ -30,7 +31,7 @@ var downstreamOperators = []operatorDef{
 	host("DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT", "The same without the port.", downstreamLocal),
 	port("DOWNSTREAM_DIRECT_LOCAL_PORT", "Its port.", downstreamLocal),
 	appends("DOWNSTREAM_PEER_URI_SAN", "SPIFFE ID that the client proved.", func(dst []byte, r *Record) []byte { return appendURIs(dst, r.PeerID, r.Peer.URIs()) }),
-	appends("DOWNSTREAM_LOCAL_URI_SAN", "SPIFFE ID shown to the client.", func(dst []byte, r *Record) []byte { return appendURIs(dst, r.OwnID, r.OwnURIs) }),
+	appends("DOWNSTREAM_LOCAL_URI_SAN", "SPIFFE ID shown to the client.", func(dst []byte, r *Record) []byte { return appendOwnURIs(dst, r) }),
 	presented("DOWNSTREAM_LOCAL_DNS_SAN", "DNS names of the certificate shown to the client.", peercert.DNSNames, downstreamOwn),
 	presented("DOWNSTREAM_LOCAL_IP_SAN", "Its IP addresses.", peercert.IPs, downstreamOwn),
 	presented("DOWNSTREAM_LOCAL_EMAIL_SAN", "Its addresses for mail.", peercert.Emails, downstreamOwn),
@@ -85,6 +86,13 @@ var handshakeDuration = func() operatorDef {
 	d.wants = WantHandshakes
 	return plain(d)
 }()
+
+func appendOwnURIs(dst []byte, r *Record) []byte {
+	if r.Own == nil {
+		return append(dst, r.OwnID...)
+	}
+	return appendURIs(dst, r.OwnID, r.Own.URIs)
+}
 
 // appendURIs is the one identity of an end, or all URIs of one whose context takes others.
 func appendURIs(dst []byte, id string, uris []string) []byte {

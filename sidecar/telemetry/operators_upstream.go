@@ -6,14 +6,21 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/internal/handshake"
 	"github.com/hauberk-mesh/hauberk/internal/peercert"
 )
 
 const keptHelp = " Known of connections made after a format asked for it."
 
 // presented is an operator over the own certificate, which a foreign TLS context has.
-func presented(name, help string, t peercert.Text, get func(*Record) *peercert.Chain) operatorDef {
-	return text(name, help+" Of foreign TLS contexts; the mesh's own certificates have none.", func(r *Record) string { return get(r).Text(t) })
+func presented(name, help string, t peercert.Text, get func(*Record) *handshake.Own) operatorDef {
+	return text(name, help+" Of foreign TLS contexts; the mesh's own certificates have none.", func(r *Record) string {
+		own := get(r)
+		if own == nil {
+			return ""
+		}
+		return own.Certificate.Text(t)
+	})
 }
 
 // certificate is an operator over the certificates of a peer.
@@ -36,7 +43,7 @@ func validity(name, help string, end bool, get func(*Record) *peercert.Chain) op
 }
 
 func upstreamCerts(r *Record) *peercert.Chain { return r.UpstreamPeer }
-func upstreamOwn(r *Record) *peercert.Chain   { return r.UpstreamOwn }
+func upstreamOwn(r *Record) *handshake.Own    { return r.UpstreamOwn }
 func upstreamHost(r *Record) net.Addr         { return r.UpstreamHost }
 func upstreamLocal(r *Record) net.Addr        { return r.UpstreamLocal }
 
