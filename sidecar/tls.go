@@ -100,11 +100,11 @@ func (p *tlsProvider) ClientTLS(source, name string, t *cluster.TLS) (*tls.Confi
 		if err != nil {
 			return nil, nil, fmt.Errorf("cluster %s: %w", name, err)
 		}
-		cfg := c.ClientConfig().Clone() // which the dial may add to
+		cfg, own := c.ClientOnce()
 		if len(t.ALPN) > 0 {
 			cfg.NextProtos = t.ALPN // health checks offer others than the context
 		}
-		return cfg, c.Own(), nil
+		return cfg, own, nil
 	}
 	id, err := p.own(t.Certificate, t.Validation, source)
 	if err != nil {

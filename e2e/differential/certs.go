@@ -143,6 +143,14 @@ func otherNames() (pkix.Extension, error) {
 		name := append([]byte{asn1.TagOID, 3, 42, 3, 4, 0xa0, byte(len(value))}, value...)
 		names = append(names, asn1.RawValue{Class: asn1.ClassContextSpecific, IsCompound: true, Bytes: name})
 	}
+	for _, name := range [][]byte{
+		{6, 6, 0x69, 0x90, 0x80, 0x80, 0x80, 0, 0xa0, 5, 12, 3, 'a', 'r', 'c'},                              // of a kind with a number above 1<<31
+		{6, 3, 42, 3, 4, 0xa0, 8, 6, 6, 0x69, 0x90, 0x80, 0x80, 0x80, 0},                                    // a value that is one
+		{6, 3, 42, 3, 4, 0xa0, 13, 6, 11, 0x69, 0x83, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f}, // above 1<<64
+		{6, 3, 42, 3, 4, 0xa0, 4, 12, 2, 'a', '\n'},
+	} {
+		names = append(names, asn1.RawValue{Class: asn1.ClassContextSpecific, IsCompound: true, Bytes: name})
+	}
 	list, err := asn1.Marshal(names)
 	return pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: list}, err
 }
@@ -243,7 +251,12 @@ func (c *certs) socket(cluster map[string]any) {
 			maps.Copy(validation, own)
 			delete(context, "validation")
 		}
-		context["common_tls_context"] = map[string]any{"validation_context": validation}
+		common := map[string]any{"validation_context": validation}
+		if name, ok := fields["own"].(string); ok {
+			delete(context, "own")
+			common["tls_certificates"] = []any{map[string]any{"certificate_chain": map[string]any{"filename": c.file(name + ".crt")}, "private_key": map[string]any{"filename": c.file(name + ".key")}}}
+		}
+		context["common_tls_context"] = common
 		socket = map[string]any{"name": "tls", "typed_config": context}
 	}
 	if fields, ok := cluster["announces"].(map[string]any); ok {

@@ -8,12 +8,14 @@ import (
 	"math/big"
 	"net/url"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 )
 
 // FuzzNames: of a certificate that crypto/x509 can read the names are those that it has read, in
-// their order.
+// their order; names of other kinds are what a rule, or a line of a log, can take.
 func FuzzNames(f *testing.F) {
 	for _, names := range [][]asn1.RawValue{
 		{{Class: asn1.ClassContextSpecific, Tag: uri, Bytes: []byte("SPIFFE://td/a%20b#")}, {Class: asn1.ClassContextSpecific, Tag: dnsName, Bytes: []byte("A.test")}},
@@ -28,11 +30,26 @@ func FuzzNames(f *testing.F) {
 		}
 		f.Add(value)
 	}
+	for _, value := range [][]byte{
+		{12, 1, 'a'}, {2, 2, 0xff, 0x7f}, {10, 1, 5}, {1, 1, 0xff}, {6, 6, 0x69, 0x90, 0x80, 0x80, 0x80, 0}, {3, 2, 4, 0xf0},
+		{30, 4, 0, 'b', 0x20, 0xac}, {28, 4, 0, 1, 0xf6, 0}, {48, 3, 2, 1, 1}, {5, 0}, slices.Concat([]byte{2, 0x81, 0x80}, make([]byte, 128)),
+	} {
+		f.Add(othersOf(f, upn, value, value).Extensions[0].Value)
+	}
 	f.Add([]byte{0x30, 0x80, 0x86, 0, 0, 0})
 	f.Add([]byte{0x30, 3, 0x9f, 6, 0})
 	key := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
 	f.Fuzz(func(t *testing.T, value []byte) {
-		of(&x509.Certificate{Extensions: []pkix.Extension{{Id: extension, Value: value}}}, uri)
+		raw := &x509.Certificate{Extensions: []pkix.Extension{{Id: extension, Value: value}}}
+		of(raw, uri)
+		for _, name := range Others(raw, upn) {
+			if !utf8.ValidString(name) || len(name) > 2*len(value)+3*mostNumber {
+				t.Errorf("a name of %d bytes: %.200q", len(name), name)
+			}
+		}
+		if texts := strings.Join(OtherTexts(raw), ","); len(texts) > mostTexts {
+			t.Errorf("texts of %d bytes", len(texts))
+		}
 		template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Unix(1<<31, 0), ExtraExtensions: []pkix.Extension{{Id: extension, Value: value}}}
 		der, err := x509.CreateCertificate(nil, template, template, key.Public(), key)
 		if err != nil {

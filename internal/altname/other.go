@@ -11,8 +11,8 @@ import (
 
 // Others are the otherNames of a type, in the order of the certificate, as the texts that rules
 // are about: Envoy's. A value of another type of ASN.1 than text, octets, a time, a number, a truth
-// value, an identifier or none is left out, as is what is not DER, and texts and octets that are not
-// UTF-8.
+// value, an identifier or none is left out, as is what is not DER, texts and octets that are not
+// UTF-8, and a number of more than 64 bytes.
 func Others(c *x509.Certificate, kind asn1.ObjectIdentifier) (names []string) {
 	for name := range raw(c) {
 		if name.Class != asn1.ClassContextSpecific || name.Tag != other || !name.IsCompound {
@@ -51,6 +51,9 @@ func textOf(v *asn1.RawValue) (string, bool) {
 		}
 		return "false", true
 	case asn1.TagInteger, asn1.TagEnum: // which is encoded as a number is (X.690 8.4)
+		if len(v.Bytes) > mostNumber {
+			return "", false
+		}
 		der := bytes.Clone(v.FullBytes)
 		der[0] = asn1.TagInteger
 		n := new(big.Int)

@@ -11,7 +11,7 @@ import (
 var upn = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 311, 20, 2, 3}
 
 // othersOf is a certificate with otherNames of the values, each DER.
-func othersOf(t *testing.T, id asn1.ObjectIdentifier, values ...[]byte) *x509.Certificate {
+func othersOf(t testing.TB, id asn1.ObjectIdentifier, values ...[]byte) *x509.Certificate {
 	t.Helper()
 	var names []asn1.RawValue
 	for _, v := range values {
@@ -60,6 +60,13 @@ func TestOthers(t *testing.T) {
 	}
 	if got := Others(othersOf(t, upn, []byte{5, 9}, []byte{12, 1, 'a'}, []byte{12, 1, 'b'}), upn); !slices.Equal(got, []string{"a", "b"}) {
 		t.Errorf("several: %q", got)
+	}
+	long, err := asn1.Marshal(asn1.RawValue{Tag: asn1.TagInteger, Bytes: slices.Repeat([]byte{1}, mostNumber+1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := Others(othersOf(t, upn, long), upn); got != nil {
+		t.Errorf("a number that is too long: %q", got)
 	}
 	if got := Others(&x509.Certificate{}, upn); got != nil {
 		t.Errorf("none: %q", got)

@@ -31,21 +31,27 @@ type Extensions struct {
 	Added  proxytlv.Kept
 }
 
-// Of are those of a header about a client whose own header had some.
-func (e *Extensions) Of(said proxytlv.List) proxytlv.List {
-	added := e.Added.List()
+// Of are those of a header to a host with its own, about a client whose own header had some.
+func (e *Extensions) Of(own, said proxytlv.List) proxytlv.List {
+	added := e.behind(own)
 	return added + e.Passed.Of(said).Without(added)
 }
 
-// about are those of a header about a client. Each request asks, so they are made once for a client.
-func (e *Extensions) about(c *proxytlv.Client) proxytlv.Kept {
-	switch {
-	case e == nil:
-		return proxytlv.Kept{}
-	case c.List() == "" || !e.Passed.All && e.Passed.Types == "":
-		return e.Added
-	}
-	return c.Made(e)
+// behind are those that are added to a host's own.
+func (e *Extensions) behind(own proxytlv.List) proxytlv.List {
+	return own + e.Added.List().Without(own)
+}
+
+// passes tells whether the header about a client says something of its own.
+func (e *Extensions) passes(c *proxytlv.Client) bool {
+	return c.List() != "" && (e.Passed.All || e.Passed.Types != "")
+}
+
+// addedTo are extensions behind those of a host.
+type addedTo struct {
+	own  proxytlv.Kept
+	more *Extensions
+	list proxytlv.Kept
 }
 
 // extensions are what headers to the host say beside addresses.
@@ -56,18 +62,27 @@ func (h *Host) extensions(s *settings) *Extensions {
 	return s.Extensions
 }
 
-// told are the extensions of a header to the host about a client.
+// told are the extensions of a header to the host about a client. Each request asks, so they are made
+// once for a client, and once for all that say nothing.
 func (h *Host) told(s *settings, c *proxytlv.Client) proxytlv.Kept {
 	e, own := h.extensions(s), h.Endpoint().Extensions
+	if own != (proxytlv.Kept{}) && h.announcement(s) != 2 {
+		own = proxytlv.Kept{}
+	}
 	switch {
-	case own == (proxytlv.Kept{}) || h.announcement(s) != 2:
-		return e.about(c)
 	case e == nil:
 		return own
+	case e.passes(c):
+		return c.Made(e, own)
+	case own == (proxytlv.Kept{}):
+		return e.Added
 	}
-	added := own.List()
-	added += e.Added.List().Without(added)
-	return proxytlv.Keep(added + e.Passed.Of(c.List()).Without(added))
+	made := h.added.Load()
+	if made == nil || made.own != own || made.more != e {
+		made = &addedTo{own, e, proxytlv.Keep(e.behind(own.List()))}
+		h.added.Store(made)
+	}
+	return made.list
 }
 
 // announces tells whether connections to any host begin so.
@@ -104,7 +119,7 @@ func (a Announcement) announce(ctx context.Context, conn net.Conn, t *Terms) err
 
 // header of two addresses, or of none where one is invalid (HAProxy's proxy-protocol.txt, 2.1 and 2.2).
 // Extensions are of version 2 alone, and stand behind addresses; those that it has no room for, so that
-// a listener takes it, are left out.
+// a listener takes it, are left out. They are what a client said: of others there are not so many.
 func (a Announcement) header(from, to netip.AddrPort, extensions proxytlv.List) []byte {
 	known := from.IsValid() && to.IsValid()
 	src, dst, v4 := from.Addr().WithZone(""), to.Addr().WithZone(""), true

@@ -99,7 +99,7 @@ func (c *Config) Takes(a *Assignment) error {
 	if err := checkAddresses(a); err != nil {
 		return err
 	}
-	return c.Subsets.check(a)
+	return c.holds(a)
 }
 
 // discoversAs tells whether both have the endpoints of the same EDS resource.

@@ -55,7 +55,7 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (conn
 		m.Use().ConnectOK.Inc(s)
 		m.Use().ConnectDuration.Observe(s, time.Since(start))
 	}
-	if telemetry.Wanted()&telemetry.WantConnections != 0 {
+	if telemetry.Wanted()&telemetry.WantConnectionIDs != 0 {
 		st.Info().Noted = &stream.Noted{ID: connectionIDs.Add(1)}
 	}
 	c := &Conn{Stream: st, pool: p, generation: cfg.tlsGeneration, aimed: aimed, until: cfg.lifetime(), opening: opening}

@@ -27,6 +27,7 @@ type Host struct {
 	others atomic.Pointer[[]string]
 
 	ep       atomic.Pointer[Endpoint]
+	added    atomic.Pointer[addedTo] // nil where nothing was asked
 	priority atomic.Int64
 	locality *Locality // of the assignment, under the cluster's lock
 	// retired: its connections were ended because it is down.
@@ -241,14 +242,14 @@ func (h *Host) tls(s *settings) *TLS {
 }
 
 // socketFor is the first socket that an endpoint's metadata matches.
-func (s *settings) socketFor(e *Endpoint) *SocketMatch {
-	return s.socketMatching(e.Metadata[socketNamespace])
+func (c *Config) socketFor(e *Endpoint) *SocketMatch {
+	return c.socketMatching(e.Metadata[socketNamespace])
 }
 
-func (s *settings) socketMatching(have map[string]any) *SocketMatch {
-	for i := range s.Sockets {
-		if includes(have, s.Sockets[i].Match) {
-			return &s.Sockets[i]
+func (c *Config) socketMatching(have map[string]any) *SocketMatch {
+	for i := range c.Sockets {
+		if includes(have, c.Sockets[i].Match) {
+			return &c.Sockets[i]
 		}
 	}
 	return nil

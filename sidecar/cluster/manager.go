@@ -224,7 +224,7 @@ func (m *Manager) update(cfg *Config, a *Assignment, tried findings) error {
 	}
 	c := m.Get(cfg.Name)
 	fresh := c == nil
-	if err := cfg.Subsets.check(cfg.Endpoints); err != nil {
+	if err := cfg.holds(cfg.Endpoints); err != nil {
 		return err
 	}
 	if cfg.Type == EDS && a == nil {
@@ -235,7 +235,7 @@ func (m *Manager) update(cfg *Config, a *Assignment, tried findings) error {
 	if a != nil && a.arrived == 0 {
 		a.arrives()
 	}
-	if err := cmp.Or(cfg.Subsets.check(a), m.opts.Own.Takes(cfg.Name, a)); err != nil {
+	if err := cmp.Or(cfg.holds(a), m.opts.Own.Takes(cfg.Name, a)); err != nil {
 		return fmt.Errorf("its endpoints: %w", err)
 	}
 	if fresh {
@@ -259,7 +259,7 @@ func (m *Manager) update(cfg *Config, a *Assignment, tried findings) error {
 func (m *Manager) Check(cfg *Config) error {
 	err := m.validate(cfg)
 	if err == nil {
-		err = cfg.Subsets.check(cfg.Endpoints)
+		err = cfg.holds(cfg.Endpoints)
 	}
 	if err != nil {
 		return fmt.Errorf("cluster %s: %w", cfg.Name, err)
@@ -355,7 +355,7 @@ func (m *Manager) setEndpoints(a *Assignment) error {
 		users = slices.Insert(users, 0, c)
 	}
 	for _, c := range users {
-		if err := cmp.Or(c.Config().Subsets.check(a), m.opts.Own.Takes(c.name, a)); err != nil {
+		if err := cmp.Or(c.Config().holds(a), m.opts.Own.Takes(c.name, a)); err != nil {
 			return fmt.Errorf("for cluster %s: %w", c.name, err)
 		}
 	}

@@ -35,3 +35,42 @@ func TestExtensionsOfAHost(t *testing.T) {
 		}
 	}
 }
+
+// TestToldCostsNothing: each request asks.
+func TestToldCostsNothing(t *testing.T) {
+	var none proxytlv.List
+	some := proxytlv.Keep(none.With(1, "some"))
+	for name, e := range map[string]*Extensions{
+		"nothing": nil, "added": {Added: proxytlv.Keep(none.With(2, "cluster"))}, "passed": {Passed: proxytlv.Choice{All: true}, Added: some},
+	} {
+		for _, own := range []proxytlv.Kept{{}, some} {
+			h := &Host{socket: &SocketMatch{Announce: 2, Extensions: e}}
+			h.ep.Store(&Endpoint{Extensions: own})
+			for _, client := range []*proxytlv.Client{nil, {Said: none.With(3, "client")}} {
+				if n := testing.AllocsPerRun(20, func() { h.told(nil, client) }); n != 0 {
+					t.Errorf("%s, own %q, client %q: %v allocations", name, own.List(), client.List(), n)
+				}
+			}
+		}
+	}
+}
+
+// TestToldAfterAChange: what was made of others is not taken.
+func TestToldAfterAChange(t *testing.T) {
+	var none proxytlv.List
+	client := &proxytlv.Client{Said: none.With(3, "client")}
+	h := &Host{}
+	for _, what := range []string{"a", "b"} {
+		for _, more := range []string{"c", "d"} {
+			h.socket = &SocketMatch{Announce: 2, Extensions: &Extensions{Passed: proxytlv.Choice{Types: "\x03"}, Added: proxytlv.Keep(none.With(2, more))}}
+			h.ep.Store(&Endpoint{Extensions: proxytlv.Keep(none.With(1, what))})
+			want := none.With(1, what).With(2, more)
+			if got := h.told(nil, nil).List(); got != want {
+				t.Errorf("%q, want %q", got, want)
+			}
+			if got := h.told(nil, client).List(); got != want+client.Said {
+				t.Errorf("%q, want %q", got, want+client.Said)
+			}
+		}
+	}
+}

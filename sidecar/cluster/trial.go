@@ -39,7 +39,7 @@ func (m *Manager) Try(cfg *Config, a *Assignment) (*Trial, error) {
 		a = cfg.Endpoints
 	}
 	if err == nil {
-		err = cfg.Subsets.check(a)
+		err = cfg.holds(a)
 	}
 	if err == nil {
 		err = c.apply(cfg, a, findings{}, true)

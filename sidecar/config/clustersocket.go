@@ -57,9 +57,6 @@ func (d *decoder) upstreamSocket(ts *corev3.TransportSocket, path string) (clust
 	return announce, more, t, err
 }
 
-// mostExtensions is what a header that a listener takes has room for behind addresses of IPv6.
-const mostExtensions = proxytlv.MostHeader - 16 - 36
-
 func announcedExtensions(m *corev3.ProxyProtocolConfig, version cluster.Announcement, path string) (*cluster.Extensions, error) {
 	const needsV2 = "is for headers of V2; those of V1 have no extensions"
 	passed, err := passedExtensions(m.GetPassThroughTlvs(), path+".pass_through_tlvs")
@@ -105,13 +102,13 @@ func addedExtensions(ms []*corev3.TlvEntry, path string) (proxytlv.List, error) 
 		switch n := len(m.GetValue()); {
 		case n == 0:
 			return "", fail(here+".value", "is missing")
-		case n > mostExtensions:
-			return "", fail(here+".value", "has %d bytes, and a header has room for %d", n, mostExtensions)
+		case n > proxytlv.MostAdded:
+			return "", fail(here+".value", "has %d bytes, and a header has room for %d", n, proxytlv.MostAdded)
 		}
 		out = out.With(byte(m.GetType()), string(m.GetValue()))
 	}
-	if len(out) > mostExtensions {
-		return "", fail(path, "have %d bytes, and a header has room for %d", len(out), mostExtensions)
+	if len(out) > proxytlv.MostAdded {
+		return "", fail(path, "have %d bytes, and a header has room for %d", len(out), proxytlv.MostAdded)
 	}
 	return out, nil
 }

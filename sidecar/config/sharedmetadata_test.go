@@ -32,6 +32,27 @@ func TestSharedMetadata(t *testing.T) {
 			t.Errorf("%v, want %d", got, i)
 		}
 	}
+	for range 2 {
+		for i := range 100 { // that alternate
+			if !same(s.of(said("3", float64(i))), s.of(said("3", float64(i)))) {
+				t.Fatal("equal metadata are kept twice")
+			}
+		}
+	}
+	if one, two := s.of(said("3", 7)), s.of(said("3", 99)); !same(one["envoy.lb"], two["envoy.lb"]) || one["other"]["weight"] != 7.0 {
+		t.Errorf("%v beside %v", one, two)
+	}
+	once := s.of(said("4", 0))
+	for i := range 100 {
+		s.of(said("4", float64(i)))
+	}
+	if !same(once, s.of(said("4", 0))) {
+		t.Error("what was seen before many others is forgotten")
+	}
+	bad := said("\xff", 1)
+	if got := s.of(bad); got["envoy.lb"]["version"] != "\xff" || got["other"]["weight"] != 1.0 {
+		t.Errorf("what is no text: %v", got)
+	}
 	if s.of(nil) != nil || s.of(&corev3.Metadata{}) != nil {
 		t.Error("nothing is something")
 	}

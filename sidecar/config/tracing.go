@@ -182,7 +182,7 @@ func customTag(m *tagv3.CustomTag, path string) (*tracing.Tag, error) {
 		out.Value = t.Value
 	case *tagv3.CustomTag_Metadata_:
 		var err error
-		out.Default = t.Metadata.GetDefaultValue()
+		out.Default, out.Metadata = t.Metadata.GetDefaultValue(), true
 		out.Value, err = metadataTag(t.Metadata, path+".metadata")
 		return out, err
 	default:

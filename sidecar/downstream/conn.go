@@ -262,8 +262,8 @@ func (c *Conn) NewRecord() *telemetry.Record {
 	if r.DownstreamDirect == nil {
 		r.DownstreamDirect = info.Remote
 	}
-	r.PeerID, r.OwnID, r.OwnURIs = info.PeerID, info.OwnID, info.OwnURIs()
-	r.PeerCertHash, r.Peer, r.Own, r.Noted = info.PeerCertHash, info.Peer, info.OwnCertificate(), info.Noted
+	r.PeerID, r.OwnID = info.PeerID, info.OwnID
+	r.PeerCertHash, r.Peer, r.Own, r.Noted = info.PeerCertHash, info.Peer, info.Own(), info.Noted
 	r.TLSVersion, r.CipherSuite, r.TLSGroup, r.SNI = info.TLSVersion, info.CipherSuite, info.Group, info.SNI
 	r.Destination = c.Destination
 	if d := c.Decision; d != nil {

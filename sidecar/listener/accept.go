@@ -315,7 +315,7 @@ func (a *arrival) open(c stream.Conn) (stream.Stream, error) {
 		return nil, a.refuse(telemetry.FlagTLSFailure, reason, err)
 	}
 	a.countHandshake("ok", "", t.Info().TLSVersion, time.Since(began))
-	if telemetry.Wanted()&telemetry.WantConnections != 0 {
+	if telemetry.Wanted()&telemetry.WantHandshakes != 0 {
 		a.note().Secured = time.Now()
 	}
 	t.Info().Noted = a.noted

@@ -114,7 +114,7 @@ func (a *arrival) clientHello(f *Filter, c stream.Conn, deadline time.Time) erro
 	err := peekUntil(c, deadline, func(b []byte) error {
 		var err error
 		hello, err = parseClientHello(b[:min(len(b), most)])
-		if err == nil && (f.JA3 || f.JA4) {
+		if err == nil {
 			a.fingerprint(f, b)
 		}
 		if errors.Is(err, errMoreHello) {

@@ -3,6 +3,8 @@ package listener
 import (
 	"encoding/hex"
 	"testing"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // The fingerprints are those that Envoy makes of the same bytes (group hellos of the differential
@@ -28,5 +30,46 @@ func TestFingerprints(t *testing.T) {
 		if !ok || o.ja3() != tc.ja3 || o.ja4() != tc.ja4 {
 			t.Errorf("%s: %q, %q", tc.name, o.ja3(), o.ja4())
 		}
+	}
+}
+
+// helloOf is a ClientHello with as many ciphers and extensions, all different.
+func helloOf(ciphers, extensions int) []byte {
+	pair := func(n int) []byte { return []byte{byte(n >> 8), byte(n)} }
+	b := append(make([]byte, 34), 0)
+	b[0], b[1] = 3, 3
+	b = append(b, pair(2*ciphers)...)
+	for i := range ciphers {
+		b = append(b, pair(i*7919)...)
+	}
+	b = append(append(b, 1, 0), pair(4*extensions)...)
+	for i := range extensions {
+		b = append(append(b, pair(i+100)...), 0, 0)
+	}
+	n := len(b)
+	return append([]byte{22, 3, 1, byte((n + 4) >> 8), byte(n + 4), 1, 0, byte(n >> 8), byte(n)}, b...)
+}
+
+// TestFingerprintsCost: nothing is made that no log shows, and a long message costs no more pieces
+// of memory than a short one, by about.
+func TestFingerprintsCost(t *testing.T) {
+	a, both, long := &arrival{}, &Filter{JA3: true, JA4: true}, helloOf(5000, 1400)
+	if _, err := parseClientHello(long); err != nil {
+		t.Fatal(err)
+	}
+	if telemetry.Wanted()&telemetry.WantFingerprints == 0 {
+		if a.fingerprint(both, long); a.noted != nil {
+			t.Error("fingerprints are made that no log shows")
+		}
+	}
+	if _, err := telemetry.ParseFormat("%TLS_JA3_FINGERPRINT%"); err != nil {
+		t.Fatal(err)
+	}
+	if a.fingerprint(both, long); a.noted == nil || a.noted.JA3.String() == "" || a.noted.JA4.String() == "" {
+		t.Fatal("fingerprints that a log shows are not made")
+	}
+	const most = 50
+	if n := testing.AllocsPerRun(20, func() { a.fingerprint(both, long) }); n > most {
+		t.Errorf("%v allocations", n)
 	}
 }

@@ -6,8 +6,10 @@ import (
 	"os"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
 )
 
@@ -143,5 +145,30 @@ func TestSlowHandshakeMissesNoWithdrawal(t *testing.T) {
 	m.CloseConns(none, "other")
 	if n := len(m.withdrawals); n != 1 {
 		t.Errorf("%d withdrawals are kept when nothing arrives", n)
+	}
+}
+
+// TestHandshakesAreTimed: where somebody shows how long they took.
+func TestHandshakesAreTimed(t *testing.T) {
+	if _, err := telemetry.ParseFormat("%DOWNSTREAM_HANDSHAKE_DURATION%"); err != nil {
+		t.Fatal(err)
+	}
+	m := newTestManager(t, func(o *Options) { o.TLS = foreignTLS{selfSigned(t, apiID)} })
+	mustApply(t, m, foreignConfig(tlscontext.Server{}, "a"))
+	before := time.Now()
+	c := dialTLS(t, m, "a")
+	defer c.Close()
+	for _, l := range m.all() {
+		for _, tr := range l.established() {
+			if n := tr.conn.Info.Noted; n == nil || n.Secured.Before(before) || n.Secured.After(time.Now()) {
+				t.Errorf("noted %+v", n)
+			}
+		}
+	}
+}
+
+func TestArrivalSize(t *testing.T) {
+	if n := unsafe.Sizeof(arrival{}); n > 256 {
+		t.Errorf("arrival has %d bytes", n)
 	}
 }

@@ -35,14 +35,14 @@ type Client struct {
 	made atomic.Pointer[[]made]
 }
 
-// Maker makes the extensions of another header of what a client said. It is a pointer, and what it
-// makes depends on nothing else.
-type Maker interface{ Of(List) List }
+// Maker makes the extensions of another header of a host's own and of what a client said. It is a
+// pointer, and what it makes depends on nothing else.
+type Maker interface{ Of(own, said List) List }
 
 // made is what a maker made of what the client said.
 type made struct {
-	by   Maker
-	list Kept
+	by        Maker
+	own, list Kept
 }
 
 // mostMade is how many are remembered: of more, the last ones.
@@ -56,18 +56,18 @@ func (c *Client) List() List {
 	return c.Said
 }
 
-// Made is what the maker makes of what the client said.
-func (c *Client) Made(by Maker) Kept {
+// Made is what the maker makes of a host's own extensions and what the client said.
+func (c *Client) Made(by Maker, own Kept) Kept {
 	var before []made
 	if m := c.made.Load(); m != nil {
 		before = *m
 	}
 	for i := range before {
-		if before[i].by == by {
+		if before[i].by == by && before[i].own == own {
 			return before[i].list
 		}
 	}
-	one := made{by, Keep(by.Of(c.Said))}
+	one := made{by, own, Keep(by.Of(own.List(), c.Said))}
 	next := append([]made{one}, before[:min(len(before), mostMade-1)]...)
 	c.made.Store(&next)
 	return one.list

@@ -20,6 +20,9 @@ const MostValue = math.MaxUint16
 // therefore one that is written.
 const MostHeader = 4096
 
+// MostAdded is how many bytes of extensions such a header has room for behind addresses of IPv6.
+const MostAdded = MostHeader - 16 - 36
+
 // head are a type and a length.
 const head = 3
 

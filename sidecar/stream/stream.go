@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"time"
+	"unique"
 
 	"github.com/hauberk-mesh/hauberk/internal/handshake"
 	"github.com/hauberk-mesh/hauberk/internal/peercert"
@@ -75,17 +76,26 @@ type Noted struct {
 	// Secured is when the handshake had ended; zero without one.
 	Secured time.Time
 	// JA3 and JA4 are fingerprints of the client's first message.
-	JA3, JA4 string
+	JA3, JA4 Fingerprint
 }
 
-// OwnCertificate has the texts of the certificate presented by a foreign TLS context; nil for
-// the mesh's own.
-func (i *Info) OwnCertificate() *peercert.Chain {
-	if i.own == nil {
-		return nil
+// Fingerprint is a text that many clients share; the process holds one copy of it. The zero value
+// is none.
+type Fingerprint struct{ text unique.Handle[string] }
+
+// FingerprintOf keeps a text.
+func FingerprintOf(text string) Fingerprint { return Fingerprint{unique.Make(text)} }
+
+// String is the text, empty for none.
+func (f Fingerprint) String() string {
+	if f == (Fingerprint{}) {
+		return ""
 	}
-	return i.own.Certificate
+	return f.text.Value()
 }
+
+// Own is the certificate presented by a foreign TLS context; nil for the mesh's own.
+func (i *Info) Own() *handshake.Own { return i.own }
 
 // OwnURIs are all URIs of the certificate presented by a foreign TLS context; nil for the
 // mesh's own, which have OwnID alone.

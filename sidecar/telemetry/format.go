@@ -197,6 +197,19 @@ func (f *Format) AppendHeader(dst []byte, r *Record) []byte {
 	return appendText(dst, f.ops, r, "", false)
 }
 
+// AppendValue appends the value of the one operator that the format is of, as AppendHeader does. ok is
+// false where it has none, which an empty text is not.
+func (f *Format) AppendValue(dst []byte, r *Record) (out []byte, ok bool) {
+	if len(f.ops) != 1 || f.ops[0].value == nil {
+		return dst, false
+	}
+	o := &f.ops[0]
+	if out, ok = o.appendValue(dst, r); ok && !o.plain {
+		out = escapeFrom(out, len(dst), false)
+	}
+	return out, ok
+}
+
 // AppendBody formats a record as the body of an answer, the values as they are. What
 // has no value is "-", or left out where that is asked for.
 func (f *Format) AppendBody(dst []byte, r *Record) []byte {

@@ -62,8 +62,12 @@ const (
 	WantConfigured
 	// WantSizes: somebody shows bytes on the wire.
 	WantSizes
-	// WantConnections: somebody shows what is noted of connections.
-	WantConnections
+	// WantConnectionIDs: somebody shows the numbers of connections to hosts.
+	WantConnectionIDs
+	// WantHandshakes: somebody shows how long handshakes took.
+	WantHandshakes
+	// WantFingerprints: somebody shows what tells kinds of clients apart.
+	WantFingerprints
 )
 
 // wanted grows with the formats that are compiled, and never shrinks: what it costs

@@ -3,13 +3,14 @@ package telemetry
 import (
 	"net"
 
+	"github.com/hauberk-mesh/hauberk/internal/handshake"
 	"github.com/hauberk-mesh/hauberk/internal/peercert"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/xds/logformat"
 )
 
 func downstreamCerts(r *Record) *peercert.Chain { return r.Peer }
-func downstreamOwn(r *Record) *peercert.Chain   { return r.Own }
+func downstreamOwn(r *Record) *handshake.Own    { return r.Own }
 func downstreamRemote(r *Record) net.Addr       { return r.DownstreamRemote }
 func downstreamDirect(r *Record) net.Addr       { return r.DownstreamDirect }
 func downstreamLocal(r *Record) net.Addr        { return r.DownstreamLocal }
@@ -30,7 +31,7 @@ var downstreamOperators = []operatorDef{
 	host("DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT", "The same without the port.", downstreamLocal),
 	port("DOWNSTREAM_DIRECT_LOCAL_PORT", "Its port.", downstreamLocal),
 	appends("DOWNSTREAM_PEER_URI_SAN", "SPIFFE ID that the client proved.", func(dst []byte, r *Record) []byte { return appendURIs(dst, r.PeerID, r.Peer.URIs()) }),
-	appends("DOWNSTREAM_LOCAL_URI_SAN", "SPIFFE ID shown to the client.", func(dst []byte, r *Record) []byte { return appendURIs(dst, r.OwnID, r.OwnURIs) }),
+	appends("DOWNSTREAM_LOCAL_URI_SAN", "SPIFFE ID shown to the client.", func(dst []byte, r *Record) []byte { return appendOwnURIs(dst, r) }),
 	presented("DOWNSTREAM_LOCAL_DNS_SAN", "DNS names of the certificate shown to the client.", peercert.DNSNames, downstreamOwn),
 	presented("DOWNSTREAM_LOCAL_IP_SAN", "Its IP addresses.", peercert.IPs, downstreamOwn),
 	presented("DOWNSTREAM_LOCAL_EMAIL_SAN", "Its addresses for mail.", peercert.Emails, downstreamOwn),
@@ -56,20 +57,22 @@ var downstreamOperators = []operatorDef{
 	text("DOWNSTREAM_TLS_VERSION", "TLS version of the downstream connection.", func(r *Record) string { return tlsVersion(r.TLSVersion) }),
 	text("DOWNSTREAM_TLS_CIPHER", "Cipher suite of the downstream connection, OpenSSL's name.", func(r *Record) string { return cipherName(r.CipherSuite) }),
 	text("DOWNSTREAM_TLS_GROUP", "Key exchange of the downstream connection.", func(r *Record) string { return groupName(r.TLSGroup) }),
-	noted("TLS_JA3_FINGERPRINT", "JA3 fingerprint of the client's first message, where its listener's TLS inspector makes one.", func(n *stream.Noted) string { return n.JA3 }),
-	noted("TLS_JA4_FINGERPRINT", "The same of JA4.", func(n *stream.Noted) string { return n.JA4 }),
+	fingerprint("TLS_JA3_FINGERPRINT", "JA3 fingerprint of the client's first message, where its listener's TLS inspector makes one.", func(n *stream.Noted) stream.Fingerprint { return n.JA3 }),
+	fingerprint("TLS_JA4_FINGERPRINT", "The same of JA4.", func(n *stream.Noted) stream.Fingerprint { return n.JA4 }),
 	handshakeDuration,
 	transportFailure("DOWNSTREAM_TRANSPORT_FAILURE_REASON", "Why the downstream handshake failed, spaces written as underscores.", func(r *Record) string { return r.TransportFailure }),
 }
 
-// noted is an operator over what is noted of the client's connection.
-func noted(name, help string, get func(*stream.Noted) string) operatorDef {
-	return text(name, help, func(r *Record) string {
+// fingerprint is an operator over one of what a client's first message is known by.
+func fingerprint(name, help string, get func(*stream.Noted) stream.Fingerprint) operatorDef {
+	d := text(name, help+keptHelp, func(r *Record) string {
 		if r.Noted == nil {
 			return ""
 		}
-		return get(r.Noted)
+		return get(r.Noted).String()
 	})
+	d.wants = WantFingerprints
+	return d
 }
 
 // handshakeDuration is less than 0 for a request on a connection that was there already, as in Envoy.
@@ -80,9 +83,16 @@ var handshakeDuration = func() operatorDef {
 		}
 		return appendNumber(dst, r.Noted.Secured.Sub(r.Start).Milliseconds())
 	})
-	d.wants = WantConnections
+	d.wants = WantHandshakes
 	return plain(d)
 }()
+
+func appendOwnURIs(dst []byte, r *Record) []byte {
+	if r.Own == nil {
+		return append(dst, r.OwnID...)
+	}
+	return appendURIs(dst, r.OwnID, r.Own.URIs)
+}
 
 // appendURIs is the one identity of an end, or all URIs of one whose context takes others.
 func appendURIs(dst []byte, id string, uris []string) []byte {

@@ -6,14 +6,21 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/internal/handshake"
 	"github.com/hauberk-mesh/hauberk/internal/peercert"
 )
 
 const keptHelp = " Known of connections made after a format asked for it."
 
 // presented is an operator over the own certificate, which a foreign TLS context has.
-func presented(name, help string, t peercert.Text, get func(*Record) *peercert.Chain) operatorDef {
-	return text(name, help+" Of foreign TLS contexts; the mesh's own certificates have none.", func(r *Record) string { return get(r).Text(t) })
+func presented(name, help string, t peercert.Text, get func(*Record) *handshake.Own) operatorDef {
+	return text(name, help+" Of foreign TLS contexts; the mesh's own certificates have none.", func(r *Record) string {
+		own := get(r)
+		if own == nil {
+			return ""
+		}
+		return own.Certificate.Text(t)
+	})
 }
 
 // certificate is an operator over the certificates of a peer.
@@ -36,7 +43,7 @@ func validity(name, help string, end bool, get func(*Record) *peercert.Chain) op
 }
 
 func upstreamCerts(r *Record) *peercert.Chain { return r.UpstreamPeer }
-func upstreamOwn(r *Record) *peercert.Chain   { return r.UpstreamOwn }
+func upstreamOwn(r *Record) *handshake.Own    { return r.UpstreamOwn }
 func upstreamHost(r *Record) net.Addr         { return r.UpstreamHost }
 func upstreamLocal(r *Record) net.Addr        { return r.UpstreamLocal }
 
@@ -91,14 +98,17 @@ var upstreamOperators = []operatorDef{
 
 // upstreamID is a number among the connections to hosts; those of clients are counted apart.
 var upstreamID = func() operatorDef {
-	d := number("UPSTREAM_CONNECTION_ID", "Number of the upstream connection in this process, among those to upstreams; 0 without one."+keptHelp, func(r *Record) int64 {
-		if r.UpstreamNoted == nil {
-			return 0
+	d := appends("UPSTREAM_CONNECTION_ID", "Number of the upstream connection in this process, among those to upstreams; 0 without one."+keptHelp, func(dst []byte, r *Record) []byte {
+		switch {
+		case r.UpstreamNoted != nil:
+			return appendNumber(dst, int64(r.UpstreamNoted.ID))
+		case r.UpstreamLocal != nil:
+			return dst // it has no number, which is not to say that there is no connection
 		}
-		return int64(r.UpstreamNoted.ID)
+		return appendNumber(dst, 0)
 	})
-	d.wants = WantConnections
-	return d
+	d.wants = WantConnectionIDs
+	return plain(d)
 }()
 
 // transportFailure has no spaces, as Envoy's.

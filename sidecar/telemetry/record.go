@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/internal/handshake"
 	"github.com/hauberk-mesh/hauberk/internal/peercert"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
@@ -75,9 +76,9 @@ type Record struct {
 	Destination   netip.AddrPort
 	PeerID, OwnID string
 	PeerCertHash  string
-	// OwnURIs are Info's, of a foreign context, as Own is.
-	OwnURIs   []string
-	Peer, Own *peercert.Chain
+	Peer          *peercert.Chain
+	// Own is Info's, and not looked into for who shows nothing of it.
+	Own *handshake.Own
 	// Noted and UpstreamNoted are Info's.
 	Noted, UpstreamNoted              *stream.Noted
 	TLSVersion, CipherSuite, TLSGroup uint16
@@ -108,7 +109,8 @@ type Record struct {
 	UpstreamOwnID               string
 	UpstreamHostname            string // of its endpoint
 	UpstreamProtocol            string
-	UpstreamPeer, UpstreamOwn   *peercert.Chain
+	UpstreamPeer                *peercert.Chain
+	UpstreamOwn                 *handshake.Own
 	// Of the upstream connection's TLS.
 	UpstreamTLSVersion, UpstreamCipher, UpstreamGroup uint16
 	UpstreamSNI                                       string
@@ -199,7 +201,7 @@ func (r *Record) Retries() int {
 // UpstreamTLS notes what is known of an upstream connection.
 func (r *Record) UpstreamTLS(i *stream.Info) {
 	r.UpstreamPeerID, r.UpstreamOwnID, r.UpstreamPeer = i.PeerID, i.OwnID, i.Peer
-	r.UpstreamOwn, r.UpstreamNoted = i.OwnCertificate(), i.Noted
+	r.UpstreamOwn, r.UpstreamNoted = i.Own(), i.Noted
 	r.UpstreamTLSVersion, r.UpstreamCipher, r.UpstreamGroup, r.UpstreamSNI = i.TLSVersion, i.CipherSuite, i.Group, i.SNI
 }
 

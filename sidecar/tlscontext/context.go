@@ -130,18 +130,22 @@ func NewClient(cfg *Client, o Options) (*Context, error) {
 		}
 		return s.verifier.verify(cs, name)
 	}
-	t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		s := c.state.Load()
-		if s.absent != nil {
-			return nil, s.absent
-		}
-		if len(s.certificates) > 0 {
-			return &s.certificates[0], nil
-		}
-		return &tls.Certificate{}, nil
+	t.GetClientCertificate = func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		return c.state.Load().present(r)
 	}
 	c.client = t
 	return c, c.open()
+}
+
+// present is a hook GetClientCertificate.
+func (s *state) present(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	if s.absent != nil {
+		return nil, s.absent
+	}
+	if len(s.certificates) > 0 {
+		return &s.certificates[0], nil
+	}
+	return &tls.Certificate{}, nil
 }
 
 var errResumed = errors.New("tls: a resumed session is refused")
@@ -267,6 +271,14 @@ func (c *Context) ServerConfig(cfg *Server) *tls.Config {
 // the current state. It is shared.
 func (c *Context) ClientConfig() *tls.Config { return c.client }
 
+// ClientOnce returns a configuration of a client for one handshake, which the caller may add to, and
+// whom the certificate names that it presents. Peers are verified by the current state.
+func (c *Context) ClientOnce() (*tls.Config, *handshake.Own) {
+	s, cfg := c.state.Load(), c.client.Clone()
+	cfg.GetClientCertificate = s.present
+	return cfg, s.first()
+}
+
 // AsOf is when what is in use was last found in the files, or its secrets were last
 // known to be true: now, unless they cannot be used any more.
 func (c *Context) AsOf() time.Time {
@@ -295,9 +307,11 @@ func (c *Context) Leaves() []*x509.Certificate {
 
 // Own is whom the first own certificate names; nobody where there is none. It is what a
 // client presents, if anything.
-func (c *Context) Own() *handshake.Own {
-	if own := c.state.Load().own; len(own) > 0 {
-		return own[0]
+func (c *Context) Own() *handshake.Own { return c.state.Load().first() }
+
+func (s *state) first() *handshake.Own {
+	if len(s.own) > 0 {
+		return s.own[0]
 	}
 	return &handshake.Own{}
 }

@@ -95,6 +95,41 @@ func TestAbsentSecret(t *testing.T) {
 	}
 }
 
+// TestOwnIsWhatIsPresented: what a log says of our certificate is so, when it changes meanwhile.
+func TestOwnIsWhatIsPresented(t *testing.T) {
+	a := newAuthority(t, "ca")
+	issue := func(name string) *issued {
+		return a.issue(&x509.Certificate{DNSNames: []string{name}, URIs: uri("spiffe://td/" + name), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}})
+	}
+	secrets := &found{has: map[string]*Discovered{"trust": trustIn(a), "web": certificateOf(issue("old").own())}, asOf: time.Now()}
+	c, err := NewClient(&Client{Common: Common{
+		Certificates: []Certificate{{Secret: secretOf("web")}}, MinVersion: tls.VersionTLS13, MaxVersion: tls.VersionTLS13,
+		Validation: &Validation{Secret: secretOf("trust"), MaxDepth: DefaultDepth},
+	}}, Options{Secrets: secrets})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, own := c.ClientOnce()
+	secrets.has["web"] = certificateOf(issue("new").own())
+	c.Refresh(slog.New(slog.DiscardHandler))
+	serving := &Server{RequireClientCertificate: true, Common: Common{
+		Certificates: []Certificate{issue("api").own()}, MinVersion: tls.VersionTLS13, MaxVersion: tls.VersionTLS13,
+		Validation: &Validation{CA: Source{Inline: Secret(a.pem())}, MaxDepth: DefaultDepth},
+	}}
+	server, err := NewServer(serving, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	side, _, serverErr, clientErr := shake(t, server.ServerConfig(serving), cfg)
+	if serverErr != nil || clientErr != nil {
+		t.Fatal(serverErr, clientErr)
+	}
+	seen := side.ConnectionState().PeerCertificates[0].URIs[0].String()
+	if seen != own.ID || seen != "spiffe://td/old" || c.Own().ID != "spiffe://td/new" {
+		t.Errorf("the server was shown %q; ours is %q, and then %q", seen, own.ID, c.Own().ID)
+	}
+}
+
 // A secret may add what a context leaves out, and the context what the secret does.
 func TestMergedSecret(t *testing.T) {
 	a := newAuthority(t, "ca")

@@ -59,7 +59,9 @@ type Tag struct {
 	Header, Default string
 	Value           string
 	Literal         bool
-	Type            TagType
+	// Metadata: Value is one operator, and what it says is a value though it is empty.
+	Metadata bool
+	Type     TagType
 }
 
 // Provider is where spans go, and which headers carry a trace.
@@ -106,6 +108,7 @@ type tag struct {
 	name, header, value string
 	format              *telemetry.Format
 	kind                TagType
+	metadata            bool
 }
 
 func compileSpanTags(list []Tag) ([]tag, error) { return compileTags(list, meshnames.SpanTags) }
@@ -114,7 +117,7 @@ func compileSpanTags(list []Tag) ([]tag, error) { return compileTags(list, meshn
 func compileTags(list []Tag, taken []string) ([]tag, error) {
 	var out []tag
 	for i, t := range list {
-		c := tag{name: t.Name, header: t.Header, value: t.Default, kind: t.Type}
+		c := tag{name: t.Name, header: t.Header, value: t.Default, kind: t.Type, metadata: t.Metadata}
 		switch {
 		case t.Name == "":
 			return nil, fmt.Errorf("custom tag %d has no name", i)
@@ -152,25 +155,30 @@ func (t Tags) None() bool { return len(t.list) == 0 }
 // Each tells the tags that have a value, which is made in scratch and not kept.
 func (t Tags) Each(r *telemetry.Record, scratch []byte, tell func(name string, value []byte)) {
 	for i := range t.list {
-		if v := t.list[i].of(r, scratch[:0]); len(v) > 0 {
+		if v, ok := t.list[i].of(r, scratch[:0]); ok {
 			tell(t.list[i].name, v)
 		}
 	}
 }
 
-// of is the tag's value for a request, in scratch where it has to be made.
-func (t *tag) of(r *telemetry.Record, scratch []byte) []byte {
-	if t.format != nil {
-		out := t.format.AppendHeader(scratch, r)
-		if len(out) == len(scratch) {
-			out = append(out, t.value...)
+// of is the tag's value for a request, in scratch, which is empty, where it has to be made; ok is false
+// without one.
+func (t *tag) of(r *telemetry.Record, scratch []byte) (out []byte, ok bool) {
+	switch {
+	case t.metadata:
+		out, ok = t.format.AppendValue(scratch, r)
+	case t.format != nil:
+		out = t.format.AppendHeader(scratch, r)
+		ok = len(out) > 0
+	default:
+		if out, ok = telemetry.AppendRequestField(scratch, r.RequestHeaders, t.header); ok {
+			return out, len(out) > 0
 		}
-		return out
 	}
-	if out, ok := telemetry.AppendRequestField(scratch, r.RequestHeaders, t.header); ok {
-		return out
+	if !ok {
+		out = append(scratch, t.value...)
 	}
-	return append(scratch, t.value...)
+	return out, ok || len(out) > 0
 }
 
 // typed reads a value as the tag's type, which is not TextTag; ok is false where the

@@ -97,7 +97,8 @@ func (t *Tracer) tags(p *report, w tagWriter) {
 }
 
 func (g *tagger) custom(t *tag, r *telemetry.Record) {
-	if g.b = t.of(r, g.b[:0]); len(g.b) > 0 {
+	var ok bool
+	if g.b, ok = t.of(r, g.b[:0]); ok {
 		g.w.typed(t, g.b)
 	}
 }
