@@ -480,6 +480,10 @@ func TestLiveReload(t *testing.T) {
 		next := []string{"a", "b"}[i%2]
 		put(edsCluster(t, next), assignment(t, "a", addr(one)), httpListener(t, "l", "r"), routeTo(t, "r", next))
 		if i == 25 {
+			// Who chose the cluster before its routes left it is served by it first.
+			for chose := sent.Load(); sent.Load() < chose+2; {
+				time.Sleep(time.Millisecond)
+			}
 			s.state.Apply(client.Update{Type: resource.ClusterType, Removed: []string{"a"}})
 			put(edsCluster(t, "a"), assignment(t, "a", addr(one)))
 		}
