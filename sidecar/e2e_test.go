@@ -481,9 +481,8 @@ func TestLiveReload(t *testing.T) {
 		put(edsCluster(t, next), assignment(t, "a", addr(one)), httpListener(t, "l", "r"), routeTo(t, "r", next))
 		if i == 25 {
 			// Who chose the cluster before its routes left it is served by it first.
-			for chose := sent.Load(); sent.Load() < chose+2; {
-				time.Sleep(time.Millisecond)
-			}
+			chose := sent.Load()
+			eventually(t, "requests", func() bool { return sent.Load() >= chose+2 })
 			s.state.Apply(client.Update{Type: resource.ClusterType, Removed: []string{"a"}})
 			put(edsCluster(t, "a"), assignment(t, "a", addr(one)))
 		}
