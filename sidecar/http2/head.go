@@ -74,8 +74,9 @@ type head struct {
 // headPool: no connection keeps a head between blocks.
 var headPool = sync.Pool{New: func() any { return new(head) }}
 
-// keepArena is how large an arena stays between blocks.
-const keepArena = 4 << 10
+// keepArena is how large an arena stays between blocks: what a head beyond the limits needs, which
+// who floods sends by the thousand. There are as many as blocks are read at a time.
+const keepArena = 128 << 10
 
 func (h *head) begin(kind headKind, f *message.Fields) {
 	arena, cookies := h.arena[:0], h.cookies[:0]
