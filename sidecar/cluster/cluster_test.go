@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -203,6 +204,7 @@ func TestRefused(t *testing.T) {
 		{Name: "a", Endpoints: hosts("a", "10.0.0.1:0")}, {Name: "a", LB: Maglev, Hash: &HashTable{TableSize: 100}},
 		{Name: "a", HealthCheck: &HealthCheck{}}, {Name: "a", HealthCheck: every(nil)},
 		{Name: "a", Type: OriginalDestination, HealthCheck: every(&HTTPCheck{Path: "/"})},
+		{Name: "a", HealthCheck: every(&HTTPCheck{Path: "/", Headers: []route.HeaderAdd{{Name: "x", Value: "%NOTHING%"}}})},
 	} {
 		if err := m.Update(cfg); err == nil {
 			t.Errorf("%+v was taken", cfg)

@@ -127,7 +127,7 @@ func (c *Cluster) checkConns() (out []*checkConn) {
 func (c *Cluster) startCheck(h *Host, s *settings) {
 	ctx, cancel := context.WithCancel(c.m.ctx)
 	k := &checker{h: h, cfg: s.HealthCheck, endpoint: h.Endpoint().check(), stop: cancel}
-	k.headers = k.cfg.headers()
+	k.headers, _ = k.cfg.headers() // what does not compile was refused with its cluster
 	if c.checks == nil {
 		c.checks = map[*Host]*checker{}
 	}

@@ -9,16 +9,15 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
-// headers are the changes to a check's headers, compiled. Who reads the configuration refuses
-// what does not compile.
-func (c *HealthCheck) headers() (out route.Changes) {
+// headers are the changes to a check's headers, compiled.
+func (c *HealthCheck) headers() (route.Changes, error) {
 	switch {
 	case c.HTTP != nil:
-		out, _ = route.NewChanges(c.HTTP.Remove, c.HTTP.Headers)
+		return route.NewChanges(c.HTTP.Remove, c.HTTP.Headers)
 	case c.GRPC != nil:
-		out, _ = route.NewChanges(nil, c.GRPC.Metadata)
+		return route.NewChanges(nil, c.GRPC.Metadata)
 	}
-	return out
+	return route.Changes{}, nil
 }
 
 // addHeaders changes a check's headers as it is configured.

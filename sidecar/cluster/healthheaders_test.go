@@ -18,7 +18,10 @@ func TestCheckOperators(t *testing.T) {
 		{Name: "x-host", Value: "%UPSTREAM_HOST% %UPSTREAM_HOST_NAME% %UPSTREAM_METADATA(envoy.lb:name)% %PROTOCOL%"},
 		{Name: "x-nobody", Value: "%REQ(x-host)%%UPSTREAM_REMOTE_ADDRESS%"},
 	}}}}
-	k.headers = k.cfg.headers()
+	var err error
+	if k.headers, err = k.cfg.headers(); err != nil {
+		t.Fatal(err)
+	}
 	var f message.Fields
 	f.Add("user-agent", "x")
 	k.addHeaders(&f, message.HTTP2)

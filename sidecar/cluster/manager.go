@@ -293,6 +293,11 @@ func (m *Manager) validate(cfg *Config) error {
 	case cfg.Hash != nil && cfg.Hash.TableSize != 0 && !Prime(cfg.Hash.TableSize):
 		return fmt.Errorf("a maglev table of %d slots, which is not a prime", cfg.Hash.TableSize)
 	}
+	if cfg.HealthCheck != nil {
+		if _, err := cfg.HealthCheck.headers(); err != nil {
+			return fmt.Errorf("health check: %w", err)
+		}
+	}
 	if cfg.Type != LogicalDNS {
 		if err := m.opts.Own.Takes(cfg.Name, cfg.Endpoints); err != nil {
 			return err

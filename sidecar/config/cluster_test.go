@@ -428,6 +428,7 @@ func TestClusterRefused(t *testing.T) {
 		"too long a try":            {"type: STRICT_DNS\n" + cares(nameservers+", query_timeout_seconds: 6") + namedEndpoint, "typed_dns_resolver_config.typed_config.query_timeout_seconds: is not from 1 to 5"},
 		"tries of nobody":           {"type: STRICT_DNS\n" + cares("query_tries: 2") + namedEndpoint, "typed_dns_resolver_config.typed_config.query_tries: needs resolvers"},
 		"times of nobody":           {"type: STRICT_DNS\n" + cares("query_timeout_seconds: 2") + namedEndpoint, "typed_dns_resolver_config.typed_config.query_timeout_seconds: needs resolvers"},
+		"too many retries":          {"type: STRICT_DNS\ntyped_dns_resolver_config: {name: r, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig, num_retries: 16}}\n" + namedEndpoint, "typed_dns_resolver_config.typed_config.num_retries: is not from 0 to 15"},
 		"no try":                    {"type: STRICT_DNS\n" + cares("query_tries: 0") + namedEndpoint, "query_tries: value must be greater than or equal to 1"},
 		"event service":             {oneEndpoint + aCheck + "  event_service: {}\n  tcp_health_check: {}\n", "event_service: unsupported"},
 		"event sink":                {oneEndpoint + aCheck + "  event_logger: [{name: x, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig}}]\n  tcp_health_check: {}\n", "event_logger[0]: is no HealthCheckEventFileSink"},

@@ -72,6 +72,7 @@ func init() {
 		},
 		"envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig": {
 			use:    "num_retries",
+			but:    map[string]string{"num_retries": "15 at most"},
 			ignore: map[string]string{"num_resolver_threads": "each name is looked up by itself"},
 		},
 		"envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate": {use: "base_interval max_interval"},

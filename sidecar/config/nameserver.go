@@ -65,7 +65,10 @@ func (d *decoder) typedResolver(m *corev3.TypedExtensionConfig, out *cluster.DNS
 	}
 	if c, ok := extension[*getaddrinfov3.GetAddrInfoDnsResolverConfig](d, m.GetTypedConfig()); ok {
 		if n := c.GetNumRetries(); n != nil {
-			out.Tries = int(min(n.GetValue(), mostTries-1)) + 1
+			if n.GetValue() >= mostTries {
+				return fail(path+".typed_config.num_retries", "is not from 0 to %d", mostTries-1)
+			}
+			out.Tries = int(n.GetValue()) + 1
 		}
 		return nil
 	}
