@@ -147,6 +147,8 @@ func TestRequestHoldsNoMemory(t *testing.T) {
 		x.payload, x.complete = []byte("body"), complete
 		host := &asked{u: u, held: true}
 		u.c = &cluster.Conn{Stream: host, Exchanger: host}
+		x.d, x.attempt.info = &downstream.Conn{}, &stream.Info{}
+		x.d.Info = x.attempt.info
 		err := u.send(x.attempt)
 		if complete && err != io.ErrUnexpectedEOF || !complete && err != nil {
 			t.Errorf("%s: %v", name, err)

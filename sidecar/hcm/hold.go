@@ -87,7 +87,6 @@ func (x *exchange) relayHeld() {
 	x.boundFlush()
 	x.guard()
 	if x.data(x.held.body, true, nil) {
-		x.takeTurns()
 		x.flushEnd()
 	}
 }

@@ -78,18 +78,13 @@ func (c *http1Conn) serve() {
 	}
 }
 
-// stepBack lets others go on before the connection is read again: of many clients, most
-// have their next request there by then, which saves a system call that finds nothing,
-// and a wait. Measured over TLS, where a peer has more to do before it asks again, it
-// costs more than it saves. A client whose requests are refused as fast as it sends them
-// waits for nothing of its own: it takes its turns with who does.
+// stepBack lets others go on before the connection is read again: a client whose requests are
+// refused as fast as it sends them waits for nothing of its own, and takes its turns with who
+// does. One whose request was forwarded has waited for its host.
 func (c *http1Conn) stepBack() {
-	switch {
-	case c.x.attempt.firstAt == 0:
+	if c.x.attempt.firstAt == 0 {
 		c.share.Spend(fair.Request)
 		c.share.Turn()
-	case !c.d.Info.TLS:
-		takeTurns()
 	}
 }
 

@@ -111,7 +111,9 @@ func (u *http1Upstream) send(a *attempt) (err error) {
 	}
 	u.parser.Reset()
 	headSent(u.meter, u.out.b[:head])
-	takeTurns()
+	if x.d.Info.TLS || a.info.TLS {
+		takeTurns()
+	}
 	size := len(u.out.b)
 	var written, n int
 	if whole && u.c.Exchanger != nil {

@@ -33,8 +33,7 @@ func (x *exchange) conclude() (redirected bool) {
 
 // followRedirects goes on until an answer is passed on.
 func (x *exchange) followRedirects() {
-	for x.readmit() && x.forward() {
-		x.takeTurns()
+	for x.readmit() && x.forward() { // one after the other
 	}
 	x.trail = nil
 }

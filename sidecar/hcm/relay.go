@@ -65,12 +65,11 @@ func (x *exchange) relay() {
 }
 
 // relayed ends a response all of which is here; ok says that its client takes it. The host
-// is left before the client is written to, which may take its time, and in its turn: who
-// waits for that holds no memory of the host's, and none of its times runs.
+// is left before the client is written to, which may take its time: none of the host's times
+// runs meanwhile.
 func (x *exchange) relayed(ok bool) {
 	x.endUpstream(ok)
 	if ok {
-		x.takeTurns()
 		x.flushEnd()
 	}
 }

@@ -9,8 +9,9 @@ import (
 // takeTurns lets the other exchanges that were woken together come to the same point first.
 // The code of a whole exchange is several times what a processor's instruction cache
 // holds, so each exchange that runs through fetches all of it anew; the code of a part
-// is fetched once for all whose turn it is. And what writes to sockets in a row finds
-// their peers awake, where each write by itself would wake one.
+// is fetched once for all whose turn it is. What they have in hand has to fit the next
+// cache meanwhile, so there are few parts: what reads and decides about a request, what
+// forwards it, with TLS what writes it, and what counts and logs it.
 //
 // It is behind all that can run, though. Beside a goroutine that computes each turn takes
 // what the runtime leaves that one, up to 10 ms.
