@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -245,6 +246,7 @@ func (c *cell) add(now *cell) {
 func (b *bench) quietly(m *measured, run func() (keep func(), err error)) error {
 	least, keep := math.Inf(1), func() {}
 	for range b.retries + 1 {
+		runtime.GC()
 		w := startWatch(slices.Concat(m.procs, m.aids)...)
 		k, err := run()
 		if err != nil {

@@ -67,6 +67,7 @@ func main() {
 		fail(reverseProxy(*reverse))
 		return
 	}
+	collectBetweenRuns()
 	if b.rounds < 1 || b.starts < 1 {
 		fail(fmt.Errorf("-rounds %d, -starts %d: want one at least", b.rounds, b.starts))
 	}
