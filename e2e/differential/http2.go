@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -48,10 +49,20 @@ func (x *Case) overHTTP2(t *http.Transport, addr, text string, out *outcome) boo
 	if x.Abandon > 0 {
 		time.AfterFunc(time.Duration(x.Abandon), cancel)
 	}
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
-		out.responses = append(out.responses, &Message{Start: "HTTP/2 " + strconv.Itoa(code), Headers: headersOf(http.Header(h)), Framing: "none"})
-		return nil
-	}})
+	// The transport sends what was not looked at again and again, until the time is over, or it
+	// gives up for the order in which it sees a GOAWAY and the end behind it.
+	var sent atomic.Int32
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) {
+			if sent.Add(1) > 1 {
+				cancel()
+			}
+		},
+		Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
+			out.responses = append(out.responses, &Message{Start: "HTTP/2 " + strconv.Itoa(code), Headers: headersOf(http.Header(h)), Framing: "none"})
+			return nil
+		},
+	})
 	r := (&http.Request{Method: parts[0], URL: &url.URL{Scheme: "http", Host: addr, Opaque: parts[1]}, Header: http.Header{"User-Agent": nil}}).WithContext(ctx)
 	for _, l := range lines[1:] {
 		name, value, _ := strings.Cut(l, ":")
@@ -65,7 +76,11 @@ func (x *Case) overHTTP2(t *http.Transport, addr, text string, out *outcome) boo
 		r.Body, r.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
 	}
 	resp, err := t.RoundTrip(r)
-	if err != nil {
+	switch {
+	case err != nil && sent.Load() > 1:
+		out.end = "not looked at"
+		return false
+	case err != nil:
 		out.end = endedHTTP2(err)
 		return false
 	}
