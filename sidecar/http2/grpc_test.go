@@ -83,6 +83,7 @@ func relay(cc *ClientConn) handlerFunc {
 			return
 		}
 		defer up.Close()
+		defer func() { _ = s.Watch(nil) }() // before up is another's
 		if s.Watch(watcherFunc(func(error) { up.Interrupt() })) != nil {
 			return
 		}
