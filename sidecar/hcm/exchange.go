@@ -62,6 +62,8 @@ type exchange struct {
 	// before it had been sent.
 	staleRetried, resent bool
 	afterTimeout         bool // the last attempt's own time was over
+	filtered             bool // what the route says of filters is known
+	looked               bool // and fctx is what they see
 	overridden           bool // levels has anything
 	// interim: an interim response was passed on, which binds the exchange to its host.
 	interim bool

@@ -61,6 +61,17 @@ type chain struct {
 	rules *authz.Evaluator // of the RBAC filters, in order
 }
 
+// looks tells whether some filter sees requests and answers by their exchange's context: all
+// but RBAC do.
+func (c *chain) looks() bool {
+	for i := range c.links {
+		if !c.links[i].rbac {
+			return true
+		}
+	}
+	return false
+}
+
 type link struct {
 	name     string
 	alias    string // another name by which routes may mean it
@@ -249,11 +260,11 @@ func (c *chain) override(l *link, config any) (any, error) {
 // overrides collects what the selected route's levels have for a filter, the most
 // specific first, and tells whether it runs.
 func (x *exchange) overrides(l *link) (runs bool) {
-	x.fctx.Overrides = x.fctx.Overrides[:0]
 	runs = !l.disabled
 	if !x.overridden {
 		return runs
 	}
+	x.fctx.Overrides = x.fctx.Overrides[:0]
 	said := false
 	for _, level := range x.levels {
 		for i := range level {
@@ -308,26 +319,35 @@ func (x *exchange) runFilters() bool {
 	return true
 }
 
-// beginFilters sets up what filters see. It is false for a table whose overrides do not
-// fit the chain, which serves nothing: some of them may forbid.
+// beginFilters settles what the route says of filters, and sets up what they see. It is false
+// for a table whose overrides do not fit the chain, which serves nothing: some of them may forbid.
 func (x *exchange) beginFilters() bool {
 	x.speaksGRPC()
-	c := x.policy.chain
-	over := x.fctx.Overrides
-	x.fctx = filter.Context{
-		Exchange: x, Request: x.req, Selected: &x.sel, Client: &x.asker, Peer: x.peer, Shard: x.d.Shard,
-		Scratch: &x.scratch, Overrides: over,
+	x.filtered = true
+	if x.policy.chain.looks() {
+		x.beginContext()
 	}
-	if n := len(c.links); cap(x.states) < n {
-		x.states = make([]filter.State, n)
-	} else {
-		x.states = x.states[:n]
-	}
-	if x.levels, x.overridden = x.sel.Overrides(); x.overridden {
+	if levels, any := x.sel.Overrides(); any {
+		x.levels, x.overridden = levels, true
 		x.binding = x.policy.bind(x.table)
 		return x.binding.err == nil
 	}
 	return true
+}
+
+// beginContext sets up what filters see. Rules of RBAC alone do without: it is memory that
+// nothing else of an exchange is in.
+func (x *exchange) beginContext() {
+	x.looked = true
+	x.fctx = filter.Context{
+		Exchange: x, Request: x.req, Selected: &x.sel, Client: &x.asker, Peer: x.peer, Shard: x.d.Shard,
+		Scratch: &x.scratch, Overrides: x.fctx.Overrides,
+	}
+	if n := len(x.policy.chain.links); cap(x.states) < n {
+		x.states = make([]filter.State, n)
+	} else {
+		x.states = x.states[:n]
+	}
 }
 
 // endFilters tells the filters that the exchange is over, and forgets them.
@@ -340,15 +360,21 @@ func (x *exchange) endFilters() {
 				l.ender.End(&x.fctx)
 			}
 		}
+		x.asked = 0
 	}
-	x.asked, x.binding, x.reqTrailers = 0, nil, nil
+	if !x.filtered {
+		return
+	}
+	x.filtered, x.binding = false, nil
 	if x.overridden {
 		x.overridden, x.levels = false, [4][]route.FilterOverride{}
-	}
-	if x.fctx.Exchange != nil {
-		clear(x.states)
 		clear(x.fctx.Overrides[:cap(x.fctx.Overrides)])
-		x.fctx = filter.Context{Overrides: x.fctx.Overrides[:0]}
+		x.fctx.Overrides = x.fctx.Overrides[:0]
+	}
+	if x.looked {
+		clear(x.states)
+		x.fctx = filter.Context{Overrides: x.fctx.Overrides}
+		x.looked, x.reqTrailers = false, nil
 	}
 }
 
@@ -376,7 +402,7 @@ func (x *exchange) authorize(l *link, runs bool) bool {
 		return true
 	}
 	e, i := x.policy.chain.rules, l.index
-	if len(x.fctx.Overrides) > 0 {
+	if x.overridden && len(x.fctx.Overrides) > 0 {
 		if e, i = x.fctx.Overrides[0].(*authz.Evaluator), 0; e.Len() == 0 {
 			return true // nothing is asked on this route
 		}
@@ -476,9 +502,9 @@ func (x *exchange) beginAnswer() bool {
 		x.takePolicy() // the request was refused before anybody looked at it
 	}
 	switch {
-	case len(x.policy.chain.links) == 0:
+	case !x.policy.chain.looks():
 		return false
-	case x.fctx.Exchange == nil:
+	case !x.filtered:
 		return x.beginFilters()
 	}
 	return x.binding == nil || x.binding.err == nil
