@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/fair"
+	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
@@ -48,21 +49,31 @@ const (
 	keepBuffer = 64 << 10
 )
 
-// upstreamBuffers are lent while a response is read, not while it is waited for.
-var upstreamBuffers = sync.Pool{New: func() any { return new([upstreamBuffer]byte) }}
+// responseReader is what a response is read and its head parsed with. It is lent while there is
+// something of the response to use, not while that is waited for.
+type responseReader struct {
+	parser http1.ResponseParser
+	memory [upstreamBuffer]byte
+}
 
-// responseBuffer is a buffer whose memory comes from the pool.
+var responseReaders = sync.Pool{New: func() any { return new(responseReader) }}
+
+// responseBuffer is a buffer whose memory comes from the pool, and with it a parser that is at
+// the beginning of a head.
 type responseBuffer struct {
 	buffer
-	lent  *[upstreamBuffer]byte
-	share fair.Share // of who fills it
+	lent   *responseReader
+	share  fair.Share // of who fills it
+	limits http1.Limits
 }
 
 // TakeBuffer implements stream.Buffers.
 func (b *responseBuffer) TakeBuffer() []byte {
 	if b.b == nil {
-		b.lent = upstreamBuffers.Get().(*[upstreamBuffer]byte)
-		b.b = b.lent[:]
+		r := responseReaders.Get().(*responseReader)
+		r.parser.Configure(b.limits)
+		r.parser.Reset()
+		b.lent, b.b = r, r.memory[:]
 	}
 	return b.space()
 }
@@ -95,9 +106,9 @@ func (b *responseBuffer) fill(s stream.Stream, sized bool) (n int, err error) {
 // release gives the memory back; whatever was unused is lost.
 func (b *responseBuffer) release() {
 	if b.lent != nil {
-		upstreamBuffers.Put(b.lent)
+		responseReaders.Put(b.lent)
+		b.buffer, b.lent = buffer{}, nil
 	}
-	*b = responseBuffer{share: b.share}
 }
 
 // outgoing is what is to be written. Its memory is lent while there is something in it:

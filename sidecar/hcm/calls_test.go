@@ -52,7 +52,6 @@ func TestCallsOfAnAnswer(t *testing.T) {
 	host := &callCounter{in: bytes.NewReader(append([]byte(head), make([]byte, size)...))}
 	x, peer := countedClient()
 	u := &http1Upstream{c: &cluster.Conn{Stream: host}, dog: x.dog}
-	u.parser.Configure(http1.Limits{}.WithDefaults())
 	if err := u.head(&attempt{x: x, resp: x.resp}); err != nil {
 		t.Fatal(err)
 	}

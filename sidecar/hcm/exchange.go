@@ -204,7 +204,9 @@ func (x *exchange) next() {
 // resetRequest forgets a request, also one that was parsed only in part.
 func (x *exchange) resetRequest() {
 	x.req.Reset()
-	x.h1.parser.Reset()
+	if r := x.h1.reader; r != nil {
+		r.parser.Reset()
+	}
 }
 
 // serve answers the request in x.req.

@@ -2,6 +2,7 @@ package hcm
 
 import (
 	"io"
+	"sync"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
@@ -10,14 +11,14 @@ import (
 
 // http1Client is the client side of an exchange on an HTTP/1 connection.
 type http1Client struct {
-	c   *http1Conn
-	in  buffer
-	out outgoing // with the next flush
+	c      *http1Conn
+	in     buffer
+	reader *requestReader // nil while nothing is read, and nothing that was read is here
+	out    outgoing       // with the next flush
 
 	framing     http1.Framing // of the request
 	respFraming http1.Framing
 	piece       piece
-	parser      http1.RequestParser
 	decoder     http1.BodyDecoder
 	trailers    message.Fields
 	meter       *message.Meter // nil where nobody wants to know
@@ -36,27 +37,67 @@ func (p *piece) take() ([]byte, bool) {
 	return data, last
 }
 
-// attach makes h the client on c; the parser is set up for c's manager.
+// requestReader is what the head of a request is read and parsed with. All who read share a few:
+// a head is copied once it is whole, and most requests are no more than a head.
+type requestReader struct {
+	m      *Manager // for whose connections the parser is set up
+	parser http1.RequestParser
+	memory [firstBuffer]byte
+}
+
+var requestReaders = sync.Pool{New: func() any { return new(requestReader) }}
+
+// attach makes h the client on c.
 func (h *http1Client) attach(c *http1Conn) {
-	if h.c == nil || h.c.m != c.m {
-		h.parser.Configure(c.m.limits, http1.Underscores(c.m.cfg.UnderscoreNames))
-		h.parser.RequestParsing = c.m.parsing
-		h.decoder.Underscores = http1.AllowUnderscores // in trailers that are dropped
-		if c.m.cfg.EnableTrailers {
-			h.decoder.Underscores = http1.Underscores(c.m.cfg.UnderscoreNames)
-		}
+	h.decoder.Underscores = http1.AllowUnderscores // in trailers that are dropped
+	if c.m.cfg.EnableTrailers {
+		h.decoder.Underscores = http1.Underscores(c.m.cfg.UnderscoreNames)
 	}
 	h.c = c
+}
+
+// space returns room to read into, at least one byte.
+func (h *http1Client) space() []byte {
+	if h.reader == nil {
+		h.lend()
+	}
+	return h.in.space()
+}
+
+// lend takes a reader, whose parser is set up for the connection's manager.
+func (h *http1Client) lend() {
+	r, m := requestReaders.Get().(*requestReader), h.c.m
+	if r.m != m {
+		r.m = m
+		r.parser.Configure(m.limits, http1.Underscores(m.cfg.UnderscoreNames))
+		r.parser.RequestParsing = m.parsing
+	}
+	r.parser.Reset()
+	h.reader = r
+	if h.in.b == nil {
+		h.in.b = r.memory[:]
+	}
+}
+
+// giveBack gives the reader back; what was read and not used yet is lost. Memory of the
+// exchange's own stays for the next long head.
+func (h *http1Client) giveBack() {
+	r := h.reader
+	if r == nil {
+		return
+	}
+	h.reader = nil
+	if h.in.r, h.in.w = 0, 0; len(h.in.b) == firstBuffer || len(h.in.b) > keepBuffer {
+		h.in.b = nil
+	}
+	requestReaders.Put(r)
 }
 
 // release gives back what an exchange does not keep while it is in the pool. What
 // the client sent and nobody read is lost.
 func (h *http1Client) release() {
+	h.giveBack()
 	h.c, h.meter = nil, nil
-	h.in.r, h.in.w = 0, 0
-	if len(h.in.b) > keepBuffer {
-		h.in.b = nil
-	}
 }
 
 // next prepares for the next request on the connection.
@@ -87,7 +128,7 @@ func (h *http1Client) Next() (data []byte, last bool, err error) {
 		if h.piece.have {
 			break
 		}
-		n, err := h.read(h.in.space())
+		n, err := h.read(h.space())
 		if n == 0 {
 			if err == nil {
 				err = io.ErrNoProgress

@@ -130,7 +130,7 @@ func (c *http1Conn) readHead() (http1.Framing, bool) {
 				c.refuse(errShed)
 				return 0, false
 			}
-			n, framing, err := h.parser.Parse(h.in.bytes(), c.x.req)
+			n, framing, err := h.reader.parser.Parse(h.in.bytes(), c.x.req)
 			if err != nil {
 				c.begin()
 				c.refuse(err)
@@ -139,6 +139,9 @@ func (c *http1Conn) readHead() (http1.Framing, bool) {
 			if n > 0 {
 				headReceived(h.meter, h.in.bytes()[:n])
 				h.in.consume(n)
+				if h.in.len() == 0 {
+					h.giveBack()
+				}
 				if reads > first {
 					c.x.admittedAt = monotonic()
 				}
@@ -302,7 +305,7 @@ func (c *http1Conn) TakeBuffer() []byte {
 		c.x.h1.attach(c)
 		c.x.client = &c.x.h1
 	}
-	return c.x.h1.in.space()
+	return c.x.h1.space()
 }
 
 // DropBuffer implements stream.Buffers: the read is about to wait.
@@ -370,7 +373,7 @@ func (c *http1Conn) discardBody() {
 	c.dog.await(now, now+c.m.streamIdle, 0, false)
 	x.h1.in.r, x.h1.in.w = 0, 0
 	for left > 0 {
-		space := x.h1.in.space()
+		space := x.h1.space()
 		n, err := c.d.Stream.Read(space[:min(int64(len(space)), left)])
 		left -= int64(n)
 		x.received += int64(n)
@@ -400,7 +403,7 @@ func (c *http1Conn) linger() {
 	c.dog.await(now, now+c.m.delayedClose, 0, false)
 	for n := 0; n < limit; {
 		c.x.h1.in.r, c.x.h1.in.w = 0, 0
-		k, err := c.d.Stream.Read(c.x.h1.in.space())
+		k, err := c.d.Stream.Read(c.x.h1.space())
 		if err != nil {
 			return
 		}

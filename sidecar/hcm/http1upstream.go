@@ -24,8 +24,6 @@ type http1Upstream struct {
 
 	in       responseBuffer
 	piece    piece
-	limits   http1.Limits
-	parser   http1.ResponseParser
 	decoder  http1.BodyDecoder
 	trailers message.Fields
 	meter    *message.Meter // nil where nobody wants to know
@@ -40,12 +38,9 @@ func (u *http1Upstream) hold(c *cluster.Conn, a *attempt) {
 	if h.MaxResponseHeaders > 0 || h.MaxResponseHeaderKB > 0 {
 		limits = h.ResponseLimits()
 	}
-	if u.limits != limits {
-		u.limits = limits
-		u.parser.Configure(u.limits)
-	}
+	u.in.limits = limits
 	u.framing = http1.NoBody
-	u.decoder.Start(http1.NoBody, 0, u.limits)
+	u.decoder.Start(http1.NoBody, 0, limits)
 }
 
 // next prepares for the next exchange.
@@ -109,7 +104,6 @@ func (u *http1Upstream) send(a *attempt) (err error) {
 			}
 		}
 	}
-	u.parser.Reset()
 	headSent(u.meter, u.out.b[:head])
 	if x.d.Info.TLS || a.info.TLS {
 		takeTurns()
@@ -159,14 +153,15 @@ func (u *http1Upstream) head(a *attempt) error {
 			if a.firstAt == 0 {
 				a.firstAt = monotonic()
 			}
-			n, framing, err := u.parser.Parse(u.in.bytes(), a.x.req.Method, a.resp)
+			parser := &u.in.lent.parser
+			n, framing, err := parser.Parse(u.in.bytes(), a.x.req.Method, a.resp)
 			if err != nil {
 				return err
 			}
 			if n > 0 {
 				headReceived(u.meter, u.in.bytes()[:n])
 				u.in.consume(n)
-				u.parser.Reset()
+				parser.Reset()
 				a.resp.Body = nil
 				if a.resp.Status == 101 && a.x.switched() {
 					framing = http1.UntilClose
@@ -176,7 +171,7 @@ func (u *http1Upstream) head(a *attempt) error {
 				}
 				if a.resp.Status >= 200 || framing != http1.NoBody {
 					u.framing = framing
-					u.decoder.Start(framing, a.resp.ContentLength, u.limits)
+					u.decoder.Start(framing, a.resp.ContentLength, u.in.limits)
 					if framing != http1.NoBody {
 						a.resp.Body = u
 					}
