@@ -277,7 +277,7 @@ func (f *filter) check(in *input, d *Decision) bool {
 	if f.shadow != nil {
 		f.shadow.shadowInto(in, d)
 		if in.collects {
-			in.found = append(in.found, f.ofShadow(in))
+			f.collectShadow(in)
 		}
 	}
 	if f.rules == nil {

@@ -30,6 +30,11 @@ func (e *Evaluator) Explain(i int, p *Peer, r Request, m Metadata) (out Findings
 	return out
 }
 
+// collectShadow keeps what the shadow rules find.
+//
+//go:noinline
+func (f *filter) collectShadow(in *input) { in.found = append(in.found, f.ofShadow(in)) }
+
 // ofShadow is what the shadow rules find.
 func (f *filter) ofShadow(in *input) Findings {
 	out := Findings{Prefix: f.prefix}

@@ -3,7 +3,6 @@ package authz
 import (
 	"net/netip"
 	"strconv"
-	"strings"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
@@ -126,8 +125,10 @@ func (m *matcher) matchPeer(info *stream.Info) bool {
 
 // trimQuery cuts a path at its query or fragment.
 func trimQuery(path string) string {
-	if i := strings.IndexAny(path, "?#"); i >= 0 {
-		return path[:i]
+	for i := range len(path) {
+		if path[i] == '?' || path[i] == '#' {
+			return path[:i]
+		}
 	}
 	return path
 }

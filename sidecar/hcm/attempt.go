@@ -215,15 +215,25 @@ func (a *attempt) connect() (*cluster.Conn, error) {
 }
 
 func (a *attempt) connectOnce() (*cluster.Conn, error) {
-	x := a.x
-	var t *cluster.Terms
-	if a.host.Particular(x.cluster) {
-		own, err := a.terms()
-		if err != nil {
-			return nil, err
-		}
-		t = &own
+	if a.host.Particular(a.x.cluster) {
+		return a.connectByTerms()
 	}
+	return a.connectBy(nil)
+}
+
+// connectByTerms is for the few whose connection depends on the request.
+//
+//go:noinline
+func (a *attempt) connectByTerms() (*cluster.Conn, error) {
+	t, err := a.terms()
+	if err != nil {
+		return nil, err
+	}
+	return a.connectBy(&t)
+}
+
+func (a *attempt) connectBy(t *cluster.Terms) (*cluster.Conn, error) {
+	x := a.x
 	for !x.terminate {
 		c, err := a.host.Acquire(a.dial, x.d.Workload, t, x.req.Version == message.HTTP2, x.priority(), a.known(), x.d.Shard)
 		if err != nil {
@@ -235,9 +245,16 @@ func (a *attempt) connectOnce() (*cluster.Conn, error) {
 		}
 		a.leave(false)
 	}
+	return a.openBytes(t)
+}
+
+// openBytes makes a byte stream, where the tunnel ends here.
+//
+//go:noinline
+func (a *attempt) openBytes(t *cluster.Terms) (*cluster.Conn, error) {
 	ctx, done := a.pend()
 	defer done()
-	c, err := a.host.OpenBytes(ctx, x.d.Workload, t, x.d.Shard)
+	c, err := a.host.OpenBytes(ctx, a.x.d.Workload, t, a.x.d.Shard)
 	if err == nil {
 		a.hold(c)
 	}

@@ -284,6 +284,8 @@ func (x *exchange) overrides(l *link) (runs bool) {
 }
 
 // runFilters asks the chain; it is true when the request goes on to the router.
+//
+//go:noinline
 func (x *exchange) runFilters() bool {
 	c := x.policy.chain
 	x.decided, x.decision = true, authz.Decision{Allowed: true}
@@ -291,8 +293,7 @@ func (x *exchange) runFilters() bool {
 		return true
 	}
 	if !x.beginFilters() {
-		x.m.log.Error("route table does not fit the HTTP filters", "err", x.binding.err)
-		x.answer(500, "route_filter_config")
+		x.refuseBinding()
 		return false
 	}
 	for i := range c.links {
@@ -319,6 +320,14 @@ func (x *exchange) runFilters() bool {
 	return true
 }
 
+// refuseBinding answers where what the routes say of the filters does not fit them.
+//
+//go:noinline
+func (x *exchange) refuseBinding() {
+	x.m.log.Error("route table does not fit the HTTP filters", "err", x.binding.err)
+	x.answer(500, "route_filter_config")
+}
+
 // beginFilters settles what the route says of filters, and sets up what they see. It is false
 // for a table whose overrides do not fit the chain, which serves nothing: some of them may forbid.
 func (x *exchange) beginFilters() bool {
@@ -337,6 +346,8 @@ func (x *exchange) beginFilters() bool {
 
 // beginContext sets up what filters see. Rules of RBAC alone do without: it is memory that
 // nothing else of an exchange is in.
+//
+//go:noinline
 func (x *exchange) beginContext() {
 	x.looked = true
 	x.fctx = filter.Context{
@@ -379,6 +390,8 @@ func (x *exchange) endFilters() {
 }
 
 // stopped ends a request by a filter's verdict.
+//
+//go:noinline
 func (x *exchange) stopped(v filter.Verdict) {
 	r := v.Reply()
 	switch {
@@ -410,9 +423,16 @@ func (x *exchange) authorize(l *link, runs bool) bool {
 	ok := e.Next(i, x.peer, x.req, x, &x.decision) || x.denied()
 	// Rules of another filter may ask for it that were read since this request began.
 	if (x.observed.wants|telemetry.Wanted())&telemetry.WantMetadata != 0 {
-		x.noteFindings(e.Explain(i, x.peer, x.req, x))
+		x.explain(e, i)
 	}
 	return ok
+}
+
+// explain notes what an RBAC filter found.
+//
+//go:noinline
+func (x *exchange) explain(e *authz.Evaluator, i int) {
+	x.noteFindings(e.Explain(i, x.peer, x.req, x))
 }
 
 // Said implements authz.Metadata.
@@ -460,6 +480,8 @@ func (x *exchange) noteFindings(f authz.Findings) {
 }
 
 // denied answers a request that authorization refused; it is always false.
+//
+//go:noinline
 func (x *exchange) denied() bool {
 	x.decision.Count(x.d.Shard)
 	x.localReply(&reply{status: 403, body: "RBAC: access denied", details: "rbac_access_denied"})

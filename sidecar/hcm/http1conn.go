@@ -278,14 +278,21 @@ func (c *http1Conn) read() bool {
 		return false
 	}
 	if c.x.timedOut(err) {
-		if c.sniffs && c.dog.cause.Load() == causeHard && c.m.firstBy(c.d) > 0 {
-			c.m.countSlow(c.d, "first_byte")
-		}
-		c.x.resetRequest()
-		c.x.localReply(c.headLate())
-		c.x.finish()
+		c.refuseLate()
 	}
 	return false
+}
+
+// refuseLate answers a head that is not here in time.
+//
+//go:noinline
+func (c *http1Conn) refuseLate() {
+	if c.sniffs && c.dog.cause.Load() == causeHard && c.m.firstBy(c.d) > 0 {
+		c.m.countSlow(c.d, "first_byte")
+	}
+	c.x.resetRequest()
+	c.x.localReply(c.headLate())
+	c.x.finish()
 }
 
 // turnedAway ends a connection with the first that its client has sent, of which nothing is

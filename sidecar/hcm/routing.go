@@ -13,6 +13,8 @@ import (
 )
 
 // selectRoute finds in the table what is to be done with the request.
+//
+//go:noinline
 func (x *exchange) selectRoute() {
 	if x.table == nil {
 		return

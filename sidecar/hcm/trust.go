@@ -44,15 +44,9 @@ func (x *exchange) identifyClient() bool {
 			x.appendForwardedFor()
 		}
 	} else {
-		x.peer, client = &x.d.Peer, x.d.Peer.Remote
-		found := x.detect()
-		if found.rejected != 0 {
-			x.answer(found.rejected, "rejecting_because_detection_failed")
+		var ok bool
+		if client, alone, ok = x.detectClient(); !ok {
 			return false
-		}
-		if found.addr.IsValid() {
-			x.nameClient(found.addr)
-			client, alone = found.addr, found.trusted
 		}
 	}
 	x.settleScheme()
@@ -82,6 +76,24 @@ func (x *exchange) identifyClient() bool {
 	}
 	x.forwardClientCert()
 	return true
+}
+
+// detectClient is clientAddress where the configuration says how it is found. It is not ok where
+// the request was refused.
+//
+//go:noinline
+func (x *exchange) detectClient() (a netip.Addr, alone, ok bool) {
+	x.peer = &x.d.Peer
+	found := x.detect()
+	switch {
+	case found.rejected != 0:
+		x.answer(found.rejected, "rejecting_because_detection_failed")
+		return a, false, false
+	case found.addr.IsValid():
+		x.nameClient(found.addr)
+		return found.addr, found.trusted, true
+	}
+	return x.d.Peer.Remote, false, true
 }
 
 // settleRequestID: at the edge an id is ours to give, and one that is kept there brings no
@@ -237,6 +249,8 @@ func (x *exchange) settleScheme() {
 
 // dropReferer removes a referer that is no URI reference, or has a part that none may have,
 // so that no rule and no host is told what only some parsers see (RFC 9110 10.1.3).
+//
+//go:noinline
 func (x *exchange) dropReferer() {
 	f := &x.req.Fields
 	if v, ok := f.ByID(message.Referer); ok && !validReferer(v) {
@@ -312,6 +326,8 @@ const faultPrefix = "x-envoy-fault-"
 
 // dropControls removes control headers. Those that choose faults, or a host, stay where the
 // configuration asks for them, and the name of a span where the client is not at the edge.
+//
+//go:noinline
 func (x *exchange) dropControls(f *message.Fields, internal, edge bool) {
 	const spanName = "x-envoy-decorator-operation"
 	faults := x.policy.someFaults || x.policy.chain.faultHeaders
@@ -348,6 +364,8 @@ func appendLower(dst []byte, name string) []byte {
 
 // sayWhoWeAre names our cluster and node, and makes the cluster the user agent of
 // those who name none.
+//
+//go:noinline
 func (x *exchange) sayWhoWeAre() {
 	f := &x.req.Fields
 	f.Set("x-envoy-downstream-service-cluster", x.m.serviceCluster)
@@ -360,6 +378,8 @@ func (x *exchange) sayWhoWeAre() {
 }
 
 // appendVia notes that the message passed us (RFC 9110 7.6.3).
+//
+//go:noinline
 func (x *exchange) appendVia(f *message.Fields, via string) {
 	b := x.scratch[:0]
 	if v, _ := f.Joined("via"); v != "" {
