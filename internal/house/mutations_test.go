@@ -240,7 +240,7 @@ var mutations = []struct {
 	{"x-forwarded-for of strangers", "sidecar/hcm/detect.go", "case d.Trusted != nil && !contains(d.Trusted, x.d.Peer.Remote):", "case false:", "sidecar/hcm", "TestDetections"},
 	{"x-forwarded-for behind what is no address", "sidecar/hcm/detect.go", "			return netip.Addr{}, false\n		}\n		a, only", "			break\n		}\n		a, only", "sidecar/hcm", "TestDetections"},
 	{"x-forwarded-for without an end", "sidecar/hcm/detect.go", "strings.Count(list, \",\") >= maxProxies", "false", "sidecar/hcm", "TestDetections"},
-	{"requests of nobody that is named", "sidecar/hcm/trust.go", "if found.rejected != 0 {", "if false {", "sidecar/hcm", "TestDetections"},
+	{"requests of nobody that is named", "sidecar/hcm/trust.go", "case found.rejected != 0:", "case false:", "sidecar/hcm", "TestDetections"},
 	{"what a header of one's own makes internal", "sidecar/hcm/detect.go", "trusted: d.Internal}", "trusted: true}", "sidecar/hcm", "TestDetections"},
 	{"headers of internal clients", "sidecar/hcm/trust.go", "t != nil && t.InternalOnly != nil {", "t != nil && false {", "sidecar/hcm", "TestInternalOnlyHeaders"},
 	{"headers of internal clients before a route is chosen", "sidecar/hcm/exchange.go", "	if !x.identifyClient() {\n		return false\n	}\n	x.selectRoute()\n", "	x.selectRoute()\n	if !x.identifyClient() {\n		return false\n	}\n", "sidecar/hcm", "TestInternalOnlyHeadersDecideNothing"},

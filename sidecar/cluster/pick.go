@@ -13,12 +13,22 @@ import (
 // PickContext is what the choice of a host depends on besides the cluster. The
 // zero value is valid, and so is nil: each field adds something.
 type PickContext struct {
-	// Hash, if HasHash, is what hash policies place the request by; without one
-	// they choose at random.
-	Hash    uint64
+	// What each choice asks for comes first.
+
+	// Request is for the header that may name the destination; nil for a byte
+	// stream.
+	Request *message.Request
+	// Shard counts the choice.
+	Shard telemetry.Shard
+	// HasHash: Hash is what hash policies place the request by; without one they choose at
+	// random.
 	HasHash bool
 	// Metadata chooses a subset.
 	Metadata *MetadataMatch
+	// Tried are the hosts of the attempts before this one. Where OtherPriorities is not 0 it goes
+	// to none of their priorities, which are looked at anew after so many attempts each.
+	Tried           *Tried
+	OtherPriorities int
 	// Avoid are hosts that were tried. With OmitCanary those are to be avoided too whose metadata
 	// call them canary, and for each of OmitMetadata those that have all of it. Reselections is how
 	// many more choices are made when the first is to be avoided; the last one is taken. Where it
@@ -27,18 +37,10 @@ type PickContext struct {
 	OmitCanary   bool
 	OmitMetadata []map[string]any
 	Reselections int
-	// Tried are the hosts of the attempts before this one. Where OtherPriorities is not 0 it goes
-	// to none of their priorities, which are looked at anew after so many attempts each.
-	Tried           *Tried
-	OtherPriorities int
+	Hash         uint64
 	// Destination is where the client meant to connect to, where a firewall
 	// redirected it; otherwise invalid. It is for OriginalDestination.
 	Destination netip.AddrPort
-	// Request is for the header that may name the destination; nil for a byte
-	// stream.
-	Request *message.Request
-	// Shard counts the choice.
-	Shard telemetry.Shard
 }
 
 // Pick is PickFor with nothing but hosts to avoid.

@@ -262,9 +262,12 @@ func (c *Conn) NewRecord() *telemetry.Record {
 	if r.DownstreamDirect == nil {
 		r.DownstreamDirect = info.Remote
 	}
-	r.PeerID, r.OwnID = info.PeerID, info.OwnID
-	r.PeerCertHash, r.Peer, r.Own, r.Noted = info.PeerCertHash, info.Peer, info.Own(), info.Noted
-	r.TLSVersion, r.CipherSuite, r.TLSGroup, r.SNI = info.TLSVersion, info.CipherSuite, info.Group, info.SNI
+	r.Noted, r.SNI = info.Noted, info.SNI // which a client may have told without TLS that ends here
+	if info.TLS {
+		r.PeerID, r.OwnID = info.PeerID, info.OwnID
+		r.PeerCertHash, r.Peer, r.Own = info.PeerCertHash, info.Peer, info.Own()
+		r.TLSVersion, r.CipherSuite, r.TLSGroup = info.TLSVersion, info.CipherSuite, info.Group
+	}
 	r.Destination = c.Destination
 	if d := c.Decision; d != nil {
 		r.Denied, r.Rule = !d.Allowed, d.Rule

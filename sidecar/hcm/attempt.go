@@ -125,6 +125,7 @@ func (a *attempt) run() outcome {
 
 // avoid has a retry choose another host than its policy says.
 func (x *exchange) avoid(p *route.RetryPolicy) {
+	x.placed = true
 	x.pick.Reselections, x.pick.OmitCanary, x.pick.OmitMetadata = p.Reselections, p.OmitCanary, p.OmitMetadata
 	if x.pick.OtherPriorities = p.OtherPriorities; p.OtherPriorities > 0 && x.pick.Tried == nil {
 		// The first retry begins the list, before tried forgets any: most requests need none.

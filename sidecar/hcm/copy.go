@@ -35,7 +35,7 @@ func (x *exchange) beside(ctx context.Context) *exchange {
 	}
 	y.payload, y.complete, y.keep = y.store, true, true
 	y.policy, y.table, y.sel, y.asker, y.original = x.policy, x.table, x.sel, x.asker, x.original
-	y.cluster, y.pick = x.cluster, x.pick
+	y.cluster, y.pick, y.placed = x.cluster, x.pick, true
 	y.pick.Request = y.req
 	y.span, y.observed.wants = x.span, x.observed.wants
 	y.timeouts, y.deadline, y.lifeEnd, y.attempts = x.timeouts, x.deadline, x.lifeEnd, x.attempts

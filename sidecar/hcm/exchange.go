@@ -27,7 +27,7 @@ type exchange struct {
 	// exchanges at a time none is in the processor's cache when its turn comes.
 	m         *Manager
 	d         *downstream.Conn
-	ctx       context.Context
+	peer      *authz.Peer // the connection as authorization sees it: its own, or one with another client's address
 	dog       *watchdog
 	client    client
 	req       *message.Request
@@ -65,6 +65,7 @@ type exchange struct {
 	filtered             bool // what the route says of filters is known
 	looked               bool // and fctx is what they see
 	overridden           bool // levels has anything
+	placed               bool // pick or asker has more than what every request's have
 	// interim: an interim response was passed on, which binds the exchange to its host.
 	interim bool
 	// continued: the client was told to go on with 100, which is the status until there is another.
@@ -100,22 +101,23 @@ type exchange struct {
 	scratch   []byte
 	keepUpTo  int32  // bytes of the body that are kept
 	kept      int32  // bytes of store that count as kept for all: of more than keepBuffer alone
+	xfcc      string // this hop's element of x-forwarded-client-cert
 	original  string // the authority before it is rewritten
 	// portSent is the port that was taken off the host of a CONNECT.
 	portSent string
 	// grpcStatus is that of the response's trailers.
 	grpcStatus string
-	xfcc       string // this hop's element of x-forwarded-client-cert
 	tried      [8]*cluster.Host
 
 	h1       http1Client     // the client when it speaks HTTP/1
 	request  message.Request // what req points to then
 	decision authz.Decision
-	identity
-	observed observed
 	span     tracing.Span // none without tracing
+	observed observed
+	identity
 
 	// What few use.
+	ctx     context.Context
 	ownPump *pump // made when it was first needed
 	pace    pace  // of the request's body, where dog has it
 	held    held  // an answer that a filter wanted whole

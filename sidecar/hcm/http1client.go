@@ -112,9 +112,9 @@ func (h *http1Client) next() {
 // start begins the body of a request whose head was read.
 func (h *http1Client) start(framing http1.Framing, req *message.Request) {
 	h.framing = framing
-	h.decoder.Start(framing, req.ContentLength, h.c.m.limits)
 	req.Body = nil
 	if framing != http1.NoBody {
+		h.decoder.Start(framing, req.ContentLength, h.c.m.limits)
 		req.Body = h
 	}
 }

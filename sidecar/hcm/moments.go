@@ -15,10 +15,10 @@ import (
 // knows anyway. Where nobody asks it costs a comparison.
 type observed struct {
 	wants    telemetry.Want
+	sizes    telemetry.Sizes
 	moments  telemetry.Moments
 	trailers message.Fields  // a copy: the response's end with the upstream
 	live     *message.Fields // the trailers themselves, while filters change them
-	sizes    telemetry.Sizes
 	meters   *[2]message.Meter // what sizes has, kept for the next request
 }
 

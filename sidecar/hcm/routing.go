@@ -19,7 +19,7 @@ func (x *exchange) selectRoute() {
 	if x.table == nil {
 		return
 	}
-	x.asker = route.Client{Info: x.d.Info, Addr: x.peer.Remote}
+	x.asker.Info, x.asker.Addr = x.d.Info, x.peer.Remote
 	x.sel = x.table.Select(x.req, &x.asker, rand.Uint64())
 	x.heedRoute()
 }
@@ -63,8 +63,14 @@ func (x *exchange) tellGRPCTimeout(most time.Duration) {
 func (x *exchange) forgetRoute() {
 	x.sel = route.Selected{} // one by one: together they would be made on the stack first
 	x.timeouts = route.Timeouts{}
-	x.asker = route.Client{}
-	x.pick = cluster.PickContext{}
+	if x.placed {
+		x.placed = false
+		x.asker, x.pick = route.Client{}, cluster.PickContext{}
+	} else {
+		p := &x.pick
+		p.Request, p.Metadata, p.Tried = nil, nil, nil
+		x.asker.Info = nil
+	}
 	x.table, x.cluster, x.original = nil, nil, ""
 	x.keepUpTo, x.lifeEnd = replayLimit, noDeadline
 	clear(x.cookies)
@@ -245,7 +251,9 @@ func (x *exchange) place(fw *route.Forward) {
 		x.pick.Metadata = b.subset(&x.sel)
 	}
 	c := x.cluster.Config()
-	x.pick.Destination = x.destination(c)
+	if to := x.destination(c); to.IsValid() || x.placed {
+		x.placed, x.pick.Destination = true, to
+	}
 	if c.HTTP.Retry != nil {
 		x.sel.Retry = c.HTTP.Retry // whatever the route says; its times stay, both as in Envoy
 	}
@@ -254,6 +262,7 @@ func (x *exchange) place(fw *route.Forward) {
 		by = c.HTTP.Hash
 	}
 	if len(by) > 0 && (c.LB == cluster.RingHash || c.LB == cluster.Maglev || c.Type == cluster.Aggregate) {
+		x.placed = true
 		x.asker.Remote, x.asker.Local = route.AddrPort(x.d.Info.Remote), route.AddrPort(x.d.Info.Local)
 		x.pick.Hash, x.pick.HasHash, x.cookies = route.Hash64(by, x.req, &x.asker, x.cookies)
 	}

@@ -22,9 +22,6 @@ type identity struct {
 	// named is the client's address where x-forwarded-for names it; it has no port.
 	named   net.TCPAddr
 	namedIP [16]byte
-	// peer is the connection as authorization sees it: its own, or one with another
-	// client's address.
-	peer *authz.Peer
 }
 
 // identifyClient settles the fields that say who asks: what a client may not say

@@ -33,9 +33,21 @@ type Stream interface {
 // Info says between whom a stream runs. It is set when the stream is opened or
 // accepted and immutable afterwards.
 type Info struct {
+	// What each request asks for comes first, in as few of the processor's cache lines as can be.
+
 	// Local and Remote are the transport addresses, or what a proxy in front has told of
 	// them. Direct is then the address at the other end of the connection, else nil.
 	Local, Remote, Direct net.Addr
+	// TLS is set when the transport is encrypted; TLSVersion and CipherSuite
+	// are crypto/tls's numbers, SNI what the client sent, ALPN what was chosen.
+	TLS         bool
+	TLSVersion  uint16
+	CipherSuite uint16
+	// Group is the key exchange, as crypto/tls numbers it.
+	Group     uint16
+	SNI, ALPN string
+	// Noted is nil where nobody shows what it has.
+	Noted *Noted
 	// OwnID and PeerID are the SPIFFE IDs proven by the handshake; empty on
 	// plaintext.
 	OwnID, PeerID string
@@ -54,16 +66,6 @@ type Info struct {
 	// PeerChain are the certificates that the peer sent, its own first, where the
 	// stream was told to keep them.
 	PeerChain []*x509.Certificate
-	// TLS is set when the transport is encrypted; TLSVersion and CipherSuite
-	// are crypto/tls's numbers, SNI what the client sent, ALPN what was chosen.
-	TLS         bool
-	TLSVersion  uint16
-	CipherSuite uint16
-	// Group is the key exchange, as crypto/tls numbers it.
-	Group     uint16
-	SNI, ALPN string
-	// Noted is nil where nobody shows what it has.
-	Noted *Noted
 	// Peer has the texts of PeerChain, and the names that a foreign TLS context knows the
 	// peer by; nil without both.
 	Peer *peercert.Chain

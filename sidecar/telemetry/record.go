@@ -113,6 +113,7 @@ type Record struct {
 	UpstreamOwn                 *handshake.Own
 	// Of the upstream connection's TLS.
 	UpstreamTLSVersion, UpstreamCipher, UpstreamGroup uint16
+	upstreamTLS                                       bool // there is something in what UpstreamTLS notes of TLS
 	UpstreamSNI                                       string
 	// Attempted are the hosts that were tried, nil for none.
 	Attempted Attempts
@@ -200,8 +201,13 @@ func (r *Record) Retries() int {
 
 // UpstreamTLS notes what is known of an upstream connection.
 func (r *Record) UpstreamTLS(i *stream.Info) {
+	r.UpstreamNoted = i.Noted
+	if !i.TLS && !r.upstreamTLS {
+		return // there is nothing to tell, nor to forget of a connection before it
+	}
+	r.upstreamTLS = i.TLS
 	r.UpstreamPeerID, r.UpstreamOwnID, r.UpstreamPeer = i.PeerID, i.OwnID, i.Peer
-	r.UpstreamOwn, r.UpstreamNoted = i.Own(), i.Noted
+	r.UpstreamOwn = i.Own()
 	r.UpstreamTLSVersion, r.UpstreamCipher, r.UpstreamGroup, r.UpstreamSNI = i.TLSVersion, i.CipherSuite, i.Group, i.SNI
 }
 

@@ -12,9 +12,19 @@ import (
 // Span is a request's place in its trace: the zero Span is none. It belongs to
 // the goroutine of its request.
 type Span struct {
-	Trace   ID
-	ID      SpanID
-	Parent  SpanID // zero for the first of a trace
+	Trace  ID
+	ID     SpanID
+	Parent SpanID // zero for the first of a trace
+
+	name  string
+	route *RouteConfig
+	host  string // that the client asked for
+	start time.Time
+	mono  int64 // start, on the clock of telemetry.Moments
+	text  [48]byte
+
+	// What is looked at where there is no span either comes last, beside what an exchange has next.
+
 	Sampled bool
 	// Reason is our own decision; whoever began the trace may have sampled otherwise.
 	Reason Reason
@@ -28,12 +38,6 @@ type Span struct {
 	// decorated: the span may be named by x-envoy-decorator-operation. name is what it is
 	// called then, empty for Envoy's name; tell has the other side told.
 	decorated, tell bool
-	name            string
-	route           *RouteConfig
-	host            string // that the client asked for
-	start           time.Time
-	mono            int64 // start, on the clock of telemetry.Moments
-	text            [48]byte
 }
 
 // Attempt is the span of one attempt; the zero Attempt is none.
