@@ -73,6 +73,8 @@ type attempt struct {
 	h1    http1Upstream // what up is when the host speaks HTTP/1
 	h2    http2Upstream // and HTTP/2
 	bytes bytesUpstream // and neither
+
+	span tracing.Attempt // none without tracing
 }
 
 // counted says who counts an attempt as one under way.
@@ -92,7 +94,6 @@ type trace struct {
 	info            *stream.Info // of the connection, nil without one
 	version         message.Version
 	failure         string
-	span            tracing.Attempt
 	dialErr         error // of the connection that could not be made
 }
 
@@ -106,6 +107,9 @@ func (a *attempt) reset() {
 	a.h1.next()
 	a.host, a.unsent = nil, nil
 	a.trace = trace{}
+	if a.x.m.tracer != nil {
+		a.span = tracing.Attempt{}
+	}
 }
 
 // pend begins a wait for what the attempt needs before the request can be sent.

@@ -52,11 +52,16 @@ const (
 // responseReader is what a response is read and its head parsed with. It is lent while there is
 // something of the response to use, not while that is waited for.
 type responseReader struct {
+	limits http1.Limits // of the parser
 	parser http1.ResponseParser
 	memory [upstreamBuffer]byte
 }
 
-var responseReaders = sync.Pool{New: func() any { return new(responseReader) }}
+var responseReaders = sync.Pool{New: func() any {
+	r := new(responseReader)
+	r.parser.Configure(r.limits)
+	return r
+}}
 
 // responseBuffer is a buffer whose memory comes from the pool, and with it a parser that is at
 // the beginning of a head.
@@ -71,7 +76,10 @@ type responseBuffer struct {
 func (b *responseBuffer) TakeBuffer() []byte {
 	if b.b == nil {
 		r := responseReaders.Get().(*responseReader)
-		r.parser.Configure(b.limits)
+		if r.limits != b.limits {
+			r.limits = b.limits
+			r.parser.Configure(b.limits)
+		}
 		r.parser.Reset()
 		b.lent, b.b = r, r.memory[:]
 	}

@@ -15,8 +15,9 @@ type http1Upstream struct {
 	c       *cluster.Conn
 	dog     *watchdog
 	out     outgoing
-	cut     bool // the host takes no more of the request
-	atEnd   bool // of an answer that ends with the connection
+	meter   *message.Meter // nil where nobody wants to know
+	cut     bool           // the host takes no more of the request
+	atEnd   bool           // of an answer that ends with the connection
 	reqBody http1.Framing
 	framing http1.Framing // of the response
 	options cluster.HTTP1 // of the request that was sent last
@@ -26,7 +27,6 @@ type http1Upstream struct {
 	piece    piece
 	decoder  http1.BodyDecoder
 	trailers message.Fields
-	meter    *message.Meter // nil where nobody wants to know
 }
 
 // hold makes u the attempt's side on c.

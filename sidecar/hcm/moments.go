@@ -17,8 +17,8 @@ type observed struct {
 	wants    telemetry.Want
 	sizes    telemetry.Sizes
 	moments  telemetry.Moments
-	trailers message.Fields  // a copy: the response's end with the upstream
-	live     *message.Fields // the trailers themselves, while filters change them
+	trailers message.Fields    // a copy: the response's end with the upstream
+	live     *message.Fields   // the trailers themselves, while filters change them
 	meters   *[2]message.Meter // what sizes has, kept for the next request
 }
 
