@@ -241,6 +241,7 @@ var mutations = []struct {
 	{"x-forwarded-for behind what is no address", "sidecar/hcm/detect.go", "			return netip.Addr{}, false\n		}\n		a, only", "			break\n		}\n		a, only", "sidecar/hcm", "TestDetections"},
 	{"x-forwarded-for without an end", "sidecar/hcm/detect.go", "strings.Count(list, \",\") >= maxProxies", "false", "sidecar/hcm", "TestDetections"},
 	{"what came behind a head", "sidecar/hcm/http1conn.go", "if h.in.len() == 0 {\n					h.giveBack()", "if true {\n					h.giveBack()", "sidecar/hcm", "TestReaderIsGivenBack"},
+	{"who asked before", "sidecar/hcm/routing.go", "x.asker.Info, x.asker.Addr = nil, netip.Addr{}", "x.asker.Info = nil; _ = netip.Addr{}", "sidecar/hcm", "TestNobodyAsksWithoutRoutes"},
 	{"requests of nobody that is named", "sidecar/hcm/trust.go", "case found.rejected != 0:", "case false:", "sidecar/hcm", "TestDetections"},
 	{"what a header of one's own makes internal", "sidecar/hcm/detect.go", "trusted: d.Internal}", "trusted: true}", "sidecar/hcm", "TestDetections"},
 	{"headers of internal clients", "sidecar/hcm/trust.go", "t != nil && t.InternalOnly != nil {", "t != nil && false {", "sidecar/hcm", "TestInternalOnlyHeaders"},

@@ -54,11 +54,11 @@ const (
 type responseReader struct {
 	limits http1.Limits // of the parser
 	parser http1.ResponseParser
-	memory [upstreamBuffer]byte
+	memory []byte
 }
 
 var responseReaders = sync.Pool{New: func() any {
-	r := new(responseReader)
+	r := &responseReader{memory: make([]byte, upstreamBuffer)} // by itself: a little more would take 40 KB
 	r.parser.Configure(r.limits)
 	return r
 }}
@@ -81,7 +81,7 @@ func (b *responseBuffer) TakeBuffer() []byte {
 			r.parser.Configure(b.limits)
 		}
 		r.parser.Reset()
-		b.lent, b.b = r, r.memory[:]
+		b.lent, b.b = r, r.memory
 	}
 	return b.space()
 }

@@ -1,10 +1,13 @@
 package hcm
 
 import (
+	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/filter"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
 // readers is a filter that sees whether the memory for reading heads was given back.
@@ -48,5 +51,46 @@ func TestReaderIsGivenBack(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// askers is a filter that sees whom a request is from, as routes know it.
+type askers struct{ seen chan netip.Addr }
+
+// Request implements filter.Filter.
+func (a askers) Request(c *filter.Context) filter.Verdict {
+	a.seen <- c.Client.Addr
+	return filter.Continue
+}
+
+// Response implements filter.Filter.
+func (askers) Response(*filter.Context) {}
+
+// TestNobodyAsksWithoutRoutes: an exchange knows nothing of who asked before, where no route
+// table is there that would have it know who asks now.
+func TestNobodyAsksWithoutRoutes(t *testing.T) {
+	b := newBed(t, httpOrigin(t, echo))
+	a := askers{make(chan netip.Addr, 2)}
+	var gone atomic.Bool
+	b.change = func(m *Manager) {
+		routes := m.policy.routes
+		m.policy.routes = func() *route.Table {
+			if gone.Load() {
+				return nil
+			}
+			return routes()
+		}
+		m.policy.chain.links = []link{{name: "askers", filter: a}}
+	}
+	c := b.start().dial()
+	if resp, _ := c.do(simpleGet); resp.StatusCode != 200 || !(<-a.seen).IsValid() {
+		t.Fatal(resp.Status)
+	}
+	gone.Store(true)
+	if resp, _ := c.do(simpleGet); resp.StatusCode != 404 {
+		t.Fatal(resp.Status)
+	}
+	if addr := <-a.seen; addr.IsValid() {
+		t.Errorf("%v asks", addr)
 	}
 }

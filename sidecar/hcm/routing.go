@@ -69,7 +69,7 @@ func (x *exchange) forgetRoute() {
 	} else {
 		p := &x.pick
 		p.Request, p.Metadata, p.Tried = nil, nil, nil
-		x.asker.Info = nil
+		x.asker.Info, x.asker.Addr = nil, netip.Addr{}
 	}
 	x.table, x.cluster, x.original = nil, nil, ""
 	x.keepUpTo, x.lifeEnd = replayLimit, noDeadline
