@@ -9,6 +9,7 @@ LDFLAGS   := -s -w -funcalign 64 -X github.com/hauberk-mesh/hauberk/internal/ver
 PROGRAMS  := hauberk hauberk-controlplane hauberk-sidecar
 E2E_PKGS  := ./e2e/consultest ./e2e/contract ./e2e/connect ./e2e/files ./controlplane/compile ./controlplane/render ./controlplane/source/consul ./xds/bootstrap ./xds/ads ./identity/workloadapi ./e2e/hostsocket ./e2e/mesh ./e2e/memory ./e2e/conformance/smuggling ./e2e/conformance/paths ./e2e/conformance/floods ./e2e/conformance/h2spec ./e2e/conformance/grpc ./e2e/bench ./e2e/differential
 FUZZTIME  ?= 60s
+SEED      ?= 1000
 PROFILED  := plain,mtls1,mtls2,mtls2-h2,h2-h1,grpc,grpc-stream,tcp-mtls2,connect,connect-tcp-mtls2
 
 .PHONY: help
@@ -76,6 +77,10 @@ fuzz: ## fuzz every parser, FUZZTIME each
 	  for t in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*).*/\1/p' $$f); do \
 	    echo "== $$f $$t"; $(GO) test ./$$(dirname $$f) -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) || exit 1; \
 	  done; done
+
+.PHONY: fuzz-envoy
+fuzz-envoy: build ## random configurations and requests beside a real Envoy, FUZZTIME, from SEED on
+	HAUBERK_BIN=$(abspath $(BIN)) $(GO) test -tags e2e -count=1 -timeout 0 ./e2e/differential -run '^TestRandom' -random.time $(FUZZTIME) -random.seed $(SEED)
 
 .PHONY: fuzz-keep
 fuzz-keep: ## keep of what fuzzing found up to 30 inputs a target, of every size up to 1 KB, in testdata/fuzz
