@@ -1,15 +1,15 @@
 package record
 
 import (
-	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
 	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/tls"
 	"encoding/binary"
-	"fmt"
 	"hash"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/record/gcm"
 )
 
 // suite is a cipher suite of TLS 1.3 (RFC 8446 B.4).
@@ -28,17 +28,9 @@ var suites = map[uint16]*suite{
 // AES-GCM is no longer what it promises (RFC 8446 5.5).
 const mostRecords = 1 << 24
 
-func gcm(key []byte) (cipher.AEAD, error) {
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, err
-	}
-	return cipher.NewGCM(block)
-}
-
 const (
-	nonceSize = 12 // iv_length of both suites
-	tagSize   = 16 // and what their AEAD adds
+	nonceSize = gcm.NonceSize // iv_length of both suites
+	tagSize   = gcm.TagSize   // and what their AEAD adds
 )
 
 // protection is one direction of a connection: its key, and the number of the record that is next.
@@ -67,12 +59,9 @@ func (p *protection) derive() error {
 	if err != nil {
 		return err
 	}
-	aead, err := gcm(key)
+	aead, err := gcm.New(key)
 	if err != nil {
 		return err
-	}
-	if aead.NonceSize() != nonceSize || aead.Overhead() != tagSize {
-		return fmt.Errorf("an AEAD of %d and %d bytes is of no suite", aead.NonceSize(), aead.Overhead())
 	}
 	p.aead, p.sequence = aead, 0
 	copy(p.iv[:], iv)
