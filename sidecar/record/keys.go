@@ -38,8 +38,8 @@ type protection struct {
 	suite    *suite
 	secret   secret
 	aead     cipher.AEAD
-	iv       [nonceSize]byte
-	nonce    [nonceSize]byte
+	nonce    [nonceSize]byte // of the last record; its beginning is the IV's
+	iv       uint64          // the rest of it
 	sequence uint64
 }
 
@@ -64,7 +64,8 @@ func (p *protection) derive() error {
 		return err
 	}
 	p.aead, p.sequence = aead, 0
-	copy(p.iv[:], iv)
+	copy(p.nonce[:], iv)
+	p.iv = binary.BigEndian.Uint64(iv[nonceSize-8:])
 	return nil
 }
 
@@ -91,11 +92,7 @@ func (p *protection) expand(label string, length int) ([]byte, error) {
 
 // next is the nonce of the next record (RFC 8446 5.3), in memory that is used again for the one after.
 func (p *protection) next() []byte {
-	binary.BigEndian.PutUint64(p.nonce[nonceSize-8:], p.sequence)
-	clear(p.nonce[:nonceSize-8])
-	for i := range p.nonce {
-		p.nonce[i] ^= p.iv[i]
-	}
+	binary.BigEndian.PutUint64(p.nonce[nonceSize-8:], p.iv^p.sequence)
 	p.sequence++
 	return p.nonce[:]
 }
