@@ -1,7 +1,6 @@
 package record
 
 import (
-	"crypto/cipher"
 	"crypto/hkdf"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -37,7 +36,7 @@ const (
 type protection struct {
 	suite    *suite
 	secret   secret
-	aead     cipher.AEAD
+	aead     gcm.AEAD
 	nonce    [nonceSize]byte // of the last record; its beginning is the IV's
 	iv       uint64          // the rest of it
 	sequence uint64

@@ -90,12 +90,7 @@ func (s *sealer) seal(dst []byte, t contentType, content []byte) []byte {
 	size := len(content) + 1 + tagSize
 	at := len(dst)
 	dst = append(dst, byte(typeData), 3, 3, byte(size>>8), byte(size))
-	head := dst[at:]
-	dst = append(dst, content...)
-	dst = append(dst, byte(t))
-	inner := dst[at+headerSize:]
-	s.aead.Seal(inner[:0], s.next(), inner, head)
-	return dst[:at+headerSize+size]
+	return s.aead.Seal(dst, s.next(), content, byte(t), dst[at:])
 }
 
 // updateKey tells the peer that another key follows, and goes on to that. Where it fails nothing

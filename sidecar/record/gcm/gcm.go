@@ -16,11 +16,21 @@ const (
 	MostAdditionalData = 16
 )
 
-// New is the AEAD of a key of 16, 24 or 32 bytes, which is not kept. Its methods may be called
-// at the same time. What no record of TLS is has no error, but a panic: a nonce of another length
-// than NonceSize, additional data beyond MostAdditionalData, and a destination that overlaps
-// its source anywhere but from the first byte on.
-func New(key []byte) (cipher.AEAD, error) {
+// AEAD protects records. Its methods may be called at the same time. What no record of TLS is
+// has no error, but a panic: a nonce of another length than NonceSize, additional data beyond
+// MostAdditionalData, and destinations that overlap what they must not.
+type AEAD interface {
+	// Seal appends to dst, sealed, a content and one byte more, which is the type of a record's
+	// content and follows it (RFC 8446 5.2). What is appended does not overlap the content.
+	Seal(dst, nonce, content []byte, last byte, additional []byte) []byte
+	// Open appends to dst what was sealed, the last byte too. What is appended overlaps
+	// what is sealed from the first byte on or nowhere. Where it is forged, there
+	// is an error and zeros in its place.
+	Open(dst, nonce, sealed, additional []byte) ([]byte, error)
+}
+
+// New is the AEAD of a key of 16, 24 or 32 bytes, which is not kept.
+func New(key []byte) (AEAD, error) {
 	block, err := aes.NewCipher(key)
 	if err != nil {
 		return nil, err
@@ -28,5 +38,23 @@ func New(key []byte) (cipher.AEAD, error) {
 	if wide := newWide(block, key); wide != nil {
 		return wide, nil
 	}
-	return cipher.NewGCM(block)
+	return newNarrow(block)
+}
+
+// narrow is crypto/cipher's.
+type narrow struct{ cipher.AEAD }
+
+func newNarrow(block cipher.Block) (AEAD, error) {
+	aead, err := cipher.NewGCM(block)
+	return narrow{aead}, err
+}
+
+// Seal implements AEAD.
+func (a narrow) Seal(dst, nonce, content []byte, last byte, additional []byte) []byte {
+	all, out := grown(dst, len(content)+1+TagSize)
+	checkApart(out, content)
+	plain := out[:len(content)+1]
+	plain[copy(plain, content)] = last
+	a.AEAD.Seal(plain[:0], nonce, plain, additional)
+	return all
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/bits"
+	"unsafe"
 
 	"golang.org/x/sys/cpu"
 )
@@ -25,7 +26,7 @@ type wide struct {
 	powers [20][16]byte
 }
 
-func newWide(block cipher.Block, key []byte) cipher.AEAD {
+func newWide(block cipher.Block, key []byte) AEAD {
 	if !hasWide || len(key) == 24 {
 		return nil
 	}
@@ -72,9 +73,6 @@ func (w *wide) expand(key []byte) {
 	w.last[0] = uint64(16 * (words + 6))
 }
 
-func (w *wide) NonceSize() int { return NonceSize }
-func (w *wide) Overhead() int  { return TagSize }
-
 // most bytes of a message have different counters (SP 800-38D 5.2.1.1).
 const most = (1<<32 - 2) * 16
 
@@ -96,32 +94,34 @@ func counted(nonce, additional []byte, n int) (counter, head [16]byte) {
 	return counter, head
 }
 
-// Seal implements cipher.AEAD.
-func (w *wide) Seal(dst, nonce, plaintext, additional []byte) []byte {
-	n := len(plaintext)
+// Seal implements AEAD.
+func (w *wide) Seal(dst, nonce, content []byte, last byte, additional []byte) []byte {
+	n := len(content) + 1
 	counter, head := counted(nonce, additional, n)
 	all, out := grown(dst, n+TagSize)
-	checkOverlap(out[:n], plaintext)
+	checkApart(out, content)
 	var tag [TagSize]byte
-	seal(w, &counter, &head, len(additional), pointer(out), pointer(plaintext), n, &tag)
+	seal(w, &counter, &head, len(additional), &out[0], unsafe.SliceData(content), n, last, &tag)
 	copy(out[n:], tag[:])
 	return all
 }
 
 var errOpen = errors.New("gcm: message authentication failed")
 
-// Open implements cipher.AEAD.
-func (w *wide) Open(dst, nonce, ciphertext, additional []byte) ([]byte, error) {
-	n := len(ciphertext) - TagSize
+// Open implements AEAD.
+func (w *wide) Open(dst, nonce, sealed, additional []byte) ([]byte, error) {
+	n := len(sealed) - TagSize
 	counter, head := counted(nonce, additional, n)
 	if n < 0 {
 		return nil, errOpen
 	}
 	all, out := grown(dst, n)
-	checkOverlap(out, ciphertext[:n])
+	if n > 0 && &out[0] != &sealed[0] {
+		checkApart(out, sealed)
+	}
 	var said, tag [TagSize]byte
-	copy(said[:], ciphertext[n:]) // before out, which may be where it is
-	open(w, &counter, &head, len(additional), pointer(out), pointer(ciphertext), n, &tag)
+	copy(said[:], sealed[n:]) // before out, which may be where it is
+	open(w, &counter, &head, len(additional), unsafe.SliceData(out), unsafe.SliceData(sealed), n, &tag)
 	if subtle.ConstantTimeCompare(tag[:], said[:]) != 1 {
 		clear(out) // nobody sees what was not said
 		return nil, errOpen
@@ -129,11 +129,11 @@ func (w *wide) Open(dst, nonce, ciphertext, additional []byte) ([]byte, error) {
 	return all, nil
 }
 
-// seal encrypts n bytes of src to dst; tag is that of the ciphertext. head is additional data
-// of so many bytes, and zeros.
+// seal encrypts n bytes to dst: those of src, and the last. tag is that of the ciphertext. head is
+// additional data of so many bytes, and zeros.
 //
 //go:noescape
-func seal(w *wide, counter, head *[16]byte, headLength int, dst, src *byte, n int, tag *[16]byte)
+func seal(w *wide, counter, head *[16]byte, headLength int, dst, src *byte, n int, last byte, tag *[16]byte)
 
 // open decrypts n bytes of src to dst; tag is that of src.
 //

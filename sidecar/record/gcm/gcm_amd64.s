@@ -223,7 +223,7 @@ short: \
 	ADDQ $64, R9 \
 	SUBQ $64, CX
 
-// END adds the lengths in bits, and covers the tag.
+// END adds the lengths in bits, and covers the tag, whose place is in R9.
 #define END \
 	MOVQ    headLength+24(FP), R10    \
 	MOVQ    n+48(FP), R11             \
@@ -236,17 +236,17 @@ short: \
 	REDUCE                            \
 	VPSHUFB X6, X12, X12              \
 	VPXOR   X14, X12, X12             \
-	MOVQ    tag+56(FP), R10           \
-	VMOVDQU X12, (R10)                \
-	VPXOR   X14, X14, X14             \
+	VMOVDQU X12, (R9)                 \
 	KXORQ   K1, K1, K1                \
+	KXORQ   K2, K2, K2                \
 	VZEROALL
 
-// func seal(w *wide, counter, head *[16]byte, headLength int, dst, src *byte, n int, tag *[16]byte)
-TEXT ·seal(SB), NOSPLIT, $0-64
+// func seal(w *wide, counter, head *[16]byte, headLength int, dst, src *byte, n int, last byte, tag *[16]byte)
+TEXT ·seal(SB), NOSPLIT, $0-72
 	START
 
-	SUBQ $256, CX
+	// Of 256 bytes or less the last one is not of the source.
+	SUBQ $257, CX
 	JB   rest
 
 many:
@@ -266,15 +266,24 @@ many:
 	JAE       many
 
 rest:
-	ADDQ $256, CX
+	ADDQ    $257, CX
 	REST
-	TESTQ CX, CX
-	JEQ   end
+	MOVBLZX last+56(FP), R10
+	VMOVD   R10, X2
+	VPBROADCASTB X2, Z2
 
 few:
 	ENCRYPT1(short1)
 	MASK
-	VMOVDQU8.Z (SI), K1, Z1
+	KMOVQ      K1, K2
+	CMPQ       CX, $64
+	JA         whole
+	KSHIFTRQ   $1, K1, K2
+
+whole:
+	VMOVDQU8.Z (SI), K2, Z1
+	KXORQ      K1, K2, K2
+	VMOVDQU8   Z2, K2, Z1
 	VPXORQ     Z1, Z0, Z0
 	VMOVDQU8.Z Z0, K1, Z0
 	VMOVDQU8   Z0, K1, (DI)
@@ -282,7 +291,7 @@ few:
 	NEXT
 	JA         few
 
-end:
+	MOVQ tag+64(FP), R9
 	END
 	RET
 
@@ -336,6 +345,7 @@ few:
 	JA         few
 
 end:
+	MOVQ tag+56(FP), R9
 	END
 	RET
 

@@ -68,8 +68,15 @@ func TestVectors(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := aead.Seal(nil, bin(t, v.nonce), bin(t, v.plain), nil); !bytes.Equal(got, bin(t, v.sealed)) {
-			t.Errorf("key %s, %d bytes: %x", v.key, len(v.plain)/2, got)
+		nonce, plain, sealed := bin(t, v.nonce), bin(t, v.plain), bin(t, v.sealed)
+		if got, err := aead.Open(nil, nonce, sealed, nil); err != nil || !bytes.Equal(got, plain) {
+			t.Errorf("key %s, %d bytes: opened to %x, %v", v.key, len(plain), got, err)
+		}
+		if len(plain) == 0 {
+			continue // a record has its type at least
+		}
+		if got := aead.Seal(nil, nonce, plain[:len(plain)-1], plain[len(plain)-1], nil); !bytes.Equal(got, sealed) {
+			t.Errorf("key %s, %d bytes: sealed as %x", v.key, len(plain), got)
 		}
 	}
 }
@@ -93,7 +100,7 @@ func TestForged(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sealed := aead.Seal(nil, nonce, plain, additional)
+		sealed := library(t, key).Seal(nil, nonce, plain, additional)
 		refused := func(what string, nonce, sealed, additional []byte) {
 			t.Helper()
 			out := bytes.Repeat([]byte{0xaa}, n)
@@ -138,14 +145,14 @@ func TestNothingBeside(t *testing.T) {
 	}
 	nonce := random(r, NonceSize)
 	for n := range 600 {
-		room := bytes.Repeat([]byte{0xaa}, 64+n+TagSize+64)
-		sealed := aead.Seal(room[64:64], nonce, random(r, n), nil)
-		if &sealed[0] != &room[64] || !untouched(room, 64+n+TagSize) {
+		room := bytes.Repeat([]byte{0xaa}, 64+n+1+TagSize+64)
+		sealed := aead.Seal(room[64:64], nonce, random(r, n), 0, nil)
+		if &sealed[0] != &room[64] || !untouched(room, 64+n+1+TagSize) {
 			t.Fatalf("sealing %d bytes writes beside them", n)
 		}
 		message := bytes.Clone(sealed)
-		room = bytes.Repeat([]byte{0xaa}, 64+n+64)
-		if _, err := aead.Open(room[64:64], nonce, message, nil); err != nil || !untouched(room, 64+n) {
+		room = bytes.Repeat([]byte{0xaa}, 64+n+1+64)
+		if _, err := aead.Open(room[64:64], nonce, message, nil); err != nil || !untouched(room, 64+n+1) {
 			t.Fatalf("opening %d bytes writes beside them (%v)", n, err)
 		}
 	}
@@ -163,9 +170,9 @@ func TestNoMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	buf, nonce, additional := make([]byte, 1000, 1016), make([]byte, 12), make([]byte, 5)
+	content, buf, nonce, additional := make([]byte, 1000), make([]byte, 0, 1017), make([]byte, 12), make([]byte, 5)
 	if n := testing.AllocsPerRun(10, func() {
-		sealed := aead.Seal(buf[:0], nonce, buf, additional)
+		sealed := aead.Seal(buf, nonce, content, 1, additional)
 		if _, err := aead.Open(sealed[:0], nonce, sealed, additional); err != nil {
 			t.Error(err)
 		}
@@ -182,11 +189,12 @@ func TestMisuse(t *testing.T) {
 	}
 	nonce, room := make([]byte, NonceSize), make([]byte, 100)
 	for what, call := range map[string]func(){
-		"a short nonce":  func() { aead.Seal(nil, nonce[1:], room, nil) },
-		"a long nonce":   func() { aead.Seal(nil, append(nonce, 0), room, nil) },
-		"an overlap":     func() { aead.Seal(room[:0], nonce, room[1:50], nil) },
-		"another":        func() { aead.Seal(room[1:1], nonce, room[:50], nil) },
-		"one of opening": func() { _, _ = aead.Open(room[:0], nonce, room[1:50], nil) },
+		"a short nonce":  func() { aead.Seal(nil, nonce[1:], room, 0, nil) },
+		"a long nonce":   func() { aead.Seal(nil, append(nonce, 0), room, 0, nil) },
+		"one of opening": func() { _, _ = aead.Open(nil, nonce[1:], room, nil) },
+		"one of sealing": func() { aead.Seal(room[:0], nonce, room[10:20], 0, nil) },
+		"an overlap":     func() { _, _ = aead.Open(room[:0], nonce, room[1:50], nil) },
+		"another":        func() { _, _ = aead.Open(room[1:1], nonce, room[:50], nil) },
 	} {
 		func() {
 			defer func() {
@@ -200,7 +208,7 @@ func TestMisuse(t *testing.T) {
 	if _, err := New(make([]byte, 20)); err == nil {
 		t.Error("a key of 20 bytes is one")
 	}
-	if aead, err := New(make([]byte, 24)); err != nil || len(aead.Seal(nil, nonce, nil, nil)) != TagSize {
+	if aead, err := New(make([]byte, 24)); err != nil || len(aead.Seal(nil, nonce, nil, 0, nil)) != 1+TagSize {
 		t.Errorf("a key of 24 bytes is none: %v", err)
 	}
 }
@@ -228,46 +236,63 @@ func FuzzBesideTheLibrary(f *testing.F) {
 	})
 }
 
-func compare(t *testing.T, key, nonce, plain, additional []byte) {
+func compare(t *testing.T, key, nonce, content, additional []byte) {
 	t.Helper()
-	theirs := library(t, key)
-	ours, err := New(key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	const last = 23
+	theirs, plain := library(t, key), append(bytes.Clone(content), last)
 	want := theirs.Seal(nil, nonce, plain, additional)
-	what := fmt.Sprintf("key of %d, %d bytes, %d of additional data", len(key), len(plain), len(additional))
-	if got := ours.Seal(nil, nonce, plain, additional); !bytes.Equal(got, want) {
-		t.Fatalf("%s: sealed another way:\n%x\n%x", what, got, want)
-	}
-	place := make([]byte, 3, len(plain)+TagSize+4)
-	place = append(place, plain...)
-	if got := ours.Seal(place[:3], nonce, place[3:], additional); !bytes.Equal(got[3:], want) || !bytes.Equal(got[:3], make([]byte, 3)) {
-		t.Fatalf("%s: sealed another way in place", what)
-	}
-	got, err := ours.Open(nil, nonce, want, additional)
-	if err != nil || !bytes.Equal(got, plain) {
-		t.Fatalf("%s: not opened: %v", what, err)
-	}
-	place = append(place[:3], want...)
-	if got, err = ours.Open(place[3:3], nonce, place[3:], additional); err != nil || !bytes.Equal(got, plain) {
-		t.Fatalf("%s: not opened in place: %v", what, err)
+	for name, ours := range both(t, key) {
+		what := fmt.Sprintf("%s: key of %d, %d bytes, %d of additional data", name, len(key), len(content), len(additional))
+		if got := ours.Seal([]byte("head"), nonce, content, last, additional); !bytes.Equal(got, append([]byte("head"), want...)) {
+			t.Fatalf("%s: sealed another way:\n%x\n%x", what, got, want)
+		}
+		if !bytes.Equal(content, plain[:len(content)]) {
+			t.Fatalf("%s: the content was changed", what)
+		}
+		got, err := ours.Open([]byte("head"), nonce, want, additional)
+		if err != nil || !bytes.Equal(got, append([]byte("head"), plain...)) {
+			t.Fatalf("%s: not opened: %v", what, err)
+		}
+		place := append(make([]byte, 3), want...)
+		if got, err = ours.Open(place[3:3], nonce, place[3:], additional); err != nil || !bytes.Equal(got, plain) {
+			t.Fatalf("%s: not opened in place: %v", what, err)
+		}
+		none, err := ours.Open(nil, nonce, theirs.Seal(nil, nonce, nil, additional), additional)
+		if err != nil || len(none) != 0 {
+			t.Fatalf("%s: nothing is not opened: %v", what, err)
+		}
 	}
 }
 
+// both are the implementations of a key, as far as the processor has them.
+func both(t testing.TB, key []byte) map[string]AEAD {
+	t.Helper()
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	chosen, err := New(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := newNarrow(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return map[string]AEAD{"chosen": chosen, "narrow": other}
+}
+
+var sizes = []int{64, 256, 1100, 16384}
+
 func BenchmarkSeal(b *testing.B) {
-	for _, own := range []bool{true, false} {
-		for _, n := range []int{64, 256, 1024, 1100, 16384} {
-			b.Run(fmt.Sprintf("own=%t/%d", own, n), func(b *testing.B) {
-				key := make([]byte, 16)
-				aead, _ := New(key)
-				if !own {
-					aead = library(b, key)
-				}
-				buf, nonce, additional := make([]byte, n, n+16), make([]byte, 12), make([]byte, 5)
+	for name, aead := range both(b, make([]byte, 16)) {
+		for _, n := range sizes {
+			b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) {
+				content, buf := make([]byte, n), make([]byte, 0, n+1+TagSize)
+				nonce, additional := make([]byte, 12), make([]byte, 5)
 				b.SetBytes(int64(n))
 				for b.Loop() {
-					aead.Seal(buf[:0], nonce, buf, additional)
+					aead.Seal(buf, nonce, content, 23, additional)
 				}
 			})
 		}
@@ -275,19 +300,14 @@ func BenchmarkSeal(b *testing.B) {
 }
 
 func BenchmarkOpen(b *testing.B) {
-	for _, own := range []bool{true, false} {
-		for _, n := range []int{64, 256, 1024, 1100, 16384} {
-			b.Run(fmt.Sprintf("own=%t/%d", own, n), func(b *testing.B) {
-				key := make([]byte, 16)
-				aead, _ := New(key)
-				if !own {
-					aead = library(b, key)
-				}
-				nonce, additional, out := make([]byte, 12), make([]byte, 5), make([]byte, n)
-				sealed := aead.Seal(nil, nonce, out, additional)
+	for name, aead := range both(b, make([]byte, 16)) {
+		for _, n := range sizes {
+			b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) {
+				nonce, additional, out := make([]byte, 12), make([]byte, 5), make([]byte, 0, n+1)
+				sealed := aead.Seal(nil, nonce, make([]byte, n), 23, additional)
 				b.SetBytes(int64(n))
 				for b.Loop() {
-					if _, err := aead.Open(out[:0], nonce, sealed, additional); err != nil {
+					if _, err := aead.Open(out, nonce, sealed, additional); err != nil {
 						b.Fatal(err)
 					}
 				}
@@ -297,17 +317,10 @@ func BenchmarkOpen(b *testing.B) {
 }
 
 func BenchmarkNew(b *testing.B) {
-	key := make([]byte, 16)
-	for _, own := range []bool{true, false} {
-		b.Run(fmt.Sprintf("own=%t", own), func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				if own {
-					_, _ = New(key)
-				} else {
-					library(b, key)
-				}
-			}
-		})
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := New(make([]byte, 16)); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
