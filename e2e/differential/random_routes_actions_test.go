@@ -6,7 +6,7 @@ import "strings"
 
 var routeFormats = []string{"v", "", "%REQ(x-a)%", "%REQ(x-none)%", "%REQ(x-none?x-b)%", "%REQ(x-list):2%", "%REQ(:PATH)%", "%REQ(:METHOD)%", "%REQ(:AUTHORITY)%", "%PROTOCOL%", "%ROUTE_NAME%", "%%", "100%%",
 	"%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", "%QUERY_PARAM(q)%", "%QUERY_PARAMS%", "%PATH(NQ)%", "%PATH(WQ:ORIG)%", "%PATH(NQ:PATH):3%", "%METADATA(ROUTE:m:k)%", "%METADATA(ROUTE:m:n)%", "%METADATA(ROUTE:m:none)%",
-	"a %REQ(x-a)% b %REQ(x-b)%", "%REQ(X-A):65536%", "%REQ(x-a):1%%REQ(x-b):1%", "é", "%REQUESTED_SERVER_NAME%", "%REQUESTED_SERVER_NAME(HOST_FIRST)%", "%REQ(host)%", "%REQ(cookie)%", "%UPSTREAM_CLUSTER%", "%FILTER_CHAIN_NAME%",
+	"a %REQ(x-a)% b %REQ(x-b)%.", "%REQ(X-A):65536%", "%REQ(x-a):1%%REQ(x-b):1%", "é", "%REQUESTED_SERVER_NAME%", "%REQUESTED_SERVER_NAME(HOST_FIRST)%", "%REQ(host)%", "%REQ(cookie)%", "%UPSTREAM_CLUSTER%", "%FILTER_CHAIN_NAME%",
 	"%REQ(x-envoy-original-path?:path)%", "%COALESCE({\"operators\": [{\"command\": \"REQ\", \"param\": \"x-a\"}, \"ROUTE_NAME\"]})%", "%GRPC_STATUS%", "%RESPONSE_FLAGS%", "%RESPONSE_CODE_DETAILS%", "%REQ(x-forwarded-proto)%", "%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%"}
 
 var routeAnswerFormats = append([]string{"%RESP(x-a)%", "%RESP(x-list)%", "%RESP(x-none?server)%", "%RESP(content-length)%", "%RESP(x-empty)%", "%UPSTREAM_HOST%", "%RESPONSE_CODE%", "%RESP(:status)%", "%RESP(location)%"}, routeFormats...)
@@ -113,12 +113,15 @@ func (m *routeMaker) forward(kind string) routeMap {
 	case 3:
 		out["auto_host_rewrite"] = chance(m.r, 2)
 	case 4:
-		out["host_rewrite"] = one(m.r, "%REQ(x-host)%", "%REQ(x-host?x-none)%.example", "f.example", "%ROUTE_NAME%.example", "%REQ(x-none)%", "%REQ(x-host):1%x")
+		out["host_rewrite"] = one(m.r, "%REQ(x-host?:authority)%", "f.example", "%ROUTE_NAME%.example", "%REQ(:authority):1%x", "%REQ(:METHOD)%.example:80")
 	}
 	if chance(m.r, 4) {
 		out["append_x_forwarded_host"] = true
 	}
 	if chance(m.r, 6) {
+		for _, k := range []string{"path_rewrite_policy", "prefix_rewrite", "regex_rewrite", "path_rewrite", "host_rewrite_literal", "host_rewrite_header", "host_rewrite_path_regex", "auto_host_rewrite", "host_rewrite"} {
+			delete(out, k) // what they leave of the first request is in internalredirects.yaml
+		}
 		policy := routeMap{}
 		if chance(m.r, 2) {
 			policy["max_internal_redirects"] = one(m.r, 0, 1, 2)

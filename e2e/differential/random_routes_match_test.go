@@ -36,7 +36,7 @@ func (m *routeMaker) match(hit *routeHit) (match routeMap, kind string) {
 	}
 	if chance(m.r, 3) {
 		var of []any
-		for range 1 + m.r.IntN(3) {
+		for range 1 + m.r.IntN(1+m.r.IntN(3)) {
 			of = append(of, m.header(hit))
 		}
 		match["headers"] = of
@@ -63,7 +63,7 @@ func (m *routeMaker) match(hit *routeHit) (match routeMap, kind string) {
 		match["tls_context"] = routeMap{one(m.r, "presented", "validated"): chance(m.r, 2)}
 	}
 	if chance(m.r, 8) {
-		match["runtime_fraction"] = routeMap{"default_value": one(m.r, routeMap{"numerator": 100}, routeMap{"numerator": 0}, routeMap{"numerator": 10000, "denominator": "TEN_THOUSAND"}, routeMap{"numerator": 1000, "denominator": "HUNDRED"})}
+		match["runtime_fraction"] = routeMap{"default_value": one(m.r, routeMap{"numerator": 100}, routeMap{"numerator": 100}, routeMap{"numerator": 0}, routeMap{"numerator": 10000, "denominator": "TEN_THOUSAND"}, routeMap{"numerator": 1000, "denominator": "HUNDRED"})}
 	}
 	return match, kind
 }
@@ -120,9 +120,8 @@ func (m *routeMaker) matchPath(match routeMap, hit *routeHit) (kind string) {
 	}
 	if chance(m.r, 3) {
 		match["connect_matcher"] = routeMap{}
-		hit.method, hit.path = one(m.r, "CONNECT", "GET"), "/a"
-		if hit.method == "CONNECT" {
-			hit.method, hit.path = "GET", "/" // a tunnel is no matter of routes
+		if hit.path = "/a"; !m.http2 {
+			hit.method = one(m.r, "CONNECT", "CONNECT", "GET")
 		}
 		return "connect_matcher"
 	}
@@ -158,7 +157,7 @@ func (m *routeMaker) stringMatch() (routeMap, string) {
 }
 
 func (m *routeMaker) header(hit *routeHit) routeMap {
-	name := one(m.r, append([]string{":path", ":method", ":authority", "host", ":scheme"}, routeHeaders...)...)
+	name := one(m.r, append([]string{":path", ":method", ":method", ":authority", "host", ":scheme"}, routeHeaders...)...)
 	out := routeMap{"name": name}
 	value := one(m.r, routeValues...)
 	add := true
@@ -199,13 +198,10 @@ func (m *routeMaker) header(hit *routeHit) routeMap {
 		add = add && chance(m.r, 2)
 	}
 	switch {
-	case name == ":method" && chance(m.r, 2):
-		delete(out, "range_match")
-		delete(out, "string_match")
-		out["exact_match"] = hit.method
-		for _, k := range []string{"prefix_match", "suffix_match", "contains_match", "safe_regex_match", "present_match"} {
-			delete(out, k)
-		}
+	case strings.HasPrefix(name, ":") && !chance(m.r, 3):
+		// What it has mostly.
+		is := map[string]string{":method": hit.method, ":path": hit.path, ":authority": hit.host, ":scheme": "http"}[name]
+		return routeMap{"name": name, "string_match": one(m.r, routeMap{"exact": is}, routeMap{"exact": strings.ToUpper(is), "ignore_case": true}, routeMap{"prefix": is}, routeMap{"contains": is})}
 	case strings.HasPrefix(name, ":") || name == "host":
 	case add:
 		hit.lines = append(hit.lines, name+": "+value)

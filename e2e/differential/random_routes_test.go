@@ -21,15 +21,13 @@ type routeMaker struct {
 	r     *rand.Rand
 	http2 bool
 	hits  []routeHit
-	// hosts that are likely to match.
-	hosts []string
 }
 
 // routeHit is a request that a route was made for.
 type routeHit struct {
-	method, path string
-	query, lines []string
-	body         string
+	method, host, path string
+	query, lines       []string
+	body               string
 }
 
 type routeMap = map[string]any
@@ -65,10 +63,12 @@ func (m *routeMaker) table(c *Config) {
 			of = append(of, "*")
 		}
 		h := routeMap{"name": fmt.Sprintf("host-%d", i), "domains": of}
-		m.hosts = append(m.hosts, of...)
 		var routes []any
 		for k := range 1 + m.r.IntN(4) {
-			routes = append(routes, m.route(fmt.Sprintf("r%d-%d", i, k)))
+			routes = append(routes, m.route(fmt.Sprintf("r%d-%d", i, k), of, false))
+		}
+		if !chance(m.r, 3) {
+			routes = append(routes, m.route("rest", of, true)) // so that near misses go somewhere too
 		}
 		h["routes"] = routes
 		m.mutations(h, 3)
@@ -130,9 +130,12 @@ func (m *routeMaker) manager() routeMap {
 }
 
 // route is a match and an action, with whatever else a route has.
-func (m *routeMaker) route(name string) routeMap {
-	hit := routeHit{method: "GET"}
-	match, kind := m.match(&hit)
+func (m *routeMaker) route(name string, domains []string, all bool) routeMap {
+	hit := routeHit{method: "GET", host: strings.Replace(one(m.r, domains...), "*", one(m.r, "b", "x.b", "a", "example"), 1)}
+	match, kind := routeMap{"prefix": "/"}, "prefix"
+	if hit.path = m.path(3); !all {
+		match, kind = m.match(&hit)
+	}
 	out := routeMap{"name": name, "match": match}
 	switch {
 	case chance(m.r, 5):
@@ -157,8 +160,8 @@ func (m *routeMaker) send(name string) Case {
 	for range m.r.IntN(3) {
 		m.miss(&hit)
 	}
-	host := strings.Replace(one(m.r, m.hosts...), "*", one(m.r, "b", "x.b", "a", "example"), 1)
-	switch m.r.IntN(14) {
+	host := hit.host
+	switch m.r.IntN(16) {
 	case 0:
 		host = strings.ToUpper(host)
 	case 1, 2, 3:
@@ -169,6 +172,15 @@ func (m *routeMaker) send(name string) Case {
 		host = one(m.r, "127.0.0.1", "[::1]:80", "none.test", "example", ".example", "a..example")
 	}
 	path := hit.path
+	if hit.method == "CONNECT" {
+		if host = strings.TrimSuffix(host, "."); !strings.Contains(strings.TrimPrefix(host, "[::1]"), ":") {
+			host += one(m.r, ":80", ":443")
+		}
+		path, hit.query = host, nil
+	}
+	if strings.Trim(path, "/") == "" {
+		path = "/" // of slashes alone Envoy leaves two
+	}
 	if len(hit.query) > 0 {
 		path += "?" + strings.Join(hit.query, one(m.r, "&", "&", "&&"))
 	}
@@ -212,7 +224,7 @@ func (m *routeMaker) miss(hit *routeHit) {
 			hit.path = "/"
 		}
 	case 5:
-		if n := len(hit.path); n > 1 {
+		if n := len(hit.path); n > 1 && strings.LastIndexByte(hit.path, '%') < n-3 { // no half of an escape
 			hit.path = hit.path[:n-1]
 		}
 	case 6:
