@@ -18,7 +18,7 @@ func (m *routeMaker) mutations(of routeMap, n int) {
 		of["request_headers_to_add"] = m.adds(names, routeFormats)
 	}
 	if chance(m.r, 2*n) {
-		of["request_headers_to_remove"] = []string{one(m.r, append([]string{"x-forwarded-proto", "x-request-id"}, names...)...)}
+		of["request_headers_to_remove"] = []string{one(m.r, append([]string{"x-request-id"}, names...)...)}
 	}
 	names = append(names[:6], "server", "location", "content-type", "set-cookie", "x-origin", "cache-control")
 	if chance(m.r, n) {
@@ -113,7 +113,7 @@ func (m *routeMaker) forward(kind string) routeMap {
 	case 3:
 		out["auto_host_rewrite"] = chance(m.r, 2)
 	case 4:
-		out["host_rewrite"] = one(m.r, "%REQ(x-host?:authority)%", "f.example", "%ROUTE_NAME%.example", "%REQ(:authority):1%x", "%REQ(:METHOD)%.example:80")
+		out["host_rewrite"] = one(m.r, "%REQ(x-host?:authority)%", "f.example", "%ROUTE_NAME%.example", "%REQ(:METHOD)%.example:80")
 	}
 	if chance(m.r, 4) {
 		out["append_x_forwarded_host"] = true

@@ -25,8 +25,12 @@ func knownOfRoutes(c *Config, x *Case, d Difference) string {
 		return "unread"
 	case method == "HEAD" && (is("response.header.transfer-encoding", "chunked", absent) || is("response.header.content-length", absent, "0")):
 		return "head-framing"
-	case with("internal_redirect_policy") && len(x.Respond) > 0 && strings.Contains(x.Respond[0].Send, "Location: ") && ofRedirect.MatchString(d.Field):
+	case with("internal_redirect_policy") && len(x.Respond) > 0 && strings.Contains(x.Respond[0].Send, "Location: ") && (ofRedirect.MatchString(d.Field) || strings.HasPrefix(d.Field, "log[") && d.Envoy == absent): // which comes later
 		return "redirect-kept"
+	case with("internal_redirect_policy") && len(x.Respond) > 0 && strings.HasPrefix(d.Field, "response.header.") && (with("%ROUTE_NAME%") || with("- ROUTE_NAME") || with("\"ROUTE_NAME\"") || with("%UPSTREAM_CLUSTER%")):
+		return "redirect-kept"
+	case with("internal_redirect_policy") && strings.Contains(head, "10.0.0.1") && strings.ReplaceAll(d.Hauberk, "10.0.0.", "127.0.0.") == d.Envoy:
+		return "a redirect's request has the client of the request before it; Envoy takes the proxy for it"
 	case with("%UPSTREAM_CLUSTER%") && d.Hauberk == "nowhere":
 		return "the log has the name of the cluster that is not there"
 	case with("%RESPONSE_CODE%") && slices.ContainsFunc(ofCode.FindAllString(d.Hauberk, -1), func(code string) bool { return strings.ReplaceAll(d.Hauberk, code, "0") == d.Envoy }):
@@ -35,10 +39,10 @@ func knownOfRoutes(c *Config, x *Case, d Difference) string {
 		return "the log has the name of the cluster that is not there"
 	case is("*.header.x-forwarded-for", "*", "*") && strings.ReplaceAll(d.Envoy, "(this host)", "127.0.0.1") == d.Hauberk:
 		return "loopback"
-	case (with("status: 304") || with("status: 204")) && (is("response.header.content-length", "*", absent) || is("log.length", "*", "null") || is("log.sent", "*", "0") || c.HTTP2 && is("response.body", "*", "")):
+	case (with("status: 304") || with("status: 204")) && (is("response.header.content-length", "*", absent) || is("log.length", "*", "null") || is("log.sent", "*", "0") || c.HTTP2 && is("response.body", "*", "") || is("end", "more bytes", "")):
 		return "a 204 and a 304 have no content (RFC 9110 6.4.1)"
 	case (with("REJECT_REQUEST") || with("UNESCAPE_AND_REDIRECT")) && slash.MatchString(head) &&
-		(is("log.route", "*", "null") || is("log.first", "*", "*") || strings.HasPrefix(d.Field, "response.header.")):
+		(is("log.route", "*", "null") || is("log.cluster", "*", "null") || is("log.first", "*", "*") || d.Field == "log.empties" || d.Field == "log.values" || strings.HasPrefix(d.Field, "response.header.")):
 		return "the sidecar refuses a path before a route is chosen"
 	case with("UNESCAPE_AND_REDIRECT") && (is("log.details", "path_normalization_failed", "path_normalization_redirect") || is("log.host", "null", "*") ||
 		d.Field == "response.header.location" && d.Envoy == "/"+d.Hauberk):
