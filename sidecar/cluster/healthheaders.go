@@ -13,9 +13,9 @@ import (
 func (c *HealthCheck) headers() (route.Changes, error) {
 	switch {
 	case c.HTTP != nil:
-		return route.NewChanges(c.HTTP.Remove, c.HTTP.Headers)
+		return route.NewChanges(c.HTTP.Remove, c.HTTP.Headers, message.RequestSingles)
 	case c.GRPC != nil:
-		return route.NewChanges(nil, c.GRPC.Metadata)
+		return route.NewChanges(nil, c.GRPC.Metadata, message.RequestSingles)
 	}
 	return route.Changes{}, nil
 }

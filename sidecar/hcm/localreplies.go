@@ -54,7 +54,7 @@ func newReplyRules(c *LocalReplies) (*replyRules, error) {
 		if m.form, err = newReplyForm(m.Format); err != nil {
 			return nil, fmt.Errorf("local replies: mapper %d: %w", i, err)
 		}
-		if m.add, err = route.NewChanges(nil, m.Add); err != nil {
+		if m.add, err = route.NewChanges(nil, m.Add, message.ResponseSingles); err != nil {
 			return nil, fmt.Errorf("local replies: mapper %d: %w", i, err)
 		}
 		out.mappers = append(out.mappers, m)

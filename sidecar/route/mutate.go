@@ -1,6 +1,7 @@
 package route
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -85,20 +86,28 @@ func newAdd(a *HeaderAdd) (mutation, error) {
 	if err != nil {
 		return mutation{}, fmt.Errorf("header %s: %w", a.Name, err)
 	}
+	empty := a.KeepEmpty || v.literal != "" // what is white space alone is added too
+	v.literal = strings.Trim(v.literal, blanks)
 	return mutation{
-		kind: addHeader, name: a.Name, lower: strings.ToLower(a.Name), value: v, action: a.Action, empty: a.KeepEmpty,
+		kind: addHeader, name: a.Name, lower: strings.ToLower(a.Name), value: v, action: a.Action, empty: empty,
 	}, nil
 }
 
+// blanks around a value are no part of it (RFC 9110 5.5). Over HTTP/2 they would make a
+// message malformed (RFC 9113 8.2.1), which is not sent.
+const blanks = " \t"
+
 // Changes are what one level does to a message's headers at once. Immutable.
 type Changes struct {
-	remove []string // lower case
-	add    []mutation
+	remove  []string // lower case
+	add     []mutation
+	singles message.IDs
 }
 
-// NewChanges compiles a level's removals, whose names are lower case, and additions.
-func NewChanges(remove []string, add []HeaderAdd) (out Changes, err error) {
-	out.remove = remove
+// NewChanges compiles a level's removals, whose names are lower case, and additions. What is
+// added to one of singles, which the message has once, is a part of its value.
+func NewChanges(remove []string, add []HeaderAdd, singles message.IDs) (out Changes, err error) {
+	out.remove, out.singles = remove, singles
 	for i := range add {
 		m, err := newAdd(&add[i])
 		if err != nil {
@@ -126,6 +135,7 @@ func (c *Changes) Apply(f *message.Fields, facts Facts, scratch *[]byte) {
 	*scratch = b
 	c.write(f, b, overwrite)
 	c.write(f, b, add)
+	f.JoinSingles(c.singles)
 }
 
 // verdict is what becomes of an addition.
@@ -155,12 +165,13 @@ func (m *mutation) appendVerdict(b []byte, f *message.Fields, facts Facts) []byt
 	}
 	start := len(b)
 	b = m.value.format.AppendHeader(append(b, v, 0, 0, 0, 0), facts.Record())
-	n := len(b) - start - 1 - valueLength
-	if n == 0 && !m.empty {
+	value := b[start+1+valueLength:]
+	if len(value) == 0 && !m.empty {
 		return append(b[:start], skip)
 	}
+	n := copy(value, bytes.Trim(value, blanks))
 	binary.NativeEndian.PutUint32(b[start+1:], uint32(n))
-	return b
+	return b[:start+1+valueLength+n]
 }
 
 func (m *mutation) verdict(f *message.Fields) verdict {
@@ -209,10 +220,10 @@ func compileLevel(h *HeaderMutations) (*levelMutations, error) {
 	}
 	out := &levelMutations{}
 	var err error
-	if out.request, err = NewChanges(h.RequestRemove, h.RequestAdd); err != nil {
+	if out.request, err = NewChanges(h.RequestRemove, h.RequestAdd, message.RequestSingles); err != nil {
 		return nil, err
 	}
-	out.response, err = NewChanges(h.ResponseRemove, h.ResponseAdd)
+	out.response, err = NewChanges(h.ResponseRemove, h.ResponseAdd, message.ResponseSingles)
 	return out, err
 }
 
@@ -227,7 +238,7 @@ func (ms Mutations) Apply(f *message.Fields, facts Facts, scratch *[]byte) {
 			removeIf(f, m.match)
 		default:
 			if v := m.value.In(facts, scratch); v != "" || m.empty {
-				m.add(f, v)
+				m.add(f, strings.Trim(v, blanks))
 			}
 		}
 	}

@@ -253,7 +253,7 @@ func TestChanges(t *testing.T) {
 		}, " b,"},
 	} {
 		req := request("GET", "h", "/", "X-A", "1", "x-b", "b")
-		changes, err := NewChanges(c.remove, c.add)
+		changes, err := NewChanges(c.remove, c.add, message.RequestSingles)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -277,7 +277,7 @@ func TestChangesDoNotAllocate(t *testing.T) {
 	req := request("GET", "h", "/", "x-a", "1", "x-b", "b")
 	changes, err := NewChanges([]string{"x-c"}, []HeaderAdd{
 		{Name: "x-a", Value: "%REQ(x-b)%", Action: OverwriteIfExistsOrAdd}, {Name: "x-b", Value: "2", Action: OverwriteIfExists}, {Name: "x-a", Value: "3", Action: AddIfAbsent},
-	})
+	}, message.RequestSingles)
 	if err != nil {
 		t.Fatal(err)
 	}

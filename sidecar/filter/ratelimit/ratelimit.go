@@ -90,10 +90,10 @@ func newLimit(c *Config, source string, count filter.Counter) (*limit, error) {
 		l.reply.GRPC = 8
 	}
 	var err error
-	if l.request, err = route.NewChanges(nil, c.RequestAdd); err != nil {
+	if l.request, err = route.NewChanges(nil, c.RequestAdd, message.RequestSingles); err != nil {
 		return nil, fmt.Errorf("local rate limit: %w", err)
 	}
-	if l.response, err = route.NewChanges(nil, c.ResponseAdd); err != nil {
+	if l.response, err = route.NewChanges(nil, c.ResponseAdd, message.ResponseSingles); err != nil {
 		return nil, fmt.Errorf("local rate limit: %w", err)
 	}
 	l.reply.Headers = func(c *filter.Context) { l.response.Apply(&c.Response.Fields, c, c.Scratch) }
