@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -258,6 +259,18 @@ func (e *Evaluator) Len() int {
 		return 0
 	}
 	return len(e.filters)
+}
+
+// Named gives e, which stands in place of filter i of another, those of its prefixes that e
+// itself does not have, as in Envoy.
+func (e *Evaluator) Named(of *Evaluator, i int) *Evaluator {
+	if e != nil {
+		for n := range e.filters {
+			f := &e.filters[n]
+			f.name, f.prefix = cmp.Or(f.name, of.filters[i].name), cmp.Or(f.prefix, of.filters[i].prefix)
+		}
+	}
+	return e
 }
 
 // Next asks filter i about a request and carries its decision into d, whose zero

@@ -3,8 +3,8 @@ package authz
 // Findings are what one filter makes of a request, for those who show it in Envoy's terms.
 type Findings struct {
 	Rules, Shadow Finding
-	// Prefix stands in front of what is said of the shadow rules.
-	Prefix string
+	// Prefix stands in front of what is said of the shadow rules, RulesPrefix of the others.
+	Prefix, RulesPrefix string
 	// Logs: the rules say whether to log this request, and Logged what.
 	Logs, Logged bool
 }
@@ -24,6 +24,7 @@ func (e *Evaluator) Explain(i int, p *Peer, r Request, m Metadata) (out Findings
 		out = f.ofShadow(in)
 	}
 	if f.rules != nil {
+		out.RulesPrefix = f.name
 		out.Rules, out.Logged = f.rules.find(in)
 		out.Logs = f.rules.logs() && (f.rules.ordered == nil || out.Rules.Policy != "")
 	}

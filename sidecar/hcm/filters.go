@@ -254,7 +254,8 @@ func (c *chain) override(l *link, config any) (any, error) {
 	if !ok {
 		return nil, fmt.Errorf("the filter is RBAC, and the route's configuration a %T", config)
 	}
-	return authz.Compile([]authz.HTTPFilter{*f}, authz.Exchange, c.count)
+	e, err := authz.Compile([]authz.HTTPFilter{*f}, authz.Exchange, c.count)
+	return e.Named(c.rules, l.index), err
 }
 
 // overrides collects what the selected route's levels have for a filter, the most
@@ -473,7 +474,7 @@ func (x *exchange) noteFindings(f authz.Findings) {
 		}
 	}
 	note(f.Prefix, "shadow", f.Shadow)
-	note("", "enforced", f.Rules)
+	note(f.RulesPrefix, "enforced", f.Rules)
 	if f.Logs {
 		r.Metadata.SetFlag(telemetry.MetadataCommon, telemetry.LogHint, f.Logged)
 	}
