@@ -46,12 +46,15 @@ type rbacMaker struct {
 	r      *rand.Rand
 	http   bool // rules may be of requests
 	h2     bool
+	normal bool // paths are normalised
+	edge   bool // clients are those that connect
 	tls    bool
 	routed bool // a rule may ask for metadata of routes
 	prefix []string
 	paths  []string
 	fields [][2]string
 	names  []string // server names
+	proxy  bool     // connections begin with a PROXY header
 }
 
 func (m *rbacMaker) httpConfig(c *Config) {
@@ -60,8 +63,11 @@ func (m *rbacMaker) httpConfig(c *Config) {
 	switch r.IntN(4) {
 	case 0:
 		c.HTTP2, m.h2 = true, true
+		delete(c.HCM, "common_http_protocol_options") // who refuses names ends streams with another code
 	case 1, 2:
 		m.secure(c)
+	default:
+		m.announce(c)
 	}
 	c.LogFields = map[string]string{
 		"enforced":  "%DYNAMIC_METADATA(envoy.filters.http.rbac:enforced_engine_result)% %DYNAMIC_METADATA(envoy.filters.http.rbac:enforced_effective_policy_id)%",
@@ -82,6 +88,10 @@ func (m *rbacMaker) httpConfig(c *Config) {
 			f["disabled"] = true
 		}
 		c.Filters = append(c.Filters, f)
+		if chance(r, 4) {
+			c.Filters = append(c.Filters, rbacMap{"name": "mutation", "typed_config": rbacMap{"@type": apiType + "extensions.filters.http.header_mutation.v3.HeaderMutation",
+				"mutations": rbacMap{"request_mutations": m.mutations()}}})
+		}
 	}
 	for range r.IntN(3) {
 		c.Routes = append(c.Routes, m.route(m.pathPrefix()))
@@ -101,12 +111,13 @@ func (m *rbacMaker) httpConfig(c *Config) {
 // hcm is how a path and a host are read, and who the client is.
 func (m *rbacMaker) hcm() rbacMap {
 	r := m.r
-	h := rbacMap{"use_remote_address": chance(r, 2)}
+	m.edge = chance(r, 2)
+	h := rbacMap{"use_remote_address": m.edge}
 	if chance(r, 2) {
 		h["xff_num_trusted_hops"] = one(r, 0, 1, 1, 2)
 	}
 	if chance(r, 2) {
-		h["normalize_path"] = true
+		h["normalize_path"], m.normal = true, true
 	}
 	if chance(r, 2) {
 		h["merge_slashes"] = true
@@ -126,16 +137,26 @@ func (m *rbacMaker) hcm() rbacMap {
 	if chance(r, 4) {
 		h["common_http_protocol_options"] = rbacMap{"headers_with_underscores_action": one(r, "ALLOW", "REJECT_REQUEST", "DROP_HEADER")}
 	}
+	if chance(r, 6) {
+		h["early_header_mutation_extensions"] = []any{rbacMap{"name": "early", "typed_config": rbacMap{"@type": apiType + "extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation", "mutations": m.mutations()}}}
+	}
+	if !m.edge && chance(r, 4) {
+		delete(h, "xff_num_trusted_hops")
+		h["original_ip_detection_extensions"] = []any{m.detection()}
+	}
+	if chance(r, 3) {
+		h["forward_client_cert_details"] = one(r, "SANITIZE", "FORWARD_ONLY", "APPEND_FORWARD", "SANITIZE_SET", "ALWAYS_FORWARD_ONLY")
+		h["set_current_client_cert_details"] = one(r, rbacMap{"uri": true, "subject": true}, rbacMap{"dns": true}, rbacMap{})
+	}
 	return h
 }
 
 func (m *rbacMaker) tcpConfig(c *Config) {
 	chain := rbacMap{"tcp": "origin"}
-	if chance(m.r, 3) {
-		c.inspect()
-	}
-	if !chance(m.r, 4) {
+	if !chance(m.r, 3) {
 		m.secure(c)
+	} else {
+		m.announce(c)
 	}
 	var before []any
 	for range 1 + m.r.IntN(2) {
@@ -149,6 +170,13 @@ func (m *rbacMaker) secure(c *Config) {
 	m.tls = true
 	c.inspect()
 	c.MTLS = &MTLS{Optional: chance(m.r, 2), Validation: rbacMap{"match_typed_subject_alt_names": []any{}}}
+}
+
+// announce has a PROXY header say whose connections are.
+func (m *rbacMaker) announce(c *Config) {
+	if m.proxy = chance(m.r, 3); m.proxy {
+		c.Listener = map[string]any{"listener_filters": []any{map[string]any{"name": "p", "typed_config": map[string]any{"@type": apiType + "extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"}}}}
+	}
 }
 
 // inspect lets Envoy know of the names that clients ask for.
@@ -380,6 +408,9 @@ func (m *rbacMaker) route(prefix string) map[string]any {
 		}
 		out["metadata"] = rbacMap{"filter_metadata": rbacMap{one(r, "app", "envoy.filters.http.rbac"): app}}
 	}
+	if chance(r, 4) {
+		out["request_headers_to_add"] = []any{rbacMap{"header": rbacMap{"key": "x-a", "value": "admin"}}} // behind all rules
+	}
 	m.override(out, 3)
 	return out
 }
@@ -418,6 +449,12 @@ func knownRBAC(c *Config, x *Case, d Difference) string {
 	case d.Field == "log.details" && d.Envoy == "path_normalization_failed" && d.Hauberk == "path_normalization_redirect" && redirects,
 		(d.Field == "log.path" || d.Field == "log.path2") && (redirects || action == "REJECT_REQUEST") && strings.ContainsRune(d.Hauberk, '%'):
 		return "the log has the path as it came, and says that this is a redirect"
+	case strings.HasPrefix(x.Send, "HEAD ") && (d.Field == "response.header.transfer-encoding" && d.Envoy == "chunked" || d.Field == "response.header.content-length" && d.Envoy == absent):
+		return "Envoy says Transfer-Encoding: chunked in an answer to HEAD without a length"
+	case d.Field == "response.header.location" && strings.TrimLeft(d.Envoy, "/") == strings.TrimLeft(d.Hauberk, "/") && redirects:
+		return "what begins with two slashes would lead to another host (RFC 3986 4.2)"
+	case d.Field == "upstream.header.x-forwarded-client-cert" && x.TLS != nil && x.TLS.Cert == "several" && strings.ReplaceAll(d.Hauberk, `URI="http://several.example/a,b;c"`, "URI=http://several.example/a,b;c") == d.Envoy:
+		return "what has a delimiter in it is quoted"
 	case d.Field == "log.host" && (d.Envoy == "null" || x.TLS != nil && d.Envoy == strings.ToLower(x.TLS.SNI)):
 		return "Envoy does not know the host of a request that it refuses at once"
 	case d.Field == "upstream.header.x-forwarded-for" && strings.ReplaceAll(d.Envoy, "(this host)", "127.0.0.1") == d.Hauberk:

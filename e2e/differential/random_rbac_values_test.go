@@ -3,6 +3,9 @@
 package differential
 
 import (
+	"path"
+	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -17,6 +20,9 @@ func (m *rbacMaker) pathPrefix() string {
 func (m *rbacMaker) path() string {
 	p := one(m.r, "/", "/a", "/a/", "/A", "/a/b", "/admin", "/Admin/x", "/admin/", "/%61dmin", "/a%2Fb", "/a%2fb", "/a//b", "//a", "/a/../b", "/a;x=1", "/a/b.html", "/ü", "/a?x", "/a+b", "/a%20b", "/%2e%2e/a",
 		"/"+strings.Repeat("long/", 30))
+	if m.normal {
+		p = capitalEscapes(p)
+	}
 	if m.h2 || !strings.Contains(p, "ü") {
 		m.paths = append(m.paths, p)
 	}
@@ -42,7 +48,7 @@ func (m *rbacMaker) peerName() string {
 
 // field is a header field that rules talk about, and a value of it.
 func (m *rbacMaker) field() (name, value string) {
-	name = one(m.r, "x-a", "x-a", "X-B", "x-role", ":path", ":method", ":authority", ":scheme", "host", "content-type", "x-forwarded-for", "cookie", "user-agent", "x-forwarded-proto", "accept", "x_under", "x-envoy-internal", "x-request-id", "referer", "authorization", "x-envoy-external-address")
+	name = one(m.r, "x-a", "x-a", "X-B", "x-role", ":path", ":method", ":authority", ":scheme", "host", "content-type", "x-forwarded-for", "cookie", "user-agent", "x-forwarded-proto", "accept", "x_under", "x-envoy-internal", "x-request-id", "referer", "authorization", "x-forwarded-client-cert", "from")
 	switch name {
 	case ":path":
 		return name, m.path()
@@ -53,7 +59,15 @@ func (m *rbacMaker) field() (name, value string) {
 	case ":scheme", "x-forwarded-proto":
 		return name, one(m.r, "http", "https", "HTTP", "")
 	case "x-forwarded-for":
+		if m.edge {
+			return "x-a", "a" // docs/differential.md has what is added for a client on loopback
+		}
 		return name, one(m.r, "10.1.2.3", "127.0.0.1", "192.0.2.7", "10.1.2.3,127.0.0.1", "")
+	}
+	if name == "x-forwarded-client-cert" {
+		value = one(m.r, "", webID, "By=x;URI="+webID, "Subject=", "DNS=web.example", "Hash=")
+		m.fields = append(m.fields, [2]string{name, "By=spiffe://x;URI=" + webID})
+		return name, value
 	}
 	value = one(m.r, "", "a", "A", "admin", "Admin", "user", "a,b", "a, b", "0", "5", "-5", "007", "+5", "9223372036854775807", "9223372036854775808", "1e3", "5 6", "ü", "a\tb", "a=1; b=2", strings.Repeat("v", 200))
 	m.fields = append(m.fields, [2]string{name, value})
@@ -116,6 +130,9 @@ func (m *rbacMaker) text(of func() string) rbacMap {
 }
 
 func (m *rbacMaker) regex(s string) string {
+	if len(s) > 30 {
+		s = s[:30] // Envoy takes expressions of a hundred steps
+	}
 	quoted := regexpQuote(s)
 	return one(m.r, ".*", ".+", "a|b", "(?i)"+quoted, quoted+".*", ".*"+quoted, "[^/]+", "/[a-z]+(/.*)?", "^"+quoted+"$", `\d+`, `-?[0-9]{1,3}`, `[[:alpha:]]*`, `(?s).*`, "("+quoted+")?", `\pL+`, ".{1,5}", `[^a]*`, "()", `\S*`, `(a*)*b?`)
 }
@@ -227,7 +244,10 @@ func (m *rbacMaker) request(c *Config) Case {
 		}
 	}
 	if !m.http {
-		x.Raw = "tcp hello\n"
+		x.Raw = m.announcement() + "tcp hello\n"
+		if m.proxy {
+			x.More = []string{"tcp more\n"} // Envoy's listener filters do not wait for a client that says no more
+		}
 		return x
 	}
 	if c.Before != nil {
@@ -235,18 +255,66 @@ func (m *rbacMaker) request(c *Config) Case {
 		x.Logs, x.Unsteady = new(int), []string{"log"}
 	}
 	method := one(r, "GET", "GET", "GET", "POST", "HEAD", "DELETE", "get", "OPTIONS")
+	if m.proxy && method == "HEAD" {
+		method = "PUT" // what is read of a raw case does not know of it
+	}
 	target := m.target()
 	lines := m.lines()
 	if m.h2 {
 		x.Frames = []string{m.frame(method, target, lines)}
 		return x
 	}
+	if !m.h2 && chance(r, 8) && !slices.ContainsFunc(lines, func(l [2]string) bool { return l[0] == "host" }) {
+		target = "http://test.example" + target
+	}
 	x.Send = method + " " + target
 	for _, l := range lines {
 		x.Send += "\n" + l[0] + ":" + one(r, " ", " ", "", "  ") + l[1]
 	}
 	x.Send += "\n"
+	if m.proxy {
+		head, _ := request(x.Send)
+		x.Raw, x.Send = m.announcement()+head, ""
+	}
 	return x
+}
+
+// announcement is a PROXY header, where there is to be one.
+func (m *rbacMaker) announcement() string {
+	if !m.proxy {
+		return ""
+	}
+	return one(m.r, "PROXY TCP4 10.1.2.3 10.0.0.1 1000 80\r\n", "PROXY TCP4 192.0.2.7 127.0.0.1 65535 1024\r\n", "PROXY TCP6 2001:db8::7 ::1 1 443\r\n", "PROXY UNKNOWN\r\n")
+}
+
+// mutations change fields that rules may be of.
+func (m *rbacMaker) mutations() (out []any) {
+	r := m.r
+	for range 1 + r.IntN(2) {
+		name, value := m.field()
+		if strings.HasPrefix(name, ":") || name == "host" || name == "x-forwarded-proto" || name == "x-forwarded-for" {
+			name, value = "x-a", "a"
+		}
+		if chance(r, 3) {
+			out = append(out, rbacMap{"remove": name})
+			continue
+		}
+		out = append(out, rbacMap{"append": rbacMap{"header": rbacMap{"key": name, "value": strings.NewReplacer("%", "%%").Replace(value)},
+			"append_action": one(r, "APPEND_IF_EXISTS_OR_ADD", "ADD_IF_ABSENT", "OVERWRITE_IF_EXISTS_OR_ADD", "OVERWRITE_IF_EXISTS")}})
+	}
+	return out
+}
+
+// detection is how a client is found that others name.
+func (m *rbacMaker) detection() rbacMap {
+	const xff = apiType + "extensions.http.original_ip_detection.xff.v3.XffConfig"
+	switch m.r.IntN(3) {
+	case 0:
+		return rbacMap{"name": "xff", "typed_config": rbacMap{"@type": xff, "xff_num_trusted_hops": one(m.r, 0, 1, 2)}}
+	case 1:
+		return rbacMap{"name": "xff", "typed_config": rbacMap{"@type": xff, "skip_xff_append": chance(m.r, 2), "xff_trusted_cidrs": rbacMap{"cidrs": []any{m.cidr(), rbacMap{"address_prefix": "127.0.0.0", "prefix_len": 8}}}}}
+	}
+	return rbacMap{"name": "header", "typed_config": rbacMap{"@type": apiType + "extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig", "header_name": "x-a", "allow_extension_to_set_address_as_trusted": chance(m.r, 2)}}
 }
 
 // frame is a request of HTTP/2, whose names are in lower case.
@@ -309,10 +377,13 @@ func (m *rbacMaker) target() string {
 	case 11:
 		p += "/.."
 	}
-	if strings.Trim(p, "/") == "" {
+	if path.Clean(strings.NewReplacer("%2e", ".", "%2E", ".", "%2F", "/", "%2f", "/", "%5c", "/", "%5C", "/", `\`, "/").Replace(p)) == "/" {
 		p = "/" // docs/differential.md has what becomes of slashes alone
 	}
-	switch r.IntN(8) {
+	if m.normal {
+		p = capitalEscapes(p)
+	}
+	switch r.IntN(9) {
 	case 0:
 		p += "?x"
 	case 1:
@@ -352,3 +423,10 @@ func (m *rbacMaker) lines() (out [][2]string) {
 	}
 	return out
 }
+
+// capitalEscapes are what escapes have where paths are normalised, which docs/differential.md tells of.
+func capitalEscapes(p string) string {
+	return escape.ReplaceAllStringFunc(p, strings.ToUpper)
+}
+
+var escape = regexp.MustCompile("%[0-9a-f]{2}")

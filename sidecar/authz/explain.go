@@ -18,7 +18,7 @@ type Finding struct {
 // Explain asks filter i about a request once more, for what a Decision does not keep: it tells of all
 // filters together, and these findings are of one. It decides nothing and counts nothing.
 func (e *Evaluator) Explain(i int, p *Peer, r Request, m Metadata) (out Findings) {
-	in, f := &input{peer: p, req: r, metadata: m}, &e.filters[i]
+	in, f := &input{peer: p, req: r, metadata: m, capitals: e.capitals}, &e.filters[i]
 	out.Prefix = f.prefix
 	if f.shadow != nil {
 		out = f.ofShadow(in)

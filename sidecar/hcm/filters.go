@@ -59,6 +59,8 @@ type chain struct {
 
 	count authz.CounterFor
 	rules *authz.Evaluator // of the RBAC filters, in order
+	// normalized: paths are, before rules see them.
+	normalized bool
 }
 
 // looks tells whether some filter sees requests and answers by their exchange's context: all
@@ -139,7 +141,7 @@ func (b *binding) addSubset(k subsetKey, fields map[string]any) {
 }
 
 func (m *Manager) newChain(cfg *FilterChain, o Options) (*chain, error) {
-	c := &chain{}
+	c := &chain{normalized: m.cfg.NormalizePath}
 	if len(cfg.Filters) > maxFilters {
 		return nil, fmt.Errorf("%d HTTP filters; %d are the most", len(cfg.Filters), maxFilters)
 	}
@@ -173,6 +175,7 @@ func (m *Manager) newChain(cfg *FilterChain, o Options) (*chain, error) {
 	}
 	var err error
 	c.rules, err = authz.Compile(cfg.RBAC, authz.Exchange, c.count)
+	c.rules.OfNormalized(c.normalized)
 	return c, err
 }
 
@@ -255,7 +258,7 @@ func (c *chain) override(l *link, config any) (any, error) {
 		return nil, fmt.Errorf("the filter is RBAC, and the route's configuration a %T", config)
 	}
 	e, err := authz.Compile([]authz.HTTPFilter{*f}, authz.Exchange, c.count)
-	return e.Named(c.rules, l.index), err
+	return e.Named(c.rules, l.index).OfNormalized(c.normalized), err
 }
 
 // overrides collects what the selected route's levels have for a filter, the most
