@@ -140,8 +140,8 @@ func (b *binding) addSubset(k subsetKey, fields map[string]any) {
 	}
 }
 
-func (m *Manager) newChain(cfg *FilterChain, o Options) (*chain, error) {
-	c := &chain{normalized: m.cfg.NormalizePath}
+func (m *Manager) newChain(cfg *FilterChain, normalized bool, o Options) (*chain, error) {
+	c := &chain{normalized: normalized}
 	if len(cfg.Filters) > maxFilters {
 		return nil, fmt.Errorf("%d HTTP filters; %d are the most", len(cfg.Filters), maxFilters)
 	}
