@@ -59,15 +59,16 @@ type rbacMaker struct {
 
 func (m *rbacMaker) httpConfig(c *Config) {
 	r := m.r
-	c.HCM = m.hcm()
 	switch r.IntN(4) {
 	case 0:
 		c.HTTP2, m.h2 = true, true
-		delete(c.HCM, "common_http_protocol_options") // who refuses names ends streams with another code
 	case 1, 2:
 		m.secure(c)
 	default:
 		m.announce(c)
+	}
+	if c.HCM = m.hcm(); m.h2 {
+		delete(c.HCM, "common_http_protocol_options") // who refuses names ends streams with another code
 	}
 	c.LogFields = map[string]string{
 		"enforced":  "%DYNAMIC_METADATA(envoy.filters.http.rbac:enforced_engine_result)% %DYNAMIC_METADATA(envoy.filters.http.rbac:enforced_effective_policy_id)%",

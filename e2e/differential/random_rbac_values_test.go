@@ -49,6 +49,9 @@ func (m *rbacMaker) peerName() string {
 // field is a header field that rules talk about, and a value of it.
 func (m *rbacMaker) field() (name, value string) {
 	name = one(m.r, "x-a", "x-a", "X-B", "x-role", ":path", ":method", ":authority", ":scheme", "host", "content-type", "x-forwarded-for", "cookie", "user-agent", "x-forwarded-proto", "accept", "x_under", "x-envoy-internal", "x-request-id", "referer", "authorization", "x-forwarded-client-cert", "from")
+	if !m.h2 && chance(m.r, 6) {
+		return m.hopField()
+	}
 	switch name {
 	case ":path":
 		return name, m.path()
@@ -72,6 +75,14 @@ func (m *rbacMaker) field() (name, value string) {
 	value = one(m.r, "", "a", "A", "admin", "Admin", "user", "a,b", "a, b", "0", "5", "-5", "007", "+5", "9223372036854775807", "9223372036854775808", "1e3", "5 6", "ü", "a\tb", "a=1; b=2", strings.Repeat("v", 200))
 	m.fields = append(m.fields, [2]string{name, value})
 	return name, value
+}
+
+// hopField is of one connection alone, and what it names besides: rules do not see all of it.
+func (m *rbacMaker) hopField() (name, value string) {
+	f := one(m.r, [2]string{"connection", "x-a"}, [2]string{"connection", "X-Role, keep-alive"}, [2]string{"connection", "keep-alive"}, [2]string{"keep-alive", "timeout=5"},
+		[2]string{"te", "trailers"}, [2]string{"te", "gzip"}, [2]string{"proxy-connection", "keep-alive"}, [2]string{"content-length", "0"}, [2]string{"via", "1.1 a"}, [2]string{"proxy-authorization", "a"})
+	m.fields = append(m.fields, f)
+	return f[0], f[1]
 }
 
 func (m *rbacMaker) header() rbacMap {
@@ -292,7 +303,7 @@ func (m *rbacMaker) mutations() (out []any) {
 	r := m.r
 	for range 1 + r.IntN(2) {
 		name, value := m.field()
-		if strings.HasPrefix(name, ":") || name == "host" || name == "x-request-id" || strings.HasPrefix(name, "x-forwarded-") {
+		if strings.HasPrefix(name, ":") || hopNames[name] || name == "host" || name == "x-request-id" || strings.HasPrefix(name, "x-forwarded-") {
 			name, value = "x-a", "a"
 		}
 		if chance(r, 3) {
@@ -304,6 +315,8 @@ func (m *rbacMaker) mutations() (out []any) {
 	}
 	return out
 }
+
+var hopNames = map[string]bool{"connection": true, "keep-alive": true, "te": true, "proxy-connection": true, "content-length": true}
 
 // detection is how a client is found that others name.
 func (m *rbacMaker) detection() rbacMap {
