@@ -285,18 +285,32 @@ func (c *Config) listener(p *place, certs *certs) (map[string]any, error) {
 				}
 			}
 			delete(chain, "tls")
+			c.secure(chain, certs)
 			chains = append(chains, chain)
 		}
 		l["filter_chains"] = chains
 		return l, nil
 	}
-	chain := map[string]any{"filters": []any{c.hcm(p, nil)}}
-	if c.MTLS != nil {
-		chain["transport_socket"] = certs.downstream(c.MTLS.Also...)
-		maps.Copy(validationOf(chain), c.MTLS.Validation)
+	var filters []any
+	for _, f := range c.Before {
+		filters = append(filters, f)
 	}
+	chain := map[string]any{"filters": append(filters, c.hcm(p, nil))}
+	c.secure(chain, certs)
 	l["filter_chains"] = []any{chain}
 	return l, nil
+}
+
+// secure gives a chain the TLS context that all of a configuration have.
+func (c *Config) secure(chain map[string]any, certs *certs) {
+	if c.MTLS == nil {
+		return
+	}
+	chain["transport_socket"] = certs.downstream(c.MTLS.Also...)
+	maps.Copy(validationOf(chain), c.MTLS.Validation)
+	if c.MTLS.Optional {
+		delete(chain["transport_socket"].(map[string]any)["typed_config"].(map[string]any), "require_client_certificate")
+	}
 }
 
 func (c *Config) hcm(p *place, routes any) map[string]any {

@@ -64,8 +64,9 @@ func newCerts(dir string) (*certs, error) {
 		"several":   {URIs: []*url.URL{{Scheme: "http", Host: "several.example", Path: "/a,b;c"}}},
 		"api":       {EmailAddresses: []string{"api@api.example", "b@api.example"}, IPAddresses: []net.IP{net.IPv4(10, 0, 0, 7)}},
 		"odd":       {ExtraExtensions: []pkix.Extension{others}},
+		"subject":   {Subject: pkix.Name{CommonName: `Ü + "q"`, Organization: []string{"a, b"}, OrganizationalUnit: []string{"x", " y "}, ExtraNames: oddNames()}},
 	}
-	for i, name := range []string{"web", "api", "announced", "several", "odd"} {
+	for i, name := range []string{"web", "api", "announced", "several", "odd", "subject"} {
 		own := cmp.Or(more[name], &x509.Certificate{})
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if err != nil {
@@ -75,6 +76,9 @@ func newCerts(dir string) (*certs, error) {
 			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
 			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, BasicConstraintsValid: true,
 			URIs: append(own.URIs, &url.URL{Scheme: "spiffe", Host: "differential.mesh", Path: "/ns/default/dc/dc1/svc/" + name}), DNSNames: append(own.DNSNames, name+".example"), IPAddresses: own.IPAddresses, EmailAddresses: own.EmailAddresses, ExtraExtensions: own.ExtraExtensions,
+		}
+		if name == "subject" {
+			template.Subject, template.URIs, template.DNSNames = own.Subject, nil, nil
 		}
 		if name == "web" {
 			if err := addOthers(template); err != nil {
@@ -107,6 +111,25 @@ func newCerts(dir string) (*certs, error) {
 	}
 	c.deep, err = deepen(root, caKey)
 	return c, err
+}
+
+// oddNames are attributes of a subject that are seldom there, and of seldom types.
+func oddNames() (out []pkix.AttributeTypeAndValue) {
+	text := func(tag int, s string) asn1.RawValue { return asn1.RawValue{Tag: tag, Bytes: []byte(s)} }
+	for _, a := range []struct {
+		id    asn1.ObjectIdentifier
+		value any
+	}{
+		{asn1.ObjectIdentifier{2, 5, 4, 13}, "description"}, {asn1.ObjectIdentifier{2, 5, 4, 46}, "qualifier"}, {asn1.ObjectIdentifier{2, 5, 4, 5}, "serial"},
+		{asn1.ObjectIdentifier{1, 2, 3, 4}, "of no name"}, {asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 1}, text(asn1.TagIA5String, "a@b.example")},
+		{asn1.ObjectIdentifier{2, 5, 4, 12}, text(asn1.TagBMPString, "\x00b\x01\x00")}, {asn1.ObjectIdentifier{2, 5, 4, 17}, text(asn1.TagT61String, "t\xe9")},
+		{asn1.ObjectIdentifier{2, 5, 4, 42}, text(28, "\x00\x00\x00u")}, {asn1.ObjectIdentifier{2, 5, 4, 4}, "#hash"}, {asn1.ObjectIdentifier{2, 5, 4, 9}, " "}, {asn1.ObjectIdentifier{2, 5, 4, 7}, "a=b/c\x7f\n"},
+		{asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 25}, text(asn1.TagIA5String, "dc")}, {asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 1}, "uid"},
+		{asn1.ObjectIdentifier{2, 5, 4, 43}, "i"}, {asn1.ObjectIdentifier{2, 5, 4, 44}, "g"}, {asn1.ObjectIdentifier{2, 5, 4, 65}, "p"}, {asn1.ObjectIdentifier{2, 5, 4, 15}, "b"}, {asn1.ObjectIdentifier{2, 5, 4, 97}, "o"}, {asn1.ObjectIdentifier{2, 5, 4, 41}, ""},
+	} {
+		out = append(out, pkix.AttributeTypeAndValue{Type: a.id, Value: a.value})
+	}
+	return out
 }
 
 // addOthers adds otherNames of several types to the URI and the DNS name of a certificate.

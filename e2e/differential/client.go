@@ -34,11 +34,16 @@ func (x *Case) dial(addr string, certs *certs) (net.Conn, error) {
 	cfg := &tls.Config{ServerName: x.TLS.SNI, NextProtos: x.TLS.ALPN, RootCAs: certs.roots, InsecureSkipVerify: true} // the sidecar's identity is not what is tested here
 	if x.TLS.Cert != "none" {
 		cfg.Certificates = []tls.Certificate{certs.web}
-		switch x.TLS.Cert {
+		switch name := x.TLS.Cert; name {
+		case "", "web":
 		case "deep":
 			cfg.Certificates[0] = certs.deep
 		case "odd":
 			cfg.Certificates[0] = certs.odd
+		default:
+			if cfg.Certificates[0], err = tls.LoadX509KeyPair(certs.file(name+".crt"), certs.file(name+".key")); err != nil {
+				return nil, err
+			}
 		}
 	}
 	s := tls.Client(c, cfg)

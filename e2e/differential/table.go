@@ -55,7 +55,8 @@ type Config struct {
 	RouteConfig  map[string]any   `json:"route_config,omitempty"` // further fields of it
 	Listener     map[string]any   `json:"listener,omitempty"`
 	FilterChains []map[string]any `json:"filter_chains,omitempty"`
-	MTLS         *MTLS            `json:"mtls,omitempty"` // of the only filter chain
+	MTLS         *MTLS            `json:"mtls,omitempty"`   // of all filter chains
+	Before       []map[string]any `json:"before,omitempty"` // network filters before the connection manager of the only filter chain
 	// HTTP2 is what the client speaks, without TLS.
 	HTTP2 bool `json:"http2,omitempty"`
 	// ListenerLog has the listener log, which knows of connections that no filter chain has,
@@ -84,6 +85,8 @@ type MTLS struct {
 	Also []string `json:"also,omitempty"`
 	// Validation has further fields of the validation context.
 	Validation map[string]any `json:"validation,omitempty"`
+	// Optional lets in who has no certificate.
+	Optional bool `json:"optional,omitempty"`
 }
 
 // Case is a connection and what is sent on it.
@@ -116,7 +119,8 @@ type Case struct {
 	Meanwhile string `json:"meanwhile,omitempty"`
 	// Abandon closes the connection after this time without an answer.
 	Abandon Duration `json:"abandon,omitempty"`
-	// TLS of the connection; Cert is none, web or deep, which is web by an intermediate.
+	// TLS of the connection; Cert is none, web, deep, which is web by an intermediate, or
+	// another of those that are made.
 	TLS *ClientTLS `json:"tls,omitempty"`
 	// Repeat the request on new connections, and compare only the shares of the
 	// origins, each within Tolerance.

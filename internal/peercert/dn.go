@@ -27,8 +27,10 @@ func DistinguishedName(der []byte) string {
 		if i < len(name)-1 {
 			b.WriteByte(',')
 		}
-		for j, a := range name[i] {
-			if j > 0 {
+		// What a part has together is in reverse too, as in OpenSSL and Envoy.
+		for j := len(name[i]) - 1; j >= 0; j-- {
+			a := name[i][j]
+			if j < len(name[i])-1 {
 				b.WriteByte('+')
 			}
 			kind := a.Type.String()

@@ -253,7 +253,7 @@ func (c *compiler) header(h *route.HeaderMatch) (matcher, error) {
 	case h.Name != strings.ToLower(h.Name):
 		return fail(errors.New("the name must be lower case"))
 	}
-	out := &headerMatcher{name: message.NameOf(h.Name), present: true, invert: h.Invert, missingAsEmpty: h.MissingAsEmpty}
+	out := &headerMatcher{name: message.NameOf(h.Name), path: h.Name == ":path", present: true, invert: h.Invert, missingAsEmpty: h.MissingAsEmpty}
 	set := 0
 	if h.Value != nil {
 		set++

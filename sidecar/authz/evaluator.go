@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -141,6 +142,8 @@ type Evaluator struct {
 	level   Level
 	filters []filter
 	asks    bool // rules ask what network filters have found
+	// capitals: paths were normalised, and their escapes have capital digits.
+	capitals bool
 }
 
 type filter struct {
@@ -225,7 +228,7 @@ func (e *Evaluator) CheckRequest(p *Peer, r Request) Decision {
 	if e == nil {
 		return Decision{Allowed: true}
 	}
-	return e.check(&input{peer: p, req: r})
+	return e.check(&input{peer: p, req: r, capitals: e.capitals})
 }
 
 // input is what matchers look at.
@@ -236,6 +239,7 @@ type input struct {
 	// found is by network filters so far, where rules ask for it: the shadow rules of a filter
 	// speak before its others do. In a filter of requests they speak after them.
 	collects bool
+	capitals bool // as of Evaluator
 	found    []Findings
 }
 
@@ -260,6 +264,26 @@ func (e *Evaluator) Len() int {
 	return len(e.filters)
 }
 
+// OfNormalized returns e, which is asked of paths that were normalised.
+func (e *Evaluator) OfNormalized(paths bool) *Evaluator {
+	if e != nil {
+		e.capitals = paths
+	}
+	return e
+}
+
+// Named gives e, which stands in place of filter i of another, those of its prefixes that e
+// itself does not have, as in Envoy.
+func (e *Evaluator) Named(of *Evaluator, i int) *Evaluator {
+	if e != nil {
+		for n := range e.filters {
+			f := &e.filters[n]
+			f.name, f.prefix = cmp.Or(f.name, of.filters[i].name), cmp.Or(f.prefix, of.filters[i].prefix)
+		}
+	}
+	return e
+}
+
 // Next asks filter i about a request and carries its decision into d, whose zero
 // value is the one before the first; false ends the request. It is CheckRequest in
 // steps, for chains in which other filters stand between, which m tells of. It allocates
@@ -268,7 +292,7 @@ func (e *Evaluator) Next(i int, p *Peer, r Request, m Metadata, d *Decision) boo
 	if d.Rule == "" {
 		*d = undecided
 	}
-	in := input{peer: p, req: r, metadata: m}
+	in := input{peer: p, req: r, metadata: m, capitals: e.capitals}
 	return e.filters[i].check(&in, d)
 }
 

@@ -3,8 +3,8 @@ package authz
 // Findings are what one filter makes of a request, for those who show it in Envoy's terms.
 type Findings struct {
 	Rules, Shadow Finding
-	// Prefix stands in front of what is said of the shadow rules.
-	Prefix string
+	// Prefix stands in front of what is said of the shadow rules, RulesPrefix of the others.
+	Prefix, RulesPrefix string
 	// Logs: the rules say whether to log this request, and Logged what.
 	Logs, Logged bool
 }
@@ -18,12 +18,13 @@ type Finding struct {
 // Explain asks filter i about a request once more, for what a Decision does not keep: it tells of all
 // filters together, and these findings are of one. It decides nothing and counts nothing.
 func (e *Evaluator) Explain(i int, p *Peer, r Request, m Metadata) (out Findings) {
-	in, f := &input{peer: p, req: r, metadata: m}, &e.filters[i]
+	in, f := &input{peer: p, req: r, metadata: m, capitals: e.capitals}, &e.filters[i]
 	out.Prefix = f.prefix
 	if f.shadow != nil {
 		out = f.ofShadow(in)
 	}
 	if f.rules != nil {
+		out.RulesPrefix = f.name
 		out.Rules, out.Logged = f.rules.find(in)
 		out.Logs = f.rules.logs() && (f.rules.ordered == nil || out.Rules.Policy != "")
 	}

@@ -72,10 +72,10 @@ func (m *matcher) match(in *input) bool {
 	case kindNot:
 		return !m.sub[0].match(in)
 	case kindHeader:
-		return m.header.match(in.req)
-	case kindURLPath:
+		return m.header.match(in)
+	case kindURLPath, kindTemplate:
 		path, ok := in.req.Header(":path")
-		return ok && m.str.match(trimQuery(path))
+		return ok && m.matchPath(trimQuery(path), in.capitals)
 	case kindDestination:
 		return m.prefix.Contains(Bare(in.peer.Destination.Addr()))
 	case kindPort:
@@ -91,13 +91,10 @@ func (m *matcher) match(in *input) bool {
 		return m.contains(Bare(in.peer.Direct))
 	case kindConnection:
 		return m.prefix.Contains(addrPort(in.peer.Info.Remote).Addr())
-	case kindTemplate:
-		path, ok := in.req.Header(":path")
-		return ok && m.tmpl.Match(trimQuery(path))
 	case kindRemote:
 		return m.contains(Bare(in.peer.Remote))
 	case kindLine:
-		return m.matchLine(in.req)
+		return m.matchLine(in)
 	case kindURISAN:
 		return m.matchURISAN(in.peer.Info)
 	case kindServerName:
@@ -146,9 +143,11 @@ type headerMatcher struct {
 	present        bool // wanted presence, when neither str nor isRange is set
 	invert         bool
 	missingAsEmpty bool
+	path           bool // the name is :path
 }
 
-func (h *headerMatcher) match(r Request) bool {
+func (h *headerMatcher) match(in *input) bool {
+	r := in.req
 	value, next, ok := r.HeaderFrom(h.name, 0)
 	presence := h.str == nil && !h.isRange
 	switch {
@@ -157,7 +156,7 @@ func (h *headerMatcher) match(r Request) bool {
 	case presence:
 		return h.present != h.invert
 	}
-	for !h.matches(value) {
+	for !h.matches(value) && !(h.path && in.capitals && h.matchesSmall(value)) {
 		if value, next, ok = r.HeaderFrom(h.name, next); !ok {
 			return h.invert
 		}

@@ -170,7 +170,7 @@ func (c *compiler) text(p *Condition) (m matcher, err error) {
 	}
 	switch {
 	case p.Header != "":
-		m.kind, m.header = kindLine, &headerMatcher{name: message.NameOf(p.Header)}
+		m.kind, m.header = kindLine, &headerMatcher{name: message.NameOf(p.Header), path: p.Header == ":path"}
 	case p.URISAN:
 		m.kind = kindURISAN
 	default:
@@ -183,10 +183,14 @@ func (c *compiler) text(p *Condition) (m matcher, err error) {
 }
 
 // matchLine matches all values of a field as one text.
-func (m *matcher) matchLine(r Request) bool {
+func (m *matcher) matchLine(in *input) bool {
+	r := in.req
 	first, next, ok := r.HeaderFrom(m.header.name, 0)
-	if !ok {
+	switch {
+	case !ok:
 		return false
+	case m.header.path:
+		return m.matchPath(first, in.capitals)
 	}
 	second, next, more := r.HeaderFrom(m.header.name, next)
 	if !more {

@@ -59,6 +59,8 @@ type chain struct {
 
 	count authz.CounterFor
 	rules *authz.Evaluator // of the RBAC filters, in order
+	// normalized: paths are, before rules see them.
+	normalized bool
 }
 
 // looks tells whether some filter sees requests and answers by their exchange's context: all
@@ -138,8 +140,8 @@ func (b *binding) addSubset(k subsetKey, fields map[string]any) {
 	}
 }
 
-func (m *Manager) newChain(cfg *FilterChain, o Options) (*chain, error) {
-	c := &chain{}
+func (m *Manager) newChain(cfg *FilterChain, normalized bool, o Options) (*chain, error) {
+	c := &chain{normalized: normalized}
 	if len(cfg.Filters) > maxFilters {
 		return nil, fmt.Errorf("%d HTTP filters; %d are the most", len(cfg.Filters), maxFilters)
 	}
@@ -173,6 +175,7 @@ func (m *Manager) newChain(cfg *FilterChain, o Options) (*chain, error) {
 	}
 	var err error
 	c.rules, err = authz.Compile(cfg.RBAC, authz.Exchange, c.count)
+	c.rules.OfNormalized(c.normalized)
 	return c, err
 }
 
@@ -254,7 +257,8 @@ func (c *chain) override(l *link, config any) (any, error) {
 	if !ok {
 		return nil, fmt.Errorf("the filter is RBAC, and the route's configuration a %T", config)
 	}
-	return authz.Compile([]authz.HTTPFilter{*f}, authz.Exchange, c.count)
+	e, err := authz.Compile([]authz.HTTPFilter{*f}, authz.Exchange, c.count)
+	return e.Named(c.rules, l.index).OfNormalized(c.normalized), err
 }
 
 // overrides collects what the selected route's levels have for a filter, the most
@@ -473,7 +477,7 @@ func (x *exchange) noteFindings(f authz.Findings) {
 		}
 	}
 	note(f.Prefix, "shadow", f.Shadow)
-	note("", "enforced", f.Rules)
+	note(f.RulesPrefix, "enforced", f.Rules)
 	if f.Logs {
 		r.Metadata.SetFlag(telemetry.MetadataCommon, telemetry.LogHint, f.Logged)
 	}

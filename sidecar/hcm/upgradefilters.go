@@ -22,12 +22,12 @@ type upgradePolicy struct {
 
 // build makes the chains of a policy.
 func (p *policy) build(m *Manager, o Options) (err error) {
-	if p.chain, err = m.newChain(&p.cfg.FilterChain, o); err != nil {
+	if p.chain, err = m.newChain(&p.cfg.FilterChain, p.paths.normalize, o); err != nil {
 		return err
 	}
 	for i := range p.cfg.UpgradeFilters {
 		u := &p.cfg.UpgradeFilters[i]
-		c, err := m.newChain(&u.FilterChain, o)
+		c, err := m.newChain(&u.FilterChain, p.paths.normalize, o)
 		if err != nil {
 			return fmt.Errorf("filters of the upgrade to %q: %w", u.Type, err)
 		}
