@@ -311,9 +311,15 @@ func (p *RequestParser) framing(buf []byte, req *message.Request) (Framing, erro
 	return Length, nil
 }
 
+// maxOptions is how many options of Connection a request may have, which is Envoy's rule.
+const maxOptions = 9
+
 // controls reads Connection, Expect, TE and Upgrade, then removes them.
 func (p *RequestParser) controls(buf []byte, req *message.Request, body Framing) error {
 	h, f := &p.head, &req.Fields
+	if h.expects > 0 {
+		f.DelID(message.Expect)
+	}
 	if h.expects > 0 && !p.http10 {
 		// Anything that might be an Expect to one party and not to another would
 		// make them disagree on whether a body follows.
@@ -333,6 +339,10 @@ func (p *RequestParser) controls(buf []byte, req *message.Request, body Framing)
 	c, err := strip(f, &h.limits)
 	if err != nil {
 		return err
+	}
+	if c.forwarded || c.named > maxOptions {
+		// Who has such a field taken off hides a client, or means to.
+		return ErrNominated
 	}
 	req.Close = c.close || p.http10 && !c.keepAlive
 	// An Upgrade that Connection does not name is hop-by-hop noise, and h2c is
