@@ -31,7 +31,7 @@ func (j *http1Judge) look(c *Config, x *Case, envoy, hauberk *program, got [2]ob
 	var out strings.Builder
 	_ = finalOnly(j.envoy, x)
 	out.WriteString(finalOnly(j.hauberk, x))
-	j.cuts(x)
+	j.cuts(c, x)
 	for _, wire := range hauberk.origins.wires() {
 		if complaint := oneReading(wire, hauberk.origins.requests()); complaint != "" {
 			fmt.Fprintf(&out, "\n    %s in %q", complaint, wire)
@@ -81,6 +81,9 @@ func oneReading(wire string, all []seen) string {
 		}
 		if err != nil {
 			return "net/http: " + err.Error()
+		}
+		if s.Framing == "none" && len(body) > 0 {
+			continue // answered before it was read
 		}
 		if string(body) != plain(s.Body) {
 			return fmt.Sprintf("net/http has a body of %q, the origin %q", body, s.Body)
@@ -145,7 +148,7 @@ var http1Refusals = map[string]*regexp.Regexp{
 	"bad_chunk_size":                regexp.MustCompile(`(?i)\ntransfer-encoding:`),
 	"bad_chunk_end":                 regexp.MustCompile(`(?i)\ntransfer-encoding:`),
 	"forbidden_trailer":             regexp.MustCompile(`(?is)\ntransfer-encoding:.*\n0.*\n(content-length|transfer-encoding|host|connection|te|trailer)`),
-	"transfer_encoding_in_http_1_0": regexp.MustCompile(`(?is) HTTP/1\.0\r\n.*\ntransfer-encoding:`),
+	"transfer_encoding_in_http_1_0": regexp.MustCompile(`(?is) HTTP/1\.0\r\n(.*\n)?transfer-encoding:`),
 	"bad_transfer_encoding":         regexp.MustCompile(`(?im)^transfer-encoding:`), // te
 	"http.invalid_authority":        regexp.MustCompile(`(?im)^host:`),
 	"bad_expect":                    regexp.MustCompile(`(?im)^expect:`),
@@ -168,10 +171,10 @@ var http1Refusals = map[string]*regexp.Regexp{
 // cuts finds where the two conversations part: what follows is not compared. Who of the two
 // refuses is not told by Envoy: only the sidecar's own rules do so, and what Envoy does with
 // its connection.
-func (j *http1Judge) cuts(x *Case) {
+func (j *http1Judge) cuts(c *Config, x *Case) {
 	j.from, j.reason, j.goesOn = 1000, "", false
 	for i := 0; i < 10 && j.from == 1000; i++ {
-		if why, after := j.parts(x, i); why != "" {
+		if why, after := j.parts(c, x, i); why != "" {
 			j.from, j.reason = i+after, why
 		}
 	}
@@ -189,7 +192,7 @@ func (j *http1Judge) upstreams(n int) (sum int) {
 }
 
 // parts tells why the conversations part with request i, or after it.
-func (j *http1Judge) parts(x *Case, i int) (why string, after int) {
+func (j *http1Judge) parts(c *Config, x *Case, i int) (why string, after int) {
 	log := numbered("log", i) + "."
 	e, h := j.envoy, j.hauberk
 	closes := func(o observation) bool {
@@ -206,13 +209,23 @@ func (j *http1Judge) parts(x *Case, i int) (why string, after int) {
 	case h[log+"protocol"] == "HTTP/1.0" && e[log+"details"] == "upgrade_failed":
 		j.goesOn = true
 		return "an upgrade in HTTP/1.0 is ignored (RFC 9110 7.8)", 0
+	case details == "http1.too_many_headers" && mostLines(x.Raw) > maxFields(c):
+		return "each line of a field counts", 0
+	case e[log+"details"] == "absolute_path_rejected" && details != "route_not_found" && emptyPath.MatchString(x.Raw):
+		j.goesOn = true
+		return "an empty path is that of / (RFC 9110 4.2.3)", 0
+	case details == "missing_host_header" && namesHost.MatchString(x.Raw):
+		return "a missing Host is an error of the message", 0
 	case strings.Contains(details, "{protocol_error}") && e[log+"details"] != details && answerFault(answer) != "":
 		return "strict-origin: " + answerFault(answer), 0
 	case strings.Contains(details, "{connection_termination}") && e[log+"details"] == strings.Replace(details, "connection_termination", "protocol_error", 1):
 		return "cut", 0
 	case details == "low_version" && e[log+"code"] == "501":
 		return "a request of HTTP/1.0 is refused as such, whatever else is wrong with it", 0
-	case closes(e) && !closes(h) && e[log+"received"] != h[log+"received"]:
+	case h[log+"method"] == "M-SEARCH" && e[log+"method"] == "null" && e[log+"code"] == "400":
+		j.goesOn = true
+		return "M-SEARCH is a method", 0
+	case closes(e) && !closes(h) && h[log+"upstream"] == "null" && hasFraming.MatchString(x.Raw):
 		j.goesOn = true
 		return "unread", 1
 	}
@@ -248,6 +261,28 @@ func answerFault(raw string) string {
 	return ""
 }
 
+var (
+	emptyPath = regexp.MustCompile(`(?m)^\S+ (?i:https?)://[^/ ]*( |\?)`)
+	namesHost = regexp.MustCompile(`(?im)^connection:.*\bhost\b`)
+)
+
+// mostLines is how many lines the longest of the messages has, or more.
+func mostLines(raw string) (most int) {
+	for part := range strings.SplitSeq(raw, "\r\n\r\n") {
+		most = max(most, strings.Count(part, "\n"))
+	}
+	return most
+}
+
+// maxFields is how many fields a request may have.
+func maxFields(c *Config) int {
+	common, _ := c.HCM["common_http_protocol_options"].(map[string]any)
+	if n, ok := common["max_headers_count"].(int); ok {
+		return n
+	}
+	return 100
+}
+
 // finalOnly takes interim answers out, which the sidecar forwards and Envoy drops: each has to be
 // one of an origin's, or what a client waits for.
 func finalOnly(o observation, x *Case) (complaint string) {
@@ -265,7 +300,8 @@ func finalOnly(o observation, x *Case) (complaint string) {
 	final := 0
 	for i := range len(messages) {
 		start := messages[i]["start"]
-		if code, ok := strings.CutPrefix(start, "HTTP/1.1 "); ok && code[0] == '1' && code != "101" {
+		_, code, _ := strings.Cut(start, " ")
+		if strings.HasPrefix(code, "1") && code != "101" {
 			said := slices.ContainsFunc(x.Respond, func(a Answer) bool { return strings.Contains(a.Raw, " "+code) })
 			if !said && !(code == "100" && strings.Contains(strings.ToLower(x.Raw), "expect")) {
 				complaint += "\n    nobody said " + start
@@ -309,6 +345,10 @@ func (j *http1Judge) logged(log, field string, d Difference) string {
 		return "unread"
 	case j.hauberk[log+"details"] == "missing_host_header" && j.envoy[log+"details"] == "missing_host_header":
 		return "a missing Host is an error of the message"
+	case j.reason == "unread" && field == "received" && d.Envoy == "0":
+		return "unread"
+	case j.hauberk[log+"details"] == "path_normalization_redirect" && (field == "details" || strings.HasPrefix(field, "path")):
+		return "the log has the path as it came, and says that this is a redirect"
 	case j.envoy[log+"details"] == "absolute_path_rejected" && j.hauberk[log+"details"] == "route_not_found" && (field == "details" || strings.HasPrefix(field, "flags")):
 		return "the sidecar has no rule of its own for an asterisk"
 	case field == "host" && d.Envoy == "null":
@@ -321,6 +361,8 @@ func (j *http1Judge) logged(log, field string, d Difference) string {
 func (j *http1Judge) answered(x *Case, response, field string, d Difference) string {
 	head := strings.HasPrefix(x.Raw, "HEAD ")
 	switch {
+	case field == "header.x-envoy-upstream-service-time" && d.Envoy == absent && strings.Contains(strings.ToLower(x.Raw), "upgrade:"):
+		return "refused-upgrade"
 	case field == "start" && strings.Replace(d.Envoy, "HTTP/1.0", "HTTP/1.1", 1) == d.Hauberk:
 		return "http10"
 	case head && field == "header.transfer-encoding" && d.Envoy == "chunked" && d.Hauberk == absent,
@@ -330,9 +372,17 @@ func (j *http1Judge) answered(x *Case, response, field string, d Difference) str
 		return "unread"
 	case field == "header.trailer" && d.Hauberk == absent:
 		return "trailers"
+	case field == "header.te" && d.Hauberk == absent:
+		return "te-hop"
+	case field == "header.x-a" && d.Hauberk == absent && slices.ContainsFunc(x.Respond, func(a Answer) bool { return strings.Contains(a.Raw, "Connection: X-A") }):
+		return "fields that Connection names are for one hop (RFC 9110 7.6.1)"
+	case field == "header.x-request-id" && d.Envoy == absent && strings.Contains(x.Raw, "OPTIONS *"):
+		return "the sidecar has no rule of its own for an asterisk"
 	}
 	return ""
 }
+
+var hasFraming = regexp.MustCompile(`(?im)^(content-length|transfer-encoding):`)
 
 var namesLength = regexp.MustCompile(`(?im)^connection:.*(content-length|transfer-encoding)`)
 
@@ -341,12 +391,16 @@ func (j *http1Judge) forwarded(x *Case, upstream, field string, d Difference) st
 	switch {
 	case field == "header.trailer" && d.Hauberk == absent:
 		return "trailers"
+	case field == "header.expect" && d.Hauberk == absent && strings.Contains(x.Raw, "HTTP/1.0"):
+		return "HTTP/1.0 has no expectations (RFC 9110 10.1.1)"
+	case field == "header.connection" && d.Hauberk == "Upgrade" && strings.Contains(strings.ToLower(d.Envoy), "upgrade"):
+		return "Connection says what this hop has to know (RFC 9110 7.6.1)"
 	case field == "header.connection" && d.Hauberk == "TE" && j.hauberk[upstream+"header.te"] == "trailers":
 		return "TE is named by Connection (RFC 9110 10.1.4)"
 	case namesLength.MatchString(x.Raw) && (field == "framing" || field == "header.content-length" || field == "header.transfer-encoding"):
 		return "Connection takes off no field that is for all (RFC 9110 7.6.1)"
 	case field == "header.te" && d.Envoy == "" && d.Hauberk == absent:
-		return "an empty TE says nothing, and is between two hops (RFC 9110 10.1.4)"
+		return "te-hop"
 	}
 	return ""
 }

@@ -248,6 +248,7 @@ var requestCases = []testCase{
 	{"Envoy: ten options", get + host + "Connection: " + strings.Repeat("a,", 5) + "\r\nConnection: " + strings.Repeat("a,", 5) + "\r\n" + end, "bad_nomination"},
 	{"Envoy: an option that hides the client", get + host + "Connection: close, X-Forwarded-For\r\n" + end, "bad_nomination"},
 	{"Envoy: an option that hides the scheme", get + host + "Connection: x-forwarded-proto\r\n" + end, "bad_nomination"},
+	{"Envoy: Host is for one hop", get + host + "Connection: Host\r\n" + end, "no_host"},
 	{"Envoy: an option that hides the host", get + host + "Connection: x-forwarded-host\r\n" + end, "bad_nomination"},
 	{"more options than fields", get + host + "Connection: " + strings.Repeat("a,", 50) + "\r\nConnection: " + strings.Repeat("a,", 51) + "\r\n" + end, "bad_connection"},
 	{"9110 7.6.1: not a token", get + host + "Connection: a b\r\n" + end, "bad_connection"},

@@ -274,6 +274,7 @@ type connection struct {
 	close, keepAlive, upgrade bool
 
 	forwarded bool // a field was named that tells of the client
+	host      bool // Host was named
 	named     int  // options
 }
 
@@ -329,6 +330,8 @@ func (c *connection) options(f *message.Fields, v string, most int) error {
 			f.DelName(name)
 		case equalFold(name, "x-forwarded-for"), equalFold(name, "x-forwarded-host"), equalFold(name, "x-forwarded-proto"):
 			c.forwarded = true
+		case equalFold(name, "host"):
+			c.host = true
 		}
 	}
 	return nil

@@ -344,6 +344,9 @@ func (p *RequestParser) controls(buf []byte, req *message.Request, body Framing)
 		// Who has such a field taken off hides a client, or means to.
 		return ErrNominated
 	}
+	if c.host {
+		return ErrHostMissing // it is for this hop alone, and the next has none
+	}
 	req.Close = c.close || p.http10 && !c.keepAlive
 	// An Upgrade that Connection does not name is hop-by-hop noise, and h2c is
 	// never offered onward: it would leave the exchange out of our sight.
