@@ -38,7 +38,7 @@ func (j *http1Judge) look(c *Config, x *Case, envoy, hauberk *program, got [2]ob
 		}
 	}
 	if e, h := requestsOf(got[0]), requestsOf(got[1]); h > e && !j.goesOn {
-		fmt.Fprintf(&out, "\n    %d requests come to the origin, of Envoy %d", h, e)
+		fmt.Fprintf(&out, "\n    %d requests come to the origin, of Envoy %d (%s): %q", h, e, j.reason, x.Raw)
 	}
 	return out.String()
 }
@@ -162,10 +162,10 @@ var http1Refusals = map[string]*regexp.Regexp{
 	"repeated_content_length":       regexp.MustCompile(`(?is)\ncontent-length:.*\ncontent-length:`),
 	"bad_content_length":            regexp.MustCompile(`(?im)^content-length:`),
 	"http1.content_length_and_chunked_not_allowed": regexp.MustCompile(`(?im)^transfer-encoding:`),
-	"max_forwards":        regexp.MustCompile(`(?im)^max-forwards: *0`),
-	"uri_too_long":        regexp.MustCompile(`(?m)^\S+ \S{900}`),
-	"body_not_allowed":    regexp.MustCompile(`(?m)^CONNECT `),
-	"missing_host_header": nil,
+	"max_forwards":                     regexp.MustCompile(`(?im)^max-forwards: *0`),
+	"uri_too_long":                     regexp.MustCompile(`(?m)^\S+ \S{900}`),
+	"body_not_allowed":                 regexp.MustCompile(`(?m)^CONNECT `),
+	"http1.connection_header_rejected": regexp.MustCompile(`(?im)^connection:.*x-forwarded`),
 }
 
 // cuts finds where the two conversations part: what follows is not compared. Who of the two
@@ -209,6 +209,11 @@ func (j *http1Judge) parts(c *Config, x *Case, i int) (why string, after int) {
 	case h[log+"protocol"] == "HTTP/1.0" && e[log+"details"] == "upgrade_failed":
 		j.goesOn = true
 		return "an upgrade in HTTP/1.0 is ignored (RFC 9110 7.8)", 0
+	case e[log+"flags"] == "DPE" && h[log+"flags"] == "DPE" && e[log+"details"] != details:
+		return "both refuse it; which fault counts tells who looks first", 0
+	case e[log+"details"] == "codec_error:Too_many_responses_queued.":
+		j.goesOn = true
+		return "Envoy ends a connection of which several answers were not taken", 0
 	case details == "http1.too_many_headers" && mostLines(x.Raw) > maxFields(c):
 		return "each line of a field counts", 0
 	case e[log+"details"] == "absolute_path_rejected" && details != "route_not_found" && emptyPath.MatchString(x.Raw):
@@ -361,6 +366,8 @@ func (j *http1Judge) logged(log, field string, d Difference) string {
 func (j *http1Judge) answered(x *Case, response, field string, d Difference) string {
 	head := strings.HasPrefix(x.Raw, "HEAD ")
 	switch {
+	case field == "broken" && d.Envoy == absent && j.hauberk[response+"framing"] == "close" && strings.Contains(x.Raw, "HTTP/1.0"):
+		return "an answer that was cut and ends with the connection ends with a reset"
 	case field == "header.x-envoy-upstream-service-time" && d.Envoy == absent && strings.Contains(strings.ToLower(x.Raw), "upgrade:"):
 		return "refused-upgrade"
 	case field == "start" && strings.Replace(d.Envoy, "HTTP/1.0", "HTTP/1.1", 1) == d.Hauberk:
@@ -391,6 +398,10 @@ func (j *http1Judge) forwarded(x *Case, upstream, field string, d Difference) st
 	switch {
 	case field == "header.trailer" && d.Hauberk == absent:
 		return "trailers"
+	case field == "header.http2-settings" && d.Hauberk == absent:
+		return "HTTP2-Settings is for one hop (RFC 7540 3.2.1)"
+	case field == "header.content-length" && d.Hauberk == strings.TrimLeft(d.Envoy, "0"):
+		return "a length is written in one way"
 	case field == "header.expect" && d.Hauberk == absent && strings.Contains(x.Raw, "HTTP/1.0"):
 		return "HTTP/1.0 has no expectations (RFC 9110 10.1.1)"
 	case field == "header.connection" && d.Hauberk == "Upgrade" && strings.Contains(strings.ToLower(d.Envoy), "upgrade"):

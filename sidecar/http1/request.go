@@ -351,7 +351,7 @@ func (p *RequestParser) controls(buf []byte, req *message.Request, body Framing)
 	// An Upgrade that Connection does not name is hop-by-hop noise, and h2c is
 	// never offered onward: it would leave the exchange out of our sight.
 	ignored := hasUpgrade && p.IgnoreUpgrade != nil && p.IgnoreUpgrade(upgrade)
-	if hasUpgrade && c.upgrade && !ignored && !hasToken(upgrade, "h2c") {
+	if hasUpgrade && c.upgrade && !ignored && !equalFold(upgrade, "h2c") {
 		if p.http10 {
 			// It is to be ignored (RFC 9110 7.8), but a client that knows no better may go
 			// on in another protocol: what follows must not be read as a request.
