@@ -204,6 +204,9 @@ func (j *http1Judge) parts(c *Config, x *Case, i int) (why string, after int) {
 		answer = x.Respond[k].Raw
 	}
 	switch re := http1Refusals[details]; {
+	case h[log+"method"] == "M-SEARCH" && e[log+"method"] == "null" && e[log+"code"] == "400":
+		j.goesOn = true
+		return "M-SEARCH is a method", 0
 	case re != nil && re.MatchString(x.Raw):
 		return "strict: " + details, 0
 	case h[log+"protocol"] == "HTTP/1.0" && e[log+"details"] == "upgrade_failed":
@@ -219,17 +222,19 @@ func (j *http1Judge) parts(c *Config, x *Case, i int) (why string, after int) {
 	case e[log+"details"] == "absolute_path_rejected" && details != "route_not_found" && emptyPath.MatchString(x.Raw):
 		j.goesOn = true
 		return "an empty path is that of / (RFC 9110 4.2.3)", 0
-	case details == "missing_host_header" && namesHost.MatchString(x.Raw):
+	case details == "missing_host_header" && (namesHost.MatchString(x.Raw) || absolute.MatchString(x.Raw)):
 		return "a missing Host is an error of the message", 0
 	case strings.Contains(details, "{protocol_error}") && e[log+"details"] != details && answerFault(answer) != "":
+		j.goesOn = true
 		return "strict-origin: " + answerFault(answer), 0
 	case strings.Contains(details, "{connection_termination}") && e[log+"details"] == strings.Replace(details, "connection_termination", "protocol_error", 1):
 		return "cut", 0
+	case details == "upstream_reset_after_response_started{connection_termination}" && e[log+"details"] == "via_upstream" && !hasFraming.MatchString(answer):
+		return "a reset is no end of an answer (RFC 9112 8)", 0
 	case details == "low_version" && e[log+"code"] == "501":
 		return "a request of HTTP/1.0 is refused as such, whatever else is wrong with it", 0
-	case h[log+"method"] == "M-SEARCH" && e[log+"method"] == "null" && e[log+"code"] == "400":
-		j.goesOn = true
-		return "M-SEARCH is a method", 0
+	case details == "missing_host_header" && closes(h) && !closes(e):
+		return "after a message that is refused nothing more of its connection is read", 1
 	case closes(e) && !closes(h) && h[log+"upstream"] == "null" && hasFraming.MatchString(x.Raw):
 		j.goesOn = true
 		return "unread", 1
@@ -268,6 +273,7 @@ func answerFault(raw string) string {
 
 var (
 	emptyPath = regexp.MustCompile(`(?m)^\S+ (?i:https?)://[^/ ]*( |\?)`)
+	absolute  = regexp.MustCompile(`(?m)^\S+ (?i:https?)://`)
 	namesHost = regexp.MustCompile(`(?im)^connection:.*\bhost\b`)
 )
 
@@ -352,6 +358,8 @@ func (j *http1Judge) logged(log, field string, d Difference) string {
 		return "a missing Host is an error of the message"
 	case j.reason == "unread" && field == "received" && d.Envoy == "0":
 		return "unread"
+	case strings.HasPrefix(field, "path") && strings.EqualFold(d.Envoy, d.Hauberk) && strings.Contains(d.Envoy, "%2f"):
+		return "escapes are normalised to capital digits (RFC 3986 6.2.2.1)"
 	case j.hauberk[log+"details"] == "path_normalization_redirect" && (field == "details" || strings.HasPrefix(field, "path")):
 		return "the log has the path as it came, and says that this is a redirect"
 	case j.envoy[log+"details"] == "absolute_path_rejected" && j.hauberk[log+"details"] == "route_not_found" && (field == "details" || strings.HasPrefix(field, "flags")):
@@ -366,6 +374,10 @@ func (j *http1Judge) logged(log, field string, d Difference) string {
 func (j *http1Judge) answered(x *Case, response, field string, d Difference) string {
 	head := strings.HasPrefix(x.Raw, "HEAD ")
 	switch {
+	case field == "header.etag" && d.Envoy == strings.ReplaceAll(d.Hauberk, " | ", ","):
+		return "lines of one name are a list (RFC 9110 5.3)"
+	case field == "header.content-length" && d.Hauberk == strings.TrimLeft(d.Envoy, "0"):
+		return "a length is written in one way"
 	case field == "broken" && d.Envoy == absent && j.hauberk[response+"framing"] == "close" && strings.Contains(x.Raw, "HTTP/1.0"):
 		return "an answer that was cut and ends with the connection ends with a reset"
 	case field == "header.x-envoy-upstream-service-time" && d.Envoy == absent && strings.Contains(strings.ToLower(x.Raw), "upgrade:"):
@@ -373,10 +385,12 @@ func (j *http1Judge) answered(x *Case, response, field string, d Difference) str
 	case field == "start" && strings.Replace(d.Envoy, "HTTP/1.0", "HTTP/1.1", 1) == d.Hauberk:
 		return "http10"
 	case head && field == "header.transfer-encoding" && d.Envoy == "chunked" && d.Hauberk == absent,
-		head && field == "header.content-length" && d.Envoy == absent && j.envoy[response+"header.transfer-encoding"] == "chunked":
+		head && field == "header.content-length" && d.Envoy == absent && (j.envoy[response+"header.transfer-encoding"] == "chunked" || strings.HasPrefix(j.envoy[response+"start"], "HTTP/1.0")):
 		return "head-framing"
 	case field == "header.connection" && j.reason == "unread" && d.Envoy == "close":
 		return "unread"
+	case field == "header.connection" && strings.HasPrefix(j.reason, "after a message that is refused") && d.Hauberk == "close":
+		return j.reason
 	case field == "header.trailer" && d.Hauberk == absent:
 		return "trailers"
 	case field == "header.te" && d.Hauberk == absent:
@@ -398,12 +412,18 @@ func (j *http1Judge) forwarded(x *Case, upstream, field string, d Difference) st
 	switch {
 	case field == "header.trailer" && d.Hauberk == absent:
 		return "trailers"
+	case field == "start" && strings.EqualFold(d.Envoy, d.Hauberk) && strings.Contains(x.Raw, "%2f"):
+		return "escapes are normalised to capital digits (RFC 3986 6.2.2.1)"
 	case field == "header.http2-settings" && d.Hauberk == absent:
 		return "HTTP2-Settings is for one hop (RFC 7540 3.2.1)"
 	case field == "header.content-length" && d.Hauberk == strings.TrimLeft(d.Envoy, "0"):
 		return "a length is written in one way"
 	case field == "header.expect" && d.Hauberk == absent && strings.Contains(x.Raw, "HTTP/1.0"):
 		return "HTTP/1.0 has no expectations (RFC 9110 10.1.1)"
+	case field == "header.expect" && d.Hauberk == absent && j.hauberk[upstream+"framing"] == "none":
+		return "nobody is told to go on with content that there is none of (RFC 9110 10.1.1)"
+	case field == "header.max-forwards":
+		return "each intermediary takes its forward off (RFC 9110 7.6.2)"
 	case field == "header.connection" && d.Hauberk == "Upgrade" && strings.Contains(strings.ToLower(d.Envoy), "upgrade"):
 		return "Connection says what this hop has to know (RFC 9110 7.6.1)"
 	case field == "header.connection" && d.Hauberk == "TE" && j.hauberk[upstream+"header.te"] == "trailers":
