@@ -38,6 +38,7 @@ type origins struct {
 	held   []chan struct{}
 	// reading counts the requests whose body is being read.
 	reading int
+	taps    []*tap
 }
 
 // originNames are the addresses that a bootstrap may name, beside http2 and refused.
@@ -95,6 +96,9 @@ func (o *origins) reset(script []Answer, fresh bool) {
 		close(h)
 	}
 	o.held = nil
+	for _, t := range o.taps {
+		t.take()
+	}
 }
 
 // requests are those of the case, whole or as they were cut off: bodies that are
@@ -155,7 +159,7 @@ func (o *origins) reads(n int) {
 }
 
 func (o *origins) serve(name string, c net.Conn) {
-	r := bufio.NewReader(c)
+	r := bufio.NewReader(o.tapped(c))
 	if first, err := r.Peek(4); err != nil || string(first) == "tcp " {
 		o.echo(name, c, r)
 		return

@@ -29,6 +29,9 @@ type domain struct {
 	rounds int
 	// known says why a field differs that docs/differential.md has as a difference, or "".
 	known func(c *Config, x *Case, d Difference) string
+	// look is called with what was seen of a case, before known is; what it says is wrong,
+	// whether or not the two differ. It may be nil.
+	look func(c *Config, x *Case, envoy, hauberk *program, got [2]observation) string
 }
 
 // random runs a domain's seeds, one bootstrap of both programs for each. Whatever differs
@@ -57,7 +60,7 @@ func random(t *testing.T, m domain) {
 			t.Fatal(err)
 		}
 		r := &runner{g: g, certs: certs, common: table.Differs, dir: dir, tally: &tally{used: map[int]bool{}},
-			envoy: envoy, hauberk: hauberk, known: m.known}
+			envoy: envoy, hauberk: hauberk, known: m.known, look: m.look}
 		cases += r.random(t)
 	}
 	t.Logf("%d cases of seeds %d to %d", cases, *randomSeed, seed-1)

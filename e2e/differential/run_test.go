@@ -130,6 +130,7 @@ type runner struct {
 	tally          *tally
 	// known says why a made case differs in a field, or ""; nil for the table, which says it itself.
 	known func(c *Config, x *Case, d Difference) string
+	look  func(c *Config, x *Case, envoy, hauberk *program, got [2]observation) string // nil for the table
 }
 
 // start starts both programs.
@@ -207,6 +208,10 @@ func (r *runner) try(c *Config, x *Case, envoy, hauberk *program) (found []Diffe
 	if x.Repeat > 0 {
 		evenOut(got, x.Tolerance)
 	}
+	var out strings.Builder
+	if r.look != nil {
+		out.WriteString(r.look(c, x, envoy, hauberk, got))
+	}
 	found = slices.DeleteFunc(differences(got[0], got[1]), func(d Difference) bool {
 		return slices.ContainsFunc(x.Unsteady, func(prefix string) bool { return strings.HasPrefix(d.Field, prefix) })
 	})
@@ -214,7 +219,6 @@ func (r *runner) try(c *Config, x *Case, envoy, hauberk *program) (found []Diffe
 	unexpected = slices.DeleteFunc(unexpected, func(d Difference) bool {
 		return r.said(d, found) || r.known != nil && r.known(c, x, d) != ""
 	})
-	var out strings.Builder
 	for _, d := range unexpected {
 		fmt.Fprintf(&out, "\n    - {field: %s, envoy: %q, hauberk: %q, why: }", d.Field, d.Envoy, d.Hauberk)
 	}

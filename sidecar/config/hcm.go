@@ -1,7 +1,6 @@
 package config
 
 import (
-	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -9,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
+	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
@@ -168,7 +168,7 @@ func addUpgrade(list *[]route.Upgrade, kind string, enabled *wrapperspb.BoolValu
 	switch {
 	case kind == "":
 		return fail(here, "is empty")
-	case strings.EqualFold(kind, "h2c"):
+	case http1.Offers(kind, "h2c"):
 		return fail(here, "h2c is never offered onward: what follows would be out of sight")
 	case twice:
 		return fail(here, "%s is configured twice", kind)

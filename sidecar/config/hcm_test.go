@@ -25,6 +25,7 @@ func TestManagerRefuses(t *testing.T) {
 		{"via: edge", "proxy_status_config: {}", `proxy_status_config: unsupported; remove the field: the access log tells why`},
 		{"via: edge", "path_normalization_options: {}", `path_normalization_options: unsupported`},
 		{"drain_timeout_jitter: {value: 20}", "drain_timeout_jitter: {value: 101}", `drain_timeout_jitter.value: value must be inside range`},
+		{"via: edge", "upgrade_configs: [{upgrade_type: 'websocket, H2C'}]", `upgrade_configs[0].upgrade_type: h2c is never offered onward: what follows would be out of sight`},
 		{"via: edge", "upgrade_configs: [{upgrade_type: x, filters: [{name: x}]}]", `upgrade_configs[0].filters[0]: filter "x" has no typed_config`},
 		{"via: edge", "upgrade_configs: [{upgrade_type: x, filters: [{name: c, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors}}]}]", `upgrade_configs[0].filters: must end in the router filter`},
 		{"via: edge", "upgrade_configs: [{upgrade_type: x, filters: [{name: r, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router, suppress_envoy_headers: true, respect_expected_rq_timeout: true, start_child_span: true}}]}]", `upgrade_configs[0].filters[0].typed_config: must be the router of http_filters`},

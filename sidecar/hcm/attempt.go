@@ -528,9 +528,9 @@ func (a *attempt) broken(err error) outcome {
 }
 
 // cutOff is a reset, which shows that the connection had ended before the request only if it
-// came at once.
+// came at once, and nothing of an answer before it.
 func (a *attempt) cutOff() outcome {
-	a.stale = a.stale && a.endedAtOnce()
+	a.stale = a.stale && a.firstAt == 0 && a.endedAtOnce()
 	return reset
 }
 

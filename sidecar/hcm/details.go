@@ -21,6 +21,7 @@ var codecDetails = map[string]string{
 	http1.ErrUnknownCoding.Reason:    "http1.invalid_transfer_encoding",
 	http1.ErrHost.Reason:             "http.invalid_authority",
 	http1.ErrHostMissing.Reason:      "missing_host_header",
+	http1.ErrNominated.Reason:        "http1.connection_header_rejected",
 	http1.ErrHTTP10.Reason:           "low_version",
 	http1.ErrSchemeForbidden.Reason:  "http1.https_url_on_plaintext_connection",
 }

@@ -258,6 +258,9 @@ func (h *http1Client) head(x *exchange, more bool) (err error) {
 	if !x.req.AcceptTrailers {
 		resp.Fields.DelID(message.Trailer)
 	}
+	if resp.Status == 204 {
+		resp.Fields.DelID(message.ContentLength) // RFC 9110 8.6; the log does not tell of one either
+	}
 	h.out.b, err = http1.AppendResponse(h.out.take()[:0], resp, http1.ResponseOptions{
 		Framing: h.respFraming,
 		// HEAD and 304 tell the length that a body would have had.

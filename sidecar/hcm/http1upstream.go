@@ -180,7 +180,7 @@ func (u *http1Upstream) head(a *attempt) error {
 			}
 		}
 		if err := u.read(); err != nil {
-			if isEOF(err) && u.in.len() > 0 {
+			if u.in.len() > 0 && !stream.IsTimeout(err) {
 				return http1.ErrTruncated
 			}
 			return err

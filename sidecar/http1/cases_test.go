@@ -244,7 +244,12 @@ var requestCases = []testCase{
 	// Connection, Expect, Upgrade.
 	{"9110 7.6.1", get + host + "Connection: close\r\n" + end, ""},
 	{"9110 7.6.1: empty elements", get + host + "Connection: ,close, ,\r\n" + end, ""},
-	{"9110 7.6.1: as many options as fields", get + host + "Connection: " + strings.Repeat("a,,", 99) + "a\r\n" + end, ""},
+	{"9110 7.6.1: nine options", get + host + "Connection: " + strings.Repeat("a,,", 8) + "a\r\n" + end, ""},
+	{"Envoy: ten options", get + host + "Connection: " + strings.Repeat("a,", 5) + "\r\nConnection: " + strings.Repeat("a,", 5) + "\r\n" + end, "bad_nomination"},
+	{"Envoy: an option that hides the client", get + host + "Connection: close, X-Forwarded-For\r\n" + end, "bad_nomination"},
+	{"Envoy: an option that hides the scheme", get + host + "Connection: x-forwarded-proto\r\n" + end, "bad_nomination"},
+	{"Envoy: Host is for one hop", get + host + "Connection: Host\r\n" + end, "no_host"},
+	{"Envoy: an option that hides the host", get + host + "Connection: x-forwarded-host\r\n" + end, "bad_nomination"},
 	{"more options than fields", get + host + "Connection: " + strings.Repeat("a,", 50) + "\r\nConnection: " + strings.Repeat("a,", 51) + "\r\n" + end, "bad_connection"},
 	{"9110 7.6.1: not a token", get + host + "Connection: a b\r\n" + end, "bad_connection"},
 	{"9110 10.1.1", post + "Expect: 100-continue\r\nContent-Length: 1\r\n\r\nx", ""},

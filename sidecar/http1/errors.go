@@ -40,6 +40,7 @@ var (
 	ErrCodingHTTP10    = bad("transfer_encoding_in_http_1_0")        // RFC 9112 6.1
 	ErrBodyForbidden   = bad("body_not_allowed")                     // RFC 9112 6.3
 	ErrConnection      = bad("bad_connection")                       // RFC 9110 7.6.1
+	ErrNominated       = bad("bad_nomination")                       // one of Envoy's rules
 	ErrChunkSize       = bad("bad_chunk_size")                       // RFC 9112 7.1
 	ErrChunkExtension  = bad("bad_chunk_extension")                  // RFC 9112 7.1.1
 	ErrChunkEnd        = bad("bad_chunk_end")                        // RFC 9112 7.1

@@ -245,9 +245,10 @@ func judgeCoding(v []byte) error {
 // hopByHop are the fields that end here (RFC 9110 7.6.1). Content-Length stays
 // visible to filters; the serialiser frames by itself. What authenticates at a proxy is
 // between the client and the first proxy that asks for it (RFC 9110 11.7), and we do not.
+// Expect is a request's alone, which is judged and removed by itself.
 var hopByHop = [...]message.ID{
 	message.Connection, message.KeepAlive, message.ProxyConnection, message.TE,
-	message.TransferEncoding, message.Upgrade, message.HTTP2Settings, message.Expect,
+	message.TransferEncoding, message.Upgrade, message.HTTP2Settings,
 }
 
 var hopByHopSet = message.Set(hopByHop[:]...)
@@ -272,7 +273,9 @@ func protected(name string) bool {
 type connection struct {
 	close, keepAlive, upgrade bool
 
-	named int // options
+	forwarded bool // a field was named that tells of the client
+	host      bool // Host was named
+	named     int  // options
 }
 
 // strip reads the Connection options, then removes everything hop-by-hop. Each option may
@@ -285,6 +288,10 @@ func strip(f *message.Fields, l *Limits) (c connection, err error) {
 				return c, err
 			}
 		}
+	}
+	if f.Has(message.ProxyConnection) {
+		v, _ := f.Joined("proxy-connection")
+		c.close = c.close || hasToken(v, "close") // what peers of old say to proxies
 	}
 	if f.HasAny(hopByHopSet) {
 		for _, id := range hopByHop {
@@ -321,6 +328,10 @@ func (c *connection) options(f *message.Fields, v string, most int) error {
 			return ErrConnection
 		case !protected(name):
 			f.DelName(name)
+		case equalFold(name, "x-forwarded-for"), equalFold(name, "x-forwarded-host"), equalFold(name, "x-forwarded-proto"):
+			c.forwarded = true
+		case equalFold(name, "host"):
+			c.host = true
 		}
 	}
 	return nil

@@ -240,12 +240,15 @@ func TestControls(t *testing.T) {
 	if r := parse(get + host + "Connection: CLOSE\r\n"); !r.Close {
 		t.Error("close was not seen")
 	}
-	r := parse(get + host + "Connection: X-A, host, Authorization, X-Forwarded-For, x-envoy-a, Content-Length\r\nX-A: 1\r\n" +
-		"Authorization: a\r\nX-Forwarded-For: 1\r\nX-Envoy-A: 1\r\nContent-Length: 0\r\n")
+	if r := parse(get + host + "Proxy-Connection: keep-alive\r\nProxy-Connection: Close\r\n"); !r.Close {
+		t.Error("close of a proxy's connection was not seen")
+	}
+	r := parse(get + host + "Connection: X-A, Authorization, Traceparent, x-envoy-a, Content-Length\r\nX-A: 1\r\n" +
+		"Authorization: a\r\nTraceparent: 1\r\nX-Envoy-A: 1\r\nContent-Length: 0\r\n")
 	if _, ok := r.Fields.Get("x-a"); ok {
 		t.Error("a field that Connection lists was kept")
 	}
-	for _, name := range []string{"host", "authorization", "x-forwarded-for", "x-envoy-a", "content-length"} {
+	for _, name := range []string{"authorization", "traceparent", "x-envoy-a", "content-length"} {
 		if _, ok := r.Fields.Get(name); !ok {
 			t.Errorf("Connection stripped %s, which it must not", name)
 		}

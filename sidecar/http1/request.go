@@ -311,9 +311,15 @@ func (p *RequestParser) framing(buf []byte, req *message.Request) (Framing, erro
 	return Length, nil
 }
 
+// maxOptions is how many options of Connection a request may have, which is Envoy's rule.
+const maxOptions = 9
+
 // controls reads Connection, Expect, TE and Upgrade, then removes them.
 func (p *RequestParser) controls(buf []byte, req *message.Request, body Framing) error {
 	h, f := &p.head, &req.Fields
+	if h.expects > 0 {
+		f.DelID(message.Expect)
+	}
 	if h.expects > 0 && !p.http10 {
 		// Anything that might be an Expect to one party and not to another would
 		// make them disagree on whether a body follows.
@@ -334,11 +340,18 @@ func (p *RequestParser) controls(buf []byte, req *message.Request, body Framing)
 	if err != nil {
 		return err
 	}
+	if c.forwarded || c.named > maxOptions {
+		// Who has such a field taken off hides a client, or means to.
+		return ErrNominated
+	}
+	if c.host {
+		return ErrHostMissing // it is for this hop alone, and the next has none
+	}
 	req.Close = c.close || p.http10 && !c.keepAlive
 	// An Upgrade that Connection does not name is hop-by-hop noise, and h2c is
 	// never offered onward: it would leave the exchange out of our sight.
 	ignored := hasUpgrade && p.IgnoreUpgrade != nil && p.IgnoreUpgrade(upgrade)
-	if hasUpgrade && c.upgrade && !ignored && !hasToken(upgrade, "h2c") {
+	if hasUpgrade && c.upgrade && !ignored && !equalFold(upgrade, "h2c") {
 		if p.http10 {
 			// It is to be ignored (RFC 9110 7.8), but a client that knows no better may go
 			// on in another protocol: what follows must not be read as a request.

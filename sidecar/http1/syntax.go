@@ -39,6 +39,9 @@ func ParseLength(v []byte) (int64, bool) { return parseLength(v) }
 // SameHost compares authorities without case.
 func SameHost(a, b string) bool { return sameHost(a, b, "") }
 
+// Offers tells whether a value of Upgrade lists a protocol, which is given in lower case.
+func Offers(upgrade, protocol string) bool { return hasToken(upgrade, protocol) }
+
 // KeepTrailer tells whether a trailer field may be passed on; attack is set for
 // one that frames or routes (RFC 9110 6.5.1).
 func KeepTrailer(id message.ID) (keep, attack bool) {

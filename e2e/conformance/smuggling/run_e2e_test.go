@@ -103,6 +103,7 @@ var logged = map[string]string{
 	"unknown_transfer_coding":              "http1.invalid_transfer_encoding",
 	"bad_host":                             "http.invalid_authority",
 	"no_host":                              "missing_host_header",
+	"bad_nomination":                       "http1.connection_header_rejected",
 	"http_1_0_not_accepted":                "low_version",
 }
 
