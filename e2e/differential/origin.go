@@ -36,6 +36,7 @@ type origins struct {
 	script []Answer
 	fresh  bool
 	held   []chan struct{}
+	framed []net.Conn // of the origin that speaks frame by frame
 	// reading counts the requests whose body is being read.
 	reading int
 }
@@ -95,6 +96,13 @@ func (o *origins) reset(script []Answer, fresh bool) {
 		close(h)
 	}
 	o.held = nil
+	if fresh && len(o.framed) > 0 {
+		for _, c := range o.framed {
+			c.Close()
+		}
+		o.framed = nil
+		time.Sleep(20 * time.Millisecond) // until that is noticed
+	}
 }
 
 // requests are those of the case, whole or as they were cut off: bodies that are
