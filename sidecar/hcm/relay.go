@@ -27,7 +27,7 @@ func (x *exchange) relay() {
 	}
 	x.status, x.details = x.resp.Status, "via_upstream"
 	x.answered()
-	if !x.m.cfg.SuppressEnvoyHeaders {
+	if !x.m.cfg.SuppressEnvoyHeaders && x.requestRead() { // of an early answer the time says nothing
 		x.addServiceTime()
 	}
 	x.mutateResponse(false)
