@@ -23,6 +23,8 @@ type outcome struct {
 	end       string            // what came instead of a further answer, or after the last
 	tcp       string            // all bytes, of plain TCP
 	streams   map[uint32]string // how they ended, of frames
+	of        []uint32          // the streams of the responses, of frames
+	byStream  bool
 }
 
 // dial connects as the case says.

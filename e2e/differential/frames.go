@@ -5,6 +5,7 @@ package differential
 import (
 	"bufio"
 	"bytes"
+	"encoding/hex"
 	"io"
 	"maps"
 	"net"
@@ -89,13 +90,21 @@ func (f *framed) note(fr http2.Frame) {
 		f.goAway = "GOAWAY " + fr.ErrCode.String()
 	case *http2.PingFrame:
 		if fr.IsAck() {
-			f.pongs++
+			if fr.Data == settling {
+				f.pongs++
+			}
 		} else {
 			go f.write(func() { _ = f.fr.WritePing(true, fr.Data) })
 		}
 	case *http2.SettingsFrame:
 		if !fr.IsAck() {
-			go f.write(func() { _ = f.fr.WriteSettingsAck() })
+			table, told := fr.Value(http2.SettingHeaderTableSize)
+			go f.write(func() {
+				if told {
+					f.enc.SetMaxDynamicTableSizeLimit(table)
+				}
+				_ = f.fr.WriteSettingsAck()
+			})
 		}
 	}
 }
@@ -171,12 +180,15 @@ func (f *framed) await(patience time.Duration, done func() bool) bool {
 	return done()
 }
 
+// settling tells the PINGs of settle from those of a case.
+var settling = [8]byte{1}
+
 // settle waits until the other end has read all that was written.
 func (f *framed) settle() bool {
 	f.mu.Lock()
 	want := f.pongs + 1
 	f.mu.Unlock()
-	f.write(func() { _ = f.fr.WritePing(false, [8]byte{1}) })
+	f.write(func() { _ = f.fr.WritePing(false, settling) })
 	return f.await(300*time.Millisecond, func() bool { return f.pongs >= want })
 }
 
@@ -196,6 +208,10 @@ func (f *framed) do(step string, id uint32) error {
 	}
 	rest := words[min(2, len(words)):]
 	end, more := slices.Contains(rest, "END"), slices.Contains(rest, "MORE")
+	var pad []byte
+	if slices.Contains(rest, "PAD") {
+		pad = make([]byte, 9)
+	}
 	number := func(s string) uint32 {
 		n, _ := strconv.ParseUint(s, 10, 32)
 		return uint32(n)
@@ -219,11 +235,11 @@ func (f *framed) do(step string, id uint32) error {
 	defer f.writes.Unlock()
 	switch words[0] {
 	case "HEADERS":
-		_ = f.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: f.fields(fields), EndStream: end, EndHeaders: !more})
+		_ = f.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: f.fields(fields), EndStream: end, EndHeaders: !more, PadLength: uint8(len(pad))})
 	case "CONTINUATION":
 		_ = f.fr.WriteContinuation(stream, !more, f.fields(fields))
 	case "DATA":
-		_ = f.fr.WriteData(stream, end, []byte(fields))
+		_ = f.fr.WriteDataPadded(stream, end, []byte(sized(fields)), pad)
 	case "RST_STREAM":
 		_ = f.fr.WriteRSTStream(stream, codeNamed(rest[0]))
 	case "GOAWAY":
@@ -234,6 +250,16 @@ func (f *framed) do(step string, id uint32) error {
 		_ = f.fr.WritePriority(stream, http2.PriorityParam{StreamDep: number(rest[0])})
 	case "SETTINGS":
 		_ = f.fr.WriteSettings(http2.Setting{ID: http2.SettingID(stream), Val: number(rest[0])})
+	case "PING":
+		_ = f.fr.WritePing(end, [8]byte{2})
+	case "FRAME": // its type and flags, and the payload, in hexadecimal
+		kind, _ := strconv.ParseUint(rest[0], 16, 8)
+		flags, _ := strconv.ParseUint(rest[1], 16, 8)
+		payload, err := hex.DecodeString(strings.ReplaceAll(fields, " ", ""))
+		if err != nil {
+			return err
+		}
+		_ = f.fr.WriteRawFrame(http2.FrameType(kind), http2.Flags(flags), stream, payload)
 	default: // a request
 		f.mu.Lock()
 		f.stream(stream)
@@ -294,7 +320,7 @@ func (x *Case) converseFrames(addr string) (*outcome, error) {
 	lives := f.settle()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	out := &outcome{streams: map[uint32]string{}, end: "open"}
+	out := &outcome{streams: map[uint32]string{}, end: "open", byStream: x.ByStream}
 	switch {
 	case f.goAway != "":
 		out.end = f.goAway
@@ -304,6 +330,9 @@ func (x *Case) converseFrames(addr string) (*outcome, error) {
 	for _, id := range slices.Sorted(maps.Keys(f.streams)) {
 		s := f.streams[id]
 		out.responses = append(out.responses, s.messages...)
+		for range s.messages {
+			out.of = append(out.of, id)
+		}
 		out.streams[id] = s.end
 	}
 	return out, nil
@@ -347,6 +376,9 @@ func (o *origins) serveFrames(c net.Conn) {
 	f := newFramed(c)
 	f.write(func() { _ = f.fr.WriteSettings(http2.Setting{ID: http2.SettingEnableConnectProtocol, Val: 1}) })
 	f.begun = func(id uint32, s *frameStream) { go o.answerFrames(f, id, s) }
+	o.mu.Lock()
+	o.framed = append(o.framed, c)
+	o.mu.Unlock()
 	f.read()
 }
 

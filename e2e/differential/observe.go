@@ -22,6 +22,10 @@ type observation map[string]string
 func observe(out *outcome, upstream []seen, log []map[string]any, p *place) observation {
 	o := observation{}
 	for i, m := range out.responses {
+		if out.byStream {
+			o.message(o.vacant(fmt.Sprintf("stream[%d].", out.of[i])+answerOrInterim(m), ".start"), m)
+			continue
+		}
 		o.message(numbered("response", i), m)
 	}
 	o["end"] = out.end
@@ -33,10 +37,18 @@ func observe(out *outcome, upstream []seen, log []map[string]any, p *place) obse
 	}
 	for i, s := range upstream {
 		name := numbered("upstream", i)
+		if out.byStream {
+			words := strings.Split(s.Start, " ")
+			name = o.vacant("upstream["+words[min(1, len(words)-1)]+"]", ".origin")
+		}
 		o[name+".origin"] = s.Origin
 		o.message(name, s.Message)
 	}
 	for i, line := range log {
+		name := numbered("log", i)
+		if out.byStream {
+			name = o.vacant("log["+text(line["path"])+"]", ".code")
+		}
 		for k, v := range line {
 			s := text(v)
 			if k == "flags" || k == "flags_long" {
@@ -44,13 +56,31 @@ func observe(out *outcome, upstream []seen, log []map[string]any, p *place) obse
 				slices.Sort(set)
 				s = strings.Join(set, ",")
 			}
-			o[numbered("log", i)+"."+k] = s
+			o[name+"."+k] = s
 		}
 	}
 	for k, v := range o {
 		o[k] = p.normalize(v)
 	}
 	return o
+}
+
+// vacant is the name, or the first with a number that has no such field yet.
+func (o observation) vacant(name, field string) string {
+	for i := 0; ; i++ {
+		n := numbered(name, i)
+		if _, taken := o[n+field]; !taken {
+			return n
+		}
+	}
+}
+
+// answerOrInterim is what a response of HTTP/2 is.
+func answerOrInterim(m *Message) string {
+	if strings.HasPrefix(m.Start, "HTTP/2 1") {
+		return "interim"
+	}
+	return "response"
 }
 
 func numbered(name string, i int) string {

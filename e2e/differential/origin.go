@@ -36,6 +36,7 @@ type origins struct {
 	script []Answer
 	fresh  bool
 	held   []chan struct{}
+	framed []net.Conn // of the origin that speaks frame by frame
 	// reading counts the requests whose body is being read.
 	reading int
 	taps    []*tap
@@ -98,6 +99,13 @@ func (o *origins) reset(script []Answer, fresh bool) {
 	o.held = nil
 	for _, t := range o.taps {
 		t.take()
+	}
+	if fresh && len(o.framed) > 0 {
+		for _, c := range o.framed {
+			c.Close()
+		}
+		o.framed = nil
+		time.Sleep(20 * time.Millisecond) // until that is noticed
 	}
 }
 

@@ -74,7 +74,8 @@ type Config struct {
 	Collector any            `json:"collector,omitempty"`
 	// Stateful cases depend on those before them, so none is tried a second time.
 	Stateful bool `json:"stateful,omitempty"`
-	// Fresh lets origins close every connection, so that none is used again.
+	// Fresh lets origins close every connection, so that none is used again; those of frames
+	// before the next case.
 	Fresh bool   `json:"fresh,omitempty"`
 	Cases []Case `json:"cases"`
 }
@@ -101,12 +102,16 @@ type Case struct {
 	// Hello is a ClientHello and nothing after it, on a listener of plain TCP, instead.
 	Hello *Hello `json:"hello,omitempty"`
 	// Frames is an HTTP/2 connection frame by frame instead. The first line of each has a
-	// frame's name, its stream and END or MORE (no END_HEADERS), an error code or a number;
-	// those that follow are fields, or the content. A name that is none of a frame is the
+	// frame's name, its stream and END or MORE (no END_HEADERS), PAD, an error code or a number;
+	// those that follow are fields, or the content. FRAME has type, flags and content in
+	// hexadecimal, PING END is an answer to one. A name that is none of a frame is the
 	// method of a request: its stream, and a path. SETTINGS has an identifier for a stream;
 	// "settle", "await 1" and "wait 50ms" send nothing, and what is between them is sent at
 	// once.
 	Frames []string `json:"frames,omitempty"`
+	// ByStream compares answers by their streams, and records and requests by their paths: what
+	// is sent at once on several streams is served in no order.
+	ByStream bool `json:"by_stream,omitempty"`
 	// Logs is how many records a case has, where that is not one for each request.
 	Logs *int `json:"logs,omitempty"`
 	// More is sent on the same connection after the answer.

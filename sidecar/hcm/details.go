@@ -7,6 +7,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // codecDetails are Envoy's response code details for the refusals of the codecs that
@@ -115,4 +116,28 @@ func (a *attempt) protocolError(err error) (o outcome, ok bool) {
 		return a.badResponse(conn.Reason), true
 	}
 	return 0, false
+}
+
+// hostReset is what a host's reset of its stream means to the client and the log.
+type hostReset struct {
+	flag          telemetry.Flags
+	status        int
+	words, detail string
+	passed        http2.Code // what the client is told once it has a part of the answer, or NoError
+}
+
+// resetOf is what a reset with that code means, as in Envoy. Two codes are passed on, of which
+// gRPC makes CANCELLED and RESOURCE_EXHAUSTED. All others say something of the connection to
+// the host, or nothing: the client's is no other for them.
+func resetOf(code http2.Code) hostReset {
+	r := hostReset{flag: telemetry.FlagUpstreamReset, status: 503, words: "remote reset", detail: "remote_reset"}
+	switch code {
+	case http2.ProtocolError:
+		r.flag, r.status, r.words, r.detail = telemetry.FlagUpstreamProtocolError, 502, "protocol error", "protocol_error"
+	case http2.ConnectError:
+		r.words, r.detail = "remote error with CONNECT request", "remote_error_with_CONNECT_request"
+	case http2.Cancel, http2.EnhanceYourCalm:
+		r.passed = code
+	}
+	return r
 }

@@ -195,7 +195,9 @@ func (x *exchange) noteTried(h *cluster.Host) {
 // fail answers for an upstream that did not.
 func (x *exchange) fail(o outcome) {
 	r := reply{status: 503}
-	x.flags |= o.flags()
+	if o != remoteReset {
+		x.flags |= o.flags()
+	}
 	before := "upstream connect error or disconnect/reset before headers. reset reason: "
 	if x.attempts > 1 {
 		before = "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: "
@@ -212,7 +214,9 @@ func (x *exchange) fail(o outcome) {
 	case reset:
 		r.body, r.details = before+"connection termination", "upstream_reset_before_response_started{connection_termination}"
 	case remoteReset:
-		r.body, r.details = before+"remote reset", "upstream_reset_before_response_started{remote_reset}"
+		reset := resetOf(x.attempt.resetCode)
+		x.flags |= reset.flag
+		r.status, r.body, r.details = reset.status, before+reset.words, "upstream_reset_before_response_started{"+reset.detail+"}"
 	case refused:
 		r.body, r.details = before+"remote refused stream reset", "upstream_reset_before_response_started{remote_refused_stream_reset}"
 	case brokeProtocol:

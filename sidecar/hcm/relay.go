@@ -27,7 +27,7 @@ func (x *exchange) relay() {
 	}
 	x.status, x.details = x.resp.Status, "via_upstream"
 	x.answered()
-	if !x.m.cfg.SuppressEnvoyHeaders {
+	if !x.m.cfg.SuppressEnvoyHeaders && x.requestRead() { // of an early answer the time says nothing
 		x.addServiceTime()
 	}
 	x.mutateResponse(false)
@@ -186,8 +186,9 @@ func (x *exchange) brokenOff(o outcome) (telemetry.Flags, string) {
 		r, _ := refusal(x.pump.refused)
 		return telemetry.FlagDownstreamProtocolError, r.details
 	case remoteReset:
-		x.resetCode = x.attempt.resetCode
-		return telemetry.FlagUpstreamReset, "upstream_reset_after_response_started{remote_reset}"
+		reset := resetOf(x.attempt.resetCode)
+		x.resetCode = reset.passed
+		return reset.flag, "upstream_reset_after_response_started{" + reset.detail + "}"
 	case refused:
 		// Whatever the host says, it did begin: the client must not take it for refused.
 		return telemetry.FlagUpstreamReset, "upstream_reset_after_response_started{remote_refused_stream_reset}"

@@ -231,13 +231,14 @@ func (h *head) special(id message.ID, v span) (keep bool) {
 		h.fault("connection_specific_field") // RFC 9113 8.2.2
 		return false
 	case message.TE:
-		switch {
-		case string(h.bytes(v)) != "trailers":
+		switch said := h.bytes(v); {
+		case !strings.EqualFold(message.View(said), "trailers"): // RFC 9110 10.1.4, RFC 5234 2.3
 			h.fault("bad_te")
 		case h.kind != requestHead:
 			h.refuse("bad_te") // some servers send back what they were sent
+		case string(said) == "trailers": // in other letters it is dropped, as in Envoy
+			h.trailers = true
 		}
-		h.trailers = true
 		return false
 	case message.HTTP2Settings:
 		return false

@@ -151,6 +151,9 @@ func (c *conn) trailerBlock(b []byte, s *Stream, end bool) *ConnError {
 	case c.head.malformed != "":
 		return c.badHead(s.id, s)
 	}
+	if c.client != nil {
+		s.trailers.JoinSingles(message.TrailerSingles)
+	}
 	s.hasTrailers = s.trailers.Len() > 0
 	return c.remoteEnded(s)
 }

@@ -4,11 +4,13 @@ package message
 // where they are repeated.
 const singles IDs = 1<<Via | 1<<CacheControl | 1<<ContentType | 1<<ContentEncoding | 1<<XRequestID | 1<<XEnvoyAttemptCount
 
-// RequestSingles are those of requests, and ResponseSingles those of responses.
+// RequestSingles are those of requests, ResponseSingles those of responses, and TrailerSingles
+// those of the trailers of responses.
 const (
 	RequestSingles = singles | 1<<Authorization | 1<<Accept | 1<<AcceptEncoding | 1<<UserAgent | 1<<Referer | 1<<Origin |
 		1<<XForwardedFor | 1<<XForwardedProto | 1<<XForwardedHost | 1<<XForwardedClientCert | 1<<XEnvoyOriginalPath | 1<<GRPCTimeout
 	ResponseSingles = singles | 1<<Date | 1<<Server | 1<<Location | 1<<XEnvoyUpstreamServiceTime | 1<<GRPCStatus | 1<<GRPCMessage
+	TrailerSingles  = IDs(1<<GRPCStatus | 1<<GRPCMessage)
 )
 
 // JoinSingles makes one field of those of the set that were noted more than once, its values
