@@ -17,8 +17,17 @@ import (
 // when its time is over.
 func (x *exchange) hedges() bool {
 	h, p := x.sel.Hedge, x.sel.Retry
-	return h != nil && h.OnPerTryTimeout && p != nil && x.timeouts.PerTry > 0 && x.complete &&
+	return h != nil && h.OnPerTryTimeout && p != nil && x.hedgeAfter() > 0 && x.complete &&
 		x.keep && !x.tunnel && !x.terminate && p.Admits(x.req) && x.mayCopy()
+}
+
+// hedgeAfter is how long an attempt may be without an answer: until then it is idle, too.
+func (x *exchange) hedgeAfter() time.Duration {
+	t := &x.timeouts
+	if t.PerTry == 0 || t.PerTryIdle > 0 && t.PerTryIdle < t.PerTry {
+		return t.PerTryIdle
+	}
+	return t.PerTry
 }
 
 // hedge is the attempts of one exchange. Each is run's once it has ended; where run is
@@ -33,6 +42,7 @@ type hedge struct {
 	// newest is the attempt whose time late watches; the older ones are late.
 	newest *exchange
 	late   *time.Timer
+	after  time.Duration // when it is late
 	// turn is when the next attempt may begin, while one is waiting for it.
 	turn    *time.Timer
 	waiting bool
@@ -43,7 +53,8 @@ type hedge struct {
 
 // forwardHedged stands in for forward's loop.
 func (x *exchange) forwardHedged() (redirected bool) {
-	h := &hedge{x: x, ended: make(chan *exchange)}
+	h := &hedge{x: x, ended: make(chan *exchange), after: x.hedgeAfter()}
+	x.timeouts.PerTryIdle = 0 // it ends none, nor the answer of the one that is chosen
 	// Until run is over, which x's context ends, attempts are its own: none goes to another
 	// exchange meanwhile.
 	h.ctx, h.cancel = context.WithCancel(context.WithoutCancel(x.ctx))
@@ -92,7 +103,7 @@ func (h *hedge) launch() {
 	y.tried, y.ntried, y.afterTimeout = x.tried, x.ntried, x.afterTimeout
 	h.newest = y
 	h.running++
-	h.late.Reset(x.timeouts.PerTry)
+	h.late.Reset(h.after)
 	if y.outcome = y.attempt.choose(); y.outcome == responded {
 		x.noteTried(y.attempt.host)
 		x.pick.Tried = y.pick.Tried // which y may have begun
