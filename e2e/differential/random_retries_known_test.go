@@ -12,24 +12,22 @@ import (
 func knownRetries(c *Config, x *Case, d Difference) string {
 	field := d.Field[strings.LastIndexByte(d.Field, '.')+1:]
 	upstream := strings.HasPrefix(d.Field, "upstream")
+	log, _, _ := strings.Cut(d.Field, ".")
+	logged := strings.HasPrefix(log, "log")
 	cut := slices.ContainsFunc(x.Respond, func(a Answer) bool { return a.Raw != "" && a.End == "reset" })
 	switch {
-	case strings.HasPrefix(d.Field, "log") && field == "tried" && (d.Envoy == "null" || strings.HasSuffix(d.Hauberk, ","+d.Envoy)):
+	case logged && field == "tried" && (d.Envoy == "null" || strings.HasSuffix(d.Hauberk, ","+d.Envoy)):
 		return "the sidecar lists every host that was tried, Envoy only that of the last attempt"
 	case strings.HasPrefix(d.Field, "log.flags") && d.Envoy == "-" && (d.Hauberk == "DT" || d.Hauberk == "DurationTimeout"):
 		return "the access log says that it was the longest duration"
-	case cut && d.Field == "log.details" && d.Envoy == "upstream_reset_after_response_started{protocol_error}" && d.Hauberk == "upstream_reset_after_response_started{connection_termination}",
-		cut && d.Field == "log.flags" && strings.Replace(d.Envoy, "UPE", "UC", 1) == d.Hauberk,
-		cut && d.Field == "log.flags_long" && strings.Replace(d.Envoy, "UpstreamProtocolError", "UpstreamConnectionTermination", 1) == d.Hauberk:
+	case cut && logged && field == "details" && d.Envoy == "upstream_reset_after_response_started{protocol_error}" && d.Hauberk == "upstream_reset_after_response_started{connection_termination}",
+		cut && logged && field == "flags" && strings.Replace(d.Envoy, "UPE", "UC", 1) == d.Hauberk,
+		cut && logged && field == "flags_long" && strings.Replace(d.Envoy, "UpstreamProtocolError", "UpstreamConnectionTermination", 1) == d.Hauberk:
 		return "Envoy takes a message that is cut off for a protocol error, the sidecar for a closed connection"
 	case d.Field == "response.header.transfer-encoding" && d.Envoy == "chunked" && d.Hauberk == absent && strings.HasPrefix(x.Send, "HEAD"):
 		return "Envoy says Transfer-Encoding: chunked in an answer to HEAD without a length"
 	case d.Field == "end" && d.Envoy == "RST_STREAM INTERNAL_ERROR" && resetBy(x, strings.TrimPrefix(d.Hauberk, "RST_STREAM ")):
 		return "the client is told what the host reset its stream with once an answer has begun: gRPC makes a status of it"
-	case !c.HTTP2 && strings.HasPrefix(d.Field, "log.") && answers204(x) &&
-		(field == "details" && d.Envoy == "downstream_remote_disconnect" && d.Hauberk == "via_upstream" ||
-			field == "flags" && d.Envoy == "DC" && d.Hauberk == "-" || field == "flags_long" && d.Envoy == "DownstreamConnectionTermination" && d.Hauberk == "-"):
-		return "an answer that has no content is whole with its head; this client goes then, and Envoy still waits for the end of the host's stream"
 	case c.Stateful && !c.HTTP2 && hasBody(x) && (d.Field == "end" && d.Envoy == "closed" && d.Hauberk == "" ||
 		d.Field == "response.header.connection" && d.Envoy == "close" && d.Hauberk == absent || d.Field == "log.received" && d.Envoy == "0"):
 		return "Envoy closes the connection when it answers before it has read the whole request; the sidecar reads the rest and keeps it"
@@ -54,12 +52,6 @@ func resetBy(x *Case, code string) bool {
 func milliseconds(v string) int {
 	n, _ := strconv.Atoi(strings.TrimSuffix(v, "m"))
 	return n
-}
-
-func answers204(x *Case) bool {
-	return slices.ContainsFunc(x.Respond, func(a Answer) bool {
-		return strings.HasPrefix(a.Send, "204") || len(a.Frames) > 0 && strings.Contains(strings.Join(a.Frames, " "), ":status: 204")
-	})
 }
 
 func hasBody(x *Case) bool {

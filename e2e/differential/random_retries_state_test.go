@@ -39,8 +39,13 @@ func outlierConfig(r *rand.Rand, name string) (Config, map[string]any) {
 	case "half":
 		endpoints = []any{[]any{"refused"}, []any{"origin"}}
 	}
+	threshold := 0 // in panic chance decides over the priority
+	if len(endpoints) == 1 {
+		threshold = one(r, 0, 50)
+	}
 	cluster := map[string]any{"name": name, "endpoints": endpoints, "outlier_detection": o,
-		"common_lb_config":                 map[string]any{"healthy_panic_threshold": map[string]any{"value": one(r, 0, 0, 50)}},
+		// Envoy tells its workers of a further ejection only after that time.
+		"common_lb_config":                 map[string]any{"healthy_panic_threshold": map[string]any{"value": threshold}, "update_merge_window": "0s"},
 		"typed_extension_protocol_options": hostOptions(hosts == "frames", nil, "")}
 	c := Config{Name: name, About: "random", Fresh: true, Stateful: true, VHost: map[string]any{"include_request_attempt_count": true}}
 	a := map[string]any{"cluster": name, "timeout": "0.3s"}
@@ -109,6 +114,9 @@ func breakerConfig(r *rand.Rand, name string) (Config, map[string]any) {
 			}
 			slow.late(600)
 			x.Respond = append(x.Respond, slow)
+			if t["max_connections"] != nil {
+				x.Unsteady = []string{"log"} // both may end at once
+			}
 		}
 		for range r.IntN(3) {
 			x.Respond = append(x.Respond, retryAnswer(r, m, false))

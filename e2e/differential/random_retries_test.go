@@ -5,6 +5,8 @@ package differential
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -160,7 +162,12 @@ func retryRoute(r *rand.Rand, c *Config, path string) (map[string]any, retried) 
 	m := retried{path: path, hosts: retryHosts[cluster], bounded: true}
 	a := map[string]any{"cluster": cluster, "hash_policy": []any{map[string]any{"header": map[string]any{"header_name": "x-h"}}}}
 	out := map[string]any{"name": path[1:], "match": map[string]any{"prefix": path}, "route": a}
-	switch r.IntN(6) {
+	limits := r.IntN(6)
+	short := strings.HasPrefix(cluster, "short") // which has the same limit
+	if short {
+		limits = one(r, 0, 1, 4, 5)
+	}
+	switch limits {
 	case 0, 1:
 		a["timeout"] = one(r, "0.5s", "0.9s")
 	case 2:
@@ -178,7 +185,7 @@ func retryRoute(r *rand.Rand, c *Config, path string) (map[string]any, retried) 
 		}
 		m.bounded = false
 	case 5:
-		m.bounded = cluster == "short" || cluster == "short2"
+		m.bounded = short
 	}
 	if !chance(r, 5) {
 		a["retry_policy"] = retryPolicy(r)
@@ -186,7 +193,16 @@ func retryRoute(r *rand.Rand, c *Config, path string) (map[string]any, retried) 
 	if chance(r, 6) {
 		a["hedge_policy"] = map[string]any{"hedge_on_per_try_timeout": !chance(r, 4)}
 	}
-	if a["hedge_policy"] != nil || c.VHost["hedge_policy"] != nil {
+	if short || twoTimes(a["retry_policy"], c.VHost["retry_policy"]) {
+		// An attempt that another one joined ends the request at its own limit behind Envoy.
+		delete(a, "hedge_policy")
+		if c.VHost["hedge_policy"] != nil {
+			a["hedge_policy"] = map[string]any{}
+		}
+	}
+	if p, ok := a["hedge_policy"].(map[string]any); ok {
+		m.hedged = p["hedge_on_per_try_timeout"] == true
+	} else if c.VHost["hedge_policy"] != nil {
 		m.hedged = true
 	}
 	if chance(r, 6) {
@@ -204,6 +220,14 @@ func retryRoute(r *rand.Rand, c *Config, path string) (map[string]any, retried) 
 		m.mirrored = true
 	}
 	return out, m
+}
+
+// twoTimes tells whether an attempt has two times, each of which Envoy takes for another hedge.
+func twoTimes(policies ...any) bool {
+	return slices.ContainsFunc(policies, func(p any) bool {
+		m, _ := p.(map[string]any)
+		return m["per_try_timeout"] != nil && m["per_try_idle_timeout"] != nil
+	})
 }
 
 func streamDuration(r *rand.Rand, m *retried) map[string]any {
