@@ -3,6 +3,7 @@
 package differential
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,7 +19,7 @@ func knownRetries(c *Config, x *Case, d Difference) string {
 	switch {
 	case logged && field == "tried" && (d.Envoy == "null" || strings.HasSuffix(d.Hauberk, ","+d.Envoy)):
 		return "the sidecar lists every host that was tried, Envoy only that of the last attempt"
-	case strings.HasPrefix(d.Field, "log.flags") && d.Envoy == "-" && (d.Hauberk == "DT" || d.Hauberk == "DurationTimeout"):
+	case d.Field == "log.flags" && without(d.Hauberk, "DT") == d.Envoy, d.Field == "log.flags_long" && without(d.Hauberk, "DurationTimeout") == d.Envoy:
 		return "the access log says that it was the longest duration"
 	case cut && logged && field == "details" && d.Envoy == "upstream_reset_after_response_started{protocol_error}" && d.Hauberk == "upstream_reset_after_response_started{connection_termination}",
 		cut && logged && field == "flags" && strings.Replace(d.Envoy, "UPE", "UC", 1) == d.Hauberk,
@@ -57,4 +58,10 @@ func milliseconds(v string) int {
 func hasBody(x *Case) bool {
 	_, body, _ := strings.Cut(x.Send, "\n\n")
 	return body != ""
+}
+
+// without is a list without a flag, "-" where nothing is left.
+func without(flags, flag string) string {
+	left := slices.DeleteFunc(strings.Split(flags, ","), func(f string) bool { return f == flag })
+	return cmp.Or(strings.Join(left, ","), "-")
 }

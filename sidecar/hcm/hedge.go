@@ -5,7 +5,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
 // Hedging: where an attempt's time is over it is not ended but joined by another, and
@@ -49,6 +51,12 @@ type hedge struct {
 	// chosen is the attempt that is relayed: what is left of its body is sent meanwhile, from
 	// its own memory.
 	chosen *exchange
+	// last is the attempt that began last. Where none was answered in time its connection, by info
+	// and version, is told of.
+	last       *exchange
+	unanswered bool
+	info       *stream.Info
+	version    message.Version
 }
 
 // forwardHedged stands in for forward's loop.
@@ -67,6 +75,7 @@ func (x *exchange) forwardHedged() (redirected bool) {
 	if o == responded {
 		return x.conclude()
 	}
+	h.unanswered = true
 	x.fail(o)
 	return false
 }
@@ -77,6 +86,9 @@ func (h *hedge) end() {
 	h.late.Stop()
 	h.turn.Stop()
 	h.attempts.Wait()
+	if a := h.x.attempt; h.unanswered && a.info == nil && h.info != nil {
+		a.info, a.version = h.info, h.version
+	}
 	if y := h.chosen; y != nil {
 		switch p := y.ownPump; {
 		case p == nil:
@@ -101,7 +113,7 @@ func (h *hedge) launch() {
 	y.observed.sizes.Upstream = x.observed.sizes.Upstream
 	y.timeouts.PerTry = 0
 	y.tried, y.ntried, y.afterTimeout = x.tried, x.ntried, x.afterTimeout
-	h.newest = y
+	h.newest, h.last = y, y
 	h.running++
 	h.late.Reset(h.after)
 	if y.outcome = y.attempt.choose(); y.outcome == responded {
@@ -127,6 +139,9 @@ func (h *hedge) handOver(y *exchange) {
 	select {
 	case h.ended <- y:
 	case <-h.ctx.Done():
+		if y == h.last {
+			h.info, h.version = y.attempt.info, y.attempt.version
+		}
 		h.drop(y)
 	}
 }
