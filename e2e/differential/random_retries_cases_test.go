@@ -14,6 +14,20 @@ func retryCase(r *rand.Rand, c *Config, m retried, name string) Case {
 	grpc := chance(r, 4)
 	x := Case{Name: name, Send: retryRequest(r, c, m, grpc)}
 	m.head = strings.HasPrefix(x.Send, "HEAD")
+	m.bounded = m.bounded || m.told && grpc && strings.Contains(x.Send, "Timeout: 250")
+	switch quiet := m.quiet || c.HCM["stream_idle_timeout"] != nil || c.HCM["request_timeout"] != nil; {
+	case chance(r, 15) && quiet && !c.HTTP2 && !m.hedged && m.hosts == "http1":
+		x.Raw, x.Send = "POST "+m.path+" HTTP/1.1\r\nHost: test.example\r\nContent-Length: 5\r\n\r\n"+one(r, "", "he"), ""
+		return x
+	case chance(r, 15) && m.hosts == "http1" && !m.mirrored:
+		x.Respond, x.Abandon = []Answer{hung(r, m)}, Duration(100*time.Millisecond)
+		return x
+	case chance(r, 10) && !m.mirrored && !hasBody(&x):
+		x.More = []string{retryRequest(r, c, retried{path: m.path, hosts: "busy"}, false)}
+		if strings.HasPrefix(x.More[0], "HEAD") {
+			x.More = nil // what stands for a head of frames is for the first
+		}
+	}
 	n := r.IntN(4)
 	if m.mirrored {
 		n = 0 // the copies would take the answers
@@ -90,6 +104,9 @@ func retryRequest(r *rand.Rand, c *Config, m retried, grpc bool) string {
 			"X-Envoy-Upstream-Rq-Per-Try-Timeout-Ms: 50", "X-Envoy-Hedge-On-Per-Try-Timeout: true", "X-Envoy-Expected-Rq-Timeout-Ms: 7",
 			"X-Envoy-Retriable-Status-Codes: 200", "X-Envoy-Retriable-Header-Names: x-retry", "X-Envoy-Upstream-Rq-Timeout-Alt-Response: 1") + "\n")
 	}
+	if chance(r, 10) {
+		b.WriteString(one(r, "X-Envoy-Attempt-Count: 7", "X-Envoy-Is-Timeout-Retry: true") + "\n")
+	}
 	if chance(r, 8) {
 		b.WriteString("X-Forwarded-For: " + one(r, "8.8.8.8", "8.8.8.8, 10.0.0.1", "10.0.0.1") + "\n")
 	}
@@ -141,7 +158,11 @@ func retryAnswer(r *rand.Rand, m retried, grpc bool) Answer {
 	if grpc && m.hosts == "http2" && chance(r, 2) {
 		a.Trailers = map[string]string{"grpc-status": one(r, "0", "1", "4", "13", "14"), "grpc-message": "said"}
 	}
-	switch r.IntN(8) {
+	ends := r.IntN(8)
+	if m.kept {
+		ends = 7
+	}
+	switch ends {
 	case 0:
 		a = Answer{End: "reset"}
 	case 1:

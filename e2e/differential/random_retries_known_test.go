@@ -34,6 +34,8 @@ func knownRetries(c *Config, x *Case, d Difference) string {
 		return "Envoy closes the connection when it answers before it has read the whole request; the sidecar reads the rest and keeps it"
 	case upstream && field == "grpc-timeout" && milliseconds(d.Envoy) > 0 && max(milliseconds(d.Envoy)-milliseconds(d.Hauberk), milliseconds(d.Hauberk)-milliseconds(d.Envoy)) < 60:
 		return "the clock"
+	case upstream && d.Hauberk == absent && (field == "x-envoy-is-timeout-retry" || field == "x-envoy-attempt-count") && strings.Contains(strings.ToLower(x.Send+strings.Join(x.More, "\n")), field+": "+d.Envoy):
+		return "from a client that is not internal every x-envoy-* header is removed, not only those that Envoy knows"
 	case upstream && field == "connection" && d.Envoy == absent && d.Hauberk == "TE":
 		return "TE is for the next hop alone (RFC 9110 10.1.4)"
 	case upstream && field == "x-forwarded-for" && c.HCM["use_remote_address"] != nil && strings.Replace(d.Envoy, "(this host)", "127.0.0.1", 1) == d.Hauberk:

@@ -25,6 +25,13 @@ type retried struct {
 	// bounded has a limit that ends an attempt without an answer soon.
 	bounded bool
 	hedged  bool
+	// told has the client's grpc-timeout be a limit.
+	told bool
+	// quiet ends what does not move.
+	quiet bool
+	// kept are connections that are used again: no host ends one, which the sidecar would take for
+	// the end of a connection that was used before.
+	kept bool
 	// limited is a longest duration: what it leaves nothing of is not sent, or just so.
 	limited bool
 	// mirrored requests share the script with the copies.
@@ -45,15 +52,11 @@ const (
 
 func randomRetries(r *rand.Rand) *Group {
 	g := &Group{About: "random retries", Clusters: retryClusters(r)}
-	for i := range 4 {
+	for i := range 2 {
 		g.Configs = append(g.Configs, retryConfig(r, fmt.Sprintf("retries-%d", i)))
 	}
-	for i := range 2 {
-		c, cluster := outlierConfig(r, fmt.Sprintf("outliers-%d", i))
-		g.Configs, g.Clusters = append(g.Configs, c), append(g.Clusters, cluster)
-	}
-	for i := range 2 {
-		c, cluster := breakerConfig(r, fmt.Sprintf("breakers-%d", i))
+	for _, state := range []func(r *rand.Rand) (Config, map[string]any){outlierConfig, breakerConfig} {
+		c, cluster := state(r)
 		g.Configs, g.Clusters = append(g.Configs, c), append(g.Clusters, cluster)
 	}
 	return g
@@ -101,7 +104,7 @@ func hostOptions(http2 bool, policy map[string]any, longest string) map[string]a
 }
 
 func retryConfig(r *rand.Rand, name string) Config {
-	c := Config{Name: name, About: "random", Fresh: true, HTTP2: chance(r, 3), VHost: map[string]any{}, HCM: map[string]any{}}
+	c := Config{Name: name, About: "random", Fresh: !chance(r, 4), HTTP2: chance(r, 3), VHost: map[string]any{}, HCM: map[string]any{}}
 	if chance(r, 2) {
 		c.VHost["include_request_attempt_count"] = true
 	}
@@ -139,7 +142,7 @@ func retryConfig(r *rand.Rand, name string) Config {
 	}
 	c.Routes = append(c.Routes, map[string]any{"name": "target", "match": map[string]any{"prefix": "/target"}, "route": map[string]any{"cluster": "other"}})
 	c.Cases = warm(routes)
-	for n := range 12 {
+	for n := range 10 {
 		c.Cases = append(c.Cases, retryCase(r, &c, routes[r.IntN(len(routes))], fmt.Sprintf("case-%d", n)))
 	}
 	return c
@@ -159,7 +162,7 @@ func warm(routes []retried) (out []Case) {
 // retryRoute is a route with a policy of its own, or that of the virtual host.
 func retryRoute(r *rand.Rand, c *Config, path string) (map[string]any, retried) {
 	cluster := one(r, "origin", "origin", "ring", "pair", "tiers", "tiers", "worn", "half", "mixed", "chained", "short", "short2", "own", "own2", "http2", "http2", "frames", "frames", "frames", "refused")
-	m := retried{path: path, hosts: retryHosts[cluster], bounded: true}
+	m := retried{path: path, hosts: retryHosts[cluster], bounded: true, kept: !c.Fresh}
 	a := map[string]any{"cluster": cluster, "hash_policy": []any{map[string]any{"header": map[string]any{"header_name": "x-h"}}}}
 	out := map[string]any{"name": path[1:], "match": map[string]any{"prefix": path}, "route": a}
 	limits := r.IntN(6)
@@ -172,6 +175,7 @@ func retryRoute(r *rand.Rand, c *Config, path string) (map[string]any, retried) 
 		a["timeout"] = one(r, "0.5s", "0.9s")
 	case 2:
 		a["timeout"], a["idle_timeout"] = "0s", idleLimit
+		m.quiet = true
 	case 3:
 		a["max_stream_duration"] = streamDuration(r, &m)
 		if chance(r, 2) {
@@ -183,7 +187,7 @@ func retryRoute(r *rand.Rand, c *Config, path string) (map[string]any, retried) 
 		if chance(r, 2) {
 			a["grpc_timeout_offset"] = one(r, "0s", "0.1s", "9s")
 		}
-		m.bounded = false
+		m.bounded, m.told = false, a["max_grpc_timeout"] != "0s"
 	case 5:
 		m.bounded = short
 	}
@@ -215,6 +219,13 @@ func retryRoute(r *rand.Rand, c *Config, path string) (map[string]any, retried) 
 		a["internal_redirect_policy"] = map[string]any{"max_internal_redirects": one(r, 0, 1, 2)}
 		m.redirects = true
 	}
+	if chance(r, 8) {
+		a["priority"] = "HIGH"
+	}
+	if chance(r, 8) {
+		delete(a, "cluster")
+		a["weighted_clusters"] = map[string]any{"clusters": []any{map[string]any{"name": cluster, "weight": one(r, 1, 100)}}}
+	}
 	if chance(r, 10) && m.hosts != "frames" {
 		a["request_mirror_policies"] = []any{map[string]any{"cluster": one(r, "third", "http2", "refused")}}
 		m.mirrored = true
@@ -242,6 +253,7 @@ func streamDuration(r *rand.Rand, m *retried) map[string]any {
 		d["grpc_timeout_header_offset"] = one(r, "0s", "0.1s")
 	}
 	m.limited = true
+	m.told = d["grpc_timeout_header_max"] != nil
 	m.bounded = d["max_stream_duration"] == idleLimit
 	return d
 }

@@ -144,7 +144,8 @@ func (x *exchange) bodyFailed(err error, hard int64) {
 		return
 	}
 	if cause == causeIdle {
-		x.flags |= telemetry.FlagStreamIdleTimeout
+		x.fail(idleTimedOut)
+		return
 	}
 	slow := tooSlowReply
 	if cause == causeSlow {
