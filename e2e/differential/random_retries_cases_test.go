@@ -16,7 +16,7 @@ func retryCase(r *rand.Rand, c *Config, m retried, name string) Case {
 	m.head = strings.HasPrefix(x.Send, "HEAD")
 	m.bounded = m.bounded || m.told && grpc && strings.Contains(x.Send, "Timeout: 250")
 	switch quiet := m.quiet || c.HCM["stream_idle_timeout"] != nil || c.HCM["request_timeout"] != nil; {
-	case chance(r, 15) && quiet && !c.HTTP2 && !m.hedged && m.hosts == "http1":
+	case chance(r, 15) && quiet && !c.HTTP2 && !m.hedged && !m.mirrored && m.hosts == "http1":
 		x.Raw, x.Send = "POST "+m.path+" HTTP/1.1\r\nHost: test.example\r\nContent-Length: 5\r\n\r\n"+one(r, "", "he"), ""
 		return x
 	case chance(r, 15) && m.hosts == "http1" && !m.mirrored:
@@ -41,7 +41,7 @@ func retryCase(r *rand.Rand, c *Config, m retried, name string) Case {
 			a = hung(r, m)
 		case !hangs && (delays == 0 || m.hedged) && chance(r, 6):
 			delays++
-			a.late(one(r, 100, 600))
+			a.late(one(r, 100, 750))
 		}
 		x.Respond = append(x.Respond, a)
 	}

@@ -43,7 +43,7 @@ type retried struct {
 }
 
 // Times are so far from each other, and from the sums of several attempts', that none is
-// met by another: attempts of 200 ms, answers after 100 or 600 ms, and these limits.
+// met by another: attempts of 200 ms, answers after 100 or 750 ms, and these limits.
 const (
 	shortTry  = "0.2s"
 	longTry   = "0.35s"
@@ -197,7 +197,7 @@ func retryRoute(r *rand.Rand, c *Config, path string) (map[string]any, retried) 
 	if chance(r, 6) {
 		a["hedge_policy"] = map[string]any{"hedge_on_per_try_timeout": !chance(r, 4)}
 	}
-	if short || twoTimes(a["retry_policy"], c.VHost["retry_policy"]) {
+	if short || hedgesOddly(a["retry_policy"], c.VHost["retry_policy"]) {
 		// An attempt that another one joined ends the request at its own limit behind Envoy.
 		delete(a, "hedge_policy")
 		if c.VHost["hedge_policy"] != nil {
@@ -233,11 +233,13 @@ func retryRoute(r *rand.Rand, c *Config, path string) (map[string]any, retried) 
 	return out, m
 }
 
-// twoTimes tells whether an attempt has two times, each of which Envoy takes for another hedge.
-func twoTimes(policies ...any) bool {
+// hedgesOddly tells of policies by which Envoy hedges otherwise: an attempt has two times, each of which is
+// another hedge; what may not be retried is hedged; a condition of HTTP/3 is one.
+func hedgesOddly(policies ...any) bool {
 	return slices.ContainsFunc(policies, func(p any) bool {
 		m, _ := p.(map[string]any)
-		return m["per_try_timeout"] != nil && m["per_try_idle_timeout"] != nil
+		return m["per_try_timeout"] != nil && m["per_try_idle_timeout"] != nil || m["retriable_request_headers"] != nil ||
+			m != nil && strings.Contains(fmt.Sprint(m["retry_on"]), "http3")
 	})
 }
 

@@ -19,8 +19,15 @@ import (
 // when its time is over.
 func (x *exchange) hedges() bool {
 	h, p := x.sel.Hedge, x.sel.Retry
-	return h != nil && h.OnPerTryTimeout && p != nil && x.hedgeAfter() > 0 && x.complete &&
+	return h != nil && h.OnPerTryTimeout && p != nil && p.On != 0 && x.hedgeAfter() > 0 && x.complete &&
 		x.keep && !x.tunnel && !x.terminate && p.Admits(x.req) && x.mayCopy()
+}
+
+// goesOn tells whether an attempt goes on alone when its time is over: the route hedges, but the
+// request may not be sent a second time, or is too long for that.
+func (x *exchange) goesOn() bool {
+	h, p := x.sel.Hedge, x.sel.Retry
+	return h.OnPerTryTimeout && p != nil && (p.On == 0 || !p.Admits(x.req) || !x.keep || x.req.ContentLength > int64(x.keepUpTo))
 }
 
 // hedgeAfter is how long an attempt may be without an answer: until then it is idle, too.
