@@ -141,6 +141,9 @@ func (o *origins) serveHTTP2(w http.ResponseWriter, r *http.Request) {
 	m.Headers = append(headersOf(r.Header), Header{":authority", r.Host})
 	m.Said, _ = r.Context().Value(announcedKey{}).(string)
 	a, i := o.arrive("http2", m)
+	if a.Fresh {
+		a.End = "" // a stream is never used again
+	}
 	if !a.Early {
 		o.reads(1)
 		b, err := io.ReadAll(r.Body)

@@ -107,6 +107,9 @@ func (a *attempt) protocolError(err error) (o outcome, ok bool) {
 		return refused, true
 	case errors.As(err, &h1):
 		return a.badResponse(h1.Reason), true
+	case errors.As(err, &stream) && stream.Remote && stream.Code == http2.ProtocolError:
+		a.failure = stream.Code.String()
+		return brokeProtocol, true // somebody did, and it was not the client
 	case errors.As(err, &stream) && stream.Remote:
 		a.failure, a.resetCode = stream.Code.String(), stream.Code
 		return remoteReset, true

@@ -25,6 +25,9 @@ func (x *exchange) forward() (redirected bool) {
 	if x.hedges() {
 		return x.forwardHedged()
 	}
+	if x.sel.Hedge != nil && x.goesOn() {
+		x.timeouts.PerTry, x.timeouts.PerTryIdle = 0, 0
+	}
 	for {
 		x.attempts++
 		o := x.attempt.run()
@@ -144,7 +147,8 @@ func (x *exchange) bodyFailed(err error, hard int64) {
 		return
 	}
 	if cause == causeIdle {
-		x.flags |= telemetry.FlagStreamIdleTimeout
+		x.fail(idleTimedOut)
+		return
 	}
 	slow := tooSlowReply
 	if cause == causeSlow {

@@ -62,28 +62,32 @@ func (a *attempt) judgedBy() int {
 
 // httpStatus is what a status of gRPC means in HTTP (google.rpc.Code).
 func httpStatus(grpc string) int {
-	switch grpc {
-	case "0":
+	n, err := strconv.ParseUint(grpc, 10, 32) // "04" is 4, as in Envoy
+	if err != nil {
+		return 500
+	}
+	switch n {
+	case 0:
 		return 200
-	case "1": // cancelled
+	case 1: // cancelled
 		return 499
-	case "3", "9", "11": // invalid argument, failed precondition, out of range
+	case 3, 9, 11: // invalid argument, failed precondition, out of range
 		return 400
-	case "4": // deadline exceeded
+	case 4: // deadline exceeded
 		return 504
-	case "5": // not found
+	case 5: // not found
 		return 404
-	case "6", "10": // already exists, aborted
+	case 6, 10: // already exists, aborted
 		return 409
-	case "7": // permission denied
+	case 7: // permission denied
 		return 403
-	case "8": // resource exhausted
+	case 8: // resource exhausted
 		return 429
-	case "12": // unimplemented
+	case 12: // unimplemented
 		return 501
-	case "14": // unavailable
+	case 14: // unavailable
 		return 503
-	case "16": // unauthenticated
+	case 16: // unauthenticated
 		return 401
 	}
 	return 500 // unknown, internal, data loss, and what is no status

@@ -5,7 +5,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
 // Hedging: where an attempt's time is over it is not ended but joined by another, and
@@ -17,8 +19,24 @@ import (
 // when its time is over.
 func (x *exchange) hedges() bool {
 	h, p := x.sel.Hedge, x.sel.Retry
-	return h != nil && h.OnPerTryTimeout && p != nil && x.timeouts.PerTry > 0 && x.complete &&
+	return h != nil && h.OnPerTryTimeout && p != nil && p.On != 0 && x.hedgeAfter() > 0 && x.complete &&
 		x.keep && !x.tunnel && !x.terminate && p.Admits(x.req) && x.mayCopy()
+}
+
+// goesOn tells whether an attempt goes on alone when its time is over: the route hedges, but the
+// request may not be sent a second time, or is too long for that.
+func (x *exchange) goesOn() bool {
+	h, p := x.sel.Hedge, x.sel.Retry
+	return h.OnPerTryTimeout && p != nil && (p.On == 0 || !p.Admits(x.req) || !x.keep || x.req.ContentLength > int64(x.keepUpTo))
+}
+
+// hedgeAfter is how long an attempt may be without an answer: until then it is idle, too.
+func (x *exchange) hedgeAfter() time.Duration {
+	t := &x.timeouts
+	if t.PerTry == 0 || t.PerTryIdle > 0 && t.PerTryIdle < t.PerTry {
+		return t.PerTryIdle
+	}
+	return t.PerTry
 }
 
 // hedge is the attempts of one exchange. Each is run's once it has ended; where run is
@@ -33,17 +51,25 @@ type hedge struct {
 	// newest is the attempt whose time late watches; the older ones are late.
 	newest *exchange
 	late   *time.Timer
+	after  time.Duration // when it is late
 	// turn is when the next attempt may begin, while one is waiting for it.
 	turn    *time.Timer
 	waiting bool
 	// chosen is the attempt that is relayed: what is left of its body is sent meanwhile, from
 	// its own memory.
 	chosen *exchange
+	// last is the attempt that began last. Where none was answered in time its connection, by info
+	// and version, is told of.
+	last       *exchange
+	unanswered bool
+	info       *stream.Info
+	version    message.Version
 }
 
 // forwardHedged stands in for forward's loop.
 func (x *exchange) forwardHedged() (redirected bool) {
-	h := &hedge{x: x, ended: make(chan *exchange)}
+	h := &hedge{x: x, ended: make(chan *exchange), after: x.hedgeAfter()}
+	x.timeouts.PerTryIdle = 0 // it ends none, nor the answer of the one that is chosen
 	// Until run is over, which x's context ends, attempts are its own: none goes to another
 	// exchange meanwhile.
 	h.ctx, h.cancel = context.WithCancel(context.WithoutCancel(x.ctx))
@@ -56,6 +82,7 @@ func (x *exchange) forwardHedged() (redirected bool) {
 	if o == responded {
 		return x.conclude()
 	}
+	h.unanswered = true
 	x.fail(o)
 	return false
 }
@@ -66,6 +93,9 @@ func (h *hedge) end() {
 	h.late.Stop()
 	h.turn.Stop()
 	h.attempts.Wait()
+	if a := h.x.attempt; h.unanswered && a.info == nil && h.info != nil {
+		a.info, a.version = h.info, h.version
+	}
 	if y := h.chosen; y != nil {
 		switch p := y.ownPump; {
 		case p == nil:
@@ -90,9 +120,9 @@ func (h *hedge) launch() {
 	y.observed.sizes.Upstream = x.observed.sizes.Upstream
 	y.timeouts.PerTry = 0
 	y.tried, y.ntried, y.afterTimeout = x.tried, x.ntried, x.afterTimeout
-	h.newest = y
+	h.newest, h.last = y, y
 	h.running++
-	h.late.Reset(x.timeouts.PerTry)
+	h.late.Reset(h.after)
 	if y.outcome = y.attempt.choose(); y.outcome == responded {
 		x.noteTried(y.attempt.host)
 		x.pick.Tried = y.pick.Tried // which y may have begun
@@ -116,6 +146,9 @@ func (h *hedge) handOver(y *exchange) {
 	select {
 	case h.ended <- y:
 	case <-h.ctx.Done():
+		if y == h.last {
+			h.info, h.version = y.attempt.info, y.attempt.version
+		}
 		h.drop(y)
 	}
 }

@@ -64,7 +64,10 @@ func TestHedge(t *testing.T) {
 		timeout time.Duration // of all attempts, which would be 504; 5 s when 0
 		least   time.Duration
 		log     string
+		idle    bool // it is the time for which nothing may move
 	}{
+		{name: "the second answers, the first is idle", script: []string{"hang", "200"}, retries: 1, idle: true, status: 200, body: "2|", least: 50 * time.Millisecond, log: "retries=1"},
+		{name: "idle without a retry", script: []string{"-200"}, idle: true, status: 200, body: "1|", least: 150 * time.Millisecond, log: "200 URX via_upstream"},
 		{name: "in time", script: []string{"200"}, retries: 1, after: time.Hour, status: 200, body: "1|", log: "retries=0"},
 		{name: "the second answers", script: []string{"hang", "200"}, retries: 1, status: 200, body: "2|", least: 50 * time.Millisecond, log: "retries=1"},
 		{name: "with its body", script: []string{"hang", "200"}, retries: 1, raw: "POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello", status: 200, body: "2|hello"},
@@ -84,6 +87,9 @@ func TestHedge(t *testing.T) {
 			f := b.route().Forward
 			f.Timeout, f.Hedge = cmp.Or(tc.timeout, 5*time.Second), &route.HedgePolicy{OnPerTryTimeout: true}
 			f.Retry = &route.RetryPolicy{On: route.Retry5xx, NumRetries: tc.retries, PerTryTimeout: cmp.Or(tc.after, 50*time.Millisecond), BackOffBase: time.Millisecond}
+			if tc.idle {
+				f.Retry.PerTryTimeout, f.Retry.PerTryIdleTimeout = 0, f.Retry.PerTryTimeout
+			}
 			b.vhost().TimeoutRetryHeader = true
 			b.start()
 			c := b.dial()

@@ -30,7 +30,7 @@ const (
 func (p *RetryPolicy) Resends(req *message.Request, refuses bool) bool {
 	on := p.On &^ (RetryConnectFailure | RetryRefusedStream | RetryResetBeforeRequest)
 	if refuses {
-		on = p.On &^ RetryConnectFailure
+		on = p.On &^ (RetryConnectFailure | RetryResetBeforeRequest)
 	}
 	if !req.Idempotent() {
 		on &^= RetryResetIdempotent
@@ -57,8 +57,8 @@ func (p *RetryPolicy) RetriesFailure(f Failure, idempotent bool) bool {
 	switch f {
 	case NotConnected:
 		on |= RetryConnectFailure | RetryResetBeforeRequest
-	case Refused:
-		on |= RetryRefusedStream | RetryResetBeforeRequest
+	case Refused: // the request was sent
+		on |= RetryRefusedStream
 	case ResetUnsent:
 		on |= RetryRefusedStream | RetryResetBeforeRequest
 	}

@@ -21,7 +21,7 @@ func TestRetriesFailure(t *testing.T) {
 	for on, want := range map[RetryOn][]Failure{
 		RetryConnectFailure:     {NotConnected},
 		RetryRefusedStream:      {Refused, ResetUnsent},
-		RetryResetBeforeRequest: {NotConnected, Refused, ResetUnsent},
+		RetryResetBeforeRequest: {NotConnected, ResetUnsent},
 		RetryReset:              {NotConnected, Refused, ResetUnsent, Reset},
 		Retry5xx:                {NotConnected, Refused, ResetUnsent, Reset},
 		RetryGatewayError:       {NotConnected, Refused, ResetUnsent, Reset},

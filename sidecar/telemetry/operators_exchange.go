@@ -263,19 +263,19 @@ func (r *Record) SentGRPCStatus() (status int, ok bool) {
 // responseStatus is the grpc-status of a response to whatever request.
 func (r *Record) responseStatus() (status int, ok bool) {
 	text, more := r.GRPCStatus, false
-	if ok = text != ""; !ok {
-		for _, h := range [...]Headers{r.ResponseTrailers, r.ResponseHeaders} {
-			if h == nil {
-				continue
-			}
-			var next int
-			if text, next, ok = h.HeaderFrom(nameGRPCStatus, 0); ok {
-				_, _, more = h.HeaderFrom(nameGRPCStatus, next)
-				break
-			}
+	for _, h := range [...]Headers{r.ResponseTrailers, r.ResponseHeaders} {
+		if text != "" || more {
+			break // an empty one is none, as in Envoy
+		}
+		if h == nil {
+			continue
+		}
+		var next int
+		if text, next, ok = h.HeaderFrom(nameGRPCStatus, 0); ok {
+			_, _, more = h.HeaderFrom(nameGRPCStatus, next)
 		}
 	}
-	if !ok {
+	if text == "" && !more {
 		return 0, false
 	}
 	n, err := strconv.ParseUint(text, 10, 31)
