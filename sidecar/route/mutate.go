@@ -126,7 +126,13 @@ func (c *Changes) Apply(f *message.Fields, facts Facts, scratch *[]byte) {
 	*scratch = b
 	c.write(f, b, overwrite)
 	c.write(f, b, add)
+	joinAdded(f)
 }
+
+// joinAdded: what was appended to a field that a message has once is a part of its value. A
+// sender has one line for it (RFC 9110 5.3), and who reads the first or the last of two reads
+// no other value than the rules did.
+func joinAdded(f *message.Fields) { f.JoinSingles(message.RequestSingles | message.ResponseSingles) }
 
 // verdict is what becomes of an addition.
 type verdict = byte
@@ -192,12 +198,17 @@ func (c *Changes) write(f *message.Fields, verdicts []byte, which verdict) {
 		switch {
 		case v != which:
 		case v == add:
-			f.Add(m.name, value)
+			f.Add(m.name, bare(value))
 		default:
-			m.overwrite(f, value)
+			m.overwrite(f, bare(value))
 		}
 	}
 }
+
+// bare is a value without white space around it, which is no part of one (RFC 9110 5.5): where
+// the last operator of a format has no value a space is left, and a message that has it is
+// malformed in HTTP/2 (RFC 9113 8.2.1).
+func bare(value string) string { return strings.Trim(value, " \t") }
 
 // levelMutations are one level's for both directions.
 type levelMutations struct{ request, response Changes }
@@ -227,12 +238,11 @@ func (ms Mutations) Apply(f *message.Fields, facts Facts, scratch *[]byte) {
 			removeIf(f, m.match)
 		default:
 			if v := m.value.In(facts, scratch); v != "" || m.empty {
-				m.add(f, v)
+				m.add(f, bare(v))
 			}
 		}
 	}
-	// What was appended to a field that a message has once is a part of its value.
-	f.JoinSingles(message.RequestSingles | message.ResponseSingles)
+	joinAdded(f)
 }
 
 // Settled returns steps whose values are made, with facts and in scratch: Apply asks nobody
