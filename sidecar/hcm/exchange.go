@@ -242,6 +242,7 @@ func (x *exchange) admit() bool {
 	}
 	x.trimHost()
 	if x.policy.early != nil {
+		x.speaksGRPC()
 		x.policy.early.Apply(&x.req.Fields, x, &x.scratch)
 	}
 	x.table = x.policy.routes() // once: the headers are those that its routes expect

@@ -132,7 +132,7 @@ func (x *exchange) applyReplyRules(text, of string) (body, kind string, ruled bo
 		rec.LocalReply = body
 		x.replyBody = form.Append(x.replyBody[:0], rec)
 		body, kind = message.View(x.replyBody), cmp.Or(form.ContentType, "text/plain")
-		if form.JSON && x.speaksGRPC() {
+		if kind == "application/json" && x.speaksGRPC() {
 			body = strings.TrimSuffix(body, "\n") // which ends JSON, and is no part of a message
 		}
 	}

@@ -44,8 +44,10 @@ func (x *exchange) sendMirrors() {
 		if x.attempts > 0 && x.sel.Route.Forward.AutoHostRewrite {
 			y.undoHostRewrite() // an attempt was made before the body was whole
 		}
+		if y.attempts > 1 {
+			y.tellAttempt(1, 0) // an attempt that was not the first was made before the body was whole
+		}
 		y.attempts = 1
-		y.prepareAttempt("")
 		m.Change(y.req, x, &y.scratch)
 		y.cluster, y.pick = c, x.pick
 		y.pick.OmitCanary, y.pick.OmitMetadata, y.pick.Reselections = false, nil, 0

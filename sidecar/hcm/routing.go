@@ -214,6 +214,7 @@ func (x *exchange) mutateRequest() {
 			x.timeouts.SetTotal(time.Duration(ms) * time.Millisecond)
 		}
 	}
+	x.tellAttempt(1, 0)
 	x.sel.MutateRequest(x.req, x, &x.scratch)
 	x.restorePort()
 	x.original = x.req.Authority
@@ -328,14 +329,32 @@ func (x *exchange) prepareAttempt(hostname string) {
 	if x.shadow {
 		return // a copy stays as it was made
 	}
-	f := &x.req.Fields
-	var elapsed time.Duration
-	if x.attempts > 1 && x.deadline != noDeadline {
-		elapsed = x.timeouts.Total - time.Duration(x.deadline-monotonic())
-	}
 	if x.sel.Route.Forward.AutoHostRewrite && hostname != "" {
 		x.rewriteHost(hostname)
 	}
+	if x.attempts > 1 {
+		x.tellAgain()
+	}
+}
+
+// tellAgain is told of an attempt that is not the first, where the route's changes are over.
+//
+//go:noinline
+func (x *exchange) tellAgain() {
+	var elapsed time.Duration
+	if x.deadline != noDeadline {
+		elapsed = x.timeouts.Total - time.Duration(x.deadline-monotonic())
+	}
+	x.tellAttempt(x.attempts, elapsed)
+	if x.sel.VirtualHost.TimeoutRetryHeader {
+		x.req.Fields.Set("x-envoy-is-timeout-retry", strconv.FormatBool(x.afterTimeout))
+	}
+}
+
+// tellAttempt is what a host is told of an attempt. Of the first it stands before the route
+// changes headers, which may show, change and remove it.
+func (x *exchange) tellAttempt(attempt int, elapsed time.Duration) {
+	f := &x.req.Fields
 	if left := x.timeouts.Expected(elapsed); left > 0 {
 		if !x.m.cfg.SuppressEnvoyHeaders {
 			x.scratch = strconv.AppendInt(x.scratch[:0], left.Milliseconds(), 10)
@@ -346,12 +365,8 @@ func (x *exchange) prepareAttempt(hostname string) {
 			f.SetIDBytes(message.GRPCTimeout, x.scratch)
 		}
 	}
-	vh := x.sel.VirtualHost
-	if vh.AttemptCountInRequest {
-		x.scratch = strconv.AppendInt(x.scratch[:0], int64(x.attempts), 10)
+	if x.sel.VirtualHost.AttemptCountInRequest {
+		x.scratch = strconv.AppendInt(x.scratch[:0], int64(attempt), 10)
 		f.SetIDBytes(message.XEnvoyAttemptCount, x.scratch)
-	}
-	if vh.TimeoutRetryHeader && x.attempts > 1 {
-		f.Set("x-envoy-is-timeout-retry", strconv.FormatBool(x.afterTimeout))
 	}
 }

@@ -81,8 +81,25 @@ func (r *Request) Header(lower string) (value string, ok bool) {
 		return r.Method, r.Method != ""
 	case ":scheme":
 		return r.Scheme, r.Scheme != ""
+	case "te", "upgrade", "connection":
+		return r.hop(IDOf(lower))
 	}
 	return r.Fields.Joined(lower)
+}
+
+// hops are the fields of one hop that tell what a client asks for. Rules, routes and logs find them,
+// as in Envoy, where they mean something: a rule that denies them would hold for nothing otherwise.
+const hops IDs = 1<<TE | 1<<Upgrade | 1<<Connection
+
+// hop returns one of hops, of which the members tell.
+func (r *Request) hop(id ID) (value string, ok bool) {
+	switch {
+	case id == TE:
+		return "trailers", r.AcceptTrailers
+	case id == Upgrade:
+		return r.Upgrade, r.Upgrade != ""
+	}
+	return "upgrade", r.Upgrade != ""
 }
 
 // SetPath replaces path and query; the value is copied.
@@ -184,7 +201,7 @@ type Body interface {
 // HeaderValue returns the n-th value of a field by lower-case name; pseudo-headers
 // have one. It is how access logs read a request.
 func (r *Request) HeaderValue(lower string, n int) (value string, ok bool) {
-	if lower == "host" || lower != "" && lower[0] == ':' {
+	if lower == "host" || lower != "" && lower[0] == ':' || hops>>IDOf(lower)&1 != 0 {
 		if n > 0 {
 			return "", false
 		}
@@ -221,7 +238,7 @@ func (f *Fields) HeaderValue(lower string, n int) (value string, ok bool) {
 // position from, and the position to go on from: a loop from 0 sees every value
 // once. Pseudo-headers have one value. It allocates nothing.
 func (r *Request) HeaderFrom(name Name, from int) (value string, next int, ok bool) {
-	if name.id == Host || name.id == Fake {
+	if (hops|1<<Host|1<<Fake)>>name.id&1 != 0 {
 		if from > 0 {
 			return "", from, false
 		}
@@ -282,6 +299,12 @@ func (r *Request) Bytes() int {
 	}
 	if r.Authority != "" {
 		n += len(":authority") + len(r.Authority)
+	}
+	if r.AcceptTrailers {
+		n += len("te") + len("trailers")
+	}
+	if r.Upgrade != "" {
+		n += len("upgrade") + len(r.Upgrade) + len("connection") + len("upgrade")
 	}
 	return n
 }

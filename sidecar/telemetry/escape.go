@@ -155,8 +155,28 @@ func quoteBytesFrom(dst []byte, start int) []byte {
 	})
 }
 
+// short is the letter by which JSON writes a control character (RFC 8259 7), or 0. All that
+// have one are written so, as in Envoy: the length of a body depends on it.
+func short(c rune) byte {
+	switch c {
+	case '\b':
+		return 'b'
+	case '\t':
+		return 't'
+	case '\n':
+		return 'n'
+	case '\f':
+		return 'f'
+	case '\r':
+		return 'r'
+	}
+	return 0
+}
+
 func quotedSize(c rune, n int) int {
 	switch {
+	case c < 0x20 && short(c) != 0:
+		return 2
 	case c < 0x20 || c >= 0x7f && c < 0xa0, c == '\u2028' || c == '\u2029':
 		return 6
 	case c == '"' || c == '\\':
@@ -169,6 +189,8 @@ func appendQuoted(dst []byte, c rune, raw []byte) []byte {
 	switch {
 	case c == '"' || c == '\\':
 		return append(dst, '\\', byte(c))
+	case c < 0x20 && short(c) != 0:
+		return append(dst, '\\', short(c))
 	case c < 0x20 || c >= 0x7f && c < 0xa0:
 		return append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
 	case c == '\u2028' || c == '\u2029':

@@ -134,8 +134,11 @@ func (t *Tracer) continueB3(s *Span, req *message.Request) (live bool) {
 		sampled = theirs
 	}
 	if found == absent && !decided && z.W3C {
-		if p, found = readW3C(&req.Fields); found == present {
+		switch p, found = readW3C(&req.Fields); found {
+		case present:
 			sampled = p.sampled
+		case broken:
+			found = absent // a new trace begins (W3C Trace Context 4.3)
 		}
 	}
 	if found == broken {
