@@ -71,6 +71,9 @@ func (m *routeMaker) table(c *Config) {
 			routes = append(routes, m.route("rest", of, true)) // so that near misses go somewhere too
 		}
 		h["routes"] = routes
+		if chance(m.r, 4) {
+			h["metadata"] = routeMap{"filter_metadata": routeMap{"m": routeMap{"k": "of the host"}}}
+		}
 		m.mutations(h, 3)
 		if chance(m.r, 12) {
 			h["include_request_attempt_count"] = true
