@@ -7,20 +7,21 @@ import "strings"
 var routeFormats = []string{"v", "", "%REQ(x-a)%", "%REQ(x-none)%", "%REQ(x-none?x-b)%", "%REQ(x-list):2%", "%REQ(:PATH)%", "%REQ(:METHOD)%", "%REQ(:AUTHORITY)%", "%PROTOCOL%", "%ROUTE_NAME%", "%%", "100%%",
 	"%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", "%QUERY_PARAM(q)%", "%QUERY_PARAMS%", "%PATH(NQ)%", "%PATH(WQ:ORIG)%", "%PATH(NQ:PATH):3%", "%METADATA(ROUTE:m:k)%", "%METADATA(ROUTE:m:n)%", "%METADATA(ROUTE:m:none)%",
 	"a %REQ(x-a)% b %REQ(x-b)%.", "%REQ(X-A):65536%", "%REQ(x-a):1%%REQ(x-b):1%", "é", "%REQUESTED_SERVER_NAME%", "%REQUESTED_SERVER_NAME(HOST_FIRST)%", "%REQ(host)%", "%REQ(cookie)%", "%UPSTREAM_CLUSTER%", "%FILTER_CHAIN_NAME%",
-	"%REQ(x-envoy-original-path?:path)%", "%COALESCE({\"operators\": [{\"command\": \"REQ\", \"param\": \"x-a\"}, \"ROUTE_NAME\"]})%", "%GRPC_STATUS%", "%RESPONSE_FLAGS%", "%RESPONSE_CODE_DETAILS%", "%REQ(x-forwarded-proto)%", "%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%"}
+	"%REQ(x-envoy-original-path?:path)%", "%COALESCE({\"operators\": [{\"command\": \"REQ\", \"param\": \"x-a\"}, \"ROUTE_NAME\"]})%", "%GRPC_STATUS%", "%RESPONSE_FLAGS%", "%RESPONSE_CODE_DETAILS%", "%REQ(x-forwarded-proto)%", "%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%",
+	"%ACCESS_LOG_TYPE%", "%UPSTREAM_REQUEST_ATTEMPT_COUNT%", "%RESPONSE_FLAGS_LONG%", "%REQ(:SCHEME)%", "%METADATA(VIRTUAL_HOST:m:k)%", "%DOWNSTREAM_PEER_URI_SAN%", "%REQ(x-b?x-a):3%", "%QUERY_PARAM(e)%|%QUERY_PARAM(Q)%", "%PATH(WQ)%", "%PATH(NQ:ORIG)%", "%ENVIRONMENT(HAUBERK_NONE)%"}
 
-var routeAnswerFormats = append([]string{"%RESP(x-a)%", "%RESP(x-list)%", "%RESP(x-none?server)%", "%RESP(content-length)%", "%RESP(x-empty)%", "%UPSTREAM_HOST%", "%RESPONSE_CODE%", "%RESP(:status)%", "%RESP(location)%"}, routeFormats...)
+var routeAnswerFormats = append([]string{"%RESP(x-a)%", "%RESP(x-list)%", "%RESP(x-none?server)%", "%RESP(content-length)%", "%RESP(x-empty)%", "%UPSTREAM_HOST%", "%RESPONSE_CODE%", "%RESP(:status)%", "%RESP(location)%", "%RESP(content-type)%:%RESP(x-a):1%", "%UPSTREAM_PROTOCOL%", "%TRAILER(x-a)%"}, routeFormats...)
 
 // mutations of headers at one level, once in n times for requests and for answers.
 func (m *routeMaker) mutations(of routeMap, n int) {
-	names := []string{"x-a", "X-A", "x-b", "x-list", "x-new", "x-empty", "user-agent", "cookie", "accept"}
+	names := []string{"x-a", "X-A", "x-b", "x-list", "x-new", "x-empty", "user-agent", "cookie", "accept", "Accept-Encoding", "authorization", "referer", "via", "origin", "x-forwarded-host", "content-type", "accept-language"}
 	if chance(m.r, n) {
 		of["request_headers_to_add"] = m.adds(names, routeFormats)
 	}
 	if chance(m.r, 2*n) {
 		of["request_headers_to_remove"] = []string{one(m.r, append([]string{"x-request-id"}, names...)...)}
 	}
-	names = append(names[:6], "server", "location", "content-type", "set-cookie", "x-origin", "cache-control")
+	names = append(names[:6], "server", "location", "content-type", "set-cookie", "x-origin", "cache-control", "Via", "content-encoding", "grpc-status", "x-request-id")
 	if chance(m.r, n) {
 		of["response_headers_to_add"] = m.adds(names, routeAnswerFormats)
 	}
@@ -90,6 +91,10 @@ func (m *routeMaker) forward(kind string) routeMap {
 		}
 	case 1, 2, 3:
 		out["weighted_clusters"] = m.split()
+		if chance(m.r, 4) { // by a hash
+			out["hash_policy"] = m.hashes()
+			out["weighted_clusters"] = routeMap{"use_hash_policy": true, "clusters": []any{routeMap{"name": "origin", "weight": one(m.r, 0, 1, 3, 1000)}, routeMap{"name": "other", "weight": one(m.r, 1, 2, 999)}, routeMap{"name": "third", "weight": 1}}}
+		}
 	case 4:
 		out["cluster"] = "ring"
 		out["hash_policy"] = m.hashes()

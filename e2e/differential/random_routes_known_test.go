@@ -21,7 +21,7 @@ func knownOfRoutes(c *Config, x *Case, d Difference) string {
 	}
 	with := func(text string) bool { return strings.Contains(c.text(), text) }
 	switch {
-	case body != "" && (is("response.header.connection", "close", absent) || is("end", "closed", "") || is("log.received", "0", "5")):
+	case body != "" && (is("response.header.connection", "close", absent) || is("end", "closed", "") || is("log.received", "0", "5") || is("log.received", "5", "0")): // whoever is faster
 		return "unread"
 	case method == "HEAD" && (is("response.header.transfer-encoding", "chunked", absent) || is("response.header.content-length", absent, "0")):
 		return "head-framing"
@@ -31,7 +31,7 @@ func knownOfRoutes(c *Config, x *Case, d Difference) string {
 		return "redirect-kept"
 	case with("internal_redirect_policy") && strings.Contains(head, "10.0.0.1") && strings.ReplaceAll(d.Hauberk, "10.0.0.", "127.0.0.") == d.Envoy:
 		return "a redirect's request has the client of the request before it; Envoy takes the proxy for it"
-	case with("%UPSTREAM_CLUSTER%") && d.Hauberk == "nowhere":
+	case with("%UPSTREAM_CLUSTER%") && (with("cluster_header") || with("cluster: nowhere")) && strings.HasPrefix(d.Field, "response.header.") && (d.Envoy == absent || strings.Contains(d.Hauberk, d.Envoy)):
 		return "the log has the name of the cluster that is not there"
 	case with("%RESPONSE_CODE%") && slices.ContainsFunc(ofCode.FindAllString(d.Hauberk, -1), func(code string) bool { return strings.ReplaceAll(d.Hauberk, code, "0") == d.Envoy }):
 		return "code-format"
@@ -50,6 +50,8 @@ func knownOfRoutes(c *Config, x *Case, d Difference) string {
 	case with("path_with_escaped_slashes_action") && slices.Contains([]string{"log.path", "log.path2"}, d.Field) && slashes.ReplaceAllString(slash.ReplaceAllString(d.Hauberk, "/"), "/") == slashes.ReplaceAllString(d.Envoy, "/"),
 		with("REJECT_REQUEST") && is("log.host", "null", "*"):
 		return "the log has the path as it came"
+	case with("merge_slashes") && (is("log.path", "//*", "/*") || is("log.path2", "//*", "/*") || is("*.start", "*", "*")) && strings.Replace(d.Envoy, "//", "/", 1) == d.Hauberk:
+		return "slashes are merged into one; of those alone Envoy leaves two"
 	case with("normalize_path") && (is("log.path", "*", "*") || is("log.path2", "*", "*")) && escape.ReplaceAllStringFunc(d.Envoy, strings.ToUpper) == d.Hauberk:
 		return "escapes are normalised to capital digits (RFC 3986 6.2.2.1)"
 	}

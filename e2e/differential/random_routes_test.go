@@ -12,7 +12,7 @@ import (
 
 // TestRandomRoutes: random route tables and requests that may match them.
 func TestRandomRoutes(t *testing.T) {
-	random(t, domain{rounds: 2, group: randomRoutes, known: knownOfRoutes})
+	random(t, domain{rounds: 1, group: randomRoutes, known: knownOfRoutes})
 }
 
 // routeMaker makes one configuration by r. What its matchers would take is kept, so that
@@ -71,6 +71,9 @@ func (m *routeMaker) table(c *Config) {
 			routes = append(routes, m.route("rest", of, true)) // so that near misses go somewhere too
 		}
 		h["routes"] = routes
+		if chance(m.r, 4) {
+			h["metadata"] = routeMap{"filter_metadata": routeMap{"m": routeMap{"k": "of the host"}}}
+		}
 		m.mutations(h, 3)
 		if chance(m.r, 12) {
 			h["include_request_attempt_count"] = true

@@ -477,7 +477,7 @@ func (x *exchange) record() *telemetry.Record {
 	if x.decided {
 		downstream.Authorize(r, x.decision)
 	}
-	r.Type = telemetry.LogEnd
+	r.Type = 0 // what is made of it before it is logged has no occasion
 	r.GRPCStatus = x.grpcStatus
 	r.DownstreamRemote = x.remoteAddr()
 	r.ResponseHeaders = x.resp

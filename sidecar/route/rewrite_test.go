@@ -244,7 +244,9 @@ func TestChanges(t *testing.T) {
 		{"values change places", nil, []HeaderAdd{
 			{Name: "x-a", Value: "%REQ(x-b)%", Action: OverwriteIfExistsOrAdd}, {Name: "x-b", Value: "%REQ(x-a)%", Action: OverwriteIfExistsOrAdd},
 		}, "b 1"},
-		{"values of what is left", []string{"x-a"}, []HeaderAdd{{Name: "x-b", Value: "was %REQ(x-a)%"}}, "- b,was "},
+		{"values of what is left", []string{"x-a"}, []HeaderAdd{{Name: "x-b", Value: "was %REQ(x-a)%"}}, "- b,was"},
+		{"white space around a value is none of it", nil, []HeaderAdd{{Name: "x-a", Value: "%REQ(x-none)% \t2 %REQ(x-none)%"}, {Name: "x-b", Value: " 3 4 "}}, "1,2 b,3 4"},
+		{"white space alone is a value", nil, []HeaderAdd{{Name: "x-a", Value: " %REQ(x-none)% "}, {Name: "x-b", Value: " "}}, "1, b,"},
 		{"empty values are dropped", nil, []HeaderAdd{
 			{Name: "x-a", Value: "%REQ(x-none)%", Action: OverwriteIfExistsOrAdd}, {Name: "x-a"}, {Name: "x-b", Value: "%REQ(x-a)%"},
 		}, "1 b,1"},
@@ -269,6 +271,23 @@ func TestChanges(t *testing.T) {
 		}
 		if s := strings.Join(got, " "); s != c.want {
 			t.Errorf("%s: %q, want %q", c.name, s, c.want)
+		}
+	}
+}
+
+// What a level adds to a field that a message has once is a part of its value: in the answer
+// Location is one, in the request it is a field like any other.
+func TestChangesOfSingles(t *testing.T) {
+	for singles, want := range map[message.IDs]int{message.RequestSingles: 2, message.ResponseSingles: 1} {
+		req := request("GET", "h", "/", "Location", "a")
+		changes, err := NewChanges(nil, []HeaderAdd{{Name: "location", Value: "b"}}, singles)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var scratch []byte
+		changes.Apply(&req.Fields, factsOf(req), &scratch)
+		if v, _ := req.Header("location"); v != "a,b" || req.Fields.Len() != want {
+			t.Errorf("%q in %d fields, want %d", v, req.Fields.Len(), want)
 		}
 	}
 }
