@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -260,7 +261,7 @@ func (s *state) load(b *config.Bootstrap) error {
 	var now []*listener.Config
 	for _, l := range b.Listeners {
 		s.staticListeners[l.Name] = true
-		if err := s.routesCome(l); err != nil {
+		if err := cmp.Or(s.routesCome(l), config.MissingOfListener(l, s.known)); err != nil {
 			errs = append(errs, err)
 			continue
 		}

