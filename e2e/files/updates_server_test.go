@@ -108,7 +108,8 @@ func (a *ads) hearWorld(r *discoveryv3.DiscoveryRequest) {
 	defer a.mu.Unlock()
 	t := a.of(r.TypeUrl)
 	if r.ResponseNonce != t.nonce {
-		return // of a response before the last: it answers that one as well
+		a.hear(t, r.TypeUrl, r.ResponseNonce, r.ErrorDetail)
+		return // of a response before the last: what it asks for is said again
 	}
 	again := t.answered
 	a.hear(t, r.TypeUrl, r.ResponseNonce, r.ErrorDetail)

@@ -167,7 +167,7 @@ func (w *world) cluster(name string) thing {
 	text := fmt.Sprintf("{name: %s, connect_timeout: 1s, lb_policy: %s", name, one(r, "RING_HASH", "MAGLEV", "RING_HASH", "MAGLEV", "ROUND_ROBIN", "LEAST_REQUEST", "RANDOM"))
 	switch r.IntN(12) {
 	case 0:
-		text += ", type: STATIC, load_assignment: " + w.assignment(name, false)
+		text += ", type: STATIC, load_assignment: " + w.assignment(name, true)
 	case 1:
 		text += ", type: STRICT_DNS, load_assignment: " + w.assignment(name, true)
 	case 2:
@@ -259,8 +259,9 @@ func (w *world) table(name string) string {
 		vhosts += ", " + vhost("own", "own.example")
 	}
 	var more string
-	if chance(r, 4) || name == "inline" {
-		// In a listener it is on in Envoy if it is not said (docs/routes.md).
+	if name == "inline" {
+		// In a listener it is on in Envoy if it is not said (docs/routes.md). Routes that come by
+		// RDS are validated in a flaw alone: in Envoy they refuse all that comes with them.
 		more = ", validate_clusters: " + one(r, "true", "false")
 	}
 	return fmt.Sprintf(`{name: %s, response_headers_to_add: [{header: {key: x-mark, value: m%d}}, {header: {key: x-of, value: "%%UPSTREAM_CLUSTER%%"}}]%s, virtual_hosts: [%s]}`, name, r.IntN(1000), more, vhosts)
@@ -424,6 +425,31 @@ func (w *world) heal(all bool, touched map[string]bool) {
 			}
 			delete(w.now[url], name)
 			w.say("%s %s gone", short(url), name)
+		}
+	}
+}
+
+// agree ends what depends on which of two came first: listeners of one address, and those that
+// were refused for a cluster that was not there yet.
+func (w *world) agree(touched map[string]bool) {
+	had := map[string]bool{}
+	for _, name := range slices.Sorted(maps.Keys(w.now[resource.ListenerType])) {
+		t := w.now[resource.ListenerType][name]
+		at := t.text[strings.Index(t.text, "PORT"):][:5]
+		if had[at] {
+			for other, o := range w.now[resource.ListenerType] {
+				if strings.Contains(o.text, at) {
+					delete(w.now[resource.ListenerType], other)
+				}
+			}
+			w.say("those at %s are gone", at)
+			touched[resource.ListenerType] = true
+			continue
+		}
+		had[at] = true
+		if strings.Contains(t.text, "validate_clusters: true") {
+			w.now[resource.ListenerType][name] = thing{text: strings.ReplaceAll(t.text, "validate_clusters: true", "validate_clusters: false")}
+			touched[resource.ListenerType] = true
 		}
 	}
 }
