@@ -90,9 +90,13 @@ func (s *state) routesCome(cfg *listener.Config) error {
 	return nil
 }
 
-// unrouted says which cluster of a listener's own routes is missing, where they are to be validated.
+// unrouted says which cluster of a listener's own routes is missing, where they are to be
+// validated. One that is said again unchanged was validated when it came.
 func (s *state) unrouted(cfg *listener.Config) error {
 	err := config.MissingOfListener(cfg, s.known)
+	if err != nil && reflect.DeepEqual(s.wants[cfg.Name], cfg) {
+		return nil
+	}
 	if err != nil && s.clustersCome {
 		return fmt.Errorf("%w: %w", err, files.ErrEarly)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"reflect"
 	"runtime"
 	"strings"
 	"time"
@@ -146,9 +147,14 @@ func errStatic(what string) error {
 }
 
 // missing says that routes are to be validated, and a cluster is not there. Those of a file
-// are read before a control plane is asked for clusters, and have come too early then.
+// are read before a control plane is asked for clusters, and have come too early then. Those in
+// force that are said again, as the state of the world does with each change of others, were
+// validated when they came.
 func (s *state) missing(cfg *route.Config, name string) error {
 	err := config.MissingCluster(cfg, s.known)
+	if t := s.routes.get(name); err != nil && t != nil && reflect.DeepEqual(t.Config(), cfg) {
+		return nil
+	}
 	if _, _, inFile := resource.SplitFile(name); err != nil && inFile && s.clustersCome {
 		return fmt.Errorf("%w: %w", err, files.ErrEarly)
 	}

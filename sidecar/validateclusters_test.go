@@ -93,3 +93,28 @@ func TestValidateClustersOfAListener(t *testing.T) {
 		})
 	}
 }
+
+// What is in force and is said again was validated when it came: its cluster may have left since.
+func TestValidatedAlready(t *testing.T) {
+	validated := func(cluster string) *routev3.RouteConfiguration {
+		return &routev3.RouteConfiguration{Name: "r", ValidateClusters: wrapperspb.Bool(true), VirtualHosts: []*routev3.VirtualHost{{Name: "all", Domains: []string{"*"},
+			Routes: []*routev3.Route{{Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+				Action: &routev3.Route_Route{Route: &routev3.RouteAction{ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: cluster}}}}}}}}
+	}
+	r := newRig(t)
+	r.put(t, edsCluster(t, "c"), assignment(t, "c", 80), ownRoutes(t, "own", validated("c")), httpListener(t, "l", "r"), res(t, "r", validated("c")))
+	r.remove(resource.ClusterType, "c")
+	for name, u := range map[string]client.Update{
+		"own": {Type: resource.ListenerType, Upserts: []*resource.Resource{ownRoutes(t, "own", validated("c"))}},
+		"r":   {Type: resource.RouteType, Upserts: []*resource.Resource{res(t, "r", validated("c"))}},
+	} {
+		if err := r.Apply(u)[name]; err != nil {
+			t.Errorf("unchanged: %v", err)
+		}
+	}
+	changed := validated("c")
+	changed.VirtualHosts[0].Name = "other"
+	if err := r.Apply(client.Update{Type: resource.RouteType, Upserts: []*resource.Resource{res(t, "r", changed)}})["r"]; err == nil {
+		t.Error("changed, it is in force without its cluster")
+	}
+}

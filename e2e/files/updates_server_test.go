@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -115,11 +116,12 @@ func (a *ads) hearWorld(r *discoveryv3.DiscoveryRequest) {
 	a.hear(t, r.TypeUrl, r.ResponseNonce, r.ErrorDetail)
 	fresh := !t.began || again && r.ErrorDetail == nil && !t.all
 	t.began, t.all = true, len(r.ResourceNames) == 0 && byNoName(r.TypeUrl)
-	names := map[string]bool{}
+	names, more := map[string]bool{}, false
 	for _, n := range r.ResourceNames {
 		names[n] = true
-		fresh = fresh || !t.names[n]
+		more = more || !t.names[n]
 	}
+	fresh = more || fresh && len(names) == len(t.names) || len(t.names) == 0
 	t.names = names
 	if fresh {
 		a.tellWorld(r.TypeUrl, false)
@@ -289,6 +291,25 @@ func (a *ads) verdict(url, nonce string) string {
 		return v
 	}
 	return ""
+}
+
+// mark is a moment, for since.
+func (a *ads) mark() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.n
+}
+
+// since is what was said of the responses of a type since a moment: a refusal, if there is one.
+func (a *ads) since(url string, mark int) (said string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for nonce, v := range a.of(url).verdicts {
+		if n, _ := strconv.Atoi(nonce); n > mark && !strings.HasPrefix(said, "nack") {
+			said = v
+		}
+	}
+	return said
 }
 
 // quiet tells whether every response was answered.

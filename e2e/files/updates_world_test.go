@@ -116,7 +116,7 @@ func (w *world) host(weights bool, had map[int]bool) string {
 		more += fmt.Sprintf(", load_balancing_weight: %d", one(r, 1, 2, 3, 7))
 	}
 	if chance(r, 5) {
-		more += ", health_status: " + one(r, "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED", "UNKNOWN")
+		more += ", health_status: " + one(r, "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "UNKNOWN") // a hash takes degraded ones here alone (docs/clusters.md)
 	}
 	if chance(r, 2) {
 		more += fmt.Sprintf(", metadata: {filter_metadata: {envoy.lb: {stage: %s}}}", one(r, "x", "y"))
@@ -158,7 +158,7 @@ func (w *world) assignment(name string, once bool) string {
 	return fmt.Sprintf("{cluster_name: %s, endpoints: [%s]%s}", name, strings.Join(groups, ", "), policy)
 }
 
-func (w *world) endpoints(name string) thing { return thing{text: w.assignment(name, false)} }
+func (w *world) endpoints(name string) thing { return thing{text: w.assignment(name, true)} }
 
 const eds = "{resource_api_version: V3, ads: {}, initial_fetch_timeout: 0.4s}"
 
@@ -311,7 +311,7 @@ func (w *world) listener(name string, port int) thing {
 	if len(chains) == 0 {
 		chains = append(chains, w.chain("", one(r, "", "", "", "0", "1")))
 	}
-	return thing{text: fmt.Sprintf("{name: %s, address: {socket_address: {address: 127.0.0.1, port_value: PORT%d}}, %sfilter_chains: [%s]%s}", name, port, inspect, strings.Join(chains, ", "), more)}
+	return thing{text: fmt.Sprintf("{name: %s, address: {socket_address: {address: HOST, port_value: PORT%d}}, %sfilter_chains: [%s]%s}", name, port, inspect, strings.Join(chains, ", "), more)}
 }
 
 // a flaw turns part of a text into what is refused.
@@ -323,21 +323,19 @@ type flaw struct {
 var flaws = map[string][]flaw{
 	resource.ListenerType: {
 		{"no stat_prefix", "stat_prefix: in", `stat_prefix: ""`, false},
-		{"no address", "{address: 127.0.0.1", "{address: nowhere", false},
+		{"no address", "{address: HOST", "{address: nowhere", false},
 		{"no such filter", "envoy.extensions.filters.http.router.v3.Router", "envoy.config.core.v3.Address", false},
-		{"no router", `http_filters: [{name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]`, "http_filters: []", false},
 		{"chain twice", "filter_chains: [", `filter_chains: [{filter_chain_match: {destination_port: 7}}, {filter_chain_match: {destination_port: 7}}, `, false},
 		{"codec", "codec_type: AUTO", "codec_type: 77", false},
 		{"certificate", "inline_string: CRT0", "inline_string: garbage", false},
 		{"another's key", "inline_string: KEY0", "inline_string: KEY1", false},
 		{"no source of routes", "config_source: " + eds + "}, http_filters", "config_source: {resource_api_version: V3}}, http_filters", false},
 		{"negative time", "codec_type: AUTO", "codec_type: AUTO, stream_idle_timeout: -1s", false},
-		{"port", "port_value: PORT", "port_value: 7PORT", true},
+		{"port", "port_value: PORT", "port_value: 70PORT", true},
 		{"domain twice", `domains: ["*"]`, `domains: ["*", "*"]`, false},
 	},
 	resource.ClusterType: {
 		{"no time", "connect_timeout: 1s", "connect_timeout: 0s", true},
-		{"ring", "lb_policy: RING_HASH", "lb_policy: RING_HASH, ring_hash_lb_config: {minimum_ring_size: 10, maximum_ring_size: 5}", false},
 		{"great ring", "lb_policy: RING_HASH", "lb_policy: RING_HASH, ring_hash_lb_config: {minimum_ring_size: 8388609}", true},
 		{"great table", "lb_policy: MAGLEV", "lb_policy: MAGLEV, maglev_lb_config: {table_size: 5000012}", true}, // of one that is no prime Envoy dies
 		{"type", "type: EDS", "type: 99", true},
@@ -346,7 +344,6 @@ var flaws = map[string][]flaw{
 		{"panic", "connect_timeout: 1s", "connect_timeout: 1s, common_lb_config: {healthy_panic_threshold: {value: 101}}", true},
 		{"name of a static host", "address: 127.0.0.1", "address: localhost.example", false},
 		{"anchor", "inline_string: CA0", "inline_string: garbage", false},
-		{"names without check", "trusted_ca: {inline_string: CA0}", "", false},
 		{"retries", "connect_timeout: 1s", "connect_timeout: 1s, outlier_detection: {max_ejection_percent: 101}", true},
 		{"no source", "eds_config: " + eds + ", ", "", false},
 	},
@@ -429,13 +426,27 @@ func (w *world) heal(all bool, touched map[string]bool) {
 	}
 }
 
-// agree ends what depends on which of two came first: listeners of one address, and those that
-// were refused for a cluster that was not there yet.
+// agree ends what depends on what was before: listeners of one address, those that
+// were refused for a cluster that was not there yet, and routes and endpoints that are not there
+// and were, for what is in force of them stays.
 func (w *world) agree(touched map[string]bool) {
+	for _, url := range []string{resource.EndpointType, resource.RouteType} {
+		for name, was := range w.before[url] {
+			if _, ok := w.now[url][name]; !ok && len(was) > 0 {
+				w.now[url][name] = was[len(was)-1]
+				w.say("%s %s is back: %s", short(url), name, w.now[url][name].text)
+				touched[url] = true
+			}
+		}
+	}
 	had := map[string]bool{}
 	for _, name := range slices.Sorted(maps.Keys(w.now[resource.ListenerType])) {
-		t := w.now[resource.ListenerType][name]
-		at := t.text[strings.Index(t.text, "PORT"):][:5]
+		t, ok := w.now[resource.ListenerType][name]
+		if !ok {
+			continue
+		}
+		_, at, _ := strings.Cut(t.text, "port_value: ")
+		at = at[:len("PORT0")]
 		if had[at] {
 			for other, o := range w.now[resource.ListenerType] {
 				if strings.Contains(o.text, at) {
@@ -536,6 +547,7 @@ func (w *world) change(url string, touched, locked map[string]bool) {
 			return
 		}
 		delete(w.now[url], name)
+		w.before[url][name] = append(w.before[url][name], old)
 		if url == resource.ClusterType {
 			w.gone[name] = true
 		}
