@@ -112,18 +112,17 @@ func (a *ads) hearWorld(r *discoveryv3.DiscoveryRequest) {
 		a.hear(t, r.TypeUrl, r.ResponseNonce, r.ErrorDetail)
 		return // of a response before the last: what it asks for is said again
 	}
-	again := t.answered
+	first, again := !t.began, t.answered && r.ErrorDetail == nil && !t.all
 	a.hear(t, r.TypeUrl, r.ResponseNonce, r.ErrorDetail)
-	fresh := !t.began || again && r.ErrorDetail == nil && !t.all
 	t.began, t.all = true, len(r.ResourceNames) == 0 && byNoName(r.TypeUrl)
 	names, more := map[string]bool{}, false
 	for _, n := range r.ResourceNames {
 		names[n] = true
 		more = more || !t.names[n]
 	}
-	fresh = more || fresh && len(names) == len(t.names) || len(t.names) == 0
+	again = again && len(names) == len(t.names) // a changed cluster asks again for what it had
 	t.names = names
-	if fresh {
+	if first || more || again {
 		a.tellWorld(r.TypeUrl, false)
 	}
 }
@@ -291,6 +290,17 @@ func (a *ads) verdict(url, nonce string) string {
 		return v
 	}
 	return ""
+}
+
+// forget has all told again with the next change.
+func (a *ads) forget() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, t := range a.told {
+		for name := range t.sent {
+			t.sent[name] = "another"
+		}
+	}
 }
 
 // mark is a moment, for since.
