@@ -303,6 +303,13 @@ func (a *ads) forget() {
 	}
 }
 
+// asks tells whether the client asks for a resource now.
+func (a *ads) asks(url, name string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.of(url).all || a.of(url).names[name]
+}
+
 // mark is a moment, for since.
 func (a *ads) mark() int {
 	a.mu.Lock()
