@@ -26,14 +26,7 @@ import (
 	"testing"
 	"time"
 
-	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
-	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
-	"sigs.k8s.io/yaml"
 
 	"github.com/hauberk-mesh/hauberk/internal/ports"
 	"github.com/hauberk-mesh/hauberk/xds/resource"
@@ -175,12 +168,7 @@ func (p *peer) load(t *testing.T, w *world, url string) {
 	t.Helper()
 	bodies := map[string]*anypb.Any{}
 	for name, thing := range w.now[url] {
-		m := map[string]proto.Message{resource.ClusterType: &clusterv3.Cluster{}, resource.EndpointType: &endpointv3.ClusterLoadAssignment{},
-			resource.ListenerType: &listenerv3.Listener{}, resource.RouteType: &routev3.RouteConfiguration{}}[url]
-		b, err := yaml.YAMLToJSON([]byte(p.replace.Replace(thing.text)))
-		if err == nil {
-			err = protojson.Unmarshal(b, m)
-		}
+		m, err := parse(url, p.replace.Replace(thing.text))
 		if err != nil {
 			t.Fatalf("%s: %v", thing.text, err)
 		}
@@ -371,7 +359,7 @@ func (p *peer) hold(g *ground, step string) (begun map[string]*link, finish func
 		close(gate)
 		out := map[string]string{}
 		for name, l := range begun {
-			_ = l.c.SetReadDeadline(time.Now().Add(5 * time.Second))
+			_ = l.c.SetDeadline(time.Now().Add(5 * time.Second))
 			_, err := io.ReadAll(l.r)
 			out[name] = "whole"
 			if err != nil {
