@@ -331,9 +331,19 @@ func (p *peer) probeOne(port int, sni string, brief bool) map[string]answer {
 	return out
 }
 
+// held is how a long request ended, and what the next on its connection was answered.
+type held struct {
+	end   string
+	again answer
+}
+
 // hold begins a long request at each listener, and returns what tells how they ended.
-func (p *peer) hold(g *ground, step string) (begun map[string]*link, finish func() map[string]string) {
-	begun = map[string]*link{}
+func (p *peer) hold(g *ground, step string) (finish func() map[string]held) {
+	type one struct {
+		*link
+		rest io.Reader
+	}
+	begun := map[string]one{}
 	gate := make(chan struct{})
 	id := p.name + step
 	g.mu.Lock()
@@ -352,19 +362,21 @@ func (p *peer) hold(g *ground, step string) (begun map[string]*link, finish func
 				_ = l.c.Close()
 				continue
 			}
-			begun[fmt.Sprint(port, path)] = &link{l.c, bufio.NewReader(r.Body)}
+			begun[fmt.Sprint(port, path)] = one{l, r.Body}
 		}
 	}
-	return begun, func() map[string]string {
+	return func() map[string]held {
 		close(gate)
-		out := map[string]string{}
+		out := map[string]held{}
 		for name, l := range begun {
 			_ = l.c.SetDeadline(time.Now().Add(5 * time.Second))
-			_, err := io.ReadAll(l.r)
-			out[name] = "whole"
-			if err != nil {
-				out[name] = "cut: " + err.Error()
+			h := held{end: "whole"}
+			if _, err := io.ReadAll(l.rest); err != nil {
+				h.end = "cut: " + err.Error()
+			} else {
+				h.again, _ = l.ask("h", name[1:], "k0", "")
 			}
+			out[name] = h
 			_ = l.c.Close()
 		}
 		return out
@@ -424,6 +436,14 @@ func updates(t *testing.T, g *ground, seed uint64) int {
 	}
 	c.told("the end: %s", strings.Join(w.said, "\n    "))
 	c.step(n, urls)
+	if !t.Failed() && c.refused {
+		// Of two that change places each has what the other is to have.
+		all := w.now[resource.ListenerType]
+		w.now[resource.ListenerType] = map[string]thing{}
+		c.step(n+1, []string{resource.ListenerType})
+		w.now[resource.ListenerType] = all
+		c.step(n+2, []string{resource.ListenerType})
+	}
 	if !t.Failed() {
 		c.fresh(delta, frank)
 	}
@@ -457,6 +477,8 @@ type course struct {
 	log  []string
 	// final is set where a sidecar that was there all the time is compared with one that starts.
 	final bool
+	// refused tells of the last step that listeners were.
+	refused bool
 	// closed are the ports that take no plaintext any more.
 	closed map[string]bool
 }
@@ -486,11 +508,11 @@ func lastOf(s string) string { return s[max(0, len(s)-3000):] }
 func (c *course) step(i int, order []string) {
 	c.t.Helper()
 	var marks [2]map[string]int
-	var ends [2]func() map[string]string
+	var ends [2]func() map[string]held
 	var wg sync.WaitGroup
 	for j, p := range c.both {
 		wg.Go(func() {
-			_, ends[j] = p.hold(c.g, strconv.Itoa(i))
+			ends[j] = p.hold(c.g, strconv.Itoa(i))
 			marks[j] = p.apply(c.t, c.w, order)
 		})
 	}
@@ -499,15 +521,26 @@ func (c *course) step(i int, order []string) {
 	for _, url := range order {
 		// What only one of the two asked for was told to nobody else.
 		e, h := c.both[0].ads.since(url, marks[0][url]), c.both[1].ads.since(url, marks[1][url])
+		if url == resource.ListenerType {
+			c.refused = verdict(h) == "nack"
+		}
 		if e != "" && h != "" && verdict(e) != verdict(h) && c.asked(url) {
 			c.differ("step %d: %s: envoy says %q, hauberk %q", i+1, short(url), e, h)
 		}
 	}
 	e, h := ends[0](), ends[1]()
-	for name, end := range e {
+	for name, was := range e {
+		got, ok := h[name]
 		// A connection in plaintext goes with the last chain that takes it.
-		if got, ok := h[name]; ok && end == "whole" && got != end && !c.closed[name[:1]] {
-			c.differ("step %d: what was under way at %s is %s; %s with envoy", i+1, name, got, end)
+		if !ok || c.closed[name[:1]] || c.t.Failed() {
+			continue
+		}
+		if was.end == "whole" && got.end != was.end {
+			c.differ("step %d: what was under way at %s is %s; %s with envoy", i+1, name, got.end, was.end)
+		}
+		// With another listener older connections have its terms here, in Envoy those before.
+		if !slices.Contains(order, resource.ListenerType) && was.again != got.again && !c.known(was.again, got.again) {
+			c.differ("step %d: the next on the connection at %s: %s; %s with envoy", i+1, name, got.again, was.again)
 		}
 	}
 }
@@ -544,7 +577,11 @@ func (c *course) settle(start bool) {
 		}
 		if c.administered() {
 			if complaint = c.compare(); complaint == "" && c.still() {
-				return
+				if e, h := c.both[0].active(c.t), c.both[1].active(c.t); e != h {
+					complaint = fmt.Sprintf("%v listeners are active, %v with envoy", h, e)
+				} else {
+					return
+				}
 			}
 		}
 		if time.Now().After(until) {
