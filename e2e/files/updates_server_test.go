@@ -160,8 +160,8 @@ func (a *ads) wanted(url string) (out []string) {
 func (a *ads) tellWorld(url string, change bool) string {
 	t := a.of(url)
 	names := a.wanted(url)
-	if !t.began || len(names) == 0 && !t.all && !change {
-		return ""
+	if !t.began || len(names) == 0 && !t.all && (!change || len(t.names) == 0) {
+		return "" // what nobody asks for Envoy does not answer
 	}
 	a.n++
 	t.nonce, t.answered = strconv.Itoa(a.n), false
