@@ -45,6 +45,8 @@ type world struct {
 	// gone are clusters that were there and are removed.
 	gone map[string]bool
 	said []string // what the last step does
+	// hasty is set where a type is told before anything was said of the one before.
+	hasty bool
 }
 
 var urls = []string{resource.ClusterType, resource.EndpointType, resource.ListenerType, resource.RouteType}
@@ -158,7 +160,7 @@ func (w *world) assignment(name string, once bool) string {
 	return fmt.Sprintf("{cluster_name: %s, endpoints: [%s]%s}", name, strings.Join(groups, ", "), policy)
 }
 
-func (w *world) endpoints(name string) thing { return thing{text: w.assignment(name, true)} }
+func (w *world) endpoints(name string) thing { return thing{text: w.assignment(name, !chance(w.r, 4))} }
 
 const eds = "{resource_api_version: V3, ads: {}, initial_fetch_timeout: 0.4s}"
 
@@ -394,7 +396,7 @@ func (w *world) agree(touched map[string]bool) {
 
 // step changes some of it, and returns the types that are changed, in the order they are told.
 func (w *world) step() []string {
-	w.said = nil
+	w.said, w.hasty = nil, chance(w.r, 3)
 	touched, locked := map[string]bool{}, map[string]bool{}
 	w.heal(false, touched)
 	for range one(w.r, 1, 1, 2, 3, 4) {
