@@ -201,8 +201,11 @@ func (p *peer) apply(t *testing.T, w *world, order []string) map[string]int {
 		p.load(t, w, url)
 		marks[url] = p.ads.mark()
 		nonce := p.ads.tell(url)
-		if url == resource.ClusterType && !p.ads.delta {
-			p.ads.tell(resource.EndpointType) // as a changed cluster waits for its endpoints, also those that it had
+		if url == resource.ClusterType {
+			// A changed cluster waits for its endpoints in Envoy, also those that it had. Where
+			// another has them too it does not ask for them again, and would have none.
+			p.ads.forget(resource.EndpointType)
+			p.ads.tell(resource.EndpointType)
 		}
 		if nonce == "" || w.hasty {
 			continue

@@ -292,14 +292,12 @@ func (a *ads) verdict(url, nonce string) string {
 	return ""
 }
 
-// forget has all told again with the next change.
-func (a *ads) forget() {
+// forget has all of a type told again with the next change.
+func (a *ads) forget(url string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, t := range a.told {
-		for name := range t.sent {
-			t.sent[name] = "another"
-		}
+	for name := range a.of(url).sent {
+		a.of(url).sent[name] = "another"
 	}
 }
 

@@ -80,7 +80,9 @@ func updates(t *testing.T, g *ground, seed uint64) int {
 	w.heal(true, touched)
 	w.agree(touched)
 	for _, p := range c.both {
-		p.ads.forget() // what was refused is told again, also by increments
+		for _, url := range urls {
+			p.ads.forget(url) // what was refused is told again, also by increments
+		}
 	}
 	c.told("the end: %s", strings.Join(w.said, "\n    "))
 	c.step(n, urls)
@@ -123,8 +125,6 @@ type course struct {
 	g    *ground
 	both [2]*peer
 	log  []string
-	// final is set where a sidecar that was there all the time is compared with one that starts.
-	final bool
 	// refused tells of the last step that listeners were.
 	refused bool
 }
@@ -379,7 +379,6 @@ func (c *course) lost(cluster string, depth int) bool {
 // fresh compares with a start of what there is now.
 func (c *course) fresh(delta, frank bool) {
 	c.t.Helper()
-	c.final = true
 	p := follow(c.t, "hauberk", c.g, delta, frank)
 	c.load(p)
 	p.run(c.t)
