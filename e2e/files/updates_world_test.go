@@ -406,6 +406,11 @@ func (w *world) step() []string {
 		}
 		w.change(url, touched, locked)
 	}
+	for _, url := range []string{resource.EndpointType, resource.RouteType} {
+		for _, t := range w.now[url] {
+			w.hasty = w.hasty && t.fault == "" // who asks late has never seen what was before
+		}
+	}
 	order := slices.Clone(urls)
 	if chance(w.r, 3) {
 		w.r.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
