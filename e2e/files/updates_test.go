@@ -285,7 +285,7 @@ func (c *course) diff(got [2]map[string]answer, names [2]string) string {
 		out = append(out, fmt.Sprintf("%s: %s %q, %s %q", k, names[0], a, names[1], b))
 	}
 	for i := range clusters5 {
-		if n := "c" + strconv.Itoa(i); !c.hashes(n, 0) && !c.lost(n, 0) {
+		if n := "c" + strconv.Itoa(i); !c.hashes(n, 0) && !c.lost(n, 0) && !c.nested(n) {
 			a, b := statuses(got[0], n), statuses(got[1], n)
 			if len(a) > 0 && len(b) > 0 && !slices.ContainsFunc(a, func(status string) bool { return slices.Contains(b, status) }) {
 				out = append(out, fmt.Sprintf("all of %s: %s %s, %s %s", n, names[0], a, names[1], b))
@@ -325,7 +325,19 @@ func (c *course) known(envoy, hauberk answer) bool {
 		return true
 	}
 	// A removed cluster goes on as long as something in force names it (docs/bootstrap.md, "Updates").
-	return (strings.HasPrefix(envoy.what, "503") || strings.HasPrefix(envoy.what, "404")) && c.lost(hauberk.of, 0)
+	return (strings.HasPrefix(envoy.what, "503") || strings.HasPrefix(envoy.what, "404")) && (c.lost(hauberk.of, 0) || c.nested(hauberk.of))
+}
+
+// nested tells whether a cluster lists one that lists others, which has no hosts of its own, and so
+// none in Envoy (docs/clusters.md).
+func (c *course) nested(cluster string) bool {
+	_, listed, ok := strings.Cut(c.w.now[resource.ClusterType][cluster].text, "clusters: [")
+	for name, t := range c.w.now[resource.ClusterType] {
+		if ok && strings.Contains(listed, name) && strings.Contains(t.text, "CLUSTER_PROVIDED") {
+			return true
+		}
+	}
+	return false
 }
 
 // passed tells whether a port passes connections to a cluster that was removed: the same.
@@ -335,7 +347,7 @@ func (c *course) passed(port string) bool {
 			continue
 		}
 		for i := range clusters5 {
-			if n := "c" + strconv.Itoa(i); strings.Contains(t.text, "TcpProxy, stat_prefix: in, cluster: "+n) && c.lost(n, 0) {
+			if n := "c" + strconv.Itoa(i); strings.Contains(t.text, "TcpProxy, stat_prefix: in, cluster: "+n) && (c.lost(n, 0) || c.nested(n)) {
 				return true
 			}
 		}
