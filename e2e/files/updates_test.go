@@ -329,8 +329,24 @@ func (c *course) known(envoy, hauberk answer) bool {
 	if envoy.what == hauberk.what && envoy.of == "" {
 		return true
 	}
+	// Routes that are gone Envoy has as long as a listener that named them drains, also for another.
+	if f := strings.Fields(envoy.what); len(f) > 2 && strings.HasPrefix(f[2], "m") && strings.HasPrefix(hauberk.what, "404") && len(strings.Fields(hauberk.what)) == 2 && !c.there(f[2]) {
+		return true
+	}
 	// A removed cluster goes on as long as something in force names it (docs/bootstrap.md, "Updates").
 	return (strings.HasPrefix(envoy.what, "503") || strings.HasPrefix(envoy.what, "404")) && (c.lost(hauberk.of, 0) || c.nested(hauberk.of))
+}
+
+// there tells whether routes or a listener have a mark now.
+func (c *course) there(mark string) bool {
+	for _, url := range []string{resource.RouteType, resource.ListenerType} {
+		for _, t := range c.w.now[url] {
+			if strings.Contains(t.text, "value: "+mark+"}") {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // nested tells whether a cluster lists one that lists others, which has no hosts of its own, and so
