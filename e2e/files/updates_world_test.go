@@ -406,13 +406,16 @@ func (w *world) step() []string {
 		}
 		w.change(url, touched, locked)
 	}
+	faulty := false
 	for _, url := range []string{resource.EndpointType, resource.RouteType} {
 		for _, t := range w.now[url] {
-			w.hasty = w.hasty && t.fault == "" // who asks late has never seen what was before
+			faulty = faulty || t.fault != ""
 		}
 	}
+	w.hasty = w.hasty && !faulty // who asks late has never seen what was before
 	order := slices.Clone(urls)
-	if chance(w.r, 3) {
+	// A cluster that changes after its endpoints were refused has the last good ones here, and none in Envoy.
+	if chance(w.r, 3) && !faulty {
 		w.r.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
 	}
 	return slices.DeleteFunc(order, func(url string) bool { return !touched[url] })
