@@ -79,8 +79,8 @@ fuzz: ## fuzz every parser, FUZZTIME each
 	  done; done
 
 .PHONY: fuzz-envoy
-fuzz-envoy: build ## random configurations and requests beside a real Envoy, FUZZTIME, from SEED on
-	HAUBERK_BIN=$(abspath $(BIN)) $(GO) test -tags e2e -count=1 -timeout 0 ./e2e/differential -run '^TestRandom' -random.time $(FUZZTIME) -random.seed $(SEED)
+fuzz-envoy: build ## random configurations, requests and updates beside a real Envoy, FUZZTIME, from SEED on
+	HAUBERK_BIN=$(abspath $(BIN)) $(GO) test -tags e2e -count=1 -timeout 0 ./e2e/differential ./e2e/files -run '^TestRandom' -random.time $(FUZZTIME) -random.seed $(SEED)
 
 .PHONY: fuzz-keep
 fuzz-keep: ## keep of what fuzzing found up to 30 inputs a target, of every size up to 1 KB, in testdata/fuzz

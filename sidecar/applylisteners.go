@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/config"
+	"github.com/hauberk-mesh/hauberk/sidecar/files"
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 	"github.com/hauberk-mesh/hauberk/xds/client"
@@ -42,7 +43,7 @@ func (s *state) applyListeners(u client.Update, errs map[string]error) {
 		if s.accessLog != nil {
 			addAccessLog(cfg, *s.accessLog)
 		}
-		if err := cmp.Or(s.routesCome(cfg), s.available(cfg, held), s.buildable(cfg)); err != nil {
+		if err := cmp.Or(s.routesCome(cfg), s.unrouted(cfg), s.available(cfg, held), s.buildable(cfg)); err != nil {
 			errs[r.Name] = err
 			continue
 		}
@@ -87,6 +88,19 @@ func (s *state) routesCome(cfg *listener.Config) error {
 		}
 	}
 	return nil
+}
+
+// unrouted says which cluster of a listener's own routes is missing, where they are to be
+// validated. One that is said again unchanged was validated when it came.
+func (s *state) unrouted(cfg *listener.Config) error {
+	err := config.MissingOfListener(cfg, s.known)
+	if err != nil && reflect.DeepEqual(s.wants[cfg.Name], cfg) {
+		return nil
+	}
+	if err != nil && s.clustersCome {
+		return fmt.Errorf("%w: %w", err, files.ErrEarly)
+	}
+	return err
 }
 
 // gone are the names that are in force and not wanted.

@@ -30,8 +30,11 @@ type filed struct {
 func readFiles(b *config.Bootstrap) (*filed, error) {
 	f := &filed{bootstrap: b, addresses: addresses{}}
 	var errs []error
+	static := func(name string) bool {
+		return slices.ContainsFunc(b.Clusters, func(c *cluster.Config) bool { return c.Name == name })
+	}
 	for _, l := range b.Listeners {
-		errs = append(errs, f.addresses.claim(l))
+		errs = append(errs, f.addresses.claim(l), config.MissingOfListener(l, static))
 	}
 	f.source = files.New(files.Options{All: b.Files, Handler: f, Log: slog.New(slog.DiscardHandler)})
 	for _, c := range b.Clusters {
@@ -83,6 +86,9 @@ func (f *filed) take(r *resource.Resource) error {
 		}
 		if err == nil {
 			err = f.bootstrap.RoutesCome(l)
+		}
+		if err == nil && !f.bootstrap.StreamsClusters() {
+			err = config.MissingOfListener(l, f.known)
 		}
 		if err == nil {
 			err = f.addresses.claim(l)

@@ -1,11 +1,13 @@
 package sidecar
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"net"
+	"reflect"
 	"runtime"
 	"strings"
 	"time"
@@ -145,9 +147,14 @@ func errStatic(what string) error {
 }
 
 // missing says that routes are to be validated, and a cluster is not there. Those of a file
-// are read before a control plane is asked for clusters, and have come too early then.
+// are read before a control plane is asked for clusters, and have come too early then. Those in
+// force that are said again, as the state of the world does with each change of others, were
+// validated when they came.
 func (s *state) missing(cfg *route.Config, name string) error {
 	err := config.MissingCluster(cfg, s.known)
+	if t := s.routes.get(name); err != nil && t != nil && reflect.DeepEqual(t.Config(), cfg) {
+		return nil
+	}
 	if _, _, inFile := resource.SplitFile(name); err != nil && inFile && s.clustersCome {
 		return fmt.Errorf("%w: %w", err, files.ErrEarly)
 	}
@@ -260,7 +267,7 @@ func (s *state) load(b *config.Bootstrap) error {
 	var now []*listener.Config
 	for _, l := range b.Listeners {
 		s.staticListeners[l.Name] = true
-		if err := s.routesCome(l); err != nil {
+		if err := cmp.Or(s.routesCome(l), config.MissingOfListener(l, s.known)); err != nil {
 			errs = append(errs, err)
 			continue
 		}

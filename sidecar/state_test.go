@@ -187,6 +187,17 @@ func httpListenerFrom(t *testing.T, name, routes string, from *corev3.ConfigSour
 	}}})
 }
 
+// ownRoutes is a listener that has its routes itself.
+func ownRoutes(t *testing.T, name string, routes *routev3.RouteConfiguration) *resource.Resource {
+	return res(t, name, &listenerv3.Listener{Name: name, Address: address(0), FilterChains: []*listenerv3.FilterChain{{
+		Filters: []*listenerv3.Filter{{Name: "hcm", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: anyOf(t, &hcmv3.HttpConnectionManager{
+			StatPrefix:     "own",
+			RouteSpecifier: &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: routes},
+			HttpFilters:    []*hcmv3.HttpFilter{{Name: "router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: anyOf(t, &routerv3.Router{})}}},
+		})}}},
+	}}})
+}
+
 func routeTo(t *testing.T, name, cluster string) *resource.Resource {
 	return res(t, name, &routev3.RouteConfiguration{Name: name, VirtualHosts: []*routev3.VirtualHost{{
 		Name: "all", Domains: []string{"*"}, Routes: []*routev3.Route{{

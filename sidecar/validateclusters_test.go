@@ -59,3 +59,62 @@ func TestValidateClusters(t *testing.T) {
 		})
 	}
 }
+
+// The same of the routes that a listener has itself. Only where they ask for it: the listener
+// may say something else that must not wait for a cluster.
+func TestValidateClustersOfAListener(t *testing.T) {
+	own := func(validate *wrapperspb.BoolValue, cluster string) *resource.Resource {
+		routes := &routev3.RouteConfiguration{Name: "own", ValidateClusters: validate, VirtualHosts: []*routev3.VirtualHost{{Name: "all", Domains: []string{"*"},
+			Routes: []*routev3.Route{{Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+				Action: &routev3.Route_Route{Route: &routev3.RouteAction{ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: cluster}}}}}}}}
+		return ownRoutes(t, "l", routes)
+	}
+	for name, c := range map[string]struct {
+		validate *wrapperspb.BoolValue
+		cluster  string
+		want     string
+	}{
+		"known":        {wrapperspb.Bool(true), "c", ""},
+		"unknown":      {wrapperspb.Bool(true), "absent", `listener "l": route configuration "own": virtual_hosts[0].routes[0]: there is no cluster "absent"`},
+		"not asked":    {nil, "absent", ""},
+		"asked not to": {wrapperspb.Bool(false), "absent", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.put(t, edsCluster(t, "c"), assignment(t, "c", 80), own(nil, "c"))
+			before := r.l.inForce["l"]
+			err := r.Apply(client.Update{Type: resource.ListenerType, Upserts: []*resource.Resource{own(c.validate, c.cluster)}})["l"]
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("%v, want %q", err, c.want)
+			}
+			if same := r.l.inForce["l"] == before; same != (c.want != "") {
+				t.Errorf("the listener before is in force: %v", same)
+			}
+		})
+	}
+}
+
+// What is in force and is said again was validated when it came: its cluster may have left since.
+func TestValidatedAlready(t *testing.T) {
+	validated := func(cluster string) *routev3.RouteConfiguration {
+		return &routev3.RouteConfiguration{Name: "r", ValidateClusters: wrapperspb.Bool(true), VirtualHosts: []*routev3.VirtualHost{{Name: "all", Domains: []string{"*"},
+			Routes: []*routev3.Route{{Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+				Action: &routev3.Route_Route{Route: &routev3.RouteAction{ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: cluster}}}}}}}}
+	}
+	r := newRig(t)
+	r.put(t, edsCluster(t, "c"), assignment(t, "c", 80), ownRoutes(t, "own", validated("c")), httpListener(t, "l", "r"), res(t, "r", validated("c")))
+	r.remove(resource.ClusterType, "c")
+	for name, u := range map[string]client.Update{
+		"own": {Type: resource.ListenerType, Upserts: []*resource.Resource{ownRoutes(t, "own", validated("c"))}},
+		"r":   {Type: resource.RouteType, Upserts: []*resource.Resource{res(t, "r", validated("c"))}},
+	} {
+		if err := r.Apply(u)[name]; err != nil {
+			t.Errorf("unchanged: %v", err)
+		}
+	}
+	changed := validated("c")
+	changed.VirtualHosts[0].Name = "other"
+	if err := r.Apply(client.Update{Type: resource.RouteType, Upserts: []*resource.Resource{res(t, "r", changed)}})["r"]; err == nil {
+		t.Error("changed, it is in force without its cluster")
+	}
+}

@@ -147,6 +147,24 @@ func MissingCluster(c *route.Config, known func(cluster string) bool) error {
 	return err
 }
 
+// MissingOfListener is the same of the route configurations that a listener has itself. Where
+// they do not say whether they are to be validated they are not, other than in Envoy: what the
+// listener says besides may be a deny, which no cluster may hold up.
+func MissingOfListener(l *listener.Config, known func(cluster string) bool) error {
+	chains := l.Chains
+	if l.Default != nil {
+		chains = append(slices.Clone(chains), *l.Default)
+	}
+	for i := range chains {
+		if h := chains[i].HTTP; h != nil && h.Routes != nil {
+			if err := MissingCluster(h.Routes, known); err != nil {
+				return fmt.Errorf("listener %q: %w", l.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
 // eachCluster visits the clusters by the place of the virtual host and the route that
 // name them, -1 where they are named above it.
 func eachCluster(c *route.Config, visit func(host, route int, name string)) {

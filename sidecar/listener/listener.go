@@ -172,8 +172,8 @@ func interrupt(socks []*bound) {
 // update swaps the configuration. New connections get the new one; those that
 // exist keep their chain's handler, and what they ask for is decided by the chain
 // that they would get now.
-func (l *listener) update(next *snapshot) error {
-	gone, err := l.rebind(next.cfg)
+func (l *listener) update(next *snapshot, removed []*listener) error {
+	gone, err := l.rebind(next.cfg, removed)
 	if err != nil {
 		next.release()
 		return err
@@ -193,9 +193,9 @@ func (l *listener) update(next *snapshot) error {
 	return nil
 }
 
-// rebind binds the addresses that are new, before those are given up that no
+// rebind binds the addresses that are new, or takes them over from the removed, before those are given up that no
 // configuration has any more, which it returns. A listener that accepts no more has none.
-func (l *listener) rebind(cfg *Config) (gone []*bound, err error) {
+func (l *listener) rebind(cfg *Config, removed []*listener) (gone []*bound, err error) {
 	l.mu.Lock()
 	gone = slices.Clone(l.socks)
 	over := l.removed
@@ -213,8 +213,11 @@ func (l *listener) rebind(cfg *Config) (gone []*bound, err error) {
 			keep = append(keep, gone[at])
 			gone = slices.Delete(gone, at, at+1)
 		} else if err == nil {
-			var sock *Socket
-			if sock, err = l.m.opts.Sockets.Listen(l.name, i, a); err == nil {
+			sock := l.inherit(a, removed)
+			if sock == nil {
+				sock, err = l.m.opts.Sockets.Listen(l.name, i, a)
+			}
+			if err == nil {
 				b := &bound{sock: sock, addr: a}
 				keep, fresh = append(keep, b), append(fresh, b)
 			}

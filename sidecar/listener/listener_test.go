@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,6 +17,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/hauberk-mesh/hauberk/internal/ports"
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/drain"
@@ -293,6 +295,45 @@ func TestReplaceHandsTheSocketOver(t *testing.T) {
 	}
 	if err := roundTrip(c); err != nil {
 		t.Errorf("the old connection: %v", err)
+	}
+}
+
+// TestMovesToARemovedAddress: one that is there takes the address of one that is removed, and
+// another that which it leaves, in the same step.
+func TestMovesToARemovedAddress(t *testing.T) {
+	m := newTestManager(t, nil)
+	at := func(name, address string) *Config {
+		c := echoConfig(name)
+		c.Address = address
+		return c
+	}
+	free := func() string {
+		port, err := ports.Free("127.0.0.1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	}
+	first, second := free(), free()
+	mustApply(t, m, at("gone", first))
+	mustApply(t, m, at("moves", second))
+	c := dial(t, m, "gone")
+	if err := roundTrip(c); err != nil {
+		t.Fatal(err)
+	}
+	if failed := m.Replace([]string{"gone"}, []*Config{at("moves", first), at("follows", second)}); len(failed) > 0 {
+		t.Fatal(failed)
+	}
+	for name, want := range map[string]string{"moves": first, "follows": second} {
+		if got := m.Addrs()[name].String(); got != want {
+			t.Errorf("%s listens at %s, want %s", name, got, want)
+		}
+		if err := roundTrip(dial(t, m, name)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := roundTrip(c); err != nil {
+		t.Errorf("the connection of the removed: %v", err)
 	}
 }
 

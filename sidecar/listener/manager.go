@@ -222,7 +222,7 @@ func (m *Manager) applyOne(cfg *Config, removed []*listener) error {
 		return err
 	}
 	if l != nil {
-		return l.update(next)
+		return l.update(next, removed)
 	}
 	l = newListener(m, cfg.Name)
 	if l.removed = m.over; !m.over {

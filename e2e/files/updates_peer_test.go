@@ -1,0 +1,401 @@
+//go:build e2e
+
+package files
+
+import (
+	"bufio"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"log"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/hauberk-mesh/hauberk/internal/ports"
+	"github.com/hauberk-mesh/hauberk/xds/resource"
+)
+
+// ground is what both programs send to: hosts, and what all are signed by.
+type ground struct {
+	ports [origins]int
+	fill  []string
+	mu    sync.Mutex
+	slow  map[string]chan struct{}
+}
+
+func newGround(t *testing.T) *ground {
+	g := &ground{slow: map[string]chan struct{}{}}
+	anchors := [2]*pki{newPKI(t), newPKI(t)}
+	for i, name := range []string{"first.example", "second.example"} {
+		crt, key := anchors[0].issue(t, name)
+		g.fill = append(g.fill, "CA"+strconv.Itoa(i), strconv.Quote(anchors[i].root()), "CRT"+strconv.Itoa(i), strconv.Quote(crt), "KEY"+strconv.Itoa(i), strconv.Quote(key))
+	}
+	for i := range g.ports {
+		s := httptest.NewUnstartedServer(g.host(strconv.Itoa(i)))
+		s.Config.ErrorLog = log.New(io.Discard, "", 0)
+		s.Config.Protocols = new(http.Protocols)
+		s.Config.Protocols.SetHTTP1(true)
+		if i < origins-2 {
+			s.Config.Protocols.SetUnencryptedHTTP2(true)
+			s.Start()
+		} else {
+			crt, key := anchors[0].issue(t, one(rand.New(rand.NewPCG(uint64(i), 0)), "first.example", "second.example"))
+			pair, err := tls.X509KeyPair([]byte(crt), []byte(key))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+			s.StartTLS()
+		}
+		t.Cleanup(s.CloseClientConnections)
+		g.ports[i] = s.Listener.Addr().(*net.TCPAddr).Port
+		g.fill = append(g.fill, "ORIGIN"+strconv.Itoa(i), strconv.Itoa(g.ports[i]))
+	}
+	return g
+}
+
+// host answers with its name; a request that is to be long is answered when it is let go.
+func (g *ground) host(name string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if id := r.URL.Query().Get("slow"); id != "" {
+			g.mu.Lock()
+			gate := g.slow[id]
+			g.mu.Unlock()
+			w.WriteHeader(http.StatusOK)
+			_, _ = io.WriteString(w, "begun ")
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-gate:
+			case <-r.Context().Done():
+				return
+			}
+		}
+		_, _ = io.WriteString(w, name)
+	}
+}
+
+// peer is one of the two, with a server of its own.
+type peer struct {
+	program
+	ads     *ads
+	ports   [ports5]int
+	host    string
+	log     journal
+	replace *strings.Replacer
+	done    chan struct{}
+	end     func()
+}
+
+var hosts atomic.Int32
+
+// journal is what a program says while it runs.
+type journal struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.b.Write(p)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.b.String()
+}
+
+// follow starts a program that follows a server.
+func follow(t *testing.T, name string, g *ground, delta, frank bool) *peer {
+	t.Helper()
+	p := &peer{program: program{name: name, dir: t.TempDir()}, ads: newADS(t, delta, frank), done: make(chan struct{})}
+	// Nobody else has an address of these: a port is not listened at all the time.
+	p.host = fmt.Sprintf("127.%d.%d.%d", 64+os.Getpid()%128, os.Getpid()/128%256, 1+hosts.Add(1)%250)
+	fill := append(slices.Clone(g.fill), "HOST", p.host)
+	for i := range p.ports {
+		var err error
+		if p.ports[i], err = ports.Free(p.host); err != nil {
+			t.Fatal(err)
+		}
+		fill = append(fill, "PORT"+strconv.Itoa(i), strconv.Itoa(p.ports[i]))
+	}
+	p.replace = strings.NewReplacer(fill...)
+	return p
+}
+
+func (p *peer) run(t *testing.T) {
+	t.Helper()
+	api := map[bool]string{false: "GRPC", true: "DELTA_GRPC"}[p.ads.delta]
+	text := fmt.Sprintf(`node: {id: edge-1, cluster: edge}
+dynamic_resources:
+  ads_config: {api_type: %s, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: ads}}]}
+  lds_config: {resource_api_version: V3, ads: {}}
+  cds_config: {resource_api_version: V3, ads: {}}
+static_resources:
+  clusters:
+  - {name: ads, connect_timeout: 1s, load_assignment: {cluster_name: ads, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}}]}]},
+      typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {http2_protocol_options: {}}}}}
+`, api, p.ads.port)
+	if err := os.WriteFile(filepath.Join(p.dir, "envoy.yaml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Getenv("ENVOY_BIN"), "-c", filepath.Join(p.dir, "envoy.yaml"), "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning",
+		"--config-yaml", "{admin: {address: {pipe: {path: "+filepath.Join(p.dir, "admin.sock")+"}}}}")
+	if p.name != "envoy" {
+		cmd = exec.Command(filepath.Join(os.Getenv("HAUBERK_BIN"), "hauberk-sidecar"), "--bootstrap", filepath.Join(p.dir, "envoy.yaml"), "--admin", "off", "--admin-socket", filepath.Join(p.dir, "admin.sock"), "--metrics", "off", "--ready", "off", "--warm-up", "400ms")
+	}
+	cmd.Stdout, cmd.Stderr = &p.log, &p.log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = cmd.Wait(); close(p.done) }()
+	p.end = sync.OnceFunc(func() {
+		_ = cmd.Process.Kill()
+		<-p.done
+		p.ads.server.Stop()
+	})
+	t.Cleanup(p.end)
+}
+
+// load gives a peer's server what there is.
+func (p *peer) load(t *testing.T, w *world, url string) {
+	t.Helper()
+	bodies := map[string]*anypb.Any{}
+	for name, thing := range w.now[url] {
+		m, err := parse(url, p.replace.Replace(thing.text))
+		if err != nil {
+			t.Fatalf("%s: %v", thing.text, err)
+		}
+		body, err := anypb.New(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bodies[name] = body
+	}
+	p.ads.set(url, bodies)
+}
+
+// apply tells of types in order, each when something was said of the one before. What is said
+// of a type counts from when the new of it is there.
+func (p *peer) apply(t *testing.T, w *world, order []string) map[string]int {
+	marks := map[string]int{}
+	for _, url := range order {
+		p.load(t, w, url)
+		marks[url] = p.ads.mark()
+		nonce := p.ads.tell(url)
+		if url == resource.ClusterType {
+			// A changed cluster waits for its endpoints in Envoy, also those that it had. Where
+			// another has them too it does not ask for them again, and would have none.
+			p.ads.forget(resource.EndpointType)
+			p.ads.tell(resource.EndpointType)
+		}
+		if nonce == "" || w.hasty {
+			continue
+		}
+		for until := time.Now().Add(3 * time.Second); time.Now().Before(until); time.Sleep(2 * time.Millisecond) {
+			if p.ads.verdict(url, nonce) != "" {
+				time.Sleep(30 * time.Millisecond) // what it names is asked for by then, before there may be a fault in that
+				break
+			}
+		}
+	}
+	return marks
+}
+
+// number is a statistic of the admin interface.
+func (p *peer) warming(t *testing.T) bool {
+	if p.name == "envoy" {
+		return p.statistic(t, "cluster_manager.warming_clusters")+p.statistic(t, "listener_manager.total_listeners_warming") > 0
+	}
+	return p.statistic(t, `hauberk_listeners{state="warming"}`) > 0
+}
+
+func (p *peer) active(t *testing.T) float64 {
+	if p.name == "envoy" {
+		return p.statistic(t, "listener_manager.total_listeners_active")
+	}
+	return p.statistic(t, `hauberk_listeners{state="active"}`)
+}
+
+// link is a connection of a client.
+type link struct {
+	c net.Conn
+	r *bufio.Reader
+}
+
+// connect opens one; sni is "" for plaintext. Why it is not there is the answer of all requests.
+func (p *peer) connect(port int, sni string) (*link, string) {
+	c, err := net.DialTimeout("tcp", net.JoinHostPort(p.host, strconv.Itoa(p.ports[port])), 2*time.Second)
+	if err != nil {
+		return nil, "refused"
+	}
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	if sni == "" {
+		return &link{c, bufio.NewReader(c)}, ""
+	}
+	s := tls.Client(c, &tls.Config{ServerName: sni, InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12})
+	if err := s.Handshake(); err != nil {
+		_ = c.Close()
+		return nil, "closed" // a TCP proxy without a host does so before, or after it
+	}
+	return &link{s, bufio.NewReader(s)}, "tls " + s.ConnectionState().PeerCertificates[0].Subject.CommonName
+}
+
+// answer is what is told of one; the host apart, as not every policy says which.
+type answer struct{ what, of, host string }
+
+func (a answer) String() string { return strings.TrimSpace(a.what + " of " + a.of + " " + a.host) }
+
+// ask sends a request; the connection is gone where it answers closed.
+func (l *link) ask(host, path, key, cluster string) (answer, bool) {
+	_, _ = fmt.Fprintf(l.c, "GET %s HTTP/1.1\r\nHost: %s\r\nX-Key: %s\r\nX-Cluster: %s\r\n\r\n", path, host, key, cluster)
+	r, err := http.ReadResponse(l.r, nil)
+	if err != nil {
+		return answer{what: "closed"}, false
+	}
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		return answer{what: "cut"}, false
+	}
+	a := answer{what: fmt.Sprintf("%d %s %s %s", r.StatusCode, r.Header.Get("Server"), r.Header.Get("X-Mark"), r.Header.Get("Location")), of: r.Header.Get("X-Of")}
+	if r.Header.Get("Server") == "" {
+		return answer{what: "tcp"}, !r.Close // a host, without a hash, or one of TLS
+	}
+	if r.StatusCode == 200 {
+		a.host = string(b)
+	}
+	return a, !r.Close
+}
+
+// probe is every answer of the listeners, by what was asked.
+func (p *peer) probe(brief bool) map[string]answer {
+	out := map[string]answer{}
+	for port := range p.ports {
+		for _, sni := range []string{"", "first.example", "second.example", "third.example"} {
+			for ask, a := range p.probeOne(port, sni, brief) {
+				out[fmt.Sprintf("%d %s %s", port, sni, ask)] = a
+			}
+			// Nobody listens; or it is passed on, and TLS would be to a host without a hash.
+			if out[fmt.Sprintf("%d  connect", port)].what == "refused" || out[fmt.Sprintf("%d  h/a k0", port)].what == "tcp" {
+				break
+			}
+		}
+	}
+	return out
+}
+
+func (p *peer) probeOne(port int, sni string, brief bool) map[string]answer {
+	out := map[string]answer{}
+	var l *link
+	defer func() {
+		if l != nil {
+			_ = l.c.Close()
+		}
+	}()
+	ask := func(host, path, key, cluster string) bool {
+		if l == nil {
+			var why string
+			l, why = p.connect(port, sni)
+			out["connect"] = answer{what: why}
+			if l == nil {
+				return false
+			}
+		}
+		a, more := l.ask(host, path, key, cluster)
+		if a.what == "closed" && len(out) == 1 {
+			out["connect"] = a
+			return false
+		}
+		out[host+path+" "+key+cluster] = a
+		if !more {
+			_ = l.c.Close()
+			l = nil
+		}
+		return more || a.what != "closed"
+	}
+	for _, path := range paths {
+		for key := range 4 {
+			if !ask("h", path, "k"+strconv.Itoa(key), "") || brief {
+				return out // nothing but connections to a host, or not HTTP
+			}
+		}
+		ask("own.example", path, "k", "")
+	}
+	for c := range clusters5 {
+		for key := range 4 {
+			ask("h", "/to", "k"+strconv.Itoa(key), "c"+strconv.Itoa(c))
+		}
+	}
+	return out
+}
+
+// held is how a long request ended, and what the next on its connection was answered.
+type held struct {
+	from  string
+	end   string
+	again answer
+}
+
+// hold begins a long request at each listener, and returns what tells how they ended.
+func (p *peer) hold(g *ground, step string) (finish func() map[string]held) {
+	type one struct {
+		*link
+		rest io.Reader
+	}
+	begun := map[string]one{}
+	gate := make(chan struct{})
+	id := p.name + step
+	g.mu.Lock()
+	g.slow[id] = gate
+	g.mu.Unlock()
+	for port := range p.ports {
+		for _, path := range paths {
+			l, _ := p.connect(port, "")
+			if l == nil {
+				break
+			}
+			_ = l.c.SetReadDeadline(time.Now().Add(2 * time.Second))
+			_, _ = fmt.Fprintf(l.c, "GET %s?slow=%s HTTP/1.1\r\nHost: h\r\nX-Key: k0\r\n\r\n", path, id)
+			r, err := http.ReadResponse(l.r, nil)
+			if err != nil || r.StatusCode != 200 || len(r.TransferEncoding) == 0 {
+				_ = l.c.Close()
+				continue
+			}
+			begun[fmt.Sprint(port, path)] = one{l, r.Body}
+		}
+	}
+	return func() map[string]held {
+		close(gate)
+		out := map[string]held{}
+		for name, l := range begun {
+			_ = l.c.SetDeadline(time.Now().Add(5 * time.Second))
+			h := held{from: l.c.LocalAddr().String(), end: "whole"}
+			if _, err := io.ReadAll(l.rest); err != nil {
+				h.end = "cut: " + err.Error()
+			} else {
+				h.again, _ = l.ask("h", name[1:], "k0", "")
+			}
+			out[name] = h
+			_ = l.c.Close()
+		}
+		return out
+	}
+}
