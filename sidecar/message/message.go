@@ -82,8 +82,27 @@ func (r *Request) Header(lower string) (value string, ok bool) {
 	case ":scheme":
 		return r.Scheme, r.Scheme != ""
 	}
-	return r.Fields.Joined(lower)
+	if value, ok = r.Fields.Joined(lower); !ok {
+		return r.hop(lower)
+	}
+	return value, ok
 }
+
+// hop is a field of one connection alone that goes on in other words: nobody forwards it, and rules,
+// routes and logs see it, as in Envoy. Without it what denies "upgrade: websocket" would let pass.
+func (r *Request) hop(lower string) (value string, ok bool) {
+	switch lower {
+	case "te":
+		return "trailers", r.AcceptTrailers
+	case "upgrade":
+		return r.Upgrade, r.Upgrade != ""
+	case "connection":
+		return "Upgrade", r.Upgrade != ""
+	}
+	return "", false
+}
+
+var hops = Set(TE, Upgrade, Connection)
 
 // SetPath replaces path and query; the value is copied.
 func (r *Request) SetPath(path string) { r.Path = r.Fields.Store(path) }
@@ -190,7 +209,10 @@ func (r *Request) HeaderValue(lower string, n int) (value string, ok bool) {
 		}
 		return r.Header(lower)
 	}
-	return r.Fields.HeaderValue(lower, n)
+	if value, ok = r.Fields.HeaderValue(lower, n); !ok && n == 0 {
+		return r.hop(lower)
+	}
+	return value, ok
 }
 
 // HeaderValue returns the n-th value of a field by lower-case name.
@@ -228,7 +250,11 @@ func (r *Request) HeaderFrom(name Name, from int) (value string, next int, ok bo
 		value, ok = r.Header(name.lower)
 		return value, 1, ok
 	}
-	return r.Fields.HeaderFrom(name, from)
+	if value, next, ok = r.Fields.HeaderFrom(name, from); !ok && from == 0 && hops.Has(name.id) {
+		value, ok = r.hop(name.lower)
+		next = 1
+	}
+	return value, next, ok
 }
 
 // HeaderFrom is Request.HeaderFrom for a response.
