@@ -91,13 +91,13 @@ func (r *Request) Header(lower string) (value string, ok bool) {
 // hop is a field of one connection alone that goes on in other words: nobody forwards it, and rules,
 // routes and logs see it, as in Envoy. Without it what denies "upgrade: websocket" would let pass.
 func (r *Request) hop(lower string) (value string, ok bool) {
-	switch lower {
-	case "te":
-		return "trailers", r.AcceptTrailers
-	case "upgrade":
-		return r.Upgrade, r.Upgrade != ""
-	case "connection":
-		return "Upgrade", r.Upgrade != ""
+	switch {
+	case lower == "te" && r.AcceptTrailers:
+		return "trailers", true
+	case lower == "upgrade" && r.Upgrade != "":
+		return r.Upgrade, true
+	case lower == "connection" && r.Upgrade != "":
+		return "Upgrade", true
 	}
 	return "", false
 }
