@@ -456,6 +456,8 @@ func knownRBAC(c *Config, x *Case, d Difference) string {
 		return "what has a delimiter in it is quoted"
 	case d.Field == "upstream.header.connection" && d.Envoy == absent && d.Hauberk == "TE":
 		return "RFC 9110 10.1.4: who sends TE names it in Connection"
+	case d.Field == "upstream.header.cookie" && x.Frames != nil && d.Envoy == absent && d.Hauberk == "":
+		return "Envoy forgets a cookie of HTTP/2 that is empty"
 	case d.Field == "log.host" && (d.Envoy == "null" || x.TLS != nil && d.Envoy == strings.ToLower(x.TLS.SNI)):
 		return "Envoy does not know the host of a request that it refuses at once"
 	case d.Field == "upstream.header.x-forwarded-for" && strings.ReplaceAll(d.Envoy, "(this host)", "127.0.0.1") == d.Hauberk:
