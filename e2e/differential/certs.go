@@ -31,7 +31,7 @@ type certs struct {
 	roots *x509.CertPool
 	web   tls.Certificate
 	deep  tls.Certificate // of the same name, by an intermediate
-	odd   tls.Certificate // of the same name, and others that object identifiers number
+	named map[string]tls.Certificate
 }
 
 func newCerts(dir string) (*certs, error) {
@@ -46,7 +46,7 @@ func newCerts(dir string) (*certs, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &certs{dir: dir, roots: x509.NewCertPool()}
+	c := &certs{dir: dir, roots: x509.NewCertPool(), named: map[string]tls.Certificate{}}
 	if err := writePEM(c.file("ca.crt"), "CERTIFICATE", der); err != nil {
 		return nil, err
 	}
@@ -99,36 +99,44 @@ func newCerts(dir string) (*certs, error) {
 		if err := writePEM(c.file(name+".key"), "PRIVATE KEY", pkcs8); err != nil {
 			return nil, err
 		}
+		if c.named[name], err = tls.LoadX509KeyPair(c.file(name+".crt"), c.file(name+".key")); err != nil {
+			return nil, err
+		}
 	}
 	if err := c.writeSecrets(); err != nil {
 		return nil, err
 	}
-	if c.web, err = tls.LoadX509KeyPair(c.file("web.crt"), c.file("web.key")); err != nil {
-		return nil, err
-	}
-	if c.odd, err = tls.LoadX509KeyPair(c.file("odd.crt"), c.file("odd.key")); err != nil {
-		return nil, err
-	}
+	c.web = c.named["web"]
 	c.deep, err = deepen(root, caKey)
 	return c, err
 }
 
 // oddNames are attributes of a subject that are seldom there, and of seldom types.
 func oddNames() (out []pkix.AttributeTypeAndValue) {
-	text := func(tag int, s string) asn1.RawValue { return asn1.RawValue{Tag: tag, Bytes: []byte(s)} }
-	for _, a := range []struct {
-		id    asn1.ObjectIdentifier
-		value any
-	}{
-		{asn1.ObjectIdentifier{2, 5, 4, 13}, "description"}, {asn1.ObjectIdentifier{2, 5, 4, 46}, "qualifier"}, {asn1.ObjectIdentifier{2, 5, 4, 5}, "serial"},
-		{asn1.ObjectIdentifier{1, 2, 3, 4}, "of no name"}, {asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 1}, text(asn1.TagIA5String, "a@b.example")},
-		{asn1.ObjectIdentifier{2, 5, 4, 12}, text(asn1.TagBMPString, "\x00b\x01\x00")}, {asn1.ObjectIdentifier{2, 5, 4, 17}, text(asn1.TagT61String, "t\xe9")},
-		{asn1.ObjectIdentifier{2, 5, 4, 42}, text(28, "\x00\x00\x00u")}, {asn1.ObjectIdentifier{2, 5, 4, 4}, "#hash"}, {asn1.ObjectIdentifier{2, 5, 4, 9}, " "}, {asn1.ObjectIdentifier{2, 5, 4, 7}, "a=b/c\x7f\n"},
-		{asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 25}, text(asn1.TagIA5String, "dc")}, {asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 1}, "uid"},
-		{asn1.ObjectIdentifier{2, 5, 4, 43}, "i"}, {asn1.ObjectIdentifier{2, 5, 4, 44}, "g"}, {asn1.ObjectIdentifier{2, 5, 4, 65}, "p"}, {asn1.ObjectIdentifier{2, 5, 4, 15}, "b"}, {asn1.ObjectIdentifier{2, 5, 4, 97}, "o"}, {asn1.ObjectIdentifier{2, 5, 4, 41}, ""},
-	} {
-		out = append(out, pkix.AttributeTypeAndValue{Type: a.id, Value: a.value})
+	add := func(value any, id ...int) {
+		out = append(out, pkix.AttributeTypeAndValue{Type: id, Value: value})
 	}
+	text := func(tag int, s string) asn1.RawValue { return asn1.RawValue{Tag: tag, Bytes: []byte(s)} }
+	for n := 12; n < 73; n++ {
+		add("a", 2, 5, 4, n)
+	}
+	add("a", 2, 5, 4, 97)
+	for n := 1; n < 12; n++ {
+		add(text(asn1.TagIA5String, "a@b.example"), 1, 2, 840, 113549, 1, 9, n)
+	}
+	for n := 1; n < 57; n++ {
+		add("a", 0, 9, 2342, 19200300, 100, 1, n)
+	}
+	for n := 1; n < 4; n++ {
+		add("a", 1, 3, 6, 1, 4, 1, 311, 60, 2, 1, n)
+	}
+	add("of no name", 1, 2, 3, 4)
+	add(text(asn1.TagBMPString, "\x00b\x01\x00"), 2, 5, 4, 12)
+	add(text(asn1.TagT61String, "t\xe9"), 2, 5, 4, 17)
+	add("#hash", 2, 5, 4, 4)
+	add(" ", 2, 5, 4, 9)
+	add("a=b/c\x7f\n", 2, 5, 4, 7)
+	add("", 2, 5, 4, 41)
 	return out
 }
 

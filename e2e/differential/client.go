@@ -37,15 +37,11 @@ func (x *Case) dial(addr string, certs *certs) (net.Conn, error) {
 	if x.TLS.Cert != "none" {
 		cfg.Certificates = []tls.Certificate{certs.web}
 		switch name := x.TLS.Cert; name {
-		case "", "web":
+		case "":
 		case "deep":
 			cfg.Certificates[0] = certs.deep
-		case "odd":
-			cfg.Certificates[0] = certs.odd
 		default:
-			if cfg.Certificates[0], err = tls.LoadX509KeyPair(certs.file(name+".crt"), certs.file(name+".key")); err != nil {
-				return nil, err
-			}
+			cfg.Certificates[0] = certs.named[name]
 		}
 	}
 	s := tls.Client(c, cfg)

@@ -94,12 +94,14 @@ const hops IDs = 1<<TE | 1<<Upgrade | 1<<Connection
 // hop returns one of hops, of which the members tell.
 func (r *Request) hop(id ID) (value string, ok bool) {
 	switch {
-	case id == TE:
-		return "trailers", r.AcceptTrailers
+	case id == TE && r.AcceptTrailers:
+		return "trailers", true
+	case id == TE || r.Upgrade == "":
+		return "", false
 	case id == Upgrade:
-		return r.Upgrade, r.Upgrade != ""
+		return r.Upgrade, true
 	}
-	return "upgrade", r.Upgrade != ""
+	return "upgrade", true
 }
 
 // SetPath replaces path and query; the value is copied.
