@@ -26,6 +26,7 @@ type http1Judge struct {
 	goesOn             bool // the sidecar answers more than Envoy, for that reason
 }
 
+// look implements domain.
 func (j *http1Judge) look(c *Config, x *Case, envoy, hauberk *program, got [2]observation) string {
 	j.envoy, j.hauberk = got[0], got[1]
 	var out strings.Builder
@@ -122,6 +123,8 @@ func framingLines(s seen) (n int) {
 	return n
 }
 
+// known implements domain. With HTTP1_RAW set, what differs for no reason is printed with the
+// bytes as they were: YAML has none that are no text.
 func (j *http1Judge) known(c *Config, x *Case, d Difference) string {
 	why := j.why(c, x, d)
 	if why == "" && os.Getenv("HTTP1_RAW") != "" {
@@ -162,6 +165,7 @@ var http1Refusals = map[string]*regexp.Regexp{
 	"unsupported_version":           regexp.MustCompile(`(?im) HTTP/[0-9]\.[0-9]\r?$`), // version
 	"bad_version":                   regexp.MustCompile(`(?im)^\S+ .*$`),
 	"bad_request_line":              regexp.MustCompile(`(?m)^(\r|\S+\t|\S+  |\S+ \S+\r| |\S+\r)`),
+	"bad_method":                    regexp.MustCompile(`(?m)^\S+\t`),
 	"bad_connection":                regexp.MustCompile(`(?im)^connection:.*[" ]`),
 	"bad_field_name":                regexp.MustCompile("(?m)^[^\r\n:]*[^!#$%&'*+.^_`|~0-9A-Za-z\r\n:-]|^[^:]*\r?$|^:"),
 	"repeated_content_length":       regexp.MustCompile(`(?is)\ncontent-length:.*\ncontent-length:`),
