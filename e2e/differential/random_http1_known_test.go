@@ -26,6 +26,7 @@ type http1Judge struct {
 	goesOn             bool // the sidecar answers more than Envoy, for that reason
 }
 
+// look implements domain.
 func (j *http1Judge) look(c *Config, x *Case, envoy, hauberk *program, got [2]observation) string {
 	j.envoy, j.hauberk = got[0], got[1]
 	var out strings.Builder
@@ -64,37 +65,42 @@ func oneReading(wire string, all []seen) string {
 		if err != nil {
 			return "net/http reads no request: " + err.Error()
 		}
-		i := slices.IndexFunc(all, func(s seen) bool {
-			return strings.HasPrefix(plain(s.Start), q.Method+" "+q.RequestURI+" ")
-		})
-		if i < 0 {
-			return fmt.Sprintf("net/http reads %s %s, which the origin did not", q.Method, q.RequestURI)
-		}
-		s := all[i]
-		all = slices.Delete(slices.Clone(all), i, i+1)
 		body, err := io.ReadAll(q.Body)
-		if s.Broken != "" {
-			return ""
+		complaint := fmt.Sprintf("net/http reads %s %s, which the origin did not", q.Method, q.RequestURI)
+		cut := false
+		for _, s := range all {
+			if !strings.HasPrefix(plain(s.Start), q.Method+" "+q.RequestURI+" ") {
+				continue
+			}
+			cut = cut || s.Broken != "" || q.Header.Get("Upgrade") != "" || q.Method == "CONNECT"
+			if complaint = sameReading(q, string(body), err, s); complaint == "" {
+				break
+			}
 		}
-		if q.Header.Get("Upgrade") != "" || q.Method == "CONNECT" {
-			return "" // what follows is none of HTTP's
-		}
-		if err != nil {
-			return "net/http: " + err.Error()
-		}
-		if s.Framing == "none" && len(body) > 0 {
-			continue // answered before it was read
-		}
-		if string(body) != plain(s.Body) {
-			return fmt.Sprintf("net/http has a body of %q, the origin %q", body, s.Body)
-		}
-		if n := count(q.Header) + 1; n != len(s.Headers)-framingLines(s) {
-			return fmt.Sprintf("net/http has %d fields, the origin %d", n, len(s.Headers))
-		}
-		if count(q.Trailer) != len(s.Trailers) {
-			return fmt.Sprintf("net/http has the trailers %v, the origin %v", q.Trailer, s.Trailers)
+		switch {
+		case complaint != "" && cut:
+			return "" // nothing more can be said of the connection
+		case complaint != "":
+			return complaint
 		}
 	}
+}
+
+// sameReading compares a request with what an origin read.
+func sameReading(q *http.Request, body string, err error, s seen) string {
+	switch {
+	case s.Framing == "none" && (body != "" || err != nil):
+		return "" // answered before it was read
+	case err != nil:
+		return "net/http: " + err.Error()
+	case body != plain(s.Body):
+		return fmt.Sprintf("net/http has a body of %q, the origin %q", body, s.Body)
+	case count(q.Header)+1 != len(s.Headers)-framingLines(s):
+		return fmt.Sprintf("net/http has %d fields, the origin %d", count(q.Header)+1, len(s.Headers))
+	case count(q.Trailer) != len(s.Trailers):
+		return fmt.Sprintf("net/http has the trailers %v, the origin %v", q.Trailer, s.Trailers)
+	}
+	return ""
 }
 
 // plain has no percent signs: net/http takes no target that is encoded otherwise than it would.
@@ -117,6 +123,8 @@ func framingLines(s seen) (n int) {
 	return n
 }
 
+// known implements domain. With HTTP1_RAW set, what differs for no reason is printed with the
+// bytes as they were: YAML has none that are no text.
 func (j *http1Judge) known(c *Config, x *Case, d Difference) string {
 	why := j.why(c, x, d)
 	if why == "" && os.Getenv("HTTP1_RAW") != "" {
@@ -157,7 +165,8 @@ var http1Refusals = map[string]*regexp.Regexp{
 	"unsupported_version":           regexp.MustCompile(`(?im) HTTP/[0-9]\.[0-9]\r?$`), // version
 	"bad_version":                   regexp.MustCompile(`(?im)^\S+ .*$`),
 	"bad_request_line":              regexp.MustCompile(`(?m)^(\r|\S+\t|\S+  |\S+ \S+\r| |\S+\r)`),
-	"bad_connection":                regexp.MustCompile(`(?im)^connection: .*[" ]`),
+	"bad_method":                    regexp.MustCompile(`(?m)^\S+\t`),
+	"bad_connection":                regexp.MustCompile(`(?im)^connection:.*[" ]`),
 	"bad_field_name":                regexp.MustCompile("(?m)^[^\r\n:]*[^!#$%&'*+.^_`|~0-9A-Za-z\r\n:-]|^[^:]*\r?$|^:"),
 	"repeated_content_length":       regexp.MustCompile(`(?is)\ncontent-length:.*\ncontent-length:`),
 	"bad_content_length":            regexp.MustCompile(`(?im)^content-length:`),
@@ -214,6 +223,10 @@ func (j *http1Judge) parts(c *Config, x *Case, i int) (why string, after int) {
 		return "an upgrade in HTTP/1.0 is ignored (RFC 9110 7.8)", 0
 	case e[log+"flags"] == "DPE" && h[log+"flags"] == "DPE" && e[log+"details"] != details:
 		return "both refuse it; which fault counts tells who looks first", 0
+	case e[log+"details"] == "request_header_timeout" && h[log+"flags"] == "DPE":
+		return "what is broken is refused as soon as it is here", 0
+	case e[log+"flags"] == "DPE" && h[log+"flags"] == "DPE" && e[log+"attempts"] == "1" && h[log+"attempts"] == "0" && hasFraming.MatchString(x.Raw):
+		return "a body whose fault came with its head goes to no host", 0
 	case e[log+"details"] == "codec_error:Too_many_responses_queued.":
 		j.goesOn = true
 		return "Envoy ends a connection of which several answers were not taken", 0
@@ -235,6 +248,8 @@ func (j *http1Judge) parts(c *Config, x *Case, i int) (why string, after int) {
 		return "a request of HTTP/1.0 is refused as such, whatever else is wrong with it", 0
 	case details == "missing_host_header" && closes(h) && !closes(e):
 		return "after a message that is refused nothing more of its connection is read", 1
+	case closes(h) && !closes(e) && h[log+"protocol"] == "HTTP/1.0" && closesAll.MatchString(x.Raw):
+		return "close is heard whatever else is said (RFC 9112 9.3)", 1
 	case closes(e) && !closes(h) && h[log+"upstream"] == "null" && hasFraming.MatchString(x.Raw):
 		j.goesOn = true
 		return "unread", 1
@@ -273,7 +288,7 @@ func answerFault(raw string) string {
 
 var (
 	emptyPath = regexp.MustCompile(`(?m)^\S+ (?i:https?)://[^/ ]*( |\?)`)
-	absolute  = regexp.MustCompile(`(?m)^\S+ (?i:https?)://`)
+	absolute  = regexp.MustCompile(`(?m)^(CONNECT |\S+ (?i:https?)://)`)
 	namesHost = regexp.MustCompile(`(?im)^connection:.*\bhost\b`)
 )
 
@@ -360,6 +375,8 @@ func (j *http1Judge) logged(log, field string, d Difference) string {
 		return "unread"
 	case strings.HasPrefix(field, "path") && strings.EqualFold(d.Envoy, d.Hauberk) && strings.Contains(d.Envoy, "%2f"):
 		return "escapes are normalised to capital digits (RFC 3986 6.2.2.1)"
+	case field == "attempts" && d.Envoy == "1" && d.Hauberk == "2" && requestsOf(j.envoy) == requestsOf(j.hauberk):
+		return "a request that met a closed connection is sent once more"
 	case j.hauberk[log+"details"] == "path_normalization_redirect" && (field == "details" || strings.HasPrefix(field, "path")):
 		return "the log has the path as it came, and says that this is a redirect"
 	case j.envoy[log+"details"] == "absolute_path_rejected" && j.hauberk[log+"details"] == "route_not_found" && (field == "details" || strings.HasPrefix(field, "flags")):
@@ -389,7 +406,7 @@ func (j *http1Judge) answered(x *Case, response, field string, d Difference) str
 		return "head-framing"
 	case field == "header.connection" && j.reason == "unread" && d.Envoy == "close":
 		return "unread"
-	case field == "header.connection" && strings.HasPrefix(j.reason, "after a message that is refused") && d.Hauberk == "close":
+	case field == "header.connection" && (strings.HasPrefix(j.reason, "after a message") || strings.HasPrefix(j.reason, "close is heard")) && d.Hauberk == "close":
 		return j.reason
 	case field == "header.trailer" && d.Hauberk == absent:
 		return "trailers"
@@ -402,6 +419,8 @@ func (j *http1Judge) answered(x *Case, response, field string, d Difference) str
 	}
 	return ""
 }
+
+var closesAll = regexp.MustCompile(`(?im)^connection:.*\bclose`)
 
 var hasFraming = regexp.MustCompile(`(?im)^(content-length|transfer-encoding):`)
 

@@ -17,7 +17,7 @@ func TestRandomHTTP1(t *testing.T) {
 }
 
 const (
-	http1Configs = 6
+	http1Configs = 5
 	http1Cases   = 8
 )
 
