@@ -269,7 +269,8 @@ func (r *Record) responseStatus() (status int, ok bool) {
 				continue
 			}
 			var next int
-			if text, next, ok = h.HeaderFrom(nameGRPCStatus, 0); ok {
+			text, next, ok = h.HeaderFrom(nameGRPCStatus, 0)
+			if ok = ok && text != ""; ok { // an empty one says nothing, as in Envoy
 				_, _, more = h.HeaderFrom(nameGRPCStatus, next)
 				break
 			}
