@@ -279,7 +279,7 @@ func (r *Record) responseStatus() (status int, ok bool) {
 	if !ok {
 		return 0, false
 	}
-	n, err := strconv.ParseUint(text, 10, 31)
+	n, err := strconv.ParseUint(text, 10, 63)
 	if err != nil || more {
 		return -1, true
 	}
