@@ -62,6 +62,7 @@ var knownsHTTP2 = []knownHTTP2{
 	{"host", `(stream\[1\]\.)?response\.header\.host`, "test.example", `\(absent\)`, "a field of requests says nothing in an answer (RFC 9110 7.2, 10.1.1)"},
 	{"expect", `(stream\[1\]\.)?response\.header\.expect`, "100-continue", `\(absent\)`, "a field of requests says nothing in an answer (RFC 9110 7.2, 10.1.1)"},
 	{"priority-self", `stream\[99\]`, `\(absent\)`, "RST_STREAM PROTOCOL_ERROR", "a stream does not depend on itself (RFC 7540 5.3.1)"},
+	{"length-5", `(log|upstream).*\.(received|body|broken|details)`, "http2.remote_reset|5|hello|.absent.", "content_length_mismatch|0||cut off", "what is known to be malformed is not passed on (RFC 9113 8.1.1)"},
 	{"length-zeros", `.*header\.content-length|log.*\.length`, "005", "5", "a length is written as a number"},
 }
 
