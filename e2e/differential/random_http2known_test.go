@@ -22,7 +22,7 @@ var knownsHTTP2 = []knownHTTP2{
 	{"*", `log.*\.details`, "http2.inbound_empty_frames_flood", "empty_frames_flood", "another name for the same refusal"},
 	{"*", `log.*\.tried`, `\(frames\)`, `\(frames\),.*`, "the sidecar lists every host that was tried"},
 	{"*", `end`, "closed", "GOAWAY .*", "Envoy ends a connection without saying why (RFC 9113 5.4.1)"},
-	{"*-103", `(stream\[1\]\.interim|response).*`, "", "", "the sidecar forwards interim responses (RFC 9110 15.2), Envoy drops them"},
+	{"1-103", `(stream\[1\]\.interim|response).*`, "", "", "the sidecar forwards interim responses (RFC 9110 15.2), Envoy drops them"},
 	{"i-*", `(stream\[1\]\.interim|response).*`, "", "", "the sidecar forwards interim responses (RFC 9110 15.2), Envoy drops them"},
 	{"i-*", `log.*\.details`, `upstream_reset_after_response_started.*`, `upstream_reset_before_response_started.*`, "an interim answer is not yet the answer"},
 	{"HEAD", `(stream\[1\]|log.*\.(flags|flags_long|details))`, "RST_STREAM INTERNAL_ERROR|UPE|UpstreamProtocolError|upstream_reset_after_response_started.protocol_error.", "END_STREAM|-|via_upstream", "an answer that has no content is whole with its head"},
@@ -63,6 +63,7 @@ var knownsHTTP2 = []knownHTTP2{
 	{"expect", `(stream\[1\]\.)?response\.header\.expect`, "100-continue", `\(absent\)`, "a field of requests says nothing in an answer (RFC 9110 7.2, 10.1.1)"},
 	{"priority-self", `stream\[99\]`, `\(absent\)`, "RST_STREAM PROTOCOL_ERROR", "a stream does not depend on itself (RFC 7540 5.3.1)"},
 	{"length-5", `(log|upstream).*\.(received|body|broken|details)`, "http2.remote_reset|5|hello|.absent.", "content_length_mismatch|0||cut off", "what is known to be malformed is not passed on (RFC 9113 8.1.1)"},
+	{"length-*", `log.*\.details`, "http2.remote_reset", "content_length_mismatch", "the sidecar names the rule that was broken"},
 	{"length-zeros", `.*header\.content-length|log.*\.length`, "005", "5", "a length is written as a number"},
 }
 
