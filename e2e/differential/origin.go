@@ -105,7 +105,7 @@ func (o *origins) reset(script []Answer, fresh bool) {
 			c.Close()
 		}
 		o.framed = nil
-		time.Sleep(20 * time.Millisecond) // until that is noticed
+		time.Sleep(40 * time.Millisecond) // until that is noticed
 	}
 }
 

@@ -122,8 +122,8 @@ func GRPCTimeout(req *message.Request) (time.Duration, bool) {
 	default:
 		return 0, false
 	}
-	if most := uint64(1<<63-1) / uint64(unit); n > most {
-		n = most
+	if most := uint64(1<<62) / uint64(unit); n > most {
+		n = most // so far from the end of time that whoever adds it to now does not come past it
 	}
 	return time.Duration(n) * unit, true
 }

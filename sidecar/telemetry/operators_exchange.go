@@ -278,7 +278,7 @@ func (r *Record) responseStatus() (status int, ok bool) {
 	if text == "" && !more {
 		return 0, false
 	}
-	n, err := strconv.ParseUint(text, 10, 31)
+	n, err := strconv.ParseUint(text, 10, 63)
 	if err != nil || more {
 		return -1, true
 	}

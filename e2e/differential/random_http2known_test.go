@@ -1,0 +1,160 @@
+//go:build e2e
+
+package differential
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// knownHTTP2 is a difference by what brings it about: a construct of the case's name, which may
+// end in "*".
+type knownHTTP2 struct {
+	odd            string
+	field          string // an expression of the whole field
+	envoy, hauberk string // of the whole values; empty is any
+	why            string
+}
+
+var knownsHTTP2 = []knownHTTP2{
+	{"*", `log.*\.details`, "http2.invalid.header.field|http2.violation.of.messaging.rule|http2.unknown.nghttp2.error|codec_error:The_user_callback_function_failed", "", "the sidecar names the rule that was broken"},
+	{"*", `log.*\.details`, "http2.inbound_empty_frames_flood", "empty_frames_flood", "another name for the same refusal"},
+	{"*", `log.*\.tried`, `\(frames\)`, `\(frames\),.*`, "the sidecar lists every host that was tried"},
+	{"*", `end`, "closed", "GOAWAY .*", "Envoy ends a connection without saying why (RFC 9113 5.4.1)"},
+	{"1-103", `(stream\[1\]\.interim|response).*`, "", "", "the sidecar forwards interim responses (RFC 9110 15.2), Envoy drops them"},
+	{"i-*", `(stream\[1\]\.interim|response).*`, "", "", "the sidecar forwards interim responses (RFC 9110 15.2), Envoy drops them"},
+	{"i-*", `log.*\.details`, `upstream_reset_after_response_started.*`, `upstream_reset_before_response_started.*`, "an interim answer is not yet the answer"},
+	{"HEAD", `(stream\[1\]|log.*\.(flags|flags_long|details))`, "RST_STREAM INTERNAL_ERROR|UPE|UpstreamProtocolError|upstream_reset_after_response_started.protocol_error.", "END_STREAM|-|via_upstream", "an answer that has no content is whole with its head"},
+	{"a-204", `(stream\[1\]|log.*\.(flags|flags_long|details))`, "RST_STREAM INTERNAL_ERROR|UPE|UpstreamProtocolError|upstream_reset_after_response_started.protocol_error.", "END_STREAM|-|via_upstream", "an answer that has no content is whole with its head"},
+	{"a-304*", `(stream\[1\]|log.*\.(flags|flags_long|details))`, "RST_STREAM INTERNAL_ERROR|UPE|UpstreamProtocolError|upstream_reset_after_response_started.protocol_error.", "END_STREAM|-|via_upstream", "an answer that has no content is whole with its head"},
+	{"HEAD", `response.header.transfer-encoding`, "chunked", `\(absent\)`, "Envoy says Transfer-Encoding: chunked in an answer to HEAD without a length"},
+	{"late-*", `stream\[1\]`, "RST_STREAM INTERNAL_ERROR", "RST_STREAM (CANCEL|ENHANCE_YOUR_CALM)", "the client learns why its host gave up"},
+	{"expect*", `stream\[.\]\.interim.*`, "|HTTP/2 100|none|stream", `\(absent\)`, "a request without content asks for nothing to go on with (RFC 9110 10.1.1)"},
+	{"hpack-*", `log\[null\].*`, "", `\(absent\)`, "a head that cannot be decoded is no request"},
+	{"continuation*", `log\[null\].*`, "", `\(absent\)`, "a head that cannot be decoded is no request"},
+	{"padding-none", "end", "GOAWAY PROTOCOL_ERROR", "GOAWAY FRAME_SIZE_ERROR", "a frame that has no room for what it must have is of a wrong size (RFC 9113 4.2)"},
+	{"head-short", "end", "GOAWAY PROTOCOL_ERROR", "GOAWAY FRAME_SIZE_ERROR", "a frame that has no room for what it must have is of a wrong size (RFC 9113 4.2)"},
+	{"connect*", "end", "GOAWAY NO_ERROR", "open", "what is refused on a stream of HTTP/2 leaves nothing that others could be read for"},
+	{"extended*", "end", "GOAWAY NO_ERROR", "open", "what is refused on a stream of HTTP/2 leaves nothing that others could be read for"},
+	{"underscore*", `(log.*\.flags.*|stream.*)`, "DR|DownstreamRemoteReset|RST_STREAM INTERNAL_ERROR", "DPE|DownstreamProtocolError|RST_STREAM PROTOCOL_ERROR", "what is over the sidecar's limits is refused as what breaks the protocol is"},
+	{"t-cookie", `.*\.trailer\.cookie`, "a=1; b=2", `\(absent\)`, "fields that trailers are not to have are dropped (RFC 9110 6.5.1)"},
+	{"t-authorization", `.*\.trailer\.authorization`, "x", `\(absent\)`, "fields that trailers are not to have are dropped (RFC 9110 6.5.1)"},
+	{"t-type", `.*\.trailer\.content-type`, "text/plain", `\(absent\)`, "fields that trailers are not to have are dropped (RFC 9110 6.5.1)"},
+	{"1-te", `stream\[1\]\.response\.header\.te`, "trailers", `\(absent\)`, "no answer of HTTP/2 has TE (RFC 9113 8.2.2)"},
+	{"1-http2-settings", `(stream\[1\]\.)?response\.header\.http2-settings`, "a", `\(absent\)`, "HTTP2-Settings is for one hop (RFC 7540 3.2.1)"},
+	{"te", `upstream.*\.header\.connection`, `\(absent\)`, "TE", "Connection names TE, as RFC 9110 10.1.4 demands"},
+	{"http2-settings", `upstream.*\.header\.http2-settings`, "AAMAAABkAAQAAP__", `\(absent\)`, "HTTP2-Settings is for one hop (RFC 7540 3.2.1)"},
+	{"a-204", `log.*\.(flags|flags_long|details)`, "DC|DownstreamConnectionTermination|downstream_remote_disconnect|UR|UpstreamRemoteReset|upstream_reset_after_response_started.*", "-|via_upstream", "an answer that has no content is whole with its head"},
+	{"a-304*", `log.*\.(flags|flags_long|details)`, "DC|DownstreamConnectionTermination|downstream_remote_disconnect|UR|UpstreamRemoteReset|upstream_reset_after_response_started.*", "-|via_upstream", "an answer that has no content is whole with its head"},
+	{"HEAD", `log.*\.(flags|flags_long|details)`, "DC|DownstreamConnectionTermination|downstream_remote_disconnect|UR|UpstreamRemoteReset|upstream_reset_after_response_started.*", "-|via_upstream", "an answer that has no content is whole with its head"},
+	{"*", `(stream\[1\]\.)?response\.header\.trailer`, "x-sum", `\(absent\)`, "the sidecar drops the field that announces trailers where it drops them"},
+	{"*", `log.*\.details`, `rbac_access_denied_matched_policy\[denied\]`, "rbac_access_denied", "the sidecar says the policy in another field"},
+	{"/refused", `log.*\.tried`, "null", `\(refused\)`, "the sidecar lists every host that was tried"},
+	{"204*", `.*(sent|length|content-length|body)`, "", "0|null||.absent.", "a 204 has no content (RFC 9110 15.3.5)"},
+	{"204*", `log.*\.(grpc|passed)`, "", "", "an answer that has no content is whole with its head"},
+	{"204*", `stream\[1\]\.response\.trailer.*`, "", `\(absent\)`, "an answer that has no content is whole with its head"},
+	{"204*", `(stream\[1\]|log.*\.(flags|flags_long|details))`, "RST_STREAM INTERNAL_ERROR|U.*|upstream_reset_after_response_started.*", "END_STREAM|-|via_upstream", "an answer that has no content is whole with its head"},
+	{"t-*", `.*\.trailer\.(set-)?cookie`, "", `\(absent\)`, "fields that authenticate or direct are no trailers (RFC 9110 6.5.1)"},
+	{"*", `log.*\.tried`, `\(origin\)`, `\(origin\),.*`, "the sidecar lists every host that was tried"},
+	{"goaway*", "end", "closed", "open", "a client that leaves closes the connection itself (RFC 9113 6.8)"},
+	{"/brief", `log.*\.flags(_long)?`, "-", "DT|DurationTimeout", "the access log says that it was the longest duration"},
+	{"host", `(stream\[1\]\.)?response\.header\.host`, "test.example", `\(absent\)`, "a field of requests says nothing in an answer (RFC 9110 7.2, 10.1.1)"},
+	{"expect", `(stream\[1\]\.)?response\.header\.expect`, "100-continue", `\(absent\)`, "a field of requests says nothing in an answer (RFC 9110 7.2, 10.1.1)"},
+	{"priority-self", `stream\[99\]`, `\(absent\)`, "RST_STREAM PROTOCOL_ERROR", "a stream does not depend on itself (RFC 7540 5.3.1)"},
+	{"length-5", `(log|upstream).*\.(received|body|broken|details)`, "http2.remote_reset|5|hello|.absent.", "content_length_mismatch|0||cut off", "what is known to be malformed is not passed on (RFC 9113 8.1.1)"},
+	{"length-*", `log.*\.details`, "http2.remote_reset", "content_length_mismatch", "the sidecar names the rule that was broken"},
+	{"length-zeros", `.*header\.content-length|log.*\.length`, "005", "5", "a length is written as a number"},
+}
+
+// refusedHTTP2 are constructs that the sidecar refuses for a reason of its own, where Envoy passes
+// them on or ends more or less for them: all of the stream differs, and of the connection where
+// that is not told apart.
+var refusedHTTP2 = map[string]string{
+	"space-before":         "whitespace around a value malforms a message (RFC 9113 8.2.1)",
+	"space-after":          "whitespace around a value malforms a message (RFC 9113 8.2.1)",
+	"tab-after":            "whitespace around a value malforms a message (RFC 9113 8.2.1)",
+	"a-status-0":           "a status has three digits from 100 to 599 (RFC 9110 15)",
+	"a-status-99":          "a status has three digits from 100 to 599 (RFC 9110 15)",
+	"a-status-600":         "a status has three digits from 100 to 599 (RFC 9110 15)",
+	"a-status-999":         "a status has three digits from 100 to 599 (RFC 9110 15)",
+	"1-status":             "a status has three digits from 100 to 599 (RFC 9110 15)",
+	"1-600":                "a status has three digits from 100 to 599 (RFC 9110 15)",
+	"te":                   "no answer of HTTP/2 has TE (RFC 9113 8.2.2)",
+	"t-host":               "fields that route or frame are no trailers (RFC 9110 6.5.1)",
+	"t-length":             "fields that route or frame are no trailers (RFC 9110 6.5.1)",
+	"t-trailer":            "fields that route or frame are no trailers (RFC 9110 6.5.1)",
+	"t-te":                 "fields that route or frame are no trailers (RFC 9110 6.5.1)",
+	"again":                "a head on a stream that is over ends the connection (RFC 9113 5.1)",
+	"behind-reset":         "content on a stream that is over is an error (RFC 9113 5.1)",
+	"priority-0":           "a priority of no stream ends the connection (RFC 9113 6.3)",
+	"priority-itself":      "a stream does not depend on itself (RFC 7540 5.3.1)",
+	"window-0":             "a window that grows by nothing is an error of its stream (RFC 9113 6.9), which Envoy takes for the connection's",
+	"window-2147483647":    "a window that overflows is an error of its stream (RFC 9113 6.9.1), which Envoy takes for the connection's",
+	"window-2147418113":    "a window that overflows is an error of its stream (RFC 9113 6.9.1), which Envoy takes for the connection's",
+	"size-priority":        "a priority of another size is an error of its stream (RFC 9113 6.3), which Envoy takes for the connection's",
+	"scheme-ftp":           "a host may take a scheme that is not HTTP's for another resource than was decided over (RFC 9110 4.2)",
+	"length-0":             "where no content is announced the message may still turn out to be malformed, and such a one is not forwarded (RFC 9113 8.1.1)",
+	"h-push":               "nothing is to be pushed (RFC 9113 6.6)",
+	"r-REFUSED_STREAM":     "a stream that a host refused before it told how many it takes goes to it again (RFC 9113 8.7)",
+	"h-goaway-0":           "a request that a host did not look at goes to another connection (RFC 9113 8.7)",
+	"h-goaway-error-0":     "a request that a host did not look at goes to another connection (RFC 9113 8.7)",
+	"1-trailer-host":       "fields that route or frame are no trailers (RFC 9110 6.5.1)",
+	"padding-long":         "padding that is longer than its frame ends the connection (RFC 9113 6.1)",
+	"path-fragment":        "a fragment breaks the request line (RFC 9112 3.2)",
+	"host-other":           "a request with two different hosts is refused",
+	"expect-other":         "an expectation that is not understood is a 417 (RFC 9110 10.1.1)",
+	"expect-empty":         "an expectation that is not understood is a 417 (RFC 9110 10.1.1)",
+	"settings-ack":         "an acknowledgement of nothing breaks no rule of RFC 9113, and is counted",
+	"fields-10":            "what is over the limits is answered (RFC 6585 5), or refused as what breaks the protocol is",
+	"fields-20":            "what is over the limits is answered (RFC 6585 5), or refused as what breaks the protocol is",
+	"t-20":                 "what is over the limits is answered (RFC 6585 5), or refused as what breaks the protocol is",
+	"long":                 "what is over the limits is answered (RFC 6585 5), or refused as what breaks the protocol is",
+	"longer":               "what is over the limits is answered (RFC 6585 5), or refused as what breaks the protocol is",
+	"longest":              "what is over the limits is answered (RFC 6585 5), or refused as what breaks the protocol is",
+	"authority-port-large": "no authority has such a port (RFC 9110 4.2)",
+	"empty-data":           "content on a stream that is over is an error (RFC 9113 5.1)",
+	"padding-none":         "a frame that has no room for what it must have is of a wrong size (RFC 9113 4.2)",
+	"head-short":           "a frame that has no room for what it must have is of a wrong size (RFC 9113 4.2)",
+	"a-status-2":           "a status has three digits from 100 to 599 (RFC 9110 15)",
+	"a-status-plus":        "a status has three digits from 100 to 599 (RFC 9110 15)",
+	"a-status-4":           "a status has three digits from 100 to 599 (RFC 9110 15)",
+	"1-101":                "who did not ask for another protocol gets none (RFC 9110 15.2.2), and HTTP/2 has none (RFC 9113 8.6)",
+	"options-star":         "the sidecar has no rule of its own for an asterisk: no route matches it",
+}
+
+var compiledHTTP2 = map[string]*regexp.Regexp{}
+
+func matchesHTTP2(expression, value string) bool {
+	if expression == "" {
+		return true
+	}
+	re := compiledHTTP2[expression]
+	if re == nil {
+		re = regexp.MustCompile("^(?s:" + expression + ")$")
+		compiledHTTP2[expression] = re
+	}
+	return re.MatchString(value)
+}
+
+// knownOfHTTP2 are differences of docs/differential.md.
+func knownOfHTTP2(c *Config, x *Case, d Difference) string {
+	odds := strings.Fields(x.Name)
+	has := func(odd string) bool {
+		return odd == "*" || slices.ContainsFunc(odds, func(o string) bool {
+			_, o, _ = strings.Cut(o, ":")
+			return like(odd, o)
+		})
+	}
+	for _, k := range knownsHTTP2 {
+		if has(k.odd) && matchesHTTP2(k.field, d.Field) && matchesHTTP2(k.envoy, d.Envoy) && matchesHTTP2(k.hauberk, d.Hauberk) {
+			return k.why
+		}
+	}
+	for odd, why := range refusedHTTP2 {
+		if has(odd) {
+			return why
+		}
+	}
+	return ""
+}
