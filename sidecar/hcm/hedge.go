@@ -215,7 +215,7 @@ func (h *hedge) judge(y *exchange) (o outcome, over bool) {
 		h.late.Stop()
 	}
 	good := y.outcome == responded && !p.RetriesResponse(y.resp)
-	if !good {
+	if !good && y.outcome != idleTimedOut { // which is of all the exchange
 		if late && h.pending() {
 			return 0, false
 		}
