@@ -19,9 +19,6 @@ func retryCase(r *rand.Rand, c *Config, m retried, name string) Case {
 	case chance(r, 15) && quiet && !c.HTTP2 && !m.hedged && !m.mirrored && m.hosts == "http1":
 		x.Raw, x.Send = "POST "+m.path+" HTTP/1.1\r\nHost: test.example\r\nContent-Length: 5\r\n\r\n"+one(r, "", "he"), ""
 		return x
-	case chance(r, 15) && m.hosts == "http1" && !m.mirrored:
-		x.Respond, x.Abandon = []Answer{hung(r, m)}, Duration(100*time.Millisecond)
-		return x
 	case chance(r, 10) && !m.mirrored && !hasBody(&x):
 		x.More = []string{retryRequest(r, c, retried{path: m.path, hosts: "busy"}, false)}
 		if strings.HasPrefix(x.More[0], "HEAD") {
