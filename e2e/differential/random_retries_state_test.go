@@ -66,6 +66,10 @@ func outlierConfig(r *rand.Rand) (Config, map[string]any) {
 			if chance(r, 8) {
 				a = hung(r, m)
 			}
+			for i, f := range a.Frames {
+				// A host that was ejected may have another connection, on which what is refused is sent once more.
+				a.Frames[i] = strings.Replace(f, "REFUSED_STREAM", "CANCEL", 1)
+			}
 			x.Respond = append(x.Respond, a)
 		}
 		x.endHead(m)
