@@ -19,9 +19,6 @@ func retryCase(r *rand.Rand, c *Config, m retried, name string) Case {
 	case chance(r, 15) && quiet && !c.HTTP2 && !m.hedged && !m.mirrored && m.hosts == "http1":
 		x.Raw, x.Send = "POST "+m.path+" HTTP/1.1\r\nHost: test.example\r\nContent-Length: 5\r\n\r\n"+one(r, "", "he"), ""
 		return x
-	case chance(r, 15) && m.hosts == "http1" && !m.mirrored:
-		x.Respond, x.Abandon = []Answer{hung(r, m)}, Duration(100*time.Millisecond)
-		return x
 	case chance(r, 10) && !m.mirrored && !hasBody(&x):
 		x.More = []string{retryRequest(r, c, retried{path: m.path, hosts: "busy"}, false)}
 		if strings.HasPrefix(x.More[0], "HEAD") {
@@ -113,13 +110,14 @@ func retryRequest(r *rand.Rand, c *Config, m retried, grpc bool) string {
 	if method == "GET" || method == "HEAD" || method == "OPTIONS" || method == "DELETE" {
 		return b.String()
 	}
-	if chance(r, 4) && !c.HTTP2 {
-		return b.String() + "Transfer-Encoding: chunked\n\n5\nhello\n0\n\n"
-	}
 	switch m.hosts {
 	case "refused", "half", "busy": // how much of a body has come when the answer is given depends on who is faster
 		return b.String()
-	case "frames": // it opens no windows
+	}
+	if chance(r, 4) && !c.HTTP2 {
+		return b.String() + "Transfer-Encoding: chunked\n\n5\nhello\n0\n\n"
+	}
+	if m.hosts == "frames" { // it opens no windows
 		return b.String() + one(r, "\n", "\nhello", "\n{1000}")
 	}
 	return b.String() + one(r, "\n", "\nhello", "\nhello", "\nx", "\n{1000}", "\n{1001}", "\n{70000}", "\n{70001}", "\n{200000}")
@@ -136,6 +134,9 @@ func retryAnswer(r *rand.Rand, m retried, grpc bool) Answer {
 	}
 	if chance(r, 6) {
 		fields += "\n" + one(r, "retry-after", "x-reset") + ": " + one(r, "0", "abc", "", "-1", "1.5", "+1", "9999999999", "99999999999999999999999", "1")
+	}
+	if chance(r, 10) {
+		fields += "\n" + one(r, "x-envoy-degraded: 1", "x-envoy-degraded:", "x-envoy-overloaded: true", "x-envoy-immediate-health-check-fail: true", "x-envoy-attempt-count: 9")
 	}
 	status := one(r, "503", "503", "503", "500", "502", "504", "200", "404", "409", "418", "429", "599", "204")
 	if grpc {

@@ -32,6 +32,9 @@ func outlierConfig(r *rand.Rand) (Config, map[string]any) {
 	if chance(r, 3) {
 		o["always_eject_one_host"] = chance(r, 2)
 	}
+	if chance(r, 3) {
+		o["detect_degraded_hosts"] = true
+	}
 	hosts := one(r, "http1", "http1", "frames", "half")
 	endpoints := one(r, []any{"origin"}, []any{[]any{"origin"}, []any{"other"}}, []any{[]any{"origin"}, []any{"other"}, []any{"third"}})
 	switch hosts {
@@ -48,7 +51,7 @@ func outlierConfig(r *rand.Rand) (Config, map[string]any) {
 		// Envoy tells its workers of a further ejection only after that time.
 		"common_lb_config":                 map[string]any{"healthy_panic_threshold": map[string]any{"value": threshold}, "update_merge_window": "0s"},
 		"typed_extension_protocol_options": hostOptions(hosts == "frames", nil, "")}
-	c := Config{Name: name, About: "random", Fresh: true, Stateful: true, VHost: map[string]any{"include_request_attempt_count": true}}
+	c := Config{Name: name, About: "random", Fresh: true, Stateful: true, HTTP2: chance(r, 3), VHost: map[string]any{"include_request_attempt_count": true}}
 	// Without retries: whether one meets a host that has just been ejected depends on who is faster.
 	a := map[string]any{"cluster": name, "timeout": "0.3s"}
 	c.Routes = []map[string]any{{"match": map[string]any{"prefix": "/"}, "route": a}}
@@ -62,6 +65,10 @@ func outlierConfig(r *rand.Rand) (Config, map[string]any) {
 			a := retryAnswer(r, m, grpc)
 			if chance(r, 8) {
 				a = hung(r, m)
+			}
+			for i, f := range a.Frames {
+				// A host that was ejected may have another connection, on which what is refused is sent once more.
+				a.Frames[i] = strings.Replace(f, "REFUSED_STREAM", "CANCEL", 1)
 			}
 			x.Respond = append(x.Respond, a)
 		}
@@ -81,7 +88,7 @@ func breakerConfig(r *rand.Rand) (Config, map[string]any) {
 		}
 	}
 	if chance(r, 3) {
-		b := map[string]any{"budget_percent": map[string]any{"value": one(r, 0, 20, 50, 100)}, "min_retry_concurrency": one(r, 0, 0, 1, 2)}
+		b := map[string]any{"budget_percent": map[string]any{"value": one(r, 0, 20, 50, 100)}, "min_retry_concurrency": one(r, 1, 1, 2, 3)}
 		if chance(r, 3) {
 			b["budget_interval"] = "600s"
 		}
@@ -108,14 +115,22 @@ func breakerConfig(r *rand.Rand) (Config, map[string]any) {
 	for n := range 6 {
 		m.path = one(r, "/plain", "/retried")
 		x := Case{Name: fmt.Sprintf("case-%d", n), Send: retryRequest(r, &c, retried{path: m.path, hosts: "busy"}, false)}
-		m.head = strings.HasPrefix(x.Send, "HEAD")
-		if chance(r, 2) && hosts != "refused" {
+		if x.Send = strings.Replace(x.Send, "HEAD", "GET", 1); chance(r, 2) && hosts != "refused" {
 			x.Meanwhile = "GET /plain/meanwhile\n"
 			slow := Answer{Send: "200 OK\n\nslow"}
 			if hosts == "frames" {
 				slow = Answer{Frames: []string{"HEADERS *\n:status: 200", "DATA * END\nslow"}}
 			}
 			slow.late(600)
+			if chance(r, 2) {
+				// The other one waits for its second attempt, and has a place among the retries.
+				x.Meanwhile = "GET /retried/meanwhile\n"
+				first := Answer{Send: "503 No\n\n"}
+				if hosts == "frames" {
+					first = Answer{Frames: []string{"HEADERS * END\n:status: 503"}}
+				}
+				x.Respond = append(x.Respond, first)
+			}
 			x.Respond = append(x.Respond, slow)
 			if t["max_connections"] != nil {
 				x.Unsteady = []string{"log"} // both may end at once

@@ -133,16 +133,16 @@ func (c *Cluster) EndRequestAt(p Priority) {
 }
 
 // StartRetry is StartRetryAt with default priority.
-func (c *Cluster) StartRetry(s telemetry.Shard) bool { return c.StartRetryAt(DefaultPriority, s) }
+func (c *Cluster) StartRetry(s telemetry.Shard) bool { return c.StartRetryAt(DefaultPriority, 0, s) }
 
 // EndRetry takes a retry with default priority off the count.
 func (c *Cluster) EndRetry() { c.EndRetryAt(DefaultPriority) }
 
-// StartRetryAt counts a concurrent retry against the priority's budget or limit;
-// false refuses it. The caller of a true result calls EndRetryAt.
-func (c *Cluster) StartRetryAt(p Priority, s telemetry.Shard) bool {
+// StartRetryAt counts a concurrent retry against the priority's budget or limit; own requests are under
+// way for a budget beside those that are counted. False refuses it. The caller of a true result calls EndRetryAt.
+func (c *Cluster) StartRetryAt(p Priority, own int64, s telemetry.Shard) bool {
 	b, limits := c.breakerOf(p)
-	if b.retries.Add(1) > b.mostRetries(limits) {
+	if b.retries.Add(1) > b.mostRetries(limits, own) {
 		b.retries.Add(-1)
 		if c.metrics != nil {
 			c.metrics.Use().OverflowRetries.Inc(s)
@@ -155,9 +155,9 @@ func (c *Cluster) StartRetryAt(p Priority, s telemetry.Shard) bool {
 
 // mostRetries is the limit on concurrent retries, which a budget may set by the
 // requests that are active or pending now, or by those that began in its interval.
-func (b *breaker) mostRetries(limits *Limits) int64 {
+func (b *breaker) mostRetries(limits *Limits, own int64) int64 {
 	if budget := limits.RetryBudget; budget != nil {
-		of := b.requests.Load() + b.pending.Load()
+		of := b.requests.Load() + b.pending.Load() + own
 		if r := b.recent.Load(); r != nil {
 			of = r.count(monotonic())
 		}
@@ -209,7 +209,7 @@ func (b *breaker) uses(limits *Limits) [4]limitUse {
 		{"connections", most(limits.MaxConnections), b.conns.Load()},
 		{"pending", most(limits.MaxPendingRequests), b.pending.Load()},
 		{"requests", most(limits.MaxRequests), b.requests.Load()},
-		{"retries", b.mostRetries(limits), b.retries.Load()},
+		{"retries", b.mostRetries(limits, 0), b.retries.Load()},
 	}
 }
 

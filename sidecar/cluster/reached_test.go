@@ -30,7 +30,7 @@ func TestReachedLimits(t *testing.T) {
 	check("one of two requests")
 	c.StartRequest(0)
 	check("two requests", "default requests")
-	if !c.StartRetry(0) || !c.StartRetryAt(HighPriority, 0) {
+	if !c.StartRetry(0) || !c.StartRetryAt(HighPriority, 0, 0) {
 		t.Fatal("no retry")
 	}
 	check("retries", "default requests", "default retries", "high retries")

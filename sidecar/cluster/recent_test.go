@@ -25,7 +25,7 @@ func TestRetryBudgetInterval(t *testing.T) {
 		}
 		expect := func(when string, want int64) {
 			t.Helper()
-			if got := b.mostRetries(l); got != want {
+			if got := b.mostRetries(l, 0); got != want {
 				t.Errorf("%s: %d retries, not %d", when, got, want)
 			}
 		}

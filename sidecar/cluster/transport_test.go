@@ -195,7 +195,7 @@ func TestPrioritiesOfLimits(t *testing.T) {
 	if !c.StartRequest(0) || c.StartRequest(0) || !c.StartRequestAt(HighPriority, 0) || !c.StartRequestAt(HighPriority, 0) || c.StartRequestAt(HighPriority, 0) {
 		t.Error("the priorities share a limit")
 	}
-	if !c.StartRetry(0) || c.StartRetry(0) || !c.StartRetryAt(HighPriority, 0) {
+	if !c.StartRetry(0) || c.StartRetry(0) || !c.StartRetryAt(HighPriority, 0, 0) {
 		t.Error("the priorities share retries")
 	}
 	got := remaining()

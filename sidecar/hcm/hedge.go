@@ -198,7 +198,7 @@ func (h *hedge) run() outcome {
 // mayHedge asks the policy's number and the budget. That they refuse is told of, also where
 // an attempt is answered after all, as Envoy does. Where there was no host for the first,
 // none is asked.
-func (x *exchange) mayHedge() bool { return x.attempt.host != nil && x.mayRetry(x.sel.Retry) }
+func (x *exchange) mayHedge() bool { return x.attempt.host != nil && x.mayRetry(x.sel.Retry, 0) }
 
 // judge decides what an attempt that ended means for the exchange. A bad one counts
 // only when it is the last: where it was late, another runs already.
@@ -215,7 +215,7 @@ func (h *hedge) judge(y *exchange) (o outcome, over bool) {
 		h.late.Stop()
 	}
 	good := y.outcome == responded && !p.RetriesResponse(y.resp)
-	if !good {
+	if !good && y.outcome != idleTimedOut { // which is of all the exchange
 		if late && h.pending() {
 			return 0, false
 		}
@@ -254,9 +254,9 @@ func (h *hedge) retries(y *exchange) bool {
 	case noHost, overflow, timedOut, idleTimedOut, lifeOver, crawls, clientGone, unwritable, hoarded:
 		return false
 	case responded:
-		return x.mayRetry(x.sel.Retry)
+		return x.mayRetry(x.sel.Retry, 0)
 	default:
-		return y.wantsRetry(x.sel.Retry, o) && x.mayRetry(x.sel.Retry)
+		return y.wantsRetry(x.sel.Retry, o) && x.mayRetry(x.sel.Retry, y.attempt.own())
 	}
 }
 

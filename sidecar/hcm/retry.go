@@ -3,6 +3,7 @@ package hcm
 import (
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -41,7 +42,7 @@ func (x *exchange) retryFailure(o outcome) (_ outcome, again bool) {
 	}
 	p, replayable := x.sel.Retry, x.replayable()
 	if p != nil && !replayable && x.keptForNone() && x.wantsRetry(p, o) {
-		x.mayRetry(p)
+		x.mayRetry(p, 0)
 	}
 	// Without a pump nothing was read for the attempt: all that has come is in memory,
 	// though it may be more than is kept.
@@ -64,7 +65,7 @@ func (x *exchange) retryFailure(o outcome) (_ outcome, again bool) {
 		return o, false
 	}
 	x.afterTimeout = o == tryTimedOut || o == tryIdle
-	if !x.mayRetry(p) {
+	if !x.mayRetry(p, x.attempt.own()) {
 		return o, false
 	}
 	if cut := x.waitTurn(p.BackOff(x.attempts)); cut != responded {
@@ -110,7 +111,7 @@ func (x *exchange) retryResponse() (o outcome, again bool) {
 //
 //go:noinline
 func (x *exchange) retryAnswered(p *route.RetryPolicy) (o outcome, again bool) {
-	if !x.mayRetry(p) {
+	if !x.mayRetry(p, 0) {
 		x.dropReplay()
 		return responded, false
 	}
@@ -134,8 +135,17 @@ func (x *exchange) retryAnswered(p *route.RetryPolicy) (o outcome, again bool) {
 	return responded, true
 }
 
-// mayRetry asks the policy's number and the budget.
-func (x *exchange) mayRetry(p *route.RetryPolicy) bool {
+// own is how many requests a budget is to count beside those that are counted: that of an attempt
+// which has just failed is under way all the same. Envoy does not count one whose stream has ended.
+func (a *attempt) own() int64 {
+	if a.info != nil && a.version == message.HTTP2 {
+		return 0
+	}
+	return 1
+}
+
+// mayRetry asks the policy's number and the budget, which counts own requests more.
+func (x *exchange) mayRetry(p *route.RetryPolicy, own int64) bool {
 	shard := x.d.Shard
 	if uint32(x.attempts) > p.NumRetries {
 		x.flags |= telemetry.FlagRetryLimitExceeded
@@ -146,12 +156,12 @@ func (x *exchange) mayRetry(p *route.RetryPolicy) bool {
 	}
 	if x.retrying == nil {
 		// The cluster of the host: an aggregate has no requests of its own.
-		own := x.attempt.host.Cluster()
-		if !own.StartRetryAt(x.priority(), shard) {
+		c := x.attempt.host.Cluster()
+		if !c.StartRetryAt(x.priority(), own, shard) {
 			x.flags |= telemetry.FlagUpstreamOverflow
 			return false
 		}
-		x.retrying = own
+		x.retrying = c
 	} else if m := x.retrying.Metrics().Use(); m != nil {
 		m.RetryFailure.Inc(shard) // of the one before
 	}
