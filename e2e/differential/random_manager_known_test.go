@@ -22,7 +22,7 @@ func knownOfManagers(c *Config, x *Case, d Difference) string {
 		return "the sidecar says 127.0.0.1 where Envoy puts its own address for a client on loopback; ids are random"
 	case strings.Contains(d.Field, ".header.") && bared(d.Envoy) == bared(d.Hauberk):
 		return "white space around a value is no part of it (RFC 9110 5.5)"
-	case d.Field == "upstream.header.connection" && d.Envoy == absent && d.Hauberk == "TE":
+	case strings.HasPrefix(d.Field, "upstream") && strings.HasSuffix(d.Field, "header.connection") && d.Envoy == absent && d.Hauberk == "TE":
 		return "Connection names TE, as RFC 9110 10.1.4 demands"
 	case d.Field == "upstream.header.x-envoy-downstream-service-cluster" && d.Hauberk == absent:
 		return "the sidecar takes this header of Envoy's own from every client, Envoy only at an edge"
@@ -36,8 +36,10 @@ func knownOfManagers(c *Config, x *Case, d Difference) string {
 		return "Envoy does not know the host of a request whose path it refuses at once"
 	case c.HCM["original_ip_detection_extensions"] != nil && (d.Hauberk == "null" || d.Field == "log.first") && (d.Field == "log.route" || d.Field == "log.cluster" || d.Field == "log.first" || strings.Contains(format, "ROUTE_NAME") || strings.Contains(format, "UPSTREAM_CLUSTER")):
 		return "who is refused for its address has no route yet"
-	case strings.Contains(format, "%REQUEST_HEADERS_BYTES%") && c.HCM["tracing"] != nil:
-		return "Envoy sends an empty field where a trace has no state"
+	case d.Field == "response.header.grpc-message" && strings.ReplaceAll(d.Hauberk, "%20", " ") == d.Envoy:
+		return "a space at either end is encoded: no value begins or ends with one (RFC 9113 8.2.1)"
+	case strings.HasPrefix(d.Field, "upstream") && strings.Contains(d.Field, ".header.x-envoy-fault-") && d.Hauberk == absent:
+		return "headers that choose faults go no further than where they are asked for"
 	case strings.Contains(format, "SCHEME") && c.HCM["scheme_header_transformation"] != nil && strings.Contains(head, "/refused"):
 		return "the scheme is that of the connection to the host, which there is none of"
 	case strings.HasPrefix(d.Field, "response.header.access-control-") && d.Hauberk == absent && strings.Contains(fmt.Sprint(c.Routes, c.VHost, c.RouteConfig), "shadow_enabled"):

@@ -108,7 +108,7 @@ func (m *manager) configure() {
 		m.c.Filters = nil
 	}
 	m.routes()
-	if !chance(m.Rand, 3) {
+	if !m.rejects && !chance(m.Rand, 3) {
 		h["local_reply_config"] = m.localReplies()
 	}
 	m.logs()

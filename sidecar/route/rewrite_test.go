@@ -244,7 +244,8 @@ func TestChanges(t *testing.T) {
 		{"values change places", nil, []HeaderAdd{
 			{Name: "x-a", Value: "%REQ(x-b)%", Action: OverwriteIfExistsOrAdd}, {Name: "x-b", Value: "%REQ(x-a)%", Action: OverwriteIfExistsOrAdd},
 		}, "b 1"},
-		{"values of what is left", []string{"x-a"}, []HeaderAdd{{Name: "x-b", Value: "was %REQ(x-a)%"}}, "- b,was "},
+		{"white space is no part of a value", nil, []HeaderAdd{{Name: "x-a", Value: " 2\t"}, {Name: "x-b", Value: " ", Action: OverwriteIfExistsOrAdd}}, "1,2 "},
+		{"values of what is left", []string{"x-a"}, []HeaderAdd{{Name: "x-b", Value: "was %REQ(x-a)%"}}, "- b,was"},
 		{"empty values are dropped", nil, []HeaderAdd{
 			{Name: "x-a", Value: "%REQ(x-none)%", Action: OverwriteIfExistsOrAdd}, {Name: "x-a"}, {Name: "x-b", Value: "%REQ(x-a)%"},
 		}, "1 b,1"},
