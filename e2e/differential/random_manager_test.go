@@ -243,7 +243,7 @@ func (m *manager) identity() {
 		h["scheme_header_transformation"] = dict{"match_upstream": true}
 	}
 	if chance(m.Rand, 6) {
-		h["common_http_protocol_options"] = dict{"headers_with_underscores_action": one(m.Rand, "ALLOW", "REJECT_REQUEST", "DROP_HEADER")}
+		h["common_http_protocol_options"] = dict{"headers_with_underscores_action": one(m.Rand, "ALLOW", map[bool]string{true: "ALLOW", false: "REJECT_REQUEST"}[m.c.HTTP2], "DROP_HEADER")}
 		m.want("X_Under", "1")
 	}
 	m.want("Referer", "http://a/#b", "/a", "http://a/b")
