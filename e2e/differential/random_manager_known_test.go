@@ -34,12 +34,12 @@ func knownOfManagers(c *Config, x *Case, d Difference) string {
 		return "the sidecar lists every host that was tried, as Envoy's documentation has it; Envoy only that of the last attempt"
 	case d.Field == "log.host" && d.Envoy == "null":
 		return "Envoy does not know the host of a request whose path it refuses at once"
-	case c.HCM["original_ip_detection_extensions"] != nil && (d.Hauberk == "null" || d.Field == "log.first") && (d.Field == "log.route" || d.Field == "log.cluster" || d.Field == "log.first" || strings.Contains(format, "ROUTE_NAME") || strings.Contains(format, "UPSTREAM_CLUSTER")):
-		return "who is refused for its address has no route yet"
 	case d.Field == "response.header.grpc-message" && strings.ReplaceAll(d.Hauberk, "%20", " ") == d.Envoy:
 		return "a space at either end is encoded: no value begins or ends with one (RFC 9113 8.2.1)"
 	case strings.HasPrefix(d.Field, "upstream") && strings.Contains(d.Field, ".header.x-envoy-fault-") && d.Hauberk == absent:
 		return "headers that choose faults go no further than where they are asked for"
+	case strings.HasSuffix(d.Field, "].header.tracestate") && d.Envoy == "" && d.Hauberk == absent:
+		return "Envoy sends an empty field where a trace has no state"
 	case strings.Contains(format, "SCHEME") && c.HCM["scheme_header_transformation"] != nil && strings.Contains(head, "/refused"):
 		return "the scheme is that of the connection to the host, which there is none of"
 	case strings.HasPrefix(d.Field, "response.header.access-control-") && d.Hauberk == absent && strings.Contains(fmt.Sprint(c.Routes, c.VHost, c.RouteConfig), "shadow_enabled"):
