@@ -483,12 +483,13 @@ func (m *manager) health() dict {
 	return out
 }
 
-// limitOfBuffer is none that a body of HTTP/2 is over: Envoy takes one that comes with the stream's end.
+// limitOfBuffer is none that a body of HTTP/2, or one with trailers, is over: Envoy takes one that
+// comes with the stream's end.
 func (m *manager) limitOfBuffer() int {
 	if m.c.HTTP2 {
 		return one(m.Rand, 11, 1000)
 	}
-	return one(m.Rand, 1, 5, 10, 11, 1000)
+	return one(m.Rand, 5, 10, 11, 1000)
 }
 
 func (m *manager) buffer() dict {

@@ -35,7 +35,7 @@ func knownOfManagers(c *Config, x *Case, d Difference) string {
 		return "the sidecar lists every host that was tried, as Envoy's documentation has it; Envoy only that of the last attempt"
 	case d.Field == "log.host" && d.Envoy == "null":
 		return "Envoy does not know the host of a request whose path it refuses at once"
-	case d.Field == "response.header.grpc-message" && strings.ReplaceAll(d.Hauberk, "%20", " ") == d.Envoy:
+	case d.Field == "response.header.grpc-message" && strings.TrimSpace(strings.ReplaceAll(d.Hauberk, "%20", " ")) == strings.TrimSpace(d.Envoy):
 		return "a space at either end is encoded: no value begins or ends with one (RFC 9113 8.2.1)"
 	case strings.HasPrefix(d.Field, "upstream") && strings.Contains(d.Field, ".header.x-envoy-fault-") && d.Hauberk == absent:
 		return "headers that choose faults go no further than where they are asked for"
