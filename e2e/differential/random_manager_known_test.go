@@ -43,7 +43,7 @@ func knownOfManagers(c *Config, x *Case, d Difference) string {
 		return "Envoy sends an empty field where a trace has no state"
 	case strings.Contains(format, "SCHEME") && c.HCM["scheme_header_transformation"] != nil && strings.Contains(head, "/refused"):
 		return "the scheme is that of the connection to the host, which there is none of"
-	case strings.HasPrefix(d.Field, "response.header.access-control-") && d.Hauberk == absent && strings.Contains(fmt.Sprint(c.Routes, c.VHost, c.RouteConfig), "shadow_enabled"):
+	case strings.HasPrefix(d.Field, "response.header.access-control-") && slices.Contains([]string{absent, "x-theirs", "*", "false"}, d.Hauberk) && strings.Contains(fmt.Sprint(c.Routes, c.VHost, c.RouteConfig), "shadow_enabled"):
 		return "a policy with shadow_enabled alone is not enforced, as Envoy's documentation of filter_enabled has it"
 	case (strings.HasPrefix(d.Field, "response.header.") || d.Field == "log.values" || d.Field == "log.cut" || strings.Contains(format, "%RESP")) && answerCode.ReplaceAllString(d.Hauberk, "0") == answerCode.ReplaceAllString(d.Envoy, "0"):
 		return "the sidecar knows the code of its own answer when headers are formatted, Envoy says 0"
