@@ -43,6 +43,8 @@ func knownOfManagers(c *Config, x *Case, d Difference) string {
 		return "Envoy sends an empty field where a trace has no state"
 	case d.Field == "log.cut" && d.Hauberk == "12" && slices.ContainsFunc(hostAddresses, func(a string) bool { return strings.HasPrefix(a, d.Envoy) }):
 		return "the sidecar says 127.0.0.1 where Envoy puts its own address for a client on loopback"
+	case strings.Contains(d.Field, ".header.x-b3-sampled") && strings.Contains(head, "traceparent: ff-"):
+		return "version ff is invalid (W3C Trace Context 3.2.2.1); Envoy's tracer of Zipkin reads it"
 	case strings.Contains(format, "SCHEME") && c.HCM["scheme_header_transformation"] != nil && strings.Contains(head, "/refused"):
 		return "the scheme is that of the connection to the host, which there is none of"
 	case strings.HasPrefix(d.Field, "response.header.access-control-") && slices.Contains([]string{absent, "x-theirs", "*", "false"}, d.Hauberk) && strings.Contains(fmt.Sprint(c.Routes, c.VHost, c.RouteConfig), "shadow_enabled"):
