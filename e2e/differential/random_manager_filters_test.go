@@ -360,14 +360,11 @@ func (m *manager) limit() dict {
 func (m *manager) rateLimits() []any {
 	var out []any
 	for range 1 + m.IntN(2) {
-		var actions []any
-		for range 1 + m.IntN(1) {
-			actions = append(actions, one(m.Rand,
-				dict{"request_headers": dict{"header_name": "X-A", "descriptor_key": "a", "skip_if_absent": chance(m.Rand, 2)}},
-				dict{"generic_key": dict{"descriptor_value": "g"}},
-				dict{"header_value_match": dict{"descriptor_value": "g", "descriptor_key": "generic_key", "expect_match": chance(m.Rand, 2), "headers": []any{m.headerMatcher()}}}))
-		}
-		out = append(out, dict{"actions": actions})
+		action := one(m.Rand,
+			dict{"request_headers": dict{"header_name": "X-A", "descriptor_key": "a", "skip_if_absent": chance(m.Rand, 2)}},
+			dict{"generic_key": dict{"descriptor_value": "g"}},
+			dict{"header_value_match": dict{"descriptor_value": "g", "descriptor_key": "generic_key", "expect_match": chance(m.Rand, 2), "headers": []any{m.headerMatcher()}}})
+		out = append(out, dict{"actions": []any{action}})
 	}
 	return out
 }
@@ -483,12 +480,13 @@ func (m *manager) health() dict {
 	return out
 }
 
-// limitOfBuffer is none that a body of HTTP/2 is over: Envoy takes one that comes with the stream's end.
+// limitOfBuffer is none that a body of HTTP/2, or one with trailers, is over: Envoy takes one that
+// comes with the stream's end.
 func (m *manager) limitOfBuffer() int {
 	if m.c.HTTP2 {
 		return one(m.Rand, 11, 1000)
 	}
-	return one(m.Rand, 1, 5, 10, 11, 1000)
+	return one(m.Rand, 5, 10, 11, 1000)
 }
 
 func (m *manager) buffer() dict {

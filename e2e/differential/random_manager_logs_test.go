@@ -19,7 +19,7 @@ var requestOperators = []string{
 // lateOperators are those of the answer.
 var lateOperators = []string{
 	"%RESP(X-A)%", "%RESP(X-MULTI)%", "%RESP(X-NONE?X-A)%", "%RESP(X-A?X-B):1%", "%RESPONSE_HEADER(SERVER)%", "%RESP(CONTENT-TYPE)%", "%RESP(X-Q):3%",
-	"%RESPONSE_CODE%", "%RESPONSE_FLAGS%", "%RESPONSE_FLAGS_LONG%", "%RESPONSE_CODE_DETAILS%", "%RESPONSE_CODE_DETAILS(ALLOW_WHITESPACES)%",
+	"%RESPONSE_CODE%", "%RESPONSE_FLAGS%", "%RESPONSE_FLAGS_LONG%",
 	"%ROUTE_NAME%", "%UPSTREAM_CLUSTER%", "%UPSTREAM_CLUSTER_RAW%", "%UPSTREAM_PROTOCOL%", "%UPSTREAM_REQUEST_ATTEMPT_COUNT%", "%UPSTREAM_HOST%",
 	"%METADATA(ROUTE:a.b:k)%", "%CLUSTER_METADATA(a.b:k)%", "%CLUSTER_METADATA(a.b)%",
 }
@@ -31,7 +31,7 @@ var responseOperators = append(append([]string(nil), requestOperators...), lateO
 var logOperators = append(append([]string(nil), responseOperators...),
 	"%TRAILER(X-T)%", "%TRAILER(X-NONE?X-A):1%", "%RESPONSE_TRAILER(X-MULTI)%", "%GRPC_STATUS%", "%GRPC_STATUS(SNAKE_STRING)%", "%GRPC_STATUS(CAMEL_STRING)%", "%GRPC_STATUS(NUMBER)%", "%GRPC_STATUS_NUMBER%",
 	"%DYNAMIC_METADATA(envoy.filters.http.rbac:shadow_engine_result)%", "%DYNAMIC_METADATA(envoy.filters.http.rbac:enforced_effective_policy_id):2%", "%DYNAMIC_METADATA(envoy.filters.http.rbac:p_shadow_effective_policy_id)%",
-	"%BYTES_RECEIVED%", "%REQUEST_HEADERS_BYTES%", "%BYTES_SENT%", "%RESPONSE_HEADERS_BYTES%", "%RESPONSE_TRAILERS_BYTES%", "%ACCESS_LOG_TYPE%", "%LOCAL_REPLY_BODY%", "%LOCAL_REPLY_BODY%", "%CONNECTION_TERMINATION_DETAILS%", "%UPSTREAM_TRANSPORT_FAILURE_REASON%", "%UPSTREAM_HOST_NAME%",
+	"%RESPONSE_CODE_DETAILS%", "%RESPONSE_CODE_DETAILS(ALLOW_WHITESPACES)%", "%BYTES_RECEIVED%", "%BYTES_SENT%", "%RESPONSE_TRAILERS_BYTES%", "%ACCESS_LOG_TYPE%", "%LOCAL_REPLY_BODY%", "%LOCAL_REPLY_BODY%", "%CONNECTION_TERMINATION_DETAILS%", "%UPSTREAM_TRANSPORT_FAILURE_REASON%", "%UPSTREAM_HOST_NAME%",
 	"%DOWNSTREAM_DETECTED_CLOSE_TYPE%", "%UPSTREAM_DETECTED_CLOSE_TYPE%", "%UPSTREAM_METADATA(envoy.lb:hash_key)%", "%EMIT_TIME(%Y)%", "%START_TIME_LOCAL(%Y)%")
 
 // format is some text with some operators.

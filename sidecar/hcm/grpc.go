@@ -93,10 +93,10 @@ func httpStatus(grpc string) int {
 	return 500 // unknown, internal, data loss, and what is no status
 }
 
-// appendGRPCMessage percent-encodes what a field value may not hold.
+// appendGRPCMessage percent-encodes what a field value may not hold, nor begin or end with.
 func appendGRPCMessage(dst []byte, text string) []byte {
 	for i := range len(text) {
-		if c := text[i]; c < 0x20 || c > 0x7e || c == '%' {
+		if c := text[i]; c < 0x20 || c > 0x7e || c == '%' || c == ' ' && (i == 0 || i == len(text)-1) {
 			dst = append(dst, '%', upperHex[c>>4], upperHex[c&15])
 		} else {
 			dst = append(dst, c)

@@ -130,9 +130,14 @@ type servedBy struct {
 	place   *downstream.Place
 }
 
-// served notes what serves the exchange now.
+// served notes what serves the exchange now: the route's cluster too where a filter answers in
+// its place.
 func (x *exchange) served() servedBy {
-	return servedBy{x.cluster, x.attempt.host, x.sel.Route, x.sel.VirtualHost, x.d.Place}
+	c := x.cluster
+	if c == nil && x.sel.Cluster != "" {
+		c = x.m.clusters.Get(x.sel.Cluster)
+	}
+	return servedBy{c, x.attempt.host, x.sel.Route, x.sel.VirtualHost, x.d.Place}
 }
 
 // ConfiguredMetadata implements telemetry.Configured.

@@ -69,7 +69,7 @@ func TestQuoteWhatIsNoUTF8(t *testing.T) {
 		"":                 `""`,
 		"h\u00e9 \u20ac":   "\"h\u00e9 \u20ac\"",
 		"h\xc3":            `"h\u00c3"`,
-		"\u00e9\xff\"\\\n": `"\u00c3\u00a9\u00ff\"\\\u000a"`,
+		"\u00e9\xff\"\\\n": `"\u00c3\u00a9\u00ff\"\\\n"`,
 		"\x80\x9f\x7f":     `"\u0080\u009f\u007f"`,
 		"\ufffd":           "\"\ufffd\"",
 	} {

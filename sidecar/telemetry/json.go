@@ -67,7 +67,8 @@ func (f *Format) appendObject(dst []byte, r *Record) []byte {
 	return append(dst, '\n')
 }
 
-// append appends a value; ok is false where it is null and nulls are left out.
+// append appends a value; ok is false where it is null, or an object without members, and those
+// are left out.
 func (n *node) append(dst []byte, r *Record, omit bool) (out []byte, ok bool) {
 	switch {
 	case n.raw != "":
@@ -91,7 +92,8 @@ func (n *node) append(dst []byte, r *Record, omit bool) (out []byte, ok bool) {
 			dst = dst[:before]
 		}
 	}
-	return append(dst, n.empty[1]), true
+	nothing := omit && n.empty == "{}" && len(dst) == first
+	return append(dst, n.empty[1]), !nothing
 }
 
 // appendMember appends a text with operators: alone, an operator has the type of

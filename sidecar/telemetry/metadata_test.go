@@ -84,7 +84,7 @@ func TestConfiguredMetadata(t *testing.T) {
 	r := &Record{Configured: configuredParts{PartCluster: {"ns": object}, PartChain: {"ns": {"k": "chain"}}}}
 	for operator, want := range map[string][2]string{ // in text, and as JSON
 		"CLUSTER_METADATA(ns:a)":                      {`{\"k\":1e+21,\"s\":1e-7}`, `{"k":1e+21,"s":1e-7}`},
-		"CLUSTER_METADATA(ns:b)":                      {`[1.5,\"x<\\u000a\",null,true]`, `[1.5,"x<\u000a",null,true]`},
+		"CLUSTER_METADATA(ns:b)":                      {`[1.5,\"x<\\n\",null,true]`, `[1.5,"x<\n",null,true]`},
 		"CLUSTER_METADATA(ns:a:k)":                    {"1e+21", "1e+21"},
 		"METADATA(CLUSTER:ns:f)":                      {"12345678", "12345678"},
 		"METADATA(CLUSTER:ns:f):3":                    {"123", "12345678"},
