@@ -159,7 +159,7 @@ func (g *Group) bootstrap(p *place, certs *certs) ([]byte, error) {
 		"static_resources": map[string]any{"listeners": listeners, "clusters": clusters},
 	}
 	maps.Copy(out, g.Bootstrap)
-	return yaml.Marshal(out)
+	return yaml.Marshal(p.placed(out))
 }
 
 // assign gives a cluster its endpoints, with a policy that it has for them. One of type EDS
@@ -264,6 +264,10 @@ func (c *Config) listener(p *place, certs *certs) (map[string]any, error) {
 		var chains []any
 		for _, chain := range c.FilterChains {
 			chain = maps.Clone(chain)
+			if match, ok := chain["filter_chain_match"].(map[string]any); ok && match["destination_port"] == "own" {
+				match = maps.Clone(match)
+				match["destination_port"], chain["filter_chain_match"] = p.ports[c.Name], match
+			}
 			if routes, ok := chain["routes"]; ok {
 				delete(chain, "routes")
 				chain["filters"] = []any{c.hcm(p, routes)}

@@ -23,6 +23,7 @@ type outcome struct {
 	end       string            // what came instead of a further answer, or after the last
 	tcp       string            // all bytes, of plain TCP
 	streams   map[uint32]string // how they ended, of frames
+	tls       string            // what was agreed on, where it is compared
 }
 
 // dial connects as the case says.
@@ -31,7 +32,7 @@ func (x *Case) dial(addr string, certs *certs) (net.Conn, error) {
 	if err != nil || x.TLS == nil {
 		return c, err
 	}
-	cfg := &tls.Config{ServerName: x.TLS.SNI, NextProtos: x.TLS.ALPN, RootCAs: certs.roots, InsecureSkipVerify: true} // the sidecar's identity is not what is tested here
+	cfg := &tls.Config{MinVersion: tlsVersion(x.TLS.Min), MaxVersion: tlsVersion(x.TLS.Max), CipherSuites: suites(x.TLS.Suites), ServerName: x.TLS.SNI, NextProtos: x.TLS.ALPN, RootCAs: certs.roots, InsecureSkipVerify: true} // the sidecar's identity is not what is tested here
 	if x.TLS.Cert != "none" {
 		cfg.Certificates = []tls.Certificate{certs.web}
 		switch x.TLS.Cert {
@@ -40,6 +41,9 @@ func (x *Case) dial(addr string, certs *certs) (net.Conn, error) {
 		case "odd":
 			cfg.Certificates[0] = certs.odd
 		}
+	}
+	if err := x.TLS.ownFile(cfg); err != nil {
+		return nil, err
 	}
 	s := tls.Client(c, cfg)
 	_ = s.SetDeadline(time.Now().Add(patience))
@@ -62,6 +66,7 @@ func (x *Case) converse(addr string, certs *certs, plainTCP bool) (*outcome, err
 		return nil, err
 	}
 	defer c.Close()
+	out.agreed(c, x)
 	_ = c.SetDeadline(time.Now().Add(patience))
 	r := bufio.NewReader(c)
 	if x.Hello != nil {
@@ -122,6 +127,9 @@ func (x *Case) talk(c net.Conn, r *bufio.Reader, out *outcome) error {
 				break
 			}
 		}
+	}
+	if x.Patient {
+		_, _ = r.Peek(1)
 	}
 	stays := silent || strings.HasPrefix(x.Raw, "tcp close") || strings.HasPrefix(x.Raw, "tcp reset") || strings.HasPrefix(x.Raw, "tcp wait")
 	if w, ok := c.(interface{ CloseWrite() error }); ok && !stays {

@@ -50,6 +50,7 @@ func (d *decoder) downstreamTLS(m *tlsv3.DownstreamTlsContext, path string) (*li
 	if require && t.context.Validation == nil {
 		return nil, fail(path+".common_tls_context", "requires a client certificate but has no validation context to verify it with")
 	}
+	require = require || t.context.Validation.Demands()
 	out := &tlscontext.Server{
 		Common: t.context, RequireClientCertificate: require,
 		RequireSNI: m.GetRequireSni().GetValue(), FullScan: m.GetFullScanCertsOnSniMismatch().GetValue(),

@@ -115,6 +115,12 @@ func (v *Validation) PinsAlone() bool {
 	return v.Secret == nil && v.CA == (Source{}) && !v.SystemRoots && len(v.TrustDomains) == 0
 }
 
+// Demands tells whether a client must show a certificate though nothing else requires one:
+// names and pins say whom it is from. As in Envoy trust domains by themselves do not.
+func (v *Validation) Demands() bool {
+	return v != nil && !v.AcceptUntrusted && len(v.TrustDomains) == 0 && len(v.Names)+len(v.SPKI)+len(v.Hash) > 0
+}
+
 // TrustDomain is a trust domain's name, without a scheme, and its anchors in PEM.
 type TrustDomain struct {
 	Name   string

@@ -69,9 +69,10 @@ func NewServer(cfg *Server, o Options) (*Context, error) {
 		t := c.base()
 		t.GetCertificate = (&selector{s.certificates, s.own, cfg.FullScan}).present
 		v := c.verifier(m, x509.ExtKeyUsageClientAuth)
+		required := cfg.RequireClientCertificate || m.validation.Demands()
 		if v != nil {
 			t.ClientAuth = tls.RequestClientCert
-			if cfg.RequireClientCertificate {
+			if required {
 				t.ClientAuth = tls.RequireAnyClientCert
 			}
 			if !m.validation.HideCA {
@@ -82,7 +83,7 @@ func NewServer(cfg *Server, o Options) (*Context, error) {
 			if cs.DidResume {
 				return errResumed
 			}
-			if len(cs.PeerCertificates) == 0 && !cfg.RequireClientCertificate {
+			if len(cs.PeerCertificates) == 0 && !required {
 				return nil
 			}
 			return v.verify(cs, "")
