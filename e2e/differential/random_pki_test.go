@@ -5,7 +5,6 @@ package differential
 import (
 	"crypto"
 	"crypto/ecdsa"
-	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
@@ -38,7 +37,7 @@ type pki struct {
 // issued describes a certificate; the file has those of its issuers behind it, but for the root.
 type issued struct {
 	name, by string
-	key      string // rsa, p256 (where it is empty), p384, p521 or ed25519
+	key      string // rsa, p384, or p256 where it is empty
 	names    string // dns:a uri:b ip:c email:d
 	subject  string // its common name, the name where it is empty
 	ca       bool
@@ -67,8 +66,6 @@ var leaves = []issued{
 	{name: "nousage", names: "dns:a.example uri:spiffe://one.test/a", usage: "none"},
 	{name: "codesigning", names: "dns:a.example", usage: "code"},
 	{name: "encipher", names: "dns:a.example uri:spiffe://one.test/a", usage: "encipher", key: "rsa"},
-	{name: "p521", names: "dns:a.example", key: "p521"},
-	{name: "ed25519", names: "dns:a.example uri:spiffe://one.test/a", key: "ed25519"},
 	{name: "isca", names: "dns:a.example uri:spiffe://one.test/a", ca: true, path: -1},
 	{name: "foreign", by: "rootb", names: "dns:a.example uri:spiffe://one.test/a"},
 	{name: "byinter", by: "inter", names: "dns:a.example uri:spiffe://one.test/a"},
@@ -119,13 +116,8 @@ func newKey(kind string) (crypto.Signer, error) {
 	switch kind {
 	case "rsa":
 		return rsa.GenerateKey(rand.Reader, 2048)
-	case "ed25519":
-		_, k, err := ed25519.GenerateKey(rand.Reader)
-		return k, err
 	case "p384":
 		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
-	case "p521":
-		return ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
 	}
 	return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 }

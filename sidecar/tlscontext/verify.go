@@ -19,7 +19,7 @@ import (
 
 // VerifyError says why a peer was refused.
 type VerifyError struct {
-	// Rule is a word for counters: chain, name, pin, revoked, depth or missing.
+	// Rule is a word for counters: chain, name, pin, revoked, depth, usage or missing.
 	Rule string
 	// Subject is the certificate's first name, as far as there is one.
 	Subject string
@@ -49,7 +49,14 @@ type verifier struct {
 // verify judges a peer's certificates. serverName, when not empty, is what its own
 // must be valid for in place of the names that are expected.
 func (v *verifier) verify(cs tls.ConnectionState, serverName string) error {
-	if v == nil || v.cfg.AcceptUntrusted {
+	if v == nil {
+		return nil
+	}
+	if len(cs.PeerCertificates) > 0 && !signs(cs.PeerCertificates[0]) {
+		// Also of those whom nothing vouches for: it is a matter of the handshake.
+		return &VerifyError{Rule: "usage", Subject: subject(cs.PeerCertificates[0]), Err: errors.New("its key is not for signatures")}
+	}
+	if v.cfg.AcceptUntrusted {
 		return nil
 	}
 	by, err := v.judge(cs.PeerCertificates, serverName)
@@ -57,6 +64,12 @@ func (v *verifier) verify(cs tls.ConnectionState, serverName string) error {
 		handshake.Chain(cs, by)
 	}
 	return err
+}
+
+// signs tells whether a certificate's key may sign, as it does in every handshake of the
+// versions and suites that there are (RFC 8446 4.4.2.2). One without key usage may.
+func signs(leaf *x509.Certificate) bool {
+	return leaf.KeyUsage == 0 || leaf.KeyUsage&x509.KeyUsageDigitalSignature != 0
 }
 
 // judge returns the chain by which the peer is accepted, of which pins alone need only
