@@ -112,6 +112,9 @@ func (p *pki) trustDomains(r *rand.Rand) map[string]any {
 	if chance(r, 2) {
 		v["match_typed_subject_alt_names"] = []any{randomName(r)}
 	}
+	if chance(r, 3) {
+		v["trust_chain_verification"] = "ACCEPT_UNTRUSTED" // which trust domains know nothing of
+	}
 	return v
 }
 
@@ -194,6 +197,9 @@ func (p *pki) randomServer(r *rand.Rand, name string) Config {
 	}
 	for i := range 8 {
 		x := Case{Name: fmt.Sprintf("case-%d", i), Raw: "tcp hello\n", TLS: p.client(r)}
+		if x.TLS.Cert != "none" && strings.Contains(fmt.Sprint(c.FilterChains), "trust_domains") {
+			x.TLS.Cert = "file:" + p.path(one(r, identities...))
+		}
 		c.Cases = append(c.Cases, x)
 	}
 	return c
@@ -241,6 +247,12 @@ func (p *pki) randomClients(r *rand.Rand, g *Group) {
 		}
 		common := p.commonContext(r)
 		validation := p.validation(r)
+		if validation["trusted_ca"] == nil {
+			delete(socket, "auto_sni_san_validation") // both refuse it
+		}
+		if validation["max_verify_depth"] != 100 {
+			delete(validation, "max_verify_depth") // which Envoy heeds of clients alone
+		}
 		untrusted := validation["trust_chain_verification"] != nil
 		common["validation_context"] = validation
 		if chance(r, 2) {
@@ -271,6 +283,9 @@ func (p *pki) randomClients(r *rand.Rand, g *Group) {
 			if chance(r, 3) {
 				x.Secure.Cert = p.path("plain")
 			}
+			if validation["custom_validator_config"] != nil {
+				x.Secure.Cert = p.path(one(r, identities...))
+			}
 			x.Secure.Max = one(r, "", "", "1.2")
 			c.Cases = append(c.Cases, x)
 		}
@@ -290,6 +305,8 @@ func knownOfChains(c *Config, x *Case, d Difference) string {
 		return "the log tells why a connection ended"
 	case d.Field == "log.who" && d.Hauberk == "TLS - - - - - - - - -":
 		return "who was refused is nobody: the log has nothing of a certificate that was not accepted"
+	case d.Field == "upstream.said" && strings.ReplaceAll(d.Envoy, `SNI "127.0.0.1"`, `SNI ""`) == d.Hauberk:
+		return "an address is no server name (RFC 6066 3)"
 	case d.Field == "upstream.said" && strings.EqualFold(d.Envoy, d.Hauberk):
 		return "a name of DNS is the same in any case (RFC 6066 3), and so are the connections for it"
 	case d.Field == "log.who" && unknown(d, 2, 7), d.Field == "log.theirs" && unknown(d, 1, 3):
@@ -300,6 +317,8 @@ func knownOfChains(c *Config, x *Case, d Difference) string {
 	}
 	socket := c.FilterChains[0]["transport_socket"].(map[string]any)["typed_config"].(map[string]any)
 	switch {
+	case len(x.TLS.Suites) > 0 && strings.Contains(x.TLS.Suites[0], "_RSA_") && strings.Count(fmt.Sprint(socket), "private_key") > 1:
+		return "of several certificates one is presented that the client can use; Envoy looks at the client's groups alone for whether that is ECDSA's"
 	case x.TLS.SNI == "" && socket["require_sni"] == true:
 		return "a client that names no server is refused where require_sni says so, which Envoy does not heed"
 	case (d.Field == "tls" || d.Field == "log.who") && capitals(c, x):

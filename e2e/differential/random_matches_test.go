@@ -15,10 +15,11 @@ func randomMatches(r *rand.Rand, name string) Config {
 	c := Config{Name: name, About: "random", ListenerLog: true, LogFields: map[string]string{
 		"direct": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%", "local": "%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%"}}
 	proxied := !chance(r, 3)
+	optional := !proxied
 	var filters []any
 	if proxied {
 		fields := map[string]any{}
-		if chance(r, 3) {
+		if optional = chance(r, 3); optional {
 			fields["allow_requests_without_proxy_protocol"] = true
 		}
 		if chance(r, 5) {
@@ -63,7 +64,7 @@ func randomMatches(r *rand.Rand, name string) Config {
 			"@type": apiType + "extensions.filters.network.tcp_proxy.v3.TcpProxy", "stat_prefix": "default", "cluster": "origin"}}}}
 	}
 	for i := range 10 {
-		c.Cases = append(c.Cases, randomConnection(r, fmt.Sprintf("case-%d", i), proxied))
+		c.Cases = append(c.Cases, randomConnection(r, fmt.Sprintf("case-%d", i), proxied, optional))
 	}
 	return c
 }
@@ -141,11 +142,11 @@ func expanded(m map[string]any) []string {
 
 // randomConnection has perhaps a header of the PROXY protocol, and then a line, a request, a
 // preface or a ClientHello.
-func randomConnection(r *rand.Rand, name string, proxied bool) Case {
+func randomConnection(r *rand.Rand, name string, proxied, optional bool) Case {
 	x := Case{Name: name}
-	before := ""
+	before, answered := "", optional
 	if proxied != chance(r, 8) {
-		before = randomHeader(r)
+		before, answered = randomHeader(r)
 	}
 	if chance(r, 2) {
 		names := one(r, "sni a.example", "sni a.example", "sni x.a.example", "sni y.x.a.example", "sni A.EXAMPLE", "sni b.example", "sni z.com", "sni none.test", "")
@@ -159,13 +160,13 @@ func randomConnection(r *rand.Rand, name string, proxied bool) Case {
 		x.Hello = h
 		return x
 	}
-	x.Patient = true
+	x.Patient = answered
 	x.Raw = before + one(r, "tcp hello\n", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.0\r\n\r\n", "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n")
 	return x
 }
 
 // randomHeader is one of the PROXY protocol, of either version.
-func randomHeader(r *rand.Rand) string {
+func randomHeader(r *rand.Rand) (header string, whole bool) {
 	source, destination := one(r, "10.1.2.3", "10.1.2.4", "10.9.9.9", "127.0.0.1", "1.2.3.4"), one(r, "10.1.2.3", "127.0.0.1", "5.6.7.8", "10.1.0.1")
 	sport, dport := one(r, 111, 222, 1, 65535, 333), one(r, 443, 1, 65535, 80)
 	six := chance(r, 4)
@@ -175,24 +176,24 @@ func randomHeader(r *rand.Rand) string {
 	if chance(r, 2) {
 		switch r.IntN(8) {
 		case 0:
-			return "PROXY UNKNOWN\r\n"
+			return "PROXY UNKNOWN\r\n", true
 		case 1:
-			return fmt.Sprintf("PROXY UNKNOWN %s %s %d %d\r\n", source, destination, sport, dport)
+			return fmt.Sprintf("PROXY UNKNOWN %s %s %d %d\r\n", source, destination, sport, dport), true
 		case 2:
 			return one(r, "PROXY TCP4 10.1.2.3 5.6.7.8 111\r\n", "PROXY TCP4 10.1.2.3 5.6.7.8 111 65536\r\n", "PROXY TCP4 ::1 ::1 1 1\r\n", "PROXY TCP6 10.1.2.3 5.6.7.8 111 222\r\n", "PROXY  TCP4 10.1.2.3 5.6.7.8 111 222\r\n",
-				"PROXY TCP4 10.1.2.3 5.6.7.8 111 222 \r\n", "PROXY TCP4 10.1.2.03 5.6.7.8 111 222\r\n", "PROXY TCP4 10.1.2.3 5.6.7.8 0111 222\r\n", "PROXY TCP4 10.1.2.3 5.6.7.8 +111 222\r\n", "PROXY TCP4 10.1.2.3 5.6.7.8 111 222\n", "proxy TCP4 10.1.2.3 5.6.7.8 111 222\r\n",
-				"PROXY TCP4 10.1.2.3 5.6.7.8 0 0\r\n", "PROXY TCP6 ::1%lo ::1 111 222\r\n", "PROXY TCP4 10.1.2.3 5.6.7.8 -1 222\r\n", "PROXY TCP4 10.1.2.3 5.6.7.8 111 222 x\r\n")
+				"PROXY TCP4 10.1.2.3 5.6.7.8 111 222 \r\n", "PROXY TCP4 10.1.2.03 5.6.7.8 111 222\r\n", "PROXY TCP4 10.1.2.3 5.6.7.8 +111 222\r\n", "PROXY TCP4 10.1.2.3 5.6.7.8 111 222\n", "proxy TCP4 10.1.2.3 5.6.7.8 111 222\r\n",
+				"PROXY TCP4 10.1.2.3 5.6.7.8 0 0\r\n", "PROXY TCP6 ::1%lo ::1 111 222\r\n", "PROXY TCP4 10.1.2.3 5.6.7.8 -1 222\r\n", "PROXY TCP4 10.1.2.3 5.6.7.8 111 222 x\r\n"), false
 		}
 		family := "TCP4"
 		if six {
 			family = "TCP6"
 		}
-		return fmt.Sprintf("PROXY %s %s %s %d %d\r\n", family, source, destination, sport, dport)
+		return fmt.Sprintf("PROXY %s %s %s %d %d\r\n", family, source, destination, sport, dport), true
 	}
 	return randomHeaderOf2(r, source, destination, sport, dport)
 }
 
-func randomHeaderOf2(r *rand.Rand, source, destination string, sport, dport int) string {
+func randomHeaderOf2(r *rand.Rand, source, destination string, sport, dport int) (header string, whole bool) {
 	command, family := byte(0x21), byte(0x11)
 	s, d := netip.MustParseAddr(source), netip.MustParseAddr(destination)
 	if s.Is6() {
@@ -201,16 +202,20 @@ func randomHeaderOf2(r *rand.Rand, source, destination string, sport, dport int)
 	body := append(s.AsSlice(), d.AsSlice()...)
 	body = binary.BigEndian.AppendUint16(body, uint16(sport))
 	body = binary.BigEndian.AppendUint16(body, uint16(dport))
+	whole = true
 	switch r.IntN(10) {
 	case 0:
 		command = 0x20
 	case 1:
 		command, family, body = 0x20, 0, nil
 	case 2:
+		whole = false
 		family = one(r, byte(0), 0x12, 0x31, 0x10, 0x22)
 	case 3:
+		whole = false
 		command = one(r, byte(0x22), 0x31, 0x11)
 	case 4:
+		whole = false
 		body = body[:r.IntN(len(body))]
 	}
 	switch r.IntN(5) {
@@ -219,8 +224,9 @@ func randomHeaderOf2(r *rand.Rand, source, destination string, sport, dport int)
 	case 1:
 		body = append(body, 1, 0, 0, 4, 0, 1, 0)
 	case 2:
+		whole = false
 		body = append(body, 1, 0, 9, 'x')
 	}
 	head := append([]byte("\r\n\r\n\x00\r\nQUIT\n"), command, family)
-	return string(append(binary.BigEndian.AppendUint16(head, uint16(len(body))), body...))
+	return string(append(binary.BigEndian.AppendUint16(head, uint16(len(body))), body...)), whole
 }

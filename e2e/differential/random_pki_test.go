@@ -83,6 +83,10 @@ var leaves = []issued{
 	{name: "nonames"},
 }
 
+// identities are those that a SPIFFE validator may take, which the sidecar holds to all rules of
+// X.509-SVIDs, and Envoy to a few.
+var identities = []string{"plain", "other", "wild", "foreign", "byinter", "bydeep", "bydeeper", "bareinter", "expired", "early", "bynoca", "revoked", "selfsigned", "byrsa", "bypermit", "commonname", "nonames"}
+
 var authorities = []issued{
 	{name: "root", by: "root", ca: true, path: -1}, {name: "rootb", by: "rootb", ca: true, path: -1}, {name: "rootrsa", by: "rootrsa", ca: true, path: -1, key: "rsa"},
 	{name: "inter", ca: true, path: -1}, {name: "deep", by: "inter", ca: true, path: -1}, {name: "deeper", by: "deep", ca: true, path: -1},

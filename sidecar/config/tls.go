@@ -95,6 +95,9 @@ func (d *decoder) upstreamTLS(m *tlsv3.UpstreamTlsContext, path string) (*cluste
 	if t.context.Validation == nil {
 		return nil, fail(here, "has no validation context: the server would not be verified. If that is meant, say so: validation_context: {trust_chain_verification: ACCEPT_UNTRUSTED}")
 	}
+	if m.GetAutoSniSanValidation() && t.context.Validation.PinsAlone() {
+		return nil, fail(path+".auto_sni_san_validation", "checks names without a trusted_ca, which anyone could satisfy")
+	}
 	return &cluster.TLS{
 		SNI: m.GetSni(), AutoHostSNI: m.GetAutoHostSni(), ALPN: t.context.ALPN,
 		Context: &tlscontext.Client{Common: t.context, SNI: m.GetSni(), VerifySNI: m.GetAutoSniSanValidation()},

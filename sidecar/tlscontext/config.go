@@ -100,8 +100,8 @@ type Validation struct {
 	// MaxDepth is how many certificates a chain may have besides the leaf, the anchor among
 	// them; one of a leaf and an anchor alone is never too long.
 	MaxDepth int
-	// AcceptUntrusted lets a peer in that fails all this; its identity counts for
-	// nothing then.
+	// AcceptUntrusted lets a peer in that fails all this, but for TrustDomains; its identity
+	// counts for nothing then.
 	AcceptUntrusted bool
 	// HideCA keeps the anchors' names out of the request for a certificate.
 	HideCA bool
@@ -116,10 +116,14 @@ func (v *Validation) PinsAlone() bool {
 }
 
 // Demands tells whether a client must show a certificate though nothing else requires one:
-// names and pins say whom it is from. As in Envoy trust domains by themselves do not.
+// names, pins and trust domains say whom it is from.
 func (v *Validation) Demands() bool {
-	return v != nil && !v.AcceptUntrusted && len(v.TrustDomains) == 0 && len(v.Names)+len(v.SPKI)+len(v.Hash) > 0
+	return v != nil && !v.Untrusted() && len(v.Names)+len(v.SPKI)+len(v.Hash)+len(v.TrustDomains) > 0
 }
+
+// Untrusted tells whether peers are let in that nothing vouches for. As in Envoy trust domains
+// know nothing of AcceptUntrusted: a peer is of one of them.
+func (v *Validation) Untrusted() bool { return v.AcceptUntrusted && len(v.TrustDomains) == 0 }
 
 // TrustDomain is a trust domain's name, without a scheme, and its anchors in PEM.
 type TrustDomain struct {

@@ -359,11 +359,14 @@ func TestClientCertificates(t *testing.T) {
 		{"missing where there is a name", false, nil, false, Validation{Names: web}},
 		{"missing where a certificate is pinned", false, nil, false, Validation{Hash: pin}},
 		{"missing where a key is pinned", false, nil, false, Validation{SPKI: pin}},
+		{"missing where there are trust domains", false, nil, false, Validation{TrustDomains: []TrustDomain{{"td", Source{Inline: Secret(ca.pem())}}}}},
 		{"missing where any is accepted", false, nil, true, Validation{Names: web, AcceptUntrusted: true}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			cfg := &Server{RequireClientCertificate: tc.require, Common: Common{Certificates: []Certificate{own.own()}, MinVersion: tls.VersionTLS13, MaxVersion: tls.VersionTLS13, Validation: &tc.also}}
-			tc.also.CA, tc.also.HideCA, tc.also.MaxDepth = Source{Inline: Secret(ca.pem())}, true, 100
+			if tc.also.HideCA, tc.also.MaxDepth = true, 100; tc.also.TrustDomains == nil {
+				tc.also.CA = Source{Inline: Secret(ca.pem())}
+			}
 			c, err := NewServer(cfg, Options{})
 			if err != nil {
 				t.Fatal(err)

@@ -39,8 +39,8 @@ func (e *VerifyError) Unwrap() error { return e.Err }
 // verifier is a Validation, compiled.
 type verifier struct {
 	cfg   *Validation
-	roots *x509.CertPool            // nil where pins alone decide
-	trust map[string]*x509.CertPool // nil unless each trust domain has its own
+	roots *x509.CertPool     // nil where pins alone decide
+	trust map[string]*bundle // nil unless each trust domain has its own
 	crls  []*revocations
 	usage x509.ExtKeyUsage
 	now   func() time.Time
@@ -56,7 +56,7 @@ func (v *verifier) verify(cs tls.ConnectionState, serverName string) error {
 		// Also of those whom nothing vouches for: it is a matter of the handshake.
 		return &VerifyError{Rule: "usage", Subject: subject(cs.PeerCertificates[0]), Err: errors.New("its key is not for signatures")}
 	}
-	if v.cfg.AcceptUntrusted {
+	if v.cfg.Untrusted() {
 		return nil
 	}
 	by, err := v.judge(cs.PeerCertificates, serverName)
@@ -114,9 +114,16 @@ func (v *verifier) chain(chain []*x509.Certificate) ([]*x509.Certificate, error)
 	for _, c := range chain[1:] {
 		intermediates.AddCert(c)
 	}
-	roots, err := v.rootsFor(chain[0])
-	if err != nil {
-		return nil, err
+	roots := v.roots
+	if v.trust != nil {
+		b, err := v.bundleFor(chain[0])
+		if err != nil {
+			return nil, err
+		}
+		roots = b.roots
+		for _, c := range b.between {
+			intermediates.AddCert(c)
+		}
 	}
 	found, err := chain[0].Verify(x509.VerifyOptions{
 		Roots: roots, Intermediates: intermediates, CurrentTime: v.now(), KeyUsages: []x509.ExtKeyUsage{v.usage},
@@ -133,21 +140,18 @@ func (v *verifier) chain(chain []*x509.Certificate) ([]*x509.Certificate, error)
 	return nil, failed
 }
 
-// rootsFor are the anchors that may vouch for a certificate: with trust domains those of
-// its own alone (SPIFFE X.509-SVID, section 5).
-func (v *verifier) rootsFor(leaf *x509.Certificate) (*x509.CertPool, error) {
-	if v.trust == nil {
-		return v.roots, nil
-	}
+// bundleFor is what may vouch for a certificate: with trust domains that of its own alone
+// (SPIFFE X.509-SVID, section 5).
+func (v *verifier) bundleFor(leaf *x509.Certificate) (*bundle, error) {
 	id, err := verify.Leaf(leaf)
 	if err != nil {
 		return nil, err
 	}
-	roots := v.trust[id.TrustDomain().Name()]
-	if roots == nil {
+	b := v.trust[id.TrustDomain().Name()]
+	if b == nil {
 		return nil, fmt.Errorf("there is no trust bundle for the trust domain %q", id.TrustDomain().Name())
 	}
-	return roots, nil
+	return b, nil
 }
 
 func (v *verifier) accept(chain []*x509.Certificate) error {
