@@ -144,9 +144,9 @@ func expanded(m map[string]any) []string {
 // preface or a ClientHello.
 func randomConnection(r *rand.Rand, name string, proxied, optional bool) Case {
 	x := Case{Name: name}
-	before, answered := "", optional
+	before, whole := "", optional
 	if proxied != chance(r, 8) {
-		before, answered = randomHeader(r)
+		before, whole = randomHeader(r)
 	}
 	if chance(r, 2) {
 		names := one(r, "sni a.example", "sni a.example", "sni x.a.example", "sni y.x.a.example", "sni A.EXAMPLE", "sni b.example", "sni z.com", "sni none.test", "")
@@ -160,7 +160,7 @@ func randomConnection(r *rand.Rand, name string, proxied, optional bool) Case {
 		x.Hello = h
 		return x
 	}
-	x.Patient = answered
+	x.Patient = whole || !proxied
 	x.Raw = before + one(r, "tcp hello\n", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.0\r\n\r\n", "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n")
 	return x
 }
@@ -168,7 +168,7 @@ func randomConnection(r *rand.Rand, name string, proxied, optional bool) Case {
 // randomHeader is one of the PROXY protocol, of either version.
 func randomHeader(r *rand.Rand) (header string, whole bool) {
 	source, destination := one(r, "10.1.2.3", "10.1.2.4", "10.9.9.9", "127.0.0.1", "1.2.3.4"), one(r, "10.1.2.3", "127.0.0.1", "5.6.7.8", "10.1.0.1")
-	sport, dport := one(r, 111, 222, 1, 65535, 333), one(r, 443, 1, 65535, 80)
+	sport, dport := one(r, 111, 222, 1, 65535, 333, 0), one(r, 443, 1, 65535, 80)
 	six := chance(r, 4)
 	if six {
 		source, destination = one(r, "2001:db8::1", "2001:db8::2", "::1", "fe80::1"), one(r, "2001:db8::1", "::1", "2001:db9::1")
@@ -181,8 +181,8 @@ func randomHeader(r *rand.Rand) (header string, whole bool) {
 			return fmt.Sprintf("PROXY UNKNOWN %s %s %d %d\r\n", source, destination, sport, dport), true
 		case 2:
 			return one(r, "PROXY TCP4 10.1.2.3 5.6.7.8 111\r\n", "PROXY TCP4 10.1.2.3 5.6.7.8 111 65536\r\n", "PROXY TCP4 ::1 ::1 1 1\r\n", "PROXY TCP6 10.1.2.3 5.6.7.8 111 222\r\n", "PROXY  TCP4 10.1.2.3 5.6.7.8 111 222\r\n",
-				"PROXY TCP4 10.1.2.3 5.6.7.8 111 222 \r\n", "PROXY TCP4 10.1.2.03 5.6.7.8 111 222\r\n", "PROXY TCP4 10.1.2.3 5.6.7.8 +111 222\r\n", "PROXY TCP4 10.1.2.3 5.6.7.8 111 222\n", "proxy TCP4 10.1.2.3 5.6.7.8 111 222\r\n",
-				"PROXY TCP4 10.1.2.3 5.6.7.8 0 0\r\n", "PROXY TCP6 ::1%lo ::1 111 222\r\n", "PROXY TCP4 10.1.2.3 5.6.7.8 -1 222\r\n", "PROXY TCP4 10.1.2.3 5.6.7.8 111 222 x\r\n"), false
+				"PROXY TCP4 10.1.2.3 5.6.7.8 111 222 \r\n", "PROXY TCP4 10.1.2.03 5.6.7.8 111 222\r\n", "PROXY TCP4 10.1.2.3 5.6.7.8 111 222\n", "proxy TCP4 10.1.2.3 5.6.7.8 111 222\r\n",
+				"PROXY TCP6 ::1%lo ::1 111 222\r\n", "PROXY TCP4 10.1.2.3 5.6.7.8 -1 222\r\n", "PROXY TCP4 10.1.2.3 5.6.7.8 111 222 x\r\n"), false
 		}
 		family := "TCP4"
 		if six {

@@ -44,6 +44,9 @@ type Client struct {
 	// VerifySNI wants the server's certificate to have the name that was asked for, in
 	// place of the validation's Names (auto_sni_san_validation).
 	VerifySNI bool
+	// NamesToo has it have one of those too: as in Envoy they are not replaced where the name of
+	// the request is verified besides (auto_san_validation).
+	NamesToo bool
 }
 
 // Certificate is an own certificate: a chain, leaf first, and its key, in PEM. Secret is

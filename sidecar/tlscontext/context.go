@@ -86,7 +86,7 @@ func NewServer(cfg *Server, o Options) (*Context, error) {
 			if len(cs.PeerCertificates) == 0 && !required {
 				return nil
 			}
-			return v.verify(cs, "")
+			return v.verify(cs, "", false)
 		}
 		s.config, s.plain = t, t
 		if len(t.NextProtos) > 0 {
@@ -129,7 +129,7 @@ func NewClient(cfg *Client, o Options) (*Context, error) {
 		if s.absent != nil {
 			return s.absent
 		}
-		return s.verifier.verify(cs, name)
+		return s.verifier.verify(cs, name, cfg.NamesToo)
 	}
 	t.GetClientCertificate = func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		return c.state.Load().present(r)

@@ -223,7 +223,7 @@ func TestAddressesAreNotMapped(t *testing.T) {
 	for _, verify := range []func(name string) error{
 		func(name string) error { return VerifyName([]*x509.Certificate{leaf}, name) },
 		func(name string) error {
-			_, err := (&verifier{cfg: &Validation{}}).judge([]*x509.Certificate{leaf}, name)
+			_, err := (&verifier{cfg: &Validation{}}).judge([]*x509.Certificate{leaf}, name, false)
 			return err
 		},
 	} {

@@ -47,8 +47,8 @@ type verifier struct {
 }
 
 // verify judges a peer's certificates. serverName, when not empty, is what its own
-// must be valid for in place of the names that are expected.
-func (v *verifier) verify(cs tls.ConnectionState, serverName string) error {
+// must be valid for in place of the names that are expected, or besides with namesToo.
+func (v *verifier) verify(cs tls.ConnectionState, serverName string, namesToo bool) error {
 	if v == nil {
 		return nil
 	}
@@ -59,7 +59,7 @@ func (v *verifier) verify(cs tls.ConnectionState, serverName string) error {
 	if v.cfg.Untrusted() {
 		return nil
 	}
-	by, err := v.judge(cs.PeerCertificates, serverName)
+	by, err := v.judge(cs.PeerCertificates, serverName, namesToo)
 	if err == nil {
 		handshake.Chain(cs, by)
 	}
@@ -74,7 +74,7 @@ func signs(leaf *x509.Certificate) bool {
 
 // judge returns the chain by which the peer is accepted, of which pins alone need only
 // the leaf.
-func (v *verifier) judge(chain []*x509.Certificate, serverName string) (by []*x509.Certificate, err error) {
+func (v *verifier) judge(chain []*x509.Certificate, serverName string, namesToo bool) (by []*x509.Certificate, err error) {
 	if len(chain) == 0 {
 		return nil, &VerifyError{Rule: "missing", Err: errors.New("the peer sent none")}
 	}
@@ -91,7 +91,7 @@ func (v *verifier) judge(chain []*x509.Certificate, serverName string) (by []*x5
 			return nil, refuse("chain", err)
 		}
 	}
-	if serverName == "" && len(v.cfg.Names) > 0 && !slices.ContainsFunc(v.cfg.Names, func(m NameMatch) bool { return m.Matches(leaf) }) {
+	if (serverName == "" || namesToo) && len(v.cfg.Names) > 0 && !slices.ContainsFunc(v.cfg.Names, func(m NameMatch) bool { return m.Matches(leaf) }) {
 		return nil, refuse("name", errors.New("none of its names is one that is expected"))
 	}
 	if serverName != "" && !validFor(leaf, serverName) {
