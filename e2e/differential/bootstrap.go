@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"sigs.k8s.io/yaml"
 )
@@ -283,12 +284,18 @@ func (c *Config) listener(p *place, certs *certs) (map[string]any, error) {
 			case "discovered":
 				chain["transport_socket"] = certs.discovered()
 			default:
-				chain["transport_socket"] = certs.downstream()
+				also, _ := chain["also"].(string)
+				chain["transport_socket"] = certs.downstream(strings.Fields(also)...)
+				if context, ok := chain["context"].(map[string]any); ok {
+					maps.Copy(chain["transport_socket"].(map[string]any)["typed_config"].(map[string]any), context)
+				}
 				if common, ok := kind.(map[string]any); ok {
 					maps.Copy(commonOf(chain), common)
 				}
 			}
-			delete(chain, "tls")
+			for _, own := range []string{"tls", "also", "context"} {
+				delete(chain, own)
+			}
 			chains = append(chains, chain)
 		}
 		l["filter_chains"] = chains

@@ -42,7 +42,7 @@ func (x *Case) dial(addr string, certs *certs) (net.Conn, error) {
 			cfg.Certificates[0] = certs.odd
 		}
 	}
-	if err := x.TLS.ownFile(cfg); err != nil {
+	if err := x.TLS.ownFile(cfg, certs); err != nil {
 		return nil, err
 	}
 	s := tls.Client(c, cfg)

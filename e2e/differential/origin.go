@@ -57,7 +57,7 @@ func startOrigins(certs *certs, logFile func(config string) string) (*origins, e
 		o.ports[name] = ln.Addr().(*net.TCPAddr).Port
 		go o.accept(name, ln)
 	}
-	if err := errors.Join(o.startHTTP2(), o.startFrames(), o.startAnnounced(certs), o.startSecure(), o.startCollector()); err != nil {
+	if err := errors.Join(o.startHTTP2(), o.startFrames(), o.startAnnounced(certs), o.startSecure(certs), o.startCollector()); err != nil {
 		return nil, err
 	}
 	var err error

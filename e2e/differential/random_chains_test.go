@@ -321,7 +321,7 @@ func knownOfChains(c *Config, x *Case, d Difference) string {
 	}
 	socket := c.FilterChains[0]["transport_socket"].(map[string]any)["typed_config"].(map[string]any)
 	switch {
-	case len(x.TLS.Suites) > 0 && strings.Contains(x.TLS.Suites[0], "_RSA_") && strings.Count(fmt.Sprint(socket), "private_key") > 1:
+	case x.TLS.Max == "1.2" && (len(x.TLS.Suites) > 0 || strings.Contains(fmt.Sprint(c.FilterChains), "cipher_suites")) && strings.Count(fmt.Sprint(socket), "private_key") > 1:
 		return "of several certificates one is presented that the client can use; Envoy looks at the client's groups alone for whether that is ECDSA's"
 	case x.TLS.SNI == "" && socket["require_sni"] == true:
 		return "a client that names no server is refused where require_sni says so, which Envoy does not heed"

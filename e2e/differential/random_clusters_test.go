@@ -117,12 +117,12 @@ func (k *madeCluster) assignment(r *rand.Rand) map[string]any {
 			priority = i // each has one
 		}
 		at := [2]int{priority, r.IntN(localities)}
-		by[at] = append(by[at], randomHost(r, fmt.Sprintf("h%d", h+1), weighted))
+		by[at] = append(by[at], k.host(r, fmt.Sprintf("h%d", h+1), weighted))
 	}
 	var endpoints []any
 	for p := range priorities {
 		for l := range localities {
-			e := map[string]any{"priority": p, "locality": map[string]any{"region": one(r, "r", ""), "zone": fmt.Sprintf("z%d", l)}, "lb_endpoints": by[[2]int{p, l}]}
+			e := map[string]any{"priority": p, "locality": map[string]any{"region": one(r, "r", ""), "zone": fmt.Sprintf("z%d", l)}, "lb_endpoints": append([]any{}, by[[2]int{p, l}]...)}
 			if !chance(r, 4) {
 				e["load_balancing_weight"] = one(r, 1, 2, 5, 100)
 			}
@@ -145,7 +145,7 @@ func (k *madeCluster) assignment(r *rand.Rand) map[string]any {
 	return out
 }
 
-func randomHost(r *rand.Rand, name string, weighted bool) map[string]any {
+func (k *madeCluster) host(r *rand.Rand, name string, weighted bool) map[string]any {
 	lb := map[string]any{"hash_key": name}
 	if chance(r, 2) {
 		lb["version"] = one(r, any("1"), any("2"), any(1), any([]any{"1", "2"}), any(true))
@@ -156,7 +156,9 @@ func randomHost(r *rand.Rand, name string, weighted bool) map[string]any {
 	h := map[string]any{"endpoint": map[string]any{"address": map[string]any{"socket_address": name}, "hostname": one(r, name, "same", "")},
 		"metadata": map[string]any{"filter_metadata": map[string]any{"envoy.lb": lb}}}
 	if chance(r, 3) {
-		h["health_status"] = one(r, "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED")
+		if h["health_status"] = one(r, "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED"); h["health_status"] == "DEGRADED" && k.hashed {
+			delete(h, "health_status") // Envoy's tables of hashes have healthy hosts alone: it knows no degraded ones there
+		}
 	}
 	if weighted {
 		h["load_balancing_weight"] = one(r, 1, 2, 3, 10, 128)

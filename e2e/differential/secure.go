@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,9 +32,12 @@ func suites(names []string) (out []uint16) {
 }
 
 // ownFile has the client present the certificate of a file, whatever authorities the server names.
-func (c *ClientTLS) ownFile(cfg *tls.Config) error {
+func (c *ClientTLS) ownFile(cfg *tls.Config, certs *certs) error {
 	name, ok := strings.CutPrefix(c.Cert, "file:")
-	if !ok {
+	switch {
+	case c.Cert == "edwards":
+		name = certs.file(c.Cert)
+	case !ok:
 		return nil
 	}
 	own, err := tls.LoadX509KeyPair(name+".crt", name+".key")
@@ -63,7 +67,7 @@ func (o *origins) secures(s *Secure) {
 }
 
 // startSecure is the origin whose handshakes a case describes.
-func (o *origins) startSecure() error {
+func (o *origins) startSecure(certs *certs) error {
 	return o.listen("secure", "127.0.0.1", func(c net.Conn) {
 		o.mu.Lock()
 		s := o.secure
@@ -71,7 +75,11 @@ func (o *origins) startSecure() error {
 		if s == nil {
 			return
 		}
-		own, err := tls.LoadX509KeyPair(s.Cert+".crt", s.Cert+".key")
+		name := s.Cert
+		if !filepath.IsAbs(name) {
+			name = certs.file(name)
+		}
+		own, err := tls.LoadX509KeyPair(name+".crt", name+".key")
 		if err != nil {
 			return
 		}

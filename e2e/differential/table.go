@@ -57,6 +57,8 @@ type Config struct {
 	VirtualHosts []map[string]any `json:"virtual_hosts,omitempty"`
 	RouteConfig  map[string]any   `json:"route_config,omitempty"` // further fields of it
 	Listener     map[string]any   `json:"listener,omitempty"`
+	// FilterChains have "tls", fields of a CommonTlsContext, with "also" further certificates of
+	// the table, and "context" fields of the DownstreamTlsContext; "routes" or "tcp", a cluster.
 	FilterChains []map[string]any `json:"filter_chains,omitempty"`
 	MTLS         *MTLS            `json:"mtls,omitempty"` // of the only filter chain
 	// HTTP2 is what the client speaks, without TLS.
@@ -119,7 +121,8 @@ type Case struct {
 	Meanwhile string `json:"meanwhile,omitempty"`
 	// Abandon closes the connection after this time without an answer.
 	Abandon Duration `json:"abandon,omitempty"`
-	// TLS of the connection; Cert is none, web or deep, which is web by an intermediate.
+	// TLS of the connection; Cert is none, web, deep, which is web by an intermediate,
+	// odd, or edwards, which is web with an Ed25519 key.
 	TLS *ClientTLS `json:"tls,omitempty"`
 	// Patient clients of plain TCP end their side once an answer begins: Envoy gives up on a
 	// connection that has ended before its listener filters have.
@@ -153,7 +156,8 @@ type ClientTLS struct {
 
 // Secure is what the origin "secure" does with a handshake.
 type Secure struct {
-	// Cert is the path of its certificate and its key, without .crt and .key.
+	// Cert is the path of its certificate and its key, without .crt and .key, or the name of one
+	// of the table.
 	Cert string   `json:"cert,omitempty"`
 	ALPN []string `json:"alpn,omitempty"`
 	Min  string   `json:"min,omitempty"`
