@@ -323,12 +323,26 @@ func knownOfChains(c *Config, x *Case, d Difference) string {
 	switch {
 	case x.TLS.Max == "1.2" && (len(x.TLS.Suites) > 0 || strings.Contains(fmt.Sprint(c.FilterChains), "cipher_suites")) && strings.Count(fmt.Sprint(socket), "private_key") > 1:
 		return "of several certificates one is presented that the client can use; Envoy looks at the client's groups alone for whether that is ECDSA's"
+	case x.TLS.Cert == "none" && requiresOfAnybody(c):
+		return "require_client_certificate is heeded without a trusted_ca too; Envoy forgets it where it accepts whoever comes"
 	case x.TLS.SNI == "" && socket["require_sni"] == true:
 		return "a client that names no server is refused where require_sni says so, which Envoy does not heed"
 	case (d.Field == "tls" || d.Field == "log.who") && capitals(c, x):
 		return "a name of DNS is the same in any case (RFC 6066 3), also for the choice of a certificate"
 	}
 	return ""
+}
+
+// requiresOfAnybody tells whether a chain requires a certificate, which nothing has to vouch for,
+// and names no authority.
+func requiresOfAnybody(c *Config) bool {
+	for _, chain := range c.FilterChains {
+		text := fmt.Sprint(chain["transport_socket"])
+		if strings.Contains(text, "ACCEPT_UNTRUSTED") && strings.Contains(text, "require_client_certificate:true") && !strings.Contains(text, "trusted_ca") {
+			return true
+		}
+	}
+	return false
 }
 
 // unknown tells whether the sidecar's record is Envoy's, without the peer's fields.

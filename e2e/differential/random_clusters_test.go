@@ -43,10 +43,10 @@ func randomClusters(r *rand.Rand) *Group {
 		c.Routes = append(c.Routes, map[string]any{"match": map[string]any{"path": "/" + k.name}, "route": route})
 		n, repeat := 8, 0
 		if !k.hashed {
-			n, repeat = 1, 200
+			n, repeat = 1, 100
 		}
 		for range n {
-			c.Cases = append(c.Cases, Case{Name: fmt.Sprintf("case-%d", len(c.Cases)), Send: randomHashed(r, k.name), Repeat: repeat, Tolerance: 0.15})
+			c.Cases = append(c.Cases, Case{Name: fmt.Sprintf("case-%d", len(c.Cases)), Send: randomHashed(r, k.name), Repeat: repeat, Tolerance: 0.2})
 		}
 	}
 	g.Configs = []Config{c}
