@@ -181,7 +181,7 @@ func randomHeader(r *rand.Rand) (header string, whole bool) {
 			return fmt.Sprintf("PROXY UNKNOWN %s %s %d %d\r\n", source, destination, sport, dport), true
 		case 2:
 			return one(r, "PROXY TCP4 10.1.2.3 5.6.7.8 111\r\n", "PROXY TCP4 10.1.2.3 5.6.7.8 111 65536\r\n", "PROXY TCP4 ::1 ::1 1 1\r\n", "PROXY TCP6 10.1.2.3 5.6.7.8 111 222\r\n", "PROXY  TCP4 10.1.2.3 5.6.7.8 111 222\r\n",
-				"PROXY TCP4 10.1.2.03 5.6.7.8 111 222\r\n", "PROXY TCP4 10.1.2.3 5.6.7.8 111 222\n", "proxy TCP4 10.1.2.3 5.6.7.8 111 222\r\n",
+				"PROXY TCP4 10.1.2.03 5.6.7.8 111 222\r\n", "proxy TCP4 10.1.2.3 5.6.7.8 111 222\r\n",
 				"PROXY TCP6 ::1%lo ::1 111 222\r\n", "PROXY TCP4 10.1.2.3 5.6.7.8 -1 222\r\n", "PROXY TCP4 10.1.2.3 5.6.7.8 111 222 x\r\n"), false
 		}
 		family := "TCP4"

@@ -3,6 +3,7 @@
 package differential
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -112,11 +113,17 @@ func (o *origins) startSecure(certs *certs) error {
 	})
 }
 
-// startHosts are n origins at addresses of their own: h1 has 127.0.0.101.
+// startHosts are n origins at addresses of their own: h1 has 127.0.0.101. A header of the PROXY
+// protocol may come first.
 func (o *origins) startHosts(n int) error {
 	for i := range n {
 		name := fmt.Sprintf("h%d", i+1)
-		if err := o.listen(name, fmt.Sprintf("127.0.0.%d", 101+i), func(c net.Conn) { o.serve(name, c) }); err != nil {
+		if err := o.listen(name, fmt.Sprintf("127.0.0.%d", 101+i), func(c net.Conn) {
+			r := bufio.NewReader(c)
+			if said, err := announcement(r); err == nil {
+				o.serve(name, announcedConn{buffered{c, r}, said})
+			}
+		}); err != nil {
 			return err
 		}
 	}
