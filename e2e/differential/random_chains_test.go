@@ -313,7 +313,7 @@ func knownOfChains(c *Config, x *Case, d Difference) string {
 	case d.Field == "log.who" && unknown(d, 2, 7), d.Field == "log.theirs" && unknown(d, 1, 3):
 		return "who is accepted without trust is nobody"
 	}
-	if x.Raw != "" && x.TLS == nil && !x.Patient && strings.HasPrefix(d.Field, "log.") {
+	if x.Raw != "" && x.TLS == nil && !x.Patient && (d.Envoy == absent || strings.HasPrefix(d.Field, "log.")) {
 		return "Envoy gives up on a connection that has ended before its listener filters have"
 	}
 	if x.TLS == nil {
