@@ -20,10 +20,10 @@ func TestRandomChains(t *testing.T) {
 
 func randomChains(r *rand.Rand, p *pki) *Group {
 	g := &Group{About: "random filter chains"}
-	for i := range 4 {
+	for i := range 3 {
 		g.Configs = append(g.Configs, p.randomServer(r, fmt.Sprintf("tls-%d", i)))
 	}
-	for i := range 4 {
+	for i := range 2 {
 		g.Configs = append(g.Configs, randomMatches(r, fmt.Sprintf("chains-%d", i)))
 	}
 	p.randomClients(r, g)
@@ -233,7 +233,7 @@ func (p *pki) client(r *rand.Rand) *ClientTLS {
 func (p *pki) randomClients(r *rand.Rand, g *Group) {
 	c := Config{Name: "upstream", About: "random", Fresh: true, LogFields: map[string]string{"upstream2": "%UPSTREAM_TLS_VERSION%",
 		"theirs": "%UPSTREAM_PEER_SUBJECT% %UPSTREAM_PEER_URI_SAN% %UPSTREAM_PEER_DNS_SAN% %UPSTREAM_PEER_ISSUER%"}}
-	for i := range 8 {
+	for i := range 5 {
 		name := fmt.Sprintf("u%d", i)
 		cluster := map[string]any{"name": name, "load_assignment": map[string]any{"cluster_name": name, "endpoints": []any{map[string]any{"lb_endpoints": []any{
 			map[string]any{"endpoint": map[string]any{"hostname": one(r, "", "a.example", "x.a.example", "127.0.0.1"), "address": map[string]any{"socket_address": "secure"}}}}}}}}

@@ -63,7 +63,7 @@ func randomMatches(r *rand.Rand, name string) Config {
 		c.Listener["default_filter_chain"] = map[string]any{"name": "default", "filters": []any{map[string]any{"name": "tcp", "typed_config": map[string]any{
 			"@type": apiType + "extensions.filters.network.tcp_proxy.v3.TcpProxy", "stat_prefix": "default", "cluster": "origin"}}}}
 	}
-	for i := range 10 {
+	for i := range 8 {
 		c.Cases = append(c.Cases, randomConnection(r, fmt.Sprintf("case-%d", i), proxied, optional))
 	}
 	return c
