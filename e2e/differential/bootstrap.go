@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"sigs.k8s.io/yaml"
 )
@@ -159,7 +160,7 @@ func (g *Group) bootstrap(p *place, certs *certs) ([]byte, error) {
 		"static_resources": map[string]any{"listeners": listeners, "clusters": clusters},
 	}
 	maps.Copy(out, g.Bootstrap)
-	return yaml.Marshal(out)
+	return yaml.Marshal(p.placed(out))
 }
 
 // assign gives a cluster its endpoints, with a policy that it has for them. One of type EDS
@@ -264,6 +265,10 @@ func (c *Config) listener(p *place, certs *certs) (map[string]any, error) {
 		var chains []any
 		for _, chain := range c.FilterChains {
 			chain = maps.Clone(chain)
+			if match, ok := chain["filter_chain_match"].(map[string]any); ok && match["destination_port"] == "own" {
+				match = maps.Clone(match)
+				match["destination_port"], chain["filter_chain_match"] = p.ports[c.Name], match
+			}
 			if routes, ok := chain["routes"]; ok {
 				delete(chain, "routes")
 				chain["filters"] = []any{c.hcm(p, routes)}
@@ -279,12 +284,18 @@ func (c *Config) listener(p *place, certs *certs) (map[string]any, error) {
 			case "discovered":
 				chain["transport_socket"] = certs.discovered()
 			default:
-				chain["transport_socket"] = certs.downstream()
+				also, _ := chain["also"].(string)
+				chain["transport_socket"] = certs.downstream(strings.Fields(also)...)
+				if context, ok := chain["context"].(map[string]any); ok {
+					maps.Copy(chain["transport_socket"].(map[string]any)["typed_config"].(map[string]any), context)
+				}
 				if common, ok := kind.(map[string]any); ok {
 					maps.Copy(commonOf(chain), common)
 				}
 			}
-			delete(chain, "tls")
+			for _, own := range []string{"tls", "also", "context"} {
+				delete(chain, own)
+			}
 			c.secure(chain, certs)
 			chains = append(chains, chain)
 		}

@@ -4,9 +4,12 @@ package differential
 
 import (
 	"cmp"
+	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -63,17 +66,20 @@ func newCerts(dir string) (*certs, error) {
 		"announced": {DNSNames: []string{"a.example", "b.example", "*.wild.example"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}},
 		"several":   {URIs: []*url.URL{{Scheme: "http", Host: "several.example", Path: "/a,b;c"}}},
 		"api":       {EmailAddresses: []string{"api@api.example", "b@api.example"}, IPAddresses: []net.IP{net.IPv4(10, 0, 0, 7)}},
+		"rsa":       {},
+		"edwards":   {URIs: []*url.URL{{Scheme: "spiffe", Host: "differential.mesh", Path: "/ns/default/dc/dc1/svc/web"}}},
+		"encipher":  {DNSNames: []string{"a.example"}, KeyUsage: x509.KeyUsageKeyEncipherment},
 		"odd":       {ExtraExtensions: []pkix.Extension{others}},
 		"subject":   {Subject: pkix.Name{CommonName: `Ü + "q"`, Organization: []string{"a, b"}, OrganizationalUnit: []string{"x", " y "}, ExtraNames: oddNames()}},
 	}
-	for i, name := range []string{"web", "api", "announced", "several", "odd", "subject"} {
+	for i, name := range []string{"web", "api", "announced", "several", "odd", "subject", "rsa", "edwards", "encipher"} {
 		own := cmp.Or(more[name], &x509.Certificate{})
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		key, err := keyOf(name)
 		if err != nil {
 			return nil, err
 		}
 		template := &x509.Certificate{SerialNumber: big.NewInt(int64(i + 2)), Subject: pkix.Name{CommonName: name},
-			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
+			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: cmp.Or(own.KeyUsage, x509.KeyUsageDigitalSignature),
 			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, BasicConstraintsValid: true,
 			URIs: append(own.URIs, &url.URL{Scheme: "spiffe", Host: "differential.mesh", Path: "/ns/default/dc/dc1/svc/" + name}), DNSNames: append(own.DNSNames, name+".example"), IPAddresses: own.IPAddresses, EmailAddresses: own.EmailAddresses, ExtraExtensions: own.ExtraExtensions,
 		}
@@ -85,7 +91,7 @@ func newCerts(dir string) (*certs, error) {
 				return nil, err
 			}
 		}
-		der, err := x509.CreateCertificate(rand.Reader, template, ca, &key.PublicKey, caKey)
+		der, err := x509.CreateCertificate(rand.Reader, template, ca, key.Public(), caKey)
 		if err != nil {
 			return nil, err
 		}
@@ -138,6 +144,18 @@ func oddNames() (out []pkix.AttributeTypeAndValue) {
 	add("a=b/c\x7f\n", 2, 5, 4, 7)
 	add("", 2, 5, 4, 41)
 	return out
+}
+
+// keyOf makes the key of a certificate, of the kind that its name tells.
+func keyOf(name string) (crypto.Signer, error) {
+	switch name {
+	case "rsa", "encipher":
+		return rsa.GenerateKey(rand.Reader, 2048)
+	case "edwards":
+		_, key, err := ed25519.GenerateKey(rand.Reader)
+		return key, err
+	}
+	return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 }
 
 // addOthers adds otherNames of several types to the URI and the DNS name of a certificate.

@@ -25,6 +25,7 @@ type outcome struct {
 	streams   map[uint32]string // how they ended, of frames
 	of        []uint32          // the streams of the responses, of frames
 	byStream  bool
+	tls       string // what was agreed on, where it is compared
 }
 
 // dial connects as the case says.
@@ -33,7 +34,7 @@ func (x *Case) dial(addr string, certs *certs) (net.Conn, error) {
 	if err != nil || x.TLS == nil {
 		return c, err
 	}
-	cfg := &tls.Config{ServerName: x.TLS.SNI, NextProtos: x.TLS.ALPN, RootCAs: certs.roots, InsecureSkipVerify: true} // the sidecar's identity is not what is tested here
+	cfg := &tls.Config{MinVersion: tlsVersion(x.TLS.Min), MaxVersion: tlsVersion(x.TLS.Max), CipherSuites: suites(x.TLS.Suites), ServerName: x.TLS.SNI, NextProtos: x.TLS.ALPN, RootCAs: certs.roots, InsecureSkipVerify: true} // the sidecar's identity is not what is tested here
 	if x.TLS.Cert != "none" {
 		cfg.Certificates = []tls.Certificate{certs.web}
 		switch name := x.TLS.Cert; name {
@@ -43,6 +44,9 @@ func (x *Case) dial(addr string, certs *certs) (net.Conn, error) {
 		default:
 			cfg.Certificates[0] = certs.named[name]
 		}
+	}
+	if err := x.TLS.ownFile(cfg, certs); err != nil {
+		return nil, err
 	}
 	s := tls.Client(c, cfg)
 	_ = s.SetDeadline(time.Now().Add(patience))
@@ -65,6 +69,7 @@ func (x *Case) converse(addr string, certs *certs, plainTCP bool) (*outcome, err
 		return nil, err
 	}
 	defer c.Close()
+	out.agreed(c, x)
 	_ = c.SetDeadline(time.Now().Add(patience))
 	r := bufio.NewReader(c)
 	if x.Hello != nil {
@@ -125,6 +130,9 @@ func (x *Case) talk(c net.Conn, r *bufio.Reader, out *outcome) error {
 				break
 			}
 		}
+	}
+	if x.Patient {
+		_, _ = r.Peek(1)
 	}
 	stays := silent || strings.HasPrefix(x.Raw, "tcp close") || strings.HasPrefix(x.Raw, "tcp reset") || strings.HasPrefix(x.Raw, "tcp wait")
 	if w, ok := c.(interface{ CloseWrite() error }); ok && !stays {

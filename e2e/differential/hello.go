@@ -24,7 +24,10 @@ func (h *Hello) encoded() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out []byte
+	out, err := hex.DecodeString(h.Before)
+	if err != nil {
+		return nil, err
+	}
 	record := func(b []byte) { out = append(append(out, 22, 3, 1), vector(2, b)...) }
 	if h.Empty == "before" {
 		record(nil)

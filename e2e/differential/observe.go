@@ -32,6 +32,9 @@ func observe(out *outcome, upstream []seen, log []map[string]any, p *place) obse
 	if out.tcp != "" {
 		o["tcp"] = out.tcp
 	}
+	if out.tls != "" {
+		o["tls"] = out.tls
+	}
 	for id, end := range out.streams {
 		o[fmt.Sprintf("stream[%d]", id)] = cmp.Or(end, "open")
 	}
@@ -176,6 +179,9 @@ func normal(h Header) string {
 func (p *place) normalize(v string) string {
 	for name, port := range p.origins.ports {
 		v = strings.ReplaceAll(v, fmt.Sprintf("127.0.0.1:%d", port), "("+name+")")
+	}
+	for name, addr := range p.origins.hosts {
+		v = strings.ReplaceAll(v, addr, "("+name+")")
 	}
 	for name, port := range p.ports {
 		v = strings.ReplaceAll(v, fmt.Sprintf("127.0.0.1:%d", port), "(listener "+name+")")

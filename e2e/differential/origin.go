@@ -31,7 +31,10 @@ type origins struct {
 	// refusing is the socket of the address on which nothing listens.
 	refusing int
 
+	hosts map[string]string // addresses of those that a group has besides
+
 	mu     sync.Mutex
+	secure *Secure // of the case
 	seen   []seen
 	script []Answer
 	fresh  bool
@@ -46,7 +49,7 @@ type origins struct {
 var originNames = []string{"origin", "other", "third"}
 
 func startOrigins(certs *certs, logFile func(config string) string) (*origins, error) {
-	o := &origins{ports: map[string]int{}, logFile: logFile}
+	o := &origins{ports: map[string]int{}, hosts: map[string]string{}, logFile: logFile}
 	for _, name := range originNames {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -56,7 +59,7 @@ func startOrigins(certs *certs, logFile func(config string) string) (*origins, e
 		o.ports[name] = ln.Addr().(*net.TCPAddr).Port
 		go o.accept(name, ln)
 	}
-	if err := errors.Join(o.startHTTP2(), o.startFrames(), o.startAnnounced(certs), o.startCollector()); err != nil {
+	if err := errors.Join(o.startHTTP2(), o.startFrames(), o.startAnnounced(certs), o.startSecure(certs), o.startCollector()); err != nil {
 		return nil, err
 	}
 	var err error

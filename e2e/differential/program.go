@@ -80,6 +80,10 @@ func (g *Group) startOnce(name, dir string, certs *certs, command func(bootstrap
 	if p.origins, err = startOrigins(certs, p.logFile); err != nil {
 		return nil, err
 	}
+	if err := p.origins.startHosts(g.Hosts); err != nil {
+		p.origins.close()
+		return nil, err
+	}
 	text, err := g.bootstrap(&p.place, certs)
 	if err != nil {
 		p.origins.close()
@@ -197,6 +201,7 @@ func (p *program) run(c *Config, x *Case, certs *certs) (observation, error) {
 	}
 	p.waited = slices.ContainsFunc(x.Respond, func(a Answer) bool { return a.End == "hang" || a.Delay > 0 })
 	p.origins.reset(x.Respond, c.Fresh)
+	p.origins.secures(x.Secure)
 	var wg sync.WaitGroup
 	if x.Meanwhile != "" {
 		other := &Case{Send: x.Meanwhile, TLS: x.TLS}
@@ -229,7 +234,7 @@ func (p *program) run(c *Config, x *Case, certs *certs) (observation, error) {
 	if x.Meanwhile != "" {
 		want++
 	}
-	if out.end == "no handshake" {
+	if out.end == "no handshake" && !c.ListenerLog {
 		want = 0
 	}
 	log, err := p.records(c.Name, want)

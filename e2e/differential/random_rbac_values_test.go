@@ -4,7 +4,6 @@ package differential
 
 import (
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -441,5 +440,3 @@ func (m *rbacMaker) lines() (out [][2]string) {
 func capitalEscapes(p string) string {
 	return escape.ReplaceAllStringFunc(p, strings.ToUpper)
 }
-
-var escape = regexp.MustCompile("%[0-9a-f]{2}")

@@ -114,6 +114,9 @@ func (r *runner) steady(c *Config, x *Case, envoy, hauberk *program) (complaint 
 func (g *Group) written(configs []Config) string {
 	only := *g
 	only.Configs = configs
+	if len(configs) == 1 {
+		only.Clusters, only.Configs[0] = g.concerned(configs[0])
+	}
 	b, err := yaml.Marshal(only)
 	if err != nil {
 		return err.Error()
@@ -123,6 +126,28 @@ func (g *Group) written(configs []Config) string {
 		return strings.HasSuffix(l, ": null") || strings.HasSuffix(l, `: ""`) || strings.HasSuffix(l, ": 0")
 	})
 	return strings.Join(lines, "\n")
+}
+
+// concerned are the clusters and routes of a config with one case, where the path tells them.
+func (g *Group) concerned(c Config) (clusters []map[string]any, only Config) {
+	if len(c.Cases) != 1 || len(c.Routes) == 0 {
+		return g.Clusters, c
+	}
+	_, path, _ := strings.Cut(strings.Split(c.Cases[0].Send+"\n", "\n")[0], " ")
+	path, _, _ = strings.Cut(path, "?")
+	for _, route := range c.Routes {
+		if match, _ := route["match"].(map[string]any); match["path"] == path {
+			c.Routes = []map[string]any{route}
+			to, _ := route["route"].(map[string]any)
+			for _, cluster := range g.Clusters {
+				if cluster["name"] == to["cluster"] {
+					clusters = append(clusters, cluster)
+				}
+			}
+			return clusters, c
+		}
+	}
+	return g.Clusters, c
 }
 
 // one of those that are given.

@@ -26,6 +26,9 @@ type Group struct {
 	// of type EDS finds in a file.
 	Clusters []map[string]any `json:"clusters,omitempty"`
 	Configs  []Config         `json:"configs"`
+	// Hosts is how many origins there are besides, at addresses of their own: h1, h2 and so on.
+	// An address anywhere may be socket_address: h1.
+	Hosts int `json:"hosts,omitempty"`
 }
 
 // Refusal is a whole bootstrap that only Envoy takes.
@@ -54,6 +57,8 @@ type Config struct {
 	VirtualHosts []map[string]any `json:"virtual_hosts,omitempty"`
 	RouteConfig  map[string]any   `json:"route_config,omitempty"` // further fields of it
 	Listener     map[string]any   `json:"listener,omitempty"`
+	// FilterChains have "tls", fields of a CommonTlsContext, with "also" further certificates of
+	// the table, and "context" fields of the DownstreamTlsContext; "routes" or "tcp", a cluster.
 	FilterChains []map[string]any `json:"filter_chains,omitempty"`
 	MTLS         *MTLS            `json:"mtls,omitempty"`   // of all filter chains
 	Before       []map[string]any `json:"before,omitempty"` // network filters before the connection manager of the only filter chain
@@ -127,6 +132,11 @@ type Case struct {
 	// TLS of the connection; Cert is none, web, deep, which is web by an intermediate, or
 	// another of those that are made.
 	TLS *ClientTLS `json:"tls,omitempty"`
+	// Patient clients of plain TCP end their side once an answer begins: Envoy gives up on a
+	// connection that has ended before its listener filters have.
+	Patient bool `json:"patient,omitempty"`
+	// Secure is how the origin of that name shakes hands.
+	Secure *Secure `json:"secure,omitempty"`
 	// Repeat the request on new connections, and compare only the shares of the
 	// origins, each within Tolerance.
 	Repeat    int     `json:"repeat,omitempty"`
@@ -141,7 +151,27 @@ type Case struct {
 type ClientTLS struct {
 	SNI  string   `json:"sni,omitempty"`
 	ALPN []string `json:"alpn,omitempty"`
+	// Cert may also be "file:" and the path of a certificate, and of its key, without .crt and
+	// .key, which is sent whoever issued it.
+	Cert string `json:"cert,omitempty"`
+	// Min and Max are versions, 1.3 where they are empty; Suites those of 1.2, by name.
+	Min    string   `json:"min,omitempty"`
+	Max    string   `json:"max,omitempty"`
+	Suites []string `json:"suites,omitempty"`
+	// Shown compares what was agreed on, and whose certificate came.
+	Shown bool `json:"shown,omitempty"`
+}
+
+// Secure is what the origin "secure" does with a handshake.
+type Secure struct {
+	// Cert is the path of its certificate and its key, without .crt and .key, or the name of one
+	// of the table.
 	Cert string   `json:"cert,omitempty"`
+	ALPN []string `json:"alpn,omitempty"`
+	Min  string   `json:"min,omitempty"`
+	Max  string   `json:"max,omitempty"`
+	// Asks for the client's certificate.
+	Asks bool `json:"asks,omitempty"`
 }
 
 // Answer is what an origin does with one request. The zero value answers 200 "ok".
@@ -358,6 +388,8 @@ func (a *Answer) bytes() string {
 
 // Hello is a ClientHello byte by byte (RFC 8446 4.1.2), as no TLS library sends it.
 type Hello struct {
+	// Before it, in hexadecimal.
+	Before string `json:"before,omitempty"`
 	// Extensions in their order: "sni" and its names, "alpn" and its protocols, "versions",
 	// "groups", "signatures", or a number in hexadecimal and the content. A name of another
 	// kind than 0 has it in front: "7:name"; {300} is a name of so many bytes.

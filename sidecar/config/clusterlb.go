@@ -406,7 +406,13 @@ func legacySubsets(m *clusterv3.Cluster_LbSubsetConfig, out *cluster.Config) err
 			return err
 		}
 	}
-	return finishSubsets(s, int32(m.GetFallbackPolicy()), m.GetDefaultSubset(), out, path)
+	if err := finishSubsets(s, int32(m.GetFallbackPolicy()), m.GetDefaultSubset(), out, path); err != nil {
+		return err
+	}
+	if len(s.Selectors) == 0 { // without one the older field has no subsets, as in Envoy
+		out.Subsets = nil
+	}
+	return nil
 }
 
 func typedSubsets(m *subsetv3.Subset, out *cluster.Config, path string) error {
@@ -461,8 +467,6 @@ func finishSubsets(s *cluster.Subsets, fallback int32, def *structpb.Struct, out
 	if s.ScaleLocality && !s.LocalityWeighted {
 		return fail(path+".scale_locality_weight", "needs locality_weight_aware")
 	}
-	if len(s.Selectors) > 0 { // without one there are no subsets, as in Envoy
-		out.Subsets = s
-	}
+	out.Subsets = s
 	return nil
 }

@@ -32,6 +32,8 @@ func serverNames(m *corev3.UpstreamHttpProtocolOptions, out *cluster.Config, pat
 			return fail(path, "is not for the mesh, where the server name is the cluster's and its SPIFFE ID is verified: use sni and match_typed_subject_alt_names")
 		case t.Context != nil && t.Context.VerifySNI && t.SNI == "" && !t.AutoHostSNI && (n == nil || !n.SNI):
 			return fail(here+".typed_config.auto_sni_san_validation", "there is no name to check: set sni, auto_host_sni or auto_sni")
+		case t.Context != nil && n != nil:
+			t.Context.NamesToo = n.Verify
 		}
 		return nil
 	}

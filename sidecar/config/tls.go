@@ -50,6 +50,7 @@ func (d *decoder) downstreamTLS(m *tlsv3.DownstreamTlsContext, path string) (*li
 	if require && t.context.Validation == nil {
 		return nil, fail(path+".common_tls_context", "requires a client certificate but has no validation context to verify it with")
 	}
+	require = require || t.context.Validation.Demands()
 	out := &tlscontext.Server{
 		Common: t.context, RequireClientCertificate: require,
 		RequireSNI: m.GetRequireSni().GetValue(), FullScan: m.GetFullScanCertsOnSniMismatch().GetValue(),
@@ -93,6 +94,9 @@ func (d *decoder) upstreamTLS(m *tlsv3.UpstreamTlsContext, path string) (*cluste
 	}
 	if t.context.Validation == nil {
 		return nil, fail(here, "has no validation context: the server would not be verified. If that is meant, say so: validation_context: {trust_chain_verification: ACCEPT_UNTRUSTED}")
+	}
+	if m.GetAutoSniSanValidation() && t.context.Validation.PinsAlone() {
+		return nil, fail(path+".auto_sni_san_validation", "checks names without a trusted_ca, which anyone could satisfy")
 	}
 	return &cluster.TLS{
 		SNI: m.GetSni(), AutoHostSNI: m.GetAutoHostSni(), ALPN: t.context.ALPN,

@@ -178,7 +178,7 @@ func (m *Manager) compileChain(s *snapshot, h *heritage, cfg *FilterChain, index
 			return fail(err)
 		}
 		if t := cfg.TLS.Context; t != nil && t.Validation != nil {
-			c.untrusted, c.ageless = t.Validation.AcceptUntrusted, t.Validation.PinsAlone()
+			c.untrusted, c.ageless = t.Validation.Untrusted(), t.Validation.PinsAlone()
 		}
 	}
 	c.limit(h.of(cfg, index), &m.shared)

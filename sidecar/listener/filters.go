@@ -1,6 +1,7 @@
 package listener
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -153,6 +154,9 @@ func (a *arrival) sniffHTTP(c stream.Conn, deadline time.Time) error {
 func (a *arrival) proxyHeader(f *ProxyProtocol, c stream.Conn, deadline time.Time) error {
 	var h proxyHeader
 	err := peekUntil(c, deadline, func(b []byte) error {
+		if f.passes(b) {
+			return errNoProxyHeader
+		}
 		var err error
 		h, err = parseProxyHeader(b)
 		return err
@@ -163,9 +167,6 @@ func (a *arrival) proxyHeader(f *ProxyProtocol, c stream.Conn, deadline time.Tim
 	case err != nil:
 		return err
 	case h.version == 1 && f.NoV1 || h.version == 2 && f.NoV2:
-		if f.Optional {
-			return nil // the bytes are the application's
-		}
 		return fmt.Errorf("version %d of the PROXY protocol is not allowed here", h.version)
 	}
 	if err := discard(c, h.length, deadline); err != nil {
@@ -177,6 +178,12 @@ func (a *arrival) proxyHeader(f *ProxyProtocol, c stream.Conn, deadline time.Tim
 	}
 	a.announced = f.announced(a.announced, h.extensions)
 	return nil
+}
+
+// passes tells whether the beginning is that of a version that is not read here: where no
+// header is needed the bytes are the application's, whatever they are.
+func (f *ProxyProtocol) passes(b []byte) bool {
+	return f.Optional && (f.NoV1 && bytes.HasPrefix(b, []byte(proxyV1)) || f.NoV2 && bytes.HasPrefix(b, []byte(proxyV2)))
 }
 
 // discard reads what was looked at, so that whoever serves the connection begins

@@ -69,6 +69,7 @@ func TestProxyProtocol(t *testing.T) {
 		{"none where it is optional", "GET / HTTP/1.1\r\n", ProxyProtocol{Optional: true}, "c 127.0.0.1:"},
 		{"v1 not allowed", "PROXY TCP4 192.0.2.1 192.0.2.2 1234 80\r\n", ProxyProtocol{NoV1: true}, ""},
 		{"v2 not allowed", proxyV2Header(0x21, 0x11, v4), ProxyProtocol{NoV2: true}, ""},
+		{"malformed, not allowed and optional", proxyV2Header(0x2f, 0x11, v4), ProxyProtocol{NoV2: true, Optional: true}, "c 127.0.0.1:"},
 		{"not allowed and optional", "PROXY TCP4 192.0.2.1 192.0.2.2 1234 80\r\n", ProxyProtocol{NoV1: true, Optional: true}, "c 127.0.0.1:"},
 		{"wrong family", "PROXY TCP4 2001:db8::1 192.0.2.2 1234 80\r\n", ProxyProtocol{}, ""},
 		{"wrong port", "PROXY TCP4 192.0.2.1 192.0.2.2 99999 80\r\n", ProxyProtocol{}, ""},

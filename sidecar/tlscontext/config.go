@@ -44,6 +44,9 @@ type Client struct {
 	// VerifySNI wants the server's certificate to have the name that was asked for, in
 	// place of the validation's Names (auto_sni_san_validation).
 	VerifySNI bool
+	// NamesToo has it have one of those too: as in Envoy they are not replaced where the name of
+	// the request is verified besides (auto_san_validation).
+	NamesToo bool
 }
 
 // Certificate is an own certificate: a chain, leaf first, and its key, in PEM. Secret is
@@ -100,8 +103,8 @@ type Validation struct {
 	// MaxDepth is how many certificates a chain may have besides the leaf, the anchor among
 	// them; one of a leaf and an anchor alone is never too long.
 	MaxDepth int
-	// AcceptUntrusted lets a peer in that fails all this; its identity counts for
-	// nothing then.
+	// AcceptUntrusted lets a peer in that fails all this, but for TrustDomains; its identity
+	// counts for nothing then.
 	AcceptUntrusted bool
 	// HideCA keeps the anchors' names out of the request for a certificate.
 	HideCA bool
@@ -114,6 +117,16 @@ type Validation struct {
 func (v *Validation) PinsAlone() bool {
 	return v.Secret == nil && v.CA == (Source{}) && !v.SystemRoots && len(v.TrustDomains) == 0
 }
+
+// Demands tells whether a client must show a certificate though nothing else requires one:
+// names, pins and trust domains say whom it is from.
+func (v *Validation) Demands() bool {
+	return v != nil && !v.Untrusted() && len(v.Names)+len(v.SPKI)+len(v.Hash)+len(v.TrustDomains) > 0
+}
+
+// Untrusted tells whether peers are let in that nothing vouches for. As in Envoy trust domains
+// know nothing of AcceptUntrusted: a peer is of one of them.
+func (v *Validation) Untrusted() bool { return v.AcceptUntrusted && len(v.TrustDomains) == 0 }
 
 // TrustDomain is a trust domain's name, without a scheme, and its anchors in PEM.
 type TrustDomain struct {

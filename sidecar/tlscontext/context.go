@@ -69,9 +69,10 @@ func NewServer(cfg *Server, o Options) (*Context, error) {
 		t := c.base()
 		t.GetCertificate = (&selector{s.certificates, s.own, cfg.FullScan}).present
 		v := c.verifier(m, x509.ExtKeyUsageClientAuth)
+		required := cfg.RequireClientCertificate || m.validation.Demands()
 		if v != nil {
 			t.ClientAuth = tls.RequestClientCert
-			if cfg.RequireClientCertificate {
+			if required {
 				t.ClientAuth = tls.RequireAnyClientCert
 			}
 			if !m.validation.HideCA {
@@ -82,10 +83,10 @@ func NewServer(cfg *Server, o Options) (*Context, error) {
 			if cs.DidResume {
 				return errResumed
 			}
-			if len(cs.PeerCertificates) == 0 && !cfg.RequireClientCertificate {
+			if len(cs.PeerCertificates) == 0 && !required {
 				return nil
 			}
-			return v.verify(cs, "")
+			return v.verify(cs, "", false)
 		}
 		s.config, s.plain = t, t
 		if len(t.NextProtos) > 0 {
@@ -128,7 +129,7 @@ func NewClient(cfg *Client, o Options) (*Context, error) {
 		if s.absent != nil {
 			return s.absent
 		}
-		return s.verifier.verify(cs, name)
+		return s.verifier.verify(cs, name, cfg.NamesToo)
 	}
 	t.GetClientCertificate = func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		return c.state.Load().present(r)

@@ -223,7 +223,7 @@ func TestAddressesAreNotMapped(t *testing.T) {
 	for _, verify := range []func(name string) error{
 		func(name string) error { return VerifyName([]*x509.Certificate{leaf}, name) },
 		func(name string) error {
-			_, err := (&verifier{cfg: &Validation{}}).judge([]*x509.Certificate{leaf}, name)
+			_, err := (&verifier{cfg: &Validation{}}).judge([]*x509.Certificate{leaf}, name, false)
 			return err
 		},
 	} {
@@ -342,22 +342,31 @@ func TestClientCertificates(t *testing.T) {
 	own := ca.issue(&x509.Certificate{DNSNames: []string{"a"}})
 	good := ca.issue(&x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, URIs: uri("spiffe://td/web")})
 	bad := other.issue(&x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, URIs: uri("spiffe://td/web")})
+	web, pin := []NameMatch{{Type: URI, Match: &route.StringMatch{Exact: new("spiffe://td/web")}}}, make([][32]byte, 1)
 	for _, tc := range []struct {
 		name    string
 		require bool
 		show    *issued
 		want    bool
+		also    Validation
 	}{
-		{"required", true, good, true},
-		{"required and missing", true, nil, false},
-		{"required and wrong", true, bad, false},
-		{"optional", false, good, true},
-		{"optional and missing", false, nil, true},
-		{"optional and wrong", false, bad, false},
+		{"required", true, good, true, Validation{}},
+		{"required and missing", true, nil, false, Validation{}},
+		{"required and wrong", true, bad, false, Validation{}},
+		{"optional", false, good, true, Validation{}},
+		{"optional and missing", false, nil, true, Validation{}},
+		{"optional and wrong", false, bad, false, Validation{}},
+		{"missing where there is a name", false, nil, false, Validation{Names: web}},
+		{"missing where a certificate is pinned", false, nil, false, Validation{Hash: pin}},
+		{"missing where a key is pinned", false, nil, false, Validation{SPKI: pin}},
+		{"missing where there are trust domains", false, nil, false, Validation{TrustDomains: []TrustDomain{{"td", Source{Inline: Secret(ca.pem())}}}}},
+		{"missing where any is accepted", false, nil, true, Validation{Names: web, AcceptUntrusted: true}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			cfg := &Server{RequireClientCertificate: tc.require, Common: Common{Certificates: []Certificate{own.own()}, MinVersion: tls.VersionTLS13, MaxVersion: tls.VersionTLS13,
-				Validation: &Validation{CA: Source{Inline: Secret(ca.pem())}, HideCA: true, MaxDepth: 100}}}
+			cfg := &Server{RequireClientCertificate: tc.require, Common: Common{Certificates: []Certificate{own.own()}, MinVersion: tls.VersionTLS13, MaxVersion: tls.VersionTLS13, Validation: &tc.also}}
+			if tc.also.HideCA, tc.also.MaxDepth = true, 100; tc.also.TrustDomains == nil {
+				tc.also.CA = Source{Inline: Secret(ca.pem())}
+			}
 			c, err := NewServer(cfg, Options{})
 			if err != nil {
 				t.Fatal(err)

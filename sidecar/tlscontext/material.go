@@ -24,9 +24,9 @@ const maxFile = 4 << 20
 // material is what the sources of a Common hold at one moment.
 type material struct {
 	certificates []tls.Certificate
-	anchors      []*x509.Certificate       // from the configuration
-	roots        *x509.CertPool            // all anchors
-	trust        map[string]*x509.CertPool // by trust domain, where each has its own
+	anchors      []*x509.Certificate // from the configuration
+	roots        *x509.CertPool      // all anchors
+	trust        map[string]*bundle  // by trust domain, where each has its own
 	crls         []*revocations
 	validation   *Validation // by which peers are verified, with what was discovered
 }
@@ -65,13 +65,13 @@ func load(c *Common) (*material, error) {
 			return nil, fmt.Errorf("the host's root certificates: %w", err)
 		}
 	case len(v.TrustDomains) > 0:
-		m.trust = map[string]*x509.CertPool{}
+		m.trust = map[string]*bundle{}
 		for _, d := range v.TrustDomains {
 			anchors, err := d.Bundle.certificates()
 			if err != nil {
 				return nil, fmt.Errorf("trust domain %q: %w", d.Name, err)
 			}
-			m.trust[d.Name] = poolOf(anchors)
+			m.trust[d.Name] = bundleOf(anchors)
 			m.anchors = append(m.anchors, anchors...)
 		}
 		m.roots = poolOf(m.anchors)
@@ -82,6 +82,25 @@ func load(c *Common) (*material, error) {
 		}
 	}
 	return m, nil
+}
+
+// bundle is a trust domain's. As in Envoy its roots alone are anchors; what others signed
+// leads to one of them or to nothing.
+type bundle struct {
+	roots   *x509.CertPool
+	between []*x509.Certificate
+}
+
+func bundleOf(certificates []*x509.Certificate) *bundle {
+	out := &bundle{roots: x509.NewCertPool()}
+	for _, c := range certificates {
+		if bytes.Equal(c.RawSubject, c.RawIssuer) {
+			out.roots.AddCert(c)
+		} else {
+			out.between = append(out.between, c)
+		}
+	}
+	return out
 }
 
 func poolOf(anchors []*x509.Certificate) *x509.CertPool {

@@ -144,7 +144,7 @@ func TestRevocationListOfAnAuthority(t *testing.T) {
 			t.Fatal(err)
 		}
 		judge := &verifier{cfg: v, roots: m.roots, crls: m.crls, usage: x509.ExtKeyUsageAny, now: time.Now}
-		by, err := judge.judge([]*x509.Certificate{leaf.cert, middle.cert}, "")
+		by, err := judge.judge([]*x509.Certificate{leaf.cert, middle.cert}, "", false)
 		if (err == nil) != (tc.says == "") || err != nil && !strings.Contains(err.Error(), tc.says) {
 			t.Errorf("%s: %v, want %q", tc.name, err, tc.says)
 		}

@@ -3,6 +3,7 @@ package tlscontext
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"strings"
 	"testing"
@@ -16,7 +17,12 @@ func TestTrustDomains(t *testing.T) {
 		return a.issue(&x509.Certificate{URIs: uri(id), KeyUsage: x509.KeyUsageDigitalSignature, BasicConstraintsValid: true,
 			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}})
 	}
-	domains := []TrustDomain{{"one.test", Source{Inline: Secret(one.pem())}}, {"two.test", Source{Inline: Secret(two.pem())}}}
+	signer := func(a *authority) *authority {
+		own := a.issue(&x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, Subject: pkix.Name{CommonName: "signer"}})
+		return &authority{t: t, cert: own.cert, key: own.key}
+	}
+	below, alone := signer(one), signer(other)
+	domains := []TrustDomain{{"one.test", Source{Inline: Secret(one.pem() + below.pem())}}, {"two.test", Source{Inline: Secret(two.pem())}}, {"rootless.test", Source{Inline: Secret(alone.pem())}}}
 	for _, c := range []struct {
 		what string
 		show *issued
@@ -29,7 +35,10 @@ func TestTrustDomains(t *testing.T) {
 		{"of another", svid(other, "spiffe://other.test/a"), Validation{}, `no trust bundle for the trust domain "other.test"`},
 		{"of the first, vouched for by another", svid(other, "spiffe://one.test/a"), Validation{}, "signed by unknown authority"},
 		{"without an identity", one.issue(&x509.Certificate{DNSNames: []string{"a"}}), Validation{}, "exactly one"},
-		{"a signer", one.issue(&x509.Certificate{URIs: uri("spiffe://one.test/a"), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}), Validation{}, "CA"},
+		{"a signer", one.issue(&x509.Certificate{URIs: uri("spiffe://one.test/a"), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature}), Validation{}, "CA"},
+		{"of a signer in the bundle", svid(below, "spiffe://one.test/a"), Validation{}, ""},
+		{"of a signer without its root", svid(alone, "spiffe://rootless.test/a"), Validation{}, "signed by unknown authority"},
+		{"of another, where any is accepted", svid(other, "spiffe://one.test/a"), Validation{AcceptUntrusted: true}, "signed by unknown authority"},
 		{"of the expected name", svid(one, "spiffe://one.test/a"), Validation{Names: exact(URI, "spiffe://one.test/a")}, ""},
 		{"of another name", svid(one, "spiffe://one.test/b"), Validation{Names: exact(URI, "spiffe://one.test/a")}, "none of its names"},
 	} {

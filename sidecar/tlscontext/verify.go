@@ -19,7 +19,7 @@ import (
 
 // VerifyError says why a peer was refused.
 type VerifyError struct {
-	// Rule is a word for counters: chain, name, pin, revoked, depth or missing.
+	// Rule is a word for counters: chain, name, pin, revoked, depth, usage or missing.
 	Rule string
 	// Subject is the certificate's first name, as far as there is one.
 	Subject string
@@ -39,29 +39,42 @@ func (e *VerifyError) Unwrap() error { return e.Err }
 // verifier is a Validation, compiled.
 type verifier struct {
 	cfg   *Validation
-	roots *x509.CertPool            // nil where pins alone decide
-	trust map[string]*x509.CertPool // nil unless each trust domain has its own
+	roots *x509.CertPool     // nil where pins alone decide
+	trust map[string]*bundle // nil unless each trust domain has its own
 	crls  []*revocations
 	usage x509.ExtKeyUsage
 	now   func() time.Time
 }
 
 // verify judges a peer's certificates. serverName, when not empty, is what its own
-// must be valid for in place of the names that are expected.
-func (v *verifier) verify(cs tls.ConnectionState, serverName string) error {
-	if v == nil || v.cfg.AcceptUntrusted {
+// must be valid for in place of the names that are expected, or besides with namesToo.
+func (v *verifier) verify(cs tls.ConnectionState, serverName string, namesToo bool) error {
+	if v == nil {
 		return nil
 	}
-	by, err := v.judge(cs.PeerCertificates, serverName)
+	if len(cs.PeerCertificates) > 0 && !signs(cs.PeerCertificates[0]) {
+		// Also of those whom nothing vouches for: it is a matter of the handshake.
+		return &VerifyError{Rule: "usage", Subject: subject(cs.PeerCertificates[0]), Err: errors.New("its key is not for signatures")}
+	}
+	if v.cfg.Untrusted() {
+		return nil
+	}
+	by, err := v.judge(cs.PeerCertificates, serverName, namesToo)
 	if err == nil {
 		handshake.Chain(cs, by)
 	}
 	return err
 }
 
+// signs tells whether a certificate's key may sign, as it does in every handshake of the
+// versions and suites that there are (RFC 8446 4.4.2.2). One without key usage may.
+func signs(leaf *x509.Certificate) bool {
+	return leaf.KeyUsage == 0 || leaf.KeyUsage&x509.KeyUsageDigitalSignature != 0
+}
+
 // judge returns the chain by which the peer is accepted, of which pins alone need only
 // the leaf.
-func (v *verifier) judge(chain []*x509.Certificate, serverName string) (by []*x509.Certificate, err error) {
+func (v *verifier) judge(chain []*x509.Certificate, serverName string, namesToo bool) (by []*x509.Certificate, err error) {
 	if len(chain) == 0 {
 		return nil, &VerifyError{Rule: "missing", Err: errors.New("the peer sent none")}
 	}
@@ -78,7 +91,7 @@ func (v *verifier) judge(chain []*x509.Certificate, serverName string) (by []*x5
 			return nil, refuse("chain", err)
 		}
 	}
-	if serverName == "" && len(v.cfg.Names) > 0 && !slices.ContainsFunc(v.cfg.Names, func(m NameMatch) bool { return m.Matches(leaf) }) {
+	if (serverName == "" || namesToo) && len(v.cfg.Names) > 0 && !slices.ContainsFunc(v.cfg.Names, func(m NameMatch) bool { return m.Matches(leaf) }) {
 		return nil, refuse("name", errors.New("none of its names is one that is expected"))
 	}
 	if serverName != "" && !validFor(leaf, serverName) {
@@ -101,9 +114,16 @@ func (v *verifier) chain(chain []*x509.Certificate) ([]*x509.Certificate, error)
 	for _, c := range chain[1:] {
 		intermediates.AddCert(c)
 	}
-	roots, err := v.rootsFor(chain[0])
-	if err != nil {
-		return nil, err
+	roots := v.roots
+	if v.trust != nil {
+		b, err := v.bundleFor(chain[0])
+		if err != nil {
+			return nil, err
+		}
+		roots = b.roots
+		for _, c := range b.between {
+			intermediates.AddCert(c)
+		}
 	}
 	found, err := chain[0].Verify(x509.VerifyOptions{
 		Roots: roots, Intermediates: intermediates, CurrentTime: v.now(), KeyUsages: []x509.ExtKeyUsage{v.usage},
@@ -120,21 +140,18 @@ func (v *verifier) chain(chain []*x509.Certificate) ([]*x509.Certificate, error)
 	return nil, failed
 }
 
-// rootsFor are the anchors that may vouch for a certificate: with trust domains those of
-// its own alone (SPIFFE X.509-SVID, section 5).
-func (v *verifier) rootsFor(leaf *x509.Certificate) (*x509.CertPool, error) {
-	if v.trust == nil {
-		return v.roots, nil
-	}
+// bundleFor is what may vouch for a certificate: with trust domains that of its own alone
+// (SPIFFE X.509-SVID, section 5).
+func (v *verifier) bundleFor(leaf *x509.Certificate) (*bundle, error) {
 	id, err := verify.Leaf(leaf)
 	if err != nil {
 		return nil, err
 	}
-	roots := v.trust[id.TrustDomain().Name()]
-	if roots == nil {
+	b := v.trust[id.TrustDomain().Name()]
+	if b == nil {
 		return nil, fmt.Errorf("there is no trust bundle for the trust domain %q", id.TrustDomain().Name())
 	}
-	return roots, nil
+	return b, nil
 }
 
 func (v *verifier) accept(chain []*x509.Certificate) error {
