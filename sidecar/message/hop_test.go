@@ -10,10 +10,11 @@ func TestHops(t *testing.T) {
 	}{
 		{"te", "trailers", Request{AcceptTrailers: true}},
 		{"upgrade", "WebSocket", Request{Upgrade: "WebSocket"}},
-		{"connection", "Upgrade", Request{Upgrade: "WebSocket"}},
+		{"connection", "upgrade", Request{Upgrade: "WebSocket"}},
 		{"te", "", Request{Upgrade: "WebSocket"}},
 		{"upgrade", "", Request{AcceptTrailers: true}},
 		{"connection", "", Request{AcceptTrailers: true}},
+		{"expect", "", Request{AcceptTrailers: true, Upgrade: "WebSocket"}},
 	} {
 		joined, ok := c.r.Header(c.name)
 		first, next, found := c.r.HeaderFrom(NameOf(c.name), 0)

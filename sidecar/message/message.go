@@ -81,27 +81,28 @@ func (r *Request) Header(lower string) (value string, ok bool) {
 		return r.Method, r.Method != ""
 	case ":scheme":
 		return r.Scheme, r.Scheme != ""
-	case "te", "upgrade", "connection":
+	}
+	if value, ok = r.Fields.Joined(lower); !ok {
 		return r.hop(IDOf(lower))
 	}
-	return r.Fields.Joined(lower)
+	return value, ok
 }
 
 // hops are the fields of one hop that tell what a client asks for. Rules, routes and logs find them,
 // as in Envoy, where they mean something: a rule that denies them would hold for nothing otherwise.
 const hops IDs = 1<<TE | 1<<Upgrade | 1<<Connection
 
-// hop returns one of hops, of which the members tell.
+// hop returns one of hops, of which the members tell, unless a filter has set it.
 func (r *Request) hop(id ID) (value string, ok bool) {
 	switch {
 	case id == TE && r.AcceptTrailers:
 		return "trailers", true
-	case id == TE || r.Upgrade == "":
-		return "", false
-	case id == Upgrade:
+	case id == Upgrade && r.Upgrade != "":
 		return r.Upgrade, true
+	case id == Connection && r.Upgrade != "":
+		return "upgrade", true
 	}
-	return "upgrade", true
+	return "", false
 }
 
 // SetPath replaces path and query; the value is copied.
