@@ -76,6 +76,7 @@ func TestBrokenBodyIsNotAnsweredAgain(t *testing.T) {
 			x.h1.c = &http1Conn{m: b.m, d: x.d}
 			x.client, x.aside = &x.h1, nil
 			x.cluster, x.deadline, x.lifeEnd = b.clusters.Get("origin"), noDeadline, noDeadline
+			x.attempt.until, x.attempt.streamBy = noDeadline, noDeadline
 			left := 0
 			if x.attempt.choose() != responded || !x.attempt.begin() {
 				t.Fatal("no host")
@@ -123,6 +124,7 @@ func TestResetBodyIsPassedOnAsFarAsItCame(t *testing.T) {
 			x.h1.c = &http1Conn{m: b.m, d: x.d}
 			x.client, x.aside = &x.h1, nil
 			x.cluster, x.deadline, x.lifeEnd = b.clusters.Get("origin"), noDeadline, noDeadline
+			x.attempt.until, x.attempt.streamBy = noDeadline, noDeadline
 			if x.attempt.choose() != responded || !x.attempt.begin() {
 				t.Fatal("no host")
 			}
@@ -170,6 +172,7 @@ func TestHostIsLeftBeforeTheLastWrite(t *testing.T) {
 		x.h1.c = &http1Conn{m: b.m, d: x.d}
 		x.client, x.aside = &x.h1, nil
 		x.cluster, x.deadline, x.lifeEnd = b.clusters.Get("origin"), noDeadline, noDeadline
+		x.attempt.until, x.attempt.streamBy = noDeadline, noDeadline
 		if x.attempt.choose() != responded || !x.attempt.begin() {
 			t.Fatal("no host")
 		}
@@ -292,6 +295,7 @@ func TestTunnelThatIsResetAtOnce(t *testing.T) {
 		x.h1.c = &http1Conn{m: b.m, d: x.d}
 		x.client, x.aside = &x.h1, nil
 		x.cluster, x.deadline, x.lifeEnd = b.clusters.Get("origin"), noDeadline, noDeadline
+		x.attempt.until, x.attempt.streamBy = noDeadline, noDeadline
 		if x.attempt.choose() != responded || !x.attempt.begin() {
 			t.Fatal("no host")
 		}

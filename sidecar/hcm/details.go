@@ -7,7 +7,6 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
-	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // codecDetails are Envoy's response code details for the refusals of the codecs that
@@ -107,6 +106,9 @@ func (a *attempt) protocolError(err error) (o outcome, ok bool) {
 		return refused, true
 	case errors.As(err, &h1):
 		return a.badResponse(h1.Reason), true
+	case errors.As(err, &stream) && stream.Remote && monotonic() >= a.until:
+		// The host has heard of the same time (grpc-timeout), and is first to act by it.
+		return a.expired(), true
 	case errors.As(err, &stream) && stream.Remote && stream.Code == http2.ProtocolError:
 		a.failure = stream.Code.String()
 		return brokeProtocol, true // somebody did, and it was not the client
@@ -121,26 +123,25 @@ func (a *attempt) protocolError(err error) (o outcome, ok bool) {
 	return 0, false
 }
 
-// hostReset is what a host's reset of its stream means to the client and the log.
-type hostReset struct {
-	flag          telemetry.Flags
-	status        int
-	words, detail string
-	passed        http2.Code // what the client is told once it has a part of the answer, or NoError
+// resetWords say what a host's reset was, as in Envoy.
+func resetWords(code http2.Code) string {
+	if code == http2.ConnectError {
+		return "remote error with CONNECT request"
+	}
+	return "remote reset"
 }
 
-// resetOf is what a reset with that code means, as in Envoy. Two codes are passed on, of which
+// resetDetails are Envoy's for a host's reset before the response started or after it.
+func resetDetails(when string, code http2.Code) string {
+	return "upstream_reset_" + when + "_response_started{" + strings.ReplaceAll(resetWords(code), " ", "_") + "}"
+}
+
+// passedOn is what the client is told of a host's reset once it has a part of the answer. Of two codes
 // gRPC makes CANCELLED and RESOURCE_EXHAUSTED. All others say something of the connection to
 // the host, or nothing: the client's is no other for them.
-func resetOf(code http2.Code) hostReset {
-	r := hostReset{flag: telemetry.FlagUpstreamReset, status: 503, words: "remote reset", detail: "remote_reset"}
-	switch code {
-	case http2.ProtocolError:
-		r.flag, r.status, r.words, r.detail = telemetry.FlagUpstreamProtocolError, 502, "protocol error", "protocol_error"
-	case http2.ConnectError:
-		r.words, r.detail = "remote error with CONNECT request", "remote_error_with_CONNECT_request"
-	case http2.Cancel, http2.EnhanceYourCalm:
-		r.passed = code
+func passedOn(code http2.Code) http2.Code {
+	if code == http2.Cancel || code == http2.EnhanceYourCalm {
+		return code
 	}
-	return r
+	return http2.NoError
 }

@@ -199,9 +199,7 @@ func (x *exchange) noteTried(h *cluster.Host) {
 // fail answers for an upstream that did not.
 func (x *exchange) fail(o outcome) {
 	r := reply{status: 503}
-	if o != remoteReset {
-		x.flags |= o.flags()
-	}
+	x.flags |= o.flags()
 	before := "upstream connect error or disconnect/reset before headers. reset reason: "
 	if x.attempts > 1 {
 		before = "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: "
@@ -218,9 +216,8 @@ func (x *exchange) fail(o outcome) {
 	case reset:
 		r.body, r.details = before+"connection termination", "upstream_reset_before_response_started{connection_termination}"
 	case remoteReset:
-		reset := resetOf(x.attempt.resetCode)
-		x.flags |= reset.flag
-		r.status, r.body, r.details = reset.status, before+reset.words, "upstream_reset_before_response_started{"+reset.detail+"}"
+		code := x.attempt.resetCode
+		r.body, r.details = before+resetWords(code), resetDetails("before", code)
 	case refused:
 		r.body, r.details = before+"remote refused stream reset", "upstream_reset_before_response_started{remote_refused_stream_reset}"
 	case brokeProtocol:

@@ -186,9 +186,8 @@ func (x *exchange) brokenOff(o outcome) (telemetry.Flags, string) {
 		r, _ := refusal(x.pump.refused)
 		return telemetry.FlagDownstreamProtocolError, r.details
 	case remoteReset:
-		reset := resetOf(x.attempt.resetCode)
-		x.resetCode = reset.passed
-		return reset.flag, "upstream_reset_after_response_started{" + reset.detail + "}"
+		x.resetCode = passedOn(x.attempt.resetCode)
+		return telemetry.FlagUpstreamReset, resetDetails("after", x.attempt.resetCode)
 	case refused:
 		// Whatever the host says, it did begin: the client must not take it for refused.
 		return telemetry.FlagUpstreamReset, "upstream_reset_after_response_started{remote_refused_stream_reset}"

@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	xhttp2 "golang.org/x/net/http2"
+
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -82,6 +85,45 @@ func TestStreamsOfAClusterAreBounded(t *testing.T) {
 			}
 			if n := b.metrics.Cluster("origin").Use().Failures[telemetry.FailedStreamDuration].Value(); n != tc.counts {
 				t.Errorf("%d counted, want %d", n, tc.counts)
+			}
+		}))
+	}
+}
+
+// TestHostEndsAtTheSameTime: a host that has the exchange's time from grpc-timeout resets its stream at
+// the end of it. The time was over, whoever says so first: a gRPC client is told of its deadline.
+func TestHostEndsAtTheSameTime(t *testing.T) {
+	const limit = 50 * time.Millisecond
+	for name, limited := range map[string]struct {
+		by  func(*bed)
+		log string
+	}{
+		"max_stream_duration": {func(b *bed) { b.cfg.MaxStreamDuration = limit }, "504 DT max_duration_timeout"},
+		"timeout":             {func(b *bed) { b.route().Forward.Timeout = limit }, "504 UT response_timeout"},
+	} {
+		t.Run(name, bubble(func(t *testing.T) {
+			b := newBed(t, framesOrigin(t, func(f *xhttp2.Framer, fr xhttp2.Frame) {
+				if h := fr.Header(); h.Type == xhttp2.FrameHeaders {
+					time.Sleep(limit)
+					_ = f.WriteRSTStream(h.StreamID, xhttp2.ErrCodeCancel)
+				}
+			}))
+			cfg := *b.clusters.Get("origin").Config()
+			cfg.HTTP.Protocol = cluster.SpeakHTTP2
+			if err := b.clusters.Update(&cfg); err != nil {
+				t.Fatal(err)
+			}
+			limited.by(b)
+			client := b.start().dial()
+			for range 20 {
+				if resp, _ := client.do(simpleGet); resp.StatusCode != 504 {
+					t.Errorf("answered with %d", resp.StatusCode)
+				}
+			}
+			for _, line := range b.logged(20) {
+				if !strings.Contains(line, " "+limited.log+" ") {
+					t.Error(line)
+				}
 			}
 		}))
 	}

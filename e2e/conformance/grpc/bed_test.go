@@ -268,7 +268,7 @@ func (h hop) bootstrap(listen string) string {
       - name: hcm
         typed_config: {"@type": %[2]sfilters.network.http_connection_manager.v3.HttpConnectionManager, stat_prefix: in, http2_protocol_options: %[3]s,
           http_filters: [{name: router, typed_config: {"@type": %[2]sfilters.http.router.v3.Router}}],
-          route_config: {virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: server, timeout: 0s}}]}]}}
+          route_config: {virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: server, timeout: 0s, max_stream_duration: {grpc_timeout_header_max: 0s}}}]}]}}
       %[4]s
   clusters:
   - name: server
