@@ -51,10 +51,26 @@ func newNarrow(block cipher.Block) (AEAD, error) {
 
 // Seal implements AEAD.
 func (a narrow) Seal(dst, nonce, content []byte, last byte, additional []byte) []byte {
+	check(nonce, additional)
 	all, out := grown(dst, len(content)+1+TagSize)
 	checkApart(out, content)
 	plain := out[:len(content)+1]
 	plain[copy(plain, content)] = last
 	a.AEAD.Seal(plain[:0], nonce, plain, additional)
 	return all
+}
+
+// Open implements AEAD.
+func (a narrow) Open(dst, nonce, sealed, additional []byte) ([]byte, error) {
+	check(nonce, additional)
+	return a.AEAD.Open(dst, nonce, sealed, additional)
+}
+
+func check(nonce, additional []byte) {
+	if len(nonce) != NonceSize {
+		panic("gcm: a nonce has 12 bytes")
+	}
+	if len(additional) > MostAdditionalData {
+		panic("gcm: there is more additional data than 16 bytes")
+	}
 }

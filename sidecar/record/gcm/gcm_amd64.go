@@ -1,3 +1,5 @@
+//go:build gc && !purego
+
 package gcm
 
 import (
@@ -11,8 +13,9 @@ import (
 	"golang.org/x/sys/cpu"
 )
 
-// hasWide: the instructions of gcm_amd64.s, and a kernel that keeps their registers.
-var hasWide = cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512VL && cpu.X86.HasAVX512DQ &&
+// hasWide: the instructions of gcm_amd64.s, and a kernel that keeps their registers. GODEBUG
+// turns it off by cpu.avx512=off.
+var hasWide = cpu.X86.HasAVX && cpu.X86.HasAVX512 && cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512VL && cpu.X86.HasAVX512DQ &&
 	cpu.X86.HasAVX512VAES && cpu.X86.HasAVX512VPCLMULQDQ && cpu.X86.HasAES && cpu.X86.HasPCLMULQDQ && cpu.X86.HasBMI2
 
 // wide is the AEAD of one key. The assembly knows where its fields are.
@@ -27,12 +30,13 @@ type wide struct {
 }
 
 func newWide(block cipher.Block, key []byte) AEAD {
-	if !hasWide || len(key) == 24 {
+	if !hasWide || instrumented || len(key) == 24 {
 		return nil
 	}
 	w := &wide{}
 	w.expand(key)
 	var h [16]byte
+	defer clear(h[:])
 	block.Encrypt(h[:], h[:])
 	// Divided by x: to the left by one, and what falls out is x^-1 = x^127 + x^6 + x + 1.
 	hi, lo := binary.BigEndian.Uint64(h[:8]), binary.BigEndian.Uint64(h[8:])
@@ -79,12 +83,7 @@ const most = (1<<32 - 2) * 16
 // counted is the block that counts, before the first of the message (SP 800-38D 7.1), and
 // the block of additional data.
 func counted(nonce, additional []byte, n int) (counter, head [16]byte) {
-	if len(nonce) != NonceSize {
-		panic("gcm: a nonce has 12 bytes")
-	}
-	if len(additional) > MostAdditionalData {
-		panic("gcm: there is more additional data than 16 bytes")
-	}
+	check(nonce, additional)
 	if n > most {
 		panic("gcm: a message is longer than its counter counts")
 	}

@@ -1,3 +1,5 @@
+//go:build gc && !purego
+
 #include "textflag.h"
 
 // AES-GCM of NIST SP 800-38D with four blocks to a register. A block of the hash is kept with

@@ -189,12 +189,14 @@ func TestMisuse(t *testing.T) {
 	}
 	nonce, room := make([]byte, NonceSize), make([]byte, 100)
 	for what, call := range map[string]func(){
-		"a short nonce":  func() { aead.Seal(nil, nonce[1:], room, 0, nil) },
-		"a long nonce":   func() { aead.Seal(nil, append(nonce, 0), room, 0, nil) },
-		"one of opening": func() { _, _ = aead.Open(nil, nonce[1:], room, nil) },
-		"one of sealing": func() { aead.Seal(room[:0], nonce, room[10:20], 0, nil) },
-		"an overlap":     func() { _, _ = aead.Open(room[:0], nonce, room[1:50], nil) },
-		"another":        func() { _, _ = aead.Open(room[1:1], nonce, room[:50], nil) },
+		"a short nonce":   func() { aead.Seal(nil, nonce[1:], room, 0, nil) },
+		"a long nonce":    func() { aead.Seal(nil, append(nonce, 0), room, 0, nil) },
+		"much additional": func() { aead.Seal(room[:0], nonce, nil, 1, make([]byte, 17)) },
+		"in place":        func() { aead.Seal(room[:0], nonce[1:], nil, 1, nil) },
+		"one of opening":  func() { _, _ = aead.Open(nil, nonce[1:], room, nil) },
+		"one of sealing":  func() { aead.Seal(room[:0], nonce, room[10:20], 0, nil) },
+		"an overlap":      func() { _, _ = aead.Open(room[:0], nonce, room[1:50], nil) },
+		"another":         func() { _, _ = aead.Open(room[1:1], nonce, room[:50], nil) },
 	} {
 		func() {
 			defer func() {
