@@ -536,7 +536,9 @@ func TestDrip(t *testing.T) {
 		got += n
 	}
 	runtime.ReadMemStats(&after)
-	if size := after.TotalAlloc - before.TotalAlloc; size > 3*4*sealedSize {
+	// A record that were moved for each byte would be thousands of them. Under the race detector
+	// sync.Pool loses some of what it is given.
+	if size := after.TotalAlloc - before.TotalAlloc; size > 3*8*sealedSize {
 		t.Errorf("%d bytes were allocated for three records", size)
 	}
 	if c.in.buf != nil || c.in.pooled != nil {
